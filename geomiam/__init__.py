@@ -1,0 +1,72 @@
+"""geomiam: map species from whatever data each place has, and see which data the map rests on.
+
+>>> import geomiam as gm
+>>> maps = cube.miam.predict(model)  # doctest: +SKIP
+
+Importing the package registers ``.miam`` on Datasets and DataTrees and loads neither torch nor dask;
+the public names below are imported on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from geomiam import accessor as _accessor  # noqa: F401  registers ds.miam and dt.miam
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "geomiam.cube.background": ["add_background"],
+    "geomiam.cube.coverage": ["coverage"],
+    "geomiam.cube.grid": ["align"],
+    "geomiam.cube.location": ["add_location"],
+    "geomiam.cube.predictors": ["infer_schema"],
+    "geomiam.cube.sites": ["open_sites", "sample", "write_sites"],
+    "geomiam.cube.store": ["open_cube", "write_cube"],
+    "geomiam.evaluation.subsets": ["evaluate"],
+    "geomiam.inference.maps": ["write_map"],
+    "geomiam.inference.predict": ["predict"],
+    "geomiam.inference.shapley": ["shapley"],
+    "geomiam.networks.artifact": ["load_model"],
+    "geomiam.networks.model": ["Model"],
+    "geomiam.networks.network": ["NetworkConfig"],
+    "geomiam.schema": ["Group", "Modality", "Schema", "Variable"],
+    "geomiam.training.fit": ["TrainingConfig", "fit"],
+}
+_NAMES = {name: home for home, names in _HOMES.items() for name in names}
+_MODULES = ("cube", "demo", "errors", "masking", "metrics", "plot")
+
+__all__ = ["__version__", *_MODULES, *_NAMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NAMES:
+        return getattr(importlib.import_module(_NAMES[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"geomiam.{name}")
+    raise AttributeError(f"module 'geomiam' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+if TYPE_CHECKING:  # what the lazy names are, for editors and type checkers
+    from geomiam import cube, demo, errors, masking, metrics, plot
+    from geomiam.cube.background import add_background
+    from geomiam.cube.coverage import coverage
+    from geomiam.cube.grid import align
+    from geomiam.cube.location import add_location
+    from geomiam.cube.predictors import infer_schema
+    from geomiam.cube.sites import open_sites, sample, write_sites
+    from geomiam.cube.store import open_cube, write_cube
+    from geomiam.evaluation.subsets import evaluate
+    from geomiam.inference.maps import write_map
+    from geomiam.inference.predict import predict
+    from geomiam.inference.shapley import shapley
+    from geomiam.networks.artifact import load_model
+    from geomiam.networks.model import Model
+    from geomiam.networks.network import NetworkConfig
+    from geomiam.schema import Group, Modality, Schema, Variable
+    from geomiam.training.fit import TrainingConfig, fit

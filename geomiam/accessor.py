@@ -1,0 +1,59 @@
+"""``ds.miam`` and ``dt.miam``: the verbs as methods, one call each, no state."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import xarray as xr
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from geomiam.networks.model import Model
+    from geomiam.schema import Schema
+
+
+@xr.register_datatree_accessor("miam")
+@xr.register_dataset_accessor("miam")
+class Miam:
+    """The verbs of geomiam on a cube or on sites."""
+
+    def __init__(self, obj: xr.Dataset | xr.DataTree):
+        self._obj = obj
+
+    def predict(self, model: Model, *, using: Any = None, species: Any = None, **options: Any) -> xr.Dataset:
+        """Suitability from whatever each place has; see :func:`geomiam.predict`."""
+        from geomiam.inference.predict import predict
+
+        return predict(self._obj, model, using=using, species=species, **options)
+
+    def shapley(self, model: Model, *, groups: Any = None, species: Any = None, **options: Any) -> xr.Dataset:
+        """What each group of predictors adds, exactly; see :func:`geomiam.shapley`."""
+        from geomiam.inference.shapley import shapley
+
+        return shapley(self._obj, model, groups=groups, species=species, **options)
+
+    def write_map(self, model: Model, path: str | Path, **options: Any) -> xr.Dataset:
+        """Predict and explain into a Zarr store; see :func:`geomiam.write_map`."""
+        from geomiam.inference.maps import write_map
+
+        return write_map(self._obj, model, path, **options)
+
+    def sample(self, occurrences: Any, **options: Any) -> xr.Dataset:
+        """Predictors and labels at occurrences; see :func:`geomiam.sample`."""
+        from geomiam.cube.sites import sample
+
+        return sample(self._obj, occurrences, **options)
+
+    def coverage(self, schema: Schema | Model) -> xr.Dataset:
+        """Which predictor is missing where, as fractions; see :func:`geomiam.coverage`."""
+        from geomiam.cube.coverage import coverage
+
+        return coverage(self._obj, schema)
+
+    def schema(self, **options: Any) -> Schema:
+        """Infer the schema; see :func:`geomiam.infer_schema`."""
+        from geomiam.cube.predictors import infer_schema
+        from geomiam.cube.store import as_dataset
+
+        return infer_schema(as_dataset(self._obj), **options)

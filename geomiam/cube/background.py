@@ -1,0 +1,190 @@
+"""Background points: places that stand for absence where nobody looked."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Literal
+
+import numpy as np
+import xarray as xr
+
+from geomiam.cube.coverage import observed_cells
+from geomiam.cube.grid import SITE, crs_of, restore, spatial_dims
+from geomiam.cube.sites import read_cells
+from geomiam.errors import LabelError
+
+BLOCK = 4_000_000
+"""Cells looked at together when drawing; bounds memory, and results depend on it."""
+
+
+def add_background(
+    sites: xr.Dataset,
+    cube: xr.Dataset,
+    *,
+    n: int | None = 10_000,
+    kind: Literal["random", "target-group"] = "random",
+    rng: int | np.random.Generator | None = None,
+) -> xr.Dataset:
+    """Add background, as presence 0.
+
+    Parameters
+    ----------
+    sites
+        With ``presence(site, species)``.
+    cube
+        Where random points are drawn and their predictors read.
+    n
+        How many; None for every candidate.
+    kind
+        ``"random"``: new sites on cells where a predictor is observed, drawn evenly over the area
+        (cells weigh cos(latitude) on geographic grids) without replacement, 0 for every species.
+        Cells of presences are candidates too. ``"target-group"``: no new sites; at sites where
+        another species was recorded, species not recorded (NaN) become 0.
+    rng
+        Seed or generator.
+
+    Returns
+    -------
+    xr.Dataset
+        Sites first and in their order, with the coordinate ``background(site)``: whether zeros
+        there are background. ``attrs``: ``background_kind``, ``background_candidates`` (how many
+        places could have been drawn) and ``background_drawn``. Variables that the cube lacks are
+        NaN at random points.
+
+    Raises
+    ------
+    LabelError
+        When ``sites`` has no ``presence``, or there is no candidate.
+
+    Warns
+    -----
+    UserWarning
+        When there are fewer cells than ``n``.
+    """
+    if "presence" not in sites:
+        raise LabelError(
+            f"sites have no 'presence', found {list(sites.data_vars)}; make them with gm.sample(...)"
+        )
+    if kind not in ("random", "target-group"):
+        raise LabelError(f"kind={kind!r} is not known; use 'random' or 'target-group'")
+    rng = np.random.default_rng(rng)
+    add = _random if kind == "random" else _target_group
+    out, candidates, drawn = add(sites, cube, n, rng)
+    attrs = {
+        "background_kind": kind,
+        "background_candidates": candidates,
+        "background_drawn": drawn,
+    }
+    return restore(out.assign_attrs(attrs), out)
+
+
+def _random(
+    sites: xr.Dataset, cube: xr.Dataset, n: int | None, rng: np.random.Generator
+) -> tuple[xr.Dataset, int, int]:
+    cube = restore(cube, cube)
+    mask = observed_cells(cube).transpose(*spatial_dims(cube)).values
+    candidates = int(mask.sum())
+    _check_candidates(candidates, n, "cells with an observed predictor")
+    if n is not None and n > candidates:
+        warnings.warn(
+            f"asked for {n} background points, but only {candidates} cells have data", stacklevel=3
+        )
+    cells = draw_cells(mask, candidates if n is None else n, weights=_row_weights(cube), rng=rng)
+    return _append(sites, _as_sites(read_cells(cube, *cells.T), sites)), candidates, len(cells)
+
+
+def _check_candidates(candidates: int, n: int | None, what: str) -> None:
+    if n is not None and n < 1:
+        raise LabelError(f"n={n} background points; pass n >= 1, or None for every candidate")
+    if not candidates:
+        raise LabelError(
+            f"no {what}: nothing to draw background from; check coverage(cube, schema)"
+        )
+
+
+def _row_weights(cube: xr.Dataset) -> np.ndarray:
+    """Area of the cells of each row, up to a factor; ``(y,)``."""
+    lat, crs = cube[spatial_dims(cube)[0]].values, crs_of(cube)
+    return np.cos(np.deg2rad(lat)).clip(1e-9) if crs.geographic else np.ones(len(lat))
+
+
+def draw_cells(
+    mask: np.ndarray, n: int, *, weights: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Draw cells without replacement, in random order.
+
+    Exponential waiting times divided by weights: the n shortest are a weighted sample without
+    replacement (Efraimidis and Spirakis 2006), found in one pass with n cells in memory.
+
+    Parameters
+    ----------
+    mask
+        Candidates, ``(y, x)`` bool.
+    n
+        How many, at most.
+    weights
+        Of each row, ``(y,)``, positive.
+    rng
+        Generator.
+
+    Returns
+    -------
+    np.ndarray
+        Rows and columns, ``(min(n, candidates), 2)``.
+    """
+    best, waits = np.empty((0, 2), int), np.empty(0)
+    step = max(1, BLOCK // max(1, mask.shape[1]))
+    for start in range(0, len(mask), step):
+        cells = np.argwhere(mask[start : start + step]) + [start, 0]
+        best = np.concatenate([best, cells])
+        waits = np.concatenate([waits, rng.exponential(size=len(cells)) / weights[cells[:, 0]]])
+        keep = np.argsort(waits, kind="stable")[:n]
+        best, waits = best[keep], waits[keep]
+    return best
+
+
+def _as_sites(found: xr.Dataset, sites: xr.Dataset) -> xr.Dataset:
+    """Give background the variables of the sites: 0 for every species, NaN where the cube lacks one."""
+    n = found.sizes[SITE]
+    out = found[[k for k in found.data_vars if k in sites.data_vars]]
+    for name, var in sites.data_vars.items():
+        if name not in out and SITE in var.dims:
+            fill = 0.0 if name == "presence" else np.nan
+            shape = [n if d == SITE else var.sizes[d] for d in var.dims]
+            out = out.assign({name: (var.dims, np.full(shape, fill, "float32"))})
+    return out.assign_coords(species=sites["species"], background=(SITE, np.ones(n, bool)))
+
+
+def _append(sites: xr.Dataset, more: xr.Dataset) -> xr.Dataset:
+    if "background" not in sites.variables:
+        sites = sites.assign_coords(background=(SITE, np.zeros(sites.sizes[SITE], bool)))
+    sites = sites.set_coords("background")
+    shared = [k for k, c in sites.coords.items() if SITE in c.dims and k not in more.coords]
+    return xr.concat(
+        [sites.drop_vars(shared), more],
+        dim=SITE,
+        data_vars="minimal",
+        coords="minimal",
+        compat="override",
+        join="exact",
+        combine_attrs="override",
+    )
+
+
+def _target_group(
+    sites: xr.Dataset, cube: xr.Dataset, n: int | None, rng: np.random.Generator
+) -> tuple[xr.Dataset, int, int]:
+    missing = sites["presence"].isnull()
+    partly = (missing.any("species") & ~missing.all("species")).values
+    places = np.flatnonzero(partly)
+    _check_candidates(len(places), n, "sites where some species were recorded and others not")
+    drawn = places if n is None or n >= len(places) else rng.choice(places, n, replace=False)
+    chosen = xr.DataArray(np.isin(np.arange(len(partly)), drawn), dims=SITE)
+    presence = sites["presence"].where(~(missing & chosen), np.float32(0))
+    before = (
+        sites["background"].values
+        if "background" in sites.variables
+        else np.zeros(len(partly), bool)
+    )
+    out = sites.assign(presence=presence.assign_attrs(sites["presence"].attrs))
+    return out.assign_coords(background=(SITE, before | chosen.values)), len(places), len(drawn)

@@ -1,0 +1,272 @@
+"""The grid of a cube: finding it, putting it back on outputs, and bringing sources onto it.
+
+odc-geo knows grids (``GeoBox``) and warps blocks; this file names what is missing and how to mend it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import xarray as xr
+
+from geomiam.errors import GridError
+
+if TYPE_CHECKING:
+    from odc.geo.crs import CRS
+    from odc.geo.geobox import GeoBox
+
+Labelled = TypeVar("Labelled", xr.Dataset, xr.DataArray)
+Source = xr.DataArray | xr.Dataset | str | Path
+
+SITE = "site"
+CRS_NAME = "spatial_ref"
+SAME_CELL = 0.01
+"""Grids whose corners differ by less than this part of a cell are the same grid."""
+
+
+def spatial_dims(ds: xr.Dataset | xr.DataArray) -> tuple[str, str]:
+    """Return the names of the two spatial dims, ``(y, x)`` order.
+
+    Raises
+    ------
+    GridError
+        When there are none, or they have no coordinates.
+    """
+    import odc.geo.xr
+
+    dims = None if SITE in ds.dims else odc.geo.xr.spatial_dims(ds, relaxed=True)
+    if dims is None:
+        raise GridError(
+            f"no spatial dims: expected (y, x), (lat, lon) or (latitude, longitude), found {tuple(ds.dims)}; "
+            "rename them, e.g. ds.rename(row='y', col='x')"
+        )
+    if bare := [d for d in dims if d not in ds.coords]:
+        raise GridError(
+            f"spatial dims {bare} have no coordinates; "
+            "assign cell centres, e.g. ds.assign_coords(x=..., y=...)"
+        )
+    return dims
+
+
+def crs_coordinate(ds: xr.Dataset | xr.DataArray) -> str | None:
+    """Return the name of the coordinate that carries the CRS, if there is one."""
+    names = [
+        str(k)
+        for k, c in ds.coords.items()
+        if c.ndim == 0 and {"spatial_ref", "crs_wkt"} & set(c.attrs)
+    ]
+    return CRS_NAME if CRS_NAME in names else next(iter(names), None)
+
+
+def crs_of(ds: xr.Dataset | xr.DataArray) -> CRS:
+    """Return the CRS of a cube or of sites.
+
+    Raises
+    ------
+    GridError
+        When there is none, with the call that sets one.
+    """
+    from odc.geo.crs import CRS
+
+    if name := crs_coordinate(ds):
+        attrs = ds.coords[name].attrs
+        return CRS(attrs.get("crs_wkt") or attrs["spatial_ref"])
+    crs = ds.attrs.get("crs") if SITE in ds.dims else ds.odc.crs
+    if crs is None:
+        raise GridError(
+            "the data have no CRS: no 'spatial_ref' coordinate and no 'crs' attribute found; set it, e.g. "
+            'ds.odc.assign_crs("EPSG:4326") after import odc.geo.xr, or open_cube(path, crs="EPSG:4326")'
+        )
+    return CRS(crs)
+
+
+def geobox(ds: xr.Dataset | xr.DataArray) -> GeoBox:
+    """Return the grid: shape, affine transform and CRS.
+
+    Raises
+    ------
+    GridError
+        When spatial dims or the CRS are missing, or coordinates are not evenly spaced.
+    """
+    from odc.geo.geobox import GeoBox
+
+    dims = spatial_dims(ds)
+    for dim in dims:
+        _check_regular(dim, ds.coords[dim].values)
+    crs, box = crs_of(ds), ds.odc.geobox
+    if not isinstance(box, GeoBox):
+        raise GridError(
+            f"no transform for dims {dims} of sizes {[ds.sizes[d] for d in dims]}: a single row or column does "
+            "not tell its width; set it with ds.rio.write_transform(...) after import rioxarray"
+        )
+    return GeoBox(box.shape, box.affine, crs)
+
+
+def _check_regular(dim: str, centres: np.ndarray) -> None:
+    steps = np.diff(centres.astype("float64"))
+    if not steps.size:
+        return
+    worst = np.abs(np.cumsum(steps - steps.mean())).max()
+    if not worst <= SAME_CELL * abs(steps.mean()) or steps.mean() == 0:
+        raise GridError(
+            f"coordinate '{dim}' is not evenly spaced: steps from {steps.min():g} to {steps.max():g}; "
+            "bring the data onto a regular grid, e.g. geomiam.align(sources, like=cube)"
+        )
+
+
+def same_grid(a: GeoBox, b: GeoBox) -> bool:
+    """Return whether two grids agree in shape, CRS and, to a hundredth of a cell, in place."""
+    if a.shape != b.shape or a.crs != b.crs:
+        return False
+    rows, cols = a.shape
+    corners = [(0, 0), (cols, 0), (0, rows), (cols, rows)]
+    shift = [np.subtract(~a.affine * (b.affine * c), c) for c in corners]
+    return bool(np.abs(shift).max() < SAME_CELL)
+
+
+def restore(out: Labelled, like: xr.Dataset | xr.DataArray) -> Labelled:
+    """Put place back on an output: spatial or site coordinates, CRS, ``grid_mapping``.
+
+    Parameters
+    ----------
+    out
+        Computed from ``like``; any of its coordinates may have been lost or changed on the way.
+    like
+        A cube or sites. Coordinates along its place dims, and those without dims, are copied.
+
+    Returns
+    -------
+    Labelled
+        ``out`` with them. Nothing is computed, and the CRS coordinate is never a dask array.
+    """
+    place = place_dims(like)
+    old = [n for n in (crs_coordinate(out), crs_coordinate(like)) if n in out.coords]
+    out = out.drop_vars(old).assign_coords(
+        {
+            k: c.variable
+            for k, c in like.coords.items()
+            if k != crs_coordinate(like) and _fits(c, out, place)
+        }
+    )
+    out = out.assign_coords(_fresh_crs(out, like))
+    return _map_grid(out, crs_coordinate(out), place)
+
+
+def place_dims(ds: xr.Dataset | xr.DataArray) -> tuple[str, ...]:
+    """Return ``("site",)`` for sites and the spatial dims for a cube."""
+    return (SITE,) if SITE in ds.dims else spatial_dims(ds)
+
+
+def _fits(coord: xr.DataArray, out: xr.Dataset | xr.DataArray, place: tuple[str, ...]) -> bool:
+    return set(coord.dims) <= set(place) and all(
+        out.sizes.get(d) == n for d, n in coord.sizes.items()
+    )
+
+
+def _fresh_crs(
+    out: xr.Dataset | xr.DataArray, like: xr.Dataset | xr.DataArray
+) -> dict[str, xr.DataArray]:
+    """Build the CRS coordinate anew: a GeoTransform left from before a crop misplaces the data."""
+    from odc.geo.xr import xr_crs_coord
+
+    try:
+        crs = crs_of(like)
+    except GridError:
+        return {}
+    name = crs_coordinate(like) or CRS_NAME
+    old = (
+        {k: v for k, v in like.coords[name].attrs.items() if k != "GeoTransform"}
+        if name in like.coords
+        else {}
+    )
+    bare = xr_crs_coord(crs, name=name)
+    try:
+        new = xr_crs_coord(
+            crs, name=name, transform=geobox(out.assign_coords({name: bare})).transform
+        )
+    except GridError:
+        new = bare
+    return {name: new.assign_attrs({**old, **new.attrs})}
+
+
+def _map_grid(out: Labelled, name: str | None, place: tuple[str, ...]) -> Labelled:
+    """Let variables point at the CRS from ``encoding``; in ``attrs`` it would break writing."""
+    out = out.copy(deep=False)
+    for var in out.data_vars.values() if isinstance(out, xr.Dataset) else [out]:
+        var.attrs.pop("grid_mapping", None)
+        var.encoding.pop("grid_mapping", None)
+        if name and set(place) <= set(var.dims):
+            var.encoding["grid_mapping"] = name
+    return out
+
+
+def align(
+    sources: Mapping[str, Source] | Iterable[Source],
+    like: xr.Dataset | GeoBox,
+    *,
+    resampling: str | Mapping[str, str] = "nearest",
+) -> xr.Dataset:
+    """Bring sources onto one grid, as one float32 Dataset with NaN where data are missing.
+
+    Parameters
+    ----------
+    sources
+        Name to DataArray, Dataset or raster path; or a list of named DataArrays, Datasets, paths.
+        Variables of a Dataset keep their names and take the mapping's name as ``modality``.
+    like
+        The cube whose grid, dim names and coordinates the result has, or a ``GeoBox``.
+    resampling
+        One name for all (``"nearest"``, ``"bilinear"``, ``"average"``, ``"mode"`` ...), or one per
+        variable (others: nearest). Categorical variables allow nearest and mode only.
+
+    Returns
+    -------
+    xr.Dataset
+        Dims of each variable as in its source, spatial ones named as in ``like``. Dask in, dask out;
+        the result does not depend on chunks. A source on the grid already passes through untouched.
+
+    Raises
+    ------
+    GridError
+        A source without a grid, a name used twice, or resampling that would mix classes.
+
+    Notes
+    -----
+    GDAL may displace what it warps between two CRS by up to an eighth of a source cell.
+    """
+    from geomiam.cube.warp import collect, methods, onto
+
+    arrays = collect(sources)
+    how = methods(arrays, resampling)
+    template = like if isinstance(like, xr.Dataset) else _empty(like)
+    box, dims = geobox(template), spatial_dims(template)
+    parts = [
+        onto(a, box, dims=dims, resampling=how[n]).to_dataset(name=n) for n, a in arrays.items()
+    ]
+    return restore(merge(parts), template)
+
+
+def merge(parts: Iterable[xr.Dataset]) -> xr.Dataset:
+    """Join datasets on one grid by name; labels must be equal, never filled up.
+
+    Raises
+    ------
+    GridError
+        When dims of one name differ in size or labels.
+    """
+    try:
+        return xr.merge(parts, join="exact", compat="minimal", combine_attrs="drop_conflicts")
+    except ValueError as error:
+        raise GridError(
+            f"variables share a dim of which the labels differ: {str(error).splitlines()[0]}; "
+            "rename the dim of one, e.g. ds.rename(band='soil_band')"
+        ) from None
+
+
+def _empty(box: GeoBox) -> xr.Dataset:
+    from odc.geo.xr import xr_coords
+
+    return xr.Dataset(coords=xr_coords(box))

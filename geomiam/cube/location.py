@@ -1,0 +1,55 @@
+"""Location as a predictor: the grid's own coordinates as variables."""
+
+from __future__ import annotations
+
+import xarray as xr
+
+from geomiam.cube.grid import crs_of, spatial_dims
+
+
+def add_location(cube: xr.Dataset, *, modality: str = "location") -> xr.Dataset:
+    """Add the cell centres as predictors, wherever the cube has any other predictor.
+
+    A cell with nothing but its position stays empty, so that the sea is not mapped.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset
+        On a grid with a CRS.
+    modality : str
+        Name of the modality of the two variables.
+
+    Returns
+    -------
+    xarray.Dataset
+        With ``longitude`` and ``latitude``, or ``easting`` and ``northing`` in a projected CRS;
+        dims ``(y, x)``; lazy where the cube is.
+
+    Raises
+    ------
+    GridError
+        If the cube has no grid or no CRS.
+    """
+    y, x = spatial_dims(cube)
+    names = ("longitude", "latitude") if crs_of(cube).geographic else ("easting", "northing")
+    inhabited = observed_anywhere(cube)
+    for name, dim in zip(names, (x, y)):
+        axis = cube[dim].astype("float32").variable
+        place = xr.DataArray(axis, coords={dim: cube[dim]}).where(inhabited).transpose(y, x)
+        units = cube[dim].attrs.get("units")
+        attrs = {"long_name": name, "modality": modality} | ({"units": units} if units else {})
+        cube = cube.assign({name: place.drop_attrs().assign_attrs(attrs)})
+    return cube
+
+
+def observed_anywhere(cube: xr.Dataset) -> xr.DataArray:
+    """Return where ``(y, x)`` any data variable of the cube has a finite value."""
+    dims = spatial_dims(cube)
+    seen = None
+    for array in cube.data_vars.values():
+        if not set(dims) <= set(array.dims):
+            continue
+        own = [d for d in array.dims if d not in dims]
+        here = array.notnull().any(own) if own else array.notnull()
+        seen = here if seen is None else seen | here
+    return xr.ones_like(cube[dims[0]] * cube[dims[1]], bool) if seen is None else seen

@@ -1,0 +1,94 @@
+"""A DataTree with one child per modality, read as one Dataset."""
+
+from __future__ import annotations
+
+import xarray as xr
+
+from geomiam.cube.grid import crs_coordinate, geobox, merge, place_dims, restore, same_grid
+from geomiam.errors import GridError
+
+
+def as_dataset(obj: xr.Dataset | xr.DataTree) -> xr.Dataset:
+    """Return a Dataset; the children of a DataTree are its modalities.
+
+    Raises
+    ------
+    GridError
+        When a variable's name is used twice, or grids differ.
+    """
+    if isinstance(obj, xr.Dataset):
+        return obj
+    if not isinstance(obj, xr.DataTree):
+        raise GridError(
+            f"expected a Dataset or DataTree, found {type(obj).__name__}; use array.to_dataset(name=...)"
+        )
+    root = obj.to_dataset()
+    parts = [_modality(name, child) for name, child in obj.children.items()]
+    parts = [p for p in [root, *parts] if p.data_vars]
+    if not parts:
+        raise GridError("the DataTree has no variables; it needs one child per modality")
+    return _join(parts)
+
+
+def _modality(name: str, child: xr.DataTree) -> xr.Dataset:
+    if child.children:
+        raise GridError(
+            f"modality '{name}' has groups {list(child.children)} below it; "
+            "a tree has one level, one child per modality"
+        )
+    ds = promote_crs(child.to_dataset())
+    return ds.assign(
+        {k: v.assign_attrs({"modality": name, **v.attrs}) for k, v in ds.data_vars.items()}
+    )
+
+
+def _join(parts: list[xr.Dataset]) -> xr.Dataset:
+    """Merge by name, with the coordinates of the first: equal grids may differ in the last digit."""
+    first, *others = parts
+    seen = list(first.data_vars)
+    for part in others:
+        if twice := sorted(map(str, set(seen) & set(part.data_vars))):
+            raise GridError(
+                f"variables {twice} are in two modalities; rename one with ds.rename(...)"
+            )
+        seen += part.data_vars
+        _check_place(part, first)
+    bare = [p.drop_vars([k for k, c in p.coords.items() if _is_place(c, p)]) for p in others]
+    ds = merge([first, *bare])
+    return restore(ds, first)
+
+
+def _is_place(coord: xr.DataArray, ds: xr.Dataset) -> bool:
+    return bool(set(coord.dims) & set(place_dims(ds))) or coord.name == crs_coordinate(ds)
+
+
+def _check_place(part: xr.Dataset, first: xr.Dataset) -> None:
+    here, there = place_dims(part), place_dims(first)
+    if here == there == ("site",) and part.sizes["site"] == first.sizes["site"]:
+        return
+    if here != there or len(here) == 1 or not same_grid(geobox(part), geobox(first)):
+        raise GridError(
+            f"{list(part.data_vars)} lie on another grid than {list(first.data_vars)}: "
+            f"{_describe(part)} and {_describe(first)}; bring them together with "
+            "geomiam.align(sources, like=cube)"
+        )
+
+
+def _describe(ds: xr.Dataset) -> str:
+    dims = place_dims(ds)
+    ends = [
+        f"{d} {ds.sizes[d]} cells from {float(ds[d][0]):g} to {float(ds[d][-1]):g}"
+        for d in dims
+        if d in ds.coords
+    ]
+    return f"({', '.join(ends) or dims})"
+
+
+def promote_crs(ds: xr.Dataset) -> xr.Dataset:
+    """Make a coordinate of a CF grid mapping that was stored as a variable."""
+    found = [
+        k
+        for k, v in ds.data_vars.items()
+        if v.ndim == 0 and {"spatial_ref", "crs_wkt"} & set(v.attrs)
+    ]
+    return ds.set_coords(found)

@@ -1,0 +1,56 @@
+"""Everything geomiam raises on purpose.
+
+Each message says what is wrong, what was found, and the call that mends it.
+"""
+
+
+class GeomiamError(Exception):
+    """Base of all errors raised by geomiam."""
+
+
+class SchemaError(GeomiamError):
+    """A catalog or schema contradicts itself or the rules of its keys."""
+
+
+class MissingVariable(GeomiamError):
+    """A predictor that is needed is not in the data."""
+
+
+class VariableMismatch(GeomiamError):
+    """A predictor is there, but its units, dims or labels are not those of the schema."""
+
+
+class SelectionError(GeomiamError):
+    """``using=``, ``groups=`` or ``species=`` names something that does not exist."""
+
+
+class GridError(GeomiamError):
+    """A dataset has no usable grid, no CRS, or not the grid it should have."""
+
+
+class OccurrenceError(GeomiamError):
+    """An occurrence table cannot be placed on the grid."""
+
+
+class LabelError(GeomiamError):
+    """Labels that no model can be trained or scored on."""
+
+
+class OutputExists(GeomiamError):
+    """The output is there already and overwriting was not asked for."""
+
+
+class ArtifactError(GeomiamError):
+    """A saved model is damaged, of another format, or larger than its bounds."""
+
+
+class MemoryRefused(GeomiamError):
+    """A task would need more memory than the limit; nothing was started."""
+
+
+class MissingModality(UserWarning):
+    """A whole modality is absent; predictions are made without it."""
+
+
+class OccurrencesLeftOut(UserWarning):
+    """Occurrences that could not be used, counted by reason."""

@@ -1,0 +1,1 @@
+"""How good is a model, from each subset of its predictors?"""

@@ -1,0 +1,124 @@
+"""Suitability from whatever each place has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from geomiam.cube.store import as_dataset
+from geomiam.inference.cells import Output, over_cells
+from geomiam.inference.engine import Scale, predict_block
+from geomiam.networks.model import Model
+from geomiam.tokens.blocks import Block
+from geomiam.tokens.select import Selector, players, visible_tokens
+
+LONG_NAMES = {"probability": "suitability", "logit": "suitability (log-odds)"}
+
+
+@dataclass(frozen=True)
+class PredictBlock:
+    """Block → suitability ``(n, s)`` and observed ``(n,)``."""
+
+    model: Model
+    shown: np.ndarray
+    groups: np.ndarray
+    species: np.ndarray
+    scale: Scale
+
+    def __call__(self, block: Block) -> tuple[np.ndarray, np.ndarray]:
+        suitability = predict_block(self.model, block, shown=self.shown, species=self.species, scale=self.scale)
+        return suitability, observed_bits(block, self.groups)
+
+
+def predict(
+    ds: xr.Dataset | xr.DataTree,
+    model: Model,
+    *,
+    using: Selector | Sequence[Selector] | None = None,
+    species: str | Sequence[str] | None = None,
+    scale: Scale = "probability",
+    memory_limit: int | str | None = None,
+) -> xr.Dataset:
+    """Predict every cell or site from whatever it has.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset or xarray.DataTree
+        Cube ``(y, x)`` or sites ``(site)``; NaN = missing. numpy in, numpy out; dask in, dask out.
+    model : Model
+    using : selector or sequence of selectors, optional
+        What the model may see: modalities, variables, or parts such as ``"landsat[time=2018]"`` or
+        ``"sentinel2[centre]"``; default everything. See :mod:`geomiam.tokens.select`.
+    species : str or sequence of str, optional
+        Default all.
+    scale : {"probability", "logit"}
+    memory_limit : int or str, optional
+        Most bytes a dask block may need; default 4 GiB.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``suitability(species, y, x)``, NaN where nothing was observed, and ``observed(y, x)``: one
+        bit per group that the prediction saw (``flag_masks``, ``flag_meanings``).
+
+    Raises
+    ------
+    SelectionError
+        If ``using`` or ``species`` name something unknown.
+    MissingVariable, VariableMismatch
+        If predictors are missing in part, or differ in units, dims or labels.
+    MemoryRefused
+        If a dask block would need more than ``memory_limit``.
+    """
+    ds = as_dataset(ds)
+    shown = visible_tokens(model.layout, using)
+    index = model.species_index(species)
+    groups = {n: tokens for n, tokens in players(model.layout).items()}
+    names = [model.species[i] for i in index]
+    outputs = [suitability_output(names, scale), observed_output(list(groups))]
+    masks = np.stack(list(groups.values())) & shown
+    task = PredictBlock(model, shown, masks, index, scale)
+    return over_cells(ds, model, task, outputs=outputs, shown=shown, memory_limit=memory_limit)
+
+
+def suitability_output(species: Sequence[str], scale: Scale) -> Output:
+    """Describe ``suitability``."""
+    attrs = {"long_name": LONG_NAMES[scale], "units": "1", "scale": scale, "ancillary_variables": "observed"}
+    return Output("suitability", {"species": species}, np.dtype(np.float32), attrs)
+
+
+def observed_output(groups: Sequence[str]) -> Output:
+    """Describe ``observed``, one bit per group, as CF flags."""
+    dtype = bits_dtype(len(groups))
+    masks = [int(1 << i) for i in range(len(groups))]
+    attrs = {
+        "long_name": "groups of predictors that the prediction saw",
+        "flag_masks": np.array(masks, dtype).tolist(),
+        "flag_meanings": " ".join(g.replace(" ", "_") for g in groups),
+    }
+    return Output("observed", {}, dtype, attrs)
+
+
+def bits_dtype(groups: int) -> np.dtype:
+    """Smallest unsigned integer with a bit per group.
+
+    Raises
+    ------
+    ValueError
+        For more than 64 groups.
+    """
+    if groups > 64:
+        raise ValueError(f"{groups} groups do not fit into 64 bits; join some in the schema's groups")
+    return np.dtype(next(t for t in (np.uint8, np.uint16, np.uint32, np.uint64) if np.dtype(t).itemsize * 8 >= groups))
+
+
+def observed_bits(block: Block, groups: np.ndarray) -> np.ndarray:
+    """Bit mask ``(n,)`` of the groups ``(G, t)`` that have an observed token."""
+    dtype = bits_dtype(len(groups))
+    bits = np.zeros(len(block), dtype)
+    for i, tokens in enumerate(groups):
+        bits |= (block.observed & tokens).any(1).astype(dtype) << dtype.type(i)
+    return bits

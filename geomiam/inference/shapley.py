@@ -1,0 +1,108 @@
+"""Exact Shapley values of groups of predictors, as maps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from geomiam.cube.store import as_dataset
+from geomiam.errors import SelectionError
+from geomiam.inference.cells import Output, over_cells
+from geomiam.inference.engine import Scale, base_value, predict_block, shapley_block
+from geomiam.inference.predict import observed_bits, observed_output, suitability_output
+from geomiam.networks.model import Model
+from geomiam.tokens.blocks import Block
+from geomiam.tokens.select import Selector, players, visible_tokens
+
+MOST_GROUPS = 12
+"""Above this the 2^G coalitions are no longer affordable."""
+
+
+@dataclass(frozen=True)
+class ShapleyBlock:
+    """Block → Shapley values ``(n, G, s)``, suitability ``(n, s)`` and observed ``(n,)``."""
+
+    model: Model
+    players: np.ndarray
+    species: np.ndarray
+    scale: Scale
+
+    def __call__(self, block: Block) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        what = {"species": self.species, "scale": self.scale}
+        values = shapley_block(self.model, block, players=self.players, **what)
+        full = predict_block(self.model, block, shown=self.players.any(0), **what)
+        return values, full, observed_bits(block, self.players)
+
+
+def shapley(
+    ds: xr.Dataset | xr.DataTree,
+    model: Model,
+    *,
+    groups: Sequence[Selector] | Mapping[str, Selector | Sequence[Selector]] | None = None,
+    using: Selector | Sequence[Selector] | None = None,
+    species: str | Sequence[str] | None = None,
+    scale: Scale = "probability",
+    memory_limit: int | str | None = None,
+) -> xr.Dataset:
+    """Explain every cell or site: what each group of predictors adds to the prediction.
+
+    Exact: all coalitions of the groups that are present are computed (Shapley 1953), hiding the
+    others with the model's own mask, so no background sample and no imputation enters.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset or xarray.DataTree
+        Cube or sites.
+    model : Model
+    groups : sequence of selectors or mapping of name to selectors, optional
+        Default: the groups of the model's schema. Modalities, variables or parts of them, e.g.
+        ``{"summer": "landsat[time=2018-06:2018-09]", "terrain": ["elevation", "slope"]}``. What no
+        group names becomes the group ``rest``.
+    using : selector or sequence of selectors, optional
+        What the model may see at all.
+    species, scale, memory_limit
+        As :func:`geomiam.predict`. Values add up on the given scale.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``shapley(group, species, y, x)``: exactly 0 for a group with nothing observed, NaN where no
+        group has anything; ``base_value(species)``, the answer to nothing; ``suitability`` and
+        ``observed`` as from predict. ``base_value + shapley.sum("group") == suitability``.
+
+    Raises
+    ------
+    SelectionError
+        If groups overlap, name something unknown, or are more than 12.
+    MissingVariable, VariableMismatch, MemoryRefused
+        As :func:`geomiam.predict`.
+    """
+    ds = as_dataset(ds)
+    named = players(model.layout, groups, shown=visible_tokens(model.layout, using))
+    if len(named) > MOST_GROUPS:
+        raise SelectionError(
+            f"{len(named)} groups mean 2^{len(named)} coalitions per cell; join them to at most "
+            f"{MOST_GROUPS} with groups={{'name': [...]}}"
+        )
+    masks, index = np.stack(list(named.values())), model.species_index(species)
+    names = [model.species[i] for i in index]
+    outputs = [_shapley_output(list(named), names, scale), suitability_output(names, scale), observed_output(list(named))]
+    out = over_cells(
+        ds, model, ShapleyBlock(model, masks, index, scale), outputs=outputs, shown=masks.any(0), memory_limit=memory_limit
+    )
+    base = base_value(model, species=index, scale=scale)
+    out["base_value"] = ("species", base, {"long_name": "prediction from nothing", "units": "1", "scale": scale})
+    return out.assign_attrs(groups=list(named))
+
+
+def _shapley_output(groups: Sequence[str], species: Sequence[str], scale: Scale) -> Output:
+    attrs = {
+        "long_name": "Shapley value of the group of predictors",
+        "units": "1",
+        "scale": scale,
+        "ancillary_variables": "base_value suitability observed",
+    }
+    return Output("shapley", {"group": groups, "species": species}, np.dtype(np.float32), attrs)

@@ -1,0 +1,172 @@
+"""How far ahead each modality is, from the table of its validation scores so far.
+
+The balance is a pure function of that table: it keeps no state between epochs. A run that is
+killed needs only its score table to continue exactly as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import gmean
+
+__all__ = ["Balance", "balance"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Balance:
+    """State of the modalities at one epoch, in the order of the model's modalities.
+
+    Parameters
+    ----------
+    s : (M,) array
+        Score of the model when it sees one modality alone, less chance; NaN = unknown.
+    d : (M,) array
+        Speed at which that score moves, per epoch, always > 0; NaN = unknown.
+    r : (M,) array
+        ``rho_s / rho_d``, finite and > 0: above 1 the modality dominates and is hidden more.
+
+    Raises
+    ------
+    ValueError
+        When the shapes differ, `r` is not finite and positive, or `s` or `d` is not positive.
+    """
+
+    s: Array
+    d: Array
+    r: Array
+
+    def __post_init__(self) -> None:
+        for name in ("s", "d", "r"):
+            object.__setattr__(self, name, np.array(getattr(self, name), dtype=np.float64))
+        _check_shapes(self.s, self.d, self.r)
+        if not (np.isfinite(self.r) & (self.r > 0)).all():
+            raise ValueError(f"r must be finite and > 0, found {self.r}; use 1 for no preference")
+        for name, value in (("s", self.s), ("d", self.d)):
+            if (value <= 0).any():
+                raise ValueError(f"{name} must be > 0 or NaN, found {value}; use NaN if unknown")
+
+    @classmethod
+    def neutral(cls, m: int) -> Balance:
+        """Nothing is known yet about any of the `m` modalities: all are treated alike."""
+        unknown = np.full(m, np.nan)
+        return cls(s=unknown, d=unknown, r=np.ones(m))
+
+
+def balance(
+    scores: ArrayLike,
+    *,
+    lam: float = 1.0,
+    chance: float = 0.0,
+    smoothing: float = 0.5,
+    eps: float = 1e-3,
+    r_max: float = 5.0,
+    strict_paper: bool = False,
+) -> Balance:
+    """Balance of the modalities after the epochs in `scores`.
+
+    ``r_m = rho_s / rho_d`` where rho is the share of a modality's score `s` (or of its speed `d`)
+    in the geometric mean over modalities (MIAM poster, ICLR 2026). What the poster leaves open
+    (first epochs, a speed of zero, noise, modalities without a score) is settled here.
+
+    Parameters
+    ----------
+    scores : (E, M) array_like
+        One row per epoch so far (E may be 0), one column per modality: validation score on the
+        0-1 scale with only that modality visible. NaN = the modality has no score. A modality
+        whose last two rows are not both finite is frozen at r = 1 and left out of the means.
+    lam : float
+        Strength of the imbalance; it enters here only through the clipping.
+    chance : float
+        Score of a blind guess, taken off before the shares are formed (0.5 for AUC; 0 = off).
+    smoothing : float
+        Weight of the past in the moving average whose last step is `d`; in [0, 1).
+        A NaN restarts the average.
+    eps : float
+        Added to `d` so that a plateau stays finite, and the floor of `s`.
+    r_max : float
+        ``r ** lam``, which is what bends the Beta factors, is kept in [1/r_max, r_max] for every
+        `lam`, so the most and the least a modality can be hidden depend on kappa and r_max alone.
+    strict_paper : bool
+        The poster to the letter: raw backward differences, no smoothing and no clipping;
+        `eps` is then only the floor of `s` and `d`.
+
+    Returns
+    -------
+    Balance
+        Neutral (r = 1) until two rows of scores exist.
+
+    Raises
+    ------
+    ValueError
+        When `scores` is not a table or holds infinity, or a setting is out of range.
+    """
+    check_settings(chance=chance, smoothing=smoothing, eps=eps, r_max=r_max)
+    table = _as_table(scores)
+    if len(table) == 0:
+        return Balance.neutral(table.shape[1])
+    slope = _slope(table, smoothing=0.0 if strict_paper else smoothing)
+    s = np.maximum(table[-1] - chance, eps)
+    d = np.maximum(slope, eps) if strict_paper else slope + eps
+    r = _quotient(s, d)
+    return Balance(s=s, d=d, r=r if strict_paper else _clip(r, lam=lam, r_max=r_max))
+
+
+def check_settings(*, chance: float, smoothing: float, eps: float, r_max: float) -> None:
+    """Raise ValueError when a setting of :func:`balance` is out of range."""
+    if not 0 <= chance < 1:
+        raise ValueError(f"chance must lie in [0, 1), found {chance}; 0.5 for AUC, 0 to switch off")
+    if not 0 <= smoothing < 1:
+        raise ValueError(f"smoothing must lie in [0, 1), found {smoothing}; 0 to switch off")
+    if not 0 < eps < np.inf:
+        raise ValueError(f"eps must be > 0, found {eps}; a plateau would divide by zero")
+    if not r_max >= 1:
+        raise ValueError(f"r_max must be >= 1, found {r_max}; use inf for no clipping")
+
+
+def _quotient(s: Array, d: Array) -> Array:
+    """rho_s / rho_d over the modalities whose speed is known, 1 for the others."""
+    r = np.ones_like(s)
+    known = np.isfinite(d)
+    if known.any():
+        rho_s = s[known] / gmean(s[known])
+        rho_d = d[known] / gmean(d[known])
+        r[known] = rho_s / rho_d
+    return r
+
+
+def _slope(table: Array, *, smoothing: float) -> Array:
+    """Size of the last step of the moving average; NaN where it has not made one."""
+    average = slope = np.full(table.shape[1], np.nan)
+    for row in table:
+        moved = np.where(np.isnan(average), row, smoothing * average + (1 - smoothing) * row)
+        average, slope = moved, moved - average
+    return np.abs(slope)
+
+
+def _clip(r: Array, *, lam: float, r_max: float) -> Array:
+    # In logarithms, so that a tiny lam cannot overflow r_max ** (1 / lam).
+    bound = np.log(r_max) / lam if lam > 0 else np.inf
+    return np.exp(np.clip(np.log(r), -bound, bound))
+
+
+def _as_table(scores: ArrayLike) -> Array:
+    table = np.asarray(scores, dtype=np.float64)
+    if table.ndim != 2:
+        raise ValueError(
+            f"scores must be a table (epochs, modalities), found shape {table.shape}; "
+            "use np.empty((0, M)) before the first epoch"
+        )
+    if np.isinf(table).any():
+        raise ValueError("scores hold infinity; use NaN for a score that is undefined")
+    return table
+
+
+def _check_shapes(*arrays: Array) -> None:
+    shapes = [a.shape for a in arrays]
+    if len(set(shapes)) > 1 or arrays[0].ndim != 1:
+        raise ValueError(f"s, d and r must share one shape (M,), found {shapes}")

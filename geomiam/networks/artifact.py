@@ -1,0 +1,163 @@
+"""Saved models: a directory of ``model.safetensors``, ``config.json`` and a card.
+
+No pickle in or out. Everything is checked against bounds and against what the configuration implies
+before a weight is allocated.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
+
+from geomiam.errors import ArtifactError, OutputExists, SchemaError
+from geomiam.networks.model import LINKS, Model
+from geomiam.networks.network import NetworkConfig
+from geomiam.schema import Schema
+from geomiam.tokens.scaler import Scaler
+
+FORMAT = 1
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+MOST_CONFIG_BYTES = 256 * 2**20
+MOST_WEIGHTS = 2_000_000_000
+KEYS = {"format", "geomiam", "schema", "scaler", "species", "network", "link", "about"}
+
+
+def save_model(model: Model, path: str | Path, *, overwrite: bool = False) -> Path:
+    """Write a model directory; it appears whole or not at all.
+
+    Raises
+    ------
+    OutputExists
+        If ``path`` exists and ``overwrite`` is False.
+    """
+    from geomiam import __version__
+
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise OutputExists(f"{path} exists; pass overwrite=True to replace it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    config = {"format": FORMAT, "geomiam": __version__, **model.facts(), "about": model.about}
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        made = Path(folder) / "model"
+        made.mkdir()
+        weights = {k: v.detach().cpu().contiguous() for k, v in model.network.state_dict().items()}
+        save_file(weights, made / WEIGHTS, metadata={"model_id": model.id})
+        (made / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
+        (made / CARD).write_text(card(model), encoding="utf-8")
+        if path.exists():
+            shutil.rmtree(path)
+        made.rename(path)
+    return path
+
+
+def load_model(path: str | Path) -> Model:
+    """Read a model directory.
+
+    Raises
+    ------
+    ArtifactError
+        If a file is missing, truncated or too large, a key is unknown, or the tensors are not those
+        that the configuration implies.
+    """
+    path = Path(path)
+    config = _read_config(path)
+    try:
+        scaler = Scaler.from_dict(config["scaler"])
+        facts: dict[str, Any] = {
+            "schema": Schema.from_dict(config["schema"], where=str(path / CONFIG)),
+            "scaler": scaler,
+            "species": tuple(map(str, config["species"])),
+            "config": NetworkConfig.model_validate(config["network"]),
+        }
+    except (ValidationError, SchemaError, KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"{path / CONFIG} does not describe a model: {error}") from error
+    with torch.device("meta"):  # shapes without memory
+        plan = Model.untrained(**facts, link=config["link"])
+    _check_weights(path / WEIGHTS, plan)
+    plan.network.to_empty(device="cpu")
+    plan.network.load_state_dict(load_file(path / WEIGHTS), strict=True)
+    return Model(plan.schema, scaler, plan.species, plan.config, plan.network.eval(), plan.link, config["about"])
+
+
+def card(model: Model) -> str:
+    """Return the model card, Markdown."""
+    rows = "\n".join(
+        f"| {m.name} | {', '.join(m.variables)} | {m.license or ''} | {m.citation or ''} |"
+        for m in model.schema.modalities.values()
+    )
+    about = {k: v for k, v in model.about.items() if k != "history"}
+    return (
+        f"# {model.schema.title or model.schema.name}\n\n```\n{model.summary()}\n```\n\n"
+        "Predicts from any subset of these predictors; NaN means missing.\n\n"
+        f"| modality | variables | licence | citation |\n| --- | --- | --- | --- |\n{rows}\n\n"
+        f"## Training\n\n```json\n{json.dumps(about, indent=1)}\n```\n\n"
+        "Suitability is relative to the training background; it is not an occupancy probability "
+        "unless the labels were a presence-absence survey. Maps of endangered species can reveal "
+        "their sites: coarsen them before sharing.\n"
+    )
+
+
+def _read_config(path: Path) -> dict:
+    file = path / CONFIG
+    if not file.is_file():
+        raise ArtifactError(f"{path} is no model directory: {CONFIG} is missing")
+    if file.stat().st_size > MOST_CONFIG_BYTES:
+        raise ArtifactError(f"{file} has {file.stat().st_size:,} bytes, over {MOST_CONFIG_BYTES:,}")
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ArtifactError(f"{file} is not valid JSON ({error}); the file may be truncated") from None
+    found = set(config) if isinstance(config, dict) else set()
+    if found != KEYS:
+        raise ArtifactError(f"{file}: missing keys {sorted(KEYS - found)}, unknown keys {sorted(found - KEYS)}")
+    if config["format"] != FORMAT:
+        raise ArtifactError(f"{file} has format {config['format']}; this version reads format {FORMAT}")
+    if config["link"] not in LINKS:
+        raise ArtifactError(f"{file}: link {config['link']!r} is not one of {list(LINKS)}")
+    return config
+
+
+def _check_weights(file: Path, plan: Model) -> None:
+    """Compare the header of the weights with the shapes that the configuration implies."""
+    wanted = {k: (list(v.shape), v.dtype) for k, v in plan.network.state_dict().items()}
+    total = sum(v.numel() for v in plan.network.state_dict().values())
+    if total > MOST_WEIGHTS:
+        raise ArtifactError(f"the configuration implies {total:,} weights, over {MOST_WEIGHTS:,}")
+    header = _header(file)
+    header.pop("__metadata__", None)
+    if set(header) != set(wanted):
+        odd = sorted(set(header) ^ set(wanted))[:5]
+        raise ArtifactError(f"{file}: tensor names differ from the configuration's, e.g. {odd}")
+    for name, (shape, dtype) in wanted.items():
+        found = header[name]
+        if found["shape"] != shape or found["dtype"] != "F32":
+            raise ArtifactError(
+                f"{file}: '{name}' is {found['dtype']} {found['shape']}, expected F32 {shape}"
+            )
+    end = max((h["data_offsets"][1] for h in header.values()), default=0)
+    size = file.stat().st_size - 8 - struct.unpack("<Q", file.open("rb").read(8))[0]
+    if size != end:
+        raise ArtifactError(f"{file} holds {size:,} bytes of weights, expected {end:,}: truncated?")
+
+
+def _header(file: Path) -> dict:
+    if not file.is_file():
+        raise ArtifactError(f"{file.parent} is no model directory: {file.name} is missing")
+    with file.open("rb") as stream:
+        start = stream.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        if not 0 < length <= min(file.stat().st_size, 100 * 2**20):
+            raise ArtifactError(f"{file} has no valid header; the file may be truncated")
+        try:
+            return json.loads(stream.read(length))
+        except ValueError:
+            raise ArtifactError(f"{file} has no valid header; the file may be truncated") from None
+

@@ -1,0 +1,92 @@
+"""The transformer block that every fusion is built of, and the gathering of visible tokens.
+
+Shapes: n rows, t tokens, r tokens read out, d width, h heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+HIDDEN = -1e9
+"""Attention logit of a hidden key: its weight underflows to exactly 0, a row of them stays finite."""
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm self-attention and a ReLU feed-forward layer of 4/3 the width (as MaskSDM)."""
+
+    def __init__(self, width: int, heads: int, dropout: float):
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.norm_attention, self.norm_forward = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.query, self.key_value = nn.Linear(width, width), nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, width)
+        hidden = width * 4 // 3
+        self.forward_in, self.forward_out = nn.Linear(width, hidden), nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor, bias: Tensor | None = None, read: int | None = None) -> Tensor:
+        """Mix the tokens of each row.
+
+        Parameters
+        ----------
+        x : Tensor
+            ``(n, t, d)``.
+        bias : Tensor, optional
+            Added to the attention logits of the keys; broadcasts to ``(n, h, r, t)``.
+        read : int, optional
+            Compute only the first ``read`` tokens: in a last block, those that are read out.
+
+        Returns
+        -------
+        Tensor
+            ``(n, r, d)``.
+        """
+        y = self.norm_attention(x)
+        q = self._split(self.query(y[:, :read]))  # (n, h, r, d/h)
+        k, v = (self._split(part) for part in self.key_value(y).chunk(2, -1))  # (n, h, t, d/h)
+        drop = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop)
+        x = x[:, :read] + self._drop(self.out(mixed.transpose(1, 2).flatten(2)))
+        return x + self._drop(self.forward_out(self._drop(F.relu(self.forward_in(self.norm_forward(x))))))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training)
+
+
+def key_bias(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return an attention bias ``(n, 1, 1, t)`` that takes hidden keys out."""
+    bias = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
+    return bias.masked_fill(~visible, HIDDEN)[:, None, None, :]
+
+
+def buckets(visible: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Group rows by how many tokens they show, so that no hidden token is computed.
+
+    Parameters
+    ----------
+    visible : Tensor
+        Boolean ``(n, t)``.
+
+    Yields
+    ------
+    rows : Tensor
+        ``(b,)`` rows that show k tokens.
+    tokens : Tensor
+        ``(b, k)`` which tokens these are, in order.
+    """
+    counts = visible.sum(1)
+    order = torch.argsort(visible.to(torch.uint8), dim=1, descending=True, stable=True)
+    for k in counts.unique().tolist():
+        rows = torch.nonzero(counts == k).squeeze(1)
+        yield rows, order[rows, :k]
+
+
+def gather(tokens: Tensor, rows: Tensor, index: Tensor) -> Tensor:
+    """Return ``tokens[rows]`` at ``index (b, k)``: ``(b, k, d)``."""
+    return tokens[rows.unsqueeze(1), index]

@@ -1,0 +1,155 @@
+"""A trained model: the network and every fact that is needed to use it elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geomiam.errors import SelectionError
+from geomiam.networks.network import Network, NetworkConfig
+from geomiam.schema import Schema
+from geomiam.tokens.layout import Layout
+from geomiam.tokens.scaler import Scaler
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LINKS = {
+    "logit": torch.sigmoid,
+    "cloglog": lambda z: -torch.expm1(-torch.exp(z.clamp(max=30.0))),
+    "softmax": lambda z: torch.softmax(z, -1),
+}
+"""From logits ``(..., species)`` to the probability scale."""
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """What :func:`geomiam.fit` returns and :func:`geomiam.load_model` reads."""
+
+    schema: Schema
+    scaler: Scaler
+    species: tuple[str, ...]
+    config: NetworkConfig
+    network: Network
+    link: str = "logit"
+    about: dict[str, Any] = field(default_factory=dict)
+    """Provenance for people: masking, training, extent, scores; plain JSON types."""
+
+    @classmethod
+    def untrained(cls, schema: Schema, *, scaler: Scaler, species: Sequence[str], config: NetworkConfig, link: str = "logit") -> Model:
+        """Build a model with fresh weights, drawn from torch's current random state."""
+        network = Network(
+            config,
+            layout=Layout.of(schema),
+            classes={k: len(v) for k, v in scaler.classes.items()},
+            species=len(species),
+        )
+        return cls(schema, scaler, tuple(species), config, network, link)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """The order of the model's tokens."""
+        return Layout.of(self.schema)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are; blocks are sent there."""
+        return next(self.network.parameters()).device
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """One row per epoch: loss, validation scores, and MIAM's s, d, r and E[p] per modality."""
+        import pandas as pd
+
+        return pd.DataFrame(self.about.get("history", []))
+
+    @cached_property
+    def id(self) -> str:
+        """SHA-256 of facts and weights; equal for equal models, wherever they are loaded."""
+        digest = hashlib.sha256(json.dumps(self.facts(), sort_keys=True).encode())
+        for name, tensor in sorted(self.network.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def facts(self) -> dict:
+        """Return all that predictions depend on beside the weights, as plain JSON types."""
+        return {
+            "schema": self.schema.to_dict(),
+            "scaler": self.scaler.to_dict(),
+            "species": list(self.species),
+            "network": self.config.model_dump(),
+            "link": self.link,
+        }
+
+    def probability(self, logits: Tensor) -> Tensor:
+        """Logits ``(..., species)`` on the probability scale."""
+        return LINKS[self.link](logits)
+
+    def species_index(self, species: str | Sequence[str] | None) -> np.ndarray:
+        """Positions of the named species; all for None.
+
+        Raises
+        ------
+        SelectionError
+            If a name is unknown.
+        """
+        if species is None:
+            return np.arange(len(self.species))
+        names = [species] if isinstance(species, str) else list(species)
+        unknown = [s for s in names if s not in self.species]
+        if unknown:
+            raise SelectionError(_unknown_species(unknown, self.species))
+        return np.array([self.species.index(s) for s in names])
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the model directory; see :func:`geomiam.networks.artifact.save_model`."""
+        from geomiam.networks.artifact import save_model
+
+        return save_model(self, path, overwrite=overwrite)
+
+    def to(self, device: str | torch.device) -> Model:
+        """Move the weights and return the model."""
+        self.network.to(device)
+        return self
+
+    def summary(self) -> str:
+        """Return a few lines for people."""
+        groups = ", ".join(f"{m} ({n})" for m, n in zip(self.schema.modalities, self.layout.sizes))
+        weights = sum(p.numel() for p in self.network.parameters())
+        some = ", ".join(self.species[:3]) + (", …" if len(self.species) > 3 else "")
+        return "\n".join(
+            [
+                f"geomiam model {self.id[:12]}: {len(self.species)} species ({some})",
+                f"  modalities (tokens): {groups}",
+                f"  fusion: {self.config.fusion}, width {self.config.width}, {weights:,} weights",
+                f"  masking: {json.dumps(self.about.get('masking', {}))}",
+            ]
+        )
+
+    def __repr__(self) -> str:
+        return self.summary()
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(self.summary())}</pre>"
+
+    def __dask_tokenize__(self) -> str:
+        return self.id
+
+
+def _unknown_species(unknown: list[str], known: tuple[str, ...]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(unknown[0], known, n=3)
+    hint = f"did you mean {close}?" if close else f"the first of {len(known)}: {list(known[:5])}"
+    return f"species {unknown} are not in the model; {hint}"

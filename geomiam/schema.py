@@ -1,0 +1,259 @@
+"""What the predictors are: variables, modalities and groups as frozen facts.
+
+A schema is written in a YAML catalog, inferred from a dataset, or built in Python; the three give
+the same object, and a trained model carries it. Everything is matched by name.
+"""
+
+from __future__ import annotations
+
+import difflib
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from geomiam.errors import SchemaError
+
+Kind = Literal["scalar", "categorical", "circular", "series", "image", "vector"]
+Label = int | float | str
+
+KINDS: tuple[str, ...] = get_args(Kind)
+OWN_DIMS = {"scalar": 0, "categorical": 0, "circular": 0, "series": 1, "image": 2, "vector": 1}
+"""How many dims of its own a variable of each kind has at least (series, image: channels before)."""
+
+
+class Fact(BaseModel):
+    """A frozen record whose unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Variable(Fact):
+    """One predictor.
+
+    ``dims`` are the variable's own dims, beyond place: the steps of a series, the rows and columns
+    of an image chip, the features of a vector; series and images may have channel dims before.
+    ``labels`` are the coordinates along them; data are matched to them by label.
+    """
+
+    name: str = Field(min_length=1)
+    kind: Kind = "scalar"
+    units: str | None = None
+    long_name: str | None = None
+    dims: tuple[str, ...] = ()
+    labels: dict[str, tuple[Label, ...]] = {}
+    window: int | None = Field(None, ge=1, description="series: steps per token")
+    patch: int | None = Field(None, ge=1, description="image: rows and columns per token")
+    period: float = Field(360.0, gt=0, description="circular: value at which it starts again")
+    classes: dict[int, str] = Field({}, description="categorical: code to meaning")
+
+    @model_validator(mode="after")
+    def _settings_belong_to_the_kind(self) -> Variable:
+        for setting, kind in {"window": "series", "patch": "image", "classes": "categorical"}.items():
+            if getattr(self, setting) and self.kind != kind:
+                raise ValueError(
+                    f"'{setting}' belongs to kind: {kind}, found kind: {self.kind}; "
+                    f"set kind: {kind} or remove '{setting}'"
+                )
+        if self.dims and len(self.dims) < OWN_DIMS[self.kind]:
+            raise ValueError(f"kind: {self.kind} needs {OWN_DIMS[self.kind]} dims, found {self.dims}")
+        if self.dims and not OWN_DIMS[self.kind]:
+            raise ValueError(f"kind: {self.kind} has no dims of its own, found {self.dims}")
+        return self
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Length of each own dim; known once the schema is bound to data."""
+        return tuple(len(self.labels[d]) for d in self.dims)
+
+    @property
+    def bound(self) -> bool:
+        """Whether dims and labels are known, so that tokens can be counted."""
+        return len(self.dims) >= OWN_DIMS[self.kind] and set(self.labels) == set(self.dims)
+
+
+class Modality(Fact):
+    """Variables that come together and go missing together; masking works per modality."""
+
+    name: str = Field(min_length=1)
+    variables: dict[str, Variable] = Field(min_length=1)
+    title: str | None = None
+    source: str | None = None
+    license: str | None = None
+    citation: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_variables(cls, data: Any) -> Any:
+        return _with_names(data, "variables")
+
+
+class Group(Fact):
+    """The unit of explanation: selectors of modalities, variables or parts of them."""
+
+    name: str = Field(min_length=1)
+    members: tuple[str, ...] = Field(min_length=1)
+
+
+class Schema(Fact):
+    """All predictors of a model, in order.
+
+    Parameters are keyword-only; see :meth:`from_yaml` for catalogs and
+    :func:`geomiam.cube.infer_schema` for datasets.
+    """
+
+    name: str = Field("schema", min_length=1)
+    title: str | None = None
+    description: str | None = None
+    license: str | None = None
+    citation: str | None = None
+    modalities: dict[str, Modality] = Field(min_length=1)
+    groups: dict[str, Group] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_modalities(cls, data: Any) -> Any:
+        data = _with_names(data, "modalities")
+        groups = data.get("groups") if isinstance(data, dict) else None
+        if isinstance(groups, dict):
+            named = {k: {"members": v} if isinstance(v, (list, tuple)) else v for k, v in groups.items()}
+            data = _with_names({**data, "groups": named}, "groups")
+        return data
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Schema:
+        seen: dict[str, str] = {}
+        for modality in self.modalities.values():
+            for name in modality.variables:
+                if name in seen:
+                    raise ValueError(
+                        f"variable '{name}' is in modalities '{seen[name]}' and '{modality.name}'; "
+                        "a variable has one modality: rename or remove one"
+                    )
+                seen[name] = modality.name
+        if not self.groups:
+            own = {m: Group(name=m, members=(m,)) for m in self.modalities}
+            object.__setattr__(self, "groups", own)
+        return self
+
+    @cached_property
+    def variables(self) -> dict[str, Variable]:
+        """Every variable by name, modality after modality."""
+        return {k: v for m in self.modalities.values() for k, v in m.variables.items()}
+
+    @property
+    def bound(self) -> bool:
+        """Whether every variable's dims and labels are known."""
+        return all(v.bound for v in self.variables.values())
+
+    def replace(self, variables: dict[str, Variable]) -> Schema:
+        """Return the schema with some variables replaced, by name."""
+        modalities = {
+            m.name: m.model_copy(update={"variables": {k: variables.get(k, v) for k, v in m.variables.items()}})
+            for m in self.modalities.values()
+        }
+        return Schema(**{**_shallow(self), "modalities": modalities})
+
+    def subset(self, modalities: list[str]) -> Schema:
+        """Return the schema of some modalities only, with a group for each."""
+        kept = {k: v for k, v in self.modalities.items() if k in modalities}
+        return Schema(**{**_shallow(self), "modalities": kept, "groups": {}})
+
+    def to_dict(self) -> dict:
+        """Return plain JSON types; ``Schema.from_dict`` reads them back."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+    @classmethod
+    def from_dict(cls, data: dict, *, where: str = "schema") -> Schema:
+        """Build a schema from plain types.
+
+        Raises
+        ------
+        SchemaError
+            With one line for each wrong key: where it is, what was found, what would be right.
+        """
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise SchemaError(_explain(error, where, text=None)) from None
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> Schema:
+        """Read a catalog.
+
+        Raises
+        ------
+        SchemaError
+            As :meth:`from_dict`, with line numbers.
+        """
+        text = Path(path).read_text(encoding="utf-8")
+        try:
+            data = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise SchemaError(f"{path} is not valid YAML: {error}") from None
+        if not isinstance(data, dict):
+            raise SchemaError(f"{path} holds {type(data).__name__}; a catalog is a mapping with 'modalities:'")
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise SchemaError(_explain(error, str(path), text=text)) from None
+
+
+def _shallow(fact: Fact) -> dict:
+    return {k: getattr(fact, k) for k in type(fact).model_fields}
+
+
+def _with_names(data: Any, key: str) -> Any:
+    """Put each mapping key of ``data[key]`` into its record as ``name``."""
+    if not isinstance(data, dict) or not isinstance(data.get(key), dict):
+        return data
+    named = {k: ({} if v is None else v) for k, v in data[key].items()}
+    named = {k: {"name": k, **v} if isinstance(v, dict) else v for k, v in named.items()}
+    return {**data, key: named}
+
+
+def _explain(error: ValidationError, where: str, *, text: str | None) -> str:
+    """Turn pydantic's findings into lines that name the key, the value and the fix."""
+    root = yaml.compose(text) if text else None
+    lines = []
+    for item in error.errors():
+        keys = [str(k) for k in item["loc"]]
+        line = _line_of(root, keys)
+        place = f"{where}, line {line}" if line else where
+        lines.append(f"{place}: {' → '.join(keys) or 'top level'}: {_fix(item, keys)}")
+    return "\n".join(lines)
+
+
+def _fix(item: Any, keys: list[str]) -> str:
+    if item["type"] == "extra_forbidden":
+        known = _known_keys(len(keys))
+        close = difflib.get_close_matches(keys[-1], known, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else f"known keys here: {', '.join(known)}"
+        return f"unknown key '{keys[-1]}'; {hint}"
+    if keys and keys[-1] == "kind":
+        return f"'{item['input']}' is not a kind; use one of {', '.join(KINDS)}"
+    if item["type"] == "missing":
+        return f"this key is required; add '{keys[-1]}:'"
+    message = item["msg"].removeprefix("Value error, ")
+    return message if item["type"] == "value_error" else f"{message}; found {item['input']!r}"
+
+
+def _known_keys(depth: int) -> list[str]:
+    """Keys allowed at a depth of the catalog: schema (1), modality (3), variable (5)."""
+    fact = {1: Schema, 3: Modality, 5: Variable}.get(depth, Variable)
+    return [k for k in fact.model_fields if k != "name" or fact is Schema]
+
+
+def _line_of(node: Any, keys: list[str]) -> int | None:
+    """Line of the deepest key of the path that stands in the YAML text."""
+    line = None
+    for key in keys:
+        if not isinstance(node, yaml.MappingNode):
+            break
+        pairs = {k.value: (k, v) for k, v in node.value}
+        if key not in pairs:
+            break
+        line, node = pairs[key][0].start_mark.line + 1, pairs[key][1]
+    return line

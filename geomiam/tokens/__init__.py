@@ -1,0 +1,1 @@
+"""Predictors → tokens: layout, scaler, blocks (numpy) and tokenizers (torch)."""

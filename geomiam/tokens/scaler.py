@@ -1,0 +1,110 @@
+"""Means, deviations and known classes of the training sites, by variable name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from geomiam.schema import Schema, Variable
+
+WINDOWED = {"series": 1, "image": 2}
+
+
+@dataclass(frozen=True)
+class Scaler:
+    """What :func:`encode` needs to know of the training data; travels with the model.
+
+    ``mean`` and ``std`` have one value per channel (series, image) or feature (vector).
+    """
+
+    mean: dict[str, np.ndarray]
+    std: dict[str, np.ndarray]
+    classes: dict[str, np.ndarray]
+    """Classes seen in training, ascending; any other class counts as not observed."""
+
+    def to_dict(self) -> dict:
+        """Return plain JSON types."""
+        facts = {"mean": self.mean, "std": self.std, "classes": self.classes}
+        return {k: {n: a.tolist() for n, a in v.items()} for k, v in facts.items()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping) -> Scaler:
+        """Read what :meth:`to_dict` wrote."""
+        mean, std = ({k: np.asarray(v, float) for k, v in data[s].items()} for s in ("mean", "std"))
+        return cls(mean, std, {k: np.asarray(v, np.int64) for k, v in data["classes"].items()})
+
+
+def fit_scaler(arrays: Mapping[str, np.ndarray], schema: Schema) -> Scaler:
+    """Fit the scaler on training sites; NaN is ignored.
+
+    Parameters
+    ----------
+    arrays : mapping of str to numpy.ndarray
+        ``(n, *own dims)`` per variable.
+    schema : Schema
+    """
+    mean, std, classes = {}, {}, {}
+    for name, variable in schema.variables.items():
+        if variable.kind == "categorical":
+            classes[name] = _classes(arrays[name])
+        elif variable.kind != "circular":  # an angle has no mean to subtract
+            mean[name], std[name] = _moments(arrays[name], variable)
+    return Scaler(mean, std, classes)
+
+
+def standardise(x: np.ndarray, variable: Variable, scaler: Scaler) -> np.ndarray:
+    """Bring one variable to the scale that its tokenizer expects.
+
+    Numbers are standardised, angles become radians, classes become their rank in the table.
+    Whatever is not finite before or after is NaN: not observed.
+
+    Parameters
+    ----------
+    x : numpy.ndarray
+        ``(n, *own dims)``.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, same shape.
+    """
+    known = np.isfinite(x)
+    if variable.kind == "categorical":
+        return _rank(x, known, scaler.classes[variable.name])
+    if variable.kind == "circular":
+        z = np.where(known, x, 0) * (2 * np.pi / variable.period)
+    else:
+        mean, std = (s[variable.name] for s in (scaler.mean, scaler.std))
+        mean, std = (s.reshape(s.shape + (1,) * (x.ndim - 1 - s.ndim)) for s in (mean, std))
+        with np.errstate(over="ignore"):
+            z = (np.where(known, x, mean) - mean) / std
+    with np.errstate(over="ignore"):
+        z = z.astype(np.float32)
+    return np.where(known & np.isfinite(z), z, np.float32(np.nan))
+
+
+def _moments(x: np.ndarray, variable: Variable) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation per channel or feature; 0 and 1 where nothing was observed."""
+    channels = len(variable.dims) - WINDOWED.get(variable.kind, 0)
+    axes = (0, *range(1 + channels, x.ndim))
+    known = np.isfinite(x)
+    count = np.maximum(known.sum(axes, keepdims=True), 1)
+    mean = np.where(known, x, 0).sum(axes, keepdims=True, dtype=np.float64) / count
+    square = np.where(known, x - mean, 0) ** 2
+    std = np.sqrt(square.sum(axes, dtype=np.float64) / count.squeeze(axes))
+    return mean.squeeze(axes), np.where(std > 0, std, 1.0)
+
+
+def _classes(x: np.ndarray) -> np.ndarray:
+    return np.unique(x[np.isfinite(x)]).astype(np.int64)
+
+
+def _rank(x: np.ndarray, known: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    if not len(classes):
+        return np.full(x.shape, np.nan, np.float32)
+    code = np.where(known, x, classes[0])
+    rank = np.clip(np.searchsorted(classes, code), 0, len(classes) - 1)
+    seen = known & (classes[rank] == code)
+    return np.where(seen, rank, np.nan).astype(np.float32)

@@ -1,0 +1,209 @@
+"""Naming tokens: ``using=``, ``groups=`` and the catalog's groups all read the same selectors.
+
+A selector is the name of a group, a modality or a variable, optionally with a part of it::
+
+    climate                         the whole modality
+    bio1                            one variable
+    landsat[time=2016:2018]         the windows that lie wholly inside these years
+    landsat[band=red|nir,time=2018] two channels, one year
+    sentinel2[centre]               the middle patch
+
+or, in Python, a mapping such as ``{"landsat": {"time": slice("2016", "2018")}}``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from geomiam.errors import SelectionError
+from geomiam.schema import Label
+from geomiam.tokens.layout import Layout, Span
+
+Selector = str | Mapping[str, Mapping[str, Any]]
+CENTRE = "centre"
+
+
+def visible_tokens(layout: Layout, using: Selector | Sequence[Selector] | None) -> np.ndarray:
+    """Return which tokens ``using`` lets the model see.
+
+    Returns
+    -------
+    numpy.ndarray
+        Boolean ``(t,)``; all True for ``using=None``.
+
+    Raises
+    ------
+    SelectionError
+        If a selector names nothing, with the nearest names.
+    """
+    if using is None:
+        return np.ones(layout.size, bool)
+    shown = np.zeros(layout.size, bool)
+    for selector in _as_list(using):
+        shown |= _select(layout, selector)
+    return shown
+
+
+def players(
+    layout: Layout,
+    groups: Sequence[Selector] | Mapping[str, Selector | Sequence[Selector]] | None = None,
+    *,
+    shown: np.ndarray | None = None,
+) -> dict[str, np.ndarray]:
+    """Split the tokens into named groups, the players of a Shapley game.
+
+    Tokens that no group names form a last group ``rest``, so that the values always add up to the
+    prediction.
+
+    Parameters
+    ----------
+    layout : Layout
+    groups : sequence of selectors, mapping of name to selectors, or None
+        None: the schema's own groups.
+    shown : numpy.ndarray, optional
+        Boolean ``(t,)``; groups without a shown token are left out.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        Boolean ``(t,)`` per group; disjoint.
+
+    Raises
+    ------
+    SelectionError
+        If two groups share a token.
+    """
+    shown = np.ones(layout.size, bool) if shown is None else shown
+    chosen = {n: visible_tokens(layout, s) & shown for n, s in _named(layout, groups).items()}
+    chosen = {n: tokens for n, tokens in chosen.items() if tokens.any()}
+    _refuse_overlap(layout, chosen)
+    rest = shown & ~np.any([*chosen.values(), np.zeros_like(shown)], axis=0)
+    if rest.any():
+        chosen["rest"] = rest
+    return chosen
+
+
+def _named(layout: Layout, groups: Any) -> dict[str, Any]:
+    if groups is None:
+        return {g.name: list(g.members) for g in layout.schema.groups.values()}
+    if isinstance(groups, Mapping):
+        return dict(groups)
+    return {g if isinstance(g, str) else next(iter(g)): g for g in _as_list(groups)}
+
+
+def _refuse_overlap(layout: Layout, chosen: dict[str, np.ndarray]) -> None:
+    owners = np.sum(list(chosen.values()), axis=0)
+    if np.any(owners > 1):
+        token = int(np.argmax(owners > 1))
+        both = [n for n, tokens in chosen.items() if tokens[token]]
+        raise SelectionError(
+            f"groups {both} share the token '{layout.names[token]}'; "
+            "a token belongs to one group: narrow one of the selectors"
+        )
+
+
+def _as_list(selectors: Any) -> list[Selector]:
+    return [selectors] if isinstance(selectors, (str, Mapping)) else list(selectors)
+
+
+def _select(layout: Layout, selector: Selector) -> np.ndarray:
+    """Tokens ``(t,)`` of one selector."""
+    if isinstance(selector, str):
+        name, conditions = _parse(selector)
+        return _tokens(layout, name, conditions, selector)
+    shown = np.zeros(layout.size, bool)
+    for name, conditions in selector.items():
+        shown |= _tokens(layout, name, dict(conditions), f"{name}{dict(conditions)}")
+    return shown
+
+
+def _parse(text: str) -> tuple[str, dict[str, Any]]:
+    match = re.fullmatch(r"\s*([^\[\]]+?)\s*(?:\[(.*)\])?\s*", text)
+    if not match:
+        raise SelectionError(f"'{text}' is not a selector; write name, or name[dim=value]")
+    conditions: dict[str, Any] = {}
+    for item in filter(None, (s.strip() for s in (match[2] or "").split(","))):
+        dim, _, value = (s.strip() for s in item.partition("="))
+        conditions[dim] = CENTRE if dim == CENTRE else _value(value)
+    return match[1], conditions
+
+
+def _value(text: str) -> Any:
+    if ":" in text:
+        start, stop = (s.strip() or None for s in text.split(":", 1))
+        return slice(start, stop)
+    return text.split("|") if "|" in text else text
+
+
+def _tokens(layout: Layout, name: str, conditions: dict[str, Any], said: str) -> np.ndarray:
+    shown = np.zeros(layout.size, bool)
+    if not conditions and name in layout.schema.groups and name not in layout.schema.modalities:
+        return visible_tokens(layout, list(layout.schema.groups[name].members))
+    spans = [s for s in layout.spans if name in (s.modality, s.variable.name)]
+    if not spans:
+        raise SelectionError(_unknown(layout, name))
+    for span in spans:
+        shown[span.start : span.start + span.size] = _inside(span, conditions)
+    if not shown.any():
+        raise SelectionError(_nothing(spans, said))
+    return shown
+
+
+def _inside(span: Span, conditions: dict[str, Any]) -> np.ndarray:
+    """Tokens ``(size,)`` of a variable whose windows lie wholly inside the conditions."""
+    inside = np.ones(span.steps, bool)
+    for axis, (dim, windows) in enumerate(zip(span.variable.dims, span.windows)):
+        keep = np.ones(len(windows), bool)
+        if CENTRE in conditions and len(windows[0]) > 1:
+            keep = np.arange(len(windows)) == len(windows) // 2
+        if dim in conditions:
+            keep &= [all(_matches(label, conditions[dim]) for label in w) for w in windows]
+        shape = [1] * inside.ndim
+        shape[axis] = -1
+        inside &= keep.reshape(shape)
+    known = {*span.variable.dims, CENTRE}
+    return inside.ravel() & (set(conditions) <= known)
+
+
+def _matches(label: Label, condition: Any) -> bool:
+    if isinstance(condition, slice):
+        low, high = condition.start, condition.stop
+        return (low is None or _compare(label, low) >= 0) and (
+            high is None or _compare(label, high) <= 0
+        )
+    if isinstance(condition, Iterable) and not isinstance(condition, str):
+        return any(_compare(label, c) == 0 for c in condition)
+    return _compare(label, condition) == 0
+
+
+def _compare(label: Label, value: Any) -> int:
+    """Order of label and value; a date label is compared as far as the value spells it."""
+    if isinstance(label, str):
+        spelled = str(value)
+        head = label[: len(spelled)]
+        return (head > spelled) - (head < spelled)
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise SelectionError(f"{value!r} cannot be compared with labels such as {label!r}") from None
+    return (label > number) - (label < number)
+
+
+def _unknown(layout: Layout, name: str) -> str:
+    schema = layout.schema
+    known = [*schema.groups, *schema.modalities, *schema.variables]
+    close = difflib.get_close_matches(name, known, n=2)
+    hint = f"did you mean {' or '.join(map(repr, close))}?" if close else ""
+    groups = ", ".join(schema.modalities)
+    return f"'{name}' is no group, modality or variable of this model; {hint or 'modalities: ' + groups}"
+
+
+def _nothing(spans: list[Span], said: str) -> str:
+    offered = [n for s in spans for n in s.names()]
+    some = ", ".join(offered[:4]) + (", …" if len(offered) > 4 else "")
+    return f"no token lies wholly inside '{said}'; tokens there: {some}"

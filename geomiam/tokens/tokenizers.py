@@ -1,0 +1,134 @@
+"""Tokenizers: each turns the values of its tokens into vectors.
+
+Shapes: n rows, k tokens, w values per token, d width of the network.
+Every tokenizer maps ``x (n, k, w)`` and ``finite (n, k, w)`` to ``(n, k, d)``; x is zero wherever
+finite is False, so a hidden value is never touched, forward or backward.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from geomiam.tokens.layout import Layout, Part
+
+
+class Periodic(nn.Module):
+    """Trainable sines and cosines of each scalar, then a private linear map and ReLU.
+
+    φ_j(x) = [cos 2πc_jk x, sin 2πc_jk x]_k, token_j = ReLU(W_j φ_j + b_j), with c_jk from a normal
+    distribution of deviation σ cut at 3σ (Zbinden et al. 2025, MaskSDM; Gorishniy et al. 2022).
+    """
+
+    def __init__(self, features: int, width: int, *, frequencies: int = 48, sigma: float = 0.01):
+        super().__init__()
+        self.frequency = nn.Parameter(torch.empty(features, frequencies))
+        self.linear = PrivateLinear(features, 2 * frequencies, width)
+        nn.init.trunc_normal_(self.frequency, std=sigma, a=-3 * sigma, b=3 * sigma)
+
+    def forward(self, x: Tensor, finite: Tensor) -> Tensor:
+        angle = 2 * math.pi * x * self.frequency  # (n, k, 1) * (k, K)
+        return torch.relu(self.linear(torch.cat([angle.cos(), angle.sin()], -1)))
+
+
+class Circular(nn.Module):
+    """Harmonics of an angle, then a private linear map and ReLU: 0° and 360° are one value."""
+
+    def __init__(self, features: int, width: int, *, harmonics: int = 4):
+        super().__init__()
+        self.harmonics = harmonics
+        self.linear = PrivateLinear(features, 2 * harmonics, width)
+
+    def forward(self, x: Tensor, finite: Tensor) -> Tensor:
+        angle = x * torch.arange(1, self.harmonics + 1, device=x.device)  # (n, k, 1) * (H,)
+        return torch.relu(self.linear(torch.cat([angle.cos(), angle.sin()], -1)))
+
+
+class Categorical(nn.Module):
+    """One learned vector per class that was seen in training."""
+
+    def __init__(self, classes: int, width: int):
+        super().__init__()
+        self.embedding = nn.Embedding(max(classes, 1), width)
+
+    def forward(self, x: Tensor, finite: Tensor) -> Tensor:
+        return self.embedding(x.squeeze(-1).long())
+
+
+class Windows(nn.Module):
+    """Linear map of a window (series), patch (image) or vector, per channel, plus its position.
+
+    Beside the values the map sees which of them are there, so a window with gaps keeps what it has
+    and zero does not mean the mean.
+    """
+
+    def __init__(self, channels: int, positions: int, values: int, width: int):
+        super().__init__()
+        self.linear = PrivateLinear(channels, 2 * values, width)
+        self.position = nn.Parameter(torch.empty(positions, width))
+        nn.init.normal_(self.position, std=0.02)
+
+    def forward(self, x: Tensor, finite: Tensor) -> Tensor:
+        both = torch.cat([x, finite.to(x.dtype)], -1)  # (n, k, 2w), k = channels · positions
+        per_channel = both.unflatten(1, (len(self.linear.weight), -1)).transpose(1, 2)
+        tokens = self.linear(per_channel).transpose(1, 2) + self.position  # (n, c, p, d)
+        return tokens.flatten(1, 2)
+
+
+class PrivateLinear(nn.Module):
+    """A linear map of its own for each of k inputs: ``(..., k, i)`` → ``(..., k, o)``."""
+
+    def __init__(self, k: int, inputs: int, outputs: int):
+        super().__init__()
+        bound = inputs**-0.5
+        self.weight = nn.Parameter(torch.empty(k, inputs, outputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(k, outputs).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.einsum("...ki,kio->...ko", x, self.weight) + self.bias
+
+
+class Tokenizers(nn.Module):
+    """All tokenizers of a layout, side by side."""
+
+    def __init__(self, layout: Layout, classes: dict[str, int], *, width: int, frequencies: int, sigma: float):
+        super().__init__()
+        periodic = {"frequencies": frequencies, "sigma": sigma}
+        self.parts = nn.ModuleList(_tokenizer(p, classes, width, periodic) for p in layout.parts)
+        self.sizes = [p.size for p in layout.parts]
+
+    def forward(self, values: list[Tensor], visible: Tensor) -> Tensor:
+        """Make the tokens.
+
+        Parameters
+        ----------
+        values : list of Tensor
+            ``(n, tokens, width)`` per part; NaN = not observed.
+        visible : Tensor
+            Boolean ``(n, t)``; hidden tokens are made from zeros and must be replaced.
+
+        Returns
+        -------
+        Tensor
+            ``(n, t, d)``.
+        """
+        shown = visible.split(self.sizes, dim=1)
+        return torch.cat([_fill(part, x, v) for part, x, v in zip(self.parts, values, shown)], 1)
+
+
+def _fill(part: nn.Module, x: Tensor, visible: Tensor) -> Tensor:
+    finite = torch.isfinite(x) & visible.unsqueeze(-1)
+    return part(torch.where(finite, x, 0), finite)
+
+
+def _tokenizer(part: Part, classes: dict[str, int], width: int, periodic: dict) -> nn.Module:
+    span = part.spans[0]
+    if part.kind == "scalar":
+        return Periodic(part.size, width, **periodic)
+    if part.kind == "circular":
+        return Circular(part.size, width)
+    if part.kind == "categorical":
+        return Categorical(classes[span.variable.name], width)
+    return Windows(span.channels, part.size // span.channels, part.width, width)

@@ -1,0 +1,1 @@
+"""From sites to a model: fit, losses, spatial splits, checkpoints."""

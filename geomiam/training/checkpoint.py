@@ -1,0 +1,87 @@
+"""Checkpoints: everything a run needs to go on exactly, as safetensors and JSON.
+
+There is no random state in here: the randomness of each epoch follows from the seed and the epoch's
+number alone.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from geomiam.errors import ArtifactError
+
+Weights = dict[str, Tensor]
+
+
+@dataclass
+class Progress:
+    """Where a run stands; the only thing that changes from epoch to epoch beside the weights."""
+
+    history: list[dict] = field(default_factory=list)
+    best: Weights = field(default_factory=dict)
+    best_epoch: int = -1
+    best_score: float = float("-inf")
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done."""
+        return len(self.history)
+
+
+def save_checkpoint(folder: Path, progress: Progress, *, network: torch.nn.Module, optimizer: torch.optim.Optimizer, fingerprint: str) -> None:
+    """Write the checkpoint; the old one is replaced in one step."""
+    state = optimizer.state_dict()
+    tensors = {f"now.{k}": v for k, v in network.state_dict().items()}
+    tensors |= {f"best.{k}": v for k, v in progress.best.items()}
+    tensors |= {f"step.{i}.{k}": v for i, s in state["state"].items() for k, v in s.items()}
+    facts = {
+        "fingerprint": fingerprint,
+        "history": progress.history,
+        "best_epoch": progress.best_epoch,
+        "best_score": progress.best_score,
+        "param_groups": state["param_groups"],
+    }
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        made = Path(temporary) / "checkpoint"
+        made.mkdir()
+        save_file({k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}, made / "state.safetensors")
+        (made / "state.json").write_text(json.dumps(facts), encoding="utf-8")
+        if folder.exists():
+            folder.rename(Path(temporary) / "old")
+        made.rename(folder)
+
+
+def load_checkpoint(folder: Path, *, network: torch.nn.Module, optimizer: torch.optim.Optimizer, fingerprint: str) -> Progress:
+    """Put network and optimizer back where the checkpoint left them.
+
+    Raises
+    ------
+    ArtifactError
+        If the checkpoint belongs to other data or settings.
+    """
+    facts = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    if facts["fingerprint"] != fingerprint:
+        raise ArtifactError(
+            f"the checkpoint in {folder} is of other data or settings; remove it "
+            "or pass another checkpoint= folder"
+        )
+    tensors = load_file(folder / "state.safetensors")
+    network.load_state_dict(_under(tensors, "now."))
+    steps: dict[int, Weights] = {}
+    for key, value in _under(tensors, "step.").items():
+        number, name = key.split(".", 1)
+        steps.setdefault(int(number), {})[name] = value
+    optimizer.load_state_dict({"state": steps, "param_groups": facts["param_groups"]})
+    return Progress(facts["history"], _under(tensors, "best."), facts["best_epoch"], facts["best_score"])
+
+
+def _under(tensors: Weights, prefix: str) -> Weights:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

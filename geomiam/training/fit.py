@@ -1,0 +1,321 @@
+"""Training by masking: one plain loop.
+
+Every batch hides tokens drawn by the masking strategy on top of those that are missing anyway, so
+the network learns to answer from any subset; every epoch scores each modality alone and all together
+on spatially separate sites, which steers MIAM and picks the epoch that is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import xarray as xr
+from pydantic import Field
+from torch import Tensor
+
+from geomiam.cube.predictors import bind, infer_schema
+from geomiam.errors import GridError, LabelError
+from geomiam.masking import MIAM, Strategy, hide, to_dict
+from geomiam.metrics import mean_auc
+from geomiam.networks.model import Model
+from geomiam.networks.network import Network, NetworkConfig
+from geomiam.schema import Fact, Schema
+from geomiam.tokens.layout import Layout
+from geomiam.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from geomiam.training.losses import LINK_OF, Loss, make_loss, maxent_offset
+from geomiam.training.splits import hold_out, site_coordinates, spatial_blocks
+from geomiam.training.table import Table, check_classes, make_table, read_labels, read_predictors
+
+
+class TrainingConfig(Fact):
+    """How to train. The defaults are those of the papers (MIAM, MaskSDM), with early stopping."""
+
+    epochs: int = Field(100, ge=1)
+    batch: int = Field(128, ge=1)
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    warmup: int = Field(100, ge=0, description="steps over which the learning rate rises")
+    patience: int = Field(15, ge=1, description="epochs without a better score before stopping")
+    loss: Literal["weighted-bce", "maxent", "cross-entropy"] = "weighted-bce"
+    holdout: float = Field(0.15, gt=0, lt=1, description="share of sites that validate")
+    block: float = Field(1.0, gt=0, description="side of the validation blocks, in CRS units")
+    accelerator: str = Field("auto", description="auto, cpu, cuda, mps (Lightning Fabric)")
+    precision: str = Field("32-true", description="32-true, bf16-mixed, … (Lightning Fabric)")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What stays the same during a run."""
+
+    model: Model
+    table: Table
+    masking: Strategy
+    config: TrainingConfig
+    loss: Loss
+    seed: int
+
+
+def fit(
+    sites: xr.Dataset,
+    schema: Schema | None = None,
+    *,
+    masking: Strategy | None = None,
+    network: NetworkConfig | None = None,
+    training: TrainingConfig | None = None,
+    validation: np.ndarray | None = None,
+    rng: int | np.random.Generator | None = 0,
+    checkpoint: str | Path | None = None,
+) -> Model:
+    """Train a model on sites.
+
+    Parameters
+    ----------
+    sites : xarray.Dataset
+        Predictors ``(site, *own dims)`` and labels ``presence(site, species)``; NaN = missing or not
+        surveyed.
+    schema : Schema, optional
+        Which variables are predictors and how they belong together; inferred if not given.
+    masking : Strategy, optional
+        Default: ``MIAM(kappa=10, lam=1)``.
+    network : NetworkConfig, optional
+        Fusion and sizes.
+    training : TrainingConfig, optional
+        Loss, epochs, optimizer, validation blocks, device and precision.
+    validation : numpy.ndarray, optional
+        Boolean per site; default: spatial blocks.
+    rng : int, numpy.random.Generator or None
+        Equal seed, data and settings give an equal model on the same machine.
+    checkpoint : path, optional
+        Folder where every epoch is saved and from which an interrupted run goes on exactly.
+
+    Returns
+    -------
+    Model
+        With the weights of the best epoch: highest mean of the single-modality and all-input AUC on
+        the validation sites.
+
+    Raises
+    ------
+    LabelError, MissingVariable, VariableMismatch, GridError
+        If labels or predictors cannot be used, with the call that mends it.
+    """
+    masking, config = masking or MIAM(), training or TrainingConfig()
+    schema = bind(schema, sites) if schema is not None else infer_schema(sites)
+    labels, species = read_labels(sites)
+    if config.loss != "cross-entropy":
+        check_classes(labels, species)
+    seeds = np.random.default_rng(rng)
+    held = _validation(sites, labels, validation, config, seeds)
+    layout = Layout.of(schema)
+    table, scaler = make_table(read_predictors(sites, schema), labels, layout=layout, held=held)
+    seed = int(seeds.integers(2**31))
+    with _torch_seed(seed):
+        model = Model.untrained(
+            schema, scaler=scaler, species=species, config=network or NetworkConfig(), link=LINK_OF[config.loss]
+        )
+    loss = make_loss(config.loss, table.labels[table.train])
+    run = Run(model, table, masking, config, loss, seed)
+    progress = _train(run, Path(checkpoint) if checkpoint else None)
+    _keep_best(run, progress)
+    model.about.update(_about(run, progress, sites))
+    return model
+
+
+def _train(run: Run, checkpoint: Path | None) -> Progress:
+    from lightning_fabric import Fabric
+    from schedulefree import AdamWScheduleFree
+
+    c = run.config
+    fabric = Fabric(accelerator=c.accelerator, devices=1, precision=c.precision)  # type: ignore[arg-type]
+    fabric.launch()
+    optimizer = AdamWScheduleFree(
+        run.model.network.parameters(), lr=c.lr, weight_decay=c.weight_decay, warmup_steps=c.warmup
+    )
+    wrapped, stepper = fabric.setup(run.model.network, optimizer)
+    table, progress, print_ = run.table.to(fabric.device), Progress(), _fingerprint(run) if checkpoint else ""
+    if checkpoint and checkpoint.exists():
+        progress = load_checkpoint(checkpoint, network=run.model.network, optimizer=optimizer, fingerprint=print_)
+    with _torch_seed(run.seed), _bar(c.epochs, progress.epoch) as bar:
+        while progress.epoch < c.epochs and progress.epoch - progress.best_epoch <= c.patience:
+            started, epoch = time.perf_counter(), progress.epoch
+            optimizer.train()
+            row = _epoch(run, table, progress, fabric=fabric, network=wrapped, stepper=stepper)
+            optimizer.eval()
+            row |= _validate(run, table)
+            _note(run, progress, {"epoch": epoch, **row, "seconds": time.perf_counter() - started})
+            if checkpoint:
+                save_checkpoint(checkpoint, progress, network=run.model.network, optimizer=optimizer, fingerprint=print_)
+            bar.set_postfix(auc=f"{row['auc_all']:.3f}", best=f"{progress.best_score:.3f}")
+            bar.update()
+    return progress
+
+
+def _epoch(run: Run, table: Table, progress: Progress, *, fabric, network, stepper) -> dict:
+    """One pass over the training sites; the masks and their log entries."""
+    epoch = progress.epoch
+    rng = np.random.default_rng([run.seed, epoch])
+    torch.manual_seed(int(rng.integers(2**31)))  # dropout
+    sizes = run.model.layout.sizes
+    balance = run.masking.balance(_modality_scores(run, progress))
+    network.train()
+    losses = []
+    order = rng.permutation(len(table.train))
+    for start in range(0, len(order), run.config.batch):
+        rows = table.train[torch.as_tensor(order[start : start + run.config.batch], device=table.train.device)]
+        draws = len(rows) if run.masking.per_sample else 1
+        p = run.masking.sample(draws, sizes=sizes, balance=balance, rng=rng)
+        hidden = torch.as_tensor(hide(p, n=len(rows), sizes=sizes, rng=rng), device=rows.device)
+        values, observed, labels = table.batch(rows)
+        loss = run.loss(network(values, observed & ~hidden), labels)
+        stepper.zero_grad()
+        fabric.backward(loss)
+        stepper.step()
+        losses.append(loss.detach())
+    mean_p = run.masking.expected(sizes=sizes, balance=balance)
+    names = run.model.schema.modalities
+    log = {"s": balance.s, "d": balance.d, "r": balance.r, "p": mean_p}
+    return {"loss": float(torch.stack(losses).mean())} | {
+        f"{k}_{m}": float(v[i]) for k, v in log.items() for i, m in enumerate(names)
+    }
+
+
+@torch.inference_mode()
+def _validate(run: Run, table: Table) -> dict[str, float]:
+    """Mean AUC with each modality alone and with all, where any of it is observed."""
+    network, layout = run.model.network.eval(), run.model.layout
+    owner = np.repeat(np.arange(len(layout.sizes)), layout.sizes)
+    subsets = np.vstack([owner == m for m in range(len(layout.sizes))] + [owner >= 0])
+    shown = torch.as_tensor(subsets, device=table.observed.device)
+    scores = [_subset_scores(run, network, table, rows, shown) for rows in table.valid.split(512)]
+    labels = table.labels[table.valid].cpu().numpy()
+    values = torch.cat(scores, 1).cpu().numpy()  # (M + 1, n, S)
+    names = [*run.model.schema.modalities, "all"]
+    return {f"auc_{name}": mean_auc(labels, value) for name, value in zip(names, values)}
+
+
+def _subset_scores(run: Run, network: Network, table: Table, rows: Tensor, shown: Tensor) -> Tensor:
+    """Scores ``(subsets, n, S)``; NaN where a subset shows nothing of a site."""
+    values, observed, _ = table.batch(rows)
+    tokens = network.tokenizers(values, observed)
+    logits = [network.head(network.activate(f)) for f in network.fusion.coalitions(tokens, observed, shown)]
+    scores = torch.stack(logits).float()
+    if run.model.link == "softmax":  # a site's logits compare species; log-shares compare sites too
+        scores = scores.log_softmax(-1)
+    seen = (observed & shown[:, None, :]).any(-1, keepdim=True)
+    return scores.masked_fill(~seen, torch.nan)
+
+
+def _note(run: Run, progress: Progress, row: dict) -> None:
+    """Add an epoch to the history and keep its weights if it is the best so far."""
+    scores = [row[f"auc_{m}"] for m in [*run.model.schema.modalities, "all"]]
+    known = [s for s in scores if not math.isnan(s)]
+    score = float(np.mean(known)) if known else float("-inf")
+    if score > progress.best_score or not progress.best:
+        progress.best = {k: v.detach().clone() for k, v in run.model.network.state_dict().items()}
+        progress.best_epoch, progress.best_score = progress.epoch, score
+    progress.history.append({k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()})
+
+
+def _modality_scores(run: Run, progress: Progress) -> np.ndarray:
+    """Table of single-modality scores so far ``(E, M)``."""
+    names = list(run.model.schema.modalities)
+    rows = [[row[f"auc_{m}"] for m in names] for row in progress.history]
+    return np.array(rows, dtype=float).reshape(-1, len(names))
+
+
+def _keep_best(run: Run, progress: Progress) -> None:
+    if progress.best_score == float("-inf"):
+        warnings.warn(
+            "no epoch could be scored: no species has both classes among the validation sites; the "
+            "first epoch is kept. Pass validation=<boolean per site> or a smaller training block",
+            stacklevel=3,
+        )
+    network = run.model.network.cpu()
+    network.load_state_dict({k: v.cpu() for k, v in progress.best.items()})
+    network.eval()
+    if run.config.loss == "maxent":
+        _set_level(run)
+
+
+@torch.inference_mode()
+def _set_level(run: Run) -> None:
+    """Fold Maxent's normalisation into the head's bias, from the training background."""
+    network, table = run.model.network, run.table
+    rows = table.train.split(512)
+    logits = torch.cat([network(*table.batch(r)[:2]) for r in rows])
+    network.head.bias += maxent_offset(logits, table.labels[table.train] == 0)
+
+
+def _validation(sites: xr.Dataset, labels: np.ndarray, given: np.ndarray | None, config: TrainingConfig, rng: np.random.Generator) -> np.ndarray:
+    if given is not None:
+        held = np.asarray(given, bool)
+        if held.shape != (len(labels),) or held.all() or not held.any():
+            raise LabelError(
+                f"validation= must be one boolean per site ({len(labels)}), some of each; found shape "
+                f"{held.shape} with {int(held.sum())} True"
+            )
+        return held
+    blocks = spatial_blocks(site_coordinates(sites), size=config.block)
+    if blocks.max() == 0:
+        raise LabelError(
+            f"all sites lie in one block of {config.block} CRS units, so none can be held out: "
+            "pass training=TrainingConfig(block=...) with a smaller side, or validation=<boolean per site>"
+        )
+    return hold_out(labels, blocks, share=config.holdout, rng=rng)
+
+
+def _about(run: Run, progress: Progress, sites: xr.Dataset) -> dict:
+    best = progress.history[progress.best_epoch]
+    labels = run.table.labels
+    about = {
+        "masking": to_dict(run.masking),
+        "training": run.config.model_dump(),
+        "seed": run.seed,
+        "sites": {"train": len(run.table.train), "validation": len(run.table.valid)},
+        "presences": dict(zip(run.model.species, (labels == 1).sum(0).tolist())),
+        "best_epoch": progress.best_epoch,
+        "validation_auc": {k.removeprefix("auc_"): v for k, v in best.items() if k.startswith("auc_")},
+        "history": progress.history,
+    }
+    try:
+        xy = site_coordinates(sites)
+        about["extent"] = [*np.nanmin(xy, 0).tolist(), *np.nanmax(xy, 0).tolist()]
+    except GridError:  # sites without coordinates have no extent to report
+        pass
+    if "time" in sites.coords and sites["time"].dtype.kind == "M":
+        about["dates"] = [str(sites["time"].min().values)[:10], str(sites["time"].max().values)[:10]]
+    return about
+
+
+def _fingerprint(run: Run) -> str:
+    """SHA-256 of data and settings: what must agree for a checkpoint to go on."""
+    settings = [run.model.facts(), to_dict(run.masking), run.config.model_dump(), run.seed]
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for tensor in (*run.table.values, run.table.labels, run.table.train):
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _torch_seed(seed: int) -> Iterator[None]:
+    """Seed torch inside and leave its random state outside as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+def _bar(epochs: int, done: int):
+    from tqdm.auto import tqdm
+
+    return tqdm(total=epochs, initial=done, desc="training", unit="epoch", delay=2)

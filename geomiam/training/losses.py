@@ -1,0 +1,97 @@
+"""Losses on logits ``(n, S)`` and labels ``(n, S)`` with 1, 0 and NaN = not surveyed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from geomiam.errors import LabelError
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+LINK_OF = {"weighted-bce": "logit", "maxent": "cloglog", "cross-entropy": "softmax"}
+
+
+def make_loss(name: str, labels: Tensor) -> Loss:
+    """Return the loss function, with what it takes from the training labels ``(n, S)``.
+
+    Raises
+    ------
+    LabelError
+        If the labels do not suit the loss.
+    """
+    if name == "weighted-bce":
+        weight = presence_weight(labels)
+        return lambda logits, y: weighted_bce(logits, y, weight.to(logits.device))
+    if name == "cross-entropy":
+        _check_single_label(labels)
+        return cross_entropy
+    return maxent
+
+
+def presence_weight(labels: Tensor) -> Tensor:
+    """w_s = n / n_s over the surveyed sites ``(S,)``, never so near 1 that absences weigh infinity.
+
+    A species that is present at every site would have w = 1 and an absence weight w/(w − 1) = ∞;
+    one absence more than there are keeps both finite.
+    """
+    known = ~labels.isnan()
+    n, present = known.sum(0).float(), torch.where(known, labels, 0).sum(0)
+    return torch.maximum(n / present.clamp(min=1), (n + 1) / n.clamp(min=1))
+
+
+def weighted_bce(logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
+    """Binary cross-entropy in which a species' presences and absences weigh the same in all.
+
+    y w [−log σ(z)] + (1 − y) w/(w − 1) [−log(1 − σ(z))], the full-weighted loss of
+    Zbinden et al. (2024), on logits, so it does not saturate.
+    """
+    known = ~labels.isnan()
+    y = torch.where(known, labels, 0)
+    present, absent = weight * F.softplus(-logits), weight / (weight - 1) * F.softplus(logits)
+    loss = y * present + (1 - y) * absent
+    return torch.where(known, loss, 0).sum() / known.sum().clamp(min=1)
+
+
+def maxent(logits: Tensor, labels: Tensor) -> Tensor:
+    """Normalised Poisson loss for presence-only data: Maxent's likelihood over the batch.
+
+    The cross-entropy, per species, between its presences and the distribution exp(z)/Σ exp(z) over
+    the surveyed rows (Phillips et al. 2006; Renner and Warton 2013 for the Poisson form).
+    """
+    known = ~labels.isnan()
+    log_share = torch.log_softmax(logits.masked_fill(~known, -1e9), 0)
+    y = torch.where(known, labels, 0)
+    present = y.sum(0)
+    loss = -(y * log_share).sum(0) / present.clamp(min=1)
+    return loss.sum() / (present > 0).sum().clamp(min=1)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Softmax cross-entropy for rows that carry exactly one species."""
+    return F.cross_entropy(logits, labels.nan_to_num(0.0).argmax(1))
+
+
+def maxent_offset(logits: Tensor, background: Tensor) -> Tensor:
+    """Shift ``(S,)`` of the logits after which 1 − exp(−exp(z)) is Maxent's cloglog suitability.
+
+    −log Z normalises exp(z) over the background, and the entropy of that distribution sets the
+    level (Phillips et al. 2017).
+    """
+    shown = logits.masked_fill(~background, -1e9)
+    log_share = torch.log_softmax(shown, 0)
+    entropy = -(log_share.exp() * log_share).sum(0)
+    return entropy - torch.logsumexp(shown, 0)
+
+
+def _check_single_label(labels: Tensor) -> None:
+    counts = labels.nan_to_num(0.0).sum(1)
+    wrong = int((counts != 1).sum())
+    if wrong:
+        raise LabelError(
+            f"cross-entropy needs exactly one present species per site; {wrong} of {len(labels)} sites "
+            "have none or several: use loss='weighted-bce'"
+        )

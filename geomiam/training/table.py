@@ -1,0 +1,119 @@
+"""The training table: all sites in memory, standardised, as tensors."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from geomiam.cube.predictors import predictors
+from geomiam.errors import LabelError, MissingVariable
+from geomiam.schema import Schema
+from geomiam.tokens.blocks import Block, encode
+from geomiam.tokens.layout import Layout
+from geomiam.tokens.scaler import Scaler, fit_scaler
+
+
+@dataclass(frozen=True)
+class Table:
+    """Predictors and labels of n sites, and which of them train and validate."""
+
+    values: list[Tensor]
+    """Per part of the layout ``(n, tokens, width)``; NaN = not observed."""
+    observed: Tensor
+    """Boolean ``(n, t)``."""
+    labels: Tensor
+    """``(n, S)``; 1, 0, NaN."""
+    train: Tensor
+    """Row numbers."""
+    valid: Tensor
+    """Row numbers."""
+
+    def to(self, device: torch.device) -> Table:
+        """Copy everything to a device once, so that data never wait."""
+        facts = (self.observed, self.labels, self.train, self.valid)
+        return Table([v.to(device) for v in self.values], *(f.to(device) for f in facts))
+
+    def batch(self, rows: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Return values, observed and labels of some rows."""
+        return [v[rows] for v in self.values], self.observed[rows], self.labels[rows]
+
+
+def read_labels(sites: xr.Dataset) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return labels ``(n, S)`` and species names.
+
+    Raises
+    ------
+    LabelError
+        If there are no labels, or values other than 0, 1 and NaN.
+    """
+    if "presence" not in sites:
+        raise LabelError(
+            f"sites have no 'presence' (found {list(sites.data_vars)}): make them with "
+            "cube.miam.sample(occurrences)"
+        )
+    presence = sites["presence"]
+    if set(presence.dims) != {"site", "species"}:
+        raise LabelError(f"'presence' has dims {presence.dims}, expected ('site', 'species')")
+    labels = presence.transpose("site", "species").values.astype(np.float32)
+    odd = labels[~np.isnan(labels) & ~np.isin(labels, (0, 1))]
+    if odd.size:
+        raise LabelError(f"'presence' must be 0, 1 or NaN, found {odd[0]}: use (counts > 0) for counts")
+    return labels, tuple(str(s) for s in presence["species"].values)
+
+
+def check_classes(labels: np.ndarray, species: tuple[str, ...]) -> None:
+    """Refuse labels of which nothing can be learned; count species that have one class only.
+
+    Raises
+    ------
+    LabelError
+        If no species has both presences and absences.
+    """
+    present, absent = (labels == 1).any(0), (labels == 0).any(0)
+    short = [s for s, ok in zip(species, present & absent) if not ok]
+    if len(short) == len(species):
+        kind = "presences" if present.any() else "absences"
+        raise LabelError(
+            f"labels have one class: only {kind}, for all {len(species)} species; add the other with "
+            "gm.add_background(sites, cube)"
+        )
+    if short:
+        some = ", ".join(short[:3]) + (", …" if len(short) > 3 else "")
+        warnings.warn(
+            f"{len(short)} of {len(species)} species have presences or absences only ({some}); "
+            "they are trained but cannot be scored",
+            stacklevel=3,
+        )
+
+
+def read_predictors(sites: xr.Dataset, schema: Schema) -> dict[str, np.ndarray]:
+    """Return ``(n, *own dims)`` per variable.
+
+    Raises
+    ------
+    MissingVariable
+        If a modality has no value at any site.
+    """
+    found = predictors(sites, schema)
+    arrays = {k: np.asarray(v.transpose("site", ...).values) for k, v in found.items()}
+    for modality in schema.modalities.values():
+        if not any(np.isfinite(arrays[v]).any() for v in modality.variables):
+            raise MissingVariable(
+                f"modality '{modality.name}' is NaN at every site, so nothing can be learned from it; "
+                f"leave it out with schema.subset({[m for m in schema.modalities if m != modality.name]})"
+            )
+    return arrays
+
+
+def make_table(arrays: dict[str, np.ndarray], labels: np.ndarray, *, layout: Layout, held: np.ndarray) -> tuple[Table, Scaler]:
+    """Fit the scaler on the training sites and encode all sites with it."""
+    scaler = fit_scaler({k: a[~held] for k, a in arrays.items()}, layout.schema)
+    block: Block = encode(arrays, layout=layout, scaler=scaler)
+    rows = [torch.as_tensor(np.flatnonzero(side)) for side in (~held, held)]
+    values = [torch.as_tensor(v) for v in block.values]
+    return Table(values, torch.as_tensor(block.observed), torch.as_tensor(labels), *rows), scaler
