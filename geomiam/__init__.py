@@ -13,8 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from geomiam import accessor as _accessor  # noqa: F401  registers ds.miam and dt.miam
-
-__version__ = "0.1.0"
+from geomiam._version import __version__
 
 _HOMES = {
     "geomiam.cube.background": ["add_background"],

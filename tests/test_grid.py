@@ -53,7 +53,7 @@ def test_a_missing_crs_is_an_error_with_the_call_that_sets_it():
 
 
 def test_missing_spatial_dims_and_sites_are_errors():
-    with pytest.raises(GridError, match="no spatial dims.*rename"):
+    with pytest.raises(GridError, match=r"no spatial dims.*rename"):
         spatial_dims(xr.Dataset({"v": (("a", "b"), np.zeros((2, 3)))}))
     with pytest.raises(GridError, match="no spatial dims"):
         spatial_dims(xr.Dataset({"v": (("site", "month"), np.zeros((2, 3)))}))
@@ -66,7 +66,7 @@ def test_dims_without_coordinates_are_an_error():
 
 def test_uneven_coordinates_are_an_error_that_names_them():
     ds = array().to_dataset()
-    ds = ds.assign_coords(x=ds.x.values ** 1.01)
+    ds = ds.assign_coords(x=ds.x.values + np.linspace(0, 30, 60) ** 2)
     with pytest.raises(GridError, match="'x' is not evenly spaced"):
         geobox(ds)
 
@@ -98,7 +98,7 @@ def test_restore_puts_back_coordinates_and_crs_without_dask():
     lost.s.attrs["grid_mapping"] = "gone"
     with dask.config.set(scheduler=computes_nothing):
         out = restore(lost, like)
-    assert geobox(out) == WGS
+    assert same_grid(geobox(out), WGS)
     assert isinstance(out.spatial_ref.variable._data, np.ndarray)
     assert out.s.encoding["grid_mapping"] == "spatial_ref" and "grid_mapping" not in out.s.attrs
     assert "grid_mapping" in lost.s.attrs, "the input is left alone"
@@ -144,6 +144,7 @@ def test_a_source_on_the_grid_takes_the_dim_names_of_the_grid():
     out = align({"b": array(WGS, dims=("y", "x"), lead=[("month", 3)])}, like)
     assert out.b.dims == ("month", "lat", "lon")
     xr.testing.assert_identical(out.lat, like.lat)
+    assert out.spatial_ref.attrs == like.spatial_ref.attrs
 
 
 def test_a_flipped_source_is_turned_over():
@@ -158,7 +159,9 @@ def test_nearest_equals_a_plain_loop_in_one_crs():
     for (i, j), value in np.ndenumerate(out):
         col, row = ~UTM.affine * (dst.affine * (j + 0.5, i + 0.5))
         inside = 0 <= row < 60 and 0 <= col < 60
-        np.testing.assert_array_equal(value, source.values[int(row), int(col)] if inside else np.nan)
+        np.testing.assert_array_equal(
+            value, source.values[int(row), int(col)] if inside else np.nan
+        )
 
 
 def test_average_equals_block_means_that_skip_nan():
@@ -188,7 +191,9 @@ def test_tiles_leave_no_seams(monkeypatch):
 
 
 def test_nearest_between_two_crs_is_within_a_cell_of_the_exact_place():
-    x, y = xr.broadcast(xr.DataArray(np.arange(60.0), dims="x"), xr.DataArray(np.arange(60.0), dims="y"))
+    x, y = xr.broadcast(
+        xr.DataArray(np.arange(60.0), dims="x"), xr.DataArray(np.arange(60.0), dims="y")
+    )
     place = array().copy(data=(y + 1000 * x).transpose("y", "x").values.astype("float32"))
     out = align([place], WGS).v
     lon, lat = np.meshgrid(out.longitude, out.latitude)
@@ -231,19 +236,21 @@ def test_a_decoded_value_that_equals_the_packed_fill_stays():
 
 
 def test_packed_values_are_unpacked():
-    source = xr.full_like(array(), 7, dtype="int16").assign_attrs(scale_factor=0.1, add_offset=100.0)
+    source = xr.full_like(array(), 7, dtype="int16").assign_attrs(
+        scale_factor=0.1, add_offset=100.0
+    )
     np.testing.assert_allclose(align([source], UTM).v, 100.7, rtol=1e-6)
 
 
 def test_text_is_refused():
-    with pytest.raises(GridError, match="holds <U1, not numbers.*drop_vars"):
+    with pytest.raises(GridError, match=r"holds <U1, not numbers.*drop_vars"):
         align([array().astype("U1")], UTM)
 
 
 @pytest.mark.parametrize("attrs", [{"type": "categorical"}, {"flag_values": [1, 2]}])
 def test_classes_are_never_mixed(attrs):
     source = array().assign_attrs(attrs)
-    with pytest.raises(GridError, match="'v' is categorical: 'bilinear' would mix.*'mode'"):
+    with pytest.raises(GridError, match=r"'v' is categorical: 'bilinear' would mix.*'mode'"):
         align([source], WGS, resampling="bilinear")
     codes = set(np.unique(align([source], WGS, resampling={"v": "mode"}).v))
     assert {c for c in codes if c == c} <= set(source.values.ravel())
@@ -266,7 +273,7 @@ def test_names_are_used_once_and_needed():
 def test_own_dims_with_other_labels_are_never_filled_up():
     two = array(lead=[("band", 2)]).assign_coords(band=[1, 2])
     three = array(lead=[("band", 3)], name="w").assign_coords(band=[1, 2, 3])
-    with pytest.raises(GridError, match="labels differ.*rename"):
+    with pytest.raises(GridError, match=r"labels differ.*rename"):
         align([two, three], UTM)
 
 
@@ -302,8 +309,8 @@ def test_align_equals_gdals_own_warp():
 
     source, expected = array(), np.full(WGS.shape, np.nan, "float32")
     reproject(
-        source.values, expected, src_transform=UTM.affine, src_crs="EPSG:32630", dst_nodata=np.nan,
-        dst_transform=WGS.affine, dst_crs="EPSG:4326", resampling=rasterio.enums.Resampling.bilinear,
+        source.values, expected, src_transform=UTM.affine, src_crs="EPSG:32630", src_nodata=np.nan,
+        dst_transform=WGS.affine, dst_crs="EPSG:4326", dst_nodata=np.nan, resampling=rasterio.enums.Resampling.bilinear,
         XSCALE=1, YSCALE=1,
     )  # fmt: skip
     out = align([source], WGS, resampling="bilinear").v.values

@@ -11,6 +11,7 @@ import xarray as xr
 from geomiam.cube.coverage import observed_cells
 from geomiam.cube.grid import SITE, crs_of, restore, spatial_dims
 from geomiam.cube.sites import read_cells
+from geomiam.cube.tree import as_dataset
 from geomiam.errors import LabelError
 
 BLOCK = 4_000_000
@@ -19,7 +20,7 @@ BLOCK = 4_000_000
 
 def add_background(
     sites: xr.Dataset,
-    cube: xr.Dataset,
+    cube: xr.Dataset | xr.DataTree,
     *,
     n: int | None = 10_000,
     kind: Literal["random", "target-group"] = "random",
@@ -69,7 +70,7 @@ def add_background(
         raise LabelError(f"kind={kind!r} is not known; use 'random' or 'target-group'")
     rng = np.random.default_rng(rng)
     add = _random if kind == "random" else _target_group
-    out, candidates, drawn = add(sites, cube, n, rng)
+    out, candidates, drawn = add(sites, as_dataset(cube), n=n, rng=rng)
     attrs = {
         "background_kind": kind,
         "background_candidates": candidates,
@@ -79,21 +80,21 @@ def add_background(
 
 
 def _random(
-    sites: xr.Dataset, cube: xr.Dataset, n: int | None, rng: np.random.Generator
+    sites: xr.Dataset, cube: xr.Dataset, *, n: int | None, rng: np.random.Generator
 ) -> tuple[xr.Dataset, int, int]:
     cube = restore(cube, cube)
     mask = observed_cells(cube).transpose(*spatial_dims(cube)).values
     candidates = int(mask.sum())
-    _check_candidates(candidates, n, "cells with an observed predictor")
+    _check_candidates(candidates, n, what="cells with an observed predictor")
     if n is not None and n > candidates:
         warnings.warn(
             f"asked for {n} background points, but only {candidates} cells have data", stacklevel=3
         )
     cells = draw_cells(mask, candidates if n is None else n, weights=_row_weights(cube), rng=rng)
-    return _append(sites, _as_sites(read_cells(cube, *cells.T), sites)), candidates, len(cells)
+    return _append(sites, _as_sites(read_cells(cube, cells), sites)), candidates, len(cells)
 
 
-def _check_candidates(candidates: int, n: int | None, what: str) -> None:
+def _check_candidates(candidates: int, n: int | None, *, what: str) -> None:
     if n is not None and n < 1:
         raise LabelError(f"n={n} background points; pass n >= 1, or None for every candidate")
     if not candidates:
@@ -132,15 +133,17 @@ def draw_cells(
     np.ndarray
         Rows and columns, ``(min(n, candidates), 2)``.
     """
-    best, waits = np.empty((0, 2), int), np.empty(0)
-    step = max(1, BLOCK // max(1, mask.shape[1]))
+    width = mask.shape[1]
+    best, waits = np.empty(0, int), np.empty(0)
+    step = max(1, BLOCK // max(1, width))
     for start in range(0, len(mask), step):
-        cells = np.argwhere(mask[start : start + step]) + [start, 0]
-        best = np.concatenate([best, cells])
-        waits = np.concatenate([waits, rng.exponential(size=len(cells)) / weights[cells[:, 0]]])
+        cells = np.flatnonzero(mask[start : start + step]) + start * width
+        wait = rng.exponential(size=len(cells)) / weights[cells // width]
+        near = wait < (waits[-1] if len(waits) == n else np.inf)
+        best, waits = np.append(best, cells[near]), np.append(waits, wait[near])
         keep = np.argsort(waits, kind="stable")[:n]
         best, waits = best[keep], waits[keep]
-    return best
+    return np.stack(np.divmod(best, width), axis=1)
 
 
 def _as_sites(found: xr.Dataset, sites: xr.Dataset) -> xr.Dataset:
@@ -172,12 +175,12 @@ def _append(sites: xr.Dataset, more: xr.Dataset) -> xr.Dataset:
 
 
 def _target_group(
-    sites: xr.Dataset, cube: xr.Dataset, n: int | None, rng: np.random.Generator
+    sites: xr.Dataset, cube: xr.Dataset, *, n: int | None, rng: np.random.Generator
 ) -> tuple[xr.Dataset, int, int]:
     missing = sites["presence"].isnull()
     partly = (missing.any("species") & ~missing.all("species")).values
     places = np.flatnonzero(partly)
-    _check_candidates(len(places), n, "sites where some species were recorded and others not")
+    _check_candidates(len(places), n, what="sites where some species were recorded and others not")
     drawn = places if n is None or n >= len(places) else rng.choice(places, n, replace=False)
     chosen = xr.DataArray(np.isin(np.arange(len(partly)), drawn), dims=SITE)
     presence = sites["presence"].where(~(missing & chosen), np.float32(0))

@@ -10,9 +10,10 @@ import numpy as np
 import xarray as xr
 
 from geomiam.cube.grid import place_dims
+from geomiam.cube.tree import as_dataset
 
 
-def coverage(ds: xr.Dataset, schema: Any) -> xr.Dataset:
+def coverage(ds: xr.Dataset | xr.DataTree, schema: Any) -> xr.Dataset:
     """Return what part of the cells, or sites, has which predictors.
 
     A cell is empty when none of the schema's data variables has a finite value there; coordinates
@@ -34,10 +35,10 @@ def coverage(ds: xr.Dataset, schema: Any) -> xr.Dataset:
         value in the variable; ``cells``: cells not empty; ``cells_with_every_predictor``.
         What is absent from ``ds`` counts as not observed.
     """
-    schema = getattr(schema, "schema", schema)
-    lazy = _chunked(ds)
-    some = {v: _finite(lazy, v, "any") for v in schema.variables}
-    full = {v: _finite(lazy, v, "all") for v in schema.variables}
+    schema = schema if hasattr(schema, "modalities") else schema.schema
+    lazy = _chunked(as_dataset(ds))
+    some = {v: _finite(lazy, v, how="any") for v in schema.variables}
+    full = {v: _finite(lazy, v, how="all") for v in schema.variables}
     members = {m.name: list(m.variables) for m in schema.modalities.values()}
     used = reduce(or_, [some[v] for v in some if v in gridded(lazy)], _nowhere(lazy))
     counts = {
@@ -84,7 +85,7 @@ def gridded(ds: xr.Dataset) -> list[str]:
 def observed_cells(ds: xr.Dataset) -> xr.DataArray:
     """Return where at least one data variable has a finite value; lazy, chunk by chunk."""
     lazy = _chunked(ds)
-    return reduce(or_, [_finite(lazy, v, "any") for v in gridded(lazy)], _nowhere(lazy))
+    return reduce(or_, [_finite(lazy, v, how="any") for v in gridded(lazy)], _nowhere(lazy))
 
 
 def _chunked(ds: xr.Dataset) -> xr.Dataset:
@@ -94,7 +95,7 @@ def _chunked(ds: xr.Dataset) -> xr.Dataset:
     return ds.chunk(dict.fromkeys(place_dims(ds), "auto"))
 
 
-def _finite(ds: xr.Dataset, name: str, how: Literal["any", "all"]) -> xr.DataArray:
+def _finite(ds: xr.Dataset, name: str, *, how: Literal["any", "all"]) -> xr.DataArray:
     """Return where any or all of a variable's values are finite; nowhere when it is absent."""
     if name not in ds.variables:
         return _nowhere(ds)

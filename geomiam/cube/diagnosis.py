@@ -15,10 +15,10 @@ def explain_outside(points: Points, box: Any, *, outside: int, of: int) -> str:
     assumed = points.crs if points.crs is not None else box.crs
     found = f"{outside} of {of} points lie outside the grid"
     extents = f"points: {_span(points)} taken as {assumed}; grid: {_bounds(box)} in {box.crs}"
-    return f"{found}. {_cause(points, box, assumed)} ({extents})"
+    return f"{found}. {_cause(points, box, assumed=assumed)} ({extents})"
 
 
-def _cause(points: Points, box: Any, assumed: Any) -> str:
+def _cause(points: Points, box: Any, *, assumed: Any) -> str:
     from odc.geo.crs import CRS
 
     first, second = points.names

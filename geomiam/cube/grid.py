@@ -74,7 +74,7 @@ def crs_of(ds: xr.Dataset | xr.DataArray) -> CRS:
     if name := crs_coordinate(ds):
         attrs = ds.coords[name].attrs
         return CRS(attrs.get("crs_wkt") or attrs["spatial_ref"])
-    crs = ds.attrs.get("crs") if SITE in ds.dims else ds.odc.crs
+    crs = ds.attrs.get("crs") if SITE in ds.dims else ds.odc.uncached.crs
     if crs is None:
         raise GridError(
             "the data have no CRS: no 'spatial_ref' coordinate and no 'crs' attribute found; set it, e.g. "
@@ -96,7 +96,7 @@ def geobox(ds: xr.Dataset | xr.DataArray) -> GeoBox:
     dims = spatial_dims(ds)
     for dim in dims:
         _check_regular(dim, ds.coords[dim].values)
-    crs, box = crs_of(ds), ds.odc.geobox
+    crs, box = crs_of(ds), ds.odc.uncached.geobox
     if not isinstance(box, GeoBox):
         raise GridError(
             f"no transform for dims {dims} of sizes {[ds.sizes[d] for d in dims]}: a single row or column does "
@@ -119,12 +119,14 @@ def _check_regular(dim: str, centres: np.ndarray) -> None:
 
 def same_grid(a: GeoBox, b: GeoBox) -> bool:
     """Return whether two grids agree in shape, CRS and, to a hundredth of a cell, in place."""
+    from odc.geo.math import apply_affine
+
     if a.shape != b.shape or a.crs != b.crs:
         return False
     rows, cols = a.shape
-    corners = [(0, 0), (cols, 0), (0, rows), (cols, rows)]
-    shift = [np.subtract(~a.affine * (b.affine * c), c) for c in corners]
-    return bool(np.abs(shift).max() < SAME_CELL)
+    y, x = np.array([0.0, rows, rows]), np.array([0.0, 0.0, cols])
+    there = apply_affine(~a.affine, *apply_affine(b.affine, x, y))
+    return bool(np.abs(np.subtract(there, (x, y))).max() < SAME_CELL)
 
 
 def restore(out: Labelled, like: xr.Dataset | xr.DataArray) -> Labelled:
@@ -148,11 +150,11 @@ def restore(out: Labelled, like: xr.Dataset | xr.DataArray) -> Labelled:
         {
             k: c.variable
             for k, c in like.coords.items()
-            if k != crs_coordinate(like) and _fits(c, out, place)
+            if k != crs_coordinate(like) and _fits(c, out, place=place)
         }
     )
     out = out.assign_coords(_fresh_crs(out, like))
-    return _map_grid(out, crs_coordinate(out), place)
+    return _map_grid(out, crs_coordinate(out), place=place)
 
 
 def place_dims(ds: xr.Dataset | xr.DataArray) -> tuple[str, ...]:
@@ -160,7 +162,7 @@ def place_dims(ds: xr.Dataset | xr.DataArray) -> tuple[str, ...]:
     return (SITE,) if SITE in ds.dims else spatial_dims(ds)
 
 
-def _fits(coord: xr.DataArray, out: xr.Dataset | xr.DataArray, place: tuple[str, ...]) -> bool:
+def _fits(coord: xr.DataArray, out: xr.Dataset | xr.DataArray, *, place: tuple[str, ...]) -> bool:
     return set(coord.dims) <= set(place) and all(
         out.sizes.get(d) == n for d, n in coord.sizes.items()
     )
@@ -177,22 +179,17 @@ def _fresh_crs(
     except GridError:
         return {}
     name = crs_coordinate(like) or CRS_NAME
-    old = (
-        {k: v for k, v in like.coords[name].attrs.items() if k != "GeoTransform"}
-        if name in like.coords
-        else {}
-    )
-    bare = xr_crs_coord(crs, name=name)
+    old = dict(like.coords[name].attrs) if name in like.coords else {}
+    new = xr_crs_coord(crs, name=name)
     try:
-        new = xr_crs_coord(
-            crs, name=name, transform=geobox(out.assign_coords({name: bare})).transform
-        )
+        box = geobox(out.assign_coords({name: new.assign_attrs({**old, **new.attrs})}))
+        new = xr_crs_coord(crs, name=name, transform=box.transform)
     except GridError:
-        new = bare
+        old.pop("GeoTransform", None)
     return {name: new.assign_attrs({**old, **new.attrs})}
 
 
-def _map_grid(out: Labelled, name: str | None, place: tuple[str, ...]) -> Labelled:
+def _map_grid(out: Labelled, name: str | None, *, place: tuple[str, ...]) -> Labelled:
     """Let variables point at the CRS from ``encoding``; in ``attrs`` it would break writing."""
     out = out.copy(deep=False)
     for var in out.data_vars.values() if isinstance(out, xr.Dataset) else [out]:

@@ -14,7 +14,7 @@ import xarray as xr
 
 from geomiam.cube.diagnosis import explain_outside
 from geomiam.cube.grid import SITE, geobox, restore, spatial_dims
-from geomiam.cube.store import open_zarr, write_zarr
+from geomiam.cube.store import as_dataset, open_zarr, write_zarr
 from geomiam.cube.tables import (
     Points,
     Records,
@@ -36,7 +36,7 @@ REASONS = {
 
 
 def sample(
-    cube: xr.Dataset,
+    cube: xr.Dataset | xr.DataTree,
     occurrences: pd.DataFrame | str | Path,
     *,
     species: str | Sequence[str] = "species",
@@ -89,27 +89,28 @@ def sample(
     OccurrencesLeftOut
         With the number of rows left out by reason.
     """
-    cube, table = restore(cube, cube), read_table(occurrences)
+    cube, table = as_dataset(cube), read_table(occurrences)
+    cube = restore(cube, cube)
     keep = (keep,) if isinstance(keep, str) else tuple(keep)
-    _check_keep(table, keep, cube)
+    _check_keep(table, keep, cube=cube)
     records = read_records(table, species=species, presence=presence)
     points = locate(table, x=x, y=y, crs=crs)
     cells, reason = _place(points, geobox(cube))
     reason[(reason == "") & (records.codes < 0)] = "no_species"
     used = np.flatnonzero(reason == "")
-    site, first = _group(table.iloc[used], points, used, keep)
-    sites = read_cells(cube, *cells[used[first]].T)
+    site, first = _group(table.iloc[used], points, used=used, keep=keep)
+    sites = read_cells(cube, cells[used[first]])
     sites = sites.assign(
         {k: (SITE, numbers(table, k)[used[first]].astype("float32")) for k in keep}
     )
     empty = _empty(sites)
     reason[used[empty[site]]] = "empty_cell"
-    sites = sites.assign(presence=_presence(records, used, site)).isel({SITE: ~empty})
+    sites = sites.assign(presence=_presence(records, used, site=site)).isel({SITE: ~empty})
     return restore(sites.assign_attrs(left_out=_tell(reason)), sites)
 
 
-def _check_keep(table: pd.DataFrame, keep: tuple[str, ...], cube: xr.Dataset) -> None:
-    need_columns(table, keep, "keep=")
+def _check_keep(table: pd.DataFrame, keep: tuple[str, ...], *, cube: xr.Dataset) -> None:
+    need_columns(table, keep, setting="keep=")
     if clash := sorted(set(keep) & {*map(str, cube.variables), "presence", "species"}):
         raise OccurrenceError(
             f"keep= names {clash}, which the cube has too; rename the column with table.rename(columns=...)"
@@ -136,11 +137,13 @@ def _place(points: Points, box: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def cells_of(points: Points, box: Any) -> np.ndarray:
     """Return row and column ``(point, 2)`` of the cells that contain points; -1 for outside."""
+    from odc.geo.math import apply_affine
+
     x, y = points.x, points.y
     if points.crs is not None:
         x, y = _reprojected(x, y, crs=points.crs, to=box.crs)
     with np.errstate(invalid="ignore"):
-        cols, rows = np.floor(~box.affine * (x, y))
+        cols, rows = map(np.floor, apply_affine(~box.affine, x, y))
         inside = (rows >= 0) & (cols >= 0) & (rows < box.shape.y) & (cols < box.shape.x)
     return np.where(inside[:, None], np.stack([rows, cols], axis=1), -1).astype("int64")
 
@@ -155,7 +158,7 @@ def _reprojected(
 
 
 def _group(
-    rows: pd.DataFrame, points: Points, used: np.ndarray, keep: tuple[str, ...]
+    rows: pd.DataFrame, points: Points, *, used: np.ndarray, keep: tuple[str, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the site of each row, in order of appearance, and each site's first row."""
     keys = pd.DataFrame({0: points.x[used], 1: points.y[used]})
@@ -166,12 +169,12 @@ def _group(
     return site, np.unique(site, return_index=True)[1]
 
 
-def read_cells(cube: xr.Dataset, rows: np.ndarray, cols: np.ndarray) -> xr.Dataset:
-    """Read the gridded variables at cells: dim ``site`` first, float32, each cell and chunk once."""
+def read_cells(cube: xr.Dataset, cells: np.ndarray) -> xr.Dataset:
+    """Read the gridded variables at ``(site, 2)`` rows and columns, each cell and chunk once."""
     dims = spatial_dims(cube)
     gridded = cube[[k for k, v in cube.data_vars.items() if set(dims) <= set(v.dims)]]
-    cells, back = np.unique(np.stack([rows, cols]), axis=1, return_inverse=True)
-    at = {d: xr.DataArray(i, dims=SITE) for d, i in zip(dims, cells, strict=True)}
+    once, back = np.unique(cells, axis=0, return_inverse=True)
+    at = {d: xr.DataArray(i, dims=SITE) for d, i in zip(dims, once.T, strict=True)}
     found = gridded.isel(at).compute().isel({SITE: back}).transpose(SITE, ...)
     return found.assign({k: as_float(v) for k, v in found.data_vars.items()})
 
@@ -184,7 +187,7 @@ def _empty(sites: xr.Dataset) -> np.ndarray:
     return ~observed
 
 
-def _presence(records: Records, used: np.ndarray, site: np.ndarray) -> xr.DataArray:
+def _presence(records: Records, used: np.ndarray, *, site: np.ndarray) -> xr.DataArray:
     """Merge records by maximum; a number wins over not recorded."""
     n = int(site.max(initial=-1)) + 1
     merged = np.full((n, len(records.names)), np.nan, dtype="float32")

@@ -70,7 +70,7 @@ def open_cube(
 
 
 def open_zarr(path: str | Path, *, chunks: Chunks = AS_STORED) -> Any:
-    """Open a store as it is: a Dataset, or a DataTree where the group has groups.
+    """Open a store lazily: a Dataset with variables sorted by name, or a DataTree where it has groups.
 
     Raises
     ------
@@ -94,7 +94,14 @@ def open_zarr(path: str | Path, *, chunks: Chunks = AS_STORED) -> Any:
         "consolidated": False,
         "decode_coords": "all",
     }
-    return xr.open_datatree(store, **how) if nested else xr.open_dataset(store, **how)
+    return xr.open_datatree(store, **how) if nested else _orderly(xr.open_dataset(store, **how))
+
+
+def _orderly(ds: xr.Dataset) -> xr.Dataset:
+    """Sort by name, as directories list in any order; and make labels ordinary numpy text."""
+    ds = ds.drop_vars(ds.data_vars).assign({k: ds[k] for k in sorted(map(str, ds.data_vars))})
+    text = [k for k in ds.indexes if ds[k].dtype.kind == "T"]
+    return ds.assign_coords({k: np.array(ds[k].values.tolist(), dtype=str) for k in text})
 
 
 def _store(path: str | Path) -> Any:
@@ -227,7 +234,8 @@ def encodable(ds: xr.Dataset) -> xr.Dataset:
 
     NaN becomes the fill value of floats, so that GDAL knows what is missing.
     """
-    ds = ds.copy(deep=False)
+    text = [k for k, v in ds.variables.items() if v.dtype.kind == "U"]
+    ds = ds.assign({k: ds[k].astype(object) for k in text})  # Zarr v3 has no fixed-width text
     for name, var in ds.variables.items():
         mapping = var.encoding.get("grid_mapping", var.attrs.get("grid_mapping"))
         fill = {"_FillValue": var.dtype.type(np.nan)} if var.dtype.kind == "f" else {}

@@ -85,15 +85,15 @@ def locate(table: pd.DataFrame, *, x: str | None, y: str | None, crs: Any) -> Po
     """
     if x is None and y is None and hasattr(table, "geometry"):
         return _of_geometry(table, crs)
-    names = (x, y) if x is not None and y is not None else _guess(table, x, y)
-    need_columns(table, names, "x=, y=")
+    names = (x, y) if x is not None and y is not None else _guess(table, x=x, y=y)
+    need_columns(table, names, setting="x=, y=")
     known = {name.lower() for name in names} <= {n for pair in DEGREES for n in pair}
     crs = "EPSG:4326" if crs is None and known else crs
     xs, ys = (numbers(table, n) for n in names)
     return Points(xs, ys, crs, (str(names[0]), str(names[1])))
 
 
-def _guess(table: pd.DataFrame, x: str | None, y: str | None) -> tuple[str, str]:
+def _guess(table: pd.DataFrame, *, x: str | None, y: str | None) -> tuple[str, str]:
     if x is not None or y is not None:
         raise OccurrenceError(f"pass both x= and y=, found x={x!r}, y={y!r}")
     columns = {str(c).lower(): c for c in reversed(table.columns)}
@@ -123,7 +123,7 @@ def _of_geometry(table: Any, crs: Any) -> Points:
     return Points(xs, ys, crs, ("geometry x", "geometry y"))
 
 
-def need_columns(table: pd.DataFrame, names: Sequence[str | None], setting: str) -> None:
+def need_columns(table: pd.DataFrame, names: Sequence[str | None], *, setting: str) -> None:
     """Raise an error that lists the columns there are, unless all names are among them."""
     if missing := [n for n in names if n not in table.columns]:
         raise OccurrenceError(
@@ -159,7 +159,7 @@ def read_records(
         When a column is missing or holds no presences.
     """
     if not isinstance(species, str):
-        need_columns(table, species, "species=")
+        need_columns(table, species, setting="species=")
         wide = np.stack([_to_presence(table, n) for n in species], axis=1)
         return Records(np.zeros(len(table), int), wide, np.array([str(s) for s in species]))
     if species not in table.columns:
@@ -168,7 +168,7 @@ def read_records(
             "species=[...] with one column per species, or table.assign(species='Quercus ilex')"
         )
     if presence != "presence":
-        need_columns(table, [presence], "presence=")
+        need_columns(table, [presence], setting="presence=")
     codes, names = pd.factorize(table[species].astype("object"), sort=True)
     ones = np.ones(len(table), dtype="float32")
     values = _to_presence(table, presence) if presence in table.columns else ones

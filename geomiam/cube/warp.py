@@ -142,7 +142,7 @@ def onto(
     if same_grid(own_box, box):
         return array
     planes = array.transpose(..., *dims)
-    data = _warp(planes.data, own_box, box, resampling=resampling, name=str(array.name))
+    data = _warp(planes.data, own_box, dst=box, resampling=resampling, name=str(array.name))
     coords = {k: c for k, c in planes.coords.items()}
     return xr.DataArray(data, coords=coords, dims=planes.dims, attrs=array.attrs).transpose(*order)
 
@@ -159,7 +159,7 @@ def _without_place(array: xr.DataArray, dims: tuple[str, str]) -> xr.DataArray:
     return array
 
 
-def _warp(data: Any, src: GeoBox, dst: GeoBox, *, resampling: str, name: str) -> Any:
+def _warp(data: Any, src: GeoBox, *, dst: GeoBox, resampling: str, name: str) -> Any:
     from odc.geo.geobox import GeoboxTiles
 
     edge = _edge(src, dst)

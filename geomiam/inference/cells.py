@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from geomiam._version import __version__
 from geomiam.cube.grid import restore
 from geomiam.cube.predictors import PLACE, predictors
 from geomiam.errors import MemoryRefused
@@ -152,7 +153,7 @@ def _label(ds: xr.Dataset, results: Sequence[xr.DataArray], outputs: Sequence[Ou
         result = result.transpose(*output.labels, *(d for d in place if d in result.dims))
         result = result.assign_coords({d: list(v) for d, v in output.labels.items()})
         out[output.name] = result.assign_attrs(output.attrs)
-    out.attrs = {"model_id": model.id, "groups": list(model.schema.groups), "geomiam_version": _version()}
+    out.attrs = {"model_id": model.id, "groups": list(model.schema.groups), "geomiam_version": __version__}
     return restore(out, ds) if place and set(place) <= set(out.dims) else out
 
 
@@ -200,8 +201,3 @@ def _threads(count: int | None) -> Iterator[None]:
     finally:
         torch.set_num_threads(before)
 
-
-def _version() -> str:
-    from geomiam import __version__
-
-    return __version__

@@ -17,6 +17,7 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
+from geomiam._version import __version__
 from geomiam.errors import ArtifactError, OutputExists, SchemaError
 from geomiam.networks.model import LINKS, Model
 from geomiam.networks.network import NetworkConfig
@@ -38,8 +39,6 @@ def save_model(model: Model, path: str | Path, *, overwrite: bool = False) -> Pa
     OutputExists
         If ``path`` exists and ``overwrite`` is False.
     """
-    from geomiam import __version__
-
     path = Path(path)
     if path.exists() and not overwrite:
         raise OutputExists(f"{path} exists; pass overwrite=True to replace it")

@@ -1,0 +1,44 @@
+# Two commands set everything up: make demo, make test.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SHELL := /bin/bash
+
+.PHONY: demo test fast lint docs bench clean
+
+demo: $(STAMP)
+	GEOMIAM_INSTALL_SECONDS=$$(cat $(STAMP)) $(BIN)/geomiam demo --out out/demo --overwrite
+
+test: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+fast: $(STAMP)
+	$(BIN)/pytest -m "not slow"
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+docs: $(STAMP)
+	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/engine.py --json out/bench/engine.json
+
+# torch comes first and pinned: an open requirement would pull gigabytes of CUDA.
+$(STAMP): pyproject.toml constraints.txt
+	@started=$$(date +%s); \
+	echo "setting up $(VENV) (a few minutes, once)"; \
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch && \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[plot,vector,test,docs]" && \
+	echo $$(( $$(date +%s) - started )) > $(STAMP)
+
+clean:
+	rm -rf $(VENV) out docs/_build .pytest_cache .ruff_cache .mypy_cache

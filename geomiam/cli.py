@@ -1,0 +1,185 @@
+"""The command line: the verbs of the package, on files."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from geomiam.errors import GeomiamError
+
+HELP = """Map species from whatever data each place has, and see which data the map rests on.
+
+A first look:    geomiam demo
+
+Your own data:
+
+  geomiam sample cube.zarr records.csv --out sites.zarr     predictors at the records
+
+  geomiam fit sites.zarr --schema catalog.yaml --out model  train by masking
+
+  geomiam evaluate model sites.zarr --subsets every         AUC from each subset
+
+  geomiam predict model cube.zarr --out map.zarr            suitability, every cell
+
+  geomiam explain model cube.zarr --out why.zarr            and what it rests on
+"""
+
+app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
+Using = Annotated[
+    list[str] | None,
+    typer.Option("--using", "-u", help="What the model may see; repeat. E.g. climate, bio1, 'landsat[time=2018]'."),
+]
+Species = Annotated[list[str] | None, typer.Option("--species", "-s", help="Species to map; repeat. Default all.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Zarr store to write.")]
+CubePath = Annotated[Path, typer.Argument(help="Cube: Zarr store.")]
+ModelPath = Annotated[Path, typer.Argument(help="Model directory.")]
+SitesPath = Annotated[Path, typer.Argument(help="Sites: Zarr store from 'geomiam sample'.")]
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for results.")] = Path("out/demo"),
+    overwrite: Overwrite = False,
+) -> None:
+    """Train on bundled real records, map a species over the western USA, explain the map."""
+    from geomiam.demo import run
+
+    run(out, overwrite=overwrite)
+
+
+@app.command()
+def sample(
+    cube: CubePath,
+    records: Annotated[Path, typer.Argument(help="Occurrences: csv, parquet or gpkg.")],
+    out: Out,
+    keep: Annotated[list[str] | None, typer.Option(help="Column to keep as a predictor; repeat.")] = None,
+    background: Annotated[int, typer.Option(help="Random background points to add.")] = 0,
+    target_group: Annotated[bool, typer.Option("--target-group", help="Sites of other species count as background.")] = False,
+    crs: Annotated[str | None, typer.Option(help="CRS of the coordinates, e.g. EPSG:4326.")] = None,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Take the predictors of a cube at occurrence records."""
+    import geomiam as gm
+
+    grid = gm.open_cube(cube, chunks=None)
+    sites = gm.sample(grid, records, keep=keep or (), crs=crs)
+    if target_group:
+        sites = gm.add_background(sites, grid, kind="target-group", n=None, rng=seed)
+    if background:
+        sites = gm.add_background(sites, grid, n=background, rng=seed)
+    gm.write_sites(sites, out, overwrite=overwrite)
+    typer.echo(f"{sites.sizes['site']:,} sites, {sites.sizes['species']:,} species → {out}")
+
+
+@app.command()
+def fit(
+    sites: SitesPath,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Model directory to write.")],
+    schema: Annotated[Path | None, typer.Option(help="Catalog (YAML); inferred from attributes if not given.")] = None,
+    masking: Annotated[str, typer.Option(help="miam, uniform, dirichlet, dropout, opm, constant, …")] = "miam",
+    fusion: Annotated[str, typer.Option(help="group or token.")] = "group",
+    width: Annotated[int, typer.Option(help="Width of the network.")] = 192,
+    loss: Annotated[str, typer.Option(help="weighted-bce, maxent or cross-entropy.")] = "weighted-bce",
+    epochs: Annotated[int, typer.Option(help="Most epochs.")] = 100,
+    block: Annotated[float, typer.Option(help="Side of validation blocks, in CRS units.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    checkpoint: Annotated[Path | None, typer.Option(help="Folder to save to and go on from.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Train a model on sites, by masking."""
+    import geomiam as gm
+    from geomiam.errors import OutputExists
+
+    if out.exists() and not overwrite:
+        raise OutputExists(f"{out} exists; pass --overwrite to replace it")
+    model = gm.fit(
+        gm.open_sites(sites).load(),
+        gm.Schema.from_yaml(schema) if schema else None,
+        masking=gm.masking.named(masking),
+        network=gm.NetworkConfig(fusion=fusion, width=width),  # type: ignore[arg-type]
+        training=gm.TrainingConfig(loss=loss, epochs=epochs, block=block),  # type: ignore[arg-type]
+        rng=seed,
+        checkpoint=checkpoint,
+    )
+    model.save(out, overwrite=overwrite)
+    typer.echo(f"{model}\n→ {out}")
+
+
+@app.command()
+def evaluate(
+    model: ModelPath,
+    sites: SitesPath,
+    subsets: Annotated[str, typer.Option(help="unimodal, pairs, leave-one-out, every, all; join by +.")] = "unimodal+all",
+) -> None:
+    """Score a model on labelled sites, from each subset of the predictors."""
+    import geomiam as gm
+
+    table = gm.evaluate(gm.load_model(model), gm.open_sites(sites).load(), subsets=subsets)
+    for name, score, n in zip(*(table[v].values for v in ("subset", "mean_auc", "sites"))):
+        typer.echo(f"{score:.4f}  {n:>8,} sites  {name}")
+
+
+@app.command()
+def predict(model: ModelPath, cube: CubePath, out: Out, using: Using = None, species: Species = None, overwrite: Overwrite = False) -> None:
+    """Map suitability: every cell, from whatever it has."""
+    _write(model, cube, out, shapley=False, using=using, species=species, overwrite=overwrite)
+
+
+@app.command()
+def explain(
+    model: ModelPath,
+    cube: CubePath,
+    out: Out,
+    group: Annotated[list[str] | None, typer.Option("--group", "-g", help="Group to explain; repeat.")] = None,
+    using: Using = None,
+    species: Species = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Map suitability and, exactly, what each group of predictors adds to it."""
+    _write(model, cube, out, shapley=True, groups=group, using=using, species=species, overwrite=overwrite)
+
+
+@app.command()
+def info(path: Annotated[Path, typer.Argument(help="Model directory, cube or catalog.")]) -> None:
+    """Describe a model, a cube or a catalog."""
+    import geomiam as gm
+
+    if (path / "config.json").exists():
+        typer.echo(str(gm.load_model(path)))
+    elif path.suffix in (".yaml", ".yml"):
+        typer.echo(_describe(gm.Schema.from_yaml(path)))
+    else:
+        cube = gm.open_cube(path)
+        schema = gm.infer_schema(cube)
+        typer.echo(f"{_describe(schema)}\n\n{gm.coverage(cube, schema)}")
+
+
+def main() -> None:
+    """Run the command line; errors of geomiam are told without a traceback."""
+    try:
+        app()
+    except GeomiamError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+
+
+def _write(model: Path, cube: Path, out: Path, **options: Any) -> None:
+    import geomiam as gm
+
+    made = gm.write_map(gm.open_cube(cube), gm.load_model(model), out, **options)
+    answered = int(made["suitability"].notnull().any("species").sum())
+    typer.echo(f"{answered:,} cells answered for {made.sizes['species']:,} species → {out}")
+
+
+def _describe(schema: Any) -> str:
+    lines = [schema.title or schema.name]
+    for modality in schema.modalities.values():
+        lines.append(f"  {modality.name}: {modality.title or ''}".rstrip(": "))
+        lines += [f"    {v.name}: {v.kind}{f', {v.units}' if v.units else ''}" for v in modality.variables.values()]
+    return "\n".join(lines)

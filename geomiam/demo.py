@@ -1,0 +1,237 @@
+"""The built-in demo: real records and predictors → a map, and the maps of what it rests on."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from geomiam._version import __version__
+from geomiam.errors import OutputExists
+from geomiam.schema import Schema
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from geomiam.networks.model import Model
+
+HERE = Path(__file__).parent
+DATA = HERE / "data" / "western_usa"
+TEST_SHARE, TEST_BLOCK, TEST_SEED = 0.2, 1.0, 2026
+"""A fifth of the 1° blocks, drawn once and for all, that training never sees."""
+
+VERSIONS = ("torch", "numpy", "xarray", "dask", "zarr")
+
+
+@dataclass
+class Timer:
+    """Seconds per step."""
+
+    seconds: dict[str, float | None] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, step: str):
+        started = time.perf_counter()
+        yield
+        self.seconds[step] = round(time.perf_counter() - started, 2)
+
+
+def run(out: str | Path = "out/demo", *, overwrite: bool = False) -> dict:
+    """Run the demo and return its summary.
+
+    Parameters
+    ----------
+    out : str or pathlib.Path
+        Folder for ``cube.zarr``, ``model/``, ``maps.zarr``, three figures and ``summary.json``.
+    overwrite : bool
+        Replace what an earlier run left there.
+
+    Raises
+    ------
+    OutputExists
+        If the folder is not empty and ``overwrite`` is False.
+    """
+    from geomiam.cube.store import write_cube
+    from geomiam.training.fit import fit
+
+    out = Path(out)
+    if out.exists() and any(out.iterdir()) and not overwrite:
+        raise OutputExists(f"{out} is not empty; pass overwrite=True (command line: --overwrite)")
+    out.mkdir(parents=True, exist_ok=True)
+    timer = Timer({"install": _install_seconds()})
+    schema, records = load_schema(), load_records()
+    cube = load_cube()
+    write_cube(cube, out / "cube.zarr", overwrite=overwrite)
+    sites = sample_records(cube, records)
+    held = held_out(sites)
+    say(f"{sites.sizes['site']:,} records, {int(held.sum()):,} of them in 1° blocks kept for testing")
+    with timer("train"):
+        model = fit(sites.isel(site=~held), schema, network=network(), training=training(), rng=0)
+    model.save(out / "model", overwrite=overwrite)
+    scores = _score(model, sites.isel(site=held))
+    why = _map(model, cube, out, timer, overwrite=overwrite)
+    summary = _summary(model, cube, why, scores, timer)
+    _figures(model, why, sites, out)
+    (out / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
+    _closing_words(summary, why, out)
+    return summary
+
+
+def load_schema() -> Schema:
+    """Read the demo's catalog."""
+    return Schema.from_yaml(catalog("western-usa"))
+
+
+def catalog(name: str) -> Path:
+    """Path of a catalog that comes with geomiam."""
+    for folder in (HERE / "catalogs", HERE.parent / "catalogs"):  # installed, or a checkout
+        if (folder / f"{name}.yaml").is_file():
+            return folder / f"{name}.yaml"
+    raise FileNotFoundError(f"no catalog '{name}' beside {HERE}")
+
+
+def load_cube() -> xr.Dataset:
+    """Open the bundled predictors, with location added; in memory, about 2 MB."""
+    from geomiam.cube.location import add_location
+    from geomiam.cube.store import open_cube
+
+    return add_location(open_cube(DATA / "predictors.zarr.zip", chunks=None).load())
+
+
+def load_records() -> pd.DataFrame:
+    """Read the bundled records: presences and background of *Ariolimax buttoni*."""
+    import pandas as pd
+
+    return pd.read_csv(DATA / "occurrences.csv.gz")
+
+
+def sample_records(cube: xr.Dataset, records: pd.DataFrame) -> xr.Dataset:
+    """Sites with the cube's predictors and the satellite covariates that only the records have."""
+    from geomiam.cube.sites import sample
+
+    satellite = list(load_schema().modalities["satellite"].variables)
+    return sample(cube, records, crs="EPSG:4326", keep=satellite)
+
+
+def held_out(sites: xr.Dataset) -> np.ndarray:
+    """Boolean per site: in the fixed fifth of the 1° blocks that is kept for testing."""
+    from geomiam.training.splits import hold_out, site_coordinates, spatial_blocks
+
+    labels = sites["presence"].transpose("site", "species").values
+    blocks = spatial_blocks(site_coordinates(sites), size=TEST_BLOCK)
+    return hold_out(labels, blocks, share=TEST_SHARE, rng=np.random.default_rng(TEST_SEED))
+
+
+def network():
+    """A small network: one species and 5,000 records do not fill the papers' 192."""
+    from geomiam.networks.network import NetworkConfig
+
+    return NetworkConfig(width=64, heads=4, depth=2, inner=1)
+
+
+def training():
+    """Two minutes at most."""
+    from geomiam.training.fit import TrainingConfig
+
+    return TrainingConfig(epochs=60, patience=15, block=1.0, holdout=0.2)
+
+
+def say(*words: str) -> None:
+    """Print at once, so that progress and text keep their order."""
+    print(*words, flush=True)
+
+
+def _score(model: Model, test: xr.Dataset) -> dict[str, float]:
+    from geomiam.evaluation.subsets import evaluate
+
+    table = evaluate(model, test, subsets="every")
+    scores = {str(s): round(float(v), 4) for s, v in zip(table["subset"].values, table["mean_auc"].values)}
+    say("\nAUC on the test blocks, by what the model may see:")
+    for name, score in scores.items():
+        if name == "all" or name.count("+") in (0, len(model.schema.modalities) - 2):
+            say(f"  {score:.3f}  {name}")
+    return scores
+
+
+def _map(model: Model, cube: xr.Dataset, out: Path, timer: Timer, *, overwrite: bool) -> xr.Dataset:
+    """Predict, then explain; the cube has no satellite covariates, so they are left out by name."""
+    from geomiam.inference.maps import write_map
+    from geomiam.inference.predict import predict
+
+    using = on_the_map(model, cube)
+    with timer("predict"):
+        predict(cube, model, using=using)
+    with timer("explain"):
+        return write_map(cube, model, out / "maps.zarr", shapley=True, using=using, overwrite=overwrite).load()
+
+
+def on_the_map(model: Model, cube: xr.Dataset) -> list[str]:
+    """Modalities whose variables the cube has."""
+    return [m.name for m in model.schema.modalities.values() if set(m.variables) <= set(cube.data_vars)]
+
+
+def _summary(model: Model, cube: xr.Dataset, why: xr.Dataset, scores: dict[str, float], timer: Timer) -> dict:
+    from geomiam.cube.coverage import coverage
+
+    seen = coverage(cube, model.schema)
+    total = why["base_value"] + why["shapley"].sum("group", skipna=False)
+    effects = np.abs(why["shapley"]).mean(("species", "y", "x"))
+    return {
+        "auc": scores,
+        "auc_on": f"records in a fixed fifth of the {TEST_BLOCK:g}° blocks, never seen in training",
+        "auc_of_what_the_map_has": scores["+".join(on_the_map(model, cube))],
+        "land_cells": int(seen["cells"]),
+        "cells_predicted": int(why["suitability"].notnull().all("species").sum()),
+        "cells_with_every_predictor": int(seen["cells_with_every_predictor"]),
+        "efficiency_error": float(np.abs(total - why["suitability"]).max()),
+        "mean_absolute_shapley": {str(g): float(v) for g, v in zip(why["group"].values, effects.values)},
+        "seconds": timer.seconds,
+        "versions": {"geomiam": __version__, "python": platform.python_version(), **{p: version(p) for p in VERSIONS}},
+    }
+
+
+def _figures(model: Model, why: xr.Dataset, sites: xr.Dataset, out: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from geomiam import plot
+
+    present = sites["presence"].isel(species=0).values == 1
+    points = np.stack([sites["x"].values[present], sites["y"].values[present]], 1)
+    made = {
+        "suitability": plot.suitability(why, points=points),
+        "shapley": plot.shapley(why),
+        "training": plot.training(model.history),
+    }
+    for name, figure in made.items():
+        figure.savefig(out / f"{name}.png", dpi=130)
+
+
+def _closing_words(summary: dict[str, Any], why: xr.Dataset, out: Path) -> None:
+    effects = summary["mean_absolute_shapley"]
+    first = max(effects, key=effects.get)
+    say(
+        f"\nAnswered:     {summary['cells_predicted']:,} of {summary['land_cells']:,} land cells.\n"
+        f"Complete:     {summary['cells_with_every_predictor']:,} cells have every predictor; a tool that needs "
+        "all of them would have answered those.\n"
+        f"Skill:        AUC {summary['auc']['all']:.3f} with everything, {summary['auc_of_what_the_map_has']:.3f} "
+        f"with what the map has ({summary['auc_on']}).\n"
+        f"Matters most: {first} (mean change of suitability {effects[first]:.3f}).\n"
+        f"Efficiency:   the explanations add up to the map within {summary['efficiency_error']:.1e}.\n"
+        f"Files:        {out}/suitability.png, shapley.png, training.png, maps.zarr, cube.zarr, model/, summary.json"
+    )
+
+
+def _install_seconds() -> float | None:
+    """What the Makefile measured, if it installed just now."""
+    text = os.environ.get("GEOMIAM_INSTALL_SECONDS", "")
+    return float(text) if text else None
