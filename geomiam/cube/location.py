@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import xarray as xr
 
+from geomiam.cube.coverage import observed_cells
 from geomiam.cube.grid import crs_of, spatial_dims
 
 
@@ -32,7 +33,7 @@ def add_location(cube: xr.Dataset, *, modality: str = "location") -> xr.Dataset:
     """
     y, x = spatial_dims(cube)
     names = ("longitude", "latitude") if crs_of(cube).geographic else ("easting", "northing")
-    inhabited = observed_anywhere(cube)
+    inhabited = observed_cells(cube)
     for name, dim in zip(names, (x, y)):
         axis = cube[dim].astype("float32").variable
         place = xr.DataArray(axis, coords={dim: cube[dim]}).where(inhabited).transpose(y, x)
@@ -41,15 +42,3 @@ def add_location(cube: xr.Dataset, *, modality: str = "location") -> xr.Dataset:
         cube = cube.assign({name: place.drop_attrs().assign_attrs(attrs)})
     return cube
 
-
-def observed_anywhere(cube: xr.Dataset) -> xr.DataArray:
-    """Return where ``(y, x)`` any data variable of the cube has a finite value."""
-    dims = spatial_dims(cube)
-    seen = None
-    for array in cube.data_vars.values():
-        if not set(dims) <= set(array.dims):
-            continue
-        own = [d for d in array.dims if d not in dims]
-        here = array.notnull().any(own) if own else array.notnull()
-        seen = here if seen is None else seen | here
-    return xr.ones_like(cube[dims[0]] * cube[dims[1]], bool) if seen is None else seen

@@ -7,7 +7,7 @@ from typing import Any
 
 import xarray as xr
 
-from geomiam.cube.store import write_zarr
+from geomiam.cube.store import open_zarr, write_zarr
 from geomiam.inference.predict import predict
 from geomiam.inference.shapley import shapley as explain
 from geomiam.networks.model import Model
@@ -55,4 +55,4 @@ def write_map(
     """
     made = explain(ds, model, **options) if shapley else predict(ds, model, **options)
     write_zarr(made.assign_attrs(Conventions="CF-1.11"), path, overwrite=overwrite, progress=progress)
-    return xr.open_zarr(path, consolidated=False, decode_coords="all")
+    return open_zarr(path)

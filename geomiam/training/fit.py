@@ -293,7 +293,7 @@ def _about(run: Run, progress: Progress, sites: xr.Dataset) -> dict:
         about["extent"] = [*np.nanmin(xy, 0).tolist(), *np.nanmax(xy, 0).tolist()]
     except GridError:  # sites without coordinates have no extent to report
         pass
-    if "time" in sites.coords and sites["time"].dtype.kind == "M":
+    if "time" in sites.coords and sites["time"].dims == ("site",):
         about["dates"] = [str(sites["time"].min().values)[:10], str(sites["time"].max().values)[:10]]
     return about
 

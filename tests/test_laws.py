@@ -1,0 +1,323 @@
+"""The laws of prediction: each holds for both fusions and every kind of predictor."""
+
+from __future__ import annotations
+
+import itertools
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import geomiam as gm
+from geomiam.cube.coverage import observed_cells
+from geomiam.errors import MemoryRefused, MissingModality, MissingVariable, SelectionError
+
+SAME = {"rtol": 0, "atol": 2e-6}
+"""Float tolerance between roads that batch the same sums differently."""
+
+FEW = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def assert_same_map(a: xr.Dataset, b: xr.Dataset) -> None:
+    for name in ("suitability", "shapley"):
+        if name in a:
+            np.testing.assert_allclose(a[name].values, b[name].values, **SAME)
+    np.testing.assert_array_equal(a["observed"].values, b["observed"].values)
+
+
+def without(cube: xr.Dataset, model: gm.Model, modality: str) -> xr.Dataset:
+    """The cube with a modality set to NaN."""
+    gone = model.schema.modalities[modality].variables
+    return cube.assign({v: xr.full_like(cube[v], np.nan) for v in gone})
+
+
+# 1. NaN in, number out.
+
+
+def test_every_cell_with_anything_gets_a_number_and_every_empty_cell_nan(model, cube):
+    maps = gm.predict(cube, model)
+    anything = observed_cells(cube).values
+    assert 0 < anything.sum() < anything.size
+    np.testing.assert_array_equal(np.isfinite(maps["suitability"]).all("species"), anything)
+    np.testing.assert_array_equal(np.isfinite(maps["suitability"]).any("species"), anything)
+    assert ((maps["suitability"] >= 0) & (maps["suitability"] <= 1)).where(anything, True).all()
+
+
+def test_the_output_has_the_shape_of_the_input(model, cube):
+    maps = gm.predict(cube, model)
+    assert maps["suitability"].dims == ("species", "y", "x")
+    assert maps["observed"].shape == (cube.sizes["y"], cube.sizes["x"])
+
+
+def test_observed_bits_name_the_groups_that_have_a_finite_value(model, cube):
+    maps = gm.predict(cube, model)
+    names = maps["observed"].attrs["flag_meanings"].split()
+    for name, mask in zip(names, maps["observed"].attrs["flag_masks"], strict=True):
+        variables = model.schema.modalities[name].variables
+        finite = np.zeros(maps["observed"].shape, bool)
+        for v in variables:
+            for y, x in itertools.product(range(cube.sizes["y"]), range(cube.sizes["x"])):
+                finite[y, x] |= bool(np.isfinite(cube[v].isel(y=y, x=x).values).any())
+        np.testing.assert_array_equal((maps["observed"].values & mask) > 0, finite, err_msg=name)
+
+
+@FEW
+@given(seed=st.integers(0, 10_000), share=st.floats(0, 1))
+def test_any_pattern_of_gaps_is_answered(model, cube, seed, share):
+    rng = np.random.default_rng(seed)
+    small = cube.isel(y=slice(0, 4), x=slice(0, 5))
+    holed = small.map(lambda v: v.where(rng.random(v.shape) >= share))
+    maps = gm.predict(holed, model)
+    np.testing.assert_array_equal(np.isfinite(maps["suitability"]).all("species"), observed_cells(holed).values)
+
+
+# 2. Three roads, one result.
+
+
+@pytest.mark.parametrize("modality", ["climate", "terrain", "cover", "landsat", "sentinel2", "embedding"])
+def test_nan_using_and_hiding_are_the_same(model, cube, modality):
+    others = [m for m in model.schema.modalities if m != modality]
+    as_nan = gm.predict(without(cube, model, modality), model)
+    as_using = gm.predict(cube, model, using=others)
+    with pytest.warns(MissingModality, match=modality):
+        as_absent = gm.predict(cube.drop_vars(list(model.schema.modalities[modality].variables)), model)
+    assert_same_map(as_nan, as_using)
+    assert_same_map(as_nan, as_absent)
+
+
+def test_a_hidden_token_inside_the_network_is_the_same_as_nan_in_the_data(model, sites):
+    from geomiam.inference.engine import predict_block
+    from geomiam.tokens.select import visible_tokens
+
+    block = encode_sites(sites, model)
+    shown = ~visible_tokens(model.layout, ["climate", "landsat[band=red]"])
+    values = [v.copy() for v in block.values]
+    for part, value in zip(model.layout.parts, values, strict=True):
+        value[:, ~shown[part.start : part.start + part.size]] = np.nan
+    from geomiam.tokens.blocks import Block
+
+    as_nan = Block(tuple(values), block.observed & shown)
+    everything, index = np.ones_like(shown), np.arange(3)
+    np.testing.assert_allclose(
+        predict_block(model, block, shown=shown, species=index),
+        predict_block(model, as_nan, shown=everything, species=index),
+        **SAME,
+    )
+
+
+# 3. Hidden values are inert.
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf, 1e38])
+def test_what_is_hidden_changes_nothing_forward(model, cube, poison):
+    clean = gm.predict(cube, model, using=["terrain", "cover"])
+    dirty = cube.assign({v: xr.full_like(cube[v], poison) for v in ("bio1", "landsat", "chip", "embedding")})
+    assert_same_map(clean, gm.predict(dirty, model, using=["terrain", "cover"]))
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf, 1e38])
+def test_what_is_hidden_changes_nothing_backward(model, sites, poison):
+    block = encode_sites(sites, model)
+    hidden = torch.zeros(block.observed.shape, dtype=torch.bool)
+    hidden[:, ::2] = True
+    visible = torch.as_tensor(block.observed) & ~hidden
+
+    def gradients(fill: float) -> list[torch.Tensor]:
+        values = []
+        for part, v in zip(model.layout.parts, block.values, strict=True):
+            out = ~visible[:, part.start : part.start + part.size, None].numpy()
+            values.append(torch.as_tensor(np.where(out, np.float32(fill), v)))
+        model.network.train()
+        model.network.zero_grad()
+        torch.manual_seed(0)
+        model.network(values, visible).sum().backward()
+        model.network.eval()
+        return [p.grad.clone() for p in model.network.parameters() if p.grad is not None]
+
+    for clean, dirty in zip(gradients(0.0), gradients(poison), strict=True):
+        assert torch.isfinite(dirty).all()
+        torch.testing.assert_close(clean, dirty, rtol=0, atol=0)
+
+
+# 4. Chunks do not matter.
+
+
+@FEW
+@given(y=st.integers(1, 12), x=st.integers(1, 14))
+def test_any_chunking_gives_the_map_of_numpy(model, cube, y, x):
+    eager = gm.predict(cube, model)
+    assert_same_map(eager, gm.predict(cube.chunk(y=y, x=x), model).compute(scheduler="synchronous"))
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_one_worker_or_four_give_the_same_explanation(model, cube, workers):
+    eager = gm.shapley(cube, model)
+    with dask.config.set(scheduler="threads", num_workers=workers):
+        lazy = gm.shapley(cube.chunk(y=5, x=6), model).compute()
+    assert_same_map(eager, lazy)
+
+
+def test_variables_may_be_chunked_differently_and_some_not_at_all(model, cube):
+    mixed = cube.assign(bio1=cube["bio1"].chunk(y=3), landsat=cube["landsat"].chunk(time=2, x=5))
+    assert_same_map(gm.predict(cube, model), gm.predict(mixed, model).compute())
+
+
+@pytest.mark.slow
+def test_processes_give_the_map_of_numpy(model, cube):
+    from distributed import Client, LocalCluster
+
+    with LocalCluster(2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster):
+        assert_same_map(gm.predict(cube, model), gm.predict(cube.chunk(y=6, x=7), model).compute())
+
+
+# 5. Window = crop.
+
+
+@FEW
+@given(y=st.integers(0, 9), x=st.integers(0, 11), h=st.integers(1, 6), w=st.integers(1, 6))
+def test_predicting_a_window_is_cropping_the_prediction(model, cube, y, x, h, w):
+    window = {"y": slice(y, y + h), "x": slice(x, x + w)}
+    assert_same_map(gm.predict(cube.isel(window), model), gm.predict(cube, model).isel(window))
+
+
+def test_a_single_cell_is_answered_as_in_the_map(model, cube):
+    maps = gm.predict(cube, model)
+    cell = gm.predict(cube.isel(y=[3], x=[4]), model)
+    np.testing.assert_allclose(cell["suitability"].squeeze(), maps["suitability"].isel(y=3, x=4), **SAME)
+
+
+# 6. Names, never positions.
+
+
+@FEW
+@given(order=st.permutations(range(8)))
+def test_the_order_of_variables_does_not_matter(model, cube, order):
+    names = list(cube.data_vars)
+    shuffled = cube[[names[i] for i in order]]
+    assert_same_map(gm.predict(cube, model), gm.predict(shuffled, model))
+
+
+def test_the_order_of_labels_and_dims_does_not_matter(model, cube):
+    turned = cube.isel(time=[3, 0, 6, 1, 5, 2, 4], band=[1, 0]).transpose("x", "time", "y", ...)
+    maps = gm.predict(turned, model).transpose("species", "y", "x")
+    assert_same_map(gm.predict(cube, model), maps)
+
+
+def test_species_are_chosen_by_name(model, cube):
+    every = gm.predict(cube, model)
+    some = gm.predict(cube, model, species=["species 2", "species 0"])
+    assert some["species"].values.tolist() == ["species 2", "species 0"]
+    np.testing.assert_allclose(some["suitability"], every["suitability"].sel(species=some["species"]), **SAME)
+
+
+# 8. Lazy stays lazy.
+
+
+def test_building_the_graph_reads_and_computes_nothing(model, cube):
+    def explode(block):
+        raise AssertionError("a chunk was read while the graph was built")
+
+    lazy = cube.chunk(y=6, x=7).map(
+        lambda v: v.copy(data=da.map_blocks(explode, v.data, dtype=v.dtype, meta=np.empty((0,) * v.ndim, v.dtype)))
+    )
+    maps, why = gm.predict(lazy, model), gm.shapley(lazy, model)
+    assert maps["suitability"].chunks is not None and why["shapley"].chunks is not None
+    with pytest.raises(AssertionError, match="a chunk was read"):
+        maps.compute(scheduler="synchronous")
+
+
+def test_variables_outside_using_are_not_read(model, cube):
+    def explode(block):
+        raise AssertionError("read")
+
+    lazy = cube.chunk(y=6, x=7)
+    chip = lazy["chip"].copy(data=da.map_blocks(explode, lazy["chip"].data, meta=np.empty((0,) * 4, np.float32)))
+    others = [m for m in model.schema.modalities if m != "sentinel2"]
+    assert np.isfinite(gm.predict(lazy.assign(chip=chip), model, using=others)["suitability"]).any().compute()
+
+
+def test_numpy_stays_numpy(model, cube):
+    assert isinstance(gm.predict(cube, model)["suitability"].data, np.ndarray)
+
+
+# 9. Memory is a promise.
+
+
+def test_a_block_over_the_limit_is_refused_with_the_numbers(model, cube):
+    with pytest.raises(MemoryRefused, match=r"a block of 168 cells needs .* over the limit of .*ds\.chunk\(y="):
+        gm.predict(cube.chunk(y=-1, x=-1), model, memory_limit="10 kB")
+    gm.predict(cube.chunk(y=2, x=2), model, memory_limit="10 kB")
+
+
+# 11. CRS, coordinates, order, attrs survive.
+
+
+def test_crs_and_coordinates_are_those_of_the_input(model, cube):
+    for maps in (gm.predict(cube, model), gm.shapley(cube, model), gm.predict(cube.chunk(y=5), model)):
+        assert maps.odc.geobox == cube.odc.geobox
+        assert maps["spatial_ref"].chunks is None
+        xr.testing.assert_identical(maps["x"].drop_vars("spatial_ref"), cube["x"].drop_vars("spatial_ref"))
+        assert maps["suitability"].encoding["grid_mapping"] == "spatial_ref"
+        assert maps.attrs["model_id"] == model.id
+
+
+@pytest.mark.parametrize("dims", [("lat", "lon"), ("latitude", "longitude")])
+def test_other_names_of_spatial_dims_are_kept(model, cube, dims):
+    renamed = cube.rename(y=dims[0], x=dims[1])
+    maps = gm.predict(renamed, model)
+    assert maps["suitability"].dims == ("species", *dims)
+    np.testing.assert_allclose(maps["suitability"], gm.predict(cube, model)["suitability"], **SAME)
+
+
+def test_sites_are_answered_as_the_cells_they_lie_on(model, cube, sites):
+    at_sites = gm.predict(sites, model)
+    assert at_sites["suitability"].dims == ("species", "site")
+    on_map = gm.predict(cube, model)["suitability"].stack(site=("y", "x"))
+    np.testing.assert_allclose(at_sites["suitability"], on_map, **SAME)
+
+
+def test_a_tree_of_modalities_is_answered_as_the_dataset(model, cube):
+    tree = xr.DataTree.from_dict(
+        {m.name: cube[list(m.variables)] for m in model.schema.modalities.values()}
+    )
+    assert_same_map(gm.predict(cube, model), tree.miam.predict(model))
+
+
+# The face, and errors.
+
+
+def test_the_accessor_is_the_function(model, cube):
+    xr.testing.assert_identical(cube.miam.predict(model), gm.predict(cube, model))
+    xr.testing.assert_identical(cube.miam.shapley(model), gm.shapley(cube, model))
+
+
+def test_part_of_a_modality_can_be_used(model, cube):
+    one_year = gm.predict(cube, model, using=["landsat[time=2018]"])
+    only = cube.map(lambda v: xr.full_like(v, np.nan)).assign(
+        landsat=cube["landsat"].where(cube["time"].dt.year == 2018)
+    )
+    assert_same_map(one_year, gm.predict(only, model))
+    centre = gm.predict(cube, model, using="sentinel2[centre]")
+    assert int(centre["observed"].max()) == 1 << list(model.schema.groups).index("sentinel2")
+
+
+def test_errors_name_what_is_wrong_and_the_nearest_name(model, cube):
+    with pytest.raises(SelectionError, match=r"'climat' is no group.*did you mean 'climate'"):
+        gm.predict(cube, model, using=["climat"])
+    with pytest.raises(SelectionError, match=r"\['Species 1'\] are not in the model; did you mean"):
+        gm.predict(cube, model, species="Species 1")
+    with pytest.raises(MissingVariable, match=r"variables \['bio1'\].*rename"):
+        gm.predict(cube.rename(bio1="bio_1"), model)
+
+
+def encode_sites(sites: xr.Dataset, model: gm.Model):
+    from geomiam.cube.predictors import predictors
+    from geomiam.tokens.blocks import encode
+
+    arrays = {k: v.transpose("site", ...).values for k, v in predictors(sites, model.schema).items()}
+    return encode(arrays, layout=model.layout, scaler=model.scaler)
