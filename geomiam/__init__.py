@@ -23,6 +23,7 @@ _HOMES = {
     "geomiam.cube.predictors": ["infer_schema"],
     "geomiam.cube.sites": ["open_sites", "sample", "write_sites"],
     "geomiam.cube.store": ["open_cube", "write_cube"],
+    "geomiam.evaluation.crossval": ["cross_evaluate"],
     "geomiam.evaluation.subsets": ["evaluate"],
     "geomiam.inference.maps": ["write_map"],
     "geomiam.inference.predict": ["predict"],
@@ -60,6 +61,7 @@ if TYPE_CHECKING:  # what the lazy names are, for editors and type checkers
     from geomiam.cube.predictors import infer_schema
     from geomiam.cube.sites import open_sites, sample, write_sites
     from geomiam.cube.store import open_cube, write_cube
+    from geomiam.evaluation.crossval import cross_evaluate
     from geomiam.evaluation.subsets import evaluate
     from geomiam.inference.maps import write_map
     from geomiam.inference.predict import predict

@@ -47,21 +47,32 @@ def evaluate(model: Model, sites: xr.Dataset, *, subsets: Subsets = "unimodal+al
     """
     labels, names = read_labels(sites)
     chosen = name_subsets(model.schema, subsets)
-    scores = []
-    for using in chosen.values():
-        maps = predict(sites, model, using=using, species=names, scale="logit" if model.link != "softmax" else "probability")
-        scores.append(maps["suitability"].transpose("site", "species").values)
-    values = np.stack([auc(labels, s) for s in scores])
+    return score(labels, subset_scores(model, sites, chosen), names).assign_attrs(model_id=model.id)
+
+
+def subset_scores(model: Model, sites: xr.Dataset, subsets: Mapping[str, list[Selector] | None]) -> dict[str, np.ndarray]:
+    """Predict sites from each subset: ``(n, S)`` per subset, species in the order of the sites' labels.
+
+    On the logit scale, where nothing saturates, except for softmax, whose logits compare species only.
+    """
+    scale = "probability" if model.link == "softmax" else "logit"
+    names = [str(s) for s in sites["species"].values]
+    maps = {n: predict(sites, model, using=u, species=names, scale=scale) for n, u in subsets.items()}
+    return {n: m["suitability"].transpose("site", "species").values for n, m in maps.items()}
+
+
+def score(labels: np.ndarray, scores: Mapping[str, np.ndarray], species: Sequence[str]) -> xr.Dataset:
+    """Return the table of :func:`evaluate` from labels ``(n, S)`` and scores ``(n, S)`` per subset."""
+    values = np.stack([auc(labels, s) for s in scores.values()])
     known = ~np.isnan(values)
     mean = np.where(known, values, 0).sum(1) / np.maximum(known.sum(1), 1)
     return xr.Dataset(
         {
             "auc": (("subset", "species"), values, {"long_name": "area under the ROC curve"}),
             "mean_auc": ("subset", np.where(known.any(1), mean, np.nan)),
-            "sites": ("subset", [int(np.isfinite(s).any(1).sum()) for s in scores]),
+            "sites": ("subset", [int(np.isfinite(s).any(1).sum()) for s in scores.values()]),
         },
-        coords={"subset": list(chosen), "species": list(names)},
-        attrs={"model_id": model.id},
+        coords={"subset": list(scores), "species": list(species)},
     )
 
 

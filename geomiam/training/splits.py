@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from geomiam.errors import GridError
+from geomiam.errors import GridError, LabelError
 
 AXES = (("x", "y"), ("lon", "lat"), ("longitude", "latitude"))
 DRAWS = 25
@@ -75,6 +75,41 @@ def hold_out(labels: np.ndarray, blocks: np.ndarray, *, share: float, rng: np.ra
         held[rows] = True
         draws.append(held)
     return max(draws, key=lambda held: _quality(labels, held, share))
+
+
+def spatial_folds(labels: np.ndarray, blocks: np.ndarray, *, folds: int, rng: np.random.Generator) -> np.ndarray:
+    """Deal whole blocks into folds of about equal size and share of presences.
+
+    Parameters
+    ----------
+    labels : numpy.ndarray
+        ``(n, S)``; 1, 0, NaN.
+    blocks : numpy.ndarray
+        Block of each row ``(n,)``.
+
+    Returns
+    -------
+    numpy.ndarray
+        Fold of each row ``(n,)``.
+
+    Raises
+    ------
+    LabelError
+        If there are fewer blocks than folds.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    if len(np.unique(blocks)) < folds:
+        raise LabelError(
+            f"{len(np.unique(blocks))} spatial blocks cannot be dealt into {folds} folds: "
+            "use fewer folds or a smaller block"
+        )
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=int(rng.integers(2**31)))
+    anywhere = (labels == 1).any(1)
+    fold = np.empty(len(blocks), np.int64)
+    for number, (_, rows) in enumerate(splitter.split(blocks, anywhere, blocks)):
+        fold[rows] = number
+    return fold
 
 
 def _quality(labels: np.ndarray, held: np.ndarray, share: float) -> float:

@@ -1,0 +1,88 @@
+"""Subset tables and spatial cross-validation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import train_small
+from sklearn.metrics import roc_auc_score
+
+import geomiam as gm
+from geomiam.errors import LabelError, SelectionError
+from geomiam.evaluation.subsets import name_subsets
+from geomiam.training.splits import site_coordinates, spatial_blocks, spatial_folds
+
+
+def test_each_subset_is_scored_as_scikit_learn_scores_its_predictions(model, sites):
+    table = gm.evaluate(model, sites, subsets="unimodal+leave-one-out+all")
+    for subset in ("climate", "terrain", "all"):
+        using = None if subset == "all" else [subset]
+        maps = gm.predict(sites, model, using=using, scale="logit")["suitability"]
+        for name in sites["species"].values:
+            truth, guess = sites["presence"].sel(species=name).values, maps.sel(species=name).values
+            known = np.isfinite(truth) & np.isfinite(guess)
+            expected = roc_auc_score(truth[known], guess[known])
+            assert float(table["auc"].sel(subset=subset, species=name)) == pytest.approx(expected, abs=1e-12)
+    np.testing.assert_allclose(table["mean_auc"], table["auc"].mean("species"))
+
+
+def test_kinds_of_subsets_are_all_there(model):
+    count = len(model.schema.modalities)
+    assert len(name_subsets(model.schema, "every")) == 2**count - 1
+    assert len(name_subsets(model.schema, "pairs")) == count * (count - 1) // 2
+    assert len(name_subsets(model.schema, "unimodal+leave-one-out+all")) == 2 * count + 1
+    named = name_subsets(model.schema, {"one year": "landsat[time=2018]", "two": ["climate", "cover"]})
+    assert list(named) == ["one year", "two"]
+    with pytest.raises(SelectionError, match=r"'triples' is no kind of subset; join some of unimodal, pairs"):
+        name_subsets(model.schema, "triples")
+
+
+def test_folds_keep_blocks_whole_and_share_the_presences(sites):
+    labels = sites["presence"].values
+    blocks = spatial_blocks(site_coordinates(sites), size=0.5)
+    fold = spatial_folds(labels, blocks, folds=4, rng=np.random.default_rng(0))
+    assert set(fold) == {0, 1, 2, 3}
+    for b in np.unique(blocks):
+        assert len(set(fold[blocks == b])) == 1
+    with pytest.raises(LabelError, match=r"spatial blocks cannot be dealt into 500 folds"):
+        spatial_folds(labels, blocks, folds=500, rng=np.random.default_rng(0))
+
+
+def test_cross_validation_predicts_each_site_by_the_model_that_never_saw_its_block(sites, monkeypatch):
+    from geomiam.evaluation import crossval
+
+    seen = []
+    fit, scores = crossval.fit, crossval.subset_scores
+
+    def watched_fit(train, *args, **options):
+        seen.append([train])
+        return fit(train, *args, **options)
+
+    def watched_scores(model, test, subsets):
+        seen[-1].append(test)
+        return scores(model, test, subsets)
+
+    monkeypatch.setattr(crossval, "fit", watched_fit)
+    monkeypatch.setattr(crossval, "subset_scores", watched_scores)
+    options = {
+        "network": gm.NetworkConfig(width=8, heads=2, depth=1, inner=0, frequencies=4),
+        "training": gm.TrainingConfig(epochs=1, batch=64, block=0.5),
+    }
+    table = gm.cross_evaluate(sites, gm.infer_schema(sites), folds=3, block=1.0, subsets="all", **options)
+    assert sum(test.sizes["site"] for _, test in seen) == sites.sizes["site"]
+    for train, test in seen:
+        both = [{tuple(c) for c in np.floor(site_coordinates(part)).astype(int)} for part in (train, test)]
+        assert not both[0] & both[1]
+    answered = np.isfinite(gm.predict(sites, fit(sites, rng=0, **options))["suitability"]).all("species")
+    assert table["sites"].values.tolist() == [int(answered.sum())]
+    assert 0 <= float(table["mean_auc"][0]) <= 1
+
+
+def test_a_softmax_model_is_scored_on_probabilities(sites):
+    single = sites.copy()
+    first = np.nan_to_num(sites["presence"].values).argmax(1)
+    single["presence"] = (("site", "species"), np.eye(3, dtype=np.float32)[first])
+    model = train_small(single, "group", loss="cross-entropy")
+    maps = gm.predict(single, model)["suitability"].sum("species", skipna=False)
+    np.testing.assert_allclose(maps.dropna("site"), 1, atol=1e-5)
+    assert np.isfinite(gm.evaluate(model, single)["mean_auc"]).all()
