@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from geomiam import accessor as _accessor  # noqa: F401  registers ds.miam and dt.miam
+from geomiam import accessor as _accessor
 from geomiam._version import __version__
 
 _HOMES = {
@@ -32,7 +32,8 @@ _HOMES = {
     "geomiam.networks.model": ["Model"],
     "geomiam.networks.network": ["NetworkConfig"],
     "geomiam.schema": ["Group", "Modality", "Schema", "Variable"],
-    "geomiam.training.fit": ["TrainingConfig", "fit"],
+    "geomiam.training.config": ["TrainingConfig"],
+    "geomiam.training.fit": ["fit"],
 }
 _NAMES = {name: home for home, names in _HOMES.items() for name in names}
 _MODULES = ("cube", "demo", "errors", "masking", "metrics", "plot")
@@ -70,4 +71,5 @@ if TYPE_CHECKING:  # what the lazy names are, for editors and type checkers
     from geomiam.networks.model import Model
     from geomiam.networks.network import NetworkConfig
     from geomiam.schema import Group, Modality, Schema, Variable
-    from geomiam.training.fit import TrainingConfig, fit
+    from geomiam.training.config import TrainingConfig
+    from geomiam.training.fit import fit

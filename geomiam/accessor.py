@@ -21,13 +21,17 @@ class Miam:
     def __init__(self, obj: xr.Dataset | xr.DataTree):
         self._obj = obj
 
-    def predict(self, model: Model, *, using: Any = None, species: Any = None, **options: Any) -> xr.Dataset:
+    def predict(
+        self, model: Model, *, using: Any = None, species: Any = None, **options: Any
+    ) -> xr.Dataset:
         """Suitability from whatever each place has; see :func:`geomiam.predict`."""
         from geomiam.inference.predict import predict
 
         return predict(self._obj, model, using=using, species=species, **options)
 
-    def shapley(self, model: Model, *, groups: Any = None, species: Any = None, **options: Any) -> xr.Dataset:
+    def shapley(
+        self, model: Model, *, groups: Any = None, species: Any = None, **options: Any
+    ) -> xr.Dataset:
         """What each group of predictors adds, exactly; see :func:`geomiam.shapley`."""
         from geomiam.inference.shapley import shapley
 

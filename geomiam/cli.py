@@ -27,14 +27,26 @@ Your own data:
   geomiam explain model cube.zarr --out why.zarr            and what it rests on
 """
 
-app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(
+    help=HELP,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
 Using = Annotated[
     list[str] | None,
-    typer.Option("--using", "-u", help="What the model may see; repeat. E.g. climate, bio1, 'landsat[time=2018]'."),
+    typer.Option(
+        "--using",
+        "-u",
+        help="What the model may see; repeat. E.g. climate, bio1, 'landsat[time=2018]'.",
+    ),
 ]
-Species = Annotated[list[str] | None, typer.Option("--species", "-s", help="Species to map; repeat. Default all.")]
+Species = Annotated[
+    list[str] | None, typer.Option("--species", "-s", help="Species to map; repeat. Default all.")
+]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Zarr store to write.")]
 CubePath = Annotated[Path, typer.Argument(help="Cube: Zarr store.")]
 ModelPath = Annotated[Path, typer.Argument(help="Model directory.")]
@@ -43,7 +55,9 @@ SitesPath = Annotated[Path, typer.Argument(help="Sites: Zarr store from 'geomiam
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for results.")] = Path("out/demo"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for results.")] = Path(
+        "out/demo"
+    ),
     overwrite: Overwrite = False,
 ) -> None:
     """Train on bundled real records, map a species over the western USA, explain the map."""
@@ -57,9 +71,13 @@ def sample(
     cube: CubePath,
     records: Annotated[Path, typer.Argument(help="Occurrences: csv, parquet or gpkg.")],
     out: Out,
-    keep: Annotated[list[str] | None, typer.Option(help="Column to keep as a predictor; repeat.")] = None,
+    keep: Annotated[
+        list[str] | None, typer.Option(help="Column to keep as a predictor; repeat.")
+    ] = None,
     background: Annotated[int, typer.Option(help="Random background points to add.")] = 0,
-    target_group: Annotated[bool, typer.Option("--target-group", help="Sites of other species count as background.")] = False,
+    target_group: Annotated[
+        bool, typer.Option("--target-group", help="Sites of other species count as background.")
+    ] = False,
     crs: Annotated[str | None, typer.Option(help="CRS of the coordinates, e.g. EPSG:4326.")] = None,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     overwrite: Overwrite = False,
@@ -81,15 +99,23 @@ def sample(
 def fit(
     sites: SitesPath,
     out: Annotated[Path, typer.Option("--out", "-o", help="Model directory to write.")],
-    schema: Annotated[Path | None, typer.Option(help="Catalog (YAML); inferred from attributes if not given.")] = None,
-    masking: Annotated[str, typer.Option(help="miam, uniform, dirichlet, dropout, opm, constant, …")] = "miam",
+    schema: Annotated[
+        Path | None, typer.Option(help="Catalog (YAML); inferred from attributes if not given.")
+    ] = None,
+    masking: Annotated[
+        str, typer.Option(help="miam, uniform, dirichlet, dropout, opm, constant, …")
+    ] = "miam",
     fusion: Annotated[str, typer.Option(help="group or token.")] = "group",
     width: Annotated[int, typer.Option(help="Width of the network.")] = 192,
-    loss: Annotated[str, typer.Option(help="weighted-bce, maxent or cross-entropy.")] = "weighted-bce",
+    loss: Annotated[
+        str, typer.Option(help="weighted-bce, maxent or cross-entropy.")
+    ] = "weighted-bce",
     epochs: Annotated[int, typer.Option(help="Most epochs.")] = 100,
     block: Annotated[float, typer.Option(help="Side of validation blocks, in CRS units.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
-    checkpoint: Annotated[Path | None, typer.Option(help="Folder to save to and go on from.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Folder to save to and go on from.")
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Train a model on sites, by masking."""
@@ -115,7 +141,9 @@ def fit(
 def evaluate(
     model: ModelPath,
     sites: SitesPath,
-    subsets: Annotated[str, typer.Option(help="unimodal, pairs, leave-one-out, every, all; join by +.")] = "unimodal+all",
+    subsets: Annotated[
+        str, typer.Option(help="unimodal, pairs, leave-one-out, every, all; join by +.")
+    ] = "unimodal+all",
 ) -> None:
     """Score a model on labelled sites, from each subset of the predictors."""
     import geomiam as gm
@@ -126,7 +154,14 @@ def evaluate(
 
 
 @app.command()
-def predict(model: ModelPath, cube: CubePath, out: Out, using: Using = None, species: Species = None, overwrite: Overwrite = False) -> None:
+def predict(
+    model: ModelPath,
+    cube: CubePath,
+    out: Out,
+    using: Using = None,
+    species: Species = None,
+    overwrite: Overwrite = False,
+) -> None:
     """Map suitability: every cell, from whatever it has."""
     _write(model, cube, out, shapley=False, using=using, species=species, overwrite=overwrite)
 
@@ -136,13 +171,24 @@ def explain(
     model: ModelPath,
     cube: CubePath,
     out: Out,
-    group: Annotated[list[str] | None, typer.Option("--group", "-g", help="Group to explain; repeat.")] = None,
+    group: Annotated[
+        list[str] | None, typer.Option("--group", "-g", help="Group to explain; repeat.")
+    ] = None,
     using: Using = None,
     species: Species = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Map suitability and, exactly, what each group of predictors adds to it."""
-    _write(model, cube, out, shapley=True, groups=group, using=using, species=species, overwrite=overwrite)
+    _write(
+        model,
+        cube,
+        out,
+        shapley=True,
+        groups=group,
+        using=using,
+        species=species,
+        overwrite=overwrite,
+    )
 
 
 @app.command()
@@ -181,5 +227,8 @@ def _describe(schema: Any) -> str:
     lines = [schema.title or schema.name]
     for modality in schema.modalities.values():
         lines.append(f"  {modality.name}: {modality.title or ''}".rstrip(": "))
-        lines += [f"    {v.name}: {v.kind}{f', {v.units}' if v.units else ''}" for v in modality.variables.values()]
+        lines += [
+            f"    {v.name}: {v.kind}{f', {v.units}' if v.units else ''}"
+            for v in modality.variables.values()
+        ]
     return "\n".join(lines)

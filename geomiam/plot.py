@@ -17,7 +17,9 @@ EMPTY = "#dfe6ea"
 """Colour of cells where nothing was observed."""
 
 
-def suitability(maps: xr.Dataset, *, species: str | None = None, points: np.ndarray | None = None) -> Figure:
+def suitability(
+    maps: xr.Dataset, *, species: str | None = None, points: np.ndarray | None = None
+) -> Figure:
     """Draw the suitability map of one species.
 
     Parameters
@@ -30,13 +32,15 @@ def suitability(maps: xr.Dataset, *, species: str | None = None, points: np.ndar
         ``(n, 2)`` x and y of presences.
     """
     array = _one_species(maps["suitability"], species)
-    fig, ax = _canvas(1)
-    mesh = _map(ax[0], array, cmap="viridis", vmin=0, vmax=1 if maps["suitability"].attrs.get("scale") != "logit" else None)
+    probability = array.attrs.get("scale") != "logit"
+    fig, (ax,) = _canvas(1)
+    mesh = _map(ax, array, cmap="YlGnBu", **({"vmin": 0, "vmax": 1} if probability else {}))
     if points is not None:
-        ax[0].plot(*np.asarray(points).T, ".", ms=2, color="white", mec="black", mew=0.2, label="presences")
-        ax[0].legend(loc="upper right", frameon=False, fontsize=8)
-    fig.colorbar(mesh, ax=ax[0], shrink=0.75, label=array.attrs.get("long_name", "suitability"))
-    ax[0].set_title(str(array["species"].item()), style="italic")
+        style = {"ms": 2.5, "mfc": "none", "mec": "#d1495b", "mew": 0.6}
+        ax.plot(*np.asarray(points).T, "o", label="records of presence", **style)
+        ax.legend(loc="lower left", frameon=False, fontsize=9, markerscale=2)
+    fig.colorbar(mesh, ax=ax, shrink=0.75, label=array.attrs.get("long_name", "suitability"))
+    ax.set_title(str(array["species"].item()), style="italic")
     return fig
 
 
@@ -48,17 +52,13 @@ def shapley(why: xr.Dataset, *, species: str | None = None) -> Figure:
     array = _one_species(why["shapley"], species)
     most = float(np.nanmax(np.abs(array.values)))
     fig, axes = _canvas(array.sizes["group"])
-    mesh = None
-    for ax, (name, panel) in zip(axes, _panels(array)):
-        mesh = _map(ax, panel, cmap="RdBu_r", vmin=-most, vmax=most)
-        size = float(np.nanmean(np.abs(panel.values)))
-        ax.set_title(f"{name}\nmean |effect| {size:.3f}", fontsize=10)
-        if not np.nanmax(np.abs(panel.values)) > 0:
-            ax.text(0.5, 0.5, "not on this map:\nexactly 0", transform=ax.transAxes, ha="center", va="center", fontsize=9)
+    mesh: Any = None
+    for ax, name in zip(axes, array["group"].values):
+        mesh = _panel(ax, array.sel(group=name), most)
     scale = "suitability" if array.attrs.get("scale") != "logit" else "log-odds"
-    fig.colorbar(mesh, ax=axes, shrink=0.8, label=f"change of {scale} by the group")
+    fig.colorbar(mesh, ax=axes, shrink=0.7, label=f"change of {scale} by the group")
     base = float(_one_species(why["base_value"], species))
-    fig.suptitle(f"{array['species'].item()}: base value {base:.2f} + panels = suitability", fontsize=11)
+    fig.suptitle(f"{array['species'].item()}: base value {base:.2f} + all panels = suitability")
     return fig
 
 
@@ -70,19 +70,34 @@ def training(history: pd.DataFrame) -> Figure:
     fig, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     colours = dict(zip(names, plt.rcParams["axes.prop_cycle"].by_key()["color"] * 10))
     for name in names:
-        left.plot(history["epoch"], history[f"auc_{name}"].astype(float), color=colours[name], label=name)
+        left.plot(
+            history["epoch"], history[f"auc_{name}"].astype(float), color=colours[name], label=name
+        )
         right.plot(history["epoch"], history[f"p_{name}"], color=colours[name], label=name)
     left.plot(history["epoch"], history["auc_all"].astype(float), color="black", lw=2, label="all")
-    left.set(xlabel="epoch", ylabel="AUC on validation blocks", title="each modality alone, and all")
-    right.set(xlabel="epoch", ylabel="mean share of hidden tokens", title="what the masking hid", ylim=(0, 1))
+    left.set(
+        xlabel="epoch", ylabel="AUC on validation blocks", title="each modality alone, and all"
+    )
+    right.set(
+        xlabel="epoch",
+        ylabel="mean share of hidden tokens",
+        title="what the masking hid",
+        ylim=(0, 1),
+    )
     left.legend(frameon=False, fontsize=8)
     for ax in (left, right):
         ax.spines[["top", "right"]].set_visible(False)
     return fig
 
 
-def _panels(array: xr.DataArray) -> list[tuple[str, xr.DataArray]]:
-    return [(str(g), array.sel(group=g)) for g in array["group"].values]
+def _panel(ax: Axes, values: xr.DataArray, most: float) -> Any:
+    mesh = _map(ax, values, cmap="RdBu_r", vmin=-most, vmax=most)
+    size = np.abs(values.values)
+    ax.set_title(f"{values['group'].item()}\nmean |effect| {np.nanmean(size):.3f}", fontsize=10)
+    if not np.nanmax(size) > 0:
+        place = {"transform": ax.transAxes, "ha": "center", "va": "center"}
+        ax.text(0.5, 0.5, "not on this map:\nexactly 0", fontsize=9, **place)
+    return mesh
 
 
 def _one_species(array: xr.DataArray, species: str | None) -> xr.DataArray:
@@ -92,9 +107,9 @@ def _one_species(array: xr.DataArray, species: str | None) -> xr.DataArray:
 def _canvas(panels: int) -> tuple[Figure, Sequence[Axes]]:
     import matplotlib.pyplot as plt
 
-    columns = min(panels, 3)
+    columns = min(3, int(np.ceil(np.sqrt(panels))))
     rows = -(-panels // columns)
-    size = (7.5, 6) if panels == 1 else (3.6 * columns + 1, 3.6 * rows + 0.5)
+    size = (7.2, 6) if panels == 1 else (3.8 * columns + 1.2, 3.7 * rows + 0.6)
     fig, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
     for ax in axes.ravel()[panels:]:
         ax.remove()
@@ -104,7 +119,14 @@ def _canvas(panels: int) -> tuple[Figure, Sequence[Axes]]:
 def _map(ax: Axes, array: xr.DataArray, **style: Any) -> Any:
     y, x = array.dims[-2:]
     ax.set_facecolor(EMPTY)
-    mesh = ax.pcolormesh(array[x], array[y], array.transpose(y, x).values, shading="nearest", rasterized=True, **style)
+    mesh = ax.pcolormesh(
+        array[x],
+        array[y],
+        array.transpose(y, x).values,
+        shading="nearest",
+        rasterized=True,
+        **style,
+    )
     degrees = "degree" in str(array[x].attrs.get("units", ""))
     middle = float(array[y].mean())
     ax.set_aspect(1 / np.cos(np.radians(middle)) if degrees else 1)

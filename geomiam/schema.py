@@ -51,14 +51,20 @@ class Variable(Fact):
 
     @model_validator(mode="after")
     def _settings_belong_to_the_kind(self) -> Variable:
-        for setting, kind in {"window": "series", "patch": "image", "classes": "categorical"}.items():
+        for setting, kind in {
+            "window": "series",
+            "patch": "image",
+            "classes": "categorical",
+        }.items():
             if getattr(self, setting) and self.kind != kind:
                 raise ValueError(
                     f"'{setting}' belongs to kind: {kind}, found kind: {self.kind}; "
                     f"set kind: {kind} or remove '{setting}'"
                 )
         if self.dims and len(self.dims) < OWN_DIMS[self.kind]:
-            raise ValueError(f"kind: {self.kind} needs {OWN_DIMS[self.kind]} dims, found {self.dims}")
+            raise ValueError(
+                f"kind: {self.kind} needs {OWN_DIMS[self.kind]} dims, found {self.dims}"
+            )
         if self.dims and not OWN_DIMS[self.kind]:
             raise ValueError(f"kind: {self.kind} has no dims of its own, found {self.dims}")
         return self
@@ -118,7 +124,9 @@ class Schema(Fact):
         data = _with_names(data, "modalities")
         groups = data.get("groups") if isinstance(data, dict) else None
         if isinstance(groups, dict):
-            named = {k: {"members": v} if isinstance(v, (list, tuple)) else v for k, v in groups.items()}
+            named = {
+                k: {"members": v} if isinstance(v, (list, tuple)) else v for k, v in groups.items()
+            }
             data = _with_names({**data, "groups": named}, "groups")
         return data
 
@@ -151,7 +159,9 @@ class Schema(Fact):
     def replace(self, variables: dict[str, Variable]) -> Schema:
         """Return the schema with some variables replaced, by name."""
         modalities = {
-            m.name: m.model_copy(update={"variables": {k: variables.get(k, v) for k, v in m.variables.items()}})
+            m.name: m.model_copy(
+                update={"variables": {k: variables.get(k, v) for k, v in m.variables.items()}}
+            )
             for m in self.modalities.values()
         }
         return Schema(**{**_shallow(self), "modalities": modalities})
@@ -194,7 +204,9 @@ class Schema(Fact):
         except yaml.YAMLError as error:
             raise SchemaError(f"{path} is not valid YAML: {error}") from None
         if not isinstance(data, dict):
-            raise SchemaError(f"{path} holds {type(data).__name__}; a catalog is a mapping with 'modalities:'")
+            raise SchemaError(
+                f"{path} holds {type(data).__name__}; a catalog is a mapping with 'modalities:'"
+            )
         try:
             return cls.model_validate(data)
         except ValidationError as error:
@@ -202,7 +214,7 @@ class Schema(Fact):
 
 
 def _shallow(fact: Fact) -> dict:
-    return {k: getattr(fact, k) for k in type(fact).model_fields}
+    return {k: getattr(fact, k) for k in fact.__class__.model_fields}
 
 
 def _with_names(data: Any, key: str) -> Any:
@@ -242,7 +254,7 @@ def _fix(item: Any, keys: list[str]) -> str:
 
 def _known_keys(depth: int) -> list[str]:
     """Keys allowed at a depth of the catalog: schema (1), modality (3), variable (5)."""
-    fact = {1: Schema, 3: Modality, 5: Variable}.get(depth, Variable)
+    fact: Any = {1: Schema, 3: Modality}.get(depth, Variable)
     return [k for k in fact.model_fields if k != "name" or fact is Schema]
 
 

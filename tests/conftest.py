@@ -44,7 +44,11 @@ def make_cube(ny: int = 12, nx: int = 14, *, gaps: float = 0.3, seed: int = 0) -
             "chip": layer("sentinel2", ("v", 6), ("u", 6)),
             "embedding": layer("embedding", ("feature", 5)),
         },
-        coords={**place, "band": ["red", "nir"], "time": np.arange("2012", "2019", dtype="M8[Y]").astype("M8[ns]")},
+        coords={
+            **place,
+            "band": ["red", "nir"],
+            "time": np.arange("2012", "2019", dtype="M8[Y]").astype("M8[ns]"),
+        },
     )
     cube["aspect"] = (cube["aspect"] * 100 % 360).assign_attrs(cube["aspect"].attrs)
     cube["landcover"] = xr.full_like(cube["landcover"], 1) + rng.integers(0, 3, (ny, nx))
@@ -70,9 +74,14 @@ def make_sites(cube: xr.Dataset, *, species: int = 3, seed: int = 1) -> xr.Datas
 
 def train_small(sites: xr.Dataset, fusion: str, **config) -> gm.Model:
     """Train for a moment, far enough that weights are not their initial values."""
-    network = gm.NetworkConfig(fusion=fusion, width=16, heads=2, depth=2, inner=1, frequencies=8, sigma=0.3)
+    network = gm.NetworkConfig(
+        fusion=fusion, width=16, heads=2, depth=2, inner=1, frequencies=8, sigma=0.3
+    )
     return gm.fit(
-        sites, network=network, training=gm.TrainingConfig(epochs=2, batch=32, block=1.0, warmup=2, **config), rng=0
+        sites,
+        network=network,
+        training=gm.TrainingConfig(epochs=2, batch=32, block=1.0, warmup=2, **config),
+        rng=0,
     )
 
 

@@ -22,7 +22,9 @@ def test_each_subset_is_scored_as_scikit_learn_scores_its_predictions(model, sit
             truth, guess = sites["presence"].sel(species=name).values, maps.sel(species=name).values
             known = np.isfinite(truth) & np.isfinite(guess)
             expected = roc_auc_score(truth[known], guess[known])
-            assert float(table["auc"].sel(subset=subset, species=name)) == pytest.approx(expected, abs=1e-12)
+            assert float(table["auc"].sel(subset=subset, species=name)) == pytest.approx(
+                expected, abs=1e-12
+            )
     np.testing.assert_allclose(table["mean_auc"], table["auc"].mean("species"))
 
 
@@ -31,9 +33,13 @@ def test_kinds_of_subsets_are_all_there(model):
     assert len(name_subsets(model.schema, "every")) == 2**count - 1
     assert len(name_subsets(model.schema, "pairs")) == count * (count - 1) // 2
     assert len(name_subsets(model.schema, "unimodal+leave-one-out+all")) == 2 * count + 1
-    named = name_subsets(model.schema, {"one year": "landsat[time=2018]", "two": ["climate", "cover"]})
+    named = name_subsets(
+        model.schema, {"one year": "landsat[time=2018]", "two": ["climate", "cover"]}
+    )
     assert list(named) == ["one year", "two"]
-    with pytest.raises(SelectionError, match=r"'triples' is no kind of subset; join some of unimodal, pairs"):
+    with pytest.raises(
+        SelectionError, match=r"'triples' is no kind of subset; join some of unimodal, pairs"
+    ):
         name_subsets(model.schema, "triples")
 
 
@@ -48,7 +54,9 @@ def test_folds_keep_blocks_whole_and_share_the_presences(sites):
         spatial_folds(labels, blocks, folds=500, rng=np.random.default_rng(0))
 
 
-def test_cross_validation_predicts_each_site_by_the_model_that_never_saw_its_block(sites, monkeypatch):
+def test_cross_validation_predicts_each_site_by_the_model_that_never_saw_its_block(
+    sites, monkeypatch
+):
     from geomiam.evaluation import crossval
 
     seen = []
@@ -68,12 +76,19 @@ def test_cross_validation_predicts_each_site_by_the_model_that_never_saw_its_blo
         "network": gm.NetworkConfig(width=8, heads=2, depth=1, inner=0, frequencies=4),
         "training": gm.TrainingConfig(epochs=1, batch=64, block=0.5),
     }
-    table = gm.cross_evaluate(sites, gm.infer_schema(sites), folds=3, block=1.0, subsets="all", **options)
+    table = gm.cross_evaluate(
+        sites, gm.infer_schema(sites), folds=3, block=1.0, subsets="all", **options
+    )
     assert sum(test.sizes["site"] for _, test in seen) == sites.sizes["site"]
     for train, test in seen:
-        both = [{tuple(c) for c in np.floor(site_coordinates(part)).astype(int)} for part in (train, test)]
+        both = [
+            {tuple(c) for c in np.floor(site_coordinates(part)).astype(int)}
+            for part in (train, test)
+        ]
         assert not both[0] & both[1]
-    answered = np.isfinite(gm.predict(sites, fit(sites, rng=0, **options))["suitability"]).all("species")
+    answered = np.isfinite(gm.predict(sites, fit(sites, rng=0, **options))["suitability"]).all(
+        "species"
+    )
     assert table["sites"].values.tolist() == [int(answered.sum())]
     assert 0 <= float(table["mean_auc"][0]) <= 1
 

@@ -20,7 +20,9 @@ from geomiam.errors import MemoryRefused, MissingModality, MissingVariable, Sele
 SAME = {"rtol": 0, "atol": 2e-6}
 """Float tolerance between roads that batch the same sums differently."""
 
-FEW = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FEW = settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 def assert_same_map(a: xr.Dataset, b: xr.Dataset) -> None:
@@ -73,19 +75,25 @@ def test_any_pattern_of_gaps_is_answered(model, cube, seed, share):
     small = cube.isel(y=slice(0, 4), x=slice(0, 5))
     holed = small.map(lambda v: v.where(rng.random(v.shape) >= share))
     maps = gm.predict(holed, model)
-    np.testing.assert_array_equal(np.isfinite(maps["suitability"]).all("species"), observed_cells(holed).values)
+    np.testing.assert_array_equal(
+        np.isfinite(maps["suitability"]).all("species"), observed_cells(holed).values
+    )
 
 
 # 2. Three roads, one result.
 
 
-@pytest.mark.parametrize("modality", ["climate", "terrain", "cover", "landsat", "sentinel2", "embedding"])
+@pytest.mark.parametrize(
+    "modality", ["climate", "terrain", "cover", "landsat", "sentinel2", "embedding"]
+)
 def test_nan_using_and_hiding_are_the_same(model, cube, modality):
     others = [m for m in model.schema.modalities if m != modality]
     as_nan = gm.predict(without(cube, model, modality), model)
     as_using = gm.predict(cube, model, using=others)
     with pytest.warns(MissingModality, match=modality):
-        as_absent = gm.predict(cube.drop_vars(list(model.schema.modalities[modality].variables)), model)
+        as_absent = gm.predict(
+            cube.drop_vars(list(model.schema.modalities[modality].variables)), model
+        )
     assert_same_map(as_nan, as_using)
     assert_same_map(as_nan, as_absent)
 
@@ -116,7 +124,9 @@ def test_a_hidden_token_inside_the_network_is_the_same_as_nan_in_the_data(model,
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf, 1e38])
 def test_what_is_hidden_changes_nothing_forward(model, cube, poison):
     clean = gm.predict(cube, model, using=["terrain", "cover"])
-    dirty = cube.assign({v: xr.full_like(cube[v], poison) for v in ("bio1", "landsat", "chip", "embedding")})
+    dirty = cube.assign(
+        {v: xr.full_like(cube[v], poison) for v in ("bio1", "landsat", "chip", "embedding")}
+    )
     assert_same_map(clean, gm.predict(dirty, model, using=["terrain", "cover"]))
 
 
@@ -188,7 +198,9 @@ def test_predicting_a_window_is_cropping_the_prediction(model, cube, y, x, h, w)
 def test_a_single_cell_is_answered_as_in_the_map(model, cube):
     maps = gm.predict(cube, model)
     cell = gm.predict(cube.isel(y=[3], x=[4]), model)
-    np.testing.assert_allclose(cell["suitability"].squeeze(), maps["suitability"].isel(y=3, x=4), **SAME)
+    np.testing.assert_allclose(
+        cell["suitability"].squeeze(), maps["suitability"].isel(y=3, x=4), **SAME
+    )
 
 
 # 6. Names, never positions.
@@ -212,7 +224,9 @@ def test_species_are_chosen_by_name(model, cube):
     every = gm.predict(cube, model)
     some = gm.predict(cube, model, species=["species 2", "species 0"])
     assert some["species"].values.tolist() == ["species 2", "species 0"]
-    np.testing.assert_allclose(some["suitability"], every["suitability"].sel(species=some["species"]), **SAME)
+    np.testing.assert_allclose(
+        some["suitability"], every["suitability"].sel(species=some["species"]), **SAME
+    )
 
 
 # 8. Lazy stays lazy.
@@ -223,7 +237,11 @@ def test_building_the_graph_reads_and_computes_nothing(model, cube):
         raise AssertionError("a chunk was read while the graph was built")
 
     lazy = cube.chunk(y=6, x=7).map(
-        lambda v: v.copy(data=da.map_blocks(explode, v.data, dtype=v.dtype, meta=np.empty((0,) * v.ndim, v.dtype)))
+        lambda v: v.copy(
+            data=da.map_blocks(
+                explode, v.data, dtype=v.dtype, meta=np.empty((0,) * v.ndim, v.dtype)
+            )
+        )
     )
     maps, why = gm.predict(lazy, model), gm.shapley(lazy, model)
     assert maps["suitability"].chunks is not None and why["shapley"].chunks is not None
@@ -236,9 +254,15 @@ def test_variables_outside_using_are_not_read(model, cube):
         raise AssertionError("read")
 
     lazy = cube.chunk(y=6, x=7)
-    chip = lazy["chip"].copy(data=da.map_blocks(explode, lazy["chip"].data, meta=np.empty((0,) * 4, np.float32)))
+    chip = lazy["chip"].copy(
+        data=da.map_blocks(explode, lazy["chip"].data, meta=np.empty((0,) * 4, np.float32))
+    )
     others = [m for m in model.schema.modalities if m != "sentinel2"]
-    assert np.isfinite(gm.predict(lazy.assign(chip=chip), model, using=others)["suitability"]).any().compute()
+    assert (
+        np.isfinite(gm.predict(lazy.assign(chip=chip), model, using=others)["suitability"])
+        .any()
+        .compute()
+    )
 
 
 def test_numpy_stays_numpy(model, cube):
@@ -249,7 +273,9 @@ def test_numpy_stays_numpy(model, cube):
 
 
 def test_a_block_over_the_limit_is_refused_with_the_numbers(model, cube):
-    with pytest.raises(MemoryRefused, match=r"a block of 168 cells needs .* over the limit of .*ds\.chunk\(y="):
+    with pytest.raises(
+        MemoryRefused, match=r"a block of 168 cells needs .* over the limit of .*ds\.chunk\(y="
+    ):
         gm.predict(cube.chunk(y=-1, x=-1), model, memory_limit="10 kB")
     gm.predict(cube.chunk(y=2, x=2), model, memory_limit="10 kB")
 
@@ -258,10 +284,16 @@ def test_a_block_over_the_limit_is_refused_with_the_numbers(model, cube):
 
 
 def test_crs_and_coordinates_are_those_of_the_input(model, cube):
-    for maps in (gm.predict(cube, model), gm.shapley(cube, model), gm.predict(cube.chunk(y=5), model)):
+    for maps in (
+        gm.predict(cube, model),
+        gm.shapley(cube, model),
+        gm.predict(cube.chunk(y=5), model),
+    ):
         assert maps.odc.geobox == cube.odc.geobox
         assert maps["spatial_ref"].chunks is None
-        xr.testing.assert_identical(maps["x"].drop_vars("spatial_ref"), cube["x"].drop_vars("spatial_ref"))
+        xr.testing.assert_identical(
+            maps["x"].drop_vars("spatial_ref"), cube["x"].drop_vars("spatial_ref")
+        )
         assert maps["suitability"].encoding["grid_mapping"] == "spatial_ref"
         assert maps.attrs["model_id"] == model.id
 
@@ -319,5 +351,7 @@ def encode_sites(sites: xr.Dataset, model: gm.Model):
     from geomiam.cube.predictors import predictors
     from geomiam.tokens.blocks import encode
 
-    arrays = {k: v.transpose("site", ...).values for k, v in predictors(sites, model.schema).items()}
+    arrays = {
+        k: v.transpose("site", ...).values for k, v in predictors(sites, model.schema).items()
+    }
     return encode(arrays, layout=model.layout, scaler=model.scaler)

@@ -40,7 +40,9 @@ def test_french_birds_from_survey_to_explained_map_of_europe(birds):
     network = gm.NetworkConfig(width=32, heads=2, depth=1, frequencies=16, sigma=0.1)
     training = gm.TrainingConfig(epochs=25, block=1.0, warmup=20, lr=3e-3, batch=64)
     model = gm.fit(sites, schema, network=network, training=training, rng=0)
-    assert model.about["validation_auc"]["all"] > 0.62  # on unseen blocks; .70 was seen, chance is .50
+    assert (
+        model.about["validation_auc"]["all"] > 0.62
+    )  # on unseen blocks; .70 was seen, chance is .50
     maps = gm.predict(cube.chunk(lat=30, lon=40), model).compute()
     anything = np.zeros((71, 103), bool)
     for name in schema.variables:
@@ -70,21 +72,43 @@ def plants() -> xr.Dataset:
 @pytest.mark.parametrize("fusion", ["group", "token"])
 def test_plants_with_image_patches_and_series_with_real_gaps(plants, fusion):
     schema = gm.infer_schema(
-        plants, modalities={"sentinel2": ["sentinel2"], "landsat": ["landsat"], "human": ["lights2009", "built2009"]}
+        plants,
+        modalities={
+            "sentinel2": ["sentinel2"],
+            "landsat": ["landsat"],
+            "human": ["lights2009", "built2009"],
+        },
     )
     kinds = {v.name: v.kind for v in schema.variables.values()}
-    assert kinds == {"sentinel2": "image", "landsat": "series", "lights2009": "scalar", "built2009": "scalar"}
-    schema = schema.replace({"landsat": schema.variables["landsat"].model_copy(update={"window": 4})})
+    assert kinds == {
+        "sentinel2": "image",
+        "landsat": "series",
+        "lights2009": "scalar",
+        "built2009": "scalar",
+    }
+    schema = schema.replace(
+        {"landsat": schema.variables["landsat"].model_copy(update={"window": 4})}
+    )
     network = SMALL.model_copy(update={"fusion": fusion})
-    model = gm.fit(plants, schema, network=network, training=gm.TrainingConfig(epochs=2, block=2.0), rng=0)
+    model = gm.fit(
+        plants, schema, network=network, training=gm.TrainingConfig(epochs=2, block=2.0), rng=0
+    )
     sizes = dict(zip(schema.modalities, model.layout.sizes, strict=True))
-    assert sizes == {"sentinel2": 4 * 25, "landsat": 6 * 21, "human": 2}  # as in the paper: bands × patches, years
+    assert sizes == {
+        "sentinel2": 4 * 25,
+        "landsat": 6 * 21,
+        "human": 2,
+    }  # as in the paper: bands × patches, years
     assert np.isnan(plants["landsat"]).any()
     assert np.isfinite(gm.predict(plants, model)["suitability"]).all()
     why = gm.shapley(
         plants.isel(site=slice(0, 20)),
         model,
-        groups={"recent": "landsat[time=2015:2020]", "infrared": "sentinel2[s2_band=nir]", "centre": "sentinel2[centre,s2_band=red]"},
+        groups={
+            "recent": "landsat[time=2015:2020]",
+            "infrared": "sentinel2[s2_band=nir]",
+            "centre": "sentinel2[centre,s2_band=red]",
+        },
         species="a",
     )
     assert_adds_up(why)
@@ -96,7 +120,9 @@ def test_a_year_that_stops_early_keeps_its_quarters(plants):
     from test_laws import encode_sites
 
     schema = gm.infer_schema(plants, modalities={"landsat": ["landsat"]})
-    schema = schema.replace({"landsat": schema.variables["landsat"].model_copy(update={"window": 4})})
+    schema = schema.replace(
+        {"landsat": schema.variables["landsat"].model_copy(update={"window": 4})}
+    )
     training = gm.TrainingConfig(epochs=1, block=2.0)
     model = gm.fit(plants, schema, network=SMALL, training=training, rng=0)
     observed = encode_sites(plants, model).observed.reshape(-1, 6, 21)

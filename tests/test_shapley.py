@@ -37,7 +37,9 @@ def test_values_add_up_to_the_prediction_everywhere(model, cube, scale):
     seen = why["suitability"].notnull()
     np.testing.assert_array_equal(total.notnull().transpose(*seen.dims), seen)
     assert float(np.abs(total - why["suitability"]).max()) < 1e-5
-    xr.testing.assert_allclose(why["suitability"], gm.predict(cube, model, scale=scale)["suitability"], rtol=0, atol=2e-6)
+    xr.testing.assert_allclose(
+        why["suitability"], gm.predict(cube, model, scale=scale)["suitability"], rtol=0, atol=2e-6
+    )
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -67,7 +69,10 @@ def test_values_equal_an_independent_exact_computer(model, sites, scale):
             continue
 
         def game(coalitions, block=block):
-            values = [value_of(model, block, masks, np.flatnonzero(c), species=species, scale=scale) for c in coalitions]
+            values = [
+                value_of(model, block, masks, np.flatnonzero(c), species=species, scale=scale)
+                for c in coalitions
+            ]
             return np.array(values, float).reshape(-1)
 
         exact = ExactComputer(game, n_players=len(masks))("SV", 1)
@@ -115,7 +120,9 @@ def test_groups_that_do_the_same_get_the_same(model, sites):
 def test_species_are_explained_each_for_itself(model, cube):
     every = gm.shapley(cube, model)
     one = gm.shapley(cube, model, species="species 1")
-    np.testing.assert_allclose(one["shapley"].squeeze("species"), every["shapley"].sel(species="species 1"), atol=2e-6)
+    np.testing.assert_allclose(
+        one["shapley"].squeeze("species"), every["shapley"].sel(species="species 1"), atol=2e-6
+    )
 
 
 def test_groups_can_be_variables_years_and_patches(model, cube):
@@ -135,14 +142,22 @@ def test_groups_can_be_variables_years_and_patches(model, cube):
 
 def assert_parts_equal_plain_game(model, cube, groups):
     """Groups that cut through modalities, against the sum over all coalitions by hand."""
-    sites = cube.stack(site=("y", "x")).reset_index("site").transpose("site", ...).isel(site=slice(20, 26))
+    sites = (
+        cube.stack(site=("y", "x"))
+        .reset_index("site")
+        .transpose("site", ...)
+        .isel(site=slice(20, 26))
+    )
     block = encode_sites(sites, model)
     masks, species = np.stack(list(players(model.layout, groups).values())), np.arange(3)
     weights = shapley_weights(len(masks))
     expected = np.zeros((len(block), len(masks), 3))
     for number, weight in enumerate(weights):
         members = [i for i in range(len(masks)) if number >> i & 1]
-        expected += weight[:, None] * value_of(model, block, masks, members, species=species, scale="logit")[:, None]
+        expected += (
+            weight[:, None]
+            * value_of(model, block, masks, members, species=species, scale="logit")[:, None]
+        )
     ours = shapley_block(model, block, players=masks, species=species, scale="logit")
     seen = block.observed.any(1)
     np.testing.assert_allclose(ours[seen], expected[seen], atol=1e-5)
@@ -152,15 +167,21 @@ def test_using_limits_the_game(model, cube):
     why = gm.shapley(cube, model, using=["climate", "terrain"])
     assert why["group"].values.tolist() == ["climate", "terrain"]
     np.testing.assert_allclose(
-        why["suitability"], gm.predict(cube, model, using=["climate", "terrain"])["suitability"], atol=2e-6
+        why["suitability"],
+        gm.predict(cube, model, using=["climate", "terrain"])["suitability"],
+        atol=2e-6,
     )
 
 
 def test_overlapping_and_too_many_groups_are_refused(model, cube):
     with pytest.raises(SelectionError, match=r"groups \['a', 'b'\] share the token 'bio1'"):
         gm.shapley(cube, model, groups={"a": "climate", "b": "bio1"})
-    many = {f"t{y}{b}": f"landsat[time={y},band={b}]" for y in range(2012, 2019) for b in ("red", "nir")}
-    with pytest.raises(SelectionError, match=r"15 groups mean 2\^15 coalitions per cell; join them"):
+    many = {
+        f"t{y}{b}": f"landsat[time={y},band={b}]" for y in range(2012, 2019) for b in ("red", "nir")
+    }
+    with pytest.raises(
+        SelectionError, match=r"15 groups mean 2\^15 coalitions per cell; join them"
+    ):
         gm.shapley(cube, model, groups=many)
 
 

@@ -34,6 +34,8 @@ def add_location(cube: xr.Dataset, *, modality: str = "location") -> xr.Dataset:
     y, x = spatial_dims(cube)
     names = ("longitude", "latitude") if crs_of(cube).geographic else ("easting", "northing")
     inhabited = observed_cells(cube)
+    if all(v.chunks is None for v in cube.variables.values()):
+        inhabited = inhabited.compute()  # numpy in, numpy out
     for name, dim in zip(names, (x, y)):
         axis = cube[dim].astype("float32").variable
         place = xr.DataArray(axis, coords={dim: cube[dim]}).where(inhabited).transpose(y, x)
@@ -41,4 +43,3 @@ def add_location(cube: xr.Dataset, *, modality: str = "location") -> xr.Dataset:
         attrs = {"long_name": name, "modality": modality} | ({"units": units} if units else {})
         cube = cube.assign({name: place.drop_attrs().assign_attrs(attrs)})
     return cube
-

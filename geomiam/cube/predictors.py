@@ -17,14 +17,34 @@ PLACE = ("site", "y", "x", "lat", "lon", "latitude", "longitude")
 """Dims that say where; all other dims of a predictor are its own."""
 
 NOT_PREDICTORS = ("presence", "background", "spatial_ref")
-TIME_DIMS = ("time", "month", "year", "quarter", "date", "day", "dayofyear", "week", "season", "step")
+TIME_DIMS = (
+    "time",
+    "month",
+    "year",
+    "quarter",
+    "date",
+    "day",
+    "dayofyear",
+    "week",
+    "season",
+    "step",
+)
 VECTOR_DIMS = ("feature", "features", "embedding", "band", "channel", "component")
 CIRCULAR_NAMES = ("aspect", "direction", "azimuth", "bearing")
 DEGREES = ("degree", "degrees", "deg", "°")
-SAME_UNITS = {"": "1", "dimensionless": "1", "unitless": "1", "metre": "m", "metres": "m", "meters": "m"}
+SAME_UNITS = {
+    "": "1",
+    "dimensionless": "1",
+    "unitless": "1",
+    "metre": "m",
+    "metres": "m",
+    "meters": "m",
+}
 
 
-def predictors(ds: xr.Dataset, schema: Schema, *, needed: Collection[str] | None = None) -> dict[str, xr.DataArray]:
+def predictors(
+    ds: xr.Dataset, schema: Schema, *, needed: Collection[str] | None = None
+) -> dict[str, xr.DataArray]:
     """Return the schema's variables that are in the data, own dims last and in the schema's order.
 
     Parameters
@@ -60,7 +80,9 @@ def predictors(ds: xr.Dataset, schema: Schema, *, needed: Collection[str] | None
         if missing:
             absent[modality.name] = missing
             _refuse_partial(ds, modality, missing, needed)
-    if len(absent) == len({m.name for m in schema.modalities.values() if needed & set(m.variables)}):
+    if len(absent) == len(
+        {m.name for m in schema.modalities.values() if needed & set(m.variables)}
+    ):
         raise MissingVariable(
             f"the data have none of the predictors; expected {_some(schema.variables)}, "
             f"found {_some(ds.data_vars)}: rename with ds.rename(...)"
@@ -87,7 +109,9 @@ def bind(schema: Schema, ds: xr.Dataset) -> Schema:
     """
     missing = [v for v in schema.variables if v not in ds.data_vars]
     if missing:
-        raise MissingVariable(_missing(ds, missing, f"remove them with schema.subset({_kept(schema, ds)})"))
+        raise MissingVariable(
+            _missing(ds, missing, f"remove them with schema.subset({_kept(schema, ds)})")
+        )
     return schema.replace({n: _bind(v, ds[n]) for n, v in schema.variables.items()})
 
 
@@ -120,14 +144,24 @@ def infer_schema(
     SchemaError
         If a kind cannot be told, or a pattern matches nothing.
     """
-    names = [str(n) for n, v in ds.data_vars.items() if n not in NOT_PREDICTORS and v.dtype.kind in "fiub"]
-    homes = {n: str(ds[n].attrs.get("modality", n)) for n in names} if modalities is None else _homes(names, modalities)
+    names = [
+        str(n)
+        for n, v in ds.data_vars.items()
+        if n not in NOT_PREDICTORS and v.dtype.kind in "fiub"
+    ]
+    homes = (
+        {n: str(ds[n].attrs.get("modality", n)) for n in names}
+        if modalities is None
+        else _homes(names, modalities)
+    )
     found: dict[str, dict[str, Variable]] = {}
     for n, home in homes.items():
         kind = (kinds or {}).get(n) or infer_kind(ds[n])
         facts = {k: ds[n].attrs[k] for k in ("units", "long_name") if k in ds[n].attrs}
         found.setdefault(home, {})[n] = _bind(Variable(name=n, kind=kind, **facts), ds[n])
-    return Schema(name=name, modalities={m: Modality(name=m, variables=v) for m, v in found.items()})
+    return Schema(
+        name=name, modalities={m: Modality(name=m, variables=v) for m, v in found.items()}
+    )
 
 
 def infer_kind(array: xr.DataArray) -> str:
@@ -148,7 +182,11 @@ def infer_kind(array: xr.DataArray) -> str:
     last = own[-1]
     if last.lower() in TIME_DIMS or (last in array.coords and array[last].dtype.kind == "M"):
         return "series"
-    if len(own) >= 2 and min(array.sizes[d] for d in own[-2:]) > 1 and last.lower() not in VECTOR_DIMS:
+    if (
+        len(own) >= 2
+        and min(array.sizes[d] for d in own[-2:]) > 1
+        and last.lower() not in VECTOR_DIMS
+    ):
         return "image"
     if last.lower() in VECTOR_DIMS:
         return "vector"
@@ -182,7 +220,9 @@ def _homes(names: list[str], modalities: Mapping[str, Sequence[str]]) -> dict[st
         for pattern in patterns:
             matched = fnmatch.filter(names, pattern)
             if not matched:
-                raise SchemaError(f"modality '{modality}': '{pattern}' matches none of {_some(names)}")
+                raise SchemaError(
+                    f"modality '{modality}': '{pattern}' matches none of {_some(names)}"
+                )
             homes.update(dict.fromkeys((m for m in matched if m not in homes), modality))
     return homes
 
@@ -198,7 +238,11 @@ def _bind(variable: Variable, array: xr.DataArray) -> Variable:
         )
     _check_dims(variable.name, dims, array)
     labels = {d: variable.labels.get(d) or labels_of(array, d) for d in dims}
-    facts = {**{k: getattr(variable, k) for k in Variable.model_fields}, "dims": dims, "labels": labels}
+    facts = {
+        **{k: getattr(variable, k) for k in Variable.model_fields},
+        "dims": dims,
+        "labels": labels,
+    }
     if variable.kind == "categorical" and not variable.classes:
         facts["classes"] = _classes(array)
     return Variable(**facts)
@@ -263,18 +307,26 @@ def _check_dims(name: str, dims: Sequence[str], array: xr.DataArray) -> None:
         )
 
 
-def _refuse_partial(ds: xr.Dataset, modality: Modality, missing: list[str], needed: set[str]) -> None:
+def _refuse_partial(
+    ds: xr.Dataset, modality: Modality, missing: list[str], needed: set[str]
+) -> None:
     """A typing error must not pass for a missing modality."""
     unused = [str(n) for n in ds.data_vars if n not in modality.variables]
     close = [m for m in missing if difflib.get_close_matches(m, unused, n=1, cutoff=0.8)]
     if close or len(missing) < len(needed & set(modality.variables)):
         raise MissingVariable(
-            _missing(ds, missing, f"leave them out with using=[...] (modality '{modality.name}'), or set them to NaN")
+            _missing(
+                ds,
+                missing,
+                f"leave them out with using=[...] (modality '{modality.name}'), or set them to NaN",
+            )
         )
 
 
 def _missing(ds: xr.Dataset, missing: list[str], fix: str) -> str:
-    close = {m: difflib.get_close_matches(m, map(str, ds.data_vars), n=1, cutoff=0.6) for m in missing}
+    close = {
+        m: difflib.get_close_matches(m, map(str, ds.data_vars), n=1, cutoff=0.6) for m in missing
+    }
     renames = {c[0]: m for m, c in close.items() if c}
     rename = f"rename with ds.rename({renames}), or " if renames else ""
     return f"variables {missing} are not in the data (found {_some(ds.data_vars)}): {rename}{fix}"

@@ -213,10 +213,41 @@ def _tell(reason: np.ndarray) -> str:
 
 
 def write_sites(sites: xr.Dataset, path: str | Path, *, overwrite: bool = False) -> Path:
-    """Write sites as Zarr v3; as :func:`geomiam.cube.store.write_zarr`."""
+    """Write sites as Zarr v3; they are there complete or not at all.
+
+    Parameters
+    ----------
+    sites
+        From :func:`sample`.
+    path
+        A local directory.
+    overwrite
+        Replace the store that is there.
+
+    Returns
+    -------
+    Path
+        The store.
+
+    Raises
+    ------
+    OutputExists
+        When ``path`` exists and ``overwrite`` was not asked for.
+    """
     return write_zarr(sites, path, overwrite=overwrite)
 
 
 def open_sites(path: str | Path) -> xr.Dataset:
-    """Read sites into memory."""
+    """Read sites into memory.
+
+    Returns
+    -------
+    xr.Dataset
+        What :func:`write_sites` wrote.
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is no Zarr store at ``path``.
+    """
     return open_zarr(path, chunks=None).load()

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from geomiam.errors import SelectionError
+from geomiam.inference.engine import Scale
 from geomiam.inference.predict import predict
 from geomiam.metrics import auc
 from geomiam.networks.model import Model
@@ -16,7 +17,9 @@ from geomiam.schema import Schema
 from geomiam.tokens.select import Selector
 from geomiam.training.table import read_labels
 
-Subsets = str | Sequence[Selector | Sequence[Selector]] | Mapping[str, Selector | Sequence[Selector]]
+Subsets = (
+    str | Sequence[Selector | Sequence[Selector]] | Mapping[str, Selector | Sequence[Selector]]
+)
 KINDS = ("unimodal", "pairs", "leave-one-out", "every", "all")
 
 
@@ -50,18 +53,24 @@ def evaluate(model: Model, sites: xr.Dataset, *, subsets: Subsets = "unimodal+al
     return score(labels, subset_scores(model, sites, chosen), names).assign_attrs(model_id=model.id)
 
 
-def subset_scores(model: Model, sites: xr.Dataset, subsets: Mapping[str, list[Selector] | None]) -> dict[str, np.ndarray]:
+def subset_scores(
+    model: Model, sites: xr.Dataset, subsets: Mapping[str, list[Selector] | None]
+) -> dict[str, np.ndarray]:
     """Predict sites from each subset: ``(n, S)`` per subset, species in the order of the sites' labels.
 
     On the logit scale, where nothing saturates, except for softmax, whose logits compare species only.
     """
-    scale = "probability" if model.link == "softmax" else "logit"
+    scale: Scale = "probability" if model.link == "softmax" else "logit"
     names = [str(s) for s in sites["species"].values]
-    maps = {n: predict(sites, model, using=u, species=names, scale=scale) for n, u in subsets.items()}
+    maps = {
+        n: predict(sites, model, using=u, species=names, scale=scale) for n, u in subsets.items()
+    }
     return {n: m["suitability"].transpose("site", "species").values for n, m in maps.items()}
 
 
-def score(labels: np.ndarray, scores: Mapping[str, np.ndarray], species: Sequence[str]) -> xr.Dataset:
+def score(
+    labels: np.ndarray, scores: Mapping[str, np.ndarray], species: Sequence[str]
+) -> xr.Dataset:
     """Return the table of :func:`evaluate` from labels ``(n, S)`` and scores ``(n, S)`` per subset."""
     values = np.stack([auc(labels, s) for s in scores.values()])
     known = ~np.isnan(values)
@@ -95,9 +104,12 @@ def _of_kind(kind: str, modalities: list[str]) -> dict[str, list[Selector] | Non
     if kind == "all":
         return everything
     if kind not in sizes:
-        raise SelectionError(f"'{kind}' is no kind of subset; join some of {', '.join(KINDS)} with '+'")
-    some = [list(c) for size in sizes[kind] for c in combinations(modalities, size)]
-    return {"+".join(c): c for c in some} | (everything if kind == "every" else {})
+        raise SelectionError(
+            f"'{kind}' is no kind of subset; join some of {', '.join(KINDS)} with '+'"
+        )
+    found = everything if kind == "every" else {}
+    some = [c for size in sizes[kind] for c in combinations(modalities, size)]
+    return {**{"+".join(c): list(c) for c in some}, **found}
 
 
 def _listed(subset: Selector | Sequence[Selector]) -> list[Selector]:

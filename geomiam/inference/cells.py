@@ -66,7 +66,8 @@ class BlockTask:
         own = [a.shape[a.ndim - len(variables[n].dims) :] for n, a in zip(self.names, arrays)]
         place = np.broadcast_shapes(*(a.shape[: a.ndim - len(o)] for a, o in zip(arrays, own)))
         rows = {
-            n: np.broadcast_to(a, place + o).reshape(-1, *o) for n, a, o in zip(self.names, arrays, own)
+            n: np.broadcast_to(a, place + o).reshape(-1, *o)
+            for n, a, o in zip(self.names, arrays, own)
         }
         results = tuple(np.empty((prod(place), *o.shape), o.dtype) for o in self.outputs)
         with _threads(None if self.alone else 1):
@@ -86,7 +87,9 @@ class BlockTask:
         from tqdm.auto import tqdm
 
         starts = range(0, n, SLAB)
-        for start in tqdm(starts, desc="cells", unit_scale=SLAB, delay=2, leave=False, disable=not self.alone):
+        for start in tqdm(
+            starts, desc="cells", unit_scale=SLAB, delay=2, leave=False, disable=not self.alone
+        ):
             yield slice(start, start + SLAB)
 
 
@@ -123,7 +126,9 @@ def over_cells(
     MemoryRefused
         If a block would need more than the limit.
     """
-    needed = {s.variable.name for s in model.layout.spans if shown[s.start : s.start + s.size].any()}
+    needed = {
+        s.variable.name for s in model.layout.spans if shown[s.start : s.start + s.size].any()
+    }
     found = predictors(ds, model.schema, needed=needed)
     own = {n: list(model.schema.variables[n].dims) for n in found}
     arrays = [a.drop_vars([d for d in own[n] if d in a.coords]) for n, a in found.items()]
@@ -139,13 +144,17 @@ def over_cells(
         output_core_dims=[list(o.labels) for o in outputs],
         dask="parallelized",
         output_dtypes=[o.dtype for o in outputs],
-        dask_gufunc_kwargs={"output_sizes": {d: len(v) for o in outputs for d, v in o.labels.items()}},
+        dask_gufunc_kwargs={
+            "output_sizes": {d: len(v) for o in outputs for d, v in o.labels.items()}
+        },
     )
     results = results if isinstance(results, tuple) else (results,)
     return _label(ds, results, outputs, model)
 
 
-def _label(ds: xr.Dataset, results: Sequence[xr.DataArray], outputs: Sequence[Output], model: Model) -> xr.Dataset:
+def _label(
+    ds: xr.Dataset, results: Sequence[xr.DataArray], outputs: Sequence[Output], model: Model
+) -> xr.Dataset:
     """The single place that puts names, dims, coordinates, CRS and attributes on results."""
     out = xr.Dataset()
     place = [d for d in ds.dims if d in PLACE]
@@ -153,11 +162,21 @@ def _label(ds: xr.Dataset, results: Sequence[xr.DataArray], outputs: Sequence[Ou
         result = result.transpose(*output.labels, *(d for d in place if d in result.dims))
         result = result.assign_coords({d: list(v) for d, v in output.labels.items()})
         out[output.name] = result.assign_attrs(output.attrs)
-    out.attrs = {"model_id": model.id, "groups": list(model.schema.groups), "geomiam_version": __version__}
+    out.attrs = {
+        "model_id": model.id,
+        "groups": list(model.schema.groups),
+        "geomiam_version": __version__,
+    }
     return restore(out, ds) if place and set(place) <= set(out.dims) else out
 
 
-def _promise(arrays: Sequence[xr.DataArray], outputs: Sequence[Output], model: Model, *, limit: int | str | None) -> None:
+def _promise(
+    arrays: Sequence[xr.DataArray],
+    outputs: Sequence[Output],
+    model: Model,
+    *,
+    limit: int | str | None,
+) -> None:
     """Refuse before anything starts what would not fit."""
     from dask.utils import format_bytes, parse_bytes
 
@@ -184,7 +203,9 @@ def _cells_per_block(arrays: Sequence[xr.DataArray]) -> int:
     for a in arrays:
         for dim, chunks in a.chunksizes.items():
             if dim in PLACE:
-                smallest = min(max(chunks), sizes.get(dim, max(chunks)))  # chunks are unified by splitting
+                smallest = min(
+                    max(chunks), sizes.get(dim, max(chunks))
+                )  # chunks are unified by splitting
                 sizes[dim] = smallest
     return prod(sizes.values())
 
@@ -200,4 +221,3 @@ def _threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-

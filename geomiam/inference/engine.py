@@ -22,7 +22,14 @@ TOKENS_AT_ONCE = 4096
 """Tokens per micro-batch: small enough for the cache, large enough for the matrix products."""
 
 
-def predict_block(model: Model, block: Block, *, shown: np.ndarray, species: np.ndarray, scale: Scale = "probability") -> np.ndarray:
+def predict_block(
+    model: Model,
+    block: Block,
+    *,
+    shown: np.ndarray,
+    species: np.ndarray,
+    scale: Scale = "probability",
+) -> np.ndarray:
     """Predict every row from the tokens that are observed and shown.
 
     Parameters
@@ -60,7 +67,14 @@ def base_value(model: Model, *, species: np.ndarray, scale: Scale = "probability
         return _answer(model, features, species, scale)[0].cpu().numpy()
 
 
-def shapley_block(model: Model, block: Block, *, players: np.ndarray, species: np.ndarray, scale: Scale = "probability") -> np.ndarray:
+def shapley_block(
+    model: Model,
+    block: Block,
+    *,
+    players: np.ndarray,
+    species: np.ndarray,
+    scale: Scale = "probability",
+) -> np.ndarray:
     """Exact Shapley values of each row's groups.
 
     φ_g = Σ_{S∌g} |S|! (G − |S| − 1)! / G! · [v(S ∪ g) − v(S)], where v is the model's answer from
@@ -105,13 +119,17 @@ def shapley_weights(groups: int) -> np.ndarray:
     """Coefficients ``(2^G, G)`` of v(S) in φ_g; bit i of a row's number says whether i is in S."""
     member = (np.arange(2**groups)[:, None] >> np.arange(groups)) & 1 == 1
     size = member.sum(1)
-    weight = np.array([factorial(k) * factorial(groups - k - 1) / factorial(groups) for k in range(groups)])
+    weight = np.array(
+        [factorial(k) * factorial(groups - k - 1) / factorial(groups) for k in range(groups)]
+    )
     joined = np.append(0, weight)[size]  # S = T ∪ g with |T| = |S| − 1
     apart = np.append(weight, 0)[size]
     return np.where(member, joined[:, None], -apart[:, None])
 
 
-def _weigh(model: Model, answers: Iterator[Tensor], weights: Tensor, species: np.ndarray, scale: Scale) -> Tensor:
+def _weigh(
+    model: Model, answers: Iterator[Tensor], weights: Tensor, species: np.ndarray, scale: Scale
+) -> Tensor:
     """Sum of weighted coalition values ``(n, G, s)``, one coalition in memory at a time."""
     total: Tensor | float = 0.0
     for features, weight in zip(answers, weights):
@@ -140,7 +158,9 @@ def _answer(model: Model, activated: Tensor, species: np.ndarray, scale: Scale) 
     return logits if scale == "logit" else model.probability(logits)
 
 
-def _tokens(model: Model, block: Block, visible: np.ndarray, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+def _tokens(
+    model: Model, block: Block, visible: np.ndarray, rows: np.ndarray
+) -> tuple[Tensor, Tensor]:
     seen = torch.as_tensor(visible[rows], device=model.device)
     values = [torch.as_tensor(v[rows], device=model.device) for v in block.values]
     return model.network.tokenizers(values, seen), seen

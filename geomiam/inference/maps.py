@@ -54,5 +54,7 @@ def write_map(
         If ``path`` exists and ``overwrite`` is False.
     """
     made = explain(ds, model, **options) if shapley else predict(ds, model, **options)
-    write_zarr(made.assign_attrs(Conventions="CF-1.11"), path, overwrite=overwrite, progress=progress)
+    write_zarr(
+        made.assign_attrs(Conventions="CF-1.11"), path, overwrite=overwrite, progress=progress
+    )
     return open_zarr(path)

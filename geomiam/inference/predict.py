@@ -29,7 +29,9 @@ class PredictBlock:
     scale: Scale
 
     def __call__(self, block: Block) -> tuple[np.ndarray, np.ndarray]:
-        suitability = predict_block(self.model, block, shown=self.shown, species=self.species, scale=self.scale)
+        suitability = predict_block(
+            self.model, block, shown=self.shown, species=self.species, scale=self.scale
+        )
         return suitability, observed_bits(block, self.groups)
 
 
@@ -86,7 +88,12 @@ def predict(
 
 def suitability_output(species: Sequence[str], scale: Scale) -> Output:
     """Describe ``suitability``."""
-    attrs = {"long_name": LONG_NAMES[scale], "units": "1", "scale": scale, "ancillary_variables": "observed"}
+    attrs = {
+        "long_name": LONG_NAMES[scale],
+        "units": "1",
+        "scale": scale,
+        "ancillary_variables": "observed",
+    }
     return Output("suitability", {"species": species}, np.dtype(np.float32), attrs)
 
 
@@ -111,8 +118,16 @@ def bits_dtype(groups: int) -> np.dtype:
         For more than 64 groups.
     """
     if groups > 64:
-        raise ValueError(f"{groups} groups do not fit into 64 bits; join some in the schema's groups")
-    return np.dtype(next(t for t in (np.uint8, np.uint16, np.uint32, np.uint64) if np.dtype(t).itemsize * 8 >= groups))
+        raise ValueError(
+            f"{groups} groups do not fit into 64 bits; join some in the schema's groups"
+        )
+    return np.dtype(
+        next(
+            t
+            for t in (np.uint8, np.uint16, np.uint32, np.uint64)
+            if np.dtype(t).itemsize * 8 >= groups
+        )
+    )
 
 
 def observed_bits(block: Block, groups: np.ndarray) -> np.ndarray:

@@ -31,9 +31,11 @@ class ShapleyBlock:
     scale: Scale
 
     def __call__(self, block: Block) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        what = {"species": self.species, "scale": self.scale}
-        values = shapley_block(self.model, block, players=self.players, **what)
-        full = predict_block(self.model, block, shown=self.players.any(0), **what)
+        species, scale, shown = self.species, self.scale, np.any(self.players, axis=0)
+        values = shapley_block(
+            self.model, block, players=self.players, species=species, scale=scale
+        )
+        full = predict_block(self.model, block, shown=shown, species=species, scale=scale)
         return values, full, observed_bits(block, self.players)
 
 
@@ -89,12 +91,25 @@ def shapley(
         )
     masks, index = np.stack(list(named.values())), model.species_index(species)
     names = [model.species[i] for i in index]
-    outputs = [_shapley_output(list(named), names, scale), suitability_output(names, scale), observed_output(list(named))]
+    outputs = [
+        _shapley_output(list(named), names, scale),
+        suitability_output(names, scale),
+        observed_output(list(named)),
+    ]
     out = over_cells(
-        ds, model, ShapleyBlock(model, masks, index, scale), outputs=outputs, shown=masks.any(0), memory_limit=memory_limit
+        ds,
+        model,
+        ShapleyBlock(model, masks, index, scale),
+        outputs=outputs,
+        shown=np.any(masks, axis=0),
+        memory_limit=memory_limit,
     )
     base = base_value(model, species=index, scale=scale)
-    out["base_value"] = ("species", base, {"long_name": "prediction from nothing", "units": "1", "scale": scale})
+    out["base_value"] = (
+        "species",
+        base,
+        {"long_name": "prediction from nothing", "units": "1", "scale": scale},
+    )
     return out.assign_attrs(groups=list(named))
 
 

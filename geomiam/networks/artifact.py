@@ -83,7 +83,15 @@ def load_model(path: str | Path) -> Model:
     _check_weights(path / WEIGHTS, plan)
     plan.network.to_empty(device="cpu")
     plan.network.load_state_dict(load_file(path / WEIGHTS), strict=True)
-    return Model(plan.schema, scaler, plan.species, plan.config, plan.network.eval(), plan.link, config["about"])
+    return Model(
+        plan.schema,
+        scaler,
+        plan.species,
+        plan.config,
+        plan.network.eval(),
+        plan.link,
+        config["about"],
+    )
 
 
 def card(model: Model) -> str:
@@ -113,12 +121,18 @@ def _read_config(path: Path) -> dict:
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ArtifactError(f"{file} is not valid JSON ({error}); the file may be truncated") from None
+        raise ArtifactError(
+            f"{file} is not valid JSON ({error}); the file may be truncated"
+        ) from None
     found = set(config) if isinstance(config, dict) else set()
     if found != KEYS:
-        raise ArtifactError(f"{file}: missing keys {sorted(KEYS - found)}, unknown keys {sorted(found - KEYS)}")
+        raise ArtifactError(
+            f"{file}: missing keys {sorted(KEYS - found)}, unknown keys {sorted(found - KEYS)}"
+        )
     if config["format"] != FORMAT:
-        raise ArtifactError(f"{file} has format {config['format']}; this version reads format {FORMAT}")
+        raise ArtifactError(
+            f"{file} has format {config['format']}; this version reads format {FORMAT}"
+        )
     if config["link"] not in LINKS:
         raise ArtifactError(f"{file}: link {config['link']!r} is not one of {list(LINKS)}")
     return config
@@ -135,7 +149,7 @@ def _check_weights(file: Path, plan: Model) -> None:
     if set(header) != set(wanted):
         odd = sorted(set(header) ^ set(wanted))[:5]
         raise ArtifactError(f"{file}: tensor names differ from the configuration's, e.g. {odd}")
-    for name, (shape, dtype) in wanted.items():
+    for name, (shape, _) in wanted.items():
         found = header[name]
         if found["shape"] != shape or found["dtype"] != "F32":
             raise ArtifactError(
@@ -159,4 +173,3 @@ def _header(file: Path) -> dict:
             return json.loads(stream.read(length))
         except ValueError:
             raise ArtifactError(f"{file} has no valid header; the file may be truncated") from None
-

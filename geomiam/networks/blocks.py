@@ -50,7 +50,9 @@ class TransformerBlock(nn.Module):
         drop = self.dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop)
         x = x[:, :read] + self._drop(self.out(mixed.transpose(1, 2).flatten(2)))
-        return x + self._drop(self.forward_out(self._drop(F.relu(self.forward_in(self.norm_forward(x))))))
+        return x + self._drop(
+            self.forward_out(self._drop(F.relu(self.forward_in(self.norm_forward(x)))))
+        )
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)

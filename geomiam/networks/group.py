@@ -21,7 +21,16 @@ class GroupFusion(nn.Module):
     query token reads the visible summaries; with none visible it gives the base value.
     """
 
-    def __init__(self, groups: Sequence[Sequence[int]], *, width: int, heads: int, inner: int, depth: int, dropout: float):
+    def __init__(
+        self,
+        groups: Sequence[Sequence[int]],
+        *,
+        width: int,
+        heads: int,
+        inner: int,
+        depth: int,
+        dropout: float,
+    ):
         super().__init__()
         self.groups = [list(g) for g in groups]
         self.inner = nn.ModuleList(TransformerBlock(width, heads, dropout) for _ in range(inner))
@@ -32,7 +41,9 @@ class GroupFusion(nn.Module):
 
     def forward(self, tokens: Tensor, visible: Tensor) -> Tensor:
         """Return features ``(n, d)`` from tokens ``(n, t, d)`` and visible ``(n, t)``."""
-        summaries, present = zip(*(self._group(g, tokens, visible) for g in range(len(self.groups))))
+        summaries, present = zip(
+            *(self._group(g, tokens, visible) for g in range(len(self.groups)))
+        )
         return self.fuse(torch.stack(summaries, 1), torch.stack(present, 1))
 
     def coalitions(self, tokens: Tensor, observed: Tensor, shown: Tensor) -> Iterator[Tensor]:

@@ -46,7 +46,15 @@ class Model:
     """Provenance for people: masking, training, extent, scores; plain JSON types."""
 
     @classmethod
-    def untrained(cls, schema: Schema, *, scaler: Scaler, species: Sequence[str], config: NetworkConfig, link: str = "logit") -> Model:
+    def untrained(
+        cls,
+        schema: Schema,
+        *,
+        scaler: Scaler,
+        species: Sequence[str],
+        config: NetworkConfig,
+        link: str = "logit",
+    ) -> Model:
         """Build a model with fresh weights, drawn from torch's current random state."""
         network = Network(
             config,

@@ -22,7 +22,9 @@ class NetworkConfig(Fact):
     fusion: Literal["group", "token"] = "group"
     width: int = Field(192, ge=4, le=4096)
     heads: int = Field(8, ge=1, le=64)
-    depth: int = Field(3, ge=1, le=64, description="blocks over tokens (token) or summaries (group)")
+    depth: int = Field(
+        3, ge=1, le=64, description="blocks over tokens (token) or summaries (group)"
+    )
     inner: int = Field(1, ge=0, le=64, description="blocks inside each group (group fusion only)")
     dropout: float = Field(0.1, ge=0, lt=1)
     frequencies: int = Field(48, ge=1, le=1024, description="of the periodic tokenizer")
@@ -38,11 +40,15 @@ class NetworkConfig(Fact):
 class Network(nn.Module):
     """Tokens → fusion → LayerNorm, ReLU, linear: one logit per species."""
 
-    def __init__(self, config: NetworkConfig, *, layout: Layout, classes: dict[str, int], species: int):
+    def __init__(
+        self, config: NetworkConfig, *, layout: Layout, classes: dict[str, int], species: int
+    ):
         super().__init__()
         d = config.width
-        self.tokenizers = Tokenizers(layout, classes, width=d, frequencies=config.frequencies, sigma=config.sigma)
-        self.fusion = _fusion(config, layout)
+        self.tokenizers = Tokenizers(
+            layout, classes, width=d, frequencies=config.frequencies, sigma=config.sigma
+        )
+        self.fusion: TokenFusion | GroupFusion = _fusion(config, layout)
         self.norm = nn.LayerNorm(d)
         self.head = nn.Linear(d, species)
 
@@ -55,9 +61,11 @@ class Network(nn.Module):
         return torch.relu(self.norm(features))
 
 
-def _fusion(config: NetworkConfig, layout: Layout) -> nn.Module:
-    sizes = {"width": config.width, "heads": config.heads, "depth": config.depth, "dropout": config.dropout}
+def _fusion(config: NetworkConfig, layout: Layout) -> TokenFusion | GroupFusion:
+    width, heads, depth, dropout = config.width, config.heads, config.depth, config.dropout
     if config.fusion == "token":
-        return TokenFusion(**sizes)
+        return TokenFusion(width=width, heads=heads, depth=depth, dropout=dropout)
     groups = [tokens.nonzero()[0].tolist() for tokens in players(layout).values()]
-    return GroupFusion(groups, inner=config.inner, **sizes)
+    return GroupFusion(
+        groups, width=width, heads=heads, inner=config.inner, depth=depth, dropout=dropout
+    )

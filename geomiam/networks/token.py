@@ -53,6 +53,7 @@ class TokenFusion(nn.Module):
             x = torch.cat([x, self.mask.expand(len(x), 1, -1)], 1)
             weight[-1] = hidden
         for block in self.blocks:
-            x = block(x, bias=weight.log()[None, None, None] if hidden > 1 else None)  # (1, 1, 1, k + 1)
+            x = block(
+                x, bias=weight.log()[None, None, None] if hidden > 1 else None
+            )  # (1, 1, 1, k + 1)
         return (x * weight.unsqueeze(-1)).sum(1) / t
-

@@ -46,7 +46,10 @@ def encode(arrays: Mapping[str, np.ndarray], *, layout: Layout, scaler: Scaler) 
     Block
     """
     values = tuple(
-        np.concatenate([_cut(standardise(arrays[s.variable.name], s.variable, scaler), s) for s in part.spans], 1)
+        np.concatenate(
+            [_cut(standardise(arrays[s.variable.name], s.variable, scaler), s) for s in part.spans],
+            1,
+        )
         for part in layout.parts
     )
     observed = np.concatenate([np.isfinite(v).any(-1) for v in values], axis=1)

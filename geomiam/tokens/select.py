@@ -114,11 +114,10 @@ def _as_list(selectors: Any) -> list[Selector]:
 def _select(layout: Layout, selector: Selector) -> np.ndarray:
     """Tokens ``(t,)`` of one selector."""
     if isinstance(selector, str):
-        name, conditions = _parse(selector)
-        return _tokens(layout, name, conditions, selector)
+        return _tokens(layout, *_parse(selector), said=selector)
     shown = np.zeros(layout.size, bool)
     for name, conditions in selector.items():
-        shown |= _tokens(layout, name, dict(conditions), f"{name}{dict(conditions)}")
+        shown |= _tokens(layout, name, dict(conditions), said=f"{name}{dict(conditions)}")
     return shown
 
 
@@ -140,7 +139,7 @@ def _value(text: str) -> Any:
     return text.split("|") if "|" in text else text
 
 
-def _tokens(layout: Layout, name: str, conditions: dict[str, Any], said: str) -> np.ndarray:
+def _tokens(layout: Layout, name: str, conditions: dict[str, Any], *, said: str) -> np.ndarray:
     shown = np.zeros(layout.size, bool)
     if not conditions and name in layout.schema.groups and name not in layout.schema.modalities:
         return visible_tokens(layout, list(layout.schema.groups[name].members))
@@ -190,7 +189,9 @@ def _compare(label: Label, value: Any) -> int:
     try:
         number = float(value)
     except (TypeError, ValueError):
-        raise SelectionError(f"{value!r} cannot be compared with labels such as {label!r}") from None
+        raise SelectionError(
+            f"{value!r} cannot be compared with labels such as {label!r}"
+        ) from None
     return (label > number) - (label < number)
 
 

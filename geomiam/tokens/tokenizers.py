@@ -93,7 +93,9 @@ class PrivateLinear(nn.Module):
 class Tokenizers(nn.Module):
     """All tokenizers of a layout, side by side."""
 
-    def __init__(self, layout: Layout, classes: dict[str, int], *, width: int, frequencies: int, sigma: float):
+    def __init__(
+        self, layout: Layout, classes: dict[str, int], *, width: int, frequencies: int, sigma: float
+    ):
         super().__init__()
         periodic = {"frequencies": frequencies, "sigma": sigma}
         self.parts = nn.ModuleList(_tokenizer(p, classes, width, periodic) for p in layout.parts)

@@ -35,7 +35,14 @@ class Progress:
         return len(self.history)
 
 
-def save_checkpoint(folder: Path, progress: Progress, *, network: torch.nn.Module, optimizer: torch.optim.Optimizer, fingerprint: str) -> None:
+def save_checkpoint(
+    folder: Path,
+    progress: Progress,
+    *,
+    network: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    fingerprint: str,
+) -> None:
     """Write the checkpoint; the old one is replaced in one step."""
     state = optimizer.state_dict()
     tensors = {f"now.{k}": v for k, v in network.state_dict().items()}
@@ -52,14 +59,19 @@ def save_checkpoint(folder: Path, progress: Progress, *, network: torch.nn.Modul
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         made = Path(temporary) / "checkpoint"
         made.mkdir()
-        save_file({k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}, made / "state.safetensors")
+        save_file(
+            {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()},
+            made / "state.safetensors",
+        )
         (made / "state.json").write_text(json.dumps(facts), encoding="utf-8")
         if folder.exists():
             folder.rename(Path(temporary) / "old")
         made.rename(folder)
 
 
-def load_checkpoint(folder: Path, *, network: torch.nn.Module, optimizer: torch.optim.Optimizer, fingerprint: str) -> Progress:
+def load_checkpoint(
+    folder: Path, *, network: torch.nn.Module, optimizer: torch.optim.Optimizer, fingerprint: str
+) -> Progress:
     """Put network and optimizer back where the checkpoint left them.
 
     Raises
@@ -80,7 +92,9 @@ def load_checkpoint(folder: Path, *, network: torch.nn.Module, optimizer: torch.
         number, name = key.split(".", 1)
         steps.setdefault(int(number), {})[name] = value
     optimizer.load_state_dict({"state": steps, "param_groups": facts["param_groups"]})
-    return Progress(facts["history"], _under(tensors, "best."), facts["best_epoch"], facts["best_score"])
+    return Progress(
+        facts["history"], _under(tensors, "best."), facts["best_epoch"], facts["best_score"]
+    )
 
 
 def _under(tensors: Weights, prefix: str) -> Weights:

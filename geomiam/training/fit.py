@@ -16,12 +16,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 import xarray as xr
-from pydantic import Field
 from torch import Tensor
 
 from geomiam.cube.predictors import bind, infer_schema
@@ -30,28 +28,13 @@ from geomiam.masking import MIAM, Strategy, hide, to_dict
 from geomiam.metrics import mean_auc
 from geomiam.networks.model import Model
 from geomiam.networks.network import Network, NetworkConfig
-from geomiam.schema import Fact, Schema
+from geomiam.schema import Schema
 from geomiam.tokens.layout import Layout
 from geomiam.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from geomiam.training.config import TrainingConfig
 from geomiam.training.losses import LINK_OF, Loss, make_loss, maxent_offset
 from geomiam.training.splits import hold_out, site_coordinates, spatial_blocks
 from geomiam.training.table import Table, check_classes, make_table, read_labels, read_predictors
-
-
-class TrainingConfig(Fact):
-    """How to train. The defaults are those of the papers (MIAM, MaskSDM), with early stopping."""
-
-    epochs: int = Field(100, ge=1)
-    batch: int = Field(128, ge=1)
-    lr: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
-    warmup: int = Field(100, ge=0, description="steps over which the learning rate rises")
-    patience: int = Field(15, ge=1, description="epochs without a better score before stopping")
-    loss: Literal["weighted-bce", "maxent", "cross-entropy"] = "weighted-bce"
-    holdout: float = Field(0.15, gt=0, lt=1, description="share of sites that validate")
-    block: float = Field(1.0, gt=0, description="side of the validation blocks, in CRS units")
-    accelerator: str = Field("auto", description="auto, cpu, cuda, mps (Lightning Fabric)")
-    precision: str = Field("32-true", description="32-true, bf16-mixed, … (Lightning Fabric)")
 
 
 @dataclass(frozen=True)
@@ -122,7 +105,11 @@ def fit(
     seed = int(seeds.integers(2**31))
     with _torch_seed(seed):
         model = Model.untrained(
-            schema, scaler=scaler, species=species, config=network or NetworkConfig(), link=LINK_OF[config.loss]
+            schema,
+            scaler=scaler,
+            species=species,
+            config=network or NetworkConfig(),
+            link=LINK_OF[config.loss],
         )
     loss = make_loss(config.loss, table.labels[table.train])
     run = Run(model, table, masking, config, loss, seed)
@@ -143,9 +130,15 @@ def _train(run: Run, checkpoint: Path | None) -> Progress:
         run.model.network.parameters(), lr=c.lr, weight_decay=c.weight_decay, warmup_steps=c.warmup
     )
     wrapped, stepper = fabric.setup(run.model.network, optimizer)
-    table, progress, print_ = run.table.to(fabric.device), Progress(), _fingerprint(run) if checkpoint else ""
+    table, progress, print_ = (
+        run.table.to(fabric.device),
+        Progress(),
+        _fingerprint(run) if checkpoint else "",
+    )
     if checkpoint and checkpoint.exists():
-        progress = load_checkpoint(checkpoint, network=run.model.network, optimizer=optimizer, fingerprint=print_)
+        progress = load_checkpoint(
+            checkpoint, network=run.model.network, optimizer=optimizer, fingerprint=print_
+        )
     with _torch_seed(run.seed), _bar(c.epochs, progress.epoch) as bar:
         while progress.epoch < c.epochs and progress.epoch - progress.best_epoch <= c.patience:
             started, epoch = time.perf_counter(), progress.epoch
@@ -155,7 +148,13 @@ def _train(run: Run, checkpoint: Path | None) -> Progress:
             row |= _validate(run, table)
             _note(run, progress, {"epoch": epoch, **row, "seconds": time.perf_counter() - started})
             if checkpoint:
-                save_checkpoint(checkpoint, progress, network=run.model.network, optimizer=optimizer, fingerprint=print_)
+                save_checkpoint(
+                    checkpoint,
+                    progress,
+                    network=run.model.network,
+                    optimizer=optimizer,
+                    fingerprint=print_,
+                )
             bar.set_postfix(auc=f"{row['auc_all']:.3f}", best=f"{progress.best_score:.3f}")
             bar.update()
     return progress
@@ -172,7 +171,9 @@ def _epoch(run: Run, table: Table, progress: Progress, *, fabric, network, stepp
     losses = []
     order = rng.permutation(len(table.train))
     for start in range(0, len(order), run.config.batch):
-        rows = table.train[torch.as_tensor(order[start : start + run.config.batch], device=table.train.device)]
+        rows = table.train[
+            torch.as_tensor(order[start : start + run.config.batch], device=table.train.device)
+        ]
         draws = len(rows) if run.masking.per_sample else 1
         p = run.masking.sample(draws, sizes=sizes, balance=balance, rng=rng)
         hidden = torch.as_tensor(hide(p, n=len(rows), sizes=sizes, rng=rng), device=rows.device)
@@ -208,7 +209,10 @@ def _subset_scores(run: Run, network: Network, table: Table, rows: Tensor, shown
     """Scores ``(subsets, n, S)``; NaN where a subset shows nothing of a site."""
     values, observed, _ = table.batch(rows)
     tokens = network.tokenizers(values, observed)
-    logits = [network.head(network.activate(f)) for f in network.fusion.coalitions(tokens, observed, shown)]
+    logits = [
+        network.head(network.activate(f))
+        for f in network.fusion.coalitions(tokens, observed, shown)
+    ]
     scores = torch.stack(logits).float()
     if run.model.link == "softmax":  # a site's logits compare species; log-shares compare sites too
         scores = scores.log_softmax(-1)
@@ -224,7 +228,9 @@ def _note(run: Run, progress: Progress, row: dict) -> None:
     if score > progress.best_score or not progress.best:
         progress.best = {k: v.detach().clone() for k, v in run.model.network.state_dict().items()}
         progress.best_epoch, progress.best_score = progress.epoch, score
-    progress.history.append({k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()})
+    progress.history.append(
+        {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
+    )
 
 
 def _modality_scores(run: Run, progress: Progress) -> np.ndarray:
@@ -254,10 +260,16 @@ def _set_level(run: Run) -> None:
     network, table = run.model.network, run.table
     rows = table.train.split(512)
     logits = torch.cat([network(*table.batch(r)[:2]) for r in rows])
-    network.head.bias += maxent_offset(logits, table.labels[table.train] == 0)
+    network.head.bias.add_(maxent_offset(logits, table.labels[table.train] == 0))
 
 
-def _validation(sites: xr.Dataset, labels: np.ndarray, given: np.ndarray | None, config: TrainingConfig, rng: np.random.Generator) -> np.ndarray:
+def _validation(
+    sites: xr.Dataset,
+    labels: np.ndarray,
+    given: np.ndarray | None,
+    config: TrainingConfig,
+    rng: np.random.Generator,
+) -> np.ndarray:
     if given is not None:
         held = np.asarray(given, bool)
         if held.shape != (len(labels),) or held.all() or not held.any():
@@ -285,7 +297,9 @@ def _about(run: Run, progress: Progress, sites: xr.Dataset) -> dict:
         "sites": {"train": len(run.table.train), "validation": len(run.table.valid)},
         "presences": dict(zip(run.model.species, (labels == 1).sum(0).tolist())),
         "best_epoch": progress.best_epoch,
-        "validation_auc": {k.removeprefix("auc_"): v for k, v in best.items() if k.startswith("auc_")},
+        "validation_auc": {
+            k.removeprefix("auc_"): v for k, v in best.items() if k.startswith("auc_")
+        },
         "history": progress.history,
     }
     try:
@@ -294,7 +308,10 @@ def _about(run: Run, progress: Progress, sites: xr.Dataset) -> dict:
     except GridError:  # sites without coordinates have no extent to report
         pass
     if "time" in sites.coords and sites["time"].dims == ("site",):
-        about["dates"] = [str(sites["time"].min().values)[:10], str(sites["time"].max().values)[:10]]
+        about["dates"] = [
+            str(sites["time"].min().values)[:10],
+            str(sites["time"].max().values)[:10],
+        ]
     return about
 
 

@@ -21,7 +21,9 @@ def site_coordinates(sites: xr.Dataset) -> np.ndarray:
     """
     for x, y in AXES:
         if x in sites.variables and y in sites.variables:
-            return np.stack([np.asarray(sites[x].values, float), np.asarray(sites[y].values, float)], 1)
+            return np.stack(
+                [np.asarray(sites[x].values, float), np.asarray(sites[y].values, float)], 1
+            )
     raise GridError(
         f"sites have no coordinates (looked for {AXES}; found {list(sites.coords)}): add them with "
         "sites.assign_coords(x=('site', ...), y=('site', ...)), or pass validation=<boolean per site>"
@@ -47,7 +49,9 @@ def spatial_blocks(xy: np.ndarray, *, size: float) -> np.ndarray:
     return np.unique(cells, axis=0, return_inverse=True)[1].ravel()
 
 
-def hold_out(labels: np.ndarray, blocks: np.ndarray, *, share: float, rng: np.random.Generator) -> np.ndarray:
+def hold_out(
+    labels: np.ndarray, blocks: np.ndarray, *, share: float, rng: np.random.Generator
+) -> np.ndarray:
     """Draw whole blocks to hold out, with about ``share`` of every species' presences in them.
 
     Species live in few blocks, so one draw may leave a species out altogether. The best of a few
@@ -77,7 +81,9 @@ def hold_out(labels: np.ndarray, blocks: np.ndarray, *, share: float, rng: np.ra
     return max(draws, key=lambda held: _quality(labels, held, share))
 
 
-def spatial_folds(labels: np.ndarray, blocks: np.ndarray, *, folds: int, rng: np.random.Generator) -> np.ndarray:
+def spatial_folds(
+    labels: np.ndarray, blocks: np.ndarray, *, folds: int, rng: np.random.Generator
+) -> np.ndarray:
     """Deal whole blocks into folds of about equal size and share of presences.
 
     Parameters
@@ -116,4 +122,6 @@ def _quality(labels: np.ndarray, held: np.ndarray, share: float) -> float:
     present, absent = labels == 1, labels == 0
     total = np.maximum(present.sum(0), 1)
     both = [(present[side].any(0) & absent[side].any(0)).mean() for side in (held, ~held)]
-    return sum(both) - np.abs(present[held].sum(0) / total - share).mean() - abs(held.mean() - share)
+    return (
+        sum(both) - np.abs(present[held].sum(0) / total - share).mean() - abs(held.mean() - share)
+    )

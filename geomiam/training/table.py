@@ -62,7 +62,9 @@ def read_labels(sites: xr.Dataset) -> tuple[np.ndarray, tuple[str, ...]]:
     labels = presence.transpose("site", "species").values.astype(np.float32)
     odd = labels[~np.isnan(labels) & ~np.isin(labels, (0, 1))]
     if odd.size:
-        raise LabelError(f"'presence' must be 0, 1 or NaN, found {odd[0]}: use (counts > 0) for counts")
+        raise LabelError(
+            f"'presence' must be 0, 1 or NaN, found {odd[0]}: use (counts > 0) for counts"
+        )
     return labels, tuple(str(s) for s in presence["species"].values)
 
 
@@ -110,7 +112,9 @@ def read_predictors(sites: xr.Dataset, schema: Schema) -> dict[str, np.ndarray]:
     return arrays
 
 
-def make_table(arrays: dict[str, np.ndarray], labels: np.ndarray, *, layout: Layout, held: np.ndarray) -> tuple[Table, Scaler]:
+def make_table(
+    arrays: dict[str, np.ndarray], labels: np.ndarray, *, layout: Layout, held: np.ndarray
+) -> tuple[Table, Scaler]:
     """Fit the scaler on the training sites and encode all sites with it."""
     scaler = fit_scaler({k: a[~held] for k, a in arrays.items()}, layout.schema)
     block: Block = encode(arrays, layout=layout, scaler=scaler)

@@ -1,0 +1,25 @@
+"""Settings of a training run."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from geomiam.schema import Fact
+
+
+class TrainingConfig(Fact):
+    """How to train. The defaults are those of the papers (MIAM, MaskSDM), with early stopping."""
+
+    epochs: int = Field(100, ge=1)
+    batch: int = Field(128, ge=1)
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    warmup: int = Field(100, ge=0, description="steps over which the learning rate rises")
+    patience: int = Field(15, ge=1, description="epochs without a better score before stopping")
+    loss: Literal["weighted-bce", "maxent", "cross-entropy"] = "weighted-bce"
+    holdout: float = Field(0.15, gt=0, lt=1, description="share of sites that validate")
+    block: float = Field(1.0, gt=0, description="side of the validation blocks, in CRS units")
+    accelerator: str = Field("auto", description="auto, cpu, cuda, mps (Lightning Fabric)")
+    precision: str = Field("32-true", description="32-true, bf16-mixed, … (Lightning Fabric)")

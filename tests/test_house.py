@@ -1,0 +1,48 @@
+"""The house: what importing costs, which names there are, and who may import whom."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import geomiam as gm
+
+ROOT = Path(gm.__file__).parent
+
+
+def test_importing_loads_neither_torch_nor_dask():
+    code = "import sys, geomiam; print([m for m in ('torch', 'dask', 'rioxarray', 'matplotlib') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_public_name_is_there():
+    for name in gm.__all__:
+        assert getattr(gm, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'predikt'"):
+        _ = gm.predikt
+
+
+def test_nothing_below_imports_anything_above():
+    command = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([command], capture_output=True, text=True, cwd=ROOT.parent, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_the_accessor_is_a_face():
+    source = (ROOT / "accessor.py").read_text(encoding="utf-8").splitlines()
+    assert len(source) <= 150
+    assert sum("self._obj =" in line for line in source) == 1  # no state but the object
+
+
+def test_public_functions_say_what_they_take_return_and_raise():
+    import inspect
+
+    for name in gm.__all__:
+        function = getattr(gm, name)
+        if inspect.isfunction(function):
+            doc = inspect.getdoc(function) or ""
+            assert "Returns" in doc and ("Parameters" in doc or len(inspect.signature(function).parameters) < 2), name
