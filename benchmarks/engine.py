@@ -31,7 +31,11 @@ def make(fusion: str, *, groups: int, tokens: int, width: int, species: int):
     """Return a model of one scalar per token, and a block without gaps."""
     per = tokens // groups
     schema = Schema.from_dict(
-        {"modalities": {f"m{g}": {"variables": {f"v{g}_{i}": {} for i in range(per)}} for g in range(groups)}}
+        {
+            "modalities": {
+                f"m{g}": {"variables": {f"v{g}_{i}": {} for i in range(per)}} for g in range(groups)
+            }
+        }
     )
     rng = np.random.default_rng(0)
     arrays = {v: rng.normal(size=64).astype(np.float32) for v in schema.variables}
@@ -39,7 +43,9 @@ def make(fusion: str, *, groups: int, tokens: int, width: int, species: int):
     depth, inner = (4, 0) if fusion == "token" else (2, 3)
     config = NetworkConfig(fusion=fusion, width=width, depth=depth, inner=inner)  # type: ignore[arg-type]
     torch.manual_seed(0)
-    model = Model.untrained(schema, scaler=scaler, species=[f"s{i}" for i in range(species)], config=config)
+    model = Model.untrained(
+        schema, scaler=scaler, species=[f"s{i}" for i in range(species)], config=config
+    )
     return model, encode(arrays, layout=model.layout, scaler=scaler)
 
 
@@ -51,9 +57,13 @@ def naive(model: Model, block, masks: np.ndarray) -> np.ndarray:
     with torch.inference_mode():
         for number, weight in enumerate(shapley_weights(len(masks))):
             members = [i for i in range(len(masks)) if number >> i & 1]
-            shown = torch.as_tensor(np.any(masks[members], axis=0) if members else np.zeros(masks.shape[1], bool))
+            shown = torch.as_tensor(
+                np.any(masks[members], axis=0) if members else np.zeros(masks.shape[1], bool)
+            )
             tokens = network.tokenizers(values, observed & shown)
-            answer = torch.sigmoid(network.head(network.activate(network.fusion.plain(tokens, observed & shown))))
+            answer = torch.sigmoid(
+                network.head(network.activate(network.fusion.plain(tokens, observed & shown)))
+            )
             total = total + torch.as_tensor(weight, dtype=torch.float32)[:, None] * answer[:, None]
     return total.numpy()
 
@@ -69,7 +79,12 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=5)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    sizes = {"groups": args.groups, "tokens": args.tokens, "width": args.width, "species": args.species}
+    sizes = {
+        "groups": args.groups,
+        "tokens": args.tokens,
+        "width": args.width,
+        "species": args.species,
+    }
     (token, block), (group, _) = make("token", **sizes), make("group", **sizes)
     masks = np.stack(list(players(token.layout).values()))
     shown, index = np.ones(token.layout.size, bool), np.arange(args.species)
@@ -92,7 +107,9 @@ def main() -> None:
         "sizes": sizes,
         "milliseconds_per_cell": {n: 1e3 * s / len(block) for n, s in median.items()},
         "speed_up_over_naive": {n: median["naive"] / median[n] for n in ("token", "group")},
-        "explanation_in_predictions": {n: median[n] / median[f"{n}_predict"] for n in ("token", "group")},
+        "explanation_in_predictions": {
+            n: median[n] / median[f"{n}_predict"] for n in ("token", "group")
+        },
         "largest_difference_token_to_naive": exact,
         "seconds": seconds,
     }

@@ -45,4 +45,6 @@ def test_public_functions_say_what_they_take_return_and_raise():
         function = getattr(gm, name)
         if inspect.isfunction(function):
             doc = inspect.getdoc(function) or ""
-            assert "Returns" in doc and ("Parameters" in doc or len(inspect.signature(function).parameters) < 2), name
+            assert "Returns" in doc and (
+                "Parameters" in doc or len(inspect.signature(function).parameters) < 2
+            ), name

@@ -147,6 +147,11 @@ def write_cube(
     progress
         Show a bar when writing takes long.
 
+    Returns
+    -------
+    Path
+        The store.
+
     Raises
     ------
     GridError

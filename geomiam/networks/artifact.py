@@ -60,6 +60,16 @@ def save_model(model: Model, path: str | Path, *, overwrite: bool = False) -> Pa
 def load_model(path: str | Path) -> Model:
     """Read a model directory.
 
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        What :meth:`Model.save` wrote.
+
+    Returns
+    -------
+    Model
+        On the CPU, ready to predict.
+
     Raises
     ------
     ArtifactError
