@@ -167,7 +167,18 @@ class Schema(Fact):
         return Schema(**{**_shallow(self), "modalities": modalities})
 
     def subset(self, modalities: list[str]) -> Schema:
-        """Return the schema of some modalities only, with a group for each."""
+        """Return the schema of some modalities only, with a group for each.
+
+        Raises
+        ------
+        SchemaError
+            If a name is no modality, with the nearest one.
+        """
+        for name in modalities:
+            if name not in self.modalities:
+                close = difflib.get_close_matches(name, self.modalities, n=1)
+                hint = f"did you mean '{close[0]}'?" if close else f"there are {list(self.modalities)}"
+                raise SchemaError(f"'{name}' is no modality of the schema; {hint}")
         kept = {k: v for k, v in self.modalities.items() if k in modalities}
         return Schema(**{**_shallow(self), "modalities": kept, "groups": {}})
 
@@ -240,7 +251,7 @@ def _explain(error: ValidationError, where: str, *, text: str | None) -> str:
 
 def _fix(item: Any, keys: list[str]) -> str:
     if item["type"] == "extra_forbidden":
-        known = _known_keys(len(keys))
+        known = _known_keys(keys)
         close = difflib.get_close_matches(keys[-1], known, n=1)
         hint = f"did you mean '{close[0]}'?" if close else f"known keys here: {', '.join(known)}"
         return f"unknown key '{keys[-1]}'; {hint}"
@@ -252,9 +263,10 @@ def _fix(item: Any, keys: list[str]) -> str:
     return message if item["type"] == "value_error" else f"{message}; found {item['input']!r}"
 
 
-def _known_keys(depth: int) -> list[str]:
-    """Keys allowed at a depth of the catalog: schema (1), modality (3), variable (5)."""
-    fact: Any = {1: Schema, 3: Modality}.get(depth, Variable)
+def _known_keys(keys: list[str]) -> list[str]:
+    """Keys allowed where the last one stands: in the schema, a modality or group, or a variable."""
+    third = Group if keys[0] == "groups" else Modality
+    fact: Any = {1: Schema, 3: third}.get(len(keys), Variable)
     return [k for k in fact.model_fields if k != "name" or fact is Schema]
 
 

@@ -6,6 +6,7 @@ import xarray as xr
 
 from geomiam.cube.coverage import observed_cells
 from geomiam.cube.grid import crs_of, spatial_dims
+from geomiam.errors import GridError
 
 
 def add_location(cube: xr.Dataset, *, modality: str = "location") -> xr.Dataset:
@@ -29,10 +30,15 @@ def add_location(cube: xr.Dataset, *, modality: str = "location") -> xr.Dataset:
     Raises
     ------
     GridError
-        If the cube has no grid or no CRS.
+        If the cube has no grid or no CRS, or its dims have the names of the new variables.
     """
     y, x = spatial_dims(cube)
     names = ("longitude", "latitude") if crs_of(cube).geographic else ("easting", "northing")
+    if {x, y} & set(names):
+        raise GridError(
+            f"dims are named '{y}' and '{x}', as the new variables would be; rename them with "
+            f"ds.rename({x}='x', {y}='y')"
+        )
     inhabited = observed_cells(cube)
     if all(v.chunks is None for v in cube.variables.values()):
         inhabited = inhabited.compute()  # numpy in, numpy out

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 import xarray as xr
@@ -79,7 +79,7 @@ def predictors(
         missing = [v for v in modality.variables if v in needed and v not in ds.data_vars]
         if missing:
             absent[modality.name] = missing
-            _refuse_partial(ds, modality, missing, needed)
+            _refuse_partial(ds, schema, modality, missing, needed)
     if len(absent) == len(
         {m.name for m in schema.modalities.values() if needed & set(m.variables)}
     ):
@@ -208,8 +208,7 @@ def labels_of(array: xr.DataArray, dim: str) -> tuple[Label, ...]:
     values = array[dim].values
     if values.dtype.kind == "M":
         text = np.datetime_as_string(values, unit="s")
-        short = all(t.endswith("T00:00:00") for t in text)
-        return tuple(str(t[:10] if short else t) for t in text)
+        return tuple(str(t).removesuffix("T00:00:00") for t in text)
     return tuple(v if isinstance(v, (int, float)) else str(v) for v in values.tolist())
 
 
@@ -308,12 +307,11 @@ def _check_dims(name: str, dims: Sequence[str], array: xr.DataArray) -> None:
 
 
 def _refuse_partial(
-    ds: xr.Dataset, modality: Modality, missing: list[str], needed: set[str]
+    ds: xr.Dataset, schema: Schema, modality: Modality, missing: list[str], needed: set[str]
 ) -> None:
     """A typing error must not pass for a missing modality."""
-    unused = [str(n) for n in ds.data_vars if n not in modality.variables]
-    close = [m for m in missing if difflib.get_close_matches(m, unused, n=1, cutoff=0.8)]
-    if close or len(missing) < len(needed & set(modality.variables)):
+    unused = [str(n) for n in ds.data_vars if n not in schema.variables]
+    if any(_near(m, unused, cutoff=0.8) for m in missing) or len(missing) < len(needed & set(modality.variables)):
         raise MissingVariable(
             _missing(
                 ds,
@@ -330,6 +328,13 @@ def _missing(ds: xr.Dataset, missing: list[str], fix: str) -> str:
     renames = {c[0]: m for m, c in close.items() if c}
     rename = f"rename with ds.rename({renames}), or " if renames else ""
     return f"variables {missing} are not in the data (found {_some(ds.data_vars)}): {rename}{fix}"
+
+
+def _near(name: str, names: Iterable[str], *, cutoff: float) -> str | None:
+    """The name that is nearest in spelling, capitals aside."""
+    lower = {n.lower(): n for n in names}
+    close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=cutoff)
+    return lower[close[0]] if close else None
 
 
 def _kept(schema: Schema, ds: xr.Dataset) -> list[str]:

@@ -1,0 +1,122 @@
+"""Tiny data for tests that look at one part of the package at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+import geomiam as gm
+from geomiam.networks.model import Model
+from geomiam.schema import Modality, Schema, Variable
+from geomiam.tokens.layout import Layout
+from geomiam.tokens.scaler import Scaler, fit_scaler
+
+YEARS = ("2016-01-01", "2016-07-01", "2017-01-01", "2017-07-01", "2018-01-01")
+TINY_NETWORK = gm.NetworkConfig(width=8, heads=2, depth=1, inner=0, frequencies=4, sigma=0.3)
+
+
+def variable(name: str, kind: str = "scalar", **facts: Any) -> Variable:
+    """A variable; ``labels`` give its dims."""
+    labels = {d: tuple(v) for d, v in facts.pop("labels", {}).items()}
+    return Variable(name=name, kind=kind, dims=tuple(labels), labels=labels, **facts)
+
+
+def schema_of(groups: dict | None = None, **modalities: list[Variable]) -> Schema:
+    """A schema of modalities, each a list of variables."""
+    made = {m: Modality(name=m, variables={v.name: v for v in vs}) for m, vs in modalities.items()}
+    return Schema(modalities=made, groups=groups or {})
+
+
+def every_kind() -> Schema:
+    """Two scalars around an angle, a class, a series with channels, image chips, a vector."""
+    bands = {"band": ("red", "nir")}
+    return schema_of(
+        climate=[variable("bio1"), variable("aspect", "circular"), variable("bio12")],
+        cover=[variable("landcover", "categorical")],
+        landsat=[variable("landsat", "series", window=2, labels={**bands, "time": YEARS})],
+        sentinel2=[
+            variable("chip", "image", patch=2, labels={**bands, "v": range(5), "u": range(4)})
+        ],
+        embedding=[variable("embedding", "vector", labels={"feature": range(3)})],
+    )
+
+
+def random_arrays(schema: Schema, n: int, *, seed: int = 0, gaps: float = 0.2) -> dict:
+    """Arrays ``(n, *own dims)`` of every variable, with gaps."""
+    rng = np.random.default_rng(seed)
+    arrays = {}
+    for v in schema.variables.values():
+        x = rng.normal(3, 2, (n, *v.sizes))
+        if v.kind == "categorical":
+            x = rng.integers(1, 4, (n, *v.sizes)).astype(float)
+        x[rng.random(x.shape) < gaps] = np.nan
+        arrays[v.name] = x.astype(np.float32)
+    return arrays
+
+
+def untrained(schema: Schema, *, species: int = 2, seed: int = 0, **config: Any) -> Model:
+    """A model with random weights, its scaler fitted on random arrays."""
+    import torch
+
+    scaler = fit_scaler(random_arrays(schema, 64, seed=seed), schema)
+    settings = TINY_NETWORK.model_dump() | config
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = Model.untrained(
+            schema,
+            scaler=scaler,
+            species=[f"species {i}" for i in range(species)],
+            config=gm.NetworkConfig(**settings),
+        )
+    model.network.eval()
+    return model
+
+
+def plain_scaler(schema: Schema) -> Scaler:
+    """A scaler that changes nothing, and knows the classes 1 to 3."""
+    mean, std, classes = {}, {}, {}
+    for v in schema.variables.values():
+        cut = {"series": 1, "image": 2}.get(v.kind, 0)
+        shape = v.sizes[: len(v.sizes) - cut]
+        mean[v.name], std[v.name] = np.zeros(shape), np.ones(shape)
+        if v.kind == "categorical":
+            classes[v.name] = np.array([1, 2, 3])
+    return Scaler(mean, std, classes)
+
+
+def layout_of(**modalities: list[Variable]) -> Layout:
+    """Layout of a schema given as in :func:`schema_of`."""
+    return Layout.of(schema_of(**modalities))
+
+
+def tiny_sites(n: int = 100, *, species: int = 2, gaps: float = 0.1, seed: int = 0) -> xr.Dataset:
+    """Sites over 10° × 10° with two modalities; presence follows ``bio1``."""
+    rng = np.random.default_rng(seed)
+    bio1, clay = rng.normal(size=(2, n))
+    ndvi = rng.normal(size=(n, 4))
+    score = 2 * bio1[:, None] + 0.5 * clay[:, None] + rng.normal(size=(n, species))
+    ds = xr.Dataset(
+        {
+            "bio1": ("site", bio1, {"modality": "climate"}),
+            "clay": ("site", clay, {"modality": "soil"}),
+            "ndvi": (("site", "month"), ndvi, {"modality": "soil"}),
+            "presence": (("site", "species"), (score > 0).astype(float)),
+        },
+        coords={
+            "x": ("site", rng.uniform(0, 10, n)),
+            "y": ("site", rng.uniform(40, 50, n)),
+            "month": [1, 4, 7, 10],
+            "species": [f"Quercus {i}" for i in range(species)],
+        },
+    )
+    for name in ("bio1", "clay", "ndvi"):
+        ds[name] = ds[name].where(rng.random(ds[name].shape) >= gaps).astype(np.float32)
+    return ds
+
+
+def quick(**settings: Any) -> gm.TrainingConfig:
+    """Settings of a run that takes a fraction of a second."""
+    facts = {"epochs": 3, "batch": 32, "lr": 0.01, "warmup": 2, "accelerator": "cpu"}
+    return gm.TrainingConfig(**(facts | settings))
