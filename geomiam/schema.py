@@ -177,7 +177,9 @@ class Schema(Fact):
         for name in modalities:
             if name not in self.modalities:
                 close = difflib.get_close_matches(name, self.modalities, n=1)
-                hint = f"did you mean '{close[0]}'?" if close else f"there are {list(self.modalities)}"
+                hint = (
+                    f"did you mean '{close[0]}'?" if close else f"there are {list(self.modalities)}"
+                )
                 raise SchemaError(f"'{name}' is no modality of the schema; {hint}")
         kept = {k: v for k, v in self.modalities.items() if k in modalities}
         return Schema(**{**_shallow(self), "modalities": kept, "groups": {}})

@@ -301,6 +301,11 @@ def test_a_near_miss_is_an_error_although_the_whole_modality_is_missing(sites, s
             predictors(sites.rename(ndvi=near), schema)
 
 
+def test_no_rename_is_offered_of_a_variable_that_the_schema_has(sites, schema):
+    with pytest.raises(MissingVariable, match=r"not in the data \(found [^)]*\): leave them out"):
+        predictors(sites.drop_vars("bio1"), schema)  # bio12 is near, and itself
+
+
 def test_a_modality_missing_as_a_whole_is_a_warning_that_names_it(sites, schema):
     with pytest.warns(MissingModality, match=r"1 of 3 modalities .*'climate' \(bio1, bio12\).*using="):
         found = predictors(sites.drop_vars(["bio1", "bio12"]), schema)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import warnings
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import xarray as xr
@@ -110,7 +110,7 @@ def bind(schema: Schema, ds: xr.Dataset) -> Schema:
     missing = [v for v in schema.variables if v not in ds.data_vars]
     if missing:
         raise MissingVariable(
-            _missing(ds, missing, f"remove them with schema.subset({_kept(schema, ds)})")
+            _missing(ds, schema, missing, f"remove them with schema.subset({_kept(schema, ds)})")
         )
     return schema.replace({n: _bind(v, ds[n]) for n, v in schema.variables.items()})
 
@@ -310,27 +310,33 @@ def _refuse_partial(
     ds: xr.Dataset, schema: Schema, modality: Modality, missing: list[str], needed: set[str]
 ) -> None:
     """A typing error must not pass for a missing modality."""
-    unused = [str(n) for n in ds.data_vars if n not in schema.variables]
-    if any(_near(m, unused, cutoff=0.8) for m in missing) or len(missing) < len(needed & set(modality.variables)):
+    unused = _unused(ds, schema)
+    if any(_near(m, unused, cutoff=0.8) for m in missing) or len(missing) < len(
+        needed & set(modality.variables)
+    ):
         raise MissingVariable(
             _missing(
                 ds,
+                schema,
                 missing,
                 f"leave them out with using=[...] (modality '{modality.name}'), or set them to NaN",
             )
         )
 
 
-def _missing(ds: xr.Dataset, missing: list[str], fix: str) -> str:
-    close = {
-        m: difflib.get_close_matches(m, map(str, ds.data_vars), n=1, cutoff=0.6) for m in missing
-    }
-    renames = {c[0]: m for m, c in close.items() if c}
+def _missing(ds: xr.Dataset, schema: Schema, missing: list[str], fix: str) -> str:
+    close = {m: _near(m, _unused(ds, schema), cutoff=0.6) for m in missing}
+    renames = {c: m for m, c in close.items() if c}
     rename = f"rename with ds.rename({renames}), or " if renames else ""
     return f"variables {missing} are not in the data (found {_some(ds.data_vars)}): {rename}{fix}"
 
 
-def _near(name: str, names: Iterable[str], *, cutoff: float) -> str | None:
+def _unused(ds: xr.Dataset, schema: Schema) -> list[str]:
+    """Variables of the data that the schema does not know: a slip of the pen may be among them."""
+    return [str(n) for n in ds.data_vars if n not in schema.variables]
+
+
+def _near(name: str, names: Sequence[str], *, cutoff: float) -> str | None:
     """The name that is nearest in spelling, capitals aside."""
     lower = {n.lower(): n for n in names}
     close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=cutoff)
