@@ -8,7 +8,7 @@ SHELL := /bin/bash
 .PHONY: demo test fast lint docs bench clean
 
 demo: $(STAMP)
-	GEOMIAM_INSTALL_SECONDS=$$(cat $(STAMP)) $(BIN)/geomiam demo --out out/demo --overwrite
+	@GEOMIAM_INSTALL_SECONDS=$$(cat $(STAMP)) $(BIN)/geomiam demo --out out/demo --overwrite
 
 test: $(STAMP)
 	$(BIN)/ruff check .

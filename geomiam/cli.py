@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -124,12 +126,16 @@ def fit(
 
     if out.exists() and not overwrite:
         raise OutputExists(f"{out} exists; pass --overwrite to replace it")
+    with _settings():
+        strategy = gm.masking.named(masking)
+        network = gm.NetworkConfig(fusion=fusion, width=width)  # type: ignore[arg-type]
+        training = gm.TrainingConfig(loss=loss, epochs=epochs, block=block)  # type: ignore[arg-type]
     model = gm.fit(
         gm.open_sites(sites).load(),
         gm.Schema.from_yaml(schema) if schema else None,
-        masking=gm.masking.named(masking),
-        network=gm.NetworkConfig(fusion=fusion, width=width),  # type: ignore[arg-type]
-        training=gm.TrainingConfig(loss=loss, epochs=epochs, block=block),  # type: ignore[arg-type]
+        masking=strategy,
+        network=network,
+        training=training,
         rng=seed,
         checkpoint=checkpoint,
     )
@@ -210,9 +216,23 @@ def main() -> None:
     """Run the command line; errors of geomiam are told without a traceback."""
     try:
         app()
-    except GeomiamError as error:
+    except (GeomiamError, FileNotFoundError) as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)
+
+
+@contextmanager
+def _settings() -> Iterator[None]:
+    """Turn what pydantic or a strategy says of a setting into one line."""
+    from pydantic import ValidationError
+
+    try:
+        yield
+    except ValidationError as error:
+        said = [f"--{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise GeomiamError("; ".join(said).replace("--: Value error, ", "")) from None
+    except ValueError as error:
+        raise GeomiamError(str(error)) from None
 
 
 def _write(model: Path, cube: Path, out: Path, **options: Any) -> None:

@@ -62,6 +62,7 @@ def run(out: str | Path = "out/demo", *, overwrite: bool = False) -> dict:
         If the folder is not empty and ``overwrite`` is False.
     """
     from geomiam.cube.store import write_cube
+    from geomiam.inference.cells import torch_threads  # so small a network only waits for others
     from geomiam.training.fit import fit
 
     out = Path(out)
@@ -73,12 +74,14 @@ def run(out: str | Path = "out/demo", *, overwrite: bool = False) -> dict:
     cube = load_cube()
     write_cube(cube, out / "cube.zarr", overwrite=overwrite)
     sites = sample_records(cube, records)
-    say(f"{sites.sizes['site']:,} records; training on all of them")
-    with timer("train"):
+    say(
+        f"{len(records):,} records at {sites.sizes['site']:,} distinct sites; training on all of them"
+    )
+    with timer("train"), torch_threads(1):
         model = fit(sites, schema, network=network(), training=training(), rng=0)
     model.save(out / "model", overwrite=overwrite)
     say(f"testing: {FOLDS} more trainings, each without a fifth of the {BLOCK:g}° blocks")
-    with timer("cross_validate"):
+    with timer("cross_validate"), torch_threads(1):
         scores = _score(sites, schema)
     why = _map(model, cube, out, timer, overwrite=overwrite)
     summary = _summary(model, cube, why, scores, timer)

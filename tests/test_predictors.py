@@ -88,7 +88,9 @@ def test_the_kind_is_told_from_dims_attributes_and_name(given, kind):
 @pytest.mark.parametrize("own", [("depth",), ("a", "b", "c")])
 def test_a_kind_that_cannot_be_told_is_asked_for(own):
     odd = array(*own, name="odd", size=3 if len(own) == 1 else 1)
-    with pytest.raises(SchemaError, match=r"cannot tell what 'odd'.*pass kinds=\{'odd': 'series'\}"):
+    with pytest.raises(
+        SchemaError, match=r"cannot tell what 'odd'.*pass kinds=\{'odd': 'series'\}"
+    ):
         infer_kind(odd)
     schema = infer_schema(odd.to_dataset(), kinds={"odd": "series"})
     assert schema.variables["odd"].kind == "series"
@@ -239,7 +241,9 @@ def test_labels_that_are_not_there_are_nan_and_labels_too_many_are_left_out(site
             np.testing.assert_array_equal(found[:, i], sites["ndvi"].sel(month=month))
         else:
             assert np.isnan(found[:, i]).all()
-    more = xr.concat([sites, sites.assign_coords(month=range(13, 25))], "month", data_vars="minimal")
+    more = xr.concat(
+        [sites, sites.assign_coords(month=range(13, 25))], "month", data_vars="minimal"
+    )
     np.testing.assert_array_equal(predictors(more, schema)["ndvi"], sites["ndvi"])
 
 
@@ -252,7 +256,8 @@ def test_matching_labels_stays_lazy(sites, schema):
 def test_no_label_in_common_is_refused_showing_both(sites, schema):
     names = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
     with pytest.raises(
-        VariableMismatch, match=r"'ndvi' has none of the labels of 'month': expected 1, 2.*found jan"
+        VariableMismatch,
+        match=r"'ndvi' has none of the labels of 'month': expected 1, 2.*found jan",
     ):
         predictors(sites.assign_coords(month=names), schema)
 
@@ -282,7 +287,9 @@ def test_units_that_are_not_given_are_not_compared(sites, schema):
 
 
 def test_other_dims_are_refused(sites, schema):
-    with pytest.raises(VariableMismatch, match=r"'ndvi' has dims.*expected \('month',\).*ds\.rename"):
+    with pytest.raises(
+        VariableMismatch, match=r"'ndvi' has dims.*expected \('month',\).*ds\.rename"
+    ):
         predictors(sites.rename(month="step"), schema)
 
 
@@ -291,7 +298,9 @@ def test_a_part_of_a_modality_missing_is_an_error_with_the_rename(sites, schema)
         MissingVariable, match=r"\['bio1'\] are not in the data.*rename\(\{'bio_1': 'bio1'\}\)"
     ):
         predictors(sites.rename(bio1="bio_1"), schema)
-    with pytest.raises(MissingVariable, match=r"leave them out with using=.*'climate'.*set them to NaN"):
+    with pytest.raises(
+        MissingVariable, match=r"leave them out with using=.*'climate'.*set them to NaN"
+    ):
         predictors(sites.drop_vars("bio1"), schema)
 
 
@@ -307,7 +316,9 @@ def test_no_rename_is_offered_of_a_variable_that_the_schema_has(sites, schema):
 
 
 def test_a_modality_missing_as_a_whole_is_a_warning_that_names_it(sites, schema):
-    with pytest.warns(MissingModality, match=r"1 of 3 modalities .*'climate' \(bio1, bio12\).*using="):
+    with pytest.warns(
+        MissingModality, match=r"1 of 3 modalities .*'climate' \(bio1, bio12\).*using="
+    ):
         found = predictors(sites.drop_vars(["bio1", "bio12"]), schema)
     assert list(found) == ["ndvi", "chip"]
 
@@ -320,7 +331,9 @@ def test_a_like_name_in_another_modality_is_no_typing_error():
 
 
 def test_data_without_any_predictor_are_refused(sites, schema):
-    with pytest.raises(MissingVariable, match=r"none of the predictors; expected bio1, bio12.*found z"):
+    with pytest.raises(
+        MissingVariable, match=r"none of the predictors; expected bio1, bio12.*found z"
+    ):
         predictors(xr.Dataset({"z": ("site", np.zeros(2))}), schema)
 
 

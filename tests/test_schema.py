@@ -115,7 +115,9 @@ def test_each_wrong_key_has_its_own_line(tmp_path):
 
 def test_a_wrong_kind_is_answered_with_all_kinds(tmp_path):
     said = message(tmp_path, CATALOG.replace("kind: circular", "kind: angle"))
-    assert "line 10: modalities → climate → variables → aspect → kind: 'angle' is not a kind" in said
+    assert (
+        "line 10: modalities → climate → variables → aspect → kind: 'angle' is not a kind" in said
+    )
     assert ", ".join(KINDS) in said
 
 

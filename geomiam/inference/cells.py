@@ -70,7 +70,7 @@ class BlockTask:
             for n, a, o in zip(self.names, arrays, own)
         }
         results = tuple(np.empty((prod(place), *o.shape), o.dtype) for o in self.outputs)
-        with _threads(None if self.alone else 1):
+        with torch_threads(None if self.alone else 1):
             for part in self._slabs(prod(place)):
                 block = self._encode({k: v[part] for k, v in rows.items()})
                 for result, computed in zip(results, self.compute(block)):
@@ -211,7 +211,7 @@ def _cells_per_block(arrays: Sequence[xr.DataArray]) -> int:
 
 
 @contextmanager
-def _threads(count: int | None) -> Iterator[None]:
+def torch_threads(count: int | None) -> Iterator[None]:
     """Limit torch's threads: dask runs blocks side by side, and threads inside them only collide."""
     import torch
 

@@ -7,7 +7,6 @@ before a weight is allocated.
 from __future__ import annotations
 
 import json
-import shutil
 import struct
 import tempfile
 from pathlib import Path
@@ -15,10 +14,11 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from geomiam._version import __version__
-from geomiam.errors import ArtifactError, OutputExists, SchemaError
+from geomiam.errors import ArtifactError, GeomiamError, OutputExists
 from geomiam.networks.model import LINKS, Model
 from geomiam.networks.network import NetworkConfig
 from geomiam.schema import Schema
@@ -37,11 +37,15 @@ def save_model(model: Model, path: str | Path, *, overwrite: bool = False) -> Pa
     Raises
     ------
     OutputExists
-        If ``path`` exists and ``overwrite`` is False.
+        If ``path`` exists and ``overwrite`` is False, or is no model directory.
     """
     path = Path(path)
     if path.exists() and not overwrite:
         raise OutputExists(f"{path} exists; pass overwrite=True to replace it")
+    if path.is_file() or (path.exists() and any(path.iterdir()) and not (path / CONFIG).is_file()):
+        raise OutputExists(
+            f"{path} is no model directory; overwrite=True will not delete it: move it"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     config = {"format": FORMAT, "geomiam": __version__, **model.facts(), "about": model.about}
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
@@ -52,7 +56,7 @@ def save_model(model: Model, path: str | Path, *, overwrite: bool = False) -> Pa
         (made / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
         (made / CARD).write_text(card(model), encoding="utf-8")
         if path.exists():
-            shutil.rmtree(path)
+            path.rename(Path(folder) / "old")
         made.rename(path)
     return path
 
@@ -79,20 +83,16 @@ def load_model(path: str | Path) -> Model:
     path = Path(path)
     config = _read_config(path)
     try:
-        scaler = Scaler.from_dict(config["scaler"])
-        facts: dict[str, Any] = {
-            "schema": Schema.from_dict(config["schema"], where=str(path / CONFIG)),
-            "scaler": scaler,
-            "species": tuple(map(str, config["species"])),
-            "config": NetworkConfig.model_validate(config["network"]),
-        }
-    except (ValidationError, SchemaError, KeyError, TypeError, ValueError) as error:
+        scaler, plan = _plan(config, where=str(path / CONFIG))
+    except (ValidationError, GeomiamError, KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{path / CONFIG} does not describe a model: {error}") from error
-    with torch.device("meta"):  # shapes without memory
-        plan = Model.untrained(**facts, link=config["link"])
     _check_weights(path / WEIGHTS, plan)
+    try:
+        weights = load_file(path / WEIGHTS)
+    except SafetensorError as error:
+        raise ArtifactError(f"{path / WEIGHTS} is damaged: {error}") from error
     plan.network.to_empty(device="cpu")
-    plan.network.load_state_dict(load_file(path / WEIGHTS), strict=True)
+    plan.network.load_state_dict(weights, strict=True)
     return Model(
         plan.schema,
         scaler,
@@ -130,7 +130,7 @@ def _read_config(path: Path) -> dict:
         raise ArtifactError(f"{file} has {file.stat().st_size:,} bytes, over {MOST_CONFIG_BYTES:,}")
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(
             f"{file} is not valid JSON ({error}); the file may be truncated"
         ) from None
@@ -143,9 +143,29 @@ def _read_config(path: Path) -> dict:
         raise ArtifactError(
             f"{file} has format {config['format']}; this version reads format {FORMAT}"
         )
-    if config["link"] not in LINKS:
+    if config["link"] not in list(LINKS):
         raise ArtifactError(f"{file}: link {config['link']!r} is not one of {list(LINKS)}")
     return config
+
+
+def _plan(config: dict, *, where: str) -> tuple[Scaler, Model]:
+    """Build the model with weights that have shapes but no memory."""
+    schema, scaler = (
+        Schema.from_dict(config["schema"], where=where),
+        Scaler.from_dict(config["scaler"]),
+    )
+    scaler.check(schema)
+    if not config["species"] or not isinstance(config["species"], list):
+        raise ValueError("'species' is not a list of names")
+    if not isinstance(config["about"], dict):
+        raise ValueError("'about' is not a mapping")
+    facts: dict[str, Any] = {
+        "scaler": scaler,
+        "species": tuple(map(str, config["species"])),
+        "config": NetworkConfig.model_validate(config["network"]),
+    }
+    with torch.device("meta"):
+        return scaler, Model.untrained(schema, **facts, link=config["link"])
 
 
 def _check_weights(file: Path, plan: Model) -> None:
@@ -155,23 +175,21 @@ def _check_weights(file: Path, plan: Model) -> None:
     if total > MOST_WEIGHTS:
         raise ArtifactError(f"the configuration implies {total:,} weights, over {MOST_WEIGHTS:,}")
     header = _header(file)
-    header.pop("__metadata__", None)
     if set(header) != set(wanted):
         odd = sorted(set(header) ^ set(wanted))[:5]
         raise ArtifactError(f"{file}: tensor names differ from the configuration's, e.g. {odd}")
     for name, (shape, _) in wanted.items():
-        found = header[name]
-        if found["shape"] != shape or found["dtype"] != "F32":
-            raise ArtifactError(
-                f"{file}: '{name}' is {found['dtype']} {found['shape']}, expected F32 {shape}"
-            )
-    end = max((h["data_offsets"][1] for h in header.values()), default=0)
+        dtype, found, _ = header[name]
+        if found != shape or dtype != "F32":
+            raise ArtifactError(f"{file}: '{name}' is {dtype} {found}, expected F32 {shape}")
+    end = max((last for _, _, last in header.values()), default=0)
     size = file.stat().st_size - 8 - struct.unpack("<Q", file.open("rb").read(8))[0]
     if size != end:
         raise ArtifactError(f"{file} holds {size:,} bytes of weights, expected {end:,}: truncated?")
 
 
-def _header(file: Path) -> dict:
+def _header(file: Path) -> dict[str, tuple[str, list[int], int]]:
+    """Type, shape and last byte of each tensor."""
     if not file.is_file():
         raise ArtifactError(f"{file.parent} is no model directory: {file.name} is missing")
     with file.open("rb") as stream:
@@ -180,6 +198,10 @@ def _header(file: Path) -> dict:
         if not 0 < length <= min(file.stat().st_size, 100 * 2**20):
             raise ArtifactError(f"{file} has no valid header; the file may be truncated")
         try:
-            return json.loads(stream.read(length))
-        except ValueError:
+            header = json.loads(stream.read(length))
+            header.pop("__metadata__", None)
+            return {
+                k: (h["dtype"], h["shape"], int(h["data_offsets"][1])) for k, h in header.items()
+            }
+        except (ValueError, RecursionError, AttributeError, KeyError, TypeError, IndexError):
             raise ArtifactError(f"{file} has no valid header; the file may be truncated") from None

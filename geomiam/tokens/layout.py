@@ -52,7 +52,7 @@ class Span:
     @property
     def channels(self) -> int:
         """Token rows with weights of their own: all dims but the windowed ones."""
-        return prod(self.steps[: len(self.steps) - _windowed(self.variable)])
+        return prod(self.steps[: len(self.steps) - windowed_dims(self.variable)])
 
     def names(self) -> list[str]:
         """Return a readable name per token, such as ``ndvi[time=2018-01..2018-12]``."""
@@ -147,13 +147,13 @@ def _together(variables: list[Variable]) -> list[list[Variable]]:
     return [batch for batch in shared if batch] + alone
 
 
-def _windowed(variable: Variable) -> int:
-    """How many trailing dims are cut into windows."""
+def windowed_dims(variable: Variable) -> int:
+    """Return how many trailing dims are cut into windows."""
     return {"series": 1, "image": 2, "vector": 1}.get(variable.kind, 0)
 
 
 def _windows(variable: Variable) -> tuple[tuple[tuple[Label, ...], ...], ...]:
-    cut = len(variable.dims) - _windowed(variable)
+    cut = len(variable.dims) - windowed_dims(variable)
     width = _width(variable)
     return tuple(
         _chunk(variable.labels[d], width if i >= cut else 1) for i, d in enumerate(variable.dims)
@@ -162,7 +162,7 @@ def _windows(variable: Variable) -> tuple[tuple[tuple[Label, ...], ...], ...]:
 
 def _width(variable: Variable) -> int:
     """Values along a windowed dim that go into one token."""
-    longest = max(variable.sizes[-max(_windowed(variable), 1) :], default=1)
+    longest = max(variable.sizes[-max(windowed_dims(variable), 1) :], default=1)
     if variable.kind == "series":
         return variable.window or max(1, ceil(longest / MOST_STEPS))
     if variable.kind == "image":

@@ -29,6 +29,25 @@ class Scaler:
         facts = {"mean": self.mean, "std": self.std, "classes": self.classes}
         return {k: {n: a.tolist() for n, a in v.items()} for k, v in facts.items()}
 
+    def check(self, schema: Schema) -> None:
+        """Refuse facts that are not those of a bound schema's variables.
+
+        Raises
+        ------
+        ValueError
+            Naming the variable.
+        """
+        for name, variable in schema.variables.items():
+            if variable.kind == "categorical":
+                fits = name in self.classes and self.classes[name].ndim == 1
+            elif variable.kind != "circular" and variable.bound:
+                shape = variable.sizes[: len(variable.dims) - WINDOWED.get(variable.kind, 0)]
+                fits = all(name in s and s[name].shape == shape for s in (self.mean, self.std))
+            else:
+                fits = True
+            if not fits:
+                raise ValueError(f"the scaler does not fit variable '{name}'")
+
     @classmethod
     def from_dict(cls, data: Mapping) -> Scaler:
         """Read what :meth:`to_dict` wrote."""

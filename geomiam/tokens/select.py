@@ -22,10 +22,11 @@ import numpy as np
 
 from geomiam.errors import SelectionError
 from geomiam.schema import Label
-from geomiam.tokens.layout import Layout, Span
+from geomiam.tokens.layout import Layout, Span, windowed_dims
 
 Selector = str | Mapping[str, Mapping[str, Any]]
 CENTRE = "centre"
+DATE = re.compile(r"\d{4}-\d\d(-\d\d)?(T|$)")
 
 
 def visible_tokens(layout: Layout, using: Selector | Sequence[Selector] | None) -> np.ndarray:
@@ -76,7 +77,7 @@ def players(
     Raises
     ------
     SelectionError
-        If two groups share a token.
+        If two groups share a token or a name.
     """
     shown = np.ones(layout.size, bool) if shown is None else shown
     chosen = {n: visible_tokens(layout, s) & shown for n, s in _named(layout, groups).items()}
@@ -84,6 +85,11 @@ def players(
     _refuse_overlap(layout, chosen)
     rest = shown & ~np.any([*chosen.values(), np.zeros_like(shown)], axis=0)
     if rest.any():
+        if "rest" in chosen:
+            raise SelectionError(
+                "'rest' is the name of what no group names, and there is something left, such as "
+                f"'{layout.names[int(np.argmax(rest))]}'; call your group by another name"
+            )
         chosen["rest"] = rest
     return chosen
 
@@ -93,7 +99,15 @@ def _named(layout: Layout, groups: Any) -> dict[str, Any]:
         return {g.name: list(g.members) for g in layout.schema.groups.values()}
     if isinstance(groups, Mapping):
         return dict(groups)
-    return {g if isinstance(g, str) else next(iter(g)): g for g in _as_list(groups)}
+    named: dict[str, Any] = {}
+    for group in _as_list(groups):
+        name = group if isinstance(group, str) else next(iter(group))
+        if name in named:
+            raise SelectionError(
+                f"two groups are called '{name}'; name them: groups={{'one': ..., 'other': ...}}"
+            )
+        named[name] = group
+    return named
 
 
 def _refuse_overlap(layout: Layout, chosen: dict[str, np.ndarray]) -> None:
@@ -128,6 +142,8 @@ def _parse(text: str) -> tuple[str, dict[str, Any]]:
     conditions: dict[str, Any] = {}
     for item in filter(None, (s.strip() for s in (match[2] or "").split(","))):
         dim, _, value = (s.strip() for s in item.partition("="))
+        if dim != CENTRE and not value:
+            raise SelectionError(f"'{text}' is not a selector; write name, or name[dim=value]")
         conditions[dim] = CENTRE if dim == CENTRE else _value(value)
     return match[1], conditions
 
@@ -136,13 +152,17 @@ def _value(text: str) -> Any:
     if ":" in text:
         start, stop = (s.strip() or None for s in text.split(":", 1))
         return slice(start, stop)
-    return text.split("|") if "|" in text else text
+    return [s.strip() for s in text.split("|")] if "|" in text else text
 
 
-def _tokens(layout: Layout, name: str, conditions: dict[str, Any], *, said: str) -> np.ndarray:
-    shown = np.zeros(layout.size, bool)
-    if not conditions and name in layout.schema.groups and name not in layout.schema.modalities:
-        return visible_tokens(layout, list(layout.schema.groups[name].members))
+def _tokens(
+    layout: Layout, name: str, conditions: dict[str, Any], *, said: str, groups: bool = True
+) -> np.ndarray:
+    shown, schema = np.zeros(layout.size, bool), layout.schema
+    known = name in schema.modalities or name in schema.variables
+    if groups and not conditions and not known and name in schema.groups:
+        members = schema.groups[name].members  # modalities, variables or parts, never groups
+        return np.any([_tokens(layout, *_parse(m), said=m, groups=False) for m in members], axis=0)
     spans = [s for s in layout.spans if name in (s.modality, s.variable.name)]
     if not spans:
         raise SelectionError(_unknown(layout, name))
@@ -158,7 +178,7 @@ def _inside(span: Span, conditions: dict[str, Any]) -> np.ndarray:
     inside = np.ones(span.steps, bool)
     for axis, (dim, windows) in enumerate(zip(span.variable.dims, span.windows)):
         keep = np.ones(len(windows), bool)
-        if CENTRE in conditions and len(windows[0]) > 1:
+        if CENTRE in conditions and axis >= inside.ndim - windowed_dims(span.variable):
             keep = np.arange(len(windows)) == len(windows) // 2
         if dim in conditions:
             keep &= [all(_matches(label, conditions[dim]) for label in w) for w in windows]
@@ -184,8 +204,10 @@ def _compare(label: Label, value: Any) -> int:
     """Order of label and value; a date label is compared as far as the value spells it."""
     if isinstance(label, str):
         spelled = str(value)
-        head = label[: len(spelled)]
-        return (head > spelled) - (head < spelled)
+        if DATE.match(label):
+            spelled = spelled.replace(" ", "T")[:19]
+            label = (f"{label}T00:00:00" if len(label) == 10 else label)[: len(spelled)]
+        return (label > spelled) - (label < spelled)
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -197,7 +219,7 @@ def _compare(label: Label, value: Any) -> int:
 
 def _unknown(layout: Layout, name: str) -> str:
     schema = layout.schema
-    known = [*schema.groups, *schema.modalities, *schema.variables]
+    known = {*schema.groups, *schema.modalities, *schema.variables} - {name}
     close = difflib.get_close_matches(name, known, n=2)
     hint = f"did you mean {' or '.join(map(repr, close))}?" if close else ""
     groups = ", ".join(schema.modalities)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -77,15 +78,14 @@ def load_checkpoint(
     Raises
     ------
     ArtifactError
-        If the checkpoint belongs to other data or settings.
+        If the folder holds no checkpoint, a damaged one, or one of other data or settings.
     """
-    facts = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    facts, tensors = _read(folder)
     if facts["fingerprint"] != fingerprint:
         raise ArtifactError(
             f"the checkpoint in {folder} is of other data or settings; remove it "
             "or pass another checkpoint= folder"
         )
-    tensors = load_file(folder / "state.safetensors")
     network.load_state_dict(_under(tensors, "now."))
     steps: dict[int, Weights] = {}
     for key, value in _under(tensors, "step.").items():
@@ -95,6 +95,21 @@ def load_checkpoint(
     return Progress(
         facts["history"], _under(tensors, "best."), facts["best_epoch"], facts["best_score"]
     )
+
+
+def _read(folder: Path) -> tuple[dict, Weights]:
+    facts, weights = folder / "state.json", folder / "state.safetensors"
+    if not (facts.is_file() and weights.is_file()):
+        raise ArtifactError(
+            f"{folder} is no checkpoint: {facts.name} or {weights.name} is missing; "
+            "pass checkpoint= a folder that is empty or not there yet"
+        )
+    try:
+        return json.loads(facts.read_text(encoding="utf-8")), load_file(weights)
+    except (ValueError, SafetensorError) as error:
+        raise ArtifactError(
+            f"the checkpoint in {folder} is damaged ({error}); remove it to start anew"
+        ) from error
 
 
 def _under(tensors: Weights, prefix: str) -> Weights:

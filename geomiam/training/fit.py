@@ -135,7 +135,7 @@ def _train(run: Run, checkpoint: Path | None) -> Progress:
         Progress(),
         _fingerprint(run) if checkpoint else "",
     )
-    if checkpoint and checkpoint.exists():
+    if checkpoint and checkpoint.exists() and any(checkpoint.iterdir()):
         progress = load_checkpoint(
             checkpoint, network=run.model.network, optimizer=optimizer, fingerprint=print_
         )

@@ -39,8 +39,8 @@ def presence_weight(labels: Tensor) -> Tensor:
     one absence more than there are keeps both finite.
     """
     known = ~labels.isnan()
-    n, present = known.sum(0).float(), torch.where(known, labels, 0).sum(0)
-    return torch.maximum(n / present.clamp(min=1), (n + 1) / n.clamp(min=1))
+    n, present = known.sum(0).float().clamp(min=1), torch.where(known, labels, 0).sum(0)
+    return torch.maximum(n / present.clamp(min=1), (n + 1) / n)
 
 
 def weighted_bce(logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
@@ -79,12 +79,12 @@ def maxent_offset(logits: Tensor, background: Tensor) -> Tensor:
     """Shift ``(S,)`` of the logits after which 1 − exp(−exp(z)) is Maxent's cloglog suitability.
 
     −log Z normalises exp(z) over the background, and the entropy of that distribution sets the
-    level (Phillips et al. 2017).
+    level (Phillips et al. 2017). A species without background has no level, and is not shifted.
     """
     shown = logits.masked_fill(~background, -1e9)
     log_share = torch.log_softmax(shown, 0)
     entropy = -(log_share.exp() * log_share).sum(0)
-    return entropy - torch.logsumexp(shown, 0)
+    return torch.where(background.any(0), entropy - torch.logsumexp(shown, 0), 0)
 
 
 def _check_single_label(labels: Tensor) -> None:

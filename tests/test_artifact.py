@@ -1,0 +1,405 @@
+"""Saved models: equal when read back, refused when damaged, and never a pickle."""
+
+from __future__ import annotations
+
+import ast
+import json
+import struct
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers_small import TINY_NETWORK, every_kind, quick, random_arrays, tiny_sites, untrained
+from safetensors.torch import load_file, save_file
+
+import geomiam as gm
+from geomiam.errors import ArtifactError, OutputExists
+from geomiam.networks import artifact
+from geomiam.tokens.blocks import encode
+
+PACKAGE = Path(gm.__file__).parent
+
+
+@pytest.fixture(scope="module")
+def sites():
+    return tiny_sites(60, species=3)
+
+
+@pytest.fixture(scope="module")
+def model(sites):
+    """A model trained for two epochs, so that its history and scores are there."""
+    return gm.fit(sites, network=TINY_NETWORK, training=quick(epochs=2), rng=0)
+
+
+@pytest.fixture
+def saved(model, tmp_path) -> Path:
+    return model.save(tmp_path / "model")
+
+
+def change_config(path: Path, **changes) -> None:
+    """Replace keys of config.json; dots go deeper."""
+    file = path / "config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    for key, value in changes.items():
+        place = config
+        *way, last = key.split("__")
+        for step in way:
+            place = place[step]
+        if value is DELETE:
+            del place[last]
+        else:
+            place[last] = value
+    file.write_text(json.dumps(config), encoding="utf-8")
+
+
+DELETE = object()
+
+
+def test_a_model_read_back_predicts_bit_for_bit_the_same(model, saved, sites):
+    back = gm.load_model(saved)
+    for using in (None, ["climate"], ["soil"]):
+        a, b = (gm.predict(sites, m, using=using, scale="logit") for m in (model, back))
+        np.testing.assert_array_equal(a["suitability"], b["suitability"])
+        np.testing.assert_array_equal(a["observed"], b["observed"])
+
+
+@pytest.mark.parametrize("fusion", ["group", "token"])
+def test_every_kind_of_predictor_survives_with_every_fusion(tmp_path, fusion):
+    model = untrained(every_kind(), fusion=fusion, inner=1)
+    back = gm.load_model(model.save(tmp_path / "model"))
+    assert back.id == model.id
+    assert back.layout.names == model.layout.names
+    arrays = random_arrays(every_kind(), 9)
+    outs = []
+    for m in (model, back):
+        block = encode(arrays, layout=m.layout, scaler=m.scaler)
+        values = [torch.as_tensor(v) for v in block.values]
+        with torch.no_grad():
+            outs.append(m.network(values, torch.as_tensor(block.observed)))
+    assert torch.equal(*outs)
+
+
+def test_id_facts_and_history_survive(model, saved):
+    back = gm.load_model(saved)
+    assert back.id == model.id
+    assert back.facts() == model.facts()
+    assert back.about == model.about
+    assert back.history.equals(model.history)
+    assert not back.network.training
+    again = gm.load_model(back.save(saved.with_name("again")))
+    assert again.id == model.id
+    assert (saved / "model.safetensors").read_bytes() == (
+        saved.with_name("again") / "model.safetensors"
+    ).read_bytes()
+
+
+def test_the_id_tells_weights_and_facts_apart(model, saved):
+    weights = load_file(saved / "model.safetensors")
+    weights["head.bias"] = weights["head.bias"] + 1e-3
+    save_file(weights, saved / "model.safetensors")
+    assert gm.load_model(saved).id != model.id
+    model.save(saved, overwrite=True)
+    change_config(saved, species=["a", "b", "c"])
+    assert gm.load_model(saved).id != model.id
+
+
+def test_the_directory_holds_weights_config_and_card(model, saved):
+    assert sorted(p.name for p in saved.iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
+    config = json.loads((saved / "config.json").read_text(encoding="utf-8"))
+    assert config["format"] == 1 and config["geomiam"] == gm.__version__
+    assert config["species"] == list(model.species)
+    card = (saved / "README.md").read_text(encoding="utf-8")
+    for word in ("climate", "soil", "bio1", "ndvi", model.id[:12], "not an occupancy probability"):
+        assert word in card
+
+
+def test_a_model_that_exists_is_replaced_only_if_asked(model, saved):
+    config = (saved / "config.json").read_bytes()
+    other = gm.Model(
+        model.schema, model.scaler, ("x", "y", "z"), model.config, model.network, model.link
+    )
+    with pytest.raises(OutputExists, match=r"exists; pass overwrite=True to replace it"):
+        other.save(saved)
+    assert (saved / "config.json").read_bytes() == config
+    other.save(saved, overwrite=True)
+    assert gm.load_model(saved).species == ("x", "y", "z")
+    assert [p.name for p in saved.parent.iterdir()] == ["model"]
+
+
+def test_overwriting_never_deletes_what_is_no_model(model, tmp_path):
+    folder = tmp_path / "thesis"
+    folder.mkdir()
+    (folder / "chapter.txt").write_text("precious")
+    (tmp_path / "file").write_text("precious")
+    for path in (folder, tmp_path / "file"):
+        with pytest.raises(
+            OutputExists, match="is no model directory; overwrite=True will not delete"
+        ):
+            model.save(path, overwrite=True)
+    assert (folder / "chapter.txt").read_text() == (tmp_path / "file").read_text() == "precious"
+    (tmp_path / "empty").mkdir()
+    assert gm.load_model(model.save(tmp_path / "empty", overwrite=True)).id == model.id
+
+
+@pytest.mark.parametrize("broken", ["save_file", "card"])
+@pytest.mark.parametrize("there", [False, True])
+def test_a_save_that_fails_leaves_everything_as_it_was(model, tmp_path, monkeypatch, broken, there):
+    path = tmp_path / "model"
+    if there:
+        model.save(path)
+    before = {p: p.read_bytes() for p in path.rglob("*")} if there else {}
+
+    def fail(*args, **kwargs):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(artifact, broken, fail)
+    with pytest.raises(OSError, match="no space"):
+        model.save(path, overwrite=True)
+    assert {p: p.read_bytes() for p in path.rglob("*")} == before
+    assert [p.name for p in tmp_path.iterdir()] == (["model"] if there else [])
+
+
+@pytest.mark.parametrize("keep", [0, 3, 8, 9, 40, 0.1, 0.5, 0.9, -1])
+def test_weights_cut_off_anywhere_are_refused(saved, keep):
+    file = saved / "model.safetensors"
+    data = file.read_bytes()
+    file.write_bytes(data[: int(len(data) * keep)] if isinstance(keep, float) else data[:keep])
+    with pytest.raises(ArtifactError, match=r"model\.safetensors .*truncated"):
+        gm.load_model(saved)
+
+
+def test_weights_with_something_after_them_are_refused(saved):
+    file = saved / "model.safetensors"
+    file.write_bytes(file.read_bytes() + b"more")
+    with pytest.raises(ArtifactError, match="bytes of weights, expected"):
+        gm.load_model(saved)
+
+
+@pytest.mark.parametrize("keep", [0, 1, 0.3, 0.99])
+def test_a_config_cut_off_anywhere_is_refused(saved, keep):
+    file = saved / "config.json"
+    data = file.read_bytes()
+    file.write_bytes(data[: int(len(data) * keep)] if isinstance(keep, float) else data[:keep])
+    with pytest.raises(ArtifactError, match=r"config\.json is not valid JSON.*may be truncated"):
+        gm.load_model(saved)
+
+
+@pytest.mark.parametrize("text", ["{nonsense", "\xff\xfe", "[" * 100_000])
+def test_a_config_that_is_no_json_is_refused(saved, text):
+    (saved / "config.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ArtifactError, match=r"config\.json is not valid JSON"):
+        gm.load_model(saved)
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "null", "{}"])
+def test_a_config_that_is_something_else_is_refused(saved, text):
+    (saved / "config.json").write_text(text)
+    with pytest.raises(ArtifactError, match=r"missing keys \['about', 'format'"):
+        gm.load_model(saved)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_missing_file_is_named(saved, name):
+    (saved / name).unlink()
+    with pytest.raises(ArtifactError, match=rf"is no model directory: {name} is missing"):
+        gm.load_model(saved)
+
+
+def test_a_path_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(ArtifactError, match=r"is no model directory: config\.json is missing"):
+        gm.load_model(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"extra": 1}, r"missing keys \[\], unknown keys \['extra'\]"),
+        ({"scaler": DELETE}, r"missing keys \['scaler'\], unknown keys \[\]"),
+        ({"format": 2}, "has format 2; this version reads format 1"),
+        ({"link": "probit"}, r"link 'probit' is not one of \['logit', 'cloglog', 'softmax'\]"),
+        ({"link": ["logit"]}, "is not one of"),
+        ({"network__depht": 3}, r"does not describe a model(.|\n)*depht"),
+        ({"network__width": "wide"}, r"does not describe a model(.|\n)*width"),
+        (
+            {"network__width": 7},
+            r"does not describe a model(.|\n)*width 7 is not a multiple of heads 2",
+        ),
+        ({"network__fusion": "cold"}, r"does not describe a model(.|\n)*fusion"),
+        (
+            {"schema__modalities__soil__variables__clay__knd": "x"},
+            "does not describe a model.*unknown key 'knd'",
+        ),
+        ({"schema__modalities": {}}, "does not describe a model"),
+        (
+            {"schema__modalities__soil__variables__ndvi__labels": {}},
+            "does not describe a model.*'ndvi'",
+        ),
+        ({"scaler__mean__bio1": DELETE}, "does not describe a model.*'bio1'"),
+        ({"scaler__std": DELETE}, "does not describe a model.*'std'"),
+        ({"scaler__mean__bio1": [1, 2]}, "does not describe a model.*'bio1'"),
+        ({"scaler__mean__bio1": "high"}, "does not describe a model"),
+        ({"species": 7}, "does not describe a model"),
+        ({"species": []}, "does not describe a model"),
+        ({"about": []}, "does not describe a model"),
+    ],
+    ids=lambda x: "-".join(x) if isinstance(x, dict) else "",
+)
+def test_a_config_that_describes_no_model_is_refused_saying_what_is_wrong(saved, changes, message):
+    change_config(saved, **changes)
+    with pytest.raises(ArtifactError, match=message):
+        gm.load_model(saved)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"network__width": 4096 * 2}, "less than or equal to 4096"),
+        (
+            {"network__width": 4096, "network__depth": 64},
+            r"implies [\d,]+ weights, over 2,000,000,000",
+        ),
+        ({"network__frequencies": 10**9}, "less than or equal to 1024"),
+        ({"network__inner": 65}, "less than or equal to 64"),
+        (
+            {"network__width": 4096, "species": [str(i) for i in range(600_000)]},
+            r"implies [\d,]+ weights, over 2,000,000,000",
+        ),
+    ],
+)
+def test_absurd_sizes_are_refused_before_anything_is_allocated(saved, changes, message):
+    change_config(saved, **changes)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ArtifactError, match=message):
+            gm.load_model(saved)
+        assert tracemalloc.get_traced_memory()[1] < 200 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_config_of_absurd_size_is_not_read(saved, monkeypatch):
+    monkeypatch.setattr(artifact, "MOST_CONFIG_BYTES", 100)
+    with pytest.raises(ArtifactError, match=r"config\.json has [\d,]+ bytes, over 100"):
+        gm.load_model(saved)
+
+
+def test_a_header_of_absurd_length_is_not_read(saved):
+    file = saved / "model.safetensors"
+    file.write_bytes(struct.pack("<Q", 2**60) + file.read_bytes()[8:])
+    with pytest.raises(ArtifactError, match="no valid header"):
+        gm.load_model(saved)
+
+
+@pytest.mark.parametrize("header", [b"[1]", b'{"head.bias": 3}', b'{"a": {"dtype": "F32"}}', b"7"])
+def test_a_header_that_describes_no_tensors_is_refused(saved, header):
+    file = saved / "model.safetensors"
+    file.write_bytes(struct.pack("<Q", len(header)) + header)
+    with pytest.raises(ArtifactError, match=r"no valid header|tensor names differ"):
+        gm.load_model(saved)
+
+
+def rewrite(path: Path, change) -> None:
+    """Apply a change to the header of the weights, values untouched."""
+    file = path / "model.safetensors"
+    data = file.read_bytes()
+    length = struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8 : 8 + length])
+    change(header)
+    text = json.dumps(header).encode()
+    file.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length :])
+
+
+def test_a_tensor_renamed_is_refused_naming_it(saved):
+    rewrite(saved, lambda h: h.update({"head.bais": h.pop("head.bias")}))
+    with pytest.raises(ArtifactError, match=r"tensor names differ.*'head\.bais', 'head\.bias'"):
+        gm.load_model(saved)
+
+
+def test_a_tensor_reshaped_or_of_another_type_is_refused_with_both_shapes(saved):
+    rewrite(saved, lambda h: h["head.weight"].update(shape=[8, 3]))
+    with pytest.raises(
+        ArtifactError, match=r"'head\.weight' is F32 \[8, 3\], expected F32 \[3, 8\]"
+    ):
+        gm.load_model(saved)
+    rewrite(saved, lambda h: h["head.weight"].update(shape=[3, 8], dtype="I32"))
+    with pytest.raises(ArtifactError, match=r"'head\.weight' is I32 \[3, 8\], expected F32"):
+        gm.load_model(saved)
+
+
+@pytest.mark.parametrize("offsets", [[0, 4], [-8, 88], ["a", "b"], 3])
+def test_a_tensor_that_lies_elsewhere_is_refused(saved, offsets):
+    rewrite(saved, lambda h: h["head.weight"].update(data_offsets=offsets))
+    with pytest.raises(ArtifactError, match=r"model\.safetensors"):
+        gm.load_model(saved)
+
+
+def test_more_species_than_weights_are_refused(saved):
+    change_config(saved, species=["a", "b"])
+    with pytest.raises(ArtifactError, match=r"'head\.\w+' is F32 \[3.*\], expected F32 \[2"):
+        gm.load_model(saved)
+
+
+# No pickle --------------------------------------------------------------------------------------
+
+FORBIDDEN = {"pickle", "joblib", "dill", "cloudpickle", "marshal", "shelve"}
+
+
+def offences(source: str) -> list[str]:
+    """What the code of a module does that could run what it reads; its texts may say anything."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Import(names=names):
+                found += [a.name for a in names if a.name.split(".")[0] in FORBIDDEN]
+            case ast.ImportFrom(module=str(module), names=names):
+                found += [module] if module.split(".")[0] in FORBIDDEN else []
+                found += [
+                    f"torch.{a.name}" for a in names if module == "torch" and a.name == "load"
+                ]
+            case ast.Attribute(value=ast.Name(id="torch"), attr="load" | "save"):
+                found.append(f"torch.{node.attr}")
+            case ast.Attribute(attr="to_pickle" | "read_pickle"):
+                found.append(node.attr)
+            case ast.Call(func=ast.Name(id="eval" | "exec" | "compile" | "__import__" as name)):
+                found.append(name)
+            case ast.keyword(arg="allow_pickle", value=ast.Constant(value=True)):
+                found.append("allow_pickle")
+            case ast.Attribute(
+                value=ast.Name(id="yaml"), attr="load" | "unsafe_load" | "full_load"
+            ):
+                found.append(f"yaml.{node.attr}")
+    return found
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle",
+        "from joblib import load",
+        "import torch\ntorch.load('x')",
+        "from torch import load",
+        "eval('1')",
+        "exec('1')",
+        "np.load('x', allow_pickle=True)",
+        "yaml.load(text)",
+    ],
+)
+def test_the_search_for_pickles_finds_them(source):
+    assert offences(source)
+
+
+def test_the_search_for_pickles_reads_code_and_not_words():
+    assert not offences('"""No pickle, no torch.load."""\nmodel.eval()\nre.compile("eval(")\n')
+
+
+@pytest.mark.parametrize(
+    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE))
+)
+def test_no_module_reads_or_writes_pickles_or_runs_text(path):
+    assert offences(path.read_text(encoding="utf-8")) == []

@@ -1,0 +1,399 @@
+"""The command line: it teaches, it maps, and it fails in one line."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from helpers_small import tiny_sites
+from typer.testing import CliRunner
+
+import geomiam as gm
+from geomiam import cli
+
+VERBS = {
+    "demo": ["--out", "--overwrite", "bundled real records"],
+    "sample": ["CUBE", "RECORDS", "--out", "--background", "--target-group", "--keep", "--crs"],
+    "fit": [
+        "SITES",
+        "--out",
+        "--schema",
+        "--masking",
+        "miam",
+        "--fusion",
+        "--checkpoint",
+        "--block",
+    ],
+    "evaluate": ["MODEL", "SITES", "--subsets", "unimodal", "leave-one-out", "every"],
+    "predict": ["MODEL", "CUBE", "--out", "--using", "landsat[time=2018]", "--species"],
+    "explain": ["MODEL", "CUBE", "--out", "--group", "--using", "--species", "--overwrite"],
+    "info": ["PATH", "Model directory, cube or catalog"],
+}
+
+CATALOG = """\
+name: tiny
+title: A tiny catalog
+modalities:
+  climate:
+    title: Weather
+    variables:
+      bio1: {kind: scalar, units: degC}
+  soil:
+    variables:
+      clay: {kind: scalar}
+      ndvi: {kind: series, window: 2}
+"""
+
+
+def run(monkeypatch, capsys, *words: object) -> tuple[int, str, str]:
+    """Run ``geomiam`` in this process, through ``main``: exit code, output, errors."""
+    monkeypatch.setattr(sys, "argv", ["geomiam", *map(str, words)])
+    try:
+        cli.main()
+        code = 0
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture
+def geomiam(monkeypatch, capsys):
+    """Call the command line."""
+    return lambda *words: run(monkeypatch, capsys, *words)
+
+
+@pytest.fixture
+def fails(geomiam):
+    """Call the command line, which fails in one line that is returned."""
+
+    def call(*words) -> str:
+        code, out, err = geomiam(*words)
+        assert code == 1
+        assert "Traceback" not in out + err
+        assert err.startswith("error: ") and err.count("\n") == 1, err
+        return err
+
+    return call
+
+
+def make_cube() -> xr.Dataset:
+    """8 × 10 cells of 1° with two modalities and gaps; one cell empty."""
+    import odc.geo.xr  # noqa: F401
+
+    rng = np.random.default_rng(0)
+
+    def layer(modality: str, *own: int, **attrs: str) -> tuple:
+        values = rng.normal(size=(*own, 8, 10)).astype(np.float32)
+        values[..., rng.random((8, 10)) < 0.15] = np.nan
+        values[..., 3, 4] = np.nan
+        return (*("month",) * len(own), "y", "x"), values, {"modality": modality, **attrs}
+
+    cube = xr.Dataset(
+        {
+            "bio1": layer("climate", units="degC"),
+            "clay": layer("soil"),
+            "ndvi": layer("soil", 4),
+        },
+        coords={"y": 47.5 - np.arange(8.0), "x": np.arange(10.0) + 0.5, "month": [1, 4, 7, 10]},
+    )
+    return cube.odc.assign_crs("EPSG:4326")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """A folder with a cube, records and a catalog, and what ``sample`` and ``fit`` make of them."""
+    folder = tmp_path_factory.mktemp("home")
+    cube = make_cube()
+    gm.write_cube(cube, folder / "cube.zarr")
+    rows, cols = np.nonzero(np.isfinite(cube["bio1"].values))
+    warm = cube["bio1"].values[rows, cols]
+    frames = [
+        pd.DataFrame(
+            {
+                "species": name,
+                "lon": cube["x"].values[cols],
+                "lat": cube["y"].values[rows],
+                "presence": (sign * warm > 0).astype(int),
+            }
+        )
+        for name, sign in [("Lilium warm", 1), ("Lilium cold", -1)]
+    ]
+    pd.concat(frames).to_csv(folder / "records.csv", index=False)
+    (folder / "catalog.yaml").write_text(CATALOG, encoding="utf-8")
+    runner = CliRunner()
+    for line in [
+        "sample cube.zarr records.csv --out sites.zarr",
+        "fit sites.zarr --schema catalog.yaml --out model --width 8 --epochs 4 --block 2 --seed 1 "
+        "--checkpoint run",
+    ]:
+        files = {w for w in line.split() if "." in w or w in ("model", "run")}
+        paths = [str(folder / w) if w in files else w for w in line.split()]
+        done = runner.invoke(cli.app, paths, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+    return folder
+
+
+def test_without_words_the_help_is_shown(geomiam):
+    _, out, err = geomiam()
+    assert "geomiam sample cube.zarr records.csv --out sites.zarr" in out + err
+
+
+def test_the_help_walks_from_records_to_an_explained_map():
+    text = CliRunner().invoke(cli.app, ["--help"]).output
+    steps = [
+        text.index(f"geomiam {v} ") for v in ("sample", "fit", "evaluate", "predict", "explain")
+    ]
+    assert steps == sorted(steps)
+    assert "geomiam demo" in text
+    for verb in VERBS:
+        assert re.search(rf"^\s+{verb}\s+\w", text, re.M), verb
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_help_of_every_verb_teaches(verb):
+    done = CliRunner().invoke(cli.app, [verb, "--help"], env={"COLUMNS": "200"})
+    assert done.exit_code == 0
+    text = " ".join(done.output.split())
+    for word in VERBS[verb]:
+        assert word.lower() in text.lower(), word
+    options = re.findall(r"^\s+(?:-\w, )?--(\w[\w-]*)", done.output, re.M)
+    assert "help" in options
+    for line in done.output.splitlines():  # no option without a word of explanation
+        if re.match(r"\s+(-\w, )?--\w", line):
+            words = re.sub(r"\[(required|default:).*", "", line).strip().split("  ")[-1]
+            assert len(words.split()) >= 2, line
+
+
+def test_there_is_a_help_test_for_every_verb():
+    assert {c.callback.__name__ for c in cli.app.registered_commands} == set(VERBS)
+
+
+def test_sample_takes_the_predictors_at_the_records(home):
+    sites = gm.open_sites(home / "sites.zarr")
+    cube = gm.open_cube(home / "cube.zarr", chunks=None)
+    assert sites["species"].values.tolist() == ["Lilium cold", "Lilium warm"]
+    at = cube["bio1"].sel(x=sites["x"], y=sites["y"])
+    np.testing.assert_array_equal(sites["bio1"], at)
+    np.testing.assert_array_equal(sites["presence"].sel(species="Lilium warm"), at > 0)
+
+
+def test_sample_adds_background(geomiam, home, tmp_path):
+    code, out, _ = geomiam(
+        "sample",
+        home / "cube.zarr",
+        home / "records.csv",
+        "--out",
+        tmp_path / "s.zarr",
+        "--background",
+        9,
+    )
+    sites = gm.open_sites(tmp_path / "s.zarr")
+    assert code == 0
+    assert f"{sites.sizes['site']:,} sites, 2 species" in out
+    assert sites.sizes["site"] > gm.open_sites(home / "sites.zarr").sizes["site"]
+
+
+def test_fit_is_the_python_call_with_the_same_settings(home):
+    model = gm.load_model(home / "model")
+    assert (model.config.width, model.config.fusion) == (8, "group")
+    assert model.schema.name == "tiny"
+    assert model.about["training"]["epochs"] == 4 and model.about["training"]["block"] == 2
+    assert (home / "run").is_dir()
+    again = gm.fit(
+        gm.open_sites(home / "sites.zarr").load(),
+        gm.Schema.from_yaml(home / "catalog.yaml"),
+        network=gm.NetworkConfig(width=8),
+        training=gm.TrainingConfig(epochs=4, block=2),
+        rng=1,
+    )
+    assert again.id == model.id
+
+
+def test_evaluate_lists_the_skill_of_each_subset(geomiam, home):
+    code, out, _ = geomiam("evaluate", home / "model", home / "sites.zarr", "--subsets", "every")
+    assert code == 0
+    table = gm.evaluate(
+        gm.load_model(home / "model"), gm.open_sites(home / "sites.zarr"), subsets="every"
+    )
+    lines = [line.split() for line in out.splitlines() if line.strip()]
+    assert [line[-1] for line in lines] == ["climate", "soil", "all"]
+    assert [float(line[0]) for line in lines] == [round(float(v), 4) for v in table["mean_auc"]]
+
+
+def test_a_map_opens_anywhere_with_its_crs(geomiam, home, tmp_path):
+    import rioxarray  # noqa: F401
+
+    out = tmp_path / "map.zarr"
+    code, said, _ = geomiam("predict", home / "model", home / "cube.zarr", "--out", out)
+    assert code == 0 and "79 cells answered for 2 species" in said
+    made = xr.open_dataset(out, engine="zarr", decode_coords="all", consolidated=False)
+    assert made.rio.crs.to_epsg() == 4326
+    assert made["suitability"].dims == ("species", "y", "x")
+    wanted = gm.predict(
+        gm.open_cube(home / "cube.zarr", chunks=None).load(), gm.load_model(home / "model")
+    )
+    np.testing.assert_allclose(made["suitability"], wanted["suitability"], atol=1e-6)
+    np.testing.assert_array_equal(made["y"], 47.5 - np.arange(8.0))
+    assert np.isnan(made["suitability"][:, 3, 4]).all()
+
+
+def test_an_explanation_adds_up_to_the_map(geomiam, home, tmp_path):
+    out = tmp_path / "why.zarr"
+    words = ["--species", "Lilium warm", "-g", "climate", "-g", "ndvi"]
+    code, _, err = geomiam("explain", home / "model", home / "cube.zarr", "--out", out, *words)
+    assert code == 0, err
+    why = xr.open_dataset(out, engine="zarr", consolidated=False)
+    assert why["group"].values.tolist() == ["climate", "ndvi", "rest"]
+    assert why["species"].values.tolist() == ["Lilium warm"]
+    total = why["base_value"] + why["shapley"].sum("group", skipna=False)
+    np.testing.assert_allclose(
+        total.transpose(*why["suitability"].dims), why["suitability"], atol=1e-5
+    )
+
+
+def test_using_is_what_the_model_may_see(geomiam, home, tmp_path):
+    for words, name in [
+        (["-u", "bio1", "-u", "ndvi[month=1:4]"], "some"),
+        (["-u", "climate"], "one"),
+    ]:
+        code, _, err = geomiam(
+            "predict", home / "model", home / "cube.zarr", "--out", tmp_path / name, *words
+        )
+        assert code == 0, err
+    bio1 = gm.open_cube(home / "cube.zarr")["bio1"]
+    one = xr.open_dataset(tmp_path / "one", engine="zarr", consolidated=False)["suitability"]
+    np.testing.assert_array_equal(one.isnull().all("species"), bio1.isnull())
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("model", ["climate (1)", "soil (3)", "Lilium cold", "width 8", "miam"]),
+        (
+            "cube.zarr",
+            ["climate", "bio1: scalar, degC", "ndvi: series", "cells_with_every_predictor"],
+        ),
+        ("catalog.yaml", ["A tiny catalog", "climate: Weather", "clay: scalar", "ndvi: series"]),
+    ],
+)
+def test_info_describes_models_cubes_and_catalogs(geomiam, home, name, words):
+    code, out, _ = geomiam("info", home / name)
+    assert code == 0
+    for word in words:
+        assert word in out
+
+
+@pytest.mark.parametrize("verb", ["sample", "fit", "predict", "explain"])
+def test_an_output_that_exists_is_refused_and_replaced_if_asked(
+    fails, geomiam, home, tmp_path, verb
+):
+    out = tmp_path / "out"
+    words = {
+        "sample": [home / "cube.zarr", home / "records.csv"],
+        "fit": [home / "sites.zarr", "--width", 8, "--epochs", 1],
+        "predict": [home / "model", home / "cube.zarr"],
+        "explain": [home / "model", home / "cube.zarr"],
+    }[verb]
+    assert geomiam(verb, *words, "--out", out)[0] == 0
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*")}
+    said = fails(verb, *words, "--out", out)
+    assert re.search(r"out exists; pass .*overwrite", said)
+    assert before == {p: p.stat().st_mtime_ns for p in out.rglob("*")}
+    assert geomiam(verb, *words, "--out", out, "--overwrite")[0] == 0
+
+
+def test_a_missing_variable_is_named(fails, home, tmp_path):
+    cube = gm.open_cube(home / "cube.zarr").drop_vars("clay")
+    gm.write_cube(cube, tmp_path / "less.zarr")
+    said = fails("predict", home / "model", tmp_path / "less.zarr", "--out", tmp_path / "m.zarr")
+    assert "['clay'] are not in the data" in said and "using" in said
+    assert not (tmp_path / "m.zarr").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["--species", "Lilium warn"],
+            "species ['Lilium warn'] are not in the model; did you mean",
+        ),
+        (["--using", "climat"], "'climat' is no group, modality or variable"),
+        (["--using", "ndvi[month=99]"], "no token lies wholly inside 'ndvi[month=99]'"),
+    ],
+)
+def test_unknown_names_are_answered_with_the_nearest(fails, home, tmp_path, words, said):
+    assert said in fails(
+        "predict", home / "model", home / "cube.zarr", "--out", tmp_path / "m", *words
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["predict", "nothing", "cube.zarr", "--out", "m.zarr"],
+        ["predict", "model", "nothing.zarr", "--out", "m.zarr"],
+        ["sample", "nothing.zarr", "records.csv", "--out", "s.zarr"],
+        ["sample", "cube.zarr", "nothing.csv", "--out", "s.zarr"],
+        ["fit", "nothing.zarr", "--out", "m"],
+        ["fit", "sites.zarr", "--schema", "nothing.yaml", "--out", "m"],
+        ["evaluate", "nothing", "sites.zarr"],
+        ["info", "nothing"],
+        ["info", "nothing.yaml"],
+    ],
+    ids=" ".join,
+)
+def test_a_file_that_is_not_there_is_named(fails, home, monkeypatch, words):
+    monkeypatch.chdir(home)
+    assert "nothing" in fails(*words)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--width", "30"], "width 30 is not a multiple of heads 8"),
+        (["--fusion", "cold"], "'group' or 'token'"),
+        (["--loss", "hinge"], "'weighted-bce', 'maxent' or 'cross-entropy'"),
+        (["--epochs", "0"], "greater than or equal to 1"),
+        (["--masking", "mask"], "no masking strategy 'mask'; choose from: miam, uniform"),
+    ],
+)
+def test_a_setting_out_of_range_is_named(fails, home, tmp_path, words, said):
+    assert said in fails("fit", home / "sites.zarr", "--out", tmp_path / "m", *words)
+
+
+def test_a_catalog_with_an_error_is_told_with_its_line(fails, home, tmp_path):
+    (tmp_path / "c.yaml").write_text(CATALOG.replace("units:", "unit:"))
+    said = fails(
+        "fit", home / "sites.zarr", "--schema", tmp_path / "c.yaml", "--out", tmp_path / "m"
+    )
+    assert "line 7" in said and "did you mean 'units'?" in said
+
+
+def test_labels_of_one_class_are_refused(fails, tmp_path):
+    sites = tiny_sites(20)
+    sites["presence"] = xr.ones_like(sites["presence"])
+    from geomiam.cube.sites import write_sites
+
+    write_sites(sites, tmp_path / "sites.zarr")
+    assert "only presences" in fails("fit", tmp_path / "sites.zarr", "--out", tmp_path / "m")
+
+
+@pytest.mark.slow
+def test_the_installed_command_fails_without_a_traceback(home):
+    command = Path(sys.executable).with_name("geomiam")
+    done = subprocess.run(
+        [command, "predict", home / "model", home / "cube.zarr", "--out", home / "model"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert re.fullmatch(r"error: .*model exists; pass overwrite=True to replace it\n", done.stderr)
