@@ -271,6 +271,12 @@ def test_text_that_is_no_selector_is_refused_with_the_grammar(selector):
         visible_tokens(LAYOUT, selector)
 
 
+@pytest.mark.parametrize("conditions", ["centre", None, ["time"]])
+def test_a_mapping_that_is_no_selector_is_refused_with_the_grammar(conditions):
+    with pytest.raises(SelectionError, match=r"is not a selector; write \{name: \{dim: value\}\}"):
+        visible_tokens(LAYOUT, {"landsat": conditions})
+
+
 def test_text_cannot_be_compared_with_numbered_labels():
     with pytest.raises(SelectionError, match="'a' cannot be compared with labels such as 0"):
         visible_tokens(LAYOUT, "chip[v=a]")

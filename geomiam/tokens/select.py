@@ -131,6 +131,10 @@ def _select(layout: Layout, selector: Selector) -> np.ndarray:
         return _tokens(layout, *_parse(selector), said=selector)
     shown = np.zeros(layout.size, bool)
     for name, conditions in selector.items():
+        if not isinstance(conditions, Mapping):
+            raise SelectionError(
+                f"{{{name!r}: {conditions!r}}} is not a selector; write {{name: {{dim: value}}}}"
+            )
         shown |= _tokens(layout, name, dict(conditions), said=f"{name}{dict(conditions)}")
     return shown
 
