@@ -20,7 +20,7 @@ _HOMES = {
     "geomiam.cube.coverage": ["coverage"],
     "geomiam.cube.grid": ["align"],
     "geomiam.cube.location": ["add_location"],
-    "geomiam.cube.predictors": ["infer_schema"],
+    "geomiam.cube.infer": ["infer_schema"],
     "geomiam.cube.sites": ["open_sites", "sample", "write_sites"],
     "geomiam.cube.store": ["open_cube", "write_cube"],
     "geomiam.evaluation.crossval": ["cross_evaluate"],
@@ -58,8 +58,8 @@ if TYPE_CHECKING:  # what the lazy names are, for editors and type checkers
     from geomiam.cube.background import add_background
     from geomiam.cube.coverage import coverage
     from geomiam.cube.grid import align
+    from geomiam.cube.infer import infer_schema
     from geomiam.cube.location import add_location
-    from geomiam.cube.predictors import infer_schema
     from geomiam.cube.sites import open_sites, sample, write_sites
     from geomiam.cube.store import open_cube, write_cube
     from geomiam.evaluation.crossval import cross_evaluate

@@ -57,7 +57,7 @@ class Miam:
 
     def schema(self, **options: Any) -> Schema:
         """Infer the schema; see :func:`geomiam.infer_schema`."""
-        from geomiam.cube.predictors import infer_schema
+        from geomiam.cube.infer import infer_schema
         from geomiam.cube.store import as_dataset
 
         return infer_schema(as_dataset(self._obj), **options)

@@ -36,7 +36,7 @@ def suitability(
     fig, (ax,) = _canvas(1)
     mesh = _map(ax, array, cmap="YlGnBu", **({"vmin": 0, "vmax": 1} if probability else {}))
     if points is not None:
-        style = {"ms": 2.5, "mfc": "none", "mec": "#d1495b", "mew": 0.6}
+        style: dict[str, Any] = {"ms": 2.5, "mfc": "none", "mec": "#d1495b", "mew": 0.6}
         ax.plot(*np.asarray(points).T, "o", label="records of presence", **style)
         ax.legend(loc="lower left", frameon=False, fontsize=9, markerscale=2)
     fig.colorbar(mesh, ax=ax, shrink=0.75, label=array.attrs.get("long_name", "suitability"))
@@ -94,8 +94,8 @@ def _panel(ax: Axes, values: xr.DataArray, most: float) -> Any:
     mesh = _map(ax, values, cmap="RdBu_r", vmin=-most, vmax=most)
     size = np.abs(values.values)
     ax.set_title(f"{values['group'].item()}\nmean |effect| {np.nanmean(size):.3f}", fontsize=10)
-    if not np.nanmax(size) > 0:
-        place = {"transform": ax.transAxes, "ha": "center", "va": "center"}
+    if not (size > 0).any():
+        place: dict[str, Any] = {"transform": ax.transAxes, "ha": "center", "va": "center"}
         ax.text(0.5, 0.5, "not on this map:\nexactly 0", fontsize=9, **place)
     return mesh
 

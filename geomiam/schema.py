@@ -107,7 +107,7 @@ class Schema(Fact):
     """All predictors of a model, in order.
 
     Parameters are keyword-only; see :meth:`from_yaml` for catalogs and
-    :func:`geomiam.cube.infer_schema` for datasets.
+    :func:`geomiam.infer_schema` for datasets.
     """
 
     name: str = Field("schema", min_length=1)

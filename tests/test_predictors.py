@@ -10,8 +10,9 @@ import pytest
 import xarray as xr
 from helpers_small import schema_of, variable
 
+from geomiam.cube.infer import infer_kind, infer_schema
 from geomiam.cube.location import add_location
-from geomiam.cube.predictors import bind, infer_kind, infer_schema, labels_of, predictors
+from geomiam.cube.predictors import bind, labels_of, predictors
 from geomiam.errors import (
     GridError,
     MissingModality,

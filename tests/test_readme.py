@@ -1,4 +1,4 @@
-"""The README is true: its code runs, its files exist, its commands are commands."""
+"""The README is true: its code runs, its numbers hold, its files and commands exist."""
 
 from __future__ import annotations
 
@@ -12,40 +12,83 @@ import geomiam as gm
 
 ROOT = Path(gm.__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.slow
 def test_the_code_of_the_readme_runs_from_top_to_bottom(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    names: dict = {}
-    for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
-        exec(compile(block, "README.md", "exec"), names)
-    total = names["why"]["base_value"] + names["why"]["shapley"].sum("group", skipna=False)
-    assert float(np.abs(total - names["maps"]["suitability"]).max()) < 1e-5
+    names: dict = {"__name__": "readme"}
+    for code in [text for language, text in BLOCKS if language == "python"]:
+        exec(compile(code, "README.md", "exec"), names)
+    why, maps = names["why"], names["maps"]
+    total = why["base_value"] + why["shapley"].sum("group", skipna=False)
+    assert float(np.abs(total - maps["suitability"]).max()) < 1e-5
+    assert float(np.abs(names["stored"]["suitability"] - maps["suitability"]).max()) < 1e-5
     assert names["parts"]["group"].values.tolist() == ["terrain", "summer", "rest"]
-    assert (tmp_path / "map.zarr").is_dir()
+    assert names["table"]["subset"].values.tolist() == [*names["schema"].modalities, "all"]
+    assert {p.name for p in tmp_path.iterdir()} == {"cube.zarr", "map.zarr", "model"}
+
+
+def test_the_numbers_of_the_readme_are_those_of_the_data():
+    gaps = gm.demo.load_cube().miam.coverage(gm.demo.load_schema())
+    said = {int(n.replace(",", "")) for n in re.findall(r"\b\d+,\d{3}\b", README)}
+    assert said == {int(gaps["cells"])}
+    assert int(gaps["cells_with_every_predictor"]) == 0  # "not one has every predictor"
 
 
 def test_files_that_the_readme_names_exist():
-    for target in re.findall(r"\]\(([^)#]+)", README):
-        assert target.startswith("https://") or (ROOT / target).exists(), target
-    for target in ("constraints.txt", "CITATION.cff", "geomiam/data/western_usa/NOTICES.md"):
-        assert target in README and (ROOT / target).exists()
+    targets = [t for t in re.findall(r"\]\(([^)]+)\)", README) if "://" not in t]
+    assert len(targets) > 8
+    for target in targets:
+        path, _, anchor = target.partition("#")
+        assert (ROOT / path).is_file(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", (ROOT / path).read_text("utf-8"), re.MULTILINE)
+            assert anchor in [h.lower().replace(" ", "-") for h in headings], target
+    assert "constraints.txt" in README and (ROOT / "constraints.txt").is_file()
+
+
+def test_pictures_are_small_enough_to_load_at_once():
+    for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", README):
+        assert 10_000 < (ROOT / picture).stat().st_size < 250_000, picture
 
 
 def test_commands_that_the_readme_names_exist():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"^make (\w+)", README, re.MULTILINE):
+    shell = "\n".join(text for language, text in BLOCKS if language == "sh")
+    targets = re.findall(r"\bmake (\w+)", shell) + re.findall(r"`make (\w+)`", README)
+    assert {"demo", "test"} <= set(targets)
+    for target in targets:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_the_readme_lists_exactly_the_verbs_of_the_command_line():
     from geomiam.cli import app
 
-    verbs = {c.callback.__name__ for c in app.registered_commands if c.callback}
-    assert {"sample", "fit", "evaluate", "predict", "explain", "info", "demo"} <= verbs
+    listed = re.search(r"On the command line: (.*?), each", README, re.DOTALL)
+    assert listed
+    said = {name.removeprefix("geomiam ") for name in re.findall(r"`([\w ]+)`", listed[1])}
+    assert said == {c.callback.__name__ for c in app.registered_commands if c.callback}
 
 
-def test_the_citation_is_valid_yaml_with_the_version():
+def test_the_limit_of_groups_is_as_said():
+    from geomiam.inference.shapley import MOST_GROUPS
+
+    assert f"up to {MOST_GROUPS} groups" in README
+
+
+def test_the_citation_names_the_version_and_both_papers():
     import yaml
 
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["cff-version"] == "1.2.0"
     assert citation["version"] == gm.__version__
+    assert {"title", "authors", "message", "type"} <= set(citation)
+    papers = citation["references"]
+    assert [p["year"] for p in papers] == [2026, 2025]
+    for paper in papers:
+        assert {"title", "authors", "type"} <= set(paper)
+        assert paper["authors"][0]["family-names"] == "Zbinden"
+        assert paper["title"].split(":")[0].split(" ")[0] in README  # MIAM, MaskSDM
+        assert paper.get("doi", "") in README and paper["url"] in README

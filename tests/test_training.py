@@ -262,6 +262,8 @@ def test_labels_are_read_in_the_order_site_species():
     np.testing.assert_array_equal(labels, sites["presence"])
     with pytest.raises(LabelError, match=r"expected \('site', 'species'\)"):
         read_labels(sites.isel(species=0))
+    with pytest.raises(LabelError, match=r"species \['a'\] stand more than once"):
+        read_labels(sites.assign_coords(species=["a", "b", "a"]))
 
 
 def test_labels_of_one_class_are_refused_for_all_and_counted_for_some():
@@ -385,6 +387,37 @@ def test_the_best_epoch_is_kept_and_patience_ends_the_run(monkeypatch):
     assert model.about["validation_auc"] == {"climate": 0.9, "soil": 0.9, "all": 0.9}
 
 
+def test_every_epoch_draws_its_own_masks(monkeypatch):
+    drawn = []
+    real = fit_module.hide
+
+    def hide(p, **sizes):
+        drawn.append(real(p, **sizes))
+        return drawn[-1]
+
+    monkeypatch.setattr(fit_module, "hide", hide)
+    train(epochs=3, batch=500, masking=Constant(0.5))
+    assert len(drawn) == 3
+    assert (drawn[0] != drawn[1]).any() and (drawn[1] != drawn[2]).any()
+
+
+def test_scores_and_weights_are_those_of_the_averaged_optimizer(monkeypatch):
+    import schedulefree
+
+    calls = []
+    optimizer, validate = schedulefree.AdamWScheduleFree, fit_module._validate
+    modes = {mode: getattr(optimizer, mode) for mode in ("train", "eval")}
+    for mode in modes:
+        monkeypatch.setattr(
+            optimizer, mode, lambda self, mode=mode: calls.append(mode) or modes[mode](self)
+        )
+    monkeypatch.setattr(
+        fit_module, "_validate", lambda *args: calls.append("validate") or validate(*args)
+    )
+    train(epochs=2)
+    assert calls == ["train", "eval", "validate"] * 2
+
+
 def test_labels_not_surveyed_are_no_hindrance():
     sites = tiny_sites(120, species=3)
     holes = np.random.default_rng(3).random(sites["presence"].shape) < 0.5
@@ -403,6 +436,18 @@ def test_a_species_not_surveyed_at_any_training_site_harms_no_other(loss):
     assert all(torch.isfinite(p).all() for p in model.network.parameters())
     assert np.isfinite(gm.predict(sites, model)["suitability"]).all()
     assert model.about["validation_auc"]["all"] > 0.6
+
+
+def test_maxent_is_levelled_on_the_training_background():
+    sites = tiny_sites(100, species=2)
+    held = np.arange(100) % 4 == 0
+    model = train(sites, loss="maxent", validation=held)
+    kept = sites.isel(site=~held)
+    logits = gm.predict(kept, model, scale="logit")["suitability"].transpose("site", "species")
+    for s in range(2):  # exp(z) adds up to exp(entropy) over the background
+        z = logits.values[(kept["presence"].values[:, s] == 0), s].astype(float)
+        share = np.exp(z) / np.exp(z).sum()
+        assert np.log(np.exp(z).sum()) == pytest.approx(-(share * np.log(share)).sum(), abs=1e-4)
 
 
 def test_maxent_without_background_of_one_species_still_ranks_its_sites():
@@ -526,6 +571,26 @@ def test_a_run_killed_twice_and_within_an_epoch_ends_equal(tmp_path, monkeypatch
         with pytest.raises(KeyboardInterrupt):
             train(epochs=4, checkpoint=tmp_path / "run")
     assert train(epochs=4, checkpoint=tmp_path / "run").id == whole.id
+
+
+def test_a_resumed_run_remembers_the_best_score(tmp_path, monkeypatch):
+    real = fit_module._validate
+
+    def scripted(*scores):
+        left = iter(scores)
+        return lambda *args: dict.fromkeys(real(*args), next(left))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fit_module, "_validate", scripted(0.9, 0.6))
+        interrupt_after(patched, 2)
+        with pytest.raises(KeyboardInterrupt):
+            train(epochs=4, checkpoint=tmp_path / "run")
+    with monkeypatch.context() as patched:
+        patched.setattr(fit_module, "_validate", scripted(0.7, 0.8))
+        model = train(epochs=4, checkpoint=tmp_path / "run")
+    assert model.history["auc_all"].tolist() == [0.9, 0.6, 0.7, 0.8]
+    assert model.about["best_epoch"] == 0
+    assert model.id == train(epochs=1).id  # the weights of the first epoch
 
 
 def test_a_run_that_is_complete_is_not_run_again(tmp_path, monkeypatch):

@@ -1,37 +1,20 @@
-"""Predictors of a dataset, matched to a schema by name; and a schema inferred from a dataset."""
+"""Predictors of a dataset, matched to a schema by name."""
 
 from __future__ import annotations
 
 import difflib
-import fnmatch
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import xarray as xr
 
-from geomiam.errors import MissingModality, MissingVariable, SchemaError, VariableMismatch
+from geomiam.errors import MissingModality, MissingVariable, VariableMismatch
 from geomiam.schema import OWN_DIMS, Label, Modality, Schema, Variable
 
 PLACE = ("site", "y", "x", "lat", "lon", "latitude", "longitude")
 """Dims that say where; all other dims of a predictor are its own."""
 
-NOT_PREDICTORS = ("presence", "background", "spatial_ref")
-TIME_DIMS = (
-    "time",
-    "month",
-    "year",
-    "quarter",
-    "date",
-    "day",
-    "dayofyear",
-    "week",
-    "season",
-    "step",
-)
-VECTOR_DIMS = ("feature", "features", "embedding", "band", "channel", "component")
-CIRCULAR_NAMES = ("aspect", "direction", "azimuth", "bearing")
-DEGREES = ("degree", "degrees", "deg", "°")
 SAME_UNITS = {
     "": "1",
     "dimensionless": "1",
@@ -84,8 +67,8 @@ def predictors(
         {m.name for m in schema.modalities.values() if needed & set(m.variables)}
     ):
         raise MissingVariable(
-            f"the data have none of the predictors; expected {_some(schema.variables)}, "
-            f"found {_some(ds.data_vars)}: rename with ds.rename(...)"
+            f"the data have none of the predictors; expected {some(schema.variables)}, "
+            f"found {some(ds.data_vars)}: rename with ds.rename(...)"
         )
     if absent:
         said = "; ".join(f"'{m}' ({', '.join(v)})" for m, v in absent.items())
@@ -112,88 +95,7 @@ def bind(schema: Schema, ds: xr.Dataset) -> Schema:
         raise MissingVariable(
             _missing(ds, schema, missing, f"remove them with schema.subset({_kept(schema, ds)})")
         )
-    return schema.replace({n: _bind(v, ds[n]) for n, v in schema.variables.items()})
-
-
-def infer_schema(
-    ds: xr.Dataset,
-    *,
-    modalities: Mapping[str, Sequence[str]] | None = None,
-    kinds: Mapping[str, str] | None = None,
-    name: str = "inferred",
-) -> Schema:
-    """Infer a schema from a dataset's dims and attributes.
-
-    Parameters
-    ----------
-    ds : xarray.Dataset
-        Cube or sites; ``presence`` is left out.
-    modalities : mapping of str to sequence of str, optional
-        Modality → variable names or patterns (``bio*``). Default: the ``modality`` attribute of each
-        variable, else the variable is a modality of its own.
-    kinds : mapping of str to str, optional
-        Variable → kind, where the inferred kind would be wrong.
-
-    Returns
-    -------
-    Schema
-        Bound.
-
-    Raises
-    ------
-    SchemaError
-        If a kind cannot be told, or a pattern matches nothing.
-    """
-    names = [
-        str(n)
-        for n, v in ds.data_vars.items()
-        if n not in NOT_PREDICTORS and v.dtype.kind in "fiub"
-    ]
-    homes = (
-        {n: str(ds[n].attrs.get("modality", n)) for n in names}
-        if modalities is None
-        else _homes(names, modalities)
-    )
-    found: dict[str, dict[str, Variable]] = {}
-    for n, home in homes.items():
-        kind = (kinds or {}).get(n) or infer_kind(ds[n])
-        facts = {k: ds[n].attrs[k] for k in ("units", "long_name") if k in ds[n].attrs}
-        found.setdefault(home, {})[n] = _bind(Variable(name=n, kind=kind, **facts), ds[n])
-    return Schema(
-        name=name, modalities={m: Modality(name=m, variables=v) for m, v in found.items()}
-    )
-
-
-def infer_kind(array: xr.DataArray) -> str:
-    """Tell a variable's kind from its dims, attributes and name.
-
-    Raises
-    ------
-    SchemaError
-        If its own dims fit no kind.
-    """
-    own = own_dims(array)
-    if not own:
-        if "flag_values" in array.attrs or array.attrs.get("type") == "categorical":
-            return "categorical"
-        said = f"{array.name} {array.attrs.get('long_name', '')}".lower()
-        degrees = str(array.attrs.get("units", "")) in DEGREES
-        return "circular" if degrees and any(w in said for w in CIRCULAR_NAMES) else "scalar"
-    last = own[-1]
-    if last.lower() in TIME_DIMS or (last in array.coords and array[last].dtype.kind == "M"):
-        return "series"
-    if (
-        len(own) >= 2
-        and min(array.sizes[d] for d in own[-2:]) > 1
-        and last.lower() not in VECTOR_DIMS
-    ):
-        return "image"
-    if last.lower() in VECTOR_DIMS:
-        return "vector"
-    raise SchemaError(
-        f"cannot tell what '{array.name}' with own dims {own} is; "
-        f"pass kinds={{'{array.name}': 'series'}} (or image, vector)"
-    )
+    return schema.replace({n: bind_variable(v, ds[n]) for n, v in schema.variables.items()})
 
 
 def own_dims(array: xr.DataArray) -> tuple[str, ...]:
@@ -212,21 +114,8 @@ def labels_of(array: xr.DataArray, dim: str) -> tuple[Label, ...]:
     return tuple(v if isinstance(v, (int, float)) else str(v) for v in values.tolist())
 
 
-def _homes(names: list[str], modalities: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    homes: dict[str, str] = {}
-    for modality, patterns in modalities.items():
-        patterns = [patterns] if isinstance(patterns, str) else patterns
-        for pattern in patterns:
-            matched = fnmatch.filter(names, pattern)
-            if not matched:
-                raise SchemaError(
-                    f"modality '{modality}': '{pattern}' matches none of {_some(names)}"
-                )
-            homes.update(dict.fromkeys((m for m in matched if m not in homes), modality))
-    return homes
-
-
-def _bind(variable: Variable, array: xr.DataArray) -> Variable:
+def bind_variable(variable: Variable, array: xr.DataArray) -> Variable:
+    """Fill in dims, labels and classes of one variable."""
     _check_units(variable, array)
     dims = variable.dims or own_dims(array)
     if len(dims) < OWN_DIMS[variable.kind] or (dims and not OWN_DIMS[variable.kind]):
@@ -276,8 +165,8 @@ def _match_labels(array: xr.DataArray, dim: str, variable: Variable) -> xr.DataA
     index = np.array([where.get(label, -1) for label in wanted])
     if (index < 0).all():
         raise VariableMismatch(
-            f"'{variable.name}' has none of the labels of '{dim}': expected {_some(wanted)}, found "
-            f"{_some(found)}: relabel with ds.assign_coords({dim}=[...])"
+            f"'{variable.name}' has none of the labels of '{dim}': expected {some(wanted)}, found "
+            f"{some(found)}: relabel with ds.assign_coords({dim}=[...])"
         )
     known = xr.DataArray(index >= 0, dims=dim)
     return array.isel({dim: index}).drop_vars(dim).astype(np.float32).where(known)
@@ -328,7 +217,7 @@ def _missing(ds: xr.Dataset, schema: Schema, missing: list[str], fix: str) -> st
     close = {m: _near(m, _unused(ds, schema), cutoff=0.6) for m in missing}
     renames = {c: m for m, c in close.items() if c}
     rename = f"rename with ds.rename({renames}), or " if renames else ""
-    return f"variables {missing} are not in the data (found {_some(ds.data_vars)}): {rename}{fix}"
+    return f"variables {missing} are not in the data (found {some(ds.data_vars)}): {rename}{fix}"
 
 
 def _unused(ds: xr.Dataset, schema: Schema) -> list[str]:
@@ -347,6 +236,7 @@ def _kept(schema: Schema, ds: xr.Dataset) -> list[str]:
     return [m.name for m in schema.modalities.values() if set(m.variables) <= set(ds.data_vars)]
 
 
-def _some(names: Collection, most: int = 8) -> str:
+def some(names: Collection, most: int = 8) -> str:
+    """List the first few names."""
     listed = ", ".join(str(n) for n in list(names)[:most])
     return f"{listed}, … ({len(names)})" if len(names) > most else listed or "nothing"

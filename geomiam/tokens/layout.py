@@ -104,7 +104,7 @@ class Layout:
         unbound = [v.name for v in schema.variables.values() if not v.bound]
         if unbound:
             raise SchemaError(
-                f"dims or labels of {unbound} are unknown; call geomiam.cube.bind(schema, dataset)"
+                f"dims or labels of {unbound} are unknown; call geomiam.cube.predictors.bind(schema, dataset)"
             )
         parts: list[Part] = []
         start = 0

@@ -22,7 +22,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from geomiam.cube.predictors import bind, infer_schema
+from geomiam.cube.infer import infer_schema
+from geomiam.cube.predictors import bind
 from geomiam.errors import GridError, LabelError
 from geomiam.masking import MIAM, Strategy, hide, to_dict
 from geomiam.metrics import mean_auc

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,7 +50,7 @@ def read_labels(sites: xr.Dataset) -> tuple[np.ndarray, tuple[str, ...]]:
     Raises
     ------
     LabelError
-        If there are no labels, or values other than 0, 1 and NaN.
+        If there are no labels, values other than 0, 1 and NaN, or a species twice.
     """
     if "presence" not in sites:
         raise LabelError(
@@ -65,7 +66,13 @@ def read_labels(sites: xr.Dataset) -> tuple[np.ndarray, tuple[str, ...]]:
         raise LabelError(
             f"'presence' must be 0, 1 or NaN, found {odd[0]}: use (counts > 0) for counts"
         )
-    return labels, tuple(str(s) for s in presence["species"].values)
+    names = tuple(str(s) for s in presence["species"].values)
+    if twice := sorted(s for s, n in Counter(names).items() if n > 1):
+        raise LabelError(
+            f"species {twice[:3]} stand more than once in 'presence'; join their columns with "
+            "sites.groupby('species').max()"
+        )
+    return labels, names
 
 
 def check_classes(labels: np.ndarray, species: tuple[str, ...]) -> None:
