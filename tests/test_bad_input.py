@@ -126,6 +126,13 @@ def test_sites_in_one_block_cannot_be_held_out(tiny):
         gm.fit(sites, training=gm.TrainingConfig(block=100.0))
 
 
+def test_sites_with_nan_as_coordinates_are_counted(tiny):
+    _, sites, _ = tiny
+    lost = sites.assign_coords(x=sites["x"].where(np.arange(sites.sizes["site"]) > 2))
+    with pytest.raises(GridError, match=r"3 of 168 sites have NaN as 'x' or 'y': leave them out"):
+        gm.fit(lost)
+
+
 @pytest.mark.parametrize("keep", [0, 4, 100, 0.5, 0.99])
 def test_a_truncated_model_file_is_refused(tiny, tmp_path, keep):
     path = tiny[0].save(tmp_path / "model")

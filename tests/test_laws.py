@@ -341,6 +341,8 @@ def test_part_of_a_modality_can_be_used(model, cube):
 def test_errors_name_what_is_wrong_and_the_nearest_name(model, cube):
     with pytest.raises(SelectionError, match=r"'climat' is no group.*did you mean 'climate'"):
         gm.predict(cube, model, using=["climat"])
+    with pytest.raises(SelectionError, match="an empty selection shows nothing"):
+        gm.predict(cube, model, using=[])
     with pytest.raises(SelectionError, match=r"\['Species 1'\] are not in the model; did you mean"):
         gm.predict(cube, model, species="Species 1")
     with pytest.raises(MissingVariable, match=r"variables \['bio1'\].*rename"):

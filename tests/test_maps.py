@@ -62,7 +62,13 @@ def test_a_map_that_fails_half_way_leaves_nothing(model, cube, tmp_path):
         return block
 
     lazy = cube.chunk(y=4)
-    broken = lazy.assign(bio1=lazy["bio1"].copy(data=da.map_blocks(fail_late, lazy["bio1"].data, dtype="f4", meta=np.empty((0, 0), "f4"))))
+    broken = lazy.assign(
+        bio1=lazy["bio1"].copy(
+            data=da.map_blocks(
+                fail_late, lazy["bio1"].data, dtype="f4", meta=np.empty((0, 0), "f4")
+            )
+        )
+    )
     with pytest.raises(OSError, match="the disk is gone"):
         gm.write_map(broken, model, tmp_path / "map.zarr", progress=False)
     assert list(tmp_path.iterdir()) == []
@@ -85,8 +91,13 @@ def test_figures_are_drawn_from_outputs(model, cube):
     maps, why = gm.predict(cube, model), gm.shapley(cube, model)
     figure = gm.plot.suitability(maps, species="species 1", points=np.array([[5.5, 49.0]]))
     drawn = figure.axes[0].collections[0].get_array()
-    np.testing.assert_array_equal(np.ma.filled(drawn, np.nan).ravel(), maps["suitability"].sel(species="species 1").values.ravel())
+    np.testing.assert_array_equal(
+        np.ma.filled(drawn, np.nan).ravel(),
+        maps["suitability"].sel(species="species 1").values.ravel(),
+    )
     panels = gm.plot.shapley(why).axes
-    assert [a.get_title().split("\n")[0] for a in panels[: why.sizes["group"]]] == why["group"].values.tolist()
+    assert [a.get_title().split("\n")[0] for a in panels[: why.sizes["group"]]] == why[
+        "group"
+    ].values.tolist()
     lines = gm.plot.training(model.history).axes[0].lines
     assert [line.get_label() for line in lines] == [*model.schema.modalities, "all"]

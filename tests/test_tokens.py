@@ -125,9 +125,10 @@ def test_an_unbound_schema_has_no_layout():
 # Selectors --------------------------------------------------------------------------------------
 
 
-def test_no_selector_shows_all_tokens_and_an_empty_list_none():
+def test_no_selector_shows_all_tokens_and_an_empty_list_is_refused():
     assert visible_tokens(LAYOUT, None).all()
-    assert not visible_tokens(LAYOUT, []).any()
+    with pytest.raises(SelectionError, match="an empty selection shows nothing"):
+        visible_tokens(LAYOUT, [])
 
 
 def test_groups_modalities_and_variables_are_selected_by_name():

@@ -602,7 +602,6 @@ def test_a_run_that_is_complete_is_not_run_again(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "other",
     [
-        {"epochs": 9},
         {"rng": 5},
         {"loss": "maxent"},
         {"masking": Uniform()},
@@ -617,6 +616,13 @@ def test_a_checkpoint_of_other_data_or_settings_is_refused(tmp_path, other):
         ArtifactError, match=r"is of other data or settings; remove it or pass another"
     ):
         train(checkpoint=tmp_path / "run", **other)
+
+
+def test_a_run_can_be_made_longer(tmp_path):
+    train(epochs=2, checkpoint=tmp_path / "run")
+    longer = train(epochs=5, checkpoint=tmp_path / "run")
+    assert longer.id == train(epochs=5).id
+    assert len(longer.history) == 5
 
 
 def test_an_empty_folder_is_a_fresh_start_and_another_folder_is_not_touched(tmp_path):

@@ -44,8 +44,10 @@ def visible_tokens(layout: Layout, using: Selector | Sequence[Selector] | None) 
     """
     if using is None:
         return np.ones(layout.size, bool)
+    if not (selectors := _as_list(using)):
+        raise SelectionError("an empty selection shows nothing; leave it out to use everything")
     shown = np.zeros(layout.size, bool)
-    for selector in _as_list(using):
+    for selector in selectors:
         shown |= _select(layout, selector)
     return shown
 

@@ -22,4 +22,4 @@ class TrainingConfig(Fact):
     holdout: float = Field(0.15, gt=0, lt=1, description="share of sites that validate")
     block: float = Field(1.0, gt=0, description="side of the validation blocks, in CRS units")
     accelerator: str = Field("auto", description="auto, cpu, cuda, mps (Lightning Fabric)")
-    precision: str = Field("32-true", description="32-true, bf16-mixed, … (Lightning Fabric)")
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"

@@ -317,8 +317,13 @@ def _about(run: Run, progress: Progress, sites: xr.Dataset) -> dict:
 
 
 def _fingerprint(run: Run) -> str:
-    """SHA-256 of data and settings: what must agree for a checkpoint to go on."""
-    settings = [run.model.facts(), to_dict(run.masking), run.config.model_dump(), run.seed]
+    """SHA-256 of data and settings: what must agree for a checkpoint to go on.
+
+    The number of epochs may differ: each epoch's randomness follows from seed and number, so a run
+    can be made longer.
+    """
+    config = run.config.model_dump(exclude={"epochs"})
+    settings = [run.model.facts(), to_dict(run.masking), config, run.seed]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for tensor in (*run.table.values, run.table.labels, run.table.train):
         digest.update(tensor.numpy().tobytes())

@@ -17,13 +17,17 @@ def site_coordinates(sites: xr.Dataset) -> np.ndarray:
     Raises
     ------
     GridError
-        If the sites carry no pair of coordinates.
+        If the sites carry no pair of coordinates, or some are NaN.
     """
     for x, y in AXES:
         if x in sites.variables and y in sites.variables:
-            return np.stack(
-                [np.asarray(sites[x].values, float), np.asarray(sites[y].values, float)], 1
-            )
+            xy = np.stack([np.asarray(sites[n].values, float) for n in (x, y)], 1)
+            if lost := int((~np.isfinite(xy)).any(1).sum()):
+                raise GridError(
+                    f"{lost} of {len(xy)} sites have NaN as '{x}' or '{y}': leave them out with "
+                    f"sites.where(sites['{x}'].notnull(), drop=True), or pass validation=<boolean per site>"
+                )
+            return xy
     raise GridError(
         f"sites have no coordinates (looked for {AXES}; found {list(sites.coords)}): add them with "
         "sites.assign_coords(x=('site', ...), y=('site', ...)), or pass validation=<boolean per site>"
