@@ -198,8 +198,10 @@ def explain(
 
 
 @app.command()
-def info(path: Annotated[Path, typer.Argument(help="Model directory, cube or catalog.")]) -> None:
-    """Describe a model, a cube or a catalog."""
+def info(
+    path: Annotated[Path, typer.Argument(help="Model directory, catalog, cube, sites or map.")],
+) -> None:
+    """Describe a model, a catalog, a cube, sites or a map."""
     import geomiam as gm
 
     if (path / "config.json").exists():
@@ -207,9 +209,7 @@ def info(path: Annotated[Path, typer.Argument(help="Model directory, cube or cat
     elif path.suffix in (".yaml", ".yml"):
         typer.echo(_describe(gm.Schema.from_yaml(path)))
     else:
-        cube = gm.open_cube(path)
-        schema = gm.infer_schema(cube)
-        typer.echo(f"{_describe(schema)}\n\n{gm.coverage(cube, schema)}")
+        typer.echo(_describe_store(path))
 
 
 def main() -> None:
@@ -217,7 +217,7 @@ def main() -> None:
     try:
         app()
     except (GeomiamError, FileNotFoundError) as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {error}".replace("overwrite=True", "--overwrite"), err=True)
         sys.exit(1)
 
 
@@ -241,6 +241,18 @@ def _write(model: Path, cube: Path, out: Path, **options: Any) -> None:
     made = gm.write_map(gm.open_cube(cube), gm.load_model(model), out, **options)
     answered = int(made["suitability"].notnull().any("species").sum())
     typer.echo(f"{answered:,} cells answered for {made.sizes['species']:,} species → {out}")
+
+
+def _describe_store(path: Path) -> str:
+    import geomiam as gm
+    from geomiam.cube.store import open_zarr
+
+    found = open_zarr(path)
+    if "suitability" in getattr(found, "data_vars", ()):
+        return str(found)
+    data = gm.open_sites(path) if "site" in found.dims else gm.open_cube(path)
+    schema = gm.infer_schema(data)
+    return f"{_describe(schema)}\n\n{gm.coverage(data, schema)}"
 
 
 def _describe(schema: Any) -> str:

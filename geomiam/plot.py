@@ -84,7 +84,7 @@ def training(history: pd.DataFrame) -> Figure:
         title="what the masking hid",
         ylim=(0, 1),
     )
-    left.legend(frameon=False, fontsize=8)
+    fig.legend(*left.get_legend_handles_labels(), loc="outside right center", frameon=False)
     for ax in (left, right):
         ax.spines[["top", "right"]].set_visible(False)
     return fig

@@ -33,7 +33,7 @@ VERBS = {
     "evaluate": ["MODEL", "SITES", "--subsets", "unimodal", "leave-one-out", "every"],
     "predict": ["MODEL", "CUBE", "--out", "--using", "landsat[time=2018]", "--species"],
     "explain": ["MODEL", "CUBE", "--out", "--group", "--using", "--species", "--overwrite"],
-    "info": ["PATH", "Model directory, cube or catalog"],
+    "info": ["PATH", "Model directory, catalog, cube, sites or map"],
 }
 
 CATALOG = """\
@@ -280,6 +280,7 @@ def test_using_is_what_the_model_may_see(geomiam, home, tmp_path):
             "cube.zarr",
             ["climate", "bio1: scalar, degC", "ndvi: series", "cells_with_every_predictor"],
         ),
+        ("sites.zarr", ["bio1: scalar, degC", "ndvi: series", "cells_with_every_predictor"]),
         ("catalog.yaml", ["A tiny catalog", "climate: Weather", "clay: scalar", "ndvi: series"]),
     ],
 )
@@ -396,4 +397,4 @@ def test_the_installed_command_fails_without_a_traceback(home):
     )
     assert done.returncode == 1
     assert done.stdout == ""
-    assert re.fullmatch(r"error: .*model exists; pass overwrite=True to replace it\n", done.stderr)
+    assert re.fullmatch(r"error: .*model exists; pass --overwrite to replace it\n", done.stderr)

@@ -203,6 +203,13 @@ def test_a_single_cell_is_answered_as_in_the_map(model, cube):
     )
 
 
+def test_a_cell_without_dims_is_answered_too(model, cube):
+    maps = gm.predict(cube, model)
+    cell = gm.predict(cube.isel(y=3, x=4), model)
+    assert cell["suitability"].dims == ("species",)
+    np.testing.assert_allclose(cell["suitability"], maps["suitability"].isel(y=3, x=4), **SAME)
+
+
 # 6. Names, never positions.
 
 
@@ -298,6 +305,12 @@ def test_crs_and_coordinates_are_those_of_the_input(model, cube):
         assert maps.attrs["model_id"] == model.id
 
 
+def test_results_carry_their_own_attributes_and_no_predictors(model, cube):
+    maps = gm.predict(cube, model, using="cover")
+    assert set(maps["suitability"].attrs) == {"long_name", "units", "scale", "ancillary_variables"}
+    assert set(maps["observed"].attrs) == {"long_name", "flag_masks", "flag_meanings"}
+
+
 @pytest.mark.parametrize("dims", [("lat", "lon"), ("latitude", "longitude")])
 def test_other_names_of_spatial_dims_are_kept(model, cube, dims):
     renamed = cube.rename(y=dims[0], x=dims[1])
@@ -341,6 +354,10 @@ def test_part_of_a_modality_can_be_used(model, cube):
 def test_errors_name_what_is_wrong_and_the_nearest_name(model, cube):
     with pytest.raises(SelectionError, match=r"'climat' is no group.*did you mean 'climate'"):
         gm.predict(cube, model, using=["climat"])
+    with pytest.raises(SelectionError, match="scale 'log' is not one of probability, logit"):
+        gm.predict(cube, model, scale="log")
+    with pytest.raises(SelectionError, match=r"groups \['cover'\] lie outside using="):
+        gm.shapley(cube, model, groups=["cover"], using="climate")
     with pytest.raises(SelectionError, match="an empty selection shows nothing"):
         gm.predict(cube, model, using=[])
     with pytest.raises(SelectionError, match=r"\['Species 1'\] are not in the model; did you mean"):

@@ -297,11 +297,14 @@ def test_players_are_disjoint_and_what_no_group_names_is_the_rest():
     assert chosen["heat"].sum() == 1 and chosen["sight"].sum() == 4
 
 
-def test_a_player_without_a_shown_token_is_left_out():
+def test_what_is_not_shown_plays_no_part():
     shown = visible_tokens(LAYOUT, ["climate", "landcover"])
-    chosen = players(LAYOUT, ["bio1", "landsat"], shown=shown)
+    chosen = players(LAYOUT, ["bio1"], shown=shown)
     assert list(chosen) == ["bio1", "rest"]
     np.testing.assert_array_equal(np.sum(list(chosen.values()), axis=0), shown)
+    assert "landsat" not in players(LAYOUT, shown=shown)  # the schema's own groups
+    with pytest.raises(SelectionError, match=r"groups \['landsat'\] lie outside using="):
+        players(LAYOUT, ["bio1", "landsat"], shown=shown)
 
 
 def test_groups_that_share_a_token_are_refused_naming_it():

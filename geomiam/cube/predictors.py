@@ -67,7 +67,7 @@ def predictors(
         {m.name for m in schema.modalities.values() if needed & set(m.variables)}
     ):
         raise MissingVariable(
-            f"the data have none of the predictors; expected {some(schema.variables)}, "
+            f"the data have none of the predictors; expected {some([v for v in schema.variables if v in needed])}, "
             f"found {some(ds.data_vars)}: rename with ds.rename(...)"
         )
     if absent:

@@ -75,7 +75,7 @@ class BlockTask:
                 block = self._encode({k: v[part] for k, v in rows.items()})
                 for result, computed in zip(results, self.compute(block)):
                     result[part] = computed
-        return tuple(r.reshape(*place, *r.shape[1:]) for r in results)
+        return tuple(r.reshape(place + r.shape[1:]) for r in results)
 
     def _encode(self, rows: dict[str, np.ndarray]) -> Block:
         n = len(next(iter(rows.values())))
@@ -84,13 +84,13 @@ class BlockTask:
         return encode(rows | nothing, layout=self.model.layout, scaler=self.model.scaler)
 
     def _slabs(self, n: int) -> Iterator[slice]:
-        from tqdm.auto import tqdm
+        from tqdm import tqdm
 
-        starts = range(0, n, SLAB)
-        for start in tqdm(
-            starts, desc="cells", unit_scale=SLAB, delay=2, leave=False, disable=not self.alone
-        ):
-            yield slice(start, start + SLAB)
+        hidden = not self.alone
+        with tqdm(total=n, desc="cells", unit="cell", delay=2, leave=False, disable=hidden) as bar:
+            for start in range(0, n, SLAB):
+                yield slice(start, start + SLAB)
+                bar.update(min(SLAB, n - start))
 
 
 def over_cells(
@@ -143,6 +143,7 @@ def over_cells(
         input_core_dims=[own[str(a.name)] for a in arrays],
         output_core_dims=[list(o.labels) for o in outputs],
         dask="parallelized",
+        keep_attrs=False,  # a result is not of the modality, flags or units of the first predictor
         output_dtypes=[o.dtype for o in outputs],
         dask_gufunc_kwargs={
             "output_sizes": {d: len(v) for o in outputs for d, v in o.labels.items()}

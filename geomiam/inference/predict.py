@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from geomiam.cube.store import as_dataset
+from geomiam.errors import SelectionError
 from geomiam.inference.cells import Output, over_cells
 from geomiam.inference.engine import Scale, predict_block
 from geomiam.networks.model import Model
@@ -87,7 +88,15 @@ def predict(
 
 
 def suitability_output(species: Sequence[str], scale: Scale) -> Output:
-    """Describe ``suitability``."""
+    """Describe ``suitability``.
+
+    Raises
+    ------
+    SelectionError
+        If there is no such scale.
+    """
+    if scale not in LONG_NAMES:
+        raise SelectionError(f"scale {scale!r} is not one of {', '.join(LONG_NAMES)}")
     attrs = {
         "long_name": LONG_NAMES[scale],
         "units": "1",

@@ -83,6 +83,8 @@ def players(
     """
     shown = np.ones(layout.size, bool) if shown is None else shown
     chosen = {n: visible_tokens(layout, s) & shown for n, s in _named(layout, groups).items()}
+    if groups is not None and (unseen := [n for n, tokens in chosen.items() if not tokens.any()]):
+        raise SelectionError(f"groups {unseen} lie outside using=; widen using= or leave them out")
     chosen = {n: tokens for n, tokens in chosen.items() if tokens.any()}
     _refuse_overlap(layout, chosen)
     rest = shown & ~np.any([*chosen.values(), np.zeros_like(shown)], axis=0)

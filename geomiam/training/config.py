@@ -10,7 +10,7 @@ from geomiam.schema import Fact
 
 
 class TrainingConfig(Fact):
-    """How to train. The defaults are those of the papers (MIAM, MaskSDM), with early stopping."""
+    """How to train. Optimizer, rate, decay, batch and epochs are MIAM's; the rest is ours."""
 
     epochs: int = Field(100, ge=1)
     batch: int = Field(128, ge=1)

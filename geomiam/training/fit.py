@@ -25,7 +25,7 @@ from torch import Tensor
 from geomiam.cube.infer import infer_schema
 from geomiam.cube.predictors import bind
 from geomiam.errors import GridError, LabelError
-from geomiam.masking import MIAM, Strategy, hide, to_dict
+from geomiam.masking import MIAM, Strategy, hide, named, to_dict
 from geomiam.metrics import mean_auc
 from geomiam.networks.model import Model
 from geomiam.networks.network import Network, NetworkConfig
@@ -52,9 +52,9 @@ class Run:
 
 def fit(
     sites: xr.Dataset,
-    schema: Schema | None = None,
+    schema: Schema | str | Path | None = None,
     *,
-    masking: Strategy | None = None,
+    masking: Strategy | str | None = None,
     network: NetworkConfig | None = None,
     training: TrainingConfig | None = None,
     validation: np.ndarray | None = None,
@@ -68,10 +68,11 @@ def fit(
     sites : xarray.Dataset
         Predictors ``(site, *own dims)`` and labels ``presence(site, species)``; NaN = missing or not
         surveyed.
-    schema : Schema, optional
-        Which variables are predictors and how they belong together; inferred if not given.
-    masking : Strategy, optional
-        Default: ``MIAM(kappa=10, lam=1)``.
+    schema : Schema or path, optional
+        Which variables are predictors and how they belong together, or the catalog that says so;
+        inferred if not given.
+    masking : Strategy or str, optional
+        Default: ``MIAM(kappa=10, lam=1)``; a name as on the command line, such as ``"uniform"``.
     network : NetworkConfig, optional
         Fusion and sizes.
     training : TrainingConfig, optional
@@ -94,7 +95,9 @@ def fit(
     LabelError, MissingVariable, VariableMismatch, GridError
         If labels or predictors cannot be used, with the call that mends it.
     """
-    masking, config = masking or MIAM(), training or TrainingConfig()
+    masking = named(masking) if isinstance(masking, str) else masking or MIAM()
+    config = training or TrainingConfig()
+    schema = Schema.from_yaml(schema) if isinstance(schema, (str, Path)) else schema
     schema = bind(schema, sites) if schema is not None else infer_schema(sites)
     labels, species = read_labels(sites)
     if config.loss != "cross-entropy":
@@ -339,6 +342,6 @@ def _torch_seed(seed: int) -> Iterator[None]:
 
 
 def _bar(epochs: int, done: int):
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
 
     return tqdm(total=epochs, initial=done, desc="training", unit="epoch", delay=2)
