@@ -106,7 +106,9 @@ def test_the_closed_form_mean_of_miam_holds_for_few_and_many_modalities(m, size)
 @pytest.mark.parametrize("strategy", ALL, ids=show)
 def test_draws_are_probabilities_for_any_number_of_modalities(strategy, m):
     if m == 1 and isinstance(strategy, Dirichlet) and strategy.simplex == "masked":
-        pytest.skip("refused, see below")
+        with pytest.raises(ValueError, match="hides every token"):
+            draw(strategy, 5, sizes=[7], b=with_r(1.0))
+        return
     b = with_r(*np.geomspace(5, 0.2, m))
     for size in (1, 7):
         p = draw(strategy, 500, sizes=[size] * m, b=b)
