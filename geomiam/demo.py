@@ -74,9 +74,8 @@ def run(out: str | Path = "out/demo", *, overwrite: bool = False) -> dict:
     cube = load_cube()
     write_cube(cube, out / "cube.zarr", overwrite=overwrite)
     sites = sample_records(cube, records)
-    say(
-        f"{len(records):,} records at {sites.sizes['site']:,} distinct sites; training on all of them"
-    )
+    say(f"{len(records):,} records at {sites.sizes['site']:,} distinct sites")
+    say(f"training for the map; a fifth of the {BLOCK:g}° blocks tells when to stop")
     with timer("train"), torch_threads(1):
         model = fit(sites, schema, network=network(), training=training(), rng=0)
     model.save(out / "model", overwrite=overwrite)

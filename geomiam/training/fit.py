@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -134,15 +135,12 @@ def _train(run: Run, checkpoint: Path | None) -> Progress:
         run.model.network.parameters(), lr=c.lr, weight_decay=c.weight_decay, warmup_steps=c.warmup
     )
     wrapped, stepper = fabric.setup(run.model.network, optimizer)
-    table, progress, print_ = (
-        run.table.to(fabric.device),
-        Progress(),
-        _fingerprint(run) if checkpoint else "",
-    )
-    if checkpoint and checkpoint.exists() and any(checkpoint.iterdir()):
-        progress = load_checkpoint(
-            checkpoint, network=run.model.network, optimizer=optimizer, fingerprint=print_
-        )
+    table, progress = run.table.to(fabric.device), Progress()
+    state: dict[str, Any] = {"network": run.model.network, "optimizer": optimizer}
+    if checkpoint:
+        state["fingerprint"] = _fingerprint(run)
+        if checkpoint.exists() and any(checkpoint.iterdir()):
+            progress = load_checkpoint(checkpoint, **state)
     with _torch_seed(run.seed), _bar(c.epochs, progress.epoch) as bar:
         while progress.epoch < c.epochs and progress.epoch - progress.best_epoch <= c.patience:
             started, epoch = time.perf_counter(), progress.epoch
@@ -152,13 +150,7 @@ def _train(run: Run, checkpoint: Path | None) -> Progress:
             row |= _validate(run, table)
             _note(run, progress, {"epoch": epoch, **row, "seconds": time.perf_counter() - started})
             if checkpoint:
-                save_checkpoint(
-                    checkpoint,
-                    progress,
-                    network=run.model.network,
-                    optimizer=optimizer,
-                    fingerprint=print_,
-                )
+                save_checkpoint(checkpoint, progress, **state)
             bar.set_postfix(auc=f"{row['auc_all']:.3f}", best=f"{progress.best_score:.3f}")
             bar.update()
     return progress
