@@ -74,6 +74,17 @@ def test_a_map_that_fails_half_way_leaves_nothing(model, cube, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_output_that_exists_is_refused_before_anything_is_computed(
+    model, cube, tmp_path, monkeypatch
+):
+    from geomiam.inference import maps
+
+    (tmp_path / "map.zarr").mkdir()
+    monkeypatch.setattr(maps, "predict", None)
+    with pytest.raises(gm.errors.OutputExists):
+        gm.write_map(cube, model, tmp_path / "map.zarr")
+
+
 def test_the_graph_of_equal_maps_has_equal_names(model, cube, tmp_path):
     """Dask can only share or reuse work whose names are functions of data and model."""
     lazy = cube.chunk(y=6)

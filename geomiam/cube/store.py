@@ -177,14 +177,21 @@ def write_zarr(
     OutputExists
         When ``path`` exists and ``overwrite`` is False, or is no Zarr store.
     """
-    target = _free(path, overwrite)
+    target = claim(path, overwrite)
     target.parent.mkdir(parents=True, exist_ok=True)
     with _complete(target) as partial, _progress(progress):
         encodable(ds).to_zarr(partial, mode="w-", zarr_format=3, consolidated=False)
     return target
 
 
-def _free(path: str | Path, overwrite: bool) -> Path:
+def claim(path: str | Path, overwrite: bool) -> Path:
+    """Return a local path that may be written, before any work is done for it.
+
+    Raises
+    ------
+    OutputExists
+        When something is there that must not be replaced.
+    """
     if "://" in str(path):
         raise OutputExists(
             f"{path} is a URL, where renaming is not atomic; write to a local path and copy it"

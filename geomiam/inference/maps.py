@@ -7,7 +7,7 @@ from typing import Any
 
 import xarray as xr
 
-from geomiam.cube.store import open_zarr, write_zarr
+from geomiam.cube.store import claim, open_zarr, write_zarr
 from geomiam.inference.predict import predict
 from geomiam.inference.shapley import shapley as explain
 from geomiam.networks.model import Model
@@ -53,6 +53,7 @@ def write_map(
     OutputExists
         If ``path`` exists and ``overwrite`` is False.
     """
+    claim(path, overwrite)
     made = explain(ds, model, **options) if shapley else predict(ds, model, **options)
     write_zarr(
         made.assign_attrs(Conventions="CF-1.11"), path, overwrite=overwrite, progress=progress
