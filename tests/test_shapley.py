@@ -17,6 +17,7 @@ from geomiam.errors import SelectionError
 from geomiam.inference.engine import base_value, predict_block, shapley_block, shapley_weights
 from geomiam.networks.blocks import TransformerBlock, buckets, gather
 from geomiam.networks.token import TokenFusion
+from geomiam.tokens.blocks import Block
 from geomiam.tokens.select import players
 
 SCALES = ["probability", "logit"]
@@ -63,7 +64,7 @@ def test_values_equal_an_independent_exact_computer(model, sites, scale):
     masks, species = np.stack(list(players(model.layout).values())), np.array([1])
     ours = shapley_block(model, few, players=masks, species=species, scale=scale)[..., 0]
     for row in range(len(few)):
-        block = few.take(np.array([row]))
+        block = Block(tuple(v[[row]] for v in few.values), few.observed[[row]])
         if not block.observed.any():
             assert np.isnan(ours[row]).all()
             continue

@@ -28,10 +28,6 @@ class Block:
     def __len__(self) -> int:
         return len(self.observed)
 
-    def take(self, rows: np.ndarray | slice) -> Block:
-        """Return some rows."""
-        return Block(tuple(v[rows] for v in self.values), self.observed[rows])
-
 
 def encode(arrays: Mapping[str, np.ndarray], *, layout: Layout, scaler: Scaler) -> Block:
     """Standardise the predictors and cut them into tokens.
