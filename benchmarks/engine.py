@@ -60,9 +60,10 @@ def naive(model: Model, block, masks: np.ndarray) -> np.ndarray:
             shown = torch.as_tensor(
                 np.any(masks[members], axis=0) if members else np.zeros(masks.shape[1], bool)
             )
-            tokens = network.tokenizers(values, observed & shown)
+            (member,) = network.members
+            tokens = member.tokenizers(values, observed & shown)
             answer = torch.sigmoid(
-                network.head(network.activate(network.fusion.plain(tokens, observed & shown)))
+                network.head(member.activate(member.fusion.plain(tokens, observed & shown)))
             )
             total = total + torch.as_tensor(weight, dtype=torch.float32)[:, None] * answer[:, None]
     return total.numpy()

@@ -36,7 +36,11 @@ _HOMES = {
     "geomiam.training.fit": ["fit"],
 }
 _NAMES = {name: home for home, names in _HOMES.items() for name in names}
-_MODULES = ("cube", "demo", "errors", "masking", "metrics", "plot")
+_MODULES = {
+    **{name: f"geomiam.{name}" for name in ("cube", "demo", "errors", "masking", "metrics", "plot")},
+    "readers": "geomiam.evaluation.readers",
+    "splits": "geomiam.training.splits",
+}
 
 __all__ = ["__version__", *_MODULES, *_NAMES]
 
@@ -45,7 +49,7 @@ def __getattr__(name: str) -> Any:
     if name in _NAMES:
         return getattr(importlib.import_module(_NAMES[name]), name)
     if name in _MODULES:
-        return importlib.import_module(f"geomiam.{name}")
+        return importlib.import_module(_MODULES[name])
     raise AttributeError(f"module 'geomiam' has no attribute '{name}'")
 
 
@@ -62,6 +66,7 @@ if TYPE_CHECKING:  # what the lazy names are, for editors and type checkers
     from geomiam.cube.location import add_location
     from geomiam.cube.sites import open_sites, sample, write_sites
     from geomiam.cube.store import open_cube, write_cube
+    from geomiam.evaluation import readers
     from geomiam.evaluation.crossval import cross_evaluate
     from geomiam.evaluation.subsets import evaluate
     from geomiam.inference.maps import write_map
@@ -71,5 +76,6 @@ if TYPE_CHECKING:  # what the lazy names are, for editors and type checkers
     from geomiam.networks.model import Model
     from geomiam.networks.network import NetworkConfig
     from geomiam.schema import Group, Modality, Schema, Variable
+    from geomiam.training import splits
     from geomiam.training.config import TrainingConfig
     from geomiam.training.fit import fit

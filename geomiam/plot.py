@@ -66,6 +66,7 @@ def training(history: pd.DataFrame) -> Figure:
     """Draw the AUC of each modality alone and of all, and how often MIAM hid each, by epoch."""
     import matplotlib.pyplot as plt
 
+    history = history.groupby("epoch", as_index=False).mean(numeric_only=True)  # over members
     names = [c.removeprefix("auc_") for c in history if c.startswith("auc_") and c != "auc_all"]
     fig, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     colours = dict(zip(names, plt.rcParams["axes.prop_cycle"].by_key()["color"] * 10))

@@ -205,10 +205,10 @@ def test_coalitions_of_group_fusion_equal_full_passes(model, sites):
     observed = torch.as_tensor(block.observed)
     shown = torch.rand(10, observed.shape[1], generator=torch.Generator().manual_seed(0)) < 0.5
     with torch.inference_mode():
-        tokens = model.network.tokenizers([torch.as_tensor(v) for v in block.values], observed)
-        shared = list(model.network.fusion.coalitions(tokens, observed, shown))
+        tokens = model.network.tokens([torch.as_tensor(v) for v in block.values], observed)
+        shared = list(model.network.coalitions(tokens, observed, shown))
         for features, coalition in zip(shared, shown, strict=True):
-            alone = model.network.fusion(tokens, observed & coalition)
+            alone = model.network.features(tokens, observed & coalition)
             torch.testing.assert_close(features, alone, rtol=0, atol=1e-5)
 
 

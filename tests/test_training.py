@@ -24,7 +24,7 @@ from geomiam.training.losses import (
     weighted_bce,
 )
 from geomiam.training.splits import hold_out, site_coordinates, spatial_blocks
-from geomiam.training.table import check_classes, make_table, read_labels, read_predictors
+from geomiam.training.table import check_classes, make_tables, read_labels, read_predictors
 
 NAN = float("nan")
 
@@ -291,7 +291,9 @@ def test_the_scaler_sees_the_training_sites_only():
     schema = gm.infer_schema(sites)
     arrays = read_predictors(sites, schema)
     held = np.arange(40) % 4 == 0
-    table, scaler = make_table(arrays, read_labels(sites)[0], layout=Layout.of(schema), held=held)
+    (table,), scaler = make_tables(
+        arrays, read_labels(sites)[0], layout=Layout.of(schema), held=[held]
+    )
     assert float(scaler.mean["bio1"]) == pytest.approx(float(np.nanmean(arrays["bio1"][~held])))
     assert table.valid.tolist() == np.flatnonzero(held).tolist()
     assert sorted(table.train.tolist() + table.valid.tolist()) == list(range(40))
@@ -349,7 +351,7 @@ def test_every_loss_trains_with_every_fusion(loss, fusion):
 
 def test_training_learns_what_there_is_to_learn():
     model = train(tiny_sites(200, species=1), epochs=25)
-    scores = model.history.iloc[model.about["best_epoch"]]
+    scores = model.history.iloc[model.about["best_epochs"][0]]
     assert scores["auc_climate"] > 0.85 > 0.7 > scores["auc_soil"]
     assert scores["auc_all"] > 0.85
 
@@ -357,7 +359,7 @@ def test_training_learns_what_there_is_to_learn():
 def test_the_history_logs_scores_and_masks_of_every_modality():
     history = train(epochs=3).history
     per_modality = [f"{k}_{m}" for k in ("auc", "s", "d", "r", "p") for m in ("climate", "soil")]
-    assert {"epoch", "loss", "auc_all", "seconds", *per_modality} == set(history.columns)
+    assert {"member", "epoch", "loss", "auc_all", "seconds", *per_modality} == set(history.columns)
     assert history["epoch"].tolist() == [0, 1, 2]
     assert history["loss"].notnull().all()
     assert history[["auc_climate", "auc_soil", "auc_all"]].stack().between(0, 1).all()
@@ -380,7 +382,7 @@ def test_the_best_epoch_is_kept_and_patience_ends_the_run(monkeypatch):
 
     monkeypatch.setattr(fit_module, "_validate", validate)
     model = train(epochs=50, patience=3)
-    assert model.about["best_epoch"] == 1
+    assert model.about["best_epochs"][0] == 1
     assert len(model.about["history"]) == 5  # three epochs after the best
     for name, tensor in model.network.state_dict().items():
         assert torch.equal(tensor, weights[0.9][name])
@@ -464,7 +466,7 @@ def test_nothing_to_score_is_said_and_the_first_epoch_kept():
     held = (sites["presence"] == 1).values[:, 0] & (np.arange(40) % 2 == 0)
     with pytest.warns(UserWarning, match="no epoch could be scored.*first epoch is kept"):
         model = train(sites, validation=held)
-    assert model.about["best_epoch"] == 0
+    assert model.about["best_epochs"][0] == 0
     assert model.about["validation_auc"]["all"] is None
 
 
@@ -556,7 +558,7 @@ def test_an_interrupted_run_goes_on_and_ends_bit_equal(tmp_path, monkeypatch, sa
     resumed = train(epochs=5, network=network, checkpoint=tmp_path / "run")
     assert resumed.id == whole.id
     assert history_of(resumed) == history_of(whole)
-    assert resumed.about["best_epoch"] == whole.about["best_epoch"]
+    assert resumed.about["best_epochs"][0] == whole.about["best_epochs"][0]
 
 
 def test_a_run_killed_twice_and_within_an_epoch_ends_equal(tmp_path, monkeypatch):
@@ -589,7 +591,7 @@ def test_a_resumed_run_remembers_the_best_score(tmp_path, monkeypatch):
         patched.setattr(fit_module, "_validate", scripted(0.7, 0.8))
         model = train(epochs=4, checkpoint=tmp_path / "run")
     assert model.history["auc_all"].tolist() == [0.9, 0.6, 0.7, 0.8]
-    assert model.about["best_epoch"] == 0
+    assert model.about["best_epochs"][0] == 0
     assert model.id == train(epochs=1).id  # the weights of the first epoch
 
 

@@ -52,18 +52,18 @@ def predict_block(
     with _evaluating(model):
         for rows in _micro_batches(np.flatnonzero(visible.any(1)), visible.shape[1]):
             tokens, seen = _tokens(model, block, visible, rows)
-            features = model.network.activate(model.network.fusion(tokens, seen))
+            features = model.network.features(tokens, seen)
             out[rows] = _finite(_answer(model, features, species, scale)).cpu().numpy()
     return out
 
 
 def base_value(model: Model, *, species: np.ndarray, scale: Scale = "probability") -> np.ndarray:
     """Return what the model says when it sees nothing: v(∅), ``(s,)``."""
-    t, d = model.layout.size, model.config.width
+    t, d = model.layout.size, model.config.members * model.config.width
     with _evaluating(model):
         tokens = torch.zeros(1, t, d, device=model.device)
         seen = torch.zeros(1, t, dtype=torch.bool, device=model.device)
-        features = model.network.activate(model.network.fusion(tokens, seen))
+        features = model.network.features(tokens, seen)
         return _answer(model, features, species, scale)[0].cpu().numpy()
 
 
@@ -109,7 +109,7 @@ def shapley_block(
             shown, weights = _coalitions(players[mine], model.device)
             for batch in _micro_batches(rows, visible.shape[1]):
                 tokens, seen = _tokens(model, block, visible, batch)
-                answers = model.network.fusion.coalitions(tokens, seen, shown)
+                answers = model.network.coalitions(tokens, seen, shown)
                 values = _weigh(model, answers, weights, species, scale)
                 out[np.ix_(batch, mine)] = _finite(values).cpu().numpy()
     return out
@@ -132,8 +132,7 @@ def _weigh(
 ) -> Tensor:
     """Sum of weighted coalition values ``(n, G, s)``, one coalition in memory at a time."""
     total: Tensor | float = 0.0
-    for features, weight in zip(answers, weights):
-        value = model.network.activate(features)
+    for value, weight in zip(answers, weights):
         if scale == "probability":
             value = _answer(model, value, species, scale)
         total = total + weight[:, None] * value[:, None, :]
@@ -163,7 +162,7 @@ def _tokens(
 ) -> tuple[Tensor, Tensor]:
     seen = torch.as_tensor(visible[rows], device=model.device)
     values = [torch.as_tensor(v[rows], device=model.device) for v in block.values]
-    return model.network.tokenizers(values, seen), seen
+    return model.network.tokens(values, seen), seen
 
 
 def _patterns(present: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

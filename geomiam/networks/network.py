@@ -1,7 +1,8 @@
-"""The network of a model: tokenizers, a fusion and a head."""
+"""The network of a model: one or several members and a head over all of them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -29,6 +30,7 @@ class NetworkConfig(Fact):
     dropout: float = Field(0.1, ge=0, lt=1)
     frequencies: int = Field(48, ge=1, le=1024, description="of the periodic tokenizer")
     sigma: float = Field(0.01, gt=0, description="deviation of the initial frequencies")
+    members: int = Field(1, ge=1, le=64, description="networks whose logits are averaged")
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> NetworkConfig:
@@ -37,28 +39,84 @@ class NetworkConfig(Fact):
         return self
 
 
+class Member(nn.Module):
+    """Tokens → fusion → LayerNorm, ReLU: the features of a site."""
+
+    def __init__(self, config: NetworkConfig, *, layout: Layout, classes: dict[str, int]):
+        super().__init__()
+        self.tokenizers = Tokenizers(
+            layout,
+            classes,
+            width=config.width,
+            frequencies=config.frequencies,
+            sigma=config.sigma,
+        )
+        self.fusion: TokenFusion | GroupFusion = _fusion(config, layout)
+        self.norm = nn.LayerNorm(config.width)
+
+    def features(self, tokens: Tensor, visible: Tensor) -> Tensor:
+        """Features ``(n, d)`` from tokens ``(n, t, d)`` and visible ``(n, t)``."""
+        return self.activate(self.fusion(tokens, visible))
+
+    def activate(self, fused: Tensor) -> Tensor:
+        """Fused tokens ``(n, d)`` as the last linear layer takes them."""
+        return torch.relu(self.norm(fused))
+
+
 class Network(nn.Module):
-    """Tokens → fusion → LayerNorm, ReLU, linear: one logit per species."""
+    """m members side by side and a linear head: one logit per species.
+
+    Members never meet before the head. Those that were trained apart and joined by :func:`join`
+    answer with the mean of their logits, and everything that holds for one network holds for them:
+    coalitions share what they shared before, and the answer stays linear in the features.
+    """
 
     def __init__(
         self, config: NetworkConfig, *, layout: Layout, classes: dict[str, int], species: int
     ):
         super().__init__()
-        d = config.width
-        self.tokenizers = Tokenizers(
-            layout, classes, width=d, frequencies=config.frequencies, sigma=config.sigma
-        )
-        self.fusion: TokenFusion | GroupFusion = _fusion(config, layout)
-        self.norm = nn.LayerNorm(d)
-        self.head = nn.Linear(d, species)
+        members = [Member(config, layout=layout, classes=classes) for _ in range(config.members)]
+        self.members = nn.ModuleList(members)
+        self.head = nn.Linear(config.members * config.width, species)
 
     def forward(self, values: list[Tensor], visible: Tensor) -> Tensor:
         """Return logits ``(n, species)`` of values per part and visible ``(n, t)``."""
-        return self.head(self.activate(self.fusion(self.tokenizers(values, visible), visible)))
+        return self.head(self.features(self.tokens(values, visible), visible))
 
-    def activate(self, features: Tensor) -> Tensor:
-        """Features ``(n, d)`` as the last linear layer takes them."""
-        return torch.relu(self.norm(features))
+    def tokens(self, values: list[Tensor], visible: Tensor) -> Tensor:
+        """Tokens of all members ``(n, t, m·d)`` from values per part and visible ``(n, t)``."""
+        made = [m.tokenizers(values, visible) for m in self._members]
+        return torch.cat(made, -1)
+
+    def features(self, tokens: Tensor, visible: Tensor) -> Tensor:
+        """What the head reads ``(n, m·d)``, from tokens ``(n, t, m·d)`` and visible ``(n, t)``."""
+        made = [m.features(own, visible) for m, own in self._each(tokens)]
+        return torch.cat(made, -1)
+
+    def coalitions(self, tokens: Tensor, observed: Tensor, shown: Tensor) -> Iterator[Tensor]:
+        """Yield the features ``(n, m·d)`` of each coalition, given shown tokens ``(c, t)``."""
+        members = self._each(tokens)
+        walks = [m.fusion.coalitions(own, observed, shown) for m, own in members]
+        for fused in zip(*walks):
+            yield torch.cat([m.activate(f) for (m, _), f in zip(members, fused)], -1)
+
+    @property
+    def _members(self) -> list[Member]:
+        return list(self.members)  # type: ignore[arg-type]
+
+    def _each(self, tokens: Tensor) -> list[tuple[Member, Tensor]]:
+        return list(zip(self._members, tokens.chunk(len(self.members), -1)))
+
+
+@torch.no_grad()
+def join(networks: Sequence[Network], into: Network) -> Network:
+    """Fill ``into`` with networks of one member each, so that it answers with their mean logits."""
+    for member, network in zip(into.members, networks, strict=True):
+        member.load_state_dict(network.members[0].state_dict())
+    share = 1 / len(networks)
+    into.head.weight.copy_(torch.cat([n.head.weight for n in networks], 1) * share)
+    into.head.bias.copy_(torch.stack([n.head.bias for n in networks]).mean(0))
+    return into
 
 
 def _fusion(config: NetworkConfig, layout: Layout) -> TokenFusion | GroupFusion:

@@ -18,6 +18,7 @@ class TrainingConfig(Fact):
     weight_decay: float = Field(0.01, ge=0)
     warmup: int = Field(100, ge=0, description="steps over which the learning rate rises")
     patience: int = Field(15, ge=1, description="epochs without a better score before stopping")
+    keep: Literal["best", "last"] = Field("best", description="which epoch's weights are kept")
     loss: Literal["weighted-bce", "maxent", "cross-entropy"] = "weighted-bce"
     holdout: float = Field(0.15, gt=0, lt=1, description="share of sites that validate")
     block: float = Field(1.0, gt=0, description="side of the validation blocks, in CRS units")

@@ -12,7 +12,7 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,14 +29,14 @@ from geomiam.errors import GridError, LabelError
 from geomiam.masking import MIAM, Strategy, hide, named, to_dict
 from geomiam.metrics import mean_auc
 from geomiam.networks.model import Model
-from geomiam.networks.network import Network, NetworkConfig
+from geomiam.networks.network import Network, NetworkConfig, join
 from geomiam.schema import Schema
 from geomiam.tokens.layout import Layout
 from geomiam.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from geomiam.training.config import TrainingConfig
 from geomiam.training.losses import LINK_OF, Loss, make_loss, maxent_offset
 from geomiam.training.splits import hold_out, site_coordinates, spatial_blocks
-from geomiam.training.table import Table, check_classes, make_table, read_labels, read_predictors
+from geomiam.training.table import Table, check_classes, make_tables, read_labels, read_predictors
 
 
 @dataclass(frozen=True)
@@ -103,24 +103,54 @@ def fit(
     labels, species = read_labels(sites)
     if config.loss != "cross-entropy":
         check_classes(labels, species)
+    network = network or NetworkConfig()
     seeds = np.random.default_rng(rng)
-    held = _validation(sites, labels, validation, config, seeds)
-    layout = Layout.of(schema)
-    table, scaler = make_table(read_predictors(sites, schema), labels, layout=layout, held=held)
-    seed = int(seeds.integers(2**31))
-    with _torch_seed(seed):
-        model = Model.untrained(
-            schema,
-            scaler=scaler,
-            species=species,
-            config=network or NetworkConfig(),
-            link=LINK_OF[config.loss],
-        )
-    loss = make_loss(config.loss, table.labels[table.train])
-    run = Run(model, table, masking, config, loss, seed)
-    progress = _train(run, Path(checkpoint) if checkpoint else None)
-    _keep_best(run, progress)
-    model.about.update(_about(run, progress, sites))
+    held, drawn = [], []
+    for _ in range(network.members):
+        held.append(_validation(sites, labels, validation, config, seeds))
+        drawn.append(int(seeds.integers(2**31)))
+    tables, scaler = make_tables(
+        read_predictors(sites, schema), labels, layout=Layout.of(schema), held=held
+    )
+    facts: dict[str, Any] = {
+        "scaler": scaler,
+        "species": species,
+        "link": LINK_OF[config.loss],
+    }
+    alone = network.model_copy(update={"members": 1})
+    runs, ends = [], []
+    for number, (table, seed) in enumerate(zip(tables, drawn)):
+        with _torch_seed(seed):
+            member = Model.untrained(schema, **facts, config=alone)
+        loss = make_loss(config.loss, table.labels[table.train])
+        runs.append(Run(member, table, masking, config, loss, seed))
+        ends.append(_train(runs[-1], _folder(checkpoint, number, network.members)))
+        _keep(runs[-1], ends[-1])
+    model = _joined(runs, network)
+    model.about.update(_about(runs, ends, sites))
+    return model
+
+
+def _folder(checkpoint: str | Path | None, member: int, members: int) -> Path | None:
+    if checkpoint is None:
+        return None
+    return Path(checkpoint) / f"member-{member}" if members > 1 else Path(checkpoint)
+
+
+def _joined(runs: Sequence[Run], config: NetworkConfig) -> Model:
+    """One model of all members; their logits are averaged."""
+    first = runs[0].model
+    if len(runs) == 1:
+        return first
+    model = Model.untrained(
+        first.schema,
+        scaler=first.scaler,
+        species=first.species,
+        config=config,
+        link=first.link,
+    )
+    join([run.model.network for run in runs], model.network)
+    model.network.eval()
     return model
 
 
@@ -204,11 +234,8 @@ def _validate(run: Run, table: Table) -> dict[str, float]:
 def _subset_scores(run: Run, network: Network, table: Table, rows: Tensor, shown: Tensor) -> Tensor:
     """Scores ``(subsets, n, S)``; NaN where a subset shows nothing of a site."""
     values, observed, _ = table.batch(rows)
-    tokens = network.tokenizers(values, observed)
-    logits = [
-        network.head(network.activate(f))
-        for f in network.fusion.coalitions(tokens, observed, shown)
-    ]
+    tokens = network.tokens(values, observed)
+    logits = [network.head(f) for f in network.coalitions(tokens, observed, shown)]
     scores = torch.stack(logits).float()
     if run.model.link == "softmax":  # a site's logits compare species; log-shares compare sites too
         scores = scores.log_softmax(-1)
@@ -221,7 +248,7 @@ def _note(run: Run, progress: Progress, row: dict) -> None:
     scores = [row[f"auc_{m}"] for m in [*run.model.schema.modalities, "all"]]
     known = [s for s in scores if not math.isnan(s)]
     score = float(np.mean(known)) if known else float("-inf")
-    if score > progress.best_score or not progress.best:
+    if score > progress.best_score or not progress.best or run.config.keep == "last":
         progress.best = {k: v.detach().clone() for k, v in run.model.network.state_dict().items()}
         progress.best_epoch, progress.best_score = progress.epoch, score
     progress.history.append(
@@ -236,8 +263,9 @@ def _modality_scores(run: Run, progress: Progress) -> np.ndarray:
     return np.array(rows, dtype=float).reshape(-1, len(names))
 
 
-def _keep_best(run: Run, progress: Progress) -> None:
-    if progress.best_score == float("-inf"):
+def _keep(run: Run, progress: Progress) -> None:
+    """Load the weights that the run ends with: the best epoch's, or the last."""
+    if run.config.keep == "best" and progress.best_score == float("-inf"):
         warnings.warn(
             "no epoch could be scored: no species has both classes among the validation sites; the "
             "first epoch is kept. Pass validation=<boolean per site> or a smaller training block",
@@ -283,20 +311,20 @@ def _validation(
     return hold_out(labels, blocks, share=config.holdout, rng=rng)
 
 
-def _about(run: Run, progress: Progress, sites: xr.Dataset) -> dict:
-    best = progress.history[progress.best_epoch]
+def _about(runs: Sequence[Run], ends: Sequence[Progress], sites: xr.Dataset) -> dict:
+    """Provenance; what differs between members is a list over them, or their mean."""
+    run = runs[0]
     labels = run.table.labels
+    rows = [{"member": i, **row} for i, end in enumerate(ends) for row in end.history]
     about = {
         "masking": to_dict(run.masking),
         "training": run.config.model_dump(),
-        "seed": run.seed,
+        "seeds": [r.seed for r in runs],
         "sites": {"train": len(run.table.train), "validation": len(run.table.valid)},
         "presences": dict(zip(run.model.species, (labels == 1).sum(0).tolist())),
-        "best_epoch": progress.best_epoch,
-        "validation_auc": {
-            k.removeprefix("auc_"): v for k, v in best.items() if k.startswith("auc_")
-        },
-        "history": progress.history,
+        "best_epochs": [end.best_epoch for end in ends],
+        "validation_auc": _mean_scores([end.history[end.best_epoch] for end in ends]),
+        "history": rows,
     }
     try:
         xy = site_coordinates(sites)
@@ -309,6 +337,12 @@ def _about(run: Run, progress: Progress, sites: xr.Dataset) -> dict:
             str(sites["time"].max().values)[:10],
         ]
     return about
+
+
+def _mean_scores(rows: Sequence[dict]) -> dict[str, float | None]:
+    """Mean over members of each validation AUC at the epoch that is kept."""
+    frame = {k: [r[k] for r in rows if r[k] is not None] for k in rows[0] if k.startswith("auc_")}
+    return {k.removeprefix("auc_"): float(np.mean(v)) if v else None for k, v in frame.items()}
 
 
 def _fingerprint(run: Run) -> str:

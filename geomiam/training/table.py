@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -119,12 +120,27 @@ def read_predictors(sites: xr.Dataset, schema: Schema) -> dict[str, np.ndarray]:
     return arrays
 
 
-def make_table(
-    arrays: dict[str, np.ndarray], labels: np.ndarray, *, layout: Layout, held: np.ndarray
-) -> tuple[Table, Scaler]:
-    """Fit the scaler on the training sites and encode all sites with it."""
-    scaler = fit_scaler({k: a[~held] for k, a in arrays.items()}, layout.schema)
+def make_tables(
+    arrays: dict[str, np.ndarray],
+    labels: np.ndarray,
+    *,
+    layout: Layout,
+    held: Sequence[np.ndarray],
+) -> tuple[list[Table], Scaler]:
+    """Encode all sites with one scaler and share them among one table per member.
+
+    Parameters
+    ----------
+    held : sequence of numpy.ndarray
+        Per member, boolean ``(n,)``: which sites validate it. Means and deviations come from the
+        sites that train any member, the known classes from those that train every member.
+    """
+    some, every = ~np.all(held, axis=0), ~np.any(held, axis=0)
+    scaler = fit_scaler({k: a[some] for k, a in arrays.items()}, layout.schema)
+    if len(held) > 1:
+        shared = fit_scaler({k: a[every] for k, a in arrays.items()}, layout.schema)
+        scaler = replace(scaler, classes=shared.classes)
     block: Block = encode(arrays, layout=layout, scaler=scaler)
-    rows = [torch.as_tensor(np.flatnonzero(side)) for side in (~held, held)]
-    values = [torch.as_tensor(v) for v in block.values]
-    return Table(values, torch.as_tensor(block.observed), torch.as_tensor(labels), *rows), scaler
+    facts = [torch.as_tensor(v) for v in block.values], torch.as_tensor(block.observed)
+    rows = [[torch.as_tensor(np.flatnonzero(side)) for side in (~h, h)] for h in held]
+    return [Table(*facts, torch.as_tensor(labels), *r) for r in rows], scaler

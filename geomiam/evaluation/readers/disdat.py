@@ -1,0 +1,204 @@
+"""The NCEAS presence-only benchmark (Elith et al. 2020), from Parquet files per region.
+
+Layout: ``metadata.json`` and, per region, ``train_po``, ``train_bg``, ``test_env`` and ``test_pa``
+as Parquet. The metadata name each region's predictors with modality and type, its groups of species
+and the ``published_subset`` of covariates that published comparisons use.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from geomiam.errors import OccurrenceError
+from geomiam.schema import Schema
+
+Background = Literal["target-group", "random"]
+FILES = ("train_po", "train_bg", "test_env", "test_pa")
+PLACE = ("siteid", "group", "x", "y", "lon", "lat")
+WATER = ("sabio12", "sabio15", "sabio17", "sabio18")
+"""South America has climate alone; its precipitation can be told from its temperature."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """One region of the benchmark: facts of the metadata and where the files are."""
+
+    name: str
+    folder: Path
+    facts: dict
+
+    @property
+    def groups(self) -> dict[str, list[str]]:
+        """Species of each taxonomic group."""
+        return self.facts["groups"]
+
+    @property
+    def species(self) -> list[str]:
+        """All species, by name."""
+        return sorted(s for names in self.groups.values() for s in names)
+
+    def table(self, name: str) -> pd.DataFrame:
+        """One of the four files."""
+        return pd.read_parquet(self.folder / f"{name}.parquet")
+
+
+def regions(folder: str | Path) -> list[str]:
+    """Return the regions that a folder holds completely, in the order of its metadata.
+
+    Raises
+    ------
+    OccurrenceError
+        If there is no ``metadata.json``.
+    """
+    root = Path(folder)
+    return [name for name in _metadata(root) if all(_path(root, name, f).exists() for f in FILES)]
+
+
+def region(folder: str | Path, name: str) -> Region:
+    """Return one region.
+
+    Raises
+    ------
+    OccurrenceError
+        If the region, or one of its files, is not there.
+    """
+    root = Path(folder)
+    facts = _metadata(root)
+    if name not in facts:
+        raise OccurrenceError(f"no region '{name}' in {root}; it has {regions(root)}")
+    if lost := [f for f in FILES if not _path(root, name, f).exists()]:
+        raise OccurrenceError(
+            f"region '{name}' lacks {[f + '.parquet' for f in lost]} in {root / name}"
+        )
+    return Region(name, root / name, facts[name])
+
+
+def disdat(
+    folder: str | Path, name: str, *, background: Background = "target-group"
+) -> tuple[xr.Dataset, xr.Dataset]:
+    """Read the training records and the independent survey of one region as sites.
+
+    Parameters
+    ----------
+    folder : path
+        With ``metadata.json`` and one folder per region.
+    name : str
+        Region, such as ``"AWT"``.
+    background : {"target-group", "random"}
+        What the presences are contrasted with. ``"target-group"``: every place where any species of
+        the same taxonomic group was recorded, the species' own included. ``"random"``: the region's
+        random background sites; where others were recorded counts as not surveyed.
+
+    Returns
+    -------
+    training, survey : xarray.Dataset
+        Predictors ``(site)``, ``presence(site, species)`` with NaN where a species' group was not
+        surveyed, coordinates ``x, y`` (CRS of the region), ``lon, lat`` and, in the survey, ``group``.
+
+    Raises
+    ------
+    OccurrenceError
+        If files are missing or the background is unknown.
+    """
+    if background not in get_args(Background):
+        raise OccurrenceError(f"background='{background}' is unknown; use {get_args(Background)}")
+    where = region(folder, name)
+    return _training(where, background), _survey(where)
+
+
+def disdat_schema(
+    folder: str | Path, name: str, *, covariates: Literal["published", "all"] = "published"
+) -> Schema:
+    """Return what the predictors of a region are: the decorrelated published subset, or all.
+
+    Coordinates are never among them. South America's single modality is split into temperature and
+    water, so that every region has something to hide.
+
+    Raises
+    ------
+    OccurrenceError
+        If the region is not there.
+    """
+    facts = region(folder, name).facts
+    chosen = facts["published_subset"] if covariates == "published" else list(facts["predictors"])
+    modalities: dict[str, dict] = {}
+    for variable in chosen:
+        fact = facts["predictors"][variable]
+        variables = modalities.setdefault(_modality(variable, fact["modality"]), {"variables": {}})
+        variables["variables"][variable] = _variable(fact)
+    return Schema.from_dict({"name": f"disdat-{name}", "modalities": modalities})
+
+
+def _variable(fact: dict) -> dict:
+    kind = "categorical" if fact["type"] == "categorical" else "scalar"
+    return {"kind": kind, "units": fact["units"], "long_name": fact["description"]}
+
+
+def _modality(variable: str, modality: str) -> str:
+    if variable.startswith("sabio"):
+        return "water" if variable in WATER else "temperature"
+    return modality
+
+
+def _training(where: Region, background: Background) -> xr.Dataset:
+    records = where.table("train_po")
+    places = records.drop_duplicates(["x", "y"]).reset_index(drop=True)
+    index = pd.MultiIndex.from_frame(places[["x", "y"]])
+    row = index.get_indexer(pd.MultiIndex.from_frame(records[["x", "y"]]))
+    column = {s: i for i, s in enumerate(where.species)}
+    labels = np.full((len(places), len(column)), np.nan, np.float32)
+    if background == "target-group":
+        for group, names in where.groups.items():
+            at = np.unique(row[records["group"].to_numpy() == group])
+            labels[np.ix_(at, [column[s] for s in names])] = 0
+    labels[row, records["species"].map(column)] = 1
+    if background == "random":
+        random = where.table("train_bg")
+        places = pd.concat([places, random], ignore_index=True)
+        labels = np.concatenate([labels, np.zeros((len(random), len(column)), np.float32)])
+    return _sites(where, places, labels)
+
+
+def _survey(where: Region) -> xr.Dataset:
+    places, seen = where.table("test_env"), where.table("test_pa")
+    labels = seen.reindex(columns=where.species).to_numpy(dtype=np.float32, na_value=np.nan)
+    return _sites(where, places, labels)
+
+
+def _sites(where: Region, places: pd.DataFrame, labels: np.ndarray) -> xr.Dataset:
+    variables = {
+        n: (
+            "site",
+            places[n].to_numpy(np.float32),
+            {"units": f["units"], "modality": _modality(n, f["modality"])},
+        )
+        for n, f in where.facts["predictors"].items()
+    }
+    coords = {
+        n: ("site", places[n].to_numpy()) for n in PLACE if n in places and places[n].notna().all()
+    }
+    return xr.Dataset(
+        {**variables, "presence": (("site", "species"), labels)},
+        coords={**coords, "species": where.species},
+        attrs={"region": where.name, "crs": f"EPSG:{where.facts['epsg']}"},
+    )
+
+
+def _metadata(folder: Path) -> dict:
+    path = folder / "metadata.json"
+    if not path.exists():
+        raise OccurrenceError(
+            f"no metadata.json in {folder}: pass the folder that holds it and one folder per region"
+        )
+    return json.loads(path.read_text())
+
+
+def _path(folder: Path, name: str, file: str) -> Path:
+    return folder / name / f"{file}.parquet"

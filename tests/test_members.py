@@ -1,0 +1,114 @@
+"""Several members are one model: the mean of their logits, with every law of a single network."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from helpers_small import every_kind, random_arrays, untrained
+
+import geomiam as gm
+from geomiam.inference.engine import base_value, predict_block, shapley_block
+from geomiam.networks.network import Network, join
+from geomiam.tokens.blocks import encode
+from geomiam.tokens.select import players
+
+NETWORK = gm.NetworkConfig(width=8, heads=2, depth=1, inner=1, frequencies=4, members=3)
+TRAINING = gm.TrainingConfig(epochs=3, batch=32, block=1.0, warmup=2)
+
+
+def joined(fusion: str, members: int = 3):
+    """Untrained members of every kind of token, and the model that joins them."""
+    models = [untrained(every_kind(), seed=7, fusion=fusion) for _ in range(members)]
+    for seed, model in enumerate(models):
+        torch.manual_seed(seed)
+        for weight in model.network.parameters():
+            torch.nn.init.normal_(weight, std=0.3)
+    whole = untrained(every_kind(), seed=7, fusion=fusion, members=members)
+    join([m.network for m in models], whole.network)
+    return models, whole
+
+
+@pytest.fixture
+def block():
+    model = untrained(every_kind(), seed=7)
+    return encode(random_arrays(every_kind(), 40), layout=model.layout, scaler=model.scaler)
+
+
+@pytest.mark.parametrize("fusion", ["group", "token"])
+def test_the_answer_is_the_mean_of_the_members_logits(fusion, block):
+    models, whole = joined(fusion)
+    settings = {
+        "shown": np.ones(whole.layout.size, bool),
+        "species": np.arange(2),
+        "scale": "logit",
+    }
+    alone = [predict_block(m, block, **settings) for m in models]
+    np.testing.assert_allclose(
+        predict_block(whole, block, **settings), np.mean(alone, 0), rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("fusion", ["group", "token"])
+@pytest.mark.parametrize("scale", ["logit", "probability"])
+def test_shapley_values_of_members_are_efficient(fusion, scale, block):
+    models, whole = joined(fusion)
+    masks = np.stack(list(players(whole.layout).values()))
+    asked = {"species": np.arange(2), "scale": scale}
+    why = shapley_block(whole, block, players=masks, **asked)
+    full = predict_block(whole, block, shown=masks.any(0), **asked)
+    np.testing.assert_allclose(why.sum(1) + base_value(whole, **asked), full, atol=2e-5)
+    if scale == "logit":  # linear in the members
+        alone = [shapley_block(m, block, players=masks, **asked) for m in models]
+        np.testing.assert_allclose(why, np.mean(alone, 0), atol=2e-5)
+
+
+def test_members_are_trained_apart_and_saved_as_one(sites, cube, tmp_path):
+    model = gm.fit(sites, network=NETWORK, training=TRAINING, rng=0)
+    assert set(model.history["member"]) == {0, 1, 2}
+    assert len(set(model.about["seeds"])) == 3
+    first, second, _ = model.network.members
+    assert not torch.equal(first.norm.weight, second.norm.weight)
+    again = gm.load_model(model.save(tmp_path / "model"))
+    assert again.id == model.id
+    xr.testing.assert_identical(gm.predict(cube, again), gm.predict(cube, model))
+
+
+def test_the_first_member_is_what_one_member_alone_would_be(sites):
+    settings = {
+        "training": TRAINING,
+        "rng": 0,
+        "validation": np.arange(sites.sizes["site"]) % 4 == 0,
+    }
+    three = gm.fit(sites, network=NETWORK, **settings)
+    one = gm.fit(sites, network=NETWORK.model_copy(update={"members": 1}), **settings)
+    member = three.network.members[0].state_dict()
+    for name, weight in one.network.members[0].state_dict().items():
+        assert torch.equal(weight, member[name]), name
+
+
+def test_members_resume_from_their_own_checkpoints(sites, tmp_path):
+    whole = gm.fit(sites, network=NETWORK, training=TRAINING, rng=0)
+    short = TRAINING.model_copy(update={"epochs": 2})
+    gm.fit(sites, network=NETWORK, training=short, rng=0, checkpoint=tmp_path / "run")
+    resumed = gm.fit(sites, network=NETWORK, training=TRAINING, rng=0, checkpoint=tmp_path / "run")
+    assert resumed.id == whole.id
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [f"member-{i}" for i in range(3)]
+
+
+def test_the_last_epoch_is_kept_on_request(sites):
+    last = gm.fit(
+        sites,
+        network=NETWORK,
+        training=TRAINING.model_copy(update={"keep": "last", "patience": 1}),
+        rng=0,
+    )
+    assert last.about["best_epochs"] == [TRAINING.epochs - 1] * 3
+
+
+def test_joining_demands_one_network_per_member():
+    models, whole = joined("group")
+    with pytest.raises(ValueError, match="zip"):
+        join([m.network for m in models[:2]], whole.network)
+    assert isinstance(whole.network, Network)
