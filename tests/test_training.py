@@ -126,22 +126,28 @@ def test_the_loss_does_not_saturate(logit):
     assert z.grad.abs().max() > 0.5
 
 
-def test_maxent_is_log_softmax_by_hand():
+@pytest.mark.parametrize("evenness", [0.0, 0.5, 1.0])
+def test_maxent_is_log_softmax_by_hand(evenness):
     z, y = tables(seed=2)
-    per_species = []
+    total, weights = 0.0, 0.0
     for s in range(y.shape[1]):
         known = [i for i in range(len(y)) if not math.isnan(y[i, s])]
         log_sum = math.log(sum(math.exp(float(z[i, s])) for i in known))
         present = [i for i in known if y[i, s] == 1]
         if present:
-            per_species.append(sum(log_sum - float(z[i, s]) for i in present) / len(present))
-    got = maxent(torch.as_tensor(z), torch.as_tensor(y))
-    assert float(got) == pytest.approx(np.mean(per_species), rel=1e-5)
+            weight = len(present) ** -evenness
+            total += weight * sum(log_sum - float(z[i, s]) for i in present)
+            weights += weight * len(present)
+    got = make_loss("maxent", torch.as_tensor(y), evenness=evenness)(
+        torch.as_tensor(z), torch.as_tensor(y)
+    )
+    assert float(got) == pytest.approx(total / weights, rel=1e-5)
 
 
 def test_maxent_does_not_see_the_level_of_the_logits():
     z, y = (torch.as_tensor(v) for v in tables())
-    torch.testing.assert_close(maxent(z, y), maxent(z + 5, y))
+    weight = torch.ones(z.shape[1])
+    torch.testing.assert_close(maxent(z, y, weight), maxent(z + 5, y, weight))
 
 
 def test_maxent_offset_sets_the_level_to_entropy_less_log_z():

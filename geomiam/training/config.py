@@ -20,6 +20,9 @@ class TrainingConfig(Fact):
     patience: int = Field(15, ge=1, description="epochs without a better score before stopping")
     keep: Literal["best", "last"] = Field("best", description="which epoch's weights are kept")
     loss: Literal["weighted-bce", "maxent", "cross-entropy"] = "weighted-bce"
+    evenness: float = Field(
+        0.0, ge=0, le=1, description="maxent: 0 = every record weighs the same, 1 = every species"
+    )
     holdout: float = Field(0.15, gt=0, lt=1, description="share of sites that validate")
     block: float = Field(1.0, gt=0, description="side of the validation blocks, in CRS units")
     accelerator: str = Field("auto", description="auto, cpu, cuda, mps (Lightning Fabric)")

@@ -122,7 +122,7 @@ def fit(
     for number, (table, seed) in enumerate(zip(tables, drawn)):
         with _torch_seed(seed):
             member = Model.untrained(schema, **facts, config=alone)
-        loss = make_loss(config.loss, table.labels[table.train])
+        loss = make_loss(config.loss, table.labels[table.train], evenness=config.evenness)
         runs.append(Run(member, table, masking, config, loss, seed))
         ends.append(_train(runs[-1], _folder(checkpoint, number, network.members)))
         _keep(runs[-1], ends[-1])

@@ -15,8 +15,10 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 LINK_OF = {"weighted-bce": "logit", "maxent": "cloglog", "cross-entropy": "softmax"}
 
 
-def make_loss(name: str, labels: Tensor) -> Loss:
+def make_loss(name: str, labels: Tensor, *, evenness: float = 0.0) -> Loss:
     """Return the loss function, with what it takes from the training labels ``(n, S)``.
+
+    ``evenness`` is of maxent alone: 0 lets every record weigh the same, 1 every species.
 
     Raises
     ------
@@ -29,7 +31,8 @@ def make_loss(name: str, labels: Tensor) -> Loss:
     if name == "cross-entropy":
         _check_single_label(labels)
         return cross_entropy
-    return maxent
+    share = record_weight(labels, evenness=evenness)
+    return lambda logits, y: maxent(logits, y, share.to(logits.device))
 
 
 def presence_weight(labels: Tensor) -> Tensor:
@@ -56,18 +59,22 @@ def weighted_bce(logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
     return torch.where(known, loss, 0).sum() / known.sum().clamp(min=1)
 
 
-def maxent(logits: Tensor, labels: Tensor) -> Tensor:
+def record_weight(labels: Tensor, *, evenness: float) -> Tensor:
+    """Weight of one record of each species, n_s^(−evenness), ``(S,)``."""
+    return torch.nansum(labels, 0).clamp(min=1) ** -evenness
+
+
+def maxent(logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
     """Normalised Poisson loss for presence-only data: Maxent's likelihood over the batch.
 
     The cross-entropy, per species, between its presences and the distribution exp(z)/Σ exp(z) over
-    the surveyed rows (Phillips et al. 2006; Renner and Warton 2013 for the Poisson form).
+    the surveyed rows (Phillips et al. 2006; Renner and Warton 2013 for the Poisson form), as the
+    mean over records that weigh ``weight (S,)``.
     """
     known = ~labels.isnan()
     log_share = torch.log_softmax(logits.masked_fill(~known, -1e9), 0)
-    y = torch.where(known, labels, 0)
-    present = y.sum(0)
-    loss = -(y * log_share).sum(0) / present.clamp(min=1)
-    return loss.sum() / (present > 0).sum().clamp(min=1)
+    y = torch.where(known, labels, 0) * weight
+    return -(y * log_share).sum() / y.sum().clamp(min=1e-12)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
