@@ -1,0 +1,261 @@
+"""Patterns of missing data: which predictors of which sites are hidden.
+
+A pattern draws a boolean array ``(site, variable)`` or ``(site, modality)``; :func:`hide` turns it
+into NaN. The same functions make gaps in training sites and in test sites.
+
+Drawn with equal ``rng``, a pattern at a smaller share lies inside the same pattern at a larger one:
+along a curve more is hidden, never something else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import xarray as xr
+
+from geomiam.errors import SelectionError
+from geomiam.schema import Schema
+from geomiam.training.splits import site_coordinates, spatial_blocks
+
+Pattern = Callable[..., xr.DataArray]
+"""``pattern(sites, schema, *, share, rng)`` → boolean ``(site, variable)`` or ``(site, modality)``."""
+Rng = int | np.random.Generator | None
+ACROSS = 10
+"""Blocks along the longer side of the sites' extent, unless their size is given."""
+
+
+def at_random(sites: xr.Dataset, schema: Schema, *, share: float, rng: Rng = 0) -> xr.DataArray:
+    """Hide single variables of single sites, all with the same chance.
+
+    Parameters
+    ----------
+    sites : xarray.Dataset
+    schema : Schema
+    share : float
+        Share of the entries ``(site, variable)`` to hide, in [0, 1]; met exactly.
+    rng : int, numpy.random.Generator or None
+
+    Returns
+    -------
+    xarray.DataArray
+        Boolean ``(site, variable)``; True = hidden.
+
+    Raises
+    ------
+    ValueError
+        If the share leaves [0, 1].
+    """
+    names = list(schema.variables)
+    return _scattered(sites.sizes["site"], names, dim="variable", share=share, rng=rng)
+
+
+def by_modality(sites: xr.Dataset, schema: Schema, *, share: float, rng: Rng = 0) -> xr.DataArray:
+    """Hide whole modalities of single sites, all with the same chance.
+
+    Parameters
+    ----------
+    sites, schema, rng
+        As for :func:`at_random`.
+    share : float
+        Share of the entries ``(site, modality)`` to hide, in [0, 1]; met exactly.
+
+    Returns
+    -------
+    xarray.DataArray
+        Boolean ``(site, modality)``; True = hidden.
+
+    Raises
+    ------
+    ValueError
+        If the share leaves [0, 1].
+    """
+    names = list(schema.modalities)
+    return _scattered(sites.sizes["site"], names, dim="modality", share=share, rng=rng)
+
+
+def belt(
+    sites: xr.Dataset,
+    schema: Schema,
+    *,
+    share: float,
+    rng: Rng = 0,
+    modalities: Sequence[str] | None = None,
+) -> xr.DataArray:
+    """Hide a modality in a belt that crosses the map, as where a satellite's orbits end.
+
+    Every modality loses a belt of its own: its direction and place are drawn anew.
+
+    Parameters
+    ----------
+    sites : xarray.Dataset
+        With coordinates.
+    schema : Schema
+    share : float
+        Share of the sites that lie in each belt, in [0, 1]; met exactly.
+    rng : int, numpy.random.Generator or None
+    modalities : sequence of str, optional
+        The modalities that lose a belt; default: each of them.
+
+    Returns
+    -------
+    xarray.DataArray
+        Boolean ``(site, modality)``; True = hidden.
+
+    Raises
+    ------
+    ValueError
+        If the share leaves [0, 1].
+    GridError
+        If the sites have no coordinates.
+    SelectionError
+        If a modality is unknown.
+    """
+    xy, draws = site_coordinates(sites), np.random.default_rng(rng)
+    count = _count(share, len(xy))
+    return _by_place(sites, schema, modalities, lambda: _one_belt(xy, count, draws))
+
+
+def region(
+    sites: xr.Dataset,
+    schema: Schema,
+    *,
+    share: float,
+    rng: Rng = 0,
+    modalities: Sequence[str] | None = None,
+    block: float | None = None,
+) -> xr.DataArray:
+    """Hide a modality in a compact region, as a country whose soil map is not open.
+
+    Around a site drawn at random the nearest blocks are taken whole, as many as bring the share of
+    the sites in them nearest to the one asked for. Every modality loses a region of its own.
+
+    Parameters
+    ----------
+    sites, schema, share, rng, modalities
+        As for :func:`belt`; the share is met to half a block.
+    block : float, optional
+        Side of the blocks in CRS units; default: a tenth of the longer side of the sites' extent.
+
+    Returns
+    -------
+    xarray.DataArray
+        Boolean ``(site, modality)``; True = hidden.
+
+    Raises
+    ------
+    ValueError, GridError, SelectionError
+        As for :func:`belt`.
+    """
+    xy, draws = site_coordinates(sites), np.random.default_rng(rng)
+    blocks = spatial_blocks(xy, size=block or block_size(sites))
+    count = _count(share, len(xy))
+    return _by_place(sites, schema, modalities, lambda: _one_region(xy, blocks, count, draws))
+
+
+PATTERNS: dict[str, Pattern] = {
+    "at-random": at_random,
+    "by-modality": by_modality,
+    "belt": belt,
+    "region": region,
+}
+
+
+def hide(sites: xr.Dataset, hidden: xr.DataArray, schema: Schema) -> xr.Dataset:
+    """Set what a pattern hides to NaN; labels, coordinates and attributes stay.
+
+    Parameters
+    ----------
+    sites : xarray.Dataset
+    hidden : xarray.DataArray
+        Boolean ``(site, variable)`` or ``(site, modality)``, from a pattern.
+    schema : Schema
+        Which variables make up a modality.
+
+    Returns
+    -------
+    xarray.Dataset
+        A new dataset; variables of which nothing is hidden are shared with ``sites``.
+
+    Raises
+    ------
+    SelectionError
+        If the sites do not have one of the hidden variables.
+    """
+    entries = by_variable(hidden, schema)
+    entries = entries[:, entries.any("site").values]
+    if lost := [str(v) for v in entries["variable"].values if v not in sites]:
+        raise SelectionError(
+            f"{lost} cannot be hidden: the sites have {list(sites.data_vars)}; pass the schema of "
+            "these sites"
+        )
+    shown = {str(v): ~entries.sel(variable=v, drop=True) for v in entries["variable"].values}
+    return sites.assign({v: sites[v].where(keep) for v, keep in shown.items()})
+
+
+def by_variable(hidden: xr.DataArray, schema: Schema) -> xr.DataArray:
+    """Return a pattern as boolean ``(site, variable)``, whichever of the two forms it has."""
+    if "variable" in hidden.dims:
+        return hidden.transpose("site", "variable")
+    homes = {v: m.name for m in schema.modalities.values() for v in m.variables}
+    homes = {v: m for v, m in homes.items() if m in hidden["modality"].values}
+    spread = hidden.sel(modality=list(homes.values())).transpose("site", "modality").values
+    return xr.DataArray(spread, dims=("site", "variable"), coords={"variable": list(homes)})
+
+
+def block_size(sites: xr.Dataset) -> float:
+    """Return a tenth of the longer side of the sites' extent, in CRS units; 1 where all is one point."""
+    return float(np.ptp(site_coordinates(sites), axis=0).max()) / ACROSS or 1.0
+
+
+def _scattered(sites: int, names: list[str], *, dim: str, share: float, rng: Rng) -> xr.DataArray:
+    """Hide the entries with the smallest of random numbers: as many as the share says."""
+    hidden = np.zeros((sites, len(names)), bool)
+    order = np.random.default_rng(rng).random(hidden.size).argsort()
+    hidden.flat[order[: _count(share, hidden.size)]] = True
+    return xr.DataArray(hidden, dims=("site", dim), coords={dim: names})
+
+
+def _by_place(
+    sites: xr.Dataset,
+    schema: Schema,
+    modalities: Sequence[str] | None,
+    draw: Callable[[], np.ndarray],
+) -> xr.DataArray:
+    """Draw the hidden sites of one modality after another."""
+    names = list(schema.modalities)
+    chosen = names if modalities is None else list(modalities)
+    if unknown := [m for m in chosen if m not in names]:
+        raise SelectionError(f"{unknown} are no modalities of the schema; it has {names}")
+    hidden = np.zeros((sites.sizes["site"], len(names)), bool)
+    for modality in chosen:
+        hidden[:, names.index(modality)] = draw()
+    return xr.DataArray(hidden, dims=("site", "modality"), coords={"modality": names})
+
+
+def _one_belt(xy: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Take neighbours along a random direction; a wider belt from equal draws contains a narrower."""
+    angle, start = rng.uniform(0, 2 * np.pi), rng.random()
+    order = np.argsort(xy @ [np.cos(angle), np.sin(angle)], kind="stable")
+    first = int(start * (len(xy) - count))
+    hidden = np.zeros(len(xy), bool)
+    hidden[order[first : first + count]] = True
+    return hidden
+
+
+def _one_region(
+    xy: np.ndarray, blocks: np.ndarray, count: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Take whole blocks from a random site outwards, to the total that is nearest to the count."""
+    seed = xy[rng.integers(len(xy))]
+    sizes = np.bincount(blocks)
+    centres = np.stack([np.bincount(blocks, axis) / sizes for axis in xy.T], 1)
+    order = np.argsort(((centres - seed) ** 2).sum(1), kind="stable")
+    totals = np.concatenate([[0], sizes[order].cumsum()])
+    return np.isin(blocks, order[: int(np.abs(totals - count).argmin())])
+
+
+def _count(share: float, n: int) -> int:
+    if not 0 <= share <= 1:
+        raise ValueError(f"share must lie in [0, 1], found {share}; 0.2 hides a fifth")
+    return round(share * n)
