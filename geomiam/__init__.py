@@ -37,7 +37,9 @@ _HOMES = {
 }
 _NAMES = {name: home for home, names in _HOMES.items() for name in names}
 _MODULES = {
-    **{name: f"geomiam.{name}" for name in ("cube", "demo", "errors", "masking", "metrics", "plot")},
+    **{
+        name: f"geomiam.{name}" for name in ("cube", "demo", "errors", "masking", "metrics", "plot")
+    },
     "readers": "geomiam.evaluation.readers",
     "splits": "geomiam.training.splits",
 }

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from geomiam import cli_benchmark
 from geomiam.errors import GeomiamError
 
 HELP = """Map species from whatever data each place has, and see which data the map rests on.
@@ -36,6 +37,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(cli_benchmark.app, name="benchmark")
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
 Using = Annotated[

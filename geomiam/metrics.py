@@ -108,3 +108,86 @@ def _check_labels(truth: Array) -> None:
             f"labels must be 0, 1 or NaN, found {wrong[0]}; turn counts into presence first: "
             "xr.where(counts.isnull(), counts, counts > 0)"
         )
+
+
+def cor(labels: ArrayLike, scores: ArrayLike) -> Array:
+    """Pearson correlation of the scores with 0/1, one per species (COR, Elith et al. 2006).
+
+    Parameters
+    ----------
+    labels, scores
+        As for :func:`auc`.
+
+    Returns
+    -------
+    (S,) array
+        NaN for a species with one class, or with one score everywhere.
+    """
+    labels, scores = _as_tables(labels, scores)
+    truth, value = np.array(labels, np.float64), np.array(scores, np.float64)
+    _check_labels(truth)
+    unknown = np.isnan(truth) | np.isnan(value)
+    n = (~unknown).sum(0)
+    y, z = _centred(truth, unknown, n), _centred(value, unknown, n)
+    size = np.sqrt((y**2).sum(0) * (z**2).sum(0))
+    return np.divide((y * z).sum(0), size, out=np.full(len(n), np.nan), where=size > 1e-12)
+
+
+def auc_prg(labels: ArrayLike, scores: ArrayLike) -> Array:
+    """Area under the precision-recall-gain curve, one per species (Flach and Kull 2015).
+
+    With π = share of presences, precision gain is (p − π)/((1 − π) p) and recall gain
+    (r − π)/((1 − π) r); the curve runs over recall gain from 0 to 1, straight between the distinct
+    scores (points with recall gain below 0 are cut at their crossing). 0 is a guess; one bad species
+    can be far below it, so compare medians.
+
+    Parameters
+    ----------
+    labels, scores
+        As for :func:`auc`.
+
+    Returns
+    -------
+    (S,) array
+        NaN for a species with one class.
+    """
+    labels, scores = _as_tables(labels, scores)
+    values = [_area_prg(labels[:, s], scores[:, s]) for s in range(labels.shape[1])]
+    return np.array(values, dtype=np.float64)
+
+
+def _centred(x: Array, unknown: NDArray, n: NDArray) -> Array:
+    x = np.where(unknown, 0, x)
+    return np.where(unknown, 0, x - x.sum(0) / np.maximum(n, 1))
+
+
+def _area_prg(labels: NDArray, scores: NDArray) -> float:
+    known = ~(np.isnan(labels) | np.isnan(scores))
+    y, z = labels[known].astype(np.float64), scores[known]
+    _check_labels(y)
+    ones, zeros = y.sum(), len(y) - y.sum()
+    if ones == 0 or zeros == 0:
+        return float("nan")
+    order = np.argsort(-z, kind="stable")
+    last = np.append(np.diff(z[order]) != 0, True)  # ties are one step
+    hits, false = np.cumsum(y[order])[last], np.cumsum(1 - y[order])[last]
+    found = hits > 0
+    odds, hits, false = ones / zeros, hits[found], false[found]
+    precision, recall = 1 - odds * false / hits, 1 - odds * (ones - hits) / hits
+    return _area_from_zero(recall, precision)
+
+
+def _area_from_zero(x: Array, y: Array) -> float:
+    """Area under a curve over [0, 1], with the point where it crosses x = 0 put in."""
+    right = x >= 0
+    if not right[0]:
+        i = int(np.argmax(right))
+        share = -x[i - 1] / (x[i] - x[i - 1])
+        x, y = np.append(0, x[right]), np.append(y[i - 1] + share * (y[i] - y[i - 1]), y[right])
+    else:
+        x, y = np.append(0, x[right]), np.append(y[right][0], y[right])
+    return float(np.trapezoid(y, x))
+
+
+METRICS = {"auc": auc, "auc_prg": auc_prg, "cor": cor}
+"""By name: functions of labels and scores, one value per species."""

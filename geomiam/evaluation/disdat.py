@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -185,13 +185,8 @@ def _score(labels: np.ndarray, predicted: np.ndarray) -> dict[str, list[float | 
 def write_results(path: str | Path, plan: Plan, results: Sequence[dict]) -> None:
     """Write settings, results and their summary as JSON, in one step."""
     path = Path(path)
-    settings = asdict(plan) | {
-        "network": plan.network.model_dump(),
-        "training": plan.training.model_dump(),
-        "geomiam": __version__,
-    }
     whole = {
-        "settings": settings,
+        "settings": settings_of(plan),
         "seconds": round(sum(r["seconds"] for r in results), 1),
         "summary": summarise(results),
         "published": PUBLISHED,
@@ -203,6 +198,13 @@ def write_results(path: str | Path, plan: Plan, results: Sequence[dict]) -> None
     part.replace(path)
 
 
+def settings_of(plan: Plan) -> dict:
+    """Everything that a result depends on, as plain types."""
+    own = {f.name: getattr(plan, f.name) for f in fields(plan)}
+    own |= {"network": plan.network.model_dump(), "training": plan.training.model_dump()}
+    return own | {"geomiam": __version__}
+
+
 def summarise(results: Sequence[dict]) -> dict[str, dict]:
     """Mean AUC per predictor and region, over subsets, and over the species of all regions."""
     labels = dict.fromkeys(r["label"] for r in results)
@@ -210,7 +212,7 @@ def summarise(results: Sequence[dict]) -> dict[str, dict]:
 
 
 def _summary(results: Sequence[dict]) -> dict:
-    frames = {}
+    frames: dict[str, list[dict]] = {}
     for result in results:
         frames.setdefault(result["region"], []).append(result)
     per_region = {name: _region_summary(rows) for name, rows in frames.items()}

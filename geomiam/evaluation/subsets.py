@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from typing import Protocol
 
 import numpy as np
 import xarray as xr
@@ -53,15 +54,29 @@ def evaluate(model: Model, sites: xr.Dataset, *, subsets: Subsets = "unimodal+al
     return score(labels, subset_scores(model, sites, chosen), names).assign_attrs(model_id=model.id)
 
 
+class Predictor(Protocol):
+    """Anything that scores sites from a subset of the predictors, like a rival or an imputer."""
+
+    @property
+    def species(self) -> Sequence[str]:
+        """Names, in the order of the columns of the scores."""
+
+    def scores(self, sites: xr.Dataset, *, using: Sequence[Selector] | None = None) -> np.ndarray:
+        """Score the sites ``(n, S)``; higher = more likely present."""
+
+
 def subset_scores(
-    model: Model, sites: xr.Dataset, subsets: Mapping[str, list[Selector] | None]
+    model: Model | Predictor, sites: xr.Dataset, subsets: Mapping[str, list[Selector] | None]
 ) -> dict[str, np.ndarray]:
     """Predict sites from each subset: ``(n, S)`` per subset, species in the order of the sites' labels.
 
     On the logit scale, where nothing saturates, except for softmax, whose logits compare species only.
     """
-    scale: Scale = "probability" if model.link == "softmax" else "logit"
     names = [str(s) for s in sites["species"].values]
+    if not isinstance(model, Model):
+        order = [list(model.species).index(s) for s in names]
+        return {n: model.scores(sites, using=u)[:, order] for n, u in subsets.items()}
+    scale: Scale = "probability" if model.link == "softmax" else "logit"
     maps = {
         n: predict(sites, model, using=u, species=names, scale=scale) for n, u in subsets.items()
     }

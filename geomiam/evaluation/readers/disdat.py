@@ -153,11 +153,11 @@ def _training(where: Region, background: Background) -> xr.Dataset:
     index = pd.MultiIndex.from_frame(places[["x", "y"]])
     row = index.get_indexer(pd.MultiIndex.from_frame(records[["x", "y"]]))
     column = {s: i for i, s in enumerate(where.species)}
-    labels = np.full((len(places), len(column)), np.nan, np.float32)
+    labels: np.ndarray = np.full((len(places), len(column)), np.nan, np.float32)
     if background == "target-group":
         for group, names in where.groups.items():
             at = np.unique(row[records["group"].to_numpy() == group])
-            labels[np.ix_(at, [column[s] for s in names])] = 0
+            labels[np.ix_(at, np.array([column[s] for s in names]))] = 0
     labels[row, records["species"].map(column)] = 1
     if background == "random":
         random = where.table("train_bg")

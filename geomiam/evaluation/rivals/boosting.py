@@ -1,0 +1,116 @@
+"""Boosted trees, one model per species, that take missing values as they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from geomiam.evaluation.rivals.base import Answer, PerSpecies, Training, per_species
+
+ENGINES = ("xgboost", "scikit-learn")
+MOST_CLASSES = 255
+"""Of a categorical column; scikit-learn bins no more. Codes beyond are read as numbers."""
+
+
+@dataclass(frozen=True)
+class Boosted:
+    """Chance of presence if both classes weighed the same."""
+
+    model: Any
+
+    def __call__(self, table: np.ndarray) -> np.ndarray:
+        """Table ``(n, p)`` → scores ``(n,)`` in [0, 1]."""
+        return self.model.predict_proba(table)[:, 1].astype(np.float64)
+
+
+def fit_boosting(
+    training: Training,
+    *,
+    engine: str | None = None,
+    rounds: int = 200,
+    rate: float = 0.03,
+    leaves: int = 8,
+    n_jobs: int = 1,
+) -> tuple[PerSpecies, str]:
+    """Train one boosted model per species, presences and absences weighing the same in all.
+
+    Parameters
+    ----------
+    training : Training
+    engine : {"xgboost", "scikit-learn"}, optional
+        Default: xgboost where it is installed (``pip install geomiam[benchmark]``), otherwise
+        scikit-learn's histogram gradient boosting.
+    rounds : int
+        Trees per species.
+    rate : float
+        Learning rate.
+    leaves : int
+        Most leaves of a tree.
+    n_jobs : int
+        Threads.
+
+    Raises
+    ------
+    ValueError
+        If the engine is unknown or not installed.
+    """
+    engine = _engine(engine)
+    codes = training.columns.categorical & (np.nanmax(training.table, 0) < MOST_CLASSES)
+    make = _xgboost if engine == "xgboost" else _scikit_learn
+    fit = partial(make, rounds=rounds, rate=rate, leaves=leaves, codes=codes)
+    return per_species(training, fit, n_jobs=n_jobs), engine
+
+
+def _engine(engine: str | None) -> str:
+    there = find_spec("xgboost") is not None
+    if engine is None:
+        return "xgboost" if there else "scikit-learn"
+    if engine not in ENGINES:
+        raise ValueError(f"engine={engine!r} is unknown; use one of {ENGINES}")
+    if engine == "xgboost" and not there:
+        raise ValueError(
+            "xgboost is not installed: pip install geomiam[benchmark], or engine='scikit-learn'"
+        )
+    return engine
+
+
+def _xgboost(
+    table: np.ndarray, labels: np.ndarray, rng: np.random.Generator, **settings: Any
+) -> Answer:
+    from xgboost import XGBClassifier
+
+    model = XGBClassifier(
+        n_estimators=settings["rounds"],
+        learning_rate=settings["rate"],
+        max_leaves=settings["leaves"],
+        max_depth=0,
+        grow_policy="lossguide",
+        tree_method="hist",
+        scale_pos_weight=float((labels == 0).sum() / (labels == 1).sum()),
+        enable_categorical=True,
+        feature_types=["c" if code else "q" for code in settings["codes"]],
+        n_jobs=1,
+        random_state=int(rng.integers(2**31)),
+    )
+    return Boosted(model.fit(table, labels))
+
+
+def _scikit_learn(
+    table: np.ndarray, labels: np.ndarray, rng: np.random.Generator, **settings: Any
+) -> Answer:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    model = HistGradientBoostingClassifier(
+        max_iter=settings["rounds"],
+        learning_rate=settings["rate"],
+        max_leaf_nodes=settings["leaves"],
+        class_weight="balanced",
+        categorical_features=settings["codes"],
+        early_stopping=False,
+        random_state=int(rng.integers(2**31)),
+    )
+    return Boosted(model.fit(table, labels))

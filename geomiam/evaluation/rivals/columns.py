@@ -1,0 +1,134 @@
+"""Predictors as a flat table, one column per number: what trees and plain networks can read.
+
+A column is a scalar, a class (as indicators, or as a code), sine or cosine of an angle, one step of a
+series, one feature of a vector. Images are the exception: each channel becomes its mean over the
+pixels that are shown and observed, for a table of pixels would be wider than it is long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import xarray as xr
+
+from geomiam.cube.predictors import bind, predictors
+from geomiam.schema import Schema
+from geomiam.tokens.blocks import encode
+from geomiam.tokens.layout import Layout, Span
+from geomiam.tokens.scaler import Scaler, fit_scaler
+from geomiam.tokens.select import Selector, visible_tokens
+from geomiam.training.table import read_predictors
+
+Using = Selector | Sequence[Selector] | None
+
+
+@dataclass(frozen=True)
+class Columns:
+    """How sites become a table ``(n, p)``: standardised, NaN where hidden or not observed."""
+
+    layout: Layout
+    scaler: Scaler
+    onehot: bool
+    """Classes as indicators; otherwise as codes from 0."""
+    kept: np.ndarray
+    """Boolean, over all columns: observed at some training site."""
+
+    @classmethod
+    def fit(cls, sites: xr.Dataset, schema: Schema, *, onehot: bool) -> Columns:
+        """Learn means, deviations and classes from training sites.
+
+        Raises
+        ------
+        MissingVariable, VariableMismatch
+            If a predictor is missing, has no value at any site, or differs from the schema.
+        """
+        schema = bind(schema, sites)
+        arrays = read_predictors(sites, schema)
+        found = cls(Layout.of(schema), fit_scaler(arrays, schema), onehot, np.array([], bool))
+        everything = found._cut(arrays, np.ones(found.layout.size, bool))
+        return replace(found, kept=np.isfinite(everything).any(0))
+
+    def table(self, sites: xr.Dataset, *, using: Using = None) -> np.ndarray:
+        """Return the columns of sites ``(n, p)``, float32.
+
+        Parameters
+        ----------
+        sites : xarray.Dataset
+        using : selector or sequence of selectors, optional
+            What is shown, as for :func:`geomiam.predict`; all else is NaN and is not even read.
+
+        Raises
+        ------
+        SelectionError
+            If a selector names nothing.
+        MissingVariable, VariableMismatch
+            If predictors are missing in part, or differ from the schema.
+        """
+        shown = visible_tokens(self.layout, using)
+        spans = self.layout.spans
+        needed = [s.variable.name for s in spans if shown[s.start : s.start + s.size].any()]
+        found = predictors(sites, self.layout.schema, needed=needed)
+        arrays = {k: np.asarray(v.transpose("site", ...).values) for k, v in found.items()}
+        nothing = np.full((), np.nan, np.float32)
+        for span in spans:
+            shape = (sites.sizes["site"], *span.variable.sizes)
+            arrays.setdefault(span.variable.name, np.broadcast_to(nothing, shape))
+        return self._cut(arrays, shown)[:, self.kept]
+
+    @property
+    def units(self) -> np.ndarray:
+        """Which columns go missing together ``(p,)``: the number of their token or channel."""
+        counts = [self._units(s) for s in self.layout.spans]
+        starts = np.cumsum([0, *(u.max() + 1 for u in counts[:-1])])
+        return np.concatenate([u + start for u, start in zip(counts, starts)])[self.kept]
+
+    @property
+    def categorical(self) -> np.ndarray:
+        """Which columns are class codes ``(p,)``."""
+        flags = [
+            np.full(len(self._units(s)), s.variable.kind == "categorical" and not self.onehot)
+            for s in self.layout.spans
+        ]
+        return np.concatenate(flags)[self.kept]
+
+    def _cut(self, arrays: Mapping[str, np.ndarray], shown: np.ndarray) -> np.ndarray:
+        """Every column, also those that were never observed."""
+        block = encode(arrays, layout=self.layout, scaler=self.scaler)
+        columns = []
+        for part, values in zip(self.layout.parts, block.values):
+            for span in part.spans:
+                own = slice(span.start - part.start, span.start - part.start + span.size)
+                hidden = ~shown[span.start : span.start + span.size, None]
+                columns.append(self._columns(np.where(hidden, np.nan, values[:, own]), span))
+        return np.concatenate(columns, 1).astype(np.float32)
+
+    def _columns(self, z: np.ndarray, span: Span) -> np.ndarray:
+        """Tokens ``(n, tokens, width)`` of one variable → columns ``(n, c)``."""
+        kind, flat = span.variable.kind, z.reshape(len(z), -1)
+        if kind == "categorical" and self.onehot:
+            classes = np.arange(len(self.scaler.classes[span.variable.name]))
+            return np.where(np.isnan(flat), np.nan, flat == classes)
+        if kind == "circular":
+            return np.concatenate([np.sin(flat), np.cos(flat)], 1)
+        return _observed_mean(z.reshape(len(z), span.channels, -1)) if kind == "image" else flat
+
+    def _units(self, span: Span) -> np.ndarray:
+        """Unit of each column ``(c,)`` of one variable, from 0."""
+        kind = span.variable.kind
+        if kind == "categorical" and self.onehot:
+            return np.zeros(len(self.scaler.classes[span.variable.name]), np.intp)
+        if kind == "circular":
+            return np.zeros(2, np.intp)
+        if kind == "image":
+            return np.arange(span.channels)
+        return np.repeat(np.arange(span.size), int(np.prod(span.widths)))
+
+
+def _observed_mean(x: np.ndarray) -> np.ndarray:
+    """Mean over the last axis, of what is there; NaN where nothing is."""
+    known = np.isfinite(x)
+    count = known.sum(-1)
+    mean = np.where(known, x, 0).sum(-1) / np.maximum(count, 1)
+    return np.where(count > 0, mean, np.nan)

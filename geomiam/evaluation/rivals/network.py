@@ -1,0 +1,97 @@
+"""A multi-species network on Maxent's likelihood, after DeepMaxent.
+
+Ryckewaert et al. (2024, arXiv:2412.19217): two hidden layers, the normalised Poisson loss over the
+sites of a batch, standardised covariates. Ours is one network for all species of a region; a species
+that was not surveyed at a site leaves that site out of its normalisation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from geomiam.evaluation.rivals.base import Training
+from geomiam.training.losses import maxent, record_weight
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train the network; the defaults are the published ones."""
+
+    masked: bool = True
+    """Hide predictors in training and tell the network which are hidden."""
+    hidden: int = 250
+    """Units of each of the two hidden layers."""
+    epochs: int = 100
+    batch: int = 250
+    rate: float = 2e-4
+
+
+@dataclass(frozen=True)
+class Network:
+    """Logarithm of the relative intensity of each species."""
+
+    layers: nn.Module
+    masked: bool
+
+    @torch.inference_mode()
+    def __call__(self, table: np.ndarray) -> np.ndarray:
+        """Table ``(n, p)`` → scores ``(n, S)``, on the scale of a logarithm."""
+        x = torch.as_tensor(table)
+        return self.layers(_inputs(x, x.isnan(), masked=self.masked)).double().numpy()
+
+
+def fit_network(training: Training, **options) -> tuple[Network, str]:
+    """Train one network for all species.
+
+    Parameters
+    ----------
+    training : Training
+    **options
+        Fields of :class:`Settings`: ``masked``, ``hidden``, ``epochs``, ``batch``, ``rate``.
+    """
+    settings = Settings(**options)
+    width = training.table.shape[1] * (1 + settings.masked)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(training.seed)
+        layers = _layers(width, settings.hidden, len(training.species))
+    _train(layers, training, settings)
+    return Network(layers.eval(), settings.masked), "torch"
+
+
+def _layers(width: int, hidden: int, species: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, species)
+    )
+
+
+def _train(layers: nn.Module, training: Training, settings: Settings) -> None:
+    from tqdm import trange
+
+    rng = np.random.default_rng(training.seed)
+    table, labels = torch.as_tensor(training.table), torch.as_tensor(training.labels)
+    weight = record_weight(labels, evenness=0)
+    optimizer = torch.optim.Adam(layers.parameters(), lr=settings.rate)
+    for _ in trange(settings.epochs, desc="training", unit="epoch", delay=2, leave=False):
+        for rows in torch.as_tensor(rng.permutation(len(table))).split(settings.batch):
+            x = table[rows]
+            hidden = x.isnan() | (_hide(len(rows), training.columns.units, rng) if settings.masked else False)
+            loss = maxent(layers(_inputs(x, hidden, masked=settings.masked)), labels[rows], weight)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+
+def _hide(n: int, units: np.ndarray, rng: np.random.Generator) -> Tensor:
+    """Draw hidden columns ``(n, p)``: each site hides a share of its units that is itself drawn."""
+    drawn = rng.random((n, units.max() + 1)) < rng.random((n, 1))
+    return torch.as_tensor(drawn[:, units])
+
+
+def _inputs(x: Tensor, hidden: Tensor, *, masked: bool) -> Tensor:
+    """Zero, which is the mean, where hidden; with a second half that says so."""
+    filled = torch.where(hidden, 0, x)
+    return torch.cat([filled, hidden.to(x)], 1) if masked else filled

@@ -1,0 +1,206 @@
+"""The NCEAS benchmark: the layout read value by value, and the benchmark on a small folder."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import SHARED, needs_shared
+from sklearn.metrics import roc_auc_score
+
+import geomiam as gm
+from geomiam.errors import OccurrenceError
+from geomiam.evaluation.disdat import Plan, benchmark, summarise, write_results
+from geomiam.evaluation.readers.disdat import FILES
+
+NETWORK = gm.NetworkConfig(width=8, heads=2, depth=1, inner=0, frequencies=4, sigma=0.1, members=2)
+TRAINING = gm.TrainingConfig(loss="maxent", epochs=2, batch=64, keep="last")
+GROUPS = {"bird": ["b1", "b2"], "tree": ["t1", "t2"]}
+PREDICTORS = {
+    "rain": {"description": "Rain", "units": "mm", "modality": "climate", "type": "continuous"},
+    "heat": {"description": "Heat", "units": "degC", "modality": "climate", "type": "continuous"},
+    "rock": {"description": "Rock", "units": "class", "modality": "soil", "type": "categorical"},
+}
+
+
+def places(n: int, seed: int) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    xy = rng.uniform(0, 10, (n, 2)).round(3)
+    return pd.DataFrame(
+        {
+            "siteid": [f"s{i}" for i in range(n)],
+            "x": xy[:, 0],
+            "y": xy[:, 1],
+            "lon": xy[:, 0],
+            "lat": xy[:, 1],
+            "rain": rng.normal(900, 200, n),
+            "heat": rng.normal(15, 4, n),
+            "rock": rng.integers(1, 4, n).astype("int16"),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two groups; one place is visited by both, and heat drives every species."""
+    root = tmp_path_factory.mktemp("nceas")
+    where = root / "AAA"
+    where.mkdir()
+    rng, sites = np.random.default_rng(0), places(160, 0)
+    records = []
+    for i, site in sites.iterrows():
+        group = "bird" if i < 120 else "tree"
+        likely = GROUPS[group][0 if site["heat"] > 15 else 1]
+        records.append({**site, "species": likely, "group": group})
+    records.append({**sites.iloc[0], "species": "t1", "group": "tree"})
+    pd.DataFrame(records).to_parquet(where / "train_po.parquet")
+    places(50, 1).to_parquet(where / "train_bg.parquet")
+    env = places(40, 2).assign(group=["bird"] * 30 + ["tree"] * 10)
+    seen = env[["group", "siteid", "x", "y"]].copy()
+    for group, names in GROUPS.items():
+        for name in names:
+            present = (env["heat"] > 15) ^ (rng.random(40) < 0.2)
+            seen[name] = present.where(env["group"] == group).astype("Int8")
+    env.to_parquet(where / "test_env.parquet")
+    seen.to_parquet(where / "test_pa.parquet")
+    facts = {"epsg": 4326, "predictors": PREDICTORS, "groups": GROUPS}
+    facts["published_subset"] = ["heat", "rock"]
+    (root / "metadata.json").write_text(json.dumps({"AAA": facts, "BBB": facts}))
+    return root
+
+
+def test_target_group_labels_know_who_was_surveyed_where(folder):
+    training, survey = gm.readers.disdat(folder, "AAA")
+    labels = training["presence"].sel(species=["b1", "b2", "t1", "t2"]).values
+    assert training.sizes["site"] == 160  # the shared place is one site
+    assert not np.isnan(labels[0]).any() and labels[0, 2] == 1
+    assert np.isnan(labels[1:120, 2:]).all() and np.isnan(labels[120:, :2]).all()
+    assert (labels[:120, :2].sum(1) == 1).all()
+    seen = pd.read_parquet(folder / "AAA" / "test_pa.parquet")
+    np.testing.assert_array_equal(
+        survey["presence"].sel(species="b1").values, seen["b1"].to_numpy("float32", na_value=np.nan)
+    )
+    assert survey["group"].values.tolist() == seen["group"].tolist()
+
+
+def test_random_background_contrasts_with_random_sites_only(folder):
+    training, _ = gm.readers.disdat(folder, "AAA", background="random")
+    labels = training["presence"].values
+    assert training.sizes["site"] == 210
+    assert set(np.unique(labels[:160][~np.isnan(labels[:160])])) == {1}
+    assert (labels[160:] == 0).all()
+
+
+def test_the_schema_has_the_published_subset_and_its_kinds(folder):
+    schema = gm.readers.disdat_schema(folder, "AAA")
+    assert list(schema.modalities) == ["climate", "soil"] and "rain" not in schema.variables
+    assert schema.variables["rock"].kind == "categorical"
+    every = gm.readers.disdat_schema(folder, "AAA", covariates="all")
+    assert set(every.variables) == set(PREDICTORS)
+
+
+def test_what_is_missing_is_named(folder, tmp_path):
+    with pytest.raises(OccurrenceError, match=r"BBB.*train_po"):
+        gm.readers.disdat(folder, "BBB")
+    with pytest.raises(OccurrenceError, match=r"no region 'ZZZ'.*AAA"):
+        gm.readers.disdat(folder, "ZZZ")
+    with pytest.raises(OccurrenceError, match=r"no metadata\.json"):
+        gm.readers.disdat(tmp_path, "AAA")
+    with pytest.raises(OccurrenceError, match="target-group"):
+        gm.readers.disdat(folder, "AAA", background="none")  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return Plan(
+        strategies=("miam", "uniform"),
+        fusions=("group",),
+        oracle=True,
+        baselines=("rf",),
+        seeds=2,
+        subsets="unimodal+all",
+        network=NETWORK,
+        training=TRAINING,
+    )
+
+
+@pytest.fixture(scope="module")
+def results(folder, plan):
+    return list(benchmark(folder, plan))
+
+
+def test_the_benchmark_scores_every_method_on_every_subset(results):
+    assert {r["label"] for r in results} == {
+        "miam (group)",
+        "uniform (group)",
+        "oracle (group)",
+        "rf",
+    }
+    assert {r["region"] for r in results} == {"AAA"}  # the region without files is not run
+    for result in results:
+        assert set(result["scores"]) == {"climate", "soil", "all"}
+        assert len(result["scores"]["all"]["auc"]) == len(result["species"]) == 4
+
+
+def test_a_score_is_scikit_learns_on_the_species_own_survey(folder, plan, results):
+    training, survey = gm.readers.disdat(folder, "AAA")
+    result = next(r for r in results if r["label"] == "miam (group)" and r["seed"] == 1)
+    extent = np.ptp([training["x"], training["y"]], axis=1)
+    model = gm.fit(
+        training,
+        gm.readers.disdat_schema(folder, "AAA"),
+        masking="miam",
+        network=NETWORK,
+        training=TRAINING.model_copy(update={"block": float(np.sqrt(extent.prod())) / 10}),
+        rng=1,
+    )
+    for name, got in zip(result["species"], result["scores"]["all"]["auc"]):
+        label = survey["presence"].sel(species=name).values
+        own = ~np.isnan(label)
+        maps = gm.predict(survey, model, species=[name], scale="logit")["suitability"].values
+        wanted = roc_auc_score(label[own], maps.ravel()[own])
+        assert got == pytest.approx(wanted, abs=1e-4)
+
+
+def test_the_summary_averages_seeds_per_species_then_species(results):
+    rows = [r for r in results if r["label"] == "rf"]
+    auc = np.array([r["scores"]["all"]["auc"] for r in rows], float)
+    summary = summarise(results)["rf"]
+    assert summary["mean_over_species"] == pytest.approx(auc.mean(), abs=1e-4)
+    assert summary["regions"]["AAA"]["seeds"] == pytest.approx(auc.mean(1), abs=1e-4)
+
+
+def test_a_run_goes_on_where_it_stopped(folder, plan, results, tmp_path):
+    path = tmp_path / "out.json"
+    write_results(path, plan, results[:3])
+    before = json.loads(path.read_text())["results"]
+    done = {(r["region"], r["label"], r["seed"]): r for r in before}
+    assert list(benchmark(folder, plan, done=done))[:3] == before
+
+
+def test_predictors_never_see_the_survey(folder, plan, results, tmp_path):
+    """With other labels in the survey the scores change and the models do not."""
+    import shutil
+
+    copy = shutil.copytree(folder, tmp_path / "nceas")
+    seen = pd.read_parquet(copy / "AAA" / "test_pa.parquet")
+    for name in ("b1", "b2", "t1", "t2"):
+        seen[name] = 1 - seen[name]
+    seen.to_parquet(copy / "AAA" / "test_pa.parquet")
+    for one, other in zip(results, benchmark(copy, plan)):
+        for subset, scores in one["scores"].items():
+            flipped = 1 - np.array(other["scores"][subset]["auc"], float)
+            np.testing.assert_allclose(np.array(scores["auc"], float), flipped, atol=2e-5)
+
+
+@needs_shared
+def test_the_real_regions_have_the_documented_counts():
+    root = SHARED / "disdat"
+    sizes = {"AWT": (1172, 442, 40), "NSW": (2516, 8746, 54), "SA": (1222, 152, 30)}
+    for name, (n, m, species) in sizes.items():
+        training, survey = gm.readers.disdat(root, name)
+        assert (training.sizes["site"], survey.sizes["site"]) == (n, m)
+        assert training.sizes["species"] == survey.sizes["species"] == species
+        assert len(FILES) == 4
