@@ -24,6 +24,11 @@ _HOMES = {
     "geomiam.cube.sites": ["open_sites", "sample", "write_sites"],
     "geomiam.cube.store": ["open_cube", "write_cube"],
     "geomiam.evaluation.crossval": ["cross_evaluate"],
+    "geomiam.evaluation.importance": ["importance"],
+    "geomiam.evaluation.imputation": ["Imputed", "fit_imputed"],
+    "geomiam.evaluation.missingness": ["missingness_sweep"],
+    "geomiam.evaluation.oracle": ["Oracle", "fit_oracle", "gap"],
+    "geomiam.evaluation.rivals": ["fit_rival"],
     "geomiam.evaluation.subsets": ["evaluate"],
     "geomiam.inference.maps": ["write_map"],
     "geomiam.inference.predict": ["predict"],
@@ -70,6 +75,11 @@ if TYPE_CHECKING:  # what the lazy names are, for editors and type checkers
     from geomiam.cube.store import open_cube, write_cube
     from geomiam.evaluation import readers
     from geomiam.evaluation.crossval import cross_evaluate
+    from geomiam.evaluation.importance import importance
+    from geomiam.evaluation.imputation import Imputed, fit_imputed
+    from geomiam.evaluation.missingness import missingness_sweep
+    from geomiam.evaluation.oracle import Oracle, fit_oracle, gap
+    from geomiam.evaluation.rivals import fit_rival
     from geomiam.evaluation.subsets import evaluate
     from geomiam.inference.maps import write_map
     from geomiam.inference.predict import predict

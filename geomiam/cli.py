@@ -151,15 +151,26 @@ def evaluate(
     model: ModelPath,
     sites: SitesPath,
     subsets: Annotated[
-        str, typer.Option(help="unimodal, pairs, leave-one-out, every, all; join by +.")
+        str, typer.Option(help="unimodal, pairs, leave-one-out, every, variables, all; join by +.")
     ] = "unimodal+all",
+    metrics: Annotated[
+        str, typer.Option(help="auc, auc_prg, average_precision, tss, boyce, cor, …; join by ,.")
+    ] = "auc",
+    figure: Annotated[Path | None, typer.Option(help="Picture to write, e.g. skill.png.")] = None,
 ) -> None:
     """Score a model on labelled sites, from each subset of the predictors."""
     import geomiam as gm
 
-    table = gm.evaluate(gm.load_model(model), gm.open_sites(sites).load(), subsets=subsets)
-    for name, score, n in zip(*(table[v].values for v in ("subset", "mean_auc", "sites"))):
-        typer.echo(f"{score:.4f}  {n:>8,} sites  {name}")
+    names = [m.strip() for m in metrics.split(",")]
+    data = gm.open_sites(sites).load()
+    table = gm.evaluate(gm.load_model(model), data, subsets=subsets, metrics=names)
+    typer.echo("  ".join(f"{m[:9]:>9}" for m in names) + "  unscored     sites  subset")
+    for _, row in table.drop_dims(["species", "modality"]).to_dataframe().iterrows():
+        scores = "  ".join(f"{row[f'mean_{m}']:9.4f}" for m in names)
+        unscored = f"{row[f'unscored_{names[0]}']:8.0f}"
+        typer.echo(f"{scores}  {unscored}  {row['sites']:8,.0f}  {row.name}")
+    if figure:
+        gm.plot.subsets(table, metric=names[0]).savefig(figure, dpi=130)
 
 
 @app.command()

@@ -67,6 +67,85 @@ def disdat(
     typer.echo(f"\n{len(results)} trained predictors → {out}")
 
 
+@app.command()
+def missingness(
+    data: Annotated[
+        Path, typer.Argument(help="Sites: Zarr store; or a folder as 'benchmark disdat' reads.")
+    ],
+    out: Annotated[Path, typer.Option("--json", help="Results.")],
+    figure: Annotated[Path | None, typer.Option(help="Picture to write, e.g. out.png.")] = None,
+    schema: Annotated[Path | None, typer.Option(help="Catalog (YAML) of the sites.")] = None,
+    region: Annotated[str, typer.Option(help="Region of such a folder.")] = "",
+    strategies: Names = "miam,uniform",
+    imputations: Names = "mean,median,marginal,conditional",
+    baselines: Names = "xgboost",
+    patterns: Names = "at-random,by-modality,belt,region",
+    shares: Annotated[str, typer.Option(help="Shares missing.")] = "0,0.2,0.4,0.6,0.8",
+    train_pattern: Annotated[str, typer.Option(help="Gaps of the training sites.")] = "at-random",
+    train_share: Annotated[float, typer.Option(help="Their share.")] = 0.0,
+    seeds: Annotated[int, typer.Option(help="Trainings of each method.")] = 3,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the results.")] = False,
+) -> None:
+    """Score methods while more and more of the predictors goes missing."""
+    import xarray as xr
+
+    from geomiam.evaluation.sweeps import STYLES, SweepPlan, sweeps, write_sweep
+
+    if out.exists() and not overwrite:
+        raise OutputExists(f"{out} exists; pass --overwrite to replace it")
+    plan = SweepPlan(
+        strategies=_names(strategies),
+        imputations=_names(imputations),
+        rivals=_names(baselines),
+        patterns=_names(patterns),
+        shares=tuple(map(float, _names(shares))),
+        train_pattern=train_pattern,
+        train_share=train_share,
+        seeds=seeds,
+    )
+    sites, facts, plan = _sites(data, schema, region, plan)
+    tables = []
+    with _bar(plan.seeds) as bar:
+        for table in sweeps(sites, facts, plan):
+            tables.append(table)
+            bar.update()
+    seconds = sum(t.attrs["seconds"] for t in tables)
+    whole = xr.concat(tables, "seed", combine_attrs="drop").assign_attrs(seconds=seconds)
+    write_sweep(out, plan, whole)
+    if figure:
+        from geomiam import plot
+
+        figure.parent.mkdir(parents=True, exist_ok=True)
+        plot.missingness(whole, styles=STYLES).savefig(figure, dpi=130)
+    _print_sweep(whole)
+    typer.echo(f"→ {out}" + (f", {figure}" if figure else ""))
+
+
+def _sites(data: Path, schema: Path | None, region: str, plan: Any) -> tuple:
+    """Sites, their schema, and the plan with the loss that their labels ask for."""
+    from dataclasses import replace
+
+    import geomiam as gm
+    from geomiam.evaluation.readers.disdat import regions
+
+    if not (data / "metadata.json").exists():
+        sites = gm.open_sites(data).load()
+        return sites, gm.Schema.from_yaml(schema) if schema else gm.infer_schema(sites), plan
+    region = region or regions(data)[0]
+    records = gm.readers.disdat(data, region)[0]
+    training = plan.training.model_copy(update={"loss": "maxent"})  # no absences, only background
+    return records, gm.readers.disdat_schema(data, region), replace(plan, training=training)
+
+
+def _print_sweep(table: Any) -> None:
+    from geomiam.evaluation.sweeps import summary
+
+    for pattern, rows in summary(table).items():
+        typer.echo(f"{pattern:14s}" + "".join(f"{s:>8.0%}" for s in table["share"].values))
+        for name, values in rows.items():
+            typer.echo(f"  {name:12s}" + "".join(f"{v:8.3f}" for v in values))
+
+
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 

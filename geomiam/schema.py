@@ -7,6 +7,7 @@ the same object, and a trained model carries it. Everything is matched by name.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -166,23 +167,32 @@ class Schema(Fact):
         }
         return Schema(**{**_shallow(self), "modalities": modalities})
 
-    def subset(self, modalities: list[str]) -> Schema:
-        """Return the schema of some modalities only, with a group for each.
+    def subset(self, names: Collection[str]) -> Schema:
+        """Return the schema of some modalities or variables only, with a group for each modality.
 
         Raises
         ------
         SchemaError
-            If a name is no modality, with the nearest one.
+            If a name is no modality or variable, with the nearest one.
         """
-        for name in modalities:
-            if name not in self.modalities:
-                close = difflib.get_close_matches(name, self.modalities, n=1)
+        known = [*self.modalities, *self.variables]
+        for name in names:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
                 hint = (
                     f"did you mean '{close[0]}'?" if close else f"there are {list(self.modalities)}"
                 )
-                raise SchemaError(f"'{name}' is no modality of the schema; {hint}")
-        kept = {k: v for k, v in self.modalities.items() if k in modalities}
-        return Schema(**{**_shallow(self), "modalities": kept, "groups": {}})
+                raise SchemaError(f"'{name}' is no modality or variable of the schema; {hint}")
+        kept = {
+            m.name: {k: v for k, v in m.variables.items() if k in names or m.name in names}
+            for m in self.modalities.values()
+        }
+        modalities = {
+            name: self.modalities[name].model_copy(update={"variables": variables})
+            for name, variables in kept.items()
+            if variables
+        }
+        return Schema(**{**_shallow(self), "modalities": modalities, "groups": {}})
 
     def to_dict(self) -> dict:
         """Return plain JSON types; ``Schema.from_dict`` reads them back."""

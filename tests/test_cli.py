@@ -30,7 +30,7 @@ VERBS = {
         "--checkpoint",
         "--block",
     ],
-    "evaluate": ["MODEL", "SITES", "--subsets", "unimodal", "leave-one-out", "every"],
+    "evaluate": ["MODEL", "SITES", "--subsets", "unimodal", "every", "--metrics", "--figure"],
     "predict": ["MODEL", "CUBE", "--out", "--using", "landsat[time=2018]", "--species"],
     "explain": ["MODEL", "CUBE", "--out", "--group", "--using", "--species", "--overwrite"],
     "info": ["PATH", "Model directory, catalog, cube, sites or map"],
@@ -222,9 +222,25 @@ def test_evaluate_lists_the_skill_of_each_subset(geomiam, home):
     table = gm.evaluate(
         gm.load_model(home / "model"), gm.open_sites(home / "sites.zarr"), subsets="every"
     )
-    lines = [line.split() for line in out.splitlines() if line.strip()]
+    head, *lines = [line.split() for line in out.splitlines() if line.strip()]
+    assert head == ["auc", "unscored", "sites", "subset"]
     assert [line[-1] for line in lines] == ["climate", "soil", "all"]
     assert [float(line[0]) for line in lines] == [round(float(v), 4) for v in table["mean_auc"]]
+
+
+def test_evaluate_has_many_metrics_and_a_picture(geomiam, home, tmp_path):
+    picture = tmp_path / "skill.png"
+    words = ["--metrics", "auc,tss,brier", "--figure", picture]
+    code, out, _ = geomiam("evaluate", home / "model", home / "sites.zarr", *words)
+    assert code == 0 and picture.stat().st_size > 10_000
+    table = gm.evaluate(
+        gm.load_model(home / "model"),
+        gm.open_sites(home / "sites.zarr"),
+        metrics=["auc", "tss", "brier"],
+    )
+    last = [float(v) for v in out.splitlines()[-1].split()[:3]]
+    wanted = [float(table[f"mean_{m}"][-1]) for m in ("auc", "tss", "brier")]
+    assert last == pytest.approx(wanted, abs=1e-4)
 
 
 def test_a_map_opens_anywhere_with_its_crs(geomiam, home, tmp_path):

@@ -9,7 +9,8 @@ from sklearn.metrics import roc_auc_score
 
 import geomiam as gm
 from geomiam.errors import LabelError, SelectionError
-from geomiam.evaluation.subsets import name_subsets
+from geomiam.evaluation.subsets import ON_PROBABILITIES, name_subsets
+from geomiam.metrics import METRICS
 from geomiam.training.splits import site_coordinates, spatial_blocks, spatial_folds
 
 
@@ -26,6 +27,64 @@ def test_each_subset_is_scored_as_scikit_learn_scores_its_predictions(model, sit
                 expected, abs=1e-12
             )
     np.testing.assert_allclose(table["mean_auc"], table["auc"].mean("species"))
+
+
+def test_every_metric_of_the_table_is_that_of_the_predictions(model, sites):
+    """Logits where sites are compared, probabilities where the number is judged."""
+    table = gm.evaluate(model, sites, subsets="all", metrics=list(METRICS))
+    labels = sites["presence"].values
+    for name, metric in METRICS.items():
+        scale = "probability" if name in ON_PROBABILITIES else "logit"
+        maps = gm.predict(sites, model, scale=scale)["suitability"].transpose("site", "species")
+        wanted = metric(labels, maps.values)
+        np.testing.assert_allclose(table[name].sel(subset="all"), wanted, rtol=1e-4, atol=1e-5)
+        assert int(table[f"unscored_{name}"][0]) == int(np.isnan(wanted).sum())
+    frame = table["auc"].to_dataframe().reset_index()
+    assert set(frame) >= {"subset", "species", "auc"} and len(frame) == sites.sizes["species"]
+
+
+def test_parts_of_a_modality_are_subsets_too(model, sites):
+    """One variable, one year, one band, the centre patch; and the table says what each shows."""
+    chosen = {
+        "one year": "landsat[time=2014]",
+        "one band": "landsat[band=red]",
+        "centre": "sentinel2[centre]",
+        "two": ["climate", "bio12", "cover"],
+        "all": None,
+    }
+    table = gm.evaluate(model, sites, subsets=chosen)
+    shows = table["shows"].to_pandas()
+    assert shows.loc["one year", "landsat"] == pytest.approx(1 / 7)
+    assert shows.loc["one band", "landsat"] == pytest.approx(1 / 2)
+    assert 0 < shows.loc["centre", "sentinel2"] < 1
+    assert shows.loc["two"].to_dict() == {
+        m: float(m in ("climate", "cover")) for m in model.schema.modalities
+    }
+    assert (shows.loc["all"] == 1).all()
+    alone = gm.evaluate(model, sites, subsets="variables")
+    assert list(alone["subset"].values) == list(model.schema.variables)
+    maps = gm.predict(sites, model, using="landsat[time=2014]", scale="logit")["suitability"]
+    wanted = METRICS["auc"](sites["presence"].values, maps.transpose("site", "species").values)
+    np.testing.assert_allclose(table["auc"].sel(subset="one year"), wanted, atol=1e-12)
+
+
+def test_anything_that_scores_sites_can_be_evaluated(sites, model):
+    class Bio1:
+        species = ("species 0", "species 1", "species 2")
+
+        def scores(self, sites, *, using=None):
+            return np.repeat(sites["bio1"].values[:, None], 3, 1)
+
+    table = gm.evaluate(Bio1(), sites, subsets="all", schema=gm.infer_schema(sites))
+    wanted = METRICS["auc"](sites["presence"].values, Bio1().scores(sites))
+    np.testing.assert_allclose(table["auc"][0], wanted)
+    with pytest.raises(SelectionError, match=r"does not say what its modalities are: pass schema="):
+        gm.evaluate(Bio1(), sites)
+    with pytest.raises(SelectionError, match=r"no metric \['kappa'\]; choose from auc"):
+        gm.evaluate(model, sites, metrics=["kappa"])
+    Bio1.species = ("species 0",)
+    with pytest.raises(SelectionError, match=r"Bio1 does not know 2 of 3 species"):
+        gm.evaluate(Bio1(), sites, schema=gm.infer_schema(sites))
 
 
 def test_kinds_of_subsets_are_all_there(model):

@@ -69,7 +69,8 @@ def test_the_readme_lists_exactly_the_verbs_of_the_command_line():
     listed = re.search(r"On the command line: (.*?), each", README, re.DOTALL)
     assert listed
     said = {name.removeprefix("geomiam ") for name in re.findall(r"`([\w ]+)`", listed[1])}
-    assert said == {c.callback.__name__ for c in app.registered_commands if c.callback}
+    verbs = {c.callback.__name__ for c in app.registered_commands if c.callback}
+    assert said == verbs | {g.name for g in app.registered_groups}
 
 
 def test_the_limit_of_groups_is_as_said():

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ import xarray as xr
 
 from geomiam._version import __version__
 from geomiam.cube.predictors import bind
+from geomiam.evaluation.oracle import part
 from geomiam.evaluation.readers.disdat import Background, disdat, disdat_schema, regions
 from geomiam.evaluation.rivals import fit_rival
 from geomiam.evaluation.subsets import Subsets, name_subsets, subset_scores
 from geomiam.masking import Constant, named
 from geomiam.metrics import METRICS
+from geomiam.networks.model import Model
 from geomiam.networks.network import NetworkConfig
 from geomiam.schema import Schema
 from geomiam.training.config import TrainingConfig
@@ -155,21 +157,22 @@ def _predict(region: Region, entry: Entry, plan: Plan) -> dict[str, np.ndarray]:
         return subset_scores(rival, region.survey, region.columns)
     if entry.kind == "oracle":
         return {name: _oracle(region, entry, plan, using) for name, using in region.columns.items()}
-    model = _fit(region, region.schema, entry, plan, masking=named(entry.name))
+    model = _fit(region, entry, plan, masking=named(entry.name))
     return subset_scores(model, region.survey, region.columns)
 
 
 def _oracle(region: Region, entry: Entry, plan: Plan, using: Any) -> np.ndarray:
     """A model of its own for one subset, trained on that subset with nothing hidden."""
-    schema = region.schema if using is None else region.schema.subset(using)
-    model = _fit(region, schema, entry, plan, masking=Constant(0.0))
-    return subset_scores(model, region.survey, {"all": None})["all"]
+    training, schema = part(region.training, region.schema, using)
+    alone = replace(region, training=training, schema=schema)
+    model = _fit(alone, entry, plan, masking=Constant(0.0))
+    return subset_scores(model, region.survey, {"own": using})["own"]
 
 
-def _fit(region: Region, schema: Schema, entry: Entry, plan: Plan, *, masking) -> Any:
+def _fit(region: Region, entry: Entry, plan: Plan, *, masking: Any) -> Model:
     return fit(
         region.training,
-        schema,
+        region.schema,
         masking=masking,
         network=plan.network.model_copy(update={"fusion": entry.fusion}),
         training=plan.training.model_copy(update={"block": region.block}),

@@ -104,7 +104,7 @@ def missingness_sweep(
     LabelError, GridError, ValueError
         If the test sites have no labels or coordinates, or a share leaves [0, 1].
     """
-    labels, names = read_labels(test)
+    names = read_labels(test)[1]
     chosen = named_patterns(patterns)
     scorers = [_Scorer(p, n, train, test) for n, p in predictors.items()]
     seeds = np.random.default_rng(rng).integers(2**31, size=repeats)

@@ -115,6 +115,46 @@ def shapley_block(
     return out
 
 
+def coalition_block(
+    model: Model,
+    block: Block,
+    *,
+    shown: np.ndarray,
+    species: np.ndarray,
+    scale: Scale = "probability",
+) -> np.ndarray:
+    """Predict every row from one coalition after another, tokens and summaries made once.
+
+    Parameters
+    ----------
+    model : Model
+    block : Block
+        n rows.
+    shown : numpy.ndarray
+        Boolean ``(c, t)``: the tokens of each coalition.
+    species : numpy.ndarray
+        Positions ``(s,)``.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 ``(c, n, s)``. Where a coalition shows nothing of a row, the answer is the base
+        value, bit for bit the same in all such rows: to a metric of ranks they are ties.
+    """
+    out = np.empty((len(shown), len(block), len(species)), np.float32)
+    out[:] = base_value(model, species=species, scale=scale)
+    visible = block.observed & shown.any(0)
+    coalitions = torch.as_tensor(shown, device=model.device)
+    with _evaluating(model):
+        for rows in _micro_batches(np.flatnonzero(visible.any(1)), visible.shape[1]):
+            tokens, seen = _tokens(model, block, visible, rows)
+            for c, features in enumerate(model.network.coalitions(tokens, seen, coalitions)):
+                answered = (visible[rows] & shown[c]).any(1)
+                answers = _finite(_answer(model, features, species, scale))
+                out[c, rows[answered]] = answers.cpu().numpy()[answered]
+    return out
+
+
 def shapley_weights(groups: int) -> np.ndarray:
     """Coefficients ``(2^G, G)`` of v(S) in φ_g; bit i of a row's number says whether i is in S."""
     member = (np.arange(2**groups)[:, None] >> np.arange(groups)) & 1 == 1

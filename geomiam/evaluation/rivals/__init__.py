@@ -14,9 +14,9 @@ import numpy as np
 import xarray as xr
 
 from geomiam.errors import LabelError, SelectionError
+from geomiam.evaluation.columns import Columns
 from geomiam.evaluation.rivals.base import Rival, Training
 from geomiam.evaluation.rivals.boosting import fit_boosting
-from geomiam.evaluation.rivals.columns import Columns
 from geomiam.evaluation.rivals.forest import fit_forest
 from geomiam.evaluation.rivals.network import fit_network
 from geomiam.schema import Schema

@@ -10,7 +10,7 @@ from zlib import crc32
 import numpy as np
 import xarray as xr
 
-from geomiam.evaluation.rivals.columns import Columns, Using
+from geomiam.evaluation.columns import Columns, Using
 
 Answer = Callable[[np.ndarray], np.ndarray]
 """Table ``(n, p)`` → scores: ``(n,)`` of one species, or ``(n, S)`` of all."""
@@ -121,9 +121,7 @@ def per_species(
         return fit(training.table[known], labels[known].astype(np.intp), rng)
 
     numbers = range(len(training.species))
-    return PerSpecies(
-        tuple(spread(one, numbers, n_jobs=n_jobs, title="training species")), n_jobs
-    )
+    return PerSpecies(tuple(spread(one, numbers, n_jobs=n_jobs, title="training species")), n_jobs)
 
 
 def spread(work: Callable, items, *, n_jobs: int, title: str) -> Iterator:

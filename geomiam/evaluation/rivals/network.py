@@ -64,7 +64,11 @@ def fit_network(training: Training, **options) -> tuple[Network, str]:
 
 def _layers(width: int, hidden: int, species: int) -> nn.Module:
     return nn.Sequential(
-        nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, species)
+        nn.Linear(width, hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, species),
     )
 
 
@@ -78,7 +82,9 @@ def _train(layers: nn.Module, training: Training, settings: Settings) -> None:
     for _ in trange(settings.epochs, desc="training", unit="epoch", delay=2, leave=False):
         for rows in torch.as_tensor(rng.permutation(len(table))).split(settings.batch):
             x = table[rows]
-            hidden = x.isnan() | (_hide(len(rows), training.columns.units, rng) if settings.masked else False)
+            hidden = x.isnan() | (
+                _hide(len(rows), training.columns.units, rng) if settings.masked else False
+            )
             loss = maxent(layers(_inputs(x, hidden, masked=settings.masked)), labels[rows], weight)
             optimizer.zero_grad()
             loss.backward()

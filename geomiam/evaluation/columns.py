@@ -67,15 +67,7 @@ class Columns:
             If predictors are missing in part, or differ from the schema.
         """
         shown = visible_tokens(self.layout, using)
-        spans = self.layout.spans
-        needed = [s.variable.name for s in spans if shown[s.start : s.start + s.size].any()]
-        found = predictors(sites, self.layout.schema, needed=needed)
-        arrays = {k: np.asarray(v.transpose("site", ...).values) for k, v in found.items()}
-        nothing = np.full((), np.nan, np.float32)
-        for span in spans:
-            shape = (sites.sizes["site"], *span.variable.sizes)
-            arrays.setdefault(span.variable.name, np.broadcast_to(nothing, shape))
-        return self._cut(arrays, shown)[:, self.kept]
+        return self._cut(shown_arrays(sites, self.layout, shown), shown)[:, self.kept]
 
     @property
     def units(self) -> np.ndarray:
@@ -124,6 +116,24 @@ class Columns:
         if kind == "image":
             return np.arange(span.channels)
         return np.repeat(np.arange(span.size), int(np.prod(span.widths)))
+
+
+def shown_arrays(sites: xr.Dataset, layout: Layout, shown: np.ndarray) -> dict[str, np.ndarray]:
+    """Return ``(n, *own dims)`` per variable, NaN and not even read where no token ``(t,)`` is shown.
+
+    Raises
+    ------
+    MissingVariable, VariableMismatch
+        If predictors are missing in part, or differ from the schema.
+    """
+    spans, nothing = layout.spans, np.full((), np.nan, np.float32)
+    needed = [s.variable.name for s in spans if shown[s.start : s.start + s.size].any()]
+    found = predictors(sites, layout.schema, needed=needed)
+    arrays = {k: np.asarray(v.transpose("site", ...).values) for k, v in found.items()}
+    for span in spans:
+        shape = (sites.sizes["site"], *span.variable.sizes)
+        arrays.setdefault(span.variable.name, np.broadcast_to(nothing, shape))
+    return arrays
 
 
 def _observed_mean(x: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Spatial blocks: neighbours must not sit on both sides of a split."""
+"""Spatial blocks of sites, what is held out of them, and how they are dealt into folds."""
 
 from __future__ import annotations
 
@@ -83,6 +83,68 @@ def hold_out(
         held[rows] = True
         draws.append(held)
     return max(draws, key=lambda held: _quality(labels, held, share))
+
+
+def hold_out_blocks(
+    sites: xr.Dataset,
+    *,
+    share: float = 0.15,
+    block: float = 1.0,
+    rng: int | np.random.Generator | None = 0,
+) -> np.ndarray:
+    """Draw the validation sites of :func:`geomiam.fit`: whole spatial blocks, as a mask.
+
+    ``gm.fit(sites, validation=hold_out_blocks(sites, rng=0))`` keeps a hold-out fixed between
+    trainings; ``sites.isel(site=~mask)`` and ``sites.isel(site=mask)`` make a test set.
+
+    Parameters
+    ----------
+    sites : xarray.Dataset
+        With coordinates ``x`` and ``y`` (or ``lon``, ``lat``). With ``presence(site, species)``, of which
+        every species then gets about ``share`` of its presences held out, or without.
+    share : float
+        Share of the sites to hold out, in (0, 1).
+    block : float
+        Side of a block in CRS units: degrees on a geographic CRS, metres on most projected ones.
+    rng : int, numpy.random.Generator or None
+        With the seed, share and block of a fit, the mask that it draws (its first member, if it has
+        several).
+
+    Returns
+    -------
+    numpy.ndarray
+        Boolean ``(site,)``: True = held out.
+
+    Raises
+    ------
+    GridError
+        If the sites have no coordinates, or all lie in one block.
+    ValueError
+        If the share is not in (0, 1), or the block not larger than 0.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"share must be in (0, 1), found {share}; fit's own is share=0.15")
+    blocks = spatial_blocks(site_coordinates(sites), size=positive(block, "block"))
+    if blocks.max() == 0:
+        raise GridError(
+            f"all {len(blocks)} sites lie in one block of {block} CRS units, so none can be held out: "
+            "pass a smaller block=..."
+        )
+    return hold_out(site_labels(sites), blocks, share=share, rng=np.random.default_rng(rng))
+
+
+def site_labels(sites: xr.Dataset) -> np.ndarray:
+    """Return the labels ``(n, S)`` of sites, or one column of zeros if they have none."""
+    if "presence" not in sites:
+        return np.zeros((sites.sizes["site"], 1))
+    return np.asarray(sites["presence"].transpose("site", ...).values, float)
+
+
+def positive(number: float, name: str) -> float:
+    """Return a length, if it is one."""
+    if not 0 < number < np.inf:
+        raise ValueError(f"{name} must be a length in CRS units above 0, found {number}")
+    return number
 
 
 def spatial_folds(

@@ -1,0 +1,63 @@
+"""A trained model as a predictor: what is not shown stays hidden."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from geomiam.inference.predict import predict
+from geomiam.networks.model import Model
+from geomiam.schema import Schema
+from geomiam.tokens.select import Selector
+
+
+@dataclass(frozen=True, eq=False)
+class Masked:
+    """A trained model as a :class:`~geomiam.evaluation.subsets.Predictor`: what is not shown stays hidden.
+
+    Scores are logits, or log-shares for a softmax model, whose logits compare species only.
+    """
+
+    model: Model
+    names: Sequence[str] | None = None
+    """Species to score; default all of the model's."""
+
+    @property
+    def species(self) -> tuple[str, ...]:
+        """Names of the species, in the order of the scores."""
+        return tuple(self.model.species if self.names is None else self.names)
+
+    @property
+    def schema(self) -> Schema:
+        """The model's."""
+        return self.model.schema
+
+    def scores(
+        self, sites: xr.Dataset, *, using: Selector | Sequence[Selector] | None = None
+    ) -> np.ndarray:
+        """Score sites ``(n, S)``; NaN where nothing that may be seen is observed."""
+        shares = self.model.link == "softmax"
+        asked = None if shares else self.species
+        maps = predict(sites, self.model, using=using, species=asked, scale="logit")
+        logits = maps["suitability"].transpose("site", "species").values
+        if not shares:
+            return logits
+        from scipy.special import log_softmax
+
+        return log_softmax(logits, axis=-1)[:, self.model.species_index(self.species)]
+
+    def probability(self, scores: np.ndarray) -> np.ndarray:
+        """Turn scores into probabilities of the same shape."""
+        return to_probability(self.model, scores)
+
+
+def to_probability(model: Model, scores: np.ndarray) -> np.ndarray:
+    """Turn scores as of :class:`Masked` into probabilities, by the model's link."""
+    import torch
+
+    if model.link == "softmax":
+        return np.exp(scores)
+    return model.probability(torch.as_tensor(scores)).numpy()

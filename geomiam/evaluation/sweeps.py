@@ -1,0 +1,158 @@
+"""The missingness benchmark: strategies, imputations and rivals under the same gaps, by one call.
+
+Every method is trained on the same sites, of which a pattern may have taken a share, and scored on
+spatial blocks that no method saw while the test patterns take more and more.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from geomiam._version import __version__
+from geomiam.cube.predictors import bind
+from geomiam.evaluation.imputation import KINDS, fit_imputed
+from geomiam.evaluation.masked import Masked
+from geomiam.evaluation.missingness import SHARES, missingness_sweep, named_patterns
+from geomiam.evaluation.patterns import PATTERNS, block_size, hide
+from geomiam.evaluation.rivals import RIVALS, fit_rival
+from geomiam.masking import named
+from geomiam.networks.network import NetworkConfig
+from geomiam.schema import Schema
+from geomiam.training.config import TrainingConfig
+from geomiam.training.fit import fit
+from geomiam.training.splits import site_coordinates, spatial_blocks, spatial_folds
+from geomiam.training.table import read_labels
+
+NETWORK = NetworkConfig(width=64, heads=4, depth=1, inner=0, frequencies=16, sigma=0.1, dropout=0.1)
+TRAINING = TrainingConfig(epochs=60, batch=250, lr=3e-3, warmup=100, keep="last")
+FOLDS = 4
+"""One of these spatial folds is the test."""
+STYLES = {kind: "--" for kind in KINDS} | {name: ":" for name in RIVALS}
+"""Lines of the figure; strategies are solid."""
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """What to train, and what to take away."""
+
+    strategies: Sequence[str] = ("miam", "uniform")
+    imputations: Sequence[str] = KINDS
+    rivals: Sequence[str] = ("xgboost",)
+    patterns: Sequence[str] = tuple(PATTERNS)
+    shares: Sequence[float] = SHARES
+    train_pattern: str = "at-random"
+    train_share: float = 0.0
+    seeds: int = 3
+    repeats: int = 2
+    network: NetworkConfig = field(default=NETWORK)
+    training: TrainingConfig = field(default=TRAINING)
+
+    def __post_init__(self) -> None:
+        named_patterns([*self.patterns, self.train_pattern])
+        for name in self.strategies:
+            named(name)
+
+
+def sweeps(
+    sites: xr.Dataset, schema: Schema, plan: SweepPlan, *, test: xr.Dataset | None = None
+) -> Iterator[xr.Dataset]:
+    """Train all methods and sweep the gaps, once per seed.
+
+    Parameters
+    ----------
+    sites : xarray.Dataset
+        With ``presence(site, species)`` and coordinates.
+    schema : Schema
+    plan : SweepPlan
+    test : xarray.Dataset, optional
+        Sites to score; default: one of four folds of spatial blocks of ``sites``, another per seed.
+
+    Yields
+    ------
+    xarray.Dataset
+        As :func:`geomiam.missingness_sweep`, of one seed; ``seconds`` in the attributes.
+
+    Raises
+    ------
+    SelectionError, LabelError, GridError, MissingVariable, VariableMismatch
+        As :func:`geomiam.fit` and :func:`geomiam.missingness_sweep`.
+    """
+    schema = bind(schema, sites)
+    for seed in range(plan.seeds):
+        started = time.perf_counter()
+        train, scored = (sites, test) if test is not None else split(sites, seed)
+        hidden = PATTERNS[plan.train_pattern](train, schema, share=plan.train_share, rng=seed)
+        seen = hide(train, hidden, schema)
+        table = missingness_sweep(
+            seen,
+            scored,
+            schema,
+            predictors=methods(seen, schema, plan, seed=seed),
+            patterns=plan.patterns,
+            shares=plan.shares,
+            repeats=plan.repeats,
+            rng=seed,
+        )
+        yield table.assign_attrs(seed=seed, seconds=round(time.perf_counter() - started, 1))
+
+
+def split(sites: xr.Dataset, seed: int) -> tuple[xr.Dataset, xr.Dataset]:
+    """Return training sites and test sites, whole spatial blocks on either side."""
+    blocks = spatial_blocks(site_coordinates(sites), size=block_size(sites))
+    labels = read_labels(sites)[0]
+    fold = spatial_folds(labels, blocks, folds=FOLDS, rng=np.random.default_rng(seed))
+    return sites.isel(site=fold != 0), sites.isel(site=fold == 0)
+
+
+def methods(sites: xr.Dataset, schema: Schema, plan: SweepPlan, *, seed: int) -> dict[str, Any]:
+    """Train every method of a plan on sites; predictors by name."""
+    options: dict[str, Any] = {
+        "network": plan.network,
+        "training": plan.training.model_copy(update={"block": block_size(sites)}),
+        "rng": seed,
+    }
+    found: dict[str, Any] = {
+        name: Masked(fit(sites, schema, masking=named(name), **options)) for name in plan.strategies
+    }
+    if plan.imputations:
+        filled = fit_imputed(sites, schema, **options)
+        found |= {kind: filled.by(kind) for kind in plan.imputations}  # type: ignore[arg-type]
+    return found | {name: fit_rival(name, sites, schema, rng=seed) for name in plan.rivals}
+
+
+def summary(table: xr.Dataset) -> dict[str, dict[str, list[float]]]:
+    """Mean AUC by pattern and predictor, one number per share: over seeds and repeats."""
+    score = table["mean_auc"]
+    mean = score.mean([d for d in score.dims if d not in ("predictor", "pattern", "share")])
+    return {
+        str(pattern): {
+            str(name): mean.sel(pattern=pattern, predictor=name).values.round(5).tolist()
+            for name in mean["predictor"].values
+        }
+        for pattern in mean["pattern"].values
+    }
+
+
+def write_sweep(path: str | Path, plan: SweepPlan, table: xr.Dataset) -> None:
+    """Write settings, summary and the whole table of means as JSON, in one step."""
+    path = Path(path)
+    settings = asdict(plan)
+    settings |= {"network": plan.network.model_dump(), "training": plan.training.model_dump()}
+    whole = {
+        "settings": {**settings, "geomiam": __version__},
+        "seconds": table.attrs.get("seconds"),
+        "summary": summary(table),
+        "table": table[["mean_auc", "answered", "hidden"]].to_dict(),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(whole, indent=1), encoding="utf-8")
+    part.replace(path)

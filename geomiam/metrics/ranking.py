@@ -1,0 +1,190 @@
+"""Metrics that ask only how sites are ordered: any increasing change of the scores leaves them as they are."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from geomiam.metrics.tables import Array, Block, per_species
+
+
+def auc(labels: ArrayLike, scores: ArrayLike) -> Array:
+    """Area under the ROC curve, one per species.
+
+    Equals the Mann-Whitney statistic: the chance that a presence scores above an absence,
+    ties counting one half.
+
+    Parameters
+    ----------
+    labels : (n, S) array_like
+        1 = present, 0 = absent, NaN = not surveyed.
+    scores : (n, S) array_like, or any shape that broadcasts to it
+        Higher = more likely present; NaN = no prediction. Entries whose label or score is NaN
+        are left out, species by species.
+
+    Returns
+    -------
+    (S,) array
+        NaN for a species that is left without presences or without absences.
+
+    Raises
+    ------
+    ValueError
+        When the shapes do not fit or a label is something else than 0, 1 or NaN.
+    """
+    return per_species(auc_kernel, labels, scores)[0]
+
+
+def auc_prg(labels: ArrayLike, scores: ArrayLike) -> Array:
+    """Area under the precision-recall-gain curve, one per species (Flach and Kull 2015).
+
+    With π the share of presences, precision gain is (p − π) / ((1 − π) p) and recall gain
+    (r − π) / ((1 − π) r). The curve has one point per distinct score: sites with equal scores enter
+    together. It is followed from recall gain 0 to 1. Between two points it is straight in counts of
+    presences and absences, hence straight in gains too. Where it crosses recall gain 0, at
+    π × presences, a point is put on that line; before the first presence is found the line starts at
+    the absences found until then, or at the origin, which holds precision gain level. Parts
+    with precision gain below 0 count as negative area. This is the area of the authors' R package
+    ``prg``. 0 is a guess, 1 is perfect; one bad species can be far below 0, so compare medians.
+
+    Parameters
+    ----------
+    labels, scores
+        As for :func:`auc`.
+
+    Returns
+    -------
+    (S,) array
+        NaN for a species with one class.
+
+    Raises
+    ------
+    ValueError
+        As for :func:`auc`.
+    """
+    return per_species(auc_prg_kernel, labels, scores)[0]
+
+
+def average_precision(labels: ArrayLike, scores: ArrayLike) -> Array:
+    """Average precision, one per species: precision at each score, weighted by the recall it adds.
+
+    The area under the precision-recall curve as steps; sites with equal scores enter together. A guess
+    gets the share of presences.
+
+    Parameters
+    ----------
+    labels, scores
+        As for :func:`auc`.
+
+    Returns
+    -------
+    (S,) array
+        NaN for a species with one class.
+
+    Raises
+    ------
+    ValueError
+        As for :func:`auc`.
+    """
+    return per_species(average_precision_kernel, labels, scores)[0]
+
+
+def tss(labels: ArrayLike, scores: ArrayLike) -> Array:
+    """True skill statistic at the best threshold, one per species (Allouche et al. 2006).
+
+    Sensitivity + specificity − 1, at the threshold where it is greatest on these very sites; see
+    :func:`best_threshold`. Never below 0, for one may call every site present.
+
+    Parameters
+    ----------
+    labels, scores
+        As for :func:`auc`.
+
+    Returns
+    -------
+    (S,) array
+        NaN for a species with one class.
+
+    Raises
+    ------
+    ValueError
+        As for :func:`auc`.
+    """
+    return per_species(tss_kernel, labels, scores)[0]
+
+
+def best_threshold(labels: ArrayLike, scores: ArrayLike) -> Array:
+    """Threshold of the greatest true skill statistic, one per species.
+
+    Present where ``score >= threshold``. It is one of the scores; if several are as good, the highest.
+
+    Parameters
+    ----------
+    labels, scores
+        As for :func:`auc`.
+
+    Returns
+    -------
+    (S,) array
+        NaN for a species with one class.
+
+    Raises
+    ------
+    ValueError
+        As for :func:`auc`.
+    """
+    return per_species(lambda block: _best(block)[1], labels, scores)[0]
+
+
+def auc_kernel(block: Block) -> Array:
+    """Kernel of :func:`auc`."""
+    hits, false = block.curve.hits, block.curve.false.astype(np.float64)
+    pairs = np.maximum(block.ones * block.zeros, 1)
+    return np.trapezoid(hits, false, axis=1) / pairs + false[:, 0] * hits[:, 0] / 2 / pairs
+
+
+def auc_prg_kernel(block: Block) -> Array:
+    """Kernel of :func:`auc_prg`."""
+    ones, odds = block.ones[:, None], (block.ones / np.maximum(block.zeros, 1))[:, None]
+    start, false = _at_no_recall_gain(block)
+    inside = block.curve.hits >= start
+    # Left of the crossing every point is the crossing: no width, no area.
+    hits = np.hstack([start, np.where(inside, block.curve.hits, start)])
+    false = np.hstack([false, np.where(inside, block.curve.false, false)])
+    recall, precision = 1 - odds * (ones - hits) / hits, 1 - odds * false / hits
+    return np.trapezoid(precision, recall, axis=1)
+
+
+def average_precision_kernel(block: Block) -> Array:
+    """Kernel of :func:`average_precision`."""
+    hits, found = block.curve.hits, block.curve.hits + block.curve.false
+    added = np.diff(hits, axis=1, prepend=0)
+    return (added * (hits / np.maximum(found, 1))).sum(1) / np.maximum(block.ones, 1)
+
+
+def tss_kernel(block: Block) -> Array:
+    """Kernel of :func:`tss`."""
+    return _best(block)[0]
+
+
+def _best(block: Block) -> tuple[Array, NDArray]:
+    """Greatest true skill statistic and the highest score that reaches it."""
+    ones, zeros = block.ones[:, None], block.zeros[:, None]
+    found = block.curve.hits * zeros - block.curve.false * ones  # whole numbers: equal is equal
+    found[~block.curve.last] = -1
+    place = found.argmax(1)[:, None]
+    best, at = (np.take_along_axis(table, place, 1)[:, 0] for table in (found, block.curve.score))
+    return best / np.maximum(block.ones * block.zeros, 1), at
+
+
+def _at_no_recall_gain(block: Block) -> tuple[Array, Array]:
+    """Presences and absences found where the curve crosses recall gain 0, ``(s, 1)`` each."""
+    ones, zeros = block.ones[:, None], block.zeros[:, None]
+    start = np.maximum(ones, 1) ** 2 / np.maximum(ones + zeros, 1)
+    after = (block.curve.hits >= start).argmax(1)[:, None]
+    hits, false = (
+        [np.where(i < 0, 0, np.take_along_axis(x, np.maximum(i, 0), 1)) for i in (after - 1, after)]
+        for x in (block.curve.hits, block.curve.false)
+    )
+    share = (start - hits[0]) / np.maximum(hits[1] - hits[0], 1)
+    return start, false[0] + share * (false[1] - false[0])

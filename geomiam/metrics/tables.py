@@ -1,0 +1,179 @@
+"""Labels and scores as tables, walked through in blocks of species so that memory stays bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+# Entries at a time. Some twenty arrays of this many numbers are alive at once: 20 MB, which stays near
+# the processor; larger blocks are slower.
+BLOCK = 2**17
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Sites of each species from the highest score down, ``(s, n)``, and what lies above each.
+
+    ``hits`` and ``false`` count presences and absences that score at least as high; within a run of
+    equal scores they repeat the counts before the run, up to its last site, where ``last`` is true.
+    Sites that are not known come last and count nothing.
+    """
+
+    score: NDArray
+    hits: NDArray[np.int32]
+    false: NDArray[np.int32]
+    last: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some species, one per row ``(s, n)``: sorting then runs along contiguous memory."""
+
+    present: NDArray[np.bool_]
+    absent: NDArray[np.bool_]
+    value: NDArray
+
+    @classmethod
+    def of(cls, labels: NDArray, scores: NDArray) -> Block:
+        """Read a slice of the tables ``(n, s)``; NaN as label or score is neither present nor absent."""
+        truth = np.array(labels.T, order="C")
+        value = np.array(scores.T, dtype=np.result_type(scores.dtype, np.float32), order="C")
+        present, absent, known = truth == 1, truth == 0, ~np.isnan(value)
+        _check_labels(truth[~(present | absent)])
+        present &= known
+        absent &= known
+        value[~(present | absent)] = np.nan
+        return cls(present, absent, value)
+
+    @cached_property
+    def ones(self) -> NDArray[np.int64]:
+        """Presences per species ``(s,)``."""
+        return self.present.sum(1)
+
+    @cached_property
+    def zeros(self) -> NDArray[np.int64]:
+        """Absences per species ``(s,)``."""
+        return self.absent.sum(1)
+
+    @cached_property
+    def known(self) -> NDArray[np.bool_]:
+        """Whether a site counts ``(s, n)``."""
+        return self.present | self.absent
+
+    def mean(self, values: NDArray) -> Array:
+        """Mean over the sites that count ``(s,)``; ``values`` must be finite everywhere."""
+        return np.where(self.known, values, 0).sum(1) / np.maximum(self.ones + self.zeros, 1)
+
+    @cached_property
+    def curve(self) -> Curve:
+        """The one sort that all ranking metrics share."""
+        order = np.argsort(-self.value, axis=1)
+        score = np.take_along_axis(self.value, order, 1)
+        last = np.ones(score.shape, bool)
+        np.not_equal(score[:, 1:], score[:, :-1], out=last[:, :-1])
+        counts = []
+        for side in (self.present, self.absent):
+            above = np.cumsum(np.take_along_axis(side, order, 1), axis=1, dtype=np.int32)
+            counts.append(above if last.all() else np.maximum.accumulate(above * last, axis=1))
+        return Curve(score, counts[0], counts[1], last)
+
+
+Kernel = Callable[[Block], Array]
+
+
+def per_species(kernel: Kernel, labels: ArrayLike, scores: ArrayLike, *, rows: int = 1) -> Array:
+    """Apply a kernel to all species, block by block.
+
+    Parameters
+    ----------
+    kernel : callable
+        Block → ``(s,)``, or ``(rows, s)``.
+    labels, scores : (n, S) array_like
+    rows : int
+        Numbers that the kernel returns per species.
+
+    Returns
+    -------
+    (rows, S) array
+        NaN for a species without presences or without absences.
+
+    Raises
+    ------
+    ValueError
+        When the shapes do not fit or a label is something else than 0, 1 or NaN.
+    """
+    labels, scores = as_tables(labels, scores)
+    result = np.full((rows, labels.shape[1]), np.nan)
+    for where, block in _blocks(labels, scores):
+        both = (block.ones > 0) & (block.zeros > 0)
+        result[:, where] = np.where(both, kernel(block), np.nan)
+    return result
+
+
+def as_tables(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray, NDArray]:
+    """Return both as arrays ``(n, S)``; scores are broadcast, not copied."""
+    labels, scores = _numbers(labels), _numbers(scores)
+    if labels.ndim != 2:
+        raise ValueError(
+            f"labels must be a table (sites, species), found shape {labels.shape}; "
+            "for one species pass labels[:, None]"
+        )
+    try:
+        return labels, np.broadcast_to(scores, labels.shape)
+    except ValueError:
+        raise ValueError(
+            f"scores of shape {scores.shape} do not fit labels of shape {labels.shape}; "
+            "both must be (sites, species)"
+        ) from None
+
+
+def probabilities(block: Block) -> NDArray:
+    """Return the scores of a block, if they are probabilities; NaN where a site does not count.
+
+    Raises
+    ------
+    ValueError
+        If a score lies outside [0, 1].
+    """
+    wrong = block.value[(block.value < 0) | (block.value > 1)]
+    if wrong.size:
+        raise ValueError(
+            f"scores must be probabilities from 0 to 1, found {wrong[0]}; turn logits into "
+            "probabilities first: scipy.special.expit(scores)"
+        )
+    return block.value
+
+
+def clipped(block: Block) -> Array:
+    """Return probabilities a rounding error away from 0 and 1, as scikit-learn's log loss does."""
+    p = probabilities(block)
+    eps = np.finfo(p.dtype).eps
+    return np.where(block.known, np.clip(p, eps, 1 - eps), 0.5).astype(np.float64)
+
+
+def _blocks(labels: NDArray, scores: NDArray) -> Iterator[tuple[slice, Block]]:
+    n, species = labels.shape
+    step = max(1, BLOCK // max(1, n))
+    for start in range(0, species if n else 0, step):
+        where = slice(start, start + step)
+        yield where, Block.of(labels[:, where], scores[:, where])
+
+
+def _numbers(table: ArrayLike) -> NDArray:
+    table = np.asarray(table)
+    return table.astype(np.float64) if table.dtype == object else table
+
+
+def _check_labels(rest: NDArray) -> None:
+    wrong = rest[~np.isnan(rest)]
+    if wrong.size:
+        raise ValueError(
+            f"labels must be 0, 1 or NaN, found {float(wrong[0])}; turn counts into presence first: "
+            "xr.where(counts.isnull(), counts, counts > 0)"
+        )

@@ -1,0 +1,48 @@
+"""How blocks become folds, and folds rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from geomiam.training.splits.blocks import spatial_folds
+
+Seed = int | np.random.Generator | None
+Splits = Iterator[tuple[np.ndarray, np.ndarray]]
+STARTS = 4
+
+
+def check_folds(folds: int) -> None:
+    """Refuse fewer than two folds."""
+    if folds < 2:
+        raise ValueError(f"folds must be at least 2, found {folds}")
+
+
+def deal(labels: np.ndarray, blocks: np.ndarray, folds: int, rng: Seed) -> np.ndarray:
+    """Return the fold of each row ``(n,)``; blocks stay whole."""
+    return spatial_folds(labels, blocks, folds=folds, rng=np.random.default_rng(rng))
+
+
+def each_fold(fold: np.ndarray) -> Splits:
+    """Yield rows outside and inside each fold."""
+    for number in range(fold.max() + 1):
+        yield np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+
+
+def distance_to(test: np.ndarray, xy: np.ndarray) -> np.ndarray:
+    """Distance of each of ``xy (n, 2)`` to the nearest of ``test (m, 2)``."""
+    if len(test) == 1:  # a tree of one point, for every site in turn, would be slow
+        return np.hypot(*(xy - test).T)
+    from scipy.spatial import cKDTree
+
+    return cKDTree(test).query(xy)[0]
+
+
+def clusters(table: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Cluster of each row ``(n,)`` by k-means; fewer than asked for if there are fewer distinct rows."""
+    from sklearn.cluster import KMeans
+
+    distinct = len(np.unique(table, axis=0))
+    means = KMeans(min(count, distinct), n_init=STARTS, random_state=int(rng.integers(2**31)))
+    return means.fit_predict(table)

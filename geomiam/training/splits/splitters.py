@@ -1,0 +1,306 @@
+"""Splitters as scikit-learn knows them: ``split(X, y, groups)`` yields rows to train on and to test on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from geomiam.errors import GridError, LabelError
+from geomiam.training.splits.blocks import positive, spatial_blocks
+from geomiam.training.splits.folds import (
+    Seed,
+    Splits,
+    check_folds,
+    clusters,
+    deal,
+    distance_to,
+    each_fold,
+)
+from geomiam.training.splits.reading import Where, coordinates, environment, labels
+
+
+@dataclass(frozen=True)
+class SpatialBlocks:
+    """Folds of whole square blocks: every block is tested once, and trained on in all other folds.
+
+    Parameters
+    ----------
+    folds : int
+        At least 2.
+    size : float
+        Side of a block in CRS units; blocks are anchored at the CRS origin.
+    rng : int, numpy.random.Generator or None
+        Deals the blocks. A seed gives the same folds at every call; a generator moves on.
+
+    Examples
+    --------
+    >>> cv = gm.splits.SpatialBlocks(5, size=0.5)  # doctest: +SKIP
+    >>> cross_val_score(forest, X, y, groups=xy, cv=cv)  # doctest: +SKIP
+    """
+
+    folds: int = 5
+    size: float = 1.0
+    rng: Seed = 0
+
+    def __post_init__(self) -> None:
+        check_folds(self.folds)
+        positive(self.size, "size")
+
+    def split(
+        self, X: Where, y: ArrayLike | None = None, groups: ArrayLike | None = None
+    ) -> Splits:
+        """Yield rows to train on and rows to test on.
+
+        Parameters
+        ----------
+        X : xarray.Dataset or (n, 2) array_like
+            Sites with coordinates, or the coordinates. Anything with n rows if ``groups`` is given.
+        y : (n,) or (n, S) array_like, optional
+            Labels; rows with any 1 are spread evenly over the folds. Default: ``presence`` of the sites.
+        groups : (n, 2) array_like, optional
+            The coordinates, when ``X`` holds predictors.
+
+        Yields
+        ------
+        train, test : numpy.ndarray
+            Row numbers, rising.
+
+        Raises
+        ------
+        GridError
+            If there are no coordinates, or some are not finite.
+        LabelError
+            If there are fewer blocks than folds, or not one label per row.
+        """
+        xy = coordinates(X, groups)
+        blocks = spatial_blocks(xy, size=self.size)
+        yield from each_fold(deal(labels(X, y, len(xy)), blocks, self.folds, self.rng))
+
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+        """Return the number of folds."""
+        return self.folds
+
+
+@dataclass(frozen=True)
+class Checkerboard:
+    """Two folds: the black and the white squares of a board anchored at the CRS origin.
+
+    Every test site lies beside training squares, so this tests interpolation; squares touch, so it
+    guards less against neighbours than :class:`BufferedLeaveOut` (Muscarella et al. 2014).
+
+    Parameters
+    ----------
+    size : float
+        Side of a square in CRS units.
+    """
+
+    size: float = 1.0
+
+    def __post_init__(self) -> None:
+        positive(self.size, "size")
+
+    def split(
+        self, X: Where, y: ArrayLike | None = None, groups: ArrayLike | None = None
+    ) -> Splits:
+        """Yield rows to train on and rows to test on.
+
+        Parameters
+        ----------
+        X : xarray.Dataset or (n, 2) array_like
+            Sites with coordinates, or the coordinates. Anything with n rows if ``groups`` is given.
+        y : optional
+            Not used.
+        groups : (n, 2) array_like, optional
+            The coordinates, when ``X`` holds predictors.
+
+        Yields
+        ------
+        train, test : numpy.ndarray
+            Row numbers, rising.
+
+        Raises
+        ------
+        GridError
+            If there are no coordinates, some are not finite, or all sites lie on one colour.
+        """
+        colour = np.floor(coordinates(X, groups) / self.size).astype(np.int64).sum(1) % 2
+        if len(np.unique(colour)) < 2:
+            raise GridError(
+                f"all {len(colour)} sites lie on squares of one colour with size={self.size}: "
+                "pass a smaller size=..."
+            )
+        yield from each_fold(colour)
+
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+        """Return 2."""
+        return 2
+
+
+@dataclass(frozen=True)
+class BufferedLeaveOut:
+    """Leave out one site, one block or one fold of blocks, and train on nothing near it.
+
+    Training sites at most ``buffer`` from any test site are dropped from that fold: the distance that
+    autocorrelation reaches, as from a variogram (Le Rest et al. 2014; Roberts et al. 2017).
+
+    Parameters
+    ----------
+    buffer : float
+        In CRS units, straight-line; 0 drops sites at the very place of a test site only.
+    size : float, optional
+        Side of a block in CRS units: blocks are left out; default single sites.
+    folds : int, optional
+        Deal the blocks into so many folds; default one block at a time.
+    rng : int, numpy.random.Generator or None
+        Deals the blocks. A seed gives the same folds at every call; a generator moves on.
+    """
+
+    buffer: float
+    size: float | None = None
+    folds: int | None = None
+    rng: Seed = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.buffer < np.inf:
+            raise ValueError(f"buffer must be a distance in CRS units, found {self.buffer}")
+        if self.size is not None:
+            positive(self.size, "size")
+        if self.folds is not None:
+            check_folds(self.folds)
+            if self.size is None:
+                raise ValueError(f"folds={self.folds} are of blocks: pass their side as size=...")
+
+    def split(
+        self, X: Where, y: ArrayLike | None = None, groups: ArrayLike | None = None
+    ) -> Splits:
+        """Yield rows to train on and rows to test on; rows in the buffer are in neither.
+
+        Parameters
+        ----------
+        X : xarray.Dataset or (n, 2) array_like
+            Sites with coordinates, or the coordinates. Anything with n rows if ``groups`` is given.
+        y : (n,) or (n, S) array_like, optional
+            Labels; with ``folds``, rows with any 1 are spread evenly. Default: ``presence`` of the sites.
+        groups : (n, 2) array_like, optional
+            The coordinates, when ``X`` holds predictors.
+
+        Yields
+        ------
+        train, test : numpy.ndarray
+            Row numbers, rising.
+
+        Raises
+        ------
+        GridError
+            If there are no coordinates, some are not finite, or a buffer leaves nothing to train on.
+        LabelError
+            If there are fewer blocks than folds, or not one label per row.
+        """
+        xy = coordinates(X, groups)
+        for test in self._tests(xy, X, y):
+            far = distance_to(xy[test], xy) > self.buffer
+            if not far.any():
+                raise GridError(
+                    f"no site lies farther than buffer={self.buffer} CRS units from the {len(test)} "
+                    "sites left out, so none is left to train on: use a smaller buffer or blocks"
+                )
+            yield np.flatnonzero(far), test
+
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+        """Return the number of folds; sites or coordinates are needed unless ``folds`` is set.
+
+        Raises
+        ------
+        GridError
+            If there are no coordinates, or some are not finite.
+        """
+        if self.folds is not None:
+            return self.folds
+        xy = coordinates(X, groups)
+        return len(xy) if self.size is None else int(spatial_blocks(xy, size=self.size).max()) + 1
+
+    def _tests(self, xy: np.ndarray, X: Where, y: ArrayLike | None) -> Iterator[np.ndarray]:
+        if self.size is None:
+            return iter(np.arange(len(xy))[:, None])
+        fold = spatial_blocks(xy, size=self.size)
+        if self.folds is not None:
+            fold = deal(labels(X, y, len(xy)), fold, self.folds, self.rng)
+        return (np.flatnonzero(fold == number) for number in range(fold.max() + 1))
+
+
+@dataclass(frozen=True)
+class EnvironmentalBlocks:
+    """Folds of unlike environments: clusters of the standardised predictors, by k-means.
+
+    Tests how a model fares in conditions it was not trained on (Roberts et al. 2017). A gap counts as
+    the mean of its variable, for the clusters only.
+
+    Parameters
+    ----------
+    folds : int
+        At least 2.
+    clusters : int, optional
+        Clusters to deal into the folds; default one per fold, of whatever size.
+    variables : sequence of str, optional
+        Variables of the sites to cluster by. Default: all with one number per site, except labels and
+        classes (those with ``flag_values``).
+    rng : int, numpy.random.Generator or None
+        Starts the clusters and deals them. A seed gives the same folds at every call.
+    """
+
+    folds: int = 5
+    clusters: int | None = None
+    variables: Sequence[str] | None = None
+    rng: Seed = 0
+
+    def __post_init__(self) -> None:
+        check_folds(self.folds)
+        if self.clusters is not None and self.clusters < self.folds:
+            raise ValueError(
+                f"{self.clusters} clusters do not make {self.folds} folds: pass clusters={self.folds} or more"
+            )
+
+    def split(
+        self, X: Where, y: ArrayLike | None = None, groups: ArrayLike | None = None
+    ) -> Splits:
+        """Yield rows to train on and rows to test on.
+
+        Parameters
+        ----------
+        X : xarray.Dataset or (n, p) array_like
+            Sites with predictors, or a table of predictors; NaN = missing.
+        y : (n,) or (n, S) array_like, optional
+            Labels; where several clusters make a fold, rows with any 1 are spread evenly. Default:
+            ``presence`` of the sites.
+        groups : optional
+            Not used.
+
+        Yields
+        ------
+        train, test : numpy.ndarray
+            Row numbers, rising.
+
+        Raises
+        ------
+        MissingVariable
+            If a variable is not there, or the sites have none to cluster by.
+        LabelError
+            If there are fewer distinct environments than folds, or not one label per row.
+        """
+        table = environment(X, self.variables)
+        rng = np.random.default_rng(self.rng)
+        cluster = clusters(table, self.clusters or self.folds, rng)
+        if (found := len(np.unique(cluster))) < self.folds:
+            raise LabelError(
+                f"the {len(table)} sites fall into {found} distinct environments, too few for "
+                f"{self.folds} folds: use fewer folds or more variables"
+            )
+        yield from each_fold(deal(labels(X, y, len(table)), cluster, self.folds, rng))
+
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+        """Return the number of folds."""
+        return self.folds

@@ -1,0 +1,372 @@
+"""Importance of predictors: known games, honest errors, and the model's own predictions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import train_small
+from helpers_small import quick, tiny_sites
+from scipy.stats import t
+from sklearn.metrics import roc_auc_score
+
+import geomiam as gm
+from geomiam.errors import LabelError, SelectionError
+from geomiam.evaluation.importance import SkillGame, _players, skill_game
+from geomiam.evaluation.sampling import Memo, exact, latin_square, sample, steps
+from geomiam.inference.engine import base_value
+
+PLAYERS = 7
+KINDS = [
+    ("latin", "independent"),
+    ("latin", "cyclic"),
+    ("latin", "antithetic"),
+    ("uniform", "independent"),
+]
+
+
+def skill(coalitions: np.ndarray) -> np.ndarray:
+    """Two games of seven players: 0 and 1 alike, 2 and 3 worth something together, 6 worth nothing."""
+    x = coalitions[:, :6].astype(float)
+    rough = np.random.default_rng(5).normal(size=2**6)[(x @ 2 ** np.arange(6)).astype(int)]
+    smooth = np.sqrt(x @ [1, 1, 0.5, 0.5, 3, 6]) + x[:, 2] * x[:, 3]
+    return np.stack([0.5 + smooth, smooth + 0.3 * rough], 1)
+
+
+TRUTH = exact(skill, PLAYERS)
+
+
+# Exact values -------------------------------------------------------------------------------------
+
+
+def test_exact_values_are_those_of_an_independent_computer():
+    pytest.importorskip("shapiq")
+    from shapiq.game_theory import ExactComputer
+
+    for column in range(2):
+        values = ExactComputer(lambda c, k=column: skill(c)[:, k], n_players=PLAYERS)("SV", 1)
+        theirs = [values[(i,)] for i in range(PLAYERS)]
+        np.testing.assert_allclose(TRUTH.values[:, column], theirs, atol=1e-12)
+    assert (TRUTH.standard_error == 0).all()
+    assert (TRUTH.evaluations, TRUTH.visits) == (2**PLAYERS, 2**PLAYERS - 2)
+
+
+def test_exact_values_obey_the_axioms():
+    np.testing.assert_allclose(TRUTH.values.sum(0), TRUTH.full - TRUTH.base, atol=1e-12)
+    np.testing.assert_allclose(TRUTH.values[6], 0, atol=1e-12)
+    assert TRUTH.values[0, 0] == pytest.approx(TRUTH.values[1, 0], abs=1e-12)
+    assert TRUTH.values[2, 0] == pytest.approx(TRUTH.values[3, 0], abs=1e-12)
+
+
+# Sampled values -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cyclic", [True, False])
+def test_latin_squares_are_latin(cyclic):
+    rng = np.random.default_rng(0)
+    for n in (1, 2, 5, 9):
+        square = latin_square(n, cyclic=cyclic, rng=rng)
+        for lines in (square, square.T):
+            np.testing.assert_array_equal(np.sort(lines, 1), np.tile(np.arange(n), (n, 1)))
+
+
+def test_the_published_squares_are_shifts_of_one_order_and_ours_are_not():
+    rng = np.random.default_rng(0)
+    shift = lambda square: len(np.unique((square - square[:1]) % len(square), axis=1).T)  # noqa: E731
+    assert shift(latin_square(8, cyclic=True, rng=rng)) == 1
+    assert shift(latin_square(8, cyclic=False, rng=rng)) > 1
+
+
+@pytest.mark.parametrize(("method", "rows"), KINDS)
+def test_values_are_the_mean_of_what_players_add_counted_by_hand(method, rows):
+    """An additive game has no variance: any order, any pair, gives the exact values."""
+    worth = np.arange(5.0)[:, None]
+    found = sample(lambda c: c @ worth, 5, method=method, rows=rows, samples=4)
+    np.testing.assert_allclose(found.values, worth, atol=1e-12)
+    np.testing.assert_allclose(found.standard_error, 0, atol=1e-12)
+
+
+def test_latin_values_equal_a_walk_along_the_rows():
+    rng = np.random.default_rng(3)
+    squares = [latin_square(PLAYERS, cyclic=True, rng=rng) for _ in range(3)]
+    added = np.zeros((3, PLAYERS, 2))
+    for k, square in enumerate(squares):
+        for order in square:
+            joined = np.zeros((1, PLAYERS), bool)
+            for player in order:
+                before = skill(joined)[0]
+                joined[0, player] = True
+                added[k, player] += (skill(joined)[0] - before) / PLAYERS
+    found = sample(skill, PLAYERS, rows="cyclic", samples=3, rng=np.random.default_rng(3))
+    np.testing.assert_allclose(found.values, added.mean(0), atol=1e-12)
+    expected = added.std(0, ddof=1) / np.sqrt(3)
+    np.testing.assert_allclose(found.standard_error, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("rows", ["independent", "cyclic", "antithetic"])
+def test_latin_values_add_up_and_nothing_is_worth_nothing(rows):
+    for seed in range(20):
+        found = sample(skill, PLAYERS, rows=rows, samples=4, rng=seed)
+        np.testing.assert_allclose(found.values.sum(0), found.full - found.base, atol=1e-12)
+        np.testing.assert_allclose(found.values[6], 0, atol=1e-12)
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """400 samples of every kind, of equal cost."""
+    game = Memo(skill)
+    options = {"samples": 24}
+    return {
+        kind: [
+            sample(game, PLAYERS, method=kind[0], rows=kind[1], rng=seed, **options)
+            for seed in range(400)
+        ]
+        for kind in KINDS
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_intervals_hold_the_truth_as_often_as_they_say(runs, kind):
+    found = runs[kind]
+    off = np.abs(np.stack([f.values for f in found]) - TRUTH.values)
+    error = np.stack([f.standard_error for f in found])
+    inside = off <= t.ppf(0.975, found[0].replicates - 1) * error
+    covered = inside[:, :6].mean(0)  # the seventh has no error at all
+    assert ((covered > 0.9) & (covered < 0.99)).all(), covered
+    assert 0.93 < covered.mean() < 0.97
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_samples_are_unbiased(runs, kind):
+    values = np.stack([f.values for f in runs[kind]])
+    error = values.std(0, ddof=1) / np.sqrt(len(values))
+    assert (np.abs(values.mean(0) - TRUTH.values) <= 4 * error + 1e-12).all()
+
+
+def test_strata_err_less_than_plain_monte_carlo_of_equal_cost(runs):
+    off = {k: np.stack([f.values for f in found]) - TRUTH.values for k, found in runs.items()}
+    rmse = {k: np.sqrt((o[:, :6] ** 2).mean((0, 1))) for k, o in off.items()}
+    visits = {k: np.mean([f.visits for f in found]) for k, found in runs.items()}
+    uniform = ("uniform", "independent")
+    for kind in KINDS[:3]:
+        assert (rmse[kind] < 0.8 * rmse[uniform]).all(), rmse
+        assert visits[kind] == pytest.approx(visits[uniform], rel=0.01)
+    assert rmse["latin", "antithetic"][0] < rmse["latin", "independent"][0]  # the smooth game
+
+
+def test_steps_are_the_samples_of_their_sizes():
+    along = list(steps(skill, PLAYERS, at=[2, 5, 9], rng=7))
+    for size, step in zip((2, 5, 9), along, strict=True):
+        alone = sample(skill, PLAYERS, samples=size, rng=7)
+        np.testing.assert_array_equal(step.values, alone.values)
+        np.testing.assert_array_equal(step.standard_error, alone.standard_error)
+        assert step.visits == alone.visits == size * PLAYERS * (PLAYERS - 1)
+        assert step.evaluations == alone.evaluations
+
+
+@pytest.mark.parametrize("memory", [2**30, 200, 0])
+def test_no_coalition_is_evaluated_twice_while_memory_lasts(memory):
+    asked: list[bytes] = []
+
+    def watched(coalitions):
+        asked.extend(row.tobytes() for row in coalitions)
+        return skill(coalitions)
+
+    memo = Memo(watched, memory=memory)
+    found = sample(memo, PLAYERS, samples=12)
+    assert len(asked) == memo.evaluations == found.evaluations
+    if memory == 2**30:
+        assert len(asked) == len(set(asked)) <= 2**PLAYERS
+    assert len(memo.known) <= memory / 16
+    np.testing.assert_array_equal(found.values, sample(skill, PLAYERS, samples=12).values)
+
+
+def test_one_player_gets_everything():
+    alone = lambda c: 2.0 + 3.0 * c  # noqa: E731
+    for method in ("latin", "uniform"):
+        found = sample(alone, 1, method=method, samples=4)
+        assert (found.values.item(), found.standard_error.item()) == (3.0, 0.0)
+    assert exact(alone, 1).values.item() == 3.0
+
+
+def test_samples_that_tell_no_error_are_refused():
+    with pytest.raises(ValueError, match=r"samples=1 leaves 1 independent replicate.*samples=2"):
+        sample(skill, PLAYERS, samples=1)
+    with pytest.raises(ValueError, match=r"samples=2 leaves 1 independent replicate.*samples=4"):
+        sample(skill, PLAYERS, samples=2, rows="antithetic")
+    with pytest.raises(ValueError, match=r"come in pairs, but samples=7 is odd; pass samples=8"):
+        sample(skill, PLAYERS, samples=7, rows="antithetic")
+    with pytest.raises(ValueError, match=r"no method 'sobol'.*methods: latin, uniform"):
+        sample(skill, PLAYERS, method="sobol")
+
+
+# Skill of a model ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def game(model, sites):
+    """The skill game of the modalities."""
+    return skill_game(model, sites, players="modalities")
+
+
+def test_every_coalition_answers_as_a_plain_prediction_does(model, sites, game):
+    names = list(model.schema.modalities)
+    anything = gm.predict(sites, model)["suitability"].notnull().all("species").values
+    base = base_value(model, species=game.species, scale="logit")
+    coalitions = some_coalitions(game)
+    (answers,) = game._scores((coalitions[:, :, None] & game.players).any(1))
+    for coalition, found in zip(coalitions, answers, strict=True):
+        using = [n for n, member in zip(names, coalition) if member]
+        plain = gm.predict(sites, model, using=using, scale="logit")["suitability"]
+        plain = plain.transpose("site", "species").values[anything]
+        unseen = np.isnan(plain)
+        np.testing.assert_allclose(found, np.where(unseen, base, plain), atol=2e-6)
+        assert (found[unseen] == np.broadcast_to(base, found.shape)[unseen]).all()  # exact ties
+
+
+def test_every_coalition_is_scored_as_scikit_learn_scores_it(sites, game):
+    coalitions = some_coalitions(game)
+    (answers,) = game._scores((coalitions[:, :, None] & game.players).any(1))
+    for scores, found in zip(answers, game(coalitions), strict=True):
+        columns = zip(game.labels.T, scores.T)
+        expected = [roc_auc_score(y[y == y], s[y == y]) for y, s in columns]
+        np.testing.assert_allclose(found, [*expected, np.mean(expected)], atol=1e-12)
+
+
+def some_coalitions(game: SkillGame) -> np.ndarray:
+    """Everything, every player alone, and a few at random; never nobody."""
+    count = len(game.players)
+    some = np.random.default_rng(0).random((6, count)) < 0.5
+    both = np.concatenate([np.ones((1, count), bool), np.eye(count, dtype=bool), some])
+    return both[both.any(1)]
+
+
+def test_values_are_the_exact_ones_of_that_game(model, sites, game):
+    table = gm.importance(model, sites, players="modalities")
+    truth = exact(game, len(game.players))
+    np.testing.assert_allclose(table["shapley"], truth.values[:, :-1], atol=1e-9)
+    np.testing.assert_allclose(table["mean_shapley"], table["shapley"].mean("species"), atol=1e-9)
+    assert (table["base_value"] == 0.5).all()
+    full = table["shapley"].sum("player") + table["base_value"]
+    np.testing.assert_allclose(full, table["full_value"], atol=1e-12)
+    assert (table["standard_error"] == 0).all()
+    assert table["player"].values.tolist() == list(model.schema.modalities)
+    assert table.attrs["evaluations"] == 2 ** len(model.schema.modalities)
+
+
+def test_the_full_value_is_the_skill_that_evaluate_tells(model, sites):
+    table = gm.importance(model, sites, method="latin", samples=2)
+    skill = gm.evaluate(model, sites, subsets="all")
+    np.testing.assert_allclose(table["full_value"], skill["auc"].sel(subset="all"), atol=2e-4)
+    assert table.attrs["sites"] == int(skill["sites"][0]) < sites.sizes["site"]
+
+
+def test_sampled_values_lie_about_the_exact_ones(model, sites):
+    found = gm.importance(model, sites, method="latin", samples=8, rows="antithetic", rng=1)
+    truth = gm.importance(model, sites)
+    total = found["mean_shapley"].sum() + found["mean_base_value"]
+    assert float(total) == pytest.approx(float(found["mean_full_value"]), abs=1e-12)
+    off = np.abs(found["mean_shapley"] - truth["mean_shapley"])
+    assert (off <= t.ppf(0.9995, 3) * found["standard_error"] + 1e-12).all()
+    assert found.attrs["replicates"] == 4
+    assert found.attrs["evaluations"] <= 2 ** found.sizes["player"]
+
+
+def test_what_is_nowhere_observed_is_worth_nothing(model, sites):
+    gone = sites.assign(landsat=sites["landsat"] * np.nan)
+    table = gm.importance(model, gone)
+    np.testing.assert_allclose(table["shapley"].sel(player="landsat"), 0, atol=1e-12)
+    assert (np.abs(table["mean_shapley"]) > 0).sum() > 2
+
+
+def test_scores_held_in_memory_change_nothing(model, sites, game, monkeypatch):
+    coalitions = np.random.default_rng(1).random((5, len(game.players))) < 0.5
+    together = game(coalitions)
+    monkeypatch.setattr("geomiam.evaluation.importance.SCORES_AT_ONCE", 1)
+    np.testing.assert_allclose(game(coalitions), together, atol=2e-4)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """Sites of two modalities, three variables and 120 sites, and a model of them."""
+    sites = tiny_sites(120)
+    return sites, gm.fit(sites, network=gm.NetworkConfig(width=8, heads=2), training=quick(), rng=0)
+
+
+def test_players_are_variables_or_what_the_user_names(tiny):
+    sites, model = tiny
+    assert list(_players(model.layout, "variables")) == ["bio1", "clay", "ndvi"]
+    table = gm.importance(model, sites, players={"spring": "ndvi[month=1:4]", "warmth": "climate"})
+    assert table["player"].values.tolist() == ["spring", "warmth", "rest"]
+    with pytest.raises(SelectionError, match=r"players='tokens' is none of groups, modalities"):
+        gm.importance(model, sites, players="tokens")
+
+
+def test_a_variable_may_be_called_like_its_modality(model):
+    masks = np.stack(list(_players(model.layout, "variables").values()))
+    assert (masks.sum(0) == 1).all()
+    assert list(_players(model.layout, "variables")) == [
+        s.variable.name for s in model.layout.spans
+    ]
+
+
+@pytest.mark.parametrize("metric", ["tss", "average_precision", "brier", "log_loss"])
+def test_metrics_that_know_ties_share_their_value(tiny, metric):
+    sites, model = tiny
+    table = gm.importance(model, sites, players="variables", metric=metric)
+    both = table["base_value"] + table["shapley"].sum("player")
+    np.testing.assert_allclose(both, table["full_value"], atol=1e-12)
+    expected = gm.evaluate(model, sites, subsets="all", metrics=[metric])[metric]
+    np.testing.assert_allclose(table["full_value"], expected.isel(subset=0), atol=1e-4)
+
+
+def test_metrics_that_do_not_are_refused(tiny):
+    sites, model = tiny
+    with pytest.raises(SelectionError, match=r"'boyce' has no value where all predictions are eq"):
+        gm.importance(model, sites, metric="boyce")
+    with pytest.raises(SelectionError, match="no metric"):
+        gm.importance(model, sites, metric="aic")
+
+
+def test_too_many_players_are_refused_with_the_call_that_samples(tiny, monkeypatch):
+    sites, model = tiny
+    monkeypatch.setattr("geomiam.evaluation.importance.MOST_GROUPS", 2)
+    with pytest.raises(SelectionError, match=r"3 players mean 2\^3 = 8 coal.*method='latin'"):
+        gm.importance(model, sites, players="variables")
+    table = gm.importance(model, sites, players="variables", method="latin", samples=2)
+    assert table.sizes["player"] == 3
+
+
+def test_a_species_of_one_class_has_no_value_and_counts_nowhere(tiny):
+    sites, model = tiny
+    labels = sites["presence"].copy()
+    labels[:, 1] = 1
+    table = gm.importance(model, sites.assign(presence=labels))
+    assert np.isnan(table["shapley"].isel(species=1)).all()
+    first = table["shapley"].isel(species=0)
+    np.testing.assert_array_equal(table["mean_shapley"], first)
+    assert table.attrs["scored_species"] == 1
+    with pytest.raises(LabelError, match="none of 2 species has both presences and absences"):
+        gm.importance(model, sites.assign(presence=labels * 0 + 1))
+
+
+def test_a_softmax_model_is_judged_by_its_shares(sites):
+    first = np.nan_to_num(sites["presence"].values).argmax(1)
+    single = sites.assign(presence=(("site", "species"), np.eye(3, dtype=np.float32)[first]))
+    model = train_small(single, "group", loss="cross-entropy")
+    table = gm.importance(model, single, players={"c": "climate", "t": "terrain"})
+    assert (table["base_value"] == 0.5).all()
+    expected = gm.evaluate(model, single, subsets="all")["auc"].sel(subset="all")
+    np.testing.assert_allclose(table["full_value"], expected, atol=2e-4)
+
+
+def test_the_game_is_one_pass_over_sites_not_one_prediction_per_coalition(game, monkeypatch):
+    """Tokens are made once per block of sites, however many coalitions look at them."""
+    made = []
+    network = type(game.model.network)
+    tokens = network.tokens
+    monkeypatch.setattr(network, "tokens", lambda *a: made.append(1) or tokens(*a))
+    game(np.ones((1, len(game.players)), bool))
+    once, made[:] = len(made), []
+    game(np.random.default_rng(0).random((30, len(game.players))) < 0.7)
+    assert len(made) == once
+    assert isinstance(game, SkillGame)

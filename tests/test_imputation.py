@@ -1,0 +1,138 @@
+"""Imputation baselines: filled values against scikit-learn and numpy, and scores by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+from scipy.special import expit, logit
+from scipy.stats import circmean
+from sklearn.impute import SimpleImputer
+from sklearn.metrics.pairwise import nan_euclidean_distances
+
+import geomiam as gm
+from geomiam.cube.predictors import bind
+from geomiam.errors import SelectionError
+from geomiam.evaluation.imputation import KINDS, nearest, typical
+
+NETWORK = gm.NetworkConfig(width=16, heads=2, depth=1, inner=0, frequencies=4)
+TRAINING = gm.TrainingConfig(epochs=2, batch=32, block=1.0, warmup=2)
+
+
+@pytest.fixture(scope="module")
+def schema(sites):
+    return bind(gm.infer_schema(sites), sites)
+
+
+@pytest.fixture(scope="module")
+def imputed(sites, schema):
+    return gm.fit_imputed(sites, schema, network=NETWORK, training=TRAINING, rng=0)
+
+
+def test_typical_values_are_those_of_scikit_learn_and_scipy(sites, schema):
+    for kind in ("mean", "median"):
+        found = typical(sites, schema, kind=kind)
+        for name in ("bio1", "slope", "landsat", "chip", "embedding"):
+            flat = sites[name].transpose("site", ...).values.reshape(sites.sizes["site"], -1)
+            wanted = SimpleImputer(strategy=kind).fit(flat).statistics_
+            np.testing.assert_allclose(found[name].values.ravel(), wanted, rtol=1e-5, atol=1e-6)
+        votes = SimpleImputer(strategy="most_frequent").fit(
+            sites[["landcover"]].to_dataframe()[["landcover"]]
+        )
+        assert float(found["landcover"]) == votes.statistics_[0]
+        angle = circmean(sites["aspect"].values, high=360, nan_policy="omit")
+        assert float(found["aspect"]) == pytest.approx(angle, rel=1e-4)
+
+
+def test_neighbours_are_the_nearest_by_what_both_have():
+    rng = np.random.default_rng(0)
+    x, donors = (rng.normal(size=(n, 5)) for n in (30, 80))
+    for table in (x, donors):
+        table[rng.random(table.shape) < 0.4] = np.nan
+    distance = np.nan_to_num(nan_euclidean_distances(x, donors), nan=np.inf)
+    found = nearest(x, donors, count=4)
+    np.testing.assert_allclose(
+        np.take_along_axis(distance, found, 1), np.sort(distance, 1)[:, :4], rtol=1e-6
+    )
+
+
+def test_mean_imputation_is_prediction_from_filled_sites(imputed, sites, schema):
+    """Hidden variables filled by hand, then everything shown, is the same."""
+    middles = typical(sites, schema)
+    seen = sites[["bio1", "bio12"]].to_array().notnull().any("variable").values
+    by_hand = sites.assign(
+        {
+            n: (sites[n].fillna(m) if n.startswith("bio") else xr.full_like(sites[n], 1) * m)
+            for n, m in middles.items()
+        }
+    )
+    wanted = gm.predict(by_hand, imputed.model)["suitability"].transpose("site", "species").values
+    found = imputed.probability(imputed.scores(sites, using="climate"))
+    np.testing.assert_allclose(found[seen], wanted[seen], atol=1e-5)
+    assert np.isnan(found[~seen]).all() and not seen.all()
+
+
+def test_marginal_imputation_averages_over_training_sites(imputed, sites, schema):
+    """With as many draws as sites: the mean over all donors, by a loop."""
+    donors = sites.isel(site=slice(0, 12))
+    marginal = gm.Imputed(imputed.model, donors, "marginal", draws=12)
+    middles = typical(donors, schema)
+    lent = donors.assign({n: donors[n].fillna(m) for n, m in middles.items()})
+    one = sites.isel(
+        site=[int(np.flatnonzero(sites["bio1"].notnull() & sites["bio12"].notnull())[0])]
+    )
+    rows = []
+    for i in range(12):
+        row = lent.isel(site=[i]).assign(
+            {n: lent[n].isel(site=[i]).copy(data=one[n].values) for n in ("bio1", "bio12")}
+        )
+        rows.append(gm.predict(row, imputed.model)["suitability"].values.ravel())
+    wanted = logit(np.mean(rows, 0))
+    np.testing.assert_allclose(marginal.scores(one, using="climate")[0], wanted, atol=1e-4)
+
+
+def test_conditional_imputation_of_a_training_site_is_that_site(imputed, sites):
+    """Its nearest neighbour is itself, so what is hidden comes back."""
+    whole = sites.isel(
+        site=np.flatnonzero(sites[["bio1", "bio12", "slope"]].to_array().notnull().all("variable"))
+    )
+    near = gm.Imputed(imputed.model, whole, "conditional", neighbours=1)
+    hidden = near.scores(whole, using="climate")
+    shown = near.scores(whole)
+    np.testing.assert_allclose(hidden, shown, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_gives_a_table_like_a_models(imputed, sites, kind):
+    table = gm.evaluate(
+        imputed.by(kind, draws=5), sites, subsets="unimodal+all", metrics=["auc", "brier"]
+    )
+    assert set(table["subset"].values) == {*imputed.schema.modalities, "all"}
+    assert table["mean_auc"].notnull().all() and (table["mean_brier"] < 1).all()
+    assert np.array_equal(
+        imputed.by(kind, draws=5).scores(sites),
+        imputed.by(kind, draws=5).scores(sites),
+        equal_nan=True,
+    )
+
+
+def test_nobody_else_moves_an_answer(imputed, sites):
+    for kind in KINDS:
+        some = imputed.by(kind, draws=5)
+        np.testing.assert_allclose(
+            some.scores(sites.isel(site=slice(0, 9)), using="terrain"),
+            some.scores(sites, using="terrain")[:9],
+            atol=1e-5,
+        )
+
+
+def test_wrong_kinds_and_numbers_are_refused(imputed):
+    with pytest.raises(SelectionError, match=r"no imputation 'mode'; choose from mean, median"):
+        imputed.by("mode")
+    with pytest.raises(SelectionError, match=r"draws=0, expected 1 or more: pass draws=1"):
+        imputed.by("marginal", draws=0)
+
+
+def test_scores_are_log_odds_of_the_probability(imputed, sites):
+    scores = imputed.scores(sites)
+    np.testing.assert_allclose(imputed.probability(scores), expit(scores))

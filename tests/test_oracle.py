@@ -1,0 +1,62 @@
+"""The oracle: a model per subset that never saw anything else, and the gap to it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import geomiam as gm
+from geomiam.cube.predictors import bind
+from geomiam.errors import SelectionError
+from geomiam.evaluation.oracle import part
+
+NETWORK = gm.NetworkConfig(width=16, heads=2, depth=1, inner=0, frequencies=4)
+TRAINING = gm.TrainingConfig(epochs=2, batch=32, block=1.0, warmup=2)
+SUBSETS = {"terrain": "terrain", "one year": "landsat[time=2014]", "rain": "bio12", "all": None}
+
+
+@pytest.fixture(scope="module")
+def oracle(sites):
+    schema = gm.infer_schema(sites)
+    return gm.fit_oracle(sites, schema, subsets=SUBSETS, network=NETWORK, training=TRAINING, rng=0)
+
+
+def test_a_part_of_the_predictors_is_all_that_is_left(sites):
+    schema = bind(gm.infer_schema(sites), sites)
+    left, kept = part(sites, schema, ["landsat[time=2014]", "bio12"])
+    assert list(kept.variables) == ["bio12", "landsat"]
+    there = left["landsat"].notnull().any(["site", "band"]).values
+    assert there.tolist() == [year == 2014 for year in sites["time"].dt.year.values]
+    same = left["landsat"].sel(time="2014"), sites["landsat"].sel(time="2014")
+    np.testing.assert_array_equal(*(a.transpose("site", ...).values for a in same))
+    centre, kept = part(sites, schema, "sentinel2[centre]")
+    assert list(kept.modalities) == ["sentinel2"]
+    assert 0 < centre["chip"].notnull().any("site").sum() < 36
+
+
+def test_models_of_the_oracle_never_see_the_rest(oracle, sites):
+    """What a subset does not show can be anything at all."""
+    wild = sites.copy()
+    for name in ("bio1", "chip", "embedding", "landcover"):
+        wild[name] = wild[name] * 0 + 1e6
+    wild["landsat"] = wild["landsat"].where(wild["time"].dt.year == 2014, -1e6)
+    for using in ("terrain", "landsat[time=2014]", "bio12"):
+        np.testing.assert_array_equal(
+            oracle.scores(wild, using=using), oracle.scores(sites, using=using)
+        )
+
+
+def test_the_gap_is_oracle_minus_model(oracle, sites, model):
+    best, own = (gm.evaluate(p, sites, subsets=SUBSETS) for p in (oracle, model))
+    found = gm.gap(own, best)
+    np.testing.assert_allclose(found["gap"], best["auc"] - own["auc"])
+    assert found.attrs["mean"] == pytest.approx(float((best["mean_auc"] - own["mean_auc"]).mean()))
+    with pytest.raises(SelectionError, match=r"only one of the tables has the subset \['all'\]"):
+        gm.gap(own.sel(subset=["terrain"]), best.sel(subset=["terrain", "all"]))
+
+
+def test_the_oracle_answers_only_what_it_was_trained_for(oracle, sites):
+    with pytest.raises(
+        SelectionError, match=r"no model of 'climate', but of terrain, one year, rain, all"
+    ):
+        oracle.scores(sites, using="climate")

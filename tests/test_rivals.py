@@ -1,0 +1,127 @@
+"""Rivals: the same face as a model, and numbers that agree with scikit-learn and with NaN."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import xarray as xr
+from conftest import SHARED, needs_shared
+from sklearn.metrics import roc_auc_score
+
+import geomiam as gm
+from geomiam.errors import LabelError, SelectionError
+from geomiam.evaluation.rivals import fit_rival
+from geomiam.evaluation.rivals.forest import _fit as grow
+from geomiam.metrics import auc
+
+OPTIONS = {"rf": {"trees": 30}, "xgboost": {"rounds": 20}, "maxent-like": {"epochs": 5}}
+NAMES = list(OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def schema(sites):
+    return gm.infer_schema(sites)
+
+
+@pytest.fixture(scope="module")
+def rivals(sites, schema):
+    return {n: fit_rival(n, sites, schema, rng=0, **OPTIONS[n]) for n in NAMES}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_site_is_scored_from_every_modality(rivals, sites, schema, name):
+    for using in (None, *schema.modalities):
+        scores = rivals[name].scores(sites, using=using)
+        assert scores.shape == sites["presence"].shape
+        assert np.isfinite(scores).all()
+    assert rivals[name].species == [str(s) for s in sites["species"].values]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_not_used_may_as_well_be_missing(rivals, sites, schema, name):
+    """using= without a modality = that modality set to NaN, and its values are inert."""
+    modality, *others = schema.modalities
+    gone = sites.copy()
+    for variable in schema.modalities[modality].variables:
+        gone[variable] = gone[variable] * np.nan
+    wanted = rivals[name].scores(sites, using=others)
+    np.testing.assert_array_equal(rivals[name].scores(gone), wanted)
+    wild = sites.copy()
+    for variable in schema.modalities[modality].variables:
+        wild[variable] = wild[variable] * 0 + 1e30
+    np.testing.assert_array_equal(rivals[name].scores(wild, using=others), wanted)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_seed_one_rival(sites, schema, name):
+    before = torch.random.get_rng_state()
+    one, same, other = (
+        fit_rival(name, sites, schema, rng=r, **OPTIONS[name]).scores(sites) for r in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(one, same)
+    assert torch.equal(before, torch.random.get_rng_state())
+    if name != "xgboost":  # boosting without subsampling has nothing to draw
+        assert not np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("name", ["rf", "xgboost"])
+def test_sites_that_were_not_surveyed_teach_nothing(sites, schema, name):
+    """What the predictors are at a site without labels moves no tree."""
+    unsurveyed = np.arange(sites.sizes["site"]) < 20
+    one = sites.assign(presence=sites["presence"].where(~unsurveyed[:, None]))
+    numbers = [v for v, facts in schema.variables.items() if facts.kind == "scalar"]
+    order = np.r_[np.arange(20)[::-1], 20 : sites.sizes["site"]]
+    two = one.assign({v: one[v].copy(data=one[v].values[order]) for v in numbers})
+    first, second = (fit_rival(name, s, schema, rng=0, **OPTIONS[name]) for s in (one, two))
+    seen = np.isfinite(first.columns.table(sites)).any(1)
+    np.testing.assert_allclose(first.scores(sites)[seen], second.scores(sites)[seen], atol=1e-6)
+
+
+def test_each_tree_of_a_forest_sees_as_many_absences_as_presences():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(400, 3)).astype(np.float32)
+    y = (rng.random(400) < 0.05).astype(np.float32)
+    forest = grow(x, y.astype(int), rng, trees=20)
+    for tree in forest.trees:
+        assert tree.n_node_samples[0] <= 2 * y.sum()  # distinct rows of the bootstrap
+        assert tree.weighted_n_node_samples[0] == pytest.approx(2 * y.sum())
+        assert tree.value[0, 0] == pytest.approx([0.5, 0.5])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rivals_learn_what_there_is_to_learn(name):
+    rng = np.random.default_rng(0)
+    heat = rng.normal(size=500).astype(np.float32)
+    sites = xr.Dataset().assign(
+        heat=("site", heat),
+        rain=("site", rng.normal(size=500).astype(np.float32)),
+        presence=(("site", "species"), (heat > 0.5)[:, None].astype(np.float32)),
+    )
+    sites = sites.assign_coords(species=["a"])
+    rival = fit_rival(name, sites, gm.infer_schema(sites), rng=0)
+    assert roc_auc_score(heat > 0.5, rival.scores(sites)[:, 0]) > 0.95
+
+
+def test_unknown_rivals_and_labels_of_one_class_are_refused(sites, schema):
+    with pytest.raises(SelectionError, match=r"rf, xgboost, maxent-like"):
+        fit_rival("svm", sites, schema)
+    with pytest.raises(LabelError, match="one class"):
+        fit_rival("rf", sites.assign(presence=sites["presence"] * 0), schema)
+
+
+@needs_shared
+@pytest.mark.slow
+def test_the_forest_is_the_documented_forest():
+    """Against per-species figures of an independent program, all covariates, Wet Tropics."""
+    training, survey = gm.readers.disdat(SHARED / "disdat", "AWT")
+    schema = gm.readers.disdat_schema(SHARED / "disdat", "AWT", covariates="all")
+    rival = fit_rival("rf", training, schema, rng=0, trees=300)
+    got = auc(survey["presence"].values, rival.scores(survey))
+    table = pd.read_parquet(SHARED / "disdat" / "baselines_per_species.parquet")
+    table = table[(table["region"] == "AWT") & (table["background"] == "target-group")]
+    documented = table[table["method"] == "rf_down"].set_index("species")["auc"]
+    names = [str(s) for s in survey["species"].values]
+    assert np.nanmean(got) == pytest.approx(documented.mean(), abs=0.01)
+    np.testing.assert_allclose(got, documented[names], atol=0.05)
