@@ -54,3 +54,7 @@ class MissingModality(UserWarning):
 
 class OccurrencesLeftOut(UserWarning):
     """Occurrences that could not be used, counted by reason."""
+
+
+class MissingFiles(UserWarning):
+    """Files of a data set that are not there for some sites; their values are NaN."""

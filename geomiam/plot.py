@@ -194,7 +194,8 @@ def importance(table: xr.Dataset, *, species: str | None = None) -> Figure:
     )
     ax.axvline(0, color="#26323a", lw=0.8)
     ax.set_xlabel(f"contribution to {_said(table)}")
-    what = "mean over species" if species is None else species
+    shown = np.atleast_1d(table["species"].values)
+    what = "mean over species" if len(shown) > 1 else shown[0]
     ax.set_title(f"{what}: {base:.3f} without predictors, {full:.3f} with all", fontsize=10)
     _quiet(ax, across="x")
     return fig
@@ -212,8 +213,9 @@ def convergence(runs: xr.Dataset) -> Figure:
         evaluations that leaves no error.
     """
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter
 
-    fig, ax = plt.subplots(figsize=(6.8, 4.4), layout="constrained")
+    fig, ax = plt.subplots(figsize=(6.8, 4.8), layout="constrained")
     for i, kind in enumerate(runs["kind"].values):
         one = runs.sel(kind=kind)
         line: dict[str, Any] = {"color": f"C{i}"}
@@ -227,8 +229,12 @@ def convergence(runs: xr.Dataset) -> Figure:
     if "exact" in runs.attrs:
         ax.axvline(runs.attrs["exact"], color="#26323a", lw=1, ls=":", label="exact")
     ax.set(xscale="log", yscale="log", xlabel="evaluations (predictions of all sites)")
-    ax.set_ylabel(f"absolute error of the {_said(runs)}\nof a player, mean over players")
-    ax.legend(frameon=False, fontsize=9, loc="lower left")
+    ax.set_ylabel(f"absolute error of Shapley values of {_said(runs)},\nmean over players")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(lambda v, _: f"{v:,.5g}" if v >= 1 else f"{v:.5f}".rstrip("0"))
+        axis.set_minor_formatter(NullFormatter())
+    fig.legend(frameon=False, fontsize=9, loc="outside upper left", ncols=2)
     _quiet(ax, across="both")
     return fig
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import xarray as xr
 from conftest import train_small
 from helpers_small import quick, tiny_sites
 from scipy.stats import t
@@ -370,3 +371,59 @@ def test_the_game_is_one_pass_over_sites_not_one_prediction_per_coalition(game, 
     game(np.random.default_rng(0).random((30, len(game.players))) < 0.7)
     assert len(made) == once
     assert isinstance(game, SkillGame)
+
+
+# Figures ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def figures():
+    """Figures to be, drawn without a screen and closed afterwards."""
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    pyplot.switch_backend("Agg")
+    yield
+    pyplot.close("all")
+
+
+def test_bars_are_the_values_in_order_and_their_whiskers_the_intervals(tiny, figures):
+    sites, model = tiny
+    table = gm.importance(model, sites, players="variables", method="latin", samples=6)
+    (ax,) = gm.plot.importance(table).axes
+    bars, whiskers = (c for c in ax.containers[::-1])
+    order = np.argsort(table["mean_shapley"].values)
+    widths = [bar.get_width() for bar in bars]
+    np.testing.assert_allclose(widths, table["mean_shapley"].values[order])
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(
+        table["player"].values[order]
+    )
+    (segments,) = (c for c in whiskers[2])
+    half = [np.diff(line[:, 0])[0] / 2 for line in segments.get_segments()]
+    expected = t.ppf(0.975, 5) * table["standard_error"].values[order]
+    np.testing.assert_allclose(half, expected, atol=1e-12)
+    assert f"{float(table['mean_full_value']):.3f} with all" in ax.get_title()
+
+
+def test_bars_of_one_species_are_those_of_that_species_and_exact_ones_have_no_whiskers(
+    tiny, figures
+):
+    sites, model = tiny
+    table = gm.importance(model, sites, players="variables")
+    (ax,) = gm.plot.importance(table, species="Quercus 1").axes
+    widths = [bar.get_width() for bar in ax.patches]
+    np.testing.assert_allclose(widths, np.sort(table["shapley"].sel(species="Quercus 1")))
+    assert "Quercus 1" in ax.get_title() and len(ax.containers) == 1
+
+
+def test_convergence_draws_the_mean_error_against_the_evaluations(figures):
+    rng = np.random.default_rng(0)
+    names = ("evaluations", "error", "standard_error")
+    dims = ("kind", "size", "repeat")
+    runs = xr.Dataset(
+        {n: (dims, rng.uniform(1, 9, (2, 3, 5))) for n in names}, {"kind": ["plain", "latin"]}
+    ).assign_attrs(metric="auc", exact=64)
+    (ax,) = gm.plot.convergence(runs).axes
+    for kind, line in zip(("plain", "latin"), [x for x in ax.lines if x.get_marker() == "o"]):
+        assert line.get_label() == kind
+        one = runs.sel(kind=kind).mean("repeat")
+        np.testing.assert_allclose(line.get_xdata(), one["evaluations"])
+        np.testing.assert_allclose(line.get_ydata(), one["error"])

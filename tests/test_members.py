@@ -112,3 +112,18 @@ def test_joining_demands_one_network_per_member():
     with pytest.raises(ValueError, match="zip"):
         join([m.network for m in models[:2]], whole.network)
     assert isinstance(whole.network, Network)
+
+
+def test_every_site_trains_where_none_is_held_out(sites):
+    """Masking then learns from training sites; who has no say in the epoch must say so."""
+    options = {"epochs": 2, "batch": 32, "warmup": 2}
+    training = gm.TrainingConfig(holdout=0, keep="last", **options)
+    network = gm.NetworkConfig(width=8, heads=2, depth=1, inner=0, frequencies=4)
+    model = gm.fit(sites, network=network, training=training, rng=0)
+    assert model.about["sites"] == {"train": sites.sizes["site"], "validation": 0}
+    table = gm.evaluate(model, sites, subsets="unimodal+all")
+    for subset, score in model.about["validation_auc"].items():
+        assert score == pytest.approx(float(table["mean_auc"].sel(subset=subset)), abs=1e-5)
+    assert model.history["s_climate"].notna().iloc[1]  # the second epoch has seen scores
+    with pytest.raises(ValueError, match=r"holdout=0 leaves no site .* pass keep='last'"):
+        gm.TrainingConfig(holdout=0)

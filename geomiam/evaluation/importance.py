@@ -192,7 +192,7 @@ def skill_game(
 
 def _read(model: Model, sites: xr.Dataset, players: np.ndarray) -> Block:
     """All sites, of the variables that any player shows."""
-    spans, shown = model.layout.spans, players.any(0)
+    spans, shown = model.layout.spans, np.bitwise_or.reduce(players)
     needed = {s.variable.name for s in spans if shown[s.start : s.start + s.size].any()}
     found = predictors(sites, model.schema, needed=needed)
     arrays = {k: np.asarray(v.transpose("site", ...).values) for k, v in found.items()}
@@ -210,7 +210,7 @@ def _seen(block: Block, players: np.ndarray) -> tuple[Block, np.ndarray]:
 
 def _scorable(labels: np.ndarray, *, of: int) -> np.ndarray:
     """Which species ``(S,)`` have both classes."""
-    scored = (labels == 1).any(0) & (labels == 0).any(0)
+    scored = np.logical_and((labels == 1).any(0), (labels == 0).any(0))
     if not scored.any():
         raise LabelError(
             f"none of {len(scored)} species has both presences and absences at the {len(labels):,} "

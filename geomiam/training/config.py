@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from geomiam.schema import Fact
 
@@ -23,7 +23,18 @@ class TrainingConfig(Fact):
     evenness: float = Field(
         0.0, ge=0, le=1, description="maxent: 0 = every record weighs the same, 1 = every species"
     )
-    holdout: float = Field(0.15, gt=0, lt=1, description="share of sites that validate")
+    holdout: float = Field(
+        0.15, ge=0, lt=1, description="share of sites that validate; 0: all train (keep='last')"
+    )
     block: float = Field(1.0, gt=0, description="side of the validation blocks, in CRS units")
     accelerator: str = Field("auto", description="auto, cpu, cuda, mps (Lightning Fabric)")
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+
+    @model_validator(mode="after")
+    def _something_chooses_the_epoch(self) -> TrainingConfig:
+        if self.holdout == 0 and self.keep == "best":
+            raise ValueError(
+                "holdout=0 leaves no site to choose the best epoch by; pass keep='last', or "
+                "holdout=0.15"
+            )
+        return self

@@ -89,7 +89,9 @@ def fit(
     -------
     Model
         With the weights of the best epoch: highest mean of the single-modality and all-input AUC on
-        the validation sites.
+        the validation sites. With ``TrainingConfig(holdout=0, keep="last")`` every site trains; what
+        masking learns from scores, it learns from training sites, and ``about["validation_auc"]`` is
+        theirs.
 
     Raises
     ------
@@ -302,6 +304,8 @@ def _validation(
                 f"{held.shape} with {int(held.sum())} True"
             )
         return held
+    if config.holdout == 0:
+        return np.zeros(len(labels), bool)
     blocks = spatial_blocks(site_coordinates(sites), size=config.block)
     if blocks.max() == 0:
         raise LabelError(
@@ -320,7 +324,10 @@ def _about(runs: Sequence[Run], ends: Sequence[Progress], sites: xr.Dataset) -> 
         "masking": to_dict(run.masking),
         "training": run.config.model_dump(),
         "seeds": [r.seed for r in runs],
-        "sites": {"train": len(run.table.train), "validation": len(run.table.valid)},
+        "sites": {
+            "train": len(run.table.train),
+            "validation": len(np.setdiff1d(run.table.valid, run.table.train)),
+        },
         "presences": dict(zip(run.model.species, (labels == 1).sum(0).tolist())),
         "best_epochs": [end.best_epoch for end in ends],
         "validation_auc": _mean_scores([end.history[end.best_epoch] for end in ends]),

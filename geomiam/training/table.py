@@ -20,6 +20,10 @@ from geomiam.tokens.layout import Layout
 from geomiam.tokens.scaler import Scaler, fit_scaler
 
 
+MOST_SCORED = 2000
+"""Training sites that are scored after an epoch if no others are there."""
+
+
 @dataclass(frozen=True)
 class Table:
     """Predictors and labels of n sites, and which of them train and validate."""
@@ -132,7 +136,8 @@ def make_tables(
     Parameters
     ----------
     held : sequence of numpy.ndarray
-        Per member, boolean ``(n,)``: which sites validate it. Means and deviations come from the
+        Per member, boolean ``(n,)``: which sites validate it; with none, training sites are scored
+        in their place. Means and deviations come from the
         sites that train any member, the known classes from those that train every member.
     """
     some, every = ~np.all(held, axis=0), ~np.any(held, axis=0)
@@ -142,5 +147,11 @@ def make_tables(
         scaler = replace(scaler, classes=shared.classes)
     block: Block = encode(arrays, layout=layout, scaler=scaler)
     facts = [torch.as_tensor(v) for v in block.values], torch.as_tensor(block.observed)
-    rows = [[torch.as_tensor(np.flatnonzero(side)) for side in (~h, h)] for h in held]
-    return [Table(*facts, torch.as_tensor(labels), *r) for r in rows], scaler
+    rows = [(np.flatnonzero(~h), np.flatnonzero(h) if h.any() else _some(len(h))) for h in held]
+    sides = [[torch.as_tensor(side) for side in r] for r in rows]
+    return [Table(*facts, torch.as_tensor(labels), *r) for r in sides], scaler
+
+
+def _some(n: int) -> np.ndarray:
+    """Rows of training sites that are scored where none are held out: evenly spread."""
+    return np.arange(0, n, -(-n // MOST_SCORED))

@@ -1,0 +1,39 @@
+"""The page on evaluation is true: its code runs and its commands exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import geomiam as gm
+
+ROOT = Path(gm.__file__).parents[1]
+PAGE = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_the_code_of_the_page_runs_from_top_to_bottom(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {"__name__": "page"}
+    for code in re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE):
+        exec(compile(code, "evaluation.md", "exec"), names)
+    worth = names["worth"]
+    total = float(worth["mean_base_value"] + worth["mean_shapley"].sum())
+    assert total == pytest.approx(float(worth["mean_full_value"]), abs=1e-12)
+    assert float(worth["mean_full_value"]) == pytest.approx(
+        float(names["table"]["mean_auc"].sel(subset="all")), abs=1e-6
+    )
+    assert np.isfinite(names["sweep"]["mean_auc"]).all()
+    assert not any(tmp_path.iterdir())
+
+
+def test_commands_that_the_page_names_exist():
+    from geomiam.cli_benchmark import app
+
+    verbs = {c.callback.__name__ for c in app.registered_commands if c.callback}
+    assert set(re.findall(r"`geomiam benchmark (\w+)", PAGE)) == verbs
+    for script in re.findall(r"`python (benchmarks/\w+\.py)", PAGE):
+        assert (ROOT / script).is_file(), script
