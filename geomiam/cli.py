@@ -110,7 +110,7 @@ def fit(
     masking: Annotated[
         str, typer.Option(help="miam, uniform, dirichlet, dropout, opm, constant, …")
     ] = "miam",
-    fusion: Annotated[str, typer.Option(help="group or token.")] = "group",
+    fusion: Annotated[str, typer.Option(help="group, token, sum or group+sum.")] = "group",
     width: Annotated[int, typer.Option(help="Width of the network.")] = 192,
     loss: Annotated[
         str, typer.Option(help="weighted-bce, maxent or cross-entropy.")

@@ -30,13 +30,13 @@ def disdat(
     regions: Annotated[str, typer.Option(help="Regions; all that are there if not given.")] = "",
     background: Annotated[str, typer.Option(help="target-group or random.")] = "target-group",
     strategies: Names = "miam",
-    fusions: Names = "group",
+    fusions: Names = "group+sum",
     oracle: Annotated[bool, typer.Option("--oracle", help="One more model per subset.")] = False,
     baselines: Names = "rf,xgboost,maxent-like",
     seeds: Annotated[int, typer.Option(help="Trainings of each method.")] = 3,
     subsets: Annotated[str, typer.Option(help="Columns, as of 'evaluate'.")] = "unimodal+all",
     covariates: Annotated[str, typer.Option(help="published or all.")] = "published",
-    members: Annotated[int, typer.Option(help="Networks in one model.")] = 5,
+    members: Annotated[int, typer.Option(help="Networks in one model.")] = 6,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew.")] = False,
 ) -> None:
     """Train on presence records, score on independent surveys (Elith et al. 2020)."""

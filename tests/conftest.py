@@ -74,9 +74,8 @@ def make_sites(cube: xr.Dataset, *, species: int = 3, seed: int = 1) -> xr.Datas
 
 def train_small(sites: xr.Dataset, fusion: str, **config) -> gm.Model:
     """Train for a moment, far enough that weights are not their initial values."""
-    network = gm.NetworkConfig(
-        fusion=fusion, width=16, heads=2, depth=2, inner=1, frequencies=8, sigma=0.3
-    )
+    sizes = {"width": 16, "heads": 2, "depth": 2, "inner": 1, "frequencies": 8, "sigma": 0.3}
+    network = gm.NetworkConfig(fusion=fusion, members=1 + ("+" in fusion), **sizes)
     return gm.fit(
         sites,
         network=network,
@@ -99,7 +98,7 @@ def sites(cube) -> xr.Dataset:
     return make_sites(cube)
 
 
-@pytest.fixture(scope="session", params=["group", "token"])
+@pytest.fixture(scope="session", params=["group", "token", "group+sum"])
 def model(request, sites) -> gm.Model:
-    """A model of each fusion."""
+    """A model of each fusion; the sum comes with the group."""
     return train_small(sites, request.param)

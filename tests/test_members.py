@@ -127,3 +127,31 @@ def test_every_site_trains_where_none_is_held_out(sites):
     assert model.history["s_climate"].notna().iloc[1]  # the second epoch has seen scores
     with pytest.raises(ValueError, match=r"holdout=0 leaves no site .* pass keep='last'"):
         gm.TrainingConfig(holdout=0)
+
+
+def test_a_sum_of_tokens_is_a_plain_network_with_hidden_indicators():
+    """The features of the sum fusion, by numpy, and coalitions from shared partial sums."""
+    from geomiam.networks.sum import SumFusion
+
+    torch.manual_seed(0)
+    fusion = SumFusion(5, width=4, dropout=0.5).eval()
+    torch.nn.init.normal_(fusion.hidden)
+    tokens, visible = torch.randn(7, 5, 4), torch.rand(7, 5) < 0.6
+    shown = torch.rand(6, 5) < 0.5
+    hidden, weight, bias = (
+        p.detach().numpy() for p in (fusion.hidden, fusion.inner.weight, fusion.inner.bias)
+    )
+    with torch.inference_mode():
+        found = list(fusion.coalitions(tokens, visible, shown))
+    for c, features in enumerate(found):
+        seen = (visible & shown[c]).numpy()[..., None]
+        total = np.where(seen, tokens.numpy(), hidden).sum(1) / np.sqrt(10)
+        np.testing.assert_allclose(features, np.maximum(total, 0) @ weight.T + bias, atol=1e-5)
+        torch.testing.assert_close(features, fusion(tokens, visible & shown[c]), rtol=0, atol=1e-5)
+
+
+def test_members_take_turns(sites):
+    config = gm.NetworkConfig(fusion="group+sum", members=3, width=8, heads=2)
+    assert [config.member(i).fusion for i in range(3)] == ["group", "sum", "group"]
+    with pytest.raises(ValueError, match=r"'group\+sum' takes turns; pass members=2 or more"):
+        gm.NetworkConfig(fusion="group+sum")

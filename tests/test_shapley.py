@@ -220,6 +220,8 @@ def test_gathering_visible_tokens_equals_masking_them(model, sites):
     for module in model.network.modules():
         if isinstance(module, TransformerBlock):
             module.dropout, kept = 0.0, module.dropout
+        if isinstance(module, torch.nn.Dropout):
+            module.p, share = 0.0, module.p
     with torch.inference_mode():
         gathered = model.network.eval()(values, observed)
         masked = model.network.train()(values, observed)
@@ -227,6 +229,8 @@ def test_gathering_visible_tokens_equals_masking_them(model, sites):
     for module in model.network.modules():
         if isinstance(module, TransformerBlock):
             module.dropout = kept
+        if isinstance(module, torch.nn.Dropout):
+            module.p = share
     torch.testing.assert_close(gathered, masked, rtol=0, atol=1e-5)
 
 

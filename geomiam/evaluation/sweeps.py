@@ -31,8 +31,18 @@ from geomiam.training.fit import fit
 from geomiam.training.splits import site_coordinates, spatial_blocks, spatial_folds
 from geomiam.training.table import read_labels
 
-NETWORK = NetworkConfig(width=64, heads=4, depth=1, inner=0, frequencies=16, sigma=0.1, dropout=0.1)
-TRAINING = TrainingConfig(epochs=60, batch=250, lr=3e-3, warmup=100, keep="last")
+NETWORK = NetworkConfig(
+    fusion="group+sum",
+    members=4,
+    width=64,
+    heads=4,
+    depth=1,
+    inner=0,
+    frequencies=16,
+    sigma=0.1,
+    dropout=0.1,
+)
+TRAINING = TrainingConfig(epochs=60, batch=250, lr=3e-3, warmup=100, keep="last", holdout=0)
 FOLDS = 4
 """One of these spatial folds is the test."""
 STYLES = {kind: "--" for kind in KINDS} | {name: ":" for name in RIVALS}
@@ -120,7 +130,8 @@ def methods(sites: xr.Dataset, schema: Schema, plan: SweepPlan, *, seed: int) ->
         "rng": seed,
     }
     found: dict[str, Any] = {
-        name: Masked(fit(sites, schema, masking=named(name), **options)) for name in plan.strategies
+        name: Masked(fit(sites, schema, masking=named(name, per_sample=True), **options))
+        for name in plan.strategies
     }
     if plan.imputations:
         filled = fit_imputed(sites, schema, **options)

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from geomiam.networks.group import GroupFusion
+from geomiam.networks.sum import SumFusion
 from geomiam.networks.token import TokenFusion
 from geomiam.schema import Fact
 from geomiam.tokens.layout import Layout
@@ -20,7 +21,9 @@ from geomiam.tokens.tokenizers import Tokenizers
 class NetworkConfig(Fact):
     """Sizes of the network; the bounds also guard the loading of saved models."""
 
-    fusion: Literal["group", "token"] = "group"
+    fusion: Literal["group", "token", "sum", "group+sum"] = Field(
+        "group", description="how tokens meet; group+sum: members take turns"
+    )
     width: int = Field(192, ge=4, le=4096)
     heads: int = Field(8, ge=1, le=64)
     depth: int = Field(
@@ -36,11 +39,18 @@ class NetworkConfig(Fact):
     def _heads_divide_width(self) -> NetworkConfig:
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        if self.members < len(self.fusion.split("+")):
+            raise ValueError(f"fusion '{self.fusion}' takes turns; pass members=2 or more")
         return self
+
+    def member(self, number: int) -> NetworkConfig:
+        """Return the configuration of one member alone."""
+        kinds = self.fusion.split("+")
+        return self.model_copy(update={"members": 1, "fusion": kinds[number % len(kinds)]})
 
 
 class Member(nn.Module):
-    """Tokens → fusion → LayerNorm, ReLU: the features of a site."""
+    """Tokens → fusion → LayerNorm (not after a sum), ReLU: the features of a site."""
 
     def __init__(self, config: NetworkConfig, *, layout: Layout, classes: dict[str, int]):
         super().__init__()
@@ -48,11 +58,11 @@ class Member(nn.Module):
             layout,
             classes,
             width=config.width,
-            frequencies=config.frequencies,
+            frequencies=0 if config.fusion == "sum" else config.frequencies,
             sigma=config.sigma,
         )
-        self.fusion: TokenFusion | GroupFusion = _fusion(config, layout)
-        self.norm = nn.LayerNorm(config.width)
+        self.fusion = _fusion(config, layout)
+        self.norm = nn.Identity() if config.fusion == "sum" else nn.LayerNorm(config.width)
 
     def features(self, tokens: Tensor, visible: Tensor) -> Tensor:
         """Features ``(n, d)`` from tokens ``(n, t, d)`` and visible ``(n, t)``."""
@@ -75,7 +85,8 @@ class Network(nn.Module):
         self, config: NetworkConfig, *, layout: Layout, classes: dict[str, int], species: int
     ):
         super().__init__()
-        members = [Member(config, layout=layout, classes=classes) for _ in range(config.members)]
+        alone = [config.member(i) for i in range(config.members)]
+        members = [Member(c, layout=layout, classes=classes) for c in alone]
         self.members = nn.ModuleList(members)
         self.head = nn.Linear(config.members * config.width, species)
 
@@ -119,8 +130,10 @@ def join(networks: Sequence[Network], into: Network) -> Network:
     return into
 
 
-def _fusion(config: NetworkConfig, layout: Layout) -> TokenFusion | GroupFusion:
+def _fusion(config: NetworkConfig, layout: Layout) -> TokenFusion | GroupFusion | SumFusion:
     width, heads, depth, dropout = config.width, config.heads, config.depth, config.dropout
+    if config.fusion == "sum":
+        return SumFusion(layout.size, width=width, dropout=dropout)
     if config.fusion == "token":
         return TokenFusion(width=width, heads=heads, depth=depth, dropout=dropout)
     groups = [tokens.nonzero()[0].tolist() for tokens in players(layout).values()]

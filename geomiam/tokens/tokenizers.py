@@ -33,6 +33,17 @@ class Periodic(nn.Module):
         return torch.relu(self.linear(torch.cat([angle.cos(), angle.sin()], -1)))
 
 
+class Linear(nn.Module):
+    """A private linear map of each scalar, for networks that bend it themselves."""
+
+    def __init__(self, features: int, width: int):
+        super().__init__()
+        self.linear = PrivateLinear(features, 1, width)
+
+    def forward(self, x: Tensor, finite: Tensor) -> Tensor:
+        return self.linear(x)
+
+
 class Circular(nn.Module):
     """Harmonics of an angle, then a private linear map and ReLU: 0° and 360° are one value."""
 
@@ -91,7 +102,7 @@ class PrivateLinear(nn.Module):
 
 
 class Tokenizers(nn.Module):
-    """All tokenizers of a layout, side by side."""
+    """All tokenizers of a layout, side by side; with no frequencies, scalars are linear."""
 
     def __init__(
         self, layout: Layout, classes: dict[str, int], *, width: int, frequencies: int, sigma: float
@@ -127,6 +138,8 @@ def _fill(part: nn.Module, x: Tensor, visible: Tensor) -> Tensor:
 
 def _tokenizer(part: Part, classes: dict[str, int], width: int, periodic: dict) -> nn.Module:
     span = part.spans[0]
+    if part.kind == "scalar" and not periodic["frequencies"]:
+        return Linear(part.size, width)
     if part.kind == "scalar":
         return Periodic(part.size, width, **periodic)
     if part.kind == "circular":

@@ -119,11 +119,10 @@ def fit(
         "species": species,
         "link": LINK_OF[config.loss],
     }
-    alone = network.model_copy(update={"members": 1})
     runs, ends = [], []
     for number, (table, seed) in enumerate(zip(tables, drawn)):
         with _torch_seed(seed):
-            member = Model.untrained(schema, **facts, config=alone)
+            member = Model.untrained(schema, **facts, config=network.member(number))
         loss = make_loss(config.loss, table.labels[table.train], evenness=config.evenness)
         runs.append(Run(member, table, masking, config, loss, seed))
         ends.append(_train(runs[-1], _folder(checkpoint, number, network.members)))

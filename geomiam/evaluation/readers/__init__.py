@@ -3,6 +3,9 @@
 from geomiam.evaluation.readers.disdat import disdat, disdat_schema
 from geomiam.evaluation.readers.geolifeclef import geolifeclef, geolifeclef_schema
 from geomiam.evaluation.readers.geoplant import geoplant, geoplant_schema
+from geomiam.evaluation.readers.satbird import satbird, satbird_schema
+from geomiam.evaluation.readers.splotopen import splotopen, splotopen_schema
+from geomiam.evaluation.readers.taxabench import taxabench, taxabench_schema
 
 __all__ = [
     "disdat",
@@ -11,4 +14,10 @@ __all__ = [
     "geolifeclef_schema",
     "geoplant",
     "geoplant_schema",
+    "satbird",
+    "satbird_schema",
+    "splotopen",
+    "splotopen_schema",
+    "taxabench",
+    "taxabench_schema",
 ]

@@ -204,8 +204,10 @@ def read_image(path: Path) -> np.ndarray:
     """
     if path.suffix.lower() in (".tif", ".tiff"):
         return _read_tiff(path)
-    from PIL import Image
-
+    try:
+        from PIL import Image
+    except ImportError:
+        raise ImportError(f"{path.name} needs Pillow: pip install 'geomiam[readers]'") from None
     with Image.open(path) as image:
         pixels = np.asarray(image, np.float32)
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
