@@ -16,35 +16,44 @@ from pathlib import Path
 import numpy as np
 
 import geomiam as gm
-from geomiam.evaluation.disdat import NETWORK, TRAINING, Plan, Region
+from geomiam.evaluation.disdat import NETWORK, PER_SAMPLE, TRAINING, Plan, Region
+from geomiam.masking import named
 
-CANDIDATES: dict[str, tuple[dict, dict]] = {
-    "as it is": ({}, {}),
-    "one member": ({"members": 1}, {}),
-    "species weigh the same": ({}, {"evenness": 1.0}),
-    "keeps the best epoch": ({}, {"keep": "best", "epochs": 80}),
-    "30 epochs": ({}, {"epochs": 30}),
-    "width 128": ({"width": 128}, {}),
-    "depth 2": ({"depth": 2}, {}),
-    "a block inside groups": ({"inner": 1}, {}),
-    "token fusion, depth 2": ({"fusion": "token", "depth": 2}, {}),
-    "dropout 0.3": ({"dropout": 0.3}, {}),
-    "weight decay 0.1": ({}, {"weight_decay": 0.1}),
-    "sigma 0.03": ({"sigma": 0.03}, {}),
-    "sigma 0.3": ({"sigma": 0.3}, {}),
+CANDIDATES: dict[str, dict[str, dict]] = {
+    "as it is": {},
+    "group fusion alone": {"network": {"fusion": "group"}},
+    "sum fusion alone": {"network": {"fusion": "sum"}},
+    "token fusion, depth 2": {"network": {"fusion": "token", "depth": 2}},
+    "2 members": {"network": {"members": 2}},
+    "10 members": {"network": {"members": 10}},
+    "one mask per batch": {"masking": {"per_sample": False}},
+    "15 % held out": {"training": {"holdout": 0.15}},
+    "species weigh the same": {"training": {"evenness": 1.0}},
+    "30 epochs": {"training": {"epochs": 30}},
+    "100 epochs": {"training": {"epochs": 100}},
+    "width 128": {"network": {"width": 128}},
+    "depth 2": {"network": {"depth": 2}},
+    "a block inside groups": {"network": {"inner": 1}},
+    "dropout 0.3": {"network": {"dropout": 0.3}},
+    "weight decay 0.1": {"training": {"weight_decay": 0.1}},
+    "sigma 0.03": {"network": {"sigma": 0.03}},
+    "sigma 0.3": {"network": {"sigma": 0.3}},
 }
+"""What each candidate changes."""
 
 
-def cross_validate(region: Region, network: dict, training: dict, *, rng: int) -> dict:
+def cross_validate(region: Region, changes: dict[str, dict], *, rng: int) -> dict:
     """Mean AUC over species per subset, from out-of-fold predictions."""
+    training = {"block": region.block, **changes.get("training", {})}
     table = gm.cross_evaluate(
         region.training,
         region.schema,
         folds=5,
         block=region.block,
         rng=rng,
-        network=NETWORK.model_copy(update=network),
-        training=TRAINING.model_copy(update={"block": region.block, **training}),
+        masking=named("miam", **{"per_sample": PER_SAMPLE, **changes.get("masking", {})}),
+        network=NETWORK.model_copy(update=changes.get("network", {})),
+        training=TRAINING.model_copy(update=training),
     )
     return table["mean_auc"].to_series().to_dict()
 
@@ -63,7 +72,7 @@ def main() -> None:
     places = [Region.read(args.folder, n, plan) for n in args.regions.split(",")]
     for name in names:
         started = time.perf_counter()
-        scores = {r.name: cross_validate(r, *CANDIDATES[name], rng=args.seed) for r in places}
+        scores = {r.name: cross_validate(r, CANDIDATES[name], rng=args.seed) for r in places}
         every = {r: s["all"] for r, s in scores.items()}
         subsets = float(np.mean([np.mean(list(s.values())) for s in scores.values()]))
         found[name] = {"subsets": scores, "seconds": round(time.perf_counter() - started)}

@@ -1,6 +1,6 @@
 """Write the benchmark page of the documentation from the results of the commands.
 
-    python benchmarks/page.py --skill out/bench/disdat.json out/bench/rivals.json \\
+    python benchmarks/page.py --importance out/bench/importance.json --skill out/bench/disdat.json out/bench/rivals.json \\
         --strategies out/bench/strategies.json --missing out/bench/missing-birds.json
 
 Nothing on the page is typed: tables, figures and the sentences with numbers come from the JSON.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name in ("skill", "strategies", "missing"):
         parser.add_argument(f"--{name}", type=Path, nargs="*", default=[])
+    parser.add_argument("--importance", type=Path, help="of benchmarks/importance.py")
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     args = parser.parse_args()
     pictures = args.docs / "images" / "benchmarks"
@@ -39,6 +41,8 @@ def main() -> None:
     if args.strategies:
         parts.append(strategies_section(merged(args.strategies)))
     parts += [missing_section(path, pictures) for path in args.missing]
+    if args.importance:
+        parts.append(importance_section(args.importance, pictures))
     (args.docs / "benchmarks.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
@@ -120,6 +124,29 @@ def missing_section(path: Path, pictures: Path) -> str:
             for i, (name, values) in enumerate(rows.items())
         ]
         parts.append(table([pattern.replace("-", " "), *shares], body))
+    return "\n\n".join(parts)
+
+
+def importance_section(path: Path, pictures: Path) -> str:
+    """How fast sampled Shapley values of the score close in on the exact ones."""
+    run = json.loads(path.read_text(encoding="utf-8"))
+    picture = "importance-convergence.png"
+    shutil.copyfile(path.with_name(picture), pictures / picture)
+    squares = run["squares"]
+    errors = [[kind, *(f"{v:.4f}" for v in k["error"])] for kind, k in run["kinds"].items()]
+    covered = [[kind, *(f"{v:.0%}" for v in k["covered"])] for kind, k in run["kinds"].items()]
+    head = ["squares", *map(str, squares)]
+    parts = [
+        "## Sampled Shapley values of the score",
+        f"Shapley values of the AUC ({run['auc']:.3f}, {run['sites']:,} sites on unseen blocks) for "
+        f"{len(run['players'])} single variables of the demo's model, against the exact ones from all "
+        f"{2 ** len(run['players']):,} coalitions. Plain Monte Carlo costs the same in each column.",
+        f"![Error against evaluations](images/benchmarks/{picture})",
+        "Mean absolute error:",
+        table(head, errors),
+        "How often the 95 % interval holds the exact value:",
+        table(head, covered),
+    ]
     return "\n\n".join(parts)
 
 
