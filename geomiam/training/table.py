@@ -19,7 +19,6 @@ from geomiam.tokens.blocks import Block, encode
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.scaler import Scaler, fit_scaler
 
-
 MOST_SCORED = 2000
 """Training sites that are scored after an epoch if no others are there."""
 
