@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import geomiam as gm
-from geomiam.evaluation.disdat import NETWORK, PER_SAMPLE, TRAINING, Plan, Region
+from geomiam.evaluation.disdat import KAPPA, NETWORK, PER_SAMPLE, TRAINING, Plan, Region
 from geomiam.masking import named
 
 CANDIDATES: dict[str, dict[str, dict]] = {
@@ -27,6 +27,8 @@ CANDIDATES: dict[str, dict[str, dict]] = {
     "2 members": {"network": {"members": 2}},
     "10 members": {"network": {"members": 10}},
     "one mask per batch": {"masking": {"per_sample": False}},
+    "kappa 10": {"masking": {"kappa": 10}},
+    "kappa 40": {"masking": {"kappa": 40}},
     "15 % held out": {"training": {"holdout": 0.15}},
     "species weigh the same": {"training": {"evenness": 1.0}},
     "30 epochs": {"training": {"epochs": 30}},
@@ -51,7 +53,9 @@ def cross_validate(region: Region, changes: dict[str, dict], *, rng: int) -> dic
         folds=5,
         block=region.block,
         rng=rng,
-        masking=named("miam", **{"per_sample": PER_SAMPLE, **changes.get("masking", {})}),
+        masking=named(
+            "miam", **{"per_sample": PER_SAMPLE, "kappa": KAPPA, **changes.get("masking", {})}
+        ),
         network=NETWORK.model_copy(update=changes.get("network", {})),
         training=TRAINING.model_copy(update=training),
     )

@@ -64,6 +64,7 @@ def merged(paths: list[Path]) -> dict:
 def skill_section(run: dict, pictures: Path) -> str:
     """The NCEAS benchmark: what was run, how good, beside what is published."""
     background = run["settings"]["background"]
+    complete(run)
     name = f"disdat-{background}.png"
     figure(run, pictures / name)
     parts = [
@@ -71,6 +72,7 @@ def skill_section(run: dict, pictures: Path) -> str:
         lead(run),
         methods_table(run),
         f"![AUC by method and region](images/benchmarks/{name})",
+        paired(run),
         "**Published**, on the same surveys, from the covariates and for the species of each source:",
         published_table(run),
         "### From any subset",
@@ -150,6 +152,13 @@ def importance_section(path: Path, pictures: Path) -> str:
     return "\n\n".join(parts)
 
 
+def complete(run: dict) -> None:
+    """Refuse a run that is not done: a method without one of the regions has no mean."""
+    for label, summary in run["summary"].items():
+        if missing := [r for r in regions(run) if r not in summary["regions"]]:
+            raise SystemExit(f"{label} has no results in {missing}; let the run end first")
+
+
 def regions(run: dict) -> list[str]:
     """Regions of a run, in order."""
     return list(next(iter(run["summary"].values()))["regions"])
@@ -180,6 +189,36 @@ def methods_table(run: dict) -> str:
         means = [f"**{summary['mean_over_species']:.3f}**", f"{summary['mean_over_regions']:.3f}"]
         rows.append([label, *cells, *means, f"{cor:.3f}"])
     return table(head, rows)
+
+
+def paired(run: dict) -> str:
+    """The best strategy against every rival, species by species."""
+    labels = [label for label, _ in ordered(run)]
+    ours = next((label for label in labels if kind(run, label) == "strategy"), labels[0])
+    rows = []
+    for label in labels:
+        if kind(run, label) == "rival":
+            cells = [_difference(run, ours, label, [r]) for r in regions(run)]
+            rows.append([label, *cells, _difference(run, ours, label, regions(run))])
+    head = [f"{ours} minus", *regions(run), "all species"]
+    return (
+        "In AUC points, mean over species ± its standard error, and how many species gain:\n\n"
+        + table(head, rows)
+    )
+
+
+def _difference(run: dict, ours: str, other: str, names: list[str]) -> str:
+    means = [np.concatenate([_by_species(run, m, r) for r in names]) for m in (ours, other)]
+    points = 100 * (means[0] - means[1])
+    points = points[np.isfinite(points)]
+    error = points.std(ddof=1) / len(points) ** 0.5
+    return f"{points.mean():+.1f} ± {error:.1f} ({(points > 0).sum()} of {len(points)})"
+
+
+def _by_species(run: dict, label: str, region: str) -> np.ndarray:
+    """AUC of each species with every predictor, mean over seeds."""
+    rows = [r for r in run["results"] if (r["label"], r["region"]) == (label, region)]
+    return np.array([r["scores"]["all"]["auc"] for r in rows], float).mean(0)
 
 
 def subset_table(run: dict, region: str) -> str:

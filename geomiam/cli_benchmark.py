@@ -37,6 +37,7 @@ def disdat(
     subsets: Annotated[str, typer.Option(help="Columns, as of 'evaluate'.")] = "unimodal+all",
     covariates: Annotated[str, typer.Option(help="published or all.")] = "published",
     members: Annotated[int, typer.Option(help="Networks in one model.")] = 6,
+    kappa: Annotated[float, typer.Option(help="Of MIAM; 10 as published.")] = 20.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew.")] = False,
 ) -> None:
     """Train on presence records, score on independent surveys (Elith et al. 2020)."""
@@ -53,6 +54,7 @@ def disdat(
         seeds=seeds,
         subsets=subsets,
         covariates=covariates,
+        kappa=kappa,
         network=NETWORK.model_copy(update={"members": members}),
     )
     done = {} if overwrite else _done(out, plan)

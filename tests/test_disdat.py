@@ -151,7 +151,7 @@ def test_a_score_is_scikit_learns_on_the_species_own_survey(folder, plan, result
     model = gm.fit(
         training,
         gm.readers.disdat_schema(folder, "AAA"),
-        masking=gm.masking.named("miam", per_sample=True),
+        masking=gm.masking.named("miam", per_sample=True, kappa=20),
         network=NETWORK,
         training=TRAINING.model_copy(update={"block": float(np.sqrt(extent.prod())) / 10}),
         rng=1,

@@ -155,3 +155,14 @@ def test_members_take_turns(sites):
     assert [config.member(i).fusion for i in range(3)] == ["group", "sum", "group"]
     with pytest.raises(ValueError, match=r"'group\+sum' takes turns; pass members=2 or more"):
         gm.NetworkConfig(fusion="group+sum")
+
+
+def test_what_was_never_hidden_does_not_choose_the_epoch(sites):
+    """Without masking the best epoch is the best with everything; with it, the best mean."""
+    network = gm.NetworkConfig(width=8, heads=2, depth=1, inner=0, frequencies=4)
+    training = gm.TrainingConfig(epochs=8, batch=32, warmup=2, patience=8)
+    for masking, columns in ((gm.masking.Constant(0.0), ["auc_all"]), ("uniform", None)):
+        model = gm.fit(sites, network=network, training=training, masking=masking, rng=0)
+        scores = model.history.filter(like="auc_").astype(float)
+        best = int((scores[columns] if columns else scores).mean(axis=1).argmax())
+        assert model.about["best_epochs"] == [best]

@@ -26,7 +26,7 @@ from torch import Tensor
 from geomiam.cube.infer import infer_schema
 from geomiam.cube.predictors import bind
 from geomiam.errors import GridError, LabelError
-from geomiam.masking import MIAM, Strategy, hide, named, to_dict
+from geomiam.masking import MIAM, Constant, Strategy, hide, named, to_dict
 from geomiam.metrics import mean_auc
 from geomiam.networks.model import Model
 from geomiam.networks.network import Network, NetworkConfig, join
@@ -89,7 +89,7 @@ def fit(
     -------
     Model
         With the weights of the best epoch: highest mean of the single-modality and all-input AUC on
-        the validation sites. With ``TrainingConfig(holdout=0, keep="last")`` every site trains; what
+        the validation sites, or highest all-input AUC for ``Constant(0.0)``, which hides nothing. With ``TrainingConfig(holdout=0, keep="last")`` every site trains; what
         masking learns from scores, it learns from training sites, and ``about["validation_auc"]`` is
         theirs.
 
@@ -246,7 +246,9 @@ def _subset_scores(run: Run, network: Network, table: Table, rows: Tensor, shown
 
 def _note(run: Run, progress: Progress, row: dict) -> None:
     """Add an epoch to the history and keep its weights if it is the best so far."""
-    scores = [row[f"auc_{m}"] for m in [*run.model.schema.modalities, "all"]]
+    # A model that never learns to miss anything is not judged by what it says when it must.
+    alone = [] if run.masking == Constant(0.0) else list(run.model.schema.modalities)
+    scores = [row[f"auc_{m}"] for m in [*alone, "all"]]
     known = [s for s in scores if not math.isnan(s)]
     score = float(np.mean(known)) if known else float("-inf")
     if score > progress.best_score or not progress.best or run.config.keep == "last":
