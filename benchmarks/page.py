@@ -28,7 +28,7 @@ METHOD_COLOURS = {"strategy": "#1b7f79", "rival": "#c8553d", "oracle": "#3a3a3a"
 def main() -> None:
     """Read the results and write page and figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ("skill", "strategies", "missing"):
+    for name in ("skill", "strategies", "fusions", "missing"):
         parser.add_argument(f"--{name}", type=Path, nargs="*", default=[])
     parser.add_argument("--importance", type=Path, help="of benchmarks/importance.py")
     parser.add_argument("--docs", type=Path, default=Path("docs"))
@@ -40,6 +40,8 @@ def main() -> None:
         parts.append(skill_section(merged(args.skill), pictures))
     if args.strategies:
         parts.append(strategies_section(merged(args.strategies)))
+    if args.fusions:
+        parts.append(fusions_section(merged(args.fusions)))
     parts += [missing_section(path, pictures) for path in args.missing]
     if args.importance:
         parts.append(importance_section(args.importance, pictures))
@@ -53,12 +55,30 @@ is typed. How skill is measured is told in [How good is it?](evaluation.md)."""
 
 
 def merged(paths: list[Path]) -> dict:
-    """One run from the JSON of its parts; settings are those of the first with a network."""
+    """One run from the JSON of its parts, the last word counting; settings of the first network."""
     runs = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     first = next((r for r in runs if r["settings"]["strategies"]), runs[0])
-    results = [result for run in runs for result in run["results"]]
+    latest = {(r["region"], r["label"], r["seed"]): r for run in runs for r in run["results"]}
+    results = balanced(list(latest.values()))
     seconds = sum(run["seconds"] for run in runs)
     return {**first, "results": results, "seconds": seconds, "summary": summarise(results)}
+
+
+def balanced(results: list[dict]) -> list[dict]:
+    """Leave out seeds of a region that not every method has, from a run that was stopped."""
+    labels = {r["label"] for r in results}
+    done: dict[tuple, set] = {(r["region"], r["seed"]): set() for r in results}
+    for r in results:
+        done[r["region"], r["seed"]].add(r["label"])
+    return [r for r in results if done[r["region"], r["seed"]] == labels]
+
+
+def seeds(run: dict) -> str:
+    """How many seeds each region has, in words."""
+    found = {r: len({x["seed"] for x in run["results"] if x["region"] == r}) for r in regions(run)}
+    if len(set(found.values())) == 1:
+        return f"{next(iter(found.values()))} seeds"
+    return "seeds: " + ", ".join(f"{r} {n}" for r, n in found.items())
 
 
 def skill_section(run: dict, pictures: Path) -> str:
@@ -85,17 +105,28 @@ def skill_section(run: dict, pictures: Path) -> str:
 
 
 def strategies_section(run: dict) -> str:
-    """Masking strategies and fusions on equal terms, with the oracle."""
-    members = run["settings"]["network"]["members"]
-    parts = [
-        "## Masking strategies and fusions",
-        f"The same surveys and settings with {members} network{'s' * (members > 1)} per model and "
-        f"{run['settings']['seeds']} seeds. The oracle is a model of its own for each column, trained "
-        "on that column alone; the gap is oracle − model, in AUC points, mean over the columns.",
-        methods_table(run),
-        *(subset_table(run, region) for region in regions(run)),
-    ]
-    return "\n\n".join(parts)
+    """Masking strategies on equal terms, with the oracle."""
+    return compared(
+        run,
+        "## Masking strategies",
+        f"The same surveys, every strategy at its published settings, {seeds(run)}, and "
+        f"{run['settings']['network']['members']} networks per model. The oracle is a model of its own "
+        "for each column, trained on that column alone; the gap is oracle − model, in AUC points, mean "
+        "over the columns.",
+    )
+
+
+def fusions_section(run: dict) -> str:
+    """Fusions on equal terms."""
+    return compared(
+        run, "## Fusions", f"MIAM with one network per model, {seeds(run)}, all else equal."
+    )
+
+
+def compared(run: dict, title: str, text: str) -> str:
+    """Means of all methods, and their subsets region by region."""
+    tables = [subset_table(run, region) for region in regions(run)]
+    return "\n\n".join([title, text, methods_table(run), *tables])
 
 
 def missing_section(path: Path, pictures: Path) -> str:
@@ -171,11 +202,18 @@ def lead(run: dict) -> str:
         "Elith et al. (2020): anonymised species, trained on presence records, scored on independent "
         f"presence-absence surveys of the species' own group. Here {first['species']} species of "
         f"{', '.join(regions(run))}, {run['settings']['covariates']} covariates, no coordinates, "
-        f"{run['settings']['seeds']} seeds (each method's AUC is averaged over them per species). The "
+        f"{seeds(run)} (each method's AUC is averaged over them per species). The "
         "survey was opened when trained predictors were scored, not before; settings come from "
         "spatial blocks of the training records (`benchmarks/disdat_settings.py`) and are the same "
-        f"in all regions. The run took {run['seconds'] / 60:.0f} minutes of training and scoring."
+        f"in all regions. {engines(run)}The run took {run['seconds'] / 60:.0f} minutes of training and scoring."
     )
+
+
+def engines(run: dict) -> str:
+    """Who stands behind the names of the rivals."""
+    found = {r["label"]: r.get("engine") for r in run["results"] if r["kind"] == "rival"}
+    said = ", ".join(f"{label} by {engine}" for label, engine in found.items() if engine)
+    return f"Rivals: {said}. " if said else ""
 
 
 def methods_table(run: dict) -> str:

@@ -34,7 +34,15 @@ from geomiam.training.splits import site_coordinates
 from geomiam.training.table import read_labels
 
 NETWORK = NetworkConfig(
-    width=64, heads=4, depth=1, inner=0, frequencies=16, sigma=0.1, dropout=0.1, members=6
+    fusion="group+sum",
+    members=6,
+    width=64,
+    heads=4,
+    depth=1,
+    inner=0,
+    frequencies=16,
+    sigma=0.1,
+    dropout=0.1,
 )
 TRAINING = TrainingConfig(
     loss="maxent", epochs=60, batch=250, lr=3e-3, warmup=100, keep="last", holdout=0
@@ -130,7 +138,7 @@ def benchmark(folder: str | Path, plan: Plan, *, done: Mapping | None = None) ->
     Yields
     ------
     dict
-        ``region``, ``label``, ``kind``, ``fusion``, ``seed``, ``seconds`` and ``scores``: per subset,
+        ``region``, ``label``, ``kind``, ``fusion``, ``seed``, ``engine``, ``seconds`` and ``scores``: per subset,
         per metric, one value per species (None where a species cannot be scored).
 
     Raises
@@ -148,22 +156,24 @@ def benchmark(folder: str | Path, plan: Plan, *, done: Mapping | None = None) ->
 
 def _run(region: Region, entry: Entry, plan: Plan) -> dict:
     started = time.perf_counter()
-    predicted = _predict(region, entry, plan)
+    predicted, engine = _predict(region, entry, plan)
     labels, species = read_labels(region.survey)
     scores = {column: _score(labels, z) for column, z in predicted.items()}
-    facts = asdict(entry) | {"region": region.name, "label": entry.label, "species": list(species)}
+    facts = asdict(entry) | {"region": region.name, "label": entry.label, "engine": engine}
+    facts["species"] = list(species)
     return facts | {"seconds": round(time.perf_counter() - started, 2), "scores": scores}
 
 
-def _predict(region: Region, entry: Entry, plan: Plan) -> dict[str, np.ndarray]:
-    """Scores ``(n, S)`` of the survey per subset, from a predictor that saw training records only."""
+def _predict(region: Region, entry: Entry, plan: Plan) -> tuple[dict[str, np.ndarray], str]:
+    """Scores ``(n, S)`` of the survey per subset, from what saw training records only, and by whom."""
     if entry.kind == "rival":
         rival = fit_rival(entry.name, region.training, region.schema, rng=entry.seed)
-        return subset_scores(rival, region.survey, region.columns)
+        return subset_scores(rival, region.survey, region.columns), rival.engine
     if entry.kind == "oracle":
-        return {name: _oracle(region, entry, plan, using) for name, using in region.columns.items()}
+        models = {name: _oracle(region, entry, plan, u) for name, u in region.columns.items()}
+        return models, "geomiam"
     model = _fit(region, entry, plan, masking=_masking(entry.name, plan))
-    return subset_scores(model, region.survey, region.columns)
+    return subset_scores(model, region.survey, region.columns), "geomiam"
 
 
 def _masking(name: str, plan: Plan) -> Strategy:
