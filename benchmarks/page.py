@@ -1,10 +1,12 @@
 """Write the benchmark page of the documentation from the results of the commands.
 
-    python benchmarks/page.py --importance out/bench/importance.json --skill out/bench/disdat.json out/bench/rivals.json \\
-        --strategies out/bench/strategies.json --missing out/bench/missing-birds.json
+    python benchmarks/page.py                        # from benchmarks/results
+    python benchmarks/page.py --results out/bench
 
-Nothing on the page is typed: tables, figures and the sentences with numbers come from the JSON.
-Several files after ``--skill`` are parts of one run, such as methods computed side by side.
+The folder holds the JSON that ``geomiam benchmark`` and ``benchmarks/importance.py`` write:
+``skill*.json`` (parts of one run, such as methods computed side by side), ``strategies.json``,
+``fusions.json``, ``missing-*.json``, ``importance.json``; what is not there is left out. Nothing on
+the page is typed: tables, figures and the sentences with numbers come from the JSON.
 """
 
 from __future__ import annotations
@@ -28,24 +30,22 @@ METHOD_COLOURS = {"strategy": "#1b7f79", "rival": "#c8553d", "oracle": "#3a3a3a"
 def main() -> None:
     """Read the results and write page and figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ("skill", "strategies", "fusions", "missing"):
-        parser.add_argument(f"--{name}", type=Path, nargs="*", default=[])
-    parser.add_argument("--importance", type=Path, help="of benchmarks/importance.py")
+    parser.add_argument("--results", type=Path, default=Path(__file__).with_name("results"))
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     args = parser.parse_args()
     pictures = args.docs / "images" / "benchmarks"
     pictures.mkdir(parents=True, exist_ok=True)
-    parts = [HEAD]
-    if args.skill:
-        parts.append(skill_section(merged(args.skill), pictures))
-    if args.strategies:
-        parts.append(strategies_section(merged(args.strategies)))
-    if args.fusions:
-        parts.append(fusions_section(merged(args.fusions)))
-    parts += [missing_section(path, pictures) for path in args.missing]
-    if args.importance:
-        parts.append(importance_section(args.importance, pictures))
-    (args.docs / "benchmarks.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    sections = {
+        "skill*.json": lambda paths: skill_section(merged(paths), pictures),
+        "strategies.json": lambda paths: strategies_section(merged(paths)),
+        "fusions.json": lambda paths: fusions_section(merged(paths)),
+        "missing-*.json": lambda paths: "\n\n".join(missing_section(p, pictures) for p in paths),
+        "importance.json": lambda paths: importance_section(paths[0], pictures),
+    }
+    found = {pattern: sorted(args.results.glob(pattern)) for pattern in sections}
+    parts = [write(found[pattern]) for pattern, write in sections.items() if found[pattern]]
+    text = "\n\n".join([HEAD, *parts]) + "\n"
+    (args.docs / "benchmarks.md").write_text(text, encoding="utf-8")
 
 
 HEAD = """# Benchmarks
@@ -164,7 +164,8 @@ def importance_section(path: Path, pictures: Path) -> str:
     """How fast sampled Shapley values of the score close in on the exact ones."""
     run = json.loads(path.read_text(encoding="utf-8"))
     picture = "importance-convergence.png"
-    shutil.copyfile(path.with_name(picture), pictures / picture)
+    if path.with_name(picture).exists():
+        shutil.copyfile(path.with_name(picture), pictures / picture)
     squares = run["squares"]
     errors = [[kind, *(f"{v:.4f}" for v in k["error"])] for kind, k in run["kinds"].items()]
     covered = [[kind, *(f"{v:.0%}" for v in k["covered"])] for kind, k in run["kinds"].items()]

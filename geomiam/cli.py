@@ -111,6 +111,7 @@ def fit(
         str, typer.Option(help="miam, uniform, dirichlet, dropout, opm, constant, …")
     ] = "miam",
     fusion: Annotated[str, typer.Option(help="group, token, sum or group+sum.")] = "group",
+    members: Annotated[int, typer.Option(help="Networks whose answers are averaged.")] = 1,
     width: Annotated[int, typer.Option(help="Width of the network.")] = 192,
     loss: Annotated[
         str, typer.Option(help="weighted-bce, maxent or cross-entropy.")
@@ -131,7 +132,7 @@ def fit(
         raise OutputExists(f"{out} exists; pass --overwrite to replace it")
     with _settings():
         strategy = gm.masking.named(masking)
-        network = gm.NetworkConfig(fusion=fusion, width=width)  # type: ignore[arg-type]
+        network = gm.NetworkConfig(fusion=fusion, members=members, width=width)  # type: ignore[arg-type]
         training = gm.TrainingConfig(loss=loss, epochs=epochs, block=block)  # type: ignore[arg-type]
     model = gm.fit(
         gm.open_sites(sites).load(),

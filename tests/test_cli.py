@@ -27,6 +27,7 @@ VERBS = {
         "--masking",
         "miam",
         "--fusion",
+        "--members",
         "--checkpoint",
         "--block",
     ],

@@ -69,6 +69,22 @@ def test_the_api_page_has_every_public_name():
         assert re.search(rf"\b{strategy}\b", page), strategy
 
 
+@pytest.mark.slow
+def test_the_benchmark_page_is_what_the_results_say(tmp_path):
+    """No figure on it is typed: written anew from the stored results it is the same."""
+    script = ROOT / "benchmarks" / "page.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--docs", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "benchmarks.md").read_text("utf-8") == read("benchmarks.md")
+    for picture in re.findall(r"\]\((images/benchmarks/[^)]+)\)", read("benchmarks.md")):
+        assert (DOCS / picture).stat().st_size > 10_000, picture
+
+
 def test_the_tests_that_the_laws_name_exist():
     named = set(re.findall(r"`(test_\w+\.py)`", read("concepts.md")))
     assert len(named) > 8
