@@ -130,7 +130,8 @@ def missingness(sweep: xr.Dataset, *, styles: Mapping[str, str] | None = None) -
     ----------
     sweep : xarray.Dataset
         From :func:`geomiam.missingness_sweep`; repeats, and a dim ``seed`` if there is one, become
-        the ribbon from least to most.
+        the ribbon from least to most. What all predictors share, such as a hard split, is taken out
+        of it first, so that it shows how sure their order is.
     styles : mapping of str to str, optional
         Line style per predictor, such as ``"--"`` for imputations.
     """
@@ -147,6 +148,8 @@ def missingness(sweep: xr.Dataset, *, styles: Mapping[str, str] | None = None) -
     )
     score = sweep["mean_auc"]
     drawn = [d for d in score.dims if d not in ("predictor", "pattern", "share")]
+    common = score.mean("predictor")
+    score = score - common + common.mean(drawn)
     for ax, pattern in zip(axes[0], panels):
         for i, name in enumerate(sweep["predictor"].values):
             one = score.sel(predictor=name, pattern=pattern)
