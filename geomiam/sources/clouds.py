@@ -102,9 +102,7 @@ def _metres(dilate: str | float) -> float:
     return float(found[1])
 
 
-def hidden_by_scl(
-    scl: np.ndarray, *, classes: Sequence[int], radius: int, halo: bool = False
-) -> np.ndarray:
+def hidden_by_scl(scl: np.ndarray, *, classes: Sequence[int], radius: int) -> np.ndarray:
     """Return what SCL hides: its classes grown by ``radius`` pixels, and where there is no SCL.
 
     No data is not grown: the edge of a scene casts no shadow.
@@ -115,13 +113,9 @@ def hidden_by_scl(
         Codes, NaN or 0 where there are none.
     classes, radius
         What to hide, and by how many pixels it grows, diagonals included.
-    halo
-        Cut ``radius`` pixels off each side of the result, which the array has in addition.
     """
     bad = np.isin(scl, [c for c in classes if c != NODATA])
-    out = grow(bad, radius) | ~(scl > NODATA)
-    inner = slice(radius, -radius or None) if halo else slice(None)
-    return out[..., inner, inner]
+    return grow(bad, radius) | ~(scl > NODATA)
 
 
 def grow(bad: np.ndarray, radius: int) -> np.ndarray:
