@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 PREFERRED = ("sentinel-2-c1-l2a", "sentinel-2-l2a")
 PAGE = 250
+PAUSES = (0.0, 0.5, 1.5)
+"""Seconds before each attempt. The libraries' own retries log the URL with whatever signs it."""
 REMOTE = ("http", "https")
 
 
@@ -81,7 +84,7 @@ def scheme(href: str) -> str:
 def scrub(text: object) -> str:
     """Return a text without what signs its URLs: query strings, fragments, user names, passwords."""
     bare = re.sub(r"(://)[^/\s@'\"]*@", r"\1", str(text))
-    return re.sub(r"(\w+://[^\s?#'\"]*)[?#][^\s'\"]*", r"\1", bare)
+    return re.sub(r"[?#][\w.~%+-]+=[^\s'\"]*", "", bare)
 
 
 def as_source(source: Any) -> StacSource | list[Any]:
@@ -147,15 +150,26 @@ def find(source: StacSource, search: Search) -> tuple[Iterator[Any], list[str]]:
     from pystac import STACError
     from pystac_client.exceptions import APIError
 
+    last: Exception | None = None
+    for pause in PAUSES:
+        time.sleep(pause)
+        try:
+            return _find(source, search)
+        except (APIError, STACError, requests.RequestException, OSError) as error:
+            last = error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            last = error  # an answer, but not a catalogue's; asking again changes nothing
+            break
+    raise SourceError(
+        f"the catalogue {scrub(source.url)} could not be searched: {type(last).__name__}: "
+        f"{scrub(last)[:300]}; try again, raise geomiam.StacSource(timeout=...), or use another source"
+    ) from None  # the original names the URL in full
+
+
+def _find(source: StacSource, search: Search) -> tuple[Iterator[Any], list[str]]:
     notes: list[str] = []
-    try:
-        found = _static(source) if _is_static(source) else _ask(source, search, notes=notes)
-        return iter(list(found)), notes
-    except (APIError, STACError, requests.RequestException, OSError, ValueError, KeyError) as error:
-        raise SourceError(
-            f"the catalogue {scrub(source.url)} could not be searched: {type(error).__name__}: "
-            f"{scrub(error)[:300]}; try again, raise geomiam.StacSource(timeout=...), or use another source"
-        ) from None  # the original names the URL in full
+    found = _static(source) if _is_static(source) else _ask(source, search, notes=notes)
+    return iter(list(found)), notes
 
 
 def _is_static(source: StacSource) -> bool:
@@ -165,12 +179,25 @@ def _is_static(source: StacSource) -> bool:
 def _static(source: StacSource) -> Iterator[pystac.Item]:
     import pystac
 
-    top = pystac.read_file(str(_file(source.url) if source.local else source.url))
-    if isinstance(top, pystac.Item):
-        return iter([top])
-    if not isinstance(top, pystac.Catalog):
-        raise SourceError(f"{scrub(source.url)} is a {type(top).__name__}, not a catalogue")
+    href = str(_file(source.url) if source.local else source.url)
+    top = pystac.Catalog.from_file(href, stac_io=_patient(source.timeout))
     return _collection(top, source).get_items(recursive=True)
+
+
+def _patient(timeout: float) -> Any:
+    """Make pystac wait no longer than this; by itself it waits for ever."""
+    import requests
+    from pystac.stac_io import DefaultStacIO
+
+    class PatientIO(DefaultStacIO):
+        def read_text_from_href(self, href: str) -> str:
+            if scheme(href) not in REMOTE:
+                return super().read_text_from_href(href)
+            answer = requests.get(href, timeout=timeout)
+            answer.raise_for_status()
+            return answer.text
+
+    return PatientIO()
 
 
 def _file(url: str) -> Path:
@@ -210,9 +237,8 @@ def _ask(source: StacSource, search: Search, *, notes: list[str]) -> Iterator[di
     from pystac_client import ConformanceClasses
     from pystac_client.stac_api_io import StacApiIO
 
-    client = pystac_client.Client.open(
-        source.url, stac_io=StacApiIO(timeout=source.timeout, max_retries=2)
-    )
+    patient = StacApiIO(timeout=source.timeout, max_retries=None)
+    client = pystac_client.Client.open(source.url, stac_io=patient)
     if not client.conforms_to(ConformanceClasses.ITEM_SEARCH):
         return _collection(client, source).get_items(recursive=True)
     collection = source.collection or choose([c.id for c in client.get_collections()], source)

@@ -50,6 +50,9 @@ OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
 }
 
 
+_UNUSABLE = (AttributeError, KeyError, TypeError, ValueError)
+
+
 @dataclass(frozen=True)
 class Scene:
     """One item: what it says of itself, and which of its assets hold the bands.
@@ -121,7 +124,7 @@ def plain(raw: Any, *, local: bool | None = None) -> tuple[pystac.Item, bool]:
         item.clear_links()
         if item.datetime is None or item.bbox is None:
             raise ValueError("no datetime or no bbox")
-    except (pystac.STACError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (*_UNUSABLE, pystac.STACError, pystac.STACTypeError) as error:
         name = raw.get("id", "?") if isinstance(raw, Mapping) else getattr(raw, "id", "?")
         raise SourceError(f"{name}: no STAC item that can be used: {scrub(error)[:200]}") from None
     return item, scheme(href) not in REMOTE if local is None else local
@@ -159,9 +162,7 @@ def _edge(text: Any) -> pd.Period:
     return pd.Period(text) if isinstance(text, str) else pd.Period(pd.Timestamp(text), freq="s")
 
 
-def holds(
-    item: pystac.Item, search: Search, query: Mapping[str, Mapping[str, Any]]
-) -> bool:
+def holds(item: pystac.Item, search: Search, query: Mapping[str, Mapping[str, Any]]) -> bool:
     """Return whether an item is what was searched for.
 
     Unknown cloud cover is no reason to leave a scene out; other properties that are missing are.

@@ -113,9 +113,7 @@ def _need_libraries() -> None:
         import odc.stac  # noqa: F401
         import pystac_client  # noqa: F401
     except ImportError as error:
-        raise SourceError(
-            f"Sentinel-2 needs {error.name}; pip install 'geomiam[stac]'"
-        ) from error
+        raise SourceError(f"Sentinel-2 needs {error.name}; pip install 'geomiam[stac]'") from error
 
 
 def _scenes(
@@ -133,7 +131,9 @@ def _scenes(
             items[item.collection_id, item.id] = (item, local)
     kept = unique(i for i, _ in items.values())
     if more := seen - len(kept):
-        notes.append(f"{more} of {seen} items of the catalogue are double or not what was asked for")
+        notes.append(
+            f"{more} of {seen} items of the catalogue are double or not what was asked for"
+        )
     local_of = {k: v[1] for k, v in items.items()}
     return [
         scene(i, request.wanted, source=source, local=local_of[i.collection_id, i.id]) for i in kept
@@ -165,8 +165,10 @@ def _lost(cut: Sequence[Window]) -> list[str]:
 
 def _nothing(request: Request, source: StacSource | None, *, lost: Sequence[str]) -> str:
     s = request.search
-    where = f"{scrub(source.url)}, collection {source.collection or 'first known'}" if source else (
-        "the items given"
+    where = (
+        f"{scrub(source.url)}, collection {source.collection or 'first known'}"
+        if source
+        else ("the items given")
     )
     cloud = "" if s.max_cloud is None else f", at most {s.max_cloud:g} % cloud"
     box = ", ".join(f"{v:.4f}" for v in s.bbox)
@@ -209,7 +211,9 @@ def _bytes(window: Window, placed: Placed) -> int:
     return int(sum(area / s**2 for s in sizes) * BYTES)
 
 
-def request(grid: GeoBox, time: Any, bands: Any, *, clouds: Clouds, max_cloud: float | None) -> Request:
+def request(
+    grid: GeoBox, time: Any, bands: Any, *, clouds: Clouds, max_cloud: float | None
+) -> Request:
     """Check what is asked for.
 
     Raises

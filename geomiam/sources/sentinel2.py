@@ -207,10 +207,10 @@ def _assemble(plan: Plan, grid: GeoBox, *, recipe: Recipe) -> xr.Dataset:
     attrs = {"modality": MODALITY, "units": "1", "long_name": "surface reflectance"}
     data = {b: (dims, stack[:, i], attrs) for i, b in enumerate(recipe.bands)}
     clear = {**attrs, "long_name": "share of the cell that was seen"}
-    return xr.Dataset(
-        {**data, CLEAR: (dims, stack[:, -1], clear)}, _coordinates(plan, days)
-    ).assign({FAILED: (("time", "asset"), da.stack(failed))}).assign_coords(
-        asset=[*recipe.bands, SCL]
+    return (
+        xr.Dataset({**data, CLEAR: (dims, stack[:, -1], clear)}, _coordinates(plan, days))
+        .assign({FAILED: (("time", "asset"), da.stack(failed))})
+        .assign_coords(asset=[*recipe.bands, SCL])
     )
 
 
