@@ -13,12 +13,23 @@ from typing import Any
 
 import numpy as np
 import rasterio
+import xarray as xr
 from affine import Affine
+from odc.geo.geobox import GeoBox
 from rasterio.warp import transform_bounds
+
+import geomiam as gm
 
 SIZE = 40
 ORIGIN = (500000.0, 5600040.0)
+GRID = GeoBox((SIZE, SIZE), Affine(10, 0, ORIGIN[0], 0, -10, ORIGIN[1]), "EPSG:32631")
+JUNE = "2020-06"
 KEYS = {"red": "B04", "nir": "B08", "swir16": "B11", "scl": "SCL"}
+
+
+def read(items, grid=GRID, *, bands=("red", "nir"), when=JUNE, **settings) -> xr.Dataset:
+    """Read scenes onto the grid of a scene."""
+    return gm.sentinel2(grid, when, bands=bands, source=items, **settings)
 
 
 def numbers(seed: int = 0, *, low: int = 1200, high: int = 5000, size: int = SIZE) -> np.ndarray:
@@ -104,6 +115,14 @@ def scene(
         "links": [],
         "assets": assets,
     }
+
+
+def five(tmp_path: Path) -> list[dict[str, Any]]:
+    """Write five scenes on five days, s0 to s4."""
+    return [
+        scene(tmp_path, f"s{i}", date=f"2020-06-0{i + 1}T10:50:00Z", bands={"red": numbers(i)})
+        for i in range(5)
+    ]
 
 
 def at(item: Mapping[str, Any], base: str) -> dict[str, Any]:

@@ -229,5 +229,6 @@ def request(
         )
     if max_cloud is not None and not 0 <= max_cloud <= 100:
         raise SourceError(f"max_cloud={max_cloud}: a percentage from 0 to 100")
-    place = grid.footprint("EPSG:4326").boundingbox.bbox
-    return Request(grid, Search(tuple(place), *period(time), max_cloud), names, clouds)
+    west, south, east, north = grid.footprint("EPSG:4326").boundingbox.bbox
+    search = Search((west, south, east, north), *period(time), max_cloud)
+    return Request(grid, search, names, clouds)

@@ -135,10 +135,10 @@ def _offset(lattice: GeoBox, grid: GeoBox) -> tuple[int, int] | None:
     return at if same_grid(_cut(lattice, at, grid.shape.yx), grid) else None
 
 
-def _cut(lattice: GeoBox, at: tuple[int, int], shape: Sequence[int]) -> GeoBox:
+def _cut(lattice: GeoBox, at: tuple[int, int], shape: tuple[int, int]) -> GeoBox:
     from odc.geo.geobox import GeoBox
 
-    return GeoBox(tuple(shape), lattice.translate_pix(at[1], at[0]).affine, lattice.crs)
+    return GeoBox(shape, lattice.translate_pix(at[1], at[0]).affine, lattice.crs)
 
 
 def grow(window: Window, pixels: int) -> Window:
