@@ -377,6 +377,19 @@ def test_periods_count_both_ends_whole():
             period(wrong)
 
 
+def test_a_continent_costs_tasks_where_scenes_are_only(tmp_path):
+    bounds = (2_500_000, 1_400_000, 7_400_000, 5_500_000)
+    europe = GeoBox.from_bbox(bounds, crs="EPSG:3035", resolution=1000)
+    ds = read([scene(tmp_path)], europe, bands="red")
+    assert len(ds.red.data.dask) < 300
+    out = ds[["red", "clear_fraction"]].compute()
+    seen = out.clear_fraction.values > 0
+    assert 1 <= seen.sum() <= 4
+    np.testing.assert_array_equal(np.isfinite(out.red), seen)
+    area = (SIZE * 10) ** 2
+    assert float(out.clear_fraction.sum()) * 1e6 == pytest.approx(area, rel=0.05)
+
+
 # Lazy, and a part of a cube -----------------------------------------------------------------------
 
 
@@ -402,7 +415,8 @@ def test_the_result_is_a_part_of_a_cube_and_survives_zarr(tmp_path):
     back = gm.open_cube(tmp_path / "s2.zarr")
     np.testing.assert_allclose(back.red[0], fine, atol=1e-6)
     assert gm.cube.grid.same_grid(back.odc.geobox, GRID)
-    assert back.attrs["failed_assets"] == []
+    assert back.attrs["failed_assets"] == [] and back.failed.values.sum() == 0
+    assert {"red", "nir"} <= set(gm.infer_schema(back).variables)
     assert json.loads(back.attrs["scenes"])[0]["offset"] == 0
     coarse = back.red.isel(time=0).odc.reproject(GRID.zoom_out(8), resampling="average")
     assert np.isfinite(coarse.values).all()  # NaN is nodata, not a value

@@ -24,8 +24,8 @@ from geomiam.sources.windows import grow as widen
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
-CHUNK = 2048
-"""Rows and columns of a scene that are read by one task."""
+CHUNK = 1024
+"""Rows and columns of a scene that one task reads, and of the chunks of the result."""
 PLANE = "plane"
 
 
@@ -77,9 +77,38 @@ def _window(window: Window, grid: GeoBox, *, recipe: Recipe) -> tuple[Any, Any]:
     joined = parts[0]
     for other in parts[1:]:
         joined = da.map_blocks(_first_valid, joined, other, dtype="float32")
-    if window.aligned:
-        return joined, sum(failed[1:], failed[0])
-    return _resampled(joined, window.box, grid, how=recipe.resample), sum(failed[1:], failed[0])
+    if not window.aligned:
+        joined = _resampled(joined, window.box, grid[window.cells], how=recipe.resample)
+    return _embedded(joined, window.cells, grid), sum(failed[1:], failed[0])
+
+
+def _embedded(part: Any, cells: tuple[slice, slice], grid: GeoBox) -> Any:
+    """Put a part of the grid in its place, NaN around it, in chunks that all days share."""
+    import dask.array as da
+
+    rows, cols = (_spans(n) for n in grid.shape.yx)
+    return da.block([[_placed(part, cells, (r, c)) for c in cols] for r in rows])
+
+
+def _spans(size: int) -> list[slice]:
+    return [slice(i, min(i + CHUNK, size)) for i in range(0, size, CHUNK)]
+
+
+def _placed(part: Any, cells: tuple[slice, slice], chunk: tuple[slice, slice]) -> Any:
+    import dask.array as da
+
+    shape = (part.shape[0], *(c.stop - c.start for c in chunk))
+    both = [(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(cells, chunk)]
+    if any(stop <= start for start, stop in both):
+        return da.full(shape, np.float32(np.nan), dtype="float32", chunks=shape)
+    inside = [slice(lo - c.start, hi - c.start) for (lo, hi), c in zip(both, cells)]
+    around = [(lo - c.start, c.stop - hi) for (lo, hi), c in zip(both, chunk)]
+    piece = part[(slice(None), *inside)].rechunk(-1)
+    return piece.map_blocks(_pad, around=around, chunks=shape, dtype="float32")
+
+
+def _pad(piece: np.ndarray, *, around: list[tuple[int, int]]) -> np.ndarray:
+    return np.pad(piece, [(0, 0), *around], constant_values=np.float32(np.nan))
 
 
 def _first_valid(a: np.ndarray, b: np.ndarray) -> np.ndarray:

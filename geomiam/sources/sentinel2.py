@@ -88,9 +88,9 @@ def sentinel2(
     -------
     xr.Dataset
         Each band ``(time, y, x)`` float32 reflectance, dask; ``clear_fraction(time, y, x)``, the
-        share of a cell that was seen; ``failed(time, asset)``, how many files could not be read;
-        coordinates ``item_id``, ``cloud_cover``, ``baseline``, ``offset`` along time, NaN where the
-        scenes of a day differ. Composites have ``looks(time, y, x)`` instead, the dates with data.
+        share of a cell that was seen; coordinates ``item_id``, ``cloud_cover``, ``baseline``,
+        ``offset`` along time, NaN where the scenes of a day differ, and ``failed(time, asset)``, how
+        many files could not be read, dask as well. Composites have ``looks(time, y, x)`` instead, the dates with data.
         ``attrs``: ``failed_assets``, ``scenes`` (JSON), and how it was made.
 
     Raises
@@ -128,7 +128,8 @@ def sentinel2(
     ds = _assemble(plan, grid, recipe=recipe)
     ds = _composite(ds, composite) if composite else ds
     made = _made(stac, mask=mask, snow=snow, dilate=dilate, composite=composite, resample=resample)
-    return _placed(ds, template).assign_attrs(made, failed_assets=report, **_told(plan))
+    ds = _placed(ds, template).set_coords(FAILED)  # not a predictor
+    return ds.assign_attrs(made, failed_assets=report, **_told(plan))
 
 
 def plan_sentinel2(
@@ -208,7 +209,9 @@ def _assemble(plan: Plan, grid: GeoBox, *, recipe: Recipe) -> xr.Dataset:
     data = {b: (dims, stack[:, i], attrs) for i, b in enumerate(recipe.bands)}
     clear = {**attrs, "long_name": "share of the cell that was seen"}
     return (
-        xr.Dataset({**data, CLEAR: (dims, stack[:, -1], clear)}, _coordinates(plan, days))
+        xr.Dataset(
+            {**data, CLEAR: (dims, da.nan_to_num(stack[:, -1]), clear)}, _coordinates(plan, days)
+        )
         .assign({FAILED: (("time", "asset"), da.stack(failed))})
         .assign_coords(asset=[*recipe.bands, SCL])
     )

@@ -40,6 +40,8 @@ class Window:
     ----------
     box
         Pixels under the grid, without the margin by which masks grow.
+    cells
+        Rows and columns of the grid that the scenes touch; elsewhere they have nothing to give.
     aligned
         The grid is a part of the lattice: pixels are cells, nothing is resampled.
     """
@@ -47,6 +49,7 @@ class Window:
     day: str
     scenes: tuple[Placed, ...]
     box: GeoBox
+    cells: tuple[slice, slice]
     aligned: bool
 
 
@@ -77,21 +80,34 @@ def windows(placed: Iterable[Placed], grid: GeoBox) -> list[Window]:
 def _window(day: str, group: Sequence[Placed], grid: GeoBox) -> Window:
     scenes = tuple(sorted(group, key=lambda p: (-np.nan_to_num(p.scene.baseline), p.scene.id)))
     lattice = scenes[0].box
-    if (offset := _offset(lattice, grid)) is not None:
-        return Window(day, scenes, _cut(lattice, offset, grid.shape.yx), aligned=True)
-    spans = [_needed(lattice, p.box, grid) for p in scenes]
-    top, left = (min(s[i][0] for s in spans) - KERNEL for i in (0, 1))
-    bottom, right = (max(s[i][1] for s in spans) + KERNEL for i in (0, 1))
+    cells = _joined([_under(grid, p.box, pad=CELLS) for p in scenes])
+    part = grid[cells]
+    if (offset := _offset(lattice, part)) is not None:
+        return Window(day, scenes, _cut(lattice, offset, part.shape.yx), cells, aligned=True)
+    (top, bottom), (left, right) = _needed(lattice, part)
     box = _cut(lattice, (top, left), (bottom - top, right - left))
-    return Window(day, scenes, box, aligned=False)
+    return Window(day, scenes, box, cells, aligned=False)
 
 
-def _needed(lattice: GeoBox, scene: GeoBox, grid: GeoBox) -> list[tuple[int, int]]:
-    """Rows and columns of the lattice under those cells of the grid that a scene touches."""
-    cells = _under(grid, scene, pad=CELLS)
-    part = scene if cells is None else grid[cells]
-    spans = [(math.floor(lo), math.ceil(hi)) for lo, hi in _spans(lattice, part)]
-    return [(lo - (hi - lo) // 64, hi + (hi - lo) // 64) for lo, hi in spans]  # edges may bulge
+def _joined(parts: Iterable[tuple[slice, slice] | None]) -> tuple[slice, slice]:
+    """Return the rows and columns that hold all parts."""
+    known = [p for p in parts if p is not None]
+    rows, cols = zip(*known, strict=True)
+    return _hull(rows), _hull(cols)
+
+
+def _hull(slices: Iterable[slice]) -> slice:
+    ends = list(slices)
+    return slice(min(s.start for s in ends), max(s.stop for s in ends))
+
+
+def _needed(lattice: GeoBox, part: GeoBox) -> list[tuple[int, int]]:
+    """Rows and columns of the lattice under a part of the grid, with room for kernels."""
+    found = []
+    for lo, hi in _spans(lattice, part):
+        room = KERNEL + (hi - lo) / 64  # edges between the points that were looked at may bulge
+        found.append((math.floor(lo - room), math.ceil(hi + room)))
+    return found
 
 
 def _spans(of: GeoBox, under: GeoBox) -> list[tuple[float, float]]:
