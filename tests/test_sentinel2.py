@@ -156,6 +156,12 @@ def test_nodata_never_becomes_a_negative_reflectance(tmp_path):
     assert "nodata" not in ds.red.attrs and "_FillValue" not in ds.red.attrs
 
 
+def test_nodata_is_known_even_where_no_file_says_it():
+    out = to_reflectance(np.array([0, 1, NAN, 3000], "float32"), 1e-4, -0.1)
+    np.testing.assert_allclose(out, [NAN, -0.0999, NAN, 0.2], atol=1e-6)
+    assert out.dtype == np.float32
+
+
 def test_baselines_are_found_where_catalogues_put_them():
     assert baseline({"s2:tile_id": "S2B_OPER_MSI_L2A_TL_2BPS_2025_A043879_T20EPT_N05.11"}) == 5.11
     assert baseline({"sentinel:processing_baseline": "02.12"}) == 2.12
