@@ -48,6 +48,22 @@ class MemoryRefused(GeomiamError):
     """A task would need more memory than the limit; nothing was started."""
 
 
+class SourceError(GeomiamError):
+    """A catalogue cannot be asked, answers what it should not, or its metadata contradict themselves."""
+
+
+class NoScenes(SourceError):
+    """A search found nothing that could be read."""
+
+
+class AssetFailed(SourceError):
+    """A file of a scene is missing, damaged or refused; the scene and the file are named."""
+
+
+class AssetsFailed(UserWarning):
+    """Files of scenes that could not be read; their pixels are NaN."""
+
+
 class MissingModality(UserWarning):
     """A whole modality is absent; predictions are made without it."""
 

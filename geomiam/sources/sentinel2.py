@@ -1,0 +1,300 @@
+"""Sentinel-2 Level-2A on a grid: reflectance with NaN for clouds, and how clear each cell was."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from geomiam.errors import AssetFailed, AssetsFailed, SourceError
+from geomiam.sources.catalogue import StacSource, as_source, scrub
+from geomiam.sources.clouds import Mask, clouds
+from geomiam.sources.items import SCL
+from geomiam.sources.load import FailedAssets, Loader, Reading, odc_loader
+from geomiam.sources.mosaic import Recipe, day
+from geomiam.sources.plan import Plan, prepare, request
+from geomiam.sources.windows import Window
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
+
+BANDS = ("blue", "green", "red", "nir", "swir16", "swir22")
+CLEAR = "clear_fraction"
+LOOKS = "looks"
+FAILED = "failed"
+MODALITY = "sentinel2"
+
+
+def sentinel2(
+    like: Any,
+    time: Any,
+    *,
+    bands: str | Sequence[str] = BANDS,
+    source: Any = "earth-search",
+    mask: Mask = "scl",
+    snow: Literal["mask", "keep"] = "mask",
+    dilate: str | float = "20m",
+    max_cloud: float | None = None,
+    composite: str | None = None,
+    resample: str = "average",
+    on_error: Literal["nan", "raise"] = "nan",
+    loader: Loader | None = None,
+) -> xr.Dataset:
+    """Read Sentinel-2 reflectance onto a grid, NaN where clouds, shadows or gaps are.
+
+    Lazy: the catalogue is searched now, pixels are read when they are computed. Each scene is
+    scaled by what its own item says and masked on its own pixels; then scenes of one day are
+    joined and brought onto the grid. A cell is kept when any of its pixels is clear.
+
+    Parameters
+    ----------
+    like
+        The grid: an ``odc.geo`` GeoBox or any georeferenced Dataset or DataArray.
+    time
+        ``"2018-03"``, ``"2018-03/2018-08"`` or a pair; both ends count whole.
+    bands
+        Names such as ``"red"`` or ``"B04"``; variables are named as given here.
+    source
+        ``"earth-search"`` (Collection 1), ``"earth-search-l2a"``, ``"planetary-computer"``, the URL
+        or path of an API or a static catalogue, a :class:`StacSource`, or a list of items.
+    mask
+        ``"scl"``: clouds, their shadows, cirrus, saturated pixels; or SCL classes; or a function
+        from one scene (Dataset of the bands and ``scl``) to booleans, True = hidden; or None.
+    snow
+        With ``mask="scl"``: hide what is classified as snow, in lowlands mostly the tops of clouds.
+    dilate
+        Metres by which what is hidden grows.
+    max_cloud
+        Leave out scenes with more cloud cover, in percent of the whole scene.
+    composite
+        None: one step of time a solar day. ``"median"``: one step for all; or a pandas frequency
+        such as ``"1MS"``: the median of each of its periods.
+    resample
+        How pixels become cells where the grid is not the scene's own: one of GDAL's names.
+    on_error
+        ``"nan"``: a file that cannot be read becomes NaN, with a warning and a line in
+        ``attrs["failed_assets"]``. ``"raise"``: it ends the computation.
+    loader
+        Reads instead of odc-stac: a function of items, asset keys and a GeoBox that returns a
+        Dataset on it, called in each task with one item and one asset.
+
+    Returns
+    -------
+    xr.Dataset
+        Each band ``(time, y, x)`` float32 reflectance, dask; ``clear_fraction(time, y, x)``, the
+        share of a cell that was seen; coordinates ``item_id``, ``cloud_cover``, ``baseline``,
+        ``offset`` along time, NaN where the scenes of a day differ, and ``failed(time, asset)``, how
+        many files could not be read, dask as well. Composites have ``looks(time, y, x)`` instead, the dates with data.
+        ``attrs``: ``failed_assets``, ``scenes`` (JSON), and how it was made.
+
+    Raises
+    ------
+    NoScenes
+        When nothing was found.
+    SourceError
+        When the catalogue cannot be asked, or a setting is wrong.
+    AssetFailed
+        With ``on_error="raise"``; for what metadata tell, at once.
+    GridError
+        When ``like`` has no grid, or GDAL has no such resampling.
+
+    Warns
+    -----
+    AssetsFailed
+        For files that could not be read.
+
+    Notes
+    -----
+    The offset of 1000 since processing baseline 04.00 is decided for each asset by its item, never
+    by date. Where an item contradicts itself its pixels are not read, as they might be off by 0.1.
+    """
+    grid, template = _grid(like)
+    _check(on_error, resample, grid)
+    wanted = request(
+        grid, time, bands, clouds=clouds(mask, snow=snow, dilate=dilate), max_cloud=max_cloud
+    )
+    stac = as_source(source)
+    plan = prepare(wanted, stac)
+    report = _report(plan, on_error)
+    sign = stac.sign if isinstance(stac, StacSource) else None
+    reading = Reading(loader or odc_loader(sign), on_error, report.key)
+    recipe = Recipe(wanted.bands, wanted.clouds, resample, reading)
+    ds = _assemble(plan, grid, recipe=recipe)
+    ds = _composite(ds, composite) if composite else ds
+    made = _made(stac, mask=mask, snow=snow, dilate=dilate, composite=composite, resample=resample)
+    ds = _placed(ds, template).set_coords(FAILED)  # not a predictor
+    return ds.assign_attrs(made, failed_assets=report, **_told(plan))
+
+
+def plan_sentinel2(
+    like: Any,
+    time: Any,
+    *,
+    bands: str | Sequence[str] = BANDS,
+    source: Any = "earth-search",
+    mask: Mask = "scl",
+    snow: Literal["mask", "keep"] = "mask",
+    max_cloud: float | None = None,
+) -> Plan:
+    """Say what :func:`sentinel2` would read, without reading a pixel.
+
+    Parameters
+    ----------
+    like, time, bands, source, mask, snow, max_cloud
+        As for :func:`sentinel2`.
+
+    Returns
+    -------
+    Plan
+        ``scenes`` is a table of scenes with their offsets and the rule behind each; ``dates``,
+        ``bytes``, ``lost`` and ``notes`` sum it up, and so does printing it.
+
+    Raises
+    ------
+    NoScenes, SourceError, GridError
+        As :func:`sentinel2`.
+    """
+    grid, _ = _grid(like)
+    chosen = clouds(mask, snow=snow, dilate=0)
+    return prepare(request(grid, time, bands, clouds=chosen, max_cloud=max_cloud), source)
+
+
+def _grid(like: Any) -> tuple[GeoBox, xr.Dataset]:
+    from odc.geo.geobox import GeoBox
+    from odc.geo.xr import xr_coords
+
+    from geomiam.cube.grid import geobox
+
+    if isinstance(like, GeoBox):
+        return like, xr.Dataset(coords=xr_coords(like))
+    template = like.to_dataset(name="like") if isinstance(like, xr.DataArray) else like
+    return geobox(template), template
+
+
+def _check(on_error: str, resample: str, grid: GeoBox) -> None:
+    from geomiam.cube.warp import methods
+
+    if on_error not in ("nan", "raise"):
+        raise SourceError(f"on_error={on_error!r} is not known; use 'nan' or 'raise'")
+    methods({"reflectance": xr.DataArray()}, resample)
+    if grid.crs is None:
+        raise SourceError("like= has no CRS; give the GeoBox one")
+
+
+def _report(plan: Plan, on_error: str) -> FailedAssets:
+    if plan.lost and on_error == "raise":
+        raise AssetFailed("\n".join([*plan.lost[:20], "on_error='nan' leaves them out"]))
+    if plan.lost:
+        shown = "\n".join(plan.lost[:5])
+        warnings.warn(
+            f"{len(plan.lost)} files or scenes cannot be read:\n{shown}", AssetsFailed, stacklevel=3
+        )
+    return FailedAssets(plan.lost)
+
+
+def _assemble(plan: Plan, grid: GeoBox, *, recipe: Recipe) -> xr.Dataset:
+    import dask.array as da
+
+    days = [list(g) for _, g in itertools.groupby(plan.windows, key=lambda w: w.day)]
+    planes, failed = zip(*(day(d, grid, recipe=recipe) for d in days), strict=True)
+    stack = da.stack(planes)
+    dims = ("time", "y", "x")
+    attrs = {"modality": MODALITY, "units": "1", "long_name": "surface reflectance"}
+    data = {b: (dims, stack[:, i], attrs) for i, b in enumerate(recipe.bands)}
+    clear = {**attrs, "long_name": "share of the cell that was seen"}
+    return (
+        xr.Dataset(
+            {**data, CLEAR: (dims, da.nan_to_num(stack[:, -1]), clear)}, _coordinates(plan, days)
+        )
+        .assign({FAILED: (("time", "asset"), da.stack(failed))})
+        .assign_coords(asset=[*recipe.bands, SCL])
+    )
+
+
+def _coordinates(plan: Plan, days: Sequence[Sequence[Window]]) -> dict[str, Any]:
+    rows = [[p.scene.id for w in d for p in w.scenes] for d in days]
+    table = plan.scenes.set_index("id")
+    parts = [table.loc[ids] for ids in rows]
+    return {
+        "time": pd.DatetimeIndex([p["time"].min() for p in parts]).astype("datetime64[ns]"),
+        "item_id": ("time", [" ".join(ids) for ids in rows]),
+        "cloud_cover": ("time", [p["cloud_cover"].mean() for p in parts]),
+        "baseline": ("time", [_common(p["baseline"]) for p in parts]),
+        "offset": ("time", [_common(p["offset"]) for p in parts]),
+    }
+
+
+def _common(values: pd.Series) -> float:
+    return float(values.iloc[0]) if values.nunique(dropna=False) == 1 else np.nan
+
+
+def _composite(ds: xr.Dataset, how: str) -> xr.Dataset:
+    """Reduce time to medians of periods; what belongs to single dates goes."""
+    if how == "median":
+        start = ds.time.values[:1]
+        return _median(ds).expand_dims(time=start)
+    try:
+        periods = ds.time.resample(time=how).groups
+    except ValueError as error:
+        raise SourceError(
+            f"composite={how!r} is no frequency of pandas ({error}); use 'median', '1MS', '10D' ..."
+        ) from None
+    parts = [_median(ds.isel(time=rows)).expand_dims(time=[at]) for at, rows in periods.items()]
+    return xr.concat(parts, "time")
+
+
+def _median(ds: xr.Dataset) -> xr.Dataset:
+    whole = ds.drop_vars(["item_id", "cloud_cover", "baseline", "offset"]).chunk(time=-1)
+    bands = whole.drop_vars([CLEAR, FAILED])
+    out = bands.median("time", skipna=True, keep_attrs=True)
+    seen = whole[CLEAR] > 0
+    looks = seen.sum("time").astype("float32").assign_attrs(whole[CLEAR].attrs)
+    return out.assign(
+        {
+            LOOKS: looks.assign_attrs(long_name="dates on which the cell was seen"),
+            CLEAR: whole[CLEAR].mean("time", keep_attrs=True),
+            FAILED: whole[FAILED].sum("time"),
+        }
+    )
+
+
+def _placed(ds: xr.Dataset, template: xr.Dataset) -> xr.Dataset:
+    """Stamp coordinates and CRS of the grid, under its own names of dims."""
+    from geomiam.cube.grid import restore, spatial_dims
+
+    names = dict(zip(("y", "x"), spatial_dims(template), strict=True))
+    return restore(ds.rename_dims(names) if names != {"y": "y", "x": "x"} else ds, template)
+
+
+def _made(source: Any, **settings: Any) -> dict[str, Any]:
+    import odc.stac
+
+    from geomiam._version import __version__
+
+    stac = isinstance(source, StacSource)
+    return {
+        "source": scrub(source.url) if stac else "items given by the caller",
+        "collection": (source.collection or "") if stac else "",
+        **{k: _text(v) for k, v in settings.items()},
+        "geomiam_version": __version__,
+        "odc_stac_version": odc.stac.__version__,
+    }
+
+
+def _text(value: Any) -> str:
+    return getattr(value, "__name__", None) or str(value)
+
+
+def _told(plan: Plan) -> dict[str, Any]:
+    scenes = plan.scenes.drop(columns=["bytes"]).assign(time=plan.scenes["time"].astype(str))
+    rows = scenes.astype(object).where(scenes.notna(), None).to_dict("records")
+    return {
+        "scenes": json.dumps(rows),
+        "notes": list(plan.notes),
+    }
