@@ -104,6 +104,23 @@ def test_rivals_learn_what_there_is_to_learn(name):
     assert roc_auc_score(heat > 0.5, rival.scores(sites)[:, 0]) > 0.95
 
 
+def test_both_engines_of_boosted_trees_agree(sites, schema):
+    pytest.importorskip(
+        "xgboost", reason="xgboost is not installed: pip install geomiam[benchmark]"
+    )
+    one, two = (
+        fit_rival("xgboost", sites, schema, rounds=20, engine=engine)
+        for engine in ("xgboost", "scikit-learn")
+    )
+    assert (one.engine, two.engine) == ("xgboost", "scikit-learn")
+    assert np.corrcoef(one.scores(sites).ravel(), two.scores(sites).ravel())[0, 1] > 0.85
+
+
+def test_an_engine_that_is_not_there_is_told(sites, schema):
+    with pytest.raises(ValueError, match=r"engine='lightgbm' is unknown"):
+        fit_rival("xgboost", sites, schema, engine="lightgbm")
+
+
 def test_unknown_rivals_and_labels_of_one_class_are_refused(sites, schema):
     with pytest.raises(SelectionError, match=r"rf, xgboost, maxent-like"):
         fit_rival("svm", sites, schema)
