@@ -56,6 +56,7 @@ def counted(ds):
 
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 99), holes=st.sampled_from([0.2, 0.7, 0.95]), chunk=st.integers(1, 9))
+@pytest.mark.slow
 def test_fractions_equal_plain_counting(seed, holes, chunk):
     ds = cube(seed, holes=holes)
     cells, some, full, var = counted(ds)

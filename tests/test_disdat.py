@@ -131,6 +131,7 @@ def results(folder, plan):
     return list(benchmark(folder, plan))
 
 
+@pytest.mark.slow
 def test_the_benchmark_scores_every_method_on_every_subset(results):
     assert {r["label"] for r in results} == {
         "miam (group)",
@@ -144,6 +145,7 @@ def test_the_benchmark_scores_every_method_on_every_subset(results):
         assert len(result["scores"]["all"]["auc"]) == len(result["species"]) == 4
 
 
+@pytest.mark.slow
 def test_a_score_is_scikit_learns_on_the_species_own_survey(folder, plan, results):
     training, survey = gm.readers.disdat(folder, "AAA")
     result = next(r for r in results if r["label"] == "miam (group)" and r["seed"] == 1)
@@ -164,6 +166,7 @@ def test_a_score_is_scikit_learns_on_the_species_own_survey(folder, plan, result
         assert got == pytest.approx(wanted, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_summary_averages_seeds_per_species_then_species(results):
     rows = [r for r in results if r["label"] == "rf"]
     auc = np.array([r["scores"]["all"]["auc"] for r in rows], float)
@@ -172,6 +175,7 @@ def test_the_summary_averages_seeds_per_species_then_species(results):
     assert summary["regions"]["AAA"]["seeds"] == pytest.approx(auc.mean(1), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_it_stopped(folder, plan, results, tmp_path):
     path = tmp_path / "out.json"
     write_results(path, plan, results[:3])
@@ -180,6 +184,7 @@ def test_a_run_goes_on_where_it_stopped(folder, plan, results, tmp_path):
     assert list(benchmark(folder, plan, done=done))[:3] == before
 
 
+@pytest.mark.slow
 def test_predictors_never_see_the_survey(folder, plan, results, tmp_path):
     """With other labels in the survey the scores change and the models do not."""
     import shutil

@@ -165,6 +165,7 @@ def test_any_chunking_gives_the_map_of_numpy(model, cube, y, x):
 
 
 @pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.slow
 def test_one_worker_or_four_give_the_same_explanation(model, cube, workers):
     eager = gm.shapley(cube, model)
     with dask.config.set(scheduler="threads", num_workers=workers):

@@ -127,6 +127,7 @@ def test_with_nothing_left_everybody_guesses(sites, schema, model):
     assert (table["hidden"] == 1).all()
 
 
+@pytest.mark.slow
 def test_every_method_of_a_plan_is_trained_and_seeds_differ(sites, schema):
     tables = list(sweeps(sites, schema, PLAN))
     assert [t.attrs["seed"] for t in tables] == [0, 1]
@@ -147,6 +148,7 @@ def test_unknown_names_are_refused_before_anything_is_trained():
         SweepPlan(strategies=["guess"])
 
 
+@pytest.mark.slow
 def test_the_command_writes_numbers_and_a_picture(sites, tmp_path, monkeypatch):
     from geomiam.evaluation import sweeps as module
 

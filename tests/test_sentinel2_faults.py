@@ -34,6 +34,8 @@ from geomiam.sources import catalogue
 from geomiam.sources.catalogue import StacSource, as_source, choose, scrub
 from geomiam.sources.items import refused
 
+pytestmark = pytest.mark.slow  # real servers that fail and wait
+
 # Files -------------------------------------------------------------------------------------------
 
 

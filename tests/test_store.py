@@ -243,6 +243,7 @@ def test_a_killed_write_leaves_nothing_that_looks_done(tmp_path):
 
 @settings(max_examples=8, deadline=None)
 @given(old=st.integers(6, 31), new=st.integers(6, 31), drop=st.integers(0, 5))
+@pytest.mark.slow
 def test_rechunked_and_cropped_cubes_are_written(tmp_path_factory, old, new, drop):
     path = tmp_path_factory.mktemp("w")
     first = write_cube(cube(), path / "a.zarr", chunks={"y": old, "x": old})
