@@ -206,7 +206,8 @@ def lead(run: dict) -> str:
         f"{seeds(run)} (each method's AUC is averaged over them per species). The "
         "survey was opened when trained predictors were scored, not before; settings come from "
         "spatial blocks of the training records (`benchmarks/disdat_settings.py`) and are the same "
-        f"in all regions. {engines(run)}The run took {run['seconds'] / 60:.0f} minutes of training and scoring."
+        "in all regions. Earlier configurations were scored on this survey too, so a little optimism "
+        f"cannot be excluded. {engines(run)}The run took {run['seconds'] / 60:.0f} minutes of training and scoring."
     )
 
 
