@@ -37,6 +37,7 @@ _HOMES = {
     "geomiam.networks.model": ["Model"],
     "geomiam.networks.network": ["NetworkConfig"],
     "geomiam.schema": ["Group", "Modality", "Schema", "Variable"],
+    "geomiam.sources.build": ["CubePlan", "build_cube", "plan_cube"],
     "geomiam.sources.catalogue": ["StacSource"],
     "geomiam.sources.sentinel2": ["plan_sentinel2", "sentinel2"],
     "geomiam.training.config": ["TrainingConfig"],
@@ -90,6 +91,7 @@ if TYPE_CHECKING:  # what the lazy names are, for editors and type checkers
     from geomiam.networks.model import Model
     from geomiam.networks.network import NetworkConfig
     from geomiam.schema import Group, Modality, Schema, Variable
+    from geomiam.sources.build import CubePlan, build_cube, plan_cube
     from geomiam.sources.catalogue import StacSource
     from geomiam.sources.sentinel2 import plan_sentinel2, sentinel2
     from geomiam.training import splits

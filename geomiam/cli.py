@@ -19,6 +19,8 @@ A first look:    geomiam demo
 
 Your own data:
 
+  geomiam build catalog.yaml --out cube.zarr                predictors on one grid
+
   geomiam sample cube.zarr records.csv --out sites.zarr     predictors at the records
 
   geomiam fit sites.zarr --schema catalog.yaml --out model  train by masking
@@ -69,6 +71,49 @@ def demo(
     from geomiam.demo import run
 
     run(out, overwrite=overwrite)
+
+
+@app.command()
+def build(
+    catalog: Annotated[Path, typer.Argument(help="Catalog (YAML) with sources.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Zarr store to write.")] = None,
+    like: Annotated[
+        Path | None, typer.Option(help="Cube (Zarr) or GeoTIFF whose grid to build on.")
+    ] = None,
+    bounds: Annotated[
+        str | None, typer.Option(help="xmin,ymin,xmax,ymax in the CRS of the catalog's grid.")
+    ] = None,
+    root: Annotated[
+        list[str] | None, typer.Option(help="SOURCE=FOLDER: where its files are; repeat.")
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Say what would be read, and stop.")] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Build a cube from a catalog: every source on one grid. A stopped build goes on."""
+    import geomiam as gm
+    from geomiam.sources.build import summary
+
+    where: dict[str, Any] = {"bounds": _numbers(bounds), "roots": _pairs(root or [])}
+    if plan:
+        typer.echo(str(gm.plan_cube(catalog, like, **where)))
+        return
+    if out is None:
+        raise GeomiamError("--out is missing: the Zarr store to write; or ask with --plan only")
+    cube = gm.build_cube(catalog, like, out=out, overwrite=overwrite, **where)
+    typer.echo(f"{summary(cube)}\n{len(cube.data_vars)} variables → {out}")
+
+
+def _numbers(text: str | None) -> tuple[float, ...] | None:
+    try:
+        return tuple(float(part) for part in text.split(",")) if text else None
+    except ValueError:
+        raise GeomiamError(f"--bounds {text}: four numbers joined by commas are wanted") from None
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    if bad := [t for t in texts if "=" not in t]:
+        raise GeomiamError(f"--root {bad[0]}: SOURCE=FOLDER is wanted")
+    return dict(t.split("=", 1) for t in texts)
 
 
 @app.command()

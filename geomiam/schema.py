@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from geomiam.errors import SchemaError
+from geomiam.origin import Fact, Grid, Origin, Source, SourceKind
 
 Kind = Literal["scalar", "categorical", "circular", "series", "image", "vector"]
 Label = int | float | str
@@ -23,12 +24,6 @@ Label = int | float | str
 KINDS: tuple[str, ...] = get_args(Kind)
 OWN_DIMS = {"scalar": 0, "categorical": 0, "circular": 0, "series": 1, "image": 2, "vector": 1}
 """How many dims of its own a variable of each kind has at least (series, image: channels before)."""
-
-
-class Fact(BaseModel):
-    """A frozen record whose unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Variable(Fact):
@@ -49,6 +44,7 @@ class Variable(Fact):
     patch: int | None = Field(None, ge=1, description="image: rows and columns per token")
     period: float = Field(360.0, gt=0, description="circular: value at which it starts again")
     classes: dict[int, str] = Field({}, description="categorical: code to meaning")
+    origin: Origin | None = Field(None, alias="from", description="source, and what is read there")
 
     @model_validator(mode="after")
     def _settings_belong_to_the_kind(self) -> Variable:
@@ -90,11 +86,23 @@ class Modality(Fact):
     source: str | None = None
     license: str | None = None
     citation: str | None = None
+    origin: Origin | None = Field(None, alias="from", description="for all its variables")
+    chips: int | None = Field(
+        None, ge=2, description="cells of the source's grid per side of a cell"
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _name_variables(cls, data: Any) -> Any:
         return _with_names(data, "variables")
+
+    def origin_of(self, variable: str) -> Origin | None:
+        """Return where a variable comes from: what it says itself, before what the modality says."""
+        own, common = self.variables[variable].origin, self.origin
+        if own is None or common is None or own.source != common.source:
+            return own or common
+        said = [{k: getattr(o, k) for k in o.model_fields_set} for o in (common, own)]
+        return Origin(**{**said[0], **said[1]})
 
 
 class Group(Fact):
@@ -116,13 +124,15 @@ class Schema(Fact):
     description: str | None = None
     license: str | None = None
     citation: str | None = None
+    grid: Grid | None = None
+    sources: dict[str, Source] = {}
     modalities: dict[str, Modality] = Field(min_length=1)
     groups: dict[str, Group] = {}
 
     @model_validator(mode="before")
     @classmethod
     def _name_modalities(cls, data: Any) -> Any:
-        data = _with_names(data, "modalities")
+        data = _with_names(_with_names(data, "sources"), "modalities")
         groups = data.get("groups") if isinstance(data, dict) else None
         if isinstance(groups, dict):
             named = {
@@ -142,10 +152,52 @@ class Schema(Fact):
                         "a variable has one modality: rename or remove one"
                     )
                 seen[name] = modality.name
+        self._check_sources()
         if not self.groups:
             own = {m: Group(name=m, members=(m,)) for m in self.modalities}
             object.__setattr__(self, "groups", own)
         return self
+
+    def _check_sources(self) -> None:
+        for modality in self.modalities.values():
+            for variable in modality.variables.values():
+                if origin := modality.origin_of(variable.name):
+                    self._check_origin(variable, origin)
+
+    def _check_origin(self, variable: Variable, origin: Origin) -> None:
+        if origin.source not in self.sources:
+            close = difflib.get_close_matches(origin.source, self.sources, n=1)
+            hint = f"did you mean '{close[0]}'?" if close else "add it under 'sources:'"
+            raise ValueError(
+                f"variable '{variable.name}' is from '{origin.source}', no source; {hint}"
+            )
+        try:
+            source = origin.over(self.sources[origin.source])
+        except ValidationError as error:
+            message = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise ValueError(f"variable '{variable.name}': {message}") from None
+        keeps = ("nearest", "mode")
+        if variable.kind in ("categorical", "circular") and source.resampling not in (None, *keeps):
+            raise ValueError(
+                f"variable '{variable.name}' is {variable.kind}: '{source.resampling}' would mix its "
+                f"values into others; use resampling: {' or '.join(keeps)}"
+            )
+
+    def without_origins(self) -> Schema:
+        """Return the predictors alone: what a model keeps, with no grid and no paths in it."""
+        modalities = {
+            m.name: m.model_copy(
+                update={
+                    "origin": None,
+                    "chips": None,
+                    "variables": {
+                        k: v.model_copy(update={"origin": None}) for k, v in m.variables.items()
+                    },
+                }
+            )
+            for m in self.modalities.values()
+        }
+        return Schema(**{**_shallow(self), "grid": None, "sources": {}, "modalities": modalities})
 
     @cached_property
     def variables(self) -> dict[str, Variable]:
@@ -196,7 +248,7 @@ class Schema(Fact):
 
     def to_dict(self) -> dict:
         """Return plain JSON types; ``Schema.from_dict`` reads them back."""
-        return self.model_dump(mode="json", exclude_defaults=True)
+        return self.model_dump(mode="json", exclude_defaults=True, by_alias=True)
 
     @classmethod
     def from_dict(cls, data: dict, *, where: str = "schema") -> Schema:
@@ -268,7 +320,8 @@ def _fix(item: Any, keys: list[str]) -> str:
         hint = f"did you mean '{close[0]}'?" if close else f"known keys here: {', '.join(known)}"
         return f"unknown key '{keys[-1]}'; {hint}"
     if keys and keys[-1] == "kind":
-        return f"'{item['input']}' is not a kind; use one of {', '.join(KINDS)}"
+        known = get_args(SourceKind) if keys[0] == "sources" else KINDS
+        return f"'{item['input']}' is not a kind; use one of {', '.join(known)}"
     if item["type"] == "missing":
         return f"this key is required; add '{keys[-1]}:'"
     message = item["msg"].removeprefix("Value error, ")
@@ -276,10 +329,26 @@ def _fix(item: Any, keys: list[str]) -> str:
 
 
 def _known_keys(keys: list[str]) -> list[str]:
-    """Keys allowed where the last one stands: in the schema, a modality or group, or a variable."""
-    third = Group if keys[0] == "groups" else Modality
-    fact: Any = {1: Schema, 3: third}.get(len(keys), Variable)
-    return [k for k in fact.model_fields if k != "name" or fact is Schema]
+    """Keys allowed where the last one stands."""
+    fact: Any = Schema
+    path = iter(keys[:-1])
+    for key in path:
+        fields = {f.alias or k: f for k, f in fact.model_fields.items()}
+        inner, mapped = _inside(fields[key].annotation)
+        if mapped:
+            next(path, None)
+        fact = inner or fact
+    named = [f.alias or k for k, f in fact.model_fields.items()]
+    return [k for k in named if k != "name" or fact is Schema]
+
+
+def _inside(annotation: Any) -> tuple[Any, bool]:
+    """The record that a field holds, if it holds one, and whether a mapping of them."""
+    inner = get_args(annotation)
+    for kind in (annotation, *inner):
+        if isinstance(kind, type) and issubclass(kind, Fact):
+            return kind, annotation is not kind and type(None) not in inner
+    return None, False
 
 
 def _line_of(node: Any, keys: list[str]) -> int | None:

@@ -95,7 +95,8 @@ def bind(schema: Schema, ds: xr.Dataset) -> Schema:
         raise MissingVariable(
             _missing(ds, schema, missing, f"remove them with schema.subset({_kept(schema, ds)})")
         )
-    return schema.replace({n: bind_variable(v, ds[n]) for n, v in schema.variables.items()})
+    plain = schema.without_origins()  # a model carries no paths
+    return plain.replace({n: bind_variable(v, ds[n]) for n, v in plain.variables.items()})
 
 
 def own_dims(array: xr.DataArray) -> tuple[str, ...]:

@@ -1,0 +1,124 @@
+"""Where variables come from, as frozen facts: the grid of a cube, its sources, and what is taken from them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+SourceKind = Literal["raster", "netcdf", "zarr", "stac", "derived"]
+Decode = Literal["signed-square"]
+Derived = Literal["slope", "aspect"]
+
+BELONGS = {
+    "tiles": ("raster",),
+    "overview": ("raster",),
+    "decode": ("raster", "netcdf", "zarr"),
+    "select": ("netcdf", "zarr"),
+    "derive": ("derived",),
+    "of": ("derived",),
+    **dict.fromkeys(("time", "mask", "snow", "dilate", "max_cloud", "composite"), ("stac",)),
+}
+"""Keys of a source that only some kinds know."""
+FILES = ("raster", "netcdf", "zarr")
+
+
+class Fact(BaseModel):
+    """A frozen record whose unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Grid(Fact):
+    """The grid of a cube.
+
+    ``resolution`` is in units of the CRS; ``bounds`` are ``[xmin, ymin, xmax, ymax]`` in it.
+    """
+
+    crs: str = Field(min_length=1)
+    resolution: float = Field(gt=0)
+    bounds: tuple[float, float, float, float] | None = None
+
+    @model_validator(mode="after")
+    def _bounds_are_in_order(self) -> Grid:
+        if self.bounds and not (
+            self.bounds[0] < self.bounds[2] and self.bounds[1] < self.bounds[3]
+        ):
+            raise ValueError(f"bounds are [xmin, ymin, xmax, ymax], found {list(self.bounds)}")
+        return self
+
+
+class Reading(Fact):
+    """How numbers are taken from a source; a source says what holds for all its variables.
+
+    ``path`` may name ``{variable}``, own dims such as ``{month:02d}``, and tiles by ``{ns}``,
+    ``{lat:02d}``, ``{ew}``, ``{lon:03d}``. Values are ``raw × scale + offset``; what is not given
+    is as the file declares.
+    """
+
+    path: str | tuple[str, ...] | None = None
+    variable: str | None = Field(None, description="name inside the file, and in path")
+    band: int | str | tuple[int | str, ...] | None = Field(
+        None, description="from 1, name or 'all'"
+    )
+    select: dict[str, Any] = Field({}, description="netcdf, zarr: labels along dims that go")
+    scale: float | None = None
+    offset: float | None = None
+    nodata: float | tuple[float, ...] | None = None
+    decode: Decode | None = Field(None, description="applied after scale and offset")
+    resampling: str | None = None
+    crs: str | None = Field(None, description="where the file does not say it")
+    tiles: float | None = Field(None, gt=0, description="raster: side of the tiles, degrees")
+    overview: int | None = Field(None, ge=0, description="raster: overview to read, from 0")
+    derive: Derived | None = None
+    of: str | None = Field(None, description="derived: the variable of elevation")
+
+
+class Source(Reading):
+    """A place that data come from.
+
+    ``root`` is a directory or URL before relative paths; a relative root is relative to the catalog.
+    Of ``kind: stac`` it is the catalogue, as ``source=`` of :func:`geomiam.sentinel2`.
+    """
+
+    name: str = Field(min_length=1)
+    kind: SourceKind = "raster"
+    root: str | None = None
+    title: str | None = None
+    license: str | None = None
+    citation: str | None = None
+    time: str | None = None
+    mask: str | tuple[int, ...] | None = "scl"
+    snow: Literal["mask", "keep"] = "mask"
+    dilate: str | float = "20m"
+    max_cloud: float | None = None
+    composite: str | None = None
+
+    @model_validator(mode="after")
+    def _keys_belong_to_the_kind(self) -> Source:
+        wrong = [k for k in self.model_fields_set if self.kind not in BELONGS.get(k, (self.kind,))]
+        if wrong:
+            raise ValueError(
+                f"'{wrong[0]}' belongs to kind: {' or '.join(BELONGS[wrong[0]])}, found kind: "
+                f"{self.kind}; remove '{wrong[0]}' or set another kind"
+            )
+        if self.kind == "stac" and not self.time:
+            raise ValueError("kind: stac needs 'time:', such as time: 2021-04/2021-09")
+        return self
+
+
+class Origin(Reading):
+    """What one variable takes from a source; ``from: name`` is short for ``from: {source: name}``."""
+
+    source: str = Field(min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, data: Any) -> Any:
+        return {"source": data} if isinstance(data, str) else data
+
+    def over(self, source: Source) -> Source:
+        """Return the source with what is said here in place of what it says for all."""
+        said = {k: getattr(self, k) for k in self.model_fields_set if k != "source"}
+        base = {k: getattr(source, k) for k in source.model_fields_set}
+        return Source(**{**base, **said})

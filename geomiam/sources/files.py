@@ -1,0 +1,166 @@
+"""Paths of a catalog's sources: which files a variable is made of, and which may be opened."""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geomiam.errors import SourceError
+from geomiam.origin import Source
+from geomiam.schema import Label, Variable
+from geomiam.sources.catalogue import REMOTE, scheme, scrub
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
+
+TILE_KEYS = ("ns", "lat", "ew", "lon")
+MOST_TILES = 2_000
+MONTHS = tuple(range(1, 13))
+
+
+@dataclass(frozen=True)
+class Files:
+    """What a variable is made of.
+
+    ``steps`` are own dims and labels that stand in the path, as (dim, labels); ``paths`` has, for
+    each combination of labels, the files that together cover the place.
+    """
+
+    steps: tuple[tuple[str, tuple[Label, ...]], ...]
+    paths: tuple[tuple[str, ...], ...]
+    tiled: bool
+
+    @property
+    def count(self) -> int:
+        """How many files."""
+        return sum(map(len, self.paths))
+
+
+def files_of(variable: Variable, source: Source, *, base: Path, box: GeoBox) -> Files:
+    """Return the files of a variable on a grid, named but not opened.
+
+    Raises
+    ------
+    SourceError
+        Without a path, with a path that names what is not known, or one that may not be opened.
+    """
+    if not source.path:
+        raise SourceError(f"'{variable.name}': source '{source.name}' has no path; add 'path:'")
+    given = (source.path,) if isinstance(source.path, str) else source.path
+    templates = [_rooted(p, source, base) for p in given]
+    fields = {f for t in templates for f in _fields(t)} - {"variable", *TILE_KEYS}
+    steps = tuple((d, _labels(variable, d)) for d in _ordered(variable, fields))
+    tiles = list(_tiles(source, box)) if source.tiles else [{}]
+    name = {"variable": source.variable or variable.name}
+    paths = []
+    for labels in itertools.product(*(values for _, values in steps)):
+        known = {**name, **dict(zip((d for d, _ in steps), labels, strict=True))}
+        filled = [_fill(t, {**known, **tile}, source) for t in templates for tile in tiles]
+        paths.append(tuple(p for f in filled for p in _found(f)))
+    return Files(steps, tuple(paths), bool(source.tiles))
+
+
+def _rooted(path: str, source: Source, base: Path) -> str:
+    root = source.root or ""
+    joined = (
+        path
+        if scheme(path) or os.path.isabs(path)
+        else f"{root.rstrip('/')}/{path}"
+        if root
+        else path
+    )
+    if joined.startswith("/vsi"):
+        raise SourceError(
+            f"{joined} is a virtual path, which is not opened; give a file or an https URL"
+        )
+    kind = scheme(joined)
+    if kind == "file":
+        joined, kind = joined[7:], ""
+    if kind and kind not in REMOTE:
+        raise SourceError(
+            f"source '{source.name}': scheme '{kind}' is not opened; allowed: {', '.join(REMOTE)}, file"
+        )
+    return joined if kind or os.path.isabs(joined) else str(base / joined)
+
+
+def _fields(template: str) -> set[str]:
+    return set(re.findall(r"{(\w+)[^}]*}", template))
+
+
+def _ordered(variable: Variable, fields: set[str]) -> list[str]:
+    """Own dims first, as the variable orders them; a typing error is told, not taken for a dim."""
+    if variable.dims and (unknown := sorted(fields - set(variable.dims))):
+        raise SourceError(
+            f"'{variable.name}': path names {{{unknown[0]}}}, no own dim; known: variable, "
+            f"{', '.join((*variable.dims, *TILE_KEYS))}"
+        )
+    return [d for d in variable.dims if d in fields] or sorted(fields)
+
+
+def _labels(variable: Variable, dim: str) -> tuple[Label, ...]:
+    if labels := variable.labels.get(dim):
+        return labels
+    if dim == "month":
+        return MONTHS
+    raise SourceError(
+        f"'{variable.name}': path names {{{dim}}} but its values are not known; "
+        f"add labels: {{{dim}: [...]}} to the variable"
+    )
+
+
+def _fill(template: str, known: Mapping[str, Any], source: Source) -> str:
+    try:
+        return template.format(**known)
+    except (KeyError, ValueError, IndexError) as error:
+        raise SourceError(
+            f"source '{source.name}': path {scrub(template)} cannot be filled in: {error}; {{lat}} and "
+            "{lon} need 'tiles:', numbers {month:02d}"
+        ) from None
+
+
+def _found(path: str) -> list[str]:
+    """Local patterns become the files that there are."""
+    if scheme(path) or not glob.has_magic(path):
+        return [path]
+    return sorted(glob.glob(path)) or [path]
+
+
+def _tiles(source: Source, box: GeoBox) -> Iterator[dict[str, Any]]:
+    """South-west corners of the tiles in degrees under a grid."""
+    side = float(source.tiles or 1)
+    west, south, east, north = box.footprint("EPSG:4326").boundingbox.bbox
+    rows = range(math.floor(south / side), math.ceil(north / side))
+    cols = range(math.floor(west / side), math.ceil(east / side))
+    if len(rows) * len(cols) > MOST_TILES:
+        raise SourceError(
+            f"source '{source.name}' has {len(rows) * len(cols):,} tiles under the grid, more than "
+            f"{MOST_TILES:,}: build a smaller region, or name a coarser product"
+        )
+    for row, col in itertools.product(rows, cols):
+        lat, lon = row * side, col * side
+        yield {
+            "ns": "S" if lat < 0 else "N",
+            "lat": _plain(abs(lat)),
+            "ew": "W" if lon < 0 else "E",
+            "lon": _plain(abs(lon)),
+        }
+
+
+def _plain(value: float) -> int | float:
+    return int(value) if value == int(value) else value
+
+
+def stamp(path: str) -> list[Any]:
+    """Return what tells that a file has changed: its size and time; of URLs, nothing but the name."""
+    try:
+        about = os.stat(path)
+    except OSError:
+        return [path]
+    return [path, about.st_size, about.st_mtime_ns]
