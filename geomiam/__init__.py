@@ -37,9 +37,10 @@ _HOMES = {
     "geomiam.networks.model": ["Model"],
     "geomiam.networks.network": ["NetworkConfig"],
     "geomiam.schema": ["Group", "Modality", "Schema", "Variable"],
-    "geomiam.sources.build": ["CubePlan", "build_cube", "plan_cube"],
+    "geomiam.sources.build": ["build_cube", "plan_cube"],
     "geomiam.sources.catalogue": ["StacSource"],
     "geomiam.sources.sentinel2": ["plan_sentinel2", "sentinel2"],
+    "geomiam.sources.told": ["CubePlan"],
     "geomiam.training.config": ["TrainingConfig"],
     "geomiam.training.fit": ["fit"],
 }
@@ -91,9 +92,10 @@ if TYPE_CHECKING:  # what the lazy names are, for editors and type checkers
     from geomiam.networks.model import Model
     from geomiam.networks.network import NetworkConfig
     from geomiam.schema import Group, Modality, Schema, Variable
-    from geomiam.sources.build import CubePlan, build_cube, plan_cube
+    from geomiam.sources.build import build_cube, plan_cube
     from geomiam.sources.catalogue import StacSource
     from geomiam.sources.sentinel2 import plan_sentinel2, sentinel2
+    from geomiam.sources.told import CubePlan
     from geomiam.training import splits
     from geomiam.training.config import TrainingConfig
     from geomiam.training.fit import fit

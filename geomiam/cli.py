@@ -91,7 +91,7 @@ def build(
 ) -> None:
     """Build a cube from a catalog: every source on one grid. A stopped build goes on."""
     import geomiam as gm
-    from geomiam.sources.build import summary
+    from geomiam.sources.told import summary
 
     where: dict[str, Any] = {"bounds": _numbers(bounds), "roots": _pairs(root or [])}
     if plan:

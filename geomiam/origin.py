@@ -17,7 +17,9 @@ BELONGS = {
     "select": ("netcdf", "zarr"),
     "derive": ("derived",),
     "of": ("derived",),
-    **dict.fromkeys(("time", "mask", "snow", "dilate", "max_cloud", "composite"), ("stac",)),
+    **dict.fromkeys(
+        ("collection", "time", "mask", "snow", "dilate", "max_cloud", "composite"), ("stac",)
+    ),
 }
 """Keys of a source that only some kinds know."""
 FILES = ("raster", "netcdf", "zarr")
@@ -87,6 +89,7 @@ class Source(Reading):
     title: str | None = None
     license: str | None = None
     citation: str | None = None
+    collection: str | None = Field(None, description="stac: which of the catalogue's")
     time: str | None = None
     mask: str | tuple[int, ...] | None = "scl"
     snow: Literal["mask", "keep"] = "mask"

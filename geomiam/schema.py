@@ -39,7 +39,7 @@ class Variable(Fact):
     units: str | None = None
     long_name: str | None = None
     dims: tuple[str, ...] = ()
-    labels: dict[str, tuple[Label, ...]] = {}
+    labels: dict[str, tuple[Label, ...]] = Field({})
     window: int | None = Field(None, ge=1, description="series: steps per token")
     patch: int | None = Field(None, ge=1, description="image: rows and columns per token")
     period: float = Field(360.0, gt=0, description="circular: value at which it starts again")
@@ -125,9 +125,9 @@ class Schema(Fact):
     license: str | None = None
     citation: str | None = None
     grid: Grid | None = None
-    sources: dict[str, Source] = {}
+    sources: dict[str, Source] = Field({})
     modalities: dict[str, Modality] = Field(min_length=1)
-    groups: dict[str, Group] = {}
+    groups: dict[str, Group] = Field({})
 
     @model_validator(mode="before")
     @classmethod
@@ -320,8 +320,8 @@ def _fix(item: Any, keys: list[str]) -> str:
         hint = f"did you mean '{close[0]}'?" if close else f"known keys here: {', '.join(known)}"
         return f"unknown key '{keys[-1]}'; {hint}"
     if keys and keys[-1] == "kind":
-        known = get_args(SourceKind) if keys[0] == "sources" else KINDS
-        return f"'{item['input']}' is not a kind; use one of {', '.join(known)}"
+        kinds = get_args(SourceKind) if keys[0] == "sources" else KINDS
+        return f"'{item['input']}' is not a kind; use one of {', '.join(kinds)}"
     if item["type"] == "missing":
         return f"this key is required; add '{keys[-1]}:'"
     message = item["msg"].removeprefix("Value error, ")

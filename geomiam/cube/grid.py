@@ -238,7 +238,7 @@ def align(
 
     arrays = collect(sources)
     how = methods(arrays, resampling)
-    template = like if isinstance(like, xr.Dataset) else _empty(like)
+    template = like if isinstance(like, xr.Dataset) else empty(like)
     box, dims = geobox(template), spatial_dims(template)
     parts = [
         onto(a, box, dims=dims, resampling=how[n]).to_dataset(name=n) for n, a in arrays.items()
@@ -263,7 +263,8 @@ def merge(parts: Iterable[xr.Dataset]) -> xr.Dataset:
         ) from None
 
 
-def _empty(box: GeoBox) -> xr.Dataset:
+def empty(box: GeoBox) -> xr.Dataset:
+    """Return a Dataset without variables on a grid."""
     from odc.geo.xr import xr_coords
 
     return xr.Dataset(coords=xr_coords(box))

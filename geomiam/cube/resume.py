@@ -1,16 +1,51 @@
-"""A cube written variable by variable: a write that was stopped goes on where it was."""
+"""A cube written part by part: a write that was stopped goes on where it was."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
-from geomiam.cube.store import _progress, _replace, claim, encodable, is_zarr
+from geomiam.cube.grid import spatial_dims
+from geomiam.cube.store import _replace, claim, encodable, is_zarr
+
+BAND = 2**27
+"""Bytes that are written between two notes of what is complete, about."""
+Finish = Callable[[Path, list[str]], Mapping[str, Any]]
+
+
+@dataclass
+class Ledger:
+    """What is complete in an unfinished store: fingerprint, rows and remarks of each variable."""
+
+    path: Path
+    done: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, path: Path) -> Ledger:
+        """Read a ledger; one that is cut short counts as none."""
+        try:
+            return cls(path, json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            return cls(path)
+
+    def note(self, names: Sequence[str], **facts: Any) -> None:
+        """Note facts of variables, and replace the file at once."""
+        for name in names:
+            self.done[name] = {**self.done.get(name, {}), **facts}
+        fresh = self.path.with_suffix(".new")
+        fresh.write_text(json.dumps(self.done), encoding="utf-8")
+        fresh.replace(self.path)
+
+    def rows(self, names: Sequence[str]) -> int:
+        """Return how many rows of all these variables are complete."""
+        return min(int(self.done.get(n, {}).get("rows", 0)) for n in names)
 
 
 def write_parts(
@@ -18,14 +53,16 @@ def write_parts(
     path: str | Path,
     *,
     prints: Mapping[str, str],
+    together: Sequence[Sequence[str]] = (),
+    remarks: Mapping[str, Sequence[str]] | None = None,
     overwrite: bool = False,
     progress: bool = True,
-    finish: Callable[[Path], Mapping[str, Any]] | None = None,
-) -> list[str]:
-    """Write a Dataset as Zarr v3, one variable after the other; the store appears when complete.
+    finish: Finish | None = None,
+) -> None:
+    """Write a Dataset as Zarr v3, band of rows after band of rows; it appears when complete.
 
     Until then it grows in a hidden sibling, beside a list of what is complete. A later call keeps
-    variables of the same fingerprint and writes the others.
+    rows of variables that have the same fingerprint and writes the others.
 
     Parameters
     ----------
@@ -35,17 +72,16 @@ def write_parts(
         A local directory.
     prints
         Fingerprint of each variable, with all that its numbers follow from.
+    together
+        Variables that are computed from the same pixels, so written at once.
+    remarks
+        Of variables, as they stand while pixels are computed; kept with what is complete.
     overwrite
         Replace the store that is there, once the new one is complete.
     progress
-        Show a bar for each variable that takes long.
+        Show a bar.
     finish
-        Given the store before it is put in place, returns attributes to add to it.
-
-    Returns
-    -------
-    list of str
-        The variables that were kept from a call before.
+        Given the store before it is put in place, and all remarks, returns attributes to add to it.
 
     Raises
     ------
@@ -54,40 +90,85 @@ def write_parts(
     """
     target = claim(path, overwrite)
     partial = target.with_name(f".{target.name}.building")
-    ledger = target.with_name(f".{target.name}.building.json")
-    done = _done(partial, ledger, prints)
+    ledger = Ledger.of(target.with_name(f".{target.name}.building.json"))
     target.parent.mkdir(parents=True, exist_ok=True)
-    kept = sorted(done)
+    _keep(ledger, partial, prints)
     _head(ds, partial)
-    for name in map(str, ds.data_vars):
-        if name not in done:
-            _one(ds, name, partial, progress=progress)
-            done[name] = prints[name]
-            _note(ledger, done)
-    _attributes(partial, {} if finish is None else finish(partial))
+    units = _units(ds, together)
+    with _bar(ds, units, ledger, shown=progress) as bar:
+        for names in units:
+            for rows in _unit(ds, names, partial, ledger=ledger, prints=prints):
+                said = {n: list((remarks or {}).get(n, ())) for n in names}
+                for name in names:
+                    before = ledger.done[name].get("remarks", [])
+                    ledger.done[name]["remarks"] = list(dict.fromkeys([*before, *said[name]]))
+                ledger.note(names, rows=rows.stop)
+                bar.update(_bytes(ds, names) * (rows.stop - rows.start) / _height(ds))
+    lines = list(dict.fromkeys(r for n in prints for r in ledger.done[n].get("remarks", [])))
+    _attributes(partial, {} if finish is None else finish(partial, lines))
     _replace(target, partial)
-    ledger.unlink(missing_ok=True)
-    return kept
+    ledger.path.unlink(missing_ok=True)
 
 
-def _done(partial: Path, ledger: Path, prints: Mapping[str, str]) -> dict[str, str]:
-    """What is complete and still what is wanted; all else in the unfinished store goes."""
-    try:
-        noted = json.loads(ledger.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        noted = {}
-    kept = {k: v for k, v in noted.items() if prints.get(k) == v and is_zarr(partial / k)}
-    if not kept:
+def _keep(ledger: Ledger, partial: Path, prints: Mapping[str, str]) -> None:
+    """Forget all that is no longer wanted."""
+    ledger.done = {
+        name: facts
+        for name, facts in ledger.done.items()
+        if prints.get(name) == facts.get("print") and is_zarr(partial / name)
+    }
+    if not ledger.done:
         shutil.rmtree(partial, ignore_errors=True)
-    _note(ledger, kept) if noted else None
-    return kept
 
 
-def _note(ledger: Path, done: Mapping[str, str]) -> None:
-    """Replace the list at once: a list cut short would be taken for none."""
-    fresh = ledger.with_suffix(".new")
-    fresh.write_text(json.dumps(done), encoding="utf-8")
-    fresh.replace(ledger)
+def _units(ds: xr.Dataset, together: Sequence[Sequence[str]]) -> list[list[str]]:
+    grouped = [list(names) for names in together]
+    alone = [[str(n)] for n in ds.data_vars if not any(n in g for g in grouped)]
+    return grouped + alone
+
+
+def _unit(
+    ds: xr.Dataset,
+    names: Sequence[str],
+    partial: Path,
+    *,
+    ledger: Ledger,
+    prints: Mapping[str, str],
+) -> Iterator[slice]:
+    """Write the rows that are not there of some variables, and yield them."""
+    y = spatial_dims(ds)[0]
+    start = ledger.rows(names)
+    part = _plain(ds, names)
+    if start == 0:
+        for name in names:
+            shutil.rmtree(partial / name, ignore_errors=True)
+            ledger.note([name], print=prints[name], rows=0, remarks=[])
+        part.to_zarr(partial, mode="a", zarr_format=3, consolidated=False, compute=False)
+    step = _step(part, y)
+    for first in range(start, part.sizes[y], step):
+        rows = slice(first, min(first + step, part.sizes[y]))
+        band = part.isel({y: rows}).drop_encoding()
+        band.to_zarr(partial, region={y: rows}, zarr_format=3, consolidated=False)
+        yield rows
+
+
+def _plain(ds: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
+    """Variables without coordinates, which are there already, ready to be written."""
+    part = encodable(ds[list(names)])
+    for name in names:  # without its coordinate, xarray takes the mapping as an attribute
+        if mapping := part[name].encoding.pop("grid_mapping", None):
+            part[name].attrs["grid_mapping"] = mapping
+    return part.drop_vars(list(part.coords))
+
+
+def _step(part: xr.Dataset, y: str) -> int:
+    """Rows of a band: whole chunks of every variable."""
+    heights = {v.chunksizes[y][0] for v in part.variables.values() if y in v.chunksizes}
+    chunk = max(heights, default=part.sizes[y])
+    if any(chunk % h for h in heights):
+        return part.sizes[y]
+    per_row = part.nbytes / part.sizes[y]
+    return chunk * max(1, ceil(BAND / (per_row * chunk)) - 1)
 
 
 def _head(ds: xr.Dataset, partial: Path) -> None:
@@ -102,19 +183,25 @@ def _head(ds: xr.Dataset, partial: Path) -> None:
     _attributes(partial, ds.attrs)
 
 
-def _one(ds: xr.Dataset, name: str, partial: Path, *, progress: bool) -> None:
-    shutil.rmtree(partial / name, ignore_errors=True)  # left half written
-    part = encodable(ds[[name]])
-    mapping = part[name].encoding.get("grid_mapping")
-    part = part.drop_vars(list(part.coords))
-    if mapping:  # without its coordinate, xarray takes it as an attribute
-        part[name].encoding.pop("grid_mapping", None)
-        part[name].attrs["grid_mapping"] = mapping
-    with _progress(progress):
-        part.to_zarr(partial, mode="a", zarr_format=3, consolidated=False)
-
-
 def _attributes(partial: Path, attrs: Mapping[str, Any]) -> None:
     import zarr
 
     zarr.open_group(partial, mode="r+").attrs.update(dict(attrs))
+
+
+def _bar(ds: xr.Dataset, units: Sequence[Sequence[str]], ledger: Ledger, *, shown: bool) -> Any:
+    from tqdm import tqdm
+
+    height = _height(ds)
+    before = sum(_bytes(ds, names) * ledger.rows(names) / height for names in units)
+    total = sum(_bytes(ds, names) for names in units)
+    look = {"unit": "B", "unit_scale": True, "delay": 1, "disable": not shown}
+    return tqdm(total=total, initial=before, desc="building", **look)
+
+
+def _bytes(ds: xr.Dataset, names: Sequence[str]) -> int:
+    return sum(ds[n].nbytes for n in names)
+
+
+def _height(ds: xr.Dataset) -> int:
+    return int(ds.sizes[spatial_dims(ds)[0]])

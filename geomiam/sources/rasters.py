@@ -1,17 +1,19 @@
-"""GeoTIFFs, NetCDF and Zarr as labelled lazy arrays on their own grids, in the units of a catalog."""
+"""GeoTIFFs as labelled lazy arrays on their own grids, in the units of a catalog."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
-from geomiam.errors import GridError, SourceError
+from geomiam.cube.grid import SAME_CELL
+from geomiam.errors import SourceError
 from geomiam.origin import Source
 from geomiam.schema import Variable
 from geomiam.sources.catalogue import scheme, scrub
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
 
 CHUNK = 2048
 BAND = "band"
-MAGIC = {b"CDF": ("scipy",), b"\x89HD": ("h5netcdf", "netcdf4")}
-"""First bytes of NetCDF 3 and 4, and xarray's engines that read them."""
+HEADERS = 16
+"""Files that are opened at a time: over a network, most of it is waiting."""
 
 
 class NotThere(SourceError):
@@ -69,9 +71,19 @@ class Pixels:
         if not (len(b) and len(r) and len(c)):
             return np.empty((len(b), len(r), len(c)), self.dtype)
         window = Window(c.start, r.start, len(c), len(r))
-        with gdal(), opened(self.path, self.overview) as file:
-            raw = file.read([self.bands[i] for i in b], window=window, masked=self.nodata is None)
-        return self._numbers(raw)
+        return self._numbers(self._read([self.bands[i] for i in b], window))
+
+    def _read(self, bands: list[int], window: Any) -> np.ndarray:
+        from rasterio.errors import RasterioError
+
+        try:
+            with gdal(), opened(self.path, self.overview) as file:
+                return file.read(bands, window=window, masked=self.nodata is None)
+        except RasterioError as error:
+            raise SourceError(
+                f"{scrub(self.path)} cannot be read to its end: {scrub(error)[:200]}; fetch it again "
+                "and build with the same arguments: what is complete is kept"
+            ) from None
 
     def _numbers(self, raw: np.ndarray) -> np.ndarray:
         values = np.ma.getdata(raw).astype("float64")
@@ -79,6 +91,38 @@ class Pixels:
         out = (values * self.scale + self.offset).astype(self.dtype)
         out[gone] = np.nan
         return out
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """Files on one grid as one array ``(band, y, x)``; of those that overlap, the first with data."""
+
+    parts: tuple[tuple[tuple[int, int], Pixels], ...]
+    shape: tuple[int, int, int]
+    dtype = np.dtype("float32")
+    ndim = 3
+
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        return self.shape, [(at, p.__dask_tokenize__()) for at, p in self.parts]
+
+    def __getitem__(self, key: tuple[slice, slice, slice]) -> np.ndarray:
+        b, r, c = (range(n)[k] for k, n in zip(key, self.shape, strict=True))
+        out = np.full((len(b), len(r), len(c)), np.float32(np.nan))
+        for (row, col), part in self.parts:
+            rows, cols = _overlap(r, row, part.shape[1]), _overlap(c, col, part.shape[2])
+            if len(rows) and len(cols):
+                place = (slice(None), _from(rows, r.start), _from(cols, c.start))
+                piece = part[(slice(b.start, b.stop), _from(rows, row), _from(cols, col))]
+                out[place] = np.where(np.isnan(out[place]), piece, out[place])
+        return out
+
+
+def _overlap(span: range, start: int, size: int) -> range:
+    return range(max(span.start, start), min(span.stop, start + size))
+
+
+def _from(span: range, start: int) -> slice:
+    return slice(span.start - start, span.stop - start)
 
 
 def opened(path: str, overview: int | None = None) -> Any:
@@ -104,35 +148,128 @@ def opened(path: str, overview: int | None = None) -> Any:
         ) from None
 
 
-def raster(path: str, source: Source, variable: Variable) -> xr.DataArray:
-    """Return a GeoTIFF as ``(y, x)`` or ``(band, y, x)``, lazily; its header is read.
+def rasters(
+    paths: Sequence[str], source: Source, variable: Variable, *, lenient: bool = False
+) -> tuple[list[xr.DataArray], int]:
+    """Return GeoTIFFs as ``(y, x)`` or ``(band, y, x)``, lazily; their headers are read.
+
+    Files that lie on one grid, such as tiles, become one array, so that a cell under a seam is
+    made of the pixels on both sides.
+
+    Parameters
+    ----------
+    paths
+        Files or URLs.
+    source, variable
+        What is read of each.
+    lenient
+        Files that are not there are left out.
+
+    Returns
+    -------
+    tuple
+        Arrays, and how many files are not there.
 
     Raises
     ------
     SourceError
-        When it cannot be read, has no CRS, or has not the bands.
+        When one cannot be read, has no CRS, or has not the bands.
     """
+    ask = partial(_header, source=source, variable=variable, lenient=lenient)
+    with ThreadPoolExecutor(min(HEADERS, len(paths))) as pool:
+        headers = [h for h in pool.map(ask, paths) if h is not None]
+    groups: list[list[Header]] = []
+    for header in headers:
+        _grouped(groups, header)
+    return [_array(g, source) for g in groups], len(paths) - len(headers)
+
+
+@dataclass(frozen=True)
+class Header:
+    """A GeoTIFF, where it lies, and whether its bands are stored pixel by pixel, so read at once."""
+
+    pixels: Pixels
+    box: GeoBox
+    single: bool
+    mixed: bool
+
+
+def _header(path: str, *, source: Source, variable: Variable, lenient: bool) -> Header | None:
+    from odc.geo.geobox import GeoBox
+
+    try:
+        with gdal(), opened(path, source.overview) as file:
+            bands, single = _bands(file, source, variable)
+            box = GeoBox(file.shape, file.transform, known_crs(source.crs or file.crs, path))
+            scale = file.scales[bands[0] - 1] if source.scale is None else source.scale
+            offset = file.offsets[bands[0] - 1] if source.offset is None else source.offset
+            mixed = file.interleaving is not None and file.interleaving.value == "PIXEL"
+    except NotThere:
+        if lenient:
+            return None
+        raise
+    rows, cols = box.shape.yx
+    packing = (_several(source.nodata), scale, offset, tuple(stamp(path)))
+    return Header(Pixels(path, bands, (rows, cols), source.overview, *packing), box, single, mixed)
+
+
+def _grouped(groups: list[list[Header]], header: Header) -> None:
+    """Put a file with those on its grid, or into a group of its own."""
+    for group in groups:
+        same = len(group[0].pixels.bands) == len(header.pixels.bands)
+        if same and _shift(group[0].box, header.box) is not None:
+            group.append(header)
+            return
+    groups.append([header])
+
+
+def _shift(a: GeoBox, b: GeoBox) -> tuple[int, int] | None:
+    """Rows and columns from one grid to another, or None where they are not parts of one."""
+    step = ~a.affine * b.affine
+    turned = (step.a - 1, step.b, step.d, step.e - 1)
+    if a.crs != b.crs or max(map(abs, turned)) * max(*a.shape, *b.shape) > SAME_CELL:
+        return None
+    row, col = round(step.f), round(step.c)
+    off = max(abs(step.f - row), abs(step.c - col))
+    return (row, col) if off < SAME_CELL else None
+
+
+def _array(group: Sequence[Header], source: Source) -> xr.DataArray:
+    """Files on one grid as one array."""
     import dask.array as da
     from odc.geo.geobox import GeoBox
     from odc.geo.xr import xr_coords
 
-    with gdal(), opened(path, source.overview) as file:
-        bands, single = _bands(file, source, variable)
-        box = GeoBox(file.shape, file.transform, _crs(source.crs or file.crs, path))
-        scale = file.scales[bands[0] - 1] if source.scale is None else source.scale
-        offset = file.offsets[bands[0] - 1] if source.offset is None else source.offset
-    known = (scale, offset, tuple(stamp(path)))
-    pixels = Pixels(path, bands, tuple(box.shape), source.overview, _several(source.nodata), *known)
-    data = da.from_array(pixels, chunks=(1, CHUNK, CHUNK), fancy=False, asarray=False)
-    array = xr.DataArray(data, dims=(BAND, "y", "x"), coords=xr_coords(box))
-    return _decoded(array.isel({BAND: 0}) if single else array, source)
+    first = group[0]
+    shifts = np.array([_shift(first.box, h.box) for h in group])
+    start = shifts.min(axis=0)
+    ends = [s + h.box.shape.yx for s, h in zip(shifts, group, strict=True)]
+    rows, cols = (int(n) for n in np.max(ends, axis=0) - start)
+    at = [(int(r), int(c)) for r, c in shifts - start]
+    bands = len(first.pixels.bands)
+    placed = tuple(zip(at, (h.pixels for h in group), strict=True))
+    pixels = Mosaic(placed, (bands, rows, cols)) if len(group) > 1 else first.pixels
+    affine = first.box.affine * first.box.affine.translation(int(start[1]), int(start[0]))
+    coords = xr_coords(GeoBox((rows, cols), affine, first.box.crs), dims=("y", "x"))
+    deep = bands if first.mixed else 1
+    side = max(256, int(CHUNK / deep**0.5) // 256 * 256)
+    data = da.from_array(pixels, chunks=(deep, side, side), fancy=False, asarray=False)
+    array = xr.DataArray(data, dims=(BAND, "y", "x"), coords=coords)
+    return decoded(array.isel({BAND: 0}) if first.single else array, source)
 
 
 def _several(values: float | tuple[float, ...] | None) -> tuple[float, ...] | None:
     return values if values is None or isinstance(values, tuple) else (values,)
 
 
-def _crs(crs: Any, path: str) -> Any:
+def known_crs(crs: Any, path: str) -> Any:
+    """Return a CRS that there is.
+
+    Raises
+    ------
+    SourceError
+        Where there is none.
+    """
     if crs is None:
         raise SourceError(
             f"{scrub(path)} has no CRS; add 'crs:' to its source, e.g. crs: EPSG:4326"
@@ -162,136 +299,8 @@ def _bands(file: Any, source: Source, variable: Variable) -> tuple[tuple[int, ..
     return tuple(numbers), not isinstance(source.band, tuple)
 
 
-def _decoded(array: xr.DataArray, source: Source) -> xr.DataArray:
+def decoded(array: xr.DataArray, source: Source) -> xr.DataArray:
+    """Undo what a provider did to save bytes, after scale and offset."""
     if source.decode == "signed-square":
-        return np.sign(array) * array**2
+        return array * abs(array)
     return array
-
-
-def labelled(path: str, source: Source, variable: Variable) -> xr.DataArray:
-    """Return a variable of a NetCDF file or Zarr store, spatial dims last, lazily.
-
-    Raises
-    ------
-    SourceError
-        When it cannot be read, or has not the variable.
-    """
-    ds = _dataset(path, source)
-    name = source.variable or variable.name
-    if name not in ds.data_vars:
-        raise SourceError(
-            f"{scrub(path)} has no variable '{name}'; it has {', '.join(map(str, ds.data_vars))}: "
-            "say which by 'variable:'"
-        )
-    array = _selected(ds[name], source, path)
-    array = _westward(_placed(array, source, path))
-    return _decoded(_packed(array, source), source)
-
-
-def _dataset(path: str, source: Source) -> xr.Dataset:
-    if not scheme(path) and not Path(path).exists():
-        raise NotThere(f"{path} is not there; download it, or set 'root:' to where it is")
-    how: dict[str, Any] = {"chunks": {}, "mask_and_scale": False, "decode_coords": "all"}
-    try:
-        if source.kind == "zarr":
-            return xr.open_dataset(path, engine="zarr", consolidated=None, **how)
-        return xr.open_dataset(path, engine=_engine(path), **how)
-    except (OSError, ValueError, KeyError) as error:
-        raise SourceError(
-            f"{scrub(path)} cannot be read as {source.kind}: {scrub(error)[:200]}"
-        ) from None
-
-
-def _engine(path: str) -> Any:
-    if scheme(path):
-        raise SourceError(
-            f"{scrub(path)}: NetCDF is not read over a network; download it and set 'root:'"
-        )
-    with open(path, "rb") as file:
-        able = MAGIC.get(file.read(3))
-    if able is None:
-        raise SourceError(f"{path} is no NetCDF file")
-    found = [e for e in able if e in xr.backends.list_engines()]
-    if not found:
-        raise SourceError(f"{path} is NetCDF 4; pip install h5netcdf")
-    return found[0]
-
-
-def _selected(array: xr.DataArray, source: Source, path: str) -> xr.DataArray:
-    try:
-        return array.sel(source.select, drop=True) if source.select else array
-    except (KeyError, ValueError) as error:
-        raise SourceError(
-            f"{scrub(path)}: 'select: {source.select}' finds nothing: {error}"
-        ) from None
-
-
-def _placed(array: xr.DataArray, source: Source, path: str) -> xr.DataArray:
-    """Spatial dims last, with a CRS."""
-    from odc.geo.xr import assign_crs
-
-    from geomiam.cube.grid import crs_of, spatial_dims
-
-    array = array.transpose(..., *spatial_dims(array))
-    if source.crs:
-        return assign_crs(array, source.crs)
-    try:
-        return assign_crs(array, crs_of(array))
-    except GridError:
-        return assign_crs(array, _crs(None, path))
-
-
-def _westward(array: xr.DataArray) -> xr.DataArray:
-    """Longitudes from 0 to 360 become those from -180 to 180."""
-    from geomiam.cube.grid import crs_of, spatial_dims
-
-    x = spatial_dims(array)[1]
-    if not crs_of(array).geographic or float(array[x].max()) <= 180.5:
-        return array
-    turned = array.assign_coords({x: (array[x] + 180) % 360 - 180}).sortby(x)
-    return turned.chunk({x: -1})
-
-
-def _packed(array: xr.DataArray, source: Source) -> xr.DataArray:
-    """Float32 with NaN: what the file says of its packing, or what the catalog says in its place."""
-    from geomiam.cube.values import SENTINELS, as_float
-
-    attrs = dict(array.attrs)
-    if source.nodata is not None:
-        attrs = {k: v for k, v in attrs.items() if k not in SENTINELS}
-        attrs["nodata"] = source.nodata
-    given = {"scale_factor": source.scale, "add_offset": source.offset}
-    attrs |= {k: v for k, v in given.items() if v is not None}
-    array = array.copy(deep=False)
-    array.attrs = attrs
-    return as_float(array)
-
-
-def joined(parts: Sequence[xr.DataArray], how: str) -> xr.DataArray:
-    """Join files that lie side by side on one grid: where two have data, means or the first.
-
-    A cell under the seam of two files has a part of its pixels in each.
-    """
-    first, *others = parts
-    if not others:
-        return first
-    if how in ("nearest", "mode"):
-        for part in others:
-            first = first.where(first.notnull(), part)
-        return first
-    total = sum((p.fillna(0) for p in others), first.fillna(0))
-    count = sum((p.notnull() for p in others), first.notnull().astype("float32"))
-    return (total / count.where(count > 0)).astype("float32").assign_attrs(first.attrs)
-
-
-def cells_under(own: GeoBox, box: GeoBox) -> float:
-    """Return how many cells of a source, along a side, lie under a cell in the middle of a grid."""
-    from odc.geo.overlap import native_pix_transform
-    from odc.geo.types import xy_
-
-    rows, cols = (n // 2 for n in box.shape.yx)
-    cell = box[rows : rows + 1, cols : cols + 1]
-    corners = [xy_(x, y) for y, x in itertools.product((0.0, 1.0), (0.0, 1.0))]
-    there = np.array([p.xy for p in native_pix_transform(own, cell).back(corners)])
-    spans = np.ptp(there, axis=0)
-    return float(np.sqrt(spans.prod())) if np.isfinite(spans).all() else 1.0

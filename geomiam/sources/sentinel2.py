@@ -13,8 +13,10 @@ import pandas as pd
 import xarray as xr
 
 from geomiam.errors import AssetFailed, AssetsFailed, SourceError
+from geomiam.sources import composites
 from geomiam.sources.catalogue import StacSource, as_source, scrub
 from geomiam.sources.clouds import Mask, clouds
+from geomiam.sources.composites import CLEAR, FAILED
 from geomiam.sources.items import SCL
 from geomiam.sources.load import FailedAssets, Loader, Reading, odc_loader
 from geomiam.sources.mosaic import Recipe, day
@@ -25,9 +27,6 @@ if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
 BANDS = ("blue", "green", "red", "nir", "swir16", "swir22")
-CLEAR = "clear_fraction"
-LOOKS = "looks"
-FAILED = "failed"
 MODALITY = "sentinel2"
 
 
@@ -74,7 +73,7 @@ def sentinel2(
         Leave out scenes with more cloud cover, in percent of the whole scene.
     composite
         None: one step of time a solar day. ``"median"``: one step for all; or a pandas frequency
-        such as ``"1MS"``: the median of each of its periods.
+        such as ``"1MS"``: the median of each of its periods, NaN where nothing was seen.
     resample
         How pixels become cells where the grid is not the scene's own: one of GDAL's names.
     on_error
@@ -126,7 +125,9 @@ def sentinel2(
     reading = Reading(loader or odc_loader(sign), on_error, report.key)
     recipe = Recipe(wanted.bands, wanted.clouds, resample, reading)
     ds = _assemble(plan, grid, recipe=recipe)
-    ds = _composite(ds, composite) if composite else ds
+    if composite:
+        when = wanted.search
+        ds = composites.composite(ds, composite, start=when.start, end=when.end)
     made = _made(stac, mask=mask, snow=snow, dilate=dilate, composite=composite, resample=resample)
     ds = _placed(ds, template).set_coords(FAILED)  # not a predictor
     return ds.assign_attrs(made, failed_assets=report, **_told(plan))
@@ -232,36 +233,6 @@ def _coordinates(plan: Plan, days: Sequence[Sequence[Window]]) -> dict[str, Any]
 
 def _common(values: pd.Series) -> float:
     return float(values.iloc[0]) if values.nunique(dropna=False) == 1 else np.nan
-
-
-def _composite(ds: xr.Dataset, how: str) -> xr.Dataset:
-    """Reduce time to medians of periods; what belongs to single dates goes."""
-    if how == "median":
-        start = ds.time.values[:1]
-        return _median(ds).expand_dims(time=start)
-    try:
-        periods = ds.time.resample(time=how).groups
-    except ValueError as error:
-        raise SourceError(
-            f"composite={how!r} is no frequency of pandas ({error}); use 'median', '1MS', '10D' ..."
-        ) from None
-    parts = [_median(ds.isel(time=rows)).expand_dims(time=[at]) for at, rows in periods.items()]
-    return xr.concat(parts, "time")
-
-
-def _median(ds: xr.Dataset) -> xr.Dataset:
-    whole = ds.drop_vars(["item_id", "cloud_cover", "baseline", "offset"]).chunk(time=-1)
-    bands = whole.drop_vars([CLEAR, FAILED])
-    out = bands.median("time", skipna=True, keep_attrs=True)
-    seen = whole[CLEAR] > 0
-    looks = seen.sum("time").astype("float32").assign_attrs(whole[CLEAR].attrs)
-    return out.assign(
-        {
-            LOOKS: looks.assign_attrs(long_name="dates on which the cell was seen"),
-            CLEAR: whole[CLEAR].mean("time", keep_attrs=True),
-            FAILED: whole[FAILED].sum("time"),
-        }
-    )
 
 
 def _placed(ds: xr.Dataset, template: xr.Dataset) -> xr.Dataset:

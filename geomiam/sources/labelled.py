@@ -1,0 +1,131 @@
+"""NetCDF and Zarr as labelled lazy arrays on their own grids, in the units of a catalog."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from geomiam.cube.grid import crs_of, spatial_dims
+from geomiam.cube.values import SENTINELS, as_float
+from geomiam.errors import GridError, SourceError
+from geomiam.origin import Source
+from geomiam.schema import Variable
+from geomiam.sources.catalogue import scheme, scrub
+from geomiam.sources.rasters import NotThere, decoded, known_crs
+
+MAGIC = {b"CDF": ("scipy",), b"\x89HD": ("h5netcdf", "netcdf4")}
+"""First bytes of NetCDF 3 and 4, and xarray's engines that read them."""
+
+
+def labelled(paths: Sequence[str], source: Source, variable: Variable) -> xr.DataArray:
+    """Return a variable of NetCDF files or Zarr stores, spatial dims last, lazily.
+
+    Several are joined by their coordinates: years of a series, or tiles of a map.
+
+    Raises
+    ------
+    SourceError
+        When one cannot be read, or has not the variable, or they do not join.
+    """
+    parts = [_array(path, source, variable) for path in paths]
+    if len(parts) == 1:
+        return parts[0]
+    try:
+        joined = xr.combine_by_coords([p.rename(variable.name) for p in parts], join="exact")
+    except ValueError as error:
+        raise SourceError(
+            f"'{variable.name}': {len(paths)} files such as {scrub(paths[0])} do not join: {error}"
+        ) from None
+    return joined[variable.name] if isinstance(joined, xr.Dataset) else joined
+
+
+def _array(path: str, source: Source, variable: Variable) -> xr.DataArray:
+    ds = _dataset(path, source)
+    name = source.variable or variable.name
+    if name not in ds.data_vars:
+        raise SourceError(
+            f"{scrub(path)} has no variable '{name}'; it has {', '.join(map(str, ds.data_vars))}: "
+            "say which by 'variable:'"
+        )
+    array = _placed(_selected(ds[name], source, path), source, path)
+    return decoded(_packed(_westward(array), source), source)
+
+
+def _dataset(path: str, source: Source) -> xr.Dataset:
+    if not scheme(path) and not Path(path).exists():
+        raise NotThere(f"{path} is not there; download it, or set 'root:' to where it is")
+    how: dict[str, Any] = {"chunks": {}, "mask_and_scale": False, "decode_coords": "all"}
+    if source.kind == "zarr":
+        how["consolidated"] = None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of attributes that are none of ours
+            engine = "zarr" if source.kind == "zarr" else _engine(path)
+            return xr.open_dataset(path, engine=engine, **how)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise SourceError(
+            f"{scrub(path)} cannot be read as {source.kind}: {scrub(error)[:200]}"
+        ) from None
+
+
+def _engine(path: str) -> Any:
+    if scheme(path):
+        raise SourceError(
+            f"{scrub(path)}: NetCDF is not read over a network; download it and set 'root:'"
+        )
+    with open(path, "rb") as file:
+        able = MAGIC.get(file.read(3))
+    if able is None:
+        raise SourceError(f"{path} is no NetCDF file")
+    found = [e for e in able if e in xr.backends.list_engines()]
+    if not found:
+        raise SourceError(f"{path} is NetCDF 4; pip install h5netcdf")
+    return found[0]
+
+
+def _selected(array: xr.DataArray, source: Source, path: str) -> xr.DataArray:
+    try:
+        return array.sel(source.select, drop=True) if source.select else array
+    except (KeyError, ValueError) as error:
+        raise SourceError(
+            f"{scrub(path)}: 'select: {source.select}' finds nothing: {error}"
+        ) from None
+
+
+def _placed(array: xr.DataArray, source: Source, path: str) -> xr.DataArray:
+    """Spatial dims last, with a CRS."""
+    from odc.geo.xr import assign_crs
+
+    array = array.transpose(..., *spatial_dims(array))
+    if source.crs:
+        return assign_crs(array, source.crs)
+    try:
+        return assign_crs(array, crs_of(array))
+    except GridError:
+        return assign_crs(array, known_crs(None, path))
+
+
+def _westward(array: xr.DataArray) -> xr.DataArray:
+    """Longitudes from 0 to 360 become those from -180 to 180."""
+    x = spatial_dims(array)[1]
+    if not crs_of(array).geographic or float(array[x].max()) <= 180.5:
+        return array
+    turned = array.assign_coords({x: (array[x] + 180) % 360 - 180}).sortby(x)
+    return turned.chunk({x: -1})
+
+
+def _packed(array: xr.DataArray, source: Source) -> xr.DataArray:
+    """Float32 with NaN: what the file says of its packing, or what the catalog says in its place."""
+    attrs = dict(array.attrs)
+    if source.nodata is not None:
+        attrs = {k: v for k, v in attrs.items() if k not in SENTINELS}
+        attrs["nodata"] = source.nodata
+    given = {"scale_factor": source.scale, "add_offset": source.offset}
+    attrs |= {k: v for k, v in given.items() if v is not None}
+    array = array.copy(deep=False)
+    array.attrs = attrs
+    return as_float(array)

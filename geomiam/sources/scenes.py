@@ -1,0 +1,119 @@
+"""Variables of a catalog that come from Sentinel-2."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import xarray as xr
+
+from geomiam.errors import SourceError
+from geomiam.sources.catalogue import StacSource, as_source
+from geomiam.sources.parts import named
+from geomiam.sources.sentinel2 import plan_sentinel2, sentinel2
+from geomiam.sources.tasks import Task
+from geomiam.sources.told import Told
+
+AVERAGE = "average"
+
+
+def kinds(tasks: Sequence[Task]) -> list[list[Task]]:
+    """Return those of Sentinel-2, together where one search and one mask serve them all."""
+    made: dict[Any, list[Task]] = {}
+    for task in tasks:
+        if task.source.kind == "stac":
+            key = (task.source.name, task.times, task.source.resampling)
+            made.setdefault(key, []).append(task)
+    return list(made.values())
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Variables of one Sentinel-2 source, by name, and how they came to be.
+
+    ``failed`` is a list that grows while pixels are computed; ``items`` are facts about each scene.
+    """
+
+    arrays: dict[str, xr.DataArray]
+    told: dict[str, Told]
+    failed: Sequence[str]
+    items: list[dict[str, Any]]
+
+
+def read(tasks: Sequence[Task]) -> Scenes:
+    """Read variables of one source together, so that each scene is masked once for all of them."""
+    source = tasks[0].source
+    ds = sentinel2(
+        tasks[0].box,
+        source.time,
+        bands=_every(tasks),
+        dilate=source.dilate,
+        composite=source.composite,
+        resample=source.resampling or AVERAGE,
+        **_search(tasks[0]),
+    )
+    items = json.loads(ds.attrs["scenes"])
+    notes = [f"{source.name}: {note}" for note in ds.attrs["notes"]]
+    made = {t.variable.name: _channels(ds, t) for t in tasks}
+    told = {t.variable.name: _told(t, notes, len(items)) for t in tasks}
+    return Scenes(made, told, ds.attrs["failed_assets"], items)
+
+
+def plan(tasks: Sequence[Task]) -> list[Told]:
+    """Say what :func:`read` would read."""
+    source = tasks[0].source
+    found = plan_sentinel2(tasks[0].box, source.time, bands=_every(tasks), **_search(tasks[0]))
+    notes = [f"{source.name}: {line}" for line in repr(found).splitlines()]
+    told = [_told(t, notes, len(found.scenes)) for t in tasks]
+    for report in told:
+        report.bytes = found.bytes // len(tasks)
+    return told
+
+
+def _told(task: Task, notes: Sequence[str], scenes: int) -> Told:
+    report = task.told()
+    report.resampling = task.source.resampling or AVERAGE
+    report.notes, report.files = list(notes), scenes
+    return report
+
+
+def _search(task: Task) -> dict[str, Any]:
+    keys = ("mask", "snow", "max_cloud")
+    return {"source": _catalogue(task), **{k: getattr(task.source, k) for k in keys}}
+
+
+def _catalogue(task: Task) -> Any:
+    """A local catalogue may be named relative to the YAML file."""
+    root = task.source.root or "earth-search"
+    local = task.base / root
+    found = as_source(str(local) if local.exists() else root)
+    wanted = task.source.collection
+    return replace(found, collection=wanted) if wanted and isinstance(found, StacSource) else found
+
+
+def _every(tasks: Sequence[Task]) -> list[str]:
+    return list(dict.fromkeys(itertools.chain.from_iterable(map(_bands, tasks))))
+
+
+def _bands(task: Task) -> list[str]:
+    band = task.source.band
+    if band is None or band == "all":
+        band = task.source.variable or task.variable.name
+    names = [str(b) for b in band] if isinstance(band, tuple) else [str(band)]
+    if isinstance(band, int):
+        raise SourceError(
+            f"'{task.variable.name}': band {band} of Sentinel-2; name it: band: red, or band: B04"
+        )
+    return names
+
+
+def _channels(ds: xr.Dataset, task: Task) -> xr.DataArray:
+    bands = _bands(task)
+    if isinstance(task.source.band, tuple):
+        made = xr.concat([ds[b] for b in bands], "band").assign_coords(band=bands)
+    else:
+        made = ds[bands[0]]
+    return named(made.drop_vars([c for c in made.coords if c not in made.dims]), task)
