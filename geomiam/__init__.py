@@ -17,6 +17,7 @@ from geomiam._version import __version__
 
 _HOMES = {
     "geomiam.cube.background": ["add_background"],
+    "geomiam.cube.chips": ["chips"],
     "geomiam.cube.coverage": ["coverage"],
     "geomiam.cube.grid": ["align"],
     "geomiam.cube.location": ["add_location"],

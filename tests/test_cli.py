@@ -19,6 +19,15 @@ from geomiam import cli
 
 VERBS = {
     "demo": ["--out", "--overwrite", "bundled real records"],
+    "build": [
+        "CATALOG",
+        "--out",
+        "--like",
+        "--bounds",
+        "--root",
+        "--plan",
+        "stopped build goes on",
+    ],
     "sample": ["CUBE", "RECORDS", "--out", "--background", "--target-group", "--keep", "--crs"],
     "fit": [
         "SITES",
@@ -314,6 +323,15 @@ def test_an_output_that_exists_is_refused_and_replaced_if_asked(
 ):
     out = tmp_path / "out"
     words = {
+        "build": [
+            "CATALOG",
+            "--out",
+            "--like",
+            "--bounds",
+            "--root",
+            "--plan",
+            "stopped build goes on",
+        ],
         "sample": [home / "cube.zarr", home / "records.csv"],
         "fit": [home / "sites.zarr", "--width", 8, "--epochs", 1],
         "predict": [home / "model", home / "cube.zarr"],

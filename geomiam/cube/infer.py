@@ -9,7 +9,7 @@ import xarray as xr
 
 from geomiam.cube.predictors import bind_variable, own_dims, some
 from geomiam.errors import SchemaError
-from geomiam.schema import Modality, Schema, Variable
+from geomiam.schema import KINDS, OWN_DIMS, Modality, Schema, Variable
 
 NOT_PREDICTORS = ("presence", "background", "spatial_ref")
 TIME_DIMS = (
@@ -87,6 +87,8 @@ def infer_kind(array: xr.DataArray) -> str:
         If its own dims fit no kind.
     """
     own = own_dims(array)
+    if (said := array.attrs.get("kind")) in KINDS and bool(own) == bool(OWN_DIMS[said]):
+        return str(said)
     if not own:
         if "flag_values" in array.attrs or array.attrs.get("type") == "categorical":
             return "categorical"

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
 KEEPS_CODES = ("nearest", "mode")
+KERNELS = ("nearest", "bilinear", "cubic", "cubic_spline", "lanczos", "gauss")
+"""Resampling by a kernel around a point; the others look at all pixels under a cell."""
 TILE = 1024
 """Rows and columns of a tile of the result, at most."""
 WINDOW = 4096
@@ -246,4 +248,8 @@ def _block(piece: np.ndarray, *, src: GeoBox, dst: GeoBox, how: str) -> np.ndarr
     from odc.geo.warp import rio_reproject
 
     out = np.full((*piece.shape[:-2], *dst.shape.yx), np.nan, dtype="float32")
-    return rio_reproject(np.ascontiguousarray(piece), out, src, dst, how, ydim=piece.ndim - 2)
+    # odc-geo makes kernels one source cell wide, as GDAL's own width depends on the window; where
+    # pixels are counted, that would lose cells of which only a part is covered.
+    scale = {} if how in KERNELS else {"XSCALE": None, "YSCALE": None}
+    pixels = np.ascontiguousarray(piece)
+    return rio_reproject(pixels, out, src, dst, how, ydim=piece.ndim - 2, **scale)

@@ -183,6 +183,7 @@ def _opened(path: str) -> Any:
     from geomiam.sources.rasters import opened
 
     if not path.lower().endswith((".tif", ".tiff")):
-        return open_cube(path)[[]]
+        cube = open_cube(path)
+        return cube.drop_vars(list(cube.data_vars))
     with gdal(), opened(path) as file:
         return GeoBox(file.shape, file.transform, file.crs)

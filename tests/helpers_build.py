@@ -1,0 +1,95 @@
+"""Small GeoTIFFs, NetCDF and Zarr files, and catalogs that name them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import xarray as xr
+import yaml
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords
+
+UTM = GeoBox.from_bbox((500000, 5500000, 500600, 5500600), crs="EPSG:32631", resolution=20)
+"""The grid of most tests: 30 × 30 cells."""
+FINE = GeoBox.from_bbox((499900, 5499900, 500700, 5500700), crs="EPSG:32631", resolution=10)
+"""A grid of sources: two cells along a side of a cell, with more around."""
+
+
+def field(box: GeoBox, *, bands: int = 1, seed: int = 0) -> np.ndarray:
+    """Smooth numbers with noise ``(band, y, x)``."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0 : box.shape.y, 0 : box.shape.x]
+    wave = 100 + 10 * np.sin(y / 9) + 5 * np.cos(x / 7)
+    return (wave + rng.normal(size=(bands, *box.shape.yx))).astype("float32")
+
+
+def tif(path: Path, values: np.ndarray, box: GeoBox, **profile: Any) -> Path:
+    """Write a GeoTIFF; ``scales``, ``offsets`` and ``names`` go into its header."""
+    values = values[None] if values.ndim == 2 else values
+    header = {k: profile.pop(k) for k in ("scales", "offsets", "names") if k in profile}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shape = {"count": len(values), "height": box.shape.y, "width": box.shape.x}
+    place = {"crs": str(box.crs), "transform": box.affine, "dtype": values.dtype}
+    tiles = {"tiled": True, "blockxsize": 16, "blockysize": 16}
+    with rasterio.open(path, "w", driver="GTiff", **shape, **place, **tiles, **profile) as file:
+        file.write(values)
+        for key, attribute in {"scales": "scales", "offsets": "offsets"}.items():
+            if key in header:
+                setattr(file, attribute, header[key])
+        for band, name in enumerate(header.get("names", ()), 1):
+            file.set_band_description(band, name)
+    return path
+
+
+def labelled(box: GeoBox, name: str = "v", *, times: int = 0, seed: int = 0) -> xr.Dataset:
+    """Return a Dataset as NetCDF files have it: CRS in a coordinate, perhaps a time axis."""
+    values = field(box, bands=max(times, 1), seed=seed)
+    coords = xr_coords(box)
+    place = tuple(d for d in coords if d != "spatial_ref")
+    dims = ("time", *place) if times else place
+    if times:
+        coords = {
+            **coords,
+            "time": np.arange("2019", str(2019 + times), dtype="M8[Y]").astype("M8[ns]"),
+        }
+    ds = xr.Dataset({name: (dims, values if times else values[0])}, coords)
+    ds[name].encoding["grid_mapping"] = "spatial_ref"
+    return ds
+
+
+def catalog(folder: Path, sources: dict, modalities: dict, **more: Any) -> Path:
+    """Write a catalog."""
+    path = folder / "catalog.yaml"
+    text = {"name": "small", "sources": sources, "modalities": modalities, **more}
+    path.write_text(yaml.safe_dump(text, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def one(folder: Path, source: dict, variable: dict | None = None, *, name: str = "layer") -> Path:
+    """Write a catalog of one variable from one source ``s``."""
+    return catalog(folder, {"s": source}, {"m": {"from": "s", "variables": {name: variable or {}}}})
+
+
+def warped(
+    values: np.ndarray, src: GeoBox, dst: GeoBox, how: str, nodata: float = np.nan
+) -> np.ndarray:
+    """Return what rasterio makes of the whole field at once, kernels being one source cell wide."""
+    scale = {} if how == "average" else {"XSCALE": 1, "YSCALE": 1}
+    out = np.full((*values.shape[:-2], *dst.shape.yx), np.nan, "float32")
+    for at in np.ndindex(values.shape[:-2]):
+        rasterio.warp.reproject(
+            values[at].astype("float32"),
+            out[at],
+            src_transform=src.affine,
+            src_crs=str(src.crs),
+            dst_transform=dst.affine,
+            dst_crs=str(dst.crs),
+            src_nodata=nodata,
+            dst_nodata=np.nan,
+            resampling=rasterio.enums.Resampling[how],
+            **scale,
+        )
+    return out

@@ -1,0 +1,305 @@
+"""Cubes on disk: a build that stops goes on, nothing is lost, and the command line tells what was done."""
+
+import json
+
+import numpy as np
+import pytest
+import xarray as xr
+from helpers_build import FINE, UTM, catalog, field, tif
+from helpers_stac import GRID, JUNE, not_there, numbers, scene, serve
+from odc.geo.geobox import GeoBox
+from test_build import static
+from typer.testing import CliRunner
+
+import geomiam as gm
+from geomiam import cli
+from geomiam.cube import resume
+from geomiam.errors import AssetsFailed, OutputExists, SourceError
+from geomiam.sources.rasters import Pixels
+
+NAMES = ("a", "b", "c")
+CHUNKS = {"y": 8, "x": 16}
+
+
+@pytest.fixture
+def made(tmp_path):
+    """Three layers and a series, each a file of its own; a row of chunks is a band."""
+    for i, name in enumerate(NAMES):
+        tif(tmp_path / f"{name}.tif", field(FINE, seed=i), FINE)
+    tif(tmp_path / "s.tif", field(FINE, bands=3, seed=9), FINE)
+    variables = {n: {} for n in NAMES}
+    variables["s"] = {
+        "kind": "series",
+        "dims": ["step"],
+        "from": {"source": "files", "band": "all"},
+    }
+    path = {"path": "{variable}.tif"}
+    return catalog(tmp_path, {"files": path}, {"m": {"from": "files", "variables": variables}})
+
+
+@pytest.fixture(autouse=True)
+def short_bands(monkeypatch):
+    monkeypatch.setattr(resume, "BAND", 1)
+
+
+class Reads:
+    """Counts reads of files, and stops the build at one of them."""
+
+    def __init__(self, monkeypatch, stop: int | None = None):
+        self.paths: list[str] = []
+        original = Pixels.__getitem__
+
+        def counted(pixels, key):
+            if not all(k.stop for k in key):  # dask asks for the type
+                return original(pixels, key)
+            self.paths.append(pixels.path.rsplit("/", 1)[-1][0])
+            if stop is not None and len(self.paths) > stop:
+                raise KeyboardInterrupt
+            return original(pixels, key)
+
+        monkeypatch.setattr(Pixels, "__getitem__", counted)
+
+
+def build(path, out, **more):
+    return gm.build_cube(path, UTM, out=out, chunks=CHUNKS, progress=False, **more)
+
+
+def test_a_cube_on_disk_is_the_lazy_one(made, tmp_path):
+    lazy = gm.build_cube(made, UTM)
+    cube = build(made, tmp_path / "cube.zarr")
+    xr.testing.assert_identical(
+        cube.compute().drop_attrs(), lazy.compute().drop_attrs()[list(cube)]
+    )
+    assert cube.a.chunksizes == {"y": (8, 8, 8, 6), "x": (16, 14)}
+    assert json.loads((tmp_path / "cube.zarr" / "zarr.json").read_text())["zarr_format"] == 3
+    assert cube.odc.geobox == UTM
+    sources = json.loads(cube.attrs["sources"])
+    assert [s["variable"] for s in sources] == [*NAMES, "s"]
+    assert sources[0]["crs"] == "EPSG:32631" and sources[0]["resampling"] == "average"
+    assert json.loads(cube.attrs["coverage"]) == {"m": 1.0}
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith(".")) == []
+
+
+@pytest.mark.parametrize("stop", [0, 1, 5, 9, 13])
+def test_a_stopped_build_goes_on_and_ends_equal(made, tmp_path, monkeypatch, stop):
+    build(made, tmp_path / "whole.zarr")
+    with monkeypatch.context() as patched:
+        Reads(patched, stop)
+        with pytest.raises(KeyboardInterrupt):
+            build(made, tmp_path / "cube.zarr")
+    assert not (tmp_path / "cube.zarr").exists()
+    cube = build(made, tmp_path / "cube.zarr")
+    same(tmp_path / "whole.zarr", tmp_path / "cube.zarr")
+    assert np.isfinite(cube.s).all()
+
+
+def same(a, b):
+    """Two stores are equal, file by file."""
+    files = sorted(p.relative_to(a) for p in a.rglob("*") if p.is_file())
+    assert files == sorted(p.relative_to(b) for p in b.rglob("*") if p.is_file())
+    for name in files:
+        one, two = ((folder / name).read_bytes() for folder in (a, b))
+        assert json.loads(one) == json.loads(two) if name.suffix == ".json" else one == two, name
+
+
+def test_rows_that_are_complete_are_not_read_again(made, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        Reads(patched, 6)
+        with pytest.raises(KeyboardInterrupt):
+            build(made, tmp_path / "cube.zarr")
+    ledger = json.loads((tmp_path / ".cube.zarr.building.json").read_text())
+    assert ledger["a"]["rows"] == 30 and 0 < ledger["b"]["rows"] < 30 and "c" not in ledger
+    with monkeypatch.context() as patched:
+        reads = Reads(patched)
+        build(made, tmp_path / "cube.zarr")
+    assert reads.paths.count("a") == 0
+    assert 0 < reads.paths.count("b") < reads.paths.count("c")
+
+
+def test_a_changed_file_or_catalog_is_read_again(made, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        Reads(patched, 10)
+        with pytest.raises(KeyboardInterrupt):
+            build(made, tmp_path / "cube.zarr")
+    new = field(FINE, seed=77)
+    tif(tmp_path / "a.tif", new, FINE)
+    with monkeypatch.context() as patched:
+        reads = Reads(patched)
+        cube = build(made, tmp_path / "cube.zarr")
+    assert reads.paths.count("a") > 0
+    expected = new[0, 10:-10, 10:-10].reshape(30, 2, 30, 2).mean((1, 3))
+    np.testing.assert_allclose(cube.a, expected, atol=1e-4)
+
+
+def test_another_grid_starts_anew(made, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        Reads(patched, 10)
+        with pytest.raises(KeyboardInterrupt):
+            build(made, tmp_path / "cube.zarr")
+    crop = UTM[2:20, 3:20]
+    cube = gm.build_cube(made, crop, out=tmp_path / "cube.zarr", progress=False)
+    xr.testing.assert_allclose(cube.compute(), gm.build_cube(made, crop).compute()[list(cube)])
+
+
+def test_a_ledger_cut_short_counts_as_none(made, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        Reads(patched, 10)
+        with pytest.raises(KeyboardInterrupt):
+            build(made, tmp_path / "cube.zarr")
+    (tmp_path / ".cube.zarr.building.json").write_text('{"a": {"pri')
+    build(made, tmp_path / "cube.zarr")
+    build(made, tmp_path / "whole.zarr")
+    same(tmp_path / "whole.zarr", tmp_path / "cube.zarr")
+
+
+def test_nothing_is_overwritten_unless_asked(made, tmp_path):
+    out = tmp_path / "cube.zarr"
+    build(made, out)
+    before = out.stat().st_mtime_ns
+    with pytest.raises(OutputExists, match="overwrite=True"):
+        build(made, out)
+    assert out.stat().st_mtime_ns == before
+    tif(tmp_path / "a.tif", field(FINE, seed=5), FINE)
+    old = gm.open_cube(out).a.compute()
+    assert not np.array_equal(build(made, out, overwrite=True).a, old)
+
+
+def test_a_file_cut_short_is_named_and_the_rest_is_kept(made, tmp_path):
+    whole = (tmp_path / "c.tif").read_bytes()
+    (tmp_path / "c.tif").write_bytes(whole[: len(whole) // 3])
+    with pytest.raises(
+        SourceError, match=r"c\.tif cannot be read to its end.*what is complete is kept"
+    ):
+        build(made, tmp_path / "cube.zarr")
+    assert json.loads((tmp_path / ".cube.zarr.building.json").read_text())["b"]["rows"] == 30
+    assert not (tmp_path / "cube.zarr").exists()
+    (tmp_path / "c.tif").write_bytes(whole)
+    assert np.isfinite(build(made, tmp_path / "cube.zarr").c).all()
+
+
+def optical(folder, items, **more):
+    static(folder, items)
+    series = {"kind": "series", "dims": ["time"]}
+    source = {"kind": "stac", "root": "stac/catalog.json", "time": JUNE, "dilate": 0, **more}
+    variables = {"red": series, "nir": series}
+    return catalog(folder, {"s2": source}, {"optical": {"from": "s2", "variables": variables}})
+
+
+@pytest.mark.slow
+def test_failed_scenes_are_nan_and_lines_that_outlive_a_stop(tmp_path):
+    day = {"bands": {"red": numbers(3)}}
+    items = [scene(tmp_path, f"s{i}", date=f"2020-06-0{i + 1}T10:50:00Z", **day) for i in range(2)]
+    with serve(tmp_path, {"s1/red.tif": not_there}) as base:
+        for item in items:
+            for asset in item["assets"].values():
+                asset["href"] = base + asset["href"].removeprefix(str(tmp_path))
+        made = optical(tmp_path, items)
+        with pytest.warns(AssetsFailed):
+            cube = gm.build_cube(made, GRID, out=tmp_path / "cube.zarr", progress=False)
+    assert np.isnan(cube.red[1]).all() and np.isfinite(cube.red[0]).all()
+    assert np.isfinite(cube.nir).all()
+    (line,) = cube.attrs["failed_assets"]
+    assert "s1 / red" in line and "404" in line
+    from geomiam.sources.told import summary
+
+    assert "1 files could not be read" in summary(cube) and "s1 / red" in summary(cube)
+
+
+def test_scenes_are_in_the_store_and_new_ones_are_read(tmp_path):
+    items = [scene(tmp_path, f"s{i}", date=f"2020-06-0{i + 1}T10:50:00Z") for i in range(3)]
+    made = optical(tmp_path, items[:2], composite="1MS")
+    one = gm.build_cube(made, GRID, out=tmp_path / "one.zarr", progress=False)
+    assert [s["id"] for s in json.loads(one.attrs["scenes"])["s2"]] == ["s0", "s1"]
+    with pytest.raises(OutputExists):
+        gm.build_cube(made, GRID, out=tmp_path / "one.zarr")
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli.app, list(map(str, arguments)), env={"COLUMNS": "200"})
+
+
+def test_the_command_line_plans_builds_and_sums_up(made, tmp_path):
+    with_grid = made.read_text() + "grid: {crs: EPSG:32631, resolution: 20}\n"
+    made.write_text(with_grid)
+    place = ("--bounds", "500000,5500000,500600,5500600")
+    plan = run("build", made, "--plan", *place)
+    assert plan.exit_code == 0, plan.output
+    assert "30 × 30 cells of 20 m in EPSG:32631" in plan.output and "MB to read" in plan.output
+    done = run("build", made, "--out", tmp_path / "cube.zarr", *place)
+    assert done.exit_code == 0, done.output
+    assert (
+        "m: a, b, c, s from files (raster, 4 files" in done.output
+        and "data in 100.0% of the cells" in done.output
+    )
+    like = run("build", made, "--out", tmp_path / "two.zarr", "--like", tmp_path / "cube.zarr")
+    assert like.exit_code == 0, like.output
+    same(tmp_path / "cube.zarr", tmp_path / "two.zarr")
+    tif(tmp_path / "like.tif", field(UTM), UTM)
+    assert (
+        run("build", made, "--out", tmp_path / "t.zarr", "--like", tmp_path / "like.tif").exit_code
+        == 0
+    )
+    assert gm.open_cube(tmp_path / "t.zarr").odc.geobox == UTM
+
+
+def test_the_command_line_says_what_to_do(made, tmp_path):
+    def said(*arguments):
+        done = run("build", made, *arguments)
+        assert done.exit_code != 0
+        return str(done.exception) + done.output
+
+    assert "no grid" in said("--plan")
+    assert "--out is missing" in said("--bounds", "1,2,3,4")
+    assert "four numbers" in said("--plan", "--bounds", "1,2,x,4")
+    assert "SOURCE=FOLDER" in said("--plan", "--root", "files")
+    away = tmp_path / "elsewhere"
+    assert f"{away}/a.tif is not there" in said(
+        "--plan", "--like", grid_file(tmp_path), "--root", f"files={away}"
+    )
+
+
+def grid_file(folder):
+    return tif(folder / "grid.tif", field(UTM), UTM)
+
+
+def test_a_box_of_degrees_to_a_cube_of_three_sources(tmp_path):
+    """From a bounding box to a cube with Sentinel-2, terrain and climate: one YAML, one command."""
+    items = [scene(tmp_path, f"s{i}", date=f"2020-06-0{i + 1}T10:50:00Z") for i in range(2)]
+    static(tmp_path, items)
+    wide = GeoBox.from_bbox(GRID.pad(30).boundingbox, resolution=25)
+    tif(tmp_path / "dem.tif", field(wide) * 2, wide)
+    globe = GeoBox.from_bbox((2, 50, 4, 51), crs="EPSG:4326", resolution=0.05)
+    tif(tmp_path / "bio1.tif", (field(globe) * 10).astype("int16"), globe, scales=(0.1,))
+    tif(tmp_path / "bio12.tif", field(globe), globe)
+    series = {"kind": "series", "dims": ["time"], "window": 1}
+    path = catalog(
+        tmp_path,
+        {
+            "s2": {"kind": "stac", "root": "stac/catalog.json", "time": JUNE},
+            "dem": {"path": "dem.tif"},
+            "terrain": {"kind": "derived", "of": "elevation"},
+            "climate": {"path": "{variable}.tif"},
+        },
+        {
+            "optical": {"from": "s2", "variables": {"red": series, "nir": series}},
+            "terrain": {
+                "from": "terrain",
+                "variables": {
+                    "elevation": {"from": "dem"},
+                    "slope": {},
+                    "aspect": {"kind": "circular"},
+                },
+            },
+            "climate": {"from": "climate", "variables": {"bio1": {}, "bio12": {}}},
+        },
+        grid={"crs": "EPSG:32631", "resolution": 20},
+    )
+    box = ",".join(map(str, GRID.boundingbox.bbox))
+    done = run("build", path, "--out", tmp_path / "cube.zarr", "--bounds", box)
+    assert done.exit_code == 0, done.output
+    cube = gm.open_cube(tmp_path / "cube.zarr")
+    schema = gm.Schema.from_yaml(path)
+    shares = gm.coverage(cube, schema).observed
+    assert set(shares.modality.values) == {"optical", "terrain", "climate"}
+    assert float(shares.min()) == 1.0
+    assert cube.bio1.mean() == pytest.approx(100, abs=8)
