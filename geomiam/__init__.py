@@ -38,6 +38,7 @@ _HOMES = {
     "geomiam.networks.model": ["Model"],
     "geomiam.networks.network": ["NetworkConfig"],
     "geomiam.schema": ["Group", "Modality", "Schema", "Variable"],
+    "geomiam.shelf": ["catalogs"],
     "geomiam.sources.build": ["build_cube", "plan_cube"],
     "geomiam.sources.catalogue": ["StacSource"],
     "geomiam.sources.sentinel2": ["plan_sentinel2", "sentinel2"],
@@ -72,6 +73,7 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:  # what the lazy names are, for editors and type checkers
     from geomiam import cube, demo, errors, masking, metrics, plot
     from geomiam.cube.background import add_background
+    from geomiam.cube.chips import chips
     from geomiam.cube.coverage import coverage
     from geomiam.cube.grid import align
     from geomiam.cube.infer import infer_schema
@@ -93,6 +95,7 @@ if TYPE_CHECKING:  # what the lazy names are, for editors and type checkers
     from geomiam.networks.model import Model
     from geomiam.networks.network import NetworkConfig
     from geomiam.schema import Group, Modality, Schema, Variable
+    from geomiam.shelf import catalogs
     from geomiam.sources.build import build_cube, plan_cube
     from geomiam.sources.catalogue import StacSource
     from geomiam.sources.sentinel2 import plan_sentinel2, sentinel2

@@ -75,7 +75,10 @@ def demo(
 
 @app.command()
 def build(
-    catalog: Annotated[Path, typer.Argument(help="Catalog (YAML) with sources.")],
+    catalog: Annotated[
+        str,
+        typer.Argument(help="Catalog (YAML) with sources, or the name of one that comes along."),
+    ],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Zarr store to write.")] = None,
     like: Annotated[
         Path | None, typer.Option(help="Cube (Zarr) or GeoTIFF whose grid to build on.")

@@ -18,6 +18,7 @@ import xarray as xr
 from geomiam._version import __version__
 from geomiam.errors import OutputExists
 from geomiam.schema import Schema
+from geomiam.shelf import catalogs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,15 +93,7 @@ def run(out: str | Path = "out/demo", *, overwrite: bool = False) -> dict:
 
 def load_schema() -> Schema:
     """Read the demo's catalog."""
-    return Schema.from_yaml(catalog("western-usa"))
-
-
-def catalog(name: str) -> Path:
-    """Path of a catalog that comes with geomiam."""
-    for folder in (HERE / "catalogs", HERE.parent / "catalogs"):  # installed, or a checkout
-        if (folder / f"{name}.yaml").is_file():
-            return folder / f"{name}.yaml"
-    raise FileNotFoundError(f"no catalog '{name}' beside {HERE}")
+    return Schema.from_yaml(catalogs()["western-usa"])
 
 
 def load_cube() -> xr.Dataset:

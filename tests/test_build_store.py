@@ -99,7 +99,10 @@ def same(a, b):
     assert files == sorted(p.relative_to(b) for p in b.rglob("*") if p.is_file())
     for name in files:
         one, two = ((folder / name).read_bytes() for folder in (a, b))
-        assert json.loads(one) == json.loads(two) if name.suffix == ".json" else one == two, name
+        if name.suffix == ".json":
+            assert json.loads(one) == json.loads(two), name
+        else:
+            assert one == two, name
 
 
 def test_rows_that_are_complete_are_not_read_again(made, tmp_path, monkeypatch):
@@ -150,6 +153,16 @@ def test_a_ledger_cut_short_counts_as_none(made, tmp_path, monkeypatch):
     build(made, tmp_path / "cube.zarr")
     build(made, tmp_path / "whole.zarr")
     same(tmp_path / "whole.zarr", tmp_path / "cube.zarr")
+
+
+def test_coordinates_of_the_grid_go_along(made, tmp_path):
+    from odc.geo.xr import xr_coords
+
+    zone = ("y", "x"), np.arange(900).reshape(30, 30)
+    like = xr.Dataset(coords={**xr_coords(UTM), "zone": zone})
+    cube = gm.build_cube(made, like, out=tmp_path / "cube.zarr", chunks=CHUNKS, progress=False)
+    assert set(cube.data_vars) == {*NAMES, "s"}
+    np.testing.assert_array_equal(cube.coords["zone"], zone[1])
 
 
 def test_nothing_is_overwritten_unless_asked(made, tmp_path):

@@ -93,7 +93,7 @@ def write_parts(
     ledger = Ledger.of(target.with_name(f".{target.name}.building.json"))
     target.parent.mkdir(parents=True, exist_ok=True)
     _keep(ledger, partial, prints)
-    _head(ds, partial)
+    known = _head(ds, partial)
     units = _units(ds, together)
     with _bar(ds, units, ledger, shown=progress) as bar:
         for names in units:
@@ -105,7 +105,8 @@ def write_parts(
                 ledger.note(names, rows=rows.stop)
                 bar.update(_bytes(ds, names) * (rows.stop - rows.start) / _height(ds))
     lines = list(dict.fromkeys(r for n in prints for r in ledger.done[n].get("remarks", [])))
-    _attributes(partial, {} if finish is None else finish(partial, lines))
+    _attributes(partial, known)  # every write of a part has put its own in their place
+    _attributes(partial, {**known, **({} if finish is None else finish(partial, lines))})
     _replace(target, partial)
     ledger.path.unlink(missing_ok=True)
 
@@ -171,8 +172,10 @@ def _step(part: xr.Dataset, y: str) -> int:
     return chunk * max(1, ceil(BAND / (per_row * chunk)) - 1)
 
 
-def _head(ds: xr.Dataset, partial: Path) -> None:
-    """Coordinates and attributes, and away with what the cube no longer has."""
+def _head(ds: xr.Dataset, partial: Path) -> dict[str, Any]:
+    """Write coordinates, remove what the cube no longer has, and return the store's attributes."""
+    import zarr
+
     names = {*map(str, ds.variables)}
     for old in [p for p in partial.glob("*") if p.is_dir() and p.name not in names]:
         shutil.rmtree(old)
@@ -180,13 +183,13 @@ def _head(ds: xr.Dataset, partial: Path) -> None:
     for name in bare.variables:
         shutil.rmtree(partial / str(name), ignore_errors=True)
     bare.to_zarr(partial, mode="a", zarr_format=3, consolidated=False)
-    _attributes(partial, ds.attrs)
+    return {**ds.attrs, **zarr.open_group(partial, mode="r").attrs}
 
 
 def _attributes(partial: Path, attrs: Mapping[str, Any]) -> None:
     import zarr
 
-    zarr.open_group(partial, mode="r+").attrs.update(dict(attrs))
+    zarr.open_group(partial, mode="r+").attrs.put(dict(attrs))
 
 
 def _bar(ds: xr.Dataset, units: Sequence[Sequence[str]], ledger: Ledger, *, shown: bool) -> Any:

@@ -19,6 +19,7 @@ from geomiam.cube.grid import merge, restore, spatial_dims
 from geomiam.cube.resume import write_parts
 from geomiam.cube.store import claim, open_cube
 from geomiam.errors import GridError
+from geomiam.origin import Source
 from geomiam.schema import Schema
 from geomiam.sources import scenes
 from geomiam.sources.files import files_of, stamp
@@ -50,8 +51,9 @@ def build_cube(
     Parameters
     ----------
     catalog
-        A YAML file with ``sources:`` and ``from:``, or a Schema of one; of a Schema, relative paths
-        are relative to the working directory.
+        A YAML file with ``sources:`` and ``from:``; or the name of one that comes with geomiam, see
+        :func:`geomiam.catalogs`; or a Schema. Relative paths start from the file, and otherwise
+        from the working directory.
     like
         The grid: a GeoBox, a Dataset or DataArray, or the path of a Zarr store or GeoTIFF. Default:
         the catalog's ``grid:``.
@@ -197,7 +199,8 @@ def _finished(
     array = array.drop_vars([c for c in array.coords if c not in array.dims or c in ("y", "x")])
     if task.times > 1:
         array = fold(array, task.times, dims=task.chip_dims)
-    array = _chunked(_described(array, task, told), chunks)
+    source = todo.elevation_of(task).source if task.source.kind == "derived" else task.source
+    array = _chunked(_described(array, task, told, source), chunks)
     back = dict(zip(("y", "x"), spatial_dims(todo.template), strict=True))
     return array.rename(back).to_dataset(name=task.variable.name)
 
@@ -221,16 +224,17 @@ def _merged(parts: Sequence[xr.Dataset], todo: Todo) -> xr.Dataset:
         ) from None
 
 
-def _described(array: xr.DataArray, task: Task, told: Told) -> xr.DataArray:
+def _described(array: xr.DataArray, task: Task, told: Told, source: Source) -> xr.DataArray:
+    """A variable with all that is to be said of it; of a derived one, what holds for its origin."""
     variable, modality = task.variable, task.modality
     facts = {
         "modality": modality.name,
         "units": variable.units,
         "long_name": variable.long_name,
         "kind": variable.kind,
-        "source": modality.source or task.source.title or task.source.name,
-        "license": modality.license or task.source.license,
-        "citation": modality.citation or task.source.citation,
+        "source": modality.source or source.title or source.name,
+        "license": modality.license or source.license,
+        "citation": modality.citation or source.citation,
         "resampling": told.resampling,
         "source_crs": told.crs,
         "source_resolution": told.resolution,

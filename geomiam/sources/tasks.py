@@ -13,6 +13,7 @@ from geomiam.cube.chips import CHIP, finer
 from geomiam.errors import GridError, SourceError
 from geomiam.origin import Grid, Source
 from geomiam.schema import Modality, Schema, Variable
+from geomiam.shelf import find
 from geomiam.sources.told import Told
 
 if TYPE_CHECKING:
@@ -95,9 +96,11 @@ def understood(
     """
     from geomiam.cube.grid import empty, geobox
 
-    known = isinstance(catalog, Schema)
-    schema = catalog if known else Schema.from_yaml(catalog)
-    base = Path.cwd() if known else Path(catalog).resolve().parent
+    if isinstance(catalog, Schema):
+        schema, base = catalog, Path.cwd()
+    else:
+        path, base = find(catalog)
+        schema = Schema.from_yaml(path)
     schema = _rooted(schema, roots or {})
     template = _template(schema, like, bounds)
     template = template if isinstance(template, xr.Dataset) else empty(template)

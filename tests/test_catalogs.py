@@ -1,0 +1,188 @@
+"""Catalogs that come with geomiam: each is built from local files named and packed as the provider's."""
+
+import numpy as np
+import pytest
+from helpers_build import tif
+from helpers_stac import GRID, scene
+from odc.geo.geobox import GeoBox
+from test_build import static
+
+import geomiam as gm
+from geomiam.errors import SchemaError
+from geomiam.schema import Schema
+
+PLACE = (4.0, 50.6, 4.2, 50.8)
+"""West, south, east, north of all places, but for Sentinel-2."""
+BOX = GeoBox.from_bbox(PLACE, crs="EPSG:4326", resolution=0.02)
+WIDE = GeoBox.from_bbox((3.6, 50.2, 4.6, 51.2), crs="EPSG:4326", resolution=0.02)
+BUILT = sorted(n for n, p in gm.catalogs().items() if Schema.from_yaml(p).sources)
+KELVIN = ("bio1", "bio5", "bio6", "bio8", "bio9", "bio10", "bio11", "tas")
+
+
+def flat(path, value, box=WIDE, *, dtype="int16", bands=1, **header):
+    tif(path, np.full((bands, *box.shape.yx), value, dtype), box, **header)
+
+
+def chelsa(folder):
+    """Integers of 0.1; temperatures in kelvin. The catalog says so, whatever the header does."""
+    wanted = {}
+    for i in range(1, 20):
+        flat(folder / f"bio/CHELSA_bio{i}_1981-2010_V.2.1.tif", 2800 + i, dtype="uint16")
+        wanted[f"bio{i}"] = (2800 + i) * 0.1 - (273.15 if f"bio{i}" in KELVIN else 0)
+    for name in ("tas", "pr"):
+        for month in range(1, 13):
+            file = f"{name}/CHELSA_{name}_{month:02d}_1981-2010_V.2.1.tif"
+            flat(folder / file, 2800 + month, dtype="uint16", scales=(9.0,))
+        steps = (2800 + np.arange(1, 13)) * 0.1
+        wanted[name] = steps - (273.15 if name in KELVIN else 0)
+    return {"chelsa": folder}, wanted
+
+
+def worldclim(folder):
+    wanted = {f"bio{i}": i + 0.5 for i in range(1, 20)}
+    for i in range(1, 20):
+        flat(folder / f"wc2.1_30s_bio_{i}.tif", i + 0.5, dtype="float32", nodata=-3.4e38)
+    flat(folder / "wc2.1_30s_elev.tif", 77, nodata=-32768)
+    for name in ("tavg", "prec"):
+        for month in range(1, 13):
+            flat(folder / f"wc2.1_30s_{name}_{month:02d}.tif", month, dtype="float32")
+        wanted[name] = np.arange(1, 13)
+    return {"worldclim": folder}, {**wanted, "elevation": 77}
+
+
+def copernicus_dem(folder):
+    """Two tiles of one degree; to the north lies a third that is narrower, as above 50 degrees."""
+    for lat, east in ((50, 4), (50, 3)):
+        name = f"Copernicus_DSM_COG_30_N{lat:02d}_00_E{east:03d}_00_DEM"
+        tile = GeoBox.from_bbox((east, lat, east + 1, lat + 1), crs="EPSG:4326", resolution=0.005)
+        flat(folder / name / f"{name}.tif", 120, tile, dtype="float32")
+    return {"copernicus": folder}, {"elevation": 120, "slope": 0, "aspect": np.nan}
+
+
+SOIL = {"bdod": 0.01, "nitrogen": 0.01} | dict.fromkeys(
+    ("cec", "cfvo", "clay", "phh2o", "sand", "silt", "soc"), 0.1
+)
+HOMOLOSINE = "+proj=igh +lon_0=0 +x_0=0 +y_0=0 +datum=WGS84 +units=m +no_defs"
+MOLLWEIDE = "ESRI:54009"
+
+
+def soilgrids(folder):
+    box = GeoBox.from_bbox(WIDE.to_crs(HOMOLOSINE).boundingbox, resolution=1000)
+    for name in SOIL:
+        flat(folder / name / f"{name}_0-5cm_mean_1000.tif", 64, box, nodata=-32768)
+    return {"soilgrids": folder}, {n: 64 * scale for n, scale in SOIL.items()}
+
+
+def human_footprint(folder):
+    box = GeoBox.from_bbox(WIDE.to_crs(MOLLWEIDE).boundingbox, resolution=1000)
+    flat(folder / "hfp2018.tif", 33.5, box, dtype="float32")
+    return {"footprint": folder}, {"human_footprint": 33.5}
+
+
+def worldcover(folder):
+    """A tile of three degrees, named by its south-western corner, in which 0 is nodata."""
+    tile = GeoBox.from_bbox((3, 48, 6, 51), crs="EPSG:4326", resolution=0.005)
+    codes = np.full(tile.shape, 10, "uint8")
+    codes[::5] = 40
+    codes[:, ::3] = 0
+    path = tif(folder / "ESA_WorldCover_10m_2021_v200_N48E003_Map.tif", codes, tile)
+    overviews(path, "mode")
+    return {"worldcover": folder}, {"land_cover": 10}
+
+
+def overviews(path, how):
+    import rasterio
+
+    with rasterio.open(path, "r+") as file:
+        file.build_overviews([2, 4, 8], rasterio.enums.Resampling[how])
+
+
+def alphaearth(folder):
+    box = GeoBox.from_bbox(WIDE.to_crs("EPSG:32631").boundingbox, resolution=1000)
+    flat(folder / "xk9f2a.tiff", -100, box, dtype="int8", bands=64, nodata=-128)
+    return {"alphaearth": folder}, {"alphaearth": np.full(64, -((100 / 127.5) ** 2))}
+
+
+def europe(folder):
+    wanted = {}
+    roots = {}
+    for make in (chelsa, worldclim, soilgrids, human_footprint, worldcover):
+        root, values = make(folder / make.__name__)
+        roots |= root
+        wanted = values | wanted  # of two climates, the first is taken
+    gone = {"tavg", "prec"}
+    return roots, {k: v for k, v in wanted.items() if k not in gone} | {
+        "slope": 0,
+        "aspect": np.nan,
+    }
+
+
+MAKERS = {
+    "alphaearth": alphaearth,
+    "chelsa": chelsa,
+    "copernicus-dem": copernicus_dem,
+    "europe": europe,
+    "human-footprint": human_footprint,
+    "soilgrids": soilgrids,
+    "worldclim": worldclim,
+    "worldcover": worldcover,
+}
+
+
+def test_there_is_a_test_for_every_catalog_with_sources():
+    assert set(BUILT) == {*MAKERS, "sentinel2"}
+
+
+@pytest.mark.parametrize("name", [n for n in MAKERS])
+def test_a_catalog_is_built_from_files_of_the_providers_shape(tmp_path, name):
+    roots, wanted = MAKERS[name](tmp_path)
+    grid = BOX if name != "europe" else None
+    place = None
+    if grid is None:
+        place = BOX.to_crs("EPSG:3035").boundingbox.bbox
+    cube = gm.build_cube(name, grid, bounds=place, roots=roots).compute()
+    assert (
+        set(cube.data_vars) == set(wanted) == set(Schema.from_yaml(gm.catalogs()[name]).variables)
+    )
+    middle = cube.isel({d: cube.sizes[d] // 2 for d in cube.odc.spatial_dims})
+    for variable, value in wanted.items():
+        np.testing.assert_allclose(middle[variable], value, rtol=1e-5, err_msg=variable)
+        assert cube[variable].license and cube[variable].citation, variable
+        assert cube[variable].dtype == "float32"
+
+
+def test_the_sentinel2_catalog_searches_what_it_is_told(tmp_path):
+    keys = dict.fromkeys(("blue", "green", "red", "nir", "swir16", "swir22"))
+    bands = {k: np.full((40, 40), 3000 + i, "uint16") for i, k in enumerate(keys)}
+    items = [
+        scene(tmp_path, f"s{m}", date=f"2021-0{m}-10T10:50:00Z", offset=-0.1, bands=bands)
+        for m in (4, 7, 9)
+    ]
+    static(tmp_path, items)
+    cube = gm.build_cube(
+        "sentinel2", GRID, roots={"earth-search": tmp_path / "stac" / "catalog.json"}
+    )
+    assert cube.time.dt.month.values.tolist() == [4, 5, 6, 7, 8, 9]
+    seen = np.isfinite(cube.red).all(("y", "x")).values
+    assert seen.tolist() == [True, False, False, True, False, True]
+    for i, name in enumerate(keys):
+        np.testing.assert_allclose(cube[name][0], 0.2 + i * 1e-4, atol=1e-6)
+    schema = gm.Schema.from_yaml(gm.catalogs()["sentinel2"])
+    assert schema.license and schema.citation
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_every_catalog_says_under_which_licence_and_whom_to_cite(name):
+    schema = Schema.from_yaml(gm.catalogs()[name])
+    for modality in schema.modalities.values():
+        for variable in modality.variables:
+            source = schema.sources[modality.origin_of(variable).source]
+            if source.kind == "derived":  # of another that says it
+                continue
+            assert modality.license or source.license, variable
+            assert modality.citation or source.citation, variable
+
+
+def test_a_name_that_is_none_lists_those_there_are():
+    with pytest.raises(SchemaError, match=r"no catalog at eurpe.*europe.*worldclim"):
+        gm.build_cube("eurpe")
