@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 import warnings
 
 import dask
@@ -496,46 +490,3 @@ def test_a_lattice_of_9_995_metres_is_read_as_it_is():
     ds = gm.sentinel2(grid, "2015-08-30", bands=["B04"], source=source, mask=None).compute()
     assert (dn > 0).any()
     np.testing.assert_allclose(ds.B04[0], np.where(dn > 0, dn * 1e-4, np.nan), atol=1e-6)
-
-
-@pytest.fixture(scope="module")
-def api():
-    """The real static STAC server over the pack; it also serves the files, by ranges."""
-    script = SHARED.parent / "tools" / "serve_static_stac.sh"
-    venv = os.environ.get("GEOMIAM_STAC_SERVER_VENV", sys.prefix)
-    if not script.exists():
-        pytest.skip("the tools are not beside the repository (../shared/tools)")
-    check = [f"{venv}/bin/python", "-c", "import stac_fastapi.static, uvicorn"]
-    if subprocess.run(check, capture_output=True).returncode:
-        pytest.skip("no stac-fastapi-static; name a venv that has it in GEOMIAM_STAC_SERVER_VENV")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = subprocess.Popen(
-        ["bash", str(script), venv, str(STAC), str(port)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        yield _answering(f"http://127.0.0.1:{port}", server)
-    finally:
-        server.terminate()
-        server.wait(10)
-
-
-def _answering(url: str, server: subprocess.Popen) -> str:
-    for _ in range(150):
-        try:
-            urllib.request.urlopen(url, timeout=1).read()
-            return url
-        except OSError:
-            assert server.poll() is None, "the server ended"
-            time.sleep(0.2)
-    raise AssertionError("the server does not answer")
-
-
-@needs_shared
-def test_an_api_gives_what_its_catalogue_gives(api, real):
-    ds = gm.sentinel2(SITE_B, ("2018-08", "2019-11"), bands=["red", "nir08"], source=api).compute()
-    expected = real["sentinel-2-c1-l2a"].compute()
-    xr.testing.assert_equal(ds.drop_attrs(), expected.drop_attrs())
-    assert ds.attrs["failed_assets"] == []

@@ -1,0 +1,169 @@
+"""Real STAC servers on localhost: a static one by pip alone, and pgstac where PostgreSQL is."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers_stac import at
+
+SILENT: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+
+
+def stored_items(folder: Path, collection: str, base: str) -> list[dict[str, Any]]:
+    """Items of a collection of a static catalogue that a server at ``base`` has the files of."""
+    paths = sorted((folder / collection).glob("*/*.json"))
+    items = ((p, json.loads(p.read_text("utf-8"))) for p in paths)
+    return [
+        {**at(i, f"{base}/{collection}/{p.parent.name}"), "collection": collection, "links": []}
+        for p, i in items
+    ]
+
+
+def write_catalogue(folder: Path, items: Iterable[Mapping[str, Any]]) -> Path:
+    """Write a static catalogue of items of one collection; links to files below are relative."""
+    import pystac
+
+    read = [pystac.Item.from_dict(dict(i)) for i in items]
+    name = str(read[0].collection_id)
+    collection = pystac.Collection(name, "scenes of the tests", pystac.Extent.from_items(read))
+    collection.add_items(read)
+    catalogue = pystac.Catalog("tests", "scenes of the tests")
+    catalogue.add_child(collection)
+    catalogue.normalize_hrefs(str(folder))
+    catalogue.make_all_asset_hrefs_relative()
+    catalogue.save(pystac.CatalogType.SELF_CONTAINED)
+    return folder
+
+
+@contextlib.contextmanager
+def static_api(folder: Path) -> Iterator[str]:
+    """Serve a static catalogue as a STAC API; the files below it too, by HTTP ranges."""
+    pytest.importorskip("stac_fastapi.static", reason="needs pip install stac-fastapi-static")
+    port = _free_port()
+    settings = {"catalog_href": f"file://{folder.resolve()}/catalog.json", "app_port": str(port)}
+    with _uvicorn(sys.executable, "stac_fastapi.static.app:app", port, settings) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def pgstac_api(collections: Mapping[str, Iterable[Mapping[str, Any]]]) -> Iterator[str]:
+    """Load items by collection into a PostgreSQL of its own, and serve them as a STAC API."""
+    bin_, venv = pgstac_programs()
+    # PostgreSQL's user must reach it, which it cannot below a folder of pytest's.
+    state = Path(tempfile.mkdtemp(prefix="pgstac"))
+    try:
+        with _postgres(bin_, state) as env:
+            _load(venv / "bin" / "pypgstac", state, collections, env)
+            app = "stac_fastapi.pgstac.app:create_app"
+            with _uvicorn(venv / "bin" / "python", app, _free_port(), env, "--factory") as url:
+                yield url
+    finally:
+        shutil.rmtree(state, ignore_errors=True)
+
+
+def pgstac_programs() -> tuple[Path, Path]:
+    """Return the folder of PostgreSQL's programs and the venv of pgstac; skip where they are not."""
+    bins = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    on_path = shutil.which("pg_ctl")
+    bins += [Path(on_path).resolve().parent] if on_path else []
+    found = next((b for b in bins if (b / "initdb").exists()), None)
+    if found is None or not _has_postgis(found):
+        pytest.skip("no PostgreSQL with PostGIS; apt-get install postgresql-15-postgis-3")
+    venv = Path(os.environ.get("GEOMIAM_PGSTAC_VENV", sys.prefix))
+    check = "import pypgstac, psycopg, stac_fastapi.pgstac, uvicorn"
+    if subprocess.run([venv / "bin" / "python", "-c", check], **SILENT).returncode:
+        pytest.skip(
+            "no pgstac; pip install 'stac-fastapi-pgstac[server]' 'pypgstac[psycopg]' into a venv of "
+            "its own and name that in GEOMIAM_PGSTAC_VENV"
+        )
+    return found, venv
+
+
+def _has_postgis(bin_: Path) -> bool:
+    asked = subprocess.run([bin_ / "pg_config", "--sharedir"], capture_output=True, text=True)
+    return Path(asked.stdout.strip(), "extension", "postgis.control").exists()
+
+
+@contextlib.contextmanager
+def _postgres(bin_: Path, state: Path) -> Iterator[dict[str, str]]:
+    """Run PostgreSQL on a free port; yield the settings of its clients."""
+    port, data = str(_free_port()), str(state / "data")
+    who: Any = {"cwd": state, **SILENT}
+    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
+        shutil.chown(state, "postgres")
+        who |= {"user": "postgres", "group": "postgres", "extra_groups": []}
+    env = {"PGHOST": "127.0.0.1", "PGPORT": port, "PGUSER": "postgres", "PGDATABASE": "postgres"}
+    trust = ["-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8"]
+    subprocess.run([bin_ / "initdb", "-D", data, *trust], check=True, **who)
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={state}"
+    started = ["-w", "-o", f"{options} -c fsync=off", "-l", str(state / "log"), "start"]
+    subprocess.run([bin_ / "pg_ctl", "-D", data, *started], check=True, **who)
+    try:
+        yield {**env, "PGPASSWORD": "none"}
+    finally:
+        subprocess.run([bin_ / "pg_ctl", "-D", data, "-m", "immediate", "stop"], check=True, **who)
+
+
+def _load(
+    pypgstac: Path,
+    state: Path,
+    collections: Mapping[str, Iterable[Mapping[str, Any]]],
+    env: Mapping[str, str],
+) -> None:
+    world = {"spatial": {"bbox": [[-180, -90, 180, 90]]}, "temporal": {"interval": [[None, None]]}}
+    facts = {"type": "Collection", "stac_version": "1.0.0", "license": "other", "links": []}
+    tables: dict[str, list[Any]] = {
+        "collections": [
+            {**facts, "id": name, "description": "scenes", "extent": world} for name in collections
+        ],
+        "items": [{**i, "collection": c} for c, items in collections.items() for i in items],
+    }
+    run: Any = {"check": True, "env": {**os.environ, **env}, **SILENT}
+    subprocess.run([pypgstac, "migrate"], **run)
+    for name, rows in tables.items():
+        path = state / f"{name}.ndjson"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+        subprocess.run([pypgstac, "load", name, str(path), "--method", "upsert"], **run)
+
+
+@contextlib.contextmanager
+def _uvicorn(
+    python: str | Path, app: str, port: int, env: Mapping[str, str], *more: str
+) -> Iterator[str]:
+    command = [python, "-m", "uvicorn", app, "--host", "127.0.0.1", "--port", str(port), *more]
+    server = subprocess.Popen(command, env={**os.environ, **env}, **SILENT)
+    try:
+        yield _answering(f"http://127.0.0.1:{port}", server)
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+def _answering(url: str, server: subprocess.Popen[bytes]) -> str:
+    for _ in range(150):
+        try:
+            urllib.request.urlopen(url, timeout=5).read()
+            return url
+        except OSError:
+            assert server.poll() is None, "the server ended"
+            time.sleep(0.2)
+    raise AssertionError("the server does not answer")
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
