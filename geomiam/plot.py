@@ -294,6 +294,9 @@ def _map(ax: Axes, array: xr.DataArray, **style: Any) -> Any:
     middle = float(array[y].mean())
     ax.set_aspect(1 / np.cos(np.radians(middle)) if degrees else 1)
     ax.tick_params(labelsize=7)
+    if not degrees:  # coordinates in metres are long numbers
+        ax.ticklabel_format(style="plain", useOffset=False)
+        ax.locator_params(nbins=4)
     return mesh
 
 
