@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from geomiam.errors import SchemaError
 from geomiam.origin import Fact, Grid, Origin, Source, SourceKind
+from geomiam.periods import is_period
 
 Kind = Literal["scalar", "categorical", "circular", "series", "image", "vector"]
 Label = int | float | str
@@ -40,11 +41,24 @@ class Variable(Fact):
     long_name: str | None = None
     dims: tuple[str, ...] = ()
     labels: dict[str, tuple[Label, ...]] = Field({})
-    window: int | None = Field(None, ge=1, description="series: steps per token")
+    window: int | str | None = Field(
+        None, description="series: steps per token, or the period that one token holds: 1MS, 16D"
+    )
     patch: int | None = Field(None, ge=1, description="image: rows and columns per token")
     period: float = Field(360.0, gt=0, description="circular: value at which it starts again")
     classes: dict[int, str] = Field({}, description="categorical: code to meaning")
     origin: Origin | None = Field(None, alias="from", description="source, and what is read there")
+
+    @field_validator("window", mode="before")
+    @classmethod
+    def _window_is_steps_or_a_period(cls, value: Any) -> Any:
+        counted = isinstance(value, (int, float)) and value >= 1 and value % 1 == 0
+        if value is None or counted or is_period(value):
+            return int(value) if counted else value
+        raise ValueError(
+            "expected a period of a day or longer, such as 1MS or 16D, or a number of steps "
+            f"greater than or equal to 1; found {value!r}"
+        )
 
     @model_validator(mode="after")
     def _settings_belong_to_the_kind(self) -> Variable:

@@ -127,8 +127,11 @@ def part(sites: xr.Dataset, schema: Schema, using: Using) -> tuple[xr.Dataset, S
 
 def _values(tokens: np.ndarray, span: Span) -> np.ndarray:
     """Booleans per token step → per value ``(*own dims)``."""
-    for axis, (width, size) in enumerate(zip(span.widths, span.variable.sizes)):
-        tokens = np.repeat(tokens, width, axis=axis).take(range(size), axis=axis)
+    for axis, steps in enumerate(span.places):
+        owner = np.empty(span.variable.sizes[axis], np.intp)
+        for token, positions in enumerate(steps):
+            owner[list(positions)] = token
+        tokens = tokens.take(owner, axis)
     return tokens
 
 

@@ -53,12 +53,18 @@ def encode(arrays: Mapping[str, np.ndarray], *, layout: Layout, scaler: Scaler) 
 
 
 def _cut(x: np.ndarray, span: Span) -> np.ndarray:
-    """``(n, *own dims)`` → ``(n, tokens, width)``; a short last window is filled up with NaN."""
-    steps, widths = span.steps, span.widths
-    short = [s * w - size for s, w, size in zip(steps, widths, x.shape[1:])]
-    if any(short):
-        x = np.pad(x, [(0, 0), *((0, s) for s in short)], constant_values=np.nan)
-    own = range(len(steps))
-    split = x.reshape(len(x), *(k for pair in zip(steps, widths) for k in pair))
+    """``(n, *own dims)`` → ``(n, tokens, width)``; slots that no value fills are NaN."""
+    for axis, slots in enumerate(span.slots, start=1):
+        x = _slotted(x, axis, slots)
+    own = range(len(span.steps))
+    split = x.reshape(len(x), *(k for pair in zip(span.steps, span.widths) for k in pair))
     order = [0, *(1 + 2 * i for i in own), *(2 + 2 * i for i in own)]
     return split.transpose(order).reshape(len(x), span.size, -1)
+
+
+def _slotted(x: np.ndarray, axis: int, slots: np.ndarray) -> np.ndarray:
+    """Put the values along one axis into slots ``(s,)``, given by position; -1 = empty."""
+    if np.array_equal(slots, np.arange(x.shape[axis])):
+        return x
+    empty = (slots < 0).reshape(-1, *[1] * (x.ndim - 1 - axis))
+    return np.where(empty, np.float32(np.nan), x.take(slots, axis))

@@ -6,14 +6,16 @@ tokenizer can take them together; then the circular ones; then every other varia
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import product
 from math import ceil, prod
 
 import numpy as np
 
 from geomiam.errors import SchemaError
+from geomiam.periods import periods, spelled
 from geomiam.schema import Label, Schema, Variable
 
 TOGETHER = ("scalar", "circular")
@@ -31,18 +33,35 @@ class Span:
     modality: str
     start: int
     """Position of the first token."""
-    windows: tuple[tuple[tuple[Label, ...], ...], ...]
-    """Per own dim, the labels that each token step covers."""
+    places: tuple[tuple[tuple[int, ...], ...], ...]
+    """Per own dim, the positions that each token step covers."""
+
+    @cached_property
+    def windows(self) -> tuple[tuple[tuple[Label, ...], ...], ...]:
+        """Per own dim, the labels that each token step covers."""
+        own = (self.variable.labels[d] for d in self.variable.dims)
+        return tuple(
+            tuple(tuple(labels[i] for i in step) for step in steps)
+            for labels, steps in zip(own, self.places)
+        )
+
+    @cached_property
+    def slots(self) -> tuple[np.ndarray, ...]:
+        """Per own dim, the positions that go side by side into the tokens; -1 = an empty slot."""
+        return tuple(
+            np.concatenate([[*step, *[-1] * (width - len(step))] for step in steps])
+            for steps, width in zip(self.places, self.widths)
+        )
 
     @property
     def steps(self) -> tuple[int, ...]:
         """Token steps along each own dim."""
-        return tuple(len(w) for w in self.windows)
+        return tuple(len(steps) for steps in self.places)
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Values per token along each own dim (a last window may hold fewer)."""
-        return tuple(len(w[0]) for w in self.windows)
+        """Values per token along each own dim; a last window, or a calendar's, may hold fewer."""
+        return tuple(max(map(len, steps)) for steps in self.places)
 
     @property
     def size(self) -> int:
@@ -58,7 +77,11 @@ class Span:
         """Return a readable name per token, such as ``ndvi[time=2018-01..2018-12]``."""
         if not self.windows:
             return [self.variable.name]
-        steps = [[_step_name(d, w) for w in ws] for d, ws in zip(self.variable.dims, self.windows)]
+        spell = [_plain_name] * len(self.windows)
+        if isinstance(every := self.variable.window, str):
+            spell[-1] = partial(spelled, every=every)
+        named = zip(self.variable.dims, self.windows, spell)
+        steps = [[f"{d}={name(w)}" for w in ws] for d, ws, name in named]
         return [f"{self.variable.name}[{','.join(parts)}]" for parts in product(*steps)]
 
 
@@ -112,7 +135,7 @@ class Layout:
             for variables in _together(list(modality.variables.values())):
                 spans = []
                 for v in variables:
-                    spans.append(Span(v, modality.name, start, _windows(v)))
+                    spans.append(Span(v, modality.name, start, _places(v)))
                     start += spans[-1].size
                 parts.append(Part(variables[0].kind, tuple(spans)))
         return cls(schema, tuple(parts))
@@ -152,28 +175,40 @@ def windowed_dims(variable: Variable) -> int:
     return {"series": 1, "image": 2, "vector": 1}.get(variable.kind, 0)
 
 
-def _windows(variable: Variable) -> tuple[tuple[tuple[Label, ...], ...], ...]:
+def _places(variable: Variable) -> tuple[tuple[tuple[int, ...], ...], ...]:
     cut = len(variable.dims) - windowed_dims(variable)
+    if isinstance(every := variable.window, str):
+        return (*(_chunk(n, 1) for n in variable.sizes[:cut]), _by_date(variable, every))
     width = _width(variable)
-    return tuple(
-        _chunk(variable.labels[d], width if i >= cut else 1) for i, d in enumerate(variable.dims)
-    )
+    return tuple(_chunk(n, width if i >= cut else 1) for i, n in enumerate(variable.sizes))
+
+
+def _by_date(variable: Variable, every: str) -> tuple[tuple[int, ...], ...]:
+    dim = variable.dims[-1]
+    try:
+        return tuple(periods(variable.labels[dim], every))
+    except ValueError as error:
+        raise SchemaError(
+            f"'{variable.name}' has window: {every}, but the labels of '{dim}' are not all dates "
+            f"({error}): label them with ds.assign_coords({dim}=<dates>), or set window: to a number "
+            "of steps"
+        ) from None
 
 
 def _width(variable: Variable) -> int:
-    """Values along a windowed dim that go into one token."""
+    """Values along a windowed dim that go into one token, where it is a number of them."""
     longest = max(variable.sizes[-max(windowed_dims(variable), 1) :], default=1)
     if variable.kind == "series":
-        return variable.window or max(1, ceil(longest / MOST_STEPS))
+        return int(variable.window or ceil(longest / MOST_STEPS) or 1)
     if variable.kind == "image":
         return variable.patch or ceil(longest / 5)  # a 5 x 5 raster of patches, as in MIAM
     return longest
 
 
-def _chunk(labels: tuple[Label, ...], width: int) -> tuple[tuple[Label, ...], ...]:
-    return tuple(labels[i : i + width] for i in range(0, len(labels), width))
+def _chunk(size: int, width: int) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(range(i, min(i + width, size))) for i in range(0, size, width))
 
 
-def _step_name(dim: str, labels: tuple[Label, ...]) -> str:
+def _plain_name(labels: Sequence[Label]) -> str:
     first, last = labels[0], labels[-1]
-    return f"{dim}={first}" if first == last else f"{dim}={first}..{last}"
+    return f"{first}" if first == last else f"{first}..{last}"
