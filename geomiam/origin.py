@@ -18,7 +18,8 @@ BELONGS = {
     "derive": ("derived",),
     "of": ("derived",),
     **dict.fromkeys(
-        ("collection", "time", "mask", "snow", "dilate", "max_cloud", "composite"), ("stac",)
+        ("collection", "query", "time", "mask", "snow", "dilate", "max_cloud", "composite"),
+        ("stac",),
     ),
 }
 """Keys of a source that only some kinds know."""
@@ -63,7 +64,9 @@ class Reading(Fact):
     band: int | str | tuple[int | str, ...] | None = Field(
         None, description="from 1, name or 'all'"
     )
-    select: dict[str, Any] = Field({}, description="netcdf, zarr: labels along dims that go")
+    select: dict[str, Any] = Field(
+        {}, description="netcdf, zarr: a label along a dim, which goes, or [first, last]"
+    )
     scale: float | None = None
     offset: float | None = None
     nodata: float | tuple[float, ...] | None = None
@@ -90,6 +93,7 @@ class Source(Reading):
     license: str | None = None
     citation: str | None = None
     collection: str | None = Field(None, description="stac: which of the catalogue's")
+    query: dict[str, dict[str, Any]] = Field({}, description="stac: conditions on properties")
     time: str | None = None
     mask: str | tuple[int, ...] | None = "scl"
     snow: Literal["mask", "keep"] = "mask"

@@ -227,6 +227,14 @@ def test_one_step_is_selected_and_longitudes_turn(tmp_path):
     made = one(tmp_path, {**source, "select": {"time": "2020-01-01"}})
     expected = np.concatenate([ds.lai[1, 5:15, 355:], ds.lai[1, 5:15, :5]], 1)
     np.testing.assert_allclose(gm.build_cube(made, grid).layer, expected)
+    both = one(
+        tmp_path,
+        {**source, "select": {"time": ["2019", "2020-01"]}},
+        {"kind": "series", "dims": ["time"]},
+    )
+    assert gm.build_cube(both, grid).sizes["time"] == 2
+    with pytest.raises(SourceError, match="finds nothing between"):
+        gm.build_cube(one(tmp_path, {**source, "select": {"time": ["2001", "2002"]}}), grid)
     with pytest.raises(SourceError, match="finds nothing"):
         gm.build_cube(one(tmp_path, {**source, "select": {"time": "1999-01-01"}}), grid)
     with pytest.raises(SourceError, match=r"dims \('time',\).*says none.*'select:'"):
@@ -352,6 +360,7 @@ def test_sentinel2_in_a_catalog_equals_sentinel2(tmp_path):
     image = {"kind": "image", "dims": ["time", "band", "v", "u"], "patch": 2}
     modalities = {
         "optical": {"from": "s2", "variables": {"red": series, "nir": series}},
+        "sky": {"from": "s2", "variables": {"clear_fraction": series}},
         "chips": {
             "chips": 2,
             "from": {"source": "s2", "band": ["nir", "red"]},
@@ -366,6 +375,7 @@ def test_sentinel2_in_a_catalog_equals_sentinel2(tmp_path):
     assert np.isnan(truth.red).any()
     np.testing.assert_array_equal(cube.red, truth.red)
     np.testing.assert_array_equal(cube.nir, truth.nir)
+    np.testing.assert_array_equal(cube.clear_fraction, truth.clear_fraction)
     np.testing.assert_array_equal(cube.chip[:, 1, 4, 5], fine.red[:, 8:10, 10:12])
     assert list(cube.band) == ["nir", "red"]
     text = str(gm.plan_cube(made, coarse))

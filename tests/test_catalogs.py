@@ -141,6 +141,7 @@ def test_a_catalog_is_built_from_files_of_the_providers_shape(tmp_path, name):
     if grid is None:
         place = BOX.to_crs("EPSG:3035").boundingbox.bbox
     cube = gm.build_cube(name, grid, bounds=place, roots=roots).compute()
+    assert "unknown" not in str([v.source_crs for v in cube.data_vars.values()])
     assert (
         set(cube.data_vars) == set(wanted) == set(Schema.from_yaml(gm.catalogs()[name]).variables)
     )

@@ -83,17 +83,23 @@ def _engine(path: str) -> Any:
         raise SourceError(f"{path} is no NetCDF file")
     found = [e for e in able if e in xr.backends.list_engines()]
     if not found:
-        raise SourceError(f"{path} is NetCDF 4; pip install h5netcdf")
+        raise SourceError(f"{path} is NetCDF 4; pip install 'geomiam[netcdf]'")
     return found[0]
 
 
 def _selected(array: xr.DataArray, source: Source, path: str) -> xr.DataArray:
+    """One label of a dim, which then goes, or all from a first to a last one."""
+    spans = {d: slice(*v) for d, v in source.select.items() if isinstance(v, list)}
+    labels = {d: v for d, v in source.select.items() if d not in spans}
     try:
-        return array.sel(source.select, drop=True) if source.select else array
-    except (KeyError, ValueError) as error:
+        found = array.sel(labels, drop=True).sel(spans)
+    except (KeyError, ValueError, TypeError) as error:
         raise SourceError(
             f"{scrub(path)}: 'select: {source.select}' finds nothing: {error}"
         ) from None
+    if not found.size:
+        raise SourceError(f"{scrub(path)}: 'select: {source.select}' finds nothing between the two")
+    return found
 
 
 def _placed(array: xr.DataArray, source: Source, path: str) -> xr.DataArray:

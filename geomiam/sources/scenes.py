@@ -12,7 +12,8 @@ import xarray as xr
 
 from geomiam.errors import SourceError
 from geomiam.sources.catalogue import StacSource, as_source
-from geomiam.sources.parts import named
+from geomiam.sources.composites import CLEAR, LOOKS
+from geomiam.sources.parts import named as with_labels
 from geomiam.sources.sentinel2 import plan_sentinel2, sentinel2
 from geomiam.sources.tasks import Task
 from geomiam.sources.told import Told
@@ -90,12 +91,17 @@ def _catalogue(task: Task) -> Any:
     root = task.source.root or "earth-search"
     local = task.base / root
     found = as_source(str(local) if local.exists() else root)
-    wanted = task.source.collection
-    return replace(found, collection=wanted) if wanted and isinstance(found, StacSource) else found
+    said = {k: v for k in ("collection", "query") if (v := getattr(task.source, k))}
+    return replace(found, **said) if isinstance(found, StacSource) else found
 
 
 def _every(tasks: Sequence[Task]) -> list[str]:
-    return list(dict.fromkeys(itertools.chain.from_iterable(map(_bands, tasks))))
+    named = dict.fromkeys(itertools.chain.from_iterable(map(_bands, tasks)))
+    if bands := [b for b in named if b not in (CLEAR, LOOKS)]:
+        return bands
+    raise SourceError(
+        f"source '{tasks[0].source.name}' is asked for {', '.join(named)} alone; add a band, such as red"
+    )
 
 
 def _bands(task: Task) -> list[str]:
@@ -116,4 +122,4 @@ def _channels(ds: xr.Dataset, task: Task) -> xr.DataArray:
         made = xr.concat([ds[b] for b in bands], "band").assign_coords(band=bands)
     else:
         made = ds[bands[0]]
-    return named(made.drop_vars([c for c in made.coords if c not in made.dims]), task)
+    return with_labels(made.drop_vars([c for c in made.coords if c not in made.dims]), task)

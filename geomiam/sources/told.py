@@ -123,7 +123,10 @@ def crs_name(box: GeoBox) -> str:
     """Return the code of a grid's CRS, or its name where it has none."""
     if box.crs is None:
         return "no CRS"
-    return f"EPSG:{box.crs.epsg}" if box.crs.epsg else str(box.crs.proj.name)
+    if box.crs.epsg:
+        return f"EPSG:{box.crs.epsg}"
+    by = box.crs.proj.coordinate_operation
+    return str(box.crs.proj.name if by is None else by.method_name)
 
 
 def unit_of(box: GeoBox) -> str:
