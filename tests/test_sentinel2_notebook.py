@@ -64,6 +64,7 @@ def test_the_notebook_runs_and_its_numbers_hold(stored, api, tmp_path, monkeypat
     from nbclient import NotebookClient
 
     monkeypatch.setenv("GEOMIAM_STAC", api)
+    monkeypatch.setenv("GEOMIAM_RADAR", str(SHARED / "s2" / "extra"))
     shutil.copytree(NOTEBOOKS / "fields", tmp_path / "fields")
     run = nbformat.read(NOTEBOOKS / "02-sentinel2-gaps.ipynb", as_version=4)
     where = {"metadata": {"path": str(tmp_path)}}
