@@ -10,10 +10,13 @@ HERE = Path(__file__).parent
 
 
 def catalogs() -> dict[str, Path]:
-    """Return the catalogs that come with geomiam: name to file.
+    """Return the catalogs that come with geomiam.
 
-    ``geomiam.build_cube`` takes the name as well; relative folders in such a catalog are then
-    relative to the working directory.
+    Returns
+    -------
+    dict
+        Name to file. :func:`geomiam.build_cube` takes the name as well; relative folders in such a
+        catalog are then relative to the working directory.
     """
     for folder in (HERE / "catalogs", HERE.parent / "catalogs"):  # installed, or a checkout
         if found := {p.stem: p for p in sorted(folder.glob("*.yaml"))}:

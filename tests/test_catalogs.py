@@ -1,5 +1,9 @@
 """Catalogs that come with geomiam: each is built from local files named and packed as the provider's."""
 
+import re
+from pathlib import Path
+from typing import get_args
+
 import numpy as np
 import pytest
 from helpers_build import tif
@@ -9,6 +13,7 @@ from test_build import static
 
 import geomiam as gm
 from geomiam.errors import SchemaError
+from geomiam.origin import SourceKind
 from geomiam.schema import Schema
 
 PLACE = (4.0, 50.6, 4.2, 50.8)
@@ -182,6 +187,28 @@ def test_every_catalog_says_under_which_licence_and_whom_to_cite(name):
                 continue
             assert modality.license or source.license, variable
             assert modality.citation or source.citation, variable
+
+
+def page():
+    return (Path(gm.__file__).parents[1] / "docs" / "cubes.md").read_text("utf-8")
+
+
+def test_the_page_lists_every_catalog_and_every_kind_of_source():
+    assert set(re.findall(r"^\| `([\w-]+)` \| .* \| .* \|$", page(), re.M)) == {
+        *BUILT,
+        *get_args(SourceKind),
+    }
+
+
+def test_what_the_page_shows_is_understood(tmp_path):
+    first, second = re.findall(r"```yaml\n(.*?)```", page(), re.DOTALL)
+    joined = first + second.replace("modalities:\n", "")
+    (tmp_path / "page.yaml").write_text(joined, encoding="utf-8")
+    schema = Schema.from_yaml(tmp_path / "page.yaml")
+    assert list(schema.modalities) == ["optical", "terrain", "climate", "texture"]
+    climate = schema.modalities["climate"]
+    bio1 = climate.origin_of("bio1").over(schema.sources["chelsa"])
+    assert (bio1.scale, bio1.offset, schema.modalities["texture"].chips) == (0.1, -273.15, 8)
 
 
 def test_a_name_that_is_none_lists_those_there_are():
