@@ -86,6 +86,7 @@ def build(
     bounds: Annotated[
         str | None, typer.Option(help="xmin,ymin,xmax,ymax in the CRS of the catalog's grid.")
     ] = None,
+    bbox: Annotated[str | None, typer.Option(help="west,south,east,north in degrees.")] = None,
     root: Annotated[
         list[str] | None, typer.Option(help="SOURCE=FOLDER: where its files are; repeat.")
     ] = None,
@@ -96,7 +97,7 @@ def build(
     import geomiam as gm
     from geomiam.sources.told import summary
 
-    where: dict[str, Any] = {"bounds": _numbers(bounds), "roots": _pairs(root or [])}
+    where: dict[str, Any] = {"bounds": _place(bounds, bbox), "roots": _pairs(root or [])}
     if plan:
         typer.echo(str(gm.plan_cube(catalog, like, **where)))
         return
@@ -106,11 +107,27 @@ def build(
     typer.echo(f"{summary(cube)}\n{len(cube.data_vars)} variables → {out}")
 
 
-def _numbers(text: str | None) -> tuple[float, ...] | None:
+def _place(bounds: str | None, bbox: str | None) -> Any:
+    if bounds and bbox:
+        raise GeomiamError("--bounds and --bbox are two ways to say where; give one")
+    if bbox is None:
+        return _numbers(bounds, "--bounds")
+    from odc.geo.geom import BoundingBox
+
+    west, south, east, north = _numbers(bbox, "--bbox") or ()
+    return BoundingBox(west, south, east, north, crs="EPSG:4326")
+
+
+def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:
+    if text is None:
+        return None
     try:
-        return tuple(float(part) for part in text.split(",")) if text else None
+        a, b, c, d = map(float, text.split(","))
     except ValueError:
-        raise GeomiamError(f"--bounds {text}: four numbers joined by commas are wanted") from None
+        raise GeomiamError(
+            f"{option} {text}: four numbers joined by commas are wanted, such as {option}=4.0,50.6,4.2,50.8"
+        ) from None
+    return a, b, c, d
 
 
 def _pairs(texts: list[str]) -> dict[str, str]:
@@ -269,8 +286,8 @@ def info(
 
     if (path / "config.json").exists():
         typer.echo(str(gm.load_model(path)))
-    elif path.suffix in (".yaml", ".yml"):
-        typer.echo(_describe(gm.Schema.from_yaml(path)))
+    elif path.suffix in (".yaml", ".yml") or (str(path) in gm.catalogs() and not path.exists()):
+        typer.echo(_describe(gm.Schema.from_yaml(gm.catalogs().get(str(path), path))))
     else:
         typer.echo(_describe_store(path))
 
@@ -309,13 +326,20 @@ def _write(model: Path, cube: Path, out: Path, **options: Any) -> None:
 def _describe_store(path: Path) -> str:
     import geomiam as gm
     from geomiam.cube.store import open_zarr
+    from geomiam.sources.told import summary
 
     found = open_zarr(path)
     if "suitability" in getattr(found, "data_vars", ()):
         return str(found)
     data = gm.open_sites(path) if "site" in found.dims else gm.open_cube(path)
     schema = gm.infer_schema(data)
-    return f"{_describe(schema)}\n\n{gm.coverage(data, schema)}"
+    made = f"\n\nbuilt from\n{summary(data)}" if "sources" in data.attrs else ""
+    return f"{_describe(schema)}{made}\n\n{gm.coverage(data, schema)}"
+
+
+def _parts(modality: Any, variable: Any) -> tuple[str, ...]:
+    origin = modality.origin_of(variable.name)
+    return variable.kind, variable.units or "", f"from {origin.source}" if origin else ""
 
 
 def _describe(schema: Any) -> str:
@@ -323,7 +347,7 @@ def _describe(schema: Any) -> str:
     for modality in schema.modalities.values():
         lines.append(f"  {modality.name}: {modality.title or ''}".rstrip(": "))
         lines += [
-            f"    {v.name}: {v.kind}{f', {v.units}' if v.units else ''}"
+            f"    {v.name}: {', '.join(p for p in _parts(modality, v) if p)}"
             for v in modality.variables.values()
         ]
     return "\n".join(lines)

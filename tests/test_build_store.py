@@ -8,6 +8,7 @@ import xarray as xr
 from helpers_build import FINE, UTM, catalog, field, tif
 from helpers_stac import GRID, JUNE, not_there, numbers, scene, serve
 from odc.geo.geobox import GeoBox
+from odc.geo.geom import box as odc_box
 from test_build import static
 from typer.testing import CliRunner
 
@@ -264,6 +265,9 @@ def test_the_command_line_says_what_to_do(made, tmp_path):
     assert "no grid" in said("--plan")
     assert "--out is missing" in said("--bounds", "1,2,3,4")
     assert "four numbers" in said("--plan", "--bounds", "1,2,x,4")
+    assert "give one" in said("--plan", "--bounds", "1,2,3,4", "--bbox=1,2,3,4")
+    assert "worldclim" in str(run("build", tmp_path / "no.yaml", "--plan").exception)
+    assert "bio12: scalar, mm, from chelsa" in run("info", "chelsa").output
     assert "SOURCE=FOLDER" in said("--plan", "--root", "files")
     away = tmp_path / "elsewhere"
     assert f"{away}/a.tif is not there" in said(
@@ -307,10 +311,17 @@ def test_a_box_of_degrees_to_a_cube_of_three_sources(tmp_path):
         },
         grid={"crs": "EPSG:32631", "resolution": 20},
     )
-    box = ",".join(map(str, GRID.boundingbox.bbox))
-    done = run("build", path, "--out", tmp_path / "cube.zarr", "--bounds", box)
+    degrees = GRID.pad(-5).boundingbox.to_crs("EPSG:4326").bbox
+    where = ",".join(f"{v:.6f}" for v in degrees)
+    done = run("build", path, "--out", tmp_path / "cube.zarr", f"--bbox={where}")
     assert done.exit_code == 0, done.output
     cube = gm.open_cube(tmp_path / "cube.zarr")
+    lattice = cube.odc.geobox.boundingbox.bbox
+    assert all(v % 20 == 0 for v in lattice)
+    covered = GeoBox.from_bbox(lattice, "EPSG:32631", resolution=20).footprint("EPSG:4326")
+    assert covered.contains(odc_box(*degrees, "EPSG:4326").buffer(-1e-6))
+    told = run("info", tmp_path / "cube.zarr")
+    assert "built from" in told.output and "2 scenes" in told.output
     schema = gm.Schema.from_yaml(path)
     shares = gm.coverage(cube, schema).observed
     assert set(shares.modality.values) == {"optical", "terrain", "climate"}

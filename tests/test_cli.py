@@ -24,6 +24,7 @@ VERBS = {
         "--out",
         "--like",
         "--bounds",
+        "--bbox",
         "--root",
         "--plan",
         "stopped build goes on",
@@ -323,15 +324,6 @@ def test_an_output_that_exists_is_refused_and_replaced_if_asked(
 ):
     out = tmp_path / "out"
     words = {
-        "build": [
-            "CATALOG",
-            "--out",
-            "--like",
-            "--bounds",
-            "--root",
-            "--plan",
-            "stopped build goes on",
-        ],
         "sample": [home / "cube.zarr", home / "records.csv"],
         "fit": [home / "sites.zarr", "--width", 8, "--epochs", 1],
         "predict": [home / "model", home / "cube.zarr"],

@@ -61,7 +61,8 @@ def build_cube(
         Zarr store to write. A build that was stopped goes on: what is complete and follows from the
         same catalog, files, scenes and grid is kept. Default: nothing is written.
     bounds
-        ``(xmin, ymin, xmax, ymax)`` in the CRS of the catalog's ``grid:``, in place of its own.
+        ``(xmin, ymin, xmax, ymax)`` in the CRS of the catalog's ``grid:``, in place of its own; or
+        an ``odc.geo`` BoundingBox with a CRS, such as degrees: the cells that cover it.
     roots
         Source to directory or URL, in place of the ``root:`` in the catalog: a copy of your own.
     overwrite

@@ -156,6 +156,7 @@ def _template(schema: Schema, like: Any, bounds: Sequence[float] | None) -> Any:
 
 def _grid(schema: Schema, bounds: Sequence[float] | None) -> GeoBox:
     from odc.geo.geobox import GeoBox
+    from odc.geo.geom import BoundingBox
 
     grid = schema.grid
     if grid is None or (grid.bounds is None and bounds is None):
@@ -164,17 +165,21 @@ def _grid(schema: Schema, bounds: Sequence[float] | None) -> GeoBox:
             f"catalog '{schema.name}' has no {lacks}; pass like=cube, or add "
             "grid: {crs: EPSG:3035, resolution: 1000, bounds: [xmin, ymin, xmax, ymax]}"
         )
-    corners = grid.bounds if bounds is None else _bounds(grid, bounds)
+    own = getattr(bounds, "crs", None)
+    corners = _bounds(bounds, str(own or grid.crs)) if bounds is not None else grid.bounds
     assert corners is not None
-    return GeoBox.from_bbox(corners, crs=grid.crs, resolution=grid.resolution, tight=True)
+    if own is not None:  # cells that cover it, on the lattice that all cubes of the catalog share
+        west, south, east, north = corners
+        corners = BoundingBox(west, south, east, north, crs=own).to_crs(grid.crs)
+    return GeoBox.from_bbox(corners, crs=grid.crs, resolution=grid.resolution, tight=own is None)
 
 
-def _bounds(grid: Grid, bounds: Sequence[float]) -> Any:
+def _bounds(bounds: Sequence[float], crs: str) -> Any:
     try:
-        return Grid(**{**grid.model_dump(), "bounds": tuple(bounds)}).bounds
+        return Grid(crs=crs, resolution=1, bounds=tuple(bounds)).bounds  # type: ignore[arg-type]
     except ValueError:
         raise GridError(
-            f"bounds={tuple(bounds)}: xmin, ymin, xmax, ymax are wanted, in {grid.crs}"
+            f"bounds={tuple(bounds)}: xmin, ymin, xmax, ymax are wanted, in {crs}"
         ) from None
 
 
