@@ -91,8 +91,8 @@ def main() -> None:
     shown, index = np.ones(token.layout.size, bool), np.arange(args.species)
     ways = {
         "naive": lambda: naive(token, block, masks),
-        "token": lambda: shapley_block(token, block, players=masks, species=index),
-        "group": lambda: shapley_block(group, block, players=masks, species=index),
+        "token": lambda: shapley_block(token, block, players=masks, species=index)[0],
+        "group": lambda: shapley_block(group, block, players=masks, species=index)[0],
         "token_predict": lambda: predict_block(token, block, shown=shown, species=index),
         "group_predict": lambda: predict_block(group, block, shown=shown, species=index),
     }

@@ -56,11 +56,11 @@ def test_shapley_values_of_members_are_efficient(fusion, scale, block):
     models, whole = joined(fusion)
     masks = np.stack(list(players(whole.layout).values()))
     asked = {"species": np.arange(2), "scale": scale}
-    why = shapley_block(whole, block, players=masks, **asked)
+    why = shapley_block(whole, block, players=masks, **asked)[0]
     full = predict_block(whole, block, shown=masks.any(0), **asked)
     np.testing.assert_allclose(why.sum(1) + base_value(whole, **asked), full, atol=2e-5)
     if scale == "logit":  # linear in the members
-        alone = [shapley_block(m, block, players=masks, **asked) for m in models]
+        alone = [shapley_block(m, block, players=masks, **asked)[0] for m in models]
         np.testing.assert_allclose(why, np.mean(alone, 0), atol=2e-5)
 
 
@@ -129,6 +129,16 @@ def test_every_site_trains_where_none_is_held_out(sites):
         gm.TrainingConfig(holdout=0)
 
 
+class Made:
+    """Rows whose tokens are there already."""
+
+    def __init__(self, tokens, visible):
+        self.made, self.visible = tokens, visible
+
+    def tokens(self, rows, index):
+        return self.made[rows][:, list(index)]
+
+
 def test_a_sum_of_tokens_is_a_plain_network_with_hidden_indicators():
     """The features of the sum fusion, by numpy, and coalitions from shared partial sums."""
     from geomiam.networks.sum import SumFusion
@@ -142,8 +152,9 @@ def test_a_sum_of_tokens_is_a_plain_network_with_hidden_indicators():
         p.detach().numpy() for p in (fusion.hidden, fusion.inner.weight, fusion.inner.bias)
     )
     with torch.inference_mode():
-        found = list(fusion.coalitions(tokens, visible, shown))
-    for c, features in enumerate(found):
+        view = fusion.view(Made(tokens, visible), shown)
+        found = view.features(torch.arange(7), torch.arange(6))
+    for c, features in enumerate(found.unbind(1)):
         seen = (visible & shown[c]).numpy()[..., None]
         total = np.where(seen, tokens.numpy(), hidden).sum(1) / np.sqrt(10)
         np.testing.assert_allclose(features, np.maximum(total, 0) @ weight.T + bias, atol=1e-5)

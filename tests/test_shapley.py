@@ -62,7 +62,7 @@ def test_values_equal_an_independent_exact_computer(model, sites, scale):
 
     few = encode_sites(sites.isel(site=slice(0, 6)), model)
     masks, species = np.stack(list(players(model.layout).values())), np.array([1])
-    ours = shapley_block(model, few, players=masks, species=species, scale=scale)[..., 0]
+    ours = shapley_block(model, few, players=masks, species=species, scale=scale)[0][..., 0]
     for row in range(len(few)):
         block = Block(tuple(v[[row]] for v in few.values), few.observed[[row]])
         if not block.observed.any():
@@ -113,8 +113,8 @@ def test_weights_obey_efficiency_symmetry_dummy_and_linearity(g, seed):
 def test_groups_that_do_the_same_get_the_same(model, sites):
     block = encode_sites(sites.isel(site=slice(0, 8)), model)
     masks, index = np.stack(list(players(model.layout).values())), np.arange(3)
-    values = shapley_block(model, block, players=masks, species=index)
-    turned = shapley_block(model, block, players=masks[::-1], species=index)
+    values = shapley_block(model, block, players=masks, species=index)[0]
+    turned = shapley_block(model, block, players=masks[::-1], species=index)[0]
     np.testing.assert_allclose(values, turned[:, ::-1], atol=2e-6)
 
 
@@ -159,7 +159,7 @@ def assert_parts_equal_plain_game(model, cube, groups):
             weight[:, None]
             * value_of(model, block, masks, members, species=species, scale="logit")[:, None]
         )
-    ours = shapley_block(model, block, players=masks, species=species, scale="logit")
+    ours = shapley_block(model, block, players=masks, species=species, scale="logit")[0]
     seen = block.observed.any(1)
     np.testing.assert_allclose(ours[seen], expected[seen], atol=1e-5)
 
@@ -205,9 +205,11 @@ def test_coalitions_of_group_fusion_equal_full_passes(model, sites):
     observed = torch.as_tensor(block.observed)
     shown = torch.rand(10, observed.shape[1], generator=torch.Generator().manual_seed(0)) < 0.5
     with torch.inference_mode():
-        tokens = model.network.tokens([torch.as_tensor(v) for v in block.values], observed)
-        shared = list(model.network.coalitions(tokens, observed, shown))
-        for features, coalition in zip(shared, shown, strict=True):
+        values = [torch.as_tensor(v) for v in block.values]
+        tokens = model.network.tokens(values, observed)
+        view = model.network.view(values, observed, shown)
+        shared = view.features(torch.arange(len(observed)), torch.arange(len(shown)))
+        for features, coalition in zip(shared.unbind(1), shown, strict=True):
             alone = model.network.features(tokens, observed & coalition)
             torch.testing.assert_close(features, alone, rtol=0, atol=1e-5)
 

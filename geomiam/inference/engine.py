@@ -1,5 +1,9 @@
 """One block in, any set of coalitions out: arrays only, no labels, no dask.
 
+Rows are taken a slab at a time. What coalitions share is made once for the slab (`network.view`);
+then micro-batches that fit the cache go through the coalitions, and of coalitions only as many at a
+time as fit with them. Rows are grouped by the players they have, so what is missing costs nothing.
+
 Shapes: n rows, t tokens, G groups, c coalitions, s species asked for, d width.
 """
 
@@ -14,12 +18,19 @@ import torch
 from torch import Tensor
 
 from geomiam.networks.model import Model
+from geomiam.networks.network import View
 from geomiam.tokens.blocks import Block
 
 Scale = Literal["probability", "logit"]
 
-TOKENS_AT_ONCE = 4096
-"""Tokens per micro-batch: small enough for the cache, large enough for the matrix products."""
+SLAB = 4096
+"""Rows whose shared parts are in memory at a time."""
+VECTORS_AT_ONCE = 4096
+"""Per micro-batch: small enough for the cache, large enough for the matrix products."""
+COALITIONS_AT_ONCE = 64
+"""Per micro-batch; more add no speed."""
+ANSWERS_AT_ONCE = 2**20
+"""Numbers of answers in memory at a time: species beyond are taken in blocks."""
 
 
 def predict_block(
@@ -47,13 +58,17 @@ def predict_block(
     numpy.ndarray
         float32 ``(n, s)``; NaN where nothing is visible.
     """
-    visible = block.observed & shown
     out = np.full((len(block), len(species)), np.nan, np.float32)
+    some = np.flatnonzero((block.observed & shown).any(1))
+    one = torch.zeros(1, dtype=torch.long, device=model.device)
     with _evaluating(model):
-        for rows in _micro_batches(np.flatnonzero(visible.any(1)), visible.shape[1]):
-            tokens, seen = _tokens(model, block, visible, rows)
-            features = model.network.features(tokens, seen)
-            out[rows] = _finite(_answer(model, features, species, scale)).cpu().numpy()
+        for rows, view in _slabs(model, block, some, shown[None]):
+            first, same = view.twins(torch.as_tensor(shown)).unique(return_inverse=True)
+            answers = [
+                _finite(_answer(model, view.features(batch, one)[:, 0], species, scale))
+                for batch in first.split(max(1, VECTORS_AT_ONCE // view.cost(1)))
+            ]
+            out[rows] = torch.cat(answers)[same].cpu().numpy()
     return out
 
 
@@ -74,8 +89,8 @@ def shapley_block(
     players: np.ndarray,
     species: np.ndarray,
     scale: Scale = "probability",
-) -> np.ndarray:
-    """Exact Shapley values of each row's groups.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Exact Shapley values of each row's groups, and the prediction they add up to.
 
     φ_g = Σ_{S∌g} |S|! (G − |S| − 1)! / G! · [v(S ∪ g) − v(S)], where v is the model's answer from
     the groups in S (Shapley 1953). A group without an observed token adds nothing to any S, so it
@@ -96,23 +111,25 @@ def shapley_block(
 
     Returns
     -------
-    numpy.ndarray
-        float32 ``(n, G, s)``; NaN where nothing is visible.
+    tuple of numpy.ndarray
+        float32 ``(n, G, s)`` and ``(n, s)``; NaN where nothing is visible.
     """
     visible = block.observed & players.any(0)
     present = np.stack([(visible & p).any(1) for p in players], 1)
-    out = np.zeros((len(block), len(players), len(species)), np.float32)
-    out[~present.any(1)] = np.nan
+    values = np.zeros((len(block), len(players), len(species)), np.float32)
+    full = np.full((len(block), len(species)), np.nan, np.float32)
+    values[~present.any(1)] = np.nan
+    shown = (members(len(players))[:, :, None] & players).any(1)
     with _evaluating(model):
-        for pattern, rows in _patterns(present):
-            mine = np.flatnonzero(pattern)
-            shown, weights = _coalitions(players[mine], model.device)
-            for batch in _micro_batches(rows, visible.shape[1]):
-                tokens, seen = _tokens(model, block, visible, batch)
-                answers = model.network.coalitions(tokens, seen, shown)
-                values = _weigh(model, answers, weights, species, scale)
-                out[np.ix_(batch, mine)] = _finite(values).cpu().numpy()
-    return out
+        for rows, view in _slabs(model, block, np.flatnonzero(present.any(1)), shown):
+            for pattern, own in _patterns(present[rows]):
+                game = _Game(model, view, np.flatnonzero(pattern), species=species, scale=scale)
+                for batch in _micro_batches(len(own), game.cost, model.device):
+                    at = rows[own[batch.cpu().numpy()]]
+                    mine, whole = game(torch.as_tensor(own, device=model.device)[batch])
+                    values[np.ix_(at, game.players)] = _finite(mine).cpu().numpy()
+                    full[at] = _finite(whole).cpu().numpy()
+    return values, full
 
 
 def coalition_block(
@@ -123,7 +140,7 @@ def coalition_block(
     species: np.ndarray,
     scale: Scale = "probability",
 ) -> np.ndarray:
-    """Predict every row from one coalition after another, tokens and summaries made once.
+    """Predict every row from one coalition after another, what they share made once.
 
     Parameters
     ----------
@@ -143,21 +160,29 @@ def coalition_block(
     """
     out = np.empty((len(shown), len(block), len(species)), np.float32)
     out[:] = base_value(model, species=species, scale=scale)
-    visible = block.observed & shown.any(0)
-    coalitions = torch.as_tensor(shown, device=model.device)
+    some = np.flatnonzero((block.observed & shown.any(0)).any(1))
     with _evaluating(model):
-        for rows in _micro_batches(np.flatnonzero(visible.any(1)), visible.shape[1]):
-            tokens, seen = _tokens(model, block, visible, rows)
-            for c, features in enumerate(model.network.coalitions(tokens, seen, coalitions)):
-                answered = (visible[rows] & shown[c]).any(1)
-                answers = _finite(_answer(model, features, species, scale))
-                out[c, rows[answered]] = answers.cpu().numpy()[answered]
+        for rows, view in _slabs(model, block, some, shown):
+            answered = (block.observed[rows, None] & shown).any(-1)  # (r, c)
+            for which in torch.arange(len(shown), device=model.device).split(COALITIONS_AT_ONCE):
+                for batch in _micro_batches(len(rows), view.cost(len(which)), model.device):
+                    values = _answer(model, view.features(batch, which), species, scale)
+                    mine, asked = batch.cpu().numpy(), which.cpu().numpy()
+                    r, c = np.nonzero(answered[np.ix_(mine, asked)])
+                    out[asked[c], rows[mine[r]]] = _finite(values).cpu().numpy()[r, c]
+            for number, tokens in enumerate(torch.as_tensor(shown)):
+                out[number, rows] = out[number, rows[view.twins(tokens).cpu().numpy()]]
     return out
+
+
+def members(groups: int) -> np.ndarray:
+    """All coalitions ``(2^G, G)``; bit i of a coalition's number says whether i is in it."""
+    return (np.arange(2**groups)[:, None] >> np.arange(groups)) & 1 == 1
 
 
 def shapley_weights(groups: int) -> np.ndarray:
     """Coefficients ``(2^G, G)`` of v(S) in φ_g; bit i of a row's number says whether i is in S."""
-    member = (np.arange(2**groups)[:, None] >> np.arange(groups)) & 1 == 1
+    member = members(groups)
     size = member.sum(1)
     weight = np.array(
         [factorial(k) * factorial(groups - k - 1) / factorial(groups) for k in range(groups)]
@@ -167,26 +192,47 @@ def shapley_weights(groups: int) -> np.ndarray:
     return np.where(member, joined[:, None], -apart[:, None])
 
 
-def _weigh(
-    model: Model, answers: Iterator[Tensor], weights: Tensor, species: np.ndarray, scale: Scale
-) -> Tensor:
-    """Sum of weighted coalition values ``(n, G, s)``, one coalition in memory at a time."""
-    total: Tensor | float = 0.0
-    for value, weight in zip(answers, weights):
-        if scale == "probability":
-            value = _answer(model, value, species, scale)
-        total = total + weight[:, None] * value[:, None, :]
-    assert isinstance(total, Tensor)
-    return total if scale == "probability" else total @ model.network.head.weight[species].T
+class _Game:
+    """All coalitions of the players that some rows have, by size, and what each counts."""
 
+    def __init__(
+        self, model: Model, view: View, players: np.ndarray, *, species: np.ndarray, scale: Scale
+    ):
+        self.model, self.view, self.players = model, view, players
+        self.species, self.scale = species, scale
+        member = members(len(players))
+        order = np.argsort(member.sum(1), kind="stable")  # so that equal sizes go together
+        numbers = (member << players).sum(1)[order]
+        weights = shapley_weights(len(players))[order]
+        self.which = torch.as_tensor(numbers, device=model.device).split(COALITIONS_AT_ONCE)
+        weight = torch.as_tensor(weights, dtype=torch.float32, device=model.device)
+        self.weights = weight.split(COALITIONS_AT_ONCE)
+        self.cost = view.cost(len(self.which[0]))
 
-def _coalitions(players: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Tokens ``(2^G, t)`` that each coalition shows, and its weights ``(2^G, G)``."""
-    g = len(players)
-    member = (np.arange(2**g)[:, None] >> np.arange(g)) & 1 == 1
-    shown = (member[:, :, None] & players).any(1)
-    weights = torch.as_tensor(shapley_weights(g), dtype=torch.float32, device=device)
-    return torch.as_tensor(shown, device=device), weights
+    def __call__(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Shapley values ``(r, g, s)`` and the value of all players ``(r, s)``."""
+        weigh = self._features if self.scale == "logit" else self._answers
+        total: Tensor | float = 0.0
+        for which, weights in zip(self.which, self.weights):
+            features = self.view.features(rows, which)  # (r, c, m·d)
+            total = total + weigh(features, weights)
+        whole = _answer(self.model, features[:, -1], self.species, self.scale)
+        assert isinstance(total, Tensor)
+        if self.scale == "logit":
+            total = total @ self.model.network.head.weight[self.species].T
+        return total, whole
+
+    def _features(self, features: Tensor, weights: Tensor) -> Tensor:
+        return weights.T @ features
+
+    def _answers(self, features: Tensor, weights: Tensor) -> Tensor:
+        """Weighted answers ``(r, g, s)``, a block of species in memory at a time."""
+        step = max(1, ANSWERS_AT_ONCE // (features.shape[0] * features.shape[1]))
+        if self.model.link == "softmax":  # a species' answer needs all logits
+            step = len(self.species)
+        parts = [self.species[i : i + step] for i in range(0, len(self.species), step)]
+        made = [weights.T @ _answer(self.model, features, p, self.scale) for p in parts]
+        return made[0] if len(made) == 1 else torch.cat(made, -1)
 
 
 def _answer(model: Model, activated: Tensor, species: np.ndarray, scale: Scale) -> Tensor:
@@ -197,12 +243,15 @@ def _answer(model: Model, activated: Tensor, species: np.ndarray, scale: Scale) 
     return logits if scale == "logit" else model.probability(logits)
 
 
-def _tokens(
-    model: Model, block: Block, visible: np.ndarray, rows: np.ndarray
-) -> tuple[Tensor, Tensor]:
-    seen = torch.as_tensor(visible[rows], device=model.device)
-    values = [torch.as_tensor(v[rows], device=model.device) for v in block.values]
-    return model.network.tokens(values, seen), seen
+def _slabs(
+    model: Model, block: Block, rows: np.ndarray, shown: np.ndarray
+) -> Iterator[tuple[np.ndarray, View]]:
+    """Rows ``(r,)``, and what coalitions ``shown (c, t)`` see of them."""
+    coalitions = torch.as_tensor(shown, device=model.device)
+    for part in (rows[i : i + SLAB] for i in range(0, len(rows), SLAB)):
+        values = [torch.as_tensor(v[part], device=model.device) for v in block.values]
+        observed = torch.as_tensor(block.observed[part], device=model.device)
+        yield part, model.network.view(values, observed, coalitions)
 
 
 def _patterns(present: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -213,9 +262,9 @@ def _patterns(present: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
             yield pattern, np.flatnonzero(which.ravel() == i)
 
 
-def _micro_batches(rows: np.ndarray, t: int) -> Iterator[np.ndarray]:
-    step = max(1, TOKENS_AT_ONCE // t)
-    return (rows[i : i + step] for i in range(0, len(rows), step))
+def _micro_batches(rows: int, cost: int, device: torch.device) -> tuple[Tensor, ...]:
+    """Positions ``(b,)`` of rows, in batches."""
+    return torch.arange(rows, device=device).split(max(1, VECTORS_AT_ONCE // cost))
 
 
 def _finite(x: Tensor) -> Tensor:

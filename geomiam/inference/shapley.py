@@ -11,7 +11,7 @@ import xarray as xr
 from geomiam.cube.store import as_dataset
 from geomiam.errors import SelectionError
 from geomiam.inference.cells import Output, over_cells
-from geomiam.inference.engine import Scale, base_value, predict_block, shapley_block
+from geomiam.inference.engine import Scale, base_value, shapley_block
 from geomiam.inference.predict import observed_bits, observed_output, suitability_output
 from geomiam.networks.model import Model
 from geomiam.tokens.blocks import Block
@@ -31,11 +31,10 @@ class ShapleyBlock:
     scale: Scale
 
     def __call__(self, block: Block) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        species, scale, shown = self.species, self.scale, np.any(self.players, axis=0)
-        values = shapley_block(
+        species, scale = self.species, self.scale
+        values, full = shapley_block(
             self.model, block, players=self.players, species=species, scale=scale
         )
-        full = predict_block(self.model, block, shown=shown, species=species, scale=scale)
         return values, full, observed_bits(block, self.players)
 
 

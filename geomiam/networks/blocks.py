@@ -44,17 +44,39 @@ class TransformerBlock(nn.Module):
         Tensor
             ``(n, r, d)``.
         """
-        y = self.norm_attention(x)
-        q = self._split(self.query(y[:, :read]))  # (n, h, r, d/h)
-        k, v = (self._split(part) for part in self.key_value(y).chunk(2, -1))  # (n, h, t, d/h)
-        drop = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop)
-        x = x[:, :read] + self._drop(self.out(mixed.transpose(1, 2).flatten(2)))
-        return x + self._drop(
-            self.forward_out(self._drop(F.relu(self.forward_in(self.norm_forward(x)))))
-        )
+        q, k, v = self.project(x, read)
+        return self.widen(self.attend(x[:, :read], q, k, v, bias=bias))
 
-    def _split(self, x: Tensor) -> Tensor:
+    def project(self, x: Tensor, read: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries ``(n, r, d)``, keys and values ``(n, t, d)`` of tokens ``(n, t, d)``."""
+        y = self.norm_attention(x)
+        k, v = self.key_value(y).chunk(2, -1)
+        return self.query(y[:, :read]), k, v
+
+    def attend(
+        self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None
+    ) -> Tensor:
+        """Add to tokens ``(n, r, d)`` what their queries find."""
+        drop = self.dropout if self.training else 0.0
+        q, k, v = self.split(q), self.split(k), self.split(v)  # (n, h, r or t, d/h)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop)
+        return x + self._drop(self.out(mixed.transpose(1, 2).flatten(2)))
+
+    def widen(self, x: Tensor) -> Tensor:
+        """Add the feed-forward layer to tokens ``(..., d)``."""
+        return x + self._drop(self.forward_out(self._drop(self._hidden(x))))
+
+    def widen_mean(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Weighted mean over tokens ``(n, t, d)`` after the feed-forward layer: ``(n, d)``.
+
+        The last product is linear, so it is made of the mean. ``weight (t,)`` adds up to 1.
+        """
+        return weight @ x + self.forward_out(weight @ self._hidden(x))
+
+    def _hidden(self, x: Tensor) -> Tensor:
+        return F.relu(self.forward_in(self.norm_forward(x)), inplace=True)
+
+    def split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def _drop(self, x: Tensor) -> Tensor:
@@ -91,4 +113,6 @@ def buckets(visible: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 def gather(tokens: Tensor, rows: Tensor, index: Tensor) -> Tensor:
     """Return ``tokens[rows]`` at ``index (b, k)``: ``(b, k, d)``."""
+    if index.shape == tokens.shape[:2]:  # all tokens of all rows, in order
+        return tokens
     return tokens[rows.unsqueeze(1), index]

@@ -6,12 +6,17 @@ what is left per coalition is a small transformer over at most G + 1 vectors.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from geomiam.networks.blocks import TransformerBlock, buckets, gather, key_bias
+from geomiam.networks.meetings import Meetings, meet
+from geomiam.tokens.rows import Rows
+
+TOKENS_AT_ONCE = 4096
+"""Tokens encoded at a time: small enough for the cache, large enough for the matrix products."""
 
 
 class GroupFusion(nn.Module):
@@ -41,21 +46,13 @@ class GroupFusion(nn.Module):
 
     def forward(self, tokens: Tensor, visible: Tensor) -> Tensor:
         """Return features ``(n, d)`` from tokens ``(n, t, d)`` and visible ``(n, t)``."""
-        summaries, present = zip(
-            *(self._group(g, tokens, visible) for g in range(len(self.groups)))
-        )
-        return self.fuse(torch.stack(summaries, 1), torch.stack(present, 1))
+        own = [(tokens[:, g], visible[:, g]) for g in self.groups]
+        summaries = [self.summarise(g, x, seen) for g, (x, seen) in enumerate(own)]
+        return self.fuse(torch.stack(summaries, 1), torch.stack([s.any(1) for _, s in own], 1))
 
-    def coalitions(self, tokens: Tensor, observed: Tensor, shown: Tensor) -> Iterator[Tensor]:
-        """Yield the features ``(n, d)`` of each coalition, given shown tokens ``(c, t)``.
-
-        A group is encoded once per distinct part of it that the coalitions show: once in all where
-        the players of the game are the groups.
-        """
-        variants = [self._variants(g, tokens, observed, shown) for g in range(len(self.groups))]
-        for c in range(len(shown)):
-            summaries, present = zip(*(summary[which[c]] for summary, which in variants))
-            yield self.fuse(torch.stack(summaries, 1), torch.stack(present, 1))
+    def view(self, rows: Rows, shown: Tensor) -> GroupView:
+        """Return what coalitions ``shown (c, t)`` see of rows."""
+        return GroupView(self, rows, shown)
 
     def summarise(self, group: int, tokens: Tensor, visible: Tensor) -> Tensor:
         """Summaries ``(n, d)`` of one group's tokens ``(n, k, d)``; garbage where none is visible."""
@@ -64,25 +61,17 @@ class GroupFusion(nn.Module):
 
     def fuse(self, summaries: Tensor, present: Tensor) -> Tensor:
         """Features ``(n, d)`` from summaries ``(n, G, d)`` of the groups that are present ``(n, G)``."""
-        if self.training:
-            query = torch.ones_like(present[:, :1])
-            bias = key_bias(torch.cat([query, present], 1), summaries.dtype)
-            return self._read(summaries, bias)
-        features = summaries.new_empty(len(summaries), summaries.shape[-1])
-        for rows, index in buckets(present):
-            features[rows] = self._read(gather(summaries, rows, index), None)
-        return features
+        query = torch.ones_like(present[:, :1])
+        bias = key_bias(torch.cat([query, present], 1), summaries.dtype)
+        x = self.with_query(summaries)
+        for block in self.blocks[:-1]:
+            x = block(x, bias)
+        return self.blocks[-1](x, bias, read=1).squeeze(1)
 
-    def _group(self, group: int, tokens: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
-        own = visible[:, self.groups[group]]
-        return self.summarise(group, tokens[:, self.groups[group]], own), own.any(1)
-
-    def _variants(self, group: int, tokens: Tensor, observed: Tensor, shown: Tensor):
-        """Summaries of each distinct part of a group that is shown, and which coalition has which."""
-        parts, which = shown[:, self.groups[group]].unique(dim=0, return_inverse=True)
-        own, seen = tokens[:, self.groups[group]], observed[:, self.groups[group]]
-        made = [(self.summarise(group, own, seen & part), (seen & part).any(1)) for part in parts]
-        return made, which.tolist()
+    def with_query(self, summaries: Tensor) -> Tensor:
+        """Put the query before the summaries: ``(n, 1 + G, d)``."""
+        query = self.query.to(summaries.dtype).expand(len(summaries), 1, -1)
+        return torch.cat([query, summaries], 1)
 
     def _encode_all(self, x: Tensor, visible: Tensor) -> Tensor:
         bias = key_bias(visible, x.dtype)
@@ -94,16 +83,82 @@ class GroupFusion(nn.Module):
     def _encode_visible(self, tokens: Tensor, visible: Tensor) -> Tensor:
         means = tokens.new_zeros(len(tokens), tokens.shape[-1])
         for rows, index in buckets(visible):
-            if not index.shape[1]:
-                continue
-            x = gather(tokens, rows, index)
-            for block in self.inner:
-                x = block(x)
-            means[rows] = x.mean(1)
+            if index.shape[1]:
+                means[rows] = self._mean(gather(tokens, rows, index))
         return means
 
-    def _read(self, summaries: Tensor, bias: Tensor | None) -> Tensor:
-        x = torch.cat([self.query.expand(len(summaries), 1, -1), summaries], 1)
-        for block in self.blocks[:-1]:
-            x = block(x, bias)
-        return self.blocks[-1](x, bias, read=1).squeeze(1)
+    def _mean(self, x: Tensor) -> Tensor:
+        if not len(self.inner):
+            return x.mean(1)
+        *blocks, last = self.inner
+        for block in blocks:
+            x = block(x)
+        x = last.attend(x, *last.project(x))  # type: ignore[operator]
+        return last.widen_mean(x, x.new_full((x.shape[1],), 1 / x.shape[1]))  # type: ignore[operator]
+
+
+class GroupView:
+    """What coalitions see of n rows: summaries of all rows, made once, and which of them they show.
+
+    A group has a summary for each distinct part of it that coalitions show, one where the players
+    are the groups; rows that are equal in that part share it.
+    """
+
+    def __init__(self, fusion: GroupFusion, rows: Rows, shown: Tensor):
+        self.fusion = fusion
+        summaries: list[Tensor] = []
+        present: list[Tensor] = []
+        which: list[Tensor] = []
+        for g, own in enumerate(fusion.groups):
+            parts, index = shown[:, own].unique(dim=0, return_inverse=True)
+            some = parts.any(1)
+            number = torch.where(some, some.cumsum(0) - 1 + len(summaries), -1)
+            which.append(number[index])
+            for part in parts[some]:
+                tokens = [t for t, is_shown in zip(own, part.tolist()) if is_shown]
+                summaries.append(self._summary(g, rows, tokens))
+                present.append(rows.visible[:, tokens].any(1))
+        self.which = torch.stack(which, 1)  # (c, G); -1: nothing of the group
+        empty = fusion.identity.new_zeros(len(rows.visible), 0, fusion.identity.shape[1])
+        self.table = torch.stack(summaries, 1) if summaries else empty  # (n, v, d)
+        self.present = torch.stack(present, 1) if present else rows.visible[:, :0]  # (n, v)
+        self.meetings: dict[tuple[bytes, int], Meetings] = {}
+
+    def cost(self, coalitions: int) -> int:
+        """Vectors per row that are in memory."""
+        return coalitions * (1 + self.which.shape[1] // 2)
+
+    def features(self, rows: Tensor, which: Tensor) -> Tensor:
+        """Features ``(r, c, d)`` of rows in coalitions."""
+        out = self.table.new_empty(len(rows), len(which), self.table.shape[-1])
+        patterns, pattern = self.present[rows].unique(dim=0, return_inverse=True)
+        for p, present in enumerate(patterns):
+            mine = torch.nonzero(pattern == p).squeeze(1) if len(patterns) > 1 else slice(None)
+            x = self.fusion.with_query(self.table[rows[mine]])
+            out[mine] = meet(self.fusion.blocks, x, self._meetings(present, which))
+        return out
+
+    def _summary(self, group: int, rows: Rows, tokens: list[int]) -> Tensor:
+        """Summaries ``(n, d)`` of some tokens of a group."""
+        first, same = rows.distinct(tokens)
+        made = [
+            self.fusion.summarise(group, rows.tokens(some, tokens), rows.visible[some][:, tokens])
+            for some in first.split(max(1, TOKENS_AT_ONCE // len(tokens)))
+        ]
+        return torch.cat(made)[same]
+
+    def _meetings(self, present: Tensor, which: Tensor) -> Meetings:
+        """Who meets in coalitions of rows in which these summaries are present ``(v,)``."""
+        key = bytes(present.tolist()) + bytes(which.cpu().numpy().tobytes()), len(which)
+        if key not in self.meetings:
+            chosen = self.which[which]
+            there = (chosen >= 0) & present[chosen.clamp(min=0)] if len(present) else chosen >= 0
+            self.meetings[key] = Meetings.of(
+                [
+                    [int(v) + 1 for v, t in zip(*pair) if t]
+                    for pair in zip(chosen.tolist(), there.tolist())
+                ],
+                among=self.table.shape[1] + 1,
+                device=self.table.device,
+            )
+        return self.meetings[key]

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from geomiam.networks.group import GroupFusion
-from geomiam.networks.sum import SumFusion
-from geomiam.networks.token import TokenFusion
+from geomiam.networks.group import GroupFusion, GroupView
+from geomiam.networks.sum import SumFusion, SumView
+from geomiam.networks.token import TokenFusion, TokenView
 from geomiam.schema import Fact
 from geomiam.tokens.layout import Layout
+from geomiam.tokens.rows import Rows
 from geomiam.tokens.select import players
 from geomiam.tokens.tokenizers import Tokenizers
 
@@ -104,12 +105,13 @@ class Network(nn.Module):
         made = [m.features(own, visible) for m, own in self._each(tokens)]
         return torch.cat(made, -1)
 
-    def coalitions(self, tokens: Tensor, observed: Tensor, shown: Tensor) -> Iterator[Tensor]:
-        """Yield the features ``(n, m·d)`` of each coalition, given shown tokens ``(c, t)``."""
-        members = self._each(tokens)
-        walks = [m.fusion.coalitions(own, observed, shown) for m, own in members]
-        for fused in zip(*walks):
-            yield torch.cat([m.activate(f) for (m, _), f in zip(members, fused)], -1)
+    def view(self, values: list[Tensor], observed: Tensor, shown: Tensor) -> View:
+        """Return what coalitions ``shown (c, t)`` see of n rows; what they share is made once.
+
+        In evaluation only: nothing is dropped and no token is replaced at random.
+        """
+        rows = [Rows(m.tokenizers, values, observed) for m in self._members]
+        return View([(m, m.fusion.view(r, shown)) for m, r in zip(self._members, rows)], rows[0])
 
     @property
     def _members(self) -> list[Member]:
@@ -117,6 +119,33 @@ class Network(nn.Module):
 
     def _each(self, tokens: Tensor) -> list[tuple[Member, Tensor]]:
         return list(zip(self._members, tokens.chunk(len(self.members), -1)))
+
+
+class View:
+    """n rows as coalitions see them, through all members of a network."""
+
+    def __init__(
+        self, members: Sequence[tuple[Member, GroupView | TokenView | SumView]], rows: Rows
+    ):
+        self.members, self.rows = members, rows
+
+    def cost(self, coalitions: int) -> int:
+        """Vectors per row that are in memory for so many coalitions."""
+        return max(view.cost(coalitions) for _, view in self.members)
+
+    def features(self, rows: Tensor, which: Tensor) -> Tensor:
+        """What the head reads ``(r, c, m·d)`` of rows ``(r,)`` in coalitions ``(c,)``."""
+        made = [member.activate(view.features(rows, which)) for member, view in self.members]
+        return made[0] if len(made) == 1 else torch.cat(made, -1)
+
+    def twins(self, tokens: Tensor) -> Tensor:
+        """The first row ``(n,)`` that equals each row in the shown tokens ``(t,)``.
+
+        Equal input must be equal output to the last bit where outputs are ranked, and matrix
+        products do not promise that.
+        """
+        first, same = self.rows.distinct(torch.nonzero(tokens).squeeze(1).tolist())
+        return first[same]
 
 
 @torch.no_grad()

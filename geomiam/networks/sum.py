@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
+
+from geomiam.tokens.rows import Rows
 
 
 class SumFusion(nn.Module):
@@ -25,19 +25,35 @@ class SumFusion(nn.Module):
 
     def forward(self, tokens: Tensor, visible: Tensor) -> Tensor:
         """Return features ``(n, d)`` from tokens ``(n, t, d)`` and visible ``(n, t)``."""
-        return self._read(torch.where(visible.unsqueeze(-1), tokens, self.hidden).sum(1))
+        return self.read(torch.where(visible.unsqueeze(-1), tokens, self.hidden).sum(1))
 
-    def coalitions(self, tokens: Tensor, observed: Tensor, shown: Tensor) -> Iterator[Tensor]:
-        """Yield the features ``(n, d)`` of each coalition, given shown tokens ``(c, t)``.
-
-        Tokens that no coalition parts are added up once.
-        """
-        players, owner = shown.unique(dim=1, return_inverse=True)  # (c, P), (t,)
-        gain = torch.where(observed.unsqueeze(-1), tokens - self.hidden, 0)
-        sums = gain.new_zeros(len(gain), players.shape[1], gain.shape[-1])
-        sums.index_add_(1, owner, gain)
-        for member in players.to(gain.dtype):
-            yield self._read(self.hidden.sum(0) + torch.einsum("npd,p->nd", sums, member))
-
-    def _read(self, total: Tensor) -> Tensor:
+    def read(self, total: Tensor) -> Tensor:
+        """Features ``(..., d)`` from the sum of what all tokens say ``(..., d)``."""
         return self.inner(self.dropout(torch.relu(total * self.scale)))
+
+    def view(self, rows: Rows, shown: Tensor) -> SumView:
+        """Return what coalitions ``shown (c, t)`` see of rows."""
+        return SumView(self, rows, shown)
+
+
+class SumView:
+    """Tokens that no coalition parts are added up once; a coalition adds its parts."""
+
+    def __init__(self, fusion: SumFusion, rows: Rows, shown: Tensor):
+        self.fusion, self.rows = fusion, rows
+        self.players, self.owner = shown.unique(dim=1, return_inverse=True)  # (c, P), (t,)
+
+    def cost(self, coalitions: int) -> int:
+        """Vectors per row that are in memory."""
+        return len(self.owner) + coalitions
+
+    def features(self, rows: Tensor, which: Tensor) -> Tensor:
+        """Features ``(r, c, d)`` of rows in coalitions."""
+        tokens = self.rows.tokens(rows, range(len(self.owner)))
+        seen = self.rows.visible[rows].unsqueeze(-1)
+        gain = torch.where(seen, tokens - self.fusion.hidden, 0)
+        sums = gain.new_zeros(len(gain), self.players.shape[1], gain.shape[-1])
+        sums.index_add_(1, self.owner, gain)
+        return self.fusion.read(
+            self.fusion.hidden.sum(0) + self.players[which].to(gain.dtype) @ sums
+        )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
 
 from geomiam.networks.blocks import TransformerBlock, buckets, gather
+from geomiam.tokens.rows import Rows
 
 
 class TokenFusion(nn.Module):
@@ -36,24 +35,67 @@ class TokenFusion(nn.Module):
 
     def collapsed(self, tokens: Tensor, visible: Tensor) -> Tensor:
         """Visible tokens and one for all hidden; rows that show equally many go together."""
-        features = tokens.new_empty(len(tokens), tokens.shape[-1])
+        return Shared(self, tokens).features(visible)
+
+    def view(self, rows: Rows, shown: Tensor) -> TokenView:
+        """Return what coalitions ``shown (c, t)`` see of rows."""
+        return TokenView(self, rows, shown)
+
+
+class TokenView:
+    """Coalitions one after another; of each row, tokens and their first products once."""
+
+    def __init__(self, fusion: TokenFusion, rows: Rows, shown: Tensor):
+        self.fusion, self.rows, self.shown = fusion, rows, shown
+        self.last: tuple[Tensor, Shared] | None = None
+
+    def cost(self, coalitions: int) -> int:
+        """Vectors per row that are in memory."""
+        return self.shown.shape[1]
+
+    def features(self, rows: Tensor, which: Tensor) -> Tensor:
+        """Features ``(r, c, d)`` of rows in coalitions."""
+        if self.last is None or self.last[0] is not rows:
+            tokens = self.rows.tokens(rows, range(self.shown.shape[1]))
+            self.last = rows, Shared(self.fusion, tokens)
+        observed, shared = self.rows.visible[rows], self.last[1]
+        return torch.stack([shared.features(observed & c) for c in self.shown[which]], 1)
+
+
+class Shared:
+    """Tokens ``(n, t, d)`` of which any part may be visible: norm and projections of the first block
+    are made once, and the last product of the last block after the mean, which is linear.
+    """
+
+    def __init__(self, fusion: TokenFusion, tokens: Tensor):
+        self.fusion, self.t = fusion, tokens.shape[1]
+        first: TransformerBlock = fusion.blocks[0]  # type: ignore[assignment]
+        self.parts = [tokens, *first.project(tokens)]
+        mask = fusion.mask.to(tokens.dtype)[None, None]
+        self.mask = [mask, *first.project(mask)]
+
+    def features(self, visible: Tensor) -> Tensor:
+        """Features ``(n, d)`` of the tokens that are visible ``(n, t)``."""
+        out = torch.empty_like(self.parts[0][:, 0])
         for rows, index in buckets(visible):
-            features[rows] = self._collapse(gather(tokens, rows, index), tokens.shape[1])
-        return features
+            out[rows] = self._one_size(rows, index)
+        return out
 
-    def coalitions(self, tokens: Tensor, observed: Tensor, shown: Tensor) -> Iterator[Tensor]:
-        """Yield the features ``(n, d)`` of each coalition, given shown tokens ``(c, t)``."""
-        for coalition in shown:
-            yield self(tokens, observed & coalition)
-
-    def _collapse(self, x: Tensor, t: int) -> Tensor:
-        hidden = t - x.shape[1]
-        weight = x.new_ones(x.shape[1] + bool(hidden))  # of each token in softmax and mean
+    def _one_size(self, rows: Tensor, index: Tensor) -> Tensor:
+        """Rows ``(b,)`` that show k tokens ``(b, k)``, and one in place of all the hidden."""
+        hidden = self.t - index.shape[1]
+        parts = [gather(part, rows, index) for part in self.parts]
+        weight = parts[0].new_ones(
+            index.shape[1] + bool(hidden)
+        )  # of each token in softmax and mean
         if hidden:
-            x = torch.cat([x, self.mask.expand(len(x), 1, -1)], 1)
+            mask = (m.expand(len(rows), 1, -1) for m in self.mask)
+            parts = [torch.cat([p, m], 1) for p, m in zip(parts, mask)]
             weight[-1] = hidden
-        for block in self.blocks:
-            x = block(
-                x, bias=weight.log()[None, None, None] if hidden > 1 else None
-            )  # (1, 1, 1, k + 1)
-        return (x * weight.unsqueeze(-1)).sum(1) / t
+        bias = weight.log()[None, None, None] if hidden > 1 else None  # (1, 1, 1, k + 1)
+        *blocks, last = self.fusion.blocks
+        x = self.fusion.blocks[0].attend(*parts, bias=bias)  # type: ignore[operator]
+        for block, following in zip(blocks, self.fusion.blocks[1:]):
+            x = block.widen(x)  # type: ignore[operator]
+            x = following.attend(x, *following.project(x), bias=bias)  # type: ignore[operator]
+        return last.widen_mean(x, weight / self.t)  # type: ignore[operator]

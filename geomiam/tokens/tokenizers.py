@@ -128,12 +128,12 @@ class Tokenizers(nn.Module):
             ``(n, t, d)``.
         """
         shown = visible.split(self.sizes, dim=1)
-        return torch.cat([_fill(part, x, v) for part, x, v in zip(self.parts, values, shown)], 1)
+        return torch.cat([self.one(p, x, v) for p, (x, v) in enumerate(zip(values, shown))], 1)
 
-
-def _fill(part: nn.Module, x: Tensor, visible: Tensor) -> Tensor:
-    finite = torch.isfinite(x) & visible.unsqueeze(-1)
-    return part(torch.where(finite, x, 0), finite)
+    def one(self, part: int, x: Tensor, visible: Tensor) -> Tensor:
+        """Make the tokens of one part ``(n, k, d)`` from its values ``(n, k, width)``."""
+        finite = torch.isfinite(x) & visible.unsqueeze(-1)
+        return self.parts[part](torch.where(finite, x, 0), finite)
 
 
 def _tokenizer(part: Part, classes: dict[str, int], width: int, periodic: dict) -> nn.Module:

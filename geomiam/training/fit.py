@@ -235,9 +235,11 @@ def _validate(run: Run, table: Table) -> dict[str, float]:
 def _subset_scores(run: Run, network: Network, table: Table, rows: Tensor, shown: Tensor) -> Tensor:
     """Scores ``(subsets, n, S)``; NaN where a subset shows nothing of a site."""
     values, observed, _ = table.batch(rows)
-    tokens = network.tokens(values, observed)
-    logits = [network.head(f) for f in network.coalitions(tokens, observed, shown)]
-    scores = torch.stack(logits).float()
+    view = network.view(values, observed, shown)
+    every = torch.arange(len(observed), device=observed.device)
+    which = torch.arange(len(shown), device=observed.device)
+    logits = network.head(view.features(every, which)).unbind(1)
+    scores = torch.stack([x[view.twins(own)] for x, own in zip(logits, shown)]).float()
     if run.model.link == "softmax":  # a site's logits compare species; log-shares compare sites too
         scores = scores.log_softmax(-1)
     seen = (observed & shown[:, None, :]).any(-1, keepdim=True)
