@@ -74,12 +74,12 @@ def predict_block(
 
 def base_value(model: Model, *, species: np.ndarray, scale: Scale = "probability") -> np.ndarray:
     """Return what the model says when it sees nothing: v(∅), ``(s,)``."""
-    t, d = model.layout.size, model.config.members * model.config.width
+    nothing = np.zeros((1, model.layout.size), bool)
+    values = tuple(np.full((1, p.size, p.width), np.nan, np.float32) for p in model.layout.parts)
+    one = torch.zeros(1, dtype=torch.long, device=model.device)
     with _evaluating(model):
-        tokens = torch.zeros(1, t, d, device=model.device)
-        seen = torch.zeros(1, t, dtype=torch.bool, device=model.device)
-        features = model.network.features(tokens, seen)
-        return _answer(model, features, species, scale)[0].cpu().numpy()
+        (_, view), *_ = _slabs(model, Block(values, nothing), np.zeros(1, int), nothing)
+        return _answer(model, view.features(one, one)[0], species, scale)[0].cpu().numpy()
 
 
 def shapley_block(

@@ -13,7 +13,7 @@ from geomiam.errors import SelectionError
 from geomiam.inference.cells import Output, over_cells
 from geomiam.inference.engine import Scale, base_value, shapley_block
 from geomiam.inference.predict import observed_bits, observed_output, suitability_output
-from geomiam.networks.model import Model
+from geomiam.networks.model import Model, Precision
 from geomiam.tokens.blocks import Block
 from geomiam.tokens.select import Selector, players, visible_tokens
 
@@ -29,11 +29,13 @@ class ShapleyBlock:
     players: np.ndarray
     species: np.ndarray
     scale: Scale
+    precision: Precision
 
     def __call__(self, block: Block) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         species, scale = self.species, self.scale
+        model = self.model.in_precision(self.precision)
         values, full = shapley_block(
-            self.model, block, players=self.players, species=species, scale=scale
+            model, block, players=self.players, species=species, scale=scale
         )
         return values, full, observed_bits(block, self.players)
 
@@ -46,6 +48,7 @@ def shapley(
     using: Selector | Sequence[Selector] | None = None,
     species: str | Sequence[str] | None = None,
     scale: Scale = "probability",
+    precision: Precision = "fp32",
     memory_limit: int | str | None = None,
 ) -> xr.Dataset:
     """Explain every cell or site: what each group of predictors adds to the prediction.
@@ -64,7 +67,7 @@ def shapley(
         group names becomes the group ``rest``.
     using : selector or sequence of selectors, optional
         What the model may see at all.
-    species, scale, memory_limit
+    species, scale, precision, memory_limit
         As :func:`geomiam.predict`. Values add up on the given scale.
 
     Returns
@@ -98,18 +101,18 @@ def shapley(
     out = over_cells(
         ds,
         model,
-        ShapleyBlock(model, masks, index, scale),
+        ShapleyBlock(model, masks, index, scale, precision),
         outputs=outputs,
         shown=np.any(masks, axis=0),
         memory_limit=memory_limit,
     )
-    base = base_value(model, species=index, scale=scale)
+    base = base_value(model.in_precision(precision), species=index, scale=scale)
     out["base_value"] = (
         "species",
         base,
         {"long_name": "prediction from nothing", "units": "1", "scale": scale},
     )
-    return out.assign_attrs(groups=list(named))
+    return out.assign_attrs(groups=list(named), precision=precision)
 
 
 def _shapley_output(groups: Sequence[str], species: Sequence[str], scale: Scale) -> Output:

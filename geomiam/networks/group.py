@@ -6,7 +6,7 @@ what is left per coalition is a small transformer over at most G + 1 vectors.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -131,9 +131,7 @@ class GroupView:
     def features(self, rows: Tensor, which: Tensor) -> Tensor:
         """Features ``(r, c, d)`` of rows in coalitions."""
         out = self.table.new_empty(len(rows), len(which), self.table.shape[-1])
-        patterns, pattern = self.present[rows].unique(dim=0, return_inverse=True)
-        for p, present in enumerate(patterns):
-            mine = torch.nonzero(pattern == p).squeeze(1) if len(patterns) > 1 else slice(None)
+        for present, mine in _patterns(self.present[rows]):
             x = self.fusion.with_query(self.table[rows[mine]])
             out[mine] = meet(self.fusion.blocks, x, self._meetings(present, which))
         return out
@@ -162,3 +160,13 @@ class GroupView:
                 device=self.table.device,
             )
         return self.meetings[key]
+
+
+def _patterns(present: Tensor) -> Iterator[tuple[Tensor, Tensor | slice]]:
+    """Distinct rows of ``present (n, v)``, and which rows have each."""
+    if not present.shape[1]:
+        yield present[0], slice(None)
+        return
+    patterns, which = present.unique(dim=0, return_inverse=True)
+    for p, pattern in enumerate(patterns):
+        yield pattern, torch.nonzero(which == p).squeeze(1) if len(patterns) > 1 else slice(None)

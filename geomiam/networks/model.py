@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import html
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -23,6 +25,8 @@ from geomiam.tokens.scaler import Scaler
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Precision = Literal["fp32", "bf16"]
 
 LINKS = {
     "logit": torch.sigmoid,
@@ -126,9 +130,31 @@ class Model:
 
         return save_model(self, path, overwrite=overwrite)
 
+    def in_precision(self, precision: Precision) -> Model:
+        """Return the model with a fusion that computes in another precision; the same for fp32.
+
+        Raises
+        ------
+        SelectionError
+            If there is no such precision.
+        """
+        if precision not in get_args(Precision):
+            raise SelectionError(f"precision={precision!r}; use {' or '.join(get_args(Precision))}")
+        if precision == "fp32":
+            return self
+        if self not in _HALVES:
+            network = copy.deepcopy(self.network)
+            for member in network.members:
+                if member.config.fusion != "sum":  # type: ignore[union-attr]  # a long sum needs its digits
+                    member.fusion.to(torch.bfloat16)  # type: ignore[union-attr, operator]
+            _HALVES[self] = replace(self, network=network)
+            _HALVES[self].__dict__["id"] = self.id  # of the model, however it is computed
+        return _HALVES[self]
+
     def to(self, device: str | torch.device) -> Model:
         """Move the weights and return the model."""
         self.network.to(device)
+        _HALVES.pop(self, None)
         return self
 
     def summary(self) -> str:
@@ -153,6 +179,10 @@ class Model:
 
     def __dask_tokenize__(self) -> str:
         return self.id
+
+
+_HALVES: WeakKeyDictionary[Model, Model] = WeakKeyDictionary()
+"""Copies in bfloat16, made when first asked for; models are never changed but by :meth:`Model.to`."""
 
 
 def _unknown_species(unknown: list[str], known: tuple[str, ...]) -> str:

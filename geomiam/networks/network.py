@@ -55,6 +55,7 @@ class Member(nn.Module):
 
     def __init__(self, config: NetworkConfig, *, layout: Layout, classes: dict[str, int]):
         super().__init__()
+        self.config = config
         self.tokenizers = Tokenizers(
             layout,
             classes,
@@ -71,7 +72,12 @@ class Member(nn.Module):
 
     def activate(self, fused: Tensor) -> Tensor:
         """Fused tokens ``(n, d)`` as the last linear layer takes them."""
-        return torch.relu(self.norm(fused))
+        return torch.relu(self.norm(fused.float()))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the fusion computes in; tokenizers, this norm and the head stay float32."""
+        return next(self.fusion.parameters()).dtype
 
 
 class Network(nn.Module):
@@ -110,7 +116,7 @@ class Network(nn.Module):
 
         In evaluation only: nothing is dropped and no token is replaced at random.
         """
-        rows = [Rows(m.tokenizers, values, observed) for m in self._members]
+        rows = [Rows(m.tokenizers, values, observed, m.dtype) for m in self._members]
         return View([(m, m.fusion.view(r, shown)) for m, r in zip(self._members, rows)], rows[0])
 
     @property

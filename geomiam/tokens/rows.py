@@ -24,10 +24,19 @@ class Rows:
         ``(n, tokens, width)`` per part; NaN = not observed.
     visible : Tensor
         Boolean ``(n, t)``.
+    dtype : torch.dtype
+        Of the tokens. They are made in float32: the sine of a number needs its digits.
     """
 
-    def __init__(self, tokenizers: Tokenizers, values: list[Tensor], visible: Tensor):
+    def __init__(
+        self,
+        tokenizers: Tokenizers,
+        values: list[Tensor],
+        visible: Tensor,
+        dtype: torch.dtype = torch.float32,
+    ):
         self.tokenizers, self.values, self.visible = tokenizers, values, visible
+        self.dtype = dtype
 
     def tokens(self, rows: Tensor, index: Sequence[int]) -> Tensor:
         """Tokens ``(r, k, d)`` at ``index (k,)`` of ``rows (r,)``; hidden ones are made from zeros."""
@@ -35,7 +44,8 @@ class Rows:
         place: dict[int, int] = {}
         start = 0
         for part, x, shown in self._parts(index):
-            made.append(self.tokenizers.one(part, x[rows], self.visible[rows, shown]))
+            tokens = self.tokenizers.one(part, x[rows], self.visible[rows, shown])
+            made.append(tokens.to(self.dtype))
             place |= {t: start + i for i, t in enumerate(range(shown.start, shown.stop))}
             start += shown.stop - shown.start
         whole = made[0] if len(made) == 1 else torch.cat(made, 1)
