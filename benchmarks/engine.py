@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from geomiam.inference.engine import predict_block, shapley_block, shapley_weights
+from geomiam.inference.coalitions import shapley_weights
+from geomiam.inference.engine import predict_block, shapley_block
 from geomiam.networks.model import Model
 from geomiam.networks.network import NetworkConfig
 from geomiam.schema import Schema

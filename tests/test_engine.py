@@ -43,7 +43,7 @@ def test_batches_slabs_and_blocks_of_species_do_not_matter(fusion, scale, monkey
 
     def everything():
         return (
-            *shapley_block(model, block, players=masks, **asked),
+            *shapley_block(model, block, players=masks, **asked)[:2],
             predict_block(model, block, shown=masks[:3].any(0), **asked),
             coalition_block(model, block, shown=shown, **asked),
         )
@@ -64,7 +64,7 @@ def test_batches_slabs_and_blocks_of_species_do_not_matter(fusion, scale, monkey
 def test_the_full_value_is_the_prediction(fusion):
     model, block, masks = made(fusion)
     species = np.arange(5)
-    values, full = shapley_block(model, block, players=masks[:4], species=species)
+    values, full, _ = shapley_block(model, block, players=masks[:4], species=species)
     shown = masks[:4].any(0)
     expected = predict_block(model, block, shown=shown, species=species)
     np.testing.assert_allclose(full, expected, rtol=0, atol=1e-6)
@@ -141,14 +141,14 @@ def test_a_group_is_encoded_once_for_rows_that_have_it_in_common(monkeypatch):
 
     monkeypatch.setattr(GroupFusion, "summarise", counted)
     mixed = Block(tuple(values), block.observed)
-    fast, _ = shapley_block(model, mixed, players=masks, species=np.arange(2))
+    fast, _, _ = shapley_block(model, mixed, players=masks, species=np.arange(2))
     groups = list(model.schema.groups)
     assert dict(encoded)[groups.index("embedding")] == 4
     assert dict(encoded)[groups.index("climate")] == 40
     assert len(encoded) == len(groups)  # once each, for all coalitions
     monkeypatch.undo()
     monkeypatch.setattr("geomiam.tokens.rows.COMPARED", 0)
-    plain, _ = shapley_block(model, mixed, players=masks, species=np.arange(2))
+    plain, _, _ = shapley_block(model, mixed, players=masks, species=np.arange(2))
     np.testing.assert_allclose(fast, plain, rtol=0, atol=1e-6)
 
 
@@ -169,10 +169,10 @@ def test_distinct_rows_are_those_of_numpy():
 def test_bfloat16_is_near_and_adds_up(fusion, cube):
     model, block, masks = made(fusion, rows=50, gaps=0.1)
     species = np.arange(5)
-    exact, _ = shapley_block(model, block, players=masks, species=species)
+    exact, _, _ = shapley_block(model, block, players=masks, species=species)
     half = model.in_precision("bf16")
     assert half is model.in_precision("bf16") and half is not model and half.id
-    values, full = shapley_block(half, block, players=masks, species=species)
+    values, full, _ = shapley_block(half, block, players=masks, species=species)
     base = engine.base_value(half, species=species)
     np.testing.assert_allclose(values.sum(1) + base, full, rtol=0, atol=2e-3)
     off = np.nanmax(np.abs(values - exact))

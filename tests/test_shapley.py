@@ -14,7 +14,8 @@ from test_laws import encode_sites, without
 
 import geomiam as gm
 from geomiam.errors import SelectionError
-from geomiam.inference.engine import base_value, predict_block, shapley_block, shapley_weights
+from geomiam.inference.coalitions import Coalitions, shapley_weights
+from geomiam.inference.engine import base_value, predict_block, shapley_block
 from geomiam.networks.blocks import TransformerBlock, buckets, gather
 from geomiam.networks.token import TokenFusion
 from geomiam.tokens.blocks import Block
@@ -174,16 +175,69 @@ def test_using_limits_the_game(model, cube):
     )
 
 
-def test_overlapping_and_too_many_groups_are_refused(model, cube):
+def test_overlapping_groups_are_refused(model, cube):
     with pytest.raises(SelectionError, match=r"groups \['a', 'b'\] share the token 'bio1'"):
         gm.shapley(cube, model, groups={"a": "climate", "b": "bio1"})
+
+
+def test_beyond_twelve_groups_coalitions_are_drawn(model, cube):
     many = {
         f"t{y}{b}": f"landsat[time={y},band={b}]" for y in range(2012, 2019) for b in ("red", "nir")
     }
-    with pytest.raises(
-        SelectionError, match=r"15 groups mean 2\^15 coalitions per cell; join them"
-    ):
-        gm.shapley(cube, model, groups=many)
+    few = cube.isel(y=slice(0, 4), x=slice(0, 5))
+    why = gm.shapley(few, model, groups=many, squares=3)
+    assert why.sizes["group"] == 15 and why.attrs["squares"] == 3
+    total = why["base_value"] + why["shapley"].sum("group")
+    seen = why["suitability"].notnull()
+    assert float(np.abs(total - why["suitability"]).max()) < 1e-5
+    assert (why["standard_error"].notnull() == seen).all()
+    bits = why["observed"].values[..., None].astype("uint64") >> np.arange(
+        15, dtype="uint64"
+    ) & np.uint64(1)
+    absent = xr.DataArray(bits == 0, dims=("y", "x", "group")) & seen
+    for name in ("shapley", "standard_error"):
+        assert (why[name].where(absent, 0) == 0).all()
+    xr.testing.assert_identical(why, gm.shapley(few, model, groups=many, squares=3))  # equal seeds
+    default = gm.shapley(few.isel(y=[0], x=[0]), model, groups=many)
+    assert default.attrs["squares"] == 8
+    with pytest.raises(SelectionError, match="squares=1 has no standard error; pass squares=2"):
+        gm.shapley(few, model, squares=1)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_drawn_values_are_near_the_exact_ones_as_their_error_says(model, cube, scale):
+    few = cube.isel(y=slice(0, 6), x=slice(0, 6))
+    exact = gm.shapley(few, model, scale=scale)
+    drawn = gm.shapley(few, model, scale=scale, squares=24, rng=1)
+    xr.testing.assert_allclose(drawn["suitability"], exact["suitability"], rtol=0, atol=1e-5)
+    off = np.abs(drawn["shapley"] - exact["shapley"])
+    within = (off <= 3 * drawn["standard_error"] + 1e-6).where(exact["shapley"].notnull())
+    assert float(within.mean()) > 0.95
+    assert float(off.max()) > 1e-6  # it is a draw
+
+
+@pytest.mark.parametrize("players", [1, 2, 5])
+def test_drawn_coalitions_weigh_every_linear_game_exactly(players):
+    worth = np.random.default_rng(0).normal(size=players)
+    drawn = Coalitions.latin(players, squares=3, rng=np.random.default_rng(1))
+    assert drawn.weight.shape == (3, len(drawn.member), players)
+    values = np.einsum("kcg,c->kg", drawn.weight, drawn.member @ worth)
+    np.testing.assert_allclose(values, np.tile(worth, (3, 1)), atol=1e-12)
+    full, none = drawn.member.all(1), ~drawn.member.any(1)
+    ends = np.where(full, 1.0, np.where(none, -1.0, 0.0))
+    np.testing.assert_allclose(drawn.weight.sum(-1), np.tile(ends, (3, 1)), atol=1e-12)
+
+
+def test_absent_players_leave_the_smaller_game():
+    every = Coalitions.every(5)
+    present = np.array([True, False, True, True, False])
+    which, weight = every.among(present)
+    mine = np.flatnonzero(present)
+    seen = every.member[which] & present
+    assert seen[-1].tolist() == present.tolist() and len(which) == 8
+    numbers = (seen[:, mine] << np.arange(3)).sum(1)
+    np.testing.assert_allclose(weight[0][:, mine], shapley_weights(3)[numbers], atol=1e-12)
+    assert (weight[..., ~present] == 0).all()
 
 
 # The exact savings.

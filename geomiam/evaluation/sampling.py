@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from geomiam.inference.engine import shapley_weights
+from geomiam.inference.coalitions import latin_square, members, shapley_weights
 
 __all__ = ["Estimate", "Memo", "exact", "latin_square", "replicates", "sample", "steps"]
 
@@ -106,8 +106,7 @@ def exact(value: Value, players: int) -> Estimate:
     Estimate
     """
     memo = _Counted(value)
-    coalitions = (np.arange(2**players)[:, None] >> np.arange(players)) & 1 == 1
-    v = memo(coalitions)
+    v = memo(members(players))
     values = shapley_weights(players).T @ v
     return Estimate(values, np.zeros_like(values), v[0], v[-1], 0, *memo.cost())
 
@@ -191,19 +190,6 @@ def steps(
         if running.count in due:
             mean, error = running.mean.copy(), running.standard_error()
             yield Estimate(mean, error, base, full, running.count, *memo.cost())
-
-
-def latin_square(n: int, *, cyclic: bool, rng: np.random.Generator) -> np.ndarray:
-    """Draw a Latin square ``(n, n)``: every symbol once in each row and in each column.
-
-    Parameters
-    ----------
-    cyclic : bool
-        Permute only the columns of the cyclic shifts, as MaskSDM does; else rows and symbols too.
-    """
-    square = np.add.outer(np.arange(n), np.arange(n)) % n
-    square = square[:, rng.permutation(n)]
-    return square if cyclic else rng.permutation(n)[square[rng.permutation(n)]]
 
 
 class _Counted:

@@ -10,13 +10,13 @@ Shapes: n rows, t tokens, G groups, c coalitions, s species asked for, d width.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import factorial
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from geomiam.inference.coalitions import Coalitions
 from geomiam.networks.model import Model
 from geomiam.networks.network import View
 from geomiam.tokens.blocks import Block
@@ -89,12 +89,13 @@ def shapley_block(
     players: np.ndarray,
     species: np.ndarray,
     scale: Scale = "probability",
-) -> tuple[np.ndarray, np.ndarray]:
-    """Exact Shapley values of each row's groups, and the prediction they add up to.
+    coalitions: Coalitions | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Shapley values of each row's groups, the prediction they add up to, and how far they may be off.
 
     φ_g = Σ_{S∌g} |S|! (G − |S| − 1)! / G! · [v(S ∪ g) − v(S)], where v is the model's answer from
     the groups in S (Shapley 1953). A group without an observed token adds nothing to any S, so it
-    gets exactly 0 and only the coalitions of the groups that are present are computed.
+    gets exactly 0, and coalitions that differ in such groups only are computed once.
 
     Parameters
     ----------
@@ -108,28 +109,38 @@ def shapley_block(
     scale : {"probability", "logit"}
         Scale of v. On the logit scale the head is applied to the combined features, which is the
         same and costs G products instead of 2^G.
+    coalitions : Coalitions, optional
+        Those that are asked; default all, so that values are exact.
 
     Returns
     -------
-    tuple of numpy.ndarray
-        float32 ``(n, G, s)`` and ``(n, s)``; NaN where nothing is visible.
+    tuple
+        float32 values ``(n, G, s)``, the prediction ``(n, s)``, and the standard error of the values
+        ``(n, G, s)``, None where they are exact; NaN where nothing is visible.
     """
+    asked = Coalitions.every(len(players)) if coalitions is None else coalitions
     visible = block.observed & players.any(0)
     present = np.stack([(visible & p).any(1) for p in players], 1)
-    values = np.zeros((len(block), len(players), len(species)), np.float32)
+    empty = ~present.any(1)
+    shape = (len(block), len(players), len(species))
+    values, error = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     full = np.full((len(block), len(species)), np.nan, np.float32)
-    values[~present.any(1)] = np.nan
-    shown = (members(len(players))[:, :, None] & players).any(1)
+    values[empty], error[empty] = np.nan, np.nan
+    shown = (asked.member[:, :, None] & players).any(1)
     with _evaluating(model):
-        for rows, view in _slabs(model, block, np.flatnonzero(present.any(1)), shown):
+        for rows, view in _slabs(model, block, np.flatnonzero(~empty), shown):
             for pattern, own in _patterns(present[rows]):
-                game = _Game(model, view, np.flatnonzero(pattern), species=species, scale=scale)
-                for batch in _micro_batches(len(own), game.cost, model.device):
-                    at = rows[own[batch.cpu().numpy()]]
-                    mine, whole = game(torch.as_tensor(own, device=model.device)[batch])
-                    values[np.ix_(at, game.players)] = _finite(mine).cpu().numpy()
+                mine = np.flatnonzero(pattern)
+                which, weight = asked.among(pattern)
+                game = _Game(model, view, which, weight[..., mine], species=species, scale=scale)
+                for batch in torch.as_tensor(own, device=model.device).split(game.rows_at_once):
+                    at = rows[batch.cpu().numpy()]
+                    replicates, whole = game(batch)  # (r, k, g, s), (r, s)
                     full[at] = _finite(whole).cpu().numpy()
-    return values, full
+                    values[np.ix_(at, mine)] = _finite(replicates).mean(1).cpu().numpy()
+                    if coalitions is not None:
+                        error[np.ix_(at, mine)] = _standard_error(replicates).cpu().numpy()
+    return values, full, None if coalitions is None else error
 
 
 def coalition_block(
@@ -175,64 +186,55 @@ def coalition_block(
     return out
 
 
-def members(groups: int) -> np.ndarray:
-    """All coalitions ``(2^G, G)``; bit i of a coalition's number says whether i is in it."""
-    return (np.arange(2**groups)[:, None] >> np.arange(groups)) & 1 == 1
-
-
-def shapley_weights(groups: int) -> np.ndarray:
-    """Coefficients ``(2^G, G)`` of v(S) in φ_g; bit i of a row's number says whether i is in S."""
-    member = members(groups)
-    size = member.sum(1)
-    weight = np.array(
-        [factorial(k) * factorial(groups - k - 1) / factorial(groups) for k in range(groups)]
-    )
-    joined = np.append(0, weight)[size]  # S = T ∪ g with |T| = |S| − 1
-    apart = np.append(weight, 0)[size]
-    return np.where(member, joined[:, None], -apart[:, None])
-
-
 class _Game:
-    """All coalitions of the players that some rows have, by size, and what each counts."""
+    """Coalitions of the players that some rows have, and what each counts."""
 
     def __init__(
-        self, model: Model, view: View, players: np.ndarray, *, species: np.ndarray, scale: Scale
+        self,
+        model: Model,
+        view: View,
+        which: np.ndarray,
+        weight: np.ndarray,
+        *,
+        species: np.ndarray,
+        scale: Scale,
     ):
-        self.model, self.view, self.players = model, view, players
-        self.species, self.scale = species, scale
-        member = members(len(players))
-        order = np.argsort(member.sum(1), kind="stable")  # so that equal sizes go together
-        numbers = (member << players).sum(1)[order]
-        weights = shapley_weights(len(players))[order]
-        self.which = torch.as_tensor(numbers, device=model.device).split(COALITIONS_AT_ONCE)
-        weight = torch.as_tensor(weights, dtype=torch.float32, device=model.device)
-        self.weights = weight.split(COALITIONS_AT_ONCE)
-        self.cost = view.cost(len(self.which[0]))
+        self.model, self.view, self.species, self.scale = model, view, species, scale
+        self.which = torch.as_tensor(which, device=model.device).split(COALITIONS_AT_ONCE)
+        k, c, g = weight.shape
+        flat = torch.as_tensor(weight.transpose(0, 2, 1).reshape(k * g, c), dtype=torch.float32)
+        self.weights = flat.to(model.device).split(COALITIONS_AT_ONCE, 1)  # (k · g, c) each
+        self.shape = k, g
+        self.rows_at_once = max(1, VECTORS_AT_ONCE // view.cost(len(self.which[0])))
 
     def __call__(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Shapley values ``(r, g, s)`` and the value of all players ``(r, s)``."""
-        weigh = self._features if self.scale == "logit" else self._answers
+        """Shapley values ``(r, k, g, s)`` in each replicate, and the value of all players ``(r, s)``."""
         total: Tensor | float = 0.0
         for which, weights in zip(self.which, self.weights):
             features = self.view.features(rows, which)  # (r, c, m·d)
-            total = total + weigh(features, weights)
+            if self.scale == "logit":
+                total = total + weights @ features
+            else:
+                total = total + self._answers(features, weights)
         whole = _answer(self.model, features[:, -1], self.species, self.scale)
         assert isinstance(total, Tensor)
         if self.scale == "logit":
             total = total @ self.model.network.head.weight[self.species].T
-        return total, whole
-
-    def _features(self, features: Tensor, weights: Tensor) -> Tensor:
-        return weights.T @ features
+        return total.unflatten(1, self.shape), whole
 
     def _answers(self, features: Tensor, weights: Tensor) -> Tensor:
-        """Weighted answers ``(r, g, s)``, a block of species in memory at a time."""
+        """Weighted answers ``(r, k · g, s)``, a block of species in memory at a time."""
         step = max(1, ANSWERS_AT_ONCE // (features.shape[0] * features.shape[1]))
         if self.model.link == "softmax":  # a species' answer needs all logits
             step = len(self.species)
         parts = [self.species[i : i + step] for i in range(0, len(self.species), step)]
-        made = [weights.T @ _answer(self.model, features, p, self.scale) for p in parts]
+        made = [weights @ _answer(self.model, features, p, self.scale) for p in parts]
         return made[0] if len(made) == 1 else torch.cat(made, -1)
+
+
+def _standard_error(replicates: Tensor) -> Tensor:
+    """Of the mean ``(r, g, s)`` over independent replicates ``(r, k, g, s)``."""
+    return replicates.std(1) / replicates.shape[1] ** 0.5
 
 
 def _answer(model: Model, activated: Tensor, species: np.ndarray, scale: Scale) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -11,6 +12,7 @@ import xarray as xr
 from geomiam.cube.store import as_dataset
 from geomiam.errors import SelectionError
 from geomiam.inference.cells import Output, over_cells
+from geomiam.inference.coalitions import Coalitions
 from geomiam.inference.engine import Scale, base_value, shapley_block
 from geomiam.inference.predict import observed_bits, observed_output, suitability_output
 from geomiam.networks.model import Model, Precision
@@ -18,26 +20,38 @@ from geomiam.tokens.blocks import Block
 from geomiam.tokens.select import Selector, players, visible_tokens
 
 MOST_GROUPS = 12
-"""Above this the 2^G coalitions are no longer affordable."""
+"""Above this the 2^G coalitions are no longer affordable, and some are drawn."""
+SQUARES = 8
+"""Latin squares that are drawn unless the caller says otherwise."""
 
 
 @dataclass(frozen=True)
 class ShapleyBlock:
-    """Block → Shapley values ``(n, G, s)``, suitability ``(n, s)`` and observed ``(n,)``."""
+    """Block → Shapley values ``(n, G, s)``, suitability ``(n, s)`` and observed ``(n,)``.
+
+    Where coalitions are drawn, the values' standard error ``(n, G, s)`` as well.
+    """
 
     model: Model
     players: np.ndarray
     species: np.ndarray
     scale: Scale
     precision: Precision
+    coalitions: Coalitions | None
 
-    def __call__(self, block: Block) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def __call__(self, block: Block) -> tuple[np.ndarray, ...]:
         species, scale = self.species, self.scale
         model = self.model.in_precision(self.precision)
-        values, full = shapley_block(
-            model, block, players=self.players, species=species, scale=scale
+        values, full, error = shapley_block(
+            model,
+            block,
+            players=self.players,
+            species=species,
+            scale=scale,
+            coalitions=self.coalitions,
         )
-        return values, full, observed_bits(block, self.players)
+        made = values, full, observed_bits(block, self.players)
+        return made if error is None else (*made, error)
 
 
 def shapley(
@@ -49,12 +63,16 @@ def shapley(
     species: str | Sequence[str] | None = None,
     scale: Scale = "probability",
     precision: Precision = "fp32",
+    squares: int | None = None,
+    rng: int | np.random.Generator | None = 0,
     memory_limit: int | str | None = None,
 ) -> xr.Dataset:
     """Explain every cell or site: what each group of predictors adds to the prediction.
 
-    Exact: all coalitions of the groups that are present are computed (Shapley 1953), hiding the
-    others with the model's own mask, so no background sample and no imputation enters.
+    Exact for up to 12 groups: all coalitions of the groups that are present are computed (Shapley
+    1953), hiding the others with the model's own mask, so no background sample and no imputation
+    enters. Beyond, coalitions are drawn (MaskSDM, Zbinden et al. 2025, Algorithm 1), the same for
+    every cell, and the standard error is a layer of its own.
 
     Parameters
     ----------
@@ -69,39 +87,42 @@ def shapley(
         What the model may see at all.
     species, scale, precision, memory_limit
         As :func:`geomiam.predict`. Values add up on the given scale.
+    squares : int, optional
+        Latin squares of coalitions to draw, 2 or more; each asks at most G·(G − 1) of them. Default:
+        none for up to 12 groups, else 8.
+    rng : int, numpy.random.Generator or None
+        Draws the squares.
 
     Returns
     -------
     xarray.Dataset
         ``shapley(group, species, y, x)``: exactly 0 for a group with nothing observed, NaN where no
         group has anything; ``base_value(species)``, the answer to nothing; ``suitability`` and
-        ``observed`` as from predict. ``base_value + shapley.sum("group") == suitability``.
+        ``observed`` as from predict. ``base_value + shapley.sum("group") == suitability``. Where
+        coalitions are drawn, ``standard_error(group, species, y, x)`` as well.
 
     Raises
     ------
     SelectionError
-        If groups overlap, name something unknown, or are more than 12.
+        If groups overlap or name something unknown, or ``squares`` is below 2.
     MissingVariable, VariableMismatch, MemoryRefused
         As :func:`geomiam.predict`.
     """
     ds = as_dataset(ds)
     named = players(model.layout, groups, shown=visible_tokens(model.layout, using))
-    if len(named) > MOST_GROUPS:
-        raise SelectionError(
-            f"{len(named)} groups mean 2^{len(named)} coalitions per cell; join them to at most "
-            f"{MOST_GROUPS} with groups={{'name': [...]}}"
-        )
+    coalitions = _drawn(len(named), squares, rng)
     masks, index = np.stack(list(named.values())), model.species_index(species)
     names = [model.species[i] for i in index]
     outputs = [
         _shapley_output(list(named), names, scale),
         suitability_output(names, scale),
         observed_output(list(named)),
+        *([] if coalitions is None else [_error_output(list(named), names, scale)]),
     ]
     out = over_cells(
         ds,
         model,
-        ShapleyBlock(model, masks, index, scale, precision),
+        ShapleyBlock(model, masks, index, scale, precision, coalitions),
         outputs=outputs,
         shown=np.any(masks, axis=0),
         memory_limit=memory_limit,
@@ -112,7 +133,20 @@ def shapley(
         base,
         {"long_name": "prediction from nothing", "units": "1", "scale": scale},
     )
-    return out.assign_attrs(groups=list(named), precision=precision)
+    drawn = {} if coalitions is None else {"squares": len(coalitions.weight)}
+    return out.assign_attrs(groups=list(named), precision=precision, **drawn)
+
+
+def _drawn(groups: int, squares: int | None, rng: Any) -> Coalitions | None:
+    """Coalitions drawn for a map, or None where all are asked."""
+    if squares is None and groups <= MOST_GROUPS:
+        return None
+    if squares is not None and squares < 2:
+        raise SelectionError(
+            f"squares={squares} has no standard error; pass squares=2 or more, or leave it out"
+        )
+    count = SQUARES if squares is None else squares
+    return Coalitions.latin(groups, squares=count, rng=np.random.default_rng(rng))
 
 
 def _shapley_output(groups: Sequence[str], species: Sequence[str], scale: Scale) -> Output:
@@ -123,3 +157,10 @@ def _shapley_output(groups: Sequence[str], species: Sequence[str], scale: Scale)
         "ancillary_variables": "base_value suitability observed",
     }
     return Output("shapley", {"group": groups, "species": species}, np.dtype(np.float32), attrs)
+
+
+def _error_output(groups: Sequence[str], species: Sequence[str], scale: Scale) -> Output:
+    said = "standard error of the Shapley value, of the draw of coalitions"
+    attrs = {"long_name": said, "units": "1", "scale": scale}
+    labels = {"group": groups, "species": species}
+    return Output("standard_error", labels, np.dtype(np.float32), attrs)

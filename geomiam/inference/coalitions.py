@@ -1,0 +1,96 @@
+"""Which coalitions are asked of a model, and what each counts: numpy only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import factorial
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Coalitions:
+    """Coalitions of G players and their weights in each player's Shapley value.
+
+    ``member (c, G)`` says who is in; ``weight (k, c, G)`` is what v(S) counts in φ_g, in each of k
+    independent replicates whose mean is the value; 1 where all coalitions are asked.
+    """
+
+    member: np.ndarray
+    weight: np.ndarray
+
+    @classmethod
+    def every(cls, players: int) -> Coalitions:
+        """Return all 2^G of them."""
+        return cls(members(players), shapley_weights(players)[None])
+
+    @classmethod
+    def latin(cls, players: int, *, squares: int, rng: np.random.Generator) -> Coalitions:
+        """Return those that the rows of Latin squares go through, each square a replicate.
+
+        Players join one after another in the orders that the rows give (MaskSDM, Zbinden et al.
+        2025, Algorithm 1), so every player joins once at every position of a square.
+        """
+        orders = np.stack(
+            [latin_square(players, cyclic=False, rng=rng) for _ in range(squares)]
+        )  # (k, G, G)
+        rank = orders.argsort(-1)  # when each player joins: (k, order, player)
+        steps = np.arange(players + 1)[:, None]
+        path = (rank[:, :, None, :] < steps).reshape(-1, players)  # (k · G · (G + 1), G)
+        member, which = np.unique(path, axis=0, return_inverse=True)
+        which = which.reshape(squares, players, players + 1)
+        weight = np.zeros((squares, len(member), players))
+        k, _, player = np.indices(rank.shape)
+        for joined, sign in ((1, 1.0), (0, -1.0)):
+            coalition = np.take_along_axis(which, rank + joined, -1)
+            np.add.at(weight, (k, coalition, player), sign / players)
+        return cls(member, weight)
+
+    def among(self, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return those that differ where only some players are present ``(G,)``.
+
+        Returns
+        -------
+        tuple
+            Their positions ``(u,)``, small ones first, and their weights ``(k, u, G)``; 0 for players
+            that are absent. The last one has all players that are present.
+        """
+        distinct, first, which = np.unique(
+            self.member & present, axis=0, return_index=True, return_inverse=True
+        )
+        weight = np.zeros((len(self.weight), len(distinct), self.member.shape[1]))
+        for own, given in zip(weight, self.weight):
+            np.add.at(own, which.ravel(), given)
+        weight[..., ~present] = 0
+        order = np.argsort(distinct.sum(1), kind="stable")
+        return first[order], weight[:, order]
+
+
+def members(groups: int) -> np.ndarray:
+    """All coalitions ``(2^G, G)``; bit i of a coalition's number says whether i is in it."""
+    return (np.arange(2**groups)[:, None] >> np.arange(groups)) & 1 == 1
+
+
+def shapley_weights(groups: int) -> np.ndarray:
+    """Coefficients ``(2^G, G)`` of v(S) in φ_g; bit i of a row's number says whether i is in S."""
+    member = members(groups)
+    size = member.sum(1)
+    weight = np.array(
+        [factorial(k) * factorial(groups - k - 1) / factorial(groups) for k in range(groups)]
+    )
+    joined = np.append(0, weight)[size]  # S = T ∪ g with |T| = |S| − 1
+    apart = np.append(weight, 0)[size]
+    return np.where(member, joined[:, None], -apart[:, None])
+
+
+def latin_square(n: int, *, cyclic: bool, rng: np.random.Generator) -> np.ndarray:
+    """Draw a Latin square ``(n, n)``: every symbol once in each row and in each column.
+
+    Parameters
+    ----------
+    cyclic : bool
+        Permute only the columns of the cyclic shifts, as MaskSDM does; else rows and symbols too.
+    """
+    square = np.add.outer(np.arange(n), np.arange(n)) % n
+    square = square[:, rng.permutation(n)]
+    return square if cyclic else rng.permutation(n)[square[rng.permutation(n)]]
