@@ -25,6 +25,7 @@ from geomiam.evaluation.oracle import part
 from geomiam.schema import Schema
 from geomiam.tokens.blocks import encode
 from geomiam.tokens.layout import Layout
+from geomiam.tokens.scaler import fit_scaler
 from geomiam.tokens.select import visible_tokens
 
 DATES = (
@@ -145,6 +146,21 @@ def test_a_period_of_as_many_dates_as_a_window_of_steps_makes_the_same_tokens():
     ]
     assert layouts[0].spans[0].windows == layouts[1].spans[0].windows
     assert layouts[0].spans[0].slots[0].tolist() == layouts[1].spans[0].slots[0].tolist()
+
+
+def test_periods_have_weights_of_their_own_and_dates_a_scale_of_their_own():
+    own = {"band": ("red", "nir"), "time": DATES}
+    schema = schema_of(m=[variable("ndvi", "series", window="1MS", labels=own)])
+    assert Layout.of(schema).spans[0].channels == 2 * len(MONTHS)
+    arrays = random_arrays(schema, 50, gaps=0.5)
+    scaler = fit_scaler(arrays, schema)
+    assert scaler.mean["ndvi"].shape == (2, 7)
+    np.testing.assert_allclose(scaler.mean["ndvi"], np.nanmean(arrays["ndvi"], 0), atol=1e-6)
+    np.testing.assert_allclose(scaler.std["ndvi"], np.nanstd(arrays["ndvi"], 0), atol=1e-6)
+    block = encode(arrays, layout=Layout.of(schema), scaler=scaler)
+    scaled = (arrays["ndvi"] - np.nanmean(arrays["ndvi"], 0)) / np.nanstd(arrays["ndvi"], 0)
+    np.testing.assert_allclose(block.values[0], by_loop(scaled, DATES, month), atol=1e-5)
+    scaler.check(schema)
 
 
 def test_the_oracle_hides_all_dates_of_a_period():

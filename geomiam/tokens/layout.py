@@ -70,7 +70,13 @@ class Span:
 
     @property
     def channels(self) -> int:
-        """Token rows with weights of their own: all dims but the windowed ones."""
+        """Token rows with weights of their own: all dims but the windowed ones.
+
+        Periods of a calendar have weights of their own too: they hold dates, no two of them the
+        same days, so there is nothing to share.
+        """
+        if isinstance(self.variable.window, str):
+            return self.size
         return prod(self.steps[: len(self.steps) - windowed_dims(self.variable)])
 
     def names(self) -> list[str]:

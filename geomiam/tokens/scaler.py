@@ -9,14 +9,16 @@ import numpy as np
 
 from geomiam.schema import Schema, Variable
 
-WINDOWED = {"series": 1, "image": 2}
+POOLED = {"series": 1, "image": 2}
+"""Trailing dims that share one mean, by kind."""
 
 
 @dataclass(frozen=True)
 class Scaler:
     """What :func:`encode` needs to know of the training data; travels with the model.
 
-    ``mean`` and ``std`` have one value per channel (series, image) or feature (vector).
+    ``mean`` and ``std`` have one value per channel (series, image), per feature (vector), or per date
+    (series by periods of the calendar, whose dates do not repeat: each has its season of its own).
     """
 
     mean: dict[str, np.ndarray]
@@ -41,7 +43,7 @@ class Scaler:
             if variable.kind == "categorical":
                 fits = name in self.classes and self.classes[name].ndim == 1
             elif variable.kind != "circular" and variable.bound:
-                shape = variable.sizes[: len(variable.dims) - WINDOWED.get(variable.kind, 0)]
+                shape = variable.sizes[: own_moments(variable)]
                 fits = all(name in s and s[name].shape == shape for s in (self.mean, self.std))
             else:
                 fits = True
@@ -104,9 +106,15 @@ def standardise(x: np.ndarray, variable: Variable, scaler: Scaler) -> np.ndarray
     return np.where(known & np.isfinite(z), z, np.float32(np.nan))
 
 
+def own_moments(variable: Variable) -> int:
+    """Count the leading own dims along which every step has a mean of its own."""
+    by_date = isinstance(variable.window, str)
+    return len(variable.dims) - (0 if by_date else POOLED.get(variable.kind, 0))
+
+
 def _moments(x: np.ndarray, variable: Variable) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation per channel or feature; 0 and 1 where nothing was observed."""
-    channels = len(variable.dims) - WINDOWED.get(variable.kind, 0)
+    """Mean and deviation per channel, feature or date; 0 and 1 where nothing was observed."""
+    channels = own_moments(variable)
     axes = (0, *range(1 + channels, x.ndim))
     known = np.isfinite(x)
     count = np.maximum(known.sum(axes, keepdims=True), 1)
