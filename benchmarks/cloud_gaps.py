@@ -15,9 +15,8 @@ import argparse
 import itertools
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -27,12 +26,15 @@ import pandas as pd
 import torch
 import xarray as xr
 from cloud_series import (
+    BLOCK,
     PER_CLASS,
+    TESTS,
+    TUNING,
+    Change,
     as_it_is,
-    cloud_masks,
+    fold_of,
     linear,
-    lose_dates,
-    lose_to_clouds,
+    losses,
     make_sites,
     monthly,
     read_cube,
@@ -44,22 +46,15 @@ from geomiam import plot
 from geomiam.evaluation.masked import Masked
 from geomiam.metrics import mean_auc
 from geomiam.schema import Schema
-from geomiam.training.splits import site_coordinates, spatial_blocks, spatial_folds
 
 SHARES = (0.0, 0.2, 0.4, 0.6, 0.8)
-FOLDS, BLOCK = 4, 200.0
-"""Folds of spatial blocks, and the side of the blocks in metres: 20 pixels."""
-TESTS = {fold: [f for f in range(FOLDS) if f != fold] for fold in (2, 3)}
-TUNING = {0: [1], 1: [0]}
-"""Fold that is scored → folds that train. Settings were chosen by ``--tune``, which sees no test fold."""
 DRAWS = 2
 """Times that gaps of a share are drawn."""
 NETWORK = gm.NetworkConfig(fusion="sum", members=2, width=64, heads=4, depth=1, dropout=0.3)
 TRAINING = gm.TrainingConfig(epochs=40, batch=128, lr=3e-3, holdout=0, keep="last")
-NATIVE, FILLINGS = "native gaps (MIAM)", ("mean", "linear in time", "monthly composites")
+NATIVE = "native gaps (MIAM)"
+FILLINGS = ("filling: mean", "filling: linear in time", "filling: monthly composites")
 STYLES = {name: "--" for name in FILLINGS} | {"xgboost": ":"}
-Prepare = Callable[[xr.Dataset], xr.Dataset]
-Lose = Callable[..., xr.Dataset]
 SCHEMA = Schema.from_dict(
     {
         "modalities": {
@@ -78,7 +73,7 @@ class Prepared:
     """A predictor that sees prepared sites."""
 
     predictor: Any
-    prepare: Prepare
+    prepare: Change
 
     def scores(self, sites: xr.Dataset) -> np.ndarray:
         """Scores ``(n, S)``."""
@@ -90,10 +85,10 @@ def methods(train: xr.Dataset, *, seed: int) -> dict[str, Any]:
     options: dict[str, Any] = {"network": NETWORK, "training": TRAINING, "rng": seed}
     mask = gm.masking.named("miam", per_sample=True)
 
-    def masked(prepare: Prepare) -> Prepared:
+    def masked(prepare: Change) -> Prepared:
         return Prepared(Masked(gm.fit(prepare(train), SCHEMA, masking=mask, **options)), prepare)
 
-    def filled(prepare: Prepare) -> Prepared:
+    def filled(prepare: Change) -> Prepared:
         return Prepared(gm.fit_imputed(prepare(train), SCHEMA, **options), prepare)
 
     fillings = dict(zip(FILLINGS, map(filled, (as_it_is, linear, monthly)), strict=True))
@@ -135,7 +130,7 @@ def tasks(train: str, *, seeds: int, folds: Sequence[int], patterns: Sequence[st
     return [Task(train, *at, *part) for at in rounds for part in parts]
 
 
-def do(task: Task, train: xr.Dataset, test: xr.Dataset, patterns: dict[str, Lose]) -> list[dict]:
+def do(task: Task, train: xr.Dataset, test: xr.Dataset, patterns: dict[str, Change]) -> list[dict]:
     """Train the methods and score them under all gaps; one row per method, pattern and share."""
 
     def gaps(sites: xr.Dataset, pattern: str, share: float, draw: int) -> xr.Dataset:
@@ -172,11 +167,13 @@ def as_table(rows: list[dict]) -> xr.Dataset:
     return table.sel({k: frame[k].unique() for k in ("predictor", "pattern")})
 
 
-def settings() -> dict[str, Any]:
-    """What a run was made with."""
-    return {
-        "tests": TESTS,
-        "tuning": TUNING,
+def settings(sites: xr.Dataset, folds: dict[int, list[int]]) -> dict[str, Any]:
+    """What a run is made with."""
+    made = {
+        "tests": list(folds),
+        "train": list(folds.values()),
+        "classes": sites.sizes["species"],
+        "dates": sites.sizes["time"],
         "block": BLOCK,
         "per_class": PER_CLASS,
         "draws": DRAWS,
@@ -184,6 +181,17 @@ def settings() -> dict[str, Any]:
         "training": TRAINING.model_dump(),
         "schema": SCHEMA.to_dict(),
     }
+    return json.loads(json.dumps(made))
+
+
+def begun(path: Path, made: dict[str, Any]) -> dict[str, Any]:
+    """A run as far as it is done; nothing is added to one of other settings."""
+    if not path.exists():
+        return {"settings": made, "seconds": 0.0, "done": [], "rows": []}
+    run = json.loads(path.read_text(encoding="utf-8"))
+    if run["settings"] != made:
+        raise SystemExit(f"{path} was made with other settings; pass another --json")
+    return run
 
 
 def main() -> None:
@@ -201,16 +209,8 @@ def main() -> None:
     torch.set_num_threads(1)
     cube = read_cube(args.folder)
     sites, folds = make_sites(cube), TUNING if args.tune else TESTS
-    blocks = spatial_blocks(site_coordinates(sites), size=BLOCK)
-    draws = np.random.default_rng(0)
-    fold = spatial_folds(sites["presence"].values, blocks, folds=FOLDS, rng=draws)
-    patterns = {
-        "whole dates": lose_dates,
-        "clouds": partial(lose_to_clouds, masks=cloud_masks(cube)),
-    }
-    run: dict[str, Any] = {"settings": settings(), "seconds": 0.0, "done": [], "rows": []}
-    if args.json.exists():
-        run = json.loads(args.json.read_text(encoding="utf-8"))
+    fold, patterns = fold_of(sites), losses(cube)
+    run = begun(args.json, settings(sites, folds))
     for task in tasks(args.train, seeds=args.seeds, folds=list(folds), patterns=list(patterns)):
         if (key := str(task)) in run["done"]:
             continue

@@ -5,15 +5,26 @@ What ``benchmarks/cloud_gaps.py`` is made of. Functions of sites keep everything
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
+from geomiam.training.splits import site_coordinates, spatial_blocks, spatial_folds
+
+FOLDS, BLOCK = 4, 200.0
+"""Folds of spatial blocks, and the side of the blocks in metres: 20 pixels."""
+TESTS = {fold: [f for f in range(FOLDS) if f != fold] for fold in (2, 3)}
+TUNING = {0: [1], 1: [0]}
+"""Fold that is scored → folds that train. Settings were chosen by ``--tune``, which sees no test fold."""
 PIXELS = 100
 """Classes with fewer are left out."""
 PER_CLASS = 750
 """Sites of a class at most, drawn at random."""
+Change = Callable[..., xr.Dataset]
+"""Sites, and for a loss ``share=`` and ``rng=`` → sites with another series."""
 
 
 # Data -------------------------------------------------------------------------------------------
@@ -38,6 +49,19 @@ def make_sites(cube: xr.Dataset, *, per_class: int = PER_CLASS, rng: int = 0) ->
     return sites.assign(
         presence=(("site", "species"), (cover.flat[drawn][:, None] == kept).astype(np.float32))
     ).assign_coords(species=[f"class {code}" for code in kept], row=row, column=column)
+
+
+def fold_of(sites: xr.Dataset) -> np.ndarray:
+    """Deal the sites into folds of spatial blocks, always the same ``(site,)``."""
+    blocks = spatial_blocks(site_coordinates(sites), size=BLOCK)
+    draws = np.random.default_rng(0)
+    return spatial_folds(sites["presence"].values, blocks, folds=FOLDS, rng=draws)
+
+
+def losses(cube: xr.Dataset) -> dict[str, Change]:
+    """Return the ways to lose dates, by name."""
+    clouds = partial(lose_to_clouds, masks=cloud_masks(cube))
+    return {"whole dates": lose_dates, "clouds": clouds}
 
 
 def cloud_masks(cube: xr.Dataset) -> np.ndarray:
