@@ -148,19 +148,32 @@ def test_a_period_of_as_many_dates_as_a_window_of_steps_makes_the_same_tokens():
     assert layouts[0].spans[0].slots[0].tolist() == layouts[1].spans[0].slots[0].tolist()
 
 
-def test_periods_have_weights_of_their_own_and_dates_a_scale_of_their_own():
+def test_periods_have_weights_of_their_own_and_dates_a_mean_of_their_own():
     own = {"band": ("red", "nir"), "time": DATES}
     schema = schema_of(m=[variable("ndvi", "series", window="1MS", labels=own)])
     assert Layout.of(schema).spans[0].channels == 2 * len(MONTHS)
     arrays = random_arrays(schema, 50, gaps=0.5)
     scaler = fit_scaler(arrays, schema)
     assert scaler.mean["ndvi"].shape == (2, 7)
-    np.testing.assert_allclose(scaler.mean["ndvi"], np.nanmean(arrays["ndvi"], 0), atol=1e-6)
-    np.testing.assert_allclose(scaler.std["ndvi"], np.nanstd(arrays["ndvi"], 0), atol=1e-6)
+    x, mean = arrays["ndvi"], np.nanmean(arrays["ndvi"], 0)
+    std = np.sqrt(np.nanmean((x - mean) ** 2, (0, 2)))  # of a band, about the means of its dates
+    np.testing.assert_allclose(scaler.mean["ndvi"], mean, atol=1e-6)
+    np.testing.assert_allclose(scaler.std["ndvi"], np.tile(std[:, None], 7), atol=1e-6)
     block = encode(arrays, layout=Layout.of(schema), scaler=scaler)
-    scaled = (arrays["ndvi"] - np.nanmean(arrays["ndvi"], 0)) / np.nanstd(arrays["ndvi"], 0)
+    scaled = (x - mean) / std[:, None]
     np.testing.assert_allclose(block.values[0], by_loop(scaled, DATES, month), atol=1e-5)
     scaler.check(schema)
+
+
+def test_a_date_that_was_hardly_seen_in_training_does_not_explode():
+    schema = schema_of(m=[variable("ndvi", "series", window="1MS", labels={"time": DATES})])
+    x = random_arrays(schema, 50, gaps=0)["ndvi"]
+    x[2:, 3], x[:2, 3] = np.nan, [0.5, 0.5001]
+    scaler = fit_scaler({"ndvi": x}, schema)
+    new = encode(
+        {"ndvi": np.full((1, 7), 2.0, np.float32)}, layout=Layout.of(schema), scaler=scaler
+    )
+    assert np.nanmax(np.abs(new.values[0])) < 5
 
 
 def test_the_oracle_hides_all_dates_of_a_period():

@@ -18,7 +18,8 @@ class Scaler:
     """What :func:`encode` needs to know of the training data; travels with the model.
 
     ``mean`` and ``std`` have one value per channel (series, image), per feature (vector), or per date
-    (series by periods of the calendar, whose dates do not repeat: each has its season of its own).
+    (series by periods of the calendar, whose dates do not repeat: each has a mean of its own, and all
+    share one deviation from it).
     """
 
     mean: dict[str, np.ndarray]
@@ -120,7 +121,10 @@ def _moments(x: np.ndarray, variable: Variable) -> tuple[np.ndarray, np.ndarray]
     count = np.maximum(known.sum(axes, keepdims=True), 1)
     mean = np.where(known, x, 0).sum(axes, keepdims=True, dtype=np.float64) / count
     square = np.where(known, x - mean, 0) ** 2
-    std = np.sqrt(square.sum(axes, dtype=np.float64) / count.squeeze(axes))
+    total, count = square.sum(axes, dtype=np.float64), count.squeeze(axes)
+    if isinstance(variable.window, str):  # a date seen at three sites has no deviation to divide by
+        total, count = (np.broadcast_to(t.sum(-1, keepdims=True), t.shape) for t in (total, count))
+    std = np.sqrt(total / count)
     return mean.squeeze(axes), np.where(std > 0, std, 1.0)
 
 
