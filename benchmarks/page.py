@@ -167,17 +167,17 @@ def cloud_section(path: Path, pictures: Path) -> str:
     run = json.loads(path.read_text(encoding="utf-8"))
     sweep, made, name = cloud_gaps.as_table(run["rows"]), run["settings"], f"{path.stem}.png"
     plot.missingness(sweep, styles=cloud_gaps.STYLES).savefig(pictures / name, dpi=120)
-    rounds = ", ".join(f"{k} {v}" for k, v in _rounds(sweep).items())
+    rounds = " and ".join(f"{n} ({how})" for how, n in _trainings(sweep).items())
     parts = [
         "## Cloud gaps: land cover from a cloudy series",
         f"Land cover in {made['classes']} classes from NDVI on {made['dates']} dates and elevation; "
-        f"{len(made['tests'])} folds of spatial blocks of {made['block']:.0f} m are scored (trainings: "
-        f"{rounds}), {made['draws']} draws of the gaps each. Settings were chosen on the other folds "
+        f"{len(made['tests'])} folds of spatial blocks of {made['block']:.0f} m are scored, rounds: "
+        f"{rounds}; {made['draws']} draws of the gaps each. Settings were chosen on the other folds "
         "alone. What is lost is a share of what the clouds have left: whole dates, or what real cloud "
         "masks of other dates cover. Training is as it is, or loses the same share the same way. Solid: "
         "the network is trained with MIAM and gaps stay; dashed: the same network, never masked, after "
         "filling; dotted: trees that take NaN as it is. Cells: mean AUC over classes ± deviation between "
-        "trainings, and in brackets the balanced accuracy of the class of highest score. The run took "
+        "rounds, and in brackets the balanced accuracy of the class of highest score. The run took "
         f"{run['seconds'] / 60:.0f} minutes on one core.",
         f"![Skill against lost dates](images/benchmarks/{name})",
     ]
@@ -186,9 +186,9 @@ def cloud_section(path: Path, pictures: Path) -> str:
 
 def cloud_table(sweep: xr.Dataset, pattern: str) -> str:
     """Methods against shares, the best in bold, and native gaps against the best filling."""
-    one = sweep.sel(pattern=pattern).stack(training=("seed", "fold")).dropna("training", how="all")
-    auc, right = one["mean_auc"], one["balanced_accuracy"].mean("training")
-    mean, spread = auc.mean("training"), auc.std("training", ddof=1)
+    one = sweep.sel(pattern=pattern).stack(round=("seed", "fold")).dropna("round", how="all")
+    auc, right = one["mean_auc"], one["balanced_accuracy"].mean("round")
+    mean, spread = auc.mean("round"), auc.std("round", ddof=1)
     rows = []
     for name in auc["predictor"].values:
         at = {"predictor": name}
@@ -196,12 +196,12 @@ def cloud_table(sweep: xr.Dataset, pattern: str) -> str:
         rows.append([name, *(_cloud_cell(*map(float, cell)) for cell in cells)])
     best = mean.sel(predictor=list(cloud_gaps.FILLINGS)).idxmax("predictor")
     gain = 100 * (auc.sel(predictor=cloud_gaps.NATIVE) - auc.sel(predictor=best))
-    won = (gain > 0).sum("training")
+    won = (gain > 0).sum("round")
     wins = [
-        f"{g:+.1f} ({w} of {gain.sizes['training']})"
-        for g, w in zip(gain.mean("training").values, won.values, strict=True)
+        f"{g:+.1f} ({w} of {gain.sizes['round']})"
+        for g, w in zip(gain.mean("round").values, won.values, strict=True)
     ]
-    rows.append(["native − best filling, AUC points (trainings won)", *wins])
+    rows.append(["native − best filling, AUC points (rounds won)", *wins])
     return table([pattern, *(f"{s:.0%}" for s in auc["share"].values)], rows)
 
 
@@ -210,10 +210,11 @@ def _cloud_cell(mean: float, spread: float, right: float, best: float) -> str:
     return f"{said} ± {spread:.3f} ({right:.2f})"
 
 
-def _rounds(sweep: xr.Dataset) -> dict[str, int]:
-    """How many trainings of each method stand behind each panel."""
-    scored = sweep["mean_auc"].notnull().any(["predictor", "share"]).sum(["seed", "fold"])
-    return {str(p): int(n) for p, n in zip(sweep["pattern"].values, scored.values, strict=True)}
+def _trainings(sweep: xr.Dataset) -> dict[str, int]:
+    """How often each way of training was tried: seeds × folds."""
+    tried = sweep["mean_auc"].notnull().any(["predictor", "share"]).sum(["seed", "fold"])
+    hows = [str(p).rpartition(", ")[2] for p in sweep["pattern"].values]
+    return dict(zip(hows, tried.values.tolist(), strict=True))
 
 
 def importance_section(path: Path, pictures: Path) -> str:
