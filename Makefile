@@ -29,7 +29,7 @@ docs: $(STAMP)
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/engine.py --json out/bench/engine.json
+	$(BIN)/python benchmarks/shapley.py --json out/bench/shapley.json --figure out/bench/shapley.png
 
 # torch comes first and pinned: an open requirement would pull gigabytes of CUDA.
 $(STAMP): pyproject.toml constraints.txt
