@@ -25,6 +25,7 @@ _HOMES = {
     "geomiam.cube.sites": ["open_sites", "sample", "write_sites"],
     "geomiam.cube.store": ["open_cube", "write_cube"],
     "geomiam.evaluation.crossval": ["cross_evaluate"],
+    "geomiam.evaluation.explainer": ["fit_explainer"],
     "geomiam.evaluation.importance": ["importance"],
     "geomiam.evaluation.imputation": ["Imputed", "fit_imputed"],
     "geomiam.evaluation.missingness": ["missingness_sweep"],
@@ -82,6 +83,7 @@ if TYPE_CHECKING:  # what the lazy names are, for editors and type checkers
     from geomiam.cube.store import open_cube, write_cube
     from geomiam.evaluation import readers
     from geomiam.evaluation.crossval import cross_evaluate
+    from geomiam.evaluation.explainer import fit_explainer
     from geomiam.evaluation.importance import importance
     from geomiam.evaluation.imputation import Imputed, fit_imputed
     from geomiam.evaluation.missingness import missingness_sweep

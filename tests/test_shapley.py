@@ -185,7 +185,7 @@ def test_beyond_twelve_groups_coalitions_are_drawn(model, cube):
         f"t{y}{b}": f"landsat[time={y},band={b}]" for y in range(2012, 2019) for b in ("red", "nir")
     }
     few = cube.isel(y=slice(0, 4), x=slice(0, 5))
-    why = gm.shapley(few, model, groups=many, squares=3)
+    why = gm.shapley(few, model, groups=many, method="latin", squares=3)
     assert why.sizes["group"] == 15 and why.attrs["squares"] == 3
     total = why["base_value"] + why["shapley"].sum("group")
     seen = why["suitability"].notnull()
@@ -197,18 +197,22 @@ def test_beyond_twelve_groups_coalitions_are_drawn(model, cube):
     absent = xr.DataArray(bits == 0, dims=("y", "x", "group")) & seen
     for name in ("shapley", "standard_error"):
         assert (why[name].where(absent, 0) == 0).all()
-    xr.testing.assert_identical(why, gm.shapley(few, model, groups=many, squares=3))  # equal seeds
+    xr.testing.assert_identical(
+        why, gm.shapley(few, model, groups=many, method="latin", squares=3)
+    )  # equal seeds
     default = gm.shapley(few.isel(y=[0], x=[0]), model, groups=many)
     assert default.attrs["squares"] == 8
     with pytest.raises(SelectionError, match="squares=1 has no standard error; pass squares=2"):
-        gm.shapley(few, model, squares=1)
+        gm.shapley(few, model, method="latin", squares=1)
+    with pytest.raises(SelectionError, match=r"15 groups mean 2\^15 coalitions.*method='latin'"):
+        gm.shapley(few, model, groups=many, method="exact")
 
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_drawn_values_are_near_the_exact_ones_as_their_error_says(model, cube, scale):
     few = cube.isel(y=slice(0, 6), x=slice(0, 6))
     exact = gm.shapley(few, model, scale=scale)
-    drawn = gm.shapley(few, model, scale=scale, squares=24, rng=1)
+    drawn = gm.shapley(few, model, scale=scale, method="latin", squares=24, rng=1)
     xr.testing.assert_allclose(drawn["suitability"], exact["suitability"], rtol=0, atol=1e-5)
     off = np.abs(drawn["shapley"] - exact["shapley"])
     within = (off <= 3 * drawn["standard_error"] + 1e-6).where(exact["shapley"].notnull())

@@ -143,6 +143,72 @@ def shapley_block(
     return values, full, None if coalitions is None else error
 
 
+def amortised_block(
+    model: Model,
+    block: Block,
+    *,
+    shown: np.ndarray,
+    species: np.ndarray,
+    scale: Scale = "probability",
+) -> tuple[np.ndarray, np.ndarray]:
+    """Shapley values of the model's own groups as its explainer tells them, in one pass.
+
+    Parameters
+    ----------
+    model : Model
+        With an explainer that was trained on this scale; see :func:`geomiam.fit_explainer`.
+    block : Block
+        n rows.
+    shown : numpy.ndarray
+        Boolean ``(t,)``.
+    species : numpy.ndarray
+        Positions ``(s,)``.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        float32 values ``(n, G, s)`` and the prediction ``(n, s)``; NaN where nothing is visible.
+    """
+    every = np.arange(len(model.species))
+    some = np.flatnonzero((block.observed & shown).any(1))
+    base = torch.as_tensor(base_value(model, species=every, scale=scale), device=model.device)
+    with _evaluating(model):
+        parts = [
+            (rows[batch.cpu().numpy()], _told(model, view, batch, base, scale))
+            for rows, view in _slabs(model, block, some, shown[None])
+            for batch in _micro_batches(len(rows), view.cost(1), model.device)
+        ]
+    groups = int(model.network.owner.max()) + 1
+    values = np.full((len(block), groups, len(species)), np.nan, np.float32)
+    full = np.full((len(block), len(species)), np.nan, np.float32)
+    for at, (mine, whole) in parts:
+        values[at] = _finite(mine).cpu().numpy()[..., species]
+        full[at] = _finite(whole).cpu().numpy()[..., species]
+    return values, full
+
+
+def _told(
+    model: Model, view: View, rows: Tensor, base: Tensor, scale: Scale
+) -> tuple[Tensor, Tensor]:
+    """Values ``(r, G, S)`` of all species and the prediction ``(r, S)``, as the explainer tells them."""
+    network = model.network
+    states, features, present = group_states(model, view, rows)
+    whole = _answer(model, features, np.arange(len(model.species)), scale)
+    assert network.explainer is not None
+    return network.explainer(states, features, present, whole - base), whole
+
+
+def group_states(model: Model, view: View, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What an explainer reads of rows: states ``(r, G, m·d)``, features and present ``(r, G)``."""
+    owner = torch.as_tensor(model.network.owner, device=model.device)
+    groups = int(owner.max()) + 1
+    features, states = view.states(rows, 0, owner, groups)
+    visible = view.visible(rows, 0)
+    present = torch.zeros(len(rows), groups, device=model.device)
+    present.index_add_(1, owner, visible.float())
+    return states, features, present > 0
+
+
 def coalition_block(
     model: Model,
     block: Block,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import xarray as xr
@@ -13,11 +14,13 @@ from geomiam.cube.store import as_dataset
 from geomiam.errors import SelectionError
 from geomiam.inference.cells import Output, over_cells
 from geomiam.inference.coalitions import Coalitions
-from geomiam.inference.engine import Scale, base_value, shapley_block
+from geomiam.inference.engine import Scale, amortised_block, base_value, shapley_block
 from geomiam.inference.predict import observed_bits, observed_output, suitability_output
 from geomiam.networks.model import Model, Precision
 from geomiam.tokens.blocks import Block
 from geomiam.tokens.select import Selector, players, visible_tokens
+
+Method = Literal["exact", "latin", "amortised"]
 
 MOST_GROUPS = 12
 """Above this the 2^G coalitions are no longer affordable, and some are drawn."""
@@ -38,10 +41,15 @@ class ShapleyBlock:
     scale: Scale
     precision: Precision
     coalitions: Coalitions | None
+    amortised: bool
 
     def __call__(self, block: Block) -> tuple[np.ndarray, ...]:
         species, scale = self.species, self.scale
         model = self.model.in_precision(self.precision)
+        if self.amortised:
+            shown = np.any(self.players, axis=0)
+            told = amortised_block(model, block, shown=shown, species=species, scale=scale)
+            return *told, observed_bits(block, self.players)
         values, full, error = shapley_block(
             model,
             block,
@@ -63,7 +71,8 @@ def shapley(
     species: str | Sequence[str] | None = None,
     scale: Scale = "probability",
     precision: Precision = "fp32",
-    squares: int | None = None,
+    method: Method | None = None,
+    squares: int = SQUARES,
     rng: int | np.random.Generator | None = 0,
     memory_limit: int | str | None = None,
 ) -> xr.Dataset:
@@ -87,9 +96,13 @@ def shapley(
         What the model may see at all.
     species, scale, precision, memory_limit
         As :func:`geomiam.predict`. Values add up on the given scale.
-    squares : int, optional
-        Latin squares of coalitions to draw, 2 or more; each asks at most G·(G − 1) of them. Default:
-        none for up to 12 groups, else 8.
+    method : {"exact", "latin", "amortised"}, optional
+        ``"exact"``: all coalitions, the default up to 12 groups; ``"latin"``: some are drawn, the
+        default beyond; ``"amortised"``: as the model's explainer tells them in one pass, see
+        :func:`geomiam.fit_explainer`, for the model's own groups; ``attrs["explainer"]`` (JSON) says
+        how far it was from the exact values.
+    squares : int
+        Latin squares of coalitions to draw, 2 or more; each asks at most G·(G − 1) of them.
     rng : int, numpy.random.Generator or None
         Draws the squares.
 
@@ -104,13 +117,16 @@ def shapley(
     Raises
     ------
     SelectionError
-        If groups overlap or name something unknown, or ``squares`` is below 2.
+        If groups overlap or name something unknown, are more than 12 for ``"exact"``, ``squares`` is
+        below 2, or the model has no explainer for what is asked.
     MissingVariable, VariableMismatch, MemoryRefused
         As :func:`geomiam.predict`.
     """
     ds = as_dataset(ds)
     named = players(model.layout, groups, shown=visible_tokens(model.layout, using))
-    coalitions = _drawn(len(named), squares, rng)
+    method = method or ("exact" if len(named) <= MOST_GROUPS else "latin")
+    _check(model, method, named=list(named), groups=groups, scale=scale)
+    coalitions = _drawn(len(named), squares, rng) if method == "latin" else None
     masks, index = np.stack(list(named.values())), model.species_index(species)
     names = [model.species[i] for i in index]
     outputs = [
@@ -122,7 +138,7 @@ def shapley(
     out = over_cells(
         ds,
         model,
-        ShapleyBlock(model, masks, index, scale, precision, coalitions),
+        ShapleyBlock(model, masks, index, scale, precision, coalitions, method == "amortised"),
         outputs=outputs,
         shown=np.any(masks, axis=0),
         memory_limit=memory_limit,
@@ -133,20 +149,46 @@ def shapley(
         base,
         {"long_name": "prediction from nothing", "units": "1", "scale": scale},
     )
-    drawn = {} if coalitions is None else {"squares": len(coalitions.weight)}
-    return out.assign_attrs(groups=list(named), precision=precision, **drawn)
+    facts: dict[str, Any] = {"method": method, "precision": precision}
+    if method == "latin":
+        facts["squares"] = squares
+    if method == "amortised":
+        facts["explainer"] = json.dumps(model.about["explainer"])
+    return out.assign_attrs(groups=list(named), **facts)
 
 
-def _drawn(groups: int, squares: int | None, rng: Any) -> Coalitions | None:
-    """Coalitions drawn for a map, or None where all are asked."""
-    if squares is None and groups <= MOST_GROUPS:
-        return None
-    if squares is not None and squares < 2:
+def _check(model: Model, method: str, *, named: list[str], groups: Any, scale: Scale) -> None:
+    """Refuse what cannot be told, before anything starts."""
+    if method not in get_args(Method):
+        raise SelectionError(f"method={method!r}; use {', '.join(get_args(Method))}")
+    if method == "exact" and len(named) > MOST_GROUPS:
         raise SelectionError(
-            f"squares={squares} has no standard error; pass squares=2 or more, or leave it out"
+            f"{len(named)} groups mean 2^{len(named)} coalitions per cell; use method='latin', or join "
+            f"them to at most {MOST_GROUPS} with groups={{'name': [...]}}"
         )
-    count = SQUARES if squares is None else squares
-    return Coalitions.latin(groups, squares=count, rng=np.random.default_rng(rng))
+    if method != "amortised":
+        return
+    known = model.about.get("explainer", {})
+    if model.network.explainer is None:
+        raise SelectionError(
+            "the model has no explainer; train one with model = gm.fit_explainer(model, sites)"
+        )
+    if known.get("scale") != scale:
+        raise SelectionError(
+            f"the explainer tells values on the scale '{known.get('scale')}', asked for '{scale}'; "
+            f"train one with gm.fit_explainer(model, sites, scale='{scale}')"
+        )
+    if groups is not None or named != known.get("groups"):
+        raise SelectionError(
+            f"the explainer knows the groups {known.get('groups')}, asked for {named}; leave groups= "
+            "out, or use method='exact'"
+        )
+
+
+def _drawn(groups: int, squares: int, rng: Any) -> Coalitions:
+    if squares < 2:
+        raise SelectionError(f"squares={squares} has no standard error; pass squares=2 or more")
+    return Coalitions.latin(groups, squares=squares, rng=np.random.default_rng(rng))
 
 
 def _shapley_output(groups: Sequence[str], species: Sequence[str], scale: Scale) -> Output:

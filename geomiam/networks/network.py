@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from geomiam.networks.explainer import Explainer
 from geomiam.networks.group import GroupFusion, GroupView
 from geomiam.networks.sum import SumFusion, SumView
 from geomiam.networks.token import TokenFusion, TokenView
@@ -35,6 +37,9 @@ class NetworkConfig(Fact):
     frequencies: int = Field(48, ge=1, le=1024, description="of the periodic tokenizer")
     sigma: float = Field(0.01, gt=0, description="deviation of the initial frequencies")
     members: int = Field(1, ge=1, le=64, description="networks whose logits are averaged")
+    explainer: int = Field(
+        0, ge=0, le=4096, description="width of a learned explainer (fit_explainer); 0: none"
+    )
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> NetworkConfig:
@@ -95,7 +100,15 @@ class Network(nn.Module):
         alone = [config.member(i) for i in range(config.members)]
         members = [Member(c, layout=layout, classes=classes) for c in alone]
         self.members = nn.ModuleList(members)
-        self.head = nn.Linear(config.members * config.width, species)
+        width, groups = config.members * config.width, players(layout)
+        self.head = nn.Linear(width, species)
+        self.owner = np.stack(list(groups.values())).argmax(0)
+        """The group of each token; a token of none counts as of the first, and is never shown."""
+        self.explainer = (
+            Explainer(len(groups), width=width, species=species, hidden=config.explainer)
+            if config.explainer
+            else None
+        )
 
     def forward(self, values: list[Tensor], visible: Tensor) -> Tensor:
         """Return logits ``(n, species)`` of values per part and visible ``(n, t)``."""
@@ -117,7 +130,8 @@ class Network(nn.Module):
         In evaluation only: nothing is dropped and no token is replaced at random.
         """
         rows = [Rows(m.tokenizers, values, observed, m.dtype) for m in self._members]
-        return View([(m, m.fusion.view(r, shown)) for m, r in zip(self._members, rows)], rows[0])
+        views = [(m, m.fusion.view(r, shown)) for m, r in zip(self._members, rows)]
+        return View(views, rows[0], shown)
 
     @property
     def _members(self) -> list[Member]:
@@ -131,9 +145,12 @@ class View:
     """n rows as coalitions see them, through all members of a network."""
 
     def __init__(
-        self, members: Sequence[tuple[Member, GroupView | TokenView | SumView]], rows: Rows
+        self,
+        members: Sequence[tuple[Member, GroupView | TokenView | SumView]],
+        rows: Rows,
+        shown: Tensor,
     ):
-        self.members, self.rows = members, rows
+        self.members, self.rows, self.shown = members, rows, shown
 
     def cost(self, coalitions: int) -> int:
         """Vectors per row that are in memory for so many coalitions."""
@@ -143,6 +160,16 @@ class View:
         """What the head reads ``(r, c, m·d)`` of rows ``(r,)`` in coalitions ``(c,)``."""
         made = [member.activate(view.features(rows, which)) for member, view in self.members]
         return made[0] if len(made) == 1 else torch.cat(made, -1)
+
+    def states(self, rows: Tensor, which: int, owner: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+        """What the head reads ``(r, m·d)``, and last tokens by group ``(r, G, m·d)``; token fusion only."""
+        made = [(m, v.states(rows, which, owner, groups)) for m, v in self.members]  # type: ignore[union-attr]
+        features = torch.cat([m.activate(fused) for m, (fused, _) in made], -1)
+        return features, torch.cat([states for _, (_, states) in made], -1).float()
+
+    def visible(self, rows: Tensor, which: int) -> Tensor:
+        """Tokens of rows that a coalition sees ``(r, t)``."""
+        return self.rows.visible[rows] & self.shown[which]
 
     def twins(self, tokens: Tensor) -> Tensor:
         """The first row ``(n,)`` that equals each row in the shown tokens ``(t,)``.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geomiam.networks.blocks import TransformerBlock, buckets, gather
@@ -55,11 +56,19 @@ class TokenView:
 
     def features(self, rows: Tensor, which: Tensor) -> Tensor:
         """Features ``(r, c, d)`` of rows in coalitions."""
+        observed, shared = self.rows.visible[rows], self._shared(rows)
+        return torch.stack([shared.features(observed & c) for c in self.shown[which]], 1)
+
+    def states(self, rows: Tensor, which: int, owner: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+        """Features ``(r, d)`` of rows in one coalition, and last tokens by group ``(r, G, d)``."""
+        visible = self.rows.visible[rows] & self.shown[which]
+        return self._shared(rows).states(visible, owner, groups)
+
+    def _shared(self, rows: Tensor) -> Shared:
         if self.last is None or self.last[0] is not rows:
             tokens = self.rows.tokens(rows, range(self.shown.shape[1]))
             self.last = rows, Shared(self.fusion, tokens)
-        observed, shared = self.rows.visible[rows], self.last[1]
-        return torch.stack([shared.features(observed & c) for c in self.shown[which]], 1)
+        return self.last[1]
 
 
 class Shared:
@@ -78,11 +87,30 @@ class Shared:
         """Features ``(n, d)`` of the tokens that are visible ``(n, t)``."""
         out = torch.empty_like(self.parts[0][:, 0])
         for rows, index in buckets(visible):
-            out[rows] = self._one_size(rows, index)
+            out[rows] = self.fusion.blocks[-1].widen_mean(*self._one_size(rows, index))  # type: ignore[operator]
         return out
 
-    def _one_size(self, rows: Tensor, index: Tensor) -> Tensor:
-        """Rows ``(b,)`` that show k tokens ``(b, k)``, and one in place of all the hidden."""
+    def states(self, visible: Tensor, owner: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+        """Features ``(n, d)``, and means of the last tokens by group ``(n, G, d)``, 0 without any.
+
+        ``owner (t,)`` is the group of each token.
+        """
+        out = self.parts[0].new_zeros(len(visible), groups, self.parts[0].shape[-1])
+        features = torch.empty_like(self.parts[0][:, 0])
+        for rows, index in buckets(visible):
+            x, weight = self._one_size(rows, index)
+            y = self.fusion.blocks[-1].widen(x)  # type: ignore[operator]
+            features[rows] = weight @ y
+            mine = F.one_hot(owner[index], groups).to(y.dtype).transpose(1, 2)  # (b, G, k)
+            mine = mine / mine.sum(-1, keepdim=True).clamp(min=1)
+            out[rows] = mine @ y[:, : index.shape[1]]
+        return features, out
+
+    def _one_size(self, rows: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens of rows ``(b,)`` that show k of them ``(b, k)``, before the last feed-forward layer.
+
+        One stands in place of all that are hidden. The second are weights in the mean.
+        """
         hidden = self.t - index.shape[1]
         parts = [gather(part, rows, index) for part in self.parts]
         weight = parts[0].new_ones(
@@ -93,9 +121,8 @@ class Shared:
             parts = [torch.cat([p, m], 1) for p, m in zip(parts, mask)]
             weight[-1] = hidden
         bias = weight.log()[None, None, None] if hidden > 1 else None  # (1, 1, 1, k + 1)
-        *blocks, last = self.fusion.blocks
         x = self.fusion.blocks[0].attend(*parts, bias=bias)  # type: ignore[operator]
-        for block, following in zip(blocks, self.fusion.blocks[1:]):
+        for block, following in zip(self.fusion.blocks, self.fusion.blocks[1:]):
             x = block.widen(x)  # type: ignore[operator]
             x = following.attend(x, *following.project(x), bias=bias)  # type: ignore[operator]
-        return last.widen_mean(x, weight / self.t)  # type: ignore[operator]
+        return x, weight / self.t

@@ -71,7 +71,8 @@ class Rows:
     def _bits(self, x: Tensor, start: int, index: Sequence[int]) -> np.ndarray:
         """Values ``(n, …)`` of tokens as integers, in which one NaN is equal to another."""
         mine = [t - start for t in index if start <= t < start + x.shape[1]]
-        own = x if len(mine) == x.shape[1] else x[:, mine]
+        seen = self.visible[:, start : start + x.shape[1]].unsqueeze(-1)
+        own = torch.where(seen, x, torch.nan)[:, mine]
         return own.reshape(len(x), -1).cpu().numpy().view(np.int32)
 
     def _parts(self, index: Sequence[int]) -> list[tuple[int, Tensor, slice]]:
