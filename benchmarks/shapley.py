@@ -126,7 +126,14 @@ def headline(args: argparse.Namespace) -> dict[str, Any]:
     median = {n: statistics.median(s) for n, s in seconds.items()}
     exact, group = todo["naive"](), todo["group fp32"]()
     explained = [n for n in todo if n != "naive" and "predict" not in n]
+    counted = operations(**SIZES, d=args.width)
+    count = {n: counted[n.replace(" fp32", "").replace(" bf16", "")] for n in todo}
+    most = peak()
+    rate = {n: count[n] / (median[n] / args.rows) for n in todo}
     return {
+        "operations_per_cell": count,
+        "peak_of_products": most,
+        "share_of_peak": {n: r / most["bf16" if "bf16" in n else "fp32"] for n, r in rate.items()},
         "milliseconds_per_cell": {n: 1e3 * s / args.rows for n, s in median.items()},
         "spread": {n: (max(s) - min(s)) / median[n] for n, s in seconds.items()},
         "times_faster_than_naive": {n: median["naive"] / median[n] for n in explained},
@@ -138,6 +145,43 @@ def headline(args: argparse.Namespace) -> dict[str, Any]:
         },
         "largest_value": {"token": float(np.abs(exact).max()), "group": float(np.abs(group).max())},
     }
+
+
+def operations(groups: int, tokens: int, species: int, d: int) -> dict[str, float]:
+    """Multiplications and additions per cell, counted by hand; norms, softmax and the like left out.
+
+    A token in a block: queries, keys, values and the way out 8 d², feed-forward of 4/3 the width
+    16/3 d², and 4 d for each token that it meets.
+    """
+
+    def block(n: float, met: float) -> float:
+        return n * (40 / 3 * d**2 + 4 * met * d)
+
+    coalitions, seen = 2**groups, tokens / 2 + 1  # half of the tokens and one mask, on average
+    met, head = coalitions * (groups / 2 + 1), coalitions * 2 * d * species
+    spared = coalitions * seen * 6 * d**2  # projections of the first block are shared
+    pooled = seen * 8 / 3 * d**2  # the last product is made of the mean
+    inner = (LAYERS - 1) * groups * block(tokens / groups, tokens / groups)
+    one = block(groups + 1, groups + 1) + 4 * (groups + 1) * d**2
+    return {
+        "naive": coalitions * LAYERS * block(tokens, tokens) + head,
+        "token": coalitions * (LAYERS * block(seen, seen) - pooled) - spared + head,
+        "token predict": LAYERS * block(tokens, tokens) - tokens * 8 / 3 * d**2,
+        "group": inner + met * (16 / 3 + 4) * d**2 + coalitions * 28 / 3 * d**2 + head,
+        "group predict": inner + one,
+    }
+
+
+def peak() -> dict[str, float]:
+    """Operations per second of a plain product of the sizes at hand, by precision."""
+    best = {}
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        x, w = torch.randn(2048, 192).to(dtype), torch.randn(384, 192).to(dtype)
+        runs = timed(
+            {name: lambda x=x, w=w: [torch.nn.functional.linear(x, w) for _ in range(50)]}, repeat=7
+        )
+        best[name] = 50 * 2 * 2048 * 384 * 192 / min(runs[name])
+    return best
 
 
 def off(a: np.ndarray, b: np.ndarray) -> float:
