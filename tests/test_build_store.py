@@ -81,7 +81,9 @@ def test_a_cube_on_disk_is_the_lazy_one(made, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith(".")) == []
 
 
-@pytest.mark.parametrize("stop", [0, 1, 5, 9, 13])
+@pytest.mark.parametrize(
+    "stop", [5, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 1, 9, 13))]
+)
 def test_a_stopped_build_goes_on_and_ends_equal(made, tmp_path, monkeypatch, stop):
     build(made, tmp_path / "whole.zarr")
     with monkeypatch.context() as patched:
