@@ -1,0 +1,227 @@
+"""Write the performance page of the documentation from the results of the commands.
+
+    python benchmarks/performance.py                 # from benchmarks/results
+
+The folder holds ``shapley.json``, ``maps.json`` and ``training.json`` as the scripts beside this one write
+them; what is not there is left out. Numbers on the page come from the JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+JOBS = {
+    "Europe, 1 km": 5.8e6,
+    "Europe, 100 m": 5.8e8,
+    "the world's land, 100 m": 1.35e10,
+}
+"""Land cells: 5.8 million km² (the 39 countries of the EEA), 135 million km² (without Antarctica)."""
+NAMES = {
+    "naive": "the papers' procedure, every coalition a full pass",
+    "token fp32": "token fusion, exact",
+    "token bf16": "token fusion, exact, bf16",
+    "group fp32": "group fusion, exact",
+    "group bf16": "group fusion, exact, bf16",
+    "token fp32 predict": "token fusion, prediction alone",
+    "token bf16 predict": "token fusion, prediction alone, bf16",
+    "group fp32 predict": "group fusion, prediction alone",
+    "group bf16 predict": "group fusion, prediction alone, bf16",
+}
+
+
+def main() -> None:
+    """Read the results and write page and figures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--results", type=Path, default=Path(__file__).with_name("results"))
+    parser.add_argument("--docs", type=Path, default=Path("docs"))
+    args = parser.parse_args()
+    pictures = args.docs / "images" / "benchmarks"
+    pictures.mkdir(parents=True, exist_ok=True)
+    parts = [HEAD]
+    for name, write in {"shapley": explanations, "maps": maps, "training": training}.items():
+        path = args.results / f"{name}.json"
+        if path.exists():
+            figure = path.with_suffix(".png")
+            if figure.exists():
+                shutil.copy(figure, pictures / figure.name)
+            parts.append(write(json.loads(path.read_text(encoding="utf-8"))))
+    parts.append(TAIL)
+    (args.docs / "performance.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """Lay out a table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def explanations(found: dict[str, Any]) -> str:
+    """What a prediction and an explanation cost, and what a job of cells does."""
+    sizes, cost = found["sizes"], found["milliseconds_per_cell"]
+    faster, price = found["times_faster_than_naive"], found["price_in_predictions"]
+    rows = [
+        [
+            NAMES[way],
+            f"{found['operations_per_cell'][way] / 1e6:,.0f}",
+            f"{cost[way]:.2f}",
+            f"{found['share_of_peak'][way]:.0%}",
+            f"{faster[way]:.1f}" if way in faster else "",
+            f"{price[way]:.1f}" if way in price else "",
+        ]
+        for way in NAMES
+    ]
+    off, largest = found["largest_difference"], found["largest_value"]
+    peak = {k: v / 1e9 for k, v in found["peak_of_products"].items()}
+    return "\n\n".join(
+        [
+            "## Prediction and explanation",
+            f"{sizes['tokens']} tokens in {sizes['groups']} groups, width {sizes['width']}, "
+            f"{sizes['species']} species, {2 ** sizes['groups']} coalitions a cell; CPU time of one thread, "
+            f"medians of interleaved runs. The peak is what a plain product of these sizes reaches in the "
+            f"same run: {peak['fp32']:.0f} billion operations a second in float32, {peak['bf16']:.0f} in bfloat16.",
+            table(
+                [
+                    "",
+                    "million operations a cell",
+                    "ms a cell",
+                    "of the peak",
+                    "× faster",
+                    "price in predictions",
+                ],
+                rows,
+            ),
+            f"Exact is exact: token fusion differs from the papers' procedure by at most "
+            f"{off['token fp32 to naive']:.0e}. bfloat16 changes a value by at most "
+            f"{off['group bf16 to fp32']:.4f} (group; largest value {largest['group']:.2f}) and "
+            f"{off['token bf16 to naive']:.4f} (token; {largest['token']:.2f}).",
+            WHY.format(
+                bound=found["operations_per_cell"]["naive"]
+                / found["operations_per_cell"]["token fp32"],
+                share=found["share_of_peak"]["token bf16"],
+            ),
+            "![Milliseconds per cell as groups, tokens, species and the missing share grow](images/benchmarks/shapley.png)",
+            jobs(found),
+        ]
+    )
+
+
+WHY = """**What limits token fusion.** Its coalitions share norm and projections of the first block and the last product
+only; everything between depends on who is visible. Counted in operations that is {bound:.1f} times less than the papers'
+procedure, and no arrangement of the same numbers goes below it. In bfloat16 the products are twice as fast and
+the attention of short rows of tokens is not, so {share:.0%} of the peak is reached. Group fusion was made for explaining:
+its coalitions share all but a small transformer over the groups' summaries. `torch.compile` gained a tenth at best
+and costs half a minute for each shape, so it is not used."""
+
+
+def jobs(found: dict[str, Any]) -> str:
+    """The sheet that plans a job."""
+    sizes, cost = found["sizes"], found["milliseconds_per_cell"]
+    ways = ("group fp32 predict", "group fp32", "group bf16")
+    values = sizes["tokens"] + sizes["species"] * (1 + sizes["groups"])
+    rows = [
+        [
+            name,
+            f"{cells:,.0f}",
+            f"{cells / 512**2:,.0f}",
+            f"{cells * 4 * values / 1e9:,.0f} GB",
+            *(f"{cells * cost[w] / 3.6e6:,.0f}" for w in ways),
+            f"{cells * found['operations_per_cell']['group fp32'] / 1e15:,.1f}",
+        ]
+        for name, cells in JOBS.items()
+    ]
+    return "\n\n".join(
+        [
+            "## A sheet to plan a job",
+            f"With the model above, cells with data only. Bytes are those of {sizes['tokens']} predictors "
+            "read and of suitability and Shapley values written, before compression, which saves half or more.",
+            table(
+                [
+                    "",
+                    "land cells",
+                    "blocks of 512 × 512",
+                    "bytes",
+                    "core-hours: prediction",
+                    "explained",
+                    "explained, bf16",
+                    "10¹⁵ operations",
+                ],
+                rows,
+            ),
+            SHEET,
+        ]
+    )
+
+
+SHEET = """A job of your own: cells × milliseconds a cell ÷ 3.6 million are core-hours; `geomiam explain … --plan` times a block of
+yours on the machine it runs on. Cost grows with the tokens of a cell, with $2^G$ of the groups *that are
+present*, and with the species only once there are hundreds. Cells without data cost nothing, and rows that a
+coarse predictor has in common are encoded once. For a GPU, divide the operations by what it reaches in bfloat16; none
+was at hand, so no GPU-hours are promised here."""
+
+
+def maps(found: dict[str, Any]) -> str:
+    """Zarr to Zarr, workers, memory, and the largest real map."""
+    lines = [f"- {line}" for line in found["summary"]]
+    return "\n\n".join(["## Maps, from Zarr to Zarr", "\n".join(lines)])
+
+
+def training(found: dict[str, Any]) -> str:
+    """A step of training beside the papers' step."""
+    lines = [f"- {line}" for line in found["summary"]]
+    return "\n\n".join(["## Training", "\n".join(lines)])
+
+
+HEAD = """# Performance
+
+What a map costs, what its explanation costs, and why. This page is generated by `benchmarks/performance.py` from the JSON
+of `make bench`; the numbers are of one machine with two cores, the ratios travel better than the milliseconds."""
+
+TAIL = """## Clusters
+
+The loop of [large maps](large-maps.md) asks for a `Client` and nothing else; one torch thread per worker, as many
+workers as cores. These set-ups were read by their own tools, not run at scale.
+
+```python
+from distributed import Client, LocalCluster
+
+client = Client(LocalCluster(n_workers=16, threads_per_worker=1))
+```
+
+```python
+from dask_jobqueue import SLURMCluster
+
+cluster = SLURMCluster(
+    cores=16,
+    processes=16,
+    memory="32GB",
+    walltime="02:00:00",
+    queue="cpu",
+    job_script_prologue=["export OMP_NUM_THREADS=1"],
+)
+cluster.scale(jobs=8)  # print(cluster.job_script()) shows what SLURM is given
+client = Client(cluster)
+```
+
+```python
+from dask_kubernetes.operator import KubeCluster, make_cluster_spec
+
+spec = make_cluster_spec(
+    name="geomiam",
+    image="ghcr.io/your-lab/geomiam:0.1",
+    n_workers=8,
+    worker_command="dask worker --nthreads 1",
+    env={"OMP_NUM_THREADS": "1"},
+)
+client = Client(KubeCluster(custom_cluster_spec=spec))
+```
+
+In a cloud, keep cube and map in one region's object store and the workers beside them: reading and writing are
+a small part of the time, moving between regions is not. A map that was cut off by a spot instance goes on."""
+
+
+if __name__ == "__main__":
+    main()
