@@ -40,6 +40,10 @@ class OutputExists(GeomiamError):
     """The output is there already and overwriting was not asked for."""
 
 
+class ResumeRefused(GeomiamError):
+    """An unfinished map is there that was begun with another model, input or settings."""
+
+
 class ArtifactError(GeomiamError):
     """A saved model is damaged, of another format, or larger than its bounds."""
 

@@ -80,7 +80,7 @@ def test_an_output_that_exists_is_refused_before_anything_is_computed(
     from geomiam.inference import maps
 
     (tmp_path / "map.zarr").mkdir()
-    monkeypatch.setattr(maps, "predict", None)
+    monkeypatch.setattr(maps, "template", None)
     with pytest.raises(gm.errors.OutputExists):
         gm.write_map(cube, model, tmp_path / "map.zarr")
 

@@ -179,24 +179,37 @@ def _promise(
     limit: int | str | None,
 ) -> None:
     """Refuse before anything starts what would not fit."""
+    out = sum(o.bytes_per_cell for o in outputs)
+    promise(model, out, cells=_cells_per_block(arrays), limit=limit)
+
+
+def promise(model: Model, out: int, *, cells: int, limit: int | str | None) -> int:
+    """Return the bytes that a block needs; ``out`` are those of one cell's results.
+
+    Raises
+    ------
+    MemoryRefused
+        If they are more than the limit; default 4 GiB.
+    """
     from dask.utils import format_bytes, parse_bytes
 
     most = DEFAULT_LIMIT if limit is None else parse_bytes(limit)
-    cells = _cells_per_block(arrays)
-    need = cells * bytes_per_cell(model, outputs)
+    each = bytes_per_cell(model, out)
+    need = cells * each
     if need > most:
-        side = int((most / bytes_per_cell(model, outputs)) ** 0.5)
+        side = int((most / each) ** 0.5)
         raise MemoryRefused(
-            f"a block of {cells:,} cells needs {format_bytes(need)} ({bytes_per_cell(model, outputs):,} bytes per "
+            f"a block of {cells:,} cells needs {format_bytes(need)} ({each:,} bytes per "
             f"cell), over the limit of {format_bytes(most)}: use smaller chunks, e.g. "
             f"ds.chunk(y={side}, x={side}), ask for fewer species, or pass memory_limit=..."
         )
+    return need
 
 
-def bytes_per_cell(model: Model, outputs: Sequence[Output]) -> int:
+def bytes_per_cell(model: Model, out: int) -> int:
     """Bytes that a block holds per cell: predictors as read and as rows, results as rows and as grid."""
     values = sum(prod(v.sizes) for v in model.schema.variables.values())
-    return 2 * 4 * values + 2 * sum(o.bytes_per_cell for o in outputs)
+    return 2 * 4 * values + 2 * out
 
 
 def _cells_per_block(arrays: Sequence[xr.DataArray]) -> int:

@@ -1,16 +1,54 @@
-"""Maps on disk: predictions and explanations as one CF-compliant Zarr store."""
+"""Maps on disk: predictions and explanations as one CF-compliant Zarr store, block by block."""
 
 from __future__ import annotations
 
+import sys
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
-from geomiam.cube.store import claim, open_zarr, write_zarr
-from geomiam.inference.predict import predict
-from geomiam.inference.shapley import shapley as explain
+from geomiam.cube.store import as_dataset, open_zarr
+from geomiam.errors import MissingModality
+from geomiam.inference.cells import torch_threads
+from geomiam.inference.job import Blocks, Index, Job, Told, peak_memory
+from geomiam.inference.mapstore import Place, template
+from geomiam.inference.plan import check_memory, places
 from geomiam.networks.model import Model
+
+
+@dataclass(frozen=True)
+class MapReport:
+    """What was done for a map."""
+
+    path: str
+    cells: int
+    """Cells of the map that have an answer."""
+    blocks: int
+    """Blocks made in this run; the others were there."""
+    of: int
+    """Blocks of the map."""
+    worked: int
+    """Cells, with or without data, of the blocks made in this run."""
+    seconds: float
+    peak: int
+    """Most bytes that a process which made blocks has held."""
+
+    def __str__(self) -> str:
+        from dask.utils import format_bytes, format_time
+
+        return (
+            f"{self.cells:,} cells answered; {self.blocks:,} of {self.of:,} blocks made now, "
+            f"{self.worked / max(self.seconds, 1e-9):,.0f} cells/s, peak {format_bytes(self.peak)} "
+            f"per process, {format_time(self.seconds)} → {self.path}"
+        )
 
 
 def write_map(
@@ -19,25 +57,38 @@ def write_map(
     path: str | Path,
     *,
     shapley: bool = False,
+    resume: bool = True,
+    client: Any = None,
+    chunks: Mapping[str, int] | None = None,
     overwrite: bool = False,
     progress: bool = True,
     **options: Any,
 ) -> xr.Dataset:
-    """Predict a cube into a Zarr store and open it.
+    """Predict a cube into a Zarr store, block by block, and open it.
 
-    A dask cube is read, predicted and written block by block, so memory does not grow with the map.
-    The store appears when it is complete.
+    A block is a chunk in place of the store. It is read, answered, written and marked as done, so
+    memory does not grow with the map, and a map that was stopped goes on where it was. On a local
+    disk the map grows in a hidden sibling and takes its name when it is complete; in an object
+    store it grows in its place. In both, the attribute ``geomiam_status`` becomes ``"complete"``.
 
     Parameters
     ----------
     ds : xarray.Dataset or xarray.DataTree
-        Cube.
+        Cube or sites.
     model : Model
     path : str or pathlib.Path
+        Local path, or URL of an object store (``s3://…``, by fsspec).
     shapley : bool
         Explain as well.
+    resume : bool
+        Go on with an unfinished map at this path; False throws it away.
+    client : distributed.Client, optional
+        Where blocks run; default the active client, else as many threads as dask would take.
+    chunks : mapping of str to int, optional
+        Chunks of the map; those of ``y`` and ``x`` are the blocks. Default: the cube's chunks, and
+        of species and groups as many as fit 4 MiB.
     overwrite : bool
-        Replace what is there.
+        Replace a complete map; on a local disk it stays until the new one is complete.
     progress : bool
         Show a progress bar.
     **options
@@ -51,11 +102,113 @@ def write_map(
     Raises
     ------
     OutputExists
-        If ``path`` exists and ``overwrite`` is False.
+        If a complete map is at ``path`` and ``overwrite`` is False, or anything else is there.
+    ResumeRefused
+        If an unfinished map there was begun with another model, input or settings.
+    MemoryRefused
+        If a block would need more than ``memory_limit``.
     """
-    claim(path, overwrite)
-    made = explain(ds, model, **options) if shapley else predict(ds, model, **options)
-    write_zarr(
-        made.assign_attrs(Conventions="CF-1.11"), path, overwrite=overwrite, progress=progress
-    )
+    what: dict[str, Any] = {"shapley": shapley, "chunks": chunks, **options}
+    how: dict[str, Any] = {"resume": resume, "client": client, "overwrite": overwrite}
+    make_map(ds, model, path, progress=progress, **how, **what)
     return open_zarr(path)
+
+
+def make_map(
+    ds: xr.Dataset | xr.DataTree,
+    model: Model,
+    path: str | Path,
+    *,
+    shapley: bool = False,
+    resume: bool = True,
+    client: Any = None,
+    chunks: Mapping[str, int] | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+    memory_limit: int | str | None = None,
+    **options: Any,
+) -> MapReport:
+    """Do the work of :func:`write_map`, and report it."""
+    start = time.monotonic()
+    place = Place(str(path))
+    place.claim(overwrite)
+    ds = as_dataset(ds)
+    job = Job(model, shapley, options, Blocks.of(ds, chunks), place.growing)
+    made = template(ds, job)
+    check_memory(job, made, limit=memory_limit)
+    prints = job.prints(ds)
+    if not (resume and place.resume(prints)):
+        place.begin(made, job, prints)
+    told = [] if place.written() else _run(job, ds, place, client=client, progress=progress)
+    place.complete(overwrite)
+    return _report(job, told, place, seconds=time.monotonic() - start)
+
+
+def _run(job: Job, ds: xr.Dataset, place: Place, *, client: Any, progress: bool) -> list[Told]:
+    """Make the blocks that are not there."""
+    from tqdm import tqdm
+
+    marks = place.marks()
+    todo = [tuple(map(int, i)) for i in np.argwhere(marks == 0)]
+    client = client if client is not None else _active_client()
+    told = []
+    cells = job.blocks.cells
+    before = cells - sum(map(job.blocks.cells_in, todo))
+    look = {"unit": "cell", "unit_scale": True, "delay": 1, "disable": not progress}
+    with tqdm(total=cells, initial=before, desc="map", **look) as bar, _quiet():
+        for one in _anywhere(job, ds, todo, client=client):
+            told.append(one)
+            bar.update(job.blocks.cells_in(one.index))
+    return told
+
+
+def _anywhere(job: Job, ds: xr.Dataset, todo: list[Index], *, client: Any) -> Iterator[Told]:
+    if client is None:
+        return _in_threads(job, ds, todo, threads=places(None)[0])
+    from geomiam.inference.cluster import on_cluster
+
+    return on_cluster(job, ds, todo, client)
+
+
+def _in_threads(job: Job, ds: xr.Dataset, todo: Iterable[Index], *, threads: int) -> Iterator[Told]:
+    """Answer blocks side by side, on one torch thread each; one more waits, so none idles."""
+    waiting: set[Future[Told]] = set()
+    with torch_threads(1), ThreadPoolExecutor(threads) as pool:
+        try:
+            for index in todo:
+                waiting.add(pool.submit(job, job.part(ds, index), index))
+                if len(waiting) > threads:
+                    done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                    yield from (f.result() for f in done)
+            yield from (f.result() for f in waiting)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _active_client() -> Any:
+    """Return the cluster in use; without distributed imported, there is none."""
+    if "distributed" not in sys.modules:
+        return None
+    from geomiam.inference.cluster import active_client
+
+    return active_client()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Say once, for the whole map, that a modality is missing: the template has."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MissingModality)
+        yield
+
+
+def _report(job: Job, told: list[Told], place: Place, *, seconds: float) -> MapReport:
+    return MapReport(
+        path=place.path,
+        cells=place.answered(),
+        blocks=len(told),
+        of=job.blocks.count,
+        worked=sum(job.blocks.cells_in(t.index) for t in told),
+        seconds=seconds,
+        peak=max((t.peak for t in told), default=peak_memory()),
+    )

@@ -1,0 +1,203 @@
+"""What a map will cost, before it is begun."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from geomiam.cube.store import as_dataset
+from geomiam.errors import MemoryRefused
+from geomiam.inference.cells import promise
+from geomiam.inference.job import Blocks, Job, peak_memory, placed
+from geomiam.inference.mapstore import template
+from geomiam.networks.model import Model
+
+LONG_ENOUGH = 1.0
+"""Seconds that the trial must take to tell a rate."""
+FIRST = 32
+"""Cells along each side of the first trial."""
+
+
+@dataclass(frozen=True)
+class MapPlan:
+    """Blocks, memory and time of a map."""
+
+    sizes: Mapping[str, int]
+    steps: Mapping[str, int]
+    blocks: int
+    workers: int
+    """Blocks that are answered at once, over all processes."""
+    threads: int
+    """Blocks that are answered at once in one process."""
+    bytes_per_task: int
+    base: int
+    """Bytes that a process holds before its first block: libraries and model."""
+    bytes_of_map: int
+    """Size of the map before compression."""
+    share: float
+    """Share of cells with data, in a few blocks."""
+    rate: float
+    """Cells with data per second and thread, in a trial on a part of one block."""
+
+    @property
+    def cells(self) -> int:
+        """Cells of the map."""
+        return int(np.prod(list(self.sizes.values())))
+
+    @property
+    def peak_per_worker(self) -> int:
+        """Most bytes that a process will hold."""
+        return self.base + self.threads * self.bytes_per_task
+
+    @property
+    def seconds(self) -> float:
+        """Expected time of the whole map."""
+        return self.cells * self.share / (self.rate * min(self.workers, self.blocks))
+
+    def __str__(self) -> str:
+        from dask.utils import format_bytes, format_time
+
+        def grid(sizes: Mapping[str, int]) -> str:
+            return " × ".join(f"{n:,}" for n in sizes.values())
+
+        return "\n".join(
+            [
+                f"{self.cells:,} cells ({grid(self.sizes)}), about {self.share:.0%} with data",
+                f"{self.blocks:,} blocks of {grid(self.steps)}, {self.workers} at once",
+                f"{format_bytes(self.bytes_per_task)} per block; at most about "
+                f"{format_bytes(self.peak_per_worker)} per process",
+                f"{format_bytes(self.bytes_of_map)} on disk before compression",
+                f"{self.rate:,.0f} cells/s per thread in a trial: about {format_time(self.seconds)}",
+            ]
+        )
+
+
+def plan_map(
+    ds: xr.Dataset | xr.DataTree,
+    model: Model,
+    *,
+    shapley: bool = False,
+    client: Any = None,
+    chunks: Mapping[str, int] | None = None,
+    memory_limit: int | str | None = None,
+    **options: Any,
+) -> MapPlan:
+    """Say what :func:`geomiam.write_map` would do: blocks, memory, time. Nothing is written.
+
+    A part of one block is answered to tell the time, and a few blocks are read to tell how many
+    cells have data.
+
+    Parameters
+    ----------
+    ds, model, shapley, client, chunks
+        As :func:`geomiam.write_map`.
+    memory_limit : int or str, optional
+        Most bytes that one block may need; default 4 GiB.
+    **options
+        Of :func:`geomiam.predict`, or of :func:`geomiam.shapley`.
+
+    Returns
+    -------
+    MapPlan
+        ``str(plan)`` is for people.
+
+    Raises
+    ------
+    MemoryRefused
+        If a block would need more than the limit.
+    """
+    ds = as_dataset(ds)
+    job = Job(model, shapley, options, Blocks.of(ds, chunks))
+    made = template(ds, job)
+    need = check_memory(job, made, limit=memory_limit)
+    share = float(np.mean([_observed(job.part(ds, i)).mean() for i in job.blocks.some()]))
+    rate = _rate(job, ds)
+    workers, threads = places(client)
+    return MapPlan(
+        sizes=job.blocks.sizes,
+        steps=job.blocks.steps,
+        blocks=job.blocks.count,
+        workers=workers,
+        threads=threads,
+        bytes_per_task=need,
+        base=resident(),
+        bytes_of_map=sum(made[n].nbytes for n in placed(made, job.blocks)),
+        share=share,
+        rate=rate,
+    )
+
+
+def check_memory(job: Job, made: xr.Dataset, *, limit: int | str | None) -> int:
+    """Return the bytes that one block needs.
+
+    Raises
+    ------
+    MemoryRefused
+        If it is more than the limit.
+    """
+    out = sum(made[n].nbytes for n in placed(made, job.blocks)) // max(1, job.blocks.cells)
+    try:
+        return promise(job.model, out, cells=job.blocks.cells_of_one, limit=limit)
+    except MemoryRefused as error:
+        text = str(error).replace("ds.chunk(", "chunks=dict(")
+        raise MemoryRefused(text) from None
+
+
+def places(client: Any) -> tuple[int, int]:
+    """Blocks that run at once: everywhere, and in one process."""
+    if client is not None:
+        each = list(client.nthreads().values()) or [1]
+        return sum(each), max(each)
+    import dask.config
+    from dask.system import CPU_COUNT
+
+    single = dask.config.get("scheduler", None) in ("synchronous", "sync", "single-threaded")
+    threads = 1 if single else int(dask.config.get("num_workers", None) or CPU_COUNT)
+    return threads, threads
+
+
+def resident() -> int:
+    """Bytes that this process holds now; its most so far where the system does not say."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * 4096
+    except OSError:
+        return peak_memory()
+
+
+def _observed(part: xr.Dataset) -> np.ndarray:
+    """Return which cells have any data."""
+    found: Any = False
+    for v in part.compute(scheduler="synchronous").data_vars.values():
+        known = v.notnull()
+        found = found | known.any(
+            [d for d in v.dims if d not in part.indexes and d not in ("y", "x")]
+        )
+    return np.asarray(found)
+
+
+def _rate(job: Job, ds: xr.Dataset) -> float:
+    """Cells with data answered per second, in ever larger parts of the block that has most."""
+    index = max(job.blocks.some(), key=lambda i: int(_observed(job.part(ds, i)).sum()))
+    part, side = job.part(ds, index).compute(scheduler="synchronous"), FIRST
+    _time(job, part, FIRST)  # the first call is slow and tells nothing
+    while True:
+        cells, seconds = _time(job, part, side)
+        if seconds > LONG_ENOUGH or side >= max(part.sizes[d] for d in job.blocks.sizes):
+            return max(cells, 1) / seconds
+        side *= 2
+
+
+def _time(job: Job, part: xr.Dataset, side: int) -> tuple[int, float]:
+    """Answer the middle of a block: cells with data, seconds."""
+    starts = {d: max(0, (part.sizes[d] - side) // 2) for d in job.blocks.sizes}
+    window = part.isel({d: slice(s, s + side) for d, s in starts.items()})
+    start = time.perf_counter()
+    made = job.answer(window).compute(scheduler="synchronous")
+    seconds = time.perf_counter() - start
+    return int(made["suitability"].notnull().any("species").sum()), seconds
