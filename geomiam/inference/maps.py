@@ -155,7 +155,7 @@ def _run(job: Job, ds: xr.Dataset, place: Place, *, client: Any, progress: bool)
     cells = job.blocks.cells
     before = cells - sum(map(job.blocks.cells_in, todo))
     look = {"unit": "cell", "unit_scale": True, "delay": 1, "disable": not progress}
-    with tqdm(total=cells, initial=before, desc="map", **look) as bar, _quiet():
+    with tqdm(total=cells, initial=before, desc="map", **look) as bar, _settled(job.model):
         for one in _anywhere(job, ds, todo, client=client):
             told.append(one)
             bar.update(job.blocks.cells_in(one.index))
@@ -195,11 +195,19 @@ def _active_client() -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Say once, for the whole map, that a modality is missing: the template has."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", MissingModality)
-        yield
+def _settled(model: Model) -> Iterator[None]:
+    """Hold still what threads share: no block may switch dropout back on under another one.
+
+    And say once, for the whole map, that a modality is missing: the template has.
+    """
+    training = model.network.training
+    model.network.eval()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", MissingModality)
+            yield
+    finally:
+        model.network.train(training)
 
 
 def _report(job: Job, told: list[Told], place: Place, *, seconds: float) -> MapReport:
