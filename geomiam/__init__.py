@@ -33,6 +33,7 @@ _HOMES = {
     "geomiam.evaluation.rivals": ["fit_rival"],
     "geomiam.evaluation.subsets": ["evaluate"],
     "geomiam.inference.maps": ["write_map"],
+    "geomiam.inference.plan": ["MapPlan", "plan_map"],
     "geomiam.inference.predict": ["predict"],
     "geomiam.inference.shapley": ["shapley"],
     "geomiam.networks.artifact": ["load_model"],
@@ -91,6 +92,7 @@ if TYPE_CHECKING:  # what the lazy names are, for editors and type checkers
     from geomiam.evaluation.rivals import fit_rival
     from geomiam.evaluation.subsets import evaluate
     from geomiam.inference.maps import write_map
+    from geomiam.inference.plan import MapPlan, plan_map
     from geomiam.inference.predict import predict
     from geomiam.inference.shapley import shapley
     from geomiam.networks.artifact import load_model

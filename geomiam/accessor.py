@@ -9,6 +9,7 @@ import xarray as xr
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from geomiam.inference.plan import MapPlan
     from geomiam.networks.model import Model
     from geomiam.schema import Schema
 
@@ -42,6 +43,12 @@ class Miam:
         from geomiam.inference.maps import write_map
 
         return write_map(self._obj, model, path, **options)
+
+    def plan_map(self, model: Model, **options: Any) -> MapPlan:
+        """What a map will cost: blocks, memory, time; see :func:`geomiam.plan_map`."""
+        from geomiam.inference.plan import plan_map
+
+        return plan_map(self._obj, model, **options)
 
     def sample(self, occurrences: Any, **options: Any) -> xr.Dataset:
         """Predictors and labels at occurrences; see :func:`geomiam.sample`."""

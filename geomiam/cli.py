@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from geomiam import cli_benchmark
+from geomiam import cli_benchmark, cli_maps
+from geomiam.cli_maps import CubePath, ModelPath, Overwrite
 from geomiam.errors import GeomiamError
 
 HELP = """Map species from whatever data each place has, and see which data the map rests on.
@@ -42,21 +43,7 @@ app = typer.Typer(
 
 app.add_typer(cli_benchmark.app, name="benchmark")
 
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
-Using = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--using",
-        "-u",
-        help="What the model may see; repeat. E.g. climate, bio1, 'landsat[time=2018]'.",
-    ),
-]
-Species = Annotated[
-    list[str] | None, typer.Option("--species", "-s", help="Species to map; repeat. Default all.")
-]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Zarr store to write.")]
-CubePath = Annotated[Path, typer.Argument(help="Cube: Zarr store.")]
-ModelPath = Annotated[Path, typer.Argument(help="Model directory.")]
 SitesPath = Annotated[Path, typer.Argument(help="Sites: Zarr store from 'geomiam sample'.")]
 
 
@@ -239,42 +226,8 @@ def evaluate(
         gm.plot.subsets(table, metric=names[0]).savefig(figure, dpi=130)
 
 
-@app.command()
-def predict(
-    model: ModelPath,
-    cube: CubePath,
-    out: Out,
-    using: Using = None,
-    species: Species = None,
-    overwrite: Overwrite = False,
-) -> None:
-    """Map suitability: every cell, from whatever it has."""
-    _write(model, cube, out, shapley=False, using=using, species=species, overwrite=overwrite)
-
-
-@app.command()
-def explain(
-    model: ModelPath,
-    cube: CubePath,
-    out: Out,
-    group: Annotated[
-        list[str] | None, typer.Option("--group", "-g", help="Group to explain; repeat.")
-    ] = None,
-    using: Using = None,
-    species: Species = None,
-    overwrite: Overwrite = False,
-) -> None:
-    """Map suitability and, exactly, what each group of predictors adds to it."""
-    _write(
-        model,
-        cube,
-        out,
-        shapley=True,
-        groups=group,
-        using=using,
-        species=species,
-        overwrite=overwrite,
-    )
+app.command()(cli_maps.predict)
+app.command()(cli_maps.explain)
 
 
 @app.command()
@@ -297,7 +250,8 @@ def main() -> None:
     try:
         app()
     except (GeomiamError, FileNotFoundError) as error:
-        typer.echo(f"error: {error}".replace("overwrite=True", "--overwrite"), err=True)
+        said = f"error: {error}".replace("overwrite=True", "--overwrite")
+        typer.echo(said.replace("resume=False", "--no-resume"), err=True)
         sys.exit(1)
 
 
@@ -313,14 +267,6 @@ def _settings() -> Iterator[None]:
         raise GeomiamError("; ".join(said).replace("--: Value error, ", "")) from None
     except ValueError as error:
         raise GeomiamError(str(error)) from None
-
-
-def _write(model: Path, cube: Path, out: Path, **options: Any) -> None:
-    import geomiam as gm
-
-    made = gm.write_map(gm.open_cube(cube), gm.load_model(model), out, **options)
-    answered = int(made["suitability"].notnull().any("species").sum())
-    typer.echo(f"{answered:,} cells answered for {made.sizes['species']:,} species → {out}")
 
 
 def _describe_store(path: Path) -> str:

@@ -31,6 +31,7 @@ class MapReport:
     path: str
     cells: int
     """Cells of the map that have an answer."""
+    species: int
     blocks: int
     """Blocks made in this run; the others were there."""
     of: int
@@ -45,7 +46,7 @@ class MapReport:
         from dask.utils import format_bytes, format_time
 
         return (
-            f"{self.cells:,} cells answered; {self.blocks:,} of {self.of:,} blocks made now, "
+            f"{self.cells:,} cells answered for {self.species:,} species; {self.blocks:,} of {self.of:,} blocks made now, "
             f"{self.worked / max(self.seconds, 1e-9):,.0f} cells/s, peak {format_bytes(self.peak)} "
             f"per process, {format_time(self.seconds)} → {self.path}"
         )
@@ -141,7 +142,7 @@ def make_map(
         place.begin(made, job, prints)
     told = [] if place.written() else _run(job, ds, place, client=client, progress=progress)
     place.complete(overwrite)
-    return _report(job, told, place, seconds=time.monotonic() - start)
+    return _report(job, told, place, made=made, start=start)
 
 
 def _run(job: Job, ds: xr.Dataset, place: Place, *, client: Any, progress: bool) -> list[Told]:
@@ -210,13 +211,16 @@ def _settled(model: Model) -> Iterator[None]:
         model.network.train(training)
 
 
-def _report(job: Job, told: list[Told], place: Place, *, seconds: float) -> MapReport:
+def _report(
+    job: Job, told: list[Told], place: Place, *, made: xr.Dataset, start: float
+) -> MapReport:
     return MapReport(
         path=place.path,
         cells=place.answered(),
+        species=made.sizes["species"],
         blocks=len(told),
         of=job.blocks.count,
         worked=sum(job.blocks.cells_in(t.index) for t in told),
-        seconds=seconds,
+        seconds=time.monotonic() - start,
         peak=max((t.peak for t in told), default=peak_memory()),
     )

@@ -80,8 +80,6 @@ class Place:
 
     def begin(self, template: xr.Dataset, job: Job, prints: Mapping[str, str]) -> None:
         """Write the whole store but its values, and set its status last."""
-        import zarr
-
         if not self.remote:
             shutil.rmtree(self.growing, ignore_errors=True)
             Path(self.growing).parent.mkdir(parents=True, exist_ok=True)
@@ -89,9 +87,10 @@ class Place:
             self.growing, mode="w", zarr_format=3, consolidated=False, compute=False
         )  # compute=False: nothing of the template's lazy zeros is written
         shape = job.blocks.shape
-        chunks = (1,) * len(shape)  # one file per block: set at once, by whoever wrote the block
-        group: zarr.Group = self._group("r+")
-        group.create_array(DONE, shape=shape, chunks=chunks, dtype="uint64", fill_value=0)
+        one = (1,) * len(shape)  # one file per block: set at once, by whoever wrote the block
+        names = [f"block_{d}" for d in job.blocks.sizes]
+        layout: dict[str, Any] = {"shape": shape, "chunks": one, "dimension_names": names}
+        self._group("r+").create_array(DONE, dtype="uint64", fill_value=0, **layout)
         self.put(**{STATUS: "building", MADE: dict(prints)})
 
     def resume(self, prints: Mapping[str, str]) -> bool:

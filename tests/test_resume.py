@@ -1,0 +1,268 @@
+"""Maps that are stopped and go on: equal to undisturbed ones, nothing made twice, on any scheduler."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import dask
+import numpy as np
+import pytest
+import xarray as xr
+from conftest import make_cube, make_sites, train_small
+
+import geomiam as gm
+from geomiam.inference import job as jobs
+from geomiam.inference.maps import make_map
+from geomiam.inference.mapstore import Place
+
+CHUNKS = {"y": 4, "x": 5}
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def small(sites) -> gm.Model:
+    """One model is enough here: what is written does not depend on the fusion."""
+    return train_small(sites, "group")
+
+
+def content(path: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(path)): p.read_bytes() for p in path.rglob("*") if p.is_file()}
+
+
+def stop_after(monkeypatch, blocks: int) -> list[tuple[int, ...]]:
+    """Let a write fail after some blocks, as a full disk would; returns what is made."""
+    made: list[tuple[int, ...]] = []
+    answer = jobs.Job.__call__
+
+    def fail_late(job, part, index):
+        if len(made) >= blocks:
+            raise OSError("the disk is full")
+        made.append(index)
+        return answer(job, part, index)
+
+    monkeypatch.setattr(jobs.Job, "__call__", fail_late)
+    return made
+
+
+@pytest.fixture
+def stopped(small, cube, tmp_path, monkeypatch):
+    """A map that was stopped after three of its nine blocks."""
+    with monkeypatch.context() as patch, dask.config.set(scheduler="synchronous"):
+        made = stop_after(patch, 3)
+        with pytest.raises(OSError, match="the disk is full"):
+            gm.write_map(cube, small, tmp_path / "map.zarr", chunks=CHUNKS, progress=False)
+    assert len(made) == 3
+    assert not (tmp_path / "map.zarr").exists()
+    return tmp_path / "map.zarr"
+
+
+def test_a_stopped_map_goes_on_and_ends_equal(small, cube, stopped, tmp_path):
+    report = make_map(cube, small, stopped, chunks=CHUNKS, progress=False)
+    assert (report.blocks, report.of) == (6, 9)
+    gm.write_map(cube, small, tmp_path / "whole.zarr", chunks=CHUNKS, progress=False)
+    assert content(stopped) == content(tmp_path / "whole.zarr")
+    assert {p.name for p in tmp_path.iterdir()} == {"map.zarr", "whole.zarr"}
+    whole = gm.predict(cube, small)["suitability"]
+    assert report.cells == int(whole.notnull().any("species").sum())
+
+
+def test_leftovers_of_a_torn_write_are_swept(small, cube, stopped):
+    torn = Path(Place(str(stopped)).growing) / "suitability" / "c" / "0" / "0.abc.partial"
+    torn.write_bytes(b"torn")
+    gm.write_map(cube, small, stopped, chunks=CHUNKS, progress=False)
+    assert not [name for name in content(stopped) if name.endswith(".partial")]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [("model", "model was .*, is"), ("values", "input was"), ("scale", "settings was .*logit")],
+)
+def test_another_origin_is_refused_with_what_differs(small, cube, sites, stopped, change, said):
+    model = train_small(sites, "token") if change == "model" else small
+    data = cube.assign(bio1=cube["bio1"] + 1) if change == "values" else cube
+    options = {"scale": "logit"} if change == "scale" else {}
+    how = {"chunks": CHUNKS, "progress": False, **options}
+    with pytest.raises(gm.errors.ResumeRefused, match=said) as refused:
+        gm.write_map(data, model, stopped, **how)
+    assert "resume=False" in str(refused.value)
+    assert make_map(data, model, stopped, resume=False, **how).blocks == 9
+
+
+def test_killed_between_the_last_steps_nothing_is_made_again(small, cube, tmp_path, monkeypatch):
+    """All blocks are there; the marks are removed, but the map has not got its name."""
+    path = tmp_path / "map.zarr"
+    with monkeypatch.context() as patch:
+        patch.setattr(Place, "_move", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            gm.write_map(cube, small, path, chunks=CHUNKS, progress=False)
+    assert not path.exists()
+    report = make_map(cube, small, path, chunks=CHUNKS, progress=False)
+    assert report.blocks == 0
+    assert xr.open_zarr(path, consolidated=False).attrs["geomiam_status"] == "complete"
+
+
+def test_blocks_without_data_count_as_done(small, cube, tmp_path, monkeypatch):
+    """They leave no chunk on disk, so chunks cannot tell what is done."""
+    empty = cube.where(cube["y"] > 49)
+    path = tmp_path / "map.zarr"
+    gm.write_map(empty, small, path, chunks=CHUNKS, progress=False)
+    assert len(list((path / "suitability" / "c").rglob("*/*/*"))) < 9
+    np.testing.assert_allclose(
+        xr.open_zarr(path, consolidated=False)["suitability"],
+        gm.predict(empty, small)["suitability"],
+        atol=2e-6,
+    )
+
+
+def test_serial_threads_and_two_workers_write_the_same(small, cube, tmp_path):
+    from distributed import Client, LocalCluster
+
+    how = {"chunks": CHUNKS, "progress": False, "shapley": True}
+    with dask.config.set(scheduler="synchronous"):
+        gm.write_map(cube, small, tmp_path / "serial.zarr", **how)
+    with dask.config.set(scheduler="threads", num_workers=3):
+        gm.write_map(cube, small, tmp_path / "threads.zarr", **how)
+    kind = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    with LocalCluster(**kind) as cluster, Client(cluster) as client:
+        lazy = cube.chunk(y=5)  # chunks of the cube that are not those of the map
+        gm.write_map(lazy, small, tmp_path / "workers.zarr", client=client, **how)
+    serial = content(tmp_path / "serial.zarr")
+    assert content(tmp_path / "threads.zarr") == serial
+    assert content(tmp_path / "workers.zarr") == serial
+
+
+def test_the_model_goes_once_to_each_worker(small, cube, tmp_path, monkeypatch):
+    from distributed import Client, LocalCluster
+
+    from geomiam.inference.cluster import JOBS
+
+    sent = []
+    reduce = object.__reduce_ex__
+
+    def counted(model, protocol):
+        sent.append(1)
+        return reduce(model, protocol)
+
+    monkeypatch.setattr(gm.Model, "__reduce_ex__", counted, raising=False)
+    kind = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    with LocalCluster(processes=False, **kind) as cluster, Client(cluster) as client:
+        how = {"chunks": {"y": 2, "x": 2}, "progress": False}
+        gm.write_map(cube, small, tmp_path / "map.zarr", client=client, **how)
+        assert not JOBS  # the model is taken back
+    assert 1 <= len(sent) <= 2  # 42 blocks
+
+
+def test_a_map_in_an_object_store_is_complete_when_it_says_so(small, cube, monkeypatch):
+    """No rename there: the map grows in its place, and its status is set last."""
+    url = f"memory://maps/{os.getpid()}/map.zarr"
+    how = {"chunks": CHUNKS, "progress": False}
+    with monkeypatch.context() as patch, dask.config.set(scheduler="synchronous"):
+        stop_after(patch, 3)
+        with pytest.raises(OSError, match="the disk is full"):
+            gm.write_map(cube, small, url, **how)
+    assert xr.open_zarr(url, consolidated=False).attrs["geomiam_status"] == "building"
+    assert make_map(cube, small, url, **how).blocks == 6
+    there = xr.open_zarr(url, consolidated=False)
+    assert there.attrs["geomiam_status"] == "complete"
+    assert "done" not in there
+    np.testing.assert_allclose(
+        there["suitability"], gm.predict(cube, small)["suitability"], atol=2e-6
+    )
+    with pytest.raises(gm.errors.OutputExists, match="overwrite=True"):
+        gm.write_map(cube, small, url, **how)
+    assert make_map(cube, small, url, overwrite=True, **how).blocks == 9
+
+
+def test_a_map_on_s3(small, cube, monkeypatch):
+    """Against a local server that speaks S3."""
+    pytest.importorskip("s3fs", reason="s3fs is not installed")
+    server_of = pytest.importorskip("moto.server", reason="moto[server] is not installed")
+    import s3fs
+
+    server = server_of.ThreadedMotoServer(port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(f"AWS_{name}", "test")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    try:
+        s3fs.S3FileSystem().mkdir("maps")
+        made = gm.write_map(cube, small, "s3://maps/map.zarr", chunks=CHUNKS, progress=False)
+        there = made["suitability"].values
+    finally:
+        server.stop()
+    np.testing.assert_allclose(there, gm.predict(cube, small)["suitability"], atol=2e-6)
+
+
+def test_data_that_are_no_map_are_not_replaced_in_an_object_store(small, cube):
+    url = f"memory://maps/{os.getpid()}/other.zarr"
+    xr.Dataset({"a": ("i", [1, 2])}).to_zarr(url, zarr_format=3, consolidated=False)
+    with pytest.raises(gm.errors.OutputExists, match="no map of geomiam"):
+        gm.write_map(cube, small, url, overwrite=True, progress=False)
+
+
+def test_the_plan_tells_blocks_and_memory_and_writes_nothing(small, cube, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plan = gm.plan_map(cube, small, chunks=CHUNKS, shapley=True)
+    assert plan.blocks == 9 and plan.cells == 12 * 14
+    layers = 3 * (1 + 6)  # suitability and one value per group, of each species
+    assert plan.bytes_of_map == 12 * 14 * (4 * layers + 1)
+    assert 0.5 < plan.share <= 1
+    assert plan.seconds == pytest.approx(plan.cells * plan.share / plan.rate / plan.workers)
+    assert "9 blocks of 4 × 5" in str(plan)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_block_over_the_limit_is_refused_with_numbers_and_a_call(small, cube, tmp_path):
+    for call in (
+        lambda: gm.plan_map(cube, small, memory_limit="10kB"),
+        lambda: gm.write_map(cube, small, tmp_path / "map.zarr", memory_limit="10kB"),
+    ):
+        with pytest.raises(gm.errors.MemoryRefused, match=r"168 cells.*chunks=dict\(y="):
+            call()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_species_and_groups_share_a_chunk_only_while_it_is_small(
+    small, cube, tmp_path, monkeypatch
+):
+    from geomiam.inference import mapstore
+
+    monkeypatch.setattr(mapstore, "LAYERS", 4 * 20 * 6)  # six layers of 4 × 5 cells
+    gm.write_map(cube, small, tmp_path / "a.zarr", chunks=CHUNKS, shapley=True, progress=False)
+    made = xr.open_zarr(tmp_path / "a.zarr", consolidated=False)
+    assert made["shapley"].encoding["chunks"] == (2, 3, 4, 5)
+    assert made["suitability"].encoding["chunks"] == (3, 4, 5)
+    asked = {**CHUNKS, "species": 1, "group": 1}
+    gm.write_map(cube, small, tmp_path / "b.zarr", chunks=asked, shapley=True, progress=False)
+    again = xr.open_zarr(tmp_path / "b.zarr", consolidated=False)
+    assert again["shapley"].encoding["chunks"] == (1, 1, 4, 5)
+    xr.testing.assert_equal(made.load(), again.load())
+
+
+def test_sites_can_be_written_too(small, tmp_path):
+    sites = make_sites(make_cube())
+    made = gm.write_map(sites, small, tmp_path / "sites.zarr", chunks={"site": 50}, progress=False)
+    np.testing.assert_allclose(
+        made["suitability"], gm.predict(sites, small)["suitability"], atol=2e-6
+    )
+
+
+@pytest.mark.slow
+def test_writers_and_workers_that_are_killed(tmp_path):
+    """The long version is benchmarks/kills.py --kills 100."""
+    out = tmp_path / "kills.json"
+    command = [sys.executable, str(BENCHMARKS / "kills.py"), "--kills", "5", "--worker-kills", "1"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    subprocess.run([*command, "--json", str(out)], check=True, env=environment, timeout=300)
+    found = json.loads(out.read_text())
+    assert found["writer"]["kills"] == 5 and found["worker"]["kills"] >= 1
+    for road in ("writer", "worker"):
+        assert found[road]["maps"] >= 1
+        assert found[road]["unequal"] == found[road]["needless"] == 0
+        assert found[road]["again"] <= 2 * found[road]["kills"]
