@@ -166,7 +166,10 @@ class Killer(threading.Thread):
     def run(self) -> None:
         """Kill until the map is finished."""
         while not self.finished.wait(self.rng.uniform(0.2, 3)):
-            pids = [n.pid for n in self.cluster.workers.values() if n.pid]
+            nannies = (
+                self.cluster.workers.values()
+            )  # they give up on a worker that dies at its start
+            pids = [n.pid for n in nannies if n.pid and n.status.name == "running"]
             if pids and not self.finished.is_set():
                 os.kill(self.rng.choice(pids), signal.SIGKILL)
                 self.kills += 1
