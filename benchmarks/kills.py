@@ -36,6 +36,10 @@ from geomiam.inference.mapstore import Place
 
 CHUNK, ROWS, COLUMNS = 24, 4, 5
 THREADS = 2
+PATIENT = {  # by default, dask gives up on a block or a worker that is killed again and again
+    "distributed.scheduler.allowed-failures": 20,
+    "distributed.deploy.lost-worker-timeout": "1h",
+}
 
 
 def values(block: np.ndarray, log: str = "", number: int = 0, block_info=None) -> np.ndarray:
@@ -138,7 +142,7 @@ class Trial:
 
         done = 0
         with (
-            dask.config.set({"distributed.scheduler.allowed-failures": 20}),
+            dask.config.set(PATIENT),
             LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
             Client(cluster) as client,
         ):

@@ -136,7 +136,8 @@ def train_real(folder: Path) -> xr.Dataset:
     """Train a small model of where plants were recorded; write the model and the cube."""
     import pandas as pd
 
-    footprint = xr.open_zarr(REAL / "human_footprint_europe.zarr", consolidated=False, chunks={})
+    stored = xr.open_zarr(REAL / "human_footprint_europe.zarr", consolidated=False, chunks={})
+    footprint = stored.rename(lat="y", lon="x")
     cube = gm.open_cube(footprint, crs="EPSG:4326")
     for name in cube.data_vars:
         cube[name].attrs["modality"] = str(name)
