@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ import xarray as xr
 from conftest import make_cube, make_sites
 
 import geomiam as gm
+from geomiam.inference.job import peak_memory
 
 VARIABLES = ["bio1", "bio12", "slope"]
 CHUNK = 500
@@ -40,7 +40,7 @@ def lazy_cube(side: int) -> xr.Dataset:
 
 
 def peak_of_a_map(side: int) -> int:
-    """Write a map of side × side cells; peak memory of the process in KiB."""
+    """Write a map of side × side cells; peak memory of the process in bytes."""
     import odc.geo.xr  # noqa: F401
 
     sites = make_sites(make_cube())[[*VARIABLES, "presence"]]
@@ -51,7 +51,7 @@ def peak_of_a_map(side: int) -> int:
         dask.config.set(scheduler="threads", num_workers=2),
     ):
         gm.write_map(lazy_cube(side), model, Path(folder) / "map.zarr", progress=False)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak_memory()
 
 
 @pytest.mark.slow

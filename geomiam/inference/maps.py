@@ -138,18 +138,19 @@ def make_map(
     made = template(ds, job)
     check_memory(job, made, limit=memory_limit)
     prints = job.prints(ds)
-    if not (resume and place.resume(prints)):
-        place.begin(made, job, prints)
-    told = [] if place.written() else _run(job, ds, place, client=client, progress=progress)
-    place.complete(overwrite)
+    marks = place.resume(prints) if resume else None
+    if marks is None:
+        marks = place.begin(made, job, prints)
+    told = _run(job, ds, marks, client=client, progress=progress)
+    before = int(marks[marks > 0].sum()) - int((marks > 0).sum())
+    place.complete(overwrite, answered=before + sum(t.answered for t in told))
     return _report(job, told, place, made=made, start=start)
 
 
-def _run(job: Job, ds: xr.Dataset, place: Place, *, client: Any, progress: bool) -> list[Told]:
+def _run(job: Job, ds: xr.Dataset, marks: np.ndarray, *, client: Any, progress: bool) -> list[Told]:
     """Make the blocks that are not there."""
     from tqdm import tqdm
 
-    marks = place.marks()
     todo = [tuple(map(int, i)) for i in np.argwhere(marks == 0)]
     client = client if client is not None else _active_client()
     told = []

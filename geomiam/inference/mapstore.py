@@ -71,15 +71,15 @@ class Place:
 
     def marks(self) -> np.ndarray:
         """Read which blocks are done; see :data:`geomiam.inference.job.DONE`."""
-        return np.asarray(self._group("r")[DONE][...])  # type: ignore[index]
+        return np.asarray(self._group("r")[DONE][...]).astype(int)  # type: ignore[index]
 
     def _group(self, mode: Any) -> Any:
         import zarr
 
         return zarr.open_group(self.growing, mode=mode, use_consolidated=False)
 
-    def begin(self, template: xr.Dataset, job: Job, prints: Mapping[str, str]) -> None:
-        """Write the whole store but its values, and set its status last."""
+    def begin(self, template: xr.Dataset, job: Job, prints: Mapping[str, str]) -> np.ndarray:
+        """Write the whole store but its values, set its status last, and return no marks."""
         if not self.remote:
             shutil.rmtree(self.growing, ignore_errors=True)
             Path(self.growing).parent.mkdir(parents=True, exist_ok=True)
@@ -92,9 +92,13 @@ class Place:
         layout: dict[str, Any] = {"shape": shape, "chunks": one, "dimension_names": names}
         self._group("r+").create_array(DONE, dtype="uint64", fill_value=0, **layout)
         self.put(**{STATUS: "building", MADE: dict(prints)})
+        return np.zeros(shape, int)
 
-    def resume(self, prints: Mapping[str, str]) -> bool:
-        """Return whether an unfinished map of the same origin is there, and sweep its leftovers.
+    def resume(self, prints: Mapping[str, str]) -> np.ndarray | None:
+        """Return the marks of an unfinished map of the same origin, and sweep its leftovers.
+
+        None where there is no such map; nothing where all blocks are there and only the last steps
+        are missing.
 
         Raises
         ------
@@ -104,23 +108,23 @@ class Place:
         attrs = self.attrs() or {}
         whole = () if self.remote else ("complete",)  # killed before it was put in its place
         if attrs.get(STATUS) not in ("building", "written", *whole):
-            return False
+            return None
         then = attrs.get(MADE, {})
         if changed := [k for k in prints if then.get(k) != prints[k]]:
             raise ResumeRefused(_refusal(self.growing, changed, then, prints))
         if not self.remote:
             for torn in Path(self.growing).rglob("*.partial"):  # of a write that was killed
                 torn.unlink(missing_ok=True)
-        return True
+        return self.marks() if attrs[STATUS] == "building" else np.zeros(0, int)
 
-    def complete(self, overwrite: bool) -> None:
+    def complete(self, overwrite: bool, *, answered: int) -> None:
         """Take the marks away, say that the map is complete, and put it in its place.
 
         ``written`` comes first: killed between these steps, no block is made again.
         """
-        if not self.written():
-            self.put(**{STATUS: "written", ANSWERED: int((self.marks() - 1).sum())})
         group = self._group("r+")
+        if group.attrs[STATUS] == "building":
+            self.put(**{STATUS: "written", ANSWERED: answered})
         if DONE in group:
             del group[DONE]
         self.put(**{STATUS: "complete"})
@@ -136,10 +140,6 @@ class Place:
         import zarr
 
         return int(zarr.open_group(self.path, mode="r").attrs[ANSWERED])  # type: ignore[arg-type]
-
-    def written(self) -> bool:
-        """Return whether all blocks are there and only the last steps are missing."""
-        return (self.attrs() or {}).get(STATUS) in ("written", "complete")
 
 
 def _refusal(path: str, changed: list[str], then: Mapping[str, str], now: Mapping[str, str]) -> str:
