@@ -59,7 +59,7 @@ def on_cluster(job: Job, ds: xr.Dataset, todo: Iterable[Index], client: Any) -> 
     name = f"{deliver.name}-{uuid.uuid4().hex[:8]}"
     pieces = ((f"{name}-{index}", _piece(job, ds, index)) for index in todo)
     threads = max(1, sum(client.nthreads().values()))
-    under_way = as_completed()
+    under_way = as_completed(loop=client.loop)  # the active client may be another
 
     def send(count: int) -> None:
         for key, piece in islice(pieces, count):
