@@ -24,6 +24,7 @@ NAMES = {
     "naive": "the papers' procedure, every coalition a full pass",
     "token fp32": "token fusion, exact",
     "token bf16": "token fusion, exact, bf16",
+    "token told": "token fusion, as a learned explainer tells",
     "group fp32": "group fusion, exact",
     "group bf16": "group fusion, exact, bf16",
     "token fp32 predict": "token fusion, prediction alone",
@@ -111,9 +112,10 @@ def explanations(found: dict[str, Any]) -> str:
 
 WHY = """**What limits token fusion.** Its coalitions share norm and projections of the first block and the last product
 only; everything between depends on who is visible. Counted in operations that is {bound:.1f} times less than the papers'
-procedure, and no arrangement of the same numbers goes below it. In bfloat16 the products are twice as fast and
+procedure: all that this sharing can give. In bfloat16 the products are twice as fast and
 the attention of short rows of tokens is not, so {share:.0%} of the peak is reached. Group fusion was made for explaining:
-its coalitions share all but a small transformer over the groups' summaries. `torch.compile` gained a tenth at best
+its coalitions share all but a small transformer over the groups' summaries. Where token fusion must be explained cheaply,
+`gm.fit_explainer` learns to tell its values in one pass, and says how far it is off. `torch.compile` gained a tenth at best
 and costs half a minute for each shape, so it is not used."""
 
 

@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from geomiam.evaluation.explainer import with_explainer
 from geomiam.inference.coalitions import members, shapley_weights
-from geomiam.inference.engine import predict_block, shapley_block
+from geomiam.inference.engine import amortised_block, predict_block, shapley_block
 from geomiam.networks.model import Model
 from geomiam.networks.network import NetworkConfig
 from geomiam.schema import Schema
@@ -97,6 +98,11 @@ def ways(width: int, rows: int, *, slow: bool, **sizes: Any) -> dict[str, Callab
         index, shown = np.arange(len(model.species)), np.ones(model.layout.size, bool)
         if fusion == "token" and slow:
             found["naive"] = lambda m=model, b=block, g=masks: naive(m, b, g)
+        if fusion == "token":
+            learned = with_explainer(model, width=128)
+            found["token told"] = lambda m=learned, b=block, s=shown, i=index: amortised_block(
+                m, b, shown=s, species=i
+            )[0]
         for precision in ("fp32", "bf16"):
             at = model.in_precision(precision)  # type: ignore[arg-type]
             ask = {"species": index}
@@ -124,6 +130,7 @@ def headline(args: argparse.Namespace) -> dict[str, Any]:
     todo = ways(args.width, args.rows, slow=True, **SIZES)
     seconds = timed(todo, repeat=args.repeat)
     median = {n: statistics.median(s) for n, s in seconds.items()}
+    median["token told predict"] = median["token fp32 predict"]
     exact, group = todo["naive"](), todo["group fp32"]()
     explained = [n for n in todo if n != "naive" and "predict" not in n]
     counted = operations(**SIZES, d=args.width)
@@ -134,7 +141,7 @@ def headline(args: argparse.Namespace) -> dict[str, Any]:
         "operations_per_cell": count,
         "peak_of_products": most,
         "share_of_peak": {n: r / most["bf16" if "bf16" in n else "fp32"] for n, r in rate.items()},
-        "milliseconds_per_cell": {n: 1e3 * s / args.rows for n, s in median.items()},
+        "milliseconds_per_cell": {n: 1e3 * median[n] / args.rows for n in todo},
         "spread": {n: (max(s) - min(s)) / median[n] for n, s in seconds.items()},
         "times_faster_than_naive": {n: median["naive"] / median[n] for n in explained},
         "price_in_predictions": {n: median[n] / median[f"{n} predict"] for n in explained},
@@ -167,6 +174,9 @@ def operations(groups: int, tokens: int, species: int, d: int) -> dict[str, floa
         "naive": coalitions * LAYERS * block(tokens, tokens) + head,
         "token": coalitions * (LAYERS * block(seen, seen) - pooled) - spared + head,
         "token predict": LAYERS * block(tokens, tokens) - tokens * 8 / 3 * d**2,
+        "token told": LAYERS * block(tokens, tokens)
+        + groups * 2 * 128 * (d + 128 + species)
+        + 2 * 128 * d,
         "group": inner + met * (16 / 3 + 4) * d**2 + coalitions * 28 / 3 * d**2 + head,
         "group predict": inner + one,
     }
@@ -194,7 +204,7 @@ def growth(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     for name, values in SWEEPS.items():
         for value in values:
             todo = ways(args.width, args.rows, slow=False, **{**SIZES, name: value})
-            todo = {n: f for n, f in todo.items() if "bf16" not in n}
+            todo = {n: f for n, f in todo.items() if "bf16" not in n and "told" not in n}
             if name == "groups" and value > 8:
                 del todo["token fp32"]
             for way, seconds in timed(todo, repeat=max(1, args.repeat // 3)).items():

@@ -71,9 +71,12 @@ def test_the_api_page_has_every_public_name():
 
 
 @pytest.mark.slow
-def test_the_benchmark_page_is_what_the_results_say(tmp_path):
-    """No figure on it is typed: written anew from the stored results it is the same."""
-    script = ROOT / "benchmarks" / "page.py"
+@pytest.mark.parametrize(
+    ("script", "page"), [("page.py", "benchmarks.md"), ("performance.py", "performance.md")]
+)
+def test_the_generated_pages_are_what_the_results_say(tmp_path, script, page):
+    """No figure on them is typed: written anew from the stored results they are the same."""
+    script = ROOT / "benchmarks" / script
     done = subprocess.run(
         [sys.executable, str(script), "--docs", str(tmp_path)],
         capture_output=True,
@@ -81,8 +84,8 @@ def test_the_benchmark_page_is_what_the_results_say(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert (tmp_path / "benchmarks.md").read_text("utf-8") == read("benchmarks.md")
-    for picture in re.findall(r"\]\((images/benchmarks/[^)]+)\)", read("benchmarks.md")):
+    assert (tmp_path / page).read_text("utf-8") == read(page)
+    for picture in re.findall(r"\]\((images/benchmarks/[^)]+)\)", read(page)):
         assert (DOCS / picture).stat().st_size > 10_000, picture
 
 

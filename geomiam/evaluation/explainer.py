@@ -92,7 +92,7 @@ def fit_explainer(
     task = _lessons(model, _rows(block, ~held & seen), masks, scale=scale, rng=draws)
     with torch.random.fork_rng():
         torch.manual_seed(int(draws.integers(2**31)))
-        made = _with_explainer(model, width)
+        made = with_explainer(model, width)
         _train(made.network.explainer, task, epochs=epochs, rng=draws)
     known = _error(made, _rows(block, held & seen), masks, scale=scale)
     about = {"scale": scale, "groups": list(model.schema.groups), **known}
@@ -201,7 +201,7 @@ def _states(model: Model, block: Block) -> tuple[Tensor, Tensor, Tensor]:
     return states.clone(), features.clone(), present.clone()  # for gradients, out of inference mode
 
 
-def _with_explainer(model: Model, width: int) -> Model:
+def with_explainer(model: Model, width: int) -> Model:
     """The same model with an explainer that knows nothing yet."""
     config = model.config.model_copy(update={"explainer": width})
     classes = {k: len(v) for k, v in model.scaler.classes.items()}

@@ -10,6 +10,7 @@ Shapes: n rows, t tokens, G groups, c coalitions, s species asked for, d width.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
@@ -342,17 +343,10 @@ def _finite(x: Tensor) -> Tensor:
     return x
 
 
-class _evaluating:
-    """Inference mode, and the network's training flag put back afterwards."""
-
-    def __init__(self, model: Model):
-        self.network, self.mode = model.network, torch.inference_mode()
-
-    def __enter__(self) -> None:
-        self.was_training = self.network.training
-        self.network.eval()
-        self.mode.__enter__()
-
-    def __exit__(self, *error: object) -> None:
-        self.mode.__exit__(*error)
-        self.network.train(self.was_training)
+@contextmanager
+def _evaluating(model: Model) -> Iterator[None]:
+    """Inference mode, nothing dropped. Not put back: blocks of other threads may be under way."""
+    if model.network.training:
+        model.network.eval()
+    with torch.inference_mode():
+        yield

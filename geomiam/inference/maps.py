@@ -157,7 +157,7 @@ def _run(job: Job, ds: xr.Dataset, marks: np.ndarray, *, client: Any, progress: 
     cells = job.blocks.cells
     before = cells - sum(map(job.blocks.cells_in, todo))
     look = {"unit": "cell", "unit_scale": True, "delay": 1, "disable": not progress}
-    with tqdm(total=cells, initial=before, desc="map", **look) as bar, _settled(job.model):
+    with tqdm(total=cells, initial=before, desc="map", **look) as bar, _quietly():
         for one in _anywhere(job, ds, todo, client=client):
             told.append(one)
             bar.update(job.blocks.cells_in(one.index))
@@ -197,19 +197,11 @@ def _active_client() -> Any:
 
 
 @contextmanager
-def _settled(model: Model) -> Iterator[None]:
-    """Hold still what threads share: no block may switch dropout back on under another one.
-
-    And say once, for the whole map, that a modality is missing: the template has.
-    """
-    training = model.network.training
-    model.network.eval()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", MissingModality)
-            yield
-    finally:
-        model.network.train(training)
+def _quietly() -> Iterator[None]:
+    """Say once, for the whole map, that a modality is missing: the template has."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MissingModality)
+        yield
 
 
 def _report(
