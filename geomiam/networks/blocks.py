@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from geomiam.networks.dropout import drop
+
 HIDDEN = -1e9
 """Attention logit of a hidden key: its weight underflows to exactly 0, a row of them stays finite."""
 
@@ -27,7 +29,14 @@ class TransformerBlock(nn.Module):
         hidden = width * 4 // 3
         self.forward_in, self.forward_out = nn.Linear(width, hidden), nn.Linear(hidden, width)
 
-    def forward(self, x: Tensor, bias: Tensor | None = None, read: int | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        bias: Tensor | None = None,
+        read: int | None = None,
+        *,
+        copies: int = 1,
+    ) -> Tensor:
         """Mix the tokens of each row.
 
         Parameters
@@ -38,6 +47,8 @@ class TransformerBlock(nn.Module):
             Added to the attention logits of the keys; broadcasts to ``(n, h, r, t)``.
         read : int, optional
             Compute only the first ``read`` tokens: in a last block, those that are read out.
+        copies : int
+            The last token stands for so many, which dropout knows; ``bias`` must too.
 
         Returns
         -------
@@ -45,7 +56,7 @@ class TransformerBlock(nn.Module):
             ``(n, r, d)``.
         """
         q, k, v = self.project(x, read)
-        return self.widen(self.attend(x[:, :read], q, k, v, bias=bias))
+        return self.widen(self.attend(x[:, :read], q, k, v, bias=bias, copies=copies), copies)
 
     def project(self, x: Tensor, read: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries ``(n, r, d)``, keys and values ``(n, t, d)`` of tokens ``(n, t, d)``."""
@@ -54,17 +65,30 @@ class TransformerBlock(nn.Module):
         return self.query(y[:, :read]), k, v
 
     def attend(
-        self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None
+        self,
+        x: Tensor,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        bias: Tensor | None = None,
+        copies: int = 1,
     ) -> Tensor:
         """Add to tokens ``(n, r, d)`` what their queries find."""
-        drop = self.dropout if self.training else 0.0
         q, k, v = self.split(q), self.split(k), self.split(v)  # (n, h, r or t, d/h)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop)
-        return x + self._drop(self.out(mixed.transpose(1, 2).flatten(2)))
+        if self._share:
+            logits = q * k.shape[-1] ** -0.5 @ k.transpose(-1, -2)
+            weight = (logits if bias is None else logits + bias).softmax(-1)
+            mixed = drop(weight, self._share, copies=copies, axis=-1).to(v.dtype) @ v
+        else:
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        found = self.out(mixed.transpose(1, 2).flatten(2))
+        return x + drop(found, self._share, copies=copies)
 
-    def widen(self, x: Tensor) -> Tensor:
+    def widen(self, x: Tensor, copies: int = 1) -> Tensor:
         """Add the feed-forward layer to tokens ``(..., d)``."""
-        return x + self._drop(self.forward_out(self._drop(self._hidden(x))))
+        hidden = drop(self._hidden(x), self._share, copies=copies)
+        return x + drop(self.forward_out(hidden), self._share, copies=copies)
 
     def widen_mean(self, x: Tensor, weight: Tensor) -> Tensor:
         """Weighted mean over tokens ``(n, t, d)`` after the feed-forward layer: ``(n, d)``.
@@ -79,8 +103,10 @@ class TransformerBlock(nn.Module):
     def split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
-    def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training)
+    @property
+    def _share(self) -> float:
+        """Of numbers that are dropped now."""
+        return self.dropout if self.training else 0.0
 
 
 def key_bias(visible: Tensor, dtype: torch.dtype) -> Tensor:

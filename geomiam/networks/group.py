@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from geomiam.networks.blocks import TransformerBlock, buckets, gather, key_bias
 from geomiam.networks.meetings import Meetings, meet
+from geomiam.networks.packs import Pack, Seen, packs, spread, unpack
 from geomiam.tokens.rows import Rows
 
 TOKENS_AT_ONCE = 4096
@@ -56,8 +57,44 @@ class GroupFusion(nn.Module):
 
     def summarise(self, group: int, tokens: Tensor, visible: Tensor) -> Tensor:
         """Summaries ``(n, d)`` of one group's tokens ``(n, k, d)``; garbage where none is visible."""
-        encode = self._encode_all if self.training else self._encode_visible
-        return self.norm(encode(tokens, visible)) + self.identity[group]
+        return self.norm(self._encode_visible(tokens, visible)) + self.identity[group]
+
+    def packed(self, seen: Seen) -> Tensor:
+        """Features ``(n, d)`` in training: only visible tokens meet, and only summaries of some."""
+        n, groups = len(seen.visible), len(self.groups)
+        own = [seen.visible[:, g] for g in self.groups]
+        place = [seen.place[:, g] for g in self.groups]
+        summaries = self._means(seen.made, _stacked(own), _stacked(place))
+        summaries = self.norm(summaries.view(n, groups, -1)) + self.identity
+        whole = torch.cat([self.query[None].to(summaries.dtype), summaries.flatten(0, 1)])
+        stands = torch.nn.functional.pad(1 + torch.arange(n * groups).view(n, groups), (1, 0))
+        there = torch.stack([v.any(1) for v in own], 1)
+        found = packs(torch.cat([there.new_ones(n, 1), there], 1), device=whole.device)
+        vectors = spread(whole, [stands[p.rows[:, None], p.index] for p in found])
+        return unpack([self._read(x, p) for x, p in zip(vectors, found)], found, rows=n)
+
+    def _means(self, made: Tensor, visible: Tensor, place: Tensor) -> Tensor:
+        """Mean ``(s, d)`` of the visible tokens of s = n · G parts ``(s, k)``, after they met."""
+        found = packs(visible, device=made.device)
+        tokens = spread(made, [place[p.rows[:, None], p.index].clamp(min=0) for p in found])
+        return unpack(
+            [self._part_mean(x, p) for x, p in zip(tokens, found)], found, rows=len(place)
+        )
+
+    def _part_mean(self, x: Tensor, pack: Pack) -> Tensor:
+        bias = _pack_bias(x, pack)
+        for block in self.inner:
+            x = block(x, bias)
+        if pack.seen is None:
+            return x.mean(1)
+        weight = pack.seen.to(x.device, x.dtype).unsqueeze(-1)
+        return (x * weight).sum(1) / weight.sum(1).clamp(min=1)
+
+    def _read(self, x: Tensor, pack: Pack) -> Tensor:
+        bias = _pack_bias(x, pack)
+        for block in self.blocks[:-1]:
+            x = block(x, bias)
+        return self.blocks[-1](x, bias, read=1).squeeze(1)
 
     def fuse(self, summaries: Tensor, present: Tensor) -> Tensor:
         """Features ``(n, d)`` from summaries ``(n, G, d)`` of the groups that are present ``(n, G)``."""
@@ -72,13 +109,6 @@ class GroupFusion(nn.Module):
         """Put the query before the summaries: ``(n, 1 + G, d)``."""
         query = self.query.to(summaries.dtype).expand(len(summaries), 1, -1)
         return torch.cat([query, summaries], 1)
-
-    def _encode_all(self, x: Tensor, visible: Tensor) -> Tensor:
-        bias = key_bias(visible, x.dtype)
-        for block in self.inner:
-            x = block(x, bias)
-        weight = visible.unsqueeze(-1).to(x.dtype)
-        return (x * weight).sum(1) / weight.sum(1).clamp(min=1)
 
     def _encode_visible(self, tokens: Tensor, visible: Tensor) -> Tensor:
         means = tokens.new_zeros(len(tokens), tokens.shape[-1])
@@ -170,3 +200,14 @@ def _patterns(present: Tensor) -> Iterator[tuple[Tensor, Tensor | slice]]:
     patterns, which = present.unique(dim=0, return_inverse=True)
     for p, pattern in enumerate(patterns):
         yield pattern, torch.nonzero(which == p).squeeze(1) if len(patterns) > 1 else slice(None)
+
+
+def _stacked(parts: Sequence[Tensor]) -> Tensor:
+    """Parts ``(n, k_g)`` of G groups as ``(n · G, k)``, filled up with zeros."""
+    most = max(p.shape[1] for p in parts)
+    filled = [torch.nn.functional.pad(p, (0, most - p.shape[1])) for p in parts]
+    return torch.stack(filled, 1).flatten(0, 1)
+
+
+def _pack_bias(x: Tensor, pack: Pack) -> Tensor | None:
+    return None if pack.seen is None else key_bias(pack.seen.to(x.device), x.dtype)

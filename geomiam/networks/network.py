@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from geomiam.networks.explainer import Explainer
 from geomiam.networks.group import GroupFusion, GroupView
+from geomiam.networks.packs import Seen
 from geomiam.networks.sum import SumFusion, SumView
 from geomiam.networks.token import TokenFusion, TokenView
 from geomiam.schema import Fact
@@ -75,6 +76,10 @@ class Member(nn.Module):
         """Features ``(n, d)`` from tokens ``(n, t, d)`` and visible ``(n, t)``."""
         return self.activate(self.fusion(tokens, visible))
 
+    def packed(self, values: list[Tensor], visible: Tensor) -> Tensor:
+        """Features ``(n, d)`` in training, from values per part and visible ``(n, t)``."""
+        return self.activate(self.fusion.packed(Seen.of(self.tokenizers, values, visible)))
+
     def activate(self, fused: Tensor) -> Tensor:
         """Fused tokens ``(n, d)`` as the last linear layer takes them."""
         return torch.relu(self.norm(fused.float()))
@@ -112,6 +117,9 @@ class Network(nn.Module):
 
     def forward(self, values: list[Tensor], visible: Tensor) -> Tensor:
         """Return logits ``(n, species)`` of values per part and visible ``(n, t)``."""
+        if self.training:  # what is hidden is not computed
+            made = [m.packed(values, visible) for m in self._members]
+            return self.head(torch.cat(made, -1))
         return self.head(self.features(self.tokens(values, visible), visible))
 
     def tokens(self, values: list[Tensor], visible: Tensor) -> Tensor:

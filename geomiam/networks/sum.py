@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from geomiam.networks.packs import Seen, spread
 from geomiam.tokens.rows import Rows
 
 
@@ -26,6 +27,12 @@ class SumFusion(nn.Module):
     def forward(self, tokens: Tensor, visible: Tensor) -> Tensor:
         """Return features ``(n, d)`` from tokens ``(n, t, d)`` and visible ``(n, t)``."""
         return self.read(torch.where(visible.unsqueeze(-1), tokens, self.hidden).sum(1))
+
+    def packed(self, seen: Seen) -> Tensor:
+        """Features ``(n, d)`` in training."""
+        says = torch.arange(len(self.hidden)) + len(seen.made)
+        index = torch.where(seen.visible, seen.place, says)
+        return self.read(spread(torch.cat([seen.made, self.hidden]), [index])[0].sum(1))
 
     def read(self, total: Tensor) -> Tensor:
         """Features ``(..., d)`` from the sum of what all tokens say ``(..., d)``."""

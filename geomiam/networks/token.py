@@ -7,15 +7,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geomiam.networks.blocks import TransformerBlock, buckets, gather
+from geomiam.networks.packs import Seen, packs, spread, unpack
 from geomiam.tokens.rows import Rows
 
 
 class TokenFusion(nn.Module):
     """All tokens attend to all; hidden ones are one learned vector; the mean is read out.
 
-    In evaluation the k hidden tokens of a row are computed as one. They are equal on entry and carry
-    no position, so they stay equal through every block: one token with ``log k`` added to its
-    attention logit and weight k in the mean gives the same result.
+    The k hidden tokens of a row are computed as one. They are equal on entry and carry no position, so
+    they stay equal through every block: one token with ``log k`` added to its attention logit and
+    weight k in the mean gives the same result. In training dropout would part them; the one token
+    gets noise of the mean and variance that the mean of k has.
     """
 
     def __init__(self, *, width: int, heads: int, depth: int, dropout: float):
@@ -25,7 +27,31 @@ class TokenFusion(nn.Module):
 
     def forward(self, tokens: Tensor, visible: Tensor) -> Tensor:
         """Return features ``(n, d)`` from tokens ``(n, t, d)`` and visible ``(n, t)``."""
-        return self.plain(tokens, visible) if self.training else self.collapsed(tokens, visible)
+        return self.collapsed(tokens, visible)
+
+    def packed(self, seen: Seen) -> Tensor:
+        """Features ``(n, d)`` in training.
+
+        Rows that show less than the longest of their pack are filled up with single mask vectors, so
+        in every row of a pack the last slot stands for equally many.
+        """
+        n, t = seen.visible.shape
+        made = torch.cat([seen.made, self.mask[None].to(seen.made.dtype)])
+        place = torch.where(seen.visible, seen.place, len(seen.made))
+        place = torch.cat([place, place.new_full((n, 1), len(seen.made))], 1)
+        some = torch.cat([seen.visible, seen.visible.new_ones(n, 1)], 1)  # and one mask vector
+        found = packs(some, device=made.device)
+        tokens = spread(made, [place[p.rows[:, None], p.index] for p in found])
+        return unpack([self._mean(x, t - x.shape[1] + 1) for x in tokens], found, rows=n)
+
+    def _mean(self, x: Tensor, copies: int) -> Tensor:
+        """Mean after all blocks over tokens ``(b, l, d)``, of which the last stands for ``copies``."""
+        weight = x.new_ones(x.shape[1])
+        weight[-1] = copies
+        bias = None if copies == 1 else weight.log()[None, None, None]
+        for block in self.blocks:
+            x = block(x, bias, copies=copies)
+        return weight / (weight.sum()) @ x
 
     def plain(self, tokens: Tensor, visible: Tensor) -> Tensor:
         """Every token computed; hidden ones replaced by the mask vector."""

@@ -1,0 +1,148 @@
+"""Training computes only what is visible, and learns what the plain way would have learned."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from helpers_small import every_kind, random_arrays, untrained
+
+from geomiam.networks.blocks import key_bias
+from geomiam.networks.dropout import drop
+from geomiam.networks.packs import Seen, packs
+from geomiam.tokens.blocks import encode
+
+
+def plain_token(fusion, tokens, visible):
+    """All tokens computed, hidden ones replaced by the mask vector, as in the papers."""
+    return fusion.plain(tokens, visible)
+
+
+def plain_group(fusion, tokens, visible):
+    """All tokens of all groups computed, hidden keys taken out of attention and mean."""
+    summaries = []
+    for g, own in enumerate(fusion.groups):
+        x, seen = tokens[:, own], visible[:, own]
+        for block in fusion.inner:
+            x = block(x, key_bias(seen, x.dtype))
+        weight = seen.unsqueeze(-1).float()
+        mean = (x * weight).sum(1) / weight.sum(1).clamp(min=1)
+        summaries.append(fusion.norm(mean) + fusion.identity[g])
+    present = torch.stack([visible[:, own].any(1) for own in fusion.groups], 1)
+    query = fusion.query.expand(len(tokens), 1, -1)
+    x = torch.cat([query, torch.stack(summaries, 1)], 1)
+    bias = key_bias(torch.cat([torch.ones_like(present[:, :1]), present], 1), x.dtype)
+    for block in fusion.blocks:
+        x = block(x, bias)
+    return x[:, 0]
+
+
+def plain_sum(fusion, tokens, visible):
+    return fusion.read(torch.where(visible.unsqueeze(-1), tokens, fusion.hidden).sum(1))
+
+
+PLAIN = {"token": plain_token, "group": plain_group, "sum": plain_sum}
+
+
+def example(fusion: str, **config):
+    """A network in training whose weights are not small, and rows of every kind of token."""
+    model = untrained(every_kind(), fusion=fusion, inner=1, depth=2, dropout=0.0, **config)
+    torch.manual_seed(1)
+    for weight in model.network.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+    block = encode(random_arrays(every_kind(), 50), layout=model.layout, scaler=model.scaler)
+    values = [torch.as_tensor(v) for v in block.values]
+    return model.network.train(), values, torch.as_tensor(block.observed)
+
+
+def masks(kind: str, observed):
+    """Tokens hidden with one probability, one per row, or by whole modalities of a batch."""
+    generator = torch.Generator().manual_seed(2)
+    n, t = observed.shape
+    p = {
+        "batch": torch.tensor(0.6),
+        "sample": torch.rand(n, 1, generator=generator),
+        "most": torch.tensor(0.97),
+        "none": torch.tensor(0.0),
+        "all": torch.tensor(1.0),
+        "modality": (torch.arange(t) < 6).float(),
+    }[kind]
+    return observed & (torch.rand(n, t, generator=generator) >= p)
+
+
+def gradients(network, logits):
+    network.zero_grad()
+    (logits.square().mean() + logits.sigmoid().mean()).backward()
+    return {k: w.grad.clone() for k, w in network.named_parameters()}
+
+
+@pytest.mark.parametrize("fusion", list(PLAIN))
+@pytest.mark.parametrize("kind", ["batch", "sample", "most", "none", "all", "modality"])
+@pytest.mark.parametrize("lengths", [16, 3])
+def test_outputs_and_gradients_are_those_of_the_plain_way(fusion, kind, lengths, monkeypatch):
+    monkeypatch.setattr("geomiam.networks.packs.LENGTHS", lengths)
+    network, values, observed = example(fusion)
+    other, visible = copy.deepcopy(network), masks(kind, observed)
+    (member,) = other.members
+    tokens = torch.nan_to_num(other.tokens(values, visible))
+    expected = other.head(member.activate(PLAIN[fusion](member.fusion, tokens, visible)))
+    found = network(values, visible)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    plain = gradients(other, expected)
+    for name, gradient in gradients(network, found).items():
+        scale = float(plain[name].abs().max().clamp(min=1))
+        torch.testing.assert_close(
+            gradient, plain[name], rtol=0, atol=1e-5 * scale, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+@pytest.mark.parametrize("fusion", list(PLAIN))
+@pytest.mark.parametrize("kind", ["modality", "all", "none"])
+def test_every_weight_has_a_gradient_in_every_step(fusion, kind):
+    """Zero, not absent: the optimizer and several processes need it."""
+    network, values, observed = example(fusion)
+    network(values, masks(kind, observed)).sum().backward()
+    assert [k for k, w in network.named_parameters() if w.grad is None] == []
+
+
+def test_hidden_tokens_are_not_made(monkeypatch):
+    network, values, observed = example("group")
+    tokenizers = network.members[0].tokenizers
+    visible = masks("modality", observed)
+    seen = Seen.of(tokenizers, values, visible)
+    start, most = 0, 0
+    for size in tokenizers.sizes:
+        own = visible[:, start : start + size].sum(0)
+        most += max(1, int(own.max())) * size
+        start += size
+    assert len(seen.made) == most < 0.9 * visible.numel()
+
+
+@pytest.mark.parametrize("t", [5, 40])
+def test_packs_hold_every_visible_token_once_and_little_else(t):
+    visible = torch.rand(60, t, generator=torch.Generator().manual_seed(0)) < torch.rand(60, 1)
+    visible[7] = False
+    found = packs(visible, device=torch.device("cpu"))
+    held = torch.zeros_like(visible, dtype=torch.int)
+    for pack in found:
+        seen = torch.ones_like(pack.index, dtype=torch.bool) if pack.seen is None else pack.seen
+        for row, index, own in zip(pack.rows, pack.index, seen):
+            held[row, index[own]] += 1
+    assert torch.equal(held.bool(), visible) and int(held.max()) == 1
+    assert sum(p.index.numel() for p in found) <= int(visible.sum()) + 60 * (-(-t // 16) - 1)
+    assert 7 not in torch.cat([p.rows for p in found])
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+@pytest.mark.parametrize("copies", [1, 9])
+def test_dropout_keeps_the_mean_and_the_variance_of_as_many_tokens(share, copies):
+    torch.manual_seed(0)
+    x = drop(torch.ones(40_000, 3), share, copies=copies)
+    sigma2 = share / (1 - share)
+    torch.testing.assert_close(x.mean(0), torch.ones(3), atol=0.02, rtol=0)
+    expected = torch.tensor([sigma2, sigma2, sigma2 / copies])
+    torch.testing.assert_close(x.var(0), expected, atol=0, rtol=0.05)
+    assert float((x[:, :2] == 0).float().mean()) == pytest.approx(share, abs=0.01)
+    torch.manual_seed(0)
+    assert torch.equal(x, drop(torch.ones(40_000, 3), share, copies=copies))
