@@ -17,7 +17,7 @@ from geomiam.tokens.tokenizers import Tokenizers
 LENGTHS = 16
 """Packs are cut at so many lengths; a row is padded up to the next."""
 
-TOKENS_AT_ONCE = {"cpu": 4096}
+TOKENS_AT_ONCE = {"cpu": 2048}
 """Tokens in a pack by device: a CPU wants them in its cache, others want them all."""
 
 
