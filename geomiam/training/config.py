@@ -27,6 +27,9 @@ class TrainingConfig(Fact):
         0.15, ge=0, lt=1, description="share of sites that validate; 0: all train (keep='last')"
     )
     block: float = Field(1.0, gt=0, description="side of the validation blocks, in CRS units")
+    devices: int = Field(
+        1, ge=1, description="processes that share each batch; scripts need a __main__ guard"
+    )
     accelerator: str = Field("auto", description="auto, cpu, cuda, mps (Lightning Fabric)")
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
 

@@ -7,6 +7,7 @@ on spatially separate sites, which steers MIAM and picks the epoch that is kept.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
@@ -14,9 +15,10 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -38,6 +40,9 @@ from geomiam.training.losses import LINK_OF, Loss, make_loss, maxent_offset
 from geomiam.training.splits import hold_out, site_coordinates, spatial_blocks
 from geomiam.training.table import Table, check_classes, make_tables, read_labels, read_predictors
 
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
 
 @dataclass(frozen=True)
 class Run:
@@ -47,7 +52,6 @@ class Run:
     table: Table
     masking: Strategy
     config: TrainingConfig
-    loss: Loss
     seed: int
 
 
@@ -123,8 +127,8 @@ def fit(
     for number, (table, seed) in enumerate(zip(tables, drawn)):
         with _torch_seed(seed):
             member = Model.untrained(schema, **facts, config=network.member(number))
-        loss = make_loss(config.loss, table.labels[table.train], evenness=config.evenness)
-        runs.append(Run(member, table, masking, config, loss, seed))
+        runs.append(Run(member, table, masking, config, seed))
+        _loss(runs[-1])  # refuses labels before anything starts
         ends.append(_train(runs[-1], _folder(checkpoint, number, network.members)))
         _keep(runs[-1], ends[-1])
     model = _joined(runs, network)
@@ -155,43 +159,71 @@ def _joined(runs: Sequence[Run], config: NetworkConfig) -> Model:
     return model
 
 
+def _loss(run: Run) -> Loss:
+    table = run.table
+    return make_loss(run.config.loss, table.labels[table.train], evenness=run.config.evenness)
+
+
 def _train(run: Run, checkpoint: Path | None) -> Progress:
+    """Train on one device, or on several by processes that share each batch."""
     from lightning_fabric import Fabric
+
+    c = run.config
+    fabric = Fabric(
+        accelerator=c.accelerator,
+        devices=c.devices,
+        strategy="ddp_spawn" if c.devices > 1 else "auto",
+        precision=c.precision,  # type: ignore[arg-type]
+    )
+    progress = fabric.launch(partial(_work, run=run, checkpoint=checkpoint))
+    progress.best = {k: torch.as_tensor(v) for k, v in progress.best.items()}
+    return progress
+
+
+def _work(fabric: Fabric, *, run: Run, checkpoint: Path | None) -> Progress:
+    """What each process does; the first one scores and writes, and its progress counts."""
     from schedulefree import AdamWScheduleFree
 
     c = run.config
-    fabric = Fabric(accelerator=c.accelerator, devices=1, precision=c.precision)  # type: ignore[arg-type]
-    fabric.launch()
+    if fabric.world_size > 1:  # processes share the memory of what they are sent: not the weights
+        own = copy.deepcopy(run.model.network)
+        run = replace(run, model=replace(run.model, network=own))
     optimizer = AdamWScheduleFree(
         run.model.network.parameters(), lr=c.lr, weight_decay=c.weight_decay, warmup_steps=c.warmup
     )
     wrapped, stepper = fabric.setup(run.model.network, optimizer)
-    table, progress = run.table.to(fabric.device), Progress()
+    table, progress, loss = run.table.to(fabric.device), Progress(), _loss(run)
     state: dict[str, Any] = {"network": run.model.network, "optimizer": optimizer}
     if checkpoint:
         state["fingerprint"] = _fingerprint(run)
         if checkpoint.exists() and any(checkpoint.iterdir()):
             progress = load_checkpoint(checkpoint, **state)
-    with _torch_seed(run.seed), _bar(c.epochs, progress.epoch) as bar:
+    with _torch_seed(run.seed), _bar(fabric, c.epochs, progress.epoch) as bar:
         while progress.epoch < c.epochs and progress.epoch - progress.best_epoch <= c.patience:
             started, epoch = time.perf_counter(), progress.epoch
             optimizer.train()
-            row = _epoch(run, table, progress, fabric=fabric, network=wrapped, stepper=stepper)
+            row = _epoch(
+                run, table, progress, fabric=fabric, network=wrapped, stepper=stepper, loss=loss
+            )
             optimizer.eval()
-            row |= _validate(run, table)
+            row |= fabric.broadcast(_validate(run, table) if fabric.is_global_zero else {})
             _note(run, progress, {"epoch": epoch, **row, "seconds": time.perf_counter() - started})
-            if checkpoint:
+            if checkpoint and fabric.is_global_zero:
                 save_checkpoint(checkpoint, progress, **state)
             bar.set_postfix(auc=f"{row['auc_all']:.3f}", best=f"{progress.best_score:.3f}")
             bar.update()
+    if fabric.world_size > 1:  # a tensor would be gone with the process that sends it
+        progress.best = {k: v.cpu().numpy() for k, v in progress.best.items()}  # type: ignore[misc]
     return progress
 
 
-def _epoch(run: Run, table: Table, progress: Progress, *, fabric, network, stepper) -> dict:
+def _epoch(
+    run: Run, table: Table, progress: Progress, *, fabric: Fabric, network, stepper, loss: Loss
+) -> dict:
     """One pass over the training sites; the masks and their log entries."""
     epoch = progress.epoch
     rng = np.random.default_rng([run.seed, epoch])
-    torch.manual_seed(int(rng.integers(2**31)))  # dropout
+    torch.manual_seed(int(rng.integers(2**31)) + fabric.global_rank)  # dropout
     sizes = run.model.layout.sizes
     balance = run.masking.balance(_modality_scores(run, progress))
     network.train()
@@ -204,18 +236,39 @@ def _epoch(run: Run, table: Table, progress: Progress, *, fabric, network, stepp
         draws = len(rows) if run.masking.per_sample else 1
         p = run.masking.sample(draws, sizes=sizes, balance=balance, rng=rng)
         hidden = torch.as_tensor(hide(p, n=len(rows), sizes=sizes, rng=rng), device=rows.device)
-        values, observed, labels = table.batch(rows)
-        loss = run.loss(network(values, observed & ~hidden), labels)
+        mine = _share(len(rows), fabric)
+        values, observed, _ = table.batch(rows[mine])
+        logits = network(values, observed & ~hidden[mine])
+        value = loss(_together(logits, len(rows), fabric), table.labels[rows])
         stepper.zero_grad()
-        fabric.backward(loss)
+        fabric.backward(value * fabric.world_size)  # processes average their gradients
         stepper.step()
-        losses.append(loss.detach())
+        losses.append(value.detach())
     mean_p = run.masking.expected(sizes=sizes, balance=balance)
     names = run.model.schema.modalities
     log = {"s": balance.s, "d": balance.d, "r": balance.r, "p": mean_p}
     return {"loss": float(torch.stack(losses).mean())} | {
         f"{k}_{m}": float(v[i]) for k, v in log.items() for i, m in enumerate(names)
     }
+
+
+def _share(n: int, fabric: Fabric) -> Tensor:
+    """Which rows of a batch this process computes; all compute equally many."""
+    size = fabric.world_size
+    every = torch.arange(-(-n // size) * size, device=fabric.device) % n
+    return every[fabric.global_rank :: size]
+
+
+def _together(logits: Tensor, n: int, fabric: Fabric) -> Tensor:
+    """Logits of a whole batch from all processes, so that no loss need be a sum over rows.
+
+    Gradients flow into one's own rows only; added up over processes they are those of one process.
+    """
+    if fabric.world_size == 1:
+        return logits
+    every = list(fabric.all_gather(logits.detach()))
+    every[fabric.global_rank] = logits
+    return torch.stack(every, 1).flatten(0, 1)[:n]
 
 
 @torch.inference_mode()
@@ -377,7 +430,8 @@ def _torch_seed(seed: int) -> Iterator[None]:
         yield
 
 
-def _bar(epochs: int, done: int):
+def _bar(fabric: Fabric, epochs: int, done: int):
     from tqdm import tqdm
 
-    return tqdm(total=epochs, initial=done, desc="training", unit="epoch", delay=2)
+    shown = {"desc": "training", "unit": "epoch", "delay": 2, "disable": not fabric.is_global_zero}
+    return tqdm(total=epochs, initial=done, **shown)
