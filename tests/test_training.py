@@ -358,7 +358,7 @@ def test_every_loss_trains_with_every_fusion(loss, fusion):
 def test_training_learns_what_there_is_to_learn():
     model = train(tiny_sites(200, species=1), epochs=25)
     scores = model.history.iloc[model.about["best_epochs"][0]]
-    assert scores["auc_climate"] > 0.85 > 0.7 > scores["auc_soil"]
+    assert scores["auc_climate"] > 0.85 > 0.75 > scores["auc_soil"]  # 0.5 to 0.7 by the seed
     assert scores["auc_all"] > 0.85
 
 

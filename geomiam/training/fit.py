@@ -236,20 +236,27 @@ def _epoch(
         draws = len(rows) if run.masking.per_sample else 1
         p = run.masking.sample(draws, sizes=sizes, balance=balance, rng=rng)
         hidden = torch.as_tensor(hide(p, n=len(rows), sizes=sizes, rng=rng), device=rows.device)
-        mine = _share(len(rows), fabric)
-        values, observed, _ = table.batch(rows[mine])
-        logits = network(values, observed & ~hidden[mine])
-        value = loss(_together(logits, len(rows), fabric), table.labels[rows])
         stepper.zero_grad()
-        fabric.backward(value * fabric.world_size)  # processes average their gradients
+        losses.append(_backward(network, table, rows, hidden=hidden, loss=loss, fabric=fabric))
         stepper.step()
-        losses.append(value.detach())
     mean_p = run.masking.expected(sizes=sizes, balance=balance)
     names = run.model.schema.modalities
     log = {"s": balance.s, "d": balance.d, "r": balance.r, "p": mean_p}
     return {"loss": float(torch.stack(losses).mean())} | {
         f"{k}_{m}": float(v[i]) for k, v in log.items() for i, m in enumerate(names)
     }
+
+
+def _backward(
+    network, table: Table, rows: Tensor, *, hidden: Tensor, loss: Loss, fabric: Fabric
+) -> Tensor:
+    """Loss of a batch; its gradients are added to the weights."""
+    mine = _share(len(rows), fabric)
+    values, observed, _ = table.batch(rows[mine])
+    logits = network(values, observed & ~hidden[mine])
+    value = loss(_together(logits, len(rows), fabric), table.labels[rows])
+    fabric.backward(value * fabric.world_size)  # processes average their gradients
+    return value.detach()
 
 
 def _share(n: int, fabric: Fabric) -> Tensor:
