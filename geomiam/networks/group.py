@@ -71,7 +71,9 @@ class GroupFusion(nn.Module):
         there = torch.stack([v.any(1) for v in own], 1)
         found = packs(torch.cat([there.new_ones(n, 1), there], 1), device=whole.device)
         vectors = spread(whole, [stands[p.rows[:, None], p.index] for p in found])
-        return unpack([self._read(x, p) for x, p in zip(vectors, found)], found, rows=n)
+        return unpack(
+            [self._read(x, _pack_bias(x, p)) for x, p in zip(vectors, found)], found, rows=n
+        )
 
     def _means(self, made: Tensor, visible: Tensor, place: Tensor) -> Tensor:
         """Mean ``(s, d)`` of the visible tokens of s = n · G parts ``(s, k)``, after they met."""
@@ -90,8 +92,7 @@ class GroupFusion(nn.Module):
         weight = pack.seen.to(x.device, x.dtype).unsqueeze(-1)
         return (x * weight).sum(1) / weight.sum(1).clamp(min=1)
 
-    def _read(self, x: Tensor, pack: Pack) -> Tensor:
-        bias = _pack_bias(x, pack)
+    def _read(self, x: Tensor, bias: Tensor | None) -> Tensor:
         for block in self.blocks[:-1]:
             x = block(x, bias)
         return self.blocks[-1](x, bias, read=1).squeeze(1)
@@ -100,10 +101,7 @@ class GroupFusion(nn.Module):
         """Features ``(n, d)`` from summaries ``(n, G, d)`` of the groups that are present ``(n, G)``."""
         query = torch.ones_like(present[:, :1])
         bias = key_bias(torch.cat([query, present], 1), summaries.dtype)
-        x = self.with_query(summaries)
-        for block in self.blocks[:-1]:
-            x = block(x, bias)
-        return self.blocks[-1](x, bias, read=1).squeeze(1)
+        return self._read(self.with_query(summaries), bias)
 
     def with_query(self, summaries: Tensor) -> Tensor:
         """Put the query before the summaries: ``(n, 1 + G, d)``."""

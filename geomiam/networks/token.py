@@ -51,7 +51,7 @@ class TokenFusion(nn.Module):
         bias = None if copies == 1 else weight.log()[None, None, None]
         for block in self.blocks:
             x = block(x, bias, copies=copies)
-        return weight / (weight.sum()) @ x
+        return (weight / weight.sum()) @ x
 
     def plain(self, tokens: Tensor, visible: Tensor) -> Tensor:
         """Every token computed; hidden ones replaced by the mask vector."""
