@@ -28,7 +28,7 @@ import dask.array as da
 import numpy as np
 import odc.geo.xr  # noqa: F401
 import xarray as xr
-from engine import make
+from shapley import make
 
 from geomiam.inference.job import DONE
 from geomiam.inference.maps import make_map

@@ -29,7 +29,7 @@ import odc.geo.xr  # noqa: F401
 import rioxarray  # noqa: F401
 import torch
 import xarray as xr
-from engine import make
+from shapley import make
 
 import geomiam as gm
 from geomiam.inference.engine import predict_block

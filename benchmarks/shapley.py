@@ -52,7 +52,7 @@ def make(
     tokens: int,
     species: int,
     width: int,
-    rows: int,
+    rows: int = 64,
     missing: float = 0.0,
 ) -> tuple[Model, Block]:
     """Return a model of one scalar per token, and rows of which whole groups are missing."""
