@@ -137,6 +137,7 @@ def test_a_changed_file_or_catalog_is_read_again(made, tmp_path, monkeypatch):
     np.testing.assert_allclose(cube.a, expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_another_grid_starts_anew(made, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         Reads(patched, 10)
@@ -147,6 +148,7 @@ def test_another_grid_starts_anew(made, tmp_path, monkeypatch):
     xr.testing.assert_allclose(cube.compute(), gm.build_cube(made, crop).compute()[list(cube)])
 
 
+@pytest.mark.slow
 def test_a_ledger_cut_short_counts_as_none(made, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         Reads(patched, 10)

@@ -138,7 +138,12 @@ def test_there_is_a_test_for_every_catalog_with_sources():
     assert set(BUILT) == {*MAKERS, "sentinel2"}
 
 
-@pytest.mark.parametrize("name", [n for n in MAKERS])
+LARGE = ("europe", "worldclim")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in MAKERS]
+)
 def test_a_catalog_is_built_from_files_of_the_providers_shape(tmp_path, name):
     roots, wanted = MAKERS[name](tmp_path)
     grid = BOX if name != "europe" else None
@@ -157,6 +162,7 @@ def test_a_catalog_is_built_from_files_of_the_providers_shape(tmp_path, name):
         assert cube[variable].dtype == "float32"
 
 
+@pytest.mark.slow
 def test_the_sentinel2_catalog_searches_what_it_is_told(tmp_path):
     keys = dict.fromkeys(("blue", "green", "red", "nir", "swir16", "swir22"))
     bands = {k: np.full((40, 40), 3000 + i, "uint16") for i, k in enumerate(keys)}
