@@ -118,6 +118,7 @@ def test_blocks_without_data_count_as_done(small, cube, tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_serial_threads_and_two_workers_write_the_same(small, cube, tmp_path):
     from distributed import Client, LocalCluster
 
@@ -135,6 +136,7 @@ def test_serial_threads_and_two_workers_write_the_same(small, cube, tmp_path):
     assert content(tmp_path / "workers.zarr") == serial
 
 
+@pytest.mark.slow
 def test_the_model_goes_once_to_each_worker(small, cube, tmp_path, monkeypatch):
     from distributed import Client, LocalCluster
 
@@ -228,6 +230,7 @@ def test_a_block_over_the_limit_is_refused_with_numbers_and_a_call(small, cube, 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_species_and_groups_share_a_chunk_only_while_it_is_small(
     small, cube, tmp_path, monkeypatch
 ):

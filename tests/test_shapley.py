@@ -56,7 +56,7 @@ def test_an_absent_group_gets_exactly_zero(model, cube, scale):
         assert ((values == 0) | np.isnan(values)).all()
 
 
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("scale", ["probability", pytest.param("logit", marks=pytest.mark.slow)])
 def test_values_equal_an_independent_exact_computer(model, sites, scale):
     shapiq = pytest.importorskip("shapiq")
     from shapiq.game_theory import ExactComputer
@@ -180,6 +180,7 @@ def test_overlapping_groups_are_refused(model, cube):
         gm.shapley(cube, model, groups={"a": "climate", "b": "bio1"})
 
 
+@pytest.mark.slow
 def test_beyond_twelve_groups_coalitions_are_drawn(model, cube):
     many = {
         f"t{y}{b}": f"landsat[time={y},band={b}]" for y in range(2012, 2019) for b in ("red", "nir")
