@@ -37,11 +37,6 @@ class Files:
     paths: tuple[tuple[str, ...], ...]
     tiled: bool
 
-    @property
-    def count(self) -> int:
-        """How many files."""
-        return sum(map(len, self.paths))
-
 
 def files_of(variable: Variable, source: Source, *, base: Path, box: GeoBox) -> Files:
     """Return the files of a variable on a grid, named but not opened.
