@@ -26,8 +26,8 @@ import torch
 from geomiam.evaluation.explainer import with_explainer
 from geomiam.inference.coalitions import members, shapley_weights
 from geomiam.inference.engine import amortised_block, predict_block, shapley_block
+from geomiam.networks.config import NetworkConfig
 from geomiam.networks.model import Model
-from geomiam.networks.network import NetworkConfig
 from geomiam.schema import Schema
 from geomiam.tokens.blocks import Block, encode
 from geomiam.tokens.scaler import fit_scaler

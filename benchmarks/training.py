@@ -26,7 +26,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from geomiam.masking import MIAM, hide
 from geomiam.masking.scores import Balance
-from geomiam.networks.network import Network, NetworkConfig
+from geomiam.networks.config import NetworkConfig
+from geomiam.networks.network import Network
 from geomiam.schema import Schema
 from geomiam.tokens.layout import Layout
 

@@ -38,7 +38,7 @@ _HOMES = {
     "geomiam.inference.shapley": ["shapley"],
     "geomiam.networks.artifact": ["load_model"],
     "geomiam.networks.model": ["Model"],
-    "geomiam.networks.network": ["NetworkConfig"],
+    "geomiam.networks.config": ["NetworkConfig"],
     "geomiam.schema": ["Group", "Modality", "Schema", "Variable"],
     "geomiam.shelf": ["catalogs"],
     "geomiam.sources.build": ["build_cube", "plan_cube"],
@@ -96,8 +96,8 @@ if TYPE_CHECKING:  # what the lazy names are, for editors and type checkers
     from geomiam.inference.predict import predict
     from geomiam.inference.shapley import shapley
     from geomiam.networks.artifact import load_model
+    from geomiam.networks.config import NetworkConfig
     from geomiam.networks.model import Model
-    from geomiam.networks.network import NetworkConfig
     from geomiam.schema import Group, Modality, Schema, Variable
     from geomiam.shelf import catalogs
     from geomiam.sources.build import build_cube, plan_cube

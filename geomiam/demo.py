@@ -121,7 +121,7 @@ def sample_records(cube: xr.Dataset, records: pd.DataFrame) -> xr.Dataset:
 
 def network():
     """A small network: one species and 5,000 records do not fill the papers' 192."""
-    from geomiam.networks.network import NetworkConfig
+    from geomiam.networks.config import NetworkConfig
 
     return NetworkConfig(width=64, heads=4, depth=2, inner=1)
 

@@ -12,8 +12,8 @@ from helpers_small import TINY_NETWORK, every_kind, quick, random_arrays, tiny_s
 import geomiam as gm
 from geomiam.masking import Uniform
 from geomiam.tokens.blocks import encode
-from geomiam.training.fit import _backward
 from geomiam.training.losses import make_loss
+from geomiam.training.supervised import batch_loss
 from geomiam.training.table import Table
 
 NETWORK = TINY_NETWORK.model_copy(update={"dropout": 0.0, "inner": 1})
@@ -32,7 +32,8 @@ def gradients(fabric, *, fusion: str, loss: str) -> dict[str, np.ndarray]:
     values = [torch.as_tensor(v) for v in block.values]
     table = Table(values, torch.as_tensor(block.observed), labels, rows, rows)
     network = fabric.setup(model.network.train())
-    _backward(network, table, rows, hidden=hidden, loss=make_loss(loss, labels), fabric=fabric)
+    how = {"hidden": hidden, "loss": make_loss(loss, labels), "fabric": fabric}
+    fabric.backward(batch_loss(network, table, rows, **how) * fabric.world_size)
     return {k: w.grad.numpy() for k, w in model.network.named_parameters()}
 
 

@@ -14,7 +14,8 @@ import geomiam as gm
 from geomiam.errors import ArtifactError, GridError, LabelError, MissingVariable
 from geomiam.masking import MIAM, Constant, Dirichlet, Uniform
 from geomiam.tokens.layout import Layout
-from geomiam.training import fit as fit_module
+from geomiam.training import loop as loop_module
+from geomiam.training import supervised as supervised_module
 from geomiam.training.losses import (
     cross_entropy,
     make_loss,
@@ -379,14 +380,14 @@ def test_the_history_logs_scores_and_masks_of_every_modality():
 def test_the_best_epoch_is_kept_and_patience_ends_the_run(monkeypatch):
     scripted = iter([0.6, 0.9, 0.7, 0.8, 0.85, 0.99])
     weights = {}
-    real = fit_module._validate
+    real = supervised_module.validate
 
     def validate(run, table):
         score = next(scripted)
         weights[score] = {k: v.clone() for k, v in run.model.network.state_dict().items()}
         return dict.fromkeys(real(run, table), score)
 
-    monkeypatch.setattr(fit_module, "_validate", validate)
+    monkeypatch.setattr(supervised_module, "validate", validate)
     model = train(epochs=50, patience=3)
     assert model.about["best_epochs"][0] == 1
     assert len(model.about["history"]) == 5  # three epochs after the best
@@ -397,13 +398,13 @@ def test_the_best_epoch_is_kept_and_patience_ends_the_run(monkeypatch):
 
 def test_every_epoch_draws_its_own_masks(monkeypatch):
     drawn = []
-    real = fit_module.hide
+    real = loop_module.hide
 
     def hide(p, **sizes):
         drawn.append(real(p, **sizes))
         return drawn[-1]
 
-    monkeypatch.setattr(fit_module, "hide", hide)
+    monkeypatch.setattr(loop_module, "hide", hide)
     train(epochs=3, batch=500, masking=Constant(0.5))
     assert len(drawn) == 3
     assert (drawn[0] != drawn[1]).any() and (drawn[1] != drawn[2]).any()
@@ -413,14 +414,14 @@ def test_scores_and_weights_are_those_of_the_averaged_optimizer(monkeypatch):
     import schedulefree
 
     calls = []
-    optimizer, validate = schedulefree.AdamWScheduleFree, fit_module._validate
+    optimizer, validate = schedulefree.AdamWScheduleFree, supervised_module.validate
     modes = {mode: getattr(optimizer, mode) for mode in ("train", "eval")}
     for mode in modes:
         monkeypatch.setattr(
             optimizer, mode, lambda self, mode=mode: calls.append(mode) or modes[mode](self)
         )
     monkeypatch.setattr(
-        fit_module, "_validate", lambda *args: calls.append("validate") or validate(*args)
+        supervised_module, "validate", lambda *args: calls.append("validate") or validate(*args)
     )
     train(epochs=2)
     assert calls == ["train", "eval", "validate"] * 2
@@ -514,13 +515,13 @@ def test_facts_for_people_are_in_about():
 )
 def test_masks_may_be_drawn_for_each_sample(masking, monkeypatch):
     drawn = []
-    real = fit_module.hide
+    real = loop_module.hide
 
     def hide(p, **sizes):
         drawn.append((len(p), sizes["n"]))
         return real(p, **sizes)
 
-    monkeypatch.setattr(fit_module, "hide", hide)
+    monkeypatch.setattr(loop_module, "hide", hide)
     model = train(masking=masking, epochs=2)
     assert model.about["masking"]["per_sample"] == masking.per_sample
     assert all(draws == (n if masking.per_sample else 1) for draws, n in drawn)
@@ -540,7 +541,7 @@ def test_bf16_runs_on_a_cpu(fusion):
 
 def interrupt_after(monkeypatch, saves: int) -> None:
     """Stop the process, as Ctrl-C does, after some checkpoints."""
-    real, done = fit_module.save_checkpoint, []
+    real, done = loop_module.save_checkpoint, []
 
     def save(*args, **kwargs):
         real(*args, **kwargs)
@@ -548,7 +549,7 @@ def interrupt_after(monkeypatch, saves: int) -> None:
         if len(done) == saves:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(fit_module, "save_checkpoint", save)
+    monkeypatch.setattr(loop_module, "save_checkpoint", save)
 
 
 @pytest.mark.parametrize("fusion", ["group", "token"])
@@ -575,26 +576,26 @@ def test_a_run_killed_twice_and_within_an_epoch_ends_equal(tmp_path, monkeypatch
             with pytest.raises(KeyboardInterrupt):
                 train(epochs=4, checkpoint=tmp_path / "run")
     with monkeypatch.context() as patched:
-        patched.setattr(fit_module, "_note", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr(loop_module, "_note", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             train(epochs=4, checkpoint=tmp_path / "run")
     assert train(epochs=4, checkpoint=tmp_path / "run").id == whole.id
 
 
 def test_a_resumed_run_remembers_the_best_score(tmp_path, monkeypatch):
-    real = fit_module._validate
+    real = supervised_module.validate
 
     def scripted(*scores):
         left = iter(scores)
         return lambda *args: dict.fromkeys(real(*args), next(left))
 
     with monkeypatch.context() as patched:
-        patched.setattr(fit_module, "_validate", scripted(0.9, 0.6))
+        patched.setattr(supervised_module, "validate", scripted(0.9, 0.6))
         interrupt_after(patched, 2)
         with pytest.raises(KeyboardInterrupt):
             train(epochs=4, checkpoint=tmp_path / "run")
     with monkeypatch.context() as patched:
-        patched.setattr(fit_module, "_validate", scripted(0.7, 0.8))
+        patched.setattr(supervised_module, "validate", scripted(0.7, 0.8))
         model = train(epochs=4, checkpoint=tmp_path / "run")
     assert model.history["auc_all"].tolist() == [0.9, 0.6, 0.7, 0.8]
     assert model.about["best_epochs"][0] == 0
@@ -603,7 +604,7 @@ def test_a_resumed_run_remembers_the_best_score(tmp_path, monkeypatch):
 
 def test_a_run_that_is_complete_is_not_run_again(tmp_path, monkeypatch):
     first = train(checkpoint=tmp_path / "run")
-    monkeypatch.setattr(fit_module, "_epoch", None)
+    monkeypatch.setattr(loop_module, "_epoch", None)
     assert train(checkpoint=tmp_path / "run").id == first.id
 
 

@@ -25,8 +25,8 @@ from geomiam.evaluation.rivals import fit_rival
 from geomiam.evaluation.subsets import Subsets, name_subsets, subset_scores
 from geomiam.masking import Constant, Strategy, named
 from geomiam.metrics import METRICS
+from geomiam.networks.config import NetworkConfig
 from geomiam.networks.model import Model
-from geomiam.networks.network import NetworkConfig
 from geomiam.schema import Schema
 from geomiam.training.config import TrainingConfig
 from geomiam.training.fit import fit

@@ -24,7 +24,7 @@ from geomiam.evaluation.missingness import SHARES, missingness_sweep, named_patt
 from geomiam.evaluation.patterns import PATTERNS, block_size, hide
 from geomiam.evaluation.rivals import RIVALS, fit_rival
 from geomiam.masking import named
-from geomiam.networks.network import NetworkConfig
+from geomiam.networks.config import NetworkConfig
 from geomiam.schema import Schema
 from geomiam.training.config import TrainingConfig
 from geomiam.training.fit import fit

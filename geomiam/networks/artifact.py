@@ -19,8 +19,8 @@ from safetensors.torch import load_file, save_file
 
 from geomiam._version import __version__
 from geomiam.errors import ArtifactError, GeomiamError, OutputExists
+from geomiam.networks.config import NetworkConfig
 from geomiam.networks.model import LINKS, Model
-from geomiam.networks.network import NetworkConfig
 from geomiam.schema import Schema
 from geomiam.tokens.scaler import Scaler
 

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from geomiam.errors import SelectionError
-from geomiam.networks.network import Network, NetworkConfig
+from geomiam.networks.config import NetworkConfig
+from geomiam.networks.network import Network
 from geomiam.schema import Schema
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.scaler import Scaler

@@ -3,57 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from geomiam.networks.config import NetworkConfig
 from geomiam.networks.explainer import Explainer
 from geomiam.networks.group import GroupFusion, GroupView
 from geomiam.networks.packs import Seen
 from geomiam.networks.sum import SumFusion, SumView
 from geomiam.networks.token import TokenFusion, TokenView
-from geomiam.schema import Fact
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.rows import Rows
 from geomiam.tokens.select import players
 from geomiam.tokens.tokenizers import Tokenizers
-
-
-class NetworkConfig(Fact):
-    """Sizes of the network; the bounds also guard the loading of saved models."""
-
-    fusion: Literal["group", "token", "sum", "group+sum"] = Field(
-        "group", description="how tokens meet; group+sum: members take turns"
-    )
-    width: int = Field(192, ge=4, le=4096)
-    heads: int = Field(8, ge=1, le=64)
-    depth: int = Field(
-        3, ge=1, le=64, description="blocks over tokens (token) or summaries (group)"
-    )
-    inner: int = Field(1, ge=0, le=64, description="blocks inside each group (group fusion only)")
-    dropout: float = Field(0.1, ge=0, lt=1)
-    frequencies: int = Field(48, ge=1, le=1024, description="of the periodic tokenizer")
-    sigma: float = Field(0.01, gt=0, description="deviation of the initial frequencies")
-    members: int = Field(1, ge=1, le=64, description="networks whose logits are averaged")
-    explainer: int = Field(
-        0, ge=0, le=4096, description="width of a learned explainer (fit_explainer); 0: none"
-    )
-
-    @model_validator(mode="after")
-    def _heads_divide_width(self) -> NetworkConfig:
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
-        if self.members < len(self.fusion.split("+")):
-            raise ValueError(f"fusion '{self.fusion}' takes turns; pass members=2 or more")
-        return self
-
-    def member(self, number: int) -> NetworkConfig:
-        """Return the configuration of one member alone."""
-        kinds = self.fusion.split("+")
-        return self.model_copy(update={"members": 1, "fusion": kinds[number % len(kinds)]})
 
 
 class Member(nn.Module):

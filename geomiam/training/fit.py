@@ -1,58 +1,30 @@
-"""Training by masking: one plain loop.
-
-Every batch hides tokens drawn by the masking strategy on top of those that are missing anyway, so
-the network learns to answer from any subset; every epoch scores each modality alone and all together
-on spatially separate sites, which steers MIAM and picks the epoch that is kept.
-"""
+"""From sites to a model: what is read, who validates, and one run per member."""
 
 from __future__ import annotations
 
-import copy
-import hashlib
-import json
-import math
-import time
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
-from torch import Tensor
 
 from geomiam.cube.infer import infer_schema
 from geomiam.cube.predictors import bind
 from geomiam.errors import GridError, LabelError
-from geomiam.masking import MIAM, Constant, Strategy, hide, named, to_dict
-from geomiam.metrics import mean_auc
+from geomiam.masking import MIAM, Strategy, named, to_dict
+from geomiam.networks.config import NetworkConfig
 from geomiam.networks.model import Model
-from geomiam.networks.network import Network, NetworkConfig, join
+from geomiam.networks.network import join
 from geomiam.schema import Schema
 from geomiam.tokens.layout import Layout
-from geomiam.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from geomiam.training.checkpoint import Progress
 from geomiam.training.config import TrainingConfig
-from geomiam.training.losses import LINK_OF, Loss, make_loss, maxent_offset
+from geomiam.training.loop import Run, torch_seed, train
+from geomiam.training.losses import LINK_OF
 from geomiam.training.splits import hold_out, site_coordinates, spatial_blocks
-from geomiam.training.table import Table, check_classes, make_tables, read_labels, read_predictors
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
-
-
-@dataclass(frozen=True)
-class Run:
-    """What stays the same during a run."""
-
-    model: Model
-    table: Table
-    masking: Strategy
-    config: TrainingConfig
-    seed: int
+from geomiam.training.supervised import Supervised
+from geomiam.training.table import check_classes, make_tables, read_labels, read_predictors
 
 
 def fit(
@@ -125,12 +97,10 @@ def fit(
     }
     runs, ends = [], []
     for number, (table, seed) in enumerate(zip(tables, drawn)):
-        with _torch_seed(seed):
+        with torch_seed(seed):
             member = Model.untrained(schema, **facts, config=network.member(number))
-        runs.append(Run(member, table, masking, config, seed))
-        _loss(runs[-1])  # refuses labels before anything starts
-        ends.append(_train(runs[-1], _folder(checkpoint, number, network.members)))
-        _keep(runs[-1], ends[-1])
+        runs.append(Run(member, member.network, table, masking, config, seed, Supervised()))
+        ends.append(train(runs[-1], _folder(checkpoint, number, network.members)))
     model = _joined(runs, network)
     model.about.update(_about(runs, ends, sites))
     return model
@@ -157,199 +127,6 @@ def _joined(runs: Sequence[Run], config: NetworkConfig) -> Model:
     join([run.model.network for run in runs], model.network)
     model.network.eval()
     return model
-
-
-def _loss(run: Run) -> Loss:
-    table = run.table
-    return make_loss(run.config.loss, table.labels[table.train], evenness=run.config.evenness)
-
-
-def _train(run: Run, checkpoint: Path | None) -> Progress:
-    """Train on one device, or on several by processes that share each batch."""
-    from lightning_fabric import Fabric
-
-    c = run.config
-    fabric = Fabric(
-        accelerator=c.accelerator,
-        devices=c.devices,
-        strategy="ddp_spawn" if c.devices > 1 else "auto",
-        precision=c.precision,  # type: ignore[arg-type]
-    )
-    progress = fabric.launch(partial(_work, run=run, checkpoint=checkpoint))
-    progress.best = {k: torch.as_tensor(v) for k, v in progress.best.items()}
-    return progress
-
-
-def _work(fabric: Fabric, *, run: Run, checkpoint: Path | None) -> Progress:
-    """What each process does; the first one scores and writes, and its progress counts."""
-    from schedulefree import AdamWScheduleFree
-
-    c = run.config
-    if fabric.world_size > 1:  # processes share the memory of what they are sent: not the weights
-        own = copy.deepcopy(run.model.network)
-        run = replace(run, model=replace(run.model, network=own))
-    optimizer = AdamWScheduleFree(
-        run.model.network.parameters(), lr=c.lr, weight_decay=c.weight_decay, warmup_steps=c.warmup
-    )
-    wrapped, stepper = fabric.setup(run.model.network, optimizer)
-    table, progress, loss = run.table.to(fabric.device), Progress(), _loss(run)
-    state: dict[str, Any] = {"network": run.model.network, "optimizer": optimizer}
-    if checkpoint:
-        state["fingerprint"] = _fingerprint(run)
-        if checkpoint.exists() and any(checkpoint.iterdir()):
-            progress = load_checkpoint(checkpoint, **state)
-    with _torch_seed(run.seed), _bar(fabric, c.epochs, progress.epoch) as bar:
-        while progress.epoch < c.epochs and progress.epoch - progress.best_epoch <= c.patience:
-            started, epoch = time.perf_counter(), progress.epoch
-            optimizer.train()
-            row = _epoch(
-                run, table, progress, fabric=fabric, network=wrapped, stepper=stepper, loss=loss
-            )
-            optimizer.eval()
-            row |= fabric.broadcast(_validate(run, table) if fabric.is_global_zero else {})
-            _note(run, progress, {"epoch": epoch, **row, "seconds": time.perf_counter() - started})
-            if checkpoint and fabric.is_global_zero:
-                save_checkpoint(checkpoint, progress, **state)
-            bar.set_postfix(auc=f"{row['auc_all']:.3f}", best=f"{progress.best_score:.3f}")
-            bar.update()
-    if fabric.world_size > 1:  # a tensor would be gone with the process that sends it
-        progress.best = {k: v.cpu().numpy() for k, v in progress.best.items()}  # type: ignore[misc]
-    return progress
-
-
-def _epoch(
-    run: Run, table: Table, progress: Progress, *, fabric: Fabric, network, stepper, loss: Loss
-) -> dict:
-    """One pass over the training sites; the masks and their log entries."""
-    epoch = progress.epoch
-    rng = np.random.default_rng([run.seed, epoch])
-    torch.manual_seed(int(rng.integers(2**31)) + fabric.global_rank)  # dropout
-    sizes = run.model.layout.sizes
-    balance = run.masking.balance(_modality_scores(run, progress))
-    network.train()
-    losses = []
-    order = rng.permutation(len(table.train))
-    for start in range(0, len(order), run.config.batch):
-        rows = table.train[
-            torch.as_tensor(order[start : start + run.config.batch], device=table.train.device)
-        ]
-        draws = len(rows) if run.masking.per_sample else 1
-        p = run.masking.sample(draws, sizes=sizes, balance=balance, rng=rng)
-        hidden = torch.as_tensor(hide(p, n=len(rows), sizes=sizes, rng=rng), device=rows.device)
-        stepper.zero_grad()
-        losses.append(_backward(network, table, rows, hidden=hidden, loss=loss, fabric=fabric))
-        stepper.step()
-    mean_p = run.masking.expected(sizes=sizes, balance=balance)
-    names = run.model.schema.modalities
-    log = {"s": balance.s, "d": balance.d, "r": balance.r, "p": mean_p}
-    return {"loss": float(torch.stack(losses).mean())} | {
-        f"{k}_{m}": float(v[i]) for k, v in log.items() for i, m in enumerate(names)
-    }
-
-
-def _backward(
-    network, table: Table, rows: Tensor, *, hidden: Tensor, loss: Loss, fabric: Fabric
-) -> Tensor:
-    """Loss of a batch; its gradients are added to the weights."""
-    mine = _share(len(rows), fabric)
-    values, observed, _ = table.batch(rows[mine])
-    logits = network(values, observed & ~hidden[mine])
-    value = loss(_together(logits, len(rows), fabric), table.labels[rows])
-    fabric.backward(value * fabric.world_size)  # processes average their gradients
-    return value.detach()
-
-
-def _share(n: int, fabric: Fabric) -> Tensor:
-    """Which rows of a batch this process computes; all compute equally many."""
-    size = fabric.world_size
-    every = torch.arange(-(-n // size) * size, device=fabric.device) % n
-    return every[fabric.global_rank :: size]
-
-
-def _together(logits: Tensor, n: int, fabric: Fabric) -> Tensor:
-    """Logits of a whole batch from all processes, so that no loss need be a sum over rows.
-
-    Gradients flow into one's own rows only; added up over processes they are those of one process.
-    """
-    if fabric.world_size == 1:
-        return logits
-    every = list(fabric.all_gather(logits.detach()))
-    every[fabric.global_rank] = logits
-    return torch.stack(every, 1).flatten(0, 1)[:n]
-
-
-@torch.inference_mode()
-def _validate(run: Run, table: Table) -> dict[str, float]:
-    """Mean AUC with each modality alone and with all, where any of it is observed."""
-    network, layout = run.model.network.eval(), run.model.layout
-    owner = np.repeat(np.arange(len(layout.sizes)), layout.sizes)
-    subsets = np.vstack([owner == m for m in range(len(layout.sizes))] + [owner >= 0])
-    shown = torch.as_tensor(subsets, device=table.observed.device)
-    scores = [_subset_scores(run, network, table, rows, shown) for rows in table.valid.split(512)]
-    labels = table.labels[table.valid].cpu().numpy()
-    values = torch.cat(scores, 1).cpu().numpy()  # (M + 1, n, S)
-    names = [*run.model.schema.modalities, "all"]
-    return {f"auc_{name}": mean_auc(labels, value) for name, value in zip(names, values)}
-
-
-def _subset_scores(run: Run, network: Network, table: Table, rows: Tensor, shown: Tensor) -> Tensor:
-    """Scores ``(subsets, n, S)``; NaN where a subset shows nothing of a site."""
-    values, observed, _ = table.batch(rows)
-    view = network.view(values, observed, shown)
-    every = torch.arange(len(observed), device=observed.device)
-    which = torch.arange(len(shown), device=observed.device)
-    logits = network.head(view.features(every, which)).unbind(1)
-    scores = torch.stack([x[view.twins(own)] for x, own in zip(logits, shown)]).float()
-    if run.model.link == "softmax":  # a site's logits compare species; log-shares compare sites too
-        scores = scores.log_softmax(-1)
-    seen = (observed & shown[:, None, :]).any(-1, keepdim=True)
-    return scores.masked_fill(~seen, torch.nan)
-
-
-def _note(run: Run, progress: Progress, row: dict) -> None:
-    """Add an epoch to the history and keep its weights if it is the best so far."""
-    # A model that never learns to miss anything is not judged by what it says when it must.
-    alone = [] if run.masking == Constant(0.0) else list(run.model.schema.modalities)
-    scores = [row[f"auc_{m}"] for m in [*alone, "all"]]
-    known = [s for s in scores if not math.isnan(s)]
-    score = float(np.mean(known)) if known else float("-inf")
-    if score > progress.best_score or not progress.best or run.config.keep == "last":
-        progress.best = {k: v.detach().clone() for k, v in run.model.network.state_dict().items()}
-        progress.best_epoch, progress.best_score = progress.epoch, score
-    progress.history.append(
-        {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
-    )
-
-
-def _modality_scores(run: Run, progress: Progress) -> np.ndarray:
-    """Table of single-modality scores so far ``(E, M)``."""
-    names = list(run.model.schema.modalities)
-    rows = [[row[f"auc_{m}"] for m in names] for row in progress.history]
-    return np.array(rows, dtype=float).reshape(-1, len(names))
-
-
-def _keep(run: Run, progress: Progress) -> None:
-    """Load the weights that the run ends with: the best epoch's, or the last."""
-    if run.config.keep == "best" and progress.best_score == float("-inf"):
-        warnings.warn(
-            "no epoch could be scored: no species has both classes among the validation sites; the "
-            "first epoch is kept. Pass validation=<boolean per site> or a smaller training block",
-            stacklevel=3,
-        )
-    network = run.model.network.cpu()
-    network.load_state_dict({k: v.cpu() for k, v in progress.best.items()})
-    network.eval()
-    if run.config.loss == "maxent":
-        _set_level(run)
-
-
-@torch.inference_mode()
-def _set_level(run: Run) -> None:
-    """Fold Maxent's normalisation into the head's bias, from the training background."""
-    network, table = run.model.network, run.table
-    rows = table.train.split(512)
-    logits = torch.cat([network(*table.batch(r)[:2]) for r in rows])
-    network.head.bias.add_(maxent_offset(logits, table.labels[table.train] == 0))
 
 
 def _validation(
@@ -413,32 +190,3 @@ def _mean_scores(rows: Sequence[dict]) -> dict[str, float | None]:
     """Mean over members of each validation AUC at the epoch that is kept."""
     frame = {k: [r[k] for r in rows if r[k] is not None] for k in rows[0] if k.startswith("auc_")}
     return {k.removeprefix("auc_"): float(np.mean(v)) if v else None for k, v in frame.items()}
-
-
-def _fingerprint(run: Run) -> str:
-    """SHA-256 of data and settings: what must agree for a checkpoint to go on.
-
-    The number of epochs may differ: each epoch's randomness follows from seed and number, so a run
-    can be made longer.
-    """
-    config = run.config.model_dump(exclude={"epochs"})
-    settings = [run.model.facts(), to_dict(run.masking), config, run.seed]
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for tensor in (*run.table.values, run.table.labels, run.table.train):
-        digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()
-
-
-@contextmanager
-def _torch_seed(seed: int) -> Iterator[None]:
-    """Seed torch inside and leave its random state outside as it was."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
-
-
-def _bar(fabric: Fabric, epochs: int, done: int):
-    from tqdm import tqdm
-
-    shown = {"desc": "training", "unit": "epoch", "delay": 2, "disable": not fabric.is_global_zero}
-    return tqdm(total=epochs, initial=done, **shown)

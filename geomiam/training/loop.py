@@ -1,0 +1,227 @@
+"""The training loop: masks on top of what is missing anyway, and a score after every epoch.
+
+Every batch hides tokens drawn by the masking strategy on top of those that are missing anyway, so
+the network learns to answer from any subset; every epoch scores each modality alone and all together,
+which steers MIAM and picks the epoch that is kept. What is learned is the run's task.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from geomiam.masking import Constant, Strategy, hide, to_dict
+from geomiam.networks.model import Model
+from geomiam.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from geomiam.training.config import TrainingConfig
+from geomiam.training.table import Table
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+Objective = Callable[..., Tensor]
+"""``(network, table, rows, *, hidden, fabric)`` → loss of a batch, its graph behind it."""
+
+
+class Task(Protocol):
+    """What a run learns, and how it is scored."""
+
+    metric: ClassVar[str]
+    """Scores are noted as ``<metric>_<modality>`` and ``<metric>_all``; higher is better."""
+
+    def objective(self, run: Run) -> Objective:
+        """Return the loss; labels that do not suit it are refused."""
+        ...
+
+    def scores(self, run: Run, table: Table) -> dict[str, float]:
+        """Score each modality alone and all together on the validation rows; NaN = unknown."""
+        ...
+
+    def finish(self, run: Run) -> None:
+        """Do what is left to do when the kept weights are in place."""
+        ...
+
+
+@dataclass(frozen=True)
+class Run:
+    """What stays the same during a run."""
+
+    model: Model
+    module: nn.Module
+    """What trains: the model's network, or one that holds it. Weights without gradient stay."""
+    table: Table
+    masking: Strategy
+    config: TrainingConfig
+    seed: int
+    task: Task
+
+
+def train(run: Run, checkpoint: Path | None = None, *, name: str = "training") -> Progress:
+    """Train on one device, or on several by processes that share each batch.
+
+    The module ends with the weights of the best epoch, or of the last, in evaluation mode.
+    """
+    from lightning_fabric import Fabric
+
+    c = run.config
+    run.task.objective(run)  # refuses labels before anything starts
+    fabric = Fabric(
+        accelerator=c.accelerator,
+        devices=c.devices,
+        strategy="ddp_spawn" if c.devices > 1 else "auto",
+        precision=c.precision,  # type: ignore[arg-type]
+    )
+    progress = fabric.launch(partial(_work, run=run, checkpoint=checkpoint, name=name))
+    progress.best = {k: torch.as_tensor(v) for k, v in progress.best.items()}
+    _keep(run, progress)
+    return progress
+
+
+def _work(fabric: Fabric, *, run: Run, checkpoint: Path | None, name: str) -> Progress:
+    """What each process does; the first one scores and writes, and its progress counts."""
+    from schedulefree import AdamWScheduleFree
+
+    c = run.config
+    if fabric.world_size > 1:  # processes share the memory of what they are sent: not the weights
+        run = replace(run, module=copy.deepcopy(run.module))
+    learned = [p for p in run.module.parameters() if p.requires_grad]
+    optimizer = AdamWScheduleFree(
+        learned, lr=c.lr, weight_decay=c.weight_decay, warmup_steps=c.warmup
+    )
+    state: dict[str, Any] = {"network": run.module, "optimizer": optimizer}
+    if checkpoint:
+        state["fingerprint"] = _fingerprint(run)
+    wrapped, stepper = fabric.setup(run.module, optimizer)
+    table, progress, objective = run.table.to(fabric.device), Progress(), run.task.objective(run)
+    if checkpoint and checkpoint.exists() and any(checkpoint.iterdir()):
+        progress = load_checkpoint(checkpoint, **state)
+    with torch_seed(run.seed), _bar(fabric, c.epochs, progress.epoch, name) as bar:
+        while progress.epoch < c.epochs and progress.epoch - progress.best_epoch <= c.patience:
+            started, epoch = time.perf_counter(), progress.epoch
+            optimizer.train()
+            learn = partial(objective, wrapped, fabric=fabric)
+            row = _epoch(run, table, progress, fabric=fabric, stepper=stepper, learn=learn)
+            optimizer.eval()
+            row |= fabric.broadcast(run.task.scores(run, table) if fabric.is_global_zero else {})
+            _note(run, progress, {"epoch": epoch, **row, "seconds": time.perf_counter() - started})
+            if checkpoint and fabric.is_global_zero:
+                save_checkpoint(checkpoint, progress, **state)
+            every = row[f"{run.task.metric}_all"]
+            bar.set_postfix_str(f"{run.task.metric} {every:.3f}, best {progress.best_score:.3f}")
+            bar.update()
+    if fabric.world_size > 1:  # a tensor would be gone with the process that sends it
+        progress.best = {k: v.cpu().numpy() for k, v in progress.best.items()}  # type: ignore[misc]
+    return progress
+
+
+def _epoch(
+    run: Run, table: Table, progress: Progress, *, fabric: Fabric, stepper, learn: Objective
+) -> dict:
+    """One pass over the training sites; the masks and their log entries."""
+    epoch = progress.epoch
+    rng = np.random.default_rng([run.seed, epoch])
+    torch.manual_seed(int(rng.integers(2**31)) + fabric.global_rank)  # dropout
+    sizes = run.model.layout.sizes
+    balance = run.masking.balance(_modality_scores(run, progress))
+    run.module.train()
+    losses = []
+    order = rng.permutation(len(table.train))
+    for start in range(0, len(order), run.config.batch):
+        rows = table.train[
+            torch.as_tensor(order[start : start + run.config.batch], device=table.train.device)
+        ]
+        draws = len(rows) if run.masking.per_sample else 1
+        p = run.masking.sample(draws, sizes=sizes, balance=balance, rng=rng)
+        hidden = torch.as_tensor(hide(p, n=len(rows), sizes=sizes, rng=rng), device=rows.device)
+        stepper.zero_grad()
+        loss = learn(table, rows, hidden=hidden)
+        fabric.backward(loss * fabric.world_size)  # processes average their gradients
+        losses.append(loss.detach())
+        stepper.step()
+    mean_p = run.masking.expected(sizes=sizes, balance=balance)
+    names = run.model.schema.modalities
+    log = {"s": balance.s, "d": balance.d, "r": balance.r, "p": mean_p}
+    return {"loss": float(torch.stack(losses).mean())} | {
+        f"{k}_{m}": float(v[i]) for k, v in log.items() for i, m in enumerate(names)
+    }
+
+
+def _note(run: Run, progress: Progress, row: dict) -> None:
+    """Add an epoch to the history and keep its weights if it is the best so far."""
+    # A model that never learns to miss anything is not judged by what it says when it must.
+    alone = [] if run.masking == Constant(0.0) else list(run.model.schema.modalities)
+    scores = [row[f"{run.task.metric}_{m}"] for m in [*alone, "all"]]
+    known = [s for s in scores if not math.isnan(s)]
+    score = float(np.mean(known)) if known else float("-inf")
+    if score > progress.best_score or not progress.best or run.config.keep == "last":
+        progress.best = {k: v.detach().clone() for k, v in run.module.state_dict().items()}
+        progress.best_epoch, progress.best_score = progress.epoch, score
+    progress.history.append(
+        {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
+    )
+
+
+def _modality_scores(run: Run, progress: Progress) -> np.ndarray:
+    """Table of single-modality scores so far ``(E, M)``."""
+    names = list(run.model.schema.modalities)
+    rows = [[row[f"{run.task.metric}_{m}"] for m in names] for row in progress.history]
+    return np.array(rows, dtype=float).reshape(-1, len(names))
+
+
+def _keep(run: Run, progress: Progress) -> None:
+    """Load the weights that the run ends with: the best epoch's, or the last."""
+    if run.config.keep == "best" and progress.best_score == float("-inf"):
+        warnings.warn(
+            "no epoch could be scored: no species has both classes among the validation sites; the "
+            "first epoch is kept. Pass validation=<boolean per site> or a smaller training block",
+            stacklevel=4,
+        )
+    run.module.cpu()
+    run.module.load_state_dict({k: v.cpu() for k, v in progress.best.items()})
+    run.module.eval()
+    run.task.finish(run)
+
+
+def _fingerprint(run: Run) -> str:
+    """SHA-256 of data, settings and first weights: what must agree for a checkpoint to go on.
+
+    The number of epochs may differ: each epoch's randomness follows from seed and number, so a run
+    can be made longer.
+    """
+    config = run.config.model_dump(exclude={"epochs"})
+    task = type(run.task).__name__
+    settings = [run.model.facts(), to_dict(run.masking), config, run.seed, task]
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    first = run.module.state_dict().values()
+    for tensor in (*run.table.values, run.table.labels, run.table.train, *first):
+        digest.update(tensor.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def torch_seed(seed: int) -> Iterator[None]:
+    """Seed torch inside and leave its random state outside as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+def _bar(fabric: Fabric, epochs: int, done: int, name: str):
+    from tqdm import tqdm
+
+    shown = {"desc": name, "unit": "epoch", "delay": 2, "disable": not fabric.is_global_zero}
+    return tqdm(total=epochs, initial=done, **shown)
