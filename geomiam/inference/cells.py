@@ -18,6 +18,7 @@ from geomiam._version import __version__
 from geomiam.cube.grid import restore
 from geomiam.cube.predictors import PLACE, predictors
 from geomiam.errors import MemoryRefused
+from geomiam.inference.allocator import keep_freed_memory
 from geomiam.networks.model import Model
 from geomiam.tokens.blocks import Block, encode
 
@@ -70,6 +71,7 @@ class BlockTask:
             for n, a, o in zip(self.names, arrays, own)
         }
         results = tuple(np.empty((prod(place), *o.shape), o.dtype) for o in self.outputs)
+        keep_freed_memory()
         with torch_threads(None if self.alone else 1):
             for part in self._slabs(prod(place)):
                 block = self._encode({k: v[part] for k, v in rows.items()})
