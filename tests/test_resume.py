@@ -181,11 +181,10 @@ def test_a_map_in_an_object_store_is_complete_when_it_says_so(small, cube, monke
 
 def test_a_map_on_s3(small, cube, monkeypatch):
     """Against a local server that speaks S3."""
-    pytest.importorskip("s3fs", reason="s3fs is not installed")
-    server_of = pytest.importorskip("moto.server", reason="moto[server] is not installed")
     import s3fs
+    from moto.server import ThreadedMotoServer
 
-    server = server_of.ThreadedMotoServer(port=0)
+    server = ThreadedMotoServer(port=0)
     server.start()
     host, port = server.get_host_and_port()
     for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
