@@ -179,6 +179,26 @@ def test_a_map_in_an_object_store_is_complete_when_it_says_so(small, cube, monke
     assert make_map(cube, small, url, overwrite=True, **how).blocks == 9
 
 
+def test_a_second_writer_is_refused_and_harms_nothing(small, cube, tmp_path, monkeypatch):
+    answer, refused = jobs.Job.__call__, []
+
+    def with_company(job, part, index):
+        if not refused:
+            how = {"chunks": CHUNKS, "progress": False, "overwrite": True, "resume": False}
+            with pytest.raises(gm.errors.ResumeRefused, match="another writer is at work") as said:
+                gm.write_map(cube, small, tmp_path / "map.zarr", **how)
+            refused.append(said)
+        return answer(job, part, index)
+
+    monkeypatch.setattr(jobs.Job, "__call__", with_company)
+    made = gm.write_map(cube, small, tmp_path / "map.zarr", chunks=CHUNKS, progress=False)
+    assert refused
+    np.testing.assert_allclose(
+        made["suitability"], gm.predict(cube, small)["suitability"], atol=2e-6
+    )
+    assert [p.name for p in tmp_path.iterdir()] == ["map.zarr"]
+
+
 def test_a_map_on_s3(small, cube, monkeypatch):
     """Against a local server that speaks S3."""
     import s3fs

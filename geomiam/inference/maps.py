@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from geomiam.cube.store import as_dataset, open_zarr
 from geomiam.errors import MissingModality
 from geomiam.inference.cells import torch_threads
 from geomiam.inference.job import Blocks, Index, Job, Told, peak_memory
+from geomiam.inference.lock import only_writer
 from geomiam.inference.mapstore import Place, template
 from geomiam.inference.plan import check_memory, places
 from geomiam.networks.model import Model
@@ -105,7 +106,8 @@ def write_map(
     OutputExists
         If a complete map is at ``path`` and ``overwrite`` is False, or anything else is there.
     ResumeRefused
-        If an unfinished map there was begun with another model, input or settings.
+        If an unfinished map there was begun with another model, input or settings, or another process
+        is writing it.
     MemoryRefused
         If a block would need more than ``memory_limit``.
     """
@@ -138,12 +140,13 @@ def make_map(
     made = template(ds, job)
     check_memory(job, made, limit=memory_limit)
     prints = job.prints(ds)
-    marks = place.resume(prints) if resume else None
-    if marks is None:
-        marks = place.begin(made, job, prints)
-    told = _run(job, ds, marks, client=client, progress=progress)
-    before = int(marks[marks > 0].sum()) - int((marks > 0).sum())
-    place.complete(overwrite, answered=before + sum(t.answered for t in told))
+    with nullcontext() if place.remote else only_writer(place.path):
+        marks = place.resume(prints) if resume else None
+        if marks is None:
+            marks = place.begin(made, job, prints)
+        told = _run(job, ds, marks, client=client, progress=progress)
+        before = int(marks[marks > 0].sum()) - int((marks > 0).sum())
+        place.complete(overwrite, answered=before + sum(t.answered for t in told))
     return _report(job, told, place, made=made, start=start)
 
 
