@@ -30,6 +30,7 @@ docs: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/shapley.py --json out/bench/shapley.json --figure out/bench/shapley.png
+	$(BIN)/python benchmarks/gpu.py --json out/bench/gpu.json
 	$(BIN)/python benchmarks/maps.py --json out/bench/maps.json --figure out/bench/maps.png
 	$(BIN)/python benchmarks/training.py --json out/bench/training.json --figure out/bench/training.png
 

@@ -2,8 +2,8 @@
 
     python benchmarks/performance.py                 # from benchmarks/results
 
-The folder holds ``shapley.json``, ``maps.json`` and ``training.json`` as the scripts beside this one write
-them; what is not there is left out. Numbers on the page come from the JSON.
+The folder holds ``shapley.json``, ``gpu.json``, ``maps.json`` and ``training.json`` as the scripts beside this one
+write them; what is not there is left out. Numbers on the page come from the JSON.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def main() -> None:
     pictures = args.docs / "images" / "benchmarks"
     pictures.mkdir(parents=True, exist_ok=True)
     parts = [HEAD]
-    for name, write in {"shapley": explanations, "maps": maps, "training": training}.items():
+    sections = {"shapley": explanations, "gpu": gpu, "maps": maps, "training": training}
+    for name, write in sections.items():
         path = args.results / f"{name}.json"
         if path.exists():
             figure = path.with_suffix(".png")
@@ -163,6 +164,32 @@ yours on the machine it runs on. Cost grows with the tokens of a cell, with $2^G
 present*, and with the species only once there are hundreds. Cells without data cost nothing, and rows that a
 coarse predictor has in common are encoded once. For a GPU, divide the operations by what it reaches in bfloat16; none
 was at hand, so no GPU-hours are promised here."""
+
+
+def gpu(found: dict[str, Any]) -> str:
+    """The same on a GPU."""
+    speed, share, price = (
+        found[k] for k in ("cells_per_second", "share_of_peak", "price_in_predictions")
+    )
+    rows = [
+        [
+            NAMES[way],
+            f"{speed[way]:,.0f}",
+            f"{share[way]:.0%}",
+            f"{price[way]:.1f}" if way in price else "",
+        ]
+        for way in NAMES
+        if way in speed
+    ]
+    peak = {k: v / 1e12 for k, v in found["peak_of_products"].items()}
+    return "\n\n".join(
+        [
+            f"## On a GPU ({found['device']})",
+            f"The model above, {found['sizes']['rows']:,} cells. The peak is that of a large product in the same run: "
+            f"{peak['fp32']:.0f} · 10¹² operations a second in float32, {peak['bf16']:.0f} in bfloat16.",
+            table(["", "cells a second", "of the peak", "price in predictions"], rows),
+        ]
+    )
 
 
 def maps(found: dict[str, Any]) -> str:

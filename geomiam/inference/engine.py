@@ -32,6 +32,8 @@ COALITIONS_AT_ONCE = 64
 """Per micro-batch; more add no speed."""
 ANSWERS_AT_ONCE = 2**20
 """Numbers of answers in memory at a time: species beyond are taken in blocks."""
+ELSEWHERE = 32
+"""Times as many rows, vectors and answers on a device without a small cache, which wants large products."""
 
 
 def predict_block(
@@ -67,7 +69,7 @@ def predict_block(
             first, same = view.twins(torch.as_tensor(shown)).unique(return_inverse=True)
             answers = [
                 _finite(_answer(model, view.features(batch, one)[:, 0], species, scale))
-                for batch in first.split(max(1, VECTORS_AT_ONCE // view.cost(1)))
+                for batch in first.split(max(1, _size(VECTORS_AT_ONCE, model) // view.cost(1)))
             ]
             out[rows] = torch.cat(answers)[same].cpu().numpy()
     return out
@@ -177,7 +179,7 @@ def amortised_block(
         parts = [
             (rows[batch.cpu().numpy()], _told(model, view, batch, base, scale))
             for rows, view in _slabs(model, block, some, shown[None])
-            for batch in _micro_batches(len(rows), view.cost(1), model.device)
+            for batch in _micro_batches(len(rows), view.cost(1), model)
         ]
     groups = int(model.network.owner.max()) + 1
     values = np.full((len(block), groups, len(species)), np.nan, np.float32)
@@ -243,7 +245,7 @@ def coalition_block(
         for rows, view in _slabs(model, block, some, shown):
             answered = (block.observed[rows, None] & shown).any(-1)  # (r, c)
             for which in torch.arange(len(shown), device=model.device).split(COALITIONS_AT_ONCE):
-                for batch in _micro_batches(len(rows), view.cost(len(which)), model.device):
+                for batch in _micro_batches(len(rows), view.cost(len(which)), model):
                     values = _answer(model, view.features(batch, which), species, scale)
                     mine, asked = batch.cpu().numpy(), which.cpu().numpy()
                     r, c = np.nonzero(answered[np.ix_(mine, asked)])
@@ -272,7 +274,8 @@ class _Game:
         flat = torch.as_tensor(weight.transpose(0, 2, 1).reshape(k * g, c), dtype=torch.float32)
         self.weights = flat.to(model.device).split(COALITIONS_AT_ONCE, 1)  # (k · g, c) each
         self.shape = k, g
-        self.rows_at_once = max(1, VECTORS_AT_ONCE // view.cost(len(self.which[0])))
+        at_once = _size(VECTORS_AT_ONCE, model)
+        self.rows_at_once = max(1, at_once // view.cost(len(self.which[0])))
 
     def __call__(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Shapley values ``(r, k, g, s)`` in each replicate, and the value of all players ``(r, s)``."""
@@ -291,7 +294,7 @@ class _Game:
 
     def _answers(self, features: Tensor, weights: Tensor) -> Tensor:
         """Weighted answers ``(r, k · g, s)``, a block of species in memory at a time."""
-        step = max(1, ANSWERS_AT_ONCE // (features.shape[0] * features.shape[1]))
+        step = max(1, _size(ANSWERS_AT_ONCE, self.model) // (features.shape[0] * features.shape[1]))
         if self.model.link == "softmax":  # a species' answer needs all logits
             step = len(self.species)
         parts = [self.species[i : i + step] for i in range(0, len(self.species), step)]
@@ -317,7 +320,8 @@ def _slabs(
 ) -> Iterator[tuple[np.ndarray, View]]:
     """Rows ``(r,)``, and what coalitions ``shown (c, t)`` see of them."""
     coalitions = torch.as_tensor(shown, device=model.device)
-    for part in (rows[i : i + SLAB] for i in range(0, len(rows), SLAB)):
+    slab = _size(SLAB, model)
+    for part in (rows[i : i + slab] for i in range(0, len(rows), slab)):
         values = [torch.as_tensor(v[part], device=model.device) for v in block.values]
         observed = torch.as_tensor(block.observed[part], device=model.device)
         yield part, model.network.view(values, observed, coalitions)
@@ -331,9 +335,15 @@ def _patterns(present: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
             yield pattern, np.flatnonzero(which.ravel() == i)
 
 
-def _micro_batches(rows: int, cost: int, device: torch.device) -> tuple[Tensor, ...]:
+def _micro_batches(rows: int, cost: int, model: Model) -> tuple[Tensor, ...]:
     """Positions ``(b,)`` of rows, in batches."""
-    return torch.arange(rows, device=device).split(max(1, VECTORS_AT_ONCE // cost))
+    at_once = max(1, _size(VECTORS_AT_ONCE, model) // cost)
+    return torch.arange(rows, device=model.device).split(at_once)
+
+
+def _size(cpu: int, model: Model) -> int:
+    """How many at a time where the model is."""
+    return cpu if model.device.type == "cpu" else ELSEWHERE * cpu
 
 
 def _finite(x: Tensor) -> Tensor:
