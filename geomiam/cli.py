@@ -160,9 +160,9 @@ def fit(
         Path | None, typer.Option(help="Catalog (YAML); inferred from attributes if not given.")
     ] = None,
     masking: Annotated[
-        str, typer.Option(help="miam, uniform, dirichlet, dropout, opm, constant, …")
+        str, typer.Option(help="miam, uniform, dirichlet, dropout, subset, ramp-miam, …")
     ] = "miam",
-    fusion: Annotated[str, typer.Option(help="group, token, sum or group+sum.")] = "group",
+    fusion: Annotated[str, typer.Option(help="group, token, sum, late or group+sum.")] = "group",
     members: Annotated[int, typer.Option(help="Networks whose answers are averaged.")] = 1,
     width: Annotated[int, typer.Option(help="Width of the network.")] = 192,
     loss: Annotated[

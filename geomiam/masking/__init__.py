@@ -1,20 +1,12 @@
 """Masking strategies for training, and the balance of modalities they follow."""
 
+from geomiam.masking.corners import OPM, ModalityDropout, RandomSubset
+from geomiam.masking.cubes import Constant, Dirichlet, Uniform, UniformCube
+from geomiam.masking.miam import MIAM, BetaCube
+from geomiam.masking.names import named, to_dict
+from geomiam.masking.ramp import Ramp
 from geomiam.masking.scores import Balance, balance
-from geomiam.masking.strategies import (
-    MIAM,
-    OPM,
-    BetaCube,
-    Constant,
-    Dirichlet,
-    ModalityDropout,
-    Strategy,
-    Uniform,
-    UniformCube,
-    hide,
-    named,
-    to_dict,
-)
+from geomiam.masking.strategy import Strategy, hide
 
 __all__ = [
     "MIAM",
@@ -24,6 +16,8 @@ __all__ = [
     "Constant",
     "Dirichlet",
     "ModalityDropout",
+    "Ramp",
+    "RandomSubset",
     "Strategy",
     "Uniform",
     "UniformCube",

@@ -29,6 +29,8 @@ class Balance:
         Speed at which that score moves, per epoch, always > 0; NaN = unknown.
     r : (M,) array
         ``rho_s / rho_d``, finite and > 0: above 1 the modality dominates and is hidden more.
+    epoch : int
+        Epochs that were scored so far: the number of the one to come.
 
     Raises
     ------
@@ -39,6 +41,7 @@ class Balance:
     s: Array
     d: Array
     r: Array
+    epoch: int = 0
 
     def __post_init__(self) -> None:
         for name in ("s", "d", "r"):
@@ -113,7 +116,8 @@ def balance(
     s = np.maximum(table[-1] - chance, eps)
     d = np.maximum(slope, eps) if strict_paper else slope + eps
     r = _quotient(s, d)
-    return Balance(s=s, d=d, r=r if strict_paper else _clip(r, lam=lam, r_max=r_max))
+    r = r if strict_paper else _clip(r, lam=lam, r_max=r_max)
+    return Balance(s=s, d=d, r=r, epoch=len(table))
 
 
 def check_settings(*, chance: float, smoothing: float, eps: float, r_max: float) -> None:

@@ -1,0 +1,139 @@
+"""Strategies on the corners of the cube: a modality is seen as a whole or not at all."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import ArrayLike
+
+from geomiam.masking.scores import Array, Balance
+from geomiam.masking.scores import balance as balance_of
+from geomiam.masking.strategy import check_lam, check_share, check_sizes
+
+__all__ = ["OPM", "ModalityDropout", "RandomSubset"]
+
+
+@dataclass(frozen=True)
+class ModalityDropout:
+    """Hide each modality as a whole with probability q: p is a corner, 0 or 1 per modality.
+
+    A modality is never seen in part, and all of them may be hidden at once (probability q^M).
+
+    Parameters
+    ----------
+    q : float
+        Probability to hide a modality, in [0, 1].
+    keep_one : bool
+        Draw anew where all would be hidden: the distribution given that one at least is kept. A
+        modality is then hidden with probability (q − q^M) / (1 − q^M); q = 1 keeps exactly one.
+    per_sample : bool
+        Draw p per sample rather than per batch.
+    """
+
+    q: float = 0.1
+    _: KW_ONLY
+    keep_one: bool = False
+    per_sample: bool = False
+
+    def __post_init__(self) -> None:
+        check_share("q", self.q)
+
+    balance = staticmethod(balance_of)
+
+    def sample(self, n: int, *, sizes: ArrayLike, balance: Balance, rng: Generator) -> Array:
+        m = len(check_sizes(sizes, balance))
+        hidden = rng.random((n, m)) < self.q
+        if self.keep_one:
+            first = rng.choice(m, size=(n, 1), p=self._first(m))
+            hidden = (np.arange(m) < first) | (hidden & (np.arange(m) > first))
+        return hidden.astype(np.float64)
+
+    def expected(self, *, sizes: ArrayLike, balance: Balance) -> Array:
+        m = len(check_sizes(sizes, balance))
+        # (q − q^M) / (1 − q^M), in a form that is also right for q = 1.
+        p = 1 - 1 / (self.q ** np.arange(m)).sum() if self.keep_one else self.q
+        return np.full(m, float(p))
+
+    def _first(self, m: int) -> Array:
+        """Probabilities ``(M,)`` of the first modality that is kept, given that one is."""
+        weight = self.q ** np.arange(m)
+        return weight / weight.sum()
+
+
+@dataclass(frozen=True)
+class RandomSubset:
+    """Show a subset of the modalities: every one but the empty is equally likely.
+
+    The missing-modality augmentation of late fusion "UME-MMA-style" (Li et al. 2023,
+    arXiv:2310.06383, whose own probabilities are not published), and the training on all
+    combinations of views of Mena et al. 2025 (arXiv:2501.01132). A modality is hidden with
+    probability (2^(M−1) − 1) / (2^M − 1). It never hides all modalities; a sample of which only
+    some are observed may still be left with nothing.
+
+    Parameters
+    ----------
+    per_sample : bool
+        Draw p per sample rather than per batch.
+    """
+
+    _: KW_ONLY
+    per_sample: bool = True
+
+    balance = staticmethod(balance_of)
+
+    def sample(self, n: int, *, sizes: ArrayLike, balance: Balance, rng: Generator) -> Array:
+        coins = ModalityDropout(0.5, keep_one=True)
+        return coins.sample(n, sizes=sizes, balance=balance, rng=rng)
+
+    def expected(self, *, sizes: ArrayLike, balance: Balance) -> Array:
+        return ModalityDropout(0.5, keep_one=True).expected(sizes=sizes, balance=balance)
+
+
+@dataclass(frozen=True)
+class OPM:
+    """Hide dominant modalities as a whole, never the others (OPM, for M modalities).
+
+    On-the-fly prediction modulation, generalised from two modalities as the MIAM authors do: one
+    dominates when the mean ratio of its score to each other score exceeds 1. While fewer than two
+    scores are known nothing is hidden; an unknown score takes no part.
+
+    Parameters
+    ----------
+    q_base : float
+        Probability to hide a modality that barely dominates, in [0, 1].
+    lam : float
+        How much that probability grows with dominance, >= 0.
+    per_sample : bool
+        Draw p per sample rather than per batch.
+    """
+
+    q_base: float = 0.5
+    lam: float = 0.5
+    _: KW_ONLY
+    per_sample: bool = False
+
+    def __post_init__(self) -> None:
+        check_share("q_base", self.q_base)
+        check_lam(self.lam)
+
+    balance = staticmethod(balance_of)
+
+    def sample(self, n: int, *, sizes: ArrayLike, balance: Balance, rng: Generator) -> Array:
+        q = self.expected(sizes=sizes, balance=balance)
+        return (rng.random((n, len(q))) < q).astype(np.float64)
+
+    def expected(self, *, sizes: ArrayLike, balance: Balance) -> Array:
+        lead = _mean_ratio(balance.s, m=len(check_sizes(sizes, balance)))
+        q = self.q_base * (1 + self.lam * np.tanh(lead - 1))
+        return np.where(lead > 1, np.clip(q, 0, 1), 0.0)
+
+
+def _mean_ratio(s: Array, *, m: int) -> Array:
+    """Mean of s_m / s_j over the other known modalities j; 0 where there is none."""
+    lead, known = np.zeros(m), np.isfinite(s)
+    if known.sum() > 1:
+        scores = s[known]
+        lead[known] = (scores * (1 / scores).sum() - 1) / (len(scores) - 1)
+    return lead

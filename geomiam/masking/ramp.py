@@ -1,0 +1,75 @@
+"""A masking rate that rises with the epochs, around any strategy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import ArrayLike
+
+from geomiam.masking.corners import ModalityDropout
+from geomiam.masking.scores import Array, Balance
+from geomiam.masking.strategy import Strategy
+
+__all__ = ["Ramp"]
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """Hide nothing at first, then more and more, up to what another strategy hides.
+
+    In epoch τ a token is hidden with the share f(τ) of the strategy's own probability,
+    f = 0 up to ``warmup``, then (τ − warmup) / over, then 1: the missing-rate ramp of MAESTRO
+    (Mohapatra et al. 2025), whose strategy is modality dropout of 0.4. Where the strategy hides a
+    modality as a whole (p = 1) the ramp does so with probability f, not a share f of its tokens.
+
+    Parameters
+    ----------
+    strategy : Strategy
+        Whose masking is reached at the end. It reads the scores as if there were no ramp.
+    warmup : int
+        Epochs without masking, >= 0.
+    over : int
+        Epochs from there to the strategy's own masking, >= 1. MAESTRO's ramp ends with the training.
+
+    Raises
+    ------
+    ValueError
+        When a field is out of range.
+    """
+
+    strategy: Strategy = field(default_factory=lambda: ModalityDropout(0.4))
+    warmup: int = 10
+    over: int = 40
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.strategy, Strategy):
+            raise ValueError(
+                f"strategy must be a masking strategy, found {self.strategy!r}; "
+                "use Ramp(ModalityDropout(0.4))"
+            )
+        if self.warmup < 0 or self.over < 1:
+            raise ValueError(
+                f"warmup must be >= 0 and over >= 1 epochs, found {self.warmup} and {self.over}"
+            )
+
+    @property
+    def per_sample(self) -> bool:
+        """As the strategy draws."""
+        return self.strategy.per_sample
+
+    def balance(self, scores: ArrayLike) -> Balance:
+        return self.strategy.balance(scores)
+
+    def sample(self, n: int, *, sizes: ArrayLike, balance: Balance, rng: Generator) -> Array:
+        p = self.strategy.sample(n, sizes=sizes, balance=balance, rng=rng)
+        share = self.share(balance.epoch)
+        return np.where(p == 1, rng.random(p.shape) < share, share * p)
+
+    def expected(self, *, sizes: ArrayLike, balance: Balance) -> Array:
+        return self.share(balance.epoch) * self.strategy.expected(sizes=sizes, balance=balance)
+
+    def share(self, epoch: int) -> float:
+        """Return f: how much of the strategy's masking an epoch has, in [0, 1]."""
+        return float(np.clip((epoch - self.warmup) / self.over, 0, 1))
