@@ -36,7 +36,7 @@ def block():
     return encode(random_arrays(every_kind(), 40), layout=model.layout, scaler=model.scaler)
 
 
-@pytest.mark.parametrize("fusion", ["group", "token"])
+@pytest.mark.parametrize("fusion", ["group", "token", "late"])
 def test_the_answer_is_the_mean_of_the_members_logits(fusion, block):
     models, whole = joined(fusion)
     settings = {
@@ -50,7 +50,7 @@ def test_the_answer_is_the_mean_of_the_members_logits(fusion, block):
     )
 
 
-@pytest.mark.parametrize("fusion", ["group", "token"])
+@pytest.mark.parametrize("fusion", ["group", "token", "late"])
 @pytest.mark.parametrize("scale", ["logit", "probability"])
 def test_shapley_values_of_members_are_efficient(fusion, scale, block):
     models, whole = joined(fusion)

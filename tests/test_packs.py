@@ -42,7 +42,22 @@ def plain_sum(fusion, tokens, visible):
     return fusion.read(torch.where(visible.unsqueeze(-1), tokens, fusion.hidden).sum(1))
 
 
-PLAIN = {"token": plain_token, "group": plain_group, "sum": plain_sum}
+def plain_late(fusion, tokens, visible):
+    """Every branch over all of its tokens, hidden keys taken out of attention and mean."""
+    made = []
+    for branch, own in zip(fusion.branches, fusion.sets):
+        x, seen = tokens[:, own], visible[:, own]
+        for block in branch.blocks:
+            x = block(x, key_bias(seen, x.dtype))
+        weight = seen.unsqueeze(-1).float()
+        mean = (x * weight).sum(1) / weight.sum(1).clamp(min=1)
+        made.append(torch.relu(branch.norm(mean)))
+    there = torch.stack([visible[:, own].any(1) for own in fusion.sets], 1).float()
+    alpha = there / there.sum(1, keepdim=True).clamp(min=1)
+    return torch.cat([*(a[:, None] * f for a, f in zip(alpha.unbind(1), made)), alpha], 1)
+
+
+PLAIN = {"token": plain_token, "group": plain_group, "sum": plain_sum, "late": plain_late}
 
 
 def example(fusion: str, **config):
@@ -74,7 +89,7 @@ def masks(kind: str, observed):
 def gradients(network, logits):
     network.zero_grad()
     (logits.square().mean() + logits.sigmoid().mean()).backward()
-    return {k: w.grad.clone() for k, w in network.named_parameters()}
+    return {k: w.grad.clone() for k, w in network.named_parameters() if w.requires_grad}
 
 
 @pytest.mark.parametrize("fusion", list(PLAIN))
@@ -103,7 +118,7 @@ def test_every_weight_has_a_gradient_in_every_step(fusion, kind):
     """Zero, not absent: the optimizer and several processes need it."""
     network, values, observed = example(fusion)
     network(values, masks(kind, observed)).sum().backward()
-    assert [k for k, w in network.named_parameters() if w.grad is None] == []
+    assert [k for k, w in network.named_parameters() if w.requires_grad and w.grad is None] == []
 
 
 def test_hidden_tokens_are_not_made(monkeypatch):

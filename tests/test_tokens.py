@@ -607,7 +607,7 @@ def test_there_is_a_token_for_each_name():
     )
 
 
-@pytest.mark.parametrize("fusion", ["group", "token"])
+@pytest.mark.parametrize("fusion", ["group", "token", "late"])
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf, 1e38, 7.0])
 def test_hidden_values_are_inert_forward_and_backward(fusion, training, poison):

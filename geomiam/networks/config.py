@@ -12,15 +12,21 @@ from geomiam.schema import Fact
 class NetworkConfig(Fact):
     """Sizes of the network; the bounds also guard the loading of saved models."""
 
-    fusion: Literal["group", "token", "sum", "group+sum"] = Field(
-        "group", description="how tokens meet; group+sum: members take turns"
+    fusion: Literal["group", "token", "sum", "group+sum", "late"] = Field(
+        "group", description="how tokens meet; group+sum: members take turns; late: not at all"
     )
     width: int = Field(192, ge=4, le=4096)
     heads: int = Field(8, ge=1, le=64)
     depth: int = Field(
-        3, ge=1, le=64, description="blocks over tokens (token) or summaries (group)"
+        3, ge=1, le=64, description="blocks over tokens (token, late) or summaries (group)"
     )
     inner: int = Field(1, ge=0, le=64, description="blocks inside each group (group fusion only)")
+    weights: Literal["equal", "learned"] = Field(
+        "equal", description="of the modalities (late fusion only); learned ones are positive"
+    )
+    pool: Literal["mean", "sum"] = Field(
+        "mean", description="of the visible modalities' logits (late fusion only)"
+    )
     dropout: float = Field(0.1, ge=0, lt=1)
     frequencies: int = Field(48, ge=1, le=1024, description="of the periodic tokenizer")
     sigma: float = Field(0.01, gt=0, description="deviation of the initial frequencies")

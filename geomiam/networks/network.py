@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from geomiam.networks.config import NetworkConfig
 from geomiam.networks.explainer import Explainer
 from geomiam.networks.group import GroupFusion, GroupView
+from geomiam.networks.late import LateFusion, LateView
 from geomiam.networks.packs import Seen
 from geomiam.networks.sum import SumFusion, SumView
 from geomiam.networks.token import TokenFusion, TokenView
@@ -21,7 +22,10 @@ from geomiam.tokens.tokenizers import Tokenizers
 
 
 class Member(nn.Module):
-    """Tokens → fusion → LayerNorm (not after a sum), ReLU: the features of a site."""
+    """Tokens → fusion → LayerNorm, ReLU: the features of a site.
+
+    A sum is not normalised, and late fusion has done both inside its branches.
+    """
 
     def __init__(self, config: NetworkConfig, *, layout: Layout, classes: dict[str, int]):
         super().__init__()
@@ -34,18 +38,22 @@ class Member(nn.Module):
             sigma=config.sigma,
         )
         self.fusion = _fusion(config, layout)
-        self.norm = nn.Identity() if config.fusion == "sum" else nn.LayerNorm(config.width)
+        plain = config.fusion in ("sum", "late")
+        self.norm = nn.Identity() if plain else nn.LayerNorm(config.width)
+        late = isinstance(self.fusion, LateFusion)
+        self.feature_width = self.fusion.features if late else config.width
+        """Numbers ``f`` that the head reads."""
 
     def features(self, tokens: Tensor, visible: Tensor) -> Tensor:
-        """Features ``(n, d)`` from tokens ``(n, t, d)`` and visible ``(n, t)``."""
+        """Features ``(n, f)`` from tokens ``(n, t, d)`` and visible ``(n, t)``."""
         return self.activate(self.fusion(tokens, visible))
 
     def packed(self, values: list[Tensor], visible: Tensor) -> Tensor:
-        """Features ``(n, d)`` in training, from values per part and visible ``(n, t)``."""
+        """Features ``(n, f)`` in training, from values per part and visible ``(n, t)``."""
         return self.activate(self.fusion.packed(Seen.of(self.tokenizers, values, visible)))
 
     def activate(self, fused: Tensor) -> Tensor:
-        """Fused tokens ``(n, d)`` as the last linear layer takes them."""
+        """Fused tokens ``(n, f)`` as the last linear layer takes them."""
         return torch.relu(self.norm(fused.float()))
 
     @property
@@ -69,8 +77,10 @@ class Network(nn.Module):
         alone = [config.member(i) for i in range(config.members)]
         members = [Member(c, layout=layout, classes=classes) for c in alone]
         self.members = nn.ModuleList(members)
-        width, groups = config.members * config.width, players(layout)
+        width, groups = sum(m.feature_width for m in members), players(layout)
         self.head = nn.Linear(width, species)
+        if config.fusion == "late":  # what is said of nothing is not learned; see `set_base`
+            nn.init.zeros_(self.head.bias).requires_grad_(False)
         self.owner = np.stack(list(groups.values())).argmax(0)
         """The group of each token; a token of none counts as of the first, and is never shown."""
         self.explainer = (
@@ -92,7 +102,7 @@ class Network(nn.Module):
         return torch.cat(made, -1)
 
     def features(self, tokens: Tensor, visible: Tensor) -> Tensor:
-        """What the head reads ``(n, m·d)``, from tokens ``(n, t, m·d)`` and visible ``(n, t)``."""
+        """What the head reads ``(n, m·f)``, from tokens ``(n, t, m·d)`` and visible ``(n, t)``."""
         made = [m.features(own, visible) for m, own in self._each(tokens)]
         return torch.cat(made, -1)
 
@@ -118,7 +128,7 @@ class View:
 
     def __init__(
         self,
-        members: Sequence[tuple[Member, GroupView | TokenView | SumView]],
+        members: Sequence[tuple[Member, GroupView | TokenView | SumView | LateView]],
         rows: Rows,
         shown: Tensor,
     ):
@@ -129,12 +139,12 @@ class View:
         return max(view.cost(coalitions) for _, view in self.members)
 
     def features(self, rows: Tensor, which: Tensor) -> Tensor:
-        """What the head reads ``(r, c, m·d)`` of rows ``(r,)`` in coalitions ``(c,)``."""
+        """What the head reads ``(r, c, m·f)`` of rows ``(r,)`` in coalitions ``(c,)``."""
         made = [member.activate(view.features(rows, which)) for member, view in self.members]
         return made[0] if len(made) == 1 else torch.cat(made, -1)
 
     def states(self, rows: Tensor, which: int, owner: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-        """What the head reads ``(r, m·d)``, and last tokens by group ``(r, G, m·d)``; token fusion only."""
+        """What the head reads ``(r, m·f)``, and last tokens by group ``(r, G, m·d)``; token fusion only."""
         made = [(m, v.states(rows, which, owner, groups)) for m, v in self.members]  # type: ignore[union-attr]
         features = torch.cat([m.activate(fused) for m, (fused, _) in made], -1)
         return features, torch.cat([states for _, (_, states) in made], -1).float()
@@ -164,12 +174,24 @@ def join(networks: Sequence[Network], into: Network) -> Network:
     return into
 
 
-def _fusion(config: NetworkConfig, layout: Layout) -> TokenFusion | GroupFusion | SumFusion:
+def _fusion(
+    config: NetworkConfig, layout: Layout
+) -> TokenFusion | GroupFusion | SumFusion | LateFusion:
     width, heads, depth, dropout = config.width, config.heads, config.depth, config.dropout
     if config.fusion == "sum":
         return SumFusion(layout.size, width=width, dropout=dropout)
     if config.fusion == "token":
         return TokenFusion(width=width, heads=heads, depth=depth, dropout=dropout)
+    if config.fusion == "late":
+        return LateFusion(
+            layout.sizes.tolist(),
+            width=width,
+            heads=heads,
+            depth=depth,
+            dropout=dropout,
+            weights=config.weights,
+            pool=config.pool,
+        )
     groups = [tokens.nonzero()[0].tolist() for tokens in players(layout).values()]
     return GroupFusion(
         groups, width=width, heads=heads, inner=config.inner, depth=depth, dropout=dropout

@@ -18,6 +18,12 @@ class TrainingConfig(Fact):
     weight_decay: float = Field(0.01, ge=0)
     warmup: int = Field(100, ge=0, description="steps over which the learning rate rises")
     patience: int = Field(15, ge=1, description="epochs without a better score before stopping")
+    joint_epochs: int | None = Field(
+        None, ge=0, description="of the second stage of warm_start=True (None: epochs; 0: none)"
+    )
+    joint_lr: float | None = Field(
+        None, gt=0, description="learning rate of that stage (None: 0.1 lr)"
+    )
     keep: Literal["best", "last"] = Field("best", description="which epoch's weights are kept")
     loss: Literal["weighted-bce", "maxent", "cross-entropy"] = "weighted-bce"
     evenness: float = Field(

@@ -12,7 +12,7 @@ import xarray as xr
 from geomiam.cube.infer import infer_schema
 from geomiam.cube.predictors import bind
 from geomiam.errors import GridError, LabelError
-from geomiam.masking import MIAM, Strategy, named, to_dict
+from geomiam.masking import MIAM, RandomSubset, Strategy, named, to_dict
 from geomiam.networks.config import NetworkConfig
 from geomiam.networks.model import Model
 from geomiam.networks.network import join
@@ -21,10 +21,11 @@ from geomiam.tokens.layout import Layout
 from geomiam.training.checkpoint import Progress
 from geomiam.training.config import TrainingConfig
 from geomiam.training.loop import Run, torch_seed, train
-from geomiam.training.losses import LINK_OF
+from geomiam.training.losses import LINK_OF, base_logits
 from geomiam.training.splits import hold_out, site_coordinates, spatial_blocks
 from geomiam.training.supervised import Supervised
 from geomiam.training.table import check_classes, make_tables, read_labels, read_predictors
+from geomiam.training.warm import check_start, load_start, set_base, two_stages
 
 
 def fit(
@@ -37,6 +38,7 @@ def fit(
     validation: np.ndarray | None = None,
     rng: int | np.random.Generator | None = 0,
     checkpoint: str | Path | None = None,
+    warm_start: bool | Model = False,
 ) -> Model:
     """Train a model on sites.
 
@@ -49,7 +51,8 @@ def fit(
         Which variables are predictors and how they belong together, or the catalog that says so;
         inferred if not given.
     masking : Strategy or str, optional
-        Default: ``MIAM(kappa=10, lam=1)``; a name as on the command line, such as ``"uniform"``.
+        Default: ``MIAM(kappa=10, lam=1)``, for ``warm_start=True`` ``RandomSubset()``; a name as on the
+        command line, such as ``"uniform"``.
     network : NetworkConfig, optional
         Fusion and sizes.
     training : TrainingConfig, optional
@@ -60,6 +63,11 @@ def fit(
         Equal seed, data and settings give an equal model on the same machine.
     checkpoint : path, optional
         Folder where every epoch is saved and from which an interrupted run goes on exactly.
+    warm_start : bool or Model
+        True, for ``fusion="late"``: each branch is first trained alone on all sites that have its
+        modality, sites with nothing else included; then all together from there, for
+        ``TrainingConfig(joint_epochs, joint_lr)``. Or a model with the same schema and network, whose
+        weights and scaler are the start; its head too, where species and link are the same.
 
     Returns
     -------
@@ -73,37 +81,62 @@ def fit(
     ------
     LabelError, MissingVariable, VariableMismatch, GridError
         If labels or predictors cannot be used, with the call that mends it.
+    SelectionError
+        If ``warm_start`` does not suit the fusion, or is a model of another schema or network.
     """
-    masking = named(masking) if isinstance(masking, str) else masking or MIAM()
+    start = None if isinstance(warm_start, bool) else warm_start
+    masking = named(masking) if isinstance(masking, str) else masking
+    masking = masking or (RandomSubset() if warm_start is True else MIAM())
     config = training or TrainingConfig()
     schema = Schema.from_yaml(schema) if isinstance(schema, (str, Path)) else schema
+    schema = schema or (start.schema if start else None)
     schema = bind(schema, sites) if schema is not None else infer_schema(sites)
     labels, species = read_labels(sites)
     if config.loss != "cross-entropy":
         check_classes(labels, species)
-    network = network or NetworkConfig()
+    network = network or _network_of(start)
+    check_start(warm_start, schema, network)
     seeds = np.random.default_rng(rng)
     held, drawn = [], []
     for _ in range(network.members):
         held.append(_validation(sites, labels, validation, config, seeds))
         drawn.append(int(seeds.integers(2**31)))
     tables, scaler = make_tables(
-        read_predictors(sites, schema), labels, layout=Layout.of(schema), held=held
+        read_predictors(sites, schema),
+        labels,
+        layout=Layout.of(schema),
+        held=held,
+        scaler=start.scaler if start else None,
     )
     facts: dict[str, Any] = {
         "scaler": scaler,
         "species": species,
         "link": LINK_OF[config.loss],
     }
-    runs, ends = [], []
+    runs, ends, told = [], [], []
     for number, (table, seed) in enumerate(zip(tables, drawn)):
         with torch_seed(seed):
             member = Model.untrained(schema, **facts, config=network.member(number))
+        if start:
+            load_start(member, start, number)
+        if network.fusion == "late":
+            set_base(member.network, base_logits(config.loss, table.labels[table.train]))
         runs.append(Run(member, member.network, table, masking, config, seed, Supervised()))
-        ends.append(train(runs[-1], _folder(checkpoint, number, network.members)))
+        folder = _folder(checkpoint, number, network.members)
+        end, branches = (
+            two_stages(runs[-1], folder) if warm_start is True else (train(runs[-1], folder), {})
+        )
+        ends.append(end)
+        told.append(branches)
     model = _joined(runs, network)
     model.about.update(_about(runs, ends, sites))
+    if warm_start:
+        model.about["warm_start"] = {"model_id": start.id} if start else {"branches": told}
     return model
+
+
+def _network_of(start: Model | None) -> NetworkConfig:
+    return start.config.model_copy(update={"explainer": 0}) if start else NetworkConfig()
 
 
 def _folder(checkpoint: str | Path | None, member: int, members: int) -> Path | None:

@@ -35,6 +35,25 @@ def make_loss(name: str, labels: Tensor, *, evenness: float = 0.0) -> Loss:
     return lambda logits, y: maxent(logits, y, share.to(logits.device))
 
 
+def base_logits(name: str, labels: Tensor) -> Tensor:
+    """Prevalence ``(S,)`` on the scale of a loss's logits: the constant that the loss likes best.
+
+    Log-odds of a species' presences among its surveyed sites, each weighing what it weighs in the
+    loss (weighted-bce: both classes weigh the same, so 0), or the log of its share (cross-entropy).
+    Maxent's logits have no level before the end of the training: 0.
+    """
+    known = ~labels.isnan()
+    y = torch.where(known, labels, 0)
+    present, absent = y.sum(0), (known * (1 - y)).sum(0)
+    if name == "weighted-bce":
+        w = presence_weight(labels)
+        present, absent = present * w, absent * w / (w - 1)
+        return (present.clamp(min=1) / absent.clamp(min=1)).log()
+    if name == "cross-entropy":
+        return (present.clamp(min=1) / len(labels)).log()
+    return torch.zeros_like(present)
+
+
 def presence_weight(labels: Tensor) -> Tensor:
     """w_s = n / n_s over the surveyed sites ``(S,)``, never so near 1 that absences weigh infinity.
 

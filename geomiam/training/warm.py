@@ -1,0 +1,257 @@
+"""Starting from what was learned before: another model's weights, or branches trained alone.
+
+Two stages for late fusion, "UME-MMA-style" (Li et al. 2023, arXiv:2310.06383, of which neither code
+nor settings are public): every branch is trained alone, on all records that have its modality; then
+all of them together, under masking. With no joint epochs it is the uni-modal ensemble of Du et al.
+(2023, arXiv:2305.01233).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from geomiam.errors import LabelError, SelectionError
+from geomiam.masking import Constant
+from geomiam.networks.config import NetworkConfig
+from geomiam.networks.late import LateFusion
+from geomiam.networks.model import Model
+from geomiam.networks.network import Member, Network
+from geomiam.schema import Schema
+from geomiam.tokens.layout import Layout
+from geomiam.training.checkpoint import Progress
+from geomiam.training.config import TrainingConfig
+from geomiam.training.loop import Run, train
+from geomiam.training.table import Table
+
+JOINT_RATE = 0.1
+"""Learning rate of the joint stage, as a share of the first; ours, the paper's is not known."""
+
+
+def check_start(warm_start: bool | Model, schema: Schema, network: NetworkConfig) -> None:
+    """Refuse a warm start that cannot be.
+
+    Raises
+    ------
+    SelectionError
+        If branches are asked of a fusion that has none, or the model has another schema or network.
+    """
+    if warm_start is True and network.fusion != "late":
+        raise SelectionError(
+            f"warm_start=True trains the branches of late fusion, found fusion='{network.fusion}': "
+            "pass network=NetworkConfig(fusion='late'), or a model as warm_start="
+        )
+    if isinstance(warm_start, bool):
+        return
+    if warm_start.schema != schema:
+        raise SelectionError(
+            f"the model of warm_start= has another schema ({_variables(warm_start.schema)}) than the "
+            f"sites ({_variables(schema)}): pass schema=warm_start.schema, and sites that have it"
+        )
+    theirs, ours = (c.model_dump(exclude={"explainer"}) for c in (warm_start.config, network))
+    if other := [f"{k}={theirs[k]!r}" for k in theirs if theirs[k] != ours[k]]:
+        raise SelectionError(
+            f"the model of warm_start= has another network ({', '.join(other)}): pass "
+            "network=warm_start.config, or leave network= out"
+        )
+
+
+def load_start(model: Model, start: Model, member: int = 0) -> None:
+    """Put the weights of one member of ``start`` into a model of one member; see :func:`load_body`.
+
+    The head comes along where both tell the same species on the same link.
+    """
+    load_body(model.network, start.network, member)
+    if set(model.species) != set(start.species) or model.link != start.link:
+        return
+    rows = torch.as_tensor(start.species_index(model.species))
+    widths = [m.feature_width for m in start.network.members]  # type: ignore[union-attr, misc]
+    own = start.network.head.weight.split(widths, 1)[member] * len(widths)  # joined by their mean
+    with torch.no_grad():
+        model.network.head.weight.copy_(own[rows])
+        model.network.head.bias.copy_(start.network.head.bias[rows])
+
+
+def load_body(network: Network, start: Network, member: int = 0) -> None:
+    """Put one member of ``start``, all but the head, into a network of one member.
+
+    What is learned without species has a body only, and begins here.
+    """
+    network.members[0].load_state_dict(start.members[member].state_dict())
+
+
+@torch.no_grad()
+def set_base(network: Network, base: Tensor) -> None:
+    """Set what late fusion says of nothing, logits ``(S,)``; they are not learned."""
+    network.head.bias.copy_(base)
+
+
+def two_stages(run: Run, checkpoint: Path | None = None) -> tuple[Progress, dict]:
+    """Train the branches of a run's late fusion alone, then all together.
+
+    Returns
+    -------
+    tuple
+        The joint stage's progress, and what is told of each branch.
+
+    Raises
+    ------
+    LabelError
+        If no training site has any of a modality.
+    """
+    alone = run.config.model_copy(update={"joint_epochs": None, "joint_lr": None})
+    branches, told = [], {}
+    for number, name in enumerate(run.model.schema.modalities):
+        own = _branch_run(run, name, alone)
+        end = train(own, checkpoint and checkpoint / f"branch-{number}", name=name)
+        branches.append(own.model)
+        told[name] = {
+            "sites": len(own.table.train),
+            "epochs": end.epoch,
+            "best_epoch": end.best_epoch,
+            "auc": end.history[end.best_epoch][f"{run.task.metric}_all"],
+        }
+    load_branches(run.model, branches)
+    if run.config.joint_epochs == 0:
+        return _as_it_is(run), told
+    joint = replace(run, config=joint_settings(run.config))
+    return train(joint, checkpoint and checkpoint / "joint", name="joint"), told
+
+
+def joint_settings(config: TrainingConfig) -> TrainingConfig:
+    """Settings of the joint stage: its own epochs and learning rate."""
+    epochs = config.epochs if config.joint_epochs is None else config.joint_epochs
+    rate = config.joint_lr or JOINT_RATE * config.lr
+    none = {"joint_epochs": None, "joint_lr": None}
+    return config.model_copy(update={"epochs": epochs, "lr": rate, **none})
+
+
+def branch_model(model: Model, modality: str) -> Model:
+    """Return the branch of one modality as a model of its own, with a copy of its weights.
+
+    It answers as ``model`` does where only that modality is visible.
+
+    Raises
+    ------
+    SelectionError
+        If the model is not of late fusion, or of several members.
+    """
+    if model.config.fusion != "late" or model.config.members > 1:
+        raise SelectionError(
+            f"only a model of late fusion and one member has branches, found {model.config.fusion!r} "
+            f"with {model.config.members}: train with NetworkConfig(fusion='late')"
+        )
+    branch = Model.untrained(
+        model.schema.subset([modality]),
+        scaler=model.scaler,
+        species=model.species,
+        config=model.config,
+        link=model.link,
+    )
+    with torch.no_grad():
+        for mine, theirs in _shared(model, branch, modality):
+            theirs.copy_(mine)
+        branch.network.head.bias.copy_(model.network.head.bias)
+    branch.network.eval()
+    return branch
+
+
+@torch.no_grad()
+def load_branches(model: Model, branches: list[Model]) -> None:
+    """Fill late fusion with models of its modalities in order; a mean of logits stays what it was.
+
+    Models that tell nothing alike share the mean of what they tell; the rest goes into their b_m.
+    """
+    base = torch.stack([b.network.head.bias for b in branches]).mean(0)
+    set_base(model.network, base)
+    for modality, branch in zip(model.schema.modalities, branches, strict=True):
+        for mine, theirs in _shared(model, branch, modality):
+            mine.copy_(theirs)
+        _own_columns(model, modality)[1].add_(branch.network.head.bias - base)
+
+
+def _shared(model: Model, branch: Model, modality: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """Weights of a modality in a late fusion, and in the model of that modality alone."""
+    mine, theirs = _modules(model, modality), _modules(branch, modality)
+    for a, b in zip(mine, theirs, strict=True):
+        yield from zip(a.parameters(), b.parameters(), strict=True)
+    yield from zip(_own_columns(model, modality), _own_columns(branch, modality))
+    a, b = (_late(m)[1].scores for m in (model, branch))
+    if a is not None and b is not None:
+        yield a[_number(model, modality)], b[0]
+
+
+def _modules(model: Model, modality: str) -> list[nn.Module]:
+    """Tokenizers and branch of a modality."""
+    member, fusion = _late(model)
+    owners = [p.spans[0].modality for p in model.layout.parts]
+    own = [t for t, owner in zip(member.tokenizers.parts, owners) if owner == modality]
+    return [*own, fusion.branches[_number(model, modality)]]
+
+
+def _own_columns(model: Model, modality: str) -> tuple[Tensor, Tensor]:
+    """Columns W_m ``(S, d)`` and b_m ``(S,)`` of the head."""
+    number, count, width = _number(model, modality), len(model.layout.sizes), model.config.width
+    weight = model.network.head.weight
+    return weight[:, number * width : (number + 1) * width], weight[:, count * width + number]
+
+
+def _late(model: Model) -> tuple[Member, LateFusion]:
+    member = model.network.members[0]
+    assert isinstance(member, Member) and isinstance(member.fusion, LateFusion)
+    return member, member.fusion
+
+
+def _number(model: Model, modality: str) -> int:
+    return list(model.schema.modalities).index(modality)
+
+
+def _branch_run(run: Run, modality: str, config: TrainingConfig) -> Run:
+    """Training one branch alone, nothing hidden, from the weights that it has now."""
+    branch = branch_model(run.model, modality)
+    table = _table_of(run.table, run.model.layout, modality)
+    seed = int(np.random.default_rng([run.seed, _number(run.model, modality)]).integers(2**31))
+    return replace(
+        run,
+        model=branch,
+        module=branch.network,
+        table=table,
+        masking=Constant(0.0),
+        config=config,
+        seed=seed,
+    )
+
+
+def _table_of(table: Table, layout: Layout, modality: str) -> Table:
+    """The part of a table that is of one modality, with the rows that have any of it."""
+    owner = np.repeat(list(layout.schema.modalities), layout.sizes)
+    observed = table.observed[:, torch.as_tensor(owner == modality)]
+    some = observed.any(1)
+    train, valid = table.train[some[table.train]], table.valid[some[table.valid]]
+    if not len(train):
+        raise LabelError(
+            f"no training site has any of '{modality}', so its branch cannot learn: pass a smaller "
+            "training=TrainingConfig(holdout=...), or leave it out with schema.subset(...)"
+        )
+    values = [v for v, p in zip(table.values, layout.parts) if p.spans[0].modality == modality]
+    # Without a site to validate it, a branch is scored where it trains, as a model without holdout.
+    return Table(values, observed, table.labels, train, valid if len(valid) else train)
+
+
+def _as_it_is(run: Run) -> Progress:
+    """The progress of a stage of no epochs: scores, and nothing learned."""
+    run.module.eval()
+    scores = run.task.scores(run, run.table)
+    row = {k: None if math.isnan(v) else v for k, v in scores.items()}
+    hidden = {f"p_{m}": 0.0 for m in run.model.schema.modalities}
+    return Progress([{"epoch": 0, "loss": None, **row, **hidden, "seconds": 0.0}], best_epoch=0)
+
+
+def _variables(schema: Schema) -> str:
+    return ", ".join(f"{m.name}: {' '.join(m.variables)}" for m in schema.modalities.values())
