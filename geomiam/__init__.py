@@ -26,6 +26,7 @@ _HOMES = {
     "geomiam.cube.store": ["open_cube", "write_cube"],
     "geomiam.evaluation.crossval": ["cross_evaluate"],
     "geomiam.evaluation.explainer": ["fit_explainer"],
+    "geomiam.evaluation.fusion_diagnostic": ["fusion_diagnostic"],
     "geomiam.evaluation.importance": ["importance"],
     "geomiam.evaluation.imputation": ["Imputed", "fit_imputed"],
     "geomiam.evaluation.missingness": ["missingness_sweep"],
@@ -85,6 +86,7 @@ if TYPE_CHECKING:  # what the lazy names are, for editors and type checkers
     from geomiam.evaluation import readers
     from geomiam.evaluation.crossval import cross_evaluate
     from geomiam.evaluation.explainer import fit_explainer
+    from geomiam.evaluation.fusion_diagnostic import fusion_diagnostic
     from geomiam.evaluation.importance import importance
     from geomiam.evaluation.imputation import Imputed, fit_imputed
     from geomiam.evaluation.missingness import missingness_sweep

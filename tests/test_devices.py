@@ -39,7 +39,7 @@ def gradients(fabric, *, fusion: str, loss: str) -> dict[str, np.ndarray]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", ["weighted-bce", "maxent"])
-@pytest.mark.parametrize("fusion", ["group", "token", "sum"])
+@pytest.mark.parametrize("fusion", ["group", "token", "sum", "late"])
 def test_two_processes_have_the_gradients_of_one(fusion, loss):
     from lightning_fabric import Fabric
 
@@ -60,7 +60,7 @@ def train(devices: int, *, checkpoint=None, **settings) -> gm.Model:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fusion", ["group", "token"])
+@pytest.mark.parametrize("fusion", ["group", "token", "late"])
 def test_two_processes_with_half_the_batch_end_where_one_ends(fusion):
     """To what Adam makes of rounding: where a gradient is near 0 it takes steps of full length."""
     one, two = (train(d, fusion=fusion) for d in (1, 2))

@@ -338,7 +338,7 @@ def test_training_leaves_the_data_alone():
     assert sites.identical(copy)
 
 
-@pytest.mark.parametrize("fusion", ["group", "token"])
+@pytest.mark.parametrize("fusion", ["group", "token", "late"])
 @pytest.mark.parametrize("loss", ["weighted-bce", "maxent", "cross-entropy"])
 def test_every_loss_trains_with_every_fusion(loss, fusion):
     sites = tiny_sites(species=3)
@@ -527,7 +527,7 @@ def test_masks_may_be_drawn_for_each_sample(masking, monkeypatch):
     assert all(draws == (n if masking.per_sample else 1) for draws, n in drawn)
 
 
-@pytest.mark.parametrize("fusion", ["group", "token"])
+@pytest.mark.parametrize("fusion", ["group", "token", "late"])
 def test_bf16_runs_on_a_cpu(fusion):
     network = TINY_NETWORK.model_copy(update={"fusion": fusion, "inner": 1})
     model = train(precision="bf16-mixed", network=network)
@@ -552,7 +552,7 @@ def interrupt_after(monkeypatch, saves: int) -> None:
     monkeypatch.setattr(loop_module, "save_checkpoint", save)
 
 
-@pytest.mark.parametrize("fusion", ["group", "token"])
+@pytest.mark.parametrize("fusion", ["group", "token", "late"])
 @pytest.mark.parametrize("saves", [1, 3, 5])
 def test_an_interrupted_run_goes_on_and_ends_bit_equal(tmp_path, monkeypatch, saves, fusion):
     network = TINY_NETWORK.model_copy(update={"fusion": fusion, "dropout": 0.3})

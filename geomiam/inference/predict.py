@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import xarray as xr
@@ -11,7 +12,7 @@ import xarray as xr
 from geomiam.cube.store import as_dataset
 from geomiam.errors import SelectionError
 from geomiam.inference.cells import Output, over_cells
-from geomiam.inference.engine import Scale, predict_block
+from geomiam.inference.engine import Scale, base_value, predict_block
 from geomiam.networks.model import Model, Precision
 from geomiam.tokens.blocks import Block
 from geomiam.tokens.select import Selector, players, visible_tokens
@@ -29,12 +30,16 @@ class PredictBlock:
     species: np.ndarray
     scale: Scale
     precision: Precision
+    base: np.ndarray | None = None
+    """What cells say of which nothing is visible ``(s,)``; None: NaN."""
 
     def __call__(self, block: Block) -> tuple[np.ndarray, np.ndarray]:
         model = self.model.in_precision(self.precision)
         suitability = predict_block(
             model, block, shown=self.shown, species=self.species, scale=self.scale
         )
+        if self.base is not None:
+            suitability[~(block.observed & self.shown).any(1)] = self.base
         return suitability, observed_bits(block, self.groups)
 
 
@@ -47,6 +52,7 @@ def predict(
     scale: Scale = "probability",
     precision: Precision = "fp32",
     memory_limit: int | str | None = None,
+    empty: Literal["nan", "base"] = "nan",
 ) -> xr.Dataset:
     """Predict every cell or site from whatever it has.
 
@@ -66,17 +72,20 @@ def predict(
         suitability then differs in the third decimal.
     memory_limit : int or str, optional
         Most bytes a dask block may need; default 4 GiB.
+    empty : {"nan", "base"}
+        What stands where nothing was observed: NaN, or the base value v(∅), what the model says when
+        it sees nothing. ``observed`` is 0 there either way.
 
     Returns
     -------
     xarray.Dataset
-        ``suitability(species, y, x)``, NaN where nothing was observed, and ``observed(y, x)``: one
+        ``suitability(species, y, x)``, NaN where nothing was observed (see ``empty``), and ``observed(y, x)``: one
         bit per group that the prediction saw (``flag_masks``, ``flag_meanings``).
 
     Raises
     ------
     SelectionError
-        If ``using`` or ``species`` name something unknown.
+        If ``using``, ``species``, ``scale`` or ``empty`` name something unknown.
     MissingVariable, VariableMismatch
         If predictors are missing in part, or differ in units, dims or labels.
     MemoryRefused
@@ -90,9 +99,27 @@ def predict(
     names = [model.species[i] for i in index]
     outputs = [suitability_output(names, scale), observed_output(list(groups))]
     masks = np.stack(list(groups.values())) & shown
-    task = PredictBlock(model, shown, masks, index, scale, precision)
+    base = base_of_empty(model, empty, species=index, scale=scale, precision=precision)
+    task = PredictBlock(model, shown, masks, index, scale, precision, base)
     out = over_cells(ds, model, task, outputs=outputs, shown=shown, memory_limit=memory_limit)
     return out.assign_attrs(precision=precision)
+
+
+def base_of_empty(
+    model: Model, empty: str, *, species: np.ndarray, scale: Scale, precision: Precision
+) -> np.ndarray | None:
+    """Return what stands where nothing is observed ``(s,)``; None for NaN.
+
+    Raises
+    ------
+    SelectionError
+        If there is no such choice.
+    """
+    if empty not in ("nan", "base"):
+        raise SelectionError(f"empty={empty!r}; use 'nan', or 'base' for what is said of nothing")
+    if empty == "nan":
+        return None
+    return base_value(model.in_precision(precision), species=species, scale=scale)
 
 
 def suitability_output(species: Sequence[str], scale: Scale) -> Output:

@@ -40,8 +40,8 @@ class Member(nn.Module):
         self.fusion = _fusion(config, layout)
         plain = config.fusion in ("sum", "late")
         self.norm = nn.Identity() if plain else nn.LayerNorm(config.width)
-        late = isinstance(self.fusion, LateFusion)
-        self.feature_width = self.fusion.features if late else config.width
+        own = self.fusion.features if isinstance(self.fusion, LateFusion) else config.width
+        self.feature_width = own
         """Numbers ``f`` that the head reads."""
 
     def features(self, tokens: Tensor, visible: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ class Network(nn.Module):
         alone = [config.member(i) for i in range(config.members)]
         members = [Member(c, layout=layout, classes=classes) for c in alone]
         self.members = nn.ModuleList(members)
-        width, groups = sum(m.feature_width for m in members), players(layout)
+        width, groups = sum(int(m.feature_width) for m in members), players(layout)
         self.head = nn.Linear(width, species)
         if config.fusion == "late":  # what is said of nothing is not learned; see `set_base`
             nn.init.zeros_(self.head.bias).requires_grad_(False)

@@ -99,7 +99,7 @@ def fit(
     seeds = np.random.default_rng(rng)
     held, drawn = [], []
     for _ in range(network.members):
-        held.append(_validation(sites, labels, validation, config, seeds))
+        held.append(validation_sites(sites, labels, validation, config, seeds))
         drawn.append(int(seeds.integers(2**31)))
     tables, scaler = make_tables(
         read_predictors(sites, schema),
@@ -162,13 +162,20 @@ def _joined(runs: Sequence[Run], config: NetworkConfig) -> Model:
     return model
 
 
-def _validation(
+def validation_sites(
     sites: xr.Dataset,
     labels: np.ndarray,
     given: np.ndarray | None,
     config: TrainingConfig,
     rng: np.random.Generator,
 ) -> np.ndarray:
+    """Return which sites are held out ``(n,)``: those given, or spatial blocks; none for holdout=0.
+
+    Raises
+    ------
+    LabelError
+        If ``given`` is not one boolean per site, some of each, or all sites lie in one block.
+    """
     if given is not None:
         held = np.asarray(given, bool)
         if held.shape != (len(labels),) or held.all() or not held.any():

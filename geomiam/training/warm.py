@@ -182,9 +182,9 @@ def _shared(model: Model, branch: Model, modality: str) -> Iterator[tuple[Tensor
     for a, b in zip(mine, theirs, strict=True):
         yield from zip(a.parameters(), b.parameters(), strict=True)
     yield from zip(_own_columns(model, modality), _own_columns(branch, modality))
-    a, b = (_late(m)[1].scores for m in (model, branch))
-    if a is not None and b is not None:
-        yield a[_number(model, modality)], b[0]
+    scores, own = (_late(m)[1].scores for m in (model, branch))
+    if scores is not None and own is not None:
+        yield scores[_number(model, modality)], own[0]
 
 
 def _modules(model: Model, modality: str) -> list[nn.Module]:

@@ -1,0 +1,136 @@
+"""Whether modalities are worth training together: a rule to ask before, not after."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from geomiam.cube.infer import infer_schema
+from geomiam.cube.predictors import bind
+from geomiam.errors import LabelError
+from geomiam.evaluation.subsets import evaluate
+from geomiam.masking import Constant
+from geomiam.networks.config import NetworkConfig
+from geomiam.networks.model import Model
+from geomiam.schema import Schema
+from geomiam.training.config import TrainingConfig
+from geomiam.training.fit import fit, validation_sites
+from geomiam.training.loop import Run, torch_seed, train
+from geomiam.training.losses import base_logits
+from geomiam.training.supervised import Supervised
+from geomiam.training.table import make_tables, read_labels, read_predictors
+from geomiam.training.warm import load_body, set_base
+
+WAYS = ("average", "linear head")
+
+
+def fusion_diagnostic(
+    sites: xr.Dataset,
+    schema: Schema | None = None,
+    *,
+    network: NetworkConfig | None = None,
+    training: TrainingConfig | None = None,
+    validation: np.ndarray | None = None,
+    rng: int = 0,
+) -> xr.Dataset:
+    """Compare the average of uni-modal predictions with a linear head on the same frozen features.
+
+    The rule of Du et al. (2023, arXiv:2305.01233): encoders are trained apart, one per modality, and
+    frozen. If a linear head on all their features together predicts better than the plain average
+    of their predictions, modalities say more in pairs than one by one, and joint training is worth
+    its while; otherwise take the ensemble. Only sites with several modalities tell the two apart.
+    A linear head adds up: an interaction that no encoder can see alone shows in neither score.
+
+    Parameters
+    ----------
+    sites : xarray.Dataset
+        With ``presence(site, species)``.
+    schema : Schema, optional
+        Inferred if not given.
+    network : NetworkConfig, optional
+        Sizes of the branches; the fusion is late whatever it says, of one member and equal weights.
+    training : TrainingConfig, optional
+        Of the branches and of the head. Spatial blocks inside the training sites choose their epochs.
+    validation : numpy.ndarray, optional
+        Boolean per site: where both are scored; default: spatial blocks. Nothing is trained or
+        chosen there.
+    rng : int
+        Seeds the blocks and the training.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``auc(way, species)`` and ``mean_auc(way)`` of the ways ``"average"`` and ``"linear head"``;
+        ``unimodal_auc(modality, species)``; attributes ``difference`` (linear head − average) and
+        ``advice``, ``"joint training"`` or ``"ensemble"``. A difference smaller than that between
+        two seeds is no reason for either.
+
+    Raises
+    ------
+    LabelError
+        If no site is left to score.
+    LabelError, MissingVariable, VariableMismatch, GridError
+        As :func:`geomiam.fit`.
+    """
+    schema = bind(schema, sites) if schema is not None else infer_schema(sites)
+    config = (training or TrainingConfig()).model_copy(update={"joint_epochs": 0})
+    seeds = np.random.default_rng(rng)
+    test = validation_sites(sites, read_labels(sites)[0], validation, config, seeds)
+    if not test.any():
+        raise LabelError("no site is left to score: pass validation=<boolean per site>")
+    rest = sites.isel(site=~test)
+    held = validation_sites(rest, read_labels(rest)[0], None, config, seeds)
+    late = {"fusion": "late", "members": 1, "weights": "equal", "pool": "mean", "explainer": 0}
+    average = fit(
+        rest,
+        schema,
+        network=(network or NetworkConfig()).model_copy(update=late),
+        training=config,
+        validation=held if held.any() else None,
+        rng=rng,
+        warm_start=True,
+    )
+    linear = _linear(average, rest, held, config=config, seed=int(seeds.integers(2**31)))
+    return _told(average, linear, sites.isel(site=test))
+
+
+def _linear(
+    average: Model, sites: xr.Dataset, held: np.ndarray, *, config: TrainingConfig, seed: int
+) -> Model:
+    """The same frozen branches, nothing dropped, under a new head that is trained on all at once."""
+    labels, _ = read_labels(sites)
+    (table,), scaler = make_tables(
+        read_predictors(sites, average.schema),
+        labels,
+        layout=average.layout,
+        held=[held],
+        scaler=average.scaler,
+    )
+    with torch_seed(seed):
+        linear = Model.untrained(
+            average.schema,
+            scaler=scaler,
+            species=average.species,
+            config=average.config.model_copy(update={"dropout": 0.0}),
+            link=average.link,
+        )
+    load_body(linear.network, average.network)
+    linear.network.members.requires_grad_(False)
+    set_base(linear.network, base_logits(config.loss, table.labels[table.train]))
+    run = Run(linear, linear.network, table, Constant(0.0), config, seed, Supervised())
+    train(run, name="linear head")
+    return linear
+
+
+def _told(average: Model, linear: Model, test: xr.Dataset) -> xr.Dataset:
+    """Both scored on the same sites, and the advice."""
+    ensemble = evaluate(average, test, subsets="unimodal+all")["auc"]
+    together = evaluate(linear, test, subsets="all")["auc"].sel(subset="all", drop=True)
+    both = [ensemble.sel(subset="all", drop=True), together]
+    auc = xr.concat(both, xr.IndexVariable("way", list(WAYS)))
+    alone = ensemble.sel(subset=list(average.schema.modalities)).rename(subset="modality")
+    means = auc.mean("species")
+    difference = float(means.sel(way="linear head") - means.sel(way="average"))
+    found = xr.Dataset({"auc": auc, "mean_auc": means, "unimodal_auc": alone})
+    advice = "joint training" if difference > 0 else "ensemble"
+    return found.assign_attrs(metric="auc", difference=difference, advice=advice)
