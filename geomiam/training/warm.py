@@ -254,4 +254,4 @@ def _as_it_is(run: Run) -> Progress:
 
 
 def _variables(schema: Schema) -> str:
-    return ", ".join(f"{m.name}: {' '.join(m.variables)}" for m in schema.modalities.values())
+    return "; ".join(f"{m.name}: {' '.join(m.variables)}" for m in schema.modalities.values())
