@@ -16,10 +16,8 @@ from geomiam.schema import Schema
 from geomiam.training.config import TrainingConfig
 from geomiam.training.fit import fit, validation_sites
 from geomiam.training.loop import Run, torch_seed, train
-from geomiam.training.losses import base_logits
 from geomiam.training.supervised import Supervised
 from geomiam.training.table import make_tables, read_labels, read_predictors
-from geomiam.training.warm import load_body, set_base
 
 WAYS = ("average", "linear head")
 
@@ -97,7 +95,11 @@ def fusion_diagnostic(
 def _linear(
     average: Model, sites: xr.Dataset, held: np.ndarray, *, config: TrainingConfig, seed: int
 ) -> Model:
-    """The same frozen branches, nothing dropped, under a new head that is trained on all at once."""
+    """The same frozen branches, nothing dropped, under a head that is trained on all at once.
+
+    It begins at the average, which is one of the heads it may become: where there is nothing to gain,
+    too short a training does not count against it.
+    """
     labels, _ = read_labels(sites)
     (table,), scaler = make_tables(
         read_predictors(sites, average.schema),
@@ -114,9 +116,8 @@ def _linear(
             config=average.config.model_copy(update={"dropout": 0.0}),
             link=average.link,
         )
-    load_body(linear.network, average.network)
+    linear.network.load_state_dict(average.network.state_dict())
     linear.network.members.requires_grad_(False)
-    set_base(linear.network, base_logits(config.loss, table.labels[table.train]))
     run = Run(linear, linear.network, table, Constant(0.0), config, seed, Supervised())
     train(run, name="linear head")
     return linear
