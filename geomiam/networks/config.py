@@ -12,15 +12,17 @@ from geomiam.schema import Fact
 class NetworkConfig(Fact):
     """Sizes of the network; the bounds also guard the loading of saved models."""
 
-    fusion: Literal["group", "token", "sum", "group+sum", "late"] = Field(
+    fusion: Literal["group", "token", "cross", "late", "sum", "group+sum"] = Field(
         "group", description="how tokens meet; group+sum: members take turns; late: not at all"
     )
     width: int = Field(192, ge=4, le=4096)
     heads: int = Field(8, ge=1, le=64)
     depth: int = Field(
-        3, ge=1, le=64, description="blocks over tokens (token, late) or summaries (group)"
+        3, ge=1, le=64, description="blocks over tokens (token, cross, late) or summaries (group)"
     )
-    inner: int = Field(1, ge=0, le=64, description="blocks inside each group (group fusion only)")
+    inner: int = Field(
+        1, ge=0, le=64, description="blocks inside each group (group) or modality (cross)"
+    )
     weights: Literal["equal", "learned"] = Field(
         "equal", description="of the modalities (late fusion only); learned ones are positive"
     )
@@ -30,6 +32,23 @@ class NetworkConfig(Fact):
     dropout: float = Field(0.1, ge=0, lt=1)
     frequencies: int = Field(48, ge=1, le=1024, description="of the periodic tokenizer")
     sigma: float = Field(0.01, gt=0, description="deviation of the initial frequencies")
+    attention: Literal["dense", "sparse"] = Field("dense", description="of blocks over tokens")
+    budget: float = Field(
+        5.0,
+        gt=0,
+        le=1024,
+        description="of sparse attention: budget * ceil(ln L) of L queries attend",
+    )
+    gate: bool = Field(
+        False, description="budgets of modalities are learned (cross fusion, sparse attention)"
+    )
+    experts: int = Field(
+        0, ge=0, le=256, description="feed-forward layers a block over tokens has to choose from"
+    )
+    top_experts: int = Field(1, ge=1, le=16, description="of which so many take each token")
+    balance: float = Field(
+        0.0, ge=0, le=1, description="step of the bias that spreads tokens over experts; 0: none"
+    )
     members: int = Field(1, ge=1, le=64, description="networks whose logits are averaged")
     explainer: int = Field(
         0, ge=0, le=4096, description="width of a learned explainer (fit_explainer); 0: none"
@@ -41,6 +60,28 @@ class NetworkConfig(Fact):
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
         if self.members < len(self.fusion.split("+")):
             raise ValueError(f"fusion '{self.fusion}' takes turns; pass members=2 or more")
+        return self
+
+    @model_validator(mode="after")
+    def _options_have_an_effect(self) -> NetworkConfig:
+        over_tokens = self.fusion in ("token", "cross", "late") or (
+            self.fusion != "sum" and self.inner > 0
+        )
+        if not over_tokens and (self.experts or self.attention == "sparse"):
+            raise ValueError(
+                f"fusion '{self.fusion}' with inner={self.inner} has no blocks over tokens for sparse "
+                "attention or experts; use fusion='token', or 'group' with inner=1 or more"
+            )
+        if self.experts and self.top_experts > self.experts:
+            raise ValueError(f"top_experts {self.top_experts} is more than experts {self.experts}")
+        if self.balance and not self.experts:
+            raise ValueError(f"balance {self.balance} is for experts; pass experts=4, or balance=0")
+        if self.gate and not (self.fusion == "cross" and self.attention == "sparse" and self.inner):
+            raise ValueError(
+                "gate=True learns budgets of each modality's own blocks: it needs fusion='cross', "
+                f"attention='sparse' and inner=1 or more; found fusion='{self.fusion}', "
+                f"attention='{self.attention}', inner={self.inner}"
+            )
         return self
 
     def member(self, number: int) -> NetworkConfig:

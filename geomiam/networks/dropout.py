@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-def drop(x: Tensor, share: float, *, copies: int = 1, axis: int = 1) -> Tensor:
+def drop(x: Tensor, share: float, *, copies: int | Tensor = 1, axis: int = 1) -> Tensor:
     """Set a share of x to zero and scale the rest, so that the mean stays.
 
     Parameters
@@ -16,9 +16,10 @@ def drop(x: Tensor, share: float, *, copies: int = 1, axis: int = 1) -> Tensor:
     x : Tensor
     share : float
         Probability to be dropped, in [0, 1); 0 returns x.
-    copies : int
-        The last position along ``axis`` stands for so many equal tokens. Dropped one by one, their
-        mean would have 1/copies of the variance of one: so has the noise of that position.
+    copies : int or Tensor
+        The last position along ``axis`` stands for so many equal tokens; or each position for a
+        number of its own ``(n, t)``. Dropped one by one, their mean would have 1/copies of the
+        variance of one: so has the noise of that position.
     axis : int
         Of the tokens.
 
@@ -29,7 +30,11 @@ def drop(x: Tensor, share: float, *, copies: int = 1, axis: int = 1) -> Tensor:
     if not share:
         return x
     noise = _noise(x, share)
-    if copies > 1:
+    if isinstance(copies, Tensor):
+        n, t = copies.shape
+        shape = (n, *[1] * (x.ndim - 2), t) if axis == -1 else (n, t, *[1] * (x.ndim - 2))
+        noise.sub_(1).mul_(copies.clamp(min=1).rsqrt().to(noise.dtype).view(shape)).add_(1)
+    elif copies > 1:
         noise.select(axis, -1).sub_(1).mul_(copies**-0.5).add_(1)
     return x * noise
 

@@ -6,7 +6,8 @@ what is left per coalition is a small transformer over at most G + 1 vectors.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -34,11 +35,13 @@ class GroupFusion(nn.Module):
         inner: int,
         depth: int,
         dropout: float,
+        over_tokens: Callable[[], TransformerBlock] | None = None,
     ):
         super().__init__()
+        plain = partial(TransformerBlock, width, heads, dropout)
         self.groups = [list(g) for g in groups]
-        self.inner = nn.ModuleList(TransformerBlock(width, heads, dropout) for _ in range(inner))
-        self.blocks = nn.ModuleList(TransformerBlock(width, heads, dropout) for _ in range(depth))
+        self.inner = nn.ModuleList((over_tokens or plain)() for _ in range(inner))
+        self.blocks = nn.ModuleList(plain() for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.identity = nn.Parameter(torch.randn(len(groups), width) * 0.02)
         self.query = nn.Parameter(torch.randn(width) * 0.02)

@@ -13,27 +13,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from geomiam.networks.blocks import HIDDEN, TransformerBlock
+from geomiam.networks.config import NetworkConfig
 from geomiam.networks.packs import Seen
 from geomiam.networks.summaries import Summaries, packed_mean, visible_mean
 from geomiam.tokens.rows import Rows
-
-Weights = Literal["equal", "learned"]
-Pool = Literal["mean", "sum"]
 
 
 class Branch(nn.Module):
     """The encoder of one modality: its tokens meet, their mean is normalised and bent."""
 
-    def __init__(self, *, width: int, heads: int, depth: int, dropout: float):
+    def __init__(self, config: NetworkConfig):
         super().__init__()
-        self.blocks = nn.ModuleList(TransformerBlock(width, heads, dropout) for _ in range(depth))
-        self.norm = nn.LayerNorm(width)
+        blocks = (TransformerBlock.over_tokens(config) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = nn.LayerNorm(config.width)
 
     def forward(self, tokens: Tensor, visible: Tensor) -> Tensor:
         """Features ``(n, d)`` of tokens ``(n, k, d)``; garbage, but finite, where none is visible."""
@@ -49,35 +47,22 @@ class LateFusion(nn.Module):
 
     Parameters
     ----------
+    config : NetworkConfig
+        Its blocks are those of each branch. ``weights``: w_m is 1 ("equal"), or exp of a learned number
+        ("learned"), so that a mean over the visible is their softmax. ``pool="sum"`` leaves out the
+        division: logits add up, and so do their Shapley values.
     sizes : sequence of int
         Tokens per modality ``(M,)``.
-    width, heads, depth, dropout
-        Of each branch.
-    weights : {"equal", "learned"}
-        w_m: 1, or exp of a learned number, so that a mean over the visible is their softmax.
-    pool : {"mean", "sum"}
-        ``"sum"`` leaves out the division: logits add up, and so do their Shapley values.
     """
 
-    def __init__(
-        self,
-        sizes: Sequence[int],
-        *,
-        width: int,
-        heads: int,
-        depth: int,
-        dropout: float,
-        weights: Weights = "equal",
-        pool: Pool = "mean",
-    ):
+    def __init__(self, config: NetworkConfig, *, sizes: Sequence[int]):
         super().__init__()
-        self.pool = pool
+        self.pool, self.width = config.pool, config.width
         self.sets = [list(range(a, b)) for a, b in pairwise(accumulate(sizes, initial=0))]
-        make = {"width": width, "heads": heads, "depth": depth, "dropout": dropout}
-        self.branches = nn.ModuleList(Branch(**make) for _ in sizes)  # type: ignore[arg-type]
-        self.scores = nn.Parameter(torch.zeros(len(sizes))) if weights == "learned" else None
-        self.width = width
-        self.features = len(sizes) * (width + 1)
+        self.branches = nn.ModuleList(Branch(config) for _ in sizes)
+        learned = config.weights == "learned"
+        self.scores = nn.Parameter(torch.zeros(len(sizes))) if learned else None
+        self.features = len(sizes) * (config.width + 1)
         """Numbers that the head reads."""
 
     def forward(self, tokens: Tensor, visible: Tensor) -> Tensor:

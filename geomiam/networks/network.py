@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from geomiam.networks.blocks import TransformerBlock
 from geomiam.networks.config import NetworkConfig
+from geomiam.networks.cross import CrossFusion, CrossView
 from geomiam.networks.explainer import Explainer
 from geomiam.networks.group import GroupFusion, GroupView
 from geomiam.networks.late import LateFusion, LateView
@@ -128,7 +131,7 @@ class View:
 
     def __init__(
         self,
-        members: Sequence[tuple[Member, GroupView | TokenView | SumView | LateView]],
+        members: Sequence[tuple[Member, GroupView | TokenView | SumView | LateView | CrossView]],
         rows: Rows,
         shown: Tensor,
     ):
@@ -176,23 +179,17 @@ def join(networks: Sequence[Network], into: Network) -> Network:
 
 def _fusion(
     config: NetworkConfig, layout: Layout
-) -> TokenFusion | GroupFusion | SumFusion | LateFusion:
+) -> TokenFusion | GroupFusion | SumFusion | LateFusion | CrossFusion:
     width, heads, depth, dropout = config.width, config.heads, config.depth, config.dropout
+    over_tokens = partial(TransformerBlock.over_tokens, config)
     if config.fusion == "sum":
         return SumFusion(layout.size, width=width, dropout=dropout)
+    if config.fusion == "cross":
+        return CrossFusion(config, sizes=layout.sizes.tolist())
+    sizes = {"width": width, "heads": heads, "depth": depth, "dropout": dropout}
     if config.fusion == "token":
-        return TokenFusion(width=width, heads=heads, depth=depth, dropout=dropout)
+        return TokenFusion(**sizes, over_tokens=over_tokens)
     if config.fusion == "late":
-        return LateFusion(
-            layout.sizes.tolist(),
-            width=width,
-            heads=heads,
-            depth=depth,
-            dropout=dropout,
-            weights=config.weights,
-            pool=config.pool,
-        )
+        return LateFusion(config, sizes=layout.sizes.tolist())
     groups = [tokens.nonzero()[0].tolist() for tokens in players(layout).values()]
-    return GroupFusion(
-        groups, width=width, heads=heads, inner=config.inner, depth=depth, dropout=dropout
-    )
+    return GroupFusion(groups, inner=config.inner, **sizes, over_tokens=over_tokens)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geomiam.networks.blocks import TransformerBlock, buckets, gather
-from geomiam.networks.packs import Seen, packs, spread, unpack
+from geomiam.networks.blocks import HIDDEN, TransformerBlock, buckets, gather
+from geomiam.networks.packs import Pack, Seen, packs, spread, unpack
 from geomiam.tokens.rows import Rows
 
 
@@ -17,13 +20,23 @@ class TokenFusion(nn.Module):
     The k hidden tokens of a row are computed as one. They are equal on entry and carry no position, so
     they stay equal through every block: one token with ``log k`` added to its attention logit and
     weight k in the mean gives the same result. In training dropout would part them; the one token
-    gets noise of the mean and variance that the mean of k has.
+    gets noise of the mean and variance that the mean of k has. To sparse attention it is one token, to
+    experts one that is routed and not counted.
     """
 
-    def __init__(self, *, width: int, heads: int, depth: int, dropout: float):
+    def __init__(
+        self,
+        *,
+        width: int,
+        heads: int,
+        depth: int,
+        dropout: float,
+        over_tokens: Callable[[], TransformerBlock] | None = None,
+    ):
         super().__init__()
+        make = over_tokens or partial(TransformerBlock, width, heads, dropout)
         self.mask = nn.Parameter(torch.empty(width).uniform_(-(width**-0.5), width**-0.5))
-        self.blocks = nn.ModuleList(TransformerBlock(width, heads, dropout) for _ in range(depth))
+        self.blocks = nn.ModuleList(make() for _ in range(depth))
 
     def forward(self, tokens: Tensor, visible: Tensor) -> Tensor:
         """Return features ``(n, d)`` from tokens ``(n, t, d)`` and visible ``(n, t)``."""
@@ -42,16 +55,30 @@ class TokenFusion(nn.Module):
         some = torch.cat([seen.visible, seen.visible.new_ones(n, 1)], 1)  # and one mask vector
         found = packs(some, device=made.device)
         tokens = spread(made, [place[p.rows[:, None], p.index] for p in found])
-        return unpack([self._mean(x, t - x.shape[1] + 1) for x in tokens], found, rows=n)
+        mean = self._sparse_mean if self.blocks[0].budget is not None else self._mean
+        return unpack([mean(x, p, t) for x, p in zip(tokens, found)], found, rows=n)
 
-    def _mean(self, x: Tensor, copies: int) -> Tensor:
-        """Mean after all blocks over tokens ``(b, l, d)``, of which the last stands for ``copies``."""
+    def _mean(self, x: Tensor, pack: Pack, t: int) -> Tensor:
+        """Mean after all blocks over tokens ``(b, l, d)``; the last stands for what of t is left."""
+        copies, counted = t - x.shape[1] + 1, None
+        if self.blocks[0].mixture:
+            counted = (_slots(pack) < _shown(pack)).to(x.device)
         weight = x.new_ones(x.shape[1])
         weight[-1] = copies
         bias = None if copies == 1 else weight.log()[None, None, None]
         for block in self.blocks:
-            x = block(x, bias, copies=copies)
+            x = block(x, bias, copies=copies, counted=counted)
         return (weight / weight.sum()) @ x
+
+    def _sparse_mean(self, x: Tensor, pack: Pack, t: int) -> Tensor:
+        """The same where the number of tokens matters: a row has one mask token, the rest is padding."""
+        slots, shown = _slots(pack), _shown(pack)
+        copies = torch.where(slots < shown, 1, torch.where(slots == shown, t - shown, 0))
+        weight = copies.to(x.device, x.dtype)
+        bias = weight.log().clamp(min=HIDDEN)[:, None, None]
+        for block in self.blocks:
+            x = block(x, bias, copies=weight, counted=(slots < shown).to(x.device))
+        return ((weight / t).unsqueeze(1) @ x).squeeze(1)
 
     def plain(self, tokens: Tensor, visible: Tensor) -> Tensor:
         """Every token computed; hidden ones replaced by the mask vector."""
@@ -124,7 +151,7 @@ class Shared:
         out = self.parts[0].new_zeros(len(visible), groups, self.parts[0].shape[-1])
         features = torch.empty_like(self.parts[0][:, 0])
         for rows, index in buckets(visible):
-            x, weight = self._one_size(rows, index)
+            x, weight, _ = self._one_size(rows, index)
             y = self.fusion.blocks[-1].widen(x)  # type: ignore[operator]
             features[rows] = weight @ y
             mine = F.one_hot(owner[index], groups).to(y.dtype).transpose(1, 2)  # (b, G, k)
@@ -132,10 +159,11 @@ class Shared:
             out[rows] = mine @ y[:, : index.shape[1]]
         return features, out
 
-    def _one_size(self, rows: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    def _one_size(self, rows: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens of rows ``(b,)`` that show k of them ``(b, k)``, before the last feed-forward layer.
 
-        One stands in place of all that are hidden. The second are weights in the mean.
+        One stands in place of all that are hidden. The second are weights in the mean, the third says
+        which tokens are visible.
         """
         hidden = self.t - index.shape[1]
         parts = [gather(part, rows, index) for part in self.parts]
@@ -147,8 +175,20 @@ class Shared:
             parts = [torch.cat([p, m], 1) for p, m in zip(parts, mask)]
             weight[-1] = hidden
         bias = weight.log()[None, None, None] if hidden > 1 else None  # (1, 1, 1, k + 1)
+        counted = torch.arange(len(weight), device=weight.device)[None] < index.shape[1]
         x = self.fusion.blocks[0].attend(*parts, bias=bias)  # type: ignore[operator]
         for block, following in zip(self.fusion.blocks, self.fusion.blocks[1:]):
-            x = block.widen(x)  # type: ignore[operator]
+            x = block.widen(x, counted=counted)  # type: ignore[operator]
             x = following.attend(x, *following.project(x), bias=bias)  # type: ignore[operator]
-        return x, weight / self.t
+        return x, weight / self.t, counted
+
+
+def _slots(pack: Pack) -> Tensor:
+    return torch.arange(pack.index.shape[1])[None]
+
+
+def _shown(pack: Pack) -> Tensor:
+    """Visible tokens of each row ``(b, 1)`` of a pack of those and one mask vector."""
+    if pack.seen is None:
+        return torch.full((len(pack.index), 1), pack.index.shape[1] - 1)
+    return pack.seen.sum(1, keepdim=True) - 1

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from geomiam.masking import Constant, Strategy, hide, to_dict
+from geomiam.networks.experts import settle
 from geomiam.networks.model import Model
 from geomiam.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from geomiam.training.config import TrainingConfig
@@ -152,6 +153,7 @@ def _epoch(
         fabric.backward(loss * fabric.world_size)  # processes average their gradients
         losses.append(loss.detach())
         stepper.step()
+        settle(run.module)
     mean_p = run.masking.expected(sizes=sizes, balance=balance)
     names = run.model.schema.modalities
     log = {"s": balance.s, "d": balance.d, "r": balance.r, "p": mean_p}
