@@ -25,6 +25,7 @@ _HOMES = {
     "geomiam.cube.sites": ["open_sites", "sample", "write_sites"],
     "geomiam.cube.store": ["open_cube", "write_cube"],
     "geomiam.evaluation.crossval": ["cross_evaluate"],
+    "geomiam.evaluation.expert_load": ["expert_load"],
     "geomiam.evaluation.explainer": ["fit_explainer"],
     "geomiam.evaluation.fusion_diagnostic": ["fusion_diagnostic"],
     "geomiam.evaluation.importance": ["importance"],
@@ -85,6 +86,7 @@ if TYPE_CHECKING:  # what the lazy names are, for editors and type checkers
     from geomiam.cube.store import open_cube, write_cube
     from geomiam.evaluation import readers
     from geomiam.evaluation.crossval import cross_evaluate
+    from geomiam.evaluation.expert_load import expert_load
     from geomiam.evaluation.explainer import fit_explainer
     from geomiam.evaluation.fusion_diagnostic import fusion_diagnostic
     from geomiam.evaluation.importance import importance

@@ -238,8 +238,8 @@ def test_view_forward_and_training_answer_alike(weights, pool, members):
 
 
 def test_weights_are_not_negative_and_add_up_to_one_even_where_they_are_extreme():
-    settings = {"width": 8, "heads": 2, "depth": 1, "dropout": 0.0}
-    fusion = LateFusion([1, 2, 1], weights="learned", **settings)
+    config = gm.NetworkConfig(fusion="late", width=8, heads=2, depth=1, weights="learned")
+    fusion = LateFusion(config, sizes=[1, 2, 1])
     with torch.no_grad():
         fusion.scores.copy_(torch.tensor([-500.0, 300.0, 0.0]))
     seen = torch.tensor(list(itertools.product((False, True), repeat=3)))

@@ -129,7 +129,7 @@ class CrossFusion(nn.Module):
         self, modality: int, x: Tensor, bias: Tensor | None, budget: Tensor | None
     ) -> Tensor:
         """Tokens of one modality after they met ``(b, k, d)``."""
-        for block in self.encoders[modality]:  # type: ignore[union-attr]
+        for block in self.encoders[modality]:  # type: ignore[attr-defined]
             x = block(x, bias, budget=budget)
         return x + self.identity[modality]
 

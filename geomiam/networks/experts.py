@@ -87,12 +87,13 @@ class Experts(nn.Module):
     def settle(self) -> None:
         """End a training batch: move the bias towards experts that got less than the mean."""
         if self.load is not None:
-            self.bias.add_(self.balance * torch.sign(self.load.mean() - self.load))
+            load = self.load.double()
+            self.bias.add_(self.balance * torch.sign(load.mean() - load))
             self.load = None
 
     def _count(self, chosen: Tensor, counted: Tensor | None) -> None:
         if self.training and self.balance and self.load is None:
-            self.load = torch.zeros(len(self.bias), device=chosen.device)
+            self.load = torch.zeros(len(self.bias), dtype=torch.long, device=chosen.device)
         if self.load is not None:
             mine = chosen if counted is None else chosen[counted]
             self.load += torch.bincount(mine.flatten(), minlength=len(self.bias) + 1)[:-1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -186,7 +187,7 @@ def _fusion(
         return SumFusion(layout.size, width=width, dropout=dropout)
     if config.fusion == "cross":
         return CrossFusion(config, sizes=layout.sizes.tolist())
-    sizes = {"width": width, "heads": heads, "depth": depth, "dropout": dropout}
+    sizes: Any = {"width": width, "heads": heads, "depth": depth, "dropout": dropout}
     if config.fusion == "token":
         return TokenFusion(**sizes, over_tokens=over_tokens)
     if config.fusion == "late":
