@@ -98,7 +98,7 @@ def sites(cube) -> xr.Dataset:
     return make_sites(cube)
 
 
-@pytest.fixture(scope="session", params=["group", "token", "group+sum", "late"])
+@pytest.fixture(scope="session", params=["group", "token", "cross", "group+sum", "late"])
 def model(request, sites) -> gm.Model:
     """A model of each fusion; the sum comes with the group."""
     return train_small(sites, request.param)

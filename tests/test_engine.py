@@ -21,7 +21,7 @@ from geomiam.tokens.blocks import Block, encode
 from geomiam.tokens.rows import Rows
 from geomiam.tokens.select import players
 
-FUSIONS = ["group", "token", "sum", "group+sum", "late"]
+FUSIONS = ["group", "token", "cross", "sum", "group+sum", "late"]
 
 
 def made(fusion: str, *, rows: int = 23, gaps: float = 0.3, species: int = 5):

@@ -11,6 +11,7 @@ Shapes: n rows, t tokens, M modalities, c coalitions, d width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -51,8 +52,7 @@ class CrossFusion(nn.Module):
                 f"{len(sizes)} modalities of inner={config.inner} blocks are over {MOST_BLOCKS} "
                 "blocks; use fewer inner blocks"
             )
-        ends = torch.tensor(sizes).cumsum(0).tolist()
-        self.own = [slice(end - size, end) for end, size in zip(ends, sizes)]
+        self.own = [slice(end - size, end) for end, size in zip(accumulate(sizes), sizes)]
         """Where the tokens of each modality stand."""
         make = TransformerBlock.over_tokens
         self.encoders = nn.ModuleList(
