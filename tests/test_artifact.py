@@ -65,7 +65,7 @@ def test_a_model_read_back_predicts_bit_for_bit_the_same(model, saved, sites):
         np.testing.assert_array_equal(a["observed"], b["observed"])
 
 
-@pytest.mark.parametrize("fusion", ["group", "token", "late"])
+@pytest.mark.parametrize("fusion", ["group", "token", "cross", "late"])
 def test_every_kind_of_predictor_survives_with_every_fusion(tmp_path, fusion):
     model = untrained(every_kind(), fusion=fusion, inner=1)
     back = gm.load_model(model.save(tmp_path / "model"))

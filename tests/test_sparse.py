@@ -11,9 +11,11 @@ from helpers_small import every_kind, random_arrays, untrained
 from torch.utils.flop_counter import FlopCounterMode
 
 import geomiam as gm
+from geomiam.inference.engine import base_value, coalition_block, predict_block, shapley_block
 from geomiam.networks.blocks import HIDDEN, TransformerBlock, key_bias
 from geomiam.networks.sparse import BudgetGate, sparse
 from geomiam.tokens.blocks import encode
+from geomiam.tokens.select import players
 
 
 def dense(q, k, v, bias):
@@ -312,3 +314,26 @@ def test_a_collapsed_token_is_drawn_once_whatever_it_stands_for():
     with torch.inference_mode():
         packed = model.network.head(member.packed(values, observed))
         torch.testing.assert_close(model.network(values, observed), packed, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("fusion", ["token", "group"])
+@pytest.mark.parametrize("options", [{"attention": "sparse", "budget": 1.0}, {"experts": 3}])
+def test_the_engine_answers_any_coalition_and_values_add_up(fusion, options):
+    """As tests/test_engine.py holds it for dense and plain blocks, and test_cross.py for cross."""
+    model = untrained(every_kind(), fusion=fusion, depth=2, inner=1, **options)
+    block = encode(random_arrays(every_kind(), 20), layout=model.layout, scaler=model.scaler)
+    index, masks = np.arange(2), np.stack(list(players(model.layout).values()))
+    shown = np.random.default_rng(0).random((6, model.layout.size)) < 0.6
+    for own, answers in zip(
+        shown, coalition_block(model, block, shown=shown, species=index), strict=True
+    ):
+        alone = predict_block(model, block, shown=own, species=index)
+        some = np.isfinite(alone)
+        np.testing.assert_allclose(answers[some], alone[some], rtol=0, atol=2e-6)
+    values, full, _ = shapley_block(model, block, players=masks, species=index)
+    expected = predict_block(model, block, shown=masks.any(0), species=index)
+    np.testing.assert_allclose(full, expected, rtol=0, atol=2e-6)
+    total = values.sum(1) + base_value(model, species=index)
+    np.testing.assert_allclose(total, expected, rtol=0, atol=2e-5)
+    one = predict_block(model.in_precision("bf16"), block, shown=masks.any(0), species=index)
+    assert np.isfinite(one[np.isfinite(expected)]).all()

@@ -34,7 +34,7 @@ def sparse(
 
     Of a row with L keys, u·⌈ln L⌉ are sampled, two at least. A query scores the largest of its logits on them less
     their mean; the u·⌈ln L⌉ best queries of each head attend to all keys. A row samples the same
-    keys for all of its queries, as in the paper (the released code draws anew for each query).
+    keys for all of its queries, as the paper writes it (Informer's code draws anew for each query).
 
     Parameters
     ----------
