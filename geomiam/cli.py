@@ -162,7 +162,9 @@ def fit(
     masking: Annotated[
         str, typer.Option(help="miam, uniform, dirichlet, dropout, subset, ramp-miam, …")
     ] = "miam",
-    fusion: Annotated[str, typer.Option(help="group, token, cross, late, sum, group+sum.")] = "group",
+    fusion: Annotated[
+        str, typer.Option(help="group, token, cross, late, sum, group+sum.")
+    ] = "group",
     members: Annotated[int, typer.Option(help="Networks whose answers are averaged.")] = 1,
     width: Annotated[int, typer.Option(help="Width of the network.")] = 192,
     loss: Annotated[
