@@ -9,6 +9,13 @@ from pydantic import Field, model_validator
 from geomiam.schema import Fact
 
 
+class EncoderFacts(Fact):
+    """What a model knows of an encoder of one's own beside its weights."""
+
+    width: int = Field(ge=1, le=65536, description="numbers that it returns per row")
+    frozen: bool = Field(False, description="its weights stay as they are in training")
+
+
 class NetworkConfig(Fact):
     """Sizes of the network; the bounds also guard the loading of saved models."""
 
@@ -27,6 +34,10 @@ class NetworkConfig(Fact):
     members: int = Field(1, ge=1, le=64, description="networks whose logits are averaged")
     explainer: int = Field(
         0, ge=0, le=4096, description="width of a learned explainer (fit_explainer); 0: none"
+    )
+
+    encoders: dict[str, EncoderFacts] = Field(
+        {}, description="own encoders by variable; set by fit(encoders=...)"
     )
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from geomiam.errors import SelectionError
 from geomiam.networks.config import NetworkConfig
@@ -59,13 +59,18 @@ class Model:
         species: Sequence[str],
         config: NetworkConfig,
         link: str = "logit",
+        encoders: Mapping[str, nn.Module] | None = None,
     ) -> Model:
-        """Build a model with fresh weights, drawn from torch's current random state."""
+        """Build a model with fresh weights, drawn from torch's current random state.
+
+        Own encoders, by variable, are copied with the weights they have.
+        """
         network = Network(
             config,
             layout=Layout.of(schema),
             classes={k: len(v) for k, v in scaler.classes.items()},
             species=len(species),
+            encoders=encoders,
         )
         return cls(schema, scaler, tuple(species), config, network, link)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from geomiam.networks.config import NetworkConfig
+from geomiam.networks.encoders import own_copies, own_encoders
 from geomiam.networks.explainer import Explainer
 from geomiam.networks.group import GroupFusion, GroupView
 from geomiam.networks.packs import Seen
@@ -23,7 +24,14 @@ from geomiam.tokens.tokenizers import Tokenizers
 class Member(nn.Module):
     """Tokens → fusion → LayerNorm (not after a sum), ReLU: the features of a site."""
 
-    def __init__(self, config: NetworkConfig, *, layout: Layout, classes: dict[str, int]):
+    def __init__(
+        self,
+        config: NetworkConfig,
+        *,
+        layout: Layout,
+        classes: dict[str, int],
+        encoders: Mapping[str, nn.Module] | None = None,
+    ):
         super().__init__()
         self.config = config
         self.tokenizers = Tokenizers(
@@ -32,6 +40,7 @@ class Member(nn.Module):
             width=config.width,
             frequencies=0 if config.fusion == "sum" else config.frequencies,
             sigma=config.sigma,
+            encoders=own_copies(encoders or {}, config.encoders),
         )
         self.fusion = _fusion(config, layout)
         self.norm = nn.Identity() if config.fusion == "sum" else nn.LayerNorm(config.width)
@@ -63,11 +72,17 @@ class Network(nn.Module):
     """
 
     def __init__(
-        self, config: NetworkConfig, *, layout: Layout, classes: dict[str, int], species: int
+        self,
+        config: NetworkConfig,
+        *,
+        layout: Layout,
+        classes: dict[str, int],
+        species: int,
+        encoders: Mapping[str, nn.Module] | None = None,
     ):
         super().__init__()
         alone = [config.member(i) for i in range(config.members)]
-        members = [Member(c, layout=layout, classes=classes) for c in alone]
+        members = [Member(c, layout=layout, classes=classes, encoders=encoders) for c in alone]
         self.members = nn.ModuleList(members)
         width, groups = config.members * config.width, players(layout)
         self.head = nn.Linear(width, species)
@@ -104,6 +119,11 @@ class Network(nn.Module):
         rows = [Rows(m.tokenizers, values, observed, m.dtype) for m in self._members]
         views = [(m, m.fusion.view(r, shown)) for m, r in zip(self._members, rows)]
         return View(views, rows[0], shown)
+
+    @property
+    def encoders(self) -> dict[str, nn.Module]:
+        """The first member's own encoders, by variable."""
+        return own_encoders(self._members[0].tokenizers)
 
     @property
     def _members(self) -> list[Member]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from torch import nn
 
 from geomiam.cube.infer import infer_schema
 from geomiam.cube.predictors import bind
 from geomiam.errors import GridError, LabelError
 from geomiam.masking import MIAM, Strategy, named, to_dict
 from geomiam.networks.config import NetworkConfig
+from geomiam.networks.encoders import plug
 from geomiam.networks.model import Model
 from geomiam.networks.network import join
 from geomiam.schema import Schema
@@ -37,6 +39,7 @@ def fit(
     validation: np.ndarray | None = None,
     rng: int | np.random.Generator | None = 0,
     checkpoint: str | Path | None = None,
+    encoders: Mapping[str, nn.Module] | None = None,
 ) -> Model:
     """Train a model on sites.
 
@@ -60,6 +63,10 @@ def fit(
         Equal seed, data and settings give an equal model on the same machine.
     checkpoint : path, optional
         Folder where every epoch is saved and from which an interrupted run goes on exactly.
+    encoders : mapping of str to torch.nn.Module, optional
+        Own encoders, such as pre-trained backbones, by variable (or modality of one variable); see
+        :class:`geomiam.Encoder`. Every member trains a copy; one whose weights have
+        ``requires_grad`` False stays as it is.
 
     Returns
     -------
@@ -73,6 +80,8 @@ def fit(
     ------
     LabelError, MissingVariable, VariableMismatch, GridError
         If labels or predictors cannot be used, with the call that mends it.
+    EncoderError
+        If an encoder fits no variable, or does not answer as it should.
     """
     masking = named(masking) if isinstance(masking, str) else masking or MIAM()
     config = training or TrainingConfig()
@@ -81,7 +90,7 @@ def fit(
     labels, species = read_labels(sites)
     if config.loss != "cross-entropy":
         check_classes(labels, species)
-    network = network or NetworkConfig()
+    schema, network, own = plug(schema, network or NetworkConfig(), encoders or {})
     seeds = np.random.default_rng(rng)
     held, drawn = [], []
     for _ in range(network.members):
@@ -94,6 +103,7 @@ def fit(
         "scaler": scaler,
         "species": species,
         "link": LINK_OF[config.loss],
+        "encoders": own,
     }
     runs, ends = [], []
     for number, (table, seed) in enumerate(zip(tables, drawn)):
@@ -123,6 +133,7 @@ def _joined(runs: Sequence[Run], config: NetworkConfig) -> Model:
         species=first.species,
         config=config,
         link=first.link,
+        encoders=first.network.encoders,
     )
     join([run.model.network for run in runs], model.network)
     model.network.eval()
