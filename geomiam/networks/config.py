@@ -40,6 +40,10 @@ class NetworkConfig(Fact):
         {}, description="own encoders by variable; set by fit(encoders=...)"
     )
 
+    grown: tuple[str, ...] = Field(
+        (), description="modalities that a trained model was given later; set by finetune"
+    )
+
     @model_validator(mode="after")
     def _heads_divide_width(self) -> NetworkConfig:
         if self.width % self.heads:

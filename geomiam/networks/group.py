@@ -42,7 +42,8 @@ class GroupFusion(nn.Module):
         self.inner = nn.ModuleList(TransformerBlock(width, heads, dropout) for _ in range(inner))
         self.blocks = nn.ModuleList(TransformerBlock(width, heads, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
-        self.identity = nn.Parameter(torch.randn(len(groups), width) * 0.02)
+        drawn = torch.randn(len(groups), width) * 0.02
+        self.identity = nn.ParameterList(drawn.clone().unbind())  # apart: a new group learns alone
         self.query = nn.Parameter(torch.randn(width) * 0.02)
 
     def forward(self, tokens: Tensor, visible: Tensor) -> Tensor:
@@ -50,6 +51,18 @@ class GroupFusion(nn.Module):
         own = [(tokens[:, g], visible[:, g]) for g in self.groups]
         summaries = [self.summarise(g, x, seen) for g, (x, seen) in enumerate(own)]
         return self.fuse(torch.stack(summaries, 1), torch.stack([s.any(1) for _, s in own], 1))
+
+    def grown_from(self, old: GroupFusion) -> list[nn.Parameter]:
+        """Take over a fusion of fewer groups; return what is new: the identities of new groups."""
+        known = {tuple(g): i for g, i in zip(old.groups, old.identity)}
+        new = [i for g, i in zip(self.groups, self.identity) if tuple(g) not in known]
+        with torch.no_grad():
+            for group, identity in zip(self.groups, self.identity):
+                identity.copy_(known.get(tuple(group), identity))
+            self.query.copy_(old.query)
+        for part in ("inner", "blocks", "norm"):
+            getattr(self, part).load_state_dict(getattr(old, part).state_dict())
+        return new
 
     def view(self, rows: Rows, shown: Tensor) -> GroupView:
         """Return what coalitions ``shown (c, t)`` see of rows."""
@@ -65,7 +78,7 @@ class GroupFusion(nn.Module):
         own = [seen.visible[:, g] for g in self.groups]
         place = [seen.place[:, g] for g in self.groups]
         summaries = self._means(seen.made, _stacked(own), _stacked(place))
-        summaries = self.norm(summaries.view(n, groups, -1)) + self.identity
+        summaries = self.norm(summaries.view(n, groups, -1)) + torch.stack(list(self.identity))
         whole = torch.cat([self.query[None].to(summaries.dtype), summaries.flatten(0, 1)])
         stands = torch.nn.functional.pad(1 + torch.arange(n * groups).view(n, groups), (1, 0))
         there = torch.stack([v.any(1) for v in own], 1)
@@ -129,7 +142,8 @@ class GroupView:
     """What coalitions see of n rows: summaries of all rows, made once, and which of them they show.
 
     A group has a summary for each distinct part of it that coalitions show, one where the players
-    are the groups; rows that are equal in that part share it.
+    are the groups; rows that are equal in that part share it. A part that no row has is left out,
+    so that a group without data costs nothing and changes no bit of the answer.
     """
 
     def __init__(self, fusion: GroupFusion, rows: Rows, shown: Tensor):
@@ -138,7 +152,8 @@ class GroupView:
         present: list[Tensor] = []
         which: list[Tensor] = []
         for g, own in enumerate(fusion.groups):
-            parts, index = shown[:, own].unique(dim=0, return_inverse=True)
+            there = shown[:, own] & rows.visible[:, own].any(0)
+            parts, index = there.unique(dim=0, return_inverse=True)
             some = parts.any(1)
             number = torch.where(some, some.cumsum(0) - 1 + len(summaries), -1)
             which.append(number[index])
@@ -147,14 +162,14 @@ class GroupView:
                 summaries.append(self._summary(g, rows, tokens))
                 present.append(rows.visible[:, tokens].any(1))
         self.which = torch.stack(which, 1)  # (c, G); -1: nothing of the group
-        empty = fusion.identity.new_zeros(len(rows.visible), 0, fusion.identity.shape[1])
+        empty = fusion.query.new_zeros(len(rows.visible), 0, len(fusion.query))
         self.table = torch.stack(summaries, 1) if summaries else empty  # (n, v, d)
         self.present = torch.stack(present, 1) if present else rows.visible[:, :0]  # (n, v)
         self.meetings: dict[tuple[bytes, int], Meetings] = {}
 
     def cost(self, coalitions: int) -> int:
         """Vectors per row that are in memory."""
-        return coalitions * (1 + self.which.shape[1] // 2)
+        return coalitions * (1 + int((self.which >= 0).any(0).sum()) // 2)
 
     def features(self, rows: Tensor, which: Tensor) -> Tensor:
         """Features ``(r, c, d)`` of rows in coalitions."""

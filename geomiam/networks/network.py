@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from geomiam.errors import SchemaError
 from geomiam.networks.config import NetworkConfig
 from geomiam.networks.encoders import own_copies, own_encoders
 from geomiam.networks.explainer import Explainer
@@ -184,12 +185,29 @@ def join(networks: Sequence[Network], into: Network) -> Network:
     return into
 
 
+def grown_tokens(layout: Layout, grown: Sequence[str]) -> list[int]:
+    """Tokens of the modalities that a model was given later.
+
+    Raises
+    ------
+    SchemaError
+        If one is no modality of the layout.
+    """
+    if unknown := sorted(set(grown) - set(layout.schema.modalities)):
+        raise SchemaError(
+            f"grown names {unknown}, no modalities; there are {list(layout.schema.modalities)}"
+        )
+    mine = [s for s in layout.spans if s.modality in grown]
+    return [t for s in mine for t in range(s.start, s.start + s.size)]
+
+
 def _fusion(config: NetworkConfig, layout: Layout) -> TokenFusion | GroupFusion | SumFusion:
     width, heads, depth, dropout = config.width, config.heads, config.depth, config.dropout
     if config.fusion == "sum":
         return SumFusion(layout.size, width=width, dropout=dropout)
     if config.fusion == "token":
-        return TokenFusion(width=width, heads=heads, depth=depth, dropout=dropout)
+        grown = grown_tokens(layout, config.grown)
+        return TokenFusion(width=width, heads=heads, depth=depth, dropout=dropout, grown=grown)
     groups = [tokens.nonzero()[0].tolist() for tokens in players(layout).values()]
     return GroupFusion(
         groups, width=width, heads=heads, inner=config.inner, depth=depth, dropout=dropout
