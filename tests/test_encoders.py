@@ -100,7 +100,9 @@ def model(request, sites):
 
 
 def test_a_whole_variable_is_one_token_of_all_its_values():
-    chip = variable("chip", "image", whole=True, labels={"band": "ab", "v": range(5), "u": range(4)})
+    chip = variable(
+        "chip", "image", whole=True, labels={"band": "ab", "v": range(5), "u": range(4)}
+    )
     series = variable("s", "series", whole=True, labels={"time": range(60)})
     vector = variable("e", "vector", whole=True, labels={"feature": range(7)})
     layout = Layout.of(schema_of(one=[chip], two=[series], three=[vector]))
@@ -151,7 +153,9 @@ def test_a_frozen_encoder_is_bit_equal_after_training_and_an_open_one_learns(sit
         (part,) = parts(fitted(encoder, sites, weight_decay=0.5))
         after = part.encoder.state_dict()
         assert all(torch.equal(before[k], after[k]) for k in before) is same
-        assert not torch.equal(before["convolution.weight"], after["convolution.weight"]) is not same
+        assert (
+            not torch.equal(before["convolution.weight"], after["convolution.weight"]) is not same
+        )
     assert all(torch.equal(v, before[k]) for k, v in free.state_dict().items())  # copies learn
 
 
@@ -177,7 +181,9 @@ def test_batches_without_any_chip_leave_a_gradient_of_zero(sites):
     model.network.train()
     model.network(block, torch.tensor([[True, False]] * 4)).sum().backward()
     model.network.eval()
-    assert all(p.grad is not None and not p.grad.any() for p in parts(model)[0].encoder.parameters())
+    assert all(
+        p.grad is not None and not p.grad.any() for p in parts(model)[0].encoder.parameters()
+    )
 
 
 # Laws --------------------------------------------------------------------------------------------
@@ -243,7 +249,9 @@ def test_a_saved_model_takes_the_architecture_again_and_is_the_same(tmp_path, si
 
 def test_loading_without_the_architecture_names_the_call(tmp_path, sites):
     path = fitted(tiny(), sites, epochs=1).save(tmp_path / "model")
-    with pytest.raises(ArtifactError, match=r'gm\.load_model\(.*encoders=\{"chip": <your module>\}'):
+    with pytest.raises(
+        ArtifactError, match=r'gm\.load_model\(.*encoders=\{"chip": <your module>\}'
+    ):
         gm.load_model(path)
     with pytest.raises(ArtifactError, match=r"found encoders= of \['other'\]"):
         gm.load_model(path, encoders={"other": tiny()})

@@ -94,7 +94,7 @@ def fit(
     seeds = np.random.default_rng(rng)
     held, drawn = [], []
     for _ in range(network.members):
-        held.append(_validation(sites, labels, validation, config, seeds))
+        held.append(held_out(sites, labels, validation, config, seeds))
         drawn.append(int(seeds.integers(2**31)))
     tables, scaler = make_tables(
         read_predictors(sites, schema), labels, layout=Layout.of(schema), held=held
@@ -112,7 +112,7 @@ def fit(
         runs.append(Run(member, member.network, table, masking, config, seed, Supervised()))
         ends.append(train(runs[-1], _folder(checkpoint, number, network.members)))
     model = _joined(runs, network)
-    model.about.update(_about(runs, ends, sites))
+    model.about.update(provenance(runs, ends, sites))
     return model
 
 
@@ -140,13 +140,14 @@ def _joined(runs: Sequence[Run], config: NetworkConfig) -> Model:
     return model
 
 
-def _validation(
+def held_out(
     sites: xr.Dataset,
     labels: np.ndarray,
     given: np.ndarray | None,
     config: TrainingConfig,
     rng: np.random.Generator,
 ) -> np.ndarray:
+    """Which sites validate ``(n,)``: those that are given, or spatial blocks."""
     if given is not None:
         held = np.asarray(given, bool)
         if held.shape != (len(labels),) or held.all() or not held.any():
@@ -166,7 +167,7 @@ def _validation(
     return hold_out(labels, blocks, share=config.holdout, rng=rng)
 
 
-def _about(runs: Sequence[Run], ends: Sequence[Progress], sites: xr.Dataset) -> dict:
+def provenance(runs: Sequence[Run], ends: Sequence[Progress], sites: xr.Dataset) -> dict:
     """Provenance; what differs between members is a list over them, or their mean."""
     run = runs[0]
     labels = run.table.labels

@@ -35,8 +35,8 @@ class Supervised:
         return validate(run, table)
 
     def finish(self, run: Run) -> None:
-        """Give Maxent's logits their level."""
-        if run.config.loss == "maxent":
+        """Give Maxent's logits their level, where the head learned."""
+        if run.config.loss == "maxent" and run.model.network.head.bias.requires_grad:
             _set_level(run)
 
 

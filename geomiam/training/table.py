@@ -144,11 +144,15 @@ def make_tables(
     if len(held) > 1:
         shared = fit_scaler({k: a[every] for k, a in arrays.items()}, layout.schema)
         scaler = replace(scaler, classes=shared.classes)
-    block: Block = encode(arrays, layout=layout, scaler=scaler)
+    return share(encode(arrays, layout=layout, scaler=scaler), labels, held=held), scaler
+
+
+def share(block: Block, labels: np.ndarray, *, held: Sequence[np.ndarray]) -> list[Table]:
+    """Share encoded sites among one table per member, by which sites validate it ``(n,)``."""
     facts = [torch.as_tensor(v) for v in block.values], torch.as_tensor(block.observed)
     rows = [(np.flatnonzero(~h), np.flatnonzero(h) if h.any() else _some(len(h))) for h in held]
     sides = [[torch.as_tensor(side) for side in r] for r in rows]
-    return [Table(*facts, torch.as_tensor(labels), *r) for r in sides], scaler
+    return [Table(*facts, torch.as_tensor(labels), *r) for r in sides]
 
 
 def _some(n: int) -> np.ndarray:
