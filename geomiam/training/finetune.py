@@ -34,7 +34,7 @@ from geomiam.training.loop import Run, torch_seed
 from geomiam.training.loop import train as run_training
 from geomiam.training.losses import LINK_OF
 from geomiam.training.supervised import Supervised
-from geomiam.training.table import check_classes, read_labels, share
+from geomiam.training.table import Table, check_classes, read_labels, share
 
 Part = Literal["head", "all", "new"]
 
@@ -123,36 +123,26 @@ def finetune(
     LabelError, MissingVariable, VariableMismatch
         If labels or predictors cannot be used.
     """
-    masking = named(masking) if isinstance(masking, str) else masking or MIAM()
     found = _found(model, sites, schema, train)
-    _check_part(train, model, found)
-    config = training or _settings(model, lower=train == "all")
-    if LINK_OF[config.loss] != model.link:
-        raise SelectionError(
-            f"loss='{config.loss}' does not suit the model, whose link is '{model.link}'; use "
-            f"TrainingConfig(loss='{next(k for k, v in LINK_OF.items() if v == model.link)}')"
-        )
+    part, config = _checked(train, model, found), training or _settings(model, lower=train == "all")
+    _check_loss(config, model)
     seeds = np.random.default_rng(rng)
     held = held_out(sites, found.labels, validation, config, seeds)
     seed = int(seeds.integers(2**31))
     with torch_seed(seed):
-        made, learned = _larger(model, sites, found, train, held)
-    if train == "head":
-        first, labels = len(model.species), found.labels[:, len(model.species) :]
-        student = of_species(made, first)
-    else:
-        first, labels, student = 0, found.labels, made
+        made, learned = _larger(model, sites, found, part, held)
+    first = len(model.species) if part == "head" else 0  # the head of new species learns apart
+    student = of_species(made, first) if first else made
+    table = _table(sites, student, found.labels[:, first:], held)
     if config.loss != "cross-entropy":
-        check_classes(labels, student.species)
-    block = encode(_arrays(sites, made.schema), layout=made.layout, scaler=made.scaler)
-    (table,) = share(block, labels, held=[held])
-    run = Run(student, student.network, table, masking, config, seed, Supervised())
+        check_classes(found.labels[:, first:], student.species)
+    strategy = named(masking) if isinstance(masking, str) else masking or MIAM()
+    run = Run(student, student.network, table, strategy, config, seed, Supervised())
     end = _learn(run, learned, Path(checkpoint) if checkpoint else None)
-    if train == "head":
+    if first:
         put_head(made, student.network.head, first)
-    made.network.eval()
-    _open(made.network, model.network)
-    step = _step(model, found, train, provenance([run], [end], sites))
+    _open(made.network.eval(), model.network)
+    step = _step(model, found, part, provenance([run], [end], sites))
     return replace(made, about=_about(model, step))
 
 
@@ -202,7 +192,8 @@ def _odd(modality: str, variables: list[str], known: Collection[str]) -> str:
     )
 
 
-def _check_part(part: Part | None, model: Model, found: Found) -> None:
+def _checked(part: Part | None, model: Model, found: Found) -> Part:
+    """What learns, if it fits what was found."""
     fits = [
         *(["head"] if found.species else []),
         *(["new"] if found.schema and not found.species else []),
@@ -230,6 +221,16 @@ def _check_part(part: Part | None, model: Model, found: Found) -> None:
         )
     if part == "new":
         _check_new(found)
+    return part
+
+
+def _check_loss(config: TrainingConfig, model: Model) -> None:
+    if LINK_OF[config.loss] != model.link:
+        suits = next(loss for loss, link in LINK_OF.items() if link == model.link)
+        raise SelectionError(
+            f"loss='{config.loss}' does not suit the model, whose link is '{model.link}'; use "
+            f"TrainingConfig(loss='{suits}')"
+        )
 
 
 def _check_new(found: Found) -> None:
@@ -253,7 +254,7 @@ def _settings(model: Model, *, lower: bool) -> TrainingConfig:
 
 
 def _larger(
-    model: Model, sites: xr.Dataset, found: Found, part: Part | None, held: np.ndarray
+    model: Model, sites: xr.Dataset, found: Found, part: Part, held: np.ndarray
 ) -> tuple[Model, list[str]]:
     """The model with room for what is new, and the names of the weights that learn."""
     if part != "new" or found.schema is None:
@@ -266,6 +267,12 @@ def _larger(
     return with_modalities(
         model, grown_schema(model.schema, found.schema), joined_scaler(model.scaler, new)
     )
+
+
+def _table(sites: xr.Dataset, model: Model, labels: np.ndarray, held: np.ndarray) -> Table:
+    arrays = _arrays(sites, model.schema)
+    block = encode(arrays, layout=model.layout, scaler=model.scaler)
+    return share(block, labels, held=[held])[0]
 
 
 def _arrays(sites: xr.Dataset, schema: Schema, *, needed: bool = False) -> dict[str, np.ndarray]:
@@ -309,7 +316,7 @@ def _open(network: Network, old: Network) -> None:
         weight.requires_grad_(name not in frozen)
 
 
-def _step(model: Model, found: Found, part: Part | None, about: dict[str, Any]) -> dict[str, Any]:
+def _step(model: Model, found: Found, part: Part, about: dict[str, Any]) -> dict[str, Any]:
     new = list(found.schema.modalities) if found.schema and part == "new" else []
     return {
         "parent": model.id,
