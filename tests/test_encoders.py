@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -341,3 +343,15 @@ def test_training_goes_on_from_a_checkpoint(tmp_path, sites):
             encoders={"chip": tiny(norm=True)},
         )
     assert resumed.id == whole.id
+
+
+# The page ----------------------------------------------------------------------------------------
+
+
+def test_the_code_of_the_page_runs_from_top_to_bottom():
+    page = (Path(gm.__file__).parents[1] / "docs" / "encoders.md").read_text(encoding="utf-8")
+    names: dict = {"__name__": "page"}
+    for code in re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE):
+        exec(compile(code, "encoders.md", "exec"), names)
+    auc = gm.evaluate(names["model"], names["light"])["mean_auc"]
+    assert float(auc.sel(subset="sentinel2")) > 0.8

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -606,3 +608,14 @@ def test_new_species_would_change_the_shares_of_the_old():
     )
     with pytest.raises(SelectionError, match="shares of all species"):
         gm.finetune(model, sites.assign_coords(species=["first", "fourth"]), train="head")
+
+
+# The page ----------------------------------------------------------------------------------------
+
+
+def test_the_code_of_the_page_runs_from_top_to_bottom():
+    page = (Path(gm.__file__).parents[1] / "docs" / "finetuning.md").read_text(encoding="utf-8")
+    names: dict = {"__name__": "page"}
+    for code in re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE):
+        exec(compile(code, "finetuning.md", "exec"), names)
+    assert names["radar"].config.grown == ("radar",)
