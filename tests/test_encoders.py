@@ -231,6 +231,17 @@ def test_shapley_values_add_up(model, sites, scale):
     )
 
 
+def test_an_oracle_takes_the_encoder_where_there_is_something_to_encode(sites):
+    settings = {"network": gm.NetworkConfig(**SMALL), "training": quick(epochs=1)}
+    oracle = gm.fit_oracle(sites, gm.infer_schema(sites), encoders={"chip": tiny()}, **settings)
+    assert [len(parts(m)) for m in oracle.models.values()] == [0, 1, 1]
+
+
+def test_half_precision_leaves_the_encoder_in_its_own(model, sites):
+    full, half = (gm.predict(sites, model, precision=p)["suitability"] for p in ("fp32", "bf16"))
+    np.testing.assert_allclose(half, full, atol=0.02)
+
+
 # Saving ------------------------------------------------------------------------------------------
 
 
