@@ -222,12 +222,13 @@ def test_groups_of_the_user_stay_and_the_new_modality_is_one_more():
 # The fusions, against the plain computation ------------------------------------------------------
 
 
-def randomly_grown(fusion: str, seed: int = 0) -> tuple[Model, Model]:
+def randomly_grown(fusion: str, seed: int = 0, *, steps: int = 6) -> tuple[Model, Model]:
     """An untrained model of every kind of token, and it grown by a series; random weights."""
     old = untrained(every_kind(), fusion=fusion, depth=2, inner=1, seed=seed)
-    labels = {"band": ("vv", "vh"), "time": range(6)}
+    labels = {"band": ("vv", "vh"), "time": range(steps)}
     radar = Modality(
-        name="radar", variables={"radar": variable("radar", "series", window=2, labels=labels)}
+        name="radar",
+        variables={"radar": variable("radar", "series", window=steps // 3, labels=labels)},
     )
     new = Schema(modalities={"radar": radar})
     scaler = joined_scaler(old.scaler, fit_scaler(random_arrays(new, 64), new))
@@ -309,10 +310,10 @@ def test_training_and_prediction_compute_the_same(fusion):
 
 
 @pytest.mark.parametrize("fusion", GROWING)
-@pytest.mark.parametrize("n", [1, 7, 300])
+@pytest.mark.parametrize("n", [1, 7, 150])
 def test_bits_stay_for_every_subset_of_every_kind_of_token(fusion, n):
-    old, made = randomly_grown(fusion)
-    arrays = random_arrays(made.schema, n, seed=n)
+    old, made = randomly_grown(fusion, steps=198)  # so many that equal rows are not looked for
+    arrays = {k: np.repeat(v, 2, 0) for k, v in random_arrays(made.schema, n, seed=n).items()}
     gone = arrays | {"radar": np.full_like(arrays["radar"], np.nan)}
     blocks = [
         encode(a, layout=m.layout, scaler=m.scaler)

@@ -35,8 +35,8 @@ class Supervised:
         return validate(run, table)
 
     def finish(self, run: Run) -> None:
-        """Give Maxent's logits their level, where the head learned."""
-        if run.config.loss == "maxent" and run.model.network.head.bias.requires_grad:
+        """Give Maxent's logits their level."""
+        if run.config.loss == "maxent":
             _set_level(run)
 
 
