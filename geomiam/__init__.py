@@ -41,6 +41,7 @@ _HOMES = {
     "geomiam.networks.artifact": ["load_model"],
     "geomiam.networks.model": ["Model"],
     "geomiam.networks.config": ["NetworkConfig"],
+    "geomiam.networks.encoders": ["Encoder"],
     "geomiam.schema": ["Group", "Modality", "Schema", "Variable"],
     "geomiam.shelf": ["catalogs"],
     "geomiam.sources.build": ["build_cube", "plan_cube"],
@@ -48,6 +49,7 @@ _HOMES = {
     "geomiam.sources.sentinel2": ["plan_sentinel2", "sentinel2"],
     "geomiam.sources.told": ["CubePlan"],
     "geomiam.training.config": ["TrainingConfig"],
+    "geomiam.training.finetune": ["finetune"],
     "geomiam.training.fit": ["fit"],
 }
 _NAMES = {name: home for home, names in _HOMES.items() for name in names}
@@ -101,6 +103,7 @@ if TYPE_CHECKING:  # what the lazy names are, for editors and type checkers
     from geomiam.inference.shapley import shapley
     from geomiam.networks.artifact import load_model
     from geomiam.networks.config import NetworkConfig
+    from geomiam.networks.encoders import Encoder
     from geomiam.networks.model import Model
     from geomiam.schema import Group, Modality, Schema, Variable
     from geomiam.shelf import catalogs
@@ -110,4 +113,5 @@ if TYPE_CHECKING:  # what the lazy names are, for editors and type checkers
     from geomiam.sources.told import CubePlan
     from geomiam.training import splits
     from geomiam.training.config import TrainingConfig
+    from geomiam.training.finetune import finetune
     from geomiam.training.fit import fit

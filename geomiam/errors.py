@@ -48,6 +48,10 @@ class ArtifactError(GeomiamError):
     """A saved model is damaged, of another format, or larger than its bounds."""
 
 
+class EncoderError(GeomiamError):
+    """An encoder of one's own fits no variable, or does not answer as :class:`geomiam.Encoder` says."""
+
+
 class MemoryRefused(GeomiamError):
     """A task would need more memory than the limit; nothing was started."""
 

@@ -45,6 +45,9 @@ class Variable(Fact):
         None, description="series: steps per token, or the period that one token holds: 1MS, 16D"
     )
     patch: int | None = Field(None, ge=1, description="image: rows and columns per token")
+    whole: bool = Field(
+        False, description="series, image, vector: all values are one token, for an own encoder"
+    )
     period: float = Field(360.0, gt=0, description="circular: value at which it starts again")
     classes: dict[int, str] = Field({}, description="categorical: code to meaning")
     origin: Origin | None = Field(None, alias="from", description="source, and what is read there")
@@ -72,6 +75,11 @@ class Variable(Fact):
                     f"'{setting}' belongs to kind: {kind}, found kind: {self.kind}; "
                     f"set kind: {kind} or remove '{setting}'"
                 )
+        if self.whole and (not OWN_DIMS[self.kind] or self.window or self.patch):
+            raise ValueError(
+                f"'whole' makes one token of a series, image or vector, found kind: {self.kind}, "
+                f"window: {self.window}, patch: {self.patch}; remove 'whole', or the others"
+            )
         if self.dims and len(self.dims) < OWN_DIMS[self.kind]:
             raise ValueError(
                 f"kind: {self.kind} needs {OWN_DIMS[self.kind]} dims, found {self.dims}"

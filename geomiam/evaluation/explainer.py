@@ -205,7 +205,13 @@ def with_explainer(model: Model, width: int) -> Model:
     """The same model with an explainer that knows nothing yet."""
     config = model.config.model_copy(update={"explainer": width})
     classes = {k: len(v) for k, v in model.scaler.classes.items()}
-    network = Network(config, layout=model.layout, classes=classes, species=len(model.species))
+    network = Network(
+        config,
+        layout=model.layout,
+        classes=classes,
+        species=len(model.species),
+        encoders=model.network.encoders,
+    )
     known = {k: v for k, v in model.network.state_dict().items() if not k.startswith("explainer.")}
     network.load_state_dict(known, strict=False)
     return replace(model, config=config, network=network.to(model.device).eval())

@@ -14,7 +14,7 @@ from geomiam.networks.config import NetworkConfig
 from geomiam.networks.model import Model
 from geomiam.schema import Schema
 from geomiam.training.config import TrainingConfig
-from geomiam.training.fit import fit, validation_sites
+from geomiam.training.fit import fit, held_out
 from geomiam.training.loop import Run, torch_seed, train
 from geomiam.training.supervised import Supervised
 from geomiam.training.table import make_tables, read_labels, read_predictors
@@ -73,11 +73,11 @@ def fusion_diagnostic(
     schema = bind(schema, sites) if schema is not None else infer_schema(sites)
     config = (training or TrainingConfig()).model_copy(update={"joint_epochs": 0})
     seeds = np.random.default_rng(rng)
-    test = validation_sites(sites, read_labels(sites)[0], validation, config, seeds)
+    test = held_out(sites, read_labels(sites)[0], validation, config, seeds)
     if not test.any():
         raise LabelError("no site is left to score: pass validation=<boolean per site>")
     rest = sites.isel(site=~test)
-    held = validation_sites(rest, read_labels(rest)[0], None, config, seeds)
+    held = held_out(rest, read_labels(rest)[0], None, config, seeds)
     late = {"fusion": "late", "members": 1, "weights": "equal", "pool": "mean", "explainer": 0}
     average = fit(
         rest,

@@ -91,10 +91,19 @@ def fit_oracle(
     schema = bind(schema, sites)
     chosen = name_subsets(schema, subsets)
     models = {
-        name: fit(*part(sites, schema, using), masking=Constant(0.0), **options)
+        name: _alone(*part(sites, schema, using), **options)
         for name, using in tqdm(chosen.items(), "oracle", unit="model", delay=2)
     }
     return Oracle(schema, models, chosen)
+
+
+def _alone(
+    sites: xr.Dataset, schema: Schema, *, encoders: Mapping[str, Any] | None = None, **options: Any
+) -> Model:
+    """A model of a subset, with those own encoders that have something to encode in it."""
+    known = {*schema.modalities, *schema.variables}
+    own = {name: encoder for name, encoder in (encoders or {}).items() if name in known}
+    return fit(sites, schema, masking=Constant(0.0), encoders=own, **options)
 
 
 def part(sites: xr.Dataset, schema: Schema, using: Using) -> tuple[xr.Dataset, Schema]:

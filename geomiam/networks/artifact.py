@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import struct
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from geomiam._version import __version__
 from geomiam.errors import ArtifactError, GeomiamError, OutputExists
 from geomiam.networks.config import NetworkConfig
+from geomiam.networks.encoders import restore
 from geomiam.networks.model import LINKS, Model
 from geomiam.schema import Schema
 from geomiam.tokens.scaler import Scaler
@@ -28,6 +31,8 @@ FORMAT = 1
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 MOST_CONFIG_BYTES = 256 * 2**20
 MOST_WEIGHTS = 2_000_000_000
+DTYPES = {torch.int64: "I64", torch.int32: "I32", torch.bool: "BOOL", torch.uint8: "U8"}
+"""Of counters that own encoders keep beside their weights; all else is float32."""
 KEYS = {"format", "geomiam", "schema", "scaler", "species", "network", "link", "about"}
 
 
@@ -51,7 +56,8 @@ def save_model(model: Model, path: str | Path, *, overwrite: bool = False) -> Pa
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         made = Path(folder) / "model"
         made.mkdir()
-        weights = {k: v.detach().cpu().contiguous() for k, v in model.network.state_dict().items()}
+        state = model.network.state_dict()  # an own encoder may hold one tensor under two names
+        weights = {k: v.detach().cpu().clone().contiguous() for k, v in state.items()}
         save_file(weights, made / WEIGHTS, metadata={"model_id": model.id})
         (made / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
         (made / CARD).write_text(card(model), encoding="utf-8")
@@ -61,13 +67,16 @@ def save_model(model: Model, path: str | Path, *, overwrite: bool = False) -> Pa
     return path
 
 
-def load_model(path: str | Path) -> Model:
+def load_model(path: str | Path, *, encoders: Mapping[str, nn.Module] | None = None) -> Model:
     """Read a model directory.
 
     Parameters
     ----------
     path : str or pathlib.Path
         What :meth:`Model.save` wrote.
+    encoders : mapping of str to torch.nn.Module, optional
+        For a model with own encoders: the same architectures again, by variable, as code is not
+        saved; their weights are replaced by the saved ones.
 
     Returns
     -------
@@ -78,12 +87,16 @@ def load_model(path: str | Path) -> Model:
     ------
     ArtifactError
         If a file is missing, truncated or too large, a key is unknown, or the tensors are not those
-        that the configuration implies.
+        that the configuration implies; or if ``encoders`` are not those of the model.
     """
     path = Path(path)
     config = _read_config(path)
     try:
-        scaler, plan = _plan(config, where=str(path / CONFIG))
+        network = NetworkConfig.model_validate(config["network"])
+        _check_encoders(path, network, encoders or {})
+        scaler, plan = _plan(config, network, encoders, where=str(path / CONFIG))
+    except ArtifactError:
+        raise
     except (ValidationError, GeomiamError, KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{path / CONFIG} does not describe a model: {error}") from error
     _check_weights(path / WEIGHTS, plan)
@@ -92,6 +105,7 @@ def load_model(path: str | Path) -> Model:
     except SafetensorError as error:
         raise ArtifactError(f"{path / WEIGHTS} is damaged: {error}") from error
     plan.network.to_empty(device="cpu")
+    restore(plan.network, encoders or {}, network)
     plan.network.load_state_dict(weights, strict=True)
     return Model(
         plan.schema,
@@ -148,7 +162,24 @@ def _read_config(path: Path) -> dict:
     return config
 
 
-def _plan(config: dict, *, where: str) -> tuple[Scaler, Model]:
+def _check_encoders(path: Path, network: NetworkConfig, given: Mapping[str, nn.Module]) -> None:
+    """Code is not saved, so an own encoder must be given again."""
+    if set(given) != set(network.encoders):
+        named = ", ".join(f'"{name}": <your module>' for name in network.encoders)
+        call = f'gm.load_model("{path}"' + (f", encoders={{{named}}})" if named else ")")
+        raise ArtifactError(
+            f"{path} has own encoders of {list(network.encoders)}, found encoders= of {list(given)}; "
+            f"the file holds their weights and not their code: call {call}"
+        )
+
+
+def _plan(
+    config: dict,
+    network: NetworkConfig,
+    encoders: Mapping[str, nn.Module] | None,
+    *,
+    where: str,
+) -> tuple[Scaler, Model]:
     """Build the model with weights that have shapes but no memory."""
     schema, scaler = (
         Schema.from_dict(config["schema"], where=where),
@@ -162,7 +193,8 @@ def _plan(config: dict, *, where: str) -> tuple[Scaler, Model]:
     facts: dict[str, Any] = {
         "scaler": scaler,
         "species": tuple(map(str, config["species"])),
-        "config": NetworkConfig.model_validate(config["network"]),
+        "config": network,
+        "encoders": encoders,
     }
     with torch.device("meta"):
         return scaler, Model.untrained(schema, **facts, link=config["link"])
@@ -170,7 +202,9 @@ def _plan(config: dict, *, where: str) -> tuple[Scaler, Model]:
 
 def _check_weights(file: Path, plan: Model) -> None:
     """Compare the header of the weights with the shapes that the configuration implies."""
-    wanted = {k: (list(v.shape), v.dtype) for k, v in plan.network.state_dict().items()}
+    wanted = {
+        k: (list(v.shape), DTYPES.get(v.dtype, "F32")) for k, v in plan.network.state_dict().items()
+    }
     total = sum(v.numel() for v in plan.network.state_dict().values())
     if total > MOST_WEIGHTS:
         raise ArtifactError(f"the configuration implies {total:,} weights, over {MOST_WEIGHTS:,}")
@@ -178,10 +212,10 @@ def _check_weights(file: Path, plan: Model) -> None:
     if set(header) != set(wanted):
         odd = sorted(set(header) ^ set(wanted))[:5]
         raise ArtifactError(f"{file}: tensor names differ from the configuration's, e.g. {odd}")
-    for name, (shape, _) in wanted.items():
+    for name, (shape, kind) in wanted.items():
         dtype, found, _ = header[name]
-        if found != shape or dtype != "F32":
-            raise ArtifactError(f"{file}: '{name}' is {dtype} {found}, expected F32 {shape}")
+        if found != shape or dtype != kind:
+            raise ArtifactError(f"{file}: '{name}' is {dtype} {found}, expected {kind} {shape}")
     end = max((last for _, _, last in header.values()), default=0)
     size = file.stat().st_size - 8 - struct.unpack("<Q", file.open("rb").read(8))[0]
     if size != end:

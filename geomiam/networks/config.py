@@ -9,6 +9,13 @@ from pydantic import Field, model_validator
 from geomiam.schema import Fact
 
 
+class EncoderFacts(Fact):
+    """What a model knows of an encoder of one's own beside its weights."""
+
+    width: int = Field(ge=1, le=65536, description="numbers that it returns per row")
+    frozen: bool = Field(False, description="its weights stay as they are in training")
+
+
 class NetworkConfig(Fact):
     """Sizes of the network; the bounds also guard the loading of saved models."""
 
@@ -54,6 +61,14 @@ class NetworkConfig(Fact):
         0, ge=0, le=4096, description="width of a learned explainer (fit_explainer); 0: none"
     )
 
+    encoders: dict[str, EncoderFacts] = Field(
+        {}, description="own encoders by variable; set by fit(encoders=...)"
+    )
+
+    grown: tuple[str, ...] = Field(
+        (), description="modalities that a trained model was given later; set by finetune"
+    )
+
     @model_validator(mode="after")
     def _heads_divide_width(self) -> NetworkConfig:
         if self.width % self.heads:
@@ -71,6 +86,11 @@ class NetworkConfig(Fact):
             raise ValueError(
                 f"fusion '{self.fusion}' with inner={self.inner} has no blocks over tokens for sparse "
                 "attention or experts; use fusion='token', or 'group' with inner=1 or more"
+            )
+        if self.grown and self.fusion == "token" and self.attention == "sparse":
+            raise ValueError(
+                "a token model with sparse attention cannot grow: it counts hidden tokens as one; use "
+                "attention='dense', or fusion='group'"
             )
         if self.experts and self.top_experts > self.experts:
             raise ValueError(f"top_experts {self.top_experts} is more than experts {self.experts}")

@@ -43,7 +43,8 @@ class GroupFusion(nn.Module):
         self.inner = nn.ModuleList((over_tokens or plain)() for _ in range(inner))
         self.blocks = nn.ModuleList(plain() for _ in range(depth))
         self.norm = nn.LayerNorm(width)
-        self.identity = nn.Parameter(torch.randn(len(groups), width) * 0.02)
+        drawn = torch.randn(len(groups), width) * 0.02
+        self.identity = nn.ParameterList(drawn.clone().unbind())  # apart: a new group learns alone
         self.query = nn.Parameter(torch.randn(width) * 0.02)
 
     def forward(self, tokens: Tensor, visible: Tensor) -> Tensor:
@@ -51,6 +52,18 @@ class GroupFusion(nn.Module):
         own = [(tokens[:, g], visible[:, g]) for g in self.groups]
         summaries = [self.summarise(g, x, seen) for g, (x, seen) in enumerate(own)]
         return self.fuse(torch.stack(summaries, 1), torch.stack([s.any(1) for _, s in own], 1))
+
+    def grown_from(self, old: GroupFusion) -> list[nn.Parameter]:
+        """Take over a fusion of fewer groups; return what is new: the identities of new groups."""
+        known = {tuple(g): i for g, i in zip(old.groups, old.identity)}
+        new = [i for g, i in zip(self.groups, self.identity) if tuple(g) not in known]
+        with torch.no_grad():
+            for group, identity in zip(self.groups, self.identity):
+                identity.copy_(known.get(tuple(group), identity))
+            self.query.copy_(old.query)
+        for part in ("inner", "blocks", "norm"):
+            getattr(self, part).load_state_dict(getattr(old, part).state_dict())
+        return new
 
     def view(self, rows: Rows, shown: Tensor) -> GroupView:
         """Return what coalitions ``shown (c, t)`` see of rows."""
@@ -66,7 +79,7 @@ class GroupFusion(nn.Module):
         own = [seen.visible[:, g] for g in self.groups]
         place = [seen.place[:, g] for g in self.groups]
         summaries = packed_mean(self.inner, seen.made, _stacked(own), _stacked(place))
-        summaries = self.norm(summaries.view(n, groups, -1)) + self.identity
+        summaries = self.norm(summaries.view(n, groups, -1)) + torch.stack(list(self.identity))
         whole = torch.cat([self.query[None].to(summaries.dtype), summaries.flatten(0, 1)])
         stands = torch.nn.functional.pad(1 + torch.arange(n * groups).view(n, groups), (1, 0))
         there = torch.stack([v.any(1) for v in own], 1)
@@ -105,7 +118,7 @@ class GroupView:
 
     def cost(self, coalitions: int) -> int:
         """Vectors per row that are in memory."""
-        return coalitions * (1 + self.made.which.shape[1] // 2)
+        return coalitions * (1 + int((self.made.which >= 0).any(0).sum()) // 2)
 
     def features(self, rows: Tensor, which: Tensor) -> Tensor:
         """Features ``(r, c, d)`` of rows in coalitions."""

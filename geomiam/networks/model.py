@@ -6,7 +6,7 @@ import copy
 import hashlib
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from geomiam.errors import SelectionError
 from geomiam.networks.config import NetworkConfig
@@ -26,6 +26,7 @@ from geomiam.tokens.scaler import Scaler
 
 if TYPE_CHECKING:
     import pandas as pd
+    import xarray as xr
 
 Precision = Literal["fp32", "bf16"]
 
@@ -59,13 +60,18 @@ class Model:
         species: Sequence[str],
         config: NetworkConfig,
         link: str = "logit",
+        encoders: Mapping[str, nn.Module] | None = None,
     ) -> Model:
-        """Build a model with fresh weights, drawn from torch's current random state."""
+        """Build a model with fresh weights, drawn from torch's current random state.
+
+        Own encoders, by variable, are copied with the weights they have.
+        """
         network = Network(
             config,
             layout=Layout.of(schema),
             classes={k: len(v) for k, v in scaler.classes.items()},
             species=len(species),
+            encoders=encoders,
         )
         return cls(schema, scaler, tuple(species), config, network, link)
 
@@ -130,6 +136,12 @@ class Model:
         from geomiam.networks.artifact import save_model
 
         return save_model(self, path, overwrite=overwrite)
+
+    def finetune(self, sites: xr.Dataset, **options: Any) -> Model:
+        """Learn on from more sites, species or predictors; see :func:`geomiam.finetune`."""
+        from geomiam.training.finetune import finetune
+
+        return finetune(self, sites, **options)
 
     def in_precision(self, precision: Precision) -> Model:
         """Return the model with a fusion that computes in another precision; the same for fp32.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from geomiam.errors import SchemaError
 from geomiam.networks.blocks import TransformerBlock
 from geomiam.networks.config import NetworkConfig
 from geomiam.networks.cross import CrossFusion, CrossView
+from geomiam.networks.encoders import own_copies, own_encoders
 from geomiam.networks.explainer import Explainer
 from geomiam.networks.group import GroupFusion, GroupView
 from geomiam.networks.late import LateFusion, LateView
@@ -31,7 +33,14 @@ class Member(nn.Module):
     A sum is not normalised, and late fusion has done both inside its branches.
     """
 
-    def __init__(self, config: NetworkConfig, *, layout: Layout, classes: dict[str, int]):
+    def __init__(
+        self,
+        config: NetworkConfig,
+        *,
+        layout: Layout,
+        classes: dict[str, int],
+        encoders: Mapping[str, nn.Module] | None = None,
+    ):
         super().__init__()
         self.config = config
         self.tokenizers = Tokenizers(
@@ -40,6 +49,7 @@ class Member(nn.Module):
             width=config.width,
             frequencies=0 if config.fusion == "sum" else config.frequencies,
             sigma=config.sigma,
+            encoders=own_copies(encoders or {}, config.encoders),
         )
         self.fusion = _fusion(config, layout)
         plain = config.fusion in ("sum", "late")
@@ -75,11 +85,17 @@ class Network(nn.Module):
     """
 
     def __init__(
-        self, config: NetworkConfig, *, layout: Layout, classes: dict[str, int], species: int
+        self,
+        config: NetworkConfig,
+        *,
+        layout: Layout,
+        classes: dict[str, int],
+        species: int,
+        encoders: Mapping[str, nn.Module] | None = None,
     ):
         super().__init__()
         alone = [config.member(i) for i in range(config.members)]
-        members = [Member(c, layout=layout, classes=classes) for c in alone]
+        members = [Member(c, layout=layout, classes=classes, encoders=encoders) for c in alone]
         self.members = nn.ModuleList(members)
         width, groups = sum(int(m.feature_width) for m in members), players(layout)
         self.head = nn.Linear(width, species)
@@ -118,6 +134,11 @@ class Network(nn.Module):
         rows = [Rows(m.tokenizers, values, observed, m.dtype) for m in self._members]
         views = [(m, m.fusion.view(r, shown)) for m, r in zip(self._members, rows)]
         return View(views, rows[0], shown)
+
+    @property
+    def encoders(self) -> dict[str, nn.Module]:
+        """The first member's own encoders, by variable."""
+        return own_encoders(self._members[0].tokenizers)
 
     @property
     def _members(self) -> list[Member]:
@@ -178,6 +199,22 @@ def join(networks: Sequence[Network], into: Network) -> Network:
     return into
 
 
+def grown_tokens(layout: Layout, grown: Sequence[str]) -> list[int]:
+    """Tokens of the modalities that a model was given later.
+
+    Raises
+    ------
+    SchemaError
+        If one is no modality of the layout.
+    """
+    if unknown := sorted(set(grown) - set(layout.schema.modalities)):
+        raise SchemaError(
+            f"grown names {unknown}, no modalities; there are {list(layout.schema.modalities)}"
+        )
+    mine = [s for s in layout.spans if s.modality in grown]
+    return [t for s in mine for t in range(s.start, s.start + s.size)]
+
+
 def _fusion(
     config: NetworkConfig, layout: Layout
 ) -> TokenFusion | GroupFusion | SumFusion | LateFusion | CrossFusion:
@@ -189,7 +226,8 @@ def _fusion(
         return CrossFusion(config, sizes=layout.sizes.tolist())
     sizes: Any = {"width": width, "heads": heads, "depth": depth, "dropout": dropout}
     if config.fusion == "token":
-        return TokenFusion(**sizes, over_tokens=over_tokens)
+        grown = grown_tokens(layout, config.grown)
+        return TokenFusion(**sizes, grown=grown, over_tokens=over_tokens)
     if config.fusion == "late":
         return LateFusion(config, sizes=layout.sizes.tolist())
     groups = [tokens.nonzero()[0].tolist() for tokens in players(layout).values()]

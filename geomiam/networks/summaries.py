@@ -70,7 +70,8 @@ class Summaries:
     """Summaries of n rows, made once, and which of them each coalition shows.
 
     A set of tokens has a summary for each distinct part of it that coalitions show, one where the
-    players are the sets; rows that are equal in that part share it.
+    players are the sets; rows that are equal in that part share it. A part that no row has is left out,
+    so that a set without data costs nothing and changes no bit of the answer.
     """
 
     table: Tensor
@@ -98,7 +99,8 @@ class Summaries:
         present: list[Tensor] = []
         which: list[Tensor] = []
         for g, own in enumerate(sets):
-            parts, index = shown[:, own].unique(dim=0, return_inverse=True)
+            there = shown[:, own] & rows.visible[:, own].any(0)
+            parts, index = there.unique(dim=0, return_inverse=True)
             some = parts.any(1)
             which.append(torch.where(some, some.cumsum(0) - 1 + len(made), -1)[index])
             for part in parts[some]:
@@ -108,8 +110,8 @@ class Summaries:
         n = len(rows.visible)
         empty = torch.zeros(n, 0, width, dtype=rows.dtype, device=shown.device)
         table = torch.stack(made, 1) if made else empty
-        there = torch.stack(present, 1) if present else rows.visible[:, :0]
-        return cls(table, there, torch.stack(which, 1))
+        has = torch.stack(present, 1) if present else rows.visible[:, :0]
+        return cls(table, has, torch.stack(which, 1))
 
     def there(self, rows: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
         """Of rows in coalitions: the summary of each set ``(c, G)``, and if it is there ``(r, c, G)``."""

@@ -109,6 +109,11 @@ class Part:
         return sum(s.size for s in self.spans)
 
     @property
+    def name(self) -> str:
+        """The first of its variables; the only one, but for scalars and angles."""
+        return self.spans[0].variable.name
+
+    @property
     def width(self) -> int:
         """Values per token."""
         return prod(self.spans[0].widths)
@@ -177,7 +182,9 @@ def _together(variables: list[Variable]) -> list[list[Variable]]:
 
 
 def windowed_dims(variable: Variable) -> int:
-    """Return how many trailing dims are cut into windows."""
+    """Return how many trailing dims are cut into windows; all of a variable that is one token."""
+    if variable.whole:
+        return len(variable.dims)
     return {"series": 1, "image": 2, "vector": 1}.get(variable.kind, 0)
 
 
@@ -204,9 +211,9 @@ def _by_date(variable: Variable, every: str) -> tuple[tuple[int, ...], ...]:
 def _width(variable: Variable) -> int:
     """Values along a windowed dim that go into one token, where it is a number of them."""
     longest = max(variable.sizes[-max(windowed_dims(variable), 1) :], default=1)
-    if variable.kind == "series":
+    if variable.kind == "series" and not variable.whole:
         return int(variable.window or ceil(longest / MOST_STEPS) or 1)
-    if variable.kind == "image":
+    if variable.kind == "image" and not variable.whole:
         return variable.patch or ceil(longest / 5)  # a 5 x 5 raster of patches, as in MIAM
     return longest
 

@@ -8,11 +8,16 @@ finite is False, so a hidden value is never touched, forward or backward.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
+from geomiam.errors import EncoderError
 from geomiam.tokens.layout import Layout, Part
+
+ROWS_AT_ONCE = 256
+"""Rows that an own encoder sees at a time, but in its training: what it needs per row is unknown."""
 
 
 class Periodic(nn.Module):
@@ -88,6 +93,60 @@ class Windows(nn.Module):
         return tokens.flatten(1, 2)
 
 
+class Plugged(nn.Module):
+    """An encoder of one's own, then a linear map to the width of the network.
+
+    Only rows with something observed go through the encoder, as ``x (n, *own dims)``; the token of
+    the others is replaced by the network anyway. While none of its weights learns, the encoder is
+    in evaluation mode, so that statistics it keeps stay as they are too.
+    """
+
+    def __init__(self, encoder: nn.Module, *, name: str, sizes: tuple[int, ...], width: int):
+        super().__init__()
+        self.name, self.sizes = name, sizes
+        self.encoder, self.linear = encoder, nn.Linear(encoder.width, width)  # type: ignore[arg-type]
+
+    def train(self, mode: bool = True) -> Plugged:
+        super().train(mode)
+        self.encoder.train(mode and self.learns)
+        return self
+
+    @property
+    def learns(self) -> bool:
+        """Whether any weight of the encoder is trained."""
+        return any(p.requires_grad for p in self.encoder.parameters())
+
+    def forward(self, x: Tensor, finite: Tensor) -> Tensor:
+        some = finite.flatten(1).any(1)
+        whole = x.new_zeros(len(x), self.linear.in_features)
+        if some.any():
+            whole[some] = self._encode(x[some, 0], finite[some, 0])
+        elif torch.is_grad_enabled() and self.learns:  # a gradient of 0, not none: as all weights
+            whole = whole + sum(0 * p.sum() for p in self.encoder.parameters())
+        return self.linear(whole).unsqueeze(1)
+
+    def _encode(self, x: Tensor, finite: Tensor) -> Tensor:
+        x, finite = x.unflatten(1, self.sizes), finite.unflatten(1, self.sizes)
+        step = len(x) if self.encoder.training else ROWS_AT_ONCE
+        parts = [self.encoder(*pair) for pair in zip(x.split(step), finite.split(step))]
+        for made, given in zip(parts, x.split(step)):
+            self._check(made, (len(given), self.linear.in_features))
+        return torch.cat(parts)
+
+    def _check(self, made: object, shape: tuple[int, int]) -> None:
+        if not isinstance(made, Tensor) or made.shape != shape:
+            found = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
+            raise EncoderError(
+                f"the encoder of '{self.name}' returned {found}, expected a tensor {shape}: (n, width) "
+                "with its own attribute width; pool or flatten what it returns"
+            )
+        if not torch.isfinite(made).all():
+            raise EncoderError(
+                f"the encoder of '{self.name}' returned NaN or infinity from finite input: missing "
+                "values are 0 in x and False in observed, so divide by counts of at least 1"
+            )
+
+
 class PrivateLinear(nn.Module):
     """A linear map of its own for each of k inputs: ``(..., k, i)`` → ``(..., k, o)``."""
 
@@ -105,11 +164,24 @@ class Tokenizers(nn.Module):
     """All tokenizers of a layout, side by side; with no frequencies, scalars are linear."""
 
     def __init__(
-        self, layout: Layout, classes: dict[str, int], *, width: int, frequencies: int, sigma: float
+        self,
+        layout: Layout,
+        classes: dict[str, int],
+        *,
+        width: int,
+        frequencies: int,
+        sigma: float,
+        encoders: Mapping[str, nn.Module] | None = None,
     ):
         super().__init__()
         periodic = {"frequencies": frequencies, "sigma": sigma}
-        self.parts = nn.ModuleList(_tokenizer(p, classes, width, periodic) for p in layout.parts)
+        own = encoders or {}
+        self.parts = nn.ModuleList(
+            _plugged(p, own[p.name], width)
+            if p.name in own
+            else _tokenizer(p, classes, width, periodic)
+            for p in layout.parts
+        )
         self.sizes = [p.size for p in layout.parts]
 
     def forward(self, values: list[Tensor], visible: Tensor) -> Tensor:
@@ -134,6 +206,10 @@ class Tokenizers(nn.Module):
         """Make the tokens of one part ``(n, k, d)`` from its values ``(n, k, width)``."""
         finite = torch.isfinite(x) & visible.unsqueeze(-1)
         return self.parts[part](torch.where(finite, x, 0), finite)
+
+
+def _plugged(part: Part, encoder: nn.Module, width: int) -> Plugged:
+    return Plugged(encoder, name=part.name, sizes=part.spans[0].widths, width=width)
 
 
 def _tokenizer(part: Part, classes: dict[str, int], width: int, periodic: dict) -> nn.Module:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from torch import nn
 
 from geomiam.cube.infer import infer_schema
 from geomiam.cube.predictors import bind
 from geomiam.errors import GridError, LabelError
 from geomiam.masking import MIAM, RandomSubset, Strategy, named, to_dict
 from geomiam.networks.config import NetworkConfig
+from geomiam.networks.encoders import plug
 from geomiam.networks.model import Model
 from geomiam.networks.network import join
 from geomiam.schema import Schema
@@ -39,6 +41,7 @@ def fit(
     rng: int | np.random.Generator | None = 0,
     checkpoint: str | Path | None = None,
     warm_start: bool | Model = False,
+    encoders: Mapping[str, nn.Module] | None = None,
 ) -> Model:
     """Train a model on sites.
 
@@ -68,6 +71,10 @@ def fit(
         modality, sites with nothing else included; then all together from there, for
         ``TrainingConfig(joint_epochs, joint_lr)``. Or a model with the same schema and network, whose
         weights and scaler are the start; its head too, where species and link are the same.
+    encoders : mapping of str to torch.nn.Module, optional
+        Own encoders, such as pre-trained backbones, by variable (or modality of one variable); see
+        :class:`geomiam.Encoder`. Every member trains a copy; one whose weights have
+        ``requires_grad`` False stays as it is.
 
     Returns
     -------
@@ -83,6 +90,8 @@ def fit(
         If labels or predictors cannot be used, with the call that mends it.
     SelectionError
         If ``warm_start`` does not suit the fusion, or is a model of another schema or network.
+    EncoderError
+        If an encoder fits no variable, or does not answer as it should.
     """
     start = None if isinstance(warm_start, bool) else warm_start
     masking = named(masking) if isinstance(masking, str) else masking
@@ -94,12 +103,12 @@ def fit(
     labels, species = read_labels(sites)
     if config.loss != "cross-entropy":
         check_classes(labels, species)
-    network = network or _network_of(start)
+    schema, network, own = plug(schema, network or _network_of(start), encoders or {})
     check_start(warm_start, schema, network)
     seeds = np.random.default_rng(rng)
     held, drawn = [], []
     for _ in range(network.members):
-        held.append(validation_sites(sites, labels, validation, config, seeds))
+        held.append(held_out(sites, labels, validation, config, seeds))
         drawn.append(int(seeds.integers(2**31)))
     tables, scaler = make_tables(
         read_predictors(sites, schema),
@@ -112,6 +121,7 @@ def fit(
         "scaler": scaler,
         "species": species,
         "link": LINK_OF[config.loss],
+        "encoders": own,
     }
     runs, ends, told = [], [], []
     for number, (table, seed) in enumerate(zip(tables, drawn)):
@@ -129,7 +139,7 @@ def fit(
         ends.append(end)
         told.append(branches)
     model = _joined(runs, network)
-    model.about.update(_about(runs, ends, sites))
+    model.about.update(provenance(runs, ends, sites))
     if warm_start:
         model.about["warm_start"] = {"model_id": start.id} if start else {"branches": told}
     return model
@@ -156,20 +166,21 @@ def _joined(runs: Sequence[Run], config: NetworkConfig) -> Model:
         species=first.species,
         config=config,
         link=first.link,
+        encoders=first.network.encoders,
     )
     join([run.model.network for run in runs], model.network)
     model.network.eval()
     return model
 
 
-def validation_sites(
+def held_out(
     sites: xr.Dataset,
     labels: np.ndarray,
     given: np.ndarray | None,
     config: TrainingConfig,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Return which sites are held out ``(n,)``: those given, or spatial blocks; none for holdout=0.
+    """Return which sites validate ``(n,)``: those given, or spatial blocks; none for holdout=0.
 
     Raises
     ------
@@ -195,7 +206,7 @@ def validation_sites(
     return hold_out(labels, blocks, share=config.holdout, rng=rng)
 
 
-def _about(runs: Sequence[Run], ends: Sequence[Progress], sites: xr.Dataset) -> dict:
+def provenance(runs: Sequence[Run], ends: Sequence[Progress], sites: xr.Dataset) -> dict:
     """Provenance; what differs between members is a list over them, or their mean."""
     run = runs[0]
     labels = run.table.labels

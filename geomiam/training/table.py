@@ -143,11 +143,15 @@ def make_tables(
         One that is there already.
     """
     scaler = scaler or _shared_scaler(arrays, layout, held)
-    block: Block = encode(arrays, layout=layout, scaler=scaler)
+    return share(encode(arrays, layout=layout, scaler=scaler), labels, held=held), scaler
+
+
+def share(block: Block, labels: np.ndarray, *, held: Sequence[np.ndarray]) -> list[Table]:
+    """Share encoded sites among one table per member, by which sites validate it ``(n,)``."""
     facts = [torch.as_tensor(v) for v in block.values], torch.as_tensor(block.observed)
     rows = [(np.flatnonzero(~h), np.flatnonzero(h) if h.any() else _some(len(h))) for h in held]
     sides = [[torch.as_tensor(side) for side in r] for r in rows]
-    return [Table(*facts, torch.as_tensor(labels), *r) for r in sides], scaler
+    return [Table(*facts, torch.as_tensor(labels), *r) for r in sides]
 
 
 def _shared_scaler(arrays: dict, layout: Layout, held: Sequence[np.ndarray]) -> Scaler:

@@ -1,0 +1,336 @@
+"""Fine-tuning: a trained model learns on from more sites, species or predictors."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import xarray as xr
+
+from geomiam.cube.infer import infer_schema
+from geomiam.cube.predictors import bind, predictors
+from geomiam.errors import MissingVariable, SchemaError, SelectionError
+from geomiam.masking import MIAM, Strategy, named
+from geomiam.networks.model import Model
+from geomiam.networks.network import Network
+from geomiam.schema import Schema
+from geomiam.tokens.blocks import encode
+from geomiam.tokens.scaler import fit_scaler
+from geomiam.training.checkpoint import Progress
+from geomiam.training.config import TrainingConfig
+from geomiam.training.fit import held_out, provenance
+from geomiam.training.growth import (
+    grown_schema,
+    joined_scaler,
+    of_species,
+    put_head,
+    with_modalities,
+    with_species,
+)
+from geomiam.training.loop import Run, torch_seed
+from geomiam.training.loop import train as run_training
+from geomiam.training.losses import LINK_OF
+from geomiam.training.supervised import Supervised
+from geomiam.training.table import Table, check_classes, read_labels, share
+
+Part = Literal["head", "all", "new"]
+
+LOWER = 0.1
+"""Of the learning rate, where all weights learn on."""
+OF_THE_DATA = ("loss", "evenness", "batch", "lr", "weight_decay", "holdout", "block", "keep")
+"""Settings of the model's own training that hold for its fine-tuning too."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What sites hold, beside what a model knows."""
+
+    labels: np.ndarray
+    """``(n, S)`` of the model's species and then of the new ones; NaN = not surveyed."""
+    species: tuple[str, ...]
+    """New ones."""
+    known: int
+    """Species of the model that are labelled."""
+    schema: Schema | None
+    """New modalities."""
+
+    def said(self) -> str:
+        """Say it in words."""
+        new = list(self.schema.modalities) if self.schema else []
+        return (
+            f"the sites label {self.known} species of the model and {len(self.species)} new ones, and "
+            f"have {len(new)} new modalities {new}"
+        )
+
+
+def finetune(
+    model: Model,
+    sites: xr.Dataset,
+    *,
+    schema: Schema | str | Path | None = None,
+    train: Part | None = None,
+    training: TrainingConfig | None = None,
+    masking: Strategy | str | None = None,
+    validation: np.ndarray | None = None,
+    rng: int | np.random.Generator | None = 0,
+    checkpoint: str | Path | None = None,
+) -> Model:
+    """Let a trained model learn on; the model itself is not changed.
+
+    Means and deviations of the variables that the model knows stay those of its training. A learned
+    explainer is dropped: train another with :func:`geomiam.fit_explainer`.
+
+    Parameters
+    ----------
+    model : Model
+    sites : xarray.Dataset
+        As for :func:`geomiam.fit`. Modalities of the model that are not in the sites count as
+        missing.
+    schema : Schema or path, optional
+        With ``train="new"``: the new modalities, alone or beside the model's; default: all variables
+        that the model does not know, in the modalities that their attributes name.
+    train : {"head", "all", "new"}
+        Required. ``"head"``: new species; a row of the head for each is trained, and nothing else:
+        species that the model knows keep their logits to the bit, labels of theirs are not read.
+        ``"all"``: a new region or more data; every weight learns at a low rate, species old and new.
+        ``"new"``: new modalities; their tokenizers and what a fusion keeps for them alone are
+        trained. Without the new modalities the predictions stay as they are, to the bit.
+    training : TrainingConfig, optional
+        Used as it is. Default: the settings of the model's training, on one device, with a tenth of
+        its learning rate for ``"all"``.
+    masking : Strategy or str, optional
+        Default: ``MIAM()``.
+    validation : numpy.ndarray, optional
+        Boolean per site; default: spatial blocks.
+    rng : int, numpy.random.Generator or None
+    checkpoint : path, optional
+        As for :func:`geomiam.fit`.
+
+    Returns
+    -------
+    Model
+        ``about["finetuning"]`` tells each step: the parent's id, what was trained, on how many sites.
+
+    Raises
+    ------
+    SelectionError
+        If ``train`` is not said, does not fit what was found in the sites, or the model cannot grow.
+    SchemaError
+        If a new modality has variables of an old one, or the other way round.
+    LabelError, MissingVariable, VariableMismatch
+        If labels or predictors cannot be used.
+    """
+    found = _found(model, sites, schema, train)
+    part, config = _checked(train, model, found), training or _settings(model, lower=train == "all")
+    _check_loss(config, model)
+    seeds = np.random.default_rng(rng)
+    held = held_out(sites, found.labels, validation, config, seeds)
+    seed = int(seeds.integers(2**31))
+    with torch_seed(seed):
+        made, learned = _larger(model, sites, found, part, held)
+    first = len(model.species) if part == "head" else 0  # the head of new species learns apart
+    student = of_species(made, first) if first else made
+    table = _table(sites, student, found.labels[:, first:], held)
+    if config.loss != "cross-entropy":
+        check_classes(found.labels[:, first:], student.species)
+    strategy = named(masking) if isinstance(masking, str) else masking or MIAM()
+    run = Run(student, student.network, table, strategy, config, seed, Supervised())
+    end = _learn(run, learned, Path(checkpoint) if checkpoint else None)
+    if first:
+        put_head(made, student.network.head, first)
+    _open(made.network.eval(), model.network)
+    step = _step(model, found, part, provenance([run], [end], sites))
+    return replace(made, about=_about(model, step))
+
+
+def _found(
+    model: Model, sites: xr.Dataset, schema: Schema | str | Path | None, part: Part | None
+) -> Found:
+    read, names = read_labels(sites)
+    new = tuple(s for s in names if s not in model.species)
+    labels = np.full((len(read), len(model.species) + len(new)), np.nan, np.float32)
+    place = {s: i for i, s in enumerate((*model.species, *new))}
+    labels[:, [place[s] for s in names]] = read
+    looked = schema is not None or part not in ("head", "all")
+    more = _new_modalities(model, sites, schema) if looked else None
+    return Found(labels, new, len(names) - len(new), more)
+
+
+def _new_modalities(
+    model: Model, sites: xr.Dataset, schema: Schema | str | Path | None
+) -> Schema | None:
+    """The modalities that the model does not know, bound to the sites."""
+    known, variables = model.schema.modalities, model.schema.variables
+    if isinstance(schema, (str, Path)):
+        schema = Schema.from_yaml(schema)
+    if schema is None:
+        unknown = [str(n) for n in sites.data_vars if n not in variables]
+        rest = [n for n in unknown if n != "presence" and sites[n].dtype.kind in "fiub"]
+        schema = infer_schema(sites[rest]) if rest else None
+    if schema is None:
+        return None
+    for modality in schema.modalities.values():
+        wrong = [v for v in modality.variables if (modality.name in known) is not (v in variables)]
+        if wrong:
+            raise SchemaError(_odd(modality.name, wrong, known))
+    fresh = [m for m in schema.modalities if m not in known]
+    return bind(schema.subset(fresh), sites) if fresh else None
+
+
+def _odd(modality: str, variables: list[str], known: Collection[str]) -> str:
+    if modality in known:
+        return (
+            f"variables {variables} are new in modality '{modality}' of the model, whose tokens are "
+            f"fixed; give them a modality of their own: ds['{variables[0]}'].attrs['modality'] = 'more'"
+        )
+    return (
+        f"variables {variables} belong to another modality of the model, not to '{modality}'; leave "
+        "them out of the schema of the new modalities"
+    )
+
+
+def _checked(part: Part | None, model: Model, found: Found) -> Part:
+    """What learns, if it fits what was found."""
+    fits = [
+        *(["head"] if found.species else []),
+        *(["new"] if found.schema and not found.species else []),
+        *(["all"] if found.known else []),
+    ]
+    if part is None or part not in get_args(Part):
+        choice = " or ".join(f"train='{p}'" for p in fits) or "other sites"
+        raise SelectionError(
+            f"train={part!r}: say what learns, train='head' (new species), 'all' (every weight, at a "
+            f"low rate) or 'new' (new modalities); {found.said()}: pass {choice}"
+        )
+    if part != "new" and found.schema:
+        raise SelectionError(
+            f"train='{part}' takes no new modalities, found {list(found.schema.modalities)} in schema=; "
+            "leave schema= out, or pass train='new'"
+        )
+    if part == "head" and not found.species:
+        raise SelectionError(
+            f"train='head' needs species that the model does not know; {found.said()}"
+        )
+    if part == "head" and model.link == "softmax":
+        raise SelectionError(
+            "train='head': the answers of this model are shares of all species, so new species change "
+            "those of the old ones; use train='all'"
+        )
+    if part == "new":
+        _check_new(found)
+    return part
+
+
+def _check_loss(config: TrainingConfig, model: Model) -> None:
+    if LINK_OF[config.loss] != model.link:
+        suits = next(loss for loss, link in LINK_OF.items() if link == model.link)
+        raise SelectionError(
+            f"loss='{config.loss}' does not suit the model, whose link is '{model.link}'; use "
+            f"TrainingConfig(loss='{suits}')"
+        )
+
+
+def _check_new(found: Found) -> None:
+    if not found.schema:
+        raise SelectionError(
+            f"train='new' needs modalities that the model does not know; {found.said()}"
+        )
+    if found.species or not found.known:
+        some = list(found.species[:3])
+        raise SelectionError(
+            f"train='new' learns from species of the model, found others, {some}: train their rows "
+            "first with gm.finetune(model, sites, train='head'), or take the model's species alone "
+            "with sites.sel(species=[...])"
+        )
+
+
+def _settings(model: Model, *, lower: bool) -> TrainingConfig:
+    known = model.about.get("training", {})
+    config = TrainingConfig(**{k: known[k] for k in OF_THE_DATA if k in known})
+    return config.model_copy(update={"lr": config.lr * LOWER}) if lower else config
+
+
+def _larger(
+    model: Model, sites: xr.Dataset, found: Found, part: Part, held: np.ndarray
+) -> tuple[Model, list[str]]:
+    """The model with room for what is new, and the names of the weights that learn."""
+    if part != "new" or found.schema is None:
+        made = with_species(model, found.species)
+        return made, ["head.weight", "head.bias"] if part == "head" else [
+            *made.network.state_dict()
+        ]
+    arrays = _arrays(sites, found.schema, needed=True)
+    new = fit_scaler({k: a[~held] for k, a in arrays.items()}, found.schema)
+    return with_modalities(
+        model, grown_schema(model.schema, found.schema), joined_scaler(model.scaler, new)
+    )
+
+
+def _table(sites: xr.Dataset, model: Model, labels: np.ndarray, held: np.ndarray) -> Table:
+    arrays = _arrays(sites, model.schema)
+    block = encode(arrays, layout=model.layout, scaler=model.scaler)
+    return share(block, labels, held=[held])[0]
+
+
+def _arrays(sites: xr.Dataset, schema: Schema, *, needed: bool = False) -> dict[str, np.ndarray]:
+    """``(n, *own dims)`` per variable; NaN where the sites have none of a modality."""
+    found = predictors(sites, schema)
+    n = sites.sizes["site"]
+    arrays = {
+        name: np.asarray(found[name].transpose("site", ...).values)
+        if name in found
+        else np.full((n, *v.sizes), np.nan, np.float32)
+        for name, v in schema.variables.items()
+    }
+    for modality in schema.modalities.values() if needed else ():
+        if not any(np.isfinite(arrays[v]).any() for v in modality.variables):
+            raise MissingVariable(
+                f"modality '{modality.name}' is NaN at every site, so nothing can be learned from it"
+            )
+    return arrays
+
+
+def _learn(run: Run, learned: Collection[str], checkpoint: Path | None) -> Progress:
+    """Train some weights alone; all else ends as it began, statistics that modules keep too."""
+    network, some = run.model.network, set(learned)
+    for name, weight in network.named_parameters():
+        weight.requires_grad_(weight.requires_grad and name in some)
+    fresh = {name.rpartition(".")[0] for name in some}  # what modules that learn count is theirs
+    before = {
+        k: v.detach().clone()
+        for k, v in network.state_dict().items()
+        if k not in some and k.rpartition(".")[0] not in fresh
+    }
+    end = run_training(run, checkpoint, name="fine-tuning")
+    network.load_state_dict(before, strict=False)
+    return end
+
+
+def _open(network: Network, old: Network) -> None:
+    """Let weights learn again as they did in the old network; new ones do."""
+    frozen = {n for n, p in old.named_parameters() if not p.requires_grad}
+    for name, weight in network.named_parameters():
+        weight.requires_grad_(name not in frozen)
+
+
+def _step(model: Model, found: Found, part: Part, about: dict[str, Any]) -> dict[str, Any]:
+    new = list(found.schema.modalities) if found.schema and part == "new" else []
+    return {
+        "parent": model.id,
+        "train": part,
+        "new_species": list(found.species),
+        "new_modalities": new,
+        "explainer": "dropped" if "explainer" in model.about else None,
+        **about,
+    }
+
+
+def _about(model: Model, step: dict[str, Any]) -> dict[str, Any]:
+    """The parent's provenance and every step since; the history is that of the last."""
+    kept = {k: v for k, v in model.about.items() if k != "explainer"}
+    steps = [*model.about.get("finetuning", [])]
+    alone = {k: v for k, v in step.items() if k != "history"}
+    return {**kept, "history": step["history"], "finetuning": [*steps, alone]}

@@ -1,0 +1,145 @@
+"""Larger models from trained ones: what is known is taken over, and what is new is told.
+
+Nothing that the old model knew is changed. New modalities stand last, so every old token keeps its
+place; new species stand last in the head.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from geomiam.errors import SchemaError, SelectionError
+from geomiam.networks.model import Model
+from geomiam.networks.network import Member, Network
+from geomiam.schema import Group, Schema
+from geomiam.tokens.scaler import Scaler
+
+
+def grown_schema(schema: Schema, new: Schema) -> Schema:
+    """Put new modalities after those of a schema; each is a group of its own.
+
+    Raises
+    ------
+    SchemaError
+        If a new group has the name of an old one.
+    """
+    if taken := sorted(set(new.modalities) & set(schema.groups)):
+        raise SchemaError(f"modalities {taken} have the names of groups of the model; rename them")
+    own = {m: Group(name=m, members=(m,)) for m in new.modalities}
+    facts = {k: getattr(schema, k) for k in Schema.model_fields}
+    return Schema(
+        **{
+            **facts,
+            "modalities": {**schema.modalities, **new.modalities},
+            "groups": {**schema.groups, **own},
+        }
+    )
+
+
+def joined_scaler(old: Scaler, new: Scaler) -> Scaler:
+    """The scaler of the old variables, untouched, and that of the new ones."""
+    return Scaler(old.mean | new.mean, old.std | new.std, old.classes | new.classes)
+
+
+def with_modalities(model: Model, schema: Schema, scaler: Scaler) -> tuple[Model, list[str]]:
+    """Return the model with further modalities, and the names of the weights that are new.
+
+    Parameters
+    ----------
+    model : Model
+        Stays as it is.
+    schema : Schema
+        Of :func:`grown_schema`.
+    scaler : Scaler
+        Of all variables. Fresh weights are drawn from torch's current random state.
+
+    Raises
+    ------
+    SelectionError
+        If the fusion does not say how it grows.
+    """
+    config = model.config
+    for member in _members(model.network):
+        if not hasattr(member.fusion, "grown_from"):
+            raise SelectionError(
+                f"fusion='{member.config.fusion}' cannot take new predictors and stay as it is "
+                "without them; train a new model with fusion='group' or 'token'"
+            )
+    new = [m for m in schema.modalities if m not in model.schema.modalities]
+    grown = config.model_copy(update={"grown": (*config.grown, *new), "explainer": 0})
+    made = Model.untrained(
+        schema,
+        scaler=scaler,
+        species=model.species,
+        config=grown,
+        link=model.link,
+        encoders=model.network.encoders,
+    )
+    learned: list[nn.Parameter] = []
+    for member, old in zip(_members(made.network), _members(model.network)):
+        learned += _take_over(member, old)
+    made.network.head.load_state_dict(model.network.head.state_dict())
+    mine = {id(p) for p in learned}
+    return made, [n for n, p in made.network.named_parameters() if id(p) in mine]
+
+
+def with_species(model: Model, species: Sequence[str]) -> Model:
+    """Return the model with rows for more species in the head, drawn from torch's random state."""
+    network = _copy(model.network)
+    if not species:
+        return _without_explainer(model, network)
+    old, new = network.head, nn.Linear(network.head.in_features, len(species))
+    network.head = nn.Linear(old.in_features, old.out_features + len(species))
+    with torch.no_grad():
+        network.head.weight.copy_(torch.cat([old.weight, new.weight]))
+        network.head.bias.copy_(torch.cat([old.bias, new.bias]))
+    return _without_explainer(model, network, species=(*model.species, *species))
+
+
+def of_species(model: Model, first: int) -> Model:
+    """Return a copy of the model that knows its species from one on only."""
+    network = _copy(model.network)
+    old = network.head
+    network.head = nn.Linear(old.in_features, old.out_features - first)
+    with torch.no_grad():
+        network.head.weight.copy_(old.weight[first:])
+        network.head.bias.copy_(old.bias[first:])
+    return _without_explainer(model, network, species=model.species[first:])
+
+
+def put_head(model: Model, head: nn.Linear, first: int) -> None:
+    """Put rows of another head in place of the model's from one on."""
+    with torch.no_grad():
+        model.network.head.weight[first:] = head.weight
+        model.network.head.bias[first:] = head.bias
+
+
+def _take_over(member: Member, old: Member) -> list[nn.Parameter]:
+    """Fill a member with what an old one knows; return the weights that are new."""
+    parts, known = member.tokenizers.parts, old.tokenizers.parts
+    for part, before in zip(parts, known):
+        part.load_state_dict(before.state_dict())
+    member.norm.load_state_dict(old.norm.state_dict())
+    fresh = [p for part in parts[len(known) :] for p in part.parameters()]
+    return fresh + member.fusion.grown_from(old.fusion)  # type: ignore[operator, union-attr, arg-type]
+
+
+def _copy(network: Network) -> Network:
+    made = copy.deepcopy(network).cpu()
+    made.explainer = None
+    return made
+
+
+def _without_explainer(model: Model, network: Network, **facts: Any) -> Model:
+    config = model.config.model_copy(update={"explainer": 0})
+    return replace(model, network=network, config=config, **facts)
+
+
+def _members(network: Network) -> list[Member]:
+    return list(network.members)  # type: ignore[arg-type]

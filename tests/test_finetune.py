@@ -1,0 +1,622 @@
+"""Fine-tuning and growth: what learns, and above all what must not change."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from helpers_small import every_kind, quick, random_arrays, untrained, variable
+
+import geomiam as gm
+from geomiam.errors import (
+    LabelError,
+    MissingModality,
+    MissingVariable,
+    SchemaError,
+    SelectionError,
+    VariableMismatch,
+)
+from geomiam.inference.engine import base_value, predict_block, shapley_block
+from geomiam.networks.model import Model
+from geomiam.schema import Modality, Schema
+from geomiam.tokens.blocks import Block, encode
+from geomiam.tokens.scaler import fit_scaler
+from geomiam.tokens.select import players
+from geomiam.training.growth import grown_schema, joined_scaler, with_modalities
+
+SMALL = {"width": 16, "heads": 2, "depth": 2, "inner": 1, "frequencies": 8, "sigma": 0.3}
+OLD = ("climate", "soil")
+SUBSETS = (None, ["climate"], ["soil"], ["climate", "soil"], ["bio1", "ndvi"])
+GROWING = ("group", "token")
+
+
+def world(n: int = 160, *, seed: int = 0, shift: float = 0.0) -> xr.Dataset:
+    """Sites with climate, soil and radar; ``first`` follows bio1, ``second`` radar, ``third`` clay.
+
+    ``shift`` turns the sign of what ``first`` wants, as far as it goes.
+    """
+    rng = np.random.default_rng(seed)
+    bio1, clay, vh = rng.normal(size=(3, n))
+    ndvi, profile = rng.normal(size=(n, 4)), rng.normal(size=(n, 3))
+    noise = 0.3 * rng.normal(size=(n, 3))
+    score = np.stack([(1 - shift) * bio1 + clay, bio1 + 2 * vh, 2 * clay], 1) + noise
+    ds = xr.Dataset(
+        {
+            "bio1": ("site", bio1 + 3 * shift, {"modality": "climate"}),
+            "clay": ("site", clay, {"modality": "soil"}),
+            "ndvi": (("site", "month"), ndvi, {"modality": "soil"}),
+            "vh": ("site", vh, {"modality": "radar"}),
+            "profile": (("site", "feature"), profile, {"modality": "radar"}),
+            "presence": (("site", "species"), (score > 0).astype(float)),
+        },
+        coords={
+            "x": ("site", rng.uniform(0, 10, n)),
+            "y": ("site", rng.uniform(40, 50, n)),
+            "month": [1, 4, 7, 10],
+            "species": ["first", "second", "third"],
+        },
+    )
+    for name in ("bio1", "clay", "ndvi", "vh"):
+        ds[name] = ds[name].where(rng.random(ds[name].shape) >= 0.1).astype(np.float32)
+    return ds
+
+
+def known(sites: xr.Dataset) -> xr.Dataset:
+    """Without radar and without the third species."""
+    return sites.drop_vars(["vh", "profile"]).sel(species=["first", "second"])
+
+
+def pair(sites: xr.Dataset) -> xr.Dataset:
+    return sites.sel(species=["first", "second"])
+
+
+def trained(fusion: str, *, members: int = 1, sites=None, **settings) -> gm.Model:
+    network = gm.NetworkConfig(fusion=fusion, members=members, **SMALL)
+    sites = known(world()) if sites is None else sites
+    return gm.fit(sites, network=network, training=quick(**{"epochs": 2} | settings), rng=0)
+
+
+def weights(model: gm.Model) -> dict[str, torch.Tensor]:
+    return {k: v.clone() for k, v in model.network.state_dict().items()}
+
+
+def same_bits(model: gm.Model, grown: gm.Model, sites: xr.Dataset, grown_sites=None) -> None:
+    """Predictions of old species from every subset of old modalities are equal to the bit."""
+    for using, scale in itertools.product(SUBSETS, ("logit", "probability")):
+        old = gm.predict(sites, model, using=using, scale=scale)
+        new = gm.predict(
+            sites if grown_sites is None else grown_sites,
+            grown,
+            using=list(OLD) if using is None else using,
+            species=list(model.species),
+            scale=scale,
+        )
+        np.testing.assert_array_equal(new["suitability"], old["suitability"])
+
+
+@pytest.fixture(scope="module", params=GROWING)
+def model(request):
+    return trained(request.param, sites=known(world(300)), epochs=6)
+
+
+@pytest.fixture(scope="module")
+def grown(model):
+    return gm.finetune(model, pair(world(seed=1)), train="new", training=quick(epochs=2), rng=1)
+
+
+# New predictors ----------------------------------------------------------------------------------
+
+
+def test_without_the_new_predictor_nothing_changes_by_a_bit(model, grown):
+    sites = world(200, seed=2)
+    same_bits(model, grown, known(sites), sites)
+    nothing = sites.assign(vh=sites["vh"] * np.nan, profile=sites["profile"] * np.nan)
+    for using in SUBSETS:
+        mine = None if using is None else [*using, "radar"]
+        np.testing.assert_array_equal(
+            gm.predict(nothing, grown, using=mine)["suitability"],
+            gm.predict(known(sites), model, using=using)["suitability"],
+        )
+    base = [base_value(m, species=np.arange(2)) for m in (model, grown)]
+    np.testing.assert_array_equal(*base)
+
+
+def test_nothing_but_what_is_new_learns(model):
+    heavy = quick(epochs=2, weight_decay=0.5)  # which would move whatever is in the optimizer
+    grown = gm.finetune(model, pair(world(seed=1)), train="new", training=heavy)
+    old, new = weights(model), weights(grown)
+    fresh = {k for k in new if k not in old}
+    parts = len(model.layout.parts)
+    wanted = {f"members.0.tokenizers.parts.{parts}.", f"members.0.tokenizers.parts.{parts + 1}."}
+    wanted |= {"members.0.fusion.identity.2"} if model.config.fusion == "group" else set()
+    assert all(any(k.startswith(w) for w in wanted) for k in fresh)
+    assert all(any(k.startswith(w) for k in fresh) for w in wanted)
+    assert all(torch.equal(old[k], new[k]) for k in old)
+    for name in model.scaler.mean:
+        np.testing.assert_array_equal(grown.scaler.mean[name], model.scaler.mean[name])
+    assert list(grown.schema.modalities) == [*OLD, "radar"]
+    assert grown.config.grown == ("radar",)
+
+
+def test_the_old_model_is_left_as_it_is_and_all_weights_may_learn_again(model):
+    before, identity = weights(model), model.id
+    grown = gm.finetune(model, pair(world(seed=1)), train="new", training=quick(epochs=2))
+    assert all(torch.equal(v, before[k]) for k, v in weights(model).items())
+    del model.__dict__["id"]
+    assert model.id == identity != grown.id
+    assert all(p.requires_grad for m in (model, grown) for p in m.network.parameters())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fusion", GROWING)
+def test_the_new_predictor_is_learned(fusion):
+    model = trained(fusion, sites=known(world(300)), epochs=10)
+    training = quick(epochs=20, patience=20)
+    grown = gm.finetune(model, pair(world(400, seed=1)), train="new", training=training)
+    test = pair(world(300, seed=2))
+    table = gm.evaluate(grown, test, subsets={"without": list(OLD), "with": None})
+    second = table["auc"].sel(species="second")
+    assert float(second.sel(subset="with")) > float(second.sel(subset="without")) + 0.08
+
+
+def test_gaps_in_the_new_predictor_are_answered_row_by_row(model, grown):
+    """Rows that lack it among rows that have it: the same up to rounding."""
+    sites = world(200, seed=2)
+    some = xr.DataArray(np.random.default_rng(0).random(200) < 0.5, dims="site")
+    sites = sites.assign(vh=sites["vh"].where(some), profile=sites["profile"].where(some))
+    mixed = gm.predict(sites, grown)["suitability"].values
+    old, some = gm.predict(known(sites), model)["suitability"].values, some.values
+    np.testing.assert_allclose(mixed[:, ~some], old[:, ~some], rtol=0, atol=2e-6, equal_nan=True)
+    assert np.nanmax(np.abs(mixed[:, some] - old[:, some])) > 1e-3
+
+
+def test_a_model_of_several_members_grows_in_all_of_them():
+    model = trained("group", members=2)
+    grown = gm.finetune(model, pair(world(seed=1)), train="new", training=quick(epochs=2))
+    sites = world(100, seed=2)
+    same_bits(model, grown, known(sites), sites)
+    new = set(weights(grown)) - set(weights(model))
+    assert {k.split(".")[1] for k in new} == {"0", "1"}
+
+
+def test_a_model_grows_again(grown):
+    sites = pair(world(seed=3))
+    sites["slope"] = ("site", sites["vh"].values + 1, {"modality": "terrain"})
+    twice = gm.finetune(grown, sites, train="new", training=quick(epochs=2))
+    assert twice.config.grown == ("radar", "terrain")
+    for using in (["climate"], ["soil", "radar"], ["climate", "soil", "radar"]):
+        np.testing.assert_array_equal(
+            gm.predict(sites, twice, using=using)["suitability"],
+            gm.predict(sites, grown, using=using)["suitability"],
+        )
+    assert [s["parent"] for s in twice.about["finetuning"]][1] == grown.id
+
+
+def test_a_schema_may_say_what_is_new(model):
+    sites = pair(world(seed=1))
+    radar = Modality(name="radar", variables={"vh": variable("vh")})
+    for schema in (
+        Schema(modalities={"radar": radar}),
+        grown_schema(model.schema, Schema(modalities={"radar": radar})),
+    ):
+        grown = gm.finetune(model, sites, schema=schema, train="new", training=quick(epochs=1))
+        assert list(grown.schema.variables) == ["bio1", "clay", "ndvi", "vh"]
+
+
+def test_groups_of_the_user_stay_and_the_new_modality_is_one_more():
+    sites = known(world())
+    schema = gm.infer_schema(sites)
+    facts = {k: getattr(schema, k) for k in Schema.model_fields}
+    schema = Schema(**{**facts, "groups": {"greenness": ["ndvi"]}})  # and a rest
+    model = gm.fit(sites, schema, network=gm.NetworkConfig(**SMALL), training=quick(epochs=2))
+    grown = gm.finetune(model, pair(world(seed=1)), train="new", training=quick(epochs=2))
+    assert list(grown.schema.groups) == ["greenness", "radar"]
+    same_bits(model, grown, known(world(100, seed=2)), world(100, seed=2))
+
+
+# The fusions, against the plain computation ------------------------------------------------------
+
+
+def randomly_grown(fusion: str, seed: int = 0, *, steps: int = 6) -> tuple[Model, Model]:
+    """An untrained model of every kind of token, and it grown by a series; random weights."""
+    old = untrained(every_kind(), fusion=fusion, depth=2, inner=1, seed=seed)
+    labels = {"band": ("vv", "vh"), "time": range(steps)}
+    radar = Modality(
+        name="radar",
+        variables={"radar": variable("radar", "series", window=steps // 3, labels=labels)},
+    )
+    new = Schema(modalities={"radar": radar})
+    scaler = joined_scaler(old.scaler, fit_scaler(random_arrays(new, 64), new))
+    torch.manual_seed(seed)
+    for weight in old.network.parameters():
+        torch.nn.init.normal_(weight, std=0.4)
+    made, _ = with_modalities(old, grown_schema(old.schema, new), scaler)
+    made.network.eval()
+    return old, made
+
+
+def rows_of(model: Model, n: int = 40, **facts) -> Block:
+    arrays = random_arrays(model.schema, n, **facts)
+    return encode(arrays, layout=model.layout, scaler=model.scaler)
+
+
+def attended(fusion, tokens: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Token fusion of one row by loops: only tokens that count, one after the other."""
+    x = tokens[counts].astype(np.float64)
+
+    def layer(m, y):
+        return y @ m.weight.detach().double().numpy().T + m.bias.detach().double().numpy()
+
+    def normed(m, y):
+        z = (y - y.mean(-1, keepdims=True)) / np.sqrt(y.var(-1, keepdims=True) + m.eps)
+        return z * m.weight.detach().double().numpy() + m.bias.detach().double().numpy()
+
+    for block in fusion.blocks:
+        y = normed(block.norm_attention, x)
+        q, (k, v) = layer(block.query, y), np.split(layer(block.key_value, y), 2, -1)
+        e = x.shape[1] // block.heads
+        found = np.zeros_like(x)
+        for h in range(block.heads):
+            own = slice(h * e, (h + 1) * e)
+            for i in range(len(x)):
+                weight = np.exp(q[i, own] @ k[:, own].T / np.sqrt(e))
+                found[i, own] = weight @ v[:, own] / weight.sum()
+        x = x + layer(block.out, found)
+        x = x + layer(
+            block.forward_out, np.maximum(layer(block.forward_in, normed(block.norm_forward, x)), 0)
+        )
+    return x.mean(0)
+
+
+def test_token_fusion_counts_hidden_tokens_of_the_old_modalities_alone():
+    _, made = randomly_grown("token")
+    fusion, block = made.network.members[0].fusion, rows_of(made, 12)
+    values, visible = [torch.as_tensor(v) for v in block.values], torch.as_tensor(block.observed)
+    visible &= torch.rand(visible.shape, generator=torch.Generator().manual_seed(1)) < 0.6
+    with torch.no_grad():
+        tokens = made.network.tokens(values, visible)
+        shown = torch.where(visible.unsqueeze(-1), tokens, fusion.mask).double().numpy()
+        roads = [fusion.plain(tokens, visible), fusion.collapsed(tokens, visible)]
+    old = np.arange(made.layout.size) < made.layout.size - 6  # two bands, three windows
+    counts = visible.numpy() | old
+    wanted = np.stack([attended(fusion, x, c) for x, c in zip(shown, counts, strict=True)])
+    for found in roads:
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("fusion", GROWING)
+def test_training_and_prediction_compute_the_same(fusion):
+    _, made = randomly_grown(fusion)
+    for member in made.network.modules():
+        if hasattr(member, "dropout"):
+            member.dropout = 0.0
+    block = rows_of(made)
+    values, visible = [torch.as_tensor(v) for v in block.values], torch.as_tensor(block.observed)
+    with torch.no_grad():
+        made.network.train()
+        packed = made.network(values, visible)
+        made.network.eval()
+        plain = made.network(values, visible)
+    full = predict_block(
+        made, block, shown=np.ones(made.layout.size, bool), species=np.arange(2), scale="logit"
+    )
+    np.testing.assert_allclose(packed, plain, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(full, plain, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("fusion", GROWING)
+@pytest.mark.parametrize("n", [1, 7, 150])
+def test_bits_stay_for_every_subset_of_every_kind_of_token(fusion, n):
+    old, made = randomly_grown(fusion, steps=198)  # so many that equal rows are not looked for
+    arrays = {k: np.repeat(v, 2, 0) for k, v in random_arrays(made.schema, n, seed=n).items()}
+    gone = arrays | {"radar": np.full_like(arrays["radar"], np.nan)}
+    blocks = [
+        encode(a, layout=m.layout, scaler=m.scaler)
+        for a, m in ((arrays, old), (arrays, made), (gone, made))
+    ]
+    groups = list(players(old.layout).values())
+    more = np.zeros(made.layout.size - old.layout.size, bool)
+    for picked in itertools.product([False, True], repeat=len(groups)):
+        shown = np.any([g & p for g, p in zip(groups, picked, strict=True)], 0)
+        masks = [shown, np.concatenate([shown, more]), np.concatenate([shown, ~more])]
+        one, using, nan = (
+            predict_block(m, b, shown=s, species=np.arange(2))
+            for m, b, s in zip((old, made, made), blocks, masks, strict=True)
+        )
+        np.testing.assert_array_equal(using, one)
+        np.testing.assert_array_equal(nan, one)
+
+
+@pytest.mark.parametrize("fusion", GROWING)
+@pytest.mark.parametrize("scale", ["logit", "probability"])
+def test_shapley_values_of_a_grown_model_add_up(fusion, scale):
+    _, made = randomly_grown(fusion)
+    block, masks = rows_of(made), np.stack(list(players(made.layout).values()))
+    asked = {"species": np.arange(2), "scale": scale}
+    why, full, _ = shapley_block(made, block, players=masks, **asked)
+    base = base_value(made, **asked)
+    seen = block.observed.any(1)
+    np.testing.assert_allclose((why.sum(1) + base)[seen], full[seen], rtol=1e-4, atol=1e-4)
+    absent = ~(block.observed & masks[-1]).any(1) & seen
+    assert not why[absent, -1].any()
+
+
+def test_hidden_values_of_the_new_predictor_are_inert(model, grown):
+    sites = world(100, seed=2)
+    clean = gm.predict(sites, grown, using=list(OLD))["suitability"]
+    for poison in (np.inf, 1e38):
+        dirty = sites.assign(vh=xr.full_like(sites["vh"], poison))
+        found = gm.predict(dirty, grown, using=list(OLD))["suitability"]
+        np.testing.assert_array_equal(found, clean)
+
+
+# Saving ------------------------------------------------------------------------------------------
+
+
+def test_a_grown_model_is_saved_and_loaded(tmp_path, model, grown):
+    again = gm.load_model(grown.save(tmp_path / "model"))
+    assert again.id == grown.id
+    sites = world(100, seed=2)
+    same_bits(model, again, known(sites), sites)
+    np.testing.assert_array_equal(
+        gm.predict(sites, again)["suitability"], gm.predict(sites, grown)["suitability"]
+    )
+
+
+def test_what_was_trained_is_told(model, grown):
+    (step,) = grown.about["finetuning"]
+    assert step["parent"] == model.id and step["train"] == "new"
+    assert step["new_modalities"] == ["radar"] and step["new_species"] == []
+    assert sum(step["sites"].values()) == 160
+    assert len(grown.history) == 2 and "auc_radar" in grown.history
+    assert grown.about["extent"] == model.about["extent"]
+
+
+def test_a_run_that_was_stopped_goes_on(tmp_path, model):
+    sites = pair(world(seed=1))
+    whole = gm.finetune(model, sites, train="new", training=quick(epochs=4))
+    for epochs in (2, 4):
+        again = gm.finetune(
+            model, sites, train="new", training=quick(epochs=epochs), checkpoint=tmp_path / "run"
+        )
+    assert all(torch.equal(v, weights(again)[k]) for k, v in weights(whole).items())
+
+
+# New species -------------------------------------------------------------------------------------
+
+
+def test_a_head_of_its_own_learns_a_new_species_and_no_bit_of_the_others(model):
+    heavy = quick(epochs=15, patience=15, weight_decay=0.1)
+    sites = world(300, seed=1).drop_vars(["vh", "profile"])
+    more = gm.finetune(model, sites, train="head", training=heavy)
+    assert more.species == ("first", "second", "third")
+    same_bits(model, more, known(world(200, seed=2)))
+    old, new = weights(model), weights(more)
+    assert all(torch.equal(v, new[k]) for k, v in old.items() if not k.startswith("head."))
+    assert torch.equal(new["head.weight"][:2], old["head.weight"])
+    assert torch.equal(new["head.bias"][:2], old["head.bias"])
+    table = gm.evaluate(more, world(200, seed=2).drop_vars(["vh", "profile"]))
+    assert float(table["auc"].sel(species="third", subset="all")) > 0.75
+    assert more.about["finetuning"][0]["new_species"] == ["third"]
+
+
+def test_maxents_level_is_set_for_the_new_species_alone():
+    model = trained("group", loss="maxent")
+    sites = world(seed=1).drop_vars(["vh", "profile"])
+    more = gm.finetune(model, sites, train="head", training=quick(loss="maxent"))
+    same_bits(model, more, known(world(100, seed=2)))
+    assert weights(more)["head.bias"][2] != 0
+    grown = gm.finetune(model, pair(world(seed=1)), train="new", training=quick(loss="maxent"))
+    same_bits(model, grown, known(world(100, seed=2)), world(100, seed=2))
+
+
+def test_a_head_over_several_members():
+    model = trained("group+sum", members=2)
+    sites = world(seed=1).drop_vars(["vh", "profile"]).sel(species=["third"])
+    more = gm.finetune(model, sites, train="head", training=quick(epochs=2))
+    same_bits(model, more, known(world(100, seed=2)))
+    assert more.species == ("first", "second", "third")
+
+
+# A new region ------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_low_rate_improves_on_a_shifted_region_and_keeps_scaler_and_schema():
+    model = trained("group", sites=known(world(300)), epochs=15)
+    region, test = (known(world(n, seed=s, shift=1.0)) for n, s in ((300, 5), (300, 6)))
+    tuned = gm.finetune(
+        model, region, train="all", training=quick(epochs=15, patience=15, lr=0.003)
+    )
+    auc = [
+        float(gm.evaluate(m, test)["auc"].sel(species="first", subset="all"))
+        for m in (model, tuned)
+    ]
+    assert auc[1] > auc[0] + 0.05
+    assert tuned.scaler is model.scaler and tuned.schema == model.schema
+
+
+def test_the_rate_is_a_tenth_of_that_of_the_model(model):
+    sites = known(world(80, seed=3))
+    tuned = gm.finetune(model, sites, train="all", validation=np.arange(80) % 4 == 0)
+    step = tuned.about["finetuning"][0]
+    assert step["training"]["lr"] == pytest.approx(model.about["training"]["lr"] / 10)
+    moved = [not torch.equal(v, weights(tuned)[k]) for k, v in weights(model).items()]
+    assert all(moved)
+
+
+def test_all_learns_old_and_new_species_together(model):
+    sites = world(seed=1).drop_vars(["vh", "profile"]).sel(species=["second", "third"])
+    tuned = gm.finetune(model, sites, train="all", training=quick(epochs=2))
+    assert tuned.species == ("first", "second", "third")
+    assert not torch.equal(weights(tuned)["head.weight"][1], weights(model)["head.weight"][1])
+
+
+def test_the_method_is_the_function(model):
+    sites = known(world(seed=1))
+    one = gm.finetune(model, sites, train="all", training=quick(epochs=2), rng=3)
+    other = model.finetune(sites, train="all", training=quick(epochs=2), rng=3)
+    assert all(torch.equal(v, weights(other)[k]) for k, v in weights(one).items())
+
+
+@pytest.mark.filterwarnings("default::geomiam.errors.MissingModality")
+def test_a_region_may_lack_a_modality(model):
+    with pytest.warns(MissingModality, match="soil"):
+        tuned = gm.finetune(
+            model, known(world()).drop_vars(["clay", "ndvi"]), train="all", training=quick(epochs=1)
+        )
+    assert list(tuned.schema.modalities) == list(OLD)
+
+
+# Frozen parts ------------------------------------------------------------------------------------
+
+
+class Pool(torch.nn.Module):
+    """An own encoder that keeps a mean of what it sees in training, as batch normalisation does."""
+
+    width = 4
+
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(4, 4)
+        self.register_buffer("mean", torch.zeros(4))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+
+    def forward(self, x, observed):
+        if self.training:
+            self.steps += 1
+            self.mean += 0.1 * (x.mean(0) - self.mean)
+        return self.linear(x - self.mean)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_own_encoders_stay_as_they_are_in_growth_and_frozen_ones_always(frozen):
+    encoder = Pool().requires_grad_(not frozen)
+    network = gm.NetworkConfig(**SMALL)
+    model = gm.fit(
+        known(world()), network=network, training=quick(epochs=2), encoders={"ndvi": encoder}
+    )
+    grown = gm.finetune(model, pair(world(seed=1)), train="new", training=quick(epochs=2))
+    same_bits(model, grown, known(world(100, seed=2)), world(100, seed=2))
+    tuned = gm.finetune(grown, pair(world(seed=1)), train="all", training=quick(epochs=2))
+    mine = [k for k in weights(model) if ".encoder." in k]
+    assert len(mine) == 4
+    assert [torch.equal(weights(tuned)[k], weights(model)[k]) for k in mine] == [frozen] * 4
+    flags = {p.requires_grad for k, p in grown.network.named_parameters() if ".encoder." in k}
+    assert flags == {not frozen}
+
+
+def test_a_learned_explainer_is_dropped_and_told():
+    model = gm.fit_explainer(trained("token"), known(world(60)), epochs=1, width=8)
+    more = gm.finetune(model, pair(world(seed=1)), train="new", training=quick(epochs=1))
+    assert more.network.explainer is None and more.config.explainer == 0
+    assert "explainer" not in more.about
+    assert more.about["finetuning"][0]["explainer"] == "dropped"
+    again = gm.fit_explainer(more, pair(world(60)), epochs=1, width=8)
+    why = gm.shapley(pair(world(60)), again, method="amortised")
+    full = gm.predict(pair(world(60)), again)["suitability"]
+    total = (why["shapley"].sum("group", skipna=False) + why["base_value"]).transpose(*full.dims)
+    np.testing.assert_allclose(total, full, atol=1e-5)
+
+
+# Errors ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: known(world()), "2 species of the model and 0 new ones.*pass train='all'"),
+        (lambda: pair(world()), r"1 new modalities \['radar'\]: pass train='new' or train='all'"),
+        (lambda: world(), r"2 species of the model and 1 new.*pass train='head' or train='all'"),
+    ],
+)
+def test_what_learns_must_be_said(model, make, message):
+    with pytest.raises(SelectionError, match=message):
+        gm.finetune(model, make())
+
+
+@pytest.mark.parametrize(
+    ("make", "train", "message"),
+    [
+        (lambda: known(world()), "new", "needs modalities that the model does not know"),
+        (lambda: known(world()), "head", "needs species that the model does not know"),
+        (lambda: world(), "new", r"found others, \['third'\]: train their rows first"),
+        (lambda: known(world()), "body", "train='body': say what learns"),
+    ],
+)
+def test_sites_that_do_not_fit_are_refused(model, make, train, message):
+    with pytest.raises(SelectionError, match=message):
+        gm.finetune(model, make(), train=train)
+
+
+def test_fusions_that_cannot_grow_are_named():
+    for fusion, members in (("sum", 1), ("group+sum", 2)):
+        with pytest.raises(SelectionError, match="fusion='sum' cannot take new predictors"):
+            gm.finetune(
+                trained(fusion, members=members, epochs=1),
+                pair(world()),
+                train="new",
+                training=quick(epochs=2),
+            )
+
+
+def test_variables_of_a_known_modality_and_other_data_are_refused(model):
+    sites = pair(world())
+    with pytest.raises(SchemaError, match=r"variables \['vh'\] are new in modality 'soil'"):
+        wet = sites.assign(vh=sites["vh"].assign_attrs(modality="soil")).drop_vars("profile")
+        gm.finetune(model, wet, train="new")
+    radar = Modality(name="radar", variables={"bio1": variable("bio1")})
+    with pytest.raises(SchemaError, match=r"\['bio1'\] belong to another modality"):
+        gm.finetune(model, sites, schema=Schema(modalities={"radar": radar}), train="new")
+    with pytest.raises(SelectionError, match="train='all' takes no new modalities"):
+        only = Modality(name="radar", variables={"vh": variable("vh")})
+        gm.finetune(model, sites, schema=Schema(modalities={"radar": only}), train="all")
+    with pytest.raises(MissingVariable, match="'radar' is NaN at every site"):
+        gm.finetune(
+            model,
+            sites.assign(vh=sites["vh"] * np.nan, profile=sites["profile"] * np.nan),
+            train="new",
+        )
+    with pytest.raises(VariableMismatch, match="none of the labels of 'month'"):
+        gm.finetune(model, known(world()).assign_coords(month=[2, 3, 5, 6]), train="all")
+    with pytest.raises(SchemaError, match="have the names of groups"):
+        other = Modality(name="soil2", variables={"vh": variable("vh")})
+        schema = model.schema.model_copy(update={"groups": {"soil2": model.schema.groups["soil"]}})
+        grown_schema(schema, Schema(modalities={"soil2": other}))
+
+
+def test_losses_and_labels_must_suit_the_model(model):
+    with pytest.raises(
+        SelectionError, match=r"whose link is 'logit'; use TrainingConfig\(loss='weig"
+    ):
+        gm.finetune(model, known(world()), train="all", training=quick(loss="maxent"))
+    with pytest.raises(LabelError, match="labels have one class"):
+        only = known(world())
+        gm.finetune(model, only.assign(presence=only["presence"] * 0 + 1), train="all")
+
+
+def test_new_species_would_change_the_shares_of_the_old():
+    sites = known(world())
+    first = (sites["presence"].sel(species="first") == 1).values
+    labels = np.stack([first, ~first], 1).astype(float)
+    model = trained(
+        "group", sites=sites.assign(presence=(("site", "species"), labels)), loss="cross-entropy"
+    )
+    with pytest.raises(SelectionError, match="shares of all species"):
+        gm.finetune(model, sites.assign_coords(species=["first", "fourth"]), train="head")
+
+
+# The page ----------------------------------------------------------------------------------------
+
+
+def test_the_code_of_the_page_runs_from_top_to_bottom():
+    page = (Path(gm.__file__).parents[1] / "docs" / "finetuning.md").read_text(encoding="utf-8")
+    names: dict = {"__name__": "page"}
+    for code in re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE):
+        exec(compile(code, "finetuning.md", "exec"), names)
+    assert names["radar"].config.grown == ("radar",)
