@@ -14,14 +14,14 @@ from geomiam.inference.cells import Output, over_cells
 from geomiam.inference.engine import Scale, predict_block
 from geomiam.networks.model import Model, Precision
 from geomiam.tokens.blocks import Block
-from geomiam.tokens.select import Selector, players, visible_tokens
+from geomiam.tokens.select import Selector, players, symbolic_tokens, visible_tokens
 
 LONG_NAMES = {"probability": "suitability", "logit": "suitability (log-odds)"}
 
 
 @dataclass(frozen=True)
 class PredictBlock:
-    """Block → suitability ``(n, s)`` and observed ``(n,)``."""
+    """Block → suitability ``(n, s)``, observed ``(n,)``, and with symbols saturated ``(n,)``."""
 
     model: Model
     shown: np.ndarray
@@ -30,12 +30,13 @@ class PredictBlock:
     scale: Scale
     precision: Precision
 
-    def __call__(self, block: Block) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, block: Block) -> tuple[np.ndarray, ...]:
         model = self.model.in_precision(self.precision)
         suitability = predict_block(
             model, block, shown=self.shown, species=self.species, scale=self.scale
         )
-        return suitability, observed_bits(block, self.groups)
+        seen = observed_bits(block, self.groups)
+        return suitability, seen, *saturated_share(self.model, block, shown=self.shown)
 
 
 def predict(
@@ -71,7 +72,8 @@ def predict(
     -------
     xarray.Dataset
         ``suitability(species, y, x)``, NaN where nothing was observed, and ``observed(y, x)``: one
-        bit per group that the prediction saw (``flag_masks``, ``flag_meanings``).
+        bit per group that the prediction saw (``flag_masks``, ``flag_meanings``). For a model that reads
+        series as symbols also ``saturated(y, x)``, see :func:`geomiam.saturation`.
 
     Raises
     ------
@@ -89,6 +91,7 @@ def predict(
     groups = {n: tokens for n, tokens in players(model.layout).items()}
     names = [model.species[i] for i in index]
     outputs = [suitability_output(names, scale), observed_output(list(groups))]
+    outputs += saturated_output(model)
     masks = np.stack(list(groups.values())) & shown
     task = PredictBlock(model, shown, masks, index, scale, precision)
     out = over_cells(ds, model, task, outputs=outputs, shown=shown, memory_limit=memory_limit)
@@ -124,6 +127,27 @@ def observed_output(groups: Sequence[str]) -> Output:
         "flag_meanings": " ".join(g.replace(" ", "_") for g in groups),
     }
     return Output("observed", {}, dtype, attrs)
+
+
+def saturated_output(model: Model) -> list[Output]:
+    """Describe ``saturated``; nothing for a model without symbols."""
+    if not symbolic_tokens(model.layout).any():
+        return []
+    said = "share of symbols that stand for values beyond those of the training data"
+    return [Output("saturated", {}, np.dtype(np.float32), {"long_name": said, "units": "1"})]
+
+
+def saturated_share(model: Model, block: Block, *, shown: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Share ``(n,)`` of the observed symbols that are saturated; NaN where none is observed.
+
+    Nothing for a model without symbols.
+    """
+    if block.saturated is None:
+        return ()
+    seen = block.observed & shown & symbolic_tokens(model.layout)
+    count = seen.sum(1)
+    share = (block.saturated & seen).sum(1) / np.maximum(count, 1)
+    return (np.where(count > 0, share, np.nan).astype(np.float32),)
 
 
 def bits_dtype(groups: int) -> np.dtype:

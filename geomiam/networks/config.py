@@ -24,6 +24,9 @@ class NetworkConfig(Fact):
     dropout: float = Field(0.1, ge=0, lt=1)
     frequencies: int = Field(48, ge=1, le=1024, description="of the periodic tokenizer")
     sigma: float = Field(0.01, gt=0, description="deviation of the initial frequencies")
+    symbols: Literal["embedding", "scalar"] = Field(
+        "embedding", description="symbolic series: a vector per symbol, or its number"
+    )
     members: int = Field(1, ge=1, le=64, description="networks whose logits are averaged")
     explainer: int = Field(
         0, ge=0, le=4096, description="width of a learned explainer (fit_explainer); 0: none"

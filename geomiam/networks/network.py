@@ -32,6 +32,7 @@ class Member(nn.Module):
             width=config.width,
             frequencies=0 if config.fusion == "sum" else config.frequencies,
             sigma=config.sigma,
+            symbols=config.symbols,
         )
         self.fusion = _fusion(config, layout)
         self.norm = nn.Identity() if config.fusion == "sum" else nn.LayerNorm(config.width)

@@ -68,6 +68,39 @@ class Categorical(nn.Module):
         return self.embedding(x.squeeze(-1).long())
 
 
+class Symbolic(nn.Module):
+    """Symbols of a series (SAX): a vector per symbol and channel, plus its position.
+
+    ``reading="embedding"`` learns a vector for each symbol. ``"scalar"`` maps the symbol's number by
+    one linear map per channel, as the code released with MAESTRO (Mohapatra et al. 2025) does; here
+    the numbers are centred and scaled first, which such a map can undo. A missing symbol has no vector
+    and no position: its token is hidden.
+    """
+
+    def __init__(self, channels: int, positions: int, symbols: int, width: int, *, reading: str):
+        super().__init__()
+        self.symbols = symbols
+        self.vector = (
+            nn.Embedding(channels * symbols, width)
+            if reading == "embedding"
+            else PrivateLinear(channels, 1, width)
+        )
+        self.channels = channels
+        self.position = nn.Parameter(torch.empty(positions, width))
+        nn.init.normal_(self.position, std=0.02)
+
+    def forward(self, x: Tensor, finite: Tensor) -> Tensor:
+        rank = x.unflatten(1, (self.channels, -1))  # (n, c, p, 1)
+        return (self._read(rank) + self.position).flatten(1, 2)
+
+    def _read(self, rank: Tensor) -> Tensor:
+        if isinstance(self.vector, nn.Embedding):
+            first = torch.arange(self.channels, device=rank.device)[:, None] * self.symbols
+            return self.vector(rank.squeeze(-1).long() + first)
+        middle, deviation = (self.symbols - 1) / 2, ((self.symbols**2 - 1) / 12) ** 0.5
+        return self.vector(((rank - middle) / deviation).transpose(1, 2)).transpose(1, 2)
+
+
 class Windows(nn.Module):
     """Linear map of a window (series), patch (image) or vector, per channel, plus its position.
 
@@ -105,11 +138,23 @@ class Tokenizers(nn.Module):
     """All tokenizers of a layout, side by side; with no frequencies, scalars are linear."""
 
     def __init__(
-        self, layout: Layout, classes: dict[str, int], *, width: int, frequencies: int, sigma: float
+        self,
+        layout: Layout,
+        classes: dict[str, int],
+        *,
+        width: int,
+        frequencies: int,
+        sigma: float,
+        symbols: str = "embedding",
     ):
         super().__init__()
         periodic = {"frequencies": frequencies, "sigma": sigma}
-        self.parts = nn.ModuleList(_tokenizer(p, classes, width, periodic) for p in layout.parts)
+        self.parts = nn.ModuleList(
+            _symbolic(p, width, symbols)
+            if p.spans[0].variable.symbols
+            else _tokenizer(p, classes, width, periodic)
+            for p in layout.parts
+        )
         self.sizes = [p.size for p in layout.parts]
 
     def forward(self, values: list[Tensor], visible: Tensor) -> Tensor:
@@ -134,6 +179,12 @@ class Tokenizers(nn.Module):
         """Make the tokens of one part ``(n, k, d)`` from its values ``(n, k, width)``."""
         finite = torch.isfinite(x) & visible.unsqueeze(-1)
         return self.parts[part](torch.where(finite, x, 0), finite)
+
+
+def _symbolic(part: Part, width: int, reading: str) -> Symbolic:
+    span = part.spans[0]
+    symbols, positions = span.variable.symbols or 0, part.size // span.channels
+    return Symbolic(span.channels, positions, symbols, width, reading=reading)
 
 
 def _tokenizer(part: Part, classes: dict[str, int], width: int, periodic: dict) -> nn.Module:
