@@ -72,8 +72,9 @@ class Scaler:
     @classmethod
     def from_dict(cls, data: Mapping) -> Scaler:
         """Read what :meth:`to_dict` wrote."""
+        untold: dict[str, dict] = {"edges": {}, "ranges": {}}  # by models without symbols
         mean, std, edges, ranges = (
-            {k: np.asarray(v, float) for k, v in data.get(s, {}).items()}
+            {k: np.asarray(v, float) for k, v in {**untold, **data}[s].items()}
             for s in ("mean", "std", "edges", "ranges")
         )
         classes = {k: np.asarray(v, np.int64) for k, v in data["classes"].items()}
