@@ -118,18 +118,23 @@ def test_a_series_that_was_never_observed_has_the_breakpoints_of_a_normal_distri
 # Symbols ----------------------------------------------------------------------------------------
 
 
-def test_symbols_are_what_plain_loops_say():
-    """Channels, a last segment that is shorter, and gaps inside segments."""
-    schema = series(7, 3, 6, labels={"band": ("red", "nir")})
+@pytest.mark.parametrize("kind", KINDS)
+def test_symbols_are_what_plain_loops_say(kind):
+    """Channels of unlike distributions, a last segment that is shorter, and gaps inside segments."""
+    schema = series(7, 3, 6, kind, labels={"band": ("red", "nir")})
     x = random_arrays(schema, 40, seed=2, gaps=0.4)["s"]
+    x[:, 1] = np.exp(x[:, 1])
     ids = ids_of(schema, x).reshape(40, 2, 3)
-    edges = norm.ppf(np.arange(1, 6) / 6)
+    parts = list(product(range(40), enumerate(([0, 1, 2], [3, 4, 5], [6]))))
     for band in (0, 1):
         known = [float(v) for v in x[:, band].ravel() if math.isfinite(v)]
         mean = sum(known) / len(known)
         deviation = math.sqrt(sum((v - mean) ** 2 for v in known) / len(known))
-        for site, (w, steps) in product(range(40), enumerate(([0, 1, 2], [3, 4, 5], [6]))):
-            segment = (mean_by_loop(x[site, band, steps]) - mean) / deviation
+        means = [mean_by_loop(x[site, band, steps]) for site, (_, steps) in parts]
+        edges = mean + deviation * norm.ppf(np.arange(1, 6) / 6)
+        if kind == "quantile":
+            edges = np.quantile([m for m in means if not math.isnan(m)], np.arange(1, 6) / 6)
+        for segment, (site, (w, _)) in zip(means, parts, strict=True):
             wanted = 0 if math.isnan(segment) else 1 + sum(segment >= e for e in edges)
             assert ids[site, band, w] == wanted
 
