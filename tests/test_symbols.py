@@ -124,13 +124,15 @@ def test_symbols_are_what_plain_loops_say(kind):
     schema = series(7, 3, 6, kind, labels={"band": ("red", "nir")})
     x = random_arrays(schema, 40, seed=2, gaps=0.4)["s"]
     x[:, 1] = np.exp(x[:, 1])
-    ids = ids_of(schema, x).reshape(40, 2, 3)
+    ids, scaler = ids_of(schema, x).reshape(40, 2, 3), fit_scaler({"s": x}, schema)
     parts = list(product(range(40), enumerate(([0, 1, 2], [3, 4, 5], [6]))))
     for band in (0, 1):
         known = [float(v) for v in x[:, band].ravel() if math.isfinite(v)]
         mean = sum(known) / len(known)
         deviation = math.sqrt(sum((v - mean) ** 2 for v in known) / len(known))
         means = [mean_by_loop(x[site, band, steps]) for site, (_, steps) in parts]
+        reach = [(f(m for m in means if not math.isnan(m)) - mean) / deviation for f in (min, max)]
+        np.testing.assert_allclose(scaler.ranges["s"][band], reach, rtol=1e-5)
         edges = mean + deviation * norm.ppf(np.arange(1, 6) / 6)
         if kind == "quantile":
             edges = np.quantile([m for m in means if not math.isnan(m)], np.arange(1, 6) / 6)
