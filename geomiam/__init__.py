@@ -37,6 +37,7 @@ _HOMES = {
     "geomiam.inference.maps": ["write_map"],
     "geomiam.inference.plan": ["MapPlan", "plan_map"],
     "geomiam.inference.predict": ["predict"],
+    "geomiam.inference.saturation": ["saturation"],
     "geomiam.inference.shapley": ["shapley"],
     "geomiam.networks.artifact": ["load_model"],
     "geomiam.networks.model": ["Model"],
@@ -100,6 +101,7 @@ if TYPE_CHECKING:  # what the lazy names are, for editors and type checkers
     from geomiam.inference.maps import write_map
     from geomiam.inference.plan import MapPlan, plan_map
     from geomiam.inference.predict import predict
+    from geomiam.inference.saturation import saturation
     from geomiam.inference.shapley import shapley
     from geomiam.networks.artifact import load_model
     from geomiam.networks.config import NetworkConfig

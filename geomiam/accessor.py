@@ -62,6 +62,12 @@ class Miam:
 
         return coverage(self._obj, schema)
 
+    def saturation(self, model: Model, **options: Any) -> xr.DataArray:
+        """Where symbols stand for values beyond the training data; see :func:`geomiam.saturation`."""
+        from geomiam.inference.saturation import saturation
+
+        return saturation(self._obj, model, **options)
+
     def schema(self, **options: Any) -> Schema:
         """Infer the schema; see :func:`geomiam.infer_schema`."""
         from geomiam.cube.infer import infer_schema

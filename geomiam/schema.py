@@ -20,6 +20,7 @@ from geomiam.origin import Fact, Grid, Origin, Source, SourceKind
 from geomiam.periods import is_period
 
 Kind = Literal["scalar", "categorical", "circular", "series", "image", "vector"]
+Breakpoints = Literal["gaussian", "quantile"]
 Label = int | float | str
 
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -44,6 +45,13 @@ class Variable(Fact):
     window: int | str | None = Field(
         None, description="series: steps per token, or the period that one token holds: 1MS, 16D"
     )
+    symbols: int | None = Field(
+        None, ge=2, le=256, description="series: read each window as one of so many symbols (SAX)"
+    )
+    breakpoints: Breakpoints = Field(
+        "gaussian",
+        description="between symbols: of a normal distribution, or quantiles of the training windows",
+    )
     patch: int | None = Field(None, ge=1, description="image: rows and columns per token")
     whole: bool = Field(
         False, description="series, image, vector: all values are one token, for an own encoder"
@@ -67,6 +75,7 @@ class Variable(Fact):
     def _settings_belong_to_the_kind(self) -> Variable:
         for setting, kind in {
             "window": "series",
+            "symbols": "series",
             "patch": "image",
             "classes": "categorical",
         }.items():
@@ -75,10 +84,15 @@ class Variable(Fact):
                     f"'{setting}' belongs to kind: {kind}, found kind: {self.kind}; "
                     f"set kind: {kind} or remove '{setting}'"
                 )
-        if self.whole and (not OWN_DIMS[self.kind] or self.window or self.patch):
+        if self.whole and (not OWN_DIMS[self.kind] or self.window or self.patch or self.symbols):
             raise ValueError(
-                f"'whole' makes one token of a series, image or vector, found kind: {self.kind}, "
-                f"window: {self.window}, patch: {self.patch}; remove 'whole', or the others"
+                f"'whole' makes one token of a series, image or vector, found kind: {self.kind}, window: "
+                f"{self.window}, patch: {self.patch}, symbols: {self.symbols}; remove 'whole', or the others"
+            )
+        if self.breakpoints != "gaussian" and not self.symbols:
+            raise ValueError(
+                f"'breakpoints: {self.breakpoints}' stand between symbols, and there are none; add "
+                "'symbols: 20' or remove 'breakpoints'"
             )
         if self.dims and len(self.dims) < OWN_DIMS[self.kind]:
             raise ValueError(
@@ -241,6 +255,45 @@ class Schema(Fact):
         }
         return Schema(**{**_shallow(self), "modalities": modalities})
 
+    def symbolic(
+        self,
+        alphabet: int | None = 20,
+        *,
+        every: int | str = 2,
+        breakpoints: Breakpoints = "gaussian",
+        variables: Collection[str] | None = None,
+    ) -> Schema:
+        """Return the schema with its series read as symbols, as SAX in MAESTRO (Mohapatra et al. 2025).
+
+        Parameters
+        ----------
+        alphabet : int, optional
+            Symbols, 2 to 256; None reads numbers again, with the windows there are.
+        every : int or str
+            Steps, or the period, that one symbol stands for. Windows that are periods of the
+            calendar stay.
+        breakpoints : {"gaussian", "quantile"}
+            See :func:`geomiam.tokens.symbols.breakpoints`.
+        variables : collection of str, optional
+            Which series; default all.
+
+        Raises
+        ------
+        SchemaError
+            If a name is no series of the schema, there is no series, or a setting is out of bounds.
+        """
+        series = [n for n, v in self.variables.items() if v.kind == "series"]
+        chosen = list(series if variables is None else variables)
+        if not chosen or set(chosen) - set(series):
+            raise SchemaError(
+                f"symbols are for series; asked for {chosen}, found the series {series}: pass "
+                "variables=[...] with some of them, or set kind: series in the catalog"
+            )
+        facts: dict[str, Any] = {"symbols": None, "breakpoints": "gaussian"}
+        if alphabet is not None:
+            facts = {"window": every, "symbols": alphabet, "breakpoints": breakpoints}
+        return self.replace({n: _with(self.variables[n], facts) for n in chosen})
+
     def subset(self, names: Collection[str]) -> Schema:
         """Return the schema of some modalities or variables only, with a group for each modality.
 
@@ -312,6 +365,16 @@ class Schema(Fact):
 
 def _shallow(fact: Fact) -> dict:
     return {k: getattr(fact, k) for k in fact.__class__.model_fields}
+
+
+def _with(variable: Variable, facts: dict[str, Any]) -> Variable:
+    """Change a variable; a window that is a period of the calendar stays."""
+    kept = {"window": variable.window} if isinstance(variable.window, str) else {}
+    try:
+        return Variable.model_validate({**_shallow(variable), **facts, **kept})
+    except ValidationError as error:
+        where = f"variable '{variable.name}'"
+        raise SchemaError(_explain(error, where, text=None)) from None
 
 
 def _with_names(data: Any, key: str) -> Any:

@@ -30,7 +30,10 @@ def schema_of(groups: dict | None = None, **modalities: list[Variable]) -> Schem
 
 
 def every_kind() -> Schema:
-    """Two scalars around an angle, a class, a series with channels, image chips, a vector."""
+    """Two scalars around an angle, a class, a series, image chips, a series of symbols, a vector.
+
+    The series and the chips have channels.
+    """
     bands = {"band": ("red", "nir")}
     return schema_of(
         climate=[variable("bio1"), variable("aspect", "circular"), variable("bio12")],
@@ -38,6 +41,9 @@ def every_kind() -> Schema:
         landsat=[variable("landsat", "series", window=2, labels={**bands, "time": YEARS})],
         sentinel2=[
             variable("chip", "image", patch=2, labels={**bands, "v": range(5), "u": range(4)})
+        ],
+        rain=[
+            variable("rain", "series", window=2, symbols=4, labels={"s": "ab", "month": range(5)})
         ],
         embedding=[variable("embedding", "vector", labels={"feature": range(3)})],
     )
@@ -76,14 +82,17 @@ def untrained(schema: Schema, *, species: int = 2, seed: int = 0, **config: Any)
 
 def plain_scaler(schema: Schema) -> Scaler:
     """A scaler that changes nothing, and knows the classes 1 to 3."""
-    mean, std, classes = {}, {}, {}
+    mean, std, classes, edges, ranges = {}, {}, {}, {}, {}
     for v in schema.variables.values():
         cut = {"series": 1, "image": 2}.get(v.kind, 0)
         shape = v.sizes[: len(v.sizes) - cut]
         mean[v.name], std[v.name] = np.zeros(shape), np.ones(shape)
         if v.kind == "categorical":
             classes[v.name] = np.array([1, 2, 3])
-    return Scaler(mean, std, classes)
+        if v.symbols:
+            edges[v.name] = np.tile(np.arange(1.0, v.symbols), (*shape, 1))
+            ranges[v.name] = np.tile([0.0, v.symbols], (*shape, 1))
+    return Scaler(mean, std, classes, edges, ranges)
 
 
 def layout_of(**modalities: list[Variable]) -> Layout:

@@ -58,7 +58,7 @@ def test_tokens_stand_by_modality_scalars_first_then_angles_then_the_others():
 
 
 def test_sizes_count_the_tokens_of_each_modality():
-    assert LAYOUT.sizes.tolist() == [3, 1, 6, 12, 1]
+    assert LAYOUT.sizes.tolist() == [3, 1, 6, 12, 6, 1]
     assert LAYOUT.sizes.sum() == LAYOUT.size
     starts = [p.start for p in LAYOUT.parts]
     assert starts == [0, *np.cumsum([p.size for p in LAYOUT.parts])[:-1]]
@@ -71,6 +71,7 @@ def test_scalars_and_angles_of_a_modality_share_a_part_and_other_variables_have_
         ("categorical", 1, 1, 1),
         ("series", 1, 6, 2),
         ("image", 1, 12, 4),
+        ("series", 1, 6, 1),  # symbols
         ("vector", 1, 1, 3),
     ]
 
@@ -421,7 +422,7 @@ def test_the_tokens_of_a_part_are_its_variables_side_by_side():
     block = encode(arrays, layout=LAYOUT, scaler=plain_scaler(schema))
     np.testing.assert_array_equal(block.values[0][:, 0, 0], arrays["bio1"])
     np.testing.assert_array_equal(block.values[0][:, 1, 0], arrays["bio12"])
-    np.testing.assert_array_equal(block.values[5][:, 0], arrays["embedding"])
+    np.testing.assert_array_equal(block.values[6][:, 0], arrays["embedding"])
     assert block.observed.shape == (4, LAYOUT.size) and block.observed.all()
     assert len(block) == 4
 
@@ -453,7 +454,7 @@ def test_standardising_ignores_what_is_missing_and_knows_channels():
         ((scaler.mean["bio1"], scaler.std["bio1"]), arrays["bio1"]),
         *(
             ((scaler.mean[n][b], scaler.std[n][b]), arrays[n][:, b])
-            for n in ("landsat", "chip")
+            for n in ("landsat", "chip", "rain")
             for b in (0, 1)
         ),
         *(
@@ -462,7 +463,7 @@ def test_standardising_ignores_what_is_missing_and_knows_channels():
         ),
     ]:
         np.testing.assert_allclose(got, moments(values), rtol=1e-6)
-    assert set(scaler.mean) == {"bio1", "bio12", "landsat", "chip", "embedding"}
+    assert set(scaler.mean) == {"bio1", "bio12", "landsat", "chip", "rain", "embedding"}
     z = standardise(arrays["landsat"], schema.variables["landsat"], scaler)
     wanted = (arrays["landsat"] - scaler.mean["landsat"][:, None]) / scaler.std["landsat"][:, None]
     np.testing.assert_allclose(z, wanted, rtol=1e-5)

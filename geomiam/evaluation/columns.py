@@ -44,7 +44,7 @@ class Columns:
         MissingVariable, VariableMismatch
             If a predictor is missing, has no value at any site, or differs from the schema.
         """
-        schema = bind(schema, sites)
+        schema = _as_numbers(bind(schema, sites))
         arrays = read_predictors(sites, schema)
         found = cls(Layout.of(schema), fit_scaler(arrays, schema), onehot, np.array([], bool))
         everything = found._cut(arrays, np.ones(found.layout.size, bool))
@@ -116,6 +116,12 @@ class Columns:
         if kind == "image":
             return np.arange(span.channels)
         return np.repeat(np.arange(span.size), int(np.prod(span.widths)))
+
+
+def _as_numbers(schema: Schema) -> Schema:
+    """Symbols are how a network reads a series; a table has its numbers, in the same windows."""
+    symbolic = [n for n, v in schema.variables.items() if v.symbols]
+    return schema.symbolic(None, variables=symbolic) if symbolic else schema
 
 
 def shown_arrays(sites: xr.Dataset, layout: Layout, shown: np.ndarray) -> dict[str, np.ndarray]:

@@ -61,8 +61,11 @@ class BlockTask:
     alone: bool
     """Not one of many workers: all cores may be used and progress shown."""
 
-    def __call__(self, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
-        """``(*place, *own dims)`` per variable in, ``(*place, *output dims)`` per output out."""
+    def __call__(self, *arrays: np.ndarray) -> tuple[np.ndarray, ...] | np.ndarray:
+        """``(*place, *own dims)`` per variable in, ``(*place, *output dims)`` per output out.
+
+        One output comes by itself, as xarray wants it.
+        """
         variables = self.model.schema.variables
         own = [a.shape[a.ndim - len(variables[n].dims) :] for n, a in zip(self.names, arrays)]
         place = np.broadcast_shapes(*(a.shape[: a.ndim - len(o)] for a, o in zip(arrays, own)))
@@ -77,7 +80,8 @@ class BlockTask:
                 block = self._encode({k: v[part] for k, v in rows.items()})
                 for result, computed in zip(results, self.compute(block)):
                     result[part] = computed
-        return tuple(r.reshape(place + r.shape[1:]) for r in results)
+        made = tuple(r.reshape(place + r.shape[1:]) for r in results)
+        return made if len(made) > 1 else made[0]
 
     def _encode(self, rows: dict[str, np.ndarray]) -> Block:
         n = len(next(iter(rows.values())))

@@ -15,14 +15,14 @@ from geomiam.inference.cells import Output, over_cells
 from geomiam.inference.engine import Scale, base_value, predict_block
 from geomiam.networks.model import Model, Precision
 from geomiam.tokens.blocks import Block
-from geomiam.tokens.select import Selector, players, visible_tokens
+from geomiam.tokens.select import Selector, players, symbolic_tokens, visible_tokens
 
 LONG_NAMES = {"probability": "suitability", "logit": "suitability (log-odds)"}
 
 
 @dataclass(frozen=True)
 class PredictBlock:
-    """Block → suitability ``(n, s)`` and observed ``(n,)``."""
+    """Block → suitability ``(n, s)``, observed ``(n,)``, and with symbols saturated ``(n,)``."""
 
     model: Model
     shown: np.ndarray
@@ -33,14 +33,15 @@ class PredictBlock:
     base: np.ndarray | None = None
     """What cells say of which nothing is visible ``(s,)``; None: NaN."""
 
-    def __call__(self, block: Block) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, block: Block) -> tuple[np.ndarray, ...]:
         model = self.model.in_precision(self.precision)
         suitability = predict_block(
             model, block, shown=self.shown, species=self.species, scale=self.scale
         )
         if self.base is not None:
             suitability[~(block.observed & self.shown).any(1)] = self.base
-        return suitability, observed_bits(block, self.groups)
+        seen = observed_bits(block, self.groups)
+        return suitability, seen, *saturated_share(self.model, block, shown=self.shown)
 
 
 def predict(
@@ -80,7 +81,8 @@ def predict(
     -------
     xarray.Dataset
         ``suitability(species, y, x)``, NaN where nothing was observed (see ``empty``), and ``observed(y, x)``: one
-        bit per group that the prediction saw (``flag_masks``, ``flag_meanings``).
+        bit per group that the prediction saw (``flag_masks``, ``flag_meanings``). For a model that reads
+        series as symbols also ``saturated(y, x)``, see :func:`geomiam.saturation`.
 
     Raises
     ------
@@ -98,6 +100,7 @@ def predict(
     groups = {n: tokens for n, tokens in players(model.layout).items()}
     names = [model.species[i] for i in index]
     outputs = [suitability_output(names, scale), observed_output(list(groups))]
+    outputs += saturated_output(model)
     masks = np.stack(list(groups.values())) & shown
     base = base_of_empty(model, empty, species=index, scale=scale, precision=precision)
     task = PredictBlock(model, shown, masks, index, scale, precision, base)
@@ -151,6 +154,27 @@ def observed_output(groups: Sequence[str]) -> Output:
         "flag_meanings": " ".join(g.replace(" ", "_") for g in groups),
     }
     return Output("observed", {}, dtype, attrs)
+
+
+def saturated_output(model: Model) -> list[Output]:
+    """Describe ``saturated``; nothing for a model without symbols."""
+    if not symbolic_tokens(model.layout).any():
+        return []
+    said = "share of symbols that stand for values beyond those of the training data"
+    return [Output("saturated", {}, np.dtype(np.float32), {"long_name": said, "units": "1"})]
+
+
+def saturated_share(model: Model, block: Block, *, shown: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Share ``(n,)`` of the observed symbols that are saturated; NaN where none is observed.
+
+    Nothing for a model without symbols.
+    """
+    if block.saturated is None:
+        return ()
+    seen = block.observed & shown & symbolic_tokens(model.layout)
+    count = seen.sum(1)
+    share = (block.saturated & seen).sum(1) / np.maximum(count, 1)
+    return (np.where(count > 0, share, np.nan).astype(np.float32),)
 
 
 def bits_dtype(groups: int) -> np.dtype:

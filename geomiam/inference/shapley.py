@@ -15,7 +15,13 @@ from geomiam.errors import SelectionError
 from geomiam.inference.cells import Output, over_cells
 from geomiam.inference.coalitions import Coalitions
 from geomiam.inference.engine import Scale, amortised_block, base_value, shapley_block
-from geomiam.inference.predict import observed_bits, observed_output, suitability_output
+from geomiam.inference.predict import (
+    observed_bits,
+    observed_output,
+    saturated_output,
+    saturated_share,
+    suitability_output,
+)
 from geomiam.networks.model import Model, Precision
 from geomiam.tokens.blocks import Block
 from geomiam.tokens.select import Selector, players, visible_tokens
@@ -32,7 +38,8 @@ SQUARES = 8
 class ShapleyBlock:
     """Block → Shapley values ``(n, G, s)``, suitability ``(n, s)`` and observed ``(n,)``.
 
-    Where coalitions are drawn, the values' standard error ``(n, G, s)`` as well.
+    With symbols saturated ``(n,)`` as well, and where coalitions are drawn, the values' standard error
+    ``(n, G, s)``.
     """
 
     model: Model
@@ -46,10 +53,11 @@ class ShapleyBlock:
     def __call__(self, block: Block) -> tuple[np.ndarray, ...]:
         species, scale = self.species, self.scale
         model = self.model.in_precision(self.precision)
+        shown = np.any(self.players, axis=0)
+        saturated = saturated_share(self.model, block, shown=shown)
         if self.amortised:
-            shown = np.any(self.players, axis=0)
             told = amortised_block(model, block, shown=shown, species=species, scale=scale)
-            return *told, observed_bits(block, self.players)
+            return *told, observed_bits(block, self.players), *saturated
         values, full, error = shapley_block(
             model,
             block,
@@ -58,7 +66,7 @@ class ShapleyBlock:
             scale=scale,
             coalitions=self.coalitions,
         )
-        made = values, full, observed_bits(block, self.players)
+        made = values, full, observed_bits(block, self.players), *saturated
         return made if error is None else (*made, error)
 
 
@@ -110,8 +118,8 @@ def shapley(
     -------
     xarray.Dataset
         ``shapley(group, species, y, x)``: exactly 0 for a group with nothing observed, NaN where no
-        group has anything; ``base_value(species)``, the answer to nothing; ``suitability`` and
-        ``observed`` as from predict. ``base_value + shapley.sum("group") == suitability``. Where
+        group has anything; ``base_value(species)``, the answer to nothing; ``suitability``,
+        ``observed`` and, with symbols, ``saturated`` as from predict. ``base_value + shapley.sum("group") == suitability``. Where
         coalitions are drawn, ``standard_error(group, species, y, x)`` as well.
 
     Raises
@@ -133,6 +141,7 @@ def shapley(
         _shapley_output(list(named), names, scale),
         suitability_output(names, scale),
         observed_output(list(named)),
+        *saturated_output(model),
         *([] if coalitions is None else [_error_output(list(named), names, scale)]),
     ]
     out = over_cells(

@@ -56,6 +56,9 @@ class NetworkConfig(Fact):
     balance: float = Field(
         0.0, ge=0, le=1, description="step of the bias that spreads tokens over experts; 0: none"
     )
+    symbols: Literal["embedding", "scalar"] = Field(
+        "embedding", description="symbolic series: a vector per symbol, or its number"
+    )
     members: int = Field(1, ge=1, le=64, description="networks whose logits are averaged")
     explainer: int = Field(
         0, ge=0, le=4096, description="width of a learned explainer (fit_explainer); 0: none"

@@ -165,7 +165,16 @@ def _checked(name: str, encoder: nn.Module) -> nn.Module:
 
 def _whole(variable: Variable) -> Variable:
     facts = {k: getattr(variable, k) for k in Variable.model_fields}
-    return Variable(**{**facts, "whole": True, "window": None, "patch": None})
+    return Variable(
+        **{
+            **facts,
+            "whole": True,
+            "window": None,
+            "patch": None,
+            "symbols": None,
+            "breakpoints": "gaussian",
+        }
+    )
 
 
 def _frozen(encoder: nn.Module) -> bool:

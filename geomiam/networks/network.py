@@ -49,6 +49,7 @@ class Member(nn.Module):
             width=config.width,
             frequencies=0 if config.fusion == "sum" else config.frequencies,
             sigma=config.sigma,
+            symbols=config.symbols,
             encoders=own_copies(encoders or {}, config.encoders),
         )
         self.fusion = _fusion(config, layout)

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from geomiam.tokens.layout import Layout, Span
-from geomiam.tokens.scaler import Scaler, standardise
+from geomiam.tokens.scaler import Scaler, segment_means, standardise
+from geomiam.tokens.symbols import symbolise
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Block:
     """Per part of the layout, float32 ``(n, tokens, width)``; NaN = not observed."""
     observed: np.ndarray
     """Boolean ``(n, t)``."""
+    saturated: np.ndarray | None = None
+    """Boolean ``(n, t)``: symbols of segments beyond all that training saw; None without symbols."""
 
     def __len__(self) -> int:
         return len(self.observed)
@@ -31,6 +34,8 @@ class Block:
 
 def encode(arrays: Mapping[str, np.ndarray], *, layout: Layout, scaler: Scaler) -> Block:
     """Standardise the predictors and cut them into tokens.
+
+    A symbol is the rank of its letter, from 0; see :mod:`geomiam.tokens.symbols`.
 
     Parameters
     ----------
@@ -41,15 +46,29 @@ def encode(arrays: Mapping[str, np.ndarray], *, layout: Layout, scaler: Scaler) 
     -------
     Block
     """
-    values = tuple(
-        np.concatenate(
-            [_cut(standardise(arrays[s.variable.name], s.variable, scaler), s) for s in part.spans],
-            1,
-        )
-        for part in layout.parts
-    )
+    made = {s.start: _encode(arrays[s.variable.name], s, scaler) for s in layout.spans}
+    values = tuple(np.concatenate([made[s.start][0] for s in p.spans], 1) for p in layout.parts)
     observed = np.concatenate([np.isfinite(v).any(-1) for v in values], axis=1)
-    return Block(values, observed)
+    if not any(s.variable.symbols for s in layout.spans):
+        return Block(values, observed)
+    return Block(values, observed, np.concatenate([made[s.start][1] for s in layout.spans], 1))
+
+
+def _encode(x: np.ndarray, span: Span, scaler: Scaler) -> tuple[np.ndarray, np.ndarray]:
+    """``(n, *own dims)`` → ``(n, tokens, width)``, and which tokens are saturated ``(n, tokens)``."""
+    if span.variable.symbols:
+        return _symbols(x, span, scaler)
+    z = _cut(standardise(x, span.variable, scaler), span)
+    return z, np.zeros(z.shape[:2], bool)
+
+
+def _symbols(x: np.ndarray, span: Span, scaler: Scaler) -> tuple[np.ndarray, np.ndarray]:
+    name, shape = span.variable.name, (len(x), span.size)
+    means = segment_means(x, span.variable, scaler)
+    ids = symbolise(means, scaler.edges[name])
+    low, high = scaler.ranges[name].T[..., None]
+    ranks = np.where(ids > 0, ids - 1, np.nan).astype(np.float32)
+    return ranks.reshape(*shape, 1), ((means < low) | (means > high)).reshape(shape)
 
 
 def _cut(x: np.ndarray, span: Span) -> np.ndarray:

@@ -64,6 +64,11 @@ class Span:
         return tuple(max(map(len, steps)) for steps in self.places)
 
     @property
+    def values(self) -> int:
+        """Numbers that a token holds: a window's, or the one that says which symbol it is."""
+        return 1 if self.variable.symbols else prod(self.widths)
+
+    @property
     def size(self) -> int:
         """Number of tokens."""
         return prod(self.steps)
@@ -116,7 +121,7 @@ class Part:
     @property
     def width(self) -> int:
         """Values per token."""
-        return prod(self.spans[0].widths)
+        return self.spans[0].values
 
 
 @dataclass(frozen=True)
@@ -186,6 +191,11 @@ def windowed_dims(variable: Variable) -> int:
     if variable.whole:
         return len(variable.dims)
     return {"series": 1, "image": 2, "vector": 1}.get(variable.kind, 0)
+
+
+def segments(variable: Variable) -> tuple[tuple[int, ...], ...]:
+    """Return the steps of each window of a bound series, by position."""
+    return _places(variable)[-1]
 
 
 def _places(variable: Variable) -> tuple[tuple[tuple[int, ...], ...], ...]:

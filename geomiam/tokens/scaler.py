@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from math import prod
 
 import numpy as np
 
 from geomiam.schema import Schema, Variable
+from geomiam.tokens.layout import segments
+from geomiam.tokens.symbols import breakpoints, paa
 
 POOLED = {"series": 1, "image": 2}
 """Trailing dims that share one mean, by kind."""
@@ -26,10 +29,16 @@ class Scaler:
     std: dict[str, np.ndarray]
     classes: dict[str, np.ndarray]
     """Classes seen in training, ascending; any other class counts as not observed."""
+    edges: dict[str, np.ndarray] = field(default_factory=dict)
+    """Between symbols, ascending ``(channels, symbols − 1)`` on the scale of the standardised series."""
+    ranges: dict[str, np.ndarray] = field(default_factory=dict)
+    """Least and greatest segment mean seen in training ``(channels, 2)``, same scale; 0 for none seen."""
 
     def to_dict(self) -> dict:
         """Return plain JSON types."""
         facts = {"mean": self.mean, "std": self.std, "classes": self.classes}
+        if self.edges:  # a model without symbols keeps the id that it always had
+            facts |= {"edges": self.edges, "ranges": self.ranges}
         return {k: {n: a.tolist() for n, a in v.items()} for k, v in facts.items()}
 
     def check(self, schema: Schema) -> None:
@@ -48,14 +57,28 @@ class Scaler:
                 fits = all(name in s and s[name].shape == shape for s in (self.mean, self.std))
             else:
                 fits = True
+            if variable.symbols and variable.bound:
+                fits = fits and self._knows_symbols(variable)
             if not fits:
                 raise ValueError(f"the scaler does not fit variable '{name}'")
+
+    def _knows_symbols(self, variable: Variable) -> bool:
+        channels, symbols = _channels(variable), variable.symbols or 0
+        wanted = {"edges": (channels, symbols - 1), "ranges": (channels, 2)}
+        found = [getattr(self, k).get(variable.name, np.array(np.nan)) for k in wanted]
+        shaped = all(a.shape == shape for a, shape in zip(found, wanted.values()))
+        return shaped and all(np.isfinite(a).all() and (np.diff(a) >= 0).all() for a in found)
 
     @classmethod
     def from_dict(cls, data: Mapping) -> Scaler:
         """Read what :meth:`to_dict` wrote."""
-        mean, std = ({k: np.asarray(v, float) for k, v in data[s].items()} for s in ("mean", "std"))
-        return cls(mean, std, {k: np.asarray(v, np.int64) for k, v in data["classes"].items()})
+        untold: dict[str, dict] = {"edges": {}, "ranges": {}}  # by models without symbols
+        mean, std, edges, ranges = (
+            {k: np.asarray(v, float) for k, v in {**untold, **data}[s].items()}
+            for s in ("mean", "std", "edges", "ranges")
+        )
+        classes = {k: np.asarray(v, np.int64) for k, v in data["classes"].items()}
+        return cls(mean, std, classes, edges, ranges)
 
 
 def fit_scaler(arrays: Mapping[str, np.ndarray], schema: Schema) -> Scaler:
@@ -73,7 +96,32 @@ def fit_scaler(arrays: Mapping[str, np.ndarray], schema: Schema) -> Scaler:
             classes[name] = _classes(arrays[name])
         elif variable.kind != "circular":  # an angle has no mean to subtract
             mean[name], std[name] = _moments(arrays[name], variable)
-    return Scaler(mean, std, classes)
+    return _with_symbols(Scaler(mean, std, classes), arrays, schema)
+
+
+def _with_symbols(scaler: Scaler, arrays: Mapping[str, np.ndarray], schema: Schema) -> Scaler:
+    """Add breakpoints between symbols, and how far the training segments reach."""
+    edges, ranges = {}, {}
+    for name, variable in schema.variables.items():
+        if variable.symbols:
+            means = segment_means(arrays[name], variable, scaler).swapaxes(0, 1)
+            own = means if variable.breakpoints == "quantile" else [None] * len(means)
+            edges[name] = np.stack([breakpoints(variable.symbols, m) for m in own])
+            ranges[name] = np.stack([_range(m[np.isfinite(m)]) for m in means])
+    return replace(scaler, edges=edges, ranges=ranges)
+
+
+def segment_means(x: np.ndarray, variable: Variable, scaler: Scaler) -> np.ndarray:
+    """Standardise a series ``(n, *channels, steps)`` and average each of its W windows.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64 ``(n, channels, W)``; NaN where nothing was observed.
+    """
+    windows = segments(variable)
+    means = paa(standardise(x, variable, scaler), windows)
+    return means.reshape(len(x), _channels(variable), len(windows))
 
 
 def standardise(x: np.ndarray, variable: Variable, scaler: Scaler) -> np.ndarray:
@@ -111,6 +159,14 @@ def own_moments(variable: Variable) -> int:
     """Count the leading own dims along which every step has a mean of its own."""
     by_date = isinstance(variable.window, str)
     return len(variable.dims) - (0 if by_date else POOLED.get(variable.kind, 0))
+
+
+def _channels(variable: Variable) -> int:
+    return prod(variable.sizes[:-1])
+
+
+def _range(means: np.ndarray) -> np.ndarray:
+    return np.array([means.min(), means.max()]) if means.size else np.zeros(2)
 
 
 def _moments(x: np.ndarray, variable: Variable) -> tuple[np.ndarray, np.ndarray]:

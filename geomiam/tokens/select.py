@@ -52,6 +52,11 @@ def visible_tokens(layout: Layout, using: Selector | Sequence[Selector] | None) 
     return shown
 
 
+def symbolic_tokens(layout: Layout) -> np.ndarray:
+    """Return which tokens are symbols, boolean ``(t,)``."""
+    return np.concatenate([np.full(s.size, bool(s.variable.symbols)) for s in layout.spans])
+
+
 def players(
     layout: Layout,
     groups: Sequence[Selector] | Mapping[str, Selector | Sequence[Selector]] | None = None,

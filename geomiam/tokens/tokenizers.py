@@ -73,6 +73,39 @@ class Categorical(nn.Module):
         return self.embedding(x.squeeze(-1).long())
 
 
+class Symbolic(nn.Module):
+    """Symbols of a series (SAX): a vector per symbol and channel, plus its position.
+
+    ``reading="embedding"`` learns a vector for each symbol. ``"scalar"`` maps the symbol's number by
+    one linear map per channel, as the code released with MAESTRO (Mohapatra et al. 2025) does; here
+    the numbers are centred and scaled first, which such a map can undo. A missing symbol has no vector
+    and no position: its token is hidden.
+    """
+
+    def __init__(self, channels: int, positions: int, symbols: int, width: int, *, reading: str):
+        super().__init__()
+        self.symbols = symbols
+        self.vector = (
+            nn.Embedding(channels * symbols, width)
+            if reading == "embedding"
+            else PrivateLinear(channels, 1, width)
+        )
+        self.channels = channels
+        self.position = nn.Parameter(torch.empty(positions, width))
+        nn.init.normal_(self.position, std=0.02)
+
+    def forward(self, x: Tensor, finite: Tensor) -> Tensor:
+        rank = x.unflatten(1, (self.channels, -1))  # (n, c, p, 1)
+        return (self._read(rank) + self.position).flatten(1, 2)
+
+    def _read(self, rank: Tensor) -> Tensor:
+        if isinstance(self.vector, nn.Embedding):
+            first = torch.arange(self.channels, device=rank.device)[:, None] * self.symbols
+            return self.vector(rank.squeeze(-1).long() + first)
+        middle, deviation = (self.symbols - 1) / 2, ((self.symbols**2 - 1) / 12) ** 0.5
+        return self.vector(((rank - middle) / deviation).transpose(1, 2)).transpose(1, 2)
+
+
 class Windows(nn.Module):
     """Linear map of a window (series), patch (image) or vector, per channel, plus its position.
 
@@ -171,6 +204,7 @@ class Tokenizers(nn.Module):
         width: int,
         frequencies: int,
         sigma: float,
+        symbols: str = "embedding",
         encoders: Mapping[str, nn.Module] | None = None,
     ):
         super().__init__()
@@ -179,6 +213,8 @@ class Tokenizers(nn.Module):
         self.parts = nn.ModuleList(
             _plugged(p, own[p.name], width)
             if p.name in own
+            else _symbolic(p, width, symbols)
+            if p.spans[0].variable.symbols
             else _tokenizer(p, classes, width, periodic)
             for p in layout.parts
         )
@@ -210,6 +246,12 @@ class Tokenizers(nn.Module):
 
 def _plugged(part: Part, encoder: nn.Module, width: int) -> Plugged:
     return Plugged(encoder, name=part.name, sizes=part.spans[0].widths, width=width)
+
+
+def _symbolic(part: Part, width: int, reading: str) -> Symbolic:
+    span = part.spans[0]
+    symbols, positions = span.variable.symbols or 0, part.size // span.channels
+    return Symbolic(span.channels, positions, symbols, width, reading=reading)
 
 
 def _tokenizer(part: Part, classes: dict[str, int], width: int, periodic: dict) -> nn.Module:

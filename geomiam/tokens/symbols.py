@@ -1,0 +1,93 @@
+"""Series as symbols (SAX): each segment of a series becomes one letter of a small alphabet.
+
+The first step of MAESTRO (Mohapatra et al. 2025, arXiv:2509.25278, section 3.2.1), which takes SAX
+from Lin et al. (2007): the mean of each segment (PAA), and between which breakpoints it lies. The
+symbol 0 is kept for a segment of which nothing was observed.
+
+Two things differ from the published form, on purpose. SAX scales every series by its own mean and
+deviation. Then the level is lost, and the level of a series of temperatures is what a species lives
+by: on synthetic monthly series the distance between symbols and the distance between series
+correlate with r = 0.03 to 0.06 after scaling each series, and with r = 0.97 after scaling by the
+mean and deviation of all training sites (20 symbols). So the scaler's means and deviations are used,
+per variable and channel. And there all variates of a modality share a token; here a token is one
+segment of one channel of one variable, which can be hidden and explained by itself.
+
+Any common scale and any ascending breakpoints keep SAX's bound: the distance of two words (MINDIST)
+is never more than the Euclidean distance of the two series.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import NormalDist
+
+import numpy as np
+
+
+def paa(x: np.ndarray, segments: Sequence[Sequence[int]]) -> np.ndarray:
+    """Piecewise aggregate approximation: the mean of what was observed in each segment.
+
+    Parameters
+    ----------
+    x : numpy.ndarray
+        ``(n, *channels, steps)``, scaled; not finite = not observed.
+    segments : sequence of sequences of int
+        The steps of each of W segments; they need not be equally long.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64 ``(n, *channels, W)``; NaN if and only if nothing of the segment was observed.
+    """
+    return np.stack([_observed_mean(x.take(list(s), -1)) for s in segments], -1)
+
+
+def _observed_mean(x: np.ndarray) -> np.ndarray:
+    known = np.isfinite(x)
+    count = known.sum(-1)
+    total = np.where(known, x, 0).sum(-1, dtype=np.float64)
+    return np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0)
+
+
+def breakpoints(alphabet: int, means: np.ndarray | None = None) -> np.ndarray:
+    """Return where one symbol ends and the next begins, ascending ``(alphabet − 1,)``.
+
+    Without ``means``, β_k = Φ⁻¹(k/α): symbols are equally frequent where segments are normally
+    distributed with mean 0 and deviation 1. With the means of training segments, their empirical
+    quantiles at k/α: equally frequent whatever the distribution. Values that many segments share,
+    such as months without rain, make equal breakpoints, and the symbols between them stay unused.
+
+    Parameters
+    ----------
+    alphabet : int
+        How many symbols, α.
+    means : numpy.ndarray, optional
+        Of training segments, any shape; NaN is ignored, and with nothing left the first form is used.
+    """
+    shares = np.arange(1, alphabet) / alphabet
+    known = np.array([]) if means is None else means[np.isfinite(means)]
+    if known.size:
+        return np.maximum.accumulate(np.quantile(known, shares))  # rounding must not turn the order
+    return np.array([NormalDist().inv_cdf(share) for share in shares])
+
+
+def symbolise(means: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Return the symbol of each segment.
+
+    Parameters
+    ----------
+    means : numpy.ndarray
+        Of segments, ``(n, channels, W)``; NaN = nothing observed.
+    edges : numpy.ndarray
+        Ascending breakpoints ``(channels, α − 1)``.
+
+    Returns
+    -------
+    numpy.ndarray
+        int16 ``(n, channels, W)``: 1 to α, the number of breakpoints at or below the mean plus one;
+        0 = missing.
+    """
+    ids = np.empty(means.shape, np.int16)
+    for channel, own in enumerate(edges):
+        ids[:, channel] = 1 + np.searchsorted(own, means[:, channel], side="right")
+    return np.where(np.isnan(means), np.int16(0), ids)
