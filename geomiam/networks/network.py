@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -70,7 +71,7 @@ class Network(nn.Module):
         members = [Member(c, layout=layout, classes=classes) for c in alone]
         self.members = nn.ModuleList(members)
         width, groups = config.members * config.width, players(layout)
-        self.head = nn.Linear(width, species)
+        self.head = _head(width, species)
         self.owner = np.stack(list(groups.values())).argmax(0)
         """The group of each token; a token of none counts as of the first, and is never shown."""
         self.explainer = (
@@ -162,6 +163,12 @@ def join(networks: Sequence[Network], into: Network) -> Network:
     into.head.weight.copy_(torch.cat([n.head.weight for n in networks], 1) * share)
     into.head.bias.copy_(torch.stack([n.head.bias for n in networks]).mean(0))
     return into
+
+
+def _head(width: int, species: int) -> nn.Linear:
+    with warnings.catch_warnings():  # an encoder has no species, and nothing to draw for them
+        warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+        return nn.Linear(width, species)
 
 
 def _fusion(config: NetworkConfig, layout: Layout) -> TokenFusion | GroupFusion | SumFusion:

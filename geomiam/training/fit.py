@@ -25,6 +25,7 @@ from geomiam.training.losses import LINK_OF
 from geomiam.training.splits import hold_out, site_coordinates, spatial_blocks
 from geomiam.training.supervised import Supervised
 from geomiam.training.table import check_classes, make_tables, read_labels, read_predictors
+from geomiam.training.warm import start_config, start_from
 
 
 def fit(
@@ -37,6 +38,7 @@ def fit(
     validation: np.ndarray | None = None,
     rng: int | np.random.Generator | None = 0,
     checkpoint: str | Path | None = None,
+    warm_start: Model | None = None,
 ) -> Model:
     """Train a model on sites.
 
@@ -60,6 +62,10 @@ def fit(
         Equal seed, data and settings give an equal model on the same machine.
     checkpoint : path, optional
         Folder where every epoch is saved and from which an interrupted run goes on exactly.
+    warm_start : Model, optional
+        What training starts from, such as :func:`geomiam.pretrain` makes: schema, scaler and
+        ``network=`` are this model's, and so are the first weights of every member, but for the
+        head where species differ.
 
     Returns
     -------
@@ -76,19 +82,22 @@ def fit(
     """
     masking = named(masking) if isinstance(masking, str) else masking or MIAM()
     config = training or TrainingConfig()
-    schema = Schema.from_yaml(schema) if isinstance(schema, (str, Path)) else schema
-    schema = bind(schema, sites) if schema is not None else infer_schema(sites)
+    schema = read_schema(sites, schema, warm_start)
     labels, species = read_labels(sites)
     if config.loss != "cross-entropy":
         check_classes(labels, species)
-    network = network or NetworkConfig()
+    network = network or (start_config(warm_start) if warm_start else NetworkConfig())
     seeds = np.random.default_rng(rng)
     held, drawn = [], []
     for _ in range(network.members):
-        held.append(_validation(sites, labels, validation, config, seeds))
+        held.append(choose_validation(sites, labels, validation, config, seeds))
         drawn.append(int(seeds.integers(2**31)))
     tables, scaler = make_tables(
-        read_predictors(sites, schema), labels, layout=Layout.of(schema), held=held
+        read_predictors(sites, schema),
+        labels,
+        layout=Layout.of(schema),
+        held=held,
+        scaler=warm_start.scaler if warm_start else None,
     )
     facts: dict[str, Any] = {
         "scaler": scaler,
@@ -99,11 +108,24 @@ def fit(
     for number, (table, seed) in enumerate(zip(tables, drawn)):
         with torch_seed(seed):
             member = Model.untrained(schema, **facts, config=network.member(number))
+        if warm_start:
+            start_from(warm_start, member)
         runs.append(Run(member, member.network, table, masking, config, seed, Supervised()))
         ends.append(train(runs[-1], _folder(checkpoint, number, network.members)))
     model = _joined(runs, network)
     model.about.update(_about(runs, ends, sites))
+    if warm_start:
+        model.about["warm_start"] = warm_start.id
     return model
+
+
+def read_schema(
+    data: xr.Dataset, schema: Schema | str | Path | None, start: Model | None = None
+) -> Schema:
+    """Return the bound schema of sites or a cube: told, of the model to start from, or inferred."""
+    if schema is None:
+        return bind(start.schema, data) if start else infer_schema(data)
+    return bind(Schema.from_yaml(schema) if isinstance(schema, (str, Path)) else schema, data)
 
 
 def _folder(checkpoint: str | Path | None, member: int, members: int) -> Path | None:
@@ -129,13 +151,14 @@ def _joined(runs: Sequence[Run], config: NetworkConfig) -> Model:
     return model
 
 
-def _validation(
+def choose_validation(
     sites: xr.Dataset,
     labels: np.ndarray,
     given: np.ndarray | None,
     config: TrainingConfig,
     rng: np.random.Generator,
 ) -> np.ndarray:
+    """Return which sites validate ``(n,)``: those given, or whole blocks, or none."""
     if given is not None:
         held = np.asarray(given, bool)
         if held.shape != (len(labels),) or held.all() or not held.any():
@@ -160,7 +183,7 @@ def _about(runs: Sequence[Run], ends: Sequence[Progress], sites: xr.Dataset) -> 
     run = runs[0]
     labels = run.table.labels
     rows = [{"member": i, **row} for i, end in enumerate(ends) for row in end.history]
-    about = {
+    return {
         "masking": to_dict(run.masking),
         "training": run.config.model_dump(),
         "seeds": [r.seed for r in runs],
@@ -172,7 +195,13 @@ def _about(runs: Sequence[Run], ends: Sequence[Progress], sites: xr.Dataset) -> 
         "best_epochs": [end.best_epoch for end in ends],
         "validation_auc": _mean_scores([end.history[end.best_epoch] for end in ends]),
         "history": rows,
+        **place_and_time(sites),
     }
+
+
+def place_and_time(sites: xr.Dataset) -> dict[str, list]:
+    """Extent and first and last date of sites, as far as they are known."""
+    about: dict[str, list] = {}
     try:
         xy = site_coordinates(sites)
         about["extent"] = [*np.nanmin(xy, 0).tolist(), *np.nanmax(xy, 0).tolist()]

@@ -129,6 +129,7 @@ def make_tables(
     *,
     layout: Layout,
     held: Sequence[np.ndarray],
+    scaler: Scaler | None = None,
 ) -> tuple[list[Table], Scaler]:
     """Encode all sites with one scaler and share them among one table per member.
 
@@ -138,17 +139,24 @@ def make_tables(
         Per member, boolean ``(n,)``: which sites validate it; with none, training sites are scored
         in their place. Means and deviations come from the
         sites that train any member, the known classes from those that train every member.
+    scaler : Scaler, optional
+        Use this one, of a model whose weights are kept.
     """
-    some, every = ~np.all(held, axis=0), ~np.any(held, axis=0)
-    scaler = fit_scaler({k: a[some] for k, a in arrays.items()}, layout.schema)
-    if len(held) > 1:
-        shared = fit_scaler({k: a[every] for k, a in arrays.items()}, layout.schema)
-        scaler = replace(scaler, classes=shared.classes)
+    scaler = scaler or _scaler(arrays, layout.schema, held)
     block: Block = encode(arrays, layout=layout, scaler=scaler)
     facts = [torch.as_tensor(v) for v in block.values], torch.as_tensor(block.observed)
     rows = [(np.flatnonzero(~h), np.flatnonzero(h) if h.any() else _some(len(h))) for h in held]
     sides = [[torch.as_tensor(side) for side in r] for r in rows]
     return [Table(*facts, torch.as_tensor(labels), *r) for r in sides], scaler
+
+
+def _scaler(arrays: dict[str, np.ndarray], schema: Schema, held: Sequence[np.ndarray]) -> Scaler:
+    some, every = ~np.all(held, axis=0), ~np.any(held, axis=0)
+    scaler = fit_scaler({k: a[some] for k, a in arrays.items()}, schema)
+    if len(held) == 1:
+        return scaler
+    shared = fit_scaler({k: a[every] for k, a in arrays.items()}, schema)
+    return replace(scaler, classes=shared.classes)
 
 
 def _some(n: int) -> np.ndarray:
