@@ -17,7 +17,7 @@ AT_ONCE = 512
 """Sites whose features are made together."""
 
 
-def probe(model: Model, sites: xr.Dataset, *, l2: float = 1e-3) -> Model:
+def probe(model: Model, sites: xr.Dataset, *, l2: float = 1e-2) -> Model:
     """Fit a linear head on the features of a frozen network.
 
     One logistic regression per species (scikit-learn), in which presences and absences weigh the
