@@ -252,7 +252,9 @@ def related(n: int = 300, *, noise: bool, seed: int = 0) -> xr.Dataset:
     """A modality of two numbers, and one that they make, or that is noise."""
     rng = np.random.default_rng(seed)
     a, b = rng.normal(size=(2, n))
-    made = {"c": np.tanh(a + b), "d": a - b} if not noise else dict(zip("cd", rng.normal(size=(2, n))))
+    made = (
+        {"c": np.tanh(a + b), "d": a - b} if not noise else dict(zip("cd", rng.normal(size=(2, n))))
+    )
     first, second = {"modality": "first"}, {"modality": "second"}
     return xr.Dataset(
         {"a": ("site", a, first), "b": ("site", b, first)}
