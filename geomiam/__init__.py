@@ -52,6 +52,8 @@ _HOMES = {
     "geomiam.training.config": ["TrainingConfig"],
     "geomiam.training.finetune": ["finetune"],
     "geomiam.training.fit": ["fit"],
+    "geomiam.training.pretrain": ["pretrain"],
+    "geomiam.training.probe": ["probe"],
 }
 _NAMES = {name: home for home, names in _HOMES.items() for name in names}
 _MODULES = {
@@ -117,3 +119,5 @@ if TYPE_CHECKING:  # what the lazy names are, for editors and type checkers
     from geomiam.training.config import TrainingConfig
     from geomiam.training.finetune import finetune
     from geomiam.training.fit import fit
+    from geomiam.training.pretrain import pretrain
+    from geomiam.training.probe import probe

@@ -245,7 +245,7 @@ def test_a_path_that_is_not_there_is_refused(tmp_path):
         ({"scaler__mean__bio1": [1, 2]}, "does not describe a model.*'bio1'"),
         ({"scaler__mean__bio1": "high"}, "does not describe a model"),
         ({"species": 7}, "does not describe a model"),
-        ({"species": []}, "does not describe a model"),
+        ({"species": []}, "'head.*' is F32 .*, expected F32"),  # an encoder has no head
         ({"about": []}, "does not describe a model"),
     ],
     ids=lambda x: "-".join(x) if isinstance(x, dict) else "",

@@ -82,16 +82,46 @@ def add_background(
 def _random(
     sites: xr.Dataset, cube: xr.Dataset, *, n: int | None, rng: np.random.Generator
 ) -> tuple[xr.Dataset, int, int]:
-    cube = restore(cube, cube)
-    mask = observed_cells(cube).transpose(*spatial_dims(cube)).values
-    candidates = int(mask.sum())
-    _check_candidates(candidates, n, what="cells with an observed predictor")
+    found, candidates = random_cells(cube, n=n, rng=rng)
     if n is not None and n > candidates:
         warnings.warn(
             f"asked for {n} background points, but only {candidates} cells have data", stacklevel=3
         )
+    return _append(sites, _as_sites(found, sites)), candidates, found.sizes[SITE]
+
+
+def random_cells(
+    cube: xr.Dataset, *, n: int | None, rng: np.random.Generator
+) -> tuple[xr.Dataset, int]:
+    """Read random cells on which a predictor is observed, evenly over the area.
+
+    Parameters
+    ----------
+    cube
+        On a grid; lazy variables are read block by block.
+    n
+        How many, at most; None for all.
+    rng
+        Generator.
+
+    Returns
+    -------
+    xr.Dataset
+        Variables ``(site, *own dims)`` in random order.
+    int
+        How many cells could have been drawn.
+
+    Raises
+    ------
+    LabelError
+        When there is no such cell.
+    """
+    cube = restore(cube, cube)
+    mask = observed_cells(cube).transpose(*spatial_dims(cube)).values
+    candidates = int(mask.sum())
+    _check_candidates(candidates, n, what="cells with an observed predictor")
     cells = draw_cells(mask, candidates if n is None else n, weights=_row_weights(cube), rng=rng)
-    return _append(sites, _as_sites(read_cells(cube, cells), sites)), candidates, len(cells)
+    return read_cells(cube, cells), candidates
 
 
 def _check_candidates(candidates: int, n: int | None, *, what: str) -> None:

@@ -186,7 +186,7 @@ def _plan(
         Scaler.from_dict(config["scaler"]),
     )
     scaler.check(schema)
-    if not config["species"] or not isinstance(config["species"], list):
+    if not isinstance(config["species"], list):  # an encoder's is empty
         raise ValueError("'species' is not a list of names")
     if not isinstance(config["about"], dict):
         raise ValueError("'about' is not a mapping")

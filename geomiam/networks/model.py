@@ -86,6 +86,11 @@ class Model:
         return next(self.network.parameters()).device
 
     @property
+    def is_encoder(self) -> bool:
+        """Whether the model has no species, since :func:`geomiam.pretrain` made it."""
+        return not self.species
+
+    @property
     def history(self) -> pd.DataFrame:
         """One row per epoch: loss, validation scores, and MIAM's s, d, r and E[p] per modality."""
         import pandas as pd
@@ -121,8 +126,13 @@ class Model:
         Raises
         ------
         SelectionError
-            If a name is unknown.
+            If a name is unknown, or the model is an encoder.
         """
+        if self.is_encoder:
+            raise SelectionError(
+                "this model is an encoder from gm.pretrain: it knows predictors and no species; go on "
+                "with gm.fit(sites, warm_start=model) or gm.probe(model, sites)"
+            )
         if species is None:
             return np.arange(len(self.species))
         names = [species] if isinstance(species, str) else list(species)
@@ -175,9 +185,10 @@ class Model:
         groups = ", ".join(f"{m} ({n})" for m, n in zip(self.schema.modalities, self.layout.sizes))
         weights = sum(p.numel() for p in self.network.parameters())
         some = ", ".join(self.species[:3]) + (", …" if len(self.species) > 3 else "")
+        named = "an encoder" if self.is_encoder else f"{len(self.species)} species ({some})"
         return "\n".join(
             [
-                f"geomiam model {self.id[:12]}: {len(self.species)} species ({some})",
+                f"geomiam model {self.id[:12]}: {named}",
                 f"  modalities (tokens): {groups}",
                 f"  fusion: {self.config.fusion}, width {self.config.width}, {weights:,} weights",
                 f"  masking: {json.dumps(self.about.get('masking', {}))}",

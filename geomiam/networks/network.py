@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -99,7 +100,7 @@ class Network(nn.Module):
         members = [Member(c, layout=layout, classes=classes, encoders=encoders) for c in alone]
         self.members = nn.ModuleList(members)
         width, groups = sum(int(m.feature_width) for m in members), players(layout)
-        self.head = nn.Linear(width, species)
+        self.head = _head(width, species)
         if config.fusion == "late":  # what is said of nothing is not learned; see `set_base`
             nn.init.zeros_(self.head.bias).requires_grad_(False)
         self.owner = np.stack(list(groups.values())).argmax(0)
@@ -198,6 +199,12 @@ def join(networks: Sequence[Network], into: Network) -> Network:
     into.head.weight.copy_(torch.cat([n.head.weight for n in networks], 1) * share)
     into.head.bias.copy_(torch.stack([n.head.bias for n in networks]).mean(0))
     return into
+
+
+def _head(width: int, species: int) -> nn.Linear:
+    with warnings.catch_warnings():  # an encoder has no species, and nothing to draw for them
+        warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+        return nn.Linear(width, species)
 
 
 def grown_tokens(layout: Layout, grown: Sequence[str]) -> list[int]:

@@ -27,7 +27,7 @@ from geomiam.training.losses import LINK_OF, base_logits
 from geomiam.training.splits import hold_out, site_coordinates, spatial_blocks
 from geomiam.training.supervised import Supervised
 from geomiam.training.table import check_classes, make_tables, read_labels, read_predictors
-from geomiam.training.warm import check_start, load_start, set_base, two_stages
+from geomiam.training.warm import check_start, load_start, set_base, start_config, two_stages
 
 
 def fit(
@@ -69,8 +69,9 @@ def fit(
     warm_start : bool or Model
         True, for ``fusion="late"``: each branch is first trained alone on all sites that have its
         modality, sites with nothing else included; then all together from there, for
-        ``TrainingConfig(joint_epochs, joint_lr)``. Or a model with the same schema and network, whose
-        weights and scaler are the start; its head too, where species and link are the same.
+        ``TrainingConfig(joint_epochs, joint_lr)``. Or a model to start from, such as
+        :func:`geomiam.pretrain` makes: schema, scaler and ``network=`` are that model's, and so are
+        the first weights of every member; the head's too, where species and link are the same.
     encoders : mapping of str to torch.nn.Module, optional
         Own encoders, such as pre-trained backbones, by variable (or modality of one variable); see
         :class:`geomiam.Encoder`. Every member trains a copy; one whose weights have
@@ -97,13 +98,12 @@ def fit(
     masking = named(masking) if isinstance(masking, str) else masking
     masking = masking or (RandomSubset() if warm_start is True else MIAM())
     config = training or TrainingConfig()
-    schema = Schema.from_yaml(schema) if isinstance(schema, (str, Path)) else schema
-    schema = schema or (start.schema if start else None)
-    schema = bind(schema, sites) if schema is not None else infer_schema(sites)
+    schema = read_schema(sites, schema, start)
     labels, species = read_labels(sites)
     if config.loss != "cross-entropy":
         check_classes(labels, species)
-    schema, network, own = plug(schema, network or _network_of(start), encoders or {})
+    network = network or (start_config(start) if start else NetworkConfig())
+    schema, network, own = plug(schema, network, encoders or {})
     check_start(warm_start, schema, network)
     seeds = np.random.default_rng(rng)
     held, drawn = [], []
@@ -145,8 +145,13 @@ def fit(
     return model
 
 
-def _network_of(start: Model | None) -> NetworkConfig:
-    return start.config.model_copy(update={"explainer": 0}) if start else NetworkConfig()
+def read_schema(
+    data: xr.Dataset, schema: Schema | str | Path | None, start: Model | None = None
+) -> Schema:
+    """Return the bound schema of sites or a cube: told, of the model to start from, or inferred."""
+    if schema is None:
+        return bind(start.schema, data) if start else infer_schema(data)
+    return bind(Schema.from_yaml(schema) if isinstance(schema, (str, Path)) else schema, data)
 
 
 def _folder(checkpoint: str | Path | None, member: int, members: int) -> Path | None:
@@ -211,7 +216,7 @@ def provenance(runs: Sequence[Run], ends: Sequence[Progress], sites: xr.Dataset)
     run = runs[0]
     labels = run.table.labels
     rows = [{"member": i, **row} for i, end in enumerate(ends) for row in end.history]
-    about = {
+    return {
         "masking": to_dict(run.masking),
         "training": run.config.model_dump(),
         "seeds": [r.seed for r in runs],
@@ -223,7 +228,13 @@ def provenance(runs: Sequence[Run], ends: Sequence[Progress], sites: xr.Dataset)
         "best_epochs": [end.best_epoch for end in ends],
         "validation_auc": _mean_scores([end.history[end.best_epoch] for end in ends]),
         "history": rows,
+        **place_and_time(sites),
     }
+
+
+def place_and_time(sites: xr.Dataset) -> dict[str, list]:
+    """Extent and first and last date of sites, as far as they are known."""
+    about: dict[str, list] = {}
     try:
         xy = site_coordinates(sites)
         about["extent"] = [*np.nanmin(xy, 0).tolist(), *np.nanmax(xy, 0).tolist()]

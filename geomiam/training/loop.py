@@ -188,8 +188,9 @@ def _keep(run: Run, progress: Progress) -> None:
     """Load the weights that the run ends with: the best epoch's, or the last."""
     if run.config.keep == "best" and progress.best_score == float("-inf"):
         warnings.warn(
-            "no epoch could be scored: no species has both classes among the validation sites; the "
-            "first epoch is kept. Pass validation=<boolean per site> or a smaller training block",
+            "no epoch could be scored: no species has both classes (in gm.pretrain: no site two "
+            "modalities) among the validation sites; the first epoch is kept. Pass "
+            "validation=<boolean per site> or a smaller training block",
             stacklevel=4,
         )
     run.module.cpu()

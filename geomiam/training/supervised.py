@@ -44,20 +44,20 @@ def batch_loss(
     network, table: Table, rows: Tensor, *, hidden: Tensor, loss: Loss, fabric: Fabric
 ) -> Tensor:
     """Loss of a batch, of which each process computes its share."""
-    mine = _share(len(rows), fabric)
+    mine = share(len(rows), fabric)
     values, observed, _ = table.batch(rows[mine])
     logits = network(values, observed & ~hidden[mine])
-    return loss(_together(logits, len(rows), fabric), table.labels[rows])
+    return loss(together(logits, len(rows), fabric), table.labels[rows])
 
 
-def _share(n: int, fabric: Fabric) -> Tensor:
+def share(n: int, fabric: Fabric) -> Tensor:
     """Which rows of a batch this process computes; all compute equally many."""
     size = fabric.world_size
     every = torch.arange(-(-n // size) * size, device=fabric.device) % n
     return every[fabric.global_rank :: size]
 
 
-def _together(logits: Tensor, n: int, fabric: Fabric) -> Tensor:
+def together(logits: Tensor, n: int, fabric: Fabric) -> Tensor:
     """Logits of a whole batch from all processes, so that no loss need be a sum over rows.
 
     Gradients flow into one's own rows only; added up over processes they are those of one process.

@@ -140,7 +140,7 @@ def make_tables(
         in their place. Means and deviations come from the
         sites that train any member, the known classes from those that train every member.
     scaler : Scaler, optional
-        One that is there already.
+        Use this one, of a model whose weights are kept.
     """
     scaler = scaler or _shared_scaler(arrays, layout, held)
     return share(encode(arrays, layout=layout, scaler=scaler), labels, held=held), scaler
@@ -161,6 +161,15 @@ def _shared_scaler(arrays: dict, layout: Layout, held: Sequence[np.ndarray]) -> 
         shared = fit_scaler({k: a[every] for k, a in arrays.items()}, layout.schema)
         scaler = replace(scaler, classes=shared.classes)
     return scaler
+
+
+def _scaler(arrays: dict[str, np.ndarray], schema: Schema, held: Sequence[np.ndarray]) -> Scaler:
+    some, every = ~np.all(held, axis=0), ~np.any(held, axis=0)
+    scaler = fit_scaler({k: a[some] for k, a in arrays.items()}, schema)
+    if len(held) == 1:
+        return scaler
+    shared = fit_scaler({k: a[every] for k, a in arrays.items()}, schema)
+    return replace(scaler, classes=shared.classes)
 
 
 def _some(n: int) -> np.ndarray:

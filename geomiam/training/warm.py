@@ -34,6 +34,15 @@ JOINT_RATE = 0.1
 """Learning rate of the joint stage, as a share of the first; ours, the paper's is not known."""
 
 
+OF_ITS_OWN = {"members", "explainer", "dropout", "sigma"}
+"""Settings that may differ from those of the start: they change no weight that is taken over."""
+
+
+def start_config(model: Model) -> NetworkConfig:
+    """Return the network that fits a start, where none is asked for."""
+    return model.config.model_copy(update={"explainer": 0})
+
+
 def check_start(warm_start: bool | Model, schema: Schema, network: NetworkConfig) -> None:
     """Refuse a warm start that cannot be.
 
@@ -54,19 +63,26 @@ def check_start(warm_start: bool | Model, schema: Schema, network: NetworkConfig
             f"the model of warm_start= has another schema ({_variables(warm_start.schema)}) than the "
             f"sites ({_variables(schema)}): pass schema=warm_start.schema, and sites that have it"
         )
-    theirs, ours = (c.model_dump(exclude={"explainer"}) for c in (warm_start.config, network))
-    if other := [f"{k}={theirs[k]!r}" for k in theirs if theirs[k] != ours[k]]:
+    if warm_start.config.members not in (1, network.members):
         raise SelectionError(
-            f"the model of warm_start= has another network ({', '.join(other)}): pass "
-            "network=warm_start.config, or leave network= out"
+            f"the model of warm_start= has {warm_start.config.members} members, the network "
+            f"{network.members}: ask for as many, or start all of them from a model with members=1"
+        )
+    theirs, ours = (c.model_dump(exclude=OF_ITS_OWN) for c in (warm_start.config, network))
+    if odd := [f"{k}={v!r} (asked for {ours[k]!r})" for k, v in theirs.items() if ours[k] != v]:
+        raise SelectionError(
+            f"the model of warm_start= has another network: {', '.join(odd)}; leave network= out, or "
+            "pass network=warm_start.config"
         )
 
 
 def load_start(model: Model, start: Model, member: int = 0) -> None:
     """Put the weights of one member of ``start`` into a model of one member; see :func:`load_body`.
 
-    The head comes along where both tell the same species on the same link.
+    A start of one member is the start of all. The head comes along where both tell the same species
+    on the same link.
     """
+    member = min(member, len(start.network.members) - 1)
     load_body(model.network, start.network, member)
     if set(model.species) != set(start.species) or model.link != start.link:
         return

@@ -1,0 +1,157 @@
+"""From predictors without labels to an encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from geomiam.cube.background import random_cells
+from geomiam.cube.grid import SITE
+from geomiam.cube.tree import as_dataset
+from geomiam.errors import SchemaError
+from geomiam.masking import MIAM, Strategy, named, to_dict
+from geomiam.networks.config import NetworkConfig
+from geomiam.networks.model import Model
+from geomiam.schema import Schema
+from geomiam.tokens.layout import Layout
+from geomiam.training.checkpoint import Progress
+from geomiam.training.config import TrainingConfig
+from geomiam.training.fit import held_out, place_and_time, read_schema
+from geomiam.training.loop import Run, torch_seed, train
+from geomiam.training.reconstruction import Reconstructing, Reconstruction, Targets
+from geomiam.training.table import make_tables, read_predictors
+
+
+def pretrain(
+    data: xr.Dataset | xr.DataTree,
+    schema: Schema | str | Path | None = None,
+    *,
+    masking: Strategy | str | None = None,
+    network: NetworkConfig | None = None,
+    training: TrainingConfig | None = None,
+    validation: np.ndarray | None = None,
+    rng: int | np.random.Generator | None = 0,
+    checkpoint: str | Path | None = None,
+    n: int | None = 10_000,
+) -> Model:
+    """Train an encoder on predictors alone: hidden tokens are told from the visible ones.
+
+    Each batch hides tokens, and the network learns to say what those that are observed and hidden
+    were. Errors are in shares of each variable's variance (angles: of cosine and sine; classes:
+    cross-entropy in shares of their entropy), averaged over tokens inside a modality and then over
+    modalities. This follows the self-supervised variant of MIAM (Zbinden et al., ICLR 2026), which
+    reconstructs all modalities as MultiMAE does (Bachmann et al. 2022). Decoder and weights of the
+    loss are ours, and so is the score below: the paper says only that reconstruction stands in for
+    skill.
+
+    Parameters
+    ----------
+    data : xarray.Dataset or xarray.DataTree
+        Sites ``(site, *own dims)``, whose labels are not looked at, or a cube ``(y, x, *own dims)``;
+        NaN = missing.
+    schema : Schema or path, optional
+        As for :func:`geomiam.fit`.
+    masking : Strategy or str, optional
+        Default: ``MIAM(kappa=10, lam=1)``. The scores that it follows are, for each modality, the
+        mean R² of all other modalities' tokens with that modality alone visible: 1 − error / error
+        of the training means. With one modality, half of its tokens show the other half.
+    network : NetworkConfig, optional
+        Of one member: :func:`geomiam.fit` can start many from it.
+    training : TrainingConfig, optional
+        Its loss does not count here.
+    validation : numpy.ndarray, optional
+        Boolean per site; default: spatial blocks. Not for cubes.
+    rng : int, numpy.random.Generator or None
+        Equal seed, data and settings give an equal model on the same machine.
+    checkpoint : path, optional
+        Folder where every epoch is saved and from which an interrupted run goes on exactly.
+    n : int or None
+        Cells of a cube to learn from, drawn evenly over the area among those where a predictor is
+        observed, as many as there are at most; None for all. They are held in memory.
+
+    Returns
+    -------
+    Model
+        Without species: the start of ``gm.fit(sites, warm_start=model)`` and of
+        ``gm.probe(model, sites)``. Its weights are those of the epoch with the highest mean of the
+        R² of each modality alone and of ``r2_all``, the mean R² of each modality told by all others.
+
+    Raises
+    ------
+    SchemaError
+        If there is only one token, or the network has several members.
+    MissingVariable, VariableMismatch, GridError, LabelError
+        If predictors cannot be used, or no block can be held out.
+    """
+    masking = named(masking) if isinstance(masking, str) else masking or MIAM()
+    config, network = training or TrainingConfig(), network or NetworkConfig()
+    seeds = np.random.default_rng(rng)
+    sites, schema = _read(data, schema, n=n, rng=seeds.spawn(1)[0])
+    layout = Layout.of(schema)
+    _check(layout, network)
+    arrays = read_predictors(sites, schema)
+    held = held_out(sites, _there(arrays, schema), validation, config, seeds)
+    seed = int(seeds.integers(2**31))
+    none = np.zeros((len(held), 0), np.float32)
+    (table,), scaler = make_tables(arrays, none, layout=layout, held=[held])
+    with torch_seed(seed):
+        plain = network.model_copy(update={"explainer": 0})
+        model = Model.untrained(schema, scaler=scaler, species=(), config=plain)
+        targets = Targets.of(layout, table, {k: len(v) for k, v in scaler.classes.items()})
+        module = Reconstruction(model.network, targets.outputs)
+    run = Run(model, module, table, masking, config, seed, Reconstructing(targets))
+    end = train(run, Path(checkpoint) if checkpoint else None, name="pre-training")
+    model.about.update(_about(run, end) | place_and_time(sites))
+    return model
+
+
+def _read(
+    data: xr.Dataset | xr.DataTree,
+    schema: Schema | str | Path | None,
+    *,
+    n: int | None,
+    rng: np.random.Generator,
+) -> tuple[xr.Dataset, Schema]:
+    """Return sites and their bound schema; of a cube, random cells."""
+    data = as_dataset(data)
+    schema = read_schema(data, schema)
+    if SITE in data.dims:
+        return data, schema
+    return random_cells(data[list(schema.variables)], n=n, rng=rng)[0], schema
+
+
+def _there(arrays: dict[str, np.ndarray], schema: Schema) -> np.ndarray:
+    """Which modality has a value where ``(n, M)``, 1 or 0: blocks are drawn to share these evenly."""
+    has = {k: np.isfinite(a).reshape(len(a), -1).any(1) for k, a in arrays.items()}
+    some = [np.any([has[v] for v in m.variables], 0) for m in schema.modalities.values()]
+    return np.stack(some, 1).astype(np.float32)
+
+
+def _check(layout: Layout, network: NetworkConfig) -> None:
+    if layout.size < 2:
+        raise SchemaError(
+            f"there is one token only ({layout.names[0]}), and nothing to tell it from: add variables"
+        )
+    if network.members > 1:
+        raise SchemaError(
+            f"an encoder has one member, found members={network.members}: pre-train with members=1; "
+            "gm.fit(sites, network=..., warm_start=model) starts every member from it"
+        )
+
+
+def _about(run: Run, end: Progress) -> dict:
+    best = end.history[end.best_epoch]
+    return {
+        "masking": to_dict(run.masking),
+        "training": run.config.model_dump(),
+        "seeds": [run.seed],
+        "sites": {
+            "train": len(run.table.train),
+            "validation": len(np.setdiff1d(run.table.valid, run.table.train)),
+        },
+        "best_epochs": [end.best_epoch],
+        "validation_r2": {k[3:]: v for k, v in best.items() if k.startswith("r2_")},
+        "history": end.history,
+    }

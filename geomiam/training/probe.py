@@ -1,0 +1,113 @@
+"""Linear probing: what a frozen network already knows about species."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import xarray as xr
+
+from geomiam.errors import SelectionError
+from geomiam.networks.model import Model
+from geomiam.tokens.blocks import encode
+from geomiam.training.fit import place_and_time
+from geomiam.training.loop import torch_seed
+from geomiam.training.table import check_classes, read_labels, read_predictors
+from geomiam.training.warm import load_body, start_config
+
+AT_ONCE = 512
+"""Sites whose features are made together."""
+
+
+def probe(model: Model, sites: xr.Dataset, *, l2: float = 1e-2) -> Model:
+    """Fit a linear head on the features of a frozen network.
+
+    One logistic regression per species (scikit-learn), in which presences and absences weigh the
+    same in all, as in the loss of :func:`geomiam.fit`: the mean of w_i log(1 + exp(∓z_i)) over the
+    surveyed sites plus ``l2``/2 |weights|². It has one answer, so there is nothing to draw and no
+    epoch to choose. The head is fitted to what each site has; fewer predictors than the sites have
+    change the features, and the head has not been taught to expect it.
+
+    Parameters
+    ----------
+    model : Model
+        From :func:`geomiam.pretrain`, or any other; it is left as it is. Only its first weights,
+        without the head, are used.
+    sites : xarray.Dataset
+        The model's predictors ``(site, *own dims)`` and labels ``presence(site, species)``; NaN =
+        missing or not surveyed. All of them are used.
+    l2 : float
+        Strength of the penalty, > 0.
+
+    Returns
+    -------
+    Model
+        With the species of the sites and the link ``"logit"``. A species with one class only gets
+        the log-odds of (presences + ½) : (absences + ½) everywhere.
+
+    Raises
+    ------
+    LabelError, MissingVariable, VariableMismatch
+        If labels or predictors cannot be used.
+    SelectionError
+        If the model has several members.
+    """
+    if model.config.members > 1:
+        raise SelectionError(
+            f"a probe reads the features of one network, found members={model.config.members}: "
+            "pre-train with members=1"
+        )
+    if not l2 > 0:
+        raise ValueError(f"l2 must be > 0, found {l2}; a small one such as 1e-6 hardly counts")
+    labels, species = read_labels(sites)
+    check_classes(labels, species)
+    with torch_seed(0):
+        made = Model.untrained(
+            model.schema, scaler=model.scaler, species=species, config=start_config(model)
+        )
+    load_body(made.network, model.network)
+    x = features(made, sites)
+    fitted = [
+        _regress(x[there], y[there], l2=l2) for y, there in zip(labels.T, ~np.isnan(labels.T))
+    ]
+    weight, bias = (torch.as_tensor(np.array(v), dtype=torch.float32) for v in zip(*fitted))
+    made.network.head.load_state_dict({"weight": weight, "bias": bias})
+    made.network.eval()
+    made.about.update(
+        probe={"of": model.id, "l2": l2},
+        sites={"train": len(x), "validation": 0},
+        presences=dict(zip(species, (labels == 1).sum(0).tolist())),
+        **place_and_time(sites),
+    )
+    return made
+
+
+@torch.inference_mode()
+def features(model: Model, sites: xr.Dataset) -> np.ndarray:
+    """Return what the head reads of sites ``(n, d)``, with all visible that is observed.
+
+    Raises
+    ------
+    MissingVariable, VariableMismatch
+        If predictors cannot be used.
+    """
+    network = model.network.eval()
+    arrays = read_predictors(sites, model.schema)
+    block = encode(arrays, layout=model.layout, scaler=model.scaler)
+    facts = [torch.as_tensor(v, device=model.device) for v in (*block.values, block.observed)]
+    made = []
+    for start in range(0, len(block), AT_ONCE):
+        *values, observed = (v[start : start + AT_ONCE] for v in facts)
+        made.append(network.features(network.tokens(values, observed), observed).cpu().numpy())
+    return np.concatenate(made)
+
+
+def _regress(x: np.ndarray, y: np.ndarray, *, l2: float) -> tuple[np.ndarray, float]:
+    """Weights ``(d,)`` and intercept of one species."""
+    from sklearn.linear_model import LogisticRegression
+
+    present = int((y == 1).sum())
+    if present in (0, len(y)):
+        return np.zeros(x.shape[1]), float(np.log((present + 0.5) / (len(y) - present + 0.5)))
+    line = LogisticRegression(C=1 / (l2 * len(y)), class_weight="balanced", max_iter=1000)
+    line.fit(x.astype(np.float64), y.astype(int))
+    return line.coef_[0], float(line.intercept_[0])

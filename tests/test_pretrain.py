@@ -1,0 +1,485 @@
+"""Pre-training: hidden tokens told from visible ones, and what is done with the encoder."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from helpers_small import (
+    TINY_NETWORK,
+    every_kind,
+    quick,
+    random_arrays,
+    schema_of,
+    tiny_sites,
+    untrained,
+    variable,
+)
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss, r2_score
+
+import geomiam as gm
+from geomiam.cube.background import random_cells
+from geomiam.errors import ArtifactError, LabelError, SchemaError, SelectionError
+from geomiam.tokens.blocks import encode
+from geomiam.tokens.layout import Layout
+from geomiam.training import fit as fit_module
+from geomiam.training.probe import features
+from geomiam.training.reconstruction import (
+    Reconstruction,
+    Targets,
+    batch_loss,
+    patterns,
+    r2,
+)
+from geomiam.training.table import Table, make_tables
+
+FABRIC = SimpleNamespace(world_size=1, global_rank=0, device="cpu")
+N = 40
+
+
+def table_of(schema, *, n: int = N, seed: int = 0, held: int = 0) -> tuple[Table, dict[str, int]]:
+    """A table of random arrays, and the number of classes by variable."""
+    arrays = random_arrays(schema, n, seed=seed)
+    out = np.arange(n) < held
+    (table,), scaler = make_tables(
+        arrays, np.zeros((n, 0), np.float32), layout=Layout.of(schema), held=[out]
+    )
+    return table, {k: len(v) for k, v in scaler.classes.items()}
+
+
+@pytest.fixture(scope="module")
+def known():
+    """Layout, table and targets of every kind of predictor."""
+    layout = Layout.of(every_kind())
+    table, classes = table_of(layout.schema)
+    return layout, table, Targets.of(layout, table, classes)
+
+
+def numbers_of(layout: Layout, table: Table) -> list[tuple[int, list[np.ndarray]]]:
+    """By loops: of each token, its first number in what is predicted, and per row what is true.
+
+    True is a vector of numbers, NaN where there is none; of classes, their indicators.
+    """
+    found, at = [], 0
+    for part, values in zip(layout.parts, table.values):
+        values = values.numpy().astype(float)
+        classes = int(np.nanmax(values)) + 1 if part.kind == "categorical" else 0
+        for k in range(part.size):
+            rows = []
+            for x in values[:, k]:
+                if part.kind == "circular":
+                    rows.append(np.array([np.cos(x[0]), np.sin(x[0])]))
+                elif part.kind == "categorical":
+                    known = np.isfinite(x[0])
+                    rows.append(np.eye(classes)[int(x[0])] if known else np.full(classes, np.nan))
+                else:
+                    rows.append(x)
+            found.append((at, rows))
+            at += len(rows[0])
+    return found
+
+
+def error_by_hand(kind: str, said: np.ndarray, true: np.ndarray) -> float:
+    """Error of one token."""
+    if kind == "categorical":
+        return float(np.log(np.exp(said).sum()) - said[true == 1][0])
+    there = np.isfinite(true)
+    return float(np.mean((said[there] - true[there]) ** 2))
+
+
+def constant_by_hand(kind: str, rows: list[np.ndarray]) -> np.ndarray:
+    all_rows = np.stack(rows)
+    known = np.isfinite(all_rows)
+    mean = np.where(known, all_rows, 0).sum(0) / np.maximum(known.sum(0), 1)
+    return np.log(mean) if kind == "categorical" else mean
+
+
+def loss_by_hand(layout: Layout, table: Table, predicted: np.ndarray, wanted: np.ndarray) -> float:
+    """The loss, token by token."""
+    kinds = [p.kind for p in layout.parts for _ in range(p.size)]
+    variables = [s.variable.name for s in layout.spans for _ in range(s.size)]
+    owners = [s.modality for s in layout.spans for _ in range(s.size)]
+    observed, truth = table.observed.numpy(), numbers_of(layout, table)
+    blind: dict[str, list[float]] = {}
+    for t, (_, rows) in enumerate(truth):
+        seen = [rows[i] for i in range(len(rows)) if observed[i, t]]
+        said = constant_by_hand(kinds[t], seen)
+        blind.setdefault(variables[t], []).extend(error_by_hand(kinds[t], said, r) for r in seen)
+    shares: dict[str, list[float]] = {}
+    for t, (at, rows) in enumerate(truth):
+        for i in np.flatnonzero(wanted[:, t] & observed[:, t]):
+            said = predicted[i, at : at + len(rows[i])]
+            share = error_by_hand(kinds[t], said, rows[i]) / np.mean(blind[variables[t]])
+            shares.setdefault(owners[t], []).append(share)
+    return float(np.mean([np.mean(s) for s in shares.values()]))
+
+
+def test_the_loss_is_a_loop_over_tokens_of_every_kind(known):
+    layout, table, targets = known
+    rng = np.random.default_rng(1)
+    predicted = rng.normal(size=(N, targets.outputs)).astype(np.float32)
+    for share in (0.1, 0.5, 1.0):
+        wanted = rng.random((N, layout.size)) < share
+        own = targets.loss(
+            torch.as_tensor(predicted), table.values, table.observed & torch.as_tensor(wanted)
+        )
+        assert float(own) == pytest.approx(loss_by_hand(layout, table, predicted, wanted), rel=1e-4)
+
+
+def test_only_hidden_values_that_are_there_enter_the_loss(known):
+    layout, table, targets = known
+    rng = np.random.default_rng(2)
+    hidden = torch.as_tensor(rng.random((N, layout.size)) < 0.5)
+    predicted = torch.randn(N, targets.outputs, requires_grad=True)
+    shown = []
+
+    def module(values, visible):
+        shown.append(visible)
+        return predicted
+
+    rows = torch.arange(N)
+    batch_loss(module, table, rows, hidden=hidden, targets=targets, fabric=FABRIC).backward()
+    assert torch.equal(shown[0], table.observed & ~hidden)
+    for t, (at, true) in enumerate(numbers_of(layout, table)):
+        for i in range(N):
+            wanted = bool(hidden[i, t]) & np.isfinite(true[i])
+            moved = predicted.grad[i, at : at + len(true[i])].numpy() != 0
+            np.testing.assert_array_equal(moved, wanted)
+
+
+def test_a_batch_that_hides_nothing_has_no_loss(known):
+    layout, table, targets = known
+    nothing = torch.zeros(N, layout.size, dtype=torch.bool)
+    predicted = torch.randn(N, targets.outputs, requires_grad=True)
+    loss = targets.loss(predicted, table.values, nothing)
+    loss.backward()
+    assert loss.item() == 0 and not predicted.grad.any()
+
+
+def test_what_is_always_the_same_is_not_told():
+    schema = schema_of(a=[variable("x"), variable("same")], b=[variable("y")])
+    arrays = random_arrays(schema, N) | {"same": np.full(N, 7, np.float32)}
+    layout = Layout.of(schema)
+    (table,), _ = make_tables(arrays, np.zeros((N, 0)), layout=layout, held=[np.zeros(N, bool)])
+    targets = Targets.of(layout, table, {})
+    assert targets.variance.isnan().tolist() == [False, True, False]
+    wild = torch.full((N, 3), 1e3)
+    assert targets.totals(wild, table.values, table.observed)[1].tolist() == [
+        table.observed[:, 0].sum(),
+        table.observed[:, 2].sum(),
+    ]
+
+
+class Oracle:
+    """Says of each row what it is given to say, whatever is shown."""
+
+    def __init__(self, says: torch.Tensor):
+        self.says = says
+        self.network = SimpleNamespace(view=self.view)
+
+    def eval(self):
+        return self
+
+    def view(self, values, observed, shown):
+        return SimpleNamespace(features=lambda rows, which: rows[:, None].expand(-1, len(which)))
+
+    def decode(self, rows):
+        return self.says[rows]
+
+
+def test_r2_is_1_for_who_knows_and_0_for_who_says_the_mean(known):
+    layout, _, _ = known
+    table, classes = table_of(layout.schema, held=15)
+    targets = Targets.of(layout, table, classes)
+    table.valid[:] = torch.arange(15)
+    truth = np.zeros((N, targets.outputs), np.float32)
+    for at, rows in numbers_of(layout, table):
+        truth[:, at : at + len(rows[0])] = np.nan_to_num(np.stack(rows))
+    start = 0
+    for kind, (k, o) in zip(targets.kinds, targets.shapes):
+        if kind == "categorical":  # certainty
+            truth[:, start : start + k * o] = truth[:, start : start + k * o] * 100 - 50
+        start += k * o
+    shown, wanted = patterns(layout.sizes)
+    facts = {"table": table, "targets": targets, "shown": shown, "wanted": wanted}
+    perfect = r2(Oracle(torch.as_tensor(truth)), **facts)
+    asked = np.stack([[w[layout_owner(layout) == m].any() for m in range(5)] for w in wanted])
+    assert (np.isfinite(perfect) == asked).all()
+    np.testing.assert_allclose(perfect[asked], 1, atol=1e-6)
+    blind = r2(Oracle(targets.constant.expand(N, -1)), **facts)
+    np.testing.assert_allclose(blind[asked], 0, atol=1e-6)
+
+
+def layout_owner(layout: Layout) -> np.ndarray:
+    return np.repeat(np.arange(len(layout.sizes)), layout.sizes)
+
+
+def test_r2_is_scikit_learns_where_training_rows_are_scored():
+    """And for classes the share of the entropy that is told."""
+    schema = schema_of(a=[variable("x")], b=[variable("y", "categorical")])
+    layout = Layout.of(schema)
+    table, classes = table_of(schema, n=60)
+    targets = Targets.of(layout, table, classes)
+    rng = np.random.default_rng(3)
+    says = rng.normal(size=(60, targets.outputs)).astype(np.float32)
+    shown, wanted = patterns(layout.sizes)
+    every = torch.ones_like(shown)
+    found = r2(Oracle(torch.as_tensor(says)), table, targets, shown=every, wanted=every)[0]
+    x, y = (v.numpy().ravel() for v in table.values)
+    some = np.isfinite(x)
+    assert found[0] == pytest.approx(r2_score(x[some], says[some, 0]), abs=1e-5)
+    some = np.isfinite(y)
+    logits = says[some, 1:].astype(float)
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    frequency = np.bincount(y[some].astype(int)) / some.sum()
+    entropy = -(frequency * np.log(frequency)).sum()
+    assert found[1] == pytest.approx(1 - log_loss(y[some], p) / entropy, abs=1e-5)
+    assert not (shown & wanted).any()
+
+
+def test_one_modality_shows_every_other_token():
+    shown, wanted = patterns(np.array([5]))
+    assert shown.tolist() == [[True, False, True, False, True]]
+    assert torch.equal(wanted, ~shown)
+
+
+def related(n: int = 300, *, noise: bool, seed: int = 0) -> xr.Dataset:
+    """A modality of two numbers, and one that they make, or that is noise."""
+    rng = np.random.default_rng(seed)
+    a, b = rng.normal(size=(2, n))
+    made = (
+        {"c": np.tanh(a + b), "d": a - b} if not noise else dict(zip("cd", rng.normal(size=(2, n))))
+    )
+    first, second = {"modality": "first"}, {"modality": "second"}
+    return xr.Dataset(
+        {"a": ("site", a, first), "b": ("site", b, first)}
+        | {k: ("site", v, second) for k, v in made.items()}
+    ).astype(np.float32)
+
+
+SMALL = gm.NetworkConfig(width=32, heads=2, depth=1, inner=1, frequencies=8, sigma=0.3, dropout=0.0)
+
+
+@pytest.mark.parametrize("fusion", ["group", "token", "sum"])
+def test_it_learns_what_follows_from_the_other_modality(fusion):
+    held = np.arange(300) < 100
+    settings = {
+        "network": SMALL.model_copy(update={"fusion": fusion}),
+        "training": quick(epochs=15),
+        "masking": gm.masking.MIAM(per_sample=True),
+        "validation": held,
+    }
+    told = gm.pretrain(related(noise=False), **settings).about["validation_r2"]
+    assert min(told.values()) > 0.5
+    if fusion == "group":
+        told = gm.pretrain(related(noise=True), **settings).about["validation_r2"]
+        assert max(told.values()) < 0.1
+
+
+def test_one_modality_learns_from_its_own_tokens():
+    rng = np.random.default_rng(0)
+    level = rng.normal(size=(400, 1)) + 0.1 * rng.normal(size=(400, 6))
+    sites = xr.Dataset({"ndvi": (("site", "month"), level.astype(np.float32))})
+    model = gm.pretrain(
+        sites, network=SMALL, training=quick(epochs=12), validation=np.arange(400) < 80
+    )
+    assert model.history["r2_ndvi"].max() > 0.7
+    np.testing.assert_array_equal(model.history["r2_ndvi"], model.history["r2_all"])
+
+
+@pytest.fixture(scope="module")
+def sites():
+    return tiny_sites(80)
+
+
+@pytest.fixture(scope="module")
+def encoder(sites):
+    return gm.pretrain(sites, network=TINY_NETWORK, training=quick(epochs=4))
+
+
+def test_scores_steer_miam(encoder):
+    history = encoder.history
+    for m in encoder.schema.modalities:
+        before = history[f"r2_{m}"].to_numpy(float)[:-1]
+        np.testing.assert_allclose(history[f"s_{m}"][1:], np.maximum(before, 1e-3))
+    r = gm.masking.MIAM().balance(history[[f"r2_{m}" for m in encoder.schema.modalities]][:3]).r
+    np.testing.assert_allclose(
+        [history[f"r_{m}"][3] for m in encoder.schema.modalities], r, rtol=1e-6
+    )
+
+
+def test_labels_are_not_looked_at(sites, encoder):
+    other = sites.assign(presence=1 - sites["presence"])
+    for data in (other, sites.drop_vars("presence")):
+        again = gm.pretrain(data, network=TINY_NETWORK, training=quick(epochs=4))
+        assert again.id == encoder.id
+
+
+def test_a_run_that_was_stopped_goes_on_exactly(sites, encoder, tmp_path):
+    for epochs in (2, 4):
+        again = gm.pretrain(
+            sites,
+            network=TINY_NETWORK,
+            training=quick(epochs=epochs),
+            checkpoint=tmp_path / "here",
+        )
+    assert again.id == encoder.id
+    with pytest.raises(ArtifactError, match="of other data or settings"):
+        gm.pretrain(
+            sites, network=TINY_NETWORK, training=quick(), rng=1, checkpoint=tmp_path / "here"
+        )
+
+
+def test_an_encoder_is_saved_and_loaded(encoder, sites, tmp_path):
+    again = gm.load_model(encoder.save(tmp_path / "encoder"))
+    assert again.id == encoder.id and again.species == () and again.is_encoder
+    assert "an encoder" in again.summary()
+    np.testing.assert_array_equal(features(again, sites), features(encoder, sites))
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda sites, model: gm.predict(sites, model),
+        lambda sites, model: gm.shapley(sites, model),
+        lambda sites, model: gm.evaluate(model, sites),
+        lambda sites, model: gm.importance(model, sites),
+    ],
+)
+def test_an_encoder_says_what_to_do_with_it(encoder, sites, use):
+    with pytest.raises(SelectionError, match=r"gm\.fit\(sites, warm_start=model\) or gm\.probe"):
+        use(sites, encoder)
+
+
+def test_what_cannot_be_pretrained_is_refused(sites):
+    with pytest.raises(SchemaError, match=r"one token only \(bio1\)"):
+        gm.pretrain(sites[["bio1"]])
+    with pytest.raises(SchemaError, match="members=1"):
+        gm.pretrain(sites, network=gm.NetworkConfig(members=2))
+    with pytest.raises(LabelError, match="one boolean per site"):
+        gm.pretrain(sites, validation=np.zeros(80, bool))
+
+
+def test_a_cube_is_as_its_cells(cube):
+    schema = gm.infer_schema(cube)
+    settings = {"network": TINY_NETWORK, "training": quick(epochs=2), "rng": 5}
+    model = gm.pretrain(cube, schema, n=60, **settings)
+    rng = np.random.default_rng(5).spawn(1)[0]
+    cells, candidates = random_cells(cube[list(schema.variables)], n=60, rng=rng)
+    assert cells.sizes["site"] == 60 < candidates
+    assert gm.pretrain(cells, schema, **settings).id == model.id
+    assert gm.pretrain(cube.chunk(y=5, x=4), schema, n=60, **settings).id == model.id
+    assert gm.pretrain(cube, schema, n=61, **settings).id != model.id
+
+
+def test_a_probe_is_scikit_learns_fit_on_the_features(encoder):
+    sites = tiny_sites(200, seed=4, species=3)
+    gaps = np.random.default_rng(0).random(sites["presence"].shape) < 0.3
+    sites["presence"] = sites["presence"].where(~gaps)
+    sites["presence"][:, 2] = sites["presence"][:, 2] * 0  # absences only
+    with pytest.warns(UserWarning, match="1 of 3 species have presences or absences only"):
+        model = gm.probe(encoder, sites, l2=0.05)
+    arrays = {k: sites[k].transpose("site", ...).values for k in encoder.schema.variables}
+    block = encode(arrays, layout=encoder.layout, scaler=encoder.scaler)
+    values, observed = [torch.as_tensor(v) for v in block.values], torch.as_tensor(block.observed)
+    with torch.inference_mode():
+        view = encoder.network.view(values, observed, torch.ones(1, observed.shape[1]).bool())
+        x = view.features(torch.arange(200), torch.zeros(1).long())[:, 0].numpy().astype(float)
+    logits = gm.predict(sites, model, scale="logit")["suitability"].transpose("site", "species")
+    there = block.observed.any(1)
+    labels = sites["presence"].values
+    for s in range(2):
+        known = ~np.isnan(labels[:, s])
+        y = labels[known, s]
+        weight = np.where(y == 1, len(y) / (2 * y.sum()), len(y) / (2 * (1 - y).sum()))
+        own = LogisticRegression(C=1 / (0.05 * len(y)), solver="newton-cholesky", tol=1e-8)
+        own.fit(x[known], y, sample_weight=weight)
+        expected = own.decision_function(x[there])
+        np.testing.assert_allclose(logits[there, s], expected, atol=5e-3)
+    n = int((~np.isnan(labels[:, 2])).sum())
+    np.testing.assert_allclose(logits[there, 2], np.log(0.5 / (n + 0.5)), rtol=1e-5)
+    assert model.link == "logit" and model.species == tuple(sites["species"].values)
+
+
+def test_a_probe_leaves_the_rest_as_it_was(encoder, sites, tmp_path):
+    before, state = encoder.id, torch.random.get_rng_state()
+    model = gm.probe(encoder, sites)
+    del encoder.__dict__["id"]
+    assert encoder.id == before and torch.equal(state, torch.random.get_rng_state())
+    assert gm.probe(encoder, sites).id == model.id
+    assert gm.load_model(model.save(tmp_path / "probe")).id == model.id
+    for name, weight in model.network.members.state_dict().items():
+        assert torch.equal(weight, encoder.network.members.state_dict()[name])
+    with pytest.raises(ValueError, match="l2 must be > 0"):
+        gm.probe(encoder, sites, l2=0)
+
+
+def weights_at_start(monkeypatch, sites, **settings) -> list[dict]:
+    """State of every member before its first step."""
+    found: list[dict] = []
+
+    def stop(run, *_):
+        found.append({k: v.clone() for k, v in run.module.state_dict().items()})
+        return train(run, *_)
+
+    train = fit_module.train
+    monkeypatch.setattr(fit_module, "train", stop)
+    model = gm.fit(sites, training=quick(epochs=1), **settings)
+    assert model.scaler.to_dict() == settings["warm_start"].scaler.to_dict()
+    assert model.schema == settings["warm_start"].schema
+    assert model.about["warm_start"] == {"model_id": settings["warm_start"].id}
+    return found
+
+
+def test_fit_starts_from_the_weights_of_the_encoder(monkeypatch, sites, encoder):
+    other = sites.isel(site=slice(10, 70))  # whose own means are others
+    two = encoder.config.model_copy(update={"members": 2})
+    states = weights_at_start(monkeypatch, other, warm_start=encoder, network=two)
+    weights = encoder.network.state_dict()
+    assert len(states) == 2
+    for state in states:
+        body = {k for k in weights if not k.startswith("head.")}
+        assert all(torch.equal(state[k], weights[k]) for k in body) and len(body) > 10
+    assert not torch.equal(states[0]["head.weight"], states[1]["head.weight"])
+
+
+def test_the_head_is_taken_over_where_species_are_the_same(monkeypatch, sites):
+    first = gm.fit(sites, network=TINY_NETWORK, training=quick(epochs=1))
+    (state,) = weights_at_start(monkeypatch, sites, warm_start=first)
+    for name, weight in first.network.state_dict().items():
+        assert torch.equal(state[name], weight)
+    fewer = sites.isel(species=[0])
+    states = weights_at_start(monkeypatch, fewer, warm_start=first)
+    assert len(states[0]["head.weight"]) == 1
+
+
+def test_starts_that_would_mean_something_else_are_refused(sites, encoder):
+    with pytest.raises(SelectionError, match=r"width=8 \(asked for 16\).*leave network= out"):
+        gm.fit(sites, warm_start=encoder, network=gm.NetworkConfig(width=16))
+    schema = gm.infer_schema(sites).subset(["climate"])
+    with pytest.raises(SelectionError, match="has another schema"):
+        gm.fit(sites, schema, warm_start=encoder, training=quick())
+    two, three = (encoder.config.model_copy(update={"members": m}) for m in (2, 3))
+    several = gm.fit(sites, warm_start=encoder, network=two, training=quick(epochs=1))
+    with pytest.raises(SelectionError, match="from a model with members=1"):
+        gm.fit(sites, warm_start=several, network=three, training=quick())
+    with pytest.raises(SelectionError, match="pre-train with members=1"):
+        gm.probe(several, sites)
+
+
+def test_a_network_without_a_head_holds_every_weight_that_learns(sites, encoder):
+    """Nothing of the encoder is left out of the loss, in any fusion."""
+    table, classes = table_of(every_kind())
+    for fusion in ("group", "token", "sum", "cross", "late"):
+        model = untrained(every_kind(), species=0, fusion=fusion)
+        targets = Targets.of(model.layout, table, classes)
+        module = Reconstruction(model.network, targets.outputs).train()
+        hidden = torch.rand(N, model.layout.size) < 0.5
+        facts = {"hidden": hidden, "targets": targets, "fabric": FABRIC}
+        batch_loss(module, table, torch.arange(N), **facts).backward()
+        missing = [k for k, p in module.named_parameters() if p.requires_grad and p.grad is None]
+        assert missing == []
