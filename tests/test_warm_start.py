@@ -285,5 +285,5 @@ def test_a_start_of_another_schema_or_network_is_refused():
     sites = tiny_sites().drop_vars("clay")
     with pytest.raises(SelectionError, match=r"another schema \(climate: bio1; soil: clay ndvi\)"):
         gm.fit(sites, gm.infer_schema(sites), training=quick(), warm_start=start)
-    with pytest.raises(SelectionError, match=r"another network \(fusion='group', .*width=8"):
+    with pytest.raises(SelectionError, match=r"another network: fusion='group' .*width=8"):
         fit(network=LATE.model_copy(update={"width": 16}), warm_start=start)

@@ -100,7 +100,7 @@ def pretrain(
         plain = network.model_copy(update={"explainer": 0})
         model = Model.untrained(schema, scaler=scaler, species=(), config=plain)
         targets = Targets.of(layout, table, {k: len(v) for k, v in scaler.classes.items()})
-        module = Reconstruction(model.network, targets.outputs)
+        module = Reconstruction(model.network, targets.outputs, first=targets.constant)
     run = Run(model, module, table, masking, config, seed, Reconstructing(targets))
     end = train(run, Path(checkpoint) if checkpoint else None, name="pre-training")
     model.about.update(_about(run, end) | place_and_time(sites))

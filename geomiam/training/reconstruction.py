@@ -40,7 +40,7 @@ class Reconstruction(nn.Module):
     the encoder must, and it is thrown away afterwards.
     """
 
-    def __init__(self, network: Network, outputs: int):
+    def __init__(self, network: Network, outputs: int, *, first: Tensor | None = None):
         super().__init__()
         self.network = network
         network.head.requires_grad_(False)  # nothing reads it
@@ -48,6 +48,8 @@ class Reconstruction(nn.Module):
         self.decoder = nn.Sequential(
             nn.Linear(inputs, inputs), nn.ReLU(), nn.Linear(inputs, outputs)
         )
+        if first is not None:  # numbers ``(outputs,)`` to begin at, since not all are near 0
+            nn.init.zeros_(self.decoder[-1].bias).data.add_(first)  # type: ignore[arg-type]
 
     def forward(self, values: list[Tensor], visible: Tensor) -> Tensor:
         """Say what all tokens are ``(n, P)`` from those that are visible ``(n, t)``."""
