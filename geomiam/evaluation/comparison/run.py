@@ -67,9 +67,10 @@ def begin(path: Path, data: Data, plan: SystemPlan) -> dict[str, Any]:
     if not path.exists():
         return run
     before = read_comparison(path)
-    other = [n for n in systems if before["systems"].get(n, systems[n]) != systems[n]]
-    if before["settings"] != made or other:
-        told = f"other settings of {', '.join(other)}" if other else "other data or settings"
+    other = [k for k, v in made.items() if before["settings"].get(k) != v]
+    other += [n for n in systems if before["systems"].get(n, systems[n]) != systems[n]]
+    if other:
+        told = f"another {other[0]}"
         raise OutputExists(f"{path} holds a run with {told}; pass --overwrite to replace it")
     return before | {"systems": before["systems"] | systems}
 
