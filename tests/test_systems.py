@@ -62,11 +62,13 @@ def run(data, tmp_path_factory) -> dict:
 
 
 def needs(name: str) -> System:
-    """A system; skipped as long as the package has not the fusion that it is made of."""
+    """A system; skipped as long as the package has not the fusion or the ramp that it is made of."""
     one = SYSTEMS[name]
     fusions = get_args(gm.NetworkConfig.model_fields["fusion"].annotation)
     if one.network.get("fusion", "group") not in fusions:
         pytest.skip(f"NetworkConfig has no fusion {one.network['fusion']!r}")
+    if one.mask is SYSTEMS["maestro"].mask and not hasattr(gm.masking, "Ramp"):
+        pytest.skip("geomiam.masking has no Ramp")
     return one
 
 

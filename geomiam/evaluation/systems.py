@@ -244,6 +244,13 @@ _ALL = (
         network={"fusion": "late", "weights": "equal", "pool": "mean"},
         warm_start=True,
     ),
+    System(
+        "group-ramp",
+        "fusion of the default, masks of MAESTRO (Mohapatra et al. 2025): what the masks do by themselves",
+        "group",
+        network={"fusion": "group"},
+        mask=_ramp,
+    ),
     _MAESTRO,
     replace(
         _MAESTRO,
@@ -280,7 +287,7 @@ def system(name: str) -> System:
     ----------
     name : str
         Of ``masksdm``, ``miam-token``, ``miam-group``, ``ume``, ``ume-mma``, ``late-miam``,
-        ``maestro``, ``maestro-miam``, ``maestro-no-symbols``, ``maestro-dense``,
+        ``group-ramp``, ``maestro``, ``maestro-miam``, ``maestro-no-symbols``, ``maestro-dense``,
         ``maestro-no-experts``, ``maestro-no-ramp``, ``xgboost``.
 
     Returns
