@@ -132,6 +132,7 @@ def test_every_system_trains_and_answers_every_subset(name, data):
     values = np.array([*result["scores"].values()], float)
     assert np.isfinite(values).all() and (values >= 0).all() and (values <= 1).all()
     assert np.isfinite([*result["sweep"].values()]).all()
+    assert (result["epochs"] is None) == bool(SYSTEMS[name].rival)
     assert result["seconds"] > 0 and (result["parameters"] is None) == bool(SYSTEMS[name].rival)
 
 

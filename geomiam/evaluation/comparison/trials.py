@@ -123,7 +123,7 @@ def compare(
     Yields
     ------
     dict
-        ``system``, ``seed``, ``seconds`` of training, ``parameters``, ``scores``: per subset one AUC
+        ``system``, ``seed``, ``seconds`` of training, ``parameters``, ``epochs`` kept, ``scores``: per subset one AUC
         per species (None where it cannot be scored), and ``sweep``: per pattern one mean AUC per
         share.
 
@@ -160,6 +160,7 @@ def _result(one: System, sites: Round, data: Data, plan: SystemPlan) -> dict:
         "seed": sites.seed,
         "seconds": round(seconds, 2),
         "parameters": parameters(predictor),
+        "epochs": best_epochs(predictor),
         "scores": subset_auc(predictor, sites.test, data),
         "sweep": {p: _plain(sweep.sel(pattern=p).values[0]) for p in plan.patterns},
     }
@@ -186,6 +187,11 @@ def parameters(predictor: Masked | Rival) -> int | None:
     if isinstance(predictor, Rival):
         return None
     return sum(p.numel() for p in predictor.model.network.parameters())
+
+
+def best_epochs(predictor: Masked | Rival) -> list[int] | None:
+    """Return the epochs whose weights were kept, one per member; None for trees."""
+    return None if isinstance(predictor, Rival) else predictor.model.about.get("best_epochs")
 
 
 def subset_auc(predictor: Masked | Rival, test: xr.Dataset, data: Data) -> dict[str, list]:
