@@ -16,10 +16,18 @@ import xarray as xr
 from geomiam.evaluation.comparison.figure import TITLES, draw
 from geomiam.evaluation.comparison.run import read_comparison
 from geomiam.evaluation.comparison.table import REFERENCE, as_table, in_situations, paired, summary
+from geomiam.evaluation.systems import SYSTEMS
 
 CLEAR = 2.0
 """Standard errors from which a difference counts."""
 WHOLE = "maestro"
+APART = {
+    "masks of MAESTRO, not MIAM (its network)": (WHOLE, "maestro-miam"),
+    "masks of MAESTRO, not MIAM (default network)": ("group-ramp", REFERENCE),
+    "its network, not the default (masks of MAESTRO)": (WHOLE, "group-ramp"),
+    "its network, not the default (masks of MIAM)": ("maestro-miam", REFERENCE),
+}
+"""Pairs that tell masks and network apart."""
 SAID = {
     "all": "With every modality",
     "one missing": "With one modality missing",
@@ -53,7 +61,7 @@ def advice(runs: dict[str, dict]) -> str:
     cells = [[n, k, of, f"{behind:.1f}", f"{cost:.2f}"] for n, k, of, behind, cost in rows]
     best, cheap = rows[0], min(rows, key=lambda r: r[4])
     text = (
-        f"**Which to choose.** Over {len(cases)} cases ({len(runs)} data sets, with every modality, one missing "
+        f"**Which to choose.** Over {len(cases)} cases ({_many(len(runs), 'data set')}, with every modality, one missing "
         f"and one alone), **{best[0]}** is the best or cannot be told from it most often, {best[1]} times, and "
         f"is {best[3]:.1f} AUC points behind the best in the mean. **{cheap[0]}** predicts cheapest, "
         f"{cheap[4]:.2f} processor seconds for 1,000 cells against {best[4]:.2f}, and is {cheap[3]:.1f} points "
@@ -103,7 +111,8 @@ def _record(name: str, cases: list[dict], runs: dict[str, dict]) -> tuple:
 def what_they_are(runs: dict[str, dict]) -> str:
     """Names and sentences of the systems; equal ones are told once."""
     facts = {name: f["what"] for run in runs.values() for name, f in run["systems"].items()}
-    return _markdown(["system", "what it is"], [[f"`{n}`", what] for n, what in facts.items()])
+    rows = [[f"`{n}`", facts[n]] for n in sorted(facts, key=[*SYSTEMS].index)]
+    return _markdown(["system", "what it is"], rows)
 
 
 def one_comparison(name: str, run: dict, pictures: Path) -> str:
@@ -128,8 +137,11 @@ def told(run: dict) -> str:
     test = "one of four folds of spatial blocks, another per seed"
     if data["tested"] != "blocks":
         test = f"an independent survey of {data['tested']:,} sites"
-    notes = {f"{n}: {f['note']}" for n, f in run["systems"].items() if f["note"]}
-    note = f" {'; '.join(sorted(notes))}." if notes else ""
+    noted = {n: f["note"] for n, f in run["systems"].items() if f["note"]}
+    note = "".join(
+        f" {', '.join(n for n, own in noted.items() if own == said)}: {said}."
+        for said in dict.fromkeys(noted.values())
+    )
     total = sum(r["seconds"] for r in run["results"]) / 60
     return (
         f"{data['sites']:,} sites, {len(data['species'])} species, modalities "
@@ -199,21 +211,22 @@ def emptiest(run: dict) -> Iterator[str]:
 
 
 def part_effects(run: dict) -> str:
-    """What MAESTRO's parts do: the whole minus the whole without one of them."""
+    """What MAESTRO's parts do: the whole minus the whole without one; and masks apart from network."""
     kinds = _situations(run)
     here = [str(s) for s in kinds["system"].values]
-    off = {run["systems"][n]["without"]: n for n in here if run["systems"][n]["without"]}
-    if WHOLE not in here or not off:
+    off = {run["systems"][n]["without"]: (WHOLE, n) for n in here if run["systems"][n]["without"]}
+    pairs = {part: two for part, two in (off | APART).items() if set(two) <= set(here)}
+    if not pairs:
         return ""
-    whole, rows, sentences = kinds.sel(system=WHOLE), [], []
-    for part, name in off.items():
+    rows, sentences = [], []
+    for part, (one, other) in pairs.items():
         effects = {
-            str(s): paired(whole.sel(situation=s), kinds.sel(system=name, situation=s))
+            str(s): paired(*(kinds.sel(system=n, situation=s) for n in (one, other)))
             for s in kinds["situation"].values
         }
         rows.append([part, *map(_points, effects.values())])
         sentences.append(f"{part}: {_verdict(effects)}")
-    head = ["part (whole − without it)", *(TITLES[str(s)] for s in kinds["situation"].values)]
+    head = ["part (with − without it)", *(TITLES[str(s)] for s in kinds["situation"].values)]
     lead = "What each of MAESTRO's parts (Mohapatra et al. 2025) does here. " + "; ".join(sentences)
     return f"{lead}.\n\n{_markdown(head, rows)}"
 

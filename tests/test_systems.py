@@ -385,7 +385,7 @@ def test_the_parts_are_the_whole_minus_the_whole_without(page, run):
     }
     text = page.part_effects(named)
     gain = -100 * run["summary"]["masksdm"]["against"]["all"]["mean"]
-    assert f"| ramp | {gain:+.1f} ± " in text and "xgboost" not in text
+    assert f"| ramp | {gain:+.1f} ± " in text and "masks of" not in text
     assert page.part_effects(run) == ""
 
 

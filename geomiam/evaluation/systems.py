@@ -196,7 +196,7 @@ _MAESTRO = System(
 
 def _off(name: str, part: str, what: str, **changes: Any) -> System:
     """MAESTRO's parts without one of them."""
-    return replace(_MAESTRO, name=name, what=f"the same {what}", without=part, **changes)
+    return replace(_MAESTRO, name=name, what=f"MAESTRO's parts {what}", without=part, **changes)
 
 
 _ALL = (
@@ -230,8 +230,8 @@ _ALL = (
     ),
     System(
         "ume-mma",
-        "UME-MMA-style (Li et al. 2023): the same models, then trained together while random modalities "
-        "are missing",
+        "UME-MMA-style (Li et al. 2023): the models of UME, then trained together while random "
+        "modalities are missing",
         "late",
         network={"fusion": "late", "weights": "equal", "pool": "mean"},
         mask=_subset,
@@ -239,7 +239,7 @@ _ALL = (
     ),
     System(
         "late-miam",
-        "the same, trained together with masks of MIAM",
+        "the models of UME, then trained together with masks of MIAM",
         "late",
         network={"fusion": "late", "weights": "equal", "pool": "mean"},
         warm_start=True,
@@ -255,7 +255,7 @@ _ALL = (
     replace(
         _MAESTRO,
         name="maestro-miam",
-        what="the same parts, masks of MIAM instead",
+        what="MAESTRO's parts, masks of MIAM instead",
         mask=lambda: named("miam", per_sample=True),
     ),
     _off("maestro-no-symbols", "symbols", "with series as windows of values", symbols=None),
