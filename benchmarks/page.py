@@ -5,8 +5,9 @@
 
 The folder holds the JSON that ``geomiam benchmark`` and the scripts beside this one write:
 ``skill*.json`` (parts of one run, such as methods computed side by side), ``strategies.json``,
-``fusions.json``, ``missing-*.json``, ``cloud-gaps.json``, ``importance.json``; what is not there is left out. Nothing on
-the page is typed: tables, figures and the sentences with numbers come from the JSON.
+``fusions.json``, ``missing-*.json``, ``cloud-gaps.json``, ``systems-*.json``, ``importance.json``; what
+is not there is left out. Nothing on the page is typed: tables, figures and the sentences with numbers
+come from the JSON.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 import cloud_gaps
 import numpy as np
 import xarray as xr
+from page_systems import systems_section
 
 from geomiam import plot
 from geomiam.evaluation.disdat import summarise
@@ -42,6 +44,7 @@ def main() -> None:
         "fusions.json": lambda paths: fusions_section(merged(paths)),
         "missing-*.json": lambda paths: "\n\n".join(missing_section(p, pictures) for p in paths),
         "cloud-gaps*.json": lambda paths: cloud_section(paths, pictures),
+        "systems-*.json": lambda paths: systems_section(paths, pictures),
         "importance.json": lambda paths: importance_section(paths[0], pictures),
     }
     found = {pattern: sorted(args.results.glob(pattern)) for pattern in sections}

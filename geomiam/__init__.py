@@ -34,6 +34,7 @@ _HOMES = {
     "geomiam.evaluation.oracle": ["Oracle", "fit_oracle", "gap"],
     "geomiam.evaluation.rivals": ["fit_rival"],
     "geomiam.evaluation.subsets": ["evaluate"],
+    "geomiam.evaluation.systems": ["system"],
     "geomiam.inference.maps": ["write_map"],
     "geomiam.inference.plan": ["MapPlan", "plan_map"],
     "geomiam.inference.predict": ["predict"],
@@ -100,6 +101,7 @@ if TYPE_CHECKING:  # what the lazy names are, for editors and type checkers
     from geomiam.evaluation.oracle import Oracle, fit_oracle, gap
     from geomiam.evaluation.rivals import fit_rival
     from geomiam.evaluation.subsets import evaluate
+    from geomiam.evaluation.systems import system
     from geomiam.inference.maps import write_map
     from geomiam.inference.plan import MapPlan, plan_map
     from geomiam.inference.predict import predict

@@ -123,6 +123,85 @@ def missingness(
     typer.echo(f"→ {out}" + (f", {figure}" if figure else ""))
 
 
+@app.command()
+def systems(
+    data: Annotated[
+        Path, typer.Argument(help="Sites: Zarr store; or a folder as 'benchmark disdat' reads.")
+    ],
+    out: Json,
+    figure: Annotated[Path | None, typer.Option(help="Picture to write, e.g. out.png.")] = None,
+    schema: Annotated[Path | None, typer.Option(help="Catalog (YAML) of the sites.")] = None,
+    region: Annotated[str, typer.Option(help="Region of such a folder.")] = "",
+    systems: Annotated[
+        str, typer.Option(help="Names, separated by commas; all if not given.")
+    ] = "",
+    seeds: Annotated[int, typer.Option(help="Trainings of each system.")] = 3,
+    epochs: Annotated[int, typer.Option(help="At most; systems stop by themselves.")] = 0,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Score blocks of the records; the survey stays closed.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew.")] = False,
+) -> None:
+    """Compare whole systems (MaskSDM, MIAM, UME, MAESTRO's parts, trees) on the same sites."""
+    from dataclasses import replace
+
+    import geomiam as gm
+    from geomiam.evaluation.comparison.run import begin, go_on, write_comparison
+    from geomiam.evaluation.comparison.trials import Data, SystemPlan, chosen
+    from geomiam.evaluation.readers.disdat import regions
+
+    plan = SystemPlan(seeds=seeds, **({"systems": _names(systems)} if systems else {}))  # type: ignore[arg-type]
+    if epochs:
+        plan = replace(plan, training=plan.training.model_copy(update={"epochs": epochs}))
+    sites, facts, plan = _sites(data, schema, region, plan)
+    survey = None
+    if (data / "metadata.json").exists() and not tune:
+        survey = gm.readers.disdat(data, region or regions(data)[0])[1]
+    whole = Data(sites, facts, survey)
+    if overwrite:
+        out.unlink(missing_ok=True)
+    run = begin(out, whole, plan)
+    with _bar(plan.seeds * len(chosen(whole, plan))) as bar:
+
+        def told(result: dict) -> None:
+            bar.set_postfix_str(result["system"])
+            bar.update()
+
+        for more in go_on(run, whole, plan, told=told):
+            write_comparison(out, run := more)
+    if figure:
+        from geomiam.evaluation.comparison.figure import draw
+
+        figure.parent.mkdir(parents=True, exist_ok=True)
+        draw(run).savefig(figure, dpi=130)
+    _print_systems(run)
+    typer.echo(f"→ {out}" + (f", {figure}" if figure else ""))
+
+
+def _print_systems(run: dict) -> None:
+    """One line per system: means by situation, the difference to the reference, and costs."""
+    from geomiam.evaluation.comparison.table import REFERENCE, summary
+
+    rows = summary(run)
+    names = list(next(iter(rows.values()))["auc"])
+    head = "".join(f"{n:>14s}{'± vs ' + REFERENCE:>19s}" for n in names)
+    typer.echo(f"{'system':20s}{head}{'train s':>9s}{'weights':>10s}{'s/1,000':>9s}")
+    for name, facts in rows.items():
+        typer.echo(
+            f"{name:20s}"
+            + "".join(f"{facts['auc'][n]:14.4f}{_against(facts, n):>19s}" for n in names)
+            + f"{facts['seconds']:9.1f}{facts['parameters'] or 0:10,.0f}{facts['cost'] or 0:9.3f}"
+        )
+
+
+def _against(facts: dict, situation: str) -> str:
+    one = facts["against"].get(situation)
+    if not one or one["mean"] is None:
+        return ""
+    error = f" ± {100 * one['error']:.1f}" if one["error"] is not None else ""
+    return f"{100 * one['mean']:+.1f}{error}"
+
+
 def _sites(data: Path, schema: Path | None, region: str, plan: Any) -> tuple:
     """Sites, their schema, and the plan with the loss that their labels ask for."""
     from dataclasses import replace

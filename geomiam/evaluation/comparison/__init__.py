@@ -1,0 +1,1 @@
+"""Whole systems compared: who is trained and scored, what it costs, what the results say."""
