@@ -93,10 +93,9 @@ def test_without_joint_epochs_the_logits_are_the_mean_of_the_uni_modal_logits(lo
 def test_the_joint_stage_begins_at_the_ensemble(monkeypatch):
     ensemble = fit(joint_epochs=0)
     begun = watched(monkeypatch, warm_module)
-    joint = fit()
+    fit()
     assert list(begun) == ["climate", "soil", "joint"]
     assert same(begun["joint"], state(ensemble))
-    assert not same(state(joint), state(ensemble))
 
 
 def test_a_branch_is_the_uni_modal_model_that_fit_would_train(monkeypatch):
@@ -157,7 +156,20 @@ def test_the_settings_of_the_joint_stage():
     assert (asked.epochs, asked.lr) == (7, pytest.approx(0.002))
     asked = joint_settings(gm.TrainingConfig(joint_epochs=2, joint_lr=0.5))
     assert (asked.epochs, asked.lr) == (2, 0.5)
-    assert len(fit(joint_epochs=2).history) == 2
+    assert len(fit(joint_epochs=2).history) == 3  # the first row is the ensemble
+
+
+def test_where_training_together_only_harms_the_ensemble_is_kept():
+    ensemble = fit(joint_epochs=0)
+    harmed = fit(joint_epochs=3, joint_lr=30.0)  # no weight survives such steps
+    assert harmed.about["best_epochs"] == [0]
+    assert same(state(harmed), state(ensemble))
+    last = fit(joint_epochs=3, joint_lr=30.0, keep="last")
+    assert last.about["best_epochs"] == [3] and not same(state(last), state(ensemble))
+    gained = fit(joint_epochs=3, joint_lr=0.01)
+    kept = gained.about["best_epochs"][0]
+    scores = gained.history[["auc_climate", "auc_soil", "auc_all"]].mean(axis=1)
+    assert scores[kept] == scores.max()
 
 
 def test_masking_of_the_joint_stage_is_a_random_subset_unless_told_otherwise():
@@ -166,7 +178,7 @@ def test_masking_of_the_joint_stage_is_a_random_subset_unless_told_otherwise():
     model = fit(masking=ramp)
     assert gm.masking.named(**model.about["masking"]) == ramp
     rate = 1 / 3  # of two modalities, each is hidden in one of three subsets
-    np.testing.assert_allclose(model.history["p_soil"], [0, 0, rate / 2], atol=1e-12)
+    np.testing.assert_allclose(model.history["p_soil"], [0, 0, 0, rate / 2], atol=1e-12)
 
 
 def test_members_have_branches_of_their_own():

@@ -44,7 +44,8 @@ def grown_schema(schema: Schema, new: Schema) -> Schema:
 
 def joined_scaler(old: Scaler, new: Scaler) -> Scaler:
     """The scaler of the old variables, untouched, and that of the new ones."""
-    return Scaler(old.mean | new.mean, old.std | new.std, old.classes | new.classes)
+    facts = ("mean", "std", "classes", "edges", "ranges")
+    return Scaler(*(getattr(old, f) | getattr(new, f) for f in facts))
 
 
 def with_modalities(model: Model, schema: Schema, scaler: Scaler) -> tuple[Model, list[str]]:

@@ -164,17 +164,22 @@ def _epoch(
 
 def _note(run: Run, progress: Progress, row: dict) -> None:
     """Add an epoch to the history and keep its weights if it is the best so far."""
-    # A model that never learns to miss anything is not judged by what it says when it must.
-    alone = [] if run.masking == Constant(0.0) else list(run.model.schema.modalities)
-    scores = [row[f"{run.task.metric}_{m}"] for m in [*alone, "all"]]
-    known = [s for s in scores if not math.isnan(s)]
-    score = float(np.mean(known)) if known else float("-inf")
+    score = overall(run, row)
     if score > progress.best_score or not progress.best or run.config.keep == "last":
         progress.best = {k: v.detach().clone() for k, v in run.module.state_dict().items()}
         progress.best_epoch, progress.best_score = progress.epoch, score
     progress.history.append(
         {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
     )
+
+
+def overall(run: Run, row: dict) -> float:
+    """The number that epochs are compared by: mean of the known scores in a row of the history."""
+    # A model that never learns to miss anything is not judged by what it says when it must.
+    alone = [] if run.masking == Constant(0.0) else list(run.model.schema.modalities)
+    scores = [row[f"{run.task.metric}_{m}"] for m in [*alone, "all"]]
+    known = [s for s in scores if s is not None and not math.isnan(s)]
+    return float(np.mean(known)) if known else float("-inf")
 
 
 def _modality_scores(run: Run, progress: Progress) -> np.ndarray:

@@ -27,7 +27,7 @@ from geomiam.schema import Schema
 from geomiam.tokens.layout import Layout
 from geomiam.training.checkpoint import Progress
 from geomiam.training.config import TrainingConfig
-from geomiam.training.loop import Run, train
+from geomiam.training.loop import Run, overall, train
 from geomiam.training.table import Table
 
 JOINT_RATE = 0.1
@@ -134,10 +134,16 @@ def two_stages(run: Run, checkpoint: Path | None = None) -> tuple[Progress, dict
             "auc": end.history[end.best_epoch][f"{run.task.metric}_all"],
         }
     load_branches(run.model, branches)
+    ensemble = _as_it_is(run)
     if run.config.joint_epochs == 0:
-        return _as_it_is(run), told
+        return ensemble, told
     joint = replace(run, config=joint_settings(run.config))
-    return train(joint, checkpoint and checkpoint / "joint", name="joint"), told
+    weights = {k: v.clone() for k, v in run.module.state_dict().items()}
+    end = train(joint, checkpoint and checkpoint / "joint", name="joint")
+    stays = run.config.keep == "best" and overall(run, ensemble.history[0]) >= end.best_score
+    if stays:  # training together gained nothing
+        run.module.load_state_dict(weights)
+    return _one_after_the_other(ensemble, end, stays=stays), told
 
 
 def joint_settings(config: TrainingConfig) -> TrainingConfig:
@@ -267,6 +273,13 @@ def _as_it_is(run: Run) -> Progress:
     row = {k: None if math.isnan(v) else v for k, v in scores.items()}
     hidden = {f"p_{m}": 0.0 for m in run.model.schema.modalities}
     return Progress([{"epoch": 0, "loss": None, **row, **hidden, "seconds": 0.0}], best_epoch=0)
+
+
+def _one_after_the_other(ensemble: Progress, joint: Progress, *, stays: bool) -> Progress:
+    """The joint stage's history behind the ensemble's row, which is its epoch 0."""
+    rows = [{**row, "epoch": row["epoch"] + 1} for row in joint.history]
+    best = 0 if stays else joint.best_epoch + 1
+    return Progress([*ensemble.history, *rows], joint.best, best, joint.best_score)
 
 
 def _variables(schema: Schema) -> str:

@@ -1,0 +1,179 @@
+"""Every tokenizer with every encoder, every fusion and every masking strategy: the laws that all must keep.
+
+One small network per tokenizer, encoder and fusion takes a step under every strategy; after that all
+subsets are answered, no row sees its batch mates, what is hidden is inert, and a saved model is the same.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from helpers_small import YEARS, random_arrays, schema_of, untrained, variable
+from torch import nn
+
+import geomiam as gm
+from geomiam.inference.engine import coalition_block, predict_block, shapley_block
+from geomiam.masking import hide, named
+from geomiam.masking.names import _NAMES
+from geomiam.masking.scores import Balance
+from geomiam.networks.encoders import plug
+from geomiam.networks.model import Model
+from geomiam.schema import Schema
+from geomiam.tokens.blocks import Block, encode
+from geomiam.tokens.select import players
+
+ROWS = 17
+STRATEGIES = [*_NAMES, "ramp-miam"]
+BANDS = {"band": ("red", "nir")}
+TOKENIZERS = {
+    "periodic": ("scalar", {}),
+    "circular": ("circular", {}),
+    "categorical": ("categorical", {}),
+    "windows": ("series", {"window": 2, "labels": {"time": YEARS}}),
+    "symbols": ("series", {"window": 2, "symbols": 4, "labels": {"time": YEARS}}),
+    "patches": ("image", {"patch": 2, "labels": {**BANDS, "v": range(3), "u": range(4)}}),
+    "vector": ("vector", {"labels": {"feature": range(3)}}),
+    "own encoder": ("vector", {"labels": {"feature": range(3)}}),
+}
+ENCODERS = {
+    "dense": {},
+    "sparse": {"attention": "sparse", "budget": 0.5},
+    "experts": {"experts": 3, "top_experts": 2, "balance": 0.01},
+    "sparse, experts": {"attention": "sparse", "budget": 1.0, "experts": 2},
+}
+FUSIONS = {
+    "group": {"fusion": "group", "inner": 1},
+    "token": {"fusion": "token"},
+    "cross": {"fusion": "cross", "inner": 1},
+    "cross, gate": {"fusion": "cross", "inner": 1, "attention": "sparse", "gate": True},
+    "late": {"fusion": "late"},
+    "late, learned sum": {"fusion": "late", "weights": "learned", "pool": "sum"},
+    "sum": {"fusion": "sum"},
+}
+ALL = [
+    (t, e, f)
+    for t, e, f in itertools.product(TOKENIZERS, ENCODERS, FUSIONS)
+    if not (f == "sum" and e != "dense") and not (f == "cross, gate" and "sparse" not in e)
+]
+
+
+class Backbone(nn.Module):
+    """A user's module: numbers of a vector, bent."""
+
+    width = 5
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, self.width)
+
+    def forward(self, x, observed):
+        return torch.tanh(self.linear(torch.cat([x, observed.to(x.dtype)], -1)))
+
+
+def schema_with(tokenizer: str) -> Schema:
+    """Three modalities: two variables, one, one."""
+    kind, facts = TOKENIZERS[tokenizer]
+    names = {"first": ("a", "b"), "second": ("c",), "third": ("d",)}
+    made = {m: [variable(v, kind, **facts) for v in vs] for m, vs in names.items()}
+    return schema_of(**made)
+
+
+def built(tokenizer: str, encoder: str, fusion: str) -> tuple[Model, dict]:
+    """An untrained model, and the user's modules in it."""
+    config = {**ENCODERS[encoder], **FUSIONS[fusion], "dropout": 0.1}
+    schema, own = schema_with(tokenizer), {}
+    if tokenizer != "own encoder":
+        return untrained(schema, species=3, **config), own
+    torch.manual_seed(0)
+    own = {v: Backbone() for v in schema.variables}
+    schema, network, own = plug(schema, gm.NetworkConfig(width=8, heads=2, depth=1, **config), own)
+    plain = untrained(schema_with("vector"))
+    species = [f"species {i}" for i in range(3)]
+    model = Model.untrained(
+        schema, scaler=plain.scaler, species=species, config=network, encoders=own
+    )
+    model.network.eval()
+    return model, own
+
+
+def a_step_under_each_strategy(model: Model, block: Block) -> None:
+    """Train on the same rows, hidden as each strategy says; loss and gradients must be numbers."""
+    sizes, network = model.layout.sizes, model.network.train()
+    values, observed = [torch.as_tensor(v) for v in block.values], torch.as_tensor(block.observed)
+    labels = torch.as_tensor(np.random.default_rng(1).random((len(block), 3)) < 0.5).float()
+    optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=1e-2)
+    torch.manual_seed(2)
+    for number, name in enumerate(STRATEGIES):
+        rng, balance = np.random.default_rng(number), Balance.neutral(len(sizes))
+        p = named(name).sample(1, sizes=sizes, balance=balance, rng=rng)
+        hidden = torch.as_tensor(hide(p, n=len(block), sizes=sizes, rng=rng))
+        optimizer.zero_grad()
+        logits = network(values, observed & ~hidden)
+        nn.functional.binary_cross_entropy_with_logits(logits, labels).backward()
+        gradients = [p.grad for p in network.parameters() if p.grad is not None]
+        assert torch.isfinite(logits).all() and all(torch.isfinite(g).all() for g in gradients)
+        optimizer.step()
+    network.eval()
+
+
+def taken(block: Block, rows: np.ndarray) -> Block:
+    return Block(tuple(v[rows] for v in block.values), block.observed[rows])
+
+
+@pytest.mark.parametrize(("tokenizer", "encoder", "fusion"), ALL, ids=" + ".join)
+def test_all_laws_hold(tmp_path, tokenizer, encoder, fusion):
+    model, own = built(tokenizer, encoder, fusion)
+    arrays = random_arrays(model.schema, ROWS, seed=3, gaps=0.15)
+    block = encode(arrays, layout=model.layout, scaler=model.scaler)
+    before = {k: v.clone() for k, v in model.network.state_dict().items()}
+    a_step_under_each_strategy(model, block)
+    assert any(not torch.equal(v, before[k]) for k, v in model.network.state_dict().items())
+
+    species = np.arange(3)
+    masks = np.stack(list(players(model.layout).values()))
+    subsets = [m for m in itertools.product((False, True), repeat=3) if any(m)]
+    shown = np.stack([(np.array(m)[:, None] & masks).any(0) for m in subsets])
+    answers = coalition_block(model, block, shown=shown, species=species, scale="logit")
+    assert np.isfinite(answers).all()  # all 2^M − 1 subsets
+    full = predict_block(model, block, shown=shown[-1], species=species, scale="logit")
+    seen = block.observed.any(1)
+    assert (np.isfinite(full) == seen[:, None]).all()
+
+    # batch mates, and their order, are not seen
+    order = np.random.default_rng(4).permutation(ROWS)
+    ask = {"shown": shown[-1], "species": species, "scale": "logit"}
+    np.testing.assert_allclose(
+        predict_block(model, taken(block, order), **ask), full[order], rtol=1e-4, atol=1e-5
+    )
+    alone = np.concatenate([predict_block(model, taken(block, order[:1]), **ask)])
+    np.testing.assert_allclose(alone, full[order[:1]], rtol=1e-4, atol=1e-5)
+
+    # three roads: the last modality as NaN, not shown, or not in the coalition, whatever it holds
+    gone = {v: np.full_like(arrays[v], np.nan) for v in model.schema.modalities["third"].variables}
+    nothing = encode(arrays | gone, layout=model.layout, scaler=model.scaler)
+    without = np.array([s == (True, True, False) for s in subsets]).argmax()
+    by_nan = predict_block(model, nothing, **ask)
+    by_name = predict_block(model, block, **{**ask, "shown": shown[without]})
+    np.testing.assert_allclose(by_nan, by_name, rtol=1e-4, atol=1e-5)
+    there = np.isfinite(by_name)
+    np.testing.assert_allclose(answers[without][there], by_name[there], rtol=1e-4, atol=1e-5)
+
+    # Shapley values add up, and what is absent gets nothing
+    values, whole, _ = shapley_block(model, block, players=masks, species=species, scale="logit")
+    base = coalition_block(
+        model,
+        taken(block, np.zeros(1, int)),
+        shown=shown[:1] & False,
+        species=species,
+        scale="logit",
+    )[0]
+    np.testing.assert_allclose(values[seen].sum(1), (whole - base)[seen], rtol=1e-3, atol=1e-4)
+    absent = np.stack([~(block.observed & p).any(1) for p in masks], 1)
+    assert (values[absent & seen[:, None]] == 0).all()
+
+    back = gm.load_model(model.save(tmp_path / "model"), **({"encoders": own} if own else {}))
+    assert back.id == model.id
+    np.testing.assert_array_equal(predict_block(back, block, **ask), full)
