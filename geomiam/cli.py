@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from geomiam import cli_benchmark, cli_maps
+from geomiam import cli_benchmark, cli_maps, cli_train
 from geomiam.cli_maps import CubePath, ModelPath, Overwrite
+from geomiam.cli_train import SitesPath
 from geomiam.errors import GeomiamError
 
 HELP = """Map species from whatever data each place has, and see which data the map rests on.
@@ -44,7 +43,6 @@ app = typer.Typer(
 app.add_typer(cli_benchmark.app, name="benchmark")
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Zarr store to write.")]
-SitesPath = Annotated[Path, typer.Argument(help="Sites: Zarr store from 'geomiam sample'.")]
 
 
 @app.command()
@@ -152,53 +150,9 @@ def sample(
     typer.echo(f"{sites.sizes['site']:,} sites, {sites.sizes['species']:,} species → {out}")
 
 
-@app.command()
-def fit(
-    sites: SitesPath,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Model directory to write.")],
-    schema: Annotated[
-        Path | None, typer.Option(help="Catalog (YAML); inferred from attributes if not given.")
-    ] = None,
-    masking: Annotated[
-        str, typer.Option(help="miam, uniform, dirichlet, dropout, subset, ramp-miam, …")
-    ] = "miam",
-    fusion: Annotated[
-        str, typer.Option(help="group, token, cross, late, sum, group+sum.")
-    ] = "group",
-    members: Annotated[int, typer.Option(help="Networks whose answers are averaged.")] = 1,
-    width: Annotated[int, typer.Option(help="Width of the network.")] = 192,
-    loss: Annotated[
-        str, typer.Option(help="weighted-bce, maxent or cross-entropy.")
-    ] = "weighted-bce",
-    epochs: Annotated[int, typer.Option(help="Most epochs.")] = 100,
-    block: Annotated[float, typer.Option(help="Side of validation blocks, in CRS units.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Folder to save to and go on from.")
-    ] = None,
-    overwrite: Overwrite = False,
-) -> None:
-    """Train a model on sites, by masking."""
-    import geomiam as gm
-    from geomiam.errors import OutputExists
-
-    if out.exists() and not overwrite:
-        raise OutputExists(f"{out} exists; pass --overwrite to replace it")
-    with _settings():
-        strategy = gm.masking.named(masking)
-        network = gm.NetworkConfig(fusion=fusion, members=members, width=width)  # type: ignore[arg-type]
-        training = gm.TrainingConfig(loss=loss, epochs=epochs, block=block)  # type: ignore[arg-type]
-    model = gm.fit(
-        gm.open_sites(sites).load(),
-        gm.Schema.from_yaml(schema) if schema else None,
-        masking=strategy,
-        network=network,
-        training=training,
-        rng=seed,
-        checkpoint=checkpoint,
-    )
-    model.save(out, overwrite=overwrite)
-    typer.echo(f"{model}\n→ {out}")
+app.command()(cli_train.fit)
+app.command()(cli_train.pretrain)
+app.command()(cli_train.finetune)
 
 
 @app.command()
@@ -255,20 +209,6 @@ def main() -> None:
         said = f"error: {error}".replace("overwrite=True", "--overwrite")
         typer.echo(said.replace("resume=False", "--no-resume"), err=True)
         sys.exit(1)
-
-
-@contextmanager
-def _settings() -> Iterator[None]:
-    """Turn what pydantic or a strategy says of a setting into one line."""
-    from pydantic import ValidationError
-
-    try:
-        yield
-    except ValidationError as error:
-        said = [f"--{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise GeomiamError("; ".join(said).replace("--: Value error, ", "")) from None
-    except ValueError as error:
-        raise GeomiamError(str(error)) from None
 
 
 def _describe_store(path: Path) -> str:

@@ -40,7 +40,12 @@ VERBS = {
         "--members",
         "--checkpoint",
         "--block",
+        "--system",
+        "ume-mma",
+        "--start",
     ],
+    "pretrain": ["DATA", "--out", "--cells", "--masking", "--epochs", "without labels"],
+    "finetune": ["MODEL", "SITES", "--out", "--train", "new species", "new predictors"],
     "evaluate": ["MODEL", "SITES", "--subsets", "unimodal", "every", "--metrics", "--figure"],
     "predict": ["MODEL", "CUBE", "--out", "--using", "landsat[time=2018]", "--species"],
     "explain": ["MODEL", "CUBE", "--out", "--group", "--using", "--species", "--overwrite"],
@@ -225,6 +230,44 @@ def test_fit_is_the_python_call_with_the_same_settings(home):
         rng=1,
     )
     assert again.id == model.id
+
+
+def test_a_model_is_pretrained_trained_and_tuned_on_files(geomiam, home, tmp_path):
+    few = ("--epochs", 1, "--block", 2)
+    small = ("--schema", home / "catalog.yaml", "--width", 8, "--cells", 60)
+    code, out, _ = geomiam("pretrain", home / "cube.zarr", "-o", tmp_path / "first", *small, *few)
+    assert code == 0 and "an encoder" in out
+    first = gm.load_model(tmp_path / "first")
+    whole = gm.open_cube(home / "cube.zarr")
+    schema = gm.Schema.from_yaml(home / "catalog.yaml")
+    how = {"network": gm.NetworkConfig(width=8), "training": gm.TrainingConfig(epochs=1, block=2)}
+    assert gm.pretrain(whole, schema, n=60, **how).id == first.id
+    code, _, _ = geomiam(
+        *("fit", home / "sites.zarr", "-o", tmp_path / "model", "--start", tmp_path / "first", *few)
+    )
+    model = gm.load_model(tmp_path / "model")
+    assert code == 0 and model.about["warm_start"] == {"model_id": first.id}
+    assert model.config.width == 8
+    code, _, _ = geomiam(
+        *("finetune", tmp_path / "model", home / "sites.zarr", "-o", tmp_path / "tuned"),
+        *("--train", "all", *few),
+    )
+    tuned = gm.load_model(tmp_path / "tuned")
+    assert code == 0 and tuned.species == model.species and tuned.id != model.id
+
+
+def test_a_system_is_trained_by_name(geomiam, fails, home, tmp_path):
+    few = ("--epochs", 1, "--block", 2, "--width", 8)
+    code, _, _ = geomiam("fit", home / "sites.zarr", "-o", tmp_path / "m", "--system", "ume", *few)
+    model = gm.load_model(tmp_path / "m")
+    assert code == 0 and model.config.fusion == "late"
+    assert list(model.about["warm_start"]["branches"][0]) == list(model.schema.modalities)
+    both = ("--system", "ume", "--fusion", "group")
+    said = fails("fit", home / "sites.zarr", "-o", tmp_path / "other", *both)
+    assert "--system ume says what --fusion says" in said
+    assert "no system 'umm'; choose from masksdm" in fails(
+        "fit", home / "sites.zarr", "-o", tmp_path / "other", "--system", "umm"
+    )
 
 
 def test_evaluate_lists_the_skill_of_each_subset(geomiam, home):
