@@ -21,6 +21,7 @@ from typing import Any
 import cloud_gaps
 import numpy as np
 import xarray as xr
+from page_pretraining import pretraining_section
 from page_systems import systems_section
 
 from geomiam import plot
@@ -45,6 +46,7 @@ def main() -> None:
         "missing-*.json": lambda paths: "\n\n".join(missing_section(p, pictures) for p in paths),
         "cloud-gaps*.json": lambda paths: cloud_section(paths, pictures),
         "systems-*.json": lambda paths: systems_section(paths, pictures),
+        "pretraining.json": lambda paths: pretraining_section(paths[0], pictures),
         "importance.json": lambda paths: importance_section(paths[0], pictures),
     }
     found = {pattern: sorted(args.results.glob(pattern)) for pattern in sections}
