@@ -98,11 +98,11 @@ def sites(cube) -> xr.Dataset:
     return make_sites(cube)
 
 
-SLOWLY = [pytest.param(f, marks=pytest.mark.slow) for f in ("cross", "late")]
+SLOWLY = [pytest.param(f, marks=pytest.mark.slow) for f in ("group+sum", "cross", "late")]
 """Fusions whose laws the fast path leaves to test_combinations.py."""
 
 
-@pytest.fixture(scope="session", params=["group", "token", "group+sum", *SLOWLY])
+@pytest.fixture(scope="session", params=["group", "token", *SLOWLY])
 def model(request, sites) -> gm.Model:
     """A model of each fusion; the sum comes with the group."""
     return train_small(sites, request.param)

@@ -35,6 +35,7 @@ def page_faults(*, ask: bool, env: dict[str, str]) -> tuple[str, int]:
     return told, int(faults)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator is what is told")
 def test_a_worker_does_not_fault_its_memory_in_again_and_again():
     dask_says = {"MALLOC_TRIM_THRESHOLD_": "65536"}

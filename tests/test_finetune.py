@@ -310,7 +310,7 @@ def test_training_and_prediction_compute_the_same(fusion):
 
 
 @pytest.mark.parametrize("fusion", GROWING)
-@pytest.mark.parametrize("n", [1, 7, 150])
+@pytest.mark.parametrize("n", [1, 7, pytest.param(150, marks=pytest.mark.slow)])
 def test_bits_stay_for_every_subset_of_every_kind_of_token(fusion, n):
     old, made = randomly_grown(fusion, steps=198)  # so many that equal rows are not looked for
     arrays = {k: np.repeat(v, 2, 0) for k, v in random_arrays(made.schema, n, seed=n).items()}

@@ -125,6 +125,7 @@ def runs():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_intervals_hold_the_truth_as_often_as_they_say(runs, kind):
     found = runs[kind]
