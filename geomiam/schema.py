@@ -16,6 +16,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from geomiam.errors import SchemaError
+from geomiam.findings import explain
 from geomiam.origin import Fact, Grid, Origin, Source, SourceKind
 from geomiam.periods import is_period
 
@@ -337,7 +338,7 @@ class Schema(Fact):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            raise SchemaError(_explain(error, where, text=None)) from None
+            raise SchemaError(_explain(error, where)) from None
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Schema:
@@ -360,7 +361,7 @@ class Schema(Fact):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            raise SchemaError(_explain(error, str(path), text=text)) from None
+            raise SchemaError(_explain(error, str(path), text)) from None
 
 
 def _shallow(fact: Fact) -> dict:
@@ -374,7 +375,7 @@ def _with(variable: Variable, facts: dict[str, Any]) -> Variable:
         return Variable.model_validate({**_shallow(variable), **facts, **kept})
     except ValidationError as error:
         where = f"variable '{variable.name}'"
-        raise SchemaError(_explain(error, where, text=None)) from None
+        raise SchemaError(_explain(error, where)) from None
 
 
 def _with_names(data: Any, key: str) -> Any:
@@ -386,64 +387,5 @@ def _with_names(data: Any, key: str) -> Any:
     return {**data, key: named}
 
 
-def _explain(error: ValidationError, where: str, *, text: str | None) -> str:
-    """Turn pydantic's findings into lines that name the key, the value and the fix."""
-    root = yaml.compose(text) if text else None
-    lines = []
-    for item in error.errors():
-        keys = [str(k) for k in item["loc"]]
-        line = _line_of(root, keys)
-        place = f"{where}, line {line}" if line else where
-        lines.append(f"{place}: {' → '.join(keys) or 'top level'}: {_fix(item, keys)}")
-    return "\n".join(lines)
-
-
-def _fix(item: Any, keys: list[str]) -> str:
-    if item["type"] == "extra_forbidden":
-        known = _known_keys(keys)
-        close = difflib.get_close_matches(keys[-1], known, n=1)
-        hint = f"did you mean '{close[0]}'?" if close else f"known keys here: {', '.join(known)}"
-        return f"unknown key '{keys[-1]}'; {hint}"
-    if keys and keys[-1] == "kind":
-        kinds = get_args(SourceKind) if keys[0] == "sources" else KINDS
-        return f"'{item['input']}' is not a kind; use one of {', '.join(kinds)}"
-    if item["type"] == "missing":
-        return f"this key is required; add '{keys[-1]}:'"
-    message = item["msg"].removeprefix("Value error, ")
-    return message if item["type"] == "value_error" else f"{message}; found {item['input']!r}"
-
-
-def _known_keys(keys: list[str]) -> list[str]:
-    """Keys allowed where the last one stands."""
-    fact: Any = Schema
-    path = iter(keys[:-1])
-    for key in path:
-        fields = {f.alias or k: f for k, f in fact.model_fields.items()}
-        inner, mapped = _inside(fields[key].annotation)
-        if mapped:
-            next(path, None)
-        fact = inner or fact
-    named = [f.alias or k for k, f in fact.model_fields.items()]
-    return [k for k in named if k != "name" or fact is Schema]
-
-
-def _inside(annotation: Any) -> tuple[Any, bool]:
-    """The record that a field holds, if it holds one, and whether a mapping of them."""
-    inner = get_args(annotation)
-    for kind in (annotation, *inner):
-        if isinstance(kind, type) and issubclass(kind, Fact):
-            return kind, annotation is not kind and type(None) not in inner
-    return None, False
-
-
-def _line_of(node: Any, keys: list[str]) -> int | None:
-    """Line of the deepest key of the path that stands in the YAML text."""
-    line = None
-    for key in keys:
-        if not isinstance(node, yaml.MappingNode):
-            break
-        pairs = {k.value: (k, v) for k, v in node.value}
-        if key not in pairs:
-            break
-        line, node = pairs[key][0].start_mark.line + 1, pairs[key][1]
-    return line
+def _explain(error: ValidationError, where: str, text: str | None = None) -> str:
+    return explain(error, where, text=text, top=Schema, kinds=(KINDS, get_args(SourceKind)))
