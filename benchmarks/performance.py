@@ -43,7 +43,13 @@ def main() -> None:
     pictures = args.docs / "images" / "benchmarks"
     pictures.mkdir(parents=True, exist_ok=True)
     parts = [HEAD]
-    sections = {"shapley": explanations, "gpu": gpu, "maps": maps, "training": training}
+    sections = {
+        "shapley": explanations,
+        "gpu": gpu,
+        "maps": maps,
+        "kills": kills,
+        "training": training,
+    }
     for name, write in sections.items():
         path = args.results / f"{name}.json"
         if path.exists():
@@ -217,6 +223,32 @@ def maps(found: dict[str, Any]) -> str:
             f"{real['seconds from start to end']:.0f} s. {real['report'].rstrip('. ')}. A GeoTIFF with overviews of it "
             f"takes {real['overview']['seconds to write']:.0f} s to write, and its coarsest level "
             f"{1000 * real['overview']['seconds to read the coarsest']:.0f} ms to open.",
+        ]
+    )
+
+
+def kills(found: dict[str, Any]) -> str:
+    """What was lost by SIGKILL."""
+    rows = [
+        [
+            f"the {who}",
+            *(f"{found[who][k]:,}" for k in ("kills", "maps", "unequal", "again", "needless")),
+        ]
+        for who in ("writer", "worker")
+    ]
+    head = [
+        "killed",
+        "times",
+        "maps",
+        "unequal, byte by byte",
+        "blocks made again",
+        "of these, marked as done",
+    ]
+    return "\n\n".join(
+        [
+            "### Killed at random times",
+            "`benchmarks/kills.py` kills the writer of a map, or workers under it, with SIGKILL, and lets it go on:",
+            table(head, rows),
         ]
     )
 
