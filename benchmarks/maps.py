@@ -20,7 +20,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import dask
@@ -94,14 +93,15 @@ def speed(folder: Path, *, chunk: int, repeat: int) -> dict:
         return LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
 
     TIMES.clear()
-    # A default client would take the maps of the threads as well.
-    aside = partial(Client, set_as_default=False)
-    with cluster(1) as one, cluster(2) as two, aside(one) as a, aside(two) as b:
+    write(), bare(model, loaded)
+    TIMES.clear()
+    for _ in range(repeat):  # with no cluster beside, whose scheduler would share the process
+        bare(model, loaded)
+        timed("1 thread", write)
+        timed("2 threads", lambda: write(2))
+    with cluster(1) as one, cluster(2) as two, Client(one) as a, Client(two) as b:
         write(client=a), write(client=b)  # workers import what they need
         for _ in range(repeat):
-            bare(model, loaded)
-            timed("1 thread", write)
-            timed("2 threads", lambda: write(2))
             timed("1 process", lambda: write(client=a))
             timed("2 processes", lambda: write(client=b))
     median = {k: statistics.median(v) for k, v in TIMES.items()}
