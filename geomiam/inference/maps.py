@@ -17,6 +17,7 @@ import xarray as xr
 
 from geomiam.cube.store import as_dataset, open_zarr
 from geomiam.errors import MissingModality
+from geomiam.inference.allocator import keep_freed_memory
 from geomiam.inference.cells import torch_threads
 from geomiam.inference.job import Blocks, Index, Job, Told, peak_memory
 from geomiam.inference.lock import only_writer
@@ -178,6 +179,7 @@ def _anywhere(job: Job, ds: xr.Dataset, todo: list[Index], *, client: Any) -> It
 def _in_threads(job: Job, ds: xr.Dataset, todo: Iterable[Index], *, threads: int) -> Iterator[Told]:
     """Answer blocks side by side, on one torch thread each; one more waits, so none idles."""
     waiting: set[Future[Told]] = set()
+    keep_freed_memory(always=True)
     with torch_threads(1), ThreadPoolExecutor(threads) as pool:
         try:
             for index in todo:
