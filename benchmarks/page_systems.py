@@ -55,11 +55,13 @@ def advice(runs: dict[str, dict]) -> str:
     cases = [case for run in runs.values() for case in contests(run)]
     names = list(dict.fromkeys(n for case in cases for n in case["points"]))
     rows = sorted(
-        (_record(name, cases, runs) for name in names), key=lambda r: (-r[1] / r[2], r[3])
+        (_record(name, cases, runs) for name in names),
+        key=lambda r: (r[2] < len(cases), -r[1] / r[2], r[3]),  # those that ran everywhere first
     )
     head = ["system", "not told from the best", "of", "AUC points behind the best, mean", "seconds"]
     cells = [[n, k, of, f"{behind:.1f}", f"{cost:.2f}"] for n, k, of, behind, cost in rows]
-    best, cheap = rows[0], min(rows, key=lambda r: r[4])
+    best, cheap = rows[0], min((r for r in rows if r[2] == rows[0][2]), key=lambda r: r[4])
+    default = next((r for r in rows if r[0] == REFERENCE), None)
     text = (
         f"**Which to choose.** Over {len(cases)} cases ({_many(len(runs), 'data set')}, with every modality, one missing "
         f"and one alone), **{best[0]}** is the best or cannot be told from it most often, {best[1]} times, and "
@@ -71,6 +73,12 @@ def advice(runs: dict[str, dict]) -> str:
         text = (
             text.partition(f" **{cheap[0]}** predicts")[0]
             + " It is also the cheapest to predict with."
+        )
+    if default and REFERENCE not in (best[0], cheap[0]):
+        text += (
+            f" The default, **{REFERENCE}**, is the best or not told from it {_many(default[1], 'time')} and "
+            f"{default[3]:.1f} points behind in the mean, at {default[4]:.2f} seconds; it was made for cheap "
+            "[explanations](performance.md), not for the last point of a single small network."
         )
     return f"{text}\n\n{_markdown(head, cells)}"
 
