@@ -23,7 +23,7 @@ def probe(model: Model, sites: xr.Dataset, *, l2: float = 1e-2) -> Model:
 
     One logistic regression per species (scikit-learn), in which presences and absences weigh the
     same in all, as in the loss of :func:`geomiam.fit`: the mean of w_i log(1 + exp(∓z_i)) over the
-    surveyed sites plus ``l2``/2 |weights|². It has one answer, so there is nothing to draw and no
+    surveyed sites plus half of ``l2`` times the sum of squared weights. It has one answer, so there is nothing to draw and no
     epoch to choose. The head is fitted to what each site has; fewer predictors than the sites have
     change the features, and the head has not been taught to expect it.
 
