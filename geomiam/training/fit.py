@@ -26,7 +26,13 @@ from geomiam.training.loop import Run, torch_seed, train
 from geomiam.training.losses import LINK_OF, base_logits
 from geomiam.training.splits import hold_out, site_coordinates, spatial_blocks
 from geomiam.training.supervised import Supervised
-from geomiam.training.table import check_classes, make_tables, read_labels, read_predictors
+from geomiam.training.table import (
+    Table,
+    check_classes,
+    make_tables,
+    read_labels,
+    read_predictors,
+)
 from geomiam.training.warm import check_start, load_start, set_base, start_config, two_stages
 
 
@@ -127,10 +133,7 @@ def fit(
     for number, (table, seed) in enumerate(zip(tables, drawn)):
         with torch_seed(seed):
             member = Model.untrained(schema, **facts, config=network.member(number))
-        if start:
-            load_start(member, start, number)
-        if network.fusion == "late":
-            set_base(member.network, base_logits(config.loss, table.labels[table.train]))
+        _begin(member, table, loss=config.loss, start=start, number=number)
         runs.append(Run(member, member.network, table, masking, config, seed, Supervised()))
         folder = _folder(checkpoint, number, network.members)
         end, branches = (
@@ -152,6 +155,14 @@ def read_schema(
     if schema is None:
         return bind(start.schema, data) if start else infer_schema(data)
     return bind(Schema.from_yaml(schema) if isinstance(schema, (str, Path)) else schema, data)
+
+
+def _begin(member: Model, table: Table, *, loss: str, start: Model | None, number: int) -> None:
+    """Give a fresh member what it does not begin with at random."""
+    if start:
+        load_start(member, start, number)
+    if member.config.fusion == "late":
+        set_base(member.network, base_logits(loss, table.labels[table.train]))
 
 
 def _folder(checkpoint: str | Path | None, member: int, members: int) -> Path | None:
