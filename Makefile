@@ -40,7 +40,7 @@ $(STAMP): pyproject.toml constraints.txt
 	echo "setting up $(VENV) (a few minutes, once)"; \
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch && \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[plot,vector,test,docs]" && \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[vector,test,docs]" && \
 	echo $$(( $$(date +%s) - started )) > $(STAMP)
 
 clean:

@@ -82,3 +82,7 @@ class OccurrencesLeftOut(UserWarning):
 
 class MissingFiles(UserWarning):
     """Files of a data set that are not there for some sites; their values are NaN."""
+
+
+class DeviceError(GeomiamError, ValueError):
+    """A device, or a precision on it, is not available."""

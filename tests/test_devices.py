@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 
 import numpy as np
@@ -10,8 +11,10 @@ import torch
 from helpers_small import TINY_NETWORK, every_kind, quick, random_arrays, tiny_sites, untrained
 
 import geomiam as gm
+from geomiam.errors import DeviceError
 from geomiam.masking import Uniform
 from geomiam.tokens.blocks import encode
+from geomiam.training.devices import OneDevice
 from geomiam.training.losses import make_loss
 from geomiam.training.supervised import batch_loss
 from geomiam.training.table import Table
@@ -49,6 +52,38 @@ def test_two_processes_have_the_gradients_of_one(fusion, loss):
     assert max(abs(g).max() for g in one.values()) > 1e-2
     for name, gradient in one.items():
         np.testing.assert_allclose(two[name], gradient, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_one_device_without_fabric_has_its_gradients():
+    from lightning_fabric import Fabric
+
+    ask = partial(gradients, fusion="group", loss="weighted-bce")
+    ours = OneDevice("cpu").launch(ask)
+    theirs = Fabric(accelerator="cpu", devices=1).launch(ask)
+    for name, gradient in theirs.items():
+        np.testing.assert_allclose(ours[name], gradient, rtol=1e-5, atol=1e-7, err_msg=name)
+
+
+def test_bf16_computes_in_bf16():
+    ask = partial(gradients, fusion="group", loss="weighted-bce")
+    exact, coarse = (OneDevice("cpu", p).launch(ask) for p in ("32-true", "bf16-mixed"))
+    difference = max(abs(coarse[k] - g).max() for k, g in exact.items())
+    assert 1e-4 < difference < 1e-1
+
+
+def test_one_device_needs_no_fabric_and_several_name_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "lightning_fabric", None)
+    assert train(1, epochs=1).species
+    with pytest.raises(DeviceError, match=r"geomiam\[devices\]"):
+        train(2, epochs=1)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_devices_that_are_not_there_are_refused():
+    with pytest.raises(DeviceError, match="accelerator='cuda' is not on this machine"):
+        train(1, epochs=1, accelerator="cuda")
+    with pytest.raises(DeviceError, match="'16-mixed' needs a CUDA device, found 'cpu'"):
+        train(1, epochs=1, accelerator="cpu", precision="16-mixed")
 
 
 def train(devices: int, *, checkpoint=None, **settings) -> gm.Model:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -29,10 +29,8 @@ from geomiam.networks.experts import settle
 from geomiam.networks.model import Model
 from geomiam.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from geomiam.training.config import TrainingConfig
+from geomiam.training.devices import Fabric, devices
 from geomiam.training.table import Table
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
 
 Objective = Callable[..., Tensor]
 """``(network, table, rows, *, hidden, fabric)`` → loss of a batch, its graph behind it."""
@@ -76,16 +74,8 @@ def train(run: Run, checkpoint: Path | None = None, *, name: str = "training") -
 
     The module ends with the weights of the best epoch, or of the last, in evaluation mode.
     """
-    from lightning_fabric import Fabric
-
-    c = run.config
     run.task.objective(run)  # refuses labels before anything starts
-    fabric = Fabric(
-        accelerator=c.accelerator,
-        devices=c.devices,
-        strategy="ddp_spawn" if c.devices > 1 else "auto",
-        precision=c.precision,  # type: ignore[arg-type]
-    )
+    fabric = devices(run.config)
     progress = fabric.launch(partial(_work, run=run, checkpoint=checkpoint, name=name))
     progress.best = {k: torch.as_tensor(v) for k, v in progress.best.items()}
     _keep(run, progress)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -22,12 +22,10 @@ from torch import Tensor, nn
 
 from geomiam.networks.network import Network
 from geomiam.tokens.layout import Layout, Part
+from geomiam.training.devices import Fabric
 from geomiam.training.loop import Objective, Run
 from geomiam.training.supervised import share, together
 from geomiam.training.table import Table
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
 
 AT_ONCE = 512
 """Rows looked at together when no gradient is asked for."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -11,12 +11,10 @@ from torch import Tensor
 
 from geomiam.metrics import mean_auc
 from geomiam.networks.network import Network
+from geomiam.training.devices import Fabric
 from geomiam.training.loop import Objective, Run
 from geomiam.training.losses import Loss, make_loss, maxent_offset
 from geomiam.training.table import Table
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
 
 
 class Supervised:

@@ -1,0 +1,143 @@
+"""Where a run computes: one device by plain torch, several by Lightning Fabric."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from geomiam.errors import DeviceError
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric as LightningFabric
+
+    from geomiam.training.config import TrainingConfig
+
+Result = TypeVar("Result")
+
+
+class OneDevice:
+    """One device in this process, with those parts of Lightning Fabric's interface that a run uses.
+
+    Parameters
+    ----------
+    accelerator : str
+        ``auto`` (CUDA, then MPS, then CPU), ``cpu``, ``cuda`` or ``mps``.
+    precision : str
+        ``32-true``, ``bf16-mixed``, or ``16-mixed`` (CUDA only).
+
+    Raises
+    ------
+    DeviceError
+        If this machine has no such device, or the device no such precision.
+    """
+
+    world_size = 1
+    global_rank = 0
+    is_global_zero = True
+
+    def __init__(self, accelerator: str = "auto", precision: str = "32-true") -> None:
+        self.device = torch.device(_device_name(accelerator))
+        self.precision = precision
+        if precision == "16-mixed" and self.device.type != "cuda":
+            raise DeviceError(
+                f"precision='16-mixed' needs a CUDA device, found '{self.device}': "
+                "pass precision='bf16-mixed' or precision='32-true'"
+            )
+        self._scaler = torch.amp.GradScaler(self.device.type) if precision == "16-mixed" else None
+
+    def launch(self, work: Callable[[OneDevice], Result]) -> Result:
+        """Return ``work(self)``."""
+        return work(self)
+
+    def setup(self, module: nn.Module, optimizer: Optimizer | None = None) -> Any:
+        """Move a module to the device; return it and its optimizer as a run calls them."""
+        module.to(self.device)
+        forward = module if self.precision == "32-true" else _mixed(module, self)
+        if optimizer is None:
+            return forward
+        return forward, optimizer if self._scaler is None else _Scaled(optimizer, self._scaler)
+
+    def backward(self, loss: Tensor) -> None:
+        """Compute gradients; fp16 scales the loss, so that small gradients do not become 0."""
+        (loss if self._scaler is None else self._scaler.scale(loss)).backward()
+
+    def broadcast(self, value: Result) -> Result:
+        """Return the value: there is one process."""
+        return value
+
+    def all_gather(self, values: Tensor) -> Tensor:
+        """Return the values with a leading dim of one process."""
+        return values[None]
+
+
+Fabric = OneDevice | Any
+"""One device, or Lightning Fabric's."""
+
+
+def devices(config: TrainingConfig) -> OneDevice | LightningFabric:
+    """Return where a run with these settings computes.
+
+    Raises
+    ------
+    DeviceError
+        If a device is not there, or several are asked for without Lightning Fabric.
+    """
+    if config.devices == 1:
+        return OneDevice(config.accelerator, config.precision)
+    try:
+        from lightning_fabric import Fabric as LightningFabric
+    except ImportError:
+        raise DeviceError(
+            f"devices={config.devices} needs Lightning Fabric: pip install 'geomiam[devices]', or "
+            "pass devices=1"
+        ) from None
+    return LightningFabric(
+        accelerator=config.accelerator,
+        devices=config.devices,
+        strategy="ddp_spawn",
+        precision=config.precision,
+    )
+
+
+class _Scaled:
+    """An optimizer whose steps undo the scale of the loss, and skip gradients that overflow."""
+
+    def __init__(self, optimizer: Optimizer, scaler: torch.amp.GradScaler) -> None:
+        self.optimizer, self.scaler = optimizer, scaler
+
+    def zero_grad(self) -> None:
+        self.optimizer.zero_grad()
+
+    def step(self) -> None:
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+
+def _mixed(module: nn.Module, place: OneDevice) -> Callable[..., Tensor]:
+    """Return the module's call in mixed precision; its result is float32 again."""
+    dtype = torch.float16 if place.precision == "16-mixed" else torch.bfloat16
+
+    def forward(*args: Any, **kwargs: Any) -> Tensor:
+        with torch.autocast(place.device.type, dtype=dtype):
+            return module(*args, **kwargs).float()
+
+    return forward
+
+
+def _device_name(accelerator: str) -> str:
+    available = ["cpu"]
+    if torch.backends.mps.is_available():
+        available.insert(0, "mps")
+    if torch.cuda.is_available():
+        available.insert(0, "cuda")
+    name = {"auto": available[0], "gpu": available[0]}.get(accelerator, accelerator)
+    if name not in available or (accelerator == "gpu" and name == "cpu"):
+        raise DeviceError(
+            f"accelerator='{accelerator}' is not on this machine, which has {', '.join(available)}: "
+            "pass accelerator='auto'"
+        )
+    return name
