@@ -1,42 +1,88 @@
-"""Everything geomiam raises on purpose.
+"""Everything that geomiam raises on purpose.
 
-Each message says what is wrong, what was found, and the call that mends it.
+Each message states what is wrong, what was found, and the call that mends it. Where Python has an
+exception for the same case, the class derives from it too: ``except ValueError`` works as usual.
 """
+
+from __future__ import annotations
+
+import unicodedata
+
+MOST_CHARACTERS = 4_000
+"""Of a message; a name from a file may be longer than a screen."""
+TURNS_TEXT = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Invisible characters that reverse the text after them on a screen."""
+
+
+def printable(text: str) -> str:
+    """Return a text with escapes in place of control characters, which could change a terminal.
+
+    Lone surrogates are escaped too: they cannot be encoded. Line breaks and tabs stay.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    unsafe = unicodedata.category(character) in ("Cc", "Cs") or character in TURNS_TEXT
+    return ascii(character)[1:-1] if unsafe and character not in "\n\t" else character
 
 
 class GeomiamError(Exception):
     """Base of all errors raised by geomiam."""
 
+    def __str__(self) -> str:
+        """Return the message, safe to print; ``KeyError`` would return its ``repr``."""
+        text = printable(Exception.__str__(self))
+        return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]} …"
 
-class SchemaError(GeomiamError):
+
+class SettingError(GeomiamError, ValueError):
+    """An argument, an option or a field of a configuration has a value that is not allowed."""
+
+
+class InputNotFound(GeomiamError, FileNotFoundError):
+    """A file or store that should be read does not exist."""
+
+
+class UnreadableFile(GeomiamError, OSError):
+    """A file exists, but it is a device, too large, damaged, or access to it is refused."""
+
+
+class NameRefused(GeomiamError, ValueError):
+    """A name of a variable, dim, group, modality, source or species is empty or not portable."""
+
+
+class SchemaError(GeomiamError, ValueError):
     """A catalog or schema contradicts itself or the rules of its keys."""
 
 
-class MissingVariable(GeomiamError):
+class MissingVariable(GeomiamError, KeyError):
     """A predictor that is needed is not in the data."""
 
 
-class VariableMismatch(GeomiamError):
+class VariableMismatch(GeomiamError, ValueError):
     """A predictor is there, but its units, dims or labels are not those of the schema."""
 
 
-class SelectionError(GeomiamError):
+class SelectionError(GeomiamError, ValueError):
     """``using=``, ``groups=`` or ``species=`` names something that does not exist."""
 
 
-class GridError(GeomiamError):
+class GridError(GeomiamError, ValueError):
     """A dataset has no usable grid, no CRS, or not the grid it should have."""
 
 
-class OccurrenceError(GeomiamError):
+class OccurrenceError(GeomiamError, ValueError):
     """An occurrence table cannot be placed on the grid."""
 
 
-class LabelError(GeomiamError):
+class LabelError(GeomiamError, ValueError):
     """Labels that no model can be trained or scored on."""
 
 
-class OutputExists(GeomiamError):
+class OutputExists(GeomiamError, FileExistsError):
     """The output is there already and overwriting was not asked for."""
 
 
@@ -44,15 +90,15 @@ class ResumeRefused(GeomiamError):
     """An unfinished map is there that was begun with another model, input or settings."""
 
 
-class ArtifactError(GeomiamError):
+class ArtifactError(GeomiamError, ValueError):
     """A saved model is damaged, of another format, or larger than its bounds."""
 
 
-class EncoderError(GeomiamError):
+class EncoderError(GeomiamError, ValueError):
     """An encoder of one's own fits no variable, or does not answer as :class:`geomiam.Encoder` says."""
 
 
-class MemoryRefused(GeomiamError):
+class MemoryRefused(GeomiamError, MemoryError):
     """A task would need more memory than the limit; nothing was started."""
 
 

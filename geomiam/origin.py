@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import difflib
+import math
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from geomiam.errors import SettingError
+from geomiam.names import check_key
 
 SourceKind = Literal["raster", "netcdf", "zarr", "stac", "derived"]
 Decode = Literal["signed-square"]
@@ -26,7 +31,56 @@ BELONGS = {
 FILES = ("raster", "netcdf", "zarr")
 
 
-class Fact(BaseModel):
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)  # pydantic has no public name for it
+
+
+class _Refusing(ModelMetaclass):
+    """Calls of a class with wrong fields raise a GeomiamError; validation inside pydantic does not."""
+
+    if not TYPE_CHECKING:
+
+        def __call__(cls, *args: Any, **fields: Any) -> Any:
+            try:
+                return super().__call__(*args, **fields)
+            except ValidationError as error:
+                raise SettingError(
+                    f"{cls.__name__}: {finding(error, tuple(cls.model_fields))}"
+                ) from None
+
+
+def finding(error: ValidationError, fields: tuple[str, ...] = ()) -> str:
+    """Return what pydantic found, on one line: field, message, value.
+
+    Parameters
+    ----------
+    error : pydantic.ValidationError
+    fields : tuple of str
+        Fields that there are, to name the nearest one of an unknown field.
+    """
+    return "; ".join(_line(item, fields) for item in error.errors())
+
+
+def _line(item: Any, fields: tuple[str, ...]) -> str:
+    field = ".".join(map(str, item["loc"]))
+    if item["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(field, fields, n=1) or fields
+        return (
+            f"unknown field '{field}' (value {_brief(item['input'])}); fields: {', '.join(close)}"
+        )
+    message = item["msg"].removeprefix("Value error, ")
+    found = "" if item["type"] in ("value_error", "missing") else f"; found {_brief(item['input'])}"
+    return f"{field}: {message}{found}" if field else f"{message}{found}"
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"
+
+
+class Fact(BaseModel, metaclass=_Refusing):
     """A frozen record whose unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -41,6 +95,13 @@ class Grid(Fact):
     crs: str = Field(min_length=1)
     resolution: float = Field(gt=0)
     bounds: tuple[float, float, float, float] | None = None
+
+    @model_validator(mode="after")
+    def _numbers_are_finite(self) -> Grid:
+        numbers = [self.resolution, *(self.bounds or ())]
+        if not all(map(math.isfinite, numbers)):
+            raise ValueError(f"resolution and bounds are finite numbers, found {numbers}")
+        return self
 
     @model_validator(mode="after")
     def _bounds_are_in_order(self) -> Grid:
@@ -73,8 +134,10 @@ class Reading(Fact):
     decode: Decode | None = Field(None, description="applied after scale and offset")
     resampling: str | None = None
     crs: str | None = Field(None, description="where the file does not say it")
-    tiles: float | None = Field(None, gt=0, description="raster: side of the tiles, degrees")
-    overview: int | None = Field(None, ge=0, description="raster: overview to read, from 0")
+    tiles: float | None = Field(
+        None, gt=0, le=360, allow_inf_nan=False, description="raster: side of the tiles, degrees"
+    )
+    overview: int | None = Field(None, ge=0, le=30, description="raster: overview to read, from 0")
     derive: Derived | None = None
     of: str | None = Field(None, description="derived: the variable of elevation")
 
@@ -100,6 +163,11 @@ class Source(Reading):
     dilate: str | float = "20m"
     max_cloud: float | None = None
     composite: str | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_no_path(cls, name: str) -> str:
+        return check_key(name, "source")
 
     @model_validator(mode="after")
     def _keys_belong_to_the_kind(self) -> Source:

@@ -12,13 +12,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from geomiam.errors import SchemaError
+from geomiam.errors import SchemaError, SettingError
 from geomiam.findings import explain
+from geomiam.names import check_folder, check_key, check_label, check_variable
 from geomiam.origin import Fact, Grid, Origin, Source, SourceKind
 from geomiam.periods import is_period
+from geomiam.yaml_text import load_yaml
 
 Kind = Literal["scalar", "categorical", "circular", "series", "image", "vector"]
 Breakpoints = Literal["gaussian", "quantile"]
@@ -60,6 +61,28 @@ class Variable(Fact):
     period: float = Field(360.0, gt=0, description="circular: value at which it starts again")
     classes: dict[int, str] = Field({}, description="categorical: code to meaning")
     origin: Origin | None = Field(None, alias="from", description="source, and what is read there")
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_one_folder(cls, name: str) -> str:
+        return check_variable(name)
+
+    @field_validator("dims")
+    @classmethod
+    def _dims_are_folders(cls, dims: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(dims)) < len(dims):
+            raise ValueError(f"dims name one dim twice: {list(dims)}; rename one")
+        return tuple(check_folder(d, "dim") for d in dims)
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_can_be_printed(cls, labels: dict) -> dict:
+        for dim, values in labels.items():
+            check_folder(dim, "dim")
+            for value in values:
+                if isinstance(value, str):
+                    check_label(value, f"label of '{dim}'")
+        return labels
 
     @field_validator("window", mode="before")
     @classmethod
@@ -125,8 +148,13 @@ class Modality(Fact):
     citation: str | None = None
     origin: Origin | None = Field(None, alias="from", description="for all its variables")
     chips: int | None = Field(
-        None, ge=2, description="cells of the source's grid per side of a cell"
+        None, ge=2, le=4096, description="cells of the source's grid per side of a cell"
     )
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_no_path(cls, name: str) -> str:
+        return check_key(name, "modality")
 
     @model_validator(mode="before")
     @classmethod
@@ -148,6 +176,11 @@ class Group(Fact):
     name: str = Field(min_length=1)
     members: tuple[str, ...] = Field(min_length=1)
 
+    @field_validator("name")
+    @classmethod
+    def _name_is_no_path(cls, name: str) -> str:
+        return check_key(name, "group")
+
 
 class Schema(Fact):
     """All predictors of a model, in order.
@@ -165,6 +198,11 @@ class Schema(Fact):
     sources: dict[str, Source] = Field({})
     modalities: dict[str, Modality] = Field(min_length=1)
     groups: dict[str, Group] = Field({})
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_no_path(cls, name: str) -> str:
+        return check_key(name, "schema")
 
     @model_validator(mode="before")
     @classmethod
@@ -210,9 +248,8 @@ class Schema(Fact):
             )
         try:
             source = origin.over(self.sources[origin.source])
-        except ValidationError as error:
-            message = error.errors()[0]["msg"].removeprefix("Value error, ")
-            raise ValueError(f"variable '{variable.name}': {message}") from None
+        except SettingError as error:
+            raise ValueError(f"variable '{variable.name}': {error}") from None
         keeps = ("nearest", "mode")
         if variable.kind in ("categorical", "circular") and source.resampling not in (None, *keeps):
             raise ValueError(
@@ -349,15 +386,7 @@ class Schema(Fact):
         SchemaError
             As :meth:`from_dict`, with line numbers.
         """
-        text = Path(path).read_text(encoding="utf-8")
-        try:
-            data = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise SchemaError(f"{path} is not valid YAML: {error}") from None
-        if not isinstance(data, dict):
-            raise SchemaError(
-                f"{path} holds {type(data).__name__}; a catalog is a mapping with 'modalities:'"
-            )
+        data, text = load_yaml(path)
         try:
             return cls.model_validate(data)
         except ValidationError as error:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from pydantic import ValidationError
 
 from geomiam import masking
 from geomiam.errors import SelectionError
@@ -99,7 +98,7 @@ class System:
         try:
             return self._options(schema, network or NetworkConfig(), training or TrainingConfig())
         except (AttributeError, TypeError, ValueError) as error:
-            raise SelectionError(f"system '{self.name}' cannot be made: {_told(error)}") from None
+            raise SelectionError(f"system '{self.name}' cannot be made: {error}") from None
 
     def _options(
         self, schema: Schema | None, network: NetworkConfig, training: TrainingConfig
@@ -151,15 +150,6 @@ class System:
 def has_series(schema: Schema) -> bool:
     """Whether any variable is a series."""
     return any(v.kind == "series" for v in schema.variables.values())
-
-
-def _told(error: Exception) -> str:
-    """Return the error in one line; of a wrong setting, its name and value."""
-    if isinstance(error, ValidationError):
-        return "; ".join(
-            f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors()
-        )
-    return str(error)
 
 
 def _subset() -> Strategy:

@@ -1,0 +1,117 @@
+"""Names that come from files: which are allowed, and how text from a file is shown.
+
+Variables and dims become folders of a Zarr store, so their names must be plain names of one folder.
+Modalities, groups, sources and species are labels: they never become a path, but they are printed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from geomiam.errors import NameRefused, printable
+
+MOST_BYTES = 200
+"""File systems take 255 bytes; temporary files beside a store add a prefix and a suffix."""
+STORE_FILES = ("zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata")
+"""Names that the Zarr format uses for its own files."""
+TAKEN = ("spatial_ref", "presence", "background", "species", "site")
+"""Names that cubes and sites use for the CRS, the labels and their dims."""
+
+
+def check_label(name: Any, kind: str) -> str:
+    """Return a name that is safe to print and to use as a label.
+
+    Parameters
+    ----------
+    name : object
+        What a file or a user gave.
+    kind : str
+        What it names, for the message: ``"species"``, ``"modality"``.
+
+    Raises
+    ------
+    NameRefused
+        If it is no text, blank, too long, or has control characters or the form of a path.
+    """
+    if not isinstance(name, str) or not name.strip():
+        raise NameRefused(f"{kind} {name!r} has no name; give it a text of one character or more")
+    if printable(name) != name or "\n" in name or "\t" in name:
+        raise NameRefused(
+            f"{kind} {ascii(name)[:80]} has characters that cannot be printed; rename it"
+        )
+    if len(name.encode()) > MOST_BYTES:
+        raise NameRefused(
+            f"{kind} '{name[:40]}…' has {len(name.encode())} bytes; shorten its name to {MOST_BYTES}"
+        )
+    return name
+
+
+def check_key(name: Any, kind: str) -> str:
+    """Return a name of a modality, group or source: a label that does not have the form of a path.
+
+    Raises
+    ------
+    NameRefused
+        As :func:`check_label`, and for absolute paths and ``..``.
+    """
+    check_label(name, kind)
+    parts = name.replace("\\", "/").split("/")
+    if parts[0] == "" or ".." in parts or (len(parts) > 1 and parts[0].endswith(":")):
+        raise NameRefused(f"{kind} '{name}' has the form of a path; rename it")
+    return name
+
+
+def check_folder(name: Any, kind: str) -> str:
+    """Return a name of a variable or dim, which may become a folder of a Zarr store.
+
+    Raises
+    ------
+    NameRefused
+        As :func:`check_label`, and for path separators and names that Zarr or a cube uses itself.
+    """
+    check_label(name, kind)
+    if "/" in name or "\\" in name:
+        plain = name.replace("/", "_").replace("\\", "_")
+        raise NameRefused(
+            f"{kind} '{name}' has a path separator, and it would be a folder of a Zarr store; rename "
+            f"it, e.g. ds.rename({{'{name}': '{plain}'}})"
+        )
+    reserved = name in STORE_FILES or name.startswith("__") or not name.strip(".")
+    if reserved:
+        raise NameRefused(f"{kind} '{name}' has a name that Zarr uses for its own files; rename it")
+    return name
+
+
+def check_variable(name: Any) -> str:
+    """Return a name of a predictor.
+
+    Raises
+    ------
+    NameRefused
+        As :func:`check_folder`, and for the names of the CRS and the labels.
+    """
+    check_folder(name, "variable")
+    if name in TAKEN:
+        raise NameRefused(
+            f"variable '{name}' has the name of a part of every cube or table of sites; rename it, "
+            f"e.g. ds.rename({{'{name}': '{name}_1'}})"
+        )
+    return name
+
+
+def check_species(names: Iterable[Any]) -> tuple[str, ...]:
+    """Return the names of species: texts, none of them twice.
+
+    Raises
+    ------
+    NameRefused
+        Naming the first that is not allowed.
+    """
+    checked = tuple(check_label(name, "species") for name in names)
+    seen: set[str] = set()
+    for name in checked:
+        if name in seen:
+            raise NameRefused(f"species '{name}' is there twice; name each species once")
+        seen.add(name)
+    return checked

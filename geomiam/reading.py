@@ -1,0 +1,107 @@
+"""Guards around files that come from elsewhere.
+
+A path may lead to a device or a pipe that never ends, and a library that reads a damaged file may
+raise anything. These guards state what is wrong with the file before it is opened.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from geomiam.errors import GeomiamError, InputNotFound, UnreadableFile
+
+REASON = 300
+"""Characters of another library's message, at most."""
+
+
+def regular_file(
+    path: str | Path, *, most: int | None = None, error: type[GeomiamError] = UnreadableFile
+) -> Path:
+    """Return a path that is an ordinary file of a size that may be read.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        Links are followed.
+    most : int, optional
+        Bytes that it may have.
+    error : type
+        Raised where it is not ordinary or too large.
+
+    Raises
+    ------
+    InputNotFound
+        If there is no file.
+    """
+    path = Path(path)
+    try:
+        state = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputNotFound(f"there is no file {_short(path)}; check the path") from None
+    except (OSError, ValueError) as cause:
+        raise error(f"{_short(path)} cannot be opened: {reason(cause)}") from None
+    if not stat.S_ISREG(state.st_mode):
+        kind = "folder" if stat.S_ISDIR(state.st_mode) else "device or pipe"
+        raise error(f"{path} is a {kind}, not a file; pass the path of a file")
+    if most is not None and state.st_size > most:
+        raise error(f"{path} has {state.st_size:,} bytes, more than the limit of {most:,}")
+    return path
+
+
+def read_text(path: str | Path, *, most: int, error: type[GeomiamError] = UnreadableFile) -> str:
+    """Return the UTF-8 text of an ordinary file.
+
+    Raises
+    ------
+    InputNotFound
+        If there is no file.
+    GeomiamError
+        Of the class ``error``, if it is too large, cannot be read, or is not UTF-8.
+    """
+    file = regular_file(path, most=most, error=error)
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(most + 1)  # files of /proc state a size of 0
+        if len(data) > most:
+            raise error(f"{file} has more than {most:,} bytes, the limit")
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as cause:
+        raise error(f"{file} is not UTF-8 text ({reason(cause)}); save it as UTF-8") from None
+    except OSError as cause:
+        raise error(f"{file} cannot be read: {reason(cause)}") from None
+
+
+@contextmanager
+def refusing(error: type[GeomiamError], message: str) -> Iterator[None]:
+    """Raise ``error`` in place of whatever a library raises for a damaged file.
+
+    Parameters
+    ----------
+    error : type
+    message : str
+        What is wrong, with the remedy; the library's reason is put behind it.
+    """
+    try:
+        yield
+    except GeomiamError:
+        raise
+    except (
+        Exception
+    ) as cause:  # decoders raise anything: RecursionError, OverflowError, struct.error
+        raise error(f"{message} ({reason(cause)})") from cause
+
+
+def reason(cause: BaseException) -> str:
+    """Return the first line of another library's message with the name of its exception."""
+    text = str(cause).strip().splitlines()
+    name = type(cause).__name__
+    return f"{name}: {text[0][:REASON]}" if text else name
+
+
+def _short(path: Path) -> str:
+    text = str(path)
+    return text if len(text) <= REASON else f"{text[:60]}… ({len(text):,} characters)"
