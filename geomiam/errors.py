@@ -122,6 +122,10 @@ class MissingModality(UserWarning):
     """A whole modality is absent; predictions are made without it."""
 
 
+class MissingLabels(MissingModality):
+    """Some labels of a predictor, such as months, are absent; they count as missing."""
+
+
 class OccurrencesLeftOut(UserWarning):
     """Occurrences that could not be used, counted by reason."""
 

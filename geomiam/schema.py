@@ -84,6 +84,12 @@ class Variable(Fact):
                     check_label(value, f"label of '{dim}'")
         return labels
 
+    @field_validator("units", "long_name", mode="before")
+    @classmethod
+    def _numbers_are_text(cls, value: Any) -> Any:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return f"{value:g}" if number else value  # YAML reads units: 1 as a number
+
     @field_validator("window", mode="before")
     @classmethod
     def _window_is_steps_or_a_period(cls, value: Any) -> Any:

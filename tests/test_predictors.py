@@ -15,6 +15,7 @@ from geomiam.cube.location import add_location
 from geomiam.cube.predictors import bind, labels_of, predictors
 from geomiam.errors import (
     GridError,
+    MissingLabels,
     MissingModality,
     MissingVariable,
     SchemaError,
@@ -123,12 +124,26 @@ def test_without_modality_attribute_a_variable_is_its_own(sites):
     assert list(infer_schema(sites).modalities) == ["climate", "bio12", "greenness", "optical"]
 
 
-def test_patterns_sort_variables_into_modalities_and_leave_the_rest_out(sites):
-    schema = infer_schema(sites, modalities={"weather": ["bio*"], "sight": "chip"})
+def test_patterns_sort_variables_into_modalities_and_the_others_stay(sites):
+    schema = infer_schema(sites, modalities={"rain": ["bio12"], "sight": "chip"})
     assert {m.name: list(m.variables) for m in schema.modalities.values()} == {
-        "weather": ["bio1", "bio12"],
+        "climate": ["bio1"],
+        "rain": ["bio12"],
+        "greenness": ["ndvi"],
         "sight": ["chip"],
     }
+
+
+@pytest.mark.parametrize(
+    ("kinds", "message"),
+    [
+        ({"bio": "circular"}, "kinds= names 'bio', which is no predictor.*did you mean 'bio1'"),
+        ({"bio1": "angle"}, r"kinds=\{'bio1': 'angle'\}: there is no such kind; use scalar"),
+    ],
+)
+def test_kinds_of_unknown_names_are_refused(sites, kinds, message):
+    with pytest.raises(SchemaError, match=message):
+        infer_schema(sites, kinds=kinds)
 
 
 def test_the_first_pattern_that_matches_has_the_variable(sites):
@@ -235,7 +250,8 @@ def test_shuffled_months_give_equal_predictors(sites, schema):
 
 
 def test_labels_that_are_not_there_are_nan_and_labels_too_many_are_left_out(sites, schema):
-    found = predictors(sites.sel(month=[11, 3]), schema)["ndvi"]
+    with pytest.warns(MissingLabels, match="no data for 10 of 12 labels of 'month'"):
+        found = predictors(sites.sel(month=[11, 3]), schema)["ndvi"]
     assert found.shape == (6, 12)
     for i, month in enumerate(MONTHS):
         if month in (3, 11):
@@ -249,7 +265,8 @@ def test_labels_that_are_not_there_are_nan_and_labels_too_many_are_left_out(site
 
 
 def test_matching_labels_stays_lazy(sites, schema):
-    lazy = predictors(sites.chunk(site=2).sel(month=[11, 3]), schema)
+    with pytest.warns(MissingLabels):
+        lazy = predictors(sites.chunk(site=2).sel(month=[11, 3]), schema)
     assert all(v.chunks is not None for v in lazy.values())
     assert lazy["ndvi"].compute().notnull().sum() == 12
 

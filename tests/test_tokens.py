@@ -477,6 +477,25 @@ def test_a_constant_or_empty_variable_is_scaled_by_one():
     assert (scaler.mean["b"], scaler.std["b"]) == (0, 1)
 
 
+@pytest.mark.parametrize("value", [300.0, -4.0, 1e-8, 12345.0])
+def test_a_variable_that_is_constant_but_for_rounding_is_scaled_by_one(value):
+    schema = schema_of(m=[variable("a"), variable("t", "series", labels={"month": range(3)})])
+    x = np.full(200, value, np.float32)
+    for _ in range(3):  # resampling moves the last bits
+        x[::7] = np.nextafter(x[::7], np.float32(np.inf))
+    scaler = fit_scaler({"a": x, "t": np.repeat(x[:, None], 3, 1)}, schema)
+    assert scaler.std["a"] == 1
+    assert scaler.std["t"] == 1
+
+
+def test_a_small_deviation_that_is_more_than_rounding_is_the_scale():
+    schema = schema_of(m=[variable("a")])
+    x = 300 + np.float32([-0.01, 0.01] * 50)
+    assert fit_scaler({"a": x}, schema).std["a"] == pytest.approx(0.01, rel=0.01)
+    flux = np.float32([1e-8, 3e-8] * 50)  # kg m-2 s-1
+    assert fit_scaler({"a": flux}, schema).std["a"] == pytest.approx(1e-8)
+
+
 def test_classes_become_ranks_and_an_unseen_class_is_not_observed():
     schema = schema_of(m=[variable("c", "categorical")])
     scaler = fit_scaler({"c": np.array([30, 7, np.nan, 7, -2], np.float32)}, schema)

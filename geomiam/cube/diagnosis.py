@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from geomiam.cube.crs import crs_name
 from geomiam.cube.tables import Points
 
 
@@ -14,7 +15,7 @@ def explain_outside(points: Points, box: Any, *, outside: int, of: int) -> str:
     """Return the message for points most of which lie outside the grid."""
     assumed = points.crs if points.crs is not None else box.crs
     found = f"{outside} of {of} points lie outside the grid"
-    extents = f"points: {_span(points)} taken as {_code(assumed)}; grid: {_bounds(box)} in {_code(box.crs)}"
+    extents = f"points: {_span(points)} taken as {crs_name(assumed)}; grid: {_bounds(box)} in {crs_name(box.crs)}"
     return f"{found}. {_cause(points, box, assumed=assumed)} ({extents})"
 
 
@@ -28,7 +29,7 @@ def _cause(points: Points, box: Any, *, assumed: Any) -> str:
     if not geographic and _degrees(points):
         return "They look like degrees: pass crs='EPSG:4326'"
     if geographic and not _degrees(points):
-        return f"They look like metres, not degrees: pass crs=, e.g. crs='{_code(_metric(box))}'"
+        return f"They look like metres, not degrees: pass crs=, e.g. crs='{crs_name(_metric(box))}'"
     if geographic and (turn := _turn(points, box)):
         return f"Longitudes differ by {turn:+d}: shift them, e.g. table.assign({first}=table['{first}'] {turn:+d})"
     return "Pass their crs=, or a cube that covers them"
@@ -50,14 +51,6 @@ def _degrees(points: Points) -> bool:
 def _turn(points: Points, box: Any) -> int:
     turns = (t for t in (360, -360) if _inside(replace(points, x=points.x + t), box))
     return next(turns, 0)
-
-
-def _code(crs: Any) -> str:
-    """``EPSG:…`` where there is a code, for a CRS spelled out fills the screen."""
-    from odc.geo.crs import CRS
-
-    code = CRS(crs).to_epsg()
-    return f"EPSG:{code}" if code else str(crs)
 
 
 def _metric(box: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import xarray as xr
 
+from geomiam.cube.crs import same_crs
 from geomiam.errors import GridError
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def same_grid(a: GeoBox, b: GeoBox) -> bool:
     """Return whether two grids agree in shape, CRS and, to a hundredth of a cell, in place."""
     from odc.geo.math import apply_affine
 
-    if a.shape != b.shape or a.crs != b.crs:
+    if a.shape != b.shape or not same_crs(a.crs, b.crs):
         return False
     rows, cols = a.shape
     y, x = np.array([0.0, rows, rows]), np.array([0.0, 0.0, cols])

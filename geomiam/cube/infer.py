@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
 from collections.abc import Mapping, Sequence
 
 import xarray as xr
 
+from geomiam.cube.attributes import text_of
+from geomiam.cube.coordinates import text_names
+from geomiam.cube.labels import has_dates
 from geomiam.cube.predictors import bind_variable, own_dims, some
 from geomiam.errors import SchemaError
 from geomiam.schema import KINDS, OWN_DIMS, Modality, Schema, Variable
@@ -43,8 +47,8 @@ def infer_schema(
     ds : xarray.Dataset
         Cube or sites; ``presence`` is left out.
     modalities : mapping of str to sequence of str, optional
-        Modality → variable names or patterns (``bio*``). Default: the ``modality`` attribute of each
-        variable, else the variable is a modality of its own.
+        Modality → variable names or patterns (``bio*``). For all other variables: their ``modality``
+        attribute, else the variable is a modality of its own.
     kinds : mapping of str to str, optional
         Variable → kind, where the inferred kind would be wrong.
 
@@ -56,23 +60,23 @@ def infer_schema(
     Raises
     ------
     SchemaError
-        If a kind cannot be told, or a pattern matches nothing.
+        If a kind cannot be inferred, a pattern matches nothing, or ``kinds`` names an unknown
+        variable or kind.
     """
+    ds = text_names(ds)
     names = [
         str(n)
         for n, v in ds.data_vars.items()
         if n not in NOT_PREDICTORS and v.dtype.kind in "fiub"
     ]
-    homes = (
-        {n: str(ds[n].attrs.get("modality", n)) for n in names}
-        if modalities is None
-        else _homes(names, modalities)
-    )
+    homes = {n: text_of(ds[n].attrs, "modality") or n for n in names}
+    homes |= _homes(names, modalities or {})
+    _check_kinds(kinds or {}, names)
     found: dict[str, dict[str, Variable]] = {}
     for n, home in homes.items():
         kind = (kinds or {}).get(n) or infer_kind(ds[n])
-        facts = {k: ds[n].attrs[k] for k in ("units", "long_name") if k in ds[n].attrs}
-        found.setdefault(home, {})[n] = bind_variable(Variable(name=n, kind=kind, **facts), ds[n])
+        text = {k: text_of(ds[n].attrs, k) for k in ("units", "long_name")}
+        found.setdefault(home, {})[n] = bind_variable(Variable(name=n, kind=kind, **text), ds[n])
     return Schema(
         name=name, modalities={m: Modality(name=m, variables=v) for m, v in found.items()}
     )
@@ -87,16 +91,17 @@ def infer_kind(array: xr.DataArray) -> str:
         If its own dims fit no kind.
     """
     own = own_dims(array)
-    if (said := array.attrs.get("kind")) in KINDS and bool(own) == bool(OWN_DIMS[said]):
-        return str(said)
+    stated = text_of(array.attrs, "kind")
+    if stated in KINDS and bool(own) == bool(OWN_DIMS[stated]):
+        return stated
     if not own:
-        if "flag_values" in array.attrs or array.attrs.get("type") == "categorical":
+        if "flag_values" in array.attrs or text_of(array.attrs, "type") == "categorical":
             return "categorical"
-        said = f"{array.name} {array.attrs.get('long_name', '')}".lower()
-        degrees = str(array.attrs.get("units", "")) in DEGREES
-        return "circular" if degrees and any(w in said for w in CIRCULAR_NAMES) else "scalar"
+        words = f"{array.name} {text_of(array.attrs, 'long_name') or ''}".lower()
+        degrees = (text_of(array.attrs, "units") or "") in DEGREES
+        return "circular" if degrees and any(w in words for w in CIRCULAR_NAMES) else "scalar"
     last = own[-1]
-    if last.lower() in TIME_DIMS or (last in array.coords and array[last].dtype.kind == "M"):
+    if last.lower() in TIME_DIMS or has_dates(array, last):
         return "series"
     if (
         len(own) >= 2
@@ -110,6 +115,18 @@ def infer_kind(array: xr.DataArray) -> str:
         f"cannot tell what '{array.name}' with own dims {own} is; "
         f"pass kinds={{'{array.name}': 'series'}} (or image, vector)"
     )
+
+
+def _check_kinds(kinds: Mapping[str, str], names: list[str]) -> None:
+    for name, kind in kinds.items():
+        if name not in names:
+            close = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean '{close[0]}'?" if close else f"there are {some(names)}"
+            raise SchemaError(f"kinds= names '{name}', which is no predictor of the data; {hint}")
+        if kind not in KINDS:
+            raise SchemaError(
+                f"kinds={{'{name}': {kind!r}}}: there is no such kind; use {', '.join(KINDS)}"
+            )
 
 
 def _homes(names: list[str], modalities: Mapping[str, Sequence[str]]) -> dict[str, str]:

@@ -9,7 +9,10 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import xarray as xr
 
-from geomiam.errors import MissingModality, MissingVariable, VariableMismatch
+from geomiam.cube.attributes import flags_of, text_of
+from geomiam.cube.coordinates import text_names
+from geomiam.cube.labels import labels_of, positions
+from geomiam.errors import MissingLabels, MissingModality, MissingVariable, VariableMismatch
 from geomiam.schema import OWN_DIMS, Label, Modality, Schema, Variable
 
 PLACE = ("site", "y", "x", "lat", "lon", "latitude", "longitude")
@@ -56,6 +59,7 @@ def predictors(
     MissingModality
         If a modality is missing as a whole: the prediction is made without it.
     """
+    ds = text_names(ds)
     needed = set(schema.variables if needed is None else needed)
     absent: dict[str, list[str]] = {}
     for modality in schema.modalities.values():
@@ -90,6 +94,7 @@ def bind(schema: Schema, ds: xr.Dataset) -> Schema:
     MissingVariable, VariableMismatch
         As :func:`predictors`; here every variable must be there.
     """
+    ds = text_names(ds)
     missing = [v for v in schema.variables if v not in ds.data_vars]
     if missing:
         raise MissingVariable(
@@ -102,17 +107,6 @@ def bind(schema: Schema, ds: xr.Dataset) -> Schema:
 def own_dims(array: xr.DataArray) -> tuple[str, ...]:
     """Dims of a predictor beyond place."""
     return tuple(str(d) for d in array.dims if d not in PLACE)
-
-
-def labels_of(array: xr.DataArray, dim: str) -> tuple[Label, ...]:
-    """Labels along a dim as plain types: dates as ISO text; positions where there is no coordinate."""
-    if dim not in array.coords:
-        return tuple(range(array.sizes[dim]))
-    values = array[dim].values
-    if values.dtype.kind == "M":
-        text = np.datetime_as_string(values, unit="s")
-        return tuple(str(t).removesuffix("T00:00:00") for t in text)
-    return tuple(v if isinstance(v, (int, float)) else str(v) for v in values.tolist())
 
 
 def bind_variable(variable: Variable, array: xr.DataArray) -> Variable:
@@ -133,15 +127,8 @@ def bind_variable(variable: Variable, array: xr.DataArray) -> Variable:
         "labels": labels,
     }
     if variable.kind == "categorical" and not variable.classes:
-        facts["classes"] = _classes(array)
+        facts["classes"] = flags_of(array.attrs)
     return Variable(**facts)
-
-
-def _classes(array: xr.DataArray) -> dict[int, str]:
-    codes = np.atleast_1d(array.attrs.get("flag_values", [])).tolist()
-    meanings = str(array.attrs.get("flag_meanings", "")).split()
-    meanings = meanings if len(meanings) == len(codes) else [str(c) for c in codes]
-    return {int(c): m for c, m in zip(codes, meanings)}
 
 
 def _match(array: xr.DataArray, variable: Variable) -> xr.DataArray:
@@ -162,19 +149,42 @@ def _match_labels(array: xr.DataArray, dim: str, variable: Variable) -> xr.DataA
             f"'{variable.name}' has {len(found)} steps along '{dim}' without labels, expected "
             f"{len(wanted)}: label them with ds.assign_coords({dim}=[...])"
         )
-    where = {label: i for i, label in enumerate(found)}
-    index = np.array([where.get(label, -1) for label in wanted])
-    if (index < 0).all():
-        raise VariableMismatch(
-            f"'{variable.name}' has none of the labels of '{dim}': expected {some(wanted)}, found "
-            f"{some(found)}: relabel with ds.assign_coords({dim}=[...])"
-        )
+    index = _positions(wanted, found, dim, name=variable.name)
+    if np.array_equal(index, np.arange(len(found))):
+        return array
     known = xr.DataArray(index >= 0, dims=dim)
     return array.isel({dim: index}).drop_vars(dim).astype(np.float32).where(known)
 
 
+def _positions(
+    wanted: Sequence[Label], found: Sequence[Label], dim: str, *, name: str
+) -> np.ndarray:
+    """Return where each wanted label is ``(len(wanted),)``, -1 for nowhere, with a warning."""
+    try:
+        index = positions(wanted, found)
+    except ValueError as error:
+        raise VariableMismatch(
+            f"'{name}': {error} along '{dim}', so it is not clear which one is meant: keep one with "
+            f"ds.drop_duplicates('{dim}')"
+        ) from None
+    absent = [label for label, i in zip(wanted, index) if i < 0]
+    if len(absent) == len(wanted):
+        raise VariableMismatch(
+            f"'{name}' has none of the labels of '{dim}': expected {some(wanted)}, found "
+            f"{some(found)}: relabel with ds.assign_coords({dim}=[...])"
+        )
+    if absent:
+        warnings.warn(
+            f"'{name}' has no data for {len(absent)} of {len(wanted)} labels of '{dim}': "
+            f"{some(absent)} (found {some(found)}); they count as missing",
+            MissingLabels,
+            stacklevel=6,
+        )
+    return index
+
+
 def _check_units(variable: Variable, array: xr.DataArray) -> None:
-    units = array.attrs.get("units")
+    units = text_of(array.attrs, "units")
     if variable.units is None or units is None or _plain(units) == _plain(variable.units):
         return
     raise VariableMismatch(

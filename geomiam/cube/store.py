@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
+from geomiam.cube.coordinates import plain_coordinates, text_names
 from geomiam.cube.grid import (
     CRS_NAME,
     crs_coordinate,
@@ -246,6 +247,7 @@ def encodable(ds: xr.Dataset) -> xr.Dataset:
 
     NaN becomes the fill value of floats, so that GDAL knows what is missing.
     """
+    ds = plain_coordinates(text_names(ds))
     text = [k for k, v in ds.variables.items() if v.dtype.kind == "U"]
     ds = ds.assign({k: ds[k].astype(object) for k in text})  # Zarr v3 has no fixed-width text
     for name, var in ds.variables.items():

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import xarray as xr
 
-from geomiam.cube.grid import crs_coordinate, geobox, merge, place_dims, restore, same_grid
+from geomiam.cube.coordinates import text_names
+from geomiam.cube.crs import crs_name
+from geomiam.cube.grid import (
+    crs_coordinate,
+    crs_of,
+    geobox,
+    merge,
+    place_dims,
+    restore,
+    same_grid,
+)
 from geomiam.errors import GridError
 
 
@@ -17,12 +27,12 @@ def as_dataset(obj: xr.Dataset | xr.DataTree) -> xr.Dataset:
         When a variable's name is used twice, or grids differ.
     """
     if isinstance(obj, xr.Dataset):
-        return obj
+        return text_names(obj)
     if not isinstance(obj, xr.DataTree):
         raise GridError(
             f"expected a Dataset or DataTree, found {type(obj).__name__}; use array.to_dataset(name=...)"
         )
-    root = obj.to_dataset()
+    root = text_names(obj.to_dataset())
     parts = [_modality(name, child) for name, child in obj.children.items()]
     parts = [p for p in [root, *parts] if p.data_vars]
     if not parts:
@@ -36,7 +46,7 @@ def _modality(name: str, child: xr.DataTree) -> xr.Dataset:
             f"modality '{name}' has groups {list(child.children)} below it; "
             "a tree has one level, one child per modality"
         )
-    ds = promote_crs(child.to_dataset())
+    ds = promote_crs(text_names(child.to_dataset()))
     return ds.assign(
         {k: v.assign_attrs({"modality": name, **v.attrs}) for k, v in ds.data_vars.items()}
     )
@@ -81,6 +91,8 @@ def _describe(ds: xr.Dataset) -> str:
         for d in dims
         if d in ds.coords
     ]
+    if crs_coordinate(ds) is not None:
+        ends.append(crs_name(crs_of(ds)))
     return f"({', '.join(ends) or dims})"
 
 

@@ -26,6 +26,7 @@ from geomiam.inference.engine import (
 from geomiam.networks.explainer import Explainer
 from geomiam.networks.model import Model
 from geomiam.networks.network import Network
+from geomiam.networks.session import standard_torch
 from geomiam.tokens.blocks import Block, encode
 from geomiam.tokens.select import players
 from geomiam.training.splits import hold_out_blocks
@@ -39,6 +40,7 @@ VALUES = 2**28
 BATCH = 256
 
 
+@standard_torch()
 def fit_explainer(
     model: Model,
     sites: xr.Dataset,

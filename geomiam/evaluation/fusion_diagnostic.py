@@ -12,6 +12,7 @@ from geomiam.evaluation.subsets import evaluate
 from geomiam.masking import Constant
 from geomiam.networks.config import NetworkConfig
 from geomiam.networks.model import Model
+from geomiam.networks.session import standard_torch
 from geomiam.schema import Schema
 from geomiam.training.config import TrainingConfig
 from geomiam.training.fit import fit, held_out
@@ -22,6 +23,7 @@ from geomiam.training.table import make_tables, read_labels, read_predictors
 WAYS = ("average", "linear head")
 
 
+@standard_torch()
 def fusion_diagnostic(
     sites: xr.Dataset,
     schema: Schema | None = None,

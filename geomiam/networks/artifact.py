@@ -24,6 +24,7 @@ from geomiam.errors import ArtifactError, GeomiamError, OutputExists
 from geomiam.networks.config import NetworkConfig
 from geomiam.networks.encoders import restore
 from geomiam.networks.model import LINKS, Model
+from geomiam.networks.session import standard_torch
 from geomiam.schema import Schema
 from geomiam.tokens.scaler import Scaler
 
@@ -67,6 +68,7 @@ def save_model(model: Model, path: str | Path, *, overwrite: bool = False) -> Pa
     return path
 
 
+@standard_torch()
 def load_model(path: str | Path, *, encoders: Mapping[str, nn.Module] | None = None) -> Model:
     """Read a model directory.
 

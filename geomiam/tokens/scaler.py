@@ -12,6 +12,9 @@ from geomiam.schema import Schema, Variable
 from geomiam.tokens.layout import segments
 from geomiam.tokens.symbols import breakpoints, paa
 
+ROUNDING = 8 * float(np.finfo(np.float32).eps)
+"""Deviation, relative to the mean, that resampling in float32 gives to a constant."""
+TINY = float(np.finfo(np.float32).tiny)
 POOLED = {"series": 1, "image": 2}
 """Trailing dims that share one mean, by kind."""
 
@@ -180,8 +183,8 @@ def _moments(x: np.ndarray, variable: Variable) -> tuple[np.ndarray, np.ndarray]
     total, count = square.sum(axes, dtype=np.float64), count.squeeze(axes)
     if isinstance(variable.window, str):  # a date seen at three sites has no deviation to divide by
         total, count = (np.broadcast_to(t.sum(-1, keepdims=True), t.shape) for t in (total, count))
-    std = np.sqrt(total / count)
-    return mean.squeeze(axes), np.where(std > 0, std, 1.0)
+    mean, std = mean.squeeze(axes), np.sqrt(total / count)
+    return mean, np.where(std > np.maximum(ROUNDING * np.abs(mean), TINY), std, 1.0)
 
 
 def _classes(x: np.ndarray) -> np.ndarray:

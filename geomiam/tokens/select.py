@@ -16,6 +16,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from math import isclose
 from typing import Any
 
 import numpy as np
@@ -227,6 +228,8 @@ def _compare(label: Label, value: Any) -> int:
         raise SelectionError(
             f"{value!r} cannot be compared with labels such as {label!r}"
         ) from None
+    if isinstance(label, float) and isclose(label, number, rel_tol=1e-6):
+        return 0  # a label that went through float32
     return (label > number) - (label < number)
 
 

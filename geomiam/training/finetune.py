@@ -16,6 +16,7 @@ from geomiam.errors import MissingVariable, SchemaError, SelectionError
 from geomiam.masking import MIAM, Strategy, named
 from geomiam.networks.model import Model
 from geomiam.networks.network import Network
+from geomiam.networks.session import standard_torch
 from geomiam.schema import Schema
 from geomiam.tokens.blocks import encode
 from geomiam.tokens.scaler import fit_scaler
@@ -66,6 +67,7 @@ class Found:
         )
 
 
+@standard_torch()
 def finetune(
     model: Model,
     sites: xr.Dataset,

@@ -18,6 +18,7 @@ from geomiam.networks.config import NetworkConfig
 from geomiam.networks.encoders import plug
 from geomiam.networks.model import Model
 from geomiam.networks.network import join
+from geomiam.networks.session import standard_torch
 from geomiam.schema import Schema
 from geomiam.tokens.layout import Layout
 from geomiam.training.checkpoint import Progress
@@ -36,6 +37,7 @@ from geomiam.training.table import (
 from geomiam.training.warm import check_start, load_start, set_base, start_config, two_stages
 
 
+@standard_torch()
 def fit(
     sites: xr.Dataset,
     schema: Schema | str | Path | None = None,

@@ -14,6 +14,7 @@ from geomiam.errors import SchemaError
 from geomiam.masking import MIAM, Strategy, named, to_dict
 from geomiam.networks.config import NetworkConfig
 from geomiam.networks.model import Model
+from geomiam.networks.session import standard_torch
 from geomiam.schema import Schema
 from geomiam.tokens.layout import Layout
 from geomiam.training.checkpoint import Progress
@@ -24,6 +25,7 @@ from geomiam.training.reconstruction import Reconstructing, Reconstruction, Targ
 from geomiam.training.table import make_tables, read_predictors
 
 
+@standard_torch()
 def pretrain(
     data: xr.Dataset | xr.DataTree,
     schema: Schema | str | Path | None = None,

@@ -8,6 +8,7 @@ import xarray as xr
 
 from geomiam.errors import SelectionError
 from geomiam.networks.model import Model
+from geomiam.networks.session import standard_torch
 from geomiam.tokens.blocks import encode
 from geomiam.training.fit import place_and_time
 from geomiam.training.loop import torch_seed
@@ -18,6 +19,7 @@ AT_ONCE = 512
 """Sites whose features are made together."""
 
 
+@standard_torch()
 def probe(model: Model, sites: xr.Dataset, *, l2: float = 1e-2) -> Model:
     """Fit a linear head on the features of a frozen network.
 

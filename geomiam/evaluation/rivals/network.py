@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from geomiam.evaluation.rivals.base import Training
+from geomiam.networks.session import standard_torch
 from geomiam.training.losses import maxent, record_weight
 
 
@@ -44,6 +45,7 @@ class Network:
         return self.layers(_inputs(x, x.isnan(), masked=self.masked)).double().numpy()
 
 
+@standard_torch()
 def fit_network(training: Training, **options) -> tuple[Network, str]:
     """Train one network for all species.
 

@@ -1,0 +1,53 @@
+"""Coordinate reference systems: equal ones in two spellings, and a short name for messages."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from odc.geo.crs import CRS
+
+
+def crs_name(crs: Any) -> str:
+    """Return ``EPSG:…`` where there is a code, else the text of the CRS."""
+    from odc.geo.crs import CRS
+
+    code = CRS(crs).to_epsg()
+    return f"EPSG:{code}" if code else str(crs)
+
+
+def same_crs(a: CRS | None, b: CRS | None) -> bool:
+    """Return whether two CRS give a place the same x and y, however they are spelled.
+
+    Axis order is no difference, as x is x and y is y in xarray; nor are names, of ESRI's WKT say.
+    """
+    if a is None or b is None or a == b:
+        return a is b or a == b
+    return _same_place(a.to_wkt(), b.to_wkt())
+
+
+@lru_cache(maxsize=256)
+def _same_place(a: str, b: str) -> bool:
+    import pyproj
+
+    here, there = pyproj.CRS(a), pyproj.CRS(b)
+    codes = here.to_epsg(), there.to_epsg()
+    if here.equals(there, ignore_axis_order=True) or (codes[0] == codes[1] and all(codes)):
+        return True
+    if None not in codes or not _same_datum(here, there):
+        return False
+    lon, lat = (v.ravel() for v in np.mgrid[-180:181:15, -90:91:15].astype(float))
+    (x, y), (u, v) = (
+        pyproj.Transformer.from_crs(c.geodetic_crs, c, always_xy=True).transform(lon, lat)
+        for c in (here, there)
+    )
+    return bool(np.allclose(x, u, rtol=1e-9, atol=1e-6) and np.allclose(y, v, rtol=1e-9, atol=1e-6))
+
+
+def _same_datum(a: Any, b: Any) -> bool:
+    if a.geodetic_crs is None or b.geodetic_crs is None:
+        return False
+    return bool(a.geodetic_crs.equals(b.geodetic_crs, ignore_axis_order=True))
