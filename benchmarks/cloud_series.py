@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from geomiam.training.splits import site_coordinates, spatial_blocks, spatial_folds
+from geomiam.training.splits import site_blocks, spatial_folds
 
-FOLDS, BLOCK = 4, 200.0
-"""Folds of spatial blocks, and the side of the blocks in metres: 20 pixels."""
+FOLDS, BLOCK = 4, "200 m"
+"""Folds of spatial blocks, and the side of the blocks: 20 pixels."""
 TESTS = {fold: [f for f in range(FOLDS) if f != fold] for fold in (2, 3)}
 TUNING = {0: [1], 1: [0]}
 """Fold that is scored → folds that train. Settings were chosen by ``--tune``, which sees no test fold."""
@@ -53,7 +53,7 @@ def make_sites(cube: xr.Dataset, *, per_class: int = PER_CLASS, rng: int = 0) ->
 
 def fold_of(sites: xr.Dataset) -> np.ndarray:
     """Deal the sites into folds of spatial blocks, always the same ``(site,)``."""
-    blocks = spatial_blocks(site_coordinates(sites), size=BLOCK)
+    blocks = site_blocks(sites, BLOCK).number
     draws = np.random.default_rng(0)
     return spatial_folds(sites["presence"].values, blocks, folds=FOLDS, rng=draws)
 

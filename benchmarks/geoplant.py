@@ -44,8 +44,8 @@ COLUMNS: dict[str, list | None] = {
     "TS+Sat": ["time_series", "satellite"],
     "All": None,
 }
-SHARE, BLOCK = 0.15, 1.0
-"""Of the sites in the test set and in the validation set; side of a block in degrees."""
+SHARE, BLOCK = 0.15, "100 km"
+"""Of the sites in the test set and in the validation set; side of a block."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
     python benchmarks/importance.py --out out/bench
 
-A small model is trained on the bundled records of a banana slug and judged by its AUC on 1° blocks
+A small model is trained on the bundled records of a banana slug and judged by its AUC on blocks of 100 km
 that it never saw. All coalitions of its variables are evaluated once, which gives the exact values; the
 samples then look their coalitions up in that table, so hundreds of repetitions cost seconds. Every
 sample counts as evaluations what it would have evaluated by itself.
@@ -24,7 +24,7 @@ from geomiam.demo import load_cube, load_schema, network, sample_records, traini
 from geomiam.demo import load_records as records
 from geomiam.evaluation.importance import skill_game
 from geomiam.evaluation.sampling import Value, exact, steps
-from geomiam.training.splits import site_coordinates, spatial_blocks, spatial_folds
+from geomiam.training.splits import site_blocks, spatial_folds
 
 KINDS = {
     "plain Monte Carlo": {"method": "uniform"},
@@ -39,7 +39,7 @@ SIZES = [4, 6, 8, 12, 16, 24, 32, 48]
 def train() -> tuple[gm.Model, xr.Dataset]:
     """Return the demo's model, trained without a fifth of the blocks, and the sites of that fifth."""
     sites = sample_records(load_cube(), records())
-    blocks = spatial_blocks(site_coordinates(sites), size=1.0)
+    blocks = site_blocks(sites, "100 km").number
     folds = spatial_folds(sites["presence"].values, blocks, folds=5, rng=np.random.default_rng(0))
     model = gm.fit(
         sites.isel(site=folds != 0), load_schema(), network=network(), training=training(), rng=0

@@ -30,9 +30,12 @@ import xarray as xr
 
 import geomiam as gm
 from geomiam.cube.background import random_cells
+from geomiam.cube.grid import crs_of
 from geomiam.evaluation.readers.disdat import disdat_schema
+from geomiam.lengths import as_text
 from geomiam.networks.model import Model
 from geomiam.training.splits import hold_out, site_coordinates, spatial_blocks
+from geomiam.training.splits.reading import places_of
 
 LABELS = (100, 300, 1000)
 MOST_TESTED, MOST_UNLABELLED = 3000, 5000
@@ -65,7 +68,7 @@ class Case:
     unlabelled: xr.Dataset
     survey: xr.Dataset
     schema: gm.Schema
-    block: float
+    block: str
 
 
 def swiss_trees(root: Path) -> Case:
@@ -73,7 +76,7 @@ def swiss_trees(root: Path) -> Case:
     training, survey = gm.readers.disdat(root / "disdat", "SWI", background="random")
     background = (training["presence"] == 0).all("species").values
     schema = disdat_schema(root / "disdat", "SWI")
-    side = float(np.ptp(site_coordinates(survey), axis=0).max() / 8)
+    side = as_text(places_of(survey, None).span().max() / 8)
     return Case(training.isel(site=background).drop_vars("presence"), survey, schema, side)
 
 
@@ -86,7 +89,7 @@ def french_birds(root: Path) -> Case:
     species = [c for c in records if "_" in c and c[0].isupper()]
     schema = gm.infer_schema(cube, kinds=birds.KINDS)
     cells, _ = random_cells(cube, n=None, rng=np.random.default_rng(0))
-    return Case(cells, gm.sample(cube, records, species=species), schema, 1.0)
+    return Case(cells, gm.sample(cube, records, species=species), schema, "100 km")
 
 
 CASES: dict[str, Callable[[Path], Case]] = {
@@ -107,7 +110,8 @@ class Split:
     def of(cls, case: Case, rng: np.random.Generator) -> Split:
         """Hold out about 30 % of the survey in blocks, from the places without labels too."""
         places = [site_coordinates(s) for s in (case.survey, case.unlabelled)]
-        blocks = spatial_blocks(np.concatenate(places), size=case.block)
+        crs = crs_of(case.survey)
+        blocks = spatial_blocks(np.concatenate(places), size=case.block, crs=crs)
         own, other = np.split(blocks, [len(places[0])])
         labels = case.survey["presence"].transpose("site", "species").values
         held = hold_out(labels, own, share=0.3, rng=rng)

@@ -26,7 +26,10 @@ Fusion = Annotated[
 ]
 Width = Annotated[int | None, typer.Option(help="Width of the network; default 192.")]
 Epochs = Annotated[int, typer.Option(help="Most epochs.")]
-Block = Annotated[float, typer.Option(help="Side of validation blocks, in CRS units.")]
+Block = Annotated[
+    str | None,
+    typer.Option(help="Side of validation blocks, such as '100 km'; default: from the data."),
+]
 Seed = Annotated[int, typer.Option(help="Random seed.")]
 Checkpoint = Annotated[Path | None, typer.Option(help="Folder to save to and go on from.")]
 
@@ -50,7 +53,7 @@ def fit(
         str, typer.Option(help="weighted-bce, maxent or cross-entropy.")
     ] = "weighted-bce",
     epochs: Epochs = 100,
-    block: Block = 1.0,
+    block: Block = None,
     seed: Seed = 0,
     checkpoint: Checkpoint = None,
     overwrite: Overwrite = False,
@@ -91,7 +94,7 @@ def pretrain(
     fusion: Fusion = None,
     width: Width = None,
     epochs: Epochs = 100,
-    block: Block = 1.0,
+    block: Block = None,
     seed: Seed = 0,
     checkpoint: Checkpoint = None,
     overwrite: Overwrite = False,
@@ -126,7 +129,7 @@ def finetune(
     ],
     schema: SchemaPath = None,
     epochs: Epochs = 100,
-    block: Block = 1.0,
+    block: Block = None,
     seed: Seed = 0,
     checkpoint: Checkpoint = None,
     overwrite: Overwrite = False,

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 DATA = HERE / "data" / "western_usa"
-FOLDS, BLOCK = 5, 1.0
-"""Skill is measured by cross-validation over 1° blocks: each record is predicted by a model that saw
+FOLDS, BLOCK = 5, "100 km"
+"""Skill is measured by cross-validation over blocks of 100 km: each record is predicted by a model that saw
 none of its block. The species lives in few blocks, so one held-out set would say little."""
 
 VERSIONS = ("torch", "numpy", "xarray", "dask", "zarr")
@@ -76,11 +76,11 @@ def run(out: str | Path = "out/demo", *, overwrite: bool = False) -> dict:
     write_cube(cube, out / "cube.zarr", overwrite=overwrite)
     sites = sample_records(cube, records)
     say(f"{len(records):,} records at {sites.sizes['site']:,} distinct sites")
-    say(f"training for the map; a fifth of the {BLOCK:g}° blocks tells when to stop")
+    say(f"training for the map; a fifth of the {BLOCK} blocks tells when to stop")
     with timer("train"), torch_threads(1):
         model = fit(sites, schema, network=network(), training=training(), rng=0)
     model.save(out / "model", overwrite=overwrite)
-    say(f"testing: {FOLDS} more trainings, each without a fifth of the {BLOCK:g}° blocks")
+    say(f"testing: {FOLDS} more trainings, each without a fifth of the {BLOCK} blocks")
     with timer("cross_validate"), torch_threads(1):
         scores = _score(sites, schema)
     why = _map(model, cube, out, timer, overwrite=overwrite)
@@ -192,7 +192,7 @@ def _summary(
     effects = abs(why["shapley"]).mean(("species", "y", "x"))
     return {
         "auc": scores,
-        "auc_on": f"predictions of all {FOLDS} folds of {BLOCK:g}° blocks",
+        "auc_on": f"predictions of all {FOLDS} folds of {BLOCK} blocks",
         "auc_of_what_the_map_has": scores["+".join(on_the_map(model, cube))],
         "land_cells": int(seen["cells"]),
         "cells_predicted": int(why["suitability"].notnull().all("species").sum()),

@@ -136,3 +136,19 @@ class MissingFiles(UserWarning):
 
 class DeviceError(GeomiamError, ValueError):
     """A device, or a precision on it, is not available."""
+
+
+class LengthError(GeomiamError, ValueError):
+    """A length is not a number of kilometres or text such as ``"100 km"``."""
+
+
+class BlockError(GridError):
+    """Spatial blocks do not separate neighbours, or the sites lie at one place."""
+
+
+class CRSAssumed(UserWarning):
+    """Coordinates without CRS were taken as degrees."""
+
+
+class SmallerBlocks(UserWarning):
+    """The area is smaller than the blocks asked for; smaller ones are used."""

@@ -119,6 +119,7 @@ def tiny_sites(n: int = 100, *, species: int = 2, gaps: float = 0.1, seed: int =
             "month": [1, 4, 7, 10],
             "species": [f"Quercus {i}" for i in range(species)],
         },
+        attrs={"crs": "EPSG:4326"},
     )
     for name in ("bio1", "clay", "ndvi"):
         ds[name] = ds[name].where(rng.random(ds[name].shape) >= gaps).astype(np.float32)

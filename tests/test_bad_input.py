@@ -13,6 +13,7 @@ import geomiam as gm
 from geomiam.cube.predictors import bind
 from geomiam.errors import (
     ArtifactError,
+    BlockError,
     GridError,
     LabelError,
     MissingModality,
@@ -120,10 +121,11 @@ def test_labels_that_are_no_labels_are_refused(tiny):
         gm.fit(sites, training=gm.TrainingConfig(loss="cross-entropy"))
 
 
-def test_sites_in_one_block_cannot_be_held_out(tiny):
+def test_sites_at_one_place_cannot_be_held_out(tiny):
     _, sites, _ = tiny
-    with pytest.raises(LabelError, match=r"all sites lie in one block of 100\.0 CRS units"):
-        gm.fit(sites, training=gm.TrainingConfig(block=100.0))
+    there = sites.assign_coords(x=0 * sites["x"], y=0 * sites["y"])
+    with pytest.raises(BlockError, match=r"all \d+ sites lie at 1 place.*validation="):
+        gm.fit(there)
 
 
 def test_sites_with_nan_as_coordinates_are_counted(tiny):

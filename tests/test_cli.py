@@ -146,7 +146,7 @@ def home(tmp_path_factory) -> Path:
     runner = CliRunner()
     for line in [
         "sample cube.zarr records.csv --out sites.zarr",
-        "fit sites.zarr --schema catalog.yaml --out model --width 8 --epochs 4 --block 2 --seed 1 "
+        "fit sites.zarr --schema catalog.yaml --out model --width 8 --epochs 4 --block 200 --seed 1 "
         "--checkpoint run",
     ]:
         files = {w for w in line.split() if "." in w or w in ("model", "run")}
@@ -220,27 +220,27 @@ def test_fit_is_the_python_call_with_the_same_settings(home):
     model = gm.load_model(home / "model")
     assert (model.config.width, model.config.fusion) == (8, "group")
     assert model.schema.name == "tiny"
-    assert model.about["training"]["epochs"] == 4 and model.about["training"]["block"] == 2
+    assert model.about["training"]["epochs"] == 4 and model.about["training"]["block"] == "200"
     assert (home / "run").is_dir()
     again = gm.fit(
         gm.open_sites(home / "sites.zarr").load(),
         gm.Schema.from_yaml(home / "catalog.yaml"),
         network=gm.NetworkConfig(width=8),
-        training=gm.TrainingConfig(epochs=4, block=2),
+        training=gm.TrainingConfig(epochs=4, block=200),
         rng=1,
     )
     assert again.id == model.id
 
 
 def test_a_model_is_pretrained_trained_and_tuned_on_files(geomiam, home, tmp_path):
-    few = ("--epochs", 1, "--block", 2)
+    few = ("--epochs", 1, "--block", 200)
     small = ("--schema", home / "catalog.yaml", "--width", 8, "--cells", 60)
     code, out, _ = geomiam("pretrain", home / "cube.zarr", "-o", tmp_path / "first", *small, *few)
     assert code == 0 and "an encoder" in out
     first = gm.load_model(tmp_path / "first")
     whole = gm.open_cube(home / "cube.zarr")
     schema = gm.Schema.from_yaml(home / "catalog.yaml")
-    how = {"network": gm.NetworkConfig(width=8), "training": gm.TrainingConfig(epochs=1, block=2)}
+    how = {"network": gm.NetworkConfig(width=8), "training": gm.TrainingConfig(epochs=1, block=200)}
     assert gm.pretrain(whole, schema, n=60, **how).id == first.id
     code, _, _ = geomiam(
         *("fit", home / "sites.zarr", "-o", tmp_path / "model", "--start", tmp_path / "first", *few)
@@ -257,7 +257,7 @@ def test_a_model_is_pretrained_trained_and_tuned_on_files(geomiam, home, tmp_pat
 
 
 def test_a_system_is_trained_by_name(geomiam, fails, home, tmp_path):
-    few = ("--epochs", 1, "--block", 2, "--width", 8)
+    few = ("--epochs", 1, "--block", 200, "--width", 8)
     code, _, _ = geomiam("fit", home / "sites.zarr", "-o", tmp_path / "m", "--system", "ume", *few)
     model = gm.load_model(tmp_path / "m")
     assert code == 0 and model.config.fusion == "late"

@@ -149,13 +149,13 @@ def test_the_benchmark_scores_every_method_on_every_subset(results):
 def test_a_score_is_scikit_learns_on_the_species_own_survey(folder, plan, results):
     training, survey = gm.readers.disdat(folder, "AAA")
     result = next(r for r in results if r["label"] == "miam (group)" and r["seed"] == 1)
-    extent = np.ptp([training["x"], training["y"]], axis=1)
+    extent = np.ptp([training["x"], training["y"]], axis=1) / 1000
     model = gm.fit(
         training,
         gm.readers.disdat_schema(folder, "AAA"),
         masking=gm.masking.named("miam", per_sample=True, kappa=20),
         network=NETWORK,
-        training=TRAINING.model_copy(update={"block": float(np.sqrt(extent.prod())) / 10}),
+        training=TRAINING.model_copy(update={"block": f"{np.sqrt(extent.prod()) / 10:.6g} km"}),
         rng=1,
     )
     for name, got in zip(result["species"], result["scores"]["all"]["auc"]):

@@ -11,7 +11,8 @@ import geomiam as gm
 from geomiam.errors import LabelError, SelectionError
 from geomiam.evaluation.subsets import ON_PROBABILITIES, name_subsets
 from geomiam.metrics import METRICS
-from geomiam.training.splits import site_coordinates, spatial_blocks, spatial_folds
+from geomiam.training.splits import site_blocks, spatial_folds
+from geomiam.training.splits.reading import places_of
 
 
 def test_each_subset_is_scored_as_scikit_learn_scores_its_predictions(model, sites):
@@ -104,7 +105,7 @@ def test_kinds_of_subsets_are_all_there(model):
 
 def test_folds_keep_blocks_whole_and_share_the_presences(sites):
     labels = sites["presence"].values
-    blocks = spatial_blocks(site_coordinates(sites), size=0.5)
+    blocks = site_blocks(sites, 50).number
     fold = spatial_folds(labels, blocks, folds=4, rng=np.random.default_rng(0))
     assert set(fold) == {0, 1, 2, 3}
     for b in np.unique(blocks):
@@ -133,17 +134,14 @@ def test_cross_validation_predicts_each_site_by_the_model_that_never_saw_its_blo
     monkeypatch.setattr(crossval, "subset_scores", watched_scores)
     options = {
         "network": gm.NetworkConfig(width=8, heads=2, depth=1, inner=0, frequencies=4),
-        "training": gm.TrainingConfig(epochs=1, batch=64, block=0.5),
+        "training": gm.TrainingConfig(epochs=1, batch=64, block=50),
     }
     table = gm.cross_evaluate(
-        sites, gm.infer_schema(sites), folds=3, block=1.0, subsets="all", **options
+        sites, gm.infer_schema(sites), folds=3, block="100 km", subsets="all", **options
     )
     assert sum(test.sizes["site"] for _, test in seen) == sites.sizes["site"]
     for train, test in seen:
-        both = [
-            {tuple(c) for c in np.floor(site_coordinates(part)).astype(int)}
-            for part in (train, test)
-        ]
+        both = [{tuple(c) for c in places_of(part, None).squares(100)} for part in (train, test)]
         assert not both[0] & both[1]
     answered = np.isfinite(gm.predict(sites, fit(sites, rng=0, **options))["suitability"]).all(
         "species"

@@ -15,7 +15,7 @@ from geomiam.tokens.blocks import encode
 from geomiam.tokens.select import players
 
 NETWORK = gm.NetworkConfig(width=8, heads=2, depth=1, inner=1, frequencies=4, members=3)
-TRAINING = gm.TrainingConfig(epochs=3, batch=32, block=1.0, warmup=2)
+TRAINING = gm.TrainingConfig(epochs=3, batch=32, block=100, warmup=2)
 
 
 def joined(fusion: str, members: int = 3):

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 
 import geomiam as gm
-from geomiam.errors import GridError, LabelError, MissingVariable
+from geomiam.errors import BlockError, GridError, LabelError, MissingVariable
 from geomiam.training.splits import (
     BufferedLeaveOut,
     Checkerboard,
@@ -19,8 +19,13 @@ from geomiam.training.splits import (
     SpatialBlocks,
     hold_out_blocks,
     site_coordinates,
+    spatial_blocks,
+    spatial_folds,
 )
 from geomiam.training.splits.reading import environment
+
+PLANE = 'LOCAL_CS["plane",UNIT["kilometre",1000]]'
+"""Coordinates of a plane in km."""
 
 
 def places(n=120, *, seed=0, extent=10.0):
@@ -47,15 +52,15 @@ def same(one, other):
     )
 
 
-some_places = st.tuples(st.integers(20, 150), st.integers(0, 10**6)).map(
+some_places = st.tuples(st.integers(40, 150), st.integers(0, 10**6)).map(
     lambda v: places(v[0], seed=v[1])
 )
 
 
-@given(some_places, st.integers(2, 4), st.sampled_from([0.7, 1.5, 3.0]), st.integers(0, 99))
+@given(some_places, st.integers(2, 4), st.sampled_from([2.5, 3.1, 4.0]), st.integers(0, 99))
 @settings(max_examples=60, deadline=None)
 def test_no_block_is_on_both_sides_and_every_site_is_tested_once(xy, folds, size, seed):
-    cv = SpatialBlocks(folds, size=size, rng=seed)
+    cv = SpatialBlocks(folds, size=f"{size} km", rng=seed, crs=PLANE)
     splits = list(cv.split(xy))
     assert len(splits) == cv.get_n_splits() == folds
     assert_partition(splits, len(xy))
@@ -64,10 +69,10 @@ def test_no_block_is_on_both_sides_and_every_site_is_tested_once(xy, folds, size
         assert not set(names[train]) & set(names[test])
 
 
-@given(some_places, st.sampled_from([0.0, 0.4, 1.7]), st.sampled_from([None, 0.9, 2.0]))
+@given(some_places, st.sampled_from([0.0, 0.4, 1.7]), st.sampled_from([None, 2.5, 3.1]))
 @settings(max_examples=60, deadline=None)
 def test_the_buffer_drops_exactly_the_sites_within_it(xy, buffer, size):
-    cv = BufferedLeaveOut(buffer, size=size)
+    cv = BufferedLeaveOut(f"{buffer} km", size=size, crs=PLANE)
     splits = list(cv.split(xy))
     assert len(splits) == cv.get_n_splits(xy)
     assert_partition(splits, len(xy), whole=False)
@@ -83,8 +88,8 @@ def test_the_buffer_drops_exactly_the_sites_within_it(xy, buffer, size):
 
 def test_folds_of_blocks_can_have_a_buffer_too():
     xy = places(200)
-    cv = BufferedLeaveOut(0.8, size=2.0, folds=4, rng=3)
-    plain = list(SpatialBlocks(4, size=2.0, rng=3).split(xy))
+    cv = BufferedLeaveOut("0.8 km", size=2.0, folds=4, rng=3, crs=PLANE)
+    plain = list(SpatialBlocks(4, size=2.0, rng=3, crs=PLANE).split(xy))
     for (train, test), (wide, same_test) in zip(cv.split(xy), plain, strict=True):
         np.testing.assert_array_equal(test, same_test)
         assert len(train) < len(wide)
@@ -94,7 +99,7 @@ def test_folds_of_blocks_can_have_a_buffer_too():
 
 def test_sites_at_one_place_never_face_each_other_even_without_a_buffer():
     xy = np.repeat(places(15), 3, axis=0)
-    for train, test in BufferedLeaveOut(0).split(xy):
+    for train, test in BufferedLeaveOut(0, crs=PLANE).split(xy):
         assert len(train) == 42
         assert not (xy[train] == xy[test]).all(1).any()
 
@@ -102,8 +107,8 @@ def test_sites_at_one_place_never_face_each_other_even_without_a_buffer():
 def test_a_checkerboard_trains_on_one_colour_and_tests_on_the_other():
     xy = places(150)
     colour = np.array([(a + b) % 2 for a, b in squares(xy, 1.3)])
-    splits = list(Checkerboard(1.3).split(xy))
-    assert len(splits) == Checkerboard(1.3).get_n_splits() == 2
+    splits = list(Checkerboard(1.3, crs=PLANE).split(xy))
+    assert len(splits) == Checkerboard(1.3, crs=PLANE).get_n_splits() == 2
     assert_partition(splits, 150)
     for number, (train, test) in enumerate(splits):
         assert (colour[test] == number).all() and (colour[train] != number).all()
@@ -154,8 +159,8 @@ def test_gaps_count_as_the_mean_and_constants_as_nothing():
 
 
 SPLITTERS = {
-    "blocks": lambda rng: SpatialBlocks(3, size=1.1, rng=rng),
-    "buffered": lambda rng: BufferedLeaveOut(0.3, size=1.1, folds=3, rng=rng),
+    "blocks": lambda rng: SpatialBlocks(3, size=1.1, rng=rng, crs=PLANE),
+    "buffered": lambda rng: BufferedLeaveOut("0.3 km", size=1.1, folds=3, rng=rng, crs=PLANE),
     "environment": lambda rng: EnvironmentalBlocks(3, clusters=12, rng=rng),
 }
 
@@ -183,13 +188,13 @@ def test_presences_are_spread_over_the_folds(name):
 def test_sites_split_as_their_coordinates_and_labels_do(sites):
     xy, y = site_coordinates(sites), sites["presence"].values
     for cv in (
-        SpatialBlocks(3, size=0.5),
-        Checkerboard(0.5),
-        BufferedLeaveOut(0.3, size=0.5, folds=3),
+        SpatialBlocks(3, size=50, crs="EPSG:4326"),
+        Checkerboard("50 km", crs="EPSG:4326"),
+        BufferedLeaveOut("30 km", size=50, folds=3, crs="EPSG:4326"),
     ):
         assert same(list(cv.split(sites)), list(cv.split(xy, y)))
     renamed = sites.rename(x="lon", y="lat").transpose("species", ...)
-    cv = SpatialBlocks(3, size=0.5)
+    cv = SpatialBlocks(3, size=50)
     assert same(list(cv.split(renamed)), list(cv.split(sites)))
 
 
@@ -208,7 +213,7 @@ def test_scikit_learn_takes_them_as_cv(name):
     xy = places(150)
     predictors = np.column_stack([np.sin(xy), xy[:, 0] ** 2])
     y = (predictors[:, 0] + 0.3 * predictors[:, 1] > 0).astype(int)
-    cv = Checkerboard(1.1) if name == "checkerboard" else SPLITTERS[name](0)
+    cv = Checkerboard(1.1, crs=PLANE) if name == "checkerboard" else SPLITTERS[name](0)
     model = LogisticRegression()
     found = cross_val_score(model, predictors, y, groups=xy, cv=cv, scoring="roc_auc")
     by_hand = [
@@ -229,18 +234,18 @@ def test_blocks_unmask_a_model_that_only_remembers_its_neighbours():
     y = (level[tuple((np.floor(xy).astype(int) + 10).T)] > 0).astype(int)
     forest = RandomForestClassifier(20, random_state=0)
     near = cross_val_score(forest, xy, y, cv=KFold(4, shuffle=True, random_state=0)).mean()
-    far = cross_val_score(forest, xy, y, cv=SpatialBlocks(4, size=1.0)).mean()
+    far = cross_val_score(forest, xy, y, cv=SpatialBlocks(4, size="1 km", crs=PLANE)).mean()
     assert near > 0.75 and far < near - 0.15
 
 
 def test_the_hold_out_is_that_of_a_fit_and_a_fit_takes_it(sites, monkeypatch):
     from geomiam.training import fit as training
 
-    seen, config = [], gm.TrainingConfig(epochs=1, batch=64, block=0.5, holdout=0.3, warmup=1)
+    seen, config = [], gm.TrainingConfig(epochs=1, batch=64, block=50, holdout=0.3, warmup=1)
     monkeypatch.setattr(
         training, "make_tables", lambda *a, held, **k: seen.append(held[0]) or 1 / 0
     )
-    mask = hold_out_blocks(sites, share=0.3, block=0.5, rng=7)
+    mask = hold_out_blocks(sites, share=0.3, block=50, rng=7)
     for validation in (None, mask):
         with pytest.raises(ZeroDivisionError):
             gm.fit(sites, training=config, validation=validation, rng=7)
@@ -251,49 +256,56 @@ def test_the_hold_out_is_that_of_a_fit_and_a_fit_takes_it(sites, monkeypatch):
 def test_the_hold_out_keeps_blocks_whole_and_needs_no_labels(sites):
     bare = sites.drop_vars("presence")
     for given_sites in (sites, bare, sites.transpose("species", ...)):
-        mask = hold_out_blocks(given_sites, share=0.25, block=0.5, rng=1)
+        mask = hold_out_blocks(given_sites, share=0.25, block=50, rng=1)
         assert mask.dtype == bool and mask.shape == (sites.sizes["site"],)
         assert 0.1 < mask.mean() < 0.4
-        held = squares(site_coordinates(sites), 0.5)
+        held = spatial_blocks(site_coordinates(sites), size=50, crs="EPSG:4326")
         assert not {h for h, m in zip(held, mask) if m} & {h for h, m in zip(held, mask) if not m}
-        again = hold_out_blocks(given_sites, share=0.25, block=0.5, rng=np.random.default_rng(1))
+        again = hold_out_blocks(given_sites, share=0.25, block=50, rng=np.random.default_rng(1))
         np.testing.assert_array_equal(mask, again)
 
 
 def test_what_cannot_be_split_is_refused_with_the_call_that_mends_it(sites):
     xy = places(40)
     with pytest.raises(GridError, match=r"found shape \(40, 3\): .* groups= when X holds"):
-        next(SpatialBlocks().split(np.zeros((40, 3))))
+        next(SpatialBlocks(crs=PLANE).split(np.zeros((40, 3))))
     with pytest.raises(GridError, match=r"1 of 40 coordinates are not finite"):
-        next(Checkerboard().split(np.where(np.arange(80).reshape(40, 2) == 5, np.nan, xy)))
+        next(Checkerboard(crs=PLANE).split(np.where(np.arange(80).reshape(40, 2) == 5, np.nan, xy)))
     with pytest.raises(GridError, match=r"sites have no coordinates"):
-        next(SpatialBlocks().split(sites.drop_vars(["x", "y"])))
-    with pytest.raises(GridError, match=r"squares of one colour with size=99"):
-        next(Checkerboard(99).split(np.abs(xy)))
-    with pytest.raises(GridError, match=r"farther than buffer=50 .* use a smaller buffer"):
-        next(BufferedLeaveOut(50).split(xy))
+        next(SpatialBlocks(crs=PLANE).split(sites.drop_vars(["x", "y"])))
+    diagonal = np.array([[0.5, 0.5], [1.5, 1.5]] * 20)
+    with pytest.raises(GridError, match=r"squares of one colour with size='1 km'"):
+        next(Checkerboard("1 km", crs=PLANE).split(diagonal))
+    with pytest.raises(GridError, match=r"farther than buffer='50 km' .* use a smaller buffer"):
+        next(BufferedLeaveOut(50, crs=PLANE).split(xy))
+    with pytest.raises(BlockError, match=r"all 40 sites lie at 1 place.* into 3 spatial blocks"):
+        next(SpatialBlocks(3, size=99, crs=PLANE).split(np.ones((40, 2))))
     with pytest.raises(LabelError, match=r"1 spatial blocks cannot be dealt into 3 folds"):
-        next(SpatialBlocks(3, size=99).split(np.abs(xy)))
+        spatial_folds(np.ones((4, 1)), np.zeros(4), folds=3, rng=np.random.default_rng(0))
     with pytest.raises(LabelError, match=r"one row per site \(40\), found 39"):
-        next(SpatialBlocks().split(xy, np.zeros(39)))
+        next(SpatialBlocks(crs=PLANE).split(xy, np.zeros(39)))
     with pytest.raises(LabelError, match=r"2 distinct environments, too few for 3 folds"):
         next(EnvironmentalBlocks(3).split(np.repeat([[0.0], [1.0]], 20, axis=0)))
     with pytest.raises(MissingVariable, match=r"no variable \['bio99'\] to cluster by"):
         next(EnvironmentalBlocks(3, variables=["bio1", "bio99"]).split(sites))
     with pytest.raises(MissingVariable, match=r"'with one number per site'|with one number per"):
         next(EnvironmentalBlocks(3).split(xr.Dataset({"a": (("site", "time"), np.zeros((4, 2)))})))
-    with pytest.raises(GridError, match=r"lie in one block of 500 CRS units.* smaller block"):
-        hold_out_blocks(sites.assign_coords(x=abs(sites["x"]), y=abs(sites["y"])), block=500)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: SpatialBlocks(1), r"folds must be at least 2, found 1"),
-        (lambda: SpatialBlocks(size=0), r"size must be a length in CRS units above 0, found 0"),
-        (lambda: Checkerboard(-1), r"size must be a length .* found -1"),
-        (lambda: BufferedLeaveOut(-0.1), r"buffer must be a distance in CRS units, found -0.1"),
-        (lambda: BufferedLeaveOut(1, folds=3), r"pass their side as size="),
+        (lambda: SpatialBlocks(1, crs=PLANE), r"folds must be at least 2, found 1"),
+        (
+            lambda: SpatialBlocks(size=0, crs=PLANE),
+            r"size must be a length above 0 in km, .* found 0:",
+        ),
+        (lambda: Checkerboard(-1, crs=PLANE), r"size must be a length .* found -1"),
+        (
+            lambda: BufferedLeaveOut(-0.1, crs=PLANE),
+            r"buffer must be a length of at least 0 in km, .* found -0.1:",
+        ),
+        (lambda: BufferedLeaveOut("1 km", folds=3, crs=PLANE), r"pass their side as size="),
         (lambda: EnvironmentalBlocks(4, clusters=3), r"pass clusters=4 or more"),
     ],
 )

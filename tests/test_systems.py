@@ -119,7 +119,7 @@ def test_what_this_version_lacks_is_told(data):
 def test_the_options_are_the_keywords_of_fit(data):
     model = gm.fit(
         data.sites,
-        **gm.system("masksdm").options(data.schema, network=NETWORK, training=quick(block=2)),
+        **gm.system("masksdm").options(data.schema, network=NETWORK, training=quick(block=200)),
     )
     assert model.config.fusion == "token" and model.about["masking"]["name"] == "uniform"
 
@@ -183,9 +183,7 @@ def test_a_survey_is_the_test_and_all_sites_train(data):
     sites = Data(data.sites, data.schema, survey).round(0, SystemPlan(("miam-group",), **FAST))
     assert sites.test is survey and sites.train is data.sites
     held = sites.validation
-    blocks = gm.splits.spatial_blocks(
-        gm.splits.site_coordinates(data.sites), size=trials.block_size(data.sites)
-    )
+    blocks = gm.splits.site_blocks(data.sites).number
     assert not set(blocks[held]) & set(blocks[~held])
 
 

@@ -24,7 +24,7 @@ from geomiam.training.losses import (
     presence_weight,
     weighted_bce,
 )
-from geomiam.training.splits import hold_out, site_coordinates, spatial_blocks
+from geomiam.training.splits import hold_out, site_blocks, site_coordinates, spatial_blocks
 from geomiam.training.table import check_classes, make_tables, read_labels, read_predictors
 
 NAN = float("nan")
@@ -195,13 +195,15 @@ def test_cross_entropy_refuses_rows_with_none_or_several_species(row):
         make_loss("cross-entropy", y)
 
 
+PLANE = 'LOCAL_CS["plane",UNIT["metre",1]]'
+
 # Splits -----------------------------------------------------------------------------------------
 
 
 def test_blocks_are_squares_anchored_at_the_origin():
     rng = np.random.default_rng(0)
     xy = rng.uniform(-5, 5, (300, 2))
-    blocks = spatial_blocks(xy, size=2.0)
+    blocks = spatial_blocks(xy * 1000, size=2.0, crs=PLANE)
     cells = [(math.floor(x / 2), math.floor(y / 2)) for x, y in xy]
     for i in range(0, 300, 7):
         assert [b == blocks[i] for b in blocks] == [c == cells[i] for c in cells]
@@ -212,8 +214,8 @@ def test_blocks_do_not_move_when_sites_are_added():
     rng = np.random.default_rng(1)
     xy, more = rng.uniform(0, 10, (2, 50, 2))
     alone, together = (
-        spatial_blocks(xy, size=3),
-        spatial_blocks(np.vstack([more - 20, xy]), size=3)[50:],
+        spatial_blocks(xy, size=300, crs="EPSG:4326"),
+        spatial_blocks(np.vstack([more - 20, xy]), size=300, crs="EPSG:4326")[50:],
     )
     np.testing.assert_array_equal(alone[:, None] == alone, together[:, None] == together)
 
@@ -222,7 +224,7 @@ def held_out(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Blocks, labels and what is held out."""
     sites = tiny_sites(200)
     labels = sites["presence"].values
-    blocks = spatial_blocks(site_coordinates(sites), size=1.0)
+    blocks = site_blocks(sites, "100 km").number
     return blocks, labels, hold_out(labels, blocks, share=0.3, rng=np.random.default_rng(seed))
 
 

@@ -23,6 +23,7 @@ from geomiam.evaluation.oracle import part
 from geomiam.evaluation.readers.disdat import Background, disdat, disdat_schema, regions
 from geomiam.evaluation.rivals import fit_rival
 from geomiam.evaluation.subsets import Subsets, name_subsets, subset_scores
+from geomiam.lengths import as_text
 from geomiam.masking import Constant, Strategy, named
 from geomiam.metrics import METRICS
 from geomiam.networks.config import NetworkConfig
@@ -30,7 +31,7 @@ from geomiam.networks.model import Model
 from geomiam.schema import Schema
 from geomiam.training.config import TrainingConfig
 from geomiam.training.fit import fit
-from geomiam.training.splits import site_coordinates
+from geomiam.training.splits.reading import places_of
 from geomiam.training.table import read_labels
 
 NETWORK = NetworkConfig(
@@ -86,16 +87,18 @@ class Region:
     survey: xr.Dataset
     schema: Schema
     columns: dict[str, Any]
-    block: float
+    block: str
+    """Side of the validation blocks, such as ``"100 km"``."""
 
     @classmethod
     def read(cls, folder: str | Path, name: str, plan: Plan) -> Region:
         """Read a region as the plan wants it."""
         training, survey = disdat(folder, name, background=plan.background)
         schema = bind(disdat_schema(folder, name, covariates=plan.covariates), training)  # type: ignore[arg-type]
-        extent = np.ptp(site_coordinates(training), axis=0)
-        side = float(np.sqrt(extent.prod())) / BLOCKS
-        return cls(name, training, survey, schema, name_subsets(schema, plan.subsets), side)
+        side = float(np.sqrt(places_of(training, None).span().prod())) / BLOCKS
+        return cls(
+            name, training, survey, schema, name_subsets(schema, plan.subsets), as_text(side)
+        )
 
 
 @dataclass(frozen=True)

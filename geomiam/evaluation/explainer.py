@@ -13,7 +13,6 @@ from torch import Tensor
 
 from geomiam.errors import SelectionError
 from geomiam.evaluation.columns import shown_arrays
-from geomiam.evaluation.patterns import block_size
 from geomiam.inference.coalitions import members
 from geomiam.inference.engine import (
     Scale,
@@ -125,7 +124,7 @@ def _rows(block: Block, rows: np.ndarray) -> Block:
 def _held(sites: xr.Dataset, share: float, rng: np.random.Generator) -> np.ndarray:
     """Sites ``(n,)`` in spatial blocks that are kept for the error."""
     bare = sites.drop_vars("presence", errors="ignore")
-    return hold_out_blocks(bare, share=share, block=block_size(sites), rng=rng)
+    return hold_out_blocks(bare, share=share, rng=rng)
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,10 @@ import numpy as np
 import xarray as xr
 
 from geomiam.errors import SelectionError
+from geomiam.lengths import Length, kilometres
 from geomiam.schema import Schema
-from geomiam.training.splits import site_coordinates, spatial_blocks
+from geomiam.training.splits import site_coordinates
+from geomiam.training.splits.reading import places_of
 
 Pattern = Callable[..., xr.DataArray]
 """``pattern(sites, schema, *, share, rng)`` → boolean ``(site, variable)`` or ``(site, modality)``."""
@@ -123,7 +125,7 @@ def region(
     share: float,
     rng: Rng = 0,
     modalities: Sequence[str] | None = None,
-    block: float | None = None,
+    block: Length | None = None,
 ) -> xr.DataArray:
     """Hide a modality in a compact region, as a country whose soil map is not open.
 
@@ -134,8 +136,9 @@ def region(
     ----------
     sites, schema, share, rng, modalities
         As for :func:`belt`; the share is met to half a block.
-    block : float, optional
-        Side of the blocks in CRS units; default: a tenth of the longer side of the sites' extent.
+    block : float or str, optional
+        Side of the blocks: km, or text such as ``"100 km"``; default: a tenth of the longer side of the
+        sites' extent.
 
     Returns
     -------
@@ -147,10 +150,11 @@ def region(
     ValueError, GridError, SelectionError
         As for :func:`belt`.
     """
-    xy, draws = site_coordinates(sites), np.random.default_rng(rng)
-    blocks = spatial_blocks(xy, size=block or block_size(sites))
-    count = _count(share, len(xy))
-    return _by_place(sites, schema, modalities, lambda: _one_region(xy, blocks, count, draws))
+    places, draws = places_of(sites, None), np.random.default_rng(rng)
+    side = kilometres(block, "block") if block is not None else block_size(sites)
+    blocks = np.unique(places.squares(side), axis=0, return_inverse=True)[1].ravel()
+    points, count = places.points(), _count(share, len(places))
+    return _by_place(sites, schema, modalities, lambda: _one_region(points, blocks, count, draws))
 
 
 PATTERNS: dict[str, Pattern] = {
@@ -204,8 +208,8 @@ def by_variable(hidden: xr.DataArray, schema: Schema) -> xr.DataArray:
 
 
 def block_size(sites: xr.Dataset) -> float:
-    """Return a tenth of the longer side of the sites' extent, in CRS units; 1 where all is one point."""
-    return float(np.ptp(site_coordinates(sites), axis=0).max()) / ACROSS or 1.0
+    """Return a tenth of the longer side of the sites' extent, in km; 1 where all is one point."""
+    return float(places_of(sites, None).span().max()) / ACROSS or 1.0
 
 
 def _scattered(sites: int, names: list[str], *, dim: str, share: float, rng: Rng) -> xr.DataArray:
@@ -244,12 +248,12 @@ def _one_belt(xy: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarra
 
 
 def _one_region(
-    xy: np.ndarray, blocks: np.ndarray, count: int, rng: np.random.Generator
+    points: np.ndarray, blocks: np.ndarray, count: int, rng: np.random.Generator
 ) -> np.ndarray:
     """Take whole blocks from a random site outwards, to the total that is nearest to the count."""
-    seed = xy[rng.integers(len(xy))]
+    seed = points[rng.integers(len(points))]
     sizes = np.bincount(blocks)
-    centres = np.stack([np.bincount(blocks, axis) / sizes for axis in xy.T], 1)
+    centres = np.stack([np.bincount(blocks, axis) / sizes for axis in points.T], 1)
     order = np.argsort(((centres - seed) ** 2).sum(1), kind="stable")
     totals = np.concatenate([[0], sizes[order].cumsum()])
     return np.isin(blocks, order[: int(np.abs(totals - count).argmin())])

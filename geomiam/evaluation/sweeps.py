@@ -21,14 +21,14 @@ from geomiam.cube.predictors import bind
 from geomiam.evaluation.imputation import KINDS, fit_imputed
 from geomiam.evaluation.masked import Masked
 from geomiam.evaluation.missingness import SHARES, missingness_sweep, named_patterns
-from geomiam.evaluation.patterns import PATTERNS, block_size, hide
+from geomiam.evaluation.patterns import PATTERNS, hide
 from geomiam.evaluation.rivals import RIVALS, fit_rival
 from geomiam.masking import named
 from geomiam.networks.config import NetworkConfig
 from geomiam.schema import Schema
 from geomiam.training.config import TrainingConfig
 from geomiam.training.fit import fit
-from geomiam.training.splits import site_coordinates, spatial_blocks, spatial_folds
+from geomiam.training.splits import site_blocks, spatial_folds
 from geomiam.training.table import read_labels
 
 NETWORK = NetworkConfig(
@@ -117,7 +117,7 @@ def sweeps(
 
 def split(sites: xr.Dataset, seed: int) -> tuple[xr.Dataset, xr.Dataset]:
     """Return training sites and test sites, whole spatial blocks on either side."""
-    blocks = spatial_blocks(site_coordinates(sites), size=block_size(sites))
+    blocks = site_blocks(sites, least=FOLDS).number
     labels = read_labels(sites)[0]
     fold = spatial_folds(labels, blocks, folds=FOLDS, rng=np.random.default_rng(seed))
     return sites.isel(site=fold != 0), sites.isel(site=fold == 0)
@@ -127,7 +127,7 @@ def methods(sites: xr.Dataset, schema: Schema, plan: SweepPlan, *, seed: int) ->
     """Train every method of a plan on sites; predictors by name."""
     options: dict[str, Any] = {
         "network": plan.network,
-        "training": plan.training.model_copy(update={"block": block_size(sites)}),
+        "training": plan.training,
         "rng": seed,
     }
     found: dict[str, Any] = {

@@ -131,10 +131,21 @@ def card(model: Model) -> str:
         f"# {model.schema.title or model.schema.name}\n\n```\n{model.summary()}\n```\n\n"
         "Predicts from any subset of these predictors; NaN means missing.\n\n"
         f"| modality | variables | licence | citation |\n| --- | --- | --- | --- |\n{rows}\n\n"
-        f"## Training\n\n```json\n{json.dumps(about, indent=1)}\n```\n\n"
+        f"{_validation(model)}## Training\n\n```json\n{json.dumps(about, indent=1)}\n```\n\n"
         "Suitability is relative to the training background; it is not an occupancy probability "
         "unless the labels were a presence-absence survey. Maps of endangered species can reveal "
         "their sites: coarsen them before sharing.\n"
+    )
+
+
+def _validation(model: Model) -> str:
+    """Return the paragraph on the spatial blocks that validated."""
+    blocks = model.about.get("blocks")
+    if not blocks:
+        return ""
+    return (
+        f"Validated on spatial blocks: {blocks['blocks']} blocks of {blocks['km']:g} km a side "
+        f"({blocks['reason']}).\n\n"
     )
 
 

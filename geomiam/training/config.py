@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from geomiam.lengths import Length, kilometres
 from geomiam.schema import Fact
 
 
@@ -32,12 +33,22 @@ class TrainingConfig(Fact):
     holdout: float = Field(
         0.15, ge=0, lt=1, description="share of sites that validate; 0: all train (keep='last')"
     )
-    block: float = Field(1.0, gt=0, description="side of the validation blocks, in CRS units")
+    block: Length | None = Field(
+        None,
+        description="side of the validation blocks: km, or text such as '100 km' (None: from the data)",
+    )
     devices: int = Field(
         1, ge=1, description="processes that share each batch; scripts need a __main__ guard"
     )
     accelerator: str = Field("auto", description="auto, cpu, cuda, mps (Lightning Fabric)")
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+
+    @field_validator("block")
+    @classmethod
+    def _block_is_a_length(cls, block: Length | None) -> Length | None:
+        if block is not None:
+            kilometres(block, "block")
+        return block
 
     @model_validator(mode="after")
     def _something_chooses_the_epoch(self) -> TrainingConfig:

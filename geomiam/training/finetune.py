@@ -22,7 +22,7 @@ from geomiam.tokens.blocks import encode
 from geomiam.tokens.scaler import fit_scaler
 from geomiam.training.checkpoint import Progress
 from geomiam.training.config import TrainingConfig
-from geomiam.training.fit import held_out, provenance
+from geomiam.training.fit import held_out, provenance, validation_blocks
 from geomiam.training.growth import (
     grown_schema,
     joined_scaler,
@@ -41,7 +41,7 @@ Part = Literal["head", "all", "new"]
 
 LOWER = 0.1
 """Of the learning rate, where all weights learn on."""
-OF_THE_DATA = ("loss", "evenness", "batch", "lr", "weight_decay", "holdout", "block", "keep")
+OF_THE_DATA = ("loss", "evenness", "batch", "lr", "weight_decay", "holdout", "keep")
 """Settings of the model's own training that hold for its fine-tuning too."""
 
 
@@ -144,7 +144,8 @@ def finetune(
     if first:
         put_head(made, student.network.head, first)
     _open(made.network.eval(), model.network)
-    step = _step(model, found, part, provenance([run], [end], sites))
+    blocks = validation_blocks(sites, validation, config)
+    step = _step(model, found, part, provenance([run], [end], sites) | blocks)
     return replace(made, about=_about(model, step))
 
 
@@ -251,7 +252,11 @@ def _check_new(found: Found) -> None:
 
 def _settings(model: Model, *, lower: bool) -> TrainingConfig:
     known = model.about.get("training", {})
-    config = TrainingConfig(**{k: known[k] for k in OF_THE_DATA if k in known})
+    names = [
+        *OF_THE_DATA,
+        *["block"] * ("blocks" in model.about),
+    ]  # older ones: no length with a unit
+    config = TrainingConfig(**{k: known[k] for k in names if k in known})
     return config.model_copy(update={"lr": config.lr * LOWER}) if lower else config
 
 

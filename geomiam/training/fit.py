@@ -25,7 +25,7 @@ from geomiam.training.checkpoint import Progress
 from geomiam.training.config import TrainingConfig
 from geomiam.training.loop import Run, torch_seed, train
 from geomiam.training.losses import LINK_OF, base_logits
-from geomiam.training.splits import hold_out, site_coordinates, spatial_blocks
+from geomiam.training.splits import hold_out, site_blocks, site_coordinates
 from geomiam.training.supervised import Supervised
 from geomiam.training.table import (
     Table,
@@ -144,7 +144,7 @@ def fit(
         ends.append(end)
         told.append(branches)
     model = _joined(runs, network)
-    model.about.update(provenance(runs, ends, sites))
+    model.about.update(provenance(runs, ends, sites) | validation_blocks(sites, validation, config))
     if warm_start:
         model.about["warm_start"] = {"model_id": start.id} if start else {"branches": told}
     return model
@@ -203,7 +203,9 @@ def held_out(
     Raises
     ------
     LabelError
-        If ``given`` is not one boolean per site, some of each, or all sites lie in one block.
+        If ``given`` is not one boolean per site, some of each.
+    GridError
+        If the sites have no coordinates, or cannot be dealt into spatial blocks.
     """
     if given is not None:
         held = np.asarray(given, bool)
@@ -215,13 +217,17 @@ def held_out(
         return held
     if config.holdout == 0:
         return np.zeros(len(labels), bool)
-    blocks = spatial_blocks(site_coordinates(sites), size=config.block)
-    if blocks.max() == 0:
-        raise LabelError(
-            f"all sites lie in one block of {config.block} CRS units, so none can be held out: "
-            "pass training=TrainingConfig(block=...) with a smaller side, or validation=<boolean per site>"
-        )
+    blocks = site_blocks(sites, config.block).number
     return hold_out(labels, blocks, share=config.holdout, rng=rng)
+
+
+def validation_blocks(
+    sites: xr.Dataset, validation: np.ndarray | None, config: TrainingConfig
+) -> dict[str, dict]:
+    """Size, number, reason and CRS of the blocks that validate, for ``about``; empty if none do."""
+    if validation is not None or config.holdout == 0:
+        return {}
+    return {"blocks": site_blocks(sites, config.block).about()}
 
 
 def provenance(runs: Sequence[Run], ends: Sequence[Progress], sites: xr.Dataset) -> dict:

@@ -19,7 +19,7 @@ from geomiam.schema import Schema
 from geomiam.tokens.layout import Layout
 from geomiam.training.checkpoint import Progress
 from geomiam.training.config import TrainingConfig
-from geomiam.training.fit import held_out, place_and_time, read_schema
+from geomiam.training.fit import held_out, place_and_time, read_schema, validation_blocks
 from geomiam.training.loop import Run, torch_seed, train
 from geomiam.training.reconstruction import Reconstructing, Reconstruction, Targets
 from geomiam.training.table import make_tables, read_predictors
@@ -105,7 +105,8 @@ def pretrain(
         module = Reconstruction(model.network, targets.outputs, first=targets.constant)
     run = Run(model, module, table, masking, config, seed, Reconstructing(targets))
     end = train(run, Path(checkpoint) if checkpoint else None, name="pre-training")
-    model.about.update(_about(run, end) | place_and_time(sites))
+    blocks = validation_blocks(sites, validation, config)
+    model.about.update(_about(run, end) | place_and_time(sites) | blocks)
     return model
 
 

@@ -20,7 +20,6 @@ import xarray as xr
 from geomiam.cube.predictors import bind
 from geomiam.evaluation.masked import Masked
 from geomiam.evaluation.missingness import SHARES, missingness_sweep, named_patterns
-from geomiam.evaluation.patterns import block_size
 from geomiam.evaluation.rivals import Rival
 from geomiam.evaluation.subsets import Chosen, name_subsets, subset_scores
 from geomiam.evaluation.sweeps import split
@@ -88,9 +87,7 @@ class Data:
     def round(self, seed: int, plan: SystemPlan) -> Round:
         """Return the sites of a seed."""
         train, test = (self.sites, self.test) if self.test is not None else split(self.sites, seed)
-        held = hold_out_blocks(
-            train, share=plan.training.holdout, block=block_size(train), rng=seed
-        )
+        held = hold_out_blocks(train, share=plan.training.holdout, rng=seed)
         return Round(seed, train, held, test)
 
     def facts(self) -> dict[str, Any]:
@@ -175,7 +172,7 @@ def trained(
         sites.train,
         schema,
         network=plan.network,
-        training=plan.training.model_copy(update={"block": block_size(sites.train)}),
+        training=plan.training,
         validation=sites.validation,
         rng=sites.seed,
     )

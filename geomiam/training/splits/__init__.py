@@ -1,19 +1,19 @@
 """Splits: neighbours must not sit on both sides.
 
-Splitters work wherever scikit-learn takes ``cv=``, and on sites. Lengths are in units of the
-coordinates: metres on most projected CRS, degrees on a geographic one, where a degree of longitude
-shrinks towards the poles and the date line is an edge. Reproject first when that matters.
+Splitters work wherever scikit-learn takes ``cv=``, and on sites. Lengths are kilometres or text such as
+``"100 km"``, in every CRS: geodesic on geographic ones. The default size of blocks follows from the data.
+Sites carry their CRS; bare coordinates need ``crs=``, unless they are degrees.
 """
 
 from __future__ import annotations
 
 from geomiam.training.splits.blocks import (
     hold_out,
-    hold_out_blocks,
     site_coordinates,
     spatial_blocks,
     spatial_folds,
 )
+from geomiam.training.splits.site_blocks import Blocks, hold_out_blocks, site_blocks
 from geomiam.training.splits.splitters import (
     BufferedLeaveOut,
     Checkerboard,
@@ -22,12 +22,14 @@ from geomiam.training.splits.splitters import (
 )
 
 __all__ = [
+    "Blocks",
     "BufferedLeaveOut",
     "Checkerboard",
     "EnvironmentalBlocks",
     "SpatialBlocks",
     "hold_out",
     "hold_out_blocks",
+    "site_blocks",
     "site_coordinates",
     "spatial_blocks",
     "spatial_folds",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 
 from geomiam.errors import GridError, LabelError
+from geomiam.lengths import Length, kilometres, places
 
 AXES = (("x", "y"), ("lon", "lat"), ("longitude", "latitude"))
-DRAWS = 25
+DRAWS, DEALS = 25, 4
 
 
 def site_coordinates(sites: xr.Dataset) -> np.ndarray:
@@ -34,23 +37,30 @@ def site_coordinates(sites: xr.Dataset) -> np.ndarray:
     )
 
 
-def spatial_blocks(xy: np.ndarray, *, size: float) -> np.ndarray:
-    """Number the square blocks of a grid anchored at the CRS origin, so that they do not move with the data.
+def spatial_blocks(xy: np.ndarray, *, size: Length, crs: Any = None) -> np.ndarray:
+    """Number the square blocks of a grid that does not move with the data.
 
     Parameters
     ----------
     xy : numpy.ndarray
         ``(n, 2)``.
-    size : float
-        Side of a block in the units of the CRS.
+    size : float or str
+        Side of a block: km, or text such as ``"100 km"``.
+    crs : any, optional
+        CRS of the coordinates. Without one, numbers that can be degrees are taken as degrees.
 
     Returns
     -------
     numpy.ndarray
         Integer block of each row ``(n,)``.
+
+    Raises
+    ------
+    LengthError, GridError
+        If the size is no length, or the coordinates have no CRS and are no degrees.
     """
-    cells = np.floor(xy / size).astype(np.int64)
-    return np.unique(cells, axis=0, return_inverse=True)[1].ravel()
+    squares = places(np.asarray(xy, float), crs).squares(kilometres(size, "size"))
+    return np.unique(squares, axis=0, return_inverse=True)[1].ravel()
 
 
 def hold_out(
@@ -85,54 +95,6 @@ def hold_out(
     return max(draws, key=lambda held: _quality(labels, held, share))
 
 
-def hold_out_blocks(
-    sites: xr.Dataset,
-    *,
-    share: float = 0.15,
-    block: float = 1.0,
-    rng: int | np.random.Generator | None = 0,
-) -> np.ndarray:
-    """Draw the validation sites of :func:`geomiam.fit`: whole spatial blocks, as a mask.
-
-    ``gm.fit(sites, validation=hold_out_blocks(sites, rng=0))`` keeps a hold-out fixed between
-    trainings; ``sites.isel(site=~mask)`` and ``sites.isel(site=mask)`` make a test set.
-
-    Parameters
-    ----------
-    sites : xarray.Dataset
-        With coordinates ``x`` and ``y`` (or ``lon``, ``lat``). With ``presence(site, species)``, of which
-        every species then gets about ``share`` of its presences held out, or without.
-    share : float
-        Share of the sites to hold out, in (0, 1).
-    block : float
-        Side of a block in CRS units: degrees on a geographic CRS, metres on most projected ones.
-    rng : int, numpy.random.Generator or None
-        With the seed, share and block of a fit, the mask that it draws (its first member, if it has
-        several).
-
-    Returns
-    -------
-    numpy.ndarray
-        Boolean ``(site,)``: True = held out.
-
-    Raises
-    ------
-    GridError
-        If the sites have no coordinates, or all lie in one block.
-    ValueError
-        If the share is not in (0, 1), or the block not larger than 0.
-    """
-    if not 0 < share < 1:
-        raise ValueError(f"share must be in (0, 1), found {share}; fit's own is share=0.15")
-    blocks = spatial_blocks(site_coordinates(sites), size=positive(block, "block"))
-    if blocks.max() == 0:
-        raise GridError(
-            f"all {len(blocks)} sites lie in one block of {block} CRS units, so none can be held out: "
-            "pass a smaller block=..."
-        )
-    return hold_out(site_labels(sites), blocks, share=share, rng=np.random.default_rng(rng))
-
-
 def site_labels(sites: xr.Dataset) -> np.ndarray:
     """Return the labels ``(n, S)`` of sites, or one column of zeros if they have none."""
     if "presence" not in sites:
@@ -140,17 +102,13 @@ def site_labels(sites: xr.Dataset) -> np.ndarray:
     return np.asarray(sites["presence"].transpose("site", ...).values, float)
 
 
-def positive(number: float, name: str) -> float:
-    """Return a length, if it is one."""
-    if not 0 < number < np.inf:
-        raise ValueError(f"{name} must be a length in CRS units above 0, found {number}")
-    return number
-
-
 def spatial_folds(
     labels: np.ndarray, blocks: np.ndarray, *, folds: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Deal whole blocks into folds of about equal size and share of presences.
+    """Deal whole blocks into folds of about equal size and share of every species' presences.
+
+    The blocks come in random order, and each goes to the fold that has least of what it holds; the
+    most even of a few such deals is taken. Other seeds give other deals.
 
     Parameters
     ----------
@@ -169,19 +127,43 @@ def spatial_folds(
     LabelError
         If there are fewer blocks than folds.
     """
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    if len(np.unique(blocks)) < folds:
+    names, number = np.unique(blocks, return_inverse=True)
+    if len(names) < folds:
         raise LabelError(
-            f"{len(np.unique(blocks))} spatial blocks cannot be dealt into {folds} folds: "
+            f"{len(names)} spatial blocks cannot be dealt into {folds} folds: "
             "use fewer folds or a smaller block"
         )
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=int(rng.integers(2**31)))
-    anywhere = (labels == 1).any(1)
-    fold = np.empty(len(blocks), np.int64)
-    for number, (_, rows) in enumerate(splitter.split(blocks, anywhere, blocks)):
-        fold[rows] = number
+    shares = _block_shares(labels, number.ravel(), len(names))
+    deals = [_one_deal(shares, folds, rng) for _ in range(DEALS)]
+    return min(deals, key=lambda deal: _unevenness(shares, deal, folds))[number.ravel()]
+
+
+def _block_shares(labels: np.ndarray, number: np.ndarray, blocks: int) -> np.ndarray:
+    """Return the share of all sites, of those with a presence, and of each species, by block.
+
+    ``(blocks, 2 + S)``, weighted so that sites, presences and all species together count the same.
+    """
+    present = labels == 1
+    columns = [np.ones(len(labels)), present.any(1), *present.T]
+    counts = np.stack([np.bincount(number, column, blocks) for column in columns], 1)
+    shares = counts / np.maximum(counts.sum(0), 1)
+    shares[:, 2:] /= np.sqrt(max(1, labels.shape[1]))
+    return shares
+
+
+def _one_deal(shares: np.ndarray, folds: int, rng: np.random.Generator) -> np.ndarray:
+    """Deal blocks in random order, each to the fold that has least of what it holds."""
+    totals, fold = np.zeros((folds, shares.shape[1])), np.empty(len(shares), np.int64)
+    for block in rng.permutation(len(shares)):
+        fold[block] = np.argmin(totals @ shares[block])
+        totals[fold[block]] += shares[block]
     return fold
+
+
+def _unevenness(shares: np.ndarray, fold: np.ndarray, folds: int) -> float:
+    totals = np.zeros((folds, shares.shape[1]))
+    np.add.at(totals, fold, shares)
+    return float((totals**2).sum())
 
 
 def _quality(labels: np.ndarray, held: np.ndarray, share: float) -> float:

@@ -30,15 +30,6 @@ def each_fold(fold: np.ndarray) -> Splits:
         yield np.flatnonzero(fold != number), np.flatnonzero(fold == number)
 
 
-def distance_to(test: np.ndarray, xy: np.ndarray) -> np.ndarray:
-    """Distance of each of ``xy (n, 2)`` to the nearest of ``test (m, 2)``."""
-    if len(test) == 1:  # a tree of one point, for every site in turn, would be slow
-        return np.hypot(*(xy - test).T)
-    from scipy.spatial import cKDTree
-
-    return cKDTree(test).query(xy)[0]
-
-
 def clusters(table: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """Cluster of each row ``(n,)`` by k-means; fewer than asked for if there are fewer distinct rows."""
     from sklearn.cluster import KMeans

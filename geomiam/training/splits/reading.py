@@ -1,17 +1,23 @@
-"""What a splitter is given, as arrays: coordinates, labels, environments."""
+"""The input of a splitter as arrays: coordinates, places, labels, environments."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
 
+from geomiam.cube.grid import crs_of
 from geomiam.errors import GridError, LabelError, MissingVariable
-from geomiam.training.splits.blocks import site_coordinates, site_labels
+from geomiam.lengths import Places, places
+from geomiam.training.splits.blocks import AXES, site_coordinates, site_labels
 
 Where = xr.Dataset | ArrayLike
+COLUMNS = 64
+"""Predictors whose spatial autocorrelation is measured, at most."""
 
 
 def coordinates(X: Where, groups: ArrayLike | None) -> np.ndarray:
@@ -28,6 +34,65 @@ def coordinates(X: Where, groups: ArrayLike | None) -> np.ndarray:
     if lost := int((~np.isfinite(xy)).any(1).sum()):
         raise GridError(f"{lost} of {len(xy)} coordinates are not finite: leave those rows out")
     return xy
+
+
+def places_of(X: Where, groups: ArrayLike | None, crs: Any = None) -> Places:
+    """Return the places of sites, or of coordinates; sites carry their CRS.
+
+    Raises
+    ------
+    GridError
+        If there are no coordinates, or no distances can be measured between them.
+    """
+    xy = coordinates(X, groups)
+    if groups is not None or not isinstance(X, xr.Dataset):
+        return places(xy, crs)
+    pair = next(p for p in AXES if set(p) <= set(X.variables))
+    return places(xy, _site_crs(X, crs), names=pair)
+
+
+def _site_crs(sites: xr.Dataset, default: Any) -> Any:
+    try:
+        return crs_of(sites)
+    except GridError:
+        return default
+
+
+def sampled_predictors(
+    X: Where, groups: ArrayLike | None, most: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of at most ``most`` sites ``(m,)`` and their predictors ``(m, p)``, NaN = missing.
+
+    Of sites each variable with numbers gives one column, its mean over dims other than ``site``;
+    classes and labels give none. Coordinates alone have no predictors.
+    """
+    n = X.sizes["site"] if isinstance(X, xr.Dataset) else len(np.asarray(X))
+    rows = np.sort(np.random.default_rng(0).permutation(n)[:most])
+    if isinstance(X, xr.Dataset):
+        names = [k for k, v in X.data_vars.items() if _is_number(v) and k != "presence"]
+        columns = [_site_means(X[k].isel(site=rows)) for k in names[:: 1 + len(names) // COLUMNS]]
+    else:
+        table = np.asarray(X)
+        usable = groups is not None and table.dtype.kind in "fiu" and table.ndim == 2
+        columns = list(table[rows][:, :COLUMNS].T.astype(float)) if usable else []
+    return rows, np.stack(columns, 1) if columns else np.empty((len(rows), 0))
+
+
+def _is_number(variable: xr.DataArray) -> bool:
+    return (
+        "site" in variable.dims
+        and variable.dtype.kind in "fiu"
+        and "flag_values" not in variable.attrs
+    )
+
+
+def _site_means(variable: xr.DataArray) -> np.ndarray:
+    """Mean of the finite values of each site ``(m,)``."""
+    values = np.asarray(variable.transpose("site", ...).values, float)
+    values = np.where(np.isfinite(values), values, np.nan).reshape(len(values), -1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a site without any value stays NaN
+        return np.nanmean(values, axis=1)
 
 
 def labels(X: Where, y: ArrayLike | None, n: int) -> np.ndarray:
@@ -65,10 +130,4 @@ def _stacked(sites: xr.Dataset, variables: Sequence[str] | None) -> np.ndarray:
 
 def _numbers(sites: xr.Dataset) -> list[str]:
     """Names of the variables with one number per site."""
-    return [
-        str(name)
-        for name, variable in sites.data_vars.items()
-        if variable.dims == ("site",)
-        and variable.dtype.kind in "fiu"
-        and "flag_values" not in variable.attrs
-    ]
+    return [str(k) for k, v in sites.data_vars.items() if v.dims == ("site",) and _is_number(v)]

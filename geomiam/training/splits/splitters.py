@@ -10,17 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from geomiam.errors import GridError, LabelError
-from geomiam.training.splits.blocks import positive, spatial_blocks
-from geomiam.training.splits.folds import (
-    Seed,
-    Splits,
-    check_folds,
-    clusters,
-    deal,
-    distance_to,
-    each_fold,
-)
-from geomiam.training.splits.reading import Where, coordinates, environment, labels
+from geomiam.lengths import Length, as_text, kilometres
+from geomiam.training.splits.folds import Seed, Splits, check_folds, clusters, deal, each_fold
+from geomiam.training.splits.reading import Where, environment, labels, places_of
+from geomiam.training.splits.site_blocks import Blocks, site_blocks
 
 
 @dataclass(frozen=True)
@@ -31,24 +24,33 @@ class SpatialBlocks:
     ----------
     folds : int
         At least 2.
-    size : float
-        Side of a block in CRS units; blocks are anchored at the CRS origin.
+    size : float or str, optional
+        Side of a block: km, or text such as ``"100 km"``; the grid of blocks does not move with the
+        sites. Default: from the data, as :func:`geomiam.splits.site_blocks`.
     rng : int, numpy.random.Generator or None
         Deals the blocks. A seed gives the same folds at every call; a generator moves on.
+    crs : any, optional
+        CRS of coordinates that are passed as arrays; sites carry theirs.
 
     Examples
     --------
-    >>> cv = gm.splits.SpatialBlocks(5, size=0.5)  # doctest: +SKIP
+    >>> cv = gm.splits.SpatialBlocks(5, size="50 km", crs="EPSG:3035")  # doctest: +SKIP
     >>> cross_val_score(forest, X, y, groups=xy, cv=cv)  # doctest: +SKIP
     """
 
     folds: int = 5
-    size: float = 1.0
+    size: Length | None = None
     rng: Seed = 0
+    crs: Any = None
 
     def __post_init__(self) -> None:
         check_folds(self.folds)
-        positive(self.size, "size")
+        if self.size is not None:
+            kilometres(self.size, "size")
+
+    def blocks(self, X: Where, groups: ArrayLike | None = None) -> Blocks:
+        """Return the blocks of sites, with their size and the reason for it; as :meth:`split`."""
+        return site_blocks(X, self.size, groups=groups, crs=self.crs, least=self.folds)
 
     def split(
         self, X: Where, y: ArrayLike | None = None, groups: ArrayLike | None = None
@@ -72,13 +74,14 @@ class SpatialBlocks:
         Raises
         ------
         GridError
-            If there are no coordinates, or some are not finite.
+            If there are no coordinates, some are not finite, or they have no CRS and are no degrees.
+        BlockError
+            If blocks are nearly single places, or there are fewer places than folds.
         LabelError
-            If there are fewer blocks than folds, or not one label per row.
+            If there is not one label per row.
         """
-        xy = coordinates(X, groups)
-        blocks = spatial_blocks(xy, size=self.size)
-        yield from each_fold(deal(labels(X, y, len(xy)), blocks, self.folds, self.rng))
+        blocks = self.blocks(X, groups).number
+        yield from each_fold(deal(labels(X, y, len(blocks)), blocks, self.folds, self.rng))
 
     def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
         """Return the number of folds."""
@@ -87,21 +90,27 @@ class SpatialBlocks:
 
 @dataclass(frozen=True)
 class Checkerboard:
-    """Two folds: the black and the white squares of a board anchored at the CRS origin.
+    """Two folds: the black and the white squares of a board that does not move with the sites.
 
     Every test site lies beside training squares, so this tests interpolation; squares touch, so it
-    guards less against neighbours than :class:`BufferedLeaveOut` (Muscarella et al. 2014).
+    guards less against neighbours than :class:`BufferedLeaveOut` (Muscarella et al. 2014). On
+    geographic coordinates colours alternate along each belt of latitude.
 
     Parameters
     ----------
-    size : float
-        Side of a square in CRS units.
+    size : float or str, optional
+        Side of a square: km, or text such as ``"100 km"``. Default: from the data, as
+        :func:`geomiam.splits.site_blocks`.
+    crs : any, optional
+        CRS of coordinates that are passed as arrays; sites carry theirs.
     """
 
-    size: float = 1.0
+    size: Length | None = None
+    crs: Any = None
 
     def __post_init__(self) -> None:
-        positive(self.size, "size")
+        if self.size is not None:
+            kilometres(self.size, "size")
 
     def split(
         self, X: Where, y: ArrayLike | None = None, groups: ArrayLike | None = None
@@ -127,10 +136,11 @@ class Checkerboard:
         GridError
             If there are no coordinates, some are not finite, or all sites lie on one colour.
         """
-        colour = np.floor(coordinates(X, groups) / self.size).astype(np.int64).sum(1) % 2
+        side = site_blocks(X, self.size, groups=groups, crs=self.crs).km
+        colour = places_of(X, groups, self.crs).squares(side, even=True).sum(1) % 2
         if len(np.unique(colour)) < 2:
             raise GridError(
-                f"all {len(colour)} sites lie on squares of one colour with size={self.size}: "
+                f"all {len(colour)} sites lie on squares of one colour with size='{as_text(side)}': "
                 "pass a smaller size=..."
             )
         yield from each_fold(colour)
@@ -149,26 +159,28 @@ class BufferedLeaveOut:
 
     Parameters
     ----------
-    buffer : float
-        In CRS units, straight-line; 0 drops sites at the very place of a test site only.
-    size : float, optional
-        Side of a block in CRS units: blocks are left out; default single sites.
+    buffer : float or str
+        Distance: km, or text such as ``"100 km"``; 0 drops sites at the very place of a test site only.
+    size : float or str, optional
+        Side of a block, a length too: blocks are left out; default single sites.
     folds : int, optional
         Deal the blocks into so many folds; default one block at a time.
     rng : int, numpy.random.Generator or None
         Deals the blocks. A seed gives the same folds at every call; a generator moves on.
+    crs : any, optional
+        CRS of coordinates that are passed as arrays; sites carry theirs.
     """
 
-    buffer: float
-    size: float | None = None
+    buffer: Length
+    size: Length | None = None
     folds: int | None = None
     rng: Seed = 0
+    crs: Any = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.buffer < np.inf:
-            raise ValueError(f"buffer must be a distance in CRS units, found {self.buffer}")
+        kilometres(self.buffer, "buffer", zero=True)
         if self.size is not None:
-            positive(self.size, "size")
+            kilometres(self.size, "size")
         if self.folds is not None:
             check_folds(self.folds)
             if self.size is None:
@@ -200,12 +212,12 @@ class BufferedLeaveOut:
         LabelError
             If there are fewer blocks than folds, or not one label per row.
         """
-        xy = coordinates(X, groups)
-        for test in self._tests(xy, X, y):
-            far = distance_to(xy[test], xy) > self.buffer
+        places, buffer = places_of(X, groups, self.crs), kilometres(self.buffer, zero=True)
+        for test in self._tests(X, y, groups, n=len(places)):
+            far = places.distance_to(test) > buffer
             if not far.any():
                 raise GridError(
-                    f"no site lies farther than buffer={self.buffer} CRS units from the {len(test)} "
+                    f"no site lies farther than buffer='{as_text(buffer)}' from the {len(test)} "
                     "sites left out, so none is left to train on: use a smaller buffer or blocks"
                 )
             yield np.flatnonzero(far), test
@@ -220,15 +232,19 @@ class BufferedLeaveOut:
         """
         if self.folds is not None:
             return self.folds
-        xy = coordinates(X, groups)
-        return len(xy) if self.size is None else int(spatial_blocks(xy, size=self.size).max()) + 1
-
-    def _tests(self, xy: np.ndarray, X: Where, y: ArrayLike | None) -> Iterator[np.ndarray]:
         if self.size is None:
-            return iter(np.arange(len(xy))[:, None])
-        fold = spatial_blocks(xy, size=self.size)
+            return len(places_of(X, groups, self.crs))
+        return site_blocks(X, self.size, groups=groups, crs=self.crs).count
+
+    def _tests(
+        self, X: Where, y: ArrayLike | None, groups: ArrayLike | None, *, n: int
+    ) -> Iterator[np.ndarray]:
+        if self.size is None:
+            return iter(np.arange(n)[:, None])
+        least = self.folds or 2
+        fold = site_blocks(X, self.size, groups=groups, crs=self.crs, least=least).number
         if self.folds is not None:
-            fold = deal(labels(X, y, len(xy)), fold, self.folds, self.rng)
+            fold = deal(labels(X, y, n), fold, self.folds, self.rng)
         return (np.flatnonzero(fold == number) for number in range(fold.max() + 1))
 
 
