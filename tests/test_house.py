@@ -22,8 +22,13 @@ def test_importing_loads_neither_torch_nor_dask():
 def test_every_public_name_is_there():
     for name in gm.__all__:
         assert getattr(gm, name) is not None
-    with pytest.raises(AttributeError, match="has no attribute 'predikt'"):
+    with pytest.raises(AttributeError, match="predikt"):
         _ = gm.predikt
+
+
+def test_the_typed_script_of_a_user_covers_every_public_name():
+    script = (Path(__file__).parent / "typed_user.py").read_text(encoding="utf-8")
+    assert not [n for n in gm.__all__ if f"gm.{n}" not in script]
 
 
 def test_nothing_below_imports_anything_above():

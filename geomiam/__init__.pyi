@@ -1,0 +1,109 @@
+"""The public names of geomiam: literal for type checkers, imported on first use at run time."""
+
+from . import cube, demo, errors, masking, metrics, plot
+from .cube.background import add_background
+from .cube.chips import chips
+from .cube.coverage import coverage
+from .cube.grid import align
+from .cube.infer import infer_schema
+from .cube.location import add_location
+from .cube.sites import open_sites, sample, write_sites
+from .cube.store import open_cube, write_cube
+from .evaluation import readers
+from .evaluation.crossval import cross_evaluate
+from .evaluation.expert_load import expert_load
+from .evaluation.explainer import fit_explainer
+from .evaluation.fusion_diagnostic import fusion_diagnostic
+from .evaluation.importance import importance
+from .evaluation.imputation import Imputed, fit_imputed
+from .evaluation.missingness import missingness_sweep
+from .evaluation.oracle import Oracle, fit_oracle, gap
+from .evaluation.rivals import fit_rival
+from .evaluation.subsets import evaluate
+from .evaluation.systems import system
+from .inference.maps import write_map
+from .inference.plan import MapPlan, plan_map
+from .inference.predict import predict
+from .inference.saturation import saturation
+from .inference.shapley import shapley
+from .networks.artifact import load_model
+from .networks.config import NetworkConfig
+from .networks.encoders import Encoder
+from .networks.model import Model
+from .schema import Group, Modality, Schema, Variable
+from .shelf import catalogs
+from .sources.build import build_cube, plan_cube
+from .sources.catalogue import StacSource
+from .sources.sentinel2 import plan_sentinel2, sentinel2
+from .sources.told import CubePlan
+from .training import splits
+from .training.config import TrainingConfig
+from .training.finetune import finetune
+from .training.fit import fit
+from .training.pretrain import pretrain
+from .training.probe import probe
+
+__version__: str
+
+__all__ = [
+    "CubePlan",
+    "Encoder",
+    "Group",
+    "Imputed",
+    "MapPlan",
+    "Modality",
+    "Model",
+    "NetworkConfig",
+    "Oracle",
+    "Schema",
+    "StacSource",
+    "TrainingConfig",
+    "Variable",
+    "__version__",
+    "add_background",
+    "add_location",
+    "align",
+    "build_cube",
+    "catalogs",
+    "chips",
+    "coverage",
+    "cross_evaluate",
+    "cube",
+    "demo",
+    "errors",
+    "evaluate",
+    "expert_load",
+    "finetune",
+    "fit",
+    "fit_explainer",
+    "fit_imputed",
+    "fit_oracle",
+    "fit_rival",
+    "fusion_diagnostic",
+    "gap",
+    "importance",
+    "infer_schema",
+    "load_model",
+    "masking",
+    "metrics",
+    "missingness_sweep",
+    "open_cube",
+    "open_sites",
+    "plan_cube",
+    "plan_map",
+    "plan_sentinel2",
+    "plot",
+    "predict",
+    "pretrain",
+    "probe",
+    "readers",
+    "sample",
+    "saturation",
+    "sentinel2",
+    "shapley",
+    "splits",
+    "system",
+    "write_cube",
+    "write_map",
+    "write_sites",
+]

@@ -1,0 +1,77 @@
+"""A user's typed script: mypy checks it with the strict flags, and no test runs it.
+
+Every public name is used once, so that a name which is missing from ``__init__.pyi``, or a public
+function without types, fails ``make lint``.
+"""
+
+import xarray as xr
+
+import geomiam as gm
+
+
+def species_map(cube: xr.Dataset, records: str, out: str) -> xr.Dataset:
+    sites = gm.add_background(gm.sample(cube, records), cube, n=10_000, rng=0)
+    schema: gm.Schema = gm.infer_schema(sites)
+    network = gm.NetworkConfig(width=64)
+    model: gm.Model = gm.fit(
+        sites, schema, network=network, training=gm.TrainingConfig(epochs=3), rng=0
+    )
+    scores: xr.Dataset = gm.evaluate(model, sites, subsets="unimodal+all")
+    print(scores, gm.coverage(cube, schema), gm.__version__)
+    model.save(out)
+    return gm.predict(cube, gm.load_model(out))
+
+
+def explanation(cube: xr.Dataset, model: gm.Model) -> xr.Dataset:
+    gm.write_map(cube, model, "map.zarr", shapley=True)
+    return gm.shapley(cube, model)
+
+
+def every_public_name() -> tuple[object, ...]:
+    return (
+        gm.CubePlan,
+        gm.Encoder,
+        gm.Group,
+        gm.Imputed,
+        gm.MapPlan,
+        gm.Modality,
+        gm.Oracle,
+        gm.StacSource,
+        gm.Variable,
+        gm.add_location,
+        gm.align,
+        gm.build_cube,
+        gm.catalogs(),
+        gm.chips,
+        gm.cross_evaluate,
+        gm.cube,
+        gm.demo,
+        gm.errors,
+        gm.expert_load,
+        gm.finetune,
+        gm.fit_explainer,
+        gm.fit_imputed,
+        gm.fit_oracle,
+        gm.fit_rival,
+        gm.fusion_diagnostic,
+        gm.gap,
+        gm.importance,
+        gm.masking,
+        gm.metrics,
+        gm.missingness_sweep,
+        gm.open_cube,
+        gm.open_sites,
+        gm.plan_cube,
+        gm.plan_map,
+        gm.plan_sentinel2,
+        gm.plot,
+        gm.pretrain,
+        gm.probe,
+        gm.readers,
+        gm.saturation,
+        gm.sentinel2,
+        gm.splits,
+        gm.system,
+        gm.write_cube,
+        gm.write_sites,
+    )
