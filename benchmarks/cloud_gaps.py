@@ -51,7 +51,9 @@ SHARES = (0.0, 0.2, 0.4, 0.6, 0.8)
 DRAWS = 2
 """Times that gaps of a share are drawn."""
 NETWORK = gm.NetworkConfig(fusion="sum", members=2, width=64, heads=4, depth=1, dropout=0.3)
-TRAINING = gm.TrainingConfig(epochs=40, batch=128, lr=3e-3, holdout=0, keep="last")
+TRAINING = gm.TrainingConfig(
+    loss="weighted-bce", epochs=40, batch=128, lr=3e-3, holdout=0, keep="last"
+)
 NATIVE = "native gaps (MIAM)"
 FILLINGS = ("filling: mean", "filling: linear in time", "filling: monthly composites")
 STYLES = {name: "--" for name in FILLINGS} | {"xgboost": ":"}

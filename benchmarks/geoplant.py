@@ -107,7 +107,11 @@ def train(data: Data, using: list | None, masking: Any, args: argparse.Namespace
         members=args.members,
     )
     training = gm.TrainingConfig(
-        epochs=args.epochs, batch=args.batch, accelerator=args.accelerator, precision=args.precision
+        loss="weighted-bce",
+        epochs=args.epochs,
+        batch=args.batch,
+        accelerator=args.accelerator,
+        precision=args.precision,
     )
     return gm.fit(
         sites,

@@ -44,7 +44,14 @@ FEWEST = 10
 
 NETWORK = gm.NetworkConfig(width=64, heads=4, depth=1, inner=1, frequencies=16, sigma=0.1)
 FITTING = gm.TrainingConfig(
-    epochs=40, batch=32, lr=1e-3, warmup=50, holdout=0, keep="last", accelerator="cpu"
+    loss="weighted-bce",
+    epochs=40,
+    batch=32,
+    lr=1e-3,
+    warmup=50,
+    holdout=0,
+    keep="last",
+    accelerator="cpu",
 )
 MASKING = gm.masking.MIAM(per_sample=True)
 COLOURS = {
@@ -168,10 +175,10 @@ def run(name: str, case: Case, seed: int, *, epochs: int, fitted: int) -> list[d
 
 def methods(encoder: Model, sites: xr.Dataset, seed: int, *, fits: bool) -> dict[str, Model]:
     """The ways to learn from labelled sites; probes take a second, fits minutes."""
-    probed = gm.probe(encoder, sites)
+    probed = gm.probe(encoder, sites, loss="weighted-bce")
     probes = {
         "probe, pre-trained": probed,
-        "probe, random weights": gm.probe(untrained(encoder, seed), sites),
+        "probe, random weights": gm.probe(untrained(encoder, seed), sites, loss="weighted-bce"),
     }
     if not fits:
         return probes

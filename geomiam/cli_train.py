@@ -50,8 +50,12 @@ def fit(
     members: Annotated[int | None, typer.Option(help="Networks that answer together.")] = None,
     width: Width = None,
     loss: Annotated[
-        str, typer.Option(help="weighted-bce, maxent or cross-entropy.")
-    ] = "weighted-bce",
+        str,
+        typer.Option(
+            help="auto (bce for complete surveys, else weighted-bce), bce, weighted-bce, maxent, "
+            "cross-entropy."
+        ),
+    ] = "auto",
     epochs: Epochs = 100,
     block: Block = None,
     seed: Seed = 0,

@@ -116,7 +116,9 @@ def sample_records(cube: xr.Dataset, records: pd.DataFrame) -> xr.Dataset:
     from geomiam.cube.sites import sample
 
     satellite = list(load_schema().modalities["satellite"].variables)
-    return sample(cube, records, crs="EPSG:4326", keep=satellite)
+    sites = sample(cube, records, crs="EPSG:4326", keep=satellite)
+    background = (sites["presence"] == 0).all("species")  # the records have no surveyed absences
+    return sites.assign_coords(background=background)
 
 
 def network():

@@ -115,7 +115,7 @@ def test_the_directory_holds_weights_config_and_card(model, saved):
     assert config["format"] == 1 and config["geomiam"] == gm.__version__
     assert config["species"] == list(model.species)
     card = (saved / "README.md").read_text(encoding="utf-8")
-    for word in ("climate", "soil", "bio1", "ndvi", model.id[:12], "not an occupancy probability"):
+    for word in ("climate", "soil", "bio1", "ndvi", model.id[:12], "Probability that a survey"):
         assert word in card
 
 

@@ -430,7 +430,7 @@ def test_a_file_that_is_not_there_is_named(fails, home, monkeypatch, words):
     [
         (["--width", "30"], "width 30 is not a multiple of heads 8"),
         (["--fusion", "cold"], "Input should be 'group', 'token'"),
-        (["--loss", "hinge"], "'weighted-bce', 'maxent' or 'cross-entropy'"),
+        (["--loss", "hinge"], "'auto', 'bce', 'weighted-bce', 'maxent' or 'cross-entropy'"),
         (["--epochs", "0"], "greater than or equal to 1"),
         (["--masking", "mask"], "no masking strategy 'mask'; choose from: miam, uniform"),
     ],

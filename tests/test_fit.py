@@ -44,7 +44,7 @@ def test_a_signal_is_learned_and_noise_is_not():
     assert abs(scores["embedding"] - 0.5) < 0.1
 
 
-@pytest.mark.parametrize("loss", ["weighted-bce", "maxent", "cross-entropy"])
+@pytest.mark.parametrize("loss", ["bce", "weighted-bce", "maxent", "cross-entropy"])
 def test_every_loss_trains_explains_and_adds_up(sites, cube, loss):
     labelled = sites.copy()
     if loss == "cross-entropy":

@@ -77,7 +77,7 @@ def test_a_head_beats_the_average_where_one_modality_explains_the_noise_of_the_o
         training=quick(epochs=15, lr=0.05),
         rng=0,
     )
-    assert table.attrs["difference"] > 0.05 and table.attrs["advice"] == "joint training"
+    assert table.attrs["difference"] > 0.02 and table.attrs["advice"] == "joint training"
 
 
 def test_without_a_site_to_score_it_is_refused():

@@ -308,7 +308,8 @@ def test_crs_and_coordinates_are_those_of_the_input(model, cube):
 
 def test_results_carry_their_own_attributes_and_no_predictors(model, cube):
     maps = gm.predict(cube, model, using="cover")
-    assert set(maps["suitability"].attrs) == {"long_name", "units", "scale", "ancillary_variables"}
+    expected = {"long_name", "comment", "units", "scale", "ancillary_variables"}
+    assert set(maps["suitability"].attrs) == expected
     assert set(maps["observed"].attrs) == {"long_name", "flag_masks", "flag_meanings"}
 
 

@@ -96,7 +96,7 @@ def test_a_loss_at_zero_logits_is_twice_log_two():
 
 
 @pytest.mark.parametrize("column", [[1.0] * 5, [0.0] * 5, [NAN] * 5, [1.0, NAN, NAN, NAN, NAN]])
-@pytest.mark.parametrize("name", ["weighted-bce", "maxent"])
+@pytest.mark.parametrize("name", ["bce", "weighted-bce", "maxent"])
 def test_a_species_of_one_class_or_none_leaves_loss_and_gradient_finite(name, column):
     y = torch.tensor([[1.0, 0.0, 1.0, 0.0, 1.0], column]).T
     z = torch.randn(5, 2, generator=torch.Generator().manual_seed(0)).requires_grad_()
@@ -108,7 +108,7 @@ def test_a_species_of_one_class_or_none_leaves_loss_and_gradient_finite(name, co
         assert (z.grad[:, 1] == 0).all()
 
 
-@pytest.mark.parametrize("name", ["weighted-bce", "maxent"])
+@pytest.mark.parametrize("name", ["bce", "weighted-bce", "maxent"])
 def test_a_label_that_is_not_there_teaches_nothing(name):
     z, y = (torch.as_tensor(v) for v in tables())
     z.requires_grad_()
@@ -189,9 +189,7 @@ def test_cross_entropy_is_its_formula():
 @pytest.mark.parametrize("row", [[1.0, 1.0], [0.0, 0.0], [NAN, NAN]])
 def test_cross_entropy_refuses_rows_with_none_or_several_species(row):
     y = torch.tensor([[1.0, 0.0], row, row])
-    with pytest.raises(
-        LabelError, match=r"2 of 3 sites have none or several: use loss='weighted-bce'"
-    ):
+    with pytest.raises(LabelError, match=r"2 of 3 sites have none or several: use loss='auto'"):
         make_loss("cross-entropy", y)
 
 
@@ -341,7 +339,7 @@ def test_training_leaves_the_data_alone():
 
 
 @pytest.mark.parametrize("fusion", ["group", "token", "late"])
-@pytest.mark.parametrize("loss", ["weighted-bce", "maxent", "cross-entropy"])
+@pytest.mark.parametrize("loss", ["bce", "weighted-bce", "maxent", "cross-entropy"])
 def test_every_loss_trains_with_every_fusion(loss, fusion):
     sites = tiny_sites(species=3)
     if loss == "cross-entropy":
@@ -438,7 +436,7 @@ def test_labels_not_surveyed_are_no_hindrance():
     assert model.about["presences"]["Quercus 1"] == int((sites["presence"][:, 1] == 1).sum())
 
 
-@pytest.mark.parametrize("loss", ["weighted-bce", "maxent"])
+@pytest.mark.parametrize("loss", ["bce", "weighted-bce", "maxent"])
 def test_a_species_not_surveyed_at_any_training_site_harms_no_other(loss):
     sites = tiny_sites(80, species=3)
     held = np.arange(80) % 4 == 0

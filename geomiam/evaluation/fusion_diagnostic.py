@@ -17,8 +17,9 @@ from geomiam.schema import Schema
 from geomiam.training.config import TrainingConfig
 from geomiam.training.fit import fit, held_out
 from geomiam.training.loop import Run, torch_seed, train
+from geomiam.training.losses import resolve_loss
 from geomiam.training.supervised import Supervised
-from geomiam.training.table import make_tables, read_labels, read_predictors
+from geomiam.training.table import has_background, make_tables, read_labels, read_predictors
 
 WAYS = ("average", "linear head")
 
@@ -74,8 +75,10 @@ def fusion_diagnostic(
     """
     schema = bind(schema, sites) if schema is not None else infer_schema(sites)
     config = (training or TrainingConfig()).model_copy(update={"joint_epochs": 0})
+    labels = read_labels(sites)[0]
+    config, _ = resolve_loss(config, labels, background=has_background(sites))
     seeds = np.random.default_rng(rng)
-    test = held_out(sites, read_labels(sites)[0], validation, config, seeds)
+    test = held_out(sites, labels, validation, config, seeds)
     if not test.any():
         raise LabelError("no site is left to score: pass validation=<boolean per site>")
     rest = sites.isel(site=~test)

@@ -42,7 +42,9 @@ NETWORK = NetworkConfig(
     sigma=0.1,
     dropout=0.1,
 )
-TRAINING = TrainingConfig(epochs=300, patience=40, batch=250, lr=3e-3, warmup=100)
+TRAINING = TrainingConfig(
+    loss="weighted-bce", epochs=300, patience=40, batch=250, lr=3e-3, warmup=100
+)
 """Every method stops by its own validation blocks: to learn from gaps takes longer than from none."""
 FOLDS = 4
 """One of these spatial folds is the test."""

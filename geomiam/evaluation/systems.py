@@ -26,6 +26,8 @@ from geomiam.training.fit import fit
 
 PARTS = "MAESTRO's parts"
 """Family of the systems that take one part of another one off."""
+LOSS = "weighted-bce"
+"""Of all systems, as published for MaskSDM and MIAM, unless another one is asked for."""
 SIDE_BY_SIDE = ("token", "late")
 """Fusions with no blocks inside groups: they get as many blocks in a row as the others."""
 
@@ -79,7 +81,7 @@ class System:
         schema : Schema, optional
             If given, it is among the keywords, its series read as the system reads them.
         network, training : optional
-            Sizes and training to start from; blocks are counted so that a token passes equally many
+            Sizes and training to start from, with the loss ``"weighted-bce"`` for ``"auto"``; blocks are counted so that a token passes equally many
             in every fusion.
 
         Raises
@@ -106,9 +108,12 @@ class System:
         changes = dict(self.network)
         if changes["fusion"] in SIDE_BY_SIDE:
             changes["depth"] = network.depth + network.inner
+        settings = training.model_dump() | dict(self.training)
+        if training.loss == "auto":
+            settings["loss"] = LOSS
         made: dict[str, Any] = {
             "network": NetworkConfig(**network.model_dump() | changes),
-            "training": TrainingConfig(**training.model_dump() | dict(self.training)),
+            "training": TrainingConfig(**settings),
             "masking": self.mask(),
         }
         if self.warm_start:

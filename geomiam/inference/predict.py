@@ -17,7 +17,8 @@ from geomiam.networks.model import Model, Precision
 from geomiam.tokens.blocks import Block
 from geomiam.tokens.select import Selector, players, symbolic_tokens, visible_tokens
 
-LONG_NAMES = {"probability": "suitability", "logit": "suitability (log-odds)"}
+SCALES = {"probability": "", "logit": " (log-odds)"}
+"""What follows the name of the quantity, by scale."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def predict(
     index = model.species_index(species)
     groups = {n: tokens for n, tokens in players(model.layout).items()}
     names = [model.species[i] for i in index]
-    outputs = [suitability_output(names, scale), observed_output(list(groups))]
+    outputs = [suitability_output(model, names, scale=scale), observed_output(list(groups))]
     outputs += saturated_output(model)
     masks = np.stack(list(groups.values())) & shown
     base = base_of_empty(model, empty, species=index, scale=scale, precision=precision)
@@ -125,22 +126,25 @@ def base_of_empty(
     return base_value(model.in_precision(precision), species=species, scale=scale)
 
 
-def suitability_output(species: Sequence[str], scale: Scale) -> Output:
-    """Describe ``suitability``.
+def suitability_output(model: Model, species: Sequence[str], *, scale: Scale) -> Output:
+    """Describe ``suitability``; its attributes name the quantity that the model predicts.
 
     Raises
     ------
     SelectionError
         If there is no such scale.
     """
-    if scale not in LONG_NAMES:
-        raise SelectionError(f"scale {scale!r} is not one of {', '.join(LONG_NAMES)}")
+    if scale not in SCALES:
+        raise SelectionError(f"scale {scale!r} is not one of {', '.join(SCALES)}")
+    quantity = model.quantity
     attrs = {
-        "long_name": LONG_NAMES[scale],
+        "long_name": (quantity.name if quantity else "suitability") + SCALES[scale],
         "units": "1",
         "scale": scale,
         "ancillary_variables": "observed",
     }
+    if quantity and scale == "probability":
+        attrs["comment"] = quantity.meaning
     return Output("suitability", {"species": species}, np.dtype(np.float32), attrs)
 
 

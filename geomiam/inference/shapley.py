@@ -139,7 +139,7 @@ def shapley(
     names = [model.species[i] for i in index]
     outputs = [
         _shapley_output(list(named), names, scale),
-        suitability_output(names, scale),
+        suitability_output(model, names, scale=scale),
         observed_output(list(named)),
         *saturated_output(model),
         *([] if coalitions is None else [_error_output(list(named), names, scale)]),

@@ -132,9 +132,8 @@ def card(model: Model) -> str:
         "Predicts from any subset of these predictors; NaN means missing.\n\n"
         f"| modality | variables | licence | citation |\n| --- | --- | --- | --- |\n{rows}\n\n"
         f"{_validation(model)}## Training\n\n```json\n{json.dumps(about, indent=1)}\n```\n\n"
-        "Suitability is relative to the training background; it is not an occupancy probability "
-        "unless the labels were a presence-absence survey. Maps of endangered species can reveal "
-        "their sites: coarsen them before sharing.\n"
+        f"{_meaning(model)}Maps of endangered species can reveal their sites: coarsen them before "
+        "sharing.\n"
     )
 
 
@@ -147,6 +146,15 @@ def _validation(model: Model) -> str:
         f"Validated on spatial blocks: {blocks['blocks']} blocks of {blocks['km']:g} km a side "
         f"({blocks['reason']}).\n\n"
     )
+
+
+def _meaning(model: Model) -> str:
+    """How the predictions are read, as a paragraph; nothing for a model without species."""
+    if model.is_encoder:
+        return ""
+    if model.quantity is None:
+        return "The loss of the training is not recorded: read the predictions as a ranking.\n\n"
+    return f"## Predictions\n\n{model.quantity.meaning}\n\n"
 
 
 def _read_config(path: Path) -> dict:

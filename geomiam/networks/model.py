@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from geomiam.errors import SelectionError
 from geomiam.networks.config import NetworkConfig
 from geomiam.networks.network import Network
+from geomiam.networks.quantity import QUANTITIES, Quantity, loss_of
 from geomiam.schema import Schema
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.scaler import Scaler
@@ -89,6 +90,12 @@ class Model:
     def is_encoder(self) -> bool:
         """Whether the model has no species, since :func:`geomiam.pretrain` made it."""
         return not self.species
+
+    @property
+    def quantity(self) -> Quantity | None:
+        """Name and meaning of the predictions; None if the loss of the training is not recorded."""
+        loss = loss_of(self.about)
+        return QUANTITIES[loss] if loss and QUANTITIES[loss].link == self.link else None
 
     @property
     def history(self) -> pd.DataFrame:
@@ -189,11 +196,20 @@ class Model:
         return "\n".join(
             [
                 f"geomiam model {self.id[:12]}: {named}",
+                *self._loss_lines(),
                 f"  modalities (tokens): {groups}",
                 f"  fusion: {self.config.fusion}, width {self.config.width}, {weights:,} weights",
                 f"  masking: {json.dumps(self.about.get('masking', {}))}",
             ]
         )
+
+    def _loss_lines(self) -> list[str]:
+        """One line on the quantity and the loss; none for a model without species or record."""
+        if self.is_encoder or self.quantity is None:
+            return []
+        record = self.about.get("loss")
+        reason = f", {record['reason']}" if isinstance(record, dict) and "reason" in record else ""
+        return [f"  predicts: {self.quantity.name} (loss {loss_of(self.about)}{reason})"]
 
     def __repr__(self) -> str:
         return self.summary()

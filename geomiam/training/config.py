@@ -26,7 +26,10 @@ class TrainingConfig(Fact):
         None, gt=0, description="learning rate of that stage (None: 0.1 lr)"
     )
     keep: Literal["best", "last"] = Field("best", description="which epoch's weights are kept")
-    loss: Literal["weighted-bce", "maxent", "cross-entropy"] = "weighted-bce"
+    loss: Literal["auto", "bce", "weighted-bce", "maxent", "cross-entropy"] = Field(
+        "auto",
+        description="auto: bce for a complete survey, else weighted-bce; see the page on losses",
+    )
     evenness: float = Field(
         0.0, ge=0, le=1, description="maxent: 0 = every record weighs the same, 1 = every species"
     )

@@ -16,6 +16,7 @@ from geomiam.errors import MissingVariable, SchemaError, SelectionError
 from geomiam.masking import MIAM, Strategy, named
 from geomiam.networks.model import Model
 from geomiam.networks.network import Network
+from geomiam.networks.quantity import loss_of
 from geomiam.networks.session import standard_torch
 from geomiam.schema import Schema
 from geomiam.tokens.blocks import encode
@@ -101,7 +102,7 @@ def finetune(
         ``"new"``: new modalities; their tokenizers and what a fusion keeps for them alone are
         trained. Without the new modalities the predictions stay as they are, to the bit.
     training : TrainingConfig, optional
-        Used as it is. Default: the settings of the model's training, on one device, with a tenth of
+        Used as it is, with the loss of the model for ``loss="auto"``. Default: the settings of the model's training, on one device, with a tenth of
         its learning rate for ``"all"``.
     masking : Strategy or str, optional
         Default: ``MIAM()``.
@@ -119,7 +120,8 @@ def finetune(
     Raises
     ------
     SelectionError
-        If ``train`` is not said, does not fit what was found in the sites, or the model cannot grow.
+        If ``train`` is not said, does not fit what was found in the sites, the model cannot grow, or
+        another loss would give species of one model different meanings.
     SchemaError
         If a new modality has variables of an old one, or the other way round.
     LabelError, MissingVariable, VariableMismatch
@@ -127,7 +129,7 @@ def finetune(
     """
     found = _found(model, sites, schema, train)
     part, config = _checked(train, model, found), training or _settings(model, lower=train == "all")
-    _check_loss(config, model)
+    config = _with_loss(config, model, found, part)
     seeds = np.random.default_rng(rng)
     held = held_out(sites, found.labels, validation, config, seeds)
     seed = int(seeds.integers(2**31))
@@ -227,13 +229,19 @@ def _checked(part: Part | None, model: Model, found: Found) -> Part:
     return part
 
 
-def _check_loss(config: TrainingConfig, model: Model) -> None:
-    if LINK_OF[config.loss] != model.link:
-        suits = next(loss for loss, link in LINK_OF.items() if link == model.link)
+def _with_loss(config: TrainingConfig, model: Model, found: Found, part: Part) -> TrainingConfig:
+    """Settings with the loss of the model, unless every prediction is trained with another one."""
+    before = loss_of(model.about) or next(k for k, v in LINK_OF.items() if v == model.link)
+    if config.loss == "auto":
+        return config.model_copy(update={"loss": before})
+    every = part == "all" and found.known == len(model.species)
+    if LINK_OF[config.loss] != model.link or (config.loss != before and not every):
         raise SelectionError(
-            f"loss='{config.loss}' does not suit the model, whose link is '{model.link}'; use "
-            f"TrainingConfig(loss='{suits}')"
+            f"loss='{config.loss}' does not suit the model, whose loss is '{before}' and whose link is "
+            f"'{model.link}': predictions of one model must keep one meaning; use "
+            f"TrainingConfig(loss='auto'), or, on the same link, train='all' with labels of all species"
         )
+    return config
 
 
 def _check_new(found: Found) -> None:
@@ -338,6 +346,8 @@ def _step(model: Model, found: Found, part: Part, about: dict[str, Any]) -> dict
 def _about(model: Model, step: dict[str, Any]) -> dict[str, Any]:
     """The parent's provenance and every step since; the history is that of the last."""
     kept = {k: v for k, v in model.about.items() if k != "explainer"}
+    if (loss := step["training"]["loss"]) != loss_of(model.about):
+        kept["loss"] = {"name": loss, "reason": "set in TrainingConfig for fine-tuning"}
     steps = [*model.about.get("finetuning", [])]
     alone = {k: v for k, v in step.items() if k != "history"}
     return {**kept, "history": step["history"], "finetuning": [*steps, alone]}

@@ -24,12 +24,13 @@ from geomiam.tokens.layout import Layout
 from geomiam.training.checkpoint import Progress
 from geomiam.training.config import TrainingConfig
 from geomiam.training.loop import Run, torch_seed, train
-from geomiam.training.losses import LINK_OF, base_logits
+from geomiam.training.losses import LINK_OF, base_logits, resolve_loss
 from geomiam.training.splits import hold_out, site_blocks, site_coordinates
 from geomiam.training.supervised import Supervised
 from geomiam.training.table import (
     Table,
     check_classes,
+    has_background,
     make_tables,
     read_labels,
     read_predictors,
@@ -105,9 +106,11 @@ def fit(
     start = None if isinstance(warm_start, bool) else warm_start
     masking = named(masking) if isinstance(masking, str) else masking
     masking = masking or (RandomSubset() if warm_start is True else MIAM())
-    config = training or TrainingConfig()
     schema = read_schema(sites, schema, start)
     labels, species = read_labels(sites)
+    config, reason = resolve_loss(
+        training or TrainingConfig(), labels, background=has_background(sites)
+    )
     if config.loss != "cross-entropy":
         check_classes(labels, species)
     network = network or (start_config(start) if start else NetworkConfig())
@@ -145,6 +148,7 @@ def fit(
         told.append(branches)
     model = _joined(runs, network)
     model.about.update(provenance(runs, ends, sites) | validation_blocks(sites, validation, config))
+    model.about["loss"] = {"name": config.loss, "reason": reason}
     if warm_start:
         model.about["warm_start"] = {"model_id": start.id} if start else {"branches": told}
     return model
@@ -160,7 +164,9 @@ def read_schema(
 
 
 def _begin(member: Model, table: Table, *, loss: str, start: Model | None, number: int) -> None:
-    """Give a fresh member what it does not begin with at random."""
+    """Set the weights of a fresh member that do not start at random."""
+    if loss == "bce":  # rare species need not unlearn odds of 1 first
+        set_base(member.network, base_logits(loss, table.labels[table.train]))
     if start:
         load_start(member, start, number)
     if member.config.fusion == "late":

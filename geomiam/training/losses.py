@@ -4,15 +4,64 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from geomiam.errors import LabelError
+from geomiam.networks.quantity import QUANTITIES
+from geomiam.training.config import TrainingConfig
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
-LINK_OF = {"weighted-bce": "logit", "maxent": "cloglog", "cross-entropy": "softmax"}
+LINK_OF = {name: quantity.link for name, quantity in QUANTITIES.items()}
+COMPLETE = 0.9
+"""Share of the sites at which every species of a complete survey has a label."""
+
+
+def resolve_loss(
+    config: TrainingConfig, labels: np.ndarray, *, background: bool
+) -> tuple[TrainingConfig, str]:
+    """Replace ``loss="auto"`` by the loss that suits the labels.
+
+    Plain ``bce`` for a complete survey: its predictions are probabilities. ``weighted-bce`` for all
+    other labels: presence-only data with background, where the number of background points is a
+    choice and prevalence has no meaning, and labels with many gaps.
+
+    Parameters
+    ----------
+    config : TrainingConfig
+    labels : numpy.ndarray
+        ``(n, S)``: 1, 0, NaN = not surveyed.
+    background : bool
+        Whether zeros of any site are background.
+
+    Returns
+    -------
+    tuple
+        The settings with a loss that is not ``"auto"``, and the reason for it.
+    """
+    if config.loss != "auto":
+        return config, "set in TrainingConfig"
+    loss, reason = _suitable_loss(labels, background=background)
+    return config.model_copy(update={"loss": loss}), reason
+
+
+def _suitable_loss(labels: np.ndarray, *, background: bool) -> tuple[str, str]:
+    if background:
+        return "weighted-bce", "the sites contain background"
+    surveyed = ~np.isnan(labels)
+    shares = surveyed[:, surveyed.any(0)].mean(0)
+    if not shares.size or shares.min() < COMPLETE:
+        least = shares.min(initial=1.0)
+        return "weighted-bce", f"a species was surveyed at only {least:.0%} of the sites"
+    if labels.shape[1] > 2 and (np.nansum(labels, 1) == 1).all():
+        return "weighted-bce", "every site has exactly one present species, as single records have"
+    return (
+        "bce",
+        f"a complete survey: every species was surveyed at {shares.min():.0%} of the sites",
+    )
 
 
 def make_loss(name: str, labels: Tensor, *, evenness: float = 0.0) -> Loss:
@@ -25,33 +74,38 @@ def make_loss(name: str, labels: Tensor, *, evenness: float = 0.0) -> Loss:
     LabelError
         If the labels do not suit the loss.
     """
+    if name == "bce":
+        return bce
     if name == "weighted-bce":
         weight = presence_weight(labels)
         return lambda logits, y: weighted_bce(logits, y, weight.to(logits.device))
     if name == "cross-entropy":
         _check_single_label(labels)
         return cross_entropy
+    if name != "maxent":
+        raise LabelError(f"loss={name!r} is not resolved; pass one of {', '.join(QUANTITIES)}")
     share = record_weight(labels, evenness=evenness)
     return lambda logits, y: maxent(logits, y, share.to(logits.device))
 
 
 def base_logits(name: str, labels: Tensor) -> Tensor:
-    """Prevalence ``(S,)`` on the scale of a loss's logits: the constant that the loss likes best.
+    """Prevalence ``(S,)`` on the scale of a loss's logits: the constant that minimises the loss.
 
-    Log-odds of a species' presences among its surveyed sites, each weighing what it weighs in the
-    loss (weighted-bce: both classes weigh the same, so 0), or the log of its share (cross-entropy).
+    Log-odds of a species' presences among its surveyed sites, each with its weight in the loss
+    (weighted-bce: both classes weigh the same, so 0), or the log of its share (cross-entropy).
     Maxent's logits have no level before the end of the training: 0.
     """
     known = ~labels.isnan()
     y = torch.where(known, labels, 0)
     present, absent = y.sum(0), (known * (1 - y)).sum(0)
+    if name == "maxent":
+        return torch.zeros_like(present)
+    if name == "cross-entropy":
+        return (present.clamp(min=1) / len(labels)).log()
     if name == "weighted-bce":
         w = presence_weight(labels)
         present, absent = present * w, absent * w / (w - 1)
-        return (present.clamp(min=1) / absent.clamp(min=1)).log()
-    if name == "cross-entropy":
-        return (present.clamp(min=1) / len(labels)).log()
-    return torch.zeros_like(present)
+    return (present.clamp(min=1) / absent.clamp(min=1)).log()
 
 
 def presence_weight(labels: Tensor) -> Tensor:
@@ -63,6 +117,18 @@ def presence_weight(labels: Tensor) -> Tensor:
     known = ~labels.isnan()
     n, present = known.sum(0).float().clamp(min=1), torch.where(known, labels, 0).sum(0)
     return torch.maximum(n / present.clamp(min=1), (n + 1) / n)
+
+
+def bce(logits: Tensor, labels: Tensor) -> Tensor:
+    """Binary cross-entropy, mean over the labels that are not NaN.
+
+    A proper score: it is least where σ(z) is the probability of presence.
+    """
+    known = ~labels.isnan()
+    loss = F.binary_cross_entropy_with_logits(
+        logits, torch.where(known, labels, 0), reduction="none"
+    )
+    return torch.where(known, loss, 0).sum() / known.sum().clamp(min=1)
 
 
 def weighted_bce(logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
@@ -119,5 +185,5 @@ def _check_single_label(labels: Tensor) -> None:
     if wrong:
         raise LabelError(
             f"cross-entropy needs exactly one present species per site; {wrong} of {len(labels)} sites "
-            "have none or several: use loss='weighted-bce'"
+            "have none or several: use loss='auto'"
         )

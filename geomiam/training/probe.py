@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import torch
 import xarray as xr
@@ -10,9 +12,11 @@ from geomiam.errors import SelectionError
 from geomiam.networks.model import Model
 from geomiam.networks.session import standard_torch
 from geomiam.tokens.blocks import encode
+from geomiam.training.config import TrainingConfig
 from geomiam.training.fit import place_and_time
 from geomiam.training.loop import torch_seed
-from geomiam.training.table import check_classes, read_labels, read_predictors
+from geomiam.training.losses import resolve_loss
+from geomiam.training.table import check_classes, has_background, read_labels, read_predictors
 from geomiam.training.warm import load_body, start_config
 
 AT_ONCE = 512
@@ -20,12 +24,18 @@ AT_ONCE = 512
 
 
 @standard_torch()
-def probe(model: Model, sites: xr.Dataset, *, l2: float = 1e-2) -> Model:
+def probe(
+    model: Model,
+    sites: xr.Dataset,
+    *,
+    l2: float = 1e-2,
+    loss: Literal["auto", "bce", "weighted-bce"] = "auto",
+) -> Model:
     """Fit a linear head on the features of a frozen network.
 
-    One logistic regression per species (scikit-learn), in which presences and absences weigh the
-    same in all, as in the loss of :func:`geomiam.fit`: the mean of w_i log(1 + exp(∓z_i)) over the
-    surveyed sites plus half of ``l2`` times the sum of squared weights. It has one answer, so there is nothing to draw and no
+    One logistic regression per species (scikit-learn): the mean of w_i log(1 + exp(∓z_i)) over the
+    surveyed sites plus half of ``l2`` times the sum of squared weights. The weights w_i follow
+    ``loss``, as in :func:`geomiam.fit`. It has one answer, so there is nothing to draw and no
     epoch to choose. The head is fitted to what each site has; fewer predictors than the sites have
     change the features, and the head has not been taught to expect it.
 
@@ -39,6 +49,10 @@ def probe(model: Model, sites: xr.Dataset, *, l2: float = 1e-2) -> Model:
         missing or not surveyed. All of them are used.
     l2 : float
         Strength of the penalty, > 0.
+    loss : {"auto", "bce", "weighted-bce"}
+        ``"bce"``: every site has weight 1, so predictions are probabilities; ``"weighted-bce"``:
+        presences and absences of a species have equal total weight; ``"auto"``: the first for a
+        complete survey, otherwise the second.
 
     Returns
     -------
@@ -51,8 +65,10 @@ def probe(model: Model, sites: xr.Dataset, *, l2: float = 1e-2) -> Model:
     LabelError, MissingVariable, VariableMismatch
         If labels or predictors cannot be used.
     SelectionError
-        If the model has several members.
+        If the model has several members, or there is no such loss.
     """
+    if loss not in ("auto", "bce", "weighted-bce"):
+        raise SelectionError(f"loss={loss!r}; a probe has 'auto', 'bce' and 'weighted-bce'")
     if model.config.members > 1:
         raise SelectionError(
             f"a probe reads the features of one network, found members={model.config.members}: "
@@ -62,6 +78,10 @@ def probe(model: Model, sites: xr.Dataset, *, l2: float = 1e-2) -> Model:
         raise ValueError(f"l2 must be > 0, found {l2}; a small one such as 1e-6 hardly counts")
     labels, species = read_labels(sites)
     check_classes(labels, species)
+    config, reason = resolve_loss(
+        TrainingConfig(loss=loss), labels, background=has_background(sites)
+    )
+    weights = "balanced" if config.loss == "weighted-bce" else None
     with torch_seed(0):
         made = Model.untrained(
             model.schema, scaler=model.scaler, species=species, config=start_config(model)
@@ -69,13 +89,15 @@ def probe(model: Model, sites: xr.Dataset, *, l2: float = 1e-2) -> Model:
     load_body(made.network, model.network)
     x = features(made, sites)
     fitted = [
-        _regress(x[there], y[there], l2=l2) for y, there in zip(labels.T, ~np.isnan(labels.T))
+        _regress(x[there], y[there], l2=l2, weights=weights)
+        for y, there in zip(labels.T, ~np.isnan(labels.T))
     ]
     weight, bias = (torch.as_tensor(np.array(v), dtype=torch.float32) for v in zip(*fitted))
     made.network.head.load_state_dict({"weight": weight, "bias": bias})
     made.network.eval()
     made.about.update(
         probe={"of": model.id, "l2": l2},
+        loss={"name": config.loss, "reason": reason},
         sites={"train": len(x), "validation": 0},
         presences=dict(zip(species, (labels == 1).sum(0).tolist())),
         **place_and_time(sites),
@@ -103,13 +125,15 @@ def features(model: Model, sites: xr.Dataset) -> np.ndarray:
     return np.concatenate(made)
 
 
-def _regress(x: np.ndarray, y: np.ndarray, *, l2: float) -> tuple[np.ndarray, float]:
+def _regress(
+    x: np.ndarray, y: np.ndarray, *, l2: float, weights: str | None
+) -> tuple[np.ndarray, float]:
     """Weights ``(d,)`` and intercept of one species."""
     from sklearn.linear_model import LogisticRegression
 
     present = int((y == 1).sum())
     if present in (0, len(y)):
         return np.zeros(x.shape[1]), float(np.log((present + 0.5) / (len(y) - present + 0.5)))
-    line = LogisticRegression(C=1 / (l2 * len(y)), class_weight="balanced", max_iter=1000)
+    line = LogisticRegression(C=1 / (l2 * len(y)), class_weight=weights, max_iter=1000)
     line.fit(x.astype(np.float64), y.astype(int))
     return line.coef_[0], float(line.intercept_[0])

@@ -79,6 +79,13 @@ def read_labels(sites: xr.Dataset) -> tuple[np.ndarray, tuple[str, ...]]:
     return labels, names
 
 
+def has_background(sites: xr.Dataset) -> bool:
+    """Return whether zeros of any site are background, as :func:`geomiam.add_background` records it."""
+    flags = sites.get("background")
+    flagged = flags is not None and flags.dtype == bool and bool(flags.any())
+    return flagged or "background_kind" in sites.attrs
+
+
 def check_classes(labels: np.ndarray, species: tuple[str, ...]) -> None:
     """Refuse labels of which nothing can be learned; count species that have one class only.
 
