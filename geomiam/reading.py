@@ -76,7 +76,9 @@ def read_text(path: str | Path, *, most: int, error: type[GeomiamError] = Unread
 
 
 @contextmanager
-def refusing(error: type[GeomiamError], message: str) -> Iterator[None]:
+def refusing(
+    error: type[GeomiamError], message: str, *, passing: type[GeomiamError] = GeomiamError
+) -> Iterator[None]:
     """Raise ``error`` in place of whatever a library raises for a damaged file.
 
     Parameters
@@ -84,19 +86,21 @@ def refusing(error: type[GeomiamError], message: str) -> Iterator[None]:
     error : type
     message : str
         What is wrong, with the remedy; the library's reason is put behind it.
+    passing : type
+        Errors of geomiam that are raised as they are.
     """
     try:
         yield
-    except GeomiamError:
+    except passing:
         raise
-    except (
-        Exception
-    ) as cause:  # decoders raise anything: RecursionError, OverflowError, struct.error
-        raise error(f"{message} ({reason(cause)})") from cause
+    except Exception as cause:  # decoders raise anything, such as RecursionError or struct.error
+        raise error(f"{message}: {reason(cause)}") from cause
 
 
 def reason(cause: BaseException) -> str:
     """Return the first line of another library's message with the name of its exception."""
+    if isinstance(cause, GeomiamError):
+        return str(cause)
     text = str(cause).strip().splitlines()
     name = type(cause).__name__
     return f"{name}: {text[0][:REASON]}" if text else name

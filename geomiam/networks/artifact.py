@@ -7,33 +7,30 @@ before a weight is allocated.
 from __future__ import annotations
 
 import json
-import struct
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from geomiam._version import __version__
-from geomiam.errors import ArtifactError, GeomiamError, OutputExists
+from geomiam.errors import ArtifactError, InputNotFound, OutputExists
+from geomiam.names import check_species
 from geomiam.networks.config import NetworkConfig
 from geomiam.networks.encoders import restore
 from geomiam.networks.model import LINKS, Model
 from geomiam.networks.session import standard_torch
+from geomiam.networks.weight_file import check_counts, check_weights, read_header, read_weights
+from geomiam.reading import read_text, reason, refusing, regular_file
 from geomiam.schema import Schema
 from geomiam.tokens.scaler import Scaler
 
 FORMAT = 1
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
-MOST_CONFIG_BYTES = 256 * 2**20
-MOST_WEIGHTS = 2_000_000_000
-DTYPES = {torch.int64: "I64", torch.int32: "I32", torch.bool: "BOOL", torch.uint8: "U8"}
-"""Of counters that own encoders keep beside their weights; all else is float32."""
+MOST_CONFIG_BYTES = 16 * 2**20
 KEYS = {"format", "geomiam", "schema", "scaler", "species", "network", "link", "about"}
 
 
@@ -88,26 +85,31 @@ def load_model(path: str | Path, *, encoders: Mapping[str, nn.Module] | None = N
     Raises
     ------
     ArtifactError
-        If a file is missing, truncated or too large, a key is unknown, or the tensors are not those
-        that the configuration implies; or if ``encoders`` are not those of the model.
+        If a file is missing, truncated, changed or too large, a key is unknown, the tensors are not
+        those that the configuration implies, or ``encoders`` are not those of the model. For a model
+        that another version saved, both versions are named.
     """
     path = Path(path)
     config = _read_config(path)
     try:
-        network = NetworkConfig.model_validate(config["network"])
-        _check_encoders(path, network, encoders or {})
+        return _load(path, config, encoders or {})
+    except ArtifactError as error:
+        raise ArtifactError(f"{error}{_versions(config)}") from error
+
+
+def _load(path: Path, config: dict, encoders: Mapping[str, nn.Module]) -> Model:
+    _check_config(path / CONFIG, config)
+    header = read_header(path / WEIGHTS)
+    invalid = f"{path / CONFIG} does not describe a model"
+    with refusing(ArtifactError, invalid, passing=ArtifactError):
+        network = NetworkConfig(**config["network"])
+        _check_encoders(path, network, encoders)
+        check_counts(header, network, modalities=len(config["schema"]["modalities"]))
         scaler, plan = _plan(config, network, encoders, where=str(path / CONFIG))
-    except ArtifactError:
-        raise
-    except (ValidationError, GeomiamError, KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(f"{path / CONFIG} does not describe a model: {error}") from error
-    _check_weights(path / WEIGHTS, plan)
-    try:
-        weights = load_file(path / WEIGHTS)
-    except SafetensorError as error:
-        raise ArtifactError(f"{path / WEIGHTS} is damaged: {error}") from error
+    check_weights(path / WEIGHTS, header, plan.network.state_dict())
+    weights = read_weights(path / WEIGHTS, header, config)
     plan.network.to_empty(device="cpu")
-    restore(plan.network, encoders or {}, network)
+    restore(plan.network, encoders, network)
     plan.network.load_state_dict(weights, strict=True)
     return Model(
         plan.schema,
@@ -117,6 +119,17 @@ def load_model(path: str | Path, *, encoders: Mapping[str, nn.Module] | None = N
         plan.network.eval(),
         plan.link,
         config["about"],
+    )
+
+
+def _versions(config: dict) -> str:
+    """Both versions, where another one saved the model: names of weights may have changed since."""
+    saved = str(config.get("geomiam"))[:40]
+    if saved == __version__:
+        return ""
+    return (
+        f". The model was saved by geomiam {saved}, this is geomiam {__version__}: load it with "
+        f"geomiam {saved}, or train it again"
     )
 
 
@@ -158,21 +171,29 @@ def _meaning(model: Model) -> str:
 
 
 def _read_config(path: Path) -> dict:
+    """The mapping in ``config.json``, whatever its keys."""
     file = path / CONFIG
-    if not file.is_file():
-        raise ArtifactError(f"{path} is no model directory: {CONFIG} is missing")
-    if file.stat().st_size > MOST_CONFIG_BYTES:
-        raise ArtifactError(f"{file} has {file.stat().st_size:,} bytes, over {MOST_CONFIG_BYTES:,}")
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        regular_file(file, most=MOST_CONFIG_BYTES, error=ArtifactError)
+    except InputNotFound:
+        raise ArtifactError(f"{path} is no model directory: {CONFIG} is missing") from None
+    try:
+        config = json.loads(read_text(file, most=MOST_CONFIG_BYTES, error=ArtifactError))
     except (ValueError, RecursionError) as error:
         raise ArtifactError(
-            f"{file} is not valid JSON ({error}); the file may be truncated"
+            f"{file} is not valid JSON ({reason(error)}); the file may be truncated"
         ) from None
-    found = set(config) if isinstance(config, dict) else set()
+    if not isinstance(config, dict):
+        raise ArtifactError(f"{file}: missing keys {sorted(KEYS)}, found {type(config).__name__}")
+    return config
+
+
+def _check_config(file: Path, config: dict) -> None:
+    """Refuse other keys, formats and links than those of this version."""
+    found = set(config)
     if found != KEYS:
         raise ArtifactError(
-            f"{file}: missing keys {sorted(KEYS - found)}, unknown keys {sorted(found - KEYS)}"
+            f"{file}: missing keys {sorted(KEYS - found)}, unknown keys {sorted(found - KEYS)[:5]}"
         )
     if config["format"] != FORMAT:
         raise ArtifactError(
@@ -180,7 +201,6 @@ def _read_config(path: Path) -> dict:
         )
     if config["link"] not in list(LINKS):
         raise ArtifactError(f"{file}: link {config['link']!r} is not one of {list(LINKS)}")
-    return config
 
 
 def _check_encoders(path: Path, network: NetworkConfig, given: Mapping[str, nn.Module]) -> None:
@@ -202,6 +222,7 @@ def _plan(
     where: str,
 ) -> tuple[Scaler, Model]:
     """Build the model with weights that have shapes but no memory."""
+    _check_nulls(config["schema"], where="schema")
     schema, scaler = (
         Schema.from_dict(config["schema"], where=where),
         Scaler.from_dict(config["scaler"]),
@@ -213,7 +234,7 @@ def _plan(
         raise ValueError("'about' is not a mapping")
     facts: dict[str, Any] = {
         "scaler": scaler,
-        "species": tuple(map(str, config["species"])),
+        "species": check_species(config["species"]),
         "config": network,
         "encoders": encoders,
     }
@@ -221,42 +242,10 @@ def _plan(
         return scaler, Model.untrained(schema, **facts, link=config["link"])
 
 
-def _check_weights(file: Path, plan: Model) -> None:
-    """Compare the header of the weights with the shapes that the configuration implies."""
-    wanted = {
-        k: (list(v.shape), DTYPES.get(v.dtype, "F32")) for k, v in plan.network.state_dict().items()
-    }
-    total = sum(v.numel() for v in plan.network.state_dict().values())
-    if total > MOST_WEIGHTS:
-        raise ArtifactError(f"the configuration implies {total:,} weights, over {MOST_WEIGHTS:,}")
-    header = _header(file)
-    if set(header) != set(wanted):
-        odd = sorted(set(header) ^ set(wanted))[:5]
-        raise ArtifactError(f"{file}: tensor names differ from the configuration's, e.g. {odd}")
-    for name, (shape, kind) in wanted.items():
-        dtype, found, _ = header[name]
-        if found != shape or dtype != kind:
-            raise ArtifactError(f"{file}: '{name}' is {dtype} {found}, expected {kind} {shape}")
-    end = max((last for _, _, last in header.values()), default=0)
-    size = file.stat().st_size - 8 - struct.unpack("<Q", file.open("rb").read(8))[0]
-    if size != end:
-        raise ArtifactError(f"{file} holds {size:,} bytes of weights, expected {end:,}: truncated?")
-
-
-def _header(file: Path) -> dict[str, tuple[str, list[int], int]]:
-    """Type, shape and last byte of each tensor."""
-    if not file.is_file():
-        raise ArtifactError(f"{file.parent} is no model directory: {file.name} is missing")
-    with file.open("rb") as stream:
-        start = stream.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-        if not 0 < length <= min(file.stat().st_size, 100 * 2**20):
-            raise ArtifactError(f"{file} has no valid header; the file may be truncated")
-        try:
-            header = json.loads(stream.read(length))
-            header.pop("__metadata__", None)
-            return {
-                k: (h["dtype"], h["shape"], int(h["data_offsets"][1])) for k, h in header.items()
-            }
-        except (ValueError, RecursionError, AttributeError, KeyError, TypeError, IndexError):
-            raise ArtifactError(f"{file} has no valid header; the file may be truncated") from None
+def _check_nulls(value: Any, *, where: str) -> None:
+    """Refuse null in a saved schema: it is written without defaults, so there is none."""
+    if value is None:
+        raise ArtifactError(f"{where} is null; save the model again")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_nulls(item, where=f"{where} → {key}")

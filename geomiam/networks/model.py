@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import html
 import json
 from collections.abc import Mapping, Sequence
@@ -107,11 +106,9 @@ class Model:
     @cached_property
     def id(self) -> str:
         """SHA-256 of facts and weights; equal for equal models, wherever they are loaded."""
-        digest = hashlib.sha256(json.dumps(self.facts(), sort_keys=True).encode())
-        for name, tensor in sorted(self.network.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        from geomiam.networks.weight_file import identity
+
+        return identity(self.facts(), self.network.state_dict())
 
     def facts(self) -> dict:
         """Return all that predictions depend on beside the weights, as plain JSON types."""

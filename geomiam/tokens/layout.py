@@ -21,6 +21,8 @@ from geomiam.schema import Label, Schema, Variable
 TOGETHER = ("scalar", "circular")
 """Kinds whose variables share one tokenizer within a modality."""
 
+MOST_TOKENS = 100_000
+"""Of a model; each is a Python object and a row of a matrix, so more do not fit into memory."""
 MOST_STEPS = 24
 """Series longer than this get windows, unless the catalog says otherwise."""
 
@@ -138,13 +140,14 @@ class Layout:
         Raises
         ------
         SchemaError
-            If dims or labels of a variable are unknown.
+            If dims or labels of a variable are unknown, or there are more than MOST_TOKENS tokens.
         """
         unbound = [v.name for v in schema.variables.values() if not v.bound]
         if unbound:
             raise SchemaError(
                 f"dims or labels of {unbound} are unknown; call geomiam.cube.predictors.bind(schema, dataset)"
             )
+        _check_count(schema)
         parts: list[Part] = []
         start = 0
         for modality in schema.modalities.values():
@@ -178,6 +181,24 @@ class Layout:
     def names(self) -> list[str]:
         """Readable name of each token."""
         return [n for s in self.spans for n in s.names()]
+
+
+def _check_count(schema: Schema) -> None:
+    """Refuse a schema of too many tokens before they are laid out."""
+    counts = {v.name: _most_tokens(v) for v in schema.variables.values()}
+    if (total := sum(counts.values())) > MOST_TOKENS:
+        most = max(counts, key=counts.__getitem__)
+        raise SchemaError(
+            f"the schema has {total:,} tokens, more than {MOST_TOKENS:,}; '{most}' alone has "
+            f"{counts[most]:,}: set a larger 'patch:' or 'window:', or leave labels out"
+        )
+
+
+def _most_tokens(variable: Variable) -> int:
+    """Tokens of a variable, counted without laying them out; of a calendar's periods, the dates."""
+    cut = len(variable.dims) - windowed_dims(variable)
+    width = 1 if isinstance(variable.window, str) else _width(variable)
+    return prod(ceil(n / (width if i >= cut else 1)) for i, n in enumerate(variable.sizes))
 
 
 def _together(variables: list[Variable]) -> list[list[Variable]]:

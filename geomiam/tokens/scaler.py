@@ -64,6 +64,20 @@ class Scaler:
                 fits = fits and self._knows_symbols(variable)
             if not fits:
                 raise ValueError(f"the scaler does not fit variable '{name}'")
+        self._check_values()
+
+    def _check_values(self) -> None:
+        """Refuse numbers that would silently turn a predictor off or around."""
+        for name in self.mean:
+            mean, std = self.mean[name], self.std[name]
+            if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
+                raise ValueError(
+                    f"the scaler of '{name}' has a mean or deviation that is not finite, or a deviation "
+                    "that is not above 0"
+                )
+        for name, codes in self.classes.items():
+            if (np.diff(codes) <= 0).any():
+                raise ValueError(f"the classes of '{name}' are not in ascending order")
 
     def _knows_symbols(self, variable: Variable) -> bool:
         channels, symbols = _channels(variable), variable.symbols or 0
