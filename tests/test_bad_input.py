@@ -22,8 +22,10 @@ from geomiam.errors import (
     OccurrencesLeftOut,
     OutputExists,
     SchemaError,
+    SelectionError,
     VariableMismatch,
 )
+from geomiam.inference.predict import bits_dtype
 
 CATALOG = """\
 name: test
@@ -242,3 +244,24 @@ def test_records_elsewhere_are_counted_or_explained(tiny):
         OccurrenceError, match=r"Swapped they lie inside: pass x='lat', y='lon'.*EPSG:4326\)$"
     ):
         gm.sample(cube, inside.rename(columns={"lon": "lat", "lat": "lon"}))
+
+
+def sites_of(variables: int, n: int = 40) -> xr.Dataset:
+    rng = np.random.default_rng(0)
+    layers = {f"layer{i:02d}": ("site", rng.normal(size=n)) for i in range(variables)}
+    labels = (("site", "species"), rng.integers(0, 2, (n, 1)).astype("f4"))
+    place = {"x": ("site", rng.uniform(0, 9, n)), "y": ("site", rng.uniform(40, 49, n))}
+    return xr.Dataset({**layers, "presence": labels}, coords={**place, "species": ["a"]})
+
+
+def test_more_groups_than_a_map_has_flags_are_refused_before_training():
+    network = gm.NetworkConfig(width=4, heads=1, depth=1, inner=0, frequencies=2)
+    short = gm.TrainingConfig(epochs=1, batch=64)
+    with pytest.raises(SchemaError, match=r"has 65 groups, and a map has flags for 64; join them"):
+        gm.fit(sites_of(65), network=network, training=short)
+    sites = sites_of(65)
+    schema = gm.infer_schema(sites, modalities={"layers": ["layer*"]})
+    model = gm.fit(sites, schema, network=network, training=short)
+    assert gm.predict(sites, model)["suitability"].notnull().all()
+    with pytest.raises(SelectionError, match="65 groups do not fit into 64 bits"):
+        bits_dtype(65)

@@ -14,6 +14,7 @@ from geomiam.errors import SelectionError
 from geomiam.inference.cells import Output, over_cells
 from geomiam.inference.engine import Scale, base_value, predict_block
 from geomiam.networks.model import Model, Precision
+from geomiam.networks.network import MOST_GROUPS
 from geomiam.tokens.blocks import Block
 from geomiam.tokens.select import Selector, players, symbolic_tokens, visible_tokens
 
@@ -186,12 +187,12 @@ def bits_dtype(groups: int) -> np.dtype:
 
     Raises
     ------
-    ValueError
+    SelectionError
         For more than 64 groups.
     """
-    if groups > 64:
-        raise ValueError(
-            f"{groups} groups do not fit into 64 bits; join some in the schema's groups"
+    if groups > MOST_GROUPS:
+        raise SelectionError(
+            f"{groups} groups do not fit into {MOST_GROUPS} bits; join some with groups={{name: [...]}}"
         )
     return np.dtype(
         next(

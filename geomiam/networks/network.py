@@ -27,6 +27,9 @@ from geomiam.tokens.rows import Rows
 from geomiam.tokens.select import players
 from geomiam.tokens.tokenizers import Tokenizers
 
+MOST_GROUPS = 64
+"""``observed`` of a map holds one bit per group."""
+
 
 class Member(nn.Module):
     """Tokens → fusion → LayerNorm, ReLU: the features of a site.
@@ -99,7 +102,7 @@ class Network(nn.Module):
         alone = [config.member(i) for i in range(config.members)]
         members = [Member(c, layout=layout, classes=classes, encoders=encoders) for c in alone]
         self.members = nn.ModuleList(members)
-        width, groups = sum(int(m.feature_width) for m in members), players(layout)
+        width, groups = sum(int(m.feature_width) for m in members), _groups(layout)
         self.head = _head(width, species)
         if config.fusion == "late":  # what is said of nothing is not learned; see `set_base`
             nn.init.zeros_(self.head.bias).requires_grad_(False)
@@ -199,6 +202,18 @@ def join(networks: Sequence[Network], into: Network) -> Network:
     into.head.weight.copy_(torch.cat([n.head.weight for n in networks], 1) * share)
     into.head.bias.copy_(torch.stack([n.head.bias for n in networks]).mean(0))
     return into
+
+
+def _groups(layout: Layout) -> dict[str, np.ndarray]:
+    """Groups of the layout, unless their flags do not fit into ``observed``."""
+    groups = players(layout)
+    if len(groups) > MOST_GROUPS:
+        raise SchemaError(
+            f"the schema has {len(groups)} groups, and a map has flags for {MOST_GROUPS}; join them: "
+            "geomiam.infer_schema(sites, modalities={'climate': ['bio*'], ...}), or 'groups:' in the "
+            "catalog"
+        )
+    return groups
 
 
 def _head(width: int, species: int) -> nn.Linear:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from geomiam.cube.predictors import predictors
 from geomiam.errors import LabelError, MissingVariable
+from geomiam.names import check_species
 from geomiam.schema import Schema
 from geomiam.tokens.blocks import Block, encode
 from geomiam.tokens.layout import Layout
@@ -76,7 +77,7 @@ def read_labels(sites: xr.Dataset) -> tuple[np.ndarray, tuple[str, ...]]:
             f"species {twice[:3]} stand more than once in 'presence'; join their columns with "
             "sites.groupby('species').max()"
         )
-    return labels, names
+    return labels, check_species(names)
 
 
 def has_background(sites: xr.Dataset) -> bool:
