@@ -3,18 +3,22 @@
 import dask
 import numpy as np
 import odc.geo.xr  # noqa: F401  (registers .odc)
+import pandas as pd
 import pytest
 import rasterio
 import xarray as xr
+from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 from rasterio.transform import from_origin
 
+import geomiam as gm
 from geomiam.cube import grid
 from geomiam.cube.grid import align, crs_of, geobox, restore, same_grid, spatial_dims
 from geomiam.errors import GridError, MissingModality
+from geomiam.training.splits.blocks import site_coordinates
 
 UTM = GeoBox.from_bbox((500000, 4000000, 560000, 4060000), crs="EPSG:32630", shape=(60, 60))
 BARE = {"y": np.arange(60.0), "x": np.arange(60.0)}
@@ -75,6 +79,78 @@ def test_float32_coordinates_are_still_even():
     ds = array(WGS, dims=("lat", "lon")).to_dataset()
     ds = ds.assign_coords(lat=ds.lat.astype("float32"), lon=ds.lon.astype("float32"))
     assert same_grid(geobox(ds), WGS)
+
+
+def test_coordinates_rounded_to_float32_are_one_grid_with_exact_ones():
+    exact = 150 + 0.00025 * np.arange(400)
+    box = GeoBox((400, 400), Affine(0.00025, 0, 149.999875, 0, -0.00025, -29.999875), "EPSG:4326")
+    values = np.random.default_rng(0).random((400, 400)).astype("f4")
+    fine = xr.Dataset({"v": (("y", "x"), values)}, {"y": -exact + 120, "x": exact})
+    fine = fine.odc.assign_crs("EPSG:4326")
+    coarse = fine.assign_coords(x=fine.x.astype("f4"), y=fine.y.astype("f4"))
+    found = geobox(coarse)
+    step = ~box.affine * found.affine
+    assert abs(step.a - 1) * 400 < 0.05 and abs(step.c) < 0.05  # of a cell; from two cells: 8 cells
+    got = align({"v": coarse.v}, like=fine, resampling="bilinear").v
+    np.testing.assert_array_equal(got, values)
+    part = align({"v": coarse.v}, like=fine.isel(x=slice(30, 90)), resampling="bilinear").v
+    np.testing.assert_allclose(part, values[:, 30:90], atol=1e-6)
+
+
+def test_coordinates_too_coarse_for_their_cells_are_refused_with_the_remedy():
+    x = (150 + 0.00002 * np.arange(40)).astype("f4")
+    ds = array(WGS, dims=("lat", "lon")).to_dataset().isel(lon=slice(40)).assign_coords(lon=x)
+    with pytest.raises(GridError, match=r"'lon' is float32.*too coarse.*linspace"):
+        geobox(ds)
+
+
+def test_rounded_coordinates_do_not_drift_over_many_cells():
+    x = np.round(5 + np.arange(2000) / 120, 4)
+    ds = xr.Dataset(coords={"lat": np.arange(3.0), "lon": x}).odc.assign_crs("EPSG:4326")
+    last = geobox(ds).affine * (1999.5, 0)
+    assert abs(last[0] - x[-1]) < 1e-4  # the first two alone: 0.06 degrees, 8 cells
+
+
+def test_degrees_beyond_the_poles_are_refused():
+    ds = array().to_dataset()
+    ds = ds.drop_vars("spatial_ref").odc.assign_crs("EPSG:4326")
+    with pytest.raises(GridError, match=r"'y' runs from .* counts in degrees: set the CRS"):
+        geobox(ds)
+    poles = xr.Dataset(coords={"lat": np.linspace(90, -90, 721), "lon": np.arange(1440) / 4})
+    assert geobox(poles.odc.assign_crs("EPSG:4326")).shape == (721, 1440)  # ERA5: centred on poles
+
+
+@pytest.mark.parametrize(
+    "dims", [("Y", "X"), ("Latitude", "Longitude"), ("rlat", "rlon"), ("LAT", "LON")]
+)
+def test_other_spellings_of_dims_work_in_every_verb(dims):
+    ds = array(WGS, dims=("lat", "lon")).to_dataset().rename(lat=dims[0], lon=dims[1])
+    schema = gm.infer_schema(ds)
+    assert [v.kind for v in schema.variables.values()] == ["scalar"]
+    assert spatial_dims(ds) == dims and geobox(ds) == WGS
+    assert int(gm.coverage(ds, schema).cells) == int(ds.v.notnull().sum())
+    lat, lon = (ds[d].values[30:36] for d in dims)
+    table = pd.DataFrame({"lon": lon, "lat": lat, "species": "a"})
+    assert site_coordinates(gm.sample(ds, table)).shape == (6, 2)
+
+
+def test_bounds_and_grid_mappings_are_no_predictors(tmp_path):
+    lat, lon = 50 - 0.5 * np.arange(4), 5 + 0.5 * np.arange(5)
+    time = np.array(["2000-01-16", "2000-02-15"], "M8[ns]")
+    ds = xr.Dataset(
+        {
+            "tas": (("time", "lat", "lon"), np.ones((2, 4, 5), "f4")),
+            "lat_bnds": (("lat", "bnds"), np.stack([lat + 0.25, lat - 0.25], 1)),
+            "time_bnds": (("time", "bnds"), np.stack([time, time + 1], 1)),
+            "corners": (("lat", "lon", "vertex"), np.ones((4, 5, 4))),
+            "crs": ((), 0, {"crs_wkt": "EPSG:4326", "grid_mapping_name": "latitude_longitude"}),
+        },
+        {"lat": lat, "lon": ("lon", lon, {"bounds": "corners"}), "time": time},
+    )
+    assert list(gm.infer_schema(ds).variables) == ["tas"]
+    stored = gm.open_cube(gm.write_cube(ds, tmp_path / "c.zarr"))
+    assert list(gm.infer_schema(stored).variables) == ["tas"]
+    np.testing.assert_array_equal(stored.time_bnds, ds.time_bnds)
 
 
 def test_a_single_row_needs_a_transform():

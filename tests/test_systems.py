@@ -108,7 +108,9 @@ def test_a_token_passes_equally_many_blocks_in_every_system(name):
 
 def test_what_this_version_lacks_is_told(data):
     one = replace(SYSTEMS["miam-group"], name="far", network={"fusion": "group", "warp": 9})
-    with pytest.raises(SelectionError, match=r"system 'far' cannot be made: .*unknown field 'warp' \(value 9\)"):
+    with pytest.raises(
+        SelectionError, match=r"system 'far' cannot be made: .*unknown field 'warp' \(value 9\)"
+    ):
         one.options()
     with pytest.raises(SelectionError, match=r"gm\.fit_rival\('xgboost'"):
         SYSTEMS["xgboost"].options()

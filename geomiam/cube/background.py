@@ -9,7 +9,8 @@ import numpy as np
 import xarray as xr
 
 from geomiam.cube.coverage import observed_cells
-from geomiam.cube.grid import SITE, crs_of, restore, spatial_dims
+from geomiam.cube.grid import crs_of, restore, spatial_dims
+from geomiam.cube.place import SITE
 from geomiam.cube.sites import read_cells
 from geomiam.cube.tree import as_dataset
 from geomiam.errors import LabelError

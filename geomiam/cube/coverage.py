@@ -10,7 +10,9 @@ import numpy as np
 import xarray as xr
 
 from geomiam.cube.grid import place_dims
+from geomiam.cube.place import on_place
 from geomiam.cube.tree import as_dataset
+from geomiam.cube.values import as_float
 
 
 def coverage(ds: xr.Dataset | xr.DataTree, schema: Any) -> xr.Dataset:
@@ -77,9 +79,9 @@ def _fractions(sums: dict[str, dict[str, int]]) -> xr.Dataset:
 
 
 def gridded(ds: xr.Dataset) -> list[str]:
-    """Return the data variables that have a value at every place."""
+    """Return the data variables that have a number at every place."""
     place = set(place_dims(ds))
-    return [str(k) for k, v in ds.data_vars.items() if place <= set(v.dims)]
+    return [n for n in on_place(ds) if place <= set(ds[n].dims)]
 
 
 def observed_cells(ds: xr.Dataset) -> xr.DataArray:
@@ -99,7 +101,7 @@ def _finite(ds: xr.Dataset, name: str, *, how: Literal["any", "all"]) -> xr.Data
     """Return where any or all of a variable's values are finite; nowhere when it is absent."""
     if name not in ds.variables:
         return _nowhere(ds)
-    finite: Any = np.isfinite(ds[name].reset_coords(drop=True))
+    finite: Any = np.isfinite(as_float(ds[name].reset_coords(drop=True)))
     own = [d for d in finite.dims if d not in place_dims(ds)]
     return finite.any(own) if how == "any" else finite.all(own)
 

@@ -7,25 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import xarray as xr
 
+from geomiam.cube.axes import COARSEST, SAME_CELL, axis_of, rounding
 from geomiam.cube.crs import same_crs
+from geomiam.cube.place import SITE, spatial_pair
 from geomiam.errors import GridError
 
 if TYPE_CHECKING:
+    from affine import Affine
     from odc.geo.crs import CRS
     from odc.geo.geobox import GeoBox
 
 Labelled = TypeVar("Labelled", xr.Dataset, xr.DataArray)
 Source = xr.DataArray | xr.Dataset | str | Path
 
-SITE = "site"
 CRS_NAME = "spatial_ref"
-SAME_CELL = 0.01
-"""Grids whose corners differ by less than this part of a cell are the same grid."""
 
 
 def spatial_dims(ds: xr.Dataset | xr.DataArray) -> tuple[str, str]:
@@ -36,13 +36,11 @@ def spatial_dims(ds: xr.Dataset | xr.DataArray) -> tuple[str, str]:
     GridError
         When there are none, or they have no coordinates.
     """
-    import odc.geo.xr
-
-    dims = None if SITE in ds.dims else odc.geo.xr.spatial_dims(ds, relaxed=True)
+    dims = None if SITE in ds.dims else spatial_pair(ds.dims)
     if dims is None:
         raise GridError(
-            f"no spatial dims: expected (y, x), (lat, lon) or (latitude, longitude), found {tuple(ds.dims)}; "
-            "rename them, e.g. ds.rename(row='y', col='x')"
+            "no spatial dims: expected (y, x), (lat, lon), (latitude, longitude) or (rlat, rlon), found "
+            f"{tuple(ds.dims)}; rename them, e.g. ds.rename(row='y', col='x')"
         )
     if bare := [d for d in dims if d not in ds.coords]:
         raise GridError(
@@ -70,6 +68,7 @@ def crs_of(ds: xr.Dataset | xr.DataArray) -> CRS:
     GridError
         When there is none, with the call that sets one.
     """
+    import odc.geo.xr  # noqa: F401 (registers .odc)
     from odc.geo.crs import CRS
 
     if name := crs_coordinate(ds):
@@ -92,34 +91,87 @@ def geobox(ds: xr.Dataset | xr.DataArray) -> GeoBox:
     GridError
         When spatial dims or the CRS are missing, or coordinates are not evenly spaced.
     """
+    import odc.geo.xr  # noqa: F401 (registers .odc)
     from odc.geo.geobox import GeoBox
 
     dims = spatial_dims(ds)
-    for dim in dims:
-        _check_regular(dim, ds.coords[dim].values)
-    crs, box = crs_of(ds), ds.odc.uncached.geobox
+    axes = {d: axis_of(d, ds.coords[d].values) for d in dims if ds.sizes[d] > 1}
+    crs, box = crs_of(ds), _bare(ds, dims).odc.uncached.geobox
     if not isinstance(box, GeoBox):
         raise GridError(
             f"no transform for dims {dims} of sizes {[ds.sizes[d] for d in dims]}: a single row or column does "
             "not tell its width; set it with ds.rio.write_transform(...) after import rioxarray"
         )
-    return GeoBox(box.shape, box.affine, crs)
+    found = GeoBox(box.shape, box.affine, crs)
+    if not (box.affine.b or box.affine.d):
+        fitted = _fitted(box.affine, rows=axes.get(dims[0]), cols=axes.get(dims[1]))
+        line = GeoBox(box.shape, fitted, crs)
+        found = found if same_grid(found, line, within=1e-6) else line
+    _check_latitudes(found, dims[0])
+    return found
 
 
-def _check_regular(dim: str, centres: np.ndarray) -> None:
-    steps = np.diff(centres.astype("float64"))
-    if not steps.size:
+def _bare(ds: xr.Dataset | xr.DataArray, dims: tuple[str, str]) -> xr.Dataset:
+    """The grid alone, under the dim names that odc-geo expects."""
+    axes = {n: (n, ds[d].values, ds[d].attrs) for n, d in zip(("y", "x"), dims)}
+    name = crs_coordinate(ds)
+    return xr.Dataset(coords={**axes, **({CRS_NAME: ds.coords[name].variable} if name else {})})
+
+
+def _fitted(affine: Affine, *, rows: Any, cols: Any) -> Affine:
+    """Replace steps and edges by those of lines through all coordinates; a single cell has none."""
+    (height, top), (width, left) = rows or (affine.e, affine.f), cols or (affine.a, affine.c)
+    return type(affine)(width, 0, left, 0, height, top)
+
+
+def _check_latitudes(box: GeoBox, dim: str) -> None:
+    """Refuse degrees that are none; cells that are centred on a pole reach beyond it by a half."""
+    if box.crs is None or not box.crs.geographic:
         return
-    worst = np.abs(np.cumsum(steps - steps.mean())).max()
-    if not worst <= SAME_CELL * abs(steps.mean()) or steps.mean() == 0:
+    low, high = sorted((box.extent.boundingbox.bottom, box.extent.boundingbox.top))
+    most = 90.0 + abs(box.affine.e) / 2 + abs(box.affine.d) / 2 + 1e-6
+    if low < -most or high > most:
         raise GridError(
-            f"coordinate '{dim}' is not evenly spaced: steps from {steps.min():g} to {steps.max():g}; "
-            "bring the data onto a regular grid, e.g. geomiam.align(sources, like=cube)"
+            f"'{dim}' runs from {low:g} to {high:g}, but the CRS {box.crs} counts in degrees: set the CRS of "
+            "these coordinates, e.g. open_cube(ds, crs='EPSG:32633'), or crs: in the catalog"
         )
 
 
-def same_grid(a: GeoBox, b: GeoBox) -> bool:
-    """Return whether two grids agree in shape, CRS and, to a hundredth of a cell, in place."""
+def slack(ds: xr.Dataset | xr.DataArray) -> float:
+    """Return the part of a cell by which the dtype of its coordinates may displace a grid."""
+    parts = [SAME_CELL]
+    for dim in spatial_dims(ds):
+        centres = ds.coords[dim].values
+        if centres.size > 1:
+            parts.append(2 * rounding(centres) / abs(axis_of(dim, centres)[0]))
+    return min(max(parts), COARSEST)
+
+
+def snapped(box: GeoBox, lattice: GeoBox, *, within: float) -> GeoBox:
+    """Return a grid moved onto the lattice of another, where it lies that near; else as it is.
+
+    Parameters
+    ----------
+    box, lattice
+        Grids.
+    within
+        Largest displacement of a corner, in cells.
+    """
+    from affine import Affine
+    from odc.geo.geobox import GeoBox
+
+    if not same_crs(box.crs, lattice.crs):
+        return box
+    step = ~lattice.affine * box.affine
+    wanted = Affine.translation(round(step.c), round(step.f))
+    rows, cols = box.shape
+    corners = [(x, y) for x in (0, cols) for y in (0, rows)]
+    moved = max(np.abs(np.subtract(step * c, wanted * c)).max() for c in corners)
+    return GeoBox(box.shape, lattice.affine * wanted, lattice.crs) if moved <= within else box
+
+
+def same_grid(a: GeoBox, b: GeoBox, *, within: float = SAME_CELL) -> bool:
+    """Return whether two grids agree in shape, CRS and, to a part of a cell, in place."""
     from odc.geo.math import apply_affine
 
     if a.shape != b.shape or not same_crs(a.crs, b.crs):
@@ -127,7 +179,7 @@ def same_grid(a: GeoBox, b: GeoBox) -> bool:
     rows, cols = a.shape
     y, x = np.array([0.0, rows, rows]), np.array([0.0, 0.0, cols])
     there = apply_affine(~a.affine, *apply_affine(b.affine, x, y))
-    return bool(np.abs(np.subtract(there, (x, y))).max() < SAME_CELL)
+    return bool(np.abs(np.subtract(there, (x, y))).max() < within)
 
 
 def restore(out: Labelled, like: xr.Dataset | xr.DataArray) -> Labelled:

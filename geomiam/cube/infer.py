@@ -11,6 +11,7 @@ import xarray as xr
 from geomiam.cube.attributes import text_of
 from geomiam.cube.coordinates import text_names
 from geomiam.cube.labels import has_dates
+from geomiam.cube.place import on_place
 from geomiam.cube.predictors import bind_variable, own_dims, some
 from geomiam.errors import SchemaError
 from geomiam.schema import KINDS, OWN_DIMS, Modality, Schema, Variable
@@ -64,11 +65,7 @@ def infer_schema(
         variable or kind.
     """
     ds = text_names(ds)
-    names = [
-        str(n)
-        for n, v in ds.data_vars.items()
-        if n not in NOT_PREDICTORS and v.dtype.kind in "fiub"
-    ]
+    names = [n for n in on_place(ds) if n not in NOT_PREDICTORS]
     homes = {n: text_of(ds[n].attrs, "modality") or n for n in names}
     homes |= _homes(names, modalities or {})
     _check_kinds(kinds or {}, names)

@@ -12,11 +12,10 @@ import xarray as xr
 from geomiam.cube.attributes import flags_of, text_of
 from geomiam.cube.coordinates import text_names
 from geomiam.cube.labels import labels_of, positions
+from geomiam.cube.place import is_place
+from geomiam.cube.values import as_float
 from geomiam.errors import MissingLabels, MissingModality, MissingVariable, VariableMismatch
 from geomiam.schema import OWN_DIMS, Label, Modality, Schema, Variable
-
-PLACE = ("site", "y", "x", "lat", "lon", "latitude", "longitude")
-"""Dims that say where; all other dims of a predictor are its own."""
 
 SAME_UNITS = {
     "": "1",
@@ -106,7 +105,7 @@ def bind(schema: Schema, ds: xr.Dataset) -> Schema:
 
 def own_dims(array: xr.DataArray) -> tuple[str, ...]:
     """Dims of a predictor beyond place."""
-    return tuple(str(d) for d in array.dims if d not in PLACE)
+    return tuple(str(d) for d in array.dims if not is_place(d))
 
 
 def bind_variable(variable: Variable, array: xr.DataArray) -> Variable:
@@ -116,7 +115,7 @@ def bind_variable(variable: Variable, array: xr.DataArray) -> Variable:
     if len(dims) < OWN_DIMS[variable.kind] or (dims and not OWN_DIMS[variable.kind]):
         raise VariableMismatch(
             f"'{variable.name}' is of kind {variable.kind}, which has {OWN_DIMS[variable.kind]} dims "
-            f"of its own or more, but the data have {dims or 'none'} beside {PLACE}: correct the kind "
+            f"of its own or more, but the data have {dims or 'none'} beside those of place: correct the kind "
             "in the catalog or pass kinds={...}"
         )
     _check_dims(variable.name, dims, array)
@@ -135,9 +134,10 @@ def _match(array: xr.DataArray, variable: Variable) -> xr.DataArray:
     """One variable with its own dims last, in the schema's order and with its labels."""
     _check_units(variable, array)
     _check_dims(variable.name, variable.dims, array)
+    array = as_float(array)
     for dim in variable.dims:
         array = _match_labels(array, dim, variable)
-    return array.transpose(..., *variable.dims).astype(np.float32)
+    return array.transpose(..., *variable.dims)
 
 
 def _match_labels(array: xr.DataArray, dim: str, variable: Variable) -> xr.DataArray:
@@ -153,7 +153,7 @@ def _match_labels(array: xr.DataArray, dim: str, variable: Variable) -> xr.DataA
     if np.array_equal(index, np.arange(len(found))):
         return array
     known = xr.DataArray(index >= 0, dims=dim)
-    return array.isel({dim: index}).drop_vars(dim).astype(np.float32).where(known)
+    return array.isel({dim: index}).drop_vars(dim).where(known)
 
 
 def _positions(
@@ -201,7 +201,8 @@ def _plain(units: object) -> str:
 def _check_dims(name: str, dims: Sequence[str], array: xr.DataArray) -> None:
     if set(own_dims(array)) != set(dims):
         raise VariableMismatch(
-            f"'{name}' has dims {tuple(array.dims)}, expected {tuple(dims)} beside place {PLACE}: "
+            f"'{name}' has dims {tuple(array.dims)}, expected {tuple(dims)} beside those of place "
+            "(site, y, x, lat, lon, latitude, longitude): "
             "rename with ds.rename({...})"
         )
 

@@ -13,7 +13,8 @@ import pandas as pd
 import xarray as xr
 
 from geomiam.cube.diagnosis import explain_outside
-from geomiam.cube.grid import SITE, geobox, restore, spatial_dims
+from geomiam.cube.grid import geobox, restore, spatial_dims
+from geomiam.cube.place import SITE
 from geomiam.cube.store import as_dataset, open_zarr, write_zarr
 from geomiam.cube.tables import (
     Points,

@@ -19,6 +19,7 @@ from geomiam.cube.grid import (
     crs_coordinate,
     geobox,
     restore,
+    spatial_dims,
 )
 from geomiam.cube.tree import as_dataset, promote_crs
 from geomiam.cube.values import as_float
@@ -63,11 +64,16 @@ def open_cube(
     """
     opened = open_zarr(source, chunks=chunks) if isinstance(source, (str, Path)) else source
     ds = promote_crs(as_dataset(opened))
-    ds = ds.assign({k: as_float(v) for k, v in ds.data_vars.items()})
+    ds = ds.assign({k: as_float(v) for k, v in ds.data_vars.items() if _gridded(ds, v)})
     if crs is not None:
         ds = _set_crs(ds, crs)
     geobox(ds)
     return restore(ds, ds)
+
+
+def _gridded(ds: xr.Dataset, array: xr.DataArray) -> bool:
+    """Whether a variable lies on the grid; bounds of its axes and the like stay as they are."""
+    return set(spatial_dims(ds)) <= set(array.dims)
 
 
 def open_zarr(path: str | Path, *, chunks: Chunks = AS_STORED) -> Any:

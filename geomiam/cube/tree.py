@@ -14,6 +14,8 @@ from geomiam.cube.grid import (
     place_dims,
     restore,
     same_grid,
+    slack,
+    snapped,
 )
 from geomiam.errors import GridError
 
@@ -76,12 +78,18 @@ def _check_place(part: xr.Dataset, first: xr.Dataset) -> None:
     here, there = place_dims(part), place_dims(first)
     if here == there == ("site",) and part.sizes["site"] == first.sizes["site"]:
         return
-    if here != there or len(here) == 1 or not same_grid(geobox(part), geobox(first)):
+    if here != there or len(here) == 1 or not _same_place(part, first):
         raise GridError(
             f"{list(part.data_vars)} lie on another grid than {list(first.data_vars)}: "
             f"{_describe(part)} and {_describe(first)}; bring them together with "
             "geomiam.align(sources, like=cube)"
         )
+
+
+def _same_place(part: xr.Dataset, first: xr.Dataset) -> bool:
+    box = geobox(first)
+    near = max(slack(part), slack(first))
+    return same_grid(snapped(geobox(part), box, within=near), box)
 
 
 def _describe(ds: xr.Dataset) -> str:

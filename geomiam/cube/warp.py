@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from geomiam.cube.grid import Source, geobox, same_grid, spatial_dims
-from geomiam.cube.values import as_float
+from geomiam.cube.grid import Source, geobox, same_grid, slack, snapped, spatial_dims
+from geomiam.cube.values import as_float, is_categorical
 from geomiam.errors import GridError, MissingModality
 
 if TYPE_CHECKING:
@@ -115,12 +115,6 @@ def _check_method(array: xr.DataArray, how: str) -> None:
         )
 
 
-def is_categorical(array: xr.DataArray) -> bool:
-    """Return whether attributes declare codes of classes."""
-    declared = {array.attrs.get("type"), array.attrs.get("kind")}
-    return "flag_values" in array.attrs or "categorical" in declared
-
-
 def onto(
     array: xr.DataArray, box: GeoBox, *, dims: tuple[str, str], resampling: str
 ) -> xr.DataArray:
@@ -137,7 +131,8 @@ def onto(
     resampling
         A name of GDAL's.
     """
-    own_box, own = geobox(array), spatial_dims(array)
+    own = spatial_dims(array)
+    own_box = snapped(geobox(array), box, within=slack(array))
     named = dict(zip(own, dims, strict=True))
     order = [named.get(str(d), d) for d in array.dims]
     array = _without_place(as_float(array), own).rename(named)

@@ -16,7 +16,8 @@ import xarray as xr
 
 from geomiam._version import __version__
 from geomiam.cube.grid import restore
-from geomiam.cube.predictors import PLACE, predictors
+from geomiam.cube.place import is_place
+from geomiam.cube.predictors import predictors
 from geomiam.errors import MemoryRefused
 from geomiam.inference.allocator import keep_freed_memory
 from geomiam.networks.model import Model
@@ -164,7 +165,7 @@ def _label(
 ) -> xr.Dataset:
     """The single place that puts names, dims, coordinates, CRS and attributes on results."""
     out = xr.Dataset()
-    place = [d for d in ds.dims if d in PLACE]
+    place = [d for d in ds.dims if is_place(d)]
     for result, output in zip(results, outputs):
         result = result.transpose(*output.labels, *(d for d in place if d in result.dims))
         result = result.assign_coords({d: list(v) for d, v in output.labels.items()})
@@ -222,7 +223,7 @@ def _cells_per_block(arrays: Sequence[xr.DataArray]) -> int:
     sizes: dict[Any, int] = {}
     for a in arrays:
         for dim, chunks in a.chunksizes.items():
-            if dim in PLACE:
+            if is_place(dim):
                 smallest = min(
                     max(chunks), sizes.get(dim, max(chunks))
                 )  # chunks are unified by splitting

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from geomiam.cube.grid import SAME_CELL
+from geomiam.cube.axes import SAME_CELL
 from geomiam.errors import SourceError
 from geomiam.origin import Source
 from geomiam.schema import Variable

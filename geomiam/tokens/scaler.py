@@ -8,6 +8,7 @@ from math import prod
 
 import numpy as np
 
+from geomiam.errors import VariableMismatch
 from geomiam.schema import Schema, Variable
 from geomiam.tokens.layout import segments
 from geomiam.tokens.symbols import breakpoints, paa
@@ -15,6 +16,8 @@ from geomiam.tokens.symbols import breakpoints, paa
 ROUNDING = 8 * float(np.finfo(np.float32).eps)
 """Deviation, relative to the mean, that resampling in float32 gives to a constant."""
 TINY = float(np.finfo(np.float32).tiny)
+LARGEST_CODE = 2**24
+"""Below it float32 holds every whole number."""
 POOLED = {"series": 1, "image": 2}
 """Trailing dims that share one mean, by kind."""
 
@@ -110,7 +113,7 @@ def fit_scaler(arrays: Mapping[str, np.ndarray], schema: Schema) -> Scaler:
     mean, std, classes = {}, {}, {}
     for name, variable in schema.variables.items():
         if variable.kind == "categorical":
-            classes[name] = _classes(arrays[name])
+            classes[name] = _classes(arrays[name], name)
         elif variable.kind != "circular":  # an angle has no mean to subtract
             mean[name], std[name] = _moments(arrays[name], variable)
     return _with_symbols(Scaler(mean, std, classes), arrays, schema)
@@ -201,8 +204,14 @@ def _moments(x: np.ndarray, variable: Variable) -> tuple[np.ndarray, np.ndarray]
     return mean, np.where(std > np.maximum(ROUNDING * np.abs(mean), TINY), std, 1.0)
 
 
-def _classes(x: np.ndarray) -> np.ndarray:
-    return np.unique(x[np.isfinite(x)]).astype(np.int64)
+def _classes(x: np.ndarray, name: str) -> np.ndarray:
+    codes = np.unique(x[np.isfinite(x)])
+    if codes.size and np.abs(codes).max() >= LARGEST_CODE:
+        raise VariableMismatch(
+            f"'{name}' has class codes up to {np.abs(codes).max():.0f}: from {LARGEST_CODE:,} on, codes that differ "
+            "become one in float32; renumber the classes of the cube, e.g. by numpy.unique(..., return_inverse=True)"
+        )
+    return codes.astype(np.int64)
 
 
 def _rank(x: np.ndarray, known: np.ndarray, classes: np.ndarray) -> np.ndarray:

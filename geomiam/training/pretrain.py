@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from geomiam.cube.background import random_cells
-from geomiam.cube.grid import SITE
+from geomiam.cube.place import SITE
 from geomiam.cube.tree import as_dataset
 from geomiam.errors import SchemaError
 from geomiam.masking import MIAM, Strategy, named, to_dict

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from geomiam.cube.place import spatial_pair
 from geomiam.errors import GridError, LabelError
 from geomiam.lengths import Length, kilometres, places
 
-AXES = (("x", "y"), ("lon", "lat"), ("longitude", "latitude"))
 DRAWS, DEALS = 25, 4
 
 
@@ -22,17 +22,18 @@ def site_coordinates(sites: xr.Dataset) -> np.ndarray:
     GridError
         If the sites carry no pair of coordinates, or some are NaN.
     """
-    for x, y in AXES:
-        if x in sites.variables and y in sites.variables:
-            xy = np.stack([np.asarray(sites[n].values, float) for n in (x, y)], 1)
-            if lost := int((~np.isfinite(xy)).any(1).sum()):
-                raise GridError(
-                    f"{lost} of {len(xy)} sites have NaN as '{x}' or '{y}': leave them out with "
-                    f"sites.where(sites['{x}'].notnull(), drop=True), or pass validation=<boolean per site>"
-                )
-            return xy
+    if pair := spatial_pair(sites.variables):
+        y, x = pair
+        xy = np.stack([np.asarray(sites[n].values, float) for n in (x, y)], 1)
+        if lost := int((~np.isfinite(xy)).any(1).sum()):
+            raise GridError(
+                f"{lost} of {len(xy)} sites have NaN as '{x}' or '{y}': leave them out with "
+                f"sites.where(sites['{x}'].notnull(), drop=True), or pass validation=<boolean per site>"
+            )
+        return xy
     raise GridError(
-        f"sites have no coordinates (looked for {AXES}; found {list(sites.coords)}): add them with "
+        "sites have no coordinates (expected x and y, lon and lat, or longitude and latitude; found "
+        f"{list(sites.coords)}): add them with "
         "sites.assign_coords(x=('site', ...), y=('site', ...)), or pass validation=<boolean per site>"
     )
 

@@ -11,9 +11,10 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from geomiam.cube.grid import crs_of
+from geomiam.cube.place import spatial_pair
 from geomiam.errors import GridError, LabelError, MissingVariable
 from geomiam.lengths import Places, places
-from geomiam.training.splits.blocks import AXES, site_coordinates, site_labels
+from geomiam.training.splits.blocks import site_coordinates, site_labels
 
 Where = xr.Dataset | ArrayLike
 COLUMNS = 64
@@ -47,8 +48,8 @@ def places_of(X: Where, groups: ArrayLike | None, crs: Any = None) -> Places:
     xy = coordinates(X, groups)
     if groups is not None or not isinstance(X, xr.Dataset):
         return places(xy, crs)
-    pair = next(p for p in AXES if set(p) <= set(X.variables))
-    return places(xy, _site_crs(X, crs), names=pair)
+    y, x = spatial_pair(X.variables) or ("y", "x")
+    return places(xy, _site_crs(X, crs), names=(x, y))
 
 
 def _site_crs(sites: xr.Dataset, default: Any) -> Any:
