@@ -196,7 +196,7 @@ def info(
     if (path / "config.json").exists():
         typer.echo(str(gm.load_model(path)))
     elif path.suffix in (".yaml", ".yml") or (str(path) in gm.catalogs() and not path.exists()):
-        typer.echo(_describe(gm.Schema.from_yaml(gm.catalogs().get(str(path), path))))
+        typer.echo(str(gm.Schema.from_yaml(gm.catalogs().get(str(path), path))))
     else:
         typer.echo(_describe_store(path))
 
@@ -222,20 +222,4 @@ def _describe_store(path: Path) -> str:
     data = gm.open_sites(path) if "site" in found.dims else gm.open_cube(path)
     schema = gm.infer_schema(data)
     made = f"\n\nbuilt from\n{summary(data)}" if "sources" in data.attrs else ""
-    return f"{_describe(schema)}{made}\n\n{gm.coverage(data, schema)}"
-
-
-def _parts(modality: Any, variable: Any) -> tuple[str, ...]:
-    origin = modality.origin_of(variable.name)
-    return variable.kind, variable.units or "", f"from {origin.source}" if origin else ""
-
-
-def _describe(schema: Any) -> str:
-    lines = [schema.title or schema.name]
-    for modality in schema.modalities.values():
-        lines.append(f"  {modality.name}: {modality.title or ''}".rstrip(": "))
-        lines += [
-            f"    {v.name}: {', '.join(p for p in _parts(modality, v) if p)}"
-            for v in modality.variables.values()
-        ]
-    return "\n".join(lines)
+    return f"{schema}{made}\n\n{gm.coverage(data, schema)}"

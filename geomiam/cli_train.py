@@ -173,7 +173,11 @@ def _schema(data: Any, path: Path | None, start: Any) -> Any:
 
     if path:
         return gm.Schema.from_yaml(path)
-    return start.schema if start else gm.infer_schema(data)
+    if start:
+        return start.schema
+    schema = gm.infer_schema(data)
+    typer.echo(str(schema))
+    return schema
 
 
 def _open(path: Path) -> Any:

@@ -122,6 +122,10 @@ class MissingModality(UserWarning):
     """A whole modality is absent; predictions are made without it."""
 
 
+class DoubtfulKind(UserWarning):
+    """The inferred kind of a variable may be wrong; the message has the call that settles it."""
+
+
 class MissingLabels(MissingModality):
     """Some labels of a predictor, such as months, are absent; they count as missing."""
 

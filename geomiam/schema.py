@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from geomiam.description import table_of
 from geomiam.errors import SchemaError, SettingError
 from geomiam.findings import explain
 from geomiam.names import check_folder, check_key, check_label, check_variable
@@ -288,6 +289,17 @@ class Schema(Fact):
     def bound(self) -> bool:
         """Whether every variable's dims and labels are known."""
         return all(v.bound for v in self.variables.values())
+
+    @cached_property
+    def evidence(self) -> dict[str, str]:
+        """Evidence for each inferred kind by variable; empty for a catalog."""
+        return {}
+
+    def __str__(self) -> str:
+        return table_of(self)
+
+    def __repr__(self) -> str:
+        return table_of(self)
 
     def replace(self, variables: dict[str, Variable]) -> Schema:
         """Return the schema with some variables replaced, by name."""

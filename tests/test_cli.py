@@ -348,17 +348,17 @@ def test_using_is_what_the_model_may_see(geomiam, home, tmp_path):
         ("model", ["climate (1)", "soil (3)", "Lilium cold", "width 8", "miam"]),
         (
             "cube.zarr",
-            ["climate", "bio1: scalar, degC", "ndvi: series", "cells_with_every_predictor"],
+            ["climate", "bio1 scalar degC a number", "ndvi series", "cells_with_every_predictor"],
         ),
-        ("sites.zarr", ["bio1: scalar, degC", "ndvi: series", "cells_with_every_predictor"]),
-        ("catalog.yaml", ["A tiny catalog", "climate: Weather", "clay: scalar", "ndvi: series"]),
+        ("sites.zarr", ["bio1 scalar degC", "ndvi series", "cells_with_every_predictor"]),
+        ("catalog.yaml", ["A tiny catalog", "climate (Weather)", "clay scalar", "ndvi series"]),
     ],
 )
 def test_info_describes_models_cubes_and_catalogs(geomiam, home, name, words):
     code, out, _ = geomiam("info", home / name)
     assert code == 0
     for word in words:
-        assert word in out
+        assert word in " ".join(out.split())
 
 
 @pytest.mark.parametrize("verb", ["sample", "fit", "predict", "explain"])

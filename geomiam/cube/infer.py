@@ -1,37 +1,25 @@
-"""A schema inferred from the dims and attributes of a dataset."""
+"""A schema inferred from the dims, attributes, names and a sample of the values of a dataset."""
 
 from __future__ import annotations
 
 import difflib
 import fnmatch
+import warnings
 from collections.abc import Mapping, Sequence
 
 import xarray as xr
 
-from geomiam.cube.attributes import text_of
+from geomiam.cube.attributes import flags_of, text_of
 from geomiam.cube.coordinates import text_names
-from geomiam.cube.labels import has_dates
+from geomiam.cube.kinds import Guess, guess_kind
+from geomiam.cube.kinds import infer_kind as infer_kind
+from geomiam.cube.numbered import modalities_of
 from geomiam.cube.place import on_place
 from geomiam.cube.predictors import bind_variable, own_dims, some
-from geomiam.errors import SchemaError
-from geomiam.schema import KINDS, OWN_DIMS, Modality, Schema, Variable
+from geomiam.errors import DoubtfulKind, SchemaError
+from geomiam.schema import KINDS, Modality, Schema, Variable
 
 NOT_PREDICTORS = ("presence", "background", "spatial_ref")
-TIME_DIMS = (
-    "time",
-    "month",
-    "year",
-    "quarter",
-    "date",
-    "day",
-    "dayofyear",
-    "week",
-    "season",
-    "step",
-)
-VECTOR_DIMS = ("feature", "features", "embedding", "band", "channel", "component")
-CIRCULAR_NAMES = ("aspect", "direction", "azimuth", "bearing")
-DEGREES = ("degree", "degrees", "deg", "°")
 
 
 def infer_schema(
@@ -41,76 +29,83 @@ def infer_schema(
     kinds: Mapping[str, str] | None = None,
     name: str = "inferred",
 ) -> Schema:
-    """Infer a schema from a dataset's dims and attributes.
+    """Infer a schema from a dataset's dims, attributes, names and a sample of its values.
 
     Parameters
     ----------
     ds : xarray.Dataset
-        Cube or sites; ``presence`` is left out.
+        Cube or sites; ``presence`` is left out. Of a lazy variable at most nine windows of 64 × 64
+        cells are read, and only where its name or integer dtype leaves a choice.
     modalities : mapping of str to sequence of str, optional
         Modality → variable names or patterns (``bio*``). For all other variables: their ``modality``
-        attribute, else the variable is a modality of its own.
+        attribute; else numbered layers (bio1 … bio19, prec_01 … prec_12) are one modality; else the
+        variable is a modality of its own.
     kinds : mapping of str to str, optional
         Variable → kind, where the inferred kind would be wrong.
 
     Returns
     -------
     Schema
-        Bound.
+        Bound. ``print(schema)`` is a table of what was inferred, with the evidence.
 
     Raises
     ------
     SchemaError
         If a kind cannot be inferred, a pattern matches nothing, or ``kinds`` names an unknown
         variable or kind.
+
+    Warns
+    -----
+    DoubtfulKind
+        Where a kind may be wrong, with the call that settles it.
     """
-    ds = text_names(ds)
+    ds, kinds = text_names(ds), kinds or {}
     names = [n for n in on_place(ds) if n not in NOT_PREDICTORS]
-    homes = {n: text_of(ds[n].attrs, "modality") or n for n in names}
-    homes |= _homes(names, modalities or {})
-    _check_kinds(kinds or {}, names)
+    homes = _default_homes(ds, names) | _homes(names, modalities or {})
+    _check_kinds(kinds, names)
+    guesses = {n: Guess(kinds[n], "kinds=") if n in kinds else guess_kind(ds[n]) for n in names}
     found: dict[str, dict[str, Variable]] = {}
     for n, home in homes.items():
-        kind = (kinds or {}).get(n) or infer_kind(ds[n])
-        text = {k: text_of(ds[n].attrs, k) for k in ("units", "long_name")}
-        found.setdefault(home, {})[n] = bind_variable(Variable(name=n, kind=kind, **text), ds[n])
-    return Schema(
+        found.setdefault(home, {})[n] = bind_variable(_variable(ds[n], guesses[n]), ds[n])
+    schema = Schema(
         name=name, modalities={m: Modality(name=m, variables=v) for m, v in found.items()}
     )
+    schema.__dict__["evidence"] = {n: g.reason for n, g in guesses.items()}
+    _warn(guesses)
+    return schema
 
 
-def infer_kind(array: xr.DataArray) -> str:
-    """Tell a variable's kind from its dims, attributes and name.
+def _variable(array: xr.DataArray, guess: Guess) -> Variable:
+    facts: dict = {k: text_of(array.attrs, k) for k in ("units", "long_name")}
+    if guess.period:
+        facts["period"] = guess.period
+    if guess.classes and not flags_of(array.attrs):
+        facts["classes"] = guess.classes
+    return Variable(name=str(array.name), kind=guess.kind, **facts)
 
-    Raises
-    ------
-    SchemaError
-        If its own dims fit no kind.
-    """
-    own = own_dims(array)
-    stated = text_of(array.attrs, "kind")
-    if stated in KINDS and bool(own) == bool(OWN_DIMS[stated]):
-        return stated
-    if not own:
-        if "flag_values" in array.attrs or text_of(array.attrs, "type") == "categorical":
-            return "categorical"
-        words = f"{array.name} {text_of(array.attrs, 'long_name') or ''}".lower()
-        degrees = (text_of(array.attrs, "units") or "") in DEGREES
-        return "circular" if degrees and any(w in words for w in CIRCULAR_NAMES) else "scalar"
-    last = own[-1]
-    if last.lower() in TIME_DIMS or has_dates(array, last):
-        return "series"
-    if (
-        len(own) >= 2
-        and min(array.sizes[d] for d in own[-2:]) > 1
-        and last.lower() not in VECTOR_DIMS
-    ):
-        return "image"
-    if last.lower() in VECTOR_DIMS:
-        return "vector"
-    raise SchemaError(
-        f"cannot tell what '{array.name}' with own dims {own} is; "
-        f"pass kinds={{'{array.name}': 'series'}} (or image, vector)"
+
+def _default_homes(ds: xr.Dataset, names: list[str]) -> dict[str, str]:
+    """Modality of each variable where none is given."""
+    stated = {n: m for n in names if (m := text_of(ds[n].attrs, "modality"))}
+    numbered = modalities_of(n for n in names if n not in stated and not own_dims(ds[n]))
+    return {n: stated.get(n) or numbered.get(n) or n for n in names}
+
+
+def _warn(guesses: Mapping[str, Guess]) -> None:
+    """Warn once of all doubtful kinds, with the call that settles each."""
+    doubts = {n: g for n, g in guesses.items() if g.doubt}
+    if not doubts:
+        return
+    lines = [
+        f"'{n}' is read as {g.kind}, but {g.doubt}; if so: kinds={{'{n}': '{g.instead}'}}, else "
+        f"kinds={{'{n}': '{g.kind}'}}"
+        for n, g in doubts.items()
+    ]
+    warnings.warn(
+        "kinds that may be wrong: pass the right ones to gm.infer_schema(ds, kinds={...}), or set "
+        "kind: in the catalog\n  " + "\n  ".join(lines),
+        DoubtfulKind,
+        stacklevel=3,
     )
 
 

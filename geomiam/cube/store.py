@@ -21,6 +21,7 @@ from geomiam.cube.grid import (
     restore,
     spatial_dims,
 )
+from geomiam.cube.palette import mark_classes
 from geomiam.cube.tree import as_dataset, promote_crs
 from geomiam.cube.values import as_float
 from geomiam.errors import OutputExists
@@ -64,7 +65,8 @@ def open_cube(
     """
     opened = open_zarr(source, chunks=chunks) if isinstance(source, (str, Path)) else source
     ds = promote_crs(as_dataset(opened))
-    ds = ds.assign({k: as_float(v) for k, v in ds.data_vars.items() if _gridded(ds, v)})
+    gridded = {k: v for k, v in ds.data_vars.items() if _gridded(ds, v)}
+    ds = ds.assign({k: as_float(mark_classes(v)) for k, v in gridded.items()})
     if crs is not None:
         ds = _set_crs(ds, crs)
     geobox(ds)
