@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SHELL := /bin/bash
 
-.PHONY: demo test fast lint docs bench clean
+.PHONY: demo test fast lint docs bench mindeps newest portable clean
 
 demo: $(STAMP)
 	@GEOMIAM_INSTALL_SECONDS=$$(cat $(STAMP)) $(BIN)/geomiam demo --out out/demo --overwrite
@@ -28,6 +28,19 @@ lint: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build
 
+# The lowest and the newest versions that pyproject.toml allows, each in an environment of its own.
+mindeps:
+	tools/environment.sh lowest .venv-lowest
+	.venv-lowest/bin/pytest -m "not slow"
+
+newest:
+	tools/environment.sh newest .venv-newest
+	.venv-newest/bin/pytest -m "not slow"
+
+# Other instructions of the same processor round differently: no test may depend on the last bits.
+portable: $(STAMP)
+	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE $(BIN)/pytest -m "not slow"
+
 bench: $(STAMP)
 	$(BIN)/python benchmarks/shapley.py --json out/bench/shapley.json --figure out/bench/shapley.png
 	$(BIN)/python benchmarks/gpu.py --json out/bench/gpu.json
@@ -44,4 +57,4 @@ $(STAMP): pyproject.toml constraints.txt
 	echo $$(( $$(date +%s) - started )) > $(STAMP)
 
 clean:
-	rm -rf $(VENV) out docs/_build .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) .venv-lowest .venv-newest out docs/_build .pytest_cache .ruff_cache .mypy_cache

@@ -49,6 +49,17 @@ def every_kind() -> Schema:
     )
 
 
+def few_pairs(sites: xr.Dataset, pairs: float = 3) -> float:
+    """Return by how much the mean AUC may differ between processors.
+
+    Scores that differ by rounding put a few pairs of a presence and an absence in another order, and
+    each pair counts 1 / (presences x absences).
+    """
+    labels = sites["presence"].transpose("site", "species").values
+    of_species = (labels == 1).sum(0) * (labels == 0).sum(0)
+    return pairs / of_species[of_species > 0].min()
+
+
 def random_arrays(schema: Schema, n: int, *, seed: int = 0, gaps: float = 0.2) -> dict:
     """Arrays ``(n, *own dims)`` of every variable, with gaps."""
     rng = np.random.default_rng(seed)

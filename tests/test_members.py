@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from helpers_small import every_kind, random_arrays, untrained
+from helpers_small import every_kind, few_pairs, random_arrays, untrained
 
 import geomiam as gm
 from geomiam.inference.engine import base_value, predict_block, shapley_block
@@ -122,8 +122,9 @@ def test_every_site_trains_where_none_is_held_out(sites):
     model = gm.fit(sites, network=network, training=training, rng=0)
     assert model.about["sites"] == {"train": sites.sizes["site"], "validation": 0}
     table = gm.evaluate(model, sites, subsets="unimodal+all")
+    close = few_pairs(sites)
     for subset, score in model.about["validation_auc"].items():
-        assert score == pytest.approx(float(table["mean_auc"].sel(subset=subset)), abs=1e-5)
+        assert score == pytest.approx(float(table["mean_auc"].sel(subset=subset)), abs=close)
     assert model.history["s_climate"].notna().iloc[1]  # the second epoch has seen scores
     with pytest.raises(ValueError, match=r"holdout=0 leaves no site .* pass keep='last'"):
         gm.TrainingConfig(holdout=0)
