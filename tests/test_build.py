@@ -6,12 +6,13 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
+from affine import Affine
 from helpers_build import FINE, UTM, catalog, field, labelled, one, tif, warped
 from helpers_stac import GRID, JUNE, scene, serve, sky
 from odc.geo.geobox import GeoBox
 
 import geomiam as gm
-from geomiam.errors import GridError, SchemaError, SourceError
+from geomiam.errors import GridError, MissingModality, SchemaError, SourceError
 from geomiam.sources.terrain import EARTH
 
 EUROPE = GeoBox.from_bbox((3900000, 3000000, 3900800, 3000800), crs="EPSG:3035", resolution=40)
@@ -430,9 +431,39 @@ def test_chunks_and_windows_do_not_matter(tmp_path):
 def test_what_is_not_on_the_grid_is_nan_and_told(tmp_path):
     tif(tmp_path / "a.tif", field(EUROPE, bands=2), EUROPE)
     made = one(tmp_path, {"path": "a.tif", "band": "all"}, {"kind": "vector", "dims": ["feature"]})
-    cube = gm.build_cube(made, UTM)
+    where = r"'layer' has no data.*covers x 3.9e\+06 to .* in EPSG:3035.*grid x 500000 to 500600"
+    with pytest.warns(MissingModality, match=where):
+        cube = gm.build_cube(made, UTM)
     assert cube.layer.shape == (2, 30, 30) and np.isnan(cube.layer).all()
-    assert "lies elsewhere" in str(gm.plan_cube(made, UTM))
+    with pytest.warns(MissingModality, match="units of its coordinates"):
+        assert "lies elsewhere" in str(gm.plan_cube(made, UTM))
+
+
+def test_tiles_on_both_sides_of_the_antimeridian(tmp_path):
+    for name, west in (("E178", 178), ("W180", -180)):
+        tile = GeoBox.from_bbox((west, 0, west + 2, 2), crs="EPSG:4326", resolution=0.1)
+        lon = np.broadcast_to(west + 0.05 + 0.1 * np.arange(20), tile.shape)
+        tif(tmp_path / f"{name}.tif", lon.astype("f4"), tile)
+    made = one(tmp_path, {"path": "{ew}{lon:03d}.tif", "tiles": 2, "resampling": "nearest"})
+    for west in (178, -182):
+        grid = GeoBox.from_bbox((west, 0, west + 4, 2), crs="EPSG:4326", resolution=0.5)
+        cube = gm.build_cube(made, grid)
+        lon = grid.affine.c + 0.5 * (np.arange(8) + 0.5)
+        off = (cube.layer.values[0] - lon + 180) % 360 - 180
+        assert np.abs(off).max() <= 0.06
+    assert gm.plan_cube(made, grid).table["files"].tolist() == [2]
+
+
+@pytest.mark.parametrize("west", [-180, 0])
+def test_a_geotiff_in_any_turn_of_longitudes(tmp_path, west):
+    world = GeoBox((18, 36), Affine(10, 0, west, 0, -10, 90), "EPSG:4326")
+    lon = west + 5 + 10.0 * np.arange(36)
+    tif(tmp_path / "a.tif", np.broadcast_to(lon, world.shape).astype("f4"), world)
+    made = one(tmp_path, {"path": "a.tif", "resampling": "nearest"})
+    for left in (-20, 170, 340):
+        grid = GeoBox((2, 4), Affine(10, 0, left, 0, -10, 20), "EPSG:4326")
+        wanted = left + 5 + 10 * np.arange(4)
+        np.testing.assert_array_equal(gm.build_cube(made, grid).layer[0] % 360, wanted % 360)
 
 
 def test_the_grid_of_the_catalog_and_bounds(tmp_path):

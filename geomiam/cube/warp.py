@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
+from geomiam.cube.crs import crs_name, same_crs
 from geomiam.cube.grid import Source, geobox, same_grid, slack, snapped, spatial_dims
+from geomiam.cube.longitude import full_turn
+from geomiam.cube.reach import Part, cells_across, cells_of_half, columns, reach, sample
 from geomiam.cube.values import as_float, is_categorical
 from geomiam.errors import GridError, MissingModality
 
@@ -29,8 +33,6 @@ TILE = 1024
 """Rows and columns of a tile of the result, at most."""
 WINDOW = 4096
 """Rows and columns of the source that a tile may need, about: 64 MiB as float32."""
-MARGIN = 8
-"""Source cells read around a tile; the widest kernel (lanczos) reaches three."""
 
 
 def collect(sources: Mapping[str, Source] | Iterable[Source]) -> dict[str, xr.DataArray]:
@@ -162,16 +164,28 @@ def _warp(data: Any, src: GeoBox, *, dst: GeoBox, resampling: str, name: str) ->
     edge = _edge(src, dst)
     tiles: Any = GeoboxTiles(dst, (edge, edge))
     rows, cols = tiles.shape.yx
-    windows = {at: window(src, tiles[at]) for at in itertools.product(range(rows), range(cols))}
-    if not any(windows.values()):
-        warnings.warn(
-            f"'{name}' has no data on the grid: it lies elsewhere", MissingModality, stacklevel=5
-        )
+    parts = {at: reach(src, tiles[at]) for at in itertools.product(range(rows), range(cols))}
+    if not any(parts.values()):
+        warnings.warn(elsewhere(name, src, dst), MissingModality, stacklevel=5)
     cut = [
-        [_tile(data, windows[r, c], src=src, dst=tiles[r, c], how=resampling) for c in range(cols)]
+        [_tile(data, parts[r, c], dst=tiles[r, c], how=resampling) for c in range(cols)]
         for r in range(rows)
     ]
     return _module(data).block(cut)
+
+
+def elsewhere(name: str, src: GeoBox, dst: GeoBox) -> str:
+    """Return the message for a source that does not touch a grid, with where both lie."""
+    return (
+        f"'{name}' has no data on the grid, as it lies elsewhere: it covers {extent(src)}, the grid "
+        f"{extent(dst)}; check its CRS and the units of its coordinates"
+    )
+
+
+def extent(box: GeoBox) -> str:
+    """Return the bounds of a grid in its CRS, in words."""
+    west, south, east, north = box.extent.boundingbox.bbox
+    return f"x {west:g} to {east:g}, y {south:g} to {north:g} in {crs_name(box.crs)}"
 
 
 def _module(data: Any) -> Any:
@@ -184,62 +198,55 @@ def _module(data: Any) -> Any:
 
 def _edge(src: GeoBox, dst: GeoBox) -> int:
     """Choose the tile so that a much finer source does not fill the memory."""
-    spans = _footprint(src, dst)
-    if spans is None:
-        return TILE
-    scale = max((hi - lo) / n for (lo, hi), n in zip(spans, dst.shape.yx, strict=True))
-    return int(np.clip(WINDOW // max(scale, 1e-9), 16, TILE))
+    turn, edge = full_turn(dst.crs), TILE
+    if turn is not None and not same_crs(
+        src.crs, dst.crs
+    ):  # within such a tile no longitude is ambiguous
+        edge = max(1, min(edge, int(turn / 4 / max(abs(dst.affine.a), abs(dst.affine.b)))))
+    points = sample(src, dst)
+    if not np.isfinite(points).all():
+        return edge
+    if (columns_in_turn := full_turn(src.crs)) is not None:
+        width = columns_in_turn / abs(src.affine.a)
+        points[:, 1] = columns(src, dst, points[:, 1], turn=width)
+    scale = np.max(np.ptp(points, axis=0) / dst.shape.yx)
+    return min(edge, int(np.clip(WINDOW // max(scale, 1e-9), 16, TILE)))
 
 
-def window(src: GeoBox, tile: GeoBox) -> tuple[slice, slice] | None:
-    """Return the rows and columns of a source that a tile needs, or None when it has none."""
-    spans = _footprint(src, tile)
-    if spans is None:
-        return slice(0, src.shape.y), slice(0, src.shape.x)
-    slices = []
-    for (lo, hi), size in zip(spans, src.shape.yx, strict=True):
-        pad = MARGIN + (hi - lo) / 16
-        start, stop = max(0, int(np.floor(lo - pad))), min(size, int(np.ceil(hi + pad)))
-        if stop <= start:
-            return None
-        slices.append(slice(start, stop))
-    return slices[0], slices[1]
+def _tile(data: Any, parts: Sequence[Part], *, dst: GeoBox, how: str) -> Any:
+    """One tile of the result: of parts in two turns, what either has."""
+    module, lead = _module(data), data.shape[:-2]
+    if not parts:
+        return module.full((*lead, *dst.shape.yx), np.float32(np.nan), dtype="float32")
+    first, *others = (_warped(p, data, dst=dst, how=how) for p in parts)
+    for other in others:
+        first = module.where(module.isnan(first), other, first)
+    return first
 
 
-def _footprint(src: GeoBox, tile: GeoBox) -> list[tuple[float, float]] | None:
-    """Rows and columns of ``src`` under ``tile``; None when part of it has no place in ``src``'s CRS.
-
-    Points inside count as well as the edge: a tile around a pole has its highest latitude inside.
-    """
-    from odc.geo.overlap import native_pix_transform
-    from odc.geo.types import xy_
-
-    ys, xs = (np.linspace(0, n, 17) for n in tile.shape.yx)
-    back = native_pix_transform(src, tile).back([xy_(x, y) for y in ys for x in xs])
-    cells = np.array([p.yx for p in back])
-    if not np.isfinite(cells).all():
-        return None
-    return [(float(c.min()), float(c.max())) for c in cells.T]
-
-
-def _tile(
-    data: Any, cells: tuple[slice, slice] | None, *, src: GeoBox, dst: GeoBox, how: str
-) -> Any:
-    lead = data.shape[:-2]
-    if cells is None:
-        return _module(data).full((*lead, *dst.shape.yx), np.float32(np.nan), dtype="float32")
-    piece, box = data[(..., *cells)], src[cells]
+def _warped(part: Part, data: Any, *, dst: GeoBox, how: str) -> Any:
+    piece = part.take(data, _module(data))
+    options: dict[str, Any] = {"part": replace(part, cols=()), "dst": dst, "how": how}
     if isinstance(data, np.ndarray):
-        return _block(piece, src=box, dst=dst, how=how)
+        return _block(piece, **options)
     piece = piece.rechunk({piece.ndim - 2: -1, piece.ndim - 1: -1})
     chunks = (*piece.chunks[:-2], (dst.shape.y,), (dst.shape.x,))
     meta = np.empty((0,) * piece.ndim, "float32")
-    return piece.map_blocks(
-        _block, src=box, dst=dst, how=how, chunks=chunks, dtype="float32", meta=meta
-    )
+    return piece.map_blocks(_block, **options, chunks=chunks, dtype="float32", meta=meta)
 
 
-def _block(piece: np.ndarray, *, src: GeoBox, dst: GeoBox, how: str) -> np.ndarray:
+def _block(piece: np.ndarray, *, part: Part, dst: GeoBox, how: str) -> np.ndarray:
+    """Warp pixels, except where GDAL takes a cell across the edge of a world map for the whole belt."""
+    out = _reprojected(piece, part.box, dst=dst, how=how)
+    if part.half is not None:
+        out = np.where(cells_of_half(part.half, part.box, dst), out, np.float32(np.nan))
+    if part.seam is not None and how not in KERNELS:
+        nearest = _reprojected(piece, part.box, dst=dst, how="nearest")
+        out = np.where(cells_across(part.seam, part.box, dst), nearest, out)
+    return out
+
+
+def _reprojected(piece: np.ndarray, src: GeoBox, *, dst: GeoBox, how: str) -> np.ndarray:
     from odc.geo.warp import rio_reproject
 
     out = np.full((*piece.shape[:-2], *dst.shape.yx), np.nan, dtype="float32")

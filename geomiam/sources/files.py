@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geomiam.cube.longitude import lonlat_bounds
 from geomiam.errors import SourceError
 from geomiam.origin import Source
 from geomiam.schema import Label, Variable
@@ -130,15 +131,17 @@ def _found(path: str) -> list[str]:
 def _tiles(source: Source, box: GeoBox) -> Iterator[dict[str, Any]]:
     """South-west corners of the tiles in degrees under a grid."""
     side = float(source.tiles or 1)
-    west, south, east, north = box.footprint("EPSG:4326").boundingbox.bbox
-    rows = range(math.floor(south / side), math.ceil(north / side))
-    cols = range(math.floor(west / side), math.ceil(east / side))
-    if len(rows) * len(cols) > MOST_TILES:
+    spans = [
+        [range(math.floor(low / side), math.ceil(high / side)) for low, high in ((s, n), (w, e))]
+        for w, s, e, n in lonlat_bounds(box)
+    ]
+    if (count := sum(len(rows) * len(cols) for rows, cols in spans)) > MOST_TILES:
         raise SourceError(
-            f"source '{source.name}' has {len(rows) * len(cols):,} tiles under the grid, more than "
-            f"{MOST_TILES:,}: build a smaller region, or name a coarser product"
+            f"source '{source.name}' has {count:,} tiles under the grid, more than {MOST_TILES:,}: "
+            "build a smaller region, or name a coarser product"
         )
-    for row, col in itertools.product(rows, cols):
+    under = itertools.chain.from_iterable(itertools.product(*span) for span in spans)
+    for row, col in dict.fromkeys(under):
         lat, lon = row * side, col * side
         yield {
             "ns": "S" if lat < 0 else "N",

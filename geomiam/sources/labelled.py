@@ -52,7 +52,7 @@ def _array(path: str, source: Source, variable: Variable) -> xr.DataArray:
             "say which by 'variable:'"
         )
     array = _placed(_selected(ds[name], source, path), source, path)
-    return decoded(_packed(_westward(array), source), source)
+    return decoded(_packed(array, source), source)
 
 
 def _dataset(path: str, source: Source) -> xr.Dataset:
@@ -113,15 +113,6 @@ def _placed(array: xr.DataArray, source: Source, path: str) -> xr.DataArray:
         return assign_crs(array, crs_of(array))
     except GridError:
         return assign_crs(array, known_crs(None, path))
-
-
-def _westward(array: xr.DataArray) -> xr.DataArray:
-    """Longitudes from 0 to 360 become those from -180 to 180."""
-    x = spatial_dims(array)[1]
-    if not crs_of(array).geographic or float(array[x].max()) <= 180.5:
-        return array
-    turned = array.assign_coords({x: (array[x] + 180) % 360 - 180}).sortby(x)
-    return turned.chunk({x: -1})
 
 
 def _packed(array: xr.DataArray, source: Source) -> xr.DataArray:

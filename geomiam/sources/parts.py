@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,9 @@ import xarray as xr
 
 from geomiam.cube.grid import geobox, same_grid
 from geomiam.cube.predictors import own_dims
-from geomiam.cube.warp import onto, window
-from geomiam.errors import SourceError
+from geomiam.cube.reach import reach
+from geomiam.cube.warp import elsewhere, onto
+from geomiam.errors import MissingModality, SourceError
 from geomiam.sources.catalogue import scrub
 from geomiam.sources.files import files_of
 from geomiam.sources.labelled import labelled
@@ -76,9 +78,10 @@ def _step(task: Task, paths: Sequence[str], told: Told, *, tiled: bool) -> xr.Da
     boxes = [geobox(a) for a in found]
     how = task.source.resampling or _resampling(boxes[0], task)
     _tell(told, boxes[0], "none" if same_grid(boxes[0], task.box) else how)
-    near = [(a, b) for a, b in zip(found, boxes, strict=True) if window(b, task.box)]
+    near = [(a, b) for a, b in zip(found, boxes, strict=True) if reach(b, task.box)]
     if not near:
-        told.notes.append(f"'{task.variable.name}' has no data on the grid: it lies elsewhere")
+        told.notes.append(elsewhere(task.variable.name, boxes[0], task.box))
+        warnings.warn(told.notes[-1], MissingModality, stacklevel=6)
         return _nowhere(task.box, found[0])
     told.bytes += sum(_bytes(a, b, task.box) for a, b in near)
     return _joined([onto(a, task.box, dims=("y", "x"), resampling=how) for a, _ in near], how)
@@ -125,9 +128,8 @@ def _tell(told: Told, own: GeoBox, how: str) -> None:
 
 def _bytes(array: xr.DataArray, own: GeoBox, box: GeoBox) -> int:
     """Numbers of a source under the grid, as float32."""
-    rows, cols = window(own, box) or (slice(0, 0), slice(0, 0))
     planes = array.size // max(own.shape.y * own.shape.x, 1)
-    return 4 * planes * (rows.stop - rows.start) * (cols.stop - cols.start)
+    return 4 * planes * max((part.pixels for part in reach(own, box)), default=0)
 
 
 def _nowhere(box: GeoBox, like: xr.DataArray | None = None) -> xr.DataArray:
