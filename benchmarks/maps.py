@@ -33,7 +33,7 @@ from shapley import make
 
 import geomiam as gm
 from geomiam.inference.engine import predict_block
-from geomiam.inference.job import peak_memory
+from geomiam.inference.memory import peak_memory
 from geomiam.inference.maps import make_map
 from geomiam.tokens.blocks import encode
 

@@ -156,3 +156,11 @@ class CRSAssumed(UserWarning):
 
 class SmallerBlocks(UserWarning):
     """The area is smaller than the blocks asked for; smaller ones are used."""
+
+
+class OutputRefused(OutputExists):
+    """The output would destroy something: an input, another output, or files of other origin."""
+
+
+class OutputBusy(ResumeRefused):
+    """Another writer is at work on the output."""

@@ -15,7 +15,7 @@ import xarray as xr
 from conftest import make_cube, make_sites
 
 import geomiam as gm
-from geomiam.inference.job import peak_memory
+from geomiam.inference.memory import peak_memory
 
 VARIABLES = ["bio1", "bio12", "slope"]
 CHUNK = 500

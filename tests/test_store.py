@@ -238,7 +238,9 @@ def test_a_killed_write_leaves_nothing_that_looks_done(tmp_path):
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "m.zarr")])
     assert done.returncode == 9
     assert not (tmp_path / "m.zarr").exists()
-    assert all(p.name.startswith(".") and p.name.endswith(".partial") for p in tmp_path.iterdir())
+    left = {p.suffix for p in tmp_path.iterdir() if p.name.startswith(".m.zarr.")}
+    assert left == {".partial", ".lock"} and len(list(tmp_path.iterdir())) == 2
+    write_cube(cube(), tmp_path / "m.zarr")  # the lock of a killed process is free
 
 
 @settings(max_examples=8, deadline=None)

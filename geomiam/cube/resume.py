@@ -12,8 +12,14 @@ from typing import Any
 
 import xarray as xr
 
+from geomiam.cube.encoding import json_attributes
 from geomiam.cube.grid import spatial_dims
-from geomiam.cube.store import _replace, claim, encodable, is_zarr
+from geomiam.cube.store import encodable, is_zarr
+from geomiam.outputs.claim import claim, claimed
+from geomiam.outputs.contents import MARK
+from geomiam.outputs.kinds import CUBE
+from geomiam.outputs.paths import below, check_names
+from geomiam.outputs.place import remove, replace, write_text
 
 BAND = 2**27
 """Bytes that are written between two notes of what is complete, about."""
@@ -39,9 +45,7 @@ class Ledger:
         """Note facts of variables, and replace the file at once."""
         for name in names:
             self.done[name] = {**self.done.get(name, {}), **facts}
-        fresh = self.path.with_suffix(".new")
-        fresh.write_text(json.dumps(self.done), encoding="utf-8")
-        fresh.replace(self.path)
+        write_text(self.path, json.dumps(self.done))
 
     def rows(self, names: Sequence[str]) -> int:
         """Return how many rows of all these variables are complete."""
@@ -86,14 +90,49 @@ def write_parts(
     Raises
     ------
     OutputExists
-        When ``path`` exists and ``overwrite`` is False, or is no Zarr store.
+        When ``path`` exists and ``overwrite`` is False.
+    OutputRefused
+        When ``path`` lies in a store, or holds anything but a cube that geomiam wrote.
+    OutputBusy
+        When another writer is at work there.
+    NameRefused
+        When a variable's or a dim's name cannot be a folder of the store.
     """
-    target = claim(path, overwrite)
-    partial = target.with_name(f".{target.name}.building")
-    ledger = Ledger.of(target.with_name(f".{target.name}.building.json"))
-    target.parent.mkdir(parents=True, exist_ok=True)
+    check_names([*ds.variables, *ds.dims])
+    with claimed(path, overwrite) as target:
+        partial = target.with_name(f".{target.name}.building")
+        ledger = Ledger.of(target.with_name(f".{target.name}.building.json"))
+        known = _begin(ds, partial, ledger=ledger, prints=prints)
+        how = {"together": together, "remarks": remarks, "progress": progress}
+        lines = _write_units(ds, partial, ledger=ledger, prints=prints, **how)
+        _attributes(partial, known)  # every write of a part has put its own in their place
+        _attributes(partial, {**known, **({} if finish is None else finish(partial, lines))})
+        claim(target, overwrite)  # again: hours may have passed
+        replace(target, partial)
+        remove(ledger.path)
+
+
+def _begin(
+    ds: xr.Dataset, partial: Path, *, ledger: Ledger, prints: Mapping[str, str]
+) -> dict[str, Any]:
+    """Keep what is complete and still wanted, write the coordinates, and return the attributes."""
+    if partial.is_symlink():
+        remove(partial)  # the link alone: what it leads to is not ours
     _keep(ledger, partial, prints)
-    known = _head(ds, partial)
+    return {**_head(ds, partial), MARK: CUBE.name}
+
+
+def _write_units(
+    ds: xr.Dataset,
+    partial: Path,
+    *,
+    ledger: Ledger,
+    prints: Mapping[str, str],
+    together: Sequence[Sequence[str]],
+    remarks: Mapping[str, Sequence[str]] | None,
+    progress: bool,
+) -> list[str]:
+    """Write the rows that are not there yet, and return all remarks."""
     units = _units(ds, together)
     with _bar(ds, units, ledger, shown=progress) as bar:
         for names in units:
@@ -104,11 +143,7 @@ def write_parts(
                     ledger.done[name]["remarks"] = list(dict.fromkeys([*before, *said[name]]))
                 ledger.note(names, rows=rows.stop)
                 bar.update(_bytes(ds, names) * (rows.stop - rows.start) / _height(ds))
-    lines = list(dict.fromkeys(r for n in prints for r in ledger.done[n].get("remarks", [])))
-    _attributes(partial, known)  # every write of a part has put its own in their place
-    _attributes(partial, {**known, **({} if finish is None else finish(partial, lines))})
-    _replace(target, partial)
-    ledger.path.unlink(missing_ok=True)
+    return list(dict.fromkeys(r for n in prints for r in ledger.done[n].get("remarks", [])))
 
 
 def _keep(ledger: Ledger, partial: Path, prints: Mapping[str, str]) -> None:
@@ -116,10 +151,10 @@ def _keep(ledger: Ledger, partial: Path, prints: Mapping[str, str]) -> None:
     ledger.done = {
         name: facts
         for name, facts in ledger.done.items()
-        if prints.get(name) == facts.get("print") and is_zarr(partial / name)
+        if name in prints and prints[name] == facts.get("print") and is_zarr(below(partial, name))
     }
     if not ledger.done:
-        shutil.rmtree(partial, ignore_errors=True)
+        remove(partial)
 
 
 def _units(ds: xr.Dataset, together: Sequence[Sequence[str]]) -> list[list[str]]:
@@ -142,7 +177,7 @@ def _unit(
     part = _plain(ds, names)
     if start == 0:
         for name in names:
-            shutil.rmtree(partial / name, ignore_errors=True)
+            shutil.rmtree(below(partial, name), ignore_errors=True)
             ledger.note([name], print=prints[name], rows=0, remarks=[])
         part.to_zarr(partial, mode="a", zarr_format=3, consolidated=False, compute=False)
     step = _step(part, y)
@@ -157,8 +192,9 @@ def _plain(ds: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
     """Variables without coordinates, which are there already, ready to be written."""
     part = encodable(ds[list(names)])
     for name in names:  # without its coordinate, xarray takes the mapping as an attribute
-        if mapping := part[name].encoding.pop("grid_mapping", None):
-            part[name].attrs["grid_mapping"] = mapping
+        for key in ("grid_mapping", "coordinates"):
+            if names_of := part[name].encoding.pop(key, None):
+                part[name].attrs[key] = names_of
     return part.drop_vars(list(part.coords))
 
 
@@ -178,12 +214,12 @@ def _head(ds: xr.Dataset, partial: Path) -> dict[str, Any]:
 
     names = {*map(str, ds.variables)}
     for old in [p for p in partial.glob("*") if p.is_dir() and p.name not in names]:
-        shutil.rmtree(old)
+        remove(old)
     bare = encodable(ds.drop_vars(list(ds.data_vars)))
     for name in bare.variables:
-        shutil.rmtree(partial / str(name), ignore_errors=True)
+        shutil.rmtree(below(partial, name), ignore_errors=True)
     bare.to_zarr(partial, mode="a", zarr_format=3, consolidated=False)
-    return {**ds.attrs, **zarr.open_group(partial, mode="r").attrs}
+    return {**json_attributes(ds.attrs), **zarr.open_group(partial, mode="r").attrs}
 
 
 def _attributes(partial: Path, attrs: Mapping[str, Any]) -> None:

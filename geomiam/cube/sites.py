@@ -27,6 +27,7 @@ from geomiam.cube.tables import (
 )
 from geomiam.cube.values import as_float
 from geomiam.errors import OccurrenceError, OccurrencesLeftOut
+from geomiam.outputs.kinds import SITES
 
 REASONS = {
     "no_coordinates": "without coordinates",
@@ -234,8 +235,10 @@ def write_sites(sites: xr.Dataset, path: str | Path, *, overwrite: bool = False)
     ------
     OutputExists
         When ``path`` exists and ``overwrite`` was not asked for.
+    OutputRefused
+        When ``path`` lies in a store, or holds anything but sites that geomiam wrote.
     """
-    return write_zarr(sites, path, overwrite=overwrite)
+    return write_zarr(sites, path, overwrite=overwrite, kind=SITES)
 
 
 def open_sites(path: str | Path) -> xr.Dataset:

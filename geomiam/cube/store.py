@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
-import uuid
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -13,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from geomiam.cube.coordinates import plain_coordinates, text_names
+from geomiam.cube.encoding import chunk_sizes, encodable
 from geomiam.cube.grid import (
     CRS_NAME,
     crs_coordinate,
@@ -24,12 +23,17 @@ from geomiam.cube.grid import (
 from geomiam.cube.palette import mark_classes
 from geomiam.cube.tree import as_dataset, promote_crs
 from geomiam.cube.values import as_float
-from geomiam.errors import OutputExists
+from geomiam.outputs.claim import claim, claimed
+from geomiam.outputs.contents import MARK, Kind
+from geomiam.outputs.kinds import CUBE
+from geomiam.outputs.paths import check_names, expand, is_remote
+from geomiam.outputs.place import complete
+
+__all__ = ["as_dataset", "claim", "encodable", "open_cube", "open_zarr", "write_cube", "write_zarr"]
 
 Chunks = Mapping[str, int] | Literal["auto"] | None
 AS_STORED: Mapping[str, int] = MappingProxyType({})
 MARKS = ("zarr.json", ".zgroup", ".zattrs")
-ENCODED = ("grid_mapping", "_FillValue", "missing_value")
 SLOW = 2.0
 """Seconds after which a write shows its progress."""
 
@@ -90,24 +94,34 @@ def open_zarr(path: str | Path, *, chunks: Chunks = AS_STORED) -> Any:
 
     store = _store(path)
     try:
-        nested = any(True for _ in zarr.open_group(store, mode="r").groups())
+        group = zarr.open_group(store, mode="r")
+        nested = any(True for _ in group.groups())
     except (FileNotFoundError, ValueError) as error:
         raise FileNotFoundError(
             f"no Zarr group at {path}; write one with geomiam.write_cube(ds, path), "
             "or open other formats with xarray and pass the Dataset"
         ) from error
-    chunks = dict(chunks) if isinstance(chunks, Mapping) else chunks
+    remote = is_remote(path)
+    if remote and not any(True for _ in group.members()):
+        raise GridError(
+            f"the Zarr group at {path} lists no arrays: it has no consolidated metadata, and its server "
+            "lists no folders; consolidate it with zarr.consolidate_metadata, or copy it here"
+        )
     how: dict[str, Any] = {
         "engine": "zarr",
-        "chunks": chunks,
-        "consolidated": False,
+        "chunks": dict(chunks) if isinstance(chunks, Mapping) else chunks,
+        "consolidated": None if remote else False,  # a local folder always lists its arrays
         "decode_coords": "all",
     }
-    return xr.open_datatree(store, **how) if nested else _orderly(xr.open_dataset(store, **how))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # remote, and not consolidated
+        opened = xr.open_datatree(store, **how) if nested else xr.open_dataset(store, **how)
+    return opened if nested else _orderly(opened)
 
 
 def _orderly(ds: xr.Dataset) -> xr.Dataset:
     """Sort by name, as directories list in any order; and make labels ordinary numpy text."""
+    ds.attrs.pop(MARK, None)
     ds = ds.drop_vars(ds.data_vars).assign({k: ds[k] for k in sorted(map(str, ds.data_vars))})
     text = [k for k in ds.indexes if ds[k].dtype.kind == "T"]
     return ds.assign_coords({k: np.array(ds[k].values.tolist(), dtype=str) for k in text})
@@ -116,9 +130,10 @@ def _orderly(ds: xr.Dataset) -> xr.Dataset:
 def _store(path: str | Path) -> Any:
     from zarr.storage import ZipStore
 
-    local = Path(path)
-    if "://" in str(path) or local.suffix != ".zip" or not local.is_file():
-        return str(path)
+    text = expand(path)
+    local = Path(text)
+    if is_remote(text) or local.suffix != ".zip" or not local.is_file():
+        return text
     return ZipStore(local, mode="r")
 
 
@@ -168,50 +183,44 @@ def write_cube(
     OutputExists
         When ``path`` exists and ``overwrite`` was not asked for.
     """
+    claim(path, overwrite)
     cube = open_cube(ds)
+    if isinstance(chunks, Mapping):
+        chunks = chunk_sizes(chunks, {str(d): n for d, n in cube.sizes.items()}, automatic=512)
     cube = cube if chunks is None else cube.chunk(chunks)
     return write_zarr(cube, path, overwrite=overwrite, progress=progress)
 
 
 def write_zarr(
-    ds: xr.Dataset, path: str | Path, *, overwrite: bool = False, progress: bool = True
+    ds: xr.Dataset,
+    path: str | Path,
+    *,
+    overwrite: bool = False,
+    progress: bool = True,
+    kind: Kind = CUBE,
 ) -> Path:
     """Write a Dataset as Zarr v3 through a temporary sibling that is renamed when complete.
 
     Encodings left over from the store it was read from are dropped: chunks on disk are those in
-    memory. ``_FillValue`` and ``grid_mapping`` go into the encoding.
+    memory. ``_FillValue``, ``grid_mapping`` and ``coordinates`` go into the encoding.
 
     Raises
     ------
     OutputExists
-        When ``path`` exists and ``overwrite`` is False, or is no Zarr store.
+        When ``path`` exists and ``overwrite`` is False.
+    OutputRefused
+        When ``path`` lies in another store, or holds anything but an output of this kind.
+    OutputBusy
+        When another writer is at work there.
+    NameRefused
+        When a variable's name cannot be a folder of the store.
     """
-    target = claim(path, overwrite)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with _complete(target) as partial, _progress(progress):
-        encodable(ds).to_zarr(partial, mode="w-", zarr_format=3, consolidated=False)
-    return target
-
-
-def claim(path: str | Path, overwrite: bool) -> Path:
-    """Return a local path that may be written, before any work is done for it.
-
-    Raises
-    ------
-    OutputExists
-        When something is there that must not be replaced.
-    """
-    if "://" in str(path):
-        raise OutputExists(
-            f"{path} is a URL, where renaming is not atomic; write to a local path and copy it"
-        )
-    target = Path(path)
-    if target.exists() and not overwrite:
-        raise OutputExists(f"{target} exists; pass overwrite=True to replace it")
-    if target.is_file() or (target.exists() and any(target.iterdir()) and not is_zarr(target)):
-        raise OutputExists(
-            f"{target} exists and is not a Zarr directory; overwrite=True will not delete it: move it"
-        )
+    check_names(ds.variables)
+    with claimed(path, overwrite, kind=kind) as target:
+        with complete(target) as partial, _progress(progress):
+            stored = encodable(ds).assign_attrs({MARK: kind.name})
+            stored.to_zarr(partial, mode="w-", zarr_format=3, consolidated=False)
+            claim(target, overwrite, kind=kind)  # hours may have passed
     return target
 
 
@@ -220,58 +229,9 @@ def is_zarr(path: Path) -> bool:
     return any((path / mark).exists() for mark in MARKS)
 
 
-@contextlib.contextmanager
-def _complete(target: Path) -> Iterator[Path]:
-    """Yield a path beside the target; put it in the target's place if nothing was raised."""
-    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
-        yield partial
-        _replace(target, partial)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _replace(target: Path, partial: Path) -> None:
-    """Swap by renaming: the new store may be a view of the old one."""
-    if not target.exists():
-        partial.rename(target)
-        return
-    old = partial.with_suffix(".old")
-    target.rename(old)
-    partial.rename(target)
-    shutil.rmtree(old)
-
-
 def _progress(wanted: bool) -> contextlib.AbstractContextManager:
     if not wanted:
         return contextlib.nullcontext()
     from dask.diagnostics import ProgressBar
 
     return ProgressBar(minimum=SLOW)
-
-
-def encodable(ds: xr.Dataset) -> xr.Dataset:
-    """Return the Dataset with nothing in ``attrs`` or ``encoding`` that would break or bend a write.
-
-    NaN becomes the fill value of floats, so that GDAL knows what is missing.
-    """
-    ds = plain_coordinates(text_names(ds))
-    text = [k for k, v in ds.variables.items() if v.dtype.kind == "U"]
-    ds = ds.assign({k: ds[k].astype(object) for k in text})  # Zarr v3 has no fixed-width text
-    for name, var in ds.variables.items():
-        mapping = var.encoding.get("grid_mapping", var.attrs.get("grid_mapping"))
-        fill = {"_FillValue": var.dtype.type(np.nan)} if var.dtype.kind == "f" else {}
-        var.encoding = fill if name in ds.data_vars else {"_FillValue": None}
-        if mapping in ds.variables:
-            var.encoding["grid_mapping"] = mapping
-        var.attrs = {k: v for k, v in var.attrs.items() if k not in ENCODED}
-    return _evenly_chunked(ds)
-
-
-def _evenly_chunked(ds: xr.Dataset) -> xr.Dataset:
-    """Zarr chunks have one size; dask chunks need not."""
-    for name, var in ds.variables.items():
-        if var.chunks is not None:
-            sizes = {d: max(c) for d, c in zip(var.dims, var.chunks, strict=True)}
-            ds[name] = ds[name].chunk(sizes)
-    return ds

@@ -5,6 +5,7 @@ numpy in → numpy out, dask in → dask out; nothing is computed while the grap
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -172,7 +173,7 @@ def _label(
         out[output.name] = result.assign_attrs(output.attrs)
     out.attrs = {
         "model_id": model.id,
-        "groups": list(model.schema.groups),
+        "groups": json.dumps(list(model.schema.groups)),
         "geomiam_version": __version__,
     }
     return restore(out, ds) if place and set(place) <= set(out.dims) else out

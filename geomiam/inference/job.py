@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-import resource
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import ceil, prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from geomiam._version import __version__
+from geomiam.cube.encoding import chunk_sizes
 from geomiam.cube.grid import crs_coordinate, place_dims
+from geomiam.inference.memory import peak_memory
 from geomiam.inference.predict import predict
 from geomiam.inference.shapley import shapley as explain
 from geomiam.networks.model import Model
+from geomiam.tokens.select import players, visible_tokens
 
 DONE = "done"
 """Array of the unfinished store: one cell per block, 0 or 1 + the number of cells answered."""
@@ -41,10 +41,35 @@ class Blocks:
     """Chunks asked for along other dims, such as species."""
 
     @classmethod
-    def of(cls, ds: xr.Dataset, chunks: Mapping[str, int] | None = None) -> Blocks:
-        """Cut along the chunks asked for, else along those of the cube."""
-        sizes = {d: ds.sizes[d] for d in place_dims(ds)}
-        asked = dict(chunks or {})
+    def of(
+        cls,
+        ds: xr.Dataset,
+        chunks: Mapping[str, int] | str | None = None,
+        *,
+        layers: Mapping[str, int] | None = None,
+    ) -> Blocks:
+        """Cut along the chunks asked for, else along those of the cube.
+
+        Parameters
+        ----------
+        ds
+            Cube or sites.
+        chunks
+            As ``xarray.Dataset.chunk`` takes them: numbers, -1 or "auto".
+        layers
+            Sizes of the other dims of the map, such as species.
+
+        Raises
+        ------
+        GridError
+            For a dim that the map does not have, or a size that is no number of cells.
+        """
+        sizes = {str(d): ds.sizes[d] for d in place_dims(ds)}
+        side = SIDE if len(sizes) > 1 else SIDE**2
+        dims = sizes | dict(layers or {})
+        if chunks == "auto":
+            chunks = dict.fromkeys(sizes, "auto")  # type: ignore[arg-type]
+        asked = chunk_sizes(chunks, dims, automatic=side)
         steps = {d: min(n, asked.get(d) or _step(ds, d)) for d, n in sizes.items()}
         return cls(sizes, steps, {d: n for d, n in asked.items() if d not in sizes})
 
@@ -111,6 +136,25 @@ class Job:
     options: Mapping[str, Any]
     blocks: Blocks
     store: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        ds: xr.Dataset,
+        model: Model,
+        *,
+        shapley: bool,
+        options: Mapping[str, Any],
+        chunks: Mapping[str, int] | str | None,
+        store: str = "",
+    ) -> Job:
+        """Return the job of a whole map, cut into blocks."""
+        layers = {"species": len(model.species_index(options.get("species")))}
+        if shapley:
+            shown = visible_tokens(model.layout, options.get("using"))
+            layers["group"] = len(players(model.layout, options.get("groups"), shown=shown))
+        blocks = Blocks.of(ds, chunks, layers=layers)
+        return cls(model, shapley, options, blocks, store)
 
     def answer(self, part: xr.Dataset) -> xr.Dataset:
         """Predict or explain lazily, as one piece: then the cube's chunks change not even a bit."""
@@ -194,16 +238,3 @@ def _bytes(values: np.ndarray) -> bytes:
 def placed(made: xr.Dataset, blocks: Blocks) -> list[str]:
     """Names of the variables that have a value per cell."""
     return [str(n) for n, v in made.data_vars.items() if set(blocks.sizes) <= set(v.dims)]
-
-
-def peak_memory() -> int:
-    """Most bytes that this process has held.
-
-    Linux says so in /proc; ``getrusage`` would count the process that started this one as well.
-    """
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
-    except (OSError, StopIteration):
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,9 @@ from geomiam.cube.store import as_dataset, open_zarr
 from geomiam.errors import MissingModality
 from geomiam.inference.allocator import keep_freed_memory
 from geomiam.inference.cells import torch_threads
-from geomiam.inference.job import Blocks, Index, Job, Told, peak_memory
-from geomiam.inference.lock import only_writer
+from geomiam.inference.job import Index, Job, Told
 from geomiam.inference.mapstore import Place, template
+from geomiam.inference.memory import peak_memory
 from geomiam.inference.plan import check_memory, places
 from geomiam.networks.model import Model
 
@@ -130,18 +130,21 @@ def make_map(
     overwrite: bool = False,
     progress: bool = True,
     memory_limit: int | str | None = None,
+    inputs: Sequence[str | Path] = (),
     **options: Any,
 ) -> MapReport:
-    """Do the work of :func:`write_map`, and report it."""
+    """Do the work of :func:`write_map`, and report it; ``inputs`` are paths that the map may not overlap."""
     start = time.monotonic()
-    place = Place(str(path))
-    place.claim(overwrite)
+    place = Place.of(path)
+    place.claim(overwrite, inputs=inputs)
     ds = as_dataset(ds)
-    job = Job(model, shapley, options, Blocks.of(ds, chunks), place.growing)
+    job = Job.of(
+        ds, model, shapley=shapley, options=options, chunks=chunks, store=place.growing
+    )
     made = template(ds, job)
     check_memory(job, made, limit=memory_limit)
     prints = job.prints(ds)
-    with nullcontext() if place.remote else only_writer(place.path):
+    with place.only_writer(overwrite, inputs=inputs):
         marks = place.resume(prints) if resume else None
         if marks is None:
             marks = place.begin(made, job, prints)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -13,11 +14,16 @@ import numpy as np
 import xarray as xr
 
 from geomiam.cube.grid import restore
-from geomiam.cube.store import _replace, claim, encodable
-from geomiam.errors import OutputExists, ResumeRefused
+from geomiam.cube.encoding import encodable, netcdf_attributes
+from geomiam.errors import OutputExists, OutputRefused, ResumeRefused
 from geomiam.inference.job import DONE, Job, placed
+from geomiam.outputs.claim import claim, claimed
+from geomiam.outputs.contents import MARK, STATUS
+from geomiam.outputs.kinds import MAP
+from geomiam.outputs.paths import check_names, expand, is_remote, real_path
+from geomiam.outputs.place import remove, replace
 
-STATUS, MADE, ANSWERED = "geomiam_status", "geomiam_made_from", "geomiam_cells_answered"
+MADE, ANSWERED = "geomiam_made_from", "geomiam_cells_answered"
 LAYERS = 2**22
 """Bytes of a chunk up to which several species or groups lie in it: a viewer reads whole chunks."""
 
@@ -28,10 +34,15 @@ class Place:
 
     path: str
 
+    @classmethod
+    def of(cls, path: str | Path) -> Place:
+        """Return the place of a path as users write it; a local one is absolute, for workers elsewhere."""
+        return cls(expand(path) if is_remote(path) else str(real_path(path)))
+
     @property
     def remote(self) -> bool:
         """In an object store, where nothing can be renamed: the map grows at its final place."""
-        return "://" in self.path
+        return is_remote(self.path)
 
     @property
     def growing(self) -> str:
@@ -39,17 +50,20 @@ class Place:
         local = Path(self.path)
         return self.path if self.remote else str(local.with_name(f".{local.name}.building"))
 
-    def claim(self, overwrite: bool) -> None:
+    def claim(self, overwrite: bool, *, inputs: Iterable[Any] = ()) -> None:
         """Refuse what must not be replaced.
 
         Raises
         ------
         OutputExists
             When a complete map is there and ``overwrite`` is False, or something else is.
+        OutputRefused
+            When the map overlaps an input or lies inside another store.
         """
         if not self.remote:
-            claim(self.path, overwrite)
+            claim(self.path, overwrite, kind=MAP, inputs=inputs)
             return
+        self._refuse_overlap(inputs)
         attrs = self.attrs()
         if attrs is None or attrs.get(STATUS) in ("begun", "building", "written"):
             return
@@ -57,6 +71,28 @@ class Place:
             raise OutputExists(f"{self.path} holds data that are no map of geomiam: choose another")
         if not overwrite:
             raise OutputExists(f"{self.path} exists; pass overwrite=True to replace it")
+
+    @contextmanager
+    def only_writer(self, overwrite: bool, *, inputs: Iterable[Any] = ()) -> Iterator[None]:
+        """Keep other writers away; an object store has no locks.
+
+        Raises
+        ------
+        OutputBusy
+            When another writer is at work on this map.
+        """
+        if self.remote:
+            yield
+            return
+        with claimed(self.path, overwrite, kind=MAP, inputs=inputs):
+            yield
+
+    def _refuse_overlap(self, inputs: Iterable[Any]) -> None:
+        here = self.path.rstrip("/") + "/"
+        for other in (expand(i) for i in inputs if isinstance(i, (str, Path)) and is_remote(i)):
+            there = other.rstrip("/") + "/"
+            if here.startswith(there) or there.startswith(here):
+                raise OutputRefused(f"the output {self.path} overlaps {other}; write elsewhere")
 
     def attrs(self) -> dict[str, Any] | None:
         """Attributes of the unfinished store; None where there is none."""
@@ -81,7 +117,7 @@ class Place:
     def begin(self, template: xr.Dataset, job: Job, prints: Mapping[str, str]) -> np.ndarray:
         """Write the whole store but its values, set its status last, and return no marks."""
         if not self.remote:
-            shutil.rmtree(self.growing, ignore_errors=True)
+            remove(Path(self.growing))
             Path(self.growing).parent.mkdir(parents=True, exist_ok=True)
         template.to_zarr(
             self.growing, mode="w", zarr_format=3, consolidated=False, compute=False
@@ -91,7 +127,7 @@ class Place:
         names = [f"block_{d}" for d in job.blocks.sizes]
         layout: dict[str, Any] = {"shape": shape, "chunks": one, "dimension_names": names}
         self._group("r+").create_array(DONE, dtype="uint64", fill_value=0, **layout)
-        self.put(**{STATUS: "building", MADE: dict(prints)})
+        self.put(**{STATUS: "building", MADE: json.dumps(dict(prints))})
         return np.zeros(shape, int)
 
     def resume(self, prints: Mapping[str, str]) -> np.ndarray | None:
@@ -105,11 +141,13 @@ class Place:
         ResumeRefused
             When one of another origin is there.
         """
+        if not self.remote and Path(self.growing).is_symlink():
+            return None
         attrs = self.attrs() or {}
         whole = () if self.remote else ("complete",)  # killed before it was put in its place
         if attrs.get(STATUS) not in ("building", "written", *whole):
             return None
-        then = attrs.get(MADE, {})
+        then = _prints(attrs.get(MADE))
         if changed := [k for k in prints if then.get(k) != prints[k]]:
             raise ResumeRefused(_refusal(self.growing, changed, then, prints))
         if not self.remote:
@@ -132,8 +170,8 @@ class Place:
             self._move(overwrite)
 
     def _move(self, overwrite: bool) -> None:
-        claim(self.path, overwrite)  # again: hours may have passed
-        _replace(Path(self.path), Path(self.growing))
+        claim(self.path, overwrite, kind=MAP)  # again: hours may have passed
+        replace(Path(self.path), Path(self.growing))
 
     def answered(self) -> int:
         """Cells with an answer in the complete map."""
@@ -148,6 +186,17 @@ def _refusal(path: str, changed: list[str], then: Mapping[str, str], now: Mappin
         f"an unfinished map at {path} was made from another {' and '.join(changed)}: {said}. Finish "
         "it with what it was begun with, or pass resume=False to throw it away and start anew"
     )
+
+
+def _prints(stored: Any) -> dict[str, str]:
+    """Read the fingerprints of an unfinished map; earlier versions stored a mapping."""
+    if not isinstance(stored, str):
+        return stored if isinstance(stored, dict) else {}
+    try:
+        prints = json.loads(stored)
+    except ValueError:
+        return {}
+    return prints if isinstance(prints, dict) else {}
 
 
 def _short(text: str | None) -> str:
@@ -168,10 +217,14 @@ def template(ds: xr.Dataset, job: Job) -> xr.Dataset:
         # one task, whatever the size of the map
         zeros[name] = (v.dims, da.zeros(shape, dtype=v.dtype, chunks=-1), v.attrs)
     out = head.drop_dims(list(job.blocks.sizes)).assign(zeros)[list(head.data_vars)]
+    check_names(out.variables)
     out = encodable(restore(out, ds))
+    for var in out.variables.values():
+        var.attrs = netcdf_attributes(var.attrs)
+    out.attrs = netcdf_attributes(out.attrs)
     for name in placed(out, job.blocks):
         out[name].encoding["chunks"] = chunks_on_disk(out[name], job)
-    return out.assign_attrs({"Conventions": "CF-1.11", STATUS: "begun"})
+    return out.assign_attrs({"Conventions": "CF-1.11", MARK: MAP.name, STATUS: "begun"})
 
 
 def chunks_on_disk(array: xr.DataArray, job: Job) -> tuple[int, ...]:
@@ -183,6 +236,6 @@ def chunks_on_disk(array: xr.DataArray, job: Job) -> tuple[int, ...]:
         if dim in job.blocks.steps:
             sizes.append(job.blocks.steps[dim])
             continue
-        sizes.append(job.blocks.layers.get(dim) or max(1, min(array.sizes[dim], room)))
+        sizes.append(max(1, min(array.sizes[dim], job.blocks.layers.get(dim, room))))
         room = max(1, room // sizes[-1])
     return tuple(reversed(sizes))

@@ -13,8 +13,9 @@ import xarray as xr
 from geomiam.cube.store import as_dataset
 from geomiam.errors import MemoryRefused
 from geomiam.inference.cells import promise
-from geomiam.inference.job import Blocks, Job, peak_memory, placed
+from geomiam.inference.job import Job, placed
 from geomiam.inference.mapstore import template
+from geomiam.inference.memory import resident
 from geomiam.networks.model import Model
 
 LONG_ENOUGH = 1.0
@@ -112,7 +113,7 @@ def plan_map(
         If a block would need more than the limit.
     """
     ds = as_dataset(ds)
-    job = Job(model, shapley, options, Blocks.of(ds, chunks))
+    job = Job.of(ds, model, shapley=shapley, options=options, chunks=chunks)
     made = template(ds, job)
     need = check_memory(job, made, limit=memory_limit)
     share = float(np.mean([_observed(job.part(ds, i)).mean() for i in job.blocks.some()]))
@@ -159,15 +160,6 @@ def places(client: Any) -> tuple[int, int]:
     single = dask.config.get("scheduler", None) in ("synchronous", "sync", "single-threaded")
     threads = 1 if single else int(dask.config.get("num_workers", None) or CPU_COUNT)
     return threads, threads
-
-
-def resident() -> int:
-    """Bytes that this process holds now; its most so far where the system does not say."""
-    try:
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[1]) * 4096
-    except OSError:
-        return peak_memory()
 
 
 def _observed(part: xr.Dataset) -> np.ndarray:

@@ -163,7 +163,7 @@ def shapley(
         facts["squares"] = squares
     if method == "amortised":
         facts["explainer"] = json.dumps(model.about["explainer"])
-    return out.assign_attrs(groups=list(named), **facts)
+    return out.assign_attrs(groups=json.dumps(list(named)), **facts)
 
 
 def _check(model: Model, method: str, *, named: list[str], groups: Any, scale: Scale) -> None:

@@ -1,0 +1,41 @@
+"""Memory that this process holds and has held."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+
+def resident() -> int:
+    """Return the bytes that this process holds now."""
+    import psutil
+
+    return psutil.Process().memory_info().rss
+
+
+def peak_memory() -> int:
+    """Return the most bytes that this process has held.
+
+    psutil reports the peak on Windows only. Linux has it in ``/proc``; ``getrusage`` would count the
+    process that started this one as well. Where no system call reports a peak, it is what is held now.
+    """
+    import psutil
+
+    usage = psutil.Process().memory_info()
+    if hasattr(usage, "peak_wset"):  # Windows
+        return int(usage.peak_wset)
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
+    except (OSError, StopIteration, ValueError):
+        return max(int(usage.rss), _largest_usage())
+
+
+def _largest_usage() -> int:
+    """Return the peak that Unix reports, 0 elsewhere; macOS counts bytes, other systems kilobytes."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

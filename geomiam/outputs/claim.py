@@ -1,0 +1,157 @@
+"""Whether an output may be written: checked before any work, and again before it is put in place."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from geomiam.errors import GeomiamError, OutputExists, OutputRefused
+from geomiam.outputs.contents import Kind
+from geomiam.outputs.kinds import CUBE
+from geomiam.outputs.lock import only_writer
+from geomiam.outputs.paths import expand, is_remote, real_path
+
+STORES = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
+"""Files that make a folder a Zarr group or array."""
+LONGEST = 200
+"""Bytes of a name, so that the names of its hidden siblings fit into 255."""
+
+
+def claim(
+    path: str | Path, overwrite: bool, *, kind: Kind = CUBE, inputs: Iterable[Any] = ()
+) -> Path:
+    """Return the real local path of an output that may be written.
+
+    Parameters
+    ----------
+    path
+        Where to write; ``~``, relative paths and file URLs are taken.
+    overwrite
+        Whether an output of the same kind may be replaced.
+    kind
+        What will be written.
+    inputs
+        Paths of what is read, or of other outputs of the same call; None and URLs are left out.
+
+    Raises
+    ------
+    OutputExists
+        When something is there and ``overwrite`` is False, or ``path`` is a URL.
+    OutputRefused
+        When the output overlaps an input or another output, lies inside a store or a model, or
+        would replace anything that is not an output of this kind.
+    """
+    if is_remote(path):
+        raise OutputExists(
+            f"{path} is a URL, where renaming is not atomic; write to a local path and copy it"
+        )
+    target = _checked_path(path)
+    refuse_overlap(target, inputs)
+    _refuse_inside(target)
+    if not target.exists():
+        _refuse_parent(target)
+    elif not overwrite:
+        raise OutputExists(f"{target} exists; pass overwrite=True to replace it")
+    else:
+        _refuse_strangers(target, kind)
+    return target
+
+
+@contextlib.contextmanager
+def claimed(
+    path: str | Path, overwrite: bool, *, kind: Kind = CUBE, inputs: Iterable[Any] = ()
+) -> Iterator[Path]:
+    """Claim an output and keep other writers away from it meanwhile; yield its real path.
+
+    Raises
+    ------
+    OutputExists, OutputRefused
+        As :func:`claim`.
+    OutputBusy
+        When another writer is at work on it.
+    """
+    inputs = tuple(inputs)
+    target = claim(path, overwrite, kind=kind, inputs=inputs)
+    with only_writer(target):
+        yield claim(target, overwrite, kind=kind, inputs=inputs)
+
+
+def _checked_path(path: str | Path) -> Path:
+    """Follow links, and refuse what is no name of a file or folder."""
+    if not os.fspath(path):
+        raise OutputRefused("the output path is empty; name a file or folder to write")
+    target = real_path(path)
+    if not target.name:
+        raise OutputRefused(f"{target} is the root of a disk; name a folder below it")
+    if len(os.fsencode(target.name)) > LONGEST:
+        raise OutputRefused(
+            f"the name of the output has {len(os.fsencode(target.name))} bytes, over {LONGEST}: "
+            f"{target.name[:40]}…; choose a shorter one"
+        )
+    return target
+
+
+def refuse_overlap(target: Path, inputs: Iterable[Any]) -> None:
+    """Refuse an output that is an input, lies in one, or has one inside.
+
+    Raises
+    ------
+    OutputRefused
+        With both paths.
+    """
+    for other in inputs:
+        if not isinstance(other, (str, Path)) or is_remote(other):
+            continue
+        real = real_path(other)
+        if within(target, real) or within(real, target):
+            raise OutputRefused(
+                f"the output {target} overlaps {expand(other)}, which the same call reads or writes; "
+                "write elsewhere"
+            )
+
+
+def within(path: Path, folder: Path) -> bool:
+    """Return whether a path is a folder or lies below it, by identity on disk and not by spelling."""
+    for part in (path, *path.parents):
+        if part == folder:
+            return True
+        with contextlib.suppress(OSError):
+            if part.samefile(folder):
+                return True
+    return False
+
+
+def _refuse_inside(target: Path) -> None:
+    """An output inside a store or a model makes that one unreadable."""
+    for folder in target.parents:
+        if any((folder / name).is_file() for name in STORES):
+            raise OutputRefused(f"{target} lies inside the Zarr store {folder}; write beside it")
+        if (folder / "config.json").is_file() and (folder / "model.safetensors").is_file():
+            raise OutputRefused(f"{target} lies inside the model {folder}; write beside it")
+
+
+def _refuse_parent(target: Path) -> None:
+    parent = next(p for p in target.parents if p.exists())
+    if not parent.is_dir():
+        raise OutputRefused(f"{parent} is a file, so {target} cannot be made; choose another path")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise OutputRefused(f"{parent} cannot be written by this user; choose another folder")
+
+
+def _refuse_strangers(target: Path, kind: Kind) -> None:
+    """Refuse to replace anything but an output of the same kind."""
+    remedy = "overwrite=True will not delete it: move it, or write elsewhere"
+    if target.is_dir() != kind.folder or not (target.is_dir() or target.is_file()):
+        found = "a folder" if target.is_dir() else "no folder" if kind.folder else "no plain file"
+        raise OutputRefused(f"{target} is {found} and is no {kind.name}; {remedy}")
+    if target.is_dir() and not any(target.iterdir()):
+        return
+    try:
+        reason = kind.stranger(target)
+    except OSError as error:
+        raise GeomiamError(f"{target} cannot be read ({error}); {remedy}") from None
+    if reason:
+        raise OutputRefused(f"{target} {reason}; {remedy}")

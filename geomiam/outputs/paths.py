@@ -1,0 +1,124 @@
+"""Paths as users write them: relative, with ~, as file URLs; and names that become parts of paths."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+from urllib.request import url2pathname
+
+from geomiam.errors import GeomiamError, NameRefused
+from geomiam.names import check_folder
+
+REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(://|::)")
+"""Start of a URL. Two letters at least: ``C:`` is a drive of Windows."""
+MANGLED = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(?=[^/])")
+"""Start of a URL after pathlib, which joins the two slashes."""
+FILE = re.compile(r"(?:file|local):(?://(?P<host>[^/]*))?(?P<path>/.*)", re.IGNORECASE)
+RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+"""Names that Windows keeps for devices, in every folder."""
+
+
+def expand(path: str | Path) -> str:
+    """Return a path to read from: ``~`` and file URLs become local paths, other URLs stay.
+
+    Raises
+    ------
+    GeomiamError
+        When a file URL names another host, or there is no such home folder.
+    """
+    text = os.fspath(path)
+    if match := FILE.fullmatch(text):
+        return _of_file_url(text, match["host"] or "", match["path"])
+    if isinstance(path, Path):
+        text = MANGLED.sub(r"\1://", text, count=1)
+    if not text.startswith("~"):
+        return text
+    try:
+        return str(Path(text).expanduser())
+    except RuntimeError as error:
+        raise GeomiamError(f"{text}: {error}; write the whole path") from None
+
+
+def _of_file_url(text: str, host: str, path: str) -> str:
+    if host not in ("", "localhost"):
+        raise GeomiamError(f"{text} is a file of the host '{host}'; a file URL is file:///path")
+    return url2pathname(path) if os.name == "nt" else unquote(path)
+
+
+def is_remote(path: str | Path) -> bool:
+    """Return whether a path is a URL of anything but a local file."""
+    return bool(REMOTE.match(expand(path)))
+
+
+def real_path(path: str | Path) -> Path:
+    """Return a local path, absolute, with symbolic links followed.
+
+    Raises
+    ------
+    GeomiamError
+        When links run in a circle or the text is no path.
+    """
+    text = expand(path)
+    try:
+        real = Path(text).resolve()
+        os.path.lexists(real)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise GeomiamError(f"{text!r} is not a usable path ({error}); choose another") from None
+    return real
+
+
+def check_names(names: Iterable[Any]) -> None:
+    """Refuse names of variables and dims that would not be one folder each inside a store.
+
+    Raises
+    ------
+    NameRefused
+        For the first such name.
+    """
+    spelled: dict[str, str] = {}
+    for name in map(str, names):
+        check_component(name)
+        if sys.platform in ("win32", "darwin") and spelled.get(name.casefold(), name) != name:
+            raise NameRefused(
+                f"'{spelled[name.casefold()]}' and '{name}' differ in case only, which is one folder on "
+                f"this system; rename one with ds.rename({{{name!r}: ...}})"
+            )
+        spelled[name.casefold()] = name
+
+
+def check_component(name: str) -> str:
+    """Return a name that is one folder below another, and nothing else, on this system.
+
+    Raises
+    ------
+    NameRefused
+        When it has a separator or a control character, or is kept by Zarr or by the system.
+    """
+    check_folder(name, "variable or dim")
+    if os.name == "nt":
+        odd = any(c in '<>:"|?*' for c in name) or name[-1:] in (" ", ".")
+        if odd or RESERVED.fullmatch(name):
+            raise NameRefused(
+                f"the name '{name}' cannot be a folder on Windows; rename it with "
+                f"ds.rename({{{name!r}: ...}})"
+            )
+    return name
+
+
+def below(folder: Path, name: Any) -> Path:
+    """Return the path of a name inside a folder; never a path elsewhere.
+
+    Raises
+    ------
+    NameRefused
+        When the name is more than one component, or a link leads out of the folder.
+    """
+    path = folder / check_component(str(name))
+    if path.is_symlink() or path.parent.resolve() != folder.resolve():
+        raise NameRefused(f"{path} is a link; nothing is read, written or removed through it")
+    return path
