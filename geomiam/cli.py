@@ -10,8 +10,12 @@ import typer
 
 from geomiam import cli_benchmark, cli_maps, cli_train
 from geomiam.cli_maps import CubePath, ModelPath, Overwrite
+from geomiam.cli_outputs import reserve
 from geomiam.cli_train import SitesPath
 from geomiam.errors import GeomiamError
+from geomiam.outputs.kinds import PICTURE, SITES
+from geomiam.outputs.paths import expand
+from geomiam.outputs.picture import save_picture
 
 HELP = """Map species from whatever data each place has, and see which data the map rests on.
 
@@ -140,6 +144,7 @@ def sample(
     """Take the predictors of a cube at occurrence records."""
     import geomiam as gm
 
+    reserve(out, overwrite, kind=SITES, inputs=[cube, records])
     grid = gm.open_cube(cube, chunks=None)
     sites = gm.sample(grid, records, keep=keep or (), crs=crs)
     if target_group:
@@ -166,10 +171,13 @@ def evaluate(
         str, typer.Option(help="auc, auc_prg, average_precision, tss, boyce, cor, …; join by ,.")
     ] = "auc",
     figure: Annotated[Path | None, typer.Option(help="Picture to write, e.g. skill.png.")] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Score a model on labelled sites, from each subset of the predictors."""
     import geomiam as gm
 
+    if figure:
+        reserve(figure, overwrite, kind=PICTURE, inputs=[model, sites])
     names = [m.strip() for m in metrics.split(",")]
     data = gm.open_sites(sites).load()
     table = gm.evaluate(gm.load_model(model), data, subsets=subsets, metrics=names)
@@ -179,7 +187,7 @@ def evaluate(
         unscored = f"{row[f'unscored_{names[0]}']:8.0f}"
         typer.echo(f"{scores}  {unscored}  {row['sites']:8,.0f}  {row.name}")
     if figure:
-        gm.plot.subsets(table, metric=names[0]).savefig(figure, dpi=130)
+        save_picture(gm.plot.subsets(table, metric=names[0]), figure, overwrite=overwrite)
 
 
 app.command()(cli_maps.predict)
@@ -193,6 +201,7 @@ def info(
     """Describe a model, a catalog, a cube, sites or a map."""
     import geomiam as gm
 
+    path = Path(expand(path))
     if (path / "config.json").exists():
         typer.echo(str(gm.load_model(path)))
     elif path.suffix in (".yaml", ".yml") or (str(path) in gm.catalogs() and not path.exists()):

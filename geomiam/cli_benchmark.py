@@ -8,7 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
+from geomiam.cli_outputs import reserve
 from geomiam.errors import OutputExists
+from geomiam.outputs.kinds import PICTURE, RESULTS
+from geomiam.outputs.picture import save_picture
 
 app = typer.Typer(
     help="Rerun the tables behind the claims about skill, on real data.",
@@ -57,6 +60,7 @@ def disdat(
         kappa=kappa,
         network=NETWORK.model_copy(update={"members": members}),
     )
+    reserve(out, True, kind=RESULTS)
     done = {} if overwrite else _done(out, plan)
     results = []
     with _bar(len(plan.regions) * len(entries(plan))) as bar:
@@ -93,8 +97,9 @@ def missingness(
 
     from geomiam.evaluation.sweeps import STYLES, SweepPlan, sweeps, write_sweep
 
-    if out.exists() and not overwrite:
-        raise OutputExists(f"{out} exists; pass --overwrite to replace it")
+    reserve(out, overwrite, kind=RESULTS, inputs=[schema, figure])
+    if figure:
+        reserve(figure, overwrite, kind=PICTURE, inputs=[schema, out])
     plan = SweepPlan(
         strategies=_names(strategies),
         imputations=_names(imputations),
@@ -117,8 +122,7 @@ def missingness(
     if figure:
         from geomiam import plot
 
-        figure.parent.mkdir(parents=True, exist_ok=True)
-        plot.missingness(whole, styles=STYLES).savefig(figure, dpi=130)
+        save_picture(plot.missingness(whole, styles=STYLES), figure, overwrite=overwrite)
     _print_sweep(whole)
     typer.echo(f"→ {out}" + (f", {figure}" if figure else ""))
 
@@ -150,6 +154,9 @@ def systems(
     from geomiam.evaluation.comparison.trials import Data, SystemPlan, chosen
     from geomiam.evaluation.readers.disdat import regions
 
+    reserve(out, True, kind=RESULTS, inputs=[schema, figure])
+    if figure:
+        reserve(figure, True, kind=PICTURE, inputs=[schema, out])
     plan = SystemPlan(seeds=seeds, **({"systems": _names(systems)} if systems else {}))  # type: ignore[arg-type]
     if epochs:
         plan = replace(plan, training=plan.training.model_copy(update={"epochs": epochs}))
@@ -158,9 +165,7 @@ def systems(
     if (data / "metadata.json").exists() and not tune:
         survey = gm.readers.disdat(data, region or regions(data)[0])[1]
     whole = Data(sites, facts, survey)
-    if overwrite:
-        out.unlink(missing_ok=True)
-    run = begin(out, whole, plan)
+    run = begin(out, whole, plan, anew=overwrite)
     with _bar(plan.seeds * len(chosen(whole, plan))) as bar:
 
         def told(result: dict) -> None:
@@ -172,8 +177,7 @@ def systems(
     if figure:
         from geomiam.evaluation.comparison.figure import draw
 
-        figure.parent.mkdir(parents=True, exist_ok=True)
-        draw(run).savefig(figure, dpi=130)
+        save_picture(draw(run), figure, overwrite=True)  # of the same results, which go on
     _print_systems(run)
     typer.echo(f"→ {out}" + (f", {figure}" if figure else ""))
 

@@ -86,9 +86,13 @@ def _map(
 ) -> None:
     import geomiam as gm
     from geomiam.inference.maps import make_map
+    from geomiam.inference.mapstore import Place
 
     if out is None and not plan:
         raise GeomiamError("--out is missing: the Zarr store to write; or ask with --plan only")
+    if out is not None and not plan:
+        how = {**how, "inputs": [model, cube]}
+        Place.of(out).claim(how["overwrite"], inputs=[model, cube])
     data, trained = gm.open_cube(cube), gm.load_model(model)
     with _client(scheduler) as client:
         if plan:

@@ -10,7 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from geomiam.cli_maps import ModelPath, Overwrite
-from geomiam.errors import GeomiamError, OutputExists
+from geomiam.cli_outputs import reserve
+from geomiam.errors import GeomiamError
+from geomiam.outputs.claim import refuse_overlap
+from geomiam.outputs.kinds import MODEL
+from geomiam.outputs.paths import expand, real_path
 
 SitesPath = Annotated[Path, typer.Argument(help="Sites: Zarr store from 'geomiam sample'.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Model directory to write.")]
@@ -65,7 +69,7 @@ def fit(
     """Train a model on sites, by masking."""
     import geomiam as gm
 
-    _claim(out, overwrite)
+    _reserve(out, overwrite, inputs=[sites, schema, start], checkpoint=checkpoint)
     first = gm.load_model(start) if start else None
     given = {"masking": masking, "fusion": fusion}
     if system and (clash := [f"--{k}" for k, v in given.items() if v]):
@@ -106,7 +110,7 @@ def pretrain(
     """Learn what predictors tell of one another, without labels; 'fit --start' goes on from there."""
     import geomiam as gm
 
-    _claim(out, overwrite)
+    _reserve(out, overwrite, inputs=[data, schema], checkpoint=checkpoint)
     with _settings():
         network = gm.NetworkConfig(**_given(fusion=fusion, width=width))
         training = gm.TrainingConfig(epochs=epochs, block=block)
@@ -141,7 +145,7 @@ def finetune(
     """Let a trained model learn new species, a new region or new predictors."""
     import geomiam as gm
 
-    _claim(out, overwrite)
+    _reserve(out, overwrite, inputs=[model, sites, schema], checkpoint=checkpoint)
     with _settings():
         training = gm.TrainingConfig(epochs=epochs, block=block)
     tuned = gm.finetune(
@@ -156,10 +160,13 @@ def finetune(
     _save(tuned, out, overwrite)
 
 
-def _claim(out: Path, overwrite: bool) -> None:
-    """Refuse before training what could not be saved after it."""
-    if out.exists() and not overwrite:
-        raise OutputExists(f"{out} exists; pass --overwrite to replace it")
+def _reserve(
+    out: Path, overwrite: bool, *, inputs: list[Path | None], checkpoint: Path | None
+) -> None:
+    """Refuse before training what could not be saved after it, and keep other writers away."""
+    reserve(out, overwrite, kind=MODEL, inputs=[*inputs, checkpoint])
+    if checkpoint:
+        refuse_overlap(real_path(checkpoint), [*inputs, out])
 
 
 def _save(model: Any, out: Path, overwrite: bool) -> None:
@@ -186,7 +193,7 @@ def _open(path: Path) -> Any:
 
     import geomiam as gm
 
-    with xr.open_zarr(path, consolidated=False) as head:
+    with xr.open_zarr(expand(path), consolidated=False) as head:
         sites = "site" in head.dims
     return gm.open_sites(path).load() if sites else gm.open_cube(path)
 

@@ -16,7 +16,10 @@ import numpy as np
 import xarray as xr
 
 from geomiam._version import __version__
-from geomiam.errors import OutputExists
+from geomiam.outputs.claim import claim, claimed
+from geomiam.outputs.kinds import DEMO
+from geomiam.outputs.paths import real_path
+from geomiam.outputs.place import complete
 from geomiam.schema import Schema
 from geomiam.shelf import catalogs
 
@@ -61,34 +64,47 @@ def run(out: str | Path = "out/demo", *, overwrite: bool = False) -> dict:
     ------
     OutputExists
         If the folder is not empty and ``overwrite`` is False.
+    OutputRefused
+        If it holds anything but a finished demo.
     """
+    replaces = overwrite or _is_empty(out)
+    with claimed(out, replaces, kind=DEMO) as target, complete(target) as partial:
+        partial.mkdir()
+        summary, why = _run(partial)
+        claim(target, replaces, kind=DEMO)  # again: minutes have passed
+    _closing_words(summary, why, Path(out))
+    return summary
+
+
+def _is_empty(folder: str | Path) -> bool:
+    path = real_path(folder)
+    return path.is_dir() and not any(path.iterdir())
+
+
+def _run(out: Path) -> tuple[dict, xr.Dataset]:
+    """Write all results into an empty folder; return the summary and the explained map."""
     from geomiam.cube.store import write_cube
     from geomiam.inference.cells import torch_threads  # so small a network only waits for others
     from geomiam.training.fit import fit
 
-    out = Path(out)
-    if out.exists() and any(out.iterdir()) and not overwrite:
-        raise OutputExists(f"{out} is not empty; pass overwrite=True (command line: --overwrite)")
-    out.mkdir(parents=True, exist_ok=True)
     timer = Timer({"install": _install_seconds()})
     schema, records = load_schema(), load_records()
     cube = load_cube()
-    write_cube(cube, out / "cube.zarr", overwrite=overwrite)
+    write_cube(cube, out / "cube.zarr")
     sites = sample_records(cube, records)
     say(f"{len(records):,} records at {sites.sizes['site']:,} distinct sites")
     say(f"training for the map; a fifth of the {BLOCK} blocks tells when to stop")
     with timer("train"), torch_threads(1):
         model = fit(sites, schema, network=network(), training=training(), rng=0)
-    model.save(out / "model", overwrite=overwrite)
+    model.save(out / "model")
     say(f"testing: {FOLDS} more trainings, each without a fifth of the {BLOCK} blocks")
     with timer("cross_validate"), torch_threads(1):
         scores = _score(sites, schema)
-    why = _map(model, cube, out, timer, overwrite=overwrite)
+    why = _map(model, cube, out, timer)
     summary = _summary(model, cube, why, scores, timer)
     _figures(model, why, sites, out)
     (out / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
-    _closing_words(summary, why, out)
-    return summary
+    return summary, why
 
 
 def load_schema() -> Schema:
@@ -163,7 +179,7 @@ def _score(sites: xr.Dataset, schema: Schema) -> dict[str, float]:
     return scores
 
 
-def _map(model: Model, cube: xr.Dataset, out: Path, timer: Timer, *, overwrite: bool) -> xr.Dataset:
+def _map(model: Model, cube: xr.Dataset, out: Path, timer: Timer) -> xr.Dataset:
     """Predict, then explain; the cube has no satellite covariates, so they are left out by name."""
     from geomiam.inference.maps import write_map
     from geomiam.inference.predict import predict
@@ -172,9 +188,7 @@ def _map(model: Model, cube: xr.Dataset, out: Path, timer: Timer, *, overwrite: 
     with timer("predict"):
         predict(cube, model, using=using)
     with timer("explain"):
-        return write_map(
-            cube, model, out / "maps.zarr", shapley=True, using=using, overwrite=overwrite
-        ).load()
+        return write_map(cube, model, out / "maps.zarr", shapley=True, using=using).load()
 
 
 def on_the_map(model: Model, cube: xr.Dataset) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from geomiam.errors import SchemaError
+from geomiam.outputs.paths import expand
 
 HERE = Path(__file__).parent
 
@@ -32,7 +33,7 @@ def find(catalog: str | Path) -> tuple[Path, Path]:
     SchemaError
         When there is neither, with the names there are.
     """
-    path = Path(catalog)
+    path = Path(expand(catalog))
     if path.is_file():
         return path, path.resolve().parent
     known = catalogs()

@@ -227,7 +227,7 @@ def test_an_output_that_exists_is_never_overwritten_unasked(tiny, tmp_path):
     gm.write_map(cube, model, tmp_path / "map.zarr", overwrite=True, shapley=True)
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo" / "mine.txt").write_text("precious")
-    with pytest.raises(OutputExists, match="is not empty"):
+    with pytest.raises(OutputExists, match="exists; pass overwrite=True"):
         gm.demo.run(tmp_path / "demo")
 
 

@@ -37,9 +37,11 @@ class Ledger:
     def of(cls, path: Path) -> Ledger:
         """Read a ledger; one that is cut short counts as none."""
         try:
-            return cls(path, json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError):
+            done = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
             return cls(path)
+        complete = isinstance(done, dict) and all(isinstance(v, dict) for v in done.values())
+        return cls(path, done if complete else {})
 
     def note(self, names: Sequence[str], **facts: Any) -> None:
         """Note facts of variables, and replace the file at once."""
@@ -103,7 +105,7 @@ def write_parts(
         partial = target.with_name(f".{target.name}.building")
         ledger = Ledger.of(target.with_name(f".{target.name}.building.json"))
         known = _begin(ds, partial, ledger=ledger, prints=prints)
-        how = {"together": together, "remarks": remarks, "progress": progress}
+        how: dict[str, Any] = {"together": together, "remarks": remarks, "progress": progress}
         lines = _write_units(ds, partial, ledger=ledger, prints=prints, **how)
         _attributes(partial, known)  # every write of a part has put its own in their place
         _attributes(partial, {**known, **({} if finish is None else finish(partial, lines))})

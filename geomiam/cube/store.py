@@ -23,6 +23,7 @@ from geomiam.cube.grid import (
 from geomiam.cube.palette import mark_classes
 from geomiam.cube.tree import as_dataset, promote_crs
 from geomiam.cube.values import as_float
+from geomiam.errors import GridError
 from geomiam.outputs.claim import claim, claimed
 from geomiam.outputs.contents import MARK, Kind
 from geomiam.outputs.kinds import CUBE
@@ -115,8 +116,7 @@ def open_zarr(path: str | Path, *, chunks: Chunks = AS_STORED) -> Any:
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # remote, and not consolidated
-        opened = xr.open_datatree(store, **how) if nested else xr.open_dataset(store, **how)
-    return opened if nested else _orderly(opened)
+        return xr.open_datatree(store, **how) if nested else _orderly(xr.open_dataset(store, **how))
 
 
 def _orderly(ds: xr.Dataset) -> xr.Dataset:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from geomiam.errors import OccurrenceError
+from geomiam.outputs.paths import expand
 
 DEGREES = (
     ("lon", "lat"),
@@ -59,6 +60,7 @@ def read_table(source: Any) -> pd.DataFrame:
     """
     if isinstance(source, pd.DataFrame):
         return source
+    source = expand(source) if isinstance(source, (str, Path)) else source
     name = str(source).lower()
     if name.endswith((".csv", ".csv.gz")):
         return pd.read_csv(source)

@@ -28,6 +28,7 @@ from geomiam.masking import Constant, Strategy, named
 from geomiam.metrics import METRICS
 from geomiam.networks.config import NetworkConfig
 from geomiam.networks.model import Model
+from geomiam.outputs.results import save_results
 from geomiam.schema import Schema
 from geomiam.training.config import TrainingConfig
 from geomiam.training.fit import fit
@@ -210,7 +211,6 @@ def _score(labels: np.ndarray, predicted: np.ndarray) -> dict[str, list[float | 
 
 def write_results(path: str | Path, plan: Plan, results: Sequence[dict]) -> None:
     """Write settings, results and their summary as JSON, in one step."""
-    path = Path(path)
     whole = {
         "settings": settings_of(plan),
         "seconds": round(sum(r["seconds"] for r in results), 1),
@@ -218,10 +218,7 @@ def write_results(path: str | Path, plan: Plan, results: Sequence[dict]) -> None
         "published": PUBLISHED,
         "results": list(results),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(whole, indent=1), encoding="utf-8")
-    part.replace(path)
+    save_results(path, json.dumps(whole, indent=1))
 
 
 def settings_of(plan: Plan) -> dict:

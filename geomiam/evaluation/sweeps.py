@@ -25,6 +25,7 @@ from geomiam.evaluation.patterns import PATTERNS, hide
 from geomiam.evaluation.rivals import RIVALS, fit_rival
 from geomiam.masking import named
 from geomiam.networks.config import NetworkConfig
+from geomiam.outputs.results import save_results
 from geomiam.schema import Schema
 from geomiam.training.config import TrainingConfig
 from geomiam.training.fit import fit
@@ -157,7 +158,6 @@ def summary(table: xr.Dataset) -> dict[str, dict[str, list[float]]]:
 
 def write_sweep(path: str | Path, plan: SweepPlan, table: xr.Dataset) -> None:
     """Write settings, summary and the whole table of means as JSON, in one step."""
-    path = Path(path)
     settings = asdict(plan)
     settings |= {"network": plan.network.model_dump(), "training": plan.training.model_dump()}
     whole = {
@@ -166,7 +166,4 @@ def write_sweep(path: str | Path, plan: SweepPlan, table: xr.Dataset) -> None:
         "summary": summary(table),
         "table": table[["mean_auc", "answered", "hidden"]].to_dict(),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(whole, indent=1), encoding="utf-8")
-    part.replace(path)
+    save_results(path, json.dumps(whole, indent=1))

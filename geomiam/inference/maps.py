@@ -138,9 +138,7 @@ def make_map(
     place = Place.of(path)
     place.claim(overwrite, inputs=inputs)
     ds = as_dataset(ds)
-    job = Job.of(
-        ds, model, shapley=shapley, options=options, chunks=chunks, store=place.growing
-    )
+    job = Job.of(ds, model, shapley=shapley, options=options, chunks=chunks, store=place.growing)
     made = template(ds, job)
     check_memory(job, made, limit=memory_limit)
     prints = job.prints(ds)

@@ -7,7 +7,6 @@ before a weight is allocated.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,17 @@ from safetensors.torch import save_file
 from torch import nn
 
 from geomiam._version import __version__
-from geomiam.errors import ArtifactError, InputNotFound, OutputExists
+from geomiam.errors import ArtifactError, InputNotFound
 from geomiam.names import check_species
 from geomiam.networks.config import NetworkConfig
 from geomiam.networks.encoders import restore
 from geomiam.networks.model import LINKS, Model
 from geomiam.networks.session import standard_torch
 from geomiam.networks.weight_file import check_counts, check_weights, read_header, read_weights
+from geomiam.outputs.claim import claim, claimed
+from geomiam.outputs.kinds import MODEL
+from geomiam.outputs.paths import expand
+from geomiam.outputs.place import complete, copy_mode
 from geomiam.reading import read_text, reason, refusing, regular_file
 from geomiam.schema import Schema
 from geomiam.tokens.scaler import Scaler
@@ -42,27 +45,17 @@ def save_model(model: Model, path: str | Path, *, overwrite: bool = False) -> Pa
     OutputExists
         If ``path`` exists and ``overwrite`` is False, or is no model directory.
     """
-    path = Path(path)
-    if path.exists() and not overwrite:
-        raise OutputExists(f"{path} exists; pass overwrite=True to replace it")
-    if path.is_file() or (path.exists() and any(path.iterdir()) and not (path / CONFIG).is_file()):
-        raise OutputExists(
-            f"{path} is no model directory; overwrite=True will not delete it: move it"
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
     config = {"format": FORMAT, "geomiam": __version__, **model.facts(), "about": model.about}
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        made = Path(folder) / "model"
-        made.mkdir()
+    with claimed(path, overwrite, kind=MODEL) as target, complete(target) as partial:
+        partial.mkdir()
         state = model.network.state_dict()  # an own encoder may hold one tensor under two names
         weights = {k: v.detach().cpu().clone().contiguous() for k, v in state.items()}
-        save_file(weights, made / WEIGHTS, metadata={"model_id": model.id})
-        (made / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
-        (made / CARD).write_text(card(model), encoding="utf-8")
-        if path.exists():
-            path.rename(Path(folder) / "old")
-        made.rename(path)
-    return path
+        save_file(weights, partial / WEIGHTS, metadata={"model_id": model.id})
+        (partial / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
+        (partial / CARD).write_text(card(model), encoding="utf-8")
+        copy_mode(partial / CARD, partial / WEIGHTS)
+        claim(target, overwrite, kind=MODEL)  # again: a file may have been put there meanwhile
+    return target
 
 
 @standard_torch()
@@ -89,7 +82,7 @@ def load_model(path: str | Path, *, encoders: Mapping[str, nn.Module] | None = N
         those that the configuration implies, or ``encoders`` are not those of the model. For a model
         that another version saved, both versions are named.
     """
-    path = Path(path)
+    path = Path(expand(path))
     config = _read_config(path)
     try:
         return _load(path, config, encoders or {})

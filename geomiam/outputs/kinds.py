@@ -47,7 +47,7 @@ DEMO = Kind(
     ),
 )
 RESULTS = Kind(
-    "results", partial(stranger_in_json, keys=("settings",)), folder=False
+    "table of results", partial(stranger_in_json, keys=("settings", "summary")), folder=False
 )
 PICTURE = Kind("picture", stranger_in_file, folder=False)
 GEOTIFF = Kind("GeoTIFF", stranger_in_file, folder=False)

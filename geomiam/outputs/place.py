@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,14 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
     else:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def copy_mode(model: Path, path: Path) -> None:
+    """Give a file the mode of another that was made under the user's umask.
+
+    safetensors makes its files readable for their owner alone.
+    """
+    path.chmod(stat.S_IMODE(model.stat().st_mode))
 
 
 def write_text(path: Path, text: str) -> None:

@@ -15,11 +15,14 @@ import xarray as xr
 
 from geomiam.cube.chips import fold
 from geomiam.cube.coverage import coverage
+from geomiam.cube.encoding import chunk_sizes
 from geomiam.cube.grid import merge, restore, spatial_dims
 from geomiam.cube.resume import write_parts
 from geomiam.cube.store import claim, open_cube
 from geomiam.errors import GridError
 from geomiam.origin import Source
+from geomiam.outputs.claim import refuse_overlap
+from geomiam.outputs.paths import real_path
 from geomiam.schema import Schema
 from geomiam.sources import scenes
 from geomiam.sources.files import files_of, stamp
@@ -29,6 +32,8 @@ from geomiam.sources.told import CubePlan, Told
 
 CHUNK = 512
 """Rows and columns of a chunk, at most, where none are asked for."""
+WHOLE = 2**31 - 1
+"""More than the steps of any own dim: its length is in the source."""
 BUDGET = 16_000_000
 """Numbers in such a chunk, at most: 64 MB."""
 
@@ -98,9 +103,11 @@ def build_cube(
         For files of Sentinel-2 that could not be read, and are NaN.
     """
     if out is not None:
-        claim(out, overwrite)
+        claim(out, overwrite, inputs=[catalog, like])
     todo = understood(catalog, like, bounds=bounds, roots=roots)
-    made = _assembled(todo, dict(chunks or {}))
+    if out is not None:
+        refuse_overlap(real_path(out), [p for t in todo.tasks for p in _paths(t)])
+    made = _assembled(todo, _chunks(chunks, todo))
     if out is None:
         return made.cube
     write_parts(
@@ -272,6 +279,17 @@ def _print(task: Task, made: Made, todo: Todo) -> str:
         known.items if known else [],
     ]
     return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()
+
+
+def _chunks(chunks: Mapping[str, int] | None, todo: Todo) -> dict[str, int]:
+    """Return chunks along y, x and own dims; the dims of the grid may be named as in the cube."""
+    place = dict(zip(spatial_dims(todo.template), ("y", "x"), strict=True))
+    height, width = todo.box.shape.yx
+    sizes = {str(d): WHOLE for t in todo.tasks for d in t.variable.dims}
+    sizes |= {str(d): {"y": height, "x": width}[d] for d in place.values()}
+    if isinstance(chunks, Mapping):
+        chunks = {place.get(d, d): n for d, n in chunks.items()}
+    return chunk_sizes(chunks, sizes, automatic=CHUNK)
 
 
 def _paths(task: Task) -> list[str]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from geomiam.cube.longitude import lonlat_bounds
 from geomiam.errors import SourceError
 from geomiam.origin import Source
+from geomiam.outputs.paths import expand
 from geomiam.schema import Label, Variable
 from geomiam.sources.catalogue import REMOTE, scheme, scrub
 
@@ -77,8 +78,8 @@ def _rooted(path: str, source: Source, base: Path) -> str:
             f"{joined} is a virtual path, which is not opened; give a file or an https URL"
         )
     kind = scheme(joined)
-    if kind == "file":
-        joined, kind = joined[7:], ""
+    if kind == "file" or joined.startswith("~"):
+        joined, kind = expand(joined), ""
     if kind and kind not in REMOTE:
         raise SourceError(
             f"source '{source.name}': scheme '{kind}' is not opened; allowed: {', '.join(REMOTE)}, file"

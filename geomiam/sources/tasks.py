@@ -12,6 +12,7 @@ import xarray as xr
 from geomiam.cube.chips import CHIP, finer
 from geomiam.errors import GridError, SourceError
 from geomiam.origin import Grid, Source
+from geomiam.outputs.paths import expand, is_remote, real_path
 from geomiam.schema import Modality, Schema, Variable
 from geomiam.shelf import find
 from geomiam.sources.told import Told
@@ -133,7 +134,7 @@ def _rooted(schema: Schema, roots: Mapping[str, str | Path]) -> Schema:
         raise SourceError(
             f"roots= names {unknown}, no source of the catalog; it has {', '.join(schema.sources)}"
         )
-    at = {k: str(v) if "://" in str(v) else str(Path(v).resolve()) for k, v in roots.items()}
+    at = {k: expand(v) if is_remote(v) else str(real_path(v)) for k, v in roots.items()}
     moved = {k: _with_root(s, at[k]) if k in at else s for k, s in schema.sources.items()}
     return schema.model_copy(update={"sources": moved})
 
@@ -190,6 +191,7 @@ def _opened(path: str) -> Any:
     from geomiam.sources.load import gdal
     from geomiam.sources.rasters import opened
 
+    path = expand(path)
     if not path.lower().endswith((".tif", ".tiff")):
         cube = open_cube(path)
         return cube.drop_vars(list(cube.data_vars))

@@ -7,7 +7,8 @@ number alone.
 from __future__ import annotations
 
 import json
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from geomiam.errors import ArtifactError
+from geomiam.outputs.claim import claimed
+from geomiam.outputs.kinds import CHECKPOINT
+from geomiam.outputs.place import complete, copy_mode
 
 Weights = dict[str, Tensor]
 
@@ -56,18 +60,32 @@ def save_checkpoint(
         "best_score": progress.best_score,
         "param_groups": state["param_groups"],
     }
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-        made = Path(temporary) / "checkpoint"
-        made.mkdir()
+    with claimed(folder, True, kind=CHECKPOINT) as target, complete(target) as partial:
+        partial.mkdir()
         save_file(
             {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()},
-            made / "state.safetensors",
+            partial / "state.safetensors",
         )
-        (made / "state.json").write_text(json.dumps(facts), encoding="utf-8")
-        if folder.exists():
-            folder.rename(Path(temporary) / "old")
-        made.rename(folder)
+        (partial / "state.json").write_text(json.dumps(facts), encoding="utf-8")
+        copy_mode(partial / "state.json", partial / "state.safetensors")
+
+
+@contextmanager
+def only_run(folder: Path | None) -> Iterator[None]:
+    """Keep other runs from saving to the same checkpoint folder meanwhile.
+
+    Raises
+    ------
+    OutputBusy
+        If another run saves there.
+    OutputRefused
+        If the folder holds anything but a checkpoint.
+    """
+    if folder is None:
+        yield
+        return
+    with claimed(folder, True, kind=CHECKPOINT):
+        yield
 
 
 def load_checkpoint(

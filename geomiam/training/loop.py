@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from geomiam.masking import Constant, Strategy, hide, to_dict
 from geomiam.networks.experts import settle
 from geomiam.networks.model import Model
-from geomiam.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from geomiam.outputs.paths import real_path
+from geomiam.training.checkpoint import Progress, load_checkpoint, only_run, save_checkpoint
 from geomiam.training.config import TrainingConfig
 from geomiam.training.devices import Fabric, devices
 from geomiam.training.table import Table
@@ -76,6 +77,7 @@ def train(run: Run, checkpoint: Path | None = None, *, name: str = "training") -
     """
     run.task.objective(run)  # refuses labels before anything starts
     fabric = devices(run.config)
+    checkpoint = real_path(checkpoint) if checkpoint else None
     progress = fabric.launch(partial(_work, run=run, checkpoint=checkpoint, name=name))
     progress.best = {k: torch.as_tensor(v) for k, v in progress.best.items()}
     _keep(run, progress)
@@ -98,9 +100,10 @@ def _work(fabric: Fabric, *, run: Run, checkpoint: Path | None, name: str) -> Pr
         state["fingerprint"] = _fingerprint(run)
     wrapped, stepper = fabric.setup(run.module, optimizer)
     table, progress, objective = run.table.to(fabric.device), Progress(), run.task.objective(run)
-    if checkpoint and checkpoint.exists() and any(checkpoint.iterdir()):
+    if checkpoint and checkpoint.is_dir() and any(checkpoint.iterdir()):
         progress = load_checkpoint(checkpoint, **state)
-    with torch_seed(run.seed), _bar(fabric, c.epochs, progress.epoch, name) as bar:
+    saving = only_run(checkpoint if fabric.is_global_zero else None)
+    with torch_seed(run.seed), _bar(fabric, c.epochs, progress.epoch, name) as bar, saving:
         while progress.epoch < c.epochs and progress.epoch - progress.best_epoch <= c.patience:
             started, epoch = time.perf_counter(), progress.epoch
             optimizer.train()

@@ -15,6 +15,7 @@ from geomiam.evaluation.comparison.table import summary
 from geomiam.evaluation.comparison.trials import Data, SystemPlan, chosen, compare
 from geomiam.evaluation.systems import System
 from geomiam.masking import to_dict
+from geomiam.outputs.results import save_results
 from geomiam.schema import Schema
 
 
@@ -53,8 +54,10 @@ def facts_of(one: System, plan: SystemPlan, schema: Schema) -> dict[str, Any]:
     return json.loads(json.dumps(facts))
 
 
-def begin(path: Path, data: Data, plan: SystemPlan) -> dict[str, Any]:
+def begin(path: Path, data: Data, plan: SystemPlan, *, anew: bool = False) -> dict[str, Any]:
     """Return the run that is stored, or an empty one; what a plan adds joins what is there.
+
+    With ``anew``, what is stored does not count; the first result that is written replaces it.
 
     Raises
     ------
@@ -64,7 +67,7 @@ def begin(path: Path, data: Data, plan: SystemPlan) -> dict[str, Any]:
     made = settings_of(data, plan)
     systems = {s.name: facts_of(s, plan, data.schema) for s in chosen(data, plan)}
     run = {"settings": made, "systems": systems, "costs": {}, "results": []}
-    if not path.exists():
+    if anew or not path.exists():
         return run
     before = read_comparison(path)
     other = [k for k, v in made.items() if before["settings"].get(k) != v]
@@ -98,15 +101,9 @@ def go_on(
 
 def write_comparison(path: str | Path, run: Mapping[str, Any]) -> None:
     """Write settings, systems, costs, summary and one line per result, in one step."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     head = {k: v for k, v in run.items() if k != "results"} | {"summary": summary(run)}
     rows = ",\n".join(json.dumps(r) for r in run["results"])
-    part = path.with_name(path.name + ".part")
-    part.write_text(
-        f'{json.dumps(head, indent=1)[:-2]},\n "results": [\n{rows}\n ]\n}}\n', encoding="utf-8"
-    )
-    part.replace(path)
+    save_results(path, f'{json.dumps(head, indent=1)[:-2]},\n "results": [\n{rows}\n ]\n}}\n')
 
 
 def read_comparison(path: str | Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import pandas as pd
 import xarray as xr
 
 from geomiam.errors import OccurrenceError
+from geomiam.outputs.paths import below, expand
 from geomiam.schema import Schema
 
 Background = Literal["target-group", "random"]
@@ -57,7 +58,7 @@ def regions(folder: str | Path) -> list[str]:
     OccurrenceError
         If there is no ``metadata.json``.
     """
-    root = Path(folder)
+    root = Path(expand(folder))
     return [name for name in _metadata(root) if all(_path(root, name, f).exists() for f in FILES)]
 
 
@@ -69,7 +70,7 @@ def region(folder: str | Path, name: str) -> Region:
     OccurrenceError
         If the region, or one of its files, is not there.
     """
-    root = Path(folder)
+    root = Path(expand(folder))
     facts = _metadata(root)
     if name not in facts:
         raise OccurrenceError(f"no region '{name}' in {root}; it has {regions(root)}")
@@ -77,7 +78,7 @@ def region(folder: str | Path, name: str) -> Region:
         raise OccurrenceError(
             f"region '{name}' lacks {[f + '.parquet' for f in lost]} in {root / name}"
         )
-    return Region(name, root / name, facts[name])
+    return Region(name, below(root, name), facts[name])
 
 
 def disdat(
@@ -201,4 +202,4 @@ def _metadata(folder: Path) -> dict:
 
 
 def _path(folder: Path, name: str, file: str) -> Path:
-    return folder / name / f"{file}.parquet"
+    return below(folder, name) / f"{file}.parquet"

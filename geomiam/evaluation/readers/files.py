@@ -15,6 +15,7 @@ import xarray as xr
 
 from geomiam.cube.infer import infer_schema
 from geomiam.errors import MissingFiles, OccurrenceError
+from geomiam.outputs.paths import expand
 from geomiam.schema import Schema
 
 ABSURD = 1e10
@@ -68,7 +69,7 @@ def need_folder(folder: str | Path) -> Path:
     OccurrenceError
         If it is not there.
     """
-    root = Path(folder)
+    root = Path(expand(folder))
     if not root.is_dir():
         raise OccurrenceError(f"{root} is no folder: pass the one where the data set was unpacked")
     return root

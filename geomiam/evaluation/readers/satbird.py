@@ -29,6 +29,7 @@ from geomiam.evaluation.readers.files import (
     stack,
     warn_missing,
 )
+from geomiam.outputs.paths import check_component
 from geomiam.schema import Schema
 
 Environment = Literal["point", "raster"]
@@ -123,7 +124,7 @@ def satbird(
 
 
 def _paths(root: Path, folder: str, ids: Sequence[str], suffix: str) -> list[Path | None]:
-    paths = [root / folder / f"{i}{suffix}" for i in ids]
+    paths = [root / folder / check_component(f"{i}{suffix}") for i in ids]
     return [p if p.is_file() else None for p in paths]
 
 

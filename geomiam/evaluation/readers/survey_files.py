@@ -14,6 +14,7 @@ import pandas as pd
 
 from geomiam.errors import OccurrenceError
 from geomiam.evaluation.readers.files import nothing_found, walk
+from geomiam.outputs.paths import check_component
 
 Source = Literal["PA", "PO"]
 KEY = "surveyId"
@@ -110,6 +111,7 @@ class SurveyFiles:
 
 def image_of(folders: Sequence[Path], survey: str, *, end: str = "") -> Path | None:
     """The image of a survey ``…ABCD`` in ``CD/AB/``, its name ending in ``end`` and a suffix."""
+    check_component(survey)  # from a table: never a path
     inside = Path(survey[-2:]) / survey[-4:-2]
     places = (f / inside / f"{survey}{end}{suffix}" for f in folders for suffix in IMAGES)
     return next((path for path in places if path.is_file()), None)

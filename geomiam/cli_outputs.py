@@ -1,0 +1,38 @@
+"""Outputs of the command line: reserved before any work, for as long as the command runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from geomiam.outputs.claim import claim, claimed
+from geomiam.outputs.contents import Kind
+from geomiam.outputs.kinds import PICTURE
+from geomiam.outputs.picture import claim_picture
+
+
+def reserve(path: str | Path, overwrite: bool, *, kind: Kind, inputs: Iterable[Any] = ()) -> Path:
+    """Return the real path of an output, and keep other writers away until the command ends.
+
+    Parameters
+    ----------
+    path, overwrite, kind
+        As :func:`geomiam.outputs.claim.claim`.
+    inputs
+        Paths of all that the command reads, and of its other outputs; None is left out.
+
+    Raises
+    ------
+    OutputExists, OutputRefused, OutputBusy
+        As :func:`geomiam.outputs.claim.claimed`.
+    """
+    inputs = tuple(inputs)
+    if kind is PICTURE:
+        claim_picture(path, overwrite, inputs=inputs)
+    context = click.get_current_context(silent=True)
+    if context is None:
+        return claim(path, overwrite, kind=kind, inputs=inputs)
+    return context.with_resource(claimed(path, overwrite, kind=kind, inputs=inputs))

@@ -1,0 +1,50 @@
+"""Figures as files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from geomiam._version import __version__
+from geomiam.errors import OutputRefused
+from geomiam.outputs.claim import claim, claimed
+from geomiam.outputs.kinds import PICTURE
+from geomiam.outputs.place import complete
+
+AUTHORED = {"png": "Software", "pdf": "Creator", "svg": "Creator"}
+"""Formats, and where each names the program that wrote it; by that name a picture may be replaced."""
+
+
+def claim_picture(path: str | Path, overwrite: bool, *, inputs: Iterable[Any] = ()) -> Path:
+    """Return the real path of a picture that may be written.
+
+    Raises
+    ------
+    OutputExists, OutputRefused
+        As :func:`geomiam.outputs.claim.claim`, and for other formats than png, pdf and svg.
+    """
+    _format(path)
+    return claim(path, overwrite, kind=PICTURE, inputs=inputs)
+
+
+def save_picture(figure: Any, path: str | Path, *, overwrite: bool = False, dpi: int = 130) -> Path:
+    """Write a matplotlib figure; it appears complete or not at all.
+
+    Raises
+    ------
+    OutputExists, OutputRefused, OutputBusy
+        As :func:`geomiam.outputs.claim.claimed`, and for other formats than png, pdf and svg.
+    """
+    kind = _format(path)
+    with claimed(path, overwrite, kind=PICTURE) as target, complete(target) as partial:
+        metadata = {AUTHORED[kind]: f"geomiam {__version__}"}
+        figure.savefig(partial, format=kind, dpi=dpi, metadata=metadata)
+    return target
+
+
+def _format(path: str | Path) -> str:
+    suffix = Path(path).suffix.lower().removeprefix(".")
+    if suffix not in AUTHORED:
+        raise OutputRefused(f"{path}: a picture is .png, .pdf or .svg; found '.{suffix}'")
+    return suffix
