@@ -24,7 +24,10 @@ Species = Annotated[
     list[str] | None, typer.Option("--species", "-s", help="Species to map; repeat. Default all.")
 ]
 MapPath = Annotated[
-    str | None, typer.Option("--out", "-o", help="Zarr store to write: a path or a URL.")
+    str | None,
+    typer.Option(
+        "--out", "-o", help="Zarr store to write, a path or a URL; or map.tif, a GeoTIFF."
+    ),
 ]
 Scheduler = Annotated[
     str | None, typer.Option(help="Address of a dask scheduler, e.g. tcp://10.0.0.1:8786.")
@@ -85,14 +88,13 @@ def _map(
     what: dict[str, Any],
 ) -> None:
     import geomiam as gm
-    from geomiam.inference.maps import make_map
-    from geomiam.inference.mapstore import Place
+    from geomiam.inference.maps import claim_map, make_map
 
     if out is None and not plan:
         raise GeomiamError("--out is missing: the Zarr store to write; or ask with --plan only")
     if out is not None and not plan:
         how = {**how, "inputs": [model, cube]}
-        Place.of(out).claim(how["overwrite"], inputs=[model, cube])
+        claim_map(out, how["overwrite"], inputs=[model, cube])
     data, trained = gm.open_cube(cube), gm.load_model(model)
     with _client(scheduler) as client:
         if plan:

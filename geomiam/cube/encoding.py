@@ -36,7 +36,9 @@ def encodable(ds: xr.Dataset) -> xr.Dataset:
             var.encoding["grid_mapping"] = mapping
             var.encoding["coordinates"] = " ".join([*_coordinates(ds, var, mapping), str(mapping)])
         var.attrs = {k: v for k, v in json_attributes(var.attrs).items() if k not in ENCODED}
-    return _evenly_chunked(ds).assign_attrs(json_attributes(ds.attrs))
+    ds = _evenly_chunked(ds)
+    ds.attrs = json_attributes(ds.attrs)
+    return ds
 
 
 def _coordinates(ds: xr.Dataset, var: xr.Variable, mapping: Any) -> list[str]:

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,16 @@ from geomiam.cube.store import as_dataset, open_zarr
 from geomiam.errors import MissingModality
 from geomiam.inference.allocator import keep_freed_memory
 from geomiam.inference.cells import torch_threads
+from geomiam.inference.geotiff import check_grid, is_geotiff, open_geotiff, write_geotiff
 from geomiam.inference.job import Index, Job, Told
 from geomiam.inference.mapstore import Place, template
 from geomiam.inference.memory import peak_memory
 from geomiam.inference.plan import check_memory, places
 from geomiam.networks.model import Model
+from geomiam.outputs.claim import claim, claimed
+from geomiam.outputs.kinds import GEOTIFF
+from geomiam.outputs.paths import expand
+from geomiam.outputs.place import complete, remove
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,9 @@ def write_map(
         Cube or sites.
     model : Model
     path : str or pathlib.Path
-        Local path, or URL of an object store (``s3://…``, by fsspec).
+        Zarr store to write: a local path, or the URL of an object store (``s3://…``, by fsspec). A
+        name that ends in ``.tif`` is a GeoTIFF instead: one band per species with its suitability and,
+        with ``shapley``, one per species and group; local only.
     shapley : bool
         Explain as well.
     resume : bool
@@ -105,17 +112,24 @@ def write_map(
     Raises
     ------
     OutputExists
-        If a complete map is at ``path`` and ``overwrite`` is False, or anything else is there.
+        If a complete map is at ``path`` and ``overwrite`` is False.
+    OutputRefused
+        If ``path`` lies in another store, or anything but a map that geomiam wrote is there.
+    OutputBusy
+        If another writer is at work there.
     ResumeRefused
-        If an unfinished map there was begun with another model, input or settings, or another process
-        is writing it.
+        If an unfinished map there was begun with another model, input or settings.
+    GridError
+        If ``chunks`` name a dim that the map does not have.
+    NameRefused
+        If a name cannot be a folder of the store.
     MemoryRefused
         If a block would need more than ``memory_limit``.
     """
     what: dict[str, Any] = {"shapley": shapley, "chunks": chunks, **options}
     how: dict[str, Any] = {"resume": resume, "client": client, "overwrite": overwrite}
     make_map(ds, model, path, progress=progress, **how, **what)
-    return open_zarr(path)
+    return open_geotiff(expand(path)) if is_geotiff(path) else open_zarr(path)
 
 
 def make_map(
@@ -134,6 +148,62 @@ def make_map(
     **options: Any,
 ) -> MapReport:
     """Do the work of :func:`write_map`, and report it; ``inputs`` are paths that the map may not overlap."""
+    how: dict[str, Any] = {"shapley": shapley, "resume": resume, "client": client, "chunks": chunks}
+    how |= {"overwrite": overwrite, "progress": progress, "memory_limit": memory_limit}
+    made = _make_geotiff if is_geotiff(path) else _make_store
+    return made(ds, model, path, inputs=inputs, options=options, **how)
+
+
+def claim_map(path: str | Path, overwrite: bool, *, inputs: Sequence[str | Path] = ()) -> None:
+    """Refuse a map that may not be written, before anything is read.
+
+    Raises
+    ------
+    OutputExists, OutputRefused
+        As :func:`write_map`.
+    """
+    if is_geotiff(path):
+        claim(path, overwrite, kind=GEOTIFF, inputs=inputs)
+    else:
+        Place.of(path).claim(overwrite, inputs=inputs)
+
+
+def _make_geotiff(
+    ds: xr.Dataset | xr.DataTree,
+    model: Model,
+    path: str | Path,
+    *,
+    overwrite: bool,
+    inputs: Sequence[str | Path],
+    **how: Any,
+) -> MapReport:
+    """Make the map in a hidden Zarr store, which can resume, and export it when it is complete."""
+    target = claim(path, overwrite, kind=GEOTIFF, inputs=inputs)
+    check_grid(as_dataset(ds))
+    store = target.with_name(f".{target.name}.zarr")
+    with claimed(target, overwrite, kind=GEOTIFF, inputs=inputs), complete(target) as partial:
+        report = _make_store(ds, model, store, overwrite=True, inputs=inputs, **how)
+        write_geotiff(open_zarr(store, chunks=None), partial)
+        claim(target, overwrite, kind=GEOTIFF)  # again: hours may have passed
+    remove(store)
+    return replace(report, path=str(target))
+
+
+def _make_store(
+    ds: xr.Dataset | xr.DataTree,
+    model: Model,
+    path: str | Path,
+    *,
+    shapley: bool,
+    resume: bool,
+    client: Any,
+    chunks: Mapping[str, int] | None,
+    overwrite: bool,
+    progress: bool,
+    memory_limit: int | str | None,
+    inputs: Sequence[str | Path],
+    options: Mapping[str, Any],
+) -> MapReport:
     start = time.monotonic()
     place = Place.of(path)
     place.claim(overwrite, inputs=inputs)

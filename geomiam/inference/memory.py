@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 
 def resident() -> int:
-    """Return the bytes that this process holds now."""
-    import psutil
-
-    return psutil.Process().memory_info().rss
+    """Return the bytes that this process holds now; 0 where the system does not report them."""
+    usage = _usage()
+    return _status("VmRSS") if usage is None else int(usage.rss)
 
 
 def peak_memory() -> int:
@@ -19,16 +19,28 @@ def peak_memory() -> int:
     psutil reports the peak on Windows only. Linux has it in ``/proc``; ``getrusage`` would count the
     process that started this one as well. Where no system call reports a peak, it is what is held now.
     """
-    import psutil
-
-    usage = psutil.Process().memory_info()
+    usage = _usage()
     if hasattr(usage, "peak_wset"):  # Windows
         return int(usage.peak_wset)
+    return _status("VmHWM") or max(resident(), _largest_usage())
+
+
+def _usage() -> Any:
+    """Return what psutil reports; None where psutil cannot run, as on Unix without ``resource``."""
+    try:
+        import psutil
+    except ImportError:
+        return None
+    return psutil.Process().memory_info()
+
+
+def _status(key: str) -> int:
+    """Return a size of Linux's ``/proc/self/status``; 0 elsewhere."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
+        return next(int(line.split()[1]) for line in lines if line.startswith(key)) * 1024
     except (OSError, StopIteration, ValueError):
-        return max(int(usage.rss), _largest_usage())
+        return 0
 
 
 def _largest_usage() -> int:

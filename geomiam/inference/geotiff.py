@@ -1,0 +1,187 @@
+"""Maps as GeoTIFF: one band per species, and per species and group for an explanation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from geomiam._version import __version__
+from geomiam.cube.grid import geobox, spatial_dims
+from geomiam.errors import GridError, OutputRefused
+
+SUFFIXES = (".tif", ".tiff")
+TILE = 256
+MOST_BANDS = 65_535
+"""Of the TIFF format, whose number of samples has 16 bits."""
+
+
+@dataclass(frozen=True)
+class Band:
+    """One band: a layer of the map, and how it is named in the file."""
+
+    variable: str
+    labels: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        """Species, and group for a Shapley value."""
+        return ": ".join(self.labels[d] for d in ("species", "group") if d in self.labels)
+
+
+def is_geotiff(path: str | Path) -> bool:
+    """Return whether an output is a GeoTIFF by its name."""
+    return Path(path).suffix.lower() in SUFFIXES
+
+
+def bands_of(maps: xr.Dataset) -> list[Band]:
+    """Return the bands in their order: each species' suitability, followed by its Shapley values."""
+    bands = []
+    for species in map(str, maps["species"].values):
+        bands.append(Band("suitability", {"species": species}))
+        for group in map(str, maps["group"].values) if "shapley" in maps else ():
+            bands.append(Band("shapley", {"species": species, "group": group}))
+    return bands
+
+
+def check_grid(ds: xr.Dataset) -> None:
+    """Refuse, before any work, what a GeoTIFF cannot hold.
+
+    Raises
+    ------
+    GridError
+        For sites, and grids without a CRS or with unequal steps.
+    """
+    if "site" in ds.dims:
+        raise GridError("sites have no grid; write them to a Zarr store, such as --out map.zarr")
+    geobox(ds)
+
+
+def write_geotiff(maps: xr.Dataset, path: Path) -> None:
+    """Write a map block by block.
+
+    Parameters
+    ----------
+    maps
+        ``suitability(species, y, x)`` and, for an explanation, ``shapley(group, species, y, x)``.
+    path
+        File to write; nothing may be there.
+
+    Raises
+    ------
+    OutputRefused
+        When the map has more bands than a TIFF can hold.
+    """
+    import rasterio
+
+    maps, bands = _north_up(maps), bands_of(maps)
+    if len(bands) > MOST_BANDS:
+        raise OutputRefused(
+            f"{len(bands):,} bands are over {MOST_BANDS:,}, the most of a TIFF; name fewer species, or "
+            "write a Zarr store"
+        )
+    box = geobox(maps)
+    with rasterio.open(path, "w", **_profile(box, len(bands))) as file:
+        file.update_tags(**_tags(maps))
+        for number, band in enumerate(bands, 1):
+            file.set_band_description(number, band.name)
+            file.update_tags(number, variable=band.variable, **band.labels)
+        for window, values in _blocks(maps, bands):
+            for number, layer in values:
+                file.write(layer, number, window=window)
+
+
+def _profile(box: Any, count: int) -> dict[str, Any]:
+    height, width = box.shape.yx
+    return {
+        "driver": "GTiff",
+        "height": height,
+        "width": width,
+        "count": count,
+        "dtype": "float32",
+        "crs": box.crs.to_wkt(),
+        "transform": box.affine,
+        "nodata": np.nan,
+        "tiled": True,
+        "blockxsize": TILE,
+        "blockysize": TILE,
+        "compress": "deflate",
+        "interleave": "band",
+        "bigtiff": "if_safer",
+    }
+
+
+def _tags(maps: xr.Dataset) -> dict[str, str]:
+    tags = {"TIFFTAG_SOFTWARE": f"geomiam {__version__}"}
+    tags |= {k: str(maps.attrs[k]) for k in ("model_id", "groups", "method") if k in maps.attrs}
+    if "scale" in maps["suitability"].attrs:
+        tags["scale"] = str(maps["suitability"].attrs["scale"])
+    if "base_value" in maps:
+        values = zip(maps["species"].values, maps["base_value"].values)
+        tags["base_value"] = json.dumps({str(s): float(v) for s, v in values})
+    return tags
+
+
+def _north_up(maps: xr.Dataset) -> xr.Dataset:
+    """Rows from north to south and columns from west to east, as other programs expect them."""
+    affine = geobox(maps).affine
+    y, x = spatial_dims(maps)
+    if affine.e > 0:
+        maps = maps.isel({y: slice(None, None, -1)})
+    return maps.isel({x: slice(None, None, -1)}) if affine.a < 0 else maps
+
+
+def _blocks(
+    maps: xr.Dataset, bands: list[Band]
+) -> Iterator[tuple[Any, Iterator[tuple[int, np.ndarray]]]]:
+    """Yield a window of the file with the layers there, one part of the map in memory at a time."""
+    from rasterio.windows import Window
+
+    y, x = spatial_dims(maps)
+    chunks = maps["suitability"].encoding.get("preferred_chunks", {})
+    rows, columns = (max(TILE, int(chunks.get(d, TILE))) for d in (y, x))
+    for top in range(0, maps.sizes[y], rows):
+        for left in range(0, maps.sizes[x], columns):
+            part = maps.isel({y: slice(top, top + rows), x: slice(left, left + columns)})
+            arrays = {n: part[n].load().transpose(..., y, x) for n in {b.variable for b in bands}}
+            window = Window(left, top, part.sizes[x], part.sizes[y])
+            yield window, _layers(arrays, bands)
+
+
+def _layers(arrays: dict[str, xr.DataArray], bands: list[Band]) -> Iterator[tuple[int, np.ndarray]]:
+    for number, band in enumerate(bands, 1):
+        yield number, np.asarray(arrays[band.variable].sel(band.labels).values, np.float32)
+
+
+def open_geotiff(path: str | Path) -> xr.Dataset:
+    """Open a map that :func:`write_geotiff` wrote, lazily, with its labels.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``suitability(species, y, x)`` and, for an explanation, ``shapley(group, species, y, x)``.
+    """
+    import rasterio
+    import rioxarray
+
+    with rasterio.open(path) as file:
+        tags = [file.tags(number) for number in file.indexes]
+    stack = rioxarray.open_rasterio(path, chunks={})
+    assert isinstance(stack, xr.DataArray)
+    stack = stack.drop_vars("band")
+    stack.attrs = {}
+    species = list(dict.fromkeys(t["species"] for t in tags))
+    groups = list(dict.fromkeys(t["group"] for t in tags if "group" in t))
+    at = {(t["variable"], t["species"], t.get("group")): i for i, t in enumerate(tags)}
+    layer = stack.isel(band=[at["suitability", s, None] for s in species])
+    made = {"suitability": layer.rename(band="species")}
+    if groups:
+        parts = [stack.isel(band=[at["shapley", s, g] for s in species]) for g in groups]
+        made["shapley"] = xr.concat(parts, "group").rename(band="species")
+    labels = {"species": species, **({"group": groups} if groups else {})}
+    return xr.Dataset(made).assign_coords(labels)
