@@ -33,8 +33,8 @@ from shapley import make
 
 import geomiam as gm
 from geomiam.inference.engine import predict_block
-from geomiam.inference.memory import peak_memory
 from geomiam.inference.maps import make_map
+from geomiam.inference.memory import peak_memory
 from geomiam.tokens.blocks import encode
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "glc_sample"
