@@ -238,6 +238,52 @@ def careless_api(items: list[dict[str, Any]], *, conforms: tuple[str, ...] = ())
     yield from _running(Handler)
 
 
+@contextlib.contextmanager
+def answering(answer: Callable[[BaseHTTPRequestHandler, Any], Any]) -> Iterator[str]:
+    """Serve what a function of a request and its JSON returns: JSON, bytes, or None where it answered."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            length = int(self.headers.get("Content-Length") or 0)
+            body = json.loads(self.rfile.read(length)) if length else None
+            result = answer(self, body)
+            if result is not None:
+                reply(self, result)
+
+        do_POST = do_HEAD = do_GET
+
+        def log_message(self, *args: Any) -> None:
+            """Say nothing."""
+
+    yield from _running(Handler)
+
+
+def reply(handler: BaseHTTPRequestHandler, result: Any, status: int = 200, **headers: str) -> None:
+    """Send JSON or bytes with a status and headers, ``Retry_After`` for ``Retry-After``."""
+    body = result if isinstance(result, bytes) else json.dumps(result).encode()
+    handler.send_response(status)
+    for key, value in {"Content-Type": "application/json", **headers}.items():
+        handler.send_header(key.replace("_", "-"), value)
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    if handler.command != "HEAD":
+        handler.wfile.write(body)
+
+
+def api_root(url: str) -> dict[str, Any]:
+    """Return the first page of an API that can be searched."""
+    classes = [f"https://api.stacspec.org/v1.0.0/{c}" for c in ("core", "item-search")]
+    link = {"rel": "search", "href": f"{url}/search", "method": "POST"}
+    about = {"type": "Catalog", "id": "api", "stac_version": "1.0.0", "description": "an API"}
+    return {**about, "conformsTo": classes, "links": [{"rel": "self", "href": url}, link]}
+
+
+def page(items: list[Any], **next_link: Any) -> dict[str, Any]:
+    """Return a page of a search, with a link to the next one."""
+    links = [{"rel": "next", "method": "POST", "merge": True, **next_link}] if next_link else []
+    return {"type": "FeatureCollection", "features": items, "links": links}
+
+
 def _running(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True

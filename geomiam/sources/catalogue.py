@@ -1,30 +1,27 @@
-"""STAC catalogues: presets, APIs, static catalogues, lists of items; searching them for scenes."""
+"""STAC sources: presets, APIs, static catalogues, lists of items; and what is searched for."""
 
 from __future__ import annotations
 
-import re
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from geomiam.errors import SourceError
-
-if TYPE_CHECKING:
-    import pystac
+from geomiam.sources.extent import Box
+from geomiam.sources.reach import REMOTE, local_path, scheme
+from geomiam.sources.text import scrub
 
 PREFERRED = ("sentinel-2-c1-l2a", "sentinel-2-l2a")
-PAGE = 250
-PAUSES = (0.0, 0.5, 1.5)
-"""Seconds before each attempt. The libraries' own retries log the URL with whatever signs it."""
-REMOTE = ("http", "https")
+PAUSES = (0.0, 0.5, 1.5, 4.0)
+"""Seconds before each attempt to read a page or document."""
+LONGEST_PATH = 4096
 
 
 @dataclass(frozen=True)
 class StacSource:
-    """A STAC catalogue and what must be known to read its pixels.
+    """A STAC catalogue and what is needed to read its pixels.
 
     Attributes
     ----------
@@ -40,7 +37,13 @@ class StacSource:
     sign
         Makes a URL readable at the moment of reading, e.g. ``planetary_computer.sign``.
     timeout
-        Seconds that an answer to a search may take.
+        Seconds that an answer to a search may take, to its last byte.
+    headers
+        Sent to the host of ``url``, such as ``{"Authorization": "Bearer ..."}``; to no other host.
+    hosts
+        Further hosts that documents and files may be read from: names, patterns such as
+        ``"*.example.org"``, or buckets such as ``"s3://name"``. Items may point to the host of
+        ``url``, and for well-known catalogues to where their files are; nowhere else.
     """
 
     url: str
@@ -49,6 +52,8 @@ class StacSource:
     query: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
     sign: Callable[[str], str] | None = None
     timeout: float = 30.0
+    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    hosts: tuple[str, ...] = ()
 
     @property
     def local(self) -> bool:
@@ -67,24 +72,12 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class Search:
-    """What is searched for: place in degrees, first and last moment (UTC), cloud cover in percent."""
+    """What is searched for: place in degrees (west > east across the antimeridian), first and last moment (UTC), cloud cover in percent."""
 
-    bbox: tuple[float, float, float, float]
+    bbox: Box
     start: str
     end: str
     max_cloud: float | None
-
-
-def scheme(href: str) -> str:
-    """Return the scheme of a URL in lower case, empty for paths."""
-    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", str(href))
-    return found[1].lower() if found else ""
-
-
-def scrub(text: object) -> str:
-    """Return a text without what signs its URLs: query strings, fragments, user names, passwords."""
-    bare = re.sub(r"(://)[^/\s@'\"]*@", r"\1", str(text))
-    return re.sub(r"[?#][\w.~%+-]+=[^\s'\"]*", "", bare)
 
 
 def as_source(source: Any) -> StacSource | list[Any]:
@@ -99,11 +92,34 @@ def as_source(source: Any) -> StacSource | list[Any]:
         return source
     if isinstance(source, (str, Path)):
         return _named(str(source))
+    if hasattr(source, "items_as_dicts"):  # a search of pystac-client
+        return list(source.items_as_dicts())
+    if hasattr(source, "get_items"):  # a catalogue or collection of pystac
+        return list(source.get_items(recursive=True))
+    if hasattr(source, "assets"):
+        return [source]
+    if isinstance(source, Mapping):
+        return _items_of(source)
     if isinstance(source, Iterable):
         return list(source)
-    raise SourceError(
-        f"source= is a {type(source).__name__}; pass one of {sorted(PRESETS)}, a URL, a path, "
-        "geomiam.StacSource(url, collection) or a list of items"
+    raise SourceError(_advice(f"source= is a {type(source).__name__}"))
+
+
+def _items_of(data: Mapping[str, Any]) -> list[Any]:
+    """Return the items of a mapping of JSON: an item, or a FeatureCollection."""
+    features = data.get("features")
+    if data.get("type") == "Feature":
+        return [data]
+    if data.get("type") == "FeatureCollection" and isinstance(features, list):
+        return features
+    kind = scrub(data.get("type") or "without a type")[:40]
+    raise SourceError(_advice(f"source= is a mapping of type '{kind}'"))
+
+
+def _advice(problem: str) -> str:
+    return (
+        f"{problem}; pass one of {sorted(PRESETS)}, a URL, a path, "
+        "geomiam.StacSource(url, collection), an item, or a list or search of items"
     )
 
 
@@ -112,13 +128,14 @@ def _named(text: str) -> StacSource:
         return replace(PRESETS[text], sign=_planetary_signer())
     if text in PRESETS:
         return PRESETS[text]
-    if scheme(text) in (*REMOTE, "file"):
-        return StacSource(text.removeprefix("file://"))
-    if Path(text).exists():
+    if scheme(text) in REMOTE:
         return StacSource(text)
+    path = local_path(text)
+    if len(path) < LONGEST_PATH and Path(path).exists():
+        return StacSource(path)
     raise SourceError(
-        f"source={scrub(text)!r} is neither a name ({', '.join(PRESETS)}), nor an http(s) URL, nor a "
-        "path that exists"
+        f"source={scrub(text)[:200]!r} is neither a name ({', '.join(PRESETS)}), nor an http(s) URL, "
+        "nor a path that exists"
     )
 
 
@@ -133,128 +150,19 @@ def _planetary_signer() -> Callable[[str], str]:
     return sign_url
 
 
-def find(source: StacSource, search: Search) -> tuple[Iterator[Any], list[str]]:
-    """Ask a catalogue.
-
-    Returns
-    -------
-    tuple
-        Items, more than were asked for where a server ignores conditions; and what was noteworthy.
-
-    Raises
-    ------
-    SourceError
-        When the catalogue does not answer, or not as a catalogue does.
-    """
-    import requests
-    from pystac import STACError
-    from pystac_client.exceptions import APIError
-
-    last: Exception | None = None
-    for pause in PAUSES:
-        time.sleep(pause)
-        try:
-            return _find(source, search)
-        except (APIError, STACError, requests.RequestException, OSError) as error:
-            last = error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            last = error  # an answer, but not a catalogue's; asking again changes nothing
-            break
-    raise SourceError(
-        f"the catalogue {scrub(source.url)} could not be searched: {type(last).__name__}: "
-        f"{scrub(last)[:300]}; try again, raise geomiam.StacSource(timeout=...), or use another source"
-    ) from None  # the original names the URL in full
-
-
-def _find(source: StacSource, search: Search) -> tuple[Iterator[Any], list[str]]:
-    notes: list[str] = []
-    found = _static(source) if _is_static(source) else _ask(source, search, notes=notes)
-    return iter(list(found)), notes
-
-
-def _is_static(source: StacSource) -> bool:
-    return source.local or source.url.partition("?")[0].endswith(".json")
-
-
-def _static(source: StacSource) -> Iterator[pystac.Item]:
-    import pystac
-
-    href = str(_file(source.url) if source.local else source.url)
-    top = pystac.Catalog.from_file(href, stac_io=_patient(source.timeout))
-    return _collection(top, source).get_items(recursive=True)
-
-
-def _patient(timeout: float) -> Any:
-    """Make pystac wait no longer than this; by itself it waits for ever."""
-    import requests
-    from pystac.stac_io import DefaultStacIO
-
-    class PatientIO(DefaultStacIO):
-        def read_text_from_href(self, href: str) -> str:
-            if scheme(href) not in REMOTE:
-                return super().read_text_from_href(href)
-            answer = requests.get(href, timeout=timeout)
-            answer.raise_for_status()
-            return answer.text
-
-    return PatientIO()
-
-
-def _file(url: str) -> Path:
-    path = Path(url)
-    return path / "catalog.json" if path.is_dir() else path
-
-
-def _collection(top: Any, source: StacSource) -> Any:
-    import pystac
-
-    if isinstance(top, pystac.Collection):
-        return top
-    inside = {c.id: c for c in top.get_children()}
-    return inside[choose(list(inside), source)] if inside else top
-
-
 def choose(ids: Sequence[str], source: StacSource) -> str:
     """Return the collection to read: one only, as the same scenes may be in several.
 
     Raises
     ------
     SourceError
-        When it is not there, or several are and none is known.
+        When it is not there, or there are several, none of which is known.
     """
     wanted = (source.collection,) if source.collection else PREFERRED
-    found = [c for c in wanted if c in ids] or (list(ids) if not source.collection else [])
-    if not found or (len(found) > 1 and found[0] not in wanted):
+    matches = [c for c in wanted if c in ids] or (list(ids) if not source.collection else [])
+    if not matches or (len(matches) > 1 and matches[0] not in wanted):
         raise SourceError(
             f"collection {source.collection or 'not given'}; {scrub(source.url)} has {sorted(ids)}; "
             "pass geomiam.StacSource(url, collection='...')"
         )
-    return found[0]
-
-
-def _ask(source: StacSource, search: Search, *, notes: list[str]) -> Iterator[dict[str, Any]]:
-    import pystac_client
-    from pystac_client import ConformanceClasses
-    from pystac_client.stac_api_io import StacApiIO
-
-    patient = StacApiIO(timeout=source.timeout, max_retries=None)
-    client = pystac_client.Client.open(source.url, stac_io=patient)
-    if not client.conforms_to(ConformanceClasses.ITEM_SEARCH):
-        return _collection(client, source).get_items(recursive=True)
-    collection = source.collection or choose([c.id for c in client.get_collections()], source)
-    query = _query(source, search)
-    if query and not client.conforms_to(ConformanceClasses.QUERY):
-        notes.append("the server takes no conditions on properties; they were applied here")
-        query = {}
-    return client.search(
-        collections=[collection],
-        bbox=search.bbox,
-        datetime=f"{search.start}/{search.end}",
-        query=query or None,
-        limit=PAGE,
-    ).items_as_dicts()
-
-
-def _query(source: StacSource, search: Search) -> dict[str, Any]:
-    cloud = {} if search.max_cloud is None else {"eo:cloud_cover": {"lte": search.max_cloud}}
-    return {**cloud, **source.query}
+    return matches[0]

@@ -16,6 +16,7 @@ import numpy as np
 import xarray as xr
 
 from geomiam.errors import SourceError
+from geomiam.sources.plain import number
 
 Mask = str | Sequence[int] | Callable[[xr.Dataset], Any] | None
 NODATA = 0
@@ -133,9 +134,8 @@ def clear_share(properties: Mapping[str, Any], clouds: Clouds) -> float:
     From the percentages of the classes, or else from ``eo:cloud_cover``; of the whole scene, not of
     the part on the grid.
     """
-    given = [properties.get(SHARES[c]) for c in clouds.classes if c in SHARES]
-    known = [float(v) for v in given if v is not None]
-    if known:
-        return max(0.0, 1 - sum(known) / 100)
-    cover = properties.get("eo:cloud_cover")
-    return float("nan") if cover is None else 1 - float(cover) / 100
+    shares = [number(properties.get(SHARES[c])) for c in clouds.classes if c in SHARES]
+    stated = [v for v in shares if not math.isnan(v)]
+    if stated:
+        return max(0.0, 1 - sum(stated) / 100)
+    return 1 - number(properties.get("eo:cloud_cover")) / 100

@@ -1,40 +1,35 @@
 """Reading the pixels of one asset: GeoTIFF only, on the scene's own grid, failures named.
 
-Loaders turn a file that cannot be read into a plane of zeros or into an error without a name.
-Here it becomes NaN, a line that names scene and file, and a flag that outlives the process.
+A file that cannot be read becomes NaN, a line that names scene and file, and a flag that is computed
+with the pixels; common loaders return zeros for it, or an error without a name.
 """
 
 from __future__ import annotations
 
-import os
 import threading
 import uuid
 import warnings
 import weakref
-from collections.abc import Callable, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
-from geomiam.errors import AssetFailed, AssetsFailed
-from geomiam.sources.catalogue import scheme, scrub
+from geomiam.errors import AssetFailed, AssetsFailed, GeomiamError
+from geomiam.sources.ranges import Access
+from geomiam.sources.ranges import gdal as gdal  # used by readers of other rasters
+from geomiam.sources.text import scrub
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
 Loader = Callable[[Sequence[Any], Sequence[str], Any], xr.Dataset]
-GDAL = {
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    "GDAL_HTTP_CONNECTTIMEOUT": "10",
-    "GDAL_HTTP_TIMEOUT": "60",
-    "GDAL_HTTP_MAX_RETRY": "3",
-    "GDAL_HTTP_RETRY_DELAY": "0.5",
-}
-"""GDAL's settings for reading; environment variables of the same names go before."""
+BLOCK_LIMIT = 2**28
+"""Bytes of a block of a file, after decompression."""
+FINER = 4.0
+"""How much finer than the scene's grid a file may be; it is never finer where metadata are right."""
 
 
 class FailedAssets(list):
@@ -86,12 +81,18 @@ def read(item: Any, key: str, box: GeoBox, *, how: Reading) -> tuple[np.ndarray,
     except MemoryError:
         raise
     except Exception as error:  # whatever a loader raises, one file must not end the map
-        href = scrub(item.assets[key].href)
-        line = f"{item.id} / {key}: {type(error).__name__}: {scrub(error)[:200]} ({href})"
+        line = f"{item.id} / {key}: {_problem(error, item.assets[key].href)}"
     if how.on_error == "raise":
         raise AssetFailed(f"{line}; on_error='nan' leaves it out") from None
     tell(how.report, line)
     return np.full(box.shape, np.nan, dtype="float32"), True
+
+
+def _problem(error: Exception, href: str) -> str:
+    """Return what went wrong with a file, and which file it is."""
+    text, where = scrub(error)[:300], scrub(href)
+    text = text if isinstance(error, GeomiamError) else f"{type(error).__name__}: {text}"
+    return text if where in text else f"{text} ({where})"
 
 
 def _values(loaded: xr.Dataset, key: str, box: GeoBox) -> np.ndarray:
@@ -103,65 +104,43 @@ def _values(loaded: xr.Dataset, key: str, box: GeoBox) -> np.ndarray:
     return values[0] if nodata is None else np.where(values[0] == nodata, np.nan, values[0])
 
 
-def odc_loader(sign: Callable[[str], str] | None = None) -> Loader:
-    """Return the loader that is used by default: odc-stac, with a reader that opens GeoTIFF only."""
-    return partial(_load, sign=sign)
+@dataclass(frozen=True)
+class GeoTiffs:
+    """The loader that is used by default."""
+
+    access: Access = field(default_factory=Access)
+
+    def __call__(self, items: Sequence[Any], bands: Sequence[str], box: GeoBox) -> xr.Dataset:
+        """Return the pixels of assets of one item in a window, NaN outside."""
+        assets = {key: items[0].assets[key] for key in bands}
+        return xr.Dataset({k: (("y", "x"), self._pixels(a, box)) for k, a in assets.items()})
+
+    def _pixels(self, asset: Any, box: GeoBox) -> np.ndarray:
+        with self.access.open(asset.href) as file:
+            check_place(file, asset.extra_fields)
+            return nearest(file, box)
 
 
-def _load(
-    items: Sequence[Any], bands: Sequence[str], box: GeoBox, *, sign: Callable[[str], str] | None
-) -> xr.Dataset:
-    import odc.stac
+def check_place(file: Any, stated: Mapping[str, Any]) -> None:
+    """Compare a file with the place and size that its metadata state.
 
-    with gdal():
-        return odc.stac.load(
-            list(items),
-            list(bands),
-            geobox=box,
-            groupby="id",
-            dtype="float32",
-            nodata=float("nan"),
-            patch_url=sign,
-            driver=_driver(),
+    Raises
+    ------
+    ValueError
+        When they differ by more than half a pixel: one of the two is wrong.
+    """
+    transform, shape = stated.get("proj:transform"), stated.get("proj:shape")
+    if transform:
+        differences = np.abs(np.array(transform[:6]) - np.array(file.transform[:6]))
+        if (differences > abs(file.transform.a) * np.array([0.001, 0.001, 0.5] * 2)).any():
+            raise ValueError(
+                f"the file's transform is {tuple(file.transform)[:6]}, the item's metadata state "
+                f"{tuple(transform[:6])}"
+            )
+    if shape and list(shape) != list(file.shape):
+        raise ValueError(
+            f"the file has {file.shape} rows and columns, its metadata state {tuple(shape)}"
         )
-
-
-@contextmanager
-def gdal() -> Any:
-    """Set what reading over a network needs, wherever the user has not."""
-    import rasterio
-
-    with rasterio.Env(**{k: v for k, v in GDAL.items() if k not in os.environ}):
-        yield
-
-
-def _driver() -> Any:
-    from odc.loader._rio import RioDriver
-
-    class GeoTiffDriver(RioDriver):
-        def open(self, src: Any, ctx: Any) -> Any:
-            return _Reader(src.uri, src.band)
-
-    return GeoTiffDriver()
-
-
-class _Reader:
-    """Reads by GDAL's GeoTIFF driver alone, and passes errors on; odc's own would log the URL."""
-
-    def __init__(self, uri: str, band: int) -> None:
-        self._uri, self._band = uri, band
-
-    def read(
-        self, cfg: Any, dst_geobox: GeoBox, *, dst: Any = None, selection: Any = None
-    ) -> tuple[tuple[slice, slice], np.ndarray]:
-        """Return where pixels go in the window, and the pixels."""
-        import rasterio
-
-        with rasterio.open(self._uri, driver="GTiff", sharing=False) as file:
-            pixels = nearest(file, dst_geobox, band=self._band)
-        out = pixels if dst is None else dst
-        out[...] = pixels
-        return (slice(0, dst_geobox.shape.y), slice(0, dst_geobox.shape.x)), out
 
 
 def nearest(file: Any, box: GeoBox, *, band: int = 1) -> np.ndarray:
@@ -180,6 +159,7 @@ def nearest(file: Any, box: GeoBox, *, band: int = 1) -> np.ndarray:
 
     if file.crs is None or CRS(file.crs) != box.crs:
         raise ValueError(f"the file's CRS is {file.crs}, the item's metadata say {box.crs}")
+    _check_cost(file, box, band)
     step = ~file.transform * box.affine
     rows = np.floor(step.e * (np.arange(box.shape.y) + 0.5) + step.f + 1e-6).astype(int)
     cols = np.floor(step.a * (np.arange(box.shape.x) + 0.5) + step.c + 1e-6).astype(int)
@@ -197,11 +177,24 @@ def nearest(file: Any, box: GeoBox, *, band: int = 1) -> np.ndarray:
     return out
 
 
-def header(href: str, *, sign: Callable[[str], str] | None) -> GeoBox:
-    """Return the grid of a file, for items that do not say it."""
-    import rasterio
+def _check_cost(file: Any, box: GeoBox, band: int) -> None:
+    """Refuse files of which a window would need far more memory than its pixels."""
+    rows, cols = file.block_shapes[band - 1]
+    size = rows * cols * np.dtype(file.dtypes[band - 1]).itemsize
+    if size > BLOCK_LIMIT:
+        raise ValueError(f"its blocks of {rows} × {cols} pixels are larger than 256 MiB")
+    step = ~file.transform * box.affine
+    if max(abs(step.b), abs(step.d)) > 1e-6:
+        raise ValueError("the file is rotated against the grid that its metadata state")
+    if max(abs(step.a), abs(step.e)) > FINER:
+        raise ValueError(
+            f"the file's pixels of {file.res} are far finer than those of its metadata"
+        )
+
+
+def header(href: str, access: Access) -> GeoBox:
+    """Return the grid of a file, for items that do not state it."""
     from odc.geo.geobox import GeoBox
 
-    where = sign(href) if sign and scheme(href) else href
-    with gdal(), rasterio.open(where, driver="GTiff", sharing=False) as file:
+    with access.open(href) as file:
         return GeoBox(file.shape, file.transform, file.crs)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from geomiam.errors import SourceError
 from geomiam.sources.clouds import Clouds, grow, hidden_by_scl
 from geomiam.sources.items import SCL
 from geomiam.sources.load import Reading, read
@@ -216,11 +217,20 @@ def _ask(function: Callable[[xr.Dataset], Any], layers: Mapping[str, Any], box: 
     coords = xr_coords(box)
     dims = tuple(map(str, coords))[:2]
     scene = xr.Dataset({k: (dims, v) for k, v in layers.items()}, coords)
-    answer = function(scene)
-    bad = da.asarray(answer.transpose(*dims).data if hasattr(answer, "transpose") else answer)
-    if bad.shape != tuple(box.shape):
-        raise ValueError(f"mask= returned {bad.shape} for a scene of {tuple(box.shape)}")
-    return bad.astype(bool).rechunk(next(iter(layers.values())).chunks)
+    try:
+        answer = function(scene)
+        bad = answer.transpose(*dims).data if isinstance(answer, xr.DataArray) else answer
+        bad = da.asarray(bad)
+    except Exception as error:  # the user's function may raise anything
+        raise SourceError(
+            f"mask= raised {type(error).__name__}: {error}; it gets a Dataset of {list(layers)}"
+        ) from error
+    if bad.shape != tuple(box.shape) or bad.dtype != bool:
+        raise SourceError(
+            f"mask= returned {bad.shape} of {bad.dtype} for a scene of {tuple(box.shape)}; return "
+            "booleans of that shape, True = hidden"
+        )
+    return bad.rechunk(next(iter(layers.values())).chunks)
 
 
 def _asset(placed: Placed, band: str, box: GeoBox, *, how: Reading) -> tuple[Any, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -10,10 +11,18 @@ import numpy as np
 import pandas as pd
 
 from geomiam.errors import NoScenes, SourceError
-from geomiam.sources.catalogue import Search, StacSource, as_source, find, scrub
+from geomiam.sources.catalogue import Search, StacSource, as_source
 from geomiam.sources.clouds import Clouds, clear_share
-from geomiam.sources.items import SCL, Scene, holds, period, plain, scene, unique
+from geomiam.sources.extent import of_grid
+from geomiam.sources.items import BANDS, SCL, Scene, check_query, holds, scene, unique
 from geomiam.sources.load import header
+from geomiam.sources.plain import level_1, number, plain
+from geomiam.sources.ranges import Access
+from geomiam.sources.reach import Reach, host_of, reach_of
+from geomiam.sources.search import find
+from geomiam.sources.text import scrub
+from geomiam.sources.times import period
+from geomiam.sources.tree import Unread
 from geomiam.sources.windows import Placed, Window, place, windows
 
 if TYPE_CHECKING:
@@ -84,7 +93,7 @@ class Plan:
         return "\n".join([head, *self.notes, *self.lost])
 
 
-def prepare(request: Request, source: Any) -> Plan:
+def prepare(request: Request, source: Any, *, hosts: Sequence[str] = ()) -> Plan:
     """Search, and say what would be read.
 
     Raises
@@ -92,20 +101,63 @@ def prepare(request: Request, source: Any) -> Plan:
     NoScenes
         When nothing was found, with what was searched for.
     SourceError
-        When the catalogue cannot be asked.
+        When the catalogue cannot be asked, or no item has a band.
     """
     _need_libraries()
     stac = as_source(source)
     known = stac if isinstance(stac, StacSource) else None
-    raw, notes = find(stac, request.search) if isinstance(stac, StacSource) else (iter(stac), [])
-    found, lost = _scenes(raw, request, source=known, notes=notes)
-    sign = known.sign if known else None
-    placed = list(_place(found, sign=sign, lost=lost))
+    check_query(known.query if known else {})
+    access = access_of(known, hosts)
+    raw, notes = _searched(stac, request, access)
+    found, lost = _scenes(raw, request, source=known, reach=access.reach, notes=notes)
+    _check_bands(found, request)
+    placed = list(_place(found, access=access, lost=lost))
     cut = tuple(windows(placed, request.grid))
     if not cut:
-        raise NoScenes(_nothing(request, known, lost=lost))
+        raise NoScenes(_nothing(request, known, lost=[*notes, *lost]))
     lost += _lost(cut)
     return Plan(_table(cut, request), cut, tuple(lost), tuple(notes))
+
+
+def _searched(
+    stac: StacSource | list[Any], request: Request, access: Access
+) -> tuple[Iterator[Any], list[str]]:
+    if isinstance(stac, StacSource):
+        return find(stac, request.search, access.reach)
+    return iter(stac), []
+
+
+def access_of(source: StacSource | None, hosts: Sequence[str] = ()) -> Access:
+    """Return how the files of a source are opened; None stands for a list of items."""
+    if source is None:
+        return Access(reach_of("", hosts))
+    reach = reach_of("" if source.local else source.url, (*source.hosts, *hosts))
+    return Access(reach, source.sign, dict(source.headers), host_of(source.url))
+
+
+def _check_bands(scenes: Sequence[Scene], request: Request) -> None:
+    """Refuse a band that no item has: its variable would be empty."""
+    if not scenes:
+        return
+    for band in request.bands:
+        if all(band in s.absent for s in scenes):
+            raise SourceError(_no_band(band, scenes))
+    if request.clouds.needs_scl and all(SCL in s.absent for s in scenes):
+        raise SourceError(
+            f"none of {len(scenes)} items has a scene classification ({SCL}); they have "
+            f"{list(scenes[0].offered[:20])}: pass mask=None, or a function as mask="
+        )
+
+
+def _no_band(band: str, scenes: Sequence[Scene]) -> str:
+    offered = sorted({name for s in scenes for name in s.offered})
+    twins = {**BANDS, **{v: k for k, v in BANDS.items()}}
+    by_lower = {n.lower(): n for name in offered for n in (name, twins.get(name, name))}
+    near = difflib.get_close_matches(band.lower(), by_lower, n=1, cutoff=0.5)
+    meant = f"; did you mean '{by_lower[near[0]]}'?" if near else ""
+    return (
+        f"band '{scrub(band)}': none of {len(scenes)} items has it; they have {offered[:30]}{meant}"
+    )
 
 
 def _need_libraries() -> None:
@@ -117,36 +169,51 @@ def _need_libraries() -> None:
 
 
 def _scenes(
-    raw: Iterator[Any], request: Request, *, source: StacSource | None, notes: list[str]
+    raw: Iterator[Any],
+    request: Request,
+    *,
+    source: StacSource | None,
+    reach: Reach,
+    notes: list[str],
 ) -> tuple[list[Scene], list[str]]:
+    """Return the scenes that were searched for; and lines on items that cannot be used."""
     items, lost, seen = {}, [], 0
     for one in raw:
         try:
-            item, local = plain(one, local=source.local if source else None)
+            if isinstance(one, Unread):
+                raise SourceError(str(one))
+            item, origin = plain(one)
         except SourceError as error:
             lost.append(str(error))
             continue
         seen += 1
         if holds(item, request.search, source.query if source else {}):
-            items[item.collection_id, item.id] = (item, local)
-    kept = unique(i for i, _ in items.values())
-    if more := seen - len(kept):
+            items[item.collection_id, item.id] = (item, origin)
+    latest = unique(i for i, _ in items.values())
+    if more := seen - len(latest):
         notes.append(
             f"{more} of {seen} items of the catalogue are double or not what was asked for"
         )
-    local_of = {k: v[1] for k, v in items.items()}
-    return [
-        scene(i, request.wanted, source=source, local=local_of[i.collection_id, i.id]) for i in kept
-    ], lost
+    if count := sum(level_1(i.properties) for i in latest):
+        notes.append(f"{count} of {len(latest)} items are of Level-1C: not corrected for the air")
+    origins = {key: origin for key, (_, origin) in items.items()}
+    made = []
+    for i in latest:
+        origin = origins[i.collection_id, i.id]
+        try:
+            made.append(scene(i, request.wanted, source=source, reach=reach, origin=origin))
+        except Exception as error:  # one odd item must not end the map
+            lost.append(f"{i.id}: cannot be used: {type(error).__name__}: {scrub(error)[:200]}")
+    return made, lost
 
 
-def _place(scenes: Sequence[Scene], *, sign: Any, lost: list[str]) -> Iterator[Placed]:
-    """Yield scenes with their grids; a scene without any is told of, as it is nowhere."""
+def _place(scenes: Sequence[Scene], *, access: Access, lost: list[str]) -> Iterator[Placed]:
+    """Yield scenes with their grids; a scene without any is reported, as it is nowhere."""
     for one in scenes:
         try:
-            placed = place(one, lambda href: header(href, sign=sign))
+            placed = place(one, lambda href: header(href, access))
         except Exception as error:  # whatever a file's driver raises
-            lost.append(f"{one.id}: its grid is not known: {scrub(error)[:200]}")
+            lost.append(f"{one.id}: its grid is not known: {scrub(error)[:300]}")
             continue
         if placed is None:
             lost.append(f"{one.id}: no asset can be read: {_first(one)}")
@@ -207,7 +274,9 @@ def _bytes(window: Window, placed: Placed) -> int:
     shared = window.box.extent.intersection(placed.box.extent)
     area = 0.0 if shared.is_empty else shared.area
     keys = [k for b, k in placed.scene.assets.items() if b not in placed.scene.lost]
-    sizes = [float(placed.scene.item.assets[k].extra_fields.get("gsd", 10)) for k in keys]
+    finest = abs(placed.box.resolution.x)
+    stated = [number(placed.scene.item.assets[k].extra_fields.get("gsd")) for k in keys]
+    sizes = [s if s >= finest else finest for s in stated]  # NaN and nonsense count as the finest
     return int(sum(area / s**2 for s in sizes) * BYTES)
 
 
@@ -221,7 +290,7 @@ def request(
     SourceError
         Without bands, or with one twice, or with a percentage that is none.
     """
-    names = (bands,) if isinstance(bands, str) else tuple(bands)
+    names = (bands,) if isinstance(bands, str) else tuple(map(str, bands))
     if not names or len(set(names)) < len(names) or SCL in names:
         raise SourceError(
             f"bands={list(names)}: name each band once, such as ['red', 'nir'] or ['B04', 'B08']; "
@@ -229,6 +298,5 @@ def request(
         )
     if max_cloud is not None and not 0 <= max_cloud <= 100:
         raise SourceError(f"max_cloud={max_cloud}: a percentage from 0 to 100")
-    west, south, east, north = grid.footprint("EPSG:4326").boundingbox.bbox
-    search = Search((west, south, east, north), *period(time), max_cloud)
+    search = Search(of_grid(grid), *period(time), max_cloud)
     return Request(grid, search, names, clouds)

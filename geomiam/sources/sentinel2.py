@@ -14,13 +14,14 @@ import xarray as xr
 
 from geomiam.errors import AssetFailed, AssetsFailed, SourceError
 from geomiam.sources import composites
-from geomiam.sources.catalogue import StacSource, as_source, scrub
+from geomiam.sources.catalogue import StacSource, as_source
 from geomiam.sources.clouds import Mask, clouds
 from geomiam.sources.composites import CLEAR, FAILED
 from geomiam.sources.items import SCL
-from geomiam.sources.load import FailedAssets, Loader, Reading, odc_loader
+from geomiam.sources.load import FailedAssets, GeoTiffs, Loader, Reading
 from geomiam.sources.mosaic import Recipe, day
-from geomiam.sources.plan import Plan, prepare, request
+from geomiam.sources.plan import Plan, access_of, prepare, request
+from geomiam.sources.text import scrub
 from geomiam.sources.windows import Window
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def sentinel2(
     resample: str = "average",
     on_error: Literal["nan", "raise"] = "nan",
     loader: Loader | None = None,
+    hosts: Sequence[str] = (),
 ) -> xr.Dataset:
     """Read Sentinel-2 reflectance onto a grid, NaN where clouds, shadows or gaps are.
 
@@ -56,12 +58,14 @@ def sentinel2(
     like
         The grid: an ``odc.geo`` GeoBox or any georeferenced Dataset or DataArray.
     time
-        ``"2018-03"``, ``"2018-03/2018-08"`` or a pair; both ends count whole.
+        ``"2018-03"``, ``"2018-03/2018-08"``, a pair, a slice, or one date, time or period of Python,
+        numpy, pandas or xarray; dates, and times at midnight, count as whole days. In UTC.
     bands
         Names such as ``"red"`` or ``"B04"``; variables are named as given here.
     source
         ``"earth-search"`` (Collection 1), ``"earth-search-l2a"``, ``"planetary-computer"``, the URL
-        or path of an API or a static catalogue, a :class:`StacSource`, or a list of items.
+        or path of an API or a static catalogue, a :class:`StacSource`, an item, a list or
+        FeatureCollection of items, or a search of pystac-client.
     mask
         ``"scl"``: clouds, their shadows, cirrus, saturated pixels; or SCL classes; or a function
         from one scene (Dataset of the bands and ``scl``) to booleans, True = hidden; or None.
@@ -80,8 +84,13 @@ def sentinel2(
         ``"nan"``: a file that cannot be read becomes NaN, with a warning and a line in
         ``attrs["failed_assets"]``. ``"raise"``: it ends the computation.
     loader
-        Reads instead of odc-stac: a function of items, asset keys and a GeoBox that returns a
+        Reads instead of the package: a function of items, asset keys and a GeoBox that returns a
         Dataset on it, called in each task with one item and one asset.
+    hosts
+        Further hosts that files may be read from, such as ``["data.example.org"]``, patterns such as
+        ``"*.example.org"``, or buckets such as ``"s3://name"``. Without it, items of a catalogue may
+        point to the catalogue's own host and, for well-known ones, to where their files are; items
+        that you pass to any host but those of private networks, and redirects to the same host.
 
     Returns
     -------
@@ -119,10 +128,10 @@ def sentinel2(
         grid, time, bands, clouds=clouds(mask, snow=snow, dilate=dilate), max_cloud=max_cloud
     )
     stac = as_source(source)
-    plan = prepare(wanted, stac)
+    plan = prepare(wanted, stac, hosts=hosts)
     report = _report(plan, on_error)
-    sign = stac.sign if isinstance(stac, StacSource) else None
-    reading = Reading(loader or odc_loader(sign), on_error, report.key)
+    access = access_of(stac if isinstance(stac, StacSource) else None, hosts)
+    reading = Reading(loader or GeoTiffs(access), on_error, report.key)
     recipe = Recipe(wanted.bands, wanted.clouds, resample, reading)
     ds = _assemble(plan, grid, recipe=recipe)
     if composite:
@@ -142,12 +151,13 @@ def plan_sentinel2(
     mask: Mask = "scl",
     snow: Literal["mask", "keep"] = "mask",
     max_cloud: float | None = None,
+    hosts: Sequence[str] = (),
 ) -> Plan:
     """Say what :func:`sentinel2` would read, without reading a pixel.
 
     Parameters
     ----------
-    like, time, bands, source, mask, snow, max_cloud
+    like, time, bands, source, mask, snow, max_cloud, hosts
         As for :func:`sentinel2`.
 
     Returns
@@ -163,7 +173,8 @@ def plan_sentinel2(
     """
     grid, _ = _grid(like)
     chosen = clouds(mask, snow=snow, dilate=0)
-    return prepare(request(grid, time, bands, clouds=chosen, max_cloud=max_cloud), source)
+    wanted = request(grid, time, bands, clouds=chosen, max_cloud=max_cloud)
+    return prepare(wanted, source, hosts=hosts)
 
 
 def _grid(like: Any) -> tuple[GeoBox, xr.Dataset]:
@@ -219,12 +230,12 @@ def _assemble(plan: Plan, grid: GeoBox, *, recipe: Recipe) -> xr.Dataset:
 
 
 def _coordinates(plan: Plan, days: Sequence[Sequence[Window]]) -> dict[str, Any]:
-    rows = [[p.scene.id for w in d for p in w.scenes] for d in days]
-    table = plan.scenes.set_index("id")
-    parts = [table.loc[ids] for ids in rows]
+    counts = [sum(len(w.scenes) for w in d) for d in days]
+    ends = np.cumsum([0, *counts])  # the table has the scenes in the order of the windows
+    parts = [plan.scenes.iloc[a:b] for a, b in itertools.pairwise(ends)]
     return {
         "time": pd.DatetimeIndex([p["time"].min() for p in parts]).astype("datetime64[ns]"),
-        "item_id": ("time", [" ".join(ids) for ids in rows]),
+        "item_id": ("time", [" ".join(p["id"]) for p in parts]),
         "cloud_cover": ("time", [p["cloud_cover"].mean() for p in parts]),
         "baseline": ("time", [_common(p["baseline"]) for p in parts]),
         "offset": ("time", [_common(p["offset"]) for p in parts]),

@@ -1,0 +1,170 @@
+"""Which hosts and files may be opened: those that the user names, not those that a catalogue names.
+
+An item is text from elsewhere. Without a check it could make this machine send requests into its own
+network, to the metadata service of a cloud, or open local devices.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+REMOTE = ("http", "https")
+SCHEMES = (*REMOTE, "s3", "gs", "az", "abfs")
+_EARTH_SEARCH = ("sentinel-cogs", "e84-earth-search-sentinel-data", "sentinel-s2-l2a")
+DATA_HOSTS = {
+    "earth-search.aws.element84.com": (
+        *(f"{bucket}.s3.us-west-2.amazonaws.com" for bucket in _EARTH_SEARCH),
+        *(f"s3://{bucket}" for bucket in _EARTH_SEARCH),
+    ),
+    "planetarycomputer.microsoft.com": ("*.blob.core.windows.net",),
+    "stac.dataspace.copernicus.eu": ("s3://eodata", "eodata.dataspace.copernicus.eu"),
+}
+"""Host of a well-known catalogue → where its files are."""
+METADATA = ("fd00:ec2::254", "100.100.100.200")
+"""Metadata services of clouds that are not at link-local addresses."""
+
+
+def scheme(href: str) -> str:
+    """Return the scheme of a URL in lower case, empty for paths."""
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", str(href))
+    return match[1].lower() if match else ""
+
+
+def local_path(href: str) -> str:
+    """Return a link with ``file:`` addresses as paths."""
+    if scheme(href) != "file":
+        return href
+    path = unquote(urlsplit(href).path)
+    return path[1:] if path[2:3] == ":" else path
+
+
+def host_of(href: str) -> str:
+    """Return the host of a web address, ``scheme://bucket`` of a store of objects, empty for paths."""
+    kind = scheme(href)
+    if kind not in SCHEMES:
+        return ""
+    name = (urlsplit(str(href)).hostname or "").rstrip(".").lower()
+    return name if kind in REMOTE else f"{kind}://{name}"
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What may be opened on behalf of one source.
+
+    Attributes
+    ----------
+    hosts
+        Hosts, buckets as ``s3://bucket``, or patterns such as ``*.example.org``.
+    files
+        Whether files of this machine may be opened.
+    named
+        Whether the links themselves are the user's: items or a catalogue that the user has. Then
+        every host may be contacted but those of metadata services and, for items from the web,
+        those of private networks.
+    """
+
+    hosts: tuple[str, ...] = ()
+    files: bool = False
+    named: bool = False
+
+    def refusal(self, href: str, *, origin: str = "") -> str:
+        """Return why a link must not be opened, empty when it may.
+
+        Parameters
+        ----------
+        href
+            A URL or a path.
+        origin
+            Where the link is from, such as the item's own address.
+        """
+        kind = scheme(href)
+        if not kind:
+            return self._path(str(href))
+        if kind not in SCHEMES:
+            return f"scheme '{kind}' is not opened; allowed: {', '.join(SCHEMES)}"
+        if not _plain(href):
+            return "the URL has no host, or characters that programs read in different ways"
+        return self._host(host_of(href), kind, host_of(origin))
+
+    def _path(self, path: str) -> str:
+        if path.startswith("/vsi") or not self.files:
+            return "a path on this machine, named by a catalogue that is not"
+        if re.match(r"\w{2,}:", path):
+            return "neither a URL nor a path"
+        if Path(path).exists() and not Path(path).is_file():
+            return "a path of a device or folder, not of a file"
+        return ""
+
+    def _host(self, host: str, kind: str, origin: str) -> str:
+        if host in self.hosts:
+            return ""
+        web = kind in REMOTE
+        if web and _metadata_service(host):
+            return f"host '{host}' is no host of files, but link-local or a metadata service; {_remedy(host)}"
+        if any(fnmatchcase(host, pattern) for pattern in self.hosts):
+            return ""
+        if not self.named:
+            return f"host '{host}' is not one that the source names; {_remedy(host)}"
+        if web and origin and host != origin and _private(host):
+            return f"host '{host}' is in a private network, the item is not; {_remedy(host)}"
+        return ""
+
+
+def reach_of(url: str, hosts: Sequence[str] = ()) -> Reach:
+    """Return what may be opened on behalf of a catalogue; an empty URL stands for a list of items."""
+    patterns = tuple(h.lower() for h in hosts)
+    home = host_of(url)
+    if not home:
+        return Reach(patterns, files=True, named=True)
+    return Reach((home, *DATA_HOSTS.get(home, ()), *patterns))
+
+
+def along(reach: Reach, url: str) -> Reach:
+    """Return where redirects from a URL may lead: to its own host, and to those that are allowed."""
+    return Reach((host_of(url), *reach.hosts))
+
+
+def _remedy(host: str) -> str:
+    return f"allow it by hosts=['{host}']"
+
+
+def _plain(href: str) -> bool:
+    """Return whether every program finds the same host in a URL."""
+    try:
+        parts = urlsplit(href)
+        port_is_number = parts.port is None or parts.port >= 0
+    except ValueError:
+        return False
+    host = parts.hostname or ""
+    odd = re.search(r"[\s\\\x00-\x1f]", href) or not re.fullmatch(r"[\w.:%-]+", host, re.ASCII)
+    return port_is_number and not odd
+
+
+@lru_cache(4096)
+def _addresses(host: str) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, ...]:
+    """Return the addresses of a host; none where it has none, or a proxy resolves it."""
+    try:
+        infos = socket.getaddrinfo(host, None)
+    except (OSError, UnicodeError):
+        return ()
+    addresses = [ipaddress.ip_address(str(info[4][0]).partition("%")[0]) for info in infos]
+    return tuple(getattr(a, "ipv4_mapped", None) or a for a in addresses)
+
+
+def _metadata_service(host: str) -> bool:
+    return any(
+        a.is_link_local or a.is_multicast or a.is_unspecified or str(a) in METADATA
+        for a in _addresses(host)
+    )
+
+
+def _private(host: str) -> bool:
+    return any(not a.is_global for a in _addresses(host))

@@ -1,0 +1,15 @@
+"""Text about files and servers, without what must not be shown."""
+
+from __future__ import annotations
+
+import re
+
+
+def scrub(text: object) -> str:
+    """Return a text without what signs its URLs: query strings, fragments, user names, passwords.
+
+    Control characters and line breaks become blanks: the text may come from a server and end in a log.
+    """
+    bare = re.sub(r"(://)[^/\s@'\"]*@", r"\1", str(text))
+    bare = re.sub(r"[?#][\w.~%+-]+=[^\s'\"]*", "", bare)
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", bare)

@@ -1,0 +1,126 @@
+"""The period of a search: text, dates and times of Python, numpy, pandas and xarray, in UTC."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from geomiam.errors import SourceError
+
+FIRST = pd.Timestamp("2015-06-23")
+"""Launch of Sentinel-2A: the start of a period without a start."""
+OPEN = (None, "", "..")
+ZONE = re.compile(r"(?<=[\d:.])\s*(Z|[+-]\d{2}:?\d{2})$", re.IGNORECASE)
+UNITS = {"Y": "Y", "M": "M", "D": "D"}
+"""Units of numpy's datetime64 that are periods; finer ones are moments."""
+
+
+def period(time: Any) -> tuple[str, str]:
+    """Return the first and last second of ``time=``, in UTC.
+
+    Parameters
+    ----------
+    time
+        ``"2018-03"``, ``"2018-03/2018-08"``, a pair, a slice, or one date, time or period of Python,
+        numpy, pandas or xarray. Text, dates and times at midnight count as whole periods or days,
+        other times to the second. An end that is None or ``".."`` is open: the launch of
+        Sentinel-2, or now.
+
+    Raises
+    ------
+    SourceError
+        When a moment cannot be read, or the end lies before the start.
+    """
+    try:
+        first, last = _pair(time)
+        start = FIRST if _is_open(first) else _edges(first)[0]
+        end = pd.Timestamp.now("UTC").tz_localize(None) if _is_open(last) else _edges(last)[1]
+        backwards = end < start
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
+        raise SourceError(
+            f"time={time!r} is no period ({error}); pass a pair such as ('2018-03', '2018-08')"
+        ) from None
+    if backwards:
+        raise SourceError(f"time={time!r} ends before it starts")
+    return f"{start.floor('s').isoformat()}Z", f"{end.floor('s').isoformat()}Z"
+
+
+def _is_open(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and value.strip() in OPEN)
+
+
+def _pair(time: Any) -> tuple[Any, Any]:
+    if isinstance(time, str):
+        parts: list[Any] = time.split("/")
+    elif isinstance(time, slice):
+        if time.step is not None:
+            raise ValueError("a slice with a step")
+        parts = [time.start, time.stop]
+    else:
+        single = np.ndim(time) == 0 and not hasattr(time, "__next__")
+        parts = [time] if single else list(time)
+    if len(parts) not in (1, 2):
+        raise ValueError(f"{len(parts)} moments; the first and the last are wanted")
+    if all(_is_open(p) for p in parts):
+        raise ValueError("neither a start nor an end")
+    return parts[0], parts[-1]
+
+
+def _edges(value: Any) -> tuple[pd.Timestamp, pd.Timestamp]:
+    """Return the first and last moment of one value."""
+    value = getattr(value, "values", value)  # of a coordinate of xarray
+    if isinstance(value, np.ndarray):
+        value = value[()]
+    if isinstance(value, pd.Interval):
+        raise TypeError("an Interval; pass (interval.left, interval.right)")
+    if isinstance(value, pd.Period):
+        return value.start_time, value.end_time
+    if isinstance(value, str):
+        return _of_text(value.strip())
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+        return _year(int(value))
+    if isinstance(value, np.datetime64) and np.datetime_data(value.dtype)[0] in UNITS:
+        whole = pd.Period(str(value), freq=UNITS[np.datetime_data(value.dtype)[0]])
+        return whole.start_time, whole.end_time
+    if isinstance(value, (dt.date, np.datetime64)):
+        return _of_moment(pd.Timestamp(value))
+    raise TypeError(f"a {type(value).__name__}")
+
+
+def _year(number: int) -> tuple[pd.Timestamp, pd.Timestamp]:
+    if not 1900 <= number <= 2200:
+        raise ValueError(f"{number} is no year")
+    whole = pd.Period(str(number), freq="Y")
+    return whole.start_time, whole.end_time
+
+
+def _of_text(text: str) -> tuple[pd.Timestamp, pd.Timestamp]:
+    zone = ZONE.search(text) if ":" in text else None
+    if not zone:
+        whole = pd.Period(text)
+        return _real(whole.start_time), whole.end_time
+    whole = pd.Period(text[: zone.start()])
+    east = pd.Timestamp(f"2000-01-01T00:00:00{zone[1].upper()}").utcoffset()
+    return _real(whole.start_time) - east, whole.end_time - east
+
+
+def _of_moment(moment: pd.Timestamp) -> tuple[pd.Timestamp, pd.Timestamp]:
+    """A day where it is midnight in its own time zone, else one second."""
+    step = "D" if _real(moment) == moment.normalize() else "s"
+    start = moment.floor("s")
+    end = start + pd.Timedelta(1, step) - pd.Timedelta(1, "ns")
+    return _utc(start), _utc(end)
+
+
+def _utc(moment: pd.Timestamp) -> pd.Timestamp:
+    return moment.tz_convert("UTC").tz_localize(None) if moment.tzinfo else moment
+
+
+def _real(moment: Any) -> pd.Timestamp:
+    if moment is pd.NaT:
+        raise ValueError("NaT")
+    return moment

@@ -1,0 +1,203 @@
+"""What a catalogue may make this machine open: the hosts and files that the user names, nothing else."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+import geomiam as gm
+
+pytest.importorskip("odc.stac", reason="needs pip install 'geomiam[stac]'")
+pytest.importorskip("pystac_client", reason="needs pip install 'geomiam[stac]'")
+
+from helpers_stac import GRID, JUNE, answering, at, careless_api, read, reply, scene
+
+from geomiam.errors import AssetsFailed, NoScenes, SourceError
+from geomiam.sources.catalogue import PRESETS, StacSource
+from geomiam.sources.reach import Reach, reach_of
+
+C1 = "sentinel-2-c1-l2a"
+
+
+def elsewhere(url):
+    """The same server by another name."""
+    return url.replace("127.0.0.1", "localhost")
+
+
+@pytest.mark.parametrize(
+    ("reach", "href"),
+    [
+        (reach_of("https://a.org/v1"), "https://b.org/x.tif"),
+        (reach_of("https://a.org/v1"), "https://a.org.b.org/x.tif"),
+        (reach_of("https://a.org/v1"), "https://a.org@b.org/x.tif"),
+        (reach_of("https://a.org/v1"), "https://b.org\\@a.org/x.tif"),
+        (reach_of("https://a.org/v1"), "s3://a.org/x.tif"),
+        (reach_of("https://a.org/v1"), "file:///etc/passwd"),
+        (reach_of("https://a.org/v1"), "/etc/passwd"),
+        (reach_of("https://a.org/v1", ["*.c.org"]), "https://c.org.evil/x.tif"),
+        (reach_of(""), "http://169.254.169.254/latest"),
+        (reach_of(""), "http://2852039166/latest"),
+        (reach_of(""), "http://0xA9FEA9FE/latest"),
+        (reach_of(""), "http://[::ffff:169.254.169.254]/latest"),
+        (reach_of(""), "http://[fe80::1]/latest"),
+        (reach_of("", ["*"]), "http://169.254.169.254/latest"),
+        (reach_of(""), "/vsicurl/http://a.org/x.tif"),
+        (reach_of(""), "GTIFF_DIR:1:/vsicurl/http://a.org/x.tif"),
+        (reach_of(""), "vrt://a.tif"),
+        (reach_of(""), "http:///x.tif"),
+        (reach_of(""), "/dev/zero"),
+    ],
+)
+def test_links_that_are_refused(reach, href):
+    assert reach.refusal(href)
+
+
+@pytest.mark.parametrize(
+    ("reach", "href"),
+    [
+        (reach_of("https://a.org/v1"), "https://A.org:8443/x.tif"),
+        (reach_of("https://a.org/v1", ["B.org"]), "https://b.org/x.tif"),
+        (reach_of("https://a.org/v1", ["*.c.org", "s3://d"]), "https://x.c.org/x.tif"),
+        (reach_of("https://a.org/v1", ["*.c.org", "s3://d"]), "s3://d/x.tif"),
+        (reach_of("", ["169.254.169.254"]), "http://169.254.169.254/x.tif"),
+        (reach_of(""), "http://127.0.0.1/x.tif"),
+        (reach_of(""), "s3://bucket/x.tif"),
+        (reach_of("catalog.json"), "/data/x.tif"),
+    ],
+)
+def test_links_that_are_opened(reach, href):
+    assert not reach.refusal(href)
+
+
+def test_the_files_of_well_known_catalogues_are_within_reach():
+    files = {
+        "earth-search": "https://e84-earth-search-sentinel-data.s3.us-west-2.amazonaws.com/B04.tif",
+        "earth-search-l2a": "https://sentinel-cogs.s3.us-west-2.amazonaws.com/B04.tif",
+        "planetary-computer": "https://sentinel2l2a01.blob.core.windows.net/B04.tif",
+    }
+    for name, href in files.items():
+        assert not reach_of(PRESETS[name].url).refusal(href)
+        assert reach_of(PRESETS[name].url).refusal("https://example.org/B04.tif")
+
+
+def test_items_of_the_web_do_not_lead_into_the_private_network():
+    reach, origin = Reach(files=True, named=True), "https://93.184.216.34/items/1"
+    assert reach.refusal("http://10.0.0.7/x.tif", origin=origin)
+    assert not reach.refusal("http://10.0.0.7/x.tif")
+
+
+def test_an_item_that_points_to_another_host_is_not_followed_unless_allowed(tmp_path):
+    item, asked = scene(tmp_path), []
+    expected = read([item]).red.compute()
+
+    def other(handler, body):
+        asked.append(handler.path)
+        reply(handler, (tmp_path / handler.path.lstrip("/")).read_bytes())
+
+    with answering(other) as files:
+        items = [at(item, elsewhere(files))]
+        with careless_api(items) as url:
+            with pytest.raises(
+                NoScenes, match=r"host 'localhost' is not one.*hosts=\['localhost'\]"
+            ):
+                read(StacSource(url, C1))
+            assert not asked
+            for source, hosts in [
+                (StacSource(url, C1, hosts=("localhost",)), ()),
+                (StacSource(url, C1), ["localhost"]),
+            ]:
+                ds = read(source, hosts=hosts)
+                np.testing.assert_array_equal(ds.red.compute(), expected)
+    assert asked
+
+
+def test_redirects_lead_to_the_same_host_only_unless_allowed(tmp_path):
+    item, asked = scene(tmp_path), []
+    expected = read([item]).red.compute()
+
+    def target(handler, body):
+        asked.append(handler.path)
+        reply(handler, (tmp_path / handler.path.lstrip("/")).read_bytes())
+
+    with answering(target) as there:
+
+        def turn(handler, body):
+            reply(handler, b"", 302, Location=f"{elsewhere(there)}{handler.path}")
+
+        with answering(turn) as here:
+            with pytest.warns(AssetsFailed, match="s / red: .*is refused: host 'localhost'"):
+                ds = read([at(item, here)]).compute()
+            assert np.isnan(ds.red).all() and not asked
+            allowed = read([at(item, here)], hosts=["localhost"])
+            np.testing.assert_array_equal(allowed.red.compute(), expected)
+
+        def along(handler, body):
+            if handler.path.startswith("/moved"):
+                return (tmp_path / handler.path[7:]).read_bytes()
+            return reply(handler, b"", 301, Location=f"/moved{handler.path}")
+
+        with answering(along) as here:
+            np.testing.assert_array_equal(read([at(item, here)]).red.compute(), expected)
+
+
+@pytest.mark.parametrize("target", ["http://169.254.169.254/x", "file:///etc/passwd", "/dev/zero"])
+def test_redirects_to_no_file_server_are_refused(tmp_path, target):
+    item = scene(tmp_path)
+    with answering(lambda h, b: reply(h, b"", 302, Location=target)) as url:
+        with pytest.warns(AssetsFailed, match="s / red"):
+            assert np.isnan(read([at(item, url)]).red.compute()).all()
+
+
+def test_a_catalogue_is_read_from_its_own_host_only(tmp_path):
+    asked = []
+
+    def other(handler, body):
+        asked.append(handler.path)
+        return {"type": "FeatureCollection", "features": []}
+
+    with answering(other) as there:
+        link = {"rel": "child", "href": f"{elsewhere(there)}/catalog.json"}
+        top = {"type": "Catalog", "id": "c", "stac_version": "1.0.0", "description": "x"}
+        with answering(lambda h, b: {**top, "links": [link]}) as here:
+            with pytest.raises(NoScenes, match="host 'localhost' is not one that the source names"):
+                read(f"{here}/catalog.json")
+        with answering(lambda h, b: reply(h, b"", 302, Location=link["href"])) as here:
+            with pytest.raises(SourceError, match="is refused: host 'localhost'"):
+                read(f"{here}/catalog.json")
+    assert not asked
+
+
+def test_headers_go_to_the_host_of_the_catalogue_alone(tmp_path):
+    item, seen = scene(tmp_path), {}
+
+    def files(handler, body):
+        seen["files"] = handler.headers.get("X-Key")
+        return (tmp_path / handler.path.lstrip("/")).read_bytes()
+
+    with answering(files) as there, careless_api([at(item, elsewhere(there))]) as url:
+        source = StacSource(url, C1, headers={"X-Key": "SECRET"}, hosts=("localhost",))
+        assert "SECRET" not in repr(source)
+        read(source).red.compute()
+        assert seen == {"files": None}
+
+    def api(handler, body):
+        seen["api"] = handler.headers.get("X-Key")
+        return {"type": "FeatureCollection", "features": [at(item, "https://example.org")]}
+
+    with answering(api) as url, pytest.raises(NoScenes, match=r"example\.org"):
+        read(StacSource(f"{url}/items.json", headers={"X-Key": "SECRET"}))
+    assert seen["api"] == "SECRET"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no FIFO")
+def test_a_pipe_or_a_folder_is_no_file(tmp_path):
+    item = scene(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        item["assets"]["red"]["href"] = str(path)
+        with pytest.warns(AssetsFailed, match="device or folder"):
+            assert np.isnan(read([item]).red.compute()).all()
+    with pytest.raises(SourceError, match="could not be searched"):
+        gm.sentinel2(GRID, JUNE, bands="red", source=StacSource(str(tmp_path / "pipe")))
