@@ -52,7 +52,14 @@ DRAWS = 2
 """Times that gaps of a share are drawn."""
 NETWORK = gm.NetworkConfig(fusion="sum", members=2, width=64, heads=4, depth=1, dropout=0.3)
 TRAINING = gm.TrainingConfig(
-    loss="weighted-bce", epochs=40, batch=128, lr=3e-3, holdout=0, keep="last"
+    loss="weighted-bce",
+    epochs=40,
+    batch=128,
+    lr=3e-3,
+    holdout=0,
+    keep="last",
+    epoch_steps=1,
+    warmup=100,
 )
 NATIVE = "native gaps (MIAM)"
 FILLINGS = ("filling: mean", "filling: linear in time", "filling: monthly composites")

@@ -52,6 +52,7 @@ FITTING = gm.TrainingConfig(
     holdout=0,
     keep="last",
     accelerator="cpu",
+    epoch_steps=1,
 )
 MASKING = gm.masking.MIAM(per_sample=True)
 COLOURS = {
@@ -141,7 +142,12 @@ def run(name: str, case: Case, seed: int, *, epochs: int, fitted: int) -> list[d
     """All methods on one draw of held-out blocks."""
     split = Split.of(case, np.random.default_rng(seed))
     pretraining = gm.TrainingConfig(
-        epochs=epochs, lr=3e-3, warmup=100, block=case.block, accelerator="cpu"
+        epochs=epochs,
+        lr=3e-3,
+        warmup=100,
+        epoch_steps=1,
+        block=case.block,
+        accelerator="cpu",
     )
     started = time.perf_counter()
     encoder = gm.pretrain(

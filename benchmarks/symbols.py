@@ -32,7 +32,14 @@ EVERY = (1, 3, 6, 12)
 """Dates per token."""
 SIZES = {"width": 64, "heads": 4, "depth": 1, "inner": 1, "dropout": 0.1}
 TRAINING = gm.TrainingConfig(
-    loss="weighted-bce", epochs=10, batch=128, lr=3e-3, holdout=0, keep="last"
+    loss="weighted-bce",
+    epochs=10,
+    batch=128,
+    lr=3e-3,
+    holdout=0,
+    keep="last",
+    epoch_steps=1,
+    warmup=100,
 )
 SCHEMA = Schema.from_dict(
     {

@@ -25,11 +25,44 @@ Masking = Annotated[
     str | None,
     typer.Option(help="miam (default), uniform, dirichlet, dropout, subset, ramp-miam, …"),
 ]
+RULE = "from the data if not given"
 Fusion = Annotated[
-    str | None, typer.Option(help="group (default), token, cross, late, sum, group+sum.")
+    str | None,
+    typer.Option(
+        help="linear, quadratic, sum, group, several joined by '+', token, cross or late; "
+        "chosen on spatial folds if not given."
+    ),
 ]
-Width = Annotated[int | None, typer.Option(help="Width of the network; default 192.")]
-Epochs = Annotated[int, typer.Option(help="Most epochs.")]
+Width = Annotated[int | None, typer.Option(help="Width of the network.")]
+Epochs = Annotated[int | None, typer.Option(help="Most epochs.")]
+Steps = Annotated[int | None, typer.Option(help=f"Optimiser steps, {RULE}.")]
+EpochSteps = Annotated[
+    int | None, typer.Option(help="Steps of an epoch at least; few sites are passed several times.")
+]
+Batch = Annotated[int | None, typer.Option(help="Sites in a batch.")]
+Rate = Annotated[float | None, typer.Option(help=f"Learning rate, {RULE}.")]
+Decay = Annotated[float | None, typer.Option(help="Weight decay.")]
+Warmup = Annotated[
+    float | None,
+    typer.Option(
+        help="Rise of the learning rate: a share of the steps, or from 1 on their number."
+    ),
+]
+Holdout = Annotated[
+    float | None,
+    typer.Option(help="Share of sites that do not train and choose the best epoch; 0: all train."),
+]
+Keep = Annotated[str | None, typer.Option(help="Weights of the 'best' or the 'last' epoch.")]
+Patience = Annotated[
+    int | None, typer.Option(help="Epochs without a better score before stopping (--keep best).")
+]
+Masks = Annotated[str | None, typer.Option(help="Masks drawn per 'batch' or per 'sample'.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")]
+Devices = Annotated[int | None, typer.Option(help="Processes that share each batch.")]
+Precision = Annotated[str | None, typer.Option(help="32-true, bf16-mixed or 16-mixed.")]
+Evenness = Annotated[
+    float | None, typer.Option(help="maxent: 0: every record weighs the same; 1: every species.")
+]
 Block = Annotated[
     str | None,
     typer.Option(help="Side of validation blocks, such as '100 km'; default: from the data."),
@@ -50,47 +83,125 @@ def fit(
         Path | None, typer.Option(help="Model directory to start from, as of 'pretrain'.")
     ] = None,
     masking: Masking = None,
+    masks: Masks = None,
     fusion: Fusion = None,
     members: Annotated[int | None, typer.Option(help="Networks that answer together.")] = None,
     width: Width = None,
+    heads: Annotated[int | None, typer.Option(help="Attention heads.")] = None,
+    depth: Annotated[int | None, typer.Option(help="Blocks of attention.")] = None,
+    dropout: Annotated[float | None, typer.Option(help="Share of numbers dropped.")] = None,
     loss: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="auto (bce for complete surveys, else weighted-bce), bce, weighted-bce, maxent, "
-            "cross-entropy."
+            help="auto (bce for complete surveys, else weighted-bce; the default), bce, weighted-bce, "
+            "maxent, cross-entropy."
         ),
-    ] = "auto",
-    epochs: Epochs = 100,
+    ] = None,
+    evenness: Evenness = None,
+    steps: Steps = None,
+    epochs: Epochs = None,
+    epoch_steps: EpochSteps = None,
+    batch: Batch = None,
+    lr: Rate = None,
+    weight_decay: Decay = None,
+    warmup: Warmup = None,
+    holdout: Holdout = None,
+    keep: Keep = None,
+    patience: Patience = None,
+    joint_epochs: Annotated[
+        int | None, typer.Option(help="Epochs of all branches together (--system ume-mma).")
+    ] = None,
+    joint_lr: Annotated[float | None, typer.Option(help="Learning rate of these.")] = None,
     block: Block = None,
+    accelerator: Device = None,
+    devices: Devices = None,
+    precision: Precision = None,
     seed: Seed = 0,
     checkpoint: Checkpoint = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Train a model on sites, by masking."""
+    """Train a model on sites, by masking.
+
+    Without settings they follow from the number of sites, presences and species, as for
+    gm.fit(sites) in Python; a flag changes that setting alone.
+    """
     import geomiam as gm
 
+    sizes = _given(
+        fusion=fusion, members=members, width=width, heads=heads, depth=depth, dropout=dropout
+    )
+    settings = _given(
+        loss=loss,
+        evenness=evenness,
+        steps=steps,
+        epochs=epochs,
+        epoch_steps=epoch_steps,
+        batch=batch,
+        lr=lr,
+        weight_decay=weight_decay,
+        warmup=warmup,
+        holdout=holdout,
+        keep=keep,
+        patience=patience,
+        joint_epochs=joint_epochs,
+        joint_lr=joint_lr,
+        block=block,
+        accelerator=accelerator,
+        devices=devices,
+        precision=precision,
+    )
     _reserve(out, overwrite, inputs=[sites, schema, start], checkpoint=checkpoint)
     first = gm.load_model(start) if start else None
-    given = {"masking": masking, "fusion": fusion}
-    if system and (clash := [f"--{k}" for k, v in given.items() if v]):
-        raise GeomiamError(
-            f"--system {system} says what {' and '.join(clash)} says; give one of them"
-        )
+    own = {"masking": masking, "masks": masks, "fusion": fusion}
+    if system and (clash := [f"--{k}" for k, v in own.items() if v]):
+        raise GeomiamError(f"--system {system} sets {' and '.join(clash)} itself; give one of them")
     data = gm.open_sites(sites).load()
     facts = _schema(data, schema, first)
-    with _settings():
-        sizes = _given(fusion=fusion, members=members, width=width)
-        base = first.config.model_copy(update={"explainer": 0}) if first else gm.NetworkConfig()
-        network = gm.NetworkConfig(**base.model_dump() | sizes)
-        training = gm.TrainingConfig(loss=loss, epochs=epochs, block=block)  # type: ignore[arg-type]
-        how: dict[str, Any] = {"schema": facts, "network": network, "training": training}
-        how["masking"] = gm.masking.named(masking) if masking else None
     if system:
-        how = gm.system(system).options(facts, network=network, training=training)
+        options = _system(system, facts, sizes, settings)
+    else:
+        with _settings():
+            strategy = _strategy(masking, masks)
+            _check_changes(sizes, settings)
+        options = {"schema": facts, "network": sizes or None, "training": settings or None}
+        options["masking"] = strategy
     if first:
-        how["warm_start"] = first
-    model = gm.fit(data, rng=seed, checkpoint=checkpoint, **how)
+        options["warm_start"] = first
+    model = gm.fit(data, rng=seed, checkpoint=checkpoint, **options)
     _save(model, out, overwrite)
+
+
+def _system(name: str, schema: Any, sizes: dict, settings: dict) -> dict[str, Any]:
+    """Keywords of fit for a published system, of which single settings are changed."""
+    import geomiam as gm
+    from geomiam.evaluation.systems import TRAINING
+
+    with _settings():
+        network = gm.NetworkConfig(**sizes)
+        training = gm.TrainingConfig(**{**TRAINING.model_dump(), **settings})
+    return gm.system(name).options(schema, network=network, training=training)
+
+
+def _check_changes(sizes: dict, settings: dict) -> None:
+    """Refuse values out of range before anything is read; the rest follows from the data."""
+    import geomiam as gm
+    from geomiam.training.rule import SIZES
+
+    members = len(sizes.get("fusion", "").split("+"))
+    gm.NetworkConfig(**{**SIZES, "members": members, **sizes})
+    keep = "best" if settings.get("holdout") else "last"
+    gm.TrainingConfig(**{"holdout": 0, "keep": keep, **settings})
+
+
+def _strategy(masking: str | None, masks: str | None) -> Any:
+    """The masking strategy; None is the default of fit."""
+    import geomiam as gm
+
+    if masks not in (None, "batch", "sample"):
+        raise ValueError(f"--masks {masks}: use 'batch' or 'sample'")
+    if masks is None:
+        return gm.masking.named(masking) if masking else None
+    return gm.masking.named(masking or "miam", per_sample=masks == "sample")
 
 
 def pretrain(
@@ -101,7 +212,15 @@ def pretrain(
     masking: Masking = None,
     fusion: Fusion = None,
     width: Width = None,
-    epochs: Epochs = 100,
+    epochs: Epochs = None,
+    steps: Steps = None,
+    batch: Batch = None,
+    lr: Rate = None,
+    weight_decay: Decay = None,
+    warmup: Warmup = None,
+    holdout: Holdout = None,
+    keep: Keep = None,
+    patience: Patience = None,
     block: Block = None,
     seed: Seed = 0,
     checkpoint: Checkpoint = None,
@@ -113,7 +232,20 @@ def pretrain(
     _reserve(out, overwrite, inputs=[data, schema], checkpoint=checkpoint)
     with _settings():
         network = gm.NetworkConfig(**_given(fusion=fusion, width=width))
-        training = gm.TrainingConfig(epochs=epochs, block=block)
+        training = gm.TrainingConfig(
+            **_given(
+                epochs=epochs,
+                steps=steps,
+                batch=batch,
+                lr=lr,
+                weight_decay=weight_decay,
+                warmup=warmup,
+                holdout=holdout,
+                keep=keep,
+                patience=patience,
+                block=block,
+            )
+        )
         strategy = gm.masking.named(masking) if masking else None
     model = gm.pretrain(
         _open(data),
@@ -136,7 +268,15 @@ def finetune(
         str, typer.Option(help="head: new species; all: everything, slowly; new: new predictors.")
     ],
     schema: SchemaPath = None,
-    epochs: Epochs = 100,
+    epochs: Epochs = None,
+    steps: Steps = None,
+    batch: Batch = None,
+    lr: Rate = None,
+    weight_decay: Decay = None,
+    warmup: Warmup = None,
+    holdout: Holdout = None,
+    keep: Keep = None,
+    patience: Patience = None,
     block: Block = None,
     seed: Seed = 0,
     checkpoint: Checkpoint = None,
@@ -146,14 +286,24 @@ def finetune(
     import geomiam as gm
 
     _reserve(out, overwrite, inputs=[model, sites, schema], checkpoint=checkpoint)
-    with _settings():
-        training = gm.TrainingConfig(epochs=epochs, block=block)
+    settings = _given(
+        epochs=epochs,
+        steps=steps,
+        batch=batch,
+        lr=lr,
+        weight_decay=weight_decay,
+        warmup=warmup,
+        holdout=holdout,
+        keep=keep,
+        patience=patience,
+        block=block,
+    )
     tuned = gm.finetune(
         gm.load_model(model),
         gm.open_sites(sites).load(),
         schema=schema,
         train=train,  # type: ignore[arg-type]
-        training=training,
+        training=settings or None,
         rng=seed,
         checkpoint=checkpoint,
     )

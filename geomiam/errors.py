@@ -164,3 +164,7 @@ class OutputRefused(OutputExists):
 
 class OutputBusy(ResumeRefused):
     """Another writer is at work on the output."""
+
+
+class TrainingWarning(UserWarning):
+    """A fit that may disappoint: too short, too few presences, or fitted to its own sites."""

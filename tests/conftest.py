@@ -82,7 +82,9 @@ def train_small(sites: xr.Dataset, fusion: str, **config) -> gm.Model:
     return gm.fit(
         sites,
         network=network,
-        training=gm.TrainingConfig(epochs=2, batch=32, block=100, warmup=2, **config),
+        training=gm.TrainingConfig(
+            epoch_steps=1, epochs=2, batch=32, block=100, warmup=2, **config
+        ),
         rng=0,
     )
 

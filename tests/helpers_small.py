@@ -139,5 +139,6 @@ def tiny_sites(n: int = 100, *, species: int = 2, gaps: float = 0.1, seed: int =
 
 def quick(**settings: Any) -> gm.TrainingConfig:
     """Settings of a run that takes a fraction of a second."""
-    facts = {"epochs": 3, "batch": 32, "lr": 0.01, "warmup": 2, "accelerator": "cpu"}
+    facts = {"epochs": 3, "batch": 32, "lr": 0.01, "warmup": 2, "epoch_steps": 1}
+    facts["accelerator"] = "cpu"
     return gm.TrainingConfig(**(facts | settings))

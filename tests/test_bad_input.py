@@ -256,7 +256,7 @@ def sites_of(variables: int, n: int = 40) -> xr.Dataset:
 
 def test_more_groups_than_a_map_has_flags_are_refused_before_training():
     network = gm.NetworkConfig(width=4, heads=1, depth=1, inner=0, frequencies=2)
-    short = gm.TrainingConfig(epochs=1, batch=64)
+    short = gm.TrainingConfig(epoch_steps=1, epochs=1, batch=64)
     with pytest.raises(SchemaError, match=r"has 65 groups, and a map has flags for 64; join them"):
         gm.fit(sites_of(65), network=network, training=short)
     sites = sites_of(65)

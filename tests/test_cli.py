@@ -218,15 +218,15 @@ def test_sample_adds_background(geomiam, home, tmp_path):
 
 def test_fit_is_the_python_call_with_the_same_settings(home):
     model = gm.load_model(home / "model")
-    assert (model.config.width, model.config.fusion) == (8, "group")
+    assert model.config.width == 8 and model.config.fusion == model.about["rule"]["fusion"]
     assert model.schema.name == "tiny"
     assert model.about["training"]["epochs"] == 4 and model.about["training"]["block"] == "200"
     assert (home / "run").is_dir()
     again = gm.fit(
         gm.open_sites(home / "sites.zarr").load(),
         gm.Schema.from_yaml(home / "catalog.yaml"),
-        network=gm.NetworkConfig(width=8),
-        training=gm.TrainingConfig(epochs=4, block=200),
+        network={"width": 8},
+        training={"epochs": 4, "block": "200"},
         rng=1,
     )
     assert again.id == model.id
@@ -264,7 +264,7 @@ def test_a_system_is_trained_by_name(geomiam, fails, home, tmp_path):
     assert list(model.about["warm_start"]["branches"][0]) == list(model.schema.modalities)
     both = ("--system", "ume", "--fusion", "group")
     said = fails("fit", home / "sites.zarr", "-o", tmp_path / "other", *both)
-    assert "--system ume says what --fusion says" in said
+    assert "--system ume sets --fusion itself" in said
     assert "no system 'umm'; choose from masksdm" in fails(
         "fit", home / "sites.zarr", "-o", tmp_path / "other", "--system", "umm"
     )
@@ -428,8 +428,8 @@ def test_a_file_that_is_not_there_is_named(fails, home, monkeypatch, words):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--width", "30"], "width 30 is not a multiple of heads 8"),
-        (["--fusion", "cold"], "Input should be 'group', 'token'"),
+        (["--width", "30"], "width 30 is not a multiple of heads 4"),
+        (["--fusion", "cold"], "no fusion 'cold'; use one of group, sum, linear"),
         (["--loss", "hinge"], "'auto', 'bce', 'weighted-bce', 'maxent' or 'cross-entropy'"),
         (["--epochs", "0"], "greater than or equal to 1"),
         (["--masking", "mask"], "no masking strategy 'mask'; choose from: miam, uniform"),

@@ -253,7 +253,7 @@ def test_a_trained_model_is_saved_copied_and_maps(sites, cube, tmp_path, name):
     config = gm.NetworkConfig(
         fusion="cross", width=8, heads=2, depth=1, inner=1, frequencies=4, **VARIANTS[name]
     )
-    training = gm.TrainingConfig(epochs=1, batch=32, block=100, warmup=2)
+    training = gm.TrainingConfig(epoch_steps=1, epochs=1, batch=32, block=100, warmup=2)
     model = gm.fit(sites, network=config, training=training, rng=0)
     again = gm.load_model(model.save(tmp_path / "model"))
     assert again.id == model.id

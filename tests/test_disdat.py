@@ -16,7 +16,7 @@ from geomiam.evaluation.disdat import Plan, benchmark, summarise, write_results
 from geomiam.evaluation.readers.disdat import FILES
 
 NETWORK = gm.NetworkConfig(width=8, heads=2, depth=1, inner=0, frequencies=4, sigma=0.1, members=2)
-TRAINING = gm.TrainingConfig(loss="maxent", epochs=2, batch=64, keep="last")
+TRAINING = gm.TrainingConfig(epoch_steps=1, loss="maxent", epochs=2, batch=64, keep="last")
 GROUPS = {"bird": ["b1", "b2"], "tree": ["t1", "t2"]}
 PREDICTORS = {
     "rain": {"description": "Rain", "units": "mm", "modality": "climate", "type": "continuous"},

@@ -134,7 +134,7 @@ def test_cross_validation_predicts_each_site_by_the_model_that_never_saw_its_blo
     monkeypatch.setattr(crossval, "subset_scores", watched_scores)
     options = {
         "network": gm.NetworkConfig(width=8, heads=2, depth=1, inner=0, frequencies=4),
-        "training": gm.TrainingConfig(epochs=1, batch=64, block=50),
+        "training": gm.TrainingConfig(epoch_steps=1, epochs=1, batch=64, block=50),
     }
     table = gm.cross_evaluate(
         sites, gm.infer_schema(sites), folds=3, block="100 km", subsets="all", **options

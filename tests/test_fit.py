@@ -10,7 +10,7 @@ from helpers_small import few_pairs
 import geomiam as gm
 
 NETWORK = gm.NetworkConfig(width=8, heads=2, depth=1, inner=1, frequencies=4)
-TRAINING = gm.TrainingConfig(epochs=4, batch=32, block=100, warmup=2)
+TRAINING = gm.TrainingConfig(epoch_steps=1, epochs=4, batch=32, block=100, warmup=2)
 
 
 def test_the_kept_weights_are_those_of_the_best_epoch(sites):
@@ -39,7 +39,7 @@ def test_a_signal_is_learned_and_noise_is_not():
     """Species follow bio1 alone: climate predicts unseen blocks, the embedding of pure noise does not."""
     sites = make_sites(make_cube(40, 40, gaps=0.1, seed=5), seed=6)
     network = gm.NetworkConfig(width=16, heads=2, depth=1, inner=1, frequencies=8, sigma=0.1)
-    training = gm.TrainingConfig(epochs=15, batch=64, block=200, lr=3e-3, warmup=10)
+    training = gm.TrainingConfig(epoch_steps=1, epochs=15, batch=64, block=200, lr=3e-3, warmup=10)
     model = gm.fit(sites, network=network, training=training, rng=0)
     scores = model.about["validation_auc"]
     assert scores["climate"] > 0.75 and scores["all"] > 0.75

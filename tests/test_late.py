@@ -254,7 +254,7 @@ def test_learned_weights_learn(sites):
     network = gm.NetworkConfig(
         fusion="late", width=8, heads=2, depth=1, frequencies=4, weights="learned"
     )
-    training = gm.TrainingConfig(epochs=2, batch=32, warmup=2, accelerator="cpu")
+    training = gm.TrainingConfig(epoch_steps=1, epochs=2, batch=32, warmup=2, accelerator="cpu")
     model = gm.fit(sites, network=network, training=training, rng=0)
     assert model.network.members[0].fusion.scores.abs().max() > 1e-4
 
@@ -305,7 +305,9 @@ def test_training_leaves_the_base_value_alone(loss, sites):
     sites = one_species_each(sites) if loss == "cross-entropy" else sites
     network = gm.NetworkConfig(fusion="late", width=8, heads=2, depth=1, frequencies=4)
     held = np.arange(sites.sizes["site"]) % 4 == 0
-    training = gm.TrainingConfig(epochs=2, batch=32, warmup=2, loss=loss, accelerator="cpu")
+    training = gm.TrainingConfig(
+        epoch_steps=1, epochs=2, batch=32, warmup=2, loss=loss, accelerator="cpu"
+    )
     model = gm.fit(sites, network=network, training=training, validation=held, rng=0)
     base = base_value(model, species=SPECIES, scale="logit")
     if loss == "weighted-bce":

@@ -15,7 +15,7 @@ from geomiam.tokens.blocks import encode
 from geomiam.tokens.select import players
 
 NETWORK = gm.NetworkConfig(width=8, heads=2, depth=1, inner=1, frequencies=4, members=3)
-TRAINING = gm.TrainingConfig(epochs=3, batch=32, block=100, warmup=2)
+TRAINING = gm.TrainingConfig(epoch_steps=1, epochs=3, batch=32, block=100, warmup=2)
 
 
 def joined(fusion: str, members: int = 3):
@@ -172,7 +172,7 @@ def test_members_take_turns(sites):
 def test_what_was_never_hidden_does_not_choose_the_epoch(sites):
     """Without masking the best epoch is the best with everything; with it, the best mean."""
     network = gm.NetworkConfig(width=8, heads=2, depth=1, inner=0, frequencies=4)
-    training = gm.TrainingConfig(epochs=8, batch=32, warmup=2, patience=8)
+    training = gm.TrainingConfig(epoch_steps=1, epochs=8, batch=32, warmup=2, patience=8)
     for masking, columns in ((gm.masking.Constant(0.0), ["auc_all"]), ("uniform", None)):
         model = gm.fit(sites, network=network, training=training, masking=masking, rng=0)
         scores = model.history.filter(like="auc_").astype(float)

@@ -45,7 +45,7 @@ def peak_of_a_map(side: int) -> int:
 
     sites = make_sites(make_cube())[[*VARIABLES, "presence"]]
     network = gm.NetworkConfig(width=8, heads=2, depth=1, inner=0, frequencies=4)
-    model = gm.fit(sites, network=network, training=gm.TrainingConfig(epochs=1))
+    model = gm.fit(sites, network=network, training=gm.TrainingConfig(epoch_steps=1, epochs=1))
     with (
         tempfile.TemporaryDirectory() as folder,
         dask.config.set(scheduler="threads", num_workers=2),

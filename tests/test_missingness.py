@@ -21,7 +21,7 @@ from geomiam.evaluation.sweeps import SweepPlan, methods, split, sweeps
 from geomiam.training.splits import site_coordinates
 
 NETWORK = gm.NetworkConfig(width=16, heads=2, depth=1, inner=0, frequencies=4)
-TRAINING = gm.TrainingConfig(epochs=2, batch=32, warmup=2)
+TRAINING = gm.TrainingConfig(epoch_steps=1, epochs=2, batch=32, warmup=2)
 PLAN = SweepPlan(
     strategies=("miam",),
     imputations=("mean",),

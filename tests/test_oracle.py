@@ -11,7 +11,7 @@ from geomiam.errors import SelectionError
 from geomiam.evaluation.oracle import part
 
 NETWORK = gm.NetworkConfig(width=16, heads=2, depth=1, inner=0, frequencies=4)
-TRAINING = gm.TrainingConfig(epochs=2, batch=32, block=100, warmup=2)
+TRAINING = gm.TrainingConfig(epoch_steps=1, epochs=2, batch=32, block=100, warmup=2)
 SUBSETS = {"terrain": "terrain", "one year": "landsat[time=2014]", "rain": "bio12", "all": None}
 
 

@@ -378,7 +378,7 @@ def test_the_real_sample_trains_and_is_scored():
         sites,
         gm.readers.geolifeclef_schema(sites),
         network=SMALL,
-        training=gm.TrainingConfig(epochs=2, block=200, batch=50),
+        training=gm.TrainingConfig(epoch_steps=1, epochs=2, block=200, batch=50),
         rng=0,
     )
     table = gm.evaluate(model, sites, subsets="unimodal+all")

@@ -125,7 +125,7 @@ def test_a_wrong_setting_is_named_with_its_value():
     with pytest.raises(
         SettingError, match=r"TrainingConfig: epochs: .*greater than or equal to 1; found 0"
     ):
-        gm.TrainingConfig(epochs=0)
+        gm.TrainingConfig(epoch_steps=1, epochs=0)
     with pytest.raises(SettingError, match=r"unknown field 'widht' \(value 8\); fields: width"):
         gm.NetworkConfig(widht=8)
     with pytest.raises(SettingError, match="found 'xxx"):

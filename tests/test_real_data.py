@@ -38,7 +38,7 @@ def test_french_birds_from_survey_to_explained_map_of_europe(birds):
     schema = gm.infer_schema(cube, kinds={"koeppen": "categorical", "aspect": "circular"})
     assert len(schema.modalities) == 5
     network = gm.NetworkConfig(width=32, heads=2, depth=1, frequencies=16, sigma=0.1)
-    training = gm.TrainingConfig(epochs=25, block=100, warmup=20, lr=3e-3, batch=64)
+    training = gm.TrainingConfig(epoch_steps=1, epochs=25, block=100, warmup=20, lr=3e-3, batch=64)
     model = gm.fit(sites, schema, network=network, training=training, rng=0)
     assert (
         model.about["validation_auc"]["all"] > 0.62
@@ -91,7 +91,11 @@ def test_plants_with_image_patches_and_series_with_real_gaps(plants, fusion):
     )
     network = SMALL.model_copy(update={"fusion": fusion})
     model = gm.fit(
-        plants, schema, network=network, training=gm.TrainingConfig(epochs=2, block=200), rng=0
+        plants,
+        schema,
+        network=network,
+        training=gm.TrainingConfig(epoch_steps=1, epochs=2, block=200),
+        rng=0,
     )
     sizes = dict(zip(schema.modalities, model.layout.sizes, strict=True))
     assert sizes == {
@@ -123,7 +127,7 @@ def test_a_year_that_stops_early_keeps_its_quarters(plants):
     schema = schema.replace(
         {"landsat": schema.variables["landsat"].model_copy(update={"window": 4})}
     )
-    training = gm.TrainingConfig(epochs=1, block=200)
+    training = gm.TrainingConfig(epoch_steps=1, epochs=1, block=200)
     model = gm.fit(plants, schema, network=SMALL, training=training, rng=0)
     observed = encode_sites(plants, model).observed.reshape(-1, 6, 21)
     years = np.isfinite(plants["landsat"].values).reshape(-1, 6, 21, 4)

@@ -241,7 +241,10 @@ def test_blocks_unmask_a_model_that_only_remembers_its_neighbours():
 def test_the_hold_out_is_that_of_a_fit_and_a_fit_takes_it(sites, monkeypatch):
     from geomiam.training import fit as training
 
-    seen, config = [], gm.TrainingConfig(epochs=1, batch=64, block=50, holdout=0.3, warmup=1)
+    seen, config = (
+        [],
+        gm.TrainingConfig(epoch_steps=1, epochs=1, batch=64, block=50, holdout=0.3, warmup=1),
+    )
     monkeypatch.setattr(
         training, "make_tables", lambda *a, held, **k: seen.append(held[0]) or 1 / 0
     )

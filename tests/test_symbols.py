@@ -68,7 +68,9 @@ def model(request, sites) -> gm.Model:
         sites,
         gm.infer_schema(sites).symbolic(5, every=2, breakpoints=KINDS[kind == "scalar"]),
         network=gm.NetworkConfig(fusion=fusion, symbols=kind, **sizes),
-        training=gm.TrainingConfig(epochs=2, batch=32, warmup=2, holdout=0, keep="last"),
+        training=gm.TrainingConfig(
+            epoch_steps=1, epochs=2, batch=32, warmup=2, holdout=0, keep="last"
+        ),
         rng=0,
     )
 
@@ -365,7 +367,9 @@ def test_tables_hold_the_numbers_that_the_symbols_stand_for(sites):
 
 def test_filling_in_fills_in_symbols(sites):
     schema = gm.infer_schema(sites).symbolic(5)
-    training = gm.TrainingConfig(epochs=1, warmup=1, batch=64, holdout=0, keep="last")
+    training = gm.TrainingConfig(
+        epoch_steps=1, epochs=1, warmup=1, batch=64, holdout=0, keep="last"
+    )
     options = {"network": TINY_NETWORK, "training": training, "rng": 0}
     filled = gm.fit_imputed(sites, schema, **options)
     assert np.isfinite(filled.scores(sites, using="landsat")).any()

@@ -100,7 +100,7 @@ def test_every_part_of_maestro_is_left_out_once_and_nothing_else_changes():
 @pytest.mark.parametrize("name", [n for n, s in SYSTEMS.items() if not s.rival])
 def test_a_token_passes_equally_many_blocks_in_every_system(name):
     base = gm.NetworkConfig(width=16, heads=2, depth=2, inner=1)
-    made = needs(name).options(network=base, training=gm.TrainingConfig(epochs=7))
+    made = needs(name).options(network=base, training=gm.TrainingConfig(epoch_steps=1, epochs=7))
     network, single = made["network"], ("token", "late")
     assert network.depth + (0 if network.fusion in single else network.inner) == 3
     assert (network.width, network.heads, made["training"].epochs) == (16, 2, 7)

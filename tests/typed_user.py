@@ -14,7 +14,7 @@ def species_map(cube: xr.Dataset, records: str, out: str) -> xr.Dataset:
     schema: gm.Schema = gm.infer_schema(sites)
     network = gm.NetworkConfig(width=64)
     model: gm.Model = gm.fit(
-        sites, schema, network=network, training=gm.TrainingConfig(epochs=3), rng=0
+        sites, schema, network=network, training=gm.TrainingConfig(epoch_steps=1, epochs=3), rng=0
     )
     scores: xr.Dataset = gm.evaluate(model, sites, subsets="unimodal+all")
     print(scores, gm.coverage(cube, schema), gm.__version__)

@@ -47,7 +47,14 @@ NETWORK = NetworkConfig(
     dropout=0.1,
 )
 TRAINING = TrainingConfig(
-    loss="maxent", epochs=60, batch=250, lr=3e-3, warmup=100, keep="last", holdout=0
+    loss="maxent",
+    epochs=60,
+    batch=250,
+    lr=3e-3,
+    warmup=100,
+    keep="last",
+    holdout=0,
+    epoch_steps=1,
 )
 """One configuration for all regions; every record trains."""
 PER_SAMPLE = True

@@ -44,7 +44,7 @@ NETWORK = NetworkConfig(
     dropout=0.1,
 )
 TRAINING = TrainingConfig(
-    loss="weighted-bce", epochs=300, patience=40, batch=250, lr=3e-3, warmup=100
+    loss="weighted-bce", epochs=300, patience=40, batch=250, lr=3e-3, warmup=100, epoch_steps=1
 )
 """Every method stops by its own validation blocks: to learn from gaps takes longer than from none."""
 FOLDS = 4

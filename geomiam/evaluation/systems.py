@@ -28,6 +28,8 @@ PARTS = "MAESTRO's parts"
 """Family of the systems that take one part of another one off."""
 LOSS = "weighted-bce"
 """Of all systems, as published for MaskSDM and MIAM, unless another one is asked for."""
+TRAINING = TrainingConfig(warmup=100, epoch_steps=1)
+"""As published: an epoch is one pass over the sites, and the learning rate rises for 100 steps."""
 SIDE_BY_SIDE = ("token", "late")
 """Fusions with no blocks inside groups: they get as many blocks in a row as the others."""
 
@@ -98,7 +100,7 @@ class System:
                 f"'{self.name}' is no network: train it with gm.fit_rival('{self.rival}', sites, schema)"
             )
         try:
-            return self._options(schema, network or NetworkConfig(), training or TrainingConfig())
+            return self._options(schema, network or NetworkConfig(), training or TRAINING)
         except (AttributeError, TypeError, ValueError) as error:
             raise SelectionError(f"system '{self.name}' cannot be made: {error}") from None
 
@@ -210,7 +212,7 @@ _ALL = (
     ),
     System(
         "miam-group",
-        "geomiam's default: tokens meet inside their group, then groups meet; masks of MIAM",
+        "geomiam's group fusion as one large network: tokens meet inside their group, then groups meet; masks of MIAM",
         "group",
         network={"fusion": "group"},
     ),

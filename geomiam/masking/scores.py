@@ -145,6 +145,9 @@ def _quotient(s: Array, d: Array) -> Array:
 
 def _slope(table: Array, *, smoothing: float) -> Array:
     """Size of the last step of the moving average; NaN where it has not made one."""
+    # Older rows weigh less than a rounding error: each epoch costs the same, however long the run.
+    reach = int(np.log(1e-20) / np.log(smoothing)) + 2 if smoothing > 0 else 2
+    table = table[-reach:]
     average = slope = np.full(table.shape[1], np.nan)
     for row in table:
         moved = np.where(np.isnan(average), row, smoothing * average + (1 - smoothing) * row)

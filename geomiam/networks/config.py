@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from geomiam.schema import Fact
+
+ALONE = ("token", "cross", "late")
+"""Fusions that all members of a model share."""
+MIXED = ("group", "sum", "linear", "quadratic")
+"""Fusions that members of one model may have side by side, such as ``"group+sum+linear"``."""
+WITHOUT_ATTENTION = ("sum", "linear", "quadratic")
+"""Fusions that add up the tokens."""
 
 
 class EncoderFacts(Fact):
@@ -19,8 +26,10 @@ class EncoderFacts(Fact):
 class NetworkConfig(Fact):
     """Sizes of the network; the bounds also guard the loading of saved models."""
 
-    fusion: Literal["group", "token", "cross", "late", "sum", "group+sum"] = Field(
-        "group", description="how tokens meet; group+sum: members take turns; late: not at all"
+    fusion: str = Field(
+        "group",
+        description="group, token, cross, late, sum, linear or quadratic; members of several kinds: "
+        "group+sum+linear",
     )
     width: int = Field(192, ge=4, le=4096)
     heads: int = Field(8, ge=1, le=64)
@@ -72,19 +81,30 @@ class NetworkConfig(Fact):
         (), description="modalities that a trained model was given later; set by finetune"
     )
 
+    @field_validator("fusion")
+    @classmethod
+    def _fusion_exists(cls, fusion: str) -> str:
+        kinds = fusion.split("+")
+        if fusion not in ALONE and not set(kinds) <= set(MIXED):
+            raise ValueError(
+                f"no fusion '{fusion}'; use one of {', '.join((*MIXED, *ALONE))}, or several of "
+                f"{', '.join(MIXED)} joined by '+'"
+            )
+        return fusion
+
     @model_validator(mode="after")
     def _heads_divide_width(self) -> NetworkConfig:
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
-        if self.members < len(self.fusion.split("+")):
-            raise ValueError(f"fusion '{self.fusion}' takes turns; pass members=2 or more")
+        if self.members < len(self.kinds):
+            raise ValueError(
+                f"fusion '{self.fusion}' takes turns; pass members={len(self.kinds)} or more"
+            )
         return self
 
     @model_validator(mode="after")
     def _options_have_an_effect(self) -> NetworkConfig:
-        over_tokens = self.fusion in ("token", "cross", "late") or (
-            self.fusion != "sum" and self.inner > 0
-        )
+        over_tokens = self.fusion in ALONE or ("group" in self.kinds and self.inner > 0)
         if not over_tokens and (self.experts or self.attention == "sparse"):
             raise ValueError(
                 f"fusion '{self.fusion}' with inner={self.inner} has no blocks over tokens for sparse "
@@ -107,7 +127,12 @@ class NetworkConfig(Fact):
             )
         return self
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The fusions of the members, in turn."""
+        return tuple(self.fusion.split("+"))
+
     def member(self, number: int) -> NetworkConfig:
         """Return the configuration of one member alone."""
-        kinds = self.fusion.split("+")
+        kinds = self.kinds
         return self.model_copy(update={"members": 1, "fusion": kinds[number % len(kinds)]})

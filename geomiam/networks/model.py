@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from geomiam.errors import SelectionError
-from geomiam.networks.config import NetworkConfig
+from geomiam.networks.config import WITHOUT_ATTENTION, NetworkConfig
 from geomiam.networks.network import Network
 from geomiam.networks.quantity import QUANTITIES, Quantity, loss_of
 from geomiam.schema import Schema
@@ -172,7 +172,7 @@ class Model:
         if self not in _HALVES:
             network = copy.deepcopy(self.network)
             for member in network.members:
-                if member.config.fusion != "sum":  # type: ignore[union-attr]  # a long sum needs its digits
+                if member.config.fusion not in WITHOUT_ATTENTION:  # type: ignore[union-attr, operator]  # a long sum needs its digits
                     member.fusion.to(torch.bfloat16)  # type: ignore[union-attr, operator]
             _HALVES[self] = replace(self, network=network)
             _HALVES[self].__dict__["id"] = self.id  # of the model, however it is computed
@@ -197,6 +197,7 @@ class Model:
                 f"  modalities (tokens): {groups}",
                 f"  fusion: {self.config.fusion}, width {self.config.width}, {weights:,} weights",
                 f"  masking: {json.dumps(self.about.get('masking', {}))}",
+                *self._training(),
             ]
         )
 
@@ -207,6 +208,21 @@ class Model:
         record = self.about.get("loss")
         reason = f", {record['reason']}" if isinstance(record, dict) and "reason" in record else ""
         return [f"  predicts: {self.quantity.name} (loss {loss_of(self.about)}{reason})"]
+
+    def _training(self) -> list[str]:
+        """Lines on the rule that configured the training, and on its validation."""
+        rule, checked = self.about.get("rule"), self.about.get("validation")
+        lines = [f"  training, by the rule: {'; '.join(rule['settings'])}"] if rule else []
+        if rule and rule.get("inner_auc"):
+            scores = rule["inner_auc"]
+            lines.append(
+                f"  members, chosen on spatial folds: {rule['fusion']} (AUC {scores[rule['fusion']]:.3f})"
+            )
+        if checked:
+            auc = self.about["validation_auc"]["all"]
+            value = "unknown" if auc is None else f"{auc:.3f} ± {checked['standard_error']:.3f}"
+            lines.append(f"  validation AUC on {checked['folds']} spatial folds: {value}")
+        return lines
 
     def __repr__(self) -> str:
         return self.summary()

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from geomiam.errors import SchemaError
 from geomiam.networks.blocks import TransformerBlock
-from geomiam.networks.config import NetworkConfig
+from geomiam.networks.config import WITHOUT_ATTENTION, NetworkConfig
 from geomiam.networks.cross import CrossFusion, CrossView
 from geomiam.networks.encoders import own_copies, own_encoders
 from geomiam.networks.explainer import Explainer
 from geomiam.networks.group import GroupFusion, GroupView
 from geomiam.networks.late import LateFusion, LateView
 from geomiam.networks.packs import Seen
-from geomiam.networks.sum import SumFusion, SumView
+from geomiam.networks.sum import LinearFusion, SumFusion, SumView
 from geomiam.networks.token import TokenFusion, TokenView
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.rows import Rows
@@ -29,12 +29,15 @@ from geomiam.tokens.tokenizers import Tokenizers
 
 MOST_GROUPS = 64
 """``observed`` of a map holds one bit per group."""
+LIGHT = ("scalar", "circular", "categorical")
+"""Kinds of tokens that are made of one number."""
 
 
 class Member(nn.Module):
     """Tokens → fusion → LayerNorm, ReLU: the features of a site.
 
-    A sum is not normalised, and late fusion has done both inside its branches.
+    A sum is not normalised, a linear member has no ReLU either, and late fusion has done both inside
+    its branches.
     """
 
     def __init__(
@@ -51,14 +54,20 @@ class Member(nn.Module):
             layout,
             classes,
             width=config.width,
-            frequencies=0 if config.fusion == "sum" else config.frequencies,
+            frequencies=0 if config.fusion in WITHOUT_ATTENTION else config.frequencies,
+            squares=config.fusion == "quadratic",
             sigma=config.sigma,
             symbols=config.symbols,
             encoders=own_copies(encoders or {}, config.encoders),
         )
         self.fusion = _fusion(config, layout)
-        plain = config.fusion in ("sum", "late")
+        plain = config.fusion in (*WITHOUT_ATTENTION, "late")
         self.norm = nn.Identity() if plain else nn.LayerNorm(config.width)
+        light = config.fusion in WITHOUT_ATTENTION or (
+            config.fusion == "group" and not config.inner
+        )
+        self.dense = light and all(p.kind in LIGHT for p in layout.parts)
+        """Whether computing hidden tokens in training costs less than sorting them out."""
         own = self.fusion.features if isinstance(self.fusion, LateFusion) else config.width
         self.feature_width = own
         """Numbers ``f`` that the head reads."""
@@ -69,10 +78,14 @@ class Member(nn.Module):
 
     def packed(self, values: list[Tensor], visible: Tensor) -> Tensor:
         """Features ``(n, f)`` in training, from values per part and visible ``(n, t)``."""
+        if self.dense:
+            return self.features(self.tokenizers(values, visible), visible)
         return self.activate(self.fusion.packed(Seen.of(self.tokenizers, values, visible)))
 
     def activate(self, fused: Tensor) -> Tensor:
         """Fused tokens ``(n, f)`` as the last linear layer takes them."""
+        if isinstance(self.fusion, LinearFusion):
+            return fused.float()
         return torch.relu(self.norm(fused.float()))
 
     @property
@@ -243,6 +256,8 @@ def _fusion(
 ) -> TokenFusion | GroupFusion | SumFusion | LateFusion | CrossFusion:
     width, heads, depth, dropout = config.width, config.heads, config.depth, config.dropout
     over_tokens = partial(TransformerBlock.over_tokens, config)
+    if config.fusion in ("linear", "quadratic"):
+        return LinearFusion(layout.size, width=width, dropout=dropout)
     if config.fusion == "sum":
         return SumFusion(layout.size, width=width, dropout=dropout)
     if config.fusion == "cross":

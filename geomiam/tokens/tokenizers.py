@@ -49,6 +49,17 @@ class Linear(nn.Module):
         return self.linear(x)
 
 
+class Quadratic(nn.Module):
+    """A private linear map of each scalar and its square, for networks without a hidden layer."""
+
+    def __init__(self, features: int, width: int):
+        super().__init__()
+        self.linear = PrivateLinear(features, 2, width)
+
+    def forward(self, x: Tensor, finite: Tensor) -> Tensor:
+        return self.linear(torch.cat([x, x.square()], -1))
+
+
 class Circular(nn.Module):
     """Harmonics of an angle, then a private linear map and ReLU: 0° and 360° are one value."""
 
@@ -194,7 +205,7 @@ class PrivateLinear(nn.Module):
 
 
 class Tokenizers(nn.Module):
-    """All tokenizers of a layout, side by side; with no frequencies, scalars are linear."""
+    """All tokenizers of a layout, side by side; with no frequencies, scalars are linear or quadratic."""
 
     def __init__(
         self,
@@ -204,18 +215,19 @@ class Tokenizers(nn.Module):
         width: int,
         frequencies: int,
         sigma: float,
+        squares: bool = False,
         symbols: str = "embedding",
         encoders: Mapping[str, nn.Module] | None = None,
     ):
         super().__init__()
-        periodic = {"frequencies": frequencies, "sigma": sigma}
+        scalars = {"frequencies": frequencies, "sigma": sigma, "squares": squares}
         own = encoders or {}
         self.parts = nn.ModuleList(
             _plugged(p, own[p.name], width)
             if p.name in own
             else _symbolic(p, width, symbols)
             if p.spans[0].variable.symbols
-            else _tokenizer(p, classes, width, periodic)
+            else _tokenizer(p, classes, width, scalars)
             for p in layout.parts
         )
         self.sizes = [p.size for p in layout.parts]
@@ -254,14 +266,20 @@ def _symbolic(part: Part, width: int, reading: str) -> Symbolic:
     return Symbolic(span.channels, positions, symbols, width, reading=reading)
 
 
-def _tokenizer(part: Part, classes: dict[str, int], width: int, periodic: dict) -> nn.Module:
+def _tokenizer(part: Part, classes: dict[str, int], width: int, scalars: dict) -> nn.Module:
     span = part.spans[0]
-    if part.kind == "scalar" and not periodic["frequencies"]:
-        return Linear(part.size, width)
     if part.kind == "scalar":
-        return Periodic(part.size, width, **periodic)
+        return _scalars(part.size, width, **scalars)
     if part.kind == "circular":
         return Circular(part.size, width)
     if part.kind == "categorical":
         return Categorical(classes[span.variable.name], width)
     return Windows(span.channels, part.size // span.channels, part.width, width)
+
+
+def _scalars(
+    features: int, width: int, *, frequencies: int, sigma: float, squares: bool
+) -> nn.Module:
+    if frequencies:
+        return Periodic(features, width, frequencies=frequencies, sigma=sigma)
+    return Quadratic(features, width) if squares else Linear(features, width)

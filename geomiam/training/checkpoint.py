@@ -33,6 +33,8 @@ class Progress:
     best: Weights = field(default_factory=dict)
     best_epoch: int = -1
     best_score: float = float("-inf")
+    alone: list[list[float]] = field(default_factory=list)
+    """Scores of each modality alone, a row per epoch of the history; what masking follows."""
 
     @property
     def epoch(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -9,15 +10,35 @@ from pydantic import Field, field_validator, model_validator
 from geomiam.lengths import Length, kilometres
 from geomiam.schema import Fact
 
+MOST_WARMUP = 100
+"""Steps: a share of a long run is not longer than this, the warm-up of MIAM's settings."""
+
 
 class TrainingConfig(Fact):
-    """How to train. Optimizer, rate, decay, batch and epochs are MIAM's; the rest is ours."""
+    """How to train. Optimizer, rate, decay, batch and epochs are MIAM's; the rest is ours.
 
-    epochs: int = Field(100, ge=1)
+    These are the settings of a run that is configured by hand. Without ``training=``,
+    :func:`geomiam.fit` takes its settings from the data; see :mod:`geomiam.training.rule`.
+    """
+
+    epochs: int = Field(100, ge=1, description="upper limit")
+    steps: int | None = Field(
+        None,
+        ge=1,
+        description="optimiser steps after which to stop, in whole epochs (None: epochs)",
+    )
+    epoch_steps: int = Field(
+        25, ge=1, description="steps of an epoch at least: few sites are passed several times"
+    )
     batch: int = Field(128, ge=1)
     lr: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.01, ge=0)
-    warmup: int = Field(100, ge=0, description="steps over which the learning rate rises")
+    warmup: float = Field(
+        0.1,
+        ge=0,
+        description="rise of the learning rate: below 1 a share of all steps, but at most "
+        f"{MOST_WARMUP} steps; from 1 on a number of steps",
+    )
     patience: int = Field(15, ge=1, description="epochs without a better score before stopping")
     joint_epochs: int | None = Field(
         None, ge=0, description="of the second stage of warm_start=True (None: epochs; 0: none)"
@@ -61,3 +82,24 @@ class TrainingConfig(Fact):
                 "holdout=0.15"
             )
         return self
+
+    def passes(self, sites: int) -> int:
+        """Return how often an epoch passes over all training sites."""
+        return math.ceil(self.epoch_steps / math.ceil(sites / self.batch))
+
+    def steps_per_epoch(self, sites: int) -> int:
+        """Return the optimiser steps of an epoch over so many training sites."""
+        return self.passes(sites) * math.ceil(sites / self.batch)
+
+    def most_epochs(self, sites: int) -> int:
+        """Return after how many epochs a run over so many training sites ends at the latest."""
+        if self.steps is None:
+            return self.epochs
+        return min(self.epochs, math.ceil(self.steps / self.steps_per_epoch(sites)))
+
+    def warmup_steps(self, sites: int) -> int:
+        """Return over how many steps the learning rate rises."""
+        if self.warmup >= 1:
+            return round(self.warmup)
+        total = self.most_epochs(sites) * self.steps_per_epoch(sites)
+        return min(MOST_WARMUP, round(self.warmup * total))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -35,6 +35,7 @@ from geomiam.training.growth import (
 from geomiam.training.loop import Run, torch_seed
 from geomiam.training.loop import train as run_training
 from geomiam.training.losses import LINK_OF
+from geomiam.training.rule import changed, training_steps
 from geomiam.training.supervised import Supervised
 from geomiam.training.table import Table, check_classes, read_labels, share
 
@@ -75,7 +76,7 @@ def finetune(
     *,
     schema: Schema | str | Path | None = None,
     train: Part | None = None,
-    training: TrainingConfig | None = None,
+    training: TrainingConfig | Mapping[str, Any] | None = None,
     masking: Strategy | str | None = None,
     validation: np.ndarray | None = None,
     rng: int | np.random.Generator | None = 0,
@@ -101,9 +102,10 @@ def finetune(
         ``"all"``: a new region or more data; every weight learns at a low rate, species old and new.
         ``"new"``: new modalities; their tokenizers and what a fusion keeps for them alone are
         trained. Without the new modalities the predictions stay as they are, to the bit.
-    training : TrainingConfig, optional
-        Used as it is, with the loss of the model for ``loss="auto"``. Default: the settings of the model's training, on one device, with a tenth of
-        its learning rate for ``"all"``.
+    training : TrainingConfig or mapping, optional
+        A config is used as it is, with the loss of the model for ``loss="auto"``. Default: the settings of the model's training, on one device, with a
+        tenth of its learning rate for ``"all"``; if all sites trained it, as by default, the number of
+        steps follows from the new sites. A mapping changes single settings of these.
     masking : Strategy or str, optional
         Default: ``MIAM()``.
     validation : numpy.ndarray, optional
@@ -128,7 +130,7 @@ def finetune(
         If labels or predictors cannot be used.
     """
     found = _found(model, sites, schema, train)
-    part, config = _checked(train, model, found), training or _settings(model, lower=train == "all")
+    part, config = _checked(train, model, found), _settings(model, found, training, train)
     config = _with_loss(config, model, found, part)
     seeds = np.random.default_rng(rng)
     held = held_out(sites, found.labels, validation, config, seeds)
@@ -258,14 +260,28 @@ def _check_new(found: Found) -> None:
         )
 
 
-def _settings(model: Model, *, lower: bool) -> TrainingConfig:
+def _settings(
+    model: Model,
+    found: Found,
+    training: TrainingConfig | Mapping[str, Any] | None,
+    part: Part | None,
+) -> TrainingConfig:
+    """The caller's settings, or those of the model's training."""
+    if isinstance(training, TrainingConfig):
+        return training
     known = model.about.get("training", {})
-    names = [
-        *OF_THE_DATA,
-        *["block"] * ("blocks" in model.about),
-    ]  # older ones: no length with a unit
-    config = TrainingConfig(**{k: known[k] for k in names if k in known})
-    return config.model_copy(update={"lr": config.lr * LOWER}) if lower else config
+    # The block of older models is no length with a unit.
+    names = [*OF_THE_DATA, *["block"] * ("blocks" in model.about)]
+    settings = {k: known[k] for k in names if k in known}
+    config = TrainingConfig(**settings)
+    if config.keep == "last":  # no validation ends it
+        config = config.model_copy(update={"steps": training_steps(found.labels)})
+    if part == "all":
+        config = config.model_copy(update={"lr": config.lr * LOWER})
+    changes = dict(training or {})
+    if "epochs" in changes:
+        changes.setdefault("steps", None)
+    return changed(config, changes, "training")
 
 
 def _larger(

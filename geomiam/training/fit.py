@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,16 @@ from geomiam.networks.network import join
 from geomiam.networks.session import standard_torch
 from geomiam.schema import Schema
 from geomiam.tokens.layout import Layout
+from geomiam.training import advice
 from geomiam.training.checkpoint import Progress
 from geomiam.training.config import TrainingConfig
-from geomiam.training.loop import Run, torch_seed, train
-from geomiam.training.losses import LINK_OF, base_logits, resolve_loss
+from geomiam.training.loop import Run, train
+from geomiam.training.losses import base_logits, resolve_loss
+from geomiam.training.rule import Plan, changed, make_plan
 from geomiam.training.splits import hold_out, site_blocks, site_coordinates
-from geomiam.training.supervised import Supervised
+from geomiam.training.supervised import Supervised, validate
 from geomiam.training.table import (
+    MOST_SCORED,
     Table,
     check_classes,
     has_background,
@@ -35,6 +39,7 @@ from geomiam.training.table import (
     read_labels,
     read_predictors,
 )
+from geomiam.training.validation import Data, member_model, validated
 from geomiam.training.warm import check_start, load_start, set_base, start_config, two_stages
 
 
@@ -44,8 +49,8 @@ def fit(
     schema: Schema | str | Path | None = None,
     *,
     masking: Strategy | str | None = None,
-    network: NetworkConfig | None = None,
-    training: TrainingConfig | None = None,
+    network: NetworkConfig | Mapping[str, Any] | None = None,
+    training: TrainingConfig | Mapping[str, Any] | None = None,
     validation: np.ndarray | None = None,
     rng: int | np.random.Generator | None = 0,
     checkpoint: str | Path | None = None,
@@ -65,12 +70,16 @@ def fit(
     masking : Strategy or str, optional
         Default: ``MIAM(kappa=10, lam=1)``, for ``warm_start=True`` ``RandomSubset()``; a name as on the
         command line, such as ``"uniform"``.
-    network : NetworkConfig, optional
-        Fusion and sizes.
-    training : TrainingConfig, optional
-        Loss, epochs, optimizer, validation blocks, device and precision.
+    network : NetworkConfig or mapping, optional
+        Fusion and sizes. Default: small members of several kinds, by a rule from the data (below). A
+        config is used as it is; a mapping changes single settings of the rule: ``{"width": 32}``.
+    training : TrainingConfig or mapping, optional
+        Loss, length, optimizer, validation, device and precision. Default: by the rule. A config is
+        used as it is, with its own defaults; a mapping changes single settings of the rule:
+        ``{"loss": "maxent", "steps": 500}``.
     validation : numpy.ndarray, optional
-        Boolean per site; default: spatial blocks.
+        Boolean per site: these sites do not train, and are scored. Default: spatial folds by the rule,
+        or the spatial hold-out of a ``TrainingConfig``.
     rng : int, numpy.random.Generator or None
         Equal seed, data and settings give an equal model on the same machine.
     checkpoint : path, optional
@@ -89,10 +98,22 @@ def fit(
     Returns
     -------
     Model
-        With the weights of the best epoch: highest mean of the single-modality and all-input AUC on
-        the validation sites, or highest all-input AUC for ``Constant(0.0)``, which hides nothing. With ``TrainingConfig(holdout=0, keep="last")`` every site trains; what
-        masking learns from scores, it learns from training sites, and ``about["validation_auc"]`` is
-        theirs.
+        ``about["rule"]`` states how it was configured and why, ``about["validation_auc"]`` how well it
+        predicts spatial blocks that did not train it, from each modality alone and from all.
+
+    Notes
+    -----
+    *The rule.* All sites train, for a number of optimiser steps that follows from the number of sites
+    and presences; the weights are the average of schedule-free AdamW (Defazio et al. 2024). Models of
+    the same settings, trained without one of three folds of spatial blocks (one hold-out for more than
+    3,000 sites), predict that fold: this gives the validation AUC, and decides which kinds of members
+    (linear, quadratic, sum, group) the model has. See :mod:`geomiam.training.rule`.
+
+    *By hand.* With a ``TrainingConfig`` the weights are those of the best epoch: highest mean of the
+    single-modality and all-input AUC on the validation sites, or highest all-input AUC for
+    ``Constant(0.0)``, which hides nothing. With ``TrainingConfig(holdout=0, keep="last")`` every site
+    trains, and ``about["validation_auc"]`` is that of training sites. What masking learns from scores,
+    it learns from the validation sites, or from training sites where none are held out.
 
     Raises
     ------
@@ -108,50 +129,84 @@ def fit(
     masking = masking or (RandomSubset() if warm_start is True else MIAM())
     schema = read_schema(sites, schema, start)
     labels, species = read_labels(sites)
-    config, reason = resolve_loss(
-        training or TrainingConfig(), labels, background=has_background(sites)
+    plan = _plan(
+        labels,
+        network,
+        training,
+        start=start,
+        plain=not (warm_start or encoders),
+        held=validation is not None,
     )
+    config, reason = resolve_loss(plan.training, labels, background=has_background(sites))
+    plan = replace(plan, training=config)
     if config.loss != "cross-entropy":
         check_classes(labels, species)
-    network = network or (start_config(start) if start else NetworkConfig())
-    schema, network, own = plug(schema, network, encoders or {})
+    schema, network, own = plug(schema, plan.network, encoders or {})
     check_start(warm_start, schema, network)
+    advice.few_presences(labels, species)
+    data = Data(sites, read_predictors(sites, schema), labels, species, schema, own)
     seeds = np.random.default_rng(rng)
+    checked: dict[str, Any] = {}
+    if plan.folds:
+        seed = int(seeds.spawn(1)[0].integers(2**31))
+        folder = Path(checkpoint) / "validation" if checkpoint else None
+        network, checked = validated(data, plan, network, masking, seed=seed, folder=folder)
     held, drawn = [], []
     for _ in range(network.members):
         held.append(held_out(sites, labels, validation, config, seeds))
         drawn.append(int(seeds.integers(2**31)))
     tables, scaler = make_tables(
-        read_predictors(sites, schema),
+        data.arrays,
         labels,
         layout=Layout.of(schema),
         held=held,
         scaler=start.scaler if start else None,
     )
-    facts: dict[str, Any] = {
-        "scaler": scaler,
-        "species": species,
-        "link": LINK_OF[config.loss],
-        "encoders": own,
-    }
-    runs, ends, told = [], [], []
+    runs, ends, branches = [], [], []
     for number, (table, seed) in enumerate(zip(tables, drawn)):
-        with torch_seed(seed):
-            member = Model.untrained(schema, **facts, config=network.member(number))
+        member = member_model(data, network.member(number), scaler, loss=config.loss, seed=seed)
         _begin(member, table, loss=config.loss, start=start, number=number)
-        runs.append(Run(member, member.network, table, masking, config, seed, Supervised()))
+        settings = plan.training_of(member.config.fusion)
+        runs.append(Run(member, member.network, table, masking, settings, seed, Supervised()))
         folder = _folder(checkpoint, number, network.members)
-        end, branches = (
+        end, scores = (
             two_stages(runs[-1], folder) if warm_start is True else (train(runs[-1], folder), {})
         )
         ends.append(end)
-        told.append(branches)
+        branches.append(scores)
     model = _joined(runs, network)
-    model.about.update(provenance(runs, ends, sites) | validation_blocks(sites, validation, config))
-    model.about["loss"] = {"name": config.loss, "reason": reason}
+    about = provenance(runs, ends, sites) | validation_blocks(sites, validation, config)
+    about["loss"] = {"name": config.loss, "reason": reason}
+    if checked:
+        about["training_auc"] = about["validation_auc"]
+    if plan.reasons:
+        about["rule"] = {"settings": list(plan.reasons), "fusion": network.fusion}
+    model.about.update(about | checked)
     if warm_start:
-        model.about["warm_start"] = {"model_id": start.id} if start else {"branches": told}
+        model.about["warm_start"] = {"model_id": start.id} if start else {"branches": branches}
+    _advise(model, runs, ends, plan)
     return model
+
+
+def _plan(
+    labels: np.ndarray,
+    network: NetworkConfig | Mapping[str, Any] | None,
+    training: TrainingConfig | Mapping[str, Any] | None,
+    *,
+    start: Model | None,
+    plain: bool,
+    held: bool,
+) -> Plan:
+    """The settings: by the rule, or those of a start, which is trained on as configured by hand."""
+    if plain:
+        return make_plan(labels, network=network, training=training, held=held)
+    base = start_config(start) if start else NetworkConfig()
+    return Plan(
+        network if isinstance(network, NetworkConfig) else changed(base, network, "network"),
+        training
+        if isinstance(training, TrainingConfig)
+        else changed(TrainingConfig(), training, "training"),
+    )
 
 
 def read_schema(
@@ -236,6 +291,26 @@ def validation_blocks(
     return {"blocks": site_blocks(sites, config.block).about()}
 
 
+def _advise(model: Model, runs: Sequence[Run], ends: Sequence[Progress], plan: Plan) -> None:
+    """Warn of what may disappoint, with its remedy."""
+    config, run, about = plan.training, runs[0], model.about
+    best = config.keep == "best"
+    most = config.most_epochs(len(run.table.train))
+    if best:
+        advice.last_epoch([e.best_epoch for e in ends], [e.epoch for e in ends], most)
+    if "validation" in about:
+        counts = np.array(list(about["validation"]["presences"].values()))
+        advice.few_validated(counts, model.species, chosen=False)
+        advice.large_gap(about["training_auc"]["all"], about["validation_auc"]["all"])
+    elif about["sites"]["validation"]:
+        valid = run.table.labels[run.table.valid]
+        counts = (valid == 1).sum(0).numpy()
+        advice.few_validated(counts, model.species, chosen=best)
+        rows = run.table.train[:: -(-len(run.table.train) // MOST_SCORED)]
+        training = validate(run, replace(run.table, valid=rows))["auc_all"]
+        advice.large_gap(training, about["validation_auc"]["all"])
+
+
 def provenance(runs: Sequence[Run], ends: Sequence[Progress], sites: xr.Dataset) -> dict:
     """Provenance; what differs between members is a list over them, or their mean."""
     run = runs[0]
@@ -243,7 +318,7 @@ def provenance(runs: Sequence[Run], ends: Sequence[Progress], sites: xr.Dataset)
     rows = [{"member": i, **row} for i, end in enumerate(ends) for row in end.history]
     return {
         "masking": to_dict(run.masking),
-        "training": run.config.model_dump(),
+        "training": min((r.config for r in runs), key=lambda c: c.lr).model_dump(),
         "seeds": [r.seed for r in runs],
         "sites": {
             "train": len(run.table.train),

@@ -92,8 +92,9 @@ def _work(fabric: Fabric, *, run: Run, checkpoint: Path | None, name: str) -> Pr
     if fabric.world_size > 1:  # processes share the memory of what they are sent: not the weights
         run = replace(run, module=copy.deepcopy(run.module))
     learned = [p for p in run.module.parameters() if p.requires_grad]
+    sites = len(run.table.train)
     optimizer = AdamWScheduleFree(
-        learned, lr=c.lr, weight_decay=c.weight_decay, warmup_steps=c.warmup
+        learned, lr=c.lr, weight_decay=c.weight_decay, warmup_steps=c.warmup_steps(sites)
     )
     state: dict[str, Any] = {"network": run.module, "optimizer": optimizer}
     if checkpoint:
@@ -102,9 +103,11 @@ def _work(fabric: Fabric, *, run: Run, checkpoint: Path | None, name: str) -> Pr
     table, progress, objective = run.table.to(fabric.device), Progress(), run.task.objective(run)
     if checkpoint and checkpoint.is_dir() and any(checkpoint.iterdir()):
         progress = load_checkpoint(checkpoint, **state)
+        progress.alone = [_alone(run, row) for row in progress.history]
+    epochs = c.most_epochs(sites)
     saving = only_run(checkpoint if fabric.is_global_zero else None)
-    with torch_seed(run.seed), _bar(fabric, c.epochs, progress.epoch, name) as bar, saving:
-        while progress.epoch < c.epochs and progress.epoch - progress.best_epoch <= c.patience:
+    with torch_seed(run.seed), _bar(fabric, epochs, progress.epoch, name) as bar, saving:
+        while progress.epoch < epochs and progress.epoch - progress.best_epoch <= c.patience:
             started, epoch = time.perf_counter(), progress.epoch
             optimizer.train()
             learn = partial(objective, wrapped, fabric=fabric)
@@ -125,19 +128,16 @@ def _work(fabric: Fabric, *, run: Run, checkpoint: Path | None, name: str) -> Pr
 def _epoch(
     run: Run, table: Table, progress: Progress, *, fabric: Fabric, stepper, learn: Objective
 ) -> dict:
-    """One pass over the training sites; the masks and their log entries."""
+    """The passes of an epoch over the training sites; the masks and their log entries."""
     epoch = progress.epoch
     rng = np.random.default_rng([run.seed, epoch])
     torch.manual_seed(int(rng.integers(2**31)) + fabric.global_rank)  # dropout
     sizes = run.model.layout.sizes
-    balance = run.masking.balance(_modality_scores(run, progress))
+    balance = run.masking.balance(np.array(progress.alone).reshape(-1, len(sizes)))
     run.module.train()
     losses = []
-    order = rng.permutation(len(table.train))
-    for start in range(0, len(order), run.config.batch):
-        rows = table.train[
-            torch.as_tensor(order[start : start + run.config.batch], device=table.train.device)
-        ]
+    for numbers in _batches(run, len(table.train), rng):
+        rows = table.train[torch.as_tensor(numbers, device=table.train.device)]
         draws = len(rows) if run.masking.per_sample else 1
         p = run.masking.sample(draws, sizes=sizes, balance=balance, rng=rng)
         hidden = torch.as_tensor(hide(p, n=len(rows), sizes=sizes, rng=rng), device=rows.device)
@@ -155,12 +155,22 @@ def _epoch(
     }
 
 
+def _batches(run: Run, sites: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Positions ``(b,)`` of each batch of an epoch; every pass has an order of its own."""
+    for _ in range(run.config.passes(sites)):
+        order = rng.permutation(sites)
+        for start in range(0, sites, run.config.batch):
+            yield order[start : start + run.config.batch]
+
+
 def _note(run: Run, progress: Progress, row: dict) -> None:
     """Add an epoch to the history and keep its weights if it is the best so far."""
-    score = overall(run, row)
-    if score > progress.best_score or not progress.best or run.config.keep == "last":
-        progress.best = {k: v.detach().clone() for k, v in run.module.state_dict().items()}
+    score, last = overall(run, row), run.config.keep == "last"
+    if score > progress.best_score or not progress.best or last:
+        weights = run.module.state_dict()  # of the last epoch they stay where they are
+        progress.best = {k: v.detach() if last else v.detach().clone() for k, v in weights.items()}
         progress.best_epoch, progress.best_score = progress.epoch, score
+    progress.alone.append(_alone(run, row))
     progress.history.append(
         {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
     )
@@ -175,11 +185,10 @@ def overall(run: Run, row: dict) -> float:
     return float(np.mean(known)) if known else float("-inf")
 
 
-def _modality_scores(run: Run, progress: Progress) -> np.ndarray:
-    """Table of single-modality scores so far ``(E, M)``."""
-    names = list(run.model.schema.modalities)
-    rows = [[row[f"{run.task.metric}_{m}"] for m in names] for row in progress.history]
-    return np.array(rows, dtype=float).reshape(-1, len(names))
+def _alone(run: Run, row: dict) -> list[float]:
+    """Scores of each modality alone ``(M,)`` in a row of the history; NaN = unknown."""
+    scores = (row[f"{run.task.metric}_{m}"] for m in run.model.schema.modalities)
+    return [math.nan if s is None else s for s in scores]
 
 
 def _keep(run: Run, progress: Progress) -> None:
@@ -201,9 +210,10 @@ def _fingerprint(run: Run) -> str:
     """SHA-256 of data, settings and first weights: what must agree for a checkpoint to go on.
 
     The number of epochs may differ: each epoch's randomness follows from seed and number, so a run
-    can be made longer.
+    can be made longer, as long as its warm-up stays the same.
     """
-    config = run.config.model_dump(exclude={"epochs"})
+    config = run.config.model_dump(exclude={"epochs", "steps", "warmup"})
+    config["warmup_steps"] = run.config.warmup_steps(len(run.table.train))
     task = type(run.task).__name__
     settings = [run.model.facts(), to_dict(run.masking), config, run.seed, task]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())

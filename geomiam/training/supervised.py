@@ -67,19 +67,24 @@ def together(logits: Tensor, n: int, fabric: Fabric) -> Tensor:
     return torch.stack(every, 1).flatten(0, 1)[:n]
 
 
-@torch.inference_mode()
 def validate(run: Run, table: Table) -> dict[str, float]:
     """Mean AUC with each modality alone and with all, where any of it is observed."""
+    labels = table.labels[table.valid].cpu().numpy()
+    values = subset_logits(run, table, table.valid)
+    names = [*run.model.schema.modalities, "all"]
+    return {f"auc_{name}": mean_auc(labels, value) for name, value in zip(names, values)}
+
+
+@torch.inference_mode()
+def subset_logits(run: Run, table: Table, rows: Tensor) -> np.ndarray:
+    """Scores ``(M + 1, n, S)`` of rows, with each modality alone and with all; NaN = nothing seen."""
     network, layout = run.module.eval(), run.model.layout
     assert isinstance(network, Network)
     owner = np.repeat(np.arange(len(layout.sizes)), layout.sizes)
     subsets = np.vstack([owner == m for m in range(len(layout.sizes))] + [owner >= 0])
     shown = torch.as_tensor(subsets, device=table.observed.device)
-    scores = [_subset_scores(run, network, table, rows, shown) for rows in table.valid.split(512)]
-    labels = table.labels[table.valid].cpu().numpy()
-    values = torch.cat(scores, 1).cpu().numpy()  # (M + 1, n, S)
-    names = [*run.model.schema.modalities, "all"]
-    return {f"auc_{name}": mean_auc(labels, value) for name, value in zip(names, values)}
+    scores = [_subset_scores(run, network, table, some, shown) for some in rows.split(512)]
+    return torch.cat(scores, 1).cpu().numpy()
 
 
 def _subset_scores(run: Run, network: Network, table: Table, rows: Tensor, shown: Tensor) -> Tensor:

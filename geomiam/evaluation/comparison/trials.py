@@ -33,7 +33,7 @@ from geomiam.training.table import read_labels
 
 NETWORK = NetworkConfig(width=64, heads=4, depth=1, inner=1, frequencies=16, sigma=0.1, dropout=0.1)
 TRAINING = TrainingConfig(
-    loss="weighted-bce", epochs=150, patience=25, batch=250, lr=3e-3, warmup=100
+    loss="weighted-bce", epochs=150, patience=25, batch=250, lr=3e-3, warmup=100, epoch_steps=1
 )
 """One small network and one way to train for all systems and data; nothing of it was tuned for one."""
 SUBSETS = "unimodal+leave-one-out+all"

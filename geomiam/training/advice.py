@@ -1,0 +1,76 @@
+"""Warnings about a fit that may disappoint, each with its remedy."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+
+from geomiam.errors import TrainingWarning
+
+FEWEST = 5
+"""Presences below which hardly anything can be learned."""
+FEWEST_VALIDATED = 20
+"""Presences below which an AUC is mostly noise: its standard error is .06 or more."""
+GAP = 0.15
+"""Training AUC above validation AUC from which a model fits its sites rather than new places."""
+LISTED = 5
+
+
+def few_presences(labels: np.ndarray, species: Sequence[str]) -> None:
+    """Warn of species with very few presences among all labels ``(n, S)``."""
+    if listed := _listed((labels == 1).sum(0), species, FEWEST):
+        _warn(
+            f"fewer than {FEWEST} presences: {listed}. Their suitability is little more than a guess; "
+            "add records, or leave these species out with sites.sel(species=[...])"
+        )
+
+
+def few_validated(counts: np.ndarray, species: Sequence[str], *, chosen: bool) -> None:
+    """Warn of species with few validation presences ``(S,)``, which may have chosen the epoch."""
+    listed = _listed(counts, species, FEWEST_VALIDATED)
+    if listed and chosen:
+        _warn(
+            f"fewer than {FEWEST_VALIDATED} validation presences: {listed}. The best epoch is then "
+            "chosen by noise; leave out holdout and keep, so that all sites train for a number of "
+            "steps that follows from the data (gm.fit(sites) without training=)"
+        )
+    elif listed:
+        _warn(
+            f"fewer than {FEWEST_VALIDATED} validation presences: {listed}. The validation AUC of these "
+            "species is uncertain by .06 or more; add records, or judge species together"
+        )
+
+
+def last_epoch(best: Sequence[int], epochs: Sequence[int], most: int) -> None:
+    """Warn if the best epochs of members are the last ones that were allowed."""
+    late = [b for b, e in zip(best, epochs) if b == e - 1 and e == most]
+    if late:
+        _warn(
+            f"the best epoch is the last of {most}: training ended too early. Pass more, "
+            f"training={{'epochs': {2 * most}}}, or leave training= out: the number of steps then "
+            "follows from the data"
+        )
+
+
+def large_gap(training: float | None, validation: float | None) -> None:
+    """Warn if the training AUC is far above the validation AUC."""
+    if training is None or validation is None or training - validation < GAP:
+        return
+    _warn(
+        f"training AUC {training:.2f}, validation AUC {validation:.2f}: the model fits its own sites, "
+        "not new places. Use fewer predictors, or fewer steps (training={'steps': 150}), and trust "
+        "gm.cross_evaluate(sites, schema) only"
+    )
+
+
+def _listed(counts: np.ndarray, species: Sequence[str], fewest: int) -> str:
+    few = np.flatnonzero(counts < fewest)
+    some = ", ".join(f"{species[i]} ({int(counts[i])})" for i in few[:LISTED])
+    more = f" and {len(few) - LISTED} more species" if len(few) > LISTED else ""
+    return some + more
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, TrainingWarning, stacklevel=4)

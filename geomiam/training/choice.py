@@ -1,0 +1,119 @@
+"""Spatial validation of a fit that trains on all sites, and the choice of its members by it.
+
+Models of the same settings are trained without a fold of spatial blocks and predict that fold. The
+predictions of all folds give the validation AUC; those of each kind of member show which mean of
+logits is best.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+
+import numpy as np
+from scipy.stats import rankdata
+
+from geomiam.metrics import auc
+
+MOST_VALIDATED = 10_000
+"""Sites that a fold predicts at most."""
+
+Predict = Callable[[str, int, np.ndarray], np.ndarray]
+"""Kind of member, fold, sites that validate ``(n,)`` → logits ``(subsets, v, S)`` of these sites."""
+
+
+@dataclass(frozen=True)
+class Folds:
+    """Spatial folds and what each kind of member predicts for the sites that it did not train on."""
+
+    labels: np.ndarray
+    """``(n, S)``; 1, 0, NaN."""
+    blocks: np.ndarray
+    """Spatial block of each site ``(n,)``."""
+    held: Sequence[np.ndarray]
+    """Boolean ``(n,)`` per fold: sites that validate."""
+    logits: dict[str, np.ndarray] = field(default_factory=dict)
+    """Per kind ``(subsets, n, S)``; NaN = not predicted. The last subset is everything."""
+
+    def run(self, kinds: Sequence[str], predict: Predict) -> None:
+        """Train and predict all folds with every kind of member."""
+        for kind in kinds:
+            for number, held in enumerate(self.held):
+                rows = np.flatnonzero(held)
+                rows = rows[:: -(-len(rows) // MOST_VALIDATED)]
+                logits = predict(kind, number, rows)
+                if kind not in self.logits:
+                    shape = (len(logits), *self.labels.shape)
+                    self.logits[kind] = np.full(shape, np.nan, np.float32)
+                self.logits[kind][:, rows] = logits
+
+    def mean(self, kinds: Sequence[str]) -> np.ndarray:
+        """Mean logits ``(subsets, n, S)`` of kinds of members."""
+        return np.mean([self.logits[k] for k in kinds], 0)
+
+    def skill(self, kinds: Sequence[str]) -> tuple[float, np.ndarray]:
+        """Mean AUC over species with everything visible, and what each block adds to it ``(b,)``."""
+        return auc_by_block(self.labels, self.mean(kinds)[-1], self.blocks)
+
+    def validated(self) -> np.ndarray:
+        """Presences of each species that are predicted by a model that did not train on them ``(S,)``."""
+        some = np.any(self.held, axis=0)
+        return (self.labels[some] == 1).sum(0)
+
+
+def choose(folds: Folds, *, fallback: Sequence[str]) -> tuple[tuple[str, ...], dict[str, float]]:
+    """Return the kinds of members whose mean logits are best, and the AUC of every mix.
+
+    The fallback stays unless another mix is better by more than the standard error of the difference
+    between both, over spatial blocks.
+    """
+    kinds = list(folds.logits)
+    mixes = [m for size in range(1, len(kinds) + 1) for m in combinations(kinds, size)]
+    skills = {m: folds.skill(m) for m in mixes}
+    start = tuple(k for k in kinds if k in fallback)
+    best = max(skills, key=lambda m: skills[m][0])
+    gain = skills[best][0] - skills[start][0]
+    error = np.sqrt(np.sum((skills[best][1] - skills[start][1]) ** 2))
+    kept = best if gain > error else start
+    return kept, {"+".join(m): round(score, 4) for m, (score, _) in skills.items()}
+
+
+def auc_by_block(
+    labels: np.ndarray, scores: np.ndarray, blocks: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """Mean AUC over species, and the influence of each block on it ``(b,)``.
+
+    The root of the sum of squared influences is a standard error for data that are independent
+    between blocks (DeLong et al. 1988, with blocks in place of sites).
+    """
+    influence, values = np.zeros(len(labels)), []
+    for y, z in zip(labels.T, scores.T):
+        known = np.isfinite(y) & np.isfinite(z)
+        present, absent = known & (y == 1), known & (y == 0)
+        if not (present.any() and absent.any()):
+            continue
+        above, below = _placements(z[present], z[absent])
+        values.append(above.mean())
+        influence[present] += (above - above.mean()) / len(above)
+        influence[absent] += (below - below.mean()) / len(below)
+    if not values:
+        return float("nan"), np.zeros(int(blocks.max()) + 1)
+    return float(np.mean(values)), np.bincount(blocks, influence / len(values))
+
+
+def _placements(present: np.ndarray, absent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Share of absences below each presence, and of presences above each absence; ties count half."""
+    ranks = rankdata(np.concatenate([present, absent]))
+    above = (ranks[: len(present)] - rankdata(present)) / len(absent)
+    below = 1 - (ranks[len(present) :] - rankdata(absent)) / len(present)
+    return above, below
+
+
+def scores_by_subset(folds: Folds, kinds: Sequence[str], names: Sequence[str]) -> Mapping:
+    """Return the mean AUC of the mix by subset of modalities; None where no species can be scored."""
+    values = {}
+    for name, logits in zip(names, folds.mean(kinds)):
+        each = auc(folds.labels, logits)
+        values[name] = float(np.nanmean(each)) if np.isfinite(each).any() else None
+    return values

@@ -1,0 +1,191 @@
+"""The default settings of a fit: a rule from the number of sites, presences and species.
+
+Measured on 28 combinations of data set and size; ``docs/defaults.md`` has the table. Few data want a
+small network, several kinds of members, all sites in training and a fixed number of optimiser steps
+with weight averaging: an epoch chosen by a few validation presences is chosen by noise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from geomiam.errors import SelectionError
+from geomiam.networks.config import NetworkConfig
+from geomiam.training.config import TrainingConfig
+
+KINDS = ("linear", "quadratic", "sum", "group")
+"""Kinds of members among which the inner folds choose."""
+FIXED = ("linear", "sum", "group")
+"""Kinds of members where there are too few presences to choose by."""
+ENOUGH = 100
+"""Labels of the rarer class, over all species, from which on the inner folds choose the members."""
+FEWEST_SITES = 30
+"""Sites below which no inner folds are made: their training sets would be too small."""
+FOLDS = 3
+MANY = 3000
+"""Sites above which one hold-out takes the place of the inner folds."""
+FEW_STEPS, MANY_STEPS = 300, 1000
+SIZES = {
+    "width": 64,
+    "heads": 4,
+    "depth": 1,
+    "inner": 0,
+    "frequencies": 16,
+    "sigma": 0.1,
+}
+"""Of every member."""
+RATE = 3e-3
+"""Learning rate at the width of the rule; a wider network gets a lower one."""
+FASTER = 3.0
+"""Factor of the rate for members without a hidden layer, which would need three times the steps."""
+
+Changes = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a fit is configured, and what the data decide on the way."""
+
+    network: NetworkConfig
+    training: TrainingConfig
+    choices: tuple[str, ...] = ()
+    """Kinds of members to choose among; empty: the network stays as it is."""
+    folds: int = 0
+    """Spatial folds that validate; 1: one hold-out; 0: none, the training has its own."""
+    reasons: tuple[str, ...] = ()
+    """Why the settings are what they are, a sentence each."""
+    by_kind: bool = False
+    """Whether the learning rate follows from the kind of member."""
+
+    def training_of(self, kind: str) -> TrainingConfig:
+        """Return the training settings of one kind of member."""
+        if not (self.by_kind and kind in ("linear", "quadratic")):
+            return self.training
+        return self.training.model_copy(update={"lr": FASTER * self.training.lr})
+
+
+def make_plan(
+    labels: np.ndarray,
+    *,
+    network: NetworkConfig | Changes | None = None,
+    training: TrainingConfig | Changes | None = None,
+    held: bool = False,
+    plain: bool = True,
+) -> Plan:
+    """Return the settings of a fit.
+
+    Parameters
+    ----------
+    labels : numpy.ndarray
+        ``(n, S)``; 1, 0, NaN.
+    network, training : config, mapping or None
+        A config is used as it is; a mapping changes single settings of the rule; None is the rule.
+    held : bool
+        The caller names the validation sites, so no folds are made.
+    plain : bool
+        The fit starts from nothing and has no backbones of the user's own. Otherwise no members are
+        chosen and no folds are made: each would be trained from that start.
+
+    Raises
+    ------
+    SelectionError
+        If a mapping names no setting, or a setting is out of range.
+    """
+    given = isinstance(network, NetworkConfig) or (network is not None and "fusion" in network)
+    config, reasons = _training(labels, training)
+    changes = network if isinstance(network, Mapping) else {}
+    if isinstance(network, NetworkConfig):
+        chosen = network
+    else:
+        chosen = members(FIXED, changes)
+    by_kind = not isinstance(training, TrainingConfig) and "lr" not in (training or {})
+    if by_kind:
+        config = config.model_copy(update={"lr": RATE * min(1.0, SIZES["width"] / chosen.width)})
+    folds = _folds(labels) if config.holdout == 0 and plain and not held else 0
+    if isinstance(training, TrainingConfig):
+        folds = 0  # as configured by hand: nothing beside it is trained
+    choices: tuple[str, ...] = ()
+    if folds and not given:
+        rare = _rare(labels)
+        choices = KINDS if rare >= ENOUGH else ()
+        if not choices:
+            reasons.append(
+                f"{rare} labels of the rarer class in all, fewer than {ENOUGH}: fixed members"
+            )
+    return Plan(
+        chosen, config, choices, folds if choices else min(folds, 1), tuple(reasons), by_kind
+    )
+
+
+def members(kinds: tuple[str, ...], changes: Changes | None = None) -> NetworkConfig:
+    """Return the network of the rule with members of these kinds."""
+    changes = dict(changes or {})
+    fusion = changes.get("fusion", "+".join(kinds))
+    count = len(fusion.split("+"))
+    settings = {**SIZES, "fusion": fusion, "members": count, **changes}
+    return _checked(NetworkConfig, settings, "network")
+
+
+def changed(config: Any, changes: Changes | None, name: str) -> Any:
+    """Return a config with single settings changed, checked as a whole."""
+    return _checked(type(config), {**config.model_dump(), **dict(changes or {})}, name)
+
+
+def training_steps(labels: np.ndarray) -> int:
+    """Return the optimiser steps for labels ``(n, S)``.
+
+    One per site between 300 and 1,000, for a site counts at most a tenth of a presence; beyond 1,000
+    sites they grow with the square root of the number of sites.
+    """
+    n = len(labels)
+    size = min(n, 10 * _rare(labels))
+    growth = math.sqrt(max(1.0, size / MANY_STEPS))
+    return round(min(max(size, FEW_STEPS), MANY_STEPS) * growth)
+
+
+def _training(
+    labels: np.ndarray, training: TrainingConfig | Changes | None
+) -> tuple[TrainingConfig, list[str]]:
+    if isinstance(training, TrainingConfig):
+        return training, []
+    changes = dict(training or {})
+    steps = training_steps(labels)
+    rule = {"steps": steps, "holdout": 0.0, "keep": "last"}
+    if "epochs" in changes:  # the length is the user's
+        rule.pop("steps")
+    if changes.get("holdout", 0) > 0:  # the user's sites choose the epoch
+        rule["keep"] = "best"
+        rule.pop("steps", None)
+    config = _checked(TrainingConfig, {**rule, **changes}, "training")
+    reason = f"{len(labels):,} sites, {labels.shape[1]} species, {_rare(labels):,} labels of the rarer class: "
+    length = f"{config.steps} optimiser steps" if config.steps else f"up to {config.epochs} epochs"
+    return config, [reason + length]
+
+
+def _folds(labels: np.ndarray) -> int:
+    if len(labels) < FEWEST_SITES:
+        return 0
+    return FOLDS if len(labels) <= MANY else 1
+
+
+def _rare(labels: np.ndarray) -> int:
+    """Labels of the rarer class of each species, added up."""
+    return int(np.minimum((labels == 1).sum(0), (labels == 0).sum(0)).sum())
+
+
+def _checked(kind: Any, settings: dict[str, Any], name: str) -> Any:
+    if unknown := sorted(set(settings) - set(kind.model_fields)):
+        raise SelectionError(
+            f"{name}= has no setting {unknown}; there are {sorted(kind.model_fields)}"
+        )
+    try:
+        return kind(**settings)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise SelectionError(f"{name}= is out of range: {wrong}") from None
