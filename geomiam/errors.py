@@ -126,6 +126,10 @@ class DoubtfulKind(UserWarning):
     """The inferred kind of a variable may be wrong; the message has the call that settles it."""
 
 
+class OutsideTrainingRange(UserWarning):
+    """Many predictors lie outside the range that the model was trained on."""
+
+
 class MissingLabels(MissingModality):
     """Some labels of a predictor, such as months, are absent; they count as missing."""
 

@@ -89,7 +89,8 @@ class BlockTask:
         n = len(next(iter(rows.values())))
         absent = {k: v for k, v in self.model.schema.variables.items() if k not in rows}
         nothing = {k: np.broadcast_to(np.float32(np.nan), (n, *v.sizes)) for k, v in absent.items()}
-        return encode(rows | nothing, layout=self.model.layout, scaler=self.model.scaler)
+        layout, scaler = self.model.layout, self.model.scaler
+        return encode(rows | nothing, layout=layout, scaler=scaler, limits=True)
 
     def _slabs(self, n: int) -> Iterator[slice]:
         from tqdm import tqdm

@@ -17,6 +17,7 @@ from geomiam._version import __version__
 from geomiam.cube.encoding import chunk_sizes
 from geomiam.cube.grid import crs_coordinate, place_dims
 from geomiam.inference.memory import peak_memory
+from geomiam.inference.outside import counts, outside_output, warn_of_counts
 from geomiam.inference.predict import predict
 from geomiam.inference.shapley import shapley as explain
 from geomiam.networks.model import Model
@@ -168,6 +169,22 @@ class Job:
     def seen(self, ds: xr.Dataset) -> xr.Dataset:
         """Return the cube without what the model does not know."""
         return ds[[v for v in self.model.schema.variables if v in ds.data_vars]]
+
+    def warn_if_outside(self, ds: xr.Dataset) -> None:
+        """Compare a few blocks with the training range, before the work starts.
+
+        Warns
+        -----
+        OutsideTrainingRange
+            Where predictors are outside in many of these cells; see :mod:`geomiam.inference.outside`.
+        """
+        if not outside_output(self.model):
+            return
+        blocks = list(self.blocks.some())
+        shown = visible_tokens(self.model.layout, self.options.get("using"))
+        found = counts((self.part(ds, i) for i in blocks), self.model, shown=shown)
+        cells = f"in {len(blocks)} of {self.blocks.count:,} blocks"
+        warn_of_counts(found, self.model, cells=cells)
 
     def __call__(self, part: xr.Dataset, index: Index) -> Told:
         """Answer a block, write it, and only then mark it as done."""

@@ -125,6 +125,12 @@ def write_map(
         If a name cannot be a folder of the store.
     MemoryRefused
         If a block would need more than ``memory_limit``.
+
+    Warns
+    -----
+    OutsideTrainingRange
+        Before the start, where predictors lie outside the training range in more than a fifth of
+        the cells of a few blocks. The layer ``outside_range`` has the share for every cell.
     """
     what: dict[str, Any] = {"shapley": shapley, "chunks": chunks, **options}
     how: dict[str, Any] = {"resume": resume, "client": client, "overwrite": overwrite}
@@ -211,6 +217,7 @@ def _make_store(
     job = Job.of(ds, model, shapley=shapley, options=options, chunks=chunks, store=place.growing)
     made = template(ds, job)
     check_memory(job, made, limit=memory_limit)
+    job.warn_if_outside(ds)
     prints = job.prints(ds)
     with place.only_writer(overwrite, inputs=inputs):
         marks = place.resume(prints) if resume else None

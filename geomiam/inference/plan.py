@@ -116,6 +116,7 @@ def plan_map(
     job = Job.of(ds, model, shapley=shapley, options=options, chunks=chunks)
     made = template(ds, job)
     need = check_memory(job, made, limit=memory_limit)
+    job.warn_if_outside(ds)
     share = float(np.mean([_observed(job.part(ds, i)).mean() for i in job.blocks.some()]))
     rate = _rate(job, ds)
     workers, threads = places(client)

@@ -13,6 +13,7 @@ from geomiam.cube.store import as_dataset
 from geomiam.errors import SelectionError
 from geomiam.inference.cells import Output, over_cells
 from geomiam.inference.engine import Scale, base_value, predict_block
+from geomiam.inference.outside import outside_output, outside_share, warn_if_many
 from geomiam.networks.model import Model, Precision
 from geomiam.networks.network import MOST_GROUPS
 from geomiam.tokens.blocks import Block
@@ -24,7 +25,7 @@ SCALES = {"probability": "", "logit": " (log-odds)"}
 
 @dataclass(frozen=True)
 class PredictBlock:
-    """Block → suitability ``(n, s)``, observed ``(n,)``, and with symbols saturated ``(n,)``."""
+    """Block → suitability ``(n, s)``, observed ``(n,)``, and the layers of :func:`layer_outputs`."""
 
     model: Model
     shown: np.ndarray
@@ -43,7 +44,8 @@ class PredictBlock:
         if self.base is not None:
             suitability[~(block.observed & self.shown).any(1)] = self.base
         seen = observed_bits(block, self.groups)
-        return suitability, seen, *saturated_share(self.model, block, shown=self.shown)
+        shares = layer_shares(self.model, block, shown=self.shown)
+        return suitability, seen, *shares
 
 
 def predict(
@@ -83,8 +85,11 @@ def predict(
     -------
     xarray.Dataset
         ``suitability(species, y, x)``, NaN where nothing was observed (see ``empty``), and ``observed(y, x)``: one
-        bit per group that the prediction saw (``flag_masks``, ``flag_meanings``). For a model that reads
-        series as symbols also ``saturated(y, x)``, see :func:`geomiam.saturation`.
+        bit per group that the prediction saw (``flag_masks``, ``flag_meanings``). ``outside_range(y, x)``:
+        of the predictors that have a value and are shown, the share with one outside the training
+        range (a class that was not seen there counts), 0 to 1, NaN where there is none; absent for
+        models saved before ranges were stored. For a model that reads series as symbols also
+        ``saturated(y, x)``, see :func:`geomiam.saturation`.
 
     Raises
     ------
@@ -94,6 +99,12 @@ def predict(
         If predictors are missing in part, or differ in units, dims or labels.
     MemoryRefused
         If a dask block would need more than ``memory_limit``.
+
+    Warns
+    -----
+    OutsideTrainingRange
+        For data in memory: where predictors are outside in more than a fifth of their cells, with
+        the predictors, both ranges, and a change of units that would mend it.
     """
     ds = as_dataset(ds)
     model.in_precision(precision)
@@ -102,11 +113,12 @@ def predict(
     groups = {n: tokens for n, tokens in players(model.layout).items()}
     names = [model.species[i] for i in index]
     outputs = [suitability_output(model, names, scale=scale), observed_output(list(groups))]
-    outputs += saturated_output(model)
+    outputs += layer_outputs(model)
     masks = np.stack(list(groups.values())) & shown
     base = base_of_empty(model, empty, species=index, scale=scale, precision=precision)
     task = PredictBlock(model, shown, masks, index, scale, precision, base)
     out = over_cells(ds, model, task, outputs=outputs, shown=shown, memory_limit=memory_limit)
+    warn_if_many(out, ds, model, shown=shown)
     return out.assign_attrs(precision=precision)
 
 
@@ -159,6 +171,17 @@ def observed_output(groups: Sequence[str]) -> Output:
         "flag_meanings": " ".join(g.replace(" ", "_") for g in groups),
     }
     return Output("observed", {}, dtype, attrs)
+
+
+def layer_outputs(model: Model) -> list[Output]:
+    """Describe the layers that come with every prediction: where it rests on unusual values."""
+    return [*saturated_output(model), *outside_output(model)]
+
+
+def layer_shares(model: Model, block: Block, *, shown: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return the values of :func:`layer_outputs`, ``(n,)`` each."""
+    saturated = saturated_share(model, block, shown=shown)
+    return *saturated, *outside_share(model, block, shown=shown)
 
 
 def saturated_output(model: Model) -> list[Output]:

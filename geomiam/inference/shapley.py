@@ -15,11 +15,12 @@ from geomiam.errors import SelectionError
 from geomiam.inference.cells import Output, over_cells
 from geomiam.inference.coalitions import Coalitions
 from geomiam.inference.engine import Scale, amortised_block, base_value, shapley_block
+from geomiam.inference.outside import warn_if_many
 from geomiam.inference.predict import (
+    layer_outputs,
+    layer_shares,
     observed_bits,
     observed_output,
-    saturated_output,
-    saturated_share,
     suitability_output,
 )
 from geomiam.networks.model import Model, Precision
@@ -54,10 +55,10 @@ class ShapleyBlock:
         species, scale = self.species, self.scale
         model = self.model.in_precision(self.precision)
         shown = np.any(self.players, axis=0)
-        saturated = saturated_share(self.model, block, shown=shown)
+        shares = layer_shares(self.model, block, shown=shown)
         if self.amortised:
             told = amortised_block(model, block, shown=shown, species=species, scale=scale)
-            return *told, observed_bits(block, self.players), *saturated
+            return *told, observed_bits(block, self.players), *shares
         values, full, error = shapley_block(
             model,
             block,
@@ -66,7 +67,7 @@ class ShapleyBlock:
             scale=scale,
             coalitions=self.coalitions,
         )
-        made = values, full, observed_bits(block, self.players), *saturated
+        made = values, full, observed_bits(block, self.players), *shares
         return made if error is None else (*made, error)
 
 
@@ -141,7 +142,7 @@ def shapley(
         _shapley_output(list(named), names, scale),
         suitability_output(model, names, scale=scale),
         observed_output(list(named)),
-        *saturated_output(model),
+        *layer_outputs(model),
         *([] if coalitions is None else [_error_output(list(named), names, scale)]),
     ]
     out = over_cells(
@@ -152,6 +153,7 @@ def shapley(
         shown=np.any(masks, axis=0),
         memory_limit=memory_limit,
     )
+    warn_if_many(out, ds, model, shown=np.any(masks, axis=0))
     base = base_value(model.in_precision(precision), species=index, scale=scale)
     out["base_value"] = (
         "species",

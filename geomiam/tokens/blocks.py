@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from geomiam.tokens.layout import Layout, Span
+from geomiam.tokens.limits import outside
 from geomiam.tokens.scaler import Scaler, segment_means, standardise
 from geomiam.tokens.symbols import symbolise
 
@@ -27,12 +28,16 @@ class Block:
     """Boolean ``(n, t)``."""
     saturated: np.ndarray | None = None
     """Boolean ``(n, t)``: symbols of segments beyond all that training saw; None without symbols."""
+    outside: np.ndarray | None = None
+    """Boolean ``(n, t)``: tokens with a value outside the training range; None where not asked for."""
 
     def __len__(self) -> int:
         return len(self.observed)
 
 
-def encode(arrays: Mapping[str, np.ndarray], *, layout: Layout, scaler: Scaler) -> Block:
+def encode(
+    arrays: Mapping[str, np.ndarray], *, layout: Layout, scaler: Scaler, limits: bool = False
+) -> Block:
     """Standardise the predictors and cut them into tokens.
 
     A symbol is the rank of its letter, from 0; see :mod:`geomiam.tokens.symbols`.
@@ -41,6 +46,8 @@ def encode(arrays: Mapping[str, np.ndarray], *, layout: Layout, scaler: Scaler) 
     ----------
     arrays : mapping of str to numpy.ndarray
         ``(n, *own dims)`` per variable of the layout.
+    limits : bool
+        Compare the values with the training range too.
 
     Returns
     -------
@@ -49,9 +56,18 @@ def encode(arrays: Mapping[str, np.ndarray], *, layout: Layout, scaler: Scaler) 
     made = {s.start: _encode(arrays[s.variable.name], s, scaler) for s in layout.spans}
     values = tuple(np.concatenate([made[s.start][0] for s in p.spans], 1) for p in layout.parts)
     observed = np.concatenate([np.isfinite(v).any(-1) for v in values], axis=1)
-    if not any(s.variable.symbols for s in layout.spans):
-        return Block(values, observed)
-    return Block(values, observed, np.concatenate([made[s.start][1] for s in layout.spans], 1))
+    symbols = any(s.variable.symbols for s in layout.spans)
+    saturated = np.concatenate([made[s.start][1] for s in layout.spans], 1) if symbols else None
+    beyond = [_outside(arrays[s.variable.name], s, scaler) for s in layout.spans] if limits else []
+    return Block(values, observed, saturated, np.concatenate(beyond, 1) if limits else None)
+
+
+def _outside(x: np.ndarray, span: Span, scaler: Scaler) -> np.ndarray:
+    """Tokens ``(n, tokens)`` with a value outside the training range."""
+    beyond = outside(x, span.variable, scaler)
+    if not beyond.any():
+        return np.zeros((len(x), span.size), bool)
+    return (_cut(beyond.astype(np.float32), span) == 1).any(-1)
 
 
 def _encode(x: np.ndarray, span: Span, scaler: Scaler) -> tuple[np.ndarray, np.ndarray]:

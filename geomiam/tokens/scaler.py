@@ -39,12 +39,16 @@ class Scaler:
     """Between symbols, ascending ``(channels, symbols − 1)`` on the scale of the standardised series."""
     ranges: dict[str, np.ndarray] = field(default_factory=dict)
     """Least and greatest segment mean seen in training ``(channels, 2)``, same scale; 0 for none seen."""
+    limits: dict[str, np.ndarray] = field(default_factory=dict)
+    """Least and greatest value in training, shape of the mean and ``(2,)``; empty in older models."""
 
     def to_dict(self) -> dict:
         """Return plain JSON types."""
         facts = {"mean": self.mean, "std": self.std, "classes": self.classes}
         if self.edges:  # a model without symbols keeps the id that it always had
             facts |= {"edges": self.edges, "ranges": self.ranges}
+        if self.limits:  # nor do models saved before there were limits get another id
+            facts["limits"] = self.limits
         return {k: {n: a.tolist() for n, a in v.items()} for k, v in facts.items()}
 
     def check(self, schema: Schema) -> None:
@@ -78,6 +82,13 @@ class Scaler:
                     f"the scaler of '{name}' has a mean or deviation that is not finite, or a deviation "
                     "that is not above 0"
                 )
+            limits = self.limits.get(name, np.zeros((*mean.shape, 2)))
+            if limits.shape != (*mean.shape, 2) or not np.isfinite(limits).all():
+                raise ValueError(
+                    f"the training range of '{name}' is not finite or of another shape"
+                )
+        if unknown := sorted(set(self.limits) - set(self.mean)):
+            raise ValueError(f"there is a training range of {unknown}, which have no mean")
         for name, codes in self.classes.items():
             if (np.diff(codes) <= 0).any():
                 raise ValueError(f"the classes of '{name}' are not in ascending order")
@@ -92,13 +103,13 @@ class Scaler:
     @classmethod
     def from_dict(cls, data: Mapping) -> Scaler:
         """Read what :meth:`to_dict` wrote."""
-        untold: dict[str, dict] = {"edges": {}, "ranges": {}}  # by models without symbols
-        mean, std, edges, ranges = (
-            {k: np.asarray(v, float) for k, v in {**untold, **data}[s].items()}
-            for s in ("mean", "std", "edges", "ranges")
+        optional: dict[str, dict] = {"edges": {}, "ranges": {}, "limits": {}}
+        mean, std, edges, ranges, limits = (
+            {k: np.asarray(v, float) for k, v in {**optional, **data}[s].items()}
+            for s in ("mean", "std", "edges", "ranges", "limits")
         )
         classes = {k: np.asarray(v, np.int64) for k, v in data["classes"].items()}
-        return cls(mean, std, classes, edges, ranges)
+        return cls(mean, std, classes, edges, ranges, limits)
 
 
 def fit_scaler(arrays: Mapping[str, np.ndarray], schema: Schema) -> Scaler:

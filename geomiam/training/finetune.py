@@ -20,6 +20,7 @@ from geomiam.networks.quantity import loss_of
 from geomiam.networks.session import standard_torch
 from geomiam.schema import Schema
 from geomiam.tokens.blocks import encode
+from geomiam.tokens.limits import widened, with_limits
 from geomiam.tokens.scaler import fit_scaler
 from geomiam.training.checkpoint import Progress
 from geomiam.training.config import TrainingConfig
@@ -148,6 +149,8 @@ def finetune(
     if first:
         put_head(made, student.network.head, first)
     _open(made.network.eval(), model.network)
+    learned_from = {k: a[~held] for k, a in _arrays(sites, made.schema).items()}
+    made = replace(made, scaler=widened(made.scaler, learned_from, made.schema))
     blocks = validation_blocks(sites, validation, config)
     step = _step(model, found, part, provenance([run], [end], sites) | blocks)
     return replace(made, about=_about(model, step))
@@ -294,7 +297,10 @@ def _larger(
             *made.network.state_dict()
         ]
     arrays = _arrays(sites, found.schema, needed=True)
-    new = fit_scaler({k: a[~held] for k, a in arrays.items()}, found.schema)
+    arrays = {k: a[~held] for k, a in arrays.items()}
+    new = fit_scaler(arrays, found.schema)
+    if model.scaler.limits:
+        new = with_limits(new, arrays, found.schema)
     return with_modalities(
         model, grown_schema(model.schema, found.schema), joined_scaler(model.scaler, new)
     )

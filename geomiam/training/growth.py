@@ -44,7 +44,7 @@ def grown_schema(schema: Schema, new: Schema) -> Schema:
 
 def joined_scaler(old: Scaler, new: Scaler) -> Scaler:
     """The scaler of the old variables, untouched, and that of the new ones."""
-    facts = ("mean", "std", "classes", "edges", "ranges")
+    facts = ("mean", "std", "classes", "edges", "ranges", "limits")
     return Scaler(*(getattr(old, f) | getattr(new, f) for f in facts))
 
 

@@ -12,6 +12,7 @@ from geomiam.errors import SelectionError
 from geomiam.networks.model import Model
 from geomiam.networks.session import standard_torch
 from geomiam.tokens.blocks import encode
+from geomiam.tokens.limits import with_limits
 from geomiam.training.config import TrainingConfig
 from geomiam.training.fit import place_and_time
 from geomiam.training.loop import torch_seed
@@ -82,9 +83,11 @@ def probe(
         TrainingConfig(loss=loss), labels, background=has_background(sites)
     )
     weights = "balanced" if config.loss == "weighted-bce" else None
+    arrays = read_predictors(sites, model.schema)
+    scaler = with_limits(model.scaler, arrays, model.schema)
     with torch_seed(0):
         made = Model.untrained(
-            model.schema, scaler=model.scaler, species=species, config=start_config(model)
+            model.schema, scaler=scaler, species=species, config=start_config(model)
         )
     load_body(made.network, model.network)
     x = features(made, sites)

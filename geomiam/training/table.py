@@ -18,6 +18,7 @@ from geomiam.names import check_species
 from geomiam.schema import Schema
 from geomiam.tokens.blocks import Block, encode
 from geomiam.tokens.layout import Layout
+from geomiam.tokens.limits import with_limits
 from geomiam.tokens.scaler import Scaler, fit_scaler
 
 MOST_SCORED = 2000
@@ -148,9 +149,11 @@ def make_tables(
         in their place. Means and deviations come from the
         sites that train any member, the known classes from those that train every member.
     scaler : Scaler, optional
-        Use this one, of a model whose weights are kept.
+        Use this one, of a model whose weights are kept; the training range is that of the sites.
     """
     scaler = scaler or _shared_scaler(arrays, layout, held)
+    train = ~np.all(held, axis=0)
+    scaler = with_limits(scaler, {k: a[train] for k, a in arrays.items()}, layout.schema)
     return share(encode(arrays, layout=layout, scaler=scaler), labels, held=held), scaler
 
 
