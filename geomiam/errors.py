@@ -172,3 +172,7 @@ class OutputBusy(ResumeRefused):
 
 class TrainingWarning(UserWarning):
     """A fit that may disappoint: too short, too few presences, or fitted to its own sites."""
+
+
+class DoubtfulSource(UserWarning):
+    """A file whose numbers or whose place are probably not what the catalog declares."""

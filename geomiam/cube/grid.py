@@ -6,6 +6,7 @@ odc-geo knows grids (``GeoBox``) and warps blocks; this file names what is missi
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from numbers import Number
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,6 +27,8 @@ Labelled = TypeVar("Labelled", xr.Dataset, xr.DataArray)
 Source = xr.DataArray | xr.Dataset | str | Path
 
 CRS_NAME = "spatial_ref"
+CRS_ATTRIBUTES = frozenset(("spatial_ref", "crs_wkt", "grid_mapping_name"))
+"""Any of them makes a scalar a grid mapping; the last one alone with the parameters of CF."""
 
 
 def spatial_dims(ds: xr.Dataset | xr.DataArray) -> tuple[str, str]:
@@ -43,20 +46,22 @@ def spatial_dims(ds: xr.Dataset | xr.DataArray) -> tuple[str, str]:
             f"{tuple(ds.dims)}; rename them, e.g. ds.rename(row='y', col='x')"
         )
     if bare := [d for d in dims if d not in ds.coords]:
+        curved = [str(k) for k, c in ds.coords.items() if set(dims) <= set(c.dims)]
         raise GridError(
-            f"spatial dims {bare} have no coordinates; "
-            "assign cell centres, e.g. ds.assign_coords(x=..., y=...)"
+            f"spatial dims {bare} have no coordinates"
+            + (
+                f", but {curved} has one for each cell: a curvilinear grid, which must be regridded first, e.g. "
+                "with xesmf or cdo remapbil"
+                if curved
+                else "; assign cell centres, e.g. ds.assign_coords(x=..., y=...)"
+            )
         )
     return dims
 
 
 def crs_coordinate(ds: xr.Dataset | xr.DataArray) -> str | None:
     """Return the name of the coordinate that carries the CRS, if there is one."""
-    names = [
-        str(k)
-        for k, c in ds.coords.items()
-        if c.ndim == 0 and {"spatial_ref", "crs_wkt"} & set(c.attrs)
-    ]
+    names = [str(k) for k, c in ds.coords.items() if c.ndim == 0 and CRS_ATTRIBUTES & set(c.attrs)]
     return CRS_NAME if CRS_NAME in names else next(iter(names), None)
 
 
@@ -72,8 +77,7 @@ def crs_of(ds: xr.Dataset | xr.DataArray) -> CRS:
     from odc.geo.crs import CRS
 
     if name := crs_coordinate(ds):
-        attrs = ds.coords[name].attrs
-        return CRS(attrs.get("crs_wkt") or attrs["spatial_ref"])
+        return _parsed(ds.coords[name].attrs, name)
     crs = ds.attrs.get("crs") if SITE in ds.dims else ds.odc.uncached.crs
     if crs is None:
         raise GridError(
@@ -81,6 +85,22 @@ def crs_of(ds: xr.Dataset | xr.DataArray) -> CRS:
             'ds.odc.assign_crs("EPSG:4326") after import odc.geo.xr, or open_cube(path, crs="EPSG:4326")'
         )
     return CRS(crs)
+
+
+def _parsed(attrs: Mapping[str, Any], name: str) -> CRS:
+    """The CRS of a grid mapping: from text, or from the parameters of CF, such as a rotated pole."""
+    from odc.geo.crs import CRS
+    from pyproj import CRS as Projection
+    from pyproj.exceptions import CRSError
+
+    text = attrs.get("crs_wkt") or attrs.get("spatial_ref")
+    try:
+        return CRS(text) if text else CRS(Projection.from_cf(dict(attrs)))
+    except (CRSError, KeyError, TypeError, ValueError) as error:
+        raise GridError(
+            f"grid mapping '{name}' is no CRS: {str(error)[:200]}; set one, e.g. "
+            "open_cube(ds, crs='EPSG:4326'), or crs: in the catalog"
+        ) from None
 
 
 def geobox(ds: xr.Dataset | xr.DataArray) -> GeoBox:
@@ -115,7 +135,20 @@ def _bare(ds: xr.Dataset | xr.DataArray, dims: tuple[str, str]) -> xr.Dataset:
     """The grid alone, under the dim names that odc-geo expects."""
     axes = {n: (n, ds[d].values, ds[d].attrs) for n, d in zip(("y", "x"), dims)}
     name = crs_coordinate(ds)
-    return xr.Dataset(coords={**axes, **({CRS_NAME: ds.coords[name].variable} if name else {})})
+    attrs = dict(ds.coords[name].attrs) if name else {}
+    attrs |= {"spatial_ref": crs_of(ds).to_wkt()}
+    side = _side(ds) if min(ds.sizes[d] for d in dims) == 1 else None
+    if side and "GeoTransform" not in attrs:
+        attrs["GeoTransform"] = f"0 {side} 0 0 0 {-side}"
+    return xr.Dataset(coords={**axes, CRS_NAME: ((), 0, attrs)})
+
+
+def _side(ds: xr.Dataset | xr.DataArray) -> float | None:
+    """The side of a cell that attributes state, which a single row or column does not show."""
+    own = [v.attrs for v in ds.data_vars.values()] if isinstance(ds, xr.Dataset) else []
+    stated = {a["resolution"] for a in (ds.attrs, *own) if isinstance(a.get("resolution"), Number)}
+    side = float(stated.pop()) if len(stated) == 1 else 0.0
+    return side if 0 < side < np.inf else None
 
 
 def _fitted(affine: Affine, *, rows: Any, cols: Any) -> Affine:

@@ -44,9 +44,9 @@ def on_place(ds: xr.Dataset) -> list[str]:
         Cube or sites. Without dims of place, all variables with dims are taken to lie on it.
     """
     place = {d for d in ds.dims if is_place(d)}
-    bounds = {v.attrs.get("bounds", v.encoding.get("bounds")) for v in ds.variables.values()}
+    bounds = {str(v.attrs.get("bounds", v.encoding.get("bounds"))) for v in ds.variables.values()}
     return [
         str(name)
         for name, v in ds.data_vars.items()
-        if v.dims and place <= set(v.dims) and v.dtype.kind in "fiub" and name not in bounds
+        if v.dims and place <= set(v.dims) and v.dtype.kind in "fiub" and str(name) not in bounds
     ]

@@ -7,6 +7,7 @@ import xarray as xr
 from geomiam.cube.coordinates import text_names
 from geomiam.cube.crs import crs_name
 from geomiam.cube.grid import (
+    CRS_ATTRIBUTES,
     crs_coordinate,
     crs_of,
     geobox,
@@ -106,9 +107,5 @@ def _describe(ds: xr.Dataset) -> str:
 
 def promote_crs(ds: xr.Dataset) -> xr.Dataset:
     """Make a coordinate of a CF grid mapping that was stored as a variable."""
-    found = [
-        k
-        for k, v in ds.data_vars.items()
-        if v.ndim == 0 and {"spatial_ref", "crs_wkt"} & set(v.attrs)
-    ]
+    found = [k for k, v in ds.data_vars.items() if v.ndim == 0 and CRS_ATTRIBUTES & set(v.attrs)]
     return ds.set_coords(found)

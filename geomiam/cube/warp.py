@@ -17,7 +17,15 @@ import numpy as np
 import xarray as xr
 
 from geomiam.cube.crs import crs_name, same_crs
-from geomiam.cube.grid import Source, geobox, same_grid, slack, snapped, spatial_dims
+from geomiam.cube.grid import (
+    CRS_ATTRIBUTES,
+    Source,
+    geobox,
+    same_grid,
+    slack,
+    snapped,
+    spatial_dims,
+)
 from geomiam.cube.longitude import full_turn
 from geomiam.cube.reach import Part, cells_across, cells_of_half, columns, reach, sample
 from geomiam.cube.values import as_float, is_categorical
@@ -80,6 +88,11 @@ def _open(path: str | Path) -> xr.Dataset | xr.DataArray:
     if isinstance(opened, list):
         raise GridError(
             f"{path} holds rasters on several grids; open them with rioxarray and pass them one by one"
+        )
+    if opened.rio.transform().is_identity:
+        raise GridError(
+            f"{path} has no transform from pixels to coordinates; write one, e.g. gdal_translate -a_ullr "
+            "west north east south in.tif out.tif, or warp it by its control points: gdalwarp in.tif out.tif"
         )
     return opened.squeeze("band", drop=True) if opened.sizes.get("band") == 1 else opened
 
@@ -150,7 +163,7 @@ def _without_place(array: xr.DataArray, dims: tuple[str, str]) -> xr.DataArray:
     places = [
         k
         for k, c in array.coords.items()
-        if set(c.dims) & set(dims) or {"spatial_ref", "crs_wkt"} & set(c.attrs)
+        if set(c.dims) & set(dims) or CRS_ATTRIBUTES & set(c.attrs)
     ]
     array = array.drop_vars(places)
     array.attrs = {k: v for k, v in array.attrs.items() if k not in ("grid_mapping", "crs")}

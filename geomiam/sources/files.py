@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 TILE_KEYS = ("ns", "lat", "ew", "lon")
 MOST_TILES = 2_000
+BESIDE = (".aux.xml", ".msk", ".ovr")
+"""Endings of files beside a GeoTIFF that hold its nodata, scale, mask or overviews."""
 MONTHS = tuple(range(1, 13))
 
 
@@ -157,9 +159,17 @@ def _plain(value: float) -> int | float:
 
 
 def stamp(path: str) -> list[Any]:
-    """Return what tells that a file has changed: its size and time; of URLs, nothing but the name."""
+    """Return what changes when a local file does, or what lies beside it; of a URL its name alone."""
+    about = [path, *_state(path)]
+    for suffix in BESIDE:
+        if state := _state(path + suffix):
+            about += [suffix, *state]
+    return about
+
+
+def _state(path: str) -> list[int]:
     try:
         about = os.stat(path)
     except OSError:
-        return [path]
-    return [path, about.st_size, about.st_mtime_ns]
+        return []
+    return [about.st_size, about.st_mtime_ns]

@@ -10,13 +10,18 @@ from typing import Any
 import xarray as xr
 
 from geomiam.cube.grid import crs_of, spatial_dims
-from geomiam.cube.values import SENTINELS, as_float
-from geomiam.errors import GridError, SourceError
+from geomiam.cube.packing import SENTINELS, fits, numbers_of
+from geomiam.cube.values import as_float
+from geomiam.errors import DoubtfulSource, GridError, SourceError
 from geomiam.origin import Source
 from geomiam.schema import Variable
 from geomiam.sources.catalogue import scheme, scrub
-from geomiam.sources.rasters import NotThere, decoded, known_crs
+from geomiam.sources.conventions import decoded_labels, degrees_of, in_units_of
+from geomiam.sources.pixels import NotThere
+from geomiam.sources.rasters import decoded, known_crs
 
+UNREADABLE = (OSError, ValueError, KeyError, IndexError, ImportError, TypeError, AttributeError)
+"""What xarray and its engines raise for a file that is damaged or of another kind."""
 MAGIC = {b"CDF": ("scipy",), b"\x89HD": ("h5netcdf", "netcdf4")}
 """First bytes of NetCDF 3 and 4, and xarray's engines that read them."""
 
@@ -52,21 +57,23 @@ def _array(path: str, source: Source, variable: Variable) -> xr.DataArray:
             "say which by 'variable:'"
         )
     array = _placed(_selected(ds[name], source, path), source, path)
+    if variable.kind == "categorical":
+        array.attrs["kind"] = "categorical"  # so that codes are checked
     return decoded(_packed(array, source), source)
 
 
 def _dataset(path: str, source: Source) -> xr.Dataset:
     if not scheme(path) and not Path(path).exists():
         raise NotThere(f"{path} is not there; download it, or set 'root:' to where it is")
-    how: dict[str, Any] = {"chunks": {}, "mask_and_scale": False, "decode_coords": "all"}
+    how: dict[str, Any] = {"chunks": {}, "decode_cf": False}
     if source.kind == "zarr":
         how["consolidated"] = None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of attributes that are none of ours
             engine = "zarr" if source.kind == "zarr" else _engine(path)
-            return xr.open_dataset(path, engine=engine, **how)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+            return decoded_labels(xr.open_dataset(path, engine=engine, **how))
+    except UNREADABLE as error:
         raise SourceError(
             f"{scrub(path)} cannot be read as {source.kind}: {scrub(error)[:200]}"
         ) from None
@@ -103,16 +110,16 @@ def _selected(array: xr.DataArray, source: Source, path: str) -> xr.DataArray:
 
 
 def _placed(array: xr.DataArray, source: Source, path: str) -> xr.DataArray:
-    """Spatial dims last, with a CRS."""
+    """Spatial dims last, with a CRS, and coordinates in its units."""
     from odc.geo.xr import assign_crs
 
-    array = array.transpose(..., *spatial_dims(array))
-    if source.crs:
-        return assign_crs(array, source.crs)
+    dims = spatial_dims(array)
+    array = array.transpose(..., *dims)
     try:
-        return assign_crs(array, crs_of(array))
+        crs = source.crs or crs_of(array)
     except GridError:
-        return assign_crs(array, known_crs(None, path))
+        crs = known_crs(degrees_of(array, dims), path)
+    return in_units_of(assign_crs(array, crs), path)
 
 
 def _packed(array: xr.DataArray, source: Source) -> xr.DataArray:
@@ -125,4 +132,13 @@ def _packed(array: xr.DataArray, source: Source) -> xr.DataArray:
     attrs |= {k: v for k, v in given.items() if v is not None}
     array = array.copy(deep=False)
     array.attrs = attrs
+    if source.nodata is not None and not any(
+        fits(f, array.dtype) for f in numbers_of(attrs, "nodata")
+    ):
+        warnings.warn(
+            f"'{array.name}': nodata: {source.nodata} is no number of {array.dtype}, which the file holds, so "
+            "that nothing is missing by it; correct 'nodata:' in the catalog",
+            DoubtfulSource,
+            stacklevel=2,
+        )
     return as_float(array)

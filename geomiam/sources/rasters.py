@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
 from geomiam.cube.axes import SAME_CELL
-from geomiam.errors import SourceError
+from geomiam.cube.packing import Packing, fits
+from geomiam.errors import DoubtfulSource, SourceError
 from geomiam.origin import Source
 from geomiam.schema import Variable
-from geomiam.sources.catalogue import scheme, scrub
+from geomiam.sources.catalogue import scrub
 from geomiam.sources.files import stamp
-from geomiam.sources.load import gdal
+from geomiam.sources.pixels import NotThere, Pixels, opened, reading
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -27,70 +28,6 @@ CHUNK = 2048
 BAND = "band"
 HEADERS = 16
 """Files that are opened at a time: over a network, most of it is waiting."""
-
-
-class NotThere(SourceError):
-    """A file is missing; of tiles that is no error, as there are none over the sea."""
-
-
-@dataclass(frozen=True)
-class Pixels:
-    """A GeoTIFF as an array ``(band, y, x)`` of float32 that is read where it is sliced."""
-
-    path: str
-    bands: tuple[int, ...]
-    grid: tuple[int, int]
-    overview: int | None
-    nodata: tuple[float, ...] | None
-    scale: float
-    offset: float
-    stamp: tuple[Any, ...]
-    dtype = np.dtype("float32")
-    ndim = 3
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Bands, rows, columns."""
-        return (len(self.bands), *self.grid)
-
-    def __dask_tokenize__(self) -> tuple[Any, ...]:
-        return (
-            self.path,
-            self.bands,
-            self.overview,
-            self.nodata,
-            self.scale,
-            self.offset,
-            self.stamp,
-        )
-
-    def __getitem__(self, key: tuple[slice, slice, slice]) -> np.ndarray:
-        from rasterio.windows import Window
-
-        (b, r, c) = (range(n)[k] for k, n in zip(key, self.shape, strict=True))
-        if not (len(b) and len(r) and len(c)):
-            return np.empty((len(b), len(r), len(c)), self.dtype)
-        window = Window(c.start, r.start, len(c), len(r))
-        return self._numbers(self._read([self.bands[i] for i in b], window))
-
-    def _read(self, bands: list[int], window: Any) -> np.ndarray:
-        from rasterio.errors import RasterioError
-
-        try:
-            with gdal(), opened(self.path, self.overview) as file:
-                return file.read(bands, window=window, masked=self.nodata is None)
-        except RasterioError as error:
-            raise SourceError(
-                f"{scrub(self.path)} cannot be read to its end: {scrub(error)[:200]}; fetch it again "
-                "and build with the same arguments: what is complete is kept"
-            ) from None
-
-    def _numbers(self, raw: np.ndarray) -> np.ndarray:
-        values = np.ma.getdata(raw).astype("float64")
-        gone = np.ma.getmaskarray(raw) if self.nodata is None else np.isin(values, self.nodata)
-        out = (values * self.scale + self.offset).astype(self.dtype)
-        out[gone] = np.nan
-        return out
 
 
 @dataclass(frozen=True)
@@ -123,29 +60,6 @@ def _overlap(span: range, start: int, size: int) -> range:
 
 def _from(span: range, start: int) -> slice:
     return slice(span.start - start, span.stop - start)
-
-
-def opened(path: str, overview: int | None = None) -> Any:
-    """Open a GeoTIFF, by no other driver.
-
-    Raises
-    ------
-    SourceError
-        When it is not there or is no GeoTIFF.
-    """
-    import rasterio
-
-    level = {} if overview is None else {"overview_level": overview}
-    if not scheme(path) and not Path(path).is_file():
-        raise NotThere(f"{path} is not there; download it, or set 'root:' to where it is")
-    try:
-        return rasterio.open(path, driver="GTiff", sharing=False, **level)
-    except rasterio.errors.RasterioError as error:
-        kind = NotThere if "404" in str(error) else SourceError
-        level_said = "" if overview is None else f" at overview {overview}"
-        raise kind(
-            f"{scrub(path)} cannot be read as GeoTIFF{level_said}: {scrub(error)[:200]}"
-        ) from None
 
 
 def rasters(
@@ -196,21 +110,68 @@ class Header:
 
 def _header(path: str, *, source: Source, variable: Variable, lenient: bool) -> Header | None:
     from odc.geo.geobox import GeoBox
+    from rasterio.enums import MaskFlags
 
     try:
-        with gdal(), opened(path, source.overview) as file:
+        with reading(path), opened(path, source.overview) as file:
             bands, single = _bands(file, source, variable)
+            check_place(file, source.crs)
             box = GeoBox(file.shape, file.transform, known_crs(source.crs or file.crs, path))
-            scale = file.scales[bands[0] - 1] if source.scale is None else source.scale
-            offset = file.offsets[bands[0] - 1] if source.offset is None else source.offset
+            packings = tuple(_packing(file, b, source, variable=variable) for b in bands)
+            masked = any(MaskFlags.per_dataset in file.mask_flag_enums[b - 1] for b in bands)
             mixed = file.interleaving is not None and file.interleaving.value == "PIXEL"
     except NotThere:
         if lenient:
             return None
         raise
     rows, cols = box.shape.yx
-    packing = (_several(source.nodata), scale, offset, tuple(stamp(path)))
-    return Header(Pixels(path, bands, (rows, cols), source.overview, *packing), box, single, mixed)
+    read = Pixels(path, bands, (rows, cols), source.overview, packings, masked, tuple(stamp(path)))
+    return Header(read, box, single, mixed)
+
+
+def _packing(file: Any, band: int, source: Source, *, variable: Variable) -> Packing:
+    """How a band is packed: as the catalog declares, and otherwise as the file does."""
+    dtype = np.dtype(file.dtypes[band - 1])
+    if dtype.kind not in "iuf":
+        raise SourceError(
+            f"'{variable.name}': band {band} of {scrub(file.name)} holds {dtype}; write its real "
+            "part or its magnitude to a file of its own"
+        )
+    declared = file.nodatavals[band - 1]
+    fills = _several(source.nodata) or (() if declared is None else (declared,))
+    if source.nodata is not None and not any(fits(f, dtype) for f in fills):
+        warnings.warn(
+            f"'{variable.name}': nodata: {source.nodata} is no number of {dtype}, which the file holds, so "
+            "that no pixel is missing by it; correct 'nodata:' in the catalog",
+            DoubtfulSource,
+            stacklevel=2,
+        )
+    scale = file.scales[band - 1] if source.scale is None else source.scale
+    offset = file.offsets[band - 1] if source.offset is None else source.offset
+    return Packing(fills, scale, offset, codes=variable.kind == "categorical")
+
+
+def check_place(file: Any, crs: str | None = None) -> None:
+    """Refuse a GeoTIFF without a transform, whose pixels would seem to lie at 0 to n.
+
+    Raises
+    ------
+    SourceError
+        With what the file has instead, and the command that gives it a transform.
+    """
+    if not file.transform.is_identity:
+        return
+    points, _ = file.gcps
+    found = f"{len(points)} ground control points" if points else "RPCs" if file.rpcs else "none"
+    crs = str(crs or file.crs or "EPSG:4326")
+    remedy = (
+        f"warp it first, e.g. gdalwarp -t_srs {crs} in.tif out.tif"
+        if found != "none"
+        else f"write one, e.g. gdal_translate -a_srs {crs} -a_ullr west north east south in.tif out.tif"
+    )
+    raise SourceError(
+        f"{scrub(file.name)} has no transform from pixels to coordinates (found: {found}); {remedy}"
+    )
 
 
 def _grouped(groups: list[list[Header]], header: Header) -> None:
@@ -258,8 +219,8 @@ def _array(group: Sequence[Header], source: Source) -> xr.DataArray:
     return decoded(array.isel({BAND: 0}) if first.single else array, source)
 
 
-def _several(values: float | tuple[float, ...] | None) -> tuple[float, ...] | None:
-    return values if values is None or isinstance(values, tuple) else (values,)
+def _several(values: float | tuple[float, ...] | None) -> tuple[float, ...]:
+    return () if values is None else values if isinstance(values, tuple) else (values,)
 
 
 def known_crs(crs: Any, path: str) -> Any:

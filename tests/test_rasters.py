@@ -1,0 +1,219 @@
+"""GeoTIFFs of many kinds: rasterio's own masks and scales, and GDAL's warp, are the reference."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from helpers_build import FINE, UTM, field, one, tif, warped
+from odc.geo.geobox import GeoBox
+from rasterio.enums import ColorInterp
+
+import geomiam as gm
+from geomiam.errors import DoubtfulSource, GridError, SourceError
+
+VECTOR = {"kind": "vector", "dims": ["feature"]}
+
+
+def built(folder, source, variable=None, *, grid=UTM):
+    return gm.build_cube(one(folder, source, variable), grid).layer
+
+
+def wanted(values, *, grid=UTM, how="average"):
+    return warped(np.asarray(values, "float64"), FINE, grid, how)
+
+
+def as_rasterio_reads(path):
+    """Bands in their units, NaN where rasterio's mask hides them."""
+    with rasterio.open(path) as file:
+        raw = file.read(masked=True).astype("float64")
+        scaled = [p * s + o for p, s, o in zip(raw, file.scales, file.offsets, strict=True)]
+    return np.stack([p.filled(np.nan) for p in scaled])
+
+
+def gappy(fill, dtype="float32"):
+    values = field(FINE)[0].astype(dtype)
+    values[:33, :17] = fill
+    return values
+
+
+@pytest.mark.parametrize(
+    "stored, spelled",
+    [(-99.99, -99.99), (1e20, 1e20), (-3.4e38, -3.4e38), (-3.4028234663852886e38, -3.4e38)],
+)
+def test_the_nodata_of_a_catalog_matches_float32_data(tmp_path, stored, spelled):
+    values = gappy(np.float32(stored))
+    tif(tmp_path / "a.tif", values, FINE)
+    found = built(tmp_path, {"path": "a.tif", "nodata": spelled})
+    truth = np.where(values == np.float32(stored), np.nan, values)
+    np.testing.assert_allclose(found, wanted(truth), rtol=1e-5)
+    assert np.isnan(found).any()
+
+
+def test_the_nodata_of_a_file_matches_its_data_as_loosely(tmp_path):
+    values = gappy(np.finfo("f4").min)
+    tif(tmp_path / "a.tif", values, FINE, nodata=-3.4e38)  # as ArcGIS rounds it
+    np.testing.assert_allclose(
+        built(tmp_path, {"path": "a.tif"}), wanted(np.where(values < -1e30, np.nan, values))
+    )
+
+
+@pytest.mark.parametrize("dtype, nodata", [("uint16", -9999), ("int16", 1e20), ("uint8", 0.5)])
+def test_a_nodata_that_the_file_cannot_hold_is_named(tmp_path, dtype, nodata):
+    tif(tmp_path / "a.tif", gappy(0, dtype), FINE)
+    with pytest.warns(DoubtfulSource, match=rf"'layer': nodata: .* is no number of {dtype}"):
+        built(tmp_path, {"path": "a.tif", "nodata": nodata})
+
+
+def test_nodata_and_scale_beside_a_file_count(tmp_path):
+    values = gappy(-32768, "int16")
+    tif(tmp_path / "a.tif", values, FINE)
+    xml = "<NoDataValue>-32768</NoDataValue><Scale>0.1</Scale><Offset>3</Offset>"
+    (tmp_path / "a.tif.aux.xml").write_text(
+        f'<PAMDataset><PAMRasterBand band="1">{xml}</PAMRasterBand></PAMDataset>'
+    )
+    truth = as_rasterio_reads(tmp_path / "a.tif")[0]
+    assert np.isnan(truth).sum() == 33 * 17
+    found = built(tmp_path, {"path": "a.tif"})
+    np.testing.assert_allclose(found, wanted(truth), rtol=1e-6)
+    aligned = gm.align({"v": tmp_path / "a.tif"}, like=UTM, resampling="average").v
+    np.testing.assert_allclose(found, aligned, rtol=1e-5)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_masks_inside_and_beside_a_file_count(tmp_path, inside):
+    values, mask = gappy(0), np.full(FINE.shape, 255, "uint8")
+    mask[:33, :17] = 0
+    values[50, 50] = -9  # nodata of the file, which GDAL's mask leaves out
+    tif(tmp_path / "a.tif", values, FINE, nodata=-9)
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=inside),
+        rasterio.open(tmp_path / "a.tif", "r+") as file,
+    ):
+        file.write_mask(mask)
+    assert (tmp_path / "a.tif.msk").exists() is not inside
+    truth = np.where((mask == 0) | (values == -9), np.nan, values)
+    np.testing.assert_allclose(built(tmp_path, {"path": "a.tif"}), wanted(truth), rtol=1e-5)
+    own = built(tmp_path, {"path": "a.tif", "nodata": -1})  # replaces -9, not the mask
+    np.testing.assert_allclose(own, wanted(np.where(mask == 0, np.nan, values)), rtol=1e-5)
+
+
+def test_an_alpha_band_hides_pixels(tmp_path):
+    values = np.stack([gappy(7, "uint8"), np.full(FINE.shape, 255, "uint8")])
+    values[1, :33, :17] = 0
+    tif(tmp_path / "a.tif", values, FINE, ALPHA="YES")
+    with rasterio.open(tmp_path / "a.tif") as file:
+        assert file.colorinterp[1] is ColorInterp.alpha
+    truth = as_rasterio_reads(tmp_path / "a.tif")[0]
+    np.testing.assert_allclose(
+        built(tmp_path, {"path": "a.tif", "band": 1}), wanted(truth), rtol=1e-5
+    )
+
+
+def test_each_band_has_a_scale_and_an_offset(tmp_path):
+    values = np.stack([gappy(100, "int16")] * 3)
+    tif(tmp_path / "a.tif", values, FINE, scales=(0.1, 10, 1), offsets=(0, -5, 273.15))
+    truth = wanted(as_rasterio_reads(tmp_path / "a.tif"))
+    np.testing.assert_allclose(
+        built(tmp_path, {"path": "a.tif", "band": "all"}, VECTOR), truth, rtol=1e-6
+    )
+    some = built(tmp_path, {"path": "a.tif", "band": [3, 1]}, VECTOR)
+    np.testing.assert_allclose(some, truth[[2, 0]], rtol=1e-6)
+    np.testing.assert_allclose(built(tmp_path, {"path": "a.tif", "band": 2}), truth[1], rtol=1e-6)
+    own = built(tmp_path, {"path": "a.tif", "band": 2, "scale": 2, "offset": 1})
+    np.testing.assert_allclose(own, wanted(values[1] * 2.0 + 1), rtol=1e-6)
+
+
+def test_codes_of_classes_beyond_float32_are_refused_when_read(tmp_path):
+    values = np.full(FINE.shape, 2120000010, "int32")
+    tif(tmp_path / "a.tif", values, FINE)
+    lazy = built(tmp_path, {"path": "a.tif"}, {"kind": "categorical"})
+    with pytest.raises(GridError, match=r"2120000010 is above 16,777,216.*renumber"):
+        lazy.compute()
+    assert float(built(tmp_path, {"path": "a.tif"})[0, 0]) == pytest.approx(2120000010, rel=1e-7)
+
+
+def without_transform(path, *, crs="EPSG:32631", gcps=None):
+    values = np.ones((8, 8), "float32")
+    shape = {"count": 1, "height": 8, "width": 8, "dtype": "float32"}
+    with rasterio.open(
+        path, "w", driver="GTiff", **shape, **({} if gcps else {"crs": crs})
+    ) as file:
+        file.write(values, 1)
+        if gcps:
+            file.gcps = (gcps, rasterio.crs.CRS.from_string(crs))
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_a_file_that_lies_nowhere_is_refused(tmp_path):
+    without_transform(tmp_path / "a.tif")
+    with pytest.raises(SourceError, match=r"no transform.*found: none.*gdal_translate -a_srs EPSG"):
+        built(tmp_path, {"path": "a.tif"})
+    with pytest.raises(SourceError, match="no transform"):
+        built(tmp_path, {"path": "a.tif", "crs": "EPSG:32631"})
+    with pytest.raises(SourceError, match="no transform"):
+        gm.build_cube(one(tmp_path, {"path": "a.tif"}), str(tmp_path / "a.tif"))
+    with pytest.raises(GridError, match=r"a.tif has no transform"):
+        gm.align({"v": tmp_path / "a.tif"}, like=UTM)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_control_points_alone_are_no_transform(tmp_path):
+    points = [
+        rasterio.control.GroundControlPoint(r, c, 500000 + 10 * c, 5500000 - 10 * r)
+        for r in (0, 8)
+        for c in (0, 8)
+    ]
+    without_transform(tmp_path / "a.tif", gcps=points)
+    with pytest.raises(SourceError, match=r"found: 4 ground control points.*gdalwarp"):
+        built(tmp_path, {"path": "a.tif"})
+
+
+@pytest.mark.parametrize("how", ["nearest", "bilinear", "average"])
+def test_south_up_and_rotated_files_lie_where_gdal_puts_them(tmp_path, how):
+    centred = GeoBox((20, 20), UTM.affine * Affine.translation(5.25, 5.25), UTM.crs)
+    a, rows = FINE.affine, FINE.shape.y
+    south_up = Affine(a.a, 0, a.c, 0, -a.e, a.f + a.e * rows)
+    turned = Affine.translation(500100, 5500500) * Affine.rotation(30) * Affine.scale(10, -10)
+    for name, affine in (("s.tif", south_up), ("r.tif", turned)):
+        box = GeoBox(FINE.shape, affine, FINE.crs)
+        values = field(box)[0]
+        tif(tmp_path / name, values, box)
+        found = built(tmp_path, {"path": name, "resampling": how}, grid=centred)
+        np.testing.assert_allclose(found, warped(values, box, centred, how), atol=1e-4)
+
+
+def test_a_sidecar_that_is_another_kind_of_file_is_refused(tmp_path):
+    tif(tmp_path / "a.tif", gappy(0), FINE)
+    beside = tmp_path / "a.tif.msk"
+    beside.write_text("<VRTDataset/>")  # GDAL would open it, and what it names
+    with pytest.raises(SourceError, match=r"a.tif.msk is no GeoTIFF; remove it"):
+        built(tmp_path, {"path": "a.tif"})
+    beside.unlink()
+    (tmp_path / "a.tif.aux.xml").write_text('<MDI key="OVERVIEW_FILE">/vsicurl/http://x/y</MDI>')
+    with pytest.raises(SourceError, match=r"a.tif.aux.xml .* overviews in another file"):
+        built(tmp_path, {"path": "a.tif"})
+
+
+def test_a_new_mask_beside_a_file_makes_a_build_read_it_again(tmp_path):
+    tif(tmp_path / "a.tif", gappy(5), FINE)
+    catalog, out = one(tmp_path, {"path": "a.tif"}), tmp_path / "out.zarr"
+    assert np.isfinite(gm.build_cube(catalog, UTM, out=out, progress=False).layer).all()
+    mask = np.full(FINE.shape, 255, "uint8")
+    mask[:33, :17] = 0
+    before = (tmp_path / "a.tif").stat().st_mtime_ns
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False),
+        rasterio.open(tmp_path / "a.tif.copy.tif", "w", **tif_profile(tmp_path / "a.tif")) as file,
+    ):
+        file.write_mask(mask)
+    (tmp_path / "a.tif.copy.tif.msk").rename(tmp_path / "a.tif.msk")
+    assert (tmp_path / "a.tif").stat().st_mtime_ns == before
+    again = gm.build_cube(catalog, UTM, out=out, overwrite=True, progress=False)
+    assert np.isnan(again.layer[0, 0])
+
+
+def tif_profile(path):
+    with rasterio.open(path) as file:
+        return file.profile
