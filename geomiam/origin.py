@@ -86,6 +86,25 @@ class Fact(BaseModel, metaclass=_Refusing):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
+RESAMPLING = (
+    "nearest",
+    "bilinear",
+    "cubic",
+    "cubic_spline",
+    "lanczos",
+    "average",
+    "mode",
+    "max",
+    "min",
+    "med",
+    "q1",
+    "q3",
+    "sum",
+    "rms",
+)
+"""What GDAL can make of the cells of a source."""
+
+
 class Grid(Fact):
     """The grid of a cube.
 
@@ -140,6 +159,28 @@ class Reading(Fact):
     overview: int | None = Field(None, ge=0, le=30, description="raster: overview to read, from 0")
     derive: Derived | None = None
     of: str | None = Field(None, description="derived: the variable of elevation")
+
+    @field_validator("resampling")
+    @classmethod
+    def _resampling_exists(cls, name: str | None) -> str | None:
+        if name is not None and name not in RESAMPLING:
+            close = difflib.get_close_matches(name, RESAMPLING, n=1) or RESAMPLING
+            raise ValueError(f"no resampling '{name}'; use {', '.join(close)}")
+        return name
+
+    @field_validator("band", "path")
+    @classmethod
+    def _something_is_named(cls, value: Any) -> Any:
+        if value in ((), "", ("",)):
+            raise ValueError(f"names nothing, found {value!r}; name one or leave the key out")
+        return value
+
+    @field_validator("scale", "offset")
+    @classmethod
+    def _packing_is_finite(cls, value: float | None) -> float | None:
+        if value is not None and not math.isfinite(value):
+            raise ValueError(f"expected a finite number, found {value}")
+        return value
 
 
 class Source(Reading):

@@ -7,8 +7,44 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from geomiam.errors import GridError
+from geomiam.reading import reason
+
 if TYPE_CHECKING:
     from odc.geo.crs import CRS
+
+
+def as_crs(value: Any, where: str) -> CRS:
+    """Return a CRS of places on the earth.
+
+    Parameters
+    ----------
+    value : object
+        A code, WKT, or what :class:`odc.geo.crs.CRS` takes.
+    where : str
+        Where it was given, for the message.
+
+    Raises
+    ------
+    GridError
+        If there is no such CRS, or it has no horizontal axes.
+    """
+    from odc.geo.crs import CRS
+
+    try:
+        crs = CRS(value)
+        places = crs.geographic or crs.projected
+    except Exception as error:  # pyproj, odc-geo and sqlite raise errors of their own
+        text = str(value)[:80]
+        raise GridError(
+            f"{where}: '{text}' is no known CRS ({reason(error)[:160]}); use a code such as EPSG:4326"
+        ) from None
+    if not places:
+        raise GridError(
+            f"{where}: '{str(value)[:80]}' is neither geographic nor projected; use a code of a "
+            "horizontal CRS, such as EPSG:4326"
+        )
+    return crs
 
 
 def crs_name(crs: Any) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from geomiam.cube.axes import COARSEST, SAME_CELL, axis_of, rounding
-from geomiam.cube.crs import same_crs
+from geomiam.cube.crs import as_crs, same_crs
 from geomiam.cube.place import SITE, spatial_pair
 from geomiam.errors import GridError
 
@@ -74,7 +74,6 @@ def crs_of(ds: xr.Dataset | xr.DataArray) -> CRS:
         When there is none, with the call that sets one.
     """
     import odc.geo.xr  # noqa: F401 (registers .odc)
-    from odc.geo.crs import CRS
 
     if name := crs_coordinate(ds):
         return _parsed(ds.coords[name].attrs, name)
@@ -84,7 +83,7 @@ def crs_of(ds: xr.Dataset | xr.DataArray) -> CRS:
             "the data have no CRS: no 'spatial_ref' coordinate and no 'crs' attribute found; set it, e.g. "
             'ds.odc.assign_crs("EPSG:4326") after import odc.geo.xr, or open_cube(path, crs="EPSG:4326")'
         )
-    return CRS(crs)
+    return as_crs(crs, "the CRS of the data")
 
 
 def _parsed(attrs: Mapping[str, Any], name: str) -> CRS:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from geomiam.cube.crs import as_crs
 from geomiam.cube.diagnosis import explain_outside
 from geomiam.cube.grid import geobox, restore, spatial_dims
 from geomiam.cube.place import SITE
@@ -153,9 +154,7 @@ def cells_of(points: Points, box: Any) -> np.ndarray:
 def _reprojected(
     x: np.ndarray, y: np.ndarray, *, crs: Any, to: Any
 ) -> tuple[np.ndarray, np.ndarray]:
-    from odc.geo.crs import CRS
-
-    crs = CRS(crs)
+    crs = as_crs(crs, "the CRS of the records")
     return (x, y) if crs == to else crs.transformer_to_crs(to, always_xy=True)(x, y)
 
 

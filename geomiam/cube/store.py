@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
+from geomiam.cube.crs import as_crs
 from geomiam.cube.encoding import chunk_sizes, encodable
 from geomiam.cube.grid import (
     CRS_NAME,
@@ -20,10 +21,11 @@ from geomiam.cube.grid import (
     restore,
     spatial_dims,
 )
+from geomiam.cube.limits import check_metadata, check_zarr
 from geomiam.cube.palette import mark_classes
 from geomiam.cube.tree import as_dataset, promote_crs
 from geomiam.cube.values import as_float
-from geomiam.errors import GridError
+from geomiam.errors import GridError, InputNotFound
 from geomiam.outputs.claim import claim, claimed
 from geomiam.outputs.contents import MARK, Kind
 from geomiam.outputs.kinds import CUBE
@@ -94,11 +96,12 @@ def open_zarr(path: str | Path, *, chunks: Chunks = AS_STORED) -> Any:
     import zarr
 
     store = _store(path)
+    check_metadata(expand(path))
     try:
         group = zarr.open_group(store, mode="r")
         nested = any(True for _ in group.groups())
     except (FileNotFoundError, ValueError) as error:
-        raise FileNotFoundError(
+        raise InputNotFound(
             f"no Zarr group at {path}; write one with geomiam.write_cube(ds, path), "
             "or open other formats with xarray and pass the Dataset"
         ) from error
@@ -108,6 +111,7 @@ def open_zarr(path: str | Path, *, chunks: Chunks = AS_STORED) -> Any:
             f"the Zarr group at {path} lists no arrays: it has no consolidated metadata, and its server "
             "lists no folders; consolidate it with zarr.consolidate_metadata, or copy it here"
         )
+    check_zarr(group, where=str(path))
     how: dict[str, Any] = {
         "engine": "zarr",
         "chunks": dict(chunks) if isinstance(chunks, Mapping) else chunks,
@@ -145,7 +149,7 @@ def _set_crs(ds: xr.Dataset, crs: Any) -> xr.Dataset:
     ds.attrs = {k: v for k, v in ds.attrs.items() if k != "crs"}
     for var in ds.data_vars.values():
         var.encoding.pop("grid_mapping", None)
-    return assign_crs(ds, crs, old or CRS_NAME)
+    return assign_crs(ds, as_crs(crs, "crs="), old or CRS_NAME)
 
 
 def write_cube(

@@ -7,8 +7,9 @@ import itertools
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,11 @@ TILE_KEYS = ("ns", "lat", "ew", "lon")
 MOST_TILES = 2_000
 BESIDE = (".aux.xml", ".msk", ".ovr")
 """Endings of files beside a GeoTIFF that hold its nodata, scale, mask or overviews."""
+MOST_FILES = 100_000
+"""Of one variable."""
+MOST_PATH = 4_096
+FIELD = re.compile(r"{(\w+)(?::(0?)(\d{0,2})d?)?}")
+"""A field of a path: ``{name}``, or ``{name:02d}`` with up to 99 digits."""
 MONTHS = tuple(range(1, 13))
 
 
@@ -57,6 +63,7 @@ def files_of(variable: Variable, source: Source, *, base: Path, box: GeoBox) -> 
     fields = {f for t in templates for f in _fields(t)} - {"variable", *TILE_KEYS}
     steps = tuple((d, _labels(variable, d)) for d in _ordered(variable, fields))
     tiles = list(_tiles(source, box)) if source.tiles else [{}]
+    _check_count(variable, steps, len(templates) * len(tiles))
     name = {"variable": source.variable or variable.name}
     paths = []
     for labels in itertools.product(*(values for _, values in steps)):
@@ -116,12 +123,38 @@ def _labels(variable: Variable, dim: str) -> tuple[Label, ...]:
 
 def _fill(template: str, known: Mapping[str, Any], source: Source) -> str:
     try:
-        return template.format(**known)
-    except (KeyError, ValueError, IndexError) as error:
+        filled = FIELD.sub(partial(_field, known=known), template)
+        if "{" in filled or "}" in filled:
+            raise ValueError("a field is {name} or {name:02d}")
+    except (KeyError, ValueError, TypeError) as error:
         raise SourceError(
-            f"source '{source.name}': path {scrub(template)} cannot be filled in: {error}; {{lat}} and "
-            "{lon} need 'tiles:', numbers {month:02d}"
+            f"source '{source.name}': path {scrub(template)[:200]} cannot be filled in: {error}; {{lat}} "
+            "and {lon} need 'tiles:', numbers {month:02d}"
         ) from None
+    if len(filled) > MOST_PATH or "\0" in filled:
+        raise SourceError(
+            f"source '{source.name}': the path {scrub(filled)[:80]}… has {len(filled):,} characters, or "
+            "a NUL; shorten it"
+        )
+    return filled
+
+
+def _field(match: re.Match[str], *, known: Mapping[str, Any]) -> str:
+    """The text of one field; ``str.format`` would take any width and read attributes."""
+    name, zero, width = match.groups()
+    value = known[name]
+    if not width:
+        return str(value)
+    return f"{int(value):{zero}{width}d}" if float(value) == int(value) else str(value)
+
+
+def _check_count(variable: Variable, steps: Sequence[tuple[str, Sequence[Any]]], each: int) -> None:
+    count = each * math.prod(len(labels) for _, labels in steps)
+    if count > MOST_FILES:
+        raise SourceError(
+            f"'{variable.name}' would be made of {count:,} files, more than {MOST_FILES:,}: give it "
+            "fewer labels, or build a smaller region"
+        )
 
 
 def _found(path: str) -> list[str]:

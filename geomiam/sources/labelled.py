@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
 from geomiam.cube.grid import crs_of, spatial_dims
+from geomiam.cube.limits import check_hdf5, check_metadata, check_zarr
 from geomiam.cube.packing import SENTINELS, fits, numbers_of
 from geomiam.cube.values import as_float
 from geomiam.errors import DoubtfulSource, GridError, SourceError
 from geomiam.origin import Source
+from geomiam.reading import regular_file
 from geomiam.schema import Variable
 from geomiam.sources.catalogue import scheme, scrub
 from geomiam.sources.conventions import decoded_labels, degrees_of, in_units_of
 from geomiam.sources.pixels import NotThere
 from geomiam.sources.rasters import decoded, known_crs
 
-UNREADABLE = (OSError, ValueError, KeyError, IndexError, ImportError, TypeError, AttributeError)
-"""What xarray and its engines raise for a file that is damaged or of another kind."""
 MAGIC = {b"CDF": ("scipy",), b"\x89HD": ("h5netcdf", "netcdf4")}
 """First bytes of NetCDF 3 and 4, and xarray's engines that read them."""
 
@@ -63,7 +63,7 @@ def _array(path: str, source: Source, variable: Variable) -> xr.DataArray:
 
 
 def _dataset(path: str, source: Source) -> xr.Dataset:
-    if not scheme(path) and not Path(path).exists():
+    if not scheme(path) and not os.path.exists(path):
         raise NotThere(f"{path} is not there; download it, or set 'root:' to where it is")
     how: dict[str, Any] = {"chunks": {}, "decode_cf": False}
     if source.kind == "zarr":
@@ -72,11 +72,27 @@ def _dataset(path: str, source: Source) -> xr.Dataset:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of attributes that are none of ours
             engine = "zarr" if source.kind == "zarr" else _engine(path)
+            _check_sizes(path, source)
             return decoded_labels(xr.open_dataset(path, engine=engine, **how))
-    except UNREADABLE as error:
+    except SourceError:
+        raise
+    except Exception as error:  # decoders raise anything for damaged files
         raise SourceError(
             f"{scrub(path)} cannot be read as {source.kind}: {scrub(error)[:200]}"
         ) from None
+
+
+def _check_sizes(path: str, source: Source) -> None:
+    """Refuse what would fill the memory when it is opened, by the metadata."""
+    if source.kind != "zarr":
+        if _engine(path) != "scipy":
+            check_hdf5(path, SourceError)
+        return
+    import zarr
+
+    if not scheme(path):
+        check_metadata(path)
+    check_zarr(zarr.open_group(path, mode="r"), where=scrub(path), error=SourceError)
 
 
 def _engine(path: str) -> Any:
@@ -84,7 +100,7 @@ def _engine(path: str) -> Any:
         raise SourceError(
             f"{scrub(path)}: NetCDF is not read over a network; download it and set 'root:'"
         )
-    with open(path, "rb") as file:
+    with regular_file(path, error=SourceError).open("rb") as file:
         able = MAGIC.get(file.read(3))
     if able is None:
         raise SourceError(f"{path} is no NetCDF file")

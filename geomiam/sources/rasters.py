@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from geomiam.cube.axes import SAME_CELL
+from geomiam.cube.limits import check_raster
 from geomiam.cube.packing import Packing, fits
 from geomiam.errors import DoubtfulSource, SourceError
 from geomiam.origin import Source
@@ -114,6 +115,7 @@ def _header(path: str, *, source: Source, variable: Variable, lenient: bool) -> 
 
     try:
         with reading(path), opened(path, source.overview) as file:
+            check_raster(file, where=scrub(path), error=SourceError)
             bands, single = _bands(file, source, variable)
             check_place(file, source.crs)
             box = GeoBox(file.shape, file.transform, known_crs(source.crs or file.crs, path))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
 from geomiam.cube.chips import CHIP, finer
+from geomiam.cube.crs import as_crs
+from geomiam.cube.limits import check_cells
 from geomiam.errors import GridError, SourceError
 from geomiam.origin import Grid, Source
 from geomiam.outputs.paths import expand, is_remote, real_path
@@ -19,6 +22,9 @@ from geomiam.sources.told import Told
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
+
+
+MOST_CELLS = 1e12
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,12 @@ class Task:
     def times(self) -> int:
         """Cells per side of a cell of the cube; 1 without chips."""
         return self.modality.chips or 1
+
+    @property
+    def cells(self) -> tuple[int, int]:
+        """Cells of the grid, and numbers in each, as far as the catalog states its labels."""
+        rows, cols = self.box.shape.yx
+        return int(rows) * int(cols), prod(len(v) for v in self.variable.labels.values())
 
     @property
     def chip_dims(self) -> tuple[str, str]:
@@ -107,6 +119,7 @@ def understood(
     template = template if isinstance(template, xr.Dataset) else empty(template)
     box = geobox(template)
     made = tuple(_tasks(schema, box, base=base))
+    check_cells([t.cells for t in made], remedy="raise 'resolution:', or build smaller bounds")
     missing = tuple(sorted(set(schema.variables) - {t.variable.name for t in made}))
     return Todo(schema, template, box, made, missing)
 
@@ -119,6 +132,8 @@ def _tasks(schema: Schema, box: GeoBox, *, base: Path) -> list[Task]:
         for variable in modality.variables.values():
             if origin := modality.origin_of(variable.name):
                 source = origin.over(schema.sources[origin.source])
+                if source.crs is not None:
+                    as_crs(source.crs, f"'crs:' of source '{source.name}'")
                 made.append(Task(variable, modality, source, fine, base))
     if not made:
         raise SourceError(
@@ -167,12 +182,30 @@ def _grid(schema: Schema, bounds: Sequence[float] | None) -> GeoBox:
             "grid: {crs: EPSG:3035, resolution: 1000, bounds: [xmin, ymin, xmax, ymax]}"
         )
     own = getattr(bounds, "crs", None)
+    crs = as_crs(grid.crs, f"'grid: crs' of catalog '{schema.name}'")
     corners = _bounds(bounds, str(own or grid.crs)) if bounds is not None else grid.bounds
     assert corners is not None
     if own is not None:  # cells that cover it, on the lattice that all cubes of the catalog share
         west, south, east, north = corners
-        corners = BoundingBox(west, south, east, north, crs=own).to_crs(grid.crs)
-    return GeoBox.from_bbox(corners, crs=grid.crs, resolution=grid.resolution, tight=own is None)
+        corners = BoundingBox(west, south, east, north, crs=own).to_crs(crs)
+    _check_resolution(tuple(corners), grid.resolution)
+    return GeoBox.from_bbox(corners, crs=crs, resolution=grid.resolution, tight=own is None)
+
+
+def _check_resolution(corners: Sequence[float], resolution: float) -> None:
+    """Refuse cells so small or so large that the grid has no usable number of them."""
+    west, south, east, north = corners
+    rows, cols = (north - south) / resolution, (east - west) / resolution
+    if not (isfinite(rows) and isfinite(cols) and rows * cols < MOST_CELLS):
+        raise GridError(
+            f"bounds of {east - west:g} x {north - south:g} in cells of {resolution:g} are {rows:.3g} x "
+            f"{cols:.3g} cells, more than {MOST_CELLS:.0e}; raise 'resolution:' or build smaller bounds"
+        )
+    if resolution > 1e3 * max(north - south, east - west):
+        raise GridError(
+            f"bounds of {east - west:g} x {north - south:g} are far smaller than one cell of "
+            f"{resolution:g}; lower 'resolution:'"
+        )
 
 
 def _bounds(bounds: Sequence[float], crs: str) -> Any:
