@@ -22,6 +22,7 @@ import geomiam as gm
 from geomiam.cube.predictors import bind
 from geomiam.errors import SchemaError
 from geomiam.evaluation.oracle import part
+from geomiam.periods import is_period, periods, spelled
 from geomiam.schema import Schema
 from geomiam.tokens.blocks import encode
 from geomiam.tokens.layout import Layout
@@ -240,3 +241,33 @@ def test_gap_filling_and_trees_read_periods_too(dated):
     for kind in ("mean", "conditional"):
         assert np.isfinite(filled.by(kind).scores(dated)).all()
     assert trees.scores(dated).shape == (80, 2)
+
+
+@pytest.mark.parametrize(
+    ("every", "dates", "name"),
+    [
+        ("YS", ["2015-01-03", "2015-12-30"], "2015"),
+        ("YE", ["2015-01-03", "2015-12-30"], "2015"),
+        ("YS-JUL", ["2015-07-03", "2016-06-30"], "2015-07..2016-06"),
+        ("YE-JUN", ["2015-07-03", "2015-07-30"], "2015-07"),
+        ("QS", ["2015-01-03", "2015-03-30"], "2015-01..2015-03"),
+        ("QE-DEC", ["2015-01-03", "2015-01-30"], "2015-01"),
+        ("MS", ["2015-07-03", "2015-07-30"], "2015-07"),
+        ("ME", ["2015-07-03", "2015-07-30"], "2015-07"),
+        ("16D", ["2015-07-03", "2015-07-12"], "2015-07-03..2015-07-12"),
+    ],
+)
+def test_a_period_is_named_by_the_digits_that_its_dates_share(every, dates, name):
+    assert spelled(dates, every) == name
+
+
+@pytest.mark.parametrize(
+    ("every", "long_enough"), [("1D", True), ("24h", True), ("23h", False), ("2D", True)]
+)
+def test_a_period_takes_a_day_or_longer(every, long_enough):
+    assert is_period(every) is long_enough
+
+
+def test_dates_of_different_time_zones_fall_into_the_months_of_utc():
+    dates = ["2015-07-31T23:00:00-05:00", "2015-07-31T23:00:00Z", "2015-08-01T01:00:00+05:00"]
+    assert periods(dates, "1MS") == [(2, 1), (0,)]
