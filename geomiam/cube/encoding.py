@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from geomiam.cube.coordinates import plain_coordinates, text_names
+from geomiam.cube.place import as_named
 from geomiam.errors import GridError
 
 ENCODED = ("coordinates", "grid_mapping", "_FillValue", "missing_value")
@@ -107,7 +108,7 @@ def chunk_sizes(chunks: Any, sizes: Mapping[str, int], *, automatic: int) -> dic
     ----------
     chunks
         Mapping of dim to a number of cells, -1 or None for the whole dim, or ``"auto"``; or
-        ``"auto"`` for all dims.
+        ``"auto"`` for all dims. Spatial dims by any usual name: y is latitude where the cube has that.
     sizes
         Cells along each dim that can be chunked.
     automatic
@@ -125,7 +126,8 @@ def chunk_sizes(chunks: Any, sizes: Mapping[str, int], *, automatic: int) -> dic
     if not isinstance(chunks, Mapping):
         raise GridError(f"chunks={chunks!r}; pass a mapping such as {{'y': 512, 'x': 512}}")
     return {
-        str(dim): _chunk(str(dim), size, sizes, automatic=automatic) for dim, size in chunks.items()
+        str(dim): _chunk(str(dim), size, sizes, automatic=automatic)
+        for dim, size in as_named(chunks, sizes).items()
     }
 
 

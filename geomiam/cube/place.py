@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
 
 import xarray as xr
+
+from geomiam.errors import GridError
+
+T = TypeVar("T")
 
 SITE = "site"
 PAIRS = (
@@ -33,6 +38,43 @@ def spatial_pair(dims: Iterable[object]) -> tuple[str, str] | None:
         if rows in by_name and cols in by_name:
             return by_name[rows], by_name[cols]
     return None
+
+
+def as_named(sizes: Mapping[Any, T], dims: Iterable[object]) -> dict[Any, T]:
+    """Return sizes by the dims that the data have: y is the rows, whatever the rows are called.
+
+    Parameters
+    ----------
+    sizes
+        By dim; spatial dims by any of the names in :data:`PAIRS`.
+    dims
+        Dims of the data.
+
+    Raises
+    ------
+    GridError
+        If two names mean one dim, such as y and latitude.
+    """
+    dims = [str(d) for d in dims]
+    pair = spatial_pair(dims)
+    named: dict[Any, T] = {}
+    for dim, size in sizes.items():
+        name = dim if dim in dims or pair is None else _role(dim, pair)
+        if name in named:
+            raise GridError(
+                f"'{dim}' and another name both mean the dim '{name}'; give one of them"
+            )
+        named[name] = size
+    return named
+
+
+def _role(dim: object, pair: tuple[str, str]) -> Any:
+    """Return the row or column dim that a name stands for; other names stay."""
+    text = str(dim).lower()
+    for names in PAIRS:
+        if text in names:
+            return pair[names.index(text)]
+    return dim
 
 
 def on_place(ds: xr.Dataset) -> list[str]:

@@ -52,7 +52,9 @@ def open_cube(
         A Zarr directory, ``.zarr.zip`` or URL, with one group or one group per modality; or a
         Dataset or DataTree opened already.
     chunks
-        ``{}``: dask arrays in the store's chunks; ``"auto"`` or a mapping: other dask chunks;
+        ``{}``: dask arrays in the store's chunks; ``"auto"`` or a mapping such as
+        ``{"y": 512, "x": 512}``: other dask chunks, where y and x are the rows and columns whatever
+        their dims are called;
         ``None``: no dask, values are read when asked for, which is fastest for :func:`sample`.
         Variables not stored as float32 are then read at once.
     crs
@@ -72,6 +74,8 @@ def open_cube(
     """
     opened = open_zarr(source, chunks=chunks) if isinstance(source, (str, Path)) else source
     ds = promote_crs(as_dataset(opened))
+    if opened is source and chunks:
+        ds = ds.chunk(_chunks(chunks, ds.sizes))
     gridded = {k: v for k, v in ds.data_vars.items() if _gridded(ds, v)}
     ds = ds.assign({k: as_float(mark_classes(v)) for k, v in gridded.items()})
     if crs is not None:
@@ -114,13 +118,29 @@ def open_zarr(path: str | Path, *, chunks: Chunks = AS_STORED) -> Any:
     check_zarr(group, where=str(path))
     how: dict[str, Any] = {
         "engine": "zarr",
-        "chunks": dict(chunks) if isinstance(chunks, Mapping) else chunks,
         "consolidated": None if remote else False,  # a local folder always lists its arrays
         "decode_coords": "all",
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # remote, and not consolidated
-        return xr.open_datatree(store, **how) if nested else _orderly(xr.open_dataset(store, **how))
+        if nested:
+            return xr.open_datatree(store, chunks=_chunks_of(store, chunks, how), **how)
+        return _orderly(xr.open_dataset(store, chunks=_chunks_of(store, chunks, how), **how))
+
+
+def _chunks_of(store: Any, chunks: Chunks, how: Mapping[str, Any]) -> Any:
+    """Return chunks by the dims of the store; its metadata are read where dims are named."""
+    if not isinstance(chunks, Mapping) or not chunks:
+        return dict(chunks) if isinstance(chunks, Mapping) else chunks
+    groups = xr.open_groups(store, **how).values()
+    return _chunks(chunks, {d: n for g in groups for d, n in g.sizes.items()})
+
+
+def _chunks(chunks: Any, sizes: Mapping[Any, int]) -> Any:
+    """Return chunks by the dims of the data; ``"auto"`` for all stays."""
+    if not isinstance(chunks, Mapping):
+        return chunks
+    return chunk_sizes(chunks, {str(d): n for d, n in sizes.items()}, automatic=512)
 
 
 def _orderly(ds: xr.Dataset) -> xr.Dataset:
@@ -171,7 +191,8 @@ def write_cube(
     overwrite
         Replace the store that is there; it stays until the new one is complete.
     chunks
-        Chunks on disk, e.g. ``{"y": 512, "x": 512}``; default: those of ``ds``.
+        Chunks on disk, e.g. ``{"y": 512, "x": 512}``, whatever the spatial dims are called;
+        default: those of ``ds``.
     progress
         Show a bar when writing takes long.
 
@@ -189,9 +210,7 @@ def write_cube(
     """
     claim(path, overwrite)
     cube = open_cube(ds)
-    if isinstance(chunks, Mapping):
-        chunks = chunk_sizes(chunks, {str(d): n for d, n in cube.sizes.items()}, automatic=512)
-    cube = cube if chunks is None else cube.chunk(chunks)
+    cube = cube if chunks is None else cube.chunk(_chunks(chunks, cube.sizes))
     return write_zarr(cube, path, overwrite=overwrite, progress=progress)
 
 

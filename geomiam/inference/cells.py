@@ -189,11 +189,19 @@ def _promise(
 ) -> None:
     """Refuse before anything starts what would not fit."""
     out = sum(o.bytes_per_cell for o in outputs)
-    promise(model, out, cells=_cells_per_block(arrays), limit=limit)
+    dims = list(dict.fromkeys(str(d) for a in arrays for d in a.dims if is_place(d)))
+    promise(model, out, cells=_cells_per_block(arrays), limit=limit, dims=dims)
 
 
-def promise(model: Model, out: int, *, cells: int, limit: int | str | None) -> int:
-    """Return the bytes that a block needs; ``out`` are those of one cell's results.
+def promise(
+    model: Model,
+    out: int,
+    *,
+    cells: int,
+    limit: int | str | None,
+    dims: Sequence[str] = ("y", "x"),
+) -> int:
+    """Return the bytes that a block needs; ``out`` are those of one cell's results, ``dims`` of place.
 
     Raises
     ------
@@ -206,11 +214,12 @@ def promise(model: Model, out: int, *, cells: int, limit: int | str | None) -> i
     each = bytes_per_cell(model, out)
     need = cells * each
     if need > most:
-        side = int((most / each) ** 0.5)
+        side = int((most / each) ** (1 / max(len(dims), 1)))
+        sizes = ", ".join(f"{d}={side}" for d in dims)
         raise MemoryRefused(
             f"a block of {cells:,} cells needs {format_bytes(need)} ({each:,} bytes per "
             f"cell), over the limit of {format_bytes(most)}: use smaller chunks, e.g. "
-            f"ds.chunk(y={side}, x={side}), ask for fewer species, or pass memory_limit=..."
+            f"ds.chunk({sizes}), ask for fewer species, or pass memory_limit=..."
         )
     return need
 

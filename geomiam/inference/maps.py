@@ -95,7 +95,8 @@ def write_map(
     client : distributed.Client, optional
         Where blocks run; default the active client, else as many threads as dask would take.
     chunks : mapping of str to int, optional
-        Chunks of the map; those of ``y`` and ``x`` are the blocks. Default: the cube's chunks, and
+        Chunks of the map; those of ``y`` and ``x`` (or ``latitude`` and ``longitude``: either
+        pair of names does) are the blocks. Default: the cube's chunks, and
         of species and groups as many as fit 4 MiB.
     overwrite : bool
         Replace a complete map; on a local disk it stays until the new one is complete.

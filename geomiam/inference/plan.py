@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from geomiam.cube.place import is_place
 from geomiam.cube.store import as_dataset
 from geomiam.errors import MemoryRefused
 from geomiam.inference.cells import promise
@@ -144,7 +145,13 @@ def check_memory(job: Job, made: xr.Dataset, *, limit: int | str | None) -> int:
     """
     out = sum(made[n].nbytes for n in placed(made, job.blocks)) // max(1, job.blocks.cells)
     try:
-        return promise(job.model, out, cells=job.blocks.cells_of_one, limit=limit)
+        return promise(
+            job.model,
+            out,
+            cells=job.blocks.cells_of_one,
+            limit=limit,
+            dims=list(job.blocks.sizes),
+        )
     except MemoryRefused as error:
         text = str(error).replace("ds.chunk(", "chunks=dict(")
         raise MemoryRefused(text) from None
@@ -167,10 +174,7 @@ def _observed(part: xr.Dataset) -> np.ndarray:
     """Return which cells have any data."""
     found: Any = False
     for v in part.compute(scheduler="synchronous").data_vars.values():
-        known = v.notnull()
-        found = found | known.any(
-            [d for d in v.dims if d not in part.indexes and d not in ("y", "x")]
-        )
+        found = found | v.notnull().any([d for d in v.dims if not is_place(d)])
     return np.asarray(found)
 
 
