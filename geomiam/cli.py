@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from geomiam import cli_benchmark, cli_maps, cli_train
-from geomiam.cli_maps import CubePath, ModelPath, Overwrite
+from geomiam.cli_maps import CubePath, Mask, ModelPath, Overwrite, Require
 from geomiam.cli_outputs import reserve
 from geomiam.cli_train import SitesPath
 from geomiam.errors import GeomiamError
@@ -128,7 +129,7 @@ def _pairs(texts: list[str]) -> dict[str, str]:
 @app.command()
 def sample(
     cube: CubePath,
-    records: Annotated[Path, typer.Argument(help="Occurrences: csv, parquet or gpkg.")],
+    records: Annotated[Path, typer.Argument(help="Occurrences: csv, tsv, txt, parquet or gpkg.")],
     out: Out,
     keep: Annotated[
         list[str] | None, typer.Option(help="Column to keep as a predictor; repeat.")
@@ -138,6 +139,15 @@ def sample(
         bool, typer.Option("--target-group", help="Sites of other species count as background.")
     ] = False,
     crs: Annotated[str | None, typer.Option(help="CRS of the coordinates, e.g. EPSG:4326.")] = None,
+    thin: Annotated[
+        bool, typer.Option(help="One record per cell and species, or all of them.")
+    ] = True,
+    snap: Annotated[
+        str | None,
+        typer.Option(help="Move records to the nearest cell with data within, e.g., '5 km'."),
+    ] = None,
+    require: Require = None,
+    mask: Mask = None,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     overwrite: Overwrite = False,
 ) -> None:
@@ -146,13 +156,28 @@ def sample(
 
     reserve(out, overwrite, kind=SITES, inputs=[cube, records])
     grid = gm.open_cube(cube, chunks=None)
-    sites = gm.sample(grid, records, keep=keep or (), crs=crs)
+    needs: dict[str, Any] = {"require": require or (), "mask": mask}
+    sites = gm.sample(grid, records, keep=keep or (), crs=crs, thin=thin, snap=snap, **needs)
     if target_group:
         sites = gm.add_background(sites, grid, kind="target-group", n=None, rng=seed)
     if background:
-        sites = gm.add_background(sites, grid, n=background, rng=seed)
+        sites = gm.add_background(sites, grid, n=background, rng=seed, **needs)
     gm.write_sites(sites, out, overwrite=overwrite)
+    typer.echo(_sampled(sites))
     typer.echo(f"{sites.sizes['site']:,} sites, {sites.sizes['species']:,} species → {out}")
+
+
+def _sampled(sites: Any) -> str:
+    """Return one line on the records that became sites."""
+    counts = json.loads(sites.attrs["sampled"])
+    parts = [f"{counts['rows']:,} rows"]
+    if counts["merged"]:
+        parts.append(f"{counts['merged']:,} share cell and species with another one")
+    if counts["absences"]:
+        parts.append(f"{counts['absences']:,} are stated as absent")
+    if counts["snapped"]:
+        parts.append(f"{counts['snapped']:,} moved by up to {counts['snapped_km']:g} km")
+    return ", ".join(parts)
 
 
 app.command()(cli_train.fit)

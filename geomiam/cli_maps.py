@@ -36,6 +36,14 @@ Resume = Annotated[bool, typer.Option(help="Go on with a map that was stopped, o
 Planned = Annotated[
     bool, typer.Option("--plan", help="Say what it will cost, by a trial, and stop.")
 ]
+Require = Annotated[
+    list[str] | None,
+    typer.Option(help="Modality, group or variable that a cell must have; repeat."),
+]
+Mask = Annotated[
+    str | None,
+    typer.Option(help="Variable of the cube, such as a land mask: 0 or missing leaves a cell out."),
+]
 CubePath = Annotated[Path, typer.Argument(help="Cube: Zarr store.")]
 ModelPath = Annotated[Path, typer.Argument(help="Model directory.")]
 

@@ -138,6 +138,14 @@ class OccurrencesLeftOut(UserWarning):
     """Occurrences that could not be used, counted by reason."""
 
 
+class RecordsMerged(UserWarning):
+    """Records of a species in one cell count once."""
+
+
+class NamesJoined(UserWarning):
+    """Species names that differ by case or blanks are one species."""
+
+
 class MissingFiles(UserWarning):
     """Files of a data set that are not there for some sites; their values are NaN."""
 

@@ -15,7 +15,7 @@ from geomiam.cube import background
 from geomiam.cube.background import add_background, draw_cells
 from geomiam.cube.grid import crs_of
 from geomiam.cube.sites import open_sites, sample, write_sites
-from geomiam.errors import LabelError
+from geomiam.errors import LabelError, SelectionError
 
 BOX = GeoBox.from_bbox((10, 50, 14, 53), "EPSG:4326", resolution=0.1)
 
@@ -195,3 +195,17 @@ def test_wrong_requests_are_errors():
         add_background(sites(), cube() * np.nan)
     with pytest.raises(LabelError, match="n=0"):
         add_background(sites(), cube(), n=0)
+
+
+def test_background_is_drawn_where_the_required_data_are():
+    grid = cube()
+    grid["land"] = (("lat", "lon"), (np.indices(BOX.shape)[1] >= 30).astype("float32"))
+    series = add_background(sites(), grid, n=None, require="series", rng=0)
+    assert series.attrs["background_candidates"] == 10 * 35
+    assert series.isel(site=slice(4, None)).series.notnull().all()
+    land = add_background(sites(), grid.chunk(lat=7), n=None, mask="land", rng=0)
+    assert land.attrs["background_candidates"] == 30 * 10
+    both = add_background(sites(), grid, n=None, mask="land", require=["cell", "series"], rng=0)
+    assert both.attrs["background_candidates"] == 10 * 10
+    with pytest.raises(SelectionError, match=r"require=\['soil'\].*has modalities"):
+        add_background(sites(), grid, require="soil")

@@ -667,6 +667,7 @@ def test_the_table_is_computed_and_an_interrupted_one_goes_on(
     shutil.rmtree(root / "SatelliteTimeSeries")
     shutil.rmtree(root / "BioclimTimeSeries")
     out = tmp_path / "out.json"
+    monkeypatch.setattr(script, "BLOCK", "300 km")  # 80 sites lie farther apart than real ones
 
     def run(*more):
         small = (

@@ -67,11 +67,11 @@ def by_edges(ds, x, y):
 )
 def test_every_point_reads_its_own_cell_whatever_the_chunks(seed, chunks, month):
     table = points(seed=seed)
-    here = sample(cube(), table)
+    here = sample(cube(), table, thin=False)
     np.testing.assert_array_equal(here.cell, by_edges(cube(), table.lon, table.lat))
     np.testing.assert_array_equal(here.series.sel(month=3), here.cell + 2e6)
     lazy = cube().chunk(lat=chunks[0], lon=chunks[1], month=month)
-    xr.testing.assert_identical(sample(lazy, table), here)
+    xr.testing.assert_identical(sample(lazy, table, thin=False), here)
 
 
 def test_the_shape_of_sites():
@@ -240,14 +240,18 @@ def test_rows_at_one_place_are_one_site_and_the_maximum_wins():
     )
 )
 def test_presences_equal_a_plain_loop(rows):
-    lons = [12.0, 12.01, 13.0, 13.3]
+    lons = [12.0, 12.01, 13.0, 13.3]  # the first two are in one cell
     table = pd.DataFrame([{"lon": lons[p], "lat": 51.0, "species": s, "n": v} for p, s, v in rows])
-    sites = sample(cube(), table, presence="n")
-    order = list(dict.fromkeys(p for p, *_ in rows))
+    for thin, place_of in ((True, [0, 0, 1, 2]), (False, [0, 1, 2, 3])):
+        check_presences(sample(cube(), table, presence="n", thin=thin), rows, place_of)
+
+
+def check_presences(sites, rows, place_of):
+    order = list(dict.fromkeys(place_of[p] for p, *_ in rows))
     assert sites.sizes["site"] == len(order)
     for i, place in enumerate(order):
         for name in sites.species.values:
-            seen = [v for p, s, v in rows if (p, s) == (place, name) and v == v]
+            seen = [v for p, s, v in rows if (place_of[p], s) == (place, name) and v == v]
             expected = float(max(seen) > 0) if seen else np.nan
             np.testing.assert_equal(float(sites.presence[i].sel(species=name)), expected)
 
@@ -275,7 +279,7 @@ def test_wrong_columns_are_errors_that_list_what_is_there():
         sample(cube(), points(), presence="n")
     with pytest.raises(OccurrenceError, match=r"keep= names \['age'\]"):
         sample(cube(), points(), keep=["age"])
-    with pytest.raises(OccurrenceError, match=r"'presence' holds .*not numbers.*to_numeric"):
+    with pytest.raises(OccurrenceError, match=r"'presence' holds text such as \['yes'\].*== 'yes'"):
         sample(cube(), points().assign(presence="yes"))
     with pytest.raises(OccurrenceError, match="negative"):
         sample(cube(), points().assign(presence=-9999))
@@ -309,7 +313,14 @@ def test_what_is_left_out_is_counted_and_told_once():
         "2 on cells where no predictor is observed"
     )
     counts = json.loads(sites.attrs["left_out"])
-    assert counts == {"no_coordinates": 1, "outside_grid": 1, "no_species": 1, "empty_cell": 2}
+    others = {"swapped": 0, "required": 0}
+    assert counts == {
+        "no_coordinates": 1,
+        "outside_grid": 1,
+        "no_species": 1,
+        "empty_cell": 2,
+        **others,
+    }
     assert sites.sizes["site"] == 3
 
 
@@ -372,11 +383,19 @@ def test_metres_on_a_geographic_grid_are_diagnosed():
         sample(cube(), metric_points())
 
 
-def test_longitudes_that_count_to_360_are_diagnosed():
-    west = cube(GeoBox.from_bbox((-20, 50, -16, 53), "EPSG:4326", resolution=0.1))
-    table = points(box=GeoBox.from_bbox((340, 50, 344, 53), "EPSG:4326", resolution=0.1))
-    with pytest.raises(OccurrenceError, match=r"differ by -360: shift them"):
-        sample(west, table)
+@pytest.mark.parametrize(
+    ("west", "shift"), [(-20, 360), (340, -360), (178, -360), (178, 0), (-182, 360)]
+)
+def test_longitudes_go_around_the_globe(west, shift):
+    """-20 is 340, and 181 is -179, whichever way the cube and the records count."""
+    box = GeoBox.from_bbox((west, 50, west + 4, 53), "EPSG:4326", resolution=0.1)
+    table = points(box=box)
+    expected = sample(cube(box), table).cell.values
+    turned = table.assign(lon=(table.lon + shift + 180) % 360 - 180)
+    np.testing.assert_array_equal(sample(cube(box), turned).cell, expected)
+    np.testing.assert_array_equal(
+        sample(cube(box), turned.assign(lon=turned.lon % 360)).cell, expected
+    )
 
 
 def test_points_elsewhere_show_both_extents():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 import xarray as xr
 
-from geomiam.cube.coverage import observed_cells
 from geomiam.cube.grid import crs_of, restore, spatial_dims
+from geomiam.cube.need import Need
 from geomiam.cube.place import SITE
 from geomiam.cube.sites import read_cells
 from geomiam.cube.tree import as_dataset
@@ -17,6 +18,7 @@ from geomiam.errors import LabelError
 
 BLOCK = 4_000_000
 """Cells looked at together when drawing; bounds memory, and results depend on it."""
+ANY = Need()
 
 
 def add_background(
@@ -25,6 +27,8 @@ def add_background(
     *,
     n: int | None = 10_000,
     kind: Literal["random", "target-group"] = "random",
+    require: str | Sequence[str] = (),
+    mask: str | None = None,
     rng: int | np.random.Generator | None = None,
 ) -> xr.Dataset:
     """Add background, as presence 0.
@@ -42,6 +46,10 @@ def add_background(
         (cells weigh cos(latitude) on geographic grids) without replacement, 0 for every species.
         Cells of presences are candidates too. ``"target-group"``: no new sites; at sites where
         another species was recorded, species not recorded (NaN) become 0.
+    require
+        Modalities (by the attribute ``modality``) or variables that a cell must have a value of.
+    mask
+        Variable of the cube, such as a land mask: cells where it is NaN or 0 are no candidates.
     rng
         Seed or generator.
 
@@ -57,6 +65,8 @@ def add_background(
     ------
     LabelError
         When ``sites`` has no ``presence``, or there is no candidate.
+    SelectionError
+        When ``require`` or ``mask`` name something that the cube has not.
 
     Warns
     -----
@@ -70,8 +80,13 @@ def add_background(
     if kind not in ("random", "target-group"):
         raise LabelError(f"kind={kind!r} is not known; use 'random' or 'target-group'")
     rng = np.random.default_rng(rng)
-    add = _random if kind == "random" else _target_group
-    out, candidates, drawn = add(sites, as_dataset(cube), n=n, rng=rng)
+    if kind == "random":
+        grid = as_dataset(cube)
+        out, candidates, drawn = _random(
+            sites, grid, n=n, need=Need.of(grid, require, mask), rng=rng
+        )
+    else:
+        out, candidates, drawn = _target_group(sites, n=n, rng=rng)
     attrs = {
         "background_kind": kind,
         "background_candidates": candidates,
@@ -81,9 +96,9 @@ def add_background(
 
 
 def _random(
-    sites: xr.Dataset, cube: xr.Dataset, *, n: int | None, rng: np.random.Generator
+    sites: xr.Dataset, cube: xr.Dataset, *, n: int | None, need: Need, rng: np.random.Generator
 ) -> tuple[xr.Dataset, int, int]:
-    found, candidates = random_cells(cube, n=n, rng=rng)
+    found, candidates = random_cells(cube, n=n, rng=rng, need=need)
     if n is not None and n > candidates:
         warnings.warn(
             f"asked for {n} background points, but only {candidates} cells have data", stacklevel=3
@@ -92,7 +107,7 @@ def _random(
 
 
 def random_cells(
-    cube: xr.Dataset, *, n: int | None, rng: np.random.Generator
+    cube: xr.Dataset, *, n: int | None, rng: np.random.Generator, need: Need = ANY
 ) -> tuple[xr.Dataset, int]:
     """Read random cells on which a predictor is observed, evenly over the area.
 
@@ -104,6 +119,8 @@ def random_cells(
         How many, at most; None for all.
     rng
         Generator.
+    need
+        Data that a cell must have beside one observed predictor.
 
     Returns
     -------
@@ -118,7 +135,7 @@ def random_cells(
         When there is no such cell.
     """
     cube = restore(cube, cube)
-    mask = observed_cells(cube).transpose(*spatial_dims(cube)).values
+    mask = need.holds(cube).transpose(*spatial_dims(cube)).values
     candidates = int(mask.sum())
     _check_candidates(candidates, n, what="cells with an observed predictor")
     cells = draw_cells(mask, candidates if n is None else n, weights=_row_weights(cube), rng=rng)
@@ -206,7 +223,7 @@ def _append(sites: xr.Dataset, more: xr.Dataset) -> xr.Dataset:
 
 
 def _target_group(
-    sites: xr.Dataset, cube: xr.Dataset, *, n: int | None, rng: np.random.Generator
+    sites: xr.Dataset, *, n: int | None, rng: np.random.Generator
 ) -> tuple[xr.Dataset, int, int]:
     missing = sites["presence"].isnull()
     partly = (missing.any("species") & ~missing.all("species")).values

@@ -38,7 +38,7 @@ def coverage(ds: xr.Dataset | xr.DataTree, schema: Any) -> xr.Dataset:
         What is absent from ``ds`` counts as not observed.
     """
     schema = schema if hasattr(schema, "modalities") else schema.schema
-    lazy = _chunked(as_dataset(ds))
+    lazy = chunked(as_dataset(ds))
     some = {v: _finite(lazy, v, how="any") for v in schema.variables}
     full = {v: _finite(lazy, v, how="all") for v in schema.variables}
     members = {m.name: list(m.variables) for m in schema.modalities.values()}
@@ -86,11 +86,11 @@ def gridded(ds: xr.Dataset) -> list[str]:
 
 def observed_cells(ds: xr.Dataset) -> xr.DataArray:
     """Return where at least one data variable has a finite value; lazy, chunk by chunk."""
-    lazy = _chunked(ds)
+    lazy = chunked(ds)
     return reduce(or_, [_finite(lazy, v, how="any") for v in gridded(lazy)], _nowhere(lazy))
 
 
-def _chunked(ds: xr.Dataset) -> xr.Dataset:
+def chunked(ds: xr.Dataset) -> xr.Dataset:
     """Let dask read block by block whatever it does not hold yet."""
     if any(v.chunks is not None for v in ds.variables.values()):
         return ds

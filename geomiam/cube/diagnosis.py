@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from geomiam.cube.crs import crs_name
+from geomiam.cube.placing import cells_of
 from geomiam.cube.tables import Points
 
 
@@ -30,15 +31,11 @@ def _cause(points: Points, box: Any, *, assumed: Any) -> str:
         return "They look like degrees: pass crs='EPSG:4326'"
     if geographic and not _degrees(points):
         return f"They look like metres, not degrees: pass crs=, e.g. crs='{crs_name(_metric(box))}'"
-    if geographic and (turn := _turn(points, box)):
-        return f"Longitudes differ by {turn:+d}: shift them, e.g. table.assign({first}=table['{first}'] {turn:+d})"
     return "Pass their crs=, or a cube that covers them"
 
 
 def _inside(points: Points, box: Any) -> bool:
     """Whether more than half of the points with coordinates are on the grid."""
-    from geomiam.cube.sites import cells_of
-
     known = np.isfinite(points.x) & np.isfinite(points.y)
     return bool(2 * (cells_of(points, box) >= 0).all(axis=1).sum() > known.sum())
 
@@ -46,11 +43,6 @@ def _inside(points: Points, box: Any) -> bool:
 def _degrees(points: Points) -> bool:
     x, y = np.abs(points.x), np.abs(points.y)
     return bool(np.nanmedian(x) <= 360 and np.nanmedian(y) <= 90)
-
-
-def _turn(points: Points, box: Any) -> int:
-    turns = (t for t in (360, -360) if _inside(replace(points, x=points.x + t), box))
-    return next(turns, 0)
 
 
 def _metric(box: Any) -> Any:

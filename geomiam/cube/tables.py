@@ -1,17 +1,16 @@
-"""Occurrence tables: reading them, finding their coordinates and their species."""
+"""Coordinates of occurrence tables: from columns, geometries or well-known text."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from geomiam.errors import OccurrenceError
-from geomiam.outputs.paths import expand
 
 DEGREES = (
     ("lon", "lat"),
@@ -22,6 +21,9 @@ DEGREES = (
 )
 PAIRS = (*DEGREES, ("x", "y"))
 """Degrees first: their CRS is known, that of x and y is a guess."""
+TEXT_NAMES = ("geometry", "geom", "wkt", "footprintwkt", "the_geom")
+POINT = r"\s*(?:SRID=\d+;)?POINT\s*[ZM]*\s*\(\s*(\S+)\s+([^\s)]+)[^)]*\)\s*"
+"""A point as well-known text."""
 
 
 @dataclass(frozen=True)
@@ -38,45 +40,6 @@ class Points:
     """What the columns are called, for messages."""
 
 
-@dataclass(frozen=True)
-class Records:
-    """What was recorded in the rows of a table."""
-
-    codes: np.ndarray
-    """Long tables: the species of each row, ``(row,)``; -1 where none is named."""
-    values: np.ndarray
-    """1, 0, or NaN for not surveyed: ``(row,)`` of long, ``(row, species)`` of wide tables."""
-    names: np.ndarray
-    """Names of the species, ``(species,)``."""
-
-
-def read_table(source: Any) -> pd.DataFrame:
-    """Return a DataFrame or GeoDataFrame.
-
-    Raises
-    ------
-    OccurrenceError
-        For formats that are not read.
-    """
-    if isinstance(source, pd.DataFrame):
-        return source
-    source = expand(source) if isinstance(source, (str, Path)) else source
-    name = str(source).lower()
-    if name.endswith((".csv", ".csv.gz")):
-        return pd.read_csv(source)
-    if name.endswith((".parquet", ".pq")):
-        return pd.read_parquet(source)
-    if name.endswith((".gpkg", ".geojson", ".shp", ".fgb")):
-        import geopandas
-
-        return geopandas.read_file(source)
-    raise OccurrenceError(
-        f"occurrences are a DataFrame, a GeoDataFrame or a path to csv, csv.gz, parquet or gpkg, "
-        f"found {Path(source).name if isinstance(source, (str, Path)) else type(source).__name__}; "
-        "read it with pandas or geopandas and pass the table"
-    )
-
-
 def locate(table: pd.DataFrame, *, x: str | None, y: str | None, crs: Any) -> Points:
     """Return the coordinates of every row.
 
@@ -85,8 +48,11 @@ def locate(table: pd.DataFrame, *, x: str | None, y: str | None, crs: Any) -> Po
     OccurrenceError
         When no pair of columns is recognised, or a geometry is not a point or has no CRS.
     """
-    if x is None and y is None and hasattr(table, "geometry"):
-        return _of_geometry(table, crs)
+    if x is None and y is None:
+        if hasattr(getattr(table, "geometry", None), "geom_type"):
+            return _of_geometry(table, crs)
+        if _pair(table) is None and (name := _text_column(table)) is not None:
+            return _of_text(table, name, crs)
     names = (x, y) if x is not None and y is not None else _guess(table, x=x, y=y)
     need_columns(table, names, setting="x=, y=")
     known = {name.lower() for name in names} <= {n for pair in DEGREES for n in pair}
@@ -98,14 +64,42 @@ def locate(table: pd.DataFrame, *, x: str | None, y: str | None, crs: Any) -> Po
 def _guess(table: pd.DataFrame, *, x: str | None, y: str | None) -> tuple[str, str]:
     if x is not None or y is not None:
         raise OccurrenceError(f"pass both x= and y=, found x={x!r}, y={y!r}")
-    columns = {str(c).lower(): c for c in reversed(table.columns)}
-    for pair in PAIRS:
-        if set(pair) <= set(columns):
-            return columns[pair[0]], columns[pair[1]]
+    if (pair := _pair(table)) is not None:
+        return pair
     raise OccurrenceError(
         f"no coordinate columns such as lon, lat or x, y; found columns {list(table.columns)}: "
         "name them with x='...', y='...'"
     )
+
+
+def _pair(table: pd.DataFrame) -> tuple[str, str] | None:
+    columns = {str(c).lower(): c for c in reversed(table.columns)}
+    pairs = (pair for pair in PAIRS if set(pair) <= set(columns))
+    return next(((columns[a], columns[b]) for a, b in pairs), None)
+
+
+def _text_column(table: pd.DataFrame) -> str | None:
+    """Return the column whose first value is a point as well-known text."""
+    columns = {str(c).lower(): c for c in reversed(table.columns)}
+    named = [columns[n] for n in TEXT_NAMES if n in columns]
+    first = ((c, table[c].dropna().astype(str)) for c in named)
+    return next((c for c, v in first if len(v) and re.fullmatch(POINT, v.iloc[0], re.I)), None)
+
+
+def _of_text(table: pd.DataFrame, name: str, crs: Any) -> Points:
+    """Read well-known text; it carries no CRS, so that degrees are assumed where they can be."""
+    text = table[name].astype("string")
+    xy = text.str.extract(POINT, flags=re.I).to_numpy(dtype=float, na_value=np.nan)
+    if lost := int(
+        (np.isnan(xy[:, 0]) & text.notna() & ~text.str.contains("EMPTY", na=True)).sum()
+    ):
+        raise OccurrenceError(
+            f"{lost} of {len(text)} values of '{name}' are no points as well-known text; read them with "
+            "geopandas.GeoSeries.from_wkt and pass their centroids"
+        )
+    if crs is None and not (np.abs(xy[np.isfinite(xy).all(1)]) <= [360, 90]).all():
+        raise OccurrenceError(f"the points in '{name}' have no CRS and are not degrees; pass crs=")
+    return Points(xy[:, 0], xy[:, 1], crs or "EPSG:4326", (f"{name} x", f"{name} y"))
 
 
 def _of_geometry(table: Any, crs: Any) -> Points:
@@ -148,40 +142,3 @@ def numbers(table: pd.DataFrame, name: str | None) -> np.ndarray:
             f"column '{name}' holds {table[name].dtype}, not numbers; "
             f"convert it with pd.to_numeric(table['{name}'])"
         ) from None
-
-
-def read_records(
-    table: pd.DataFrame, *, species: str | Sequence[str], presence: str = "presence"
-) -> Records:
-    """Return the records of a long or a wide table.
-
-    Raises
-    ------
-    OccurrenceError
-        When a column is missing or holds no presences.
-    """
-    if not isinstance(species, str):
-        need_columns(table, species, setting="species=")
-        wide = np.stack([_to_presence(table, n) for n in species], axis=1)
-        return Records(np.zeros(len(table), int), wide, np.array([str(s) for s in species]))
-    if species not in table.columns:
-        raise OccurrenceError(
-            f"no species column '{species}'; found columns {list(table.columns)}: pass species=..., "
-            "species=[...] with one column per species, or table.assign(species='Quercus ilex')"
-        )
-    if presence != "presence":
-        need_columns(table, [presence], setting="presence=")
-    codes, names = pd.factorize(table[species].astype("object"), sort=True)
-    ones = np.ones(len(table), dtype="float32")
-    values = _to_presence(table, presence) if presence in table.columns else ones
-    return Records(codes, values, np.array([str(n) for n in names]))
-
-
-def _to_presence(table: pd.DataFrame, name: str) -> np.ndarray:
-    values = numbers(table, name)
-    if (values < 0).any():
-        raise OccurrenceError(
-            f"column '{name}' has negative values, down to {np.nanmin(values):g}; expected 1, 0, "
-            f"counts, or NaN for not surveyed: table['{name}'].where(table['{name}'] >= 0)"
-        )
-    return np.where(np.isnan(values), np.nan, values > 0).astype("float32")
