@@ -81,6 +81,9 @@ def build(
         list[str] | None, typer.Option(help="SOURCE=FOLDER: where its files are; repeat.")
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Say what would be read, and stop.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Of the cube at --out, read again what failed.")
+    ] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Build a cube from a catalog: every source on one grid. A stopped build goes on."""
@@ -93,7 +96,7 @@ def build(
         return
     if out is None:
         raise GeomiamError("--out is missing: the Zarr store to write; or ask with --plan only")
-    cube = gm.build_cube(catalog, like, out=out, overwrite=overwrite, **where)
+    cube = gm.build_cube(catalog, like, out=out, overwrite=overwrite, repair=repair, **where)
     typer.echo(f"{summary(cube)}\n{len(cube.data_vars)} variables → {out}")
 
 

@@ -23,7 +23,10 @@ BELONGS = {
     "derive": ("derived",),
     "of": ("derived",),
     **dict.fromkeys(
-        ("collection", "query", "time", "mask", "snow", "dilate", "max_cloud", "composite"),
+        (
+            *("collection", "query", "time", "mask", "snow", "dilate", "max_cloud", "composite"),
+            *("on_error", "hosts"),
+        ),
         ("stac",),
     ),
 }
@@ -204,6 +207,10 @@ class Source(Reading):
     dilate: str | float = "20m"
     max_cloud: float | None = None
     composite: str | None = None
+    on_error: Literal["nan", "raise"] = "nan"
+    hosts: tuple[str, ...] = Field(
+        (), description="stac: further hosts that files may be read from"
+    )
 
     @field_validator("name")
     @classmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,18 +13,18 @@ import pandas as pd
 import xarray as xr
 
 from geomiam.cube.chips import fold
-from geomiam.cube.coverage import coverage
 from geomiam.cube.encoding import chunk_sizes
 from geomiam.cube.grid import merge, restore, spatial_dims
 from geomiam.cube.resume import write_parts
 from geomiam.cube.store import claim, open_cube
-from geomiam.errors import GridError
+from geomiam.errors import GridError, OutputExists, OutputRefused
 from geomiam.origin import Source
 from geomiam.outputs.claim import refuse_overlap
 from geomiam.outputs.paths import real_path
 from geomiam.schema import Schema
 from geomiam.sources import scenes
-from geomiam.sources.files import files_of, stamp
+from geomiam.sources.fingerprint import fingerprint, paths_of
+from geomiam.sources.finish import closing, mend
 from geomiam.sources.parts import derived, from_files
 from geomiam.sources.tasks import Task, Todo, understood
 from geomiam.sources.told import CubePlan, Told
@@ -48,6 +47,7 @@ def build_cube(
     overwrite: bool = False,
     chunks: Mapping[str, int] | None = None,
     progress: bool = True,
+    repair: bool = False,
 ) -> xr.Dataset:
     """Build a cube from a catalog: every variable from its source, on one grid.
 
@@ -76,6 +76,9 @@ def build_cube(
         Of the cube, such as ``{"y": 256, "x": 256}``; own dims stay whole.
     progress
         Show a bar while it is written.
+    repair
+        Of a cube that is at ``out``: read again the dates of which files of Sentinel-2 could not be
+        read, and nothing else. Where there is none, it is built.
 
     Returns
     -------
@@ -95,32 +98,55 @@ def build_cube(
     GridError
         Without a grid, or where variables have other labels along one dim.
     OutputExists
-        When ``out`` exists and ``overwrite`` is False.
+        When ``out`` exists, and neither ``overwrite`` nor ``repair`` is asked for.
+    ResumeRefused
+        When the cube to repair was built from other files, scenes or settings.
 
     Warns
     -----
     AssetsFailed
         For files of Sentinel-2 that could not be read, and are NaN.
     """
+    mending = repair and out is not None and real_path(out).exists()
     if out is not None:
-        claim(out, overwrite, inputs=[catalog, like])
+        _claim(out, overwrite or mending, inputs=[catalog, like])
     todo = understood(catalog, like, bounds=bounds, roots=roots)
     if out is not None:
-        refuse_overlap(real_path(out), [p for t in todo.tasks for p in _paths(t)])
+        refuse_overlap(real_path(out), [p for t in todo.tasks for p in paths_of(t)])
     made = _assembled(todo, _chunks(chunks, todo))
     if out is None:
         return made.cube
+    prints = {
+        t.variable.name: fingerprint(t, made.cube, todo, scenes=made.scenes.get(t.variable.name))
+        for t in todo.tasks
+    }
+    if mending:
+        mend(real_path(out), made.dates, made.scenes, todo=todo, prints=prints)
+        return open_cube(out)
     write_parts(
         made.cube,
         out,
-        prints={t.variable.name: _print(t, made, todo) for t in todo.tasks},
+        prints=prints,
         together=[[t.variable.name for t in group] for group in scenes.kinds(todo.tasks)],
         remarks={name: known.failed for name, known in made.scenes.items()},
         overwrite=overwrite,
         progress=progress,
-        finish=partial(_closing, todo),
+        finish=partial(closing, todo, prints),
     )
+    mend(
+        real_path(out), made.dates, made.scenes, todo=todo, prints=prints
+    )  # what failed before a build was stopped
     return open_cube(out)
+
+
+def _claim(out: str | Path, overwrite: bool, *, inputs: Sequence[Any]) -> None:
+    """Claim the store, and name the way to complete one that is there."""
+    try:
+        claim(out, overwrite, inputs=inputs)
+    except OutputRefused:
+        raise
+    except OutputExists as error:
+        raise OutputExists(f"{error}, or repair=True to read again what failed in it") from None
 
 
 def plan_cube(
@@ -160,10 +186,14 @@ def plan_cube(
 
 @dataclass(frozen=True)
 class Made:
-    """A cube, lazy, and what is known of each Sentinel-2 variable in it."""
+    """A cube, lazy, and what is known of each Sentinel-2 variable in it.
+
+    ``dates`` are these variables in chunks of single dates, of which one can be read alone.
+    """
 
     cube: xr.Dataset
     scenes: dict[str, scenes.Scenes]
+    dates: xr.Dataset
 
 
 def _assembled(todo: Todo, chunks: dict[str, int]) -> Made:
@@ -171,12 +201,16 @@ def _assembled(todo: Todo, chunks: dict[str, int]) -> Made:
     for group in scenes.kinds(todo.tasks):
         read = scenes.read(group)
         found |= dict.fromkeys((t.variable.name for t in group), read)
-    parts, rows = [], []
+    back = dict(zip(("y", "x"), spatial_dims(todo.template), strict=True))
+    parts, rows, dates = [], [], xr.Dataset()
     for task in todo.tasks:
         name = task.variable.name
         told = found[name].told[name] if name in found else task.told()
         array = found[name].arrays[name] if name in found else _read(task, told, todo)
-        parts.append(_finished(array, task, told, todo, chunks))
+        whole = _finished(array, task, told, todo)
+        parts.append(_chunked(whole, chunks).rename(back).to_dataset(name=name))
+        if name in found:
+            dates[name] = whole.rename(back).variable
         rows.append({k: v for k, v in asdict(told).items() if v})
     cube = restore(_merged(parts, todo), todo.template)
     items = {
@@ -190,7 +224,7 @@ def _assembled(todo: Todo, chunks: dict[str, int]) -> Made:
         **({"scenes": json.dumps(items)} if items else {}),
         **({"failed_assets": failed} if failed else {}),
     }
-    return Made(cube, found)
+    return Made(cube, found, dates)
 
 
 def _read(task: Task, told: Told, todo: Todo) -> xr.DataArray:
@@ -200,17 +234,13 @@ def _read(task: Task, told: Told, todo: Todo) -> xr.DataArray:
     return from_files(task, told)
 
 
-def _finished(
-    array: xr.DataArray, task: Task, told: Told, todo: Todo, chunks: Mapping[str, int]
-) -> xr.Dataset:
-    """A variable in its place, with dims, chunks and attributes of the cube."""
+def _finished(array: xr.DataArray, task: Task, told: Told, todo: Todo) -> xr.DataArray:
+    """A variable with dims and attributes of the cube, as it was read."""
     array = array.drop_vars([c for c in array.coords if c not in array.dims or c in ("y", "x")])
     if task.times > 1:
         array = fold(array, task.times, dims=task.chip_dims)
     source = todo.elevation_of(task).source if task.source.kind == "derived" else task.source
-    array = _chunked(_described(array, task, told, source), chunks)
-    back = dict(zip(("y", "x"), spatial_dims(todo.template), strict=True))
-    return array.rename(back).to_dataset(name=task.variable.name)
+    return _described(array, task, told, source)
 
 
 def _merged(parts: Sequence[xr.Dataset], todo: Todo) -> xr.Dataset:
@@ -262,25 +292,6 @@ def _chunked(array: xr.DataArray, chunks: Mapping[str, int]) -> xr.DataArray:
     return array.chunk({**{d: chunks.get(d, -1) for d in own}, **sizes})
 
 
-def _print(task: Task, made: Made, todo: Todo) -> str:
-    """Fingerprint of all that a variable's numbers follow from."""
-    from geomiam._version import __version__
-
-    array = made.cube[task.variable.name]
-    tied = [task, *([todo.elevation_of(task)] if task.source.kind == "derived" else [])]
-    known = made.scenes.get(task.variable.name)
-    facts = [
-        __version__,
-        [list(task.box.shape.yx), list(task.box.affine), str(task.box.crs), list(made.cube.dims)],
-        [array.dims, array.chunks, sorted((k, str(v)) for k, v in array.attrs.items())],
-        [[t.source.model_dump(mode="json"), t.variable.model_dump(mode="json")] for t in tied],
-        [stamp(p) for t in tied for p in _paths(t)],
-        [str(array[d].values.tolist()) for d in array.dims if d in array.coords],
-        known.items if known else [],
-    ]
-    return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()
-
-
 def _chunks(chunks: Mapping[str, int] | None, todo: Todo) -> dict[str, int]:
     """Return chunks along y, x and own dims; the dims of the grid may be named as in the cube."""
     place = dict(zip(spatial_dims(todo.template), ("y", "x"), strict=True))
@@ -290,18 +301,3 @@ def _chunks(chunks: Mapping[str, int] | None, todo: Todo) -> dict[str, int]:
     if isinstance(chunks, Mapping):
         chunks = {place.get(d, d): n for d, n in chunks.items()}
     return chunk_sizes(chunks, sizes, automatic=CHUNK)
-
-
-def _paths(task: Task) -> list[str]:
-    if task.source.kind in ("derived", "stac"):
-        return []
-    files = files_of(task.variable, task.source, base=task.base, box=task.box)
-    return [path for step in files.paths for path in step]
-
-
-def _closing(todo: Todo, store: Path, failed: list[str]) -> dict[str, Any]:
-    """What can be said once all pixels are there."""
-    names = [t.variable.name for t in todo.tasks]
-    seen = coverage(open_cube(store), todo.schema.subset(names))["observed"]
-    shares = {str(m): round(float(seen.sel(modality=m)), 6) for m in seen["modality"].values}
-    return {"coverage": json.dumps(shares), **({"failed_assets": failed} if failed else {})}

@@ -36,12 +36,30 @@ def composite(ds: xr.Dataset, how: str, *, start: str, end: str) -> xr.Dataset:
     whole = ds.drop_vars([c for c in OF_DATES if c in ds.coords]).chunk(time=-1)
     if how == "median":
         return _median(whole).expand_dims(time=ds.time.values[:1])
-    labels, starts = _periods(how, start, end)
-    step = starts.searchsorted(pd.DatetimeIndex(ds.time.values), side="right") - 1
+    labels, _ = _periods(how, start, end)
+    step = steps(ds.time.values, how, start=start, end=end)
     parts = [_median(whole.isel(time=np.flatnonzero(step == i))) for i in range(len(labels))]
     return xr.concat(
         [p.expand_dims(time=[at]) for p, at in zip(parts, labels, strict=True)], "time"
     )
+
+
+def steps(times: np.ndarray, how: str | None, *, start: str, end: str) -> np.ndarray:
+    """Return the step of the result that each date goes into.
+
+    Parameters
+    ----------
+    times
+        Dates ``(time,)``.
+    how, start, end
+        As for :func:`composite`; None: a step for each date.
+    """
+    if how is None:
+        return np.arange(len(times))
+    if how == "median":
+        return np.zeros(len(times), int)
+    _, starts = _periods(how, start, end)
+    return starts.searchsorted(pd.DatetimeIndex(times), side="right") - 1
 
 
 def _periods(how: str, start: str, end: str) -> tuple[pd.DatetimeIndex, pd.DatetimeIndex]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import xarray as xr
@@ -19,6 +19,7 @@ from geomiam.sources.tasks import Task
 from geomiam.sources.told import Told
 
 AVERAGE = "average"
+TIME = "time"
 
 
 def kinds(tasks: Sequence[Task]) -> list[list[Task]]:
@@ -35,13 +36,16 @@ def kinds(tasks: Sequence[Task]) -> list[list[Task]]:
 class Scenes:
     """Variables of one Sentinel-2 source, by name, and how they came to be.
 
-    ``failed`` is a list that grows while pixels are computed; ``items`` are facts about each scene.
+    ``failed`` is a list that grows while pixels are computed; ``items`` are facts about each scene;
+    ``steps`` is the step in time that each scene goes into, ``times`` the dim of it by variable.
     """
 
     arrays: dict[str, xr.DataArray]
     told: dict[str, Told]
-    failed: Sequence[str]
+    failed: list[str]
     items: list[dict[str, Any]]
+    steps: dict[str, int] = field(default_factory=dict)
+    times: dict[str, str] = field(default_factory=dict)
 
 
 def read(tasks: Sequence[Task]) -> Scenes:
@@ -54,13 +58,25 @@ def read(tasks: Sequence[Task]) -> Scenes:
         dilate=source.dilate,
         composite=source.composite,
         resample=source.resampling or AVERAGE,
+        on_error=source.on_error,
         **_search(tasks[0]),
     )
     items = json.loads(ds.attrs["scenes"])
     notes = [f"{source.name}: {note}" for note in ds.attrs["notes"]]
     made = {t.variable.name: _channels(ds, t) for t in tasks}
     told = {t.variable.name: _told(t, notes, len(items)) for t in tasks}
-    return Scenes(made, told, ds.attrs["failed_assets"], items)
+    steps = {row["id"]: row["step"] for row in items}
+    times = {t.variable.name: dim for t in tasks if (dim := _time_dim(t, made))}
+    return Scenes(made, told, ds.attrs["failed_assets"], items, steps, times)
+
+
+def _time_dim(task: Task, made: dict[str, xr.DataArray]) -> str | None:
+    """Return the name that a catalog gives to the dim of time; None where there is none."""
+    own = ("band", TIME) if isinstance(task.source.band, tuple) else (TIME,)
+    free = [d for d in own if d not in task.own_dims]
+    lacking = [d for d in task.own_dims if d not in own]
+    name = dict(zip(free, lacking)).get(TIME, TIME)
+    return name if name in made[task.variable.name].dims else None
 
 
 def plan(tasks: Sequence[Task]) -> list[Told]:
@@ -82,7 +98,7 @@ def _told(task: Task, notes: Sequence[str], scenes: int) -> Told:
 
 
 def _search(task: Task) -> dict[str, Any]:
-    keys = ("mask", "snow", "max_cloud")
+    keys = ("mask", "snow", "max_cloud", "hosts")
     return {"source": _catalogue(task), **{k: getattr(task.source, k) for k in keys}}
 
 

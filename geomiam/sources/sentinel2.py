@@ -134,12 +134,13 @@ def sentinel2(
     reading = Reading(loader or GeoTiffs(access), on_error, report.key)
     recipe = Recipe(wanted.bands, wanted.clouds, resample, reading)
     ds = _assemble(plan, grid, recipe=recipe)
+    when = wanted.search
+    steps = composites.steps(ds["time"].values, composite, start=when.start, end=when.end)
     if composite:
-        when = wanted.search
         ds = composites.composite(ds, composite, start=when.start, end=when.end)
     made = _made(stac, mask=mask, snow=snow, dilate=dilate, composite=composite, resample=resample)
     ds = _placed(ds, template).set_coords(FAILED)  # not a predictor
-    return ds.assign_attrs(made, failed_assets=report, **_told(plan))
+    return ds.assign_attrs(made, failed_assets=report, **_told(plan, steps))
 
 
 def plan_sentinel2(
@@ -273,8 +274,13 @@ def _text(value: Any) -> str:
     return getattr(value, "__name__", None) or str(value)
 
 
-def _told(plan: Plan) -> dict[str, Any]:
-    scenes = plan.scenes.drop(columns=["bytes"]).assign(time=plan.scenes["time"].astype(str))
+def _told(plan: Plan, steps: np.ndarray) -> dict[str, Any]:
+    """Return the scenes as JSON, each with the step in time that it goes into."""
+    days = sorted({w.day for w in plan.windows})
+    scenes = plan.scenes.drop(columns=["bytes"]).assign(
+        time=plan.scenes["time"].astype(str),
+        step=[int(steps[days.index(day)]) for day in plan.scenes["day"]],
+    )
     rows = scenes.astype(object).where(scenes.notna(), None).to_dict("records")
     return {
         "scenes": json.dumps(rows),
