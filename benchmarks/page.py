@@ -287,12 +287,18 @@ def lead(run: dict) -> str:
         "Elith et al. (2020): anonymised species, trained on presence records, scored on independent "
         f"presence-absence surveys of the species' own group. Here {first['species']} species of "
         f"{', '.join(regions(run))}, {run['settings']['covariates']} covariates, no coordinates, "
-        f"{seeds(run)} (each method's AUC is averaged over them per species). The "
+        f"{groups(run)}{seeds(run)} (each method's AUC is averaged over them per species). The "
         "survey was opened when trained predictors were scored, not before; settings come from "
         "spatial blocks of the training records (`benchmarks/disdat_settings.py`) and are the same "
         "in all regions. Earlier configurations were scored on this survey too, so a little optimism "
         f"cannot be excluded. {engines(run)}The run took {run['seconds'] / 60:.0f} minutes of training and scoring."
     )
+
+
+def groups(run: dict) -> str:
+    """Say which target groups were used; runs before there was a choice had those of the data files."""
+    kind = run["settings"].get("groups", "original")
+    return "" if kind == "published" else "target groups of the data files (`--groups original`), "
 
 
 def engines(run: dict) -> str:

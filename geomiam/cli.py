@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from geomiam import cli_benchmark, cli_maps, cli_train
+from geomiam import cli_benchmark, cli_maps, cli_sites, cli_train
 from geomiam.cli_maps import CubePath, Mask, ModelPath, Overwrite, Require
 from geomiam.cli_outputs import reserve
 from geomiam.cli_train import SitesPath
@@ -28,9 +28,11 @@ Your own data:
 
   geomiam sample cube.zarr records.csv --out sites.zarr     predictors at the records
 
-  geomiam fit sites.zarr --schema catalog.yaml --out model  train by masking
+  geomiam split sites.zarr --train train.zarr --test test.zarr   hold out spatial blocks
 
-  geomiam evaluate model sites.zarr --subsets every         AUC from each subset
+  geomiam fit train.zarr --schema catalog.yaml --out model  train by masking
+
+  geomiam evaluate model test.zarr --subsets every          AUC from each subset, held out
 
   geomiam predict model cube.zarr --out map.zarr            suitability, every cell
 
@@ -183,6 +185,7 @@ def _sampled(sites: Any) -> str:
     return ", ".join(parts)
 
 
+app.command()(cli_sites.split)
 app.command()(cli_train.fit)
 app.command()(cli_train.pretrain)
 app.command()(cli_train.finetune)

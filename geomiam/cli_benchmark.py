@@ -32,6 +32,9 @@ def disdat(
     out: Json,
     regions: Annotated[str, typer.Option(help="Regions; all that are there if not given.")] = "",
     background: Annotated[str, typer.Option(help="target-group or random.")] = "target-group",
+    groups: Annotated[
+        str, typer.Option(help="Target groups: published (NSW merged) or original.")
+    ] = "published",
     strategies: Names = "miam",
     fusions: Names = "group+sum",
     oracle: Annotated[bool, typer.Option("--oracle", help="One more model per subset.")] = False,
@@ -50,6 +53,7 @@ def disdat(
     plan = Plan(
         regions=_names(regions) or tuple(found(folder)),
         background=background,  # type: ignore[arg-type]
+        groups=groups,  # type: ignore[arg-type]
         strategies=_names(strategies),
         fusions=_names(fusions),
         oracle=oracle,

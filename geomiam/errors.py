@@ -146,6 +146,10 @@ class NamesJoined(UserWarning):
     """Species names that differ by case or blanks are one species."""
 
 
+class TrainedOnTheseSites(UserWarning):
+    """A model is scored on sites that it was fitted on; the scores are too good."""
+
+
 class MissingFiles(UserWarning):
     """Files of a data set that are not there for some sites; their values are NaN."""
 

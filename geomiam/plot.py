@@ -8,11 +8,18 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import xarray as xr
 
+from geomiam.errors import SelectionError
+
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+SCORES = {
+    "auc": "AUC on validation blocks",
+    "r2": "R² of reconstructed tokens on validation blocks",
+}
+"""Labels of the scores of a history."""
 EMPTY = "#dfe6ea"
 """Colour of cells where nothing was observed."""
 
@@ -63,22 +70,34 @@ def shapley(why: xr.Dataset, *, species: str | None = None) -> Figure:
 
 
 def training(history: pd.DataFrame) -> Figure:
-    """Draw the AUC of each modality alone and of all, and how often MIAM hid each, by epoch."""
+    """Draw the validation score of each modality alone and of all, and how often each was hidden.
+
+    Parameters
+    ----------
+    history : pandas.DataFrame
+        ``model.history`` of :func:`geomiam.fit` or :func:`geomiam.finetune`, scored by AUC, or of
+        :func:`geomiam.pretrain`, scored by R². Members are averaged.
+
+    Raises
+    ------
+    SelectionError
+        If there are no epochs, as in a model from :func:`geomiam.probe`.
+    """
     import matplotlib.pyplot as plt
 
-    history = history.groupby("epoch", as_index=False).mean(numeric_only=True)  # over members
-    names = [c.removeprefix("auc_") for c in history if c.startswith("auc_") and c != "auc_all"]
+    metric = _score_of(history)
+    history = history.astype(float).groupby("epoch", as_index=False).mean()  # over members
+    every = f"{metric}_all"
+    names = [c.removeprefix(f"{metric}_") for c in history if c.startswith(f"{metric}_")]
+    names.remove("all")
     fig, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     colours = dict(zip(names, plt.rcParams["axes.prop_cycle"].by_key()["color"] * 10))
     for name in names:
-        left.plot(
-            history["epoch"], history[f"auc_{name}"].astype(float), color=colours[name], label=name
-        )
-        right.plot(history["epoch"], history[f"p_{name}"], color=colours[name], label=name)
-    left.plot(history["epoch"], history["auc_all"].astype(float), color="black", lw=2, label="all")
-    left.set(
-        xlabel="epoch", ylabel="AUC on validation blocks", title="each modality alone, and all"
-    )
+        style = {"color": colours[name], "label": name}
+        left.plot(history["epoch"], history[f"{metric}_{name}"], **style)
+        right.plot(history["epoch"], history[f"p_{name}"], **style)
+    left.plot(history["epoch"], history[every], color="black", lw=2, label="all")
+    left.set(xlabel="epoch", ylabel=SCORES[metric], title="each modality alone, and all")
     right.set(
         xlabel="epoch",
         ylabel="mean share of hidden tokens",
@@ -89,6 +108,17 @@ def training(history: pd.DataFrame) -> Figure:
     for ax in (left, right):
         ax.spines[["top", "right"]].set_visible(False)
     return fig
+
+
+def _score_of(history: pd.DataFrame) -> str:
+    """The score that a history has for every epoch."""
+    for metric in SCORES:
+        if f"{metric}_all" in history:
+            return metric
+    raise SelectionError(
+        f"the history has no epochs (columns {list(history.columns)}): a model from gm.probe has none; "
+        "draw that of gm.fit, gm.finetune or gm.pretrain"
+    )
 
 
 def subsets(tables: xr.Dataset | Mapping[str, xr.Dataset], *, metric: str = "auc") -> Figure:

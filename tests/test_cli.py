@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 import geomiam as gm
 from geomiam import cli
+from geomiam.errors import TrainedOnTheseSites
 
 VERBS = {
     "demo": ["--out", "--overwrite", "bundled real records"],
@@ -30,6 +31,7 @@ VERBS = {
         "stopped build goes on",
     ],
     "sample": ["CUBE", "RECORDS", "--out", "--background", "--target-group", "--keep", "--crs"],
+    "split": ["SITES", "--train", "--test", "--share", "--block", "spatial blocks"],
     "fit": [
         "SITES",
         "--out",
@@ -163,10 +165,13 @@ def test_without_words_the_help_is_shown(geomiam):
 
 def test_the_help_walks_from_records_to_an_explained_map():
     text = CliRunner().invoke(cli.app, ["--help"]).output
-    steps = [
-        text.index(f"geomiam {v} ") for v in ("sample", "fit", "evaluate", "predict", "explain")
-    ]
+    verbs = ("sample", "split", "fit", "evaluate", "predict", "explain")
+    steps = [text.index(f"geomiam {v} ") for v in verbs]
     assert steps == sorted(steps)
+    trained = re.search(r"geomiam fit (\S+)", text)[1]
+    scored = re.search(r"geomiam evaluate \S+ (\S+)", text)[1]
+    assert trained != scored  # the help holds sites out
+    assert f"--train {trained} --test {scored}" in text
     assert "geomiam demo" in text
     for verb in VERBS:
         assert re.search(rf"^\s+{verb}\s+\w", text, re.M), verb
@@ -268,6 +273,28 @@ def test_a_system_is_trained_by_name(geomiam, fails, home, tmp_path):
     assert "no system 'umm'; choose from masksdm" in fails(
         "fit", home / "sites.zarr", "-o", tmp_path / "other", "--system", "umm"
     )
+
+
+def test_split_holds_out_whole_blocks_and_evaluate_warns_on_training_sites(
+    geomiam, fails, home, tmp_path
+):
+    train, test = tmp_path / "train.zarr", tmp_path / "test.zarr"
+    words = ("split", home / "sites.zarr", "--train", train, "--test", test, "--block", "200 km")
+    code, out, err = geomiam(*words, "--share", "0.3")
+    assert code == 0, err
+    assert len(out.splitlines()) == 2
+    sites = gm.open_sites(home / "sites.zarr")
+    held = gm.splits.hold_out_blocks(sites, share=0.3, block="200 km", rng=0)
+    for path, part in ((train, sites.isel(site=~held)), (test, sites.isel(site=held))):
+        xr.testing.assert_equal(gm.open_sites(path)["presence"], part["presence"])
+    assert "exists; pass --overwrite" in fails(*words)
+    into = ("split", home / "sites.zarr", "--train", train, "--overwrite")
+    for path in (home / "sites.zarr", train):
+        fails(*into, "--test", path)
+    assert gm.open_sites(home / "sites.zarr").sizes == sites.sizes
+    assert "--share 0.2" in fails(*words, "--overwrite", "--share", "1.5")
+    with pytest.warns(TrainedOnTheseSites):
+        geomiam("evaluate", home / "model", home / "sites.zarr")
 
 
 def test_evaluate_lists_the_skill_of_each_subset(geomiam, home):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from conftest import SHARED, needs_shared
 from sklearn.metrics import roc_auc_score
 
@@ -91,6 +93,57 @@ def test_random_background_contrasts_with_random_sites_only(folder):
     assert training.sizes["site"] == 210
     assert set(np.unique(labels[:160][~np.isnan(labels[:160])])) == {1}
     assert (labels[160:] == 0).all()
+
+
+def test_groups_that_publications_merge_share_their_places(folder, monkeypatch):
+    reader = sys.modules["geomiam.evaluation.readers.disdat"]
+    split = {"AAA": {"animals": ("bird",), "all": ("tree",)}}
+    monkeypatch.setattr(reader, "PUBLISHED_GROUPS", split)
+    plain = gm.readers.disdat(folder, "AAA", groups="original")[0]["presence"]
+    xr.testing.assert_equal(gm.readers.disdat(folder, "AAA")[0]["presence"], plain)
+    monkeypatch.setattr(reader, "PUBLISHED_GROUPS", {"AAA": {"all": ("bird", "tree")}})
+    merged, survey = gm.readers.disdat(folder, "AAA")
+    assert not merged["presence"].isnull().any()  # every place is background of every other species
+    xr.testing.assert_equal(merged["presence"] == 1, plain == 1)
+    xr.testing.assert_equal(
+        gm.readers.disdat(folder, "AAA", groups="original")[0]["presence"], plain
+    )
+    assert set(survey["group"].values) == {"bird", "tree"}
+    with pytest.raises(OccurrenceError, match="groups='birds' is unknown"):
+        gm.readers.disdat(folder, "AAA", groups="birds")
+
+
+def test_zeros_of_training_sites_are_marked_as_background(folder):
+    from geomiam.training.table import has_background
+
+    for kind, flagged in (("target-group", 160), ("random", 50)):
+        training, survey = gm.readers.disdat(folder, "AAA", background=kind)
+        assert training["background"].sum() == flagged
+        assert has_background(training) and not has_background(survey)
+        assert training.attrs["background_kind"] == kind
+
+
+@needs_shared
+def test_the_published_groups_of_new_south_wales():
+    root = SHARED / "disdat"
+    records = pd.read_parquet(root / "NSW" / "train_po.parquet")
+    facts = json.loads((root / "metadata.json").read_text())["NSW"]["groups"]
+    merged = [("db", "nb"), ("ot", "ou", "rt", "ru"), ("ba",), ("sr",)]
+    assert sorted(g for names in merged for g in names) == sorted(facts)
+    published = gm.readers.disdat(root, "NSW")[0]["presence"]
+    for names in merged:
+        places = records.loc[records["group"].isin(names), ["x", "y"]].drop_duplicates()
+        for group in names:
+            found = published.sel(species=facts[group]).notnull()
+            assert (found.sum("site") == len(places)).all()
+    original = gm.readers.disdat(root, "NSW", groups="original")[0]["presence"]
+    assert int(original.notnull().sum()) < int(published.notnull().sum())
+    for region in ("AWT", "SA"):
+        same = [
+            gm.readers.disdat(root, region, groups=g)[0]["presence"]
+            for g in ("published", "original")
+        ]
+        xr.testing.assert_equal(*same)
 
 
 def test_the_schema_has_the_published_subset_and_its_kinds(folder):

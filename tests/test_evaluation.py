@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import xarray as xr
 from conftest import train_small
+from helpers_small import tiny_sites
 from sklearn.metrics import roc_auc_score
 
 import geomiam as gm
@@ -148,6 +150,123 @@ def test_cross_validation_predicts_each_site_by_the_model_that_never_saw_its_blo
     )
     assert table["sites"].values.tolist() == [int(answered.sum())]
     assert 0 <= float(table["mean_auc"][0]) <= 1
+
+
+QUICK = {
+    "network": gm.NetworkConfig(width=8, heads=2, depth=1, inner=0, frequencies=4),
+    "training": gm.TrainingConfig(epochs=1, batch=64, holdout=0, keep="last"),
+}
+
+
+def test_cross_validation_returns_every_metric_and_the_predictions_behind_it():
+    from sklearn.metrics import brier_score_loss, roc_auc_score
+
+    data = tiny_sites(120)
+    table = gm.cross_evaluate(
+        data, subsets="unimodal+all", metrics=["auc", "brier", "tss"], folds=3, **QUICK
+    )
+    assert table["suitability"].dims == ("subset", "site", "species")
+    assert set(table["fold"].values) == {0, 1, 2}
+    xr.testing.assert_equal(table["presence"].astype(float), data["presence"].astype(float))
+    np.testing.assert_array_equal(table["x"], data["x"])
+    for name in table["subset"].values:
+        one = table.sel(subset=name)
+        for species in table["species"].values:
+            p = one["suitability"].sel(species=species).values
+            y, known = data["presence"].sel(species=species).values, np.isfinite(p)
+            found = one[["auc", "brier"]].sel(species=species)
+            assert float(found["auc"]) == pytest.approx(roc_auc_score(y[known], p[known]), abs=1e-3)
+            assert float(found["brier"]) == pytest.approx(brier_score_loss(y[known], p[known]))
+    assert (
+        table["suitability"].attrs["long_name"] == "out-of-fold prediction: probability of presence"
+    )
+    assert gm.plot.subsets(table, metric="tss")
+
+
+def test_cross_validation_takes_any_splitter():
+    from sklearn.model_selection import KFold, StratifiedKFold
+
+    data = tiny_sites(90, species=1)
+    half = np.arange(90) < 45
+    pairs = [(np.flatnonzero(half), np.flatnonzero(~half)[:30])]
+    cases = {
+        "environment": (gm.splits.EnvironmentalBlocks(folds=2), {0, 1}),
+        "rows": (KFold(2), {0, 1}),
+        "strata": (StratifiedKFold(3), {0, 1, 2}),
+        "pairs": (pairs, {-1, 0}),
+    }
+    for splits, folds in cases.values():
+        table = gm.cross_evaluate(data, splits=splits, subsets="all", **QUICK)
+        assert set(table["fold"].values) == folds
+        tested = table["fold"].values >= 0
+        assert table["suitability"].isel(site=~tested).isnull().all()
+        assert "block_km" not in table.attrs
+    expected = gm.predict(data.isel(site=pairs[0][1]), gm.fit(data.isel(site=half), rng=0, **QUICK))
+    found = gm.cross_evaluate(data, splits=pairs, subsets="all", **QUICK)["suitability"]
+    np.testing.assert_allclose(
+        found.isel(subset=0, site=pairs[0][1]).transpose("species", "site"),
+        expected["suitability"],
+        rtol=1e-5,
+    )
+    twice = [(np.arange(45), np.arange(45, 90)), (np.arange(45), np.arange(80, 90))]
+    with pytest.raises(LabelError, match="tests 10 sites more than once"):
+        gm.cross_evaluate(data, splits=twice, **QUICK)
+    with pytest.raises(LabelError, match="without training or test sites"):
+        gm.cross_evaluate(data, splits=[(np.arange(90), [])], **QUICK)
+    with pytest.raises(SelectionError, match="no metric"):
+        gm.cross_evaluate(data, metrics="boice", **QUICK)
+
+
+def test_options_of_fit_hold_for_every_fold(tmp_path):
+    data = tiny_sites(90, species=1)
+    how = QUICK | {"training": gm.TrainingConfig(epochs=1, batch=64)}
+    held = np.arange(90) % 5 == 0
+    gm.cross_evaluate(
+        data, folds=2, subsets="all", validation=held, checkpoint=tmp_path / "runs", **how
+    )
+    assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == ["fold-0", "fold-1"]
+
+
+def test_all_folds_have_the_loss_that_all_labels_ask_for(monkeypatch):
+    from geomiam.evaluation import crossval
+
+    losses = []
+
+    def watched(*args, **options):
+        model = fit(*args, **options)
+        losses.append(model.about["loss"]["name"])
+        return model
+
+    fit = crossval.fit
+    monkeypatch.setattr(crossval, "fit", watched)
+    data = tiny_sites(100, species=2)
+    seen = xr.DataArray(np.arange(100) >= 15, dims="site")  # 85 % in all, all sites of one fold
+    data["presence"] = data["presence"].where(seen | (data["species"] == "Quercus 0"))
+    pairs = [(np.arange(50, 100), np.arange(50)), (np.arange(50), np.arange(50, 100))]
+    gm.cross_evaluate(data, splits=pairs, subsets="all", **QUICK)
+    gm.cross_evaluate(tiny_sites(100), splits=pairs, subsets="all", **QUICK)
+    rule = {"network": QUICK["network"], "training": {"steps": 2}}
+    gm.cross_evaluate(data, splits=pairs, subsets="all", **rule)
+    rule["training"] = {"steps": 2, "loss": "maxent"}
+    gm.cross_evaluate(data, splits=pairs[:1], subsets="all", **rule)
+    assert losses == ["weighted-bce"] * 2 + ["bce"] * 2 + ["weighted-bce"] * 2 + ["maxent"]
+
+
+def test_training_is_drawn_of_every_model_with_epochs():
+    data = tiny_sites(60, species=1)
+    quick = QUICK | {"training": gm.TrainingConfig(epochs=2, batch=64)}
+    model, encoder = gm.fit(data, **quick), gm.pretrain(data, **quick)
+    for name, metric in ((model, "AUC"), (encoder, "R²")):
+        left, right = gm.plot.training(name.history).axes
+        assert metric in left.get_ylabel()
+        labels = [line.get_label() for line in left.lines]
+        assert labels == ["climate", "soil", "all"] and len(right.lines) == 2
+        key = {"AUC": "auc", "R²": "r2"}[metric]
+        np.testing.assert_allclose(left.lines[2].get_ydata(), name.history[f"{key}_all"])
+    with pytest.raises(SelectionError, match=r"gm\.probe has none"):
+        gm.plot.training(gm.probe(encoder, data).history)
+    unscored = model.history.assign(auc_soil=None)
+    assert np.isnan(gm.plot.training(unscored).axes[0].lines[1].get_ydata()).all()
 
 
 def test_a_softmax_model_is_scored_on_probabilities(sites):

@@ -321,6 +321,22 @@ def test_opm_hides_nothing_while_scores_are_unknown():
     assert (OPM().expected(sizes=TOKENS, balance=b) > 0).tolist() == [True, False, False]
 
 
+def test_opm_of_the_authors_hides_every_token_with_q_before_the_first_scores():
+    strict, before = OPM(strict_paper=True), Balance.neutral(3)
+    p = draw(strict, 1000, b=before)
+    assert (p == 0.5).all() and p.shape == (1000, 3)  # tokens one by one, not whole modalities
+    np.testing.assert_array_equal(strict.expected(sizes=TOKENS, balance=before), 0.5)
+    assert (draw(OPM(0.2, strict_paper=True), 10, b=before) == 0.2).all()
+    assert not draw(OPM(), 1000, b=before).any()
+    unscored = strict.balance(np.full((2, 3), np.nan))
+    assert (draw(strict, 10, b=unscored) == 0.5).all()
+    one = Balance(s=[0.9, np.nan, np.nan], d=[np.nan] * 3, r=[1, 1, 1])
+    assert not draw(strict, 100, b=one).any()
+    later = Balance(s=S, d=D, r=np.ones(3))
+    same = [s.expected(sizes=TOKENS, balance=later) for s in (strict, OPM())]
+    np.testing.assert_array_equal(*same)
+
+
 def test_opm_clips_its_probability_at_one():
     b = Balance(s=[0.9, 0.01], d=[0.1, 0.1], r=[1, 1])
     assert OPM(0.9, 3).expected(sizes=(2, 2), balance=b).tolist() == [1, 0]

@@ -202,9 +202,22 @@ def _check_dims(name: str, dims: Sequence[str], array: xr.DataArray) -> None:
     if set(own_dims(array)) != set(dims):
         raise VariableMismatch(
             f"'{name}' has dims {tuple(array.dims)}, expected {tuple(dims)} beside those of place "
-            "(site, y, x, lat, lon, latitude, longitude): "
-            "rename with ds.rename({...})"
+            f"(site, y, x, lat, lon, latitude, longitude): {_dims_advice(dims, array)}"
         )
+
+
+def _dims_advice(dims: Sequence[str], array: xr.DataArray) -> str:
+    """The call that gives an array the dims of a variable."""
+    extra = [d for d in own_dims(array) if d not in dims]
+    lost = [d for d in dims if d not in array.dims]
+    located = any(is_place(d) for d in array.dims)
+    place = [] if located else [["site"], ["y", "x"]][len(extra) - len(lost) == 2]
+    if extra and len(extra) == len(place) + len(lost):
+        return f"rename with ds.rename({dict(zip(extra, [*place, *lost]))})"
+    if lost:
+        return f"join its steps with xr.concat([...], dim={lost[0]!r})"
+    dim = extra[0]
+    return f"select one step with ds.isel({dim}=0), or average them with ds.mean({dim!r})"
 
 
 def _refuse_partial(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import xarray as xr
 
 from geomiam.cube.coordinates import text_names
@@ -18,23 +20,29 @@ from geomiam.cube.grid import (
     slack,
     snapped,
 )
+from geomiam.cube.inputs import from_other
 from geomiam.errors import GridError
 
+PARTS = (xr.Dataset, xr.DataArray)
 
-def as_dataset(obj: xr.Dataset | xr.DataTree) -> xr.Dataset:
+
+def as_dataset(obj: Any) -> xr.Dataset:
     """Return a Dataset; the children of a DataTree are its modalities.
+
+    Lists of Datasets and arrays are joined; :func:`geomiam.cube.inputs.from_other` describes arrays
+    and tables.
 
     Raises
     ------
     GridError
-        When a variable's name is used twice, or grids differ.
+        When a variable's name is used twice, grids differ, or there is no Dataset to be made.
     """
     if isinstance(obj, xr.Dataset):
         return text_names(obj)
+    if isinstance(obj, (list, tuple)) and obj and all(isinstance(o, PARTS) for o in obj):
+        return _join([promote_crs(as_dataset(o)) for o in obj])
     if not isinstance(obj, xr.DataTree):
-        raise GridError(
-            f"expected a Dataset or DataTree, found {type(obj).__name__}; use array.to_dataset(name=...)"
-        )
+        return text_names(from_other(obj))
     root = text_names(obj.to_dataset())
     parts = [_modality(name, child) for name, child in obj.children.items()]
     parts = [p for p in [root, *parts] if p.data_vars]

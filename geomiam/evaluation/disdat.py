@@ -20,7 +20,7 @@ import xarray as xr
 from geomiam._version import __version__
 from geomiam.cube.predictors import bind
 from geomiam.evaluation.oracle import part
-from geomiam.evaluation.readers.disdat import Background, disdat, disdat_schema, regions
+from geomiam.evaluation.readers.disdat import Background, Groups, disdat, disdat_schema, regions
 from geomiam.evaluation.rivals import fit_rival
 from geomiam.evaluation.subsets import Subsets, name_subsets, subset_scores
 from geomiam.lengths import as_text
@@ -74,6 +74,7 @@ class Plan:
 
     regions: Sequence[str] = ()
     background: Background = "target-group"
+    groups: Groups = "published"
     strategies: Sequence[str] = ("miam",)
     fusions: Sequence[str] = ("group+sum",)
     oracle: bool = False
@@ -101,7 +102,7 @@ class Region:
     @classmethod
     def read(cls, folder: str | Path, name: str, plan: Plan) -> Region:
         """Read a region as the plan wants it."""
-        training, survey = disdat(folder, name, background=plan.background)
+        training, survey = disdat(folder, name, background=plan.background, groups=plan.groups)
         schema = bind(disdat_schema(folder, name, covariates=plan.covariates), training)  # type: ignore[arg-type]
         side = float(np.sqrt(places_of(training, None).span().prod())) / BLOCKS
         return cls(

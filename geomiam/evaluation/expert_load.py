@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from geomiam.errors import SelectionError
 from geomiam.evaluation.columns import shown_arrays
+from geomiam.networks.artifact import as_model
 from geomiam.networks.experts import Experts
 from geomiam.networks.model import Model
 from geomiam.networks.network import Network
@@ -21,7 +23,7 @@ ROWS_AT_ONCE = 512
 """Sites that go through the network at a time."""
 
 
-def expert_load(model: Model, sites: xr.Dataset) -> xr.Dataset:
+def expert_load(model: Model | str | Path, sites: xr.Dataset) -> xr.Dataset:
     """Tell how the tokens of sites are shared among the experts of each block.
 
     MAESTRO (Mohapatra et al. 2025) expects experts to specialise in what is available; this is the
@@ -29,7 +31,7 @@ def expert_load(model: Model, sites: xr.Dataset) -> xr.Dataset:
 
     Parameters
     ----------
-    model : Model
+    model : Model or path
         With experts: ``NetworkConfig(experts=...)``.
     sites : xarray.Dataset
         Predictors ``(site, *own dims)``; no labels are needed. Sites with nothing observed are left
@@ -51,6 +53,7 @@ def expert_load(model: Model, sites: xr.Dataset) -> xr.Dataset:
     MissingVariable, VariableMismatch
         As :func:`geomiam.predict`.
     """
+    model = as_model(model)
     network = copy.deepcopy(model.network).eval()
     experts = {_label(n): m for n, m in network.named_modules() if isinstance(m, Experts)}
     if not experts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import comb
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from geomiam.inference.engine import (
     group_states,
     shapley_block,
 )
+from geomiam.networks.artifact import as_model
 from geomiam.networks.explainer import Explainer
 from geomiam.networks.model import Model
 from geomiam.networks.network import Network
@@ -41,7 +43,7 @@ BATCH = 256
 
 @standard_torch()
 def fit_explainer(
-    model: Model,
+    model: Model | str | Path,
     sites: xr.Dataset,
     *,
     scale: Scale = "probability",
@@ -60,7 +62,7 @@ def fit_explainer(
 
     Parameters
     ----------
-    model : Model
+    model : Model or path
         Of token fusion; group fusion explains itself exactly at the price of two predictions.
     sites : xarray.Dataset
         With coordinates; labels are not needed.
@@ -85,6 +87,7 @@ def fit_explainer(
     MissingVariable, VariableMismatch
         As :func:`geomiam.predict`.
     """
+    model = as_model(model)
     masks = _players(model)
     draws = np.random.default_rng(rng)
     block = _read(model, sites)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ from geomiam.evaluation.subsets import LONG_NAMES, ON_PROBABILITIES, check_metri
 from geomiam.inference.engine import coalition_block
 from geomiam.inference.shapley import MOST_GROUPS
 from geomiam.metrics import METRICS
+from geomiam.networks.artifact import as_model
 from geomiam.networks.model import Model
 from geomiam.tokens.blocks import Block, encode
 from geomiam.tokens.layout import Layout
@@ -31,7 +33,7 @@ SCORES_AT_ONCE = 2**28
 
 
 def importance(
-    model: Model,
+    model: Model | str | Path,
     sites: xr.Dataset,
     *,
     players: Players = "groups",
@@ -51,7 +53,7 @@ def importance(
 
     Parameters
     ----------
-    model : Model
+    model : Model or path
     sites : xarray.Dataset
         With ``presence(site, species)``; sites that the model was not trained on. Their predictors
         are read into memory.
@@ -97,6 +99,7 @@ def importance(
     ValueError
         If there is no such method or kind of rows, or too few samples; see ``samples``.
     """
+    model = as_model(model)
     _affordable(len(_players(model.layout, players)), method)
     game = skill_game(model, sites, players=players, metric=metric)
     estimate = _estimate(game, method=method, samples=samples, rows=rows, rng=rng)

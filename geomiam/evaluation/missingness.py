@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -32,12 +32,11 @@ from geomiam.evaluation.patterns import (
     hide,
     region,
 )
+from geomiam.evaluation.subsets import Predictor, as_predictor
 from geomiam.metrics import auc
+from geomiam.networks.model import Model
 from geomiam.schema import Schema
 from geomiam.training.table import read_labels
-
-if TYPE_CHECKING:
-    from geomiam.evaluation.subsets import Predictor
 
 __all__ = [
     "PATTERNS",
@@ -58,7 +57,7 @@ def missingness_sweep(
     test: xr.Dataset,
     schema: Schema,
     *,
-    predictors: Mapping[str, Predictor],
+    predictors: Mapping[str, Model | Predictor],
     patterns: Sequence[str] | Mapping[str, Pattern] = tuple(PATTERNS),
     shares: Sequence[float] = SHARES,
     repeats: int = 1,
@@ -79,8 +78,9 @@ def missingness_sweep(
         With ``presence(site, species)``; gaps that are there stay, and patterns add to them.
     schema : Schema
         What may be hidden.
-    predictors : mapping of str to Predictor
-        Name → fitted: ``species``, and ``scores(sites)`` ``(n, S)`` on the logit scale.
+    predictors : mapping of str to Model or Predictor
+        By name: trained models, or anything else with ``species`` and ``scores(sites)`` ``(n, S)`` on
+        the logit scale, such as :class:`geomiam.Imputed`.
     patterns : sequence of str, or mapping of str to pattern
         Of ``at-random``, ``by-modality``, ``belt``, ``region``; or functions of your own.
     shares : sequence of float
@@ -106,7 +106,7 @@ def missingness_sweep(
     """
     names = read_labels(test)[1]
     chosen = named_patterns(patterns)
-    scorers = [_Scorer(p, n, train, test) for n, p in predictors.items()]
+    scorers = [_Scorer(as_predictor(p), n, train, test) for n, p in predictors.items()]
     seeds = np.random.default_rng(rng).integers(2**31, size=repeats)
     cases = [
         (lost := _lost(test, sites, schema), [s.case(sites, whole=not lost) for s in scorers])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -17,10 +18,12 @@ from geomiam.cube.predictors import bind
 from geomiam.errors import SelectionError
 from geomiam.evaluation.masked import Masked
 from geomiam.metrics import METRICS, measure
+from geomiam.networks.artifact import as_model
 from geomiam.networks.model import Model
 from geomiam.schema import Schema
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.select import Selector, visible_tokens
+from geomiam.training.fingerprint import warn_if_trained_on
 from geomiam.training.table import read_labels
 
 Using = Selector | Sequence[Selector] | None
@@ -63,13 +66,19 @@ class Predictor(Protocol):
         ...
 
 
-def as_predictor(model: Model | Predictor, species: Sequence[str] | None = None) -> Predictor:
-    """Return a model as a :class:`Predictor`, of some species if you like; a predictor as it is."""
+def as_predictor(
+    model: Model | Predictor | str | Path, species: Sequence[str] | None = None
+) -> Predictor:
+    """Return a model as a :class:`Predictor`, of some species if you like; a predictor as it is.
+
+    A path is read with :func:`geomiam.load_model`.
+    """
+    model = as_model(model) if isinstance(model, (str, Path)) else model
     return Masked(model, species) if isinstance(model, Model) else model
 
 
 def evaluate(
-    model: Model | Predictor,
+    model: Model | Predictor | str | Path,
     sites: xr.Dataset,
     *,
     subsets: Subsets = "unimodal+all",
@@ -80,8 +89,8 @@ def evaluate(
 
     Parameters
     ----------
-    model : Model or Predictor
-        A model, or anything with ``species`` and ``scores(sites, using=...)``, such as
+    model : Model, path or Predictor
+        A model or the path of one, or anything with ``species`` and ``scores(sites, using=...)``, such as
         :class:`geomiam.Imputed` or :class:`geomiam.Oracle`.
     sites : xarray.Dataset
         With ``presence(site, species)``; sites that the model was not trained on.
@@ -110,9 +119,17 @@ def evaluate(
         If a subset, a metric or a species of the sites is unknown.
     LabelError
         If the sites have no labels.
+
+    Warns
+    -----
+    TrainedOnTheseSites
+        If the model was trained on some of the sites; their scores are too good.
     """
+    model = as_model(model) if isinstance(model, (str, Path)) else model
     labels, names = read_labels(sites)
     check_metrics(metrics)
+    if isinstance(model, Model):
+        warn_if_trained_on(model.about, sites)
     facts = _schema(model, sites, schema)
     chosen = name_subsets(facts, subsets)
     table = score(

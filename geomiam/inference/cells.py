@@ -17,7 +17,7 @@ import xarray as xr
 
 from geomiam._version import __version__
 from geomiam.cube.grid import restore
-from geomiam.cube.place import is_place
+from geomiam.cube.place import SITE, is_place, spatial_pair
 from geomiam.cube.predictors import predictors
 from geomiam.errors import MemoryRefused
 from geomiam.inference.allocator import keep_freed_memory
@@ -177,7 +177,8 @@ def _label(
         "groups": json.dumps(list(model.schema.groups)),
         "geomiam_version": __version__,
     }
-    return restore(out, ds) if place and set(place) <= set(out.dims) else out
+    whole = SITE in place or spatial_pair(place) is not None  # a single row has no grid to restore
+    return restore(out, ds) if whole and set(place) <= set(out.dims) else out
 
 
 def _promise(

@@ -15,15 +15,17 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from geomiam.cube.store import as_dataset, open_zarr
+from geomiam.cube.store import open_zarr
 from geomiam.errors import MissingModality
 from geomiam.inference.allocator import keep_freed_memory
 from geomiam.inference.cells import torch_threads
 from geomiam.inference.geotiff import check_grid, is_geotiff, open_geotiff, write_geotiff
+from geomiam.inference.inputs import Data, as_data
 from geomiam.inference.job import Index, Job, Told
 from geomiam.inference.mapstore import Place, template
 from geomiam.inference.memory import peak_memory
 from geomiam.inference.plan import check_memory, places
+from geomiam.networks.artifact import as_model
 from geomiam.networks.model import Model
 from geomiam.outputs.claim import claim, claimed
 from geomiam.outputs.kinds import GEOTIFF
@@ -60,8 +62,8 @@ class MapReport:
 
 
 def write_map(
-    ds: xr.Dataset | xr.DataTree,
-    model: Model,
+    ds: Data,
+    model: Model | str | Path,
     path: str | Path,
     *,
     shapley: bool = False,
@@ -81,9 +83,9 @@ def write_map(
 
     Parameters
     ----------
-    ds : xarray.Dataset or xarray.DataTree
-        Cube or sites.
-    model : Model
+    ds : xarray.Dataset, xarray.DataTree, xarray.DataArray or list
+        Cube or sites, as for :func:`geomiam.predict`.
+    model : Model or path
     path : str or pathlib.Path
         Zarr store to write: a local path, or the URL of an object store (``s3://…``, by fsspec). A
         name that ends in ``.tif`` is a GeoTIFF instead: one band per species with its suitability and,
@@ -140,8 +142,8 @@ def write_map(
 
 
 def make_map(
-    ds: xr.Dataset | xr.DataTree,
-    model: Model,
+    ds: Data,
+    model: Model | str | Path,
     path: str | Path,
     *,
     shapley: bool = False,
@@ -176,8 +178,8 @@ def claim_map(path: str | Path, overwrite: bool, *, inputs: Sequence[str | Path]
 
 
 def _make_geotiff(
-    ds: xr.Dataset | xr.DataTree,
-    model: Model,
+    ds: Data,
+    model: Model | str | Path,
     path: str | Path,
     *,
     overwrite: bool,
@@ -186,7 +188,9 @@ def _make_geotiff(
 ) -> MapReport:
     """Make the map in a hidden Zarr store, which can resume, and export it when it is complete."""
     target = claim(path, overwrite, kind=GEOTIFF, inputs=inputs)
-    check_grid(as_dataset(ds))
+    model = as_model(model)
+    ds = as_data(ds, model)
+    check_grid(ds)
     store = target.with_name(f".{target.name}.zarr")
     with claimed(target, overwrite, kind=GEOTIFF, inputs=inputs), complete(target) as partial:
         report = _make_store(ds, model, store, overwrite=True, inputs=inputs, **how)
@@ -197,8 +201,8 @@ def _make_geotiff(
 
 
 def _make_store(
-    ds: xr.Dataset | xr.DataTree,
-    model: Model,
+    ds: Data,
+    model: Model | str | Path,
     path: str | Path,
     *,
     shapley: bool,
@@ -214,7 +218,8 @@ def _make_store(
     start = time.monotonic()
     place = Place.of(path)
     place.claim(overwrite, inputs=inputs)
-    ds = as_dataset(ds)
+    model = as_model(model)
+    ds = as_data(ds, model)
     job = Job.of(ds, model, shapley=shapley, options=options, chunks=chunks, store=place.growing)
     made = template(ds, job)
     check_memory(job, made, limit=memory_limit)

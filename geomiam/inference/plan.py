@@ -5,18 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from geomiam.cube.place import is_place
-from geomiam.cube.store import as_dataset
 from geomiam.errors import MemoryRefused
 from geomiam.inference.cells import promise
+from geomiam.inference.inputs import Data, as_data
 from geomiam.inference.job import Job, placed
 from geomiam.inference.mapstore import template
 from geomiam.inference.memory import resident
+from geomiam.networks.artifact import as_model
 from geomiam.networks.model import Model
 
 LONG_ENOUGH = 1.0
@@ -80,8 +82,8 @@ class MapPlan:
 
 
 def plan_map(
-    ds: xr.Dataset | xr.DataTree,
-    model: Model,
+    ds: Data,
+    model: Model | str | Path,
     *,
     shapley: bool = False,
     client: Any = None,
@@ -113,7 +115,8 @@ def plan_map(
     MemoryRefused
         If a block would need more than the limit.
     """
-    ds = as_dataset(ds)
+    model = as_model(model)
+    ds = as_data(ds, model)
     job = Job.of(ds, model, shapley=shapley, options=options, chunks=chunks)
     made = template(ds, job)
     need = check_memory(job, made, limit=memory_limit)

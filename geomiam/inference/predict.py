@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import xarray as xr
 
-from geomiam.cube.store import as_dataset
 from geomiam.errors import SelectionError
 from geomiam.inference.cells import Output, over_cells
 from geomiam.inference.engine import Scale, base_value, predict_block
+from geomiam.inference.inputs import Data, as_data, like_data
 from geomiam.inference.outside import outside_output, outside_share, warn_if_many
+from geomiam.networks.artifact import as_model
 from geomiam.networks.model import Model, Precision
 from geomiam.networks.network import MOST_GROUPS
 from geomiam.tokens.blocks import Block
@@ -49,8 +51,8 @@ class PredictBlock:
 
 
 def predict(
-    ds: xr.Dataset | xr.DataTree,
-    model: Model,
+    ds: Data,
+    model: Model | str | Path,
     *,
     using: Selector | Sequence[Selector] | None = None,
     species: str | Sequence[str] | None = None,
@@ -63,9 +65,11 @@ def predict(
 
     Parameters
     ----------
-    ds : xarray.Dataset or xarray.DataTree
-        Cube ``(y, x)`` or sites ``(site)``; NaN = missing. numpy in, numpy out; dask in, dask out.
-    model : Model
+    ds : xarray.Dataset, xarray.DataTree, xarray.DataArray, pandas.DataFrame or list
+        Cube ``(y, x)`` or sites ``(site)``; NaN = missing. numpy in, numpy out; dask in, dask out. An
+        array with named bands is a Dataset of its bands, a list is joined, a table has one site per
+        row, and a dim of geometries, as of xvec, counts as ``site``.
+    model : Model or path
     using : selector or sequence of selectors, optional
         What the model may see: modalities, variables, or parts such as ``"landsat[time=2018]"`` or
         ``"sentinel2[centre]"``; default everything. See :mod:`geomiam.tokens.select`.
@@ -106,7 +110,8 @@ def predict(
         For data in memory: where predictors are outside in more than a fifth of their cells, with
         the predictors, both ranges, and a change of units that would mend it.
     """
-    ds = as_dataset(ds)
+    model = as_model(model)
+    data = as_data(ds, model)
     model.in_precision(precision)
     shown = visible_tokens(model.layout, using)
     index = model.species_index(species)
@@ -117,9 +122,9 @@ def predict(
     masks = np.stack(list(groups.values())) & shown
     base = base_of_empty(model, empty, species=index, scale=scale, precision=precision)
     task = PredictBlock(model, shown, masks, index, scale, precision, base)
-    out = over_cells(ds, model, task, outputs=outputs, shown=shown, memory_limit=memory_limit)
-    warn_if_many(out, ds, model, shown=shown)
-    return out.assign_attrs(precision=precision)
+    out = over_cells(data, model, task, outputs=outputs, shown=shown, memory_limit=memory_limit)
+    warn_if_many(out, data, model, shown=shown)
+    return like_data(out.assign_attrs(precision=precision), ds)
 
 
 def base_of_empty(

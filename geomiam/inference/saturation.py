@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import xarray as xr
 
-from geomiam.cube.store import as_dataset
 from geomiam.errors import SelectionError
 from geomiam.inference.cells import over_cells
+from geomiam.inference.inputs import Data, as_data, like_data
 from geomiam.inference.predict import saturated_output, saturated_share
+from geomiam.networks.artifact import as_model
 from geomiam.networks.model import Model
 from geomiam.tokens.select import symbolic_tokens
 
 
 def saturation(
-    ds: xr.Dataset | xr.DataTree, model: Model, *, memory_limit: int | str | None = None
+    ds: Data, model: Model | str | Path, *, memory_limit: int | str | None = None
 ) -> xr.DataArray:
     """Return the share of a cell's symbols that stand for values beyond those of the training data.
 
@@ -45,19 +47,19 @@ def saturation(
     MissingVariable, VariableMismatch, MemoryRefused
         As :func:`geomiam.predict`.
     """
+    model = as_model(model)
     shown, outputs = symbolic_tokens(model.layout), saturated_output(model)
     if not outputs:
         raise SelectionError(
             f"the model reads none of {list(model.schema.variables)} as symbols, so none can be "
             "saturated; train one with gm.fit(sites, schema.symbolic())"
         )
-
     out = over_cells(
-        as_dataset(ds),
+        as_data(ds, model),
         model,
         partial(saturated_share, model, shown=shown),
         outputs=outputs,
         shown=shown,
         memory_limit=memory_limit,
     )
-    return out["saturated"].assign_attrs(model_id=model.id)
+    return like_data(out, ds)["saturated"].assign_attrs(model_id=model.id)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 import xarray as xr
 
-from geomiam.cube.store import as_dataset
 from geomiam.errors import SelectionError
 from geomiam.inference.cells import Output, over_cells
 from geomiam.inference.coalitions import Coalitions
 from geomiam.inference.engine import Scale, amortised_block, base_value, shapley_block
+from geomiam.inference.inputs import Data, as_data, like_data
 from geomiam.inference.outside import warn_if_many
 from geomiam.inference.predict import (
     layer_outputs,
@@ -23,6 +24,7 @@ from geomiam.inference.predict import (
     observed_output,
     suitability_output,
 )
+from geomiam.networks.artifact import as_model
 from geomiam.networks.model import Model, Precision
 from geomiam.tokens.blocks import Block
 from geomiam.tokens.select import Selector, players, visible_tokens
@@ -72,8 +74,8 @@ class ShapleyBlock:
 
 
 def shapley(
-    ds: xr.Dataset | xr.DataTree,
-    model: Model,
+    ds: Data,
+    model: Model | str | Path,
     *,
     groups: Sequence[Selector] | Mapping[str, Selector | Sequence[Selector]] | None = None,
     using: Selector | Sequence[Selector] | None = None,
@@ -94,9 +96,9 @@ def shapley(
 
     Parameters
     ----------
-    ds : xarray.Dataset or xarray.DataTree
-        Cube or sites.
-    model : Model
+    ds : xarray.Dataset, xarray.DataTree, xarray.DataArray, pandas.DataFrame or list
+        Cube or sites, as for :func:`geomiam.predict`.
+    model : Model or path
     groups : sequence of selectors or mapping of name to selectors, optional
         Default: the groups of the model's schema. Modalities, variables or parts of them, e.g.
         ``{"summer": "landsat[time=2018-06:2018-09]", "terrain": ["elevation", "slope"]}``. What no
@@ -131,7 +133,8 @@ def shapley(
     MissingVariable, VariableMismatch, MemoryRefused
         As :func:`geomiam.predict`.
     """
-    ds = as_dataset(ds)
+    model = as_model(model)
+    data = as_data(ds, model)
     named = players(model.layout, groups, shown=visible_tokens(model.layout, using))
     method = method or ("exact" if len(named) <= MOST_GROUPS else "latin")
     _check(model, method, named=list(named), groups=groups, scale=scale)
@@ -146,14 +149,14 @@ def shapley(
         *([] if coalitions is None else [_error_output(list(named), names, scale)]),
     ]
     out = over_cells(
-        ds,
+        data,
         model,
         ShapleyBlock(model, masks, index, scale, precision, coalitions, method == "amortised"),
         outputs=outputs,
         shown=np.any(masks, axis=0),
         memory_limit=memory_limit,
     )
-    warn_if_many(out, ds, model, shown=np.any(masks, axis=0))
+    warn_if_many(out, data, model, shown=np.any(masks, axis=0))
     base = base_value(model.in_precision(precision), species=index, scale=scale)
     out["base_value"] = (
         "species",
@@ -165,7 +168,7 @@ def shapley(
         facts["squares"] = squares
     if method == "amortised":
         facts["explainer"] = json.dumps(model.about["explainer"])
-    return out.assign_attrs(groups=json.dumps(list(named)), **facts)
+    return like_data(out.assign_attrs(groups=json.dumps(list(named)), **facts), ds)
 
 
 def _check(model: Model, method: str, *, named: list[str], groups: Any, scale: Scale) -> None:

@@ -96,8 +96,12 @@ class OPM:
     """Hide dominant modalities as a whole, never the others (OPM, for M modalities).
 
     On-the-fly prediction modulation, generalised from two modalities as the MIAM authors do: one
-    dominates when the mean ratio of its score to each other score exceeds 1. While fewer than two
-    scores are known nothing is hidden; an unknown score takes no part.
+    dominates when the mean ratio of its score to each other score exceeds 1. An unknown score takes
+    no part.
+
+    Before the first score is known no modality dominates. By default nothing is hidden then. With
+    ``strict_paper=True`` every token of every modality is hidden with probability ``q_base``, as in
+    the sampler of the MIAM authors. Where only one score is known, nothing is hidden in both cases.
 
     Parameters
     ----------
@@ -107,12 +111,20 @@ class OPM:
         How much that probability grows with dominance, >= 0.
     per_sample : bool
         Draw p per sample rather than per batch.
+    strict_paper : bool
+        Hide every token with probability ``q_base`` before the first score.
+
+    Raises
+    ------
+    ValueError
+        When a field is out of range.
     """
 
     q_base: float = 0.5
     lam: float = 0.5
     _: KW_ONLY
     per_sample: bool = False
+    strict_paper: bool = False
 
     def __post_init__(self) -> None:
         check_share("q_base", self.q_base)
@@ -122,10 +134,18 @@ class OPM:
 
     def sample(self, n: int, *, sizes: ArrayLike, balance: Balance, rng: Generator) -> Array:
         q = self.expected(sizes=sizes, balance=balance)
+        if self._unscored(balance):
+            return np.tile(q, (n, 1))
         return (rng.random((n, len(q))) < q).astype(np.float64)
 
+    def _unscored(self, balance: Balance) -> bool:
+        return self.strict_paper and not np.isfinite(balance.s).any()
+
     def expected(self, *, sizes: ArrayLike, balance: Balance) -> Array:
-        lead = _mean_ratio(balance.s, m=len(check_sizes(sizes, balance)))
+        m = len(check_sizes(sizes, balance))
+        if self._unscored(balance):
+            return np.full(m, self.q_base)
+        lead = _mean_ratio(balance.s, m=m)
         q = self.q_base * (1 + self.lam * np.tanh(lead - 1))
         return np.where(lead > 1, np.clip(q, 0, 1), 0.0)
 

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from geomiam._version import __version__
-from geomiam.errors import ArtifactError, InputNotFound
+from geomiam.errors import ArtifactError, InputNotFound, SelectionError
 from geomiam.names import check_species
 from geomiam.networks.config import NetworkConfig
 from geomiam.networks.encoders import restore
@@ -126,13 +126,33 @@ def _versions(config: dict) -> str:
     )
 
 
+def as_model(model: Model | str | Path) -> Model:
+    """Return a model; a path is read with :func:`geomiam.load_model`.
+
+    Raises
+    ------
+    SelectionError
+        If it is neither.
+    ArtifactError
+        If no model can be read there.
+    """
+    if isinstance(model, (str, Path)):
+        return load_model(model)
+    if not isinstance(model, Model):
+        raise SelectionError(
+            f"expected a model or the path of one, found {type(model).__name__}; the order is data, "
+            "model, as in gm.predict(cube, model)"
+        )
+    return model
+
+
 def card(model: Model) -> str:
     """Return the model card, Markdown."""
     rows = "\n".join(
         f"| {m.name} | {', '.join(m.variables)} | {m.license or ''} | {m.citation or ''} |"
         for m in model.schema.modalities.values()
     )
-    about = {k: v for k, v in model.about.items() if k != "history"}
+    about = _readable(model.about)
     return (
         f"# {model.schema.title or model.schema.name}\n\n```\n{model.summary()}\n```\n\n"
         "Predicts from any subset of these predictors; NaN means missing.\n\n"
@@ -152,6 +172,14 @@ def _validation(model: Model) -> str:
         f"Validated on spatial blocks: {blocks['blocks']} blocks of {blocks['km']:g} km a side "
         f"({blocks['reason']}).\n\n"
     )
+
+
+def _readable(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Provenance without what is long and for programs only, in every step of fine-tuning too."""
+    kept = {k: v for k, v in about.items() if k not in ("history", "fingerprint")}
+    if isinstance(steps := kept.get("finetuning"), list):
+        kept["finetuning"] = [_readable(s) if isinstance(s, Mapping) else s for s in steps]
+    return kept
 
 
 def _meaning(model: Model) -> str:

@@ -14,6 +14,7 @@ from geomiam.cube.infer import infer_schema
 from geomiam.cube.predictors import bind, predictors
 from geomiam.errors import MissingVariable, SchemaError, SelectionError
 from geomiam.masking import MIAM, Strategy, named
+from geomiam.networks.artifact import as_model
 from geomiam.networks.model import Model
 from geomiam.networks.network import Network
 from geomiam.networks.quantity import loss_of
@@ -72,7 +73,7 @@ class Found:
 
 @standard_torch()
 def finetune(
-    model: Model,
+    model: Model | str | Path,
     sites: xr.Dataset,
     *,
     schema: Schema | str | Path | None = None,
@@ -90,7 +91,7 @@ def finetune(
 
     Parameters
     ----------
-    model : Model
+    model : Model or path
     sites : xarray.Dataset
         As for :func:`geomiam.fit`. Modalities of the model that are not in the sites count as
         missing.
@@ -130,6 +131,7 @@ def finetune(
     LabelError, MissingVariable, VariableMismatch
         If labels or predictors cannot be used.
     """
+    model = as_model(model)
     found = _found(model, sites, schema, train)
     part, config = _checked(train, model, found), _settings(model, found, training, train)
     config = _with_loss(config, model, found, part)

@@ -25,6 +25,7 @@ from geomiam.tokens.layout import Layout
 from geomiam.training import advice
 from geomiam.training.checkpoint import Progress
 from geomiam.training.config import TrainingConfig
+from geomiam.training.fingerprint import fingerprint
 from geomiam.training.loop import Run, train
 from geomiam.training.losses import base_logits, resolve_loss
 from geomiam.training.rule import Plan, changed, make_plan
@@ -328,6 +329,7 @@ def provenance(runs: Sequence[Run], ends: Sequence[Progress], sites: xr.Dataset)
         "best_epochs": [end.best_epoch for end in ends],
         "validation_auc": _mean_scores([end.history[end.best_epoch] for end in ends]),
         "history": rows,
+        "fingerprint": fingerprint(sites),
         **place_and_time(sites),
     }
 

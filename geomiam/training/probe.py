@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -9,11 +10,13 @@ import torch
 import xarray as xr
 
 from geomiam.errors import SelectionError
+from geomiam.networks.artifact import as_model
 from geomiam.networks.model import Model
 from geomiam.networks.session import standard_torch
 from geomiam.tokens.blocks import encode
 from geomiam.tokens.limits import with_limits
 from geomiam.training.config import TrainingConfig
+from geomiam.training.fingerprint import fingerprint
 from geomiam.training.fit import place_and_time
 from geomiam.training.loop import torch_seed
 from geomiam.training.losses import resolve_loss
@@ -26,7 +29,7 @@ AT_ONCE = 512
 
 @standard_torch()
 def probe(
-    model: Model,
+    model: Model | str | Path,
     sites: xr.Dataset,
     *,
     l2: float = 1e-2,
@@ -42,7 +45,7 @@ def probe(
 
     Parameters
     ----------
-    model : Model
+    model : Model or path
         From :func:`geomiam.pretrain`, or any other; it is left as it is. Only its first weights,
         without the head, are used.
     sites : xarray.Dataset
@@ -68,6 +71,7 @@ def probe(
     SelectionError
         If the model has several members, or there is no such loss.
     """
+    model = as_model(model)
     if loss not in ("auto", "bce", "weighted-bce"):
         raise SelectionError(f"loss={loss!r}; a probe has 'auto', 'bce' and 'weighted-bce'")
     if model.config.members > 1:
@@ -103,6 +107,7 @@ def probe(
         loss={"name": config.loss, "reason": reason},
         sites={"train": len(x), "validation": 0},
         presences=dict(zip(species, (labels == 1).sum(0).tolist())),
+        fingerprint=fingerprint(sites),
         **place_and_time(sites),
     )
     return made

@@ -21,6 +21,16 @@ from geomiam.outputs.paths import below, expand
 from geomiam.schema import Schema
 
 Background = Literal["target-group", "random"]
+Groups = Literal["published", "original"]
+PUBLISHED_GROUPS = {
+    "NSW": {
+        "birds": ("db", "nb"),
+        "plants": ("ot", "ou", "rt", "ru"),
+        "bats": ("ba",),
+        "reptiles": ("sr",),
+    }
+}
+"""Groups of the data files that published comparisons merge, by region (Valavi et al. 2021)."""
 FILES = ("train_po", "train_bg", "test_env", "test_pa")
 PLACE = ("siteid", "group", "x", "y", "lon", "lat")
 WATER = ("sabio12", "sabio15", "sabio17", "sabio18")
@@ -39,6 +49,15 @@ class Region:
     def groups(self) -> dict[str, list[str]]:
         """Species of each taxonomic group."""
         return self.facts["groups"]
+
+    def target_groups(self, groups: Groups) -> list[tuple[set[str], list[str]]]:
+        """Groups of the data files, and their species, that share their recorded places."""
+        merged = PUBLISHED_GROUPS.get(self.name, {}) if groups == "published" else {}
+        merged = merged or {name: (name,) for name in self.groups}
+        return [
+            (set(names), [s for name in names for s in self.groups.get(name, [])])
+            for names in merged.values()
+        ]
 
     @property
     def species(self) -> list[str]:
@@ -82,7 +101,11 @@ def region(folder: str | Path, name: str) -> Region:
 
 
 def disdat(
-    folder: str | Path, name: str, *, background: Background = "target-group"
+    folder: str | Path,
+    name: str,
+    *,
+    background: Background = "target-group",
+    groups: Groups = "published",
 ) -> tuple[xr.Dataset, xr.Dataset]:
     """Read the training records and the independent survey of one region as sites.
 
@@ -96,22 +119,30 @@ def disdat(
         What the presences are contrasted with. ``"target-group"``: every place where any species of
         the same taxonomic group was recorded, the species' own included. ``"random"``: the region's
         random background sites; where others were recorded counts as not surveyed.
+    groups : {"published", "original"}
+        Taxonomic groups of the target-group background. ``"published"``: as published comparisons use
+        them (Valavi et al. 2021), which merge groups of NSW: birds (db, nb), plants (ot, ou, rt, ru),
+        bats (ba) and reptiles (sr). ``"original"``: those of the data files. The survey keeps the
+        groups of the files, since each was surveyed at places of its own.
 
     Returns
     -------
     training, survey : xarray.Dataset
         Predictors ``(site)``, ``presence(site, species)`` with NaN where a species' group was not
         surveyed, coordinates ``x, y`` (CRS of the region), ``lon, lat`` and, in the survey, ``group``.
+        ``background(site)`` of the training sites marks those whose zeros are background.
 
     Raises
     ------
     OccurrenceError
-        If files are missing or the background is unknown.
+        If files are missing, or the background or the groups are unknown.
     """
     if background not in get_args(Background):
         raise OccurrenceError(f"background='{background}' is unknown; use {get_args(Background)}")
+    if groups not in get_args(Groups):
+        raise OccurrenceError(f"groups='{groups}' is unknown; use {get_args(Groups)}")
     where = region(folder, name)
-    return _training(where, background), _survey(where)
+    return _training(where, background, groups), _survey(where)
 
 
 def disdat_schema(
@@ -148,7 +179,7 @@ def _modality(variable: str, modality: str) -> str:
     return modality
 
 
-def _training(where: Region, background: Background) -> xr.Dataset:
+def _training(where: Region, background: Background, groups: Groups) -> xr.Dataset:
     records = where.table("train_po")
     places = records.drop_duplicates(["x", "y"]).reset_index(drop=True)
     index = pd.MultiIndex.from_frame(places[["x", "y"]])
@@ -156,15 +187,16 @@ def _training(where: Region, background: Background) -> xr.Dataset:
     column = {s: i for i, s in enumerate(where.species)}
     labels: np.ndarray = np.full((len(places), len(column)), np.nan, np.float32)
     if background == "target-group":
-        for group, names in where.groups.items():
-            at = np.unique(row[records["group"].to_numpy() == group])
-            labels[np.ix_(at, np.array([column[s] for s in names]))] = 0
+        for members, names in where.target_groups(groups):
+            at = np.unique(row[records["group"].isin(members).to_numpy()])
+            labels[np.ix_(at, np.array([column[s] for s in names], int))] = 0
     labels[row, records["species"].map(column)] = 1
     if background == "random":
         random = where.table("train_bg")
         places = pd.concat([places, random], ignore_index=True)
         labels = np.concatenate([labels, np.zeros((len(random), len(column)), np.float32)])
-    return _sites(where, places, labels)
+    sites = _sites(where, places, labels).assign_attrs(background_kind=background)
+    return sites.assign_coords(background=("site", (labels == 0).any(1)))
 
 
 def _survey(where: Region) -> xr.Dataset:

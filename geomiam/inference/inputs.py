@@ -1,0 +1,47 @@
+"""The data of a prediction, in the forms that users have them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import xarray as xr
+
+from geomiam.cube.inputs import along_sites, from_other, geometry_dim
+from geomiam.cube.place import SITE
+from geomiam.cube.predictors import some
+from geomiam.cube.tree import as_dataset
+from geomiam.errors import MissingVariable
+from geomiam.networks.model import Model
+
+Data = xr.Dataset | xr.DataTree | xr.DataArray | pd.DataFrame | Sequence[xr.Dataset | xr.DataArray]
+"""What a prediction is made for."""
+
+
+def as_data(data: Any, model: Model) -> xr.Dataset:
+    """Return a cube or sites as a Dataset; dims of geometries are called ``site``.
+
+    Raises
+    ------
+    GridError
+        If the data are no Dataset and cannot become one.
+    MissingVariable
+        If a table has coordinates only.
+    """
+    if isinstance(data, xr.DataArray) and data.name in model.schema.variables:
+        return along_sites(as_dataset(data.to_dataset()))
+    ds = from_other(data) if isinstance(data, pd.DataFrame) else as_dataset(data)
+    if isinstance(data, pd.DataFrame) and not set(model.schema.variables) & set(ds.data_vars):
+        raise MissingVariable(
+            f"the table has none of the predictors ({some(model.schema.variables)}), found columns "
+            f"{some(list(map(str, data.columns)))}: read them from a cube, sites = gm.sample(cube, table, "
+            "species='...'), and predict the sites"
+        )
+    return along_sites(ds)
+
+
+def like_data(result: xr.Dataset, data: Any) -> xr.Dataset:
+    """Give a result the dim of geometries that the data have in place of ``site``."""
+    dim = geometry_dim(data) if isinstance(data, (xr.Dataset, xr.DataArray)) else None
+    return result if dim in (None, SITE) else result.rename({SITE: dim})
