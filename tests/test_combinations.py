@@ -52,6 +52,8 @@ FUSIONS = {
     "late": {"fusion": "late"},
     "late, learned sum": {"fusion": "late", "weights": "learned", "pool": "sum"},
     "sum": {"fusion": "sum"},
+    "linear": {"fusion": "linear"},
+    "quadratic": {"fusion": "quadratic"},
 }
 
 
@@ -63,7 +65,8 @@ def _marks(tokenizer: str, encoder: str) -> list:
 ALL = [
     pytest.param(t, e, f, id=f"{t} + {e} + {f}", marks=_marks(t, e))
     for t, e, f in itertools.product(TOKENIZERS, ENCODERS, FUSIONS)
-    if not (f == "sum" and e != "dense") and not (f == "cross, gate" and "sparse" not in e)
+    if not (f in ("sum", "linear", "quadratic") and e != "dense")
+    and not (f == "cross, gate" and "sparse" not in e)
 ]
 
 

@@ -21,11 +21,11 @@ from geomiam.tokens.blocks import Block, encode
 from geomiam.tokens.rows import Rows
 from geomiam.tokens.select import players
 
-FUSIONS = ["group", "token", "cross", "sum", "group+sum", "late"]
+FUSIONS = ["group", "token", "cross", "sum", "quadratic", "group+sum+linear", "late"]
 
 
 def made(fusion: str, *, rows: int = 23, gaps: float = 0.3, species: int = 5):
-    members = 2 if "+" in fusion else 1
+    members = len(fusion.split("+"))
     model = untrained(
         every_kind(), species=species, fusion=fusion, members=members, depth=2, inner=1
     )

@@ -286,7 +286,7 @@ def _settings(
     changes = dict(training or {})
     if "epochs" in changes:
         changes.setdefault("steps", None)
-    return changed(config, changes, "training")
+    return changed(config, changes)
 
 
 def _larger(

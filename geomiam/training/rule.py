@@ -10,19 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from pydantic import ValidationError
 
-from geomiam.errors import SelectionError
 from geomiam.networks.config import NetworkConfig
 from geomiam.training.config import TrainingConfig
 
-KINDS = ("linear", "quadratic", "sum", "group")
-"""Kinds of members among which the inner folds choose."""
-FIXED = ("linear", "sum", "group")
-"""Kinds of members where there are too few presences to choose by."""
+FEW_SITES, FEW_KINDS, FEW_FIXED = 200, ("linear", "quadratic", "sum"), ("linear", "sum")
+"""Below so many sites: kinds of members among which the inner folds choose, and the mix that stays
+where no other is clearly better or there are too few presences to choose by."""
+KINDS, FIXED = ("linear", "quadratic", "sum", "group"), ("linear", "sum", "group")
+"""The same for more sites; attention over groups needs them, and costs more than the rest together."""
 ENOUGH = 100
 """Labels of the rarer class, over all species, from which on the inner folds choose the members."""
 FEWEST_SITES = 30
@@ -46,6 +45,7 @@ FASTER = 3.0
 """Factor of the rate for members without a hidden layer, which would need three times the steps."""
 
 Changes = Mapping[str, Any]
+Config = TypeVar("Config", NetworkConfig, TrainingConfig)
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,8 @@ class Plan:
     training: TrainingConfig
     choices: tuple[str, ...] = ()
     """Kinds of members to choose among; empty: the network stays as it is."""
+    fixed: tuple[str, ...] = FIXED
+    """The mix that stays where no other one is clearly better."""
     folds: int = 0
     """Spatial folds that validate; 1: one hold-out; 0: none, the training has its own."""
     reasons: tuple[str, ...] = ()
@@ -94,16 +96,18 @@ def make_plan(
 
     Raises
     ------
-    SelectionError
+    SettingError
         If a mapping names no setting, or a setting is out of range.
     """
     given = isinstance(network, NetworkConfig) or (network is not None and "fusion" in network)
     config, reasons = _training(labels, training)
+    few = len(labels) < FEW_SITES
+    kinds, fixed = (FEW_KINDS, FEW_FIXED) if few else (KINDS, FIXED)
     changes = network if isinstance(network, Mapping) else {}
     if isinstance(network, NetworkConfig):
         chosen = network
     else:
-        chosen = members(FIXED, changes)
+        chosen = members(fixed, changes)
     by_kind = not isinstance(training, TrainingConfig) and "lr" not in (training or {})
     if by_kind:
         config = config.model_copy(update={"lr": RATE * min(1.0, SIZES["width"] / chosen.width)})
@@ -113,13 +117,19 @@ def make_plan(
     choices: tuple[str, ...] = ()
     if folds and not given:
         rare = _rare(labels)
-        choices = KINDS if rare >= ENOUGH else ()
+        choices = kinds if rare >= ENOUGH else ()
         if not choices:
             reasons.append(
                 f"{rare} labels of the rarer class in all, fewer than {ENOUGH}: fixed members"
             )
     return Plan(
-        chosen, config, choices, folds if choices else min(folds, 1), tuple(reasons), by_kind
+        chosen,
+        config,
+        choices=choices,
+        fixed=fixed,
+        folds=folds if choices else min(folds, 1),
+        reasons=tuple(reasons),
+        by_kind=by_kind,
     )
 
 
@@ -129,12 +139,12 @@ def members(kinds: tuple[str, ...], changes: Changes | None = None) -> NetworkCo
     fusion = changes.get("fusion", "+".join(kinds))
     count = len(fusion.split("+"))
     settings = {**SIZES, "fusion": fusion, "members": count, **changes}
-    return _checked(NetworkConfig, settings, "network")
+    return NetworkConfig(**settings)
 
 
-def changed(config: Any, changes: Changes | None, name: str) -> Any:
+def changed(config: Config, changes: Changes | None) -> Config:
     """Return a config with single settings changed, checked as a whole."""
-    return _checked(type(config), {**config.model_dump(), **dict(changes or {})}, name)
+    return type(config)(**{**config.model_dump(), **dict(changes or {})})
 
 
 def training_steps(labels: np.ndarray) -> int:
@@ -156,13 +166,13 @@ def _training(
         return training, []
     changes = dict(training or {})
     steps = training_steps(labels)
-    rule = {"steps": steps, "holdout": 0.0, "keep": "last"}
+    rule: dict[str, Any] = {"steps": steps, "holdout": 0.0, "keep": "last"}
     if "epochs" in changes:  # the length is the user's
         rule.pop("steps")
     if changes.get("holdout", 0) > 0:  # the user's sites choose the epoch
         rule["keep"] = "best"
         rule.pop("steps", None)
-    config = _checked(TrainingConfig, {**rule, **changes}, "training")
+    config = TrainingConfig(**{**rule, **changes})
     reason = f"{len(labels):,} sites, {labels.shape[1]} species, {_rare(labels):,} labels of the rarer class: "
     length = f"{config.steps} optimiser steps" if config.steps else f"up to {config.epochs} epochs"
     return config, [reason + length]
@@ -177,15 +187,3 @@ def _folds(labels: np.ndarray) -> int:
 def _rare(labels: np.ndarray) -> int:
     """Labels of the rarer class of each species, added up."""
     return int(np.minimum((labels == 1).sum(0), (labels == 0).sum(0)).sum())
-
-
-def _checked(kind: Any, settings: dict[str, Any], name: str) -> Any:
-    if unknown := sorted(set(settings) - set(kind.model_fields)):
-        raise SelectionError(
-            f"{name}= has no setting {unknown}; there are {sorted(kind.model_fields)}"
-        )
-    try:
-        return kind(**settings)
-    except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise SelectionError(f"{name}= is out of range: {wrong}") from None

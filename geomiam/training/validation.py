@@ -22,7 +22,7 @@ from geomiam.tokens.scaler import Scaler
 from geomiam.training.choice import Folds, Predict, choose, scores_by_subset
 from geomiam.training.loop import Run, torch_seed, train
 from geomiam.training.losses import LINK_OF, base_logits
-from geomiam.training.rule import FIXED, Plan, changed
+from geomiam.training.rule import Plan, changed
 from geomiam.training.splits import hold_out, site_blocks, spatial_folds
 from geomiam.training.supervised import Supervised, subset_logits
 from geomiam.training.table import MOST_SCORED, make_tables
@@ -83,9 +83,9 @@ def validated(
     folds.run(
         kinds, _fold_predictor(data, plan, network, masking, held=held, seed=seed, folder=folder)
     )
-    kept, inner = choose(folds, fallback=FIXED) if plan.choices else (kinds, {})
+    kept, inner = choose(folds, fallback=plan.fixed) if plan.choices else (kinds, {})
     if plan.choices:
-        network = changed(network, {"fusion": "+".join(kept), "members": len(kept)}, "network")
+        network = changed(network, {"fusion": "+".join(kept), "members": len(kept)})
     _, influence = folds.skill(kept)
     return network, {
         "validation_auc": scores_by_subset(folds, kept, [*data.schema.modalities, "all"]),
@@ -129,7 +129,7 @@ def _fold_predictor(
 
     def predict(kind: str, number: int, rows: np.ndarray) -> np.ndarray:
         table, scaler = tables[number]
-        config = changed(network, {"fusion": kind, "members": 1}, "network")
+        config = changed(network, {"fusion": kind, "members": 1})
         model = member_model(data, config, scaler, loss=plan.training.loss, seed=seed)
         settings = plan.training_of(kind)
         if settings.loss == "bce":  # rare species need not unlearn odds of 1 first

@@ -1,0 +1,324 @@
+"""The default fit: settings from the data, members chosen on spatial folds, and what is reported."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+
+import numpy as np
+import pytest
+import schedulefree
+import torch
+import xarray as xr
+from helpers_small import TINY_NETWORK, quick, tiny_sites
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+
+import geomiam as gm
+from geomiam.errors import SettingError, TrainingWarning
+from geomiam.evaluation.masked import Masked
+from geomiam.networks.artifact import card
+from geomiam.training import advice
+from geomiam.training import loop as loop_module
+from geomiam.training.choice import Folds, auc_by_block, choose
+from geomiam.training.rule import make_plan, training_steps
+
+
+def labels_of(n: int, species: int, presences: int) -> np.ndarray:
+    """Labels with the same number of presences for every species."""
+    labels = np.zeros((n, species), np.float32)
+    labels[:presences] = 1
+    return labels
+
+
+def survey(n: int, species: int = 4, seed: int = 0) -> xr.Dataset:
+    """Sites in two modalities whose species follow linear functions of four variables."""
+    rng = np.random.default_rng(seed)
+    z = rng.normal(size=(n, 4)).astype(np.float32)
+    chance = 1 / (1 + np.exp(-z @ np.linspace(-2, 2, 4 * species).reshape(4, species)))
+    ds = xr.Dataset(
+        {
+            f"v{i}": ("site", z[:, i], {"modality": "climate" if i < 2 else "soil"})
+            for i in range(4)
+        },
+        coords={
+            "x": ("site", rng.uniform(0, 10, n)),
+            "y": ("site", rng.uniform(40, 50, n)),
+            "species": [f"Quercus {i}" for i in range(species)],
+        },
+    )
+    ds["presence"] = (("site", "species"), (rng.random(chance.shape) < chance).astype(np.float32))
+    return ds.assign_coords(spatial_ref=xr.DataArray(0, attrs={"crs_wkt": "EPSG:4326"}))
+
+
+# Length ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sites", "steps"), [(78, 25), (128, 25), (300, 27), (3200, 25), (10_000, 79)]
+)
+def test_an_epoch_has_at_least_25_steps(sites, steps):
+    config = gm.TrainingConfig()
+    assert config.steps_per_epoch(sites) == steps
+    assert gm.TrainingConfig(epoch_steps=1).steps_per_epoch(sites) == math.ceil(sites / 128)
+
+
+def test_few_sites_are_passed_several_times(monkeypatch):
+    rows, real = [], loop_module.hide
+    monkeypatch.setattr(loop_module, "hide", lambda p, **k: rows.append(k["n"]) or real(p, **k))
+    settings = quick(epochs=2, batch=32, epoch_steps=10, holdout=0, keep="last")
+    gm.fit(tiny_sites(100), network=TINY_NETWORK, training=settings)
+    assert rows == [32, 32, 32, 4] * 3 * 2  # 4 steps a pass, 3 passes make at least 10 steps
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps"),
+    [
+        ({"steps": 200}, 20),
+        ({"steps": 100, "warmup": 0.5}, 50),
+        ({"steps": 100_000, "epochs": 100_000}, 100),  # not longer than for MIAM's own settings
+        ({"warmup": 7}, 7),
+        ({"warmup": 0}, 0),
+    ],
+)
+def test_the_warm_up_is_a_share_of_the_steps(settings, steps):
+    assert gm.TrainingConfig(**settings).warmup_steps(78) == steps
+
+
+def test_the_optimizer_gets_the_warm_up(monkeypatch):
+    seen, real = [], schedulefree.AdamWScheduleFree
+    monkeypatch.setattr(
+        schedulefree,
+        "AdamWScheduleFree",
+        lambda *a, warmup_steps, **k: (
+            seen.append(warmup_steps) or real(*a, warmup_steps=warmup_steps, **k)
+        ),
+    )
+    settings = gm.TrainingConfig(steps=40, epoch_steps=10, batch=20, holdout=0, keep="last")
+    model = gm.fit(tiny_sites(100), network=TINY_NETWORK, training=settings)
+    assert seen == [4] and len(model.history) == 4  # 10 steps an epoch
+
+
+@pytest.mark.parametrize(
+    ("n", "species", "presences", "steps"),
+    [
+        (50, 40, 20, 300),
+        (500, 10, 100, 500),
+        (1000, 10, 100, 1000),
+        (2040, 1, 40, 400),  # few presences count, not the background
+        (4000, 20, 400, 2000),  # 1000 × √(4000 / 1000)
+    ],
+)
+def test_steps_follow_from_sites_and_presences(n, species, presences, steps):
+    assert training_steps(labels_of(n, species, presences)) == steps
+
+
+def test_a_long_history_of_scores_gives_the_same_balance_as_its_end():
+    from geomiam.masking import MIAM
+
+    scores = np.random.default_rng(0).uniform(0.5, 1, (3000, 3))
+    whole, end = MIAM().balance(scores), MIAM().balance(scores[-200:])
+    np.testing.assert_allclose(whole.r, end.r, rtol=1e-12)
+    assert whole.epoch == 3000
+
+
+# The plan ----------------------------------------------------------------------------------------
+
+
+def test_the_plan_follows_from_the_data():
+    few = make_plan(labels_of(100, 40, 30))
+    assert few.choices == ("linear", "quadratic", "sum") and few.folds == 3
+    assert (few.network.width, few.training.lr) == (64, 3e-3)
+    assert (few.training.holdout, few.training.keep) == (0, "last")
+    assert few.training_of("linear").lr == pytest.approx(9e-3)
+    assert few.training_of("sum").lr == 3e-3
+    many = make_plan(labels_of(500, 1, 150))
+    assert many.choices == ("linear", "quadratic", "sum", "group")
+    rare = make_plan(labels_of(500, 1, 40))
+    assert rare.choices == () and rare.network.fusion == "linear+sum+group" and rare.folds == 1
+    assert any("40 labels of the rarer class" in reason for reason in rare.reasons)
+    assert make_plan(labels_of(5000, 20, 500)).folds == 1
+    assert make_plan(labels_of(20, 20, 10)).folds == 0
+
+
+def test_what_is_configured_by_hand_is_used_as_it_is():
+    labels = labels_of(100, 5, 40)
+    training = gm.TrainingConfig(epochs=7, lr=0.5)
+    plan = make_plan(labels, network=TINY_NETWORK, training=training)
+    assert plan.network == TINY_NETWORK and plan.training == training
+    assert plan.choices == () and plan.folds == 0 and plan.training_of("linear") == training
+    assert make_plan(labels, network=TINY_NETWORK).folds == 1  # one cheap fit validates it
+
+
+def test_a_mapping_changes_single_settings_of_the_rule():
+    labels = labels_of(100, 5, 40)
+    plan = make_plan(labels, network={"width": 32}, training={"loss": "maxent", "steps": 77})
+    assert (plan.network.width, plan.network.heads) == (32, 4) and plan.choices
+    assert (plan.training.loss, plan.training.steps, plan.training.keep) == ("maxent", 77, "last")
+    fixed = make_plan(labels, network={"fusion": "sum"}, training={"lr": 0.1})
+    assert fixed.choices == () and fixed.training_of("sum").lr == 0.1
+    held = make_plan(labels, training={"holdout": 0.2})
+    assert held.training.keep == "best" and held.training.steps is None and held.folds == 0
+    with pytest.raises(SettingError, match="epoch"):
+        make_plan(labels, training={"epoch": 3})
+    with pytest.raises(SettingError, match="width 30 is not a multiple of heads 4"):
+        make_plan(labels, network={"width": 30})
+
+
+# The choice --------------------------------------------------------------------------------------
+
+
+def test_auc_and_error_over_blocks_are_those_of_plain_loops():
+    rng = np.random.default_rng(0)
+    y = (rng.random((40, 2)) < 0.4).astype(float)
+    y[3, 0] = np.nan
+    z, blocks = rng.normal(size=(40, 2)).round(1), rng.integers(0, 9, 40)
+    influence, values = np.zeros(9), []
+    for s in range(2):
+        ones, zeros = np.flatnonzero(y[:, s] == 1), np.flatnonzero(y[:, s] == 0)
+        win = lambda a, b, s=s: 1.0 * (z[a, s] > z[b, s]) + 0.5 * (z[a, s] == z[b, s])  # noqa: E731
+        auc = np.mean([win(a, b) for a, b in itertools.product(ones, zeros)])
+        values.append(auc)
+        for a in ones:
+            influence[blocks[a]] += (np.mean([win(a, b) for b in zeros]) - auc) / len(ones) / 2
+        for b in zeros:
+            influence[blocks[b]] += (np.mean([win(a, b) for a in ones]) - auc) / len(zeros) / 2
+    score, found = auc_by_block(y, z, blocks)
+    assert score == pytest.approx(np.mean(values))
+    np.testing.assert_allclose(found, influence, atol=1e-12)
+
+
+def test_the_mix_changes_only_for_a_clear_gain():
+    rng = np.random.default_rng(1)
+    y = (rng.random((300, 3)) < 0.5).astype(np.float32)
+    signal = (y + rng.normal(size=y.shape))[None]
+    noise = {k: rng.normal(size=signal.shape) for k in ("linear", "sum", "group")}
+    blocks = np.arange(300) % 30
+
+    def chosen(**logits):
+        return choose(Folds(y, blocks, [], logits), fallback=("linear", "sum"))
+
+    kept, scores = chosen(linear=noise["linear"], sum=signal, group=noise["group"])
+    assert kept == ("sum",) and len(scores) == 7
+    assert scores["sum"] == pytest.approx(gm.metrics.mean_auc(y, signal[0]), abs=1e-4)
+    same = signal + 1e-3 * noise["sum"]
+    assert chosen(linear=signal, sum=same, group=signal + noise["group"])[0] == ("linear", "sum")
+
+
+# Members without a hidden layer ------------------------------------------------------------------
+
+
+def logits_at(model: gm.Model, points: np.ndarray) -> np.ndarray:
+    """Logits ``(n, S)`` at values of v0 and v1; the others are 0."""
+    zeros = np.zeros(len(points), np.float32)
+    table = {"v0": points[:, 0], "v1": points[:, 1], "v2": zeros, "v3": zeros}
+    return Masked(model).scores(xr.Dataset({k: ("site", v) for k, v in table.items()}))
+
+
+@pytest.mark.parametrize(("fusion", "bent"), [("linear", False), ("quadratic", True)])
+def test_a_member_without_hidden_layer_adds_up_its_variables(fusion, bent, tmp_path):
+    sites = survey(60)
+    settings = {"fusion": fusion, "width": 8, "heads": 2, "members": 2}
+    training = quick(epochs=20, holdout=0, keep="last")
+    model = gm.fit(sites, network=gm.NetworkConfig(**settings), training=training)
+    a, b, c, d = logits_at(model, np.array([[0, 0], [2, 0], [0, 1], [2, 1]], np.float32))
+    np.testing.assert_allclose(d - c, b - a, atol=1e-4)  # no interaction
+    low, middle, high = logits_at(model, np.array([[-1, 0], [0, 0], [1, 0]], np.float32))
+    assert bool(np.abs(high - 2 * middle + low).max() > 1e-2) == bent
+    again = gm.load_model(model.save(tmp_path / "model"))
+    assert again.id == model.id and again.config.kinds == (fusion,)
+
+
+def test_hidden_tokens_of_one_number_may_be_computed_or_sorted_out():
+    for fusion in ("linear", "quadratic", "sum", "group"):
+        from helpers_small import random_arrays, schema_of, untrained, variable
+
+        from geomiam.tokens.blocks import encode
+
+        schema = schema_of(a=[variable("p"), variable("q", "circular")], b=[variable("r")])
+        model = untrained(schema, fusion=fusion, dropout=0.0)
+        member = model.network.members[0]
+        block = encode(random_arrays(schema, 30), layout=model.layout, scaler=model.scaler)
+        values = [torch.as_tensor(v) for v in block.values]
+        visible = torch.as_tensor(block.observed) & (torch.rand(block.observed.shape) < 0.7)
+        model.network.train()
+        assert member.dense
+        computed = model.network(values, visible)
+        member.dense = False
+        torch.testing.assert_close(model.network(values, visible), computed, rtol=1e-4, atol=1e-5)
+
+
+# The fit -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def default():
+    """A default fit of 60 sites, and 400 other sites of the same truth."""
+    sites = survey(460)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TrainingWarning)
+        return gm.fit(sites.isel(site=slice(60)), rng=0), sites
+
+
+def test_the_default_is_as_good_as_a_logistic_regression(default):
+    model, sites = default
+    x = np.stack([sites[f"v{i}"].values for i in range(4)], 1)
+    y, ours = sites["presence"].values, Masked(model).scores(sites.drop_vars("presence"))
+    aucs = {"default": [], "regression": []}
+    for s in range(y.shape[1]):
+        line = LogisticRegression(C=0.3).fit(x[:60], y[:60, s])
+        aucs["regression"].append(roc_auc_score(y[60:, s], line.decision_function(x[60:])))
+        aucs["default"].append(roc_auc_score(y[60:, s], ours[60:, s]))
+    assert np.mean(aucs["default"]) > np.mean(aucs["regression"]) - 0.015
+
+
+def test_the_fit_reports_its_rule_and_its_validation(default):
+    model, _ = default
+    rule, checked = model.about["rule"], model.about["validation"]
+    assert rule["fusion"] == model.config.fusion and model.config.members == len(model.config.kinds)
+    assert set(rule["inner_auc"]) >= {"linear", "quadratic", "sum", "linear+sum"}
+    assert model.about["sites"] == {"train": 60, "validation": 0}
+    assert checked["folds"] == 3 and 0 < checked["standard_error"] < 0.2
+    assert model.about["validation_auc"]["all"] == pytest.approx(
+        rule["inner_auc"][rule["fusion"]], abs=1e-3
+    )
+    assert set(model.about["validation_auc"]) == {"climate", "soil", "all"}
+    assert model.about["training_auc"]["all"] > model.about["validation_auc"]["all"]
+    for text in (repr(model), card(model)):
+        assert "300 optimiser steps" in text and "chosen on spatial folds" in text
+
+
+# Warnings ----------------------------------------------------------------------------------------
+
+
+def test_a_run_that_ends_too_early_is_reported():
+    with pytest.warns(TrainingWarning, match=r"best epoch is the last of 2.*\{'epochs': 4\}"):
+        gm.fit(survey(200), network=TINY_NETWORK, training=quick(epochs=2, epoch_steps=25))
+
+
+def test_few_validation_presences_are_reported_once_with_the_remedy():
+    with pytest.warns(TrainingWarning) as heard:
+        gm.fit(tiny_sites(100), network=TINY_NETWORK, training=quick())
+    (few,) = [str(w.message) for w in heard if "validation presences" in str(w.message)]
+    assert "Quercus 0 (" in few and "Quercus 1 (" in few and "without training=" in few
+
+
+def test_species_with_hardly_any_presence_are_listed():
+    labels = labels_of(50, 8, 3)
+    with pytest.warns(
+        TrainingWarning, match=r"fewer than 5 presences: a \(3\), .* and 3 more species"
+    ):
+        advice.few_presences(labels, list("abcdefgh"))
+
+
+@pytest.mark.parametrize(
+    ("training", "validation", "warned"), [(0.99, 0.7, True), (0.8, 0.7, False)]
+)
+def test_a_large_gap_between_training_and_validation_is_reported(training, validation, warned):
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        advice.large_gap(training, validation)
+        advice.large_gap(training, None)
+    assert len(heard) == warned
+    assert not warned or "training AUC 0.99, validation AUC 0.70" in str(heard[0].message)
