@@ -60,7 +60,8 @@ def make_cube(ny: int = 12, nx: int = 14, *, gaps: float = 0.3, seed: int = 0) -
         hole = rng.random((ny, nx)) < gaps  # whole variables go missing too
         cube[name] = cube[name].where(~xr.DataArray(hole, dims=("y", "x")))
     empty = xr.DataArray(rng.random((ny, nx)) < 0.1, dims=("y", "x"))
-    return cube.where(~empty).odc.assign_crs("EPSG:4326")
+    with xr.set_options(keep_attrs=True):  # the default of newer versions of xarray
+        return cube.where(~empty).odc.assign_crs("EPSG:4326")
 
 
 def make_sites(cube: xr.Dataset, *, species: int = 3, seed: int = 1) -> xr.Dataset:

@@ -231,7 +231,7 @@ def test_the_plan_tells_blocks_and_memory_and_writes_nothing(small, cube, tmp_pa
     monkeypatch.chdir(tmp_path)
     plan = gm.plan_map(cube, small, chunks=CHUNKS, shapley=True)
     assert plan.blocks == 9 and plan.cells == 12 * 14
-    layers = 3 * (1 + 6)  # suitability and one value per group, of each species
+    layers = 3 * (1 + 6) + 1  # per species suitability and a value per group; and `outside`
     assert plan.bytes_of_map == 12 * 14 * (4 * layers + 1)
     assert 0.5 < plan.share <= 1
     assert plan.seconds == pytest.approx(plan.cells * plan.share / plan.rate / plan.workers)

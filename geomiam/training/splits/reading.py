@@ -109,7 +109,9 @@ def labels(X: Where, y: ArrayLike | None, n: int) -> np.ndarray:
 def environment(X: Where, variables: Sequence[str] | None) -> np.ndarray:
     """Return predictors ``(n, p)``, each with mean 0 and deviation 1; gaps are 0."""
     table = _stacked(X, variables) if isinstance(X, xr.Dataset) else np.asarray(X, float)
-    table = np.where(np.isfinite(table), table, np.nan).reshape(len(table), -1)
+    # Sums depend on the memory layout in their last bits, and clusters of near ties on those.
+    table = np.ascontiguousarray(table).reshape(len(table), -1)
+    table = np.where(np.isfinite(table), table, np.nan)
     gap = np.isnan(table)
     n = np.maximum((~gap).sum(0), 1)
     table = np.where(gap, 0, table - np.where(gap, 0, table).sum(0) / n)
