@@ -54,6 +54,8 @@ def predict(
     out: MapPath = None,
     using: Using = None,
     species: Species = None,
+    require: Require = None,
+    mask: Mask = None,
     scheduler: Scheduler = None,
     resume: Resume = True,
     plan: Planned = False,
@@ -61,7 +63,7 @@ def predict(
 ) -> None:
     """Map suitability: every cell, from whatever it has. A stopped map goes on."""
     how = {"resume": resume, "overwrite": overwrite}
-    what = {"shapley": False, "using": using, "species": species}
+    what = {"shapley": False, "using": using, "species": species, **_needs(require, mask)}
     _map(model, cube, out, plan=plan, scheduler=scheduler, how=how, what=what)
 
 
@@ -74,6 +76,8 @@ def explain(
     ] = None,
     using: Using = None,
     species: Species = None,
+    require: Require = None,
+    mask: Mask = None,
     scheduler: Scheduler = None,
     resume: Resume = True,
     plan: Planned = False,
@@ -82,7 +86,13 @@ def explain(
     """Map suitability and, exactly, what each group of predictors adds to it. A stopped map goes on."""
     how = {"resume": resume, "overwrite": overwrite}
     what = {"shapley": True, "groups": group, "using": using, "species": species}
+    what |= _needs(require, mask)
     _map(model, cube, out, plan=plan, scheduler=scheduler, how=how, what=what)
+
+
+def _needs(require: list[str] | None, mask: str | None) -> dict[str, Any]:
+    """Return the data that a cell must have, where any is asked for."""
+    return ({"require": require} if require else {}) | ({"mask": mask} if mask else {})
 
 
 def _map(

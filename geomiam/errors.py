@@ -138,6 +138,10 @@ class OccurrencesLeftOut(UserWarning):
     """Occurrences that could not be used, counted by reason."""
 
 
+class FewGroups(UserWarning):
+    """Many predicted cells have less than half of the groups that training sites had."""
+
+
 class RecordsMerged(UserWarning):
     """Records of a species in one cell count once."""
 

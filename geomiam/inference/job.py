@@ -19,6 +19,7 @@ from geomiam.cube.grid import crs_coordinate, place_dims
 from geomiam.inference.memory import peak_memory
 from geomiam.inference.outside import counts, outside_output, warn_of_counts
 from geomiam.inference.predict import predict
+from geomiam.inference.required import count_few
 from geomiam.inference.shapley import shapley as explain
 from geomiam.networks.model import Model
 from geomiam.tokens.select import players, visible_tokens
@@ -126,6 +127,8 @@ class Told:
     answered: int
     peak: int
     """Most memory that the process has held, in bytes."""
+    few: int = 0
+    """Cells with less than half of the groups that training sites had."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,8 @@ class Job:
 
     def seen(self, ds: xr.Dataset) -> xr.Dataset:
         """Return the cube without what the model does not know."""
-        return ds[[v for v in self.model.schema.variables if v in ds.data_vars]]
+        names = [*self.model.schema.variables, self.options.get("mask")]
+        return ds[[v for v in dict.fromkeys(names) if v in ds.data_vars]]
 
     def warn_if_outside(self, ds: xr.Dataset) -> None:
         """Compare a few blocks with the training range, before the work starts.
@@ -203,7 +207,14 @@ class Job:
             store[name][where] = made[name].values  # type: ignore[index]
         answered = int(made["suitability"].notnull().any("species").sum())
         marks[index] = answered + 1
-        return Told(index, answered, peak_memory())
+        return Told(index, answered, peak_memory(), self._few(made))
+
+    def _few(self, made: xr.Dataset) -> int:
+        """Count the cells with few groups; only the model's own groups are compared with training."""
+        if self.options.get("groups") is not None or "coverage" not in self.model.about:
+            return 0
+        shown = visible_tokens(self.model.layout, self.options.get("using"))
+        return count_few(made, self.model, shown=shown)[0]
 
     def prints(self, ds: xr.Dataset) -> dict[str, str]:
         """Return what the map follows from: model, input, settings and version, each as text.

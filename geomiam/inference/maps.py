@@ -25,12 +25,14 @@ from geomiam.inference.job import Index, Job, Told
 from geomiam.inference.mapstore import Place, template
 from geomiam.inference.memory import peak_memory
 from geomiam.inference.plan import check_memory, places
+from geomiam.inference.required import warn_of_few
 from geomiam.networks.artifact import as_model
 from geomiam.networks.model import Model
 from geomiam.outputs.claim import claim, claimed
 from geomiam.outputs.kinds import GEOTIFF
 from geomiam.outputs.paths import expand
 from geomiam.outputs.place import complete, remove
+from geomiam.tokens.select import visible_tokens
 
 
 @dataclass(frozen=True)
@@ -232,6 +234,8 @@ def _make_store(
         told = _run(job, ds, marks, client=client, progress=progress)
         before = int(marks[marks > 0].sum()) - int((marks > 0).sum())
         place.complete(overwrite, answered=before + sum(t.answered for t in told))
+    shown = visible_tokens(model.layout, options.get("using"))
+    warn_of_few(sum(t.few for t in told), sum(t.answered for t in told), model, shown=shown)
     return _report(job, told, place, made=made, start=start)
 
 

@@ -15,6 +15,7 @@ from geomiam.inference.cells import Output, over_cells
 from geomiam.inference.engine import Scale, base_value, predict_block
 from geomiam.inference.inputs import Data, as_data, like_data
 from geomiam.inference.outside import outside_output, outside_share, warn_if_many
+from geomiam.inference.required import leave_out, requiring, warn_if_few
 from geomiam.networks.artifact import as_model
 from geomiam.networks.model import Model, Precision
 from geomiam.networks.network import MOST_GROUPS
@@ -60,6 +61,8 @@ def predict(
     precision: Precision = "fp32",
     memory_limit: int | str | None = None,
     empty: Literal["nan", "base"] = "nan",
+    require: Selector | Sequence[Selector] = (),
+    mask: str | None = None,
 ) -> xr.Dataset:
     """Predict every cell or site from whatever it has.
 
@@ -84,6 +87,10 @@ def predict(
     empty : {"nan", "base"}
         What stands where nothing was observed: NaN, or the base value v(∅), what the model says when
         it sees nothing. ``observed`` is 0 there either way.
+    require : selector or sequence of selectors, optional
+        Groups, modalities, variables or parts of which a cell must have a value, each; others are NaN.
+    mask : str, optional
+        Layer of the data, such as a land mask: where it is NaN or 0, cells are NaN.
 
     Returns
     -------
@@ -98,7 +105,7 @@ def predict(
     Raises
     ------
     SelectionError
-        If ``using``, ``species``, ``scale`` or ``empty`` name something unknown.
+        If ``using``, ``species``, ``scale``, ``empty``, ``require`` or ``mask`` name something unknown.
     MissingVariable, VariableMismatch
         If predictors are missing in part, or differ in units, dims or labels.
     MemoryRefused
@@ -109,6 +116,9 @@ def predict(
     OutsideTrainingRange
         For data in memory: where predictors are outside in more than a fifth of their cells, with
         the predictors, both ranges, and a change of units that would mend it.
+    FewGroups
+        For data in memory: where more than 5 % of the predicted cells have less than half of the groups
+        that training sites had.
     """
     model = as_model(model)
     data = as_data(ds, model)
@@ -121,9 +131,12 @@ def predict(
     outputs += layer_outputs(model)
     masks = np.stack(list(groups.values())) & shown
     base = base_of_empty(model, empty, species=index, scale=scale, precision=precision)
-    task = PredictBlock(model, shown, masks, index, scale, precision, base)
+    block_task = PredictBlock(model, shown, masks, index, scale, precision, base)
+    task = requiring(block_task, model.layout, require, shown=shown)
     out = over_cells(data, model, task, outputs=outputs, shown=shown, memory_limit=memory_limit)
+    out = leave_out(out, data, mask)
     warn_if_many(out, data, model, shown=shown)
+    warn_if_few(out, model, shown=shown)
     return like_data(out.assign_attrs(precision=precision), ds)
 
 

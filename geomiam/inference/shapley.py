@@ -24,6 +24,7 @@ from geomiam.inference.predict import (
     observed_output,
     suitability_output,
 )
+from geomiam.inference.required import leave_out, requiring, warn_if_few
 from geomiam.networks.artifact import as_model
 from geomiam.networks.model import Model, Precision
 from geomiam.tokens.blocks import Block
@@ -86,6 +87,8 @@ def shapley(
     squares: int = SQUARES,
     rng: int | np.random.Generator | None = 0,
     memory_limit: int | str | None = None,
+    require: Selector | Sequence[Selector] = (),
+    mask: str | None = None,
 ) -> xr.Dataset:
     """Explain every cell or site: what each group of predictors adds to the prediction.
 
@@ -112,6 +115,8 @@ def shapley(
         default beyond; ``"amortised"``: as the model's explainer tells them in one pass, see
         :func:`geomiam.fit_explainer`, for the model's own groups; ``attrs["explainer"]`` (JSON) says
         how far it was from the exact values.
+    require, mask
+        As :func:`geomiam.predict`: cells without these data are NaN.
     squares : int
         Latin squares of coalitions to draw, 2 or more; each asks at most G·(G − 1) of them.
     rng : int, numpy.random.Generator or None
@@ -148,15 +153,20 @@ def shapley(
         *layer_outputs(model),
         *([] if coalitions is None else [_error_output(list(named), names, scale)]),
     ]
+    shown = np.any(masks, axis=0)
+    task = ShapleyBlock(model, masks, index, scale, precision, coalitions, method == "amortised")
     out = over_cells(
         data,
         model,
-        ShapleyBlock(model, masks, index, scale, precision, coalitions, method == "amortised"),
+        requiring(task, model.layout, require, shown=shown),
         outputs=outputs,
-        shown=np.any(masks, axis=0),
+        shown=shown,
         memory_limit=memory_limit,
     )
-    warn_if_many(out, data, model, shown=np.any(masks, axis=0))
+    out = leave_out(out, data, mask)
+    warn_if_many(out, data, model, shown=shown)
+    if groups is None:
+        warn_if_few(out, model, shown=shown)
     base = base_value(model.in_precision(precision), species=index, scale=scale)
     out["base_value"] = (
         "species",

@@ -53,6 +53,11 @@ def visible_tokens(layout: Layout, using: Selector | Sequence[Selector] | None) 
     return shown
 
 
+def group_coverage(layout: Layout, observed: np.ndarray) -> dict[str, float]:
+    """Return the share of rows of ``observed (n, t)`` at which each group of the schema has a token."""
+    return {n: float(observed[:, t].any(1).mean()) for n, t in players(layout).items()}
+
+
 def symbolic_tokens(layout: Layout) -> np.ndarray:
     """Return which tokens are symbols, boolean ``(t,)``."""
     return np.concatenate([np.full(s.size, bool(s.variable.symbols)) for s in layout.spans])

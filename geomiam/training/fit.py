@@ -22,6 +22,7 @@ from geomiam.networks.network import join
 from geomiam.networks.session import standard_torch
 from geomiam.schema import Schema
 from geomiam.tokens.layout import Layout
+from geomiam.tokens.select import group_coverage
 from geomiam.training import advice
 from geomiam.training.checkpoint import Progress
 from geomiam.training.config import TrainingConfig
@@ -328,6 +329,7 @@ def provenance(runs: Sequence[Run], ends: Sequence[Progress], sites: xr.Dataset)
         "validation_auc": _mean_scores([end.history[end.best_epoch] for end in ends]),
         "history": rows,
         "fingerprint": fingerprint(sites),
+        "coverage": group_coverage(run.model.layout, run.table.observed.numpy()),
         **place_and_time(sites),
     }
 
