@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from geomiam.cube.attributes import text_of
 from geomiam.cube.packing import (
     ATTRIBUTES,
     SENTINELS,
@@ -128,5 +129,5 @@ def _unpacked(low: list[float], high: list[float], encoding: Any) -> Limits:
 
 def is_categorical(array: xr.DataArray) -> bool:
     """Return whether attributes declare codes of classes."""
-    declared = {array.attrs.get("type"), array.attrs.get("kind")}
+    declared = {text_of(array.attrs, "type"), text_of(array.attrs, "kind")}
     return "flag_values" in array.attrs or "categorical" in declared

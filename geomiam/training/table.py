@@ -12,6 +12,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from geomiam.cube.labels import labels_of
 from geomiam.cube.predictors import predictors
 from geomiam.errors import LabelError, MissingVariable
 from geomiam.names import check_species
@@ -72,7 +73,7 @@ def read_labels(sites: xr.Dataset) -> tuple[np.ndarray, tuple[str, ...]]:
         raise LabelError(
             f"'presence' must be 0, 1 or NaN, found {odd[0]}: use (counts > 0) for counts"
         )
-    names = tuple(str(s) for s in presence["species"].values)
+    names = tuple(map(str, labels_of(presence, "species")))
     if twice := sorted(s for s, n in Counter(names).items() if n > 1):
         raise LabelError(
             f"species {twice[:3]} stand more than once in 'presence'; join their columns with "
