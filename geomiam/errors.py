@@ -192,3 +192,7 @@ class TrainingWarning(UserWarning):
 
 class DoubtfulSource(UserWarning):
     """A file whose numbers or whose place are probably not what the catalog declares."""
+
+
+class NeverObserved(UserWarning):
+    """Predictors without a value at any training site."""

@@ -16,7 +16,8 @@ from rasterio.transform import from_origin
 
 import geomiam as gm
 from geomiam.cube import grid
-from geomiam.cube.grid import align, crs_of, geobox, restore, same_grid, spatial_dims
+from geomiam.cube.grid import align, crs_of, geobox, restore, spatial_dims
+from geomiam.cube.lattice import same_grid
 from geomiam.errors import GridError, MissingModality
 from geomiam.training.splits.blocks import site_coordinates
 

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
-from geomiam.cube.grid import geobox, same_grid
+from geomiam.cube.grid import geobox
+from geomiam.cube.lattice import same_grid
 from geomiam.cube.store import as_dataset, open_cube, open_zarr, write_cube, write_zarr
 from geomiam.errors import GridError, OutputExists
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from geomiam.cube.grid import empty, geobox, merge, restore, same_grid, spatial_dims
+from geomiam.cube.grid import empty, geobox, merge, restore, spatial_dims
+from geomiam.cube.lattice import same_grid
 from geomiam.cube.values import as_float
 from geomiam.errors import GridError
 

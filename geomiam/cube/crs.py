@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,9 @@ from geomiam.reading import reason
 
 if TYPE_CHECKING:
     from odc.geo.crs import CRS
+
+CRS_ATTRIBUTES = frozenset(("spatial_ref", "crs_wkt", "grid_mapping_name"))
+"""Any of them makes a scalar a grid mapping; the last one alone with the parameters of CF."""
 
 
 def as_crs(value: Any, where: str) -> CRS:
@@ -87,3 +91,25 @@ def _same_datum(a: Any, b: Any) -> bool:
     if a.geodetic_crs is None or b.geodetic_crs is None:
         return False
     return bool(a.geodetic_crs.equals(b.geodetic_crs, ignore_axis_order=True))
+
+
+def parsed_crs(attrs: Mapping[str, Any], name: str) -> CRS:
+    """Return the CRS of a grid mapping: from text, or from the parameters of CF (a rotated pole).
+
+    Raises
+    ------
+    GridError
+        When they are none.
+    """
+    from odc.geo.crs import CRS
+    from pyproj import CRS as Projection
+    from pyproj.exceptions import CRSError
+
+    text = attrs.get("crs_wkt") or attrs.get("spatial_ref")
+    try:
+        return CRS(text) if text else CRS(Projection.from_cf(dict(attrs)))
+    except (CRSError, KeyError, TypeError, ValueError) as error:
+        raise GridError(
+            f"grid mapping '{name}' is no CRS: {str(error)[:200]}; set one, e.g. "
+            "open_cube(ds, crs='EPSG:4326'), or crs: in the catalog"
+        ) from None

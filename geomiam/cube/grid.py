@@ -14,7 +14,8 @@ import numpy as np
 import xarray as xr
 
 from geomiam.cube.axes import COARSEST, SAME_CELL, axis_of, rounding
-from geomiam.cube.crs import as_crs, same_crs
+from geomiam.cube.crs import CRS_ATTRIBUTES, as_crs, parsed_crs
+from geomiam.cube.lattice import same_grid
 from geomiam.cube.place import SITE, spatial_pair
 from geomiam.errors import GridError
 
@@ -27,8 +28,6 @@ Labelled = TypeVar("Labelled", xr.Dataset, xr.DataArray)
 Source = xr.DataArray | xr.Dataset | str | Path
 
 CRS_NAME = "spatial_ref"
-CRS_ATTRIBUTES = frozenset(("spatial_ref", "crs_wkt", "grid_mapping_name"))
-"""Any of them makes a scalar a grid mapping; the last one alone with the parameters of CF."""
 
 
 def spatial_dims(ds: xr.Dataset | xr.DataArray) -> tuple[str, str]:
@@ -76,7 +75,7 @@ def crs_of(ds: xr.Dataset | xr.DataArray) -> CRS:
     import odc.geo.xr  # noqa: F401 (registers .odc)
 
     if name := crs_coordinate(ds):
-        return _parsed(ds.coords[name].attrs, name)
+        return parsed_crs(ds.coords[name].attrs, name)
     crs = ds.attrs.get("crs") if SITE in ds.dims else ds.odc.uncached.crs
     if crs is None:
         raise GridError(
@@ -84,22 +83,6 @@ def crs_of(ds: xr.Dataset | xr.DataArray) -> CRS:
             'ds.odc.assign_crs("EPSG:4326") after import odc.geo.xr, or open_cube(path, crs="EPSG:4326")'
         )
     return as_crs(crs, "the CRS of the data")
-
-
-def _parsed(attrs: Mapping[str, Any], name: str) -> CRS:
-    """The CRS of a grid mapping: from text, or from the parameters of CF, such as a rotated pole."""
-    from odc.geo.crs import CRS
-    from pyproj import CRS as Projection
-    from pyproj.exceptions import CRSError
-
-    text = attrs.get("crs_wkt") or attrs.get("spatial_ref")
-    try:
-        return CRS(text) if text else CRS(Projection.from_cf(dict(attrs)))
-    except (CRSError, KeyError, TypeError, ValueError) as error:
-        raise GridError(
-            f"grid mapping '{name}' is no CRS: {str(error)[:200]}; set one, e.g. "
-            "open_cube(ds, crs='EPSG:4326'), or crs: in the catalog"
-        ) from None
 
 
 def geobox(ds: xr.Dataset | xr.DataArray) -> GeoBox:
@@ -177,41 +160,6 @@ def slack(ds: xr.Dataset | xr.DataArray) -> float:
         if centres.size > 1:
             parts.append(2 * rounding(centres) / abs(axis_of(dim, centres)[0]))
     return min(max(parts), COARSEST)
-
-
-def snapped(box: GeoBox, lattice: GeoBox, *, within: float) -> GeoBox:
-    """Return a grid moved onto the lattice of another, where it lies that near; else as it is.
-
-    Parameters
-    ----------
-    box, lattice
-        Grids.
-    within
-        Largest displacement of a corner, in cells.
-    """
-    from affine import Affine
-    from odc.geo.geobox import GeoBox
-
-    if not same_crs(box.crs, lattice.crs):
-        return box
-    step = ~lattice.affine * box.affine
-    wanted = Affine.translation(round(step.c), round(step.f))
-    rows, cols = box.shape
-    corners = [(x, y) for x in (0, cols) for y in (0, rows)]
-    moved = max(np.abs(np.subtract(step * c, wanted * c)).max() for c in corners)
-    return GeoBox(box.shape, lattice.affine * wanted, lattice.crs) if moved <= within else box
-
-
-def same_grid(a: GeoBox, b: GeoBox, *, within: float = SAME_CELL) -> bool:
-    """Return whether two grids agree in shape, CRS and, to a part of a cell, in place."""
-    from odc.geo.math import apply_affine
-
-    if a.shape != b.shape or not same_crs(a.crs, b.crs):
-        return False
-    rows, cols = a.shape
-    y, x = np.array([0.0, rows, rows]), np.array([0.0, 0.0, cols])
-    there = apply_affine(~a.affine, *apply_affine(b.affine, x, y))
-    return bool(np.abs(np.subtract(there, (x, y))).max() < within)
 
 
 def restore(out: Labelled, like: xr.Dataset | xr.DataArray) -> Labelled:

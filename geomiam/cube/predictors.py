@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import xarray as xr
@@ -134,10 +134,45 @@ def _match(array: xr.DataArray, variable: Variable) -> xr.DataArray:
     """One variable with its own dims last, in the schema's order and with its labels."""
     _check_units(variable, array)
     _check_dims(variable.name, variable.dims, array)
+    if variable.kind == "categorical":
+        check_classes(variable, flags_of(array.attrs))
     array = as_float(array)
     for dim in variable.dims:
         array = _match_labels(array, dim, variable)
     return array.transpose(..., *variable.dims)
+
+
+def check_classes(variable: Variable, found: Mapping[int, str]) -> None:
+    """Refuse codes of classes that are others than those of the schema.
+
+    Parameters
+    ----------
+    variable
+        Its ``classes`` are codes and meanings.
+    found
+        Those of the data; none where they declare none.
+
+    Raises
+    ------
+    VariableMismatch
+        If no code is common, or a meaning stands for another code than in the schema.
+    """
+    wanted = variable.classes
+    if not (found and wanted):
+        return
+    if not set(found) & set(wanted):
+        raise VariableMismatch(
+            f"'{variable.name}' has none of the class codes of the schema: expected {some(wanted)}, found "
+            f"{some(found)}: recode its values, and set flag_values and flag_meanings"
+        )
+    codes = {m.lower(): c for c, m in wanted.items() if m != str(c)}
+    moved = {m: c for c, m in found.items() if codes.get(m.lower(), c) != c}
+    if moved:
+        meaning, code = next(iter(moved.items()))
+        raise VariableMismatch(
+            f"'{variable.name}' has other codes for its classes: '{meaning}' is {code}, in the schema it is "
+            f"{codes[meaning.lower()]} ({len(moved)} such classes): recode its values, and set flag_values"
+        )
 
 
 def _match_labels(array: xr.DataArray, dim: str, variable: Variable) -> xr.DataArray:
@@ -185,12 +220,17 @@ def _positions(
 
 def _check_units(variable: Variable, array: xr.DataArray) -> None:
     units = text_of(array.attrs, "units")
-    if variable.units is None or units is None or _plain(units) == _plain(variable.units):
+    if variable.units is None or units is None or same_units(units, variable.units):
         return
     raise VariableMismatch(
         f"'{variable.name}' has units '{units}', expected '{variable.units}': convert it, then set "
         f"ds['{variable.name}'].attrs['units'] = '{variable.units}'"
     )
+
+
+def same_units(a: object, b: object) -> bool:
+    """Return whether two units are one, spellings aside."""
+    return _plain(a) == _plain(b)
 
 
 def _plain(units: object) -> str:

@@ -7,20 +7,10 @@ from typing import Any
 import xarray as xr
 
 from geomiam.cube.coordinates import text_names
-from geomiam.cube.crs import crs_name
-from geomiam.cube.grid import (
-    CRS_ATTRIBUTES,
-    crs_coordinate,
-    crs_of,
-    geobox,
-    merge,
-    place_dims,
-    restore,
-    same_grid,
-    slack,
-    snapped,
-)
+from geomiam.cube.crs import CRS_ATTRIBUTES, crs_name
+from geomiam.cube.grid import crs_coordinate, crs_of, geobox, merge, place_dims, restore, slack
 from geomiam.cube.inputs import from_other
+from geomiam.cube.lattice import same_grid, snapped
 from geomiam.errors import GridError
 
 PARTS = (xr.Dataset, xr.DataArray)

@@ -16,16 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from geomiam.cube.crs import crs_name, same_crs
-from geomiam.cube.grid import (
-    CRS_ATTRIBUTES,
-    Source,
-    geobox,
-    same_grid,
-    slack,
-    snapped,
-    spatial_dims,
-)
+from geomiam.cube.crs import CRS_ATTRIBUTES, crs_name, same_crs
+from geomiam.cube.grid import Source, geobox, slack, spatial_dims
+from geomiam.cube.lattice import same_grid, snapped
 from geomiam.cube.longitude import full_turn
 from geomiam.cube.reach import Part, cells_across, cells_of_half, columns, reach, sample
 from geomiam.cube.values import as_float, is_categorical

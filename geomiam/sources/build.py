@@ -18,11 +18,11 @@ from geomiam.cube.grid import merge, restore, spatial_dims
 from geomiam.cube.resume import write_parts
 from geomiam.cube.store import claim, open_cube
 from geomiam.errors import GridError, OutputExists, OutputRefused
-from geomiam.origin import Source
 from geomiam.outputs.claim import refuse_overlap
 from geomiam.outputs.paths import real_path
 from geomiam.schema import Schema
 from geomiam.sources import scenes
+from geomiam.sources.description import described
 from geomiam.sources.fingerprint import fingerprint, paths_of
 from geomiam.sources.finish import closing, mend
 from geomiam.sources.parts import derived, from_files
@@ -86,8 +86,8 @@ def build_cube(
         Float32, NaN where a source has nothing; dask. ``attrs["sources"]`` (JSON) says for each
         variable which CRS, resolution and resampling was used; ``attrs["scenes"]`` (JSON) which
         scenes of Sentinel-2; ``attrs["failed_assets"]`` which files of them could not be read. A
-        cube that was written has ``attrs["coverage"]`` (JSON), the share of cells with data per
-        modality.
+        cube that was written has ``attrs["coverage"]`` and ``attrs["variable_coverage"]`` (JSON),
+        the share of cells with data per modality and per variable.
 
     Raises
     ------
@@ -106,6 +106,11 @@ def build_cube(
     -----
     AssetsFailed
         For files of Sentinel-2 that could not be read, and are NaN.
+    MissingModality
+        For a source that lies elsewhere than the grid, with where both lie.
+    DoubtfulSource
+        For a variable without a number in any cell, units other than the catalog's, and ``nodata:``
+        that the file cannot hold.
     """
     mending = repair and out is not None and real_path(out).exists()
     if out is not None:
@@ -240,7 +245,7 @@ def _finished(array: xr.DataArray, task: Task, told: Told, todo: Todo) -> xr.Dat
     if task.times > 1:
         array = fold(array, task.times, dims=task.chip_dims)
     source = todo.elevation_of(task).source if task.source.kind == "derived" else task.source
-    return _described(array, task, told, source)
+    return described(array, task, told, source)
 
 
 def _merged(parts: Sequence[xr.Dataset], todo: Todo) -> xr.Dataset:
@@ -260,28 +265,6 @@ def _merged(parts: Sequence[xr.Dataset], todo: Todo) -> xr.Dataset:
             f"{said} share the dim '{dim}' but not its labels; give the variables of one source a dim "
             f"of their own in the catalog, such as dims: [{list(users)[-1]}_{dim}]"
         ) from None
-
-
-def _described(array: xr.DataArray, task: Task, told: Told, source: Source) -> xr.DataArray:
-    """A variable with all that is to be said of it; of a derived one, what holds for its origin."""
-    variable, modality = task.variable, task.modality
-    facts = {
-        "modality": modality.name,
-        "units": variable.units,
-        "long_name": variable.long_name,
-        "kind": variable.kind,
-        "source": modality.source or source.title or source.name,
-        "license": modality.license or source.license,
-        "citation": modality.citation or source.citation,
-        "resampling": told.resampling,
-        "source_crs": told.crs,
-        "source_resolution": told.resolution,
-        "flag_values": list(variable.classes),
-        "flag_meanings": " ".join(m.replace(" ", "_") for m in variable.classes.values()),
-    }
-    array = array.copy(deep=False)
-    array.attrs = {k: v for k, v in facts.items() if v}
-    return array
 
 
 def _chunked(array: xr.DataArray, chunks: Mapping[str, int]) -> xr.DataArray:

@@ -23,6 +23,7 @@ from geomiam.sources.repair import (
 )
 from geomiam.sources.scenes import Scenes, kinds
 from geomiam.sources.tasks import Todo
+from geomiam.sources.told import warn_of_empty
 
 
 def mend(
@@ -61,7 +62,17 @@ def closing(
 ) -> dict[str, Any]:
     """What can be said once all pixels are there."""
     names = [t.variable.name for t in todo.tasks]
-    seen = coverage(open_cube(store), todo.schema.subset(names))["observed"]
-    shares = {str(m): round(float(seen.sel(modality=m)), 6) for m in seen["modality"].values}
-    facts = {"coverage": json.dumps(shares), FINGERPRINTS: json.dumps(dict(prints))}
+    seen = coverage(open_cube(store), todo.schema.subset(names))
+    facts = {
+        "coverage": _shares(seen["observed"]),
+        "variable_coverage": _shares(seen["variable_observed"]),
+        FINGERPRINTS: json.dumps(dict(prints)),
+    }
+    covered = seen["variable_observed"]
+    warn_of_empty([str(n) for n in covered["variable"].values[~(covered > 0)]])
     return {**facts, **({FAILED: failed} if failed else {})}
+
+
+def _shares(covered: xr.DataArray) -> str:
+    names = covered[covered.dims[0]].values
+    return json.dumps({str(n): round(float(v), 6) for n, v in zip(names, covered.values)})

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from geomiam.cube.grid import geobox, same_grid
-from geomiam.cube.predictors import own_dims
+from geomiam.cube.attributes import text_of
+from geomiam.cube.grid import geobox
+from geomiam.cube.lattice import same_grid
+from geomiam.cube.predictors import own_dims, same_units
 from geomiam.cube.reach import reach
 from geomiam.cube.warp import elsewhere, onto
-from geomiam.errors import MissingModality, SourceError
+from geomiam.errors import DoubtfulSource, MissingModality, SourceError
 from geomiam.sources.catalogue import scrub
 from geomiam.sources.files import files_of
 from geomiam.sources.labelled import labelled
@@ -97,7 +99,24 @@ def _opened(task: Task, paths: Sequence[str], told: Told, *, tiled: bool) -> lis
     else:
         made = [labelled(paths, source, variable)]
         told.files += len(paths)
-    return [a.rename(variable.name) for a in made]
+    return [_with_units(a.rename(variable.name), task) for a in made]
+
+
+def _with_units(array: xr.DataArray, task: Task) -> xr.DataArray:
+    """Keep the units of a file where its numbers are kept; warn where the catalog has others."""
+    source, stated = task.source, task.variable.units
+    units = text_of(array.attrs, "units")
+    if (source.scale, source.offset, source.decode) != (None, None, None):
+        array = array.copy(deep=False)
+        array.attrs = {k: v for k, v in array.attrs.items() if k != "units"}
+    elif units and stated and not same_units(units, stated):
+        warnings.warn(
+            f"'{array.name}' is in '{units}' in its source, the catalog has units '{stated}' and neither 'scale:' "
+            "nor 'offset:'; add them, or correct 'units:'",
+            DoubtfulSource,
+            stacklevel=7,
+        )
+    return array
 
 
 def _resampling(own: GeoBox, task: Task) -> str:
@@ -171,7 +190,9 @@ def _stacked(
     data = da.stack([da.broadcast_to(da.asarray(s.data), full.shape) for s in steps])
     data = data.reshape((*(len(v) for _, v in dims), *full.shape))
     coords = {d: list(v) for d, v in dims}
-    return xr.DataArray(data, dims=(*coords, *full.dims), coords={**full.coords, **coords})
+    return xr.DataArray(
+        data, dims=(*coords, *full.dims), coords={**full.coords, **coords}, attrs=full.attrs
+    )
 
 
 def named(array: xr.DataArray, task: Task) -> xr.DataArray:

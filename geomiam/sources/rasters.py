@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from geomiam.cube.attributes import text_of
 from geomiam.cube.axes import SAME_CELL
 from geomiam.cube.limits import check_raster
 from geomiam.cube.packing import Packing, fits
@@ -107,6 +108,7 @@ class Header:
     box: GeoBox
     single: bool
     mixed: bool
+    units: str | None = None
 
 
 def _header(path: str, *, source: Source, variable: Variable, lenient: bool) -> Header | None:
@@ -122,13 +124,14 @@ def _header(path: str, *, source: Source, variable: Variable, lenient: bool) -> 
             packings = tuple(_packing(file, b, source, variable=variable) for b in bands)
             masked = any(MaskFlags.per_dataset in file.mask_flag_enums[b - 1] for b in bands)
             mixed = file.interleaving is not None and file.interleaving.value == "PIXEL"
+            units = {file.units[b - 1] for b in bands}
     except NotThere:
         if lenient:
             return None
         raise
     rows, cols = box.shape.yx
     read = Pixels(path, bands, (rows, cols), source.overview, packings, masked, tuple(stamp(path)))
-    return Header(read, box, single, mixed)
+    return Header(read, box, single, mixed, units.pop() if len(units) == 1 else None)
 
 
 def _packing(file: Any, band: int, source: Source, *, variable: Variable) -> Packing:
@@ -218,6 +221,8 @@ def _array(group: Sequence[Header], source: Source) -> xr.DataArray:
     side = max(256, int(CHUNK / deep**0.5) // 256 * 256)
     data = da.from_array(pixels, chunks=(deep, side, side), fancy=False, asarray=False)
     array = xr.DataArray(data, dims=(BAND, "y", "x"), coords=coords)
+    if units := text_of({"units": first.units}, "units"):
+        array.attrs["units"] = units
     return decoded(array.isel({BAND: 0}) if first.single else array, source)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
@@ -11,11 +12,15 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import xarray as xr
 
+from geomiam.errors import DoubtfulSource
+
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
 SHOWN = 4
 """Names of variables in a line."""
+LESS = 0.005
+"""A variable that covers less than its modality by this share of the cells has a line of its own."""
 
 
 @dataclass
@@ -83,15 +88,29 @@ def summary(cube: xr.Dataset) -> str:
     table = pd.DataFrame([{**blank, **row} for row in json.loads(cube.attrs["sources"])])
     covered = json.loads(cube.attrs.get("coverage", "{}"))
     lines = _lines(table)
-    lines += [
-        f"  {m}: data in {share:.1%} of the cells that have any" for m, share in covered.items()
-    ]
+    each = json.loads(cube.attrs.get("variable_coverage", "{}"))
+    for modality, share in covered.items():
+        lines.append(f"  {modality}: data in {share:.1%} of the cells that have any")
+        names = table["variable"][table["modality"] == modality]
+        less = {n: each[n] for n in names if each.get(n, share) < share - LESS}
+        lines += [f"    {name}: {part:.1%}" for name, part in less.items()]
     failed = list(cube.attrs.get("failed_assets", []))
     if failed:
         lines.append(f"  {len(failed)} files could not be read, so NaN is in their place:")
         lines += [f"    {line}" for line in failed[:20]]
         lines += [f"    … and {len(failed) - 20} more"] if len(failed) > 20 else []
     return "\n".join(lines)
+
+
+def warn_of_empty(names: Sequence[str]) -> None:
+    """Warn of variables of a built cube that have no number in any cell."""
+    if names:
+        warnings.warn(
+            f"{len(names)} variables are NaN in every cell: {_names(names)}; check where their sources lie, "
+            "their bands, and 'nodata:'",
+            DoubtfulSource,
+            stacklevel=5,
+        )
 
 
 def _lines(table: pd.DataFrame) -> list[str]:

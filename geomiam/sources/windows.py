@@ -246,7 +246,7 @@ def _lattice(box: GeoBox) -> tuple[Any, ...]:
 
 def _offset(lattice: GeoBox, grid: GeoBox) -> tuple[int, int] | None:
     """Row and column of the lattice where the grid begins, or None when it is no part of it."""
-    from geomiam.cube.grid import same_grid
+    from geomiam.cube.lattice import same_grid
 
     if grid.crs != lattice.crs:
         return None

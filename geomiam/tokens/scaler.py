@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
 
 import numpy as np
 
-from geomiam.errors import VariableMismatch
+from geomiam.errors import NeverObserved, VariableMismatch
 from geomiam.schema import Schema, Variable
 from geomiam.tokens.layout import segments
 from geomiam.tokens.symbols import breakpoints, paa
@@ -121,6 +122,7 @@ def fit_scaler(arrays: Mapping[str, np.ndarray], schema: Schema) -> Scaler:
         ``(n, *own dims)`` per variable.
     schema : Schema
     """
+    _warn_of_empty(arrays, schema)
     mean, std, classes = {}, {}, {}
     for name, variable in schema.variables.items():
         if variable.kind == "categorical":
@@ -128,6 +130,19 @@ def fit_scaler(arrays: Mapping[str, np.ndarray], schema: Schema) -> Scaler:
         elif variable.kind != "circular":  # an angle has no mean to subtract
             mean[name], std[name] = _moments(arrays[name], variable)
     return _with_symbols(Scaler(mean, std, classes), arrays, schema)
+
+
+def _warn_of_empty(arrays: Mapping[str, np.ndarray], schema: Schema) -> None:
+    """A variable without a number hides behind the others of its modality."""
+    empty = [n for n in schema.variables if not np.isfinite(arrays[n]).any()]
+    if empty and len(empty) < len(schema.variables):
+        warnings.warn(
+            f"{len(empty)} of {len(schema.variables)} predictors have no value at any training site: "
+            f"{', '.join(empty[:8])}; nothing is learned of them: check their source, or leave them out of the "
+            "schema",
+            NeverObserved,
+            stacklevel=3,
+        )
 
 
 def _with_symbols(scaler: Scaler, arrays: Mapping[str, np.ndarray], schema: Schema) -> Scaler:
