@@ -53,14 +53,14 @@ def make_cube(ny: int = 12, nx: int = 14, *, gaps: float = 0.3, seed: int = 0) -
             "time": np.arange("2012", "2019", dtype="M8[Y]").astype("M8[ns]"),
         },
     )
-    cube["aspect"] = (cube["aspect"] * 100 % 360).assign_attrs(cube["aspect"].attrs)
-    cube["landcover"] = xr.full_like(cube["landcover"], 1) + rng.integers(0, 3, (ny, nx))
-    for name in cube.data_vars:
-        cube[name] = cube[name].where(rng.random(cube[name].shape) > gaps)
-        hole = rng.random((ny, nx)) < gaps  # whole variables go missing too
-        cube[name] = cube[name].where(~xr.DataArray(hole, dims=("y", "x")))
-    empty = xr.DataArray(rng.random((ny, nx)) < 0.1, dims=("y", "x"))
     with xr.set_options(keep_attrs=True):  # the default of newer versions of xarray
+        cube["aspect"] = cube["aspect"] * 100 % 360
+        cube["landcover"] = xr.full_like(cube["landcover"], 1) + rng.integers(0, 3, (ny, nx))
+        for name in cube.data_vars:
+            cube[name] = cube[name].where(rng.random(cube[name].shape) > gaps)
+            hole = rng.random((ny, nx)) < gaps  # whole variables go missing too
+            cube[name] = cube[name].where(~xr.DataArray(hole, dims=("y", "x")))
+        empty = xr.DataArray(rng.random((ny, nx)) < 0.1, dims=("y", "x"))
         return cube.where(~empty).odc.assign_crs("EPSG:4326")
 
 
