@@ -27,7 +27,14 @@ from geomiam.tokens.blocks import encode
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.scaler import Scaler, fit_scaler, standardise
 from geomiam.tokens.select import players, visible_tokens
-from geomiam.tokens.tokenizers import Circular, Periodic, Tokenizers, Windows
+from geomiam.tokens.tokenizers import (
+    Circular,
+    Periodic,
+    PrivateLinear,
+    Symbolic,
+    Tokenizers,
+    Windows,
+)
 
 LAYOUT = Layout.of(every_kind())
 WINDOWS = ["2016-01-01..2016-07-01", "2017-01-01..2017-07-01", "2018-01-01"]
@@ -678,3 +685,26 @@ def test_a_partly_observed_window_keeps_what_it_has():
         )
     assert torch.isfinite(out).all()
     assert not torch.allclose(out[0], out[1]) and not torch.allclose(out[0], out[2])
+
+
+def test_weights_start_as_the_papers_state():
+    torch.manual_seed(0)
+    periodic = Periodic(400, 8)
+    assert periodic.frequency.shape == (400, 48)
+    assert float(periodic.frequency.detach().std()) == pytest.approx(0.01, rel=0.05)
+    weight = PrivateLinear(50, 16, 32).weight.detach()
+    assert float(weight.min()) == pytest.approx(-0.25, rel=0.01)
+    assert float(weight.max()) == pytest.approx(0.25, rel=0.01)
+    for position in (Windows(2, 300, 4, 64), Symbolic(2, 300, 5, 64, reading="scalar")):
+        assert float(position.position.detach().std()) == pytest.approx(0.02, rel=0.05)
+
+
+@pytest.mark.parametrize("symbols", [2, 5, 8])
+def test_numbers_of_symbols_are_standardised(symbols):
+    """All symbols are equally frequent in training, so their numbers get mean 0 and deviation 1."""
+    tokens = Symbolic(1, symbols, symbols, 4, reading="scalar")
+    read = []
+    tokens.vector.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+    tokens(torch.arange(symbols).float()[None, :, None], torch.ones(1, symbols, 1, dtype=bool))
+    assert float(read[0].detach().mean()) == pytest.approx(0, abs=1e-6)
+    assert float(read[0].detach().std(unbiased=False)) == pytest.approx(1, abs=1e-6)
