@@ -127,7 +127,7 @@ def test_sites_at_one_place_cannot_be_held_out(tiny):
     _, sites, _ = tiny
     there = sites.assign_coords(x=0 * sites["x"], y=0 * sites["y"])
     with pytest.raises(BlockError, match=r"all \d+ sites lie at 1 place.*validation="):
-        gm.fit(there)
+        gm.fit(there, training=gm.TrainingConfig())
 
 
 def test_sites_with_nan_as_coordinates_are_counted(tiny):

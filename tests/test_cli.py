@@ -30,7 +30,19 @@ VERBS = {
         "--plan",
         "stopped build goes on",
     ],
-    "sample": ["CUBE", "RECORDS", "--out", "--background", "--target-group", "--keep", "--crs"],
+    "sample": [
+        "CUBE",
+        "RECORDS",
+        "--out",
+        "--background",
+        "--target-group",
+        "--keep",
+        "--crs",
+        "--no-thin",
+        "--snap",
+        "--require",
+        "--mask",
+    ],
     "split": ["SITES", "--train", "--test", "--share", "--block", "spatial blocks"],
     "fit": [
         "SITES",
@@ -495,3 +507,33 @@ def test_the_installed_command_fails_without_a_traceback(home):
     assert done.returncode == 1
     assert done.stdout == ""
     assert re.fullmatch(r"error: .*model exists; pass --overwrite to replace it\n", done.stderr)
+
+
+def test_records_are_moved_kept_and_left_out_as_asked(geomiam, home, tmp_path):
+    """Two records of a species in one cell, and one beside the grid by less than a cell."""
+    cube = gm.open_cube(home / "cube.zarr", chunks=None).load()
+    observed = np.argwhere(np.isfinite(cube["bio1"].values))
+    row, column = observed[len(observed) // 2]
+    lon, lat = float(cube["x"][column]), float(cube["y"][row])
+    records = pd.DataFrame(
+        {
+            "species": ["a", "A ", "a"],
+            "lon": [lon, lon + 0.01, float(cube["x"].min()) - 0.7],
+            "lat": [lat, lat, float(cube["y"][0])],
+        }
+    )
+    records.to_csv(tmp_path / "records.csv", index=False)
+    files = (home / "cube.zarr", tmp_path / "records.csv")
+
+    def sampled(name, *options):
+        code, out, _ = geomiam("sample", *files, "-o", tmp_path / name, *options)
+        assert code == 0
+        return out, gm.open_sites(tmp_path / name)
+
+    out, sites = sampled("thin.zarr")
+    assert "3 rows, 1 share cell and species with another one" in out
+    assert sites.sizes["site"] == 1 and sites["species"].values.tolist() == ["a"]
+    out, sites = sampled("all.zarr", "--no-thin", "--snap", "40 km")
+    assert "1 moved by up to" in out and sites.sizes["site"] == 3
+    _, sites = sampled("needs.zarr", "--require", "bio1", "--background", 20, "--snap", "90 km")
+    assert sites["bio1"].notnull().all()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from pyproj import Transformer
+from scipy.optimize import nnls
 
 import geomiam as gm
 from geomiam.errors import BlockError, CRSAssumed, GridError, SmallerBlocks
@@ -15,7 +16,7 @@ from geomiam.training.splits import (
     site_blocks,
     spatial_folds,
 )
-from geomiam.training.splits.variogram import autocorrelation_ranges
+from geomiam.training.splits.variogram import autocorrelation_ranges, nonnegative_fit
 
 
 def field(xy, *, reach, seed=0, count=6):
@@ -47,6 +48,17 @@ def test_the_range_of_a_field_is_recovered(reach):
         places(KM * 1000, 'LOCAL_CS["p",UNIT["metre",1]]'), field(KM, reach=reach, count=12)
     )
     assert 0.6 * reach < np.median(ranges) < 1.6 * reach
+
+
+def test_the_fit_of_a_variogram_is_scipys_non_negative_least_squares():
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        y, weight = rng.normal(0.5, 0.5, 12).clip(0), rng.integers(1, 50, 12).astype(float)
+        shape = rng.random((3, 12))
+        found = np.stack(nonnegative_fit(shape, y, weight), 1)
+        root = np.sqrt(weight)
+        wanted = [nnls(np.stack([root, row * root], 1), y * root)[0] for row in shape]
+        np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 
 def test_noise_has_no_range_and_gaps_and_constants_do_not_count():
@@ -92,6 +104,7 @@ def test_blocks_that_are_nearly_single_places_are_refused_with_the_numbers():
         lambda: hold_out_blocks(sites, block="500 m"),
         lambda: next(SpatialBlocks(size="500 m").split(sites)),
         lambda: gm.fit(sites, training=gm.TrainingConfig(block="500 m")),
+        lambda: gm.fit(sites, training={"block": "500 m"}),
         lambda: gm.cross_evaluate(sites, gm.infer_schema(sites), block="500 m"),
     ):
         with pytest.raises(BlockError, match=message):

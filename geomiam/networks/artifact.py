@@ -165,7 +165,7 @@ def card(model: Model) -> str:
 
 def _validation(model: Model) -> str:
     """Return the paragraph on the spatial blocks that validated."""
-    blocks = model.about.get("blocks")
+    blocks = model.about.get("blocks") or model.about.get("validation", {}).get("blocks")
     if not blocks:
         return ""
     return (

@@ -276,7 +276,8 @@ def _settings(
         return training
     known = model.about.get("training", {})
     # The block of older models is no length with a unit.
-    names = [*OF_THE_DATA, *["block"] * ("blocks" in model.about)]
+    has_unit = {"blocks", "validation"} & set(model.about)
+    names = [*OF_THE_DATA, *["block"] * bool(has_unit)]
     settings = {k: known[k] for k in names if k in known}
     config = TrainingConfig(**settings)
     if config.keep == "last":  # no validation ends it

@@ -75,6 +75,8 @@ def validated(
     try:
         blocks = site_blocks(data.sites, plan.training.block, least=max(plan.folds, 2))
     except BlockError as error:  # fewer places than folds: nothing can be validated
+        if plan.training.block is not None:
+            raise
         warnings.warn(f"no spatial validation: {error}", TrainingWarning, stacklevel=3)
         return network, {}
     held = _fold_masks(data.labels, blocks.number, plan.folds, rng)

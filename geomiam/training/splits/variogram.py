@@ -51,21 +51,31 @@ def autocorrelation_ranges(places: Places, table: np.ndarray) -> np.ndarray:
 
 def _fitted_range(squares: np.ndarray, lag: np.ndarray, centres: np.ndarray) -> float:
     """Fit the model to squared differences by lag: non-negative least squares for each range tried."""
-    from scipy.optimize import nnls
-
     there = np.isfinite(squares)
     pairs = np.bincount(lag[there], minlength=len(centres))
     total = np.bincount(lag[there], weights=squares[there], minlength=len(centres))
     used = pairs > 0
     if used.sum() < 3:
         return 0.0
-    weight = np.sqrt(pairs[used])
-    semivariance, h = total[used] / pairs[used], centres[used]
-    fits = []
-    for reach in np.geomspace(centres[0], 4 * centres[-1], RANGES):
-        shape = 1 - np.exp(-3 * h / reach)
-        model = np.stack([np.ones_like(h), shape], 1) * weight[:, None]
-        (nugget, sill), error = nnls(model, semivariance * weight)
-        fits.append((error, reach, sill / max(nugget + sill, 1e-12)))
-    _, reach, structured = min(fits)
-    return float(reach) if structured > STRUCTURED else 0.0
+    weight, h = pairs[used].astype(float), centres[used]
+    semivariance = total[used] / weight
+    reach = np.geomspace(centres[0], 4 * centres[-1], RANGES)
+    shape = 1 - np.exp(-3 * h / reach[:, None])
+    nugget, sill = nonnegative_fit(shape, semivariance, weight)
+    fitted = nugget[:, None] + sill[:, None] * shape
+    best = int(np.argmin((weight * (semivariance - fitted) ** 2).sum(1)))
+    structured = sill[best] > STRUCTURED * (nugget[best] + sill[best])
+    return float(reach[best]) if structured else 0.0
+
+
+def nonnegative_fit(
+    shape: np.ndarray, y: np.ndarray, weight: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return intercept and slope ``(r,)`` of y on each row of ``shape (r, l)``, neither below 0."""
+    n, x, xx = weight.sum(), shape @ weight, shape**2 @ weight
+    sum_y, xy = y @ weight, shape @ (weight * y)
+    slope = (n * xy - x * sum_y) / np.maximum(n * xx - x**2, 1e-12)
+    slope = np.maximum(slope, 0)
+    intercept = (sum_y - slope * x) / n
+    slope = np.where(intercept < 0, xy / xx, slope)
+    return np.maximum(intercept, 0), slope
