@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import rioxarray
 import xarray as xr
+from helpers_build import FINE, tif
 
 import geomiam as gm
 from geomiam.cube.coverage import coverage, observed_cells
@@ -145,6 +146,20 @@ def test_a_raster_as_rioxarray_opens_it_is_read_in_its_units(tmp_path):
     masked = rioxarray.open_rasterio(path, masked=True).isel(band=0, drop=True)
     np.testing.assert_array_equal(gm.open_cube(raw).v, masked)
     assert int(coverage(raw, gm.infer_schema(raw)).cells) == 10
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_scales_of_bands_that_differ_are_those_of_each_band(tmp_path, masked):
+    path = tmp_path / "two.tif"
+    tif(path, np.full((2, *FINE.shape), 7, "i2"), FINE, scales=(0.1, 10), offsets=(0, 5))
+    ds = rioxarray.open_rasterio(path, masked=masked).to_dataset(name="v")
+    truth = rioxarray.open_rasterio(path, mask_and_scale=True)
+    np.testing.assert_allclose(gm.open_cube(ds).v, truth, rtol=1e-6)
+    np.testing.assert_allclose(gm.open_cube(ds.isel(band=1)).v, truth[1], rtol=1e-6)
+    np.testing.assert_allclose(gm.open_cube(ds.chunk(x=9)).v, truth, rtol=1e-6)
+    assert gm.open_cube(ds).v.dtype == np.float32 and "scales" not in gm.open_cube(ds).v.attrs
+    with pytest.raises(GridError, match=r"2 bands, and no coordinate 'band'.*mask_and_scale=True"):
+        gm.open_cube(ds.isel(band=0, drop=True))
 
 
 @pytest.mark.parametrize("dtype", ["i4", "i8", "f8"])

@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from geomiam.cube.axes import COARSEST, SAME_CELL, axis_of, rounding
-from geomiam.cube.crs import CRS_ATTRIBUTES, as_crs, parsed_crs
+from geomiam.cube.crs import CRS_ATTRIBUTES, as_crs, crs_name, parsed_crs
 from geomiam.cube.lattice import same_grid
 from geomiam.cube.place import SITE, spatial_pair
 from geomiam.errors import GridError
@@ -147,7 +147,7 @@ def _check_latitudes(box: GeoBox, dim: str) -> None:
     most = 90.0 + abs(box.affine.e) / 2 + abs(box.affine.d) / 2 + 1e-6
     if low < -most or high > most:
         raise GridError(
-            f"'{dim}' runs from {low:g} to {high:g}, but the CRS {box.crs} counts in degrees: set the CRS of "
+            f"'{dim}' runs from {low:g} to {high:g}, but the CRS {crs_name(box.crs)} counts in degrees: set the CRS of "
             "these coordinates, e.g. open_cube(ds, crs='EPSG:32633'), or crs: in the catalog"
         )
 

@@ -46,15 +46,36 @@ def as_float(array: xr.DataArray) -> xr.DataArray:
             f"variable '{array.name}' holds {array.dtype}, not numbers; "
             f"encode it or leave it out: ds.drop_vars('{array.name}')"
         )
-    packing, packed = packing_of(array), set(ATTRIBUTES) & set(array.attrs)
+    bands = _by_band(array)
+    packing, packed = packing_of(array), {*ATTRIBUTES, *bands} & set(array.attrs)
     check_codes(array.attrs.get("flag_values", []))
     if array.dtype == np.float32 and packing.trivial and not packed:
         return array
     plain = array.dtype == np.float32 and packing.trivial
     out = array.copy(deep=False, data=array.data if plain else _decoded(array.data, packing))
+    out = out * bands["scales"] + bands["offsets"] if bands else out
     out.attrs = {k: v for k, v in array.attrs.items() if k not in packed}
     out.encoding = {}
     return out
+
+
+def _by_band(array: xr.DataArray) -> dict[str, Any]:
+    """``scales`` and ``offsets`` along ``band``, as rioxarray keeps them where those of bands differ."""
+    stated = {k: array.attrs.get(k) for k in ("scales", "offsets")}
+    lists = {k: v for k, v in stated.items() if isinstance(v, (tuple, list, np.ndarray)) and len(v)}
+    if not lists:
+        return {}
+    count, band = max(map(len, lists.values())), array.coords.get("band")
+    if band is None or band.dtype.kind not in "iu" or not ((band >= 1) & (band <= count)).all():
+        raise GridError(
+            f"'{array.name}' has the scales and offsets of {count} bands, and no coordinate 'band' by which "
+            "to choose; open it with rioxarray.open_rasterio(path, mask_and_scale=True)"
+        )
+    default = {"scales": np.ones(count), "offsets": np.zeros(count)}
+    each = {k: np.asarray(lists.get(k, v), "float32") for k, v in default.items()}
+    return {
+        k: band.copy(data=v[np.asarray(band) - 1]).drop_vars(band.coords) for k, v in each.items()
+    }
 
 
 def _decoded(data: Any, packing: Packing) -> Any:
