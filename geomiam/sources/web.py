@@ -21,9 +21,9 @@ BUSY = (408, 425, 429, 500, 502, 503, 504)
 """Answers after which asking again may help."""
 HOPS = 5
 """Redirects that are followed."""
-LONGEST_WAIT = 120.0
+LONGEST_WAIT = 60.0
 """Seconds that a server may ask to wait before one attempt."""
-PATIENCE = 600.0
+PATIENCE = 180.0
 """Seconds of such waits altogether, for one request."""
 PIECE = 2**16
 
@@ -81,7 +81,7 @@ class Answer:
 def ask(request: Request, *, reach: Reach, limits: Limits) -> Answer:
     """Return the answer to a request, asked again after failures that may pass.
 
-    ``Retry-After`` is obeyed, up to two minutes an attempt.
+    ``Retry-After`` is obeyed, up to a minute an attempt.
 
     Raises
     ------
