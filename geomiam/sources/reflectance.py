@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from geomiam.sources.text import scrub
+
 SCALE = 1e-4
 OFFSET = -0.1
 FIRST_WITH_OFFSET = 4.0
@@ -78,7 +80,7 @@ def rule(
         scale, stated = _stated(asset)
         doubt = _implausible(scale, stated)
     except (TypeError, ValueError, AttributeError) as error:
-        scale, stated, doubt = None, None, f"its scale and offset cannot be read: {error}"
+        scale, stated, doubt = None, None, f"its scale and offset cannot be read: {scrub(error)[:200]}"
     if offset is not None:
         usable = SCALE if doubt or scale is None else scale
         return Rule(usable, float(offset), "offset given by the caller")
@@ -188,7 +190,7 @@ def _stated(asset: Mapping[str, Any]) -> tuple[float | None, float | None]:
     """
     bands = asset.get("raster:bands") or asset.get("bands") or [{}]
     if not isinstance(bands, list) or not isinstance(bands[0], Mapping):
-        raise TypeError(f"its bands are '{str(bands)[:60]}', expected a list of objects")
+        raise TypeError(f"its bands are '{scrub(bands)[:60]}', expected a list of objects")
     new = {k: asset.get(f"raster:{k}", bands[0].get(f"raster:{k}")) for k in ("scale", "offset")}
     old = {k: bands[0].get(k) for k in ("scale", "offset")}
     values = [new[k] if old[k] is None else old[k] for k in ("scale", "offset")]
