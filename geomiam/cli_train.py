@@ -19,7 +19,12 @@ from geomiam.outputs.paths import expand, real_path
 SitesPath = Annotated[Path, typer.Argument(help="Sites: Zarr store from 'geomiam sample'.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Model directory to write.")]
 SchemaPath = Annotated[
-    Path | None, typer.Option(help="Catalog (YAML); inferred from attributes if not given.")
+    Path | None,
+    typer.Option(help="Catalog (YAML); inferred from names, attributes and values if not given."),
+]
+Kinds = Annotated[
+    list[str] | None,
+    typer.Option("--kind", help="VARIABLE=KIND where the inferred kind is wrong; repeat."),
 ]
 Masking = Annotated[
     str | None,
@@ -75,6 +80,7 @@ def fit(
     sites: SitesPath,
     out: Out,
     schema: SchemaPath = None,
+    kind: Kinds = None,
     system: Annotated[
         str | None,
         typer.Option(help="Network and masks of a system: masksdm, ume, ume-mma, maestro, …"),
@@ -156,7 +162,7 @@ def fit(
     if system and (clash := [f"--{k}" for k, v in own.items() if v]):
         raise GeomiamError(f"--system {system} sets {' and '.join(clash)} itself; give one of them")
     data = gm.open_sites(sites).load()
-    facts = _schema(data, schema, first)
+    facts = _schema(data, schema, first, kinds=_kinds(kind, schema or start))
     if system:
         options = _system(system, facts, sizes, settings)
     else:
@@ -208,6 +214,7 @@ def pretrain(
     data: Annotated[Path, typer.Argument(help="Cube or sites: Zarr store. Labels do not count.")],
     out: Out,
     schema: SchemaPath = None,
+    kind: Kinds = None,
     cells: Annotated[int, typer.Option(help="Cells of a cube to learn from, at most.")] = 10_000,
     masking: Masking = None,
     fusion: Fusion = None,
@@ -247,9 +254,10 @@ def pretrain(
             )
         )
         strategy = gm.masking.named(masking) if masking else None
+    cube = _open(data)
     model = gm.pretrain(
-        _open(data),
-        gm.Schema.from_yaml(schema) if schema else None,
+        cube,
+        _schema(cube, schema, None, kinds=_kinds(kind, schema)),
         masking=strategy,
         network=network,
         training=training,
@@ -324,15 +332,28 @@ def _save(model: Any, out: Path, overwrite: bool) -> None:
     typer.echo(f"{model}\n→ {out}")
 
 
-def _schema(data: Any, path: Path | None, start: Any) -> Any:
-    """The catalog that is given, that of the model to start from, or what the sites say."""
+def _kinds(texts: list[str] | None, other: Path | None) -> dict[str, str]:
+    """Kinds by variable, from VARIABLE=KIND."""
+    if texts and other:
+        raise GeomiamError(
+            f"--kind is for inferred schemas; {other} has the kinds: leave --kind out"
+        )
+    if bad := [t for t in texts or () if "=" not in t]:
+        raise GeomiamError(
+            f"--kind {bad[0]}: expected VARIABLE=KIND, such as --kind cover=categorical"
+        )
+    return dict(t.split("=", 1) for t in texts or ())
+
+
+def _schema(data: Any, path: Path | None, start: Any, *, kinds: dict[str, str]) -> Any:
+    """The catalog, the schema of the model to start from, or one inferred from the data, printed."""
     import geomiam as gm
 
     if path:
         return gm.Schema.from_yaml(path)
     if start:
         return start.schema
-    schema = gm.infer_schema(data)
+    schema = gm.infer_schema(data, kinds=kinds)
     typer.echo(str(schema))
     return schema
 

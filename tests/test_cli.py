@@ -400,6 +400,22 @@ def test_info_describes_models_cubes_and_catalogs(geomiam, home, name, words):
         assert word in " ".join(out.split())
 
 
+def test_fit_prints_the_inferred_schema_and_a_kind_can_be_set(fails, geomiam, home, tmp_path):
+    few = ["--width", 8, "--epochs", 1]
+    code, out, err = geomiam(
+        *("fit", home / "sites.zarr", "--out", tmp_path / "model", *few),
+        *("--kind", "bio1=circular"),
+    )
+    assert code == 0, err
+    assert "bio1 circular degC kinds=" in " ".join(out.split())
+    assert gm.load_model(tmp_path / "model").schema.variables["bio1"].kind == "circular"
+    words = ["fit", home / "sites.zarr", "--out", tmp_path / "other"]
+    assert "expected VARIABLE=KIND" in fails(*words, "--kind", "bio1")
+    assert "'bio', which is no predictor" in fails(*words, "--kind", "bio=scalar")
+    both = ["--schema", home / "catalog.yaml", "--kind", "bio1=scalar"]
+    assert "leave --kind out" in fails(*words, *both)
+
+
 @pytest.mark.parametrize("verb", ["sample", "fit", "predict", "explain"])
 def test_an_output_that_exists_is_refused_and_replaced_if_asked(
     fails, geomiam, home, tmp_path, verb

@@ -34,6 +34,7 @@ def model() -> gm.Model:
     return gm.fit(sites, network=SMALL, training=quick(epochs=1), validation=held)
 
 
+@pytest.mark.filterwarnings("ignore:The specified chunks separate:UserWarning")
 @pytest.mark.parametrize("asked", NAMES)
 @pytest.mark.parametrize("dims", NAMES)
 def test_chunks_may_name_rows_and_columns_in_either_way(tmp_path, model, dims, asked):
@@ -54,6 +55,7 @@ def test_chunks_may_name_rows_and_columns_in_either_way(tmp_path, model, dims, a
     assert (plan.steps, plan.share) == ({rows: 6, cols: 5}, 1.0)
 
 
+@pytest.mark.filterwarnings("ignore:The specified chunks separate:UserWarning")
 def test_a_tree_is_opened_in_chunks_of_either_name(tmp_path):
     cube = cube_of("latitude", "longitude")
     tree = xr.DataTree.from_dict({"/heat": cube[["bio1"]], "/rain": cube[["rain"]]})

@@ -40,6 +40,8 @@ def layer(name: str, values: np.ndarray, **attrs) -> xr.DataArray:
         ("SoilType", KOPPEN, {}),
         ("b1", KOPPEN, {"long_name": "WRB soil class"}),
         ("nlcd_2019", WORLDCOVER, {}),
+        ("LC_Type1", KOPPEN, {}),
+        ("hydrological_soil_group", KOPPEN, {}),
         ("landcover_2015", WORLDCOVER, {}),
         ("biome", KOPPEN.astype("i4") * 20, {}),
     ],

@@ -102,8 +102,9 @@ def _warn(guesses: Mapping[str, Guess]) -> None:
         for n, g in doubts.items()
     ]
     warnings.warn(
-        "kinds that may be wrong: pass the right ones to gm.infer_schema(ds, kinds={...}), or set "
-        "kind: in the catalog\n  " + "\n  ".join(lines),
+        "kinds that may be wrong: pass the right ones to gm.infer_schema(ds, kinds={...}), as "
+        "--kind VARIABLE=KIND on the command line, or as kind: in the catalog\n  "
+        + "\n  ".join(lines),
         DoubtfulKind,
         stacklevel=3,
     )

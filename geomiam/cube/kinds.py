@@ -29,11 +29,19 @@ COMPONENT_WORDS = set("sin sine cos cosine northness eastness transformed folded
 DEGREES = ("degree", "degrees", "deg", "°", "degrees_true", "degree_true", "degrees north")
 RADIANS = ("rad", "radian", "radians")
 CLASS_WORDS = set(
-    "landcover landuse lulc lccs koppen köppen koeppen biome biomes ecoregion ecoregions lithology "
+    "landcover landuse lulc lccs koppen köppen koeppen geology biome biomes ecoregion ecoregions lithology "
     "corine clc worldcover globcover nlcd igbp eunis wrb landform landforms soiltype foresttype "
     "vegtype category categories class classes classification type types".split()
 )
-CLASS_PAIRS = {("land", "cover"), ("land", "use"), ("climate", "zone"), ("climate", "zones")}
+CLASS_PAIRS = {
+    ("land", "cover"),
+    ("land", "use"),
+    ("climate", "zone"),
+    ("climate", "zones"),
+    ("soil", "group"),
+}
+NUMBERED_CLASSES = {("lc", "type")}
+"""Layers of MODIS with classes each, although they are numbered."""
 SHARE_WORDS = set(
     "percent percentage pct perc fraction frac share probability prob proportion prop density "
     "distance dist count counts number area diversity richness entropy shannon evenness suitability "
@@ -130,6 +138,8 @@ def _with_dims(array: xr.DataArray, own: tuple[str, ...]) -> Guess:
 def _names_classes(words: list[str]) -> bool:
     """Whether words name classes; a number of up to three digits after them names one class."""
     for i, word in enumerate(words):
+        if tuple(words[i : i + 2]) in NUMBERED_CLASSES:
+            return True
         pair = tuple(words[i : i + 2]) in CLASS_PAIRS
         if word in CLASS_WORDS or pair:
             after = words[i + 1 + pair : i + 2 + pair]
