@@ -225,7 +225,8 @@ def _parse_crs(crs: Any) -> Any:
 def crs_label(system: Any) -> str:
     """Return ``EPSG:…`` where there is a code, else the name of a CRS."""
     code = system.to_epsg()
-    return f"EPSG:{code}" if code else str(system.name)
+    unnamed = system.name in ("undefined", "unknown", "unnamed")
+    return f"EPSG:{code}" if code else str(system.type_name if unnamed else system.name)
 
 
 def _assumed(xy: np.ndarray, *, names: tuple[str, str], named: bool) -> Places:

@@ -146,6 +146,18 @@ def test_a_column_of_labels_named_as_species_is_that_species(kind):
     assert ones.species.values.tolist() == ["b"] and (ones.presence == 1).all()
 
 
+def test_text_that_is_labels_is_no_name_of_a_species():
+    status = ["PRESENT", "ABSENT"] * 4
+    sites = sample(cube(), table().drop(columns="species").assign(oak=status), species="oak")
+    assert sites.species.values.tolist() == ["oak"]
+    np.testing.assert_array_equal(sites.presence[:, 0], [1, 0] * 4)
+    for words in (["yes", "no"], ["True", "False"]):
+        with pytest.raises(OccurrenceError, match=r"labels and not names of species.*species="):
+            sample(cube(), table().assign(oak=words * 4), species="oak")
+    with pytest.raises(OccurrenceError, match="labels and not names"):
+        sample(cube(), table(species=status))
+
+
 def test_counts_and_codes_that_cannot_be_told_apart_are_refused_with_both_calls():
     counts = table(n=4).assign(oak=[0, 7, 2, 0])
     with pytest.raises(OccurrenceError, match=r'species=\["oak"\].*table.assign\(oak='):

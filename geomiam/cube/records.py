@@ -21,6 +21,8 @@ STATUSES = {
     "doubtful": np.nan,
 }
 """Vocabulary of occurrenceStatus; what is doubtful counts as not surveyed."""
+LABELS = ("true", "false", "yes", "no", "presence", "absence", "na")
+"""Text that is no name of a species."""
 SHOWN = 5
 
 
@@ -95,8 +97,10 @@ def _is_one_species(column: pd.Series, name: str) -> bool:
     OccurrenceError
         When its numbers may be labels of one species or codes of several.
     """
-    if column.dtype.kind not in "biuf" or column.dropna().empty:
+    if column.dropna().empty:
         return False
+    if column.dtype.kind not in "biuf":
+        return _holds_labels(column, name)
     values = column.dropna().astype(float)
     if not (values == 0).any() and not (name != "species" and (values == 1).all()):
         return False  # codes, such as GBIF's taxonKey, are never 0
@@ -107,6 +111,19 @@ def _is_one_species(column: pd.Series, name: str) -> bool:
         f'species=["{name}"] if they are labels or counts of that one species, or '
         f"table.assign({name}=table['{name}'].astype(str)) if they are codes of species"
     )
+
+
+def _holds_labels(column: pd.Series, name: str) -> bool:
+    """Whether the text of a column is labels, such as PRESENT and ABSENT, and not names."""
+    words = set(column.dropna().astype(str).str.strip().str.lower())
+    if name != "species" and words <= set(STATUSES):
+        return True
+    if words <= {*STATUSES, *LABELS}:
+        raise OccurrenceError(
+            f"column '{name}' holds {sorted(words)}, which are labels and not names of species: turn them "
+            f'into 1 and 0 and pass species=["{name}"], or name the column of species names'
+        )
+    return False
 
 
 def species_of(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
