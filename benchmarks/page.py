@@ -5,7 +5,7 @@
 
 The folder holds the JSON that ``geomiam benchmark`` and the scripts beside this one write:
 ``skill*.json`` (parts of one run, such as methods computed side by side), ``strategies.json``,
-``fusions.json``, ``missing-*.json``, ``cloud-gaps.json``, ``systems-*.json``, ``importance.json``; what
+``fusions.json``, ``defaults.json`` (a page of its own), ``missing-*.json``, ``cloud-gaps.json``, ``systems-*.json``, ``importance.json``; what
 is not there is left out. Nothing on the page is typed: tables, figures and the sentences with numbers
 come from the JSON.
 """
@@ -21,6 +21,7 @@ from typing import Any
 import cloud_gaps
 import numpy as np
 import xarray as xr
+from page_defaults import defaults_page
 from page_pretraining import pretraining_section
 from page_systems import systems_section
 
@@ -53,6 +54,8 @@ def main() -> None:
     parts = [write(found[pattern]) for pattern, write in sections.items() if found[pattern]]
     text = "\n\n".join([HEAD, *parts]) + "\n"
     (args.docs / "benchmarks.md").write_text(text, encoding="utf-8")
+    if (defaults := args.results / "defaults.json").exists():
+        (args.docs / "defaults.md").write_text(defaults_page(defaults), encoding="utf-8")
 
 
 HEAD = """# Benchmarks

@@ -32,7 +32,7 @@ from geomiam.training.growth import grown_schema, joined_scaler, with_modalities
 SMALL = {"width": 16, "heads": 2, "depth": 2, "inner": 1, "frequencies": 8, "sigma": 0.3}
 OLD = ("climate", "soil")
 SUBSETS = (None, ["climate"], ["soil"], ["climate", "soil"], ["bio1", "ndvi"])
-GROWING = ("group", "token")
+GROWING = ("group", "token", "linear")
 
 
 def world(n: int = 160, *, seed: int = 0, shift: float = 0.0) -> xr.Dataset:
@@ -309,7 +309,7 @@ def test_training_and_prediction_compute_the_same(fusion):
     np.testing.assert_allclose(full, plain, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("fusion", GROWING)
+@pytest.mark.parametrize("fusion", [*GROWING, "sum", "quadratic"])
 @pytest.mark.parametrize("n", [1, 7, pytest.param(150, marks=pytest.mark.slow)])
 def test_bits_stay_for_every_subset_of_every_kind_of_token(fusion, n):
     old, made = randomly_grown(fusion, steps=198)  # so many that equal rows are not looked for
@@ -555,14 +555,8 @@ def test_sites_that_do_not_fit_are_refused(model, make, train, message):
 
 
 def test_fusions_that_cannot_grow_are_named():
-    for fusion, members in (("sum", 1), ("group+sum", 2)):
-        with pytest.raises(SelectionError, match="fusion='sum' cannot take new predictors"):
-            gm.finetune(
-                trained(fusion, members=members, epochs=1),
-                pair(world()),
-                train="new",
-                training=quick(epochs=2),
-            )
+    with pytest.raises(SelectionError, match="fusion='late' cannot take new predictors"):
+        gm.finetune(trained("late", epochs=1), pair(world()), train="new", training=quick(epochs=2))
 
 
 def test_variables_of_a_known_modality_and_other_data_are_refused(model):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import warnings
 
 import numpy as np
@@ -20,8 +21,9 @@ from geomiam.errors import SettingError, TrainingWarning
 from geomiam.evaluation.masked import Masked
 from geomiam.networks.artifact import card
 from geomiam.training import advice
+from geomiam.training import choice as choice_module
 from geomiam.training import loop as loop_module
-from geomiam.training.choice import Folds, auc_by_block, choose
+from geomiam.training.choice import Folds, auc_by_block, choose, predicted_sites
 from geomiam.training.rule import make_plan, training_steps
 
 
@@ -197,13 +199,20 @@ def test_the_mix_changes_only_for_a_clear_gain():
     blocks = np.arange(300) % 30
 
     def chosen(**logits):
-        return choose(Folds(y, blocks, [], logits), fallback=("linear", "sum"))
+        return choose(Folds(y, blocks, blocks % 3, logits), fallback=("linear", "sum"))
 
     kept, scores = chosen(linear=noise["linear"], sum=signal, group=noise["group"])
     assert kept == ("sum",) and len(scores) == 7
     assert scores["sum"] == pytest.approx(gm.metrics.mean_auc(y, signal[0]), abs=1e-4)
     same = signal + 1e-3 * noise["sum"]
     assert chosen(linear=signal, sum=same, group=signal + noise["group"])[0] == ("linear", "sum")
+
+
+def test_predictions_of_the_folds_are_bounded(monkeypatch):
+    held = [np.arange(90) % 3 == k for k in range(2)]
+    assert predicted_sites(held, 10).tolist() == [i for i in range(90) if i % 3 < 2]
+    monkeypatch.setattr(choice_module, "MOST_NUMBERS", 200)
+    assert len(predicted_sites(held, 10)) == 20
 
 
 # Members without a hidden layer ------------------------------------------------------------------
@@ -292,9 +301,26 @@ def test_the_fit_reports_its_rule_and_its_validation(default):
 # Warnings ----------------------------------------------------------------------------------------
 
 
-def test_a_run_that_ends_too_early_is_reported():
-    with pytest.warns(TrainingWarning, match=r"best epoch is the last of 2.*\{'epochs': 4\}"):
-        gm.fit(survey(200), network=TINY_NETWORK, training=quick(epochs=2, epoch_steps=25))
+@pytest.mark.parametrize(
+    ("best", "epochs", "steps", "message"),
+    [
+        ([3, 9], [10, 10], 400, r"best epoch is the last of 10.*\{'epochs': 20\}"),
+        ([3], [10], 90, "90 optimiser steps are few: training ended too early"),
+        ([3], [10], 400, None),
+        ([8], [9], 90, None),  # patience ended it
+    ],
+)
+def test_a_run_that_ends_too_early_is_reported(best, epochs, steps, message):
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        advice.ended_early(best, epochs, most=10, steps=steps)
+    assert len(heard) == (message is not None)
+    assert not message or re.search(message, str(heard[0].message))
+
+
+def test_a_fit_of_few_steps_is_reported():
+    with pytest.warns(TrainingWarning, match="training ended too early"):
+        gm.fit(tiny_sites(60), network=TINY_NETWORK, training=quick(epochs=2))
 
 
 def test_few_validation_presences_are_reported_once_with_the_remedy():

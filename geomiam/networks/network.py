@@ -256,10 +256,10 @@ def _fusion(
 ) -> TokenFusion | GroupFusion | SumFusion | LateFusion | CrossFusion:
     width, heads, depth, dropout = config.width, config.heads, config.depth, config.dropout
     over_tokens = partial(TransformerBlock.over_tokens, config)
-    if config.fusion in ("linear", "quadratic"):
-        return LinearFusion(layout.size, width=width, dropout=dropout)
-    if config.fusion == "sum":
-        return SumFusion(layout.size, width=width, dropout=dropout)
+    if config.fusion in WITHOUT_ATTENTION:
+        kind = SumFusion if config.fusion == "sum" else LinearFusion
+        new = len(grown_tokens(layout, config.grown))
+        return kind(layout.size, width=width, dropout=dropout, grown=new)
     if config.fusion == "cross":
         return CrossFusion(config, sizes=layout.sizes.tolist())
     sizes: Any = {"width": width, "heads": heads, "depth": depth, "dropout": dropout}

@@ -15,10 +15,14 @@ class SumFusion(nn.Module):
     Its scalar tokens are linear (no frequencies), so this is a network of two hidden layers over all predictors and their
     hidden-indicators, as in DeepMaxent (Ryckewaert et al. 2024, arXiv:2412.19217), which is hard to
     beat on small data. There is no normalisation in it: a large value stays large.
+
+    The last ``grown`` tokens are of modalities that a trained model was given later. Hidden, they add
+    exactly nothing, so that the old answers stay as they are.
     """
 
-    def __init__(self, tokens: int, *, width: int, dropout: float):
+    def __init__(self, tokens: int, *, width: int, dropout: float, grown: int = 0):
         super().__init__()
+        self.grown, tokens = grown, tokens - grown
         self.hidden = nn.Parameter(torch.zeros(tokens, width))
         self.inner = nn.Linear(width, width)
         self.dropout = nn.Dropout(dropout)
@@ -26,13 +30,25 @@ class SumFusion(nn.Module):
 
     def forward(self, tokens: Tensor, visible: Tensor) -> Tensor:
         """Return features ``(n, d)`` from tokens ``(n, t, d)`` and visible ``(n, t)``."""
-        return self.read(torch.where(visible.unsqueeze(-1), tokens, self.hidden).sum(1))
+        shown = torch.where(visible.unsqueeze(-1), tokens, self.every_hidden)
+        old, new = shown.split([len(self.hidden), self.grown], 1)
+        return self.read(old.sum(1) + new.sum(1) if self.grown else old.sum(1))
 
     def packed(self, seen: Seen) -> Tensor:
         """Features ``(n, d)`` in training."""
-        says = torch.arange(len(self.hidden)) + len(seen.made)
-        index = torch.where(seen.visible, seen.place, says)
-        return self.read(spread(torch.cat([seen.made, self.hidden]), [index])[0].sum(1))
+        hidden = self.every_hidden
+        index = torch.where(seen.visible, seen.place, torch.arange(len(hidden)) + len(seen.made))
+        return self.read(spread(torch.cat([seen.made, hidden]), [index])[0].sum(1))
+
+    @property
+    def every_hidden(self) -> Tensor:
+        """What each token adds when hidden ``(t, d)``."""
+        return torch.nn.functional.pad(self.hidden, (0, 0, 0, self.grown))
+
+    def grown_from(self, old: SumFusion) -> list[nn.Parameter]:
+        """Take over a fusion of fewer tokens; nothing but tokenizers is new."""
+        self.load_state_dict(old.state_dict())
+        return []
 
     def read(self, total: Tensor) -> Tensor:
         """Features ``(..., d)`` from the sum of what all tokens say ``(..., d)``."""
@@ -52,8 +68,8 @@ class LinearFusion(SumFusion):
     so it leads where sites are few and effects are monotone.
     """
 
-    def __init__(self, tokens: int, *, width: int, dropout: float):
-        super().__init__(tokens, width=width, dropout=dropout)
+    def __init__(self, tokens: int, *, width: int, dropout: float, grown: int = 0):
+        super().__init__(tokens, width=width, dropout=dropout, grown=grown)
         del self.inner, self.dropout
 
     def read(self, total: Tensor) -> Tensor:
@@ -76,7 +92,7 @@ class SumView:
         """Features ``(r, c, d)`` of rows in coalitions."""
         tokens = self.rows.tokens(rows, range(len(self.owner)))
         seen = self.rows.visible[rows].unsqueeze(-1)
-        gain = torch.where(seen, tokens - self.fusion.hidden, 0)
+        gain = torch.where(seen, tokens - self.fusion.every_hidden, 0)
         sums = gain.new_zeros(len(gain), self.players.shape[1], gain.shape[-1])
         sums.index_add_(1, self.owner, gain)
         return self.fusion.read(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from geomiam.errors import TrainingWarning
+from geomiam.training.rule import FEW_STEPS
 
 FEWEST = 5
 """Presences below which hardly anything can be learned."""
@@ -43,15 +44,28 @@ def few_validated(counts: np.ndarray, species: Sequence[str], *, chosen: bool) -
         )
 
 
-def last_epoch(best: Sequence[int], epochs: Sequence[int], most: int) -> None:
-    """Warn if the best epochs of members are the last ones that were allowed."""
-    late = [b for b, e in zip(best, epochs) if b == e - 1 and e == most]
-    if late:
-        _warn(
-            f"the best epoch is the last of {most}: training ended too early. Pass more, "
-            f"training={{'epochs': {2 * most}}}, or leave training= out: the number of steps then "
-            "follows from the data"
-        )
+def ended_early(best: Sequence[int], epochs: Sequence[int], *, most: int, steps: int) -> None:
+    """Warn of a run that its limit ended before its scores could stop rising.
+
+    Parameters
+    ----------
+    best, epochs : sequence of int
+        Best epoch of each member, and the epochs that it was trained.
+    most : int
+        Limit of the epochs.
+    steps : int
+        Optimiser steps of so many epochs.
+    """
+    if most not in epochs:
+        return
+    late = any(b == most - 1 for b, e in zip(best, epochs) if e == most)
+    if not late and steps >= FEW_STEPS:
+        return
+    reason = f"the best epoch is the last of {most}" if late else f"{steps} optimiser steps are few"
+    _warn(
+        f"{reason}: training ended too early. Pass more, training={{'epochs': {2 * most}}}, or leave "
+        "training= out: the number of steps then follows from the data"
+    )
 
 
 def large_gap(training: float | None, validation: float | None) -> None:

@@ -16,11 +16,11 @@ from scipy.stats import rankdata
 
 from geomiam.metrics import auc
 
-MOST_VALIDATED = 10_000
-"""Sites that a fold predicts at most."""
+MOST_NUMBERS = 20_000_000
+"""Predictions of a kind of member that are held at most; fewer sites are predicted if there are more."""
 
 Predict = Callable[[str, int, np.ndarray], np.ndarray]
-"""Kind of member, fold, sites that validate ``(n,)`` → logits ``(subsets, v, S)`` of these sites."""
+"""Kind of member, fold, positions ``(v,)`` among the predicted sites → logits ``(subsets, v, S)`` of these sites."""
 
 
 @dataclass(frozen=True)
@@ -28,20 +28,19 @@ class Folds:
     """Spatial folds and what each kind of member predicts for the sites that it did not train on."""
 
     labels: np.ndarray
-    """``(n, S)``; 1, 0, NaN."""
+    """``(n, S)`` of the sites that are predicted; 1, 0, NaN."""
     blocks: np.ndarray
-    """Spatial block of each site ``(n,)``."""
-    held: Sequence[np.ndarray]
-    """Boolean ``(n,)`` per fold: sites that validate."""
+    """Spatial block of each of them ``(n,)``."""
+    fold: np.ndarray
+    """Fold of each of them ``(n,)``."""
     logits: dict[str, np.ndarray] = field(default_factory=dict)
     """Per kind ``(subsets, n, S)``; NaN = not predicted. The last subset is everything."""
 
     def run(self, kinds: Sequence[str], predict: Predict) -> None:
         """Train and predict all folds with every kind of member."""
         for kind in kinds:
-            for number, held in enumerate(self.held):
-                rows = np.flatnonzero(held)
-                rows = rows[:: -(-len(rows) // MOST_VALIDATED)]
+            for number in range(self.fold.max() + 1):
+                rows = np.flatnonzero(self.fold == number)
                 logits = predict(kind, number, rows)
                 if kind not in self.logits:
                     shape = (len(logits), *self.labels.shape)
@@ -58,8 +57,16 @@ class Folds:
 
     def validated(self) -> np.ndarray:
         """Presences of each species that are predicted by a model that did not train on them ``(S,)``."""
-        some = np.any(self.held, axis=0)
-        return (self.labels[some] == 1).sum(0)
+        return (self.labels == 1).sum(0)
+
+
+def predicted_sites(held: Sequence[np.ndarray], numbers: int) -> np.ndarray:
+    """Return which of the held-out sites are predicted ``(v,)``, with so many numbers for each.
+
+    All of them, or every second, third, … so that memory is bounded.
+    """
+    rows = np.flatnonzero(np.any(held, axis=0))
+    return rows[:: -(-len(rows) * numbers // MOST_NUMBERS)]
 
 
 def choose(folds: Folds, *, fallback: Sequence[str]) -> tuple[tuple[str, ...], dict[str, float]]:

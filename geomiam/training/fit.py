@@ -295,9 +295,15 @@ def _advise(model: Model, runs: Sequence[Run], ends: Sequence[Progress], plan: P
     """Warn of what may disappoint, with its remedy."""
     config, run, about = plan.training, runs[0], model.about
     best = config.keep == "best"
-    most = config.most_epochs(len(run.table.train))
     if best:
-        advice.last_epoch([e.best_epoch for e in ends], [e.epoch for e in ends], most)
+        sites = len(run.table.train)
+        most = config.most_epochs(sites)
+        advice.ended_early(
+            [e.best_epoch for e in ends],
+            [e.epoch for e in ends],
+            most=most,
+            steps=most * config.steps_per_epoch(sites),
+        )
     if "validation" in about:
         counts = np.array(list(about["validation"]["presences"].values()))
         advice.few_validated(counts, model.species, chosen=False)

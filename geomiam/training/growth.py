@@ -70,7 +70,7 @@ def with_modalities(model: Model, schema: Schema, scaler: Scaler) -> tuple[Model
         if not hasattr(member.fusion, "grown_from"):
             raise SelectionError(
                 f"fusion='{member.config.fusion}' cannot take new predictors and stay as it is "
-                "without them; train a new model with fusion='group' or 'token'"
+                "without them; train a new model with fusion='group', 'token', 'sum' or 'linear'"
             )
     new = [m for m in schema.modalities if m not in model.schema.modalities]
     grown = config.model_copy(update={"grown": (*config.grown, *new), "explainer": 0})

@@ -19,7 +19,7 @@ from geomiam.networks.model import Model
 from geomiam.schema import Schema
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.scaler import Scaler
-from geomiam.training.choice import Folds, Predict, choose, scores_by_subset
+from geomiam.training.choice import Folds, Predict, choose, predicted_sites, scores_by_subset
 from geomiam.training.loop import Run, torch_seed, train
 from geomiam.training.losses import LINK_OF, base_logits
 from geomiam.training.rule import Plan, changed
@@ -80,10 +80,16 @@ def validated(
         warnings.warn(f"no spatial validation: {error}", TrainingWarning, stacklevel=3)
         return network, {}
     held = _fold_masks(data.labels, blocks.number, plan.folds, rng)
-    folds = Folds(data.labels, blocks.number, held)
+    numbers = len(data.species) * (len(data.schema.modalities) + 1)
+    rows = predicted_sites(held, numbers)
+    fold = np.argmax(np.stack(held)[:, rows], axis=0)
+    folds = Folds(data.labels[rows], blocks.number[rows], fold)
     kinds = plan.choices or (network.member(0).fusion,)
     folds.run(
-        kinds, _fold_predictor(data, plan, network, masking, held=held, seed=seed, folder=folder)
+        kinds,
+        _fold_predictor(
+            data, plan, network, masking, held=held, rows=rows, seed=seed, folder=folder
+        ),
     )
     kept, inner = choose(folds, fallback=plan.fixed) if plan.choices else (kinds, {})
     if plan.choices:
@@ -118,6 +124,7 @@ def _fold_predictor(
     masking: Strategy,
     *,
     held: list[np.ndarray],
+    rows: np.ndarray,
     seed: int,
     folder: Path | None,
 ) -> Predict:
@@ -129,7 +136,7 @@ def _fold_predictor(
         scored = table.train[:: -(-len(table.train) // MOST_SCORED)]  # as in the final training
         tables.append((replace(table, valid=scored), scaler))
 
-    def predict(kind: str, number: int, rows: np.ndarray) -> np.ndarray:
+    def predict(kind: str, number: int, which: np.ndarray) -> np.ndarray:
         table, scaler = tables[number]
         config = changed(network, {"fusion": kind, "members": 1})
         model = member_model(data, config, scaler, loss=plan.training.loss, seed=seed)
@@ -139,6 +146,6 @@ def _fold_predictor(
         run = Run(model, model.network, table, masking, settings, seed, Supervised())
         checkpoint = folder and folder / f"{kind}-{number}"
         train(run, checkpoint, name=f"validation {number + 1} of {len(held)}, {kind}")
-        return subset_logits(run, table, torch.as_tensor(rows))
+        return subset_logits(run, table, torch.as_tensor(rows[which]))
 
     return predict
