@@ -401,7 +401,7 @@ def test_a_head_of_its_own_learns_a_new_species_and_no_bit_of_the_others(model):
     assert torch.equal(new["head.weight"][:2], old["head.weight"])
     assert torch.equal(new["head.bias"][:2], old["head.bias"])
     table = gm.evaluate(more, world(200, seed=2).drop_vars(["vh", "profile"]))
-    assert float(table["auc"].sel(species="third", subset="all")) > 0.75
+    assert float(table["auc"].sel(species="third", subset="all")) > 0.7
     assert more.about["finetuning"][0]["new_species"] == ["third"]
 
 
