@@ -47,7 +47,7 @@ def suitability(
         ax.plot(*np.asarray(points).T, "o", label="records of presence", **style)
         ax.legend(loc="lower left", frameon=False, fontsize=9, markerscale=2)
     fig.colorbar(mesh, ax=ax, shrink=0.75, label=array.attrs.get("long_name", "suitability"))
-    ax.set_title(str(array["species"].item()), style="italic")
+    ax.set_title(_name(array["species"].item()), style="italic")
     return fig
 
 
@@ -65,7 +65,9 @@ def shapley(why: xr.Dataset, *, species: str | None = None) -> Figure:
     scale = "suitability" if array.attrs.get("scale") != "logit" else "log-odds"
     fig.colorbar(mesh, ax=axes, shrink=0.7, label=f"change of {scale} by the group")
     base = float(_one_species(why["base_value"], species))
-    fig.suptitle(f"{array['species'].item()}: base value {base:.2f} + all panels = suitability")
+    fig.suptitle(
+        f"{_name(array['species'].item())}: base value {base:.2f} + all panels = suitability"
+    )
     return fig
 
 
@@ -93,7 +95,7 @@ def training(history: pd.DataFrame) -> Figure:
     fig, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     colours = dict(zip(names, plt.rcParams["axes.prop_cycle"].by_key()["color"] * 10))
     for name in names:
-        style = {"color": colours[name], "label": name}
+        style = {"color": colours[name], "label": _name(name)}
         left.plot(history["epoch"], history[f"{metric}_{name}"], **style)
         right.plot(history["epoch"], history[f"p_{name}"], **style)
     left.plot(history["epoch"], history[every], color="black", lw=2, label="all")
@@ -145,7 +147,7 @@ def subsets(tables: xr.Dataset | Mapping[str, xr.Dataset], *, metric: str = "auc
     if oracle is not None:
         _oracle_bars(top, np.append(oracle, np.nanmean(oracle)))
     _dot_matrix(bottom, shows)
-    bottom.set_yticks(range(rows), matrix["modality"].values)
+    bottom.set_yticks(range(rows), list(map(_name, matrix["modality"].values)))
     first = next(iter(named.values()))[metric]
     top.set_ylabel(f"{first.attrs.get('long_name', metric)}\n(mean over species)")
     if len(named) > 1:
@@ -184,7 +186,7 @@ def missingness(sweep: xr.Dataset, *, styles: Mapping[str, str] | None = None) -
         for i, name in enumerate(sweep["predictor"].values):
             one = score.sel(predictor=name, pattern=pattern)
             line = {"color": f"C{i % 10}", "ls": (styles or {}).get(str(name), "-")}
-            ax.plot(one["share"], one.mean(drawn), label=str(name), marker="o", ms=3.5, **line)
+            ax.plot(one["share"], one.mean(drawn), label=_name(name), marker="o", ms=3.5, **line)
             ax.fill_between(
                 one["share"], one.min(drawn), one.max(drawn), alpha=0.12, lw=0, color=line["color"]
             )
@@ -286,11 +288,18 @@ def _said(table: xr.Dataset) -> str:
 def _panel(ax: Axes, values: xr.DataArray, most: float) -> Any:
     mesh = _map(ax, values, cmap="RdBu_r", vmin=-most, vmax=most)
     size = np.abs(values.values)
-    ax.set_title(f"{values['group'].item()}\nmean |effect| {np.nanmean(size):.3f}", fontsize=10)
+    ax.set_title(
+        f"{_name(values['group'].item())}\nmean |effect| {np.nanmean(size):.3f}", fontsize=10
+    )
     if not (size > 0).any():
         place: dict[str, Any] = {"transform": ax.transAxes, "ha": "center", "va": "center"}
         ax.text(0.5, 0.5, "not on this map:\nexactly 0", fontsize=9, **place)
     return mesh
+
+
+def _name(name: Any) -> str:
+    """Return a name of a species or predictor as plain text: a dollar sign begins no formula."""
+    return str(name).replace("$", r"\$")
 
 
 def _one_species(array: xr.DataArray, species: str | None) -> xr.DataArray:
@@ -346,7 +355,7 @@ def _two_storeys(columns: int, rows: int) -> tuple[Figure, Sequence[Axes]]:
 def _column_marks(ax: Axes, y: np.ndarray, shift: float, name: str, colour: str) -> None:
     """One method: a mark per column, and the mean apart, in bold."""
     x = np.arange(len(y)) + shift
-    ax.plot(x[:-1], y[:-1], "o", ms=6, color=colour, label=name)
+    ax.plot(x[:-1], y[:-1], "o", ms=6, color=colour, label=_name(name))
     ax.plot(x[-1:], y[-1:], "D", ms=7, color=colour)
     ax.tick_params(axis="x", length=0)
     _quiet(ax)

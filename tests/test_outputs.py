@@ -542,3 +542,25 @@ def test_the_lock_of_a_verb_is_the_lock_of_the_writers_that_it_calls(tmp_path):
     with only_writer(tmp_path / "cube.zarr"):
         gm.write_cube(make_cube(), tmp_path / "cube.zarr")
     assert [p.name for p in tmp_path.iterdir()] == ["cube.zarr"]
+
+
+def test_names_from_files_stay_text_in_a_model_card():
+    from geomiam.outputs.markdown import block, cell
+
+    odd = "a|b\n# title <script>alert(1)</script> [x](http://y) `code`"
+    assert "\n" not in cell(odd) and "<script>" not in cell(odd)
+    assert cell("a|b") == r"a\|b" and cell("Ænys rosa") == "Ænys rosa"
+    lines = block("text\n```\n# forged").splitlines()
+    assert lines[0] == lines[-1] == "````"
+
+
+def test_a_dollar_in_a_name_begins_no_formula(model):
+    import io
+
+    import matplotlib
+
+    matplotlib.use("Agg")
+    maps = gm.predict(make_cube(), model).assign_coords(species=[r"a $\frac$ b", "t"])
+    figure = gm.plot.suitability(maps)
+    figure.savefig(io.BytesIO(), format="png")  # matplotlib reads formulas when it draws
+    assert figure.axes[0].get_title() == r"a \$\frac\$ b"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +17,14 @@ from geomiam.inference.inputs import Data, as_data
 from geomiam.inference.job import Job, placed
 from geomiam.inference.mapstore import template
 from geomiam.inference.memory import resident
+from geomiam.inference.trial import cells_with_data, try_block
 from geomiam.networks.artifact import as_model
 from geomiam.networks.model import Model
 
-LONG_ENOUGH = 1.0
-"""Seconds that the trial must take to tell a rate."""
-FIRST = 32
-"""Cells along each side of the first trial."""
+RESERVE = 32 * 2**20
+"""Bytes that the allocator holds free for a process and for each thread; see the allocator's padding."""
+FRAGMENTS = 1.25
+"""Share of memory in use, with the gaps between pieces that are too small to be used again."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,11 @@ class MapPlan:
     threads: int
     """Blocks that are answered at once in one process."""
     bytes_per_task: int
+    """Bytes of one block's predictors and results, in all their copies."""
+    bytes_of_network: int
+    """Bytes that the network of one thread needs for rows of a block, measured in a trial."""
     base: int
-    """Bytes that a process holds before its first block: libraries and model."""
+    """Bytes that a process holds before its first block: libraries, model, the allocator's reserve."""
     bytes_of_map: int
     """Size of the map before compression."""
     share: float
@@ -56,7 +59,8 @@ class MapPlan:
     @property
     def peak_per_worker(self) -> int:
         """Most bytes that a process will hold."""
-        return self.base + self.threads * self.bytes_per_task
+        each = self.bytes_per_task + self.bytes_of_network
+        return int(self.base + RESERVE + self.threads * (RESERVE + FRAGMENTS * each))
 
     @property
     def seconds(self) -> float:
@@ -73,8 +77,8 @@ class MapPlan:
             [
                 f"{self.cells:,} cells ({grid(self.sizes)}), about {self.share:.0%} with data",
                 f"{self.blocks:,} blocks of {grid(self.steps)}, {self.workers} at once",
-                f"{format_bytes(self.bytes_per_task)} per block; at most about "
-                f"{format_bytes(self.peak_per_worker)} per process",
+                f"{format_bytes(self.bytes_per_task)} per block and {format_bytes(self.bytes_of_network)} of the "
+                f"network per thread; at most {format_bytes(self.peak_per_worker)} per process",
                 f"{format_bytes(self.bytes_of_map)} on disk before compression",
                 f"{self.rate:,.0f} cells/s per thread in a trial: about {format_time(self.seconds)}",
             ]
@@ -121,8 +125,10 @@ def plan_map(
     made = template(ds, job)
     need = check_memory(job, made, limit=memory_limit)
     job.warn_if_outside(ds)
-    share = float(np.mean([_observed(job.part(ds, i)).mean() for i in job.blocks.some()]))
-    rate = _rate(job, ds)
+    base = resident()  # what the trial leaves behind does not count
+    parts = [job.part(ds, index) for index in job.blocks.some()]
+    share = float(np.mean([cells_with_data(part).mean() for part in parts]))
+    trial = try_block(job, ds, out=_bytes_of_results(job, made))
     workers, threads = places(client)
     return MapPlan(
         sizes=job.blocks.sizes,
@@ -131,10 +137,11 @@ def plan_map(
         workers=workers,
         threads=threads,
         bytes_per_task=need,
-        base=resident(),
+        bytes_of_network=trial.bytes_of_network,
+        base=base,
         bytes_of_map=sum(made[n].nbytes for n in placed(made, job.blocks)),
         share=share,
-        rate=rate,
+        rate=trial.rate,
     )
 
 
@@ -146,7 +153,7 @@ def check_memory(job: Job, made: xr.Dataset, *, limit: int | str | None) -> int:
     MemoryRefused
         If it is more than the limit.
     """
-    out = sum(made[n].nbytes for n in placed(made, job.blocks)) // max(1, job.blocks.cells)
+    out = _bytes_of_results(job, made)
     try:
         return promise(
             job.model,
@@ -160,6 +167,11 @@ def check_memory(job: Job, made: xr.Dataset, *, limit: int | str | None) -> int:
         raise MemoryRefused(text) from None
 
 
+def _bytes_of_results(job: Job, made: xr.Dataset) -> int:
+    """Bytes of one cell's results."""
+    return sum(made[n].nbytes for n in placed(made, job.blocks)) // max(1, job.blocks.cells)
+
+
 def places(client: Any) -> tuple[int, int]:
     """Blocks that run at once: everywhere, and in one process."""
     if client is not None:
@@ -171,33 +183,3 @@ def places(client: Any) -> tuple[int, int]:
     single = dask.config.get("scheduler", None) in ("synchronous", "sync", "single-threaded")
     threads = 1 if single else int(dask.config.get("num_workers", None) or CPU_COUNT)
     return threads, threads
-
-
-def _observed(part: xr.Dataset) -> np.ndarray:
-    """Return which cells have any data."""
-    found: Any = False
-    for v in part.compute(scheduler="synchronous").data_vars.values():
-        found = found | v.notnull().any([d for d in v.dims if not is_place(d)])
-    return np.asarray(found)
-
-
-def _rate(job: Job, ds: xr.Dataset) -> float:
-    """Cells with data answered per second, in ever larger parts of the block that has most."""
-    index = max(job.blocks.some(), key=lambda i: int(_observed(job.part(ds, i)).sum()))
-    part, side = job.part(ds, index).compute(scheduler="synchronous"), FIRST
-    _time(job, part, FIRST)  # the first call is slow and tells nothing
-    while True:
-        cells, seconds = _time(job, part, side)
-        if seconds > LONG_ENOUGH or side >= max(part.sizes[d] for d in job.blocks.sizes):
-            return max(cells, 1) / seconds
-        side *= 2
-
-
-def _time(job: Job, part: xr.Dataset, side: int) -> tuple[int, float]:
-    """Answer the middle of a block: cells with data, seconds."""
-    starts = {d: max(0, (part.sizes[d] - side) // 2) for d in job.blocks.sizes}
-    window = part.isel({d: slice(s, s + side) for d, s in starts.items()})
-    start = time.perf_counter()
-    made = job.answer(window).compute(scheduler="synchronous")
-    seconds = time.perf_counter() - start
-    return int(made["suitability"].notnull().any("species").sum()), seconds

@@ -25,6 +25,7 @@ from geomiam.networks.session import standard_torch
 from geomiam.networks.weight_file import check_counts, check_weights, read_header, read_weights
 from geomiam.outputs.claim import claim, claimed
 from geomiam.outputs.kinds import MODEL
+from geomiam.outputs.markdown import block, cell
 from geomiam.outputs.paths import expand
 from geomiam.outputs.place import complete, copy_mode
 from geomiam.reading import read_text, reason, refusing, regular_file
@@ -149,15 +150,16 @@ def as_model(model: Model | str | Path) -> Model:
 def card(model: Model) -> str:
     """Return the model card, Markdown."""
     rows = "\n".join(
-        f"| {m.name} | {', '.join(m.variables)} | {m.license or ''} | {m.citation or ''} |"
+        f"| {cell(m.name)} | {', '.join(map(cell, m.variables))} | {cell(m.license or '')} | "
+        f"{cell(m.citation or '')} |"
         for m in model.schema.modalities.values()
     )
     about = _readable(model.about)
     return (
-        f"# {model.schema.title or model.schema.name}\n\n```\n{model.summary()}\n```\n\n"
+        f"# {cell(model.schema.title or model.schema.name)}\n\n{block(model.summary())}\n\n"
         "Predicts from any subset of these predictors; NaN means missing.\n\n"
         f"| modality | variables | licence | citation |\n| --- | --- | --- | --- |\n{rows}\n\n"
-        f"{_validation(model)}## Training\n\n```json\n{json.dumps(about, indent=1)}\n```\n\n"
+        f"{_validation(model)}## Training\n\n{block(json.dumps(about, indent=1))}\n\n"
         f"{_meaning(model)}Maps of endangered species can reveal their sites: coarsen them before "
         "sharing.\n"
     )
