@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import dask
@@ -64,5 +66,84 @@ def test_peak_memory_does_not_grow_with_the_map():
     assert peaks[1] <= 1.1 * peaks[0], peaks
 
 
+def promised_map(kind: str) -> tuple[xr.Dataset, gm.Model, dict]:
+    """A dense cube, and a model whose network, results or explanation need most of the memory."""
+    sites = make_sites(make_cube(), species=60 if kind == "species" else 3)[
+        [*VARIABLES, "presence"]
+    ]
+    fusion = "token" if kind == "token" else "group"
+    network = gm.NetworkConfig(fusion=fusion, width=64, heads=2, depth=2, inner=1, frequencies=16)
+    model = gm.fit(
+        sites, network=network, training=gm.TrainingConfig(epoch_steps=1, epochs=1), rng=0
+    )
+    side = 400
+    rng = np.random.default_rng(0)
+    place = {"y": 50 - 0.001 * np.arange(side), "x": 5 + 0.001 * np.arange(side)}
+    layers = {v: (("y", "x"), rng.normal(size=(side, side)).astype("f4")) for v in VARIABLES}
+    cube = xr.Dataset(layers, place).odc.assign_crs("EPSG:4326").chunk(y=200, x=200)
+    return cube, model, {"shapley": kind == "shapley"}
+
+
+def plan_or_write(kind: str, act: str) -> None:
+    """Print the promise for a map, or write the map."""
+    import odc.geo.xr  # noqa: F401
+
+    cube, model, options = promised_map(kind)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        dask.config.set(scheduler="threads", num_workers=2),
+    ):
+        if act == "plan":
+            print(gm.plan_map(cube, model, **options).peak_per_worker)
+        else:
+            gm.write_map(cube, model, Path(folder) / "map.zarr", progress=False, **options)
+
+
+def watched_peak(command: list[str]) -> int:
+    """Run a process to its end; the most memory that the system showed for it, in bytes."""
+    import psutil
+
+    peak = 0
+    with psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            with contextlib.suppress(psutil.Error):
+                peak = max(peak, process.memory_info().rss)
+            time.sleep(0.01)
+    assert process.returncode == 0
+    return peak
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["group", "token", "species", "shapley"])
+def test_a_process_holds_no_more_than_the_plan_promises(kind):
+    """The plan and the map are processes of their own; the peak is what the system reports."""
+    command = [sys.executable, __file__, kind]
+    done = subprocess.run([*command, "plan"], capture_output=True, text=True, check=True)
+    promised, peak = int(done.stdout.split()[-1]), watched_peak([*command, "map"])
+    assert peak <= promised, f"{peak / 2**20:.0f} MiB of {promised / 2**20:.0f} promised"
+    assert promised <= 1.6 * peak, f"{peak / 2**20:.0f} MiB of {promised / 2**20:.0f} promised"
+
+
+def test_tensors_are_counted_while_they_live():
+    import torch
+
+    from geomiam.inference.meter import TensorMeter
+
+    with TensorMeter() as meter, torch.inference_mode():
+        a = torch.zeros(1000)
+        b = a.view(10, 100)  # the same storage
+        c = b + 1
+        del a, b, c
+        d = torch.ones(500) * 2
+    assert meter.peak == 8000 and d.sum() == 1000
+    assert meter.now == 2000
+    with TensorMeter() as meter:
+        pass
+    assert meter.peak == 0
+
+
 if __name__ == "__main__":
-    print(peak_of_a_map(int(sys.argv[1])))
+    if len(sys.argv) == 3:
+        plan_or_write(*sys.argv[1:])
+    else:
+        print(peak_of_a_map(int(sys.argv[1])))
