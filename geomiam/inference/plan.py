@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from geomiam.cube.place import is_place
 from geomiam.errors import MemoryRefused
 from geomiam.inference.cells import promise
 from geomiam.inference.inputs import Data, as_data

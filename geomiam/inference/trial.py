@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from geomiam.cube.place import is_place
 from geomiam.inference.cells import SLAB
 from geomiam.inference.job import Job
 from geomiam.inference.meter import TensorMeter
@@ -98,8 +99,5 @@ def cells_with_data(part: xr.Dataset) -> np.ndarray:
     """Return which cells have any data."""
     found: Any = False
     for v in part.compute(scheduler="synchronous").data_vars.values():
-        known = v.notnull()
-        found = found | known.any(
-            [d for d in v.dims if d not in part.indexes and d not in ("y", "x")]
-        )
+        found = found | v.notnull().any([d for d in v.dims if not is_place(d)])
     return np.asarray(found)
