@@ -479,6 +479,8 @@ def test_the_grid_of_the_catalog_and_bounds(tmp_path):
     assert named.layer.dims == ("latitude", "longitude")
     with pytest.raises(GridError, match="xmin, ymin, xmax, ymax"):
         gm.build_cube(made, bounds=(500200, 0, 500100, 1))
+    with pytest.raises(GridError, match="across the antimeridian xmax is 190"):
+        gm.build_cube(made, bounds=(170, -20, -170, -10))
     with pytest.raises(GridError, match="like= or bounds="):
         gm.build_cube(made, UTM, bounds=place)
     with pytest.raises(GridError, match="bounds in its grid"):

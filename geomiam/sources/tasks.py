@@ -212,8 +212,10 @@ def _bounds(bounds: Sequence[float], crs: str) -> Any:
     try:
         return Grid(crs=crs, resolution=1, bounds=tuple(bounds)).bounds  # type: ignore[arg-type]
     except ValueError:
+        across = len(tuple(bounds)) == 4 and -180 <= bounds[2] < bounds[0] <= 180
+        hint = f"; across the antimeridian xmax is {bounds[2] + 360:g}" if across else ""
         raise GridError(
-            f"bounds={tuple(bounds)}: xmin, ymin, xmax, ymax are wanted, in {crs}"
+            f"bounds={tuple(bounds)}: xmin, ymin, xmax, ymax are wanted, in {crs}{hint}"
         ) from None
 
 
