@@ -1,5 +1,7 @@
 """Background: drawn where there are data, evenly by area, without replacement, and counted."""
 
+import warnings
+
 import dask
 import numpy as np
 import odc.geo.xr  # noqa: F401  (registers .odc)
@@ -209,3 +211,35 @@ def test_background_is_drawn_where_the_required_data_are():
     assert both.attrs["background_candidates"] == 10 * 10
     with pytest.raises(SelectionError, match=r"require=\['soil'\].*has modalities"):
         add_background(sites(), grid, require="soil")
+
+
+def test_one_point_and_exactly_all_points_can_be_asked_for():
+    assert add_background(sites(), cube(), n=1, rng=0).background.sum() == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        every = add_background(sites(), cube(), n=CANDIDATES, rng=0)
+    assert every.background.sum() == CANDIDATES
+
+
+def test_rows_weigh_as_much_as_their_area_up_to_the_pole():
+    box = GeoBox.from_bbox((0, 80, 4, 90), "EPSG:4326", resolution=0.5)
+    top = xr.Dataset(coords=xr_coords(box, dims=("lat", "lon")))
+    top["v"] = (("lat", "lon"), np.ones(box.shape, "f4"))
+    weights = background._row_weights(top)
+    np.testing.assert_allclose(weights, np.cos(np.deg2rad(top.lat.values)))
+    assert weights.min() < 0.01
+
+
+def test_drawing_in_blocks_equals_drawing_at_once_where_few_wait_long(monkeypatch):
+    """The n shortest waits of all blocks, with the very draws of one generator."""
+    mask = np.random.default_rng(0).random((12, 9)) < 0.7
+    weights = np.linspace(0.1, 1, 12)
+    monkeypatch.setattr(background, "BLOCK", 18)
+    rng, waits = np.random.default_rng(5), np.full(mask.shape, np.inf)
+    for start in range(0, 12, 2):
+        part = mask[start : start + 2]
+        waits[start : start + 2][part] = rng.exponential(size=part.sum())
+    waits /= weights[:, None]
+    expected = np.argsort(waits, axis=None)[:11]
+    found = draw_cells(mask, 11, weights=weights, rng=np.random.default_rng(5))
+    np.testing.assert_array_equal(found, np.stack(np.divmod(expected, 9), 1))

@@ -262,3 +262,46 @@ def test_the_real_regions_have_the_documented_counts():
         assert (training.sizes["site"], survey.sizes["site"]) == (n, m)
         assert training.sizes["species"] == survey.sizes["species"] == species
         assert len(FILES) == 4
+
+
+def test_the_summary_of_results_that_are_written_by_hand():
+    """Two regions, two seeds; one species cannot be scored, and one is left out of a mean."""
+
+    def result(region, species, seed, auc, prg, cor):
+        scores = {"auc": auc, "auc_prg": prg, "cor": cor}
+        one = {"auc": [0.5] * len(auc), "auc_prg": prg, "cor": cor}
+        facts = {"label": "m", "region": region, "species": species, "seed": seed, "seconds": 1.0}
+        return {**facts, "scores": {"climate": one, "all": scores}}
+
+    names = {"A": ["a1", "a2"], "NSW": ["nsw01", "nsw30"]}
+    rows = [
+        result("A", names["A"], 0, [0.8, None], [0.1, None], [0.2, 0.3]),
+        result("A", names["A"], 1, [0.6, None], [0.3, None], [0.4, None]),
+        result("NSW", names["NSW"], 0, [0.9, 0.1], [0.5, 0.5], [0.0, 0.0]),
+        result("NSW", names["NSW"], 1, [0.7, 0.3], [0.5, 0.7], [0.0, 0.0]),
+    ]
+    found = summarise(rows)["m"]
+    assert found["mean_over_species"] == pytest.approx((0.7 + 0.8 + 0.2) / 3, abs=1e-4)
+    assert found["mean_without_nsw30"] == pytest.approx((0.7 + 0.8) / 2, abs=1e-4)
+    assert found["mean_over_regions"] == pytest.approx((0.7 + 0.5) / 2, abs=1e-4)
+    assert found["species"] == 3
+    first = found["regions"]["A"]
+    assert first["all"] == pytest.approx(0.7) and first["seeds"] == pytest.approx([0.8, 0.6])
+    assert first["subsets"] == {"climate": pytest.approx(0.5), "all": pytest.approx(0.7)}
+    assert first["mean_over_subsets"] == pytest.approx(0.6)
+    assert first["auc_prg_median"] == pytest.approx(0.2) and first["cor"] == pytest.approx(0.3)
+    assert first["seconds"] == [1.0, 1.0] and "species_auc" not in first
+
+
+def test_a_plan_lists_every_training_once():
+    from geomiam.evaluation.disdat import entries
+
+    plan = Plan(strategies=["miam", "uniform"], fusions=["sum", "group"], oracle=True, seeds=2)
+    found = entries(plan)
+    assert len(found) == len(set(found)) == 2 * (1 + 2 * (2 + 1))
+    labels = {e.label for e in found}
+    assert labels == {
+        "rf",
+        *(f"{n} ({f})" for n in ("miam", "uniform", "oracle") for f in ("sum", "group")),
+    }
+    assert {e.seed for e in found} == {0, 1}

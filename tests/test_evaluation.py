@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 import geomiam as gm
 from geomiam.errors import LabelError, SelectionError
-from geomiam.evaluation.subsets import ON_PROBABILITIES, name_subsets
+from geomiam.evaluation.subsets import ON_PROBABILITIES, name_subsets, score
 from geomiam.metrics import METRICS
 from geomiam.training.splits import site_blocks, spatial_folds
 from geomiam.training.splits.reading import places_of
@@ -277,3 +277,35 @@ def test_a_softmax_model_is_scored_on_probabilities(sites):
     maps = gm.predict(single, model)["suitability"].sum("species", skipna=False)
     np.testing.assert_allclose(maps.dropna("site"), 1, atol=1e-5)
     assert np.isfinite(gm.evaluate(model, single)["mean_auc"]).all()
+
+
+def test_species_without_a_score_are_counted_and_leave_the_mean():
+    labels = np.array([[1, 0, 1], [0, 0, 1], [1, 0, 1], [0, 0, 1]], float)
+    scores = {"a": np.array([[4.0, 1, 1], [3, 1, 1], [2, 1, 1], [1, 1, 1]])}
+    table = score(labels, scores, ["x", "never", "always"])
+    assert table["unscored_auc"].values.tolist() == [2]
+    assert (
+        table["mean_auc"].values.tolist() == [0.75] == table["auc"].sel(species="x").values.tolist()
+    )
+    none = score(labels[:, 1:], {"a": scores["a"][:, 1:]}, ["never", "always"])
+    assert np.isnan(none["mean_auc"].values).all() and none["unscored_auc"].values.tolist() == [2]
+    gappy = scores["a"].copy()
+    gappy[0], gappy[1, 1] = np.nan, np.nan
+    assert score(labels, {"a": gappy}, ["x", "y", "z"])["sites"].values.tolist() == [3]
+    assert "shows" not in table.coords
+
+
+def test_species_are_matched_by_name_and_unknown_ones_are_named(model, sites):
+    turned = sites.isel(species=[2, 0])
+    table, whole = (gm.evaluate(model, s, subsets="all")["auc"] for s in (turned, sites))
+    np.testing.assert_array_equal(table, whole.sel(species=turned["species"].values))
+
+    class Other:
+        species = tuple(sites["species"].values[:2])
+        schema = model.schema
+
+        def scores(self, data, *, using=None):
+            return np.zeros((data.sizes["site"], 2))
+
+    with pytest.raises(SelectionError, match=r"Other does not know 1 of 3 species"):
+        gm.evaluate(Other(), sites, subsets="all")

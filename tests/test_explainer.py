@@ -129,3 +129,85 @@ def test_gains_are_shared_out_among_those_present():
     values = explainer(torch.randn(2, 3, 5), torch.randn(2, 5), present, gain)
     torch.testing.assert_close(values[0].sum(0), gain[0])
     assert (values[0, 2] == 0).all() and (values[1] == 0).all()
+
+
+def test_the_error_told_is_that_of_the_sites_held_out(taught, sites):
+    _, made, scale = taught
+    bare = sites.drop_vars("presence")
+    held = gm.splits.hold_out_blocks(bare, share=0.2, rng=np.random.default_rng(0))
+    kept = sites.isel(site=held)
+    exact = gm.shapley(kept, made, scale=scale, method="exact")["shapley"].dropna("site", how="all")
+    told = gm.shapley(kept, made, scale=scale, method="amortised")["shapley"]
+    told = told.dropna("site", how="all")
+    known = made.about["explainer"]
+    assert known["sites"] == exact.sizes["site"] < 256
+    off, exact = (told - exact).values, exact.transpose("site", "group", "species").values
+    assert known["mean_absolute_error"] == pytest.approx(np.abs(off).mean(), rel=1e-3)
+    assert known["mean_absolute_value"] == pytest.approx(np.abs(exact).mean(), rel=1e-3)
+
+
+def test_lessons_come_from_the_other_sites_once_whole_and_once_with_groups_hidden(
+    sites, monkeypatch
+):
+    from geomiam.evaluation import explainer as module
+
+    model = gm.fit(sites, network=TOKEN, training=quick(epochs=1), rng=0)
+    seen = []
+    monkeypatch.setattr(module, "_train", lambda explainer, task, **_: seen.append(task))
+    gm.fit_explainer(model, sites, holdout=0.2, rng=0)
+    held = gm.splits.hold_out_blocks(
+        sites.drop_vars("presence"), share=0.2, rng=np.random.default_rng(0)
+    )
+    observed = gm.predict(sites, model)["observed"].values > 0
+    n = int((~held & observed).sum())
+    task = seen[0]
+    assert len(task.states) == 2 * n
+    whole, hidden = task.present[:n], task.present[n:]
+    assert hidden.any(1).float().mean() > 0.9 and hidden.sum() < whole.sum()
+    # v(S) − v(∅) of the coalition of one group is the prediction from it alone.
+    logits = {"scale": "probability"}
+    groups = list(model.schema.groups)
+    base = gm.shapley(sites, model, **logits)["base_value"].values
+    for row, member in enumerate(task.member.numpy()):
+        if member.sum() == 1:
+            shown = gm.predict(sites, model, using=groups[int(member.argmax())], empty="base")
+            answers = shown["suitability"].transpose("site", "species").values - base
+            mean = answers[~held & observed].mean(0)
+            np.testing.assert_allclose(task.gains[row, :n].mean(0), mean, atol=1e-4)
+    monkeypatch.setattr(module, "VALUES", 2 * 10 * len(task.member) * 3)
+    gm.fit_explainer(model, sites, rng=0)
+    assert len(seen[1].states) == 2 * 10
+
+
+def test_the_loss_weighs_coalitions_and_counts_in_deviations_of_the_gain():
+    from geomiam.evaluation.explainer import Lessons, _loss
+
+    torch.manual_seed(0)
+    n, groups, species = 6, 3, 2
+    member = torch.tensor([[True, False, True], [False, True, False]])
+    values, gain = torch.randn(n, groups, species), torch.randn(n, species) * 3
+    gains, weight = torch.randn(2, n, species), torch.tensor([1.0, 5.0])
+    task = Lessons(*[torch.zeros(n, 1)] * 3, gains, gain, member, weight)
+    rows = torch.tensor([0, 2, 5])
+    total = 0.0
+    for c in range(2):
+        for r in rows.tolist():
+            for s in range(species):
+                told = sum(float(values[r, g, s]) for g in range(groups) if member[c, g])
+                off = (told - float(gains[c, r, s])) / float(gain[:, s].std())
+                total += float(weight[c]) * off**2
+    found = _loss(lambda states, *_: values[rows], task, rows)
+    assert float(found) == pytest.approx(total / (2 * 3 * species), rel=1e-5)
+
+
+def test_a_row_never_has_all_groups_hidden():
+    from geomiam.evaluation.explainer import _hidden
+    from geomiam.tokens.blocks import Block
+
+    masks = np.repeat(np.eye(4, dtype=bool), 2, axis=1)
+    block = Block((np.zeros((500, 8, 1), np.float32),), np.ones((500, 8), bool))
+    left = _hidden(block, masks, np.random.default_rng(0)).observed
+    groups = left.reshape(500, 4, 2)
+    assert (groups.any(2) == groups.all(2)).all()  # groups go as a whole
+    count = groups.any(2).sum(1)
+    assert count.min() == 1 and count.max() == 4 and set(count) == {1, 2, 3, 4}

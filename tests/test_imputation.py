@@ -136,3 +136,78 @@ def test_wrong_kinds_and_numbers_are_refused(imputed):
 def test_scores_are_log_odds_of_the_probability(imputed, sites):
     scores = imputed.scores(sites)
     np.testing.assert_allclose(imputed.probability(scores), expit(scores))
+
+
+def test_ties_gaps_and_angles_have_typical_values_of_their_own():
+    rng = np.random.default_rng(0)
+    series = rng.normal(size=(6, 3)).astype("f4")
+    series[:, 1] = np.nan
+    ds = xr.Dataset(
+        {
+            "cover": ("site", np.array([4, 2, 2, 4, np.nan, 7], "f4"), {"flag_values": [2, 4, 7]}),
+            "aspect": (
+                "site",
+                np.array([350, 340, 10, np.nan, 350, 350], "f4"),
+                {"units": "degrees"},
+            ),
+            "series": (("site", "month"), series),
+        },
+        coords={"month": [1, 2, 3]},
+    )
+    kinds = {"cover": "categorical", "aspect": "circular", "series": "series"}
+    schema = bind(gm.infer_schema(ds, kinds=kinds), ds)
+    for kind in ("mean", "median"):
+        found = typical(ds, schema, kind=kind)
+        assert float(found["cover"]) == 2  # of equally many, the smallest
+        angle = circmean(ds["aspect"].values, high=360, nan_policy="omit")
+        assert float(found["aspect"]) == pytest.approx(angle, abs=1e-3) and 340 < angle < 360
+        assert np.isnan(found["series"].values).tolist() == [False, True, False]
+        middle = {"mean": np.mean, "median": np.median}[kind](series, axis=0)
+        np.testing.assert_allclose(found["series"][[0, 2]], middle[[0, 2]], rtol=1e-5)
+
+
+def test_pieces_of_the_work_change_nothing(imputed, sites, monkeypatch):
+    from geomiam.evaluation import imputation as module
+
+    rng = np.random.default_rng(0)
+    x, donors = rng.normal(size=(23, 4)), rng.normal(size=(17, 4))
+    whole = nearest(x, donors, count=3)
+    before = imputed.by("marginal", draws=3).scores(sites, using="climate")
+    monkeypatch.setattr(module, "MEMORY", 8 * 17 * 5)
+    monkeypatch.setattr(module, "ROWS", 7)
+    np.testing.assert_array_equal(nearest(x, donors, count=3), whole)
+    after = imputed.by("marginal", draws=3).scores(sites, using="climate")
+    np.testing.assert_allclose(after, before, atol=1e-5)
+    assert nearest(x[:0], donors, count=3).shape == (0, 3)
+    # A row that shares no column with any donor gets the first ones.
+    np.testing.assert_array_equal(nearest(np.full((1, 4), np.nan), donors, count=2), [[0, 1]])
+
+
+def test_more_lenders_than_there_are_means_all_of_them(imputed, sites):
+    donors = sites.isel(site=slice(0, 9))
+    every = gm.Imputed(imputed.model, donors, "marginal", draws=9)
+    some = sites.isel(site=slice(20, 30))
+    wanted = every.scores(some, using="climate")
+    for kind, options in (("marginal", {"draws": 500}), ("conditional", {"neighbours": 9})):
+        found = gm.Imputed(imputed.model, donors, kind, **options).scores(some, using="climate")
+        np.testing.assert_allclose(found, wanted, atol=1e-4)
+    few = [gm.Imputed(imputed.model, sites, "marginal", draws=2, rng=i) for i in (0, 0, 1)]
+    a, b, c = (one.scores(some, using="climate") for one in few)
+    np.testing.assert_array_equal(a, b)
+    assert not np.allclose(a, c, equal_nan=True)
+
+
+def test_a_softmax_model_is_averaged_as_shares(sites, schema):
+    labels = np.eye(3, dtype="f4")[np.arange(sites.sizes["site"]) % 3]
+    single = sites.assign(presence=(("site", "species"), labels))
+    how = {"network": NETWORK, "training": TRAINING.model_copy(update={"loss": "cross-entropy"})}
+    shares = gm.fit_imputed(single, schema, **how, rng=0)
+    assert gm.masking.named(**shares.model.about["masking"]) == gm.masking.Constant(0.0)
+    for kind in ("mean", "marginal"):
+        one = shares.by(kind, draws=3)
+        p = one.probability(one.scores(single, using="climate"))
+        seen = np.isfinite(p).all(1)
+        np.testing.assert_allclose(p[seen].sum(1), 1, atol=1e-5)
+        np.testing.assert_allclose(
+            np.log(p[seen]), one.scores(single, using="climate")[seen], atol=1e-6
+        )

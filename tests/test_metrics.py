@@ -491,3 +491,32 @@ def test_memory_of_each_metric_follows_the_block(name, monkeypatch):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < labels.nbytes / 2
+
+
+def test_a_threshold_is_never_taken_inside_a_run_of_equal_scores():
+    """The highest scores are absences only, so every threshold but the lowest loses."""
+    labels = np.array([[0], [0], [0], [1], [1], [0]])
+    scores = np.array([[9.0], [9.0], [9.0], [5.0], [1.0], [1.0]])
+    assert gm.metrics.tss(labels, scores).tolist() == [0.0]
+    assert gm.metrics.best_threshold(labels, scores).tolist() == [1.0]
+
+
+def test_boyce_keeps_the_highest_score_whatever_the_rounding():
+    """The last window ends at the highest score, also where lowest + width rounds below it."""
+    low, high = 0.1, 0.85
+    width = (high - low) * 0.1
+    assert np.linspace(low, high - width, 101)[-1] + width < high
+    y = np.array([0, 0, 1, 0, 0, 0, 1, 0, 0, 1.0])
+    z = np.array([*np.linspace(low, 0.7, 8), 0.8, high])
+    found = gm.metrics.boyce(y[:, None], z[:, None])[0]
+    assert found == pytest.approx(boyce_loop(y, z), abs=1e-12)
+
+
+def test_boyce_takes_as_few_as_two_windows_and_refuses_the_ends_of_its_ranges():
+    labels, scores = chances(80, 3, gaps=0)
+    two = gm.metrics.boyce(labels, scores, window=0.5, resolution=1)
+    wanted = each(lambda y, z: boyce_loop(y, z, window=0.5, resolution=1), labels, scores)
+    np.testing.assert_allclose(two, wanted, atol=1e-12)
+    for options in ({"window": 0}, {"window": 1}, {"resolution": 0}):
+        with pytest.raises(ValueError, match="window must be a share"):
+            gm.metrics.boyce(labels, scores, **options)

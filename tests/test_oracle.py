@@ -60,3 +60,22 @@ def test_the_oracle_answers_only_what_it_was_trained_for(oracle, sites):
         SelectionError, match=r"no model of 'climate', but of terrain, one year, rain, all"
     ):
         oracle.scores(sites, using="climate")
+
+
+def test_models_of_the_oracle_are_trained_with_nothing_hidden(oracle):
+    for model in oracle.models.values():
+        assert gm.masking.named(**model.about["masking"]) == gm.masking.Constant(0.0)
+        hidden = [c for c in model.history if c.startswith("p_")]
+        assert (model.history[hidden] == 0).all(axis=None)
+    assert oracle.species == tuple(oracle.models["all"].species)
+
+
+def test_the_gap_is_of_any_metric_and_names_what_differs(oracle, sites):
+    options = {"subsets": ["terrain", "bio12"], "metrics": ["auc", "boyce"]}
+    best = gm.evaluate(oracle, sites, **options)
+    worse = best.assign(boyce=best["boyce"] - 0.25)
+    found = gm.gap(worse, best, metric="boyce")
+    np.testing.assert_allclose(found["gap"].values[np.isfinite(found["gap"].values)], 0.25)
+    assert found.attrs == {"metric": "boyce", "mean": pytest.approx(0.25)}
+    with pytest.raises(SelectionError, match=r"only one of the tables has the species"):
+        gm.gap(best.isel(species=[0]), best)

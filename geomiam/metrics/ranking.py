@@ -138,9 +138,9 @@ def best_threshold(labels: ArrayLike, scores: ArrayLike) -> Array:
 
 def auc_kernel(block: Block) -> Array:
     """Kernel of :func:`auc`."""
+    # The first point lies on an axis: it is one site, or counts nothing yet.
     hits, false = block.curve.hits, block.curve.false.astype(np.float64)
-    pairs = np.maximum(block.ones * block.zeros, 1)
-    return np.trapezoid(hits, false, axis=1) / pairs + false[:, 0] * hits[:, 0] / 2 / pairs
+    return np.trapezoid(hits, false, axis=1) / np.maximum(block.ones * block.zeros, 1)
 
 
 def auc_prg_kernel(block: Block) -> Array:
