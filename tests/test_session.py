@@ -28,6 +28,7 @@ SETTINGS = {
     "float64": float64,
     "another device": lambda: torch.device("meta"),
     "no gradients": torch.no_grad,
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
     "inference": torch.inference_mode,
 }
 

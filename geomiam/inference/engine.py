@@ -20,7 +20,7 @@ from torch import Tensor
 from geomiam.inference.coalitions import Coalitions
 from geomiam.networks.model import Model
 from geomiam.networks.network import View
-from geomiam.networks.session import on_cpu
+from geomiam.networks.session import thread_defaults
 from geomiam.tokens.blocks import Block
 
 Scale = Literal["probability", "logit"]
@@ -359,5 +359,5 @@ def _evaluating(model: Model) -> Iterator[None]:
     """Inference mode, nothing dropped. Not put back: blocks of other threads may be under way."""
     if model.network.training:
         model.network.eval()
-    with torch.inference_mode(), on_cpu():
+    with torch.inference_mode(), thread_defaults():
         yield

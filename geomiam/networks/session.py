@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
-from typing import Any
+from contextlib import ExitStack, contextmanager
 
 import torch
+
+DEVICES = ("cpu", "cuda")
+"""Devices whose autocast a session may have switched on."""
 
 
 @contextmanager
@@ -14,13 +16,14 @@ def standard_torch() -> Iterator[None]:
     """Train as in a fresh session: float32, on explicit devices only, with gradients.
 
     A session may have called ``torch.set_default_dtype``, ``torch.set_default_device`` or
-    ``torch.set_grad_enabled``, or be inside ``torch.no_grad()``. Its settings are restored.
+    ``torch.set_grad_enabled``, or be inside ``torch.no_grad()`` or ``torch.autocast``. Its settings
+    are restored.
     """
     before = torch.get_default_dtype()
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        stack.enter_context(on_cpu())
+        stack.enter_context(thread_defaults())
         torch.set_default_dtype(torch.float32)
         try:
             yield
@@ -28,9 +31,16 @@ def standard_torch() -> Iterator[None]:
             torch.set_default_dtype(before)
 
 
-def on_cpu() -> Any:
-    """Return a context in which tensors without an explicit device are on the CPU.
+@contextmanager
+def thread_defaults() -> Iterator[None]:
+    """Put tensors without an explicit device on the CPU, and compute without autocast.
 
-    The setting belongs to the thread, so blocks of other threads are not affected.
+    Both settings belong to the thread, so blocks of other threads are not affected.
     """
-    return nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
+    with ExitStack() as stack:
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        for kind in DEVICES:
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield

@@ -80,7 +80,11 @@ def rule(
         scale, stated = _stated(asset)
         doubt = _implausible(scale, stated)
     except (TypeError, ValueError, AttributeError) as error:
-        scale, stated, doubt = None, None, f"its scale and offset cannot be read: {scrub(error)[:200]}"
+        scale, stated, doubt = (
+            None,
+            None,
+            f"its scale and offset cannot be read: {scrub(error)[:200]}",
+        )
     if offset is not None:
         usable = SCALE if doubt or scale is None else scale
         return Rule(usable, float(offset), "offset given by the caller")
