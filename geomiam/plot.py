@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SCORES = {
-    "auc": "AUC on validation blocks",
+    "auc": "AUC on validation sites (training sites if none are held out)",
     "r2": "R² of reconstructed tokens on validation blocks",
 }
 """Labels of the scores of a history."""
@@ -72,7 +72,7 @@ def shapley(why: xr.Dataset, *, species: str | None = None) -> Figure:
 
 
 def training(history: pd.DataFrame) -> Figure:
-    """Draw the validation score of each modality alone and of all, and how often each was hidden.
+    """Draw the score of each modality alone and of all per epoch, and how often each was hidden.
 
     Parameters
     ----------

@@ -208,6 +208,13 @@ def test_the_mix_changes_only_for_a_clear_gain():
     assert chosen(linear=signal, sum=same, group=signal + noise["group"])[0] == ("linear", "sum")
 
 
+def test_the_fixed_mix_stays_where_nothing_can_be_scored():
+    logits = {k: np.zeros((1, 6, 1)) for k in ("linear", "sum")}
+    folds = Folds(np.zeros((6, 1)), np.arange(6), np.arange(6) % 3, logits)
+    kept, scores = choose(folds, fallback=("linear", "sum"))
+    assert kept == ("linear", "sum") and set(scores.values()) == {None}
+
+
 def test_predictions_of_the_folds_are_bounded(monkeypatch):
     held = [np.arange(90) % 3 == k for k in range(2)]
     assert predicted_sites(held, 10).tolist() == [i for i in range(90) if i % 3 < 2]

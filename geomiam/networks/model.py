@@ -214,10 +214,7 @@ class Model:
         rule, checked = self.about.get("rule"), self.about.get("validation")
         lines = [f"  training, by the rule: {'; '.join(rule['settings'])}"] if rule else []
         if rule and rule.get("inner_auc"):
-            scores = rule["inner_auc"]
-            lines.append(
-                f"  members, chosen on spatial folds: {rule['fusion']} (AUC {scores[rule['fusion']]:.3f})"
-            )
+            lines.append(f"  members, chosen on spatial folds: {rule['fusion']}")
         if checked:
             auc = self.about["validation_auc"]["all"]
             value = "unknown" if auc is None else f"{auc:.3f} ± {checked['standard_error']:.3f}"

@@ -69,11 +69,14 @@ def predicted_sites(held: Sequence[np.ndarray], numbers: int) -> np.ndarray:
     return rows[:: -(-len(rows) * numbers // MOST_NUMBERS)]
 
 
-def choose(folds: Folds, *, fallback: Sequence[str]) -> tuple[tuple[str, ...], dict[str, float]]:
+def choose(
+    folds: Folds, *, fallback: Sequence[str]
+) -> tuple[tuple[str, ...], dict[str, float | None]]:
     """Return the kinds of members whose mean logits are best, and the AUC of every mix.
 
     The fallback stays unless another mix is better by more than the standard error of the difference
-    between both, over spatial blocks.
+    between both, over spatial blocks. It stays, too, where no species can be scored; then the AUC are
+    None.
     """
     kinds = list(folds.logits)
     mixes = [m for size in range(1, len(kinds) + 1) for m in combinations(kinds, size)]
@@ -83,7 +86,8 @@ def choose(folds: Folds, *, fallback: Sequence[str]) -> tuple[tuple[str, ...], d
     gain = skills[best][0] - skills[start][0]
     error = np.sqrt(np.sum((skills[best][1] - skills[start][1]) ** 2))
     kept = best if gain > error else start
-    return kept, {"+".join(m): round(score, 4) for m, (score, _) in skills.items()}
+    rounded = {"+".join(m): round(score, 4) for m, (score, _) in skills.items()}
+    return kept, {m: None if np.isnan(score) else score for m, score in rounded.items()}
 
 
 def auc_by_block(
