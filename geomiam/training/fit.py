@@ -220,12 +220,10 @@ def read_schema(
 
 def _begin(member: Model, table: Table, *, loss: str, start: Model | None, number: int) -> None:
     """Set the weights of a fresh member that do not start at random."""
-    if loss == "bce":  # rare species need not unlearn odds of 1 first
+    if loss == "bce" or member.config.fusion == "late":  # rare species need not unlearn odds of 1
         set_base(member.network, base_logits(loss, table.labels[table.train]))
-    if start:
+    if start:  # brings its own base for species that it has
         load_start(member, start, number)
-    if member.config.fusion == "late":
-        set_base(member.network, base_logits(loss, table.labels[table.train]))
 
 
 def _folder(checkpoint: str | Path | None, member: int, members: int) -> Path | None:

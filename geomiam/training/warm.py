@@ -28,6 +28,7 @@ from geomiam.tokens.layout import Layout
 from geomiam.training.checkpoint import Progress
 from geomiam.training.config import TrainingConfig
 from geomiam.training.loop import Run, overall, train
+from geomiam.training.losses import base_logits
 from geomiam.training.table import Table
 
 JOINT_RATE = 0.1
@@ -238,6 +239,7 @@ def _branch_run(run: Run, modality: str, config: TrainingConfig) -> Run:
     """Training one branch alone, nothing hidden, from the weights that it has now."""
     branch = branch_model(run.model, modality)
     table = _table_of(run.table, run.model.layout, modality)
+    set_base(branch.network, base_logits(config.loss, table.labels[table.train]))
     seed = int(np.random.default_rng([run.seed, _number(run.model, modality)]).integers(2**31))
     return replace(
         run,
