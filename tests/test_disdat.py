@@ -290,6 +290,7 @@ def test_the_summary_of_results_that_are_written_by_hand():
     assert first["subsets"] == {"climate": pytest.approx(0.5), "all": pytest.approx(0.7)}
     assert first["mean_over_subsets"] == pytest.approx(0.6)
     assert first["auc_prg_median"] == pytest.approx(0.2) and first["cor"] == pytest.approx(0.3)
+    assert found["regions"]["NSW"]["auc_prg_median"] == pytest.approx(0.5)
     assert first["seconds"] == [1.0, 1.0] and "species_auc" not in first
 
 

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 import geomiam as gm
 from geomiam.errors import LabelError, SelectionError
 from geomiam.evaluation.subsets import ON_PROBABILITIES, name_subsets, score
-from geomiam.metrics import METRICS
+from geomiam.metrics import METRICS, auc
 from geomiam.training.splits import site_blocks, spatial_folds
 from geomiam.training.splits.reading import places_of
 
@@ -309,3 +309,9 @@ def test_species_are_matched_by_name_and_unknown_ones_are_named(model, sites):
 
     with pytest.raises(SelectionError, match=r"Other does not know 1 of 3 species"):
         gm.evaluate(Other(), sites, subsets="all")
+    known = sites.isel(species=[1, 0])  # a predictor's own order of species is another one
+    ranks = np.arange(sites.sizes["site"], dtype=float)
+    other = Other()
+    other.scores = lambda data, *, using=None: np.stack([ranks, -ranks], 1)
+    found = gm.evaluate(other, known, subsets="all")["auc"].values[0]
+    np.testing.assert_allclose(found, auc(known["presence"].values, np.stack([-ranks, ranks], 1)))
