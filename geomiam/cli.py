@@ -11,6 +11,7 @@ import typer
 
 from geomiam import cli_benchmark, cli_maps, cli_sites, cli_train
 from geomiam.cli_maps import CubePath, Mask, ModelPath, Overwrite, Require
+from geomiam.cli_messages import flags_of, run, say, verb
 from geomiam.cli_outputs import reserve
 from geomiam.cli_train import SitesPath
 from geomiam.errors import GeomiamError
@@ -94,12 +95,12 @@ def build(
 
     where: dict[str, Any] = {"bounds": _place(bounds, bbox), "roots": _pairs(root or [])}
     if plan:
-        typer.echo(str(gm.plan_cube(catalog, like, **where)))
+        say(str(gm.plan_cube(catalog, like, **where)))
         return
     if out is None:
         raise GeomiamError("--out is missing: the Zarr store to write; or ask with --plan only")
     cube = gm.build_cube(catalog, like, out=out, overwrite=overwrite, repair=repair, **where)
-    typer.echo(f"{summary(cube)}\n{len(cube.data_vars)} variables → {out}")
+    say(f"{summary(cube)}\n{len(cube.data_vars)} variables → {out}")
 
 
 def _place(bounds: str | None, bbox: str | None) -> Any:
@@ -168,8 +169,8 @@ def sample(
     if background:
         sites = gm.add_background(sites, grid, n=background, rng=seed, **needs)
     gm.write_sites(sites, out, overwrite=overwrite)
-    typer.echo(_sampled(sites))
-    typer.echo(f"{sites.sizes['site']:,} sites, {sites.sizes['species']:,} species → {out}")
+    say(_sampled(sites))
+    say(f"{sites.sizes['site']:,} sites, {sites.sizes['species']:,} species → {out}")
 
 
 def _sampled(sites: Any) -> str:
@@ -212,11 +213,11 @@ def evaluate(
     names = [m.strip() for m in metrics.split(",")]
     data = gm.open_sites(sites).load()
     table = gm.evaluate(gm.load_model(model), data, subsets=subsets, metrics=names)
-    typer.echo("  ".join(f"{m[:9]:>9}" for m in names) + "  unscored     sites  subset")
+    say("  ".join(f"{m[:9]:>9}" for m in names) + "  unscored     sites  subset")
     for _, row in table.drop_dims(["species", "modality"]).to_dataframe().iterrows():
         scores = "  ".join(f"{row[f'mean_{m}']:9.4f}" for m in names)
         unscored = f"{row[f'unscored_{names[0]}']:8.0f}"
-        typer.echo(f"{scores}  {unscored}  {row['sites']:8,.0f}  {row.name}")
+        say(f"{scores}  {unscored}  {row['sites']:8,.0f}  {row.name}")
     if figure:
         save_picture(gm.plot.subsets(table, metric=names[0]), figure, overwrite=overwrite)
 
@@ -234,21 +235,23 @@ def info(
 
     path = Path(expand(path))
     if (path / "config.json").exists():
-        typer.echo(str(gm.load_model(path)))
+        say(str(gm.load_model(path)))
     elif path.suffix in (".yaml", ".yml") or (str(path) in gm.catalogs() and not path.exists()):
-        typer.echo(str(gm.Schema.from_yaml(gm.catalogs().get(str(path), path))))
+        say(str(gm.Schema.from_yaml(gm.catalogs().get(str(path), path))))
     else:
-        typer.echo(_describe_store(path))
+        say(_describe_store(path))
 
 
 def main() -> None:
-    """Run the command line; errors of geomiam are told without a traceback."""
-    try:
-        app()
-    except (GeomiamError, FileNotFoundError) as error:
-        said = f"error: {error}".replace("overwrite=True", "--overwrite")
-        typer.echo(said.replace("resume=False", "--no-resume"), err=True)
-        sys.exit(1)
+    """Run the command line; failures are messages without a traceback, with flags as remedies."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal of another encoding shows escapes
+            stream.reconfigure(errors="backslashreplace")
+    run(app, flags=_flags)
+
+
+def _flags() -> dict[str, tuple[str, str]]:
+    return flags_of(verb(typer.main.get_command(app), sys.argv[1:]))
 
 
 def _describe_store(path: Path) -> str:

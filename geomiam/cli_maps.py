@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from geomiam.cli_messages import say
 from geomiam.errors import GeomiamError
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
@@ -116,9 +117,9 @@ def _map(
     data, trained = gm.open_cube(cube), gm.load_model(model)
     with _client(scheduler) as client:
         if plan:
-            typer.echo(str(gm.plan_map(data, trained, client=client, **what)))
+            say(str(gm.plan_map(data, trained, client=client, **what)))
         else:
-            typer.echo(str(make_map(data, trained, str(out), client=client, **how, **what)))
+            say(str(make_map(data, trained, str(out), client=client, **how, **what)))
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from geomiam.cli_maps import Overwrite
+from geomiam.cli_messages import say
 from geomiam.cli_outputs import reserve
 from geomiam.cli_train import SitesPath
 from geomiam.errors import GeomiamError
@@ -40,4 +41,4 @@ def split(
         counts = f"{part.sizes['site']:,} sites"
         if "presence" in part:
             counts += f", {int((part['presence'] == 1).sum()):,} presences"
-        typer.echo(f"{counts} → {path}")
+        say(f"{counts} → {path}")

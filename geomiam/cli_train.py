@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from geomiam.cli_maps import ModelPath, Overwrite
+from geomiam.cli_messages import say
 from geomiam.cli_outputs import reserve
 from geomiam.errors import GeomiamError
 from geomiam.outputs.claim import refuse_overlap
@@ -329,7 +330,7 @@ def _reserve(
 
 def _save(model: Any, out: Path, overwrite: bool) -> None:
     model.save(out, overwrite=overwrite)
-    typer.echo(f"{model}\n→ {out}")
+    say(f"{model}\n→ {out}")
 
 
 def _kinds(texts: list[str] | None, other: Path | None) -> dict[str, str]:
@@ -354,7 +355,7 @@ def _schema(data: Any, path: Path | None, start: Any, *, kinds: dict[str, str]) 
     if start:
         return start.schema
     schema = gm.infer_schema(data, kinds=kinds)
-    typer.echo(str(schema))
+    say(str(schema))
     return schema
 
 
@@ -376,13 +377,10 @@ def _given(**options: Any) -> dict[str, Any]:
 
 @contextmanager
 def _settings() -> Iterator[None]:
-    """Turn what pydantic or a strategy says of a setting into one line."""
-    from pydantic import ValidationError
-
+    """Turn what a strategy states of a setting into an error of geomiam."""
     try:
         yield
-    except ValidationError as error:
-        said = [f"--{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise GeomiamError("; ".join(said).replace("--: Value error, ", "")) from None
+    except GeomiamError:
+        raise
     except ValueError as error:
         raise GeomiamError(str(error)) from None

@@ -25,12 +25,13 @@ from geomiam.cube.limits import check_metadata, check_zarr
 from geomiam.cube.palette import mark_classes
 from geomiam.cube.tree import as_dataset, promote_crs
 from geomiam.cube.values import as_float
-from geomiam.errors import GridError, InputNotFound
+from geomiam.errors import GridError, InputNotFound, UnreadableFile
 from geomiam.outputs.claim import claim, claimed
 from geomiam.outputs.contents import MARK, Kind
 from geomiam.outputs.kinds import CUBE
 from geomiam.outputs.paths import check_names, expand, is_remote
 from geomiam.outputs.place import complete
+from geomiam.reading import reason, refusing
 
 __all__ = ["as_dataset", "claim", "encodable", "open_cube", "open_zarr", "write_cube", "write_zarr"]
 
@@ -101,27 +102,31 @@ def open_zarr(path: str | Path, *, chunks: Chunks = AS_STORED) -> Any:
 
     store = _store(path)
     check_metadata(expand(path))
+    damaged = f"the Zarr store {path} is damaged; write it again"
     try:
         group = zarr.open_group(store, mode="r")
         nested = any(True for _ in group.groups())
-    except (FileNotFoundError, ValueError) as error:
+    except FileNotFoundError as error:
         raise InputNotFound(
             f"no Zarr group at {path}; write one with geomiam.write_cube(ds, path), "
             "or open other formats with xarray and pass the Dataset"
         ) from error
+    except Exception as error:  # zarr raises anything for metadata that are not as they should be
+        raise UnreadableFile(f"{damaged}, or is no Zarr store: {reason(error)}") from error
     remote = is_remote(path)
     if remote and not any(True for _ in group.members()):
         raise GridError(
             f"the Zarr group at {path} lists no arrays: it has no consolidated metadata, and its server "
             "lists no folders; consolidate it with zarr.consolidate_metadata, or copy it here"
         )
-    check_zarr(group, where=str(path))
+    with refusing(UnreadableFile, damaged):
+        check_zarr(group, where=str(path))
     how: dict[str, Any] = {
         "engine": "zarr",
         "consolidated": None if remote else False,  # a local folder always lists its arrays
         "decode_coords": "all",
     }
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), refusing(UnreadableFile, damaged):
         warnings.simplefilter("ignore", RuntimeWarning)  # remote, and not consolidated
         if nested:
             return xr.open_datatree(store, chunks=_chunks_of(store, chunks, how), **how)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -17,9 +18,10 @@ from geomiam.cube.encoding import chunk_sizes
 from geomiam.cube.grid import merge, restore, spatial_dims
 from geomiam.cube.resume import write_parts
 from geomiam.cube.store import claim, open_cube
-from geomiam.errors import GridError, OutputExists, OutputRefused
+from geomiam.errors import GeomiamError, GridError, OutputExists, OutputRefused, SourceError
 from geomiam.outputs.claim import refuse_overlap
 from geomiam.outputs.paths import real_path
+from geomiam.reading import reason
 from geomiam.schema import Schema
 from geomiam.sources import scenes
 from geomiam.sources.description import described
@@ -128,16 +130,17 @@ def build_cube(
     if mending:
         mend(real_path(out), made.dates, made.scenes, todo=todo, prints=prints)
         return open_cube(out)
-    write_parts(
-        made.cube,
-        out,
-        prints=prints,
-        together=[[t.variable.name for t in group] for group in scenes.kinds(todo.tasks)],
-        remarks={name: known.failed for name, known in made.scenes.items()},
-        overwrite=overwrite,
-        progress=progress,
-        finish=partial(closing, todo, prints),
-    )
+    with _sources_end():
+        write_parts(
+            made.cube,
+            out,
+            prints=prints,
+            together=[[t.variable.name for t in group] for group in scenes.kinds(todo.tasks)],
+            remarks={name: known.failed for name, known in made.scenes.items()},
+            overwrite=overwrite,
+            progress=progress,
+            finish=partial(closing, todo, prints),
+        )
     mend(
         real_path(out), made.dates, made.scenes, todo=todo, prints=prints
     )  # what failed before a build was stopped
@@ -152,6 +155,22 @@ def _claim(out: str | Path, overwrite: bool, *, inputs: Sequence[Any]) -> None:
         raise
     except OutputExists as error:
         raise OutputExists(f"{error}, or repair=True to read again what failed in it") from None
+
+
+@contextmanager
+def _sources_end() -> Iterator[None]:
+    """Name damage of a source, whatever its decoder raises; errors of the output have a number."""
+    try:
+        yield
+    except (GeomiamError, MemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise SourceError(
+            f"a source cannot be read to its end: {reason(error)}; fetch its files again and build with "
+            "the same arguments: what is complete is kept"
+        ) from error
 
 
 def plan_cube(

@@ -1,0 +1,143 @@
+"""Messages on the command line: remedies as flags, and every failure as one line without a traceback.
+
+Errors name their remedy as a Python argument, such as ``overwrite=True``. The flag of the same name,
+here ``--overwrite``, is put in its place; what has no flag is marked as Python.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
+
+import typer
+
+from geomiam.errors import GeomiamError, printable
+
+OTHER_NAMES = {
+    "rng": "seed",
+    "warm_start": "start",
+    "groups": "group",
+    "roots": "root",
+    "metrics": "metrics",
+    "memory_limit": "memory",
+}
+"""Python arguments whose flag has another name."""
+NO_FLAG = frozenset(
+    "attention background balance band bands buffer chunks clusters col collection columns composite "
+    "dilate dim drop empty encoders engine environment experts folds gate inner kinds like limit mask "
+    "max_cloud method min_records modalities name network on_error players precision resampling "
+    "resolution return_inverse row sample samples scale share sign simplex size snow source squares "
+    "timeout training validation variables window x y kind train crs n schema species subsets time".split()
+)
+"""Arguments without a flag in some verb; their remedies are Python, or keys of a catalog."""
+CONFIGS = re.compile(
+    r"(?:training=|network=)?(?:gm\.|geomiam\.)?(?:Training|Network)Config\(([^()]*)\)"
+)
+VALUE = (
+    r"True|False|None|'[^']*'|\"[^\"]*\"|<[^>]*>|\[[^\]]*\]|\{[^}]*\}|…|\.\.\.|[\w+-]+(?:\.\w+)*"
+)
+ARGUMENT = re.compile(rf"(?<![\w.\[(])([a-z]\w*)=(?!=)({VALUE})?")
+INSIDE = re.compile(r"\b(?:gm|geomiam|ds|cube|sites|table|model|array|sources|torch)\.[\w.]+\(")
+DEBUG = "GEOMIAM_TRACEBACK"
+
+Flags = Mapping[str, tuple[str, str]]
+"""Argument to its flag, and to the flag that turns it off (or empty)."""
+
+
+def flags_of(command: Any) -> dict[str, tuple[str, str]]:
+    """Return the flags of a verb by the name of their argument."""
+    return {
+        str(p.name): (p.opts[0], (p.secondary_opts or [""])[0])
+        for p in command.params
+        if p.opts and p.opts[0].startswith("--")
+    }
+
+
+def verb(command: Any, arguments: Sequence[str]) -> Any:
+    """Return the command that the arguments name, such as that of ``benchmark disdat``."""
+    for word in arguments:
+        inner = getattr(command, "commands", {})
+        if word not in inner:
+            break
+        command = inner[word]
+    return command
+
+
+def spoken(message: str, flags: Flags) -> str:
+    """Return a message with flags in place of Python arguments.
+
+    Parameters
+    ----------
+    message : str
+    flags : mapping
+        Of the verb in use, as :func:`flags_of` returns them.
+    """
+    plain = CONFIGS.sub(r"\1", message)
+    text = ARGUMENT.sub(lambda m: _flag(m, flags), plain)
+    return f"{text} (gm.…, ds.… and name= are Python)" if INSIDE.search(text) else text
+
+
+def _flag(match: re.Match[str], flags: Flags) -> str:
+    name, value = match.groups()
+    name = name if name in flags else OTHER_NAMES.get(name, name)
+    if name not in flags:
+        return match[0]
+    on, off = flags[name]
+    if value in (None, "True"):
+        return on
+    if value in ("False", "None"):
+        return off or f"no {on}"
+    bare = value.strip("'\"")
+    return f"{on} <value>" if bare in ("…", "...") else f"{on} {_quoted(bare)}"
+
+
+def _quoted(text: str) -> str:
+    return f"'{text}'" if " " in text else text
+
+
+def run(call: Callable[[], Any], *, flags: Callable[[], Flags]) -> None:
+    """Call a verb; a failure becomes a message on standard error and a status that is not 0.
+
+    Parameters
+    ----------
+    call : callable
+    flags : callable
+        Returns the flags of the verb; called only if there is a message.
+    """
+    try:
+        call()
+    except GeomiamError as error:
+        fail(spoken(str(error), flags()))
+    except BrokenPipeError:  # the reader of the output has gone, as with "| head"
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except ImportError as error:
+        fail(f"{error}; install what is missing with pip")
+    except MemoryError as error:
+        fail(f"the memory is not enough ({error}); use a smaller area, or fewer species or groups")
+    except OSError as error:
+        fail(f"the system refused: {error}; check the path, the rights and the free space")
+    except Exception as error:
+        if os.environ.get(DEBUG):
+            traceback.print_exc()
+        fail(
+            f"unexpected {type(error).__name__}: {error}. This is a fault of geomiam: please report it; "
+            f"{DEBUG}=1 shows where it arose"
+        )
+
+
+def say(text: object) -> None:
+    """Print a result; control characters in names and titles from files are shown as escapes."""
+    typer.echo(printable(str(text)))
+
+
+def fail(message: str) -> NoReturn:
+    """Print a message and exit with status 1, whatever the encoding of the terminal."""
+    data = f"error: {printable(message)}"
+    encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
+    typer.echo(data.encode(encoding, "backslashreplace").decode(encoding), err=True)
+    sys.exit(1)

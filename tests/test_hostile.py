@@ -1,0 +1,78 @@
+"""Hostile inputs of every family: refused clearly, or right; never damage, a hang or a traceback.
+
+``python -m tools.hostile --count 200`` runs 1,000 of them.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="processes are watched through /proc"),
+]
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tools_at_hand():
+    import torch
+
+    torch.set_num_threads(1)
+    sys.path.insert(0, str(ROOT))
+    yield
+    sys.path.remove(str(ROOT))
+
+
+@pytest.mark.parametrize("family", ["models", "catalogs", "pt_files", "commands", "rasters"])
+def test_hostile_inputs_are_refused_clearly_or_right(family):
+    from importlib import import_module
+
+    from tools.hostile.run import run
+
+    module = import_module(f"tools.hostile.{family}")
+    results = run(module.inputs(np.random.default_rng(2026), 12))
+    odd = [
+        (i.name, outcome, text)
+        for i, outcome, text in results
+        if outcome not in ("refused", "accepted")
+    ]
+    assert not odd
+    assert {"refused"} <= {outcome for _, outcome, _ in results}
+
+
+def test_the_check_itself_sees_hangs_memory_damage_and_unclear_errors(tmp_path, monkeypatch):
+    from geomiam.errors import GeomiamError
+    from tools.hostile import run as module
+    from tools.hostile.run import Input, classify
+
+    def spin(folder: Path) -> bool:
+        while True:
+            pass
+
+    def fill(folder: Path) -> bool:
+        return len(np.ones(2**28)) > 0
+
+    def delete(folder: Path) -> bool:
+        (folder.parent / "precious" / "thesis.txt").unlink()
+        return True
+
+    def refuse(folder: Path) -> bool:
+        raise GeomiamError("no")
+
+    monkeypatch.setattr(module, "CPU_SECONDS", 1.0)
+    calls = {
+        "damage": [spin, fill, delete, lambda f: __import__("os").abort()],
+        "refused": [refuse],
+        "unclear": [lambda f: {}["k"]],
+        "wrong": [lambda f: False],
+        "accepted": [lambda f: True],
+    }
+    for expected, several in calls.items():
+        for call in several:
+            outcome, text = classify(Input("x", expected, lambda folder: None, call))
+            assert outcome == expected, text
