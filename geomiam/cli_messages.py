@@ -31,7 +31,7 @@ NO_FLAG = frozenset(
     "dilate dim drop empty encoders engine environment experts folds gate inner kinds like limit mask "
     "max_cloud method min_records modalities name network on_error players precision resampling "
     "resolution return_inverse row sample samples scale share sign simplex size snow source squares "
-    "timeout training validation variables window x y kind train crs n schema species subsets time".split()
+    "timeout training validation variables window x y kind train crs n schema species splits encoding sep subsets time".split()
 )
 """Arguments without a flag in some verb; their remedies are Python, or keys of a catalog."""
 CONFIGS = re.compile(

@@ -525,6 +525,7 @@ def test_the_installed_command_fails_without_a_traceback(home):
     assert re.fullmatch(r"error: .*model exists; pass --overwrite to replace it\n", done.stderr)
 
 
+@pytest.mark.filterwarnings("default::geomiam.errors.OccurrencesLeftOut")
 def test_records_are_moved_kept_and_left_out_as_asked(geomiam, home, tmp_path):
     """Two records of a species in one cell, and one beside the grid by less than a cell."""
     cube = gm.open_cube(home / "cube.zarr", chunks=None).load()

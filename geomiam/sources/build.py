@@ -130,7 +130,7 @@ def build_cube(
     if mending:
         mend(real_path(out), made.dates, made.scenes, todo=todo, prints=prints)
         return open_cube(out)
-    with _sources_end():
+    with _sources_end(out):
         write_parts(
             made.cube,
             out,
@@ -158,14 +158,15 @@ def _claim(out: str | Path, overwrite: bool, *, inputs: Sequence[Any]) -> None:
 
 
 @contextmanager
-def _sources_end() -> Iterator[None]:
-    """Name damage of a source, whatever its decoder raises; errors of the output have a number."""
+def _sources_end(out: str | Path) -> Iterator[None]:
+    """Name damage of a source, whatever its decoder raises; errors of the output stay as they are."""
     try:
         yield
     except (GeomiamError, MemoryError):
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        ours = isinstance(error, OSError) and error.errno is not None
+        if ours and Path(out).name in str(error.filename or Path(out).name):  # type: ignore[attr-defined]
             raise
         raise SourceError(
             f"a source cannot be read to its end: {reason(error)}; fetch its files again and build with "
