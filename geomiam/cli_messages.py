@@ -22,18 +22,9 @@ OTHER_NAMES = {
     "warm_start": "start",
     "groups": "group",
     "roots": "root",
-    "metrics": "metrics",
-    "memory_limit": "memory",
+    "kinds": "kind",
 }
 """Python arguments whose flag has another name."""
-NO_FLAG = frozenset(
-    "attention background balance band bands buffer chunks clusters col collection columns composite "
-    "dilate dim drop empty encoders engine environment experts folds gate inner kinds like limit mask "
-    "max_cloud method min_records modalities name network on_error players precision resampling "
-    "resolution return_inverse row sample samples scale share sign simplex size snow source squares "
-    "timeout training validation variables window x y kind train crs n schema species splits encoding sep subsets time".split()
-)
-"""Arguments without a flag in some verb; their remedies are Python, or keys of a catalog."""
 CONFIGS = re.compile(
     r"(?:training=|network=)?(?:gm\.|geomiam\.)?(?:Training|Network)Config\(([^()]*)\)"
 )
