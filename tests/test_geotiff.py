@@ -24,8 +24,10 @@ def small(sites) -> gm.Model:
 
 
 def test_a_geotiff_has_species_as_bands_a_crs_and_nodata(small, cube, tmp_path):
+    cube = cube.assign(bio1=3 * cube["bio1"])  # some cells are outside the training range
     made = gm.write_map(cube.chunk(y=5, x=6), small, tmp_path / "map.tif", progress=False)
-    expected = gm.predict(cube, small)["suitability"]
+    eager = gm.predict(cube, small)
+    expected, beyond = eager["suitability"], eager["outside_range"]
     with rasterio.open(tmp_path / "map.tif") as file:
         assert file.descriptions == small.species
         assert file.crs.to_epsg() == 4326 and np.isnan(file.nodata)
@@ -33,6 +35,11 @@ def test_a_geotiff_has_species_as_bands_a_crs_and_nodata(small, cube, tmp_path):
         assert file.dtypes == ("float32",) * 3
         np.testing.assert_allclose(file.read(), expected, atol=2e-6)
         assert file.tags()["model_id"] == small.id
+        assert float(file.tags()["outside_range_mean"]) == pytest.approx(
+            float(beyond.mean()), abs=1e-4
+        )
+        cells = float(file.tags()["outside_range_cells"])
+        assert cells == pytest.approx(float((beyond > 0).mean()), abs=1e-4) and cells > 0
         assert file.tags()["TIFFTAG_SOFTWARE"].startswith("geomiam")
     np.testing.assert_allclose(made["suitability"], expected, atol=2e-6)
     assert made["species"].values.tolist() == list(small.species)

@@ -14,6 +14,7 @@ import xarray as xr
 from geomiam._version import __version__
 from geomiam.cube.grid import geobox, spatial_dims
 from geomiam.errors import GridError, OutputRefused
+from geomiam.inference.outside import OUTSIDE
 
 SUFFIXES = (".tif", ".tiff")
 TILE = 256
@@ -121,6 +122,9 @@ def _tags(maps: xr.Dataset) -> dict[str, str]:
     tags |= {k: str(maps.attrs[k]) for k in ("model_id", "groups", "method") if k in maps.attrs}
     if "scale" in maps["suitability"].attrs:
         tags["scale"] = str(maps["suitability"].attrs["scale"])
+    if OUTSIDE in maps:  # the bands are species and groups; a Zarr map has the share per cell
+        tags[f"{OUTSIDE}_mean"] = f"{float(maps[OUTSIDE].mean()):.4f}"
+        tags[f"{OUTSIDE}_cells"] = f"{float((maps[OUTSIDE] > 0).mean()):.4f}"
     if "base_value" in maps:
         values = zip(maps["species"].values, maps["base_value"].values)
         tags["base_value"] = json.dumps({str(s): float(v) for s, v in values})
