@@ -321,3 +321,32 @@ def test_real_cubes_survive_a_round_trip(tmp_path, name):
     assert geobox(real).crs.epsg == 4326
     after = open_cube(write_cube(real, tmp_path / "c.zarr", chunks={"lat": 50, "lon": 60}))
     xr.testing.assert_identical(real.compute(), after.compute())
+
+
+@pytest.mark.parametrize(
+    ("chunks", "message"),
+    [
+        ({"Y": 4}, "did you mean 'y'"),
+        ({"z": 4}, "dims are"),
+        ({"y": 0}, "from 1, -1"),
+        ({"y": 2.5}, "from 1, -1"),
+        ({"y": True}, "from 1, -1"),
+        (7, "pass a mapping"),
+    ],
+)
+def test_chunks_that_mean_nothing_are_refused(chunks, message):
+    from geomiam.cube.encoding import chunk_sizes
+
+    with pytest.raises(GridError, match=message):
+        chunk_sizes(chunks, {"y": 20, "x": 30}, automatic=512)
+
+
+def test_chunks_as_xarray_takes_them():
+    from geomiam.cube.encoding import chunk_sizes
+
+    sizes = {"y": 20, "x": 3000}
+    assert chunk_sizes({"y": -1, "x": "auto"}, sizes, automatic=512) == {"y": 20, "x": 512}
+    assert chunk_sizes("auto", sizes, automatic=512) == {"y": 20, "x": 512}
+    assert chunk_sizes({"y": np.int64(7), "x": None}, sizes, automatic=1) == {"y": 7, "x": 3000}
+    assert chunk_sizes(None, sizes, automatic=512) == {}
+    assert chunk_sizes({"latitude": 7}, sizes, automatic=512) == {"y": 7}

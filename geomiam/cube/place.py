@@ -70,10 +70,9 @@ def as_named(sizes: Mapping[Any, T], dims: Iterable[object]) -> dict[Any, T]:
 
 def _role(dim: object, pair: tuple[str, str]) -> Any:
     """Return the row or column dim that a name stands for; other names stay."""
-    text = str(dim).lower()
     for names in PAIRS:
-        if text in names:
-            return pair[names.index(text)]
+        if dim in names:  # "Y" for a dim "y" is a slip, which the caller reports
+            return pair[names.index(str(dim))]
     return dim
 
 
