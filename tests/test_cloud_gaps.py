@@ -51,6 +51,7 @@ def folder(tmp_path_factory) -> Path:
             "land_cover": (dims[1:], cover),
         },
         coords={"time": DATES, "y": 800 - 20.0 * np.arange(40), "x": 20.0 * np.arange(40)},
+        attrs={"crs": "EPSG:32633"},
     )
     path = tmp_path_factory.mktemp("cube") / "cube.zarr"
     cube.to_zarr(path, consolidated=False)
