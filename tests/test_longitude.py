@@ -49,7 +49,8 @@ GRIDS = {
     "across 180": GeoBox((20, 30), Affine(1, 0, 165.5, 0, -1, 10), "EPSG:4326"),
     "west of -180": GeoBox((20, 30), Affine(1, 0, -195, 0, -1, 10), "EPSG:4326"),
     "another datum": GeoBox((20, 30), Affine(1, 0, 165, 0, -1, 10), "EPSG:4269"),
-    "UTM 60": GeoBox((12, 12), Affine(4e4, 0, X - 2.47e5, 0, -4e4, Y + 2e5), "EPSG:32760"),
+    "another datum, world": GeoBox((17, 36), Affine(10, 0, 0, 0, -10, 85), "EPSG:4269"),
+    "UTM 60": GeoBox((12, 12), Affine(4e4, 0, X - 2.6e5, 0, -4e4, Y + 2e5), "EPSG:32760"),
     "polar": GeoBox((30, 30), Affine(2e5, 0, -3e6, 0, -2e5, 3e6), "EPSG:3995"),
     "Pacific": GeoBox((12, 18), Affine(1e6, 0, -9e6, 0, -1e6, 6e6), "+proj=eqearth +lon_0=170"),
 }

@@ -12,6 +12,7 @@ from rasterio.enums import ColorInterp
 
 import geomiam as gm
 from geomiam.errors import DoubtfulSource, GridError, SourceError
+from geomiam.sources.files import stamp
 
 VECTOR = {"kind": "vector", "dims": ["feature"]}
 
@@ -196,24 +197,14 @@ def test_a_sidecar_that_is_another_kind_of_file_is_refused(tmp_path):
         built(tmp_path, {"path": "a.tif"})
 
 
-def test_a_new_mask_beside_a_file_makes_a_build_read_it_again(tmp_path):
-    tif(tmp_path / "a.tif", gappy(5), FINE)
-    catalog, out = one(tmp_path, {"path": "a.tif"}), tmp_path / "out.zarr"
-    assert np.isfinite(gm.build_cube(catalog, UTM, out=out, progress=False).layer).all()
-    mask = np.full(FINE.shape, 255, "uint8")
-    mask[:33, :17] = 0
-    before = (tmp_path / "a.tif").stat().st_mtime_ns
-    with (
-        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False),
-        rasterio.open(tmp_path / "a.tif.copy.tif", "w", **tif_profile(tmp_path / "a.tif")) as file,
-    ):
-        file.write_mask(mask)
-    (tmp_path / "a.tif.copy.tif.msk").rename(tmp_path / "a.tif.msk")
-    assert (tmp_path / "a.tif").stat().st_mtime_ns == before
-    again = gm.build_cube(catalog, UTM, out=out, overwrite=True, progress=False)
-    assert np.isnan(again.layer[0, 0])
-
-
-def tif_profile(path):
-    with rasterio.open(path) as file:
-        return file.profile
+@pytest.mark.parametrize("ending", [".msk", ".aux.xml", ".ovr"])
+def test_what_lies_beside_a_file_counts_as_a_change_of_it(tmp_path, ending):
+    path = tif(tmp_path / "a.tif", gappy(5), FINE)
+    before = stamp(str(path))
+    beside = tmp_path / f"a.tif{ending}"
+    beside.write_bytes(b"1")
+    first = stamp(str(path))
+    beside.write_bytes(b"12")
+    assert before != first != stamp(str(path)) != before
+    beside.unlink()
+    assert stamp(str(path)) == before

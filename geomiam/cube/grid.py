@@ -104,13 +104,13 @@ def geobox(ds: xr.Dataset | xr.DataArray) -> GeoBox:
             f"no transform for dims {dims} of sizes {[ds.sizes[d] for d in dims]}: a single row or column does "
             "not tell its width; set it with ds.rio.write_transform(...) after import rioxarray"
         )
-    found = GeoBox(box.shape, box.affine, crs)
+    grid = GeoBox(box.shape, box.affine, crs)
     if not (box.affine.b or box.affine.d):
         fitted = _fitted(box.affine, rows=axes.get(dims[0]), cols=axes.get(dims[1]))
         line = GeoBox(box.shape, fitted, crs)
-        found = found if same_grid(found, line, within=1e-6) else line
-    _check_latitudes(found, dims[0])
-    return found
+        grid = grid if same_grid(grid, line, within=1e-6) else line
+    _check_latitudes(grid, dims[0])
+    return grid
 
 
 def _bare(ds: xr.Dataset | xr.DataArray, dims: tuple[str, str]) -> xr.Dataset:

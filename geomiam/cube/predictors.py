@@ -142,14 +142,14 @@ def _match(array: xr.DataArray, variable: Variable) -> xr.DataArray:
     return array.transpose(..., *variable.dims)
 
 
-def check_classes(variable: Variable, found: Mapping[int, str]) -> None:
+def check_classes(variable: Variable, declared: Mapping[int, str]) -> None:
     """Refuse codes of classes that are others than those of the schema.
 
     Parameters
     ----------
     variable
         Its ``classes`` are codes and meanings.
-    found
+    declared
         Those of the data; none where they declare none.
 
     Raises
@@ -158,15 +158,15 @@ def check_classes(variable: Variable, found: Mapping[int, str]) -> None:
         If no code is common, or a meaning stands for another code than in the schema.
     """
     wanted = variable.classes
-    if not (found and wanted):
+    if not (declared and wanted):
         return
-    if not set(found) & set(wanted):
+    if not set(declared) & set(wanted):
         raise VariableMismatch(
             f"'{variable.name}' has none of the class codes of the schema: expected {some(wanted)}, found "
-            f"{some(found)}: recode its values, and set flag_values and flag_meanings"
+            f"{some(declared)}: recode its values, and set flag_values and flag_meanings"
         )
     codes = {m.lower(): c for c, m in wanted.items() if m != str(c)}
-    moved = {m: c for c, m in found.items() if codes.get(m.lower(), c) != c}
+    moved = {m: c for c, m in declared.items() if codes.get(m.lower(), c) != c}
     if moved:
         meaning, code = next(iter(moved.items()))
         raise VariableMismatch(

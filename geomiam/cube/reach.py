@@ -96,8 +96,11 @@ def sample(src: GeoBox, tile: GeoBox) -> np.ndarray:
     """
     cols, rows = (v.ravel() for v in np.meshgrid(*(np.linspace(0, n, 17) for n in tile.shape.xy)))
     x, y = _transformed(src, tile, cols, rows)
-    back = ~src.affine
-    points = np.stack([back.d * x + back.e * y + back.f, back.a * x + back.b * y + back.c], axis=1)
+    inverse = ~src.affine
+    points = np.stack(
+        [inverse.d * x + inverse.e * y + inverse.f, inverse.a * x + inverse.b * y + inverse.c],
+        axis=1,
+    )
     return np.where(np.isfinite(points), points, np.nan)
 
 
@@ -220,8 +223,8 @@ def cells_across(far: float, src: GeoBox, dst: GeoBox) -> np.ndarray:
     """Return which cells of a tile have corners at both edges of a map of the world ``(y, x)``."""
     corners = np.meshgrid(*(np.arange(n + 1.0) for n in dst.shape.xy))
     x, y = _transformed(src, dst, *corners)
-    back = ~src.affine
-    at = back.a * x + back.b * y + back.c
+    inverse = ~src.affine
+    at = inverse.a * x + inverse.b * y + inverse.c
     four = np.stack([at[:-1, :-1], at[1:, :-1], at[:-1, 1:], at[1:, 1:]])
     return np.ptp(np.where(np.isfinite(four), four, np.nan), axis=0) > far
 

@@ -49,15 +49,15 @@ def decoded_labels(ds: xr.Dataset) -> xr.Dataset:
     ds.attrs = {k: v for k, v in ds.attrs.items() if _is_sound(k, v)}
     packed = [d for d in ds.dims if d in ds.variables and set(PACKED) & set(ds[d].attrs)]
     ds = ds.assign_coords({d: _unpacked(ds, str(d)) for d in packed})
-    how: dict[str, Any] = {
+    options: dict[str, Any] = {
         "mask_and_scale": False,
         "decode_coords": "all",
         "decode_timedelta": False,
     }
     try:
-        return promote_crs(xr.decode_cf(ds, **how))
+        return promote_crs(xr.decode_cf(ds, **options))
     except (ValueError, OverflowError):
-        return promote_crs(xr.decode_cf(ds, decode_times=False, **how))
+        return promote_crs(xr.decode_cf(ds, decode_times=False, **options))
 
 
 def _is_sound(key: str, value: Any) -> bool:

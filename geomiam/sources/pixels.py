@@ -72,9 +72,11 @@ class Pixels:
         (b, r, c) = (range(n)[k] for k, n in zip(key, self.shape, strict=True))
         if not (len(b) and len(r) and len(c)):
             return np.empty((len(b), len(r), len(c)), self.dtype)
-        raw, gone = self._read([self.bands[i] for i in b], Window(c.start, r.start, len(c), len(r)))
+        raw, hidden = self._read(
+            [self.bands[i] for i in b], Window(c.start, r.start, len(c), len(r))
+        )
         out = np.stack([self.packings[i].decode(plane) for i, plane in zip(b, raw, strict=True)])
-        return out if gone is None else np.where(gone, np.float32(np.nan), out)
+        return out if hidden is None else np.where(hidden, np.float32(np.nan), out)
 
     def _read(self, bands: list[int], window: Any) -> tuple[np.ndarray, np.ndarray | None]:
         """Packed numbers, and where the mask of the file hides them."""
@@ -82,8 +84,8 @@ class Pixels:
 
         try:
             with reading(self.path), opened(self.path, self.overview) as file:
-                gone = file.read_masks(bands, window=window) == 0 if self.masked else None
-                return file.read(bands, window=window), gone
+                hidden = file.read_masks(bands, window=window) == 0 if self.masked else None
+                return file.read(bands, window=window), hidden
         except RasterioError as error:
             raise SourceError(
                 f"{scrub(self.path)} cannot be read to its end: {scrub(error)[:200]}; fetch it again "

@@ -167,15 +167,15 @@ def check_place(file: Any, crs: str | None = None) -> None:
     if not file.transform.is_identity:
         return
     points, _ = file.gcps
-    found = f"{len(points)} ground control points" if points else "RPCs" if file.rpcs else "none"
+    instead = f"{len(points)} ground control points" if points else "RPCs" if file.rpcs else "none"
     crs = str(crs or file.crs or "EPSG:4326")
     remedy = (
         f"warp it first, e.g. gdalwarp -t_srs {crs} in.tif out.tif"
-        if found != "none"
+        if instead != "none"
         else f"write one, e.g. gdal_translate -a_srs {crs} -a_ullr west north east south in.tif out.tif"
     )
     raise SourceError(
-        f"{scrub(file.name)} has no transform from pixels to coordinates (found: {found}); {remedy}"
+        f"{scrub(file.name)} has no transform from pixels to coordinates (found: {instead}); {remedy}"
     )
 
 
