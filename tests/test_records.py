@@ -71,7 +71,7 @@ def sampled(sites):
 def test_text_is_read_whatever_separates_it(tmp_path, suffix, how):
     text = ["mill", "a, b", '"upper" ford', "c; d", "6' x", "", "ö", "g"]
     if how.get("quoting") == csv.QUOTE_NONE:
-        text[5] = 'the "old" 5" pipe'
+        text[5] = '"old pipe'  # never closed
     records = table().rename(columns={"lon": "decimalLongitude", "lat": "decimalLatitude"})
     path = tmp_path / f"records.{suffix}"
     records.assign(locality=text).to_csv(path, index=False, **how)
