@@ -82,6 +82,8 @@ def test_crs_of_another_place_or_datum_are_different():
     assert same == []
     assert same_crs(CRS("EPSG:4326"), CRS("OGC:CRS84"))
     assert not same_crs(CRS("EPSG:4326"), None)
+    laea = "+proj=laea +lat_0=1 +lon_0=2"  # one projection and ellipsoid, two datums
+    assert not same_crs(CRS(f"{laea} +datum=NAD83"), CRS(f"{laea} +ellps=GRS80 +towgs84=99,9,9"))
 
 
 def test_modalities_in_two_crs_are_refused_with_both_named():
