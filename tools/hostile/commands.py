@@ -59,6 +59,8 @@ VERBS: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "build": (["c.yaml"], ("--like", "--bounds", "--bbox", "--root")),
     "finetune": (["model", "sites.zarr", "--train", "all", "--epochs", "1"], ("--train", "--schema", "--block")),
 }  # fmt: skip
+REPLACED = (("build", "cube.zarr"), ("sample", "sites.zarr"), ("fit", "model"))
+"""Outputs of the same kind that are no input of the verb: ``--overwrite`` asks to replace them."""
 WRITERS = ("sample", "fit", "predict", "explain", "build", "finetune")
 
 
@@ -148,7 +150,8 @@ def _one(rng: np.random.Generator, number: int, base: Path) -> Input:
         if out in ("out", "a/b/c/out", "out.tif", "out.nc", "é\u202e", " ", "out\n", "o" * 300)
         else ()
     )
-    known = ("out", "a", "-", "--", *changes)
+    asked = (verb, out) in REPLACED and words[-1] == "--overwrite"
+    known = ("out", "a", "-", "--", *changes, *([out] if asked else []))
     return Input("command line", f"#{number} {words}"[:160], prepare, call, outputs=known)
 
 
