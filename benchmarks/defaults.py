@@ -24,6 +24,7 @@ from defaults_data import Case, makers
 from defaults_rivals import rivals
 
 import geomiam as gm
+from geomiam.errors import GeomiamError
 from geomiam.evaluation.masked import Masked
 from geomiam.training.splits import site_blocks, spatial_folds
 
@@ -51,11 +52,10 @@ def main() -> None:
         if name in results or not any(w in name for w in wanted):
             continue
         try:
-            case = sets[name]()
-        except ValueError as error:
+            results[name] = judge(sets[name]())
+        except (ValueError, GeomiamError) as error:  # such as a size that the set does not have
             print(f"{name}: {error}")
             continue
-        results[name] = judge(case)
         args.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
         print(name, {k: v for k, v in results[name].items() if k != "by_species"}, flush=True)
 

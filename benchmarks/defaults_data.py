@@ -183,8 +183,9 @@ def bryce_canyon(folder: Path) -> xr.Dataset:
         else:
             layers[name] = ("site", values.to_numpy("f4"))
         layers[name].attrs["modality"] = modality
-    place = pd.DataFrame({"lon": sites["east"] / 1e4, "lat": sites["north"] / 1e4})
-    return _labelled(layers, place, present.to_numpy(), list(present.columns))
+    place = pd.DataFrame({"lon": sites["east"], "lat": sites["north"]})
+    found = _labelled(layers, place, present.to_numpy(), list(present.columns))
+    return found.assign_attrs(crs="EPSG:26912")
 
 
 BRYCE = {

@@ -6,7 +6,6 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -61,17 +60,6 @@ def run(data, tmp_path_factory) -> dict:
     return read_comparison(path)
 
 
-def needs(name: str) -> System:
-    """A system; skipped as long as the package has not the fusion or the ramp that it is made of."""
-    one = SYSTEMS[name]
-    fusions = get_args(gm.NetworkConfig.model_fields["fusion"].annotation)
-    if one.network.get("fusion", "group") not in fusions:
-        pytest.skip(f"NetworkConfig has no fusion {one.network['fusion']!r}")
-    if one.mask is SYSTEMS["maestro"].mask and not hasattr(gm.masking, "Ramp"):
-        pytest.skip("geomiam.masking has no Ramp")
-    return one
-
-
 # The registry ------------------------------------------------------------------------------------
 
 
@@ -100,7 +88,7 @@ def test_every_part_of_maestro_is_left_out_once_and_nothing_else_changes():
 @pytest.mark.parametrize("name", [n for n, s in SYSTEMS.items() if not s.rival])
 def test_a_token_passes_equally_many_blocks_in_every_system(name):
     base = gm.NetworkConfig(width=16, heads=2, depth=2, inner=1)
-    made = needs(name).options(network=base, training=gm.TrainingConfig(epoch_steps=1, epochs=7))
+    made = SYSTEMS[name].options(network=base, training=gm.TrainingConfig(epoch_steps=1, epochs=7))
     network, single = made["network"], ("token", "late")
     assert network.depth + (0 if network.fusion in single else network.inner) == 3
     assert (network.width, network.heads, made["training"].epochs) == (16, 2, 7)
@@ -128,7 +116,6 @@ def test_the_options_are_the_keywords_of_fit(data):
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_every_system_trains_and_answers_every_subset(name, data):
-    needs(name)
     (result,) = compare(data, SystemPlan((name,), seeds=1, **FAST))
     assert set(result["scores"]) == set(data.subsets) and len(data.subsets) == 7
     values = np.array([*result["scores"].values()], float)
@@ -419,3 +406,10 @@ def test_what_does_not_differ_on_the_data_is_not_trained(data):
     object.__setattr__(every, "systems", ("miam-group", "maestro", "maestro-no-symbols"))
     assert [s.name for s in chosen(plain, every)] == ["miam-group", "maestro"]
     assert len(chosen(data, every)) == 3
+
+
+def test_published_systems_keep_their_settings():
+    made = gm.system("miam-token").options()["training"]
+    assert (made.epochs, made.batch, made.lr, made.weight_decay) == (100, 128, 1e-3, 0.01)
+    assert (made.epoch_steps, made.warmup, made.holdout, made.keep) == (1, 100, 0.15, "best")
+    assert made.warmup_steps(78) == 100 and made.steps_per_epoch(78) == 1
