@@ -178,6 +178,10 @@ class SmallerBlocks(UserWarning):
     """The area is smaller than the blocks asked for; smaller ones are used."""
 
 
+class LargerBlocks(UserWarning):
+    """A block may have been meant in degrees and is too small in km; a larger one is used."""
+
+
 class OutputRefused(OutputExists):
     """The output would destroy something: an input, another output, or files of other origin."""
 

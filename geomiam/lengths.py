@@ -57,7 +57,7 @@ def kilometres(length: Length, name: str = "length", *, zero: bool = False) -> f
             f"{name} must be a length {'of at least' if zero else 'above'} 0 in km, or text with the unit "
             f"km or m, found {length!r}: pass for example {name}=100, '100 km' or '500 m'"
         )
-    if unit == "" and 0 < number <= 1:
+    if may_mean_degrees(length):
         raise LengthError(
             f"{name}={length} may mean degrees: lengths are km. Pass '{number:g} km' if that is meant; a "
             f"degree of latitude is '111 km'"
@@ -69,6 +69,12 @@ def kilometres(length: Length, name: str = "length", *, zero: bool = False) -> f
             f"numbers are km. Pass '{number:.10g} m' if metres are meant"
         )
     return km
+
+
+def may_mean_degrees(length: Any) -> bool:
+    """Return whether a length is a bare number of at most 1, as blocks in degrees were."""
+    number, unit = _parse(length)
+    return unit == "" and number is not None and 0 < number <= 1
 
 
 def _parse(length: Any) -> tuple[float | None, str]:

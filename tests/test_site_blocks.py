@@ -7,7 +7,7 @@ from pyproj import Transformer
 from scipy.optimize import nnls
 
 import geomiam as gm
-from geomiam.errors import BlockError, CRSAssumed, GridError, SmallerBlocks
+from geomiam.errors import BlockError, CRSAssumed, GridError, LargerBlocks, SmallerBlocks
 from geomiam.lengths import places
 from geomiam.training.splits import (
     Blocks,
@@ -109,6 +109,17 @@ def test_blocks_that_are_nearly_single_places_are_refused_with_the_numbers():
     ):
         with pytest.raises(BlockError, match=message):
             call()
+
+
+def test_a_block_that_may_mean_degrees_is_enlarged_with_a_warning():
+    """``block=0.5`` meant half a degree once; as 500 m each of these sites is a block."""
+    sites = sites_of(EUROPE + KM * 1000, field(KM, reach=150))
+    with pytest.warns(LargerBlocks, match=r"400 blocks of 500 m .*block=0\.5 may mean degrees"):
+        held = hold_out_blocks(sites, block=0.5)
+    assert (held == hold_out_blocks(sites)).all()
+    fine = sites_of(EUROPE + KM * 10, field(KM, reach=150))  # 10 km across: 0.5 km fits
+    assert site_blocks(fine, 0.5).km == 0.5
+    assert gm.TrainingConfig(block=0.5).block == 0.5
 
 
 def test_an_area_smaller_than_a_block_gets_smaller_blocks():

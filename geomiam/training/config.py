@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from geomiam.lengths import Length, kilometres
+from geomiam.lengths import Length, kilometres, may_mean_degrees
 from geomiam.schema import Fact
 
 MOST_WARMUP = 100
@@ -70,7 +70,7 @@ class TrainingConfig(Fact):
     @field_validator("block")
     @classmethod
     def _block_is_a_length(cls, block: Length | None) -> Length | None:
-        if block is not None:
+        if block is not None and not may_mean_degrees(block):  # a fit warns where it is too small
             kilometres(block, "block")
         return block
 

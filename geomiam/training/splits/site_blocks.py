@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from geomiam.errors import BlockError, SmallerBlocks
-from geomiam.lengths import Length, Places, as_text, kilometres
+from geomiam.errors import BlockError, LargerBlocks, SmallerBlocks
+from geomiam.lengths import Length, Places, as_text, kilometres, may_mean_degrees
 from geomiam.training.splits.blocks import hold_out, site_labels
 from geomiam.training.splits.reading import places_of, sampled_predictors
 from geomiam.training.splits.variogram import SITES, autocorrelation_ranges
@@ -99,6 +99,9 @@ def site_blocks(
     -----
     SmallerBlocks
         If the area has fewer blocks of that size than needed: smaller ones are used.
+    LargerBlocks
+        If a bare number of at most 1 gives nearly single places, since degrees may be meant: the
+        default size is used.
     """
     places = places_of(sites, groups, crs)
     once = places.distinct()
@@ -111,7 +114,7 @@ def site_blocks(
     if size is None:
         km, reason = default_size(places, once, sample)
     else:
-        km, reason = _checked_size(places, once, sample, size=size, least=least)
+        km, reason = _size_as_set(places, once, sample, size=size, least=least)
     return Blocks(_numbers(places, km), km, reason, places.crs)
 
 
@@ -137,6 +140,24 @@ def default_size(places: Places, once: Places, sample: Sample) -> tuple[float, s
     elif km > 1.1 * reach:
         reason += f"; enlarged to hold at least {PLACES_PER_BLOCK} places per block"
     return km, reason
+
+
+def _size_as_set(
+    places: Places, once: Places, sample: Sample, *, size: Length, least: int
+) -> tuple[float, str]:
+    """Return a size that was asked for; the default for one that may be meant in degrees."""
+    if not may_mean_degrees(size):
+        return _checked_size(places, once, sample, size=size, least=least)
+    try:
+        return _checked_size(places, once, sample, size=f"{size} km", least=least)
+    except BlockError as error:
+        km, reason = default_size(places, once, sample)
+        warnings.warn(
+            f"{error}. Blocks of {as_text(km)} are used, since block={size} may mean degrees",
+            LargerBlocks,
+            stacklevel=4,
+        )
+        return km, f"{reason}; {size} km as set would be nearly single places"
 
 
 def _checked_size(
