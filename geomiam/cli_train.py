@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +10,7 @@ import typer
 from geomiam.cli_maps import ModelPath, Overwrite
 from geomiam.cli_messages import say
 from geomiam.cli_outputs import reserve
-from geomiam.errors import GeomiamError
+from geomiam.errors import GeomiamError, SettingError
 from geomiam.outputs.claim import refuse_overlap
 from geomiam.outputs.kinds import MODEL
 from geomiam.outputs.paths import expand, real_path
@@ -167,9 +165,8 @@ def fit(
     if system:
         options = _system(system, facts, sizes, settings)
     else:
-        with _settings():
-            strategy = _strategy(masking, masks)
-            _check_changes(sizes, settings)
+        strategy = _strategy(masking, masks)
+        _check_changes(sizes, settings)
         options = {"schema": facts, "network": sizes or None, "training": settings or None}
         options["masking"] = strategy
     if first:
@@ -183,9 +180,8 @@ def _system(name: str, schema: Any, sizes: dict, settings: dict) -> dict[str, An
     import geomiam as gm
     from geomiam.evaluation.systems import TRAINING
 
-    with _settings():
-        network = gm.NetworkConfig(**sizes)
-        training = gm.TrainingConfig(**{**TRAINING.model_dump(), **settings})
+    network = gm.NetworkConfig(**sizes)
+    training = gm.TrainingConfig(**{**TRAINING.model_dump(), **settings})
     return gm.system(name).options(schema, network=network, training=training)
 
 
@@ -205,7 +201,7 @@ def _strategy(masking: str | None, masks: str | None) -> Any:
     import geomiam as gm
 
     if masks not in (None, "batch", "sample"):
-        raise ValueError(f"--masks {masks}: use 'batch' or 'sample'")
+        raise SettingError(f"--masks {masks}: use 'batch' or 'sample'")
     if masks is None:
         return gm.masking.named(masking) if masking else None
     return gm.masking.named(masking or "miam", per_sample=masks == "sample")
@@ -238,23 +234,22 @@ def pretrain(
     import geomiam as gm
 
     _reserve(out, overwrite, inputs=[data, schema], checkpoint=checkpoint)
-    with _settings():
-        network = gm.NetworkConfig(**_given(fusion=fusion, width=width))
-        training = gm.TrainingConfig(
-            **_given(
-                epochs=epochs,
-                steps=steps,
-                batch=batch,
-                lr=lr,
-                weight_decay=weight_decay,
-                warmup=warmup,
-                holdout=holdout,
-                keep=keep,
-                patience=patience,
-                block=block,
-            )
+    network = gm.NetworkConfig(**_given(fusion=fusion, width=width))
+    training = gm.TrainingConfig(
+        **_given(
+            epochs=epochs,
+            steps=steps,
+            batch=batch,
+            lr=lr,
+            weight_decay=weight_decay,
+            warmup=warmup,
+            holdout=holdout,
+            keep=keep,
+            patience=patience,
+            block=block,
         )
-        strategy = gm.masking.named(masking) if masking else None
+    )
+    strategy = gm.masking.named(masking) if masking else None
     cube = _open(data)
     model = gm.pretrain(
         cube,
@@ -373,14 +368,3 @@ def _open(path: Path) -> Any:
 def _given(**options: Any) -> dict[str, Any]:
     """Options that were said."""
     return {k: v for k, v in options.items() if v is not None}
-
-
-@contextmanager
-def _settings() -> Iterator[None]:
-    """Turn what a strategy states of a setting into an error of geomiam."""
-    try:
-        yield
-    except GeomiamError:
-        raise
-    except ValueError as error:
-        raise GeomiamError(str(error)) from None

@@ -11,9 +11,9 @@ from typing import Any
 from geomiam.errors import GeomiamError, GridError, UnreadableFile
 from geomiam.reading import refusing, regular_file
 
-MOST_BLOCK = 2**30
+MOST_BLOCK = 2**29
 """Bytes of a block on disk: it is decoded as a whole, however little of it is needed."""
-MOST_COORDINATE = 2**30
+MOST_COORDINATE = 2**28
 """Bytes of a coordinate along one dim: it is read when a store is opened."""
 MOST_CHUNKS = 150_000
 """Of a cube that is planned or built: listing each takes half a millisecond."""

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
+from geomiam.cube.chunk_reader import ZarrReader, guarded_store
 from geomiam.cube.crs import as_crs
 from geomiam.cube.encoding import chunk_sizes, encodable
 from geomiam.cube.grid import (
@@ -100,11 +101,11 @@ def open_zarr(path: str | Path, *, chunks: Chunks = AS_STORED) -> Any:
     """
     import zarr
 
-    store = _store(path)
+    store = expand(path)
     check_metadata(expand(path))
     damaged = f"the Zarr store {path} is damaged; write it again"
     try:
-        group = zarr.open_group(store, mode="r")
+        group = zarr.open_group(guarded_store(store), mode="r")
         nested = any(True for _ in group.groups())
     except FileNotFoundError as error:
         raise InputNotFound(
@@ -122,7 +123,7 @@ def open_zarr(path: str | Path, *, chunks: Chunks = AS_STORED) -> Any:
     with refusing(UnreadableFile, damaged):
         check_zarr(group, where=str(path))
     how: dict[str, Any] = {
-        "engine": "zarr",
+        "engine": ZarrReader,
         "consolidated": None if remote else False,  # a local folder always lists its arrays
         "decode_coords": "all",
     }
@@ -154,16 +155,6 @@ def _orderly(ds: xr.Dataset) -> xr.Dataset:
     ds = ds.drop_vars(ds.data_vars).assign({k: ds[k] for k in sorted(map(str, ds.data_vars))})
     text = [k for k in ds.indexes if ds[k].dtype.kind == "T"]
     return ds.assign_coords({k: np.array(ds[k].values.tolist(), dtype=str) for k in text})
-
-
-def _store(path: str | Path) -> Any:
-    from zarr.storage import ZipStore
-
-    text = expand(path)
-    local = Path(text)
-    if is_remote(text) or local.suffix != ".zip" or not local.is_file():
-        return text
-    return ZipStore(local, mode="r")
 
 
 def _set_crs(ds: xr.Dataset, crs: Any) -> xr.Dataset:

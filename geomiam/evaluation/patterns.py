@@ -17,6 +17,7 @@ import xarray as xr
 from geomiam.errors import SelectionError
 from geomiam.lengths import Length, kilometres
 from geomiam.schema import Schema
+from geomiam.setting_checks import check_number
 from geomiam.training.splits import site_coordinates
 from geomiam.training.splits.reading import places_of
 
@@ -260,6 +261,11 @@ def _one_region(
 
 
 def _count(share: float, n: int) -> int:
-    if not 0 <= share <= 1:
-        raise ValueError(f"share must lie in [0, 1], found {share}; 0.2 hides a fifth")
+    check_number(
+        "share",
+        share,
+        allowed="must lie in [0, 1]",
+        fits=lambda x: 0 <= x <= 1,
+        hint="0.2 hides a fifth",
+    )
     return round(share * n)

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from geomiam.errors import SettingError
 from geomiam.inference.coalitions import latin_square, members, shapley_weights
 
 __all__ = ["Estimate", "Memo", "exact", "latin_square", "replicates", "sample", "steps"]
@@ -276,19 +277,19 @@ def replicates(players: int, *, method: Method, samples: int, rows: Rows = "inde
         As :func:`sample`.
     """
     if method not in get_args(Method) or rows not in get_args(Rows):
-        raise ValueError(
+        raise SettingError(
             f"no method {method!r} with rows {rows!r}; methods: {', '.join(get_args(Method))}; "
             f"rows: {', '.join(get_args(Rows))}"
         )
     paired = method == "latin" and rows == "antithetic"
     if paired and samples % 2:
-        raise ValueError(
+        raise SettingError(
             f"antithetic squares come in pairs, but samples={samples} is odd; "
             f"pass samples={samples + 1}"
         )
     count = samples // 2 if paired else samples
     if count < 2:
-        raise ValueError(
+        raise SettingError(
             f"samples={samples} leaves {count} independent replicate, of which no standard error "
             f"can be told; pass samples={4 if paired else 2} or more"
         )

@@ -9,9 +9,11 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike
 
+from geomiam.errors import SettingError
 from geomiam.masking.scores import Array, Balance
 from geomiam.masking.scores import balance as balance_of
 from geomiam.masking.strategy import check_share, check_sizes
+from geomiam.setting_checks import check_number
 
 __all__ = ["Constant", "Dirichlet", "Uniform", "UniformCube"]
 
@@ -104,10 +106,15 @@ class Dirichlet:
     per_sample: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.alpha < np.inf:
-            raise ValueError(f"alpha must be > 0, found {self.alpha}; 1 is uniform")
+        check_number(
+            "alpha",
+            self.alpha,
+            allowed="must be > 0",
+            fits=lambda x: 0 < x < np.inf,
+            hint="1 is uniform",
+        )
         if self.simplex not in ("masked", "visible"):
-            raise ValueError(f'simplex must be "masked" or "visible", found {self.simplex!r}')
+            raise SettingError(f'simplex must be "masked" or "visible", found {self.simplex!r}')
 
     balance = staticmethod(balance_of)
 
@@ -123,7 +130,7 @@ class Dirichlet:
     def _count(self, sizes: ArrayLike, balance: Balance) -> int:
         m = len(check_sizes(sizes, balance))
         if m == 1 and self.simplex == "masked":
-            raise ValueError(
+            raise SettingError(
                 'Dirichlet(simplex="masked") with one modality hides every token, always; '
                 "use Uniform()"
             )

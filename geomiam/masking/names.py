@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
+from geomiam.errors import SettingError
 from geomiam.masking.corners import OPM, ModalityDropout, RandomSubset
 from geomiam.masking.cubes import Constant, Dirichlet, Uniform, UniformCube
 from geomiam.masking.miam import MIAM, BetaCube
@@ -37,8 +38,8 @@ def named(name: str, **settings: Any) -> Strategy:
 
     Raises
     ------
-    ValueError
-        When no strategy has that name; the message lists the names.
+    SettingError
+        When no strategy has that name, or it has not these settings; the message lists them.
     """
     if name.startswith("ramp-"):
         own = {k: settings.pop(k) for k in ("warmup", "over") if k in settings}
@@ -46,8 +47,10 @@ def named(name: str, **settings: Any) -> Strategy:
     if isinstance(inner := settings.get("strategy"), dict):
         settings["strategy"] = named(**inner)
     if name not in _NAMES:
-        raise ValueError(f"no masking strategy {name!r}; choose from: {', '.join(_NAMES)}")
+        raise SettingError(f"no masking strategy {name!r}; choose from: {', '.join(_NAMES)}")
     kind, fixed = _NAMES[name]
+    if unknown := sorted(set(settings) - (names := {f.name for f in fields(kind)})):
+        raise SettingError(f"'{name}' has no setting {unknown}; it has {', '.join(sorted(names))}")
     return kind(**fixed | settings)
 
 
@@ -64,6 +67,6 @@ def to_dict(strategy: Strategy) -> dict[str, Any]:
             own = {f.name: getattr(strategy, f.name) for f in fields(strategy)}
             nested = {k: to_dict(v) for k, v in own.items() if isinstance(v, Strategy)}
             return {"name": name, **own, **nested}
-    raise ValueError(
+    raise SettingError(
         f"{type(strategy).__name__} has no name in geomiam; use one of: {', '.join(_NAMES)}"
     )

@@ -8,9 +8,11 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike
 
+from geomiam.errors import SettingError
 from geomiam.masking.corners import ModalityDropout
 from geomiam.masking.scores import Array, Balance
 from geomiam.masking.strategy import Strategy
+from geomiam.setting_checks import check_count
 
 __all__ = ["Ramp"]
 
@@ -45,14 +47,12 @@ class Ramp:
 
     def __post_init__(self) -> None:
         if not isinstance(self.strategy, Strategy):
-            raise ValueError(
+            raise SettingError(
                 f"strategy must be a masking strategy, found {self.strategy!r}; "
                 "use Ramp(ModalityDropout(0.4))"
             )
-        if self.warmup < 0 or self.over < 1:
-            raise ValueError(
-                f"warmup must be >= 0 and over >= 1 epochs, found {self.warmup} and {self.over}"
-            )
+        check_count("warmup", self.warmup, least=0, hint="it counts epochs without a ramp")
+        check_count("over", self.over, least=1, hint="it counts the epochs of the ramp")
 
     @property
     def per_sample(self) -> bool:

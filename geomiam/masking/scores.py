@@ -7,10 +7,14 @@ killed needs only its score table to continue exactly as if it had never stopped
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import gmean
+
+from geomiam.errors import SettingError
+from geomiam.setting_checks import check_number
 
 __all__ = ["Balance", "balance"]
 
@@ -48,10 +52,10 @@ class Balance:
             object.__setattr__(self, name, np.array(getattr(self, name), dtype=np.float64))
         _check_shapes(self.s, self.d, self.r)
         if not (np.isfinite(self.r) & (self.r > 0)).all():
-            raise ValueError(f"r must be finite and > 0, found {self.r}; use 1 for no preference")
+            raise SettingError(f"r must be finite and > 0, found {self.r}; use 1 for no preference")
         for name, value in (("s", self.s), ("d", self.d)):
             if (value <= 0).any():
-                raise ValueError(f"{name} must be > 0 or NaN, found {value}; use NaN if unknown")
+                raise SettingError(f"{name} must be > 0 or NaN, found {value}; use NaN if unknown")
 
     @classmethod
     def neutral(cls, m: int) -> Balance:
@@ -122,14 +126,23 @@ def balance(
 
 def check_settings(*, chance: float, smoothing: float, eps: float, r_max: float) -> None:
     """Raise ValueError when a setting of :func:`balance` is out of range."""
-    if not 0 <= chance < 1:
-        raise ValueError(f"chance must lie in [0, 1), found {chance}; 0.5 for AUC, 0 to switch off")
-    if not 0 <= smoothing < 1:
-        raise ValueError(f"smoothing must lie in [0, 1), found {smoothing}; 0 to switch off")
-    if not 0 < eps < np.inf:
-        raise ValueError(f"eps must be > 0, found {eps}; a plateau would divide by zero")
-    if not r_max >= 1:
-        raise ValueError(f"r_max must be >= 1, found {r_max}; use inf for no clipping")
+    share: dict[str, Any] = {"allowed": "must lie in [0, 1)", "fits": lambda x: 0 <= x < 1}
+    check_number("chance", chance, **share, hint="0.5 for AUC, 0 to switch off")
+    check_number("smoothing", smoothing, **share, hint="0 to switch off")
+    check_number(
+        "eps",
+        eps,
+        allowed="must be > 0",
+        fits=lambda x: 0 < x < np.inf,
+        hint="a plateau would divide by zero",
+    )
+    check_number(
+        "r_max",
+        r_max,
+        allowed="must be >= 1",
+        fits=lambda x: x >= 1,
+        hint="use inf for no clipping",
+    )
 
 
 def _quotient(s: Array, d: Array) -> Array:
@@ -164,16 +177,16 @@ def _clip(r: Array, *, lam: float, r_max: float) -> Array:
 def _as_table(scores: ArrayLike) -> Array:
     table = np.asarray(scores, dtype=np.float64)
     if table.ndim != 2:
-        raise ValueError(
+        raise SettingError(
             f"scores must be a table (epochs, modalities), found shape {table.shape}; "
             "use np.empty((0, M)) before the first epoch"
         )
     if np.isinf(table).any():
-        raise ValueError("scores hold infinity; use NaN for a score that is undefined")
+        raise SettingError("scores hold infinity; use NaN for a score that is undefined")
     return table
 
 
 def _check_shapes(*arrays: Array) -> None:
     shapes = [a.shape for a in arrays]
     if len(set(shapes)) > 1 or arrays[0].ndim != 1:
-        raise ValueError(f"s, d and r must share one shape (M,), found {shapes}")
+        raise SettingError(f"s, d and r must share one shape (M,), found {shapes}")

@@ -20,7 +20,9 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 
+from geomiam.errors import SettingError
 from geomiam.masking.scores import Array, Balance
+from geomiam.setting_checks import check_number
 
 __all__ = ["Strategy", "hide"]
 
@@ -96,12 +98,12 @@ def hide(p: ArrayLike, *, n: int, sizes: ArrayLike, rng: Generator) -> NDArray[n
     """
     p, sizes = np.asarray(p, dtype=np.float64), check_counts(sizes)
     if p.shape not in {(n, len(sizes)), (1, len(sizes))}:
-        raise ValueError(
+        raise SettingError(
             f"p must have shape ({n}, {len(sizes)}) or (1, {len(sizes)}), found {p.shape}; "
             "one row per sample or one for all, one column per modality"
         )
     if not ((p >= 0) & (p <= 1)).all():
-        raise ValueError(f"p must lie in [0, 1], found {p.min()} to {p.max()}; 1 hides a token")
+        raise SettingError(f"p must lie in [0, 1], found {p.min()} to {p.max()}; 1 hides a token")
     per_token = np.repeat(p, sizes, axis=1)
     return rng.random((n, per_token.shape[1])) < per_token
 
@@ -109,7 +111,7 @@ def hide(p: ArrayLike, *, n: int, sizes: ArrayLike, rng: Generator) -> NDArray[n
 def check_sizes(sizes: ArrayLike, balance: Balance) -> NDArray[np.intp]:
     counts = check_counts(sizes)
     if len(counts) != len(balance.r):
-        raise ValueError(
+        raise SettingError(
             f"sizes name {len(counts)} modalities and the balance {len(balance.r)}; "
             "both must follow the model's modalities"
         )
@@ -119,20 +121,35 @@ def check_sizes(sizes: ArrayLike, balance: Balance) -> NDArray[np.intp]:
 def check_counts(sizes: ArrayLike) -> NDArray[np.intp]:
     counts = np.asarray(sizes)
     if counts.ndim != 1 or counts.size == 0 or counts.dtype.kind not in "iu" or counts.min() < 1:
-        raise ValueError(f"sizes must be whole numbers >= 1, one per modality, found {sizes!r}")
+        raise SettingError(f"sizes must be whole numbers >= 1, one per modality, found {sizes!r}")
     return counts.astype(np.intp)
 
 
 def check_share(name: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} must lie in [0, 1], found {value}; it is a probability to hide")
+    check_number(
+        name,
+        value,
+        allowed="must lie in [0, 1]",
+        fits=lambda x: 0 <= x <= 1,
+        hint="it is a probability to hide",
+    )
 
 
 def check_kappa(kappa: float) -> None:
-    if not 1 <= kappa < np.inf:
-        raise ValueError(f"kappa must be >= 1, found {kappa}; 1 is flat, 10 the authors' choice")
+    check_number(
+        "kappa",
+        kappa,
+        allowed="must be >= 1",
+        fits=lambda x: 1 <= x < np.inf,
+        hint="1 is flat, 10 the authors' choice",
+    )
 
 
 def check_lam(lam: float) -> None:
-    if not 0 <= lam < np.inf:
-        raise ValueError(f"lam must be >= 0, found {lam}; 0 ignores the scores")
+    check_number(
+        "lam",
+        lam,
+        allowed="must be >= 0",
+        fits=lambda x: 0 <= x < np.inf,
+        hint="0 ignores the scores",
+    )

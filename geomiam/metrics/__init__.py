@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from geomiam.errors import SettingError
 from geomiam.metrics import numbers, ranking
 from geomiam.metrics.numbers import (
     Calibration,
@@ -105,7 +106,7 @@ def measure(
         When a metric is unknown, and as the metrics do.
     """
     if unknown := [m for m in metrics if m not in _KERNELS]:
-        raise ValueError(f"no metric {unknown}; choose from {', '.join(METRICS)}")
+        raise SettingError(f"no metric {unknown}; choose from {', '.join(METRICS)}")
     if not metrics:
         return {}
     kernels = [_KERNELS[m] for m in metrics]

@@ -9,6 +9,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from geomiam.errors import LabelError, SettingError
+
 Array = NDArray[np.float64]
 
 # Entries at a time. Some twenty arrays of this many numbers are alive at once: 20 MB, which stays near
@@ -120,14 +122,14 @@ def as_tables(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray, NDArray]:
     """Return both as arrays ``(n, S)``; scores are broadcast, not copied."""
     labels, scores = _numbers(labels), _numbers(scores)
     if labels.ndim != 2:
-        raise ValueError(
+        raise LabelError(
             f"labels must be a table (sites, species), found shape {labels.shape}; "
             "for one species pass labels[:, None]"
         )
     try:
         return labels, np.broadcast_to(scores, labels.shape)
     except ValueError:
-        raise ValueError(
+        raise SettingError(
             f"scores of shape {scores.shape} do not fit labels of shape {labels.shape}; "
             "both must be (sites, species)"
         ) from None
@@ -143,7 +145,7 @@ def probabilities(block: Block) -> NDArray:
     """
     wrong = block.value[(block.value < 0) | (block.value > 1)]
     if wrong.size:
-        raise ValueError(
+        raise SettingError(
             f"scores must be probabilities from 0 to 1, found {wrong[0]}; turn logits into "
             "probabilities first: scipy.special.expit(scores)"
         )
@@ -173,7 +175,7 @@ def _numbers(table: ArrayLike) -> NDArray:
 def _check_labels(rest: NDArray) -> None:
     wrong = rest[~np.isnan(rest)]
     if wrong.size:
-        raise ValueError(
+        raise LabelError(
             f"labels must be 0, 1 or NaN, found {float(wrong[0])}; turn counts into presence first: "
             "xr.where(counts.isnull(), counts, counts > 0)"
         )

@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
 from geomiam.metrics.tables import Array, Block, per_species
+from geomiam.setting_checks import check_count, check_number
 
 WINDOW = 0.1
 RESOLUTION = 100
@@ -51,11 +52,14 @@ def boyce(
     ValueError
         As for :func:`geomiam.metrics.auc`, or when window or resolution make no windows.
     """
-    if not 0 < window < 1 or resolution < 1:
-        raise ValueError(
-            f"window must be a share in (0, 1) and resolution at least 1, found {window} and "
-            f"{resolution}; the usual ones are window={WINDOW}, resolution={RESOLUTION}"
-        )
+    check_number(
+        "window",
+        window,
+        allowed="must be a share in (0, 1)",
+        fits=lambda x: 0 < x < 1,
+        hint=f"the usual one is {WINDOW}",
+    )
+    check_count("resolution", resolution, least=1, hint=f"the usual one is {RESOLUTION}")
 
     def kernel(block: Block) -> Array:
         ratio = _ratios(block, window, resolution)

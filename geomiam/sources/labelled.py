@@ -9,6 +9,7 @@ from typing import Any
 
 import xarray as xr
 
+from geomiam.cube.chunk_reader import ZarrReader, guarded_store
 from geomiam.cube.grid import crs_of, spatial_dims
 from geomiam.cube.limits import check_hdf5, check_metadata, check_zarr
 from geomiam.cube.packing import SENTINELS, fits, numbers_of
@@ -71,7 +72,7 @@ def _dataset(path: str, source: Source) -> xr.Dataset:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of attributes that are none of ours
-            engine = "zarr" if source.kind == "zarr" else _engine(path)
+            engine = ZarrReader if source.kind == "zarr" else _engine(path)
             _check_sizes(path, source)
             return decoded_labels(xr.open_dataset(path, engine=engine, **how))
     except SourceError:
@@ -92,7 +93,7 @@ def _check_sizes(path: str, source: Source) -> None:
 
     if not scheme(path):
         check_metadata(path)
-    check_zarr(zarr.open_group(path, mode="r"), where=scrub(path), error=SourceError)
+    check_zarr(zarr.open_group(guarded_store(path), mode="r"), where=scrub(path), error=SourceError)
 
 
 def _engine(path: str) -> Any:

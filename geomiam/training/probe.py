@@ -13,6 +13,7 @@ from geomiam.errors import SelectionError
 from geomiam.networks.artifact import as_model
 from geomiam.networks.model import Model
 from geomiam.networks.session import standard_torch
+from geomiam.setting_checks import check_number
 from geomiam.tokens.blocks import encode
 from geomiam.tokens.limits import with_limits
 from geomiam.training.config import TrainingConfig
@@ -79,8 +80,13 @@ def probe(
             f"a probe reads the features of one network, found members={model.config.members}: "
             "pre-train with members=1"
         )
-    if not l2 > 0:
-        raise ValueError(f"l2 must be > 0, found {l2}; a small one such as 1e-6 hardly counts")
+    check_number(
+        "l2",
+        l2,
+        allowed="must be > 0",
+        fits=lambda x: x > 0,
+        hint="a small one such as 1e-6 hardly counts",
+    )
     labels, species = read_labels(sites)
     check_classes(labels, species)
     config, reason = resolve_loss(

@@ -184,6 +184,8 @@ def run(inputs: Iterator[Input], *, shown: bool = True) -> list[tuple[Input, str
     for item in inputs:
         outcome, text = classify(item)
         results.append((item, outcome, text))
+        if shown and len(results) % 25 == 0:
+            print(f"{len(results)} inputs", file=sys.stderr, flush=True)
         if shown and outcome not in ("refused", "accepted"):
             print(f"{outcome}: {item.family}: {item.name}: {text}".replace("\n", " "), flush=True)
     return results

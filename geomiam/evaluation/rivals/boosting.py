@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from geomiam.errors import SettingError
 from geomiam.evaluation.rivals.base import Answer, PerSpecies, Training, per_species
 
 ENGINES = ("xgboost", "scikit-learn")
@@ -70,9 +71,9 @@ def _engine(engine: str | None) -> str:
     if engine is None:
         return "xgboost" if there else "scikit-learn"
     if engine not in ENGINES:
-        raise ValueError(f"engine={engine!r} is unknown; use one of {ENGINES}")
+        raise SettingError(f"engine={engine!r} is unknown; use one of {ENGINES}")
     if engine == "xgboost" and not there:
-        raise ValueError(
+        raise SettingError(
             "xgboost is not installed: pip install geomiam[benchmark], or engine='scikit-learn'"
         )
     return engine

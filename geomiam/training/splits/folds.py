@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from geomiam.setting_checks import check_count
 from geomiam.training.splits.blocks import spatial_folds
 
 Seed = int | np.random.Generator | None
@@ -15,8 +16,7 @@ STARTS = 4
 
 def check_folds(folds: int) -> None:
     """Refuse fewer than two folds."""
-    if folds < 2:
-        raise ValueError(f"folds must be at least 2, found {folds}")
+    check_count("folds", folds, least=2, hint="5 are usual")
 
 
 def deal(labels: np.ndarray, blocks: np.ndarray, folds: int, rng: Seed) -> np.ndarray:

@@ -11,6 +11,7 @@ import xarray as xr
 
 from geomiam.errors import BlockError, LargerBlocks, SmallerBlocks
 from geomiam.lengths import Length, Places, as_text, kilometres, may_mean_degrees
+from geomiam.setting_checks import check_number
 from geomiam.training.splits.blocks import hold_out, site_labels
 from geomiam.training.splits.reading import places_of, sampled_predictors
 from geomiam.training.splits.variogram import SITES, autocorrelation_ranges
@@ -243,10 +244,13 @@ def hold_out_blocks(
     ValueError
         If the share is not in (0, 1), or the block is no length.
     """
-    if not 0 < share < 1:
-        raise ValueError(
-            f"share must be in (0, 1), found {share}; the default of fit is share=0.15"
-        )
+    check_number(
+        "share",
+        share,
+        allowed="must be in (0, 1)",
+        fits=lambda x: 0 < x < 1,
+        hint="the default of fit is share=0.15",
+    )
     blocks = site_blocks(sites, block)
     draws = np.random.default_rng(rng)
     return hold_out(site_labels(sites), blocks.number, share=share, rng=draws)

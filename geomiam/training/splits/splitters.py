@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from geomiam.errors import GridError, LabelError
+from geomiam.errors import GridError, LabelError, SettingError
 from geomiam.lengths import Length, as_text, kilometres
+from geomiam.setting_checks import check_count
 from geomiam.training.splits.folds import Seed, Splits, check_folds, clusters, deal, each_fold
 from geomiam.training.splits.reading import Where, environment, labels, places_of
 from geomiam.training.splits.site_blocks import Blocks, site_blocks
@@ -184,7 +185,7 @@ class BufferedLeaveOut:
         if self.folds is not None:
             check_folds(self.folds)
             if self.size is None:
-                raise ValueError(f"folds={self.folds} are of blocks: pass their side as size=...")
+                raise SettingError(f"folds={self.folds} are of blocks: pass their side as size=...")
 
     def split(
         self, X: Where, y: ArrayLike | None = None, groups: ArrayLike | None = None
@@ -275,8 +276,11 @@ class EnvironmentalBlocks:
 
     def __post_init__(self) -> None:
         check_folds(self.folds)
-        if self.clusters is not None and self.clusters < self.folds:
-            raise ValueError(
+        if self.clusters is None:
+            return
+        check_count("clusters", self.clusters, least=1, hint="each is dealt into a fold")
+        if self.clusters < self.folds:
+            raise SettingError(
                 f"{self.clusters} clusters do not make {self.folds} folds: pass clusters={self.folds} or more"
             )
 

@@ -1,0 +1,45 @@
+"""Checks of single settings: numbers of the right kind, within their range."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+from typing import Any
+
+from geomiam.errors import SettingError
+
+
+def check_number(name: str, value: Any, *, allowed: str, fits: Any, hint: str) -> None:
+    """Refuse a setting that is no number, or lies outside its range.
+
+    Parameters
+    ----------
+    name : str
+        Of the setting, as the caller passes it.
+    value
+        What was passed.
+    allowed : str
+        The range in words, such as ``"must be >= 1"``.
+    fits : callable
+        Whether a number lies in the range.
+    hint : str
+        What to pass instead.
+
+    Raises
+    ------
+    SettingError
+        With the setting, the range and the value.
+    """
+    if not isinstance(value, Real) or not fits(value):
+        raise SettingError(f"{name} {allowed}, found {value!r}; {hint}")
+
+
+def check_count(name: str, value: Any, *, least: int, hint: str) -> None:
+    """Refuse a setting that is no whole number, or too small.
+
+    Raises
+    ------
+    SettingError
+        With the setting, the least number and the value.
+    """
+    if not isinstance(value, Integral) or value < least:
+        raise SettingError(f"{name} must be at least {least}, found {value!r}; {hint}")
