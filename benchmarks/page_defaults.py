@@ -21,9 +21,9 @@ are fewer), added up over the species.
 | --- | --- |
 | sites that train | all |
 | optimiser steps | $\\\\min(n, 10 P)$ between 300 and 1,000; above 1,000, $1000 \\\\sqrt{\\\\min(n, 10 P) / 1000}$ |
-| steps of an epoch | one pass over the sites, but at least 25: few sites are passed several times |
-| weights that are kept | the last; schedule-free AdamW averages them over the steps (Defazio et al. 2024) |
-| learning rate | 3e-3 (9e-3 for members without a hidden layer); rises over a tenth of the steps |
+| steps of an epoch | one pass over the sites; several passes where one has fewer than 25 steps. The steps are rounded up to whole epochs |
+| final weights | those of the last step; schedule-free AdamW averages the weights over the steps (Defazio et al. 2024) |
+| learning rate | 3e-3 (9e-3 for `linear` and `quadratic`), lower in proportion for networks wider than 64; it rises over the first tenth of the steps, at most 100 |
 | batch, masks | 128 sites; MIAM |
 | members | width 64, 4 heads, 1 block, 16 frequencies; kinds chosen as below |
 | loss | from the labels, see [Losses](losses.md) |
@@ -33,15 +33,17 @@ logistic regression. `quadratic` adds their squares. `sum` has a hidden layer. `
 each other. All are trained by masking, so each predicts from any subset.
 
 **Choice of the members.** Every kind is trained without one of three folds of spatial blocks and predicts that fold (one
-hold-out above 3,000 sites). The mix with the highest AUC of these predictions is used, if it is better than the fixed mix
-by more than the standard error of the difference over blocks. The fixed mix is linear and sum, from 200 sites on
-also group. Below 200 sites `group` is not tried; with $P < 100$ there are too few presences to choose by, and the fixed mix
-stays. The same predictions give `model.about["validation_auc"]`, with a standard error in `model.about["validation"]`.
+hold-out of a quarter of the sites above 3,000 sites). The mix with the highest AUC of these predictions is used, if it is
+better than the fixed mix by more than the standard error of the difference over blocks. The fixed mix is `linear` and
+`sum`, and from 200 sites on also `group`. Below 200 sites `group` is not tried. The fixed mix is used without a choice if
+$P < 100$, as there are too few presences to choose by, if there are fewer than 30 sites, or if you pass `validation=`,
+`warm_start=` or `encoders=`. The predictions of the folds also give `model.about["validation_auc"]`, with a standard
+error in `model.about["validation"]`.
 
-**What was decided** is in `model.about["rule"]`, in `print(model)` and in the model card.
+`model.about["rule"]`, `print(model)` and the model card state the settings and the members that were chosen.
 
 **To change a setting** pass it in a mapping; all others still follow the rule. On the command line each setting is a flag
-of `geomiam fit`.
+of `geomiam fit`. With `holdout` above 0, that share of the sites does not train and chooses the best epoch.
 
 ```python
 model = gm.fit(sites, schema, training={"steps": 2000, "loss": "maxent"}, network={"width": 128})
@@ -51,8 +53,8 @@ A `gm.TrainingConfig` or a `gm.NetworkConfig` is used as it is, with its own def
 chooses the best epoch of at most 100. That choice needs validation presences: with fewer than 20 of a species it is
 mostly noise, and `fit` warns. Published systems, `gm.system(...)`, keep their published settings.
 
-**Warnings** (`geomiam.errors.TrainingWarning`), each with its remedy: training ended too early; fewer than 20 validation presences
-of a species; fewer than 5 presences at all; training AUC far above validation AUC.
+**Warnings** (`geomiam.errors.TrainingWarning`) state a remedy: training ended too early; fewer than 20 validation presences
+of a species; fewer than 5 presences in all; training AUC far above validation AUC.
 """
 RESULTS = """## Against plain methods
 
