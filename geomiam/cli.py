@@ -37,7 +37,7 @@ Your own data:
 
   geomiam predict model cube.zarr --out map.zarr            suitability, every cell
 
-  geomiam explain model cube.zarr --out why.zarr            and what it rests on
+  geomiam explain model cube.zarr --out why.zarr            and the part of each group
 """
 
 app = typer.Typer(
@@ -60,7 +60,7 @@ def demo(
     ),
     overwrite: Overwrite = False,
 ) -> None:
-    """Train on bundled real records, map a species over the western USA, explain the map."""
+    """Train on bundled records of a species, map it in the western USA, and explain the map."""
     from geomiam.demo import run
 
     run(out, overwrite=overwrite)
@@ -70,7 +70,7 @@ def demo(
 def build(
     catalog: Annotated[
         str,
-        typer.Argument(help="Catalog (YAML) with sources, or the name of one that comes along."),
+        typer.Argument(help="Catalog (YAML) with sources, or the name of a bundled one."),
     ],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Zarr store to write.")] = None,
     like: Annotated[
@@ -81,15 +81,18 @@ def build(
     ] = None,
     bbox: Annotated[str | None, typer.Option(help="west,south,east,north in degrees.")] = None,
     root: Annotated[
-        list[str] | None, typer.Option(help="SOURCE=FOLDER: where its files are; repeat.")
+        list[str] | None,
+        typer.Option(help="SOURCE=FOLDER: folder of the files of a source; repeat."),
     ] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Say what would be read, and stop.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Print what would be read, and stop.")
+    ] = False,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Of the cube at --out, read again what failed.")
+        bool, typer.Option("--repair", help="Read the failed files of the cube at --out again.")
     ] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Build a cube from a catalog: every source on one grid. A stopped build goes on."""
+    """Build a cube from a catalog: every source on one grid. A stopped build is continued."""
     import geomiam as gm
     from geomiam.sources.told import summary
 
@@ -98,14 +101,16 @@ def build(
         say(str(gm.plan_cube(catalog, like, **where)))
         return
     if out is None:
-        raise GeomiamError("--out is missing: the Zarr store to write; or ask with --plan only")
+        raise GeomiamError(
+            "--out is missing: the Zarr store to write; or pass --plan to print the plan only"
+        )
     cube = gm.build_cube(catalog, like, out=out, overwrite=overwrite, repair=repair, **where)
     say(f"{summary(cube)}\n{len(cube.data_vars)} variables → {out}")
 
 
 def _place(bounds: str | None, bbox: str | None) -> Any:
     if bounds and bbox:
-        raise GeomiamError("--bounds and --bbox are two ways to say where; give one")
+        raise GeomiamError("--bounds and --bbox both set the area; pass one of them")
     if bbox is None:
         return _numbers(bounds, "--bounds")
     from odc.geo.geom import BoundingBox
@@ -121,14 +126,16 @@ def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:
         a, b, c, d = map(float, text.split(","))
     except ValueError:
         raise GeomiamError(
-            f"{option} {text}: four numbers joined by commas are wanted, such as {option}=4.0,50.6,4.2,50.8"
+            f"{option} {text}: expected four numbers joined by commas, such as {option}=4.0,50.6,4.2,50.8"
         ) from None
     return a, b, c, d
 
 
 def _pairs(texts: list[str]) -> dict[str, str]:
     if bad := [t for t in texts if "=" not in t]:
-        raise GeomiamError(f"--root {bad[0]}: SOURCE=FOLDER is wanted")
+        raise GeomiamError(
+            f"--root {bad[0]}: expected SOURCE=FOLDER, such as --root worldclim=downloads"
+        )
     return dict(t.split("=", 1) for t in texts)
 
 
@@ -144,13 +151,15 @@ def sample(
     target_group: Annotated[
         bool, typer.Option("--target-group", help="Sites of other species count as background.")
     ] = False,
-    crs: Annotated[str | None, typer.Option(help="CRS of the coordinates, e.g. EPSG:4326.")] = None,
+    crs: Annotated[str | None, typer.Option(help="CRS of the records, e.g. EPSG:4326.")] = None,
     thin: Annotated[
-        bool, typer.Option(help="One record per cell and species, or all of them.")
+        bool, typer.Option(help="Count records of a species in one cell once, or use all.")
     ] = True,
     snap: Annotated[
         str | None,
-        typer.Option(help="Move records to the nearest cell with data within, e.g., '5 km'."),
+        typer.Option(
+            help="Move records without data to a cell with data within this distance, e.g. '5 km'."
+        ),
     ] = None,
     require: Require = None,
     mask: Mask = None,
@@ -202,10 +211,12 @@ def evaluate(
     metrics: Annotated[
         str, typer.Option(help="auc, auc_prg, average_precision, tss, boyce, cor, …; join by ,.")
     ] = "auc",
-    figure: Annotated[Path | None, typer.Option(help="Picture to write, e.g. skill.png.")] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="Picture of the scores to write, e.g. skill.png.")
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Score a model on labelled sites, from each subset of the predictors."""
+    """Score a model on labelled sites, for subsets of the predictors."""
     import geomiam as gm
 
     if figure:
@@ -259,10 +270,10 @@ def _describe_store(path: Path) -> str:
     from geomiam.cube.store import open_zarr
     from geomiam.sources.told import summary
 
-    found = open_zarr(path)
-    if "suitability" in getattr(found, "data_vars", ()):
-        return str(found)
-    data = gm.open_sites(path) if "site" in found.dims else gm.open_cube(path)
+    store = open_zarr(path)
+    if "suitability" in getattr(store, "data_vars", ()):
+        return str(store)
+    data = gm.open_sites(path) if "site" in store.dims else gm.open_cube(path)
     schema = gm.infer_schema(data)
-    made = f"\n\nbuilt from\n{summary(data)}" if "sources" in data.attrs else ""
-    return f"{schema}{made}\n\n{gm.coverage(data, schema)}"
+    sources = f"\n\nbuilt from\n{summary(data)}" if "sources" in data.attrs else ""
+    return f"{schema}{sources}\n\n{gm.coverage(data, schema)}"

@@ -18,32 +18,36 @@ Using = Annotated[
     typer.Option(
         "--using",
         "-u",
-        help="What the model may see; repeat. E.g. climate, bio1, 'landsat[time=2018]'.",
+        help="Predictors to use; repeat. E.g. climate, bio1, 'landsat[time=2018]'; default: all.",
     ),
 ]
 Species = Annotated[
-    list[str] | None, typer.Option("--species", "-s", help="Species to map; repeat. Default all.")
+    list[str] | None, typer.Option("--species", "-s", help="Species to map; repeat. Default: all.")
 ]
 MapPath = Annotated[
     str | None,
     typer.Option(
-        "--out", "-o", help="Zarr store to write, a path or a URL; or map.tif, a GeoTIFF."
+        "--out",
+        "-o",
+        help="Map to write: a Zarr store (path or URL), or a GeoTIFF if the name ends in .tif.",
     ),
 ]
 Scheduler = Annotated[
     str | None, typer.Option(help="Address of a dask scheduler, e.g. tcp://10.0.0.1:8786.")
 ]
-Resume = Annotated[bool, typer.Option(help="Go on with a map that was stopped, or start anew.")]
+Resume = Annotated[bool, typer.Option(help="Continue a map that was stopped, or start again.")]
 Planned = Annotated[
-    bool, typer.Option("--plan", help="Say what it will cost, by a trial, and stop.")
+    bool, typer.Option("--plan", help="Print memory and time, estimated by a trial, and stop.")
 ]
 Require = Annotated[
     list[str] | None,
-    typer.Option(help="Modality, group or variable that a cell must have; repeat."),
+    typer.Option(help="Modality, group or variable that a cell must have data of; repeat."),
 ]
 Mask = Annotated[
     str | None,
-    typer.Option(help="Variable of the cube, such as a land mask: 0 or missing leaves a cell out."),
+    typer.Option(
+        help="Variable of the cube, such as a land mask; cells with 0 or NaN are left out."
+    ),
 ]
 CubePath = Annotated[Path, typer.Argument(help="Cube: Zarr store.")]
 ModelPath = Annotated[Path, typer.Argument(help="Model directory.")]
@@ -62,10 +66,10 @@ def predict(
     plan: Planned = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Map suitability: every cell, from whatever it has. A stopped map goes on."""
-    how = {"resume": resume, "overwrite": overwrite}
-    what = {"shapley": False, "using": using, "species": species, **_needs(require, mask)}
-    _map(model, cube, out, plan=plan, scheduler=scheduler, how=how, what=what)
+    """Map suitability: every cell, from the predictors it has. A stopped map is continued."""
+    storing = {"resume": resume, "overwrite": overwrite}
+    options = {"shapley": False, "using": using, "species": species, **_needs(require, mask)}
+    _map(model, cube, out, plan=plan, scheduler=scheduler, storing=storing, options=options)
 
 
 def explain(
@@ -84,15 +88,15 @@ def explain(
     plan: Planned = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Map suitability and, exactly, what each group of predictors adds to it. A stopped map goes on."""
-    how = {"resume": resume, "overwrite": overwrite}
-    what = {"shapley": True, "groups": group, "using": using, "species": species}
-    what |= _needs(require, mask)
-    _map(model, cube, out, plan=plan, scheduler=scheduler, how=how, what=what)
+    """Map suitability and the exact part of each group of predictors. A stopped map is continued."""
+    storing = {"resume": resume, "overwrite": overwrite}
+    options = {"shapley": True, "groups": group, "using": using, "species": species}
+    options |= _needs(require, mask)
+    _map(model, cube, out, plan=plan, scheduler=scheduler, storing=storing, options=options)
 
 
 def _needs(require: list[str] | None, mask: str | None) -> dict[str, Any]:
-    """Return the data that a cell must have, where any is asked for."""
+    """Return the options for the data that a cell must have; empty without any."""
     return ({"require": require} if require else {}) | ({"mask": mask} if mask else {})
 
 
@@ -103,23 +107,25 @@ def _map(
     *,
     plan: bool,
     scheduler: str | None,
-    how: dict[str, Any],
-    what: dict[str, Any],
+    storing: dict[str, Any],
+    options: dict[str, Any],
 ) -> None:
     import geomiam as gm
     from geomiam.inference.maps import claim_map, make_map
 
     if out is None and not plan:
-        raise GeomiamError("--out is missing: the Zarr store to write; or ask with --plan only")
+        raise GeomiamError(
+            "--out is missing: the map to write; or pass --plan to print the plan only"
+        )
     if out is not None and not plan:
-        how = {**how, "inputs": [model, cube]}
-        claim_map(out, how["overwrite"], inputs=[model, cube])
+        storing = {**storing, "inputs": [model, cube]}
+        claim_map(out, storing["overwrite"], inputs=[model, cube])
     data, trained = gm.open_cube(cube), gm.load_model(model)
     with _client(scheduler) as client:
         if plan:
-            say(str(gm.plan_map(data, trained, client=client, **what)))
+            say(str(gm.plan_map(data, trained, client=client, **options)))
         else:
-            say(str(make_map(data, trained, str(out), client=client, **how, **what)))
+            say(str(make_map(data, trained, str(out), client=client, **storing, **options)))
 
 
 @contextmanager

@@ -35,8 +35,8 @@ def split(
     if not 0 < share < 1:
         raise GeomiamError(f"--share must be between 0 and 1, found {share}; pass --share 0.2")
     data = gm.open_sites(sites)
-    held = gm.splits.hold_out_blocks(data, share=share, block=block, rng=seed)
-    for path, part in ((train, data.isel(site=~held)), (test, data.isel(site=held))):
+    is_test = gm.splits.hold_out_blocks(data, share=share, block=block, rng=seed)
+    for path, part in ((train, data.isel(site=~is_test)), (test, data.isel(site=is_test))):
         gm.write_sites(part, path, overwrite=overwrite)
         counts = f"{part.sizes['site']:,} sites"
         if "presence" in part:

@@ -23,56 +23,62 @@ SchemaPath = Annotated[
 ]
 Kinds = Annotated[
     list[str] | None,
-    typer.Option("--kind", help="VARIABLE=KIND where the inferred kind is wrong; repeat."),
+    typer.Option("--kind", help="VARIABLE=KIND, to correct an inferred kind; repeat."),
 ]
 Masking = Annotated[
     str | None,
     typer.Option(help="miam (default), uniform, dirichlet, dropout, subset, ramp-miam, …"),
 ]
-RULE = "from the data if not given"
 Fusion = Annotated[
     str | None,
     typer.Option(
-        help="linear, quadratic, sum, group, several joined by '+', token, cross or late; "
-        "chosen on spatial folds if not given."
+        help="linear, quadratic, sum, group, several of these joined by '+', token, cross or late."
     ),
 ]
 Width = Annotated[int | None, typer.Option(help="Width of the network.")]
-Epochs = Annotated[int | None, typer.Option(help="Most epochs.")]
-Steps = Annotated[int | None, typer.Option(help=f"Optimiser steps, {RULE}.")]
+Epochs = Annotated[int | None, typer.Option(help="Upper limit of epochs.")]
+Steps = Annotated[int | None, typer.Option(help="Optimiser steps.")]
 EpochSteps = Annotated[
-    int | None, typer.Option(help="Steps of an epoch at least; few sites are passed several times.")
+    int | None, typer.Option(help="Least steps of an epoch: few sites are passed several times.")
 ]
 Batch = Annotated[int | None, typer.Option(help="Sites in a batch.")]
-Rate = Annotated[float | None, typer.Option(help=f"Learning rate, {RULE}.")]
+Rate = Annotated[float | None, typer.Option(help="Learning rate.")]
 Decay = Annotated[float | None, typer.Option(help="Weight decay.")]
 Warmup = Annotated[
     float | None,
     typer.Option(
-        help="Rise of the learning rate: a share of the steps, or from 1 on their number."
+        help="Steps over which the learning rate rises: below 1 a share of all, else a number."
     ),
 ]
 Holdout = Annotated[
     float | None,
     typer.Option(help="Share of sites that do not train and choose the best epoch; 0: all train."),
 ]
-Keep = Annotated[str | None, typer.Option(help="Weights of the 'best' or the 'last' epoch.")]
+Keep = Annotated[
+    str | None, typer.Option(help="Use the weights of the 'best' or the 'last' epoch.")
+]
 Patience = Annotated[
     int | None, typer.Option(help="Epochs without a better score before stopping (--keep best).")
 ]
-Masks = Annotated[str | None, typer.Option(help="Masks drawn per 'batch' or per 'sample'.")]
+Masks = Annotated[str | None, typer.Option(help="Draw masks per 'batch' or per 'sample' (site).")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")]
-Devices = Annotated[int | None, typer.Option(help="Processes that share each batch.")]
+Devices = Annotated[
+    int | None, typer.Option(help="Number of devices; each batch is shared among them.")
+]
 Precision = Annotated[str | None, typer.Option(help="32-true, bf16-mixed or 16-mixed.")]
 Evenness = Annotated[
-    float | None, typer.Option(help="maxent: 0: every record weighs the same; 1: every species.")
+    float | None,
+    typer.Option(help="For --loss maxent: 0: every record weighs the same; 1: every species."),
 ]
 Block = Annotated[
     str | None,
     typer.Option(help="Side of validation blocks, such as '100 km'; default: from the data."),
 ]
 Seed = Annotated[int, typer.Option(help="Random seed.")]
-Checkpoint = Annotated[Path | None, typer.Option(help="Folder to save to and go on from.")]
+Checkpoint = Annotated[
+    Path | None,
+    typer.Option(help="Folder for checkpoints; an interrupted training is continued from there."),
+]
 
 
 def fit(
@@ -82,19 +88,23 @@ def fit(
     kind: Kinds = None,
     system: Annotated[
         str | None,
-        typer.Option(help="Network and masks of a system: masksdm, ume, ume-mma, maestro, …"),
+        typer.Option(help="Published system to train: masksdm, ume, ume-mma, maestro, …"),
     ] = None,
     start: Annotated[
-        Path | None, typer.Option(help="Model directory to start from, as of 'pretrain'.")
+        Path | None, typer.Option(help="Model directory to start from, such as that of 'pretrain'.")
     ] = None,
     masking: Masking = None,
     masks: Masks = None,
     fusion: Fusion = None,
-    members: Annotated[int | None, typer.Option(help="Networks that answer together.")] = None,
+    members: Annotated[
+        int | None, typer.Option(help="Number of networks, whose predictions are averaged.")
+    ] = None,
     width: Width = None,
     heads: Annotated[int | None, typer.Option(help="Attention heads.")] = None,
     depth: Annotated[int | None, typer.Option(help="Blocks of attention.")] = None,
-    dropout: Annotated[float | None, typer.Option(help="Share of numbers dropped.")] = None,
+    dropout: Annotated[
+        float | None, typer.Option(help="Share of activations that dropout sets to 0.")
+    ] = None,
     loss: Annotated[
         str | None,
         typer.Option(
@@ -116,7 +126,9 @@ def fit(
     joint_epochs: Annotated[
         int | None, typer.Option(help="Epochs of all branches together (--system ume-mma).")
     ] = None,
-    joint_lr: Annotated[float | None, typer.Option(help="Learning rate of these.")] = None,
+    joint_lr: Annotated[
+        float | None, typer.Option(help="Learning rate of the joint epochs.")
+    ] = None,
     block: Block = None,
     accelerator: Device = None,
     devices: Devices = None,
@@ -127,8 +139,8 @@ def fit(
 ) -> None:
     """Train a model on sites, by masking.
 
-    Without settings they follow from the number of sites, presences and species, as for
-    gm.fit(sites) in Python; a flag changes that setting alone.
+    By default all settings follow from the number of sites, presences and species, and spatial folds
+    choose the fusion, as for gm.fit(sites) in Python. A flag changes one setting.
     """
     import geomiam as gm
 
@@ -157,17 +169,17 @@ def fit(
     )
     _reserve(out, overwrite, inputs=[sites, schema, start], checkpoint=checkpoint)
     first = gm.load_model(start) if start else None
-    own = {"masking": masking, "masks": masks, "fusion": fusion}
-    if system and (clash := [f"--{k}" for k, v in own.items() if v]):
+    of_system = {"masking": masking, "masks": masks, "fusion": fusion}
+    if system and (clash := [f"--{k}" for k, v in of_system.items() if v]):
         raise GeomiamError(f"--system {system} sets {' and '.join(clash)} itself; give one of them")
     data = gm.open_sites(sites).load()
-    facts = _schema(data, schema, first, kinds=_kinds(kind, schema or start))
+    predictors = _schema(data, schema, first, kinds=_kinds(kind, schema or start))
     if system:
-        options = _system(system, facts, sizes, settings)
+        options = _system(system, predictors, sizes, settings)
     else:
         strategy = _strategy(masking, masks)
         _check_changes(sizes, settings)
-        options = {"schema": facts, "network": sizes or None, "training": settings or None}
+        options = {"schema": predictors, "network": sizes or None, "training": settings or None}
         options["masking"] = strategy
     if first:
         options["warm_start"] = first
@@ -208,11 +220,11 @@ def _strategy(masking: str | None, masks: str | None) -> Any:
 
 
 def pretrain(
-    data: Annotated[Path, typer.Argument(help="Cube or sites: Zarr store. Labels do not count.")],
+    data: Annotated[Path, typer.Argument(help="Cube or sites: Zarr store. Labels are not read.")],
     out: Out,
     schema: SchemaPath = None,
     kind: Kinds = None,
-    cells: Annotated[int, typer.Option(help="Cells of a cube to learn from, at most.")] = 10_000,
+    cells: Annotated[int, typer.Option(help="Most cells of a cube to use.")] = 10_000,
     masking: Masking = None,
     fusion: Fusion = None,
     width: Width = None,
@@ -230,7 +242,10 @@ def pretrain(
     checkpoint: Checkpoint = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Learn what predictors tell of one another, without labels; 'fit --start' goes on from there."""
+    """Train without labels, to predict hidden predictors from the others.
+
+    Defaults are those of gm.NetworkConfig and gm.TrainingConfig in Python. Then use 'fit --start'.
+    """
     import geomiam as gm
 
     _reserve(out, overwrite, inputs=[data, schema], checkpoint=checkpoint)
@@ -269,7 +284,10 @@ def finetune(
     sites: SitesPath,
     out: Out,
     train: Annotated[
-        str, typer.Option(help="head: new species; all: everything, slowly; new: new predictors.")
+        str,
+        typer.Option(
+            help="head: new species; all: all weights, at a low rate; new: new predictors."
+        ),
     ],
     schema: SchemaPath = None,
     epochs: Epochs = None,
@@ -286,7 +304,11 @@ def finetune(
     checkpoint: Checkpoint = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Let a trained model learn new species, a new region or new predictors."""
+    """Train a model further: for new species, a new region or new predictors.
+
+    Defaults are the settings of the model's training, with a tenth of the learning rate for --train all.
+    If all sites trained the model, the number of steps follows from the new sites.
+    """
     import geomiam as gm
 
     _reserve(out, overwrite, inputs=[model, sites, schema], checkpoint=checkpoint)
@@ -366,5 +388,5 @@ def _open(path: Path) -> Any:
 
 
 def _given(**options: Any) -> dict[str, Any]:
-    """Options that were said."""
+    """Options that the user passed."""
     return {k: v for k, v in options.items() if v is not None}
