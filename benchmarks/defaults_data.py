@@ -158,10 +158,10 @@ def french_birds(folder: Path) -> xr.Dataset:
     cube = xr.open_zarr(folder / "maps/france_birds/europe_50km.zarr", consolidated=False).load()
     at = {a: xr.DataArray(table[a].to_numpy(), dims="site") for a in ("lat", "lon")}
     layers = cube.sel(at, method="nearest").drop_vars("spatial_ref", errors="ignore")
-    own = ["temp", "precip", "cover_agri", "cover_water", "cover_wet", "sdiv_hab"]
+    predictors = ["temp", "precip", "cover_agri", "cover_water", "cover_wet", "sdiv_hab"]
     columns = list(table.columns)
-    species = columns[columns.index(own[-1]) + 1 : columns.index("on_grid")]
-    for name in own:
+    species = columns[columns.index(predictors[-1]) + 1 : columns.index("on_grid")]
+    for name in predictors:
         layers[name] = ("site", table[name].to_numpy("f4"), {"modality": "site"})
     return _labelled(layers, table[["lon", "lat"]], (table[species] > 0).to_numpy(), species)
 

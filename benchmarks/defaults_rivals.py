@@ -66,20 +66,20 @@ def _fitted(x: np.ndarray, y: np.ndarray, new: np.ndarray, strength: float) -> n
     scale = StandardScaler().fit(x)
     x, new, columns = scale.transform(x), scale.transform(new), []
     for labels in y.T:
-        known = np.isfinite(labels)
-        if len(np.unique(labels[known])) < 2:
-            columns.append(np.full(len(new), labels[known].mean() if known.any() else 0.5))
+        labelled = np.isfinite(labels)
+        if len(np.unique(labels[labelled])) < 2:
+            columns.append(np.full(len(new), labels[labelled].mean() if labelled.any() else 0.5))
             continue
-        line = LogisticRegression(C=strength, max_iter=500).fit(x[known], labels[known])
+        line = LogisticRegression(C=strength, max_iter=500).fit(x[labelled], labels[labelled])
         columns.append(line.decision_function(new))
     return np.stack(columns, 1)
 
 
 def _forest(x: np.ndarray, labels: np.ndarray, new: np.ndarray, seed: int) -> np.ndarray:
-    known = np.isfinite(labels)
-    if len(np.unique(labels[known])) < 2:
+    labelled = np.isfinite(labels)
+    if len(np.unique(labels[labelled])) < 2:
         return np.full(len(new), 0.5)
     forest = RandomForestClassifier(
         TREES, min_samples_leaf=LEAF, class_weight="balanced_subsample", random_state=seed
     )
-    return forest.fit(x[known], labels[known]).predict_proba(new)[:, 1]
+    return forest.fit(x[labelled], labels[labelled]).predict_proba(new)[:, 1]

@@ -68,11 +68,11 @@ fit on one busy core, validation and choice included. The survey sites of the NC
 
 def defaults_page(path: Path) -> str:
     """Rule, table, and how often the default is level with the better plain method."""
-    found = json.loads(path.read_text(encoding="utf-8"))
+    results = json.loads(path.read_text(encoding="utf-8"))
     head = ["set", "sites × species", *METHODS, "*d*", "members", "seconds"]
-    lines = [head, ["---"] * len(head), *(_line(name, row) for name, row in found.items())]
+    lines = [head, ["---"] * len(head), *(_line(name, row) for name, row in results.items())]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return "\n".join([RULE.replace("\\\\", "\\"), RESULTS, table, "", _summary(found)]) + "\n"
+    return "\n".join([RULE.replace("\\\\", "\\"), RESULTS, table, "", _summary(results)]) + "\n"
 
 
 def _line(name: str, row: dict[str, Any]) -> list[str]:
@@ -89,19 +89,19 @@ def _line(name: str, row: dict[str, Any]) -> list[str]:
     return [name, size, *cells, gap, kinds, f"{seconds:.0f}"]
 
 
-def _summary(found: dict[str, dict]) -> str:
-    gaps = [r["difference"] for r in found.values()]
-    level = sum(_is_level(r) for r in found.values())
-    worst = min(found, key=lambda k: found[k]["difference"])
+def _summary(results: dict[str, dict]) -> str:
+    gaps = [r["difference"] for r in results.values()]
+    level = sum(_is_level(r) for r in results.values())
+    worst = min(results, key=lambda k: results[k]["difference"])
     low = {
         k: r["suitability_where_absent"]
-        for k, r in found.items()
+        for k, r in results.items()
         if "suitability_where_absent" in r
     }
     text = (
-        f"Over these {len(found)} sets and sizes the default is {sum(gaps) / len(gaps):+.3f} from the best plain method "
+        f"Over these {len(results)} sets and sizes the default is {sum(gaps) / len(gaps):+.3f} from the best plain method "
         f"in the mean; on {level} it is not worse by more than one standard error. The largest loss is "
-        f"{found[worst]['difference']:+.3f} ({worst})."
+        f"{results[worst]['difference']:+.3f} ({worst})."
     )
     if low:
         text += (

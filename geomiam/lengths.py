@@ -292,8 +292,8 @@ def _true_to_scale(xy: np.ndarray, system: Any) -> bool:
 
     if not system.is_projected:
         return True  # a local plane has no relation to the earth
-    some = xy[:: max(1, len(xy) // TESTED)]
-    degrees = _to_degrees(some, system)
+    sample = xy[:: max(1, len(xy) // TESTED)]
+    degrees = _to_degrees(sample, system)
     if not np.isfinite(degrees).all():
         return True
     try:

@@ -74,8 +74,8 @@ def _line(item: Any, fields: tuple[str, ...]) -> str:
             f"unknown field '{field}' (value {_brief(item['input'])}); fields: {', '.join(close)}"
         )
     message = item["msg"].removeprefix("Value error, ")
-    found = "" if item["type"] in ("value_error", "missing") else f"; found {_brief(item['input'])}"
-    return f"{field}: {message}{found}" if field else f"{message}{found}"
+    value = "" if item["type"] in ("value_error", "missing") else f"; found {_brief(item['input'])}"
+    return f"{field}: {message}{value}" if field else f"{message}{value}"
 
 
 def _brief(value: Any) -> str:

@@ -269,7 +269,7 @@ def test_the_command_line_says_what_to_do(made, tmp_path):
     assert "no grid" in said("--plan")
     assert "--out is missing" in said("--bounds", "1,2,3,4")
     assert "four numbers" in said("--plan", "--bounds", "1,2,x,4")
-    assert "give one" in said("--plan", "--bounds", "1,2,3,4", "--bbox=1,2,3,4")
+    assert "pass one of them" in said("--plan", "--bounds", "1,2,3,4", "--bbox=1,2,3,4")
     assert "worldclim" in str(run("build", tmp_path / "no.yaml", "--plan").exception)
     row = next(r for r in run("info", "chelsa").output.splitlines() if "bio12" in r)
     assert row.split()[-3:] == ["scalar", "mm", "chelsa"]

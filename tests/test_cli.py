@@ -19,7 +19,7 @@ from geomiam import cli
 from geomiam.errors import OccurrencesLeftOut, TrainedOnTheseSites
 
 VERBS = {
-    "demo": ["--out", "--overwrite", "bundled real records"],
+    "demo": ["--out", "--overwrite", "bundled records"],
     "build": [
         "CATALOG",
         "--out",
@@ -28,7 +28,7 @@ VERBS = {
         "--bbox",
         "--root",
         "--plan",
-        "stopped build goes on",
+        "stopped build is continued",
     ],
     "sample": [
         "CUBE",

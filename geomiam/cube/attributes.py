@@ -28,11 +28,11 @@ def flags_of(attrs: Mapping) -> dict[int, str]:
     the meanings are of another number. Nothing is returned where a value is no whole number.
     """
     codes = [_code(v) for v in _split(attrs.get("flag_values"))]
-    whole = [c for c in codes if c is not None]
-    if len(whole) < len(codes):
+    integers = [c for c in codes if c is not None]
+    if len(integers) < len(codes):
         return {}
     meanings = _meanings(attrs.get("flag_meanings"), len(codes))
-    return dict(zip(whole, meanings or map(str, whole)))
+    return dict(zip(integers, meanings or map(str, integers)))
 
 
 def _items(value: Any) -> list[str]:

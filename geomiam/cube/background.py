@@ -98,12 +98,12 @@ def add_background(
 def _random(
     sites: xr.Dataset, cube: xr.Dataset, *, n: int | None, need: Need, rng: np.random.Generator
 ) -> tuple[xr.Dataset, int, int]:
-    found, candidates = random_cells(cube, n=n, rng=rng, need=need)
+    cells, candidates = random_cells(cube, n=n, rng=rng, need=need)
     if n is not None and n > candidates:
         warnings.warn(
             f"asked for {n} background points, but only {candidates} cells have data", stacklevel=3
         )
-    return _append(sites, _as_sites(found, sites)), candidates, found.sizes[SITE]
+    return _append(sites, _as_sites(cells, sites)), candidates, cells.sizes[SITE]
 
 
 def random_cells(
@@ -194,10 +194,10 @@ def draw_cells(
     return np.stack(np.divmod(best, width), axis=1)
 
 
-def _as_sites(found: xr.Dataset, sites: xr.Dataset) -> xr.Dataset:
+def _as_sites(cells: xr.Dataset, sites: xr.Dataset) -> xr.Dataset:
     """Give background the variables of the sites: 0 for every species, NaN where the cube lacks one."""
-    n = found.sizes[SITE]
-    out = found[[k for k in found.data_vars if k in sites.data_vars]]
+    n = cells.sizes[SITE]
+    out = cells[[k for k in cells.data_vars if k in sites.data_vars]]
     for name, var in sites.data_vars.items():
         if name not in out and SITE in var.dims:
             fill = 0.0 if name == "presence" else np.nan

@@ -127,8 +127,12 @@ def _bare(ds: xr.Dataset | xr.DataArray, dims: tuple[str, str]) -> xr.Dataset:
 
 def _side(ds: xr.Dataset | xr.DataArray) -> float | None:
     """The side of a cell that attributes state, which a single row or column does not show."""
-    own = [v.attrs for v in ds.data_vars.values()] if isinstance(ds, xr.Dataset) else []
-    stated = {a["resolution"] for a in (ds.attrs, *own) if isinstance(a.get("resolution"), Number)}
+    variable_attrs = [v.attrs for v in ds.data_vars.values()] if isinstance(ds, xr.Dataset) else []
+    stated = {
+        a["resolution"]
+        for a in (ds.attrs, *variable_attrs)
+        if isinstance(a.get("resolution"), Number)
+    }
     side = float(stated.pop()) if len(stated) == 1 else 0.0
     return side if 0 < side < np.inf else None
 

@@ -94,12 +94,12 @@ def guess_kind(array: xr.DataArray) -> Guess:
     SchemaError
         If its own dims fit no kind.
     """
-    own = own_dims(array)
+    dims = own_dims(array)
     stated = text_of(array.attrs, "kind")
-    if stated in KINDS and bool(own) == bool(OWN_DIMS[stated]):
+    if stated in KINDS and bool(dims) == bool(OWN_DIMS[stated]):
         return Guess(stated, "attribute kind")
-    if own:
-        return _with_dims(array, own)
+    if dims:
+        return _with_dims(array, dims)
     if "flag_values" in array.attrs or text_of(array.attrs, "type") == "categorical":
         return Guess("categorical", "attributes of classes")
     if (names := class_names(array)) is not None:
@@ -121,16 +121,16 @@ def words_of(text: str) -> list[str]:
     return re.findall(r"[a-zß-ÿ]+|\d+", spaced.lower())
 
 
-def _with_dims(array: xr.DataArray, own: tuple[str, ...]) -> Guess:
-    last = own[-1]
+def _with_dims(array: xr.DataArray, dims: tuple[str, ...]) -> Guess:
+    last = dims[-1]
     if last.lower() in TIME_DIMS or has_dates(array, last):
         return Guess("series", f"dim '{last}'")
     if last.lower() in VECTOR_DIMS:
         return Guess("vector", f"dim '{last}'")
-    if len(own) >= 2 and min(array.sizes[d] for d in own[-2:]) > 1:
-        return Guess("image", f"dims {', '.join(own[-2:])}")
+    if len(dims) >= 2 and min(array.sizes[d] for d in dims[-2:]) > 1:
+        return Guess("image", f"dims {', '.join(dims[-2:])}")
     raise SchemaError(
-        f"cannot infer what '{array.name}' with own dims {own} is; "
+        f"cannot infer what '{array.name}' with own dims {dims} is; "
         f"pass kinds={{'{array.name}': 'series'}} (or image, vector)"
     )
 
@@ -152,9 +152,9 @@ def _named_classes(array: xr.DataArray) -> Guess:
     levels = sample.levels
     if sample.whole and len(levels) <= MOST_CLASSES:
         return Guess("categorical", f"name, and {len(levels)} whole numbers ({sample})")
-    found = "fractions" if levels.size else "no values"
-    doubt = f"its name indicates classes, but there are {found} ({sample})"
-    return Guess("scalar", f"values: {found}", doubt, "categorical")
+    content = "fractions" if levels.size else "no values"
+    doubt = f"its name indicates classes, but there are {content} ({sample})"
+    return Guess("scalar", f"values: {content}", doubt, "categorical")
 
 
 def _unnamed(array: xr.DataArray) -> Guess:

@@ -69,8 +69,8 @@ def _windows(array: xr.DataArray) -> list[dict[Any, slice]]:
     """Windows at the start, the middle and the end along the last two dims; the middle comes first."""
     side = ENOUGH if array.ndim == 1 else int(ENOUGH**0.5)
     places = [_places(array, d, side) for d in array.dims]
-    some = [p if i >= array.ndim - 2 else p[:1] for i, p in enumerate(places)]
-    return [dict(zip(array.dims, window)) for window in product(*some)]
+    spans = [p if i >= array.ndim - 2 else p[:1] for i, p in enumerate(places)]
+    return [dict(zip(array.dims, window)) for window in product(*spans)]
 
 
 def _places(array: xr.DataArray, dim: Any, side: int) -> list[slice]:

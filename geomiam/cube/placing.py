@@ -125,7 +125,7 @@ def _cells_around(pixels: np.ndarray, box: Any, *, km: float) -> tuple[np.ndarra
             f"snap='{as_text(km)}' covers up to {reach.max():,} cells around each of {len(pixels):,} points: "
             "pass a shorter distance"
         )
-    found = []
+    pairs = []
     for number, ((row, column), (up, across)) in enumerate(
         zip(np.floor(pixels).astype(int), reach)
     ):
@@ -134,8 +134,8 @@ def _cells_around(pixels: np.ndarray, box: Any, *, km: float) -> tuple[np.ndarra
         if _goes_around(box):
             cells[:, 1] %= box.shape.x
         on_grid = ((cells >= 0) & (cells < box.shape)).all(1)
-        found.append((np.full(on_grid.sum(), number), cells[on_grid]))
-    return np.concatenate([f[0] for f in found]), np.concatenate([f[1] for f in found])
+        pairs.append((np.full(on_grid.sum(), number), cells[on_grid]))
+    return np.concatenate([f[0] for f in pairs]), np.concatenate([f[1] for f in pairs])
 
 
 def cell_size(box: Any) -> float:

@@ -187,8 +187,8 @@ def _match_labels(array: xr.DataArray, dim: str, variable: Variable) -> xr.DataA
     index = _positions(wanted, found, dim, name=variable.name)
     if np.array_equal(index, np.arange(len(found))):
         return array
-    known = xr.DataArray(index >= 0, dims=dim)
-    return array.isel({dim: index}).drop_vars(dim).where(known)
+    is_labelled = xr.DataArray(index >= 0, dims=dim)
+    return array.isel({dim: index}).drop_vars(dim).where(is_labelled)
 
 
 def _positions(
@@ -249,13 +249,13 @@ def _check_dims(name: str, dims: Sequence[str], array: xr.DataArray) -> None:
 def _dims_advice(dims: Sequence[str], array: xr.DataArray) -> str:
     """The call that gives an array the dims of a variable."""
     extra = [d for d in own_dims(array) if d not in dims]
-    lost = [d for d in dims if d not in array.dims]
+    missing = [d for d in dims if d not in array.dims]
     located = any(is_place(d) for d in array.dims)
-    place = [] if located else [["site"], ["y", "x"]][len(extra) - len(lost) == 2]
-    if extra and len(extra) == len(place) + len(lost):
-        return f"rename with ds.rename({dict(zip(extra, [*place, *lost]))})"
-    if lost:
-        return f"join its steps with xr.concat([...], dim={lost[0]!r})"
+    place = [] if located else [["site"], ["y", "x"]][len(extra) - len(missing) == 2]
+    if extra and len(extra) == len(place) + len(missing):
+        return f"rename with ds.rename({dict(zip(extra, [*place, *missing]))})"
+    if missing:
+        return f"join its steps with xr.concat([...], dim={missing[0]!r})"
     dim = extra[0]
     return f"select one step with ds.isel({dim}=0), or average them with ds.mean({dim!r})"
 

@@ -133,13 +133,13 @@ def _padded(values: np.ndarray) -> tuple[int, int]:
 
 def _round(src: GeoBox, tile: GeoBox, points: np.ndarray, *, turn: float) -> list[Part]:
     """Of a source in degrees; ``turn`` is a full turn in columns."""
-    whole = np.isfinite(points).all()
-    rows = _span(points[:, 0], src.shape.y) if whole else slice(0, src.shape.y)
+    all_finite = np.isfinite(points).all()
+    rows = _span(points[:, 0], src.shape.y) if all_finite else slice(0, src.shape.y)
     if rows is None or not np.isfinite(points).any():
         return []
     cols = columns(src, tile, points[:, 1], turn=turn)
     start, stop = _padded(cols)
-    if not _linear(src, tile) and (not whole or stop - start > turn / 2):
+    if not _linear(src, tile) and (not all_finite or stop - start > turn / 2):
         return _halves(src, rows, middle=middle(cols, turn), turn=turn)
     return _parts(src, rows, (start, stop), turn=turn)
 

@@ -104,11 +104,11 @@ def write_parts(
     with claimed(path, overwrite) as target:
         partial = target.with_name(f".{target.name}.building")
         ledger = Ledger.of(target.with_name(f".{target.name}.building.json"))
-        known = _begin(ds, partial, ledger=ledger, prints=prints)
+        attrs = _begin(ds, partial, ledger=ledger, prints=prints)
         how: dict[str, Any] = {"together": together, "remarks": remarks, "progress": progress}
         lines = _write_units(ds, partial, ledger=ledger, prints=prints, **how)
-        _attributes(partial, known)  # every write of a part has put its own in their place
-        _attributes(partial, {**known, **({} if finish is None else finish(partial, lines))})
+        _attributes(partial, attrs)  # every write of a part has put its own in their place
+        _attributes(partial, {**attrs, **({} if finish is None else finish(partial, lines))})
         claim(target, overwrite)  # again: hours may have passed
         replace(target, partial)
         remove(ledger.path)

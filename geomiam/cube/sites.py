@@ -177,9 +177,9 @@ def _snapped(
     if km is None:
         return cells, np.zeros(0)
     inside = np.flatnonzero((cells >= 0).all(axis=1))
-    lost = np.ones(len(cells), bool)
-    lost[inside] = ~_usable(cube, need)(cells[inside])
-    moved = snap_points(points, np.flatnonzero(lost), box, km=km, usable=_usable(cube, need))
+    unusable = np.ones(len(cells), bool)
+    unusable[inside] = ~_usable(cube, need)(cells[inside])
+    moved = snap_points(points, np.flatnonzero(unusable), box, km=km, usable=_usable(cube, need))
     cells[moved.rows] = moved.cells
     return cells, moved.km
 
@@ -226,8 +226,8 @@ def _group(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the site of each used row, in order of appearance, and each site's first row."""
     place = cells[used] if thin else np.stack([points.x[used], points.y[used]], 1)
-    kept = [numbers(table, k)[used] for k in keep]
-    keys = pd.DataFrame(dict(enumerate([*place.T, *kept])))
+    columns = [numbers(table, k)[used] for k in keep]
+    keys = pd.DataFrame(dict(enumerate([*place.T, *columns])))
     site = keys.groupby(list(keys.columns), sort=False, dropna=False).ngroup().to_numpy()
     return site, np.unique(site, return_index=True)[1]
 
@@ -258,9 +258,9 @@ def _snap_hint(
     points: Points, reason: np.ndarray, box: Any, cube: xr.Dataset, *, need: Need
 ) -> str:
     """Return how many records that are left out lie within about a cell of data."""
-    lost = np.flatnonzero(np.isin(reason, ["outside_grid", "empty_cell", "required"]))[:HINTED]
+    left_out = np.flatnonzero(np.isin(reason, ["outside_grid", "empty_cell", "required"]))[:HINTED]
     km = cell_size(box)
-    near = snap_points(points, lost, box, km=km, usable=_usable(cube, need))
+    near = snap_points(points, left_out, box, km=km, usable=_usable(cube, need))
     if not len(near.rows):
         return ""
     return f"; {len(near.rows)} of them lie within a cell of data: snap='{as_text(np.ceil(km))}' moves them there"

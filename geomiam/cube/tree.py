@@ -105,5 +105,7 @@ def _describe(ds: xr.Dataset) -> str:
 
 def promote_crs(ds: xr.Dataset) -> xr.Dataset:
     """Make a coordinate of a CF grid mapping that was stored as a variable."""
-    found = [k for k, v in ds.data_vars.items() if v.ndim == 0 and CRS_ATTRIBUTES & set(v.attrs)]
-    return ds.set_coords(found)
+    grid_mappings = [
+        k for k, v in ds.data_vars.items() if v.ndim == 0 and CRS_ATTRIBUTES & set(v.attrs)
+    ]
+    return ds.set_coords(grid_mappings)

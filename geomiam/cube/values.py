@@ -127,13 +127,13 @@ def _limits(array: xr.DataArray, dtype: np.dtype) -> Limits:
     pair = numbers_of(attrs, "valid_range")
     low = numbers_of(attrs, "valid_min") or pair[:1]
     high = numbers_of(attrs, "valid_max") or pair[1:2]
-    whole = all(isinstance(v, int) for v in (*low, *high))
+    is_integer = all(isinstance(v, int) for v in (*low, *high))
     if not (low or high):
         return Limits()
     if dtype.kind in "iu":
         ends = [_resigned(v[0], array.dtype, dtype) if v else None for v in (low, high)]
-        return Limits(ends[0], ends[1], packed=whole)
-    if not whole or "scale_factor" in attrs:
+        return Limits(ends[0], ends[1], packed=is_integer)
+    if not is_integer or "scale_factor" in attrs:
         return Limits(low[0] if low else None, high[0] if high else None, "scale_factor" in attrs)
     return _unpacked(low, high, array.encoding)
 

@@ -139,11 +139,11 @@ def onto(
     resampling
         A name of GDAL's.
     """
-    own = spatial_dims(array)
+    place_names = spatial_dims(array)
     own_box = snapped(geobox(array), box, within=slack(array))
-    named = dict(zip(own, dims, strict=True))
+    named = dict(zip(place_names, dims, strict=True))
     order = [named.get(str(d), d) for d in array.dims]
-    array = _without_place(as_float(array), own).rename(named)
+    array = _without_place(as_float(array), place_names).rename(named)
     if same_grid(own_box, box):
         return array
     planes = array.transpose(..., *dims)

@@ -100,8 +100,8 @@ def cross_evaluate(
     scores = {name: np.full(labels.shape, np.nan, np.float32) for name in chosen}
     options["training"] = _with_one_loss(options.get("training"), sites, labels)
     for number, (train, test) in enumerate(parts):
-        own = _of_fold(options, train, number)
-        model = fit(sites.isel(site=train), schema, rng=rng, **own)
+        fold_options = _of_fold(options, train, number)
+        model = fit(sites.isel(site=train), schema, rng=rng, **fold_options)
         for name, values in subset_scores(model, sites.isel(site=test), chosen).items():
             scores[name][test] = values
     table = score(
@@ -140,12 +140,12 @@ def _folds(splits: Any, sites: xr.Dataset, labels: np.ndarray) -> Folds:
 
 def _of_fold(options: dict[str, Any], train: np.ndarray, number: int) -> dict[str, Any]:
     """Options of :func:`geomiam.fit` for the training sites of one fold."""
-    own = dict(options)
-    if own.get("validation") is not None:
-        own["validation"] = np.asarray(own["validation"])[train]
-    if own.get("checkpoint") is not None:
-        own["checkpoint"] = Path(own["checkpoint"]) / f"fold-{number}"
-    return own
+    fold_options = dict(options)
+    if fold_options.get("validation") is not None:
+        fold_options["validation"] = np.asarray(fold_options["validation"])[train]
+    if fold_options.get("checkpoint") is not None:
+        fold_options["checkpoint"] = Path(fold_options["checkpoint"]) / f"fold-{number}"
+    return fold_options
 
 
 def _with_one_loss(
@@ -156,8 +156,8 @@ def _with_one_loss(
     if isinstance(training, TrainingConfig):
         return resolve_loss(training, labels, background=background)[0]
     changes = dict(training or {})
-    asked = TrainingConfig(loss=changes.get("loss", "auto"))
-    return {**changes, "loss": resolve_loss(asked, labels, background=background)[0].loss}
+    config = TrainingConfig(loss=changes.get("loss", "auto"))
+    return {**changes, "loss": resolve_loss(config, labels, background=background)[0].loss}
 
 
 def _with_predictions(

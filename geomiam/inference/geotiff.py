@@ -183,9 +183,9 @@ def open_geotiff(path: str | Path) -> xr.Dataset:
     groups = list(dict.fromkeys(t["group"] for t in tags if "group" in t))
     at = {(t["variable"], t["species"], t.get("group")): i for i, t in enumerate(tags)}
     layer = stack.isel(band=[at["suitability", s, None] for s in species])
-    made = {"suitability": layer.rename(band="species")}
+    layers = {"suitability": layer.rename(band="species")}
     if groups:
         parts = [stack.isel(band=[at["shapley", s, g] for s in species]) for g in groups]
-        made["shapley"] = xr.concat(parts, "group").rename(band="species")
+        layers["shapley"] = xr.concat(parts, "group").rename(band="species")
     labels = {"species": species, **({"group": groups} if groups else {})}
-    return xr.Dataset(made).assign_coords(labels)
+    return xr.Dataset(layers).assign_coords(labels)

@@ -71,9 +71,9 @@ class Blocks:
         dims = sizes | dict(layers or {})
         if chunks == "auto":
             chunks = dict.fromkeys(sizes, "auto")  # type: ignore[arg-type]
-        asked = chunk_sizes(chunks, dims, automatic=side)
-        steps = {d: min(n, asked.get(d) or _step(ds, d)) for d, n in sizes.items()}
-        return cls(sizes, steps, {d: n for d, n in asked.items() if d not in sizes})
+        cells_per_chunk = chunk_sizes(chunks, dims, automatic=side)
+        steps = {d: min(n, cells_per_chunk.get(d) or _step(ds, d)) for d, n in sizes.items()}
+        return cls(sizes, steps, {d: n for d, n in cells_per_chunk.items() if d not in sizes})
 
     @property
     def shape(self) -> Index:
@@ -223,7 +223,7 @@ class Job:
         blocks, spread evenly.
         """
         settings = {k: v for k, v in self.options.items() if k != "memory_limit"}
-        asked = {
+        settings = {
             "shapley": self.shapley,
             "chunks": {**self.blocks.steps, **self.blocks.layers},
             **settings,
@@ -231,7 +231,7 @@ class Job:
         return {
             "model": self.model.id,
             "input": self._digest(ds),
-            "settings": json.dumps(asked, sort_keys=True, default=str),
+            "settings": json.dumps(settings, sort_keys=True, default=str),
             "geomiam": __version__,
         }
 

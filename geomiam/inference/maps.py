@@ -161,8 +161,8 @@ def make_map(
     """Do the work of :func:`write_map`, and report it; ``inputs`` are paths that the map may not overlap."""
     how: dict[str, Any] = {"shapley": shapley, "resume": resume, "client": client, "chunks": chunks}
     how |= {"overwrite": overwrite, "progress": progress, "memory_limit": memory_limit}
-    made = _make_geotiff if is_geotiff(path) else _make_store
-    return made(ds, model, path, inputs=inputs, options=options, **how)
+    make_output = _make_geotiff if is_geotiff(path) else _make_store
+    return make_output(ds, model, path, inputs=inputs, options=options, **how)
 
 
 def claim_map(path: str | Path, overwrite: bool, *, inputs: Sequence[str | Path] = ()) -> None:

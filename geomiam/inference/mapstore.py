@@ -147,9 +147,9 @@ class Place:
         whole = () if self.remote else ("complete",)  # killed before it was put in its place
         if attrs.get(STATUS) not in ("building", "written", *whole):
             return None
-        then = _prints(attrs.get(MADE))
-        if changed := [k for k in prints if then.get(k) != prints[k]]:
-            raise ResumeRefused(_refusal(self.growing, changed, then, prints))
+        stored = _prints(attrs.get(MADE))
+        if changed := [k for k in prints if stored.get(k) != prints[k]]:
+            raise ResumeRefused(_refusal(self.growing, changed, stored, prints))
         if not self.remote:
             for torn in Path(self.growing).rglob("*.partial"):  # of a write that was killed
                 torn.unlink(missing_ok=True)

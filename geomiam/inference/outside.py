@@ -54,8 +54,8 @@ def outside_share(model: Model, block: Block, *, shown: np.ndarray) -> tuple[np.
         return ()
     starts = [s.start for s in model.layout.spans]
     beyond = np.logical_or.reduceat(block.outside & shown, starts, axis=1) & bounded
-    seen = np.logical_or.reduceat((block.observed | block.outside) & shown, starts, axis=1)
-    count = (seen & bounded).sum(1)
+    shown_any = np.logical_or.reduceat((block.observed | block.outside) & shown, starts, axis=1)
+    count = (shown_any & bounded).sum(1)
     share = beyond.sum(1) / np.maximum(count, 1)
     return (np.where(count > 0, share, np.nan).astype(np.float32),)
 

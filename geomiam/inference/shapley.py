@@ -70,8 +70,8 @@ class ShapleyBlock:
             scale=scale,
             coalitions=self.coalitions,
         )
-        made = values, full, observed_bits(block, self.players), *shares
-        return made if error is None else (*made, error)
+        results = values, full, observed_bits(block, self.players), *shares
+        return results if error is None else (*results, error)
 
 
 def shapley(

@@ -90,14 +90,14 @@ def _answer(job: Job, part: xr.Dataset, side: int) -> tuple[int, float]:
     starts = {d: max(0, (part.sizes[d] - side) // 2) for d in job.blocks.sizes}
     window = part.isel({d: slice(s, s + side) for d, s in starts.items()})
     start = time.perf_counter()
-    made = job.answer(window).compute(scheduler="synchronous")
+    maps = job.answer(window).compute(scheduler="synchronous")
     seconds = time.perf_counter() - start
-    return int(made["suitability"].notnull().any("species").sum()), seconds
+    return int(maps["suitability"].notnull().any("species").sum()), seconds
 
 
 def cells_with_data(part: xr.Dataset) -> np.ndarray:
     """Return which cells have any data."""
-    found: Any = False
+    has_data: Any = False
     for v in part.compute(scheduler="synchronous").data_vars.values():
-        found = found | v.notnull().any([d for d in v.dims if not is_place(d)])
-    return np.asarray(found)
+        has_data = has_data | v.notnull().any([d for d in v.dims if not is_place(d)])
+    return np.asarray(has_data)

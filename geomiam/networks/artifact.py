@@ -178,10 +178,10 @@ def _validation(model: Model) -> str:
 
 def _readable(about: Mapping[str, Any]) -> dict[str, Any]:
     """Provenance without what is long and for programs only, in every step of fine-tuning too."""
-    kept = {k: v for k, v in about.items() if k not in ("history", "fingerprint")}
-    if isinstance(steps := kept.get("finetuning"), list):
-        kept["finetuning"] = [_readable(s) if isinstance(s, Mapping) else s for s in steps]
-    return kept
+    shown = {k: v for k, v in about.items() if k not in ("history", "fingerprint")}
+    if isinstance(steps := shown.get("finetuning"), list):
+        shown["finetuning"] = [_readable(s) if isinstance(s, Mapping) else s for s in steps]
+    return shown
 
 
 def _meaning(model: Model) -> str:
@@ -213,10 +213,10 @@ def _read_config(path: Path) -> dict:
 
 def _check_config(file: Path, config: dict) -> None:
     """Refuse other keys, formats and links than those of this version."""
-    found = set(config)
-    if found != KEYS:
+    keys = set(config)
+    if keys != KEYS:
         raise ArtifactError(
-            f"{file}: missing keys {sorted(KEYS - found)}, unknown keys {sorted(found - KEYS)[:5]}"
+            f"{file}: missing keys {sorted(KEYS - keys)}, unknown keys {sorted(keys - KEYS)[:5]}"
         )
     if config["format"] != FORMAT:
         raise ArtifactError(

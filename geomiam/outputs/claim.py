@@ -145,8 +145,8 @@ def _refuse_strangers(target: Path, kind: Kind) -> None:
     """Refuse to replace anything but an output of the same kind."""
     remedy = "overwrite=True will not delete it: move it, or write elsewhere"
     if target.is_dir() != kind.folder or not (target.is_dir() or target.is_file()):
-        found = "a folder" if target.is_dir() else "no folder" if kind.folder else "no plain file"
-        raise OutputRefused(f"{target} is {found} and is no {kind.name}; {remedy}")
+        actual = "a folder" if target.is_dir() else "no folder" if kind.folder else "no plain file"
+        raise OutputRefused(f"{target} is {actual} and is no {kind.name}; {remedy}")
     if target.is_dir() and not any(target.iterdir()):
         return
     try:

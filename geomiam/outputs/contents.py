@@ -87,8 +87,8 @@ def stranger_in_folder(
 
 def stranger_in_json(path: Path, *, keys: tuple[str, ...]) -> str | None:
     """Return why a file is not a JSON table of geomiam."""
-    found = _json(path)
-    return None if set(keys) <= set(found) else f"has no {', '.join(map(repr, keys))} of geomiam"
+    document = _json(path)
+    return None if set(keys) <= set(document) else f"has no {', '.join(map(repr, keys))} of geomiam"
 
 
 def stranger_in_file(path: Path) -> str | None:

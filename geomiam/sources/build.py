@@ -120,29 +120,31 @@ def build_cube(
     todo = understood(catalog, like, bounds=bounds, roots=roots)
     if out is not None:
         refuse_overlap(real_path(out), [p for t in todo.tasks for p in paths_of(t)])
-    made = _assembled(todo, _chunks(chunks, todo))
+    assembled = _assembled(todo, _chunks(chunks, todo))
     if out is None:
-        return made.cube
+        return assembled.cube
     prints = {
-        t.variable.name: fingerprint(t, made.cube, todo, scenes=made.scenes.get(t.variable.name))
+        t.variable.name: fingerprint(
+            t, assembled.cube, todo, scenes=assembled.scenes.get(t.variable.name)
+        )
         for t in todo.tasks
     }
     if mending:
-        mend(real_path(out), made.dates, made.scenes, todo=todo, prints=prints)
+        mend(real_path(out), assembled.dates, assembled.scenes, todo=todo, prints=prints)
         return open_cube(out)
     with _sources_end(out):
         write_parts(
-            made.cube,
+            assembled.cube,
             out,
             prints=prints,
             together=[[t.variable.name for t in group] for group in scenes.kinds(todo.tasks)],
-            remarks={name: known.failed for name, known in made.scenes.items()},
+            remarks={name: known.failed for name, known in assembled.scenes.items()},
             overwrite=overwrite,
             progress=progress,
             finish=partial(closing, todo, prints),
         )
     mend(
-        real_path(out), made.dates, made.scenes, todo=todo, prints=prints
+        real_path(out), assembled.dates, assembled.scenes, todo=todo, prints=prints
     )  # what failed before a build was stopped
     return open_cube(out)
 
@@ -232,10 +234,10 @@ def _assembled(todo: Todo, chunks: dict[str, int]) -> Made:
         name = task.variable.name
         told = found[name].told[name] if name in found else task.told()
         array = found[name].arrays[name] if name in found else _read(task, told, todo)
-        whole = _finished(array, task, told, todo)
-        parts.append(_chunked(whole, chunks).rename(back).to_dataset(name=name))
+        finished = _finished(array, task, told, todo)
+        parts.append(_chunked(finished, chunks).rename(back).to_dataset(name=name))
         if name in found:
-            dates[name] = whole.rename(back).variable
+            dates[name] = finished.rename(back).variable
         rows.append({k: v for k, v in asdict(told).items() if v})
     cube = restore(_merged(parts, todo), todo.template)
     items = {

@@ -28,7 +28,7 @@ def described(array: xr.DataArray, task: Task, told: Told, source: Source) -> xr
     classes = variable.classes
     if variable.kind == "categorical" and not classes:
         classes = flags_of(array.attrs)
-    facts = {
+    attrs = {
         "modality": modality.name,
         "units": variable.units or text_of(array.attrs, "units"),
         "long_name": variable.long_name,
@@ -43,5 +43,5 @@ def described(array: xr.DataArray, task: Task, told: Told, source: Source) -> xr
         "flag_meanings": " ".join(m.replace(" ", "_") for m in classes.values()),
     }
     array = array.copy(deep=False)
-    array.attrs = {k: v for k, v in facts.items() if v}
+    array.attrs = {k: v for k, v in attrs.items() if v}
     return array

@@ -45,11 +45,11 @@ class Reader:
             raise SourceError(f"{scrub(request.url)} is refused: {why}")
         if scheme(request.url) not in REMOTE:
             raise SourceError(f"{scrub(request.url)} is refused: a catalogue is read by http(s)")
-        own = host_of(request.url) == host_of(self._source.url)
-        headers = {**request.headers, **(self._source.headers if own else {})}
+        same_host = host_of(request.url) == host_of(self._source.url)
+        headers = {**request.headers, **(self._source.headers if same_host else {})}
         limits = Limits(catalogue.PAUSES, self._source.timeout, SIZE)
-        asked = Request(request.url, request.method, headers, request.json)
-        return ask(asked, reach=self._reach, limits=limits).body.decode("utf-8")
+        with_headers = Request(request.url, request.method, headers, request.json)
+        return ask(with_headers, reach=self._reach, limits=limits).body.decode("utf-8")
 
     def once(self, request: Request) -> None:
         """Note a page that is asked for.

@@ -21,7 +21,7 @@ def fingerprint(task: Task, cube: xr.Dataset, todo: Todo, *, scenes: Scenes | No
 
     array = cube[task.variable.name]
     tied = [task, *([todo.elevation_of(task)] if task.source.kind == "derived" else [])]
-    facts = [
+    parts = [
         __version__,
         [list(task.box.shape.yx), list(task.box.affine), str(task.box.crs), list(cube.dims)],
         [array.dims, array.chunks, sorted((k, str(v)) for k, v in array.attrs.items())],
@@ -33,7 +33,7 @@ def fingerprint(task: Task, cube: xr.Dataset, todo: Todo, *, scenes: Scenes | No
         [str(array[d].values.tolist()) for d in array.dims if d in array.coords],
         scenes.items if scenes else [],
     ]
-    return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
 
 
 def paths_of(task: Task) -> list[str]:

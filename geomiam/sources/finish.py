@@ -62,15 +62,15 @@ def closing(
 ) -> dict[str, Any]:
     """What can be said once all pixels are there."""
     names = [t.variable.name for t in todo.tasks]
-    seen = coverage(open_cube(store), todo.schema.subset(names))
-    facts = {
-        "coverage": _shares(seen["observed"]),
-        "variable_coverage": _shares(seen["variable_observed"]),
+    shares = coverage(open_cube(store), todo.schema.subset(names))
+    attrs = {
+        "coverage": _shares(shares["observed"]),
+        "variable_coverage": _shares(shares["variable_observed"]),
         FINGERPRINTS: json.dumps(dict(prints)),
     }
-    covered = seen["variable_observed"]
+    covered = shares["variable_observed"]
     warn_of_empty([str(n) for n in covered["variable"].values[~(covered > 0)]])
-    return {**facts, **({FAILED: failed} if failed else {})}
+    return {**attrs, **({FAILED: failed} if failed else {})}
 
 
 def _shares(covered: xr.DataArray) -> str:

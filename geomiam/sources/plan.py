@@ -105,16 +105,16 @@ def prepare(request: Request, source: Any, *, hosts: Sequence[str] = ()) -> Plan
     """
     _need_libraries()
     stac = as_source(source)
-    known = stac if isinstance(stac, StacSource) else None
-    check_query(known.query if known else {})
-    access = access_of(known, hosts)
+    source = stac if isinstance(stac, StacSource) else None
+    check_query(source.query if source else {})
+    access = access_of(source, hosts)
     raw, notes = _searched(stac, request, access)
-    found, lost = _scenes(raw, request, source=known, reach=access.reach, notes=notes)
-    _check_bands(found, request)
-    placed = list(_place(found, access=access, lost=lost))
+    scenes, lost = _scenes(raw, request, source=source, reach=access.reach, notes=notes)
+    _check_bands(scenes, request)
+    placed = list(_place(scenes, access=access, lost=lost))
     cut = tuple(windows(placed, request.grid))
     if not cut:
-        raise NoScenes(_nothing(request, known, lost=[*notes, *lost]))
+        raise NoScenes(_nothing(request, source, lost=[*notes, *lost]))
     lost += _lost(cut)
     return Plan(_table(cut, request), cut, tuple(lost), tuple(notes))
 
@@ -197,14 +197,14 @@ def _scenes(
     if count := sum(level_1(i.properties) for i in latest):
         notes.append(f"{count} of {len(latest)} items are of Level-1C: not corrected for the air")
     origins = {key: origin for key, (_, origin) in items.items()}
-    made = []
+    scenes = []
     for i in latest:
         origin = origins[i.collection_id, i.id]
         try:
-            made.append(scene(i, request.wanted, source=source, reach=reach, origin=origin))
+            scenes.append(scene(i, request.wanted, source=source, reach=reach, origin=origin))
         except Exception as error:  # one odd item must not end the map
             lost.append(f"{i.id}: cannot be used: {type(error).__name__}: {scrub(error)[:200]}")
-    return made, lost
+    return scenes, lost
 
 
 def _place(scenes: Sequence[Scene], *, access: Access, lost: list[str]) -> Iterator[Placed]:

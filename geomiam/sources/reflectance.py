@@ -161,13 +161,13 @@ def baseline(properties: Mapping[str, Any], name: str = "") -> float | None:
 
 def _two_baselines(properties: Mapping[str, Any]) -> str:
     """Return how an item and its product contradict each other about the offset."""
-    own = next((v for k in BASELINES if (v := _number(properties.get(k))) is not None), None)
+    stated = next((v for k in BASELINES if (v := _number(properties.get(k))) is not None), None)
     product = next((v for k in PRODUCTS if (v := _in_name(properties.get(k))) is not None), None)
-    if own is None or product is None:
+    if stated is None or product is None:
         return ""
-    if (own >= FIRST_WITH_OFFSET) == (product >= FIRST_WITH_OFFSET):
+    if (stated >= FIRST_WITH_OFFSET) == (product >= FIRST_WITH_OFFSET):
         return ""
-    return f"baseline {own:05.2f} is stated, but the product's name has {product:05.2f}"
+    return f"baseline {stated:05.2f} is stated, but the product's name has {product:05.2f}"
 
 
 def _number(value: Any, *, strict: bool = False) -> float | None:

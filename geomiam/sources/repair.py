@@ -27,10 +27,10 @@ def check_fingerprints(store: Path, prints: Mapping[str, str]) -> None:
     """
     before = _attributes(store).get(FINGERPRINTS)
     try:
-        known = json.loads(before) if isinstance(before, str) else {}
+        stored = json.loads(before) if isinstance(before, str) else {}
     except ValueError:
-        known = {}
-    other = sorted({*known, *prints} - {n for n in prints if prints[n] == known.get(n)})
+        stored = {}
+    other = sorted({*stored, *prints} - {n for n in prints if prints[n] == stored.get(n)})
     if other:
         raise ResumeRefused(
             f"{store} was built from another catalog, other files, scenes or settings, or by another "

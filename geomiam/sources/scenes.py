@@ -24,12 +24,12 @@ TIME = "time"
 
 def kinds(tasks: Sequence[Task]) -> list[list[Task]]:
     """Return those of Sentinel-2, together where one search and one mask serve them all."""
-    made: dict[Any, list[Task]] = {}
+    groups: dict[Any, list[Task]] = {}
     for task in tasks:
         if task.source.kind == "stac":
             key = (task.source.name, task.times, task.source.resampling)
-            made.setdefault(key, []).append(task)
-    return list(made.values())
+            groups.setdefault(key, []).append(task)
+    return list(groups.values())
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ def read(tasks: Sequence[Task]) -> Scenes:
 
 def _time_dim(task: Task, made: dict[str, xr.DataArray]) -> str | None:
     """Return the name that a catalog gives to the dim of time; None where there is none."""
-    own = ("band", TIME) if isinstance(task.source.band, tuple) else (TIME,)
-    free = [d for d in own if d not in task.own_dims]
-    lacking = [d for d in task.own_dims if d not in own]
+    default_dims = ("band", TIME) if isinstance(task.source.band, tuple) else (TIME,)
+    free = [d for d in default_dims if d not in task.own_dims]
+    lacking = [d for d in task.own_dims if d not in default_dims]
     name = dict(zip(free, lacking)).get(TIME, TIME)
     return name if name in made[task.variable.name].dims else None
 

@@ -110,14 +110,14 @@ def _pages(client: Any, search: Search, what: tuple[Any, ...]) -> Iterator[dict[
     for limit, smaller in zip(LIMITS, (*LIMITS[1:], None)):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of servers without the links that they should have
-            asked = client.search(
+            answer = client.search(
                 collections=[collection],
                 bbox=box,
                 datetime=f"{search.start}/{search.end}",
                 query=query or None,
                 limit=limit,
             )
-        pages = asked.pages_as_dicts()
+        pages = answer.pages_as_dicts()
         try:
             first = next(pages, None)
         except Unanswered as error:
@@ -153,10 +153,10 @@ def _io(reader: Reader) -> Any:
             verb = str(method or "GET").upper()
             url = href if verb == "POST" else _with_parameters(href, parameters)
             body = parameters if verb == "POST" else None
-            asked = Request(url, verb, _headers(headers), body)
-            if _is_page(asked):
-                reader.once(asked)
-            return reader.text(asked)
+            request = Request(url, verb, _headers(headers), body)
+            if _is_page(request):
+                reader.once(request)
+            return reader.text(request)
 
     return BoundedIO()
 

@@ -10,7 +10,7 @@ def scrub(text: object) -> str:
 
     Control characters and line breaks become blanks: the text may come from a server and end in a log.
     """
-    whole = str(text).encode("utf-8", "replace").decode("utf-8")  # JSON may have half characters
-    bare = re.sub(r"(://)[^/\s@'\"]*@", r"\1", whole)
+    plain = str(text).encode("utf-8", "replace").decode("utf-8")  # JSON may have half characters
+    bare = re.sub(r"(://)[^/\s@'\"]*@", r"\1", plain)
     bare = re.sub(r"[?#][\w.~%+-]+=[^\s'\"]*", "", bare)
     return re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", bare)

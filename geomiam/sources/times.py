@@ -84,8 +84,8 @@ def _edges(value: Any) -> tuple[pd.Timestamp, pd.Timestamp]:
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
         return _year(int(value))
     if isinstance(value, np.datetime64) and np.datetime_data(value.dtype)[0] in UNITS:
-        whole = pd.Period(str(value), freq=UNITS[np.datetime_data(value.dtype)[0]])
-        return whole.start_time, whole.end_time
+        period = pd.Period(str(value), freq=UNITS[np.datetime_data(value.dtype)[0]])
+        return period.start_time, period.end_time
     if isinstance(value, (dt.date, np.datetime64)):
         return _of_moment(pd.Timestamp(value))
     raise TypeError(f"a {type(value).__name__}")
@@ -94,18 +94,18 @@ def _edges(value: Any) -> tuple[pd.Timestamp, pd.Timestamp]:
 def _year(number: int) -> tuple[pd.Timestamp, pd.Timestamp]:
     if not 1900 <= number <= 2200:
         raise ValueError(f"{number} is no year")
-    whole = pd.Period(str(number), freq="Y")
-    return whole.start_time, whole.end_time
+    period = pd.Period(str(number), freq="Y")
+    return period.start_time, period.end_time
 
 
 def _of_text(text: str) -> tuple[pd.Timestamp, pd.Timestamp]:
     zone = ZONE.search(text) if ":" in text else None
     if not zone:
-        whole = pd.Period(text)
-        return _real(whole.start_time), whole.end_time
-    whole = pd.Period(text[: zone.start()])
+        period = pd.Period(text)
+        return _real(period.start_time), period.end_time
+    period = pd.Period(text[: zone.start()])
     east = pd.Timestamp(f"2000-01-01T00:00:00{zone[1].upper()}").utcoffset()
-    return _real(whole.start_time) - east, whole.end_time - east
+    return _real(period.start_time) - east, period.end_time - east
 
 
 def _of_moment(moment: pd.Timestamp) -> tuple[pd.Timestamp, pd.Timestamp]:

@@ -36,13 +36,13 @@ def items_below(
     """
     unread: list[Unread] = []
     stack = list(_chosen(source, reader, (start, top), unread))
-    seen = {start, *(href for href, _ in stack)}
+    visited = {start, *(href for href, _ in stack)}
     while stack:
         href, document = stack.pop()
-        if len(seen) > DOCUMENTS:
+        if len(visited) > DOCUMENTS:
             raise SourceError(f"its links do not end: {DOCUMENTS:,} documents were read")
-        links = [link for link in _links(href, document) if link not in seen]
-        seen.update(links)
+        links = [link for link in _links(href, document) if link not in visited]
+        visited.update(links)
         stack.extend(_read_all(reader, links[::-1], unread))
         yield from _features(href, document, source)
     yield from unread
@@ -68,8 +68,8 @@ def _chosen(
 
 def _items_of(document: Mapping[str, Any]) -> list[Any]:
     links = document.get("links")
-    found = links if isinstance(links, list) else []
-    return [x for x in found if isinstance(x, Mapping) and x.get("rel") == "item"]
+    entries = links if isinstance(links, list) else []
+    return [x for x in entries if isinstance(x, Mapping) and x.get("rel") == "item"]
 
 
 def _read_all(reader: Reader, links: Sequence[str], unread: list[Unread]) -> Iterator[Document]:
@@ -85,8 +85,8 @@ def _links(
 ) -> list[str]:
     """Return absolute links to documents below one."""
     links = document.get("links")
-    found = [x for x in links if isinstance(x, Mapping)] if isinstance(links, list) else []
-    hrefs = [x["href"] for x in found if x.get("rel") in kinds and isinstance(x.get("href"), str)]
+    entries = [x for x in links if isinstance(x, Mapping)] if isinstance(links, list) else []
+    hrefs = [x["href"] for x in entries if x.get("rel") in kinds and isinstance(x.get("href"), str)]
     return list(dict.fromkeys(_joined(base, href) for href in hrefs))
 
 
@@ -102,11 +102,11 @@ def _features(
 ) -> Iterator[Mapping[str, Any]]:
     """Yield items of a document: itself, or those of a FeatureCollection."""
     if document.get("type") == "Feature":
-        found = [document]
+        entries = [document]
     else:
         features = document.get("features")
-        found = features if isinstance(features, list) else []
-    for item in found:
+        entries = features if isinstance(features, list) else []
+    for item in entries:
         if not isinstance(item, Mapping) or not is_other(item, source.collection):
             yield _with_link(item, href)
 

@@ -97,8 +97,8 @@ def ask(request: Request, *, reach: Reach, limits: Limits) -> Answer:
         wait = _retry_after(answer)
         pause = next(attempts, None) if wait is None or waited > PATIENCE else 0.0
         if pause is None or (wait or 0.0) > LONGEST_WAIT:
-            asked = f", which asks to wait {wait:g} s" if wait else ""
-            raise problem or _refused(answer, request, asked)
+            wait_text = f", which asks to wait {wait:g} s" if wait else ""
+            raise problem or _refused(answer, request, wait_text)
         waited += max(wait or 0.0, 1.0)  # a wait of nothing must come to an end too
         time.sleep(max(pause, wait or 0.0))
 

@@ -120,11 +120,11 @@ def _forget_place(item: Any) -> None:
 
 def _check_extent(scene: Scene, box: GeoBox) -> None:
     """Refuse a grid that does not touch the item's own extent: one of the two is wrong."""
-    own, stated = of_grid(box), cast(Box, tuple(scene.item.bbox or ()))
-    if not meet(grown(own, NEAR), stated):
+    covered, stated = of_grid(box), cast(Box, tuple(scene.item.bbox or ()))
+    if not meet(grown(covered, NEAR), stated):
         raise ValueError(
-            f"its grid (proj:transform, proj:shape, CRS {box.crs}) is at longitude {own[0]:.2f}, "
-            f"latitude {own[1]:.2f}, its bbox at {stated[0]:.2f}, {stated[1]:.2f}"
+            f"its grid (proj:transform, proj:shape, CRS {box.crs}) is at longitude {covered[0]:.2f}, "
+            f"latitude {covered[1]:.2f}, its bbox at {stated[0]:.2f}, {stated[1]:.2f}"
         )
 
 

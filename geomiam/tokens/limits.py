@@ -30,8 +30,8 @@ def limits_of(x: np.ndarray, variable: Variable) -> np.ndarray:
     finite = np.isfinite(x)
     low = np.where(finite, x, np.inf).min(axes, initial=np.inf)
     high = np.where(finite, x, -np.inf).max(axes, initial=-np.inf)
-    seen = low <= high
-    return np.stack([np.where(seen, low, NEVER[0]), np.where(seen, high, NEVER[1])], -1)
+    any_value = low <= high
+    return np.stack([np.where(any_value, low, NEVER[0]), np.where(any_value, high, NEVER[1])], -1)
 
 
 def with_limits(scaler: Scaler, arrays: Mapping[str, np.ndarray], schema: Schema) -> Scaler:
@@ -54,10 +54,10 @@ def widened(scaler: Scaler, arrays: Mapping[str, np.ndarray], schema: Schema) ->
 
 def _joined(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     both = np.stack([a, b])
-    seen = (both[..., 0] <= both[..., 1])[..., None]
-    low = np.where(seen, both, np.inf)[..., 0].min(0)
-    high = np.where(seen, both, -np.inf)[..., 1].max(0)
-    return np.where(seen.any(0), np.stack([low, high], -1), np.array(NEVER))
+    any_value = (both[..., 0] <= both[..., 1])[..., None]
+    low = np.where(any_value, both, np.inf)[..., 0].min(0)
+    high = np.where(any_value, both, -np.inf)[..., 1].max(0)
+    return np.where(any_value.any(0), np.stack([low, high], -1), np.array(NEVER))
 
 
 def has_limits(variable: Variable, scaler: Scaler) -> bool:

@@ -81,9 +81,9 @@ def large_gap(training: float | None, validation: float | None) -> None:
 
 def _listed(counts: np.ndarray, species: Sequence[str], fewest: int) -> str:
     few = np.flatnonzero(counts < fewest)
-    some = ", ".join(f"{species[i]} ({int(counts[i])})" for i in few[:LISTED])
+    names = ", ".join(f"{species[i]} ({int(counts[i])})" for i in few[:LISTED])
     more = f" and {len(few) - LISTED} more species" if len(few) > LISTED else ""
-    return some + more
+    return names + more
 
 
 def _warn(message: str) -> None:

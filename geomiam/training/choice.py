@@ -85,9 +85,9 @@ def choose(
     best = max(skills, key=lambda m: skills[m][0])
     gain = skills[best][0] - skills[start][0]
     error = np.sqrt(np.sum((skills[best][1] - skills[start][1]) ** 2))
-    kept = best if gain > error else start
+    chosen = best if gain > error else start
     rounded = {"+".join(m): round(score, 4) for m, (score, _) in skills.items()}
-    return kept, {m: None if np.isnan(score) else score for m, score in rounded.items()}
+    return chosen, {m: None if np.isnan(score) else score for m, score in rounded.items()}
 
 
 def auc_by_block(
@@ -100,8 +100,8 @@ def auc_by_block(
     """
     influence, values = np.zeros(len(labels)), []
     for y, z in zip(labels.T, scores.T):
-        known = np.isfinite(y) & np.isfinite(z)
-        present, absent = known & (y == 1), known & (y == 0)
+        labelled = np.isfinite(y) & np.isfinite(z)
+        present, absent = labelled & (y == 1), labelled & (y == 0)
         if not (present.any() and absent.any()):
             continue
         above, below = _placements(z[present], z[absent])

@@ -139,9 +139,9 @@ def finetune(
     held = held_out(sites, found.labels, validation, config, seeds)
     seed = int(seeds.integers(2**31))
     with torch_seed(seed):
-        made, learned = _larger(model, sites, found, part, held)
+        tuned, learned = _larger(model, sites, found, part, held)
     first = len(model.species) if part == "head" else 0  # the head of new species learns apart
-    student = of_species(made, first) if first else made
+    student = of_species(tuned, first) if first else tuned
     table = _table(sites, student, found.labels[:, first:], held)
     if config.loss != "cross-entropy":
         check_classes(found.labels[:, first:], student.species)
@@ -149,13 +149,13 @@ def finetune(
     run = Run(student, student.network, table, strategy, config, seed, Supervised())
     end = _learn(run, learned, Path(checkpoint) if checkpoint else None)
     if first:
-        put_head(made, student.network.head, first)
-    _open(made.network.eval(), model.network)
-    learned_from = {k: a[~held] for k, a in _arrays(sites, made.schema).items()}
-    made = replace(made, scaler=widened(made.scaler, learned_from, made.schema))
+        put_head(tuned, student.network.head, first)
+    _open(tuned.network.eval(), model.network)
+    learned_from = {k: a[~held] for k, a in _arrays(sites, tuned.schema).items()}
+    tuned = replace(tuned, scaler=widened(tuned.scaler, learned_from, tuned.schema))
     blocks = validation_blocks(sites, validation, config)
     step = _step(model, found, part, provenance([run], [end], sites) | blocks)
-    return replace(made, about=_about(model, step))
+    return replace(tuned, about=_about(model, step))
 
 
 def _found(
@@ -295,9 +295,9 @@ def _larger(
 ) -> tuple[Model, list[str]]:
     """The model with room for what is new, and the names of the weights that learn."""
     if part != "new" or found.schema is None:
-        made = with_species(model, found.species)
-        return made, ["head.weight", "head.bias"] if part == "head" else [
-            *made.network.state_dict()
+        larger = with_species(model, found.species)
+        return larger, ["head.weight", "head.bias"] if part == "head" else [
+            *larger.network.state_dict()
         ]
     arrays = _arrays(sites, found.schema, needed=True)
     arrays = {k: a[~held] for k, a in arrays.items()}

@@ -95,9 +95,9 @@ def base_logits(name: str, labels: Tensor) -> Tensor:
     (weighted-bce: both classes weigh the same, so 0), or the log of its share (cross-entropy).
     Maxent's logits have no level before the end of the training: 0.
     """
-    known = ~labels.isnan()
-    y = torch.where(known, labels, 0)
-    present, absent = y.sum(0), (known * (1 - y)).sum(0)
+    labelled = ~labels.isnan()
+    y = torch.where(labelled, labels, 0)
+    present, absent = y.sum(0), (labelled * (1 - y)).sum(0)
     if name == "maxent":
         return torch.zeros_like(present)
     if name == "cross-entropy":
@@ -114,8 +114,8 @@ def presence_weight(labels: Tensor) -> Tensor:
     A species that is present at every site would have w = 1 and an absence weight w/(w − 1) = ∞;
     one absence more than there are keeps both finite.
     """
-    known = ~labels.isnan()
-    n, present = known.sum(0).float().clamp(min=1), torch.where(known, labels, 0).sum(0)
+    labelled = ~labels.isnan()
+    n, present = labelled.sum(0).float().clamp(min=1), torch.where(labelled, labels, 0).sum(0)
     return torch.maximum(n / present.clamp(min=1), (n + 1) / n)
 
 
@@ -124,11 +124,11 @@ def bce(logits: Tensor, labels: Tensor) -> Tensor:
 
     A proper score: it is least where σ(z) is the probability of presence.
     """
-    known = ~labels.isnan()
+    labelled = ~labels.isnan()
     loss = F.binary_cross_entropy_with_logits(
-        logits, torch.where(known, labels, 0), reduction="none"
+        logits, torch.where(labelled, labels, 0), reduction="none"
     )
-    return torch.where(known, loss, 0).sum() / known.sum().clamp(min=1)
+    return torch.where(labelled, loss, 0).sum() / labelled.sum().clamp(min=1)
 
 
 def weighted_bce(logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
@@ -137,11 +137,11 @@ def weighted_bce(logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
     y w [−log σ(z)] + (1 − y) w/(w − 1) [−log(1 − σ(z))], the full-weighted loss of
     Zbinden et al. (2024), on logits, so it does not saturate.
     """
-    known = ~labels.isnan()
-    y = torch.where(known, labels, 0)
+    labelled = ~labels.isnan()
+    y = torch.where(labelled, labels, 0)
     present, absent = weight * F.softplus(-logits), weight / (weight - 1) * F.softplus(logits)
     loss = y * present + (1 - y) * absent
-    return torch.where(known, loss, 0).sum() / known.sum().clamp(min=1)
+    return torch.where(labelled, loss, 0).sum() / labelled.sum().clamp(min=1)
 
 
 def record_weight(labels: Tensor, *, evenness: float) -> Tensor:
@@ -156,9 +156,9 @@ def maxent(logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
     the surveyed rows (Phillips et al. 2006; Renner and Warton 2013 for the Poisson form), as the
     mean over records that weigh ``weight (S,)``.
     """
-    known = ~labels.isnan()
-    log_share = torch.log_softmax(logits.masked_fill(~known, -1e9), 0)
-    y = torch.where(known, labels, 0) * weight
+    labelled = ~labels.isnan()
+    log_share = torch.log_softmax(logits.masked_fill(~labelled, -1e9), 0)
+    y = torch.where(labelled, labels, 0) * weight
     return -(y * log_share).sum() / y.sum().clamp(min=1e-12)
 
 

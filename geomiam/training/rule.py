@@ -99,7 +99,9 @@ def make_plan(
     SettingError
         If a mapping names no setting, or a setting is out of range.
     """
-    given = isinstance(network, NetworkConfig) or (network is not None and "fusion" in network)
+    fusion_is_set = isinstance(network, NetworkConfig) or (
+        network is not None and "fusion" in network
+    )
     config, reasons = _training(labels, training)
     few = len(labels) < FEW_SITES
     kinds, fixed = (FEW_KINDS, FEW_FIXED) if few else (KINDS, FIXED)
@@ -115,7 +117,7 @@ def make_plan(
     if isinstance(training, TrainingConfig):
         folds = 0  # as configured by hand: nothing beside it is trained
     choices: tuple[str, ...] = ()
-    if folds and not given:
+    if folds and not fusion_is_set:
         rare = _rare(labels)
         choices = kinds if rare >= ENOUGH else ()
         if not choices:

@@ -91,12 +91,12 @@ def validated(
             data, plan, network, masking, held=held, rows=rows, seed=seed, folder=folder
         ),
     )
-    kept, inner = choose(folds, fallback=plan.fixed) if plan.choices else (kinds, {})
+    chosen, inner = choose(folds, fallback=plan.fixed) if plan.choices else (kinds, {})
     if plan.choices:
-        network = changed(network, {"fusion": "+".join(kept), "members": len(kept)})
-    _, influence = folds.skill(kept)
+        network = changed(network, {"fusion": "+".join(chosen), "members": len(chosen)})
+    _, influence = folds.skill(chosen)
     return network, {
-        "validation_auc": scores_by_subset(folds, kept, [*data.schema.modalities, "all"]),
+        "validation_auc": scores_by_subset(folds, chosen, [*data.schema.modalities, "all"]),
         "validation": {
             "folds": len(held),
             "blocks": blocks.about(),

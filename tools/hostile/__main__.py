@@ -27,8 +27,8 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=200, help="inputs of each family")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--family", action="append", choices=FAMILIES)
-    given = parser.parse_args()
-    return judge(given.family or FAMILIES, given.count, given.seed)
+    arguments = parser.parse_args()
+    return judge(arguments.family or FAMILIES, arguments.count, arguments.seed)
 
 
 def judge(families: tuple[str, ...] | list[str], count: int, seed: int) -> int:

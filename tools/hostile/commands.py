@@ -150,9 +150,9 @@ def _one(rng: np.random.Generator, number: int, base: Path) -> Input:
         if out in ("out", "a/b/c/out", "out.tif", "out.nc", "é\u202e", " ", "out\n", "o" * 300)
         else ()
     )
-    asked = (verb, out) in REPLACED and words[-1] == "--overwrite"
-    known = ("out", "a", "-", "--", *changes, *([out] if asked else []))
-    return Input("command line", f"#{number} {words}"[:160], prepare, call, outputs=known)
+    replaces = (verb, out) in REPLACED and words[-1] == "--overwrite"
+    outputs = ("out", "a", "-", "--", *changes, *([out] if replaces else []))
+    return Input("command line", f"#{number} {words}"[:160], prepare, call, outputs=outputs)
 
 
 def _called() -> tuple[str, int]:

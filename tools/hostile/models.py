@@ -85,12 +85,12 @@ def _one(rng: np.random.Generator, number: int) -> Input:
     def call(folder: Path) -> bool:
         model = gm.load_model(folder / "model")
         table, expected = sites()
-        found = gm.predict(table, model)["suitability"].transpose("site", "species").values
+        predicted = gm.predict(table, model)["suitability"].transpose("site", "species").values
         str(model), model.history, gm.Model.save(model, folder / "out")
-        same = found.shape == expected.shape and np.allclose(found, expected, atol=1e-5)
+        same = predicted.shape == expected.shape and np.allclose(predicted, expected, atol=1e-5)
         harmless = kind == "config" and "about" in name
         # without its id a model with other facts is another model, which is no fault
-        return same or harmless or (not with_id and np.isfinite(found).all())
+        return same or harmless or (not with_id and np.isfinite(predicted).all())
 
     return Input(
         "model files", f"#{number} {kind} {name} {'' if with_id else 'no id'}", prepare, call

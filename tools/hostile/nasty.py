@@ -28,7 +28,7 @@ def pick(rng: np.random.Generator, values: Any) -> Any:
 
 def places(value: Any, way: tuple = ()) -> list[tuple]:
     """Return the way to every value inside nested mappings and lists."""
-    found = [way] if way else []
+    paths = [way] if way else []
     items = (
         value.items()
         if isinstance(value, dict)
@@ -37,8 +37,8 @@ def places(value: Any, way: tuple = ()) -> list[tuple]:
         else ()
     )
     for key, inner in items:
-        found += places(inner, (*way, key))
-    return found
+        paths += places(inner, (*way, key))
+    return paths
 
 
 def changed(rng: np.random.Generator, data: Any) -> tuple[Any, str]:

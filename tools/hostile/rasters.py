@@ -121,10 +121,10 @@ def _huge_hdf5(rng: np.random.Generator, path: Path) -> None:
 def _huge_tiff(rng: np.random.Generator, path: Path) -> None:
     side = int(2 ** rng.integers(10, 17)) // 16 * 16
     tiled = bool(rng.random() < 0.5)
-    how = {"tiled": tiled, "blockysize": side} | ({"blockxsize": side} if tiled else {})
+    tiling = {"tiled": tiled, "blockysize": side} | ({"blockxsize": side} if tiled else {})
     place = {"crs": "EPSG:32631", "transform": from_origin(500000, 5500320, 20, 20)}
     shape = {"count": 1, "height": side, "width": side, "dtype": "float32", "compress": "deflate"}
-    with rasterio.open(path, "w", driver="GTiff", SPARSE_OK=True, **how, **shape, **place):
+    with rasterio.open(path, "w", driver="GTiff", SPARSE_OK=True, **tiling, **shape, **place):
         pass
 
 

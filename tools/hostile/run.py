@@ -96,16 +96,16 @@ def apart(call: Callable[[], Any]) -> None:
 
 def _files(home: Path, outputs: tuple[str, ...]) -> dict[str, str]:
     """Digest of every ordinary file that is no output."""
-    found = {}
+    contents = {}
     for path in sorted(home.rglob("*")):
         parts = path.relative_to(home).parts
         if parts[:1] == ("work",) and len(parts) > 1 and parts[1] in outputs:
             continue
         if path.is_symlink():
-            found["/".join(parts)] = os.readlink(path)
+            contents["/".join(parts)] = os.readlink(path)
         elif path.is_file():
-            found["/".join(parts)] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return found
+            contents["/".join(parts)] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return contents
 
 
 def _guarded(call: Callable[[], Any]) -> tuple[str, str]:
@@ -173,8 +173,8 @@ def table(results: list[tuple[Input, str, str]]) -> str:
     families = list(dict.fromkeys(item.family for item, _, _ in results))
     lines = [f"| family | {' | '.join(OUTCOMES)} |", "| --- |" + " --- |" * len(OUTCOMES)]
     for family in families:
-        mine = [outcome for item, outcome, _ in results if item.family == family]
-        lines.append(f"| {family} | " + " | ".join(str(mine.count(o)) for o in OUTCOMES) + " |")
+        outcomes = [outcome for item, outcome, _ in results if item.family == family]
+        lines.append(f"| {family} | " + " | ".join(str(outcomes.count(o)) for o in OUTCOMES) + " |")
     return "\n".join(lines)
 
 

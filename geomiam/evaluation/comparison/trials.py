@@ -89,8 +89,8 @@ class Data:
     def round(self, seed: int, plan: SystemPlan) -> Round:
         """Return the sites of a seed."""
         train, test = (self.sites, self.test) if self.test is not None else split(self.sites, seed)
-        held = hold_out_blocks(train, share=plan.training.holdout, rng=seed)
-        return Round(seed, train, held, test)
+        validates = hold_out_blocks(train, share=plan.training.holdout, rng=seed)
+        return Round(seed, train, validates, test)
 
     def facts(self) -> dict[str, Any]:
         """What tells these data from others, as plain types."""

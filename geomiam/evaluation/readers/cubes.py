@@ -84,14 +84,14 @@ def read_cube(path: str | Path, shape: tuple[int, ...]) -> np.ndarray:
     ArtifactError
         As :func:`read_pt`, and if the file holds anything but one tensor of this shape.
     """
-    found = _read(Path(path), tuple(shape))
-    if not isinstance(found, np.ndarray):
+    tensor = _read(Path(path), tuple(shape))
+    if not isinstance(tensor, np.ndarray):
         raise ArtifactError(
-            f"{path} holds a {type(found).__name__}, expected one tensor of {shape}"
+            f"{path} holds a {type(tensor).__name__}, expected one tensor of {shape}"
         )
-    if found.shape != tuple(shape):
-        raise ArtifactError(f"{path} holds a tensor of {found.shape}, expected {tuple(shape)}")
-    return found.astype(np.float32)
+    if tensor.shape != tuple(shape):
+        raise ArtifactError(f"{path} holds a tensor of {tensor.shape}, expected {tuple(shape)}")
+    return tensor.astype(np.float32)
 
 
 def _follow(archive: zipfile.ZipFile, path: Path, shape: tuple[int, ...] | None) -> Any:

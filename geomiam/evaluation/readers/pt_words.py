@@ -100,8 +100,8 @@ def _text(value: Any) -> str:
 def _name(machine: Machine, argument: str) -> None:
     """A name to call, as the text ``module name``: never the thing itself."""
     module, _, name = argument.partition(" ")
-    known = f"{module}.{name}" in CALLS or (module == "torch" and name in STORAGES)
-    if not known:
+    allowed = f"{module}.{name}" in CALLS or (module == "torch" and name in STORAGES)
+    if not allowed:
         raise ArtifactError(
             f"the file wants to call {module}.{name}; only plain tensors of numbers are read, and nothing "
             "of it was run. Save the tensor alone, with torch.save(tensor.detach().float(), path)"
@@ -123,8 +123,8 @@ def _reduce(machine: Machine, argument: None) -> None:
 def _storage(machine: Machine, argument: None) -> None:
     """``("storage", class, key, place, count)`` → the numbers of ``data/<key>``."""
     (said,) = machine.last(1)
-    what, (_, name), key, _, count = said
-    if what != "storage" or not _text(key).isalnum():
+    tag, (_, name), key, _, count = said
+    if tag != "storage" or not _text(key).isalnum():
         raise ValueError(f"storage '{key}' is not named as torch does")
     if key not in machine.storages:
         dtype = np.dtype(STORAGES[name.removeprefix("torch.")]).newbyteorder(machine.order)  # type: ignore[arg-type]
