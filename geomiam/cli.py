@@ -187,7 +187,7 @@ def _sampled(sites: Any) -> str:
     counts = json.loads(sites.attrs["sampled"])
     parts = [f"{counts['rows']:,} rows"]
     if counts["merged"]:
-        parts.append(f"{counts['merged']:,} share cell and species with another one")
+        parts.append(f"{counts['merged']:,} share cell and species with another row")
     if counts["absences"]:
         parts.append(f"{counts['absences']:,} are stated as absent")
     if counts["snapped"]:

@@ -22,7 +22,7 @@ app = typer.Typer(
 Folder = Annotated[
     Path, typer.Argument(help="Folder with metadata.json and one folder per region.")
 ]
-Json = Annotated[Path, typer.Option("--json", help="Results; a run that was stopped goes on.")]
+Json = Annotated[Path, typer.Option("--json", help="Results; a run that was stopped is continued.")]
 Names = Annotated[str, typer.Option(help="Names, separated by commas.")]
 
 
@@ -30,21 +30,27 @@ Names = Annotated[str, typer.Option(help="Names, separated by commas.")]
 def disdat(
     folder: Folder,
     out: Json,
-    regions: Annotated[str, typer.Option(help="Regions; all that are there if not given.")] = "",
+    regions: Annotated[str, typer.Option(help="Regions, separated by commas; default: all.")] = "",
     background: Annotated[str, typer.Option(help="target-group or random.")] = "target-group",
     groups: Annotated[
         str, typer.Option(help="Target groups: published (NSW merged) or original.")
     ] = "published",
     strategies: Names = "miam",
     fusions: Names = "group+sum",
-    oracle: Annotated[bool, typer.Option("--oracle", help="One more model per subset.")] = False,
+    oracle: Annotated[
+        bool, typer.Option("--oracle", help="Also train a model per subset.")
+    ] = False,
     baselines: Names = "rf,xgboost,maxent-like",
     seeds: Annotated[int, typer.Option(help="Trainings of each method.")] = 3,
-    subsets: Annotated[str, typer.Option(help="Columns, as of 'evaluate'.")] = "unimodal+all",
+    subsets: Annotated[
+        str, typer.Option(help="Subsets to score, as in 'evaluate'.")
+    ] = "unimodal+all",
     covariates: Annotated[str, typer.Option(help="published or all.")] = "published",
     members: Annotated[int, typer.Option(help="Networks in one model.")] = 6,
-    kappa: Annotated[float, typer.Option(help="Of MIAM; 10 as published.")] = 20.0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew.")] = False,
+    kappa: Annotated[float, typer.Option(help="Parameter kappa of MIAM; 10 as published.")] = 20.0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Discard earlier results.")
+    ] = False,
 ) -> None:
     """Train on presence records, score on independent surveys (Elith et al. 2020)."""
     from geomiam.evaluation.disdat import NETWORK, Plan, benchmark, entries, write_results
@@ -92,7 +98,7 @@ def missingness(
     patterns: Names = "at-random,by-modality,belt,region",
     shares: Annotated[str, typer.Option(help="Shares missing.")] = "0,0.2,0.4,0.6,0.8",
     train_pattern: Annotated[str, typer.Option(help="Gaps of the training sites.")] = "at-random",
-    train_share: Annotated[float, typer.Option(help="Their share.")] = 0.0,
+    train_share: Annotated[float, typer.Option(help="Share of data in these gaps.")] = 0.0,
     seeds: Annotated[int, typer.Option(help="Trainings of each method.")] = 3,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the results.")] = False,
 ) -> None:
@@ -140,15 +146,15 @@ def systems(
     figure: Annotated[Path | None, typer.Option(help="Picture to write, e.g. out.png.")] = None,
     schema: Annotated[Path | None, typer.Option(help="Catalog (YAML) of the sites.")] = None,
     region: Annotated[str, typer.Option(help="Region of such a folder.")] = "",
-    systems: Annotated[
-        str, typer.Option(help="Names, separated by commas; all if not given.")
-    ] = "",
+    systems: Annotated[str, typer.Option(help="Names, separated by commas; default: all.")] = "",
     seeds: Annotated[int, typer.Option(help="Trainings of each system.")] = 3,
     epochs: Annotated[int, typer.Option(help="At most; systems stop by themselves.")] = 0,
     tune: Annotated[
         bool, typer.Option("--tune", help="Score blocks of the records; the survey stays closed.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Discard earlier results.")
+    ] = False,
 ) -> None:
     """Compare whole systems (MaskSDM, MIAM, UME, MAESTRO's parts, trees) on the same sites."""
     from dataclasses import replace

@@ -1,6 +1,6 @@
 """Messages on the command line: remedies as flags, and every failure as one line without a traceback.
 
-Errors name their remedy as a Python argument, such as ``overwrite=True``. The flag of the same name,
+Errors and warnings name their remedy as a Python argument, such as ``overwrite=True``. The flag of the same name,
 here ``--overwrite``, is put in its place; what has no flag is marked as Python.
 """
 
@@ -10,7 +10,9 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import typer
@@ -100,7 +102,8 @@ def run(call: Callable[[], Any], *, flags: Callable[[], Flags]) -> None:
         Returns the flags of the verb; called only if there is a message.
     """
     try:
-        call()
+        with _plain_warnings(flags):
+            call()
     except GeomiamError as error:
         fail(spoken(str(error), flags()))
     except BrokenPipeError:  # the reader of the output has gone, as with "| head"
@@ -117,8 +120,25 @@ def run(call: Callable[[], Any], *, flags: Callable[[], Flags]) -> None:
             traceback.print_exc()
         fail(
             f"unexpected {type(error).__name__}: {error}. This is a fault of geomiam: please report it; "
-            f"{DEBUG}=1 shows where it arose"
+            f"{DEBUG}=1 shows the traceback"
         )
+
+
+@contextmanager
+def _plain_warnings(flags: Callable[[], Flags]) -> Iterator[None]:
+    """Format warnings for users without the line of code that they come from, with flags as remedies."""
+    usual = warnings.formatwarning
+
+    def plain(message: Any, category: type[Warning], *place: Any, **line: Any) -> str:
+        if not issubclass(category, UserWarning):
+            return usual(message, category, *place, **line)
+        return f"warning: {printable(spoken(str(message), flags()))}\n"
+
+    warnings.formatwarning = plain  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
 
 
 def say(text: object) -> None:

@@ -93,7 +93,7 @@ def _run(out: Path) -> tuple[dict, xr.Dataset]:
     write_cube(cube, out / "cube.zarr")
     sites = sample_records(cube, records)
     say(f"{len(records):,} records at {sites.sizes['site']:,} distinct sites")
-    say(f"training for the map; a fifth of the {BLOCK} blocks tells when to stop")
+    say(f"training for the map; a fifth of the {BLOCK} blocks decides when to stop")
     with timer("train"), torch_threads(1):
         model = fit(sites, schema, network=network(), training=training(), rng=0)
     model.save(out / "model")
@@ -145,7 +145,7 @@ def network():
 
 
 def training():
-    """Few epochs: the species lives in few places, and more would learn them by heart."""
+    """Few epochs: the species lives in few places, and more epochs would overfit them."""
     from geomiam.training.config import TrainingConfig
 
     return TrainingConfig(epochs=25, patience=6, block=BLOCK, holdout=0.2)

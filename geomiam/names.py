@@ -112,6 +112,6 @@ def check_species(names: Iterable[Any]) -> tuple[str, ...]:
     seen: set[str] = set()
     for name in checked:
         if name in seen:
-            raise NameRefused(f"species '{name}' is there twice; name each species once")
+            raise NameRefused(f"species '{name}' occurs twice; name each species once")
         seen.add(name)
     return checked

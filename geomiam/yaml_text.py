@@ -107,7 +107,7 @@ def _check_keys(node: yaml.Node, seen: set[int]) -> None:
             if isinstance(key, yaml.ScalarNode) and key.tag != MERGE:
                 if key.value in lines:
                     raise SchemaError(
-                        f"line {line}: the key '{key.value}' is there already in line "
+                        f"line {line}: the key '{key.value}' is already used in line "
                         f"{lines[key.value]}; rename or remove one"
                     )
                 lines[key.value] = line

@@ -126,7 +126,7 @@ def test_a_model_that_was_changed_after_it_was_saved_is_refused(saved, file):
         ({"scaler__mean": []}, "does not describe a model"),
         ({"scaler__std": None}, "does not describe a model"),
         ({"scaler__classes": "x"}, "does not describe a model"),
-        ({"species": ["a", "a", "b"]}, "species 'a' is there twice"),
+        ({"species": ["a", "a", "b"]}, "species 'a' occurs twice"),
         ({"species": [None, "a", "b"]}, "species None"),
         ({"species": ["", "a", "b"]}, "species ''"),
         ({"species": [{}, "a", "b"]}, r"species \{\}"),

@@ -186,7 +186,7 @@ def test_a_file_cut_short_is_named_and_the_rest_is_kept(made, tmp_path):
     whole = (tmp_path / "c.tif").read_bytes()
     (tmp_path / "c.tif").write_bytes(whole[: len(whole) // 3])
     with pytest.raises(
-        SourceError, match=r"c\.tif cannot be read to its end.*what is complete is kept"
+        SourceError, match=r"c\.tif cannot be read to its end.*complete parts are kept"
     ):
         build(made, tmp_path / "cube.zarr")
     assert json.loads((tmp_path / ".cube.zarr.building.json").read_text())["b"]["rows"] == 30

@@ -549,7 +549,7 @@ def test_records_are_moved_kept_and_left_out_as_asked(geomiam, home, tmp_path):
 
     with pytest.warns(OccurrencesLeftOut, match="1 outside the grid; 1 of them lie within a cell"):
         out, sites = sampled("thin.zarr")
-    assert "3 rows, 1 share cell and species with another one" in out
+    assert "3 rows, 1 share cell and species with another row" in out
     assert sites.sizes["site"] == 1 and sites["species"].values.tolist() == ["a"]
     out, sites = sampled("all.zarr", "--no-thin", "--snap", "40 km")
     assert "1 moved by up to" in out and sites.sizes["site"] == 3

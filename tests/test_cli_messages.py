@@ -128,3 +128,20 @@ def test_a_failure_of_the_system_or_of_ours_is_one_message(monkeypatch, capsys):
             guarded(fail, flags=dict)
         assert left.value.code == 1
         assert re.search(words, capsys.readouterr().err)
+
+
+def test_warnings_are_a_line_with_flags_and_without_code():
+    script = (
+        "import warnings\n"
+        "from geomiam.cli_messages import run\n"
+        "def call():\n"
+        "    warnings.warn('2 records are left; thin=False keeps all \\x1b[2J')\n"
+        "    warnings.warn('of another library', RuntimeWarning)\n"
+        "run(call, flags=lambda: {'thin': ('--thin', '--no-thin')})\n"
+        "warnings.warn('as usual')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    first, *others = done.stderr.splitlines()
+    assert first == r"warning: 2 records are left; --no-thin keeps all \x1b[2J"
+    assert any("RuntimeWarning: of another library" in line for line in others)
+    assert any("UserWarning: as usual" in line for line in others)  # Python's format is back

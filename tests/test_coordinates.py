@@ -65,7 +65,7 @@ def test_bands_as_variables_are_called_by_their_number_as_text(tmp_path):
 def test_a_number_and_its_text_are_two_names_for_one_and_refused():
     cube = small_cube()
     with pytest.raises(
-        GridError, match=r"names \['1'\] stand twice.*ds\.rename\(\{1: 'band_1'\}\)"
+        GridError, match=r"names \['1'\] occur twice.*ds\.rename\(\{1: 'band_1'\}\)"
     ):
         gm.open_cube(cube.assign({1: cube["bio1"], "1": cube["bio1"]}))
 

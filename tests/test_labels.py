@@ -113,7 +113,7 @@ def test_durations_are_nanoseconds_in_every_unit():
 
 
 def test_a_label_that_stands_twice_is_refused():
-    with pytest.raises(VariableMismatch, match=r"'v': the label 1 stands 2 times.*drop_duplicates"):
+    with pytest.raises(VariableMismatch, match=r"'v': the label 1 occurs 2 times.*drop_duplicates"):
         values_for([1, 2], [1, 1, 2])
 
 

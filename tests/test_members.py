@@ -165,7 +165,9 @@ def test_a_sum_of_tokens_is_a_plain_network_with_hidden_indicators():
 def test_members_take_turns(sites):
     config = gm.NetworkConfig(fusion="group+sum", members=3, width=8, heads=2)
     assert [config.member(i).fusion for i in range(3)] == ["group", "sum", "group"]
-    with pytest.raises(ValueError, match=r"'group\+sum' takes turns; pass members=2 or more"):
+    with pytest.raises(
+        ValueError, match=r"'group\+sum' has 2 kinds of members; pass members=2 or more"
+    ):
         gm.NetworkConfig(fusion="group+sum")
 
 

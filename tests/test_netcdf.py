@@ -88,7 +88,7 @@ def test_the_nodata_of_a_catalog_is_that_of_packed_numbers(tmp_path):
     write(tmp_path, values, attrs={"scale_factor": 0.01})
     truth = np.where(values == -999, np.nan, values * 0.01)
     np.testing.assert_allclose(built(tmp_path, {"nodata": -999}), wanted(truth), rtol=1e-5)
-    with pytest.warns(DoubtfulSource, match="nodata: -99.5 is no number of int16"):
+    with pytest.warns(DoubtfulSource, match="nodata: -99.5 cannot occur in int16"):
         built(tmp_path, {"nodata": -99.5})
 
 

@@ -115,7 +115,7 @@ def test_a_limit_of_float32_does_not_cut_its_own_rounding():
 
 
 def test_a_fill_value_that_is_no_number_is_an_error():
-    with pytest.raises(GridError, match=r"'_FillValue' is 'none', no number; .*attrs.pop"):
+    with pytest.raises(GridError, match=r"'_FillValue' is 'none', not a number; .*attrs.pop"):
         as_float(plane([1], _FillValue="none"))
 
 

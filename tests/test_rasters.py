@@ -63,7 +63,7 @@ def test_the_nodata_of_a_file_matches_its_data_as_loosely(tmp_path):
 @pytest.mark.parametrize("dtype, nodata", [("uint16", -9999), ("int16", 1e20), ("uint8", 0.5)])
 def test_a_nodata_that_the_file_cannot_hold_is_named(tmp_path, dtype, nodata):
     tif(tmp_path / "a.tif", gappy(0, dtype), FINE)
-    with pytest.warns(DoubtfulSource, match=rf"'layer': nodata: .* is no number of {dtype}"):
+    with pytest.warns(DoubtfulSource, match=rf"'layer': nodata: .* cannot occur in {dtype}"):
         built(tmp_path, {"path": "a.tif", "nodata": nodata})
 
 

@@ -108,7 +108,7 @@ def test_geoparquet_and_well_known_text_are_points(tmp_path):
     np.testing.assert_array_equal(sample(cube(), both).bio1, expected)
     lines = frame.to_wkt()
     lines.loc[3, "geometry"] = "LINESTRING (0 0, 1 1)"
-    with pytest.raises(OccurrenceError, match=r"1 of 8 values of 'geometry' are no points"):
+    with pytest.raises(OccurrenceError, match=r"1 of 8 values of 'geometry' are not points"):
         sample(cube(), lines)
 
 

@@ -59,7 +59,7 @@ def _check_even(dim: str, centres: np.ndarray, *, step: float) -> None:
     if step and coarse > COARSEST * abs(step) and worst <= 4 * coarse:
         raise GridError(
             f"coordinate '{dim}' is {centres.dtype}, which is too coarse for cells of {abs(step):g}: values near "
-            f"{abs(values[0]):g} are rounded to {2 * coarse:g}; make it anew in float64, e.g. "
+            f"{abs(values[0]):g} are rounded to {2 * coarse:g}; compute it again in float64, e.g. "
             f"ds.assign_coords({dim}=numpy.linspace(first, last, {values.size}))"
         )
     raise GridError(

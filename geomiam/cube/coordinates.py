@@ -26,7 +26,7 @@ def text_names(ds: xr.Dataset) -> xr.Dataset:
         return ds
     if twice := sorted({t for t in renames.values() if [str(n) for n in names].count(t) > 1}):
         raise GridError(
-            f"names {twice} stand twice in the data, as text and as another type; rename one, e.g. "
+            f"names {twice} occur twice in the data, as text and as another type; rename one, e.g. "
             f"ds.rename({{{next(n for n in renames if str(n) == twice[0])!r}: 'band_{twice[0]}'}})"
         )
     return ds.rename(renames)

@@ -117,7 +117,7 @@ def _geometry_column(table: pd.DataFrame) -> str | None:
         return None
     if (table.geometry.geom_type != "Point").any():
         raise GridError(
-            "the geometries of the table are no points; use table.set_geometry(table.centroid)"
+            "the geometries of the table are not points; use table.set_geometry(table.centroid)"
         )
     return name
 

@@ -82,7 +82,7 @@ def positions(wanted: Sequence[Label], found: Sequence[Label]) -> np.ndarray:
     """
     twice = [label for label, n in Counter(found).items() if n > 1 and label in set(wanted)]
     if twice:
-        raise ValueError(f"the label {twice[0]!r} stands {found.count(twice[0])} times")
+        raise ValueError(f"the label {twice[0]!r} occurs {found.count(twice[0])} times")
     exact = {label: i for i, label in enumerate(found)}
     index = np.array([exact.get(label, -1) for label in wanted])
     if (index < 0).any():

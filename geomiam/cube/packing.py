@@ -190,6 +190,6 @@ def numbers_of(attrs: Mapping[str, Any], key: str) -> list[float]:
         return list((array if array.dtype.kind in "iufb" else array.astype("float64")).tolist())
     except (TypeError, ValueError):
         raise GridError(
-            f"attribute '{key}' is {value!r}, no number; correct it, or remove it with "
+            f"attribute '{key}' is {value!r}, not a number; correct it, or remove it with "
             f"ds[...].attrs.pop('{key}')"
         ) from None

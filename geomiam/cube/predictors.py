@@ -114,8 +114,8 @@ def bind_variable(variable: Variable, array: xr.DataArray) -> Variable:
     dims = variable.dims or own_dims(array)
     if len(dims) < OWN_DIMS[variable.kind] or (dims and not OWN_DIMS[variable.kind]):
         raise VariableMismatch(
-            f"'{variable.name}' is of kind {variable.kind}, which has {OWN_DIMS[variable.kind]} dims "
-            f"of its own or more, but the data have {dims or 'none'} beside those of place: correct the kind "
+            f"'{variable.name}' is of kind {variable.kind}, which needs at least "
+            f"{OWN_DIMS[variable.kind]} dims other than place, but the data have {dims or 'none'}: correct the kind "
             "in the catalog or pass kinds={...}"
         )
     _check_dims(variable.name, dims, array)

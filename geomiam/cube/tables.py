@@ -94,7 +94,7 @@ def _of_text(table: pd.DataFrame, name: str, crs: Any) -> Points:
         (np.isnan(xy[:, 0]) & text.notna() & ~text.str.contains("EMPTY", na=True)).sum()
     ):
         raise OccurrenceError(
-            f"{lost} of {len(text)} values of '{name}' are no points as well-known text; read them with "
+            f"{lost} of {len(text)} values of '{name}' are not points as well-known text; read them with "
             "geopandas.GeoSeries.from_wkt and pass their centroids"
         )
     if crs is None and not (np.abs(xy[np.isfinite(xy).all(1)]) <= [360, 90]).all():

@@ -184,7 +184,7 @@ def _refusal(path: str, changed: list[str], then: Mapping[str, str], now: Mappin
     said = "; ".join(f"{k} was {_short(then.get(k))}, is {_short(now[k])}" for k in changed)
     return (
         f"an unfinished map at {path} was made from another {' and '.join(changed)}: {said}. Finish "
-        "it with what it was begun with, or pass resume=False to throw it away and start anew"
+        "it with the same arguments as before, or pass resume=False to delete it and start again"
     )
 
 

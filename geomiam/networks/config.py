@@ -98,7 +98,8 @@ class NetworkConfig(Fact):
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
         if self.members < len(self.kinds):
             raise ValueError(
-                f"fusion '{self.fusion}' takes turns; pass members={len(self.kinds)} or more"
+                f"fusion '{self.fusion}' has {len(self.kinds)} kinds of members; pass "
+                f"members={len(self.kinds)} or more"
             )
         return self
 

@@ -218,7 +218,9 @@ class Model:
         if checked:
             auc = self.about["validation_auc"]["all"]
             value = "unknown" if auc is None else f"{auc:.3f} ± {checked['standard_error']:.3f}"
-            lines.append(f"  validation AUC on {checked['folds']} spatial folds: {value}")
+            folds = checked["folds"]
+            place = f"{folds} spatial folds" if folds > 1 else "a spatial hold-out"
+            lines.append(f"  validation AUC on {place}: {value}")
         return lines
 
     def __repr__(self) -> str:

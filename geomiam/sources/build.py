@@ -172,7 +172,7 @@ def _sources_end(out: str | Path) -> Iterator[None]:
             raise
         raise SourceError(
             f"a source cannot be read to its end: {reason(error)}; fetch its files again and build with "
-            "the same arguments: what is complete is kept"
+            "the same arguments; complete parts are kept"
         ) from error
 
 

@@ -190,7 +190,7 @@ def _refusal(href: str, reach: Reach, origin: str) -> str:
     if scheme(origin) in REMOTE:
         return replace(reach, files=False).refusal(href, origin=origin)
     if not scheme(href) and reach.files and not Path(href).is_absolute():
-        return f"its link '{scrub(href)}' is relative, and the item has no link of its own; pass absolute links"
+        return f"its link '{scrub(href)}' is relative, and the item has no 'self' link; pass absolute links"
     return reach.refusal(href)
 
 

@@ -153,8 +153,8 @@ def _packed(array: xr.DataArray, source: Source) -> xr.DataArray:
         fits(f, array.dtype) for f in numbers_of(attrs, "nodata")
     ):
         warnings.warn(
-            f"'{array.name}': nodata: {source.nodata} is no number of {array.dtype}, which the file holds, so "
-            "that nothing is missing by it; correct 'nodata:' in the catalog",
+            f"'{array.name}': nodata: {source.nodata} cannot occur in {array.dtype}, the type of the file, so "
+            "it marks nothing as missing; correct 'nodata:' in the catalog",
             DoubtfulSource,
             stacklevel=2,
         )

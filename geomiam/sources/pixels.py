@@ -89,7 +89,7 @@ class Pixels:
         except RasterioError as error:
             raise SourceError(
                 f"{scrub(self.path)} cannot be read to its end: {scrub(error)[:200]}; fetch it again "
-                "and build with the same arguments: what is complete is kept"
+                "and build with the same arguments; complete parts are kept"
             ) from None
 
 

@@ -140,14 +140,14 @@ def _packing(file: Any, band: int, source: Source, *, variable: Variable) -> Pac
     if dtype.kind not in "iuf":
         raise SourceError(
             f"'{variable.name}': band {band} of {scrub(file.name)} holds {dtype}; write its real "
-            "part or its magnitude to a file of its own"
+            "part or its magnitude to another file"
         )
     declared = file.nodatavals[band - 1]
     fills = _several(source.nodata) or (() if declared is None else (declared,))
     if source.nodata is not None and not any(fits(f, dtype) for f in fills):
         warnings.warn(
-            f"'{variable.name}': nodata: {source.nodata} is no number of {dtype}, which the file holds, so "
-            "that no pixel is missing by it; correct 'nodata:' in the catalog",
+            f"'{variable.name}': nodata: {source.nodata} cannot occur in {dtype}, the type of the file, so "
+            "it marks no pixel as missing; correct 'nodata:' in the catalog",
             DoubtfulSource,
             stacklevel=2,
         )

@@ -34,7 +34,7 @@ def check_fingerprints(store: Path, prints: Mapping[str, str]) -> None:
     if other:
         raise ResumeRefused(
             f"{store} was built from another catalog, other files, scenes or settings, or by another "
-            f"version of geomiam: {', '.join(other[:5])} differ; build it anew with overwrite=True"
+            f"version of geomiam: {', '.join(other[:5])} differ; build it again with overwrite=True"
         )
 
 

@@ -215,7 +215,7 @@ def _bounds(bounds: Sequence[float], crs: str) -> Any:
         across = len(tuple(bounds)) == 4 and -180 <= bounds[2] < bounds[0] <= 180
         hint = f"; across the antimeridian xmax is {bounds[2] + 360:g}" if across else ""
         raise GridError(
-            f"bounds={tuple(bounds)}: xmin, ymin, xmax, ymax are wanted, in {crs}{hint}"
+            f"bounds={tuple(bounds)}: expected xmin, ymin, xmax, ymax in {crs}{hint}"
         ) from None
 
 

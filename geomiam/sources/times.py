@@ -64,7 +64,7 @@ def _pair(time: Any) -> tuple[Any, Any]:
         single = np.ndim(time) == 0 and not hasattr(time, "__next__")
         parts = [time] if single else list(time)
     if len(parts) not in (1, 2):
-        raise ValueError(f"{len(parts)} moments; the first and the last are wanted")
+        raise ValueError(f"{len(parts)} times; expected the first and the last")
     if all(_is_open(p) for p in parts):
         raise ValueError("neither a start nor an end")
     return parts[0], parts[-1]

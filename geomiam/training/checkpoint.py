@@ -128,7 +128,7 @@ def _read(folder: Path) -> tuple[dict, Weights]:
         return json.loads(facts.read_text(encoding="utf-8")), load_file(weights)
     except (ValueError, SafetensorError) as error:
         raise ArtifactError(
-            f"the checkpoint in {folder} is damaged ({error}); remove it to start anew"
+            f"the checkpoint in {folder} is damaged ({error}); remove it to start again"
         ) from error
 
 

@@ -70,8 +70,8 @@ def warn_if_trained_on(about: Mapping[str, Any], sites: xr.Dataset) -> None:
     if share := shared_with(about, sites):
         warnings.warn(
             f"the model was fitted on about {share:.0%} of these sites, so its scores are too good: hold "
-            "out blocks with held = gm.splits.hold_out_blocks(sites, share=0.2), fit on "
-            "sites.isel(site=~held) and evaluate on sites.isel(site=held), or use gm.cross_evaluate "
+            "out blocks with test = gm.splits.hold_out_blocks(sites, share=0.2), fit on "
+            "sites.isel(site=~test) and evaluate on sites.isel(site=test), or use gm.cross_evaluate "
             "(command line: geomiam split)",
             TrainedOnTheseSites,
             stacklevel=3,

@@ -93,7 +93,7 @@ def _push(machine: Machine, argument: Any) -> None:
 def _text(value: Any) -> str:
     """A text; anything else is refused, since a hash of nested tuples may take for ever."""
     if not isinstance(value, str):
-        raise ValueError(f"a {type(value).__name__} stands where a text belongs")
+        raise ValueError(f"a {type(value).__name__} where text was expected")
     return value
 
 

@@ -170,9 +170,9 @@ def _checked_size(
     if len(once) >= CHECKED and count > NEARLY_SINGLE * len(once):
         advised, reason = default_size(places, once, sample)
         raise BlockError(
-            f"{count} blocks of {as_text(km)} for {len(once)} places are nearly single places: neighbours would "
-            f"train and test, as at random. Use a larger size, such as '{as_text(advised)}', or none: that "
-            f"is the default for these sites ({reason})"
+            f"{count} blocks of {as_text(km)} for {len(once)} places are nearly single places: neighbours of "
+            f"the test sites would train, as in a random split. Use a larger size, such as '{as_text(advised)}', the "
+            f"default for these sites ({reason})"
         )
     if count >= least:
         return km, "as set"
