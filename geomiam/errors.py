@@ -191,7 +191,7 @@ class OutputBusy(ResumeRefused):
 
 
 class TrainingWarning(UserWarning):
-    """A fit that may disappoint: too short, too few presences, or fitted to its own sites."""
+    """A fit that may be poor: too short, too few presences, or overfitted."""
 
 
 class DoubtfulSource(UserWarning):

@@ -96,7 +96,7 @@ def _size(node: yaml.Node, sizes: dict[int, int], above: list[int]) -> int:
 
 
 def _check_keys(node: yaml.Node, seen: set[int]) -> None:
-    """Refuse a key that stands twice in a mapping: YAML would silently drop the first."""
+    """Refuse a key that occurs twice in a mapping: YAML would silently drop the first."""
     if id(node) in seen:
         return
     seen.add(id(node))

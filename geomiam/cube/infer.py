@@ -39,7 +39,7 @@ def infer_schema(
     modalities : mapping of str to sequence of str, optional
         Modality → variable names or patterns (``bio*``). For all other variables: their ``modality``
         attribute; else numbered layers (bio1 … bio19, prec_01 … prec_12) are one modality; else the
-        variable is a modality of its own.
+        variable is a separate modality.
     kinds : mapping of str to str, optional
         Variable → kind, where the inferred kind would be wrong.
 

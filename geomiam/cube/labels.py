@@ -78,7 +78,7 @@ def positions(wanted: Sequence[Label], found: Sequence[Label]) -> np.ndarray:
     Raises
     ------
     ValueError
-        If a label that is wanted stands twice among those found.
+        If a wanted label occurs twice among those found.
     """
     twice = [label for label, n in Counter(found).items() if n > 1 and label in set(wanted)]
     if twice:

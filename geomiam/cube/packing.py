@@ -156,7 +156,7 @@ def _outside(values: np.ndarray, limits: Limits) -> np.ndarray:
 
 
 def check_codes(values: Any) -> None:
-    """Refuse codes of classes that float32 cannot tell apart.
+    """Refuse codes of classes that are not distinct in float32.
 
     Raises
     ------

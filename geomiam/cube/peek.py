@@ -1,4 +1,4 @@
-"""A bounded look at values: enough to tell codes from measurements, never the whole of a lazy array."""
+"""A bounded sample of values: enough to distinguish codes from measurements, without reading a lazy array whole."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ def _begin(
 ) -> dict[str, Any]:
     """Keep what is complete and still wanted, write the coordinates, and return the attributes."""
     if partial.is_symlink():
-        remove(partial)  # the link alone: what it leads to is not ours
+        remove(partial)  # the link alone: its target does not belong to geomiam
     _keep(ledger, partial, prints)
     return {**_head(ds, partial), MARK: CUBE.name}
 

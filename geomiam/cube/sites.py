@@ -101,7 +101,7 @@ def sample(
         Each variable ``(site, *own dims)`` float32; ``presence(site, species)`` 1, 0, or NaN where
         a species was not recorded; the cube's coordinates of the cells' centres along ``site``.
         Attributes, as JSON: ``left_out``, rows left out by reason; ``sampled``, the numbers of rows,
-        sites, records merged with another one of their species and site, absences stated by Darwin Core,
+        sites, records merged with another of the same species and site, absences stated by Darwin Core,
         rows that were moved, and the longest distance in km.
 
     Raises

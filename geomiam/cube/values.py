@@ -39,7 +39,7 @@ def as_float(array: xr.DataArray) -> xr.DataArray:
     Raises
     ------
     GridError
-        When the array holds no numbers, or codes of classes that float32 cannot tell apart.
+        When the array holds no numbers, or codes of classes that are not distinct in float32.
     """
     if array.dtype.kind not in "fiub":
         raise GridError(

@@ -24,7 +24,7 @@ ROWS_AT_ONCE = 512
 
 
 def expert_load(model: Model | str | Path, sites: xr.Dataset) -> xr.Dataset:
-    """Tell how the tokens of sites are shared among the experts of each block.
+    """Return how the tokens of sites are shared among the experts of each block.
 
     MAESTRO (Mohapatra et al. 2025) expects experts to specialise in what is available; this is the
     table to see it by.

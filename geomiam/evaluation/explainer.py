@@ -52,7 +52,7 @@ def fit_explainer(
     holdout: float = 0.2,
     rng: int | np.random.Generator | None = 0,
 ) -> Model:
-    """Teach a model of token fusion to tell its own Shapley values in one pass.
+    """Train a model of token fusion to predict its Shapley values in one pass.
 
     The model is frozen. A small network learns, from what the model has made of each group, to
     explain its answers from many coalitions (FastSHAP, Jethani et al. 2022), at sites as they are and
@@ -72,7 +72,7 @@ def fit_explainer(
         Of the small network.
     epochs : int
     holdout : float
-        Share of the sites that the error is told on.
+        Share of the sites on which the error is measured.
     rng : int, numpy.random.Generator or None
 
     Returns

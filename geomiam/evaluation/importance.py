@@ -68,7 +68,7 @@ def importance(
         cost, for comparison.
     samples : int
         Latin squares, 24 in MaskSDM. With fewer than a dozen (two dozen antithetic ones) the
-        intervals of skewed contributions cover less than they say.
+        intervals of skewed contributions cover less than their nominal share.
     rows : {"independent", "antithetic", "cyclic"}
         How the squares are drawn; ``"cyclic"`` as published.
         See :func:`geomiam.evaluation.sampling.sample`.

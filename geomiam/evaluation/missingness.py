@@ -86,7 +86,7 @@ def missingness_sweep(
     shares : sequence of float
         Shares to hide, in [0, 1].
     repeats : int
-        How often gaps are drawn anew.
+        Number of times that gaps are drawn.
     rng : int, numpy.random.Generator or None
 
     Returns

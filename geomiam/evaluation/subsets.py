@@ -102,7 +102,7 @@ def evaluate(
         Of ``geomiam.metrics.METRICS``. Metrics that compare sites get logits, those that judge the
         number get probabilities.
     schema : Schema, optional
-        What the modalities are, for a predictor that does not say so itself.
+        The modalities, for a predictor that has no ``schema``.
 
     Returns
     -------

@@ -16,7 +16,7 @@ from geomiam.errors import MissingVariable
 from geomiam.networks.model import Model
 
 Data = xr.Dataset | xr.DataTree | xr.DataArray | pd.DataFrame | Sequence[xr.Dataset | xr.DataArray]
-"""What a prediction is made for."""
+"""Data that a prediction accepts."""
 
 
 def as_data(data: Any, model: Model) -> xr.Dataset:

@@ -79,7 +79,7 @@ def write_map(
     """Predict a cube into a Zarr store, block by block, and open it.
 
     A block is a chunk in place of the store. It is read, answered, written and marked as done, so
-    memory does not grow with the map, and a map that was stopped goes on where it was. On a local
+    memory does not grow with the map, and a map that was stopped is continued. On a local
     disk the map grows in a hidden sibling and takes its name when it is complete; in an object
     store it grows in its place. In both, the attribute ``geomiam_status`` becomes ``"complete"``.
 

@@ -96,7 +96,7 @@ def plan_map(
 ) -> MapPlan:
     """Say what :func:`geomiam.write_map` would do: blocks, memory, time. Nothing is written.
 
-    A part of one block is answered to tell the time, and a few blocks are read to tell how many
+    A part of one block is predicted to measure the time, and a few blocks are read to estimate how many
     cells have data.
 
     Parameters

@@ -85,7 +85,7 @@ def predict(
     memory_limit : int or str, optional
         Most bytes a dask block may need; default 4 GiB.
     empty : {"nan", "base"}
-        What stands where nothing was observed: NaN, or the base value v(∅), what the model says when
+        Value of cells where nothing is observed: NaN, or the base value v(∅), the prediction when
         it sees nothing. ``observed`` is 0 there either way.
     require : selector or sequence of selectors, optional
         Groups, modalities, variables or parts of which a cell must have a value, each; others are NaN.

@@ -23,7 +23,7 @@ def saturation(
 
     A series that is read as symbols is clamped: whatever lies beyond all training segments gets the
     same symbol as the most extreme of them, be it two degrees beyond or twenty. So a map of a hotter
-    climate, or of another region, can look sure of itself where it knows nothing. This says where.
+    climate, or of another region, does not show how far it extrapolates. This share does.
 
     Parameters
     ----------

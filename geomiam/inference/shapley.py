@@ -95,7 +95,7 @@ def shapley(
     Exact for up to 12 groups: all coalitions of the groups that are present are computed (Shapley
     1953), hiding the others with the model's own mask, so no background sample and no imputation
     enters. Beyond, coalitions are drawn (MaskSDM, Zbinden et al. 2025, Algorithm 1), the same for
-    every cell, and the standard error is a layer of its own.
+    every cell, and the standard error is an additional layer.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def shapley(
         As :func:`geomiam.predict`. Values add up on the given scale.
     method : {"exact", "latin", "amortised"}, optional
         ``"exact"``: all coalitions, the default up to 12 groups; ``"latin"``: some are drawn, the
-        default beyond; ``"amortised"``: as the model's explainer tells them in one pass, see
+        default beyond; ``"amortised"``: predicted by the model's explainer in one pass, see
         :func:`geomiam.fit_explainer`, for the model's own groups; ``attrs["explainer"]`` (JSON) says
         how far it was from the exact values.
     require, mask

@@ -25,7 +25,7 @@ COPIES = 8
 
 @dataclass(frozen=True)
 class Trial:
-    """What the answer to a part of one block took."""
+    """Costs of predicting a part of one block."""
 
     rate: float
     """Cells with data per second and thread."""

@@ -1,4 +1,4 @@
-"""What a folder or file holds: an output of geomiam and nothing else, or something that is kept."""
+"""The content of a folder or file: an output of geomiam and nothing else, or files that must stay."""
 
 from __future__ import annotations
 

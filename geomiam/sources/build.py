@@ -65,7 +65,7 @@ def build_cube(
         The grid: a GeoBox, a Dataset or DataArray, or the path of a Zarr store or GeoTIFF. Default:
         the catalog's ``grid:``.
     out
-        Zarr store to write. A build that was stopped goes on: what is complete and follows from the
+        Zarr store to write. A build that was stopped is continued: what is complete and comes from the
         same catalog, files, scenes and grid is kept. Default: nothing is written.
     bounds
         ``(xmin, ymin, xmax, ymax)`` in the CRS of the catalog's ``grid:``, in place of its own; or

@@ -1,4 +1,4 @@
-"""What the numbers of a variable follow from, in one line: equal lines, equal numbers."""
+"""A digest of everything that determines the numbers of a variable: equal digests, equal numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A cube on disk, finished: what it covers, what it follows from, and what is still to be read."""
+"""Attributes of a finished cube on disk: its coverage, fingerprints and failed files."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def mend(
 def closing(
     todo: Todo, prints: Mapping[str, str], store: Path, failed: list[str]
 ) -> dict[str, Any]:
-    """What can be said once all pixels are there."""
+    """Return the attributes that need all pixels."""
     names = [t.variable.name for t in todo.tasks]
     shares = coverage(open_cube(store), todo.schema.subset(names))
     attrs = {

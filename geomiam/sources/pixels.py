@@ -43,7 +43,7 @@ class Pixels:
     packings
         How the numbers of each band are packed.
     masked
-        Whether the file has a mask of its own: inside, as ``.msk`` beside it, or an alpha band.
+        Whether the file has a mask: inside, as ``.msk`` beside it, or an alpha band.
     stamp
         What changes when the file does.
     """

@@ -150,7 +150,7 @@ class RemoteFile:
         self.problem: Exception | None = None
 
     def opener(self, path: str, mode: str = "rb", **_: Any) -> io.RawIOBase:
-        """Return a view of the file with a place of its own, as rasterio asks for."""
+        """Return a view of the file with a separate position, as rasterio needs it."""
         return _View(self)
 
     def read(self, start: int, stop: int) -> bytes:

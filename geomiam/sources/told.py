@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SHOWN = 4
 """Names of variables in a line."""
 LESS = 0.005
-"""A variable that covers less than its modality by this share of the cells has a line of its own."""
+"""A variable that covers less than its modality by this share of the cells gets a separate line."""
 
 
 @dataclass

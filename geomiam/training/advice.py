@@ -1,4 +1,4 @@
-"""Warnings about a fit that may disappoint, each with its remedy."""
+"""Warnings about a fit that may be poor, each with its remedy."""
 
 from __future__ import annotations
 

@@ -15,9 +15,9 @@ MOST_WARMUP = 100
 
 
 class TrainingConfig(Fact):
-    """How to train. Optimizer, rate, decay, batch and epochs are MIAM's; the rest is ours.
+    """Settings of a training. Optimizer, rate, decay, batch and epochs are MIAM's; others are geomiam's.
 
-    These are the settings of a run that is configured by hand. Without ``training=``,
+    The defaults are those of a run that is configured by hand. Without ``training=``,
     :func:`geomiam.fit` takes its settings from the data; see :mod:`geomiam.training.rule`.
     """
 

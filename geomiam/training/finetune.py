@@ -84,9 +84,9 @@ def finetune(
     rng: int | np.random.Generator | None = 0,
     checkpoint: str | Path | None = None,
 ) -> Model:
-    """Let a trained model learn on; the model itself is not changed.
+    """Train a model further; the model itself is not changed.
 
-    Means and deviations of the variables that the model knows stay those of its training. A learned
+    Means and deviations of the variables of the model stay those of its training. A learned
     explainer is dropped: train another with :func:`geomiam.fit_explainer`.
 
     Parameters
@@ -96,17 +96,17 @@ def finetune(
         As for :func:`geomiam.fit`. Modalities of the model that are not in the sites count as
         missing.
     schema : Schema or path, optional
-        With ``train="new"``: the new modalities, alone or beside the model's; default: all variables
-        that the model does not know, in the modalities that their attributes name.
+        With ``train="new"``: the new modalities, with or without the model's; default: all variables
+        that are not in the model, in the modalities that their attributes name.
     train : {"head", "all", "new"}
         Required. ``"head"``: new species; a row of the head for each is trained, and nothing else:
-        species that the model knows keep their logits to the bit, labels of theirs are not read.
+        species of the model keep exactly their logits, and their labels are not read.
         ``"all"``: a new region or more data; every weight learns at a low rate, species old and new.
         ``"new"``: new modalities; their tokenizers and what a fusion keeps for them alone are
         trained. Without the new modalities the predictions stay as they are, to the bit.
     training : TrainingConfig or mapping, optional
-        A config is used as it is, with the loss of the model for ``loss="auto"``. Default: the settings of the model's training, on one device, with a
-        tenth of its learning rate for ``"all"``; if all sites trained it, as by default, the number of
+        A config is used as it is, with the loss of the model for ``loss="auto"``. Default: the
+        settings of the model's training, on one device, with a tenth of its learning rate for ``"all"``; if all sites trained it, as by default, the number of
         steps follows from the new sites. A mapping changes single settings of these.
     masking : Strategy or str, optional
         Default: ``MIAM()``.
@@ -119,12 +119,13 @@ def finetune(
     Returns
     -------
     Model
-        ``about["finetuning"]`` tells each step: the parent's id, what was trained, on how many sites.
+        ``about["finetuning"]`` has an entry for each step: the parent's id, what was trained, the
+        number of sites.
 
     Raises
     ------
     SelectionError
-        If ``train`` is not said, does not fit what was found in the sites, the model cannot grow, or
+        If ``train`` is missing or does not fit the sites, the model cannot grow, or
         another loss would give species of one model different meanings.
     SchemaError
         If a new modality has variables of an old one, or the other way round.
@@ -275,7 +276,7 @@ def _settings(
     if isinstance(training, TrainingConfig):
         return training
     known = model.about.get("training", {})
-    # The block of older models is no length with a unit.
+    # In older models the block has no unit.
     has_unit = {"blocks", "validation"} & set(model.about)
     names = [*OF_THE_DATA, *["block"] * bool(has_unit)]
     settings = {k: known[k] for k in names if k in known}

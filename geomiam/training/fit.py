@@ -67,8 +67,7 @@ def fit(
         Predictors ``(site, *own dims)`` and labels ``presence(site, species)``; NaN = missing or not
         surveyed.
     schema : Schema or path, optional
-        Which variables are predictors and how they belong together, or the catalog that says so;
-        inferred if not given.
+        The predictors and their modalities, or the path of a catalog; inferred if not given.
     masking : Strategy or str, optional
         Default: ``MIAM(kappa=10, lam=1)``, for ``warm_start=True`` ``RandomSubset()``; a name as on the
         command line, such as ``"uniform"``.
@@ -85,7 +84,7 @@ def fit(
     rng : int, numpy.random.Generator or None
         Equal seed, data and settings give an equal model on the same machine.
     checkpoint : path, optional
-        Folder where every epoch is saved and from which an interrupted run goes on exactly.
+        Folder where every epoch is saved; an interrupted run is continued exactly from there.
     warm_start : bool or Model
         True, for ``fusion="late"``: each branch is first trained alone on all sites that have its
         modality, sites with nothing else included; then all together from there, for
@@ -114,8 +113,9 @@ def fit(
     *By hand.* With a ``TrainingConfig`` the weights are those of the best epoch: highest mean of the
     single-modality and all-input AUC on the validation sites, or highest all-input AUC for
     ``Constant(0.0)``, which hides nothing. With ``TrainingConfig(holdout=0, keep="last")`` every site
-    trains, and ``about["validation_auc"]`` is that of training sites. What masking learns from scores,
-    it learns from the validation sites, or from training sites where none are held out.
+    trains, and ``about["validation_auc"]`` is that of training sites. Masking
+    that follows scores takes them from the validation sites, or from training sites where none are
+    held out.
 
     Raises
     ------
@@ -290,7 +290,7 @@ def validation_blocks(
 
 
 def _advise(model: Model, runs: Sequence[Run], ends: Sequence[Progress], plan: Plan) -> None:
-    """Warn of what may disappoint, with its remedy."""
+    """Warn of a fit that may be poor, with the remedy."""
     config, run, about = plan.training, runs[0], model.about
     best = config.keep == "best"
     if best:

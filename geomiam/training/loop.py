@@ -156,7 +156,7 @@ def _epoch(
 
 
 def _batches(run: Run, sites: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Positions ``(b,)`` of each batch of an epoch; every pass has an order of its own."""
+    """Positions ``(b,)`` of each batch of an epoch; every pass has a new random order."""
     for _ in range(run.config.passes(sites)):
         order = rng.permutation(sites)
         for start in range(0, sites, run.config.batch):

@@ -38,20 +38,20 @@ def pretrain(
     checkpoint: str | Path | None = None,
     n: int | None = 10_000,
 ) -> Model:
-    """Train an encoder on predictors alone: hidden tokens are told from the visible ones.
+    """Train an encoder on predictors alone: hidden tokens are predicted from the visible ones.
 
-    Each batch hides tokens, and the network learns to say what those that are observed and hidden
-    were. Errors are in shares of each variable's variance (angles: of cosine and sine; classes:
+    Each batch hides tokens, and the network learns to predict the values of hidden tokens that are
+    observed. Errors are in shares of each variable's variance (angles: of cosine and sine; classes:
     cross-entropy in shares of their entropy), averaged over tokens inside a modality and then over
     modalities. This follows the self-supervised variant of MIAM (Zbinden et al., ICLR 2026), which
-    reconstructs all modalities as MultiMAE does (Bachmann et al. 2022). Decoder and weights of the
-    loss are ours, and so is the score below: the paper says only that reconstruction stands in for
-    skill.
+    reconstructs all modalities as MultiMAE does (Bachmann et al. 2022). The decoder, the
+    weights of the loss and the score below are choices of geomiam: the paper states only that
+    reconstruction takes the place of skill.
 
     Parameters
     ----------
     data : xarray.Dataset or xarray.DataTree
-        Sites ``(site, *own dims)``, whose labels are not looked at, or a cube ``(y, x, *own dims)``;
+        Sites ``(site, *own dims)``, whose labels are not read, or a cube ``(y, x, *own dims)``;
         NaN = missing.
     schema : Schema or path, optional
         As for :func:`geomiam.fit`.
@@ -62,13 +62,13 @@ def pretrain(
     network : NetworkConfig, optional
         Of one member: :func:`geomiam.fit` can start many from it.
     training : TrainingConfig, optional
-        Its loss does not count here.
+        Its loss is not used.
     validation : numpy.ndarray, optional
         Boolean per site; default: spatial blocks. Not for cubes.
     rng : int, numpy.random.Generator or None
         Equal seed, data and settings give an equal model on the same machine.
     checkpoint : path, optional
-        Folder where every epoch is saved and from which an interrupted run goes on exactly.
+        Folder where every epoch is saved; an interrupted run is continued exactly from there.
     n : int or None
         Cells of a cube to learn from, drawn evenly over the area among those where a predictor is
         observed, as many as there are at most; None for all. They are held in memory.
@@ -78,7 +78,7 @@ def pretrain(
     Model
         Without species: the start of ``gm.fit(sites, warm_start=model)`` and of
         ``gm.probe(model, sites)``. Its weights are those of the epoch with the highest mean of the
-        R² of each modality alone and of ``r2_all``, the mean R² of each modality told by all others.
+        R² of each modality alone and of ``r2_all``, the mean R² of each modality predicted from all others.
 
     Raises
     ------

@@ -50,7 +50,7 @@ Config = TypeVar("Config", NetworkConfig, TrainingConfig)
 
 @dataclass(frozen=True)
 class Plan:
-    """How a fit is configured, and what the data decide on the way."""
+    """Settings of a fit, and the choices that validation makes."""
 
     network: NetworkConfig
     training: TrainingConfig

@@ -123,7 +123,7 @@ def disdat(
         Taxonomic groups of the target-group background. ``"published"``: as published comparisons use
         them (Valavi et al. 2021), which merge groups of NSW: birds (db, nb), plants (ot, ou, rt, ru),
         bats (ba) and reptiles (sr). ``"original"``: those of the data files. The survey keeps the
-        groups of the files, since each was surveyed at places of its own.
+        groups of the files, since each was surveyed at separate places.
 
     Returns
     -------

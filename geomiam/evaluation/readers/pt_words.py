@@ -175,7 +175,7 @@ def _count(value: Any) -> int:
 def _tensor(
     machine: Machine, storage: _Storage, offset: int, size: tuple, stride: tuple, *rest: Any
 ) -> np.ndarray:
-    """An array of its own from a view of a storage; what else torch notes down is about training."""
+    """Copy a view of a storage to an array; other properties that torch stores concern training only."""
     size, stride = tuple(map(_count, size)), tuple(map(_count, stride))
     values = storage.values
     if len(size) != len(stride) or len(size) > MOST_DIMS:
