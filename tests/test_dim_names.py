@@ -88,3 +88,16 @@ def test_a_refusal_names_the_dims_of_the_data(model):
     sites = cube.stack(site=("latitude", "longitude")).reset_index("site")
     with pytest.raises(MemoryRefused, match=r"ds\.chunk\(site=\d+\)"):
         gm.predict(sites.chunk(site=60), model, memory_limit=1000)
+
+
+def test_a_map_has_rows_before_columns_as_the_predictors_have(model):
+    cube = cube_of("y", "x")
+    turned = xr.Dataset(coords={"x": cube["x"], "y": cube["y"]}).merge(
+        cube
+    )  # as rioxarray opens it
+    assert list(turned.dims)[:2] == ["x", "y"]
+    assert turned["bio1"].dims == ("y", "x")
+    expected, layers = gm.predict(cube, model), gm.predict(turned, model)
+    assert layers["suitability"].dims == ("species", "y", "x")
+    np.testing.assert_array_equal(layers["suitability"].values, expected["suitability"].values)
+    assert gm.shapley(turned, model)["shapley"].dims[-2:] == ("y", "x")

@@ -18,7 +18,7 @@ import geomiam as gm
 from geomiam.cube import grid
 from geomiam.cube.grid import align, crs_of, geobox, restore, spatial_dims
 from geomiam.cube.lattice import same_grid
-from geomiam.errors import GridError, MissingModality
+from geomiam.errors import GridError, MissingModality, UnreadableFile
 from geomiam.training.splits.blocks import site_coordinates
 
 UTM = GeoBox.from_bbox((500000, 4000000, 560000, 4060000), crs="EPSG:32630", shape=(60, 60))
@@ -404,3 +404,21 @@ def test_importing_the_module_loads_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
     assert grid.SITE == "site"
+
+
+def test_the_grid_to_align_to_is_a_cube_an_array_or_a_geobox_and_nothing_else(tmp_path):
+    source = array()
+    expected = align([source], source.to_dataset())
+    for like in (source, source.rename(None), geobox(source)):
+        xr.testing.assert_allclose(align([source], like)["v"], expected["v"])
+    with pytest.raises(
+        GridError, match=r"found PosixPath.*open_rasterio\(path\)|found WindowsPath"
+    ):
+        align([source], tmp_path / "grid.tif")
+
+
+def test_a_file_that_is_no_raster_is_refused(tmp_path):
+    (tmp_path / "text.tif").write_text("no raster")
+    for name in ("text.tif", "nowhere.tif"):
+        with pytest.raises(UnreadableFile, match=f"{name} cannot be read as a raster"):
+            align([tmp_path / name], geobox(array()))

@@ -16,6 +16,7 @@ from pyproj import Geod
 
 from geomiam.cube.sites import sample
 from geomiam.errors import (
+    InputNotFound,
     LengthError,
     NamesJoined,
     OccurrenceError,
@@ -356,3 +357,31 @@ def test_cells_must_have_what_is_required():
         sample(grid, records, require="sol")
     with pytest.raises(SelectionError, match="mask='sea' is no variable"):
         sample(grid, records, mask="sea")
+
+
+@pytest.mark.parametrize(
+    ("change", "how", "remedy"),
+    [
+        (lambda t: pd.concat([t, t], axis=1), {}, r"table\.columns\.duplicated\(\)"),
+        (lambda t: pd.concat([t, t[["lon"]]], axis=1), {}, r"x=, y= names \['lon'\]"),
+        (lambda t: t, {"species": []}, "names no column"),
+        (lambda t: t.iloc[:0], {}, "has no rows"),
+        (
+            lambda t: t.assign(lat=t["lat"].map("{:.4f}".format).str.replace(".", ",")),
+            {},
+            "decimal comma",
+        ),
+        (lambda t: t.assign(lat=t["lat"].map("{:.4f}°N".format)), {}, "errors='coerce'"),
+    ],
+)
+def test_tables_that_cannot_be_used_are_refused_with_their_remedy(change, how, remedy):
+    degrees = GeoBox.from_bbox((5, 45, 9, 49), "EPSG:4326", resolution=0.5)
+    good = pd.DataFrame({"species": "a", "lon": [6.1, 7.2], "lat": [46.3, 47.4]})
+    assert sample(cube(degrees, sea=0), good).sizes["site"] == 2
+    with pytest.raises(OccurrenceError, match=remedy):
+        sample(cube(degrees, sea=0), change(good), **how)
+
+
+def test_a_table_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(InputNotFound, match=r"nowhere\.csv; check the path"):
+        sample(cube(), tmp_path / "nowhere.csv")

@@ -356,7 +356,15 @@ def test_species_with_hardly_any_presence_are_listed():
 def test_a_large_gap_between_training_and_validation_is_reported(training, validation, warned):
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
-        advice.large_gap(training, validation)
-        advice.large_gap(training, None)
+        advice.large_gap(training, validation, steps=1000)
+        advice.large_gap(training, None, steps=1000)
     assert len(heard) == warned
     assert not warned or "training AUC 0.99, validation AUC 0.70" in str(heard[0].message)
+
+
+@pytest.mark.parametrize(("steps", "advised"), [(1000, "{'steps': 500}"), (60, None)])
+def test_fewer_steps_are_fewer_than_the_run_had(steps, advised):
+    with pytest.warns(TrainingWarning, match="Use fewer predictors") as heard:
+        advice.large_gap(0.99, 0.7, steps=steps)
+    text = str(heard[0].message)
+    assert advised in text if advised else "steps" not in text

@@ -275,12 +275,34 @@ def align(
 
     arrays = collect(sources)
     how = methods(arrays, resampling)
-    template = like if isinstance(like, xr.Dataset) else empty(like)
+    template = _template(like)
     box, dims = geobox(template), spatial_dims(template)
     parts = [
         onto(a, box, dims=dims, resampling=how[n]).to_dataset(name=n) for n, a in arrays.items()
     ]
     return restore(merge(parts), template)
+
+
+def _template(like: object) -> xr.Dataset:
+    """Return a Dataset on the grid of ``like``.
+
+    Raises
+    ------
+    GridError
+        When it is no cube, array or GeoBox.
+    """
+    from odc.geo.geobox import GeoBox
+
+    if isinstance(like, GeoBox):
+        return empty(like)
+    if isinstance(like, xr.DataArray):
+        return like.to_dataset(name="like") if like.name is None else like.to_dataset()
+    if isinstance(like, xr.Dataset):
+        return like
+    raise GridError(
+        f"like= is a cube or a GeoBox whose grid the result has, found {type(like).__name__}; for the grid of "
+        "a file pass rioxarray.open_rasterio(path), for that of a Zarr store gm.open_cube(path)"
+    )
 
 
 def merge(parts: Iterable[xr.Dataset]) -> xr.Dataset:

@@ -61,14 +61,20 @@ def read_records(
         When names that differ by case or blanks are one species.
     """
     if not isinstance(species, str):
+        if not len(species):
+            raise OccurrenceError(
+                "species=[] names no column: pass one column for each species, or the column of their names"
+            )
         need_columns(table, species, setting="species=")
         return _wide(table, list(species))
+
     if species not in table.columns:
         raise OccurrenceError(
             f"no species column '{species}'; found columns {list(table.columns)}: pass species=..., "
             "species=[...] with one column per species, or table.assign(species='Quercus ilex')"
         )
-    if presence != "presence":
+    need_columns(table, [species], setting="species=")
+    if presence != "presence" or presence in table.columns:
         need_columns(table, [presence], setting="presence=")
     if presence not in table.columns and _is_one_species(table[species], species):
         return _wide(table, [species])

@@ -123,6 +123,10 @@ def sample(
         With the species names that were joined.
     """
     cube, table = as_dataset(cube), read_table(occurrences)
+    if table.empty:
+        raise OccurrenceError(
+            f"the table of occurrences has no rows; its columns are {list(table.columns)}"
+        )
     cube = restore(cube, cube)
     keep = (keep,) if isinstance(keep, str) else tuple(keep)
     _check_keep(table, keep, cube=cube)

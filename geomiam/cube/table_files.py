@@ -9,10 +9,11 @@ from typing import Any
 
 import pandas as pd
 
-from geomiam.errors import OccurrenceError
-from geomiam.outputs.paths import expand
+from geomiam.errors import InputNotFound, OccurrenceError
+from geomiam.outputs.paths import expand, is_remote
 
 TEXT = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz")
+PARQUET = (".parquet", ".pq")
 VECTOR = (".gpkg", ".geojson", ".shp", ".fgb")
 HEAD = 65536
 """Bytes of a text file that are read to find its separator."""
@@ -33,9 +34,15 @@ def read_table(source: Any) -> pd.DataFrame:
         return source
     source = expand(source) if isinstance(source, (str, Path)) else source
     name = str(source).lower()
+    if (
+        name.endswith((*TEXT, *VECTOR, *PARQUET))
+        and not is_remote(source)
+        and not Path(source).exists()
+    ):
+        raise InputNotFound(f"there is no file of occurrences at {source}; check the path")
     if name.endswith(TEXT):
         return _read_text(source)
-    if name.endswith((".parquet", ".pq")):
+    if name.endswith(PARQUET):
         return _read_parquet(source)
     if name.endswith(VECTOR):
         import geopandas

@@ -125,6 +125,11 @@ def need_columns(table: pd.DataFrame, names: Sequence[str | None], *, setting: s
         raise OccurrenceError(
             f"{setting} names {missing}, but the table has columns {list(table.columns)}"
         )
+    if twice := [n for n in names if (table.columns == n).sum() > 1]:
+        raise OccurrenceError(
+            f"{setting} names {twice}, but the table has more than one such column; keep the first with "
+            "table.loc[:, ~table.columns.duplicated()]"
+        )
 
 
 def numbers(table: pd.DataFrame, name: str | None) -> np.ndarray:
@@ -138,7 +143,18 @@ def numbers(table: pd.DataFrame, name: str | None) -> np.ndarray:
     try:
         return table[name].to_numpy(dtype="float64", na_value=np.nan)
     except (ValueError, TypeError):
-        raise OccurrenceError(
-            f"column '{name}' holds {table[name].dtype}, not numbers; "
-            f"convert it with pd.to_numeric(table['{name}'])"
-        ) from None
+        raise OccurrenceError(_not_numbers(table[name], name)) from None
+
+
+def _not_numbers(column: pd.Series, name: str | None) -> str:
+    """Describe the first value that is no number, and the call that reads the numbers."""
+    text = column.dropna().astype(str)
+    odd = text[pd.to_numeric(text, errors="coerce").isna()]
+    comma = len(odd) and odd.str.fullmatch(r"\s*[+-]?\d*,\d+\s*").all()
+    remedy = (
+        f"a decimal comma is read with pd.read_csv(..., decimal=','), or with table['{name}'].str.replace("
+        "',', '.').astype(float)"
+        if comma
+        else f"pd.to_numeric(table['{name}'], errors='coerce') makes those values missing"
+    )
+    return f"column '{name}' holds {len(odd)} values that are no numbers, such as {odd.iloc[:1].tolist()}: {remedy}"

@@ -22,7 +22,8 @@ from geomiam.cube.lattice import same_grid, snapped
 from geomiam.cube.longitude import full_turn
 from geomiam.cube.reach import Part, cells_across, cells_of_half, columns, reach, sample
 from geomiam.cube.values import as_float, is_categorical
-from geomiam.errors import GridError, MissingModality
+from geomiam.errors import GridError, MissingModality, UnreadableFile
+from geomiam.reading import refusing
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -77,7 +78,10 @@ def _open(path: str | Path) -> xr.Dataset | xr.DataArray:
     import rioxarray
 
     chunks = {"band": 1, "y": 2048, "x": 2048}
-    opened: Any = rioxarray.open_rasterio(path, chunks=chunks, masked=True, mask_and_scale=True)
+    with refusing(
+        UnreadableFile, f"{path} cannot be read as a raster; check the path and the format"
+    ):
+        opened: Any = rioxarray.open_rasterio(path, chunks=chunks, masked=True, mask_and_scale=True)
     if isinstance(opened, list):
         raise GridError(
             f"{path} holds rasters on several grids; open them with rioxarray and pass them one by one"

@@ -167,7 +167,7 @@ def _label(
 ) -> xr.Dataset:
     """The single place that puts names, dims, coordinates, CRS and attributes on results."""
     out = xr.Dataset()
-    place = [d for d in ds.dims if is_place(d)]
+    place = _place_of(ds, model)
     for result, output in zip(results, outputs):
         result = result.transpose(*output.labels, *(d for d in place if d in result.dims))
         result = result.assign_coords({d: list(v) for d, v in output.labels.items()})
@@ -179,6 +179,12 @@ def _label(
     }
     whole = SITE in place or spatial_pair(place) is not None  # a single row has no grid to restore
     return restore(out, ds) if whole and set(place) <= set(out.dims) else out
+
+
+def _place_of(ds: xr.Dataset, model: Model) -> list[str]:
+    """Dims of place in the order of the predictors; that of ``ds.dims`` follows the coordinates."""
+    variables = [ds[k] for k in model.schema.variables if k in ds] or [ds]
+    return list(dict.fromkeys(str(d) for v in variables for d in v.dims if is_place(d)))
 
 
 def _promise(

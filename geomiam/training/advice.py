@@ -68,14 +68,14 @@ def ended_early(best: Sequence[int], epochs: Sequence[int], *, most: int, steps:
     )
 
 
-def large_gap(training: float | None, validation: float | None) -> None:
-    """Warn if the training AUC is far above the validation AUC."""
+def large_gap(training: float | None, validation: float | None, *, steps: int) -> None:
+    """Warn if the training AUC is far above the validation AUC, after so many optimiser steps."""
     if training is None or validation is None or training - validation < GAP:
         return
+    shorter = f", or fewer steps (training={{'steps': {steps // 2}}})" if steps >= FEW_STEPS else ""
     _warn(
         f"training AUC {training:.2f}, validation AUC {validation:.2f}: the model fits its own sites, "
-        "not new places. Use fewer predictors, or fewer steps (training={'steps': 150}), and trust "
-        "gm.cross_evaluate(sites, schema) only"
+        f"not new places. Use fewer predictors{shorter}, and trust gm.cross_evaluate(sites, schema) only"
     )
 
 

@@ -292,27 +292,28 @@ def validation_blocks(
 def _advise(model: Model, runs: Sequence[Run], ends: Sequence[Progress], plan: Plan) -> None:
     """Warn of a fit that may be poor, with the remedy."""
     config, run, about = plan.training, runs[0], model.about
-    best = config.keep == "best"
+    best, sites = config.keep == "best", len(run.table.train)
+    most = config.most_epochs(sites)
+    steps = most * config.steps_per_epoch(sites)
     if best:
-        sites = len(run.table.train)
-        most = config.most_epochs(sites)
         advice.ended_early(
             [e.best_epoch for e in ends],
             [e.epoch for e in ends],
             most=most,
-            steps=most * config.steps_per_epoch(sites),
+            steps=steps,
         )
     if "validation" in about:
         counts = np.array(list(about["validation"]["presences"].values()))
         advice.few_validated(counts, model.species, chosen=False)
-        advice.large_gap(about["training_auc"]["all"], about["validation_auc"]["all"])
+        gap = about["training_auc"]["all"], about["validation_auc"]["all"]
+        advice.large_gap(*gap, steps=steps)
     elif about["sites"]["validation"]:
         valid = run.table.labels[run.table.valid]
         counts = (valid == 1).sum(0).numpy()
         advice.few_validated(counts, model.species, chosen=best)
         rows = run.table.train[:: -(-len(run.table.train) // MOST_SCORED)]
         training = validate(run, replace(run.table, valid=rows))["auc_all"]
-        advice.large_gap(training, about["validation_auc"]["all"])
+        advice.large_gap(training, about["validation_auc"]["all"], steps=steps)
 
 
 def provenance(runs: Sequence[Run], ends: Sequence[Progress], sites: xr.Dataset) -> dict:
