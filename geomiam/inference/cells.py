@@ -183,8 +183,8 @@ def _label(
 
 def _place_of(ds: xr.Dataset, model: Model) -> list[str]:
     """Dims of place in the order of the predictors; that of ``ds.dims`` follows the coordinates."""
-    variables = [ds[k] for k in model.schema.variables if k in ds] or [ds]
-    return list(dict.fromkeys(str(d) for v in variables for d in v.dims if is_place(d)))
+    dims = [ds[k].dims for k in model.schema.variables if k in ds] or [tuple(ds.dims)]
+    return list(dict.fromkeys(str(d) for names in dims for d in names if is_place(d)))
 
 
 def _promise(
