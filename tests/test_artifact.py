@@ -146,6 +146,15 @@ def test_values_that_would_change_predictions_silently_are_refused(saved, change
         gm.load_model(saved)
 
 
+@pytest.mark.parametrize("place", ["key", "value"])
+def test_lone_surrogates_anywhere_in_the_config_are_refused(saved, place):
+    text = (saved / "config.json").read_text()
+    about = json.loads(text)["about"] | ({"\ud800": 1} if place == "key" else {"x": ["\ud800"]})
+    change_config(saved, about=about)
+    with pytest.raises(ArtifactError, match=r"config\.json is not valid JSON .*surrogates"):
+        gm.load_model(saved)
+
+
 def test_weights_that_are_no_numbers_are_refused_when_loaded(saved):
     weights = load_file(saved / "model.safetensors")
     weights["head.bias"][0] = torch.nan

@@ -20,10 +20,10 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module", autouse=True)
 def tools_at_hand():
-    import torch
-
-    torch.set_num_threads(1)
     sys.path.insert(0, str(ROOT))
+    from tools.hostile.__main__ import prepare
+
+    prepare()
     yield
     sys.path.remove(str(ROOT))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import rasterio
@@ -11,7 +13,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.enums import ColorInterp
 
 import geomiam as gm
-from geomiam.errors import DoubtfulSource, GridError, SourceError
+from geomiam.errors import DoubtfulSource, GridError, SourceError, UnreadableFile
 from geomiam.sources.files import stamp
 
 VECTOR = {"kind": "vector", "dims": ["feature"]}
@@ -208,3 +210,21 @@ def test_what_lies_beside_a_file_counts_as_a_change_of_it(tmp_path, ending):
     assert before != first != stamp(str(path)) != before
     beside.unlink()
     assert stamp(str(path)) == before
+
+
+@pytest.mark.parametrize("content", ["pipe", "damaged", "missing", "block"])
+def test_align_refuses_a_path_that_is_no_raster_or_has_huge_blocks(tmp_path, content):
+    path = tmp_path / "a.tif"
+    if content == "pipe":
+        os.mkfifo(path)
+    elif content == "damaged":
+        path.write_bytes(b"II*\x00damaged")
+    elif content == "block":
+        place = {"crs": "EPSG:32631", "transform": Affine(20, 0, 500000, 0, -20, 5500320)}
+        shape = {"count": 1, "height": 16384, "width": 16384, "dtype": "float32"}
+        options = {"blockysize": 16384, "compress": "deflate", "SPARSE_OK": True}
+        with rasterio.open(path, "w", driver="GTiff", **shape, **place, **options):
+            pass
+    words = {"block": "is stored in blocks of 1,073,741,824 bytes", "pipe": "is a device or pipe"}
+    with pytest.raises(UnreadableFile, match=words.get(content, "cannot be read as a raster")):
+        gm.align({"v": path}, like=UTM)

@@ -1,7 +1,10 @@
 """Occurrence records as people have them: GBIF's files, absences, names, swapped columns, coasts."""
 
 import csv
+import gzip
 import json
+import os
+import re
 import warnings
 
 import geopandas as gpd
@@ -15,6 +18,7 @@ from odc.geo.xr import xr_coords
 from pyproj import Geod
 
 from geomiam.cube.sites import sample
+from geomiam.cube.table_files import read_table
 from geomiam.errors import (
     InputNotFound,
     LengthError,
@@ -385,3 +389,31 @@ def test_tables_that_cannot_be_used_are_refused_with_their_remedy(change, how, r
 def test_a_table_that_is_not_there_is_named(tmp_path):
     with pytest.raises(InputNotFound, match=r"nowhere\.csv; check the path"):
         sample(cube(), tmp_path / "nowhere.csv")
+
+
+def test_a_gzip_file_that_unpacks_out_of_proportion_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("geomiam.cube.table_files.ANY_SHRUNK", 2**20)
+    file = tmp_path / "records.csv.gz"
+    file.write_bytes(gzip.compress(b"species,lon,lat\n" + bytes(2**23)))
+    with pytest.raises(OccurrenceError, match=r"records\.csv\.gz has .* unpacks to more than"):
+        read_table(file)
+    rows = "species,lon,lat\n" + "".join(f"s,{k / 1e4},50\n" for k in range(90_000))
+    file.write_bytes(gzip.compress(rows.encode()))
+    assert len(read_table(file)) == 90_000
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.parquet", "a.gpkg"])
+@pytest.mark.parametrize("content", ["pipe", "device", "damaged", "missing"])
+def test_files_that_are_no_tables_are_refused_by_name(tmp_path, name, content):
+    file = tmp_path / name
+    if content == "pipe":
+        os.mkfifo(file)
+    elif content == "device":
+        file.symlink_to("/dev/zero")
+    elif content == "damaged":
+        file.write_bytes(b"\x1f\x8b\x08\x00damaged" if name.endswith("gz") else b"\x00\xff")
+    if name == "a.csv" and content == "damaged":
+        return  # text of one column, which the reader of records refuses
+    error = InputNotFound if content == "missing" else OccurrenceError
+    with pytest.raises(error, match=re.escape(name)):
+        read_table(file)

@@ -11,12 +11,18 @@ import pandas as pd
 
 from geomiam.errors import InputNotFound, OccurrenceError
 from geomiam.outputs.paths import expand, is_remote
+from geomiam.reading import refusing, regular_file
 
 TEXT = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz")
 PARQUET = (".parquet", ".pq")
 VECTOR = (".gpkg", ".geojson", ".shp", ".fgb")
+FORMATS = (*TEXT, *PARQUET, *VECTOR)
 HEAD = 65536
 """Bytes of a text file that are read to find its separator."""
+MOST_SHRUNK = 200
+"""Times that text may be larger than its gzip file; real tables are 3 to 30 times larger."""
+ANY_SHRUNK = 2**26
+"""Bytes of text that a gzip file may hold in any case."""
 
 
 def read_table(source: Any) -> pd.DataFrame:
@@ -34,12 +40,10 @@ def read_table(source: Any) -> pd.DataFrame:
         return source
     source = expand(source) if isinstance(source, (str, Path)) else source
     name = str(source).lower()
-    if (
-        name.endswith((*TEXT, *VECTOR, *PARQUET))
-        and not is_remote(source)
-        and not Path(source).exists()
-    ):
-        raise InputNotFound(f"there is no file of occurrences at {source}; check the path")
+    if isinstance(source, (str, Path)) and name.endswith(FORMATS) and not is_remote(source):
+        if not Path(source).exists():
+            raise InputNotFound(f"there is no file of occurrences at {source}; check the path")
+        regular_file(source, error=OccurrenceError)
     if name.endswith(TEXT):
         return _read_text(source)
     if name.endswith(PARQUET):
@@ -47,12 +51,18 @@ def read_table(source: Any) -> pd.DataFrame:
     if name.endswith(VECTOR):
         import geopandas
 
-        return geopandas.read_file(source)
+        with refusing(OccurrenceError, _damaged(source)):
+            return geopandas.read_file(source)
     raise OccurrenceError(
         f"occurrences are a DataFrame, a GeoDataFrame or a path to csv, tsv, txt, parquet or gpkg, "
         f"found {Path(source).name if isinstance(source, (str, Path)) else type(source).__name__}; "
         "read it with pandas or geopandas and pass the table"
     )
+
+
+def _damaged(source: str | Path) -> str:
+    name = Path(source).name
+    return f"{name} cannot be read; it is damaged, or not what its name ends in: fetch it again"
 
 
 def _read_text(source: str | Path) -> pd.DataFrame:
@@ -71,6 +81,8 @@ def _read_text(source: str | Path) -> pd.DataFrame:
 
 def _dialect(path: Path) -> dict[str, Any]:
     """Return the separator, quoting and decimal mark that the first lines of a file show."""
+    if path.suffix.lower() == ".gz":
+        _check_unpacked(path)
     with (gzip.open if path.suffix.lower() == ".gz" else open)(path, "rb") as stream:
         head = stream.read(HEAD).decode("utf-8", errors="replace").removeprefix("\ufeff")
     header, _, rows = head.partition("\n")
@@ -81,7 +93,26 @@ def _dialect(path: Path) -> dict[str, Any]:
     return {"sep": sep, "decimal": "," if comma else "."}
 
 
+def _check_unpacked(path: Path) -> None:
+    """Refuse a gzip file that is damaged, or whose text is out of proportion and fills the memory."""
+    size = path.stat().st_size
+    most, total = max(ANY_SHRUNK, MOST_SHRUNK * size), 0
+    with refusing(OccurrenceError, _damaged(path)), gzip.open(path, "rb") as stream:
+        while total <= most and (part := stream.read(2**20)):
+            total += len(part)
+    if total > most:
+        raise OccurrenceError(
+            f"{path.name} has {size:,} bytes and unpacks to more than {most:,}, which no table does; "
+            "unpack it with gunzip, look at it, and pass the unpacked file"
+        )
+
+
 def _read_parquet(source: str | Path) -> pd.DataFrame:
+    with refusing(OccurrenceError, _damaged(source)):
+        return _parquet(source)
+
+
+def _parquet(source: str | Path) -> pd.DataFrame:
     if Path(source).is_file() and _has_geometry(Path(source)):
         try:
             import geopandas

@@ -7,6 +7,7 @@ own lazy ``reproject`` reads no margin, so its values depend on the chunks (open
 from __future__ import annotations
 
 import itertools
+import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -19,15 +20,17 @@ import xarray as xr
 from geomiam.cube.crs import CRS_ATTRIBUTES, crs_name, same_crs
 from geomiam.cube.grid import Source, geobox, slack, spatial_dims
 from geomiam.cube.lattice import same_grid, snapped
+from geomiam.cube.limits import check_raster
 from geomiam.cube.longitude import full_turn
 from geomiam.cube.reach import Part, cells_across, cells_of_half, columns, reach, sample
 from geomiam.cube.values import as_float, is_categorical
 from geomiam.errors import GridError, MissingModality, UnreadableFile
-from geomiam.reading import refusing
+from geomiam.reading import refusing, regular_file
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
+NO_RASTER = "cannot be read as a raster; check the path and the format"
 KEEPS_CODES = ("nearest", "mode")
 KERNELS = ("nearest", "bilinear", "cubic", "cubic_spline", "lanczos", "gauss")
 """Resampling by a kernel around a point; the others look at all pixels under a cell."""
@@ -77,10 +80,9 @@ def _open(path: str | Path) -> xr.Dataset | xr.DataArray:
     """Open a raster lazily, NaN where masked, in the units it declares."""
     import rioxarray
 
+    _check_raster(path)
     chunks = {"band": 1, "y": 2048, "x": 2048}
-    with refusing(
-        UnreadableFile, f"{path} cannot be read as a raster; check the path and the format"
-    ):
+    with refusing(UnreadableFile, f"{path} {NO_RASTER}"):
         opened: Any = rioxarray.open_rasterio(path, chunks=chunks, masked=True, mask_and_scale=True)
     if isinstance(opened, list):
         raise GridError(
@@ -92,6 +94,18 @@ def _open(path: str | Path) -> xr.Dataset | xr.DataArray:
             "west north east south in.tif out.tif, or warp it by its control points: gdalwarp in.tif out.tif"
         )
     return opened.squeeze("band", drop=True) if opened.sizes.get("band") == 1 else opened
+
+
+def _check_raster(path: str | Path) -> None:
+    """Refuse a device, a damaged file, and blocks that are too large to be decoded."""
+    import rasterio
+
+    if os.path.exists(path) and not os.path.isdir(path):
+        regular_file(path)
+    with warnings.catch_warnings(), refusing(UnreadableFile, f"{path} {NO_RASTER}"):
+        warnings.simplefilter("ignore")  # rioxarray repeats what GDAL warns of
+        with rasterio.open(path) as file:
+            check_raster(file, where=str(path))
 
 
 def methods(

@@ -202,6 +202,7 @@ def _read_config(path: Path) -> dict:
         raise ArtifactError(f"{path} is no model directory: {CONFIG} is missing") from None
     try:
         config = json.loads(read_text(file, most=MOST_CONFIG_BYTES, error=ArtifactError))
+        json.dumps(config, ensure_ascii=False).encode()  # an escaped lone surrogate is no text
     except (ValueError, RecursionError) as error:
         raise ArtifactError(
             f"{file} is not valid JSON ({reason(error)}); the file may be truncated"

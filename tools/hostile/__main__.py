@@ -33,12 +33,7 @@ def main() -> int:
 
 def judge(families: tuple[str, ...] | list[str], count: int, seed: int) -> int:
     """Run, print the table, and return the status."""
-    import odc.geo.xr  # noqa: F401 (once, before processes are forked)
-    import torch
-
-    for name in ("inference.maps", "networks.artifact", "training.fit", "sources.build", "cli"):
-        import_module(f"geomiam.{name}")
-    torch.set_num_threads(1)
+    prepare()
     warnings.simplefilter("ignore")
     results = []
     for number, family in enumerate(FAMILIES):
@@ -48,6 +43,17 @@ def judge(families: tuple[str, ...] | list[str], count: int, seed: int) -> int:
     outcomes = [outcome for _, outcome, _ in results]
     unclear = outcomes.count("unclear") / max(len(outcomes), 1)
     return int("damage" in outcomes or "wrong" in outcomes or unclear >= 0.01)
+
+
+def prepare() -> None:
+    """Import what the inputs need once, before processes are forked."""
+    import torch
+
+    for name in ("inference.maps", "networks.artifact", "training.fit", "sources.build", "cli"):
+        import_module(f"geomiam.{name}")
+    for name in ("odc.geo.xr", "dask.array", "h5netcdf", "rioxarray", "scipy.io", "zarr.storage"):
+        import_module(name)
+    torch.set_num_threads(1)
 
 
 def _module(family: str):
