@@ -13,6 +13,7 @@ import pytest
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore"),  # a warning is a clear answer too
     pytest.mark.skipif(sys.platform != "linux", reason="processes are watched through /proc"),
 ]
 ROOT = Path(__file__).parents[1]
