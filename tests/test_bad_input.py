@@ -157,7 +157,7 @@ def test_a_model_that_claims_absurd_sizes_is_refused_before_allocation(tiny, tmp
             r"at least \d+ tensors, but the file of weights has",
         ),
         (
-            {"species": config["species"] * 2},
+            {"species": [*config["species"], *(f"{s} again" for s in config["species"])]},
             r"'head\.weight' is F32 \[3, 16\], expected F32 \[6, 16\]",
         ),
         ({"surprise": 1}, r"unknown keys \['surprise'\]"),
