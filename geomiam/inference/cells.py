@@ -177,8 +177,10 @@ def _label(
         "groups": json.dumps(list(model.schema.groups)),
         "geomiam_version": __version__,
     }
-    whole = SITE in place or spatial_pair(place) is not None  # a single row has no grid to restore
-    return restore(out, ds) if whole and set(place) <= set(out.dims) else out
+    restorable = (
+        SITE in place or spatial_pair(place) is not None
+    )  # a single row has no grid to restore
+    return restore(out, ds) if restorable and set(place) <= set(out.dims) else out
 
 
 def _place_of(ds: xr.Dataset, model: Model) -> list[str]:

@@ -186,9 +186,9 @@ class Job:
             return
         blocks = list(self.blocks.some())
         shown = visible_tokens(self.model.layout, self.options.get("using"))
-        found = counts((self.part(ds, i) for i in blocks), self.model, shown=shown)
+        outside = counts((self.part(ds, i) for i in blocks), self.model, shown=shown)
         cells = f"in {len(blocks)} of {self.blocks.count:,} blocks"
-        warn_of_counts(found, self.model, cells=cells)
+        warn_of_counts(outside, self.model, cells=cells)
 
     def __call__(self, part: xr.Dataset, index: Index) -> Told:
         """Answer a block, write it, and only then mark it as done."""

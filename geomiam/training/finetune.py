@@ -106,8 +106,9 @@ def finetune(
         trained. Without the new modalities the predictions stay as they are, to the bit.
     training : TrainingConfig or mapping, optional
         A config is used as it is, with the loss of the model for ``loss="auto"``. Default: the
-        settings of the model's training, on one device, with a tenth of its learning rate for ``"all"``; if all sites trained it, as by default, the number of
-        steps follows from the new sites. A mapping changes single settings of these.
+        settings of the model's training, on one device, with a tenth of its learning rate for
+        ``"all"``; if all sites trained it, as by default, the number of steps follows from the new
+        sites. A mapping changes single settings of these.
     masking : Strategy or str, optional
         Default: ``MIAM()``.
     validation : numpy.ndarray, optional

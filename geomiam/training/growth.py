@@ -44,8 +44,8 @@ def grown_schema(schema: Schema, new: Schema) -> Schema:
 
 def joined_scaler(old: Scaler, new: Scaler) -> Scaler:
     """The scaler of the old variables, untouched, and that of the new ones."""
-    facts = ("mean", "std", "classes", "edges", "ranges", "limits")
-    return Scaler(*(getattr(old, f) | getattr(new, f) for f in facts))
+    fields = ("mean", "std", "classes", "edges", "ranges", "limits")
+    return Scaler(*(getattr(old, f) | getattr(new, f) for f in fields))
 
 
 def with_modalities(model: Model, schema: Schema, scaler: Scaler) -> tuple[Model, list[str]]:
