@@ -150,3 +150,11 @@ def test_many_cells_with_few_groups_are_reported(four_groups, tmp_path):
         gm.predict(cube.isel(x=slice(3, None)), model)
         two = cube.assign(v1=cube["v0"])  # two of four are half
         gm.predict(two, model)
+
+
+def test_sites_are_scored_without_advice_that_evaluation_does_not_take(four_groups):
+    model, sites = four_groups
+    bare = sites.assign({f"v{i}": sites[f"v{i}"] * np.nan for i in (1, 2, 3)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FewGroups)
+        gm.predict(bare, model)

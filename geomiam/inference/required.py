@@ -12,6 +12,7 @@ import xarray as xr
 
 from geomiam.cube.grid import place_dims
 from geomiam.cube.need import unmasked
+from geomiam.cube.place import SITE
 from geomiam.errors import FewGroups, SelectionError
 from geomiam.networks.model import Model
 from geomiam.tokens.blocks import Block
@@ -96,14 +97,16 @@ def leave_out(out: xr.Dataset, ds: xr.Dataset, mask: str | None) -> xr.Dataset:
 
 
 def warn_if_few(out: xr.Dataset, model: Model, *, shown: np.ndarray) -> None:
-    """Warn where many cells of an eager prediction have less than half of the groups of training.
+    """Warn where many cells of an eager map have less than half of the groups of training.
+
+    Sites are scored as they are: neither evaluation nor cross-validation takes ``require=``.
 
     Warns
     -----
     FewGroups
         With the numbers and the groups that are missing.
     """
-    if out["observed"].chunks is None and "coverage" in model.about:
+    if SITE not in out.dims and out["observed"].chunks is None and "coverage" in model.about:
         few, cells = count_few(out, model, shown=shown)
         warn_of_few(few, cells, model, shown=shown)
 
