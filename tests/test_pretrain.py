@@ -23,7 +23,13 @@ from sklearn.metrics import log_loss, r2_score
 
 import geomiam as gm
 from geomiam.cube.background import random_cells
-from geomiam.errors import ArtifactError, LabelError, SchemaError, SelectionError
+from geomiam.errors import (
+    ArtifactError,
+    LabelError,
+    SchemaError,
+    SelectionError,
+    SettingError,
+)
 from geomiam.tokens.blocks import encode
 from geomiam.tokens.layout import Layout
 from geomiam.training import fit as fit_module
@@ -486,3 +492,12 @@ def test_a_network_without_a_head_holds_every_weight_that_learns(sites, encoder)
         batch_loss(module, table, torch.arange(N), **facts).backward()
         missing = [k for k, p in module.named_parameters() if p.requires_grad and p.grad is None]
         assert missing == []
+
+
+def test_single_settings_are_a_mapping_as_in_fit(sites):
+    mapped = gm.pretrain(
+        sites, network=TINY_NETWORK.model_dump(), training=quick(epochs=1).model_dump()
+    )
+    assert mapped.id == gm.pretrain(sites, network=TINY_NETWORK, training=quick(epochs=1)).id
+    with pytest.raises(SettingError, match="epoch"):
+        gm.pretrain(sites, training={"epoch": 3})

@@ -204,8 +204,8 @@ def _plan(
         return make_plan(labels, network=network, training=training, held=held)
     base = start_config(start) if start else NetworkConfig()
     return Plan(
-        network if isinstance(network, NetworkConfig) else changed(base, network),
-        training if isinstance(training, TrainingConfig) else changed(TrainingConfig(), training),
+        changed(base, network),
+        changed(TrainingConfig(), training),
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -22,6 +24,7 @@ from geomiam.training.config import TrainingConfig
 from geomiam.training.fit import held_out, place_and_time, read_schema, validation_blocks
 from geomiam.training.loop import Run, torch_seed, train
 from geomiam.training.reconstruction import Reconstructing, Reconstruction, Targets
+from geomiam.training.rule import changed
 from geomiam.training.table import make_tables, read_predictors
 
 
@@ -31,8 +34,8 @@ def pretrain(
     schema: Schema | str | Path | None = None,
     *,
     masking: Strategy | str | None = None,
-    network: NetworkConfig | None = None,
-    training: TrainingConfig | None = None,
+    network: NetworkConfig | Mapping[str, Any] | None = None,
+    training: TrainingConfig | Mapping[str, Any] | None = None,
     validation: np.ndarray | None = None,
     rng: int | np.random.Generator | None = 0,
     checkpoint: str | Path | None = None,
@@ -59,10 +62,10 @@ def pretrain(
         Default: ``MIAM(kappa=10, lam=1)``. The scores that it follows are, for each modality, the
         mean R² of all other modalities' tokens with that modality alone visible: 1 − error / error
         of the training means. With one modality, half of its tokens show the other half.
-    network : NetworkConfig, optional
-        Of one member: :func:`geomiam.fit` can start many from it.
-    training : TrainingConfig, optional
-        Its loss is not used.
+    network : NetworkConfig or mapping, optional
+        Settings, or a mapping that changes single ones. Of one member: :func:`geomiam.fit` can start many from it.
+    training : TrainingConfig or mapping, optional
+        Settings, or a mapping that changes single ones. The loss is not used.
     validation : numpy.ndarray, optional
         Boolean per site; default: spatial blocks. Not for cubes.
     rng : int, numpy.random.Generator or None
@@ -88,7 +91,7 @@ def pretrain(
         If predictors cannot be used, or no block can be held out.
     """
     masking = named(masking) if isinstance(masking, str) else masking or MIAM()
-    config, network = training or TrainingConfig(), network or NetworkConfig()
+    config, network = changed(TrainingConfig(), training), changed(NetworkConfig(), network)
     seeds = np.random.default_rng(rng)
     sites, schema = _read(data, schema, n=n, rng=seeds.spawn(1)[0])
     layout = Layout.of(schema)

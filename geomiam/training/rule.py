@@ -144,8 +144,10 @@ def members(kinds: tuple[str, ...], changes: Changes | None = None) -> NetworkCo
     return NetworkConfig(**settings)
 
 
-def changed(config: Config, changes: Changes | None) -> Config:
-    """Return a config with single settings changed, checked as a whole."""
+def changed(config: Config, changes: Config | Changes | None) -> Config:
+    """Return a config with single settings changed, checked as a whole; a config takes its place."""
+    if isinstance(changes, type(config)):
+        return changes
     return type(config)(**{**config.model_dump(), **dict(changes or {})})
 
 
