@@ -417,7 +417,7 @@ def test_boyce_without_a_range_is_nan_and_wrong_windows_are_refused():
     labels = np.array([[0, 0], [1, 1], [0, 0], [1, 1]])
     scores = np.array([[0.5, 0.1], [0.5, np.inf], [0.5, 0.2], [0.5, 0.3]])
     assert np.isnan(gm.metrics.boyce(labels, scores)).all()
-    with pytest.raises(ValueError, match=r"found 1.5 and 100; the usual ones are window=0.1"):
+    with pytest.raises(ValueError, match=r"found 1.5; the usual one is 0.1"):
         gm.metrics.boyce(labels, scores, window=1.5)
 
 
@@ -518,5 +518,5 @@ def test_boyce_takes_as_few_as_two_windows_and_refuses_the_ends_of_its_ranges():
     wanted = each(lambda y, z: boyce_loop(y, z, window=0.5, resolution=1), labels, scores)
     np.testing.assert_allclose(two, wanted, atol=1e-12)
     for options in ({"window": 0}, {"window": 1}, {"resolution": 0}):
-        with pytest.raises(ValueError, match="window must be a share"):
+        with pytest.raises(ValueError, match="window must be a share|resolution must be at least 1"):
             gm.metrics.boyce(labels, scores, **options)
