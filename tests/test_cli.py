@@ -522,7 +522,7 @@ def test_the_installed_command_fails_without_a_traceback(home):
     )
     assert done.returncode == 1
     assert done.stdout == ""
-    assert re.fullmatch(r"error: .*model exists; pass --overwrite to replace it\n", done.stderr)
+    assert re.fullmatch(r"error: the output .*model overlaps .*; write elsewhere\n", done.stderr)
 
 
 @pytest.mark.filterwarnings("default::geomiam.errors.OccurrencesLeftOut")
