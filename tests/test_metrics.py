@@ -518,5 +518,7 @@ def test_boyce_takes_as_few_as_two_windows_and_refuses_the_ends_of_its_ranges():
     wanted = each(lambda y, z: boyce_loop(y, z, window=0.5, resolution=1), labels, scores)
     np.testing.assert_allclose(two, wanted, atol=1e-12)
     for options in ({"window": 0}, {"window": 1}, {"resolution": 0}):
-        with pytest.raises(ValueError, match="window must be a share|resolution must be at least 1"):
+        with pytest.raises(
+            ValueError, match=r"window must be a share|resolution must be at least 1"
+        ):
             gm.metrics.boyce(labels, scores, **options)
