@@ -102,7 +102,7 @@ def test_a_table_of_points_has_coordinates(points, fitted, expected):
     np.testing.assert_allclose(found["suitability"].values.ravel(), expected.ravel(), rtol=1e-6)
     np.testing.assert_array_equal(found["y"], points["y"])
     assert "4326" in found["spatial_ref"].attrs["crs_wkt"]
-    with pytest.raises(GridError, match=r"no points; use table\.set_geometry\(table\.centroid\)"):
+    with pytest.raises(GridError, match=r"not points; use table\.set_geometry\(table\.centroid\)"):
         gm.predict(table.set_geometry(table.to_crs(3857).buffer(1)), fitted)
 
 
