@@ -16,6 +16,8 @@ import geomiam as gm
 from geomiam.errors import OccurrenceError
 from geomiam.evaluation.disdat import Plan, benchmark, summarise, write_results
 from geomiam.evaluation.readers.disdat import FILES
+from geomiam.lengths import as_text
+from geomiam.training.splits.reading import places_of
 
 NETWORK = gm.NetworkConfig(width=8, heads=2, depth=1, inner=0, frequencies=4, sigma=0.1, members=2)
 TRAINING = gm.TrainingConfig(epoch_steps=1, loss="maxent", epochs=2, batch=64, keep="last")
@@ -202,13 +204,13 @@ def test_the_benchmark_scores_every_method_on_every_subset(results):
 def test_a_score_is_scikit_learns_on_the_species_own_survey(folder, plan, results):
     training, survey = gm.readers.disdat(folder, "AAA")
     result = next(r for r in results if r["label"] == "miam (group)" and r["seed"] == 1)
-    extent = np.ptp([training["x"], training["y"]], axis=1) / 1000
+    side = float(np.sqrt(places_of(training, None).span().prod())) / 10
     model = gm.fit(
         training,
         gm.readers.disdat_schema(folder, "AAA"),
         masking=gm.masking.named("miam", per_sample=True, kappa=20),
         network=NETWORK,
-        training=TRAINING.model_copy(update={"block": f"{np.sqrt(extent.prod()) / 10:.6g} km"}),
+        training=TRAINING.model_copy(update={"block": as_text(side)}),
         rng=1,
     )
     for name, got in zip(result["species"], result["scores"]["all"]["auc"]):
