@@ -463,13 +463,6 @@ def test_all_learns_old_and_new_species_together(model):
     assert not torch.equal(weights(tuned)["head.weight"][1], weights(model)["head.weight"][1])
 
 
-def test_the_method_is_the_function(model):
-    sites = known(world(seed=1))
-    one = gm.finetune(model, sites, train="all", training=quick(epochs=2), rng=3)
-    other = model.finetune(sites, train="all", training=quick(epochs=2), rng=3)
-    assert all(torch.equal(v, weights(other)[k]) for k, v in weights(one).items())
-
-
 @pytest.mark.filterwarnings("default::geomiam.errors.MissingModality")
 def test_a_region_may_lack_a_modality(model):
     with pytest.warns(MissingModality, match="soil"):

@@ -26,7 +26,6 @@ from geomiam.tokens.scaler import Scaler
 
 if TYPE_CHECKING:
     import pandas as pd
-    import xarray as xr
 
 Precision = Literal["fp32", "bf16"]
 
@@ -150,12 +149,6 @@ class Model:
         from geomiam.networks.artifact import save_model
 
         return save_model(self, path, overwrite=overwrite)
-
-    def finetune(self, sites: xr.Dataset, **options: Any) -> Model:
-        """Learn on from more sites, species or predictors; see :func:`geomiam.finetune`."""
-        from geomiam.training.finetune import finetune
-
-        return finetune(self, sites, **options)
 
     def in_precision(self, precision: Precision) -> Model:
         """Return the model with a fusion that computes in another precision; the same for fp32.
