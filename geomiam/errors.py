@@ -191,7 +191,14 @@ class OutputBusy(ResumeRefused):
 
 
 class TrainingWarning(UserWarning):
-    """A fit that may be poor: too short, too few presences, or overfitted."""
+    """A fit that may be poor: too short, too few presences, or overfitted.
+
+    ``topic`` is equal for messages that differ in their numbers or species only.
+    """
+
+    def __init__(self, message: str, topic: str | None = None):
+        super().__init__(message)
+        self.topic = topic or message
 
 
 class DoubtfulSource(UserWarning):

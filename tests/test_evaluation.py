@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -10,7 +12,7 @@ from helpers_small import tiny_sites
 from sklearn.metrics import roc_auc_score
 
 import geomiam as gm
-from geomiam.errors import LabelError, SelectionError
+from geomiam.errors import LabelError, OutsideTrainingRange, SelectionError, TrainingWarning
 from geomiam.evaluation.subsets import ON_PROBABILITIES, name_subsets, score
 from geomiam.metrics import METRICS, auc
 from geomiam.training.splits import site_blocks, spatial_folds
@@ -250,6 +252,24 @@ def test_all_folds_have_the_loss_that_all_labels_ask_for(monkeypatch):
     rule["training"] = {"steps": 2, "loss": "maxent"}
     gm.cross_evaluate(data, splits=pairs[:1], subsets="all", **rule)
     assert losses == ["weighted-bce"] * 2 + ["bce"] * 2 + ["weighted-bce"] * 2 + ["maxent"]
+
+
+def test_a_warning_of_several_folds_is_issued_once():
+    data = tiny_sites(90, species=2)
+    data["presence"][:, 0] = 0.0
+    data["presence"][[0, 2, 32], 0] = 1.0  # two of them train in one fold, three in the other
+    pairs = [(np.arange(90) % 3 != k, np.arange(90) % 3 == k) for k in (0, 1)]
+    pairs = [tuple(np.flatnonzero(side) for side in pair) for pair in pairs]
+    with pytest.warns(TrainingWarning) as issued:
+        gm.cross_evaluate(data, splits=pairs, subsets="all", **QUICK)
+    texts = [str(w.message) for w in issued]
+    (few,) = [t for t in texts if "fewer than 5 presences" in t]
+    assert few.startswith("in 2 of 2 folds: ") and "Quercus 0 (2)" in few
+    assert len([w for w in issued if w.category is OutsideTrainingRange]) <= 1
+    with warnings.catch_warnings(record=True) as issued:
+        warnings.simplefilter("ignore", TrainingWarning)  # the filters of the caller hold
+        gm.cross_evaluate(data, splits=pairs, subsets="all", **QUICK)
+    assert not [w for w in issued if issubclass(w.category, TrainingWarning)]
 
 
 def test_training_is_drawn_of_every_model_with_epochs():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from geomiam.errors import LabelError
+from geomiam.errors import LabelError, TrainingWarning
 from geomiam.evaluation.masked import to_probability
 from geomiam.evaluation.subsets import (
     Subsets,
@@ -50,6 +51,9 @@ def cross_evaluate(
     **options: Any,
 ) -> xr.Dataset:
     """Train once per fold and score the predictions of all folds together.
+
+    Everything that is chosen from data, such as the members of the default fit, is chosen again in every
+    fold from its training sites. A warning that several folds give is issued once.
 
     Parameters
     ----------
@@ -99,11 +103,16 @@ def cross_evaluate(
     parts = _folds(splits, sites, labels)
     scores = {name: np.full(labels.shape, np.nan, np.float32) for name in chosen}
     options["training"] = _with_one_loss(options.get("training"), sites, labels)
+    caught = []
     for number, (train, test) in enumerate(parts):
-        fold_options = _of_fold(options, train, number)
-        model = fit(sites.isel(site=train), schema, rng=rng, **fold_options)
-        for name, values in subset_scores(model, sites.isel(site=test), chosen).items():
-            scores[name][test] = values
+        with warnings.catch_warnings(record=True) as of_fold:
+            warnings.simplefilter("always")  # the user's filters hold where they are issued again
+            fold_options = _of_fold(options, train, number)
+            model = fit(sites.isel(site=train), schema, rng=rng, **fold_options)
+            for name, values in subset_scores(model, sites.isel(site=test), chosen).items():
+                scores[name][test] = values
+        caught.append(of_fold)
+    _warn_once(caught)
     table = score(
         labels,
         scores,
@@ -146,6 +155,30 @@ def _of_fold(options: dict[str, Any], train: np.ndarray, number: int) -> dict[st
     if fold_options.get("checkpoint") is not None:
         fold_options["checkpoint"] = Path(fold_options["checkpoint"]) / f"fold-{number}"
     return fold_options
+
+
+def _warn_once(caught: Sequence[Sequence[warnings.WarningMessage]]) -> None:
+    """Issue the warnings of all folds once each, with the number of folds that gave them."""
+    folds_of: dict[tuple, set[int]] = {}
+    first: dict[tuple, warnings.WarningMessage] = {}
+    for number, of_fold in enumerate(caught):
+        for warning in of_fold:
+            kind = _kind(warning)
+            first.setdefault(kind, warning)
+            folds_of.setdefault(kind, set()).add(number)
+    for kind, warning in first.items():
+        text = f"in {len(folds_of[kind])} of {len(caught)} folds: {warning.message}"
+        warnings.warn_explicit(text, warning.category, warning.filename, warning.lineno)
+
+
+def _kind(warning: warnings.WarningMessage) -> tuple:
+    """What warnings of several folds share that differ in their numbers only."""
+    category = warning.category
+    if topic := getattr(warning.message, "topic", None):
+        return category, topic
+    if category.__module__ == TrainingWarning.__module__:  # one category per kind and place
+        return category, warning.filename, warning.lineno
+    return category, str(warning.message)
 
 
 def _with_one_loss(

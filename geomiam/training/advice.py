@@ -24,7 +24,8 @@ def few_presences(labels: np.ndarray, species: Sequence[str]) -> None:
     if listed := _listed((labels == 1).sum(0), species, FEWEST):
         _warn(
             f"fewer than {FEWEST} presences: {listed}. Their suitability is little more than a guess; "
-            "add records, or leave these species out with sites.sel(species=[...])"
+            "add records, or leave these species out with sites.sel(species=[...])",
+            "few presences",
         )
 
 
@@ -35,12 +36,14 @@ def few_validated(counts: np.ndarray, species: Sequence[str], *, chosen: bool) -
         _warn(
             f"fewer than {FEWEST_VALIDATED} validation presences: {listed}. The best epoch is then "
             "chosen by noise; leave out holdout and keep, so that all sites train for a number of "
-            "steps that follows from the data (gm.fit(sites) without training=)"
+            "steps that follows from the data (gm.fit(sites) without training=)",
+            "few validation presences",
         )
     elif listed:
         _warn(
             f"fewer than {FEWEST_VALIDATED} validation presences: {listed}. The validation AUC of these "
-            "species is uncertain by .06 or more; add records, or judge species together"
+            "species is uncertain by .06 or more; add records, or judge species together",
+            "few validation presences",
         )
 
 
@@ -64,7 +67,8 @@ def ended_early(best: Sequence[int], epochs: Sequence[int], *, most: int, steps:
     reason = f"the best epoch is the last of {most}" if late else f"{steps} optimiser steps are few"
     _warn(
         f"{reason}: training ended too early. Pass more, training={{'epochs': {2 * most}}}, or leave "
-        "training= out: the number of steps then follows from the data"
+        "training= out: the number of steps then follows from the data",
+        "ended early",
     )
 
 
@@ -75,7 +79,8 @@ def large_gap(training: float | None, validation: float | None, *, steps: int) -
     shorter = f", or fewer steps (training={{'steps': {steps // 2}}})" if steps >= FEW_STEPS else ""
     _warn(
         f"training AUC {training:.2f}, validation AUC {validation:.2f}: the model fits its own sites, "
-        f"not new places. Use fewer predictors{shorter}, and trust gm.cross_evaluate(sites, schema) only"
+        f"not new places. Use fewer predictors{shorter}, and trust gm.cross_evaluate(sites, schema) only",
+        "large gap",
     )
 
 
@@ -86,5 +91,5 @@ def _listed(counts: np.ndarray, species: Sequence[str], fewest: int) -> str:
     return names + more
 
 
-def _warn(message: str) -> None:
-    warnings.warn(message, TrainingWarning, stacklevel=4)
+def _warn(message: str, topic: str) -> None:
+    warnings.warn(TrainingWarning(message, topic), stacklevel=4)

@@ -77,7 +77,8 @@ def validated(
     except BlockError as error:  # fewer places than folds: nothing can be validated
         if plan.training.block is not None:
             raise
-        warnings.warn(f"no spatial validation: {error}", TrainingWarning, stacklevel=3)
+        message = f"no spatial validation: {error}"
+        warnings.warn(TrainingWarning(message, "no spatial validation"), stacklevel=3)
         return network, {}
     held = _fold_masks(data.labels, blocks.number, plan.folds, rng)
     numbers = len(data.species) * (len(data.schema.modalities) + 1)
