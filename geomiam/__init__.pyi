@@ -42,6 +42,7 @@ from .training.finetune import finetune
 from .training.fit import fit
 from .training.pretrain import pretrain
 from .training.probe import probe
+from .versions import show_versions
 
 __version__: str
 
@@ -101,6 +102,7 @@ __all__ = [
     "saturation",
     "sentinel2",
     "shapley",
+    "show_versions",
     "splits",
     "system",
     "write_cube",

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from geomiam import cli_benchmark, cli_maps, cli_sites, cli_train
+from geomiam._version import __version__
 from geomiam.cli_maps import CubePath, Mask, ModelPath, Overwrite, Require
 from geomiam.cli_messages import flags_of, run, say, verb
 from geomiam.cli_outputs import reserve
@@ -43,10 +44,27 @@ Your own data:
 app = typer.Typer(
     help=HELP,
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        say(f"geomiam {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _every_verb(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    pass
+
 
 app.add_typer(cli_benchmark.app, name="benchmark")
 

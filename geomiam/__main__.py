@@ -1,0 +1,5 @@
+"""``python -m geomiam``: the command line."""
+
+from geomiam.cli import main
+
+main()
