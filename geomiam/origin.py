@@ -25,10 +25,11 @@ BELONGS = {
     **dict.fromkeys(
         (
             *("collection", "query", "time", "mask", "snow", "dilate", "max_cloud", "composite"),
-            *("on_error", "hosts"),
+            "on_error",
         ),
         ("stac",),
     ),
+    "hosts": ("raster", "stac"),
 }
 """Keys of a source that only some kinds know."""
 FILES = ("raster", "netcdf", "zarr")
@@ -209,7 +210,7 @@ class Source(Reading):
     composite: str | None = None
     on_error: Literal["nan", "raise"] = "nan"
     hosts: tuple[str, ...] = Field(
-        (), description="stac: further hosts that files may be read from"
+        (), description="raster, stac: further hosts that files may be read from"
     )
 
     @field_validator("name")

@@ -9,6 +9,7 @@ import pytest
 import rasterio
 from affine import Affine
 from helpers_build import FINE, UTM, field, one, tif, warped
+from helpers_stac import answering, broken, reply, serve
 from odc.geo.geobox import GeoBox
 from rasterio.enums import ColorInterp
 
@@ -228,3 +229,75 @@ def test_align_refuses_a_path_that_is_no_raster_or_has_huge_blocks(tmp_path, con
     words = {"block": "is stored in blocks of 1,073,741,824 bytes", "pipe": "is a device or pipe"}
     with pytest.raises(UnreadableFile, match=words.get(content, "cannot be read as a raster")):
         gm.align({"v": path}, like=UTM)
+
+
+def test_redirects_go_to_the_same_host_and_to_hosts_of_the_catalog(tmp_path):
+    tif(tmp_path / "a.tif", field(FINE), FINE)
+    with serve(tmp_path) as files:
+        other = files.replace("127.0.0.1", "localhost")
+
+        def away(handler, body):
+            return reply(handler, b"", 302, Location=f"{other}/a.tif")
+
+        with answering(away) as url:
+            source = {"root": url, "path": "a.tif"}
+            with pytest.raises(SourceError, match=r"host 'localhost' .* hosts: \['localhost'\]"):
+                built(tmp_path, source)
+            allowed = built(tmp_path, {**source, "hosts": ["localhost"]})
+            np.testing.assert_array_equal(allowed, built(tmp_path, {"path": "a.tif"}))
+
+
+def test_a_metadata_service_of_a_cloud_is_no_source(tmp_path):
+    with pytest.raises(SourceError, match=r"latest\.tif is refused: .*metadata service"):
+        built(tmp_path, {"path": "http://169.254.169.254/latest.tif"})
+
+
+@pytest.mark.parametrize("from_start", [True, False])
+def test_a_file_that_failed_on_the_web_is_read_again(tmp_path, monkeypatch, from_start):
+    monkeypatch.setenv("GDAL_HTTP_MAX_RETRY", "0")
+    path = tif(tmp_path / "a.tif", field(FINE, bands=20), FINE)
+    failing = True
+
+    def sometimes(handler, body):
+        data = path.read_bytes()
+        first, _, last = handler.headers["Range"].removeprefix("bytes=").partition("-")
+        if failing and (from_start or first != "0"):
+            return broken(handler, body)
+        part = data[int(first) : int(last) + 1]
+        span = f"bytes {first}-{int(first) + len(part) - 1}/{len(data)}"
+        return reply(handler, part, 206, Content_Range=span)
+
+    vector = {"kind": "vector", "dims": ["feature"]}
+    with answering(sometimes) as url:
+        source = {"root": url, "path": "a.tif", "band": "all"}
+        words = "cannot be read as GeoTIFF" if from_start else "cannot be read to its end"
+        with pytest.raises(SourceError, match=rf"{url}/a\.tif {words}: HTTP 500"):
+            built(tmp_path, source, vector).compute()
+        failing = False
+        local = built(tmp_path, {"path": "a.tif", "band": "all"}, vector)
+        np.testing.assert_array_equal(built(tmp_path, source, vector), local)
+
+
+def test_strips_that_follow_each_other_are_read_in_few_requests(tmp_path):
+    grid = GeoBox((2000, 1000), FINE.affine, "EPSG:32631")
+    place = {"crs": "EPSG:32631", "transform": grid.affine, "dtype": "float32", "count": 1}
+    values = np.random.default_rng(0).random(grid.shape.yx, "float32")
+    path = tmp_path / "a.tif"
+    with rasterio.open(path, "w", driver="GTiff", height=2000, width=1000, **place) as file:
+        file.write(values, 1)
+    asked = []
+
+    def counted(handler, body):
+        data = path.read_bytes()
+        first, last = map(int, handler.headers["Range"].removeprefix("bytes=").split("-"))
+        part = data[first : last + 1]
+        asked.append(len(part))
+        return reply(
+            handler, part, 206, Content_Range=f"bytes {first}-{first + len(part) - 1}/{len(data)}"
+        )
+
+    with answering(counted) as url:
+        array = built(tmp_path, {"root": url, "path": "a.tif"}, grid=grid).compute()
+    np.testing.assert_array_equal(array, values)
+    assert len(asked) < 15, f"{len(asked)} requests for {len(values)} strips"
+    assert sum(asked) < 1.1 * values.nbytes

@@ -19,7 +19,6 @@ import xarray as xr
 
 from geomiam.errors import AssetFailed, AssetsFailed, GeomiamError
 from geomiam.sources.ranges import Access
-from geomiam.sources.ranges import gdal as gdal  # used by readers of other rasters
 from geomiam.sources.text import scrub
 
 if TYPE_CHECKING:

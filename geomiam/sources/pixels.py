@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ import numpy as np
 from geomiam.cube.packing import Packing
 from geomiam.errors import SourceError
 from geomiam.sources.catalogue import scheme, scrub
-from geomiam.sources.load import gdal
+from geomiam.sources.ranges import Access, gdal
+from geomiam.sources.reach import Reach
+from geomiam.sources.web import Unanswered
 
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 RASTERS_BESIDE = (".msk", ".MSK", ".ovr", ".OVR")
@@ -46,6 +48,8 @@ class Pixels:
         Whether the file has a mask: inside, as ``.msk`` beside it, or an alpha band.
     stamp
         What changes when the file does.
+    hosts
+        Hosts beside that of the URL to which redirects may lead.
     """
 
     path: str
@@ -55,6 +59,7 @@ class Pixels:
     packings: tuple[Packing, ...]
     masked: bool
     stamp: tuple[Any, ...]
+    hosts: tuple[str, ...] = ()
     dtype = np.dtype("float32")
     ndim = 3
 
@@ -83,10 +88,10 @@ class Pixels:
         from rasterio.errors import RasterioError
 
         try:
-            with reading(self.path), opened(self.path, self.overview) as file:
+            with opened(self.path, overview=self.overview, hosts=self.hosts) as file:
                 hidden = file.read_masks(bands, window=window) == 0 if self.masked else None
                 return file.read(bands, window=window), hidden
-        except RasterioError as error:
+        except (RasterioError, OSError, Unanswered) as error:
             raise SourceError(
                 f"{scrub(self.path)} cannot be read to its end: {scrub(error)[:200]}; fetch it again "
                 "and build with the same arguments; complete parts are kept"
@@ -94,26 +99,64 @@ class Pixels:
 
 
 @contextmanager
-def reading(path: str) -> Iterator[None]:
-    """Set GDAL's options for a file: beside local ones it looks for ``.aux.xml``, ``.msk``, ``.tfw``.
+def opened(path: str, *, overview: int | None = None, hosts: Sequence[str] = ()) -> Iterator[Any]:
+    """Open a GeoTIFF, by no other driver; on the web by ranges of bytes, as scenes of Sentinel-2.
 
-    Over a network each look is a request, so that there only the file itself counts.
+    Beside a local file GDAL looks for ``.aux.xml``, ``.msk`` and ``.tfw``. Over a network each look
+    is a request, so that there only the file itself counts.
+
+    Parameters
+    ----------
+    path
+        A file or a URL.
+    overview
+        Its overview, from 0; None for full resolution.
+    hosts
+        Hosts beside that of the URL to which redirects may lead.
 
     Raises
     ------
     SourceError
-        When a raster beside the file is none, or refers to another file.
+        When it is not there, is refused or is no GeoTIFF, or a raster beside it is none or refers to
+        another file.
     """
+    from rasterio.errors import RasterioError
+
+    level = {} if overview is None else {"overview_level": overview}
+    reach = Reach(tuple(h.lower() for h in hosts), named=True)
+    if scheme(path) and (why := reach.refusal(path)):
+        raise SourceError(f"{scrub(path)} is refused: {why}")
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(
+                Access(reach).open(path, **level) if scheme(path) else _local(path, level)
+            )
+        except NotThere:
+            raise
+        except (RasterioError, OSError, Unanswered) as error:
+            missing = getattr(error, "status", 0) == 404
+            at_level = "" if overview is None else f" at overview {overview}"
+            raise (NotThere if missing else SourceError)(
+                f"{scrub(path)} cannot be read as GeoTIFF{at_level}: {scrub(error)[:300]}"
+            ) from None
+        yield file
+
+
+@contextmanager
+def _local(path: str, level: Mapping[str, int]) -> Iterator[Any]:
     import rasterio
 
-    with gdal():
-        if scheme(path):
-            yield
-            return
-        _check_beside(path)
-        option = "GDAL_DISABLE_READDIR_ON_OPEN"
-        with rasterio.Env(**({} if option in os.environ else {option: "FALSE"})):
-            yield
+    if not Path(path).is_file():
+        raise NotThere(f"{path} is not there; download it, or set 'root:' to where it is")
+    _check_beside(path)
+    option = "GDAL_DISABLE_READDIR_ON_OPEN"
+    beside = {} if option in os.environ else {option: "FALSE"}
+    with (
+        gdal(),
+        rasterio.Env(**beside),
+        rasterio.open(path, driver="GTiff", sharing=False, **level) as file,
+    ):
+        yield file
 
 
 def _check_beside(path: str) -> None:
@@ -132,26 +175,3 @@ def _check_beside(path: str) -> None:
         raise SourceError(
             f"{xml} is over {MOST_XML:,} bytes, or refers to overviews in another file; remove it"
         )
-
-
-def opened(path: str, overview: int | None = None) -> Any:
-    """Open a GeoTIFF, by no other driver.
-
-    Raises
-    ------
-    SourceError
-        When it is not there or is no GeoTIFF.
-    """
-    import rasterio
-
-    level = {} if overview is None else {"overview_level": overview}
-    if not scheme(path) and not Path(path).is_file():
-        raise NotThere(f"{path} is not there; download it, or set 'root:' to where it is")
-    try:
-        return rasterio.open(path, driver="GTiff", sharing=False, **level)
-    except rasterio.errors.RasterioError as error:
-        kind = NotThere if "404" in str(error) else SourceError
-        level_said = "" if overview is None else f" at overview {overview}"
-        raise kind(
-            f"{scrub(path)} cannot be read as GeoTIFF{level_said}: {scrub(error)[:200]}"
-        ) from None

@@ -29,6 +29,8 @@ GDAL = {
 """GDAL's settings for reading; environment variables of the same names go before."""
 BLOCK = 2**15
 """Bytes of which ranges are multiples."""
+AHEAD = 64
+"""Blocks that are read ahead at most, where each read continues the one before."""
 WHOLE = 2**27
 """Bytes of a file that may be read as a whole, from a server that answers no ranges."""
 
@@ -64,8 +66,10 @@ class Access:
     home: str = ""
 
     @contextmanager
-    def open(self, href: str) -> Iterator[Any]:
+    def open(self, href: str, **options: Any) -> Iterator[Any]:
         """Open a GeoTIFF; no other format, as others name further files.
+
+        Options of the driver, such as ``overview_level``, are passed on.
 
         Raises
         ------
@@ -77,10 +81,10 @@ class Access:
         where = self.sign(href) if self.sign and scheme(href) else href
         if scheme(href) in REMOTE:
             headers = self.headers if host_of(href) == self.home else {}
-            with _by_ranges(where, self.reach, headers) as file:
+            with _by_ranges(where, self.reach, headers, options) as file:
                 yield file
             return
-        with gdal(), _fresh(where), _opened(where) as file:
+        with gdal(), _fresh(where), _opened(where, **options) as file:
             yield file
 
 
@@ -105,13 +109,15 @@ def _opened(where: str, **more: Any) -> Any:
 
 
 @contextmanager
-def _by_ranges(url: str, reach: Reach, headers: Mapping[str, str]) -> Iterator[Any]:
+def _by_ranges(
+    url: str, reach: Reach, headers: Mapping[str, str], options: Mapping[str, Any]
+) -> Iterator[Any]:
     from rasterio.errors import RasterioError
 
     source = RemoteFile(url, reach, {**_headers(), **headers})
     source.fetch(0, BLOCK)
     try:
-        with gdal(), _opened(f"{uuid.uuid4().hex}.tif", opener=source.opener) as file:
+        with gdal(), _opened(f"{uuid.uuid4().hex}.tif", opener=source.opener, **options) as file:
             yield file
         if source.problem is not None:
             raise source.problem
@@ -146,6 +152,7 @@ class RemoteFile:
     def __init__(self, url: str, reach: Reach, headers: Mapping[str, str]) -> None:
         self._url, self._reach, self._headers = url, reach, headers
         self._blocks: dict[int, bytes] = {}
+        self._next, self._ahead = 0, 1
         self.size = 0
         self.problem: Exception | None = None
 
@@ -160,13 +167,19 @@ class RemoteFile:
         lacking = [n for n in range(first, last) if n not in self._blocks]
         if self.problem is None and lacking:
             try:
-                self.fetch(lacking[0] * BLOCK, (lacking[-1] + 1) * BLOCK)
+                self.fetch(lacking[0] * BLOCK, self._end(lacking[0], lacking[-1] + 1) * BLOCK)
             except Exception as error:
                 self.problem = error
         if self.problem is not None or stop <= start:
             return b""
         joined = b"".join(self._blocks[n] for n in range(first, last))
         return joined[start - first * BLOCK : stop - first * BLOCK]
+
+    def _end(self, first: int, last: int) -> int:
+        """Return where to stop: further ahead each time that a read continues the one before."""
+        self._ahead = min(2 * self._ahead, AHEAD) if first == self._next else 1
+        self._next = max(last, first + self._ahead)
+        return self._next
 
     def fetch(self, start: int, stop: int) -> None:
         """Fetch a range, of whole blocks.

@@ -21,7 +21,7 @@ from geomiam.origin import Source
 from geomiam.schema import Variable
 from geomiam.sources.catalogue import scrub
 from geomiam.sources.files import stamp
-from geomiam.sources.pixels import NotThere, Pixels, opened, reading
+from geomiam.sources.pixels import NotThere, Pixels, opened
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -116,7 +116,7 @@ def _header(path: str, *, source: Source, variable: Variable, lenient: bool) -> 
     from rasterio.enums import MaskFlags
 
     try:
-        with reading(path), opened(path, source.overview) as file:
+        with opened(path, overview=source.overview, hosts=source.hosts) as file:
             check_raster(file, where=scrub(path), error=SourceError)
             bands, single = _bands(file, source, variable)
             check_place(file, source.crs)
@@ -130,7 +130,16 @@ def _header(path: str, *, source: Source, variable: Variable, lenient: bool) -> 
             return None
         raise
     rows, cols = box.shape.yx
-    read = Pixels(path, bands, (rows, cols), source.overview, packings, masked, tuple(stamp(path)))
+    read = Pixels(
+        path,
+        bands,
+        (rows, cols),
+        source.overview,
+        packings,
+        masked,
+        tuple(stamp(path)),
+        source.hosts,
+    )
     return Header(read, box, single, mixed, units.pop() if len(units) == 1 else None)
 
 

@@ -133,7 +133,7 @@ def along(reach: Reach, url: str) -> Reach:
 
 
 def _remedy(host: str) -> str:
-    return f"allow it by hosts=['{host}']"
+    return f"allow it by hosts=['{host}'], in a catalog hosts: ['{host}']"
 
 
 def _plain(href: str) -> bool:

@@ -223,13 +223,13 @@ def _opened(path: str) -> Any:
     from odc.geo.geobox import GeoBox
 
     from geomiam.cube.store import open_cube
-    from geomiam.sources.pixels import opened, reading
+    from geomiam.sources.pixels import opened
     from geomiam.sources.rasters import check_place, known_crs
 
     path = expand(path)
     if not path.lower().endswith((".tif", ".tiff")):
         cube = open_cube(path)
         return cube.drop_vars(list(cube.data_vars))
-    with reading(path), opened(path) as file:
+    with opened(path) as file:
         check_place(file)
         return GeoBox(file.shape, file.transform, known_crs(file.crs, path))
