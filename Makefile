@@ -42,18 +42,18 @@ portable: $(STAMP)
 	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE $(BIN)/pytest -m "not slow"
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/shapley.py --json out/bench/shapley.json --figure out/bench/shapley.png
-	$(BIN)/python benchmarks/gpu.py --json out/bench/gpu.json
-	$(BIN)/python benchmarks/maps.py --json out/bench/maps.json --figure out/bench/maps.png
-	$(BIN)/python benchmarks/training.py --json out/bench/training.json --figure out/bench/training.png
+	$(BIN)/python -m geomiam_bench.shapley --json out/bench/shapley.json --figure out/bench/shapley.png
+	$(BIN)/python -m geomiam_bench.gpu --json out/bench/gpu.json
+	$(BIN)/python -m geomiam_bench.maps --json out/bench/maps.json --figure out/bench/maps.png
+	$(BIN)/python -m geomiam_bench.training --json out/bench/training.json --figure out/bench/training.png
 
 # torch comes first and pinned: an open requirement would pull gigabytes of CUDA.
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml packages/geomiam-bench/pyproject.toml constraints.txt
 	@started=$$(date +%s); \
 	echo "setting up $(VENV) (a few minutes, once)"; \
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch && \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[vector,test,docs]" && \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[vector,test,docs]" -e packages/geomiam-bench && \
 	echo $$(( $$(date +%s) - started )) > $(STAMP)
 
 clean:

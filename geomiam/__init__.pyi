@@ -9,7 +9,6 @@ from .cube.infer import infer_schema
 from .cube.location import add_location
 from .cube.sites import open_sites, sample, write_sites
 from .cube.store import open_cube, write_cube
-from .evaluation import readers
 from .evaluation.crossval import cross_evaluate
 from .evaluation.expert_load import expert_load
 from .evaluation.explainer import fit_explainer
@@ -97,7 +96,6 @@ __all__ = [
     "predict",
     "pretrain",
     "probe",
-    "readers",
     "sample",
     "saturation",
     "sentinel2",

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from geomiam import cli_benchmark, cli_maps, cli_sites, cli_train
+from geomiam import cli_maps, cli_sites, cli_train
 from geomiam._version import __version__
 from geomiam.cli_maps import CubePath, Mask, ModelPath, Overwrite, Require
-from geomiam.cli_messages import flags_of, run, say, verb
+from geomiam.cli_messages import run_app, say
 from geomiam.cli_outputs import reserve
 from geomiam.cli_train import SitesPath
 from geomiam.errors import GeomiamError
@@ -65,8 +64,6 @@ def _every_verb(
 ) -> None:
     pass
 
-
-app.add_typer(cli_benchmark.app, name="benchmark")
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Zarr store to write.")]
 
@@ -272,15 +269,8 @@ def info(
 
 
 def main() -> None:
-    """Run the command line; failures are messages without a traceback, with flags as remedies."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a terminal of another encoding shows escapes
-            stream.reconfigure(errors="backslashreplace")
-    run(app, flags=_flags)
-
-
-def _flags() -> dict[str, tuple[str, str]]:
-    return flags_of(verb(typer.main.get_command(app), sys.argv[1:]))
+    """Run the command line."""
+    run_app(app)
 
 
 def _describe_store(path: Path) -> str:

@@ -51,7 +51,7 @@ def flags_of(command: Any) -> dict[str, tuple[str, str]]:
 
 
 def verb(command: Any, arguments: Sequence[str]) -> Any:
-    """Return the command that the arguments name, such as that of ``benchmark disdat``."""
+    """Return the command that the arguments name, also inside groups of commands."""
     for word in arguments:
         inner = getattr(command, "commands", {})
         if word not in inner:
@@ -90,6 +90,14 @@ def _flag(match: re.Match[str], flags: Flags) -> str:
 
 def _quoted(text: str) -> str:
     return f"'{text}'" if " " in text else text
+
+
+def run_app(app: typer.Typer) -> None:
+    """Run a command line; failures are messages without a traceback, with flags as remedies."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal of another encoding shows escapes
+            stream.reconfigure(errors="backslashreplace")
+    run(app, flags=lambda: flags_of(verb(typer.main.get_command(app), sys.argv[1:])))
 
 
 def run(call: Callable[[], Any], *, flags: Callable[[], Flags]) -> None:

@@ -70,25 +70,6 @@ def test_the_api_page_has_every_public_name():
         assert re.search(rf"\b{strategy}\b", page), strategy
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("script", "page"), [("page.py", "benchmarks.md"), ("performance.py", "performance.md")]
-)
-def test_the_generated_pages_are_what_the_results_say(tmp_path, script, page):
-    """No figure on them is typed: written anew from the stored results they are the same."""
-    script = ROOT / "benchmarks" / script
-    done = subprocess.run(
-        [sys.executable, str(script), "--docs", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert (tmp_path / page).read_text("utf-8") == read(page)
-    for picture in re.findall(r"\]\((images/benchmarks/[^)]+)\)", read(page)):
-        assert (DOCS / picture).stat().st_size > 10_000, picture
-
-
 def test_the_tests_that_the_laws_name_exist():
     named = set(re.findall(r"`(test_\w+\.py)`", read("concepts.md")))
     assert len(named) > 8

@@ -28,12 +28,3 @@ def test_the_code_of_the_page_runs_from_top_to_bottom(tmp_path, monkeypatch):
     )
     assert np.isfinite(names["sweep"]["mean_auc"]).all()
     assert not any(tmp_path.iterdir())
-
-
-def test_commands_that_the_page_names_exist():
-    from geomiam.cli_benchmark import app
-
-    verbs = {c.callback.__name__ for c in app.registered_commands if c.callback}
-    assert set(re.findall(r"`geomiam benchmark (\w+)", PAGE)) == verbs
-    for script in re.findall(r"`python (benchmarks/\w+\.py)", PAGE):
-        assert (ROOT / script).is_file(), script

@@ -2,37 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from itertools import pairwise
 
 import numpy as np
 import pytest
-from conftest import SHARED, needs_shared
 from sklearn.metrics import roc_auc_score
-from typer.testing import CliRunner
 
 import geomiam as gm
-from geomiam.cli import app
 from geomiam.cube.predictors import bind
-from geomiam.errors import SelectionError
 from geomiam.evaluation.masked import Masked
 from geomiam.evaluation.patterns import PATTERNS, at_random, belt, by_modality, hide, region
-from geomiam.evaluation.sweeps import SweepPlan, methods, split, sweeps
 from geomiam.training.splits import site_coordinates
-
-NETWORK = gm.NetworkConfig(width=16, heads=2, depth=1, inner=0, frequencies=4)
-TRAINING = gm.TrainingConfig(epoch_steps=1, epochs=2, batch=32, warmup=2)
-PLAN = SweepPlan(
-    strategies=("miam",),
-    imputations=("mean",),
-    rivals=("maxent-like",),
-    patterns=("by-modality", "belt"),
-    shares=(0.0, 0.5),
-    seeds=2,
-    repeats=1,
-    network=NETWORK,
-    training=TRAINING,
-)
 
 
 @pytest.fixture(scope="module")
@@ -125,79 +105,3 @@ def test_with_nothing_left_everybody_guesses(sites, schema, model):
     )
     np.testing.assert_allclose(table["mean_auc"], 0.5)
     assert (table["hidden"] == 1).all()
-
-
-@pytest.mark.slow
-def test_every_method_of_a_plan_is_trained_and_seeds_differ(sites, schema):
-    tables = list(sweeps(sites, schema, PLAN))
-    assert [t.attrs["seed"] for t in tables] == [0, 1]
-    for table in tables:
-        assert list(table["predictor"].values) == ["miam", "mean", "maxent-like"]
-        assert table["mean_auc"].notnull().all()
-    train, test = split(sites, 0)
-    both = {tuple(c) for c in site_coordinates(train)} & {tuple(c) for c in site_coordinates(test)}
-    assert not both and train.sizes["site"] + test.sizes["site"] == sites.sizes["site"]
-
-
-def test_unknown_names_are_refused_before_anything_is_trained():
-    with pytest.raises(
-        SelectionError, match=r"no pattern of gaps \['swiss'\]; choose from at-random"
-    ):
-        SweepPlan(patterns=["swiss"])
-    with pytest.raises(ValueError, match="guess"):
-        SweepPlan(strategies=["guess"])
-
-
-@pytest.mark.slow
-def test_the_command_writes_numbers_and_a_picture(sites, tmp_path, monkeypatch):
-    from geomiam.evaluation import sweeps as module
-
-    monkeypatch.setattr(module, "NETWORK", NETWORK)
-    gm.write_sites(sites, tmp_path / "sites.zarr")
-    out, picture = tmp_path / "a" / "out.json", tmp_path / "a" / "out.png"
-    command = [
-        "benchmark",
-        "missingness",
-        tmp_path / "sites.zarr",
-        "--json",
-        out,
-        "--figure",
-        picture,
-    ]
-    command += ["--strategies", "uniform", "--imputations", "median", "--baselines", "maxent-like"]
-    command += ["--patterns", "region", "--shares", "0,0.5", "--seeds", "1"]
-    result = CliRunner().invoke(app, list(map(str, command)))
-    assert result.exit_code == 0, result.output
-    found = json.loads(out.read_text())
-    assert set(found["summary"]["region"]) == {"uniform", "median", "maxent-like"}
-    assert "50%" in result.output and picture.stat().st_size > 10_000
-    again = CliRunner().invoke(app, list(map(str, command)))
-    assert again.exit_code != 0
-
-
-@needs_shared
-@pytest.mark.slow
-def test_a_masked_model_loses_less_than_a_mean_filled_one_on_real_birds():
-    """Blocks of the French breeding bird survey, modalities going missing at random."""
-    import pandas as pd
-
-    folder = SHARED / "maps" / "france_birds"
-    cube = gm.open_cube(folder / "europe_50km.zarr", chunks=None).load()
-    records = pd.read_parquet(folder / "sites.parquet")
-    records = records[records["period"] == "2012-2017"]
-    names = [c for c in records if "_" in c and c[0].isupper()]
-    sites = gm.sample(cube, records, species=names)
-    schema = gm.infer_schema(cube, kinds={"koeppen": "categorical", "aspect": "circular"})
-    plan = SweepPlan(strategies=("miam",), imputations=("mean",), rivals=(), seeds=1)
-    train, test = split(sites, 0)
-    table = gm.missingness_sweep(
-        train,
-        test,
-        schema,
-        predictors=methods(train, schema, plan, seed=0),
-        patterns=["by-modality"],
-        shares=[0.6],
-        repeats=3,
-    )
-    masked, filled = table["mean_auc"].mean(["repeat", "share", "pattern"]).values
-    assert masked > filled

@@ -109,14 +109,6 @@ def over_inputs(home: Path) -> dict[str, list[object]]:
         "a picture in a model": ["evaluate", model, sites, "--figure", model / "skill.png"],
         "a picture over sites": ["evaluate", model, sites, "--figure", sites, "--overwrite"],
         "a picture over records": ["evaluate", model, sites, "--figure", records, "--overwrite"],
-        "results over a model": [
-            "benchmark",
-            "missingness",
-            sites,
-            "--json",
-            model / "config.json",
-        ],
-        "results inside sites": ["benchmark", "systems", sites, "--json", sites / "out.json"],
         "demo over everything": ["demo", "--out", home, "--overwrite"],
         "demo inside a model": ["demo", "--out", model / "demo"],
     }

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import dask
@@ -20,7 +17,6 @@ from geomiam.inference.maps import make_map
 from geomiam.inference.mapstore import Place
 
 CHUNKS = {"y": 4, "x": 5}
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
 @pytest.fixture(scope="module")
@@ -273,18 +269,3 @@ def test_sites_can_be_written_too(small, tmp_path):
     np.testing.assert_allclose(
         made["suitability"], gm.predict(sites, small)["suitability"], atol=2e-6
     )
-
-
-@pytest.mark.slow
-def test_writers_and_workers_that_are_killed(tmp_path):
-    """The long version is benchmarks/kills.py --kills 100."""
-    out = tmp_path / "kills.json"
-    command = [sys.executable, str(BENCHMARKS / "kills.py"), "--kills", "5", "--worker-kills", "1"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    subprocess.run([*command, "--json", str(out)], check=True, env=environment, timeout=300)
-    found = json.loads(out.read_text())
-    assert found["writer"]["kills"] == 5 and found["worker"]["kills"] >= 1
-    for road in ("writer", "worker"):
-        assert found[road]["maps"] >= 1
-        assert found[road]["unequal"] == found[road]["needless"] == 0
-        assert found[road]["again"] <= 2 * found[road]["kills"]

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 import xarray as xr
-from conftest import SHARED, needs_shared
 from sklearn.metrics import roc_auc_score
 
 import geomiam as gm
 from geomiam.errors import LabelError, SelectionError
 from geomiam.evaluation.rivals import fit_rival
 from geomiam.evaluation.rivals.forest import _fit as grow
-from geomiam.metrics import auc
 
 OPTIONS = {"rf": {"trees": 30}, "xgboost": {"rounds": 20}, "maxent-like": {"epochs": 5}}
 NAMES = list(OPTIONS)
@@ -126,19 +123,3 @@ def test_unknown_rivals_and_labels_of_one_class_are_refused(sites, schema):
         fit_rival("svm", sites, schema)
     with pytest.raises(LabelError, match="one class"):
         fit_rival("rf", sites.assign(presence=sites["presence"] * 0), schema)
-
-
-@needs_shared
-@pytest.mark.slow
-def test_the_forest_is_the_documented_forest():
-    """Against per-species figures of an independent program, all covariates, Wet Tropics."""
-    training, survey = gm.readers.disdat(SHARED / "disdat", "AWT")
-    schema = gm.readers.disdat_schema(SHARED / "disdat", "AWT", covariates="all")
-    rival = fit_rival("rf", training, schema, rng=0, trees=300)
-    got = auc(survey["presence"].values, rival.scores(survey))
-    table = pd.read_parquet(SHARED / "disdat" / "baselines_per_species.parquet")
-    table = table[(table["region"] == "AWT") & (table["background"] == "target-group")]
-    documented = table[table["method"] == "rf_down"].set_index("species")["auc"]
-    names = [str(s) for s in survey["species"].values]
-    assert np.nanmean(got) == pytest.approx(documented.mean(), abs=0.01)
-    np.testing.assert_allclose(got, documented[names], atol=0.05)

@@ -67,7 +67,6 @@ def every_public_name() -> tuple[object, ...]:
         gm.plot,
         gm.pretrain,
         gm.probe,
-        gm.readers,
         gm.saturation,
         gm.sentinel2,
         gm.show_versions,

@@ -9,7 +9,7 @@
 set -euo pipefail
 kind=$1 venv=$2
 torch=${TORCH:-$(grep '^torch==' constraints.txt)}
-extras="devices,netcdf,readers,s3,stac,vector,demo-data"
+extras="devices,netcdf,s3,stac,vector,demo-data"
 
 test -x "$venv/bin/python" || "${PYTHON:-python3}" -m venv "$venv"
 pip() { "$venv/bin/python" -m pip "$@" --quiet --disable-pip-version-check; }
@@ -22,11 +22,11 @@ case $kind in
       $(printf -- '--extra %s ' ${extras//,/ }) --override "$venv/without-torch.txt" \
       --python "$venv/bin/python" --output-file "$venv/lowest.txt"
     pip install "$torch"
-    pip install --constraint "$venv/lowest.txt" --editable ".[$extras,test]"
+    pip install --constraint "$venv/lowest.txt" --editable ".[$extras,test]" --editable packages/geomiam-bench
     ;;
   newest)
     pip install "$torch"
-    pip install --upgrade --upgrade-strategy eager --constraint <(echo "$torch") --editable ".[$extras,test]"
+    pip install --upgrade --upgrade-strategy eager --constraint <(echo "$torch") --editable ".[$extras,test]" --editable packages/geomiam-bench
     ;;
   *)
     echo "expected lowest or newest, found '$kind'" >&2

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from geomiam.evaluation.readers.cubes import read_cube, read_pt
+from geomiam_bench.readers.cubes import read_cube, read_pt
 
 from . import nasty
 from .run import Input

@@ -1,0 +1,248 @@
+"""Land cover from a cloudy series: gaps kept, filled or composited, while more and more dates are lost.
+
+    python -m geomiam_bench.cloud_gaps FOLDER --json out/bench/cloud-gaps.json --figure cloud-gaps.png
+
+FOLDER is a Zarr cube of ``ndvi(time, y, x)``, ``cloud``, ``has_data``, ``elevation`` and ``land_cover``.
+Its classes are the species, one-hot; classes under 100 pixels and pixels without a label go. Every
+fold of spatial blocks is predicted by methods that never saw it, all under the same gaps: whole dates
+are lost, or real cloud masks of other dates are laid over clear ones. ``--train same`` takes the same
+share from the training sites. What is done stays in the JSON, and a run goes on from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+from sklearn.metrics import balanced_accuracy_score
+
+import geomiam as gm
+from geomiam import plot
+from geomiam.evaluation.masked import Masked
+from geomiam.metrics import mean_auc
+from geomiam.schema import Schema
+from geomiam_bench.cloud_series import (
+    BLOCK,
+    PER_CLASS,
+    TESTS,
+    TUNING,
+    Change,
+    as_it_is,
+    fold_of,
+    linear,
+    losses,
+    make_sites,
+    monthly,
+    read_cube,
+)
+
+SHARES = (0.0, 0.2, 0.4, 0.6, 0.8)
+DRAWS = 2
+"""Times that gaps of a share are drawn."""
+NETWORK = gm.NetworkConfig(fusion="sum", members=2, width=64, heads=4, depth=1, dropout=0.3)
+TRAINING = gm.TrainingConfig(
+    loss="weighted-bce",
+    epochs=40,
+    batch=128,
+    lr=3e-3,
+    holdout=0,
+    keep="last",
+    epoch_steps=1,
+    warmup=100,
+)
+NATIVE = "native gaps (MIAM)"
+FILLINGS = ("filling: mean", "filling: linear in time", "filling: monthly composites")
+STYLES = {name: "--" for name in FILLINGS} | {"xgboost": ":"}
+SCHEMA = Schema.from_dict(
+    {
+        "modalities": {
+            "terrain": {"variables": {"elevation": {}}},
+            "sentinel2": {"variables": {"ndvi": {"kind": "series", "window": "1MS"}}},
+        }
+    }
+)
+
+
+# Methods ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A predictor that sees prepared sites."""
+
+    predictor: Any
+    prepare: Change
+
+    def scores(self, sites: xr.Dataset) -> np.ndarray:
+        """Scores ``(n, S)``."""
+        return self.predictor.scores(self.prepare(sites))
+
+
+def methods(train: xr.Dataset, *, seed: int) -> dict[str, Any]:
+    """Train every method on the same sites with the same gaps; the networks are of one make."""
+    options: dict[str, Any] = {"network": NETWORK, "training": TRAINING, "rng": seed}
+    mask = gm.masking.named("miam", per_sample=True)
+
+    def masked(prepare: Change) -> Prepared:
+        return Prepared(Masked(gm.fit(prepare(train), SCHEMA, masking=mask, **options)), prepare)
+
+    def filled(prepare: Change) -> Prepared:
+        return Prepared(gm.fit_imputed(prepare(train), SCHEMA, **options), prepare)
+
+    fillings = dict(zip(FILLINGS, map(filled, (as_it_is, linear, monthly)), strict=True))
+    return {
+        NATIVE: masked(as_it_is),
+        "composites, gaps kept (MIAM)": masked(monthly),
+        **fillings,
+        "xgboost": gm.fit_rival("xgboost", train, SCHEMA, rng=seed),
+    }
+
+
+# Runs -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Task:
+    """One training of all methods, and the gaps that they are scored under."""
+
+    train: str
+    seed: int
+    fold: int
+    lost: tuple[str, float] | None
+    """Pattern and share that the training sites lose."""
+    scored: tuple[tuple[str, float], ...]
+
+    def __str__(self) -> str:
+        lost = f", lost {self.lost[1]:.0%} of {self.lost[0]}" if self.lost else ""
+        return f"{self.train}: seed {self.seed}, fold {self.fold}{lost}"
+
+
+def tasks(train: str, *, seeds: int, folds: Sequence[int], patterns: Sequence[str]) -> list[Task]:
+    """List the trainings of a run: one per seed and fold, or one per pattern and share as well."""
+    every = tuple(itertools.product(patterns, SHARES))
+    complete = tuple(g for g in every if not g[1])
+    parts: list[tuple] = [(None, every)]
+    if train == "same":
+        parts = [(None, complete), *((g, (g,)) for g in every if g[1])]
+    rounds = itertools.product(range(seeds), folds)
+    return [Task(train, *at, *part) for at in rounds for part in parts]
+
+
+def do(task: Task, train: xr.Dataset, test: xr.Dataset, patterns: dict[str, Change]) -> list[dict]:
+    """Train the methods and score them under all gaps; one row per method, pattern and share."""
+
+    def gaps(sites: xr.Dataset, pattern: str, share: float, draw: int) -> xr.Dataset:
+        key = [task.seed, task.fold, draw, crc32(pattern.encode())]
+        return patterns[pattern](sites, share=share, rng=np.random.default_rng(key))
+
+    seen = gaps(train, *task.lost, DRAWS) if task.lost else train
+    rows = []
+    for name, predictor in methods(seen, seed=task.seed).items():
+        for pattern, share in task.scored:
+            found = [score(predictor, gaps(test, pattern, share, d)) for d in range(DRAWS)]
+            at = {"train": task.train, "seed": task.seed, "fold": task.fold}
+            means = pd.DataFrame(found).mean().round(5)
+            rows.append({**at, "pattern": pattern, "share": share, "predictor": name, **means})
+    return rows
+
+
+def score(predictor: Any, sites: xr.Dataset) -> dict[str, float]:
+    """Mean AUC over classes, and balanced accuracy of the class with the highest score.
+
+    Every method gives presences and absences of a class the same weight, so scores of classes compare.
+    """
+    labels, scores = sites["presence"].values, predictor.scores(sites)
+    right = balanced_accuracy_score(labels.argmax(1), scores.argmax(1))
+    return {"mean_auc": mean_auc(labels, scores), "balanced_accuracy": right}
+
+
+def as_table(rows: list[dict]) -> xr.Dataset:
+    """Rows as ``(predictor, pattern, share, seed, fold)``; how methods were trained joins the pattern."""
+    frame = pd.DataFrame(rows)
+    frame["pattern"] += ", trained " + frame["train"].replace({"asis": "as is", "same": "alike"})
+    keys = ["predictor", "pattern", "share", "seed", "fold"]
+    table = frame.drop(columns="train").set_index(keys).to_xarray()
+    return table.sel({k: frame[k].unique() for k in ("predictor", "pattern")})
+
+
+def settings(sites: xr.Dataset, folds: dict[int, list[int]]) -> dict[str, Any]:
+    """What a run is made with."""
+    made = {
+        "tests": list(folds),
+        "train": list(folds.values()),
+        "classes": sites.sizes["species"],
+        "dates": sites.sizes["time"],
+        "block": BLOCK,
+        "per_class": PER_CLASS,
+        "draws": DRAWS,
+        "network": NETWORK.model_dump(),
+        "training": TRAINING.model_dump(),
+        "schema": SCHEMA.to_dict(),
+    }
+    return json.loads(json.dumps(made))
+
+
+def begun(path: Path, made: dict[str, Any]) -> dict[str, Any]:
+    """A run as far as it is done; nothing is added to one of other settings."""
+    if not path.exists():
+        return {"settings": made, "seconds": 0.0, "done": [], "rows": []}
+    run = json.loads(path.read_text(encoding="utf-8"))
+    if run["settings"] != made:
+        raise SystemExit(f"{path} was made with other settings; pass another --json")
+    return run
+
+
+def main() -> None:
+    """Do what is not done yet, and write results and figure."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--figure", type=Path)
+    parser.add_argument("--train", choices=["asis", "same"], default="asis")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument(
+        "--tune", action="store_true", help="score the folds that settings come from"
+    )
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    cube = read_cube(args.folder)
+    sites, folds = make_sites(cube), TUNING if args.tune else TESTS
+    fold, patterns = fold_of(sites), losses(cube)
+    run = begun(args.json, settings(sites, folds))
+    for task in tasks(args.train, seeds=args.seeds, folds=list(folds), patterns=list(patterns)):
+        if (key := str(task)) in run["done"]:
+            continue
+        started = time.perf_counter()
+        train = sites.isel(site=np.isin(fold, folds[task.fold]))
+        run["rows"] += do(task, train, sites.isel(site=fold == task.fold), patterns)
+        run["done"].append(key)
+        run["seconds"] += round(time.perf_counter() - started, 1)
+        write(args.json, run)
+        print(f"{key}: {run['seconds']:.0f} s", flush=True)
+    if args.figure:
+        plot.missingness(as_table(run["rows"]), styles=STYLES).savefig(args.figure, dpi=120)
+
+
+def write(path: Path, run: dict) -> None:
+    """Write what there is, in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = ",\n".join(json.dumps(row) for row in run["rows"])
+    head = json.dumps({k: v for k, v in run.items() if k != "rows"}, indent=1)
+    part = path.with_name(path.name + ".part")
+    part.write_text(f'{head[:-2]},\n "rows": [\n{rows}\n]}}\n', encoding="utf-8")
+    part.replace(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""Make sites of a cloudy NDVI series, a modality per season, for ``geomiam-bench systems``.
+
+    python -m geomiam_bench.cloud_sites FOLDER out/cloud-sites.zarr
+    geomiam-bench systems out/cloud-sites.zarr --schema out/cloud-sites.yaml --json systems-clouds.json
+
+FOLDER, classes and pixels are those of ``geomiam_bench.cloud_gaps``. The dates of all years that fall
+into one season are a modality of their own, read month by month, so that a season can go missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import xarray as xr
+import yaml
+
+import geomiam as gm
+from geomiam_bench.cloud_series import make_sites, read_cube
+
+PER_CLASS = 400
+SEASONS = {"DJF": "winter", "MAM": "spring", "JJA": "summer", "SON": "autumn"}
+
+
+def by_season(sites: xr.Dataset) -> xr.Dataset:
+    """Split the series: ``ndvi_<season>(site, <season>_time)``."""
+    parts = {
+        f"ndvi_{name}": part.rename(time=f"{name}_time")
+        for season, name in SEASONS.items()
+        if (part := sites["ndvi"].isel(time=sites["time"].dt.season == season)).sizes["time"]
+    }
+    return sites.drop_vars(["ndvi", "time", "row", "column"]).assign(parts)
+
+
+def catalog() -> dict:
+    """The predictors: elevation, and a series per season."""
+    series = {"kind": "series", "window": "1MS"}
+    seasons = {name: {"variables": {f"ndvi_{name}": series}} for name in SEASONS.values()}
+    return {
+        "name": "cloud-sites",
+        "modalities": {"terrain": {"variables": {"elevation": {}}}, **seasons},
+    }
+
+
+def main() -> None:
+    """Read the cube, write sites and catalog."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--overwrite", action="store_true")
+    args = parser.parse_args()
+    sites = by_season(make_sites(read_cube(args.folder), per_class=PER_CLASS))
+    gm.write_sites(sites, args.out, overwrite=args.overwrite)
+    text = yaml.safe_dump(catalog(), sort_keys=False)
+    args.out.with_suffix(".yaml").write_text(text, encoding="utf-8")
+    print(f"{sites.sizes['site']:,} sites, {sites.sizes['species']} classes → {args.out}")
+
+
+if __name__ == "__main__":
+    main()

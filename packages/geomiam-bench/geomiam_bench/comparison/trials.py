@@ -1,0 +1,218 @@
+"""The comparison of whole systems: the same sites, the same blocks, the same gaps, by one call.
+
+Every system of :mod:`geomiam.evaluation.systems` is trained on the same training sites, stops by the
+same validation blocks, and is scored on sites that none has seen: from every modality alone, without
+each, with all, and while more and more goes missing. Seconds are processor seconds, so that they hold
+on a busy machine.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from geomiam.cube.predictors import bind
+from geomiam.evaluation.masked import Masked
+from geomiam.evaluation.missingness import SHARES, missingness_sweep, named_patterns
+from geomiam.evaluation.rivals import Rival
+from geomiam.evaluation.subsets import Chosen, name_subsets, subset_scores
+from geomiam.evaluation.systems import SYSTEMS, System, system
+from geomiam.metrics import auc
+from geomiam.networks.config import NetworkConfig
+from geomiam.schema import Schema
+from geomiam.training.config import TrainingConfig
+from geomiam.training.splits import hold_out_blocks
+from geomiam.training.table import read_labels
+from geomiam_bench.sweeps import split
+
+NETWORK = NetworkConfig(width=64, heads=4, depth=1, inner=1, frequencies=16, sigma=0.1, dropout=0.1)
+TRAINING = TrainingConfig(
+    loss="weighted-bce", epochs=150, patience=25, batch=250, lr=3e-3, warmup=100, epoch_steps=1
+)
+"""One small network and one way to train for all systems and data; nothing of it was tuned for one."""
+SUBSETS = "unimodal+leave-one-out+all"
+
+
+@dataclass(frozen=True)
+class SystemPlan:
+    """What to train, and how it is scored."""
+
+    systems: Sequence[str] = tuple(SYSTEMS)
+    seeds: int = 3
+    patterns: Sequence[str] = ("at-random", "by-modality")
+    shares: Sequence[float] = SHARES
+    repeats: int = 2
+    timings: int = 7
+    network: NetworkConfig = field(default=NETWORK)
+    training: TrainingConfig = field(default=TRAINING)
+
+    def __post_init__(self) -> None:
+        named_patterns(self.patterns)
+        for name in self.systems:
+            if not system(name).rival:
+                system(name).options(network=self.network, training=self.training)
+
+
+@dataclass(frozen=True, eq=False)
+class Round:
+    """Who trains, who says when to stop, and who is scored: the same sites for every system."""
+
+    seed: int
+    train: xr.Dataset
+    validation: np.ndarray
+    """Boolean per training site."""
+    test: xr.Dataset
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """Sites to compare systems on; without sites to test on, blocks of them are the test."""
+
+    sites: xr.Dataset
+    schema: Schema
+    test: xr.Dataset | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "schema", bind(self.schema, self.sites))
+
+    @cached_property
+    def subsets(self) -> Chosen:
+        """What may be seen: each modality alone, all but one, all."""
+        return name_subsets(self.schema, SUBSETS)
+
+    def round(self, seed: int, plan: SystemPlan) -> Round:
+        """Return the sites of a seed."""
+        train, test = (self.sites, self.test) if self.test is not None else split(self.sites, seed)
+        validates = hold_out_blocks(train, share=plan.training.holdout, rng=seed)
+        return Round(seed, train, validates, test)
+
+    def facts(self) -> dict[str, Any]:
+        """What tells these data from others, as plain types."""
+        return {
+            "sites": self.sites.sizes["site"],
+            "tested": "blocks" if self.test is None else self.test.sizes["site"],
+            "species": [str(s) for s in self.sites["species"].values],
+            "modalities": {m.name: list(m.variables) for m in self.schema.modalities.values()},
+        }
+
+
+def chosen(data: Data, plan: SystemPlan) -> list[System]:
+    """Return the systems of a plan that differ on these data."""
+    return [s for name in plan.systems if (s := system(name)).differs(data.schema)]
+
+
+def compare(
+    data: Data, plan: SystemPlan, *, done: Mapping[tuple[str, int], dict] | None = None
+) -> Iterator[dict]:
+    """Train and score the systems of a plan, one after another, seed by seed.
+
+    Parameters
+    ----------
+    data : Data
+    plan : SystemPlan
+    done : mapping, optional
+        Results of an earlier run, by ``(system, seed)``; they are not made again.
+
+    Yields
+    ------
+    dict
+        ``system``, ``seed``, ``seconds`` of training, ``parameters``, ``epochs`` kept, ``scores``: per subset one AUC
+        per species (None where it cannot be scored), and ``sweep``: per pattern one mean AUC per
+        share.
+
+    Raises
+    ------
+    LabelError, GridError, MissingVariable, VariableMismatch
+        As :func:`geomiam.fit`.
+    """
+    finished = done or {}
+    for seed in range(plan.seeds):
+        sites: Round | None = None
+        for one in chosen(data, plan):
+            if (one.name, seed) in finished:
+                yield finished[one.name, seed]
+                continue
+            sites = sites or data.round(seed, plan)
+            yield _result(one, sites, data, plan)
+
+
+def _result(one: System, sites: Round, data: Data, plan: SystemPlan) -> dict:
+    predictor, seconds = trained(one, sites, data.schema, plan)
+    sweep = missingness_sweep(
+        sites.train,
+        sites.test,
+        data.schema,
+        predictors={one.name: predictor},
+        patterns=plan.patterns,
+        shares=plan.shares,
+        repeats=plan.repeats,
+        rng=sites.seed,
+    )["mean_auc"].mean("repeat")
+    return {
+        "system": one.name,
+        "seed": sites.seed,
+        "seconds": round(seconds, 2),
+        "parameters": parameters(predictor),
+        "epochs": best_epochs(predictor),
+        "scores": subset_auc(predictor, sites.test, data),
+        "sweep": {p: _plain(sweep.sel(pattern=p).values[0]) for p in plan.patterns},
+    }
+
+
+def trained(
+    one: System, sites: Round, schema: Schema, plan: SystemPlan
+) -> tuple[Masked | Rival, float]:
+    """Train a system on the sites of a round; and the processor seconds that it took."""
+    started = time.process_time()
+    predictor = one.fit(
+        sites.train,
+        schema,
+        network=plan.network,
+        training=plan.training,
+        validation=sites.validation,
+        rng=sites.seed,
+    )
+    return predictor, time.process_time() - started
+
+
+def parameters(predictor: Masked | Rival) -> int | None:
+    """Return the number of learned weights; None for trees."""
+    if isinstance(predictor, Rival):
+        return None
+    return sum(p.numel() for p in predictor.model.network.parameters())
+
+
+def best_epochs(predictor: Masked | Rival) -> list[int] | None:
+    """Return the epochs whose weights were kept, one per member; None for trees."""
+    return None if isinstance(predictor, Rival) else predictor.model.about.get("best_epochs")
+
+
+def subset_auc(predictor: Masked | Rival, test: xr.Dataset, data: Data) -> dict[str, list]:
+    """AUC of each species from each subset, on the sites where any of the subset is observed.
+
+    Some answer where nothing is seen and some do not; all are scored on the same sites.
+    """
+    labels, scores = read_labels(test)[0], subset_scores(predictor, test, data.subsets)
+    found = {}
+    for name, own in scores.items():
+        known = np.where(observed(test, data.schema, data.subsets[name])[:, None], labels, np.nan)
+        found[name] = _plain(auc(known, own))
+    return found
+
+
+def observed(sites: xr.Dataset, schema: Schema, modalities: Collection | None) -> np.ndarray:
+    """Whether anything of the modalities is observed ``(site,)``; None = of all."""
+    names = list(schema.modalities) if modalities is None else modalities
+    variables = [v for m in names for v in schema.modalities[m].variables]
+    seen = [np.isfinite(sites[v].transpose("site", ...).values) for v in variables]
+    return np.any([s.reshape(len(s), -1).any(1) for s in seen], 0)
+
+
+def _plain(values: np.ndarray) -> list[float | None]:
+    return [None if np.isnan(v) else round(float(v), 5) for v in values]

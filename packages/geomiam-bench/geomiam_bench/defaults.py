@@ -1,0 +1,162 @@
+"""Judge the default fit against tuned logistic regressions and a balanced forest.
+
+    python -m geomiam_bench.defaults --data FOLDER [--only "French birds"] [--json out.json]
+
+Every set and size is learned by ``gm.fit(sites, rng=0)`` with no settings. Real sets are scored on three
+spatially blocked folds, by the AUC of the pooled out-of-fold predictions of each species; synthetic
+ones on other cells of the same landscape. At most 20 species are scored, spread over prevalence.
+Results are written after every set; those that are there are not computed again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+import geomiam as gm
+from geomiam.errors import GeomiamError
+from geomiam.evaluation.masked import Masked
+from geomiam.training.splits import site_blocks, spatial_folds
+from geomiam_bench.defaults_data import Case, makers
+from geomiam_bench.defaults_rivals import rivals
+
+MOST_SPECIES, FOLDS = 20, 3
+RARE = 5
+"""Presences and absences of a species that is scored, if there are such species."""
+OURS = "default"
+
+
+def main() -> None:
+    """Run all sets, or those whose name contains one of ``--only``."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, help="folder with maps/ and disdat/")
+    parser.add_argument("--only", default="", help="parts of names, separated by ';'")
+    parser.add_argument(
+        "--json", type=Path, default=Path("packages/geomiam-bench/results/defaults.json")
+    )
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    results = json.loads(args.json.read_text()) if args.json.exists() else {}
+    sets = makers(args.data)
+    wanted = args.only.split(";")
+    for name in sorted(sets, key=lambda n: next((i for i, w in enumerate(wanted) if w in n), 99)):
+        if name in results or not any(w in name for w in wanted):
+            continue
+        try:
+            results[name] = judge(sets[name]())
+        except (ValueError, GeomiamError) as error:  # such as a size that the set does not have
+            print(f"{name}: {error}")
+            continue
+        args.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
+        print(name, {k: v for k, v in results[name].items() if k != "by_species"}, flush=True)
+
+
+def judge(case: Case) -> dict[str, Any]:
+    """Train and score all methods on one set."""
+    labels = case.sites["presence"].transpose("site", "species").values
+    species = scored_species(labels)
+    if case.test is not None:
+        scores, about = fitted(case.sites, case.test, species)
+        truth = case.test["truth" if "truth" in case.test else "presence"]
+        truth = truth.transpose("site", "species").values[:, species]
+        each = {k: expected_auc(truth, z) for k, z in scores.items()}
+        about = [about]
+    else:
+        each, about = _out_of_fold(case.sites, labels, species)
+    row = summary(each, n=case.sites.sizes["site"], species=labels.shape[1])
+    if case.test is not None and "truth" in case.test:
+        low = truth[:, 0] < 0.01
+        row["suitability_where_absent"] = round(float(_sigmoid(scores[OURS][low]).mean()), 4)
+    return row | {
+        "fusions": [a["fusion"] for a in about],
+        "seconds": [a["seconds"] for a in about],
+        "reported_auc": [a["auc"] for a in about],
+    }
+
+
+def scored_species(labels: np.ndarray) -> np.ndarray:
+    """At most 20 species ``(s,)``, evenly spread over the order of their presences."""
+    counts = np.minimum((labels == 1).sum(0), (labels == 0).sum(0))
+    often = np.flatnonzero(counts >= RARE)
+    often = often if len(often) else np.flatnonzero(counts >= 2)
+    order = often[np.argsort((labels == 1).sum(0)[often], kind="stable")]
+    picks = np.linspace(0, len(order) - 1, min(MOST_SPECIES, len(order))).round().astype(int)
+    return np.sort(order[np.unique(picks)])
+
+
+def fitted(
+    train: xr.Dataset, test: xr.Dataset, species: np.ndarray
+) -> tuple[dict[str, np.ndarray], dict]:
+    """Scores ``(n_test, s)`` by method, and how the default fit was configured."""
+    started = time.process_time()
+    model = gm.fit(train, rng=0)
+    about = {
+        "fusion": model.config.fusion,
+        "seconds": round(time.process_time() - started, 1),
+        "auc": model.about["validation_auc"]["all"],
+    }
+    blocks = site_blocks(train, least=3).number
+    scores = rivals(train, test, species=species, blocks=blocks, seed=0)
+    ours = Masked(model).scores(test.drop_vars(["presence", "truth"], errors="ignore"))
+    return scores | {OURS: ours[:, species]}, about
+
+
+def _out_of_fold(
+    sites: xr.Dataset, labels: np.ndarray, species: np.ndarray
+) -> tuple[dict[str, np.ndarray], list[dict]]:
+    blocks = site_blocks(sites, least=2 * FOLDS).number
+    fold = spatial_folds(labels, blocks, folds=FOLDS, rng=np.random.default_rng(0))
+    pooled: dict[str, np.ndarray] = {}
+    about = []
+    for number in range(FOLDS):
+        inside = np.flatnonzero(fold == number)
+        outside = np.flatnonzero(fold != number)
+        scores, how = fitted(sites.isel(site=outside), sites.isel(site=inside), species)
+        about.append(how)
+        for name, values in scores.items():
+            pooled.setdefault(name, np.full((len(labels), len(species)), np.nan))[inside] = values
+    return {k: gm.metrics.auc(labels[:, species], z) for k, z in pooled.items()}, about
+
+
+def expected_auc(chance: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Expected AUC ``(s,)`` of scores on sites whose chances of presence ``(n, s)`` are known."""
+    values = []
+    for p, z in zip(chance.T, scores.T):
+        p = p[np.argsort(z, kind="stable")]
+        values.append((np.cumsum(1 - p) * p).sum() / (p.sum() * (1 - p).sum()))
+    return np.array(values)
+
+
+def summary(each: dict[str, np.ndarray], *, n: int, species: int) -> dict[str, Any]:
+    """Mean AUC by method, and the default's difference to the better rival with its standard error."""
+    auc = {k: round(float(np.nanmean(v)), 4) for k, v in each.items()}
+    best = max((k for k in auc if k != OURS), key=lambda k: auc[k])
+    gap = each[OURS] - each[best]
+    gap = gap[np.isfinite(gap)]
+    error = round(float(gap.std(ddof=1) / np.sqrt(len(gap))), 4) if len(gap) > 1 else None
+    return {
+        "sites": n,
+        "species": species,
+        "auc": auc,
+        "best": best,
+        "difference": round(float(gap.mean()), 4),
+        "standard_error": error,
+        "by_species": {k: [round(float(x), 4) for x in v] for k, v in each.items()},
+    }
+
+
+def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-logits))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Choose the settings of the NCEAS benchmark from spatial blocks of its training records.
+
+    python -m geomiam_bench.disdat_settings FOLDER [--regions AWT,NSW,SA,SWI] [--json out.json]
+
+Every candidate is cross-validated in every region: five folds of whole blocks, scored on the records
+of the fold left out against the target-group background of that fold. The survey is never opened.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+
+import geomiam as gm
+from geomiam.masking import named
+from geomiam_bench.disdat import KAPPA, NETWORK, PER_SAMPLE, TRAINING, Plan, Region
+
+CANDIDATES: dict[str, dict[str, dict]] = {
+    "as it is": {},
+    "group fusion alone": {"network": {"fusion": "group"}},
+    "sum fusion alone": {"network": {"fusion": "sum"}},
+    "token fusion, depth 2": {"network": {"fusion": "token", "depth": 2}},
+    "2 members": {"network": {"members": 2}},
+    "10 members": {"network": {"members": 10}},
+    "one mask per batch": {"masking": {"per_sample": False}},
+    "kappa 10": {"masking": {"kappa": 10}},
+    "kappa 40": {"masking": {"kappa": 40}},
+    "15 % held out": {"training": {"holdout": 0.15}},
+    "species weigh the same": {"training": {"evenness": 1.0}},
+    "30 epochs": {"training": {"epochs": 30}},
+    "100 epochs": {"training": {"epochs": 100}},
+    "width 128": {"network": {"width": 128}},
+    "depth 2": {"network": {"depth": 2}},
+    "a block inside groups": {"network": {"inner": 1}},
+    "dropout 0.3": {"network": {"dropout": 0.3}},
+    "weight decay 0.1": {"training": {"weight_decay": 0.1}},
+    "sigma 0.03": {"network": {"sigma": 0.03}},
+    "sigma 0.3": {"network": {"sigma": 0.3}},
+}
+"""What each candidate changes."""
+
+
+def cross_validate(region: Region, changes: dict[str, dict], *, rng: int) -> dict:
+    """Mean AUC over species per subset, from out-of-fold predictions."""
+    training = {"block": region.block, **changes.get("training", {})}
+    table = gm.cross_evaluate(
+        region.training,
+        region.schema,
+        folds=5,
+        block=region.block,
+        rng=rng,
+        masking=named(
+            "miam", **{"per_sample": PER_SAMPLE, "kappa": KAPPA, **changes.get("masking", {})}
+        ),
+        network=NETWORK.model_copy(update=changes.get("network", {})),
+        training=TRAINING.model_copy(update=training),
+    )
+    return table["mean_auc"].to_series().to_dict()
+
+
+def main() -> None:
+    """Run the candidates and print their means."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--regions", default="AWT,NSW,SA,SWI")
+    parser.add_argument("--only", help="candidates, separated by ';'")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, default=Path("out/bench/disdat_settings.json"))
+    args = parser.parse_args()
+    names = args.only.split(";") if args.only else list(CANDIDATES)
+    plan, found = Plan(subsets="unimodal+all"), {}
+    places = [Region.read(args.folder, n, plan) for n in args.regions.split(",")]
+    for name in names:
+        started = time.perf_counter()
+        scores = {r.name: cross_validate(r, CANDIDATES[name], rng=args.seed) for r in places}
+        every = {r: s["all"] for r, s in scores.items()}
+        subsets = float(np.mean([np.mean(list(s.values())) for s in scores.values()]))
+        found[name] = {"subsets": scores, "seconds": round(time.perf_counter() - started)}
+        row = "  ".join(f"{r} {v:.3f}" for r, v in every.items())
+        mean = np.mean(list(every.values()))
+        print(f"{name:26s} {row}  all {mean:.4f}  subsets {subsets:.4f}", flush=True)
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""What sampled Shapley values of a score are worth: Latin squares against plain Monte Carlo.
+
+    python -m geomiam_bench.importance --out out/bench
+
+A small model is trained on the bundled records of a banana slug and judged by its AUC on blocks of 100 km
+that it never saw. All coalitions of its variables are evaluated once, which gives the exact values; the
+samples then look their coalitions up in that table, so hundreds of repetitions cost seconds. Every
+sample counts as evaluations what it would have evaluated by itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from scipy.stats import t
+
+import geomiam as gm
+from geomiam.demo import load_cube, load_schema, network, sample_records, training
+from geomiam.demo import load_records as records
+from geomiam.evaluation.importance import skill_game
+from geomiam.evaluation.sampling import Value, exact, steps
+from geomiam.training.splits import site_blocks, spatial_folds
+
+KINDS = {
+    "plain Monte Carlo": {"method": "uniform"},
+    "Latin squares, cyclic (MaskSDM)": {"rows": "cyclic"},
+    "Latin squares, independent": {"rows": "independent"},
+    "Latin squares, antithetic": {"rows": "antithetic"},
+}
+SIZES = [4, 6, 8, 12, 16, 24, 32, 48]
+"""Latin squares."""
+
+
+def train() -> tuple[gm.Model, xr.Dataset]:
+    """Return the demo's model, trained without a fifth of the blocks, and the sites of that fifth."""
+    sites = sample_records(load_cube(), records())
+    blocks = site_blocks(sites, "100 km").number
+    folds = spatial_folds(sites["presence"].values, blocks, folds=5, rng=np.random.default_rng(0))
+    model = gm.fit(
+        sites.isel(site=folds != 0), load_schema(), network=network(), training=training(), rng=0
+    )
+    return model, sites.isel(site=folds == 0)
+
+
+def look_up(values: np.ndarray, players: int) -> Value:
+    """The game whose values ``(2^n, S)`` are known."""
+    return lambda coalitions: values[coalitions @ (1 << np.arange(players))]
+
+
+def converge(value: Value, players: int, *, repeats: int) -> xr.Dataset:
+    """Errors of repeated samples of every kind and size, and how often their intervals hold."""
+    truth = exact(value, players).values
+    shape = (len(KINDS), len(SIZES), repeats)
+    names = ("evaluations", "error", "standard_error", "covered")
+    found = {name: np.empty(shape) for name in names}
+    for i, options in enumerate(KINDS.values()):
+        for seed in range(repeats):
+            for k, e in enumerate(steps(value, players, at=SIZES, rng=seed, **options)):
+                off = np.abs(e.values - truth)
+                half = t.ppf(0.975, e.replicates - 1) * e.standard_error
+                facts = (e.evaluations, off.mean(), e.standard_error.mean(), (off <= half).mean())
+                for name, fact in zip(names, facts):
+                    found[name][i, k, seed] = fact
+    dims = ("kind", "size", "repeat")
+    runs = xr.Dataset(
+        {n: (dims, v) for n, v in found.items()}, {"kind": list(KINDS), "size": SIZES}
+    )
+    return runs.assign_attrs(metric="auc", exact=2**players)
+
+
+def report(runs: xr.Dataset, table: xr.Dataset, seconds: dict[str, float]) -> dict:
+    """What the runs say, as plain numbers."""
+    mean = runs.mean("repeat")
+    rmse = np.sqrt((runs["error"] ** 2).mean("repeat"))
+    return {
+        "players": dict(
+            zip(table["player"].values.tolist(), table["mean_shapley"].values.tolist())
+        ),
+        "auc": float(table["mean_full_value"]),
+        "sites": table.attrs["sites"],
+        "squares": SIZES,
+        "kinds": {
+            str(kind): {n: np.round(mean[n].sel(kind=kind).values, 5).tolist() for n in mean}
+            | {"rms_of_mean_error": np.round(rmse.sel(kind=kind).values, 5).tolist()}
+            for kind in runs["kind"].values
+        },
+        "seconds": seconds,
+    }
+
+
+def main() -> None:
+    """Run, print, and write JSON and figures."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("out/bench"))
+    parser.add_argument("--repeats", type=int, default=100)
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    clock, seconds = time.perf_counter(), {}
+
+    def lap(step: str) -> None:
+        nonlocal clock
+        seconds[step], clock = round(time.perf_counter() - clock, 1), time.perf_counter()
+
+    model, sites = train()
+    lap("train")
+    game = skill_game(model, sites, players="variables")
+    n = len(game.players)
+    coalitions = (np.arange(2**n)[:, None] >> np.arange(n)) & 1 == 1
+    known = look_up(game(coalitions)[:, -1:], n)
+    lap("all coalitions")
+    runs = converge(known, n, repeats=args.repeats)
+    lap("samples")
+    table = gm.importance(model, sites, players="variables", method="latin", samples=24)
+    lap("importance from 24 squares")
+    for name, figure in {
+        "importance": gm.plot.importance(table),
+        "importance-convergence": gm.plot.convergence(runs),
+    }.items():
+        figure.savefig(args.out / f"{name}.png", dpi=130)
+    found = report(runs, table, seconds)
+    (args.out / "importance.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,263 @@
+"""What a map costs beside its model: Zarr to Zarr against the bare model, workers, memory, a real map.
+
+    python -m geomiam_bench.maps --json out/bench/maps.json --figure out/bench/maps.png
+
+Repetitions are interleaved and medians taken, since other work may share the machine; the load is
+in the results. The real map reads the human footprint of Europe, if ``--data`` has it, trains a small
+model of where plants were recorded, and runs ``geomiam predict`` from start to end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import dask
+import dask.array as da
+import numpy as np
+import odc.geo.xr  # noqa: F401
+import rioxarray  # noqa: F401
+import torch
+import xarray as xr
+
+import geomiam as gm
+from geomiam.inference.engine import predict_block
+from geomiam.inference.maps import make_map
+from geomiam.inference.memory import peak_memory
+from geomiam.tokens.blocks import encode
+from geomiam_bench.shapley import make
+
+REAL = Path("../shared/data/glc_sample")
+
+
+def random_cube(names: list[str], ny: int, nx: int, *, chunk: int) -> xr.Dataset:
+    """Return a lazy cube of random numbers, three in ten missing."""
+    place = {"y": 60 - 0.001 * np.arange(ny), "x": 5 + 0.001 * np.arange(nx)}
+    layers = {}
+    for i, name in enumerate(names):
+        rng = da.random.default_rng(i)
+        values = rng.normal(size=(ny, nx), chunks=chunk).astype("f4")
+        layers[name] = (
+            ("y", "x"),
+            da.where(rng.random((ny, nx), chunks=chunk) < 0.3, np.nan, values),
+        )
+    return xr.Dataset(layers, coords=place).odc.assign_crs("EPSG:4326")
+
+
+def bare(model, cube: xr.Dataset) -> None:
+    """The model alone, on the cells in memory."""
+    rows = {v: cube[v].values.ravel() for v in model.schema.variables}
+    block = encode(rows, layout=model.layout, scaler=model.scaler)
+    shown, species = np.ones(model.layout.size, bool), np.arange(len(model.species))
+    start = time.perf_counter()
+    predict_block(model, block, shown=shown, species=species)
+    TIMES.setdefault("bare model", []).append(time.perf_counter() - start)
+
+
+TIMES: dict[str, list[float]] = {}
+
+
+def timed(name: str, work: Callable[[], object]) -> None:
+    """Run and note the seconds."""
+    start = time.perf_counter()
+    work()
+    TIMES.setdefault(name, []).append(time.perf_counter() - start)
+
+
+def speed(folder: Path, *, chunk: int, repeat: int) -> dict:
+    """Zarr to Zarr by one thread, two threads, one process and two, against the bare model."""
+    from distributed import Client, LocalCluster
+
+    model, _ = make("group", groups=6, tokens=24, width=96, species=4)
+    model.network.eval()
+    made = random_cube(list(model.schema.variables), 2 * chunk, 4 * chunk, chunk=chunk)
+    cube = gm.open_cube(gm.write_cube(made, folder / "cube.zarr", progress=False))
+    loaded = cube.compute()
+
+    def write(threads: int = 1, client=None) -> None:
+        with dask.config.set(scheduler="threads", num_workers=threads):
+            how = {"overwrite": True, "progress": False, "resume": False}
+            make_map(cube, model, folder / "map.zarr", client=client, **how)
+
+    def cluster(workers: int) -> LocalCluster:
+        return LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
+
+    TIMES.clear()
+    write(), bare(model, loaded)
+    TIMES.clear()
+    for _ in range(repeat):  # with no cluster beside, whose scheduler would share the process
+        bare(model, loaded)
+        timed("1 thread", write)
+        timed("2 threads", lambda: write(2))
+    with cluster(1) as one, cluster(2) as two, Client(one) as a, Client(two) as b:
+        write(client=a), write(client=b)  # workers import what they need
+        for _ in range(repeat):
+            timed("1 process", lambda: write(client=a))
+            timed("2 processes", lambda: write(client=b))
+    median = {k: statistics.median(v) for k, v in TIMES.items()}
+    return {
+        "cells": 8 * chunk**2,
+        "seconds": {k: [round(t, 3) for t in v] for k, v in TIMES.items()},
+        "map against bare model": median["bare model"] / median["1 thread"],
+        "2 threads against 1": median["1 thread"] / median["2 threads"],
+        "2 processes against 1": median["1 process"] / median["2 processes"],
+    }
+
+
+def memory_of(side: int) -> dict:
+    """Promised and measured peak of a map of side × side cells; runs in a process of its own."""
+    model, _ = make("group", groups=4, tokens=8, width=16, species=20)
+    cube = random_cube(list(model.schema.variables), side, side, chunk=256)
+    cube = cube.where((cube["x"] * 1000).astype(int) % 50 == 0)  # reading and writing weigh
+    with tempfile.TemporaryDirectory() as folder, dask.config.set(num_workers=2):
+        promised = gm.plan_map(cube, model).peak_per_worker
+        make_map(cube, model, Path(folder) / "map.zarr", progress=False)
+    return {"cells": side**2, "promised": promised, "measured": peak_memory()}
+
+
+def memory(sides: tuple[int, ...]) -> list[dict]:
+    """Peak memory of maps of growing size."""
+    found = []
+    for side in sides:
+        command = [sys.executable, "-m", "geomiam_bench.maps", "--memory-of", str(side)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        found.append(json.loads(done.stdout.splitlines()[-1]))
+    return found
+
+
+def train_real(folder: Path) -> xr.Dataset:
+    """Train a small model of where plants were recorded; write the model and the cube."""
+    import pandas as pd
+
+    stored = xr.open_zarr(REAL / "human_footprint_europe.zarr", consolidated=False, chunks={})
+    footprint = stored.rename(lat="y", lon="x")
+    cube = gm.open_cube(footprint, crs="EPSG:4326")
+    for name in cube.data_vars:
+        cube[name].attrs["modality"] = str(name)
+    gm.write_cube(cube, folder / "cube.zarr", chunks={"y": 512, "x": 512}, progress=False)
+    cube = gm.open_cube(folder / "cube.zarr", chunks=None)
+    table = pd.read_parquet(REAL / "presence_only_sample.parquet").assign(species="any plant")
+    sites = gm.sample(cube, table[["species", "lon", "lat"]], crs="EPSG:4326")
+    sites = gm.add_background(sites, cube, n=1000, rng=0)
+    network = gm.NetworkConfig(width=32, heads=2, depth=1, inner=0, frequencies=8)
+    model = gm.fit(sites.load(), network=network, training=gm.TrainingConfig(epochs=20), rng=0)
+    model.save(folder / "model")
+    return cube
+
+
+def real(folder: Path) -> dict:
+    """Map Europe from the human footprint by ``geomiam predict``."""
+    cube = train_real(folder)
+    run = [sys.executable, "-c", "from geomiam.cli import main; main()", "predict"]
+    run += [str(folder / "model"), str(folder / "cube.zarr")]
+    plan = subprocess.run([*run, "--plan"], capture_output=True, text=True, check=True).stdout
+    start = time.perf_counter()
+    command = [*run, "--out", str(folder / "map.zarr")]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    seconds = time.perf_counter() - start
+    made = xr.open_zarr(folder / "map.zarr", consolidated=False)
+    with_data = cube[list(cube.data_vars)].to_array().notnull().any("variable")
+    answered = made["suitability"].notnull().any("species")
+    return {
+        "cells": int(with_data.size),
+        "cells with data": int(with_data.sum()),
+        "answered exactly where there are data": bool((with_data == answered).all()),
+        "seconds from start to end": round(seconds, 1),
+        "plan": plan.strip().splitlines(),
+        "report": re.sub(r"→.*", "", said.strip()),
+        "overview": overview(folder),
+    }
+
+
+def overview(folder: Path) -> dict:
+    """Follow the recipe of docs/large-maps.md: a GeoTIFF with overviews that a viewer opens at once."""
+    import rasterio
+    from rasterio.enums import Resampling
+
+    start = time.perf_counter()
+    made = xr.open_zarr(folder / "map.zarr", consolidated=False, decode_coords="all")
+    layer, tif = made["suitability"].isel(species=0), folder / "map.tif"
+    how = {"tiled": True, "compress": "deflate", "windowed": True, "bigtiff": "if_safer"}
+    layer.rio.to_raster(tif, **how)
+    with rasterio.open(tif, "r+") as raster:
+        raster.build_overviews([2, 4, 8, 16], Resampling.average)
+    written = time.perf_counter() - start
+    with rasterio.open(tif) as raster:
+        levels = raster.overviews(1)
+        start = time.perf_counter()
+        small = raster.read(1, out_shape=(raster.height // 16, raster.width // 16))
+        opened = time.perf_counter() - start
+        same = np.array_equal(raster.read(1), layer.values, equal_nan=True)
+    return {
+        "levels": levels,
+        "seconds to write": round(written, 2),
+        "seconds to read the coarsest": round(opened, 4),
+        "finite cells of the coarsest": int(np.isfinite(small).sum()),
+        "full level equals the map": bool(same),
+    }
+
+
+def draw(found: dict, path: Path) -> None:
+    """Draw seconds of each road and memory against size."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    seconds = found["speed"]["seconds"]
+    left.boxplot(list(seconds.values()), tick_labels=list(seconds), orientation="horizontal")
+    left.set(
+        xlabel="seconds", title=f"{found['speed']['cells']:,} cells, Zarr to Zarr", xlim=(0, None)
+    )
+    cells = [m["cells"] for m in found["memory"]]
+    for name in ("promised", "measured"):
+        right.plot(cells, [m[name] / 2**20 for m in found["memory"]], "o-", label=name)
+    right.set(
+        xscale="log", xlabel="cells of the map", ylabel="peak MiB", title="Memory", ylim=(0, None)
+    )
+    right.legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+
+
+def main() -> None:
+    """Run, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, default=Path("out/bench/maps.json"))
+    parser.add_argument("--figure", type=Path)
+    parser.add_argument("--chunk", type=int, default=128)
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    if args.memory_of:
+        print(json.dumps(memory_of(args.memory_of)))
+        return
+    found: dict = {"cores": os.cpu_count(), "load at the start": os.getloadavg()[0]}
+    with tempfile.TemporaryDirectory() as folder:
+        found["speed"] = speed(Path(folder), chunk=args.chunk, repeat=args.repeat)
+        found["load after speed"] = os.getloadavg()[0]
+        found["memory"] = memory((512, 1024, 1619, 3238))
+        shutil.rmtree(folder)
+        Path(folder).mkdir()
+        found["real"] = real(Path(folder)) if REAL.exists() else "data are not at hand"
+    args.json.parent.mkdir(parents=True, exist_ok=True)
+    args.json.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(json.dumps(found, indent=1, ensure_ascii=False))
+    if args.figure:
+        draw(found, args.figure)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,334 @@
+"""Write the performance page of the documentation from the results of the commands.
+
+    python -m geomiam_bench.pages.performance     # from packages/geomiam-bench/results
+
+The folder holds ``shapley.json``, ``gpu.json``, ``maps.json`` and ``training.json`` as the scripts beside this one
+write them; what is not there is left out. Numbers on the page come from the JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+JOBS = {
+    "Europe, 1 km": 5.8e6,
+    "Europe, 100 m": 5.8e8,
+    "the world's land, 100 m": 1.35e10,
+}
+"""Land cells: 5.8 million km² (the 39 countries of the EEA), 135 million km² (without Antarctica)."""
+NAMES = {
+    "naive": "the papers' procedure, every coalition a full pass",
+    "token fp32": "token fusion, exact",
+    "token bf16": "token fusion, exact, bf16",
+    "token told": "token fusion, as a learned explainer tells",
+    "group fp32": "group fusion, exact",
+    "group bf16": "group fusion, exact, bf16",
+    "token fp32 predict": "token fusion, prediction alone",
+    "token bf16 predict": "token fusion, prediction alone, bf16",
+    "group fp32 predict": "group fusion, prediction alone",
+    "group bf16 predict": "group fusion, prediction alone, bf16",
+}
+
+
+def main() -> None:
+    """Read the results and write page and figures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--results", type=Path, default=Path("packages/geomiam-bench/results"))
+    parser.add_argument("--docs", type=Path, default=Path("docs"))
+    args = parser.parse_args()
+    pictures = args.docs / "images" / "benchmarks"
+    pictures.mkdir(parents=True, exist_ok=True)
+    parts = [HEAD]
+    sections = {
+        "shapley": explanations,
+        "gpu": gpu,
+        "maps": maps,
+        "kills": kills,
+        "training": training,
+    }
+    for name, write in sections.items():
+        path = args.results / f"{name}.json"
+        if path.exists():
+            figure = path.with_suffix(".png")
+            if figure.exists():
+                shutil.copy(figure, pictures / figure.name)
+            parts.append(write(json.loads(path.read_text(encoding="utf-8"))))
+    parts.append(TAIL)
+    (args.docs / "performance.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """Lay out a table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def explanations(found: dict[str, Any]) -> str:
+    """What a prediction and an explanation cost, and what a job of cells does."""
+    sizes, cost = found["sizes"], found["milliseconds_per_cell"]
+    faster, price = found["times_faster_than_naive"], found["price_in_predictions"]
+    rows = [
+        [
+            NAMES[way],
+            f"{found['operations_per_cell'][way] / 1e6:,.0f}",
+            f"{cost[way]:.2f}",
+            f"{found['share_of_peak'][way]:.0%}",
+            f"{faster[way]:.1f}" if way in faster else "",
+            f"{price[way]:.1f}" if way in price else "",
+        ]
+        for way in NAMES
+    ]
+    off, largest = found["largest_difference"], found["largest_value"]
+    peak = {k: v / 1e9 for k, v in found["peak_of_products"].items()}
+    return "\n\n".join(
+        [
+            "## Prediction and explanation",
+            f"{sizes['tokens']} tokens in {sizes['groups']} groups, width {sizes['width']}, "
+            f"{sizes['species']} species, {2 ** sizes['groups']} coalitions a cell; CPU time of one thread, "
+            f"medians of interleaved runs. The peak is what a plain product of these sizes reaches in the "
+            f"same run: {peak['fp32']:.0f} billion operations a second in float32, {peak['bf16']:.0f} in bfloat16.",
+            table(
+                [
+                    "",
+                    "million operations a cell",
+                    "ms a cell",
+                    "of the peak",
+                    "× faster",
+                    "price in predictions",
+                ],
+                rows,
+            ),
+            f"Exact is exact: token fusion differs from the papers' procedure by at most "
+            f"{off['token fp32 to naive']:.0e}. bfloat16 changes a value by at most "
+            f"{off['group bf16 to fp32']:.4f} (group; largest value {largest['group']:.2f}) and "
+            f"{off['token bf16 to naive']:.4f} (token; {largest['token']:.2f}).",
+            WHY.format(
+                bound=found["operations_per_cell"]["naive"]
+                / found["operations_per_cell"]["token fp32"],
+                share=found["share_of_peak"]["token bf16"],
+            ),
+            "![Milliseconds per cell as groups, tokens, species and the missing share grow](images/benchmarks/shapley.png)",
+            jobs(found),
+        ]
+    )
+
+
+WHY = """**What limits token fusion.** Its coalitions share norm and projections of the first block and the last product
+only; everything between depends on who is visible. Counted in operations that is {bound:.1f} times less than the papers'
+procedure: all that this sharing can give. In bfloat16 the products are twice as fast and
+the attention of short rows of tokens is not, so {share:.0%} of the peak is reached. Group fusion was made for explaining:
+its coalitions share all but a small transformer over the groups' summaries. Where token fusion must be explained cheaply,
+`gm.fit_explainer` learns to tell its values in one pass, and says how far it is off. `torch.compile` gained a tenth at best
+and costs half a minute for each shape, so it is not used."""
+
+
+def jobs(found: dict[str, Any]) -> str:
+    """The sheet that plans a job."""
+    sizes, cost = found["sizes"], found["milliseconds_per_cell"]
+    ways = ("group fp32 predict", "group fp32", "group bf16")
+    values = sizes["tokens"] + sizes["species"] * (1 + sizes["groups"])
+    rows = [
+        [
+            name,
+            f"{cells:,.0f}",
+            f"{cells / 512**2:,.0f}",
+            f"{cells * 4 * values / 1e9:,.0f} GB",
+            *(f"{cells * cost[w] / 3.6e6:,.0f}" for w in ways),
+            f"{cells * found['operations_per_cell']['group fp32'] / 1e15:,.1f}",
+        ]
+        for name, cells in JOBS.items()
+    ]
+    return "\n\n".join(
+        [
+            "## A sheet to plan a job",
+            f"With the model above, cells with data only. Bytes are those of {sizes['tokens']} predictors "
+            "read and of suitability and Shapley values written, before compression, which saves half or more.",
+            table(
+                [
+                    "",
+                    "land cells",
+                    "blocks of 512 × 512",
+                    "bytes",
+                    "core-hours: prediction",
+                    "explained",
+                    "explained, bf16",
+                    "10¹⁵ operations",
+                ],
+                rows,
+            ),
+            SHEET,
+        ]
+    )
+
+
+SHEET = """A job of your own: cells × milliseconds a cell ÷ 3.6 million are core-hours; `geomiam explain … --plan` times a block of
+yours on the machine it runs on. Cost grows with the tokens of a cell, with $2^G$ of the groups *that are
+present*, and with the species only once there are hundreds. Cells without data cost nothing, and rows that a
+coarse predictor has in common are encoded once. For a GPU, divide the operations by what it reaches in bfloat16; none
+was at hand, so no GPU-hours are promised here."""
+
+
+def gpu(found: dict[str, Any]) -> str:
+    """The same on a GPU."""
+    speed, share, price = (
+        found[k] for k in ("cells_per_second", "share_of_peak", "price_in_predictions")
+    )
+    rows = [
+        [
+            NAMES[way],
+            f"{speed[way]:,.0f}",
+            f"{share[way]:.0%}",
+            f"{price[way]:.1f}" if way in price else "",
+        ]
+        for way in NAMES
+        if way in speed
+    ]
+    peak = {k: v / 1e12 for k, v in found["peak_of_products"].items()}
+    return "\n\n".join(
+        [
+            f"## On a GPU ({found['device']})",
+            f"The model above, {found['sizes']['rows']:,} cells. The peak is that of a large product in the same run: "
+            f"{peak['fp32']:.0f} · 10¹² operations a second in float32, {peak['bf16']:.0f} in bfloat16.",
+            table(["", "cells a second", "of the peak", "price in predictions"], rows),
+        ]
+    )
+
+
+def maps(found: dict[str, Any]) -> str:
+    """Zarr to Zarr, workers, memory, and the largest real map."""
+    speed, memory, real = found["speed"], found["memory"], found["real"]
+    rows = [
+        [f"{m['cells']:,}", f"{m['promised'] / 2**20:.0f}", f"{m['measured'] / 2**20:.0f}"]
+        for m in memory
+    ]
+    said = f" ({found['load at the start']:.1f} to {found['load after speed']:.1f} processes were waiting for "
+    said += f"{found['cores']} cores meanwhile)"
+    return "\n\n".join(
+        [
+            "## Maps, from Zarr to Zarr",
+            f"{speed['cells']:,} cells of a small model (24 tokens, width 96, 4 species), which makes reading and "
+            f"writing weigh more than they do with a large one{said}:",
+            f"- A map from store to store runs at {speed['map against bare model']:.2f} of the bare model's speed.\n"
+            f"- Two threads are {speed['2 threads against 1']:.2f} times one, two processes "
+            f"{speed['2 processes against 1']:.2f} times one.",
+            "![Seconds from Zarr to Zarr, and peak memory against cells](images/benchmarks/maps.png)",
+            "Peak memory does not grow with the map; promised is what the plan says, in MiB:",
+            table(["cells", "promised", "measured"], rows),
+            f"**The largest real map at hand**: human footprint of Europe, {real['cells']:,} cells, "
+            f"{real['cells with data']:,} with data, by `geomiam predict` from start to end in "
+            f"{real['seconds from start to end']:.0f} s. {real['report'].rstrip('. ')}. A GeoTIFF with overviews of it "
+            f"takes {real['overview']['seconds to write']:.0f} s to write, and its coarsest level "
+            f"{1000 * real['overview']['seconds to read the coarsest']:.0f} ms to open.",
+        ]
+    )
+
+
+def kills(found: dict[str, Any]) -> str:
+    """What was lost by SIGKILL."""
+    rows = [
+        [
+            f"the {who}",
+            *(f"{found[who][k]:,}" for k in ("kills", "maps", "unequal", "again", "needless")),
+        ]
+        for who in ("writer", "worker")
+    ]
+    head = [
+        "killed",
+        "times",
+        "maps",
+        "unequal, byte by byte",
+        "blocks made again",
+        "of these, marked as done",
+    ]
+    return "\n\n".join(
+        [
+            "### Killed at random times",
+            "`geomiam_bench.kills` kills the writer of a map, or workers under it, with SIGKILL, and lets it go on:",
+            table(head, rows),
+        ]
+    )
+
+
+def training(found: dict[str, Any]) -> str:
+    """A step of training beside the papers' step."""
+    sizes, faster = found["sizes"], found["speed_up_over_paper"]
+    kinds = [k for k in faster["group"] if k not in ("miam", "uniform")]
+    rows = [
+        [
+            f"{name} fusion",
+            *(f"{faster[name][k]['median']:.1f}" for k in kinds),
+            f"{faster[name]['uniform']['median']:.1f}",
+            f"{faster[name]['miam']['of_sums']:.1f}",
+        ]
+        for name in ("token", "group")
+    ]
+    head = ["hidden share", *(f"{float(k):.0%}" for k in kinds), "uniform", "MIAM"]
+    return "\n\n".join(
+        [
+            "## Training",
+            f"A step of {sizes['batch']} sites, {sizes['tokens']} tokens, width {sizes['width']}, {sizes['depth']} blocks, "
+            "against the papers' step at equal size, which computes every token and puts the mask token where one is "
+            "hidden: how many times faster, medians of interleaved pairs, one thread.",
+            table(head, rows),
+            "![Speed-up against hidden share](images/benchmarks/training.png)",
+            "Hidden tokens are not computed, so the gain follows the share that is hidden; uniform masking hides half. Group "
+            "fusion computes less for a visible token as well. Sites are one table in memory, of which a batch is a slice. "
+            "`TrainingConfig(devices=2)` shares each batch among devices (Lightning Fabric): gradients are those of one.",
+        ]
+    )
+
+
+HEAD = """# Performance
+
+What a map costs, what its explanation costs, and why. This page is generated by `geomiam_bench.pages.performance` from the JSON
+of `make bench`; the numbers are of one machine with two cores, the ratios travel better than the milliseconds."""
+
+TAIL = """## Clusters
+
+The loop of [large maps](large-maps.md) asks for a `Client` and nothing else; one torch thread per worker, as many
+workers as cores. These set-ups were read by their own tools, not run at scale.
+
+```python
+from distributed import Client, LocalCluster
+
+client = Client(LocalCluster(n_workers=16, threads_per_worker=1))
+```
+
+```python
+from dask_jobqueue import SLURMCluster
+
+cluster = SLURMCluster(
+    cores=16,
+    processes=16,
+    memory="32GB",
+    walltime="02:00:00",
+    queue="cpu",
+    job_script_prologue=["export OMP_NUM_THREADS=1"],
+)
+cluster.scale(jobs=8)  # print(cluster.job_script()) shows what SLURM is given
+client = Client(cluster)
+```
+
+```python
+from dask_kubernetes.operator import KubeCluster, make_cluster_spec
+
+spec = make_cluster_spec(
+    name="geomiam",
+    image="ghcr.io/your-lab/geomiam:0.1",
+    n_workers=8,
+    worker_command="dask worker --nthreads 1",
+    env={"OMP_NUM_THREADS": "1"},
+)
+client = Client(KubeCluster(custom_cluster_spec=spec))
+```
+
+In a cloud, keep cube and map in one region's object store and the workers beside them: reading and writing are
+a small part of the time, moving between regions is not. A map that was cut off by a spot instance goes on."""
+
+
+if __name__ == "__main__":
+    main()

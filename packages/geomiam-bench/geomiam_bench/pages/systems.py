@@ -1,0 +1,268 @@
+"""The section "Systems" of the benchmark page: tables, figures, and what a user may conclude from them.
+
+Every sentence is computed: who is best where, by how much, and whom two standard errors cannot tell
+from the best.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from geomiam.evaluation.systems import SYSTEMS
+from geomiam_bench.comparison.figure import TITLES, draw
+from geomiam_bench.comparison.run import read_comparison
+from geomiam_bench.comparison.table import REFERENCE, as_table, in_situations, paired, summary
+
+CLEAR = 2.0
+"""Standard errors from which a difference counts."""
+WHOLE = "maestro"
+APART = {
+    "masks of MAESTRO, not MIAM (its network)": (WHOLE, "maestro-miam"),
+    "masks of MAESTRO, not MIAM (default network)": ("group-ramp", REFERENCE),
+    "its network, not the default (masks of MAESTRO)": (WHOLE, "group-ramp"),
+    "its network, not the default (masks of MIAM)": ("maestro-miam", REFERENCE),
+}
+"""Pairs that tell masks and network apart."""
+SAID = {
+    "all": "With every modality",
+    "one missing": "With one modality missing",
+    "one alone": "With one modality alone",
+}
+
+
+def systems_section(paths: list[Path], pictures: Path) -> str:
+    """All comparisons that there are, the advice first."""
+    runs = {p.stem.removeprefix("systems-"): read_comparison(p) for p in paths}
+    parts = ["## Systems", LEAD, advice(runs), what_they_are(runs)]
+    for name, run in runs.items():
+        parts.append(one_comparison(name, run, pictures))
+    return "\n\n".join(parts)
+
+
+LEAD = f"""Whole systems on equal terms: the same sites, the same test and validation blocks, the same gaps, sizes and
+early stopping, written by `geomiam-bench systems`. Differences are paired, species by species and seed by seed, in AUC
+points ± their standard error, for which both species and seeds count as clusters. A difference counts here from
+{CLEAR:.0f} standard errors; with many systems side by side, some will pass that by luck."""
+
+
+def advice(runs: dict[str, dict]) -> str:
+    """Which to choose: who is never told from the best, how far behind the others are, what it costs."""
+    cases = [case for run in runs.values() for case in contests(run)]
+    names = list(dict.fromkeys(n for case in cases for n in case["points"]))
+    rows = sorted(
+        (_record(name, cases, runs) for name in names),
+        key=lambda r: (r[2] < len(cases), -r[1] / r[2], r[3]),  # those that ran everywhere first
+    )
+    head = ["system", "not told from the best", "of", "AUC points behind the best, mean", "seconds"]
+    cells = [[n, k, of, f"{behind:.1f}", f"{cost:.2f}"] for n, k, of, behind, cost in rows]
+    best, cheap = rows[0], min((r for r in rows if r[2] == rows[0][2]), key=lambda r: r[4])
+    default = next((r for r in rows if r[0] == REFERENCE), None)
+    text = (
+        f"**Which to choose.** Over {len(cases)} cases ({_many(len(runs), 'data set')}, with every modality, one missing "
+        f"and one alone), **{best[0]}** is the best or cannot be told from it most often, {best[1]} times, and "
+        f"is {best[3]:.1f} AUC points behind the best in the mean. **{cheap[0]}** predicts cheapest, "
+        f"{cheap[4]:.2f} processor seconds for 1,000 cells against {best[4]:.2f}, and is {cheap[3]:.1f} points "
+        "behind."
+    )
+    if cheap[0] == best[0]:
+        text = (
+            text.partition(f" **{cheap[0]}** predicts")[0]
+            + " It is also the cheapest to predict with."
+        )
+    if default and REFERENCE not in (best[0], cheap[0]):
+        text += (
+            f" The default, **{REFERENCE}**, is the best or not told from it {_many(default[1], 'time')} and "
+            f"{default[3]:.1f} points behind in the mean, at {default[4]:.2f} seconds; it was made for cheap "
+            "[explanations](performance.md), not for the last point of a single small network."
+        )
+    return f"{text}\n\n{_markdown(head, cells)}"
+
+
+def contests(run: dict) -> Iterator[dict]:
+    """Per situation: mean AUC points behind the best of each system, and who is not told from it."""
+    kinds = _situations(run)
+    for situation in kinds["situation"].values:
+        one = kinds.sel(situation=situation)
+        means = {str(s): float(one.sel(system=s).mean()) for s in one["system"].values}
+        best = max(means, key=lambda name: means[name])
+        against = {n: paired(one.sel(system=best), one.sel(system=n)) for n in means if n != best}
+        yield {
+            "situation": str(situation),
+            "best": best,
+            "mean": means[best],
+            "points": {n: 100 * (means[best] - m) for n, m in means.items()},
+            "against": against,
+            "close": [n for n, d in against.items() if not clear(d)],
+        }
+
+
+def clear(difference: dict[str, Any]) -> bool:
+    """Whether a paired difference is beyond its standard errors."""
+    error = difference["error"]
+    return error is not None and abs(difference["mean"]) > CLEAR * error
+
+
+def _record(name: str, cases: list[dict], runs: dict[str, dict]) -> tuple:
+    """Name, times that it is the best or near, cases, mean points behind, median cost."""
+    own = [case for case in cases if name in case["points"]]
+    near = sum(name == case["best"] or name in case["close"] for case in own)
+    cost = [np.median(run["costs"][name]) for run in runs.values() if name in run["costs"]]
+    behind = float(np.mean([case["points"][name] for case in own]))
+    return name, near, len(own), behind, float(np.mean(cost)) if cost else float("nan")
+
+
+def what_they_are(runs: dict[str, dict]) -> str:
+    """Names and sentences of the systems; equal ones are told once."""
+    facts = {name: f["what"] for run in runs.values() for name, f in run["systems"].items()}
+    rows = [[f"`{n}`", facts[n]] for n in sorted(facts, key=[*SYSTEMS].index)]
+    return _markdown(["system", "what it is"], rows)
+
+
+def one_comparison(name: str, run: dict, pictures: Path) -> str:
+    """One data set: what was run, figure, table, who wins, what the parts do."""
+    picture = f"systems-{name}.png"
+    draw(run).savefig(pictures / picture, dpi=120)
+    parts = [
+        f"### {name}",
+        told(run),
+        f"![Skill of whole systems](images/benchmarks/{picture})",
+        scores_table(run),
+        " ".join([*map(winner, contests(run)), *emptiest(run)]),
+        part_effects(run),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def told(run: dict) -> str:
+    """What the data are, and how the systems were trained."""
+    data, network, training = (run["settings"].get(k) for k in ("data", "network", "training"))
+    seeds = len({r["seed"] for r in run["results"]})
+    test = "one of four folds of spatial blocks, another per seed"
+    if data["tested"] != "blocks":
+        test = f"an independent survey of {data['tested']:,} sites"
+    noted = {n: f["note"] for n, f in run["systems"].items() if f["note"]}
+    note = "".join(
+        f" {', '.join(n for n, own in noted.items() if own == said)}: {said}."
+        for said in dict.fromkeys(noted.values())
+    )
+    total = sum(r["seconds"] for r in run["results"]) / 60
+    return (
+        f"{data['sites']:,} sites, {len(data['species'])} species, modalities "
+        f"{', '.join(data['modalities'])}; scored on {test}; {_many(seeds, 'seed')}. Networks: width "
+        f"{network['width']}, {network['heads']} heads, {network['depth'] + network['inner']} blocks in a row, "
+        f"{_many(network['members'], 'member')}, at most {training['epochs']} epochs, stopped after "
+        f"{training['patience']} without a better validation AUC. Trees do not stop early and train on the "
+        f"validation blocks too.{note} {total:.1f} minutes of training on one core."
+    )
+
+
+def scores_table(run: dict) -> str:
+    """Systems against situations, with differences to the reference, the sweep's middle, and costs."""
+    rows = summary(run)
+    kinds = list(next(iter(rows.values()))["auc"])
+    patterns = list(next(iter(rows.values()))["sweep"])
+    middle = run["settings"]["shares"][len(run["settings"]["shares"]) // 2]
+    head = ["system"]
+    for kind in kinds:
+        head += [TITLES[kind], f"− {REFERENCE}"]
+    head += [f"{middle:.0%} gone {p.replace('-', ' ')}" for p in patterns]
+    head += ["weights", "training, s", "1,000 cells, s"]
+    order = sorted(rows, key=lambda n: -np.mean(list(rows[n]["auc"].values())))
+    best = {k: max(r["auc"][k] for r in rows.values()) for k in kinds}
+    cells = [[n, *_row(rows[n], kinds, patterns, best, run)] for n in order]
+    return _markdown(head, cells)
+
+
+def _row(facts: dict, kinds: list, patterns: list, best: dict, run: dict) -> Iterator[str]:
+    for kind in kinds:
+        value = facts["auc"][kind]
+        yield f"**{value:.3f}**" if value == best[kind] else f"{value:.3f}"
+        yield _points(facts["against"].get(kind))
+    middle = len(run["settings"]["shares"]) // 2
+    for pattern in patterns:
+        yield f"{facts['sweep'][pattern][middle]:.3f}"
+    yield f"{facts['parameters']:,.0f}" if facts["parameters"] else ""
+    yield f"{facts['seconds']:.0f}"
+    yield f"{facts['cost']:.2f}" if facts["cost"] is not None else ""
+
+
+def winner(case: dict) -> str:
+    """Who is best in a situation, by how much, and who is not told from it."""
+    start = f"{SAID[case['situation']]}, {case['best']} is best ({case['mean']:.3f})"
+    if not case["against"]:
+        return f"{start}."
+    second = min(case["against"], key=lambda n: case["points"][n])
+    lead = f"{start}, {_points(case['against'][second])} against {second}"
+    behind = [n for n in case["against"] if n not in case["close"]]
+    if not case["close"]:
+        return f"{lead}; the difference to every other system counts."
+    close = f"it cannot be told from {', '.join(case['close'])}"
+    return f"{lead}; {close}" + (f", and is ahead of {', '.join(behind)}." if behind else ".")
+
+
+def emptiest(run: dict) -> Iterator[str]:
+    """Who is best where most is missing, and by how much."""
+    sweep = as_table(run["results"])["sweep"].mean("seed").isel(share=-1)
+    for pattern in sweep["pattern"].values:
+        one = sweep.sel(pattern=pattern).sortby(sweep.sel(pattern=pattern), ascending=False)
+        names, values = [str(s) for s in one["system"].values], one.values
+        lead = (
+            f", {100 * (values[0] - values[1]):+.1f} against {names[1]}" if len(names) > 1 else ""
+        )
+        gone = f"{run['settings']['shares'][-1]:.0%} gone {str(pattern).replace('-', ' ')}"
+        yield f"With {gone}, {names[0]} keeps most ({values[0]:.3f}{lead})."
+
+
+def part_effects(run: dict) -> str:
+    """What MAESTRO's parts do: the whole minus the whole without one; and masks apart from network."""
+    kinds = _situations(run)
+    here = [str(s) for s in kinds["system"].values]
+    off = {run["systems"][n]["without"]: (WHOLE, n) for n in here if run["systems"][n]["without"]}
+    pairs = {part: two for part, two in (off | APART).items() if set(two) <= set(here)}
+    if not pairs:
+        return ""
+    rows, sentences = [], []
+    for part, (one, other) in pairs.items():
+        effects = {
+            str(s): paired(*(kinds.sel(system=n, situation=s) for n in (one, other)))
+            for s in kinds["situation"].values
+        }
+        rows.append([part, *map(_points, effects.values())])
+        sentences.append(f"{part}: {_verdict(effects)}")
+    head = ["part (with − without it)", *(TITLES[str(s)] for s in kinds["situation"].values)]
+    lead = "What each of MAESTRO's parts (Mohapatra et al. 2025) does here. " + "; ".join(sentences)
+    return f"{lead}.\n\n{_markdown(head, rows)}"
+
+
+def _verdict(effects: dict[str, dict]) -> str:
+    helps = [TITLES[s] for s, e in effects.items() if clear(e) and e["mean"] > 0]
+    hurts = [TITLES[s] for s, e in effects.items() if clear(e) and e["mean"] < 0]
+    said = [f"helps ({', '.join(helps)})"] * bool(helps) + [f"hurts ({', '.join(hurts)})"] * bool(
+        hurts
+    )
+    return " and ".join(said) or "makes no difference that counts"
+
+
+def _situations(run: dict) -> xr.DataArray:
+    return in_situations(as_table(run["results"]), list(run["settings"]["data"]["modalities"]))
+
+
+def _points(difference: dict | None) -> str:
+    if not difference or difference["mean"] is None:
+        return ""
+    error = difference["error"]
+    return f"{100 * difference['mean']:+.1f}" + ("" if error is None else f" ± {100 * error:.1f}")
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def _markdown(head: list, rows: list) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)

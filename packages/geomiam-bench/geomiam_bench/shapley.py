@@ -1,0 +1,260 @@
+"""What exact explanations cost, in predictions, beside the procedure of the papers: ratios within one run.
+
+    python -m geomiam_bench.shapley --json out/bench/shapley.json --figure out/bench/shapley.png
+
+The naive procedure is MaskSDM's as written: for each of the 2^G coalitions one full pass over all tokens,
+hidden ones replaced by the mask token. Against it: token fusion with what coalitions share made once, and
+group fusion with summaries made once, in float32 and bfloat16. Then what drives the cost: groups, tokens,
+species, and the share that is missing. Repetitions are interleaved, figures are medians; one thread.
+Weights are untrained, as their values do not change the cost; the rows differ, so nothing is saved by
+equal rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from geomiam.evaluation.explainer import with_explainer
+from geomiam.inference.coalitions import members, shapley_weights
+from geomiam.inference.engine import amortised_block, predict_block, shapley_block
+from geomiam.networks.config import NetworkConfig
+from geomiam.networks.model import Model
+from geomiam.schema import Schema
+from geomiam.tokens.blocks import Block, encode
+from geomiam.tokens.scaler import fit_scaler
+from geomiam.tokens.select import players
+
+SIZES = {"groups": 6, "tokens": 64, "species": 20}
+SWEEPS = {
+    "groups": (2, 4, 6, 8, 10),
+    "tokens": (16, 32, 64, 128),
+    "species": (20, 200, 2000),
+    "missing": (0.0, 0.25, 0.5, 0.75),
+}
+LAYERS = 4
+"""Blocks that a token passes: 4 (token fusion), or 3 in its group and 2 over the summaries."""
+FUSIONS = {"token": {"depth": LAYERS}, "group": {"inner": LAYERS - 1, "depth": 2}}
+
+
+def make(
+    fusion: str,
+    *,
+    groups: int,
+    tokens: int,
+    species: int,
+    width: int,
+    rows: int = 64,
+    missing: float = 0.0,
+) -> tuple[Model, Block]:
+    """Return a model of one scalar per token, and rows of which whole groups are missing."""
+    sizes = [len(part) for part in np.array_split(np.arange(tokens), groups)]
+    modalities = {
+        f"m{g}": {"variables": {f"v{g}_{i}": {} for i in range(n)}} for g, n in enumerate(sizes)
+    }
+    schema = Schema.from_dict({"modalities": modalities})
+    rng = np.random.default_rng(0)
+    arrays = {v: rng.normal(size=rows).astype(np.float32) for v in schema.variables}
+    scaler = fit_scaler(arrays, schema)
+    for modality in schema.modalities.values():
+        gone = rng.random(rows) < missing
+        arrays |= {v: np.where(gone, np.float32(np.nan), arrays[v]) for v in modality.variables}
+    torch.manual_seed(0)
+    config = NetworkConfig(fusion=fusion, width=width, **FUSIONS[fusion])  # type: ignore[arg-type]
+    names = [f"s{i}" for i in range(species)]
+    model = Model.untrained(schema, scaler=scaler, species=names, config=config)
+    return model, encode(arrays, layout=model.layout, scaler=scaler)
+
+
+def naive(model: Model, block: Block, masks: np.ndarray) -> np.ndarray:
+    """Every coalition by one full pass over all tokens, hidden ones replaced by the mask token."""
+    network, values = model.network.eval(), [torch.as_tensor(v) for v in block.values]
+    (member,) = network.members
+    observed = torch.as_tensor(block.observed)
+    total: Any = 0
+    with torch.inference_mode():
+        for coalition, weight in zip(members(len(masks)), shapley_weights(len(masks))):
+            seen = observed & torch.as_tensor((coalition[:, None] & masks).any(0))
+            fused = member.fusion.plain(member.tokenizers(values, seen), seen)
+            answer = torch.sigmoid(network.head(member.activate(fused)))
+            total = total + torch.as_tensor(weight, dtype=torch.float32)[:, None] * answer[:, None]
+    return total.numpy()
+
+
+def ways(width: int, rows: int, *, slow: bool, **sizes: Any) -> dict[str, Callable[[], Any]]:
+    """Return everything that is timed, by name; the naive procedure only where it is affordable."""
+    found: dict[str, Callable[[], Any]] = {}
+    for fusion in FUSIONS:
+        model, block = make(fusion, width=width, rows=rows, **sizes)
+        masks = np.stack(list(players(model.layout).values()))
+        index, shown = np.arange(len(model.species)), np.ones(model.layout.size, bool)
+        if fusion == "token" and slow:
+            found["naive"] = lambda m=model, b=block, g=masks: naive(m, b, g)
+        if fusion == "token":
+            learned = with_explainer(model, width=128)
+            found["token told"] = lambda m=learned, b=block, s=shown, i=index: amortised_block(
+                m, b, shown=s, species=i
+            )[0]
+        for precision in ("fp32", "bf16"):
+            at = model.in_precision(precision)  # type: ignore[arg-type]
+            ask = {"species": index}
+            explain = lambda m=at, b=block, g=masks, a=ask: shapley_block(m, b, players=g, **a)[0]  # noqa: E731
+            foresee = lambda m=at, b=block, s=shown, a=ask: predict_block(m, b, shown=s, **a)  # noqa: E731
+            found |= {f"{fusion} {precision}": explain, f"{fusion} {precision} predict": foresee}
+    return found
+
+
+def timed(todo: dict[str, Callable[[], Any]], *, repeat: int) -> dict[str, list[float]]:
+    """CPU seconds of each, one after the other, again and again; a busy machine does not lengthen them."""
+    seconds: dict[str, list[float]] = {name: [] for name in todo}
+    for run in todo.values():
+        run()
+    for _ in range(repeat):
+        for name, run in todo.items():
+            started = time.process_time()
+            run()
+            seconds[name].append(time.process_time() - started)
+    return seconds
+
+
+def headline(args: argparse.Namespace) -> dict[str, Any]:
+    """Times and ratios at the usual size, and how far each is from the naive values."""
+    todo = ways(args.width, args.rows, slow=True, **SIZES)
+    seconds = timed(todo, repeat=args.repeat)
+    median = {n: statistics.median(s) for n, s in seconds.items()}
+    median["token told predict"] = median["token fp32 predict"]
+    exact, group = todo["naive"](), todo["group fp32"]()
+    explained = [n for n in todo if n != "naive" and "predict" not in n]
+    counted = operations(**SIZES, d=args.width)
+    count = {n: counted[n.replace(" fp32", "").replace(" bf16", "")] for n in todo}
+    most = peak()
+    rate = {n: count[n] / (median[n] / args.rows) for n in todo}
+    return {
+        "operations_per_cell": count,
+        "peak_of_products": most,
+        "share_of_peak": {n: r / most["bf16" if "bf16" in n else "fp32"] for n, r in rate.items()},
+        "milliseconds_per_cell": {n: 1e3 * median[n] / args.rows for n in todo},
+        "spread": {n: (max(s) - min(s)) / median[n] for n, s in seconds.items()},
+        "times_faster_than_naive": {n: median["naive"] / median[n] for n in explained},
+        "price_in_predictions": {n: median[n] / median[f"{n} predict"] for n in explained},
+        "largest_difference": {
+            "token fp32 to naive": off(todo["token fp32"](), exact),
+            "token bf16 to naive": off(todo["token bf16"](), exact),
+            "group bf16 to fp32": off(todo["group bf16"](), group),
+        },
+        "largest_value": {"token": float(np.abs(exact).max()), "group": float(np.abs(group).max())},
+    }
+
+
+def operations(groups: int, tokens: int, species: int, d: int) -> dict[str, float]:
+    """Multiplications and additions per cell, counted by hand; norms, softmax and the like left out.
+
+    A token in a block: queries, keys, values and the way out 8 d², feed-forward of 4/3 the width
+    16/3 d², and 4 d for each token that it meets.
+    """
+
+    def block(n: float, met: float) -> float:
+        return n * (40 / 3 * d**2 + 4 * met * d)
+
+    coalitions, seen = 2**groups, tokens / 2 + 1  # half of the tokens and one mask, on average
+    met, head = coalitions * (groups / 2 + 1), coalitions * 2 * d * species
+    spared = coalitions * seen * 6 * d**2  # projections of the first block are shared
+    pooled = seen * 8 / 3 * d**2  # the last product is made of the mean
+    inner = (LAYERS - 1) * groups * block(tokens / groups, tokens / groups)
+    one = block(groups + 1, groups + 1) + 4 * (groups + 1) * d**2
+    return {
+        "naive": coalitions * LAYERS * block(tokens, tokens) + head,
+        "token": coalitions * (LAYERS * block(seen, seen) - pooled) - spared + head,
+        "token predict": LAYERS * block(tokens, tokens) - tokens * 8 / 3 * d**2,
+        "token told": LAYERS * block(tokens, tokens)
+        + groups * 2 * 128 * (d + 128 + species)
+        + 2 * 128 * d,
+        "group": inner + met * (16 / 3 + 4) * d**2 + coalitions * 28 / 3 * d**2 + head,
+        "group predict": inner + one,
+    }
+
+
+def peak() -> dict[str, float]:
+    """Operations per second of a plain product of the sizes at hand, by precision."""
+    best = {}
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        x, w = torch.randn(2048, 192).to(dtype), torch.randn(384, 192).to(dtype)
+        runs = timed(
+            {name: lambda x=x, w=w: [torch.nn.functional.linear(x, w) for _ in range(50)]}, repeat=7
+        )
+        best[name] = 50 * 2 * 2048 * 384 * 192 / min(runs[name])
+    return best
+
+
+def off(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the largest absolute difference."""
+    return float(np.abs(a - b).max())
+
+
+def growth(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Milliseconds per cell as one size grows, the others as usual; in float32."""
+    for name, values in SWEEPS.items():
+        for value in values:
+            todo = ways(args.width, args.rows, slow=False, **{**SIZES, name: value})
+            todo = {n: f for n, f in todo.items() if "bf16" not in n and "told" not in n}
+            if name == "groups" and value > 8:
+                del todo["token fp32"]
+            for way, seconds in timed(todo, repeat=max(1, args.repeat // 3)).items():
+                cost = 1e3 * statistics.median(seconds) / args.rows
+                yield {"size": name, "value": value, "way": way, "milliseconds_per_cell": cost}
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """One panel for each size."""
+    import matplotlib.pyplot as plt
+
+    fig, axes = plt.subplots(1, len(SWEEPS), figsize=(13, 3.4), sharey=True, layout="constrained")
+    colours = {"token fp32": "#d1495b", "group fp32": "#2e6f95"}
+    for ax, name in zip(axes, SWEEPS):
+        for way, colour in colours.items():
+            for style, suffix in (("-", ""), (":", " predict")):
+                mine = [r for r in rows if r["size"] == name and r["way"] == way + suffix]
+                points = [(r["value"], r["milliseconds_per_cell"]) for r in mine]
+                label = way.replace(" fp32", " fusion") + suffix.replace(" ", ", ")
+                ax.plot(*zip(*points), style, color=colour, marker="o", ms=3, label=label)
+        ax.set(xlabel={"missing": "share of groups missing"}.get(name, name), yscale="log")
+        if name not in ("missing", "groups"):
+            ax.set_xscale("log", base=2 if name == "tokens" else 10)
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("milliseconds per cell")
+    axes[0].legend(fontsize=7, frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fig.savefig(path, dpi=130)
+
+
+def main() -> None:
+    """Run, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, default=Path("out/bench/shapley.json"))
+    parser.add_argument("--figure", type=Path)
+    parser.add_argument("--rows", type=int, default=64)
+    parser.add_argument("--width", type=int, default=192)
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--headline", action="store_true", help="leave the growth out")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    report = {"sizes": {**SIZES, "width": args.width, "rows": args.rows}, **headline(args)}
+    print(json.dumps(report, indent=1))
+    if not args.headline:
+        report["growth"] = list(growth(args))
+    args.json.parent.mkdir(parents=True, exist_ok=True)
+    args.json.write_text(json.dumps(report, indent=1), encoding="utf-8")
+    if args.figure and "growth" in report:
+        draw(report["growth"], args.figure)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+"""What a training step costs against the papers' step: ratios within one run.
+
+    python -m geomiam_bench.training --json out/bench/training.json --figure out/bench/training.png
+
+The papers' way computes every token and puts a mask token in place of the hidden ones (MaskSDM):
+forward, loss, backward, optimizer, with PyTorch's own transformer layers. Against it, with as many
+blocks and weights: token fusion and group fusion of geomiam, which compute what is visible. Medians
+of interleaved repetitions on one thread, at several hidden shares; ``uniform`` is the mean over them,
+as the published masking draws them, and ``miam`` draws the masks of MIAM, of which half is hidden.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from schedulefree import AdamWScheduleFree
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from geomiam.masking import MIAM, hide
+from geomiam.masking.scores import Balance
+from geomiam.networks.config import NetworkConfig
+from geomiam.networks.network import Network
+from geomiam.schema import Schema
+from geomiam.tokens.layout import Layout
+
+SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
+"""Midpoints of five equal parts of [0, 1]."""
+
+
+class Paper(nn.Module):
+    """Mask-token substitution and all tokens computed, by PyTorch's own layers."""
+
+    def __init__(self, like: Network, config: NetworkConfig):
+        super().__init__()
+        d = config.width
+        self.tokenizers = like.members[0].tokenizers
+        self.mask = nn.Parameter(torch.empty(d).uniform_(-(d**-0.5), d**-0.5))
+        layer = nn.TransformerEncoderLayer(
+            d, config.heads, d * 4 // 3, config.dropout, batch_first=True, norm_first=True
+        )
+        self.blocks = nn.TransformerEncoder(layer, config.depth, enable_nested_tensor=False)
+        self.head = nn.Sequential(nn.LayerNorm(d), nn.ReLU(), nn.Linear(d, like.head.out_features))
+
+    def forward(self, values: list[Tensor], visible: Tensor) -> Tensor:
+        tokens = torch.where(visible[..., None], self.tokenizers(values, visible), self.mask)
+        return self.head(self.blocks(tokens).mean(1))
+
+
+class Step:
+    """One training step of a network: forward, loss, backward, optimizer."""
+
+    def __init__(self, network: nn.Module, bf16: bool):
+        self.network = network.train()
+        self.optimizer = AdamWScheduleFree(network.parameters(), lr=1e-3, weight_decay=0.01)
+        self.optimizer.train()
+        self.weights = sum(p.numel() for p in network.parameters())
+        self.bf16 = bf16
+
+    def seconds(self, values: list[Tensor], visible: Tensor, labels: Tensor) -> float:
+        """Do it and return how long it took."""
+        started = time.perf_counter()
+        half = torch.autocast("cpu", torch.bfloat16) if self.bf16 else contextlib.nullcontext()
+        with half:
+            logits = self.network(values, visible)
+        loss = binary_cross_entropy_with_logits(logits.float(), labels)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return time.perf_counter() - started
+
+
+def sizes_of(tokens: int, modalities: int) -> list[int]:
+    """Tokens per modality, as even as can be."""
+    return [len(part) for part in np.array_split(np.arange(tokens), modalities)]
+
+
+def steps(args: argparse.Namespace, sizes: list[int]) -> dict[str, Step]:
+    """The three networks, of equal size."""
+    schema = Schema.from_dict(
+        {
+            "modalities": {
+                f"m{g}": {"variables": {f"v{g}_{i}": {} for i in range(k)}}
+                for g, k in enumerate(sizes)
+            }
+        }
+    )
+
+    def network(**fusion) -> tuple[Network, NetworkConfig]:
+        torch.manual_seed(0)
+        config = NetworkConfig(width=args.width, **fusion)
+        facts = {"layout": Layout.of(schema), "classes": {}, "species": args.species}
+        return Network(config, **facts), config
+
+    token = {"fusion": "token", "depth": args.depth}
+    made = {
+        "paper": Paper(*network(**token)),
+        "token": network(**token)[0],
+        "group": network(fusion="group", depth=args.depth - 1, inner=1)[0],
+    }
+    return {name: Step(n, args.bf16) for name, n in made.items()}
+
+
+def masks(args: argparse.Namespace, sizes: list[int], rng: np.random.Generator) -> dict:
+    """Visible tokens ``(n, t)`` at every hidden share and as MIAM draws them."""
+    balance = Balance.neutral(len(sizes))
+    p = {share: np.full((1, len(sizes)), share) for share in SHARES}
+    p |= {"miam": MIAM().sample(1, sizes=sizes, balance=balance, rng=rng)}
+    drawn = {k: hide(v, n=args.batch, sizes=sizes, rng=rng) for k, v in p.items()}
+    return {k: torch.as_tensor(~h) for k, h in drawn.items()}
+
+
+def measure(args: argparse.Namespace) -> dict:
+    """Seconds of every way and mask, pairs interleaved."""
+    sizes, rng = sizes_of(args.tokens, args.modalities), np.random.default_rng(0)
+    ways = steps(args, sizes)
+    values = [torch.randn(args.batch, k, 1) for k in sizes]
+    labels = (torch.rand(args.batch, args.species) < 0.1).float()
+    found: dict[str, dict] = {name: {k: [] for k in (*SHARES, "miam")} for name in ways}
+    for repeat in range(-1, args.repeat):  # the first one warms up
+        for kind, visible in masks(args, sizes, rng).items():
+            for name, step in ways.items():
+                seconds = step.seconds(values, visible, labels)
+                if repeat >= 0:
+                    found[name][kind].append(seconds)
+    return {"weights": {n: s.weights for n, s in ways.items()}, "seconds": found}
+
+
+def ratios(seconds: dict[str, dict]) -> dict[str, dict]:
+    """Median and quartiles of the paper's seconds over a way's, pair by pair."""
+    spread = {}
+    for name in ("token", "group"):
+        pairs = {k: np.divide(seconds["paper"][k], v) for k, v in seconds[name].items()}
+        whole = [np.sum([seconds[n][s] for s in SHARES], 0) for n in ("paper", name)]
+        pairs["uniform"] = whole[0] / whole[1]
+        # Draws of MIAM differ in what they hide, so their ratio is that of the sums.
+        total = sum(seconds["paper"]["miam"]) / sum(seconds[name]["miam"])
+        spread[name] = {
+            str(k): dict(zip(("low", "median", "high"), np.percentile(v, (25, 50, 75)).tolist()))
+            for k, v in pairs.items()
+        }
+        spread[name]["miam"]["of_sums"] = total
+    return spread
+
+
+def draw(report: dict, path: Path) -> None:
+    """Speed-up against hidden share."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(5, 3.5), layout="constrained")
+    for name, rows in report["speed_up_over_paper"].items():
+        low, middle, high = ([rows[str(s)][k] for s in SHARES] for k in ("low", "median", "high"))
+        (line,) = axes.plot(SHARES, middle, "o-", label=f"{name} fusion")
+        axes.fill_between(SHARES, low, high, alpha=0.2, color=line.get_color())
+    axes.axhline(1, color="gray", lw=0.8)
+    axes.set(xlabel="share of tokens hidden", ylabel="steps for one of the papers' steps")
+    axes.set_ylim(bottom=0)
+    axes.legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    """Run, print and write the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, default=Path("out/bench/training.json"))
+    parser.add_argument("--figure", type=Path)
+    numbers = {"batch": 250, "width": 192, "depth": 4, "tokens": 64, "modalities": 6}
+    for name, default in (numbers | {"species": 20, "repeat": 5}).items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--bf16", action="store_true", help="all ways in bfloat16 autocast")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    measured = measure(args)
+    seconds = measured["seconds"]
+    report = {
+        "sizes": {k: getattr(args, k) for k in (*numbers, "species", "bf16")},
+        "weights": measured["weights"],
+        "speed_up_over_paper": ratios(seconds),
+        "median_seconds": {
+            n: {str(k): statistics.median(s) for k, s in v.items()} for n, v in seconds.items()
+        },
+        "seconds": {n: {str(k): s for k, s in v.items()} for n, v in seconds.items()},
+    }
+    args.json.parent.mkdir(parents=True, exist_ok=True)
+    args.json.write_text(json.dumps(report, indent=1), encoding="utf-8")
+    print(json.dumps({k: v for k, v in report.items() if k != "seconds"}, indent=1))
+    if args.figure:
+        draw(report, args.figure)
+
+
+if __name__ == "__main__":
+    main()

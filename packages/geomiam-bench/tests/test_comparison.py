@@ -1,0 +1,342 @@
+"""Whole systems compared: the registry, equal terms, the numbers, and the page that tells them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import xarray as xr
+from helpers_small import TINY_NETWORK, quick, tiny_sites
+from sklearn.metrics import roc_auc_score
+from typer.testing import CliRunner
+
+import geomiam as gm
+from geomiam.errors import OutputExists, SelectionError
+from geomiam.evaluation.systems import SYSTEMS, System
+from geomiam_bench.cli import app
+from geomiam_bench.comparison import trials
+from geomiam_bench.comparison.costs import costs, distinct_cells
+from geomiam_bench.comparison.figure import draw
+from geomiam_bench.comparison.run import begin, go_on, read_comparison, write_comparison
+from geomiam_bench.comparison.table import (
+    as_table,
+    in_situations,
+    paired,
+    situations,
+    summary,
+)
+from geomiam_bench.comparison.trials import Data, SystemPlan, chosen, compare, subset_auc
+from geomiam_bench.pages import systems as page
+
+NETWORK = TINY_NETWORK.model_copy(update={"inner": 1})
+FAST = {"network": NETWORK, "training": quick(epochs=2), "shares": (0.0, 0.5), "timings": 2}
+
+
+def sites_of(n: int = 120) -> xr.Dataset:
+    """Sites of three modalities; one is a series, one has a class."""
+    sites = tiny_sites(n, species=3)
+    sites["ndvi"].attrs["modality"] = "satellite"
+    soil = np.random.default_rng(1).integers(1, 4, n).astype(np.float32)
+    return sites.assign(rock=("site", soil, {"modality": "soil", "type": "categorical"}))
+
+
+@pytest.fixture(scope="module")
+def data() -> Data:
+    sites = sites_of()
+    return Data(sites, gm.infer_schema(sites))
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory) -> dict:
+    """Two systems and the trees, two seeds, written and read."""
+    path = tmp_path_factory.mktemp("run") / "systems-tiny.json"
+    plan = SystemPlan(("miam-group", "masksdm", "xgboost"), seeds=2, **FAST)
+    for more in go_on(begin(path, data, plan), data, plan, told=lambda _: None):
+        write_comparison(path, more)
+    return read_comparison(path)
+
+
+# The registry ------------------------------------------------------------------------------------
+
+
+def test_a_plan_of_an_unknown_system_is_refused():
+    with pytest.raises(SelectionError, match="no system 'guess'"):
+        SystemPlan(("guess",))
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_every_system_trains_and_answers_every_subset(name, data):
+    (result,) = compare(data, SystemPlan((name,), seeds=1, **FAST))
+    assert set(result["scores"]) == set(data.subsets) and len(data.subsets) == 7
+    values = np.array([*result["scores"].values()], float)
+    assert np.isfinite(values).all() and (values >= 0).all() and (values <= 1).all()
+    assert np.isfinite([*result["sweep"].values()]).all()
+    assert (result["epochs"] is None) == bool(SYSTEMS[name].rival)
+    assert result["seconds"] > 0 and (result["parameters"] is None) == bool(SYSTEMS[name].rival)
+
+
+# Equal terms -------------------------------------------------------------------------------------
+
+
+def test_all_systems_get_the_same_sites(data, monkeypatch):
+    seen: list[tuple] = []
+    trees = gm.fit_rival("xgboost", data.sites, data.schema, rounds=2)
+
+    def fit(self, sites, schema, *, validation, rng, training, network):
+        seen.append((self.name, rng, sites["x"].values, validation, training.block))
+        return trees
+
+    monkeypatch.setattr(System, "fit", fit)
+    scored: list[np.ndarray] = []
+    whole = trials.subset_auc
+    monkeypatch.setattr(
+        trials, "subset_auc", lambda p, t, d: scored.append(t["x"].values) or whole(p, t, d)
+    )
+    names = ("miam-group", "masksdm", "xgboost")
+    list(compare(data, SystemPlan(names, seeds=2, **FAST)))
+    assert [(s[0], s[1]) for s in seen] == [(n, k) for k in range(2) for n in names]
+    for k in range(2):
+        first, *others = seen[3 * k : 3 * k + 3]
+        test = scored[3 * k]
+        for other, tested in zip(others, scored[3 * k + 1 : 3 * k + 3]):
+            np.testing.assert_array_equal(first[2], other[2])
+            np.testing.assert_array_equal(first[3], other[3])
+            np.testing.assert_array_equal(test, tested)
+            assert first[4] == other[4]
+        assert not set(first[2]) & set(test) and 0 < first[3].sum() < len(first[3])
+        assert len(first[2]) + len(test) == data.sites.sizes["site"]
+    assert set(scored[0]) != set(scored[3])  # another fold per seed
+
+
+def test_a_survey_is_the_test_and_all_sites_train(data):
+    survey = sites_of(50)
+    sites = Data(data.sites, data.schema, survey).round(0, SystemPlan(("miam-group",), **FAST))
+    assert sites.test is survey and sites.train is data.sites
+    held = sites.validation
+    blocks = gm.splits.site_blocks(data.sites).number
+    assert not set(blocks[held]) & set(blocks[~held])
+
+
+def test_scores_are_scikit_learns_where_the_subset_is_observed(data):
+    class Echo:
+        """Scores that ignore what may be seen, and answer everywhere, as trees do."""
+
+        species = tuple(str(s) for s in data.sites["species"].values)
+
+        def scores(self, sites, *, using=None):
+            return np.random.default_rng(3).normal(size=(sites.sizes["site"], 3))
+
+    found, labels = subset_auc(Echo(), data.sites, data), data.sites["presence"].values
+    seen = np.isfinite(data.sites["bio1"].values)
+    assert 0 < seen.sum() < len(seen)
+    drawn = Echo().scores(data.sites)
+    for s in range(3):
+        wanted = roc_auc_score(labels[seen, s], drawn[seen, s])
+        assert found["climate"][s] == pytest.approx(wanted, abs=1e-5)
+    assert found["all"] != found["climate"]
+
+
+# The numbers -------------------------------------------------------------------------------------
+
+
+def test_paired_differences_are_those_of_a_loop():
+    rng = np.random.default_rng(0)
+    one, other = rng.random((2, 3, 5))
+    other[1, 2] = np.nan
+    found = paired(*(xr.DataArray(v, dims=("seed", "species")) for v in (one, other)))
+    pairs = {
+        (s, k): one[s, k] - other[s, k] for s in range(3) for k in range(5) if (s, k) != (1, 2)
+    }
+    n, mean = len(pairs), sum(pairs.values()) / len(pairs)
+
+    def spread(cluster) -> float:
+        sums: dict = {}
+        for key, value in pairs.items():
+            sums[cluster(key)] = sums.get(cluster(key), 0.0) + value - mean
+        return sum(v**2 for v in sums.values()) * len(sums) / (len(sums) - 1)
+
+    single = spread(lambda key: key)
+    both = spread(lambda key: key[0]) + spread(lambda key: key[1]) - single
+    means = [np.mean([v for (_, j), v in pairs.items() if j == k]) for k in range(5)]
+    assert found["mean"] == pytest.approx(mean)
+    assert found["error"] == pytest.approx(max(both, single) ** 0.5 / n)
+    assert (found["pairs"], found["species"]) == (14, 5)
+    assert found["gain"] == sum(m > 0 for m in means)
+
+
+def test_with_one_seed_the_error_is_that_of_the_species():
+    rng = np.random.default_rng(0)
+    one, other = rng.random((2, 1, 8))
+    found = paired(*(xr.DataArray(v, dims=("seed", "species")) for v in (one, other)))
+    assert found["error"] == pytest.approx((one - other).std(ddof=1) / 8**0.5)
+
+
+def test_an_error_covers_what_all_species_of_a_seed_share():
+    """Networks differ by seed for all species at once: 20 species are not 20 trials then."""
+    rng, hits = np.random.default_rng(0), []
+    for _ in range(300):
+        shared = rng.normal(size=(8, 1)) + 0.1 * rng.normal(size=(8, 20))
+        found = paired(
+            xr.DataArray(shared, dims=("seed", "species")),
+            xr.zeros_like(xr.DataArray(shared, dims=("seed", "species"))),
+        )
+        hits.append(abs(found["mean"]) < 2 * found["error"])
+    assert np.mean(hits) > 0.85  # 8 clusters; single differences as trials would give about a third
+
+
+def test_subsets_are_sorted_by_what_is_missing():
+    names = ["a", "b", "c"]
+    assert situations(names, ["a", "b", "c", "a+b", "a+c", "b+c", "all"]) == {
+        "all": ["all"],
+        "one missing": ["a+b", "a+c", "b+c"],
+        "one alone": names,
+    }
+    assert situations(["a", "b"], ["a", "b", "all"]) == {"all": ["all"], "one alone": ["a", "b"]}
+
+
+def test_the_summary_is_the_mean_of_what_is_stored(run):
+    facts = summary(run)["masksdm"]
+    rows = [r for r in run["results"] if r["system"] == "masksdm"]
+    best = [r for r in run["results"] if r["system"] == "miam-group"]
+    alone = [
+        [np.mean([r["scores"][m][k] for m in ("climate", "soil", "satellite")]) for k in range(3)]
+        for r in rows
+    ]
+    assert facts["auc"]["one alone"] == pytest.approx(np.mean(alone), abs=1e-5)
+    assert facts["seeds"]["one alone"] == pytest.approx(np.mean(alone, 1), abs=1e-5)
+    gain = np.mean(
+        [np.subtract(a["scores"]["all"], b["scores"]["all"]) for a, b in zip(rows, best)]
+    )
+    assert facts["against"]["all"]["mean"] == pytest.approx(gain)
+    assert facts["sweep"]["at-random"] == pytest.approx(
+        np.mean([r["sweep"]["at-random"] for r in rows], 0), abs=1e-5
+    )
+    assert facts["cost"] == np.median(run["costs"]["masksdm"]) > 0
+    assert run["summary"]["masksdm"] == json.loads(json.dumps(facts))
+
+
+def test_cells_to_time_are_all_different_and_classes_stay_classes(data):
+    cells = distinct_cells(data, n=400)
+    assert cells.sizes["site"] == 400
+    for name in data.schema.variables:
+        assert (
+            np.isfinite(cells[name].transpose("site", ...).values.reshape(400, -1)).any(1).mean()
+            > 0.7
+        )
+    assert len(np.unique(cells["bio1"].dropna("site"))) == int(cells["bio1"].notnull().sum())
+    assert set(np.unique(cells["rock"])) <= {1.0, 2.0, 3.0}
+    plan = SystemPlan(("miam-group", "xgboost"), **FAST)
+    found = costs(data, plan)
+    assert {n: len(v) for n, v in found.items()} == {"miam-group": 2, "xgboost": 2}
+    assert min(map(min, found.values())) > 0
+
+
+# A run, its picture and its page -------------------------------------------------------------------
+
+
+def test_a_run_goes_on_with_more_systems_and_refuses_other_settings(
+    run, data, tmp_path, monkeypatch
+):
+    path = tmp_path / "run.json"
+    write_comparison(path, run)
+    plan = SystemPlan(("miam-group", "miam-token"), seeds=2, **FAST)
+    trained = []
+    whole = System.fit
+    monkeypatch.setattr(
+        System, "fit", lambda self, *a, **k: trained.append(self.name) or whole(self, *a, **k)
+    )
+    monkeypatch.setattr(
+        "geomiam_bench.comparison.run.costs", lambda d, p: {n: [1.0] for n in p.systems}
+    )
+    *_, more = go_on(begin(path, data, plan), data, plan, told=lambda _: None)
+    assert trained == ["miam-token"] * 2
+    assert more["results"][: len(run["results"])] == run["results"]
+    assert set(more["costs"]) == {"miam-group", "masksdm", "xgboost", "miam-token"}
+    other = replace(plan, training=quick(epochs=9))  # which is told before what follows from it
+    with pytest.raises(OutputExists, match=r"a run with another training; pass --overwrite"):
+        begin(path, data, other)
+
+
+def test_the_picture_has_every_system(run):
+    figure = draw(run)
+    axes = [a for sub in figure.subfigs for a in sub.axes]
+    assert [t.get_text() for t in axes[0].get_yticklabels()] == sorted(
+        run["summary"], key=lambda n: np.mean(list(run["summary"][n]["auc"].values()))
+    )
+    curves = [a for a in axes if a.get_title() in ("at random", "by modality")]
+    assert len(axes) == 5 and all(len(a.lines) == 3 for a in curves)
+    for line in curves[0].lines:
+        wanted = run["summary"][line.get_label()]["sweep"]["at-random"]
+        np.testing.assert_allclose(line.get_ydata(), wanted)
+
+
+def test_the_page_tells_what_the_numbers_say(run, tmp_path):
+    path = tmp_path / "systems-tiny.json"
+    write_comparison(path, run)
+    text = page.systems_section([path], tmp_path)
+    kinds = in_situations(as_table(run["results"]), ["climate", "soil", "satellite"])
+    means = kinds.mean(("seed", "species"))
+    for situation, start in page.SAID.items():
+        best = str(means["system"].values[means.sel(situation=situation).values.argmax()])
+        value = float(means.sel(situation=situation).max())
+        assert f"{start}, {best} is best ({value:.3f})" in text
+    assert "Over 3 cases" in text and (tmp_path / "systems-tiny.png").stat().st_size > 10_000
+    assert all(f"| {name} | " in text for name in run["summary"])
+
+
+def test_a_difference_counts_from_two_errors():
+    assert page.clear({"mean": -0.05, "error": 0.02}) and page.clear({"mean": 0.05, "error": 0.02})
+    assert not page.clear({"mean": 0.03, "error": 0.02})
+    assert not page.clear({"mean": 0.03, "error": None})
+
+
+def test_the_parts_are_the_whole_minus_the_whole_without(run):
+    """Told on other names: the whole is said to be one system, its lesser form another."""
+    named = json.loads(json.dumps(run))
+    for r in named["results"]:
+        r["system"] = {"miam-group": "maestro", "masksdm": "maestro-no-ramp"}.get(
+            r["system"], "xgboost"
+        )
+    named["systems"] = {
+        "maestro": {**run["systems"]["miam-group"]},
+        "maestro-no-ramp": {**run["systems"]["masksdm"], "without": "ramp"},
+        "xgboost": run["systems"]["xgboost"],
+    }
+    text = page.part_effects(named)
+    gain = -100 * run["summary"]["masksdm"]["against"]["all"]["mean"]
+    assert f"| ramp | {gain:+.1f} ± " in text and "masks of" not in text
+    assert page.part_effects(run) == ""
+
+
+def test_the_command_writes_results_and_a_picture_and_goes_on(tmp_path):
+    gm.write_sites(sites_of(), tmp_path / "sites.zarr")
+    out, picture = tmp_path / "a" / "out.json", tmp_path / "a" / "out.png"
+    command = ["systems", tmp_path / "sites.zarr", "--json", out, "--figure", picture]
+    command += ["--systems", "miam-group,xgboost", "--seeds", "1", "--epochs", "1"]
+    done = CliRunner().invoke(app, list(map(str, command)))
+    assert done.exit_code == 0, done.output
+    assert "miam-group" in done.output and picture.stat().st_size > 10_000
+    before = read_comparison(out)
+    again = CliRunner().invoke(app, list(map(str, command)))
+    assert again.exit_code == 0 and read_comparison(out) == before
+    other = CliRunner().invoke(app, [*map(str, command[:-1]), "2"])
+    assert other.exit_code != 0 and isinstance(other.exception, OutputExists)
+
+
+def test_the_command_is_listed_and_explained():
+    help_of = lambda *words: CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "200"})  # noqa: E731
+    assert "systems" in help_of().output
+    text = help_of("systems").output
+    for word in ("data", "--json", "--systems", "--seeds", "--tune", "--figure", "UME"):
+        assert word in text, word
+
+
+def test_what_does_not_differ_on_the_data_is_not_trained(data):
+    plain = Data(data.sites, data.schema.subset(["climate", "soil"]))
+    plan = SystemPlan(("miam-group",), **FAST)
+    every = replace(plan)
+    object.__setattr__(every, "systems", ("miam-group", "maestro", "maestro-no-symbols"))
+    assert [s.name for s in chosen(plain, every)] == ["miam-group", "maestro"]
+    assert len(chosen(data, every)) == 3

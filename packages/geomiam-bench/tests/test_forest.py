@@ -1,0 +1,28 @@
+"""The forest of the library, on real data with documented figures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import SHARED, needs_shared
+
+from geomiam.evaluation.rivals import fit_rival
+from geomiam.metrics import auc
+from geomiam_bench import readers
+
+
+@needs_shared
+@pytest.mark.slow
+def test_the_forest_is_the_documented_forest():
+    """Against per-species figures of an independent program, all covariates, Wet Tropics."""
+    training, survey = readers.disdat(SHARED / "disdat", "AWT")
+    schema = readers.disdat_schema(SHARED / "disdat", "AWT", covariates="all")
+    rival = fit_rival("rf", training, schema, rng=0, trees=300)
+    got = auc(survey["presence"].values, rival.scores(survey))
+    table = pd.read_parquet(SHARED / "disdat" / "baselines_per_species.parquet")
+    table = table[(table["region"] == "AWT") & (table["background"] == "target-group")]
+    documented = table[table["method"] == "rf_down"].set_index("species")["auc"]
+    names = [str(s) for s in survey["species"].values]
+    assert np.nanmean(got) == pytest.approx(documented.mean(), abs=0.01)
+    np.testing.assert_allclose(got, documented[names], atol=0.05)
