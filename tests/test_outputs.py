@@ -364,7 +364,7 @@ def test_a_planted_link_in_place_of_the_hidden_folder_is_not_followed(tmp_path, 
         from geomiam.cube.resume import write_parts
 
         lazy = gm.open_cube(make_cube().chunk(y=4))
-        write_parts(lazy, tmp_path / "out.zarr", prints={"a": "1", "b": "2"}, progress=False)
+        write_parts(lazy, tmp_path / "out.zarr", prints={"a": "1", "b": "2"})
     assert content(thesis) == {"chapter.txt": b"years of work"}
     assert not (tmp_path / "out.zarr").is_symlink()
 
@@ -389,7 +389,7 @@ def test_names_are_checked_without_a_schema_too(tmp_path, model):
     for name in ("../thesis", str(thesis)):
         odd = make_cube().rename(a=name).chunk(y=4)
         with pytest.raises(NameRefused, match=r"ds\.rename"):
-            write_parts(odd, tmp_path / "out.zarr", prints={name: "1", "b": "2"}, progress=False)
+            write_parts(odd, tmp_path / "out.zarr", prints={name: "1", "b": "2"})
         with pytest.raises(NameRefused, match=r"ds\.rename"):
             gm.write_cube(odd, tmp_path / "out.zarr")
         coordinate = make_cube().assign_coords({name: 1})

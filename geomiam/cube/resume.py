@@ -20,6 +20,7 @@ from geomiam.outputs.contents import MARK
 from geomiam.outputs.kinds import CUBE
 from geomiam.outputs.paths import below, check_names
 from geomiam.outputs.place import remove, replace, write_text
+from geomiam.progress import log, progress_bar
 
 BAND = 2**27
 """Bytes that are written between two notes of what is complete, about."""
@@ -62,7 +63,6 @@ def write_parts(
     together: Sequence[Sequence[str]] = (),
     remarks: Mapping[str, Sequence[str]] | None = None,
     overwrite: bool = False,
-    progress: bool = True,
     finish: Finish | None = None,
 ) -> None:
     """Write a Dataset as Zarr v3, band of rows after band of rows; it appears when complete.
@@ -84,8 +84,6 @@ def write_parts(
         Of variables, as they stand while pixels are computed; kept with what is complete.
     overwrite
         Replace the store that is there, once the new one is complete.
-    progress
-        Show a bar.
     finish
         Given the store before it is put in place, and all remarks, returns attributes to add to it.
 
@@ -105,7 +103,7 @@ def write_parts(
         partial = target.with_name(f".{target.name}.building")
         ledger = Ledger.of(target.with_name(f".{target.name}.building.json"))
         attrs = _begin(ds, partial, ledger=ledger, prints=prints)
-        how: dict[str, Any] = {"together": together, "remarks": remarks, "progress": progress}
+        how: dict[str, Any] = {"together": together, "remarks": remarks}
         lines = _write_units(ds, partial, ledger=ledger, prints=prints, **how)
         _attributes(partial, attrs)  # every write of a part has put its own in their place
         _attributes(partial, {**attrs, **({} if finish is None else finish(partial, lines))})
@@ -132,11 +130,10 @@ def _write_units(
     prints: Mapping[str, str],
     together: Sequence[Sequence[str]],
     remarks: Mapping[str, Sequence[str]] | None,
-    progress: bool,
 ) -> list[str]:
     """Write the rows that are not there yet, and return all remarks."""
     units = _units(ds, together)
-    with _bar(ds, units, ledger, shown=progress) as bar:
+    with _bar(ds, units, ledger) as bar:
         for names in units:
             for rows in _unit(ds, names, partial, ledger=ledger, prints=prints):
                 said = {n: list((remarks or {}).get(n, ())) for n in names}
@@ -230,14 +227,14 @@ def _attributes(partial: Path, attrs: Mapping[str, Any]) -> None:
     zarr.open_group(partial, mode="r+").attrs.put(dict(attrs))
 
 
-def _bar(ds: xr.Dataset, units: Sequence[Sequence[str]], ledger: Ledger, *, shown: bool) -> Any:
-    from tqdm import tqdm
-
+def _bar(ds: xr.Dataset, units: Sequence[Sequence[str]], ledger: Ledger) -> Any:
     height = _height(ds)
     before = sum(_bytes(ds, names) * ledger.rows(names) / height for names in units)
     total = sum(_bytes(ds, names) for names in units)
-    look = {"unit": "B", "unit_scale": True, "delay": 1, "disable": not shown}
-    return tqdm(total=total, initial=before, desc="building", **look)
+    if before:
+        log(f"the build resumes: {before / total:.0%} is complete")
+    look = {"unit": "B", "unit_scale": True, "delay": 1}
+    return progress_bar(total=total, initial=before, desc="building", **look)
 
 
 def _bytes(ds: xr.Dataset, names: Sequence[str]) -> int:

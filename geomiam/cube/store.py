@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,6 +31,7 @@ from geomiam.outputs.contents import MARK, Kind
 from geomiam.outputs.kinds import CUBE
 from geomiam.outputs.paths import check_names, expand, is_remote
 from geomiam.outputs.place import complete
+from geomiam.progress import dask_progress, with_progress
 from geomiam.reading import reason, refusing
 
 __all__ = ["as_dataset", "claim", "encodable", "open_cube", "open_zarr", "write_cube", "write_zarr"]
@@ -39,8 +39,6 @@ __all__ = ["as_dataset", "claim", "encodable", "open_cube", "open_zarr", "write_
 Chunks = Mapping[str, int] | Literal["auto"] | None
 AS_STORED: Mapping[str, int] = MappingProxyType({})
 MARKS = ("zarr.json", ".zgroup", ".zattrs")
-SLOW = 2.0
-"""Seconds after which a write shows its progress."""
 
 
 def open_cube(
@@ -168,13 +166,14 @@ def _set_crs(ds: xr.Dataset, crs: Any) -> xr.Dataset:
     return assign_crs(ds, as_crs(crs, "crs="), old or CRS_NAME)
 
 
+@with_progress
 def write_cube(
     ds: xr.Dataset | xr.DataTree,
     path: str | Path,
     *,
     overwrite: bool = False,
     chunks: Chunks = None,
-    progress: bool = True,
+    progress: bool | None = None,
 ) -> Path:
     """Write a cube as Zarr v3; it is there complete or not at all.
 
@@ -190,7 +189,7 @@ def write_cube(
         Chunks on disk, e.g. ``{"y": 512, "x": 512}``, whatever the spatial dims are called;
         default: those of ``ds``.
     progress
-        Show a bar when writing takes long.
+        Show a bar when writing takes long; default: on a terminal or in a notebook.
 
     Returns
     -------
@@ -207,7 +206,7 @@ def write_cube(
     claim(path, overwrite)
     cube = open_cube(ds)
     cube = cube if chunks is None else cube.chunk(_chunks(chunks, cube.sizes))
-    return write_zarr(cube, path, overwrite=overwrite, progress=progress)
+    return write_zarr(cube, path, overwrite=overwrite)
 
 
 def write_zarr(
@@ -215,7 +214,6 @@ def write_zarr(
     path: str | Path,
     *,
     overwrite: bool = False,
-    progress: bool = True,
     kind: Kind = CUBE,
 ) -> Path:
     """Write a Dataset as Zarr v3 through a temporary sibling that is renamed when complete.
@@ -236,7 +234,7 @@ def write_zarr(
     """
     check_names(ds.variables)
     with claimed(path, overwrite, kind=kind) as target:
-        with complete(target) as partial, _progress(progress):
+        with complete(target) as partial, dask_progress("writing"):
             stored = encodable(ds).assign_attrs({MARK: kind.name})
             stored.to_zarr(partial, mode="w-", zarr_format=3, consolidated=False)
             claim(target, overwrite, kind=kind)  # hours may have passed
@@ -246,11 +244,3 @@ def write_zarr(
 def is_zarr(path: Path) -> bool:
     """Return whether a directory is the root of a Zarr store."""
     return any((path / mark).exists() for mark in MARKS)
-
-
-def _progress(wanted: bool) -> contextlib.AbstractContextManager:
-    if not wanted:
-        return contextlib.nullcontext()
-    from dask.diagnostics import ProgressBar
-
-    return ProgressBar(minimum=SLOW)

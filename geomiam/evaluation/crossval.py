@@ -22,6 +22,7 @@ from geomiam.evaluation.subsets import (
 )
 from geomiam.lengths import Length
 from geomiam.networks.model import Model
+from geomiam.progress import progress_bar, with_progress
 from geomiam.schema import Schema
 from geomiam.training import splits as splitters
 from geomiam.training.config import TrainingConfig
@@ -38,6 +39,7 @@ OURS = (
 Folds = list[tuple[np.ndarray, np.ndarray]]
 
 
+@with_progress
 def cross_evaluate(
     sites: xr.Dataset,
     schema: Schema | str | Path | None = None,
@@ -48,6 +50,7 @@ def cross_evaluate(
     folds: int = 5,
     block: Length | None = None,
     rng: int = 0,
+    progress: bool | None = None,
     **options: Any,
 ) -> xr.Dataset:
     """Train once per fold and score the predictions of all folds together.
@@ -73,6 +76,8 @@ def cross_evaluate(
         from the data, as :func:`geomiam.splits.site_blocks`.
     rng : int
         Seeds the folds and every training.
+    progress : bool, optional
+        Show progress bars; default: on a terminal or in a notebook.
     **options
         Of :func:`geomiam.fit`. ``validation`` is of all sites, and ``checkpoint`` a folder with one
         folder per fold.
@@ -104,7 +109,7 @@ def cross_evaluate(
     scores = {name: np.full(labels.shape, np.nan, np.float32) for name in chosen}
     options["training"] = _with_one_loss(options.get("training"), sites, labels)
     caught = []
-    for number, (train, test) in enumerate(parts):
+    for number, (train, test) in enumerate(progress_bar(parts, desc="folds", unit="fold")):
         with warnings.catch_warnings(record=True) as of_fold:
             warnings.simplefilter("always")  # the user's filters hold where they are issued again
             fold_options = _of_fold(options, train, number)

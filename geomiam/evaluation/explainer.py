@@ -28,6 +28,7 @@ from geomiam.networks.explainer import Explainer
 from geomiam.networks.model import Model
 from geomiam.networks.network import Network
 from geomiam.networks.session import standard_torch
+from geomiam.progress import progress_bar, with_progress
 from geomiam.tokens.blocks import Block, encode
 from geomiam.tokens.select import players
 from geomiam.training.splits import hold_out_blocks
@@ -42,6 +43,7 @@ BATCH = 256
 
 
 @standard_torch()
+@with_progress
 def fit_explainer(
     model: Model | str | Path,
     sites: xr.Dataset,
@@ -51,6 +53,7 @@ def fit_explainer(
     epochs: int = 200,
     holdout: float = 0.2,
     rng: int | np.random.Generator | None = 0,
+    progress: bool | None = None,
 ) -> Model:
     """Train a model of token fusion to predict its Shapley values in one pass.
 
@@ -74,6 +77,8 @@ def fit_explainer(
     holdout : float
         Share of the sites on which the error is measured.
     rng : int, numpy.random.Generator or None
+    progress : bool, optional
+        Show progress bars; default: on a terminal or in a notebook.
 
     Returns
     -------
@@ -224,14 +229,12 @@ def with_explainer(model: Model, width: int) -> Model:
 def _train(
     explainer: Explainer | None, task: Lessons, *, epochs: int, rng: np.random.Generator
 ) -> None:
-    from tqdm import trange
-
     assert explainer is not None
     explainer.cpu().train()
     steps = -(-len(task.states) // BATCH)
     best = torch.optim.AdamW(explainer.parameters(), lr=2e-3, weight_decay=1e-4)
     slower = torch.optim.lr_scheduler.OneCycleLR(best, max_lr=2e-3, total_steps=epochs * steps)
-    for _ in trange(epochs, desc="explainer", unit="epoch", delay=2, leave=False):
+    for _ in progress_bar(range(epochs), desc="explainer", unit="epoch", leave=False):
         for rows in torch.as_tensor(rng.permutation(len(task.states))).split(BATCH):
             best.zero_grad()
             _loss(explainer, task, rows).backward()

@@ -19,6 +19,7 @@ from geomiam.inference.shapley import MOST_GROUPS
 from geomiam.metrics import METRICS
 from geomiam.networks.artifact import as_model
 from geomiam.networks.model import Model
+from geomiam.progress import progress_bar, with_progress
 from geomiam.tokens.blocks import Block, encode
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.select import Selector
@@ -32,6 +33,7 @@ SCORES_AT_ONCE = 2**28
 """Bytes of scores held at a time; decides how many coalitions share one pass over the sites."""
 
 
+@with_progress
 def importance(
     model: Model | str | Path,
     sites: xr.Dataset,
@@ -42,6 +44,7 @@ def importance(
     samples: int = 24,
     rows: sampling.Rows = "independent",
     rng: int | np.random.Generator | None = 0,
+    progress: bool | None = None,
 ) -> xr.Dataset:
     """Share a model's skill among its predictors, by Shapley values (MaskSDM, Zbinden et al.).
 
@@ -73,6 +76,8 @@ def importance(
         How the squares are drawn; ``"cyclic"`` as published.
         See :func:`geomiam.evaluation.sampling.sample`.
     rng : int, numpy.random.Generator or None
+    progress : bool, optional
+        Show progress bars; default: on a terminal or in a notebook.
 
     Returns
     -------
@@ -226,15 +231,13 @@ def _scorable(labels: np.ndarray, *, of: int) -> np.ndarray:
 def _estimate(
     game: SkillGame, *, method: Method, samples: int, rows: sampling.Rows, rng: Any
 ) -> sampling.Estimate:
-    from tqdm import tqdm
-
     n = len(game.players)
     if method == "exact":
         looks = 2**n
     else:
         count = sampling.replicates(n, method=method, samples=samples, rows=rows)
         looks = 2 + (2 * n * count if method == "uniform" else n * (n - 1) * samples)
-    with tqdm(total=looks, desc="coalitions", delay=2, leave=False) as bar:
+    with progress_bar(total=looks, desc="coalitions", leave=False) as bar:
         memo = sampling.Memo(game, bar=bar)
         if method == "exact":
             return sampling.exact(memo, n)

@@ -35,6 +35,7 @@ from geomiam.evaluation.patterns import (
 from geomiam.evaluation.subsets import Predictor, as_predictor
 from geomiam.metrics import auc
 from geomiam.networks.model import Model
+from geomiam.progress import progress_bar, with_progress
 from geomiam.schema import Schema
 from geomiam.training.table import read_labels
 
@@ -52,6 +53,7 @@ __all__ = [
 SHARES = (0.0, 0.2, 0.4, 0.6, 0.8)
 
 
+@with_progress
 def missingness_sweep(
     train: xr.Dataset,
     test: xr.Dataset,
@@ -62,6 +64,7 @@ def missingness_sweep(
     shares: Sequence[float] = SHARES,
     repeats: int = 1,
     rng: Rng = 0,
+    progress: bool | None = None,
 ) -> xr.Dataset:
     """Score fitted predictors while more and more of the test sites is hidden.
 
@@ -88,6 +91,8 @@ def missingness_sweep(
     repeats : int
         Number of times that gaps are drawn.
     rng : int, numpy.random.Generator or None
+    progress : bool, optional
+        Show progress bars; default: on a terminal or in a notebook.
 
     Returns
     -------
@@ -110,7 +115,11 @@ def missingness_sweep(
     seeds = np.random.default_rng(rng).integers(2**31, size=repeats)
     cases = [
         (lost := _lost(test, sites, schema), [s.case(sites, whole=not lost) for s in scorers])
-        for sites in _gaps(test, schema, patterns=chosen, shares=shares, seeds=seeds)
+        for sites in progress_bar(
+            _gaps(test, schema, patterns=chosen, shares=shares, seeds=seeds),
+            total=len(chosen) * len(shares) * repeats,
+            desc="gaps",
+        )
     ]
     coords = {"predictor": list(predictors), "pattern": list(chosen), "share": list(shares)}
     return _dataset(cases, {**coords, "repeat": np.arange(repeats), "species": list(names)})

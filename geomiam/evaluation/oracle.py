@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from tqdm import tqdm
 
 from geomiam.cube.predictors import bind
 from geomiam.errors import SelectionError
@@ -16,6 +15,7 @@ from geomiam.evaluation.masked import Masked
 from geomiam.evaluation.subsets import Subsets, Using, listed, name_subsets
 from geomiam.masking import Constant
 from geomiam.networks.model import Model
+from geomiam.progress import progress_bar, with_progress
 from geomiam.schema import Schema
 from geomiam.tokens.layout import Layout, Span
 from geomiam.tokens.select import visible_tokens
@@ -60,8 +60,14 @@ class Oracle:
         )
 
 
+@with_progress
 def fit_oracle(
-    sites: xr.Dataset, schema: Schema, *, subsets: Subsets = "unimodal+all", **options: Any
+    sites: xr.Dataset,
+    schema: Schema,
+    *,
+    subsets: Subsets = "unimodal+all",
+    progress: bool | None = None,
+    **options: Any,
 ) -> Oracle:
     """Train one model per subset, on that subset alone and with nothing hidden.
 
@@ -72,6 +78,8 @@ def fit_oracle(
     schema : Schema
     subsets : str, sequence or mapping
         As :func:`geomiam.evaluate`.
+    progress : bool, optional
+        Show progress bars; default: on a terminal or in a notebook.
     **options
         Of :func:`geomiam.fit`, ``masking`` aside. They are the same for all, early stopping on the
         same held-out sites included.
@@ -92,7 +100,7 @@ def fit_oracle(
     chosen = name_subsets(schema, subsets)
     models = {
         name: _alone(*part(sites, schema, using), **options)
-        for name, using in tqdm(chosen.items(), "oracle", unit="model", delay=2)
+        for name, using in progress_bar(chosen.items(), "oracle", unit="model")
     }
     return Oracle(schema, models, chosen)
 

@@ -20,6 +20,7 @@ from geomiam.evaluation.masked import Masked
 from geomiam.metrics import METRICS, measure
 from geomiam.networks.artifact import as_model
 from geomiam.networks.model import Model
+from geomiam.progress import progress_bar, with_progress
 from geomiam.schema import Schema
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.select import Selector, visible_tokens
@@ -77,6 +78,7 @@ def as_predictor(
     return Masked(model, species) if isinstance(model, Model) else model
 
 
+@with_progress
 def evaluate(
     model: Model | Predictor | str | Path,
     sites: xr.Dataset,
@@ -84,6 +86,7 @@ def evaluate(
     subsets: Subsets = "unimodal+all",
     metrics: Sequence[str] = ("auc",),
     schema: Schema | None = None,
+    progress: bool | None = None,
 ) -> xr.Dataset:
     """Score a model on sites, seeing one subset of the predictors after another.
 
@@ -103,6 +106,8 @@ def evaluate(
         number get probabilities.
     schema : Schema, optional
         The modalities, for a predictor that has no ``schema``.
+    progress : bool, optional
+        Show progress bars; default: on a terminal or in a notebook.
 
     Returns
     -------
@@ -158,7 +163,8 @@ def subset_scores(
         model.species_index(names)  # unknown names are told with the nearest ones
     predictor = as_predictor(model, names)
     index = _positions(predictor, names)
-    return {n: np.asarray(predictor.scores(sites, using=u))[:, index] for n, u in subsets.items()}
+    named = progress_bar(subsets.items(), desc="subsets", unit="subset", leave=False)
+    return {n: np.asarray(predictor.scores(sites, using=u))[:, index] for n, u in named}
 
 
 def score(

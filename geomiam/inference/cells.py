@@ -22,6 +22,7 @@ from geomiam.cube.predictors import predictors
 from geomiam.errors import MemoryRefused
 from geomiam.inference.allocator import keep_freed_memory
 from geomiam.networks.model import Model
+from geomiam.progress import progress_bar
 from geomiam.tokens.blocks import Block, encode
 
 DEFAULT_LIMIT = 4 * 2**30
@@ -93,10 +94,8 @@ class BlockTask:
         return encode(rows | nothing, layout=layout, scaler=scaler, limits=True)
 
     def _slabs(self, n: int) -> Iterator[slice]:
-        from tqdm import tqdm
-
-        hidden = not self.alone
-        with tqdm(total=n, desc="cells", unit="cell", delay=2, leave=False, disable=hidden) as bar:
+        look = {} if self.alone else {"disable": True}
+        with progress_bar(total=n, desc="cells", unit="cell", leave=False, **look) as bar:
             for start in range(0, n, SLAB):
                 yield slice(start, start + SLAB)
                 bar.update(min(SLAB, n - start))

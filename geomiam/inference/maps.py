@@ -32,6 +32,7 @@ from geomiam.outputs.claim import claim, claimed
 from geomiam.outputs.kinds import GEOTIFF
 from geomiam.outputs.paths import expand
 from geomiam.outputs.place import complete, remove
+from geomiam.progress import log, progress_bar, with_progress
 from geomiam.tokens.select import visible_tokens
 
 
@@ -73,7 +74,7 @@ def write_map(
     client: Any = None,
     chunks: Mapping[str, int] | None = None,
     overwrite: bool = False,
-    progress: bool = True,
+    progress: bool | None = None,
     **options: Any,
 ) -> xr.Dataset:
     """Predict a cube into a Zarr store, block by block, and open it.
@@ -104,8 +105,8 @@ def write_map(
         of species and groups as many as fit 4 MiB.
     overwrite : bool
         Replace a complete map; on a local disk it stays until the new one is complete.
-    progress : bool
-        Show a progress bar.
+    progress : bool, optional
+        Show progress bars; default: on a terminal or in a notebook.
     **options
         Of :func:`geomiam.predict`, or of :func:`geomiam.shapley`.
 
@@ -143,6 +144,7 @@ def write_map(
     return open_geotiff(expand(path)) if is_geotiff(path) else open_zarr(path)
 
 
+@with_progress
 def make_map(
     ds: Data,
     model: Model | str | Path,
@@ -153,14 +155,14 @@ def make_map(
     client: Any = None,
     chunks: Mapping[str, int] | None = None,
     overwrite: bool = False,
-    progress: bool = True,
+    progress: bool | None = None,
     memory_limit: int | str | None = None,
     inputs: Sequence[str | Path] = (),
     **options: Any,
 ) -> MapReport:
     """Do the work of :func:`write_map`, and report it; ``inputs`` are paths that the map may not overlap."""
     how: dict[str, Any] = {"shapley": shapley, "resume": resume, "client": client, "chunks": chunks}
-    how |= {"overwrite": overwrite, "progress": progress, "memory_limit": memory_limit}
+    how |= {"overwrite": overwrite, "memory_limit": memory_limit}
     make_output = _make_geotiff if is_geotiff(path) else _make_store
     return make_output(ds, model, path, inputs=inputs, options=options, **how)
 
@@ -212,7 +214,6 @@ def _make_store(
     client: Any,
     chunks: Mapping[str, int] | None,
     overwrite: bool,
-    progress: bool,
     memory_limit: int | str | None,
     inputs: Sequence[str | Path],
     options: Mapping[str, Any],
@@ -231,7 +232,7 @@ def _make_store(
         marks = place.resume(prints) if resume else None
         if marks is None:
             marks = place.begin(made, job, prints)
-        told = _run(job, ds, marks, client=client, progress=progress)
+        told = _run(job, ds, marks, client=client)
         before = int(marks[marks > 0].sum()) - int((marks > 0).sum())
         place.complete(overwrite, answered=before + sum(t.answered for t in told))
     shown = visible_tokens(model.layout, options.get("using"))
@@ -239,17 +240,17 @@ def _make_store(
     return _report(job, told, place, made=made, start=start)
 
 
-def _run(job: Job, ds: xr.Dataset, marks: np.ndarray, *, client: Any, progress: bool) -> list[Told]:
+def _run(job: Job, ds: xr.Dataset, marks: np.ndarray, *, client: Any) -> list[Told]:
     """Make the blocks that are not there."""
-    from tqdm import tqdm
-
     todo = [tuple(map(int, i)) for i in np.argwhere(marks == 0)]
     client = client if client is not None else _active_client()
     told = []
     cells = job.blocks.cells
     before = cells - sum(map(job.blocks.cells_in, todo))
-    look = {"unit": "cell", "unit_scale": True, "delay": 1, "disable": not progress}
-    with tqdm(total=cells, initial=before, desc="map", **look) as bar, _quietly():
+    if before:
+        log(f"the map resumes: {before:,} of {cells:,} cells are complete")
+    look = {"unit": "cell", "unit_scale": True, "delay": 1}
+    with progress_bar(total=cells, initial=before, desc="map", **look) as bar, _quietly():
         for one in _anywhere(job, ds, todo, client=client):
             told.append(one)
             bar.update(job.blocks.cells_in(one.index))

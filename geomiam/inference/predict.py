@@ -19,6 +19,7 @@ from geomiam.inference.required import leave_out, requiring, warn_if_few
 from geomiam.networks.artifact import as_model
 from geomiam.networks.model import Model, Precision
 from geomiam.networks.network import MOST_GROUPS
+from geomiam.progress import with_progress
 from geomiam.tokens.blocks import Block
 from geomiam.tokens.select import Selector, players, symbolic_tokens, visible_tokens
 
@@ -51,6 +52,7 @@ class PredictBlock:
         return suitability, seen, *shares
 
 
+@with_progress
 def predict(
     ds: Data,
     model: Model | str | Path,
@@ -63,6 +65,7 @@ def predict(
     empty: Literal["nan", "base"] = "nan",
     require: Selector | Sequence[Selector] = (),
     mask: str | None = None,
+    progress: bool | None = None,
 ) -> xr.Dataset:
     """Predict every cell or site from whatever it has.
 
@@ -91,6 +94,8 @@ def predict(
         Groups, modalities, variables or parts of which a cell must have a value, each; others are NaN.
     mask : str, optional
         Layer of the data, such as a land mask: where it is NaN or 0, cells are NaN.
+    progress : bool, optional
+        Show a bar while data in memory are predicted; default: on a terminal or in a notebook.
 
     Returns
     -------

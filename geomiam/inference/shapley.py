@@ -27,6 +27,7 @@ from geomiam.inference.predict import (
 from geomiam.inference.required import leave_out, requiring, warn_if_few
 from geomiam.networks.artifact import as_model
 from geomiam.networks.model import Model, Precision
+from geomiam.progress import with_progress
 from geomiam.tokens.blocks import Block
 from geomiam.tokens.select import Selector, players, visible_tokens
 
@@ -74,6 +75,7 @@ class ShapleyBlock:
         return results if error is None else (*results, error)
 
 
+@with_progress
 def shapley(
     ds: Data,
     model: Model | str | Path,
@@ -89,6 +91,7 @@ def shapley(
     memory_limit: int | str | None = None,
     require: Selector | Sequence[Selector] = (),
     mask: str | None = None,
+    progress: bool | None = None,
 ) -> xr.Dataset:
     """Explain every cell or site: what each group of predictors adds to the prediction.
 
@@ -108,7 +111,7 @@ def shapley(
         group names becomes the group ``rest``.
     using : selector or sequence of selectors, optional
         What the model may see at all.
-    species, scale, precision, memory_limit
+    species, scale, precision, memory_limit, progress
         As :func:`geomiam.predict`. Values add up on the given scale.
     method : {"exact", "latin", "amortised"}, optional
         ``"exact"``: all coalitions, the default up to 12 groups; ``"latin"``: some are drawn, the

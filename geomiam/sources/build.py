@@ -21,6 +21,7 @@ from geomiam.cube.store import claim, open_cube
 from geomiam.errors import GeomiamError, GridError, OutputExists, OutputRefused, SourceError
 from geomiam.outputs.claim import refuse_overlap
 from geomiam.outputs.paths import real_path
+from geomiam.progress import with_progress
 from geomiam.reading import reason
 from geomiam.schema import Schema
 from geomiam.sources import scenes
@@ -39,6 +40,7 @@ BUDGET = 16_000_000
 """Numbers in such a chunk, at most: 64 MB."""
 
 
+@with_progress
 def build_cube(
     catalog: str | Path | Schema,
     like: Any = None,
@@ -48,7 +50,7 @@ def build_cube(
     roots: Mapping[str, str | Path] | None = None,
     overwrite: bool = False,
     chunks: Mapping[str, int] | None = None,
-    progress: bool = True,
+    progress: bool | None = None,
     repair: bool = False,
 ) -> xr.Dataset:
     """Build a cube from a catalog: every variable from its source, on one grid.
@@ -77,7 +79,7 @@ def build_cube(
     chunks
         Of the cube, such as ``{"y": 256, "x": 256}``; own dims stay whole.
     progress
-        Show a bar while it is written.
+        Show a bar while it is written; default: on a terminal or in a notebook.
     repair
         Of a cube that is at ``out``: read again the dates of which files of Sentinel-2 could not be
         read, and nothing else. Where there is none, it is built.
@@ -140,7 +142,6 @@ def build_cube(
             together=[[t.variable.name for t in group] for group in scenes.kinds(todo.tasks)],
             remarks={name: known.failed for name, known in assembled.scenes.items()},
             overwrite=overwrite,
-            progress=progress,
             finish=partial(closing, todo, prints),
         )
     mend(

@@ -19,6 +19,7 @@ from geomiam.networks.model import Model
 from geomiam.networks.network import Network
 from geomiam.networks.quantity import loss_of
 from geomiam.networks.session import standard_torch
+from geomiam.progress import with_progress
 from geomiam.schema import Schema
 from geomiam.tokens.blocks import encode
 from geomiam.tokens.limits import widened, with_limits
@@ -72,6 +73,7 @@ class Found:
 
 
 @standard_torch()
+@with_progress
 def finetune(
     model: Model | str | Path,
     sites: xr.Dataset,
@@ -83,6 +85,7 @@ def finetune(
     validation: np.ndarray | None = None,
     rng: int | np.random.Generator | None = 0,
     checkpoint: str | Path | None = None,
+    progress: bool | None = None,
 ) -> Model:
     """Train a model further; the model itself is not changed.
 
@@ -116,6 +119,8 @@ def finetune(
     rng : int, numpy.random.Generator or None
     checkpoint : path, optional
         As for :func:`geomiam.fit`.
+    progress : bool, optional
+        Show progress bars; default: on a terminal or in a notebook.
 
     Returns
     -------

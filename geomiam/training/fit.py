@@ -20,6 +20,7 @@ from geomiam.networks.encoders import plug
 from geomiam.networks.model import Model
 from geomiam.networks.network import join
 from geomiam.networks.session import standard_torch
+from geomiam.progress import log, with_progress
 from geomiam.schema import Schema
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.select import group_coverage
@@ -46,6 +47,7 @@ from geomiam.training.warm import check_start, load_start, set_base, start_confi
 
 
 @standard_torch()
+@with_progress
 def fit(
     sites: xr.Dataset,
     schema: Schema | str | Path | None = None,
@@ -58,6 +60,7 @@ def fit(
     checkpoint: str | Path | None = None,
     warm_start: bool | Model = False,
     encoders: Mapping[str, nn.Module] | None = None,
+    progress: bool | None = None,
 ) -> Model:
     """Train a model on sites.
 
@@ -95,6 +98,8 @@ def fit(
         Own encoders, such as pre-trained backbones, by variable (or modality of one variable); see
         :class:`geomiam.Encoder`. Every member trains a copy; one whose weights have
         ``requires_grad`` False stays as it is.
+    progress : bool, optional
+        Show progress bars; default: on a terminal or in a notebook.
 
     Returns
     -------
@@ -184,6 +189,7 @@ def fit(
     if plan.reasons:
         about["rule"] = {"settings": list(plan.reasons), "fusion": network.fusion}
     model.about.update(about | checked)
+    log(f"trained {model.summary()}")
     if warm_start:
         model.about["warm_start"] = {"model_id": start.id} if start else {"branches": branches}
     _advise(model, runs, ends, plan)

@@ -28,6 +28,7 @@ from geomiam.masking import Constant, Strategy, hide, to_dict
 from geomiam.networks.experts import settle
 from geomiam.networks.model import Model
 from geomiam.outputs.paths import real_path
+from geomiam.progress import is_shown, log, progress_bar
 from geomiam.training.checkpoint import Progress, load_checkpoint, only_run, save_checkpoint
 from geomiam.training.config import TrainingConfig
 from geomiam.training.devices import Fabric, devices
@@ -78,13 +79,15 @@ def train(run: Run, checkpoint: Path | None = None, *, name: str = "training") -
     run.task.objective(run)  # refuses labels before anything starts
     fabric = devices(run.config)
     checkpoint = real_path(checkpoint) if checkpoint else None
-    progress = fabric.launch(partial(_work, run=run, checkpoint=checkpoint, name=name))
+    progress = fabric.launch(
+        partial(_work, run=run, checkpoint=checkpoint, name=name, shown=is_shown())
+    )
     progress.best = {k: torch.as_tensor(v) for k, v in progress.best.items()}
     _keep(run, progress)
     return progress
 
 
-def _work(fabric: Fabric, *, run: Run, checkpoint: Path | None, name: str) -> Progress:
+def _work(fabric: Fabric, *, run: Run, checkpoint: Path | None, name: str, shown: bool) -> Progress:
     """What each process does; the first one scores and writes, and its progress counts."""
     from schedulefree import AdamWScheduleFree
 
@@ -104,9 +107,14 @@ def _work(fabric: Fabric, *, run: Run, checkpoint: Path | None, name: str) -> Pr
     if checkpoint and checkpoint.is_dir() and any(checkpoint.iterdir()):
         progress = load_checkpoint(checkpoint, **state)
         progress.alone = [_alone(run, row) for row in progress.history]
+        log(f"{name} resumes after epoch {progress.epoch} from {checkpoint}")
     epochs = c.most_epochs(sites)
     saving = only_run(checkpoint if fabric.is_global_zero else None)
-    with torch_seed(run.seed), _bar(fabric, epochs, progress.epoch, name) as bar, saving:
+    with (
+        torch_seed(run.seed),
+        _bar(epochs, progress.epoch, name, shown=shown and fabric.is_global_zero) as bar,
+        saving,
+    ):
         while progress.epoch < epochs and progress.epoch - progress.best_epoch <= c.patience:
             started, epoch = time.perf_counter(), progress.epoch
             optimizer.train()
@@ -231,8 +239,5 @@ def torch_seed(seed: int) -> Iterator[None]:
         yield
 
 
-def _bar(fabric: Fabric, epochs: int, done: int, name: str):
-    from tqdm import tqdm
-
-    shown = {"desc": name, "unit": "epoch", "delay": 2, "disable": not fabric.is_global_zero}
-    return tqdm(total=epochs, initial=done, **shown)
+def _bar(epochs: int, done: int, name: str, *, shown: bool):
+    return progress_bar(total=epochs, initial=done, desc=name, unit="epoch", disable=not shown)

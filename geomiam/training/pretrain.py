@@ -17,6 +17,7 @@ from geomiam.masking import MIAM, Strategy, named, to_dict
 from geomiam.networks.config import NetworkConfig
 from geomiam.networks.model import Model
 from geomiam.networks.session import standard_torch
+from geomiam.progress import with_progress
 from geomiam.schema import Schema
 from geomiam.tokens.layout import Layout
 from geomiam.training.checkpoint import Progress
@@ -29,6 +30,7 @@ from geomiam.training.table import make_tables, read_predictors
 
 
 @standard_torch()
+@with_progress
 def pretrain(
     data: xr.Dataset | xr.DataTree,
     schema: Schema | str | Path | None = None,
@@ -40,6 +42,7 @@ def pretrain(
     rng: int | np.random.Generator | None = 0,
     checkpoint: str | Path | None = None,
     n: int | None = 10_000,
+    progress: bool | None = None,
 ) -> Model:
     """Train an encoder on predictors alone: hidden tokens are predicted from the visible ones.
 
@@ -75,6 +78,8 @@ def pretrain(
     n : int or None
         Cells of a cube to learn from, drawn evenly over the area among those where a predictor is
         observed, as many as there are at most; None for all. They are held in memory.
+    progress : bool, optional
+        Show progress bars; default: on a terminal or in a notebook.
 
     Returns
     -------

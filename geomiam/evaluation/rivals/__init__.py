@@ -19,6 +19,7 @@ from geomiam.evaluation.rivals.base import Rival, Training
 from geomiam.evaluation.rivals.boosting import fit_boosting
 from geomiam.evaluation.rivals.forest import fit_forest
 from geomiam.evaluation.rivals.network import fit_network
+from geomiam.progress import with_progress
 from geomiam.schema import Schema
 from geomiam.training.table import check_classes, read_labels
 
@@ -42,12 +43,14 @@ BASE_SITES = 500
 """Training sites over which the base score is averaged, at most."""
 
 
+@with_progress
 def fit_rival(
     name: str,
     sites: xr.Dataset,
     schema: Schema,
     *,
     rng: int | np.random.Generator | None = 0,
+    progress: bool | None = None,
     **options: Any,
 ) -> Rival:
     """Train a rival on sites.
@@ -62,6 +65,8 @@ def fit_rival(
         Which variables are predictors.
     rng : int, numpy.random.Generator or None
         Equal seed, data and options give equal scores.
+    progress : bool, optional
+        Show progress bars; default: on a terminal or in a notebook.
     **options
         ``rf``: ``trees=1000``, ``n_jobs=1``. ``xgboost``: ``engine``, ``rounds=200``, ``rate=0.03``,
         ``leaves=8``, ``n_jobs=1``. ``maxent-like``: ``masked=True``, ``hidden=250``, ``epochs=100``,

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from geomiam.evaluation.columns import Columns, Using
+from geomiam.progress import progress_bar
 
 Answer = Callable[[np.ndarray], np.ndarray]
 """Table ``(n, p)`` → scores: ``(n,)`` of one species, or ``(n, S)`` of all."""
@@ -126,9 +127,7 @@ def per_species(
 
 def spread(work: Callable, items, *, n_jobs: int, title: str) -> Iterator:
     """Map over species, in threads if asked for, with a progress bar."""
-    from tqdm import tqdm
-
-    with tqdm(total=len(items), desc=title, unit="species", delay=2, leave=False) as bar:
+    with progress_bar(total=len(items), desc=title, unit="species", leave=False) as bar:
         with ThreadPoolExecutor(n_jobs) as pool:
             results = map(work, items) if n_jobs == 1 else pool.map(work, items)
             for result in results:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from geomiam.evaluation.rivals.base import Training
 from geomiam.networks.session import standard_torch
+from geomiam.progress import progress_bar
 from geomiam.training.losses import maxent, record_weight
 
 
@@ -75,13 +76,11 @@ def _layers(width: int, hidden: int, species: int) -> nn.Module:
 
 
 def _train(layers: nn.Module, training: Training, settings: Settings) -> None:
-    from tqdm import trange
-
     rng = np.random.default_rng(training.seed)
     table, labels = torch.as_tensor(training.table), torch.as_tensor(training.labels)
     weight = record_weight(labels, evenness=0)
     optimizer = torch.optim.Adam(layers.parameters(), lr=settings.rate)
-    for _ in trange(settings.epochs, desc="training", unit="epoch", delay=2, leave=False):
+    for _ in progress_bar(range(settings.epochs), desc="training", unit="epoch", leave=False):
         for rows in torch.as_tensor(rng.permutation(len(table))).split(settings.batch):
             x = table[rows]
             hidden = x.isnan() | (

@@ -13,6 +13,7 @@ from geomiam.cli_outputs import reserve
 from geomiam.errors import OutputExists
 from geomiam.outputs.kinds import PICTURE, RESULTS
 from geomiam.outputs.picture import save_picture
+from geomiam.progress import progress_bar
 
 app = typer.Typer(
     help="Rerun the tables behind the claims about skill, on real data.",
@@ -260,9 +261,7 @@ def _done(path: Path, plan: Any) -> dict:
 
 
 def _bar(total: int) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=total, unit="model", desc="benchmark")
+    return progress_bar(total=total, unit="model", desc="benchmark")
 
 
 def _print(summary: dict) -> None:
