@@ -1,14 +1,14 @@
 """The public names of geomiam: literal for type checkers, imported on first use at run time."""
 
-from . import cube, demo, errors, masking, metrics, plot
-from .cube.background import add_background
-from .cube.chips import chips
-from .cube.coverage import coverage
-from .cube.grid import align
-from .cube.infer import infer_schema
-from .cube.location import add_location
-from .cube.sites import open_sites, sample, write_sites
-from .cube.store import open_cube, write_cube
+from . import demo, errors, masking, metrics, plot, splits
+from .data.coverage import coverage
+from .data.grid.chips import chips
+from .data.grid.grid import align
+from .data.grid.location import add_location
+from .data.infer.infer import infer_schema
+from .data.sites.background import add_background
+from .data.sites.sites import open_sites, sample, write_sites
+from .data.store.store import open_cube, write_cube
 from .evaluation.crossval import cross_evaluate
 from .evaluation.expert_load import expert_load
 from .evaluation.explainer import fit_explainer
@@ -29,13 +29,12 @@ from .networks.artifact import load_model
 from .networks.config import NetworkConfig
 from .networks.encoders import Encoder
 from .networks.model import Model
-from .schema import Group, Modality, Schema, Variable
-from .shelf import catalogs
+from .schema.catalogs import catalogs
+from .schema.schema import Group, Modality, Schema, Variable
 from .sources.build import build_cube, plan_cube
-from .sources.catalogue import StacSource
-from .sources.sentinel2 import plan_sentinel2, sentinel2
-from .sources.told import CubePlan
-from .training import splits
+from .sources.report import CubePlan
+from .sources.sentinel2.sentinel2 import plan_sentinel2, sentinel2
+from .sources.stac.stac_source import StacSource
 from .training.config import TrainingConfig
 from .training.finetune import finetune
 from .training.fit import fit
@@ -68,7 +67,6 @@ __all__ = [
     "chips",
     "coverage",
     "cross_evaluate",
-    "cube",
     "demo",
     "errors",
     "evaluate",

@@ -1,5 +1,5 @@
 """``python -m geomiam``: the command line."""
 
-from geomiam.cli import main
+from geomiam.cli.main import main
 
 main()

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from geomiam.inference.plan import MapPlan
     from geomiam.networks.model import Model
-    from geomiam.schema import Schema
+    from geomiam.schema.schema import Schema
 
 
 @xr.register_datatree_accessor("miam")
@@ -52,13 +52,13 @@ class Miam:
 
     def sample(self, occurrences: Any, **options: Any) -> xr.Dataset:
         """Predictors and labels at occurrences; see :func:`geomiam.sample`."""
-        from geomiam.cube.sites import sample
+        from geomiam.data.sites.sites import sample
 
         return sample(self._obj, occurrences, **options)
 
     def coverage(self, schema: Schema | Model) -> xr.Dataset:
         """Which predictor is missing where, as fractions; see :func:`geomiam.coverage`."""
-        from geomiam.cube.coverage import coverage
+        from geomiam.data.coverage import coverage
 
         return coverage(self._obj, schema)
 
@@ -70,7 +70,7 @@ class Miam:
 
     def schema(self, **options: Any) -> Schema:
         """Infer the schema; see :func:`geomiam.infer_schema`."""
-        from geomiam.cube.infer import infer_schema
-        from geomiam.cube.store import as_dataset
+        from geomiam.data.infer.infer import infer_schema
+        from geomiam.data.store.store import as_dataset
 
         return infer_schema(as_dataset(self._obj), **options)

@@ -9,7 +9,7 @@ import xarray as xr
 
 import geomiam as gm
 from geomiam.networks.model import Model
-from geomiam.schema import Modality, Schema, Variable
+from geomiam.schema.schema import Modality, Schema, Variable
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.scaler import Scaler, fit_scaler
 

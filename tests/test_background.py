@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
-from geomiam.cube import background
-from geomiam.cube.background import add_background, draw_cells
-from geomiam.cube.grid import crs_of
-from geomiam.cube.sites import open_sites, sample, write_sites
+from geomiam.data.sites import background
+from geomiam.data.sites.background import add_background, draw_cells
+from geomiam.data.sites.sites import open_sites, sample, write_sites
 from geomiam.errors import LabelError, SelectionError
+from geomiam.geo.crs import crs_of
 
 BOX = GeoBox.from_bbox((10, 50, 14, 53), "EPSG:4326", resolution=0.1)
 

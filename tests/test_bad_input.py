@@ -10,7 +10,7 @@ import xarray as xr
 from conftest import make_cube, make_sites, train_small
 
 import geomiam as gm
-from geomiam.cube.predictors import bind
+from geomiam.data.predictors import bind
 from geomiam.errors import (
     ArtifactError,
     BlockError,

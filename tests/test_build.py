@@ -12,6 +12,7 @@ from helpers_stac import GRID, JUNE, scene, serve, sky
 from odc.geo.geobox import GeoBox
 
 import geomiam as gm
+from geomiam.data.predictors import bind
 from geomiam.errors import GridError, MissingModality, SchemaError, SourceError
 from geomiam.sources.terrain import EARTH
 
@@ -410,7 +411,7 @@ def test_building_reads_no_pixel_and_stays_lazy(tmp_path, monkeypatch):
         raise AssertionError("pixels were read")
 
     with monkeypatch.context() as patched:
-        patched.setattr("geomiam.sources.rasters.Pixels.__getitem__", refuse)
+        patched.setattr("geomiam.sources.rasters.geotiff.Pixels.__getitem__", refuse)
         with dask.config.set(scheduler=refuse):
             cube = gm.build_cube(made, UTM)
             plan = gm.plan_cube(made, UTM)
@@ -588,7 +589,7 @@ def test_a_model_carries_no_paths(tmp_path):
     tif(tmp_path / "a.tif", field(FINE), FINE)
     schema = gm.Schema.from_yaml(one(tmp_path, {"path": "a.tif", "root": str(tmp_path)}))
     cube = gm.build_cube(schema, UTM)
-    bound = gm.cube.predictors.bind(schema, cube)
+    bound = bind(schema, cube)
     assert str(tmp_path) not in str(bound.to_dict()) and bound.sources == {}
     again = gm.Schema.from_dict(schema.to_dict())
     assert again == schema

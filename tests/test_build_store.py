@@ -13,10 +13,10 @@ from test_build import static
 from typer.testing import CliRunner
 
 import geomiam as gm
-from geomiam import cli
-from geomiam.cube import resume
+from geomiam.cli import main as cli
+from geomiam.data.store import resume
 from geomiam.errors import AssetsFailed, OutputExists, SourceError
-from geomiam.sources.rasters import Pixels
+from geomiam.sources.rasters.geotiff import Pixels
 
 NAMES = ("a", "b", "c")
 CHUNKS = {"y": 8, "x": 16}
@@ -218,7 +218,7 @@ def test_failed_scenes_are_nan_and_lines_that_outlive_a_stop(tmp_path):
     assert np.isfinite(cube.nir).all()
     (line,) = cube.attrs["failed_assets"]
     assert "s1 / red" in line and "404" in line
-    from geomiam.sources.told import summary
+    from geomiam.sources.report import summary
 
     assert "1 files could not be read" in summary(cube) and "s1 / red" in summary(cube)
 

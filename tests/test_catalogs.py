@@ -13,8 +13,8 @@ from test_build import static
 
 import geomiam as gm
 from geomiam.errors import SchemaError
-from geomiam.origin import SourceKind
-from geomiam.schema import Schema
+from geomiam.schema.data_source import SourceKind
+from geomiam.schema.schema import Schema
 
 PLACE = (4.0, 50.6, 4.2, 50.8)
 """West, south, east, north of all places, but for Sentinel-2."""

@@ -13,7 +13,7 @@ import xarray as xr
 from odc.geo.xr import assign_crs
 
 import geomiam as gm
-from geomiam.cube.store import open_zarr
+from geomiam.data.store.store import open_zarr
 from geomiam.errors import UnreadableFile
 
 AXES = {"y": 50 - 0.25 * np.arange(16), "x": 5 + 0.25 * np.arange(16)}
@@ -113,7 +113,7 @@ def test_a_member_of_a_zip_that_states_more_than_a_chunk_is_refused(
 ):
     shutil.make_archive(str(tmp_path / "cube.zarr"), "zip", store)
     assert gm.open_cube(tmp_path / "cube.zarr.zip").b.equals(cube.b)
-    monkeypatch.setattr("geomiam.cube.limits.MOST_BLOCK", 100)
+    monkeypatch.setattr("geomiam.checks.sizes.MOST_BLOCK", 100)
     with pytest.raises(
         UnreadableFile, match=r"of .*cube\.zarr\.zip is stored in blocks of .* bytes"
     ):

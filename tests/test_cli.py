@@ -15,7 +15,7 @@ from helpers_small import tiny_sites
 from typer.testing import CliRunner
 
 import geomiam as gm
-from geomiam import cli
+from geomiam.cli import main as cli
 from geomiam.errors import OccurrencesLeftOut, TrainedOnTheseSites
 
 VERBS = {
@@ -505,7 +505,7 @@ def test_a_catalog_with_an_error_is_told_with_its_line(fails, home, tmp_path):
 def test_labels_of_one_class_are_refused(fails, tmp_path):
     sites = tiny_sites(20)
     sites["presence"] = xr.ones_like(sites["presence"])
-    from geomiam.cube.sites import write_sites
+    from geomiam.data.sites.sites import write_sites
 
     write_sites(sites, tmp_path / "sites.zarr")
     assert "only presences" in fails("fit", tmp_path / "sites.zarr", "--out", tmp_path / "m")

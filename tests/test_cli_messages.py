@@ -12,8 +12,8 @@ import pytest
 import typer
 
 import geomiam as gm
-from geomiam import cli
-from geomiam.cli_messages import OTHER_NAMES, flags_of, spoken, verb
+from geomiam.cli import main as cli
+from geomiam.cli.messages import OTHER_NAMES, flags_of, spoken, verb
 
 ROOT = Path(gm.__file__).parent
 COMMAND = typer.main.get_command(cli.app)
@@ -93,7 +93,7 @@ def test_no_message_leaves_an_argument_that_the_verb_has_a_flag_for(words):
 
 
 def run(*arguments: str, encoding: str = "utf-8") -> subprocess.CompletedProcess:
-    code = "import sys; from geomiam.cli import main; sys.argv[0] = 'geomiam'; main()"
+    code = "import sys; from geomiam.cli.main import main; sys.argv[0] = 'geomiam'; main()"
     env = {"PYTHONPATH": str(ROOT.parent), "PYTHONIOENCODING": encoding, "PATH": "/usr/bin:/bin"}
     command = [sys.executable, "-c", code, *arguments]
     return subprocess.run(command, capture_output=True, env=env, check=False)
@@ -112,7 +112,7 @@ def test_names_that_a_terminal_cannot_show_are_escaped_and_end_in_a_message(tmp_
 
 
 def test_a_failure_of_the_system_or_of_ours_is_one_message(monkeypatch, capsys):
-    from geomiam.cli_messages import run as guarded
+    from geomiam.cli.messages import run as guarded
 
     for cause, words in [
         (PermissionError(13, "Permission denied", "x"), "the system refused.*Permission denied"),
@@ -133,7 +133,7 @@ def test_a_failure_of_the_system_or_of_ours_is_one_message(monkeypatch, capsys):
 def test_warnings_are_a_line_with_flags_and_without_code():
     script = (
         "import warnings\n"
-        "from geomiam.cli_messages import run\n"
+        "from geomiam.cli.messages import run\n"
         "def call():\n"
         "    warnings.warn('2 records are left; thin=False keeps all \\x1b[2J')\n"
         "    warnings.warn('of another library', RuntimeWarning)\n"

@@ -17,11 +17,11 @@ from torch import nn
 import geomiam as gm
 from geomiam.inference.engine import coalition_block, predict_block, shapley_block
 from geomiam.masking import hide, named
-from geomiam.masking.names import _NAMES
+from geomiam.masking.registry import _NAMES
 from geomiam.masking.scores import Balance
 from geomiam.networks.encoders import plug
 from geomiam.networks.model import Model
-from geomiam.schema import Schema
+from geomiam.schema.schema import Schema
 from geomiam.tokens.blocks import Block, encode
 from geomiam.tokens.select import players
 

@@ -12,8 +12,8 @@ from helpers_small import quick, tiny_sites
 from odc.geo.crs import CRS
 
 import geomiam as gm
-from geomiam.cube.crs import same_crs
 from geomiam.errors import GridError
+from geomiam.geo.crs import same_crs
 
 SMALL = gm.NetworkConfig(width=8, heads=2, depth=1, inner=0)
 

@@ -7,8 +7,8 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geomiam.cube.coverage import coverage, observed_cells
-from geomiam.schema import Schema
+from geomiam.data.coverage import coverage, observed_cells
+from geomiam.schema.schema import Schema
 
 SCHEMA = Schema.from_dict(
     {

@@ -9,8 +9,8 @@ import xarray as xr
 from helpers_small import quick
 
 import geomiam as gm
-from geomiam.cube.place import as_named
 from geomiam.errors import GridError, MemoryRefused
+from geomiam.geo.dims import as_named
 
 SMALL = gm.NetworkConfig(width=8, heads=2, depth=1, inner=0)
 NAMES = [("y", "x"), ("latitude", "longitude"), ("lat", "lon")]

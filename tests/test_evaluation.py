@@ -15,8 +15,8 @@ import geomiam as gm
 from geomiam.errors import LabelError, OutsideTrainingRange, SelectionError, TrainingWarning
 from geomiam.evaluation.subsets import ON_PROBABILITIES, name_subsets, score
 from geomiam.metrics import METRICS, auc
-from geomiam.training.splits import site_blocks, spatial_folds
-from geomiam.training.splits.reading import places_of
+from geomiam.splits import site_blocks, spatial_folds
+from geomiam.splits.reading import places_of
 
 
 def test_each_subset_is_scored_as_scikit_learn_scores_its_predictions(model, sites):

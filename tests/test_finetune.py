@@ -23,7 +23,7 @@ from geomiam.errors import (
 )
 from geomiam.inference.engine import base_value, predict_block, shapley_block
 from geomiam.networks.model import Model
-from geomiam.schema import Modality, Schema
+from geomiam.schema.schema import Modality, Schema
 from geomiam.tokens.blocks import Block, encode
 from geomiam.tokens.scaler import fit_scaler
 from geomiam.tokens.select import players

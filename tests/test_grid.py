@@ -15,11 +15,12 @@ from odc.geo.xr import xr_coords
 from rasterio.transform import from_origin
 
 import geomiam as gm
-from geomiam.cube import grid
-from geomiam.cube.grid import align, crs_of, geobox, restore, spatial_dims
-from geomiam.cube.lattice import same_grid
+from geomiam.data.grid import grid
+from geomiam.data.grid.grid import align, geobox, restore, spatial_dims
+from geomiam.data.grid.lattice import same_grid
 from geomiam.errors import GridError, MissingModality, UnreadableFile
-from geomiam.training.splits.blocks import site_coordinates
+from geomiam.geo.crs import crs_of
+from geomiam.splits.blocks import site_coordinates
 
 UTM = GeoBox.from_bbox((500000, 4000000, 560000, 4060000), crs="EPSG:32630", shape=(60, 60))
 BARE = {"y": np.arange(60.0), "x": np.arange(60.0)}
@@ -259,7 +260,7 @@ def test_aligning_does_not_depend_on_chunks(how, chunks):
 
 
 def test_tiles_leave_no_seams(monkeypatch):
-    from geomiam.cube import warp
+    from geomiam.data.grid import warp
 
     dst = UTM.zoom_out(1 / 1.7)
     whole = align([array()], dst, resampling="cubic")
@@ -399,7 +400,7 @@ def test_importing_the_module_loads_nothing_heavy():
     import subprocess
     import sys
 
-    code = "import sys, geomiam.cube.sites, geomiam.cube.background\n"
+    code = "import sys, geomiam.data.sites.sites, geomiam.data.sites.background\n"
     code += "print([m for m in ('odc.geo', 'rioxarray', 'geopandas', 'torch', 'dask.array') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -11,7 +11,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.metrics.pairwise import nan_euclidean_distances
 
 import geomiam as gm
-from geomiam.cube.predictors import bind
+from geomiam.data.predictors import bind
 from geomiam.errors import SelectionError
 from geomiam.evaluation.imputation import KINDS, nearest, typical
 

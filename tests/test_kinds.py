@@ -10,9 +10,9 @@ import pytest
 import xarray as xr
 
 import geomiam as gm
-from geomiam.cube.kinds import guess_kind
-from geomiam.cube.numbered import modalities_of
-from geomiam.cube.peek import peek
+from geomiam.data.infer.kinds import guess_kind
+from geomiam.data.infer.numbered import modalities_of
+from geomiam.data.values.sample import peek
 from geomiam.errors import DoubtfulKind
 
 RNG = np.random.default_rng(0)

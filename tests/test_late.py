@@ -15,7 +15,7 @@ import geomiam as gm
 from geomiam.inference.engine import base_value, predict_block, shapley_block
 from geomiam.networks.late import LateFusion
 from geomiam.networks.model import Model
-from geomiam.schema import Schema
+from geomiam.schema.schema import Schema
 from geomiam.tokens.blocks import Block, encode
 from geomiam.tokens.select import players, visible_tokens
 from geomiam.training.warm import branch_model, load_branches, set_base

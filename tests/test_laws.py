@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import geomiam as gm
-from geomiam.cube.coverage import observed_cells
+from geomiam.data.coverage import observed_cells
 from geomiam.errors import MemoryRefused, MissingModality, MissingVariable, SelectionError
 
 SAME = {"rtol": 0, "atol": 2e-6}
@@ -369,7 +369,7 @@ def test_errors_name_what_is_wrong_and_the_nearest_name(model, cube):
 
 
 def encode_sites(sites: xr.Dataset, model: gm.Model):
-    from geomiam.cube.predictors import predictors
+    from geomiam.data.predictors import predictors
     from geomiam.tokens.blocks import encode
 
     arrays = {

@@ -16,7 +16,7 @@ import zarr
 from rasterio.transform import from_origin
 
 import geomiam as gm
-from geomiam.cube.limits import check_block, check_cells
+from geomiam.checks.sizes import check_block, check_cells
 from geomiam.errors import GeomiamError, GridError, SchemaError, SourceError, UnreadableFile
 
 BOUNDS = [500000, 5500000, 500160, 5500160]
@@ -101,7 +101,7 @@ def test_a_path_has_plain_fields_and_an_end(home, path):
 
 
 def test_fields_of_a_path_are_filled_as_numbers_and_texts():
-    from geomiam.origin import Source
+    from geomiam.schema.data_source import Source
     from geomiam.sources.files import _fill
 
     source = Source(name="s", path="x")

@@ -13,9 +13,9 @@ from odc.geo.xr import xr_coords
 from pyproj import Transformer
 
 import geomiam as gm
-from geomiam.cube.longitude import full_turn, into_grid, lonlat_bounds
-from geomiam.cube.reach import reach
+from geomiam.data.grid.source_windows import reach
 from geomiam.errors import MissingModality
+from geomiam.geo.longitude import full_turn, into_grid, lonlat_bounds
 
 
 def world(west, cols, res=1.0):

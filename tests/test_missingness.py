@@ -9,10 +9,10 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import geomiam as gm
-from geomiam.cube.predictors import bind
+from geomiam.data.predictors import bind
 from geomiam.evaluation.masked import Masked
 from geomiam.evaluation.patterns import PATTERNS, at_random, belt, by_modality, hide, region
-from geomiam.training.splits import site_coordinates
+from geomiam.splits import site_coordinates
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 import geomiam as gm
+from geomiam.checks.names import check_folder, check_key, check_label, check_species, check_variable
 from geomiam.errors import GeomiamError, NameRefused, SchemaError, printable
-from geomiam.names import check_folder, check_key, check_label, check_species, check_variable
 
 FOLDERS = ["../x", "/etc", "a/b", "a\\b", ".", "..", "...", "zarr.json", ".zattrs", "__x", "C:\\x"]
 TEXTS = [

@@ -15,8 +15,9 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 import geomiam as gm
-from geomiam.cube.grid import crs_of, geobox
+from geomiam.data.grid.grid import geobox
 from geomiam.errors import DoubtfulSource, GridError, SourceError
+from geomiam.geo.crs import crs_of
 
 N = {"kind": "netcdf", "path": "n.nc", "variable": "v"}
 X, Y = FINE.affine * (np.arange(80) + 0.5, np.arange(80) + 0.5)

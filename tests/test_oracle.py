@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import geomiam as gm
-from geomiam.cube.predictors import bind
+from geomiam.data.predictors import bind
 from geomiam.errors import SelectionError
 from geomiam.evaluation.oracle import part
 

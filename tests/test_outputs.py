@@ -70,7 +70,7 @@ def run(*words: object) -> None:
     """Call the command line in this process; errors are raised."""
     from typer.testing import CliRunner
 
-    from geomiam.cli import app
+    from geomiam.cli.main import app
 
     CliRunner().invoke(app, list(map(str, words)), catch_exceptions=False, standalone_mode=False)
 
@@ -361,7 +361,7 @@ def test_a_planted_link_in_place_of_the_hidden_folder_is_not_followed(tmp_path, 
     if kind == "map":
         gm.write_map(make_cube(), model, tmp_path / "out.zarr", progress=False)
     else:
-        from geomiam.cube.resume import write_parts
+        from geomiam.data.store.resume import write_parts
 
         lazy = gm.open_cube(make_cube().chunk(y=4))
         write_parts(lazy, tmp_path / "out.zarr", prints={"a": "1", "b": "2"})
@@ -381,7 +381,7 @@ def test_names_never_lead_out_of_a_folder(tmp_path):
 
 
 def test_names_are_checked_without_a_schema_too(tmp_path, model):
-    from geomiam.cube.resume import write_parts
+    from geomiam.data.store.resume import write_parts
 
     thesis = tmp_path / "thesis"
     thesis.mkdir()

@@ -10,12 +10,12 @@ import xarray as xr
 from helpers_build import FINE, tif
 
 import geomiam as gm
-from geomiam.cube.coverage import coverage, observed_cells
-from geomiam.cube.packing import is_fill
-from geomiam.cube.predictors import predictors
-from geomiam.cube.values import as_float
+from geomiam.data.coverage import coverage, observed_cells
+from geomiam.data.predictors import predictors
+from geomiam.data.values.missing import as_float
+from geomiam.data.values.packing import is_fill
 from geomiam.errors import GridError, VariableMismatch
-from geomiam.schema import Modality, Schema, Variable
+from geomiam.schema.schema import Modality, Schema, Variable
 from geomiam.tokens.scaler import fit_scaler
 
 

@@ -19,11 +19,11 @@ from helpers_small import (
 )
 
 import geomiam as gm
-from geomiam.cube.predictors import bind
+from geomiam.data.predictors import bind
 from geomiam.errors import SchemaError
 from geomiam.evaluation.oracle import part
-from geomiam.periods import is_period, periods, spelled
-from geomiam.schema import Schema
+from geomiam.schema.calendar_windows import is_period, periods, spelled
+from geomiam.schema.schema import Schema
 from geomiam.tokens.blocks import encode
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.scaler import fit_scaler

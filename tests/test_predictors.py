@@ -10,9 +10,9 @@ import pytest
 import xarray as xr
 from helpers_small import schema_of, variable
 
-from geomiam.cube.infer import infer_kind, infer_schema
-from geomiam.cube.location import add_location
-from geomiam.cube.predictors import bind, labels_of, predictors
+from geomiam.data.grid.location import add_location
+from geomiam.data.infer.infer import infer_kind, infer_schema
+from geomiam.data.predictors import bind, labels_of, predictors
 from geomiam.errors import (
     GridError,
     MissingLabels,

@@ -9,9 +9,9 @@ import pytest
 
 import geomiam as gm
 from geomiam import errors
+from geomiam.checks.files import read_text, refusing, regular_file
 from geomiam.errors import GeomiamError, InputNotFound, SchemaError, SettingError, UnreadableFile
-from geomiam.reading import read_text, refusing, regular_file
-from geomiam.yaml_text import load_yaml
+from geomiam.schema.yaml_text import load_yaml
 
 BODY = "modalities: {m: {variables: {v: {}}}}\n"
 MERGES = "a0: &a0 {k0: 1}\n" + "".join(

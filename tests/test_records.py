@@ -17,8 +17,8 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 from pyproj import Geod
 
-from geomiam.cube.sites import sample
-from geomiam.cube.table_files import read_table
+from geomiam.data.records.files import read_table
+from geomiam.data.sites.sites import sample
 from geomiam.errors import (
     InputNotFound,
     LengthError,
@@ -392,7 +392,7 @@ def test_a_table_that_is_not_there_is_named(tmp_path):
 
 
 def test_a_gzip_file_that_unpacks_out_of_proportion_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("geomiam.cube.table_files.ANY_SHRUNK", 2**20)
+    monkeypatch.setattr("geomiam.data.records.files.ANY_SHRUNK", 2**20)
     file = tmp_path / "records.csv.gz"
     file.write_bytes(gzip.compress(b"species,lon,lat\n" + bytes(2**23)))
     with pytest.raises(OccurrenceError, match=r"records\.csv\.gz has .* unpacks to more than"):

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 import geomiam as gm
 from geomiam.errors import SchemaError
-from geomiam.schema import KINDS, Schema, Variable
+from geomiam.schema.schema import KINDS, Schema, Variable
 
 CATALOGS = sorted((Path(gm.__file__).parent.parent / "catalogs").glob("*.yaml"))
 

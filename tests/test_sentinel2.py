@@ -16,6 +16,7 @@ from rasterio.warp import Resampling, reproject
 from scipy.ndimage import binary_dilation
 
 import geomiam as gm
+from geomiam.data.grid.lattice import same_grid
 
 pytest.importorskip("odc.stac", reason="needs pip install 'geomiam[stac]'")
 pytest.importorskip("pystac_client", reason="needs pip install 'geomiam[stac]'")
@@ -34,11 +35,11 @@ from helpers_stac import (
 )
 
 from geomiam.errors import AssetsFailed, SourceError
-from geomiam.sources import mosaic
-from geomiam.sources.catalogue import StacSource
-from geomiam.sources.clouds import clouds, grow, hidden_by_scl
-from geomiam.sources.items import period
-from geomiam.sources.reflectance import baseline, rule, to_reflectance
+from geomiam.sources.sentinel2 import mosaic
+from geomiam.sources.sentinel2.clouds import clouds, grow, hidden_by_scl
+from geomiam.sources.sentinel2.reflectance import baseline, rule, to_reflectance
+from geomiam.sources.stac.items import period
+from geomiam.sources.stac.stac_source import StacSource
 
 STAC, FIXTURES = SHARED / "s2" / "stac", SHARED / "s2" / "fixtures"
 SITE_B = GeoBox((64, 64), Affine(10, 0, 574680, 0, -10, 5622440), "EPSG:32631")
@@ -223,7 +224,7 @@ def test_a_coarse_cell_is_the_mean_of_its_clear_pixels(tmp_path):
     np.testing.assert_allclose(ds.red[0], np.nanmean(blocks, (2, 3)), atol=1e-6)
     np.testing.assert_allclose(ds.clear_fraction[0], np.isfinite(blocks).mean((2, 3)), atol=1e-6)
     assert np.isfinite(ds.red).all()  # masked afterwards, cells would be lost
-    assert gm.cube.grid.same_grid(ds.odc.geobox, coarse)
+    assert same_grid(ds.odc.geobox, coarse)
 
 
 @pytest.mark.parametrize(
@@ -417,7 +418,7 @@ def test_the_result_is_a_part_of_a_cube_and_survives_zarr(tmp_path):
     gm.write_cube(ds, tmp_path / "s2.zarr", progress=False)
     back = gm.open_cube(tmp_path / "s2.zarr")
     np.testing.assert_allclose(back.red[0], fine, atol=1e-6)
-    assert gm.cube.grid.same_grid(back.odc.geobox, GRID)
+    assert same_grid(back.odc.geobox, GRID)
     assert back.attrs["failed_assets"] == [] and back.failed.values.sum() == 0
     assert {"red", "nir"} <= set(gm.infer_schema(back).variables)
     assert json.loads(back.attrs["scenes"])[0]["offset"] == 0

@@ -30,9 +30,9 @@ from helpers_stac import (
 )
 
 from geomiam.errors import AssetFailed, AssetsFailed, GridError, NoScenes, SourceError
-from geomiam.sources import catalogue
-from geomiam.sources.catalogue import StacSource, as_source, choose, scrub
-from geomiam.sources.items import refused
+from geomiam.sources.stac import stac_source as catalogue
+from geomiam.sources.stac.items import refused
+from geomiam.sources.stac.stac_source import StacSource, as_source, choose, scrub
 
 pytestmark = pytest.mark.slow  # real servers that fail and wait
 

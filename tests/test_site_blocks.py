@@ -8,15 +8,15 @@ from scipy.optimize import nnls
 
 import geomiam as gm
 from geomiam.errors import BlockError, CRSAssumed, GridError, LargerBlocks, SmallerBlocks
-from geomiam.lengths import places
-from geomiam.training.splits import (
+from geomiam.geo.lengths import places
+from geomiam.splits import (
     Blocks,
     SpatialBlocks,
     hold_out_blocks,
     site_blocks,
     spatial_folds,
 )
-from geomiam.training.splits.variogram import autocorrelation_ranges, nonnegative_fit
+from geomiam.splits.variogram import autocorrelation_ranges, nonnegative_fit
 
 
 def field(xy, *, reach, seed=0, count=6):

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
-from geomiam.cube.grid import crs_of
-from geomiam.cube.sites import open_sites, sample, write_sites
-from geomiam.cube.store import open_cube, write_cube
+from geomiam.data.sites.sites import open_sites, sample, write_sites
+from geomiam.data.store.store import open_cube, write_cube
 from geomiam.errors import OccurrenceError, OccurrencesLeftOut, OutputExists
+from geomiam.geo.crs import crs_of
 
 MAPS = Path(__file__).parents[2] / "shared" / "data" / "maps"
 BOX = GeoBox.from_bbox((10, 50, 14, 53), "EPSG:4326", resolution=0.1)

@@ -12,7 +12,7 @@ from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 
 import geomiam as gm
 from geomiam.errors import BlockError, GridError, LabelError, MissingVariable
-from geomiam.training.splits import (
+from geomiam.splits import (
     BufferedLeaveOut,
     Checkerboard,
     EnvironmentalBlocks,
@@ -22,7 +22,7 @@ from geomiam.training.splits import (
     spatial_blocks,
     spatial_folds,
 )
-from geomiam.training.splits.reading import environment
+from geomiam.splits.reading import environment
 
 PLANE = 'LOCAL_CS["plane",UNIT["kilometre",1000]]'
 """Coordinates of a plane in km."""

@@ -35,7 +35,7 @@ pytest.importorskip("pystac_client", reason="needs pip install 'geomiam[stac]'")
 from helpers_stac import GRID, JUNE, answering, api_root, at, numbers, page, reply, scene
 
 from geomiam.errors import GeomiamError
-from geomiam.sources import catalogue
+from geomiam.sources.stac import stac_source as catalogue
 
 pytestmark = pytest.mark.slow
 

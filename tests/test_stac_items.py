@@ -21,9 +21,9 @@ from helpers_stac import GRID, SIZE, numbers, read, scene, write_tif
 from pyproj import Transformer
 
 from geomiam.errors import AssetsFailed, NoScenes, SourceError
-from geomiam.sources import extent
-from geomiam.sources.items import period
-from geomiam.sources.reflectance import baseline, rule
+from geomiam.sources.sentinel2.reflectance import baseline, rule
+from geomiam.sources.stac import extent
+from geomiam.sources.stac.items import period
 
 FLAT = {"red": np.full((SIZE, SIZE), 2000, "uint16")}
 

@@ -15,8 +15,8 @@ pytest.importorskip("pystac_client", reason="needs pip install 'geomiam[stac]'")
 from helpers_stac import GRID, JUNE, answering, at, careless_api, read, reply, scene
 
 from geomiam.errors import AssetsFailed, NoScenes, SourceError
-from geomiam.sources.catalogue import PRESETS, StacSource
-from geomiam.sources.reach import Reach, reach_of
+from geomiam.sources.stac.stac_source import PRESETS, StacSource
+from geomiam.sources.web.allowed import Reach, reach_of
 
 C1 = "sentinel-2-c1-l2a"
 

@@ -32,9 +32,11 @@ from helpers_stac import (
 )
 
 from geomiam.errors import AssetsFailed, NoScenes, SourceError
-from geomiam.sources import catalogue, documents, search, tree, web
-from geomiam.sources.catalogue import StacSource
-from geomiam.sources.plan import request
+from geomiam.sources.sentinel2.plan import request
+from geomiam.sources.stac import documents, search, tree
+from geomiam.sources.stac import stac_source as catalogue
+from geomiam.sources.stac.stac_source import StacSource
+from geomiam.sources.web import requests as web
 
 C1 = "sentinel-2-c1-l2a"
 
@@ -432,7 +434,7 @@ def test_signed_links_and_tokens_are_asked_for_at_the_moment_of_reading(tmp_path
 
 
 def test_the_search_of_a_grid_is_as_before_where_nothing_is_crossed():
-    from geomiam.sources.clouds import Clouds
+    from geomiam.sources.sentinel2.clouds import Clouds
 
     box = request(GRID, JUNE, "red", clouds=Clouds(), max_cloud=None).search.bbox
     assert box == pytest.approx((3.0, 50.548694, 3.005646, 50.552292), abs=1e-6)

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
-from geomiam.cube.grid import geobox
-from geomiam.cube.lattice import same_grid
-from geomiam.cube.store import as_dataset, open_cube, open_zarr, write_cube, write_zarr
+from geomiam.data.grid.grid import geobox
+from geomiam.data.grid.lattice import same_grid
+from geomiam.data.store.store import as_dataset, open_cube, open_zarr, write_cube, write_zarr
 from geomiam.errors import GridError, OutputExists
 
 BOX = GeoBox.from_bbox((500000, 4000000, 530000, 4020000), crs="EPSG:32630", resolution=1000)
@@ -232,7 +232,7 @@ def test_a_failed_write_leaves_nothing_and_keeps_the_old(tmp_path):
 def test_a_killed_write_leaves_nothing_that_looks_done(tmp_path):
     code = (
         "import os, sys, numpy as np, dask.array as da, xarray as xr\n"
-        "from geomiam.cube.store import write_zarr\n"
+        "from geomiam.data.store.store import write_zarr\n"
         "a = da.ones((8, 8), chunks=4).map_blocks(lambda b: os._exit(9), meta=np.empty((0, 0)))\n"
         "write_zarr(xr.Dataset({'a': (('y', 'x'), a)}), sys.argv[1])\n"
     )
@@ -335,14 +335,14 @@ def test_real_cubes_survive_a_round_trip(tmp_path, name):
     ],
 )
 def test_chunks_that_mean_nothing_are_refused(chunks, message):
-    from geomiam.cube.encoding import chunk_sizes
+    from geomiam.data.store.encoding import chunk_sizes
 
     with pytest.raises(GridError, match=message):
         chunk_sizes(chunks, {"y": 20, "x": 30}, automatic=512)
 
 
 def test_chunks_as_xarray_takes_them():
-    from geomiam.cube.encoding import chunk_sizes
+    from geomiam.data.store.encoding import chunk_sizes
 
     sizes = {"y": 20, "x": 3000}
     assert chunk_sizes({"y": -1, "x": "auto"}, sizes, automatic=512) == {"y": 20, "x": 512}

@@ -28,7 +28,7 @@ from test_laws import (  # noqa: F401  the laws, each for the model below
 import geomiam as gm
 from geomiam.errors import ArtifactError, SchemaError, SelectionError
 from geomiam.evaluation.columns import Columns
-from geomiam.schema import Schema
+from geomiam.schema.schema import Schema
 from geomiam.tokens.blocks import encode
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.scaler import fit_scaler, standardise

@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geomiam.errors import SchemaError, SelectionError
-from geomiam.schema import Group, Variable
+from geomiam.schema.schema import Group, Variable
 from geomiam.tokens.blocks import encode
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.scaler import Scaler, fit_scaler, standardise

@@ -13,6 +13,7 @@ from helpers_small import TINY_NETWORK, quick, tiny_sites
 import geomiam as gm
 from geomiam.errors import ArtifactError, GridError, LabelError, MissingVariable
 from geomiam.masking import MIAM, Constant, Dirichlet, Uniform
+from geomiam.splits import hold_out, site_blocks, site_coordinates, spatial_blocks
 from geomiam.tokens.layout import Layout
 from geomiam.training import loop as loop_module
 from geomiam.training import supervised as supervised_module
@@ -24,7 +25,6 @@ from geomiam.training.losses import (
     presence_weight,
     weighted_bce,
 )
-from geomiam.training.splits import hold_out, site_blocks, site_coordinates, spatial_blocks
 from geomiam.training.table import check_classes, make_tables, read_labels, read_predictors
 
 NAN = float("nan")

@@ -12,10 +12,10 @@ import xarray as xr
 from helpers_build import FINE, UTM, catalog, field, labelled, one, tif
 
 import geomiam as gm
-from geomiam.cube.predictors import predictors
+from geomiam.data.predictors import predictors
 from geomiam.errors import DoubtfulSource, NeverObserved, VariableMismatch
-from geomiam.schema import Modality, Schema, Variable
-from geomiam.sources.told import summary
+from geomiam.schema.schema import Modality, Schema, Variable
+from geomiam.sources.report import summary
 from geomiam.tokens.scaler import fit_scaler
 
 

@@ -44,7 +44,6 @@ def every_public_name() -> tuple[object, ...]:
         gm.catalogs(),
         gm.chips,
         gm.cross_evaluate,
-        gm.cube,
         gm.demo,
         gm.errors,
         gm.expert_load,

@@ -46,7 +46,7 @@ LICENCES = {
     "global-land-mask": "MIT",
     "elapid": "MIT",
 }
-OUTPUT = Path(__file__).resolve().parents[1] / "geomiam" / "data" / "western_usa"
+OUTPUT = Path(__file__).resolve().parents[1] / "geomiam" / "demo" / "western_usa"
 FILES = ("predictors.zarr.zip", "occurrences.csv.gz", "NOTICES.md")
 
 WEST, NORTH = -126, 45

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import xarray as xr
 
-from geomiam.cube.predictors import bind, predictors
-from geomiam.schema import Schema
+from geomiam.data.predictors import bind, predictors
+from geomiam.schema.schema import Schema
 from geomiam.tokens.blocks import encode
 from geomiam.tokens.layout import Layout, Span
 from geomiam.tokens.scaler import Scaler, fit_scaler

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from geomiam import splits as splitters
 from geomiam.errors import LabelError, TrainingWarning
 from geomiam.evaluation.masked import to_probability
 from geomiam.evaluation.subsets import (
@@ -20,11 +21,10 @@ from geomiam.evaluation.subsets import (
     shown_share,
     subset_scores,
 )
-from geomiam.lengths import Length
+from geomiam.geo.lengths import Length
 from geomiam.networks.model import Model
 from geomiam.progress import progress_bar, with_progress
-from geomiam.schema import Schema
-from geomiam.training import splits as splitters
+from geomiam.schema.schema import Schema
 from geomiam.training.config import TrainingConfig
 from geomiam.training.fit import fit, read_schema
 from geomiam.training.losses import resolve_loss

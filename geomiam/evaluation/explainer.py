@@ -29,9 +29,9 @@ from geomiam.networks.model import Model
 from geomiam.networks.network import Network
 from geomiam.networks.session import standard_torch
 from geomiam.progress import progress_bar, with_progress
+from geomiam.splits import hold_out_blocks
 from geomiam.tokens.blocks import Block, encode
 from geomiam.tokens.select import players
-from geomiam.training.splits import hold_out_blocks
 
 COALITIONS = 64
 """Asked of each site; for up to six groups these are all."""

@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from geomiam.cube.infer import infer_schema
-from geomiam.cube.predictors import bind
+from geomiam.data.infer.infer import infer_schema
+from geomiam.data.predictors import bind
 from geomiam.errors import LabelError
 from geomiam.evaluation.subsets import evaluate
 from geomiam.masking import Constant
 from geomiam.networks.config import NetworkConfig
 from geomiam.networks.model import Model
 from geomiam.networks.session import standard_torch
-from geomiam.schema import Schema
+from geomiam.schema.schema import Schema
 from geomiam.training.config import TrainingConfig
 from geomiam.training.fit import fit, held_out
 from geomiam.training.loop import Run, torch_seed, train

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from geomiam.cube.predictors import predictors
+from geomiam.data.predictors import predictors
 from geomiam.errors import LabelError, SelectionError
 from geomiam.evaluation import sampling
 from geomiam.evaluation.subsets import LONG_NAMES, ON_PROBABILITIES, check_metrics

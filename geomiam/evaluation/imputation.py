@@ -17,14 +17,14 @@ from typing import Any, Literal, get_args
 import numpy as np
 import xarray as xr
 
-from geomiam.cube.predictors import bind
+from geomiam.data.predictors import bind
 from geomiam.errors import SelectionError
 from geomiam.evaluation.columns import Columns, shown_arrays
 from geomiam.evaluation.masked import to_probability
 from geomiam.inference.engine import predict_block
 from geomiam.masking import Constant
 from geomiam.networks.model import Model
-from geomiam.schema import Schema, Variable
+from geomiam.schema.schema import Schema, Variable
 from geomiam.tokens.blocks import Block, encode
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.select import Selector, visible_tokens

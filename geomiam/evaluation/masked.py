@@ -10,7 +10,7 @@ import xarray as xr
 
 from geomiam.inference.predict import predict
 from geomiam.networks.model import Model
-from geomiam.schema import Schema
+from geomiam.schema.schema import Schema
 from geomiam.tokens.select import Selector
 
 

@@ -36,7 +36,7 @@ from geomiam.evaluation.subsets import Predictor, as_predictor
 from geomiam.metrics import auc
 from geomiam.networks.model import Model
 from geomiam.progress import progress_bar, with_progress
-from geomiam.schema import Schema
+from geomiam.schema.schema import Schema
 from geomiam.training.table import read_labels
 
 __all__ = [

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from geomiam.cube.predictors import bind
+from geomiam.data.predictors import bind
 from geomiam.errors import SelectionError
 from geomiam.evaluation.masked import Masked
 from geomiam.evaluation.subsets import Subsets, Using, listed, name_subsets
 from geomiam.masking import Constant
 from geomiam.networks.model import Model
 from geomiam.progress import progress_bar, with_progress
-from geomiam.schema import Schema
+from geomiam.schema.schema import Schema
 from geomiam.tokens.layout import Layout, Span
 from geomiam.tokens.select import visible_tokens
 from geomiam.training.fit import fit

@@ -14,12 +14,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import xarray as xr
 
+from geomiam.checks.settings import check_number
 from geomiam.errors import SelectionError
-from geomiam.lengths import Length, kilometres
-from geomiam.schema import Schema
-from geomiam.setting_checks import check_number
-from geomiam.training.splits import site_coordinates
-from geomiam.training.splits.reading import places_of
+from geomiam.geo.lengths import Length, kilometres
+from geomiam.schema.schema import Schema
+from geomiam.splits import site_coordinates
+from geomiam.splits.reading import places_of
 
 Pattern = Callable[..., xr.DataArray]
 """``pattern(sites, schema, *, share, rng)`` → boolean ``(site, variable)`` or ``(site, modality)``."""

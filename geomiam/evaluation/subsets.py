@@ -14,14 +14,14 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import xarray as xr
 
-from geomiam.cube.predictors import bind
+from geomiam.data.predictors import bind
 from geomiam.errors import SelectionError
 from geomiam.evaluation.masked import Masked
 from geomiam.metrics import METRICS, measure
 from geomiam.networks.artifact import as_model
 from geomiam.networks.model import Model
 from geomiam.progress import progress_bar, with_progress
-from geomiam.schema import Schema
+from geomiam.schema.schema import Schema
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.select import Selector, visible_tokens
 from geomiam.training.fingerprint import warn_if_trained_on

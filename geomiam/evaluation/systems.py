@@ -20,7 +20,7 @@ from geomiam.evaluation.masked import Masked
 from geomiam.evaluation.rivals import Rival, fit_rival
 from geomiam.masking import Strategy, named
 from geomiam.networks.config import NetworkConfig
-from geomiam.schema import Schema
+from geomiam.schema.schema import Schema
 from geomiam.training.config import TrainingConfig
 from geomiam.training.fit import fit
 

@@ -16,10 +16,10 @@ import numpy as np
 import xarray as xr
 
 from geomiam._version import __version__
-from geomiam.cube.grid import restore
-from geomiam.cube.place import SITE, is_place, spatial_pair
-from geomiam.cube.predictors import predictors
+from geomiam.data.grid.grid import restore
+from geomiam.data.predictors import predictors
 from geomiam.errors import MemoryRefused
+from geomiam.geo.dims import SITE, is_place, spatial_pair
 from geomiam.inference.allocator import keep_freed_memory
 from geomiam.networks.model import Model
 from geomiam.progress import progress_bar

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from geomiam._version import __version__
-from geomiam.cube.grid import geobox, spatial_dims
+from geomiam.data.grid.grid import geobox, spatial_dims
 from geomiam.errors import GridError, OutputRefused
 from geomiam.inference.outside import OUTSIDE
 

@@ -8,11 +8,11 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
-from geomiam.cube.inputs import along_sites, from_other, geometry_dim
-from geomiam.cube.place import SITE
-from geomiam.cube.predictors import some
-from geomiam.cube.tree import as_dataset
+from geomiam.data.inputs import along_sites, from_other, geometry_dim
+from geomiam.data.predictors import some
+from geomiam.data.tree import as_dataset
 from geomiam.errors import MissingVariable
+from geomiam.geo.dims import SITE
 from geomiam.networks.model import Model
 
 Data = xr.Dataset | xr.DataTree | xr.DataArray | pd.DataFrame | Sequence[xr.Dataset | xr.DataArray]

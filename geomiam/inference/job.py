@@ -14,8 +14,9 @@ import numpy as np
 import xarray as xr
 
 from geomiam._version import __version__
-from geomiam.cube.encoding import chunk_sizes
-from geomiam.cube.grid import crs_coordinate, place_dims
+from geomiam.data.grid.grid import place_dims
+from geomiam.data.store.encoding import chunk_sizes
+from geomiam.geo.crs import crs_coordinate
 from geomiam.inference.memory import peak_memory
 from geomiam.inference.outside import counts, outside_output, warn_of_counts
 from geomiam.inference.predict import predict

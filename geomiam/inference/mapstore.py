@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from geomiam.cube.encoding import encodable, netcdf_attributes
-from geomiam.cube.grid import restore
+from geomiam.data.grid.grid import restore
+from geomiam.data.store.encoding import encodable, netcdf_attributes
 from geomiam.errors import OutputExists, OutputRefused, ResumeRefused
 from geomiam.inference.job import DONE, Job, placed
 from geomiam.outputs.claim import claim, claimed

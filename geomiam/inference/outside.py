@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from geomiam.cube.predictors import predictors, some
+from geomiam.data.predictors import predictors, some
 from geomiam.errors import OutsideTrainingRange
 from geomiam.inference.cells import Output
 from geomiam.networks.model import Model
-from geomiam.schema import Variable
+from geomiam.schema.schema import Variable
 from geomiam.tokens.blocks import Block
 from geomiam.tokens.limits import has_limits, outside
 from geomiam.tokens.scaler import Scaler

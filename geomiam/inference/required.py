@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from geomiam.cube.grid import place_dims
-from geomiam.cube.need import unmasked
-from geomiam.cube.place import SITE
+from geomiam.data.grid.grid import place_dims
+from geomiam.data.sites.required import unmasked
 from geomiam.errors import FewGroups, SelectionError
+from geomiam.geo.dims import SITE
 from geomiam.networks.model import Model
 from geomiam.tokens.blocks import Block
 from geomiam.tokens.layout import Layout

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from geomiam.cube.place import is_place
+from geomiam.geo.dims import is_place
 from geomiam.inference.cells import SLAB
 from geomiam.inference.job import Job
 from geomiam.inference.meter import TensorMeter

@@ -1,12 +1,12 @@
 """Masking strategies for training, and the balance of modalities they follow."""
 
-from geomiam.masking.corners import OPM, ModalityDropout, RandomSubset
-from geomiam.masking.cubes import Constant, Dirichlet, Uniform, UniformCube
 from geomiam.masking.miam import MIAM, BetaCube
-from geomiam.masking.names import named, to_dict
 from geomiam.masking.ramp import Ramp
+from geomiam.masking.registry import named, to_dict
 from geomiam.masking.scores import Balance, balance
+from geomiam.masking.simple import Constant, Dirichlet, Uniform, UniformCube
 from geomiam.masking.strategy import Strategy, hide
+from geomiam.masking.whole_modalities import OPM, ModalityDropout, RandomSubset
 
 __all__ = [
     "MIAM",

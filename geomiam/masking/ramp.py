@@ -8,11 +8,11 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike
 
+from geomiam.checks.settings import check_count
 from geomiam.errors import SettingError
-from geomiam.masking.corners import ModalityDropout
 from geomiam.masking.scores import Array, Balance
 from geomiam.masking.strategy import Strategy
-from geomiam.setting_checks import check_count
+from geomiam.masking.whole_modalities import ModalityDropout
 
 __all__ = ["Ramp"]
 

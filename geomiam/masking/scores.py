@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import gmean
 
+from geomiam.checks.settings import check_number
 from geomiam.errors import SettingError
-from geomiam.setting_checks import check_number
 
 __all__ = ["Balance", "balance"]
 

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 
+from geomiam.checks.settings import check_number
 from geomiam.errors import SettingError
 from geomiam.masking.scores import Array, Balance
-from geomiam.setting_checks import check_number
 
 __all__ = ["Strategy", "hide"]
 

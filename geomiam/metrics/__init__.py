@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from geomiam.errors import SettingError
-from geomiam.metrics import numbers, ranking
-from geomiam.metrics.numbers import (
+from geomiam.metrics import calibration as numbers
+from geomiam.metrics import ranking
+from geomiam.metrics.boyce import boyce, boyce_kernel
+from geomiam.metrics.calibration import (
     Calibration,
     brier,
     calibration,
@@ -25,7 +27,6 @@ from geomiam.metrics.numbers import (
 )
 from geomiam.metrics.ranking import auc, auc_prg, average_precision, best_threshold, tss
 from geomiam.metrics.tables import Array, Kernel, per_species
-from geomiam.metrics.windows import boyce, boyce_kernel
 
 __all__ = [
     "METRICS",

@@ -16,8 +16,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from geomiam._version import __version__
+from geomiam.checks.files import read_text, reason, refusing, regular_file
+from geomiam.checks.names import check_species
 from geomiam.errors import ArtifactError, InputNotFound, SelectionError
-from geomiam.names import check_species
 from geomiam.networks.config import NetworkConfig
 from geomiam.networks.encoders import restore
 from geomiam.networks.model import LINKS, Model
@@ -28,8 +29,7 @@ from geomiam.outputs.kinds import MODEL
 from geomiam.outputs.markdown import block, cell
 from geomiam.outputs.paths import expand
 from geomiam.outputs.place import complete, copy_mode
-from geomiam.reading import read_text, reason, refusing, regular_file
-from geomiam.schema import Schema
+from geomiam.schema.schema import Schema
 from geomiam.tokens.scaler import Scaler
 
 FORMAT = 1

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from geomiam.schema import Fact
+from geomiam.schema.schema import Fact
 
 ALONE = ("token", "cross", "late")
 """Fusions that all members of a model share."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from geomiam.errors import EncoderError
 from geomiam.networks.config import EncoderFacts, NetworkConfig
-from geomiam.schema import OWN_DIMS, Schema, Variable
+from geomiam.schema.schema import OWN_DIMS, Schema, Variable
 from geomiam.tokens.tokenizers import Plugged, Tokenizers
 
 

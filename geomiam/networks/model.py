@@ -20,7 +20,7 @@ from geomiam.errors import SelectionError
 from geomiam.networks.config import WITHOUT_ATTENTION, NetworkConfig
 from geomiam.networks.network import Network
 from geomiam.networks.quantity import QUANTITIES, Quantity, loss_of
-from geomiam.schema import Schema
+from geomiam.schema.schema import Schema
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.scaler import Scaler
 

@@ -18,9 +18,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from geomiam.checks.files import refusing, regular_file
 from geomiam.errors import ArtifactError
 from geomiam.networks.config import NetworkConfig
-from geomiam.reading import refusing, regular_file
 
 MOST_WEIGHTS = 2_000_000_000
 MOST_HEADER_BYTES = 16 * 2**20

@@ -11,8 +11,8 @@ from typing import Any
 from urllib.parse import unquote
 from urllib.request import url2pathname
 
+from geomiam.checks.names import check_folder
 from geomiam.errors import GeomiamError, NameRefused
-from geomiam.names import check_folder
 
 REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(://|::)")
 """Start of a URL. Two letters at least: ``C:`` is a drive of Windows."""

@@ -13,24 +13,24 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
-from geomiam.cube.chips import fold
-from geomiam.cube.encoding import chunk_sizes
-from geomiam.cube.grid import merge, restore, spatial_dims
-from geomiam.cube.resume import write_parts
-from geomiam.cube.store import claim, open_cube
+from geomiam.checks.files import reason
+from geomiam.data.grid.chips import fold
+from geomiam.data.grid.grid import merge, restore, spatial_dims
+from geomiam.data.store.encoding import chunk_sizes
+from geomiam.data.store.resume import write_parts
+from geomiam.data.store.store import claim, open_cube
 from geomiam.errors import GeomiamError, GridError, OutputExists, OutputRefused, SourceError
 from geomiam.outputs.claim import refuse_overlap
 from geomiam.outputs.paths import real_path
 from geomiam.progress import with_progress
-from geomiam.reading import reason
-from geomiam.schema import Schema
+from geomiam.schema.schema import Schema
 from geomiam.sources import scenes
-from geomiam.sources.description import described
+from geomiam.sources.attributes import described
 from geomiam.sources.fingerprint import fingerprint, paths_of
 from geomiam.sources.finish import closing, mend
 from geomiam.sources.parts import derived, from_files
+from geomiam.sources.report import CubePlan, Told
 from geomiam.sources.tasks import Task, Todo, understood
-from geomiam.sources.told import CubePlan, Told
 
 CHUNK = 512
 """Rows and columns of a chunk, at most, where none are asked for."""

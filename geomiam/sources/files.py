@@ -13,12 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geomiam.cube.longitude import lonlat_bounds
 from geomiam.errors import SourceError
-from geomiam.origin import Source
+from geomiam.geo.longitude import lonlat_bounds
 from geomiam.outputs.paths import expand
-from geomiam.schema import Label, Variable
-from geomiam.sources.catalogue import REMOTE, scheme, scrub
+from geomiam.schema.data_source import Source
+from geomiam.schema.schema import Label, Variable
+from geomiam.sources.stac.stac_source import REMOTE, scheme, scrub
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox

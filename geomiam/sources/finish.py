@@ -9,11 +9,13 @@ from typing import Any
 
 import xarray as xr
 
-from geomiam.cube.coverage import coverage
-from geomiam.cube.grid import spatial_dims
-from geomiam.cube.store import open_cube
+from geomiam.data.coverage import coverage
+from geomiam.data.grid.grid import spatial_dims
+from geomiam.data.store.store import open_cube
 from geomiam.outputs.lock import only_writer
-from geomiam.sources.repair import (
+from geomiam.sources.report import warn_of_empty
+from geomiam.sources.scenes import Scenes, kinds
+from geomiam.sources.sentinel2.repair import (
     FAILED,
     FINGERPRINTS,
     check_fingerprints,
@@ -21,9 +23,7 @@ from geomiam.sources.repair import (
     repair,
     set_attributes,
 )
-from geomiam.sources.scenes import Scenes, kinds
 from geomiam.sources.tasks import Todo
-from geomiam.sources.told import warn_of_empty
 
 
 def mend(

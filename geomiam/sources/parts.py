@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from geomiam.cube.attributes import text_of
-from geomiam.cube.grid import geobox
-from geomiam.cube.lattice import same_grid
-from geomiam.cube.predictors import own_dims, same_units
-from geomiam.cube.reach import reach
-from geomiam.cube.warp import elsewhere, onto
+from geomiam.data.grid.grid import geobox
+from geomiam.data.grid.lattice import same_grid
+from geomiam.data.grid.source_windows import reach
+from geomiam.data.grid.warp import elsewhere, onto
+from geomiam.data.predictors import own_dims, same_units
+from geomiam.data.values.attributes import text_of
 from geomiam.errors import DoubtfulSource, MissingModality, SourceError
-from geomiam.sources.catalogue import scrub
 from geomiam.sources.files import files_of
-from geomiam.sources.labelled import labelled
-from geomiam.sources.rasters import rasters
+from geomiam.sources.rasters.geotiff import rasters
+from geomiam.sources.rasters.labelled import labelled
+from geomiam.sources.report import Told, crs_name, unit_of
+from geomiam.sources.stac.stac_source import scrub
 from geomiam.sources.tasks import Task
 from geomiam.sources.terrain import slope_aspect
-from geomiam.sources.told import Told, crs_name, unit_of
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox

@@ -11,12 +11,12 @@ from typing import Any
 import xarray as xr
 
 from geomiam.errors import SourceError
-from geomiam.sources.catalogue import StacSource, as_source
-from geomiam.sources.composites import CLEAR, LOOKS
 from geomiam.sources.parts import named as with_labels
-from geomiam.sources.sentinel2 import plan_sentinel2, sentinel2
+from geomiam.sources.report import Told
+from geomiam.sources.sentinel2.composites import CLEAR, LOOKS
+from geomiam.sources.sentinel2.sentinel2 import plan_sentinel2, sentinel2
+from geomiam.sources.stac.stac_source import StacSource, as_source
 from geomiam.sources.tasks import Task
-from geomiam.sources.told import Told
 
 AVERAGE = "average"
 TIME = "time"

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
-from geomiam.cube.chips import CHIP, finer
-from geomiam.cube.crs import as_crs
-from geomiam.cube.limits import check_cells
+from geomiam.checks.sizes import check_cells
+from geomiam.data.grid.chips import CHIP, finer
 from geomiam.errors import GridError, SourceError
-from geomiam.origin import Grid, Source
+from geomiam.geo.crs import as_crs
 from geomiam.outputs.paths import expand, is_remote, real_path
-from geomiam.schema import Modality, Schema, Variable
-from geomiam.shelf import find
-from geomiam.sources.told import Told
+from geomiam.schema.catalogs import find
+from geomiam.schema.data_source import Grid, Source
+from geomiam.schema.schema import Modality, Schema, Variable
+from geomiam.sources.report import Told
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -107,7 +107,7 @@ def understood(
     SchemaError, SourceError, GridError
         As :func:`geomiam.build_cube`.
     """
-    from geomiam.cube.grid import empty, geobox
+    from geomiam.data.grid.grid import empty, geobox
 
     if isinstance(catalog, Schema):
         schema, base = catalog, Path.cwd()
@@ -222,9 +222,9 @@ def _bounds(bounds: Sequence[float], crs: str) -> Any:
 def _opened(path: str) -> Any:
     from odc.geo.geobox import GeoBox
 
-    from geomiam.cube.store import open_cube
-    from geomiam.sources.pixels import opened
-    from geomiam.sources.rasters import check_place, known_crs
+    from geomiam.data.store.store import open_cube
+    from geomiam.sources.rasters.geotiff import check_place, known_crs
+    from geomiam.sources.rasters.pixels import opened
 
     path = expand(path)
     if not path.lower().endswith((".tif", ".tiff")):

@@ -15,8 +15,8 @@ from math import ceil, prod
 import numpy as np
 
 from geomiam.errors import SchemaError
-from geomiam.periods import periods, spelled
-from geomiam.schema import Label, Schema, Variable
+from geomiam.schema.calendar_windows import periods, spelled
+from geomiam.schema.schema import Label, Schema, Variable
 
 TOGETHER = ("scalar", "circular")
 """Kinds whose variables share one tokenizer within a modality."""
@@ -145,7 +145,7 @@ class Layout:
         unbound = [v.name for v in schema.variables.values() if not v.bound]
         if unbound:
             raise SchemaError(
-                f"dims or labels of {unbound} are unknown; call geomiam.cube.predictors.bind(schema, dataset)"
+                f"dims or labels of {unbound} are unknown; call geomiam.data.predictors.bind(schema, dataset)"
             )
         _check_count(schema)
         parts: list[Part] = []

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from geomiam.schema import Schema, Variable
+from geomiam.schema.schema import Schema, Variable
 from geomiam.tokens.scaler import ROUNDING, Scaler, own_moments
 
 NEVER = (1.0, 0.0)

@@ -10,7 +10,7 @@ from math import prod
 import numpy as np
 
 from geomiam.errors import NeverObserved, VariableMismatch
-from geomiam.schema import Schema, Variable
+from geomiam.schema.schema import Schema, Variable
 from geomiam.tokens.layout import segments
 from geomiam.tokens.symbols import breakpoints, paa
 

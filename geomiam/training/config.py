@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from geomiam.lengths import Length, kilometres, may_mean_degrees
-from geomiam.schema import Fact
+from geomiam.geo.lengths import Length, kilometres, may_mean_degrees
+from geomiam.schema.schema import Fact
 
 MOST_WARMUP = 100
 """Steps: a share of a long run is not longer than this, the warm-up of MIAM's settings."""

@@ -10,8 +10,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 import xarray as xr
 
-from geomiam.cube.infer import infer_schema
-from geomiam.cube.predictors import bind, predictors
+from geomiam.data.infer.infer import infer_schema
+from geomiam.data.predictors import bind, predictors
 from geomiam.errors import MissingVariable, SchemaError, SelectionError
 from geomiam.masking import MIAM, Strategy, named
 from geomiam.networks.artifact import as_model
@@ -20,7 +20,7 @@ from geomiam.networks.network import Network
 from geomiam.networks.quantity import loss_of
 from geomiam.networks.session import standard_torch
 from geomiam.progress import with_progress
-from geomiam.schema import Schema
+from geomiam.schema.schema import Schema
 from geomiam.tokens.blocks import encode
 from geomiam.tokens.limits import widened, with_limits
 from geomiam.tokens.scaler import fit_scaler

@@ -18,7 +18,7 @@ import numpy as np
 import xarray as xr
 
 from geomiam.errors import GridError, TrainedOnTheseSites
-from geomiam.training.splits import site_coordinates
+from geomiam.splits import site_coordinates
 
 LOAD = 0.25
 """Share of the filter that is set, at most."""

@@ -11,8 +11,8 @@ import numpy as np
 import xarray as xr
 from torch import nn
 
-from geomiam.cube.infer import infer_schema
-from geomiam.cube.predictors import bind
+from geomiam.data.infer.infer import infer_schema
+from geomiam.data.predictors import bind
 from geomiam.errors import GridError, LabelError
 from geomiam.masking import MIAM, RandomSubset, Strategy, named, to_dict
 from geomiam.networks.config import NetworkConfig
@@ -21,7 +21,8 @@ from geomiam.networks.model import Model
 from geomiam.networks.network import join
 from geomiam.networks.session import standard_torch
 from geomiam.progress import log, with_progress
-from geomiam.schema import Schema
+from geomiam.schema.schema import Schema
+from geomiam.splits import hold_out, site_blocks, site_coordinates
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.select import group_coverage
 from geomiam.training import advice
@@ -31,7 +32,6 @@ from geomiam.training.fingerprint import fingerprint
 from geomiam.training.loop import Run, train
 from geomiam.training.losses import base_logits, resolve_loss
 from geomiam.training.rule import Plan, changed, make_plan
-from geomiam.training.splits import hold_out, site_blocks, site_coordinates
 from geomiam.training.supervised import Supervised, validate
 from geomiam.training.table import (
     MOST_SCORED,

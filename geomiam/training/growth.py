@@ -17,7 +17,7 @@ from torch import nn
 from geomiam.errors import SchemaError, SelectionError
 from geomiam.networks.model import Model
 from geomiam.networks.network import Member, Network
-from geomiam.schema import Group, Schema
+from geomiam.schema.schema import Group, Schema
 from geomiam.tokens.scaler import Scaler
 
 

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from geomiam.cube.background import random_cells
-from geomiam.cube.place import SITE
-from geomiam.cube.tree import as_dataset
+from geomiam.data.sites.background import random_cells
+from geomiam.data.tree import as_dataset
 from geomiam.errors import SchemaError
+from geomiam.geo.dims import SITE
 from geomiam.masking import MIAM, Strategy, named, to_dict
 from geomiam.networks.config import NetworkConfig
 from geomiam.networks.model import Model
 from geomiam.networks.session import standard_torch
 from geomiam.progress import with_progress
-from geomiam.schema import Schema
+from geomiam.schema.schema import Schema
 from geomiam.tokens.layout import Layout
 from geomiam.training.checkpoint import Progress
 from geomiam.training.config import TrainingConfig

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 import xarray as xr
 
+from geomiam.checks.settings import check_number
 from geomiam.errors import SelectionError
 from geomiam.networks.artifact import as_model
 from geomiam.networks.model import Model
 from geomiam.networks.session import standard_torch
-from geomiam.setting_checks import check_number
 from geomiam.tokens.blocks import encode
 from geomiam.tokens.limits import with_limits
 from geomiam.training.config import TrainingConfig

@@ -12,11 +12,11 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from geomiam.cube.labels import labels_of
-from geomiam.cube.predictors import predictors
+from geomiam.checks.names import check_species
+from geomiam.data.predictors import predictors
+from geomiam.data.values.labels import labels_of
 from geomiam.errors import LabelError, MissingVariable
-from geomiam.names import check_species
-from geomiam.schema import Schema
+from geomiam.schema.schema import Schema
 from geomiam.tokens.blocks import Block, encode
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.limits import with_limits

@@ -16,14 +16,14 @@ from geomiam.errors import BlockError, TrainingWarning
 from geomiam.masking import Strategy
 from geomiam.networks.config import NetworkConfig
 from geomiam.networks.model import Model
-from geomiam.schema import Schema
+from geomiam.schema.schema import Schema
+from geomiam.splits import hold_out, site_blocks, spatial_folds
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.scaler import Scaler
 from geomiam.training.choice import Folds, Predict, choose, predicted_sites, scores_by_subset
 from geomiam.training.loop import Run, torch_seed, train
 from geomiam.training.losses import LINK_OF, base_logits
 from geomiam.training.rule import Plan, changed
-from geomiam.training.splits import hold_out, site_blocks, spatial_folds
 from geomiam.training.supervised import Supervised, subset_logits
 from geomiam.training.table import MOST_SCORED, make_tables
 from geomiam.training.warm import set_base

@@ -23,7 +23,7 @@ from geomiam.networks.config import NetworkConfig
 from geomiam.networks.late import LateFusion
 from geomiam.networks.model import Model
 from geomiam.networks.network import Member, Network
-from geomiam.schema import Schema
+from geomiam.schema.schema import Schema
 from geomiam.tokens.layout import Layout
 from geomiam.training.checkpoint import Progress
 from geomiam.training.config import TrainingConfig

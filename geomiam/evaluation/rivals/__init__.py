@@ -20,7 +20,7 @@ from geomiam.evaluation.rivals.boosting import fit_boosting
 from geomiam.evaluation.rivals.forest import fit_forest
 from geomiam.evaluation.rivals.network import fit_network
 from geomiam.progress import with_progress
-from geomiam.schema import Schema
+from geomiam.schema.schema import Schema
 from geomiam.training.table import check_classes, read_labels
 
 __all__ = ["RIVALS", "Rival", "fit_rival"]

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from geomiam.cli_messages import run_app
-from geomiam.cli_outputs import reserve
+from geomiam.cli.messages import run_app
+from geomiam.cli.outputs import reserve
 from geomiam.errors import OutputExists
 from geomiam.outputs.kinds import PICTURE, RESULTS
 from geomiam.outputs.picture import save_picture
@@ -132,7 +132,7 @@ def missingness(
     whole = xr.concat(tables, "seed", combine_attrs="drop").assign_attrs(seconds=seconds)
     write_sweep(out, plan, whole)
     if figure:
-        from geomiam import plot
+        from geomiam.plot import figures as plot
 
         save_picture(plot.missingness(whole, styles=STYLES), figure, overwrite=overwrite)
     _print_sweep(whole)

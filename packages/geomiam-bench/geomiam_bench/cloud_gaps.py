@@ -28,10 +28,10 @@ import xarray as xr
 from sklearn.metrics import balanced_accuracy_score
 
 import geomiam as gm
-from geomiam import plot
 from geomiam.evaluation.masked import Masked
 from geomiam.metrics import mean_auc
-from geomiam.schema import Schema
+from geomiam.plot import figures as plot
+from geomiam.schema.schema import Schema
 from geomiam_bench.cloud_series import (
     BLOCK,
     PER_CLASS,

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from geomiam.training.splits import site_blocks, spatial_folds
+from geomiam.splits import site_blocks, spatial_folds
 
 FOLDS, BLOCK = 4, "200 m"
 """Folds of spatial blocks, and the side of the blocks: 20 pixels."""

@@ -24,7 +24,7 @@ import xarray as xr
 import geomiam as gm
 from geomiam.errors import GeomiamError
 from geomiam.evaluation.masked import Masked
-from geomiam.training.splits import site_blocks, spatial_folds
+from geomiam.splits import site_blocks, spatial_folds
 from geomiam_bench.defaults_data import Case, makers
 from geomiam_bench.defaults_rivals import rivals
 

@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 
 import geomiam as gm
 from geomiam.evaluation.columns import Columns
-from geomiam.training.splits import spatial_folds
+from geomiam.splits import spatial_folds
 
 STRENGTHS = (0.01, 0.1, 1.0, 10.0)
 """Of which inner spatial folds choose the C of a logistic regression, one for all species."""

@@ -18,20 +18,20 @@ import numpy as np
 import xarray as xr
 
 from geomiam._version import __version__
-from geomiam.cube.predictors import bind
+from geomiam.data.predictors import bind
 from geomiam.evaluation.oracle import part
 from geomiam.evaluation.rivals import fit_rival
 from geomiam.evaluation.subsets import Subsets, name_subsets, subset_scores
-from geomiam.lengths import as_text
+from geomiam.geo.lengths import as_text
 from geomiam.masking import Constant, Strategy, named
 from geomiam.metrics import METRICS
 from geomiam.networks.config import NetworkConfig
 from geomiam.networks.model import Model
 from geomiam.outputs.results import save_results
-from geomiam.schema import Schema
+from geomiam.schema.schema import Schema
+from geomiam.splits.reading import places_of
 from geomiam.training.config import TrainingConfig
 from geomiam.training.fit import fit
-from geomiam.training.splits.reading import places_of
 from geomiam.training.table import read_labels
 from geomiam_bench.readers.disdat import Background, Groups, disdat, disdat_schema, regions
 

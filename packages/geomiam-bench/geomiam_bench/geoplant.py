@@ -23,7 +23,7 @@ import numpy as np
 import xarray as xr
 
 import geomiam as gm
-from geomiam.cube.predictors import bind
+from geomiam.data.predictors import bind
 from geomiam.errors import SelectionError
 from geomiam.evaluation.oracle import part
 from geomiam.tokens.layout import Layout

@@ -24,7 +24,7 @@ from geomiam.demo import load_cube, load_schema, network, sample_records, traini
 from geomiam.demo import load_records as records
 from geomiam.evaluation.importance import skill_game
 from geomiam.evaluation.sampling import Value, exact, steps
-from geomiam.training.splits import site_blocks, spatial_folds
+from geomiam.splits import site_blocks, spatial_folds
 
 KINDS = {
     "plain Monte Carlo": {"method": "uniform"},

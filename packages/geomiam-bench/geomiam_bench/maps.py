@@ -158,7 +158,7 @@ def train_real(folder: Path) -> xr.Dataset:
 def real(folder: Path) -> dict:
     """Map Europe from the human footprint by ``geomiam predict``."""
     cube = train_real(folder)
-    run = [sys.executable, "-c", "from geomiam.cli import main; main()", "predict"]
+    run = [sys.executable, "-c", "from geomiam.cli.main import main; main()", "predict"]
     run += [str(folder / "model"), str(folder / "cube.zarr")]
     plan = subprocess.run([*run, "--plan"], capture_output=True, text=True, check=True).stdout
     start = time.perf_counter()

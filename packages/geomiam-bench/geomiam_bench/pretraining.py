@@ -28,12 +28,12 @@ import torch
 import xarray as xr
 
 import geomiam as gm
-from geomiam.cube.background import random_cells
-from geomiam.cube.grid import crs_of
-from geomiam.lengths import as_text
+from geomiam.data.sites.background import random_cells
+from geomiam.geo.crs import crs_of
+from geomiam.geo.lengths import as_text
 from geomiam.networks.model import Model
-from geomiam.training.splits import hold_out, site_coordinates, spatial_blocks
-from geomiam.training.splits.reading import places_of
+from geomiam.splits import hold_out, site_coordinates, spatial_blocks
+from geomiam.splits.reading import places_of
 from geomiam_bench import birds, readers
 from geomiam_bench.readers.disdat import disdat_schema
 

@@ -28,7 +28,7 @@ from geomiam.inference.coalitions import members, shapley_weights
 from geomiam.inference.engine import amortised_block, predict_block, shapley_block
 from geomiam.networks.config import NetworkConfig
 from geomiam.networks.model import Model
-from geomiam.schema import Schema
+from geomiam.schema.schema import Schema
 from geomiam.tokens.blocks import Block, encode
 from geomiam.tokens.scaler import fit_scaler
 from geomiam.tokens.select import players

@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 
 from geomiam._version import __version__
-from geomiam.cube.predictors import bind
+from geomiam.data.predictors import bind
 from geomiam.evaluation.imputation import KINDS, fit_imputed
 from geomiam.evaluation.masked import Masked
 from geomiam.evaluation.missingness import SHARES, missingness_sweep, named_patterns
@@ -26,10 +26,10 @@ from geomiam.evaluation.rivals import RIVALS, fit_rival
 from geomiam.masking import named
 from geomiam.networks.config import NetworkConfig
 from geomiam.outputs.results import save_results
-from geomiam.schema import Schema
+from geomiam.schema.schema import Schema
+from geomiam.splits import site_blocks, spatial_folds
 from geomiam.training.config import TrainingConfig
 from geomiam.training.fit import fit
-from geomiam.training.splits import site_blocks, spatial_folds
 from geomiam.training.table import read_labels
 
 NETWORK = NetworkConfig(

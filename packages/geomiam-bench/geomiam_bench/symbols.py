@@ -24,7 +24,7 @@ import xarray as xr
 
 import geomiam as gm
 from geomiam.metrics import mean_auc
-from geomiam.schema import Schema
+from geomiam.schema.schema import Schema
 from geomiam.tokens.layout import Layout
 from geomiam_bench.cloud_series import TESTS, fold_of, make_sites, read_cube
 

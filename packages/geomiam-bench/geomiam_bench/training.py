@@ -28,7 +28,7 @@ from geomiam.masking import MIAM, hide
 from geomiam.masking.scores import Balance
 from geomiam.networks.config import NetworkConfig
 from geomiam.networks.network import Network
-from geomiam.schema import Schema
+from geomiam.schema.schema import Schema
 from geomiam.tokens.layout import Layout
 
 SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)

@@ -14,8 +14,8 @@ from sklearn.metrics import roc_auc_score
 
 import geomiam as gm
 from geomiam.errors import OccurrenceError
-from geomiam.lengths import as_text
-from geomiam.training.splits.reading import places_of
+from geomiam.geo.lengths import as_text
+from geomiam.splits.reading import places_of
 from geomiam_bench import readers
 from geomiam_bench.disdat import Plan, benchmark, summarise, write_results
 from geomiam_bench.readers.disdat import FILES

@@ -32,7 +32,7 @@ def tokens(schema: gm.Schema) -> dict[str, int]:
 
 
 def bound(schema: gm.Schema, sites: xr.Dataset) -> gm.Schema:
-    from geomiam.cube.predictors import bind
+    from geomiam.data.predictors import bind
 
     return bind(schema, sites)
 

@@ -9,9 +9,9 @@ from conftest import SHARED, needs_shared
 from typer.testing import CliRunner
 
 import geomiam as gm
-from geomiam.cube.predictors import bind
+from geomiam.data.predictors import bind
 from geomiam.errors import SelectionError
-from geomiam.training.splits import site_coordinates
+from geomiam.splits import site_coordinates
 from geomiam_bench.cli import app
 from geomiam_bench.sweeps import SweepPlan, methods, split, sweeps
 

@@ -13,7 +13,7 @@ from geomiam.errors import OutputExists
 from geomiam.evaluation.systems import System
 from geomiam.masking import to_dict
 from geomiam.outputs.results import save_results
-from geomiam.schema import Schema
+from geomiam.schema.schema import Schema
 from geomiam_bench.comparison.costs import costs
 from geomiam_bench.comparison.table import summary
 from geomiam_bench.comparison.trials import Data, SystemPlan, chosen, compare

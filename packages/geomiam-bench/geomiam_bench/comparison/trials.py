@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from geomiam.cube.predictors import bind
+from geomiam.data.predictors import bind
 from geomiam.evaluation.masked import Masked
 from geomiam.evaluation.missingness import SHARES, missingness_sweep, named_patterns
 from geomiam.evaluation.rivals import Rival
@@ -25,9 +25,9 @@ from geomiam.evaluation.subsets import Chosen, name_subsets, subset_scores
 from geomiam.evaluation.systems import SYSTEMS, System, system
 from geomiam.metrics import auc
 from geomiam.networks.config import NetworkConfig
-from geomiam.schema import Schema
+from geomiam.schema.schema import Schema
+from geomiam.splits import hold_out_blocks
 from geomiam.training.config import TrainingConfig
-from geomiam.training.splits import hold_out_blocks
 from geomiam.training.table import read_labels
 from geomiam_bench.sweeps import split
 

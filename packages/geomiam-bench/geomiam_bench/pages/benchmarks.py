@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from geomiam import plot
+from geomiam.plot import figures as plot
 from geomiam_bench import cloud_gaps
 from geomiam_bench.disdat import summarise
 from geomiam_bench.pages.defaults import defaults_page

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from geomiam.checks.files import refusing, regular_file
 from geomiam.errors import ArtifactError
-from geomiam.reading import refusing, regular_file
 from geomiam_bench.readers.pt_words import (
     MOST_BYTES,
     MOST_PLAN_BYTES,

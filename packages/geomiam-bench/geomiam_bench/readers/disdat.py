@@ -18,7 +18,7 @@ import xarray as xr
 
 from geomiam.errors import OccurrenceError
 from geomiam.outputs.paths import below, expand
-from geomiam.schema import Schema
+from geomiam.schema.schema import Schema
 
 Background = Literal["target-group", "random"]
 Groups = Literal["published", "original"]

@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from geomiam.cube.infer import infer_schema
+from geomiam.data.infer.infer import infer_schema
 from geomiam.errors import MissingFiles, OccurrenceError
 from geomiam.outputs.paths import expand
-from geomiam.schema import Schema
-from geomiam.shelf import catalogs
+from geomiam.schema.catalogs import catalogs
+from geomiam.schema.schema import Schema
 
 ABSURD = 1e10
 """Numbers beyond are sentinels of the sources (3.4e38, ±inf), never measurements."""

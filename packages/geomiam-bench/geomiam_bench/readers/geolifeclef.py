@@ -20,7 +20,7 @@ import pandas as pd
 import xarray as xr
 
 from geomiam.errors import OccurrenceError
-from geomiam.schema import Schema
+from geomiam.schema.schema import Schema
 from geomiam_bench.readers.files import (
     choose,
     column,

@@ -18,7 +18,7 @@ import xarray as xr
 
 from geomiam.errors import OccurrenceError
 from geomiam.outputs.paths import check_component
-from geomiam.schema import Schema
+from geomiam.schema.schema import Schema
 from geomiam_bench.readers.files import (
     choose,
     clean,

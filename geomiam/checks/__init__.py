@@ -1,0 +1,1 @@
+"""Checks of input that comes from elsewhere: names, files, sizes and settings."""

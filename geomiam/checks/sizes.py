@@ -1,0 +1,155 @@
+"""Sizes that files and catalogs state, checked before memory is taken for them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from geomiam.checks.files import refusing, regular_file
+from geomiam.errors import GeomiamError, GridError, UnreadableFile
+
+MOST_BLOCK = 2**29
+"""Bytes of a block on disk: it is decoded as a whole, however little of it is needed."""
+MOST_COORDINATE = 2**28
+"""Bytes of a coordinate along one dim: it is read when a store is opened."""
+MOST_CHUNKS = 150_000
+"""Of a cube that is planned or built: listing each takes half a millisecond."""
+CHUNK_CELLS = 512 * 512
+CHUNK_NUMBERS = 16_000_000
+META = ("zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata")
+
+
+def check_cells(cells: Sequence[tuple[int, int]], *, remedy: str) -> None:
+    """Refuse a cube of so many cells that its chunks cannot even be listed.
+
+    Parameters
+    ----------
+    cells : sequence of tuple of int
+        Of each variable, its cells and the numbers in each cell.
+    remedy : str
+        What to change.
+
+    Raises
+    ------
+    GridError
+        With the numbers.
+    """
+    chunks = sum(max(n // CHUNK_CELLS, n * depth // CHUNK_NUMBERS) + 1 for n, depth in cells)
+    if chunks > MOST_CHUNKS:
+        raise GridError(
+            f"the cube has {max(cells)[0]:,} cells in {len(cells)} variables, which are about {chunks:,} "
+            f"chunks, more than {MOST_CHUNKS:,}; {remedy}"
+        )
+
+
+def check_block(size: int, *, where: str, error: type[GeomiamError] = UnreadableFile) -> None:
+    """Refuse a block on disk that is too large to be decoded.
+
+    Raises
+    ------
+    GeomiamError
+        Of the class ``error``, with the bytes.
+    """
+    if size > MOST_BLOCK:
+        raise error(
+            f"{where} is stored in blocks of {size:,} bytes, more than {MOST_BLOCK:,}, and each is "
+            "decoded as a whole; store it in smaller blocks, such as 512 x 512 cells"
+        )
+
+
+def check_array(
+    shape: Sequence[int], chunks: Sequence[int] | None, itemsize: int, *, where: str, error: Any
+) -> None:
+    """Refuse an array whose blocks, or whose length as a coordinate, do not fit into memory."""
+    if chunks is not None:
+        check_block(prod(int(n) for n in chunks) * itemsize, where=where, error=error)
+    if len(shape) == 1 and shape[0] * itemsize > MOST_COORDINATE:
+        raise error(
+            f"{where} states {shape[0]:,} values along one dim, more than a coordinate may have"
+        )
+
+
+def check_zarr(group: Any, *, where: str, error: type[GeomiamError] = UnreadableFile) -> None:
+    """Check the arrays of an opened Zarr group, by their metadata.
+
+    Raises
+    ------
+    GeomiamError
+        Of the class ``error``, naming the array.
+    """
+    for name, array in group.arrays():
+        size = getattr(array.dtype, "itemsize", 8) or 8
+        place = f"'{name}' of {where}"
+        check_array(array.shape, array.chunks, size, where=place, error=error)
+
+
+def check_metadata(store: str | Path) -> None:
+    """Refuse a local store whose metadata are devices or pipes, which would never end.
+
+    Raises
+    ------
+    UnreadableFile
+        Naming the file.
+    """
+    for folder in (str(store), *_folders(store)):
+        for name in META:
+            file = os.path.join(folder, name)
+            if os.path.exists(file):
+                regular_file(file, most=64 * 2**20)
+
+
+def _folders(store: str | Path) -> list[str]:
+    try:
+        with os.scandir(store) as entries:
+            return sorted(e.path for e in entries if e.is_dir())
+    except (OSError, ValueError):
+        return []
+
+
+def check_hdf5(path: str | Path, error: type[GeomiamError] = UnreadableFile) -> None:
+    """Check the arrays of a NetCDF 4 file, by their metadata; without h5py nothing is checked.
+
+    Raises
+    ------
+    GeomiamError
+        Of the class ``error``, if a block is too large, or an array lies in another file.
+    """
+    try:
+        import h5py
+    except ImportError:
+        return
+    with refusing(error, f"{path} is damaged; fetch it again"), h5py.File(path, "r") as file:
+        for name in file:
+            if not isinstance(file.get(name, getlink=True), (h5py.HardLink, h5py.SoftLink)):
+                raise error(f"'{name}' of {path} is a link to another file, which is not followed")
+            array = file.get(name)
+            if not isinstance(array, h5py.Dataset):
+                continue
+            if array.is_virtual or array.external:
+                raise error(f"'{name}' of {path} lies in other files, which are not read; copy it")
+            check_array(
+                array.shape or (),
+                array.chunks,
+                array.dtype.itemsize,
+                where=f"'{name}' of {path}",
+                error=error,
+            )
+
+
+def check_raster(file: Any, *, where: str, error: type[GeomiamError] = UnreadableFile) -> None:
+    """Check the blocks of an opened GeoTIFF.
+
+    Raises
+    ------
+    GeomiamError
+        Of the class ``error``, with the bytes.
+    """
+    import numpy as np
+
+    together = file.count if file.interleaving and file.interleaving.value == "PIXEL" else 1
+    for (rows, cols), dtype in zip(file.block_shapes, file.dtypes, strict=True):
+        size = rows * cols * together * np.dtype(dtype).itemsize
+        check_block(size, where=where, error=error)

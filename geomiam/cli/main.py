@@ -1,0 +1,289 @@
+"""The command line: the verbs of the package, on files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from geomiam._version import __version__
+from geomiam.cli import maps as cli_maps
+from geomiam.cli import sites as cli_sites
+from geomiam.cli import train as cli_train
+from geomiam.cli.maps import CubePath, Mask, ModelPath, Overwrite, Require
+from geomiam.cli.messages import run_app, say
+from geomiam.cli.outputs import reserve
+from geomiam.cli.train import SitesPath
+from geomiam.errors import GeomiamError
+from geomiam.outputs.kinds import PICTURE, SITES
+from geomiam.outputs.paths import expand
+from geomiam.outputs.picture import save_picture
+
+HELP = """Map species from whatever data each place has, and see which data the map rests on.
+
+A first look:    geomiam demo
+
+Your own data:
+
+  geomiam build catalog.yaml --out cube.zarr                predictors on one grid
+
+  geomiam sample cube.zarr records.csv --out sites.zarr     predictors at the records
+
+  geomiam split sites.zarr --train train.zarr --test test.zarr   hold out spatial blocks
+
+  geomiam fit train.zarr --schema catalog.yaml --out model  train by masking
+
+  geomiam evaluate model test.zarr --subsets every          AUC from each subset, held out
+
+  geomiam predict model cube.zarr --out map.zarr            suitability, every cell
+
+  geomiam explain model cube.zarr --out why.zarr            and the part of each group
+"""
+
+app = typer.Typer(
+    help=HELP,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        say(f"geomiam {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _every_verb(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="Zarr store to write.")]
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for results.")] = Path(
+        "out/demo"
+    ),
+    overwrite: Overwrite = False,
+) -> None:
+    """Train on bundled records of a species, map it in the western USA, and explain the map."""
+    from geomiam.demo import run
+
+    run(out, overwrite=overwrite)
+
+
+@app.command()
+def build(
+    catalog: Annotated[
+        str,
+        typer.Argument(help="Catalog (YAML) with sources, or the name of a bundled one."),
+    ],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Zarr store to write.")] = None,
+    like: Annotated[
+        Path | None, typer.Option(help="Cube (Zarr) or GeoTIFF whose grid to build on.")
+    ] = None,
+    bounds: Annotated[
+        str | None, typer.Option(help="xmin,ymin,xmax,ymax in the CRS of the catalog's grid.")
+    ] = None,
+    bbox: Annotated[str | None, typer.Option(help="west,south,east,north in degrees.")] = None,
+    root: Annotated[
+        list[str] | None,
+        typer.Option(help="SOURCE=FOLDER: folder of the files of a source; repeat."),
+    ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Print what would be read, and stop.")
+    ] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Read the failed files of the cube at --out again.")
+    ] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Build a cube from a catalog: every source on one grid. A stopped build is continued."""
+    import geomiam as gm
+    from geomiam.sources.report import summary
+
+    where: dict[str, Any] = {"bounds": _place(bounds, bbox), "roots": _pairs(root or [])}
+    if plan:
+        say(str(gm.plan_cube(catalog, like, **where)))
+        return
+    if out is None:
+        raise GeomiamError(
+            "--out is missing: the Zarr store to write; or pass --plan to print the plan only"
+        )
+    cube = gm.build_cube(catalog, like, out=out, overwrite=overwrite, repair=repair, **where)
+    say(f"{summary(cube)}\n{len(cube.data_vars)} variables → {out}")
+
+
+def _place(bounds: str | None, bbox: str | None) -> Any:
+    if bounds and bbox:
+        raise GeomiamError("--bounds and --bbox both set the area; pass one of them")
+    if bbox is None:
+        return _numbers(bounds, "--bounds")
+    from odc.geo.geom import BoundingBox
+
+    west, south, east, north = _numbers(bbox, "--bbox") or ()
+    return BoundingBox(west, south, east, north, crs="EPSG:4326")
+
+
+def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        a, b, c, d = map(float, text.split(","))
+    except ValueError:
+        raise GeomiamError(
+            f"{option} {text}: expected four numbers joined by commas, such as {option}=4.0,50.6,4.2,50.8"
+        ) from None
+    return a, b, c, d
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    if bad := [t for t in texts if "=" not in t]:
+        raise GeomiamError(
+            f"--root {bad[0]}: expected SOURCE=FOLDER, such as --root worldclim=downloads"
+        )
+    return dict(t.split("=", 1) for t in texts)
+
+
+@app.command()
+def sample(
+    cube: CubePath,
+    records: Annotated[Path, typer.Argument(help="Occurrences: csv, tsv, txt, parquet or gpkg.")],
+    out: Out,
+    keep: Annotated[
+        list[str] | None, typer.Option(help="Column to keep as a predictor; repeat.")
+    ] = None,
+    background: Annotated[int, typer.Option(help="Random background points to add.")] = 0,
+    target_group: Annotated[
+        bool, typer.Option("--target-group", help="Sites of other species count as background.")
+    ] = False,
+    crs: Annotated[str | None, typer.Option(help="CRS of the records, e.g. EPSG:4326.")] = None,
+    thin: Annotated[
+        bool, typer.Option(help="Count records of a species in one cell once, or use all.")
+    ] = True,
+    snap: Annotated[
+        str | None,
+        typer.Option(
+            help="Move records without data to a cell with data within this distance, e.g. '5 km'."
+        ),
+    ] = None,
+    require: Require = None,
+    mask: Mask = None,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Take the predictors of a cube at occurrence records."""
+    import geomiam as gm
+
+    reserve(out, overwrite, kind=SITES, inputs=[cube, records])
+    grid = gm.open_cube(cube, chunks=None)
+    needs: dict[str, Any] = {"require": require or (), "mask": mask}
+    sites = gm.sample(grid, records, keep=keep or (), crs=crs, thin=thin, snap=snap, **needs)
+    if target_group:
+        sites = gm.add_background(sites, grid, kind="target-group", n=None, rng=seed)
+    if background:
+        sites = gm.add_background(sites, grid, n=background, rng=seed, **needs)
+    gm.write_sites(sites, out, overwrite=overwrite)
+    say(_sampled(sites))
+    say(f"{sites.sizes['site']:,} sites, {sites.sizes['species']:,} species → {out}")
+
+
+def _sampled(sites: Any) -> str:
+    """Return one line on the records that became sites."""
+    counts = json.loads(sites.attrs["sampled"])
+    parts = [f"{counts['rows']:,} rows"]
+    if counts["merged"]:
+        parts.append(f"{counts['merged']:,} share cell and species with another row")
+    if counts["absences"]:
+        parts.append(f"{counts['absences']:,} are stated as absent")
+    if counts["snapped"]:
+        parts.append(f"{counts['snapped']:,} moved by up to {counts['snapped_km']:g} km")
+    return ", ".join(parts)
+
+
+app.command()(cli_sites.split)
+app.command()(cli_train.fit)
+app.command()(cli_train.pretrain)
+app.command()(cli_train.finetune)
+
+
+@app.command()
+def evaluate(
+    model: ModelPath,
+    sites: SitesPath,
+    subsets: Annotated[
+        str, typer.Option(help="unimodal, pairs, leave-one-out, every, variables, all; join by +.")
+    ] = "unimodal+all",
+    metrics: Annotated[
+        str, typer.Option(help="auc, auc_prg, average_precision, tss, boyce, cor, …; join by ,.")
+    ] = "auc",
+    figure: Annotated[
+        Path | None, typer.Option(help="Picture of the scores to write, e.g. skill.png.")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Score a model on labelled sites, for subsets of the predictors."""
+    import geomiam as gm
+
+    if figure:
+        reserve(figure, overwrite, kind=PICTURE, inputs=[model, sites])
+    names = [m.strip() for m in metrics.split(",")]
+    data = gm.open_sites(sites).load()
+    table = gm.evaluate(gm.load_model(model), data, subsets=subsets, metrics=names)
+    say("  ".join(f"{m[:9]:>9}" for m in names) + "  unscored     sites  subset")
+    for _, row in table.drop_dims(["species", "modality"]).to_dataframe().iterrows():
+        scores = "  ".join(f"{row[f'mean_{m}']:9.4f}" for m in names)
+        unscored = f"{row[f'unscored_{names[0]}']:8.0f}"
+        say(f"{scores}  {unscored}  {row['sites']:8,.0f}  {row.name}")
+    if figure:
+        save_picture(gm.plot.subsets(table, metric=names[0]), figure, overwrite=overwrite)
+
+
+app.command()(cli_maps.predict)
+app.command()(cli_maps.explain)
+
+
+@app.command()
+def info(
+    path: Annotated[Path, typer.Argument(help="Model directory, catalog, cube, sites or map.")],
+) -> None:
+    """Describe a model, a catalog, a cube, sites or a map."""
+    import geomiam as gm
+
+    path = Path(expand(path))
+    if (path / "config.json").exists():
+        say(str(gm.load_model(path)))
+    elif path.suffix in (".yaml", ".yml") or (str(path) in gm.catalogs() and not path.exists()):
+        say(str(gm.Schema.from_yaml(gm.catalogs().get(str(path), path))))
+    else:
+        say(_describe_store(path))
+
+
+def main() -> None:
+    """Run the command line."""
+    run_app(app)
+
+
+def _describe_store(path: Path) -> str:
+    import geomiam as gm
+    from geomiam.data.store.store import open_zarr
+    from geomiam.sources.report import summary
+
+    store = open_zarr(path)
+    if "suitability" in getattr(store, "data_vars", ()):
+        return str(store)
+    data = gm.open_sites(path) if "site" in store.dims else gm.open_cube(path)
+    schema = gm.infer_schema(data)
+    sources = f"\n\nbuilt from\n{summary(data)}" if "sources" in data.attrs else ""
+    return f"{schema}{sources}\n\n{gm.coverage(data, schema)}"

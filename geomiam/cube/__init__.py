@@ -1,1 +1,0 @@
-"""Labelled data on a grid: alignment, Zarr stores, sites, background points and coverage."""

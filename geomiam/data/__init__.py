@@ -1,0 +1,1 @@
+"""Labelled data: cubes, records, sites, and their files."""

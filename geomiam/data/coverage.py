@@ -1,0 +1,116 @@
+"""Which predictors are observed where, as fractions."""
+
+from __future__ import annotations
+
+from functools import reduce
+from operator import and_, or_
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+
+from geomiam.data.grid.grid import place_dims
+from geomiam.data.tree import as_dataset
+from geomiam.data.values.missing import as_float
+from geomiam.geo.dims import on_place
+
+
+def coverage(ds: xr.Dataset | xr.DataTree, schema: Any) -> xr.Dataset:
+    """Return what part of the cells, or sites, has which predictors.
+
+    A cell is empty when none of the schema's data variables has a finite value there; coordinates
+    that serve as predictors are finite everywhere and do not count. Fractions are of the cells
+    that are not empty; they are NaN when all are.
+
+    Parameters
+    ----------
+    ds
+        Cube or sites, numpy or dask; read once, chunk by chunk.
+    schema
+        A Schema, or something that carries one as ``.schema``.
+
+    Returns
+    -------
+    xr.Dataset
+        ``observed(modality)``: at least one finite value in the modality; ``complete(modality)``:
+        all values of all its variables finite; ``variable_observed(variable)``: at least one finite
+        value in the variable; ``cells``: cells not empty; ``cells_with_every_predictor``.
+        What is absent from ``ds`` counts as not observed.
+    """
+    schema = schema if hasattr(schema, "modalities") else schema.schema
+    lazy = chunked(as_dataset(ds))
+    some = {v: _finite(lazy, v, how="any") for v in schema.variables}
+    full = {v: _finite(lazy, v, how="all") for v in schema.variables}
+    members = {m.name: list(m.variables) for m in schema.modalities.values()}
+    used = reduce(or_, [some[v] for v in some if v in gridded(lazy)], _nowhere(lazy))
+    counts = {
+        "observed": {m: reduce(or_, [some[v] for v in vs]) for m, vs in members.items()},
+        "complete": {m: reduce(and_, [full[v] for v in vs]) for m, vs in members.items()},
+        "variable_observed": some,
+        "every": {"every": reduce(and_, full.values())},
+    }
+    sums = {k: {n: (used & m).sum() for n, m in masks.items()} for k, masks in counts.items()}
+    return _fractions(_compute({**sums, "cells": {"cells": used.sum()}}))
+
+
+def _compute(sums: dict[str, dict[str, xr.DataArray]]) -> dict[str, dict[str, int]]:
+    """One pass over the data for all sums."""
+    import dask
+
+    (done,) = dask.compute(sums)
+    return {k: {n: int(s) for n, s in part.items()} for k, part in done.items()}
+
+
+def _fractions(sums: dict[str, dict[str, int]]) -> xr.Dataset:
+    cells = sums["cells"]["cells"]
+    parts = {"observed": "modality", "complete": "modality", "variable_observed": "variable"}
+    fractions = {
+        k: (dim, [n / cells if cells else np.nan for n in sums[k].values()])
+        for k, dim in parts.items()
+    }
+    coords = {"modality": list(sums["observed"]), "variable": list(sums["variable_observed"])}
+    every = sums["every"]["every"]
+    ds = xr.Dataset(
+        {**fractions, "cells": cells, "cells_with_every_predictor": every}, coords=coords
+    )
+    for name in fractions:
+        ds[name].attrs = {"units": "1", "long_name": f"fraction of cells {name.replace('_', ' ')}"}
+    return ds
+
+
+def gridded(ds: xr.Dataset) -> list[str]:
+    """Return the data variables that have a number at every place."""
+    place = set(place_dims(ds))
+    return [n for n in on_place(ds) if place <= set(ds[n].dims)]
+
+
+def observed_cells(ds: xr.Dataset) -> xr.DataArray:
+    """Return where at least one data variable has a finite value; lazy, chunk by chunk."""
+    lazy = chunked(ds)
+    return reduce(or_, [_finite(lazy, v, how="any") for v in gridded(lazy)], _nowhere(lazy))
+
+
+def chunked(ds: xr.Dataset) -> xr.Dataset:
+    """Let dask read block by block whatever it does not hold yet."""
+    if any(v.chunks is not None for v in ds.variables.values()):
+        return ds
+    return ds.chunk(dict.fromkeys(place_dims(ds), "auto"))
+
+
+def _finite(ds: xr.Dataset, name: str, *, how: Literal["any", "all"]) -> xr.DataArray:
+    """Return where any or all of a variable's values are finite; nowhere when it is absent."""
+    if name not in ds.variables:
+        return _nowhere(ds)
+    finite: Any = np.isfinite(as_float(ds[name].reset_coords(drop=True)))
+    own = [d for d in finite.dims if d not in place_dims(ds)]
+    return finite.any(own) if how == "any" else finite.all(own)
+
+
+def _nowhere(ds: xr.Dataset) -> xr.DataArray:
+    dims, names = place_dims(ds), gridded(ds)
+    if not names:
+        return xr.DataArray(np.zeros([ds.sizes[d] for d in dims], bool), dims=dims)
+    like = ds[names[0]].reset_coords(drop=True)
+    return xr.zeros_like(
+        like.isel({d: 0 for d in like.dims if d not in dims}, drop=True), dtype=bool
+    )

@@ -1,0 +1,1 @@
+"""Grids: reading the grid of a dataset, and bringing data onto it."""

@@ -1,0 +1,100 @@
+"""Chips: the finer cells inside each cell of a grid, as an image of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from geomiam.data.grid.grid import empty, geobox, merge, restore, spatial_dims
+from geomiam.data.grid.lattice import same_grid
+from geomiam.data.values.missing import as_float
+from geomiam.errors import GridError
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
+
+CHIP = ("v", "u")
+"""Rows and columns inside a cell."""
+BLOCK = 512
+"""Rows and columns of fine cells in a chunk, about."""
+
+
+def chips(fine: xr.Dataset, like: GeoBox | xr.Dataset | xr.DataArray) -> xr.Dataset:
+    """Return a finer cube as chips ``(…, y, x, v, u)`` of the cells of a coarser grid, lazily.
+
+    So imagery can stay in a store of its own, on its own grid, and is an image token of each cell
+    where it is used.
+
+    Parameters
+    ----------
+    fine
+        A cube whose cells divide those of ``like`` evenly; it covers the same place.
+    like
+        The coarser grid: a GeoBox or any georeferenced Dataset or DataArray.
+
+    Returns
+    -------
+    xr.Dataset
+        Float32 on the grid of ``like``; ``v`` and ``u`` count rows and columns inside a cell.
+
+    Raises
+    ------
+    GridError
+        When the cells of ``fine`` do not divide those of ``like``; bring them there by
+        :func:`geomiam.align` first.
+    """
+    template: Any = like if isinstance(like, (xr.Dataset, xr.DataArray)) else empty(like)
+    box, own = geobox(template), geobox(fine)
+    times = round(abs(box.resolution.x / own.resolution.x))
+    if times < 1 or not same_grid(own, finer(box, times)):
+        raise GridError(
+            f"cells of {abs(own.resolution.x):g} ({own.shape.y} × {own.shape.x}) do not divide cells of "
+            f"{abs(box.resolution.x):g} ({box.shape.y} × {box.shape.x}) evenly; first bring them onto "
+            "geomiam.data.grid.chips.finer(grid, n) with geomiam.align"
+        )
+    named = dict(zip(spatial_dims(fine), ("y", "x"), strict=True))
+    back = dict(zip(("y", "x"), spatial_dims(template), strict=True))
+    parts = [
+        fold(_bare(as_float(a)).rename(named), times).rename(back).to_dataset(name=n)
+        for n, a in fine.data_vars.items()
+        if set(named) <= set(a.dims)
+    ]
+    return restore(merge(parts), template).assign_attrs(fine.attrs)
+
+
+def finer(box: GeoBox, times: int) -> GeoBox:
+    """Return the grid with each cell split into ``times × times``."""
+    from odc.geo.geobox import GeoBox
+
+    if times == 1:
+        return box
+    rows, cols = box.shape.yx
+    return GeoBox((rows * times, cols * times), box.affine * box.affine.scale(1 / times), box.crs)
+
+
+def fold(array: xr.DataArray, times: int, *, dims: tuple[str, str] = CHIP) -> xr.DataArray:
+    """Fold ``times × times`` cells into one: ``(…, y, x)`` becomes ``(…, y, x, v, u)``.
+
+    Parameters
+    ----------
+    array
+        With dims ``y`` and ``x``, multiples of ``times``; their coordinates go.
+    times
+        Fine cells along the side of a coarse one; 1 gives chips of one pixel.
+    dims
+        Names of rows and columns inside a cell.
+    """
+    rows, cols = dims
+    if array.chunks is not None:
+        array = array.chunk(dict.fromkeys(("y", "x"), -(-BLOCK // times) * times))
+    place = [c for c in array.coords if {"y", "x"} & set(array[c].dims)]
+    blocks = array.drop_vars(place).coarsen(y=times, x=times)
+    folded = blocks.construct(y=("y", rows), x=("x", cols))
+    labels = {rows: np.arange(times), cols: np.arange(times)}
+    return folded.assign_coords(labels).transpose(..., "y", "x", rows, cols)
+
+
+def _bare(array: xr.DataArray) -> xr.DataArray:
+    return array.drop_vars([c for c in array.coords if c not in array.dims])

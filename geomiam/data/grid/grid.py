@@ -1,0 +1,299 @@
+"""The grid of a cube: finding it, putting it back on outputs, and bringing sources onto it.
+
+odc-geo knows grids (``GeoBox``) and warps blocks; this file names what is missing and how to mend it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from numbers import Number
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import xarray as xr
+
+from geomiam.data.grid.axes import COARSEST, SAME_CELL, axis_of, rounding
+from geomiam.data.grid.lattice import same_grid
+from geomiam.errors import GridError
+from geomiam.geo.crs import CRS_NAME, crs_coordinate, crs_name, crs_of
+from geomiam.geo.dims import SITE, spatial_pair
+
+if TYPE_CHECKING:
+    from affine import Affine
+    from odc.geo.geobox import GeoBox
+
+Labelled = TypeVar("Labelled", xr.Dataset, xr.DataArray)
+Source = xr.DataArray | xr.Dataset | str | Path
+
+
+def spatial_dims(ds: xr.Dataset | xr.DataArray) -> tuple[str, str]:
+    """Return the names of the two spatial dims, ``(y, x)`` order.
+
+    Raises
+    ------
+    GridError
+        When there are none, or they have no coordinates.
+    """
+    dims = None if SITE in ds.dims else spatial_pair(ds.dims)
+    if dims is None:
+        raise GridError(
+            "no spatial dims: expected (y, x), (lat, lon), (latitude, longitude) or (rlat, rlon), found "
+            f"{tuple(ds.dims)}; rename them, e.g. ds.rename(row='y', col='x')"
+        )
+    if bare := [d for d in dims if d not in ds.coords]:
+        curved = [str(k) for k, c in ds.coords.items() if set(dims) <= set(c.dims)]
+        raise GridError(
+            f"spatial dims {bare} have no coordinates"
+            + (
+                f", but {curved} has one for each cell: a curvilinear grid, which must be regridded first, e.g. "
+                "with xesmf or cdo remapbil"
+                if curved
+                else "; assign cell centres, e.g. ds.assign_coords(x=..., y=...)"
+            )
+        )
+    return dims
+
+
+def geobox(ds: xr.Dataset | xr.DataArray) -> GeoBox:
+    """Return the grid: shape, affine transform and CRS.
+
+    Raises
+    ------
+    GridError
+        When spatial dims or the CRS are missing, or coordinates are not evenly spaced.
+    """
+    import odc.geo.xr  # noqa: F401 (registers .odc)
+    from odc.geo.geobox import GeoBox
+
+    dims = spatial_dims(ds)
+    axes = {d: axis_of(d, ds.coords[d].values) for d in dims if ds.sizes[d] > 1}
+    crs, box = crs_of(ds), _bare(ds, dims).odc.uncached.geobox
+    if not isinstance(box, GeoBox):
+        raise GridError(
+            f"no transform for dims {dims} of sizes {[ds.sizes[d] for d in dims]}: a single row or column does "
+            "not tell its width; set it with ds.rio.write_transform(...) after import rioxarray"
+        )
+    grid = GeoBox(box.shape, box.affine, crs)
+    if not (box.affine.b or box.affine.d):
+        fitted = _fitted(box.affine, rows=axes.get(dims[0]), cols=axes.get(dims[1]))
+        line = GeoBox(box.shape, fitted, crs)
+        grid = grid if same_grid(grid, line, within=1e-6) else line
+    _check_latitudes(grid, dims[0])
+    return grid
+
+
+def _bare(ds: xr.Dataset | xr.DataArray, dims: tuple[str, str]) -> xr.Dataset:
+    """The grid alone, under the dim names that odc-geo expects."""
+    axes = {n: (n, ds[d].values, ds[d].attrs) for n, d in zip(("y", "x"), dims)}
+    name = crs_coordinate(ds)
+    attrs = dict(ds.coords[name].attrs) if name else {}
+    attrs |= {"spatial_ref": crs_of(ds).to_wkt()}
+    side = _side(ds) if min(ds.sizes[d] for d in dims) == 1 else None
+    if side and "GeoTransform" not in attrs:
+        attrs["GeoTransform"] = f"0 {side} 0 0 0 {-side}"
+    return xr.Dataset(coords={**axes, CRS_NAME: ((), 0, attrs)})
+
+
+def _side(ds: xr.Dataset | xr.DataArray) -> float | None:
+    """The side of a cell that attributes state, which a single row or column does not show."""
+    variable_attrs = [v.attrs for v in ds.data_vars.values()] if isinstance(ds, xr.Dataset) else []
+    stated = {
+        a["resolution"]
+        for a in (ds.attrs, *variable_attrs)
+        if isinstance(a.get("resolution"), Number)
+    }
+    side = float(stated.pop()) if len(stated) == 1 else 0.0
+    return side if 0 < side < np.inf else None
+
+
+def _fitted(affine: Affine, *, rows: Any, cols: Any) -> Affine:
+    """Replace steps and edges by those of lines through all coordinates; a single cell has none."""
+    (height, top), (width, left) = rows or (affine.e, affine.f), cols or (affine.a, affine.c)
+    return type(affine)(width, 0, left, 0, height, top)
+
+
+def _check_latitudes(box: GeoBox, dim: str) -> None:
+    """Refuse degrees that are none; cells that are centred on a pole reach beyond it by a half."""
+    if box.crs is None or not box.crs.geographic:
+        return
+    low, high = sorted((box.extent.boundingbox.bottom, box.extent.boundingbox.top))
+    most = 90.0 + abs(box.affine.e) / 2 + abs(box.affine.d) / 2 + 1e-6
+    if low < -most or high > most:
+        raise GridError(
+            f"'{dim}' runs from {low:g} to {high:g}, but the CRS {crs_name(box.crs)} counts in degrees: set the CRS of "
+            "these coordinates, e.g. open_cube(ds, crs='EPSG:32633'), or crs: in the catalog"
+        )
+
+
+def slack(ds: xr.Dataset | xr.DataArray) -> float:
+    """Return the part of a cell by which the dtype of its coordinates may displace a grid."""
+    parts = [SAME_CELL]
+    for dim in spatial_dims(ds):
+        centres = ds.coords[dim].values
+        if centres.size > 1:
+            parts.append(2 * rounding(centres) / abs(axis_of(dim, centres)[0]))
+    return min(max(parts), COARSEST)
+
+
+def restore(out: Labelled, like: xr.Dataset | xr.DataArray) -> Labelled:
+    """Put place back on an output: spatial or site coordinates, CRS, ``grid_mapping``.
+
+    Parameters
+    ----------
+    out
+        Computed from ``like``; any of its coordinates may have been lost or changed on the way.
+    like
+        A cube or sites. Coordinates along its place dims, and those without dims, are copied.
+
+    Returns
+    -------
+    Labelled
+        ``out`` with them. Nothing is computed, and the CRS coordinate is never a dask array.
+    """
+    place = place_dims(like)
+    old = [n for n in (crs_coordinate(out), crs_coordinate(like)) if n in out.coords]
+    out = out.drop_vars(old).assign_coords(
+        {
+            k: c.variable
+            for k, c in like.coords.items()
+            if k != crs_coordinate(like) and _fits(c, out, place=place)
+        }
+    )
+    out = out.assign_coords(_fresh_crs(out, like))
+    return _map_grid(out, crs_coordinate(out), place=place)
+
+
+def place_dims(ds: xr.Dataset | xr.DataArray) -> tuple[str, ...]:
+    """Return ``("site",)`` for sites and the spatial dims for a cube."""
+    return (SITE,) if SITE in ds.dims else spatial_dims(ds)
+
+
+def _fits(coord: xr.DataArray, out: xr.Dataset | xr.DataArray, *, place: tuple[str, ...]) -> bool:
+    return set(coord.dims) <= set(place) and all(
+        out.sizes.get(d) == n for d, n in coord.sizes.items()
+    )
+
+
+def _fresh_crs(
+    out: xr.Dataset | xr.DataArray, like: xr.Dataset | xr.DataArray
+) -> dict[str, xr.DataArray]:
+    """Build the CRS coordinate anew: a GeoTransform left from before a crop misplaces the data."""
+    from odc.geo.xr import xr_crs_coord
+
+    try:
+        crs = crs_of(like)
+    except GridError:
+        return {}
+    name = crs_coordinate(like) or CRS_NAME
+    old = dict(like.coords[name].attrs) if name in like.coords else {}
+    new = xr_crs_coord(crs, name=name)
+    try:
+        box = geobox(out.assign_coords({name: new.assign_attrs({**old, **new.attrs})}))
+        new = xr_crs_coord(crs, name=name, transform=box.transform)
+    except GridError:
+        old.pop("GeoTransform", None)
+    return {name: new.assign_attrs({**old, **new.attrs})}
+
+
+def _map_grid(out: Labelled, name: str | None, *, place: tuple[str, ...]) -> Labelled:
+    """Let variables point at the CRS from ``encoding``; in ``attrs`` it would break writing."""
+    out = out.copy(deep=False)
+    for var in out.data_vars.values() if isinstance(out, xr.Dataset) else [out]:
+        var.attrs.pop("grid_mapping", None)
+        var.encoding.pop("grid_mapping", None)
+        if name and set(place) <= set(var.dims):
+            var.encoding["grid_mapping"] = name
+    return out
+
+
+def align(
+    sources: Mapping[str, Source] | Iterable[Source],
+    like: xr.Dataset | GeoBox,
+    *,
+    resampling: str | Mapping[str, str] = "nearest",
+) -> xr.Dataset:
+    """Bring sources onto one grid, as one float32 Dataset with NaN where data are missing.
+
+    Parameters
+    ----------
+    sources
+        Name to DataArray, Dataset or raster path; or a list of named DataArrays, Datasets, paths.
+        Variables of a Dataset keep their names and take the mapping's name as ``modality``.
+    like
+        The cube whose grid, dim names and coordinates the result has, or a ``GeoBox``.
+    resampling
+        One name for all (``"nearest"``, ``"bilinear"``, ``"average"``, ``"mode"`` ...), or one per
+        variable (others: nearest). Categorical variables allow nearest and mode only.
+
+    Returns
+    -------
+    xr.Dataset
+        Dims of each variable as in its source, spatial ones named as in ``like``. Dask in, dask out;
+        the result does not depend on chunks. A source on the grid already passes through untouched.
+
+    Raises
+    ------
+    GridError
+        A source without a grid, a name used twice, or resampling that would mix classes.
+
+    Notes
+    -----
+    GDAL may displace what it warps between two CRS by up to an eighth of a source cell.
+    """
+    from geomiam.data.grid.warp import collect, methods, onto
+
+    arrays = collect(sources)
+    how = methods(arrays, resampling)
+    template = _template(like)
+    box, dims = geobox(template), spatial_dims(template)
+    parts = [
+        onto(a, box, dims=dims, resampling=how[n]).to_dataset(name=n) for n, a in arrays.items()
+    ]
+    return restore(merge(parts), template)
+
+
+def _template(like: object) -> xr.Dataset:
+    """Return a Dataset on the grid of ``like``.
+
+    Raises
+    ------
+    GridError
+        When it is no cube, array or GeoBox.
+    """
+    from odc.geo.geobox import GeoBox
+
+    if isinstance(like, GeoBox):
+        return empty(like)
+    if isinstance(like, xr.DataArray):
+        return like.to_dataset(name="like") if like.name is None else like.to_dataset()
+    if isinstance(like, xr.Dataset):
+        return like
+    raise GridError(
+        f"like= is a cube or a GeoBox whose grid the result has, found {type(like).__name__}; for the grid of "
+        "a file pass rioxarray.open_rasterio(path), for that of a Zarr store gm.open_cube(path)"
+    )
+
+
+def merge(parts: Iterable[xr.Dataset]) -> xr.Dataset:
+    """Join datasets on one grid by name; labels must be equal, never filled up.
+
+    Raises
+    ------
+    GridError
+        When dims of one name differ in size or labels.
+    """
+    try:
+        return xr.merge(parts, join="exact", compat="minimal", combine_attrs="drop_conflicts")
+    except ValueError as error:
+        raise GridError(
+            f"variables share a dim of which the labels differ: {str(error).splitlines()[0]}; "
+            "rename the dim of one, e.g. ds.rename(band='soil_band')"
+        ) from None
+
+
+def empty(box: GeoBox) -> xr.Dataset:
+    """Return a Dataset without variables on a grid."""
+    from odc.geo.xr import xr_coords
+
+    return xr.Dataset(coords=xr_coords(box))

@@ -1,0 +1,48 @@
+"""Two grids compared: do they agree, and is one a part of the lattice of the other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from geomiam.data.grid.axes import SAME_CELL
+from geomiam.geo.crs import same_crs
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
+
+
+def same_grid(a: GeoBox, b: GeoBox, *, within: float = SAME_CELL) -> bool:
+    """Return whether two grids agree in shape, CRS and, to a part of a cell, in place."""
+    from odc.geo.math import apply_affine
+
+    if a.shape != b.shape or not same_crs(a.crs, b.crs):
+        return False
+    rows, cols = a.shape
+    y, x = np.array([0.0, rows, rows]), np.array([0.0, 0.0, cols])
+    there = apply_affine(~a.affine, *apply_affine(b.affine, x, y))
+    return bool(np.abs(np.subtract(there, (x, y))).max() < within)
+
+
+def snapped(box: GeoBox, lattice: GeoBox, *, within: float) -> GeoBox:
+    """Return a grid moved onto the lattice of another, where it lies that near; else as it is.
+
+    Parameters
+    ----------
+    box, lattice
+        Grids.
+    within
+        Largest displacement of a corner, in cells.
+    """
+    from affine import Affine
+    from odc.geo.geobox import GeoBox
+
+    if not same_crs(box.crs, lattice.crs):
+        return box
+    step = ~lattice.affine * box.affine
+    wanted = Affine.translation(round(step.c), round(step.f))
+    rows, cols = box.shape
+    corners = [(x, y) for x in (0, cols) for y in (0, rows)]
+    moved = max(np.abs(np.subtract(step * c, wanted * c)).max() for c in corners)
+    return GeoBox(box.shape, lattice.affine * wanted, lattice.crs) if moved <= within else box

@@ -1,0 +1,52 @@
+"""Location as a predictor: the grid's own coordinates as variables."""
+
+from __future__ import annotations
+
+import xarray as xr
+
+from geomiam.data.coverage import observed_cells
+from geomiam.data.grid.grid import spatial_dims
+from geomiam.errors import GridError
+from geomiam.geo.crs import crs_of
+
+
+def add_location(cube: xr.Dataset, *, modality: str = "location") -> xr.Dataset:
+    """Add the cell centres as predictors, wherever the cube has any other predictor.
+
+    A cell with nothing but its position stays empty, so that the sea is not mapped.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset
+        On a grid with a CRS.
+    modality : str
+        Name of the modality of the two variables.
+
+    Returns
+    -------
+    xarray.Dataset
+        With ``longitude`` and ``latitude``, or ``easting`` and ``northing`` in a projected CRS;
+        dims ``(y, x)``; lazy where the cube is.
+
+    Raises
+    ------
+    GridError
+        If the cube has no grid or no CRS, or its dims have the names of the new variables.
+    """
+    y, x = spatial_dims(cube)
+    names = ("longitude", "latitude") if crs_of(cube).geographic else ("easting", "northing")
+    if {x, y} & set(names):
+        raise GridError(
+            f"dims are named '{y}' and '{x}', as the new variables would be; rename them with "
+            f"ds.rename({x}='x', {y}='y')"
+        )
+    inhabited = observed_cells(cube)
+    if all(v.chunks is None for v in cube.variables.values()):
+        inhabited = inhabited.compute()  # numpy in, numpy out
+    for name, dim in zip(names, (x, y)):
+        axis = cube[dim].astype("float32").variable
+        place = xr.DataArray(axis, coords={dim: cube[dim]}).where(inhabited).transpose(y, x)
+        units = cube[dim].attrs.get("units")
+        attrs = {"long_name": name, "modality": modality} | ({"units": units} if units else {})
+        cube = cube.assign({name: place.drop_attrs().assign_attrs(attrs)})
+    return cube

@@ -1,0 +1,241 @@
+"""The pixels of a source that a tile of a grid needs, also across the seam of its longitudes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geomiam.geo.crs import same_crs
+from geomiam.geo.longitude import full_turn, middle, unwrapped
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
+
+MARGIN = 8
+"""Source cells read around a tile; the widest kernel (lanczos) reaches three."""
+CLOSED = 0.01
+"""A full turn is a whole number of columns up to this part of one."""
+
+
+@dataclass(frozen=True)
+class Half:
+    """The cells of a tile whose longitude in the source's CRS is within a quarter turn of a middle."""
+
+    middle: float
+    turn: float
+    closed: bool
+
+
+@dataclass(frozen=True)
+class Part:
+    """Pixels of a source that a tile needs.
+
+    Attributes
+    ----------
+    rows
+        Rows of the source.
+    cols
+        Columns of the source from one side to the other; a number stands for so many columns
+        without data.
+    box
+        Where they lie: for longitudes, in the turn in which the tile lies.
+    half
+        The cells of the tile that this part fills; None for all.
+    seam
+        A cell whose corners are so many columns apart lies across the edge of a map of the world;
+        None where no cell does.
+    """
+
+    rows: slice
+    cols: tuple[slice | int, ...]
+    box: GeoBox
+    half: Half | None = None
+    seam: float | None = None
+
+    @property
+    def pixels(self) -> int:
+        """How many pixels of the source are read."""
+        width = sum(c.stop - c.start for c in self.cols if isinstance(c, slice))
+        return (self.rows.stop - self.rows.start) * width
+
+    def take(self, data: Any, module: Any) -> Any:
+        """Return the pixels ``(..., rows, columns)`` of a numpy or dask array."""
+        pieces = [self._piece(data, c, module) for c in self.cols]
+        return pieces[0] if len(pieces) == 1 else module.concatenate(pieces, axis=-1)
+
+    def _piece(self, data: Any, cols: slice | int, module: Any) -> Any:
+        if isinstance(cols, slice):
+            return data[..., self.rows, cols]
+        shape = (*data.shape[:-2], self.rows.stop - self.rows.start, cols)
+        return module.full(shape, np.float32(np.nan), dtype="float32")
+
+
+def reach(src: GeoBox, tile: GeoBox) -> list[Part]:
+    """Return the pixels of a source that a tile needs; none where the source lies elsewhere.
+
+    Parameters
+    ----------
+    src
+        The grid of the source. Longitudes of a geographic one repeat after a full turn.
+    tile
+        A grid, or a part of one, in any CRS.
+    """
+    turn = full_turn(src.crs)
+    points = sample(src, tile)
+    if turn is None or src.affine.b or src.affine.d:
+        return _flat(src, points)
+    return _round(src, tile, points, turn=turn / abs(src.affine.a))
+
+
+def sample(src: GeoBox, tile: GeoBox) -> np.ndarray:
+    """Return rows and columns ``(points, 2)`` of the source under points of a tile.
+
+    Points inside count as well as the edge: a tile around a pole has its highest latitude inside.
+    """
+    cols, rows = (v.ravel() for v in np.meshgrid(*(np.linspace(0, n, 17) for n in tile.shape.xy)))
+    x, y = _transformed(src, tile, cols, rows)
+    inverse = ~src.affine
+    points = np.stack(
+        [inverse.d * x + inverse.e * y + inverse.f, inverse.a * x + inverse.b * y + inverse.c],
+        axis=1,
+    )
+    return np.where(np.isfinite(points), points, np.nan)
+
+
+def _flat(src: GeoBox, points: np.ndarray) -> list[Part]:
+    """Of a source whose columns do not repeat."""
+    rows, cols = (_span(p, n) for p, n in zip(points.T, src.shape.yx, strict=True))
+    far = src.shape.x / 2
+    seam = None if np.ptp(points[:, 1]) < far else far  # also where it is NaN
+    if not np.isfinite(points).all():  # part of the tile has no place in the CRS of the source
+        rows, cols = slice(0, src.shape.y), slice(0, src.shape.x)
+    if rows is None or cols is None:
+        return []
+    return [Part(rows, (cols,), src[rows, cols], seam=seam)]
+
+
+def _span(values: np.ndarray, size: int) -> slice | None:
+    start, stop = _padded(values)
+    start, stop = max(0, start), min(size, stop)
+    return slice(start, stop) if stop > start else None
+
+
+def _padded(values: np.ndarray) -> tuple[int, int]:
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return 0, 0
+    low, high = float(values.min()), float(values.max())
+    pad = MARGIN + (high - low) / 16
+    return int(np.floor(low - pad)), int(np.ceil(high + pad))
+
+
+def _round(src: GeoBox, tile: GeoBox, points: np.ndarray, *, turn: float) -> list[Part]:
+    """Of a source in degrees; ``turn`` is a full turn in columns."""
+    all_finite = np.isfinite(points).all()
+    rows = _span(points[:, 0], src.shape.y) if all_finite else slice(0, src.shape.y)
+    if rows is None or not np.isfinite(points).any():
+        return []
+    cols = columns(src, tile, points[:, 1], turn=turn)
+    start, stop = _padded(cols)
+    if not _linear(src, tile) and (not all_finite or stop - start > turn / 2):
+        return _halves(src, rows, middle=middle(cols, turn), turn=turn)
+    return _parts(src, rows, (start, stop), turn=turn)
+
+
+def columns(src: GeoBox, tile: GeoBox, cols: np.ndarray, *, turn: float) -> np.ndarray:
+    """Return columns of the source that run on across its seam, as the tile does."""
+    there = full_turn(tile.crs)
+    if there is None:
+        return unwrapped(cols, middle(cols, turn), turn)
+    if _linear(src, tile):
+        return cols
+    ys, xs = (np.linspace(0, n, 17) for n in tile.shape.yx)
+    lon = tile.affine.c + tile.affine.a * xs[None, :] + tile.affine.b * ys[:, None]
+    near = (lon.ravel() * turn * abs(src.affine.a) / there - src.affine.c) / src.affine.a
+    return unwrapped(cols, near, turn)
+
+
+def _linear(src: GeoBox, tile: GeoBox) -> bool:
+    return same_crs(src.crs, tile.crs)
+
+
+def _halves(src: GeoBox, rows: slice, *, middle: float, turn: float) -> list[Part]:
+    """A tile around a pole, or around the world: no cell is filled from where its seam is."""
+    parts = []
+    for at, closed in ((middle, True), (middle + turn / 2, False)):
+        side = turn / 3 + MARGIN  # a cell at the edge of a half reaches beyond it
+        span = round(at - side), round(at + side)
+        half = Half(src.affine.c + src.affine.a * at, turn * abs(src.affine.a), closed)
+        parts += [Part(p.rows, p.cols, p.box, half) for p in _parts(src, rows, span, turn=turn)]
+    return parts
+
+
+def _parts(src: GeoBox, rows: slice, span: tuple[int, int], *, turn: float) -> list[Part]:
+    """Pixels of the source, of which there is a copy in every turn, within a span of columns."""
+    first = int(np.floor((span[0] - src.shape.x) / turn))
+    last = int(np.ceil(span[1] / turn))
+    if abs(turn - round(turn)) > CLOSED:
+        copies = [(k, _copy(src, span, k * turn)) for k in range(first, last + 1)]
+        return [_moved(src, rows, (c,), k * turn + c.start) for k, c in copies if c is not None]
+    turn, cols, end = round(turn), [], None
+    start = 0.0
+    for k in range(first, last + 1):
+        piece = _copy(src, span, k * turn, most=int(turn))
+        if piece is None:
+            continue
+        begins = k * int(turn) + piece.start
+        if end is None:
+            start = begins
+        elif begins > end:
+            cols.append(begins - end)
+        cols.append(piece)
+        end = begins + piece.stop - piece.start
+    return [_moved(src, rows, tuple(cols), start)] if cols else []
+
+
+def _copy(
+    src: GeoBox, span: tuple[int, int], offset: float, *, most: int | None = None
+) -> slice | None:
+    size = src.shape.x if most is None else min(src.shape.x, most)
+    start, stop = max(0, int(span[0] - offset)), min(size, int(np.ceil(span[1] - offset)))
+    return slice(start, stop) if stop > start else None
+
+
+def _moved(src: GeoBox, rows: slice, cols: tuple[slice | int, ...], start: float) -> Part:
+    from odc.geo.geobox import GeoBox
+
+    width = sum(c if isinstance(c, int) else c.stop - c.start for c in cols)
+    affine = src.affine * type(src.affine).translation(start, rows.start)
+    return Part(rows, cols, GeoBox((rows.stop - rows.start, width), affine, src.crs))
+
+
+def cells_of_half(half: Half, src: GeoBox, dst: GeoBox) -> np.ndarray:
+    """Return which cells of a tile a half fills ``(y, x)``."""
+    cols, rows = np.meshgrid(*(np.arange(n) + 0.5 for n in dst.shape.xy))
+    lon, _ = _transformed(src, dst, cols, rows)
+    away = np.abs(unwrapped(lon, half.middle, half.turn) - half.middle)
+    return away <= half.turn / 4 if half.closed else away < half.turn / 4
+
+
+def cells_across(far: float, src: GeoBox, dst: GeoBox) -> np.ndarray:
+    """Return which cells of a tile have corners at both edges of a map of the world ``(y, x)``."""
+    corners = np.meshgrid(*(np.arange(n + 1.0) for n in dst.shape.xy))
+    x, y = _transformed(src, dst, *corners)
+    inverse = ~src.affine
+    at = inverse.a * x + inverse.b * y + inverse.c
+    four = np.stack([at[:-1, :-1], at[1:, :-1], at[:-1, 1:], at[1:, 1:]])
+    return np.ptp(np.where(np.isfinite(four), four, np.nan), axis=0) > far
+
+
+def _transformed(
+    src: GeoBox, tile: GeoBox, cols: np.ndarray, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return x and y in the CRS of a source of columns and rows of a tile."""
+    a = tile.affine
+    x, y = a.a * cols + a.b * rows + a.c, a.d * cols + a.e * rows + a.f
+    if same_crs(src.crs, tile.crs):
+        return x, y
+    assert tile.crs is not None and src.crs is not None
+    return tile.crs.transformer_to_crs(src.crs, always_xy=True)(x, y)

@@ -1,0 +1,288 @@
+"""Warping of sources onto a grid, tile after tile of the result.
+
+Tiles are fixed by the two grids alone and read what GDAL's kernels need around them. odc-geo's
+own lazy ``reproject`` reads no margin, so its values depend on the chunks (opendatacube/odc-geo#238).
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from geomiam.checks.files import refusing, regular_file
+from geomiam.checks.sizes import check_raster
+from geomiam.data.grid.grid import Source, geobox, slack, spatial_dims
+from geomiam.data.grid.lattice import same_grid, snapped
+from geomiam.data.grid.source_windows import (
+    Part,
+    cells_across,
+    cells_of_half,
+    columns,
+    reach,
+    sample,
+)
+from geomiam.data.values.missing import as_float, is_categorical
+from geomiam.errors import GridError, MissingModality, UnreadableFile
+from geomiam.geo.crs import CRS_ATTRIBUTES, crs_name, same_crs
+from geomiam.geo.longitude import full_turn
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
+
+NO_RASTER = "cannot be read as a raster; check the path and the format"
+KEEPS_CODES = ("nearest", "mode")
+KERNELS = ("nearest", "bilinear", "cubic", "cubic_spline", "lanczos", "gauss")
+"""Resampling by a kernel around a point; the others look at all pixels under a cell."""
+TILE = 1024
+"""Rows and columns of a tile of the result, at most."""
+WINDOW = 4096
+"""Rows and columns of the source that a tile may need, about: 64 MiB as float32."""
+
+
+def collect(sources: Mapping[str, Source] | Iterable[Source]) -> dict[str, xr.DataArray]:
+    """Return every variable of the sources by name.
+
+    Raises
+    ------
+    GridError
+        When a name is used twice, or an array of a list has none.
+    """
+    if isinstance(sources, (xr.Dataset, xr.DataArray, str, Path)):
+        sources = [sources]
+    pairs = sources.items() if isinstance(sources, Mapping) else ((None, s) for s in sources)
+    found: dict[str, xr.DataArray] = {}
+    for name, array in itertools.chain.from_iterable(_variables(k, s) for k, s in pairs):
+        if name in found:
+            raise GridError(
+                f"two sources have a variable '{name}'; rename one, e.g. ds.rename({name}='{name}_2')"
+            )
+        found[name] = array
+    return found
+
+
+def _variables(key: str | None, source: Source) -> Iterator[tuple[str, xr.DataArray]]:
+    opened = _open(source) if isinstance(source, (str, Path)) else source
+    if isinstance(opened, xr.Dataset):
+        for name, array in opened.data_vars.items():
+            modality = {"modality": key} if key else {}
+            yield str(name), array.assign_attrs({**modality, **array.attrs})
+        return
+    name = key or (Path(source).stem if isinstance(source, (str, Path)) else opened.name)
+    if not name:
+        raise GridError(
+            "a DataArray without a name; give one with array.rename('elevation') or pass a mapping"
+        )
+    yield str(name), opened
+
+
+def _open(path: str | Path) -> xr.Dataset | xr.DataArray:
+    """Open a raster lazily, NaN where masked, in the units it declares."""
+    import rioxarray
+
+    _check_raster(path)
+    chunks = {"band": 1, "y": 2048, "x": 2048}
+    with refusing(UnreadableFile, f"{path} {NO_RASTER}"):
+        opened: Any = rioxarray.open_rasterio(path, chunks=chunks, masked=True, mask_and_scale=True)
+    if isinstance(opened, list):
+        raise GridError(
+            f"{path} holds rasters on several grids; open them with rioxarray and pass them one by one"
+        )
+    if opened.rio.transform().is_identity:
+        raise GridError(
+            f"{path} has no transform from pixels to coordinates; write one, e.g. gdal_translate -a_ullr "
+            "west north east south in.tif out.tif, or warp it by its control points: gdalwarp in.tif out.tif"
+        )
+    return opened.squeeze("band", drop=True) if opened.sizes.get("band") == 1 else opened
+
+
+def _check_raster(path: str | Path) -> None:
+    """Refuse a device, a damaged file, and blocks that are too large to be decoded."""
+    import rasterio
+
+    if os.path.exists(path) and not os.path.isdir(path):
+        regular_file(path)
+    with warnings.catch_warnings(), refusing(UnreadableFile, f"{path} {NO_RASTER}"):
+        warnings.simplefilter("ignore")  # rioxarray repeats what GDAL warns of
+        with rasterio.open(path) as file:
+            check_raster(file, where=str(path))
+
+
+def methods(
+    arrays: Mapping[str, xr.DataArray], resampling: str | Mapping[str, str]
+) -> dict[str, str]:
+    """Return the resampling of each variable.
+
+    Raises
+    ------
+    GridError
+        For names that GDAL does not know, and for classes that would be mixed.
+    """
+    given = dict.fromkeys(arrays, resampling) if isinstance(resampling, str) else dict(resampling)
+    if unknown := sorted(set(given) - set(arrays)):
+        raise GridError(f"resampling= names {unknown}, which no source has; found {sorted(arrays)}")
+    chosen = {name: given.get(name, "nearest") for name in arrays}
+    for name, how in chosen.items():
+        _check_method(arrays[name].rename(name), how)
+    return chosen
+
+
+def _check_method(array: xr.DataArray, how: str) -> None:
+    from rasterio.enums import Resampling
+
+    if how not in Resampling.__members__:
+        raise GridError(
+            f"resampling '{how}' is not known; use one of {', '.join(Resampling.__members__)}"
+        )
+    if is_categorical(array) and how not in KEEPS_CODES:
+        raise GridError(
+            f"'{array.name}' is categorical: '{how}' would mix its classes into codes that do not exist; "
+            f"use resampling={{'{array.name}': 'mode'}} or 'nearest'"
+        )
+
+
+def onto(
+    array: xr.DataArray, box: GeoBox, *, dims: tuple[str, str], resampling: str
+) -> xr.DataArray:
+    """Return a float32 array on a grid, without spatial coordinates.
+
+    Parameters
+    ----------
+    array
+        Any dims besides the spatial ones; numpy or dask.
+    box
+        The grid of the result.
+    dims
+        Names of its spatial dims.
+    resampling
+        A name of GDAL's.
+    """
+    place_names = spatial_dims(array)
+    own_box = snapped(geobox(array), box, within=slack(array))
+    named = dict(zip(place_names, dims, strict=True))
+    order = [named.get(str(d), d) for d in array.dims]
+    array = _without_place(as_float(array), place_names).rename(named)
+    if same_grid(own_box, box):
+        return array
+    planes = array.transpose(..., *dims)
+    data = _warp(planes.data, own_box, dst=box, resampling=resampling, name=str(array.name))
+    coords = {k: c for k, c in planes.coords.items()}
+    return xr.DataArray(data, coords=coords, dims=planes.dims, attrs=array.attrs).transpose(*order)
+
+
+def _without_place(array: xr.DataArray, dims: tuple[str, str]) -> xr.DataArray:
+    places = [
+        k
+        for k, c in array.coords.items()
+        if set(c.dims) & set(dims) or CRS_ATTRIBUTES & set(c.attrs)
+    ]
+    array = array.drop_vars(places)
+    array.attrs = {k: v for k, v in array.attrs.items() if k not in ("grid_mapping", "crs")}
+    array.encoding = {}
+    return array
+
+
+def _warp(data: Any, src: GeoBox, *, dst: GeoBox, resampling: str, name: str) -> Any:
+    from odc.geo.geobox import GeoboxTiles
+
+    edge = _edge(src, dst)
+    tiles: Any = GeoboxTiles(dst, (edge, edge))
+    rows, cols = tiles.shape.yx
+    parts = {at: reach(src, tiles[at]) for at in itertools.product(range(rows), range(cols))}
+    if not any(parts.values()):
+        warnings.warn(elsewhere(name, src, dst), MissingModality, stacklevel=5)
+    cut = [
+        [_tile(data, parts[r, c], dst=tiles[r, c], how=resampling) for c in range(cols)]
+        for r in range(rows)
+    ]
+    return _module(data).block(cut)
+
+
+def elsewhere(name: str, src: GeoBox, dst: GeoBox) -> str:
+    """Return the message for a source that does not touch a grid, with where both lie."""
+    return (
+        f"'{name}' has no data on the grid, as it lies elsewhere: it covers {extent(src)}, the grid "
+        f"{extent(dst)}; check its CRS and the units of its coordinates"
+    )
+
+
+def extent(box: GeoBox) -> str:
+    """Return the bounds of a grid in its CRS, in words."""
+    west, south, east, north = box.extent.boundingbox.bbox
+    return f"x {west:g} to {east:g}, y {south:g} to {north:g} in {crs_name(box.crs)}"
+
+
+def _module(data: Any) -> Any:
+    if isinstance(data, np.ndarray):
+        return np
+    import dask.array
+
+    return dask.array
+
+
+def _edge(src: GeoBox, dst: GeoBox) -> int:
+    """Choose the tile so that a much finer source does not fill the memory."""
+    turn, edge = full_turn(dst.crs), TILE
+    if turn is not None and not same_crs(
+        src.crs, dst.crs
+    ):  # within such a tile no longitude is ambiguous
+        edge = max(1, min(edge, int(turn / 4 / max(abs(dst.affine.a), abs(dst.affine.b)))))
+    points = sample(src, dst)
+    if not np.isfinite(points).all():
+        return edge
+    if (columns_in_turn := full_turn(src.crs)) is not None:
+        width = columns_in_turn / abs(src.affine.a)
+        points[:, 1] = columns(src, dst, points[:, 1], turn=width)
+    scale = np.max(np.ptp(points, axis=0) / dst.shape.yx)
+    return min(edge, int(np.clip(WINDOW // max(scale, 1e-9), 16, TILE)))
+
+
+def _tile(data: Any, parts: Sequence[Part], *, dst: GeoBox, how: str) -> Any:
+    """One tile of the result: of parts in two turns, what either has."""
+    module, lead = _module(data), data.shape[:-2]
+    if not parts:
+        return module.full((*lead, *dst.shape.yx), np.float32(np.nan), dtype="float32")
+    first, *others = (_warped(p, data, dst=dst, how=how) for p in parts)
+    for other in others:
+        first = module.where(module.isnan(first), other, first)
+    return first
+
+
+def _warped(part: Part, data: Any, *, dst: GeoBox, how: str) -> Any:
+    piece = part.take(data, _module(data))
+    options: dict[str, Any] = {"part": replace(part, cols=()), "dst": dst, "how": how}
+    if isinstance(data, np.ndarray):
+        return _block(piece, **options)
+    piece = piece.rechunk({piece.ndim - 2: -1, piece.ndim - 1: -1})
+    chunks = (*piece.chunks[:-2], (dst.shape.y,), (dst.shape.x,))
+    meta = np.empty((0,) * piece.ndim, "float32")
+    return piece.map_blocks(_block, **options, chunks=chunks, dtype="float32", meta=meta)
+
+
+def _block(piece: np.ndarray, *, part: Part, dst: GeoBox, how: str) -> np.ndarray:
+    """Warp pixels, except where GDAL takes a cell across the edge of a world map for the whole belt."""
+    out = _reprojected(piece, part.box, dst=dst, how=how)
+    if part.half is not None:
+        out = np.where(cells_of_half(part.half, part.box, dst), out, np.float32(np.nan))
+    if part.seam is not None and how not in KERNELS:
+        nearest = _reprojected(piece, part.box, dst=dst, how="nearest")
+        out = np.where(cells_across(part.seam, part.box, dst), nearest, out)
+    return out
+
+
+def _reprojected(piece: np.ndarray, src: GeoBox, *, dst: GeoBox, how: str) -> np.ndarray:
+    from odc.geo.warp import rio_reproject
+
+    out = np.full((*piece.shape[:-2], *dst.shape.yx), np.nan, dtype="float32")
+    # odc-geo makes kernels one source cell wide, as GDAL's own width depends on the window; where
+    # pixels are counted, that would lose cells of which only a part is covered.
+    scale = {} if how in KERNELS else {"XSCALE": None, "YSCALE": None}
+    pixels = np.ascontiguousarray(piece)
+    return rio_reproject(pixels, out, src, dst, how, ydim=piece.ndim - 2, **scale)

@@ -1,0 +1,1 @@
+"""Inference of a schema from a dataset."""

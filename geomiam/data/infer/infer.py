@@ -1,0 +1,136 @@
+"""A schema inferred from the dims, attributes, names and a sample of the values of a dataset."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import warnings
+from collections.abc import Mapping, Sequence
+
+import xarray as xr
+
+from geomiam.data.infer.kinds import Guess, guess_kind
+from geomiam.data.infer.kinds import infer_kind as infer_kind
+from geomiam.data.infer.numbered import modalities_of
+from geomiam.data.predictors import bind_variable, own_dims, some
+from geomiam.data.store.coordinates import text_names
+from geomiam.data.values.attributes import flags_of, text_of
+from geomiam.errors import DoubtfulKind, SchemaError
+from geomiam.geo.dims import on_place
+from geomiam.schema.schema import KINDS, Modality, Schema, Variable
+
+NOT_PREDICTORS = ("presence", "background", "spatial_ref")
+
+
+def infer_schema(
+    ds: xr.Dataset,
+    *,
+    modalities: Mapping[str, Sequence[str]] | None = None,
+    kinds: Mapping[str, str] | None = None,
+    name: str = "inferred",
+) -> Schema:
+    """Infer a schema from a dataset's dims, attributes, names and a sample of its values.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        Cube or sites; ``presence`` is left out. Of a lazy variable at most nine windows of 64 × 64
+        cells are read, and only where its name or integer dtype leaves a choice.
+    modalities : mapping of str to sequence of str, optional
+        Modality → variable names or patterns (``bio*``). For all other variables: their ``modality``
+        attribute; else numbered layers (bio1 … bio19, prec_01 … prec_12) are one modality; else the
+        variable is a separate modality.
+    kinds : mapping of str to str, optional
+        Variable → kind, where the inferred kind would be wrong.
+
+    Returns
+    -------
+    Schema
+        Bound. ``print(schema)`` is a table of what was inferred, with the evidence.
+
+    Raises
+    ------
+    SchemaError
+        If a kind cannot be inferred, a pattern matches nothing, or ``kinds`` names an unknown
+        variable or kind.
+
+    Warns
+    -----
+    DoubtfulKind
+        Where a kind may be wrong, with the call that settles it.
+    """
+    ds, kinds = text_names(ds), kinds or {}
+    names = [n for n in on_place(ds) if n not in NOT_PREDICTORS]
+    homes = _default_homes(ds, names) | _homes(names, modalities or {})
+    _check_kinds(kinds, names)
+    guesses = {n: Guess(kinds[n], "kinds=") if n in kinds else guess_kind(ds[n]) for n in names}
+    found: dict[str, dict[str, Variable]] = {}
+    for n, home in homes.items():
+        found.setdefault(home, {})[n] = bind_variable(_variable(ds[n], guesses[n]), ds[n])
+    schema = Schema(
+        name=name, modalities={m: Modality(name=m, variables=v) for m, v in found.items()}
+    )
+    schema.__dict__["evidence"] = {n: g.reason for n, g in guesses.items()}
+    _warn(guesses)
+    return schema
+
+
+def _variable(array: xr.DataArray, guess: Guess) -> Variable:
+    facts: dict = {k: text_of(array.attrs, k) for k in ("units", "long_name")}
+    if guess.period:
+        facts["period"] = guess.period
+    if guess.classes and not flags_of(array.attrs):
+        facts["classes"] = guess.classes
+    return Variable(name=str(array.name), kind=guess.kind, **facts)
+
+
+def _default_homes(ds: xr.Dataset, names: list[str]) -> dict[str, str]:
+    """Modality of each variable where none is given."""
+    stated = {n: m for n in names if (m := text_of(ds[n].attrs, "modality"))}
+    numbered = modalities_of(n for n in names if n not in stated and not own_dims(ds[n]))
+    return {n: stated.get(n) or numbered.get(n) or n for n in names}
+
+
+def _warn(guesses: Mapping[str, Guess]) -> None:
+    """Warn once of all doubtful kinds, with the call that settles each."""
+    doubts = {n: g for n, g in guesses.items() if g.doubt}
+    if not doubts:
+        return
+    lines = [
+        f"'{n}' is read as {g.kind}, but {g.doubt}; if so: kinds={{'{n}': '{g.instead}'}}, else "
+        f"kinds={{'{n}': '{g.kind}'}}"
+        for n, g in doubts.items()
+    ]
+    warnings.warn(
+        "kinds that may be wrong: pass the right ones to gm.infer_schema(ds, kinds={...}), as "
+        "--kind VARIABLE=KIND on the command line, or as kind: in the catalog\n  "
+        + "\n  ".join(lines),
+        DoubtfulKind,
+        stacklevel=3,
+    )
+
+
+def _check_kinds(kinds: Mapping[str, str], names: list[str]) -> None:
+    for name, kind in kinds.items():
+        if name not in names:
+            close = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean '{close[0]}'?" if close else f"there are {some(names)}"
+            raise SchemaError(f"kinds= names '{name}', which is no predictor of the data; {hint}")
+        if kind not in KINDS:
+            raise SchemaError(
+                f"kinds={{'{name}': {kind!r}}}: there is no such kind; use {', '.join(KINDS)}"
+            )
+
+
+def _homes(names: list[str], modalities: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    homes: dict[str, str] = {}
+    for modality, patterns in modalities.items():
+        patterns = [patterns] if isinstance(patterns, str) else patterns
+        for pattern in patterns:
+            matched = fnmatch.filter(names, pattern)
+            if not matched:
+                raise SchemaError(
+                    f"modality '{modality}': '{pattern}' matches none of {some(names)}"
+                )
+            homes.update(dict.fromkeys((m for m in matched if m not in homes), modality))
+    return homes

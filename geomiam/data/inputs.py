@@ -1,0 +1,151 @@
+"""Other objects than Datasets that hold predictors: arrays, tables, and cubes along geometries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from geomiam.errors import GridError
+from geomiam.geo.dims import SITE, is_place
+
+STACKED = ("band", "variable")
+"""Dims of an array whose steps may be variables, as rioxarray, stackstac and xarray name them."""
+
+
+def from_other(obj: Any) -> xr.Dataset:
+    """Return an array or a table as a Dataset.
+
+    Parameters
+    ----------
+    obj : xarray.DataArray or pandas.DataFrame
+        An array: its dim ``band`` or ``variable`` becomes variables if the steps have names; without
+        such a dim it is one variable. A table: one row per site, one column per variable; a GeoDataFrame
+        of points gives ``x`` and ``y``.
+
+    Raises
+    ------
+    GridError
+        If names are missing, or for all other types; the message has the call that makes a Dataset.
+    """
+    if isinstance(obj, xr.DataArray):
+        return _of_array(obj)
+    if isinstance(obj, pd.DataFrame):
+        return _of_table(obj)
+    raise GridError(f"expected a Dataset or DataTree, found {type(obj).__name__}: {_advice(obj)}")
+
+
+def geometry_dim(ds: xr.Dataset | xr.DataArray) -> str | None:
+    """Return the dim whose coordinate holds geometries, as in a vector data cube; None without one."""
+    for dim in map(str, ds.dims):
+        values = ds.coords[dim].values if dim in ds.coords else np.empty(0)
+        if values.dtype.kind == "O" and values.size and hasattr(values.flat[0], "geom_type"):
+            return dim
+    return None
+
+
+def along_sites(ds: xr.Dataset) -> xr.Dataset:
+    """Return a vector data cube with ``site`` in place of its dim of geometries; others as they are."""
+    dim = geometry_dim(ds)
+    return ds if dim in (None, SITE) else ds.rename({dim: SITE})
+
+
+def _of_array(array: xr.DataArray) -> xr.Dataset:
+    dim = next((d for d in STACKED if d in array.dims), None)
+    place = {d for d in array.dims if is_place(d)} | {geometry_dim(array)}
+    others = set(array.dims) - place - {dim}
+    if dim is None or others:
+        return _one_variable(array)
+    names = _step_names(array, dim)
+    if names is None and array.name is None:
+        example = [f"bio{i + 1}" for i in range(min(array.sizes[dim], 2))]
+        raise GridError(
+            f"the {array.sizes[dim]} steps of dim '{dim}' have no names: name them as the predictors, "
+            f"array.assign_coords({dim}={example}{'' if array.sizes[dim] < 3 else ' + [...]'})"
+            f".to_dataset('{dim}')"
+        )
+    if names is None:
+        return _one_variable(array)
+    ds = array.assign_coords({dim: names}).to_dataset(dim)
+    for name in names:  # long_name would list the names of all bands
+        ds[name].attrs.pop("long_name", None)
+    return ds
+
+
+def _one_variable(array: xr.DataArray) -> xr.Dataset:
+    if array.name is None:
+        raise GridError(
+            "the DataArray has no name: name the predictor, array.to_dataset(name='bio1')"
+        )
+    return array.to_dataset()
+
+
+def _step_names(array: xr.DataArray, dim: str) -> list[str] | None:
+    """Names of bands: the labels if they are text, or GDAL's descriptions in ``long_name``."""
+    described = array.attrs.get("long_name")
+    if isinstance(described, (list, tuple)) and len(described) == array.sizes[dim]:
+        return [str(name) for name in described]
+    if dim not in array.coords:
+        return None
+    labels = array[dim].values
+    return list(map(str, labels)) if labels.dtype.kind in "UTO" else None
+
+
+def _of_table(table: pd.DataFrame) -> xr.Dataset:
+    """One site per row; columns of coordinates and of anything but numbers become coordinates."""
+    columns = {str(c): table[c].to_numpy() for c in table.columns if c != _geometry_column(table)}
+    if _geometry_column(table) is not None:
+        points = table.geometry
+        columns |= {"x": points.x.to_numpy(), "y": points.y.to_numpy()}
+    along = {k: (SITE, v) for k, v in columns.items() if is_place(k) or v.dtype.kind not in "fiub"}
+    if not isinstance(table.index, (pd.RangeIndex, pd.MultiIndex)):
+        along[SITE] = (SITE, table.index.to_numpy())
+    values = {k: (SITE, v) for k, v in columns.items() if k not in along}
+    ds = xr.Dataset(values, coords=along)
+    crs = getattr(table, "crs", None) if _geometry_column(table) is not None else None
+    return ds if crs is None else ds.assign_attrs(crs=crs.to_string())
+
+
+def _geometry_column(table: pd.DataFrame) -> str | None:
+    """Name of the active geometries of a GeoDataFrame of points; None for a plain table."""
+    name = getattr(table, "_geometry_column_name", None)
+    if name is None:
+        return None
+    if (table.geometry.geom_type != "Point").any():
+        raise GridError(
+            "the geometries of the table are not points; use table.set_geometry(table.centroid)"
+        )
+    return name
+
+
+def _advice(obj: Any) -> str:
+    """The call that turns an object into something that is taken."""
+    if isinstance(obj, (str, Path)):
+        return _open_advice(str(obj))
+    if isinstance(obj, Mapping):
+        return "make one with xr.Dataset(arrays)"
+    if isinstance(obj, np.ndarray):
+        return (
+            "name its dims, xr.Dataset({'bio1': (('y', 'x'), array)}, coords={'y': ..., 'x': ...})"
+        )
+    if isinstance(obj, Sequence) and obj and isinstance(obj[0], (str, Path)):
+        return f"open each file first; {_open_advice(str(obj[0]))}; then pass the list"
+    if hasattr(obj, "species") and hasattr(obj, "network"):
+        return "the data come first and the model second, as in gm.predict(cube, model)"
+    return "open the data with gm.open_cube(path), or make an xr.Dataset with one variable per predictor"
+
+
+def _open_advice(path: str) -> str:
+    suffix = Path(path).suffix.lower()
+    if suffix in (".tif", ".tiff", ".vrt", ".img", ".jp2"):
+        name = Path(path).stem
+        return f"rioxarray.open_rasterio({path!r}, masked=True).squeeze('band').rename({name!r})"
+    if suffix in (".nc", ".nc4", ".h5", ".grib"):
+        return f"xr.open_dataset({path!r}, decode_coords='all')"
+    if suffix in (".csv", ".parquet", ".gpkg"):
+        return f"gm.sample(cube, {path!r}) reads the predictors at its points"
+    return f"gm.open_cube({path!r})"

@@ -1,0 +1,174 @@
+"""Cells of a grid that contain points, and the nearest cells with data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from geomiam.data.records.coordinates import Points
+from geomiam.errors import OccurrenceError
+from geomiam.geo.crs import as_crs, same_crs
+from geomiam.geo.lengths import as_text, places
+from geomiam.geo.longitude import full_turn, unwrapped
+
+MOST_CELLS = 5_000_000
+"""Cells around all points that are looked at to snap them, at most."""
+Usable = Callable[[np.ndarray], np.ndarray]
+"""Rows and columns ``(n, 2)`` → whether the cells have the data that are needed ``(n,)``."""
+
+
+def cells_of(points: Points, box: Any) -> np.ndarray:
+    """Return row and column ``(point, 2)`` of the cells that contain points; -1 for outside."""
+    with np.errstate(invalid="ignore"):
+        cells = np.floor(pixels_of(points, box))
+        inside = ((cells >= 0) & (cells < (box.shape.y, box.shape.x))).all(axis=1)
+    return np.where(inside[:, None], cells, -1).astype("int64")
+
+
+def pixels_of(points: Points, box: Any) -> np.ndarray:
+    """Return row and column with fractions ``(point, 2)``; longitudes go around the globe."""
+    from odc.geo.math import apply_affine
+
+    x, y = points.x, points.y
+    if points.crs is not None:
+        x, y = _reprojected(x, y, crs=points.crs, to=box.crs)
+    if (turn := full_turn(box.crs)) is not None:
+        x = _turned(x, box, turn)
+    cols, rows = apply_affine(~box.affine, x, y)
+    return np.stack([rows, cols], axis=1)
+
+
+def _reprojected(
+    x: np.ndarray, y: np.ndarray, *, crs: Any, to: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    crs = as_crs(crs, "the CRS of the records")
+    return (x, y) if same_crs(crs, to) else crs.transformer_to_crs(to, always_xy=True)(x, y)
+
+
+def _turned(x: np.ndarray, box: Any, turn: float) -> np.ndarray:
+    """Return longitudes of -180 to 360 degrees as those within half a turn of the grid's centre."""
+    bounds = box.extent.boundingbox
+    middle = (bounds.left + bounds.right) / 2
+    with np.errstate(invalid="ignore"):
+        far = ~((x >= middle - turn / 2) & (x < middle + turn / 2))
+        return np.where(far & (x >= -turn / 2) & (x <= turn), unwrapped(x, middle, turn), x)
+
+
+@dataclass(frozen=True)
+class Snapped:
+    """Points that were moved to a cell with data."""
+
+    rows: np.ndarray
+    """Which points ``(k,)``."""
+    cells: np.ndarray
+    """Row and column of their new cells ``(k, 2)``."""
+    km: np.ndarray
+    """Distance from each point to its new cell ``(k,)``."""
+
+
+def snap_points(
+    points: Points, rows: np.ndarray, box: Any, *, km: float, usable: Usable
+) -> Snapped:
+    """Return the nearest usable cell of each point, if one is within a distance of it.
+
+    Distances are from the point to the nearest edge of the cell.
+
+    Parameters
+    ----------
+    points : Points
+    rows : numpy.ndarray
+        Which points to move ``(k,)``.
+    box : odc.geo.geobox.GeoBox
+    km : float
+        Largest distance.
+    usable : callable
+        Which cells have the data that are needed.
+
+    Returns
+    -------
+    Snapped
+        Of the points for which there is one.
+
+    Raises
+    ------
+    OccurrenceError
+        If the distance covers too many cells.
+    """
+    pixels = pixels_of(points, box)[rows]
+    near = np.isfinite(pixels).all(1)
+    rows, pixels = rows[near], pixels[near]
+    point, cells = _cells_around(pixels, box, km=km)
+    inside = usable(cells) if len(cells) else np.zeros(0, bool)
+    point, cells = point[inside], cells[inside]
+    distance = _to_cells(pixels[point], cells, box)
+    order = np.lexsort((distance, point))
+    order = order[distance[order] <= km]
+    first = order[np.unique(point[order], return_index=True)[1]]
+    return Snapped(rows[point[first]], cells[first], distance[first])
+
+
+def _cells_around(pixels: np.ndarray, box: Any, *, km: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return point ``(n,)`` and cell ``(n, 2)`` of all cells within a distance of points, and more."""
+    if not len(pixels):
+        return np.zeros(0, int), np.zeros((0, 2), int)
+    here = np.clip(pixels, 0, np.subtract(box.shape, 1e-6))
+    reach = [
+        np.ceil(km / np.maximum(_distance(here, here + step, box), 1e-9)) + 1
+        for step in ((1, 0), (0, 1))
+    ]
+    reach = np.minimum(np.stack(reach, 1), box.shape).astype(int)
+    if (2 * reach + 1).prod(1).sum() > MOST_CELLS:
+        raise OccurrenceError(
+            f"snap='{as_text(km)}' covers up to {reach.max():,} cells around each of {len(pixels):,} points: "
+            "pass a shorter distance"
+        )
+    pairs = []
+    for number, ((row, column), (up, across)) in enumerate(
+        zip(np.floor(pixels).astype(int), reach)
+    ):
+        block = np.mgrid[row - up : row + up + 1, column - across : column + across + 1]
+        cells = block.reshape(2, -1).T
+        if _goes_around(box):
+            cells[:, 1] %= box.shape.x
+        on_grid = ((cells >= 0) & (cells < box.shape)).all(1)
+        pairs.append((np.full(on_grid.sum(), number), cells[on_grid]))
+    return np.concatenate([f[0] for f in pairs]), np.concatenate([f[1] for f in pairs])
+
+
+def cell_size(box: Any) -> float:
+    """Return the longer side of the cell in the middle of a grid, in km."""
+    middle = np.array([box.shape]) / 2 - 0.5
+    return float(max(_distance(middle, middle + step, box)[0] for step in ((1, 0), (0, 1))))
+
+
+def _goes_around(box: Any) -> bool:
+    bounds, turn = box.extent.boundingbox, full_turn(box.crs)
+    return turn is not None and abs(bounds.right - bounds.left - turn) < 1e-6
+
+
+def _to_cells(pixels: np.ndarray, cells: np.ndarray, box: Any) -> np.ndarray:
+    """Distance in km from points to the nearest edge of cells ``(n,)``; 0 inside."""
+    columns = cells[:, 1].astype(float)
+    if _goes_around(box):  # the same cell on the side of the point
+        columns += box.shape.x * np.rint((pixels[:, 1] - columns) / box.shape.x)
+    corner = np.stack([cells[:, 0].astype(float), columns], 1)
+    return _distance(pixels, np.clip(pixels, corner, corner + 1), box)
+
+
+def _distance(pixels: np.ndarray, others: np.ndarray, box: Any) -> np.ndarray:
+    """Distance in km between pairs of positions on a grid ``(n,)``."""
+    from odc.geo.math import apply_affine
+
+    if not len(pixels):
+        return np.zeros(0)
+    both = np.concatenate([pixels, others])
+    xy = np.stack(apply_affine(box.affine, both[:, 1], both[:, 0]), 1)
+    if box.crs.geographic:
+        xy[:, 1] = xy[:, 1].clip(-90, 90)
+    there = places(xy, box.crs.to_wkt())
+    points = there.points()
+    chords = np.linalg.norm(points[: len(pixels)] - points[len(pixels) :], axis=1)
+    return there.along_surface(chords)

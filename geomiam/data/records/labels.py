@@ -1,0 +1,238 @@
+"""Species and labels of occurrence records: presences, absences, and names that are spelled alike."""
+
+from __future__ import annotations
+
+import unicodedata
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from geomiam.data.records.coordinates import need_columns, numbers
+from geomiam.errors import NamesJoined, OccurrenceError
+
+STATUS, COUNT = "occurrencestatus", "individualcount"
+"""Columns of Darwin Core that state absences, in lower case."""
+STATUSES = {
+    **dict.fromkeys(("present", "common", "rare", "irregular", "uncommon"), 1.0),
+    **dict.fromkeys(("absent", "excluded", "extinct"), 0.0),
+    "doubtful": np.nan,
+}
+"""Vocabulary of occurrenceStatus; what is doubtful counts as not surveyed."""
+LABELS = ("true", "false", "yes", "no", "presence", "absence", "na")
+"""Text that is no name of a species."""
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Records:
+    """Species and labels of the rows of a table."""
+
+    codes: np.ndarray
+    """Long tables: the species of each row, ``(row,)``; -1 where none is named."""
+    values: np.ndarray
+    """1, 0, or NaN for not surveyed: ``(row,)`` of long, ``(row, species)`` of wide tables."""
+    names: np.ndarray
+    """Names of the species, ``(species,)``."""
+    absences: int = 0
+    """Rows of a long table that Darwin Core states to be absences."""
+
+    @property
+    def wide(self) -> bool:
+        """Whether there is one column per species."""
+        return self.values.ndim == 2
+
+
+def read_records(
+    table: pd.DataFrame, *, species: str | Sequence[str], presence: str = "presence"
+) -> Records:
+    """Return the records of a long or a wide table.
+
+    Raises
+    ------
+    OccurrenceError
+        When a column is missing or holds no presences.
+
+    Warns
+    -----
+    NamesJoined
+        When names that differ by case or blanks are one species.
+    """
+    if not isinstance(species, str):
+        if not len(species):
+            raise OccurrenceError(
+                "species=[] names no column: pass one column for each species, or the column of their names"
+            )
+        need_columns(table, species, setting="species=")
+        return _wide(table, list(species))
+
+    if species not in table.columns:
+        raise OccurrenceError(
+            f"no species column '{species}'; found columns {list(table.columns)}: pass species=..., "
+            "species=[...] with one column per species, or table.assign(species='Quercus ilex')"
+        )
+    need_columns(table, [species], setting="species=")
+    if presence != "presence" or presence in table.columns:
+        need_columns(table, [presence], setting="presence=")
+    if presence not in table.columns and _is_one_species(table[species], species):
+        return _wide(table, [species])
+    codes, names = species_of(table[species])
+    if presence in table.columns:
+        return Records(codes, to_presence(table, presence), names)
+    values = _darwin_core(table)
+    return Records(codes, values, names, absences=int((values == 0).sum()))
+
+
+def _wide(table: pd.DataFrame, species: list[str]) -> Records:
+    """Return the records of a table with one column per species; equal names share the maximum."""
+    columns = np.stack([to_presence(table, n) for n in species], axis=1)
+    codes, names = join_names(pd.Series([str(s) for s in species]), ordered=True)
+    joined = np.full((len(table), len(names)), np.nan, dtype="float32")
+    for column, code in zip(columns.T, codes):
+        joined[:, code] = np.fmax(joined[:, code], column)
+    return Records(np.zeros(len(table), int), joined, names)
+
+
+def _is_one_species(column: pd.Series, name: str) -> bool:
+    """Whether a column holds 1 and 0 of the species that it is named after, not names.
+
+    Raises
+    ------
+    OccurrenceError
+        When its numbers may be labels of one species or codes of several.
+    """
+    if column.dropna().empty:
+        return False
+    if column.dtype.kind not in "biuf":
+        return _holds_labels(column, name)
+    values = column.dropna().astype(float)
+    if not (values == 0).any() and not (name != "species" and (values == 1).all()):
+        return False  # codes, such as GBIF's taxonKey, are never 0
+    if name != "species" and values.isin([0, 1]).all():
+        return True
+    raise OccurrenceError(
+        f"column '{name}' holds numbers from {values.min():g} to {values.max():g}, with 0 among them: pass "
+        f'species=["{name}"] if they are labels or counts of that one species, or '
+        f"table.assign({name}=table['{name}'].astype(str)) if they are codes of species"
+    )
+
+
+def _holds_labels(column: pd.Series, name: str) -> bool:
+    """Whether the text of a column is labels, such as PRESENT and ABSENT, and not names."""
+    words = set(column.dropna().astype(str).str.strip().str.lower())
+    if name != "species" and words <= set(STATUSES):
+        return True
+    if words <= {*STATUSES, *LABELS}:
+        raise OccurrenceError(
+            f"column '{name}' holds {sorted(words)}, which are labels and not names of species: turn them "
+            f'into 1 and 0 and pass species=["{name}"], or name the column of species names'
+        )
+    return False
+
+
+def species_of(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Return the species of each row ``(row,)``, -1 for none, and the sorted names ``(species,)``."""
+    if column.dtype.kind == "f" and (column.dropna() % 1 == 0).all():  # codes beside gaps
+        column = column.astype("Int64")
+    text = column.astype("object").where(column.notna(), None)
+    return join_names(text.map(str, na_action="ignore"))
+
+
+def join_names(column: pd.Series, *, ordered: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Join names that differ by case, blanks or Unicode form; the most frequent spelling is the name.
+
+    Parameters
+    ----------
+    column : pandas.Series
+        Names; None where there is none. A blank name is none.
+    ordered : bool
+        Keep the order of appearance; default: sorted.
+
+    Returns
+    -------
+    codes : numpy.ndarray
+        Name of each row ``(row,)``; -1 for none.
+    names : numpy.ndarray
+        ``(species,)``.
+
+    Warns
+    -----
+    NamesJoined
+        With the spellings that were joined.
+    """
+    tidy = column.map(_tidy, na_action="ignore").replace("", None)
+    spellings = pd.DataFrame({"raw": column, "tidy": tidy}).dropna(subset="tidy")
+    spellings["key"] = spellings["tidy"].str.casefold()
+    counts = spellings.value_counts().rename("n").reset_index()
+    counts = counts.sort_values(["n", "tidy"], ascending=[False, True], kind="stable")
+    name_of = counts.drop_duplicates("key").set_index("key")["tidy"]
+    _warn_joined(counts.groupby("key")["raw"].agg(list), name_of)
+    names = tidy.str.casefold().map(name_of, na_action="ignore") if len(name_of) else tidy
+    codes, labels = pd.factorize(names.astype("object"), sort=not ordered)
+    return codes, np.array([str(n) for n in labels])
+
+
+def _tidy(name: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", name).split())
+
+
+def _warn_joined(spellings: pd.Series, name_of: pd.Series) -> None:
+    joined = {name_of[key]: raw for key, raw in spellings.items() if len(raw) > 1}
+    if not joined:
+        return
+    shown = "; ".join(f"'{name}' = {raw}" for name, raw in list(joined.items())[:SHOWN])
+    more = f"; and {len(joined) - SHOWN} more" if len(joined) > SHOWN else ""
+    warnings.warn(
+        f"{len(joined)} species have several spellings that differ by case or blanks, and are joined: {shown}{more}",
+        NamesJoined,
+        stacklevel=6,
+    )
+
+
+def to_presence(table: pd.DataFrame, name: str) -> np.ndarray:
+    """Return a column of 1, 0, counts, or PRESENT and ABSENT as 1, 0 and NaN ``(row,)`` float32.
+
+    Raises
+    ------
+    OccurrenceError
+        When it holds other text or negative numbers.
+    """
+    if table[name].dtype.kind not in "biufcmM" and not _numeric_text(table[name]):
+        return _of_status(table[name], name)
+    values = numbers(table, name)
+    if (values < 0).any():
+        raise OccurrenceError(
+            f"column '{name}' has negative values, down to {np.nanmin(values):g}; expected 1, 0, "
+            f"counts, or NaN for not surveyed: table['{name}'].where(table['{name}'] >= 0)"
+        )
+    return np.where(np.isnan(values), np.nan, values > 0).astype("float32")
+
+
+def _numeric_text(column: pd.Series) -> bool:
+    return bool(pd.to_numeric(column, errors="coerce").notna().equals(column.notna()))
+
+
+def _of_status(column: pd.Series, name: str) -> np.ndarray:
+    text = column.map(lambda v: str(v).strip().lower(), na_action="ignore")
+    if unknown := sorted(set(text.dropna()) - {*STATUSES, ""})[:SHOWN]:
+        raise OccurrenceError(
+            f"column '{name}' holds text such as {unknown}; expected 1, 0, counts, or the terms of "
+            f"occurrenceStatus, {sorted(STATUSES)}: map it, as in table['{name}'] == 'yes'"
+        )
+    return text.map(STATUSES).to_numpy(dtype="float32", na_value=np.nan)
+
+
+def _darwin_core(table: pd.DataFrame) -> np.ndarray:
+    """Return 1 per row, 0 where occurrenceStatus or individualCount state an absence ``(row,)``."""
+    columns = {str(c).lower(): str(c) for c in reversed(table.columns)}
+    values: np.ndarray = np.ones(len(table), dtype="float32")
+    if STATUS in columns:
+        stated = table[columns[STATUS]]
+        blank = stated.isna() | (stated.astype(str).str.strip() == "")
+        values = np.where(blank, 1, to_presence(table, columns[STATUS])).astype("float32")
+    if COUNT in columns:
+        count = pd.to_numeric(table[columns[COUNT]], errors="coerce")
+        values[np.asarray(count == 0)] = 0
+    return values

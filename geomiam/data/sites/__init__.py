@@ -1,0 +1,1 @@
+"""Sites: predictors and labels at points, background points among them."""

@@ -1,0 +1,242 @@
+"""Background points: places that stand for absence where nobody looked."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import xarray as xr
+
+from geomiam.data.grid.grid import restore, spatial_dims
+from geomiam.data.sites.required import Need
+from geomiam.data.sites.sites import read_cells
+from geomiam.data.tree import as_dataset
+from geomiam.errors import LabelError
+from geomiam.geo.crs import crs_of
+from geomiam.geo.dims import SITE
+
+BLOCK = 4_000_000
+"""Cells looked at together when drawing; bounds memory, and results depend on it."""
+ANY = Need()
+
+
+def add_background(
+    sites: xr.Dataset,
+    cube: xr.Dataset | xr.DataTree,
+    *,
+    n: int | None = 10_000,
+    kind: Literal["random", "target-group"] = "random",
+    require: str | Sequence[str] = (),
+    mask: str | None = None,
+    rng: int | np.random.Generator | None = None,
+) -> xr.Dataset:
+    """Add background, as presence 0.
+
+    Parameters
+    ----------
+    sites
+        With ``presence(site, species)``.
+    cube
+        Where random points are drawn and their predictors read.
+    n
+        How many; None for every candidate.
+    kind
+        ``"random"``: new sites on cells where a predictor is observed, drawn evenly over the area
+        (cells weigh cos(latitude) on geographic grids) without replacement, 0 for every species.
+        Cells of presences are candidates too. ``"target-group"``: no new sites; at sites where
+        another species was recorded, species not recorded (NaN) become 0.
+    require
+        Modalities (by the attribute ``modality``) or variables that a cell must have a value of.
+    mask
+        Variable of the cube, such as a land mask: cells where it is NaN or 0 are no candidates.
+    rng
+        Seed or generator.
+
+    Returns
+    -------
+    xr.Dataset
+        Sites first and in their order, with the coordinate ``background(site)``: whether zeros
+        there are background. ``attrs``: ``background_kind``, ``background_candidates`` (how many
+        places could have been drawn) and ``background_drawn``. Variables that the cube lacks are
+        NaN at random points.
+
+    Raises
+    ------
+    LabelError
+        When ``sites`` has no ``presence``, or there is no candidate.
+    SelectionError
+        When ``require`` or ``mask`` name something that the cube has not.
+
+    Warns
+    -----
+    UserWarning
+        When there are fewer cells than ``n``.
+    """
+    if "presence" not in sites:
+        raise LabelError(
+            f"sites have no 'presence', found {list(sites.data_vars)}; make them with gm.sample(...)"
+        )
+    if kind not in ("random", "target-group"):
+        raise LabelError(f"kind={kind!r} is not known; use 'random' or 'target-group'")
+    rng = np.random.default_rng(rng)
+    if kind == "random":
+        grid = as_dataset(cube)
+        out, candidates, drawn = _random(
+            sites, grid, n=n, need=Need.of(grid, require, mask), rng=rng
+        )
+    else:
+        out, candidates, drawn = _target_group(sites, n=n, rng=rng)
+    attrs = {
+        "background_kind": kind,
+        "background_candidates": candidates,
+        "background_drawn": drawn,
+    }
+    return restore(out.assign_attrs(attrs), out)
+
+
+def _random(
+    sites: xr.Dataset, cube: xr.Dataset, *, n: int | None, need: Need, rng: np.random.Generator
+) -> tuple[xr.Dataset, int, int]:
+    cells, candidates = random_cells(cube, n=n, rng=rng, need=need)
+    if n is not None and n > candidates:
+        warnings.warn(
+            f"asked for {n} background points, but only {candidates} cells have data", stacklevel=3
+        )
+    return _append(sites, _as_sites(cells, sites)), candidates, cells.sizes[SITE]
+
+
+def random_cells(
+    cube: xr.Dataset, *, n: int | None, rng: np.random.Generator, need: Need = ANY
+) -> tuple[xr.Dataset, int]:
+    """Read random cells on which a predictor is observed, evenly over the area.
+
+    Parameters
+    ----------
+    cube
+        On a grid; lazy variables are read block by block.
+    n
+        How many, at most; None for all.
+    rng
+        Generator.
+    need
+        Data that a cell must have beside one observed predictor.
+
+    Returns
+    -------
+    xr.Dataset
+        Variables ``(site, *own dims)`` in random order.
+    int
+        How many cells could have been drawn.
+
+    Raises
+    ------
+    LabelError
+        When there is no such cell.
+    """
+    cube = restore(cube, cube)
+    mask = need.holds(cube).transpose(*spatial_dims(cube)).values
+    candidates = int(mask.sum())
+    _check_candidates(candidates, n, what="cells with an observed predictor")
+    cells = draw_cells(mask, candidates if n is None else n, weights=_row_weights(cube), rng=rng)
+    return read_cells(cube, cells), candidates
+
+
+def _check_candidates(candidates: int, n: int | None, *, what: str) -> None:
+    if n is not None and n < 1:
+        raise LabelError(f"n={n} background points; pass n >= 1, or None for every candidate")
+    if not candidates:
+        raise LabelError(
+            f"no {what}: nothing to draw background from; check coverage(cube, schema)"
+        )
+
+
+def _row_weights(cube: xr.Dataset) -> np.ndarray:
+    """Area of the cells of each row, up to a factor; ``(y,)``."""
+    lat, crs = cube[spatial_dims(cube)[0]].values, crs_of(cube)
+    return np.cos(np.deg2rad(lat)).clip(1e-9) if crs.geographic else np.ones(len(lat))
+
+
+def draw_cells(
+    mask: np.ndarray, n: int, *, weights: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Draw cells without replacement, in random order.
+
+    Exponential waiting times divided by weights: the n shortest are a weighted sample without
+    replacement (Efraimidis and Spirakis 2006), found in one pass with n cells in memory.
+
+    Parameters
+    ----------
+    mask
+        Candidates, ``(y, x)`` bool.
+    n
+        How many, at most.
+    weights
+        Of each row, ``(y,)``, positive.
+    rng
+        Generator.
+
+    Returns
+    -------
+    np.ndarray
+        Rows and columns, ``(min(n, candidates), 2)``.
+    """
+    width = mask.shape[1]
+    best, waits = np.empty(0, int), np.empty(0)
+    step = max(1, BLOCK // max(1, width))
+    for start in range(0, len(mask), step):
+        cells = np.flatnonzero(mask[start : start + step]) + start * width
+        wait = rng.exponential(size=len(cells)) / weights[cells // width]
+        near = wait < (waits[-1] if len(waits) == n else np.inf)
+        best, waits = np.append(best, cells[near]), np.append(waits, wait[near])
+        keep = np.argsort(waits, kind="stable")[:n]
+        best, waits = best[keep], waits[keep]
+    return np.stack(np.divmod(best, width), axis=1)
+
+
+def _as_sites(cells: xr.Dataset, sites: xr.Dataset) -> xr.Dataset:
+    """Give background the variables of the sites: 0 for every species, NaN where the cube lacks one."""
+    n = cells.sizes[SITE]
+    out = cells[[k for k in cells.data_vars if k in sites.data_vars]]
+    for name, var in sites.data_vars.items():
+        if name not in out and SITE in var.dims:
+            fill = 0.0 if name == "presence" else np.nan
+            shape = [n if d == SITE else var.sizes[d] for d in var.dims]
+            out = out.assign({name: (var.dims, np.full(shape, fill, "float32"))})
+    return out.assign_coords(species=sites["species"], background=(SITE, np.ones(n, bool)))
+
+
+def _append(sites: xr.Dataset, more: xr.Dataset) -> xr.Dataset:
+    if "background" not in sites.variables:
+        sites = sites.assign_coords(background=(SITE, np.zeros(sites.sizes[SITE], bool)))
+    sites = sites.set_coords("background")
+    shared = [k for k, c in sites.coords.items() if SITE in c.dims and k not in more.coords]
+    return xr.concat(
+        [sites.drop_vars(shared), more],
+        dim=SITE,
+        data_vars="minimal",
+        coords="minimal",
+        compat="override",
+        join="exact",
+        combine_attrs="override",
+    )
+
+
+def _target_group(
+    sites: xr.Dataset, *, n: int | None, rng: np.random.Generator
+) -> tuple[xr.Dataset, int, int]:
+    missing = sites["presence"].isnull()
+    partly = (missing.any("species") & ~missing.all("species")).values
+    places = np.flatnonzero(partly)
+    _check_candidates(len(places), n, what="sites where some species were recorded and others not")
+    drawn = places if n is None or n >= len(places) else rng.choice(places, n, replace=False)
+    chosen = xr.DataArray(np.isin(np.arange(len(partly)), drawn), dims=SITE)
+    presence = sites["presence"].where(~(missing & chosen), np.float32(0))
+    before = (
+        sites["background"].values
+        if "background" in sites.variables
+        else np.zeros(len(partly), bool)
+    )
+    out = sites.assign(presence=presence.assign_attrs(sites["presence"].attrs))
+    return out.assign_coords(background=(SITE, before | chosen.values)), len(places), len(drawn)

@@ -1,0 +1,77 @@
+"""Data that a cell must have to be sampled, drawn as background, or predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import and_, or_
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from geomiam.data.coverage import chunked, gridded, observed_cells
+from geomiam.data.grid.grid import place_dims
+from geomiam.errors import SelectionError
+
+
+@dataclass(frozen=True)
+class Need:
+    """Groups of variables of which a cell must have one value each, and a mask."""
+
+    groups: tuple[tuple[str, ...], ...] = ()
+    """Variables of each group."""
+    mask: str | None = None
+    """Variable that is NaN or 0 where cells do not count."""
+
+    @classmethod
+    def of(
+        cls, cube: xr.Dataset, require: str | Sequence[str] = (), mask: str | None = None
+    ) -> Need:
+        """Look up modalities (by the attribute ``modality``) and variables of a cube.
+
+        Raises
+        ------
+        SelectionError
+            If the cube has no such modality or variable.
+        """
+        names = (require,) if isinstance(require, str) else tuple(require)
+        members: dict[str, list[str]] = {}
+        for name in gridded(cube):
+            members.setdefault(str(cube[name].attrs.get("modality", name)), []).append(name)
+        variables = {name: [name] for name in gridded(cube)}
+        choices = variables | members
+        if unknown := [n for n in names if n not in choices]:
+            raise SelectionError(
+                f"require={unknown} names no modality or variable of the cube; it has modalities "
+                f"{list(members)} and variables {list(variables)}"
+            )
+        if mask is not None and mask not in variables:
+            raise SelectionError(
+                f"mask='{mask}' is no variable of the cube; it has {list(variables)}"
+            )
+        return cls(tuple(tuple(choices[n]) for n in names), mask)
+
+    def holds(self, cube: xr.Dataset) -> xr.DataArray:
+        """Return which cells have a finite value, all required groups, and pass the mask; lazy."""
+        return observed_cells(cube) & self.requirements(chunked(cube))
+
+    def requirements(self, ds: xr.Dataset) -> Any:
+        """Return which cells or sites have all required groups and pass the mask; True for all."""
+        conditions = [reduce(or_, [_any_finite(ds[v]) for v in group]) for group in self.groups]
+        if self.mask is not None:
+            conditions.append(unmasked(ds[self.mask]))
+        return reduce(and_, conditions, True)
+
+
+def unmasked(mask: xr.DataArray) -> xr.DataArray:
+    """Return where a mask is neither NaN nor 0."""
+    values = mask.reset_coords(drop=True)
+    return values.notnull() & (abs(values) < np.inf) & (values != 0)
+
+
+def _any_finite(variable: xr.DataArray) -> xr.DataArray:
+    values = variable.reset_coords(drop=True)
+    finite = abs(values) < np.inf  # False for NaN
+    return finite.any([d for d in finite.dims if d not in place_dims(variable)])

@@ -1,0 +1,365 @@
+"""Sites: the predictors of a cube at the places of occurrences, with presences per species."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from geomiam.data.grid.grid import geobox, restore, spatial_dims
+from geomiam.data.records.cells import Usable, cell_size, cells_of, snap_points
+from geomiam.data.records.coordinates import Points, locate, need_columns, numbers
+from geomiam.data.records.diagnosis import explain_outside
+from geomiam.data.records.files import read_table
+from geomiam.data.records.labels import Records, read_records
+from geomiam.data.sites.required import Need
+from geomiam.data.store.store import as_dataset, open_zarr, write_zarr
+from geomiam.data.values.missing import as_float
+from geomiam.errors import OccurrenceError, OccurrencesLeftOut, RecordsMerged
+from geomiam.geo.dims import SITE
+from geomiam.geo.lengths import Length, as_text, kilometres
+from geomiam.outputs.kinds import SITES
+
+REASONS = {
+    "no_coordinates": "without coordinates",
+    "outside_grid": "outside the grid",
+    "swapped": "outside the grid, but inside with x and y swapped",
+    "no_species": "without a species",
+    "empty_cell": "on cells where no predictor is observed",
+    "required": "on cells that lack a required predictor or are masked",
+}
+HINTED = 2000
+"""Records left out that are compared with the nearest data, at most."""
+ROWS = 5
+"""Rows that a message names."""
+
+
+def sample(
+    cube: xr.Dataset | xr.DataTree,
+    occurrences: pd.DataFrame | str | Path,
+    *,
+    species: str | Sequence[str] = "species",
+    presence: str = "presence",
+    x: str | None = None,
+    y: str | None = None,
+    crs: Any = None,
+    keep: str | Sequence[str] = (),
+    thin: bool = True,
+    snap: Length | None = None,
+    require: str | Sequence[str] = (),
+    mask: str | None = None,
+) -> xr.Dataset:
+    """Read the predictors at occurrences.
+
+    A point takes the values of the cell that contains it. Records in one cell (and with the same
+    ``keep`` values) are one site; records of a species there merge by maximum, so that a presence wins
+    over absences. A cube opened with ``open_cube(path, chunks=None)`` is read fastest.
+
+    Parameters
+    ----------
+    cube
+        Variables with both spatial dims are read, others are left out.
+    occurrences
+        DataFrame, GeoDataFrame, or a path to csv, tsv, txt, parquet or gpkg. Text is separated by
+        commas, semicolons, or tabs, as GBIF's downloads are.
+    species
+        Long tables: the column of species names; names that differ by case or blanks are one. Wide
+        tables: a list of columns, one for each species, with 1, 0, counts, or NaN for not surveyed.
+    presence
+        Long tables: column of 1, 0, counts, NaN, or PRESENT and ABSENT. Where there is none, every row is
+        a presence, unless Darwin Core's ``occurrenceStatus`` or an ``individualCount`` of 0 states an absence.
+    x, y
+        Coordinate columns; default: lon/lat, longitude/latitude, decimalLongitude/decimalLatitude
+        or x/y, in this order, in any case; or the geometry, also as well-known text. Longitudes of
+        0 to 360 and of -180 to 180 are the same.
+    crs
+        CRS of the coordinates. Default: of the geometry; EPSG:4326 for columns named lon and lat;
+        the cube's for x and y.
+    keep
+        Columns to copy to the sites as float32 predictors that are known at the sites only.
+    thin
+        False: records at different coordinates are different sites, also in one cell. Those at the
+        same coordinates are one site either way.
+    snap
+        Move records that miss the grid or its data to the nearest cell with data, if its edge is at
+        most so far: km, or text such as ``"5 km"``.
+    require
+        Modalities (by the attribute ``modality``) or variables that a cell must have a value of.
+    mask
+        Variable of the cube, such as a land mask: cells where it is NaN or 0 do not count.
+
+    Returns
+    -------
+    xr.Dataset
+        Each variable ``(site, *own dims)`` float32; ``presence(site, species)`` 1, 0, or NaN where
+        a species was not recorded; the cube's coordinates of the cells' centres along ``site``.
+        Attributes, as JSON: ``left_out``, rows left out by reason; ``sampled``, the numbers of rows,
+        sites, records merged with another of the same species and site, absences stated by Darwin Core,
+        rows that were moved, and the longest distance in km.
+
+    Raises
+    ------
+    OccurrenceError
+        When no column fits, or more than half of the points lie outside the grid, with a diagnosis.
+    SelectionError
+        When ``require`` or ``mask`` name something that the cube has not.
+    LengthError
+        When ``snap`` is no length.
+
+    Warns
+    -----
+    OccurrencesLeftOut
+        With the number of rows left out by reason.
+    RecordsMerged
+        With the number of records merged by ``thin``.
+    NamesJoined
+        With the species names that were joined.
+    """
+    cube, table = as_dataset(cube), read_table(occurrences)
+    if table.empty:
+        raise OccurrenceError(
+            f"the table of occurrences has no rows; its columns are {list(table.columns)}"
+        )
+    cube = restore(cube, cube)
+    keep = (keep,) if isinstance(keep, str) else tuple(keep)
+    _check_keep(table, keep, cube=cube)
+    need = Need.of(cube, require, mask)
+    distance = None if snap is None else kilometres(snap, "snap")
+    records = read_records(table, species=species, presence=presence)
+    points = locate(table, x=x, y=y, crs=crs)
+    box = geobox(cube)
+    cells, moved = _snapped(points, box, cube, need=need, km=distance)
+    reason = _reasons(points, box, cells)
+    reason[(reason == "") & (records.codes < 0)] = "no_species"
+    used = np.flatnonzero(reason == "")
+    site, first = _group(table, points, cells, used=used, keep=keep, thin=thin)
+    sites = read_cells(cube, cells[used[first]])
+    sites = sites.assign(
+        {k: (SITE, numbers(table, k)[used[first]].astype("float32")) for k in keep}
+    )
+    empty = _empty(sites)
+    lacking = ~empty & ~_required(sites, need)
+    reason[used[empty[site]]], reason[used[lacking[site]]] = "empty_cell", "required"
+    usable = ~empty & ~lacking
+    merged = _merged(records, used[usable[site]], site[usable[site]])
+    sites = sites.assign(presence=_presence(records, used, site=site)).isel({SITE: usable})
+    hint = "" if distance or _is_lazy(cube) else _snap_hint(points, reason, box, cube, need=need)
+    left_out = _left_out(reason, hint)
+    if thin and merged:
+        _warn_merged(merged, sites.sizes[SITE])
+    sampled: dict[str, float] = {
+        "rows": len(table),
+        "sites": sites.sizes[SITE],
+        "merged": merged,
+        "absences": records.absences,
+        "snapped": len(moved),
+        "snapped_km": round(float(moved.max(initial=0)), 3),
+    }
+    return restore(sites.assign_attrs(left_out=left_out, sampled=json.dumps(sampled)), sites)
+
+
+def _check_keep(table: pd.DataFrame, keep: tuple[str, ...], *, cube: xr.Dataset) -> None:
+    need_columns(table, keep, setting="keep=")
+    if clash := sorted(set(keep) & {*map(str, cube.variables), "presence", "species"}):
+        raise OccurrenceError(
+            f"keep= names {clash}, which the cube has too; rename the column with table.rename(columns=...)"
+        )
+
+
+def _snapped(
+    points: Points, box: Any, cube: xr.Dataset, *, need: Need, km: float | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the cells of points ``(point, 2)``, -1 for outside, and the distances of moved ones."""
+    cells = cells_of(points, box)
+    if km is None:
+        return cells, np.zeros(0)
+    inside = np.flatnonzero((cells >= 0).all(axis=1))
+    unusable = np.ones(len(cells), bool)
+    unusable[inside] = ~_usable(cube, need)(cells[inside])
+    moved = snap_points(points, np.flatnonzero(unusable), box, km=km, usable=_usable(cube, need))
+    cells[moved.rows] = moved.cells
+    return cells, moved.km
+
+
+def _usable(cube: xr.Dataset, need: Need) -> Usable:
+    """Return the function that looks up which cells have data."""
+
+    def usable(cells: np.ndarray) -> np.ndarray:
+        sites = read_cells(cube, cells)
+        return ~_empty(sites) & _required(sites, need)
+
+    return usable
+
+
+def _required(sites: xr.Dataset, need: Need) -> np.ndarray:
+    return np.broadcast_to(np.asarray(need.requirements(sites)), sites.sizes[SITE])
+
+
+def _reasons(points: Points, box: Any, cells: np.ndarray) -> np.ndarray:
+    """Return why a point cannot be used ``(point,)``, ``""`` if it can."""
+    known = np.isfinite(points.x) & np.isfinite(points.y)
+    outside = known & (cells < 0).any(axis=1)
+    if not known.any():
+        raise OccurrenceError(
+            f"none of the {len(known)} rows has coordinates in {points.names}; pass x=, y="
+        )
+    if outside.sum() * 2 > known.sum():
+        raise OccurrenceError(
+            explain_outside(points, box, outside=int(outside.sum()), of=int(known.sum()))
+        )
+    turned = (cells_of(replace(points, x=points.y, y=points.x), box) >= 0).all(axis=1)
+    reasons = [~known, outside & turned, outside]
+    return np.select(reasons, ["no_coordinates", "swapped", "outside_grid"], "").astype("<U14")
+
+
+def _group(
+    table: pd.DataFrame,
+    points: Points,
+    cells: np.ndarray,
+    *,
+    used: np.ndarray,
+    keep: tuple[str, ...],
+    thin: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the site of each used row, in order of appearance, and each site's first row."""
+    place = cells[used] if thin else np.stack([points.x[used], points.y[used]], 1)
+    columns = [numbers(table, k)[used] for k in keep]
+    keys = pd.DataFrame(dict(enumerate([*place.T, *columns])))
+    site = keys.groupby(list(keys.columns), sort=False, dropna=False).ngroup().to_numpy()
+    return site, np.unique(site, return_index=True)[1]
+
+
+def _merged(records: Records, used: np.ndarray, site: np.ndarray) -> int:
+    """Return how many records share species and site with an earlier one."""
+    values = records.values[used]
+    row, column = np.nonzero(np.isfinite(values if records.wide else values[:, None]))
+    species = column if records.wide else records.codes[used[row]]
+    return len(row) - len(np.unique(np.stack([site[row], species], 1), axis=0))
+
+
+def _warn_merged(merged: int, sites: int) -> None:
+    warnings.warn(
+        f"{merged:,} records share cell and species with another one and count once, so that {sites:,} sites "
+        "are left; thin=False keeps all",
+        RecordsMerged,
+        stacklevel=3,
+    )
+
+
+def _is_lazy(cube: xr.Dataset) -> bool:
+    """Whether dask would read whole chunks again for a few cells."""
+    return any(v.chunks is not None for v in cube.variables.values())
+
+
+def _snap_hint(
+    points: Points, reason: np.ndarray, box: Any, cube: xr.Dataset, *, need: Need
+) -> str:
+    """Return how many records that are left out lie within about a cell of data."""
+    left_out = np.flatnonzero(np.isin(reason, ["outside_grid", "empty_cell", "required"]))[:HINTED]
+    km = cell_size(box)
+    near = snap_points(points, left_out, box, km=km, usable=_usable(cube, need))
+    if not len(near.rows):
+        return ""
+    return f"; {len(near.rows)} of them lie within a cell of data: snap='{as_text(np.ceil(km))}' moves them there"
+
+
+def read_cells(cube: xr.Dataset, cells: np.ndarray) -> xr.Dataset:
+    """Read the gridded variables at ``(site, 2)`` rows and columns, each cell and chunk once."""
+    dims = spatial_dims(cube)
+    gridded = cube[[k for k, v in cube.data_vars.items() if set(dims) <= set(v.dims)]]
+    once, back = np.unique(cells, axis=0, return_inverse=True)
+    at = {d: xr.DataArray(i, dims=SITE) for d, i in zip(dims, once.T, strict=True)}
+    found = gridded.isel(at).compute().isel({SITE: back}).transpose(SITE, ...)
+    return found.assign({k: as_float(v) for k, v in found.data_vars.items()})
+
+
+def _empty(sites: xr.Dataset) -> np.ndarray:
+    """Return whether a site has no finite value at all, ``(site,)``."""
+    observed = np.zeros(sites.sizes[SITE], dtype=bool)
+    for var in sites.data_vars.values():
+        observed |= np.isfinite(var.values).reshape(len(observed), -1).any(axis=1)
+    return ~observed
+
+
+def _presence(records: Records, used: np.ndarray, *, site: np.ndarray) -> xr.DataArray:
+    """Merge records by maximum; a number wins over not recorded."""
+    n = int(site.max(initial=-1)) + 1
+    merged = np.full((n, len(records.names)), np.nan, dtype="float32")
+    at = (site, records.codes[used]) if records.values.ndim == 1 else site
+    np.fmax.at(merged, at, records.values[used])
+    attrs = {"long_name": "presence", "comment": "1 present, 0 absent, NaN not surveyed"}
+    return xr.DataArray(
+        merged, dims=(SITE, "species"), coords={"species": records.names}, attrs=attrs
+    )
+
+
+def _left_out(reason: np.ndarray, hint: str) -> str:
+    """Return the counts as JSON, with a warning; it is an error if no record can be used."""
+    counts = {k: int((reason == k).sum()) for k in REASONS}
+    parts = [f"{n} {REASONS[k]}{_rows(reason, k)}" for k, n in counts.items() if n]
+    text = ", ".join(parts) + hint
+    if not (reason == "").any():
+        raise OccurrenceError(f"no occurrence of {len(reason)} can be used: {text}")
+    if text:
+        warnings.warn(
+            f"of {len(reason)} occurrences left out: {text}", OccurrencesLeftOut, stacklevel=3
+        )
+    return json.dumps(counts)
+
+
+def _rows(reason: np.ndarray, name: str) -> str:
+    """Return the numbers of the first rows that look swapped, for those have to be found."""
+    if name != "swapped":
+        return ""
+    rows = np.flatnonzero(reason == name)
+    return f" (rows {', '.join(map(str, rows[:ROWS]))}{', …' if len(rows) > ROWS else ''})"
+
+
+def write_sites(sites: xr.Dataset, path: str | Path, *, overwrite: bool = False) -> Path:
+    """Write sites as Zarr v3; they are there complete or not at all.
+
+    Parameters
+    ----------
+    sites
+        From :func:`sample`.
+    path
+        A local directory.
+    overwrite
+        Replace the store that is there.
+
+    Returns
+    -------
+    Path
+        The store.
+
+    Raises
+    ------
+    OutputExists
+        When ``path`` exists and ``overwrite`` was not asked for.
+    OutputRefused
+        When ``path`` lies in a store, or holds anything but sites that geomiam wrote.
+    """
+    return write_zarr(sites, path, overwrite=overwrite, kind=SITES)
+
+
+def open_sites(path: str | Path) -> xr.Dataset:
+    """Read sites into memory.
+
+    Returns
+    -------
+    xr.Dataset
+        What :func:`write_sites` wrote.
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is no Zarr store at ``path``.
+    """
+    return open_zarr(path, chunks=None).load()

@@ -1,0 +1,131 @@
+"""The chunks of a Zarr store, read lazily; a damaged one is an error that names store and variable.
+
+A store is opened by its metadata alone. A chunk is read much later: by a prediction, a sample or a
+write, eagerly or by dask. All of these read through the arrays of this module.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+from xarray.backends import BackendArray
+from xarray.backends.zarr import ZarrBackendEntrypoint
+from xarray.core import indexing
+from zarr.storage import LocalStore, ZipStore
+
+from geomiam.checks.files import reason, regular_file
+from geomiam.checks.sizes import check_block
+from geomiam.errors import UnreadableFile
+from geomiam.outputs.paths import expand, is_remote
+
+
+class FolderStore(LocalStore):
+    """A local store that reads ordinary files only: a pipe in place of a chunk would never end."""
+
+    def _check(self, key: str) -> None:
+        path = self.root / key
+        if not path.is_dir() and (path.is_symlink() or path.exists()):
+            regular_file(path)
+
+    async def get(self, key: str, *args: Any, **options: Any) -> Any:
+        """Return the bytes of a file, or None where there is none.
+
+        Raises
+        ------
+        UnreadableFile
+            If it is a device or a pipe.
+        """
+        self._check(key)
+        return await super().get(key, *args, **options)
+
+    def get_sync(self, key: str, *args: Any, **options: Any) -> Any:
+        """Return the bytes of a file, as :meth:`get`."""
+        self._check(key)
+        return super().get_sync(key, *args, **options)
+
+    async def get_partial_values(self, prototype: Any, key_ranges: Any) -> Any:
+        """Return parts of files, as :meth:`get`."""
+        ranges = list(key_ranges)
+        for key, _ in ranges:
+            self._check(key)
+        return await super().get_partial_values(prototype, ranges)
+
+
+def guarded_store(path: str | Path) -> Any:
+    """Return a local folder or zip as a guarded store to read from; an address as its text.
+
+    Raises
+    ------
+    UnreadableFile
+        If a member of a zip is larger than a chunk may be.
+    """
+    text = expand(path)
+    local = Path(text)
+    if is_remote(text):
+        return text
+    if local.suffix != ".zip" or not local.is_file():
+        return FolderStore(local, read_only=True)
+    store = ZipStore(local, mode="r")
+    store._sync_open()
+    for member in store._zf.infolist():
+        check_block(member.file_size, where=f"'{member.filename}' of {path}")
+    return store
+
+
+class StoreChunks(BackendArray):
+    """A lazy array of a store, with clear errors.
+
+    Parameters
+    ----------
+    array
+        The lazy array that xarray's backend returns.
+    message : str
+        What is wrong when a chunk cannot be read, and the remedy.
+    """
+
+    def __init__(self, array: Any, message: str) -> None:
+        self.array, self.message = array, message
+        self.shape, self.dtype = array.shape, array.dtype
+
+    def __getitem__(self, key: Any) -> Any:
+        """Read the chunks of an indexer of xarray.
+
+        Raises
+        ------
+        UnreadableFile
+            If a chunk cannot be read.
+        """
+        try:
+            return indexing.apply_indexer(self.array, key).get_duck_array()
+        except Exception as cause:  # codecs raise anything for damaged bytes
+            raise UnreadableFile(f"{self.message}: {reason(cause)}") from cause
+
+
+class ZarrReader(ZarrBackendEntrypoint):
+    """The ``engine=`` of xarray that opens the stores of geomiam."""
+
+    def open_dataset(self, filename_or_obj: Any, **options: Any) -> xr.Dataset:
+        """Open a store without groups, lazily."""
+        ds = super().open_dataset(guarded_store(filename_or_obj), **options)
+        return _guarded(ds, str(filename_or_obj))
+
+    def open_groups_as_dict(self, filename_or_obj: Any, **options: Any) -> dict[str, xr.Dataset]:
+        """Open each group of a store, lazily."""
+        groups = super().open_groups_as_dict(guarded_store(filename_or_obj), **options)
+        return {name: _guarded(ds, f"{filename_or_obj}{name}") for name, ds in groups.items()}
+
+
+def _guarded(ds: xr.Dataset, store: str) -> xr.Dataset:
+    """Return the Dataset with data variables that read through :class:`StoreChunks`."""
+    for name, variable in ds.variables.items():
+        if name not in ds.indexes:
+            place = store.split("?")[0]  # a signed address keeps its key to itself
+            message = (
+                f"a chunk of '{name}' of {place} cannot be read: it is damaged, or out of reach; "
+                "write the store again, or copy it again from where it came"
+            )
+            chunks = StoreChunks(variable._data, message)
+            variable.data = indexing.LazilyIndexedArray(chunks)
+    return ds

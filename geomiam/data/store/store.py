@@ -1,0 +1,240 @@
+"""Reading and writing cubes, sites and maps as Zarr v3."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+
+from geomiam.checks.files import reason, refusing
+from geomiam.checks.sizes import check_metadata, check_zarr
+from geomiam.data.grid.grid import geobox, restore, spatial_dims
+from geomiam.data.store.chunk_reader import ZarrReader, guarded_store
+from geomiam.data.store.encoding import chunk_sizes, encodable
+from geomiam.data.tree import as_dataset, promote_crs
+from geomiam.data.values.missing import as_float
+from geomiam.data.values.palette import mark_classes
+from geomiam.errors import GridError, InputNotFound, UnreadableFile
+from geomiam.geo.crs import CRS_NAME, as_crs, crs_coordinate
+from geomiam.outputs.claim import claim, claimed
+from geomiam.outputs.contents import MARK, Kind
+from geomiam.outputs.kinds import CUBE
+from geomiam.outputs.paths import check_names, expand, is_remote
+from geomiam.outputs.place import complete
+from geomiam.progress import dask_progress, with_progress
+
+__all__ = ["as_dataset", "claim", "encodable", "open_cube", "open_zarr", "write_cube", "write_zarr"]
+
+Chunks = Mapping[str, int] | Literal["auto"] | None
+AS_STORED: Mapping[str, int] = MappingProxyType({})
+MARKS = ("zarr.json", ".zgroup", ".zattrs")
+
+
+def open_cube(
+    source: str | Path | xr.Dataset | xr.DataTree, *, chunks: Chunks = AS_STORED, crs: Any = None
+) -> xr.Dataset:
+    """Open a cube lazily, as one float32 Dataset with its CRS in ``spatial_ref``.
+
+    Parameters
+    ----------
+    source
+        A Zarr directory, ``.zarr.zip`` or URL, with one group or one group per modality; or a
+        Dataset or DataTree opened already.
+    chunks
+        ``{}``: dask arrays in the store's chunks; ``"auto"`` or a mapping such as
+        ``{"y": 512, "x": 512}``: other dask chunks, where y and x are the rows and columns whatever
+        their dims are called;
+        ``None``: no dask, values are read when asked for, which is fastest for :func:`sample`.
+        Variables not stored as float32 are then read at once.
+    crs
+        Replaces the CRS of the data, or sets one where there is none.
+
+    Returns
+    -------
+    xr.Dataset
+        Variables with their attributes; missing values are NaN.
+
+    Raises
+    ------
+    GridError
+        When the data have no CRS or no regular grid, or modalities lie on different grids.
+    FileNotFoundError
+        When there is no Zarr store at ``source``.
+    """
+    opened = open_zarr(source, chunks=chunks) if isinstance(source, (str, Path)) else source
+    ds = promote_crs(as_dataset(opened))
+    if opened is source and chunks:
+        ds = ds.chunk(_chunks(chunks, ds.sizes))
+    gridded = {k: v for k, v in ds.data_vars.items() if _gridded(ds, v)}
+    ds = ds.assign({k: as_float(mark_classes(v)) for k, v in gridded.items()})
+    if crs is not None:
+        ds = _set_crs(ds, crs)
+    geobox(ds)
+    return restore(ds, ds)
+
+
+def _gridded(ds: xr.Dataset, array: xr.DataArray) -> bool:
+    """Whether a variable lies on the grid; bounds of its axes and the like stay as they are."""
+    return set(spatial_dims(ds)) <= set(array.dims)
+
+
+def open_zarr(path: str | Path, *, chunks: Chunks = AS_STORED) -> Any:
+    """Open a store lazily: a Dataset with variables sorted by name, or a DataTree where it has groups.
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is no Zarr store.
+    """
+    import zarr
+
+    store = expand(path)
+    check_metadata(expand(path))
+    damaged = f"the Zarr store {path} is damaged; write it again"
+    try:
+        group = zarr.open_group(guarded_store(store), mode="r")
+        nested = any(True for _ in group.groups())
+    except FileNotFoundError as error:
+        raise InputNotFound(
+            f"no Zarr group at {path}; write one with geomiam.write_cube(ds, path), "
+            "or open other formats with xarray and pass the Dataset"
+        ) from error
+    except Exception as error:  # zarr raises anything for metadata that are not as they should be
+        raise UnreadableFile(f"{damaged}, or is no Zarr store: {reason(error)}") from error
+    remote = is_remote(path)
+    if remote and not any(True for _ in group.members()):
+        raise GridError(
+            f"the Zarr group at {path} lists no arrays: it has no consolidated metadata, and its server "
+            "lists no folders; consolidate it with zarr.consolidate_metadata, or copy it here"
+        )
+    with refusing(UnreadableFile, damaged):
+        check_zarr(group, where=str(path))
+    how: dict[str, Any] = {
+        "engine": ZarrReader,
+        "consolidated": None if remote else False,  # a local folder always lists its arrays
+        "decode_coords": "all",
+    }
+    with warnings.catch_warnings(), refusing(UnreadableFile, damaged):
+        warnings.simplefilter("ignore", RuntimeWarning)  # remote, and not consolidated
+        if nested:
+            return xr.open_datatree(store, chunks=_chunks_of(store, chunks, how), **how)
+        return _orderly(xr.open_dataset(store, chunks=_chunks_of(store, chunks, how), **how))
+
+
+def _chunks_of(store: Any, chunks: Chunks, how: Mapping[str, Any]) -> Any:
+    """Return chunks by the dims of the store; its metadata are read where dims are named."""
+    if not isinstance(chunks, Mapping) or not chunks:
+        return dict(chunks) if isinstance(chunks, Mapping) else chunks
+    groups = xr.open_groups(store, **how).values()
+    return _chunks(chunks, {d: n for g in groups for d, n in g.sizes.items()})
+
+
+def _chunks(chunks: Any, sizes: Mapping[Any, int]) -> Any:
+    """Return chunks by the dims of the data; ``"auto"`` for all stays."""
+    if not isinstance(chunks, Mapping):
+        return chunks
+    return chunk_sizes(chunks, {str(d): n for d, n in sizes.items()}, automatic=512)
+
+
+def _orderly(ds: xr.Dataset) -> xr.Dataset:
+    """Sort by name, as directories list in any order; and make labels ordinary numpy text."""
+    ds.attrs.pop(MARK, None)
+    ds = ds.drop_vars(ds.data_vars).assign({k: ds[k] for k in sorted(map(str, ds.data_vars))})
+    text = [k for k in ds.indexes if ds[k].dtype.kind == "T"]
+    return ds.assign_coords({k: np.array(ds[k].values.tolist(), dtype=str) for k in text})
+
+
+def _set_crs(ds: xr.Dataset, crs: Any) -> xr.Dataset:
+    from odc.geo.xr import assign_crs
+
+    old = crs_coordinate(ds)
+    ds = ds.drop_vars(old) if old else ds.copy(deep=False)
+    ds.attrs = {k: v for k, v in ds.attrs.items() if k != "crs"}
+    for var in ds.data_vars.values():
+        var.encoding.pop("grid_mapping", None)
+    return assign_crs(ds, as_crs(crs, "crs="), old or CRS_NAME)
+
+
+@with_progress
+def write_cube(
+    ds: xr.Dataset | xr.DataTree,
+    path: str | Path,
+    *,
+    overwrite: bool = False,
+    chunks: Chunks = None,
+    progress: bool | None = None,
+) -> Path:
+    """Write a cube as Zarr v3; it is there complete or not at all.
+
+    Parameters
+    ----------
+    ds
+        The cube; written as float32 with NaN for missing.
+    path
+        A local directory.
+    overwrite
+        Replace the store that is there; it stays until the new one is complete.
+    chunks
+        Chunks on disk, e.g. ``{"y": 512, "x": 512}``, whatever the spatial dims are called;
+        default: those of ``ds``.
+    progress
+        Show a bar when writing takes long; default: on a terminal or in a notebook.
+
+    Returns
+    -------
+    Path
+        The store.
+
+    Raises
+    ------
+    GridError
+        When the data have no CRS or no regular grid.
+    OutputExists
+        When ``path`` exists and ``overwrite`` was not asked for.
+    """
+    claim(path, overwrite)
+    cube = open_cube(ds)
+    cube = cube if chunks is None else cube.chunk(_chunks(chunks, cube.sizes))
+    return write_zarr(cube, path, overwrite=overwrite)
+
+
+def write_zarr(
+    ds: xr.Dataset,
+    path: str | Path,
+    *,
+    overwrite: bool = False,
+    kind: Kind = CUBE,
+) -> Path:
+    """Write a Dataset as Zarr v3 through a temporary sibling that is renamed when complete.
+
+    Encodings left over from the store it was read from are dropped: chunks on disk are those in
+    memory. ``_FillValue``, ``grid_mapping`` and ``coordinates`` go into the encoding.
+
+    Raises
+    ------
+    OutputExists
+        When ``path`` exists and ``overwrite`` is False.
+    OutputRefused
+        When ``path`` lies in another store, or holds anything but an output of this kind.
+    OutputBusy
+        When another writer is at work there.
+    NameRefused
+        When a variable's name cannot be a folder of the store.
+    """
+    check_names(ds.variables)
+    with claimed(path, overwrite, kind=kind) as target:
+        with complete(target) as partial, dask_progress("writing"):
+            stored = encodable(ds).assign_attrs({MARK: kind.name})
+            stored.to_zarr(partial, mode="w-", zarr_format=3, consolidated=False)
+            claim(target, overwrite, kind=kind)  # hours may have passed
+    return target
+
+
+def is_zarr(path: Path) -> bool:
+    """Return whether a directory is the root of a Zarr store."""
+    return any((path / mark).exists() for mark in MARKS)

@@ -1,0 +1,1 @@
+"""Values as files have them: missing values, packing, attributes and labels."""

@@ -1,0 +1,159 @@
+"""Labels along the dims of a predictor: one spelling for each, and matching across spellings.
+
+A store, another calendar class or another dtype may spell one label in several ways: 0.1 as float32,
+2000-02-01 as a cftime date, 4 as text. They are the same label.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from geomiam.schema.schema import Label
+
+DATE = re.compile(r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d(?::\d\d)?)(?:\.\d+)?)?(?:Z|[+-]00:?00)?")
+ROUNDING = 4 * float(np.finfo(np.float32).eps)
+"""Relative difference of two float labels up to which they can be one label stored as float32."""
+EXACT = 2**24
+"""Whole numbers below this are exact in float32."""
+OF_A_STEP = 1e-6
+"""Part of the smallest step between labels that float arithmetic may move a label."""
+
+
+def labels_of(array: xr.DataArray, dim: str) -> tuple[Label, ...]:
+    """Return the labels along a dim as plain types, in one spelling.
+
+    Parameters
+    ----------
+    array : xarray.DataArray
+    dim : str
+
+    Returns
+    -------
+    tuple of int, float or str
+        Dates of any class (datetime64, cftime, ``datetime``, with a time zone: in UTC) as ISO text,
+        without the time of day at midnight; a float as the shortest decimal of its dtype, so 0.1 is
+        0.1 in float32 too; durations as nanoseconds; positions where there is no coordinate.
+    """
+    if dim not in array.coords:
+        return tuple(range(array.sizes[dim]))
+    values = _values(array, dim)
+    if values.dtype.kind == "M":
+        return tuple(_date(t) for t in np.datetime_as_string(values, unit="s"))
+    if values.dtype.kind == "m":
+        return tuple(values.astype("timedelta64[ns]").astype(np.int64).tolist())
+    if values.dtype.kind == "f":
+        return tuple(float(str(v)) for v in values)
+    return tuple(_plain(v) for v in values.tolist())
+
+
+def has_dates(array: xr.DataArray, dim: str) -> bool:
+    """Return whether the labels along a dim are dates of some class."""
+    if dim not in array.coords or not array.sizes[dim]:
+        return False
+    values = _values(array, dim)
+    return values.dtype.kind == "M" or hasattr(values.flat[0], "isoformat")
+
+
+def _values(array: xr.DataArray, dim: str) -> np.ndarray:
+    """Return the labels as an array; dates with a time zone in UTC."""
+    index = array.indexes.get(dim)
+    if getattr(index, "tz", None) is not None:
+        return np.asarray(index.tz_convert(None))  # type: ignore[union-attr]
+    return np.asarray(array[dim].values)
+
+
+def positions(wanted: Sequence[Label], found: Sequence[Label]) -> np.ndarray:
+    """Return where each wanted label is among those found ``(len(wanted),)``; -1 for nowhere.
+
+    Labels match that are equal in one of these forms, tried in this order: as they are; as numbers,
+    dates and text of one spelling; as floats that differ by no more than float32 rounding. A match
+    that is not unique is none.
+
+    Raises
+    ------
+    ValueError
+        If a wanted label occurs twice among those found.
+    """
+    twice = [label for label, n in Counter(found).items() if n > 1 and label in set(wanted)]
+    if twice:
+        raise ValueError(f"the label {twice[0]!r} occurs {found.count(twice[0])} times")
+    exact = {label: i for i, label in enumerate(found)}
+    index = np.array([exact.get(label, -1) for label in wanted])
+    if (index < 0).any():
+        index = _fill(index, wanted, found)
+    return index
+
+
+def _fill(index: np.ndarray, wanted: Sequence[Label], found: Sequence[Label]) -> np.ndarray:
+    """Find the labels that are left by their one spelling, then numbers by nearness."""
+    keys, there = [_key(w) for w in wanted], [_key(f) for f in found]
+    alone = {f: i for i, f in enumerate(there) if there.count(f) == 1}
+    index = np.array([i if i >= 0 else alone.get(k, -1) for i, k in zip(index, keys)])
+    if all(isinstance(label, int) for label in (*wanted, *found)):
+        return index  # integers are never rounded
+    tolerance = OF_A_STEP * min(_least_step(keys), _least_step(there))
+    for i in np.flatnonzero(index < 0):
+        near = [j for j, f in enumerate(there) if _near(keys[i], f, tolerance)]
+        rivals = [k for k in keys if near and _near(k, there[near[0]], tolerance)]
+        if len(near) == len(rivals) == 1:
+            index[i] = near[0]
+    return index
+
+
+def _near(a: Label, b: Label, tolerance: float) -> bool:
+    if isinstance(a, str) or isinstance(b, str):
+        return False
+    size = max(abs(a), abs(b))
+    if a % 1 == b % 1 == 0 and size < EXACT:
+        return a == b
+    return abs(a - b) <= max(ROUNDING * size, tolerance)
+
+
+def _least_step(labels: list[Label]) -> float:
+    steps = np.diff(np.unique([v for v in labels if not isinstance(v, str)]))
+    return float(steps.min()) if steps.size else 0.0
+
+
+def _key(label: Label) -> Label:
+    """Return a label as a float or as text, in one spelling."""
+    if not isinstance(label, str):
+        return float(label)
+    text = label.strip()
+    if DATE.fullmatch(text):
+        return _date(text)
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _date(text: Any) -> str:
+    """Return an ISO date without a time zone, and without the time of day at midnight."""
+    match = DATE.fullmatch(str(text))
+    if match is None:  # a year beyond four digits
+        return str(text).removesuffix("T00:00:00")
+    day, clock = match.groups()
+    clock = f"{clock}:00" if clock and len(clock) == 5 else clock
+    return day if clock in (None, "00:00:00") else f"{day}T{clock}"
+
+
+def _plain(value: Any) -> Label:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if hasattr(value, "start_time"):  # a pandas Period
+        value = value.start_time
+    if getattr(value, "tzinfo", None) is not None:
+        import pandas as pd
+
+        value = pd.Timestamp(value).tz_convert("UTC").tz_localize(None)
+    if hasattr(value, "isoformat"):
+        return _date(value.isoformat())
+    if isinstance(value, float):
+        return float(str(value))
+    return value if isinstance(value, int) else str(value)

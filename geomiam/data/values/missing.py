@@ -1,0 +1,154 @@
+"""What counts as missing: sentinels of files become NaN, once, at the edge."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from geomiam.data.values.attributes import text_of
+from geomiam.data.values.packing import (
+    ATTRIBUTES,
+    SENTINELS,
+    Limits,
+    Packing,
+    check_codes,
+    numbers_of,
+    stored_as,
+)
+from geomiam.errors import GridError
+
+
+def as_float(array: xr.DataArray) -> xr.DataArray:
+    """Return float32 with NaN where the array's attributes declare missing data; lazy stays lazy.
+
+    Parameters
+    ----------
+    array
+        Numbers of any dtype, any dims. ``_FillValue``, ``missing_value``, ``nodata``,
+        ``scale_factor``, ``add_offset``, ``valid_range`` (or ``valid_min``, ``valid_max``) and
+        ``_Unsigned`` are read from ``attrs``. What is in ``encoding`` has been applied by xarray,
+        except the fill values of integers.
+
+    Returns
+    -------
+    xr.DataArray
+        Without these attributes; the array itself where nothing is to be done.
+
+    Raises
+    ------
+    GridError
+        When the array holds no numbers, or codes of classes that are not distinct in float32.
+    """
+    if array.dtype.kind not in "fiub":
+        raise GridError(
+            f"variable '{array.name}' holds {array.dtype}, not numbers; "
+            f"encode it or leave it out: ds.drop_vars('{array.name}')"
+        )
+    bands = _by_band(array)
+    packing, packed = packing_of(array), {*ATTRIBUTES, *bands} & set(array.attrs)
+    check_codes(array.attrs.get("flag_values", []))
+    if array.dtype == np.float32 and packing.trivial and not packed:
+        return array
+    plain = array.dtype == np.float32 and packing.trivial
+    out = array.copy(deep=False, data=array.data if plain else _decoded(array.data, packing))
+    out = out * bands["scales"] + bands["offsets"] if bands else out
+    out.attrs = {k: v for k, v in array.attrs.items() if k not in packed}
+    out.encoding = {}
+    return out
+
+
+def _by_band(array: xr.DataArray) -> dict[str, Any]:
+    """``scales`` and ``offsets`` along ``band``, as rioxarray keeps them where those of bands differ."""
+    stated = {k: array.attrs.get(k) for k in ("scales", "offsets")}
+    lists = {k: v for k, v in stated.items() if isinstance(v, (tuple, list, np.ndarray)) and len(v)}
+    if not lists:
+        return {}
+    count, band = max(map(len, lists.values())), array.coords.get("band")
+    if band is None or band.dtype.kind not in "iu" or not ((band >= 1) & (band <= count)).all():
+        raise GridError(
+            f"'{array.name}' has the scales and offsets of {count} bands, and no coordinate 'band' by which "
+            "to choose; open it with rioxarray.open_rasterio(path, mask_and_scale=True)"
+        )
+    default = {"scales": np.ones(count), "offsets": np.zeros(count)}
+    each = {k: np.asarray(lists.get(k, v), "float32") for k, v in default.items()}
+    return {
+        k: band.copy(data=v[np.asarray(band) - 1]).drop_vars(band.coords) for k, v in each.items()
+    }
+
+
+def _decoded(data: Any, packing: Packing) -> Any:
+    if not hasattr(data, "map_blocks"):
+        return packing.decode(np.asarray(data))
+    meta = np.empty((0,) * data.ndim, "float32")
+    return data.map_blocks(packing.decode, dtype="float32", meta=meta)
+
+
+def packing_of(array: xr.DataArray) -> Packing:
+    """Return how the numbers of an array are packed, by its attributes."""
+    flag = array.attrs.get("_Unsigned")
+    unsigned = None if flag is None else str(flag).lower() == "true"
+    dtype = stored_as(array.dtype, unsigned)
+    (scale,) = numbers_of(array.attrs, "scale_factor")[:1] or [1.0]
+    (offset,) = numbers_of(array.attrs, "add_offset")[:1] or [0.0]
+    return Packing(
+        tuple(_resigned(f, array.dtype, dtype) for f in _fills(array)),
+        float(scale),
+        float(offset),
+        _limits(array, dtype),
+        unsigned if array.dtype.kind in "iu" else None,
+        is_categorical(array),
+    )
+
+
+def _fills(array: xr.DataArray) -> list[float]:
+    undecoded = array.encoding if array.dtype.kind in "iu" else {}
+    return [f for m in (array.attrs, undecoded) for k in SENTINELS for f in numbers_of(m, k)]
+
+
+def _resigned(number: float, stored: np.dtype, dtype: np.dtype) -> float:
+    """Turn a number of the stored dtype into that of the dtype it is read as: int8 -1 is uint8 255."""
+    if stored == dtype or number != np.rint(number):
+        return number
+    number, bits = int(number), 8 * dtype.itemsize
+    if dtype.kind == "i" and number >= 2 ** (bits - 1):
+        return number - 2**bits
+    return number % 2**bits if dtype.kind == "u" else number
+
+
+def _limits(array: xr.DataArray, dtype: np.dtype) -> Limits:
+    """The valid range, which is packed where its type is that of packed numbers (CF 1.11, 2.5.1).
+
+    A whole-numbered range of float data belongs to numbers that were unpacked already: it is
+    unpacked likewise, or ignored where scale and offset are lost.
+    """
+    attrs = array.attrs
+    pair = numbers_of(attrs, "valid_range")
+    low = numbers_of(attrs, "valid_min") or pair[:1]
+    high = numbers_of(attrs, "valid_max") or pair[1:2]
+    is_integer = all(isinstance(v, int) for v in (*low, *high))
+    if not (low or high):
+        return Limits()
+    if dtype.kind in "iu":
+        ends = [_resigned(v[0], array.dtype, dtype) if v else None for v in (low, high)]
+        return Limits(ends[0], ends[1], packed=is_integer)
+    if not is_integer or "scale_factor" in attrs:
+        return Limits(low[0] if low else None, high[0] if high else None, "scale_factor" in attrs)
+    return _unpacked(low, high, array.encoding)
+
+
+def _unpacked(low: list[float], high: list[float], encoding: Any) -> Limits:
+    (scale,) = numbers_of(encoding, "scale_factor")[:1] or [0.0]
+    (offset,) = numbers_of(encoding, "add_offset")[:1] or [0.0]
+    if not scale:
+        return Limits()
+    ends = [v[0] * scale + offset if v else None for v in (low, high)]
+    low_end, high_end = ends if scale > 0 else ends[::-1]
+    return Limits(low_end, high_end)
+
+
+def is_categorical(array: xr.DataArray) -> bool:
+    """Return whether attributes declare codes of classes."""
+    declared = {text_of(array.attrs, "type"), text_of(array.attrs, "kind")}
+    return "flag_values" in array.attrs or "categorical" in declared

@@ -1,0 +1,86 @@
+"""A bounded sample of values: enough to distinguish codes from measurements, without reading a lazy array whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from geomiam.data.values.missing import as_float
+
+ENOUGH = 4096
+"""Observed values after which no further window is read."""
+MOST_BYTES = 128 * 2**20
+"""Size of a dask chunk above which it is not read."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Observed values of a few windows."""
+
+    values: np.ndarray
+    """float64 ``(n,)``, finite."""
+    read: int
+    """Values that were read, observed or not."""
+    of: int
+    """Values of the whole array."""
+
+    @property
+    def levels(self) -> np.ndarray:
+        """The distinct values, ascending."""
+        return np.unique(self.values)
+
+    @property
+    def whole(self) -> bool:
+        """Whether there are values and all are whole numbers."""
+        return bool(self.values.size) and bool((self.values % 1 == 0).all())
+
+    def __str__(self) -> str:
+        return f"{self.read:,} of {self.of:,} values read"
+
+
+def peek(array: xr.DataArray) -> Sample:
+    """Read up to nine small windows of an array, each within one dask chunk.
+
+    Windows are spread over the array; no further one is read when 4,096 values are observed.
+    """
+    parts, read = [np.zeros(0)], 0
+    if _largest_chunk(array) <= MOST_BYTES:
+        for window in _windows(array):
+            part = as_float(array.isel(window)).compute(scheduler="synchronous").values.ravel()
+            parts.append(part[np.isfinite(part)].astype(np.float64))
+            read += part.size
+            if sum(p.size for p in parts) >= ENOUGH:
+                break
+    return Sample(np.concatenate(parts), read, array.size)
+
+
+def _largest_chunk(array: xr.DataArray) -> int:
+    if array.chunks is None:
+        return 0
+    return prod(max(c) for c in array.chunks) * array.dtype.itemsize
+
+
+def _windows(array: xr.DataArray) -> list[dict[Any, slice]]:
+    """Windows at the start, the middle and the end along the last two dims; the middle comes first."""
+    side = ENOUGH if array.ndim == 1 else int(ENOUGH**0.5)
+    places = [_places(array, d, side) for d in array.dims]
+    spans = [p if i >= array.ndim - 2 else p[:1] for i, p in enumerate(places)]
+    return [dict(zip(array.dims, window)) for window in product(*spans)]
+
+
+def _places(array: xr.DataArray, dim: Any, side: int) -> list[slice]:
+    chunks = array.chunksizes.get(dim) or _thirds(array.sizes[dim], side)
+    ends = np.cumsum(chunks)
+    picked = dict.fromkeys([len(chunks) // 2, 0, len(chunks) - 1])
+    return [slice(ends[i] - chunks[i], min(ends[i], ends[i] - chunks[i] + side)) for i in picked]
+
+
+def _thirds(size: int, side: int) -> tuple[int, ...]:
+    """Parts of an array without chunks; a small one is read whole."""
+    step = max(side, size // 3)
+    return tuple(min(step, size - i) for i in range(0, size, step))

@@ -1,0 +1,27 @@
+"""The built-in demo: real records and predictors of the western United States, and one map of them."""
+
+from geomiam.demo.demo import (
+    Timer,
+    load_cube,
+    load_records,
+    load_schema,
+    network,
+    on_the_map,
+    run,
+    sample_records,
+    say,
+    training,
+)
+
+__all__ = [
+    "Timer",
+    "load_cube",
+    "load_records",
+    "load_schema",
+    "network",
+    "on_the_map",
+    "run",
+    "sample_records",
+    "say",
+    "training",
+]

@@ -1,0 +1,266 @@
+"""The built-in demo: real records and predictors → a map, and the maps of what it rests on."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from geomiam._version import __version__
+from geomiam.outputs.claim import claim, claimed
+from geomiam.outputs.kinds import DEMO
+from geomiam.outputs.paths import real_path
+from geomiam.outputs.place import complete
+from geomiam.schema.catalogs import catalogs
+from geomiam.schema.schema import Schema
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from geomiam.networks.model import Model
+
+HERE = Path(__file__).parent
+DATA = HERE / "western_usa"
+FOLDS, BLOCK = 5, "100 km"
+"""Skill is measured by cross-validation over blocks of 100 km: each record is predicted by a model that saw
+none of its block. The species lives in few blocks, so one held-out set would say little."""
+
+VERSIONS = ("torch", "numpy", "xarray", "dask", "zarr")
+
+
+@dataclass
+class Timer:
+    """Seconds per step."""
+
+    seconds: dict[str, float | None] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, step: str):
+        started = time.perf_counter()
+        yield
+        self.seconds[step] = round(time.perf_counter() - started, 2)
+
+
+def run(out: str | Path = "out/demo", *, overwrite: bool = False) -> dict:
+    """Run the demo and return its summary.
+
+    Parameters
+    ----------
+    out : str or pathlib.Path
+        Folder for ``cube.zarr``, ``model/``, ``maps.zarr``, three figures and ``summary.json``.
+    overwrite : bool
+        Replace what an earlier run left there.
+
+    Raises
+    ------
+    OutputExists
+        If the folder is not empty and ``overwrite`` is False.
+    OutputRefused
+        If it holds anything but a finished demo.
+    """
+    replaces = overwrite or _is_empty(out)
+    with claimed(out, replaces, kind=DEMO) as target, complete(target) as partial:
+        partial.mkdir()
+        summary, why = _run(partial)
+        claim(target, replaces, kind=DEMO)  # again: minutes have passed
+    _closing_words(summary, why, Path(out))
+    return summary
+
+
+def _is_empty(folder: str | Path) -> bool:
+    path = real_path(folder)
+    return path.is_dir() and not any(path.iterdir())
+
+
+def _run(out: Path) -> tuple[dict, xr.Dataset]:
+    """Write all results into an empty folder; return the summary and the explained map."""
+    from geomiam.data.store.store import write_cube
+    from geomiam.inference.cells import torch_threads  # so small a network only waits for others
+    from geomiam.training.fit import fit
+
+    timer = Timer({"install": _install_seconds()})
+    schema, records = load_schema(), load_records()
+    cube = load_cube()
+    write_cube(cube, out / "cube.zarr")
+    sites = sample_records(cube, records)
+    say(f"{len(records):,} records at {sites.sizes['site']:,} distinct sites")
+    say(f"training for the map; a fifth of the {BLOCK} blocks decides when to stop")
+    with timer("train"), torch_threads(1):
+        model = fit(sites, schema, network=network(), training=training(), rng=0)
+    model.save(out / "model")
+    say(f"testing: {FOLDS} more trainings, each without a fifth of the {BLOCK} blocks")
+    with timer("cross_validate"), torch_threads(1):
+        scores = _score(sites, schema)
+    why = _map(model, cube, out, timer)
+    summary = _summary(model, cube, why, scores, timer)
+    _figures(model, why, sites, out)
+    (out / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
+    return summary, why
+
+
+def load_schema() -> Schema:
+    """Read the demo's catalog."""
+    return Schema.from_yaml(catalogs()["western-usa"])
+
+
+def load_cube() -> xr.Dataset:
+    """Open the bundled predictors, with location added; in memory, about 2 MB."""
+    from geomiam.data.grid.location import add_location
+    from geomiam.data.store.store import open_cube
+
+    return add_location(open_cube(DATA / "predictors.zarr.zip", chunks=None).load())
+
+
+def load_records() -> pd.DataFrame:
+    """Read the bundled records: presences and background of *Ariolimax buttoni*."""
+    import pandas as pd
+
+    return pd.read_csv(DATA / "occurrences.csv.gz")
+
+
+def sample_records(cube: xr.Dataset, records: pd.DataFrame) -> xr.Dataset:
+    """Sites with the cube's predictors and the satellite covariates that only the records have."""
+    from geomiam.data.sites.sites import sample
+
+    satellite = list(load_schema().modalities["satellite"].variables)
+    sites = sample(cube, records, crs="EPSG:4326", keep=satellite)
+    background = (sites["presence"] == 0).all("species")  # the records have no surveyed absences
+    return sites.assign_coords(background=background)
+
+
+def network():
+    """A small network: one species and 5,000 records do not fill the papers' 192."""
+    from geomiam.networks.config import NetworkConfig
+
+    return NetworkConfig(width=64, heads=4, depth=2, inner=1)
+
+
+def training():
+    """Few epochs: the species lives in few places, and more epochs would overfit them."""
+    from geomiam.training.config import TrainingConfig
+
+    return TrainingConfig(epochs=25, patience=6, block=BLOCK, holdout=0.2)
+
+
+def say(*words: str) -> None:
+    """Print at once, so that progress and text keep their order."""
+    print(*words, flush=True)
+
+
+def _score(sites: xr.Dataset, schema: Schema) -> dict[str, float]:
+    """AUC of every subset of modalities, from the predictions of all folds."""
+    from geomiam.evaluation.crossval import cross_evaluate
+
+    table = cross_evaluate(
+        sites,
+        schema,
+        subsets="every",
+        folds=FOLDS,
+        block=BLOCK,
+        network=network(),
+        training=training(),
+    )
+    scores = {
+        str(s): round(float(v), 4) for s, v in zip(table["subset"].values, table["mean_auc"].values)
+    }
+    say("\nAUC on blocks that the model has not seen, by what it may see:")
+    for name, score in scores.items():
+        if name == "all" or name.count("+") in (0, len(schema.modalities) - 2):
+            say(f"  {score:.3f}  {name}")
+    return scores
+
+
+def _map(model: Model, cube: xr.Dataset, out: Path, timer: Timer) -> xr.Dataset:
+    """Predict, then explain; the cube has no satellite covariates, so they are left out by name."""
+    from geomiam.inference.maps import write_map
+    from geomiam.inference.predict import predict
+
+    using = on_the_map(model, cube)
+    with timer("predict"):
+        predict(cube, model, using=using)
+    with timer("explain"):
+        return write_map(cube, model, out / "maps.zarr", shapley=True, using=using).load()
+
+
+def on_the_map(model: Model, cube: xr.Dataset) -> list[str]:
+    """Modalities whose variables the cube has."""
+    return [
+        m.name for m in model.schema.modalities.values() if set(m.variables) <= set(cube.data_vars)
+    ]
+
+
+def _summary(
+    model: Model, cube: xr.Dataset, why: xr.Dataset, scores: dict[str, float], timer: Timer
+) -> dict:
+    from geomiam.data.coverage import coverage
+
+    seen, on_map = coverage(cube, model.schema), model.schema.subset(on_the_map(model, cube))
+    total = why["base_value"] + why["shapley"].sum("group", skipna=False)
+    effects = abs(why["shapley"]).mean(("species", "y", "x"))
+    return {
+        "auc": scores,
+        "auc_on": f"predictions of all {FOLDS} folds of {BLOCK} blocks",
+        "auc_of_what_the_map_has": scores["+".join(on_the_map(model, cube))],
+        "land_cells": int(seen["cells"]),
+        "cells_predicted": int(why["suitability"].notnull().all("species").sum()),
+        "cells_with_every_predictor": int(seen["cells_with_every_predictor"]),
+        "cells_with_all_the_map_has": int(coverage(cube, on_map)["cells_with_every_predictor"]),
+        "efficiency_error": float(np.abs(total - why["suitability"]).max()),
+        "mean_absolute_shapley": {
+            str(g): float(v) for g, v in zip(why["group"].values, effects.values)
+        },
+        "seconds": timer.seconds,
+        "versions": {
+            "geomiam": __version__,
+            "python": platform.python_version(),
+            **{p: version(p) for p in VERSIONS},
+        },
+    }
+
+
+def _figures(model: Model, why: xr.Dataset, sites: xr.Dataset, out: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from geomiam.plot import figures as plot
+
+    present = sites["presence"].isel(species=0).values == 1
+    points = np.stack([sites["x"].values[present], sites["y"].values[present]], 1)
+    made = {
+        "suitability": plot.suitability(why, points=points),
+        "shapley": plot.shapley(why),
+        "training": plot.training(model.history),
+    }
+    for name, figure in made.items():
+        figure.savefig(out / f"{name}.png", dpi=130)
+
+
+def _closing_words(summary: dict[str, Any], why: xr.Dataset, out: Path) -> None:
+    effects = summary["mean_absolute_shapley"]
+    first = max(effects, key=effects.get)
+    say(
+        f"\nAnswered:     {summary['cells_predicted']:,} of {summary['land_cells']:,} land cells.\n"
+        f"Complete:     {summary['cells_with_every_predictor']:,} cells have every predictor, as a tool that "
+        "drops gaps needs them: satellite covariates exist at the records only. "
+        f"Without those, {summary['cells_with_all_the_map_has']:,} would be complete.\n"
+        f"Skill:        AUC {summary['auc']['all']:.3f} with everything, {summary['auc_of_what_the_map_has']:.3f} "
+        f"with what the map has ({summary['auc_on']}).\n"
+        f"Matters most: {first} (mean change of suitability {effects[first]:.3f}).\n"
+        f"Efficiency:   the explanations add up to the map within {summary['efficiency_error']:.1e}.\n"
+        f"Files:        {out}/suitability.png, shapley.png, training.png, maps.zarr, cube.zarr, model/, summary.json"
+    )
+
+
+def _install_seconds() -> float | None:
+    """What the Makefile measured, if it installed just now."""
+    text = os.environ.get("GEOMIAM_INSTALL_SECONDS", "")
+    return float(text) if text else None

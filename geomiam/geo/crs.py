@@ -1,0 +1,147 @@
+"""Coordinate reference systems: equal ones in two spellings, and a short name for messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geomiam.checks.files import reason
+from geomiam.errors import GridError
+from geomiam.geo.dims import SITE
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from odc.geo.crs import CRS
+
+CRS_NAME = "spatial_ref"
+"""The name of the coordinate that carries the CRS in what geomiam writes."""
+
+CRS_ATTRIBUTES = frozenset(("spatial_ref", "crs_wkt", "grid_mapping_name"))
+"""Any of them makes a scalar a grid mapping; the last one alone with the parameters of CF."""
+
+
+def as_crs(value: Any, where: str) -> CRS:
+    """Return a CRS of places on the earth.
+
+    Parameters
+    ----------
+    value : object
+        A code, WKT, or what :class:`odc.geo.crs.CRS` takes.
+    where : str
+        Where it was given, for the message.
+
+    Raises
+    ------
+    GridError
+        If there is no such CRS, or it has no horizontal axes.
+    """
+    from odc.geo.crs import CRS
+
+    try:
+        crs = CRS(value)
+        places = crs.geographic or crs.projected
+    except Exception as error:  # pyproj, odc-geo and sqlite raise errors of their own
+        text = str(value)[:80]
+        raise GridError(
+            f"{where}: '{text}' is no known CRS ({reason(error)[:160]}); use a code such as EPSG:4326"
+        ) from None
+    if not places:
+        raise GridError(
+            f"{where}: '{str(value)[:80]}' is neither geographic nor projected; use a code of a "
+            "horizontal CRS, such as EPSG:4326"
+        )
+    return crs
+
+
+def crs_name(crs: Any) -> str:
+    """Return ``EPSG:…`` where there is a code, else the text of the CRS."""
+    from odc.geo.crs import CRS
+
+    code = CRS(crs).to_epsg()
+    return f"EPSG:{code}" if code else str(crs)
+
+
+def same_crs(a: CRS | None, b: CRS | None) -> bool:
+    """Return whether two CRS give a place the same x and y, however they are spelled.
+
+    Axis order is no difference, as x is x and y is y in xarray; nor are names, of ESRI's WKT say.
+    """
+    if a is None or b is None or a == b:
+        return a is b or a == b
+    return _same_place(a.to_wkt(), b.to_wkt())
+
+
+@lru_cache(maxsize=256)
+def _same_place(a: str, b: str) -> bool:
+    import pyproj
+
+    here, there = pyproj.CRS(a), pyproj.CRS(b)
+    codes = here.to_epsg(), there.to_epsg()
+    if here.equals(there, ignore_axis_order=True) or (codes[0] == codes[1] and all(codes)):
+        return True
+    if None not in codes or not _same_datum(here, there):
+        return False
+    lon, lat = (v.ravel() for v in np.mgrid[-180:181:15, -90:91:15].astype(float))
+    (x, y), (u, v) = (
+        pyproj.Transformer.from_crs(c.geodetic_crs, c, always_xy=True).transform(lon, lat)
+        for c in (here, there)
+    )
+    return bool(np.allclose(x, u, rtol=1e-9, atol=1e-6) and np.allclose(y, v, rtol=1e-9, atol=1e-6))
+
+
+def _same_datum(a: Any, b: Any) -> bool:
+    if a.geodetic_crs is None or b.geodetic_crs is None:
+        return False
+    return bool(a.geodetic_crs.equals(b.geodetic_crs, ignore_axis_order=True))
+
+
+def parsed_crs(attrs: Mapping[str, Any], name: str) -> CRS:
+    """Return the CRS of a grid mapping: from text, or from the parameters of CF (a rotated pole).
+
+    Raises
+    ------
+    GridError
+        When they are none.
+    """
+    from odc.geo.crs import CRS
+    from pyproj import CRS as Projection
+    from pyproj.exceptions import CRSError
+
+    text = attrs.get("crs_wkt") or attrs.get("spatial_ref")
+    try:
+        return CRS(text) if text else CRS(Projection.from_cf(dict(attrs)))
+    except (CRSError, KeyError, TypeError, ValueError) as error:
+        raise GridError(
+            f"grid mapping '{name}' is no CRS: {str(error)[:200]}; set one, e.g. "
+            "open_cube(ds, crs='EPSG:4326'), or crs: in the catalog"
+        ) from None
+
+
+def crs_coordinate(ds: xr.Dataset | xr.DataArray) -> str | None:
+    """Return the name of the coordinate that carries the CRS, if there is one."""
+    names = [str(k) for k, c in ds.coords.items() if c.ndim == 0 and CRS_ATTRIBUTES & set(c.attrs)]
+    return CRS_NAME if CRS_NAME in names else next(iter(names), None)
+
+
+def crs_of(ds: xr.Dataset | xr.DataArray) -> CRS:
+    """Return the CRS of a cube or of sites.
+
+    Raises
+    ------
+    GridError
+        When there is none, with the call that sets one.
+    """
+    import odc.geo.xr  # noqa: F401 (registers .odc)
+
+    if name := crs_coordinate(ds):
+        return parsed_crs(ds.coords[name].attrs, name)
+    crs = ds.attrs.get("crs") if SITE in ds.dims else ds.odc.uncached.crs
+    if crs is None:
+        raise GridError(
+            "the data have no CRS: no 'spatial_ref' coordinate and no 'crs' attribute found; set it, e.g. "
+            'ds.odc.assign_crs("EPSG:4326") after import odc.geo.xr, or open_cube(path, crs="EPSG:4326")'
+        )
+    return as_crs(crs, "the CRS of the data")

@@ -1,0 +1,116 @@
+"""The continuous Boyce index: do presences pile up where the map is high?"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import rankdata
+
+from geomiam.checks.settings import check_count, check_number
+from geomiam.metrics.tables import Array, Block, per_species
+
+WINDOW = 0.1
+RESOLUTION = 100
+
+
+def boyce(
+    labels: ArrayLike,
+    scores: ArrayLike,
+    *,
+    window: float = WINDOW,
+    resolution: int = RESOLUTION,
+    drop_duplicates: bool = True,
+) -> Array:
+    """Continuous Boyce index, one per species (Hirzel et al. 2006).
+
+    A window moves from the lowest to the highest score of the species' sites. In each, P is the share
+    of the presences with a score inside, both ends included, and E the share of all sites, presences
+    among them; the index is Spearman's correlation of P/E (rounded to ten decimals) with the window's
+    place. Windows without sites are left out. As the windows have one width on the scale of the
+    scores, the index depends on that scale: give probabilities, as the literature does, not logits.
+
+    Parameters
+    ----------
+    labels, scores
+        As for :func:`geomiam.metrics.auc`; absences may be background sites.
+    window : float
+        Width of the window as a share of the range of the scores, in (0, 1).
+    resolution : int
+        Steps from the first window to the last, so ``resolution + 1`` windows. The R package ecospat
+        moves the last of them up by 1, which loses it on scores in [0, 1]; here it stays.
+    drop_duplicates : bool
+        Of neighbouring windows with equal P/E keep the last one only, as ecospat does by default.
+
+    Returns
+    -------
+    (S,) array
+        −1 to 1. NaN for a species with one class, with an infinite score, with one score everywhere,
+        or with the same P/E in all windows.
+
+    Raises
+    ------
+    ValueError
+        As for :func:`geomiam.metrics.auc`, or when window or resolution make no windows.
+    """
+    check_number(
+        "window",
+        window,
+        allowed="must be a share in (0, 1)",
+        fits=lambda x: 0 < x < 1,
+        hint=f"the usual one is {WINDOW}",
+    )
+    check_count("resolution", resolution, least=1, hint=f"the usual one is {RESOLUTION}")
+
+    def kernel(block: Block) -> Array:
+        ratio = _ratios(block, window, resolution)
+        return _spearman_with_place(_thinned(ratio) if drop_duplicates else ratio)
+
+    return per_species(kernel, labels, scores)[0]
+
+
+def boyce_kernel(block: Block) -> Array:
+    """Kernel of :func:`boyce` with its usual window."""
+    return _spearman_with_place(_thinned(_ratios(block, WINDOW, RESOLUTION)))
+
+
+def _ratios(block: Block, window: float, resolution: int) -> Array:
+    """P/E of each species and window ``(s, resolution + 1)``."""
+    rows = zip(block.curve.score, block.curve.hits, block.ones + block.zeros)
+    ratios = [_ratio(z[:n].astype(np.float64), h[:n], window, resolution) for z, h, n in rows]
+    return np.stack(ratios)
+
+
+def _ratio(score: Array, hits: NDArray, window: float, resolution: int) -> Array:
+    """P/E of each window ``(resolution + 1,)``; NaN where it is empty."""
+    nothing = np.full(resolution + 1, np.nan)
+    if not len(score) or not hits[-1] or not 0 < (span := score[0] - score[-1]) < np.inf:
+        return nothing
+    width = span * window
+    low = np.linspace(score[-1], score[0] - width, resolution + 1)
+    high = low + width
+    high[-1] = np.inf  # rounding must not lose the highest score
+    down_to, above = np.searchsorted(-score, -low, "right"), np.searchsorted(-score, -high, "left")
+    found = np.append(0, hits)
+    inside, expected = found[down_to] - found[above], down_to - above
+    share = inside * (len(score) / hits[-1])
+    return np.divide(share, expected, out=nothing, where=expected > 0).round(10)
+
+
+def _thinned(ratio: Array) -> Array:
+    """Hide all but the last of a run of equal ratios, looking past empty windows."""
+    empty = np.isnan(ratio)
+    after = np.where(empty, len(ratio[0]), np.arange(ratio.shape[1]))
+    after = np.minimum.accumulate(after[:, ::-1], axis=1)[:, ::-1]  # next window that is not empty
+    following = np.append(after[:, 1:], np.full((len(ratio), 1), ratio.shape[1]), 1)
+    padded = np.append(ratio, np.full((len(ratio), 1), np.nan), 1)
+    return np.where(ratio == np.take_along_axis(padded, following, 1), np.nan, ratio)
+
+
+def _spearman_with_place(ratio: Array) -> Array:
+    """Spearman's correlation of each row with its column numbers, NaN left out."""
+    kept = ~np.isnan(ratio)
+    n = np.maximum(kept.sum(1), 1)[:, None]
+    ranks = rankdata(ratio, axis=1, nan_policy="omit")
+    x, y = (np.where(kept, r - (n + 1) / 2, 0) for r in (ranks, np.cumsum(kept, axis=1)))
+    size = np.sqrt((x**2).sum(1) * (y**2).sum(1))
+    return np.divide((x * y).sum(1), size, out=np.full(len(n), np.nan), where=size > 0)

@@ -1,0 +1,1 @@
+"""The schema of predictors: variables, modalities and groups; catalogs and their messages."""

@@ -1,0 +1,1 @@
+"""Raster files as labelled lazy arrays on their own grids."""

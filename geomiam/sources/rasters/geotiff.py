@@ -1,0 +1,283 @@
+"""GeoTIFFs as labelled lazy arrays on their own grids, in the units of a catalog."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from geomiam.checks.sizes import check_raster
+from geomiam.data.grid.axes import SAME_CELL
+from geomiam.data.values.attributes import text_of
+from geomiam.data.values.packing import Packing, fits
+from geomiam.errors import DoubtfulSource, SourceError
+from geomiam.schema.data_source import Source
+from geomiam.schema.schema import Variable
+from geomiam.sources.files import stamp
+from geomiam.sources.rasters.pixels import NotThere, Pixels, opened
+from geomiam.sources.stac.stac_source import scrub
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
+
+CHUNK = 2048
+BAND = "band"
+HEADERS = 16
+"""Files that are opened at a time: over a network, most of it is waiting."""
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """Files on one grid as one array ``(band, y, x)``; of those that overlap, the first with data."""
+
+    parts: tuple[tuple[tuple[int, int], Pixels], ...]
+    shape: tuple[int, int, int]
+    dtype = np.dtype("float32")
+    ndim = 3
+
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        return self.shape, [(at, p.__dask_tokenize__()) for at, p in self.parts]
+
+    def __getitem__(self, key: tuple[slice, slice, slice]) -> np.ndarray:
+        b, r, c = (range(n)[k] for k, n in zip(key, self.shape, strict=True))
+        out = np.full((len(b), len(r), len(c)), np.float32(np.nan))
+        for (row, col), part in self.parts:
+            rows, cols = _overlap(r, row, part.shape[1]), _overlap(c, col, part.shape[2])
+            if len(rows) and len(cols):
+                place = (slice(None), _from(rows, r.start), _from(cols, c.start))
+                piece = part[(slice(b.start, b.stop), _from(rows, row), _from(cols, col))]
+                out[place] = np.where(np.isnan(out[place]), piece, out[place])
+        return out
+
+
+def _overlap(span: range, start: int, size: int) -> range:
+    return range(max(span.start, start), min(span.stop, start + size))
+
+
+def _from(span: range, start: int) -> slice:
+    return slice(span.start - start, span.stop - start)
+
+
+def rasters(
+    paths: Sequence[str], source: Source, variable: Variable, *, lenient: bool = False
+) -> tuple[list[xr.DataArray], int]:
+    """Return GeoTIFFs as ``(y, x)`` or ``(band, y, x)``, lazily; their headers are read.
+
+    Files that lie on one grid, such as tiles, become one array, so that a cell under a seam is
+    made of the pixels on both sides.
+
+    Parameters
+    ----------
+    paths
+        Files or URLs.
+    source, variable
+        What is read of each.
+    lenient
+        Files that are not there are left out.
+
+    Returns
+    -------
+    tuple
+        Arrays, and how many files are not there.
+
+    Raises
+    ------
+    SourceError
+        When one cannot be read, has no CRS, or has not the bands.
+    """
+    ask = partial(_header, source=source, variable=variable, lenient=lenient)
+    with ThreadPoolExecutor(min(HEADERS, len(paths))) as pool:
+        headers = [h for h in pool.map(ask, paths) if h is not None]
+    groups: list[list[Header]] = []
+    for header in headers:
+        _grouped(groups, header)
+    return [_array(g, source) for g in groups], len(paths) - len(headers)
+
+
+@dataclass(frozen=True)
+class Header:
+    """A GeoTIFF, where it lies, and whether its bands are stored pixel by pixel, so read at once."""
+
+    pixels: Pixels
+    box: GeoBox
+    single: bool
+    mixed: bool
+    units: str | None = None
+
+
+def _header(path: str, *, source: Source, variable: Variable, lenient: bool) -> Header | None:
+    from odc.geo.geobox import GeoBox
+    from rasterio.enums import MaskFlags
+
+    try:
+        with opened(path, overview=source.overview, hosts=source.hosts) as file:
+            check_raster(file, where=scrub(path), error=SourceError)
+            bands, single = _bands(file, source, variable)
+            check_place(file, source.crs)
+            box = GeoBox(file.shape, file.transform, known_crs(source.crs or file.crs, path))
+            packings = tuple(_packing(file, b, source, variable=variable) for b in bands)
+            masked = any(MaskFlags.per_dataset in file.mask_flag_enums[b - 1] for b in bands)
+            mixed = file.interleaving is not None and file.interleaving.value == "PIXEL"
+            units = {file.units[b - 1] for b in bands}
+    except NotThere:
+        if lenient:
+            return None
+        raise
+    rows, cols = box.shape.yx
+    read = Pixels(
+        path,
+        bands,
+        (rows, cols),
+        source.overview,
+        packings,
+        masked,
+        tuple(stamp(path)),
+        source.hosts,
+    )
+    return Header(read, box, single, mixed, units.pop() if len(units) == 1 else None)
+
+
+def _packing(file: Any, band: int, source: Source, *, variable: Variable) -> Packing:
+    """How a band is packed: as the catalog declares, and otherwise as the file does."""
+    dtype = np.dtype(file.dtypes[band - 1])
+    if dtype.kind not in "iuf":
+        raise SourceError(
+            f"'{variable.name}': band {band} of {scrub(file.name)} holds {dtype}; write its real "
+            "part or its magnitude to another file"
+        )
+    declared = file.nodatavals[band - 1]
+    fills = _several(source.nodata) or (() if declared is None else (declared,))
+    if source.nodata is not None and not any(fits(f, dtype) for f in fills):
+        warnings.warn(
+            f"'{variable.name}': nodata: {source.nodata} cannot occur in {dtype}, the type of the file, so "
+            "it marks no pixel as missing; correct 'nodata:' in the catalog",
+            DoubtfulSource,
+            stacklevel=2,
+        )
+    scale = file.scales[band - 1] if source.scale is None else source.scale
+    offset = file.offsets[band - 1] if source.offset is None else source.offset
+    return Packing(fills, scale, offset, codes=variable.kind == "categorical")
+
+
+def check_place(file: Any, crs: str | None = None) -> None:
+    """Refuse a GeoTIFF without a transform, whose pixels would seem to lie at 0 to n.
+
+    Raises
+    ------
+    SourceError
+        With what the file has instead, and the command that gives it a transform.
+    """
+    if not file.transform.is_identity:
+        return
+    points, _ = file.gcps
+    instead = f"{len(points)} ground control points" if points else "RPCs" if file.rpcs else "none"
+    crs = str(crs or file.crs or "EPSG:4326")
+    remedy = (
+        f"warp it first, e.g. gdalwarp -t_srs {crs} in.tif out.tif"
+        if instead != "none"
+        else f"write one, e.g. gdal_translate -a_srs {crs} -a_ullr west north east south in.tif out.tif"
+    )
+    raise SourceError(
+        f"{scrub(file.name)} has no transform from pixels to coordinates (found: {instead}); {remedy}"
+    )
+
+
+def _grouped(groups: list[list[Header]], header: Header) -> None:
+    """Put a file with those on its grid, or into a group of its own."""
+    for group in groups:
+        same = len(group[0].pixels.bands) == len(header.pixels.bands)
+        if same and _shift(group[0].box, header.box) is not None:
+            group.append(header)
+            return
+    groups.append([header])
+
+
+def _shift(a: GeoBox, b: GeoBox) -> tuple[int, int] | None:
+    """Rows and columns from one grid to another, or None where they are not parts of one."""
+    step = ~a.affine * b.affine
+    turned = (step.a - 1, step.b, step.d, step.e - 1)
+    if a.crs != b.crs or max(map(abs, turned)) * max(*a.shape, *b.shape) > SAME_CELL:
+        return None
+    row, col = round(step.f), round(step.c)
+    off = max(abs(step.f - row), abs(step.c - col))
+    return (row, col) if off < SAME_CELL else None
+
+
+def _array(group: Sequence[Header], source: Source) -> xr.DataArray:
+    """Files on one grid as one array."""
+    import dask.array as da
+    from odc.geo.geobox import GeoBox
+    from odc.geo.xr import xr_coords
+
+    first = group[0]
+    shifts = np.array([_shift(first.box, h.box) for h in group])
+    start = shifts.min(axis=0)
+    ends = [s + h.box.shape.yx for s, h in zip(shifts, group, strict=True)]
+    rows, cols = (int(n) for n in np.max(ends, axis=0) - start)
+    at = [(int(r), int(c)) for r, c in shifts - start]
+    bands = len(first.pixels.bands)
+    placed = tuple(zip(at, (h.pixels for h in group), strict=True))
+    pixels = Mosaic(placed, (bands, rows, cols)) if len(group) > 1 else first.pixels
+    affine = first.box.affine * first.box.affine.translation(int(start[1]), int(start[0]))
+    coords = xr_coords(GeoBox((rows, cols), affine, first.box.crs), dims=("y", "x"))
+    deep = bands if first.mixed else 1
+    side = max(256, int(CHUNK / deep**0.5) // 256 * 256)
+    data = da.from_array(pixels, chunks=(deep, side, side), fancy=False, asarray=False)
+    array = xr.DataArray(data, dims=(BAND, "y", "x"), coords=coords)
+    if units := text_of({"units": first.units}, "units"):
+        array.attrs["units"] = units
+    return decoded(array.isel({BAND: 0}) if first.single else array, source)
+
+
+def _several(values: float | tuple[float, ...] | None) -> tuple[float, ...]:
+    return () if values is None else values if isinstance(values, tuple) else (values,)
+
+
+def known_crs(crs: Any, path: str) -> Any:
+    """Return a CRS that there is.
+
+    Raises
+    ------
+    SourceError
+        Where there is none.
+    """
+    if crs is None:
+        raise SourceError(
+            f"{scrub(path)} has no CRS; add 'crs:' to its source, e.g. crs: EPSG:4326"
+        )
+    return crs
+
+
+def _bands(file: Any, source: Source, variable: Variable) -> tuple[tuple[int, ...], bool]:
+    """Numbers of the bands, and whether the band is no dim."""
+    if source.band is None and file.count > 1 and not variable.dims:
+        raise SourceError(
+            f"'{variable.name}': {scrub(file.name)} has {file.count} bands; say which by 'band: 1', or "
+            "band: all with 'dims:'"
+        )
+    if source.band is None and file.count == 1:
+        return (1,), True
+    if source.band in (None, "all"):
+        return tuple(range(1, file.count + 1)), False
+    wanted = source.band if isinstance(source.band, tuple) else (source.band,)
+    names = {d: i for i, d in enumerate(file.descriptions, 1) if d}
+    numbers = [b if isinstance(b, int) else names.get(str(b), 0) for b in wanted]
+    if bad := [w for w, n in zip(wanted, numbers, strict=True) if not 1 <= n <= file.count]:
+        raise SourceError(
+            f"'{variable.name}': {scrub(file.name)} has no band {bad[0]!r}; it has 1 to {file.count}"
+            f"{', named ' + ', '.join(names) if names else ''}"
+        )
+    return tuple(numbers), not isinstance(source.band, tuple)
+
+
+def decoded(array: xr.DataArray, source: Source) -> xr.DataArray:
+    """Undo what a provider did to save bytes, after scale and offset."""
+    if source.decode == "signed-square":
+        return array * abs(array)
+    return array

@@ -1,0 +1,162 @@
+"""NetCDF and Zarr as labelled lazy arrays on their own grids, in the units of a catalog."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import xarray as xr
+
+from geomiam.checks.files import regular_file
+from geomiam.checks.sizes import check_hdf5, check_metadata, check_zarr
+from geomiam.data.grid.grid import spatial_dims
+from geomiam.data.store.chunk_reader import ZarrReader, guarded_store
+from geomiam.data.values.missing import as_float
+from geomiam.data.values.packing import SENTINELS, fits, numbers_of
+from geomiam.errors import DoubtfulSource, GridError, SourceError
+from geomiam.geo.crs import crs_of
+from geomiam.schema.data_source import Source
+from geomiam.schema.schema import Variable
+from geomiam.sources.rasters.conventions import decoded_labels, degrees_of, in_units_of
+from geomiam.sources.rasters.geotiff import decoded, known_crs
+from geomiam.sources.rasters.pixels import NotThere
+from geomiam.sources.stac.stac_source import scheme, scrub
+
+MAGIC = {b"CDF": ("scipy",), b"\x89HD": ("h5netcdf", "netcdf4")}
+"""First bytes of NetCDF 3 and 4, and xarray's engines that read them."""
+
+
+def labelled(paths: Sequence[str], source: Source, variable: Variable) -> xr.DataArray:
+    """Return a variable of NetCDF files or Zarr stores, spatial dims last, lazily.
+
+    Several are joined by their coordinates: years of a series, or tiles of a map.
+
+    Raises
+    ------
+    SourceError
+        When one cannot be read, or has not the variable, or they do not join.
+    """
+    parts = [_array(path, source, variable) for path in paths]
+    if len(parts) == 1:
+        return parts[0]
+    try:
+        joined = xr.combine_by_coords([p.rename(variable.name) for p in parts], join="exact")
+    except ValueError as error:
+        raise SourceError(
+            f"'{variable.name}': {len(paths)} files such as {scrub(paths[0])} do not join: {error}"
+        ) from None
+    return joined[variable.name] if isinstance(joined, xr.Dataset) else joined
+
+
+def _array(path: str, source: Source, variable: Variable) -> xr.DataArray:
+    ds = _dataset(path, source)
+    name = source.variable or variable.name
+    if name not in ds.data_vars:
+        raise SourceError(
+            f"{scrub(path)} has no variable '{name}'; it has {', '.join(map(str, ds.data_vars))}: "
+            "say which by 'variable:'"
+        )
+    array = _placed(_selected(ds[name], source, path), source, path)
+    if variable.kind == "categorical":
+        array.attrs["kind"] = "categorical"  # so that codes are checked
+    return decoded(_packed(array, source), source)
+
+
+def _dataset(path: str, source: Source) -> xr.Dataset:
+    if not scheme(path) and not os.path.exists(path):
+        raise NotThere(f"{path} is not there; download it, or set 'root:' to where it is")
+    how: dict[str, Any] = {"chunks": {}, "decode_cf": False}
+    if source.kind == "zarr":
+        how["consolidated"] = None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of attributes that are none of ours
+            engine = ZarrReader if source.kind == "zarr" else _engine(path)
+            _check_sizes(path, source)
+            return decoded_labels(xr.open_dataset(path, engine=engine, **how))
+    except SourceError:
+        raise
+    except Exception as error:  # decoders raise anything for damaged files
+        raise SourceError(
+            f"{scrub(path)} cannot be read as {source.kind}: {scrub(error)[:200]}"
+        ) from None
+
+
+def _check_sizes(path: str, source: Source) -> None:
+    """Refuse what would fill the memory when it is opened, by the metadata."""
+    if source.kind != "zarr":
+        if _engine(path) != "scipy":
+            check_hdf5(path, SourceError)
+        return
+    import zarr
+
+    if not scheme(path):
+        check_metadata(path)
+    check_zarr(zarr.open_group(guarded_store(path), mode="r"), where=scrub(path), error=SourceError)
+
+
+def _engine(path: str) -> Any:
+    if scheme(path):
+        raise SourceError(
+            f"{scrub(path)}: NetCDF is not read over a network; download it and set 'root:'"
+        )
+    with regular_file(path, error=SourceError).open("rb") as file:
+        able = MAGIC.get(file.read(3))
+    if able is None:
+        raise SourceError(f"{path} is no NetCDF file")
+    found = [e for e in able if e in xr.backends.list_engines()]
+    if not found:
+        raise SourceError(f"{path} is NetCDF 4; pip install 'geomiam[netcdf]'")
+    return found[0]
+
+
+def _selected(array: xr.DataArray, source: Source, path: str) -> xr.DataArray:
+    """One label of a dim, which then goes, or all from a first to a last one."""
+    spans = {d: slice(*v) for d, v in source.select.items() if isinstance(v, list)}
+    labels = {d: v for d, v in source.select.items() if d not in spans}
+    try:
+        found = array.sel(labels, drop=True).sel(spans)
+    except (KeyError, ValueError, TypeError) as error:
+        raise SourceError(
+            f"{scrub(path)}: 'select: {source.select}' finds nothing: {error}"
+        ) from None
+    if not found.size:
+        raise SourceError(f"{scrub(path)}: 'select: {source.select}' finds nothing between the two")
+    return found
+
+
+def _placed(array: xr.DataArray, source: Source, path: str) -> xr.DataArray:
+    """Spatial dims last, with a CRS, and coordinates in its units."""
+    from odc.geo.xr import assign_crs
+
+    dims = spatial_dims(array)
+    array = array.transpose(..., *dims)
+    try:
+        crs = source.crs or crs_of(array)
+    except GridError:
+        crs = known_crs(degrees_of(array, dims), path)
+    return in_units_of(assign_crs(array, crs), path)
+
+
+def _packed(array: xr.DataArray, source: Source) -> xr.DataArray:
+    """Float32 with NaN: what the file says of its packing, or what the catalog says in its place."""
+    attrs = dict(array.attrs)
+    if source.nodata is not None:
+        attrs = {k: v for k, v in attrs.items() if k not in SENTINELS}
+        attrs["nodata"] = source.nodata
+    given = {"scale_factor": source.scale, "add_offset": source.offset}
+    attrs |= {k: v for k, v in given.items() if v is not None}
+    array = array.copy(deep=False)
+    array.attrs = attrs
+    if source.nodata is not None and not any(
+        fits(f, array.dtype) for f in numbers_of(attrs, "nodata")
+    ):
+        warnings.warn(
+            f"'{array.name}': nodata: {source.nodata} cannot occur in {array.dtype}, the type of the file, so "
+            "it marks nothing as missing; correct 'nodata:' in the catalog",
+            DoubtfulSource,
+            stacklevel=2,
+        )
+    return as_float(array)

@@ -1,0 +1,1 @@
+"""Sentinel-2 Level-2A through STAC."""

@@ -1,0 +1,1 @@
+"""STAC catalogs: search, items, and checks on both."""

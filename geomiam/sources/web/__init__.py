@@ -1,0 +1,1 @@
+"""Requests: allowed hosts, limits, ranges of bytes."""

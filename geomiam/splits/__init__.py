@@ -1,0 +1,36 @@
+"""Splits: neighbours must not sit on both sides.
+
+Splitters work wherever scikit-learn takes ``cv=``, and on sites. Lengths are kilometres or text such as
+``"100 km"``, in every CRS: geodesic on geographic ones. The default size of blocks follows from the data.
+Sites carry their CRS; bare coordinates need ``crs=``, unless they are degrees.
+"""
+
+from __future__ import annotations
+
+from geomiam.splits.blocks import (
+    hold_out,
+    site_coordinates,
+    spatial_blocks,
+    spatial_folds,
+)
+from geomiam.splits.site_blocks import Blocks, hold_out_blocks, site_blocks
+from geomiam.splits.splitters import (
+    BufferedLeaveOut,
+    Checkerboard,
+    EnvironmentalBlocks,
+    SpatialBlocks,
+)
+
+__all__ = [
+    "Blocks",
+    "BufferedLeaveOut",
+    "Checkerboard",
+    "EnvironmentalBlocks",
+    "SpatialBlocks",
+    "hold_out",
+    "hold_out_blocks",
+    "site_blocks",
+    "site_coordinates",
+    "spatial_blocks",
+    "spatial_folds",
+]

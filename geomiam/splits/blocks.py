@@ -1,0 +1,176 @@
+"""Spatial blocks of sites, what is held out of them, and how they are dealt into folds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from geomiam.errors import GridError, LabelError
+from geomiam.geo.dims import spatial_pair
+from geomiam.geo.lengths import Length, kilometres, places
+
+DRAWS, DEALS = 25, 4
+
+
+def site_coordinates(sites: xr.Dataset) -> np.ndarray:
+    """Return ``(site, 2)``: x and y of each site.
+
+    Raises
+    ------
+    GridError
+        If the sites carry no pair of coordinates, or some are NaN.
+    """
+    if pair := spatial_pair(sites.variables):
+        y, x = pair
+        xy = np.stack([np.asarray(sites[n].values, float) for n in (x, y)], 1)
+        if lost := int((~np.isfinite(xy)).any(1).sum()):
+            raise GridError(
+                f"{lost} of {len(xy)} sites have NaN as '{x}' or '{y}': leave them out with "
+                f"sites.where(sites['{x}'].notnull(), drop=True), or pass validation=<boolean per site>"
+            )
+        return xy
+    raise GridError(
+        "sites have no coordinates (expected x and y, lon and lat, or longitude and latitude; found "
+        f"{list(sites.coords)}): add them with "
+        "sites.assign_coords(x=('site', ...), y=('site', ...)), or pass validation=<boolean per site>"
+    )
+
+
+def spatial_blocks(xy: np.ndarray, *, size: Length, crs: Any = None) -> np.ndarray:
+    """Number the square blocks of a grid that does not move with the data.
+
+    Parameters
+    ----------
+    xy : numpy.ndarray
+        ``(n, 2)``.
+    size : float or str
+        Side of a block: km, or text such as ``"100 km"``.
+    crs : any, optional
+        CRS of the coordinates. Without one, numbers that can be degrees are taken as degrees.
+
+    Returns
+    -------
+    numpy.ndarray
+        Integer block of each row ``(n,)``.
+
+    Raises
+    ------
+    LengthError, GridError
+        If the size is no length, or the coordinates have no CRS and are no degrees.
+    """
+    squares = places(np.asarray(xy, float), crs).squares(kilometres(size, "size"))
+    return np.unique(squares, axis=0, return_inverse=True)[1].ravel()
+
+
+def hold_out(
+    labels: np.ndarray, blocks: np.ndarray, *, share: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Draw whole blocks to hold out, with about ``share`` of every species' presences in them.
+
+    Species live in few blocks, so one draw may leave a species out altogether. The best of a few
+    draws is taken: the one in which most species keep both classes on both sides and whose shares of
+    presences are nearest to ``share``. Only labels are looked at, never a model.
+
+    Parameters
+    ----------
+    labels : numpy.ndarray
+        ``(n, S)``; 1, 0, NaN.
+    blocks : numpy.ndarray
+        Block of each row ``(n,)``.
+
+    Returns
+    -------
+    numpy.ndarray
+        Boolean ``(n,)``: held out.
+    """
+    from sklearn.model_selection import GroupShuffleSplit
+
+    splitter = GroupShuffleSplit(DRAWS, test_size=share, random_state=int(rng.integers(2**31)))
+    draws = []
+    for _, rows in splitter.split(blocks, groups=blocks):
+        held = np.zeros(len(blocks), bool)
+        held[rows] = True
+        draws.append(held)
+    return max(draws, key=lambda held: _quality(labels, held, share))
+
+
+def site_labels(sites: xr.Dataset) -> np.ndarray:
+    """Return the labels ``(n, S)`` of sites, or one column of zeros if they have none."""
+    if "presence" not in sites:
+        return np.zeros((sites.sizes["site"], 1))
+    return np.asarray(sites["presence"].transpose("site", ...).values, float)
+
+
+def spatial_folds(
+    labels: np.ndarray, blocks: np.ndarray, *, folds: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Deal whole blocks into folds of about equal size and share of every species' presences.
+
+    The blocks come in random order, and each goes to the fold that has least of what it holds; the
+    most even of a few such deals is taken. Other seeds give other deals.
+
+    Parameters
+    ----------
+    labels : numpy.ndarray
+        ``(n, S)``; 1, 0, NaN.
+    blocks : numpy.ndarray
+        Block of each row ``(n,)``.
+
+    Returns
+    -------
+    numpy.ndarray
+        Fold of each row ``(n,)``.
+
+    Raises
+    ------
+    LabelError
+        If there are fewer blocks than folds.
+    """
+    names, number = np.unique(blocks, return_inverse=True)
+    if len(names) < folds:
+        raise LabelError(
+            f"{len(names)} spatial blocks cannot be dealt into {folds} folds: "
+            "use fewer folds or a smaller block"
+        )
+    shares = _block_shares(labels, number.ravel(), len(names))
+    deals = [_one_deal(shares, folds, rng) for _ in range(DEALS)]
+    return min(deals, key=lambda deal: _unevenness(shares, deal, folds))[number.ravel()]
+
+
+def _block_shares(labels: np.ndarray, number: np.ndarray, blocks: int) -> np.ndarray:
+    """Return the share of all sites, of those with a presence, and of each species, by block.
+
+    ``(blocks, 2 + S)``, weighted so that sites, presences and all species together count the same.
+    """
+    present = labels == 1
+    columns = [np.ones(len(labels)), present.any(1), *present.T]
+    counts = np.stack([np.bincount(number, column, blocks) for column in columns], 1)
+    shares = counts / np.maximum(counts.sum(0), 1)
+    shares[:, 2:] /= np.sqrt(max(1, labels.shape[1]))
+    return shares
+
+
+def _one_deal(shares: np.ndarray, folds: int, rng: np.random.Generator) -> np.ndarray:
+    """Deal blocks in random order, each to the fold that has least of what it holds."""
+    totals, fold = np.zeros((folds, shares.shape[1])), np.empty(len(shares), np.int64)
+    for block in rng.permutation(len(shares)):
+        fold[block] = np.argmin(totals @ shares[block])
+        totals[fold[block]] += shares[block]
+    return fold
+
+
+def _unevenness(shares: np.ndarray, fold: np.ndarray, folds: int) -> float:
+    totals = np.zeros((folds, shares.shape[1]))
+    np.add.at(totals, fold, shares)
+    return float((totals**2).sum())
+
+
+def _quality(labels: np.ndarray, held: np.ndarray, share: float) -> float:
+    present, absent = labels == 1, labels == 0
+    total = np.maximum(present.sum(0), 1)
+    both = [(present[side].any(0) & absent[side].any(0)).mean() for side in (held, ~held)]
+    return (
+        sum(both) - np.abs(present[held].sum(0) / total - share).mean() - abs(held.mean() - share)
+    )

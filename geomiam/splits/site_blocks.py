@@ -1,0 +1,256 @@
+"""Spatial blocks of sites: their size, from the data unless it is set, and the checks on it."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from geomiam.checks.settings import check_number
+from geomiam.errors import BlockError, LargerBlocks, SmallerBlocks
+from geomiam.geo.lengths import Length, Places, as_text, kilometres, may_mean_degrees
+from geomiam.splits.blocks import hold_out, site_labels
+from geomiam.splits.reading import places_of, sampled_predictors
+from geomiam.splits.variogram import SITES, autocorrelation_ranges
+
+PLACES_PER_BLOCK = 3
+"""Blocks whose size follows from the data hold so many places on average, at least."""
+BLOCKS = 20
+"""Blocks whose size follows from the data are at least so many, where the places allow it."""
+FEWEST = 10
+"""Blocks of an area that is smaller than one block of the size asked for."""
+NEARLY_SINGLE = 0.8
+"""Blocks per place from which on blocks are no more than single places."""
+CHECKED = 10
+"""Places from which on blocks are compared with single places."""
+STEP = 2**0.25
+Sample = tuple[np.ndarray, np.ndarray]
+"""Rows of some sites and their predictors."""
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Spatial blocks of sites."""
+
+    number: np.ndarray
+    """Block of each site ``(n,)``."""
+    km: float
+    """Side of a block."""
+    reason: str
+    """Where the size comes from."""
+    crs: str
+    """CRS of the coordinates."""
+
+    @property
+    def count(self) -> int:
+        """Number of blocks with sites."""
+        return int(self.number.max()) + 1
+
+    def about(self) -> dict[str, Any]:
+        """Return size, number, reason and CRS as plain types."""
+        return {"km": self.km, "blocks": self.count, "reason": self.reason, "crs": self.crs}
+
+    def __str__(self) -> str:
+        return f"{self.count} blocks of {as_text(self.km)} ({self.reason}; {self.crs})"
+
+
+def site_blocks(
+    sites: xr.Dataset | Any,
+    size: Length | None = None,
+    *,
+    groups: Any = None,
+    crs: Any = None,
+    least: int = 2,
+) -> Blocks:
+    """Return the square spatial blocks of sites.
+
+    Parameters
+    ----------
+    sites : xarray.Dataset or (n, 2) array_like
+        Sites with coordinates, or the coordinates.
+    size : float or str, optional
+        Side of a block: km, or text such as ``"100 km"``. Default: the median range of spatial
+        autocorrelation of the predictors at the sites, as far as that leaves at least 20 blocks and
+        three places per block.
+    groups : (n, 2) array_like, optional
+        The coordinates, when ``sites`` is a table of predictors.
+    crs : any, optional
+        CRS of coordinates given as an array; sites carry theirs.
+    least : int
+        Number of blocks that are needed.
+
+    Returns
+    -------
+    Blocks
+        Numbers of the blocks, their side in km and the reason for it.
+
+    Raises
+    ------
+    GridError
+        If there are no coordinates, some are not finite, or they have no CRS and are no degrees.
+    BlockError
+        If blocks are nearly single places, or there are fewer places than blocks needed.
+    LengthError
+        If the size is no length.
+
+    Warns
+    -----
+    SmallerBlocks
+        If the area has fewer blocks of that size than needed: smaller ones are used.
+    LargerBlocks
+        If a bare number of at most 1 gives nearly single places, since degrees may be meant: the
+        default size is used.
+    """
+    places = places_of(sites, groups, crs)
+    once = places.distinct()
+    if len(once) < least:
+        raise BlockError(
+            f"all {len(places)} sites lie at {len(once)} place(s), which cannot be dealt into {least} "
+            "spatial blocks: add sites elsewhere, use fewer folds, or pass validation=<boolean per site>"
+        )
+    sample = sampled_predictors(sites, groups, SITES)
+    if size is None:
+        km, reason = default_size(places, once, sample)
+    else:
+        km, reason = _size_as_set(places, once, sample, size=size, least=least)
+    return Blocks(_numbers(places, km), km, reason, places.crs)
+
+
+def default_size(places: Places, once: Places, sample: Sample) -> tuple[float, str]:
+    """Return the side of blocks that suits the data, in km, and the reason."""
+    rows, table = sample
+    ranges = autocorrelation_ranges(places.take(rows), table)
+    most = max(2, len(once) // PLACES_PER_BLOCK)
+    least = min(BLOCKS, most)
+    if len(ranges):
+        reach = float(np.median(ranges))
+        reason = f"median range of spatial autocorrelation of {len(ranges)} predictors: {as_text(_rounded(reach))}"
+    else:
+        reach, reason = float(once.span().max()), "no predictors with one number per site"
+    widest = float(once.span().max())
+    km = _rounded(max(reach, widest / 1e4))
+    while _count(once, km) < least:
+        km = _rounded(km / STEP)
+    while _count(once, km) > most and km < widest:
+        km = _rounded(km * STEP)
+    if km < 0.9 * reach:
+        reason += f"; reduced to have at least {least} blocks"
+    elif km > 1.1 * reach:
+        reason += f"; enlarged to hold at least {PLACES_PER_BLOCK} places per block"
+    return km, reason
+
+
+def _size_as_set(
+    places: Places, once: Places, sample: Sample, *, size: Length, least: int
+) -> tuple[float, str]:
+    """Return a size that was asked for; the default for one that may be meant in degrees."""
+    if not may_mean_degrees(size):
+        return _checked_size(places, once, sample, size=size, least=least)
+    try:
+        return _checked_size(places, once, sample, size=f"{size} km", least=least)
+    except BlockError as error:
+        km, reason = default_size(places, once, sample)
+        warnings.warn(
+            f"{error}. Blocks of {as_text(km)} are used, since block={size} may mean degrees",
+            LargerBlocks,
+            stacklevel=4,
+        )
+        return km, f"{reason}; {size} km as set would be nearly single places"
+
+
+def _checked_size(
+    places: Places, once: Places, sample: Sample, *, size: Length, least: int
+) -> tuple[float, str]:
+    """Return a size that was asked for, or a smaller one for an area that is too small for it."""
+    km = kilometres(size, "the side of a block")
+    count = _count(once, km)
+    if len(once) >= CHECKED and count > NEARLY_SINGLE * len(once):
+        advised, reason = default_size(places, once, sample)
+        raise BlockError(
+            f"{count} blocks of {as_text(km)} for {len(once)} places are nearly single places: neighbours of "
+            f"the test sites would train, as in a random split. Use a larger size, such as '{as_text(advised)}', the "
+            f"default for these sites ({reason})"
+        )
+    if count >= least:
+        return km, "as set"
+    smaller, enough = km, max(least, min(FEWEST, len(once) // PLACES_PER_BLOCK))
+    while _count(once, smaller) < enough:
+        smaller = _rounded(smaller / STEP)
+    warnings.warn(
+        f"the sites lie in {count} block(s) of {as_text(km)}, and {least} are needed: blocks of "
+        f"{as_text(smaller)} are used; pass a smaller size, or none for one that follows from the data",
+        SmallerBlocks,
+        stacklevel=4,
+    )
+    return smaller, f"{as_text(km)} as set; reduced, since the area has {count} such block(s)"
+
+
+def _count(places: Places, km: float) -> int:
+    return len(np.unique(places.squares(km), axis=0))
+
+
+def _numbers(places: Places, km: float) -> np.ndarray:
+    return np.unique(places.squares(km), axis=0, return_inverse=True)[1].ravel()
+
+
+def _rounded(km: float) -> float:
+    """Return a length with two significant digits, rounded down."""
+    if km <= 0:
+        return 0.0
+    unit = 10.0 ** (np.floor(np.log10(km)) - 1)
+    return float(f"{np.floor(km / unit) * unit:.2g}")
+
+
+def hold_out_blocks(
+    sites: xr.Dataset,
+    *,
+    share: float = 0.15,
+    block: Length | None = None,
+    rng: int | np.random.Generator | None = 0,
+) -> np.ndarray:
+    """Draw the validation sites of :func:`geomiam.fit`: whole spatial blocks, as a mask.
+
+    ``gm.fit(sites, validation=hold_out_blocks(sites, rng=0))`` keeps a hold-out fixed between
+    trainings; ``sites.isel(site=~mask)`` and ``sites.isel(site=mask)`` make a test set.
+
+    Parameters
+    ----------
+    sites : xarray.Dataset
+        With coordinates ``x`` and ``y`` (or ``lon``, ``lat``). With ``presence(site, species)``, of which
+        every species then gets about ``share`` of its presences held out, or without.
+    share : float
+        Share of the sites to hold out, in (0, 1).
+    block : float or str, optional
+        Side of a block: km, or text such as ``"100 km"``. Default: from the data, as
+        :func:`geomiam.splits.site_blocks`, which also reports it.
+    rng : int, numpy.random.Generator or None
+        With the seed, share and block of a fit, the mask that it draws (its first member, if it has
+        several).
+
+    Returns
+    -------
+    numpy.ndarray
+        Boolean ``(site,)``: True = held out.
+
+    Raises
+    ------
+    GridError
+        If the sites have no coordinates.
+    BlockError
+        If blocks are nearly single places, or all sites lie at one place.
+    ValueError
+        If the share is not in (0, 1), or the block is no length.
+    """
+    check_number(
+        "share",
+        share,
+        allowed="must be in (0, 1)",
+        fits=lambda x: 0 < x < 1,
+        hint="the default of fit is share=0.15",
+    )
+    blocks = site_blocks(sites, block)
+    draws = np.random.default_rng(rng)
+    return hold_out(site_labels(sites), blocks.number, share=share, rng=draws)

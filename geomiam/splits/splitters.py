@@ -1,0 +1,326 @@
+"""Splitters as scikit-learn knows them: ``split(X, y, groups)`` yields rows to train on and to test on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from geomiam.checks.settings import check_count
+from geomiam.errors import GridError, LabelError, SettingError
+from geomiam.geo.lengths import Length, as_text, kilometres
+from geomiam.splits.folds import Seed, Splits, check_folds, clusters, deal, each_fold
+from geomiam.splits.reading import Where, environment, labels, places_of
+from geomiam.splits.site_blocks import Blocks, site_blocks
+
+
+@dataclass(frozen=True)
+class SpatialBlocks:
+    """Folds of whole square blocks: every block is tested once, and trained on in all other folds.
+
+    Parameters
+    ----------
+    folds : int
+        At least 2.
+    size : float or str, optional
+        Side of a block: km, or text such as ``"100 km"``; the grid of blocks does not move with the
+        sites. Default: from the data, as :func:`geomiam.splits.site_blocks`.
+    rng : int, numpy.random.Generator or None
+        Deals the blocks. A seed gives the same folds at every call; a generator moves on.
+    crs : any, optional
+        CRS of coordinates that are passed as arrays; sites carry theirs.
+
+    Examples
+    --------
+    >>> cv = gm.splits.SpatialBlocks(5, size="50 km", crs="EPSG:3035")  # doctest: +SKIP
+    >>> cross_val_score(forest, X, y, groups=xy, cv=cv)  # doctest: +SKIP
+    """
+
+    folds: int = 5
+    size: Length | None = None
+    rng: Seed = 0
+    crs: Any = None
+
+    def __post_init__(self) -> None:
+        check_folds(self.folds)
+        if self.size is not None:
+            kilometres(self.size, "size")
+
+    def blocks(self, X: Where, groups: ArrayLike | None = None) -> Blocks:
+        """Return the blocks of sites, with their size and the reason for it; as :meth:`split`."""
+        return site_blocks(X, self.size, groups=groups, crs=self.crs, least=self.folds)
+
+    def split(
+        self, X: Where, y: ArrayLike | None = None, groups: ArrayLike | None = None
+    ) -> Splits:
+        """Yield rows to train on and rows to test on.
+
+        Parameters
+        ----------
+        X : xarray.Dataset or (n, 2) array_like
+            Sites with coordinates, or the coordinates. Anything with n rows if ``groups`` is given.
+        y : (n,) or (n, S) array_like, optional
+            Labels; rows with any 1 are spread evenly over the folds. Default: ``presence`` of the sites.
+        groups : (n, 2) array_like, optional
+            The coordinates, when ``X`` holds predictors.
+
+        Yields
+        ------
+        train, test : numpy.ndarray
+            Row numbers, rising.
+
+        Raises
+        ------
+        GridError
+            If there are no coordinates, some are not finite, or they have no CRS and are no degrees.
+        BlockError
+            If blocks are nearly single places, or there are fewer places than folds.
+        LabelError
+            If there is not one label per row.
+        """
+        blocks = self.blocks(X, groups).number
+        yield from each_fold(deal(labels(X, y, len(blocks)), blocks, self.folds, self.rng))
+
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+        """Return the number of folds."""
+        return self.folds
+
+
+@dataclass(frozen=True)
+class Checkerboard:
+    """Two folds: the black and the white squares of a board that does not move with the sites.
+
+    Every test site lies beside training squares, so this tests interpolation; squares touch, so it
+    guards less against neighbours than :class:`BufferedLeaveOut` (Muscarella et al. 2014). On
+    geographic coordinates colours alternate along each belt of latitude.
+
+    Parameters
+    ----------
+    size : float or str, optional
+        Side of a square: km, or text such as ``"100 km"``. Default: from the data, as
+        :func:`geomiam.splits.site_blocks`.
+    crs : any, optional
+        CRS of coordinates that are passed as arrays; sites carry theirs.
+    """
+
+    size: Length | None = None
+    crs: Any = None
+
+    def __post_init__(self) -> None:
+        if self.size is not None:
+            kilometres(self.size, "size")
+
+    def split(
+        self, X: Where, y: ArrayLike | None = None, groups: ArrayLike | None = None
+    ) -> Splits:
+        """Yield rows to train on and rows to test on.
+
+        Parameters
+        ----------
+        X : xarray.Dataset or (n, 2) array_like
+            Sites with coordinates, or the coordinates. Anything with n rows if ``groups`` is given.
+        y : optional
+            Not used.
+        groups : (n, 2) array_like, optional
+            The coordinates, when ``X`` holds predictors.
+
+        Yields
+        ------
+        train, test : numpy.ndarray
+            Row numbers, rising.
+
+        Raises
+        ------
+        GridError
+            If there are no coordinates, some are not finite, or all sites lie on one colour.
+        """
+        side = site_blocks(X, self.size, groups=groups, crs=self.crs).km
+        colour = places_of(X, groups, self.crs).squares(side, even=True).sum(1) % 2
+        if len(np.unique(colour)) < 2:
+            raise GridError(
+                f"all {len(colour)} sites lie on squares of one colour with size='{as_text(side)}': "
+                "pass a smaller size=..."
+            )
+        yield from each_fold(colour)
+
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+        """Return 2."""
+        return 2
+
+
+@dataclass(frozen=True)
+class BufferedLeaveOut:
+    """Leave out one site, one block or one fold of blocks, and train on nothing near it.
+
+    Training sites at most ``buffer`` from any test site are dropped from that fold: the distance that
+    autocorrelation reaches, as from a variogram (Le Rest et al. 2014; Roberts et al. 2017).
+
+    Parameters
+    ----------
+    buffer : float or str
+        Distance: km, or text such as ``"100 km"``; 0 drops sites at the very place of a test site only.
+    size : float or str, optional
+        Side of a block, a length too: blocks are left out; default single sites.
+    folds : int, optional
+        Deal the blocks into so many folds; default one block at a time.
+    rng : int, numpy.random.Generator or None
+        Deals the blocks. A seed gives the same folds at every call; a generator moves on.
+    crs : any, optional
+        CRS of coordinates that are passed as arrays; sites carry theirs.
+    """
+
+    buffer: Length
+    size: Length | None = None
+    folds: int | None = None
+    rng: Seed = 0
+    crs: Any = None
+
+    def __post_init__(self) -> None:
+        kilometres(self.buffer, "buffer", zero=True)
+        if self.size is not None:
+            kilometres(self.size, "size")
+        if self.folds is not None:
+            check_folds(self.folds)
+            if self.size is None:
+                raise SettingError(f"folds={self.folds} are of blocks: pass their side as size=...")
+
+    def split(
+        self, X: Where, y: ArrayLike | None = None, groups: ArrayLike | None = None
+    ) -> Splits:
+        """Yield rows to train on and rows to test on; rows in the buffer are in neither.
+
+        Parameters
+        ----------
+        X : xarray.Dataset or (n, 2) array_like
+            Sites with coordinates, or the coordinates. Anything with n rows if ``groups`` is given.
+        y : (n,) or (n, S) array_like, optional
+            Labels; with ``folds``, rows with any 1 are spread evenly. Default: ``presence`` of the sites.
+        groups : (n, 2) array_like, optional
+            The coordinates, when ``X`` holds predictors.
+
+        Yields
+        ------
+        train, test : numpy.ndarray
+            Row numbers, rising.
+
+        Raises
+        ------
+        GridError
+            If there are no coordinates, some are not finite, or a buffer leaves nothing to train on.
+        LabelError
+            If there are fewer blocks than folds, or not one label per row.
+        """
+        places, buffer = places_of(X, groups, self.crs), kilometres(self.buffer, zero=True)
+        for test in self._tests(X, y, groups, n=len(places)):
+            far = places.distance_to(test) > buffer
+            if not far.any():
+                raise GridError(
+                    f"no site lies farther than buffer='{as_text(buffer)}' from the {len(test)} "
+                    "sites left out, so none is left to train on: use a smaller buffer or blocks"
+                )
+            yield np.flatnonzero(far), test
+
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+        """Return the number of folds; sites or coordinates are needed unless ``folds`` is set.
+
+        Raises
+        ------
+        GridError
+            If there are no coordinates, or some are not finite.
+        """
+        if self.folds is not None:
+            return self.folds
+        if self.size is None:
+            return len(places_of(X, groups, self.crs))
+        return site_blocks(X, self.size, groups=groups, crs=self.crs).count
+
+    def _tests(
+        self, X: Where, y: ArrayLike | None, groups: ArrayLike | None, *, n: int
+    ) -> Iterator[np.ndarray]:
+        if self.size is None:
+            return iter(np.arange(n)[:, None])
+        least = self.folds or 2
+        fold = site_blocks(X, self.size, groups=groups, crs=self.crs, least=least).number
+        if self.folds is not None:
+            fold = deal(labels(X, y, n), fold, self.folds, self.rng)
+        return (np.flatnonzero(fold == number) for number in range(fold.max() + 1))
+
+
+@dataclass(frozen=True)
+class EnvironmentalBlocks:
+    """Folds of unlike environments: clusters of the standardised predictors, by k-means.
+
+    Tests how a model fares in conditions it was not trained on (Roberts et al. 2017). A gap counts as
+    the mean of its variable, for the clusters only.
+
+    Parameters
+    ----------
+    folds : int
+        At least 2.
+    clusters : int, optional
+        Clusters to deal into the folds; default one per fold, of whatever size.
+    variables : sequence of str, optional
+        Variables of the sites to cluster by. Default: all with one number per site, except labels and
+        classes (those with ``flag_values``).
+    rng : int, numpy.random.Generator or None
+        Starts the clusters and deals them. A seed gives the same folds at every call.
+    """
+
+    folds: int = 5
+    clusters: int | None = None
+    variables: Sequence[str] | None = None
+    rng: Seed = 0
+
+    def __post_init__(self) -> None:
+        check_folds(self.folds)
+        if self.clusters is None:
+            return
+        check_count("clusters", self.clusters, least=1, hint="each is dealt into a fold")
+        if self.clusters < self.folds:
+            raise SettingError(
+                f"{self.clusters} clusters do not make {self.folds} folds: pass clusters={self.folds} or more"
+            )
+
+    def split(
+        self, X: Where, y: ArrayLike | None = None, groups: ArrayLike | None = None
+    ) -> Splits:
+        """Yield rows to train on and rows to test on.
+
+        Parameters
+        ----------
+        X : xarray.Dataset or (n, p) array_like
+            Sites with predictors, or a table of predictors; NaN = missing.
+        y : (n,) or (n, S) array_like, optional
+            Labels; where several clusters make a fold, rows with any 1 are spread evenly. Default:
+            ``presence`` of the sites.
+        groups : optional
+            Not used.
+
+        Yields
+        ------
+        train, test : numpy.ndarray
+            Row numbers, rising.
+
+        Raises
+        ------
+        MissingVariable
+            If a variable is not there, or the sites have none to cluster by.
+        LabelError
+            If there are fewer distinct environments than folds, or not one label per row.
+        """
+        table = environment(X, self.variables)
+        rng = np.random.default_rng(self.rng)
+        cluster = clusters(table, self.clusters or self.folds, rng)
+        if (found := len(np.unique(cluster))) < self.folds:
+            raise LabelError(
+                f"the {len(table)} sites fall into {found} distinct environments, too few for "
+                f"{self.folds} folds: use fewer folds or more variables"
+            )
+        yield from each_fold(deal(labels(X, y, len(table)), cluster, self.folds, rng))
+
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+        """Return the number of folds."""
+        return self.folds
