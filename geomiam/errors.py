@@ -6,7 +6,9 @@ exception for the same case, the class derives from it too: ``except ValueError`
 
 from __future__ import annotations
 
+import sys
 import unicodedata
+import warnings
 
 MOST_CHARACTERS = 4_000
 """Of a message; a name from a file may be longer than a screen."""
@@ -22,6 +24,21 @@ def printable(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(_escaped(c) for c in text)
+
+
+def warn(message: str | Warning, category: type[Warning] = UserWarning) -> None:
+    """Issue a warning at the line outside geomiam that led to it.
+
+    A fixed ``stacklevel`` would have to count the decorators and helpers in between.
+    """
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and _is_inside(frame.f_globals.get("__name__", "")):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
+
+
+def _is_inside(module: str) -> bool:
+    return module.partition(".")[0] in ("geomiam", "contextlib")
 
 
 def _escaped(character: str) -> str:

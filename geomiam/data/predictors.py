@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import warnings
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
@@ -13,7 +12,7 @@ from geomiam.data.store.coordinates import text_names
 from geomiam.data.values.attributes import flags_of, text_of
 from geomiam.data.values.labels import labels_of, positions
 from geomiam.data.values.missing import as_float
-from geomiam.errors import MissingLabels, MissingModality, MissingVariable, VariableMismatch
+from geomiam.errors import MissingLabels, MissingModality, MissingVariable, VariableMismatch, warn
 from geomiam.geo.dims import is_place
 from geomiam.schema.schema import OWN_DIMS, Label, Modality, Schema, Variable
 
@@ -75,11 +74,10 @@ def predictors(
         )
     if absent:
         said = "; ".join(f"'{m}' ({', '.join(v)})" for m, v in absent.items())
-        warnings.warn(
+        warn(
             f"{len(absent)} of {len(schema.modalities)} modalities are not in the data: {said}. "
             "Predicting without; pass using=[...] to say so.",
             MissingModality,
-            stacklevel=4,
         )
     found = [v for k, v in schema.variables.items() if k in needed and k in ds.data_vars]
     return {v.name: _match(ds[v.name], v) for v in found}
@@ -209,11 +207,10 @@ def _positions(
             f"{some(found)}: relabel with ds.assign_coords({dim}=[...])"
         )
     if absent:
-        warnings.warn(
+        warn(
             f"'{name}' has no data for {len(absent)} of {len(wanted)} labels of '{dim}': "
             f"{some(absent)} (found {some(found)}); they count as missing",
             MissingLabels,
-            stacklevel=6,
         )
     return index
 

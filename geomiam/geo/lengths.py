@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from geomiam.errors import CRSAssumed, GridError, LengthError
+from geomiam.errors import CRSAssumed, GridError, LengthError, warn
 
 Length = float | str
 """A number of kilometres above 1, or text with a unit such as ``"100 km"`` or ``"500 m"``."""
@@ -246,11 +245,10 @@ def _assumed(xy: np.ndarray, *, names: tuple[str, str], named: bool) -> Places:
             "with sites.assign_attrs(crs='EPSG:...'), or pass crs='EPSG:...' with bare coordinates"
         )
     if not named:
-        warnings.warn(
+        warn(
             f"the coordinates have no CRS ({ends}): they are taken as degrees; if they are not, set it with "
             "sites.assign_attrs(crs='EPSG:...'), or pass crs='EPSG:...' with bare coordinates",
             CRSAssumed,
-            stacklevel=4,
         )
     return _globe(xy, "degrees (assumed: no CRS)")
 

@@ -249,7 +249,7 @@ def _run(job: Job, ds: xr.Dataset, marks: np.ndarray, *, client: Any) -> list[To
     before = cells - sum(map(job.blocks.cells_in, todo))
     if before:
         log(f"the map resumes: {before:,} of {cells:,} cells are complete")
-    look = {"unit": "cell", "unit_scale": True, "delay": 1}
+    look = {"unit": "cell", "unit_scale": True}
     with progress_bar(total=cells, initial=before, desc="map", **look) as bar, _quietly():
         for one in _anywhere(job, ds, todo, client=client):
             told.append(one)

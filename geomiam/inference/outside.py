@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from geomiam.data.predictors import predictors, some
-from geomiam.errors import OutsideTrainingRange
+from geomiam.errors import OutsideTrainingRange, warn
 from geomiam.inference.cells import Output
 from geomiam.networks.model import Model
 from geomiam.schema.schema import Variable
@@ -141,12 +141,11 @@ def warn_of_counts(found: Mapping[str, Count], model: Model, *, cells: str) -> N
     worst = sorted(many, key=lambda n: -many[n].share)
     lines = [_line(n, many[n], model) for n in worst[:8]]
     more = f"\n  … and {len(worst) - 8} more" if len(worst) > 8 else ""
-    warnings.warn(
+    warn(
         f"{len(many)} of {len(found)} predictors lie outside their training range in more than "
         f"{MANY:.0%} of their cells ({cells}); predictions there are extrapolation, and "
         f"'{OUTSIDE}' maps the share:\n  " + "\n  ".join(lines) + more,
         OutsideTrainingRange,
-        stacklevel=4,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ import xarray as xr
 
 from geomiam.data.grid.grid import place_dims
 from geomiam.data.sites.required import unmasked
-from geomiam.errors import FewGroups, SelectionError
+from geomiam.errors import FewGroups, SelectionError, warn
 from geomiam.geo.dims import SITE
 from geomiam.networks.model import Model
 from geomiam.tokens.blocks import Block
@@ -129,11 +128,10 @@ def warn_of_few(few: int, cells: int, model: Model, *, shown: np.ndarray) -> Non
     if not few > MANY * cells:
         return
     groups = list(players(model.layout, shown=shown))
-    warnings.warn(
+    warn(
         f"{few:,} of {cells:,} predicted cells ({few / cells:.0%}) have less than half of the groups that "
         f"training sites had ({usual_groups(model, shown):.1f} of {len(groups)} on average). With few "
         f"predictors a prediction drifts to the base value. Leave such cells out with "
         f"require=[...] (groups: {groups}) or mask='<layer of the cube>'",
         FewGroups,
-        stacklevel=4,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from geomiam.data.grid.source_windows import reach
 from geomiam.data.grid.warp import elsewhere, onto
 from geomiam.data.predictors import own_dims, same_units
 from geomiam.data.values.attributes import text_of
-from geomiam.errors import DoubtfulSource, MissingModality, SourceError
+from geomiam.errors import DoubtfulSource, MissingModality, SourceError, warn
 from geomiam.sources.files import files_of
 from geomiam.sources.rasters.geotiff import rasters
 from geomiam.sources.rasters.labelled import labelled
@@ -83,7 +82,7 @@ def _step(task: Task, paths: Sequence[str], told: Told, *, tiled: bool) -> xr.Da
     near = [(a, b) for a, b in zip(found, boxes, strict=True) if reach(b, task.box)]
     if not near:
         told.notes.append(elsewhere(task.variable.name, boxes[0], task.box))
-        warnings.warn(told.notes[-1], MissingModality, stacklevel=6)
+        warn(told.notes[-1], MissingModality)
         return _nowhere(task.box, found[0])
     told.bytes += sum(_bytes(a, b, task.box) for a, b in near)
     return _joined([onto(a, task.box, dims=("y", "x"), resampling=how) for a, _ in near], how)
@@ -110,11 +109,10 @@ def _with_units(array: xr.DataArray, task: Task) -> xr.DataArray:
         array = array.copy(deep=False)
         array.attrs = {k: v for k, v in array.attrs.items() if k != "units"}
     elif units and stated and not same_units(units, stated):
-        warnings.warn(
+        warn(
             f"'{array.name}' is in '{units}' in its source, the catalog has units '{stated}' and neither 'scale:' "
             "nor 'offset:'; add them, or correct 'units:'",
             DoubtfulSource,
-            stacklevel=7,
         )
     return array
 

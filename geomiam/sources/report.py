@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import xarray as xr
 
-from geomiam.errors import DoubtfulSource
+from geomiam.errors import DoubtfulSource, warn
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -105,11 +104,10 @@ def summary(cube: xr.Dataset) -> str:
 def warn_of_empty(names: Sequence[str]) -> None:
     """Warn of variables of a built cube that have no number in any cell."""
     if names:
-        warnings.warn(
+        warn(
             f"{len(names)} variables are NaN in every cell: {_names(names)}; check where their sources lie, "
             "their bands, and 'nodata:'",
             DoubtfulSource,
-            stacklevel=5,
         )
 
 

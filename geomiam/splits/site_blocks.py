@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from geomiam.checks.settings import check_number
-from geomiam.errors import BlockError, LargerBlocks, SmallerBlocks
+from geomiam.errors import BlockError, LargerBlocks, SmallerBlocks, warn
 from geomiam.geo.lengths import Length, Places, as_text, kilometres, may_mean_degrees
 from geomiam.splits.blocks import hold_out, site_labels
 from geomiam.splits.reading import places_of, sampled_predictors
@@ -153,10 +152,9 @@ def _size_as_set(
         return _checked_size(places, once, sample, size=f"{size} km", least=least)
     except BlockError as error:
         km, reason = default_size(places, once, sample)
-        warnings.warn(
+        warn(
             f"{error}. Blocks of {as_text(km)} are used, since block={size} may mean degrees",
             LargerBlocks,
-            stacklevel=4,
         )
         return km, f"{reason}; {size} km as set would be nearly single places"
 
@@ -179,11 +177,10 @@ def _checked_size(
     smaller, enough = km, max(least, min(FEWEST, len(once) // PLACES_PER_BLOCK))
     while _count(once, smaller) < enough:
         smaller = _rounded(smaller / STEP)
-    warnings.warn(
+    warn(
         f"the sites lie in {count} block(s) of {as_text(km)}, and {least} are needed: blocks of "
         f"{as_text(smaller)} are used; pass a smaller size, or none for one that follows from the data",
         SmallerBlocks,
-        stacklevel=4,
     )
     return smaller, f"{as_text(km)} as set; reduced, since the area has {count} such block(s)"
 

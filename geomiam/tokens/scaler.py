@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
 
 import numpy as np
 
-from geomiam.errors import NeverObserved, VariableMismatch
+from geomiam.errors import NeverObserved, VariableMismatch, warn
 from geomiam.schema.schema import Schema, Variable
 from geomiam.tokens.layout import segments
 from geomiam.tokens.symbols import breakpoints, paa
@@ -136,12 +135,11 @@ def _warn_of_empty(arrays: Mapping[str, np.ndarray], schema: Schema) -> None:
     """A variable without a number hides behind the others of its modality."""
     empty = [n for n in schema.variables if not np.isfinite(arrays[n]).any()]
     if empty and len(empty) < len(schema.variables):
-        warnings.warn(
+        warn(
             f"{len(empty)} of {len(schema.variables)} predictors have no value at any training site: "
             f"{', '.join(empty[:8])}; nothing is learned of them: check their source, or leave them out of the "
             "schema",
             NeverObserved,
-            stacklevel=3,
         )
 
 

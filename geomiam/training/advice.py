@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
 
-from geomiam.errors import TrainingWarning
+from geomiam.errors import TrainingWarning, warn
 from geomiam.training.rule import FEW_STEPS
 
 FEWEST = 5
@@ -92,4 +91,4 @@ def _listed(counts: np.ndarray, species: Sequence[str], fewest: int) -> str:
 
 
 def _warn(message: str, topic: str) -> None:
-    warnings.warn(TrainingWarning(message, topic), stacklevel=4)
+    warn(TrainingWarning(message, topic))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import warnings
 from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from geomiam.errors import GridError, TrainedOnTheseSites
+from geomiam.errors import GridError, TrainedOnTheseSites, warn
 from geomiam.splits import site_coordinates
 
 LOAD = 0.25
@@ -68,13 +67,12 @@ def warn_if_trained_on(about: Mapping[str, Any], sites: xr.Dataset) -> None:
         With the share of such sites and the calls that hold sites out.
     """
     if share := shared_with(about, sites):
-        warnings.warn(
+        warn(
             f"the model was fitted on about {share:.0%} of these sites, so its scores are too good: hold "
             "out blocks with test = gm.splits.hold_out_blocks(sites, share=0.2), fit on "
             "sites.isel(site=~test) and evaluate on sites.isel(site=test), or use gm.cross_evaluate "
             "(command line: geomiam split)",
             TrainedOnTheseSites,
-            stacklevel=3,
         )
 
 

@@ -12,7 +12,6 @@ import hashlib
 import json
 import math
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from geomiam.errors import warn
 from geomiam.masking import Constant, Strategy, hide, to_dict
 from geomiam.networks.experts import settle
 from geomiam.networks.model import Model
@@ -202,11 +202,10 @@ def _alone(run: Run, row: dict) -> list[float]:
 def _keep(run: Run, progress: Progress) -> None:
     """Load the weights that the run ends with: the best epoch's, or the last."""
     if run.config.keep == "best" and progress.best_score == float("-inf"):
-        warnings.warn(
+        warn(
             "no epoch could be scored: no species has both classes (in gm.pretrain: no site two "
             "modalities) among the validation sites; the first epoch is kept. Pass "
-            "validation=<boolean per site> or a smaller training block",
-            stacklevel=4,
+            "validation=<boolean per site> or a smaller training block"
         )
     run.module.cpu()
     run.module.load_state_dict({k: v.cpu() for k, v in progress.best.items()})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from torch import Tensor
 from geomiam.checks.names import check_species
 from geomiam.data.predictors import predictors
 from geomiam.data.values.labels import labels_of
-from geomiam.errors import LabelError, MissingVariable
+from geomiam.errors import LabelError, MissingVariable, warn
 from geomiam.schema.schema import Schema
 from geomiam.tokens.blocks import Block, encode
 from geomiam.tokens.layout import Layout
@@ -107,10 +106,9 @@ def check_classes(labels: np.ndarray, species: tuple[str, ...]) -> None:
         )
     if short:
         some = ", ".join(short[:3]) + (", …" if len(short) > 3 else "")
-        warnings.warn(
+        warn(
             f"{len(short)} of {len(species)} species have presences or absences only ({some}); "
-            "they are trained but cannot be scored",
-            stacklevel=3,
+            "they are trained but cannot be scored"
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 import xarray as xr
 from torch import nn
 
-from geomiam.errors import BlockError, TrainingWarning
+from geomiam.errors import BlockError, TrainingWarning, warn
 from geomiam.masking import Strategy
 from geomiam.networks.config import NetworkConfig
 from geomiam.networks.model import Model
@@ -78,7 +77,7 @@ def validated(
         if plan.training.block is not None:
             raise
         message = f"no spatial validation: {error}"
-        warnings.warn(TrainingWarning(message, "no spatial validation"), stacklevel=3)
+        warn(TrainingWarning(message, "no spatial validation"))
         return network, {}
     held = _fold_masks(data.labels, blocks.number, plan.folds, rng)
     numbers = len(data.species) * (len(data.schema.modalities) + 1)

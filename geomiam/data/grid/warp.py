@@ -30,7 +30,7 @@ from geomiam.data.grid.source_windows import (
     sample,
 )
 from geomiam.data.values.missing import as_float, is_categorical
-from geomiam.errors import GridError, MissingModality, UnreadableFile
+from geomiam.errors import GridError, MissingModality, UnreadableFile, warn
 from geomiam.geo.crs import CRS_ATTRIBUTES, crs_name, same_crs
 from geomiam.geo.longitude import full_turn
 
@@ -197,7 +197,7 @@ def _warp(data: Any, src: GeoBox, *, dst: GeoBox, resampling: str, name: str) ->
     rows, cols = tiles.shape.yx
     parts = {at: reach(src, tiles[at]) for at in itertools.product(range(rows), range(cols))}
     if not any(parts.values()):
-        warnings.warn(elsewhere(name, src, dst), MissingModality, stacklevel=5)
+        warn(elsewhere(name, src, dst), MissingModality)
     cut = [
         [_tile(data, parts[r, c], dst=tiles[r, c], how=resampling) for c in range(cols)]
         for r in range(rows)

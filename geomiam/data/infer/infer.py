@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-import warnings
 from collections.abc import Mapping, Sequence
 
 import xarray as xr
@@ -15,7 +14,7 @@ from geomiam.data.infer.numbered import modalities_of
 from geomiam.data.predictors import bind_variable, own_dims, some
 from geomiam.data.store.coordinates import text_names
 from geomiam.data.values.attributes import flags_of, text_of
-from geomiam.errors import DoubtfulKind, SchemaError
+from geomiam.errors import DoubtfulKind, SchemaError, warn
 from geomiam.geo.dims import on_place
 from geomiam.schema.schema import KINDS, Modality, Schema, Variable
 
@@ -101,12 +100,11 @@ def _warn(guesses: Mapping[str, Guess]) -> None:
         f"kinds={{'{n}': '{g.kind}'}}"
         for n, g in doubts.items()
     ]
-    warnings.warn(
+    warn(
         "kinds that may be wrong: pass the right ones to gm.infer_schema(ds, kinds={...}), as "
         "--kind VARIABLE=KIND on the command line, or as kind: in the catalog\n  "
         + "\n  ".join(lines),
         DoubtfulKind,
-        stacklevel=3,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import unicodedata
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from geomiam.data.records.coordinates import need_columns, numbers
-from geomiam.errors import NamesJoined, OccurrenceError
+from geomiam.errors import NamesJoined, OccurrenceError, warn
 
 STATUS, COUNT = "occurrencestatus", "individualcount"
 """Columns of Darwin Core that state absences, in lower case."""
@@ -184,10 +183,9 @@ def _warn_joined(spellings: pd.Series, name_of: pd.Series) -> None:
         return
     shown = "; ".join(f"'{name}' = {raw}" for name, raw in list(joined.items())[:SHOWN])
     more = f"; and {len(joined) - SHOWN} more" if len(joined) > SHOWN else ""
-    warnings.warn(
+    warn(
         f"{len(joined)} species have several spellings that differ by case or blanks, and are joined: {shown}{more}",
         NamesJoined,
-        stacklevel=6,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Literal
 
@@ -13,7 +12,7 @@ from geomiam.data.grid.grid import restore, spatial_dims
 from geomiam.data.sites.required import Need
 from geomiam.data.sites.sites import read_cells
 from geomiam.data.tree import as_dataset
-from geomiam.errors import LabelError
+from geomiam.errors import LabelError, warn
 from geomiam.geo.crs import crs_of
 from geomiam.geo.dims import SITE
 
@@ -101,9 +100,7 @@ def _random(
 ) -> tuple[xr.Dataset, int, int]:
     cells, candidates = random_cells(cube, n=n, rng=rng, need=need)
     if n is not None and n > candidates:
-        warnings.warn(
-            f"asked for {n} background points, but only {candidates} cells have data", stacklevel=3
-        )
+        warn(f"asked for {n} background points, but only {candidates} cells have data")
     return _append(sites, _as_sites(cells, sites)), candidates, cells.sizes[SITE]
 
 

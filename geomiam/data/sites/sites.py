@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from geomiam.data.records.labels import Records, read_records
 from geomiam.data.sites.required import Need
 from geomiam.data.store.store import as_dataset, open_zarr, write_zarr
 from geomiam.data.values.missing import as_float
-from geomiam.errors import OccurrenceError, OccurrencesLeftOut, RecordsMerged
+from geomiam.errors import OccurrenceError, OccurrencesLeftOut, RecordsMerged, warn
 from geomiam.geo.dims import SITE
 from geomiam.geo.lengths import Length, as_text, kilometres
 from geomiam.outputs.kinds import SITES
@@ -245,11 +244,10 @@ def _merged(records: Records, used: np.ndarray, site: np.ndarray) -> int:
 
 
 def _warn_merged(merged: int, sites: int) -> None:
-    warnings.warn(
+    warn(
         f"{merged:,} records share cell and species with another one and count once, so that {sites:,} sites "
         "are left; thin=False keeps all",
         RecordsMerged,
-        stacklevel=3,
     )
 
 
@@ -308,9 +306,7 @@ def _left_out(reason: np.ndarray, hint: str) -> str:
     if not (reason == "").any():
         raise OccurrenceError(f"no occurrence of {len(reason)} can be used: {text}")
     if text:
-        warnings.warn(
-            f"of {len(reason)} occurrences left out: {text}", OccurrencesLeftOut, stacklevel=3
-        )
+        warn(f"of {len(reason)} occurrences left out: {text}", OccurrencesLeftOut)
     return json.dumps(counts)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from geomiam.data.values.labels import labels_of
-from geomiam.errors import GridError
+from geomiam.errors import GridError, warn
 
 
 def text_names(ds: xr.Dataset) -> xr.Dataset:
@@ -46,10 +45,9 @@ def plain_coordinates(ds: xr.Dataset) -> xr.Dataset:
     odd = [k for k, c in ds.coords.items() if not _is_plain(c)]
     labels = {d: list(map(str, labels_of(ds[d], str(d)))) for d in odd if d in ds.dims}
     if left_out := [str(k) for k in odd if k not in ds.dims]:
-        warnings.warn(
+        warn(
             f"coordinates {left_out} hold Python objects, which no store can hold; they are left out. "
-            f"To leave them out yourself: ds.drop_vars({left_out})",
-            stacklevel=4,
+            f"To leave them out yourself: ds.drop_vars({left_out})"
         )
     ds = ds.drop_vars(left_out).assign_coords(labels)
     extended = [k for k, c in ds.coords.items() if not isinstance(c.dtype, np.dtype)]

@@ -233,7 +233,7 @@ def _bar(ds: xr.Dataset, units: Sequence[Sequence[str]], ledger: Ledger) -> Any:
     total = sum(_bytes(ds, names) for names in units)
     if before:
         log(f"the build resumes: {before / total:.0%} is complete")
-    look = {"unit": "B", "unit_scale": True, "delay": 1}
+    look = {"unit": "B", "unit_scale": True}
     return progress_bar(total=total, initial=before, desc="building", **look)
 
 

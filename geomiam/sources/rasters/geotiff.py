@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from geomiam.checks.sizes import check_raster
 from geomiam.data.grid.axes import SAME_CELL
 from geomiam.data.values.attributes import text_of
 from geomiam.data.values.packing import Packing, fits
-from geomiam.errors import DoubtfulSource, SourceError
+from geomiam.errors import DoubtfulSource, SourceError, warn
 from geomiam.schema.data_source import Source
 from geomiam.schema.schema import Variable
 from geomiam.sources.files import stamp
@@ -154,11 +153,10 @@ def _packing(file: Any, band: int, source: Source, *, variable: Variable) -> Pac
     declared = file.nodatavals[band - 1]
     fills = _several(source.nodata) or (() if declared is None else (declared,))
     if source.nodata is not None and not any(fits(f, dtype) for f in fills):
-        warnings.warn(
+        warn(
             f"'{variable.name}': nodata: {source.nodata} cannot occur in {dtype}, the type of the file, so "
             "it marks no pixel as missing; correct 'nodata:' in the catalog",
             DoubtfulSource,
-            stacklevel=2,
         )
     scale = file.scales[band - 1] if source.scale is None else source.scale
     offset = file.offsets[band - 1] if source.offset is None else source.offset

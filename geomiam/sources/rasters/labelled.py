@@ -15,7 +15,7 @@ from geomiam.data.grid.grid import spatial_dims
 from geomiam.data.store.chunk_reader import ZarrReader, guarded_store
 from geomiam.data.values.missing import as_float
 from geomiam.data.values.packing import SENTINELS, fits, numbers_of
-from geomiam.errors import DoubtfulSource, GridError, SourceError
+from geomiam.errors import DoubtfulSource, GridError, SourceError, warn
 from geomiam.geo.crs import crs_of
 from geomiam.schema.data_source import Source
 from geomiam.schema.schema import Variable
@@ -153,10 +153,9 @@ def _packed(array: xr.DataArray, source: Source) -> xr.DataArray:
     if source.nodata is not None and not any(
         fits(f, array.dtype) for f in numbers_of(attrs, "nodata")
     ):
-        warnings.warn(
+        warn(
             f"'{array.name}': nodata: {source.nodata} cannot occur in {array.dtype}, the type of the file, so "
             "it marks nothing as missing; correct 'nodata:' in the catalog",
             DoubtfulSource,
-            stacklevel=2,
         )
     return as_float(array)

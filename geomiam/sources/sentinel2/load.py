@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 import uuid
-import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from geomiam.errors import AssetFailed, AssetsFailed, GeomiamError
+from geomiam.errors import AssetFailed, AssetsFailed, GeomiamError, warn
 from geomiam.sources.web.ranges import Access
 from geomiam.sources.web.text import scrub
 
@@ -55,7 +54,7 @@ def tell(key: str, line: str) -> None:
             return
         if report is not None:
             report.append(line)
-    warnings.warn(line, AssetsFailed, stacklevel=2)
+    warn(line, AssetsFailed)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,7 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from geomiam.errors import AssetFailed, AssetsFailed, SourceError
+from geomiam.errors import AssetFailed, AssetsFailed, SourceError, warn
 from geomiam.sources.sentinel2 import composites
 from geomiam.sources.sentinel2.clouds import Mask, clouds
 from geomiam.sources.sentinel2.composites import CLEAR, FAILED
@@ -205,9 +204,7 @@ def _report(plan: Plan, on_error: str) -> FailedAssets:
         raise AssetFailed("\n".join([*plan.lost[:20], "on_error='nan' leaves them out"]))
     if plan.lost:
         shown = "\n".join(plan.lost[:5])
-        warnings.warn(
-            f"{len(plan.lost)} files or scenes cannot be read:\n{shown}", AssetsFailed, stacklevel=3
-        )
+        warn(f"{len(plan.lost)} files or scenes cannot be read:\n{shown}", AssetsFailed)
     return FailedAssets(plan.lost)
 
 
