@@ -43,8 +43,12 @@ def _requirements() -> list[str]:
         lines = metadata.requires("geomiam") or []
     except metadata.PackageNotFoundError:  # the folder of the sources, not installed
         return []
-    requirement_lines = sorted((line for line in lines if not LEFT_OUT.search(line)), key=_is_optional)
-    return list(dict.fromkeys(re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in requirement_lines))
+    requirement_lines = sorted(
+        (line for line in lines if not LEFT_OUT.search(line)), key=_is_optional
+    )
+    return list(
+        dict.fromkeys(re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in requirement_lines)
+    )
 
 
 def _is_optional(requirement: str) -> bool:

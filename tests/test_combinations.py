@@ -17,7 +17,7 @@ from torch import nn
 import geomiam as gm
 from geomiam.inference.engine import coalition_block, predict_block, shapley_block
 from geomiam.masking import hide, named
-from geomiam.masking.registry import _NAMES
+from geomiam.masking.registry import STRATEGIES as NAMED
 from geomiam.masking.scores import Balance
 from geomiam.networks.encoders import plug
 from geomiam.networks.model import Model
@@ -26,7 +26,7 @@ from geomiam.tokens.blocks import Block, encode
 from geomiam.tokens.select import players
 
 ROWS = 17
-STRATEGIES = [*_NAMES, "ramp-miam"]
+STRATEGIES = [*NAMED, "ramp-miam"]
 BANDS = {"band": ("red", "nir")}
 TOKENIZERS = {
     "periodic": ("scalar", {}),

@@ -10,11 +10,11 @@ import xarray as xr
 from helpers_small import TINY_NETWORK, quick, tiny_sites
 
 import geomiam as gm
+from geomiam.data.sites.labels import has_background
 from geomiam.errors import SelectionError
 from geomiam.networks.quantity import QUANTITIES
 from geomiam.training.config import TrainingConfig
 from geomiam.training.losses import base_logits, bce, make_loss, resolve_loss
-from geomiam.training.table import has_background
 
 SUM = gm.NetworkConfig(fusion="sum", width=32, frequencies=8, sigma=0.1)
 LEVELS = np.array([-3.0, -2.0, -1.0, 0.0, 1.5])

@@ -23,6 +23,7 @@ from sklearn.metrics import log_loss, r2_score
 
 import geomiam as gm
 from geomiam.data.sites.background import random_cells
+from geomiam.data.sites.table import SiteTable
 from geomiam.errors import (
     ArtifactError,
     LabelError,
@@ -32,7 +33,7 @@ from geomiam.errors import (
 )
 from geomiam.tokens.blocks import encode
 from geomiam.tokens.layout import Layout
-from geomiam.training import fit as fit_module
+from geomiam.training import members as members_module
 from geomiam.training.probe import features
 from geomiam.training.reconstruction import (
     Reconstruction,
@@ -47,13 +48,17 @@ FABRIC = SimpleNamespace(world_size=1, global_rank=0, device="cpu")
 N = 40
 
 
+def unlabelled(schema, arrays) -> SiteTable:
+    """Sites without labels and coordinates."""
+    n = len(next(iter(arrays.values())))
+    return SiteTable(xr.Dataset(), schema, arrays, np.zeros((n, 0), np.float32))
+
+
 def table_of(schema, *, n: int = N, seed: int = 0, held: int = 0) -> tuple[Table, dict[str, int]]:
     """A table of random arrays, and the number of classes by variable."""
     arrays = random_arrays(schema, n, seed=seed)
     out = np.arange(n) < held
-    (table,), scaler = make_tables(
-        arrays, np.zeros((n, 0), np.float32), layout=Layout.of(schema), held=[out]
-    )
+    (table,), scaler = make_tables(unlabelled(schema, arrays), held=[out])
     return table, {k: len(v) for k, v in scaler.classes.items()}
 
 
@@ -170,7 +175,7 @@ def test_what_is_always_the_same_is_not_told():
     schema = schema_of(a=[variable("x"), variable("same")], b=[variable("y")])
     arrays = random_arrays(schema, N) | {"same": np.full(N, 7, np.float32)}
     layout = Layout.of(schema)
-    (table,), _ = make_tables(arrays, np.zeros((N, 0)), layout=layout, held=[np.zeros(N, bool)])
+    (table,), _ = make_tables(unlabelled(schema, arrays), held=[np.zeros(N, bool)])
     targets = Targets.of(layout, table, {})
     assert targets.variance.isnan().tolist() == [False, True, False]
     wild = torch.full((N, 3), 1e3)
@@ -434,8 +439,8 @@ def weights_at_start(monkeypatch, sites, **settings) -> list[dict]:
         found.append({k: v.clone() for k, v in run.module.state_dict().items()})
         return train(run, *_)
 
-    train = fit_module.train
-    monkeypatch.setattr(fit_module, "train", stop)
+    train = members_module.train
+    monkeypatch.setattr(members_module, "train", stop)
     model = gm.fit(sites, training=quick(epochs=1), **settings)
     ours, theirs = ({**m.scaler.to_dict(), "limits": None} for m in (model, settings["warm_start"]))
     assert ours == theirs  # the limits are those of the new sites

@@ -11,10 +11,11 @@ import xarray as xr
 from helpers_small import TINY_NETWORK, quick, tiny_sites
 
 import geomiam as gm
+from geomiam.data.sites.labels import check_classes, read_labels
+from geomiam.data.sites.table import SiteTable
 from geomiam.errors import ArtifactError, GridError, LabelError, MissingVariable
 from geomiam.masking import MIAM, Constant, Dirichlet, Uniform
 from geomiam.splits import hold_out, site_blocks, site_coordinates, spatial_blocks
-from geomiam.tokens.layout import Layout
 from geomiam.training import loop as loop_module
 from geomiam.training import supervised as supervised_module
 from geomiam.training.losses import (
@@ -25,7 +26,7 @@ from geomiam.training.losses import (
     presence_weight,
     weighted_bce,
 )
-from geomiam.training.table import check_classes, make_tables, read_labels, read_predictors
+from geomiam.training.table import make_tables
 
 NAN = float("nan")
 
@@ -290,18 +291,16 @@ def test_a_modality_that_is_nan_everywhere_is_refused():
     with pytest.raises(
         MissingVariable, match=r"'climate' is NaN at every site.*subset\(\['soil'\]\)"
     ):
-        read_predictors(sites, gm.infer_schema(sites))
+        SiteTable.read(sites, gm.infer_schema(sites)).checked()
 
 
 def test_the_scaler_sees_the_training_sites_only():
     sites = tiny_sites(40)
-    schema = gm.infer_schema(sites)
-    arrays = read_predictors(sites, schema)
+    read = SiteTable.read(sites, gm.infer_schema(sites))
     held = np.arange(40) % 4 == 0
-    (table,), scaler = make_tables(
-        arrays, read_labels(sites)[0], layout=Layout.of(schema), held=[held]
-    )
-    assert float(scaler.mean["bio1"]) == pytest.approx(float(np.nanmean(arrays["bio1"][~held])))
+    (table,), scaler = make_tables(read, held=[held])
+    bio1 = read.arrays["bio1"]
+    assert float(scaler.mean["bio1"]) == pytest.approx(float(np.nanmean(bio1[~held])))
     assert table.valid.tolist() == np.flatnonzero(held).tolist()
     assert sorted(table.train.tolist() + table.valid.tolist()) == list(range(40))
 

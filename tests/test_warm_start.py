@@ -12,8 +12,9 @@ import geomiam as gm
 from geomiam.errors import ArtifactError, LabelError, SelectionError
 from geomiam.evaluation.masked import Masked
 from geomiam.networks.model import Model
-from geomiam.training import fit as fit_module
 from geomiam.training import loop as loop_module
+from geomiam.training import members as members_module
+from geomiam.training import setup as fit_setup
 from geomiam.training import warm as warm_module
 from geomiam.training.warm import joint_settings, load_body
 
@@ -119,7 +120,7 @@ def test_a_branch_is_the_uni_modal_model_that_fit_would_train(monkeypatch):
         return loop_module.Run(model, module, table, masking, config, seed, task)
 
     monkeypatch.setattr(Model, "untrained", same_weights)
-    monkeypatch.setattr(fit_module, "Run", same_seed)
+    monkeypatch.setattr(fit_setup, "Run", same_seed)
     alone = gm.fit(
         sites.isel(site=has)[["bio1", "presence"]],
         network=LATE,
@@ -246,7 +247,7 @@ def test_a_branch_without_validation_sites_is_scored_where_it_trains():
 def test_a_model_is_the_start_with_head_and_scaler(fusion, monkeypatch):
     network = TINY_NETWORK.model_copy(update={"fusion": fusion})
     start = fit(network=network, warm_start=False)
-    begun = watched(monkeypatch, fit_module)
+    begun = watched(monkeypatch, members_module)
     sites = tiny_sites(seed=5)
     model = fit(sites, network=None, warm_start=start)
     assert same(begun["training"], state(start))
@@ -258,7 +259,7 @@ def test_a_model_is_the_start_with_head_and_scaler(fusion, monkeypatch):
 
 def test_the_head_comes_along_by_the_names_of_species(monkeypatch):
     start = fit(network=TINY_NETWORK, warm_start=False)
-    begun = watched(monkeypatch, fit_module)
+    begun = watched(monkeypatch, members_module)
     turned = tiny_sites().isel(species=[1, 0])
     fit(turned, network=None, warm_start=start)
     assert torch.equal(begun["training"]["head.weight"], start.network.head.weight[[1, 0]])
@@ -272,13 +273,13 @@ def test_the_head_comes_along_by_the_names_of_species(monkeypatch):
 def test_every_member_starts_from_its_own(monkeypatch):
     network = TINY_NETWORK.model_copy(update={"members": 2})
     start = fit(network=network, warm_start=False)
-    kept, real = [], fit_module.load_start
+    kept, real = [], members_module.load_start
 
     def load(model, other, member):
         real(model, other, member)
         kept.append(Masked(model).scores(tiny_sites()))
 
-    monkeypatch.setattr(fit_module, "load_start", load)
+    monkeypatch.setattr(members_module, "load_start", load)
     fit(network=None, warm_start=start)
     np.testing.assert_allclose(np.mean(kept, 0), Masked(start).scores(tiny_sites()), atol=1e-5)
 

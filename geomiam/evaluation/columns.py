@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import xarray as xr
 
-from geomiam.data.predictors import bind, predictors
+from geomiam.data.predictors import bind
+from geomiam.data.sites.table import SiteTable, read_arrays
 from geomiam.schema.schema import Schema
 from geomiam.tokens.blocks import encode
 from geomiam.tokens.layout import Layout, Span
 from geomiam.tokens.scaler import Scaler, fit_scaler
 from geomiam.tokens.select import Selector, visible_tokens
-from geomiam.training.table import read_predictors
 
 Using = Selector | Sequence[Selector] | None
 
@@ -45,7 +45,7 @@ class Columns:
             If a predictor is missing, has no value at any site, or differs from the schema.
         """
         schema = _as_numbers(bind(schema, sites))
-        arrays = read_predictors(sites, schema)
+        arrays = SiteTable.read(sites, schema, labelled=False).checked().arrays
         found = cls(Layout.of(schema), fit_scaler(arrays, schema), onehot, np.array([], bool))
         everything = found._cut(arrays, np.ones(found.layout.size, bool))
         return replace(found, kept=np.isfinite(everything).any(0))
@@ -67,7 +67,8 @@ class Columns:
             If predictors are missing in part, or differ from the schema.
         """
         shown = visible_tokens(self.layout, using)
-        return self._cut(shown_arrays(sites, self.layout, shown), shown)[:, self.kept]
+        needed = self.layout.variables_of(shown)
+        return self._cut(read_arrays(sites, self.layout.schema, needed=needed), shown)[:, self.kept]
 
     @property
     def units(self) -> np.ndarray:
@@ -122,24 +123,6 @@ def _as_numbers(schema: Schema) -> Schema:
     """Symbols are how a network reads a series; a table has its numbers, in the same windows."""
     symbolic = [n for n, v in schema.variables.items() if v.symbols]
     return schema.symbolic(None, variables=symbolic) if symbolic else schema
-
-
-def shown_arrays(sites: xr.Dataset, layout: Layout, shown: np.ndarray) -> dict[str, np.ndarray]:
-    """Return ``(n, *own dims)`` per variable, NaN and not even read where no token ``(t,)`` is shown.
-
-    Raises
-    ------
-    MissingVariable, VariableMismatch
-        If predictors are missing in part, or differ from the schema.
-    """
-    spans, nothing = layout.spans, np.full((), np.nan, np.float32)
-    needed = [s.variable.name for s in spans if shown[s.start : s.start + s.size].any()]
-    found = predictors(sites, layout.schema, needed=needed)
-    arrays = {k: np.asarray(v.transpose("site", ...).values) for k, v in found.items()}
-    for span in spans:
-        shape = (sites.sizes["site"], *span.variable.sizes)
-        arrays.setdefault(span.variable.name, np.broadcast_to(nothing, shape))
-    return arrays
 
 
 def _observed_mean(x: np.ndarray) -> np.ndarray:

@@ -11,6 +11,8 @@ import numpy as np
 import xarray as xr
 
 from geomiam import splits as splitters
+from geomiam.data.infer.infer import read_schema
+from geomiam.data.sites.labels import has_background, read_labels
 from geomiam.errors import LabelError, TrainingWarning
 from geomiam.evaluation.masked import to_probability
 from geomiam.evaluation.subsets import (
@@ -26,9 +28,8 @@ from geomiam.networks.model import Model
 from geomiam.progress import progress_bar, with_progress
 from geomiam.schema.schema import Schema
 from geomiam.training.config import TrainingConfig
-from geomiam.training.fit import fit, read_schema
+from geomiam.training.fit import fit
 from geomiam.training.losses import resolve_loss
-from geomiam.training.table import has_background, read_labels
 
 OURS = (
     splitters.SpatialBlocks,

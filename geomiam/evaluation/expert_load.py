@@ -11,13 +11,13 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from geomiam.data.sites.table import read_arrays
 from geomiam.errors import SelectionError
-from geomiam.evaluation.columns import shown_arrays
 from geomiam.networks.artifact import as_model
 from geomiam.networks.experts import Experts
 from geomiam.networks.model import Model
 from geomiam.networks.network import Network
-from geomiam.tokens.blocks import Block, encode
+from geomiam.tokens.blocks import Block
 
 ROWS_AT_ONCE = 512
 """Sites that go through the network at a time."""
@@ -61,8 +61,7 @@ def expert_load(model: Model | str | Path, sites: xr.Dataset) -> xr.Dataset:
             "the model has no experts; train one with gm.fit(sites, network="
             "gm.NetworkConfig(fusion='token', experts=4))"
         )
-    arrays = shown_arrays(sites, model.layout, np.ones(model.layout.size, bool))
-    block = encode(arrays, layout=model.layout, scaler=model.scaler)
+    block = model.encode(read_arrays(sites, model.schema))
     rows = _by_pattern(model, block)
     if not rows:
         raise SelectionError("no site has an observed predictor, so no token reaches an expert")

@@ -12,8 +12,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from geomiam.data.sites.table import read_arrays
 from geomiam.errors import SelectionError
-from geomiam.evaluation.columns import shown_arrays
 from geomiam.inference.coalitions import members
 from geomiam.inference.engine import (
     Scale,
@@ -30,7 +30,7 @@ from geomiam.networks.network import Network
 from geomiam.networks.session import standard_torch
 from geomiam.progress import progress_bar, with_progress
 from geomiam.splits import hold_out_blocks
-from geomiam.tokens.blocks import Block, encode
+from geomiam.tokens.blocks import Block
 from geomiam.tokens.select import players
 
 COALITIONS = 64
@@ -95,7 +95,7 @@ def fit_explainer(
     model = as_model(model)
     masks = _players(model)
     draws = np.random.default_rng(rng)
-    block = _read(model, sites)
+    block = model.encode(read_arrays(sites, model.schema))
     held = _held(sites, holdout, draws)
     seen = block.observed.any(1)
     task = _lessons(model, _rows(block, ~held & seen), masks, scale=scale, rng=draws)
@@ -118,11 +118,6 @@ def _players(model: Model) -> np.ndarray:
     if len(masks) < 2:
         raise SelectionError("one group alone has the whole gain: nothing is to be learned")
     return masks
-
-
-def _read(model: Model, sites: xr.Dataset) -> Block:
-    arrays = shown_arrays(sites, model.layout, np.ones(model.layout.size, bool))
-    return encode(arrays, layout=model.layout, scaler=model.scaler)
 
 
 def _rows(block: Block, rows: np.ndarray) -> Block:

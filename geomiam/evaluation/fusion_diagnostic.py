@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from geomiam.data.infer.infer import infer_schema
-from geomiam.data.predictors import bind
+from geomiam.data.infer.infer import read_schema
+from geomiam.data.sites.labels import has_background, read_labels
+from geomiam.data.sites.table import SiteTable
 from geomiam.errors import LabelError
 from geomiam.evaluation.subsets import evaluate
 from geomiam.masking import Constant
@@ -15,11 +16,12 @@ from geomiam.networks.model import Model
 from geomiam.networks.session import standard_torch
 from geomiam.schema.schema import Schema
 from geomiam.training.config import TrainingConfig
-from geomiam.training.fit import fit, held_out
+from geomiam.training.fit import fit
+from geomiam.training.holdout import HoldOut
 from geomiam.training.loop import Run, torch_seed, train
 from geomiam.training.losses import resolve_loss
 from geomiam.training.supervised import Supervised
-from geomiam.training.table import has_background, make_tables, read_labels, read_predictors
+from geomiam.training.table import make_tables
 
 WAYS = ("average", "linear head")
 
@@ -73,16 +75,16 @@ def fusion_diagnostic(
     LabelError, MissingVariable, VariableMismatch, GridError
         As :func:`geomiam.fit`.
     """
-    schema = bind(schema, sites) if schema is not None else infer_schema(sites)
+    schema = read_schema(sites, schema)
     config = (training or TrainingConfig()).model_copy(update={"joint_epochs": 0})
     labels = read_labels(sites)[0]
     config, _ = resolve_loss(config, labels, background=has_background(sites))
     seeds = np.random.default_rng(rng)
-    test = held_out(sites, labels, validation, config, seeds)
+    test = HoldOut.of(sites, validation, config).draw(labels, seeds)
     if not test.any():
         raise LabelError("no site is left to score: pass validation=<boolean per site>")
     rest = sites.isel(site=~test)
-    held = held_out(rest, read_labels(rest)[0], None, config, seeds)
+    held = HoldOut.of(rest, None, config).draw(labels[~test], seeds)
     late = {"fusion": "late", "members": 1, "weights": "equal", "pool": "mean", "explainer": 0}
     average = fit(
         rest,
@@ -105,14 +107,8 @@ def _linear(
     It begins at the average, which is one of the heads it may become: where there is nothing to gain,
     too short a training does not count against it.
     """
-    labels, _ = read_labels(sites)
-    (table,), scaler = make_tables(
-        read_predictors(sites, average.schema),
-        labels,
-        layout=average.layout,
-        held=[held],
-        scaler=average.scaler,
-    )
+    rows = SiteTable.read(sites, average.schema).checked()
+    (table,), scaler = make_tables(rows, held=[held], scaler=average.scaler)
     with torch_seed(seed):
         linear = Model.untrained(
             average.schema,

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from geomiam.data.predictors import predictors
+from geomiam.data.sites.table import SiteTable
 from geomiam.errors import LabelError, SelectionError
 from geomiam.evaluation import sampling
 from geomiam.evaluation.subsets import LONG_NAMES, ON_PROBABILITIES, check_metrics
@@ -20,11 +20,10 @@ from geomiam.metrics import METRICS
 from geomiam.networks.artifact import as_model
 from geomiam.networks.model import Model
 from geomiam.progress import progress_bar, with_progress
-from geomiam.tokens.blocks import Block, encode
+from geomiam.tokens.blocks import Block
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.select import Selector
 from geomiam.tokens.select import players as split_players
-from geomiam.training.table import read_labels
 
 Method = Literal["exact", "latin", "uniform"]
 Players = str | Mapping[str, Selector | Sequence[Selector]]
@@ -190,24 +189,15 @@ def skill_game(
     """
     named = _players(model.layout, players)
     _refuse_without_ties(metric)
-    labels, species = read_labels(sites)
-    index, masks = model.species_index(species), np.stack(list(named.values()))
-    block, some = _seen(_read(model, sites, masks), masks)
-    scored = _scorable(labels[some], of=len(labels))
+    masks = np.stack(list(named.values()))
+    needed = model.layout.variables_of(np.bitwise_or.reduce(masks))
+    table = SiteTable.read(sites, model.schema, needed=needed)
+    index = model.species_index(table.species)
+    block, rows = _seen(model.encode(table.arrays), masks)
+    labels = table.labels[rows]
+    scored = _scorable(labels, of=len(table))
     facts = {"metric": metric, "species": index[scored], "scored": scored}
-    return SkillGame(model, block, labels[some][:, scored], tuple(named), masks, **facts)
-
-
-def _read(model: Model, sites: xr.Dataset, players: np.ndarray) -> Block:
-    """All sites, of the variables that any player shows."""
-    spans, shown = model.layout.spans, np.bitwise_or.reduce(players)
-    needed = {s.variable.name for s in spans if shown[s.start : s.start + s.size].any()}
-    found = predictors(sites, model.schema, needed=needed)
-    arrays = {k: np.asarray(v.transpose("site", ...).values) for k, v in found.items()}
-    n = sites.sizes["site"]
-    for name, v in model.schema.variables.items():
-        arrays.setdefault(name, np.broadcast_to(np.float32(np.nan), (n, *v.sizes)))
-    return encode(arrays, layout=model.layout, scaler=model.scaler)
+    return SkillGame(model, block, labels[:, scored], tuple(named), masks, **facts)
 
 
 def _seen(block: Block, players: np.ndarray) -> tuple[Block, np.ndarray]:

@@ -18,18 +18,18 @@ import numpy as np
 import xarray as xr
 
 from geomiam.data.predictors import bind
+from geomiam.data.sites.table import SiteTable, read_arrays
 from geomiam.errors import SelectionError
-from geomiam.evaluation.columns import Columns, shown_arrays
+from geomiam.evaluation.columns import Columns
 from geomiam.evaluation.masked import to_probability
 from geomiam.inference.engine import predict_block
 from geomiam.masking import Constant
 from geomiam.networks.model import Model
 from geomiam.schema.schema import Schema, Variable
-from geomiam.tokens.blocks import Block, encode
+from geomiam.tokens.blocks import Block
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.select import Selector, visible_tokens
 from geomiam.training.fit import fit
-from geomiam.training.table import read_predictors
 
 Kind = Literal["mean", "median", "marginal", "conditional"]
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -224,7 +224,7 @@ class Imputed:
         """What each value is filled with where no site lends one ``(F,)``."""
         middles = typical(self.train, self.schema, kind=self.kind)
         rows = {n: v.expand_dims("site").values for n, v in middles.items()}
-        return _flat(encode(rows, layout=self.model.layout, scaler=self.model.scaler))[0]
+        return _flat(self.model.encode(rows))[0]
 
     @cached_property
     def _columns(self) -> Columns:
@@ -246,7 +246,7 @@ def typical(sites: xr.Dataset, schema: Schema, *, kind: Kind = "mean") -> dict[s
         If there is no such kind.
     """
     _check_kind(kind)
-    arrays = read_predictors(sites, schema)
+    arrays = SiteTable.read(sites, schema, labelled=False).checked().arrays
     return {
         n: xr.DataArray(_middle(arrays[n], v, kind), dims=v.dims)
         for n, v in schema.variables.items()
@@ -297,8 +297,7 @@ def _check_kind(kind: str) -> None:
 
 def _block(sites: xr.Dataset, model: Model, shown: np.ndarray) -> Block:
     """Sites, standardised and cut; variables without a shown token are NaN."""
-    arrays = shown_arrays(sites, model.layout, shown)
-    return encode(arrays, layout=model.layout, scaler=model.scaler)
+    return model.encode(read_arrays(sites, model.schema, needed=model.layout.variables_of(shown)))
 
 
 def _widths(layout: Layout) -> np.ndarray:

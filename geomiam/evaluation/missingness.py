@@ -20,6 +20,7 @@ from zlib import crc32
 import numpy as np
 import xarray as xr
 
+from geomiam.data.sites.labels import read_labels
 from geomiam.errors import SelectionError
 from geomiam.evaluation.patterns import (
     PATTERNS,
@@ -37,7 +38,6 @@ from geomiam.metrics import auc
 from geomiam.networks.model import Model
 from geomiam.progress import progress_bar, with_progress
 from geomiam.schema.schema import Schema
-from geomiam.training.table import read_labels
 
 __all__ = [
     "PATTERNS",

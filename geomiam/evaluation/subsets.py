@@ -15,6 +15,7 @@ import numpy as np
 import xarray as xr
 
 from geomiam.data.predictors import bind
+from geomiam.data.sites.labels import read_labels
 from geomiam.errors import SelectionError
 from geomiam.evaluation.masked import Masked
 from geomiam.metrics import METRICS, measure
@@ -25,7 +26,6 @@ from geomiam.schema.schema import Schema
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.select import Selector, visible_tokens
 from geomiam.training.fingerprint import warn_if_trained_on
-from geomiam.training.table import read_labels
 
 Using = Selector | Sequence[Selector] | None
 Subsets = str | Sequence[Using] | Mapping[str, Using]

@@ -23,7 +23,7 @@ from geomiam.geo.dims import SITE, is_place, spatial_pair
 from geomiam.inference.allocator import keep_freed_memory
 from geomiam.networks.model import Model
 from geomiam.progress import progress_bar
-from geomiam.tokens.blocks import Block, encode
+from geomiam.tokens.blocks import Block
 
 DEFAULT_LIMIT = 4 * 2**30
 """Bytes that one block may need unless the caller says otherwise."""
@@ -90,8 +90,7 @@ class BlockTask:
         n = len(next(iter(rows.values())))
         absent = {k: v for k, v in self.model.schema.variables.items() if k not in rows}
         nothing = {k: np.broadcast_to(np.float32(np.nan), (n, *v.sizes)) for k, v in absent.items()}
-        layout, scaler = self.model.layout, self.model.scaler
-        return encode(rows | nothing, layout=layout, scaler=scaler, limits=True)
+        return self.model.encode(rows | nothing, limits=True)
 
     def _slabs(self, n: int) -> Iterator[slice]:
         look = {} if self.alone else {"disable": True}
@@ -134,10 +133,7 @@ def over_cells(
     MemoryRefused
         If a block would need more than the limit.
     """
-    needed = {
-        s.variable.name for s in model.layout.spans if shown[s.start : s.start + s.size].any()
-    }
-    found = predictors(ds, model.schema, needed=needed)
+    found = predictors(ds, model.schema, needed=model.layout.variables_of(shown))
     own = {n: list(model.schema.variables[n].dims) for n in found}
     arrays = [a.drop_vars([d for d in own[n] if d in a.coords]) for n, a in found.items()]
     alone = all(a.chunks is None for a in arrays)

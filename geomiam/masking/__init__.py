@@ -2,7 +2,7 @@
 
 from geomiam.masking.miam import MIAM, BetaCube
 from geomiam.masking.ramp import Ramp
-from geomiam.masking.registry import named, to_dict
+from geomiam.masking.registry import STRATEGIES, as_strategy, named, to_dict
 from geomiam.masking.scores import Balance, balance
 from geomiam.masking.simple import Constant, Dirichlet, Uniform, UniformCube
 from geomiam.masking.strategy import Strategy, hide
@@ -11,6 +11,7 @@ from geomiam.masking.whole_modalities import OPM, ModalityDropout, RandomSubset
 __all__ = [
     "MIAM",
     "OPM",
+    "STRATEGIES",
     "Balance",
     "BetaCube",
     "Constant",
@@ -21,6 +22,7 @@ __all__ = [
     "Strategy",
     "Uniform",
     "UniformCube",
+    "as_strategy",
     "balance",
     "hide",
     "named",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 from geomiam.errors import SettingError
@@ -12,22 +14,24 @@ from geomiam.masking.simple import Constant, Dirichlet, Uniform, UniformCube
 from geomiam.masking.strategy import Strategy
 from geomiam.masking.whole_modalities import OPM, ModalityDropout, RandomSubset
 
-__all__ = ["named", "to_dict"]
+__all__ = ["STRATEGIES", "as_strategy", "named", "to_dict"]
 
-# Name -> class and the fields that the name fixes; the first name of a class is its own.
-_NAMES: dict[str, tuple[type, dict[str, Any]]] = {
-    "miam": (MIAM, {}),
-    "uniform": (Uniform, {}),
-    "dirichlet": (Dirichlet, {}),
-    "dirichlet-visible": (Dirichlet, {"simplex": "visible"}),
-    "dropout": (ModalityDropout, {}),
-    "opm": (OPM, {}),
-    "constant": (Constant, {}),
-    "uniform-cube": (UniformCube, {}),
-    "beta-cube": (BetaCube, {}),
-    "subset": (RandomSubset, {}),
-    "ramp": (Ramp, {}),
+STRATEGIES: dict[str, Callable[..., Strategy]] = {
+    "miam": MIAM,
+    "uniform": Uniform,
+    "dirichlet": Dirichlet,
+    "dirichlet-visible": partial(Dirichlet, simplex="visible"),
+    "dropout": ModalityDropout,
+    "opm": OPM,
+    "constant": Constant,
+    "uniform-cube": UniformCube,
+    "beta-cube": BetaCube,
+    "subset": RandomSubset,
+    "ramp": Ramp,
 }
+"""Every strategy by name. A new one is a frozen dataclass that satisfies :class:`Strategy`, and a line
+here, or ``gm.masking.STRATEGIES["mine"] = Mine`` in a user's own code. A ``partial`` is a second name of
+a class, with some fields set."""
 
 
 def named(name: str, **settings: Any) -> Strategy:
@@ -46,12 +50,26 @@ def named(name: str, **settings: Any) -> Strategy:
         return Ramp(named(name.removeprefix("ramp-"), **settings), **own)
     if isinstance(inner := settings.get("strategy"), dict):
         settings["strategy"] = named(**inner)
-    if name not in _NAMES:
-        raise SettingError(f"no masking strategy {name!r}; choose from: {', '.join(_NAMES)}")
-    kind, fixed = _NAMES[name]
-    if unknown := sorted(set(settings) - (names := {f.name for f in fields(kind)})):
+    if name not in STRATEGIES:
+        raise SettingError(f"no masking strategy {name!r}; choose from: {', '.join(STRATEGIES)}")
+    make: Any = STRATEGIES[name]
+    names = {f.name for f in fields(getattr(make, "func", make))}
+    if unknown := sorted(set(settings) - names):
         raise SettingError(f"'{name}' has no setting {unknown}; it has {', '.join(sorted(names))}")
-    return kind(**fixed | settings)
+    return make(**settings)
+
+
+def as_strategy(masking: Strategy | str | None, *, default: Strategy) -> Strategy:
+    """Return a strategy as it is, the one of a name, or the default for None.
+
+    Raises
+    ------
+    SettingError
+        When no strategy has that name.
+    """
+    if isinstance(masking, str):
+        return named(masking)
+    return masking or default
 
 
 def to_dict(strategy: Strategy) -> dict[str, Any]:
@@ -60,13 +78,14 @@ def to_dict(strategy: Strategy) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        When the strategy is not one of this module.
+        When the class of the strategy has no name.
     """
-    for name, (kind, _) in _NAMES.items():
+    for name, kind in STRATEGIES.items():
         if type(strategy) is kind:
             own = {f.name: getattr(strategy, f.name) for f in fields(strategy)}
             nested = {k: to_dict(v) for k, v in own.items() if isinstance(v, Strategy)}
             return {"name": name, **own, **nested}
     raise SettingError(
-        f"{type(strategy).__name__} has no name in geomiam; use one of: {', '.join(_NAMES)}"
+        f"{type(strategy).__name__} has no name in geomiam; name it with gm.masking.STRATEGIES['name'] = "
+        f"{type(strategy).__name__}, or use one of: {', '.join(STRATEGIES)}"
     )

@@ -21,6 +21,7 @@ from geomiam.networks.config import WITHOUT_ATTENTION, NetworkConfig
 from geomiam.networks.network import Network
 from geomiam.networks.quantity import QUANTITIES, Quantity, loss_of
 from geomiam.schema.schema import Schema
+from geomiam.tokens.blocks import Block, encode
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.scaler import Scaler
 
@@ -78,6 +79,10 @@ class Model:
     def layout(self) -> Layout:
         """The order of the model's tokens."""
         return Layout.of(self.schema)
+
+    def encode(self, arrays: Mapping[str, np.ndarray], *, limits: bool = False) -> Block:
+        """Return predictors ``(n, *own dims)`` by variable as tokens; see :func:`geomiam.tokens.blocks.encode`."""
+        return encode(arrays, layout=self.layout, scaler=self.scaler, limits=limits)
 
     @property
     def device(self) -> torch.device:

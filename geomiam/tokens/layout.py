@@ -182,6 +182,10 @@ class Layout:
         """Readable name of each token."""
         return [n for s in self.spans for n in s.names()]
 
+    def variables_of(self, shown: np.ndarray) -> set[str]:
+        """Return the variables that have a token among those shown, boolean ``(t,)``."""
+        return {s.variable.name for s in self.spans if shown[s.start : s.start + s.size].any()}
+
 
 def _check_count(schema: Schema) -> None:
     """Refuse a schema of too many tokens before they are laid out."""

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from geomiam.errors import TrainingWarning, warn
-from geomiam.training.rule import FEW_STEPS
+from geomiam.networks.model import Model
+from geomiam.training.checkpoint import Progress
+from geomiam.training.loop import Run
+from geomiam.training.rule import FEW_STEPS, Plan
+from geomiam.training.supervised import validate
+from geomiam.training.table import MOST_SCORED
 
 FEWEST = 5
 """Presences below which hardly anything can be learned."""
@@ -16,6 +22,27 @@ FEWEST_VALIDATED = 20
 GAP = 0.15
 """Training AUC above validation AUC from which a model fits its sites rather than new places."""
 LISTED = 5
+
+
+def advise(model: Model, run: Run, ends: Sequence[Progress], *, plan: Plan) -> None:
+    """Warn of a fit that may be poor; ``run`` is the first member's, ``ends`` are those of all."""
+    config, about, sites = plan.training, model.about, len(run.table.train)
+    best, most = config.keep == "best", config.most_epochs(sites)
+    steps = most * config.steps_per_epoch(sites)
+    if best:
+        epochs = [e.epoch for e in ends]
+        ended_early([e.best_epoch for e in ends], epochs, most=most, steps=steps)
+    if "validation" in about:
+        counts = np.array(list(about["validation"]["presences"].values()))
+        few_validated(counts, model.species, chosen=False)
+        training, validation = about["training_auc"]["all"], about["validation_auc"]["all"]
+        large_gap(training, validation, steps=steps)
+    elif about["sites"]["validation"]:
+        counts = (run.table.labels[run.table.valid] == 1).sum(0).numpy()
+        few_validated(counts, model.species, chosen=best)
+        rows = run.table.train[:: -(-sites // MOST_SCORED)]
+        training = validate(run, replace(run.table, valid=rows))["auc_all"]
+        large_gap(training, about["validation_auc"]["all"], steps=steps)
 
 
 def few_presences(labels: np.ndarray, species: Sequence[str]) -> None:

@@ -11,9 +11,11 @@ import numpy as np
 import xarray as xr
 
 from geomiam.data.infer.infer import infer_schema
-from geomiam.data.predictors import bind, predictors
-from geomiam.errors import MissingVariable, SchemaError, SelectionError
-from geomiam.masking import MIAM, Strategy, named
+from geomiam.data.predictors import bind
+from geomiam.data.sites.labels import check_classes, read_labels
+from geomiam.data.sites.table import SiteTable
+from geomiam.errors import SchemaError, SelectionError
+from geomiam.masking import MIAM, Strategy, as_strategy
 from geomiam.networks.artifact import as_model
 from geomiam.networks.model import Model
 from geomiam.networks.network import Network
@@ -21,12 +23,10 @@ from geomiam.networks.quantity import loss_of
 from geomiam.networks.session import standard_torch
 from geomiam.progress import with_progress
 from geomiam.schema.schema import Schema
-from geomiam.tokens.blocks import encode
 from geomiam.tokens.limits import widened, with_limits
 from geomiam.tokens.scaler import fit_scaler
 from geomiam.training.checkpoint import Progress
 from geomiam.training.config import TrainingConfig
-from geomiam.training.fit import held_out, provenance, validation_blocks
 from geomiam.training.growth import (
     grown_schema,
     joined_scaler,
@@ -35,12 +35,14 @@ from geomiam.training.growth import (
     with_modalities,
     with_species,
 )
+from geomiam.training.holdout import HoldOut
 from geomiam.training.loop import Run, torch_seed
 from geomiam.training.loop import train as run_training
 from geomiam.training.losses import LINK_OF
+from geomiam.training.provenance import provenance
 from geomiam.training.rule import changed, training_steps
 from geomiam.training.supervised import Supervised
-from geomiam.training.table import Table, check_classes, read_labels, share
+from geomiam.training.table import share
 
 Part = Literal["head", "all", "new"]
 
@@ -143,25 +145,29 @@ def finetune(
     part, config = _checked(train, model, found), _settings(model, found, training, train)
     config = _with_loss(config, model, found, part)
     seeds = np.random.default_rng(rng)
-    held = held_out(sites, found.labels, validation, config, seeds)
+    held_out = HoldOut.of(sites, validation, config)
+    held = held_out.draw(found.labels, seeds)
     seed = int(seeds.integers(2**31))
+    grown = grown_schema(model.schema, found.schema) if found.schema else model.schema
+    predictors = SiteTable.read(sites, grown, labelled=False)
+    if found.schema:
+        replace(predictors, schema=found.schema).checked()
+    trained = {k: a[~held] for k, a in predictors.arrays.items()}
     with torch_seed(seed):
-        tuned, learned = _larger(model, sites, found, part, held)
+        tuned, learned = _larger(model, found, part, trained)
     first = len(model.species) if part == "head" else 0  # the head of new species learns apart
     student = of_species(tuned, first) if first else tuned
-    table = _table(sites, student, found.labels[:, first:], held)
+    (table,) = share(student.encode(predictors.arrays), found.labels[:, first:], held=[held])
     if config.loss != "cross-entropy":
         check_classes(found.labels[:, first:], student.species)
-    strategy = named(masking) if isinstance(masking, str) else masking or MIAM()
+    strategy = as_strategy(masking, default=MIAM())
     run = Run(student, student.network, table, strategy, config, seed, Supervised())
     end = _learn(run, learned, Path(checkpoint) if checkpoint else None)
     if first:
         put_head(tuned, student.network.head, first)
     _open(tuned.network.eval(), model.network)
-    learned_from = {k: a[~held] for k, a in _arrays(sites, tuned.schema).items()}
-    tuned = replace(tuned, scaler=widened(tuned.scaler, learned_from, tuned.schema))
-    blocks = validation_blocks(sites, validation, config)
-    step = _step(model, found, part, provenance([run], [end], sites) | blocks)
+    tuned = replace(tuned, scaler=widened(tuned.scaler, trained, tuned.schema))
+    step = _step(model, found, part, provenance([run], [end], sites) | held_out.about())
     return replace(tuned, about=_about(model, step))
 
 
@@ -298,46 +304,24 @@ def _settings(
 
 
 def _larger(
-    model: Model, sites: xr.Dataset, found: Found, part: Part, held: np.ndarray
+    model: Model, found: Found, part: Part, trained: dict[str, np.ndarray]
 ) -> tuple[Model, list[str]]:
-    """The model with room for what is new, and the names of the weights that learn."""
+    """The model with room for what is new, and the names of the weights that learn.
+
+    ``trained`` are the predictors of the sites that train, by variable.
+    """
     if part != "new" or found.schema is None:
         larger = with_species(model, found.species)
         return larger, ["head.weight", "head.bias"] if part == "head" else [
             *larger.network.state_dict()
         ]
-    arrays = _arrays(sites, found.schema, needed=True)
-    arrays = {k: a[~held] for k, a in arrays.items()}
+    arrays = {k: trained[k] for k in found.schema.variables}
     new = fit_scaler(arrays, found.schema)
     if model.scaler.limits:
         new = with_limits(new, arrays, found.schema)
     return with_modalities(
         model, grown_schema(model.schema, found.schema), joined_scaler(model.scaler, new)
     )
-
-
-def _table(sites: xr.Dataset, model: Model, labels: np.ndarray, held: np.ndarray) -> Table:
-    arrays = _arrays(sites, model.schema)
-    block = encode(arrays, layout=model.layout, scaler=model.scaler)
-    return share(block, labels, held=[held])[0]
-
-
-def _arrays(sites: xr.Dataset, schema: Schema, *, needed: bool = False) -> dict[str, np.ndarray]:
-    """``(n, *own dims)`` per variable; NaN where the sites have none of a modality."""
-    found = predictors(sites, schema)
-    n = sites.sizes["site"]
-    arrays = {
-        name: np.asarray(found[name].transpose("site", ...).values)
-        if name in found
-        else np.full((n, *v.sizes), np.nan, np.float32)
-        for name, v in schema.variables.items()
-    }
-    for modality in schema.modalities.values() if needed else ():
-        if not any(np.isfinite(arrays[v]).any() for v in modality.variables):
-            raise MissingVariable(
-                f"modality '{modality.name}' is NaN at every site, so nothing can be learned from it"
-            )
-    return arrays
 
 
 def _learn(run: Run, learned: Collection[str], checkpoint: Path | None) -> Progress:

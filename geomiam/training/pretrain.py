@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from geomiam.data.infer.infer import read_schema
 from geomiam.data.sites.background import random_cells
+from geomiam.data.sites.table import SiteTable
 from geomiam.data.tree import as_dataset
 from geomiam.errors import SchemaError
 from geomiam.geo.dims import SITE
-from geomiam.masking import MIAM, Strategy, named, to_dict
+from geomiam.masking import MIAM, Strategy, as_strategy, to_dict
 from geomiam.networks.config import NetworkConfig
 from geomiam.networks.model import Model
 from geomiam.networks.session import standard_torch
@@ -22,11 +24,12 @@ from geomiam.schema.schema import Schema
 from geomiam.tokens.layout import Layout
 from geomiam.training.checkpoint import Progress
 from geomiam.training.config import TrainingConfig
-from geomiam.training.fit import held_out, place_and_time, read_schema, validation_blocks
+from geomiam.training.holdout import HoldOut
 from geomiam.training.loop import Run, torch_seed, train
+from geomiam.training.provenance import place_and_time, site_counts
 from geomiam.training.reconstruction import Reconstructing, Reconstruction, Targets
 from geomiam.training.rule import changed
-from geomiam.training.table import make_tables, read_predictors
+from geomiam.training.table import make_tables
 
 
 @standard_torch()
@@ -95,17 +98,17 @@ def pretrain(
     MissingVariable, VariableMismatch, GridError, LabelError
         If predictors cannot be used, or no block can be held out.
     """
-    masking = named(masking) if isinstance(masking, str) else masking or MIAM()
+    masking = as_strategy(masking, default=MIAM())
     config, network = changed(TrainingConfig(), training), changed(NetworkConfig(), network)
     seeds = np.random.default_rng(rng)
     sites, schema = _read(data, schema, n=n, rng=seeds.spawn(1)[0])
     layout = Layout.of(schema)
     _check(layout, network)
-    arrays = read_predictors(sites, schema)
-    held = held_out(sites, _there(arrays, schema), validation, config, seeds)
+    predictors = SiteTable.read(sites, schema, labelled=False).checked()
+    held_out = HoldOut.of(sites, validation, config)
+    held = held_out.draw(_there(predictors.arrays, schema), seeds)
     seed = int(seeds.integers(2**31))
-    none = np.zeros((len(held), 0), np.float32)
-    (table,), scaler = make_tables(arrays, none, layout=layout, held=[held])
+    (table,), scaler = make_tables(predictors, held=[held])
     with torch_seed(seed):
         plain = network.model_copy(update={"explainer": 0})
         model = Model.untrained(schema, scaler=scaler, species=(), config=plain)
@@ -113,8 +116,7 @@ def pretrain(
         module = Reconstruction(model.network, targets.outputs, first=targets.constant)
     run = Run(model, module, table, masking, config, seed, Reconstructing(targets))
     end = train(run, Path(checkpoint) if checkpoint else None, name="pre-training")
-    blocks = validation_blocks(sites, validation, config)
-    model.about.update(_about(run, end) | place_and_time(sites) | blocks)
+    model.about.update(_about(run, end) | place_and_time(sites) | held_out.about())
     return model
 
 
@@ -158,10 +160,7 @@ def _about(run: Run, end: Progress) -> dict:
         "masking": to_dict(run.masking),
         "training": run.config.model_dump(),
         "seeds": [run.seed],
-        "sites": {
-            "train": len(run.table.train),
-            "validation": len(np.setdiff1d(run.table.valid, run.table.train)),
-        },
+        "sites": site_counts(run),
         "best_epochs": [end.best_epoch],
         "validation_r2": {k[3:]: v for k, v in best.items() if k.startswith("r2_")},
         "history": end.history,

@@ -10,18 +10,19 @@ import torch
 import xarray as xr
 
 from geomiam.checks.settings import check_number
+from geomiam.data.sites.labels import check_classes
+from geomiam.data.sites.table import SiteTable
 from geomiam.errors import SelectionError
 from geomiam.networks.artifact import as_model
 from geomiam.networks.model import Model
 from geomiam.networks.session import standard_torch
-from geomiam.tokens.blocks import encode
+from geomiam.tokens.blocks import Block
 from geomiam.tokens.limits import with_limits
 from geomiam.training.config import TrainingConfig
 from geomiam.training.fingerprint import fingerprint
-from geomiam.training.fit import place_and_time
 from geomiam.training.loop import torch_seed
 from geomiam.training.losses import resolve_loss
-from geomiam.training.table import check_classes, has_background, read_labels, read_predictors
+from geomiam.training.provenance import place_and_time
 from geomiam.training.warm import load_body, start_config
 
 AT_ONCE = 512
@@ -87,20 +88,20 @@ def probe(
         fits=lambda x: x > 0,
         hint="a small one such as 1e-6 hardly counts",
     )
-    labels, species = read_labels(sites)
+    table = SiteTable.read(sites, model.schema).checked()
+    labels, species = table.labels, table.species
     check_classes(labels, species)
     config, reason = resolve_loss(
-        TrainingConfig(loss=loss), labels, background=has_background(sites)
+        TrainingConfig(loss=loss), labels, background=table.has_background
     )
     weights = "balanced" if config.loss == "weighted-bce" else None
-    arrays = read_predictors(sites, model.schema)
-    scaler = with_limits(model.scaler, arrays, model.schema)
+    scaler = with_limits(model.scaler, table.arrays, model.schema)
     with torch_seed(0):
         made = Model.untrained(
             model.schema, scaler=scaler, species=species, config=start_config(model)
         )
     load_body(made.network, model.network)
-    x = features(made, sites)
+    x = features(made, made.encode(table.arrays))
     fitted = [
         _regress(x[there], y[there], l2=l2, weights=weights)
         for y, there in zip(labels.T, ~np.isnan(labels.T))
@@ -120,17 +121,9 @@ def probe(
 
 
 @torch.inference_mode()
-def features(model: Model, sites: xr.Dataset) -> np.ndarray:
-    """Return what the head reads of sites ``(n, d)``, with all visible that is observed.
-
-    Raises
-    ------
-    MissingVariable, VariableMismatch
-        If predictors cannot be used.
-    """
+def features(model: Model, block: Block) -> np.ndarray:
+    """Return what the head reads of sites ``(n, d)``, with all visible that is observed."""
     network = model.network.eval()
-    arrays = read_predictors(sites, model.schema)
-    block = encode(arrays, layout=model.layout, scaler=model.scaler)
     facts = [torch.as_tensor(v, device=model.device) for v in (*block.values, block.observed)]
     made = []
     for start in range(0, len(block), AT_ONCE):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 import fnmatch
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import xarray as xr
 
 from geomiam.data.infer.kinds import Guess, guess_kind
 from geomiam.data.infer.kinds import infer_kind as infer_kind
 from geomiam.data.infer.numbered import modalities_of
-from geomiam.data.predictors import bind_variable, own_dims, some
+from geomiam.data.predictors import bind, bind_variable, own_dims, some
 from geomiam.data.store.coordinates import text_names
 from geomiam.data.values.attributes import flags_of, text_of
 from geomiam.errors import DoubtfulKind, SchemaError, warn
@@ -19,6 +20,19 @@ from geomiam.geo.dims import on_place
 from geomiam.schema.schema import KINDS, Modality, Schema, Variable
 
 NOT_PREDICTORS = ("presence", "background", "spatial_ref")
+
+
+def read_schema(ds: xr.Dataset, schema: Schema | str | Path | None = None) -> Schema:
+    """Return the schema of sites or a cube, bound to them: given, of a catalog's path, or inferred.
+
+    Raises
+    ------
+    MissingVariable, VariableMismatch, SchemaError
+        If the data do not have what the schema describes, or no schema can be inferred.
+    """
+    if schema is None:
+        return infer_schema(ds)
+    return bind(Schema.from_yaml(schema) if isinstance(schema, (str, Path)) else schema, ds)
 
 
 def infer_schema(

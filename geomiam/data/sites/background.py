@@ -9,8 +9,8 @@ import numpy as np
 import xarray as xr
 
 from geomiam.data.grid.grid import restore, spatial_dims
+from geomiam.data.sites.cells import read_cells
 from geomiam.data.sites.required import Need
-from geomiam.data.sites.sites import read_cells
 from geomiam.data.tree import as_dataset
 from geomiam.errors import LabelError, warn
 from geomiam.geo.crs import crs_of

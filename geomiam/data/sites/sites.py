@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,32 +11,25 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from geomiam.data.grid.grid import geobox, restore, spatial_dims
-from geomiam.data.records.cells import Usable, cell_size, cells_of, snap_points
+from geomiam.data.grid.grid import geobox, restore
 from geomiam.data.records.coordinates import Points, locate, need_columns, numbers
-from geomiam.data.records.diagnosis import explain_outside
 from geomiam.data.records.files import read_table
 from geomiam.data.records.labels import Records, read_records
+from geomiam.data.sites.cells import (
+    has_required,
+    is_empty,
+    is_lazy,
+    read_cells,
+    snap_hint,
+    snapped_cells,
+)
+from geomiam.data.sites.left_out import reasons_of, report_left_out, warn_merged
 from geomiam.data.sites.required import Need
 from geomiam.data.store.store import as_dataset, open_zarr, write_zarr
-from geomiam.data.values.missing import as_float
-from geomiam.errors import OccurrenceError, OccurrencesLeftOut, RecordsMerged, warn
+from geomiam.errors import OccurrenceError
 from geomiam.geo.dims import SITE
-from geomiam.geo.lengths import Length, as_text, kilometres
+from geomiam.geo.lengths import Length, kilometres
 from geomiam.outputs.kinds import SITES
-
-REASONS = {
-    "no_coordinates": "without coordinates",
-    "outside_grid": "outside the grid",
-    "swapped": "outside the grid, but inside with x and y swapped",
-    "no_species": "without a species",
-    "empty_cell": "on cells where no predictor is observed",
-    "required": "on cells that lack a required predictor or are masked",
-}
-HINTED = 2000
-"""Records left out that are compared with the nearest data, at most."""
-ROWS = 5
-"""Rows that a message names."""
 
 
 def sample(
@@ -134,8 +126,8 @@ def sample(
     records = read_records(table, species=species, presence=presence)
     points = locate(table, x=x, y=y, crs=crs)
     box = geobox(cube)
-    cells, moved = _snapped(points, box, cube, need=need, km=distance)
-    reason = _reasons(points, box, cells)
+    cells, moved = snapped_cells(points, box, cube, need=need, km=distance)
+    reason = reasons_of(points, box, cells)
     reason[(reason == "") & (records.codes < 0)] = "no_species"
     used = np.flatnonzero(reason == "")
     site, first = _group(table, points, cells, used=used, keep=keep, thin=thin)
@@ -143,16 +135,16 @@ def sample(
     sites = sites.assign(
         {k: (SITE, numbers(table, k)[used[first]].astype("float32")) for k in keep}
     )
-    empty = _empty(sites)
-    lacking = ~empty & ~_required(sites, need)
+    empty = is_empty(sites)
+    lacking = ~empty & ~has_required(sites, need)
     reason[used[empty[site]]], reason[used[lacking[site]]] = "empty_cell", "required"
     usable = ~empty & ~lacking
     merged = _merged(records, used[usable[site]], site[usable[site]])
     sites = sites.assign(presence=_presence(records, used, site=site)).isel({SITE: usable})
-    hint = "" if distance or _is_lazy(cube) else _snap_hint(points, reason, box, cube, need=need)
-    left_out = _left_out(reason, hint)
+    hint = "" if distance or is_lazy(cube) else snap_hint(points, reason, box, cube, need=need)
+    left_out = report_left_out(reason, hint)
     if thin and merged:
-        _warn_merged(merged, sites.sizes[SITE])
+        warn_merged(merged, sites.sizes[SITE])
     sampled: dict[str, float] = {
         "rows": len(table),
         "sites": sites.sizes[SITE],
@@ -170,52 +162,6 @@ def _check_keep(table: pd.DataFrame, keep: tuple[str, ...], *, cube: xr.Dataset)
         raise OccurrenceError(
             f"keep= names {clash}, which the cube has too; rename the column with table.rename(columns=...)"
         )
-
-
-def _snapped(
-    points: Points, box: Any, cube: xr.Dataset, *, need: Need, km: float | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the cells of points ``(point, 2)``, -1 for outside, and the distances of moved ones."""
-    cells = cells_of(points, box)
-    if km is None:
-        return cells, np.zeros(0)
-    inside = np.flatnonzero((cells >= 0).all(axis=1))
-    unusable = np.ones(len(cells), bool)
-    unusable[inside] = ~_usable(cube, need)(cells[inside])
-    moved = snap_points(points, np.flatnonzero(unusable), box, km=km, usable=_usable(cube, need))
-    cells[moved.rows] = moved.cells
-    return cells, moved.km
-
-
-def _usable(cube: xr.Dataset, need: Need) -> Usable:
-    """Return the function that looks up which cells have data."""
-
-    def usable(cells: np.ndarray) -> np.ndarray:
-        sites = read_cells(cube, cells)
-        return ~_empty(sites) & _required(sites, need)
-
-    return usable
-
-
-def _required(sites: xr.Dataset, need: Need) -> np.ndarray:
-    return np.broadcast_to(np.asarray(need.requirements(sites)), sites.sizes[SITE])
-
-
-def _reasons(points: Points, box: Any, cells: np.ndarray) -> np.ndarray:
-    """Return why a point cannot be used ``(point,)``, ``""`` if it can."""
-    known = np.isfinite(points.x) & np.isfinite(points.y)
-    outside = known & (cells < 0).any(axis=1)
-    if not known.any():
-        raise OccurrenceError(
-            f"none of the {len(known)} rows has coordinates in {points.names}; pass x=, y="
-        )
-    if outside.sum() * 2 > known.sum():
-        raise OccurrenceError(
-            explain_outside(points, box, outside=int(outside.sum()), of=int(known.sum()))
-        )
-    turned = (cells_of(replace(points, x=points.y, y=points.x), box) >= 0).all(axis=1)
-    reasons = [~known, outside & turned, outside]
-    return np.select(reasons, ["no_coordinates", "swapped", "outside_grid"], "").astype("<U14")
 
 
 def _group(
@@ -243,49 +189,6 @@ def _merged(records: Records, used: np.ndarray, site: np.ndarray) -> int:
     return len(row) - len(np.unique(np.stack([site[row], species], 1), axis=0))
 
 
-def _warn_merged(merged: int, sites: int) -> None:
-    warn(
-        f"{merged:,} records share cell and species with another one and count once, so that {sites:,} sites "
-        "are left; thin=False keeps all",
-        RecordsMerged,
-    )
-
-
-def _is_lazy(cube: xr.Dataset) -> bool:
-    """Whether dask would read whole chunks again for a few cells."""
-    return any(v.chunks is not None for v in cube.variables.values())
-
-
-def _snap_hint(
-    points: Points, reason: np.ndarray, box: Any, cube: xr.Dataset, *, need: Need
-) -> str:
-    """Return how many records that are left out lie within about a cell of data."""
-    left_out = np.flatnonzero(np.isin(reason, ["outside_grid", "empty_cell", "required"]))[:HINTED]
-    km = cell_size(box)
-    near = snap_points(points, left_out, box, km=km, usable=_usable(cube, need))
-    if not len(near.rows):
-        return ""
-    return f"; {len(near.rows)} of them lie within a cell of data: snap='{as_text(np.ceil(km))}' moves them there"
-
-
-def read_cells(cube: xr.Dataset, cells: np.ndarray) -> xr.Dataset:
-    """Read the gridded variables at ``(site, 2)`` rows and columns, each cell and chunk once."""
-    dims = spatial_dims(cube)
-    gridded = cube[[k for k, v in cube.data_vars.items() if set(dims) <= set(v.dims)]]
-    once, back = np.unique(cells, axis=0, return_inverse=True)
-    at = {d: xr.DataArray(i, dims=SITE) for d, i in zip(dims, once.T, strict=True)}
-    found = gridded.isel(at).compute().isel({SITE: back}).transpose(SITE, ...)
-    return found.assign({k: as_float(v) for k, v in found.data_vars.items()})
-
-
-def _empty(sites: xr.Dataset) -> np.ndarray:
-    """Return whether a site has no finite value at all, ``(site,)``."""
-    observed = np.zeros(sites.sizes[SITE], dtype=bool)
-    for var in sites.data_vars.values():
-        observed |= np.isfinite(var.values).reshape(len(observed), -1).any(axis=1)
-    return ~observed
-
-
 def _presence(records: Records, used: np.ndarray, *, site: np.ndarray) -> xr.DataArray:
     """Merge records by maximum; a number wins over not recorded."""
     n = int(site.max(initial=-1)) + 1
@@ -296,26 +199,6 @@ def _presence(records: Records, used: np.ndarray, *, site: np.ndarray) -> xr.Dat
     return xr.DataArray(
         merged, dims=(SITE, "species"), coords={"species": records.names}, attrs=attrs
     )
-
-
-def _left_out(reason: np.ndarray, hint: str) -> str:
-    """Return the counts as JSON, with a warning; it is an error if no record can be used."""
-    counts = {k: int((reason == k).sum()) for k in REASONS}
-    parts = [f"{n} {REASONS[k]}{_rows(reason, k)}" for k, n in counts.items() if n]
-    text = ", ".join(parts) + hint
-    if not (reason == "").any():
-        raise OccurrenceError(f"no occurrence of {len(reason)} can be used: {text}")
-    if text:
-        warn(f"of {len(reason)} occurrences left out: {text}", OccurrencesLeftOut)
-    return json.dumps(counts)
-
-
-def _rows(reason: np.ndarray, name: str) -> str:
-    """Return the numbers of the first rows that look swapped, for those have to be found."""
-    if name != "swapped":
-        return ""
-    rows = np.flatnonzero(reason == name)
-    return f" (rows {', '.join(map(str, rows[:ROWS]))}{', …' if len(rows) > ROWS else ''})"
 
 
 def write_sites(sites: xr.Dataset, path: str | Path, *, overwrite: bool = False) -> Path:

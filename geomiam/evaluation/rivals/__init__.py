@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
+from geomiam.data.sites.labels import check_classes, read_labels
 from geomiam.errors import LabelError, SelectionError
 from geomiam.evaluation.columns import Columns
 from geomiam.evaluation.rivals.base import Rival, Training
@@ -21,7 +22,6 @@ from geomiam.evaluation.rivals.forest import fit_forest
 from geomiam.evaluation.rivals.network import fit_network
 from geomiam.progress import with_progress
 from geomiam.schema.schema import Schema
-from geomiam.training.table import check_classes, read_labels
 
 __all__ = ["RIVALS", "Rival", "fit_rival"]
 

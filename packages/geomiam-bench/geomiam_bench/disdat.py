@@ -19,6 +19,7 @@ import xarray as xr
 
 from geomiam._version import __version__
 from geomiam.data.predictors import bind
+from geomiam.data.sites.labels import read_labels
 from geomiam.evaluation.oracle import part
 from geomiam.evaluation.rivals import fit_rival
 from geomiam.evaluation.subsets import Subsets, name_subsets, subset_scores
@@ -32,7 +33,6 @@ from geomiam.schema.schema import Schema
 from geomiam.splits.reading import places_of
 from geomiam.training.config import TrainingConfig
 from geomiam.training.fit import fit
-from geomiam.training.table import read_labels
 from geomiam_bench.readers.disdat import Background, Groups, disdat, disdat_schema, regions
 
 NETWORK = NetworkConfig(

@@ -18,6 +18,7 @@ import xarray as xr
 
 from geomiam._version import __version__
 from geomiam.data.predictors import bind
+from geomiam.data.sites.labels import read_labels
 from geomiam.evaluation.imputation import KINDS, fit_imputed
 from geomiam.evaluation.masked import Masked
 from geomiam.evaluation.missingness import SHARES, missingness_sweep, named_patterns
@@ -30,7 +31,6 @@ from geomiam.schema.schema import Schema
 from geomiam.splits import site_blocks, spatial_folds
 from geomiam.training.config import TrainingConfig
 from geomiam.training.fit import fit
-from geomiam.training.table import read_labels
 
 NETWORK = NetworkConfig(
     fusion="group+sum",

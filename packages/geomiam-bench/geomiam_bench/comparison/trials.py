@@ -18,6 +18,7 @@ import numpy as np
 import xarray as xr
 
 from geomiam.data.predictors import bind
+from geomiam.data.sites.labels import read_labels
 from geomiam.evaluation.masked import Masked
 from geomiam.evaluation.missingness import SHARES, missingness_sweep, named_patterns
 from geomiam.evaluation.rivals import Rival
@@ -28,7 +29,6 @@ from geomiam.networks.config import NetworkConfig
 from geomiam.schema.schema import Schema
 from geomiam.splits import hold_out_blocks
 from geomiam.training.config import TrainingConfig
-from geomiam.training.table import read_labels
 from geomiam_bench.sweeps import split
 
 NETWORK = NetworkConfig(width=64, heads=4, depth=1, inner=1, frequencies=16, sigma=0.1, dropout=0.1)

@@ -1,0 +1,82 @@
+"""Predictors at the cells of points: which cells have data, and records moved to those that do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from geomiam.data.grid.grid import spatial_dims
+from geomiam.data.records.cells import Usable, cell_size, cells_of, snap_points
+from geomiam.data.records.coordinates import Points
+from geomiam.data.sites.required import Need
+from geomiam.data.values.missing import as_float
+from geomiam.geo.dims import SITE
+from geomiam.geo.lengths import as_text
+
+HINTED = 2000
+"""Records left out that are compared with the nearest data, at most."""
+
+
+def read_cells(cube: xr.Dataset, cells: np.ndarray) -> xr.Dataset:
+    """Read the gridded variables at ``(site, 2)`` rows and columns, each cell and chunk once."""
+    dims = spatial_dims(cube)
+    gridded = cube[[k for k, v in cube.data_vars.items() if set(dims) <= set(v.dims)]]
+    once, back = np.unique(cells, axis=0, return_inverse=True)
+    at = {d: xr.DataArray(i, dims=SITE) for d, i in zip(dims, once.T, strict=True)}
+    found = gridded.isel(at).compute().isel({SITE: back}).transpose(SITE, ...)
+    return found.assign({k: as_float(v) for k, v in found.data_vars.items()})
+
+
+def is_empty(sites: xr.Dataset) -> np.ndarray:
+    """Return whether a site has no finite value at all, ``(site,)``."""
+    observed = np.zeros(sites.sizes[SITE], dtype=bool)
+    for var in sites.data_vars.values():
+        observed |= np.isfinite(var.values).reshape(len(observed), -1).any(axis=1)
+    return ~observed
+
+
+def has_required(sites: xr.Dataset, need: Need) -> np.ndarray:
+    """Return whether a site has what is required, ``(site,)``."""
+    return np.broadcast_to(np.asarray(need.requirements(sites)), sites.sizes[SITE])
+
+
+def _usable(cube: xr.Dataset, need: Need) -> Usable:
+    """Return the function that looks up which cells have data."""
+
+    def usable(cells: np.ndarray) -> np.ndarray:
+        sites = read_cells(cube, cells)
+        return ~is_empty(sites) & has_required(sites, need)
+
+    return usable
+
+
+def snapped_cells(
+    points: Points, box: Any, cube: xr.Dataset, *, need: Need, km: float | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the cells of points ``(point, 2)``, -1 for outside, and the distances of moved ones."""
+    cells = cells_of(points, box)
+    if km is None:
+        return cells, np.zeros(0)
+    inside = np.flatnonzero((cells >= 0).all(axis=1))
+    unusable = np.ones(len(cells), bool)
+    unusable[inside] = ~_usable(cube, need)(cells[inside])
+    moved = snap_points(points, np.flatnonzero(unusable), box, km=km, usable=_usable(cube, need))
+    cells[moved.rows] = moved.cells
+    return cells, moved.km
+
+
+def snap_hint(points: Points, reason: np.ndarray, box: Any, cube: xr.Dataset, *, need: Need) -> str:
+    """Return how many records that are left out lie within about a cell of data."""
+    left_out = np.flatnonzero(np.isin(reason, ["outside_grid", "empty_cell", "required"]))[:HINTED]
+    km = cell_size(box)
+    near = snap_points(points, left_out, box, km=km, usable=_usable(cube, need))
+    if not len(near.rows):
+        return ""
+    return f"; {len(near.rows)} of them lie within a cell of data: snap='{as_text(np.ceil(km))}' moves them there"
+
+
+def is_lazy(cube: xr.Dataset) -> bool:
+    """Whether dask would read whole chunks again for a few cells."""
+    return any(v.chunks is not None for v in cube.variables.values())

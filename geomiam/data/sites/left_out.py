@@ -1,0 +1,71 @@
+"""Records that no site is made of: why, how many, and the warnings that report them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from geomiam.data.records.cells import cells_of
+from geomiam.data.records.coordinates import Points
+from geomiam.data.records.diagnosis import explain_outside
+from geomiam.errors import OccurrenceError, OccurrencesLeftOut, RecordsMerged, warn
+
+REASONS = {
+    "no_coordinates": "without coordinates",
+    "outside_grid": "outside the grid",
+    "swapped": "outside the grid, but inside with x and y swapped",
+    "no_species": "without a species",
+    "empty_cell": "on cells where no predictor is observed",
+    "required": "on cells that lack a required predictor or are masked",
+}
+ROWS = 5
+"""Rows that a message names."""
+
+
+def reasons_of(points: Points, box: Any, cells: np.ndarray) -> np.ndarray:
+    """Return why a point cannot be used ``(point,)``, ``""`` if it can."""
+    known = np.isfinite(points.x) & np.isfinite(points.y)
+    outside = known & (cells < 0).any(axis=1)
+    if not known.any():
+        raise OccurrenceError(
+            f"none of the {len(known)} rows has coordinates in {points.names}; pass x=, y="
+        )
+    if outside.sum() * 2 > known.sum():
+        raise OccurrenceError(
+            explain_outside(points, box, outside=int(outside.sum()), of=int(known.sum()))
+        )
+    turned = (cells_of(replace(points, x=points.y, y=points.x), box) >= 0).all(axis=1)
+    reasons = [~known, outside & turned, outside]
+    return np.select(reasons, ["no_coordinates", "swapped", "outside_grid"], "").astype("<U14")
+
+
+def report_left_out(reason: np.ndarray, hint: str) -> str:
+    """Return the counts as JSON, with a warning; it is an error if no record can be used."""
+    counts = {k: int((reason == k).sum()) for k in REASONS}
+    parts = [f"{n} {REASONS[k]}{_rows(reason, k)}" for k, n in counts.items() if n]
+    text = ", ".join(parts) + hint
+    if not (reason == "").any():
+        raise OccurrenceError(f"no occurrence of {len(reason)} can be used: {text}")
+    if text:
+        warn(f"of {len(reason)} occurrences left out: {text}", OccurrencesLeftOut)
+    return json.dumps(counts)
+
+
+def warn_merged(merged: int, sites: int) -> None:
+    """Warn of records that count once with another one."""
+    warn(
+        f"{merged:,} records share cell and species with another one and count once, so that {sites:,} sites "
+        "are left; thin=False keeps all",
+        RecordsMerged,
+    )
+
+
+def _rows(reason: np.ndarray, name: str) -> str:
+    """Return the numbers of the first rows that look swapped, for those have to be found."""
+    if name != "swapped":
+        return ""
+    rows = np.flatnonzero(reason == name)
+    return f" (rows {', '.join(map(str, rows[:ROWS]))}{', …' if len(rows) > ROWS else ''})"

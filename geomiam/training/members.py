@@ -1,0 +1,85 @@
+"""Members of a model: trained one after the other, then joined; their logits are averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from geomiam.networks.config import NetworkConfig
+from geomiam.networks.model import Model
+from geomiam.networks.network import join
+from geomiam.training.checkpoint import Progress
+from geomiam.training.holdout import HoldOut
+from geomiam.training.loop import Run, train
+from geomiam.training.losses import base_logits
+from geomiam.training.setup import Setup
+from geomiam.training.table import Table, make_tables
+from geomiam.training.warm import load_start, set_base, two_stages
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """A trained member."""
+
+    run: Run
+    end: Progress
+    branches: dict
+    """Scores of each branch that was trained alone; empty without a warm start by branches."""
+
+
+def train_members(
+    setup: Setup,
+    network: NetworkConfig,
+    *,
+    held_out: HoldOut,
+    rng: np.random.Generator,
+    checkpoint: Path | None,
+) -> list[Member]:
+    """Train every member of a network, each with a hold-out and a seed of its own."""
+    held, seeds = [], []
+    for _ in range(network.members):
+        held.append(held_out.draw(setup.table.labels, rng))
+        seeds.append(int(rng.integers(2**31)))
+    scaler = setup.start.scaler if setup.start else None
+    tables, scaler = make_tables(setup.table, held=held, scaler=scaler)
+    trained = []
+    for number, (table, seed) in enumerate(zip(tables, seeds)):
+        model = setup.member(network.member(number), scaler, seed=seed)
+        _begin(model, table, setup, number)
+        run, folder = setup.run(model, table, seed=seed), checkpoint
+        if folder and network.members > 1:
+            folder = folder / f"member-{number}"
+        branched = setup.warm_start is True
+        end, branches = two_stages(run, folder) if branched else (train(run, folder), {})
+        trained.append(Member(run, end, branches))
+    return trained
+
+
+def joined(models: Sequence[Model], config: NetworkConfig) -> Model:
+    """Return one model of all members."""
+    first, *others = models
+    if not others:
+        return first
+    model = Model.untrained(
+        first.schema,
+        scaler=first.scaler,
+        species=first.species,
+        config=config,
+        link=first.link,
+        encoders=first.network.encoders,
+    )
+    join([m.network for m in models], model.network)
+    model.network.eval()
+    return model
+
+
+def _begin(model: Model, table: Table, setup: Setup, number: int) -> None:
+    """Set the weights of a fresh member that do not start at random."""
+    loss = setup.plan.training.loss
+    if loss == "bce" or model.config.fusion == "late":  # rare species need not unlearn odds of 1
+        set_base(model.network, base_logits(loss, table.labels[table.train]))
+    if setup.start:  # brings its own base for species that it has
+        load_start(model, setup.start, number)

@@ -1,0 +1,95 @@
+"""What every member of a fit is trained with: sites, settings, masking, encoders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from geomiam.data.sites.labels import check_classes
+from geomiam.data.sites.table import SiteTable
+from geomiam.masking import Strategy
+from geomiam.networks.config import NetworkConfig
+from geomiam.networks.encoders import plug
+from geomiam.networks.model import Model
+from geomiam.tokens.scaler import Scaler
+from geomiam.training import advice
+from geomiam.training.config import TrainingConfig
+from geomiam.training.loop import Run, torch_seed
+from geomiam.training.losses import LINK_OF, resolve_loss
+from geomiam.training.rule import Plan, changed, make_plan
+from geomiam.training.supervised import Supervised
+from geomiam.training.table import Table
+from geomiam.training.warm import check_start, start_config
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """Sites and settings of a fit, the same for all members."""
+
+    table: SiteTable
+    plan: Plan
+    masking: Strategy
+    encoders: dict[str, nn.Module]
+    """Own encoders by variable."""
+    warm_start: bool | Model
+    loss_reason: str
+    """Why the loss is what it is."""
+
+    @classmethod
+    def of(
+        cls,
+        table: SiteTable,
+        masking: Strategy,
+        *,
+        network: NetworkConfig | Mapping[str, Any] | None,
+        training: TrainingConfig | Mapping[str, Any] | None,
+        warm_start: bool | Model,
+        encoders: Mapping[str, nn.Module],
+        held: bool,
+    ) -> Setup:
+        """Return the settings: by the rule, or those of a start, which is trained on as set by hand.
+
+        Raises
+        ------
+        LabelError, EncoderError, SelectionError
+            As :func:`geomiam.fit`.
+        """
+        start = warm_start if isinstance(warm_start, Model) else None
+        if warm_start or encoders:
+            base = start_config(start) if start else NetworkConfig()
+            plan = Plan(changed(base, network), changed(TrainingConfig(), training))
+        else:
+            plan = make_plan(table.labels, network=network, training=training, held=held)
+        config, reason = resolve_loss(plan.training, table.labels, background=table.has_background)
+        if config.loss != "cross-entropy":
+            check_classes(table.labels, table.species)
+        schema, plugged, modules = plug(table.schema, plan.network, encoders)
+        check_start(warm_start, schema, plugged)
+        advice.few_presences(table.labels, table.species)
+        plan = replace(plan, network=plugged, training=config)
+        return cls(replace(table, schema=schema), plan, masking, modules, warm_start, reason)
+
+    @property
+    def start(self) -> Model | None:
+        """The model whose weights every member starts from."""
+        return self.warm_start if isinstance(self.warm_start, Model) else None
+
+    def member(self, config: NetworkConfig, scaler: Scaler, *, seed: int) -> Model:
+        """Return a fresh model of one member."""
+        with torch_seed(seed):
+            return Model.untrained(
+                self.table.schema,
+                scaler=scaler,
+                species=self.table.species,
+                link=LINK_OF[self.plan.training.loss],
+                encoders=self.encoders,
+                config=config,
+            )
+
+    def run(self, model: Model, table: Table, *, seed: int) -> Run:
+        """Return the training of one member."""
+        settings = self.plan.training_of(model.config.fusion)
+        return Run(model, model.network, table, self.masking, settings, seed, Supervised())
