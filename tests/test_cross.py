@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from helpers_small import every_kind, random_arrays, untrained
+from helpers_small import every_kind, layout_of, random_arrays, untrained, variable
 
 import geomiam as gm
 from geomiam.errors import ArtifactError, SelectionError
 from geomiam.inference.engine import base_value, coalition_block, predict_block, shapley_block
 from geomiam.networks.blocks import key_bias
-from geomiam.networks.cross import CrossFusion
+from geomiam.networks.extras.cross import CrossFusion
 from geomiam.tokens.blocks import Block, encode
 from geomiam.tokens.select import players
 
@@ -97,12 +97,12 @@ def test_it_is_two_stages_with_hidden_tokens_left_out(kind):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("lengths", [16, 3])
 def test_training_computes_what_is_visible_and_learns_the_same(variant, kind, lengths, monkeypatch):
-    monkeypatch.setattr("geomiam.networks.packs.LENGTHS", lengths)
+    monkeypatch.setattr("geomiam.networks.length_buckets.LENGTHS", lengths)
     model, block = made(**variant)
     network, (values, observed) = model.network, tensors(block)
     visible, member = masks(kind, observed), network.members[0]
     expected = network(values, visible)
-    found = network.head(member.packed(values, visible))
+    found = network.head(member.training_features(values, visible))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     plain, packed = gradients(network, expected), gradients(network, found)
     for name, gradient in packed.items():
@@ -271,7 +271,7 @@ def test_a_trained_model_is_saved_copied_and_maps(sites, cube, tmp_path, name):
 def test_a_huge_number_of_blocks_is_refused_before_it_is_made():
     config = gm.NetworkConfig(fusion="cross", width=4, heads=1, inner=64)
     with pytest.raises(ValueError, match=r"100 modalities of inner=64 blocks are over 4096"):
-        CrossFusion(config, sizes=[1] * 100)
+        CrossFusion(config, layout_of(**{f"m{i}": [variable(f"x{i}")] for i in range(100)}))
 
 
 def test_a_saved_model_with_options_out_of_bounds_is_refused(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from helpers_small import every_kind, random_arrays, untrained
+from helpers_small import every_kind, layout_of, random_arrays, untrained, variable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,8 +15,8 @@ from geomiam.errors import SelectionError
 from geomiam.inference import engine
 from geomiam.inference.engine import coalition_block, predict_block, shapley_block
 from geomiam.networks.blocks import TransformerBlock
-from geomiam.networks.group import GroupFusion
-from geomiam.networks.meetings import Meetings, meet
+from geomiam.networks.coalition_layout import CoalitionLayout, read_coalitions
+from geomiam.networks.fusion.group import GroupFusion
 from geomiam.tokens.blocks import Block, encode
 from geomiam.tokens.rows import Rows
 from geomiam.tokens.select import players
@@ -79,18 +79,18 @@ def test_the_full_value_is_the_prediction(fusion):
     seed=st.integers(0, 1000),
     data=st.data(),
 )
-def test_meetings_equal_one_transformer_a_coalition(depth, groups, seed, data):
+def test_all_coalitions_at_once_equal_one_transformer_a_coalition(depth, groups, seed, data):
     torch.manual_seed(seed)
-    fusion = GroupFusion(
-        [[g] for g in range(groups)], width=16, heads=4, inner=0, depth=depth, dropout=0.1
-    ).eval()
+    config = gm.NetworkConfig(width=16, heads=4, inner=0, depth=depth)
+    fusion = GroupFusion(config, layout_of(**{f"m{g}": [variable(f"x{g}")] for g in range(groups)}))
+    fusion.eval()
     coalitions = data.draw(st.lists(st.sets(st.integers(0, groups - 1)), min_size=1, max_size=9))
     summaries = torch.randn(4, groups, 16)
-    meetings = Meetings.of(
+    layout = CoalitionLayout.of(
         [sorted(v + 1 for v in c) for c in coalitions], among=groups + 1, device=torch.device("cpu")
     )
     with torch.inference_mode():
-        together = meet(fusion.blocks, fusion.with_query(summaries), meetings)
+        together = read_coalitions(fusion.blocks, fusion.with_query(summaries), layout)
         for c, own in enumerate(coalitions):
             present = torch.zeros(4, groups, dtype=torch.bool)
             present[:, list(own)] = True
@@ -104,8 +104,8 @@ def test_the_mean_is_taken_before_the_last_product():
     x, weight = torch.randn(5, 7, 16), torch.rand(7)
     weight /= weight.sum()
     with torch.inference_mode():
-        expected = (block.widen(x) * weight[:, None]).sum(1)
-        torch.testing.assert_close(block.widen_mean(x, weight), expected, rtol=0, atol=1e-6)
+        expected = (block.feed_forward(x) * weight[:, None]).sum(1)
+        torch.testing.assert_close(block.feed_forward_mean(x, weight), expected, rtol=0, atol=1e-6)
 
 
 def repeated(block: Block, times: int) -> Block:
@@ -133,13 +133,13 @@ def test_a_group_is_encoded_once_for_rows_that_have_it_in_common(monkeypatch):
     coarse = [p for p, part in enumerate(model.layout.parts) if part.kind == "vector"]
     values = [np.repeat(v[:4], 10, 0) if p in coarse else v for p, v in enumerate(block.values)]
     encoded: list[tuple[int, int]] = []
-    original = GroupFusion.summarise
+    original = GroupFusion.pool
 
     def counted(self, group, tokens, visible):
         encoded.append((group, len(tokens)))
         return original(self, group, tokens, visible)
 
-    monkeypatch.setattr(GroupFusion, "summarise", counted)
+    monkeypatch.setattr(GroupFusion, "pool", counted)
     mixed = Block(tuple(values), block.observed)
     fast, _, _ = shapley_block(model, mixed, players=masks, species=np.arange(2))
     groups = list(model.schema.groups)

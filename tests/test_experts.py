@@ -13,7 +13,8 @@ from helpers_small import every_kind, quick, random_arrays, tiny_sites, untraine
 import geomiam as gm
 from geomiam.errors import SelectionError
 from geomiam.networks.blocks import TransformerBlock, key_bias
-from geomiam.networks.experts import Experts, settle
+from geomiam.networks.extras.block import BlockWithExtras
+from geomiam.networks.extras.experts import Experts, update_router_bias
 from geomiam.tokens.blocks import encode
 
 FUSIONS = ["token", "group", "cross"]
@@ -83,7 +84,7 @@ def test_an_expert_without_tokens_has_a_gradient_of_zero():
 def test_one_expert_is_a_plain_feed_forward_layer_to_the_bit(training):
     torch.manual_seed(0)
     plain = TransformerBlock(12, 2, 0.3).train(training)
-    block = TransformerBlock(12, 2, 0.3, experts={"experts": 1}).train(training)
+    block = BlockWithExtras(12, 2, 0.3, experts={"experts": 1}).train(training)
     weights = plain.state_dict()
     own = {
         "inner": weights.pop("forward_in.weight")[None],
@@ -104,18 +105,18 @@ def test_one_expert_is_a_plain_feed_forward_layer_to_the_bit(training):
 
 def test_the_mean_after_experts_is_the_mean_of_what_they_say():
     torch.manual_seed(0)
-    block = TransformerBlock(12, 2, 0.0, experts={"experts": 4, "top": 2}).eval()
+    block = BlockWithExtras(12, 2, 0.0, experts={"experts": 4, "top": 2}).eval()
     torch.nn.init.normal_(block.experts.router.weight)
     x, weight = torch.randn(5, 7, 12), torch.rand(7)
     weight /= weight.sum()
     with torch.inference_mode():
-        expected = (block.widen(x) * weight[:, None]).sum(1)
-        torch.testing.assert_close(block.widen_mean(x, weight), expected, rtol=0, atol=1e-6)
+        expected = (block.feed_forward(x) * weight[:, None]).sum(1)
+        torch.testing.assert_close(block.feed_forward_mean(x, weight), expected, rtol=0, atol=1e-6)
 
 
 def test_padding_is_not_routed_and_changes_nothing():
     torch.manual_seed(0)
-    block = TransformerBlock(12, 2, 0.0, experts={"experts": 3, "balance": 0.1}).train()
+    block = BlockWithExtras(12, 2, 0.0, experts={"experts": 3, "balance": 0.1}).train()
     x, visible = torch.randn(5, 8, 12), torch.rand(5, 8) < 0.6
     dirty = torch.where(visible.unsqueeze(-1), x, 1e6)
     bias = key_bias(visible, x.dtype)
@@ -139,7 +140,7 @@ def test_the_bias_evens_out_a_skewed_router(gamma, low, high):
             module.load = torch.zeros(4, dtype=torch.long)
         module(x, drop=same)
         loads.append(module.load.clone())
-        module.settle()
+        module.update_bias()
     total = torch.stack(loads[-20:]).sum(0).double()
     assert int(total.sum()) == 20 * 512
     assert low <= float(total.max() / total.mean() - 1) < high
@@ -167,7 +168,7 @@ def test_loads_are_top_times_visible_tokens_in_training_and_in_evaluation(
     fusion, attention, lengths, monkeypatch
 ):
     """Neither mask tokens nor padding count."""
-    monkeypatch.setattr("geomiam.networks.packs.LENGTHS", lengths)
+    monkeypatch.setattr("geomiam.networks.length_buckets.LENGTHS", lengths)
     network, values, visible = example(
         fusion, experts=3, top_experts=2, balance=0.01, attention=attention, budget=1.0
     )
@@ -175,7 +176,7 @@ def test_loads_are_top_times_visible_tokens_in_training_and_in_evaluation(
     network.train()(values, visible)
     found = [e.load for e in experts_of(network)]
     assert [int(x.sum()) for x in found] == [wanted] * (1 if fusion == "group" else 2)
-    settle(network)
+    update_router_bias(network)
     assert all((e.bias != 0).any() and e.load is None for e in experts_of(network))
     network.eval()(values, visible)
     assert all(e.load is None for e in experts_of(network))  # nobody counts

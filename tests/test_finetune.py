@@ -27,7 +27,7 @@ from geomiam.schema.schema import Modality, Schema
 from geomiam.tokens.blocks import Block, encode
 from geomiam.tokens.scaler import fit_scaler
 from geomiam.tokens.select import players
-from geomiam.training.growth import grown_schema, joined_scaler, with_modalities
+from geomiam.training.extend import grown_schema, joined_scaler, with_modalities
 
 SMALL = {"width": 16, "heads": 2, "depth": 2, "inner": 1, "frequencies": 8, "sigma": 0.3}
 OLD = ("climate", "soil")

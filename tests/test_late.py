@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from helpers_small import every_kind, random_arrays, untrained
+from helpers_small import every_kind, layout_of, random_arrays, untrained, variable
 
 import geomiam as gm
 from geomiam.inference.engine import base_value, predict_block, shapley_block
-from geomiam.networks.late import LateFusion
+from geomiam.networks.fusion.late import LateFusion
 from geomiam.networks.model import Model
 from geomiam.schema.schema import Schema
 from geomiam.tokens.blocks import Block, encode
 from geomiam.tokens.select import players, visible_tokens
-from geomiam.training.warm import branch_model, load_branches, set_base
+from geomiam.training.warm_start import branch_model, load_branches, set_base
 
 SPECIES = np.arange(3)
 SAME = {"rtol": 0, "atol": 5e-6}
@@ -240,7 +240,9 @@ def test_view_forward_and_training_answer_alike(weights, pool, members):
 
 def test_weights_are_not_negative_and_add_up_to_one_even_where_they_are_extreme():
     config = gm.NetworkConfig(fusion="late", width=8, heads=2, depth=1, weights="learned")
-    fusion = LateFusion(config, sizes=[1, 2, 1])
+    names = {"a": ["bio1"], "b": ["bio2", "bio3"], "c": ["bio4"]}
+    layout = layout_of(**{m: [variable(v) for v in own] for m, own in names.items()})
+    fusion = LateFusion(config, layout)
     with torch.no_grad():
         fusion.scores.copy_(torch.tensor([-500.0, 300.0, 0.0]))
     seen = torch.tensor(list(itertools.product((False, True), repeat=3)))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from helpers_small import every_kind, few_pairs, random_arrays, untrained
+from helpers_small import every_kind, few_pairs, layout_of, random_arrays, untrained, variable
 
 import geomiam as gm
 from geomiam.inference.engine import base_value, predict_block, shapley_block
@@ -142,10 +142,11 @@ class Made:
 
 def test_a_sum_of_tokens_is_a_plain_network_with_hidden_indicators():
     """The features of the sum fusion, by numpy, and coalitions from shared partial sums."""
-    from geomiam.networks.sum import SumFusion
+    from geomiam.networks.fusion.sum import SumFusion
 
     torch.manual_seed(0)
-    fusion = SumFusion(5, width=4, dropout=0.5).eval()
+    config = gm.NetworkConfig(fusion="sum", width=4, heads=1, dropout=0.5)
+    fusion = SumFusion(config, layout_of(m=[variable(f"x{i}") for i in range(5)])).eval()
     torch.nn.init.normal_(fusion.hidden)
     tokens, visible = torch.randn(7, 5, 4), torch.rand(7, 5) < 0.6
     shown = torch.rand(6, 5) < 0.5

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from helpers_small import layout_of, variable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_laws import encode_sites, without
@@ -16,8 +17,8 @@ import geomiam as gm
 from geomiam.errors import SelectionError
 from geomiam.inference.coalitions import Coalitions, shapley_weights
 from geomiam.inference.engine import base_value, predict_block, shapley_block
-from geomiam.networks.blocks import TransformerBlock, buckets, gather
-from geomiam.networks.token import TokenFusion
+from geomiam.networks.blocks import TransformerBlock, gather, rows_of_equal_length
+from geomiam.networks.fusion.token import TokenFusion
 from geomiam.tokens.blocks import Block
 from geomiam.tokens.select import players
 
@@ -252,10 +253,11 @@ def test_absent_players_leave_the_smaller_game():
 @given(t=st.integers(1, 12), share=st.floats(0, 1), seed=st.integers(0, 1000))
 def test_collapsing_hidden_tokens_equals_the_plain_pass(t, share, seed):
     torch.manual_seed(seed)
-    fusion = TokenFusion(width=16, heads=4, depth=3, dropout=0.1).eval()
+    config = gm.NetworkConfig(fusion="token", width=16, heads=4, depth=3)
+    fusion = TokenFusion(config, layout_of(m=[variable(f"x{i}") for i in range(t)])).eval()
     tokens, visible = torch.randn(9, t, 16), torch.rand(9, t) >= share
     with torch.inference_mode():
-        plain, collapsed = fusion.plain(tokens, visible), fusion.collapsed(tokens, visible)
+        plain, collapsed = fusion.plain(tokens, visible), fusion(tokens, visible)
     torch.testing.assert_close(plain, collapsed, rtol=0, atol=1e-5)
 
 
@@ -299,7 +301,7 @@ def test_buckets_cover_each_row_once_with_its_visible_tokens():
     visible = torch.rand(50, 9, generator=torch.Generator().manual_seed(1)) < 0.4
     tokens = torch.arange(50 * 9).reshape(50, 9, 1)
     seen = torch.zeros(50, dtype=torch.int64)
-    for rows, index in buckets(visible):
+    for rows, index in rows_of_equal_length(visible):
         seen[rows] += 1
         for row, kept in zip(rows, gather(tokens, rows, index), strict=True):
             np.testing.assert_array_equal(kept[:, 0], tokens[row][visible[row]][:, 0])

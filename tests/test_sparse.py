@@ -13,7 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import geomiam as gm
 from geomiam.inference.engine import base_value, coalition_block, predict_block, shapley_block
 from geomiam.networks.blocks import HIDDEN, TransformerBlock, key_bias
-from geomiam.networks.sparse import BudgetGate, sparse
+from geomiam.networks.extras.block import BlockWithExtras
+from geomiam.networks.extras.sparse import BudgetGate, sparse
 from geomiam.tokens.blocks import encode
 from geomiam.tokens.select import players
 
@@ -273,14 +274,13 @@ def test_blocks_over_summaries_stay_dense_and_plain():
     network, *_ = long_series(fusion="group", attention="sparse", experts=3)
     fusion = network.members[0].fusion
     assert [b.budget for b in fusion.inner] == [5.0] and all(b.mixture for b in fusion.inner)
-    assert [b.budget for b in fusion.blocks] == [None] * 2
-    assert not any(b.mixture for b in fusion.blocks)
+    assert [type(b) for b in fusion.blocks] == [TransformerBlock] * 2
 
 
 def test_few_queries_that_are_read_out_are_dense():
     torch.manual_seed(0)
     plain = TransformerBlock(8, 2, 0.0).eval()
-    block = TransformerBlock(8, 2, 0.0, budget=0.5).eval()
+    block = BlockWithExtras(8, 2, 0.0, budget=0.5).eval()
     block.load_state_dict(plain.state_dict())
     x = torch.randn(3, 30, 8)
     with torch.inference_mode():
@@ -306,13 +306,13 @@ def test_options_without_effect_are_refused(config, said):
 
 
 def test_a_collapsed_token_is_drawn_once_whatever_it_stands_for():
-    """One row of every kind, in evaluation, equals training's packed road (sampling fixed)."""
+    """One row of every kind, in evaluation, equals training's way by buckets (sampling fixed)."""
     model = untrained(every_kind(), fusion="token", attention="sparse", budget=1.0, depth=2)
     block = encode(random_arrays(every_kind(), 40), layout=model.layout, scaler=model.scaler)
     values, observed = [torch.as_tensor(v) for v in block.values], torch.as_tensor(block.observed)
     member = model.network.members[0]
     with torch.inference_mode():
-        packed = model.network.head(member.packed(values, observed))
+        packed = model.network.head(member.training_features(values, observed))
         torch.testing.assert_close(model.network(values, observed), packed, rtol=0, atol=1e-5)
 
 

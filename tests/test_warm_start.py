@@ -16,7 +16,7 @@ from geomiam.training import loop as loop_module
 from geomiam.training import members as members_module
 from geomiam.training import setup as fit_setup
 from geomiam.training import warm as warm_module
-from geomiam.training.warm import joint_settings, load_body
+from geomiam.training.warm_start import joint_settings, load_body
 
 LATE = TINY_NETWORK.model_copy(update={"fusion": "late"})
 HELD = np.arange(100) % 5 == 0

@@ -109,7 +109,7 @@ def fit_explainer(
 
 
 def _players(model: Model) -> np.ndarray:
-    if model.config.fusion != "token":
+    if not all(f.learned_explainer for f in model.config.fusions):
         raise SelectionError(
             f"an explainer is for token fusion, this model has fusion='{model.config.fusion}': its "
             "exact values cost little, call gm.shapley(ds, model)"

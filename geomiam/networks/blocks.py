@@ -1,4 +1,4 @@
-"""The transformer block that every fusion is built of, and the gathering of visible tokens.
+"""The transformer block that fusions are built of, and the gathering of visible tokens.
 
 Shapes: n rows, t tokens, r tokens read out, d width, h heads.
 """
@@ -6,16 +6,12 @@ Shapes: n rows, t tokens, r tokens read out, d width, h heads.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geomiam.networks.config import NetworkConfig
 from geomiam.networks.dropout import drop
-from geomiam.networks.experts import Experts
-from geomiam.networks.sparse import sparse
 
 HIDDEN = -1e9
 """Attention logit of a hidden key: its weight underflows to exactly 0, a row of them stays finite."""
@@ -24,48 +20,23 @@ HIDDEN = -1e9
 class TransformerBlock(nn.Module):
     """Pre-norm self-attention and a ReLU feed-forward layer of 4/3 the width (as MaskSDM).
 
-    Parameters
-    ----------
-    width, heads, dropout
-        Sizes.
-    budget : float, optional
-        Of sparse attention; default: dense.
-    experts : dict, optional
-        ``experts``, ``top`` and ``balance`` of :class:`Experts` in place of the feed-forward layer.
+    A subclass with another feed-forward layer passes ``feed_forward=False`` and adds its own.
     """
 
-    def __init__(
-        self,
-        width: int,
-        heads: int,
-        dropout: float,
-        *,
-        budget: float | None = None,
-        experts: dict | None = None,
-    ):
+    collapses: bool = True
+    """Whether a token with ``log k`` on its attention logit acts as k equal tokens."""
+    mixture: bool = False
+    """Whether the feed-forward layer is a mixture of experts, which counts tokens."""
+
+    def __init__(self, width: int, heads: int, dropout: float, *, feed_forward: bool = True):
         super().__init__()
-        self.heads, self.dropout, self.budget = heads, dropout, budget
+        self.heads, self.dropout = heads, dropout
         self.norm_attention, self.norm_forward = nn.LayerNorm(width), nn.LayerNorm(width)
         self.query, self.key_value = nn.Linear(width, width), nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, width)
-        hidden = width * 4 // 3
-        if experts:
-            self.experts = Experts(width, hidden, **experts)
-        else:
+        if feed_forward:
+            hidden = feed_forward_width(width)
             self.forward_in, self.forward_out = nn.Linear(width, hidden), nn.Linear(hidden, width)
-        self.mixture = bool(experts)
-
-    @classmethod
-    def over_tokens(cls, config: NetworkConfig, *, mixture: bool = True) -> TransformerBlock:
-        """Make a block over tokens as configured; blocks over summaries are always plain."""
-        facts = {"experts": config.experts, "top": config.top_experts, "balance": config.balance}
-        return cls(
-            config.width,
-            config.heads,
-            config.dropout,
-            budget=config.budget if config.attention == "sparse" else None,
-            experts=facts if mixture and config.experts else None,
-        )
 
     def forward(
         self,
@@ -75,7 +46,6 @@ class TransformerBlock(nn.Module):
         *,
         copies: int | Tensor = 1,
         counted: Tensor | None = None,
-        budget: Tensor | None = None,
     ) -> Tensor:
         """Mix the tokens of each row.
 
@@ -88,21 +58,18 @@ class TransformerBlock(nn.Module):
         read : int, optional
             Compute only the first ``read`` tokens: in a last block, those that are read out.
         copies : int or Tensor
-            The last token stands for so many, or each for its own number ``(n, t)``, which dropout
-            knows; ``bias`` must too.
+            The last token stands for so many, or each for its own number ``(n, t)``. Dropout and
+            ``bias`` must both use it.
         counted : Tensor, optional
             Boolean ``(n or 1, t)``: tokens that count as load of experts; default: those not hidden.
-        budget : Tensor, optional
-            Of each row's sparse attention ``(n,)``, in place of the block's own.
 
         Returns
         -------
         Tensor
             ``(n, r, d)``.
         """
-        q, k, v = self.project(x, read)
-        y = self.attend(x[:, :read], q, k, v, bias=bias, copies=copies, budget=budget)
-        return self.widen(y, copies, bias=bias, counted=counted)
+        y = self.attend(x[:, :read], *self.project(x, read), bias=bias, copies=copies)
+        return self.feed_forward(y, copies, bias=bias, counted=counted)
 
     def project(self, x: Tensor, read: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries ``(n, r, d)``, keys and values ``(n, t, d)`` of tokens ``(n, t, d)``."""
@@ -119,30 +86,27 @@ class TransformerBlock(nn.Module):
         *,
         bias: Tensor | None = None,
         copies: int | Tensor = 1,
-        budget: Tensor | None = None,
     ) -> Tensor:
-        """Add to tokens ``(n, r, d)`` what their queries find."""
+        """Add attention to tokens ``(n, r, d)``, from queries ``(n, r, d)``, keys and values ``(n, t, d)``."""
         q, k, v = self.split(q), self.split(k), self.split(v)  # (n, h, r or t, d/h)
-        if self.budget is None or q.shape[2] < k.shape[2]:  # a few that are read out: dense
-            mixed = self._mix(q, k, v, bias, copies)
-        else:
-            u = self.budget if budget is None else budget
-            mix = partial(self._mix, copies=copies)
-            mixed = sparse(mix, q, k, v, bias=bias, budget=u, random=self.training)
-        found = self.out(mixed.transpose(1, 2).flatten(2))
-        return x + drop(found, self._share, copies=copies)
+        mixed = self.dense_attention(q, k, v, bias, copies)
+        return self.add_attention(x, mixed, copies)
 
-    def _mix(
-        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, copies: int | Tensor
+    def dense_attention(
+        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, copies: int | Tensor = 1
     ) -> Tensor:
-        """Dense attention of queries ``(n, h, r, d/h)`` to keys ``(n, h, t, d/h)``."""
-        if not self._share:
+        """Attention of queries ``(n, h, r, d/h)`` to keys and values ``(n, h, t, d/h)``."""
+        if not self.drop_share:
             return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         logits = q * k.shape[-1] ** -0.5 @ k.transpose(-1, -2)
         weight = (logits if bias is None else logits + bias).softmax(-1)
-        return drop(weight, self._share, copies=copies, axis=-1).to(v.dtype) @ v
+        return drop(weight, self.drop_share, copies=copies, axis=-1).to(v.dtype) @ v
 
-    def widen(
+    def add_attention(self, x: Tensor, mixed: Tensor, copies: int | Tensor) -> Tensor:
+        """Tokens ``(n, r, d)`` plus the projection of mixed values ``(n, h, r, d/h)``."""
+        return x + drop(self.out(mixed.transpose(1, 2).flatten(2)), self.drop_share, copies=copies)
+
+    def feed_forward(
         self,
         x: Tensor,
         copies: int | Tensor = 1,
@@ -150,34 +114,33 @@ class TransformerBlock(nn.Module):
         bias: Tensor | None = None,
         counted: Tensor | None = None,
     ) -> Tensor:
-        """Add the feed-forward layer to tokens ``(..., d)``."""
-        lose = partial(drop, share=self._share, copies=copies)
-        if self.mixture:
-            routed = None if bias is None else bias[:, 0, 0].exp() > 0
-            y = self.norm_forward(x)
-            return x + lose(self.experts(y, drop=lose, routed=routed, counted=counted))
-        return x + lose(self.forward_out(lose(self._hidden(x))))
+        """Add the feed-forward layer to tokens ``(..., d)``; only experts use bias and counted."""
+        hidden = drop(self._hidden(x), self.drop_share, copies=copies)
+        return x + drop(self.forward_out(hidden), self.drop_share, copies=copies)
 
-    def widen_mean(self, x: Tensor, weight: Tensor, counted: Tensor | None = None) -> Tensor:
+    def feed_forward_mean(self, x: Tensor, weight: Tensor, counted: Tensor | None = None) -> Tensor:
         """Weighted mean over tokens ``(n, t, d)`` after the feed-forward layer: ``(n, d)``.
 
-        The last product is linear, so it is made of the mean, unless experts differ from token to
-        token. ``weight (t,)`` adds up to 1.
+        The last product is linear, so it is made of the mean. ``weight (t,)`` adds up to 1.
         """
-        if self.mixture:
-            return weight @ self.widen(x, counted=counted)
         return weight @ x + self.forward_out(weight @ self._hidden(x))
 
     def _hidden(self, x: Tensor) -> Tensor:
         return F.relu(self.forward_in(self.norm_forward(x)), inplace=True)
 
     def split(self, x: Tensor) -> Tensor:
+        """Split vectors ``(n, t, d)`` into heads ``(n, h, t, d/h)``."""
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     @property
-    def _share(self) -> float:
-        """Of numbers that are dropped now."""
+    def drop_share(self) -> float:
+        """Share of numbers that are dropped now."""
         return self.dropout if self.training else 0.0
+
+
+def feed_forward_width(width: int) -> int:
+    """Width of the hidden layer."""
+    return width * 4 // 3
 
 
 def key_bias(visible: Tensor, dtype: torch.dtype) -> Tensor:
@@ -186,7 +149,7 @@ def key_bias(visible: Tensor, dtype: torch.dtype) -> Tensor:
     return bias.masked_fill(~visible, HIDDEN)[:, None, None, :]
 
 
-def buckets(visible: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def rows_of_equal_length(visible: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Group rows by how many tokens they show, so that no hidden token is computed.
 
     Parameters

@@ -1,4 +1,4 @@
-"""Fusion and sizes of a network, as a saved model tells them."""
+"""Fusion and sizes of a network, as a saved model records them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,9 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from geomiam.networks.fusion.protocol import Fusion
+from geomiam.networks.fusion.registry import FUSIONS
 from geomiam.schema.schema import Fact
-
-ALONE = ("token", "cross", "late")
-"""Fusions that all members of a model share."""
-MIXED = ("group", "sum", "linear", "quadratic")
-"""Fusions that members of one model may have side by side, such as ``"group+sum+linear"``."""
-WITHOUT_ATTENTION = ("sum", "linear", "quadratic")
-"""Fusions that add up the tokens."""
 
 
 class EncoderFacts(Fact):
@@ -84,11 +79,11 @@ class NetworkConfig(Fact):
     @field_validator("fusion")
     @classmethod
     def _fusion_exists(cls, fusion: str) -> str:
-        kinds = fusion.split("+")
-        if fusion not in ALONE and not set(kinds) <= set(MIXED):
+        mixing = [name for name, kind in FUSIONS.items() if kind.mixes]
+        if fusion not in FUSIONS and not set(fusion.split("+")) <= set(mixing):
             raise ValueError(
-                f"no fusion '{fusion}'; use one of {', '.join((*MIXED, *ALONE))}, or several of "
-                f"{', '.join(MIXED)} joined by '+'"
+                f"no fusion '{fusion}'; use one of {', '.join(FUSIONS)}, or several of "
+                f"{', '.join(mixing)} joined by '+'"
             )
         return fusion
 
@@ -105,33 +100,29 @@ class NetworkConfig(Fact):
 
     @model_validator(mode="after")
     def _options_have_an_effect(self) -> NetworkConfig:
-        over_tokens = self.fusion in ALONE or ("group" in self.kinds and self.inner > 0)
+        over_tokens = any(f.count_blocks(self, modalities=1).over_tokens for f in self.fusions)
         if not over_tokens and (self.experts or self.attention == "sparse"):
             raise ValueError(
                 f"fusion '{self.fusion}' with inner={self.inner} has no blocks over tokens for sparse "
                 "attention or experts; use fusion='token', or 'group' with inner=1 or more"
             )
-        if self.grown and self.fusion == "token" and self.attention == "sparse":
-            raise ValueError(
-                "a token model with sparse attention cannot grow: it counts hidden tokens as one; use "
-                "attention='dense', or fusion='group'"
-            )
+        for fusion in self.fusions:
+            fusion.check(self)
         if self.experts and self.top_experts > self.experts:
             raise ValueError(f"top_experts {self.top_experts} is more than experts {self.experts}")
         if self.balance and not self.experts:
             raise ValueError(f"balance {self.balance} is for experts; pass experts=4, or balance=0")
-        if self.gate and not (self.fusion == "cross" and self.attention == "sparse" and self.inner):
-            raise ValueError(
-                "gate=True learns budgets of each modality's own blocks: it needs fusion='cross', "
-                f"attention='sparse' and inner=1 or more; found fusion='{self.fusion}', "
-                f"attention='{self.attention}', inner={self.inner}"
-            )
         return self
 
     @property
     def kinds(self) -> tuple[str, ...]:
         """The fusions of the members, in turn."""
         return tuple(self.fusion.split("+"))
+
+    @property
+    def fusions(self) -> tuple[type[Fusion], ...]:
+        """The classes of these fusions."""
+        return tuple(FUSIONS[kind] for kind in self.kinds)
 
     def member(self, number: int) -> NetworkConfig:
         """Return the configuration of one member alone."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from geomiam.errors import SelectionError
-from geomiam.networks.config import WITHOUT_ATTENTION, NetworkConfig
+from geomiam.networks.config import NetworkConfig
 from geomiam.networks.network import Network
 from geomiam.networks.quantity import QUANTITIES, Quantity, loss_of
 from geomiam.schema.schema import Schema
@@ -170,8 +170,8 @@ class Model:
         if self not in _HALVES:
             network = copy.deepcopy(self.network)
             for member in network.members:
-                if member.config.fusion not in WITHOUT_ATTENTION:  # type: ignore[union-attr, operator]  # a long sum needs its digits
-                    member.fusion.to(torch.bfloat16)  # type: ignore[union-attr, operator]
+                if member.fusion.half_precision:
+                    member.fusion.to(torch.bfloat16)
             _HALVES[self] = replace(self, network=network)
             _HALVES[self].__dict__["id"] = self.id  # of the model, however it is computed
         return _HALVES[self]

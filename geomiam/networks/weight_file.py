@@ -26,7 +26,6 @@ MOST_WEIGHTS = 2_000_000_000
 MOST_HEADER_BYTES = 16 * 2**20
 BLOCK_TENSORS = 4
 """Tensors of a transformer block, at least."""
-NO_BLOCKS = ("sum", "linear", "quadratic")
 DTYPES = {torch.int64: "I64", torch.int32: "I32", torch.bool: "BOOL", torch.uint8: "U8"}
 """Of counters that own encoders keep beside their weights; all else is float32."""
 FACTS = ("schema", "scaler", "species", "network", "link")
@@ -80,22 +79,14 @@ def check_counts(header: Header, network: NetworkConfig, *, modalities: int) -> 
     ArtifactError
         With both numbers.
     """
-    alone = [network.member(i).fusion for i in range(network.members)]
-    least = sum(modalities + BLOCK_TENSORS * _blocks(network, f, modalities) for f in alone)
+    alone = [network.member(i) for i in range(network.members)]
+    blocks = [sum(m.fusions[0].count_blocks(m, modalities=modalities)) for m in alone]
+    least = sum(modalities + BLOCK_TENSORS * count for count in blocks)
     if least > len(header.tensors):
         raise ArtifactError(
             f"the configuration describes a network of at least {least:,} tensors, but the file of "
             f"weights has {len(header.tensors):,}: they do not belong together, save the model again"
         )
-
-
-def _blocks(network: NetworkConfig, fusion: str, modalities: int) -> int:
-    """Transformer blocks of a member, at least."""
-    if fusion in NO_BLOCKS:
-        return 0
-    deep = network.depth * (modalities if fusion == "late" else 1)
-    inner = {"group": network.inner, "cross": network.inner * modalities}
-    return deep + inner.get(fusion, 0)
 
 
 def check_weights(file: Path, header: Header, wanted: Mapping[str, Tensor]) -> None:

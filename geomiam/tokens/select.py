@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from geomiam.errors import SelectionError
+from geomiam.errors import SchemaError, SelectionError
 from geomiam.schema.schema import Label
 from geomiam.tokens.layout import Layout, Span, windowed_dims
 
@@ -61,6 +61,22 @@ def group_coverage(layout: Layout, observed: np.ndarray) -> dict[str, float]:
 def symbolic_tokens(layout: Layout) -> np.ndarray:
     """Return which tokens are symbols, boolean ``(t,)``."""
     return np.concatenate([np.full(s.size, bool(s.variable.symbols)) for s in layout.spans])
+
+
+def modality_tokens(layout: Layout, modalities: Sequence[str]) -> list[int]:
+    """Return the positions of all tokens of some modalities.
+
+    Raises
+    ------
+    SchemaError
+        If one is no modality of the layout.
+    """
+    if unknown := sorted(set(modalities) - set(layout.schema.modalities)):
+        raise SchemaError(
+            f"no modalities {unknown} in the schema; there are {list(layout.schema.modalities)}"
+        )
+    spans = [s for s in layout.spans if s.modality in modalities]
+    return [t for s in spans for t in range(s.start, s.start + s.size)]
 
 
 def players(

@@ -27,7 +27,7 @@ from geomiam.tokens.limits import widened, with_limits
 from geomiam.tokens.scaler import fit_scaler
 from geomiam.training.checkpoint import Progress
 from geomiam.training.config import TrainingConfig
-from geomiam.training.growth import (
+from geomiam.training.extend import (
     grown_schema,
     joined_scaler,
     of_species,

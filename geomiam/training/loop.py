@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from geomiam.errors import warn
 from geomiam.masking import Constant, Strategy, hide, to_dict
-from geomiam.networks.experts import settle
+from geomiam.networks.extras.experts import update_router_bias
 from geomiam.networks.model import Model
 from geomiam.outputs.paths import real_path
 from geomiam.progress import is_shown, log, progress_bar
@@ -154,7 +154,7 @@ def _epoch(
         fabric.backward(loss * fabric.world_size)  # processes average their gradients
         losses.append(loss.detach())
         stepper.step()
-        settle(run.module)
+        update_router_bias(run.module)
     mean_p = run.masking.expected(sizes=sizes, balance=balance)
     names = run.model.schema.modalities
     log = {"s": balance.s, "d": balance.d, "r": balance.r, "p": mean_p}

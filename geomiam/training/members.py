@@ -17,7 +17,7 @@ from geomiam.training.loop import Run, train
 from geomiam.training.losses import base_logits
 from geomiam.training.setup import Setup
 from geomiam.training.table import Table, make_tables
-from geomiam.training.warm import load_start, set_base, two_stages
+from geomiam.training.warm_start import load_start, set_base, two_stages
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +79,8 @@ def joined(models: Sequence[Model], config: NetworkConfig) -> Model:
 def _begin(model: Model, table: Table, setup: Setup, number: int) -> None:
     """Set the weights of a fresh member that do not start at random."""
     loss = setup.plan.training.loss
-    if loss == "bce" or model.config.fusion == "late":  # rare species need not unlearn odds of 1
+    branched = any(f.branched for f in model.config.fusions)
+    if loss == "bce" or branched:  # rare species need not unlearn odds of 1
         set_base(model.network, base_logits(loss, table.labels[table.train]))
     if setup.start:  # brings its own base for species that it has
         load_start(model, setup.start, number)

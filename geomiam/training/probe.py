@@ -23,7 +23,7 @@ from geomiam.training.fingerprint import fingerprint
 from geomiam.training.loop import torch_seed
 from geomiam.training.losses import resolve_loss
 from geomiam.training.provenance import place_and_time
-from geomiam.training.warm import load_body, start_config
+from geomiam.training.warm_start import load_body, start_config
 
 AT_ONCE = 512
 """Sites whose features are made together."""

@@ -57,8 +57,7 @@ class Reconstruction(nn.Module):
         """What a head would read ``(n, d)``; in training, what is hidden is not computed."""
         if not self.training:
             return self.network.features(self.network.tokens(values, visible), visible)
-        made = [m.packed(values, visible) for m in self.network.members]  # type: ignore[operator, union-attr]
-        return torch.cat(made, -1)
+        return self.network.training_features(values, visible)
 
     def decode(self, features: Tensor) -> Tensor:
         """Numbers ``(n, P)`` about all tokens from features ``(n, d)``."""

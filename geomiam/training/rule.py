@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from geomiam.networks.config import NetworkConfig
+from geomiam.networks.fusion.registry import FUSIONS
 from geomiam.training.config import TrainingConfig
 
 FEW_SITES, FEW_KINDS, FEW_FIXED = 200, ("linear", "quadratic", "sum"), ("linear", "sum")
@@ -67,7 +68,7 @@ class Plan:
 
     def training_of(self, kind: str) -> TrainingConfig:
         """Return the training settings of one kind of member."""
-        if not (self.by_kind and kind in ("linear", "quadratic")):
+        if not (self.by_kind and FUSIONS[kind].linear):
             return self.training
         return self.training.model_copy(update={"lr": FASTER * self.training.lr})
 

@@ -22,7 +22,7 @@ from geomiam.training.losses import LINK_OF, resolve_loss
 from geomiam.training.rule import Plan, changed, make_plan
 from geomiam.training.supervised import Supervised
 from geomiam.training.table import Table
-from geomiam.training.warm import check_start, start_config
+from geomiam.training.warm_start import check_start, start_config
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ from geomiam.training.rule import changed
 from geomiam.training.setup import Setup
 from geomiam.training.supervised import subset_logits
 from geomiam.training.table import MOST_SCORED, make_tables
-from geomiam.training.warm import set_base
+from geomiam.training.warm_start import set_base
 
 SHARE = 0.25
 """Of the sites in a single hold-out."""

@@ -1,7 +1,7 @@
-"""Larger models from trained ones: what is known is taken over, and what is new is told.
+"""Extended models: trained weights are copied, and the names of new weights are returned.
 
-Nothing that the old model knew is changed. New modalities stand last, so every old token keeps its
-place; new species stand last in the head.
+No trained weight is changed. New modalities stand last, so every old token keeps its place; new
+species stand last in the head.
 """
 
 from __future__ import annotations
@@ -63,18 +63,18 @@ def with_modalities(model: Model, schema: Schema, scaler: Scaler) -> tuple[Model
     Raises
     ------
     SelectionError
-        If the fusion does not say how it grows.
+        If the fusion cannot be extended.
     """
     config = model.config
-    for member in _members(model.network):
-        if not hasattr(member.fusion, "grown_from"):
+    for member in model.network.members:
+        if not member.fusion.extendable:
             raise SelectionError(
                 f"fusion='{member.config.fusion}' cannot take new predictors and stay as it is "
                 "without them; train a new model with fusion='group', 'token', 'sum' or 'linear'"
             )
     new = [m for m in schema.modalities if m not in model.schema.modalities]
     grown = config.model_copy(update={"grown": (*config.grown, *new), "explainer": 0})
-    made = Model.untrained(
+    extended = Model.untrained(
         schema,
         scaler=scaler,
         species=model.species,
@@ -82,12 +82,12 @@ def with_modalities(model: Model, schema: Schema, scaler: Scaler) -> tuple[Model
         link=model.link,
         encoders=model.network.encoders,
     )
-    learned: list[nn.Parameter] = []
-    for member, old in zip(_members(made.network), _members(model.network)):
-        learned += _take_over(member, old)
-    made.network.head.load_state_dict(model.network.head.state_dict())
-    mine = {id(p) for p in learned}
-    return made, [n for n, p in made.network.named_parameters() if id(p) in mine]
+    new_weights: list[nn.Parameter] = []
+    for member, old in zip(extended.network.members, model.network.members):
+        new_weights += _extend_member(member, old)
+    extended.network.head.load_state_dict(model.network.head.state_dict())
+    new_ids = {id(p) for p in new_weights}
+    return extended, [n for n, p in extended.network.named_parameters() if id(p) in new_ids]
 
 
 def with_species(model: Model, species: Sequence[str]) -> Model:
@@ -104,7 +104,7 @@ def with_species(model: Model, species: Sequence[str]) -> Model:
 
 
 def of_species(model: Model, first: int) -> Model:
-    """Return a copy of the model that knows its species from one on only."""
+    """Return a copy of the model with its species from position ``first`` on only."""
     network = _copy(model.network)
     old = network.head
     network.head = nn.Linear(old.in_features, old.out_features - first)
@@ -115,32 +115,28 @@ def of_species(model: Model, first: int) -> Model:
 
 
 def put_head(model: Model, head: nn.Linear, first: int) -> None:
-    """Put rows of another head in place of the model's from one on."""
+    """Replace rows of the model's head, from ``first`` on, by those of another head."""
     with torch.no_grad():
         model.network.head.weight[first:] = head.weight
         model.network.head.bias[first:] = head.bias
 
 
-def _take_over(member: Member, old: Member) -> list[nn.Parameter]:
-    """Fill a member with what an old one knows; return the weights that are new."""
-    parts, known = member.tokenizers.parts, old.tokenizers.parts
-    for part, before in zip(parts, known):
-        part.load_state_dict(before.state_dict())
+def _extend_member(member: Member, old: Member) -> list[nn.Parameter]:
+    """Copy the weights of a trained member into a larger one; return the weights that are new."""
+    parts, before = member.tokenizers.parts, old.tokenizers.parts
+    for part, trained in zip(parts, before):
+        part.load_state_dict(trained.state_dict())
     member.norm.load_state_dict(old.norm.state_dict())
-    fresh = [p for part in parts[len(known) :] for p in part.parameters()]
-    return fresh + member.fusion.grown_from(old.fusion)  # type: ignore[operator, union-attr, arg-type]
+    new = [p for part in parts[len(before) :] for p in part.parameters()]
+    return new + member.fusion.extend(old.fusion)
 
 
 def _copy(network: Network) -> Network:
-    made = copy.deepcopy(network).cpu()
-    made.explainer = None
-    return made
+    copied = copy.deepcopy(network).cpu()
+    copied.explainer = None
+    return copied
 
 
 def _without_explainer(model: Model, network: Network, **facts: Any) -> Model:
     config = model.config.model_copy(update={"explainer": 0})
     return replace(model, network=network, config=config, **facts)
-
-
-def _members(network: Network) -> list[Member]:
-    return list(network.members)  # type: ignore[arg-type]

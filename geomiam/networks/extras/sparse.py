@@ -97,7 +97,7 @@ class BudgetGate(nn.Module):
 
     def forward(self, available: Tensor) -> Tensor:
         """Budgets ``(n, M)`` of rows whose modalities are available ``(n, M)``; 0 where absent."""
-        there = available.to(self.layers[0].weight.dtype)  # type: ignore[arg-type]
+        there = available.to(next(self.parameters()).dtype)
         return there * self.budget * torch.sigmoid(self.layers(there))
 
 

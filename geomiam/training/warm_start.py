@@ -1,4 +1,4 @@
-"""Starting from what was learned before: another model's weights, or branches trained alone.
+"""Warm starts: training from another model's weights, or from branches trained alone.
 
 Two stages for late fusion, "UME-MMA-style" (Li et al. 2023, arXiv:2310.06383, of which neither code
 nor settings are public): every branch is trained alone, on all records that have its modality; then
@@ -15,14 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from geomiam.errors import LabelError, SelectionError
 from geomiam.masking import Constant
 from geomiam.networks.config import NetworkConfig
-from geomiam.networks.late import LateFusion
 from geomiam.networks.model import Model
-from geomiam.networks.network import Member, Network
+from geomiam.networks.network import Network
 from geomiam.schema.schema import Schema
 from geomiam.tokens.layout import Layout
 from geomiam.training.checkpoint import Progress
@@ -52,7 +51,7 @@ def check_start(warm_start: bool | Model, schema: Schema, network: NetworkConfig
     SelectionError
         If branches are asked of a fusion that has none, or the model has another schema or network.
     """
-    if warm_start is True and network.fusion != "late":
+    if warm_start is True and not all(f.branched for f in network.fusions):
         raise SelectionError(
             f"warm_start=True trains the branches of late fusion, found fusion='{network.fusion}': "
             "pass network=NetworkConfig(fusion='late'), or a model as warm_start="
@@ -88,7 +87,7 @@ def load_start(model: Model, start: Model, member: int = 0) -> None:
     if set(model.species) != set(start.species) or model.link != start.link:
         return
     rows = torch.as_tensor(start.species_index(model.species))
-    widths = [m.feature_width for m in start.network.members]  # type: ignore[union-attr, misc]
+    widths = [m.feature_width for m in start.network.members]
     own = start.network.head.weight.split(widths, 1)[member] * len(widths)  # joined by their mean
     with torch.no_grad():
         model.network.head.weight.copy_(own[rows])
@@ -105,7 +104,7 @@ def load_body(network: Network, start: Network, member: int = 0) -> None:
 
 @torch.no_grad()
 def set_base(network: Network, base: Tensor) -> None:
-    """Set what late fusion says of nothing, logits ``(S,)``; they are not learned."""
+    """Set the base value, logits ``(S,)``: the bias of the head, which late fusion does not train."""
     network.head.bias.copy_(base)
 
 
@@ -115,7 +114,7 @@ def two_stages(run: Run, checkpoint: Path | None = None) -> tuple[Progress, dict
     Returns
     -------
     tuple
-        The joint stage's progress, and what is told of each branch.
+        The joint stage's progress, and the scores of each branch.
 
     Raises
     ------
@@ -123,12 +122,12 @@ def two_stages(run: Run, checkpoint: Path | None = None) -> tuple[Progress, dict
         If no training site has any of a modality.
     """
     alone = run.config.model_copy(update={"joint_epochs": None, "joint_lr": None})
-    branches, told = [], {}
+    branches, scores = [], {}
     for number, name in enumerate(run.model.schema.modalities):
         own = _branch_run(run, name, alone)
         end = train(own, checkpoint and checkpoint / f"branch-{number}", name=name)
         branches.append(own.model)
-        told[name] = {
+        scores[name] = {
             "sites": len(own.table.train),
             "epochs": end.epoch,
             "best_epoch": end.best_epoch,
@@ -137,14 +136,14 @@ def two_stages(run: Run, checkpoint: Path | None = None) -> tuple[Progress, dict
     load_branches(run.model, branches)
     ensemble = _as_it_is(run)
     if run.config.joint_epochs == 0:
-        return ensemble, told
+        return ensemble, scores
     joint = replace(run, config=joint_settings(run.config))
     weights = {k: v.clone() for k, v in run.module.state_dict().items()}
     end = train(joint, checkpoint and checkpoint / "joint", name="joint")
     stays = run.config.keep == "best" and overall(run, ensemble.history[0]) >= end.best_score
     if stays:  # training together gained nothing
         run.module.load_state_dict(weights)
-    return _one_after_the_other(ensemble, end, stays=stays), told
+    return _one_after_the_other(ensemble, end, stays=stays), scores
 
 
 def joint_settings(config: TrainingConfig) -> TrainingConfig:
@@ -165,7 +164,7 @@ def branch_model(model: Model, modality: str) -> Model:
     SelectionError
         If the model is not of late fusion, or of several members.
     """
-    if model.config.fusion != "late" or model.config.members > 1:
+    if not all(f.branched for f in model.config.fusions) or model.config.members > 1:
         raise SelectionError(
             f"only a model of late fusion and one member has branches, found {model.config.fusion!r} "
             f"with {model.config.members}: train with NetworkConfig(fusion='late')"
@@ -189,46 +188,36 @@ def branch_model(model: Model, modality: str) -> Model:
 def load_branches(model: Model, branches: list[Model]) -> None:
     """Fill late fusion with models of its modalities in order; a mean of logits stays what it was.
 
-    Models that tell nothing alike share the mean of what they tell; the rest goes into their b_m.
+    The base value is the mean of the models' base values; the difference goes into their b_m.
     """
     base = torch.stack([b.network.head.bias for b in branches]).mean(0)
     set_base(model.network, base)
     for modality, branch in zip(model.schema.modalities, branches, strict=True):
         for mine, theirs in _shared(model, branch, modality):
             mine.copy_(theirs)
-        _own_columns(model, modality)[1].add_(branch.network.head.bias - base)
+        _head_columns(model, modality)[1].add_(branch.network.head.bias - base)
 
 
 def _shared(model: Model, branch: Model, modality: str) -> Iterator[tuple[Tensor, Tensor]]:
     """Weights of a modality in a late fusion, and in the model of that modality alone."""
-    mine, theirs = _modules(model, modality), _modules(branch, modality)
-    for a, b in zip(mine, theirs, strict=True):
-        yield from zip(a.parameters(), b.parameters(), strict=True)
-    yield from zip(_own_columns(model, modality), _own_columns(branch, modality))
-    scores, own = (_late(m)[1].scores for m in (model, branch))
-    if scores is not None and own is not None:
-        yield scores[_number(model, modality)], own[0]
+    yield from zip(_weights(model, modality), _weights(branch, modality), strict=True)
+    yield from zip(_head_columns(model, modality), _head_columns(branch, modality))
 
 
-def _modules(model: Model, modality: str) -> list[nn.Module]:
-    """Tokenizers and branch of a modality."""
-    member, fusion = _late(model)
-    owners = [p.spans[0].modality for p in model.layout.parts]
-    own = [t for t, owner in zip(member.tokenizers.parts, owners) if owner == modality]
-    return [*own, fusion.branches[_number(model, modality)]]
-
-
-def _own_columns(model: Model, modality: str) -> tuple[Tensor, Tensor]:
-    """Columns W_m ``(S, d)`` and b_m ``(S,)`` of the head."""
-    number, count, width = _number(model, modality), len(model.layout.sizes), model.config.width
-    weight = model.network.head.weight
-    return weight[:, number * width : (number + 1) * width], weight[:, count * width + number]
-
-
-def _late(model: Model) -> tuple[Member, LateFusion]:
+def _weights(model: Model, modality: str) -> Iterator[Tensor]:
+    """Weights of the tokenizers and the branch of a modality."""
     member = model.network.members[0]
-    assert isinstance(member, Member) and isinstance(member.fusion, LateFusion)
-    return member, member.fusion
+    for tokenizer, part in zip(member.tokenizers.parts, model.layout.parts):
+        if part.spans[0].modality == modality:
+            yield from tokenizer.parameters()
+    yield from member.fusion.branch_weights(_number(model, modality))
+
+
+def _head_columns(model: Model, modality: str) -> tuple[Tensor, Tensor]:
+    """Columns W_m ``(S, d)`` and b_m ``(S,)`` of the head."""
+    features, alpha = model.network.members[0].fusion.branch_features(_number(model, modality))
+    weight = model.network.head.weight
+    return weight[:, features], weight[:, alpha]
 
 
 def _number(model: Model, modality: str) -> int:

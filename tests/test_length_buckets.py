@@ -10,7 +10,7 @@ from helpers_small import every_kind, random_arrays, untrained
 
 from geomiam.networks.blocks import key_bias
 from geomiam.networks.dropout import drop
-from geomiam.networks.packs import Seen, packs
+from geomiam.networks.length_buckets import VisibleTokens, length_buckets
 from geomiam.tokens.blocks import encode
 
 
@@ -96,7 +96,7 @@ def gradients(network, logits):
 @pytest.mark.parametrize("kind", ["batch", "sample", "most", "none", "all", "modality"])
 @pytest.mark.parametrize("lengths", [16, 3])
 def test_outputs_and_gradients_are_those_of_the_plain_way(fusion, kind, lengths, monkeypatch):
-    monkeypatch.setattr("geomiam.networks.packs.LENGTHS", lengths)
+    monkeypatch.setattr("geomiam.networks.length_buckets.LENGTHS", lengths)
     network, values, observed = example(fusion)
     other, visible = copy.deepcopy(network), masks(kind, observed)
     (member,) = other.members
@@ -125,24 +125,25 @@ def test_hidden_tokens_are_not_made(monkeypatch):
     network, values, observed = example("group")
     tokenizers = network.members[0].tokenizers
     visible = masks("modality", observed)
-    seen = Seen.of(tokenizers, values, visible)
+    tokens = VisibleTokens.of(tokenizers, values, visible)
     start, most = 0, 0
     for size in tokenizers.sizes:
         own = visible[:, start : start + size].sum(0)
         most += max(1, int(own.max())) * size
         start += size
-    assert len(seen.made) == most < 0.9 * visible.numel()
+    assert len(tokens.made) == most < 0.9 * visible.numel()
 
 
 @pytest.mark.parametrize("t", [5, 40])
-def test_packs_hold_every_visible_token_once_and_little_else(t):
+def test_buckets_hold_every_visible_token_once_and_little_else(t):
     visible = torch.rand(60, t, generator=torch.Generator().manual_seed(0)) < torch.rand(60, 1)
     visible[7] = False
-    found = packs(visible, device=torch.device("cpu"))
+    buckets = length_buckets(visible, device=torch.device("cpu"))
     held = torch.zeros_like(visible, dtype=torch.int)
-    for pack in found:
-        seen = torch.ones_like(pack.index, dtype=torch.bool) if pack.seen is None else pack.seen
-        for row, index, own in zip(pack.rows, pack.index, seen):
+    for bucket in buckets:
+        full = torch.ones_like(bucket.index, dtype=torch.bool)
+        seen = full if bucket.seen is None else bucket.seen
+        for row, index, own in zip(bucket.rows, bucket.index, seen):
             held[row, index[own]] += 1
     assert torch.equal(held.bool(), visible) and int(held.max()) == 1
     assert sum(p.index.numel() for p in found) <= int(visible.sum()) + 60 * (-(-t // 16) - 1)

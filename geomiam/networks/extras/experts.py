@@ -29,7 +29,7 @@ class Experts(nn.Module):
     experts, top : int
         E and k.
     balance : float
-        γ: after a batch :meth:`settle` adds γ·sign(mean load − load_e) to b_e. b is a buffer: it
+        γ: after a batch :meth:`update_bias` adds γ·sign(mean load − load_e) to b_e. b is a buffer: it
         changes which experts are picked, never their weight, and has no gradient.
     """
 
@@ -84,7 +84,7 @@ class Experts(nn.Module):
         said = _back(made, order, chosen).view(-1, self.top, x.shape[-1])
         return (said * weight.unsqueeze(-1)).sum(1).view(x.shape)
 
-    def settle(self) -> None:
+    def update_bias(self) -> None:
         """End a training batch: move the bias towards experts that got less than the mean."""
         if self.load is not None:
             load = self.load.double()
@@ -110,11 +110,11 @@ class Experts(nn.Module):
         return torch.cat([F.linear(part, w, b) for part, w, b in parts])
 
 
-def settle(network: nn.Module) -> None:
-    """End a training batch for all experts of a network; see :meth:`Experts.settle`."""
+def update_router_bias(network: nn.Module) -> None:
+    """End a training batch for all experts of a network; see :meth:`Experts.update_bias`."""
     for module in network.modules():
         if isinstance(module, Experts):
-            module.settle()
+            module.update_bias()
 
 
 def _back(made: Tensor, order: Tensor, chosen: Tensor) -> Tensor:

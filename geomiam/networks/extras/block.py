@@ -1,0 +1,118 @@
+"""A transformer block with sparse attention, experts, or both."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from geomiam.networks.blocks import TransformerBlock, feed_forward_width
+from geomiam.networks.dropout import drop
+from geomiam.networks.extras.experts import Experts
+from geomiam.networks.extras.sparse import sparse
+
+if TYPE_CHECKING:
+    from geomiam.networks.config import NetworkConfig
+
+
+class BlockWithExtras(TransformerBlock):
+    """A block whose queries may attend sparsely, and whose feed-forward layer may be experts.
+
+    Parameters
+    ----------
+    width, heads, dropout
+        Sizes.
+    budget : float, optional
+        Of sparse attention; default: dense.
+    experts : dict, optional
+        ``experts``, ``top`` and ``balance`` of :class:`Experts` in place of the feed-forward layer.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        dropout: float,
+        *,
+        budget: float | None = None,
+        experts: dict[str, Any] | None = None,
+    ):
+        super().__init__(width, heads, dropout, feed_forward=not experts)
+        if experts:
+            self.experts = Experts(width, feed_forward_width(width), **experts)
+        self.budget, self.mixture, self.collapses = budget, bool(experts), budget is None
+
+    @classmethod
+    def of(cls, config: NetworkConfig, *, experts: bool = True) -> BlockWithExtras:
+        """Make a block as configured; without experts if ``experts`` is False."""
+        facts = {"experts": config.experts, "top": config.top_experts, "balance": config.balance}
+        return cls(
+            config.width,
+            config.heads,
+            config.dropout,
+            budget=config.budget if config.attention == "sparse" else None,
+            experts=facts if experts and config.experts else None,
+        )
+
+    def forward(
+        self,
+        x: Tensor,
+        bias: Tensor | None = None,
+        read: int | None = None,
+        *,
+        copies: int | Tensor = 1,
+        counted: Tensor | None = None,
+        budget: Tensor | None = None,
+    ) -> Tensor:
+        """Mix the tokens of each row; ``budget (n,)`` takes the place of the block's own."""
+        y = self.attend(
+            x[:, :read], *self.project(x, read), bias=bias, copies=copies, budget=budget
+        )
+        return self.feed_forward(y, copies, bias=bias, counted=counted)
+
+    def attend(
+        self,
+        x: Tensor,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        bias: Tensor | None = None,
+        copies: int | Tensor = 1,
+        budget: Tensor | None = None,
+    ) -> Tensor:
+        """Add attention to tokens ``(n, r, d)``; a few that are read out attend densely."""
+        if self.budget is None or q.shape[1] < k.shape[1]:
+            return super().attend(x, q, k, v, bias=bias, copies=copies)
+        dense = partial(self.dense_attention, copies=copies)
+        mixed = sparse(
+            dense,
+            *(self.split(part) for part in (q, k, v)),
+            bias=bias,
+            budget=self.budget if budget is None else budget,
+            random=self.training,
+        )
+        return self.add_attention(x, mixed, copies)
+
+    def feed_forward(
+        self,
+        x: Tensor,
+        copies: int | Tensor = 1,
+        *,
+        bias: Tensor | None = None,
+        counted: Tensor | None = None,
+    ) -> Tensor:
+        """Add the feed-forward layer to tokens ``(..., d)``; experts skip keys that bias takes out."""
+        if not self.mixture:
+            return super().feed_forward(x, copies)
+        lose = partial(drop, share=self.drop_share, copies=copies)
+        routed = None if bias is None else bias[:, 0, 0].exp() > 0
+        y = self.norm_forward(x)
+        return x + lose(self.experts(y, drop=lose, routed=routed, counted=counted))
+
+    def feed_forward_mean(self, x: Tensor, weight: Tensor, counted: Tensor | None = None) -> Tensor:
+        """Weighted mean over tokens ``(n, t, d)``; experts differ from token to token."""
+        if self.mixture:
+            return weight @ self.feed_forward(x, counted=counted)
+        return super().feed_forward_mean(x, weight)

@@ -1,0 +1,1 @@
+"""Fusions: each turns the tokens of a site, some of them hidden, into the features of the site."""

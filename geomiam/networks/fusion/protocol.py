@@ -1,0 +1,161 @@
+"""The protocol that every fusion satisfies, and a default for all of it but the forward pass."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+
+from geomiam.networks.length_buckets import VisibleTokens
+from geomiam.tokens.layout import Layout
+from geomiam.tokens.rows import Rows
+
+if TYPE_CHECKING:
+    from geomiam.networks.config import NetworkConfig
+
+Scalars = Literal["periodic", "linear", "quadratic"]
+
+
+class BlockCounts(NamedTuple):
+    """Transformer blocks of a fusion."""
+
+    over_tokens: int
+    """They may have sparse attention and experts."""
+    over_summaries: int
+
+
+class Fusion(nn.Module, ABC):
+    """Turns the tokens of n rows, some of them hidden, into one feature vector per row.
+
+    A fusion is one class and one line in :data:`geomiam.networks.fusion.registry.FUSIONS`. It defines
+    ``__init__(config, layout)`` and :meth:`forward`. The class attributes describe it to training,
+    saving and inference. The other methods have defaults that are correct for every fusion; a fusion
+    overrides them to save time or to offer an option.
+
+    Shapes: n rows, t tokens in the order of the layout, d width, f features, c coalitions, G groups of
+    predictors, M modalities.
+
+    Three laws hold for every fusion:
+
+    - A hidden token has no effect on the features or on a gradient; its vector is arbitrary.
+    - No row depends on another row.
+    - Features are finite, also where a row shows no token.
+    """
+
+    mixes: ClassVar[bool] = True
+    """Whether members of one model may be of this and of other fusions, as in ``"group+sum"``."""
+    scalars: ClassVar[Scalars] = "periodic"
+    """Tokenizer of scalar variables."""
+    normalized: ClassVar[bool] = True
+    """Whether the network puts a LayerNorm after the fusion."""
+    linear: ClassVar[bool] = False
+    """Whether features are linear in the tokens; otherwise a ReLU follows, before the head."""
+    half_precision: ClassVar[bool] = True
+    """Whether ``precision="bf16"`` computes it in bfloat16; a long sum needs the digits of float32."""
+    extendable: ClassVar[bool] = False
+    """Whether :meth:`extend` exists: new modalities with old predictions unchanged (finetune)."""
+    branched: ClassVar[bool] = False
+    """Whether each modality has a branch that can be trained alone (``warm_start=True``).
+
+    The bias of the head is then the base value. It is set from the labels and not trained, so that
+    branches can be joined. See :meth:`branch_weights` and :meth:`branch_features`.
+    """
+    learned_explainer: ClassVar[bool] = False
+    """Whether its view has :meth:`CoalitionView.states`, which ``gm.fit_explainer`` reads."""
+
+    def __init__(self, config: NetworkConfig, layout: Layout):
+        super().__init__()
+        self.feature_width = config.width
+        """Numbers ``f`` per row."""
+
+    @abstractmethod
+    def forward(self, tokens: Tensor, visible: Tensor) -> Tensor:
+        """Return features ``(n, f)`` of tokens ``(n, t, d)`` and boolean visible ``(n, t)``."""
+
+    @classmethod
+    def check(cls, config: NetworkConfig) -> None:
+        """Refuse settings that have no effect in this fusion.
+
+        Raises
+        ------
+        ValueError
+            With the setting that would have an effect.
+        """
+        if config.gate:
+            refuse_gate(config)
+
+    @classmethod
+    def count_blocks(cls, config: NetworkConfig, *, modalities: int) -> BlockCounts:
+        """Return the number of transformer blocks; a saved model is checked against it."""
+        return BlockCounts(0, 0)
+
+    @property
+    def hidden_tokens_are_cheap(self) -> bool:
+        """Whether computing hidden tokens in training costs less than sorting them out."""
+        return False
+
+    def training_features(self, tokens: VisibleTokens) -> Tensor:
+        """Return features ``(n, f)`` in training, where only visible tokens are made."""
+        return self(tokens.padded(), tokens.visible.to(tokens.made.device))
+
+    def view(self, rows: Rows, shown: Tensor) -> CoalitionView:
+        """Return the features of rows in coalitions of tokens ``shown (c, t)``, for inference."""
+        return CoalitionView(self, rows, shown)
+
+    def extend(self, old: Self) -> list[nn.Parameter]:
+        """Copy the weights of a fusion of fewer modalities; return the weights that are new."""
+        raise NotImplementedError(f"{type(self).__name__} is not extendable")
+
+    def branch_weights(self, modality: int) -> Iterator[Tensor]:
+        """Weights of the branch of one modality, in the same order in every model."""
+        raise NotImplementedError(f"{type(self).__name__} has no branches")
+
+    def branch_features(self, modality: int) -> tuple[slice, int]:
+        """Positions of a branch's features, and of its weight α, among the f features."""
+        raise NotImplementedError(f"{type(self).__name__} has no branches")
+
+
+class CoalitionView:
+    """Features of n rows in c coalitions. The default computes one coalition after another.
+
+    Tokens of the rows that are asked for are made once. A fusion whose coalitions share more has a
+    view of its own.
+    """
+
+    def __init__(self, fusion: Fusion, rows: Rows, shown: Tensor):
+        self.fusion, self.rows, self.shown = fusion, rows, shown
+        self._last: tuple[Tensor, Tensor] | None = None
+
+    def cost(self, coalitions: int) -> int:
+        """Vectors per row that are in memory for so many coalitions; micro-batches follow from it."""
+        return self.shown.shape[1] + coalitions
+
+    def features(self, rows: Tensor, which: Tensor) -> Tensor:
+        """Features ``(r, c, f)`` of rows ``(r,)`` in coalitions ``(c,)``, both given as positions."""
+        tokens, observed = self.tokens(rows), self.rows.visible[rows]
+        return torch.stack([self.fusion(tokens, observed & c) for c in self.shown[which]], 1)
+
+    def states(self, rows: Tensor, which: int, owner: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+        """Features ``(r, f)`` of rows in one coalition, and last tokens by group ``(r, G, d)``.
+
+        ``owner (t,)`` is the group of each token. Only where the fusion has ``learned_explainer``.
+        """
+        raise NotImplementedError(f"{type(self.fusion).__name__} has no states by group")
+
+    def tokens(self, rows: Tensor) -> Tensor:
+        """Tokens of rows ``(r, t, d)``, kept until other rows are asked for."""
+        if self._last is None or self._last[0] is not rows:
+            self._last = rows, self.rows.tokens(rows, range(self.shown.shape[1]))
+        return self._last[1]
+
+
+def refuse_gate(config: NetworkConfig) -> None:
+    """Raise the error for a gate that has no blocks to set a budget of."""
+    raise ValueError(
+        "gate=True learns budgets of each modality's own blocks: it needs fusion='cross', "
+        f"attention='sparse' and inner=1 or more; found fusion='{config.fusion}', "
+        f"attention='{config.attention}', inner={config.inner}"
+    )
