@@ -146,8 +146,8 @@ def test_buckets_hold_every_visible_token_once_and_little_else(t):
         for row, index, own in zip(bucket.rows, bucket.index, seen):
             held[row, index[own]] += 1
     assert torch.equal(held.bool(), visible) and int(held.max()) == 1
-    assert sum(p.index.numel() for p in found) <= int(visible.sum()) + 60 * (-(-t // 16) - 1)
-    assert 7 not in torch.cat([p.rows for p in found])
+    assert sum(p.index.numel() for p in buckets) <= int(visible.sum()) + 60 * (-(-t // 16) - 1)
+    assert 7 not in torch.cat([p.rows for p in buckets])
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5])
