@@ -106,8 +106,7 @@ def _loads(
     device: torch.device,
 ) -> np.ndarray:
     """Tokens of rows that each expert of each block takes ``(b, E)``."""
-    for e in experts.values():
-        e.load = torch.zeros(len(e.bias), dtype=torch.long, device=device)
+    loads = [e.start_counting() for e in experts.values()]
     for start in range(0, len(rows), ROWS_AT_ONCE):
         own = rows[start : start + ROWS_AT_ONCE]
 
@@ -115,7 +114,7 @@ def _loads(
             return torch.as_tensor(x[own], device=device)
 
         network([sent(v) for v in block.values], sent(block.observed))
-    return np.stack([e.load.cpu().numpy() for e in experts.values()])  # type: ignore[union-attr]
+    return np.stack([load.cpu().numpy() for load in loads])
 
 
 def _label(name: str) -> str:

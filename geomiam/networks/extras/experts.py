@@ -46,7 +46,7 @@ class Experts(nn.Module):
         self.outer_bias = _uniform(experts, width, bound=outer)
         self.register_buffer("bias", torch.zeros(experts))
         self.load: Tensor | None = None
-        """Tokens that each expert got ``(E,)``, while someone counts: no part of a saved model."""
+        """Tokens that each expert got ``(E,)``, while they are counted: no part of a saved model."""
 
     def forward(
         self,
@@ -56,7 +56,7 @@ class Experts(nn.Module):
         routed: Tensor | None = None,
         counted: Tensor | None = None,
     ) -> Tensor:
-        """What the experts say of tokens ``(..., d)``.
+        """Weighted outputs of the experts for tokens ``(..., d)``.
 
         Parameters
         ----------
@@ -78,11 +78,11 @@ class Experts(nn.Module):
             chosen = torch.where(there, chosen, len(self.bias))
         self._count(chosen, None if counted is None else counted.expand(x.shape[:-1]).flatten())
         order, sizes = self._sorted(chosen)
-        made = self._each(flat[order // self.top], sizes, self.inner, self.inner_bias)
-        hidden = drop(_back(F.relu(made), order, chosen).view(*x.shape[:-1], self.top, -1))
-        made = self._each(hidden.flatten(0, -2)[order], sizes, self.outer, self.outer_bias)
-        said = _back(made, order, chosen).view(-1, self.top, x.shape[-1])
-        return (said * weight.unsqueeze(-1)).sum(1).view(x.shape)
+        inner = self._each(flat[order // self.top], sizes, self.inner, self.inner_bias)
+        hidden = drop(_back(F.relu(inner), order, chosen).view(*x.shape[:-1], self.top, -1))
+        outer = self._each(hidden.flatten(0, -2)[order], sizes, self.outer, self.outer_bias)
+        outputs = _back(outer, order, chosen).view(-1, self.top, x.shape[-1])
+        return (outputs * weight.unsqueeze(-1)).sum(1).view(x.shape)
 
     def update_bias(self) -> None:
         """End a training batch: move the bias towards experts that got less than the mean."""
@@ -91,9 +91,14 @@ class Experts(nn.Module):
             self.bias.add_(self.balance * torch.sign(load.mean() - load))
             self.load = None
 
+    def start_counting(self) -> Tensor:
+        """Count tokens from now on; return the counts ``(E,)``, which forward passes add to."""
+        self.load = torch.zeros(len(self.bias), dtype=torch.long, device=self.bias.device)
+        return self.load
+
     def _count(self, chosen: Tensor, counted: Tensor | None) -> None:
         if self.training and self.balance and self.load is None:
-            self.load = torch.zeros(len(self.bias), dtype=torch.long, device=chosen.device)
+            self.start_counting()
         if self.load is not None:
             mine = chosen if counted is None else chosen[counted]
             self.load += torch.bincount(mine.flatten(), minlength=len(self.bias) + 1)[:-1]
@@ -117,9 +122,9 @@ def update_router_bias(network: nn.Module) -> None:
             module.update_bias()
 
 
-def _back(made: Tensor, order: Tensor, chosen: Tensor) -> Tensor:
+def _back(x: Tensor, order: Tensor, chosen: Tensor) -> Tensor:
     """Vectors in the order of ``chosen``: ``(T · k, width)``; 0 for padding."""
-    return made.new_zeros(chosen.numel(), made.shape[-1]).index_copy(0, order, made)
+    return x.new_zeros(chosen.numel(), x.shape[-1]).index_copy(0, order, x)
 
 
 def _uniform(*shape: int, bound: float) -> nn.Parameter:
