@@ -15,7 +15,7 @@ from geomiam.networks.model import Model
 from geomiam.training import loop as loop_module
 from geomiam.training import members as members_module
 from geomiam.training import setup as fit_setup
-from geomiam.training import warm as warm_module
+from geomiam.training import warm_start as warm_start_module
 from geomiam.training.warm_start import joint_settings, load_body
 
 LATE = TINY_NETWORK.model_copy(update={"fusion": "late"})
@@ -55,13 +55,13 @@ def watched(monkeypatch, module) -> dict[str, dict[str, torch.Tensor]]:
 
 def branches_of(monkeypatch) -> list[Model]:
     """The branches of a run, filled when they are loaded."""
-    kept, real = [], warm_module.load_branches
+    kept, real = [], warm_start_module.load_branches
 
     def load(model, branches):
         kept.extend(branches)
         real(model, branches)
 
-    monkeypatch.setattr(warm_module, "load_branches", load)
+    monkeypatch.setattr(warm_start_module, "load_branches", load)
     return kept
 
 
@@ -93,7 +93,7 @@ def test_without_joint_epochs_the_logits_are_the_mean_of_the_uni_modal_logits(lo
 
 def test_the_joint_stage_begins_at_the_ensemble(monkeypatch):
     ensemble = fit(joint_epochs=0)
-    begun = watched(monkeypatch, warm_module)
+    begun = watched(monkeypatch, warm_start_module)
     fit()
     assert list(begun) == ["climate", "soil", "joint"]
     assert same(begun["joint"], state(ensemble))
@@ -101,7 +101,7 @@ def test_the_joint_stage_begins_at_the_ensemble(monkeypatch):
 
 def test_a_branch_is_the_uni_modal_model_that_fit_would_train(monkeypatch):
     """From the same weights, on the sites that have the modality, with nothing hidden."""
-    begun = watched(monkeypatch, warm_module)
+    begun = watched(monkeypatch, warm_start_module)
     branches = branches_of(monkeypatch)
     fit(joint_epochs=0)
     sites = tiny_sites()
