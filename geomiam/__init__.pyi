@@ -1,6 +1,10 @@
 """The public names of geomiam: literal for type checkers, imported on first use at run time."""
 
-from . import demo, errors, masking, metrics, plot, splits
+from . import baselines, demo, errors, masking, metrics, plot, splits
+from .baselines.imputation import Imputed, fit_imputed
+from .baselines.oracle import Oracle, fit_oracle, gap
+from .baselines.registry import fit_baseline
+from .baselines.systems import system
 from .data.coverage import coverage
 from .data.grid.chips import chips
 from .data.grid.grid import align
@@ -14,12 +18,8 @@ from .evaluation.expert_load import expert_load
 from .evaluation.explainer import fit_explainer
 from .evaluation.fusion_diagnostic import fusion_diagnostic
 from .evaluation.importance import importance
-from .evaluation.imputation import Imputed, fit_imputed
 from .evaluation.missingness import missingness_sweep
-from .evaluation.oracle import Oracle, fit_oracle, gap
-from .evaluation.rivals import fit_rival
 from .evaluation.subsets import evaluate
-from .evaluation.systems import system
 from .inference.maps import write_map
 from .inference.plan import MapPlan, plan_map
 from .inference.predict import predict
@@ -62,6 +62,7 @@ __all__ = [
     "add_background",
     "add_location",
     "align",
+    "baselines",
     "build_cube",
     "catalogs",
     "chips",
@@ -73,10 +74,10 @@ __all__ = [
     "expert_load",
     "finetune",
     "fit",
+    "fit_baseline",
     "fit_explainer",
     "fit_imputed",
     "fit_oracle",
-    "fit_rival",
     "fusion_diagnostic",
     "gap",
     "importance",

@@ -11,9 +11,9 @@ from sklearn.impute import SimpleImputer
 from sklearn.metrics.pairwise import nan_euclidean_distances
 
 import geomiam as gm
+from geomiam.baselines.imputation import KINDS, nearest, typical
 from geomiam.data.predictors import bind
 from geomiam.errors import SelectionError
-from geomiam.evaluation.imputation import KINDS, nearest, typical
 
 NETWORK = gm.NetworkConfig(width=16, heads=2, depth=1, inner=0, frequencies=4)
 TRAINING = gm.TrainingConfig(epoch_steps=1, epochs=2, batch=32, block=100, warmup=2)

@@ -99,9 +99,9 @@ def test_a_sweep_scores_the_gappy_sites_as_scikit_learn_does(sites, schema, mode
 
 
 def test_with_nothing_left_everybody_guesses(sites, schema, model):
-    rival = gm.fit_rival("maxent-like", sites, schema, epochs=2)
+    baseline = gm.fit_baseline("maxent-like", sites, schema, epochs=2)
     table = gm.missingness_sweep(
-        sites, sites, schema, predictors={"m": Masked(model), "r": rival}, shares=[1.0]
+        sites, sites, schema, predictors={"m": Masked(model), "r": baseline}, shares=[1.0]
     )
     np.testing.assert_allclose(table["mean_auc"], 0.5)
     assert (table["hidden"] == 1).all()

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import geomiam as gm
+from geomiam.baselines.oracle import part
 from geomiam.data.predictors import bind
 from geomiam.errors import SelectionError
-from geomiam.evaluation.oracle import part
 
 NETWORK = gm.NetworkConfig(width=16, heads=2, depth=1, inner=0, frequencies=4)
 TRAINING = gm.TrainingConfig(epoch_steps=1, epochs=2, batch=32, block=100, warmup=2)

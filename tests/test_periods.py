@@ -19,9 +19,9 @@ from helpers_small import (
 )
 
 import geomiam as gm
+from geomiam.baselines.oracle import part
 from geomiam.data.predictors import bind
 from geomiam.errors import SchemaError
-from geomiam.evaluation.oracle import part
 from geomiam.schema.calendar_windows import is_period, periods, spelled
 from geomiam.schema.schema import Schema
 from geomiam.tokens.blocks import encode
@@ -237,7 +237,7 @@ MONTHLY = {
 def test_gap_filling_and_trees_read_periods_too(dated):
     schema = Schema.from_dict(MONTHLY)
     filled = gm.fit_imputed(dated, schema, network=TINY_NETWORK, training=quick(), rng=0)
-    trees = gm.fit_rival("xgboost", dated, schema, rng=0, rounds=3)
+    trees = gm.fit_baseline("xgboost", dated, schema, rng=0, rounds=3)
     for kind in ("mean", "conditional"):
         assert np.isfinite(filled.by(kind).scores(dated)).all()
     assert trees.scores(dated).shape == (80, 2)

@@ -1,12 +1,14 @@
 """Parts that a user adds: a class that satisfies a protocol, and one line in a registry."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
 from helpers_small import TINY_NETWORK, quick, tiny_sites
 
 import geomiam as gm
+from geomiam.baselines import BASELINES, Training
 from geomiam.masking import STRATEGIES, Balance, Strategy
 
 
@@ -40,3 +42,28 @@ def test_a_masking_strategy_is_a_class_and_a_line(monkeypatch, tmp_path):
 def test_a_strategy_without_a_name_is_refused_with_the_line_that_names_it():
     with pytest.raises(gm.errors.SettingError, match=r"STRATEGIES\['name'\] = OneHidden"):
         gm.masking.to_dict(OneHidden())
+
+
+@dataclass(frozen=True)
+class Prevalence:
+    """The share of presences of each species, everywhere."""
+
+    onehot: ClassVar[bool] = True
+    engine: ClassVar[str] = "numpy"
+    prior: float = 0.0
+
+    def fit(self, training: Training):
+        share = np.nanmean(training.labels, axis=0) + self.prior
+        return lambda table: np.tile(share, (len(table), 1))
+
+
+def test_a_baseline_is_a_class_and_a_line(monkeypatch):
+    monkeypatch.setitem(BASELINES, "prevalence", Prevalence)
+    sites = tiny_sites()
+    baseline = gm.fit_baseline("prevalence", sites, gm.infer_schema(sites), prior=0.5)
+    share = sites["presence"].mean("site") + 0.5
+    np.testing.assert_allclose(baseline.scores(sites)[0], share, rtol=1e-6)
+    table = gm.evaluate(baseline, sites, schema=gm.infer_schema(sites))
+    assert (table["auc"].sel(subset="all") == 0.5).all()
+    with pytest.raises(gm.errors.SettingError, match=r"no option \['trees'\]; it has prior"):
+        gm.fit_baseline("prevalence", sites, gm.infer_schema(sites), trees=3)

@@ -26,8 +26,8 @@ from test_laws import (  # noqa: F401  the laws, each for the model below
 )
 
 import geomiam as gm
+from geomiam.baselines.columns import Columns
 from geomiam.errors import ArtifactError, SchemaError, SelectionError
-from geomiam.evaluation.columns import Columns
 from geomiam.schema.schema import Schema
 from geomiam.tokens.blocks import encode
 from geomiam.tokens.layout import Layout

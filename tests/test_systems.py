@@ -10,8 +10,8 @@ import xarray as xr
 from helpers_small import TINY_NETWORK, quick, tiny_sites
 
 import geomiam as gm
+from geomiam.baselines.systems import SYSTEMS
 from geomiam.errors import SelectionError
-from geomiam.evaluation.systems import SYSTEMS
 
 NETWORK = TINY_NETWORK.model_copy(update={"inner": 1})
 
@@ -46,7 +46,7 @@ def test_every_part_of_maestro_is_left_out_once_and_nothing_else_changes():
         assert [part for part, kept in same.items() if not kept] == [one.without]
 
 
-@pytest.mark.parametrize("name", [n for n, s in SYSTEMS.items() if not s.rival])
+@pytest.mark.parametrize("name", [n for n, s in SYSTEMS.items() if not s.baseline])
 def test_a_token_passes_equally_many_blocks_in_every_system(name):
     base = gm.NetworkConfig(width=16, heads=2, depth=2, inner=1)
     made = SYSTEMS[name].options(network=base, training=gm.TrainingConfig(epoch_steps=1, epochs=7))
@@ -61,7 +61,7 @@ def test_what_this_version_lacks_is_told():
         SelectionError, match=r"system 'far' cannot be made: .*unknown field 'warp' \(value 9\)"
     ):
         one.options()
-    with pytest.raises(SelectionError, match=r"gm\.fit_rival\('xgboost'"):
+    with pytest.raises(SelectionError, match=r"gm\.fit_baseline\('xgboost'"):
         SYSTEMS["xgboost"].options()
 
 

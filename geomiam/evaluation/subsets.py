@@ -1,7 +1,7 @@
 """Skill from any subset of predictors: of one model, or of anything else that scores sites.
 
 Whoever scores sites is a :class:`Predictor`: a masked model, the same network with imputed values, an
-oracle, a rival. All of them get the same sites, labels and subsets, and the same table comes out.
+oracle, a baseline. All of them get the same sites, labels and subsets, and the same table comes out.
 """
 
 from __future__ import annotations

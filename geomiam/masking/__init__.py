@@ -2,7 +2,7 @@
 
 from geomiam.masking.miam import MIAM, BetaCube
 from geomiam.masking.ramp import Ramp
-from geomiam.masking.registry import STRATEGIES, as_strategy, named, to_dict
+from geomiam.masking.registry import STRATEGIES, named, to_dict
 from geomiam.masking.scores import Balance, balance
 from geomiam.masking.simple import Constant, Dirichlet, Uniform, UniformCube
 from geomiam.masking.strategy import Strategy, hide
@@ -22,7 +22,6 @@ __all__ = [
     "Strategy",
     "Uniform",
     "UniformCube",
-    "as_strategy",
     "balance",
     "hide",
     "named",

@@ -15,7 +15,8 @@ from geomiam.data.predictors import bind
 from geomiam.data.sites.labels import check_classes, read_labels
 from geomiam.data.sites.table import SiteTable
 from geomiam.errors import SchemaError, SelectionError
-from geomiam.masking import MIAM, Strategy, as_strategy
+from geomiam.masking import MIAM, Strategy
+from geomiam.masking.registry import as_strategy
 from geomiam.networks.artifact import as_model
 from geomiam.networks.model import Model
 from geomiam.networks.network import Network

@@ -12,7 +12,8 @@ from torch import nn
 
 from geomiam.data.infer.infer import read_schema
 from geomiam.data.sites.table import SiteTable
-from geomiam.masking import MIAM, RandomSubset, Strategy, as_strategy
+from geomiam.masking import MIAM, RandomSubset, Strategy
+from geomiam.masking.registry import as_strategy
 from geomiam.networks.config import NetworkConfig
 from geomiam.networks.model import Model
 from geomiam.networks.session import standard_torch

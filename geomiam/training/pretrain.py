@@ -15,7 +15,8 @@ from geomiam.data.sites.table import SiteTable
 from geomiam.data.tree import as_dataset
 from geomiam.errors import SchemaError
 from geomiam.geo.dims import SITE
-from geomiam.masking import MIAM, Strategy, as_strategy, to_dict
+from geomiam.masking import MIAM, Strategy, to_dict
+from geomiam.masking.registry import as_strategy
 from geomiam.networks.config import NetworkConfig
 from geomiam.networks.model import Model
 from geomiam.networks.session import standard_torch

@@ -115,7 +115,7 @@ def missingness(
     plan = SweepPlan(
         strategies=_names(strategies),
         imputations=_names(imputations),
-        rivals=_names(baselines),
+        baselines=_names(baselines),
         patterns=_names(patterns),
         shares=tuple(map(float, _names(shares))),
         train_pattern=train_pattern,

@@ -25,8 +25,8 @@ import geomiam as gm
 from geomiam.errors import GeomiamError
 from geomiam.evaluation.masked import Masked
 from geomiam.splits import site_blocks, spatial_folds
+from geomiam_bench.defaults_baselines import baselines
 from geomiam_bench.defaults_data import Case, makers
-from geomiam_bench.defaults_rivals import rivals
 
 MOST_SPECIES, FOLDS = 20, 3
 RARE = 5
@@ -105,7 +105,7 @@ def fitted(
         "auc": model.about["validation_auc"]["all"],
     }
     blocks = site_blocks(train, least=3).number
-    scores = rivals(train, test, species=species, blocks=blocks, seed=0)
+    scores = baselines(train, test, species=species, blocks=blocks, seed=0)
     ours = Masked(model).scores(test.drop_vars(["presence", "truth"], errors="ignore"))
     return scores | {OURS: ours[:, species]}, about
 
@@ -137,7 +137,7 @@ def expected_auc(chance: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def summary(each: dict[str, np.ndarray], *, n: int, species: int) -> dict[str, Any]:
-    """Mean AUC by method, and the default's difference to the better rival with its standard error."""
+    """Mean AUC by method, and the default's difference to the better baseline with its standard error."""
     auc = {k: round(float(np.nanmean(v)), 4) for k, v in each.items()}
     best = max((k for k in auc if k != OURS), key=lambda k: auc[k])
     gap = each[OURS] - each[best]

@@ -1,4 +1,4 @@
-"""The NCEAS benchmark: masked models and their rivals on independent surveys, by one call.
+"""The NCEAS benchmark: masked models and their baselines on independent surveys, by one call.
 
 Everything is trained on presence records and their background; the survey is looked at once, when a
 trained predictor is scored. Settings come from spatial blocks of the training records
@@ -18,10 +18,10 @@ import numpy as np
 import xarray as xr
 
 from geomiam._version import __version__
+from geomiam.baselines.oracle import part
+from geomiam.baselines.registry import fit_baseline
 from geomiam.data.predictors import bind
 from geomiam.data.sites.labels import read_labels
-from geomiam.evaluation.oracle import part
-from geomiam.evaluation.rivals import fit_rival
 from geomiam.evaluation.subsets import Subsets, name_subsets, subset_scores
 from geomiam.geo.lengths import as_text
 from geomiam.masking import Constant, Strategy, named
@@ -129,7 +129,7 @@ def entries(plan: Plan) -> list[Entry]:
     """Return every predictor that a plan trains in a region."""
     made = []
     for seed in range(plan.seeds):
-        made += [Entry("rival", name, seed) for name in plan.baselines]
+        made += [Entry("baseline", name, seed) for name in plan.baselines]
         for fusion in plan.fusions:
             made += [Entry("strategy", name, seed, fusion) for name in plan.strategies]
             made += [Entry("oracle", "oracle", seed, fusion)] * plan.oracle
@@ -178,9 +178,9 @@ def _run(region: Region, entry: Entry, plan: Plan) -> dict:
 
 def _predict(region: Region, entry: Entry, plan: Plan) -> tuple[dict[str, np.ndarray], str]:
     """Scores ``(n, S)`` of the survey per subset, from what saw training records only, and by whom."""
-    if entry.kind == "rival":
-        rival = fit_rival(entry.name, region.training, region.schema, rng=entry.seed)
-        return subset_scores(rival, region.survey, region.columns), rival.engine
+    if entry.kind == "baseline":
+        baseline = fit_baseline(entry.name, region.training, region.schema, rng=entry.seed)
+        return subset_scores(baseline, region.survey, region.columns), baseline.engine
     if entry.kind == "oracle":
         models = {name: _oracle(region, entry, plan, u) for name, u in region.columns.items()}
         return models, "geomiam"

@@ -23,9 +23,9 @@ import numpy as np
 import xarray as xr
 
 import geomiam as gm
+from geomiam.baselines.oracle import part
 from geomiam.data.predictors import bind
 from geomiam.errors import SelectionError
-from geomiam.evaluation.oracle import part
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.select import visible_tokens
 from geomiam_bench import readers

@@ -1,4 +1,4 @@
-"""The missingness benchmark: strategies, imputations and rivals under the same gaps, by one call.
+"""The missingness benchmark: strategies, imputations and baselines under the same gaps, by one call.
 
 Every method is trained on the same sites, of which a pattern may have taken a share, and scored on
 spatial blocks that no method saw while the test patterns take more and more.
@@ -17,13 +17,13 @@ import numpy as np
 import xarray as xr
 
 from geomiam._version import __version__
+from geomiam.baselines.imputation import KINDS, fit_imputed
+from geomiam.baselines.registry import BASELINES, fit_baseline
 from geomiam.data.predictors import bind
 from geomiam.data.sites.labels import read_labels
-from geomiam.evaluation.imputation import KINDS, fit_imputed
 from geomiam.evaluation.masked import Masked
 from geomiam.evaluation.missingness import SHARES, missingness_sweep, named_patterns
 from geomiam.evaluation.patterns import PATTERNS, hide
-from geomiam.evaluation.rivals import RIVALS, fit_rival
 from geomiam.masking import named
 from geomiam.networks.config import NetworkConfig
 from geomiam.outputs.results import save_results
@@ -49,7 +49,7 @@ TRAINING = TrainingConfig(
 """Every method stops by its own validation blocks: to learn from gaps takes longer than from none."""
 FOLDS = 4
 """One of these spatial folds is the test."""
-STYLES = {kind: "--" for kind in KINDS} | {name: ":" for name in RIVALS}
+STYLES = {kind: "--" for kind in KINDS} | {name: ":" for name in BASELINES}
 """Lines of the figure; strategies are solid."""
 
 
@@ -59,7 +59,7 @@ class SweepPlan:
 
     strategies: Sequence[str] = ("miam", "uniform")
     imputations: Sequence[str] = KINDS
-    rivals: Sequence[str] = ("xgboost",)
+    baselines: Sequence[str] = ("xgboost",)
     patterns: Sequence[str] = tuple(PATTERNS)
     shares: Sequence[float] = SHARES
     train_pattern: str = "at-random"
@@ -140,7 +140,7 @@ def methods(sites: xr.Dataset, schema: Schema, plan: SweepPlan, *, seed: int) ->
     if plan.imputations:
         filled = fit_imputed(sites, schema, **options)
         found |= {kind: filled.by(kind) for kind in plan.imputations}  # type: ignore[arg-type]
-    return found | {name: fit_rival(name, sites, schema, rng=seed) for name in plan.rivals}
+    return found | {name: fit_baseline(name, sites, schema, rng=seed) for name in plan.baselines}
 
 
 def summary(table: xr.Dataset) -> dict[str, dict[str, list[float]]]:

@@ -13,8 +13,8 @@ from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
 import geomiam as gm
+from geomiam.baselines.systems import SYSTEMS, System
 from geomiam.errors import OutputExists, SelectionError
-from geomiam.evaluation.systems import SYSTEMS, System
 from geomiam_bench.cli import app
 from geomiam_bench.comparison import trials
 from geomiam_bench.comparison.costs import costs, distinct_cells
@@ -73,8 +73,8 @@ def test_every_system_trains_and_answers_every_subset(name, data):
     values = np.array([*result["scores"].values()], float)
     assert np.isfinite(values).all() and (values >= 0).all() and (values <= 1).all()
     assert np.isfinite([*result["sweep"].values()]).all()
-    assert (result["epochs"] is None) == bool(SYSTEMS[name].rival)
-    assert result["seconds"] > 0 and (result["parameters"] is None) == bool(SYSTEMS[name].rival)
+    assert (result["epochs"] is None) == bool(SYSTEMS[name].baseline)
+    assert result["seconds"] > 0 and (result["parameters"] is None) == bool(SYSTEMS[name].baseline)
 
 
 # Equal terms -------------------------------------------------------------------------------------
@@ -82,7 +82,7 @@ def test_every_system_trains_and_answers_every_subset(name, data):
 
 def test_all_systems_get_the_same_sites(data, monkeypatch):
     seen: list[tuple] = []
-    trees = gm.fit_rival("xgboost", data.sites, data.schema, rounds=2)
+    trees = gm.fit_baseline("xgboost", data.sites, data.schema, rounds=2)
 
     def fit(self, sites, schema, *, validation, rng, training, network):
         seen.append((self.name, rng, sites["x"].values, validation, training.block))

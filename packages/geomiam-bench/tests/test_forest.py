@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from conftest import SHARED, needs_shared
 
-from geomiam.evaluation.rivals import fit_rival
+from geomiam.baselines.registry import fit_baseline
 from geomiam.metrics import auc
 from geomiam_bench import readers
 
@@ -18,8 +18,8 @@ def test_the_forest_is_the_documented_forest():
     """Against per-species figures of an independent program, all covariates, Wet Tropics."""
     training, survey = readers.disdat(SHARED / "disdat", "AWT")
     schema = readers.disdat_schema(SHARED / "disdat", "AWT", covariates="all")
-    rival = fit_rival("rf", training, schema, rng=0, trees=300)
-    got = auc(survey["presence"].values, rival.scores(survey))
+    baseline = fit_baseline("rf", training, schema, rng=0, trees=300)
+    got = auc(survey["presence"].values, baseline.scores(survey))
     table = pd.read_parquet(SHARED / "disdat" / "baselines_per_species.parquet")
     table = table[(table["region"] == "AWT") & (table["background"] == "target-group")]
     documented = table[table["method"] == "rf_down"].set_index("species")["auc"]

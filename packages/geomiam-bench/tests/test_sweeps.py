@@ -20,7 +20,7 @@ TRAINING = gm.TrainingConfig(epoch_steps=1, epochs=2, batch=32, warmup=2)
 PLAN = SweepPlan(
     strategies=("miam",),
     imputations=("mean",),
-    rivals=("maxent-like",),
+    baselines=("maxent-like",),
     patterns=("by-modality", "belt"),
     shares=(0.0, 0.5),
     seeds=2,
@@ -95,7 +95,7 @@ def test_a_masked_model_loses_less_than_a_mean_filled_one_on_real_birds():
     names = [c for c in records if "_" in c and c[0].isupper()]
     sites = gm.sample(cube, records, species=names)
     schema = gm.infer_schema(cube, kinds={"koeppen": "categorical", "aspect": "circular"})
-    plan = SweepPlan(strategies=("miam",), imputations=("mean",), rivals=(), seeds=1)
+    plan = SweepPlan(strategies=("miam",), imputations=("mean",), baselines=(), seeds=1)
     train, test = split(sites, 0)
     table = gm.missingness_sweep(
         train,

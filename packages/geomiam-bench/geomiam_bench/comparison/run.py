@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from geomiam._version import __version__
+from geomiam.baselines.systems import System
 from geomiam.errors import OutputExists
-from geomiam.evaluation.systems import System
 from geomiam.masking import to_dict
 from geomiam.outputs.results import save_results
 from geomiam.schema.schema import Schema
@@ -41,8 +41,8 @@ def facts_of(one: System, plan: SystemPlan, schema: Schema) -> dict[str, Any]:
         "without": one.without,
         "note": one.note(schema),
     }
-    if one.rival:
-        return facts | {"rival": one.rival}
+    if one.baseline:
+        return facts | {"baseline": one.baseline}
     made = one.options(network=plan.network, training=plan.training)
     facts |= {
         "network": made["network"].model_dump(),

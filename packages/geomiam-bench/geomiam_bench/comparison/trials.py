@@ -1,6 +1,6 @@
 """The comparison of whole systems: the same sites, the same blocks, the same gaps, by one call.
 
-Every system of :mod:`geomiam.evaluation.systems` is trained on the same training sites, stops by the
+Every system of :mod:`geomiam.baselines.systems` is trained on the same training sites, stops by the
 same validation blocks, and is scored on sites that none has seen: from every modality alone, without
 each, with all, and while more and more goes missing. Seconds are processor seconds, so that they hold
 on a busy machine.
@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from geomiam.baselines.registry import Baseline
+from geomiam.baselines.systems import SYSTEMS, System, system
 from geomiam.data.predictors import bind
 from geomiam.data.sites.labels import read_labels
 from geomiam.evaluation.masked import Masked
 from geomiam.evaluation.missingness import SHARES, missingness_sweep, named_patterns
-from geomiam.evaluation.rivals import Rival
 from geomiam.evaluation.subsets import Chosen, name_subsets, subset_scores
-from geomiam.evaluation.systems import SYSTEMS, System, system
 from geomiam.metrics import auc
 from geomiam.networks.config import NetworkConfig
 from geomiam.schema.schema import Schema
@@ -55,7 +55,7 @@ class SystemPlan:
     def __post_init__(self) -> None:
         named_patterns(self.patterns)
         for name in self.systems:
-            if not system(name).rival:
+            if not system(name).baseline:
                 system(name).options(network=self.network, training=self.training)
 
 
@@ -167,7 +167,7 @@ def _result(one: System, sites: Round, data: Data, plan: SystemPlan) -> dict:
 
 def trained(
     one: System, sites: Round, schema: Schema, plan: SystemPlan
-) -> tuple[Masked | Rival, float]:
+) -> tuple[Masked | Baseline, float]:
     """Train a system on the sites of a round; and the processor seconds that it took."""
     started = time.process_time()
     predictor = one.fit(
@@ -181,19 +181,19 @@ def trained(
     return predictor, time.process_time() - started
 
 
-def parameters(predictor: Masked | Rival) -> int | None:
+def parameters(predictor: Masked | Baseline) -> int | None:
     """Return the number of learned weights; None for trees."""
-    if isinstance(predictor, Rival):
+    if isinstance(predictor, Baseline):
         return None
     return sum(p.numel() for p in predictor.model.network.parameters())
 
 
-def best_epochs(predictor: Masked | Rival) -> list[int] | None:
+def best_epochs(predictor: Masked | Baseline) -> list[int] | None:
     """Return the epochs whose weights were kept, one per member; None for trees."""
-    return None if isinstance(predictor, Rival) else predictor.model.about.get("best_epochs")
+    return None if isinstance(predictor, Baseline) else predictor.model.about.get("best_epochs")
 
 
-def subset_auc(predictor: Masked | Rival, test: xr.Dataset, data: Data) -> dict[str, list]:
+def subset_auc(predictor: Masked | Baseline, test: xr.Dataset, data: Data) -> dict[str, list]:
     """AUC of each species from each subset, on the sites where any of the subset is observed.
 
     Some answer where nothing is seen and some do not; all are scored on the same sites.

@@ -29,7 +29,7 @@ from geomiam_bench.pages.pretraining import pretraining_section
 from geomiam_bench.pages.systems import systems_section
 from geomiam_bench.sweeps import STYLES
 
-METHOD_COLOURS = {"strategy": "#1b7f79", "rival": "#c8553d", "oracle": "#3a3a3a"}
+METHOD_COLOURS = {"strategy": "#1b7f79", "baseline": "#c8553d", "oracle": "#3a3a3a"}
 
 
 def main() -> None:
@@ -305,10 +305,10 @@ def groups(run: dict) -> str:
 
 
 def engines(run: dict) -> str:
-    """Who stands behind the names of the rivals."""
-    found = {r["label"]: r.get("engine") for r in run["results"] if r["kind"] == "rival"}
+    """Who stands behind the names of the baselines."""
+    found = {r["label"]: r.get("engine") for r in run["results"] if r["kind"] == "baseline"}
     said = ", ".join(f"{label} by {engine}" for label, engine in found.items() if engine)
-    return f"Rivals: {said}. " if said else ""
+    return f"Baselines: {said}. " if said else ""
 
 
 def methods_table(run: dict) -> str:
@@ -325,12 +325,12 @@ def methods_table(run: dict) -> str:
 
 
 def paired(run: dict) -> str:
-    """The best strategy against every rival, species by species."""
+    """The best strategy against every baseline, species by species."""
     labels = [label for label, _ in ordered(run)]
     ours = next((label for label in labels if kind(run, label) == "strategy"), labels[0])
     rows = []
     for label in labels:
-        if kind(run, label) == "rival":
+        if kind(run, label) == "baseline":
             cells = [_difference(run, ours, label, [r]) for r in regions(run)]
             rows.append([label, *cells, _difference(run, ours, label, regions(run))])
     head = [f"{ours} minus", *regions(run), "all species"]
@@ -409,7 +409,7 @@ def ordered(run: dict) -> list[tuple[str, Any]]:
 
 
 def kind(run: dict, label: str) -> str:
-    """Whether a method is a strategy, a rival or the oracle."""
+    """Whether a method is a strategy, a baseline or the oracle."""
     return next(r["kind"] for r in run["results"] if r["label"] == label)
 
 

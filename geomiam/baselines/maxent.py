@@ -8,28 +8,16 @@ that was not surveyed at a site leaves that site out of its normalisation.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from geomiam.evaluation.rivals.base import Training
+from geomiam.baselines.base import Training
 from geomiam.networks.session import standard_torch
 from geomiam.progress import progress_bar
 from geomiam.training.losses import maxent, record_weight
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to train the network; the defaults are the published ones."""
-
-    masked: bool = True
-    """Hide predictors in training and tell the network which are hidden."""
-    hidden: int = 250
-    """Units of each of the two hidden layers."""
-    epochs: int = 100
-    batch: int = 250
-    rate: float = 2e-4
 
 
 @dataclass(frozen=True)
@@ -46,23 +34,29 @@ class Network:
         return self.layers(_inputs(x, x.isnan(), masked=self.masked)).double().numpy()
 
 
-@standard_torch()
-def fit_network(training: Training, **options) -> tuple[Network, str]:
-    """Train one network for all species.
+@dataclass(frozen=True)
+class MaxentNetwork:
+    """One network for all species; the defaults are the published settings."""
 
-    Parameters
-    ----------
-    training : Training
-    **options
-        Fields of :class:`Settings`: ``masked``, ``hidden``, ``epochs``, ``batch``, ``rate``.
-    """
-    settings = Settings(**options)
-    width = training.table.shape[1] * (1 + settings.masked)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(training.seed)
-        layers = _layers(width, settings.hidden, len(training.species))
-    _train(layers, training, settings)
-    return Network(layers.eval(), settings.masked), "torch"
+    onehot: ClassVar[bool] = True
+    engine: ClassVar[str] = "torch"
+    masked: bool = True
+    """Hide predictors in training, with an input for each that marks it as hidden."""
+    hidden: int = 250
+    """Units of each of the two hidden layers."""
+    epochs: int = 100
+    batch: int = 250
+    rate: float = 2e-4
+
+    @standard_torch()
+    def fit(self, training: Training) -> Network:
+        """Train on a table."""
+        width = training.table.shape[1] * (1 + self.masked)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(training.seed)
+            layers = _layers(width, self.hidden, len(training.species))
+        _train(layers, training, self)
+        return Network(layers.eval(), self.masked)
 
 
 def _layers(width: int, hidden: int, species: int) -> nn.Module:
@@ -75,7 +69,7 @@ def _layers(width: int, hidden: int, species: int) -> nn.Module:
     )
 
 
-def _train(layers: nn.Module, training: Training, settings: Settings) -> None:
+def _train(layers: nn.Module, training: Training, settings: MaxentNetwork) -> None:
     rng = np.random.default_rng(training.seed)
     table, labels = torch.as_tensor(training.table), torch.as_tensor(training.labels)
     weight = record_weight(labels, evenness=0)

@@ -17,10 +17,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 import xarray as xr
 
+from geomiam.baselines.columns import Columns
 from geomiam.data.predictors import bind
 from geomiam.data.sites.table import SiteTable, read_arrays
 from geomiam.errors import SelectionError
-from geomiam.evaluation.columns import Columns
 from geomiam.evaluation.masked import to_probability
 from geomiam.inference.engine import predict_block
 from geomiam.masking import Constant
@@ -88,7 +88,7 @@ class Imputed:
     A site where nothing that may be seen is observed gets NaN, as from a masked model. Where the
     training site that lends a value lacks it itself, the mean stands in. The same training sites are
     drawn for every site, so that no site's answer depends on the others. Distances are Euclidean on
-    the standardised columns of the rivals, averaged over the columns that both sites have.
+    the standardised columns of the baselines, averaged over the columns that both sites have.
     Predictions are averaged as probabilities.
 
     Parameters

@@ -15,9 +15,9 @@ import numpy as np
 import xarray as xr
 
 from geomiam import masking
+from geomiam.baselines.registry import Baseline, fit_baseline
 from geomiam.errors import SelectionError
 from geomiam.evaluation.masked import Masked
-from geomiam.evaluation.rivals import Rival, fit_rival
 from geomiam.masking import Strategy, named
 from geomiam.networks.config import NetworkConfig
 from geomiam.schema.schema import Schema
@@ -52,8 +52,8 @@ class System:
         Series are read as symbols, by ``Schema.symbolic(**symbols)``.
     warm_start : bool
         Every branch is trained alone first.
-    rival : str, optional
-        Trained by :func:`geomiam.fit_rival` instead; then nothing of the above counts.
+    baseline : str, optional
+        Trained by :func:`geomiam.fit_baseline` instead; then nothing of the above counts.
     without : str, optional
         The part that another system of the family has and this one has not.
     """
@@ -66,7 +66,7 @@ class System:
     training: Mapping[str, Any] = field(default_factory=dict)
     symbols: Mapping[str, Any] | None = None
     warm_start: bool = False
-    rival: str | None = None
+    baseline: str | None = None
     without: str | None = None
 
     def options(
@@ -95,9 +95,9 @@ class System:
         --------
         >>> model = gm.fit(sites, **gm.system("miam-group").options(schema))  # doctest: +SKIP
         """
-        if self.rival:
+        if self.baseline:
             raise SelectionError(
-                f"'{self.name}' is no network: train it with gm.fit_rival('{self.rival}', sites, schema)"
+                f"'{self.name}' is no network: train it with gm.fit_baseline('{self.baseline}', sites, schema)"
             )
         try:
             return self._options(schema, network or NetworkConfig(), training or TRAINING)
@@ -137,10 +137,10 @@ class System:
         training: TrainingConfig | None = None,
         validation: np.ndarray | None = None,
         rng: int = 0,
-    ) -> Masked | Rival:
+    ) -> Masked | Baseline:
         """Train the system on sites; the parameters are those of :func:`geomiam.fit`."""
-        if self.rival:
-            return fit_rival(self.rival, sites, schema, rng=rng)
+        if self.baseline:
+            return fit_baseline(self.baseline, sites, schema, rng=rng)
         options = self.options(schema, network=network, training=training)
         return Masked(fit(sites, validation=validation, rng=rng, **options))
 
@@ -270,7 +270,7 @@ _ALL = (
     ),
     _off("maestro-no-ramp", "ramp", "with the dropout of 0.4 from the start", mask=_dropout),
     System(
-        "xgboost", "boosted trees, one model per species, NaN as it is", "trees", rival="xgboost"
+        "xgboost", "boosted trees, one model per species, NaN as it is", "trees", baseline="xgboost"
     ),
 )
 SYSTEMS: dict[str, System] = {s.name: s for s in _ALL}

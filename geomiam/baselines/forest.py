@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 
-from geomiam.evaluation.rivals.base import Answer, PerSpecies, Training, per_species
+from geomiam.baselines.base import Answer, PerSpecies, Training, per_species
 
 
 @dataclass(frozen=True)
@@ -29,21 +30,29 @@ class Forest:
         return total / len(self.trees)
 
 
-def fit_forest(training: Training, *, trees: int = 1000, n_jobs: int = 1) -> tuple[PerSpecies, str]:
-    """Train one down-sampled forest per species.
+@dataclass(frozen=True)
+class DownSampledForest:
+    """One down-sampled forest per species.
 
     Missing values take scikit-learn's own way: a split that saw NaN in training learned where to
     send it, any other sends it to its larger child.
 
     Parameters
     ----------
-    training : Training
     trees : int
         Trees per species.
     n_jobs : int
         Threads.
     """
-    return per_species(training, partial(_fit, trees=trees), n_jobs=n_jobs), "scikit-learn"
+
+    onehot: ClassVar[bool] = True
+    engine: ClassVar[str] = "scikit-learn"
+    trees: int = 1000
+    n_jobs: int = 1
+
+    def fit(self, training: Training) -> PerSpecies:
+        """Train on a table."""
+        return per_species(training, partial(_fit, trees=self.trees), n_jobs=self.n_jobs)
 
 
 def _fit(table: np.ndarray, labels: np.ndarray, rng: np.random.Generator, *, trees: int) -> Answer:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from geomiam.baselines.base import Answer, PerSpecies, Training, per_species
 from geomiam.errors import SettingError
-from geomiam.evaluation.rivals.base import Answer, PerSpecies, Training, per_species
 
 ENGINES = ("xgboost", "scikit-learn")
 MOST_CLASSES = 255
@@ -28,20 +28,12 @@ class Boosted:
         return self.model.predict_proba(table)[:, 1].astype(np.float64)
 
 
-def fit_boosting(
-    training: Training,
-    *,
-    engine: str | None = None,
-    rounds: int = 200,
-    rate: float = 0.03,
-    leaves: int = 8,
-    n_jobs: int = 1,
-) -> tuple[PerSpecies, str]:
-    """Train one boosted model per species, presences and absences weighing the same in all.
+@dataclass(frozen=True)
+class BoostedTrees:
+    """One boosted model per species, presences and absences weighing the same in all.
 
     Parameters
     ----------
-    training : Training
     engine : {"xgboost", "scikit-learn"}, optional
         Default: xgboost where it is installed (``pip install geomiam[benchmark]``), otherwise
         scikit-learn's histogram gradient boosting.
@@ -56,19 +48,31 @@ def fit_boosting(
 
     Raises
     ------
-    ValueError
+    SettingError
         If the engine is unknown or not installed.
     """
-    engine = _engine(engine)
-    codes = training.columns.categorical & (np.nanmax(training.table, 0) < MOST_CLASSES)
-    make = _xgboost if engine == "xgboost" else _scikit_learn
-    fit = partial(make, rounds=rounds, rate=rate, leaves=leaves, codes=codes)
-    return per_species(training, fit, n_jobs=n_jobs), engine
+
+    onehot: ClassVar[bool] = False
+    engine: str = ""
+    rounds: int = 200
+    rate: float = 0.03
+    leaves: int = 8
+    n_jobs: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "engine", _engine(self.engine))
+
+    def fit(self, training: Training) -> PerSpecies:
+        """Train on a table."""
+        codes = training.columns.categorical & (np.nanmax(training.table, 0) < MOST_CLASSES)
+        make = _xgboost if self.engine == "xgboost" else _scikit_learn
+        fit = partial(make, rounds=self.rounds, rate=self.rate, leaves=self.leaves, codes=codes)
+        return per_species(training, fit, n_jobs=self.n_jobs)
 
 
-def _engine(engine: str | None) -> str:
+def _engine(engine: str) -> str:
     there = find_spec("xgboost") is not None
-    if engine is None:
+    if not engine:
         return "xgboost" if there else "scikit-learn"
     if engine not in ENGINES:
         raise SettingError(f"engine={engine!r} is unknown; use one of {ENGINES}")

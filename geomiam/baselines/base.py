@@ -1,16 +1,17 @@
-"""What every rival shares: how it is trained, and how it answers from any subset."""
+"""What every baseline shares: how it is trained, and how it answers from any subset."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import ClassVar, Protocol
 from zlib import crc32
 
 import numpy as np
 import xarray as xr
 
-from geomiam.evaluation.columns import Columns, Using
+from geomiam.baselines.columns import Columns, Using
 from geomiam.progress import progress_bar
 
 Answer = Callable[[np.ndarray], np.ndarray]
@@ -21,7 +22,7 @@ NEUTRAL = 0.5
 
 @dataclass(frozen=True)
 class Training:
-    """What a rival is trained on."""
+    """What a baseline is trained on."""
 
     table: np.ndarray
     """``(n, p)``; NaN = not observed."""
@@ -32,9 +33,25 @@ class Training:
     seed: int
 
 
+class Method(Protocol):
+    """How a baseline is trained; a frozen dataclass, whose fields are its options."""
+
+    onehot: ClassVar[bool]
+    """Whether it reads classes as indicators; otherwise as codes."""
+
+    @property
+    def engine(self) -> str:
+        """Library that does the work."""
+        ...
+
+    def fit(self, training: Training) -> Answer:
+        """Train on a table; return what scores tables ``(n, p)`` as ``(n, S)``."""
+        ...
+
+
 @dataclass(frozen=True)
-class Rival:
-    """A trained rival: scores for any sites, seeing any subset of the predictors."""
+class Baseline:
+    """A trained baseline: scores for any sites, seeing any subset of the predictors."""
 
     name: str
     engine: str
@@ -54,7 +71,7 @@ class Rival:
         sites : xarray.Dataset
             Predictors ``(site, *own dims)``; NaN = missing.
         using : selector or sequence of selectors, optional
-            What the rival may see, as for :func:`geomiam.predict`; default everything.
+            What the baseline may see, as for :func:`geomiam.predict`; default everything.
 
         Returns
         -------

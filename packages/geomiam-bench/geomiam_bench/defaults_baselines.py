@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 import geomiam as gm
-from geomiam.evaluation.columns import Columns
+from geomiam.baselines.columns import Columns
 from geomiam.splits import spatial_folds
 
 STRENGTHS = (0.01, 0.1, 1.0, 10.0)
@@ -17,7 +17,7 @@ STRENGTHS = (0.01, 0.1, 1.0, 10.0)
 TREES, LEAF = 150, 2
 
 
-def rivals(
+def baselines(
     train: xr.Dataset, test: xr.Dataset, *, species: np.ndarray, blocks: np.ndarray, seed: int
 ) -> dict[str, np.ndarray]:
     """Return scores ``(n_test, S)`` of the species by name of the method.

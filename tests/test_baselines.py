@@ -1,4 +1,4 @@
-"""Rivals: the same face as a model, and numbers that agree with scikit-learn and with NaN."""
+"""Baselines: the same face as a model, and numbers that agree with scikit-learn and with NaN."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import xarray as xr
 from sklearn.metrics import roc_auc_score
 
 import geomiam as gm
+from geomiam.baselines.forest import _fit as grow
+from geomiam.baselines.registry import fit_baseline
 from geomiam.errors import LabelError, SelectionError
-from geomiam.evaluation.rivals import fit_rival
-from geomiam.evaluation.rivals.forest import _fit as grow
 
 OPTIONS = {"rf": {"trees": 30}, "xgboost": {"rounds": 20}, "maxent-like": {"epochs": 5}}
 NAMES = list(OPTIONS)
@@ -23,39 +23,39 @@ def schema(sites):
 
 
 @pytest.fixture(scope="module")
-def rivals(sites, schema):
-    return {n: fit_rival(n, sites, schema, rng=0, **OPTIONS[n]) for n in NAMES}
+def baselines(sites, schema):
+    return {n: fit_baseline(n, sites, schema, rng=0, **OPTIONS[n]) for n in NAMES}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_site_is_scored_from_every_modality(rivals, sites, schema, name):
+def test_every_site_is_scored_from_every_modality(baselines, sites, schema, name):
     for using in (None, *schema.modalities):
-        scores = rivals[name].scores(sites, using=using)
+        scores = baselines[name].scores(sites, using=using)
         assert scores.shape == sites["presence"].shape
         assert np.isfinite(scores).all()
-    assert rivals[name].species == [str(s) for s in sites["species"].values]
+    assert baselines[name].species == [str(s) for s in sites["species"].values]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_not_used_may_as_well_be_missing(rivals, sites, schema, name):
+def test_what_is_not_used_may_as_well_be_missing(baselines, sites, schema, name):
     """using= without a modality = that modality set to NaN, and its values are inert."""
     modality, *others = schema.modalities
     gone = sites.copy()
     for variable in schema.modalities[modality].variables:
         gone[variable] = gone[variable] * np.nan
-    wanted = rivals[name].scores(sites, using=others)
-    np.testing.assert_array_equal(rivals[name].scores(gone), wanted)
+    wanted = baselines[name].scores(sites, using=others)
+    np.testing.assert_array_equal(baselines[name].scores(gone), wanted)
     wild = sites.copy()
     for variable in schema.modalities[modality].variables:
         wild[variable] = wild[variable] * 0 + 1e30
-    np.testing.assert_array_equal(rivals[name].scores(wild, using=others), wanted)
+    np.testing.assert_array_equal(baselines[name].scores(wild, using=others), wanted)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_one_seed_one_rival(sites, schema, name):
+def test_one_seed_one_baseline(sites, schema, name):
     before = torch.random.get_rng_state()
     one, same, other = (
-        fit_rival(name, sites, schema, rng=r, **OPTIONS[name]).scores(sites) for r in (1, 1, 2)
+        fit_baseline(name, sites, schema, rng=r, **OPTIONS[name]).scores(sites) for r in (1, 1, 2)
     )
     np.testing.assert_array_equal(one, same)
     assert torch.equal(before, torch.random.get_rng_state())
@@ -71,7 +71,7 @@ def test_sites_that_were_not_surveyed_teach_nothing(sites, schema, name):
     numbers = [v for v, facts in schema.variables.items() if facts.kind == "scalar"]
     order = np.r_[np.arange(20)[::-1], 20 : sites.sizes["site"]]
     two = one.assign({v: one[v].copy(data=one[v].values[order]) for v in numbers})
-    first, second = (fit_rival(name, s, schema, rng=0, **OPTIONS[name]) for s in (one, two))
+    first, second = (fit_baseline(name, s, schema, rng=0, **OPTIONS[name]) for s in (one, two))
     seen = np.isfinite(first.columns.table(sites)).any(1)
     np.testing.assert_allclose(first.scores(sites)[seen], second.scores(sites)[seen], atol=1e-6)
 
@@ -88,7 +88,7 @@ def test_each_tree_of_a_forest_sees_as_many_absences_as_presences():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_rivals_learn_what_there_is_to_learn(name):
+def test_baselines_learn_what_there_is_to_learn(name):
     rng = np.random.default_rng(0)
     heat = rng.normal(size=500).astype(np.float32)
     sites = xr.Dataset().assign(
@@ -97,8 +97,8 @@ def test_rivals_learn_what_there_is_to_learn(name):
         presence=(("site", "species"), (heat > 0.5)[:, None].astype(np.float32)),
     )
     sites = sites.assign_coords(species=["a"])
-    rival = fit_rival(name, sites, gm.infer_schema(sites), rng=0)
-    assert roc_auc_score(heat > 0.5, rival.scores(sites)[:, 0]) > 0.95
+    baseline = fit_baseline(name, sites, gm.infer_schema(sites), rng=0)
+    assert roc_auc_score(heat > 0.5, baseline.scores(sites)[:, 0]) > 0.95
 
 
 def test_both_engines_of_boosted_trees_agree(sites, schema):
@@ -106,7 +106,7 @@ def test_both_engines_of_boosted_trees_agree(sites, schema):
         "xgboost", reason="xgboost is not installed: pip install geomiam[benchmark]"
     )
     one, two = (
-        fit_rival("xgboost", sites, schema, rounds=20, engine=engine)
+        fit_baseline("xgboost", sites, schema, rounds=20, engine=engine)
         for engine in ("xgboost", "scikit-learn")
     )
     assert (one.engine, two.engine) == ("xgboost", "scikit-learn")
@@ -115,11 +115,11 @@ def test_both_engines_of_boosted_trees_agree(sites, schema):
 
 def test_an_engine_that_is_not_there_is_told(sites, schema):
     with pytest.raises(ValueError, match=r"engine='lightgbm' is unknown"):
-        fit_rival("xgboost", sites, schema, engine="lightgbm")
+        fit_baseline("xgboost", sites, schema, engine="lightgbm")
 
 
-def test_unknown_rivals_and_labels_of_one_class_are_refused(sites, schema):
+def test_unknown_baselines_and_labels_of_one_class_are_refused(sites, schema):
     with pytest.raises(SelectionError, match=r"rf, xgboost, maxent-like"):
-        fit_rival("svm", sites, schema)
+        fit_baseline("svm", sites, schema)
     with pytest.raises(LabelError, match="one class"):
-        fit_rival("rf", sites.assign(presence=sites["presence"] * 0), schema)
+        fit_baseline("rf", sites.assign(presence=sites["presence"] * 0), schema)
