@@ -3,8 +3,8 @@
 from . import baselines, demo, errors, masking, metrics, plot, splits
 from .baselines.imputation import Imputed, fit_imputed
 from .baselines.oracle import Oracle, fit_oracle, gap
+from .baselines.recipes import system
 from .baselines.registry import fit_baseline
-from .baselines.systems import system
 from .data.coverage import coverage
 from .data.grid.chips import chips
 from .data.grid.grid import align
@@ -13,22 +13,22 @@ from .data.infer.infer import infer_schema
 from .data.sites.background import add_background
 from .data.sites.sites import open_sites, sample, write_sites
 from .data.store.store import open_cube, write_cube
-from .evaluation.crossval import cross_evaluate
-from .evaluation.expert_load import expert_load
-from .evaluation.explainer import fit_explainer
+from .evaluation.cross_validate import cross_evaluate
+from .evaluation.evaluate import evaluate
 from .evaluation.fusion_diagnostic import fusion_diagnostic
 from .evaluation.importance import importance
 from .evaluation.missingness import missingness_sweep
-from .evaluation.subsets import evaluate
-from .inference.maps import write_map
-from .inference.plan import MapPlan, plan_map
+from .explain.expert_load import expert_load
+from .explain.explainer import fit_explainer
+from .explain.saturation import saturation
+from .explain.shapley import shapley
 from .inference.predict import predict
-from .inference.saturation import saturation
-from .inference.shapley import shapley
-from .networks.artifact import load_model
+from .maps.plan import MapPlan, plan_map
+from .maps.write import write_map
+from .model.artifact import load_model
+from .model.model import Model
 from .networks.config import NetworkConfig
 from .networks.encoders import Encoder
-from .networks.model import Model
 from .schema.catalogs import catalogs
 from .schema.schema import Group, Modality, Schema, Variable
 from .sources.build import build_cube, plan_cube

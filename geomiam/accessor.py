@@ -9,8 +9,8 @@ import xarray as xr
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from geomiam.inference.plan import MapPlan
-    from geomiam.networks.model import Model
+    from geomiam.maps.plan import MapPlan
+    from geomiam.model.model import Model
     from geomiam.schema.schema import Schema
 
 
@@ -34,19 +34,19 @@ class Miam:
         self, model: Model, *, groups: Any = None, species: Any = None, **options: Any
     ) -> xr.Dataset:
         """What each group of predictors adds, exactly; see :func:`geomiam.shapley`."""
-        from geomiam.inference.shapley import shapley
+        from geomiam.explain.shapley import shapley
 
         return shapley(self._obj, model, groups=groups, species=species, **options)
 
     def write_map(self, model: Model, path: str | Path, **options: Any) -> xr.Dataset:
         """Predict and explain into a Zarr store; see :func:`geomiam.write_map`."""
-        from geomiam.inference.maps import write_map
+        from geomiam.maps.write import write_map
 
         return write_map(self._obj, model, path, **options)
 
     def plan_map(self, model: Model, **options: Any) -> MapPlan:
         """What a map will cost: blocks, memory, time; see :func:`geomiam.plan_map`."""
-        from geomiam.inference.plan import plan_map
+        from geomiam.maps.plan import plan_map
 
         return plan_map(self._obj, model, **options)
 
@@ -64,7 +64,7 @@ class Miam:
 
     def saturation(self, model: Model, **options: Any) -> xr.DataArray:
         """Where symbols stand for values beyond the training data; see :func:`geomiam.saturation`."""
-        from geomiam.inference.saturation import saturation
+        from geomiam.explain.saturation import saturation
 
         return saturation(self._obj, model, **options)
 

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 import geomiam as gm
-from geomiam.networks.model import Model
+from geomiam.model.model import Model
 from geomiam.schema.schema import Modality, Schema, Variable
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.scaler import Scaler, fit_scaler

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 import geomiam as gm
 from geomiam.errors import ArtifactError, OutputExists
-from geomiam.networks import artifact
+from geomiam.model import artifact
 from geomiam.tokens.blocks import encode
 
 PACKAGE = Path(gm.__file__).parent

@@ -19,8 +19,8 @@ from geomiam.inference.engine import coalition_block, predict_block, shapley_blo
 from geomiam.masking import hide, named
 from geomiam.masking.registry import STRATEGIES as NAMED
 from geomiam.masking.scores import Balance
+from geomiam.model.model import Model
 from geomiam.networks.encoders import plug
-from geomiam.networks.model import Model
 from geomiam.schema.schema import Schema
 from geomiam.tokens.blocks import Block, encode
 from geomiam.tokens.select import players

@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 import geomiam as gm
 from geomiam.errors import LabelError, OutsideTrainingRange, SelectionError, TrainingWarning
-from geomiam.evaluation.subsets import ON_PROBABILITIES, name_subsets, score
+from geomiam.evaluation.evaluate import ON_PROBABILITIES, name_subsets, score
 from geomiam.metrics import METRICS, auc
 from geomiam.splits import site_blocks, spatial_folds
 from geomiam.splits.reading import places_of
@@ -121,7 +121,7 @@ def test_folds_keep_blocks_whole_and_share_the_presences(sites):
 def test_cross_validation_predicts_each_site_by_the_model_that_never_saw_its_block(
     sites, monkeypatch
 ):
-    from geomiam.evaluation import crossval
+    from geomiam.evaluation import cross_validate as crossval
 
     seen = []
     fit, scores = crossval.fit, crossval.subset_scores
@@ -230,7 +230,7 @@ def test_options_of_fit_hold_for_every_fold(tmp_path):
 
 
 def test_all_folds_have_the_loss_that_all_labels_ask_for(monkeypatch):
-    from geomiam.evaluation import crossval
+    from geomiam.evaluation import cross_validate as crossval
 
     losses = []
 

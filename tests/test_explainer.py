@@ -12,7 +12,7 @@ from helpers_small import quick, tiny_sites
 
 import geomiam as gm
 from geomiam.errors import SelectionError
-from geomiam.evaluation.explainer import _asked
+from geomiam.explain.explainer import _asked
 from geomiam.inference.coalitions import members, shapley_weights
 from geomiam.networks.explainer import Explainer
 
@@ -149,7 +149,7 @@ def test_the_error_told_is_that_of_the_sites_held_out(taught, sites):
 def test_lessons_come_from_the_other_sites_once_whole_and_once_with_groups_hidden(
     sites, monkeypatch
 ):
-    from geomiam.evaluation import explainer as module
+    from geomiam.explain import explainer as module
 
     model = gm.fit(sites, network=TOKEN, training=quick(epochs=1), rng=0)
     seen = []
@@ -180,7 +180,7 @@ def test_lessons_come_from_the_other_sites_once_whole_and_once_with_groups_hidde
 
 
 def test_the_loss_weighs_coalitions_and_counts_in_deviations_of_the_gain():
-    from geomiam.evaluation.explainer import Lessons, _loss
+    from geomiam.explain.explainer import Lessons, _loss
 
     torch.manual_seed(0)
     n, groups, species = 6, 3, 2
@@ -201,7 +201,7 @@ def test_the_loss_weighs_coalitions_and_counts_in_deviations_of_the_gain():
 
 
 def test_a_row_never_has_all_groups_hidden():
-    from geomiam.evaluation.explainer import _hidden
+    from geomiam.explain.explainer import _hidden
     from geomiam.tokens.blocks import Block
 
     masks = np.repeat(np.eye(4, dtype=bool), 2, axis=1)

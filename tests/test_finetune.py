@@ -22,7 +22,7 @@ from geomiam.errors import (
     VariableMismatch,
 )
 from geomiam.inference.engine import base_value, predict_block, shapley_block
-from geomiam.networks.model import Model
+from geomiam.model.model import Model
 from geomiam.schema.schema import Modality, Schema
 from geomiam.tokens.blocks import Block, encode
 from geomiam.tokens.scaler import fit_scaler

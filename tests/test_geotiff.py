@@ -14,7 +14,7 @@ from conftest import train_small
 
 import geomiam as gm
 from geomiam.errors import GridError, OutputExists, OutputRefused
-from geomiam.inference.maps import make_map
+from geomiam.maps.write import make_map
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_rows_go_from_north_to_south_and_columns_from_west_to_east(small, cube, 
 
 def test_a_geotiff_of_many_windows_is_whole(small, tmp_path):
     """Windows of the file are not those of the map."""
-    from geomiam.inference import geotiff
+    from geomiam.maps import geotiff
 
     rng = np.random.default_rng(0)
     values = rng.random((2, 600, 300)).astype("f4")
@@ -91,7 +91,7 @@ def test_a_geotiff_of_many_windows_is_whole(small, tmp_path):
 
 
 def test_a_stopped_geotiff_goes_on_and_leaves_nothing(small, cube, tmp_path, monkeypatch):
-    from geomiam.inference import job as jobs
+    from geomiam.maps import job as jobs
 
     answer, count = jobs.Job.__call__, []
 

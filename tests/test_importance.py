@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 import geomiam as gm
 from geomiam.errors import LabelError, SelectionError
 from geomiam.evaluation.importance import SkillGame, _players, skill_game
-from geomiam.evaluation.sampling import Memo, exact, latin_square, sample, steps
+from geomiam.explain.sampling import Memo, exact, latin_square, sample, steps
 from geomiam.inference.engine import base_value
 
 PLAYERS = 7

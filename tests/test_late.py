@@ -13,8 +13,8 @@ from helpers_small import every_kind, layout_of, random_arrays, untrained, varia
 
 import geomiam as gm
 from geomiam.inference.engine import base_value, predict_block, shapley_block
+from geomiam.model.model import Model
 from geomiam.networks.fusion.late import LateFusion
-from geomiam.networks.model import Model
 from geomiam.schema.schema import Schema
 from geomiam.tokens.blocks import Block, encode
 from geomiam.tokens.select import players, visible_tokens

@@ -209,7 +209,7 @@ def test_a_model_without_a_recorded_loss_promises_nothing(about):
     model = gm.fit(tiny_sites(40), network=TINY_NETWORK, training=quick(epochs=1), rng=0)
     model.about.clear()
     model.about.update(about)
-    from geomiam.networks.artifact import card
+    from geomiam.model.artifact import card
 
     assert model.quantity is None and "predicts" not in repr(model)
     assert "loss of the training is not recorded" in card(model)

@@ -77,7 +77,7 @@ def test_a_map_that_fails_half_way_leaves_nothing(model, cube, tmp_path):
 def test_an_output_that_exists_is_refused_before_anything_is_computed(
     model, cube, tmp_path, monkeypatch
 ):
-    from geomiam.inference import maps
+    from geomiam.maps import write as maps
 
     (tmp_path / "map.zarr").mkdir()
     monkeypatch.setattr(maps, "template", None)

@@ -17,7 +17,7 @@ import xarray as xr
 from conftest import make_cube, make_sites
 
 import geomiam as gm
-from geomiam.inference.memory import peak_memory
+from geomiam.maps.memory import peak_memory
 
 VARIABLES = ["bio1", "bio12", "slope"]
 CHUNK = 500
@@ -130,7 +130,7 @@ def test_a_process_holds_no_more_than_the_plan_promises(kind):
 def test_tensors_are_counted_while_they_live():
     import torch
 
-    from geomiam.inference.meter import TensorMeter
+    from geomiam.maps.meter import TensorMeter
 
     with TensorMeter() as meter, torch.inference_mode():
         a = torch.zeros(1000)

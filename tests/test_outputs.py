@@ -503,7 +503,7 @@ for name in ("resource", "fcntl"):
     sys.modules[name] = None
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
-import geomiam as gm, geomiam.inference.memory as memory
+import geomiam as gm, geomiam.maps.memory as memory
 from test_outputs import make_cube
 class NoProc:
     def __init__(self, *a): pass

@@ -12,9 +12,9 @@ import xarray as xr
 from conftest import make_cube, make_sites, train_small
 
 import geomiam as gm
-from geomiam.inference import job as jobs
-from geomiam.inference.maps import make_map
-from geomiam.inference.mapstore import Place
+from geomiam.maps import job as jobs
+from geomiam.maps.store import Place
+from geomiam.maps.write import make_map
 
 CHUNKS = {"y": 4, "x": 5}
 
@@ -136,7 +136,7 @@ def test_serial_threads_and_two_workers_write_the_same(small, cube, tmp_path):
 def test_the_model_goes_once_to_each_worker(small, cube, tmp_path, monkeypatch):
     from distributed import Client, LocalCluster
 
-    from geomiam.inference.cluster import JOBS
+    from geomiam.maps.cluster import JOBS
 
     sent = []
     reduce = object.__reduce_ex__
@@ -249,7 +249,7 @@ def test_a_block_over_the_limit_is_refused_with_numbers_and_a_call(small, cube, 
 def test_species_and_groups_share_a_chunk_only_while_it_is_small(
     small, cube, tmp_path, monkeypatch
 ):
-    from geomiam.inference import mapstore
+    from geomiam.maps import store as mapstore
 
     monkeypatch.setattr(mapstore, "LAYERS", 4 * 20 * 6)  # six layers of 4 × 5 cells
     gm.write_map(cube, small, tmp_path / "a.zarr", chunks=CHUNKS, shapley=True, progress=False)

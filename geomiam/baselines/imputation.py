@@ -24,7 +24,7 @@ from geomiam.errors import SelectionError
 from geomiam.evaluation.masked import to_probability
 from geomiam.inference.engine import predict_block
 from geomiam.masking import Constant
-from geomiam.networks.model import Model
+from geomiam.model.model import Model
 from geomiam.schema.schema import Schema, Variable
 from geomiam.tokens.blocks import Block
 from geomiam.tokens.layout import Layout

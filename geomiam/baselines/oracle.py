@@ -11,10 +11,10 @@ import xarray as xr
 
 from geomiam.data.predictors import bind
 from geomiam.errors import SelectionError
+from geomiam.evaluation.evaluate import Subsets, Using, listed, name_subsets
 from geomiam.evaluation.masked import Masked
-from geomiam.evaluation.subsets import Subsets, Using, listed, name_subsets
 from geomiam.masking import Constant
-from geomiam.networks.model import Model
+from geomiam.model.model import Model
 from geomiam.progress import progress_bar, with_progress
 from geomiam.schema.schema import Schema
 from geomiam.tokens.layout import Layout, Span

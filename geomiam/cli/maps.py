@@ -111,7 +111,7 @@ def _map(
     options: dict[str, Any],
 ) -> None:
     import geomiam as gm
-    from geomiam.inference.maps import claim_map, make_map
+    from geomiam.maps.write import claim_map, make_map
 
     if out is None and not plan:
         raise GeomiamError(

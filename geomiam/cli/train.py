@@ -190,7 +190,7 @@ def fit(
 def _system(name: str, schema: Any, sizes: dict, settings: dict) -> dict[str, Any]:
     """Keywords of fit for a published system, of which single settings are changed."""
     import geomiam as gm
-    from geomiam.baselines.systems import TRAINING
+    from geomiam.baselines.recipes import TRAINING
 
     network = gm.NetworkConfig(**sizes)
     training = gm.TrainingConfig(**{**TRAINING.model_dump(), **settings})

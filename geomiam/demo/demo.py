@@ -26,7 +26,7 @@ from geomiam.schema.schema import Schema
 if TYPE_CHECKING:
     import pandas as pd
 
-    from geomiam.networks.model import Model
+    from geomiam.model.model import Model
 
 HERE = Path(__file__).parent
 DATA = HERE / "western_usa"
@@ -158,7 +158,7 @@ def say(*words: str) -> None:
 
 def _score(sites: xr.Dataset, schema: Schema) -> dict[str, float]:
     """AUC of every subset of modalities, from the predictions of all folds."""
-    from geomiam.evaluation.crossval import cross_evaluate
+    from geomiam.evaluation.cross_validate import cross_evaluate
 
     table = cross_evaluate(
         sites,
@@ -181,8 +181,8 @@ def _score(sites: xr.Dataset, schema: Schema) -> dict[str, float]:
 
 def _map(model: Model, cube: xr.Dataset, out: Path, timer: Timer) -> xr.Dataset:
     """Predict, then explain; the cube has no satellite covariates, so they are left out by name."""
-    from geomiam.inference.maps import write_map
     from geomiam.inference.predict import predict
+    from geomiam.maps.write import write_map
 
     using = on_the_map(model, cube)
     with timer("predict"):

@@ -9,10 +9,10 @@ from geomiam.data.infer.infer import read_schema
 from geomiam.data.sites.labels import has_background, read_labels
 from geomiam.data.sites.table import SiteTable
 from geomiam.errors import LabelError
-from geomiam.evaluation.subsets import evaluate
+from geomiam.evaluation.evaluate import evaluate
 from geomiam.masking import Constant
+from geomiam.model.model import Model
 from geomiam.networks.config import NetworkConfig
-from geomiam.networks.model import Model
 from geomiam.networks.session import standard_torch
 from geomiam.schema.schema import Schema
 from geomiam.training.config import TrainingConfig

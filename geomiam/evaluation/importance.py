@@ -12,13 +12,13 @@ import xarray as xr
 
 from geomiam.data.sites.table import SiteTable
 from geomiam.errors import LabelError, SelectionError
-from geomiam.evaluation import sampling
-from geomiam.evaluation.subsets import LONG_NAMES, ON_PROBABILITIES, check_metrics
+from geomiam.evaluation.evaluate import LONG_NAMES, ON_PROBABILITIES, check_metrics
+from geomiam.explain import sampling
+from geomiam.explain.shapley import MOST_GROUPS
 from geomiam.inference.engine import coalition_block
-from geomiam.inference.shapley import MOST_GROUPS
 from geomiam.metrics import METRICS
-from geomiam.networks.artifact import as_model
-from geomiam.networks.model import Model
+from geomiam.model.artifact import as_model
+from geomiam.model.model import Model
 from geomiam.progress import progress_bar, with_progress
 from geomiam.tokens.blocks import Block
 from geomiam.tokens.layout import Layout
@@ -73,7 +73,7 @@ def importance(
         intervals of skewed contributions cover less than their nominal share.
     rows : {"independent", "antithetic", "cyclic"}
         How the squares are drawn; ``"cyclic"`` as published.
-        See :func:`geomiam.evaluation.sampling.sample`.
+        See :func:`geomiam.explain.sampling.sample`.
     rng : int, numpy.random.Generator or None
     progress : bool, optional
         Show progress bars; default: on a terminal or in a notebook.
@@ -180,7 +180,7 @@ def skill_game(
     -------
     SkillGame
         Boolean coalitions ``(c, G)`` → skill ``(c, S + 1)`` of the S species that have presences and
-        absences, and their mean; see :mod:`geomiam.evaluation.sampling`.
+        absences, and their mean; see :mod:`geomiam.explain.sampling`.
 
     Raises
     ------

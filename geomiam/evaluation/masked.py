@@ -9,14 +9,14 @@ import numpy as np
 import xarray as xr
 
 from geomiam.inference.predict import predict
-from geomiam.networks.model import Model
+from geomiam.model.model import Model
 from geomiam.schema.schema import Schema
 from geomiam.tokens.select import Selector
 
 
 @dataclass(frozen=True, eq=False)
 class Masked:
-    """A trained model as a :class:`~geomiam.evaluation.subsets.Predictor`: what is not shown stays hidden.
+    """A trained model as a :class:`~geomiam.evaluation.evaluate.Predictor`: what is not shown stays hidden.
 
     Scores are logits, or log-shares for a softmax model, whose logits compare species only.
     """

@@ -22,6 +22,7 @@ import xarray as xr
 
 from geomiam.data.sites.labels import read_labels
 from geomiam.errors import SelectionError
+from geomiam.evaluation.evaluate import Predictor, as_predictor
 from geomiam.evaluation.patterns import (
     PATTERNS,
     Pattern,
@@ -33,9 +34,8 @@ from geomiam.evaluation.patterns import (
     hide,
     region,
 )
-from geomiam.evaluation.subsets import Predictor, as_predictor
 from geomiam.metrics import auc
-from geomiam.networks.model import Model
+from geomiam.model.model import Model
 from geomiam.progress import progress_bar, with_progress
 from geomiam.schema.schema import Schema
 

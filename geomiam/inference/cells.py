@@ -21,7 +21,7 @@ from geomiam.data.predictors import predictors
 from geomiam.errors import MemoryRefused
 from geomiam.geo.dims import SITE, is_place, spatial_pair
 from geomiam.inference.allocator import keep_freed_memory
-from geomiam.networks.model import Model
+from geomiam.model.model import Model
 from geomiam.progress import progress_bar
 from geomiam.tokens.blocks import Block
 

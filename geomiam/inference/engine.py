@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from geomiam.inference.coalitions import Coalitions
-from geomiam.networks.model import Model
+from geomiam.model.model import Model
 from geomiam.networks.network import View
 from geomiam.networks.session import thread_defaults
 from geomiam.tokens.blocks import Block

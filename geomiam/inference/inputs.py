@@ -13,7 +13,7 @@ from geomiam.data.predictors import some
 from geomiam.data.tree import as_dataset
 from geomiam.errors import MissingVariable
 from geomiam.geo.dims import SITE
-from geomiam.networks.model import Model
+from geomiam.model.model import Model
 
 Data = xr.Dataset | xr.DataTree | xr.DataArray | pd.DataFrame | Sequence[xr.Dataset | xr.DataArray]
 """Data that a prediction accepts."""

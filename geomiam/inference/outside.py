@@ -12,7 +12,7 @@ import xarray as xr
 from geomiam.data.predictors import predictors, some
 from geomiam.errors import OutsideTrainingRange, warn
 from geomiam.inference.cells import Output
-from geomiam.networks.model import Model
+from geomiam.model.model import Model
 from geomiam.schema.schema import Variable
 from geomiam.tokens.blocks import Block
 from geomiam.tokens.limits import has_limits, outside

@@ -16,8 +16,8 @@ from geomiam.inference.engine import Scale, base_value, predict_block
 from geomiam.inference.inputs import Data, as_data, like_data
 from geomiam.inference.outside import outside_output, outside_share, warn_if_many
 from geomiam.inference.required import leave_out, requiring, warn_if_few
-from geomiam.networks.artifact import as_model
-from geomiam.networks.model import Model, Precision
+from geomiam.model.artifact import as_model
+from geomiam.model.model import Model, Precision
 from geomiam.networks.network import MOST_GROUPS
 from geomiam.progress import with_progress
 from geomiam.tokens.blocks import Block

@@ -13,7 +13,7 @@ from geomiam.data.grid.grid import place_dims
 from geomiam.data.sites.required import unmasked
 from geomiam.errors import FewGroups, SelectionError, warn
 from geomiam.geo.dims import SITE
-from geomiam.networks.model import Model
+from geomiam.model.model import Model
 from geomiam.tokens.blocks import Block
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.select import Selector, players, visible_tokens

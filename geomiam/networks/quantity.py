@@ -14,7 +14,7 @@ class Quantity:
     name: str
     """Short name, for axes and attributes."""
     link: str
-    """Key of :data:`geomiam.networks.model.LINKS`."""
+    """Key of :data:`geomiam.model.model.LINKS`."""
     meaning: str
     """One sentence: how the numbers are read, and whether they may be summed over species."""
 

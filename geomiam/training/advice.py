@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from geomiam.errors import TrainingWarning, warn
-from geomiam.networks.model import Model
+from geomiam.model.model import Model
 from geomiam.training.checkpoint import Progress
 from geomiam.training.loop import Run
 from geomiam.training.rule import FEW_STEPS, Plan

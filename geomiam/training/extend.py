@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from geomiam.errors import SchemaError, SelectionError
-from geomiam.networks.model import Model
+from geomiam.model.model import Model
 from geomiam.networks.network import Member, Network
 from geomiam.schema.schema import Group, Schema
 from geomiam.tokens.scaler import Scaler

@@ -17,8 +17,8 @@ from geomiam.data.sites.table import SiteTable
 from geomiam.errors import SchemaError, SelectionError
 from geomiam.masking import MIAM, Strategy
 from geomiam.masking.registry import as_strategy
-from geomiam.networks.artifact import as_model
-from geomiam.networks.model import Model
+from geomiam.model.artifact import as_model
+from geomiam.model.model import Model
 from geomiam.networks.network import Network
 from geomiam.networks.quantity import loss_of
 from geomiam.networks.session import standard_torch

@@ -14,8 +14,8 @@ from geomiam.data.infer.infer import read_schema
 from geomiam.data.sites.table import SiteTable
 from geomiam.masking import MIAM, RandomSubset, Strategy
 from geomiam.masking.registry import as_strategy
+from geomiam.model.model import Model
 from geomiam.networks.config import NetworkConfig
-from geomiam.networks.model import Model
 from geomiam.networks.session import standard_torch
 from geomiam.progress import log, with_progress
 from geomiam.schema.schema import Schema

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from geomiam.errors import warn
 from geomiam.masking import Constant, Strategy, hide, to_dict
+from geomiam.model.model import Model
 from geomiam.networks.extras.experts import update_router_bias
-from geomiam.networks.model import Model
 from geomiam.outputs.paths import real_path
 from geomiam.progress import is_shown, log, progress_bar
 from geomiam.training.checkpoint import Progress, load_checkpoint, only_run, save_checkpoint

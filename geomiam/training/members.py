@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from geomiam.model.model import Model
 from geomiam.networks.config import NetworkConfig
-from geomiam.networks.model import Model
 from geomiam.networks.network import join
 from geomiam.training.checkpoint import Progress
 from geomiam.training.holdout import HoldOut

@@ -17,8 +17,8 @@ from geomiam.errors import SchemaError
 from geomiam.geo.dims import SITE
 from geomiam.masking import MIAM, Strategy, to_dict
 from geomiam.masking.registry import as_strategy
+from geomiam.model.model import Model
 from geomiam.networks.config import NetworkConfig
-from geomiam.networks.model import Model
 from geomiam.networks.session import standard_torch
 from geomiam.progress import with_progress
 from geomiam.schema.schema import Schema

@@ -13,8 +13,8 @@ from geomiam.checks.settings import check_number
 from geomiam.data.sites.labels import check_classes
 from geomiam.data.sites.table import SiteTable
 from geomiam.errors import SelectionError
-from geomiam.networks.artifact import as_model
-from geomiam.networks.model import Model
+from geomiam.model.artifact import as_model
+from geomiam.model.model import Model
 from geomiam.networks.session import standard_torch
 from geomiam.tokens.blocks import Block
 from geomiam.tokens.limits import with_limits

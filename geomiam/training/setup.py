@@ -11,9 +11,9 @@ from torch import nn
 from geomiam.data.sites.labels import check_classes
 from geomiam.data.sites.table import SiteTable
 from geomiam.masking import Strategy
+from geomiam.model.model import Model
 from geomiam.networks.config import NetworkConfig
 from geomiam.networks.encoders import plug
-from geomiam.networks.model import Model
 from geomiam.tokens.scaler import Scaler
 from geomiam.training import advice
 from geomiam.training.config import TrainingConfig

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from geomiam.errors import LabelError, SelectionError
 from geomiam.masking import Constant
+from geomiam.model.model import Model
 from geomiam.networks.config import NetworkConfig
-from geomiam.networks.model import Model
 from geomiam.networks.network import Network
 from geomiam.schema.schema import Schema
 from geomiam.tokens.layout import Layout

@@ -22,12 +22,12 @@ from geomiam.baselines.oracle import part
 from geomiam.baselines.registry import fit_baseline
 from geomiam.data.predictors import bind
 from geomiam.data.sites.labels import read_labels
-from geomiam.evaluation.subsets import Subsets, name_subsets, subset_scores
+from geomiam.evaluation.evaluate import Subsets, name_subsets, subset_scores
 from geomiam.geo.lengths import as_text
 from geomiam.masking import Constant, Strategy, named
 from geomiam.metrics import METRICS
+from geomiam.model.model import Model
 from geomiam.networks.config import NetworkConfig
-from geomiam.networks.model import Model
 from geomiam.outputs.results import save_results
 from geomiam.schema.schema import Schema
 from geomiam.splits.reading import places_of

@@ -23,7 +23,7 @@ import geomiam as gm
 from geomiam.demo import load_cube, load_schema, network, sample_records, training
 from geomiam.demo import load_records as records
 from geomiam.evaluation.importance import skill_game
-from geomiam.evaluation.sampling import Value, exact, steps
+from geomiam.explain.sampling import Value, exact, steps
 from geomiam.splits import site_blocks, spatial_folds
 
 KINDS = {

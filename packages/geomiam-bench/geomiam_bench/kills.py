@@ -29,9 +29,9 @@ import numpy as np
 import odc.geo.xr  # noqa: F401
 import xarray as xr
 
-from geomiam.inference.job import DONE
-from geomiam.inference.maps import make_map
-from geomiam.inference.mapstore import Place
+from geomiam.maps.job import DONE
+from geomiam.maps.store import Place
+from geomiam.maps.write import make_map
 from geomiam_bench.shapley import make
 
 CHUNK, ROWS, COLUMNS = 24, 4, 5

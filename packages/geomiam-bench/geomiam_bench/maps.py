@@ -32,8 +32,8 @@ import xarray as xr
 
 import geomiam as gm
 from geomiam.inference.engine import predict_block
-from geomiam.inference.maps import make_map
-from geomiam.inference.memory import peak_memory
+from geomiam.maps.memory import peak_memory
+from geomiam.maps.write import make_map
 from geomiam.tokens.blocks import encode
 from geomiam_bench.shapley import make
 

@@ -31,7 +31,7 @@ import geomiam as gm
 from geomiam.data.sites.background import random_cells
 from geomiam.geo.crs import crs_of
 from geomiam.geo.lengths import as_text
-from geomiam.networks.model import Model
+from geomiam.model.model import Model
 from geomiam.splits import hold_out, site_coordinates, spatial_blocks
 from geomiam.splits.reading import places_of
 from geomiam_bench import birds, readers

@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from geomiam.evaluation.explainer import with_explainer
+from geomiam.explain.explainer import with_explainer
 from geomiam.inference.coalitions import members, shapley_weights
 from geomiam.inference.engine import amortised_block, predict_block, shapley_block
+from geomiam.model.model import Model
 from geomiam.networks.config import NetworkConfig
-from geomiam.networks.model import Model
 from geomiam.schema.schema import Schema
 from geomiam.tokens.blocks import Block, encode
 from geomiam.tokens.scaler import fit_scaler

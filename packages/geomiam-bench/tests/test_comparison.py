@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
 import geomiam as gm
-from geomiam.baselines.systems import SYSTEMS, System
+from geomiam.baselines.recipes import SYSTEMS, System
 from geomiam.errors import OutputExists, SelectionError
 from geomiam_bench.cli import app
 from geomiam_bench.comparison import trials

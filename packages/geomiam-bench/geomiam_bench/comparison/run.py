@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from geomiam._version import __version__
-from geomiam.baselines.systems import System
+from geomiam.baselines.recipes import System
 from geomiam.errors import OutputExists
 from geomiam.masking import to_dict
 from geomiam.outputs.results import save_results

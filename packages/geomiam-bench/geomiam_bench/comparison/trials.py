@@ -1,6 +1,6 @@
 """The comparison of whole systems: the same sites, the same blocks, the same gaps, by one call.
 
-Every system of :mod:`geomiam.baselines.systems` is trained on the same training sites, stops by the
+Every system of :mod:`geomiam.baselines.recipes` is trained on the same training sites, stops by the
 same validation blocks, and is scored on sites that none has seen: from every modality alone, without
 each, with all, and while more and more goes missing. Seconds are processor seconds, so that they hold
 on a busy machine.
@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from geomiam.baselines.recipes import SYSTEMS, System, system
 from geomiam.baselines.registry import Baseline
-from geomiam.baselines.systems import SYSTEMS, System, system
 from geomiam.data.predictors import bind
 from geomiam.data.sites.labels import read_labels
+from geomiam.evaluation.evaluate import Chosen, name_subsets, subset_scores
 from geomiam.evaluation.masked import Masked
 from geomiam.evaluation.missingness import SHARES, missingness_sweep, named_patterns
-from geomiam.evaluation.subsets import Chosen, name_subsets, subset_scores
 from geomiam.metrics import auc
 from geomiam.networks.config import NetworkConfig
 from geomiam.schema.schema import Schema

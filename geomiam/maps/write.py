@@ -19,15 +19,15 @@ from geomiam.data.store.store import open_zarr
 from geomiam.errors import MissingModality
 from geomiam.inference.allocator import keep_freed_memory
 from geomiam.inference.cells import torch_threads
-from geomiam.inference.geotiff import check_grid, is_geotiff, open_geotiff, write_geotiff
 from geomiam.inference.inputs import Data, as_data
-from geomiam.inference.job import Index, Job, Told
-from geomiam.inference.mapstore import Place, template
-from geomiam.inference.memory import peak_memory
-from geomiam.inference.plan import check_memory, places
 from geomiam.inference.required import warn_of_few
-from geomiam.networks.artifact import as_model
-from geomiam.networks.model import Model
+from geomiam.maps.geotiff import check_grid, is_geotiff, open_geotiff, write_geotiff
+from geomiam.maps.job import Index, Job, Told
+from geomiam.maps.memory import peak_memory
+from geomiam.maps.plan import check_memory, places
+from geomiam.maps.store import Place, template
+from geomiam.model.artifact import as_model
+from geomiam.model.model import Model
 from geomiam.outputs.claim import claim, claimed
 from geomiam.outputs.kinds import GEOTIFF
 from geomiam.outputs.paths import expand
@@ -260,7 +260,7 @@ def _run(job: Job, ds: xr.Dataset, marks: np.ndarray, *, client: Any) -> list[To
 def _anywhere(job: Job, ds: xr.Dataset, todo: list[Index], *, client: Any) -> Iterator[Told]:
     if client is None:
         return _in_threads(job, ds, todo, threads=places(None)[0])
-    from geomiam.inference.cluster import on_cluster
+    from geomiam.maps.cluster import on_cluster
 
     return on_cluster(job, ds, todo, client)
 
@@ -285,7 +285,7 @@ def _active_client() -> Any:
     """Return the cluster in use; without distributed imported, there is none."""
     if "distributed" not in sys.modules:
         return None
-    from geomiam.inference.cluster import active_client
+    from geomiam.maps.cluster import active_client
 
     return active_client()
 

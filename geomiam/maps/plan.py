@@ -13,12 +13,12 @@ import xarray as xr
 from geomiam.errors import MemoryRefused
 from geomiam.inference.cells import promise
 from geomiam.inference.inputs import Data, as_data
-from geomiam.inference.job import Job, placed
-from geomiam.inference.mapstore import template
-from geomiam.inference.memory import resident
-from geomiam.inference.trial import cells_with_data, try_block
-from geomiam.networks.artifact import as_model
-from geomiam.networks.model import Model
+from geomiam.maps.job import Job, placed
+from geomiam.maps.memory import resident
+from geomiam.maps.store import template
+from geomiam.maps.trial import cells_with_data, try_block
+from geomiam.model.artifact import as_model
+from geomiam.model.model import Model
 
 RESERVE = 64 * 2**20
 """Bytes that the allocator holds free for a process and for each thread: twice its padding."""

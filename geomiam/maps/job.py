@@ -16,13 +16,13 @@ import xarray as xr
 from geomiam._version import __version__
 from geomiam.data.grid.grid import place_dims
 from geomiam.data.store.encoding import chunk_sizes
+from geomiam.explain.shapley import shapley as explain
 from geomiam.geo.crs import crs_coordinate
-from geomiam.inference.memory import peak_memory
 from geomiam.inference.outside import counts, outside_output, warn_of_counts
 from geomiam.inference.predict import predict
 from geomiam.inference.required import count_few
-from geomiam.inference.shapley import shapley as explain
-from geomiam.networks.model import Model
+from geomiam.maps.memory import peak_memory
+from geomiam.model.model import Model
 from geomiam.tokens.select import players, visible_tokens
 
 DONE = "done"

@@ -23,9 +23,9 @@ from geomiam.inference.engine import (
     group_states,
     shapley_block,
 )
-from geomiam.networks.artifact import as_model
+from geomiam.model.artifact import as_model
+from geomiam.model.model import Model
 from geomiam.networks.explainer import Explainer
-from geomiam.networks.model import Model
 from geomiam.networks.network import Network
 from geomiam.networks.session import standard_torch
 from geomiam.progress import progress_bar, with_progress

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from geomiam.data.sites.table import read_arrays
 from geomiam.errors import SelectionError
-from geomiam.networks.artifact import as_model
+from geomiam.model.artifact import as_model
+from geomiam.model.model import Model
 from geomiam.networks.extras.experts import Experts
-from geomiam.networks.model import Model
 from geomiam.networks.network import Network
 from geomiam.tokens.blocks import Block
 

@@ -19,11 +19,11 @@ from geomiam._version import __version__
 from geomiam.checks.files import read_text, reason, refusing, regular_file
 from geomiam.checks.names import check_species
 from geomiam.errors import ArtifactError, InputNotFound, SelectionError
+from geomiam.model.model import LINKS, Model
+from geomiam.model.weight_file import check_counts, check_weights, read_header, read_weights
 from geomiam.networks.config import NetworkConfig
 from geomiam.networks.encoders import restore
-from geomiam.networks.model import LINKS, Model
 from geomiam.networks.session import standard_torch
-from geomiam.networks.weight_file import check_counts, check_weights, read_header, read_weights
 from geomiam.outputs.claim import claim, claimed
 from geomiam.outputs.kinds import MODEL
 from geomiam.outputs.markdown import block, cell

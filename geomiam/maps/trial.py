@@ -12,8 +12,8 @@ import xarray as xr
 
 from geomiam.geo.dims import is_place
 from geomiam.inference.cells import SLAB
-from geomiam.inference.job import Job
-from geomiam.inference.meter import TensorMeter
+from geomiam.maps.job import Job
+from geomiam.maps.meter import TensorMeter
 
 LONG_ENOUGH = 1.0
 """Seconds that a trial must take to give a rate."""

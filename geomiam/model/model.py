@@ -110,7 +110,7 @@ class Model:
     @cached_property
     def id(self) -> str:
         """SHA-256 of facts and weights; equal for equal models, wherever they are loaded."""
-        from geomiam.networks.weight_file import identity
+        from geomiam.model.weight_file import identity
 
         return identity(self.facts(), self.network.state_dict())
 
@@ -150,8 +150,8 @@ class Model:
         return np.array([self.species.index(s) for s in names])
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the model directory; see :func:`geomiam.networks.artifact.save_model`."""
-        from geomiam.networks.artifact import save_model
+        """Write the model directory; see :func:`geomiam.model.artifact.save_model`."""
+        from geomiam.model.artifact import save_model
 
         return save_model(self, path, overwrite=overwrite)
 

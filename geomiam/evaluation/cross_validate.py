@@ -14,8 +14,7 @@ from geomiam import splits as splitters
 from geomiam.data.infer.infer import read_schema
 from geomiam.data.sites.labels import has_background, read_labels
 from geomiam.errors import LabelError, TrainingWarning
-from geomiam.evaluation.masked import to_probability
-from geomiam.evaluation.subsets import (
+from geomiam.evaluation.evaluate import (
     Subsets,
     check_metrics,
     name_subsets,
@@ -23,8 +22,9 @@ from geomiam.evaluation.subsets import (
     shown_share,
     subset_scores,
 )
+from geomiam.evaluation.masked import to_probability
 from geomiam.geo.lengths import Length
-from geomiam.networks.model import Model
+from geomiam.model.model import Model
 from geomiam.progress import progress_bar, with_progress
 from geomiam.schema.schema import Schema
 from geomiam.training.config import TrainingConfig

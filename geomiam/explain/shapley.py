@@ -25,8 +25,8 @@ from geomiam.inference.predict import (
     suitability_output,
 )
 from geomiam.inference.required import leave_out, requiring, warn_if_few
-from geomiam.networks.artifact import as_model
-from geomiam.networks.model import Model, Precision
+from geomiam.model.artifact import as_model
+from geomiam.model.model import Model, Precision
 from geomiam.progress import with_progress
 from geomiam.tokens.blocks import Block
 from geomiam.tokens.select import Selector, players, visible_tokens

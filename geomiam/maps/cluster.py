@@ -12,7 +12,7 @@ import dask
 import xarray as xr
 from distributed import WorkerPlugin, as_completed
 
-from geomiam.inference.job import Index, Job, Told
+from geomiam.maps.job import Index, Job, Told
 
 JOBS: dict[str, Job] = {}
 """What this worker was sent, by content."""

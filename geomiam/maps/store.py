@@ -16,7 +16,7 @@ import xarray as xr
 from geomiam.data.grid.grid import restore
 from geomiam.data.store.encoding import encodable, netcdf_attributes
 from geomiam.errors import OutputExists, OutputRefused, ResumeRefused
-from geomiam.inference.job import DONE, Job, placed
+from geomiam.maps.job import DONE, Job, placed
 from geomiam.outputs.claim import claim, claimed
 from geomiam.outputs.contents import MARK, STATUS
 from geomiam.outputs.kinds import MAP
@@ -106,7 +106,7 @@ class Place:
         self._group("r+").attrs.update(attrs)
 
     def marks(self) -> np.ndarray:
-        """Read which blocks are done; see :data:`geomiam.inference.job.DONE`."""
+        """Read which blocks are done; see :data:`geomiam.maps.job.DONE`."""
         return np.asarray(self._group("r")[DONE][...]).astype(int)  # type: ignore[index]
 
     def _group(self, mode: Any) -> Any:

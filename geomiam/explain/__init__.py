@@ -1,0 +1,1 @@
+"""Explanations: exact Shapley values as maps, and what they need."""

@@ -1,0 +1,1 @@
+"""Maps on disk: planned, written block by block, resumed."""

@@ -1,0 +1,1 @@
+"""The trained model: weights, schema, scaler and species; saving and loading."""
