@@ -125,9 +125,9 @@ def test_chunks_of_a_deep_variable_count_by_their_numbers():
     check_cells([(10**9, 1)] * 30, remedy="")
     with pytest.raises(GridError, match="1,000,000,000 cells in 1 variables"):
         check_cells([(10**9, 4000)], remedy="")
-    check_block(2**29, where="x")
+    check_block(2**29, location="x")
     with pytest.raises(UnreadableFile, match="blocks of 536,870,913 bytes"):
-        check_block(2**29 + 1, where="x")
+        check_block(2**29 + 1, location="x")
 
 
 def store_of(folder: Path, **change) -> Path:

@@ -363,16 +363,16 @@ def test_what_is_not_needed_is_neither_missed_nor_read(sites, schema):
     sites = sites.assign(ndvi=(("site", "month"), trap)).drop_vars("chip")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = predictors(sites, schema, needed=["bio1", "bio12"])
+        found = predictors(sites, schema, variables=["bio1", "bio12"])
     assert list(found) == ["bio1", "bio12"]
     for values in found.values():
         values.compute()
     with pytest.raises(AssertionError, match="nobody needs"):
-        predictors(sites, schema, needed=["ndvi"])["ndvi"].compute()
+        predictors(sites, schema, variables=["ndvi"])["ndvi"].compute()
 
 
 def test_a_modality_of_which_a_part_is_needed_is_not_partial(sites, schema):
-    found = predictors(sites.drop_vars("bio12"), schema, needed=["bio1", "ndvi"])
+    found = predictors(sites.drop_vars("bio12"), schema, variables=["bio1", "ndvi"])
     assert list(found) == ["bio1", "ndvi"]
 
 

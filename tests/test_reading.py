@@ -84,10 +84,10 @@ def test_pipes_devices_folders_and_long_paths_are_refused_without_waiting(tmp_pa
 def test_sizes_are_held_also_where_the_system_states_none(tmp_path):
     (tmp_path / "a").write_text("x" * 11)
     with pytest.raises(UnreadableFile, match="11 bytes, more than the limit of 10"):
-        read_text(tmp_path / "a", most=10)
+        read_text(tmp_path / "a", max_bytes=10)
     if os.path.exists("/proc/self/maps"):
         with pytest.raises(UnreadableFile, match="more than 10 bytes"):
-            read_text("/proc/self/maps", most=10)
+            read_text("/proc/self/maps", max_bytes=10)
 
 
 def test_whatever_a_library_raises_becomes_one_error():

@@ -19,7 +19,7 @@ REASON = 300
 
 
 def regular_file(
-    path: str | Path, *, most: int | None = None, error: type[GeomiamError] = UnreadableFile
+    path: str | Path, *, max_bytes: int | None = None, error: type[GeomiamError] = UnreadableFile
 ) -> Path:
     """Return a path that is an ordinary file of a size that may be read.
 
@@ -27,7 +27,7 @@ def regular_file(
     ----------
     path : str or pathlib.Path
         Links are followed.
-    most : int, optional
+    max_bytes : int, optional
         Bytes that it may have.
     error : type
         Raised where it is not ordinary or too large.
@@ -47,12 +47,12 @@ def regular_file(
     if not stat.S_ISREG(state.st_mode):
         kind = "folder" if stat.S_ISDIR(state.st_mode) else "device or pipe"
         raise error(f"{path} is a {kind}, not a file; pass the path of a file")
-    if most is not None and state.st_size > most:
-        raise error(f"{path} has {state.st_size:,} bytes, more than the limit of {most:,}")
+    if max_bytes is not None and state.st_size > max_bytes:
+        raise error(f"{path} has {state.st_size:,} bytes, more than the limit of {max_bytes:,}")
     return path
 
 
-def read_text(path: str | Path, *, most: int, error: type[GeomiamError] = UnreadableFile) -> str:
+def read_text(path: str | Path, *, max_bytes: int, error: type[GeomiamError] = UnreadableFile) -> str:
     """Return the UTF-8 text of an ordinary file.
 
     Raises
@@ -62,12 +62,12 @@ def read_text(path: str | Path, *, most: int, error: type[GeomiamError] = Unread
     GeomiamError
         Of the class ``error``, if it is too large, cannot be read, or is not UTF-8.
     """
-    file = regular_file(path, most=most, error=error)
+    file = regular_file(path, max_bytes=max_bytes, error=error)
     try:
         with file.open("rb") as stream:
-            data = stream.read(most + 1)  # files of /proc state a size of 0
-        if len(data) > most:
-            raise error(f"{file} has more than {most:,} bytes, the limit")
+            data = stream.read(max_bytes + 1)  # files of /proc state a size of 0
+        if len(data) > max_bytes:
+            raise error(f"{file} has more than {max_bytes:,} bytes, the limit")
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as cause:
         raise error(f"{file} is not UTF-8 text ({reason(cause)}); save it as UTF-8") from None

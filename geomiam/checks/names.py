@@ -108,10 +108,10 @@ def check_species(names: Iterable[Any]) -> tuple[str, ...]:
     NameRefused
         Naming the first that is not allowed.
     """
-    checked = tuple(check_label(name, "species") for name in names)
-    seen: set[str] = set()
-    for name in checked:
-        if name in seen:
+    species = tuple(check_label(name, "species") for name in names)
+    unique_names: set[str] = set()
+    for name in species:
+        if name in unique_names:
             raise NameRefused(f"species '{name}' occurs twice; name each species once")
-        seen.add(name)
-    return checked
+        unique_names.add(name)
+    return species

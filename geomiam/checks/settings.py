@@ -8,7 +8,7 @@ from typing import Any
 from geomiam.errors import SettingError
 
 
-def check_number(name: str, value: Any, *, allowed: str, fits: Any, hint: str) -> None:
+def check_number(name: str, value: Any, *, requirement: str, accepts: Any, hint: str) -> None:
     """Refuse a setting that is no number, or lies outside its range.
 
     Parameters
@@ -17,9 +17,9 @@ def check_number(name: str, value: Any, *, allowed: str, fits: Any, hint: str) -
         Of the setting, as the caller passes it.
     value
         What was passed.
-    allowed : str
+    requirement : str
         The range in words, such as ``"must be >= 1"``.
-    fits : callable
+    accepts : callable
         Whether a number lies in the range.
     hint : str
         What to pass instead.
@@ -29,11 +29,11 @@ def check_number(name: str, value: Any, *, allowed: str, fits: Any, hint: str) -
     SettingError
         With the setting, the range and the value.
     """
-    if not isinstance(value, Real) or not fits(value):
-        raise SettingError(f"{name} {allowed}, found {value!r}; {hint}")
+    if not isinstance(value, Real) or not accepts(value):
+        raise SettingError(f"{name} {requirement}, found {value!r}; {hint}")
 
 
-def check_count(name: str, value: Any, *, least: int, hint: str) -> None:
+def check_count(name: str, value: Any, *, minimum: int, hint: str) -> None:
     """Refuse a setting that is no whole number, or too small.
 
     Raises
@@ -41,5 +41,5 @@ def check_count(name: str, value: Any, *, least: int, hint: str) -> None:
     SettingError
         With the setting, the least number and the value.
     """
-    if not isinstance(value, Integral) or value < least:
-        raise SettingError(f"{name} must be at least {least}, found {value!r}; {hint}")
+    if not isinstance(value, Integral) or value < minimum:
+        raise SettingError(f"{name} must be at least {minimum}, found {value!r}; {hint}")

@@ -45,7 +45,7 @@ def check_cells(cells: Sequence[tuple[int, int]], *, remedy: str) -> None:
         )
 
 
-def check_block(size: int, *, where: str, error: type[GeomiamError] = UnreadableFile) -> None:
+def check_block(size: int, *, location: str, error: type[GeomiamError] = UnreadableFile) -> None:
     """Refuse a block on disk that is too large to be decoded.
 
     Raises
@@ -55,24 +55,24 @@ def check_block(size: int, *, where: str, error: type[GeomiamError] = Unreadable
     """
     if size > MOST_BLOCK:
         raise error(
-            f"{where} is stored in blocks of {size:,} bytes, more than {MOST_BLOCK:,}, and each is "
+            f"{location} is stored in blocks of {size:,} bytes, more than {MOST_BLOCK:,}, and each is "
             "decoded as a whole; store it in smaller blocks, such as 512 x 512 cells"
         )
 
 
 def check_array(
-    shape: Sequence[int], chunks: Sequence[int] | None, itemsize: int, *, where: str, error: Any
+    shape: Sequence[int], chunks: Sequence[int] | None, itemsize: int, *, location: str, error: Any
 ) -> None:
     """Refuse an array whose blocks, or whose length as a coordinate, do not fit into memory."""
     if chunks is not None:
-        check_block(prod(int(n) for n in chunks) * itemsize, where=where, error=error)
+        check_block(prod(int(n) for n in chunks) * itemsize, location=location, error=error)
     if len(shape) == 1 and shape[0] * itemsize > MOST_COORDINATE:
         raise error(
-            f"{where} states {shape[0]:,} values along one dim, more than a coordinate may have"
+            f"{location} states {shape[0]:,} values along one dim, more than a coordinate may have"
         )
 
 
-def check_zarr(group: Any, *, where: str, error: type[GeomiamError] = UnreadableFile) -> None:
+def check_zarr(group: Any, *, location: str, error: type[GeomiamError] = UnreadableFile) -> None:
     """Check the arrays of an opened Zarr group, by their metadata.
 
     Raises
@@ -82,8 +82,8 @@ def check_zarr(group: Any, *, where: str, error: type[GeomiamError] = Unreadable
     """
     for name, array in group.arrays():
         size = getattr(array.dtype, "itemsize", 8) or 8
-        place = f"'{name}' of {where}"
-        check_array(array.shape, array.chunks, size, where=place, error=error)
+        place = f"'{name}' of {location}"
+        check_array(array.shape, array.chunks, size, location=place, error=error)
 
 
 def check_metadata(store: str | Path) -> None:
@@ -98,7 +98,7 @@ def check_metadata(store: str | Path) -> None:
         for name in META:
             file = os.path.join(folder, name)
             if os.path.exists(file):
-                regular_file(file, most=64 * 2**20)
+                regular_file(file, max_bytes=64 * 2**20)
 
 
 def _folders(store: str | Path) -> list[str]:
@@ -134,12 +134,12 @@ def check_hdf5(path: str | Path, error: type[GeomiamError] = UnreadableFile) -> 
                 array.shape or (),
                 array.chunks,
                 array.dtype.itemsize,
-                where=f"'{name}' of {path}",
+                location=f"'{name}' of {path}",
                 error=error,
             )
 
 
-def check_raster(file: Any, *, where: str, error: type[GeomiamError] = UnreadableFile) -> None:
+def check_raster(file: Any, *, location: str, error: type[GeomiamError] = UnreadableFile) -> None:
     """Check the blocks of an opened GeoTIFF.
 
     Raises
@@ -149,7 +149,7 @@ def check_raster(file: Any, *, where: str, error: type[GeomiamError] = Unreadabl
     """
     import numpy as np
 
-    together = file.count if file.interleaving and file.interleaving.value == "PIXEL" else 1
+    interleaved_bands = file.count if file.interleaving and file.interleaving.value == "PIXEL" else 1
     for (rows, cols), dtype in zip(file.block_shapes, file.dtypes, strict=True):
-        size = rows * cols * together * np.dtype(dtype).itemsize
-        check_block(size, where=where, error=error)
+        size = rows * cols * interleaved_bands * np.dtype(dtype).itemsize
+        check_block(size, location=location, error=error)

@@ -39,26 +39,26 @@ def coverage(ds: xr.Dataset | xr.DataTree, schema: Any) -> xr.Dataset:
     """
     schema = schema if hasattr(schema, "modalities") else schema.schema
     lazy = chunked(as_dataset(ds))
-    some = {v: _finite(lazy, v, how="any") for v in schema.variables}
-    full = {v: _finite(lazy, v, how="all") for v in schema.variables}
+    any_finite = {v: _finite(lazy, v, values="any") for v in schema.variables}
+    all_finite = {v: _finite(lazy, v, values="all") for v in schema.variables}
     members = {m.name: list(m.variables) for m in schema.modalities.values()}
-    used = reduce(or_, [some[v] for v in some if v in gridded(lazy)], _nowhere(lazy))
+    nonempty = reduce(or_, [any_finite[v] for v in any_finite if v in gridded(lazy)], _nowhere(lazy))
     counts = {
-        "observed": {m: reduce(or_, [some[v] for v in vs]) for m, vs in members.items()},
-        "complete": {m: reduce(and_, [full[v] for v in vs]) for m, vs in members.items()},
-        "variable_observed": some,
-        "every": {"every": reduce(and_, full.values())},
+        "observed": {m: reduce(or_, [any_finite[v] for v in vs]) for m, vs in members.items()},
+        "complete": {m: reduce(and_, [all_finite[v] for v in vs]) for m, vs in members.items()},
+        "variable_observed": any_finite,
+        "every": {"every": reduce(and_, all_finite.values())},
     }
-    sums = {k: {n: (used & m).sum() for n, m in masks.items()} for k, masks in counts.items()}
-    return _fractions(_compute({**sums, "cells": {"cells": used.sum()}}))
+    sums = {k: {n: (nonempty & m).sum() for n, m in masks.items()} for k, masks in counts.items()}
+    return _fractions(_compute({**sums, "cells": {"cells": nonempty.sum()}}))
 
 
 def _compute(sums: dict[str, dict[str, xr.DataArray]]) -> dict[str, dict[str, int]]:
     """One pass over the data for all sums."""
     import dask
 
-    (done,) = dask.compute(sums)
-    return {k: {n: int(s) for n, s in part.items()} for k, part in done.items()}
+    (counts,) = dask.compute(sums)
+    return {k: {n: int(s) for n, s in part.items()} for k, part in counts.items()}
 
 
 def _fractions(sums: dict[str, dict[str, int]]) -> xr.Dataset:
@@ -69,9 +69,9 @@ def _fractions(sums: dict[str, dict[str, int]]) -> xr.Dataset:
         for k, dim in parts.items()
     }
     coords = {"modality": list(sums["observed"]), "variable": list(sums["variable_observed"])}
-    every = sums["every"]["every"]
+    complete_cells = sums["every"]["every"]
     ds = xr.Dataset(
-        {**fractions, "cells": cells, "cells_with_every_predictor": every}, coords=coords
+        {**fractions, "cells": cells, "cells_with_every_predictor": complete_cells}, coords=coords
     )
     for name in fractions:
         ds[name].attrs = {"units": "1", "long_name": f"fraction of cells {name.replace('_', ' ')}"}
@@ -87,7 +87,7 @@ def gridded(ds: xr.Dataset) -> list[str]:
 def observed_cells(ds: xr.Dataset) -> xr.DataArray:
     """Return where at least one data variable has a finite value; lazy, chunk by chunk."""
     lazy = chunked(ds)
-    return reduce(or_, [_finite(lazy, v, how="any") for v in gridded(lazy)], _nowhere(lazy))
+    return reduce(or_, [_finite(lazy, v, values="any") for v in gridded(lazy)], _nowhere(lazy))
 
 
 def chunked(ds: xr.Dataset) -> xr.Dataset:
@@ -97,13 +97,13 @@ def chunked(ds: xr.Dataset) -> xr.Dataset:
     return ds.chunk(dict.fromkeys(place_dims(ds), "auto"))
 
 
-def _finite(ds: xr.Dataset, name: str, *, how: Literal["any", "all"]) -> xr.DataArray:
+def _finite(ds: xr.Dataset, name: str, *, values: Literal["any", "all"]) -> xr.DataArray:
     """Return where any or all of a variable's values are finite; nowhere when it is absent."""
     if name not in ds.variables:
         return _nowhere(ds)
     finite: Any = np.isfinite(as_float(ds[name].reset_coords(drop=True)))
-    own = [d for d in finite.dims if d not in place_dims(ds)]
-    return finite.any(own) if how == "any" else finite.all(own)
+    own_dim_names = [d for d in finite.dims if d not in place_dims(ds)]
+    return finite.any(own_dim_names) if values == "any" else finite.all(own_dim_names)
 
 
 def _nowhere(ds: xr.Dataset) -> xr.DataArray:

@@ -57,8 +57,8 @@ def along_sites(ds: xr.Dataset) -> xr.Dataset:
 def _of_array(array: xr.DataArray) -> xr.Dataset:
     dim = next((d for d in STACKED if d in array.dims), None)
     place = {d for d in array.dims if is_place(d)} | {geometry_dim(array)}
-    others = set(array.dims) - place - {dim}
-    if dim is None or others:
+    own_dim_names = set(array.dims) - place - {dim}
+    if dim is None or own_dim_names:
         return _one_variable(array)
     names = _step_names(array, dim)
     if names is None and array.name is None:
@@ -86,9 +86,9 @@ def _one_variable(array: xr.DataArray) -> xr.Dataset:
 
 def _step_names(array: xr.DataArray, dim: str) -> list[str] | None:
     """Names of bands: the labels if they are text, or GDAL's descriptions in ``long_name``."""
-    described = array.attrs.get("long_name")
-    if isinstance(described, (list, tuple)) and len(described) == array.sizes[dim]:
-        return [str(name) for name in described]
+    descriptions = array.attrs.get("long_name")
+    if isinstance(descriptions, (list, tuple)) and len(descriptions) == array.sizes[dim]:
+        return [str(name) for name in descriptions]
     if dim not in array.coords:
         return None
     labels = array[dim].values

@@ -55,16 +55,16 @@ def _modality(name: str, child: xr.DataTree) -> xr.Dataset:
 
 def _join(parts: list[xr.Dataset]) -> xr.Dataset:
     """Merge by name, with the coordinates of the first: equal grids may differ in the last digit."""
-    first, *others = parts
-    seen = list(first.data_vars)
-    for part in others:
-        if twice := sorted(map(str, set(seen) & set(part.data_vars))):
+    first, *rest = parts
+    names = list(first.data_vars)
+    for part in rest:
+        if twice := sorted(map(str, set(names) & set(part.data_vars))):
             raise GridError(
                 f"variables {twice} are in two modalities; rename one with ds.rename(...)"
             )
-        seen += part.data_vars
+        names += part.data_vars
         _check_place(part, first)
-    bare = [p.drop_vars([k for k, c in p.coords.items() if _is_place(c, p)]) for p in others]
+    bare = [p.drop_vars([k for k, c in p.coords.items() if _is_place(c, p)]) for p in rest]
     ds = merge([first, *bare])
     return restore(ds, first)
 
@@ -74,10 +74,10 @@ def _is_place(coord: xr.DataArray, ds: xr.Dataset) -> bool:
 
 
 def _check_place(part: xr.Dataset, first: xr.Dataset) -> None:
-    here, there = place_dims(part), place_dims(first)
-    if here == there == ("site",) and part.sizes["site"] == first.sizes["site"]:
+    part_dims, first_dims = place_dims(part), place_dims(first)
+    if part_dims == first_dims == ("site",) and part.sizes["site"] == first.sizes["site"]:
         return
-    if here != there or len(here) == 1 or not _same_place(part, first):
+    if part_dims != first_dims or len(part_dims) == 1 or not _same_place(part, first):
         raise GridError(
             f"{list(part.data_vars)} lie on another grid than {list(first.data_vars)}: "
             f"{_describe(part)} and {_describe(first)}; bring them together with "

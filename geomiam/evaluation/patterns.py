@@ -264,8 +264,8 @@ def _count(share: float, n: int) -> int:
     check_number(
         "share",
         share,
-        allowed="must lie in [0, 1]",
-        fits=lambda x: 0 <= x <= 1,
+        requirement="must lie in [0, 1]",
+        accepts=lambda x: 0 <= x <= 1,
         hint="0.2 hides a fifth",
     )
     return round(share * n)

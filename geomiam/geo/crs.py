@@ -23,14 +23,14 @@ CRS_ATTRIBUTES = frozenset(("spatial_ref", "crs_wkt", "grid_mapping_name"))
 """Any of them makes a scalar a grid mapping; the last one alone with the parameters of CF."""
 
 
-def as_crs(value: Any, where: str) -> CRS:
+def as_crs(value: Any, setting: str) -> CRS:
     """Return a CRS of places on the earth.
 
     Parameters
     ----------
     value : object
         A code, WKT, or what :class:`odc.geo.crs.CRS` takes.
-    where : str
+    setting : str
         Where it was given, for the message.
 
     Raises
@@ -46,11 +46,11 @@ def as_crs(value: Any, where: str) -> CRS:
     except Exception as error:  # pyproj, odc-geo and sqlite raise errors of their own
         text = str(value)[:80]
         raise GridError(
-            f"{where}: '{text}' is no known CRS ({reason(error)[:160]}); use a code such as EPSG:4326"
+            f"{setting}: '{text}' is no known CRS ({reason(error)[:160]}); use a code such as EPSG:4326"
         ) from None
     if not places:
         raise GridError(
-            f"{where}: '{str(value)[:80]}' is neither geographic nor projected; use a code of a "
+            f"{setting}: '{str(value)[:80]}' is neither geographic nor projected; use a code of a "
             "horizontal CRS, such as EPSG:4326"
         )
     return crs
@@ -78,16 +78,16 @@ def same_crs(a: CRS | None, b: CRS | None) -> bool:
 def _same_place(a: str, b: str) -> bool:
     import pyproj
 
-    here, there = pyproj.CRS(a), pyproj.CRS(b)
-    codes = here.to_epsg(), there.to_epsg()
-    if here.equals(there, ignore_axis_order=True) or (codes[0] == codes[1] and all(codes)):
+    crs_a, crs_b = pyproj.CRS(a), pyproj.CRS(b)
+    codes = crs_a.to_epsg(), crs_b.to_epsg()
+    if crs_a.equals(crs_b, ignore_axis_order=True) or (codes[0] == codes[1] and all(codes)):
         return True
-    if None not in codes or not _same_datum(here, there):
+    if None not in codes or not _same_datum(crs_a, crs_b):
         return False
     lon, lat = (v.ravel() for v in np.mgrid[-180:181:15, -90:91:15].astype(float))
     (x, y), (u, v) = (
         pyproj.Transformer.from_crs(c.geodetic_crs, c, always_xy=True).transform(lon, lat)
-        for c in (here, there)
+        for c in (crs_a, crs_b)
     )
     return bool(np.allclose(x, u, rtol=1e-9, atol=1e-6) and np.allclose(y, v, rtol=1e-9, atol=1e-6))
 

@@ -57,15 +57,15 @@ def as_named(sizes: Mapping[Any, T], dims: Iterable[object]) -> dict[Any, T]:
     """
     dims = [str(d) for d in dims]
     pair = spatial_pair(dims)
-    named: dict[Any, T] = {}
+    sizes_by_dim: dict[Any, T] = {}
     for dim, size in sizes.items():
         name = dim if dim in dims or pair is None else _role(dim, pair)
-        if name in named:
+        if name in sizes_by_dim:
             raise GridError(
                 f"'{dim}' and another name both mean the dim '{name}'; give one of them"
             )
-        named[name] = size
-    return named
+        sizes_by_dim[name] = size
+    return sizes_by_dim
 
 
 def _role(dim: object, pair: tuple[str, str]) -> Any:

@@ -38,9 +38,9 @@ def into_grid(x: np.ndarray, box: GeoBox) -> np.ndarray:
     if turn is None:
         return x
     west = box.extent.boundingbox.left
-    moved = x - turn * np.floor((x - west) / turn)
+    turned_x = x - turn * np.floor((x - west) / turn)
     inside = (x >= west) & (x <= box.extent.boundingbox.right)
-    return np.where(inside | ~np.isfinite(x), x, moved)
+    return np.where(inside | ~np.isfinite(x), x, turned_x)
 
 
 def unwrapped(x: np.ndarray, near: np.ndarray | float, turn: float) -> np.ndarray:

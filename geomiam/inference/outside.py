@@ -108,7 +108,7 @@ def counts(parts: Iterable[xr.Dataset], model: Model, *, shown: np.ndarray) -> d
     for part in parts:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the prediction warns of what is missing
-            arrays = predictors(part, model.schema, needed={s.variable.name for s in spans})
+            arrays = predictors(part, model.schema, variables={s.variable.name for s in spans})
         for name, array in arrays.items():
             variable = model.schema.variables[name]
             if has_limits(variable, model.scaler):

@@ -51,8 +51,8 @@ class Ramp:
                 f"strategy must be a masking strategy, found {self.strategy!r}; "
                 "use Ramp(ModalityDropout(0.4))"
             )
-        check_count("warmup", self.warmup, least=0, hint="it counts epochs without a ramp")
-        check_count("over", self.over, least=1, hint="it counts the epochs of the ramp")
+        check_count("warmup", self.warmup, minimum=0, hint="it counts epochs without a ramp")
+        check_count("over", self.over, minimum=1, hint="it counts the epochs of the ramp")
 
     @property
     def per_sample(self) -> bool:

@@ -126,21 +126,21 @@ def balance(
 
 def check_settings(*, chance: float, smoothing: float, eps: float, r_max: float) -> None:
     """Raise ValueError when a setting of :func:`balance` is out of range."""
-    share: dict[str, Any] = {"allowed": "must lie in [0, 1)", "fits": lambda x: 0 <= x < 1}
+    share: dict[str, Any] = {"requirement": "must lie in [0, 1)", "accepts": lambda x: 0 <= x < 1}
     check_number("chance", chance, **share, hint="0.5 for AUC, 0 to switch off")
     check_number("smoothing", smoothing, **share, hint="0 to switch off")
     check_number(
         "eps",
         eps,
-        allowed="must be > 0",
-        fits=lambda x: 0 < x < np.inf,
+        requirement="must be > 0",
+        accepts=lambda x: 0 < x < np.inf,
         hint="a plateau would divide by zero",
     )
     check_number(
         "r_max",
         r_max,
-        allowed="must be >= 1",
-        fits=lambda x: x >= 1,
+        requirement="must be >= 1",
+        accepts=lambda x: x >= 1,
         hint="use inf for no clipping",
     )
 

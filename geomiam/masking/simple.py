@@ -109,8 +109,8 @@ class Dirichlet:
         check_number(
             "alpha",
             self.alpha,
-            allowed="must be > 0",
-            fits=lambda x: 0 < x < np.inf,
+            requirement="must be > 0",
+            accepts=lambda x: 0 < x < np.inf,
             hint="1 is uniform",
         )
         if self.simplex not in ("masked", "visible"):

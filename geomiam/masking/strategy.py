@@ -129,8 +129,8 @@ def check_share(name: str, value: float) -> None:
     check_number(
         name,
         value,
-        allowed="must lie in [0, 1]",
-        fits=lambda x: 0 <= x <= 1,
+        requirement="must lie in [0, 1]",
+        accepts=lambda x: 0 <= x <= 1,
         hint="it is a probability to hide",
     )
 
@@ -139,8 +139,8 @@ def check_kappa(kappa: float) -> None:
     check_number(
         "kappa",
         kappa,
-        allowed="must be >= 1",
-        fits=lambda x: 1 <= x < np.inf,
+        requirement="must be >= 1",
+        accepts=lambda x: 1 <= x < np.inf,
         hint="1 is flat, 10 the authors' choice",
     )
 
@@ -149,7 +149,7 @@ def check_lam(lam: float) -> None:
     check_number(
         "lam",
         lam,
-        allowed="must be >= 0",
-        fits=lambda x: 0 <= x < np.inf,
+        requirement="must be >= 0",
+        accepts=lambda x: 0 <= x < np.inf,
         hint="0 ignores the scores",
     )

@@ -55,11 +55,11 @@ def boyce(
     check_number(
         "window",
         window,
-        allowed="must be a share in (0, 1)",
-        fits=lambda x: 0 < x < 1,
+        requirement="must be a share in (0, 1)",
+        accepts=lambda x: 0 < x < 1,
         hint=f"the usual one is {WINDOW}",
     )
-    check_count("resolution", resolution, least=1, hint=f"the usual one is {RESOLUTION}")
+    check_count("resolution", resolution, minimum=1, hint=f"the usual one is {RESOLUTION}")
 
     def kernel(block: Block) -> Array:
         ratio = _ratios(block, window, resolution)

@@ -197,11 +197,11 @@ def _read_config(path: Path) -> dict:
     """The mapping in ``config.json``, whatever its keys."""
     file = path / CONFIG
     try:
-        regular_file(file, most=MOST_CONFIG_BYTES, error=ArtifactError)
+        regular_file(file, max_bytes=MOST_CONFIG_BYTES, error=ArtifactError)
     except InputNotFound:
         raise ArtifactError(f"{path} is no model directory: {CONFIG} is missing") from None
     try:
-        config = json.loads(read_text(file, most=MOST_CONFIG_BYTES, error=ArtifactError))
+        config = json.loads(read_text(file, max_bytes=MOST_CONFIG_BYTES, error=ArtifactError))
         json.dumps(config, ensure_ascii=False).encode()  # an escaped lone surrogate is no text
     except (ValueError, RecursionError) as error:
         raise ArtifactError(

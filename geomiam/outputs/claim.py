@@ -102,13 +102,13 @@ def refuse_overlap(target: Path, inputs: Iterable[Any]) -> None:
     OutputRefused
         With both paths.
     """
-    for other in inputs:
-        if not isinstance(other, (str, Path)) or is_remote(other):
+    for input_path in inputs:
+        if not isinstance(input_path, (str, Path)) or is_remote(input_path):
             continue
-        real = real_path(other)
+        real = real_path(input_path)
         if within(target, real) or within(real, target):
             raise OutputRefused(
-                f"the output {target} overlaps {expand(other)}, which the same call reads or writes; "
+                f"the output {target} overlaps {expand(input_path)}, which the same call reads or writes; "
                 "write elsewhere"
             )
 

@@ -33,16 +33,16 @@ def only_writer(target: Path) -> Iterator[None]:
     OutputRefused
         When the lock file cannot be made.
     """
-    held: set[Path] = _HELD.__dict__.setdefault("targets", set())
-    if target in held:
+    locked_targets: set[Path] = _HELD.__dict__.setdefault("targets", set())
+    if target in locked_targets:
         yield
         return
     with _locked(target):
-        held.add(target)
+        locked_targets.add(target)
         try:
             yield
         finally:
-            held.discard(target)
+            locked_targets.discard(target)
 
 
 @contextlib.contextmanager

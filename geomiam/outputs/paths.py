@@ -80,15 +80,15 @@ def check_names(names: Iterable[Any]) -> None:
     NameRefused
         For the first such name.
     """
-    spelled: dict[str, str] = {}
+    spellings: dict[str, str] = {}
     for name in map(str, names):
         check_component(name)
-        if sys.platform in ("win32", "darwin") and spelled.get(name.casefold(), name) != name:
+        if sys.platform in ("win32", "darwin") and spellings.get(name.casefold(), name) != name:
             raise NameRefused(
-                f"'{spelled[name.casefold()]}' and '{name}' differ in case only, which is one folder on "
+                f"'{spellings[name.casefold()]}' and '{name}' differ in case only, which is one folder on "
                 f"this system; rename one with ds.rename({{{name!r}: ...}})"
             )
-        spelled[name.casefold()] = name
+        spellings[name.casefold()] = name
 
 
 def check_component(name: str) -> str:

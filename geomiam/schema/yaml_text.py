@@ -36,7 +36,7 @@ def load_yaml(path: str | Path) -> tuple[dict[str, Any], str]:
     SchemaError
         If it is no YAML, no mapping, too large or nested too deeply, or has a key twice.
     """
-    text = read_text(path, most=MOST_BYTES, error=SchemaError)
+    text = read_text(path, max_bytes=MOST_BYTES, error=SchemaError)
     try:
         _check_events(text)
         root = yaml.compose(text, Loader=yaml.SafeLoader)

@@ -16,7 +16,7 @@ STARTS = 4
 
 def check_folds(folds: int) -> None:
     """Refuse fewer than two folds."""
-    check_count("folds", folds, least=2, hint="5 are usual")
+    check_count("folds", folds, minimum=2, hint="5 are usual")
 
 
 def deal(labels: np.ndarray, blocks: np.ndarray, folds: int, rng: Seed) -> np.ndarray:

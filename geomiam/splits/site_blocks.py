@@ -244,8 +244,8 @@ def hold_out_blocks(
     check_number(
         "share",
         share,
-        allowed="must be in (0, 1)",
-        fits=lambda x: 0 < x < 1,
+        requirement="must be in (0, 1)",
+        accepts=lambda x: 0 < x < 1,
         hint="the default of fit is share=0.15",
     )
     blocks = site_blocks(sites, block)

@@ -278,7 +278,7 @@ class EnvironmentalBlocks:
         check_folds(self.folds)
         if self.clusters is None:
             return
-        check_count("clusters", self.clusters, least=1, hint="each is dealt into a fold")
+        check_count("clusters", self.clusters, minimum=1, hint="each is dealt into a fold")
         if self.clusters < self.folds:
             raise SettingError(
                 f"{self.clusters} clusters do not make {self.folds} folds: pass clusters={self.folds} or more"

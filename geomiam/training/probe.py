@@ -84,8 +84,8 @@ def probe(
     check_number(
         "l2",
         l2,
-        allowed="must be > 0",
-        fits=lambda x: x > 0,
+        requirement="must be > 0",
+        accepts=lambda x: x > 0,
         hint="a small one such as 1e-6 hardly counts",
     )
     table = SiteTable.read(sites, model.schema).checked()

@@ -46,20 +46,20 @@ def chips(fine: xr.Dataset, like: GeoBox | xr.Dataset | xr.DataArray) -> xr.Data
         :func:`geomiam.align` first.
     """
     template: Any = like if isinstance(like, (xr.Dataset, xr.DataArray)) else empty(like)
-    box, own = geobox(template), geobox(fine)
-    times = round(abs(box.resolution.x / own.resolution.x))
-    if times < 1 or not same_grid(own, finer(box, times)):
+    box, fine_box = geobox(template), geobox(fine)
+    times = round(abs(box.resolution.x / fine_box.resolution.x))
+    if times < 1 or not same_grid(fine_box, finer(box, times)):
         raise GridError(
-            f"cells of {abs(own.resolution.x):g} ({own.shape.y} × {own.shape.x}) do not divide cells of "
+            f"cells of {abs(fine_box.resolution.x):g} ({fine_box.shape.y} × {fine_box.shape.x}) do not divide cells of "
             f"{abs(box.resolution.x):g} ({box.shape.y} × {box.shape.x}) evenly; first bring them onto "
             "geomiam.data.grid.chips.finer(grid, n) with geomiam.align"
         )
-    named = dict(zip(spatial_dims(fine), ("y", "x"), strict=True))
-    back = dict(zip(("y", "x"), spatial_dims(template), strict=True))
+    grid_names = dict(zip(spatial_dims(fine), ("y", "x"), strict=True))
+    template_names = dict(zip(("y", "x"), spatial_dims(template), strict=True))
     parts = [
-        fold(_bare(as_float(a)).rename(named), times).rename(back).to_dataset(name=n)
+        fold(_bare(as_float(a)).rename(grid_names), times).rename(template_names).to_dataset(name=n)
         for n, a in fine.data_vars.items()
-        if set(named) <= set(a.dims)
+        if set(grid_names) <= set(a.dims)
     ]
     return restore(merge(parts), template).assign_attrs(fine.attrs)
 
@@ -91,9 +91,9 @@ def fold(array: xr.DataArray, times: int, *, dims: tuple[str, str] = CHIP) -> xr
         array = array.chunk(dict.fromkeys(("y", "x"), -(-BLOCK // times) * times))
     place = [c for c in array.coords if {"y", "x"} & set(array[c].dims)]
     blocks = array.drop_vars(place).coarsen(y=times, x=times)
-    folded = blocks.construct(y=("y", rows), x=("x", cols))
+    chip_array = blocks.construct(y=("y", rows), x=("x", cols))
     labels = {rows: np.arange(times), cols: np.arange(times)}
-    return folded.assign_coords(labels).transpose(..., "y", "x", rows, cols)
+    return chip_array.assign_coords(labels).transpose(..., "y", "x", rows, cols)
 
 
 def _bare(array: xr.DataArray) -> xr.DataArray:

@@ -42,13 +42,13 @@ def spatial_dims(ds: xr.Dataset | xr.DataArray) -> tuple[str, str]:
             f"{tuple(ds.dims)}; rename them, e.g. ds.rename(row='y', col='x')"
         )
     if bare := [d for d in dims if d not in ds.coords]:
-        curved = [str(k) for k, c in ds.coords.items() if set(dims) <= set(c.dims)]
+        curvilinear = [str(k) for k, c in ds.coords.items() if set(dims) <= set(c.dims)]
         raise GridError(
             f"spatial dims {bare} have no coordinates"
             + (
-                f", but {curved} has one for each cell: a curvilinear grid, which must be regridded first, e.g. "
+                f", but {curvilinear} has one for each cell: a curvilinear grid, which must be regridded first, e.g. "
                 "with xesmf or cdo remapbil"
-                if curved
+                if curvilinear
                 else "; assign cell centres, e.g. ds.assign_coords(x=..., y=...)"
             )
         )
@@ -76,8 +76,8 @@ def geobox(ds: xr.Dataset | xr.DataArray) -> GeoBox:
         )
     grid = GeoBox(box.shape, box.affine, crs)
     if not (box.affine.b or box.affine.d):
-        fitted = _fitted(box.affine, rows=axes.get(dims[0]), cols=axes.get(dims[1]))
-        line = GeoBox(box.shape, fitted, crs)
+        affine = _fitted(box.affine, rows=axes.get(dims[0]), cols=axes.get(dims[1]))
+        line = GeoBox(box.shape, affine, crs)
         grid = grid if same_grid(grid, line, within=1e-6) else line
     _check_latitudes(grid, dims[0])
     return grid
@@ -98,12 +98,12 @@ def _bare(ds: xr.Dataset | xr.DataArray, dims: tuple[str, str]) -> xr.Dataset:
 def _side(ds: xr.Dataset | xr.DataArray) -> float | None:
     """The side of a cell that attributes state, which a single row or column does not show."""
     variable_attrs = [v.attrs for v in ds.data_vars.values()] if isinstance(ds, xr.Dataset) else []
-    stated = {
+    sides = {
         a["resolution"]
         for a in (ds.attrs, *variable_attrs)
         if isinstance(a.get("resolution"), Number)
     }
-    side = float(stated.pop()) if len(stated) == 1 else 0.0
+    side = float(sides.pop()) if len(sides) == 1 else 0.0
     return side if 0 < side < np.inf else None
 
 
@@ -118,8 +118,8 @@ def _check_latitudes(box: GeoBox, dim: str) -> None:
     if box.crs is None or not box.crs.geographic:
         return
     low, high = sorted((box.extent.boundingbox.bottom, box.extent.boundingbox.top))
-    most = 90.0 + abs(box.affine.e) / 2 + abs(box.affine.d) / 2 + 1e-6
-    if low < -most or high > most:
+    limit = 90.0 + abs(box.affine.e) / 2 + abs(box.affine.d) / 2 + 1e-6
+    if low < -limit or high > limit:
         raise GridError(
             f"'{dim}' runs from {low:g} to {high:g}, but the CRS {crs_name(box.crs)} counts in degrees: set the CRS of "
             "these coordinates, e.g. open_cube(ds, crs='EPSG:32633'), or crs: in the catalog"
@@ -244,11 +244,11 @@ def align(
     from geomiam.data.grid.warp import collect, methods, onto
 
     arrays = collect(sources)
-    how = methods(arrays, resampling)
+    method_of = methods(arrays, resampling)
     template = _template(like)
     box, dims = geobox(template), spatial_dims(template)
     parts = [
-        onto(a, box, dims=dims, resampling=how[n]).to_dataset(name=n) for n, a in arrays.items()
+        onto(a, box, dims=dims, resampling=method_of[n]).to_dataset(name=n) for n, a in arrays.items()
     ]
     return restore(merge(parts), template)
 

@@ -21,8 +21,8 @@ def same_grid(a: GeoBox, b: GeoBox, *, within: float = SAME_CELL) -> bool:
         return False
     rows, cols = a.shape
     y, x = np.array([0.0, rows, rows]), np.array([0.0, 0.0, cols])
-    there = apply_affine(~a.affine, *apply_affine(b.affine, x, y))
-    return bool(np.abs(np.subtract(there, (x, y))).max() < within)
+    corners_in_a = apply_affine(~a.affine, *apply_affine(b.affine, x, y))
+    return bool(np.abs(np.subtract(corners_in_a, (x, y))).max() < within)
 
 
 def snapped(box: GeoBox, lattice: GeoBox, *, within: float) -> GeoBox:
@@ -41,8 +41,8 @@ def snapped(box: GeoBox, lattice: GeoBox, *, within: float) -> GeoBox:
     if not same_crs(box.crs, lattice.crs):
         return box
     step = ~lattice.affine * box.affine
-    wanted = Affine.translation(round(step.c), round(step.f))
+    shift = Affine.translation(round(step.c), round(step.f))
     rows, cols = box.shape
     corners = [(x, y) for x in (0, cols) for y in (0, rows)]
-    moved = max(np.abs(np.subtract(step * c, wanted * c)).max() for c in corners)
-    return GeoBox(box.shape, lattice.affine * wanted, lattice.crs) if moved <= within else box
+    displacement = max(np.abs(np.subtract(step * c, shift * c)).max() for c in corners)
+    return GeoBox(box.shape, lattice.affine * shift, lattice.crs) if displacement <= within else box

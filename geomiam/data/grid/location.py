@@ -40,12 +40,12 @@ def add_location(cube: xr.Dataset, *, modality: str = "location") -> xr.Dataset:
             f"dims are named '{y}' and '{x}', as the new variables would be; rename them with "
             f"ds.rename({x}='x', {y}='y')"
         )
-    inhabited = observed_cells(cube)
+    observed = observed_cells(cube)
     if all(v.chunks is None for v in cube.variables.values()):
-        inhabited = inhabited.compute()  # numpy in, numpy out
+        observed = observed.compute()  # numpy in, numpy out
     for name, dim in zip(names, (x, y)):
         axis = cube[dim].astype("float32").variable
-        place = xr.DataArray(axis, coords={dim: cube[dim]}).where(inhabited).transpose(y, x)
+        place = xr.DataArray(axis, coords={dim: cube[dim]}).where(observed).transpose(y, x)
         units = cube[dim].attrs.get("units")
         attrs = {"long_name": name, "modality": modality} | ({"units": units} if units else {})
         cube = cube.assign({name: place.drop_attrs().assign_attrs(attrs)})

@@ -146,14 +146,14 @@ def _round(src: GeoBox, tile: GeoBox, points: np.ndarray, *, turn: float) -> lis
 
 def columns(src: GeoBox, tile: GeoBox, cols: np.ndarray, *, turn: float) -> np.ndarray:
     """Return columns of the source that run on across its seam, as the tile does."""
-    there = full_turn(tile.crs)
-    if there is None:
+    tile_turn = full_turn(tile.crs)
+    if tile_turn is None:
         return unwrapped(cols, middle(cols, turn), turn)
     if _linear(src, tile):
         return cols
     ys, xs = (np.linspace(0, n, 17) for n in tile.shape.yx)
     lon = tile.affine.c + tile.affine.a * xs[None, :] + tile.affine.b * ys[:, None]
-    near = (lon.ravel() * turn * abs(src.affine.a) / there - src.affine.c) / src.affine.a
+    near = (lon.ravel() * turn * abs(src.affine.a) / tile_turn - src.affine.c) / src.affine.a
     return unwrapped(cols, near, turn)
 
 
@@ -164,10 +164,10 @@ def _linear(src: GeoBox, tile: GeoBox) -> bool:
 def _halves(src: GeoBox, rows: slice, *, middle: float, turn: float) -> list[Part]:
     """A tile around a pole, or around the world: no cell is filled from where its seam is."""
     parts = []
-    for at, closed in ((middle, True), (middle + turn / 2, False)):
+    for at, is_closed in ((middle, True), (middle + turn / 2, False)):
         side = turn / 3 + MARGIN  # a cell at the edge of a half reaches beyond it
         span = round(at - side), round(at + side)
-        half = Half(src.affine.c + src.affine.a * at, turn * abs(src.affine.a), closed)
+        half = Half(src.affine.c + src.affine.a * at, turn * abs(src.affine.a), is_closed)
         parts += [Part(p.rows, p.cols, p.box, half) for p in _parts(src, rows, span, turn=turn)]
     return parts
 
@@ -182,7 +182,7 @@ def _parts(src: GeoBox, rows: slice, span: tuple[int, int], *, turn: float) -> l
     turn, cols, end = round(turn), [], None
     start = 0.0
     for k in range(first, last + 1):
-        piece = _copy(src, span, k * turn, most=int(turn))
+        piece = _copy(src, span, k * turn, max_columns=int(turn))
         if piece is None:
             continue
         begins = k * int(turn) + piece.start
@@ -196,9 +196,9 @@ def _parts(src: GeoBox, rows: slice, span: tuple[int, int], *, turn: float) -> l
 
 
 def _copy(
-    src: GeoBox, span: tuple[int, int], offset: float, *, most: int | None = None
+    src: GeoBox, span: tuple[int, int], offset: float, *, max_columns: int | None = None
 ) -> slice | None:
-    size = src.shape.x if most is None else min(src.shape.x, most)
+    size = src.shape.x if max_columns is None else min(src.shape.x, max_columns)
     start, stop = max(0, int(span[0] - offset)), min(size, int(np.ceil(span[1] - offset)))
     return slice(start, stop) if stop > start else None
 

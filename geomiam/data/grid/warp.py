@@ -58,29 +58,29 @@ def collect(sources: Mapping[str, Source] | Iterable[Source]) -> dict[str, xr.Da
     if isinstance(sources, (xr.Dataset, xr.DataArray, str, Path)):
         sources = [sources]
     pairs = sources.items() if isinstance(sources, Mapping) else ((None, s) for s in sources)
-    found: dict[str, xr.DataArray] = {}
+    arrays: dict[str, xr.DataArray] = {}
     for name, array in itertools.chain.from_iterable(_variables(k, s) for k, s in pairs):
-        if name in found:
+        if name in arrays:
             raise GridError(
                 f"two sources have a variable '{name}'; rename one, e.g. ds.rename({name}='{name}_2')"
             )
-        found[name] = array
-    return found
+        arrays[name] = array
+    return arrays
 
 
 def _variables(key: str | None, source: Source) -> Iterator[tuple[str, xr.DataArray]]:
-    opened = _open(source) if isinstance(source, (str, Path)) else source
-    if isinstance(opened, xr.Dataset):
-        for name, array in opened.data_vars.items():
+    data = _open(source) if isinstance(source, (str, Path)) else source
+    if isinstance(data, xr.Dataset):
+        for name, array in data.data_vars.items():
             modality = {"modality": key} if key else {}
             yield str(name), array.assign_attrs({**modality, **array.attrs})
         return
-    name = key or (Path(source).stem if isinstance(source, (str, Path)) else opened.name)
+    name = key or (Path(source).stem if isinstance(source, (str, Path)) else data.name)
     if not name:
         raise GridError(
             "a DataArray without a name; give one with array.rename('elevation') or pass a mapping"
         )
-    yield str(name), opened
+    yield str(name), data
 
 
 def _open(path: str | Path) -> xr.Dataset | xr.DataArray:
@@ -90,17 +90,17 @@ def _open(path: str | Path) -> xr.Dataset | xr.DataArray:
     _check_raster(path)
     chunks = {"band": 1, "y": 2048, "x": 2048}
     with refusing(UnreadableFile, f"{path} {NO_RASTER}"):
-        opened: Any = rioxarray.open_rasterio(path, chunks=chunks, masked=True, mask_and_scale=True)
-    if isinstance(opened, list):
+        raster: Any = rioxarray.open_rasterio(path, chunks=chunks, masked=True, mask_and_scale=True)
+    if isinstance(raster, list):
         raise GridError(
             f"{path} holds rasters on several grids; open them with rioxarray and pass them one by one"
         )
-    if opened.rio.transform().is_identity:
+    if raster.rio.transform().is_identity:
         raise GridError(
             f"{path} has no transform from pixels to coordinates; write one, e.g. gdal_translate -a_ullr "
             "west north east south in.tif out.tif, or warp it by its control points: gdalwarp in.tif out.tif"
         )
-    return opened.squeeze("band", drop=True) if opened.sizes.get("band") == 1 else opened
+    return raster.squeeze("band", drop=True) if raster.sizes.get("band") == 1 else raster
 
 
 def _check_raster(path: str | Path) -> None:
@@ -112,7 +112,7 @@ def _check_raster(path: str | Path) -> None:
     with warnings.catch_warnings(), refusing(UnreadableFile, f"{path} {NO_RASTER}"):
         warnings.simplefilter("ignore")  # rioxarray repeats what GDAL warns of
         with rasterio.open(path) as file:
-            check_raster(file, where=str(path))
+            check_raster(file, location=str(path))
 
 
 def methods(
@@ -125,25 +125,25 @@ def methods(
     GridError
         For names that GDAL does not know, and for classes that would be mixed.
     """
-    given = dict.fromkeys(arrays, resampling) if isinstance(resampling, str) else dict(resampling)
-    if unknown := sorted(set(given) - set(arrays)):
+    requests = dict.fromkeys(arrays, resampling) if isinstance(resampling, str) else dict(resampling)
+    if unknown := sorted(set(requests) - set(arrays)):
         raise GridError(f"resampling= names {unknown}, which no source has; found {sorted(arrays)}")
-    chosen = {name: given.get(name, "nearest") for name in arrays}
-    for name, how in chosen.items():
-        _check_method(arrays[name].rename(name), how)
-    return chosen
+    method_of = {name: requests.get(name, "nearest") for name in arrays}
+    for name, method in method_of.items():
+        _check_method(arrays[name].rename(name), method)
+    return method_of
 
 
-def _check_method(array: xr.DataArray, how: str) -> None:
+def _check_method(array: xr.DataArray, method: str) -> None:
     from rasterio.enums import Resampling
 
-    if how not in Resampling.__members__:
+    if method not in Resampling.__members__:
         raise GridError(
-            f"resampling '{how}' is not known; use one of {', '.join(Resampling.__members__)}"
+            f"resampling '{method}' is not known; use one of {', '.join(Resampling.__members__)}"
         )
-    if is_categorical(array) and how not in KEEPS_CODES:
+    if is_categorical(array) and method not in KEEPS_CODES:
         raise GridError(
-            f"'{array.name}' is categorical: '{how}' would mix its classes into codes that do not exist; "
+            f"'{array.name}' is categorical: '{method}' would mix its classes into codes that do not exist; "
             f"use resampling={{'{array.name}': 'mode'}} or 'nearest'"
         )
 
@@ -166,9 +166,9 @@ def onto(
     """
     place_names = spatial_dims(array)
     own_box = snapped(geobox(array), box, within=slack(array))
-    named = dict(zip(place_names, dims, strict=True))
-    order = [named.get(str(d), d) for d in array.dims]
-    array = _without_place(as_float(array), place_names).rename(named)
+    new_names = dict(zip(place_names, dims, strict=True))
+    order = [new_names.get(str(d), d) for d in array.dims]
+    array = _without_place(as_float(array), place_names).rename(new_names)
     if same_grid(own_box, box):
         return array
     planes = array.transpose(..., *dims)

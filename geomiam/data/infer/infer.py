@@ -77,11 +77,11 @@ def infer_schema(
     homes = _default_homes(ds, names) | _homes(names, modalities or {})
     _check_kinds(kinds, names)
     guesses = {n: Guess(kinds[n], "kinds=") if n in kinds else guess_kind(ds[n]) for n in names}
-    found: dict[str, dict[str, Variable]] = {}
+    variables: dict[str, dict[str, Variable]] = {}
     for n, home in homes.items():
-        found.setdefault(home, {})[n] = bind_variable(_variable(ds[n], guesses[n]), ds[n])
+        variables.setdefault(home, {})[n] = bind_variable(_variable(ds[n], guesses[n]), ds[n])
     schema = Schema(
-        name=name, modalities={m: Modality(name=m, variables=v) for m, v in found.items()}
+        name=name, modalities={m: Modality(name=m, variables=v) for m, v in variables.items()}
     )
     schema.__dict__["evidence"] = {n: g.reason for n, g in guesses.items()}
     _warn(guesses)
@@ -89,19 +89,19 @@ def infer_schema(
 
 
 def _variable(array: xr.DataArray, guess: Guess) -> Variable:
-    facts: dict = {k: text_of(array.attrs, k) for k in ("units", "long_name")}
+    fields: dict = {k: text_of(array.attrs, k) for k in ("units", "long_name")}
     if guess.period:
-        facts["period"] = guess.period
+        fields["period"] = guess.period
     if guess.classes and not flags_of(array.attrs):
-        facts["classes"] = guess.classes
-    return Variable(name=str(array.name), kind=guess.kind, **facts)
+        fields["classes"] = guess.classes
+    return Variable(name=str(array.name), kind=guess.kind, **fields)
 
 
 def _default_homes(ds: xr.Dataset, names: list[str]) -> dict[str, str]:
     """Modality of each variable where none is given."""
-    stated = {n: m for n in names if (m := text_of(ds[n].attrs, "modality"))}
-    numbered = modalities_of(n for n in names if n not in stated and not own_dims(ds[n]))
-    return {n: stated.get(n) or numbered.get(n) or n for n in names}
+    declared_names = {n: m for n in names if (m := text_of(ds[n].attrs, "modality"))}
+    numbered_names = modalities_of(n for n in names if n not in declared_names and not own_dims(ds[n]))
+    return {n: declared_names.get(n) or numbered_names.get(n) or n for n in names}
 
 
 def _warn(guesses: Mapping[str, Guess]) -> None:
@@ -139,10 +139,10 @@ def _homes(names: list[str], modalities: Mapping[str, Sequence[str]]) -> dict[st
     for modality, patterns in modalities.items():
         patterns = [patterns] if isinstance(patterns, str) else patterns
         for pattern in patterns:
-            matched = fnmatch.filter(names, pattern)
-            if not matched:
+            matching_names = fnmatch.filter(names, pattern)
+            if not matching_names:
                 raise SchemaError(
                     f"modality '{modality}': '{pattern}' matches none of {some(names)}"
                 )
-            homes.update(dict.fromkeys((m for m in matched if m not in homes), modality))
+            homes.update(dict.fromkeys((m for m in matching_names if m not in homes), modality))
     return homes

@@ -95,9 +95,9 @@ def guess_kind(array: xr.DataArray) -> Guess:
         If its own dims fit no kind.
     """
     dims = own_dims(array)
-    stated = text_of(array.attrs, "kind")
-    if stated in KINDS and bool(dims) == bool(OWN_DIMS[stated]):
-        return Guess(stated, "attribute kind")
+    declared_kind = text_of(array.attrs, "kind")
+    if declared_kind in KINDS and bool(dims) == bool(OWN_DIMS[declared_kind]):
+        return Guess(declared_kind, "attribute kind")
     if dims:
         return _with_dims(array, dims)
     if "flag_values" in array.attrs or text_of(array.attrs, "type") == "categorical":
@@ -117,8 +117,8 @@ def guess_kind(array: xr.DataArray) -> Guess:
 
 def words_of(text: str) -> list[str]:
     """Split a name into lower-case words and numbers: ``SoilType_2`` → soil, type, 2."""
-    spaced = re.sub(r"(?<=[a-zß-ÿ])(?=[A-Z])", " ", text)
-    return re.findall(r"[a-zß-ÿ]+|\d+", spaced.lower())
+    spaced_text = re.sub(r"(?<=[a-zß-ÿ])(?=[A-Z])", " ", text)
+    return re.findall(r"[a-zß-ÿ]+|\d+", spaced_text.lower())
 
 
 def _with_dims(array: xr.DataArray, dims: tuple[str, ...]) -> Guess:

@@ -114,9 +114,9 @@ def _cells_around(pixels: np.ndarray, box: Any, *, km: float) -> tuple[np.ndarra
     """Return point ``(n,)`` and cell ``(n, 2)`` of all cells within a distance of points, and more."""
     if not len(pixels):
         return np.zeros(0, int), np.zeros((0, 2), int)
-    here = np.clip(pixels, 0, np.subtract(box.shape, 1e-6))
+    positions = np.clip(pixels, 0, np.subtract(box.shape, 1e-6))
     reach = [
-        np.ceil(km / np.maximum(_distance(here, here + step, box), 1e-9)) + 1
+        np.ceil(km / np.maximum(_distance(positions, positions + step, box), 1e-9)) + 1
         for step in ((1, 0), (0, 1))
     ]
     reach = np.minimum(np.stack(reach, 1), box.shape).astype(int)
@@ -158,17 +158,17 @@ def _to_cells(pixels: np.ndarray, cells: np.ndarray, box: Any) -> np.ndarray:
     return _distance(pixels, np.clip(pixels, corner, corner + 1), box)
 
 
-def _distance(pixels: np.ndarray, others: np.ndarray, box: Any) -> np.ndarray:
+def _distance(pixels: np.ndarray, to: np.ndarray, box: Any) -> np.ndarray:
     """Distance in km between pairs of positions on a grid ``(n,)``."""
     from odc.geo.math import apply_affine
 
     if not len(pixels):
         return np.zeros(0)
-    both = np.concatenate([pixels, others])
-    xy = np.stack(apply_affine(box.affine, both[:, 1], both[:, 0]), 1)
+    positions = np.concatenate([pixels, to])
+    xy = np.stack(apply_affine(box.affine, positions[:, 1], positions[:, 0]), 1)
     if box.crs.geographic:
         xy[:, 1] = xy[:, 1].clip(-90, 90)
-    there = places(xy, box.crs.to_wkt())
-    points = there.points()
+    ends = places(xy, box.crs.to_wkt())
+    points = ends.points()
     chords = np.linalg.norm(points[: len(pixels)] - points[len(pixels) :], axis=1)
-    return there.along_surface(chords)
+    return ends.along_surface(chords)

@@ -55,8 +55,8 @@ def locate(table: pd.DataFrame, *, x: str | None, y: str | None, crs: Any) -> Po
             return _of_text(table, name, crs)
     names = (x, y) if x is not None and y is not None else _guess(table, x=x, y=y)
     need_columns(table, names, setting="x=, y=")
-    known = {name.lower() for name in names} <= {n for pair in DEGREES for n in pair}
-    crs = "EPSG:4326" if crs is None and known else crs
+    is_degrees = {name.lower() for name in names} <= {n for pair in DEGREES for n in pair}
+    crs = "EPSG:4326" if crs is None and is_degrees else crs
     xs, ys = (numbers(table, n) for n in names)
     return Points(xs, ys, crs, (str(names[0]), str(names[1])))
 
@@ -81,8 +81,8 @@ def _pair(table: pd.DataFrame) -> tuple[str, str] | None:
 def _text_column(table: pd.DataFrame) -> str | None:
     """Return the column whose first value is a point as well-known text."""
     columns = {str(c).lower(): c for c in reversed(table.columns)}
-    named = [columns[n] for n in TEXT_NAMES if n in columns]
-    first = ((c, table[c].dropna().astype(str)) for c in named)
+    candidates = [columns[n] for n in TEXT_NAMES if n in columns]
+    first = ((c, table[c].dropna().astype(str)) for c in candidates)
     return next((c for c, v in first if len(v) and re.fullmatch(POINT, v.iloc[0], re.I)), None)
 
 
@@ -90,11 +90,11 @@ def _of_text(table: pd.DataFrame, name: str, crs: Any) -> Points:
     """Read well-known text; it carries no CRS, so that degrees are assumed where they can be."""
     text = table[name].astype("string")
     xy = text.str.extract(POINT, flags=re.I).to_numpy(dtype=float, na_value=np.nan)
-    if lost := int(
+    if unreadable := int(
         (np.isnan(xy[:, 0]) & text.notna() & ~text.str.contains("EMPTY", na=True)).sum()
     ):
         raise OccurrenceError(
-            f"{lost} of {len(text)} values of '{name}' are not points as well-known text; read them with "
+            f"{unreadable} of {len(text)} values of '{name}' are not points as well-known text; read them with "
             "geopandas.GeoSeries.from_wkt and pass their centroids"
         )
     if crs is None and not (np.abs(xy[np.isfinite(xy).all(1)]) <= [360, 90]).all():

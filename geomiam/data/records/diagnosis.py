@@ -14,17 +14,17 @@ from geomiam.geo.crs import crs_name
 
 def explain_outside(points: Points, box: Any, *, outside: int, of: int) -> str:
     """Return the message for points most of which lie outside the grid."""
-    assumed = points.crs if points.crs is not None else box.crs
-    found = f"{outside} of {of} points lie outside the grid"
-    extents = f"points: {_span(points)} taken as {crs_name(assumed)}; grid: {_bounds(box)} in {crs_name(box.crs)}"
-    return f"{found}. {_cause(points, box, assumed=assumed)} ({extents})"
+    crs = points.crs if points.crs is not None else box.crs
+    counts = f"{outside} of {of} points lie outside the grid"
+    extents = f"points: {_span(points)} taken as {crs_name(crs)}; grid: {_bounds(box)} in {crs_name(box.crs)}"
+    return f"{counts}. {_cause(points, box, assumed=crs)} ({extents})"
 
 
-def _cause(points: Points, box: Any, *, assumed: Any) -> str:
+def _cause(points: Points, box: Any, *, crs: Any) -> str:
     from odc.geo.crs import CRS
 
     first, second = points.names
-    geographic = CRS(assumed).geographic
+    geographic = CRS(crs).geographic
     if _inside(replace(points, x=points.y, y=points.x), box):
         return f"Swapped they lie inside: pass x='{second}', y='{first}'"
     if not geographic and _degrees(points):
@@ -36,8 +36,8 @@ def _cause(points: Points, box: Any, *, assumed: Any) -> str:
 
 def _inside(points: Points, box: Any) -> bool:
     """Whether more than half of the points with coordinates are on the grid."""
-    known = np.isfinite(points.x) & np.isfinite(points.y)
-    return bool(2 * (cells_of(points, box) >= 0).all(axis=1).sum() > known.sum())
+    has_coordinates = np.isfinite(points.x) & np.isfinite(points.y)
+    return bool(2 * (cells_of(points, box) >= 0).all(axis=1).sum() > has_coordinates.sum())
 
 
 def _degrees(points: Points) -> bool:

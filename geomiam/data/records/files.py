@@ -96,13 +96,13 @@ def _dialect(path: Path) -> dict[str, Any]:
 def _check_unpacked(path: Path) -> None:
     """Refuse a gzip file that is damaged, or whose text is out of proportion and fills the memory."""
     size = path.stat().st_size
-    most, total = max(ANY_SHRUNK, MOST_SHRUNK * size), 0
+    max_bytes, total = max(ANY_SHRUNK, MOST_SHRUNK * size), 0
     with refusing(OccurrenceError, _damaged(path)), gzip.open(path, "rb") as stream:
-        while total <= most and (part := stream.read(2**20)):
+        while total <= max_bytes and (part := stream.read(2**20)):
             total += len(part)
-    if total > most:
+    if total > max_bytes:
         raise OccurrenceError(
-            f"{path.name} has {size:,} bytes and unpacks to more than {most:,}, which no table does; "
+            f"{path.name} has {size:,} bytes and unpacks to more than {max_bytes:,}, which no table does; "
             "unpack it with gunzip, look at it, and pass the unpacked file"
         )
 

@@ -82,15 +82,15 @@ def add_background(
     rng = np.random.default_rng(rng)
     if kind == "random":
         grid = as_dataset(cube)
-        out, candidates, drawn = _random(
+        out, candidates, count = _random(
             sites, grid, n=n, need=Need.of(grid, require, mask), rng=rng
         )
     else:
-        out, candidates, drawn = _target_group(sites, n=n, rng=rng)
+        out, candidates, count = _target_group(sites, n=n, rng=rng)
     attrs = {
         "background_kind": kind,
         "background_candidates": candidates,
-        "background_drawn": drawn,
+        "background_drawn": count,
     }
     return restore(out.assign_attrs(attrs), out)
 
@@ -135,17 +135,17 @@ def random_cells(
     cube = restore(cube, cube)
     mask = need.holds(cube).transpose(*spatial_dims(cube)).values
     candidates = int(mask.sum())
-    _check_candidates(candidates, n, what="cells with an observed predictor")
+    _check_candidates(candidates, n, description="cells with an observed predictor")
     cells = draw_cells(mask, candidates if n is None else n, weights=_row_weights(cube), rng=rng)
     return read_cells(cube, cells), candidates
 
 
-def _check_candidates(candidates: int, n: int | None, *, what: str) -> None:
+def _check_candidates(candidates: int, n: int | None, *, description: str) -> None:
     if n is not None and n < 1:
         raise LabelError(f"n={n} background points; pass n >= 1, or None for every candidate")
     if not candidates:
         raise LabelError(
-            f"no {what}: nothing to draw background from; check coverage(cube, schema)"
+            f"no {description}: nothing to draw background from; check coverage(cube, schema)"
         )
 
 
@@ -204,13 +204,13 @@ def _as_sites(cells: xr.Dataset, sites: xr.Dataset) -> xr.Dataset:
     return out.assign_coords(species=sites["species"], background=(SITE, np.ones(n, bool)))
 
 
-def _append(sites: xr.Dataset, more: xr.Dataset) -> xr.Dataset:
+def _append(sites: xr.Dataset, background: xr.Dataset) -> xr.Dataset:
     if "background" not in sites.variables:
         sites = sites.assign_coords(background=(SITE, np.zeros(sites.sizes[SITE], bool)))
     sites = sites.set_coords("background")
-    shared = [k for k, c in sites.coords.items() if SITE in c.dims and k not in more.coords]
+    shared = [k for k, c in sites.coords.items() if SITE in c.dims and k not in background.coords]
     return xr.concat(
-        [sites.drop_vars(shared), more],
+        [sites.drop_vars(shared), background],
         dim=SITE,
         data_vars="minimal",
         coords="minimal",
@@ -226,14 +226,14 @@ def _target_group(
     missing = sites["presence"].isnull()
     partly = (missing.any("species") & ~missing.all("species")).values
     places = np.flatnonzero(partly)
-    _check_candidates(len(places), n, what="sites where some species were recorded and others not")
-    drawn = places if n is None or n >= len(places) else rng.choice(places, n, replace=False)
-    chosen = xr.DataArray(np.isin(np.arange(len(partly)), drawn), dims=SITE)
-    presence = sites["presence"].where(~(missing & chosen), np.float32(0))
-    before = (
+    _check_candidates(len(places), n, description="sites where some species were recorded and others not")
+    drawn_places = places if n is None or n >= len(places) else rng.choice(places, n, replace=False)
+    is_drawn = xr.DataArray(np.isin(np.arange(len(partly)), drawn_places), dims=SITE)
+    presence = sites["presence"].where(~(missing & is_drawn), np.float32(0))
+    is_background = (
         sites["background"].values
         if "background" in sites.variables
         else np.zeros(len(partly), bool)
     )
     out = sites.assign(presence=presence.assign_attrs(sites["presence"].attrs))
-    return out.assign_coords(background=(SITE, before | chosen.values)), len(places), len(drawn)
+    return out.assign_coords(background=(SITE, is_background | is_drawn.values)), len(places), len(drawn_places)

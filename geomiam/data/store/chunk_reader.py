@@ -70,7 +70,7 @@ def guarded_store(path: str | Path) -> Any:
     store = ZipStore(local, mode="r")
     store._sync_open()
     for member in store._zf.infolist():
-        check_block(member.file_size, where=f"'{member.filename}' of {path}")
+        check_block(member.file_size, location=f"'{member.filename}' of {path}")
     return store
 
 

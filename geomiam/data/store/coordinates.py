@@ -50,9 +50,9 @@ def plain_coordinates(ds: xr.Dataset) -> xr.Dataset:
             f"To leave them out yourself: ds.drop_vars({left_out})"
         )
     ds = ds.drop_vars(left_out).assign_coords(labels)
-    extended = [k for k, c in ds.coords.items() if not isinstance(c.dtype, np.dtype)]
+    extension_names = [k for k, c in ds.coords.items() if not isinstance(c.dtype, np.dtype)]
     return ds.assign_coords(
-        {k: ds[k].copy(data=np.asarray(ds[k].values, dtype=object)) for k in extended}
+        {k: ds[k].copy(data=np.asarray(ds[k].values, dtype=object)) for k in extension_names}
     )
 
 

@@ -38,11 +38,11 @@ class Ledger:
     def of(cls, path: Path) -> Ledger:
         """Read a ledger; one that is cut short counts as none."""
         try:
-            done = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             return cls(path)
-        complete = isinstance(done, dict) and all(isinstance(v, dict) for v in done.values())
-        return cls(path, done if complete else {})
+        complete = isinstance(content, dict) and all(isinstance(v, dict) for v in content.values())
+        return cls(path, content if complete else {})
 
     def note(self, names: Sequence[str], **facts: Any) -> None:
         """Note facts of variables, and replace the file at once."""
@@ -103,8 +103,8 @@ def write_parts(
         partial = target.with_name(f".{target.name}.building")
         ledger = Ledger.of(target.with_name(f".{target.name}.building.json"))
         attrs = _begin(ds, partial, ledger=ledger, prints=prints)
-        how: dict[str, Any] = {"together": together, "remarks": remarks}
-        lines = _write_units(ds, partial, ledger=ledger, prints=prints, **how)
+        options: dict[str, Any] = {"together": together, "remarks": remarks}
+        lines = _write_units(ds, partial, ledger=ledger, prints=prints, **options)
         _attributes(partial, attrs)  # every write of a part has put its own in their place
         _attributes(partial, {**attrs, **({} if finish is None else finish(partial, lines))})
         claim(target, overwrite)  # again: hours may have passed
@@ -136,10 +136,10 @@ def _write_units(
     with _bar(ds, units, ledger) as bar:
         for names in units:
             for rows in _unit(ds, names, partial, ledger=ledger, prints=prints):
-                said = {n: list((remarks or {}).get(n, ())) for n in names}
+                unit_remarks = {n: list((remarks or {}).get(n, ())) for n in names}
                 for name in names:
-                    before = ledger.done[name].get("remarks", [])
-                    ledger.done[name]["remarks"] = list(dict.fromkeys([*before, *said[name]]))
+                    earlier = ledger.done[name].get("remarks", [])
+                    ledger.done[name]["remarks"] = list(dict.fromkeys([*earlier, *unit_remarks[name]]))
                 ledger.note(names, rows=rows.stop)
                 bar.update(_bytes(ds, names) * (rows.stop - rows.start) / _height(ds))
     return list(dict.fromkeys(r for n in prints for r in ledger.done[n].get("remarks", [])))
@@ -157,9 +157,9 @@ def _keep(ledger: Ledger, partial: Path, prints: Mapping[str, str]) -> None:
 
 
 def _units(ds: xr.Dataset, together: Sequence[Sequence[str]]) -> list[list[str]]:
-    grouped = [list(names) for names in together]
-    alone = [[str(n)] for n in ds.data_vars if not any(n in g for g in grouped)]
-    return grouped + alone
+    units = [list(names) for names in together]
+    alone = [[str(n)] for n in ds.data_vars if not any(n in g for g in units)]
+    return units + alone
 
 
 def _unit(

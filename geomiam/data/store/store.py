@@ -66,12 +66,12 @@ def open_cube(
     FileNotFoundError
         When there is no Zarr store at ``source``.
     """
-    opened = open_zarr(source, chunks=chunks) if isinstance(source, (str, Path)) else source
-    ds = promote_crs(as_dataset(opened))
-    if opened is source and chunks:
+    data = open_zarr(source, chunks=chunks) if isinstance(source, (str, Path)) else source
+    ds = promote_crs(as_dataset(data))
+    if data is source and chunks:
         ds = ds.chunk(_chunks(chunks, ds.sizes))
-    gridded = {k: v for k, v in ds.data_vars.items() if _gridded(ds, v)}
-    ds = ds.assign({k: as_float(mark_classes(v)) for k, v in gridded.items()})
+    grid_variables = {k: v for k, v in ds.data_vars.items() if _gridded(ds, v)}
+    ds = ds.assign({k: as_float(mark_classes(v)) for k, v in grid_variables.items()})
     if crs is not None:
         ds = _set_crs(ds, crs)
     geobox(ds)
@@ -95,7 +95,7 @@ def open_zarr(path: str | Path, *, chunks: Chunks = AS_STORED) -> Any:
 
     store = expand(path)
     check_metadata(expand(path))
-    damaged = f"the Zarr store {path} is damaged; write it again"
+    damage_message = f"the Zarr store {path} is damaged; write it again"
     try:
         group = zarr.open_group(guarded_store(store), mode="r")
         nested = any(True for _ in group.groups())
@@ -105,32 +105,32 @@ def open_zarr(path: str | Path, *, chunks: Chunks = AS_STORED) -> Any:
             "or open other formats with xarray and pass the Dataset"
         ) from error
     except Exception as error:  # zarr raises anything for metadata that are not as they should be
-        raise UnreadableFile(f"{damaged}, or is no Zarr store: {reason(error)}") from error
+        raise UnreadableFile(f"{damage_message}, or is no Zarr store: {reason(error)}") from error
     remote = is_remote(path)
     if remote and not any(True for _ in group.members()):
         raise GridError(
             f"the Zarr group at {path} lists no arrays: it has no consolidated metadata, and its server "
             "lists no folders; consolidate it with zarr.consolidate_metadata, or copy it here"
         )
-    with refusing(UnreadableFile, damaged):
-        check_zarr(group, where=str(path))
-    how: dict[str, Any] = {
+    with refusing(UnreadableFile, damage_message):
+        check_zarr(group, location=str(path))
+    options: dict[str, Any] = {
         "engine": ZarrReader,
         "consolidated": None if remote else False,  # a local folder always lists its arrays
         "decode_coords": "all",
     }
-    with warnings.catch_warnings(), refusing(UnreadableFile, damaged):
+    with warnings.catch_warnings(), refusing(UnreadableFile, damage_message):
         warnings.simplefilter("ignore", RuntimeWarning)  # remote, and not consolidated
         if nested:
-            return xr.open_datatree(store, chunks=_chunks_of(store, chunks, how), **how)
-        return _orderly(xr.open_dataset(store, chunks=_chunks_of(store, chunks, how), **how))
+            return xr.open_datatree(store, chunks=_chunks_of(store, chunks, options), **options)
+        return _orderly(xr.open_dataset(store, chunks=_chunks_of(store, chunks, options), **options))
 
 
-def _chunks_of(store: Any, chunks: Chunks, how: Mapping[str, Any]) -> Any:
+def _chunks_of(store: Any, chunks: Chunks, options: Mapping[str, Any]) -> Any:
     """Return chunks by the dims of the store; its metadata are read where dims are named."""
     if not isinstance(chunks, Mapping) or not chunks:
         return dict(chunks) if isinstance(chunks, Mapping) else chunks
-    groups = xr.open_groups(store, **how).values()
+    groups = xr.open_groups(store, **options).values()
     return _chunks(chunks, {d: n for g in groups for d, n in g.sizes.items()})
 
 
@@ -229,8 +229,8 @@ def write_zarr(
     check_names(ds.variables)
     with claimed(path, overwrite, kind=kind) as target:
         with complete(target) as partial, dask_progress("writing"):
-            stored = encodable(ds).assign_attrs({MARK: kind.name})
-            stored.to_zarr(partial, mode="w-", zarr_format=3, consolidated=False)
+            encoded_ds = encodable(ds).assign_attrs({MARK: kind.name})
+            encoded_ds.to_zarr(partial, mode="w-", zarr_format=3, consolidated=False)
             claim(target, overwrite, kind=kind)  # hours may have passed
     return target
 

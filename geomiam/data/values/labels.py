@@ -68,7 +68,7 @@ def _values(array: xr.DataArray, dim: str) -> np.ndarray:
     return np.asarray(array[dim].values)
 
 
-def positions(wanted: Sequence[Label], found: Sequence[Label]) -> np.ndarray:
+def positions(labels: Sequence[Label], candidates: Sequence[Label]) -> np.ndarray:
     """Return where each wanted label is among those found ``(len(wanted),)``; -1 for nowhere.
 
     Labels match that are equal in one of these forms, tried in this order: as they are; as numbers,
@@ -80,28 +80,28 @@ def positions(wanted: Sequence[Label], found: Sequence[Label]) -> np.ndarray:
     ValueError
         If a wanted label occurs twice among those found.
     """
-    twice = [label for label, n in Counter(found).items() if n > 1 and label in set(wanted)]
+    twice = [label for label, n in Counter(candidates).items() if n > 1 and label in set(labels)]
     if twice:
-        raise ValueError(f"the label {twice[0]!r} occurs {found.count(twice[0])} times")
-    exact = {label: i for i, label in enumerate(found)}
-    index = np.array([exact.get(label, -1) for label in wanted])
+        raise ValueError(f"the label {twice[0]!r} occurs {candidates.count(twice[0])} times")
+    exact = {label: i for i, label in enumerate(candidates)}
+    index = np.array([exact.get(label, -1) for label in labels])
     if (index < 0).any():
-        index = _fill(index, wanted, found)
+        index = _fill(index, labels, candidates)
     return index
 
 
-def _fill(index: np.ndarray, wanted: Sequence[Label], found: Sequence[Label]) -> np.ndarray:
+def _fill(index: np.ndarray, labels: Sequence[Label], candidates: Sequence[Label]) -> np.ndarray:
     """Find the labels that are left by their one spelling, then numbers by nearness."""
-    keys, there = [_key(w) for w in wanted], [_key(f) for f in found]
-    alone = {f: i for i, f in enumerate(there) if there.count(f) == 1}
+    keys, candidate_keys = [_key(w) for w in labels], [_key(f) for f in candidates]
+    alone = {f: i for i, f in enumerate(candidate_keys) if candidate_keys.count(f) == 1}
     index = np.array([i if i >= 0 else alone.get(k, -1) for i, k in zip(index, keys)])
-    if all(isinstance(label, int) for label in (*wanted, *found)):
+    if all(isinstance(label, int) for label in (*labels, *candidates)):
         return index  # integers are never rounded
-    tolerance = OF_A_STEP * min(_least_step(keys), _least_step(there))
+    tolerance = OF_A_STEP * min(_least_step(keys), _least_step(candidate_keys))
     for i in np.flatnonzero(index < 0):
-        near = [j for j, f in enumerate(there) if _near(keys[i], f, tolerance)]
-        rivals = [k for k in keys if near and _near(k, there[near[0]], tolerance)]
-        if len(near) == len(rivals) == 1:
+        near = [j for j, f in enumerate(candidate_keys) if _near(keys[i], f, tolerance)]
+        claimants = [k for k in keys if near and _near(k, candidate_keys[near[0]], tolerance)]
+        if len(near) == len(claimants) == 1:
             index[i] = near[0]
     return index
 

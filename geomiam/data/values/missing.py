@@ -47,22 +47,22 @@ def as_float(array: xr.DataArray) -> xr.DataArray:
             f"encode it or leave it out: ds.drop_vars('{array.name}')"
         )
     bands = _by_band(array)
-    packing, packed = packing_of(array), {*ATTRIBUTES, *bands} & set(array.attrs)
+    packing, used_attributes = packing_of(array), {*ATTRIBUTES, *bands} & set(array.attrs)
     check_codes(array.attrs.get("flag_values", []))
-    if array.dtype == np.float32 and packing.trivial and not packed:
+    if array.dtype == np.float32 and packing.trivial and not used_attributes:
         return array
     plain = array.dtype == np.float32 and packing.trivial
     out = array.copy(deep=False, data=array.data if plain else _decoded(array.data, packing))
     out = out * bands["scales"] + bands["offsets"] if bands else out
-    out.attrs = {k: v for k, v in array.attrs.items() if k not in packed}
+    out.attrs = {k: v for k, v in array.attrs.items() if k not in used_attributes}
     out.encoding = {}
     return out
 
 
 def _by_band(array: xr.DataArray) -> dict[str, Any]:
     """``scales`` and ``offsets`` along ``band``, as rioxarray keeps them where those of bands differ."""
-    stated = {k: array.attrs.get(k) for k in ("scales", "offsets")}
-    lists = {k: v for k, v in stated.items() if isinstance(v, (tuple, list, np.ndarray)) and len(v)}
+    attributes = {k: array.attrs.get(k) for k in ("scales", "offsets")}
+    lists = {k: v for k, v in attributes.items() if isinstance(v, (tuple, list, np.ndarray)) and len(v)}
     if not lists:
         return {}
     count, band = max(map(len, lists.values())), array.coords.get("band")
@@ -72,9 +72,9 @@ def _by_band(array: xr.DataArray) -> dict[str, Any]:
             "to choose; open it with rioxarray.open_rasterio(path, mask_and_scale=True)"
         )
     default = {"scales": np.ones(count), "offsets": np.zeros(count)}
-    each = {k: np.asarray(lists.get(k, v), "float32") for k, v in default.items()}
+    arrays = {k: np.asarray(lists.get(k, v), "float32") for k, v in default.items()}
     return {
-        k: band.copy(data=v[np.asarray(band) - 1]).drop_vars(band.coords) for k, v in each.items()
+        k: band.copy(data=v[np.asarray(band) - 1]).drop_vars(band.coords) for k, v in arrays.items()
     }
 
 
@@ -88,8 +88,8 @@ def _decoded(data: Any, packing: Packing) -> Any:
 def packing_of(array: xr.DataArray) -> Packing:
     """Return how the numbers of an array are packed, by its attributes."""
     flag = array.attrs.get("_Unsigned")
-    unsigned = None if flag is None else str(flag).lower() == "true"
-    dtype = stored_as(array.dtype, unsigned)
+    is_unsigned = None if flag is None else str(flag).lower() == "true"
+    dtype = stored_as(array.dtype, is_unsigned)
     (scale,) = numbers_of(array.attrs, "scale_factor")[:1] or [1.0]
     (offset,) = numbers_of(array.attrs, "add_offset")[:1] or [0.0]
     return Packing(
@@ -97,19 +97,19 @@ def packing_of(array: xr.DataArray) -> Packing:
         float(scale),
         float(offset),
         _limits(array, dtype),
-        unsigned if array.dtype.kind in "iu" else None,
+        is_unsigned if array.dtype.kind in "iu" else None,
         is_categorical(array),
     )
 
 
 def _fills(array: xr.DataArray) -> list[float]:
-    undecoded = array.encoding if array.dtype.kind in "iu" else {}
-    return [f for m in (array.attrs, undecoded) for k in SENTINELS for f in numbers_of(m, k)]
+    encoding = array.encoding if array.dtype.kind in "iu" else {}
+    return [f for m in (array.attrs, encoding) for k in SENTINELS for f in numbers_of(m, k)]
 
 
-def _resigned(number: float, stored: np.dtype, dtype: np.dtype) -> float:
+def _resigned(number: float, stored_dtype: np.dtype, dtype: np.dtype) -> float:
     """Turn a number of the stored dtype into that of the dtype it is read as: int8 -1 is uint8 255."""
-    if stored == dtype or number != np.rint(number):
+    if stored_dtype == dtype or number != np.rint(number):
         return number
     number, bits = int(number), 8 * dtype.itemsize
     if dtype.kind == "i" and number >= 2 ** (bits - 1):
@@ -150,5 +150,5 @@ def _unpacked(low: list[float], high: list[float], encoding: Any) -> Limits:
 
 def is_categorical(array: xr.DataArray) -> bool:
     """Return whether attributes declare codes of classes."""
-    declared = {text_of(array.attrs, "type"), text_of(array.attrs, "kind")}
-    return "flag_values" in array.attrs or "categorical" in declared
+    types = {text_of(array.attrs, "type"), text_of(array.attrs, "kind")}
+    return "flag_values" in array.attrs or "categorical" in types

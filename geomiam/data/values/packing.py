@@ -96,11 +96,11 @@ class Packing:
         return raw if self.unsigned is None else raw.astype(stored_as(raw.dtype, self.unsigned))
 
 
-def stored_as(dtype: np.dtype, unsigned: bool | None) -> np.dtype:
+def stored_as(dtype: np.dtype, is_unsigned: bool | None) -> np.dtype:
     """Return the dtype that ``_Unsigned`` gives to integers of a file."""
-    if unsigned is None or dtype.kind not in "iu":
+    if is_unsigned is None or dtype.kind not in "iu":
         return dtype
-    return np.dtype(f"{'u' if unsigned else 'i'}{dtype.itemsize}")
+    return np.dtype(f"{'u' if is_unsigned else 'i'}{dtype.itemsize}")
 
 
 def is_fill(values: np.ndarray, fills: Iterable[float]) -> np.ndarray:

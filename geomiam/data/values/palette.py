@@ -41,7 +41,7 @@ def mark_classes(array: xr.DataArray) -> xr.DataArray:
 
 
 @lru_cache(maxsize=256)
-def _read(path: str, modified: int) -> dict[int, str] | None:
+def _read(path: str, modified_ns: int) -> dict[int, str] | None:
     import rasterio
     from rasterio.enums import ColorInterp
 

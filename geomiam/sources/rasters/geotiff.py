@@ -116,7 +116,7 @@ def _header(path: str, *, source: Source, variable: Variable, lenient: bool) -> 
 
     try:
         with opened(path, overview=source.overview, hosts=source.hosts) as file:
-            check_raster(file, where=scrub(path), error=SourceError)
+            check_raster(file, location=scrub(path), error=SourceError)
             bands, single = _bands(file, source, variable)
             check_place(file, source.crs)
             box = GeoBox(file.shape, file.transform, known_crs(source.crs or file.crs, path))
