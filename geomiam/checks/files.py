@@ -52,7 +52,9 @@ def regular_file(
     return path
 
 
-def read_text(path: str | Path, *, max_bytes: int, error: type[GeomiamError] = UnreadableFile) -> str:
+def read_text(
+    path: str | Path, *, max_bytes: int, error: type[GeomiamError] = UnreadableFile
+) -> str:
     """Return the UTF-8 text of an ordinary file.
 
     Raises

@@ -149,7 +149,9 @@ def check_raster(file: Any, *, location: str, error: type[GeomiamError] = Unread
     """
     import numpy as np
 
-    interleaved_bands = file.count if file.interleaving and file.interleaving.value == "PIXEL" else 1
+    interleaved_bands = (
+        file.count if file.interleaving and file.interleaving.value == "PIXEL" else 1
+    )
     for (rows, cols), dtype in zip(file.block_shapes, file.dtypes, strict=True):
         size = rows * cols * interleaved_bands * np.dtype(dtype).itemsize
         check_block(size, location=location, error=error)

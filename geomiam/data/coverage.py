@@ -42,7 +42,9 @@ def coverage(ds: xr.Dataset | xr.DataTree, schema: Any) -> xr.Dataset:
     any_finite = {v: _finite(lazy, v, values="any") for v in schema.variables}
     all_finite = {v: _finite(lazy, v, values="all") for v in schema.variables}
     members = {m.name: list(m.variables) for m in schema.modalities.values()}
-    nonempty = reduce(or_, [any_finite[v] for v in any_finite if v in gridded(lazy)], _nowhere(lazy))
+    nonempty = reduce(
+        or_, [any_finite[v] for v in any_finite if v in gridded(lazy)], _nowhere(lazy)
+    )
     counts = {
         "observed": {m: reduce(or_, [any_finite[v] for v in vs]) for m, vs in members.items()},
         "complete": {m: reduce(and_, [all_finite[v] for v in vs]) for m, vs in members.items()},

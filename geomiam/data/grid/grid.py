@@ -248,7 +248,8 @@ def align(
     template = _template(like)
     box, dims = geobox(template), spatial_dims(template)
     parts = [
-        onto(a, box, dims=dims, resampling=method_of[n]).to_dataset(name=n) for n, a in arrays.items()
+        onto(a, box, dims=dims, resampling=method_of[n]).to_dataset(name=n)
+        for n, a in arrays.items()
     ]
     return restore(merge(parts), template)
 

@@ -125,7 +125,9 @@ def methods(
     GridError
         For names that GDAL does not know, and for classes that would be mixed.
     """
-    requests = dict.fromkeys(arrays, resampling) if isinstance(resampling, str) else dict(resampling)
+    requests = (
+        dict.fromkeys(arrays, resampling) if isinstance(resampling, str) else dict(resampling)
+    )
     if unknown := sorted(set(requests) - set(arrays)):
         raise GridError(f"resampling= names {unknown}, which no source has; found {sorted(arrays)}")
     method_of = {name: requests.get(name, "nearest") for name in arrays}

@@ -100,7 +100,9 @@ def _variable(array: xr.DataArray, guess: Guess) -> Variable:
 def _default_homes(ds: xr.Dataset, names: list[str]) -> dict[str, str]:
     """Modality of each variable where none is given."""
     declared_names = {n: m for n in names if (m := text_of(ds[n].attrs, "modality"))}
-    numbered_names = modalities_of(n for n in names if n not in declared_names and not own_dims(ds[n]))
+    numbered_names = modalities_of(
+        n for n in names if n not in declared_names and not own_dims(ds[n])
+    )
     return {n: declared_names.get(n) or numbered_names.get(n) or n for n in names}
 
 

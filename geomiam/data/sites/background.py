@@ -226,7 +226,9 @@ def _target_group(
     missing = sites["presence"].isnull()
     partly = (missing.any("species") & ~missing.all("species")).values
     places = np.flatnonzero(partly)
-    _check_candidates(len(places), n, description="sites where some species were recorded and others not")
+    _check_candidates(
+        len(places), n, description="sites where some species were recorded and others not"
+    )
     drawn_places = places if n is None or n >= len(places) else rng.choice(places, n, replace=False)
     is_drawn = xr.DataArray(np.isin(np.arange(len(partly)), drawn_places), dims=SITE)
     presence = sites["presence"].where(~(missing & is_drawn), np.float32(0))
@@ -236,4 +238,8 @@ def _target_group(
         else np.zeros(len(partly), bool)
     )
     out = sites.assign(presence=presence.assign_attrs(sites["presence"].attrs))
-    return out.assign_coords(background=(SITE, is_background | is_drawn.values)), len(places), len(drawn_places)
+    return (
+        out.assign_coords(background=(SITE, is_background | is_drawn.values)),
+        len(places),
+        len(drawn_places),
+    )

@@ -139,7 +139,9 @@ def _write_units(
                 unit_remarks = {n: list((remarks or {}).get(n, ())) for n in names}
                 for name in names:
                     earlier = ledger.done[name].get("remarks", [])
-                    ledger.done[name]["remarks"] = list(dict.fromkeys([*earlier, *unit_remarks[name]]))
+                    ledger.done[name]["remarks"] = list(
+                        dict.fromkeys([*earlier, *unit_remarks[name]])
+                    )
                 ledger.note(names, rows=rows.stop)
                 bar.update(_bytes(ds, names) * (rows.stop - rows.start) / _height(ds))
     return list(dict.fromkeys(r for n in prints for r in ledger.done[n].get("remarks", [])))

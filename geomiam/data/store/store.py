@@ -123,7 +123,9 @@ def open_zarr(path: str | Path, *, chunks: Chunks = AS_STORED) -> Any:
         warnings.simplefilter("ignore", RuntimeWarning)  # remote, and not consolidated
         if nested:
             return xr.open_datatree(store, chunks=_chunks_of(store, chunks, options), **options)
-        return _orderly(xr.open_dataset(store, chunks=_chunks_of(store, chunks, options), **options))
+        return _orderly(
+            xr.open_dataset(store, chunks=_chunks_of(store, chunks, options), **options)
+        )
 
 
 def _chunks_of(store: Any, chunks: Chunks, options: Mapping[str, Any]) -> Any:

@@ -62,7 +62,9 @@ def as_float(array: xr.DataArray) -> xr.DataArray:
 def _by_band(array: xr.DataArray) -> dict[str, Any]:
     """``scales`` and ``offsets`` along ``band``, as rioxarray keeps them where those of bands differ."""
     attributes = {k: array.attrs.get(k) for k in ("scales", "offsets")}
-    lists = {k: v for k, v in attributes.items() if isinstance(v, (tuple, list, np.ndarray)) and len(v)}
+    lists = {
+        k: v for k, v in attributes.items() if isinstance(v, (tuple, list, np.ndarray)) and len(v)
+    }
     if not lists:
         return {}
     count, band = max(map(len, lists.values())), array.coords.get("band")

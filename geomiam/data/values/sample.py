@@ -77,7 +77,9 @@ def _places(array: xr.DataArray, dim: Any, side: int) -> list[slice]:
     chunks = array.chunksizes.get(dim) or _thirds(array.sizes[dim], side)
     ends = np.cumsum(chunks)
     chunk_numbers = dict.fromkeys([len(chunks) // 2, 0, len(chunks) - 1])
-    return [slice(ends[i] - chunks[i], min(ends[i], ends[i] - chunks[i] + side)) for i in chunk_numbers]
+    return [
+        slice(ends[i] - chunks[i], min(ends[i], ends[i] - chunks[i] + side)) for i in chunk_numbers
+    ]
 
 
 def _thirds(size: int, side: int) -> tuple[int, ...]:

@@ -94,7 +94,9 @@ def _check_sizes(path: str, source: Source) -> None:
 
     if not scheme(path):
         check_metadata(path)
-    check_zarr(zarr.open_group(guarded_store(path), mode="r"), location=scrub(path), error=SourceError)
+    check_zarr(
+        zarr.open_group(guarded_store(path), mode="r"), location=scrub(path), error=SourceError
+    )
 
 
 def _engine(path: str) -> Any:
