@@ -437,7 +437,7 @@ def test_what_is_not_on_the_grid_is_nan_and_told(tmp_path):
         cube = gm.build_cube(made, UTM)
     assert cube.layer.shape == (2, 30, 30) and np.isnan(cube.layer).all()
     with pytest.warns(MissingModality, match="units of its coordinates"):
-        assert "lies elsewhere" in str(gm.plan_cube(made, UTM))
+        assert "do not overlap" in str(gm.plan_cube(made, UTM))
 
 
 def test_tiles_on_both_sides_of_the_antimeridian(tmp_path):

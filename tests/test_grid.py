@@ -116,7 +116,7 @@ def test_rounded_coordinates_do_not_drift_over_many_cells():
 def test_degrees_beyond_the_poles_are_refused():
     ds = array().to_dataset()
     ds = ds.drop_vars("spatial_ref").odc.assign_crs("EPSG:4326")
-    with pytest.raises(GridError, match=r"'y' runs from .* counts in degrees: set the CRS"):
+    with pytest.raises(GridError, match=r"'y' runs from .* degrees as its unit: set the CRS"):
         geobox(ds)
     poles = xr.Dataset(coords={"lat": np.linspace(90, -90, 721), "lon": np.arange(1440) / 4})
     assert geobox(poles.odc.assign_crs("EPSG:4326")).shape == (721, 1440)  # ERA5: centred on poles

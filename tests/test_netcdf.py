@@ -190,7 +190,7 @@ def test_a_time_axis_that_has_no_calendar_keeps_its_numbers(tmp_path):
 def test_a_single_cell_takes_its_size_from_the_attribute(tmp_path):
     ds = xr.Dataset({"v": (("y", "x"), [[1.0]])}, {"y": [5629360.0], "x": [501680.0]})
     ds = ds.odc.assign_crs("EPSG:32631")
-    with pytest.raises(GridError, match="does not tell its width"):
+    with pytest.raises(GridError, match="does not define its width"):
         geobox(ds)
     box = geobox(ds.assign_attrs(resolution=1000))
     assert box.boundingbox.bbox == (501180, 5628860, 502180, 5629860)

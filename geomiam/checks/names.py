@@ -77,8 +77,8 @@ def check_folder(name: Any, kind: str) -> str:
             f"{kind} '{name}' has a path separator, and it would be a folder of a Zarr store; rename "
             f"it, e.g. ds.rename({{'{name}': '{plain}'}})"
         )
-    reserved = name in STORE_FILES or name.startswith("__") or not name.strip(".")
-    if reserved:
+    is_reserved = name in STORE_FILES or name.startswith("__") or not name.strip(".")
+    if is_reserved:
         raise NameRefused(f"{kind} '{name}' has a name that Zarr uses for its own files; rename it")
     return name
 

@@ -1,4 +1,4 @@
-"""Axes of a grid: are cell centres evenly spaced, and where do cells begin."""
+"""Axes of a grid: the step between cells and the edge of the first cell."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from geomiam.errors import GridError
 SAME_CELL = 0.01
 """Grids whose corners differ by less than this part of a cell are the same grid."""
 COARSEST = 0.25
-"""Largest rounding of coordinates, as part of a cell, with which a grid is still one."""
+"""Largest accepted rounding of coordinates, as part of a cell."""
 
 
 def rounding(centres: np.ndarray) -> float:
-    """Return how far the dtype of coordinates may displace one, in units of the coordinates."""
+    """Return the largest rounding error of coordinates due to their dtype, in their unit."""
     if centres.dtype.kind != "f" or not centres.size:
         return 0.0
     return float(np.finfo(centres.dtype).eps * np.abs(centres).max() / 2)
@@ -32,8 +32,8 @@ def axis_of(dim: str, centres: np.ndarray) -> tuple[float, float]:
     Returns
     -------
     tuple
-        Of a least-squares line, so that rounding of the first two does not grow with the number
-        of cells.
+        Step and edge of a least-squares line through all centres. With the first two centres alone,
+        their rounding error would grow with the number of cells.
 
     Raises
     ------
@@ -42,7 +42,10 @@ def axis_of(dim: str, centres: np.ndarray) -> tuple[float, float]:
     """
     values, number = centres.astype("float64"), np.arange(centres.size)
     if not np.isfinite(values).all():
-        raise GridError(f"coordinate '{dim}' has {int((~np.isfinite(values)).sum())} values of NaN")
+        raise GridError(
+            f"coordinate '{dim}' has {int((~np.isfinite(values)).sum())} values that are NaN or infinite; "
+            f"assign the cell centres, e.g. ds.assign_coords({dim}=numpy.linspace(first, last, {values.size}))"
+        )
     step = float(np.polyfit(number - number.mean(), values - values.mean(), 1)[0])
     _check_even(dim, centres, step=step)
     first = float(values.mean() - step * number.mean())

@@ -1,4 +1,4 @@
-"""Chips: the finer cells inside each cell of a grid, as an image of its own."""
+"""Chips: images of the finer cells inside each cell of a grid."""
 
 from __future__ import annotations
 
@@ -16,33 +16,32 @@ if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
 CHIP = ("v", "u")
-"""Rows and columns inside a cell."""
+"""Dims of rows and columns inside a cell."""
 BLOCK = 512
-"""Rows and columns of fine cells in a chunk, about."""
+"""Approximate rows and columns of fine cells in a dask chunk."""
 
 
 def chips(fine: xr.Dataset, like: GeoBox | xr.Dataset | xr.DataArray) -> xr.Dataset:
     """Return a finer cube as chips ``(…, y, x, v, u)`` of the cells of a coarser grid, lazily.
 
-    So imagery can stay in a store of its own, on its own grid, and is an image token of each cell
-    where it is used.
+    Imagery can be stored separately on a finer grid. Its chip becomes one image token of each cell.
 
     Parameters
     ----------
     fine
-        A cube whose cells divide those of ``like`` evenly; it covers the same place.
+        A cube whose cells divide those of ``like`` evenly. Both cover the same extent.
     like
         The coarser grid: a GeoBox or any georeferenced Dataset or DataArray.
 
     Returns
     -------
     xr.Dataset
-        Float32 on the grid of ``like``; ``v`` and ``u`` count rows and columns inside a cell.
+        Float32 on the grid of ``like``; ``v`` and ``u`` are the row and column inside a cell.
 
     Raises
     ------
     GridError
-        When the cells of ``fine`` do not divide those of ``like``; bring them there by
+        When the cells of ``fine`` do not divide those of ``like``; resample them with
         :func:`geomiam.align` first.
     """
     template: Any = like if isinstance(like, (xr.Dataset, xr.DataArray)) else empty(like)
@@ -51,7 +50,7 @@ def chips(fine: xr.Dataset, like: GeoBox | xr.Dataset | xr.DataArray) -> xr.Data
     if times < 1 or not same_grid(fine_box, finer(box, times)):
         raise GridError(
             f"cells of {abs(fine_box.resolution.x):g} ({fine_box.shape.y} × {fine_box.shape.x}) do not divide cells of "
-            f"{abs(box.resolution.x):g} ({box.shape.y} × {box.shape.x}) evenly; first bring them onto "
+            f"{abs(box.resolution.x):g} ({box.shape.y} × {box.shape.x}) evenly; first resample them to the grid "
             "geomiam.data.grid.chips.finer(grid, n) with geomiam.align"
         )
     grid_names = dict(zip(spatial_dims(fine), ("y", "x"), strict=True))
@@ -65,7 +64,7 @@ def chips(fine: xr.Dataset, like: GeoBox | xr.Dataset | xr.DataArray) -> xr.Data
 
 
 def finer(box: GeoBox, times: int) -> GeoBox:
-    """Return the grid with each cell split into ``times × times``."""
+    """Return the grid with each cell split into ``times × times`` cells."""
     from odc.geo.geobox import GeoBox
 
     if times == 1:
@@ -80,11 +79,11 @@ def fold(array: xr.DataArray, times: int, *, dims: tuple[str, str] = CHIP) -> xr
     Parameters
     ----------
     array
-        With dims ``y`` and ``x``, multiples of ``times``; their coordinates go.
+        Has dims ``y`` and ``x`` with sizes that are multiples of ``times``; their coordinates are dropped.
     times
-        Fine cells along the side of a coarse one; 1 gives chips of one pixel.
+        Number of fine cells along the side of a coarse cell; 1 gives chips of one pixel.
     dims
-        Names of rows and columns inside a cell.
+        Names of the dims of rows and columns inside a cell.
     """
     rows, cols = dims
     if array.chunks is not None:

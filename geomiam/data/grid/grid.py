@@ -1,6 +1,6 @@
-"""The grid of a cube: finding it, putting it back on outputs, and bringing sources onto it.
+"""The grid of a cube: read it from coordinates, restore it on outputs, and align sources to it.
 
-odc-geo knows grids (``GeoBox``) and warps blocks; this file names what is missing and how to mend it.
+odc-geo provides grids (``GeoBox``). This module adds checks, with messages that state the correction.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ Source = xr.DataArray | xr.Dataset | str | Path
 
 
 def spatial_dims(ds: xr.Dataset | xr.DataArray) -> tuple[str, str]:
-    """Return the names of the two spatial dims, ``(y, x)`` order.
+    """Return the names of the two spatial dims in the order ``(y, x)``.
 
     Raises
     ------
     GridError
-        When there are none, or they have no coordinates.
+        When there are no spatial dims, or they have no coordinates.
     """
     dims = None if SITE in ds.dims else spatial_pair(ds.dims)
     if dims is None:
@@ -46,8 +46,8 @@ def spatial_dims(ds: xr.Dataset | xr.DataArray) -> tuple[str, str]:
         raise GridError(
             f"spatial dims {bare} have no coordinates"
             + (
-                f", but {curvilinear} has one for each cell: a curvilinear grid, which must be regridded first, e.g. "
-                "with xesmf or cdo remapbil"
+                f", but {curvilinear} has one for each cell: regrid this curvilinear grid first, e.g. with xesmf "
+                "or cdo remapbil"
                 if curvilinear
                 else "; assign cell centres, e.g. ds.assign_coords(x=..., y=...)"
             )
@@ -56,7 +56,7 @@ def spatial_dims(ds: xr.Dataset | xr.DataArray) -> tuple[str, str]:
 
 
 def geobox(ds: xr.Dataset | xr.DataArray) -> GeoBox:
-    """Return the grid: shape, affine transform and CRS.
+    """Return the grid of a cube: shape, affine transform and CRS.
 
     Raises
     ------
@@ -71,8 +71,8 @@ def geobox(ds: xr.Dataset | xr.DataArray) -> GeoBox:
     crs, box = crs_of(ds), _bare(ds, dims).odc.uncached.geobox
     if not isinstance(box, GeoBox):
         raise GridError(
-            f"no transform for dims {dims} of sizes {[ds.sizes[d] for d in dims]}: a single row or column does "
-            "not tell its width; set it with ds.rio.write_transform(...) after import rioxarray"
+            f"no transform for dims {dims} of sizes {[ds.sizes[d] for d in dims]}: the coordinate of a single row "
+            "or column does not define its width; set it with ds.rio.write_transform(...) after import rioxarray"
         )
     grid = GeoBox(box.shape, box.affine, crs)
     if not (box.affine.b or box.affine.d):
@@ -84,7 +84,7 @@ def geobox(ds: xr.Dataset | xr.DataArray) -> GeoBox:
 
 
 def _bare(ds: xr.Dataset | xr.DataArray, dims: tuple[str, str]) -> xr.Dataset:
-    """The grid alone, under the dim names that odc-geo expects."""
+    """Return the grid without variables, with the dim names that odc-geo expects."""
     axes = {n: (n, ds[d].values, ds[d].attrs) for n, d in zip(("y", "x"), dims)}
     name = crs_coordinate(ds)
     attrs = dict(ds.coords[name].attrs) if name else {}
@@ -96,7 +96,7 @@ def _bare(ds: xr.Dataset | xr.DataArray, dims: tuple[str, str]) -> xr.Dataset:
 
 
 def _side(ds: xr.Dataset | xr.DataArray) -> float | None:
-    """The side of a cell that attributes state, which a single row or column does not show."""
+    """Return the side of a cell from attributes: the coordinate of a single row does not define it."""
     variable_attrs = [v.attrs for v in ds.data_vars.values()] if isinstance(ds, xr.Dataset) else []
     sides = {
         a["resolution"]
@@ -108,21 +108,21 @@ def _side(ds: xr.Dataset | xr.DataArray) -> float | None:
 
 
 def _fitted(affine: Affine, *, rows: Any, cols: Any) -> Affine:
-    """Replace steps and edges by those of lines through all coordinates; a single cell has none."""
+    """Replace steps and edges by those of lines fitted to all coordinates, where there are several."""
     (height, top), (width, left) = rows or (affine.e, affine.f), cols or (affine.a, affine.c)
     return type(affine)(width, 0, left, 0, height, top)
 
 
 def _check_latitudes(box: GeoBox, dim: str) -> None:
-    """Refuse degrees that are none; cells that are centred on a pole reach beyond it by a half."""
+    """Refuse latitudes that are not degrees. A cell centred on a pole extends beyond it by half."""
     if box.crs is None or not box.crs.geographic:
         return
     low, high = sorted((box.extent.boundingbox.bottom, box.extent.boundingbox.top))
     limit = 90.0 + abs(box.affine.e) / 2 + abs(box.affine.d) / 2 + 1e-6
     if low < -limit or high > limit:
         raise GridError(
-            f"'{dim}' runs from {low:g} to {high:g}, but the CRS {crs_name(box.crs)} counts in degrees: set the CRS of "
-            "these coordinates, e.g. open_cube(ds, crs='EPSG:32633'), or crs: in the catalog"
+            f"'{dim}' runs from {low:g} to {high:g}, but the CRS {crs_name(box.crs)} has degrees as its unit: set the "
+            "CRS of these coordinates, e.g. open_cube(ds, crs='EPSG:32633'), or crs: in the catalog"
         )
 
 
@@ -137,19 +137,19 @@ def slack(ds: xr.Dataset | xr.DataArray) -> float:
 
 
 def restore(out: Labelled, like: xr.Dataset | xr.DataArray) -> Labelled:
-    """Put place back on an output: spatial or site coordinates, CRS, ``grid_mapping``.
+    """Restore the spatial or site coordinates, the CRS and ``grid_mapping`` of an output.
 
     Parameters
     ----------
     out
-        Computed from ``like``; any of its coordinates may have been lost or changed on the way.
+        Computed from ``like``. Its coordinates may be missing or changed.
     like
-        A cube or sites. Coordinates along its place dims, and those without dims, are copied.
+        A cube or sites. Coordinates along its spatial dims or ``site``, and scalar ones, are copied.
 
     Returns
     -------
     Labelled
-        ``out`` with them. Nothing is computed, and the CRS coordinate is never a dask array.
+        ``out`` with these coordinates. Nothing is computed, and the CRS coordinate is never a dask array.
     """
     place = place_dims(like)
     old = [n for n in (crs_coordinate(out), crs_coordinate(like)) if n in out.coords]
@@ -178,7 +178,7 @@ def _fits(coord: xr.DataArray, out: xr.Dataset | xr.DataArray, *, place: tuple[s
 def _fresh_crs(
     out: xr.Dataset | xr.DataArray, like: xr.Dataset | xr.DataArray
 ) -> dict[str, xr.DataArray]:
-    """Build the CRS coordinate anew: a GeoTransform left from before a crop misplaces the data."""
+    """Return a new CRS coordinate: after a crop, the old GeoTransform would misplace the data."""
     from odc.geo.xr import xr_crs_coord
 
     try:
@@ -197,7 +197,7 @@ def _fresh_crs(
 
 
 def _map_grid(out: Labelled, name: str | None, *, place: tuple[str, ...]) -> Labelled:
-    """Let variables point at the CRS from ``encoding``; in ``attrs`` it would break writing."""
+    """Set ``grid_mapping`` in ``encoding``: xarray refuses to write it from ``attrs``."""
     out = out.copy(deep=False)
     for var in out.data_vars.values() if isinstance(out, xr.Dataset) else [out]:
         var.attrs.pop("grid_mapping", None)
@@ -213,33 +213,57 @@ def align(
     *,
     resampling: str | Mapping[str, str] = "nearest",
 ) -> xr.Dataset:
-    """Bring sources onto one grid, as one float32 Dataset with NaN where data are missing.
+    """Resample sources to one grid and return one float32 Dataset with NaN where data are missing.
 
     Parameters
     ----------
     sources
-        Name to DataArray, Dataset or raster path; or a list of named DataArrays, Datasets, paths.
-        Variables of a Dataset keep their names and take the mapping's name as ``modality``.
+        Mapping from a name to a DataArray, a Dataset or the path of a raster; or a list of named
+        DataArrays, Datasets and paths. Variables of a Dataset keep their names, and the key of the
+        mapping becomes their attribute ``modality``.
     like
         The cube whose grid, dim names and coordinates the result has, or a ``GeoBox``.
     resampling
-        One name for all (``"nearest"``, ``"bilinear"``, ``"average"``, ``"mode"`` ...), or one per
-        variable (others: nearest). Categorical variables allow nearest and mode only.
+        One GDAL method for all variables (``"nearest"``, ``"bilinear"``, ``"average"``, ``"mode"``, …),
+        or a mapping from variables to methods; the default of a variable is ``"nearest"``. Categorical
+        variables allow ``"nearest"`` and ``"mode"`` only.
 
     Returns
     -------
     xr.Dataset
-        Dims of each variable as in its source, spatial ones named as in ``like``. Dask in, dask out;
-        the result does not depend on chunks. A source on the grid already passes through untouched.
+        Each variable has the dims of its source; spatial dims have the names of ``like``. The result
+        is lazy where the source is, and does not depend on chunks. A source that lies on the grid
+        is not resampled.
 
     Raises
     ------
     GridError
-        A source without a grid, a name used twice, or resampling that would mix classes.
+        When a source has no grid, two variables have one name, or a method would mix classes.
+
+    Warns
+    -----
+    MissingModality
+        When a source does not overlap the grid.
 
     Notes
     -----
-    GDAL may displace what it warps between two CRS by up to an eighth of a source cell.
+    GDAL approximates transforms between two CRS: values may be displaced by up to an eighth of a
+    source cell.
+
+    Examples
+    --------
+    >>> import geomiam as gm, numpy as np, xarray as xr
+    >>> import odc.geo.xr
+    >>> coarse = xr.DataArray(
+    ...     np.array([[1.0, 2.0], [3.0, np.nan]]),
+    ...     dims=("y", "x"),
+    ...     coords={"y": [1.5, 0.5], "x": [0.5, 1.5]},
+    ...     name="bio1",
+    ... ).odc.assign_crs("EPSG:4326")
+    >>> grid = odc.geo.geobox.GeoBox.from_bbox((0, 0, 2, 2), "EPSG:4326", shape=(4, 4))
+    >>> aligned = gm.align([coarse], grid)
+    >>> aligned["bio1"].values[0].tolist()
+    [1.0, 1.0, 2.0, 2.0]
     """
     from geomiam.data.grid.warp import collect, methods, onto
 
@@ -255,13 +279,7 @@ def align(
 
 
 def _template(like: object) -> xr.Dataset:
-    """Return a Dataset on the grid of ``like``.
-
-    Raises
-    ------
-    GridError
-        When it is no cube, array or GeoBox.
-    """
+    """Return a Dataset on the grid of ``like``."""
     from odc.geo.geobox import GeoBox
 
     if isinstance(like, GeoBox):
@@ -271,13 +289,13 @@ def _template(like: object) -> xr.Dataset:
     if isinstance(like, xr.Dataset):
         return like
     raise GridError(
-        f"like= is a cube or a GeoBox whose grid the result has, found {type(like).__name__}; for the grid of "
-        "a file pass rioxarray.open_rasterio(path), for that of a Zarr store gm.open_cube(path)"
+        f"like= must be a cube or a GeoBox, found {type(like).__name__}; for the grid of a file pass "
+        "rioxarray.open_rasterio(path), for the grid of a Zarr store gm.open_cube(path)"
     )
 
 
 def merge(parts: Iterable[xr.Dataset]) -> xr.Dataset:
-    """Join datasets on one grid by name; labels must be equal, never filled up.
+    """Merge datasets on one grid by variable name; labels of shared dims must be equal.
 
     Raises
     ------
@@ -288,7 +306,7 @@ def merge(parts: Iterable[xr.Dataset]) -> xr.Dataset:
         return xr.merge(parts, join="exact", compat="minimal", combine_attrs="drop_conflicts")
     except ValueError as error:
         raise GridError(
-            f"variables share a dim of which the labels differ: {str(error).splitlines()[0]}; "
+            f"variables share a dim, but its labels differ: {str(error).splitlines()[0]}; "
             "rename the dim of one, e.g. ds.rename(band='soil_band')"
         ) from None
 

@@ -1,4 +1,4 @@
-"""Two grids compared: do they agree, and is one a part of the lattice of the other."""
+"""Comparison of two grids: whether they are equal, and whether one lies on the lattice of the other."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def same_grid(a: GeoBox, b: GeoBox, *, within: float = SAME_CELL) -> bool:
-    """Return whether two grids agree in shape, CRS and, to a part of a cell, in place."""
+    """Return whether two grids have the same shape and CRS, and corners within a part of a cell."""
     from odc.geo.math import apply_affine
 
     if a.shape != b.shape or not same_crs(a.crs, b.crs):
@@ -26,7 +26,7 @@ def same_grid(a: GeoBox, b: GeoBox, *, within: float = SAME_CELL) -> bool:
 
 
 def snapped(box: GeoBox, lattice: GeoBox, *, within: float) -> GeoBox:
-    """Return a grid moved onto the lattice of another, where it lies that near; else as it is.
+    """Return a grid moved onto the lattice of another, or unchanged if it would move too far.
 
     Parameters
     ----------

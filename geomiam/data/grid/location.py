@@ -1,4 +1,4 @@
-"""Location as a predictor: the grid's own coordinates as variables."""
+"""Location as a predictor: the coordinates of cell centres as variables."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from geomiam.geo.crs import crs_of
 
 
 def add_location(cube: xr.Dataset, *, modality: str = "location") -> xr.Dataset:
-    """Add the cell centres as predictors, wherever the cube has any other predictor.
+    """Add the coordinates of cell centres as predictors, where another predictor is observed.
 
-    A cell with nothing but its position stays empty, so that the sea is not mapped.
+    Cells with no other observed predictor stay NaN, so that they are not predicted from location alone.
 
     Parameters
     ----------
@@ -25,19 +25,26 @@ def add_location(cube: xr.Dataset, *, modality: str = "location") -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        With ``longitude`` and ``latitude``, or ``easting`` and ``northing`` in a projected CRS;
-        dims ``(y, x)``; lazy where the cube is.
+        The cube with ``longitude`` and ``latitude`` in degrees, or with ``easting`` and ``northing`` in
+        the unit of a projected CRS; dims ``(y, x)``; lazy where the cube is lazy.
 
     Raises
     ------
     GridError
         If the cube has no grid or no CRS, or its dims have the names of the new variables.
+
+    Examples
+    --------
+    >>> import geomiam as gm
+    >>> cube = gm.add_location(gm.demo.cube())
+    >>> cube["longitude"].attrs["modality"]
+    'location'
     """
     y, x = spatial_dims(cube)
     names = ("longitude", "latitude") if crs_of(cube).geographic else ("easting", "northing")
     if {x, y} & set(names):
         raise GridError(
-            f"dims are named '{y}' and '{x}', as the new variables would be; rename them with "
+            f"dims '{y}' and '{x}' have the names of the new variables; rename the dims with "
             f"ds.rename({x}='x', {y}='y')"
         )
     observed = observed_cells(cube)

@@ -1,4 +1,4 @@
-"""The pixels of a source that a tile of a grid needs, also across the seam of its longitudes."""
+"""Windows of a source: the pixels that one tile of a grid needs, also across the antimeridian."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
 MARGIN = 8
-"""Source cells read around a tile; the widest kernel (lanczos) reaches three."""
+"""Source cells read around a tile; the widest kernel (lanczos) uses three."""
 CLOSED = 0.01
-"""A full turn is a whole number of columns up to this part of one."""
+"""A full turn counts as a whole number of columns up to this part of a column."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,9 @@ class Half:
 
     middle: float
     turn: float
+    """A full turn in units of the CRS."""
     closed: bool
+    """Whether cells at exactly a quarter turn belong to this half."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +39,14 @@ class Part:
     rows
         Rows of the source.
     cols
-        Columns of the source from one side to the other; a number stands for so many columns
-        without data.
+        Column ranges of the source, from west to east. An integer is a number of columns without data.
     box
-        Where they lie: for longitudes, in the turn in which the tile lies.
+        Grid of these pixels. Longitudes are in the same turn as those of the tile.
     half
         The cells of the tile that this part fills; None for all.
     seam
-        A cell whose corners are so many columns apart lies across the edge of a map of the world;
-        None where no cell does.
+        Cells whose corners are more columns apart than this lie across the edge of a world map; None
+        where no cell does.
     """
 
     rows: slice
@@ -56,7 +57,7 @@ class Part:
 
     @property
     def pixels(self) -> int:
-        """How many pixels of the source are read."""
+        """Number of pixels that are read from the source."""
         width = sum(c.stop - c.start for c in self.cols if isinstance(c, slice))
         return (self.rows.stop - self.rows.start) * width
 
@@ -73,14 +74,14 @@ class Part:
 
 
 def reach(src: GeoBox, tile: GeoBox) -> list[Part]:
-    """Return the pixels of a source that a tile needs; none where the source lies elsewhere.
+    """Return the pixels of a source that a tile needs; none where they do not overlap.
 
     Parameters
     ----------
     src
-        The grid of the source. Longitudes of a geographic one repeat after a full turn.
+        The grid of the source. Longitudes of a geographic grid repeat after a full turn.
     tile
-        A grid, or a part of one, in any CRS.
+        A grid, or a part of a grid, in any CRS.
     """
     turn = full_turn(src.crs)
     points = sample(src, tile)
@@ -92,7 +93,7 @@ def reach(src: GeoBox, tile: GeoBox) -> list[Part]:
 def sample(src: GeoBox, tile: GeoBox) -> np.ndarray:
     """Return rows and columns ``(points, 2)`` of the source under points of a tile.
 
-    Points inside count as well as the edge: a tile around a pole has its highest latitude inside.
+    Points inside the tile are included: a tile around a pole has its highest latitude inside.
     """
     cols, rows = (v.ravel() for v in np.meshgrid(*(np.linspace(0, n, 17) for n in tile.shape.xy)))
     x, y = _transformed(src, tile, cols, rows)
@@ -105,11 +106,11 @@ def sample(src: GeoBox, tile: GeoBox) -> np.ndarray:
 
 
 def _flat(src: GeoBox, points: np.ndarray) -> list[Part]:
-    """Of a source whose columns do not repeat."""
+    """Return the part of a source whose columns do not repeat."""
     rows, cols = (_span(p, n) for p, n in zip(points.T, src.shape.yx, strict=True))
     far = src.shape.x / 2
-    seam = None if np.ptp(points[:, 1]) < far else far  # also where it is NaN
-    if not np.isfinite(points).all():  # part of the tile has no place in the CRS of the source
+    seam = None if np.ptp(points[:, 1]) < far else far  # NaN counts as far
+    if not np.isfinite(points).all():  # part of the tile cannot be projected into the source's CRS
         rows, cols = slice(0, src.shape.y), slice(0, src.shape.x)
     if rows is None or cols is None:
         return []
@@ -132,7 +133,7 @@ def _padded(values: np.ndarray) -> tuple[int, int]:
 
 
 def _round(src: GeoBox, tile: GeoBox, points: np.ndarray, *, turn: float) -> list[Part]:
-    """Of a source in degrees; ``turn`` is a full turn in columns."""
+    """Return the parts of a source in degrees; ``turn`` is a full turn in columns."""
     all_finite = np.isfinite(points).all()
     rows = _span(points[:, 0], src.shape.y) if all_finite else slice(0, src.shape.y)
     if rows is None or not np.isfinite(points).any():
@@ -145,7 +146,7 @@ def _round(src: GeoBox, tile: GeoBox, points: np.ndarray, *, turn: float) -> lis
 
 
 def columns(src: GeoBox, tile: GeoBox, cols: np.ndarray, *, turn: float) -> np.ndarray:
-    """Return columns of the source that run on across its seam, as the tile does."""
+    """Return columns of the source that continue across its seam, as those of the tile do."""
     tile_turn = full_turn(tile.crs)
     if tile_turn is None:
         return unwrapped(cols, middle(cols, turn), turn)
@@ -162,10 +163,10 @@ def _linear(src: GeoBox, tile: GeoBox) -> bool:
 
 
 def _halves(src: GeoBox, rows: slice, *, middle: float, turn: float) -> list[Part]:
-    """A tile around a pole, or around the world: no cell is filled from where its seam is."""
+    """Split a tile around a pole or the world into halves, so that no cell lies on the seam of its half."""
     parts = []
     for at, is_closed in ((middle, True), (middle + turn / 2, False)):
-        side = turn / 3 + MARGIN  # a cell at the edge of a half reaches beyond it
+        side = turn / 3 + MARGIN  # a cell at the edge of a half extends beyond it
         span = round(at - side), round(at + side)
         half = Half(src.affine.c + src.affine.a * at, turn * abs(src.affine.a), is_closed)
         parts += [Part(p.rows, p.cols, p.box, half) for p in _parts(src, rows, span, turn=turn)]
@@ -173,7 +174,7 @@ def _halves(src: GeoBox, rows: slice, *, middle: float, turn: float) -> list[Par
 
 
 def _parts(src: GeoBox, rows: slice, span: tuple[int, int], *, turn: float) -> list[Part]:
-    """Pixels of the source, of which there is a copy in every turn, within a span of columns."""
+    """Return the pixels of a source within a span of columns; each turn has a copy of the source."""
     first = int(np.floor((span[0] - src.shape.x) / turn))
     last = int(np.ceil(span[1] / turn))
     if abs(turn - round(turn)) > CLOSED:
@@ -212,7 +213,7 @@ def _moved(src: GeoBox, rows: slice, cols: tuple[slice | int, ...], start: float
 
 
 def cells_of_half(half: Half, src: GeoBox, dst: GeoBox) -> np.ndarray:
-    """Return which cells of a tile a half fills ``(y, x)``."""
+    """Return whether a half fills each cell of a tile ``(y, x)``."""
     cols, rows = np.meshgrid(*(np.arange(n) + 0.5 for n in dst.shape.xy))
     lon, _ = _transformed(src, dst, cols, rows)
     away = np.abs(unwrapped(lon, half.middle, half.turn) - half.middle)
@@ -220,7 +221,7 @@ def cells_of_half(half: Half, src: GeoBox, dst: GeoBox) -> np.ndarray:
 
 
 def cells_across(far: float, src: GeoBox, dst: GeoBox) -> np.ndarray:
-    """Return which cells of a tile have corners at both edges of a map of the world ``(y, x)``."""
+    """Return whether each cell of a tile has corners at both edges of a world map ``(y, x)``."""
     corners = np.meshgrid(*(np.arange(n + 1.0) for n in dst.shape.xy))
     x, y = _transformed(src, dst, *corners)
     inverse = ~src.affine
@@ -232,7 +233,7 @@ def cells_across(far: float, src: GeoBox, dst: GeoBox) -> np.ndarray:
 def _transformed(
     src: GeoBox, tile: GeoBox, cols: np.ndarray, rows: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return x and y in the CRS of a source of columns and rows of a tile."""
+    """Return columns and rows of a tile as x and y in the CRS of a source."""
     a = tile.affine
     x, y = a.a * cols + a.b * rows + a.c, a.d * cols + a.e * rows + a.f
     if same_crs(src.crs, tile.crs):

@@ -1,7 +1,7 @@
-"""Warping of sources onto a grid, tile after tile of the result.
+"""Warping of sources onto a grid, one tile of the result at a time.
 
-Tiles are fixed by the two grids alone and read what GDAL's kernels need around them. odc-geo's
-own lazy ``reproject`` reads no margin, so its values depend on the chunks (opendatacube/odc-geo#238).
+Tiles depend on the two grids only, and each reads the margin that GDAL's kernels need. The lazy
+``reproject`` of odc-geo reads no margin, so its values depend on chunks (opendatacube/odc-geo#238).
 """
 
 from __future__ import annotations
@@ -39,12 +39,13 @@ if TYPE_CHECKING:
 
 NO_RASTER = "cannot be read as a raster; check the path and the format"
 KEEPS_CODES = ("nearest", "mode")
+"""Resampling that returns only values of the source, as codes of classes require."""
 KERNELS = ("nearest", "bilinear", "cubic", "cubic_spline", "lanczos", "gauss")
-"""Resampling by a kernel around a point; the others look at all pixels under a cell."""
+"""Resampling by a kernel around a point; other methods use all pixels under a cell."""
 TILE = 1024
-"""Rows and columns of a tile of the result, at most."""
+"""Largest number of rows and columns of a tile of the result."""
 WINDOW = 4096
-"""Rows and columns of the source that a tile may need, about: 64 MiB as float32."""
+"""Approximate rows and columns of the source that a tile may need: 64 MiB as float32."""
 
 
 def collect(sources: Mapping[str, Source] | Iterable[Source]) -> dict[str, xr.DataArray]:
@@ -53,7 +54,7 @@ def collect(sources: Mapping[str, Source] | Iterable[Source]) -> dict[str, xr.Da
     Raises
     ------
     GridError
-        When a name is used twice, or an array of a list has none.
+        When two variables have one name, or an array in a list has no name.
     """
     if isinstance(sources, (xr.Dataset, xr.DataArray, str, Path)):
         sources = [sources]
@@ -84,7 +85,7 @@ def _variables(key: str | None, source: Source) -> Iterator[tuple[str, xr.DataAr
 
 
 def _open(path: str | Path) -> xr.Dataset | xr.DataArray:
-    """Open a raster lazily, NaN where masked, in the units it declares."""
+    """Open a raster lazily, with NaN where it is masked and with its scale and offset applied."""
     import rioxarray
 
     _check_raster(path)
@@ -93,7 +94,7 @@ def _open(path: str | Path) -> xr.Dataset | xr.DataArray:
         raster: Any = rioxarray.open_rasterio(path, chunks=chunks, masked=True, mask_and_scale=True)
     if isinstance(raster, list):
         raise GridError(
-            f"{path} holds rasters on several grids; open them with rioxarray and pass them one by one"
+            f"{path} contains rasters on several grids; open them with rioxarray and pass them one by one"
         )
     if raster.rio.transform().is_identity:
         raise GridError(
@@ -110,7 +111,7 @@ def _check_raster(path: str | Path) -> None:
     if os.path.exists(path) and not os.path.isdir(path):
         regular_file(path)
     with warnings.catch_warnings(), refusing(UnreadableFile, f"{path} {NO_RASTER}"):
-        warnings.simplefilter("ignore")  # rioxarray repeats what GDAL warns of
+        warnings.simplefilter("ignore")  # rioxarray repeats the warnings of GDAL
         with rasterio.open(path) as file:
             check_raster(file, location=str(path))
 
@@ -123,7 +124,7 @@ def methods(
     Raises
     ------
     GridError
-        For names that GDAL does not know, and for classes that would be mixed.
+        For names that GDAL does not support, and for methods that would mix classes.
     """
     requests = (
         dict.fromkeys(arrays, resampling) if isinstance(resampling, str) else dict(resampling)
@@ -162,9 +163,9 @@ def onto(
     box
         The grid of the result.
     dims
-        Names of its spatial dims.
+        Names of the spatial dims of the result, rows first.
     resampling
-        A name of GDAL's.
+        A resampling method of GDAL.
     """
     place_names = spatial_dims(array)
     own_box = snapped(geobox(array), box, within=slack(array))
@@ -201,22 +202,22 @@ def _warp(data: Any, src: GeoBox, *, dst: GeoBox, resampling: str, name: str) ->
     if not any(parts.values()):
         warn(elsewhere(name, src, dst), MissingModality)
     cut = [
-        [_tile(data, parts[r, c], dst=tiles[r, c], how=resampling) for c in range(cols)]
+        [_tile(data, parts[r, c], dst=tiles[r, c], resampling=resampling) for c in range(cols)]
         for r in range(rows)
     ]
     return _module(data).block(cut)
 
 
 def elsewhere(name: str, src: GeoBox, dst: GeoBox) -> str:
-    """Return the message for a source that does not touch a grid, with where both lie."""
+    """Return the message for a source that does not overlap a grid, with the extents of both."""
     return (
-        f"'{name}' has no data on the grid, as it lies elsewhere: it covers {extent(src)}, the grid "
-        f"{extent(dst)}; check its CRS and the units of its coordinates"
+        f"'{name}' has no data on the grid, because the two do not overlap: '{name}' covers {extent(src)}, the "
+        f"grid covers {extent(dst)}; check its CRS and the units of its coordinates"
     )
 
 
 def extent(box: GeoBox) -> str:
-    """Return the bounds of a grid in its CRS, in words."""
+    """Return the bounds of a grid in its CRS, as text."""
     west, south, east, north = box.extent.boundingbox.bbox
     return f"x {west:g} to {east:g}, y {south:g} to {north:g} in {crs_name(box.crs)}"
 
@@ -230,11 +231,10 @@ def _module(data: Any) -> Any:
 
 
 def _edge(src: GeoBox, dst: GeoBox) -> int:
-    """Choose the tile so that a much finer source does not fill the memory."""
+    """Return the side of a tile in cells, small enough that a much finer source fits into memory."""
     turn, edge = full_turn(dst.crs), TILE
-    if turn is not None and not same_crs(
-        src.crs, dst.crs
-    ):  # within such a tile no longitude is ambiguous
+    if turn is not None and not same_crs(src.crs, dst.crs):
+        # Within a quarter turn no longitude is ambiguous.
         edge = max(1, min(edge, int(turn / 4 / max(abs(dst.affine.a), abs(dst.affine.b)))))
     points = sample(src, dst)
     if not np.isfinite(points).all():
@@ -246,20 +246,20 @@ def _edge(src: GeoBox, dst: GeoBox) -> int:
     return min(edge, int(np.clip(WINDOW // max(scale, 1e-9), 16, TILE)))
 
 
-def _tile(data: Any, parts: Sequence[Part], *, dst: GeoBox, how: str) -> Any:
-    """One tile of the result: of parts in two turns, what either has."""
+def _tile(data: Any, parts: Sequence[Part], *, dst: GeoBox, resampling: str) -> Any:
+    """Return one tile of the result; where two parts overlap, the first observed value counts."""
     module, lead = _module(data), data.shape[:-2]
     if not parts:
         return module.full((*lead, *dst.shape.yx), np.float32(np.nan), dtype="float32")
-    first, *others = (_warped(p, data, dst=dst, how=how) for p in parts)
-    for other in others:
-        first = module.where(module.isnan(first), other, first)
-    return first
+    tile, *rest = (_warped(p, data, dst=dst, resampling=resampling) for p in parts)
+    for warped in rest:
+        tile = module.where(module.isnan(tile), warped, tile)
+    return tile
 
 
-def _warped(part: Part, data: Any, *, dst: GeoBox, how: str) -> Any:
+def _warped(part: Part, data: Any, *, dst: GeoBox, resampling: str) -> Any:
     piece = part.take(data, _module(data))
-    options: dict[str, Any] = {"part": replace(part, cols=()), "dst": dst, "how": how}
+    options: dict[str, Any] = {"part": replace(part, cols=()), "dst": dst, "resampling": resampling}
     if isinstance(data, np.ndarray):
         return _block(piece, **options)
     piece = piece.rechunk({piece.ndim - 2: -1, piece.ndim - 1: -1})
@@ -268,23 +268,27 @@ def _warped(part: Part, data: Any, *, dst: GeoBox, how: str) -> Any:
     return piece.map_blocks(_block, **options, chunks=chunks, dtype="float32", meta=meta)
 
 
-def _block(piece: np.ndarray, *, part: Part, dst: GeoBox, how: str) -> np.ndarray:
-    """Warp pixels, except where GDAL takes a cell across the edge of a world map for the whole belt."""
-    out = _reprojected(piece, part.box, dst=dst, how=how)
+def _block(piece: np.ndarray, *, part: Part, dst: GeoBox, resampling: str) -> np.ndarray:
+    """Warp pixels.
+
+    GDAL treats a cell across the edge of a world map as if it covered the whole belt. Such cells
+    take the nearest pixel.
+    """
+    out = _reprojected(piece, part.box, dst=dst, resampling=resampling)
     if part.half is not None:
         out = np.where(cells_of_half(part.half, part.box, dst), out, np.float32(np.nan))
-    if part.seam is not None and how not in KERNELS:
-        nearest = _reprojected(piece, part.box, dst=dst, how="nearest")
+    if part.seam is not None and resampling not in KERNELS:
+        nearest = _reprojected(piece, part.box, dst=dst, resampling="nearest")
         out = np.where(cells_across(part.seam, part.box, dst), nearest, out)
     return out
 
 
-def _reprojected(piece: np.ndarray, src: GeoBox, *, dst: GeoBox, how: str) -> np.ndarray:
+def _reprojected(piece: np.ndarray, src: GeoBox, *, dst: GeoBox, resampling: str) -> np.ndarray:
     from odc.geo.warp import rio_reproject
 
     out = np.full((*piece.shape[:-2], *dst.shape.yx), np.nan, dtype="float32")
     # odc-geo makes kernels one source cell wide, as GDAL's own width depends on the window; where
     # pixels are counted, that would lose cells of which only a part is covered.
-    scale = {} if how in KERNELS else {"XSCALE": None, "YSCALE": None}
+    scale = {} if resampling in KERNELS else {"XSCALE": None, "YSCALE": None}
     pixels = np.ascontiguousarray(piece)
-    return rio_reproject(pixels, out, src, dst, how, ydim=piece.ndim - 2, **scale)
+    return rio_reproject(pixels, out, src, dst, resampling, ydim=piece.ndim - 2, **scale)
