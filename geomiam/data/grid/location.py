@@ -36,7 +36,7 @@ def add_location(cube: xr.Dataset, *, modality: str = "location") -> xr.Dataset:
     Examples
     --------
     >>> import geomiam as gm
-    >>> cube = gm.add_location(gm.demo.cube())
+    >>> cube = gm.add_location(gm.demo.load_cube())
     >>> cube["longitude"].attrs["modality"]
     'location'
     """
