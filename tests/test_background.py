@@ -71,7 +71,7 @@ def test_background_carries_the_cells_predictors_and_centres():
 
 
 def test_no_cell_is_drawn_twice_and_n_is_capped_with_a_warning():
-    with pytest.warns(UserWarning, match="asked for 5000 background points, but only 1050 cells"):
+    with pytest.warns(UserWarning, match="only 1050 cells have data, fewer than the n=5000"):
         out = add_background(sites(), cube(), n=5000, rng=0)
     drawn = out.cell.values[4:]
     assert len(drawn) == len(set(drawn)) == CANDIDATES

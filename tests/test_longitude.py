@@ -119,7 +119,9 @@ def test_maps_of_the_world_in_metres_are_not_averaged_over_the_belt(crs, edge):
 def test_a_source_that_lies_elsewhere_is_named_with_both_extents():
     ds = world(165, 30)
     box = GeoBox((5, 5), Affine(1, 0, 0, 0, -1, 10), "EPSG:4326")
-    with pytest.warns(MissingModality, match=r"'sin'.*covers x 165 to 195.*grid covers x 0 to 5.*CRS"):
+    with pytest.warns(
+        MissingModality, match=r"'sin'.*covers x 165 to 195.*grid covers x 0 to 5.*CRS"
+    ):
         out = gm.align({"sin": ds.sin}, like=box)
     assert np.isnan(out.sin).all()
     with warnings.catch_warnings():

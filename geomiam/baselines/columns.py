@@ -45,7 +45,7 @@ class Columns:
             If a predictor is missing, has no value at any site, or differs from the schema.
         """
         schema = _as_numbers(bind(schema, sites))
-        arrays = SiteTable.read(sites, schema, labelled=False).checked().arrays
+        arrays = SiteTable.read(sites, schema, include_labels=False).checked().arrays
         found = cls(Layout.of(schema), fit_scaler(arrays, schema), onehot, np.array([], bool))
         everything = found._cut(arrays, np.ones(found.layout.size, bool))
         return replace(found, kept=np.isfinite(everything).any(0))
@@ -68,7 +68,9 @@ class Columns:
         """
         shown = visible_tokens(self.layout, using)
         needed = self.layout.variables_of(shown)
-        return self._cut(read_arrays(sites, self.layout.schema, needed=needed), shown)[:, self.kept]
+        return self._cut(read_arrays(sites, self.layout.schema, variables=needed), shown)[
+            :, self.kept
+        ]
 
     @property
     def units(self) -> np.ndarray:

@@ -246,7 +246,7 @@ def typical(sites: xr.Dataset, schema: Schema, *, kind: Kind = "mean") -> dict[s
         If there is no such kind.
     """
     _check_kind(kind)
-    arrays = SiteTable.read(sites, schema, labelled=False).checked().arrays
+    arrays = SiteTable.read(sites, schema, include_labels=False).checked().arrays
     return {
         n: xr.DataArray(_middle(arrays[n], v, kind), dims=v.dims)
         for n, v in schema.variables.items()
@@ -297,7 +297,9 @@ def _check_kind(kind: str) -> None:
 
 def _block(sites: xr.Dataset, model: Model, shown: np.ndarray) -> Block:
     """Sites, standardised and cut; variables without a shown token are NaN."""
-    return model.encode(read_arrays(sites, model.schema, needed=model.layout.variables_of(shown)))
+    return model.encode(
+        read_arrays(sites, model.schema, variables=model.layout.variables_of(shown))
+    )
 
 
 def _widths(layout: Layout) -> np.ndarray:

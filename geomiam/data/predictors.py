@@ -27,7 +27,7 @@ SAME_UNITS = {
 
 
 def predictors(
-    ds: xr.Dataset, schema: Schema, *, needed: Collection[str] | None = None
+    ds: xr.Dataset, schema: Schema, *, variables: Collection[str] | None = None
 ) -> dict[str, xr.DataArray]:
     """Return the schema's variables that are in the data, own dims last and in the schema's order.
 
@@ -37,7 +37,7 @@ def predictors(
         Cube or sites.
     schema : Schema
         Bound.
-    needed : collection of str, optional
+    variables : collection of str, optional
         Variables that will be looked at; the others are neither read nor missed.
 
     Returns
@@ -58,29 +58,29 @@ def predictors(
         If a modality is missing as a whole: the prediction is made without it.
     """
     ds = text_names(ds)
-    needed = set(schema.variables if needed is None else needed)
+    variables = set(schema.variables if variables is None else variables)
     absent: dict[str, list[str]] = {}
     for modality in schema.modalities.values():
-        missing = [v for v in modality.variables if v in needed and v not in ds.data_vars]
+        missing = [v for v in modality.variables if v in variables and v not in ds.data_vars]
         if missing:
             absent[modality.name] = missing
-            _refuse_partial(ds, schema, modality, missing, needed)
+            _refuse_partial(ds, schema, modality, missing, variables)
     if len(absent) == len(
-        {m.name for m in schema.modalities.values() if needed & set(m.variables)}
+        {m.name for m in schema.modalities.values() if variables & set(m.variables)}
     ):
         raise MissingVariable(
-            f"the data have none of the predictors; expected {some([v for v in schema.variables if v in needed])}, "
+            f"the data have none of the predictors; expected {some([v for v in schema.variables if v in variables])}, "
             f"found {some(ds.data_vars)}: rename with ds.rename(...)"
         )
     if absent:
-        said = "; ".join(f"'{m}' ({', '.join(v)})" for m, v in absent.items())
+        modality_list = "; ".join(f"'{m}' ({', '.join(v)})" for m, v in absent.items())
         warn(
-            f"{len(absent)} of {len(schema.modalities)} modalities are not in the data: {said}. "
+            f"{len(absent)} of {len(schema.modalities)} modalities are not in the data: {modality_list}. "
             "Predicting without; pass using=[...] to say so.",
             MissingModality,
         )
-    found = [v for k, v in schema.variables.items() if k in needed and k in ds.data_vars]
-    return {v.name: _match(ds[v.name], v) for v in found}
+    matching = [v for k, v in schema.variables.items() if k in variables and k in ds.data_vars]
+    return {v.name: _match(ds[v.name], v) for v in matching}
 
 
 def bind(schema: Schema, ds: xr.Dataset) -> Schema:
@@ -118,14 +118,14 @@ def bind_variable(variable: Variable, array: xr.DataArray) -> Variable:
         )
     _check_dims(variable.name, dims, array)
     labels = {d: variable.labels.get(d) or labels_of(array, d) for d in dims}
-    facts = {
+    fields = {
         **{k: getattr(variable, k) for k in Variable.model_fields},
         "dims": dims,
         "labels": labels,
     }
     if variable.kind == "categorical" and not variable.classes:
-        facts["classes"] = flags_of(array.attrs)
-    return Variable(**facts)
+        fields["classes"] = flags_of(array.attrs)
+    return Variable(**fields)
 
 
 def _match(array: xr.DataArray, variable: Variable) -> xr.DataArray:
@@ -140,7 +140,7 @@ def _match(array: xr.DataArray, variable: Variable) -> xr.DataArray:
     return array.transpose(..., *variable.dims)
 
 
-def check_classes(variable: Variable, declared: Mapping[int, str]) -> None:
+def check_classes(variable: Variable, codes_of_data: Mapping[int, str]) -> None:
     """Refuse codes of classes that are others than those of the schema.
 
     Parameters
@@ -155,61 +155,61 @@ def check_classes(variable: Variable, declared: Mapping[int, str]) -> None:
     VariableMismatch
         If no code is common, or a meaning stands for another code than in the schema.
     """
-    wanted = variable.classes
-    if not (declared and wanted):
+    codes_of_schema = variable.classes
+    if not (codes_of_data and codes_of_schema):
         return
-    if not set(declared) & set(wanted):
+    if not set(codes_of_data) & set(codes_of_schema):
         raise VariableMismatch(
-            f"'{variable.name}' has none of the class codes of the schema: expected {some(wanted)}, found "
-            f"{some(declared)}: recode its values, and set flag_values and flag_meanings"
+            f"'{variable.name}' has none of the class codes of the schema: expected {some(codes_of_schema)}, found "
+            f"{some(codes_of_data)}: recode its values, and set flag_values and flag_meanings"
         )
-    codes = {m.lower(): c for c, m in wanted.items() if m != str(c)}
-    moved = {m: c for c, m in declared.items() if codes.get(m.lower(), c) != c}
-    if moved:
-        meaning, code = next(iter(moved.items()))
+    codes = {m.lower(): c for c, m in codes_of_schema.items() if m != str(c)}
+    differing = {m: c for c, m in codes_of_data.items() if codes.get(m.lower(), c) != c}
+    if differing:
+        meaning, code = next(iter(differing.items()))
         raise VariableMismatch(
             f"'{variable.name}' has other codes for its classes: '{meaning}' is {code}, in the schema it is "
-            f"{codes[meaning.lower()]} ({len(moved)} such classes): recode its values, and set flag_values"
+            f"{codes[meaning.lower()]} ({len(differing)} such classes): recode its values, and set flag_values"
         )
 
 
 def _match_labels(array: xr.DataArray, dim: str, variable: Variable) -> xr.DataArray:
-    found, wanted = labels_of(array, dim), variable.labels[dim]
-    if found == wanted:
+    labels, schema_labels = labels_of(array, dim), variable.labels[dim]
+    if labels == schema_labels:
         return array
     if dim not in array.coords:
         raise VariableMismatch(
-            f"'{variable.name}' has {len(found)} steps along '{dim}' without labels, expected "
-            f"{len(wanted)}: label them with ds.assign_coords({dim}=[...])"
+            f"'{variable.name}' has {len(labels)} steps along '{dim}' without labels, expected "
+            f"{len(schema_labels)}: label them with ds.assign_coords({dim}=[...])"
         )
-    index = _positions(wanted, found, dim, name=variable.name)
-    if np.array_equal(index, np.arange(len(found))):
+    index = _positions(schema_labels, labels, dim, name=variable.name)
+    if np.array_equal(index, np.arange(len(labels))):
         return array
     is_labelled = xr.DataArray(index >= 0, dims=dim)
     return array.isel({dim: index}).drop_vars(dim).where(is_labelled)
 
 
 def _positions(
-    wanted: Sequence[Label], found: Sequence[Label], dim: str, *, name: str
+    schema_labels: Sequence[Label], labels: Sequence[Label], dim: str, *, name: str
 ) -> np.ndarray:
     """Return where each wanted label is ``(len(wanted),)``, -1 for nowhere, with a warning."""
     try:
-        index = positions(wanted, found)
+        index = positions(schema_labels, labels)
     except ValueError as error:
         raise VariableMismatch(
             f"'{name}': {error} along '{dim}', so it is not clear which one is meant: keep one with "
             f"ds.drop_duplicates('{dim}')"
         ) from None
-    absent = [label for label, i in zip(wanted, index) if i < 0]
-    if len(absent) == len(wanted):
+    absent = [label for label, i in zip(schema_labels, index) if i < 0]
+    if len(absent) == len(schema_labels):
         raise VariableMismatch(
-            f"'{name}' has none of the labels of '{dim}': expected {some(wanted)}, found "
-            f"{some(found)}: relabel with ds.assign_coords({dim}=[...])"
+            f"'{name}' has none of the labels of '{dim}': expected {some(schema_labels)}, found "
+            f"{some(labels)}: relabel with ds.assign_coords({dim}=[...])"
         )
     if absent:
         warn(
-            f"'{name}' has no data for {len(absent)} of {len(wanted)} labels of '{dim}': "
-            f"{some(absent)} (found {some(found)}); they count as missing",
+            f"'{name}' has no data for {len(absent)} of {len(schema_labels)} labels of '{dim}': "
+            f"{some(absent)} (found {some(labels)}); they count as missing",
             MissingLabels,
         )
     return index
@@ -247,8 +247,8 @@ def _dims_advice(dims: Sequence[str], array: xr.DataArray) -> str:
     """The call that gives an array the dims of a variable."""
     extra = [d for d in own_dims(array) if d not in dims]
     missing = [d for d in dims if d not in array.dims]
-    located = any(is_place(d) for d in array.dims)
-    place = [] if located else [["site"], ["y", "x"]][len(extra) - len(missing) == 2]
+    has_place = any(is_place(d) for d in array.dims)
+    place = [] if has_place else [["site"], ["y", "x"]][len(extra) - len(missing) == 2]
     if extra and len(extra) == len(place) + len(missing):
         return f"rename with ds.rename({dict(zip(extra, [*place, *missing]))})"
     if missing:
@@ -258,12 +258,12 @@ def _dims_advice(dims: Sequence[str], array: xr.DataArray) -> str:
 
 
 def _refuse_partial(
-    ds: xr.Dataset, schema: Schema, modality: Modality, missing: list[str], needed: set[str]
+    ds: xr.Dataset, schema: Schema, modality: Modality, missing: list[str], variables: set[str]
 ) -> None:
     """A typing error must not pass for a missing modality."""
-    unused = _unused(ds, schema)
-    if any(_near(m, unused, cutoff=0.8) for m in missing) or len(missing) < len(
-        needed & set(modality.variables)
+    unused_names = _unused(ds, schema)
+    if any(_near(m, unused_names, cutoff=0.8) for m in missing) or len(missing) < len(
+        variables & set(modality.variables)
     ):
         raise MissingVariable(
             _missing(
@@ -298,7 +298,7 @@ def _kept(schema: Schema, ds: xr.Dataset) -> list[str]:
     return [m.name for m in schema.modalities.values() if set(m.variables) <= set(ds.data_vars)]
 
 
-def some(names: Collection, most: int = 8) -> str:
+def some(names: Collection, limit: int = 8) -> str:
     """List the first few names."""
-    listed = ", ".join(str(n) for n in list(names)[:most])
-    return f"{listed}, … ({len(names)})" if len(names) > most else listed or "nothing"
+    text = ", ".join(str(n) for n in list(names)[:limit])
+    return f"{text}, … ({len(names)})" if len(names) > limit else text or "nothing"

@@ -191,7 +191,7 @@ def skill_game(
     _refuse_without_ties(metric)
     masks = np.stack(list(named.values()))
     needed = model.layout.variables_of(np.bitwise_or.reduce(masks))
-    table = SiteTable.read(sites, model.schema, needed=needed)
+    table = SiteTable.read(sites, model.schema, variables=needed)
     index = model.species_index(table.species)
     block, rows = _seen(model.encode(table.arrays), masks)
     labels = table.labels[rows]

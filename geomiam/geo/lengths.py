@@ -201,14 +201,14 @@ def places(xy: np.ndarray, crs: Any = None, *, names: tuple[str, str] = ("x", "y
     CRSAssumed
         If there is no CRS and only the numbers suggest degrees.
     """
-    named = {n.lower() for n in names} <= DEGREE_NAMES
+    is_named_degrees = {n.lower() for n in names} <= DEGREE_NAMES
     system = _parse_crs(crs)
     if system is None:
-        return _assumed(xy, names=names, named=named)
+        return _assumed(xy, names=names, is_named_degrees=is_named_degrees)
     label = crs_label(system)
     if system.is_geographic and system.type_name.startswith("Derived"):  # such as a rotated pole
         return _globe(_to_degrees(xy, system), label)
-    if system.is_geographic or (named and _may_be_degrees(xy)):
+    if system.is_geographic or (is_named_degrees and _may_be_degrees(xy)):
         unit = system.axis_info[0].unit_conversion_factor if system.is_geographic else np.pi / 180
         return _globe(xy * np.rad2deg(unit), label)
     flat = Places(xy * _metres(system, label) / 1000, False, label)
@@ -230,11 +230,11 @@ def _parse_crs(crs: Any) -> Any:
 def crs_label(system: Any) -> str:
     """Return ``EPSG:…`` where there is a code, else the name of a CRS."""
     code = system.to_epsg()
-    unnamed = system.name in ("undefined", "unknown", "unnamed")
-    return f"EPSG:{code}" if code else str(system.type_name if unnamed else system.name)
+    is_unnamed = system.name in ("undefined", "unknown", "unnamed")
+    return f"EPSG:{code}" if code else str(system.type_name if is_unnamed else system.name)
 
 
-def _assumed(xy: np.ndarray, *, names: tuple[str, str], named: bool) -> Places:
+def _assumed(xy: np.ndarray, *, names: tuple[str, str], is_named_degrees: bool) -> Places:
     """Take coordinates without CRS as degrees, where they can be degrees."""
     ends = ", ".join(
         f"{name} from {values.min():g} to {values.max():g}" for name, values in zip(names, xy.T)
@@ -244,7 +244,7 @@ def _assumed(xy: np.ndarray, *, names: tuple[str, str], named: bool) -> Places:
             f"the coordinates have no CRS and are not degrees ({ends}), so no distance can be measured: set it "
             "with sites.assign_attrs(crs='EPSG:...'), or pass crs='EPSG:...' with bare coordinates"
         )
-    if not named:
+    if not is_named_degrees:
         warn(
             f"the coordinates have no CRS ({ends}): they are taken as degrees; if they are not, set it with "
             "sites.assign_attrs(crs='EPSG:...'), or pass crs='EPSG:...' with bare coordinates",
@@ -298,5 +298,5 @@ def _true_to_scale(xy: np.ndarray, system: Any) -> bool:
         scale = Proj(system).get_factors(*degrees.T)
     except ProjError:
         return True
-    both = np.array([scale.meridional_scale, scale.parallel_scale])
-    return bool((np.abs(both[np.isfinite(both)] - 1) <= DISTORTION).all())
+    scales = np.array([scale.meridional_scale, scale.parallel_scale])
+    return bool((np.abs(scales[np.isfinite(scales)] - 1) <= DISTORTION).all())

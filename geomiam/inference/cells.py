@@ -133,7 +133,7 @@ def over_cells(
     MemoryRefused
         If a block would need more than the limit.
     """
-    found = predictors(ds, model.schema, needed=model.layout.variables_of(shown))
+    found = predictors(ds, model.schema, variables=model.layout.variables_of(shown))
     own = {n: list(model.schema.variables[n].dims) for n in found}
     arrays = [a.drop_vars([d for d in own[n] if d in a.coords]) for n, a in found.items()]
     alone = all(a.chunks is None for a in arrays)

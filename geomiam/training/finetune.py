@@ -150,7 +150,7 @@ def finetune(
     held = held_out.draw(found.labels, seeds)
     seed = int(seeds.integers(2**31))
     grown = grown_schema(model.schema, found.schema) if found.schema else model.schema
-    predictors = SiteTable.read(sites, grown, labelled=False)
+    predictors = SiteTable.read(sites, grown, include_labels=False)
     if found.schema:
         replace(predictors, schema=found.schema).checked()
     trained = {k: a[~held] for k, a in predictors.arrays.items()}

@@ -105,7 +105,7 @@ def pretrain(
     sites, schema = _read(data, schema, n=n, rng=seeds.spawn(1)[0])
     layout = Layout.of(schema)
     _check(layout, network)
-    predictors = SiteTable.read(sites, schema, labelled=False).checked()
+    predictors = SiteTable.read(sites, schema, include_labels=False).checked()
     held_out = HoldOut.of(sites, validation, config)
     held = held_out.draw(_there(predictors.arrays, schema), seeds)
     seed = int(seeds.integers(2**31))

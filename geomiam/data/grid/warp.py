@@ -252,8 +252,8 @@ def _tile(data: Any, parts: Sequence[Part], *, dst: GeoBox, resampling: str) -> 
     if not parts:
         return module.full((*lead, *dst.shape.yx), np.float32(np.nan), dtype="float32")
     tile, *rest = (_warped(p, data, dst=dst, resampling=resampling) for p in parts)
-    for warped in rest:
-        tile = module.where(module.isnan(tile), warped, tile)
+    for part_tile in rest:
+        tile = module.where(module.isnan(tile), part_tile, tile)
     return tile
 
 

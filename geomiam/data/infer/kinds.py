@@ -86,7 +86,7 @@ def infer_kind(array: xr.DataArray) -> str:
 def guess_kind(array: xr.DataArray) -> Guess:
     """Guess a variable's kind from its attributes, dims, name and a bounded sample of its values.
 
-    Values of a lazy array are read only where its name or its integer dtype asks for it, and then a
+    Values of a lazy array are read only where its name or its integer dtype requires it, and then a
     few small windows; see :func:`geomiam.data.values.sample.peek`.
 
     Raises

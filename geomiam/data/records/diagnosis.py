@@ -17,7 +17,7 @@ def explain_outside(points: Points, box: Any, *, outside: int, of: int) -> str:
     crs = points.crs if points.crs is not None else box.crs
     counts = f"{outside} of {of} points lie outside the grid"
     extents = f"points: {_span(points)} taken as {crs_name(crs)}; grid: {_bounds(box)} in {crs_name(box.crs)}"
-    return f"{counts}. {_cause(points, box, assumed=crs)} ({extents})"
+    return f"{counts}. {_cause(points, box, crs=crs)} ({extents})"
 
 
 def _cause(points: Points, box: Any, *, crs: Any) -> str:

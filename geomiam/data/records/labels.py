@@ -87,11 +87,11 @@ def read_records(
 def _wide(table: pd.DataFrame, species: list[str]) -> Records:
     """Return the records of a table with one column per species; equal names share the maximum."""
     columns = np.stack([to_presence(table, n) for n in species], axis=1)
-    codes, names = join_names(pd.Series([str(s) for s in species]), ordered=True)
-    joined = np.full((len(table), len(names)), np.nan, dtype="float32")
+    codes, names = join_names(pd.Series([str(s) for s in species]), keep_order=True)
+    presence = np.full((len(table), len(names)), np.nan, dtype="float32")
     for column, code in zip(columns.T, codes):
-        joined[:, code] = np.fmax(joined[:, code], column)
-    return Records(np.zeros(len(table), int), joined, names)
+        presence[:, code] = np.fmax(presence[:, code], column)
+    return Records(np.zeros(len(table), int), presence, names)
 
 
 def _is_one_species(column: pd.Series, name: str) -> bool:
@@ -139,14 +139,14 @@ def species_of(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     return join_names(text.map(str, na_action="ignore"))
 
 
-def join_names(column: pd.Series, *, ordered: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def join_names(column: pd.Series, *, keep_order: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Join names that differ by case, blanks or Unicode form; the most frequent spelling is the name.
 
     Parameters
     ----------
     column : pandas.Series
         Names; None where there is none. A blank name is none.
-    ordered : bool
+    keep_order : bool
         Keep the order of appearance; default: sorted.
 
     Returns
@@ -169,7 +169,7 @@ def join_names(column: pd.Series, *, ordered: bool = False) -> tuple[np.ndarray,
     name_of = counts.drop_duplicates("key").set_index("key")["tidy"]
     _warn_joined(counts.groupby("key")["raw"].agg(list), name_of)
     names = tidy.str.casefold().map(name_of, na_action="ignore") if len(name_of) else tidy
-    codes, labels = pd.factorize(names.astype("object"), sort=not ordered)
+    codes, labels = pd.factorize(names.astype("object"), sort=not keep_order)
     return codes, np.array([str(n) for n in labels])
 
 
@@ -178,13 +178,13 @@ def _tidy(name: str) -> str:
 
 
 def _warn_joined(spellings: pd.Series, name_of: pd.Series) -> None:
-    joined = {name_of[key]: raw for key, raw in spellings.items() if len(raw) > 1}
-    if not joined:
+    spellings_of = {name_of[key]: raw for key, raw in spellings.items() if len(raw) > 1}
+    if not spellings_of:
         return
-    shown = "; ".join(f"'{name}' = {raw}" for name, raw in list(joined.items())[:SHOWN])
-    more = f"; and {len(joined) - SHOWN} more" if len(joined) > SHOWN else ""
+    examples = "; ".join(f"'{name}' = {raw}" for name, raw in list(spellings_of.items())[:SHOWN])
+    remainder = f"; and {len(spellings_of) - SHOWN} more" if len(spellings_of) > SHOWN else ""
     warn(
-        f"{len(joined)} species have several spellings that differ by case or blanks, and are joined: {shown}{more}",
+        f"{len(spellings_of)} species have several spellings that differ by case or blanks, and are joined: {examples}{remainder}",
         NamesJoined,
     )
 
@@ -227,8 +227,8 @@ def _darwin_core(table: pd.DataFrame) -> np.ndarray:
     columns = {str(c).lower(): str(c) for c in reversed(table.columns)}
     values: np.ndarray = np.ones(len(table), dtype="float32")
     if STATUS in columns:
-        stated = table[columns[STATUS]]
-        blank = stated.isna() | (stated.astype(str).str.strip() == "")
+        status = table[columns[STATUS]]
+        blank = status.isna() | (status.astype(str).str.strip() == "")
         values = np.where(blank, 1, to_presence(table, columns[STATUS])).astype("float32")
     if COUNT in columns:
         count = pd.to_numeric(table[columns[COUNT]], errors="coerce")

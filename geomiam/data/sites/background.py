@@ -100,7 +100,9 @@ def _random(
 ) -> tuple[xr.Dataset, int, int]:
     cells, candidates = random_cells(cube, n=n, rng=rng, need=need)
     if n is not None and n > candidates:
-        warn(f"asked for {n} background points, but only {candidates} cells have data")
+        warn(
+            f"only {candidates} cells have data, fewer than the n={n} background points that were requested"
+        )
     return _append(sites, _as_sites(cells, sites)), candidates, cells.sizes[SITE]
 
 

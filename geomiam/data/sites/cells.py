@@ -22,11 +22,11 @@ HINTED = 2000
 def read_cells(cube: xr.Dataset, cells: np.ndarray) -> xr.Dataset:
     """Read the gridded variables at ``(site, 2)`` rows and columns, each cell and chunk once."""
     dims = spatial_dims(cube)
-    gridded = cube[[k for k, v in cube.data_vars.items() if set(dims) <= set(v.dims)]]
-    once, back = np.unique(cells, axis=0, return_inverse=True)
-    at = {d: xr.DataArray(i, dims=SITE) for d, i in zip(dims, once.T, strict=True)}
-    found = gridded.isel(at).compute().isel({SITE: back}).transpose(SITE, ...)
-    return found.assign({k: as_float(v) for k, v in found.data_vars.items()})
+    grid_variables = cube[[k for k, v in cube.data_vars.items() if set(dims) <= set(v.dims)]]
+    unique_cells, cell_numbers = np.unique(cells, axis=0, return_inverse=True)
+    at = {d: xr.DataArray(i, dims=SITE) for d, i in zip(dims, unique_cells.T, strict=True)}
+    values = grid_variables.isel(at).compute().isel({SITE: cell_numbers}).transpose(SITE, ...)
+    return values.assign({k: as_float(v) for k, v in values.data_vars.items()})
 
 
 def is_empty(sites: xr.Dataset) -> np.ndarray:
@@ -62,9 +62,9 @@ def snapped_cells(
     inside = np.flatnonzero((cells >= 0).all(axis=1))
     unusable = np.ones(len(cells), bool)
     unusable[inside] = ~_usable(cube, need)(cells[inside])
-    moved = snap_points(points, np.flatnonzero(unusable), box, km=km, usable=_usable(cube, need))
-    cells[moved.rows] = moved.cells
-    return cells, moved.km
+    snap = snap_points(points, np.flatnonzero(unusable), box, km=km, usable=_usable(cube, need))
+    cells[snap.rows] = snap.cells
+    return cells, snap.km
 
 
 def snap_hint(points: Points, reason: np.ndarray, box: Any, cube: xr.Dataset, *, need: Need) -> str:

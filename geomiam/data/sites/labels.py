@@ -46,8 +46,8 @@ def read_labels(sites: xr.Dataset) -> tuple[np.ndarray, tuple[str, ...]]:
 def has_background(sites: xr.Dataset) -> bool:
     """Return whether zeros of any site are background, as :func:`geomiam.add_background` records it."""
     flags = sites.get("background")
-    flagged = flags is not None and flags.dtype == bool and bool(flags.any())
-    return flagged or "background_kind" in sites.attrs
+    has_flags = flags is not None and flags.dtype == bool and bool(flags.any())
+    return has_flags or "background_kind" in sites.attrs
 
 
 def check_classes(labels: np.ndarray, species: tuple[str, ...]) -> None:

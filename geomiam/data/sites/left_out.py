@@ -27,18 +27,18 @@ ROWS = 5
 
 def reasons_of(points: Points, box: Any, cells: np.ndarray) -> np.ndarray:
     """Return why a point cannot be used ``(point,)``, ``""`` if it can."""
-    known = np.isfinite(points.x) & np.isfinite(points.y)
-    outside = known & (cells < 0).any(axis=1)
-    if not known.any():
+    has_coordinates = np.isfinite(points.x) & np.isfinite(points.y)
+    outside = has_coordinates & (cells < 0).any(axis=1)
+    if not has_coordinates.any():
         raise OccurrenceError(
-            f"none of the {len(known)} rows has coordinates in {points.names}; pass x=, y="
+            f"none of the {len(has_coordinates)} rows has coordinates in {points.names}; pass x=, y="
         )
-    if outside.sum() * 2 > known.sum():
+    if outside.sum() * 2 > has_coordinates.sum():
         raise OccurrenceError(
-            explain_outside(points, box, outside=int(outside.sum()), of=int(known.sum()))
+            explain_outside(points, box, outside=int(outside.sum()), of=int(has_coordinates.sum()))
         )
-    turned = (cells_of(replace(points, x=points.y, y=points.x), box) >= 0).all(axis=1)
-    reasons = [~known, outside & turned, outside]
+    inside_if_swapped = (cells_of(replace(points, x=points.y, y=points.x), box) >= 0).all(axis=1)
+    reasons = [~has_coordinates, outside & inside_if_swapped, outside]
     return np.select(reasons, ["no_coordinates", "swapped", "outside_grid"], "").astype("<U14")
 
 
@@ -54,10 +54,10 @@ def report_left_out(reason: np.ndarray, hint: str) -> str:
     return json.dumps(counts)
 
 
-def warn_merged(merged: int, sites: int) -> None:
+def warn_merged(record_count: int, site_count: int) -> None:
     """Warn of records that count once with another one."""
     warn(
-        f"{merged:,} records share cell and species with another one and count once, so that {sites:,} sites "
+        f"{record_count:,} records share cell and species with another one and count once, so that {site_count:,} sites "
         "are left; thin=False keeps all",
         RecordsMerged,
     )

@@ -126,34 +126,34 @@ def sample(
     records = read_records(table, species=species, presence=presence)
     points = locate(table, x=x, y=y, crs=crs)
     box = geobox(cube)
-    cells, moved = snapped_cells(points, box, cube, need=need, km=distance)
+    cells, moved_km = snapped_cells(points, box, cube, need=need, km=distance)
     reason = reasons_of(points, box, cells)
     reason[(reason == "") & (records.codes < 0)] = "no_species"
-    used = np.flatnonzero(reason == "")
-    site, first = _group(table, points, cells, used=used, keep=keep, thin=thin)
-    sites = read_cells(cube, cells[used[first]])
+    used_rows = np.flatnonzero(reason == "")
+    site, first = _group(table, points, cells, rows=used_rows, keep=keep, thin=thin)
+    sites = read_cells(cube, cells[used_rows[first]])
     sites = sites.assign(
-        {k: (SITE, numbers(table, k)[used[first]].astype("float32")) for k in keep}
+        {k: (SITE, numbers(table, k)[used_rows[first]].astype("float32")) for k in keep}
     )
     empty = is_empty(sites)
     lacking = ~empty & ~has_required(sites, need)
-    reason[used[empty[site]]], reason[used[lacking[site]]] = "empty_cell", "required"
+    reason[used_rows[empty[site]]], reason[used_rows[lacking[site]]] = "empty_cell", "required"
     usable = ~empty & ~lacking
-    merged = _merged(records, used[usable[site]], site[usable[site]])
-    sites = sites.assign(presence=_presence(records, used, site=site)).isel({SITE: usable})
+    merged_count = _merged(records, used_rows[usable[site]], site[usable[site]])
+    sites = sites.assign(presence=_presence(records, used_rows, site=site)).isel({SITE: usable})
     hint = "" if distance or is_lazy(cube) else snap_hint(points, reason, box, cube, need=need)
     left_out = report_left_out(reason, hint)
-    if thin and merged:
-        warn_merged(merged, sites.sizes[SITE])
-    sampled: dict[str, float] = {
+    if thin and merged_count:
+        warn_merged(merged_count, sites.sizes[SITE])
+    counts: dict[str, float] = {
         "rows": len(table),
         "sites": sites.sizes[SITE],
-        "merged": merged,
+        "merged": merged_count,
         "absences": records.absences,
-        "snapped": len(moved),
-        "snapped_km": round(float(moved.max(initial=0)), 3),
+        "snapped": len(moved_km),
+        "snapped_km": round(float(moved_km.max(initial=0)), 3),
     }
-    return restore(sites.assign_attrs(left_out=left_out, sampled=json.dumps(sampled)), sites)
+    return restore(sites.assign_attrs(left_out=left_out, sampled=json.dumps(counts)), sites)
 
 
 def _check_keep(table: pd.DataFrame, keep: tuple[str, ...], *, cube: xr.Dataset) -> None:
@@ -169,35 +169,35 @@ def _group(
     points: Points,
     cells: np.ndarray,
     *,
-    used: np.ndarray,
+    rows: np.ndarray,
     keep: tuple[str, ...],
     thin: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the site of each used row, in order of appearance, and each site's first row."""
-    place = cells[used] if thin else np.stack([points.x[used], points.y[used]], 1)
-    columns = [numbers(table, k)[used] for k in keep]
+    place = cells[rows] if thin else np.stack([points.x[rows], points.y[rows]], 1)
+    columns = [numbers(table, k)[rows] for k in keep]
     keys = pd.DataFrame(dict(enumerate([*place.T, *columns])))
     site = keys.groupby(list(keys.columns), sort=False, dropna=False).ngroup().to_numpy()
     return site, np.unique(site, return_index=True)[1]
 
 
-def _merged(records: Records, used: np.ndarray, site: np.ndarray) -> int:
+def _merged(records: Records, rows: np.ndarray, site: np.ndarray) -> int:
     """Return how many records share species and site with an earlier one."""
-    values = records.values[used]
+    values = records.values[rows]
     row, column = np.nonzero(np.isfinite(values if records.wide else values[:, None]))
-    species = column if records.wide else records.codes[used[row]]
+    species = column if records.wide else records.codes[rows[row]]
     return len(row) - len(np.unique(np.stack([site[row], species], 1), axis=0))
 
 
-def _presence(records: Records, used: np.ndarray, *, site: np.ndarray) -> xr.DataArray:
+def _presence(records: Records, rows: np.ndarray, *, site: np.ndarray) -> xr.DataArray:
     """Merge records by maximum; a number wins over not recorded."""
     n = int(site.max(initial=-1)) + 1
-    merged = np.full((n, len(records.names)), np.nan, dtype="float32")
-    at = (site, records.codes[used]) if records.values.ndim == 1 else site
-    np.fmax.at(merged, at, records.values[used])
+    presence = np.full((n, len(records.names)), np.nan, dtype="float32")
+    at = (site, records.codes[rows]) if records.values.ndim == 1 else site
+    np.fmax.at(presence, at, records.values[rows])
     attrs = {"long_name": "presence", "comment": "1 present, 0 absent, NaN not surveyed"}
     return xr.DataArray(
-        merged, dims=(SITE, "species"), coords={"species": records.names}, attrs=attrs
+        presence, dims=(SITE, "species"), coords={"species": records.names}, attrs=attrs
     )
 
 
@@ -221,7 +221,7 @@ def write_sites(sites: xr.Dataset, path: str | Path, *, overwrite: bool = False)
     Raises
     ------
     OutputExists
-        When ``path`` exists and ``overwrite`` was not asked for.
+        When ``path`` exists and ``overwrite`` is False.
     OutputRefused
         When ``path`` lies in a store, or holds anything but sites that geomiam wrote.
     """

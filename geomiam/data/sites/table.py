@@ -40,21 +40,21 @@ class SiteTable:
         sites: xr.Dataset,
         schema: Schema,
         *,
-        labelled: bool = True,
-        needed: Collection[str] | None = None,
+        include_labels: bool = True,
+        variables: Collection[str] | None = None,
     ) -> SiteTable:
         """Read sites into memory.
 
         Parameters
         ----------
         sites : xarray.Dataset
-            Predictors ``(site, *own dims)`` and, unless ``labelled`` is False, labels
+            Predictors ``(site, *own dims)`` and, unless ``include_labels`` is False, labels
             ``presence(site, species)``; NaN = missing or not surveyed.
         schema : Schema
             Bound: of a model, or from :func:`geomiam.data.infer.infer.read_schema`.
-        labelled : bool
+        include_labels : bool
             False: labels are not read.
-        needed : collection of str, optional
+        variables : collection of str, optional
             Variables to read; the others count as missing. Default: all.
 
         Raises
@@ -64,8 +64,8 @@ class SiteTable:
         MissingVariable, VariableMismatch
             If predictors are missing in part, or differ from the schema.
         """
-        labels, species = read_labels(sites) if labelled else (_no_labels(sites), ())
-        return cls(sites, schema, read_arrays(sites, schema, needed=needed), labels, species)
+        labels, species = read_labels(sites) if include_labels else (_no_labels(sites), ())
+        return cls(sites, schema, read_arrays(sites, schema, variables=variables), labels, species)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -98,22 +98,22 @@ class SiteTable:
 
 
 def read_arrays(
-    sites: xr.Dataset, schema: Schema, *, needed: Collection[str] | None = None
+    sites: xr.Dataset, schema: Schema, *, variables: Collection[str] | None = None
 ) -> dict[str, np.ndarray]:
     """Return ``(n, *own dims)`` per variable of a bound schema; NaN where it is not in the sites.
 
-    Variables that are not ``needed`` are NaN, and not even read.
+    Variables that are not listed in ``variables`` are not read and are NaN.
 
     Raises
     ------
     MissingVariable, VariableMismatch
         If predictors are missing in part, or differ from the schema.
     """
-    found = predictors(sites, schema, needed=needed)
+    arrays = predictors(sites, schema, variables=variables)
     n, missing = sites.sizes[SITE], np.float32(np.nan)
     return {
-        name: np.asarray(found[name].transpose(SITE, ...).values)
-        if name in found
+        name: np.asarray(arrays[name].transpose(SITE, ...).values)
+        if name in arrays
         else np.broadcast_to(missing, (n, *variable.sizes))
         for name, variable in schema.variables.items()
     }

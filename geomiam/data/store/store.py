@@ -49,7 +49,7 @@ def open_cube(
         ``{}``: dask arrays in the store's chunks; ``"auto"`` or a mapping such as
         ``{"y": 512, "x": 512}``: other dask chunks, where y and x are the rows and columns whatever
         their dims are called;
-        ``None``: no dask, values are read when asked for, which is fastest for :func:`sample`.
+        ``None``: no dask, values are read when they are used, which is fastest for :func:`sample`.
         Variables not stored as float32 are then read at once.
     crs
         Replaces the CRS of the data, or sets one where there is none.
@@ -197,7 +197,7 @@ def write_cube(
     GridError
         When the data have no CRS or no regular grid.
     OutputExists
-        When ``path`` exists and ``overwrite`` was not asked for.
+        When ``path`` exists and ``overwrite`` is False.
     """
     claim(path, overwrite)
     cube = open_cube(ds)
