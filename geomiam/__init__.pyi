@@ -1,6 +1,6 @@
 """The public names of geomiam: literal for type checkers, imported on first use at run time."""
 
-from . import baselines, demo, errors, masking, metrics, plot, splits
+from . import baselines, demo, errors, masking, metrics, plot, sklearn, splits
 from .baselines.imputation import Imputed, fit_imputed
 from .baselines.oracle import Oracle, fit_oracle, gap
 from .baselines.recipes import system
@@ -100,6 +100,7 @@ __all__ = [
     "sentinel2",
     "shapley",
     "show_versions",
+    "sklearn",
     "splits",
     "system",
     "write_cube",

@@ -70,6 +70,7 @@ def every_public_name() -> tuple[object, ...]:
         gm.saturation,
         gm.sentinel2,
         gm.show_versions,
+        gm.sklearn.MiamClassifier,
         gm.splits,
         gm.system,
         gm.write_cube,

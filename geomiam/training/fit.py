@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -37,7 +37,7 @@ def fit(
     masking: Strategy | str | None = None,
     network: NetworkConfig | Mapping[str, Any] | None = None,
     training: TrainingConfig | Mapping[str, Any] | None = None,
-    validation: np.ndarray | None = None,
+    validation: np.ndarray | Literal[False] | None = None,
     rng: int | np.random.Generator | None = 0,
     checkpoint: str | Path | None = None,
     warm_start: bool | Model = False,
@@ -63,9 +63,10 @@ def fit(
         Loss, length, optimizer, validation, device and precision. Default: by the rule. A config is
         used as it is, with its own defaults; a mapping changes single settings of the rule:
         ``{"loss": "maxent", "steps": 500}``.
-    validation : numpy.ndarray, optional
+    validation : numpy.ndarray or False, optional
         Boolean per site: these sites do not train, and are scored. Default: spatial folds by the rule,
-        or the spatial hold-out of a ``TrainingConfig``.
+        or the spatial hold-out of a ``TrainingConfig``. False: no site is held out and none needs
+        coordinates, for an outer loop that validates; members are then the fixed ones of the rule.
     rng : int, numpy.random.Generator or None
         Equal seed, data and settings give an equal model on the same machine.
     checkpoint : path, optional

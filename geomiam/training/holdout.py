@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import xarray as xr
 
-from geomiam.errors import LabelError
+from geomiam.errors import LabelError, SettingError
 from geomiam.splits import Blocks, hold_out, site_blocks
 from geomiam.training.config import TrainingConfig
 
@@ -25,18 +26,26 @@ class HoldOut:
 
     @classmethod
     def of(
-        cls, sites: xr.Dataset, validation: np.ndarray | None, config: TrainingConfig
+        cls,
+        sites: xr.Dataset,
+        validation: np.ndarray | Literal[False] | None,
+        config: TrainingConfig,
     ) -> HoldOut:
-        """Return the sites given, or spatial blocks; no sites for ``holdout=0``.
+        """Return the sites given, or spatial blocks; no sites for ``holdout=0`` or False.
 
         Raises
         ------
         LabelError
             If ``validation`` is not one boolean per site, some of each.
+        SettingError
+            If ``validation`` is False and the training keeps its best epoch.
         GridError
             If the sites have no coordinates, or cannot be dealt into spatial blocks.
         """
         n = sites.sizes["site"]
+        if validation is False:
+            _check_last(config)
+            return cls(np.zeros(n, bool), None, 0.0)
         if validation is not None:
             return cls(_checked(validation, n), None, 0.0)
         blocks = site_blocks(sites, config.block) if config.holdout else None
@@ -51,6 +60,15 @@ class HoldOut:
     def about(self) -> dict[str, dict]:
         """Return size, number, reason and CRS of the blocks, for ``about``; nothing without blocks."""
         return {} if self.blocks is None else {"blocks": self.blocks.about()}
+
+
+def _check_last(config: TrainingConfig) -> None:
+    if config.keep == "best":
+        raise SettingError(
+            f"validation=False leaves no site to choose the best epoch by (found holdout="
+            f"{config.holdout:g}, keep='best'); pass TrainingConfig(holdout=0, keep='last'), or a mapping "
+            "of single settings without holdout"
+        )
 
 
 def _checked(validation: np.ndarray, n: int) -> np.ndarray:
