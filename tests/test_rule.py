@@ -350,6 +350,23 @@ def test_species_with_hardly_any_presence_are_listed():
         advice.few_presences(labels, list("abcdefgh"))
 
 
+@pytest.mark.parametrize("varying", [None, "bio1", "ndvi", "cover"])
+def test_predictors_that_are_all_constant_are_reported(varying):
+    sites = tiny_sites(40).drop_vars("clay")
+    sites["bio1"] = sites["bio1"] * 0 + 300 * (1 + 4e-7 * (sites["site"] % 2))  # float32 rounds so
+    sites["ndvi"] = sites["ndvi"] * 0 + np.arange(sites.sizes["month"])
+    sites["cover"] = ("site", np.full(40, 3.0), {"kind": "categorical"})
+    if varying:
+        sites[varying] = sites[varying].where(sites["site"] != 7, sites[varying] + 1)
+    sites["bio1"] = sites["bio1"].where(sites["site"] != 3)
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        gm.fit(sites, network=TINY_NETWORK, training=quick(epochs=1))
+    about = [str(w.message) for w in heard if "all predictors are constant" in str(w.message)]
+    assert len(about) == (varying is None)
+    assert varying or "add predictors that vary between the sites" in about[0]
+
+
 @pytest.mark.parametrize(
     ("training", "validation", "warned"), [(0.99, 0.7, True), (0.8, 0.7, False)]
 )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from geomiam.errors import TrainingWarning, warn
 from geomiam.model.model import Model
+from geomiam.tokens.scaler import ROUNDING
 from geomiam.training.checkpoint import Progress
 from geomiam.training.loop import Run
 from geomiam.training.rule import FEW_STEPS, Plan
@@ -43,6 +44,31 @@ def advise(model: Model, run: Run, ends: Sequence[Progress], *, plan: Plan) -> N
         rows = run.table.train[:: -(-sites // MOST_SCORED)]
         training = validate(run, replace(run.table, valid=rows))["auc_all"]
         large_gap(training, about["validation_auc"]["all"], steps=steps)
+
+
+def constant_predictors(arrays: Mapping[str, np.ndarray]) -> None:
+    """Warn if no predictor ``(n, *own dims)`` varies between the training sites."""
+    if any(_varies(x) for x in arrays.values()):
+        return
+    names = ", ".join(list(arrays)[:LISTED]) + (" …" if len(arrays) > LISTED else "")
+    _warn(
+        f"all predictors are constant at the training sites: {names}. The suitability can then follow "
+        "only what is missing; add predictors that vary between the sites, or check the resolution, "
+        "units and type of these files (whole numbers round small values to one)",
+        "constant predictors",
+    )
+
+
+def _varies(x: np.ndarray) -> bool:
+    """Return whether any value differs between sites by more than the rounding of float32."""
+    known = np.isfinite(x)
+    if not known.any():
+        return False
+    low = np.where(known, x, np.inf).min(0)
+    high = np.where(known, x, -np.inf).max(0)
+    seen = known.any(0)
+    size = np.maximum(np.abs(low[seen]), np.abs(high[seen]))
+    return bool((high[seen] - low[seen] > ROUNDING * size).any())
 
 
 def few_presences(labels: np.ndarray, species: Sequence[str]) -> None:

@@ -69,6 +69,7 @@ class Setup:
         schema, plugged, modules = plug(table.schema, plan.network, encoders)
         check_start(warm_start, schema, plugged)
         advice.few_presences(table.labels, table.species)
+        advice.constant_predictors(table.arrays)
         plan = replace(plan, network=plugged, training=config)
         return cls(replace(table, schema=schema), plan, masking, modules, warm_start, reason)
 
