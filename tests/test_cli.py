@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 
 import geomiam as gm
 from geomiam.cli import main as cli
-from geomiam.errors import OccurrencesLeftOut, TrainedOnTheseSites
+from geomiam.errors import OccurrencesLeftOut, RecordsMerged, TrainedOnTheseSites
 
 VERBS = {
     "demo": ["--out", "--overwrite", "bundled records"],
@@ -543,13 +544,15 @@ def test_records_are_moved_kept_and_left_out_as_asked(geomiam, home, tmp_path):
     files = (home / "cube.zarr", tmp_path / "records.csv")
 
     def sampled(name, *options):
-        code, out, _ = geomiam("sample", *files, "-o", tmp_path / name, *options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RecordsMerged)  # the output has the number, once
+            code, out, _ = geomiam("sample", *files, "-o", tmp_path / name, *options)
         assert code == 0
         return out, gm.open_sites(tmp_path / name)
 
     with pytest.warns(OccurrencesLeftOut, match="1 outside the grid; 1 of them lie within a cell"):
         out, sites = sampled("thin.zarr")
-    assert "3 rows, 1 share cell and species with another row" in out
+    assert "3 rows, 1 share cell and species with another row (--no-thin keeps all)" in out
     assert sites.sizes["site"] == 1 and sites["species"].values.tolist() == ["a"]
     out, sites = sampled("all.zarr", "--no-thin", "--snap", "40 km")
     assert "1 moved by up to" in out and sites.sizes["site"] == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +17,7 @@ from geomiam.cli.maps import CubePath, Mask, ModelPath, Overwrite, Require
 from geomiam.cli.messages import run_app, say
 from geomiam.cli.outputs import reserve
 from geomiam.cli.train import SitesPath
-from geomiam.errors import GeomiamError
+from geomiam.errors import GeomiamError, RecordsMerged
 from geomiam.outputs.kinds import PICTURE, SITES
 from geomiam.outputs.paths import expand
 from geomiam.outputs.picture import save_picture
@@ -189,7 +190,9 @@ def sample(
     reserve(out, overwrite, kind=SITES, inputs=[cube, records])
     grid = gm.open_cube(cube, chunks=None)
     needs: dict[str, Any] = {"require": require or (), "mask": mask}
-    sites = gm.sample(grid, records, keep=keep or (), crs=crs, thin=thin, snap=snap, **needs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RecordsMerged)  # the last lines report them
+        sites = gm.sample(grid, records, keep=keep or (), crs=crs, thin=thin, snap=snap, **needs)
     if target_group:
         sites = gm.add_background(sites, grid, kind="target-group", n=None, rng=seed)
     if background:
@@ -204,7 +207,9 @@ def _sampled(sites: Any) -> str:
     counts = json.loads(sites.attrs["sampled"])
     parts = [f"{counts['rows']:,} rows"]
     if counts["merged"]:
-        parts.append(f"{counts['merged']:,} share cell and species with another row")
+        parts.append(
+            f"{counts['merged']:,} share cell and species with another row (--no-thin keeps all)"
+        )
     if counts["absences"]:
         parts.append(f"{counts['absences']:,} are stated as absent")
     if counts["snapped"]:

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import time
+import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -16,6 +17,7 @@ import numpy as np
 import xarray as xr
 
 from geomiam._version import __version__
+from geomiam.errors import OutsideTrainingRange, RecordsMerged
 from geomiam.outputs.claim import claim, claimed
 from geomiam.outputs.kinds import DEMO
 from geomiam.outputs.paths import real_path
@@ -132,7 +134,9 @@ def sample_records(cube: xr.Dataset, records: pd.DataFrame) -> xr.Dataset:
     from geomiam.data.sites.sites import sample
 
     satellite = list(load_schema().modalities["satellite"].variables)
-    sites = sample(cube, records, crs="EPSG:4326", keep=satellite)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RecordsMerged)  # the demo prints the number of sites
+        sites = sample(cube, records, crs="EPSG:4326", keep=satellite)
     background = (sites["presence"] == 0).all("species")  # the records have no surveyed absences
     return sites.assign_coords(background=background)
 
@@ -185,7 +189,8 @@ def _map(model: Model, cube: xr.Dataset, out: Path, timer: Timer) -> xr.Dataset:
     from geomiam.maps.write import write_map
 
     using = on_the_map(model, cube)
-    with timer("predict"):
+    with timer("predict"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", OutsideTrainingRange)  # the map below warns of the same
         predict(cube, model, using=using)
     with timer("explain"):
         return write_map(cube, model, out / "maps.zarr", shapley=True, using=using).load()
