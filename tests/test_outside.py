@@ -234,6 +234,17 @@ def test_a_map_is_warned_of_before_it_is_written(model, sites, tmp_path):
         gm.write_map(cube, model, tmp_path / "map", progress=False)
 
 
+def test_a_lazy_prediction_has_the_layer_in_place_of_the_warning(model, sites):
+    cube = grid_like(sites.assign(bio1=sites["bio1"] * 1000))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", OutsideTrainingRange)
+        lazy = gm.predict(cube.chunk(y=4, x=4), model)
+        layer = lazy["outside_range"].compute()
+    assert "no warning" in layer.attrs["comment"]
+    with pytest.warns(OutsideTrainingRange):
+        xr.testing.assert_identical(layer, gm.predict(cube, model)["outside_range"])
+
+
 # Ranges.
 
 

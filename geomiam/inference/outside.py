@@ -39,7 +39,8 @@ def outside_output(model: Model) -> list[Output]:
     attrs = {
         "long_name": "share of the observed predictors outside the training range",
         "units": "1",
-        "comment": "numbers beyond the least or greatest value in training, classes not seen there",
+        "comment": "numbers beyond the least or greatest value in training, classes not seen there; "
+        "a lazy prediction issues no warning of them, so check this layer",
     }
     return [Output(OUTSIDE, {}, np.dtype(np.float32), attrs)]
 

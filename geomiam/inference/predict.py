@@ -120,7 +120,10 @@ def predict(
     -----
     OutsideTrainingRange
         For data in memory: where predictors are outside in more than a fifth of their cells, with
-        the predictors, both ranges, and a change of units that would mend it.
+        the predictors, both ranges, and a change of units that would mend it. Dask arrays are
+        predicted without it, since it needs their values: read the layer ``outside_range``, for
+        example ``maps.outside_range.mean()``, or use :func:`geomiam.write_map`, which reads a few
+        blocks and warns before it starts.
     FewGroups
         For data in memory: where more than 5 % of the predicted cells have less than half of the groups
         that training sites had.
