@@ -184,7 +184,7 @@ class LengthError(GeomiamError, ValueError):
 
 
 class BlockError(GridError):
-    """Spatial blocks do not separate neighbours, or the sites lie at one place."""
+    """The sites lie at fewer places than blocks are needed."""
 
 
 class CRSAssumed(UserWarning):
@@ -196,7 +196,7 @@ class SmallerBlocks(UserWarning):
 
 
 class LargerBlocks(UserWarning):
-    """A block may have been meant in degrees and is too small in km; a larger one is used."""
+    """Blocks of the size asked for are nearly single places; larger ones are used."""
 
 
 class OutputRefused(OutputExists):

@@ -11,6 +11,7 @@ from geomiam.errors import BlockError, CRSAssumed, GridError, LargerBlocks, Smal
 from geomiam.geo.lengths import places
 from geomiam.splits import (
     Blocks,
+    BufferedLeaveOut,
     SpatialBlocks,
     hold_out_blocks,
     site_blocks,
@@ -97,29 +98,30 @@ def test_the_default_leaves_blocks_enough_and_places_enough_in_each():
     assert 2 <= few.count <= 8
 
 
-def test_blocks_that_are_nearly_single_places_are_refused_with_the_numbers():
+@pytest.mark.parametrize("size", ["500 m", "0.5 km", 0.5])
+def test_blocks_that_are_nearly_single_places_become_larger_with_the_numbers(size):
     sites = sites_of(EUROPE + KM * 1000, field(KM, reach=150))
-    message = r"400 blocks of 500 m for 400 places are nearly single places.*such as '[\d.]+ km'"
+    default = site_blocks(sites)
+    message = (
+        rf"400 blocks of 500 m for 400 places are nearly single places.* {default.km:g} km are used"
+    )
+    quick = gm.TrainingConfig(block=size, epochs=1)
+    small = gm.NetworkConfig(width=8, heads=2, depth=1)
     for call in (
-        lambda: hold_out_blocks(sites, block="500 m"),
-        lambda: next(SpatialBlocks(size="500 m").split(sites)),
-        lambda: gm.fit(sites, training=gm.TrainingConfig(block="500 m")),
-        lambda: gm.fit(sites, training={"block": "500 m"}),
-        lambda: gm.cross_evaluate(sites, gm.infer_schema(sites), block="500 m"),
+        lambda: site_blocks(sites, size),
+        lambda: hold_out_blocks(sites, block=size),
+        lambda: next(SpatialBlocks(size=size).split(sites)),
+        lambda: next(BufferedLeaveOut(0, size=size).split(sites)),
+        lambda: gm.fit(sites, training=quick, network=small),
     ):
-        with pytest.raises(BlockError, match=message):
+        with pytest.warns(LargerBlocks, match=message):
             call()
-
-
-def test_a_block_that_may_mean_degrees_is_enlarged_with_a_warning():
-    """``block=0.5`` meant half a degree once; as 500 m each of these sites is a block."""
-    sites = sites_of(EUROPE + KM * 1000, field(KM, reach=150))
-    with pytest.warns(LargerBlocks, match=r"400 blocks of 500 m .*block=0\.5 may mean degrees"):
-        held = hold_out_blocks(sites, block=0.5)
-    assert (held == hold_out_blocks(sites)).all()
+    with pytest.warns(LargerBlocks):
+        blocks = site_blocks(sites, size)
+    assert blocks.km == default.km and (blocks.number == default.number).all()
+    assert "500 m as set would be nearly single places" in blocks.reason
     fine = sites_of(EUROPE + KM * 10, field(KM, reach=150))  # 10 km across: 0.5 km fits
-    assert site_blocks(fine, 0.5).km == 0.5
-    assert gm.TrainingConfig(block=0.5).block == 0.5
+    assert site_blocks(fine, size).km == 0.5
 
 
 def test_an_area_smaller_than_a_block_gets_smaller_blocks():

@@ -97,7 +97,7 @@ def cross_evaluate(
     LabelError
         If a site is tested twice, a fold is empty, or labels cannot be used.
     GridError
-        If the sites have no coordinates, or blocks are nearly single places.
+        If the sites have no coordinates, or lie at fewer places than folds.
     SelectionError
         If a subset or a metric is unknown.
     """

@@ -70,6 +70,20 @@ def kilometres(length: Length, name: str = "length", *, zero: bool = False) -> f
     return km
 
 
+def block_side(size: Length, name: str = "size") -> float:
+    """Return the side of a spatial block in kilometres, as :func:`kilometres`.
+
+    Here a bare number of at most 1 is km too: blocks of so few km that they are nearly single places
+    are replaced by larger ones, with a warning.
+
+    Raises
+    ------
+    LengthError
+        If it is no length, or may mean metres.
+    """
+    return kilometres(f"{size} km" if may_mean_degrees(size) else size, name)
+
+
 def may_mean_degrees(length: Any) -> bool:
     """Return whether a length is a bare number of at most 1, as blocks in degrees were."""
     number, unit = _parse(length)

@@ -10,7 +10,7 @@ import xarray as xr
 
 from geomiam.checks.settings import check_number
 from geomiam.errors import BlockError, LargerBlocks, SmallerBlocks, warn
-from geomiam.geo.lengths import Length, Places, as_text, kilometres, may_mean_degrees
+from geomiam.geo.lengths import Length, Places, as_text, block_side
 from geomiam.splits.blocks import hold_out, site_labels
 from geomiam.splits.reading import places_of, sampled_predictors
 from geomiam.splits.variogram import SITES, autocorrelation_ranges
@@ -91,7 +91,7 @@ def site_blocks(
     GridError
         If there are no coordinates, some are not finite, or they have no CRS and are no degrees.
     BlockError
-        If blocks are nearly single places, or there are fewer places than blocks needed.
+        If there are fewer places than blocks needed.
     LengthError
         If the size is no length.
 
@@ -100,8 +100,8 @@ def site_blocks(
     SmallerBlocks
         If the area has fewer blocks of that size than needed: smaller ones are used.
     LargerBlocks
-        If a bare number of at most 1 gives nearly single places, since degrees may be meant: the
-        default size is used.
+        If blocks of that size are nearly single places, which would hold out at random: the default
+        size is used.
     """
     places = places_of(sites, groups, crs)
     once = places.distinct()
@@ -145,33 +145,18 @@ def default_size(places: Places, once: Places, sample: Sample) -> tuple[float, s
 def _size_as_set(
     places: Places, once: Places, sample: Sample, *, size: Length, least: int
 ) -> tuple[float, str]:
-    """Return a size that was asked for; the default for one that may be meant in degrees."""
-    if not may_mean_degrees(size):
-        return _checked_size(places, once, sample, size=size, least=least)
-    try:
-        return _checked_size(places, once, sample, size=f"{size} km", least=least)
-    except BlockError as error:
-        km, reason = default_size(places, once, sample)
-        warn(
-            f"{error}. Blocks of {as_text(km)} are used, since block={size} may mean degrees",
-            LargerBlocks,
-        )
-        return km, f"{reason}; {size} km as set would be nearly single places"
-
-
-def _checked_size(
-    places: Places, once: Places, sample: Sample, *, size: Length, least: int
-) -> tuple[float, str]:
-    """Return a size that was asked for, or a smaller one for an area that is too small for it."""
-    km = kilometres(size, "the side of a block")
+    """Return a size that was asked for, or another with a warning where it gives no spatial blocks."""
+    km = block_side(size)
     count = _count(once, km)
     if len(once) >= CHECKED and count > NEARLY_SINGLE * len(once):
         advised, reason = default_size(places, once, sample)
-        raise BlockError(
+        warn(
             f"{count} blocks of {as_text(km)} for {len(once)} places are nearly single places: neighbours of "
-            f"the test sites would train, as in a random split. Use a larger size, such as '{as_text(advised)}', the "
-            f"default for these sites ({reason})"
+            f"the test sites would train, as in a random split. Blocks of {as_text(advised)} are used ({reason}); "
+            "pass a larger size, in km or with its unit, or none for one that follows from the data",
+            LargerBlocks,
         )
+        return advised, f"{reason}; {as_text(km)} as set would be nearly single places"
     if count >= least:
         return km, "as set"
     smaller, enough = km, max(least, min(FEWEST, len(once) // PLACES_PER_BLOCK))
@@ -237,7 +222,7 @@ def hold_out_blocks(
     GridError
         If the sites have no coordinates.
     BlockError
-        If blocks are nearly single places, or all sites lie at one place.
+        If all sites lie at one place.
     ValueError
         If the share is not in (0, 1), or the block is no length.
     """

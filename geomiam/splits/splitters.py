@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from geomiam.checks.settings import check_count
 from geomiam.errors import GridError, LabelError, SettingError
-from geomiam.geo.lengths import Length, as_text, kilometres
+from geomiam.geo.lengths import Length, as_text, block_side, kilometres
 from geomiam.splits.folds import Seed, Splits, check_folds, clusters, deal, each_fold
 from geomiam.splits.reading import Where, environment, labels, places_of
 from geomiam.splits.site_blocks import Blocks, site_blocks
@@ -47,7 +47,7 @@ class SpatialBlocks:
     def __post_init__(self) -> None:
         check_folds(self.folds)
         if self.size is not None:
-            kilometres(self.size, "size")
+            block_side(self.size)
 
     def blocks(self, X: Where, groups: ArrayLike | None = None) -> Blocks:
         """Return the blocks of sites, with their size and the reason for it; as :meth:`split`."""
@@ -77,7 +77,7 @@ class SpatialBlocks:
         GridError
             If there are no coordinates, some are not finite, or they have no CRS and are no degrees.
         BlockError
-            If blocks are nearly single places, or there are fewer places than folds.
+            If there are fewer places than folds.
         LabelError
             If there is not one label per row.
         """
@@ -111,7 +111,7 @@ class Checkerboard:
 
     def __post_init__(self) -> None:
         if self.size is not None:
-            kilometres(self.size, "size")
+            block_side(self.size)
 
     def split(
         self, X: Where, y: ArrayLike | None = None, groups: ArrayLike | None = None
@@ -181,7 +181,7 @@ class BufferedLeaveOut:
     def __post_init__(self) -> None:
         kilometres(self.buffer, "buffer", zero=True)
         if self.size is not None:
-            kilometres(self.size, "size")
+            block_side(self.size)
         if self.folds is not None:
             check_folds(self.folds)
             if self.size is None:

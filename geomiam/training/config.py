@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from geomiam.geo.lengths import Length, kilometres, may_mean_degrees
+from geomiam.geo.lengths import Length, block_side
 from geomiam.schema.schema import Fact
 
 MOST_WARMUP = 100
@@ -70,8 +70,8 @@ class TrainingConfig(Fact):
     @field_validator("block")
     @classmethod
     def _block_is_a_length(cls, block: Length | None) -> Length | None:
-        if block is not None and not may_mean_degrees(block):  # a fit warns where it is too small
-            kilometres(block, "block")
+        if block is not None:
+            block_side(block, "block")
         return block
 
     @model_validator(mode="after")
