@@ -301,3 +301,25 @@ def test_strips_that_follow_each_other_are_read_in_few_requests(tmp_path):
     np.testing.assert_array_equal(array, values)
     assert len(asked) < 15, f"{len(asked)} requests for {len(values)} strips"
     assert sum(asked) < 1.1 * values.nbytes
+
+
+@pytest.mark.parametrize("bands", [1, 2])
+def test_align_names_file_and_block_of_a_damaged_raster(tmp_path, bands):
+    path = tif(tmp_path / "a.tif", field(FINE, bands=bands), FINE, compress="deflate")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 400] = b"\xff" * 400
+    path.write_bytes(bytes(data))
+    lazy = gm.align({"v": path}, like=UTM)
+    with pytest.raises(
+        UnreadableFile, match=r"a block of \S+a\.tif cannot be read: .*\(\[\d:\d, 0:80, 0:80\]\)"
+    ):
+        lazy.compute()
+
+
+def test_a_whole_raster_is_aligned_lazily_and_by_the_same_graph(tmp_path):
+    path = tif(tmp_path / "a.tif", field(FINE), FINE)
+    first, again = (gm.align({"v": path}, like=FINE) for _ in range(2))
+    assert first.v.chunks and first.v.data.name == again.v.data.name
+    np.testing.assert_array_equal(first.v, as_rasterio_reads(path)[0].astype("f4"))
+    tif(path, field(FINE, seed=1), FINE)
+    assert gm.align({"v": path}, like=FINE).v.data.name != first.v.data.name

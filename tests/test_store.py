@@ -1,5 +1,6 @@
 """Stores: what is written is read; nothing half-written looks done; CRS survives Zarr and GDAL."""
 
+import re
 import subprocess
 import sys
 import warnings
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
+import geomiam as gm
 from geomiam.data.grid.grid import geobox
 from geomiam.data.grid.lattice import same_grid
 from geomiam.data.store.store import as_dataset, open_cube, open_zarr, write_cube, write_zarr
@@ -350,3 +352,32 @@ def test_chunks_as_xarray_takes_them():
     assert chunk_sizes({"y": np.int64(7), "x": None}, sizes, automatic=1) == {"y": 7, "x": 3000}
     assert chunk_sizes(None, sizes, automatic=512) == {}
     assert chunk_sizes({"latitude": 7}, sizes, automatic=512) == {"y": 7}
+
+
+@pytest.mark.parametrize("kind", ["a.nc", "a.tif"])
+def test_the_advice_for_a_file_without_a_crs_works(tmp_path, kind):
+    path, like = tmp_path / kind, gm.open_cube(_without_crs(), crs="EPSG:32631")
+    if kind == "a.nc":
+        _without_crs().to_netcdf(path)
+    else:
+        like.drop_vars("spatial_ref").v.rio.to_raster(path)
+    with pytest.raises(FileNotFoundError, match="is a file, not a Zarr store") as refused:
+        gm.open_cube(path, crs="EPSG:32631")
+    names = {"xr": xr, "gm": gm, "rioxarray": pytest.importorskip("rioxarray"), "like": like}
+    text = str(refused.value).replace("EPSG:4326", "EPSG:32631")
+    opening, call = re.search(r"ds = (.*), and pass .* or (gm.open_cube.*) if the", text).groups()
+    ds = eval(opening, names)
+    cube = eval(call, {**names, "ds": ds})
+    np.testing.assert_array_equal(next(iter(cube.data_vars.values())), like.v)
+    with pytest.raises(GridError, match=r"no CRS.*gm\.open_cube\(ds, crs="):
+        gm.open_cube(ds)
+    with pytest.raises(GridError, match=f"{kind} has no CRS; pass it with one") as refused:
+        gm.align([path], like)
+    text = str(refused.value).replace("EPSG:4326", "EPSG:32631").partition("one: ")[2]
+    np.testing.assert_array_equal(next(iter(eval(text, names).data_vars.values())), like.v)
+
+
+def _without_crs():
+    values = np.arange(20.0, dtype="f4").reshape(4, 5)
+    coords = {"y": 5500000 - 20.0 * np.arange(4), "x": 500000 + 20.0 * np.arange(5)}
+    return xr.Dataset({"v": (("y", "x"), values)}, coords)

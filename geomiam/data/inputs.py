@@ -13,6 +13,7 @@ import xarray as xr
 from geomiam.errors import GridError
 from geomiam.geo.dims import SITE, is_place
 
+NETCDF = (".nc", ".nc4", ".h5", ".grib")
 STACKED = ("band", "variable")
 """Dims of an array whose steps may be variables, as rioxarray, stackstac and xarray name them."""
 
@@ -125,7 +126,7 @@ def _geometry_column(table: pd.DataFrame) -> str | None:
 def _advice(obj: Any) -> str:
     """The call that turns an object into something that is taken."""
     if isinstance(obj, (str, Path)):
-        return _open_advice(str(obj))
+        return open_advice(str(obj))
     if isinstance(obj, Mapping):
         return "make one with xr.Dataset(arrays)"
     if isinstance(obj, np.ndarray):
@@ -133,18 +134,19 @@ def _advice(obj: Any) -> str:
             "name its dims, xr.Dataset({'bio1': (('y', 'x'), array)}, coords={'y': ..., 'x': ...})"
         )
     if isinstance(obj, Sequence) and obj and isinstance(obj[0], (str, Path)):
-        return f"open each file first; {_open_advice(str(obj[0]))}; then pass the list"
+        return f"open each file first; {open_advice(str(obj[0]))}; then pass the list"
     if hasattr(obj, "species") and hasattr(obj, "network"):
         return "the data come first and the model second, as in gm.predict(cube, model)"
     return "open the data with gm.open_cube(path), or make an xr.Dataset with one variable per predictor"
 
 
-def _open_advice(path: str) -> str:
+def open_advice(path: str) -> str:
+    """Return the call that opens a file of another format than Zarr."""
     suffix = Path(path).suffix.lower()
     if suffix in (".tif", ".tiff", ".vrt", ".img", ".jp2"):
         name = Path(path).stem
         return f"rioxarray.open_rasterio({path!r}, masked=True).squeeze('band').rename({name!r})"
-    if suffix in (".nc", ".nc4", ".h5", ".grib"):
+    if suffix in NETCDF:
         return f"xr.open_dataset({path!r}, decode_coords='all')"
     if suffix in (".csv", ".parquet", ".gpkg"):
         return f"gm.sample(cube, {path!r}) reads the predictors at its points"

@@ -142,6 +142,6 @@ def crs_of(ds: xr.Dataset | xr.DataArray) -> CRS:
     if crs is None:
         raise GridError(
             "the data have no CRS: no 'spatial_ref' coordinate and no 'crs' attribute found; set it, e.g. "
-            'ds.odc.assign_crs("EPSG:4326") after import odc.geo.xr, or open_cube(path, crs="EPSG:4326")'
+            'ds.odc.assign_crs("EPSG:4326") after import odc.geo.xr, or gm.open_cube(ds, crs="EPSG:4326")'
         )
     return as_crs(crs, "the CRS of the data")

@@ -29,6 +29,8 @@ from geomiam.data.grid.source_windows import (
     reach,
     sample,
 )
+from geomiam.data.inputs import NETCDF
+from geomiam.data.store.chunk_reader import guarded
 from geomiam.data.values.missing import as_float, is_categorical
 from geomiam.errors import GridError, MissingModality, UnreadableFile, warn
 from geomiam.geo.crs import CRS_ATTRIBUTES, crs_name, same_crs
@@ -89,19 +91,46 @@ def _open(path: str | Path) -> xr.Dataset | xr.DataArray:
     import rioxarray
 
     _check_raster(path)
-    chunks = {"band": 1, "y": 2048, "x": 2048}
     with refusing(UnreadableFile, f"{path} {NO_RASTER}"):
-        raster: Any = rioxarray.open_rasterio(path, chunks=chunks, masked=True, mask_and_scale=True)
+        raster: Any = rioxarray.open_rasterio(path, cache=False, masked=True, mask_and_scale=True)
     if isinstance(raster, list):
         raise GridError(
             f"{path} contains rasters on several grids; open them with rioxarray and pass them one by one"
         )
+    if raster.rio.crs is None:
+        raise GridError(f"{path} has no CRS; {_with_crs(path)}")
     if raster.rio.transform().is_identity:
         raise GridError(
             f"{path} has no transform from pixels to coordinates; write one, e.g. gdal_translate -a_ullr "
             "west north east south in.tif out.tif, or warp it by its control points: gdalwarp in.tif out.tif"
         )
+    raster = _in_chunks(raster, path)
     return raster.squeeze("band", drop=True) if raster.sizes.get("band") == 1 else raster
+
+
+def _in_chunks(raster: Any, path: str | Path) -> Any:
+    """Return a raster as dask arrays; a block that cannot be read is an error with file and place."""
+    from dask.base import tokenize
+
+    message = f"a block of {path} cannot be read: the file is damaged; fetch it again"
+    if isinstance(raster, xr.Dataset):
+        raster = raster.assign({k: guarded(v, message) for k, v in raster.data_vars.items()})
+    else:
+        raster = guarded(raster, message)
+    sides = {d: 2048 if d in ("y", "x") else 1 for d in raster.dims}
+    state = os.stat(path).st_mtime_ns if os.path.exists(path) else None
+    return raster.chunk(sides, token=tokenize(str(path), state))
+
+
+def _with_crs(path: str | Path) -> str:
+    """Return the call that aligns a file without a CRS."""
+    if Path(path).suffix.lower() in NETCDF:
+        opened = f"gm.open_cube(xr.open_dataset({str(path)!r}), crs='EPSG:4326')"
+        return f"pass it with one: gm.align([{opened}], like)"
+    opened = (
+        f"rioxarray.open_rasterio({str(path)!r}, masked=True).squeeze().rio.write_crs('EPSG:4326')"
+    )
+    return f"pass it with one: gm.align({{{Path(path).stem!r}: {opened}}}, like)"
 
 
 def _check_raster(path: str | Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 from xarray.backends import BackendArray
 from xarray.backends.zarr import ZarrBackendEntrypoint
@@ -100,7 +101,24 @@ class StoreChunks(BackendArray):
         try:
             return indexing.apply_indexer(self.array, key).get_duck_array()
         except Exception as cause:  # codecs raise anything for damaged bytes
-            raise UnreadableFile(f"{self.message}: {reason(cause)}") from cause
+            raise UnreadableFile(f"{self.message} ({_place(key)}): {reason(cause)}") from cause
+
+
+def _place(key: Any) -> str:
+    """Return which part of an array an indexer of xarray reads, as text: ``[0:1, 2048:4096]``."""
+    parts = (f"{k.start}:{k.stop}" if isinstance(k, slice) else _span(k) for k in key.tuple)
+    return f"[{', '.join(parts)}]"
+
+
+def _span(index: Any) -> str:
+    numbers = np.atleast_1d(index)
+    return f"{numbers.min()}:{numbers.max() + 1}" if numbers.size else "nothing"
+
+
+def guarded(array: xr.DataArray, message: str) -> xr.DataArray:
+    """Return a lazy array, opened without dask, that reads through :class:`StoreChunks`."""
+    chunks = StoreChunks(array.variable._data, message)
+    return array.copy(data=indexing.LazilyIndexedArray(chunks))
 
 
 class ZarrReader(ZarrBackendEntrypoint):

@@ -14,6 +14,7 @@ import xarray as xr
 from geomiam.checks.files import reason, refusing
 from geomiam.checks.sizes import check_metadata, check_zarr
 from geomiam.data.grid.grid import geobox, restore, spatial_dims
+from geomiam.data.inputs import open_advice
 from geomiam.data.store.chunk_reader import ZarrReader, guarded_store
 from geomiam.data.store.encoding import chunk_sizes, encodable
 from geomiam.data.tree import as_dataset, promote_crs
@@ -100,6 +101,11 @@ def open_zarr(path: str | Path, *, chunks: Chunks = AS_STORED) -> Any:
         group = zarr.open_group(guarded_store(store), mode="r")
         nested = any(True for _ in group.groups())
     except FileNotFoundError as error:
+        if Path(store).is_file() and Path(store).suffix != ".zip":
+            raise InputNotFound(
+                f"{path} is a file, not a Zarr store: open it, ds = {open_advice(str(path))}, and pass "
+                "gm.open_cube(ds), or gm.open_cube(ds, crs='EPSG:4326') if the file has no CRS"
+            ) from error
         raise InputNotFound(
             f"no Zarr group at {path}; write one with geomiam.write_cube(ds, path), "
             "or open other formats with xarray and pass the Dataset"
