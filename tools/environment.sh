@@ -13,20 +13,20 @@ extras="devices,netcdf,s3,stac,vector,demo-data"
 
 test -x "$venv/bin/python" || "${PYTHON:-python3}" -m venv "$venv"
 pip() { "$venv/bin/python" -m pip "$@" --quiet --disable-pip-version-check; }
+pip install uv "$torch"
+# torch is left out of the resolution: a marker that never holds removes a package.
+echo "torch ; sys_platform == 'never'" > "$venv/without-torch.txt"
 case $kind in
   lowest)
-    pip install uv
-    # torch is left out of the resolution: a marker that never holds removes a package.
-    echo "torch ; sys_platform == 'never'" > "$venv/without-torch.txt"
     "$venv/bin/uv" pip compile pyproject.toml --quiet --resolution lowest-direct \
       $(printf -- '--extra %s ' ${extras//,/ }) --override "$venv/without-torch.txt" \
       --python "$venv/bin/python" --output-file "$venv/lowest.txt"
-    pip install "$torch"
     pip install --constraint "$venv/lowest.txt" --editable ".[$extras,test]" --editable packages/geomiam-bench
     ;;
   newest)
-    pip install "$torch"
-    pip install --upgrade --upgrade-strategy eager --constraint <(echo "$torch") --editable ".[$extras,test]" --editable packages/geomiam-bench
+    # uv: pip tries so many combinations of the newest versions that it does not end in 25 minutes.
+    "$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --upgrade \
+      --override "$venv/without-torch.txt" --editable ".[$extras,test]" --editable packages/geomiam-bench
     ;;
   *)
     echo "expected lowest or newest, found '$kind'" >&2
