@@ -7,7 +7,7 @@ from pathlib import Path
 from geomiam.errors import SchemaError
 from geomiam.outputs.paths import expand
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent.parent
 
 
 def catalogs() -> dict[str, Path]:
