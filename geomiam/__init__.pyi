@@ -27,8 +27,8 @@ from .maps.plan import MapPlan, plan_map
 from .maps.write import write_map
 from .model.artifact import load_model
 from .model.model import Model
+from .networks.backbones import Backbone
 from .networks.config import NetworkConfig
-from .networks.encoders import Encoder
 from .schema.catalogs import catalogs
 from .schema.schema import Group, Modality, Schema, Variable
 from .sources.build import build_cube, plan_cube
@@ -45,8 +45,8 @@ from .versions import show_versions
 __version__: str
 
 __all__ = [
+    "Backbone",
     "CubePlan",
-    "Encoder",
     "Group",
     "Imputed",
     "MapPlan",

@@ -111,8 +111,8 @@ class ArtifactError(GeomiamError, ValueError):
     """A saved model is damaged, of another format, or larger than its bounds."""
 
 
-class EncoderError(GeomiamError, ValueError):
-    """An encoder of one's own fits no variable, or does not answer as :class:`geomiam.Encoder` says."""
+class BackboneError(GeomiamError, ValueError):
+    """A backbone fits no variable, or does not answer as :class:`geomiam.Backbone` says."""
 
 
 class MemoryRefused(GeomiamError, MemoryError):

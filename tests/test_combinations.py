@@ -20,7 +20,7 @@ from geomiam.masking import hide, named
 from geomiam.masking.registry import STRATEGIES as NAMED
 from geomiam.masking.scores import Balance
 from geomiam.model.model import Model
-from geomiam.networks.encoders import plug
+from geomiam.networks.backbones import plug
 from geomiam.schema.schema import Schema
 from geomiam.tokens.blocks import Block, encode
 from geomiam.tokens.select import players
@@ -36,7 +36,7 @@ TOKENIZERS = {
     "symbols": ("series", {"window": 2, "symbols": 4, "labels": {"time": YEARS}}),
     "patches": ("image", {"patch": 2, "labels": {**BANDS, "v": range(3), "u": range(4)}}),
     "vector": ("vector", {"labels": {"feature": range(3)}}),
-    "own encoder": ("vector", {"labels": {"feature": range(3)}}),
+    "backbone": ("vector", {"labels": {"feature": range(3)}}),
 }
 ENCODERS = {
     "dense": {},
@@ -95,7 +95,7 @@ def built(tokenizer: str, encoder: str, fusion: str) -> tuple[Model, dict]:
     """An untrained model, and the user's modules in it."""
     config = {**ENCODERS[encoder], **FUSIONS[fusion], "dropout": 0.1}
     schema, own = schema_with(tokenizer), {}
-    if tokenizer != "own encoder":
+    if tokenizer != "backbone":
         return untrained(schema, species=3, **config), own
     torch.manual_seed(0)
     own = {v: Backbone() for v in schema.variables}
@@ -103,7 +103,7 @@ def built(tokenizer: str, encoder: str, fusion: str) -> tuple[Model, dict]:
     plain = untrained(schema_with("vector"))
     species = [f"species {i}" for i in range(3)]
     model = Model.untrained(
-        schema, scaler=plain.scaler, species=species, config=network, encoders=own
+        schema, scaler=plain.scaler, species=species, config=network, backbones=own
     )
     model.network.eval()
     return model, own
@@ -184,6 +184,6 @@ def test_all_laws_hold(tmp_path, tokenizer, encoder, fusion):
     absent = np.stack([~(block.observed & p).any(1) for p in masks], 1)
     assert (values[absent & seen[:, None]] == 0).all()
 
-    back = gm.load_model(model.save(tmp_path / "model"), **({"encoders": own} if own else {}))
+    back = gm.load_model(model.save(tmp_path / "model"), **({"backbones": own} if own else {}))
     assert back.id == model.id
     np.testing.assert_array_equal(predict_block(back, block, **ask), full)

@@ -494,11 +494,11 @@ class Pool(torch.nn.Module):
 
 
 @pytest.mark.parametrize("frozen", [True, False])
-def test_own_encoders_stay_as_they_are_in_growth_and_frozen_ones_always(frozen):
-    encoder = Pool().requires_grad_(not frozen)
+def test_backbones_stay_as_they_are_in_growth_and_frozen_ones_always(frozen):
+    backbone = Pool().requires_grad_(not frozen)
     network = gm.NetworkConfig(**SMALL)
     model = gm.fit(
-        known(world()), network=network, training=quick(epochs=2), encoders={"ndvi": encoder}
+        known(world()), network=network, training=quick(epochs=2), backbones={"ndvi": backbone}
     )
     grown = gm.finetune(model, pair(world(seed=1)), train="new", training=quick(epochs=2))
     same_bits(model, grown, known(world(100, seed=2)), world(100, seed=2))

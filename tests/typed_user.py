@@ -30,7 +30,7 @@ def explanation(cube: xr.Dataset, model: gm.Model) -> xr.Dataset:
 def every_public_name() -> tuple[object, ...]:
     return (
         gm.CubePlan,
-        gm.Encoder,
+        gm.Backbone,
         gm.Group,
         gm.Imputed,
         gm.MapPlan,

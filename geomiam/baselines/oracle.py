@@ -106,12 +106,12 @@ def fit_oracle(
 
 
 def _alone(
-    sites: xr.Dataset, schema: Schema, *, encoders: Mapping[str, Any] | None = None, **options: Any
+    sites: xr.Dataset, schema: Schema, *, backbones: Mapping[str, Any] | None = None, **options: Any
 ) -> Model:
-    """A model of a subset, with those own encoders that have something to encode in it."""
+    """A model of a subset, with those backbones that have something to encode in it."""
     known = {*schema.modalities, *schema.variables}
-    own = {name: encoder for name, encoder in (encoders or {}).items() if name in known}
-    return fit(sites, schema, masking=Constant(0.0), encoders=own, **options)
+    own = {name: backbone for name, backbone in (backbones or {}).items() if name in known}
+    return fit(sites, schema, masking=Constant(0.0), backbones=own, **options)
 
 
 def part(sites: xr.Dataset, schema: Schema, using: Using) -> tuple[xr.Dataset, Schema]:

@@ -214,7 +214,7 @@ def with_explainer(model: Model, width: int) -> Model:
         layout=model.layout,
         classes=classes,
         species=len(model.species),
-        encoders=model.network.encoders,
+        backbones=model.network.backbones,
     )
     known = {k: v for k, v in model.network.state_dict().items() if not k.startswith("explainer.")}
     network.load_state_dict(known, strict=False)

@@ -21,8 +21,8 @@ from geomiam.checks.names import check_species
 from geomiam.errors import ArtifactError, InputNotFound, SelectionError
 from geomiam.model.model import LINKS, Model
 from geomiam.model.weight_file import check_counts, check_weights, read_header, read_weights
+from geomiam.networks.backbones import restore
 from geomiam.networks.config import NetworkConfig
-from geomiam.networks.encoders import restore
 from geomiam.networks.session import standard_torch
 from geomiam.outputs.claim import claim, claimed
 from geomiam.outputs.kinds import MODEL
@@ -49,7 +49,7 @@ def save_model(model: Model, path: str | Path, *, overwrite: bool = False) -> Pa
     config = {"format": FORMAT, "geomiam": __version__, **model.facts(), "about": model.about}
     with claimed(path, overwrite, kind=MODEL) as target, complete(target) as partial:
         partial.mkdir()
-        state = model.network.state_dict()  # an own encoder may hold one tensor under two names
+        state = model.network.state_dict()  # a backbone may hold one tensor under two names
         weights = {k: v.detach().cpu().clone().contiguous() for k, v in state.items()}
         save_file(weights, partial / WEIGHTS, metadata={"model_id": model.id})
         (partial / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
@@ -60,15 +60,15 @@ def save_model(model: Model, path: str | Path, *, overwrite: bool = False) -> Pa
 
 
 @standard_torch()
-def load_model(path: str | Path, *, encoders: Mapping[str, nn.Module] | None = None) -> Model:
+def load_model(path: str | Path, *, backbones: Mapping[str, nn.Module] | None = None) -> Model:
     """Read a model directory.
 
     Parameters
     ----------
     path : str or pathlib.Path
         What :meth:`Model.save` wrote.
-    encoders : mapping of str to torch.nn.Module, optional
-        For a model with own encoders: the same architectures again, by variable, as code is not
+    backbones : mapping of str to torch.nn.Module, optional
+        For a model with backbones: the same architectures again, by variable, as code is not
         saved; their weights are replaced by the saved ones.
 
     Returns
@@ -80,30 +80,30 @@ def load_model(path: str | Path, *, encoders: Mapping[str, nn.Module] | None = N
     ------
     ArtifactError
         If a file is missing, truncated, changed or too large, a key is unknown, the tensors are not
-        those that the configuration implies, or ``encoders`` are not those of the model. For a model
+        those that the configuration implies, or ``backbones`` are not those of the model. For a model
         that another version saved, both versions are named.
     """
     path = Path(expand(path))
     config = _read_config(path)
     try:
-        return _load(path, config, encoders or {})
+        return _load(path, config, backbones or {})
     except ArtifactError as error:
         raise ArtifactError(f"{error}{_versions(config)}") from error
 
 
-def _load(path: Path, config: dict, encoders: Mapping[str, nn.Module]) -> Model:
+def _load(path: Path, config: dict, backbones: Mapping[str, nn.Module]) -> Model:
     _check_config(path / CONFIG, config)
     header = read_header(path / WEIGHTS)
     invalid = f"{path / CONFIG} does not describe a model"
     with refusing(ArtifactError, invalid, passing=ArtifactError):
         network = NetworkConfig(**config["network"])
-        _check_encoders(path, network, encoders)
+        _check_backbones(path, network, backbones)
         check_counts(header, network, modalities=len(config["schema"]["modalities"]))
-        scaler, plan = _plan(config, network, encoders, where=str(path / CONFIG))
+        scaler, plan = _plan(config, network, backbones, where=str(path / CONFIG))
     check_weights(path / WEIGHTS, header, plan.network.state_dict())
     weights = read_weights(path / WEIGHTS, header, config)
     plan.network.to_empty(device="cpu")
-    restore(plan.network, encoders, network)
+    restore(plan.network, backbones, network)
     plan.network.load_state_dict(weights, strict=True)
     return Model(
         plan.schema,
@@ -227,13 +227,13 @@ def _check_config(file: Path, config: dict) -> None:
         raise ArtifactError(f"{file}: link {config['link']!r} is not one of {list(LINKS)}")
 
 
-def _check_encoders(path: Path, network: NetworkConfig, given: Mapping[str, nn.Module]) -> None:
-    """Code is not saved, so an own encoder must be given again."""
+def _check_backbones(path: Path, network: NetworkConfig, given: Mapping[str, nn.Module]) -> None:
+    """Code is not saved, so a backbone must be given again."""
     if set(given) != set(network.encoders):
         named = ", ".join(f'"{name}": <your module>' for name in network.encoders)
-        call = f'gm.load_model("{path}"' + (f", encoders={{{named}}})" if named else ")")
+        call = f'gm.load_model("{path}"' + (f", backbones={{{named}}})" if named else ")")
         raise ArtifactError(
-            f"{path} has own encoders of {list(network.encoders)}, found encoders= of {list(given)}; "
+            f"{path} has backbones of {list(network.encoders)}, found backbones= of {list(given)}; "
             f"the file holds their weights and not their code: call {call}"
         )
 
@@ -241,7 +241,7 @@ def _check_encoders(path: Path, network: NetworkConfig, given: Mapping[str, nn.M
 def _plan(
     config: dict,
     network: NetworkConfig,
-    encoders: Mapping[str, nn.Module] | None,
+    backbones: Mapping[str, nn.Module] | None,
     *,
     where: str,
 ) -> tuple[Scaler, Model]:
@@ -252,7 +252,7 @@ def _plan(
         Scaler.from_dict(config["scaler"]),
     )
     scaler.check(schema)
-    if not isinstance(config["species"], list):  # an encoder's is empty
+    if not isinstance(config["species"], list):  # of a pre-trained model it is empty
         raise ValueError("'species' is not a list of names")
     if not isinstance(config["about"], dict):
         raise ValueError("'about' is not a mapping")
@@ -260,7 +260,7 @@ def _plan(
         "scaler": scaler,
         "species": check_species(config["species"]),
         "config": network,
-        "encoders": encoders,
+        "backbones": backbones,
     }
     with torch.device("meta"):
         return scaler, Model.untrained(schema, **facts, link=config["link"])

@@ -60,18 +60,18 @@ class Model:
         species: Sequence[str],
         config: NetworkConfig,
         link: str = "logit",
-        encoders: Mapping[str, nn.Module] | None = None,
+        backbones: Mapping[str, nn.Module] | None = None,
     ) -> Model:
         """Build a model with fresh weights, drawn from torch's current random state.
 
-        Own encoders, by variable, are copied with the weights they have.
+        Backbones, by variable, are copied with the weights they have.
         """
         network = Network(
             config,
             layout=Layout.of(schema),
             classes={k: len(v) for k, v in scaler.classes.items()},
             species=len(species),
-            encoders=encoders,
+            backbones=backbones,
         )
         return cls(schema, scaler, tuple(species), config, network, link)
 
@@ -134,7 +134,7 @@ class Model:
         Raises
         ------
         SelectionError
-            If a name is unknown, or the model is an encoder.
+            If a name is unknown, or the model is pre-trained and has none.
         """
         if self.is_encoder:
             raise SelectionError(

@@ -27,7 +27,7 @@ MOST_HEADER_BYTES = 16 * 2**20
 BLOCK_TENSORS = 4
 """Tensors of a transformer block, at least."""
 DTYPES = {torch.int64: "I64", torch.int32: "I32", torch.bool: "BOOL", torch.uint8: "U8"}
-"""Of counters that own encoders keep beside their weights; all else is float32."""
+"""Of counters that backbones keep beside their weights; all else is float32."""
 FACTS = ("schema", "scaler", "species", "network", "link")
 """Keys of ``config.json`` that the id of a model covers."""
 

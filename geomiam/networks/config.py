@@ -11,8 +11,8 @@ from geomiam.networks.fusion.registry import FUSIONS
 from geomiam.schema.schema import Fact
 
 
-class EncoderFacts(Fact):
-    """What a model knows of an encoder of one's own beside its weights."""
+class BackboneSettings(Fact):
+    """What a saved model records of a backbone beside its weights."""
 
     width: int = Field(ge=1, le=65536, description="numbers that it returns per row")
     frozen: bool = Field(False, description="its weights stay as they are in training")
@@ -68,8 +68,8 @@ class NetworkConfig(Fact):
         0, ge=0, le=4096, description="width of a learned explainer (fit_explainer); 0: none"
     )
 
-    encoders: dict[str, EncoderFacts] = Field(
-        {}, description="own encoders by variable; set by fit(encoders=...)"
+    encoders: dict[str, BackboneSettings] = Field(
+        {}, description="backbones by variable; set by fit(backbones=...)"
     )
 
     grown: tuple[str, ...] = Field(

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from geomiam.errors import SchemaError
+from geomiam.networks.backbones import backbones_of, copies_of
 from geomiam.networks.config import NetworkConfig
-from geomiam.networks.encoders import own_copies, own_encoders
 from geomiam.networks.explainer import Explainer
 from geomiam.networks.fusion.protocol import CoalitionView
 from geomiam.networks.fusion.registry import FUSIONS
@@ -40,7 +40,7 @@ class Member(nn.Module):
         *,
         layout: Layout,
         classes: dict[str, int],
-        encoders: Mapping[str, nn.Module] | None = None,
+        backbones: Mapping[str, nn.Module] | None = None,
     ):
         super().__init__()
         self.config = config
@@ -53,7 +53,7 @@ class Member(nn.Module):
             squares=fusion.scalars == "quadratic",
             sigma=config.sigma,
             symbols=config.symbols,
-            encoders=own_copies(encoders or {}, config.encoders),
+            backbones=copies_of(backbones or {}, config.encoders),
         )
         self.fusion = fusion(config, layout)
         self.norm = nn.LayerNorm(config.width) if fusion.normalized else nn.Identity()
@@ -104,11 +104,11 @@ class Network(nn.Module):
         layout: Layout,
         classes: dict[str, int],
         species: int,
-        encoders: Mapping[str, nn.Module] | None = None,
+        backbones: Mapping[str, nn.Module] | None = None,
     ):
         super().__init__()
         alone = [config.member(i) for i in range(config.members)]
-        members = [Member(c, layout=layout, classes=classes, encoders=encoders) for c in alone]
+        members = [Member(c, layout=layout, classes=classes, backbones=backbones) for c in alone]
         self.members = Modules(members)
         width, groups = sum(m.feature_width for m in members), _groups(layout)
         self.head = _head(width, species)
@@ -151,9 +151,9 @@ class Network(nn.Module):
         return View(views, rows[0], shown)
 
     @property
-    def encoders(self) -> dict[str, nn.Module]:
-        """The first member's own encoders, by variable."""
-        return own_encoders(self.members[0].tokenizers)
+    def backbones(self) -> dict[str, nn.Module]:
+        """The first member's backbones, by variable."""
+        return backbones_of(self.members[0].tokenizers)
 
 
 class View:
@@ -218,6 +218,6 @@ def _groups(layout: Layout) -> dict[str, np.ndarray]:
 
 
 def _head(width: int, species: int) -> nn.Linear:
-    with warnings.catch_warnings():  # an encoder has no species, and nothing to draw for them
+    with warnings.catch_warnings():  # a pre-trained model has no species
         warnings.filterwarnings("ignore", "Initializing zero-element tensors")
         return nn.Linear(width, species)

@@ -57,7 +57,7 @@ class Variable(Fact):
     )
     patch: int | None = Field(None, ge=1, description="image: rows and columns per token")
     whole: bool = Field(
-        False, description="series, image, vector: all values are one token, for an own encoder"
+        False, description="series, image, vector: all values are one token, for a backbone"
     )
     period: float = Field(360.0, gt=0, description="circular: value at which it starts again")
     classes: dict[int, str] = Field({}, description="categorical: code to meaning")

@@ -13,11 +13,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from geomiam.errors import EncoderError
+from geomiam.errors import BackboneError
 from geomiam.tokens.layout import Layout, Part
 
 ROWS_AT_ONCE = 256
-"""Rows that an own encoder sees at a time, but in its training: what it needs per row is unknown."""
+"""Rows that a backbone sees at a time, but in its training: what it needs per row is unknown."""
 
 
 class Periodic(nn.Module):
@@ -138,17 +138,17 @@ class Windows(nn.Module):
 
 
 class Plugged(nn.Module):
-    """An encoder of one's own, then a linear map to the width of the network.
+    """A backbone, then a linear map to the width of the network.
 
-    Only rows with something observed go through the encoder, as ``x (n, *own dims)``; the token of
-    the others is replaced by the network anyway. While none of its weights learns, the encoder is
+    Only rows with something observed go through the backbone, as ``x (n, *own dims)``; the token of
+    the others is replaced by the network anyway. While none of its weights learns, the backbone is
     in evaluation mode, so that statistics it keeps stay as they are too.
     """
 
-    def __init__(self, encoder: nn.Module, *, name: str, sizes: tuple[int, ...], width: int):
+    def __init__(self, backbone: nn.Module, *, name: str, sizes: tuple[int, ...], width: int):
         super().__init__()
         self.name, self.sizes = name, sizes
-        self.encoder, self.linear = encoder, nn.Linear(encoder.width, width)  # type: ignore[arg-type]
+        self.encoder, self.linear = backbone, nn.Linear(backbone.width, width)  # type: ignore[arg-type]
 
     def train(self, mode: bool = True) -> Plugged:
         super().train(mode)
@@ -157,7 +157,7 @@ class Plugged(nn.Module):
 
     @property
     def learns(self) -> bool:
-        """Whether any weight of the encoder is trained."""
+        """Whether any weight of the backbone is trained."""
         return any(p.requires_grad for p in self.encoder.parameters())
 
     def forward(self, x: Tensor, finite: Tensor) -> Tensor:
@@ -180,13 +180,13 @@ class Plugged(nn.Module):
     def _check(self, made: object, shape: tuple[int, int]) -> None:
         if not isinstance(made, Tensor) or made.shape != shape:
             found = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
-            raise EncoderError(
-                f"the encoder of '{self.name}' returned {found}, expected a tensor {shape}: (n, width) "
+            raise BackboneError(
+                f"the backbone of '{self.name}' returned {found}, expected a tensor {shape}: (n, width) "
                 "with its own attribute width; pool or flatten what it returns"
             )
         if not torch.isfinite(made).all():
-            raise EncoderError(
-                f"the encoder of '{self.name}' returned NaN or infinity from finite input: missing "
+            raise BackboneError(
+                f"the backbone of '{self.name}' returned NaN or infinity from finite input: missing "
                 "values are 0 in x and False in observed, so divide by counts of at least 1"
             )
 
@@ -217,11 +217,11 @@ class Tokenizers(nn.Module):
         sigma: float,
         squares: bool = False,
         symbols: str = "embedding",
-        encoders: Mapping[str, nn.Module] | None = None,
+        backbones: Mapping[str, nn.Module] | None = None,
     ):
         super().__init__()
         scalars = {"frequencies": frequencies, "sigma": sigma, "squares": squares}
-        own = encoders or {}
+        own = backbones or {}
         self.parts = nn.ModuleList(
             _plugged(p, own[p.name], width)
             if p.name in own
@@ -256,8 +256,8 @@ class Tokenizers(nn.Module):
         return self.parts[part](torch.where(finite, x, 0), finite)
 
 
-def _plugged(part: Part, encoder: nn.Module, width: int) -> Plugged:
-    return Plugged(encoder, name=part.name, sizes=part.spans[0].widths, width=width)
+def _plugged(part: Part, backbone: nn.Module, width: int) -> Plugged:
+    return Plugged(backbone, name=part.name, sizes=part.spans[0].widths, width=width)
 
 
 def _symbolic(part: Part, width: int, reading: str) -> Symbolic:

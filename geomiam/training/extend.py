@@ -80,7 +80,7 @@ def with_modalities(model: Model, schema: Schema, scaler: Scaler) -> tuple[Model
         species=model.species,
         config=grown,
         link=model.link,
-        encoders=model.network.encoders,
+        backbones=model.network.backbones,
     )
     new_weights: list[nn.Parameter] = []
     for member, old in zip(extended.network.members, model.network.members):

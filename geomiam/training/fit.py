@@ -41,7 +41,7 @@ def fit(
     rng: int | np.random.Generator | None = 0,
     checkpoint: str | Path | None = None,
     warm_start: bool | Model = False,
-    encoders: Mapping[str, nn.Module] | None = None,
+    backbones: Mapping[str, nn.Module] | None = None,
     progress: bool | None = None,
 ) -> Model:
     """Train a model on sites.
@@ -77,9 +77,9 @@ def fit(
         ``TrainingConfig(joint_epochs, joint_lr)``. Or a model to start from, such as
         :func:`geomiam.pretrain` makes: schema, scaler and ``network=`` are that model's, and so are
         the first weights of every member; the head's too, where species and link are the same.
-    encoders : mapping of str to torch.nn.Module, optional
-        Own encoders, such as pre-trained backbones, by variable (or modality of one variable); see
-        :class:`geomiam.Encoder`. Every member trains a copy; one whose weights have
+    backbones : mapping of str to torch.nn.Module, optional
+        Modules such as pre-trained networks, by variable (or modality of one variable); see
+        :class:`geomiam.Backbone`. Every member trains a copy; one whose weights have
         ``requires_grad`` False stays as it is.
     progress : bool, optional
         Show progress bars; default: on a terminal or in a notebook.
@@ -111,8 +111,8 @@ def fit(
         If labels or predictors cannot be used, with the call that mends it.
     SelectionError
         If ``warm_start`` does not suit the fusion, or is a model of another schema or network.
-    EncoderError
-        If an encoder fits no variable, or does not answer as it should.
+    BackboneError
+        If a backbone fits no variable, or does not answer as it should.
     """
     if schema is None and isinstance(warm_start, Model):
         schema = warm_start.schema
@@ -122,7 +122,7 @@ def fit(
         network=network,
         training=training,
         warm_start=warm_start,
-        encoders=encoders or {},
+        backbones=backbones or {},
         held=validation is not None,
     )
     held_out = HoldOut.of(sites, validation, setup.plan.training)

@@ -69,7 +69,7 @@ def joined(models: Sequence[Model], config: NetworkConfig) -> Model:
         species=first.species,
         config=config,
         link=first.link,
-        encoders=first.network.encoders,
+        backbones=first.network.backbones,
     )
     join([m.network for m in models], model.network)
     model.network.eval()

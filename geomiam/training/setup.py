@@ -1,4 +1,4 @@
-"""What every member of a fit is trained with: sites, settings, masking, encoders."""
+"""What every member of a fit is trained with: sites, settings, masking, backbones."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from geomiam.data.sites.labels import check_classes
 from geomiam.data.sites.table import SiteTable
 from geomiam.masking import Strategy
 from geomiam.model.model import Model
+from geomiam.networks.backbones import plug
 from geomiam.networks.config import NetworkConfig
-from geomiam.networks.encoders import plug
 from geomiam.tokens.scaler import Scaler
 from geomiam.training import advice
 from geomiam.training.config import TrainingConfig
@@ -32,8 +32,8 @@ class Setup:
     table: SiteTable
     plan: Plan
     masking: Strategy
-    encoders: dict[str, nn.Module]
-    """Own encoders by variable."""
+    backbones: dict[str, nn.Module]
+    """Backbones by variable."""
     warm_start: bool | Model
     loss_reason: str
     """Why the loss is what it is."""
@@ -47,18 +47,18 @@ class Setup:
         network: NetworkConfig | Mapping[str, Any] | None,
         training: TrainingConfig | Mapping[str, Any] | None,
         warm_start: bool | Model,
-        encoders: Mapping[str, nn.Module],
+        backbones: Mapping[str, nn.Module],
         held: bool,
     ) -> Setup:
         """Return the settings: by the rule, or those of a start, which is trained on as set by hand.
 
         Raises
         ------
-        LabelError, EncoderError, SelectionError
+        LabelError, BackboneError, SelectionError
             As :func:`geomiam.fit`.
         """
         start = warm_start if isinstance(warm_start, Model) else None
-        if warm_start or encoders:
+        if warm_start or backbones:
             base = start_config(start) if start else NetworkConfig()
             plan = Plan(changed(base, network), changed(TrainingConfig(), training))
         else:
@@ -66,7 +66,7 @@ class Setup:
         config, reason = resolve_loss(plan.training, table.labels, background=table.has_background)
         if config.loss != "cross-entropy":
             check_classes(table.labels, table.species)
-        schema, plugged, modules = plug(table.schema, plan.network, encoders)
+        schema, plugged, modules = plug(table.schema, plan.network, backbones)
         check_start(warm_start, schema, plugged)
         advice.few_presences(table.labels, table.species)
         advice.constant_predictors(table.arrays)
@@ -86,7 +86,7 @@ class Setup:
                 scaler=scaler,
                 species=self.table.species,
                 link=LINK_OF[self.plan.training.loss],
-                encoders=self.encoders,
+                backbones=self.backbones,
                 config=config,
             )
 

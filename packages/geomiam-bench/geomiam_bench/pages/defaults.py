@@ -37,7 +37,7 @@ hold-out of a quarter of the sites above 3,000 sites). The mix with the highest 
 better than the fixed mix by more than the standard error of the difference over blocks. The fixed mix is `linear` and
 `sum`, and from 200 sites on also `group`. Below 200 sites `group` is not tried. The fixed mix is used without a choice if
 $P < 100$, as there are too few presences to choose by, if there are fewer than 30 sites, or if you pass `validation=`,
-`warm_start=` or `encoders=`. The predictions of the folds also give `model.about["validation_auc"]`, with a standard
+`warm_start=` or `backbones=`. The predictions of the folds also give `model.about["validation_auc"]`, with a standard
 error in `model.about["validation"]`.
 
 `model.about["rule"]`, `print(model)` and the model card state the settings and the members that were chosen.

@@ -1,4 +1,4 @@
-"""Own encoders: a user's module is the tokenizer of a variable, and every law holds with it."""
+"""Backbones: a user's module is the tokenizer of a variable, and every law holds with it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from helpers_small import quick, schema_of, variable
 from torch import nn
 
 import geomiam as gm
-from geomiam.errors import ArtifactError, EncoderError, SchemaError
+from geomiam.errors import ArtifactError, BackboneError, SchemaError
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.tokenizers import Plugged
 
 SMALL = {"width": 8, "heads": 2, "depth": 1, "inner": 0, "frequencies": 4}
 CALLS: list[int] = []
-"""Rows of each call of an encoder."""
+"""Rows of each call of a backbone."""
 
 
 class Tiny(nn.Module):
@@ -74,13 +74,15 @@ def chip_sites(n: int = 160, *, seed: int = 0) -> xr.Dataset:
     )
 
 
-def fitted(encoder, sites=None, *, fusion: str = "group", members: int = 1, **training) -> gm.Model:
+def fitted(
+    backbone, sites=None, *, fusion: str = "group", members: int = 1, **training
+) -> gm.Model:
     network = gm.NetworkConfig(fusion=fusion, members=members, **SMALL)
     return gm.fit(
         chip_sites() if sites is None else sites,
         network=network,
         training=quick(**training),
-        encoders={"chip": encoder},
+        backbones={"chip": backbone},
     )
 
 
@@ -151,8 +153,8 @@ def test_the_encoder_gets_standardised_values_zero_where_missing(sites):
 def test_a_frozen_encoder_is_bit_equal_after_training_and_an_open_one_learns(sites):
     frozen, free = tiny(frozen=True, norm=True), tiny(norm=True)
     before = {k: v.clone() for k, v in frozen.state_dict().items()}
-    for encoder, same in ((frozen, True), (free, False)):
-        (part,) = parts(fitted(encoder, sites, weight_decay=0.5))
+    for backbone, same in ((frozen, True), (free, False)):
+        (part,) = parts(fitted(backbone, sites, weight_decay=0.5))
         after = part.encoder.state_dict()
         assert all(torch.equal(before[k], after[k]) for k in before) is same
         assert (
@@ -233,7 +235,7 @@ def test_shapley_values_add_up(model, sites, scale):
 
 def test_an_oracle_takes_the_encoder_where_there_is_something_to_encode(sites):
     settings = {"network": gm.NetworkConfig(**SMALL), "training": quick(epochs=1)}
-    oracle = gm.fit_oracle(sites, gm.infer_schema(sites), encoders={"chip": tiny()}, **settings)
+    oracle = gm.fit_oracle(sites, gm.infer_schema(sites), backbones={"chip": tiny()}, **settings)
     assert [len(parts(m)) for m in oracle.models.values()] == [0, 1, 1]
 
 
@@ -249,7 +251,7 @@ def test_half_precision_leaves_the_encoder_in_its_own(model, sites):
 def test_a_saved_model_takes_the_architecture_again_and_is_the_same(tmp_path, sites, frozen):
     model = fitted(tiny(frozen=frozen, norm=True), sites)
     path = model.save(tmp_path / "model")
-    again = gm.load_model(path, encoders={"chip": tiny(seed=9, norm=True)})
+    again = gm.load_model(path, backbones={"chip": tiny(seed=9, norm=True)})
     assert again.id == model.id
     np.testing.assert_array_equal(
         gm.predict(sites, again)["suitability"], gm.predict(sites, model)["suitability"]
@@ -263,15 +265,15 @@ def test_a_saved_model_takes_the_architecture_again_and_is_the_same(tmp_path, si
 def test_loading_without_the_architecture_names_the_call(tmp_path, sites):
     path = fitted(tiny(), sites, epochs=1).save(tmp_path / "model")
     with pytest.raises(
-        ArtifactError, match=r'gm\.load_model\(.*encoders=\{"chip": <your module>\}'
+        ArtifactError, match=r'gm\.load_model\(.*backbones=\{"chip": <your module>\}'
     ):
         gm.load_model(path)
-    with pytest.raises(ArtifactError, match=r"found encoders= of \['other'\]"):
-        gm.load_model(path, encoders={"other": tiny()})
+    with pytest.raises(ArtifactError, match=r"found backbones= of \['other'\]"):
+        gm.load_model(path, backbones={"other": tiny()})
     with pytest.raises(ArtifactError, match="has width 4, the model's had 6"):
-        gm.load_model(path, encoders={"chip": tiny(width=4)})
+        gm.load_model(path, backbones={"chip": tiny(width=4)})
     with pytest.raises(ArtifactError, match=r"expected F32 \[5, 3, 3, 3\]|expected F32"):
-        gm.load_model(path, encoders={"chip": tiny(channels=3)})
+        gm.load_model(path, backbones={"chip": tiny(channels=3)})
 
 
 def test_the_id_covers_the_weights_of_the_encoder(sites):
@@ -307,12 +309,12 @@ class Wrong(Tiny):
     ],
 )
 def test_what_an_encoder_returns_is_checked(sites, change, message):
-    with pytest.raises(EncoderError, match=f"the encoder of 'chip' {message}"):
+    with pytest.raises(BackboneError, match=f"the backbone of 'chip' {message}"):
         fitted(Wrong(change), sites, epochs=1)
 
 
 @pytest.mark.parametrize(
-    ("encoders", "message"),
+    ("backbones", "message"),
     [
         ({"chips": tiny()}, "names 'chips', which is no variable or modality"),
         ({"bio1": tiny()}, "'bio1' is of kind scalar"),
@@ -320,25 +322,25 @@ def test_what_an_encoder_returns_is_checked(sites, change, message):
         ({"chip": nn.Flatten()}, "has width None; set module.width"),
     ],
 )
-def test_what_is_no_encoder_is_refused(sites, encoders, message):
-    with pytest.raises(EncoderError, match=message):
-        gm.fit(sites, training=quick(), encoders=encoders)
+def test_what_is_no_backbone_is_refused(sites, backbones, message):
+    with pytest.raises(BackboneError, match=message):
+        gm.fit(sites, training=quick(), backbones=backbones)
 
 
 def test_a_modality_of_one_variable_may_be_named_and_others_are_told_to_stack(sites):
     network, training = gm.NetworkConfig(**SMALL), quick(epochs=1)
-    model = gm.fit(sites, network=network, training=training, encoders={"sentinel2": tiny()})
+    model = gm.fit(sites, network=network, training=training, backbones={"sentinel2": tiny()})
     assert model.schema.variables["chip"].whole
     bands = sites.assign(
         red=sites["chip"].sel(band="red", drop=True).assign_attrs(modality="sentinel2"),
         nir=sites["chip"].sel(band="nir", drop=True).assign_attrs(modality="sentinel2"),
     ).drop_vars("chip")
-    with pytest.raises(EncoderError, match=r"ds\.assign\(sentinel2=ds\[\['red', 'nir'\]\]"):
-        gm.fit(bands, network=network, training=training, encoders={"sentinel2": tiny()})
+    with pytest.raises(BackboneError, match=r"ds\.assign\(sentinel2=ds\[\['red', 'nir'\]\]"):
+        gm.fit(bands, network=network, training=training, backbones={"sentinel2": tiny()})
     stacked = bands.assign(sentinel2=bands[["red", "nir"]].to_dataarray("band"))
     stacked = stacked.drop_vars(["red", "nir"])
     stacked["sentinel2"] = stacked["sentinel2"].transpose("site", "band", "v", "u")
-    again = gm.fit(stacked, network=network, training=training, encoders={"sentinel2": tiny()})
+    again = gm.fit(stacked, network=network, training=training, backbones={"sentinel2": tiny()})
     assert again.schema.variables["sentinel2"].dims == ("band", "v", "u")
 
 
@@ -351,7 +353,7 @@ def test_training_goes_on_from_a_checkpoint(tmp_path, sites):
             network=network,
             training=quick(epochs=epochs),
             checkpoint=tmp_path / "run",
-            encoders={"chip": tiny(norm=True)},
+            backbones={"chip": tiny(norm=True)},
         )
     assert resumed.id == whole.id
 
@@ -360,9 +362,9 @@ def test_training_goes_on_from_a_checkpoint(tmp_path, sites):
 
 
 def test_the_code_of_the_page_runs_from_top_to_bottom():
-    page = (Path(gm.__file__).parents[1] / "docs" / "encoders.md").read_text(encoding="utf-8")
+    page = (Path(gm.__file__).parents[1] / "docs" / "backbones.md").read_text(encoding="utf-8")
     names: dict = {"__name__": "page"}
     for code in re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE):
-        exec(compile(code, "encoders.md", "exec"), names)
+        exec(compile(code, "backbones.md", "exec"), names)
     auc = gm.evaluate(names["model"], names["light"])["mean_auc"]
     assert float(auc.sel(subset="sentinel2")) > 0.8

@@ -1,4 +1,4 @@
-"""Own encoders: a torch module of the user's, such as a pre-trained backbone, in place of a tokenizer."""
+"""Backbones: a torch module of the user's, such as a pre-trained one, in place of a tokenizer."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from geomiam.errors import EncoderError
-from geomiam.networks.config import EncoderFacts, NetworkConfig
+from geomiam.errors import BackboneError
+from geomiam.networks.config import BackboneSettings, NetworkConfig
 from geomiam.schema.schema import OWN_DIMS, Schema, Variable
 from geomiam.tokens.tokenizers import Plugged, Tokenizers
 
 
-class Encoder(Protocol):
-    """What a module must be to encode a variable: pass it as ``gm.fit(..., encoders={name: module})``.
+class Backbone(Protocol):
+    """What a module must be to encode a variable: pass it as ``gm.fit(..., backbones={name: module})``.
 
     A :class:`torch.nn.Module` in float32. All values of the variable become one token: what the
     module returns goes through one linear map to the width of the network. A module of which no
@@ -45,32 +45,32 @@ class Encoder(Protocol):
 
 
 def plug(
-    schema: Schema, config: NetworkConfig, encoders: Mapping[str, nn.Module]
+    schema: Schema, config: NetworkConfig, backbones: Mapping[str, nn.Module]
 ) -> tuple[Schema, NetworkConfig, dict[str, nn.Module]]:
-    """Give variables own encoders.
+    """Plug backbones in as tokenizers of variables.
 
     Parameters
     ----------
     schema : Schema
         Bound.
     config : NetworkConfig
-    encoders : mapping of str to torch.nn.Module
+    backbones : mapping of str to torch.nn.Module
         By variable, or by modality of one variable.
 
     Returns
     -------
     tuple
         The schema with these variables as one token each, the configuration with the facts of the
-        encoders, and the encoders by variable.
+        backbones, and the backbones by variable.
 
     Raises
     ------
-    EncoderError
-        If a name is no such variable, or a module no encoder.
+    BackboneError
+        If a name is no such variable, or a module no backbone.
     """
-    own = {_variable(schema, name).name: _checked(name, m) for name, m in encoders.items()}
+    own = {_variable(schema, name).name: _checked(name, m) for name, m in backbones.items()}
     whole = {n: _whole(schema.variables[n]) for n in own}
-    facts = {n: EncoderFacts(width=int(m.width), frozen=_frozen(m)) for n, m in own.items()}  # type: ignore[arg-type]
+    facts = {n: BackboneSettings(width=int(m.width), frozen=_frozen(m)) for n, m in own.items()}  # type: ignore[arg-type]
     return (
         schema.replace(whole) if own else schema,
         config.model_copy(update={"encoders": facts}),
@@ -78,62 +78,62 @@ def plug(
     )
 
 
-def own_copies(
-    encoders: Mapping[str, nn.Module], facts: Mapping[str, EncoderFacts]
+def copies_of(
+    backbones: Mapping[str, nn.Module], facts: Mapping[str, BackboneSettings]
 ) -> dict[str, nn.Module]:
-    """Copies of own encoders as the facts want them, one for each variable that has facts.
+    """Copies of backbones as the facts want them, one for each variable that has facts.
 
     Raises
     ------
-    EncoderError
+    BackboneError
         If there is none for a variable, or it has another width.
     """
-    if missing := sorted(set(facts) - set(encoders)):
-        raise EncoderError(
-            f"the network has own encoders of {missing}, but none was given: "
-            f"pass encoders={{'{missing[0]}': <your module>}}"
+    if missing := sorted(set(facts) - set(backbones)):
+        raise BackboneError(
+            f"the network has backbones of {missing}, but none was given: "
+            f"pass backbones={{'{missing[0]}': <your module>}}"
         )
-    return {name: _copy(name, encoders[name], fact) for name, fact in facts.items()}
+    return {name: _copy(name, backbones[name], fact) for name, fact in facts.items()}
 
 
-def own_encoders(tokenizers: Tokenizers) -> dict[str, nn.Module]:
-    """The own encoders among some tokenizers, by variable."""
+def backbones_of(tokenizers: Tokenizers) -> dict[str, nn.Module]:
+    """The backbones among some tokenizers, by variable."""
     return {p.name: p.encoder for p in tokenizers.parts if isinstance(p, Plugged)}
 
 
-def restore(network: nn.Module, encoders: Mapping[str, nn.Module], config: NetworkConfig) -> None:
-    """Put fresh copies of own encoders in: what a state dict does not hold would be lost otherwise."""
+def restore(network: nn.Module, backbones: Mapping[str, nn.Module], config: NetworkConfig) -> None:
+    """Put fresh copies of backbones in: what a state dict does not hold would be lost otherwise."""
     for part in network.modules():
         if isinstance(part, Plugged):
-            part.encoder = _copy(part.name, encoders[part.name], config.encoders[part.name])
+            part.encoder = _copy(part.name, backbones[part.name], config.encoders[part.name])
 
 
-def _copy(name: str, encoder: nn.Module, facts: EncoderFacts) -> nn.Module:
-    _checked(name, encoder)
-    if encoder.width != facts.width:
-        raise EncoderError(
-            f"the encoder of '{name}' has width {encoder.width}, the model's had {facts.width}: "
+def _copy(name: str, backbone: nn.Module, facts: BackboneSettings) -> nn.Module:
+    _checked(name, backbone)
+    if backbone.width != facts.width:
+        raise BackboneError(
+            f"the backbone of '{name}' has width {backbone.width}, the model's had {facts.width}: "
             "pass the architecture that it was trained with"
         )
-    made = copy.deepcopy(encoder).float()
+    made = copy.deepcopy(backbone).float()
     return made.requires_grad_(False) if facts.frozen else made
 
 
 def _variable(schema: Schema, name: str) -> Variable:
-    """The variable that a key of ``encoders=`` means."""
+    """The variable that a key of ``backbones=`` means."""
     if name in schema.variables:
         variable = schema.variables[name]
     elif name in schema.modalities:
         variable = _only(name, list(schema.modalities[name].variables.values()))
     else:
-        raise EncoderError(
-            f"encoders= names '{name}', which is no variable or modality; there are "
+        raise BackboneError(
+            f"backbones= names '{name}', which is no variable or modality; there are "
             f"{list(schema.variables)}"
         )
     if not OWN_DIMS[variable.kind]:
-        raise EncoderError(
-            f"'{variable.name}' is of kind {variable.kind}; an own encoder takes a series, image or "
-            f"vector: leave '{name}' out of encoders="
+        raise BackboneError(
+            f"'{variable.name}' is of kind {variable.kind}; a backbone takes a series, image or "
+            f"vector: leave '{name}' out of backbones="
         )
     return variable
 
@@ -142,25 +142,25 @@ def _only(name: str, variables: list[Variable]) -> Variable:
     if len(variables) == 1:
         return variables[0]
     names = [v.name for v in variables]
-    raise EncoderError(
-        f"modality '{name}' has {len(names)} variables {names}, an own encoder takes one: name it, or "
+    raise BackboneError(
+        f"modality '{name}' has {len(names)} variables {names}, a backbone takes one: name it, or "
         f"stack them with ds.assign({name}=ds[{names}].to_dataarray('band')).drop_vars({names}) and "
         f"put '{name}' in the schema"
     )
 
 
-def _checked(name: str, encoder: nn.Module) -> nn.Module:
-    if not isinstance(encoder, nn.Module):
-        raise EncoderError(
-            f"the encoder of '{name}' is {type(encoder).__name__}, expected a torch.nn.Module with "
+def _checked(name: str, backbone: nn.Module) -> nn.Module:
+    if not isinstance(backbone, nn.Module):
+        raise BackboneError(
+            f"the backbone of '{name}' is {type(backbone).__name__}, expected a torch.nn.Module with "
             "forward(x, observed) and an attribute width"
         )
-    width = getattr(encoder, "width", None)
+    width = getattr(backbone, "width", None)
     if not isinstance(width, int) or width < 1:
-        raise EncoderError(
-            f"the encoder of '{name}' has width {width!r}; set module.width = <numbers it returns per row>"
+        raise BackboneError(
+            f"the backbone of '{name}' has width {width!r}; set module.width = <numbers it returns per row>"
         )
-    return encoder
+    return backbone
 
 
 def _whole(variable: Variable) -> Variable:
@@ -177,5 +177,5 @@ def _whole(variable: Variable) -> Variable:
     )
 
 
-def _frozen(encoder: nn.Module) -> bool:
-    return not any(p.requires_grad for p in encoder.parameters())
+def _frozen(backbone: nn.Module) -> bool:
+    return not any(p.requires_grad for p in backbone.parameters())
