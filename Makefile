@@ -42,10 +42,10 @@ portable: $(STAMP)
 	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE $(BIN)/pytest -m "not slow"
 
 bench: $(STAMP)
-	$(BIN)/python -m geomiam_bench.shapley --json out/bench/shapley.json --figure out/bench/shapley.png
-	$(BIN)/python -m geomiam_bench.gpu --json out/bench/gpu.json
-	$(BIN)/python -m geomiam_bench.maps --json out/bench/maps.json --figure out/bench/maps.png
-	$(BIN)/python -m geomiam_bench.training --json out/bench/training.json --figure out/bench/training.png
+	$(BIN)/geomiam-bench shapley --json out/bench/shapley.json --figure out/bench/shapley.png
+	$(BIN)/geomiam-bench gpu --json out/bench/gpu.json
+	$(BIN)/geomiam-bench maps --json out/bench/maps.json --figure out/bench/maps.png
+	$(BIN)/geomiam-bench training --json out/bench/training.json --figure out/bench/training.png
 
 # torch comes first and pinned: an open requirement would pull gigabytes of CUDA.
 $(STAMP): pyproject.toml packages/geomiam-bench/pyproject.toml constraints.txt

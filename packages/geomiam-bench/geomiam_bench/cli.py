@@ -1,276 +1,61 @@
-"""``geomiam-bench``: the tables that the claims about skill come from, by one command each."""
+"""``geomiam-bench``: every benchmark is one command."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import Callable
 
 import typer
 
 from geomiam.cli.messages import run_app
-from geomiam.cli.outputs import reserve
-from geomiam.errors import OutputExists
-from geomiam.outputs.kinds import PICTURE, RESULTS
-from geomiam.outputs.picture import save_picture
-from geomiam.progress import progress_bar
+from geomiam_bench import (
+    birds,
+    cloud_gaps,
+    cloud_sites,
+    defaults,
+    disdat_settings,
+    geoplant,
+    gpu,
+    importance,
+    kills,
+    maps,
+    pages,
+    pretraining,
+    shapley,
+    skill,
+    symbols,
+    training,
+)
 
 app = typer.Typer(
-    help="Rerun the tables behind the claims about skill, on real data.",
+    help="Benchmarks of geomiam: skill, costs, and the pages with their results.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
-Folder = Annotated[
-    Path, typer.Argument(help="Folder with metadata.json and one folder per region.")
-]
-Json = Annotated[Path, typer.Option("--json", help="Results; a run that was stopped is continued.")]
-Names = Annotated[str, typer.Option(help="Names, separated by commas.")]
-
-
-@app.command()
-def disdat(
-    folder: Folder,
-    out: Json,
-    regions: Annotated[str, typer.Option(help="Regions, separated by commas; default: all.")] = "",
-    background: Annotated[str, typer.Option(help="target-group or random.")] = "target-group",
-    groups: Annotated[
-        str, typer.Option(help="Target groups: published (NSW merged) or original.")
-    ] = "published",
-    strategies: Names = "miam",
-    fusions: Names = "group+sum",
-    oracle: Annotated[
-        bool, typer.Option("--oracle", help="Also train a model per subset.")
-    ] = False,
-    baselines: Names = "rf,xgboost,maxent-like",
-    seeds: Annotated[int, typer.Option(help="Trainings of each method.")] = 3,
-    subsets: Annotated[
-        str, typer.Option(help="Subsets to score, as in 'evaluate'.")
-    ] = "unimodal+all",
-    covariates: Annotated[str, typer.Option(help="published or all.")] = "published",
-    members: Annotated[int, typer.Option(help="Networks in one model.")] = 6,
-    kappa: Annotated[float, typer.Option(help="Parameter kappa of MIAM; 10 as published.")] = 20.0,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Discard earlier results.")
-    ] = False,
-) -> None:
-    """Train on presence records, score on independent surveys (Elith et al. 2020)."""
-    from geomiam_bench.disdat import NETWORK, Plan, benchmark, entries, write_results
-    from geomiam_bench.readers.disdat import regions as regions_in
-
-    plan = Plan(
-        regions=_names(regions) or tuple(regions_in(folder)),
-        background=background,  # type: ignore[arg-type]
-        groups=groups,  # type: ignore[arg-type]
-        strategies=_names(strategies),
-        fusions=_names(fusions),
-        oracle=oracle,
-        baselines=_names(baselines),
-        seeds=seeds,
-        subsets=subsets,
-        covariates=covariates,
-        kappa=kappa,
-        network=NETWORK.model_copy(update={"members": members}),
-    )
-    reserve(out, True, kind=RESULTS)
-    done = {} if overwrite else _done(out, plan)
-    results = []
-    with _bar(len(plan.regions) * len(entries(plan))) as bar:
-        for result in benchmark(folder, plan, done=done):
-            results.append(result)
-            write_results(out, plan, results)
-            bar.set_postfix_str(f"{result['region']} {result['label']}")
-            bar.update()
-    _print(json.loads(out.read_text(encoding="utf-8"))["summary"])
-    typer.echo(f"\n{len(results)} trained predictors → {out}")
-
-
-@app.command()
-def missingness(
-    data: Annotated[Path, typer.Argument(help="Sites: Zarr store; or a folder as 'disdat' reads.")],
-    out: Annotated[Path, typer.Option("--json", help="Results.")],
-    figure: Annotated[Path | None, typer.Option(help="Picture to write, e.g. out.png.")] = None,
-    schema: Annotated[Path | None, typer.Option(help="Catalog (YAML) of the sites.")] = None,
-    region: Annotated[str, typer.Option(help="Region of such a folder.")] = "",
-    strategies: Names = "miam,uniform",
-    imputations: Names = "mean,median,marginal,conditional",
-    baselines: Names = "xgboost",
-    patterns: Names = "at-random,by-modality,belt,region",
-    shares: Annotated[str, typer.Option(help="Shares missing.")] = "0,0.2,0.4,0.6,0.8",
-    train_pattern: Annotated[str, typer.Option(help="Gaps of the training sites.")] = "at-random",
-    train_share: Annotated[float, typer.Option(help="Share of data in these gaps.")] = 0.0,
-    seeds: Annotated[int, typer.Option(help="Trainings of each method.")] = 3,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the results.")] = False,
-) -> None:
-    """Score methods while more and more of the predictors goes missing."""
-    import xarray as xr
-
-    from geomiam_bench.sweeps import STYLES, SweepPlan, sweeps, write_sweep
-
-    reserve(out, overwrite, kind=RESULTS, inputs=[schema, figure])
-    if figure:
-        reserve(figure, overwrite, kind=PICTURE, inputs=[schema, out])
-    plan = SweepPlan(
-        strategies=_names(strategies),
-        imputations=_names(imputations),
-        baselines=_names(baselines),
-        patterns=_names(patterns),
-        shares=tuple(map(float, _names(shares))),
-        train_pattern=train_pattern,
-        train_share=train_share,
-        seeds=seeds,
-    )
-    sites, facts, plan = _sites(data, schema, region, plan)
-    tables = []
-    with _bar(plan.seeds) as bar:
-        for table in sweeps(sites, facts, plan):
-            tables.append(table)
-            bar.update()
-    seconds = sum(t.attrs["seconds"] for t in tables)
-    whole = xr.concat(tables, "seed", combine_attrs="drop").assign_attrs(seconds=seconds)
-    write_sweep(out, plan, whole)
-    if figure:
-        from geomiam.plot import figures as plot
-
-        save_picture(plot.missingness(whole, styles=STYLES), figure, overwrite=overwrite)
-    _print_sweep(whole)
-    typer.echo(f"→ {out}" + (f", {figure}" if figure else ""))
-
-
-@app.command()
-def systems(
-    data: Annotated[Path, typer.Argument(help="Sites: Zarr store; or a folder as 'disdat' reads.")],
-    out: Json,
-    figure: Annotated[Path | None, typer.Option(help="Picture to write, e.g. out.png.")] = None,
-    schema: Annotated[Path | None, typer.Option(help="Catalog (YAML) of the sites.")] = None,
-    region: Annotated[str, typer.Option(help="Region of such a folder.")] = "",
-    systems: Annotated[str, typer.Option(help="Names, separated by commas; default: all.")] = "",
-    seeds: Annotated[int, typer.Option(help="Trainings of each system.")] = 3,
-    epochs: Annotated[int, typer.Option(help="At most; systems stop by themselves.")] = 0,
-    tune: Annotated[
-        bool, typer.Option("--tune", help="Score blocks of the records; the survey stays closed.")
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Discard earlier results.")
-    ] = False,
-) -> None:
-    """Compare whole systems (MaskSDM, MIAM, UME, MAESTRO's parts, trees) on the same sites."""
-    from dataclasses import replace
-
-    from geomiam_bench import readers
-    from geomiam_bench.comparison.run import begin, go_on, write_comparison
-    from geomiam_bench.comparison.trials import Data, SystemPlan, chosen
-    from geomiam_bench.readers.disdat import regions
-
-    reserve(out, True, kind=RESULTS, inputs=[schema, figure])
-    if figure:
-        reserve(figure, True, kind=PICTURE, inputs=[schema, out])
-    plan = SystemPlan(seeds=seeds, **({"systems": _names(systems)} if systems else {}))  # type: ignore[arg-type]
-    if epochs:
-        plan = replace(plan, training=plan.training.model_copy(update={"epochs": epochs}))
-    sites, facts, plan = _sites(data, schema, region, plan)
-    survey = None
-    if (data / "metadata.json").exists() and not tune:
-        survey = readers.disdat(data, region or regions(data)[0])[1]
-    whole = Data(sites, facts, survey)
-    run = begin(out, whole, plan, anew=overwrite)
-    with _bar(plan.seeds * len(chosen(whole, plan))) as bar:
-
-        def told(result: dict) -> None:
-            bar.set_postfix_str(result["system"])
-            bar.update()
-
-        for more in go_on(run, whole, plan, told=told):
-            write_comparison(out, run := more)
-    if figure:
-        from geomiam_bench.comparison.figure import draw
-
-        save_picture(draw(run), figure, overwrite=True)  # of the same results, which go on
-    _print_systems(run)
-    typer.echo(f"→ {out}" + (f", {figure}" if figure else ""))
-
-
-def _print_systems(run: dict) -> None:
-    """One line per system: means by situation, the difference to the reference, and costs."""
-    from geomiam_bench.comparison.table import REFERENCE, summary
-
-    rows = summary(run)
-    names = list(next(iter(rows.values()))["auc"])
-    head = "".join(f"{n:>14s}{'± vs ' + REFERENCE:>19s}" for n in names)
-    typer.echo(f"{'system':20s}{head}{'train s':>9s}{'weights':>10s}{'s/1,000':>9s}")
-    for name, facts in rows.items():
-        typer.echo(
-            f"{name:20s}"
-            + "".join(f"{facts['auc'][n]:14.4f}{_against(facts, n):>19s}" for n in names)
-            + f"{facts['seconds']:9.1f}{facts['parameters'] or 0:10,.0f}{facts['cost'] or 0:9.3f}"
-        )
-
-
-def _against(facts: dict, situation: str) -> str:
-    one = facts["against"].get(situation)
-    if not one or one["mean"] is None:
-        return ""
-    error = f" ± {100 * one['error']:.1f}" if one["error"] is not None else ""
-    return f"{100 * one['mean']:+.1f}{error}"
-
-
-def _sites(data: Path, schema: Path | None, region: str, plan: Any) -> tuple:
-    """Sites, their schema, and the plan with the loss that their labels ask for."""
-    from dataclasses import replace
-
-    import geomiam as gm
-    from geomiam_bench import readers
-    from geomiam_bench.readers.disdat import regions
-
-    if not (data / "metadata.json").exists():
-        sites = gm.open_sites(data).load()
-        return sites, gm.Schema.from_yaml(schema) if schema else gm.infer_schema(sites), plan
-    region = region or regions(data)[0]
-    records = readers.disdat(data, region)[0]
-    training = plan.training.model_copy(update={"loss": "maxent"})  # no absences, only background
-    return records, readers.disdat_schema(data, region), replace(plan, training=training)
-
-
-def _print_sweep(table: Any) -> None:
-    from geomiam_bench.sweeps import summary
-
-    for pattern, rows in summary(table).items():
-        typer.echo(f"{pattern:14s}" + "".join(f"{s:>8.0%}" for s in table["share"].values))
-        for name, values in rows.items():
-            typer.echo(f"  {name:12s}" + "".join(f"{v:8.3f}" for v in values))
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def _done(path: Path, plan: Any) -> dict:
-    """Results of a run with equal settings; another run's file is not touched."""
-    from geomiam_bench.disdat import settings_of
-
-    if not path.exists():
-        return {}
-    before = json.loads(path.read_text(encoding="utf-8"))
-    if before.get("settings") != json.loads(json.dumps(settings_of(plan))):
-        raise OutputExists(
-            f"{path} holds a run with other settings; pass --overwrite to replace it"
-        )
-    return {(r["region"], r["label"], r["seed"]): r for r in before["results"]}
-
-
-def _bar(total: int) -> Any:
-    return progress_bar(total=total, unit="model", desc="benchmark")
-
-
-def _print(summary: dict) -> None:
-    for label, facts in sorted(summary.items(), key=lambda i: -i[1]["mean_over_species"]):
-        row = "  ".join(f"{name} {r['all']:.3f}" for name, r in facts["regions"].items())
-        typer.echo(
-            f"{label:24s} {row}  mean of {facts['species']} species "
-            f"{facts['mean_over_species']:.4f}"
-        )
+COMMANDS: dict[str, Callable[..., None]] = {
+    "disdat": skill.disdat,
+    "disdat-settings": disdat_settings.main,
+    "missingness": skill.missingness,
+    "systems": skill.systems,
+    "defaults": defaults.main,
+    "geoplant": geoplant.main,
+    "cloud-gaps": cloud_gaps.main,
+    "cloud-sites": cloud_sites.main,
+    "bird-sites": birds.main,
+    "symbols": symbols.main,
+    "pretraining": pretraining.main,
+    "importance": importance.main,
+    "shapley": shapley.main,
+    "gpu": gpu.main,
+    "maps": maps.main,
+    "training": training.main,
+    "kills": kills.main,
+    "pages": pages.main,
+}
+for name, command in COMMANDS.items():
+    app.command(name)(command)
 
 
 def main() -> None:

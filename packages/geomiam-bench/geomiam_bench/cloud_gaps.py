@@ -1,6 +1,6 @@
 """Land cover from a cloudy series: gaps kept, filled or composited, while more and more dates are lost.
 
-    python -m geomiam_bench.cloud_gaps FOLDER --json out/bench/cloud-gaps.json --figure cloud-gaps.png
+    geomiam-bench cloud-gaps FOLDER --json out/bench/cloud-gaps.json --figure cloud-gaps.png
 
 FOLDER is a Zarr cube of ``ndvi(time, y, x)``, ``cloud``, ``has_data``, ``elevation`` and ``land_cover``.
 Its classes are the species, one-hot; classes under 100 pixels and pixels without a label go. Every
@@ -11,25 +11,26 @@ share from the training sites. What is done stays in the JSON, and a run goes on
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 from zlib import crc32
 
 import numpy as np
 import pandas as pd
 import torch
+import typer
 import xarray as xr
 from sklearn.metrics import balanced_accuracy_score
 
 import geomiam as gm
 from geomiam.evaluation.masked import Masked
 from geomiam.metrics import mean_auc
+from geomiam.outputs.place import write_text
 from geomiam.plot import figures as plot
 from geomiam.schema.schema import Schema
 from geomiam_bench.cloud_series import (
@@ -46,6 +47,8 @@ from geomiam_bench.cloud_series import (
     monthly,
     read_cube,
 )
+from geomiam_bench.options import Figure, Json
+from geomiam_bench.results import continued, with_rows
 
 SHARES = (0.0, 0.2, 0.4, 0.6, 0.8)
 DRAWS = 2
@@ -193,56 +196,36 @@ def settings(sites: xr.Dataset, folds: dict[int, list[int]]) -> dict[str, Any]:
     return json.loads(json.dumps(made))
 
 
-def begun(path: Path, made: dict[str, Any]) -> dict[str, Any]:
-    """A run as far as it is done; nothing is added to one of other settings."""
-    if not path.exists():
-        return {"settings": made, "seconds": 0.0, "done": [], "rows": []}
-    run = json.loads(path.read_text(encoding="utf-8"))
-    if run["settings"] != made:
-        raise SystemExit(f"{path} was made with other settings; pass another --json")
-    return run
-
-
-def main() -> None:
-    """Do what is not done yet, and write results and figure."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--json", type=Path, required=True)
-    parser.add_argument("--figure", type=Path)
-    parser.add_argument("--train", choices=["asis", "same"], default="asis")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument(
-        "--tune", action="store_true", help="score the folds that settings come from"
-    )
-    args = parser.parse_args()
+def main(
+    folder: Annotated[Path, typer.Argument(help="Zarr cube; the module lists its variables.")],
+    out: Json,
+    figure: Figure = None,
+    train: Annotated[
+        Literal["asis", "same"], typer.Option(help="same: the training sites lose as much.")
+    ] = "asis",
+    seeds: Annotated[int, typer.Option(help="Trainings of each method.")] = 3,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Score the folds that settings come from.")
+    ] = False,
+) -> None:
+    """Classify land cover from a cloudy series: gaps kept, filled or composited."""
     torch.set_num_threads(1)
-    cube = read_cube(args.folder)
-    sites, folds = make_sites(cube), TUNING if args.tune else TESTS
+    cube = read_cube(folder)
+    sites, folds = make_sites(cube), TUNING if tune else TESTS
     fold, patterns = fold_of(sites), losses(cube)
-    run = begun(args.json, settings(sites, folds))
-    for task in tasks(args.train, seeds=args.seeds, folds=list(folds), patterns=list(patterns)):
+    made_with = settings(sites, folds)
+    run = continued(out, made_with)
+    run = run or {"settings": made_with, "seconds": 0.0, "done": [], "rows": []}
+    for task in tasks(train, seeds=seeds, folds=list(folds), patterns=list(patterns)):
         if (key := str(task)) in run["done"]:
             continue
         started = time.perf_counter()
-        train = sites.isel(site=np.isin(fold, folds[task.fold]))
-        run["rows"] += do(task, train, sites.isel(site=fold == task.fold), patterns)
+        training_sites = sites.isel(site=np.isin(fold, folds[task.fold]))
+        run["rows"] += do(task, training_sites, sites.isel(site=fold == task.fold), patterns)
         run["done"].append(key)
         run["seconds"] += round(time.perf_counter() - started, 1)
-        write(args.json, run)
+        head = {k: v for k, v in run.items() if k != "rows"}
+        write_text(out, with_rows(head, "rows", run["rows"]))
         print(f"{key}: {run['seconds']:.0f} s", flush=True)
-    if args.figure:
-        plot.missingness(as_table(run["rows"]), styles=STYLES).savefig(args.figure, dpi=120)
-
-
-def write(path: Path, run: dict) -> None:
-    """Write what there is, in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows = ",\n".join(json.dumps(row) for row in run["rows"])
-    head = json.dumps({k: v for k, v in run.items() if k != "rows"}, indent=1)
-    part = path.with_name(path.name + ".part")
-    part.write_text(f'{head[:-2]},\n "rows": [\n{rows}\n]}}\n', encoding="utf-8")
-    part.replace(path)
-
-
-if __name__ == "__main__":
-    main()
+    if figure:
+        plot.missingness(as_table(run["rows"]), styles=STYLES).savefig(figure, dpi=120)

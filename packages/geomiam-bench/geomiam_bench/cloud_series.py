@@ -1,6 +1,6 @@
 """A cloudy series of NDVI as sites: how dates are lost, and how gaps are filled.
 
-What ``geomiam_bench.cloud_gaps`` is made of. Functions of sites keep everything but ``ndvi``.
+The parts of ``geomiam-bench cloud-gaps``. Functions of sites keep everything but ``ndvi``.
 """
 
 from __future__ import annotations

@@ -1,22 +1,24 @@
 """Make sites of a cloudy NDVI series, a modality per season, for ``geomiam-bench systems``.
 
-    python -m geomiam_bench.cloud_sites FOLDER out/cloud-sites.zarr
+    geomiam-bench cloud-sites FOLDER out/cloud-sites.zarr
     geomiam-bench systems out/cloud-sites.zarr --schema out/cloud-sites.yaml --json systems-clouds.json
 
-FOLDER, classes and pixels are those of ``geomiam_bench.cloud_gaps``. The dates of all years that fall
+FOLDER, classes and pixels are those of ``geomiam-bench cloud-gaps``. The dates of all years that fall
 into one season are a modality of their own, read month by month, so that a season can go missing.
 """
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
+from typing import Annotated
 
+import typer
 import xarray as xr
 import yaml
 
 import geomiam as gm
 from geomiam_bench.cloud_series import make_sites, read_cube
+from geomiam_bench.options import Overwrite
 
 PER_CLASS = 400
 SEASONS = {"DJF": "winter", "MAM": "spring", "JJA": "summer", "SON": "autumn"}
@@ -42,19 +44,14 @@ def catalog() -> dict:
     }
 
 
-def main() -> None:
-    """Read the cube, write sites and catalog."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--overwrite", action="store_true")
-    args = parser.parse_args()
-    sites = by_season(make_sites(read_cube(args.folder), per_class=PER_CLASS))
-    gm.write_sites(sites, args.out, overwrite=args.overwrite)
+def main(
+    folder: Annotated[Path, typer.Argument(help="Zarr cube, as cloud-gaps reads.")],
+    out: Annotated[Path, typer.Argument(help="Zarr store to write; a catalog is put beside it.")],
+    overwrite: Overwrite = False,
+) -> None:
+    """Write sites of a cloudy series, with one modality per season."""
+    sites = by_season(make_sites(read_cube(folder), per_class=PER_CLASS))
+    gm.write_sites(sites, out, overwrite=overwrite)
     text = yaml.safe_dump(catalog(), sort_keys=False)
-    args.out.with_suffix(".yaml").write_text(text, encoding="utf-8")
-    print(f"{sites.sizes['site']:,} sites, {sites.sizes['species']} classes → {args.out}")
-
-
-if __name__ == "__main__":
-    main()
+    out.with_suffix(".yaml").write_text(text, encoding="utf-8")
+    print(f"{sites.sizes['site']:,} sites, {sites.sizes['species']} classes → {out}")

@@ -1,6 +1,6 @@
 """Judge the default fit against tuned logistic regressions and a balanced forest.
 
-    python -m geomiam_bench.defaults --data FOLDER [--only "French birds"] [--json out.json]
+    geomiam-bench defaults --data FOLDER [--only "French birds"] [--json out.json]
 
 Every set and size is learned by ``gm.fit(sites, rng=0)`` with no settings. Real sets are scored on three
 spatially blocked folds, by the AUC of the pooled out-of-fold predictions of each species; synthetic
@@ -10,15 +10,14 @@ Results are written after every set; those that are there are not computed again
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+import typer
 import xarray as xr
 
 import geomiam as gm
@@ -27,6 +26,8 @@ from geomiam.evaluation.masked import Masked
 from geomiam.splits import site_blocks, spatial_folds
 from geomiam_bench.defaults_baselines import baselines
 from geomiam_bench.defaults_data import Case, makers
+from geomiam_bench.options import listed
+from geomiam_bench.results import read_json, write_json
 
 MOST_SPECIES, FOLDS = 20, 3
 RARE = 5
@@ -34,20 +35,21 @@ RARE = 5
 OURS = "default"
 
 
-def main() -> None:
-    """Run all sets, or those whose name contains one of ``--only``."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="folder with maps/ and disdat/")
-    parser.add_argument("--only", default="", help="parts of names, separated by ';'")
-    parser.add_argument(
-        "--json", type=Path, default=Path("packages/geomiam-bench/results/defaults.json")
-    )
-    args = parser.parse_args()
+def main(
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with maps/ and disdat/; without: bundled data.")
+    ] = None,
+    only: Annotated[str, typer.Option(help="Parts of names of sets, separated by ';'.")] = "",
+    out: Annotated[Path, typer.Option("--json", help="Results; sets in it are skipped.")] = Path(
+        "out/bench/defaults.json"
+    ),
+) -> None:
+    """Compare the default fit with tuned logistic regressions and a balanced forest."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    results = json.loads(args.json.read_text()) if args.json.exists() else {}
-    sets = makers(args.data)
-    wanted = args.only.split(";")
+    results = read_json(out) if out.exists() else {}
+    sets = makers(data)
+    wanted = listed(only, separator=";") or ("",)
     for name in sorted(sets, key=lambda n: next((i for i, w in enumerate(wanted) if w in n), 99)):
         if name in results or not any(w in name for w in wanted):
             continue
@@ -56,7 +58,7 @@ def main() -> None:
         except (ValueError, GeomiamError) as error:  # such as a size that the set does not have
             print(f"{name}: {error}")
             continue
-        args.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
+        write_json(out, results)
         print(name, {k: v for k, v in results[name].items() if k != "by_species"}, flush=True)
 
 
@@ -65,21 +67,21 @@ def judge(case: Case) -> dict[str, Any]:
     labels = case.sites["presence"].transpose("site", "species").values
     species = scored_species(labels)
     if case.test is not None:
-        scores, about = fitted(case.sites, case.test, species)
-        truth = case.test["truth" if "truth" in case.test else "presence"]
-        truth = truth.transpose("site", "species").values[:, species]
+        scores, fit = fitted(case.sites, case.test, species)
+        stored = case.test["truth" if "truth" in case.test else "presence"]
+        truth = stored.transpose("site", "species").values[:, species]
         each = {k: expected_auc(truth, z) for k, z in scores.items()}
-        about = [about]
+        fits = [fit]
     else:
-        each, about = _out_of_fold(case.sites, labels, species)
+        each, fits = _out_of_fold(case.sites, labels, species)
     row = summary(each, n=case.sites.sizes["site"], species=labels.shape[1])
     if case.test is not None and "truth" in case.test:
         low = truth[:, 0] < 0.01
         row["suitability_where_absent"] = round(float(_sigmoid(scores[OURS][low]).mean()), 4)
     return row | {
-        "fusions": [a["fusion"] for a in about],
-        "seconds": [a["seconds"] for a in about],
-        "reported_auc": [a["auc"] for a in about],
+        "fusions": [f["fusion"] for f in fits],
+        "seconds": [f["seconds"] for f in fits],
+        "reported_auc": [f["auc"] for f in fits],
     }
 
 
@@ -156,7 +158,3 @@ def summary(each: dict[str, np.ndarray], *, n: int, species: int) -> dict[str, A
 
 def _sigmoid(logits: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-logits))
-
-
-if __name__ == "__main__":
-    main()

@@ -2,7 +2,7 @@
 
 Everything is trained on presence records and their background; the survey is looked at once, when a
 trained predictor is scored. Settings come from spatial blocks of the training records
-(``geomiam_bench.disdat_settings``) and are the same in every region.
+(``geomiam-bench disdat-settings``) and are the same in every region.
 """
 
 from __future__ import annotations

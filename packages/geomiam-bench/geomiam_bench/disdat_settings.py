@@ -1,6 +1,6 @@
 """Choose the settings of the NCEAS benchmark from spatial blocks of its training records.
 
-    python -m geomiam_bench.disdat_settings FOLDER [--regions AWT,NSW,SA,SWI] [--json out.json]
+    geomiam-bench disdat-settings FOLDER [--regions AWT,NSW,SA,SWI] [--json out.json]
 
 Every candidate is cross-validated in every region: five folds of whole blocks, scored on the records
 of the fold left out against the target-group background of that fold. The survey is never opened.
@@ -8,16 +8,18 @@ of the fold left out against the target-group background of that fold. The surve
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 
 import geomiam as gm
 from geomiam.masking import named
 from geomiam_bench.disdat import KAPPA, NETWORK, PER_SAMPLE, TRAINING, Plan, Region
+from geomiam_bench.options import Json, listed
+from geomiam_bench.results import write_json
 
 CANDIDATES: dict[str, dict[str, dict]] = {
     "as it is": {},
@@ -62,30 +64,23 @@ def cross_validate(region: Region, changes: dict[str, dict], *, rng: int) -> dic
     return table["mean_auc"].to_series().to_dict()
 
 
-def main() -> None:
-    """Run the candidates and print their means."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--regions", default="AWT,NSW,SA,SWI")
-    parser.add_argument("--only", help="candidates, separated by ';'")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, default=Path("out/bench/disdat_settings.json"))
-    args = parser.parse_args()
-    names = args.only.split(";") if args.only else list(CANDIDATES)
-    plan, found = Plan(subsets="unimodal+all"), {}
-    places = [Region.read(args.folder, n, plan) for n in args.regions.split(",")]
-    for name in names:
+def main(
+    folder: Annotated[Path, typer.Argument(help="Folder as 'disdat' reads.")],
+    regions: Annotated[str, typer.Option(help="Regions, separated by commas.")] = "AWT,NSW,SA,SWI",
+    only: Annotated[str, typer.Option(help="Candidates, separated by ';'; default: all.")] = "",
+    seed: int = 0,
+    out: Json = Path("out/bench/disdat_settings.json"),
+) -> None:
+    """Cross-validate candidate settings on the training records of 'disdat'."""
+    plan, results = Plan(subsets="unimodal+all"), {}
+    places = [Region.read(folder, n, plan) for n in listed(regions)]
+    for name in listed(only, separator=";") or CANDIDATES:
         started = time.perf_counter()
-        scores = {r.name: cross_validate(r, CANDIDATES[name], rng=args.seed) for r in places}
+        scores = {r.name: cross_validate(r, CANDIDATES[name], rng=seed) for r in places}
         every = {r: s["all"] for r, s in scores.items()}
         subsets = float(np.mean([np.mean(list(s.values())) for s in scores.values()]))
-        found[name] = {"subsets": scores, "seconds": round(time.perf_counter() - started)}
+        results[name] = {"subsets": scores, "seconds": round(time.perf_counter() - started)}
         row = "  ".join(f"{r} {v:.3f}" for r, v in every.items())
         mean = np.mean(list(every.values()))
         print(f"{name:26s} {row}  all {mean:.4f}  subsets {subsets:.4f}", flush=True)
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()
+        write_json(out, results)

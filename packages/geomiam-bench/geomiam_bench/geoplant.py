@@ -1,9 +1,9 @@
 """Table 1 of MIAM: skill on GeoPlant from twelve subsets of the predictors, strategy by strategy.
 
-    python -m geomiam_bench.geoplant FOLDER --json out/bench/geoplant.json
-    python -m geomiam_bench.geoplant FOLDER --limit 2000 --coarsen 4 --epochs 10 --rows miam dropout
+    geomiam-bench geoplant FOLDER --json out/bench/geoplant.json
+    geomiam-bench geoplant FOLDER --limit 2000 --coarsen 4 --epochs 10 --rows miam,dropout
 
-FOLDER holds GeoPlant as it comes out of its archives, see ``readers.geoplant``; columns whose predictors
+FOLDER holds GeoPlant as it comes out of its archives, see ``geomiam_bench.readers.geoplant``; columns whose predictors
 are not there are left out, and the average is then over the columns that are. Sites are split by blocks of
 1 degree into 70 % training, 15 % validation and 15 % test; the same split serves every row. The published
 numbers stand beside ours in the output. A run that was stopped goes on where it was.
@@ -11,15 +11,15 @@ numbers stand beside ours in the output. A run that was stopped goes on where it
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+import typer
 import xarray as xr
 
 import geomiam as gm
@@ -29,6 +29,8 @@ from geomiam.errors import SelectionError
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.select import visible_tokens
 from geomiam_bench import readers
+from geomiam_bench.options import Json, listed
+from geomiam_bench.results import continued, write_json
 
 PUBLISHED = json.loads(Path(__file__).with_name("geoplant_published.json").read_text("utf-8"))
 COLUMNS: dict[str, list | None] = {
@@ -50,6 +52,27 @@ SHARE, BLOCK = 0.15, "100 km"
 
 
 @dataclass(frozen=True)
+class Run:
+    """What is read and how it is trained; defaults of the command are those of the paper."""
+
+    folder: Path
+    rows: Sequence[str]
+    limit: int | None
+    min_records: int
+    coarsen: int
+    fusion: Any
+    epochs: int
+    batch: int
+    width: int
+    depth: int
+    heads: int
+    members: int
+    seed: int
+    accelerator: Any
+    precision: Any
+
+
+@dataclass(frozen=True)
 class Data:
     """Sites and how they are split."""
 
@@ -62,14 +85,14 @@ class Data:
     columns: dict[str, list | None]
 
 
-def read(args: argparse.Namespace) -> Data:
+def read(run: Run) -> Data:
     """Read and split the sites, and keep the columns that they can answer."""
-    sites = readers.geoplant(args.folder, limit=args.limit, min_records=args.min_records, chunks=64)
-    sites = coarsened(sites, args.coarsen).compute()
-    test = gm.splits.hold_out_blocks(sites, share=SHARE, block=BLOCK, rng=args.seed)
+    sites = readers.geoplant(run.folder, limit=run.limit, min_records=run.min_records, chunks=64)
+    sites = coarsened(sites, run.coarsen).compute()
+    test = gm.splits.hold_out_blocks(sites, share=SHARE, block=BLOCK, rng=run.seed)
     rest = sites.isel(site=~test)
     share = SHARE / (1 - SHARE)
-    validation = gm.splits.hold_out_blocks(rest, share=share, block=BLOCK, rng=args.seed)
+    validation = gm.splits.hold_out_blocks(rest, share=share, block=BLOCK, rng=run.seed)
     schema = bind(readers.geoplant_schema(sites), sites)
     return Data(rest, validation, sites.isel(site=test), schema, answerable(schema))
 
@@ -95,22 +118,22 @@ def answerable(schema: gm.Schema) -> dict[str, list | None]:
     return kept
 
 
-def train(data: Data, using: list | None, masking: Any, args: argparse.Namespace) -> gm.Model:
+def train(data: Data, using: list | None, masking: Any, run: Run) -> gm.Model:
     """Train on a subset of the predictors, by a strategy."""
     sites, schema = part(data.rest, data.schema, using)
     network = gm.NetworkConfig(
-        fusion=args.fusion,
-        width=args.width,
-        depth=args.depth,
-        heads=args.heads,
-        members=args.members,
+        fusion=run.fusion,
+        width=run.width,
+        depth=run.depth,
+        heads=run.heads,
+        members=run.members,
     )
     training = gm.TrainingConfig(
         loss="weighted-bce",
-        epochs=args.epochs,
-        batch=args.batch,
-        accelerator=args.accelerator,
-        precision=args.precision,
+        epochs=run.epochs,
+        batch=run.batch,
+        accelerator=run.accelerator,
+        precision=run.precision,
     )
     return gm.fit(
         sites,
@@ -119,31 +142,31 @@ def train(data: Data, using: list | None, masking: Any, args: argparse.Namespace
         network=network,
         training=training,
         validation=data.validation,
-        rng=args.seed,
+        rng=run.seed,
     )
 
 
-def rows(data: Data, args: argparse.Namespace, done: dict[str, dict]) -> Iterator[tuple[str, dict]]:
+def rows(data: Data, run: Run, done: dict[str, dict]) -> Iterator[tuple[str, dict]]:
     """Yield the rows of the table: per column, mean AUC over species and the number of them."""
-    for row in args.rows:
+    for row in run.rows:
         if row not in done:
             started = time.perf_counter()
-            found = oracle(data, args) if row == "oracle" else strategy(data, row, args)
+            found = oracle(data, run) if row == "oracle" else strategy(data, row, run)
             done[row] = {"auc": found, "seconds": round(time.perf_counter() - started, 1)}
         yield row, done[row]
 
 
-def strategy(data: Data, name: str, args: argparse.Namespace) -> dict[str, float]:
+def strategy(data: Data, name: str, run: Run) -> dict[str, float]:
     """One model for all columns."""
-    model = train(data, None, gm.masking.named(name), args)
+    model = train(data, None, gm.masking.named(name), run)
     return scored(model, data, data.columns)
 
 
-def oracle(data: Data, args: argparse.Namespace) -> dict[str, float]:
+def oracle(data: Data, run: Run) -> dict[str, float]:
     """A model of its own for every column, trained with nothing hidden."""
     found: dict[str, float] = {}
     for name, using in data.columns.items():
-        model = train(data, using, gm.masking.Constant(0.0), args)
+        model = train(data, using, gm.masking.Constant(0.0), run)
         found |= scored(model, data, {name: using})
     return found
 
@@ -190,63 +213,35 @@ def line(name: str, who: str, row: dict, columns: list[str], *, width: int) -> s
     return f"{name:<{width}} {who:<10}" + "  ".join(cells)
 
 
-def earlier(path: Path | None, settings: dict) -> dict[str, dict]:
-    """Rows of an interrupted run with the same settings.
-
-    Raises
-    ------
-    SystemExit
-        If the file is of other settings.
-    """
-    if path is None or not path.exists():
-        return {}
-    before = json.loads(path.read_text("utf-8"))
-    if before["settings"] != settings:
-        raise SystemExit(f"{path} holds results of other settings; choose another --json")
-    return before["rows"]
-
-
-def write(path: Path, whole: dict) -> None:
-    """Write the results so far, in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part_of = path.with_name(path.name + ".part")
-    part_of.write_text(json.dumps(whole, indent=1), "utf-8")
-    part_of.replace(path)
-
-
-def main() -> None:
-    """Train every row, print the table and write it."""
-    args = arguments()
-    settings = {k: v for k, v in vars(args).items() if k not in ("folder", "json", "rows")}
-    done = earlier(args.json, settings)
-    data = read(args)
+def main(
+    folder: Annotated[Path, typer.Argument(help="GeoPlant as it comes out of its archives.")],
+    out: Json = Path("out/bench/geoplant.json"),
+    names: Annotated[
+        str, typer.Option("--rows", help="Rows of the table, separated by commas; default: all.")
+    ] = "",
+    limit: Annotated[int | None, typer.Option(help="Surveys to read.")] = None,
+    min_records: Annotated[int, typer.Option(help="Presences of a species.")] = 21,
+    coarsen: Annotated[int, typer.Option(help="Pixels of a patch per value.")] = 1,
+    fusion: Literal["token", "group"] = "token",
+    epochs: int = 100,
+    batch: int = 128,
+    width: int = 192,
+    depth: int = 3,
+    heads: int = 8,
+    members: int = 1,
+    seed: int = 0,
+    accelerator: str = "auto",
+    precision: str = "32-true",
+) -> None:
+    """Compute Table 1 of MIAM on GeoPlant; a run that was stopped is continued."""
+    settings = {k: v for k, v in locals().items() if k not in ("folder", "out", "names")}
+    run = Run(folder, listed(names) or tuple(PUBLISHED["rows"]), **settings)
+    done = (continued(out, settings) or {"rows": {}})["rows"]
+    data = read(run)
     columns = list(data.columns)
-    found: dict[str, dict] = {}
-    for name, row in rows(data, args, done):
-        found[name] = row | {"average": average(row["auc"], columns)}
-        if args.json:
-            whole = {"settings": settings, "data": facts(data), "rows": done | found}
-            write(args.json, whole | {"published": PUBLISHED})
-    print(table(found, columns))
-
-
-def arguments() -> argparse.Namespace:
-    """Options; defaults are the paper's."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--rows", nargs="+", default=list(PUBLISHED["rows"]))
-    parser.add_argument("--limit", type=int, help="surveys to read")
-    parser.add_argument("--min-records", type=int, default=21)
-    parser.add_argument("--coarsen", type=int, default=1, help="pixels of a patch per value")
-    parser.add_argument("--fusion", default="token", choices=["token", "group"])
-    sizes = {"epochs": 100, "batch": 128, "width": 192, "depth": 3, "heads": 8, "members": 1}
-    for name, default in (sizes | {"seed": 0}).items():
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--accelerator", default="auto")
-    parser.add_argument("--precision", default="32-true")
-    return parser.parse_args()
-
-
-if __name__ == "__main__":
-    main()
+    table_rows: dict[str, dict] = {}
+    for name, row in rows(data, run, done):
+        table_rows[name] = row | {"average": average(row["auc"], columns)}
+        results = {"settings": settings, "data": facts(data), "rows": done | table_rows}
+        write_json(out, results | {"published": PUBLISHED})
+    print(table(table_rows, columns))

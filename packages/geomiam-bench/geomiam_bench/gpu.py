@@ -1,6 +1,6 @@
 """What a GPU makes of it: cells a second, share of its own peak, and what exact explanations cost there.
 
-    python -m geomiam_bench.gpu --json out/bench/gpu.json
+    geomiam-bench gpu --json out/bench/gpu.json
 
 Seconds of the clock after the device has finished, medians of interleaved runs. Without a GPU it says so and
 ends; ``--device cpu`` tries the script out.
@@ -8,20 +8,21 @@ ends; ``--device cpu`` tries the script out.
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+import typer
 
-from geomiam.inference.engine import predict_block, shapley_block
 from geomiam.tokens.select import players
-from geomiam_bench.shapley import SIZES, make, off, operations
+from geomiam_bench.options import Json
+from geomiam_bench.results import as_text, write_json
+from geomiam_bench.shapley import SIZES, explain_all, make, off, operations, predict_all
 
 
 def wait(device: torch.device) -> None:
@@ -47,21 +48,15 @@ def timed(
 
 def ways(device: torch.device, *, rows: int, width: int) -> dict[str, Callable[[], Any]]:
     """Prediction and explanation by both fusions, in both precisions."""
-    found: dict[str, Callable[[], Any]] = {}
+    calls: dict[str, Callable[[], Any]] = {}
     for fusion in ("token", "group"):
         model, block = make(fusion, width=width, rows=rows, **SIZES)
         masks = np.stack(list(players(model.layout).values()))
-        ask: dict[str, Any] = {"species": np.arange(len(model.species))}
-        shown = np.ones(model.layout.size, bool)
         for precision in ("fp32", "bf16"):
-            at = model.in_precision(precision).to(device)  # type: ignore[arg-type]
-            found[f"{fusion} {precision}"] = lambda m=at, b=block, g=masks, a=ask: shapley_block(
-                m, b, players=g, **a
-            )[0]
-            found[f"{fusion} {precision} predict"] = lambda m=at, b=block, s=shown, a=ask: (
-                predict_block(m, b, shown=s, **a)
-            )
-    return found
+            other = model.in_precision(precision).to(device)  # type: ignore[arg-type]
+            calls[f"{fusion} {precision}"] = partial(explain_all, other, block, masks)
+            calls[f"{fusion} {precision} predict"] = partial(predict_all, other, block)
+    return calls
 
 
 def peak(device: torch.device, *, size: int) -> dict[str, float]:
@@ -69,7 +64,7 @@ def peak(device: torch.device, *, size: int) -> dict[str, float]:
     found = {}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         x = torch.randn(size, size, device=device).to(dtype)
-        seconds = timed({name: lambda x=x: x @ x}, device, repeat=7)[name]
+        seconds = timed({name: partial(torch.matmul, x, x)}, device, repeat=7)[name]
         found[name] = 2 * size**3 / seconds
     return found
 
@@ -100,24 +95,18 @@ def report(device: torch.device, *, rows: int, width: int, repeat: int) -> dict[
     }
 
 
-def main() -> None:
-    """Run, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, default=Path("out/bench/gpu.json"))
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "")
-    parser.add_argument("--rows", type=int, default=65536)
-    parser.add_argument("--width", type=int, default=192)
-    parser.add_argument("--repeat", type=int, default=5)
-    args = parser.parse_args()
-    if not args.device:
-        print("no GPU is there, so there is nothing to measure")
+def main(
+    out: Json = Path("out/bench/gpu.json"),
+    device: Annotated[str, typer.Option(help="Default: a GPU; cpu tries the command out.")] = "",
+    rows: Annotated[int, typer.Option(help="Cells of a batch.")] = 65536,
+    width: int = 192,
+    repeat: int = 5,
+) -> None:
+    """Measure predictions and exact explanations on a GPU, as a share of its peak."""
+    device = device or ("cuda" if torch.cuda.is_available() else "")
+    if not device:
+        print("there is no GPU, so nothing was measured")
         return
-    how = {"rows": args.rows, "width": args.width, "repeat": args.repeat}
-    found = report(torch.device(args.device), **how)
-    print(json.dumps(found, indent=1))
-    args.json.parent.mkdir(parents=True, exist_ok=True)
-    args.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()
+    results = report(torch.device(device), rows=rows, width=width, repeat=repeat)
+    print(as_text(results))
+    write_json(out, results)

@@ -1,6 +1,6 @@
 """What sampled Shapley values of a score are worth: Latin squares against plain Monte Carlo.
 
-    python -m geomiam_bench.importance --out out/bench
+    geomiam-bench importance --out out/bench
 
 A small model is trained on the bundled records of a banana slug and judged by its AUC on blocks of 100 km
 that it never saw. All coalitions of its variables are evaluated once, which gives the exact values; the
@@ -10,12 +10,12 @@ sample counts as evaluations what it would have evaluated by itself.
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 import xarray as xr
 from scipy.stats import t
 
@@ -25,8 +25,9 @@ from geomiam.demo import load_records as records
 from geomiam.evaluation.importance import skill_game
 from geomiam.explain.sampling import Value, exact, steps
 from geomiam.splits import site_blocks, spatial_folds
+from geomiam_bench.results import as_text, write_json
 
-KINDS = {
+KINDS: dict[str, dict[str, Any]] = {
     "plain Monte Carlo": {"method": "uniform"},
     "Latin squares, cyclic (MaskSDM)": {"rows": "cyclic"},
     "Latin squares, independent": {"rows": "independent"},
@@ -76,7 +77,7 @@ def converge(value: Value, players: int, *, repeats: int) -> xr.Dataset:
 def report(runs: xr.Dataset, table: xr.Dataset, seconds: dict[str, float]) -> dict:
     """What the runs say, as plain numbers."""
     mean = runs.mean("repeat")
-    rmse = np.sqrt((runs["error"] ** 2).mean("repeat"))
+    rmse = (runs["error"] ** 2).mean("repeat") ** 0.5
     return {
         "players": dict(
             zip(table["player"].values.tolist(), table["mean_shapley"].values.tolist())
@@ -85,24 +86,23 @@ def report(runs: xr.Dataset, table: xr.Dataset, seconds: dict[str, float]) -> di
         "sites": table.attrs["sites"],
         "squares": SIZES,
         "kinds": {
-            str(kind): {n: np.round(mean[n].sel(kind=kind).values, 5).tolist() for n in mean}
-            | {"rms_of_mean_error": np.round(rmse.sel(kind=kind).values, 5).tolist()}
+            str(kind): {n: mean[n].sel(kind=kind).values.round(5).tolist() for n in mean}
+            | {"rms_of_mean_error": rmse.sel(kind=kind).values.round(5).tolist()}
             for kind in runs["kind"].values
         },
         "seconds": seconds,
     }
 
 
-def main() -> None:
-    """Run, print, and write JSON and figures."""
+def main(
+    out: Annotated[Path, typer.Option(help="Folder of results and figures.")] = Path("out/bench"),
+    repeats: Annotated[int, typer.Option(help="Samples of each kind and size.")] = 100,
+) -> None:
+    """Compare sampled Shapley values of a score with the exact ones, on bundled data."""
     import matplotlib
 
     matplotlib.use("Agg")
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("out/bench"))
-    parser.add_argument("--repeats", type=int, default=100)
-    args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     clock, seconds = time.perf_counter(), {}
 
     def lap(step: str) -> None:
@@ -114,9 +114,9 @@ def main() -> None:
     game = skill_game(model, sites, players="variables")
     n = len(game.players)
     coalitions = (np.arange(2**n)[:, None] >> np.arange(n)) & 1 == 1
-    known = look_up(game(coalitions)[:, -1:], n)
+    value = look_up(game(coalitions)[:, -1:], n)
     lap("all coalitions")
-    runs = converge(known, n, repeats=args.repeats)
+    runs = converge(value, n, repeats=repeats)
     lap("samples")
     table = gm.importance(model, sites, players="variables", method="latin", samples=24)
     lap("importance from 24 squares")
@@ -124,11 +124,7 @@ def main() -> None:
         "importance": gm.plot.importance(table),
         "importance-convergence": gm.plot.convergence(runs),
     }.items():
-        figure.savefig(args.out / f"{name}.png", dpi=130)
-    found = report(runs, table, seconds)
-    (args.out / "importance.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
-    print(json.dumps(found, indent=1))
-
-
-if __name__ == "__main__":
-    main()
+        figure.savefig(out / f"{name}.png", dpi=130)
+    results = report(runs, table, seconds)
+    write_json(out / "importance.json", results)
+    print(as_text(results))

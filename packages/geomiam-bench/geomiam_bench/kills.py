@@ -1,6 +1,6 @@
 """Kill the writers of maps at random times: every resumed map must equal the undisturbed one.
 
-    python -m geomiam_bench.kills --kills 100 --json out/bench/kills.json
+    geomiam-bench kills --kills 100 --json out/bench/kills.json
 
 Writers are processes of their own that get SIGKILL after a random time, from the first step to the
 last rename; the next one resumes. Workers of a dask cluster get it under a writer that lives on.
@@ -10,8 +10,6 @@ counted which blocks were made more often than once, and which of these had been
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import random
 import shutil
@@ -22,16 +20,20 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Annotated
 
 import dask
 import dask.array as da
 import numpy as np
 import odc.geo.xr  # noqa: F401
+import typer
 import xarray as xr
 
 from geomiam.maps.job import DONE
 from geomiam.maps.store import Place
 from geomiam.maps.write import make_map
+from geomiam_bench.options import Json
+from geomiam_bench.results import as_text, write_json
 from geomiam_bench.shapley import make
 
 CHUNK, ROWS, COLUMNS = 24, 4, 5
@@ -212,21 +214,15 @@ def run(kills: int, worker_kills: int, seed: int) -> dict:
     return found
 
 
-def main() -> None:
-    """Kill, compare, and write what was found."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=80, help="of writers")
-    parser.add_argument("--worker-kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, default=Path("out/bench/kills.json"))
-    args = parser.parse_args()
+def main(
+    kills: Annotated[int, typer.Option(help="Kills of writers.")] = 80,
+    worker_kills: Annotated[int, typer.Option(help="Kills of workers.")] = 20,
+    seed: int = 0,
+    out: Json = Path("out/bench/kills.json"),
+) -> None:
+    """Kill writers of maps at random times, and compare every resumed map byte for byte."""
     start = time.monotonic()
-    found = {**run(args.kills, args.worker_kills, args.seed), "seed": args.seed}
-    found["seconds"] = round(time.monotonic() - start)
-    args.json.parent.mkdir(parents=True, exist_ok=True)
-    args.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(found, indent=1))
-
-
-if __name__ == "__main__":
-    main()
+    results = {**run(kills, worker_kills, seed), "seed": seed}
+    results["seconds"] = round(time.monotonic() - start)
+    write_json(out, results)
+    print(as_text(results))

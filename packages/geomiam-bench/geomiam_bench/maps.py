@@ -1,6 +1,6 @@
 """What a map costs beside its model: Zarr to Zarr against the bare model, workers, memory, a real map.
 
-    python -m geomiam_bench.maps --json out/bench/maps.json --figure out/bench/maps.png
+    geomiam-bench maps --json out/bench/maps.json --figure out/bench/maps.png
 
 Repetitions are interleaved and medians taken, since other work may share the machine; the load is
 in the results. The real map reads the human footprint of Europe, if ``--data`` has it, trains a small
@@ -9,7 +9,6 @@ model of where plants were recorded, and runs ``geomiam predict`` from start to 
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -21,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import dask
 import dask.array as da
@@ -28,6 +28,7 @@ import numpy as np
 import odc.geo.xr  # noqa: F401
 import rioxarray  # noqa: F401
 import torch
+import typer
 import xarray as xr
 
 import geomiam as gm
@@ -35,9 +36,9 @@ from geomiam.inference.engine import predict_block
 from geomiam.maps.memory import peak_memory
 from geomiam.maps.write import make_map
 from geomiam.tokens.blocks import encode
+from geomiam_bench.options import Figure, Json
+from geomiam_bench.results import as_text, write_json
 from geomiam_bench.shapley import make
-
-REAL = Path("../shared/data/glc_sample")
 
 
 def random_cube(names: list[str], ny: int, nx: int, *, chunk: int) -> xr.Dataset:
@@ -86,21 +87,23 @@ def speed(folder: Path, *, chunk: int, repeat: int) -> dict:
 
     def write(threads: int = 1, client=None) -> None:
         with dask.config.set(scheduler="threads", num_workers=threads):
-            how = {"overwrite": True, "progress": False, "resume": False}
-            make_map(cube, model, folder / "map.zarr", client=client, **how)
+            out = folder / "map.zarr"
+            make_map(cube, model, out, client=client, overwrite=True, progress=False, resume=False)
 
     def cluster(workers: int) -> LocalCluster:
         return LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
 
     TIMES.clear()
-    write(), bare(model, loaded)
+    write()
+    bare(model, loaded)
     TIMES.clear()
     for _ in range(repeat):  # with no cluster beside, whose scheduler would share the process
         bare(model, loaded)
         timed("1 thread", write)
         timed("2 threads", lambda: write(2))
     with cluster(1) as one, cluster(2) as two, Client(one) as a, Client(two) as b:
-        write(client=a), write(client=b)  # workers import what they need
+        write(client=a)  # workers import what they need
+        write(client=b)
         for _ in range(repeat):
             timed("1 process", lambda: write(client=a))
             timed("2 processes", lambda: write(client=b))
@@ -129,24 +132,24 @@ def memory(sides: tuple[int, ...]) -> list[dict]:
     """Peak memory of maps of growing size."""
     found = []
     for side in sides:
-        command = [sys.executable, "-m", "geomiam_bench.maps", "--memory-of", str(side)]
+        command = [sys.executable, "-m", "geomiam_bench", "maps", "--memory-of", str(side)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         found.append(json.loads(done.stdout.splitlines()[-1]))
     return found
 
 
-def train_real(folder: Path) -> xr.Dataset:
+def train_real(data: Path, folder: Path) -> xr.Dataset:
     """Train a small model of where plants were recorded; write the model and the cube."""
     import pandas as pd
 
-    stored = xr.open_zarr(REAL / "human_footprint_europe.zarr", consolidated=False, chunks={})
+    stored = xr.open_zarr(data / "human_footprint_europe.zarr", consolidated=False, chunks={})
     footprint = stored.rename(lat="y", lon="x")
     cube = gm.open_cube(footprint, crs="EPSG:4326")
     for name in cube.data_vars:
         cube[name].attrs["modality"] = str(name)
     gm.write_cube(cube, folder / "cube.zarr", chunks={"y": 512, "x": 512}, progress=False)
     cube = gm.open_cube(folder / "cube.zarr", chunks=None)
-    table = pd.read_parquet(REAL / "presence_only_sample.parquet").assign(species="any plant")
+    table = pd.read_parquet(data / "presence_only_sample.parquet").assign(species="any plant")
     sites = gm.sample(cube, table[["species", "lon", "lat"]], crs="EPSG:4326")
     sites = gm.add_background(sites, cube, n=1000, rng=0)
     network = gm.NetworkConfig(width=32, heads=2, depth=1, inner=0, frequencies=8)
@@ -155,9 +158,9 @@ def train_real(folder: Path) -> xr.Dataset:
     return cube
 
 
-def real(folder: Path) -> dict:
+def real(data: Path, folder: Path) -> dict:
     """Map Europe from the human footprint by ``geomiam predict``."""
-    cube = train_real(folder)
+    cube = train_real(data, folder)
     run = [sys.executable, "-c", "from geomiam.cli.main import main; main()", "predict"]
     run += [str(folder / "model"), str(folder / "cube.zarr")]
     plan = subprocess.run([*run, "--plan"], capture_output=True, text=True, check=True).stdout
@@ -231,33 +234,30 @@ def draw(found: dict, path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
-def main() -> None:
-    """Run, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, default=Path("out/bench/maps.json"))
-    parser.add_argument("--figure", type=Path)
-    parser.add_argument("--chunk", type=int, default=128)
-    parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+def main(
+    out: Json = Path("out/bench/maps.json"),
+    figure: Figure = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with human_footprint_europe.zarr, for a real map.")
+    ] = None,
+    chunk: Annotated[int, typer.Option(help="Cells along the side of a dask chunk.")] = 128,
+    repeat: int = 3,
+    memory_of_side: Annotated[int, typer.Option("--memory-of", hidden=True)] = 0,
+) -> None:
+    """Measure maps from Zarr to Zarr: seconds against the bare model, workers, and memory."""
     torch.set_num_threads(1)
-    if args.memory_of:
-        print(json.dumps(memory_of(args.memory_of)))
+    if memory_of_side:
+        print(json.dumps(memory_of(memory_of_side)))
         return
-    found: dict = {"cores": os.cpu_count(), "load at the start": os.getloadavg()[0]}
+    results: dict = {"cores": os.cpu_count(), "load at the start": os.getloadavg()[0]}
     with tempfile.TemporaryDirectory() as folder:
-        found["speed"] = speed(Path(folder), chunk=args.chunk, repeat=args.repeat)
-        found["load after speed"] = os.getloadavg()[0]
-        found["memory"] = memory((512, 1024, 1619, 3238))
+        results["speed"] = speed(Path(folder), chunk=chunk, repeat=repeat)
+        results["load after speed"] = os.getloadavg()[0]
+        results["memory"] = memory((512, 1024, 1619, 3238))
         shutil.rmtree(folder)
         Path(folder).mkdir()
-        found["real"] = real(Path(folder)) if REAL.exists() else "data are not at hand"
-    args.json.parent.mkdir(parents=True, exist_ok=True)
-    args.json.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(json.dumps(found, indent=1, ensure_ascii=False))
-    if args.figure:
-        draw(found, args.figure)
-
-
-if __name__ == "__main__":
-    main()
+        results["real"] = real(data, Path(folder)) if data else None
+    write_json(out, results)
+    print(as_text(results))
+    if figure:
+        draw(results, figure)

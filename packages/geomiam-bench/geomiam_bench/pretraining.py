@@ -1,6 +1,6 @@
 """What pre-training is worth where labels are few.
 
-    python -m geomiam_bench.pretraining SHARED/data --json out/bench/pretraining.json \
+    geomiam-bench pretraining FOLDER --json out/bench/pretraining.json \
         --figure out/bench/pretraining.png
 
 Swiss trees (NCEAS region SWI: 10,000 random places without labels, a survey of 30 species) and French
@@ -14,17 +14,17 @@ every subset of the modalities; nothing is chosen on those blocks.
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 import torch
+import typer
 import xarray as xr
 
 import geomiam as gm
@@ -35,7 +35,9 @@ from geomiam.model.model import Model
 from geomiam.splits import hold_out, site_coordinates, spatial_blocks
 from geomiam.splits.reading import places_of
 from geomiam_bench import birds, readers
+from geomiam_bench.options import Figure, Json, listed
 from geomiam_bench.readers.disdat import disdat_schema
+from geomiam_bench.results import write_json
 
 LABELS = (100, 300, 1000)
 MOST_TESTED, MOST_UNLABELLED = 3000, 5000
@@ -97,7 +99,7 @@ def french_birds(root: Path) -> Case:
     species = [c for c in records if "_" in c and c[0].isupper()]
     schema = gm.infer_schema(cube, kinds=birds.KINDS)
     cells, _ = random_cells(cube, n=None, rng=np.random.default_rng(0))
-    return Case(cells, gm.sample(cube, records, species=species), schema, "100 km")
+    return Case(cells, gm.sample(cube, records, species=species, thin=False), schema, "100 km")
 
 
 CASES: dict[str, Callable[[Path], Case]] = {
@@ -188,7 +190,7 @@ def methods(encoder: Model, sites: xr.Dataset, seed: int, *, fits: bool) -> dict
     }
     if not fits:
         return probes
-    settings = {"masking": MASKING, "training": FITTING, "rng": seed}
+    settings: dict[str, Any] = {"masking": MASKING, "training": FITTING, "rng": seed}
     return probes | {
         "from scratch": gm.fit(sites, encoder.schema, network=NETWORK, **settings),
         "fine-tuned": gm.fit(sites, warm_start=encoder, **settings),
@@ -253,37 +255,32 @@ def draw(frame: pd.DataFrame, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def main() -> None:
-    """Run all cases and seeds, write JSON and figure."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--json", type=Path, default=Path("out/bench/pretraining.json"))
-    parser.add_argument("--figure", type=Path)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=20, help="of pre-training")
-    parser.add_argument("--fitted", type=int, default=1000, help="most sites for fits, not probes")
-    parser.add_argument("--cases", nargs="*", default=list(CASES))
-    args = parser.parse_args()
+def main(
+    data: Annotated[Path, typer.Argument(help="Folder with disdat/ and maps/france_birds/.")],
+    out: Json = Path("out/bench/pretraining.json"),
+    figure: Figure = None,
+    seeds: int = 3,
+    epochs: Annotated[int, typer.Option(help="Epochs of pre-training.")] = 20,
+    fitted: Annotated[int, typer.Option(help="Most sites for fits; probes take more.")] = 1000,
+    cases: Annotated[str, typer.Option(help="Cases, separated by commas.")] = ",".join(CASES),
+) -> None:
+    """Compare pre-trained networks with networks from scratch, where labels are few."""
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", message=".*have presences or absences only")
     rows: list[dict] = []
-    cases = {name: CASES[name](args.data) for name in args.cases}
-    for seed in range(args.seeds):
-        for name, case in cases.items():
-            rows += run(name, case, seed, epochs=args.epochs, fitted=args.fitted)
-            write(args, rows)
+    data_of = {name: CASES[name](data) for name in listed(cases)}
+    for seed in range(seeds):
+        for name, case in data_of.items():
+            rows += run(name, case, seed, epochs=epochs, fitted=fitted)
+            write(out, rows, epochs=epochs, figure=figure)
 
 
-def write(args: argparse.Namespace, rows: list[dict]) -> None:
-    """Write what is there so far."""
+def write(out: Path, rows: list[dict], *, epochs: int, figure: Path | None) -> None:
+    """Write the results and the figure so far."""
     frame = tidy(rows)
-    args.json.parent.mkdir(parents=True, exist_ok=True)
-    made = {"network": NETWORK.model_dump(), "training": FITTING.model_dump(), "rows": rows}
-    made |= {"pretraining_epochs": args.epochs, "differences": differences(frame)}
-    args.json.write_text(json.dumps(made, indent=1), encoding="utf-8")
-    if args.figure:
-        draw(frame, args.figure)
-
-
-if __name__ == "__main__":
-    main()
+    results: dict[str, Any] = {"network": NETWORK.model_dump(), "rows": rows}
+    results["training"] = FITTING.model_dump()
+    results |= {"pretraining_epochs": epochs, "differences": differences(frame)}
+    write_json(out, results)
+    if figure:
+        draw(frame, figure)

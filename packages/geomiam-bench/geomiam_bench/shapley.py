@@ -1,6 +1,6 @@
 """What exact explanations cost, in predictions, beside the procedure of the papers: ratios within one run.
 
-    python -m geomiam_bench.shapley --json out/bench/shapley.json --figure out/bench/shapley.png
+    geomiam-bench shapley --json out/bench/shapley.json --figure out/bench/shapley.png
 
 The naive procedure is MaskSDM's as written: for each of the 2^G coalitions one full pass over all tokens,
 hidden ones replaced by the mask token. Against it: token fusion with what coalitions share made once, and
@@ -12,16 +12,16 @@ equal rows.
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+import typer
 
 from geomiam.explain.explainer import with_explainer
 from geomiam.inference.coalitions import members, shapley_weights
@@ -32,6 +32,8 @@ from geomiam.schema.schema import Schema
 from geomiam.tokens.blocks import Block, encode
 from geomiam.tokens.scaler import fit_scaler
 from geomiam.tokens.select import players
+from geomiam_bench.options import Figure, Json
+from geomiam_bench.results import as_text, write_json
 
 SIZES = {"groups": 6, "tokens": 64, "species": 20}
 SWEEPS = {
@@ -57,7 +59,7 @@ def make(
 ) -> tuple[Model, Block]:
     """Return a model of one scalar per token, and rows of which whole groups are missing."""
     sizes = [len(part) for part in np.array_split(np.arange(tokens), groups)]
-    modalities = {
+    modalities: dict[str, dict] = {
         f"m{g}": {"variables": {f"v{g}_{i}": {} for i in range(n)}} for g, n in enumerate(sizes)
     }
     schema = Schema.from_dict({"modalities": modalities})
@@ -76,7 +78,9 @@ def make(
 
 def naive(model: Model, block: Block, masks: np.ndarray) -> np.ndarray:
     """Every coalition by one full pass over all tokens, hidden ones replaced by the mask token."""
-    network, values = model.network.eval(), [torch.as_tensor(v) for v in block.values]
+    network: Any = model.network.eval()
+    values = [torch.as_tensor(v) for v in block.values]
+    member: Any
     (member,) = network.members
     observed = torch.as_tensor(block.observed)
     total: Any = 0
@@ -91,25 +95,36 @@ def naive(model: Model, block: Block, masks: np.ndarray) -> np.ndarray:
 
 def ways(width: int, rows: int, *, slow: bool, **sizes: Any) -> dict[str, Callable[[], Any]]:
     """Return everything that is timed, by name; the naive procedure only where it is affordable."""
-    found: dict[str, Callable[[], Any]] = {}
+    calls: dict[str, Callable[[], Any]] = {}
     for fusion in FUSIONS:
         model, block = make(fusion, width=width, rows=rows, **sizes)
         masks = np.stack(list(players(model.layout).values()))
-        index, shown = np.arange(len(model.species)), np.ones(model.layout.size, bool)
         if fusion == "token" and slow:
-            found["naive"] = lambda m=model, b=block, g=masks: naive(m, b, g)
+            calls["naive"] = partial(naive, model, block, masks)
         if fusion == "token":
-            learned = with_explainer(model, width=128)
-            found["token told"] = lambda m=learned, b=block, s=shown, i=index: amortised_block(
-                m, b, shown=s, species=i
-            )[0]
+            calls["token told"] = partial(approximate, with_explainer(model, width=128), block)
         for precision in ("fp32", "bf16"):
-            at = model.in_precision(precision)  # type: ignore[arg-type]
-            ask = {"species": index}
-            explain = lambda m=at, b=block, g=masks, a=ask: shapley_block(m, b, players=g, **a)[0]  # noqa: E731
-            foresee = lambda m=at, b=block, s=shown, a=ask: predict_block(m, b, shown=s, **a)  # noqa: E731
-            found |= {f"{fusion} {precision}": explain, f"{fusion} {precision} predict": foresee}
-    return found
+            other = model.in_precision(precision)  # type: ignore[arg-type]
+            calls[f"{fusion} {precision}"] = partial(explain_all, other, block, masks)
+            calls[f"{fusion} {precision} predict"] = partial(predict_all, other, block)
+    return calls
+
+
+def explain_all(model: Model, block: Block, masks: np.ndarray) -> np.ndarray:
+    """Exact Shapley values of all species."""
+    return shapley_block(model, block, players=masks, species=np.arange(len(model.species)))[0]
+
+
+def approximate(model: Model, block: Block) -> np.ndarray:
+    """Shapley values of all species by the learned explainer."""
+    shown = np.ones(model.layout.size, bool)
+    return amortised_block(model, block, shown=shown, species=np.arange(len(model.species)))[0]
+
+
+def predict_all(model: Model, block: Block) -> np.ndarray:
+    """Predictions for all species."""
+    shown = np.ones(model.layout.size, bool)
+    return predict_block(model, block, shown=shown, species=np.arange(len(model.species)))
 
 
 def timed(todo: dict[str, Callable[[], Any]], *, repeat: int) -> dict[str, list[float]]:
@@ -125,23 +140,23 @@ def timed(todo: dict[str, Callable[[], Any]], *, repeat: int) -> dict[str, list[
     return seconds
 
 
-def headline(args: argparse.Namespace) -> dict[str, Any]:
+def headline(*, rows: int, width: int, repeat: int) -> dict[str, Any]:
     """Times and ratios at the usual size, and how far each is from the naive values."""
-    todo = ways(args.width, args.rows, slow=True, **SIZES)
-    seconds = timed(todo, repeat=args.repeat)
+    todo = ways(width, rows, slow=True, **SIZES)
+    seconds = timed(todo, repeat=repeat)
     median = {n: statistics.median(s) for n, s in seconds.items()}
     median["token told predict"] = median["token fp32 predict"]
     exact, group = todo["naive"](), todo["group fp32"]()
     explained = [n for n in todo if n != "naive" and "predict" not in n]
-    counted = operations(**SIZES, d=args.width)
+    counted = operations(**SIZES, d=width)
     count = {n: counted[n.replace(" fp32", "").replace(" bf16", "")] for n in todo}
     most = peak()
-    rate = {n: count[n] / (median[n] / args.rows) for n in todo}
+    rate = {n: count[n] / (median[n] / rows) for n in todo}
     return {
         "operations_per_cell": count,
         "peak_of_products": most,
         "share_of_peak": {n: r / most["bf16" if "bf16" in n else "fp32"] for n, r in rate.items()},
-        "milliseconds_per_cell": {n: 1e3 * median[n] / args.rows for n in todo},
+        "milliseconds_per_cell": {n: 1e3 * median[n] / rows for n in todo},
         "spread": {n: (max(s) - min(s)) / median[n] for n, s in seconds.items()},
         "times_faster_than_naive": {n: median["naive"] / median[n] for n in explained},
         "price_in_predictions": {n: median[n] / median[f"{n} predict"] for n in explained},
@@ -187,11 +202,15 @@ def peak() -> dict[str, float]:
     best = {}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         x, w = torch.randn(2048, 192).to(dtype), torch.randn(384, 192).to(dtype)
-        runs = timed(
-            {name: lambda x=x, w=w: [torch.nn.functional.linear(x, w) for _ in range(50)]}, repeat=7
-        )
+        runs = timed({name: partial(products, x, w)}, repeat=7)
         best[name] = 50 * 2 * 2048 * 384 * 192 / min(runs[name])
     return best
+
+
+def products(x: torch.Tensor, w: torch.Tensor) -> None:
+    """Multiply 50 times."""
+    for _ in range(50):
+        torch.nn.functional.linear(x, w)
 
 
 def off(a: np.ndarray, b: np.ndarray) -> float:
@@ -199,16 +218,16 @@ def off(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.abs(a - b).max())
 
 
-def growth(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+def growth(*, rows: int, width: int, repeat: int) -> Iterator[dict[str, Any]]:
     """Milliseconds per cell as one size grows, the others as usual; in float32."""
     for name, values in SWEEPS.items():
         for value in values:
-            todo = ways(args.width, args.rows, slow=False, **{**SIZES, name: value})
+            todo = ways(width, rows, slow=False, **{**SIZES, name: value})
             todo = {n: f for n, f in todo.items() if "bf16" not in n and "told" not in n}
             if name == "groups" and value > 8:
                 del todo["token fp32"]
-            for way, seconds in timed(todo, repeat=max(1, args.repeat // 3)).items():
-                cost = 1e3 * statistics.median(seconds) / args.rows
+            for way, seconds in timed(todo, repeat=max(1, repeat // 3)).items():
+                cost = 1e3 * statistics.median(seconds) / rows
                 yield {"size": name, "value": value, "way": way, "milliseconds_per_cell": cost}
 
 
@@ -235,26 +254,23 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     fig.savefig(path, dpi=130)
 
 
-def main() -> None:
-    """Run, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, default=Path("out/bench/shapley.json"))
-    parser.add_argument("--figure", type=Path)
-    parser.add_argument("--rows", type=int, default=64)
-    parser.add_argument("--width", type=int, default=192)
-    parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--headline", action="store_true", help="leave the growth out")
-    args = parser.parse_args()
+def main(
+    out: Json = Path("out/bench/shapley.json"),
+    figure: Figure = None,
+    rows: Annotated[int, typer.Option(help="Cells of a batch.")] = 64,
+    width: int = 192,
+    repeat: int = 5,
+    only_headline: Annotated[
+        bool, typer.Option("--headline", help="Leave out how the cost grows with each size.")
+    ] = False,
+) -> None:
+    """Measure exact explanations in predictions, beside the procedure of the papers."""
     torch.set_num_threads(1)
-    report = {"sizes": {**SIZES, "width": args.width, "rows": args.rows}, **headline(args)}
-    print(json.dumps(report, indent=1))
-    if not args.headline:
-        report["growth"] = list(growth(args))
-    args.json.parent.mkdir(parents=True, exist_ok=True)
-    args.json.write_text(json.dumps(report, indent=1), encoding="utf-8")
-    if args.figure and "growth" in report:
-        draw(report["growth"], args.figure)
-
-
-if __name__ == "__main__":
-    main()
+    settings = {"rows": rows, "width": width, "repeat": repeat}
+    results = {"sizes": {**SIZES, "width": width, "rows": rows}, **headline(**settings)}
+    print(as_text(results))
+    if not only_headline:
+        results["growth"] = list(growth(**settings))
+    write_json(out, results)
+    if figure and "growth" in results:
+        draw(results["growth"], figure)

@@ -1,6 +1,6 @@
 """A cloudy series of NDVI as symbols (SAX) against plain windows: tokens, time, skill.
 
-    python -m geomiam_bench.symbols FOLDER --json out/bench/symbols.json
+    geomiam-bench symbols FOLDER --json out/bench/symbols.json
 
 FOLDER is the Zarr cube of ``cloud_gaps.py``; its classes of land cover are the species. Windows and
 symbols of 1, 3, 6 and 12 dates go through one network, trained alike on the same folds of spatial
@@ -11,15 +11,15 @@ change of product does. Time is that of predicting the test sites, on one thread
 
 from __future__ import annotations
 
-import argparse
-import json
+import itertools
 import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 import torch
+import typer
 import xarray as xr
 
 import geomiam as gm
@@ -27,6 +27,8 @@ from geomiam.metrics import mean_auc
 from geomiam.schema.schema import Schema
 from geomiam.tokens.layout import Layout
 from geomiam_bench.cloud_series import TESTS, fold_of, make_sites, read_cube
+from geomiam_bench.options import Json, listed
+from geomiam_bench.results import write_json
 
 EVERY = (1, 3, 6, 12)
 """Dates per token."""
@@ -107,30 +109,22 @@ def seconds(sites: xr.Dataset, model: gm.Model, *, times: int = 5) -> float:
     return min(found)
 
 
-def main() -> None:
-    """Train, score and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--json", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--folds", type=int, nargs="+", default=list(TESTS), choices=list(TESTS))
-    arguments = parser.parse_args()
+def main(
+    folder: Annotated[Path, typer.Argument(help="Zarr cube, as cloud-gaps reads.")],
+    out: Json,
+    seeds: Annotated[int, typer.Option(help="Trainings of each way of reading.")] = 1,
+    folds: Annotated[str, typer.Option(help="Folds that are scored.")] = ",".join(map(str, TESTS)),
+) -> None:
+    """Compare symbols with windows of a series: tokens, seconds and AUC."""
     torch.set_num_threads(1)
-    sites = make_sites(read_cube(arguments.folder))
-    folds, rows, start = fold_of(sites), [], time.time()
-    for test in arguments.folds:
-        parts = [sites.isel(site=np.isin(folds, f)) for f in (TESTS[test], [test])]
-        for seed, way, every in (
-            (s, w, e) for s in range(arguments.seeds) for w in WAYS for e in EVERY
-        ):
-            rows.append({"fold": test, **run(way, every, *parts, seed=seed)})
-    made = {"network": SIZES, "training": TRAINING.model_dump(), "sites": sites.sizes["site"]}
-    result = {"settings": made, "seconds": time.time() - start, "rows": rows}
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    sites = make_sites(read_cube(folder))
+    fold, rows, start = fold_of(sites), [], time.time()
+    for test in map(int, listed(folds)):
+        train_sites, test_sites = (sites.isel(site=np.isin(fold, f)) for f in (TESTS[test], [test]))
+        for seed, way, every in itertools.product(range(seeds), WAYS, EVERY):
+            row = run(way, every, train_sites, test_sites, seed=seed)
+            rows.append({"fold": test, **row})
+    settings = {"network": SIZES, "training": TRAINING.model_dump(), "sites": sites.sizes["site"]}
+    write_json(out, {"settings": settings, "seconds": time.time() - start, "rows": rows})
     table = pd.DataFrame(rows).groupby(["way", "every"], sort=False).mean()
     print(table.drop(columns=["fold", "seed"]).round(4).to_string())
-
-
-if __name__ == "__main__":
-    main()

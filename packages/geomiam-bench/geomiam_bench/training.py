@@ -1,6 +1,6 @@
 """What a training step costs against the papers' step: ratios within one run.
 
-    python -m geomiam_bench.training --json out/bench/training.json --figure out/bench/training.png
+    geomiam-bench training --json out/bench/training.json --figure out/bench/training.png
 
 The papers' way computes every token and puts a mask token in place of the hidden ones (MaskSDM):
 forward, loss, backward, optimizer, with PyTorch's own transformer layers. Against it, with as many
@@ -11,15 +11,16 @@ as the published masking draws them, and ``miam`` draws the masks of MIAM, of wh
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import statistics
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated, cast
 
 import numpy as np
 import torch
+import typer
 from schedulefree import AdamWScheduleFree
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -30,9 +31,25 @@ from geomiam.networks.config import NetworkConfig
 from geomiam.networks.network import Network
 from geomiam.schema.schema import Schema
 from geomiam.tokens.layout import Layout
+from geomiam_bench.options import Figure, Json
+from geomiam_bench.results import as_text, write_json
 
 SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Midpoints of five equal parts of [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Sizes of the networks and of a batch, and how often every step is repeated."""
+
+    batch: int
+    width: int
+    depth: int
+    tokens: int
+    modalities: int
+    species: int
+    bf16: bool
+    repeat: int
 
 
 class Paper(nn.Module):
@@ -41,7 +58,7 @@ class Paper(nn.Module):
     def __init__(self, like: Network, config: NetworkConfig):
         super().__init__()
         d = config.width
-        self.tokenizers = like.members[0].tokenizers
+        self.tokenizers = cast(nn.Module, like.members[0].tokenizers)
         self.mask = nn.Parameter(torch.empty(d).uniform_(-(d**-0.5), d**-0.5))
         layer = nn.TransformerEncoderLayer(
             d, config.heads, d * 4 // 3, config.dropout, batch_first=True, norm_first=True
@@ -82,7 +99,7 @@ def sizes_of(tokens: int, modalities: int) -> list[int]:
     return [len(part) for part in np.array_split(np.arange(tokens), modalities)]
 
 
-def steps(args: argparse.Namespace, sizes: list[int]) -> dict[str, Step]:
+def steps(run: Run, sizes: list[int]) -> dict[str, Step]:
     """The three networks, of equal size."""
     schema = Schema.from_dict(
         {
@@ -95,37 +112,37 @@ def steps(args: argparse.Namespace, sizes: list[int]) -> dict[str, Step]:
 
     def network(**fusion) -> tuple[Network, NetworkConfig]:
         torch.manual_seed(0)
-        config = NetworkConfig(width=args.width, **fusion)
-        facts = {"layout": Layout.of(schema), "classes": {}, "species": args.species}
-        return Network(config, **facts), config
+        config = NetworkConfig(width=run.width, **fusion)
+        layout = Layout.of(schema)
+        return Network(config, layout=layout, classes={}, species=run.species), config
 
-    token = {"fusion": "token", "depth": args.depth}
+    token = {"fusion": "token", "depth": run.depth}
     made = {
         "paper": Paper(*network(**token)),
         "token": network(**token)[0],
-        "group": network(fusion="group", depth=args.depth - 1, inner=1)[0],
+        "group": network(fusion="group", depth=run.depth - 1, inner=1)[0],
     }
-    return {name: Step(n, args.bf16) for name, n in made.items()}
+    return {name: Step(n, run.bf16) for name, n in made.items()}
 
 
-def masks(args: argparse.Namespace, sizes: list[int], rng: np.random.Generator) -> dict:
+def masks(run: Run, sizes: list[int], rng: np.random.Generator) -> dict:
     """Visible tokens ``(n, t)`` at every hidden share and as MIAM draws them."""
     balance = Balance.neutral(len(sizes))
-    p = {share: np.full((1, len(sizes)), share) for share in SHARES}
+    p: dict[float | str, np.ndarray] = {share: np.full((1, len(sizes)), share) for share in SHARES}
     p |= {"miam": MIAM().sample(1, sizes=sizes, balance=balance, rng=rng)}
-    drawn = {k: hide(v, n=args.batch, sizes=sizes, rng=rng) for k, v in p.items()}
+    drawn = {k: hide(v, n=run.batch, sizes=sizes, rng=rng) for k, v in p.items()}
     return {k: torch.as_tensor(~h) for k, h in drawn.items()}
 
 
-def measure(args: argparse.Namespace) -> dict:
+def measure(run: Run) -> dict:
     """Seconds of every way and mask, pairs interleaved."""
-    sizes, rng = sizes_of(args.tokens, args.modalities), np.random.default_rng(0)
-    ways = steps(args, sizes)
-    values = [torch.randn(args.batch, k, 1) for k in sizes]
-    labels = (torch.rand(args.batch, args.species) < 0.1).float()
+    sizes, rng = sizes_of(run.tokens, run.modalities), np.random.default_rng(0)
+    ways = steps(run, sizes)
+    values = [torch.randn(run.batch, k, 1) for k in sizes]
+    labels = (torch.rand(run.batch, run.species) < 0.1).float()
     found: dict[str, dict] = {name: {k: [] for k in (*SHARES, "miam")} for name in ways}
-    for repeat in range(-1, args.repeat):  # the first one warms up
-        for kind, visible in masks(args, sizes, rng).items():
+    for repeat in range(-1, run.repeat):  # the first one warms up
+        for kind, visible in masks(run, sizes, rng).items():
             for name, step in ways.items():
                 seconds = step.seconds(values, visible, labels)
                 if repeat >= 0:
@@ -170,21 +187,25 @@ def draw(report: dict, path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def main() -> None:
-    """Run, print and write the ratios."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, default=Path("out/bench/training.json"))
-    parser.add_argument("--figure", type=Path)
-    numbers = {"batch": 250, "width": 192, "depth": 4, "tokens": 64, "modalities": 6}
-    for name, default in (numbers | {"species": 20, "repeat": 5}).items():
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--bf16", action="store_true", help="all ways in bfloat16 autocast")
-    args = parser.parse_args()
+def main(
+    out: Json = Path("out/bench/training.json"),
+    figure: Figure = None,
+    batch: int = 250,
+    width: int = 192,
+    depth: int = 4,
+    tokens: int = 64,
+    modalities: int = 6,
+    species: int = 20,
+    repeat: int = 5,
+    bf16: Annotated[bool, typer.Option("--bf16", help="All ways in bfloat16 autocast.")] = False,
+) -> None:
+    """Compare a training step with the step of the papers, at several hidden shares."""
     torch.set_num_threads(1)
-    measured = measure(args)
+    run = Run(batch, width, depth, tokens, modalities, species, bf16, repeat)
+    measured = measure(run)
     seconds = measured["seconds"]
-    report = {
-        "sizes": {k: getattr(args, k) for k in (*numbers, "species", "bf16")},
+    results = {
+        "sizes": {k: v for k, v in asdict(run).items() if k != "repeat"},
         "weights": measured["weights"],
         "speed_up_over_paper": ratios(seconds),
         "median_seconds": {
@@ -192,12 +213,7 @@ def main() -> None:
         },
         "seconds": {n: {str(k): s for k, s in v.items()} for n, v in seconds.items()},
     }
-    args.json.parent.mkdir(parents=True, exist_ok=True)
-    args.json.write_text(json.dumps(report, indent=1), encoding="utf-8")
-    print(json.dumps({k: v for k, v in report.items() if k != "seconds"}, indent=1))
-    if args.figure:
-        draw(report, args.figure)
-
-
-if __name__ == "__main__":
-    main()
+    write_json(out, results)
+    print(as_text({k: v for k, v in results.items() if k != "seconds"}))
+    if figure:
+        draw(results, figure)

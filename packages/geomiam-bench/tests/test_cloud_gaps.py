@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from typer.testing import CliRunner
 
 import geomiam as gm
 from geomiam_bench import cloud_gaps, cloud_series
+from geomiam_bench.cli import app
 
 DATES = pd.to_datetime(
     ["2015-07-11", "2015-07-31", "2015-08-20", "2015-11-09", "2015-11-19", "2016-07-02"]
@@ -135,7 +136,7 @@ def test_composites_are_the_medians_of_a_pandas_groupby(bench, sites):
 
 @pytest.mark.slow
 def test_a_run_scores_every_method_and_goes_on_where_it_stopped(
-    bench, folder, tmp_path, monkeypatch, capsys
+    bench, folder, tmp_path, monkeypatch
 ):
     gaps, _ = bench
     monkeypatch.setattr(gaps, "NETWORK", gm.NetworkConfig(fusion="sum", width=8, heads=2))
@@ -145,9 +146,9 @@ def test_a_run_scores_every_method_and_goes_on_where_it_stopped(
     file = tmp_path / "run.json"
 
     def command(*options: str) -> dict:
-        argv = ["cloud_gaps.py", str(folder), "--json", str(file), "--seeds", "1", *options]
-        monkeypatch.setattr(sys, "argv", argv)
-        gaps.main()
+        command = ["cloud-gaps", str(folder), "--json", str(file), "--seeds", "1", *options]
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 0, result.output
         return json.loads(file.read_text(encoding="utf-8"))
 
     first = command()

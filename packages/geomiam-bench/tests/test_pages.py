@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from geomiam.errors import SettingError
+from geomiam_bench.cli import COMMANDS, app
 
 ROOT = Path(__file__).resolve().parents[3]
 DOCS = ROOT / "docs"
@@ -19,36 +20,42 @@ def read(page: str) -> str:
     return (DOCS / page).read_text(encoding="utf-8")
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> Path:
+    """The pages, written anew from the stored results."""
+    docs = tmp_path_factory.mktemp("docs")
+    result = CliRunner().invoke(app, ["pages", "--docs", str(docs), "--results", str(RESULTS)])
+    assert result.exit_code == 0, result.output
+    return docs
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("script", "page"), [("benchmarks", "benchmarks.md"), ("performance", "performance.md")]
-)
-def test_the_generated_pages_are_what_the_results_say(tmp_path, script, page):
-    """No figure on them is typed: written anew from the stored results they are the same."""
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            f"geomiam_bench.pages.{script}",
-            "--docs",
-            str(tmp_path),
-            "--results",
-            str(RESULTS),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert (tmp_path / page).read_text("utf-8") == read(page)
+@pytest.mark.parametrize("page", ["benchmarks.md", "defaults.md", "performance.md"])
+def test_the_generated_pages_are_what_the_results_say(written, page):
+    assert (written / page).read_text("utf-8") == read(page)
     for picture in re.findall(r"\]\((images/benchmarks/[^)]+)\)", read(page)):
         assert (DOCS / picture).stat().st_size > 10_000, picture
 
 
-def test_commands_that_the_page_names_exist():
-    from geomiam_bench.cli import app
+def test_a_folder_without_results_is_refused(tmp_path):
+    result = CliRunner().invoke(app, ["pages", "--results", str(tmp_path / "none")])
+    assert isinstance(result.exception, SettingError) and "--results" in str(result.exception)
 
-    verbs = {c.callback.__name__ for c in app.registered_commands if c.callback}
-    assert set(re.findall(r"`geomiam-bench ([\w-]+)", read("evaluation.md"))) == verbs
-    for module in re.findall(r"`python -m geomiam_bench\.([\w.]+)", read("evaluation.md")):
-        assert importlib.util.find_spec(f"geomiam_bench.{module}"), module
+
+def test_every_command_explains_itself():
+    for name in COMMANDS:
+        result = CliRunner().invoke(app, [name, "--help"])
+        assert result.exit_code == 0 and "Options" in result.output, name
+
+
+def test_commands_that_the_documentation_names_exist():
+    pages = [*DOCS.glob("*.md"), ROOT / "README.md", RESULTS.parent / "README.md"]
+    named = {
+        verb
+        for page in pages
+        for verb in re.findall(r"geomiam-bench ([a-z][a-z-]+) ?[`A-Z-]", page.read_text("utf-8"))
+    }
+    assert named <= set(COMMANDS)
+    assert set(COMMANDS) == set(
+        re.findall(r"^\| `geomiam-bench ([\w-]+)", pages[-1].read_text("utf-8"), re.MULTILINE)
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 import zipfile
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from PIL import Image
 import geomiam as gm
 from geomiam.errors import ArtifactError, MissingFiles, OccurrenceError
 from geomiam.tokens.layout import Layout
-from geomiam_bench import geoplant, readers
+from geomiam_bench import readers
 from geomiam_bench.readers.cubes import read_cube, read_pt
 
 SMALL = gm.NetworkConfig(width=8, heads=2, depth=1, inner=0, frequencies=4)
@@ -633,53 +632,3 @@ def test_vectors_of_other_rows_are_refused(taxa):
     np.save(taxa / "image.npy", np.zeros((5, 7)))
     with pytest.raises(OccurrenceError, match=r"'image' are \(5, 7\), the table has 6 rows"):
         readers.taxabench(taxa)
-
-
-# Table 1 of MIAM --------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def script():
-    return geoplant
-
-
-def test_the_columns_show_the_tokens_that_the_table_names(script, tmp_path):
-    from geomiam.tokens.select import visible_tokens
-
-    sites = readers.geoplant(geoplant_folder(tmp_path, surveys=2, size=128))
-    layout = Layout.of(bound(readers.geoplant_schema(sites), sites))
-    shown = {n: int(visible_tokens(layout, using).sum()) for n, using in script.COLUMNS.items()}
-    assert list(shown) == script.PUBLISHED["columns"][:-1]
-    assert list(shown.values()) == [1, 19, 4, 76, 4, 48, 202, 100, 250, 148, 302, 350]
-    for row in script.PUBLISHED["rows"].values():
-        assert np.mean(row[:-1]) == pytest.approx(row[-1], abs=0.0501)  # the paper rounds
-
-
-def test_the_table_is_computed_and_an_interrupted_one_goes_on(
-    script, tmp_path, monkeypatch, capsys
-):
-    root = geoplant_folder(tmp_path / "data", surveys=80, size=10)
-    shutil.rmtree(root / "SatelliteTimeSeries")
-    shutil.rmtree(root / "BioclimTimeSeries")
-    out = tmp_path / "out.json"
-    monkeypatch.setattr(script, "BLOCK", "300 km")  # 80 sites lie farther apart than real ones
-
-    def run(*more):
-        small = (
-            "--epochs 1 --width 8 --depth 1 --heads 2 --fusion group --min-records 5 --coarsen 2"
-        )
-        line = ["geoplant.py", str(root), "--json", str(out), "--accelerator", "cpu"]
-        monkeypatch.setattr(sys, "argv", [*line, *small.split(), *more])
-        script.main()
-        return json.loads(out.read_text()), capsys.readouterr().out
-
-    first, text = run("--rows", "dropout")
-    columns = ["BIO1", "WorldClim", "centre patch", "Tabular", "Satellite", "Tab+Sat", "All"]
-    assert list(first["rows"]["dropout"]["auc"]) == columns  # there is no series
-    assert "Time series" in first["data"]["left_out"] and "published" in text
-    assert first["data"]["train"] + first["data"]["validation"] + first["data"]["test"] == 80
-    both, _ = run("--rows", "dropout", "constant")
-    assert both["rows"]["dropout"] == first["rows"]["dropout"]  # not trained again: equal seconds
-    assert set(both["rows"]) == {"dropout", "constant"}
-    with pytest.raises(SystemExit, match="other settings"):
-        run("--rows", "dropout", "--seed", "1")

@@ -93,7 +93,7 @@ def test_a_masked_model_loses_less_than_a_mean_filled_one_on_real_birds():
     records = pd.read_parquet(folder / "sites.parquet")
     records = records[records["period"] == "2012-2017"]
     names = [c for c in records if "_" in c and c[0].isupper()]
-    sites = gm.sample(cube, records, species=names)
+    sites = gm.sample(cube, records, species=names, thin=False)
     schema = gm.infer_schema(cube, kinds={"koeppen": "categorical", "aspect": "circular"})
     plan = SweepPlan(strategies=("miam",), imputations=("mean",), baselines=(), seeds=1)
     train, test = split(sites, 0)

@@ -17,6 +17,7 @@ from geomiam.schema.schema import Schema
 from geomiam_bench.comparison.costs import costs
 from geomiam_bench.comparison.table import summary
 from geomiam_bench.comparison.trials import Data, SystemPlan, chosen, compare
+from geomiam_bench.results import read_json, with_rows
 
 
 def settings_of(data: Data, plan: SystemPlan) -> dict[str, Any]:
@@ -102,10 +103,9 @@ def go_on(
 def write_comparison(path: str | Path, run: Mapping[str, Any]) -> None:
     """Write settings, systems, costs, summary and one line per result, in one step."""
     head = {k: v for k, v in run.items() if k != "results"} | {"summary": summary(run)}
-    rows = ",\n".join(json.dumps(r) for r in run["results"])
-    save_results(path, f'{json.dumps(head, indent=1)[:-2]},\n "results": [\n{rows}\n ]\n}}\n')
+    save_results(path, with_rows(head, "results", run["results"]))
 
 
 def read_comparison(path: str | Path) -> dict[str, Any]:
     """Read what :func:`write_comparison` wrote."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    return read_json(path)

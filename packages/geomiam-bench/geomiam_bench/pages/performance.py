@@ -1,14 +1,11 @@
-"""Write the performance page of the documentation from the results of the commands.
+"""The performance page of the documentation, from the results of the commands.
 
-    python -m geomiam_bench.pages.performance     # from packages/geomiam-bench/results
-
-The folder holds ``shapley.json``, ``gpu.json``, ``maps.json`` and ``training.json`` as the scripts beside this one
-write them; what is not there is left out. Numbers on the page come from the JSON.
+The folder of results holds ``shapley.json``, ``gpu.json``, ``maps.json``, ``kills.json`` and ``training.json``;
+the page has a section for each file that is there. All numbers come from the JSON.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 from pathlib import Path
@@ -34,13 +31,9 @@ NAMES = {
 }
 
 
-def main() -> None:
-    """Read the results and write page and figures."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--results", type=Path, default=Path("packages/geomiam-bench/results"))
-    parser.add_argument("--docs", type=Path, default=Path("docs"))
-    args = parser.parse_args()
-    pictures = args.docs / "images" / "benchmarks"
+def write_page(results: Path, docs: Path) -> None:
+    """Write the page and the figures."""
+    pictures = docs / "images" / "benchmarks"
     pictures.mkdir(parents=True, exist_ok=True)
     parts = [HEAD]
     sections = {
@@ -51,14 +44,14 @@ def main() -> None:
         "training": training,
     }
     for name, write in sections.items():
-        path = args.results / f"{name}.json"
+        path = results / f"{name}.json"
         if path.exists():
             figure = path.with_suffix(".png")
             if figure.exists():
                 shutil.copy(figure, pictures / figure.name)
             parts.append(write(json.loads(path.read_text(encoding="utf-8"))))
     parts.append(TAIL)
-    (args.docs / "performance.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    (docs / "performance.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -207,24 +200,26 @@ def maps(found: dict[str, Any]) -> str:
     ]
     said = f" ({found['load at the start']:.1f} to {found['load after speed']:.1f} processes were waiting for "
     said += f"{found['cores']} cores meanwhile)"
-    return "\n\n".join(
-        [
-            "## Maps, from Zarr to Zarr",
-            f"{speed['cells']:,} cells of a small model (24 tokens, width 96, 4 species), which makes reading and "
-            f"writing weigh more than they do with a large one{said}:",
-            f"- A map from store to store runs at {speed['map against bare model']:.2f} of the bare model's speed.\n"
-            f"- Two threads are {speed['2 threads against 1']:.2f} times one, two processes "
-            f"{speed['2 processes against 1']:.2f} times one.",
-            "![Seconds from Zarr to Zarr, and peak memory against cells](images/benchmarks/maps.png)",
-            "Peak memory does not grow with the map; promised is what the plan says, in MiB:",
-            table(["cells", "promised", "measured"], rows),
+    parts = [
+        "## Maps, from Zarr to Zarr",
+        f"{speed['cells']:,} cells of a small model (24 tokens, width 96, 4 species), which makes reading and "
+        f"writing weigh more than they do with a large one{said}:",
+        f"- A map from store to store runs at {speed['map against bare model']:.2f} of the bare model's speed.\n"
+        f"- Two threads are {speed['2 threads against 1']:.2f} times one, two processes "
+        f"{speed['2 processes against 1']:.2f} times one.",
+        "![Seconds from Zarr to Zarr, and peak memory against cells](images/benchmarks/maps.png)",
+        "Peak memory does not grow with the map; promised is what the plan says, in MiB:",
+        table(["cells", "promised", "measured"], rows),
+    ]
+    if isinstance(real, dict):  # the command had the data for one
+        parts.append(
             f"**The largest real map at hand**: human footprint of Europe, {real['cells']:,} cells, "
             f"{real['cells with data']:,} with data, by `geomiam predict` from start to end in "
             f"{real['seconds from start to end']:.0f} s. {real['report'].rstrip('. ')}. A GeoTIFF with overviews of it "
             f"takes {real['overview']['seconds to write']:.0f} s to write, and its coarsest level "
             f"{1000 * real['overview']['seconds to read the coarsest']:.0f} ms to open.",
-        ]
-    )
+        )
+    return "\n\n".join(parts)
 
 
 def kills(found: dict[str, Any]) -> str:
@@ -247,7 +242,7 @@ def kills(found: dict[str, Any]) -> str:
     return "\n\n".join(
         [
             "### Killed at random times",
-            "`geomiam_bench.kills` kills the writer of a map, or workers under it, with SIGKILL, and lets it go on:",
+            "`geomiam-bench kills` kills the writer of a map, or workers under it, with SIGKILL, and lets it go on:",
             table(head, rows),
         ]
     )
@@ -284,7 +279,7 @@ def training(found: dict[str, Any]) -> str:
 
 HEAD = """# Performance
 
-What a map costs, what its explanation costs, and why. This page is generated by `geomiam_bench.pages.performance` from the JSON
+What a map costs, what its explanation costs, and why. This page is generated by `geomiam-bench pages` from the JSON
 of `make bench`; the numbers are of one machine with two cores, the ratios travel better than the milliseconds."""
 
 TAIL = """## Clusters
@@ -328,7 +323,3 @@ client = Client(KubeCluster(custom_cluster_spec=spec))
 
 In a cloud, keep cube and map in one region's object store and the workers beside them: reading and writing are
 a small part of the time, moving between regions is not. A map that was cut off by a spot instance goes on."""
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""The section "Pre-training" of the benchmark page, from what ``geomiam_bench.pretraining`` stored."""
+"""The section "Pre-training" of the benchmark page, from what ``geomiam-bench pretraining`` stored."""
 
 from __future__ import annotations
 
