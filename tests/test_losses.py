@@ -192,7 +192,8 @@ def test_model_card_repr_and_predictions_name_the_quantity(loss, tmp_path):
         sites = sites.assign(presence=(("site", "species"), one))
     model = gm.fit(sites, network=TINY_NETWORK, training=quick(epochs=1, loss=loss), rng=0)
     quantity = QUANTITIES[loss]
-    assert f"predicts: {quantity.name} (loss {loss}, set in TrainingConfig)" in repr(model)
+    assert f"predicts: {quantity.name} (loss {loss}, set in TrainingConfig)" in str(model)
+    assert f"predicts: {quantity.name}\n" in repr(model)
     again = gm.load_model(model.save(tmp_path / "model"))
     assert quantity.meaning in (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
     maps = gm.predict(sites, again)["suitability"]
@@ -211,7 +212,7 @@ def test_a_model_without_a_recorded_loss_promises_nothing(about):
     model.about.update(about)
     from geomiam.model.artifact import card
 
-    assert model.quantity is None and "predicts" not in repr(model)
+    assert model.quantity is None and "predicts" not in repr(model) + str(model)
     assert "loss of the training is not recorded" in card(model)
     assert gm.predict(tiny_sites(5), model)["suitability"].attrs["long_name"] == "suitability"
 

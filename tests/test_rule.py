@@ -306,7 +306,7 @@ def test_the_fit_reports_its_rule_and_its_validation(default):
     )
     assert set(model.about["validation_auc"]) == {"climate", "soil", "all"}
     assert model.about["training_auc"]["all"] > model.about["validation_auc"]["all"]
-    for text in (repr(model), card(model)):
+    for text in (str(model), card(model)):
         assert "300 optimiser steps" in text and "chosen on spatial folds" in text
 
 

@@ -19,6 +19,7 @@ from geomiam.maps.store import template
 from geomiam.maps.trial import cells_with_data, try_block
 from geomiam.model.artifact import as_model
 from geomiam.model.model import Model
+from geomiam.outputs.html import facts_html
 
 RESERVE = 64 * 2**20
 """Bytes that the allocator holds free for a process and for each thread: twice its padding."""
@@ -67,21 +68,29 @@ class MapPlan:
         return self.cells * self.share / (self.rate * min(self.workers, self.blocks))
 
     def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        names = ("cells", "blocks", "memory", "size", "time")
+        return facts_html("Plan of a map", dict(zip(names, self._lines())))
+
+    def _lines(self) -> list[str]:
         from dask.utils import format_bytes, format_time
 
         def grid(sizes: Mapping[str, int]) -> str:
             return " × ".join(f"{n:,}" for n in sizes.values())
 
-        return "\n".join(
-            [
-                f"{self.cells:,} cells ({grid(self.sizes)}), about {self.share:.0%} with data",
-                f"{self.blocks:,} blocks of {grid(self.steps)}, {self.workers} at once",
-                f"{format_bytes(self.bytes_per_task)} per block and {format_bytes(self.bytes_of_network)} of the "
-                f"network per thread; at most {format_bytes(self.peak_per_worker)} per process",
-                f"{format_bytes(self.bytes_of_map)} on disk before compression",
-                f"{self.rate:,.0f} cells/s per thread in a trial: about {format_time(self.seconds)}",
-            ]
-        )
+        return [
+            f"{self.cells:,} cells ({grid(self.sizes)}), about {self.share:.0%} with data",
+            f"{self.blocks:,} blocks of {grid(self.steps)}, {self.workers} at once",
+            f"{format_bytes(self.bytes_per_task)} per block and {format_bytes(self.bytes_of_network)} of the "
+            f"network per thread; at most {format_bytes(self.peak_per_worker)} per process",
+            f"{format_bytes(self.bytes_of_map)} on disk before compression",
+            f"{self.rate:,.0f} cells/s per thread in a trial: about {format_time(self.seconds)}",
+        ]
 
 
 def plan_map(

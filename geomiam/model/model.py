@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import html
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,10 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from geomiam.errors import SelectionError
+from geomiam.errors import SelectionError, printable
+from geomiam.model.digest import digest, title
 from geomiam.networks.config import NetworkConfig
 from geomiam.networks.network import Network
 from geomiam.networks.quantity import QUANTITIES, Quantity, loss_of
+from geomiam.outputs.html import facts_html
 from geomiam.schema.schema import Schema
 from geomiam.tokens.blocks import Block, encode
 from geomiam.tokens.layout import Layout
@@ -221,11 +222,15 @@ class Model:
             lines.append(f"  validation AUC on {place}: {value}")
         return lines
 
-    def __repr__(self) -> str:
+    def __str__(self) -> str:
         return self.summary()
 
+    def __repr__(self) -> str:
+        lines = [f"  {name}: {text}" for name, text in digest(self).items()]
+        return printable("\n".join([title(self), *lines]))
+
     def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(self.summary())}</pre>"
+        return facts_html(title(self), digest(self))
 
     def __dask_tokenize__(self) -> str:
         return self.id

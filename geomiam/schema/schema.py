@@ -19,7 +19,7 @@ from geomiam.errors import SchemaError, SettingError
 from geomiam.schema.calendar_windows import is_period
 from geomiam.schema.data_source import Fact, Grid, Origin, Source, SourceKind
 from geomiam.schema.messages import explain
-from geomiam.schema.table import table_of
+from geomiam.schema.table import digest_of, html_of, table_of
 from geomiam.schema.yaml_text import load_yaml
 
 Kind = Literal["scalar", "categorical", "circular", "series", "image", "vector"]
@@ -299,7 +299,10 @@ class Schema(Fact):
         return table_of(self)
 
     def __repr__(self) -> str:
-        return table_of(self)
+        return digest_of(self)
+
+    def _repr_html_(self) -> str:
+        return html_of(self)
 
     def replace(self, variables: dict[str, Variable]) -> Schema:
         """Return the schema with some variables replaced, by name."""

@@ -5,23 +5,54 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from geomiam.errors import printable
+from geomiam.outputs.html import table_html
+
 if TYPE_CHECKING:
     from geomiam.schema.schema import Schema
 
+SHOWN = 4
+"""Variables of a modality that a short description names."""
 WIDEST = 40
 """Characters of a cell, but for the last column."""
 
 
 def table_of(schema: Schema) -> str:
     """Return a schema as text: a title, and a line per variable with its modality, kind and units."""
-    rows = [_row(schema, m, v) for m in schema.modalities.values() for v in m.variables.values()]
-    head = ("modality", "variable", "kind", "units", "values", "from")
-    used = [i for i in range(len(head)) if i < 3 or any(r[i] for r in rows)]
-    title = (
+    return "\n".join([_title(schema), *_aligned(_rows(schema))])
+
+
+def digest_of(schema: Schema) -> str:
+    """Return a schema as a title and a line per modality; ``str`` returns every variable."""
+    lines = [_title(schema)]
+    for modality in schema.modalities.values():
+        names = list(modality.variables)
+        more = ", …" if len(names) > SHOWN else ""
+        lines.append(f"  {modality.name} ({len(names)}): {', '.join(names[:SHOWN])}{more}")
+    if list(schema.groups) != list(schema.modalities):
+        lines.append(f"  groups: {', '.join(schema.groups)}")
+    return printable("\n".join(lines))
+
+
+def html_of(schema: Schema) -> str:
+    """Return a schema as a table for notebooks, a row per variable."""
+    head, *rows = _rows(schema)
+    return table_html(_title(schema), head, rows)
+
+
+def _title(schema: Schema) -> str:
+    return (
         f"{schema.title or schema.name}: {len(schema.variables)} variables in "
         f"{len(schema.modalities)} modalities"
     )
-    return "\n".join([title, *_aligned([[row[i] for i in used] for row in (head, *rows)])])
+
+
+def _rows(schema: Schema) -> list[list[str]]:
+    """Return the headings, then a row per variable; columns without a value are left out."""
+    rows = [_row(schema, m, v) for m in schema.modalities.values() for v in m.variables.values()]
+    head = ("modality", "variable", "kind", "units", "values", "from")
+    used = [i for i in range(len(head)) if i < 3 or any(r[i] for r in rows)]
+    return [[row[i] for i in used] for row in (head, *rows)]
 
 
 def _row(schema: Schema, modality: Any, variable: Any) -> tuple[str, ...]:

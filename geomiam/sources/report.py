@@ -12,6 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from geomiam.errors import DoubtfulSource, warn
+from geomiam.outputs.html import table_html
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -65,14 +66,23 @@ class CubePlan:
         return int(self.table["bytes"].sum())
 
     def __repr__(self) -> str:
+        return "\n".join([self._head(), *_lines(self.table), *self._ends()])
+
+    def _repr_html_(self) -> str:
+        notes = ["; ".join(lines) for lines in self.table["notes"]]
+        table = self.table.assign(notes=notes).drop(columns="bytes")
+        title = "\n".join([self._head(), *self._ends()])
+        return table_html(title, list(table.columns), table.itertuples(index=False))
+
+    def _head(self) -> str:
         rows, cols = self.grid.shape.yx
         cell = f"{abs(self.grid.resolution.x):g} {unit_of(self.grid)}"
-        lines = [f"{rows:,} × {cols:,} cells of {cell} in {crs_name(self.grid)}"]
-        lines += _lines(self.table)
-        if self.missing:
-            lines.append(f"from no source, so not built: {', '.join(self.missing)}")
-        lines.append(f"{self.bytes / 1e6:,.1f} MB to read, as float32")
-        return "\n".join(lines)
+        return f"{rows:,} × {cols:,} cells of {cell} in {crs_name(self.grid)}"
+
+    def _ends(self) -> list[str]:
+        names = ", ".join(self.missing)
+        lines = [f"from no source, so not built: {names}"] if self.missing else []
+        return [*lines, f"{self.bytes / 1e6:,.1f} MB to read, as float32"]
 
 
 def summary(cube: xr.Dataset) -> str:

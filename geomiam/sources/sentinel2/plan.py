@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from geomiam.errors import NoScenes, SourceError
+from geomiam.outputs.html import table_html
 from geomiam.sources.sentinel2.clouds import Clouds, clear_share
 from geomiam.sources.sentinel2.load import header
 from geomiam.sources.sentinel2.windows import Placed, Window, place, windows
@@ -91,6 +92,10 @@ class Plan:
             f"{self.bytes / 1e6:,.1f} MB before compression; offsets: {offsets}"
         )
         return "\n".join([head, *self.notes, *self.lost])
+
+    def _repr_html_(self) -> str:
+        table = self.scenes[["id", "day", "cloud_cover", "clear", "baseline", "offset"]]
+        return table_html(repr(self), list(table.columns), table.itertuples(index=False))
 
 
 def prepare(request: Request, source: Any, *, hosts: Sequence[str] = ()) -> Plan:

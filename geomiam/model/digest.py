@@ -1,0 +1,65 @@
+"""A model in a few facts, for its ``repr`` and for notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from geomiam.model.model import Model
+
+SHOWN = 3
+"""Species that are named."""
+
+
+def title(model: Model) -> str:
+    """Return the name of the model's schema and the start of its id."""
+    return f"geomiam model {model.schema.title or model.schema.name} ({model.id[:12]})"
+
+
+def digest(model: Model) -> dict[str, str]:
+    """Return species, quantity, AUC, sites, dates, groups and fusion; only what is recorded."""
+    about = model.about
+    quantity = model.quantity
+    facts = {
+        "species": _species(model),
+        "predicts": quantity.name if quantity and not model.is_encoder else "",
+        "validation AUC": _auc(about),
+        "sites": _sites(about.get("sites")),
+        "dates": _dates(about.get("dates")),
+        "groups": ", ".join(model.schema.groups),
+        "fusion": model.config.fusion,
+    }
+    return {name: text for name, text in facts.items() if text}
+
+
+def _species(model: Model) -> str:
+    if model.is_encoder:
+        return "none: an encoder from gm.pretrain"
+    more = ", …" if len(model.species) > SHOWN else ""
+    return f"{len(model.species):,} ({', '.join(model.species[:SHOWN])}{more})"
+
+
+def _auc(about: Mapping[str, Any]) -> str:
+    """The AUC of sites that did not train, with its standard error where folds gave one."""
+    scores, checked = about.get("validation_auc"), about.get("validation")
+    auc = scores.get("all") if isinstance(scores, Mapping) else None
+    if not isinstance(auc, float) or not (checked or _held_out(about)):
+        return ""
+    error = checked.get("standard_error") if isinstance(checked, Mapping) else None
+    return f"{auc:.3f}" + (f" ± {error:.3f}" if isinstance(error, float) else "")
+
+
+def _held_out(about: Mapping[str, Any]) -> bool:
+    sites = about.get("sites")
+    return isinstance(sites, Mapping) and bool(sites.get("validation"))
+
+
+def _sites(sites: Any) -> str:
+    counts = sites if isinstance(sites, Mapping) else {}
+    numbers = {k: v for k, v in counts.items() if isinstance(v, int) and v}
+    return ", ".join(f"{count:,} {name}" for name, count in numbers.items())
+
+
+def _dates(dates: Any) -> str:
+    return " to ".join(map(str, dates)) if isinstance(dates, list) else ""

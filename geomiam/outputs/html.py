@@ -1,0 +1,35 @@
+"""HTML for notebooks: a title over a table. Every text is escaped, since names come from files."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Mapping, Sequence
+
+from geomiam.errors import printable
+
+CELL = "text-align: left; vertical-align: top; padding: 0.1em 1em 0.1em 0"
+
+
+def facts_html(title: str, facts: Mapping[str, object]) -> str:
+    """Return a table of names and values."""
+    rows = "".join(f"<tr>{_cell('th', name)}{_cell('td', facts[name])}</tr>" for name in facts)
+    return _titled(title, rows)
+
+
+def table_html(title: str, head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
+    """Return a table with a row of headings."""
+    lines = "".join(f"<tr>{''.join(_cell('td', v) for v in row)}</tr>" for row in rows)
+    names = "".join(_cell("th", name) for name in head)
+    return _titled(title, f"<thead><tr>{names}</tr></thead><tbody>{lines}</tbody>")
+
+
+def _titled(title: str, rows: str) -> str:
+    return f"<div><strong>{_escaped(title)}</strong><table>{rows}</table></div>"
+
+
+def _cell(tag: str, value: object) -> str:
+    return f'<{tag} style="{CELL}">{_escaped(value)}</{tag}>'
+
+
+def _escaped(value: object) -> str:
+    return html.escape(printable(str(value))).replace("\n", "<br>")
