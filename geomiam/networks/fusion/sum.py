@@ -108,24 +108,33 @@ class QuadraticFusion(LinearFusion):
 
 
 class SumView(CoalitionView):
-    """Tokens that no coalition separates are added up once; a coalition adds its parts."""
+    """Tokens that no coalition separates are added up once; a coalition adds its parts.
+
+    Tokens that no coalition shows of any row are not computed. They must not count in the cost
+    either: batches of another size round differently, and a model that was given a modality later
+    predicts without it as before, to the bit.
+    """
 
     fusion: SumFusion
 
     def __init__(self, fusion: SumFusion, rows: Rows, shown: Tensor):
         super().__init__(fusion, rows, shown)
-        self.parts, self.owner = shown.unique(dim=1, return_inverse=True)  # (c, P), (t,)
+        self.parts, owner = shown.unique(dim=1, return_inverse=True)  # (c, P), (t,)
+        self.tokens = torch.nonzero(shown.any(0) & rows.visible.any(0)).squeeze(1)  # (k,)
+        self.owner = owner[self.tokens]
 
     def cost(self, coalitions: int) -> int:
         """Vectors per row that are in memory."""
-        return len(self.owner) + coalitions
+        return len(self.tokens) + coalitions
 
     def features(self, rows: Tensor, which: Tensor) -> Tensor:
         """Features ``(r, c, d)`` of rows in coalitions."""
-        tokens = self.rows.tokens(rows, range(len(self.owner)))
-        seen = self.rows.visible[rows].unsqueeze(-1)
-        gain = torch.where(seen, tokens - self.fusion.every_hidden, 0)
-        sums = gain.new_zeros(len(gain), self.parts.shape[1], gain.shape[-1])
-        sums.index_add_(1, self.owner, gain)
-        total = self.fusion.hidden.sum(0) + self.parts[which].to(gain.dtype) @ sums
+        hidden = self.fusion.hidden
+        sums = hidden.new_zeros(len(rows), self.parts.shape[1], hidden.shape[1])
+        if len(self.tokens):
+            tokens = self.rows.tokens(rows, self.tokens.tolist())
+            seen = self.rows.visible[rows][:, self.tokens].unsqueeze(-1)
+            gain = torch.where(seen, tokens - self.fusion.every_hidden[self.tokens], 0)
+            sums = sums.to(gain.dtype).index_add_(1, self.owner, gain)
+        total = hidden.sum(0) + self.parts[which].to(sums.dtype) @ sums
         return self.fusion.read(total)
