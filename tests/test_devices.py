@@ -16,7 +16,7 @@ from geomiam.masking import Uniform
 from geomiam.tokens.blocks import encode
 from geomiam.training.devices import OneDevice
 from geomiam.training.losses import make_loss
-from geomiam.training.supervised import batch_loss
+from geomiam.training.supervised import batch_loss, share, together
 from geomiam.training.table import Table
 
 NETWORK = TINY_NETWORK.model_copy(update={"dropout": 0.0, "inner": 1})
@@ -52,6 +52,33 @@ def test_two_processes_have_the_gradients_of_one(fusion, loss):
     assert max(abs(g).max() for g in one.values()) > 1e-2
     for name, gradient in one.items():
         np.testing.assert_allclose(two[name], gradient, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+class Process:
+    """One of several processes, which gathers what the test gives to all of them."""
+
+    device = "cpu"
+
+    def __init__(self, rank: int, size: int, gathered: torch.Tensor | None = None):
+        self.global_rank, self.world_size, self.gathered = rank, size, gathered
+
+    def all_gather(self, _: torch.Tensor) -> torch.Tensor:
+        return self.gathered
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("n", [1, 5, 6])
+def test_shares_of_a_batch_are_put_together_in_its_order(n, size):
+    logits = torch.arange(2.0 * n).reshape(n, 2)
+    shares = [share(n, Process(rank, size)) for rank in range(size)]
+    assert {len(rows) for rows in shares} == {-(-n // size)}  # all_gather needs equal shapes
+    for rank, rows in enumerate(shares):
+        mine = logits[rows].requires_grad_()
+        whole = together(mine, n, Process(rank, size, torch.stack([logits[r] for r in shares])))
+        torch.testing.assert_close(whole, logits, rtol=0, atol=0)
+        whole.sum().backward()  # rows that only fill a share up have no gradient
+        first = torch.arange(len(rows)) * size + rank < n
+        torch.testing.assert_close(mine.grad, first[:, None].float().expand(-1, 2))
 
 
 def test_one_device_without_fabric_has_its_gradients():

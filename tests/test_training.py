@@ -664,3 +664,22 @@ def test_scores_are_of_sites_that_show_something():
         assert float(table["mean_auc"].sel(subset=subset)) == pytest.approx(
             model.about["validation_auc"][subset]
         )
+
+
+@pytest.mark.parametrize("loss", ["bce", "cross-entropy"])
+def test_validation_ranks_sites_by_logits_or_by_shares_of_all_species(loss, monkeypatch):
+    sites, seen = tiny_sites(60, species=3), []
+    one = np.arange(60)[:, None] % 3 == np.arange(3)
+    sites["presence"] = (("site", "species"), one.astype(float))
+    real = supervised_module.validate
+    monkeypatch.setattr(
+        supervised_module, "validate", lambda *args: seen.append(args) or real(*args)
+    )
+    model = train(sites, loss=loss, epochs=1, keep="last", holdout=0.5, block=300)
+    run, table = seen[-1]
+    logits = gm.predict(sites, model, scale="logit")["suitability"].transpose("site", "species")
+    expected = logits.values[table.valid.numpy()].astype(float)
+    if loss == "cross-entropy":
+        expected -= np.log(np.exp(expected).sum(1, keepdims=True))
+    scores = supervised_module.subset_logits(run, table, table.valid)
+    np.testing.assert_allclose(scores[-1], expected, rtol=1e-4, atol=1e-5)
