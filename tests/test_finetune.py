@@ -156,7 +156,8 @@ def test_the_old_model_is_left_as_it_is_and_all_weights_may_learn_again(model):
 @pytest.mark.parametrize("fusion", GROWING)
 def test_the_new_predictor_is_learned(fusion):
     model = trained(fusion, sites=known(world(300)), epochs=10)
-    training = quick(epochs=40, holdout=0, keep="last")
+    # All sites train: validation blocks of 60 sites stop group fusion at a gain of 0.05 instead of 0.16.
+    training = quick(epochs=20, holdout=0, keep="last")
     grown = gm.finetune(model, pair(world(400, seed=1)), train="new", training=training)
     test = pair(world(300, seed=2))
     table = gm.evaluate(grown, test, subsets={"without": list(OLD), "with": None})
@@ -400,9 +401,19 @@ def test_a_head_of_its_own_learns_a_new_species_and_no_bit_of_the_others(model):
     assert all(torch.equal(v, new[k]) for k, v in old.items() if not k.startswith("head."))
     assert torch.equal(new["head.weight"][:2], old["head.weight"])
     assert torch.equal(new["head.bias"][:2], old["head.bias"])
-    table = gm.evaluate(more, world(200, seed=2).drop_vars(["vh", "profile"]))
-    assert float(table["auc"].sel(species="third", subset="all")) > 0.7
     assert more.about["finetuning"][0]["new_species"] == ["third"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fusion", GROWING)
+def test_a_head_learns_a_new_species_from_features_that_were_trained(fusion):
+    """A frozen model of a few steps may lack what the new species needs: then the AUC is chance."""
+    every_site = {"epochs": 30, "holdout": 0, "keep": "last"}
+    model = trained(fusion, sites=known(world(300)), **every_site)
+    sites, test = (world(n, seed=s).drop_vars(["vh", "profile"]) for n, s in ((300, 1), (1000, 3)))
+    more = gm.finetune(model, sites, train="head", training=quick(weight_decay=0.1, **every_site))
+    auc = gm.evaluate(more, test, subsets="all")["auc"].sel(species="third", subset="all")
+    assert float(auc) > 0.75  # group 0.78, token 0.90, linear 0.97
 
 
 def test_maxents_level_is_set_for_the_new_species_alone():

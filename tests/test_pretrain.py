@@ -227,6 +227,16 @@ def test_r2_is_1_for_who_knows_and_0_for_who_says_the_mean(known):
     np.testing.assert_allclose(blind[asked], 0, atol=1e-6)
 
 
+def test_a_variable_of_one_class_with_gaps_is_no_target():
+    schema = schema_of(a=[variable("x")], b=[variable("y", "categorical")])
+    arrays = random_arrays(schema, N)
+    arrays["y"] = np.where(np.isnan(arrays["y"]), arrays["y"], np.float32(1))
+    assert np.isnan(arrays["y"]).any()
+    (table,), _ = make_tables(unlabelled(schema, arrays), held=[np.zeros(N, bool)])
+    targets = Targets.of(Layout.of(schema), table, {"y": 1})
+    assert targets.variance.isfinite().tolist() == [True, False]
+
+
 def layout_owner(layout: Layout) -> np.ndarray:
     return np.repeat(np.arange(len(layout.sizes)), layout.sizes)
 

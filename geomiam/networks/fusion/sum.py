@@ -120,21 +120,21 @@ class SumView(CoalitionView):
     def __init__(self, fusion: SumFusion, rows: Rows, shown: Tensor):
         super().__init__(fusion, rows, shown)
         self.parts, owner = shown.unique(dim=1, return_inverse=True)  # (c, P), (t,)
-        self.tokens = torch.nonzero(shown.any(0) & rows.visible.any(0)).squeeze(1)  # (k,)
-        self.owner = owner[self.tokens]
+        self.seen = torch.nonzero(shown.any(0) & rows.visible.any(0)).squeeze(1)  # (k,) tokens
+        self.owner = owner[self.seen]
 
     def cost(self, coalitions: int) -> int:
         """Vectors per row that are in memory."""
-        return len(self.tokens) + coalitions
+        return len(self.seen) + coalitions
 
     def features(self, rows: Tensor, which: Tensor) -> Tensor:
         """Features ``(r, c, d)`` of rows in coalitions."""
         hidden = self.fusion.hidden
         sums = hidden.new_zeros(len(rows), self.parts.shape[1], hidden.shape[1])
-        if len(self.tokens):
-            tokens = self.rows.tokens(rows, self.tokens.tolist())
-            seen = self.rows.visible[rows][:, self.tokens].unsqueeze(-1)
-            gain = torch.where(seen, tokens - self.fusion.every_hidden[self.tokens], 0)
+        if len(self.seen):
+            tokens = self.rows.tokens(rows, self.seen.tolist())
+            visible = self.rows.visible[rows][:, self.seen].unsqueeze(-1)
+            gain = torch.where(visible, tokens - self.fusion.every_hidden[self.seen], 0)
             sums = sums.to(gain.dtype).index_add_(1, self.owner, gain)
         total = hidden.sum(0) + self.parts[which].to(sums.dtype) @ sums
         return self.fusion.read(total)
