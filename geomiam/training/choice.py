@@ -69,25 +69,28 @@ def predicted_sites(held: Sequence[np.ndarray], numbers: int) -> np.ndarray:
     return rows[:: -(-len(rows) * numbers // MOST_NUMBERS)]
 
 
-def choose(
-    folds: Folds, *, fallback: Sequence[str]
-) -> tuple[tuple[str, ...], dict[str, float | None]]:
-    """Return the kinds of members whose mean logits are best, and the AUC of every mix.
+def choose(folds: Folds) -> tuple[tuple[str, ...], dict[str, float | None]]:
+    """Return the kinds of members whose mean logits are used, and the AUC of every mix.
 
-    The fallback stays unless another mix is better by more than the standard error of the difference
-    between both, over spatial blocks. It stays, too, where no species can be scored; then the AUC are
-    None.
+    The one-standard-error rule (Breiman et al. 1984), with the largest mix in place of the simplest
+    model, since a mean over more members has less variance: of the mixes that the best one does not
+    exceed by more than the standard error of the difference over spatial blocks, the one of most kinds;
+    of several such, the one with the highest AUC. Where no species can be scored, these are all kinds,
+    and the AUC are None.
     """
     kinds = list(folds.logits)
     mixes = [m for size in range(1, len(kinds) + 1) for m in combinations(kinds, size)]
     skills = {m: folds.skill(m) for m in mixes}
-    start = tuple(k for k in kinds if k in fallback)
-    best = max(skills, key=lambda m: skills[m][0])
-    gain = skills[best][0] - skills[start][0]
-    error = np.sqrt(np.sum((skills[best][1] - skills[start][1]) ** 2))
-    chosen = best if gain > error else start
+    best = max(skills.values(), key=lambda skill: skill[0])
+    level = [m for m in mixes if not _is_better(best, skills[m])]
+    chosen = max(level, key=lambda m: (len(m), skills[m][0]))
     rounded = {"+".join(m): round(score, 4) for m, (score, _) in skills.items()}
     return chosen, {m: None if np.isnan(score) else score for m, score in rounded.items()}
+
+
+def _is_better(one: tuple[float, np.ndarray], other: tuple[float, np.ndarray]) -> bool:
+    """Whether an AUC exceeds another by more than one standard error of the difference over blocks."""
+    return bool(one[0] - other[0] > np.sqrt(np.sum((one[1] - other[1]) ** 2)))
 
 
 def auc_by_block(

@@ -18,11 +18,10 @@ from geomiam.networks.config import NetworkConfig
 from geomiam.networks.fusion.registry import FUSIONS
 from geomiam.training.config import TrainingConfig
 
-FEW_SITES, FEW_KINDS, FEW_FIXED = 200, ("linear", "quadratic", "sum"), ("linear", "sum")
-"""Below so many sites: kinds of members among which the inner folds choose, and the mix that stays
-where no other is clearly better or there are too few presences to choose by."""
-KINDS, FIXED = ("linear", "quadratic", "sum", "group"), ("linear", "sum", "group")
-"""The same for more sites; attention over groups needs them, and costs more than the rest together."""
+KINDS = ("linear", "quadratic", "sum", "group")
+"""Kinds of members among which the inner folds choose."""
+FIXED, FEW_SITES, FEW_FIXED = ("linear", "sum", "group"), 200, ("linear", "sum")
+"""The mix where nothing is chosen, and below so many sites."""
 ENOUGH = 100
 """Labels of the rarer class, over all species, from which on the inner folds choose the members."""
 FEWEST_SITES = 30
@@ -57,8 +56,6 @@ class Plan:
     training: TrainingConfig
     choices: tuple[str, ...] = ()
     """Kinds of members to choose among; empty: the network stays as it is."""
-    fixed: tuple[str, ...] = FIXED
-    """The mix that stays where no other one is clearly better."""
     folds: int = 0
     """Spatial folds that validate; 1: one hold-out; 0: none, the training has its own."""
     reasons: tuple[str, ...] = ()
@@ -104,13 +101,11 @@ def make_plan(
         network is not None and "fusion" in network
     )
     config, reasons = _training(labels, training)
-    few = len(labels) < FEW_SITES
-    kinds, fixed = (FEW_KINDS, FEW_FIXED) if few else (KINDS, FIXED)
     changes = network if isinstance(network, Mapping) else {}
     if isinstance(network, NetworkConfig):
         chosen = network
     else:
-        chosen = members(fixed, changes)
+        chosen = members(FEW_FIXED if len(labels) < FEW_SITES else FIXED, changes)
     by_kind = not isinstance(training, TrainingConfig) and "lr" not in (training or {})
     if by_kind:
         config = config.model_copy(update={"lr": RATE * min(1.0, SIZES["width"] / chosen.width)})
@@ -120,7 +115,7 @@ def make_plan(
     choices: tuple[str, ...] = ()
     if folds and not fusion_is_set:
         rare = _rare(labels)
-        choices = kinds if rare >= ENOUGH else ()
+        choices = KINDS if rare >= ENOUGH else ()
         if not choices:
             reasons.append(
                 f"{rare} labels of the rarer class in all, fewer than {ENOUGH}: fixed members"
@@ -129,7 +124,6 @@ def make_plan(
         chosen,
         config,
         choices=choices,
-        fixed=fixed,
         folds=folds if choices else min(folds, 1),
         reasons=tuple(reasons),
         by_kind=by_kind,

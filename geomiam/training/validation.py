@@ -52,7 +52,7 @@ def validated(
     folds = Folds(table.labels[rows], blocks.number[rows], fold)
     kinds = plan.choices or (network.member(0).fusion,)
     folds.run(kinds, _fold_predictor(setup, held, rows=rows, seed=seed, folder=folder))
-    chosen, inner = choose(folds, fallback=plan.fixed) if plan.choices else (kinds, {})
+    chosen, inner = choose(folds) if plan.choices else (kinds, {})
     if plan.choices:
         network = changed(network, {"fusion": "+".join(chosen), "members": len(chosen)})
     _, influence = folds.skill(chosen)
