@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from geomiam.checks.names import check_key
 from geomiam.errors import SettingError
 
-SourceKind = Literal["raster", "netcdf", "zarr", "stac", "derived"]
 Decode = Literal["signed-square"]
 Derived = Literal["slope", "aspect"]
 
@@ -32,7 +31,19 @@ BELONGS = {
     "hosts": ("raster", "stac"),
 }
 """Keys of a source that only some kinds know."""
-FILES = ("raster", "netcdf", "zarr")
+FORMATS: dict[str, Any] = {
+    "raster": "geomiam.sources.rasters.geotiff:GeoTIFF",
+    "netcdf": "geomiam.sources.rasters.labelled:NetCDF",
+    "zarr": "geomiam.sources.rasters.labelled:ZarrStore",
+}
+"""File formats by the ``kind`` that a catalog gives a source. A new one is a class that satisfies
+:class:`geomiam.sources.rasters.formats.Format`, and a line here with the class, or with the place of its
+definition, since the schema imports no reader."""
+
+
+def source_kinds() -> tuple[str, ...]:
+    """Return the kinds that a source can have: file formats, STAC, and what is computed."""
+    return (*FORMATS, "stac", "derived")
 
 
 if TYPE_CHECKING:
@@ -195,7 +206,7 @@ class Source(Reading):
     """
 
     name: str = Field(min_length=1)
-    kind: SourceKind = "raster"
+    kind: str = "raster"
     root: str | None = None
     title: str | None = None
     license: str | None = None
@@ -217,6 +228,13 @@ class Source(Reading):
     @classmethod
     def _name_is_no_path(cls, name: str) -> str:
         return check_key(name, "source")
+
+    @field_validator("kind")
+    @classmethod
+    def _kind_is_there(cls, kind: str) -> str:
+        if kind not in source_kinds():
+            raise ValueError(f"'{kind}' is not a kind; use one of {', '.join(source_kinds())}")
+        return kind
 
     @model_validator(mode="after")
     def _keys_belong_to_the_kind(self) -> Source:

@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from geomiam.checks.names import check_folder, check_key, check_label, check_variable
 from geomiam.errors import SchemaError, SettingError
 from geomiam.schema.calendar_windows import is_period
-from geomiam.schema.data_source import Fact, Grid, Origin, Source, SourceKind
+from geomiam.schema.data_source import Fact, Grid, Origin, Source, source_kinds
 from geomiam.schema.messages import explain
 from geomiam.schema.table import digest_of, html_of, table_of
 from geomiam.schema.yaml_text import load_yaml
@@ -438,4 +438,4 @@ def _with_names(data: Any, key: str) -> Any:
 
 
 def _explain(error: ValidationError, where: str, text: str | None = None) -> str:
-    return explain(error, where, text=text, top=Schema, kinds=(KINDS, get_args(SourceKind)))
+    return explain(error, where, text=text, top=Schema, kinds=(KINDS, source_kinds()))

@@ -17,8 +17,7 @@ from geomiam.data.predictors import own_dims, same_units
 from geomiam.data.values.attributes import text_of
 from geomiam.errors import DoubtfulSource, MissingModality, SourceError, warn
 from geomiam.sources.files import files_of
-from geomiam.sources.rasters.geotiff import rasters
-from geomiam.sources.rasters.labelled import labelled
+from geomiam.sources.rasters.formats import format_of
 from geomiam.sources.report import Told, crs_name, unit_of
 from geomiam.sources.stac.stac_source import scrub
 from geomiam.sources.tasks import Task
@@ -91,14 +90,10 @@ def _step(task: Task, paths: Sequence[str], told: Told, *, tiled: bool) -> xr.Da
 def _opened(task: Task, paths: Sequence[str], told: Told, *, tiled: bool) -> list[xr.DataArray]:
     """Arrays on their own grids; files of one grid are one array."""
     source, variable = task.source, task.variable
-    if source.kind == "raster":
-        made, absent = rasters(paths, source, variable, lenient=tiled)
-        told.absent += absent
-        told.files += len(paths) - absent
-    else:
-        made = [labelled(paths, source, variable)]
-        told.files += len(paths)
-    return [_with_units(a.rename(variable.name), task) for a in made]
+    arrays, absent = format_of(source).read(paths, source, variable=variable, lenient=tiled)
+    told.absent += absent
+    told.files += len(paths) - absent
+    return [_with_units(a.rename(variable.name), task) for a in arrays]
 
 
 def _with_units(array: xr.DataArray, task: Task) -> xr.DataArray:

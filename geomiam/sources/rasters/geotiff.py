@@ -63,40 +63,30 @@ def _from(span: range, start: int) -> slice:
     return slice(span.start - start, span.stop - start)
 
 
-def rasters(
-    paths: Sequence[str], source: Source, variable: Variable, *, lenient: bool = False
-) -> tuple[list[xr.DataArray], int]:
-    """Return GeoTIFFs as ``(y, x)`` or ``(band, y, x)``, lazily; their headers are read.
+class GeoTIFF:
+    """GeoTIFFs as ``(y, x)`` or ``(band, y, x)``, lazily; their headers are read.
 
     Files that lie on one grid, such as tiles, become one array, so that a cell under a seam is
     made of the pixels on both sides.
-
-    Parameters
-    ----------
-    paths
-        Files or URLs.
-    source, variable
-        What is read of each.
-    lenient
-        Files that are not there are left out.
-
-    Returns
-    -------
-    tuple
-        Arrays, and how many files are not there.
-
-    Raises
-    ------
-    SourceError
-        When one cannot be read, has no CRS, or has not the bands.
     """
-    ask = partial(_header, source=source, variable=variable, lenient=lenient)
-    with ThreadPoolExecutor(min(HEADERS, len(paths))) as pool:
-        headers = [h for h in pool.map(ask, paths) if h is not None]
-    groups: list[list[Header]] = []
-    for header in headers:
-        _grouped(groups, header)
-    return [_array(g, source) for g in groups], len(paths) - len(headers)
+
+    def read(
+        self, paths: Sequence[str], source: Source, *, variable: Variable, lenient: bool
+    ) -> tuple[list[xr.DataArray], int]:
+        """Read files; see :class:`~geomiam.sources.rasters.formats.Format`.
+
+        Raises
+        ------
+        SourceError
+            When one cannot be read, has no CRS, or has not the bands.
+        """
+        ask = partial(_header, source=source, variable=variable, lenient=lenient)
+        with ThreadPoolExecutor(min(HEADERS, len(paths))) as pool:
+            headers = [h for h in pool.map(ask, paths) if h is not None]
+        groups: list[list[Header]] = []
+        for header in headers:
+            _grouped(groups, header)
+        return [_array(g, source) for g in groups], len(paths) - len(headers)
 
 
 @dataclass(frozen=True)

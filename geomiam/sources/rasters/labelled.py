@@ -28,17 +28,74 @@ MAGIC = {b"CDF": ("scipy",), b"\x89HD": ("h5netcdf", "netcdf4")}
 """First bytes of NetCDF 3 and 4, and xarray's engines that read them."""
 
 
-def labelled(paths: Sequence[str], source: Source, variable: Variable) -> xr.DataArray:
-    """Return a variable of NetCDF files or Zarr stores, spatial dims last, lazily.
+class Labelled:
+    """A variable of labelled files, spatial dims last, lazily.
 
     Several are joined by their coordinates: years of a series, or tiles of a map.
-
-    Raises
-    ------
-    SourceError
-        When one cannot be read, or has not the variable, or they do not join.
     """
-    parts = [_array(path, source, variable) for path in paths]
+
+    def read(
+        self, paths: Sequence[str], source: Source, *, variable: Variable, lenient: bool
+    ) -> tuple[list[xr.DataArray], int]:
+        """Read files; see :class:`~geomiam.sources.rasters.formats.Format`. None may be absent.
+
+        Raises
+        ------
+        SourceError
+            When one cannot be read, or has not the variable, or they do not join.
+        """
+        parts = [_array(self._dataset(path, source), path, source, variable) for path in paths]
+        return [_joined(parts, paths, variable)], 0
+
+    def open(self, path: str) -> xr.Dataset:
+        """Open a file lazily, undecoded, after a check of the sizes that its metadata state."""
+        raise NotImplementedError
+
+    def _dataset(self, path: str, source: Source) -> xr.Dataset:
+        if not scheme(path) and not os.path.exists(path):
+            raise NotThere(f"{path} is not there; download it, or set 'root:' to where it is")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of attributes that are none of ours
+                return decoded_labels(self.open(path))
+        except SourceError:
+            raise
+        except Exception as error:  # decoders raise anything for damaged files
+            raise SourceError(
+                f"{scrub(path)} cannot be read as {source.kind}: {scrub(error)[:200]}"
+            ) from None
+
+
+class NetCDF(Labelled):
+    """NetCDF 3 and 4, on a local disk."""
+
+    def open(self, path: str) -> xr.Dataset:
+        """Open a file lazily, undecoded, after a check of the sizes that its metadata state."""
+        engine = _engine(path)
+        if engine != "scipy":
+            check_hdf5(path, SourceError)
+        return xr.open_dataset(path, engine=engine, chunks={}, decode_cf=False)
+
+
+class ZarrStore(Labelled):
+    """Zarr, on a local disk or over a network."""
+
+    def open(self, path: str) -> xr.Dataset:
+        """Open a store lazily, undecoded, after a check of the sizes that its metadata state."""
+        import zarr
+
+        if not scheme(path):
+            check_metadata(path)
+        group = zarr.open_group(guarded_store(path), mode="r")
+        check_zarr(group, location=scrub(path), error=SourceError)
+        return xr.open_dataset(
+            path, engine=ZarrReader, chunks={}, decode_cf=False, consolidated=None
+        )
+
+
+def _joined(
+    parts: Sequence[xr.DataArray], paths: Sequence[str], variable: Variable
+) -> xr.DataArray:
     if len(parts) == 1:
         return parts[0]
     try:
@@ -50,8 +107,7 @@ def labelled(paths: Sequence[str], source: Source, variable: Variable) -> xr.Dat
     return joined[variable.name] if isinstance(joined, xr.Dataset) else joined
 
 
-def _array(path: str, source: Source, variable: Variable) -> xr.DataArray:
-    ds = _dataset(path, source)
+def _array(ds: xr.Dataset, path: str, source: Source, variable: Variable) -> xr.DataArray:
     name = source.variable or variable.name
     if name not in ds.data_vars:
         raise SourceError(
@@ -62,41 +118,6 @@ def _array(path: str, source: Source, variable: Variable) -> xr.DataArray:
     if variable.kind == "categorical":
         array.attrs["kind"] = "categorical"  # so that codes are checked
     return decoded(_packed(array, source), source)
-
-
-def _dataset(path: str, source: Source) -> xr.Dataset:
-    if not scheme(path) and not os.path.exists(path):
-        raise NotThere(f"{path} is not there; download it, or set 'root:' to where it is")
-    how: dict[str, Any] = {"chunks": {}, "decode_cf": False}
-    if source.kind == "zarr":
-        how["consolidated"] = None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of attributes that are none of ours
-            engine = ZarrReader if source.kind == "zarr" else _engine(path)
-            _check_sizes(path, source)
-            return decoded_labels(xr.open_dataset(path, engine=engine, **how))
-    except SourceError:
-        raise
-    except Exception as error:  # decoders raise anything for damaged files
-        raise SourceError(
-            f"{scrub(path)} cannot be read as {source.kind}: {scrub(error)[:200]}"
-        ) from None
-
-
-def _check_sizes(path: str, source: Source) -> None:
-    """Refuse what would fill the memory when it is opened, by the metadata."""
-    if source.kind != "zarr":
-        if _engine(path) != "scipy":
-            check_hdf5(path, SourceError)
-        return
-    import zarr
-
-    if not scheme(path):
-        check_metadata(path)
-    check_zarr(
-        zarr.open_group(guarded_store(path), mode="r"), location=scrub(path), error=SourceError
-    )
 
 
 def _engine(path: str) -> Any:
