@@ -16,11 +16,13 @@ from geomiam.cli import train as cli_train
 from geomiam.cli.maps import CubePath, Mask, ModelPath, Overwrite, Require
 from geomiam.cli.messages import run_app, say
 from geomiam.cli.outputs import reserve
+from geomiam.cli.tables import AsCsv, AsJson, say_table
 from geomiam.cli.train import SitesPath
 from geomiam.errors import GeomiamError, RecordsMerged
 from geomiam.outputs.kinds import PICTURE, SITES
 from geomiam.outputs.paths import expand
 from geomiam.outputs.picture import save_picture
+from geomiam.schema.table import frame_of
 
 HELP = """Map species from whatever data each place has, and see which data the map rests on.
 
@@ -109,6 +111,8 @@ def build(
         bool, typer.Option("--repair", help="Read the failed files of the cube at --out again.")
     ] = False,
     overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
 ) -> None:
     """Build a cube from a catalog: every source on one grid. A stopped build is continued."""
     import geomiam as gm
@@ -116,8 +120,11 @@ def build(
 
     where: dict[str, Any] = {"bounds": _place(bounds, bbox), "roots": _pairs(root or [])}
     if plan:
-        say(str(gm.plan_cube(catalog, like, **where)))
+        planned = gm.plan_cube(catalog, like, **where)
+        say_table(planned.table, str(planned), as_json=as_json, as_csv=as_csv)
         return
+    if as_json or as_csv:
+        raise GeomiamError("--json and --csv print the table of a plan; pass --plan as well")
     if out is None:
         raise GeomiamError(
             "--out is missing: the Zarr store to write; or pass --plan to print the plan only"
@@ -237,6 +244,8 @@ def evaluate(
         Path | None, typer.Option(help="Picture of the scores to write, e.g. skill.png.")
     ] = None,
     overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
 ) -> None:
     """Score a model on labelled sites, for subsets of the predictors."""
     import geomiam as gm
@@ -246,13 +255,19 @@ def evaluate(
     names = [m.strip() for m in metrics.split(",")]
     data = gm.open_sites(sites).load()
     table = gm.evaluate(gm.load_model(model), data, subsets=subsets, metrics=names)
-    say("  ".join(f"{m[:9]:>9}" for m in names) + "  unscored     sites  subset")
-    for _, row in table.drop_dims(["species", "modality"]).to_dataframe().iterrows():
-        scores = "  ".join(f"{row[f'mean_{m}']:9.4f}" for m in names)
-        unscored = f"{row[f'unscored_{names[0]}']:8.0f}"
-        say(f"{scores}  {unscored}  {row['sites']:8,.0f}  {row.name}")
+    rows = table.drop_dims(["species", "modality"]).to_dataframe().reset_index()
+    say_table(rows, _scores_text(rows, names), as_json=as_json, as_csv=as_csv)
     if figure:
         save_picture(gm.plot.subsets(table, metric=names[0]), figure, overwrite=overwrite)
+
+
+def _scores_text(rows: Any, names: list[str]) -> str:
+    lines = ["  ".join(f"{m[:9]:>9}" for m in names) + "  unscored     sites  subset"]
+    for row in rows.to_dict("records"):
+        scores = "  ".join(f"{row[f'mean_{m}']:9.4f}" for m in names)
+        unscored = f"{row[f'unscored_{names[0]}']:8.0f}"
+        lines.append(f"{scores}  {unscored}  {row['sites']:8,.0f}  {row['subset']}")
+    return "\n".join(lines)
 
 
 app.command()(cli_maps.predict)
@@ -262,17 +277,25 @@ app.command()(cli_maps.explain)
 @app.command()
 def info(
     path: Annotated[Path, typer.Argument(help="Model directory, catalog, cube, sites or map.")],
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
 ) -> None:
-    """Describe a model, a catalog, a cube, sites or a map."""
+    """Describe a model, a catalog, a cube, sites or a map.
+
+    With --json or --csv: a row per predictor; for a map, a row per layer.
+    """
     import geomiam as gm
 
     path = Path(expand(path))
     if (path / "config.json").exists():
-        say(str(gm.load_model(path)))
+        model = gm.load_model(path)
+        rows, text = frame_of(model.schema), str(model)
     elif path.suffix in (".yaml", ".yml") or (str(path) in gm.catalogs() and not path.exists()):
-        say(str(gm.Schema.from_yaml(gm.catalogs().get(str(path), path))))
+        schema = gm.Schema.from_yaml(gm.catalogs().get(str(path), path))
+        rows, text = frame_of(schema), str(schema)
     else:
-        say(_describe_store(path))
+        rows, text = _describe_store(path)
+    say_table(rows, text, as_json=as_json, as_csv=as_csv)
 
 
 def main() -> None:
@@ -280,15 +303,30 @@ def main() -> None:
     run_app(app)
 
 
-def _describe_store(path: Path) -> str:
+def _describe_store(path: Path) -> tuple[Any, str]:
+    """The table of a store, and its description for people."""
     import geomiam as gm
     from geomiam.data.store.store import open_zarr
     from geomiam.sources.report import summary
 
     store = open_zarr(path)
     if "suitability" in getattr(store, "data_vars", ()):
-        return str(store)
+        return _layers(store), str(store)
     data = gm.open_sites(path) if "site" in store.dims else gm.open_cube(path)
     schema = gm.infer_schema(data)
     sources = f"\n\nbuilt from\n{summary(data)}" if "sources" in data.attrs else ""
-    return f"{schema}{sources}\n\n{gm.coverage(data, schema)}"
+    return frame_of(schema), f"{schema}{sources}\n\n{gm.coverage(data, schema)}"
+
+
+def _layers(store: Any) -> Any:
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            "layer": name,
+            "dims": " ".join(map(str, layer.dims)),
+            "long_name": layer.attrs.get("long_name", ""),
+            "units": layer.attrs.get("units", ""),
+        }
+        for name, layer in store.data_vars.items()
+    )

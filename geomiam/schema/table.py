@@ -9,8 +9,11 @@ from geomiam.errors import printable
 from geomiam.outputs.html import table_html
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from geomiam.schema.schema import Schema
 
+HEAD = ("modality", "variable", "kind", "units", "values", "from")
 SHOWN = 4
 """Variables of a modality that a short description names."""
 WIDEST = 40
@@ -40,6 +43,15 @@ def html_of(schema: Schema) -> str:
     return table_html(_title(schema), head, rows)
 
 
+def frame_of(schema: Schema) -> pd.DataFrame:
+    """Return a schema as a table: a row per variable, all columns."""
+    import pandas as pd
+
+    pairs = [(m, v) for m in schema.modalities.values() for v in m.variables.values()]
+    rows = [(m.name, *_row(schema, m, v)[1:]) for m, v in pairs]
+    return pd.DataFrame(rows, columns=list(HEAD))
+
+
 def _title(schema: Schema) -> str:
     return (
         f"{schema.title or schema.name}: {len(schema.variables)} variables in "
@@ -50,9 +62,8 @@ def _title(schema: Schema) -> str:
 def _rows(schema: Schema) -> list[list[str]]:
     """Return the headings, then a row per variable; columns without a value are left out."""
     rows = [_row(schema, m, v) for m in schema.modalities.values() for v in m.variables.values()]
-    head = ("modality", "variable", "kind", "units", "values", "from")
-    used = [i for i in range(len(head)) if i < 3 or any(r[i] for r in rows)]
-    return [[row[i] for i in used] for row in (head, *rows)]
+    used = [i for i in range(len(HEAD)) if i < 3 or any(r[i] for r in rows)]
+    return [[row[i] for i in used] for row in (HEAD, *rows)]
 
 
 def _row(schema: Schema, modality: Any, variable: Any) -> tuple[str, ...]:
