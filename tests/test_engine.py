@@ -60,6 +60,18 @@ def test_batches_slabs_and_blocks_of_species_do_not_matter(fusion, scale, monkey
         np.testing.assert_allclose(a, b, rtol=0, atol=2e-6)
 
 
+def test_a_prediction_that_is_not_finite_is_an_error_and_no_gap():
+    model, block, masks = made("group")
+    torch.nn.init.constant_(model.network.head.bias[1:2], torch.inf)
+    asked = {"species": np.arange(5), "scale": "logit"}
+    with pytest.raises(FloatingPointError, match="NaN or infinity from finite input"):
+        predict_block(model, block, shown=masks.any(0), **asked)
+    with pytest.raises(FloatingPointError, match="NaN or infinity from finite input"):
+        coalition_block(model, block, shown=masks, **asked)
+    with pytest.raises(FloatingPointError, match="NaN or infinity from finite input"):
+        shapley_block(model, block, players=masks, **asked)
+
+
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_the_full_value_is_the_prediction(fusion):
     model, block, masks = made(fusion)

@@ -219,6 +219,8 @@ def test_drawn_values_are_near_the_exact_ones_as_their_error_says(model, cube, s
     off = np.abs(drawn["shapley"] - exact["shapley"])
     within = (off <= 3 * drawn["standard_error"] + 1e-6).where(exact["shapley"].notnull())
     assert float(within.mean()) > 0.95
+    ratio = float((off**2).mean() / (drawn["standard_error"] ** 2).mean()) ** 0.5
+    assert 0.5 < ratio < 2  # 1.00 measured: the error is not too large either
     assert float(off.max()) > 1e-6  # it is a draw
 
 
