@@ -113,7 +113,7 @@ def test_a_member_of_a_zip_that_states_more_than_a_chunk_is_refused(
 ):
     shutil.make_archive(str(tmp_path / "cube.zarr"), "zip", store)
     assert gm.open_cube(tmp_path / "cube.zarr.zip").b.equals(cube.b)
-    monkeypatch.setattr("geomiam.checks.sizes.MOST_BLOCK", 100)
+    monkeypatch.setattr("geomiam.checks.sizes.MAX_BLOCK", 100)
     with pytest.raises(
         UnreadableFile, match=r"of .*cube\.zarr\.zip is stored in blocks of .* bytes"
     ):

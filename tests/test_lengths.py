@@ -5,7 +5,8 @@ import pytest
 from pyproj import CRS, Geod, Transformer
 
 from geomiam.errors import CRSAssumed, GridError, LengthError
-from geomiam.geo.lengths import as_text, kilometres, places
+from geomiam.geo.lengths import as_text, kilometres
+from geomiam.geo.places import places
 
 GEOD = Geod(ellps="WGS84")
 ROTATED = CRS.from_cf(

@@ -52,8 +52,8 @@ def test_the_plain_catalog_is_planned(home):
         ({"resolution": 0.0003}, r"more than 150,000; raise 'resolution:'"),
         ({"resolution": 1e-300}, r"1\.6e\+302 x 1\.6e\+302 cells"),
         ({"resolution": 1e300}, "far smaller than one cell"),
-        ({"crs": "EPSG:999999"}, "is no known CRS.*use a code such as EPSG:4326"),
-        ({"crs": "nonsense"}, "'nonsense' is no known CRS"),
+        ({"crs": "EPSG:999999"}, "is not a known CRS.*use a code such as EPSG:4326"),
+        ({"crs": "nonsense"}, "'nonsense' is not a known CRS"),
         ({"crs": "EPSG:5773"}, "neither geographic nor projected"),
     ],
 )
@@ -117,7 +117,7 @@ def test_more_files_than_can_be_listed_are_refused(home):
 
 
 def test_a_crs_of_a_source_is_checked_before_its_files(home):
-    with pytest.raises(GridError, match="'crs:' of source 's': 'x' is no known CRS"):
+    with pytest.raises(GridError, match="'crs:' of source 's': 'x' is not a known CRS"):
         plan(home, source={"crs": "x"})
 
 

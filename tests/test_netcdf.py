@@ -155,7 +155,9 @@ def test_a_rotated_pole_is_read_from_its_parameters(tmp_path):
 
 def test_a_grid_mapping_that_is_none_is_refused():
     ds = xr.Dataset(coords={"y": [1.0, 0], "x": [0.0, 1], "m": ((), 0, {"grid_mapping_name": "q"})})
-    with pytest.raises(GridError, match=r"grid mapping 'm' is no CRS.*crs: in the catalog"):
+    with pytest.raises(
+        GridError, match=r"grid mapping 'm' does not define a CRS.*crs: in the catalog"
+    ):
         crs_of(ds)
 
 

@@ -8,7 +8,7 @@ from scipy.optimize import nnls
 
 import geomiam as gm
 from geomiam.errors import BlockError, CRSAssumed, GridError, LargerBlocks, SmallerBlocks
-from geomiam.geo.lengths import places
+from geomiam.geo.places import places
 from geomiam.splits import (
     Blocks,
     BufferedLeaveOut,

@@ -1,7 +1,7 @@
-"""Guards around files that come from elsewhere.
+"""Checks of external files before they are read.
 
-A path may lead to a device or a pipe that never ends, and a library that reads a damaged file may
-raise anything. These guards state what is wrong with the file before it is opened.
+Reading a device or a pipe may never end, and a library may raise any exception for a damaged file.
+These checks turn both into errors that name the file and the correction.
 """
 
 from __future__ import annotations
@@ -15,27 +15,29 @@ from pathlib import Path
 from geomiam.errors import GeomiamError, InputNotFound, UnreadableFile
 
 REASON = 300
-"""Characters of another library's message, at most."""
+"""Largest number of characters of another library's message."""
 
 
 def regular_file(
     path: str | Path, *, max_bytes: int | None = None, error: type[GeomiamError] = UnreadableFile
 ) -> Path:
-    """Return a path that is an ordinary file of a size that may be read.
+    """Return the path of an ordinary file that is not too large.
 
     Parameters
     ----------
     path : str or pathlib.Path
-        Links are followed.
+        Symbolic links are followed.
     max_bytes : int, optional
-        Bytes that it may have.
+        Largest size in bytes.
     error : type
-        Raised where it is not ordinary or too large.
+        Exception class for a path that is not an ordinary file, or is too large.
 
     Raises
     ------
     InputNotFound
         If there is no file.
+    GeomiamError
+        Of the class ``error``.
     """
     path = Path(path)
     try:
@@ -67,7 +69,7 @@ def read_text(
     file = regular_file(path, max_bytes=max_bytes, error=error)
     try:
         with file.open("rb") as stream:
-            data = stream.read(max_bytes + 1)  # files of /proc state a size of 0
+            data = stream.read(max_bytes + 1)  # files in /proc report a size of 0
         if len(data) > max_bytes:
             raise error(f"{file} has more than {max_bytes:,} bytes, the limit")
         return data.decode("utf-8-sig")
@@ -81,15 +83,16 @@ def read_text(
 def refusing(
     error: type[GeomiamError], message: str, *, passing: type[GeomiamError] = GeomiamError
 ) -> Iterator[None]:
-    """Raise ``error`` in place of whatever a library raises for a damaged file.
+    """Raise ``error`` in place of any exception that a library raises for a damaged file.
 
     Parameters
     ----------
     error : type
+        Exception class to raise.
     message : str
-        What is wrong, with the remedy; the library's reason is put behind it.
+        The problem and its correction. The message of the library is appended.
     passing : type
-        Errors of geomiam that are raised as they are.
+        Exceptions of this class are not replaced.
     """
     try:
         yield
@@ -100,7 +103,7 @@ def refusing(
 
 
 def reason(cause: BaseException) -> str:
-    """Return the first line of another library's message with the name of its exception."""
+    """Return the name of an exception and the first line of its message."""
     if isinstance(cause, GeomiamError):
         return str(cause)
     text = str(cause).strip().splitlines()

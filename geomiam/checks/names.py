@@ -1,6 +1,6 @@
-"""Names that come from files: which are allowed, and how text from a file is shown.
+"""Checks of names that come from files or users.
 
-Variables and dims become folders of a Zarr store, so their names must be plain names of one folder.
+Variables and dims become folders of a Zarr store, so each name must be valid as the name of one folder.
 Modalities, groups, sources and species are labels: they never become a path, but they are printed.
 """
 
@@ -12,10 +12,10 @@ from typing import Any
 from geomiam.errors import NameRefused, printable
 
 MOST_BYTES = 200
-"""File systems take 255 bytes; temporary files beside a store add a prefix and a suffix."""
+"""File systems accept 255 bytes; temporary files beside a store add a prefix and a suffix."""
 STORE_FILES = ("zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata")
 """Names that the Zarr format uses for its own files."""
-TAKEN = ("spatial_ref", "presence", "background", "species", "site")
+RESERVED = ("spatial_ref", "presence", "background", "species", "site")
 """Names that cubes and sites use for the CRS, the labels and their dims."""
 
 
@@ -25,14 +25,14 @@ def check_label(name: Any, kind: str) -> str:
     Parameters
     ----------
     name : object
-        What a file or a user gave.
+        Name from a file or a user.
     kind : str
-        What it names, for the message: ``"species"``, ``"modality"``.
+        Kind of object with this name, for the message, such as ``"species"`` or ``"modality"``.
 
     Raises
     ------
     NameRefused
-        If it is no text, blank, too long, or has control characters or the form of a path.
+        If the name is not text, is blank or too long, or has characters that cannot be printed.
     """
     if not isinstance(name, str) or not name.strip():
         raise NameRefused(f"{kind} {name!r} has no name; give it a text of one character or more")
@@ -48,12 +48,12 @@ def check_label(name: Any, kind: str) -> str:
 
 
 def check_key(name: Any, kind: str) -> str:
-    """Return a name of a modality, group or source: a label that does not have the form of a path.
+    """Return the name of a modality, group or source: a label that does not have the form of a path.
 
     Raises
     ------
     NameRefused
-        As :func:`check_label`, and for absolute paths and ``..``.
+        As in :func:`check_label`, and for absolute paths and ``..``.
     """
     check_label(name, kind)
     parts = name.replace("\\", "/").split("/")
@@ -63,18 +63,18 @@ def check_key(name: Any, kind: str) -> str:
 
 
 def check_folder(name: Any, kind: str) -> str:
-    """Return a name of a variable or dim, which may become a folder of a Zarr store.
+    """Return the name of a variable or dim, which may become a folder of a Zarr store.
 
     Raises
     ------
     NameRefused
-        As :func:`check_label`, and for path separators and names that Zarr or a cube uses itself.
+        As in :func:`check_label`, and for path separators and names of files of the Zarr format.
     """
     check_label(name, kind)
     if "/" in name or "\\" in name:
         plain = name.replace("/", "_").replace("\\", "_")
         raise NameRefused(
-            f"{kind} '{name}' has a path separator, and it would be a folder of a Zarr store; rename "
+            f"{kind} '{name}' has a path separator, but its name becomes a folder of a Zarr store; rename "
             f"it, e.g. ds.rename({{'{name}': '{plain}'}})"
         )
     is_reserved = name in STORE_FILES or name.startswith("__") or not name.strip(".")
@@ -84,29 +84,29 @@ def check_folder(name: Any, kind: str) -> str:
 
 
 def check_variable(name: Any) -> str:
-    """Return a name of a predictor.
+    """Return the name of a predictor.
 
     Raises
     ------
     NameRefused
-        As :func:`check_folder`, and for the names of the CRS and the labels.
+        As in :func:`check_folder`, and for the names of the CRS and the labels.
     """
     check_folder(name, "variable")
-    if name in TAKEN:
+    if name in RESERVED:
         raise NameRefused(
-            f"variable '{name}' has the name of a part of every cube or table of sites; rename it, "
+            f"variable '{name}' has a name that geomiam uses in cubes and sites; rename it, "
             f"e.g. ds.rename({{'{name}': '{name}_1'}})"
         )
     return name
 
 
 def check_species(names: Iterable[Any]) -> tuple[str, ...]:
-    """Return the names of species: texts, none of them twice.
+    """Return the names of species.
 
     Raises
     ------
     NameRefused
-        Naming the first that is not allowed.
+        For the first name that is not a valid label, or occurs twice.
     """
     species = tuple(check_label(name, "species") for name in names)
     unique_names: set[str] = set()

@@ -1,4 +1,4 @@
-"""Checks of single settings: numbers of the right kind, within their range."""
+"""Checks of single settings: type and range of numbers."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from geomiam.errors import SettingError
 
 
 def check_number(name: str, value: Any, *, requirement: str, accepts: Any, hint: str) -> None:
-    """Refuse a setting that is no number, or lies outside its range.
+    """Refuse a setting that is not a number, or lies outside its range.
 
     Parameters
     ----------
     name : str
-        Of the setting, as the caller passes it.
+        Name of the setting, as the user passes it.
     value
-        What was passed.
+        Value of the setting.
     requirement : str
         The range in words, such as ``"must be >= 1"``.
     accepts : callable
-        Whether a number lies in the range.
+        Function that returns whether a number lies in the range.
     hint : str
-        What to pass instead.
+        Advice on valid values.
 
     Raises
     ------
@@ -34,12 +34,12 @@ def check_number(name: str, value: Any, *, requirement: str, accepts: Any, hint:
 
 
 def check_count(name: str, value: Any, *, minimum: int, hint: str) -> None:
-    """Refuse a setting that is no whole number, or too small.
+    """Refuse a setting that is not an integer, or is smaller than ``minimum``.
 
     Raises
     ------
     SettingError
-        With the setting, the least number and the value.
+        With the setting, the minimum and the value.
     """
     if not isinstance(value, Integral) or value < minimum:
         raise SettingError(f"{name} must be at least {minimum}, found {value!r}; {hint}")

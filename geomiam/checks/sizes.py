@@ -1,4 +1,4 @@
-"""Sizes that files and catalogs state, checked before memory is taken for them."""
+"""Checks of sizes that files and catalogs declare, before memory is allocated for them."""
 
 from __future__ import annotations
 
@@ -9,39 +9,40 @@ from pathlib import Path
 from typing import Any
 
 from geomiam.checks.files import refusing, regular_file
+from geomiam.checks.names import STORE_FILES
 from geomiam.errors import GeomiamError, GridError, UnreadableFile
 
-MOST_BLOCK = 2**29
-"""Bytes of a block on disk: it is decoded as a whole, however little of it is needed."""
-MOST_COORDINATE = 2**28
-"""Bytes of a coordinate along one dim: it is read when a store is opened."""
-MOST_CHUNKS = 150_000
-"""Of a cube that is planned or built: listing each takes half a millisecond."""
+MAX_BLOCK = 2**29
+"""Largest block on disk in bytes: a block is decoded as a whole, even for one cell."""
+MAX_COORDINATE = 2**28
+"""Largest coordinate along one dim in bytes: it is read when a store is opened."""
+MAX_CHUNKS = 150_000
+"""Largest number of chunks of a cube that is planned or built: each takes half a millisecond."""
 CHUNK_CELLS = 512 * 512
 CHUNK_NUMBERS = 16_000_000
-META = ("zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata")
+"""Sizes of chunks in a cube that is built, in cells and in numbers."""
 
 
 def check_cells(cells: Sequence[tuple[int, int]], *, remedy: str) -> None:
-    """Refuse a cube of so many cells that its chunks cannot even be listed.
+    """Refuse a cube with more chunks than can be processed.
 
     Parameters
     ----------
     cells : sequence of tuple of int
-        Of each variable, its cells and the numbers in each cell.
+        For each variable, the number of cells and of numbers in each cell.
     remedy : str
-        What to change.
+        The correction, for the message.
 
     Raises
     ------
     GridError
-        With the numbers.
+        With the numbers of cells and chunks.
     """
     chunks = sum(max(n // CHUNK_CELLS, n * depth // CHUNK_NUMBERS) + 1 for n, depth in cells)
-    if chunks > MOST_CHUNKS:
+    if chunks > MAX_CHUNKS:
         raise GridError(
             f"the cube has {max(cells)[0]:,} cells in {len(cells)} variables, which are about {chunks:,} "
-            f"chunks, more than {MOST_CHUNKS:,}; {remedy}"
+            f"chunks, more than {MAX_CHUNKS:,}; {remedy}"
         )
 
 
@@ -51,11 +52,11 @@ def check_block(size: int, *, location: str, error: type[GeomiamError] = Unreada
     Raises
     ------
     GeomiamError
-        Of the class ``error``, with the bytes.
+        Of the class ``error``, with the size in bytes.
     """
-    if size > MOST_BLOCK:
+    if size > MAX_BLOCK:
         raise error(
-            f"{location} is stored in blocks of {size:,} bytes, more than {MOST_BLOCK:,}, and each is "
+            f"{location} is stored in blocks of {size:,} bytes, more than {MAX_BLOCK:,}, and each is "
             "decoded as a whole; store it in smaller blocks, such as 512 x 512 cells"
         )
 
@@ -63,22 +64,22 @@ def check_block(size: int, *, location: str, error: type[GeomiamError] = Unreada
 def check_array(
     shape: Sequence[int], chunks: Sequence[int] | None, itemsize: int, *, location: str, error: Any
 ) -> None:
-    """Refuse an array whose blocks, or whose length as a coordinate, do not fit into memory."""
+    """Refuse an array with blocks, or a coordinate, that do not fit into memory."""
     if chunks is not None:
         check_block(prod(int(n) for n in chunks) * itemsize, location=location, error=error)
-    if len(shape) == 1 and shape[0] * itemsize > MOST_COORDINATE:
+    if len(shape) == 1 and shape[0] * itemsize > MAX_COORDINATE:
         raise error(
-            f"{location} states {shape[0]:,} values along one dim, more than a coordinate may have"
+            f"{location} declares {shape[0]:,} values along one dim, more than a coordinate may have"
         )
 
 
 def check_zarr(group: Any, *, location: str, error: type[GeomiamError] = UnreadableFile) -> None:
-    """Check the arrays of an opened Zarr group, by their metadata.
+    """Check the metadata of the arrays of an opened Zarr group.
 
     Raises
     ------
     GeomiamError
-        Of the class ``error``, naming the array.
+        Of the class ``error``, with the name of the array.
     """
     for name, array in group.arrays():
         size = getattr(array.dtype, "itemsize", 8) or 8
@@ -87,15 +88,15 @@ def check_zarr(group: Any, *, location: str, error: type[GeomiamError] = Unreada
 
 
 def check_metadata(store: str | Path) -> None:
-    """Refuse a local store whose metadata are devices or pipes, which would never end.
+    """Refuse a local store with devices or pipes as metadata: reading them may never end.
 
     Raises
     ------
     UnreadableFile
-        Naming the file.
+        With the name of the file.
     """
     for folder in (str(store), *_folders(store)):
-        for name in META:
+        for name in STORE_FILES:
             file = os.path.join(folder, name)
             if os.path.exists(file):
                 regular_file(file, max_bytes=64 * 2**20)
@@ -110,7 +111,7 @@ def _folders(store: str | Path) -> list[str]:
 
 
 def check_hdf5(path: str | Path, error: type[GeomiamError] = UnreadableFile) -> None:
-    """Check the arrays of a NetCDF 4 file, by their metadata; without h5py nothing is checked.
+    """Check the metadata of the arrays of a NetCDF 4 file; without h5py nothing is checked.
 
     Raises
     ------
@@ -140,12 +141,12 @@ def check_hdf5(path: str | Path, error: type[GeomiamError] = UnreadableFile) -> 
 
 
 def check_raster(file: Any, *, location: str, error: type[GeomiamError] = UnreadableFile) -> None:
-    """Check the blocks of an opened GeoTIFF.
+    """Check the sizes of the blocks of an opened GeoTIFF.
 
     Raises
     ------
     GeomiamError
-        Of the class ``error``, with the bytes.
+        Of the class ``error``, with the size in bytes.
     """
     import numpy as np
 

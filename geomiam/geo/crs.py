@@ -1,4 +1,4 @@
-"""Coordinate reference systems: equal ones in two spellings, and a short name for messages."""
+"""Coordinate reference systems: parsing, comparison, and short names for messages."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     from odc.geo.crs import CRS
 
 CRS_NAME = "spatial_ref"
-"""The name of the coordinate that carries the CRS in what geomiam writes."""
+"""Name of the CRS coordinate in files that geomiam writes."""
 
 CRS_ATTRIBUTES = frozenset(("spatial_ref", "crs_wkt", "grid_mapping_name"))
-"""Any of them makes a scalar a grid mapping; the last one alone with the parameters of CF."""
+"""A scalar with any of these attributes is a grid mapping of the CF conventions."""
 
 
 def as_crs(value: Any, setting: str) -> CRS:
-    """Return a CRS of places on the earth.
+    """Return a horizontal CRS.
 
     Parameters
     ----------
     value : object
-        A code, WKT, or what :class:`odc.geo.crs.CRS` takes.
+        A code, WKT, or any other value that :class:`odc.geo.crs.CRS` accepts.
     setting : str
-        Where it was given, for the message.
+        Name of the setting, for the message.
 
     Raises
     ------
@@ -42,13 +42,13 @@ def as_crs(value: Any, setting: str) -> CRS:
 
     try:
         crs = CRS(value)
-        places = crs.geographic or crs.projected
+        is_horizontal = crs.geographic or crs.projected
     except Exception as error:  # pyproj, odc-geo and sqlite raise errors of their own
         text = str(value)[:80]
         raise GridError(
-            f"{setting}: '{text}' is no known CRS ({reason(error)[:160]}); use a code such as EPSG:4326"
+            f"{setting}: '{text}' is not a known CRS ({reason(error)[:160]}); use a code such as EPSG:4326"
         ) from None
-    if not places:
+    if not is_horizontal:
         raise GridError(
             f"{setting}: '{str(value)[:80]}' is neither geographic nor projected; use a code of a "
             "horizontal CRS, such as EPSG:4326"
@@ -65,9 +65,9 @@ def crs_name(crs: Any) -> str:
 
 
 def same_crs(a: CRS | None, b: CRS | None) -> bool:
-    """Return whether two CRS give a place the same x and y, however they are spelled.
+    """Return whether two CRS assign the same x and y to every place, independent of their notation.
 
-    Axis order is no difference, as x is x and y is y in xarray; nor are names, of ESRI's WKT say.
+    Axis order is ignored, because xarray names its axes. Names, such as those in ESRI's WKT, are ignored.
     """
     if a is None or b is None or a == b:
         return a is b or a == b
@@ -99,12 +99,12 @@ def _same_datum(a: Any, b: Any) -> bool:
 
 
 def parsed_crs(attrs: Mapping[str, Any], name: str) -> CRS:
-    """Return the CRS of a grid mapping: from text, or from the parameters of CF (a rotated pole).
+    """Return the CRS of a grid mapping, from its text or its CF parameters (such as a rotated pole).
 
     Raises
     ------
     GridError
-        When they are none.
+        When the attributes do not define a CRS.
     """
     from odc.geo.crs import CRS
     from pyproj import CRS as Projection
@@ -115,13 +115,13 @@ def parsed_crs(attrs: Mapping[str, Any], name: str) -> CRS:
         return CRS(text) if text else CRS(Projection.from_cf(dict(attrs)))
     except (CRSError, KeyError, TypeError, ValueError) as error:
         raise GridError(
-            f"grid mapping '{name}' is no CRS: {str(error)[:200]}; set one, e.g. "
+            f"grid mapping '{name}' does not define a CRS: {str(error)[:200]}; set one, e.g. "
             "open_cube(ds, crs='EPSG:4326'), or crs: in the catalog"
         ) from None
 
 
 def crs_coordinate(ds: xr.Dataset | xr.DataArray) -> str | None:
-    """Return the name of the coordinate that carries the CRS, if there is one."""
+    """Return the name of the coordinate with the CRS, or None."""
     names = [str(k) for k, c in ds.coords.items() if c.ndim == 0 and CRS_ATTRIBUTES & set(c.attrs)]
     return CRS_NAME if CRS_NAME in names else next(iter(names), None)
 

@@ -1,4 +1,4 @@
-"""Names of spatial dims, the one list that every verb uses."""
+"""Names of spatial dims, and functions that recognise them."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ PAIRS = (
     ("northing", "easting"),
     ("yc", "xc"),
 )
-"""Names of rows and columns, in any case: those of xarray, CF models, iris and CORDEX."""
+"""Names of rows and columns in lower case: those of xarray, CF models, iris and CORDEX."""
 NAMES = frozenset((SITE, *(name for pair in PAIRS for name in pair)))
 
 
 def is_place(dim: object) -> bool:
-    """Return whether a dim locates a value; all other dims of a predictor are its own."""
+    """Return whether a dim is spatial or ``site``; a predictor's other dims are its own dims."""
     return str(dim).lower() in NAMES
 
 
 def spatial_pair(dims: Iterable[object]) -> tuple[str, str] | None:
-    """Return the names of rows and columns among dims, or None where there is no pair."""
+    """Return the names of the row and column dims, or None if there is no known pair."""
     by_name = {str(d).lower(): str(d) for d in dims}
     for rows, cols in PAIRS:
         if rows in by_name and cols in by_name:
@@ -41,19 +41,19 @@ def spatial_pair(dims: Iterable[object]) -> tuple[str, str] | None:
 
 
 def as_named(sizes: Mapping[Any, T], dims: Iterable[object]) -> dict[Any, T]:
-    """Return sizes by the dims that the data have: y is the rows, whatever the rows are called.
+    """Return sizes with the dim names of the data: y stands for the rows under any name.
 
     Parameters
     ----------
     sizes
-        By dim; spatial dims by any of the names in :data:`PAIRS`.
+        Mapping from dims to sizes; spatial dims have any of the names in :data:`PAIRS`.
     dims
         Dims of the data.
 
     Raises
     ------
     GridError
-        If two names mean one dim, such as y and latitude.
+        If two names stand for one dim, such as y and latitude.
     """
     dims = [str(d) for d in dims]
     pair = spatial_pair(dims)
@@ -62,27 +62,27 @@ def as_named(sizes: Mapping[Any, T], dims: Iterable[object]) -> dict[Any, T]:
         name = dim if dim in dims or pair is None else _role(dim, pair)
         if name in sizes_by_dim:
             raise GridError(
-                f"'{dim}' and another name both mean the dim '{name}'; give one of them"
+                f"'{dim}' and another name both stand for the dim '{name}'; pass only one of them"
             )
         sizes_by_dim[name] = size
     return sizes_by_dim
 
 
 def _role(dim: object, pair: tuple[str, str]) -> Any:
-    """Return the row or column dim that a name stands for; other names stay."""
+    """Return the row or column dim that a name stands for, or the name itself."""
     for names in PAIRS:
-        if dim in names:  # "Y" for a dim "y" is a slip, which the caller reports
+        if dim in names:  # the caller reports "Y" for a dim "y" as a typing error
             return pair[names.index(str(dim))]
     return dim
 
 
 def on_place(ds: xr.Dataset) -> list[str]:
-    """Return the variables with a number at every place; bounds and grid mappings are none of them.
+    """Return the names of numeric variables at every cell or site, without bounds of coordinates.
 
     Parameters
     ----------
     ds
-        Cube or sites. Without dims of place, all variables with dims are taken to lie on it.
+        Cube or sites. Without spatial dims and ``site``, every numeric variable with dims counts.
     """
     place = {d for d in ds.dims if is_place(d)}
     bounds = {str(v.attrs.get("bounds", v.encoding.get("bounds"))) for v in ds.variables.values()}

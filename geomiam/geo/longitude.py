@@ -1,4 +1,4 @@
-"""Longitudes repeat after a full turn: -170 and 190 degrees are one meridian."""
+"""Longitudes as periodic coordinates: -170 and 190 degrees are the same meridian."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 Bounds = tuple[float, float, float, float]
 POINTS = 33
-"""Points along a side of a grid whose longitudes are looked up."""
+"""Number of points along each side of a grid at which longitudes are computed."""
 WHOLE = 270.0
-"""Degrees from which on a projected grid is taken to surround a pole, or the world."""
+"""A projected grid that spans more degrees than this counts as one around a pole or the world."""
 
 
 def full_turn(crs: Any) -> float | None:
-    """Return the units of a CRS in a full turn, such as 360 degrees; None for a projected one."""
+    """Return a full turn in units of a geographic CRS, such as 360 degrees; None for another CRS."""
     if crs is None or not crs.geographic:
         return None
     unit = crs.proj.axis_info[0].unit_conversion_factor if crs.proj.axis_info else 0.0
@@ -30,9 +30,9 @@ def into_grid(x: np.ndarray, box: GeoBox) -> np.ndarray:
     Parameters
     ----------
     x
-        In the CRS of the grid, any shape.
+        Coordinates in the CRS of the grid, any shape.
     box
-        A grid. On a projected one nothing is moved.
+        A grid. On a projected grid, coordinates are returned unchanged.
     """
     turn = full_turn(box.crs)
     if turn is None:
@@ -55,7 +55,7 @@ def middle(x: np.ndarray, turn: float) -> float:
 
 
 def lonlat_bounds(box: GeoBox) -> list[Bounds]:
-    """Return what a grid covers as bounds in degrees within -180 to 180.
+    """Return the extent of a grid as bounds in degrees, with longitudes from -180 to 180.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def lonlat_bounds(box: GeoBox) -> list[Bounds]:
     Returns
     -------
     list of tuple
-        ``(west, south, east, north)``; two of them for a grid across the antimeridian.
+        ``(west, south, east, north)``; two such tuples for a grid across the antimeridian.
     """
     from pyproj import Transformer
 

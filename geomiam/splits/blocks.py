@@ -9,7 +9,8 @@ import xarray as xr
 
 from geomiam.errors import GridError, LabelError
 from geomiam.geo.dims import spatial_pair
-from geomiam.geo.lengths import Length, kilometres, places
+from geomiam.geo.lengths import Length, kilometres
+from geomiam.geo.places import places
 
 DRAWS, DEALS = 25, 4
 

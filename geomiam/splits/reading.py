@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from geomiam.errors import GridError, LabelError, MissingVariable
 from geomiam.geo.crs import crs_of
 from geomiam.geo.dims import spatial_pair
-from geomiam.geo.lengths import Places, places
+from geomiam.geo.places import Places, places
 from geomiam.splits.blocks import site_coordinates, site_labels
 
 Where = xr.Dataset | ArrayLike

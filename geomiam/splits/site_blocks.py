@@ -10,7 +10,8 @@ import xarray as xr
 
 from geomiam.checks.settings import check_number
 from geomiam.errors import BlockError, LargerBlocks, SmallerBlocks, warn
-from geomiam.geo.lengths import Length, Places, as_text, block_side
+from geomiam.geo.lengths import Length, as_text, block_side
+from geomiam.geo.places import Places
 from geomiam.splits.blocks import hold_out, site_labels
 from geomiam.splits.reading import places_of, sampled_predictors
 from geomiam.splits.variogram import SITES, autocorrelation_ranges

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from geomiam.geo.lengths import Places
+from geomiam.geo.places import Places
 
 SITES, LAGS, RANGES = 500, 20, 24
 """Sites of a variogram, at most; its lags; the ranges that are tried."""

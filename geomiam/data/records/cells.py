@@ -11,8 +11,9 @@ import numpy as np
 from geomiam.data.records.coordinates import Points
 from geomiam.errors import OccurrenceError
 from geomiam.geo.crs import as_crs, same_crs
-from geomiam.geo.lengths import as_text, places
+from geomiam.geo.lengths import as_text
 from geomiam.geo.longitude import full_turn, unwrapped
+from geomiam.geo.places import places
 
 MOST_CELLS = 5_000_000
 """Cells around all points that are looked at to snap them, at most."""
