@@ -164,7 +164,7 @@ def test_overwriting_removes_only_what_geomiam_wrote(home, model, kind):
         precious.parent.mkdir(exist_ok=True)
         precious.write_text("years of work")
         before = content(home)
-        with pytest.raises(OutputRefused, match=r"also holds .*(precious|thesis)"):
+        with pytest.raises(OutputRefused, match=r"also contains .*(precious|thesis)"):
             write(path)
         assert content(home) == before
         precious.unlink()
@@ -178,7 +178,7 @@ def test_overwriting_removes_only_what_geomiam_wrote(home, model, kind):
 def test_another_kind_of_output_and_foreign_stores_are_kept(home, model):
     make_cube().to_zarr(home / "foreign.zarr", zarr_format=3, consolidated=False)
     before = content(home)
-    for path, words in (("sites.zarr", "holds sites"), ("foreign.zarr", "geomiam wrote")):
+    for path, words in (("sites.zarr", "contains sites"), ("foreign.zarr", "geomiam wrote")):
         with pytest.raises(OutputRefused, match=words):
             gm.write_cube(make_cube(), home / path, overwrite=True)
         with pytest.raises(OutputRefused, match=words):
@@ -236,7 +236,7 @@ def test_a_checkpoint_folder_that_holds_anything_else_is_kept(tmp_path):
     short = gm.TrainingConfig(epochs=1, block="50 km")
     gm.fit(make_sites(), training=short, checkpoint=folder, rng=0, **how)
     (folder / "precious.txt").write_text("years of work")
-    with pytest.raises(OutputRefused, match="also holds precious"):
+    with pytest.raises(OutputRefused, match="also contains precious"):
         gm.fit(
             make_sites(),
             training=gm.TrainingConfig(epochs=1, block="50 km"),
@@ -257,7 +257,7 @@ def test_the_demo_replaces_a_finished_demo_only(tmp_path):
     (folder / "summary.json").write_text('{"auc": {}, "versions": {}}')
     assert claim(folder, True, kind=DEMO) == folder
     (folder / "mine.txt").write_text("precious")
-    with pytest.raises(OutputRefused, match=r"also holds mine\.txt"):
+    with pytest.raises(OutputRefused, match=r"also contains mine\.txt"):
         gm.demo.run(folder, overwrite=True)
 
 
@@ -295,7 +295,7 @@ def test_one_of_two_writers_is_refused(tmp_path, model):
     held.wait(60)
     try:
         for name, (_, write) in writers.items():
-            with pytest.raises(OutputBusy, match="another writer is at work"):
+            with pytest.raises(OutputBusy, match="another process or thread writes"):
                 write(tmp_path / name)
     finally:
         done.set()

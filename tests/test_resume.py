@@ -181,7 +181,9 @@ def test_a_second_writer_is_refused_and_harms_nothing(small, cube, tmp_path, mon
     def with_company(job, part, index):
         if not refused:
             how = {"chunks": CHUNKS, "progress": False, "overwrite": True, "resume": False}
-            with pytest.raises(gm.errors.ResumeRefused, match="another writer is at work") as said:
+            with pytest.raises(
+                gm.errors.ResumeRefused, match="another process or thread writes"
+            ) as said:
                 gm.write_map(cube, small, tmp_path / "map.zarr", **how)
             refused.append(said)
         return answer(job, part, index)

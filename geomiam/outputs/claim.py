@@ -1,4 +1,4 @@
-"""Whether an output may be written: checked before any work, and again before it is put in place."""
+"""Checks of output paths, before the work and again before the output replaces an earlier one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from geomiam.outputs.paths import expand, is_remote, real_path
 STORES = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
 """Files that make a folder a Zarr group or array."""
 LONGEST = 200
-"""Bytes of a name, so that the names of its hidden siblings fit into 255."""
+"""Largest name in bytes; the names of hidden siblings are longer and must fit into 255."""
 
 
 def claim(
@@ -28,25 +28,25 @@ def claim(
     Parameters
     ----------
     path
-        Where to write; ``~``, relative paths and file URLs are taken.
+        Output path: absolute or relative, with ``~``, or a file URL.
     overwrite
         Whether an output of the same kind may be replaced.
     kind
-        What will be written.
+        Kind of the output.
     inputs
-        Paths of what is read, or of other outputs of the same call; None and URLs are left out.
+        Paths of inputs and of other outputs of the same call; None and URLs are ignored.
 
     Raises
     ------
     OutputExists
-        When something is there and ``overwrite`` is False, or ``path`` is a URL.
+        When the path exists and ``overwrite`` is False, or ``path`` is a URL.
     OutputRefused
         When the output overlaps an input or another output, lies inside a store or a model, or
         would replace anything that is not an output of this kind.
     """
     if is_remote(path):
         raise OutputExists(
-            f"{path} is a URL, where renaming is not atomic; write to a local path and copy it"
+            f"{path} is a URL, and files at a URL cannot be replaced atomically; write to a local path and copy it"
         )
     target = _checked_path(path)
     refuse_overlap(target, inputs)
@@ -64,14 +64,14 @@ def claim(
 def claimed(
     path: str | Path, overwrite: bool, *, kind: Kind = CUBE, inputs: Iterable[Any] = ()
 ) -> Iterator[Path]:
-    """Claim an output and keep other writers away from it meanwhile; yield its real path.
+    """Check and lock an output, and yield its real path.
 
     Raises
     ------
     OutputExists, OutputRefused
-        As :func:`claim`.
+        As in :func:`claim`.
     OutputBusy
-        When another writer is at work on it.
+        When another process or thread writes it.
     """
     inputs = tuple(inputs)
     target = claim(path, overwrite, kind=kind, inputs=inputs)
@@ -80,7 +80,7 @@ def claimed(
 
 
 def _checked_path(path: str | Path) -> Path:
-    """Follow links, and refuse what is no name of a file or folder."""
+    """Return the path with links followed; refuse paths without the name of a file or folder."""
     if not os.fspath(path):
         raise OutputRefused("the output path is empty; name a file or folder to write")
     target = real_path(path)
@@ -95,7 +95,7 @@ def _checked_path(path: str | Path) -> Path:
 
 
 def refuse_overlap(target: Path, inputs: Iterable[Any]) -> None:
-    """Refuse an output that is an input, lies in one, or has one inside.
+    """Refuse an output that equals, contains or lies inside an input.
 
     Raises
     ------
@@ -114,7 +114,7 @@ def refuse_overlap(target: Path, inputs: Iterable[Any]) -> None:
 
 
 def within(path: Path, folder: Path) -> bool:
-    """Return whether a path is a folder or lies below it, by identity on disk and not by spelling."""
+    """Return whether a path is or lies below a folder; paths are compared on disk, not as text."""
     for part in (path, *path.parents):
         if part == folder:
             return True
@@ -125,7 +125,7 @@ def within(path: Path, folder: Path) -> bool:
 
 
 def _refuse_inside(target: Path) -> None:
-    """An output inside a store or a model makes that one unreadable."""
+    """Refuse an output inside a store or a model, as it would make that store or model unreadable."""
     for folder in target.parents:
         if any((folder / name).is_file() for name in STORES):
             raise OutputRefused(f"{target} lies inside the Zarr store {folder}; write beside it")
@@ -136,17 +136,27 @@ def _refuse_inside(target: Path) -> None:
 def _refuse_parent(target: Path) -> None:
     parent = next(p for p in target.parents if p.exists())
     if not parent.is_dir():
-        raise OutputRefused(f"{parent} is a file, so {target} cannot be made; choose another path")
+        raise OutputRefused(
+            f"{parent} is a file, so {target} cannot be created; choose another path"
+        )
     if not os.access(parent, os.W_OK | os.X_OK):
-        raise OutputRefused(f"{parent} cannot be written by this user; choose another folder")
+        raise OutputRefused(
+            f"this user has no permission to write to {parent}; choose another folder"
+        )
 
 
 def _refuse_strangers(target: Path, kind: Kind) -> None:
-    """Refuse to replace anything but an output of the same kind."""
+    """Refuse to replace anything except an output of the same kind."""
     remedy = "overwrite=True will not delete it: move it, or write elsewhere"
     if target.is_dir() != kind.folder or not (target.is_dir() or target.is_file()):
-        actual = "a folder" if target.is_dir() else "no folder" if kind.folder else "no plain file"
-        raise OutputRefused(f"{target} is {actual} and is no {kind.name}; {remedy}")
+        actual = (
+            "a folder"
+            if target.is_dir()
+            else "not a folder"
+            if kind.folder
+            else "not a regular file"
+        )
+        raise OutputRefused(f"{target} is {actual}, so it is not a {kind.name}; {remedy}")
     if target.is_dir() and not any(target.iterdir()):
         return
     try:

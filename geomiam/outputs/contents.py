@@ -1,4 +1,4 @@
-"""The content of a folder or file: an output of geomiam and nothing else, or files that must stay."""
+"""Recognition of outputs: whether a folder or file is an output of geomiam, without other files."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from typing import Any
 MARK = "geomiam_output"
 """Attribute of a Zarr store with the kind of the output: cube, sites or map."""
 STATUS = "geomiam_status"
-"""Attribute of a map; earlier versions marked maps by it alone."""
+"""Attribute of a map; in earlier versions the only mark of a map."""
 LITTER = (".DS_Store", "Thumbs.db", "desktop.ini")
-"""Files that file managers leave in folders."""
+"""Files that file managers create in folders."""
 LARGEST = 256 * 2**20
-"""Bytes of the largest metadata file that is read."""
+"""Largest metadata file that is read, in bytes."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of output, and how one that exists is recognised."""
+    """A kind of output, and the function that recognises it."""
 
     name: str
     stranger: Callable[[Path], str | None]
-    """Returns the reason why a path is not such an output, and nothing else; None where it is."""
+    """Function that returns why a path is not such an output or has other files; None if it is one."""
     folder: bool = True
 
 
 def stranger_in_store(path: Path, *, name: str) -> str | None:
-    """Return why a folder is not a Zarr store of this kind that geomiam wrote."""
+    """Return why a folder is not a Zarr store of this kind from geomiam; None if it is one."""
     attributes = _json(path / "zarr.json").get("attributes")
     attributes = attributes if isinstance(attributes, dict) else {}
     kind = attributes.get(MARK, "map" if STATUS in attributes else None)
     if kind is None:
         return f"is not a Zarr directory that geomiam wrote as {name}"
     if kind != name:
-        return f"holds {kind}, not {name}"
+        return f"contains {kind}, not {name}"
     foreign = next(_foreign(path), None)
-    return None if foreign is None else f"also holds {foreign.relative_to(path)}"
+    return None if foreign is None else f"also contains {foreign.relative_to(path)}"
 
 
 def _foreign(node: Path) -> Iterator[Path]:
-    """Yield what is in a group or an array of Zarr v3 but does not belong to it."""
+    """Yield files and folders inside a Zarr v3 group or array that do not belong to it."""
     is_array = _json(node / "zarr.json").get("node_type") == "array"
     for entry in os.scandir(node):
         path = Path(entry.path)
@@ -69,30 +69,30 @@ def _foreign_chunks(folder: Path) -> Iterator[Path]:
 
 
 def _expected(name: str, *names: str) -> bool:
-    """A file of the store, of a write that was killed, or of a file manager."""
+    """Return whether a file belongs to the store, to an interrupted write, or to a file manager."""
     return name in names or name in LITTER or name.endswith(".partial")
 
 
 def stranger_in_folder(
     path: Path, *, name: str, files: tuple[str, ...], proof: str, keys: tuple[str, ...]
 ) -> str | None:
-    """Return why a folder does not hold these entries alone, with ``keys`` in the JSON of ``proof``."""
+    """Return why a folder has other files, or no ``keys`` in the JSON file ``proof``; None otherwise."""
     if not set(keys) <= set(_json(path / proof)):
         return f"is no {name}"
     for entry in sorted(os.scandir(path), key=lambda e: e.name):
         if entry.is_symlink() or entry.name not in (*files, *LITTER):
-            return f"also holds {entry.name}"
+            return f"also contains {entry.name}"
     return None
 
 
 def stranger_in_json(path: Path, *, keys: tuple[str, ...]) -> str | None:
-    """Return why a file is not a JSON table of geomiam."""
+    """Return why a file is not a JSON table of geomiam; None if it is one."""
     document = _json(path)
     return None if set(keys) <= set(document) else f"has no {', '.join(map(repr, keys))} of geomiam"
 
 
 def stranger_in_file(path: Path) -> str | None:
-    """Return why a picture or raster is not of geomiam, which leaves its name in what it writes."""
+    """Return why a picture or raster is not from geomiam, whose name is in the metadata of its files."""
     if path.stat().st_size == 0:
         return None
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -100,7 +100,7 @@ def stranger_in_file(path: Path) -> str | None:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """Return a JSON object; empty where there is none that can be read."""
+    """Return the JSON object of a file, or an empty one if it cannot be read."""
     try:
         if not path.is_file() or path.stat().st_size > LARGEST:
             return {}

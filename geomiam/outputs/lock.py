@@ -1,4 +1,4 @@
-"""One writer per output."""
+"""Locks that allow one writer per output."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _HELD = threading.local()
 
 @contextlib.contextmanager
 def only_writer(target: Path) -> Iterator[None]:
-    """Keep other threads and processes from writing the same output meanwhile.
+    """Prevent other threads and processes from writing the same output in this context.
 
-    The lock is a hidden file beside the output, locked by the system: a writer that is killed leaves
-    no lock. A function that holds the lock may call another that takes it again.
+    The lock is a hidden file beside the output, locked by the operating system. The system releases the
+    lock of a killed process. The lock can be acquired again in the same thread.
 
     Parameters
     ----------
@@ -29,9 +29,9 @@ def only_writer(target: Path) -> Iterator[None]:
     Raises
     ------
     OutputBusy
-        When another writer is at work there.
+        When another writer has the lock.
     OutputRefused
-        When the lock file cannot be made.
+        When the lock file cannot be created.
     """
     locked_targets: set[Path] = _HELD.__dict__.setdefault("targets", set())
     if target in locked_targets:
@@ -54,11 +54,13 @@ def _locked(target: Path) -> Iterator[None]:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a file system without locks: existence is the lock
+            warnings.simplefilter(
+                "ignore"
+            )  # without system locks, filelock uses the file's existence
             lock.acquire(timeout=0)
     except Timeout:
         raise OutputBusy(
-            f"another writer is at work on {target}: wait until it is done, or write elsewhere"
+            f"another process or thread writes {target}: wait until it has finished, or write elsewhere"
         ) from None
     except OSError as error:
         raise OutputRefused(f"{target} cannot be written ({error}); write elsewhere") from None
@@ -66,8 +68,8 @@ def _locked(target: Path) -> Iterator[None]:
         yield
     finally:
         with contextlib.suppress(OSError):
-            file.unlink()  # while it is held: who opened it before finds it unlinked, and is refused
+            file.unlink()  # before the release, so that no other writer locks a file that disappears
         lock.release()
-        if os.name == "nt":  # where a file that is open cannot be removed
+        if os.name == "nt":  # Windows cannot remove an open file
             with contextlib.suppress(OSError):
                 file.unlink()

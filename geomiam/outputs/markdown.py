@@ -1,4 +1,4 @@
-"""Text from files inside Markdown, where it must stay text."""
+"""Escaping of text from files for Markdown."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import re
 
 
 def cell(text: object) -> str:
-    """Return a text as one cell of a table: no HTML, no line break, no column, link or code."""
+    """Return a text for one cell of a table, with HTML, line breaks and Markdown characters escaped."""
     line = html.escape(" ".join(str(text).split()), quote=False)
     return re.sub(r"([|`\[\]*_\\])", r"\\\1", line)
 
 
 def block(text: str) -> str:
-    """Return a text as a block of code that it cannot end by itself."""
+    """Return a text as a fenced code block, with a fence longer than any run of backticks in the text."""
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}\n{text}\n{fence}"

@@ -1,4 +1,4 @@
-"""Paths as users write them: relative, with ~, as file URLs; and names that become parts of paths."""
+"""Paths from users (relative, with ~, or file URLs), and names that become parts of paths."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from geomiam.checks.names import check_folder
 from geomiam.errors import GeomiamError, NameRefused
 
 REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(://|::)")
-"""Start of a URL. Two letters at least: ``C:`` is a drive of Windows."""
+"""Start of a URL. The scheme has at least two letters, because ``C:`` is a Windows drive."""
 MANGLED = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(?=[^/])")
-"""Start of a URL after pathlib, which joins the two slashes."""
+"""Start of a URL in a ``pathlib.Path``, which merges the two slashes."""
 FILE = re.compile(r"(?:file|local):(?://(?P<host>[^/]*))?(?P<path>/.*)", re.IGNORECASE)
 RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
-"""Names that Windows keeps for devices, in every folder."""
+"""Names that Windows reserves for devices in every folder."""
 
 
 def expand(path: str | Path) -> str:
-    """Return a path to read from: ``~`` and file URLs become local paths, other URLs stay.
+    """Return a path to read: ``~`` and file URLs become local paths, other URLs are unchanged.
 
     Raises
     ------
     GeomiamError
-        When a file URL names another host, or there is no such home folder.
+        When a file URL names another host, or the home folder does not exist.
     """
     text = os.fspath(path)
     if match := FILE.fullmatch(text):
@@ -41,17 +41,19 @@ def expand(path: str | Path) -> str:
     try:
         return str(Path(text).expanduser())
     except RuntimeError as error:
-        raise GeomiamError(f"{text}: {error}; write the whole path") from None
+        raise GeomiamError(f"{text}: {error}; pass the full path") from None
 
 
 def _of_file_url(text: str, host: str, path: str) -> str:
     if host not in ("", "localhost"):
-        raise GeomiamError(f"{text} is a file of the host '{host}'; a file URL is file:///path")
+        raise GeomiamError(
+            f"{text} is a file on the host '{host}'; write a local file URL as file:///path"
+        )
     return url2pathname(path) if os.name == "nt" else unquote(path)
 
 
 def is_remote(path: str | Path) -> bool:
-    """Return whether a path is a URL of anything but a local file."""
+    """Return whether a path is a URL, except one of a local file."""
     return bool(REMOTE.match(expand(path)))
 
 
@@ -61,7 +63,7 @@ def real_path(path: str | Path) -> Path:
     Raises
     ------
     GeomiamError
-        When links run in a circle or the text is no path.
+        When links form a cycle, or the text is not a valid path.
     """
     text = expand(path)
     try:
@@ -73,7 +75,7 @@ def real_path(path: str | Path) -> Path:
 
 
 def check_names(names: Iterable[Any]) -> None:
-    """Refuse names of variables and dims that would not be one folder each inside a store.
+    """Refuse names of variables and dims that cannot be separate folders of a store.
 
     Raises
     ------
@@ -85,19 +87,19 @@ def check_names(names: Iterable[Any]) -> None:
         check_component(name)
         if sys.platform in ("win32", "darwin") and spellings.get(name.casefold(), name) != name:
             raise NameRefused(
-                f"'{spellings[name.casefold()]}' and '{name}' differ in case only, which is one folder on "
-                f"this system; rename one with ds.rename({{{name!r}: ...}})"
+                f"'{spellings[name.casefold()]}' and '{name}' differ in case only, and this system cannot store "
+                f"both; rename one with ds.rename({{{name!r}: ...}})"
             )
         spellings[name.casefold()] = name
 
 
 def check_component(name: str) -> str:
-    """Return a name that is one folder below another, and nothing else, on this system.
+    """Return a name that is valid as the name of one folder on this system.
 
     Raises
     ------
     NameRefused
-        When it has a separator or a control character, or is kept by Zarr or by the system.
+        When it has a separator or a control character, or is reserved by Zarr or by the system.
     """
     check_folder(name, "variable or dim")
     if os.name == "nt":
@@ -111,14 +113,16 @@ def check_component(name: str) -> str:
 
 
 def below(folder: Path, name: Any) -> Path:
-    """Return the path of a name inside a folder; never a path elsewhere.
+    """Return the path of a name inside a folder.
 
     Raises
     ------
     NameRefused
-        When the name is more than one component, or a link leads out of the folder.
+        When the name has more than one component, or a link leads out of the folder.
     """
     path = folder / check_component(str(name))
     if path.is_symlink() or path.parent.resolve() != folder.resolve():
-        raise NameRefused(f"{path} is a link; nothing is read, written or removed through it")
+        raise NameRefused(
+            f"{path} is a link, and links inside an output are not followed; remove it"
+        )
     return path

@@ -1,4 +1,4 @@
-"""Figures as files."""
+"""Writing of figures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from geomiam.outputs.kinds import PICTURE
 from geomiam.outputs.place import complete
 
 AUTHORED = {"png": "Software", "pdf": "Creator", "svg": "Creator"}
-"""Formats, and where each names the program that wrote it; by that name a picture may be replaced."""
+"""Formats, and the metadata field of each for the program: geomiam replaces only its own pictures."""
 
 
 def claim_picture(path: str | Path, overwrite: bool, *, inputs: Iterable[Any] = ()) -> Path:
@@ -22,19 +22,19 @@ def claim_picture(path: str | Path, overwrite: bool, *, inputs: Iterable[Any] = 
     Raises
     ------
     OutputExists, OutputRefused
-        As :func:`geomiam.outputs.claim.claim`, and for other formats than png, pdf and svg.
+        As in :func:`geomiam.outputs.claim.claim`, and for formats other than png, pdf and svg.
     """
     _format(path)
     return claim(path, overwrite, kind=PICTURE, inputs=inputs)
 
 
 def save_picture(figure: Any, path: str | Path, *, overwrite: bool = False, dpi: int = 130) -> Path:
-    """Write a matplotlib figure; it appears complete or not at all.
+    """Write a matplotlib figure atomically.
 
     Raises
     ------
     OutputExists, OutputRefused, OutputBusy
-        As :func:`geomiam.outputs.claim.claimed`, and for other formats than png, pdf and svg.
+        As in :func:`geomiam.outputs.claim.claimed`, and for formats other than png, pdf and svg.
     """
     kind = _format(path)
     with claimed(path, overwrite, kind=PICTURE) as target, complete(target) as partial:
@@ -46,5 +46,7 @@ def save_picture(figure: Any, path: str | Path, *, overwrite: bool = False, dpi:
 def _format(path: str | Path) -> str:
     suffix = Path(path).suffix.lower().removeprefix(".")
     if suffix not in AUTHORED:
-        raise OutputRefused(f"{path}: a picture is .png, .pdf or .svg; found '.{suffix}'")
+        raise OutputRefused(
+            f"{path}: the suffix of a picture must be .png, .pdf or .svg, found '.{suffix}'"
+        )
     return suffix

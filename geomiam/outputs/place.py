@@ -1,4 +1,4 @@
-"""Putting a complete output in its place, and removing the one that it replaces."""
+"""Atomic writes: an output appears at its path when complete, and replaces an earlier one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def complete(target: Path) -> Iterator[Path]:
-    """Yield a hidden path beside the target; put it in the target's place if nothing was raised."""
+    """Yield a hidden path beside the target, and rename it to the target if no exception is raised."""
     hidden = f".{target.name}.{uuid.uuid4().hex[:8]}.partial"
     partial = target.with_name(hidden)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -25,7 +25,7 @@ def complete(target: Path) -> Iterator[Path]:
 
 
 def replace(target: Path, partial: Path) -> None:
-    """Swap by renaming: a new store may be a view of the old one."""
+    """Replace a target by renaming; the old one is removed last, as the new store may have read from it."""
     if not target.is_dir():
         os.replace(partial, target)
         return
@@ -40,7 +40,7 @@ def replace(target: Path, partial: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link or a folder where there is one; what a link leads to stays."""
+    """Remove a file, a link or a folder if it exists; the target of a link is not removed."""
     if path.is_symlink() or path.is_file():
         path.unlink(missing_ok=True)
     else:
@@ -48,14 +48,14 @@ def remove(path: Path) -> None:
 
 
 def copy_mode(model: Path, path: Path) -> None:
-    """Give a file the mode of another that was made under the user's umask.
+    """Copy the mode of a file that was created with the user's umask.
 
-    safetensors makes its files readable for their owner alone.
+    This is needed because safetensors creates files that only their owner can read.
     """
     path.chmod(stat.S_IMODE(model.stat().st_mode))
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a small file in one step; what a link of that name leads to stays."""
+    """Write a small file atomically; a link at this path is replaced, not followed."""
     with complete(path) as partial, open(partial, "x", encoding="utf-8") as file:
         file.write(text)

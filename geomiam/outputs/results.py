@@ -1,4 +1,4 @@
-"""Tables of results as JSON files."""
+"""Writing of result tables as JSON files."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from geomiam.outputs.place import write_text
 
 
 def save_results(path: str | Path, text: str) -> None:
-    """Write a JSON table of results in one step; an earlier one is replaced.
+    """Write a JSON table of results atomically; an earlier table is replaced.
 
     Raises
     ------
     OutputRefused
-        When anything but a table of results of geomiam is there.
+        When the path has any other content.
     OutputBusy
-        When another writer is at work there.
+        When another process or thread writes to the path.
     """
     with claimed(path, True, kind=RESULTS) as target:
         write_text(target, text)

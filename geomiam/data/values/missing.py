@@ -1,4 +1,4 @@
-"""What counts as missing: sentinels of files become NaN, once, at the edge."""
+"""Conversion to float32: fill values and values outside the valid range become NaN."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from geomiam.errors import GridError
 
 
 def as_float(array: xr.DataArray) -> xr.DataArray:
-    """Return float32 with NaN where the array's attributes declare missing data; lazy stays lazy.
+    """Return float32 with NaN where the attributes declare missing data; lazy arrays stay lazy.
 
     Parameters
     ----------
     array
         Numbers of any dtype, any dims. ``_FillValue``, ``missing_value``, ``nodata``,
         ``scale_factor``, ``add_offset``, ``valid_range`` (or ``valid_min``, ``valid_max``) and
-        ``_Unsigned`` are read from ``attrs``. What is in ``encoding`` has been applied by xarray,
+        ``_Unsigned`` are read from ``attrs``. xarray has already applied those in ``encoding``,
         except the fill values of integers.
 
     Returns
     -------
     xr.DataArray
-        Without these attributes; the array itself where nothing is to be done.
+        The decoded array without these attributes, or the same array if nothing changes.
 
     Raises
     ------
     GridError
-        When the array holds no numbers, or codes of classes that are not distinct in float32.
+        When the array is not numeric, or has codes of classes that are not distinct in float32.
     """
     if array.dtype.kind not in "fiub":
         raise GridError(
-            f"variable '{array.name}' holds {array.dtype}, not numbers; "
+            f"variable '{array.name}' has the dtype {array.dtype}, which is not numeric; "
             f"encode it or leave it out: ds.drop_vars('{array.name}')"
         )
     bands = _by_band(array)
@@ -60,7 +60,7 @@ def as_float(array: xr.DataArray) -> xr.DataArray:
 
 
 def _by_band(array: xr.DataArray) -> dict[str, Any]:
-    """``scales`` and ``offsets`` along ``band``, as rioxarray keeps them where those of bands differ."""
+    """Return ``scales`` and ``offsets`` along ``band``, which rioxarray sets where bands differ in them."""
     attributes = {k: array.attrs.get(k) for k in ("scales", "offsets")}
     lists = {
         k: v for k, v in attributes.items() if isinstance(v, (tuple, list, np.ndarray)) and len(v)
@@ -70,8 +70,8 @@ def _by_band(array: xr.DataArray) -> dict[str, Any]:
     count, band = max(map(len, lists.values())), array.coords.get("band")
     if band is None or band.dtype.kind not in "iu" or not ((band >= 1) & (band <= count)).all():
         raise GridError(
-            f"'{array.name}' has the scales and offsets of {count} bands, and no coordinate 'band' by which "
-            "to choose; open it with rioxarray.open_rasterio(path, mask_and_scale=True)"
+            f"'{array.name}' has scales and offsets of {count} bands, but no coordinate 'band' that assigns "
+            "them; open it with rioxarray.open_rasterio(path, mask_and_scale=True)"
         )
     default = {"scales": np.ones(count), "offsets": np.zeros(count)}
     arrays = {k: np.asarray(lists.get(k, v), "float32") for k, v in default.items()}
@@ -88,7 +88,7 @@ def _decoded(data: Any, packing: Packing) -> Any:
 
 
 def packing_of(array: xr.DataArray) -> Packing:
-    """Return how the numbers of an array are packed, by its attributes."""
+    """Return how the numbers of an array are packed, from its attributes."""
     flag = array.attrs.get("_Unsigned")
     is_unsigned = None if flag is None else str(flag).lower() == "true"
     dtype = stored_as(array.dtype, is_unsigned)
@@ -110,7 +110,7 @@ def _fills(array: xr.DataArray) -> list[float]:
 
 
 def _resigned(number: float, stored_dtype: np.dtype, dtype: np.dtype) -> float:
-    """Turn a number of the stored dtype into that of the dtype it is read as: int8 -1 is uint8 255."""
+    """Convert a number from the stored dtype to the dtype it is read as: int8 -1 becomes uint8 255."""
     if stored_dtype == dtype or number != np.rint(number):
         return number
     number, bits = int(number), 8 * dtype.itemsize
@@ -120,10 +120,10 @@ def _resigned(number: float, stored_dtype: np.dtype, dtype: np.dtype) -> float:
 
 
 def _limits(array: xr.DataArray, dtype: np.dtype) -> Limits:
-    """The valid range, which is packed where its type is that of packed numbers (CF 1.11, 2.5.1).
+    """Return the valid range, which is packed if its type is that of packed numbers (CF 1.11, 2.5.1).
 
-    A whole-numbered range of float data belongs to numbers that were unpacked already: it is
-    unpacked likewise, or ignored where scale and offset are lost.
+    An integer range of float data refers to the packed numbers. It is unpacked with scale and offset,
+    or ignored where these are unknown.
     """
     attrs = array.attrs
     pair = numbers_of(attrs, "valid_range")

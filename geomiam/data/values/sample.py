@@ -1,4 +1,4 @@
-"""A bounded sample of values: enough to distinguish codes from measurements, without reading a lazy array whole."""
+"""A bounded sample of an array's values, to distinguish codes from measurements."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import xarray as xr
 from geomiam.data.values.missing import as_float
 
 ENOUGH = 4096
-"""Observed values after which no further window is read."""
-MOST_BYTES = 128 * 2**20
-"""Size of a dask chunk above which it is not read."""
+"""Number of observed values after which no further window is read."""
+MAX_CHUNK = 128 * 2**20
+"""Largest dask chunk that is read, in bytes."""
 
 
 @dataclass(frozen=True)
@@ -23,40 +23,40 @@ class Sample:
     """Observed values of a few windows."""
 
     values: np.ndarray
-    """float64 ``(n,)``, finite."""
-    read: int
-    """Values that were read, observed or not."""
-    of: int
-    """Values of the whole array."""
+    """Finite values, float64 ``(n,)``."""
+    read_count: int
+    """Number of values that were read, observed or missing."""
+    size: int
+    """Number of values of the array."""
 
     @property
     def levels(self) -> np.ndarray:
-        """The distinct values, ascending."""
+        """Distinct values in ascending order."""
         return np.unique(self.values)
 
     @property
-    def whole(self) -> bool:
-        """Whether there are values and all are whole numbers."""
+    def is_integer(self) -> bool:
+        """Whether there are values and all are integers."""
         return bool(self.values.size) and bool((self.values % 1 == 0).all())
 
     def __str__(self) -> str:
-        return f"{self.read:,} of {self.of:,} values read"
+        return f"{self.read_count:,} of {self.size:,} values read"
 
 
-def peek(array: xr.DataArray) -> Sample:
+def sample_values(array: xr.DataArray) -> Sample:
     """Read up to nine small windows of an array, each within one dask chunk.
 
-    Windows are spread over the array; no further one is read when 4,096 values are observed.
+    The windows are spread over the array. Reading stops when 4,096 values are observed.
     """
-    parts, read = [np.zeros(0)], 0
-    if _largest_chunk(array) <= MOST_BYTES:
+    parts, read_count = [np.zeros(0)], 0
+    if _largest_chunk(array) <= MAX_CHUNK:
         for window in _windows(array):
             part = as_float(array.isel(window)).compute(scheduler="synchronous").values.ravel()
             parts.append(part[np.isfinite(part)].astype(np.float64))
-            read += part.size
+            read_count += part.size
             if sum(p.size for p in parts) >= ENOUGH:
                 break
-    return Sample(np.concatenate(parts), read, array.size)
+    return Sample(np.concatenate(parts), read_count, array.size)
 
 
 def _largest_chunk(array: xr.DataArray) -> int:
@@ -66,7 +66,7 @@ def _largest_chunk(array: xr.DataArray) -> int:
 
 
 def _windows(array: xr.DataArray) -> list[dict[Any, slice]]:
-    """Windows at the start, the middle and the end along the last two dims; the middle comes first."""
+    """Return windows at the start, middle and end along the last two dims, the middle first."""
     side = ENOUGH if array.ndim == 1 else int(ENOUGH**0.5)
     places = [_places(array, d, side) for d in array.dims]
     spans = [p if i >= array.ndim - 2 else p[:1] for i, p in enumerate(places)]
@@ -83,6 +83,6 @@ def _places(array: xr.DataArray, dim: Any, side: int) -> list[slice]:
 
 
 def _thirds(size: int, side: int) -> tuple[int, ...]:
-    """Parts of an array without chunks; a small one is read whole."""
+    """Return the sizes of parts of an array without chunks; a small array is one part."""
     step = max(side, size // 3)
     return tuple(min(step, size - i) for i in range(0, size, step))
