@@ -70,7 +70,7 @@ class Miam:
 
     def schema(self, **options: Any) -> Schema:
         """Infer the schema; see :func:`geomiam.infer_schema`."""
+        from geomiam.data.dataset import as_dataset
         from geomiam.data.infer.infer import infer_schema
-        from geomiam.data.store.store import as_dataset
 
         return infer_schema(as_dataset(self._obj), **options)

@@ -12,7 +12,7 @@ import xarray as xr
 from helpers_small import TINY_NETWORK, quick
 
 import geomiam as gm
-from geomiam.data.tree import as_dataset
+from geomiam.data.dataset import as_dataset
 from geomiam.errors import GridError, MissingVariable, SelectionError, VariableMismatch
 
 NAMES = ("bio1", "bio12")

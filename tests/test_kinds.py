@@ -12,7 +12,7 @@ import xarray as xr
 import geomiam as gm
 from geomiam.data.infer.kinds import guess_kind
 from geomiam.data.infer.numbered import modalities_of
-from geomiam.data.values.sample import peek
+from geomiam.data.infer.value_sample import sample_values
 from geomiam.errors import DoubtfulKind
 
 RNG = np.random.default_rng(0)
@@ -168,7 +168,7 @@ def test_windows_without_data_are_passed_over():
     big = np.full((900, 900), np.nan, "f4")
     big[-100:, -100:] = 3
     lazy, seen = counting(big, 100)
-    assert peek(xr.DataArray(lazy, dims=("y", "x"))).levels.tolist() == [3]
+    assert sample_values(xr.DataArray(lazy, dims=("y", "x"))).levels.tolist() == [3]
     assert len(seen) == 9
 
 
@@ -180,7 +180,7 @@ def test_a_chunk_that_is_too_large_is_not_read():
 
 def test_a_small_table_is_read_whole():
     sites = xr.DataArray(np.arange(300.0), dims="site")
-    assert peek(sites).levels.size == 300
+    assert sample_values(sites).levels.size == 300
 
 
 # Files.

@@ -12,7 +12,7 @@ from helpers_small import schema_of, variable
 from geomiam.data.infer.infer import infer_kind, infer_schema
 from geomiam.data.predictors import predictors
 from geomiam.data.values.attributes import flags_of, text_of
-from geomiam.data.values.labels import labels_of, positions
+from geomiam.data.values.dim_labels import labels_of, positions
 from geomiam.errors import MissingLabels, VariableMismatch
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.select import visible_tokens

@@ -29,7 +29,7 @@ def test_a_stored_map_is_the_map_in_memory(model, cube, stored):
 
 
 def test_a_stored_map_follows_cf(model, stored):
-    plain = xr.open_zarr(stored, consolidated=False)  # as a stranger opens it
+    plain = xr.open_zarr(stored, consolidated=False)  # as a mismatch opens it
     assert plain.attrs["Conventions"] == "CF-1.11"
     assert plain.attrs["model_id"] == model.id
     for name in ("suitability", "shapley", "observed"):

@@ -17,12 +17,12 @@ import xarray as xr
 
 import geomiam as gm
 from geomiam.errors import GeomiamError, NameRefused, OutputBusy, OutputExists, OutputRefused
-from geomiam.outputs.claim import claim, claimed
+from geomiam.outputs.atomic import remove, replace
+from geomiam.outputs.check import check_output, locked_output
 from geomiam.outputs.kinds import CHECKPOINT, CUBE, DEMO, MAP, MODEL, PICTURE, RESULTS, SITES
-from geomiam.outputs.lock import only_writer
+from geomiam.outputs.lock import output_lock
 from geomiam.outputs.paths import below, check_names, expand, is_remote
 from geomiam.outputs.picture import save_picture
-from geomiam.outputs.place import remove, replace
 from geomiam.outputs.results import save_results
 
 
@@ -226,7 +226,7 @@ def test_pipes_and_devices_are_never_replaced(tmp_path, kind):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", Path(os.devnull)):
         with pytest.raises(OutputRefused):
-            claim(path, True, kind=kind)
+            check_output(path, True, kind=kind)
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
 
 
@@ -255,7 +255,7 @@ def test_the_demo_replaces_a_finished_demo_only(tmp_path):
     folder = tmp_path / "demo"
     folder.mkdir()
     (folder / "summary.json").write_text('{"auc": {}, "versions": {}}')
-    assert claim(folder, True, kind=DEMO) == folder
+    assert check_output(folder, True, kind=DEMO) == folder
     (folder / "mine.txt").write_text("precious")
     with pytest.raises(OutputRefused, match=r"also contains mine\.txt"):
         gm.demo.run(folder, overwrite=True)
@@ -286,7 +286,7 @@ def test_one_of_two_writers_is_refused(tmp_path, model):
 
         with contextlib.ExitStack() as stack:
             for name, (kind, _) in writers.items():
-                stack.enter_context(claimed(tmp_path / name, False, kind=kind))
+                stack.enter_context(locked_output(tmp_path / name, False, kind=kind))
             held.set()
             done.wait(60)
 
@@ -309,13 +309,13 @@ CONTEST = """
 import sys, time
 from pathlib import Path
 from geomiam.errors import OutputBusy
-from geomiam.outputs.lock import only_writer
+from geomiam.outputs.lock import output_lock
 
 target, log = Path(sys.argv[1]), Path(sys.argv[1] + ".log")
 end, count = time.monotonic() + 3, 0
 while time.monotonic() < end:
     try:
-        with only_writer(target):
+        with output_lock(target):
             with open(log, "a") as file: file.write("in\\n")
             time.sleep(0.001)
             with open(log, "a") as file: file.write("out\\n")
@@ -531,7 +531,7 @@ def test_maps_are_written_without_modules_that_other_systems_lack(home, system):
 
 
 def test_the_lock_of_a_verb_is_the_lock_of_the_writers_that_it_calls(tmp_path):
-    with only_writer(tmp_path / "cube.zarr"):
+    with output_lock(tmp_path / "cube.zarr"):
         gm.write_cube(make_cube(), tmp_path / "cube.zarr")
     assert [p.name for p in tmp_path.iterdir()] == ["cube.zarr"]
 

@@ -21,9 +21,10 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 import geomiam as gm
+from geomiam.data.dataset import as_dataset
 from geomiam.data.grid.grid import geobox
 from geomiam.data.grid.lattice import same_grid
-from geomiam.data.store.store import as_dataset, open_cube, open_zarr, write_cube, write_zarr
+from geomiam.data.store.store import open_cube, open_zarr, write_cube, write_zarr
 from geomiam.errors import GridError, OutputExists
 
 BOX = GeoBox.from_bbox((500000, 4000000, 530000, 4020000), crs="EPSG:32630", resolution=1000)

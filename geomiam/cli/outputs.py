@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from geomiam.outputs.claim import claim, claimed
+from geomiam.outputs.check import check_output, locked_output
 from geomiam.outputs.contents import Kind
 from geomiam.outputs.kinds import PICTURE
-from geomiam.outputs.picture import claim_picture
+from geomiam.outputs.picture import check_picture
 
 
 def reserve(path: str | Path, overwrite: bool, *, kind: Kind, inputs: Iterable[Any] = ()) -> Path:
@@ -20,19 +20,19 @@ def reserve(path: str | Path, overwrite: bool, *, kind: Kind, inputs: Iterable[A
     Parameters
     ----------
     path, overwrite, kind
-        As :func:`geomiam.outputs.claim.claim`.
+        As :func:`geomiam.outputs.check.check_output`.
     inputs
         Paths of all that the command reads, and of its other outputs; None is left out.
 
     Raises
     ------
     OutputExists, OutputRefused, OutputBusy
-        As :func:`geomiam.outputs.claim.claimed`.
+        As :func:`geomiam.outputs.check.locked_output`.
     """
     inputs = tuple(inputs)
     if kind is PICTURE:
-        claim_picture(path, overwrite, inputs=inputs)
+        check_picture(path, overwrite, inputs=inputs)
     context = click.get_current_context(silent=True)
     if context is None:
-        return claim(path, overwrite, kind=kind, inputs=inputs)
-    return context.with_resource(claimed(path, overwrite, kind=kind, inputs=inputs))
+        return check_output(path, overwrite, kind=kind, inputs=inputs)
+    return context.with_resource(locked_output(path, overwrite, kind=kind, inputs=inputs))

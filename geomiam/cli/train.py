@@ -11,7 +11,7 @@ from geomiam.cli.maps import ModelPath, Overwrite
 from geomiam.cli.messages import say
 from geomiam.cli.outputs import reserve
 from geomiam.errors import GeomiamError, SettingError
-from geomiam.outputs.claim import refuse_overlap
+from geomiam.outputs.check import refuse_overlap
 from geomiam.outputs.kinds import MODEL
 from geomiam.outputs.paths import expand, real_path
 

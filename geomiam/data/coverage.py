@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
+from geomiam.data.dataset import as_dataset
 from geomiam.data.grid.grid import place_dims
-from geomiam.data.tree import as_dataset
 from geomiam.data.values.missing import as_float
 from geomiam.geo.dims import on_place
 

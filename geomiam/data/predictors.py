@@ -10,7 +10,7 @@ import xarray as xr
 
 from geomiam.data.store.coordinates import text_names
 from geomiam.data.values.attributes import flags_of, text_of
-from geomiam.data.values.labels import labels_of, positions
+from geomiam.data.values.dim_labels import labels_of, positions
 from geomiam.data.values.missing import as_float
 from geomiam.errors import MissingLabels, MissingModality, MissingVariable, VariableMismatch, warn
 from geomiam.geo.dims import is_place

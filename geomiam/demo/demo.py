@@ -18,10 +18,10 @@ import xarray as xr
 
 from geomiam._version import __version__
 from geomiam.errors import OutsideTrainingRange, RecordsMerged
-from geomiam.outputs.claim import claim, claimed
+from geomiam.outputs.atomic import atomic_path
+from geomiam.outputs.check import check_output, locked_output
 from geomiam.outputs.kinds import DEMO
 from geomiam.outputs.paths import real_path
-from geomiam.outputs.place import complete
 from geomiam.schema.catalogs import catalogs
 from geomiam.schema.schema import Schema
 
@@ -70,10 +70,10 @@ def run(out: str | Path = "out/demo", *, overwrite: bool = False) -> dict:
         If it holds anything but a finished demo.
     """
     replaces = overwrite or _is_empty(out)
-    with claimed(out, replaces, kind=DEMO) as target, complete(target) as partial:
+    with locked_output(out, replaces, kind=DEMO) as target, atomic_path(target) as partial:
         partial.mkdir()
         summary, why = _run(partial)
-        claim(target, replaces, kind=DEMO)  # again: minutes have passed
+        check_output(target, replaces, kind=DEMO)  # again: minutes have passed
     _closing_words(summary, why, Path(out))
     return summary
 

@@ -24,7 +24,7 @@ from geomiam.inference.predict import (
     observed_output,
     suitability_output,
 )
-from geomiam.inference.required import leave_out, requiring, warn_if_few
+from geomiam.inference.required import leave_out, require_groups, warn_if_few
 from geomiam.model.artifact import as_model
 from geomiam.model.model import Model, Precision
 from geomiam.progress import with_progress
@@ -161,7 +161,7 @@ def shapley(
     out = over_cells(
         data,
         model,
-        requiring(task, model.layout, require, shown=shown),
+        require_groups(task, model.layout, require, shown=shown),
         outputs=outputs,
         shown=shown,
         memory_limit=memory_limit,

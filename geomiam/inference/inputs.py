@@ -8,9 +8,8 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
-from geomiam.data.inputs import along_sites, from_other, geometry_dim
+from geomiam.data.dataset import along_sites, as_dataset, from_other, geometry_dim
 from geomiam.data.predictors import some
-from geomiam.data.tree import as_dataset
 from geomiam.errors import MissingVariable
 from geomiam.geo.dims import SITE
 from geomiam.model.model import Model

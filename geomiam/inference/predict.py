@@ -15,7 +15,7 @@ from geomiam.inference.cells import Output, over_cells
 from geomiam.inference.engine import Scale, base_value, predict_block
 from geomiam.inference.inputs import Data, as_data, like_data
 from geomiam.inference.outside import outside_output, outside_share, warn_if_many
-from geomiam.inference.required import leave_out, requiring, warn_if_few
+from geomiam.inference.required import leave_out, require_groups, warn_if_few
 from geomiam.model.artifact import as_model
 from geomiam.model.model import Model, Precision
 from geomiam.networks.network import MOST_GROUPS
@@ -140,7 +140,7 @@ def predict(
     masks = np.stack(list(groups.values())) & shown
     base = base_of_empty(model, empty, species=index, scale=scale, precision=precision)
     block_task = PredictBlock(model, shown, masks, index, scale, precision, base)
-    task = requiring(block_task, model.layout, require, shown=shown)
+    task = require_groups(block_task, model.layout, require, shown=shown)
     out = over_cells(data, model, task, outputs=outputs, shown=shown, memory_limit=memory_limit)
     out = leave_out(out, data, mask)
     warn_if_many(out, data, model, shown=shown)

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from geomiam.data.grid.grid import place_dims
-from geomiam.data.sites.required import unmasked
+from geomiam.data.sites.requirements import unmasked
 from geomiam.errors import FewGroups, SelectionError, warn
 from geomiam.geo.dims import SITE
 from geomiam.model.model import Model
@@ -24,7 +24,7 @@ Compute = Callable[[Block], tuple[np.ndarray, ...]]
 
 
 @dataclass(frozen=True)
-class Requiring:
+class RequiredGroups:
     """Compute a block, with NaN in every float layer where a required group has no value."""
 
     compute: Compute
@@ -42,7 +42,7 @@ class Requiring:
         return tuple(results)
 
 
-def requiring(
+def require_groups(
     compute: Compute, layout: Layout, require: Selector | Sequence[Selector], *, shown: np.ndarray
 ) -> Compute:
     """Return a block function that leaves out cells without the required groups.
@@ -69,7 +69,7 @@ def requiring(
     tokens = [shown & (groups[n] if n in groups else visible_tokens(layout, n)) for n in names]
     if unseen := [n for n, t in zip(names, tokens) if not t.any()]:
         raise SelectionError(f"require={unseen} lies outside using=: widen using=, or leave it out")
-    return Requiring(compute, np.stack(tokens))
+    return RequiredGroups(compute, np.stack(tokens))
 
 
 def leave_out(out: xr.Dataset, ds: xr.Dataset, mask: str | None) -> xr.Dataset:

@@ -17,11 +17,11 @@ from geomiam.data.grid.grid import restore
 from geomiam.data.store.encoding import encodable, netcdf_attributes
 from geomiam.errors import OutputExists, OutputRefused, ResumeRefused
 from geomiam.maps.job import DONE, Job, placed
-from geomiam.outputs.claim import claim, claimed
+from geomiam.outputs.atomic import remove, replace
+from geomiam.outputs.check import check_output, locked_output
 from geomiam.outputs.contents import MARK, STATUS
 from geomiam.outputs.kinds import MAP
 from geomiam.outputs.paths import check_names, expand, is_remote, real_path
-from geomiam.outputs.place import remove, replace
 
 MADE, ANSWERED = "geomiam_made_from", "geomiam_cells_answered"
 LAYERS = 2**22
@@ -61,7 +61,7 @@ class Place:
             When the map overlaps an input or lies inside another store.
         """
         if not self.remote:
-            claim(self.path, overwrite, kind=MAP, inputs=inputs)
+            check_output(self.path, overwrite, kind=MAP, inputs=inputs)
             return
         self._refuse_overlap(inputs)
         attrs = self.attrs()
@@ -73,7 +73,7 @@ class Place:
             raise OutputExists(f"{self.path} exists; pass overwrite=True to replace it")
 
     @contextmanager
-    def only_writer(self, overwrite: bool, *, inputs: Iterable[Any] = ()) -> Iterator[None]:
+    def output_lock(self, overwrite: bool, *, inputs: Iterable[Any] = ()) -> Iterator[None]:
         """Keep other writers away; an object store has no locks.
 
         Raises
@@ -84,7 +84,7 @@ class Place:
         if self.remote:
             yield
             return
-        with claimed(self.path, overwrite, kind=MAP, inputs=inputs):
+        with locked_output(self.path, overwrite, kind=MAP, inputs=inputs):
             yield
 
     def _refuse_overlap(self, inputs: Iterable[Any]) -> None:
@@ -170,7 +170,7 @@ class Place:
             self._move(overwrite)
 
     def _move(self, overwrite: bool) -> None:
-        claim(self.path, overwrite, kind=MAP)  # again: hours may have passed
+        check_output(self.path, overwrite, kind=MAP)  # again: hours may have passed
         replace(Path(self.path), Path(self.growing))
 
     def answered(self) -> int:

@@ -28,10 +28,10 @@ from geomiam.maps.plan import check_memory, places
 from geomiam.maps.store import Place, template
 from geomiam.model.artifact import as_model
 from geomiam.model.model import Model
-from geomiam.outputs.claim import claim, claimed
+from geomiam.outputs.atomic import atomic_path, remove
+from geomiam.outputs.check import check_output, locked_output
 from geomiam.outputs.kinds import GEOTIFF
 from geomiam.outputs.paths import expand
-from geomiam.outputs.place import complete, remove
 from geomiam.progress import log, progress_bar, with_progress
 from geomiam.tokens.select import visible_tokens
 
@@ -176,7 +176,7 @@ def claim_map(path: str | Path, overwrite: bool, *, inputs: Sequence[str | Path]
         As :func:`write_map`.
     """
     if is_geotiff(path):
-        claim(path, overwrite, kind=GEOTIFF, inputs=inputs)
+        check_output(path, overwrite, kind=GEOTIFF, inputs=inputs)
     else:
         Place.of(path).claim(overwrite, inputs=inputs)
 
@@ -191,15 +191,18 @@ def _make_geotiff(
     **how: Any,
 ) -> MapReport:
     """Make the map in a hidden Zarr store, which can resume, and export it when it is complete."""
-    target = claim(path, overwrite, kind=GEOTIFF, inputs=inputs)
+    target = check_output(path, overwrite, kind=GEOTIFF, inputs=inputs)
     model = as_model(model)
     ds = as_data(ds, model)
     check_grid(ds)
     store = target.with_name(f".{target.name}.zarr")
-    with claimed(target, overwrite, kind=GEOTIFF, inputs=inputs), complete(target) as partial:
+    with (
+        locked_output(target, overwrite, kind=GEOTIFF, inputs=inputs),
+        atomic_path(target) as partial,
+    ):
         report = _make_store(ds, model, store, overwrite=True, inputs=inputs, **how)
         write_geotiff(open_zarr(store, chunks=None), partial)
-        claim(target, overwrite, kind=GEOTIFF)  # again: hours may have passed
+        check_output(target, overwrite, kind=GEOTIFF)  # again: hours may have passed
     remove(store)
     return replace(report, path=str(target))
 
@@ -228,7 +231,7 @@ def _make_store(
     check_memory(job, made, limit=memory_limit)
     job.warn_if_outside(ds)
     prints = job.prints(ds)
-    with place.only_writer(overwrite, inputs=inputs):
+    with place.output_lock(overwrite, inputs=inputs):
         marks = place.resume(prints) if resume else None
         if marks is None:
             marks = place.begin(made, job, prints)

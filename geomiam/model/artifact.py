@@ -24,11 +24,11 @@ from geomiam.model.weight_file import check_counts, check_weights, read_header, 
 from geomiam.networks.backbones import restore
 from geomiam.networks.config import NetworkConfig
 from geomiam.networks.session import standard_torch
-from geomiam.outputs.claim import claim, claimed
+from geomiam.outputs.atomic import atomic_path, copy_mode
+from geomiam.outputs.check import check_output, locked_output
 from geomiam.outputs.kinds import MODEL
 from geomiam.outputs.markdown import block, cell
 from geomiam.outputs.paths import expand
-from geomiam.outputs.place import complete, copy_mode
 from geomiam.schema.schema import Schema
 from geomiam.tokens.scaler import Scaler
 
@@ -47,7 +47,7 @@ def save_model(model: Model, path: str | Path, *, overwrite: bool = False) -> Pa
         If ``path`` exists and ``overwrite`` is False, or is no model directory.
     """
     config = {"format": FORMAT, "geomiam": __version__, **model.facts(), "about": model.about}
-    with claimed(path, overwrite, kind=MODEL) as target, complete(target) as partial:
+    with locked_output(path, overwrite, kind=MODEL) as target, atomic_path(target) as partial:
         partial.mkdir()
         state = model.network.state_dict()  # a backbone may hold one tensor under two names
         weights = {k: v.detach().cpu().clone().contiguous() for k, v in state.items()}
@@ -55,7 +55,9 @@ def save_model(model: Model, path: str | Path, *, overwrite: bool = False) -> Pa
         (partial / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
         (partial / CARD).write_text(card(model), encoding="utf-8")
         copy_mode(partial / CARD, partial / WEIGHTS)
-        claim(target, overwrite, kind=MODEL)  # again: a file may have been put there meanwhile
+        check_output(
+            target, overwrite, kind=MODEL
+        )  # again: a file may have been put there meanwhile
     return target
 
 

@@ -25,12 +25,12 @@ class Kind:
     """A kind of output, and the function that recognises it."""
 
     name: str
-    stranger: Callable[[Path], str | None]
+    mismatch: Callable[[Path], str | None]
     """Function that returns why a path is not such an output or has other files; None if it is one."""
     folder: bool = True
 
 
-def stranger_in_store(path: Path, *, name: str) -> str | None:
+def store_mismatch(path: Path, *, name: str) -> str | None:
     """Return why a folder is not a Zarr store of this kind from geomiam; None if it is one."""
     attributes = _json(path / "zarr.json").get("attributes")
     attributes = attributes if isinstance(attributes, dict) else {}
@@ -73,7 +73,7 @@ def _expected(name: str, *names: str) -> bool:
     return name in names or name in LITTER or name.endswith(".partial")
 
 
-def stranger_in_folder(
+def folder_mismatch(
     path: Path, *, name: str, files: tuple[str, ...], proof: str, keys: tuple[str, ...]
 ) -> str | None:
     """Return why a folder has other files, or no ``keys`` in the JSON file ``proof``; None otherwise."""
@@ -85,13 +85,13 @@ def stranger_in_folder(
     return None
 
 
-def stranger_in_json(path: Path, *, keys: tuple[str, ...]) -> str | None:
+def json_mismatch(path: Path, *, keys: tuple[str, ...]) -> str | None:
     """Return why a file is not a JSON table of geomiam; None if it is one."""
     document = _json(path)
     return None if set(keys) <= set(document) else f"has no {', '.join(map(repr, keys))} of geomiam"
 
 
-def stranger_in_file(path: Path) -> str | None:
+def file_mismatch(path: Path) -> str | None:
     """Return why a picture or raster is not from geomiam, whose name is in the metadata of its files."""
     if path.stat().st_size == 0:
         return None

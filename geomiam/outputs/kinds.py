@@ -6,17 +6,17 @@ from functools import partial
 
 from geomiam.outputs.contents import (
     Kind,
-    stranger_in_file,
-    stranger_in_folder,
-    stranger_in_json,
-    stranger_in_store,
+    file_mismatch,
+    folder_mismatch,
+    json_mismatch,
+    store_mismatch,
 )
 
-CUBE, SITES, MAP = (Kind(n, partial(stranger_in_store, name=n)) for n in ("cube", "sites", "map"))
+CUBE, SITES, MAP = (Kind(n, partial(store_mismatch, name=n)) for n in ("cube", "sites", "map"))
 MODEL = Kind(
     "model directory",
     partial(
-        stranger_in_folder,
+        folder_mismatch,
         name="model directory",
         files=("model.safetensors", "config.json", "README.md"),
         proof="config.json",
@@ -26,7 +26,7 @@ MODEL = Kind(
 CHECKPOINT = Kind(
     "checkpoint",
     partial(
-        stranger_in_folder,
+        folder_mismatch,
         name="checkpoint",
         files=("state.json", "state.safetensors"),
         proof="state.json",
@@ -36,7 +36,7 @@ CHECKPOINT = Kind(
 DEMO = Kind(
     "demo",
     partial(
-        stranger_in_folder,
+        folder_mismatch,
         name="finished demo",
         files=(
             *("cube.zarr", "maps.zarr", "model", "summary.json"),
@@ -47,7 +47,7 @@ DEMO = Kind(
     ),
 )
 RESULTS = Kind(
-    "table of results", partial(stranger_in_json, keys=("settings", "summary")), folder=False
+    "table of results", partial(json_mismatch, keys=("settings", "summary")), folder=False
 )
-PICTURE = Kind("picture", stranger_in_file, folder=False)
-GEOTIFF = Kind("GeoTIFF", stranger_in_file, folder=False)
+PICTURE = Kind("picture", file_mismatch, folder=False)
+GEOTIFF = Kind("GeoTIFF", file_mismatch, folder=False)

@@ -15,7 +15,7 @@ _HELD = threading.local()
 
 
 @contextlib.contextmanager
-def only_writer(target: Path) -> Iterator[None]:
+def output_lock(target: Path) -> Iterator[None]:
     """Prevent other threads and processes from writing the same output in this context.
 
     The lock is a hidden file beside the output, locked by the operating system. The system releases the
@@ -24,7 +24,7 @@ def only_writer(target: Path) -> Iterator[None]:
     Parameters
     ----------
     target
-        Real path of the output, as :func:`geomiam.outputs.claim.claim` returns it.
+        Real path of the output, as :func:`geomiam.outputs.check.check_output` returns it.
 
     Raises
     ------

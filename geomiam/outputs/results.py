@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from geomiam.outputs.claim import claimed
+from geomiam.outputs.atomic import write_text
+from geomiam.outputs.check import locked_output
 from geomiam.outputs.kinds import RESULTS
-from geomiam.outputs.place import write_text
 
 
 def save_results(path: str | Path, text: str) -> None:
@@ -19,5 +19,5 @@ def save_results(path: str | Path, text: str) -> None:
     OutputBusy
         When another process or thread writes to the path.
     """
-    with claimed(path, True, kind=RESULTS) as target:
+    with locked_output(path, True, kind=RESULTS) as target:
         write_text(target, text)

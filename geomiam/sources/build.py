@@ -18,9 +18,9 @@ from geomiam.data.grid.chips import fold
 from geomiam.data.grid.grid import merge, restore, spatial_dims
 from geomiam.data.store.encoding import chunk_sizes
 from geomiam.data.store.resume import write_parts
-from geomiam.data.store.store import claim, open_cube
+from geomiam.data.store.store import open_cube
 from geomiam.errors import GeomiamError, GridError, OutputExists, OutputRefused, SourceError
-from geomiam.outputs.claim import refuse_overlap
+from geomiam.outputs.check import check_output, refuse_overlap
 from geomiam.outputs.paths import real_path
 from geomiam.progress import with_progress
 from geomiam.schema.schema import Schema
@@ -153,7 +153,7 @@ def build_cube(
 def _claim(out: str | Path, overwrite: bool, *, inputs: Sequence[Any]) -> None:
     """Claim the store, and name the way to complete one that is there."""
     try:
-        claim(out, overwrite, inputs=inputs)
+        check_output(out, overwrite, inputs=inputs)
     except OutputRefused:
         raise
     except OutputExists as error:

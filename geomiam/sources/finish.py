@@ -12,7 +12,7 @@ import xarray as xr
 from geomiam.data.coverage import coverage
 from geomiam.data.grid.grid import spatial_dims
 from geomiam.data.store.store import open_cube
-from geomiam.outputs.lock import only_writer
+from geomiam.outputs.lock import output_lock
 from geomiam.sources.report import warn_of_empty
 from geomiam.sources.scenes import Scenes, kinds
 from geomiam.sources.sentinel2.repair import (
@@ -45,7 +45,7 @@ def mend(
     if not read:
         return
     names = [[t.variable.name for t in group] for group in kinds(todo.tasks)]
-    with only_writer(store):
+    with output_lock(store):
         lines = repair(
             store,
             cube,

@@ -18,9 +18,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from geomiam.errors import ArtifactError
-from geomiam.outputs.claim import claimed
+from geomiam.outputs.atomic import atomic_path, copy_mode
+from geomiam.outputs.check import locked_output
 from geomiam.outputs.kinds import CHECKPOINT
-from geomiam.outputs.place import complete, copy_mode
 
 Weights = dict[str, Tensor]
 
@@ -62,7 +62,7 @@ def save_checkpoint(
         "best_score": progress.best_score,
         "param_groups": state["param_groups"],
     }
-    with claimed(folder, True, kind=CHECKPOINT) as target, complete(target) as partial:
+    with locked_output(folder, True, kind=CHECKPOINT) as target, atomic_path(target) as partial:
         partial.mkdir()
         save_file(
             {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()},
@@ -86,7 +86,7 @@ def only_run(folder: Path | None) -> Iterator[None]:
     if folder is None:
         yield
         return
-    with claimed(folder, True, kind=CHECKPOINT):
+    with locked_output(folder, True, kind=CHECKPOINT):
         yield
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from geomiam.data.dataset import as_dataset
 from geomiam.data.infer.infer import read_schema
 from geomiam.data.sites.background import random_cells
 from geomiam.data.sites.table import SiteTable
-from geomiam.data.tree import as_dataset
 from geomiam.errors import SchemaError
 from geomiam.geo.dims import SITE
 from geomiam.masking import MIAM, Strategy, to_dict

@@ -19,6 +19,7 @@ import xarray as xr
 
 from geomiam.checks.files import refusing, regular_file
 from geomiam.checks.sizes import check_raster
+from geomiam.data.dataset import NETCDF
 from geomiam.data.grid.grid import Source, geobox, slack, spatial_dims
 from geomiam.data.grid.lattice import same_grid, snapped
 from geomiam.data.grid.source_windows import (
@@ -29,7 +30,6 @@ from geomiam.data.grid.source_windows import (
     reach,
     sample,
 )
-from geomiam.data.inputs import NETCDF
 from geomiam.data.store.chunk_reader import guarded
 from geomiam.data.values.missing import as_float, is_categorical
 from geomiam.errors import GridError, MissingModality, UnreadableFile, warn

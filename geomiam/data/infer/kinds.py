@@ -13,11 +13,11 @@ from math import pi
 import numpy as np
 import xarray as xr
 
+from geomiam.data.infer.value_sample import ValueSample, sample_values
 from geomiam.data.predictors import own_dims
 from geomiam.data.values.attributes import text_of
-from geomiam.data.values.labels import has_dates
-from geomiam.data.values.palette import class_names
-from geomiam.data.values.sample import Sample, peek
+from geomiam.data.values.class_names import class_names
+from geomiam.data.values.dim_labels import has_dates
 from geomiam.errors import SchemaError
 from geomiam.schema.schema import KINDS, OWN_DIMS
 
@@ -87,7 +87,7 @@ def guess_kind(array: xr.DataArray) -> Guess:
     """Guess a variable's kind from its attributes, dims, name and a bounded sample of its values.
 
     Values of a lazy array are read only where its name or its integer dtype requires it, and then a
-    few small windows; see :func:`geomiam.data.values.sample.peek`.
+    few small windows; see :func:`geomiam.data.infer.value_sample.sample_values`.
 
     Raises
     ------
@@ -148,9 +148,9 @@ def _names_classes(words: list[str]) -> bool:
 
 
 def _named_classes(array: xr.DataArray) -> Guess:
-    sample = peek(array)
+    sample = sample_values(array)
     levels = sample.levels
-    if sample.whole and len(levels) <= MOST_CLASSES:
+    if sample.is_integer and len(levels) <= MOST_CLASSES:
         return Guess("categorical", f"name, and {len(levels)} whole numbers ({sample})")
     content = "fractions" if levels.size else "no values"
     doubt = f"its name indicates classes, but there are {content} ({sample})"
@@ -162,9 +162,9 @@ def _unnamed(array: xr.DataArray) -> Guess:
     in_memory = isinstance(array.variable._data, np.ndarray)
     if array.dtype.kind == "b" or not (in_memory or array.dtype.kind in "iu"):
         return Guess("scalar", "a number")
-    sample = peek(array)
+    sample = sample_values(array)
     levels = sample.levels
-    if not sample.whole or len(levels) not in FEW or sample.values.size < 10 * len(levels):
+    if not sample.is_integer or len(levels) not in FEW or sample.values.size < 10 * len(levels):
         return Guess("scalar", "a number")
     ends = f"{levels[0]:g} to {levels[-1]:g}"
     doubt = f"it holds {len(levels)} whole numbers from {ends}, which may be codes of classes"
@@ -175,7 +175,7 @@ def _angle(array: xr.DataArray) -> Guess:
     units = (text_of(array.attrs, "units") or "").lower()
     if units in RADIANS:
         return Guess("circular", "name and units", period=2 * pi)
-    sample = peek(array)
+    sample = sample_values(array)
     if units in DEGREES:
         return Guess("circular", "name and units", _flat(sample), "scalar")
     if units:
@@ -183,7 +183,7 @@ def _angle(array: xr.DataArray) -> Guess:
     return _angle_by_values(sample)
 
 
-def _angle_by_values(sample: Sample) -> Guess:
+def _angle_by_values(sample: ValueSample) -> Guess:
     if not sample.values.size:
         return Guess("scalar", "no values", "its name indicates an angle", "circular")
     low, high = sample.values.min(), sample.values.max()
@@ -198,7 +198,7 @@ def _angle_by_values(sample: Sample) -> Guess:
     return Guess("scalar", f"values {low:g} to {high:g}", doubt, "circular")
 
 
-def _flat(sample: Sample) -> str:
+def _flat(sample: ValueSample) -> str:
     """Doubt about an angle: -1 marks flat ground in many terrain tools."""
     if sample.values.size and sample.values.min() == -1 and (sample.values == -1).sum() > 1:
         return "it holds -1, which often marks flat ground: set that to NaN with ds.where(ds != -1)"

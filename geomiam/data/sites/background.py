@@ -8,17 +8,17 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
+from geomiam.data.dataset import as_dataset
 from geomiam.data.grid.grid import restore, spatial_dims
 from geomiam.data.sites.cells import read_cells
-from geomiam.data.sites.required import Need
-from geomiam.data.tree import as_dataset
+from geomiam.data.sites.requirements import Requirements
 from geomiam.errors import LabelError, warn
 from geomiam.geo.crs import crs_of
 from geomiam.geo.dims import SITE
 
 BLOCK = 4_000_000
 """Cells looked at together when drawing; bounds memory, and results depend on it."""
-ANY = Need()
+ANY = Requirements()
 
 
 def add_background(
@@ -83,7 +83,7 @@ def add_background(
     if kind == "random":
         grid = as_dataset(cube)
         out, candidates, count = _random(
-            sites, grid, n=n, need=Need.of(grid, require, mask), rng=rng
+            sites, grid, n=n, requirements=Requirements.of(grid, require, mask), rng=rng
         )
     else:
         out, candidates, count = _target_group(sites, n=n, rng=rng)
@@ -96,9 +96,14 @@ def add_background(
 
 
 def _random(
-    sites: xr.Dataset, cube: xr.Dataset, *, n: int | None, need: Need, rng: np.random.Generator
+    sites: xr.Dataset,
+    cube: xr.Dataset,
+    *,
+    n: int | None,
+    requirements: Requirements,
+    rng: np.random.Generator,
 ) -> tuple[xr.Dataset, int, int]:
-    cells, candidates = random_cells(cube, n=n, rng=rng, need=need)
+    cells, candidates = random_cells(cube, n=n, rng=rng, requirements=requirements)
     if n is not None and n > candidates:
         warn(
             f"only {candidates} cells have data, fewer than the n={n} background points that were requested"
@@ -107,7 +112,7 @@ def _random(
 
 
 def random_cells(
-    cube: xr.Dataset, *, n: int | None, rng: np.random.Generator, need: Need = ANY
+    cube: xr.Dataset, *, n: int | None, rng: np.random.Generator, requirements: Requirements = ANY
 ) -> tuple[xr.Dataset, int]:
     """Read random cells on which a predictor is observed, evenly over the area.
 
@@ -119,7 +124,7 @@ def random_cells(
         How many, at most; None for all.
     rng
         Generator.
-    need
+    requirements
         Data that a cell must have beside one observed predictor.
 
     Returns
@@ -135,7 +140,7 @@ def random_cells(
         When there is no such cell.
     """
     cube = restore(cube, cube)
-    mask = need.holds(cube).transpose(*spatial_dims(cube)).values
+    mask = requirements.candidates(cube).transpose(*spatial_dims(cube)).values
     candidates = int(mask.sum())
     _check_candidates(candidates, n, description="cells with an observed predictor")
     cells = draw_cells(mask, candidates if n is None else n, weights=_row_weights(cube), rng=rng)

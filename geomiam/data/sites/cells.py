@@ -10,7 +10,7 @@ import xarray as xr
 from geomiam.data.grid.grid import spatial_dims
 from geomiam.data.records.cells import Usable, cell_size, cells_of, snap_points
 from geomiam.data.records.coordinates import Points
-from geomiam.data.sites.required import Need
+from geomiam.data.sites.requirements import Requirements
 from geomiam.data.values.missing import as_float
 from geomiam.geo.dims import SITE
 from geomiam.geo.lengths import as_text
@@ -37,23 +37,23 @@ def is_empty(sites: xr.Dataset) -> np.ndarray:
     return ~observed
 
 
-def has_required(sites: xr.Dataset, need: Need) -> np.ndarray:
+def has_required(sites: xr.Dataset, requirements: Requirements) -> np.ndarray:
     """Return whether a site has what is required, ``(site,)``."""
-    return np.broadcast_to(np.asarray(need.requirements(sites)), sites.sizes[SITE])
+    return np.broadcast_to(np.asarray(requirements.satisfied(sites)), sites.sizes[SITE])
 
 
-def _usable(cube: xr.Dataset, need: Need) -> Usable:
+def _usable(cube: xr.Dataset, requirements: Requirements) -> Usable:
     """Return the function that looks up which cells have data."""
 
     def usable(cells: np.ndarray) -> np.ndarray:
         sites = read_cells(cube, cells)
-        return ~is_empty(sites) & has_required(sites, need)
+        return ~is_empty(sites) & has_required(sites, requirements)
 
     return usable
 
 
 def snapped_cells(
-    points: Points, box: Any, cube: xr.Dataset, *, need: Need, km: float | None
+    points: Points, box: Any, cube: xr.Dataset, *, requirements: Requirements, km: float | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the cells of points ``(point, 2)``, -1 for outside, and the distances of moved ones."""
     cells = cells_of(points, box)
@@ -61,17 +61,21 @@ def snapped_cells(
         return cells, np.zeros(0)
     inside = np.flatnonzero((cells >= 0).all(axis=1))
     unusable = np.ones(len(cells), bool)
-    unusable[inside] = ~_usable(cube, need)(cells[inside])
-    snap = snap_points(points, np.flatnonzero(unusable), box, km=km, usable=_usable(cube, need))
+    unusable[inside] = ~_usable(cube, requirements)(cells[inside])
+    snap = snap_points(
+        points, np.flatnonzero(unusable), box, km=km, usable=_usable(cube, requirements)
+    )
     cells[snap.rows] = snap.cells
     return cells, snap.km
 
 
-def snap_hint(points: Points, reason: np.ndarray, box: Any, cube: xr.Dataset, *, need: Need) -> str:
+def snap_hint(
+    points: Points, reason: np.ndarray, box: Any, cube: xr.Dataset, *, requirements: Requirements
+) -> str:
     """Return how many records that are left out lie within about a cell of data."""
     left_out = np.flatnonzero(np.isin(reason, ["outside_grid", "empty_cell", "required"]))[:HINTED]
     km = cell_size(box)
-    near = snap_points(points, left_out, box, km=km, usable=_usable(cube, need))
+    near = snap_points(points, left_out, box, km=km, usable=_usable(cube, requirements))
     if not len(near.rows):
         return ""
     return f"; {len(near.rows)} of them lie within a cell of data: snap='{as_text(np.ceil(km))}' moves them there"

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from geomiam.checks.names import check_species
-from geomiam.data.values.labels import labels_of
+from geomiam.data.values.dim_labels import labels_of
 from geomiam.errors import LabelError, warn
 
 

@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from geomiam.data.dataset import as_dataset
 from geomiam.data.grid.grid import geobox, restore
 from geomiam.data.records.coordinates import Points, locate, need_columns, numbers
 from geomiam.data.records.files import read_table
-from geomiam.data.records.labels import Records, read_records
+from geomiam.data.records.records import Records, read_records
 from geomiam.data.sites.cells import (
     has_required,
     is_empty,
@@ -24,8 +25,8 @@ from geomiam.data.sites.cells import (
     snapped_cells,
 )
 from geomiam.data.sites.left_out import reasons_of, report_left_out, warn_merged
-from geomiam.data.sites.required import Need
-from geomiam.data.store.store import as_dataset, open_zarr, write_zarr
+from geomiam.data.sites.requirements import Requirements
+from geomiam.data.store.store import open_zarr, write_zarr
 from geomiam.errors import OccurrenceError
 from geomiam.geo.dims import SITE
 from geomiam.geo.lengths import Length, kilometres
@@ -121,12 +122,12 @@ def sample(
     cube = restore(cube, cube)
     keep = (keep,) if isinstance(keep, str) else tuple(keep)
     _check_keep(table, keep, cube=cube)
-    need = Need.of(cube, require, mask)
+    requirements = Requirements.of(cube, require, mask)
     distance = None if snap is None else kilometres(snap, "snap")
     records = read_records(table, species=species, presence=presence)
     points = locate(table, x=x, y=y, crs=crs)
     box = geobox(cube)
-    cells, moved_km = snapped_cells(points, box, cube, need=need, km=distance)
+    cells, moved_km = snapped_cells(points, box, cube, requirements=requirements, km=distance)
     reason = reasons_of(points, box, cells)
     reason[(reason == "") & (records.codes < 0)] = "no_species"
     used_rows = np.flatnonzero(reason == "")
@@ -136,12 +137,16 @@ def sample(
         {k: (SITE, numbers(table, k)[used_rows[first]].astype("float32")) for k in keep}
     )
     empty = is_empty(sites)
-    lacking = ~empty & ~has_required(sites, need)
+    lacking = ~empty & ~has_required(sites, requirements)
     reason[used_rows[empty[site]]], reason[used_rows[lacking[site]]] = "empty_cell", "required"
     usable = ~empty & ~lacking
     merged_count = _merged(records, used_rows[usable[site]], site[usable[site]])
     sites = sites.assign(presence=_presence(records, used_rows, site=site)).isel({SITE: usable})
-    hint = "" if distance or is_lazy(cube) else snap_hint(points, reason, box, cube, need=need)
+    hint = (
+        ""
+        if distance or is_lazy(cube)
+        else snap_hint(points, reason, box, cube, requirements=requirements)
+    )
     left_out = report_left_out(reason, hint)
     if thin and merged_count:
         warn_merged(merged_count, sites.sizes[SITE])

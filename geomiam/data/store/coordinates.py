@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from geomiam.data.values.labels import labels_of
+from geomiam.data.values.dim_labels import labels_of
 from geomiam.errors import GridError, warn
 
 

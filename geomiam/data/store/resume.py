@@ -13,13 +13,13 @@ from typing import Any
 import xarray as xr
 
 from geomiam.data.grid.grid import spatial_dims
-from geomiam.data.store.encoding import json_attributes
-from geomiam.data.store.store import encodable, is_zarr
-from geomiam.outputs.claim import claim, claimed
+from geomiam.data.store.encoding import encodable, json_attributes
+from geomiam.data.store.store import is_zarr
+from geomiam.outputs.atomic import remove, replace, write_text
+from geomiam.outputs.check import check_output, locked_output
 from geomiam.outputs.contents import MARK
 from geomiam.outputs.kinds import CUBE
 from geomiam.outputs.paths import below, check_names
-from geomiam.outputs.place import remove, replace, write_text
 from geomiam.progress import log, progress_bar
 
 BAND = 2**27
@@ -99,7 +99,7 @@ def write_parts(
         When a variable's or a dim's name cannot be a folder of the store.
     """
     check_names([*ds.variables, *ds.dims])
-    with claimed(path, overwrite) as target:
+    with locked_output(path, overwrite) as target:
         partial = target.with_name(f".{target.name}.building")
         ledger = Ledger.of(target.with_name(f".{target.name}.building.json"))
         attrs = _begin(ds, partial, ledger=ledger, prints=prints)
@@ -107,7 +107,7 @@ def write_parts(
         lines = _write_units(ds, partial, ledger=ledger, prints=prints, **options)
         _attributes(partial, attrs)  # every write of a part has put its own in their place
         _attributes(partial, {**attrs, **({} if finish is None else finish(partial, lines))})
-        claim(target, overwrite)  # again: hours may have passed
+        check_output(target, overwrite)  # again: hours may have passed
         replace(target, partial)
         remove(ledger.path)
 

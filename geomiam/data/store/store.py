@@ -13,23 +13,20 @@ import xarray as xr
 
 from geomiam.checks.files import reason, refusing
 from geomiam.checks.sizes import check_metadata, check_zarr
+from geomiam.data.dataset import as_dataset, open_advice, promote_crs
 from geomiam.data.grid.grid import geobox, restore, spatial_dims
-from geomiam.data.inputs import open_advice
 from geomiam.data.store.chunk_reader import ZarrReader, guarded_store
 from geomiam.data.store.encoding import chunk_sizes, encodable
-from geomiam.data.tree import as_dataset, promote_crs
+from geomiam.data.values.class_names import mark_classes
 from geomiam.data.values.missing import as_float
-from geomiam.data.values.palette import mark_classes
 from geomiam.errors import GridError, InputNotFound, UnreadableFile
 from geomiam.geo.crs import CRS_NAME, as_crs, crs_coordinate
-from geomiam.outputs.claim import claim, claimed
+from geomiam.outputs.atomic import atomic_path
+from geomiam.outputs.check import check_output, locked_output
 from geomiam.outputs.contents import MARK, Kind
 from geomiam.outputs.kinds import CUBE
 from geomiam.outputs.paths import check_names, expand, is_remote
-from geomiam.outputs.place import complete
 from geomiam.progress import dask_progress, with_progress
-
-__all__ = ["as_dataset", "claim", "encodable", "open_cube", "open_zarr", "write_cube", "write_zarr"]
 
 Chunks = Mapping[str, int] | Literal["auto"] | None
 AS_STORED: Mapping[str, int] = MappingProxyType({})
@@ -205,7 +202,7 @@ def write_cube(
     OutputExists
         When ``path`` exists and ``overwrite`` is False.
     """
-    claim(path, overwrite)
+    check_output(path, overwrite)
     cube = open_cube(ds)
     cube = cube if chunks is None else cube.chunk(_chunks(chunks, cube.sizes))
     return write_zarr(cube, path, overwrite=overwrite)
@@ -235,11 +232,11 @@ def write_zarr(
         When a variable's name cannot be a folder of the store.
     """
     check_names(ds.variables)
-    with claimed(path, overwrite, kind=kind) as target:
-        with complete(target) as partial, dask_progress("writing"):
+    with locked_output(path, overwrite, kind=kind) as target:
+        with atomic_path(target) as partial, dask_progress("writing"):
             encoded_ds = encodable(ds).assign_attrs({MARK: kind.name})
             encoded_ds.to_zarr(partial, mode="w-", zarr_format=3, consolidated=False)
-            claim(target, overwrite, kind=kind)  # hours may have passed
+            check_output(target, overwrite, kind=kind)  # hours may have passed
     return target
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import xarray as xr
 
+from geomiam.data.dataset import promote_crs
 from geomiam.data.grid.grid import spatial_dims
-from geomiam.data.tree import promote_crs
 from geomiam.errors import SourceError
 from geomiam.geo.crs import crs_name, crs_of
 from geomiam.sources.stac.stac_source import scrub

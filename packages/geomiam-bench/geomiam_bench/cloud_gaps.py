@@ -30,7 +30,7 @@ from sklearn.metrics import balanced_accuracy_score
 import geomiam as gm
 from geomiam.evaluation.masked import Masked
 from geomiam.metrics import mean_auc
-from geomiam.outputs.place import write_text
+from geomiam.outputs.atomic import write_text
 from geomiam.plot import figures as plot
 from geomiam.schema.schema import Schema
 from geomiam_bench.cloud_series import (

@@ -11,7 +11,7 @@ from typing import Any
 from geomiam.errors import GeomiamError, OutputExists, OutputRefused
 from geomiam.outputs.contents import Kind
 from geomiam.outputs.kinds import CUBE
-from geomiam.outputs.lock import only_writer
+from geomiam.outputs.lock import output_lock
 from geomiam.outputs.paths import expand, is_remote, real_path
 
 STORES = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
@@ -20,7 +20,7 @@ LONGEST = 200
 """Largest name in bytes; the names of hidden siblings are longer and must fit into 255."""
 
 
-def claim(
+def check_output(
     path: str | Path, overwrite: bool, *, kind: Kind = CUBE, inputs: Iterable[Any] = ()
 ) -> Path:
     """Return the real local path of an output that may be written.
@@ -56,12 +56,12 @@ def claim(
     elif not overwrite:
         raise OutputExists(f"{target} exists; pass overwrite=True to replace it")
     else:
-        _refuse_strangers(target, kind)
+        _refuse_mismatch(target, kind)
     return target
 
 
 @contextlib.contextmanager
-def claimed(
+def locked_output(
     path: str | Path, overwrite: bool, *, kind: Kind = CUBE, inputs: Iterable[Any] = ()
 ) -> Iterator[Path]:
     """Check and lock an output, and yield its real path.
@@ -69,14 +69,14 @@ def claimed(
     Raises
     ------
     OutputExists, OutputRefused
-        As in :func:`claim`.
+        As in :func:`check_output`.
     OutputBusy
         When another process or thread writes it.
     """
     inputs = tuple(inputs)
-    target = claim(path, overwrite, kind=kind, inputs=inputs)
-    with only_writer(target):
-        yield claim(target, overwrite, kind=kind, inputs=inputs)
+    target = check_output(path, overwrite, kind=kind, inputs=inputs)
+    with output_lock(target):
+        yield check_output(target, overwrite, kind=kind, inputs=inputs)
 
 
 def _checked_path(path: str | Path) -> Path:
@@ -145,7 +145,7 @@ def _refuse_parent(target: Path) -> None:
         )
 
 
-def _refuse_strangers(target: Path, kind: Kind) -> None:
+def _refuse_mismatch(target: Path, kind: Kind) -> None:
     """Refuse to replace anything except an output of the same kind."""
     remedy = "overwrite=True will not delete it: move it, or write elsewhere"
     if target.is_dir() != kind.folder or not (target.is_dir() or target.is_file()):
@@ -160,7 +160,7 @@ def _refuse_strangers(target: Path, kind: Kind) -> None:
     if target.is_dir() and not any(target.iterdir()):
         return
     try:
-        reason = kind.stranger(target)
+        reason = kind.mismatch(target)
     except OSError as error:
         raise GeomiamError(f"{target} cannot be read ({error}); {remedy}") from None
     if reason:

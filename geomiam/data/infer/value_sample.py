@@ -19,7 +19,7 @@ MAX_CHUNK = 128 * 2**20
 
 
 @dataclass(frozen=True)
-class Sample:
+class ValueSample:
     """Observed values of a few windows."""
 
     values: np.ndarray
@@ -43,7 +43,7 @@ class Sample:
         return f"{self.read_count:,} of {self.size:,} values read"
 
 
-def sample_values(array: xr.DataArray) -> Sample:
+def sample_values(array: xr.DataArray) -> ValueSample:
     """Read up to nine small windows of an array, each within one dask chunk.
 
     The windows are spread over the array. Reading stops when 4,096 values are observed.
@@ -56,7 +56,7 @@ def sample_values(array: xr.DataArray) -> Sample:
             read_count += part.size
             if sum(p.size for p in parts) >= ENOUGH:
                 break
-    return Sample(np.concatenate(parts), read_count, array.size)
+    return ValueSample(np.concatenate(parts), read_count, array.size)
 
 
 def _largest_chunk(array: xr.DataArray) -> int:

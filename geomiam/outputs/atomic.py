@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def complete(target: Path) -> Iterator[Path]:
+def atomic_path(target: Path) -> Iterator[Path]:
     """Yield a hidden path beside the target, and rename it to the target if no exception is raised."""
     hidden = f".{target.name}.{uuid.uuid4().hex[:8]}.partial"
     partial = target.with_name(hidden)
@@ -57,5 +57,5 @@ def copy_mode(model: Path, path: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a small file atomically; a link at this path is replaced, not followed."""
-    with complete(path) as partial, open(partial, "x", encoding="utf-8") as file:
+    with atomic_path(path) as partial, open(partial, "x", encoding="utf-8") as file:
         file.write(text)

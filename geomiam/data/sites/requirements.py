@@ -17,7 +17,7 @@ from geomiam.errors import SelectionError
 
 
 @dataclass(frozen=True)
-class Need:
+class Requirements:
     """Groups of variables of which a cell must have one value each, and a mask."""
 
     groups: tuple[tuple[str, ...], ...] = ()
@@ -28,7 +28,7 @@ class Need:
     @classmethod
     def of(
         cls, cube: xr.Dataset, require: str | Sequence[str] = (), mask: str | None = None
-    ) -> Need:
+    ) -> Requirements:
         """Look up modalities (by the attribute ``modality``) and variables of a cube.
 
         Raises
@@ -53,11 +53,11 @@ class Need:
             )
         return cls(tuple(tuple(choices[n]) for n in names), mask)
 
-    def holds(self, cube: xr.Dataset) -> xr.DataArray:
+    def candidates(self, cube: xr.Dataset) -> xr.DataArray:
         """Return which cells have a finite value, all required groups, and pass the mask; lazy."""
-        return observed_cells(cube) & self.requirements(chunked(cube))
+        return observed_cells(cube) & self.satisfied(chunked(cube))
 
-    def requirements(self, ds: xr.Dataset) -> Any:
+    def satisfied(self, ds: xr.Dataset) -> Any:
         """Return which cells or sites have all required groups and pass the mask; True for all."""
         conditions = [reduce(or_, [_any_finite(ds[v]) for v in group]) for group in self.groups]
         if self.mask is not None:
