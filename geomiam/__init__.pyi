@@ -6,8 +6,8 @@ from .baselines.oracle import Oracle, fit_oracle, gap
 from .baselines.recipes import system
 from .baselines.registry import fit_baseline
 from .data.coverage import coverage
+from .data.grid.align import align
 from .data.grid.chips import chips
-from .data.grid.grid import align
 from .data.grid.location import add_location
 from .data.infer.infer import infer_schema
 from .data.sites.background import add_background

@@ -5,7 +5,7 @@ odc-geo provides grids (``GeoBox``). This module adds checks, with messages that
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from numbers import Number
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -205,93 +205,6 @@ def _map_grid(out: Labelled, name: str | None, *, place: tuple[str, ...]) -> Lab
         if name and set(place) <= set(var.dims):
             var.encoding["grid_mapping"] = name
     return out
-
-
-def align(
-    sources: Mapping[str, Source] | Iterable[Source],
-    like: xr.Dataset | GeoBox,
-    *,
-    resampling: str | Mapping[str, str] = "nearest",
-) -> xr.Dataset:
-    """Resample sources to one grid and return one float32 Dataset with NaN where data are missing.
-
-    Parameters
-    ----------
-    sources
-        Mapping from a name to a DataArray, a Dataset or the path of a raster; or a list of named
-        DataArrays, Datasets and paths. Variables of a Dataset keep their names, and the key of the
-        mapping becomes their attribute ``modality``.
-    like
-        The cube whose grid, dim names and coordinates the result has, or a ``GeoBox``.
-    resampling
-        One GDAL method for all variables (``"nearest"``, ``"bilinear"``, ``"average"``, ``"mode"``, …),
-        or a mapping from variables to methods; the default of a variable is ``"nearest"``. Categorical
-        variables allow ``"nearest"`` and ``"mode"`` only.
-
-    Returns
-    -------
-    xr.Dataset
-        Each variable has the dims of its source; spatial dims have the names of ``like``. The result
-        is lazy where the source is, and does not depend on chunks. A source that lies on the grid
-        is not resampled.
-
-    Raises
-    ------
-    GridError
-        When a source has no grid, two variables have one name, or a method would mix classes.
-
-    Warns
-    -----
-    MissingModality
-        When a source does not overlap the grid.
-
-    Notes
-    -----
-    GDAL approximates transforms between two CRS: values may be displaced by up to an eighth of a
-    source cell.
-
-    Examples
-    --------
-    >>> import geomiam as gm, numpy as np, xarray as xr
-    >>> import odc.geo.xr
-    >>> coarse = xr.DataArray(
-    ...     np.array([[1.0, 2.0], [3.0, np.nan]]),
-    ...     dims=("y", "x"),
-    ...     coords={"y": [1.5, 0.5], "x": [0.5, 1.5]},
-    ...     name="bio1",
-    ... ).odc.assign_crs("EPSG:4326")
-    >>> grid = odc.geo.geobox.GeoBox.from_bbox((0, 0, 2, 2), "EPSG:4326", shape=(4, 4))
-    >>> aligned = gm.align([coarse], grid)
-    >>> aligned["bio1"].values[0].tolist()
-    [1.0, 1.0, 2.0, 2.0]
-    """
-    from geomiam.data.grid.warp import collect, methods, onto
-
-    arrays = collect(sources)
-    method_of = methods(arrays, resampling)
-    template = _template(like)
-    box, dims = geobox(template), spatial_dims(template)
-    parts = [
-        onto(a, box, dims=dims, resampling=method_of[n]).to_dataset(name=n)
-        for n, a in arrays.items()
-    ]
-    return restore(merge(parts), template)
-
-
-def _template(like: object) -> xr.Dataset:
-    """Return a Dataset on the grid of ``like``."""
-    from odc.geo.geobox import GeoBox
-
-    if isinstance(like, GeoBox):
-        return empty(like)
-    if isinstance(like, xr.DataArray):
-        return like.to_dataset(name="like") if like.name is None else like.to_dataset()
-    if isinstance(like, xr.Dataset):
-        return like
-    raise GridError(
-        f"like= must be a cube or a GeoBox, found {type(like).__name__}; for the grid of a file pass "
-        "rioxarray.open_rasterio(path), for the grid of a Zarr store gm.open_cube(path)"
-    )
 
 
 def merge(parts: Iterable[xr.Dataset]) -> xr.Dataset:

@@ -7,20 +7,14 @@ Tiles depend on the two grids only, and each reads the margin that GDAL's kernel
 from __future__ import annotations
 
 import itertools
-import os
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
-from geomiam.checks.files import refusing, regular_file
-from geomiam.checks.sizes import check_raster
-from geomiam.data.dataset import NETCDF
-from geomiam.data.grid.grid import Source, geobox, slack, spatial_dims
+from geomiam.data.grid.grid import geobox, slack, spatial_dims
 from geomiam.data.grid.lattice import same_grid, snapped
 from geomiam.data.grid.source_windows import (
     Part,
@@ -30,154 +24,20 @@ from geomiam.data.grid.source_windows import (
     reach,
     sample,
 )
-from geomiam.data.store.chunk_reader import guarded
-from geomiam.data.values.missing import as_float, is_categorical
-from geomiam.errors import GridError, MissingModality, UnreadableFile, warn
+from geomiam.data.values.missing import as_float
+from geomiam.errors import MissingModality, warn
 from geomiam.geo.crs import CRS_ATTRIBUTES, crs_name, same_crs
 from geomiam.geo.longitude import full_turn
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
-NO_RASTER = "cannot be read as a raster; check the path and the format"
-KEEPS_CODES = ("nearest", "mode")
-"""Resampling that returns only values of the source, as codes of classes require."""
 KERNELS = ("nearest", "bilinear", "cubic", "cubic_spline", "lanczos", "gauss")
 """Resampling by a kernel around a point; other methods use all pixels under a cell."""
 TILE = 1024
 """Largest number of rows and columns of a tile of the result."""
 WINDOW = 4096
 """Approximate rows and columns of the source that a tile may need: 64 MiB as float32."""
-
-
-def collect(sources: Mapping[str, Source] | Iterable[Source]) -> dict[str, xr.DataArray]:
-    """Return every variable of the sources by name.
-
-    Raises
-    ------
-    GridError
-        When two variables have one name, or an array in a list has no name.
-    """
-    if isinstance(sources, (xr.Dataset, xr.DataArray, str, Path)):
-        sources = [sources]
-    pairs = sources.items() if isinstance(sources, Mapping) else ((None, s) for s in sources)
-    arrays: dict[str, xr.DataArray] = {}
-    for name, array in itertools.chain.from_iterable(_variables(k, s) for k, s in pairs):
-        if name in arrays:
-            raise GridError(
-                f"two sources have a variable '{name}'; rename one, e.g. ds.rename({name}='{name}_2')"
-            )
-        arrays[name] = array
-    return arrays
-
-
-def _variables(key: str | None, source: Source) -> Iterator[tuple[str, xr.DataArray]]:
-    data = _open(source) if isinstance(source, (str, Path)) else source
-    if isinstance(data, xr.Dataset):
-        for name, array in data.data_vars.items():
-            modality = {"modality": key} if key else {}
-            yield str(name), array.assign_attrs({**modality, **array.attrs})
-        return
-    name = key or (Path(source).stem if isinstance(source, (str, Path)) else data.name)
-    if not name:
-        raise GridError(
-            "a DataArray without a name; give one with array.rename('elevation') or pass a mapping"
-        )
-    yield str(name), data
-
-
-def _open(path: str | Path) -> xr.Dataset | xr.DataArray:
-    """Open a raster lazily, with NaN where it is masked and with its scale and offset applied."""
-    import rioxarray
-
-    _check_raster(path)
-    with refusing(UnreadableFile, f"{path} {NO_RASTER}"):
-        raster: Any = rioxarray.open_rasterio(path, cache=False, masked=True, mask_and_scale=True)
-    if isinstance(raster, list):
-        raise GridError(
-            f"{path} contains rasters on several grids; open them with rioxarray and pass them one by one"
-        )
-    if raster.rio.crs is None:
-        raise GridError(f"{path} has no CRS; {_with_crs(path)}")
-    if raster.rio.transform().is_identity:
-        raise GridError(
-            f"{path} has no transform from pixels to coordinates; write one, e.g. gdal_translate -a_ullr "
-            "west north east south in.tif out.tif, or warp it by its control points: gdalwarp in.tif out.tif"
-        )
-    raster = _in_chunks(raster, path)
-    return raster.squeeze("band", drop=True) if raster.sizes.get("band") == 1 else raster
-
-
-def _in_chunks(raster: Any, path: str | Path) -> Any:
-    """Return a raster as dask arrays; a block that cannot be read is an error with file and place."""
-    from dask.base import tokenize
-
-    message = f"a block of {path} cannot be read: the file is damaged; fetch it again"
-    if isinstance(raster, xr.Dataset):
-        raster = raster.assign({k: guarded(v, message) for k, v in raster.data_vars.items()})
-    else:
-        raster = guarded(raster, message)
-    sides = {d: 2048 if d in ("y", "x") else 1 for d in raster.dims}
-    state = os.stat(path).st_mtime_ns if os.path.exists(path) else None
-    return raster.chunk(sides, token=tokenize(str(path), state))
-
-
-def _with_crs(path: str | Path) -> str:
-    """Return the call that aligns a file without a CRS."""
-    if Path(path).suffix.lower() in NETCDF:
-        opened = f"gm.open_cube(xr.open_dataset({str(path)!r}), crs='EPSG:4326')"
-        return f"pass it with one: gm.align([{opened}], like)"
-    opened = (
-        f"rioxarray.open_rasterio({str(path)!r}, masked=True).squeeze().rio.write_crs('EPSG:4326')"
-    )
-    return f"pass it with one: gm.align({{{Path(path).stem!r}: {opened}}}, like)"
-
-
-def _check_raster(path: str | Path) -> None:
-    """Refuse a device, a damaged file, and blocks that are too large to be decoded."""
-    import rasterio
-
-    if os.path.exists(path) and not os.path.isdir(path):
-        regular_file(path)
-    with warnings.catch_warnings(), refusing(UnreadableFile, f"{path} {NO_RASTER}"):
-        warnings.simplefilter("ignore")  # rioxarray repeats the warnings of GDAL
-        with rasterio.open(path) as file:
-            check_raster(file, location=str(path))
-
-
-def methods(
-    arrays: Mapping[str, xr.DataArray], resampling: str | Mapping[str, str]
-) -> dict[str, str]:
-    """Return the resampling of each variable.
-
-    Raises
-    ------
-    GridError
-        For names that GDAL does not support, and for methods that would mix classes.
-    """
-    requests = (
-        dict.fromkeys(arrays, resampling) if isinstance(resampling, str) else dict(resampling)
-    )
-    if unknown := sorted(set(requests) - set(arrays)):
-        raise GridError(f"resampling= names {unknown}, which no source has; found {sorted(arrays)}")
-    method_of = {name: requests.get(name, "nearest") for name in arrays}
-    for name, method in method_of.items():
-        _check_method(arrays[name].rename(name), method)
-    return method_of
-
-
-def _check_method(array: xr.DataArray, method: str) -> None:
-    from rasterio.enums import Resampling
-
-    if method not in Resampling.__members__:
-        raise GridError(
-            f"resampling '{method}' is not known; use one of {', '.join(Resampling.__members__)}"
-        )
-    if is_categorical(array) and method not in KEEPS_CODES:
-        raise GridError(
-            f"'{array.name}' is categorical: '{method}' would mix its classes into codes that do not exist; "
-            f"use resampling={{'{array.name}': 'mode'}} or 'nearest'"
-        )
 
 
 def onto(

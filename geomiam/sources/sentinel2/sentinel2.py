@@ -190,7 +190,7 @@ def _grid(like: Any) -> tuple[GeoBox, xr.Dataset]:
 
 
 def _check(on_error: str, resample: str, grid: GeoBox) -> None:
-    from geomiam.data.grid.warp import methods
+    from geomiam.data.grid.align import methods
 
     if on_error not in ("nan", "raise"):
         raise SourceError(f"on_error={on_error!r} is not known; use 'nan' or 'raise'")
