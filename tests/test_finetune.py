@@ -282,7 +282,7 @@ def test_token_fusion_counts_hidden_tokens_of_the_old_modalities_alone():
     with torch.no_grad():
         tokens = made.network.tokens(values, visible)
         shown = torch.where(visible.unsqueeze(-1), tokens, fusion.mask).double().numpy()
-        roads = [fusion.plain(tokens, visible), fusion.collapsed(tokens, visible)]
+        roads = [fusion.plain(tokens, visible), fusion(tokens, visible)]
     old = np.arange(made.layout.size) < made.layout.size - 6  # two bands, three windows
     counts = visible.numpy() | old
     wanted = np.stack([attended(fusion, x, c) for x, c in zip(shown, counts, strict=True)])
