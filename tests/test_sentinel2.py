@@ -442,6 +442,16 @@ def test_the_plan_says_what_would_be_read(tmp_path):
     assert "5 scenes on 5 dates" in repr(plan) and "s3 / red: no such asset" in repr(plan)
 
 
+def test_the_search_counts_items_where_somebody_sees_it(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("geomiam.progress.DELAY", 0)
+    settings = {"bands": ["red"], "source": five(tmp_path)}
+    for call in (gm.plan_sentinel2, gm.sentinel2):
+        call(GRID[:20, :], JUNE, **settings)
+        assert capsys.readouterr().err == ""
+        call(GRID[:20, :], JUNE, **settings, progress=True)
+        assert "scenes" in capsys.readouterr().err
+
+
 # Real scenes -------------------------------------------------------------------------------------
 
 

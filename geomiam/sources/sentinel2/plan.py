@@ -12,6 +12,7 @@ import pandas as pd
 
 from geomiam.errors import NoScenes, SourceError
 from geomiam.outputs.html import table_html
+from geomiam.progress import progress_bar
 from geomiam.sources.sentinel2.clouds import Clouds, clear_share
 from geomiam.sources.sentinel2.load import header
 from geomiam.sources.sentinel2.windows import Placed, Window, place, windows
@@ -113,7 +114,8 @@ def prepare(request: Request, source: Any, *, hosts: Sequence[str] = ()) -> Plan
     source = stac if isinstance(stac, StacSource) else None
     check_query(source.query if source else {})
     access = access_of(source, hosts)
-    raw, notes = _searched(stac, request, access)
+    items, notes = _searched(stac, request, access)
+    raw = progress_bar(items, desc="scenes", unit="item", leave=False)
     scenes, lost = _scenes(raw, request, source=source, reach=access.reach, notes=notes)
     _check_bands(scenes, request)
     placed = list(_place(scenes, access=access, lost=lost))

@@ -12,6 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from geomiam.errors import AssetFailed, AssetsFailed, SourceError, warn
+from geomiam.progress import with_progress
 from geomiam.sources.sentinel2 import composites
 from geomiam.sources.sentinel2.clouds import Mask, clouds
 from geomiam.sources.sentinel2.composites import CLEAR, FAILED
@@ -30,6 +31,7 @@ BANDS = ("blue", "green", "red", "nir", "swir16", "swir22")
 MODALITY = "sentinel2"
 
 
+@with_progress
 def sentinel2(
     like: Any,
     time: Any,
@@ -45,6 +47,7 @@ def sentinel2(
     on_error: Literal["nan", "raise"] = "nan",
     loader: Loader | None = None,
     hosts: Sequence[str] = (),
+    progress: bool | None = None,
 ) -> xr.Dataset:
     """Read Sentinel-2 reflectance onto a grid, NaN where clouds, shadows or gaps are.
 
@@ -90,6 +93,8 @@ def sentinel2(
         ``"*.example.org"``, or buckets such as ``"s3://name"``. Without it, items of a catalogue may
         point to the catalogue's own host and, for well-known ones, to where their files are; items
         that you pass to any host but those of private networks, and redirects to the same host.
+    progress
+        Count the items while the catalogue is searched; default: on a terminal or in a notebook.
 
     Returns
     -------
@@ -142,6 +147,7 @@ def sentinel2(
     return ds.assign_attrs(made, failed_assets=report, **_told(plan, steps))
 
 
+@with_progress
 def plan_sentinel2(
     like: Any,
     time: Any,
@@ -152,12 +158,13 @@ def plan_sentinel2(
     snow: Literal["mask", "keep"] = "mask",
     max_cloud: float | None = None,
     hosts: Sequence[str] = (),
+    progress: bool | None = None,
 ) -> Plan:
     """Say what :func:`sentinel2` would read, without reading a pixel.
 
     Parameters
     ----------
-    like, time, bands, source, mask, snow, max_cloud, hosts
+    like, time, bands, source, mask, snow, max_cloud, hosts, progress
         As for :func:`sentinel2`.
 
     Returns
