@@ -25,8 +25,8 @@ from .explain.shapley import shapley
 from .inference.predict import predict
 from .maps.plan import MapPlan, plan_map
 from .maps.write import write_map
-from .model.artifact import load_model
 from .model.model import Model
+from .model.saved_model import load_model
 from .networks.backbones import Backbone
 from .networks.config import NetworkConfig
 from .schema.catalogs import catalogs

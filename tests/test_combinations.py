@@ -23,7 +23,7 @@ from geomiam.model.model import Model
 from geomiam.networks.backbones import plug
 from geomiam.schema.schema import Schema
 from geomiam.tokens.blocks import Block, encode
-from geomiam.tokens.select import players
+from geomiam.tokens.select import group_masks
 
 ROWS = 17
 STRATEGIES = [*NAMED, "ramp-miam"]
@@ -143,7 +143,7 @@ def test_all_laws_hold(tmp_path, tokenizer, encoder, fusion):
     assert any(not torch.equal(v, before[k]) for k, v in model.network.state_dict().items())
 
     species = np.arange(3)
-    masks = np.stack(list(players(model.layout).values()))
+    masks = np.stack(list(group_masks(model.layout).values()))
     subsets = [m for m in itertools.product((False, True), repeat=3) if any(m)]
     shown = np.stack([(np.array(m)[:, None] & masks).any(0) for m in subsets])
     answers = coalition_block(model, block, shown=shown, species=species, scale="logit")

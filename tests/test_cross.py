@@ -17,7 +17,7 @@ from geomiam.inference.engine import base_value, coalition_block, predict_block,
 from geomiam.networks.blocks import key_bias
 from geomiam.networks.extras.cross import CrossFusion
 from geomiam.tokens.blocks import Block, encode
-from geomiam.tokens.select import players
+from geomiam.tokens.select import group_masks
 
 VARIANTS = {
     "dense": {},
@@ -201,7 +201,7 @@ def test_coalitions_are_single_predictions_and_values_add_up(variant, members, s
         alone = predict_block(model, block, shown=own, **asked)
         some = np.isfinite(alone).all(1)
         np.testing.assert_allclose(answers[some], alone[some], rtol=0, atol=2e-6)
-    groups = np.stack(list(players(model.layout).values()))[:4]
+    groups = np.stack(list(group_masks(model.layout).values()))[:4]
     values, full, _ = shapley_block(model, block, players=groups, **asked)
     expected = predict_block(model, block, shown=groups.any(0), **asked)
     np.testing.assert_allclose(full, expected, rtol=0, atol=2e-6)
@@ -215,7 +215,7 @@ def test_coalitions_are_single_predictions_and_values_add_up(variant, members, s
 def test_encodings_are_shared_by_coalitions_unless_gated():
     model, block = made(rows=8, gaps=0.0)
     gated, _ = made(rows=8, gaps=0.0, **VARIANTS["gated"])
-    groups = np.stack(list(players(model.layout).values()))
+    groups = np.stack(list(group_masks(model.layout).values()))
 
     def times(model) -> int:
         fusion, count = model.network.members[0].fusion, []

@@ -19,7 +19,7 @@ from geomiam.networks.coalition_layout import CoalitionLayout, read_coalitions
 from geomiam.networks.fusion.group import GroupFusion
 from geomiam.tokens.blocks import Block, encode
 from geomiam.tokens.rows import Rows
-from geomiam.tokens.select import players
+from geomiam.tokens.select import group_masks
 
 FUSIONS = ["group", "token", "cross", "sum", "quadratic", "group+sum+linear", "late"]
 
@@ -31,7 +31,7 @@ def made(fusion: str, *, rows: int = 23, gaps: float = 0.3, species: int = 5):
     )
     arrays = random_arrays(model.schema, rows, seed=3, gaps=gaps)
     block = encode(arrays, layout=model.layout, scaler=model.scaler)
-    return model, block, np.stack(list(players(model.layout).values()))
+    return model, block, np.stack(list(group_masks(model.layout).values()))
 
 
 @pytest.mark.parametrize("scale", ["probability", "logit"])

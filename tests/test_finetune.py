@@ -26,7 +26,7 @@ from geomiam.model.model import Model
 from geomiam.schema.schema import Modality, Schema
 from geomiam.tokens.blocks import Block, encode
 from geomiam.tokens.scaler import fit_scaler
-from geomiam.tokens.select import players
+from geomiam.tokens.select import group_masks
 from geomiam.training.extend import grown_schema, joined_scaler, with_modalities
 
 SMALL = {"width": 16, "heads": 2, "depth": 2, "inner": 1, "frequencies": 8, "sigma": 0.3}
@@ -320,7 +320,7 @@ def test_bits_stay_for_every_subset_of_every_kind_of_token(fusion, n):
         encode(a, layout=m.layout, scaler=m.scaler)
         for a, m in ((arrays, old), (arrays, made), (gone, made))
     ]
-    groups = list(players(old.layout).values())
+    groups = list(group_masks(old.layout).values())
     more = np.zeros(made.layout.size - old.layout.size, bool)
     for picked in itertools.product([False, True], repeat=len(groups)):
         shown = np.any([g & p for g, p in zip(groups, picked, strict=True)], 0)
@@ -337,7 +337,7 @@ def test_bits_stay_for_every_subset_of_every_kind_of_token(fusion, n):
 @pytest.mark.parametrize("scale", ["logit", "probability"])
 def test_shapley_values_of_a_grown_model_add_up(fusion, scale):
     _, made = randomly_grown(fusion)
-    block, masks = rows_of(made), np.stack(list(players(made.layout).values()))
+    block, masks = rows_of(made), np.stack(list(group_masks(made.layout).values()))
     asked = {"species": np.arange(2), "scale": scale}
     why, full, _ = shapley_block(made, block, players=masks, **asked)
     base = base_value(made, **asked)

@@ -16,7 +16,7 @@ from geomiam.networks.fusion.registry import FUSIONS
 from geomiam.networks.length_buckets import VisibleTokens
 from geomiam.tokens.blocks import encode
 from geomiam.tokens.rows import Rows
-from geomiam.tokens.select import players
+from geomiam.tokens.select import group_masks
 
 
 # [example]
@@ -120,7 +120,7 @@ def test_the_declared_blocks_are_those_that_are_built(name):
 def test_hidden_values_of_the_example_are_inert():
     model = untrained(every_kind(), fusion="largest")
     block = encode(random_arrays(every_kind(), 20), layout=model.layout, scaler=model.scaler)
-    groups = np.stack(list(players(model.layout).values()))
+    groups = np.stack(list(group_masks(model.layout).values()))
     values, full, _ = shapley_block(model, block, players=groups, species=np.arange(2))
     np.testing.assert_allclose(
         full, predict_block(model, block, shown=groups.any(0), species=np.arange(2)), atol=1e-6

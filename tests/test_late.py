@@ -17,7 +17,7 @@ from geomiam.model.model import Model
 from geomiam.networks.fusion.late import LateFusion
 from geomiam.schema.schema import Schema
 from geomiam.tokens.blocks import Block, encode
-from geomiam.tokens.select import players, visible_tokens
+from geomiam.tokens.select import group_masks, visible_tokens
 from geomiam.training.warm_start import branch_model, load_branches, set_base
 
 SPECIES = np.arange(3)
@@ -66,7 +66,7 @@ def there(model: Model, block: Block) -> np.ndarray:
 
 
 def explained(model: Model, block: Block, scale: str = "logit") -> np.ndarray:
-    groups = np.stack(list(players(model.layout).values()))
+    groups = np.stack(list(group_masks(model.layout).values()))
     return shapley_block(model, block, players=groups, species=SPECIES, scale=scale)[0]
 
 

@@ -12,7 +12,7 @@ from helpers_small import TINY_NETWORK, quick, tiny_sites
 import geomiam as gm
 from geomiam.data.sites.labels import has_background
 from geomiam.errors import SelectionError
-from geomiam.networks.quantity import QUANTITIES
+from geomiam.model.quantity import QUANTITIES
 from geomiam.training.config import TrainingConfig
 from geomiam.training.losses import base_logits, bce, make_loss, resolve_loss
 
@@ -210,7 +210,7 @@ def test_a_model_without_a_recorded_loss_promises_nothing(about):
     model = gm.fit(tiny_sites(40), network=TINY_NETWORK, training=quick(epochs=1), rng=0)
     model.about.clear()
     model.about.update(about)
-    from geomiam.model.artifact import card
+    from geomiam.model.saved_model import card
 
     assert model.quantity is None and "predicts" not in repr(model) + str(model)
     assert "loss of the training is not recorded" in card(model)

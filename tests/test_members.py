@@ -12,7 +12,7 @@ import geomiam as gm
 from geomiam.inference.engine import base_value, predict_block, shapley_block
 from geomiam.networks.network import Network, join
 from geomiam.tokens.blocks import encode
-from geomiam.tokens.select import players
+from geomiam.tokens.select import group_masks
 
 NETWORK = gm.NetworkConfig(width=8, heads=2, depth=1, inner=1, frequencies=4, members=3)
 TRAINING = gm.TrainingConfig(epoch_steps=1, epochs=3, batch=32, block=100, warmup=2)
@@ -54,7 +54,7 @@ def test_the_answer_is_the_mean_of_the_members_logits(fusion, block):
 @pytest.mark.parametrize("scale", ["logit", "probability"])
 def test_shapley_values_of_members_are_efficient(fusion, scale, block):
     models, whole = joined(fusion)
-    masks = np.stack(list(players(whole.layout).values()))
+    masks = np.stack(list(group_masks(whole.layout).values()))
     asked = {"species": np.arange(2), "scale": scale}
     why = shapley_block(whole, block, players=masks, **asked)[0]
     full = predict_block(whole, block, shown=masks.any(0), **asked)

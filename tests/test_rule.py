@@ -19,7 +19,7 @@ from sklearn.metrics import roc_auc_score
 import geomiam as gm
 from geomiam.errors import SettingError, TrainingWarning
 from geomiam.evaluation.masked import Masked
-from geomiam.model.artifact import card
+from geomiam.model.saved_model import card
 from geomiam.training import advice
 from geomiam.training import choice as choice_module
 from geomiam.training import loop as loop_module

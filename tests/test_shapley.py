@@ -20,7 +20,7 @@ from geomiam.inference.engine import base_value, predict_block, shapley_block
 from geomiam.networks.blocks import TransformerBlock, gather, rows_of_equal_length
 from geomiam.networks.fusion.token import TokenFusion
 from geomiam.tokens.blocks import Block
-from geomiam.tokens.select import players
+from geomiam.tokens.select import group_masks
 
 SCALES = ["probability", "logit"]
 
@@ -63,7 +63,7 @@ def test_values_equal_an_independent_exact_computer(model, sites, scale):
     from shapiq.game_theory import ExactComputer
 
     few = encode_sites(sites.isel(site=slice(0, 6)), model)
-    masks, species = np.stack(list(players(model.layout).values())), np.array([1])
+    masks, species = np.stack(list(group_masks(model.layout).values())), np.array([1])
     ours = shapley_block(model, few, players=masks, species=species, scale=scale)[0][..., 0]
     for row in range(len(few)):
         block = Block(tuple(v[[row]] for v in few.values), few.observed[[row]])
@@ -114,7 +114,7 @@ def test_weights_obey_efficiency_symmetry_dummy_and_linearity(g, seed):
 
 def test_groups_that_do_the_same_get_the_same(model, sites):
     block = encode_sites(sites.isel(site=slice(0, 8)), model)
-    masks, index = np.stack(list(players(model.layout).values())), np.arange(3)
+    masks, index = np.stack(list(group_masks(model.layout).values())), np.arange(3)
     values = shapley_block(model, block, players=masks, species=index)[0]
     turned = shapley_block(model, block, players=masks[::-1], species=index)[0]
     np.testing.assert_allclose(values, turned[:, ::-1], atol=2e-6)
@@ -152,7 +152,7 @@ def assert_parts_equal_plain_game(model, cube, groups):
         .isel(site=slice(20, 26))
     )
     block = encode_sites(sites, model)
-    masks, species = np.stack(list(players(model.layout, groups).values())), np.arange(3)
+    masks, species = np.stack(list(group_masks(model.layout, groups).values())), np.arange(3)
     weights = shapley_weights(len(masks))
     expected = np.zeros((len(block), len(masks), 3))
     for number, weight in enumerate(weights):

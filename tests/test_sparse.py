@@ -16,7 +16,7 @@ from geomiam.networks.blocks import HIDDEN, TransformerBlock, key_bias
 from geomiam.networks.extras.block import BlockWithExtras
 from geomiam.networks.extras.sparse import BudgetGate, sparse
 from geomiam.tokens.blocks import encode
-from geomiam.tokens.select import players
+from geomiam.tokens.select import group_masks
 
 
 def dense(q, k, v, bias):
@@ -322,7 +322,7 @@ def test_the_engine_answers_any_coalition_and_values_add_up(fusion, options):
     """As tests/test_engine.py holds it for dense and plain blocks, and test_cross.py for cross."""
     model = untrained(every_kind(), fusion=fusion, depth=2, inner=1, **options)
     block = encode(random_arrays(every_kind(), 20), layout=model.layout, scaler=model.scaler)
-    index, masks = np.arange(2), np.stack(list(players(model.layout).values()))
+    index, masks = np.arange(2), np.stack(list(group_masks(model.layout).values()))
     shown = np.random.default_rng(0).random((6, model.layout.size)) < 0.6
     for own, answers in zip(
         shown, coalition_block(model, block, shown=shown, species=index), strict=True

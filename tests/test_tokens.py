@@ -26,7 +26,7 @@ from geomiam.schema.schema import Group, Variable
 from geomiam.tokens.blocks import encode
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.scaler import Scaler, fit_scaler, standardise
-from geomiam.tokens.select import players, visible_tokens
+from geomiam.tokens.select import group_masks, visible_tokens
 from geomiam.tokens.tokenizers import (
     Circular,
     Periodic,
@@ -292,14 +292,14 @@ def test_text_cannot_be_compared_with_numbered_labels():
 
 
 def test_the_default_players_are_the_groups_of_the_schema():
-    chosen = players(LAYOUT)
+    chosen = group_masks(LAYOUT)
     assert list(chosen) == list(LAYOUT.schema.modalities)
     np.testing.assert_array_equal(np.sum(list(chosen.values()), axis=0), np.ones(LAYOUT.size))
 
 
 def test_players_are_disjoint_and_what_no_group_names_is_the_rest():
     groups = {"heat": "bio1", "sight": ["landsat[band=red]", "cover"]}
-    chosen = players(LAYOUT, groups)
+    chosen = group_masks(LAYOUT, groups)
     assert list(chosen) == ["heat", "sight", "rest"]
     np.testing.assert_array_equal(np.sum(list(chosen.values()), axis=0), np.ones(LAYOUT.size))
     assert chosen["heat"].sum() == 1 and chosen["sight"].sum() == 4
@@ -307,32 +307,32 @@ def test_players_are_disjoint_and_what_no_group_names_is_the_rest():
 
 def test_what_is_not_shown_plays_no_part():
     shown = visible_tokens(LAYOUT, ["climate", "landcover"])
-    chosen = players(LAYOUT, ["bio1"], shown=shown)
+    chosen = group_masks(LAYOUT, ["bio1"], shown=shown)
     assert list(chosen) == ["bio1", "rest"]
     np.testing.assert_array_equal(np.sum(list(chosen.values()), axis=0), shown)
-    assert "landsat" not in players(LAYOUT, shown=shown)  # the schema's own groups
+    assert "landsat" not in group_masks(LAYOUT, shown=shown)  # the schema's own groups
     with pytest.raises(SelectionError, match=r"groups \['landsat'\] lie outside using="):
-        players(LAYOUT, ["bio1", "landsat"], shown=shown)
+        group_masks(LAYOUT, ["bio1", "landsat"], shown=shown)
 
 
 def test_groups_that_share_a_token_are_refused_naming_it():
     with pytest.raises(
         SelectionError, match=r"groups \['climate', 'bio1'\] share the token 'bio1'"
     ):
-        players(LAYOUT, ["climate", "bio1"])
+        group_masks(LAYOUT, ["climate", "bio1"])
 
 
 def test_a_group_of_ones_own_called_rest_is_never_lost():
     with pytest.raises(SelectionError, match="'rest' is the name of what no group names"):
-        players(LAYOUT, {"rest": "climate"})
+        group_masks(LAYOUT, {"rest": "climate"})
     everything = list(LAYOUT.schema.modalities)
-    assert list(players(LAYOUT, {"rest": everything})) == ["rest"]
+    assert list(group_masks(LAYOUT, {"rest": everything})) == ["rest"]
 
 
 def test_two_groups_of_one_name_are_refused():
     years = [{"landsat": {"time": y}} for y in ("2016", "2018")]
     with pytest.raises(SelectionError, match=r"two groups are called 'landsat'.*groups=\{"):
-        players(LAYOUT, years)
+        group_masks(LAYOUT, years)
 
 
 def test_a_group_may_have_the_name_of_a_variable_or_a_modality():
@@ -340,7 +340,7 @@ def test_a_group_may_have_the_name_of_a_variable_or_a_modality():
     schema = schema_of(
         groups, climate=[variable("bio1"), variable("bio12")], soil=[variable("clay")]
     )
-    chosen = players(Layout.of(schema))
+    chosen = group_masks(Layout.of(schema))
     assert {n: t.tolist() for n, t in chosen.items()} == {
         "bio1": [True, True, False],
         "soil": [False, False, True],
@@ -350,7 +350,7 @@ def test_a_group_may_have_the_name_of_a_variable_or_a_modality():
 def test_a_group_whose_member_names_nothing_but_itself_is_refused():
     schema = schema_of({"heat": ["heat"]}, climate=[variable("bio1")])
     with pytest.raises(SelectionError, match=r"'heat' is no .*modality or variable"):
-        players(Layout.of(schema))
+        group_masks(Layout.of(schema))
     assert Group(name="heat", members=("heat",)) == schema.groups["heat"]
 
 

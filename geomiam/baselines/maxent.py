@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from geomiam.baselines.base import Training
-from geomiam.networks.session import standard_torch
+from geomiam.networks.torch_defaults import standard_torch
 from geomiam.progress import progress_bar
 from geomiam.training.losses import maxent, record_weight
 

@@ -19,8 +19,8 @@ from geomiam.data.sites.labels import read_labels
 from geomiam.errors import SelectionError
 from geomiam.evaluation.masked import Masked
 from geomiam.metrics import METRICS, measure
-from geomiam.model.artifact import as_model
 from geomiam.model.model import Model
+from geomiam.model.saved_model import as_model
 from geomiam.progress import progress_bar, with_progress
 from geomiam.schema.schema import Schema
 from geomiam.tokens.layout import Layout

@@ -13,7 +13,7 @@ from geomiam.evaluation.evaluate import evaluate
 from geomiam.masking import Constant
 from geomiam.model.model import Model
 from geomiam.networks.config import NetworkConfig
-from geomiam.networks.session import standard_torch
+from geomiam.networks.torch_defaults import standard_torch
 from geomiam.schema.schema import Schema
 from geomiam.training.config import TrainingConfig
 from geomiam.training.fit import fit

@@ -17,13 +17,12 @@ from geomiam.explain import sampling
 from geomiam.explain.shapley import MOST_GROUPS
 from geomiam.inference.engine import coalition_block
 from geomiam.metrics import METRICS
-from geomiam.model.artifact import as_model
 from geomiam.model.model import Model
+from geomiam.model.saved_model import as_model
 from geomiam.progress import progress_bar, with_progress
 from geomiam.tokens.blocks import Block
 from geomiam.tokens.layout import Layout
-from geomiam.tokens.select import Selector
-from geomiam.tokens.select import players as split_players
+from geomiam.tokens.select import Selector, group_masks
 
 Method = Literal["exact", "latin", "uniform"]
 Players = str | Mapping[str, Selector | Sequence[Selector]]
@@ -237,9 +236,9 @@ def _estimate(
 def _players(layout: Layout, chosen: Players) -> dict[str, np.ndarray]:
     """Tokens ``(t,)`` per player."""
     if not isinstance(chosen, str):
-        return split_players(layout, chosen)
+        return group_masks(layout, chosen)
     if chosen == "groups":
-        return split_players(layout)
+        return group_masks(layout)
     if chosen not in ("modalities", "variables"):
         raise SelectionError(
             f"players={chosen!r} is none of groups, modalities, variables; name your own with "

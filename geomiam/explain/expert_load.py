@@ -13,8 +13,8 @@ from torch import Tensor
 
 from geomiam.data.sites.table import read_arrays
 from geomiam.errors import SelectionError
-from geomiam.model.artifact import as_model
 from geomiam.model.model import Model
+from geomiam.model.saved_model import as_model
 from geomiam.networks.extras.experts import Experts
 from geomiam.networks.network import Network
 from geomiam.tokens.blocks import Block

@@ -23,15 +23,15 @@ from geomiam.inference.engine import (
     group_states,
     shapley_block,
 )
-from geomiam.model.artifact import as_model
 from geomiam.model.model import Model
+from geomiam.model.saved_model import as_model
 from geomiam.networks.explainer import Explainer
 from geomiam.networks.network import Network
-from geomiam.networks.session import standard_torch
+from geomiam.networks.torch_defaults import standard_torch
 from geomiam.progress import progress_bar, with_progress
 from geomiam.splits import hold_out_blocks
 from geomiam.tokens.blocks import Block
-from geomiam.tokens.select import players
+from geomiam.tokens.select import group_masks
 
 COALITIONS = 64
 """Asked of each site; for up to six groups these are all."""
@@ -114,7 +114,7 @@ def _players(model: Model) -> np.ndarray:
             f"an explainer is for token fusion, this model has fusion='{model.config.fusion}': its "
             "exact values cost little, call gm.shapley(ds, model)"
         )
-    masks = np.stack(list(players(model.layout).values()))
+    masks = np.stack(list(group_masks(model.layout).values()))
     if len(masks) < 2:
         raise SelectionError("one group alone has the whole gain: nothing is to be learned")
     return masks

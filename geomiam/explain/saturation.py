@@ -11,8 +11,8 @@ from geomiam.errors import SelectionError
 from geomiam.inference.cells import over_cells
 from geomiam.inference.inputs import Data, as_data, like_data
 from geomiam.inference.predict import saturated_output, saturated_share
-from geomiam.model.artifact import as_model
 from geomiam.model.model import Model
+from geomiam.model.saved_model import as_model
 from geomiam.tokens.select import symbolic_tokens
 
 

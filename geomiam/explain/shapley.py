@@ -25,11 +25,11 @@ from geomiam.inference.predict import (
     suitability_output,
 )
 from geomiam.inference.required import leave_out, require_groups, warn_if_few
-from geomiam.model.artifact import as_model
 from geomiam.model.model import Model, Precision
+from geomiam.model.saved_model import as_model
 from geomiam.progress import with_progress
 from geomiam.tokens.blocks import Block
-from geomiam.tokens.select import Selector, players, visible_tokens
+from geomiam.tokens.select import Selector, group_masks, visible_tokens
 
 Method = Literal["exact", "latin", "amortised"]
 
@@ -143,7 +143,7 @@ def shapley(
     """
     model = as_model(model)
     data = as_data(ds, model)
-    named = players(model.layout, groups, shown=visible_tokens(model.layout, using))
+    named = group_masks(model.layout, groups, shown=visible_tokens(model.layout, using))
     method = method or ("exact" if len(named) <= MOST_GROUPS else "latin")
     _check(model, method, named=list(named), groups=groups, scale=scale)
     coalitions = _drawn(len(named), squares, rng) if method == "latin" else None

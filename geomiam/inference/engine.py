@@ -20,7 +20,7 @@ from torch import Tensor
 from geomiam.inference.coalitions import Coalitions
 from geomiam.model.model import Model
 from geomiam.networks.network import View
-from geomiam.networks.session import thread_defaults
+from geomiam.networks.torch_defaults import thread_defaults
 from geomiam.tokens.blocks import Block
 
 Scale = Literal["probability", "logit"]

@@ -16,12 +16,12 @@ from geomiam.inference.engine import Scale, base_value, predict_block
 from geomiam.inference.inputs import Data, as_data, like_data
 from geomiam.inference.outside import outside_output, outside_share, warn_if_many
 from geomiam.inference.required import leave_out, require_groups, warn_if_few
-from geomiam.model.artifact import as_model
 from geomiam.model.model import Model, Precision
+from geomiam.model.saved_model import as_model
 from geomiam.networks.network import MOST_GROUPS
 from geomiam.progress import with_progress
 from geomiam.tokens.blocks import Block
-from geomiam.tokens.select import Selector, players, symbolic_tokens, visible_tokens
+from geomiam.tokens.select import Selector, group_masks, symbolic_tokens, visible_tokens
 
 SCALES = {"probability": "", "logit": " (log-odds)"}
 """What follows the name of the quantity, by scale."""
@@ -133,7 +133,7 @@ def predict(
     model.in_precision(precision)
     shown = visible_tokens(model.layout, using)
     index = model.species_index(species)
-    groups = {n: tokens for n, tokens in players(model.layout).items()}
+    groups = {n: tokens for n, tokens in group_masks(model.layout).items()}
     names = [model.species[i] for i in index]
     outputs = [suitability_output(model, names, scale=scale), observed_output(list(groups))]
     outputs += layer_outputs(model)

@@ -16,7 +16,7 @@ from geomiam.geo.dims import SITE
 from geomiam.model.model import Model
 from geomiam.tokens.blocks import Block
 from geomiam.tokens.layout import Layout
-from geomiam.tokens.select import Selector, players, visible_tokens
+from geomiam.tokens.select import Selector, group_masks, visible_tokens
 
 MANY = 0.05
 """Share of the predicted cells from which a warning states that they have few groups."""
@@ -65,7 +65,7 @@ def require_groups(
     names = [require] if isinstance(require, str) else list(require)
     if not names:
         return compute
-    groups = players(layout)
+    groups = group_masks(layout)
     tokens = [shown & (groups[n] if n in groups else visible_tokens(layout, n)) for n in names]
     if unseen := [n for n, t in zip(names, tokens) if not t.any()]:
         raise SelectionError(f"require={unseen} lies outside using=: widen using=, or leave it out")
@@ -120,14 +120,14 @@ def count_few(out: xr.Dataset, model: Model, *, shown: np.ndarray) -> tuple[int,
 def usual_groups(model: Model, shown: np.ndarray) -> float:
     """Return how many of the groups that are shown a training site had, on average."""
     coverage: dict[str, Any] = model.about.get("coverage", {})
-    return sum(coverage.get(n, 0.0) for n in players(model.layout, shown=shown))
+    return sum(coverage.get(n, 0.0) for n in group_masks(model.layout, shown=shown))
 
 
 def warn_of_few(few: int, cells: int, model: Model, *, shown: np.ndarray) -> None:
     """Warn if the cells with few groups are many."""
     if not few > MANY * cells:
         return
-    groups = list(players(model.layout, shown=shown))
+    groups = list(group_masks(model.layout, shown=shown))
     warn(
         f"{few:,} of {cells:,} predicted cells ({few / cells:.0%}) have less than half of the groups that "
         f"training sites had ({usual_groups(model, shown):.1f} of {len(groups)} on average). With few "

@@ -23,7 +23,7 @@ from geomiam.inference.predict import predict
 from geomiam.inference.required import count_few
 from geomiam.maps.memory import peak_memory
 from geomiam.model.model import Model
-from geomiam.tokens.select import players, visible_tokens
+from geomiam.tokens.select import group_masks, visible_tokens
 
 DONE = "done"
 """Array of the unfinished store: one cell per block, 0 or 1 + the number of cells answered."""
@@ -157,7 +157,7 @@ class Job:
         layers = {"species": len(model.species_index(options.get("species")))}
         if shapley:
             shown = visible_tokens(model.layout, options.get("using"))
-            layers["group"] = len(players(model.layout, options.get("groups"), shown=shown))
+            layers["group"] = len(group_masks(model.layout, options.get("groups"), shown=shown))
         blocks = Blocks.of(ds, chunks, layers=layers)
         return cls(model, shapley, options, blocks, store)
 

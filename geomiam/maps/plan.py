@@ -17,8 +17,8 @@ from geomiam.maps.job import Job, placed
 from geomiam.maps.memory import resident
 from geomiam.maps.store import template
 from geomiam.maps.trial import cells_with_data, try_block
-from geomiam.model.artifact import as_model
 from geomiam.model.model import Model
+from geomiam.model.saved_model import as_model
 from geomiam.outputs.html import facts_html
 
 RESERVE = 64 * 2**20

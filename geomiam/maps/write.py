@@ -26,8 +26,8 @@ from geomiam.maps.job import Index, Job, Told
 from geomiam.maps.memory import peak_memory
 from geomiam.maps.plan import check_memory, places
 from geomiam.maps.store import Place, template
-from geomiam.model.artifact import as_model
 from geomiam.model.model import Model
+from geomiam.model.saved_model import as_model
 from geomiam.outputs.atomic import atomic_path, remove
 from geomiam.outputs.check import check_output, locked_output
 from geomiam.outputs.kinds import GEOTIFF

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from geomiam.errors import SelectionError, printable
-from geomiam.model.digest import digest, title
+from geomiam.model.overview import overview, title
+from geomiam.model.quantity import QUANTITIES, Quantity, loss_of
 from geomiam.networks.config import NetworkConfig
 from geomiam.networks.network import Network
-from geomiam.networks.quantity import QUANTITIES, Quantity, loss_of
 from geomiam.outputs.html import facts_html
 from geomiam.schema.schema import Schema
 from geomiam.tokens.blocks import Block, encode
@@ -113,9 +113,9 @@ class Model:
         """SHA-256 of facts and weights; equal for equal models, wherever they are loaded."""
         from geomiam.model.weight_file import identity
 
-        return identity(self.facts(), self.network.state_dict())
+        return identity(self.specification(), self.network.state_dict())
 
-    def facts(self) -> dict:
+    def specification(self) -> dict:
         """Return all that predictions depend on beside the weights, as plain JSON types."""
         return {
             "schema": self.schema.to_dict(),
@@ -151,8 +151,8 @@ class Model:
         return np.array([self.species.index(s) for s in names])
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the model directory; see :func:`geomiam.model.artifact.save_model`."""
-        from geomiam.model.artifact import save_model
+        """Write the model directory; see :func:`geomiam.model.saved_model.save_model`."""
+        from geomiam.model.saved_model import save_model
 
         return save_model(self, path, overwrite=overwrite)
 
@@ -226,11 +226,11 @@ class Model:
         return self.summary()
 
     def __repr__(self) -> str:
-        lines = [f"  {name}: {text}" for name, text in digest(self).items()]
+        lines = [f"  {name}: {text}" for name, text in overview(self).items()]
         return printable("\n".join([title(self), *lines]))
 
     def _repr_html_(self) -> str:
-        return facts_html(title(self), digest(self))
+        return facts_html(title(self), overview(self))
 
     def __dask_tokenize__(self) -> str:
         return self.id

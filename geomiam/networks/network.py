@@ -19,7 +19,7 @@ from geomiam.networks.length_buckets import VisibleTokens
 from geomiam.networks.modules import Modules
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.rows import Rows
-from geomiam.tokens.select import players
+from geomiam.tokens.select import group_masks
 from geomiam.tokens.tokenizers import Tokenizers
 
 MOST_GROUPS = 64
@@ -207,7 +207,7 @@ def join(networks: Sequence[Network], into: Network) -> Network:
 
 def _groups(layout: Layout) -> dict[str, np.ndarray]:
     """Groups of the layout, unless their flags do not fit into ``observed``."""
-    groups = players(layout)
+    groups = group_masks(layout)
     if len(groups) > MOST_GROUPS:
         raise SchemaError(
             f"the schema has {len(groups)} groups, and a map has flags for {MOST_GROUPS}; join them: "

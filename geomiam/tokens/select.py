@@ -55,7 +55,7 @@ def visible_tokens(layout: Layout, using: Selector | Sequence[Selector] | None) 
 
 def group_coverage(layout: Layout, observed: np.ndarray) -> dict[str, float]:
     """Return the share of rows of ``observed (n, t)`` at which each group of the schema has a token."""
-    return {n: float(observed[:, t].any(1).mean()) for n, t in players(layout).items()}
+    return {n: float(observed[:, t].any(1).mean()) for n, t in group_masks(layout).items()}
 
 
 def symbolic_tokens(layout: Layout) -> np.ndarray:
@@ -79,7 +79,7 @@ def modality_tokens(layout: Layout, modalities: Sequence[str]) -> list[int]:
     return [t for s in spans for t in range(s.start, s.start + s.size)]
 
 
-def players(
+def group_masks(
     layout: Layout,
     groups: Sequence[Selector] | Mapping[str, Selector | Sequence[Selector]] | None = None,
     *,

@@ -17,11 +17,11 @@ from geomiam.data.sites.table import SiteTable
 from geomiam.errors import SchemaError, SelectionError
 from geomiam.masking import MIAM, Strategy
 from geomiam.masking.registry import as_strategy
-from geomiam.model.artifact import as_model
 from geomiam.model.model import Model
+from geomiam.model.quantity import loss_of
+from geomiam.model.saved_model import as_model
 from geomiam.networks.network import Network
-from geomiam.networks.quantity import loss_of
-from geomiam.networks.session import standard_torch
+from geomiam.networks.torch_defaults import standard_torch
 from geomiam.progress import with_progress
 from geomiam.schema.schema import Schema
 from geomiam.tokens.limits import widened, with_limits

@@ -16,7 +16,7 @@ from geomiam.masking import MIAM, RandomSubset, Strategy
 from geomiam.masking.registry import as_strategy
 from geomiam.model.model import Model
 from geomiam.networks.config import NetworkConfig
-from geomiam.networks.session import standard_torch
+from geomiam.networks.torch_defaults import standard_torch
 from geomiam.progress import log, with_progress
 from geomiam.schema.schema import Schema
 from geomiam.training.advice import advise

@@ -222,7 +222,7 @@ def _fingerprint(run: Run) -> str:
     config = run.config.model_dump(exclude={"epochs", "steps", "warmup"})
     config["warmup_steps"] = run.config.warmup_steps(len(run.table.train))
     task = type(run.task).__name__
-    settings = [run.model.facts(), to_dict(run.masking), config, run.seed, task]
+    settings = [run.model.specification(), to_dict(run.masking), config, run.seed, task]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     first = run.module.state_dict().values()
     for tensor in (*run.table.values, run.table.labels, run.table.train, *first):

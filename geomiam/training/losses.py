@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from geomiam.errors import LabelError
-from geomiam.networks.quantity import QUANTITIES
+from geomiam.model.quantity import QUANTITIES
 from geomiam.training.config import TrainingConfig
 
 Loss = Callable[[Tensor, Tensor], Tensor]

@@ -19,7 +19,7 @@ from geomiam.masking import MIAM, Strategy, to_dict
 from geomiam.masking.registry import as_strategy
 from geomiam.model.model import Model
 from geomiam.networks.config import NetworkConfig
-from geomiam.networks.session import standard_torch
+from geomiam.networks.torch_defaults import standard_torch
 from geomiam.progress import with_progress
 from geomiam.schema.schema import Schema
 from geomiam.tokens.layout import Layout

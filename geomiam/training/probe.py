@@ -13,9 +13,9 @@ from geomiam.checks.settings import check_number
 from geomiam.data.sites.labels import check_classes
 from geomiam.data.sites.table import SiteTable
 from geomiam.errors import SelectionError
-from geomiam.model.artifact import as_model
 from geomiam.model.model import Model
-from geomiam.networks.session import standard_torch
+from geomiam.model.saved_model import as_model
+from geomiam.networks.torch_defaults import standard_torch
 from geomiam.tokens.blocks import Block
 from geomiam.tokens.limits import with_limits
 from geomiam.training.config import TrainingConfig

@@ -22,7 +22,7 @@ from geomiam.networks.modules import Modules
 from geomiam.networks.pooling import PooledSets, bucket_bias, bucketed_mean, visible_mean
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.rows import Rows
-from geomiam.tokens.select import players
+from geomiam.tokens.select import group_masks
 
 if TYPE_CHECKING:
     from geomiam.networks.config import NetworkConfig
@@ -39,7 +39,7 @@ class GroupFusion(Fusion):
 
     def __init__(self, config: NetworkConfig, layout: Layout):
         super().__init__(config, layout)
-        self.groups = [tokens.nonzero()[0].tolist() for tokens in players(layout).values()]
+        self.groups = [tokens.nonzero()[0].tolist() for tokens in group_masks(layout).values()]
         self.inner = Modules(token_block(config) for _ in range(config.inner))
         self.blocks = Modules(summary_block(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.width)

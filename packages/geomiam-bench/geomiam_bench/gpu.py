@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import typer
 
-from geomiam.tokens.select import players
+from geomiam.tokens.select import group_masks
 from geomiam_bench.options import Json
 from geomiam_bench.results import as_text, write_json
 from geomiam_bench.shapley import SIZES, explain_all, make, off, operations, predict_all
@@ -51,7 +51,7 @@ def ways(device: torch.device, *, rows: int, width: int) -> dict[str, Callable[[
     calls: dict[str, Callable[[], Any]] = {}
     for fusion in ("token", "group"):
         model, block = make(fusion, width=width, rows=rows, **SIZES)
-        masks = np.stack(list(players(model.layout).values()))
+        masks = np.stack(list(group_masks(model.layout).values()))
         for precision in ("fp32", "bf16"):
             other = model.in_precision(precision).to(device)  # type: ignore[arg-type]
             calls[f"{fusion} {precision}"] = partial(explain_all, other, block, masks)

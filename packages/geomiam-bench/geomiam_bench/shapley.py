@@ -31,7 +31,7 @@ from geomiam.networks.config import NetworkConfig
 from geomiam.schema.schema import Schema
 from geomiam.tokens.blocks import Block, encode
 from geomiam.tokens.scaler import fit_scaler
-from geomiam.tokens.select import players
+from geomiam.tokens.select import group_masks
 from geomiam_bench.options import Figure, Json
 from geomiam_bench.results import as_text, write_json
 
@@ -98,7 +98,7 @@ def ways(width: int, rows: int, *, slow: bool, **sizes: Any) -> dict[str, Callab
     calls: dict[str, Callable[[], Any]] = {}
     for fusion in FUSIONS:
         model, block = make(fusion, width=width, rows=rows, **sizes)
-        masks = np.stack(list(players(model.layout).values()))
+        masks = np.stack(list(group_masks(model.layout).values()))
         if fusion == "token" and slow:
             calls["naive"] = partial(naive, model, block, masks)
         if fusion == "token":

@@ -17,7 +17,7 @@ def title(model: Model) -> str:
     return f"geomiam model {model.schema.title or model.schema.name} ({model.id[:12]})"
 
 
-def digest(model: Model) -> dict[str, str]:
+def overview(model: Model) -> dict[str, str]:
     """Return species, quantity, AUC, sites, dates, groups and fusion; only what is recorded."""
     about = model.about
     quantity = model.quantity

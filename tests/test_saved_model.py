@@ -86,7 +86,7 @@ def test_every_kind_of_predictor_survives_with_every_fusion(tmp_path, fusion):
 def test_id_facts_and_history_survive(model, saved):
     back = gm.load_model(saved)
     assert back.id == model.id
-    assert back.facts() == model.facts()
+    assert back.specification() == model.specification()
     assert back.about == model.about
     assert back.history.equals(model.history)
     assert not back.network.training

@@ -23,7 +23,7 @@ from geomiam.model.model import LINKS, Model
 from geomiam.model.weight_file import check_counts, check_weights, read_header, read_weights
 from geomiam.networks.backbones import restore
 from geomiam.networks.config import NetworkConfig
-from geomiam.networks.session import standard_torch
+from geomiam.networks.torch_defaults import standard_torch
 from geomiam.outputs.atomic import atomic_path, copy_mode
 from geomiam.outputs.check import check_output, locked_output
 from geomiam.outputs.kinds import MODEL
@@ -46,7 +46,12 @@ def save_model(model: Model, path: str | Path, *, overwrite: bool = False) -> Pa
     OutputExists
         If ``path`` exists and ``overwrite`` is False, or is no model directory.
     """
-    config = {"format": FORMAT, "geomiam": __version__, **model.facts(), "about": model.about}
+    config = {
+        "format": FORMAT,
+        "geomiam": __version__,
+        **model.specification(),
+        "about": model.about,
+    }
     with locked_output(path, overwrite, kind=MODEL) as target, atomic_path(target) as partial:
         partial.mkdir()
         state = model.network.state_dict()  # a backbone may hold one tensor under two names
