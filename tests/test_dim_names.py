@@ -67,7 +67,7 @@ def test_a_tree_is_opened_in_chunks_of_either_name(tmp_path):
 
 def test_a_dim_that_is_not_there_is_refused_with_the_nearest(tmp_path):
     gm.write_cube(cube_of("y", "x"), tmp_path / "cube.zarr")
-    with pytest.raises(GridError, match="'mont', which is not there; did you mean 'month'"):
+    with pytest.raises(GridError, match="'mont', which the data do not have; did you mean 'month'"):
         gm.open_cube(tmp_path / "cube.zarr", chunks={"mont": 1})
     with pytest.raises(GridError, match="both stand for the dim 'y'; pass only one"):
         gm.open_cube(tmp_path / "cube.zarr", chunks={"y": 4, "latitude": 4})

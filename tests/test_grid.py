@@ -322,7 +322,7 @@ def test_packed_values_are_unpacked():
 
 
 def test_text_is_refused():
-    with pytest.raises(GridError, match=r"holds <U1, not numbers.*drop_vars"):
+    with pytest.raises(GridError, match=r"has the dtype <U1, which is not numeric.*drop_vars"):
         align([array().astype("U1")], UTM)
 
 

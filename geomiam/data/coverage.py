@@ -1,4 +1,4 @@
-"""Which predictors are observed where, as fractions."""
+"""Coverage: fractions of cells or sites at which predictors are observed."""
 
 from __future__ import annotations
 
@@ -16,26 +16,34 @@ from geomiam.geo.dims import on_place
 
 
 def coverage(ds: xr.Dataset | xr.DataTree, schema: Any) -> xr.Dataset:
-    """Return what part of the cells, or sites, has which predictors.
+    """Return the fraction of cells, or sites, at which each modality and variable is observed.
 
-    A cell is empty when none of the schema's data variables has a finite value there; coordinates
-    that serve as predictors are finite everywhere and do not count. Fractions are of the cells
-    that are not empty; they are NaN when all are.
+    Cells without a finite value in any of the schema's data variables are empty and do not count.
+    Coordinates that serve as predictors are ignored here, because they are finite everywhere. All
+    fractions are NaN if all cells are empty.
 
     Parameters
     ----------
     ds
         Cube or sites, numpy or dask; read once, chunk by chunk.
     schema
-        A Schema, or something that carries one as ``.schema``.
+        A Schema, or an object with the attribute ``schema``, such as a Model.
 
     Returns
     -------
     xr.Dataset
-        ``observed(modality)``: at least one finite value in the modality; ``complete(modality)``:
-        all values of all its variables finite; ``variable_observed(variable)``: at least one finite
-        value in the variable; ``cells``: cells not empty; ``cells_with_every_predictor``.
-        What is absent from ``ds`` counts as not observed.
+        ``observed(modality)``: fraction with at least one finite value in the modality;
+        ``complete(modality)``: fraction with finite values only in all its variables;
+        ``variable_observed(variable)``: fraction with at least one finite value in the variable;
+        ``cells``: number of cells that are not empty; ``cells_with_every_predictor``: number of cells with
+        finite values only in all variables. Variables absent from ``ds`` count as not observed.
+
+    Examples
+    --------
+    >>> import geomiam as gm
+    >>> table = gm.coverage(gm.demo.load_cube(), gm.demo.load_schema())
+    >>> bool((table["observed"] <= 1).all())
+    True
     """
     schema = schema if hasattr(schema, "modalities") else schema.schema
     lazy = chunked(as_dataset(ds))
@@ -56,7 +64,7 @@ def coverage(ds: xr.Dataset | xr.DataTree, schema: Any) -> xr.Dataset:
 
 
 def _compute(sums: dict[str, dict[str, xr.DataArray]]) -> dict[str, dict[str, int]]:
-    """One pass over the data for all sums."""
+    """Compute all sums in one pass over the data."""
     import dask
 
     (counts,) = dask.compute(sums)
@@ -81,7 +89,7 @@ def _fractions(sums: dict[str, dict[str, int]]) -> xr.Dataset:
 
 
 def gridded(ds: xr.Dataset) -> list[str]:
-    """Return the data variables that have a number at every place."""
+    """Return the names of numeric variables that have all spatial dims, or ``site``."""
     place = set(place_dims(ds))
     return [n for n in on_place(ds) if place <= set(ds[n].dims)]
 
@@ -93,14 +101,14 @@ def observed_cells(ds: xr.Dataset) -> xr.DataArray:
 
 
 def chunked(ds: xr.Dataset) -> xr.Dataset:
-    """Let dask read block by block whatever it does not hold yet."""
+    """Return the dataset as dask arrays, so that it is processed chunk by chunk."""
     if any(v.chunks is not None for v in ds.variables.values()):
         return ds
     return ds.chunk(dict.fromkeys(place_dims(ds), "auto"))
 
 
 def _finite(ds: xr.Dataset, name: str, *, values: Literal["any", "all"]) -> xr.DataArray:
-    """Return where any or all of a variable's values are finite; nowhere when it is absent."""
+    """Return where any or all of a variable's values are finite; False everywhere if it is absent."""
     if name not in ds.variables:
         return _nowhere(ds)
     finite: Any = np.isfinite(as_float(ds[name].reset_coords(drop=True)))

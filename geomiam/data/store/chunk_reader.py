@@ -1,6 +1,6 @@
-"""The chunks of a Zarr store, read lazily; a damaged one is an error that names store and variable.
+"""Lazy reading of chunks; a damaged chunk raises an error with the name of its store and variable.
 
-A store is opened by its metadata alone. A chunk is read much later: by a prediction, a sample or a
+A store is opened by its metadata alone. Its chunks are read later: by a prediction, a sample or a
 write, eagerly or by dask. All of these read through the arrays of this module.
 """
 
@@ -23,7 +23,7 @@ from geomiam.outputs.paths import expand, is_remote
 
 
 class FolderStore(LocalStore):
-    """A local store that reads ordinary files only: a pipe in place of a chunk would never end."""
+    """A local store that reads ordinary files only, because reading a pipe may never end."""
 
     def _check(self, key: str) -> None:
         path = self.root / key
@@ -36,18 +36,18 @@ class FolderStore(LocalStore):
         Raises
         ------
         UnreadableFile
-            If it is a device or a pipe.
+            If the file is a device or a pipe.
         """
         self._check(key)
         return await super().get(key, *args, **options)
 
     def get_sync(self, key: str, *args: Any, **options: Any) -> Any:
-        """Return the bytes of a file, as :meth:`get`."""
+        """Return the bytes of a file, with the check of :meth:`get`."""
         self._check(key)
         return super().get_sync(key, *args, **options)
 
     async def get_partial_values(self, prototype: Any, key_ranges: Any) -> Any:
-        """Return parts of files, as :meth:`get`."""
+        """Return parts of files, with the check of :meth:`get`."""
         ranges = list(key_ranges)
         for key, _ in ranges:
             self._check(key)
@@ -55,12 +55,12 @@ class FolderStore(LocalStore):
 
 
 def guarded_store(path: str | Path) -> Any:
-    """Return a local folder or zip as a guarded store to read from; an address as its text.
+    """Return a local folder or zip file as a store that checks files; a URL as text.
 
     Raises
     ------
     UnreadableFile
-        If a member of a zip is larger than a chunk may be.
+        If a member of a zip file is larger than the limit of a chunk.
     """
     text = expand(path)
     local = Path(text)
@@ -76,14 +76,14 @@ def guarded_store(path: str | Path) -> Any:
 
 
 class StoreChunks(BackendArray):
-    """A lazy array of a store, with clear errors.
+    """A lazy array of a store that raises errors with the name of the store and the variable.
 
     Parameters
     ----------
     array
         The lazy array that xarray's backend returns.
     message : str
-        What is wrong when a chunk cannot be read, and the remedy.
+        Error message for a chunk that cannot be read, with the correction.
     """
 
     def __init__(self, array: Any, message: str) -> None:
@@ -91,7 +91,7 @@ class StoreChunks(BackendArray):
         self.shape, self.dtype = array.shape, array.dtype
 
     def __getitem__(self, key: Any) -> Any:
-        """Read the chunks of an indexer of xarray.
+        """Read the chunks that an indexer of xarray selects.
 
         Raises
         ------
@@ -100,12 +100,12 @@ class StoreChunks(BackendArray):
         """
         try:
             return indexing.apply_indexer(self.array, key).get_duck_array()
-        except Exception as cause:  # codecs raise anything for damaged bytes
+        except Exception as cause:  # codecs raise any exception for damaged bytes
             raise UnreadableFile(f"{self.message} ({_place(key)}): {reason(cause)}") from cause
 
 
 def _place(key: Any) -> str:
-    """Return which part of an array an indexer of xarray reads, as text: ``[0:1, 2048:4096]``."""
+    """Return the part of an array that an indexer of xarray selects, such as ``[0:1, 2048:4096]``."""
     parts = (f"{k.start}:{k.stop}" if isinstance(k, slice) else _span(k) for k in key.tuple)
     return f"[{', '.join(parts)}]"
 
@@ -116,13 +116,13 @@ def _span(index: Any) -> str:
 
 
 def guarded(array: xr.DataArray, message: str) -> xr.DataArray:
-    """Return a lazy array, opened without dask, that reads through :class:`StoreChunks`."""
+    """Return an array, opened lazily without dask, that reads through :class:`StoreChunks`."""
     chunks = StoreChunks(array.variable._data, message)
     return array.copy(data=indexing.LazilyIndexedArray(chunks))
 
 
 class ZarrReader(ZarrBackendEntrypoint):
-    """The ``engine=`` of xarray that opens the stores of geomiam."""
+    """Backend for the ``engine=`` of xarray that opens stores with these checks."""
 
     def open_dataset(self, filename_or_obj: Any, **options: Any) -> xr.Dataset:
         """Open a store without groups, lazily."""
@@ -139,10 +139,10 @@ def _guarded(ds: xr.Dataset, store: str) -> xr.Dataset:
     """Return the Dataset with data variables that read through :class:`StoreChunks`."""
     for name, variable in ds.variables.items():
         if name not in ds.indexes:
-            place = store.split("?")[0]  # a signed address keeps its key to itself
+            address = store.split("?")[0]  # the query of a signed URL contains a secret
             message = (
-                f"a chunk of '{name}' of {place} cannot be read: it is damaged, or out of reach; "
-                "write the store again, or copy it again from where it came"
+                f"a chunk of '{name}' of {address} cannot be read: it is damaged or cannot be reached; "
+                "write the store again, or copy it again from its source"
             )
             chunks = StoreChunks(variable._data, message)
             variable.data = indexing.LazilyIndexedArray(chunks)

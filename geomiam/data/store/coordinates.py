@@ -1,4 +1,4 @@
-"""Names and coordinates as a store can hold them: text names, and coordinates of plain types."""
+"""Conversion of names to text, and of coordinates to types that a store supports."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def text_names(ds: xr.Dataset) -> xr.Dataset:
     Raises
     ------
     GridError
-        If two names are one text, such as 1 and "1".
+        If two names are equal as text, such as 1 and "1".
     """
     names = [*ds.variables, *(d for d in ds.dims if d not in ds.variables)]
     renames = {n: str(n) for n in names if not isinstance(n, str)}
@@ -32,11 +32,11 @@ def text_names(ds: xr.Dataset) -> xr.Dataset:
 
 
 def plain_coordinates(ds: xr.Dataset) -> xr.Dataset:
-    """Return the Dataset with coordinates that a store can hold.
+    """Return the Dataset with coordinates of types that a store supports.
 
-    Labels of a dim that are Python objects (periods, intervals, dates with a time zone) become text;
-    the levels of a MultiIndex become coordinates; other coordinates of objects, such as None or a
-    dict, are left out with a warning that names them.
+    Labels that are Python objects (periods, intervals, dates with a time zone) become text. The
+    levels of a MultiIndex become coordinates. Other coordinates of Python objects, such as None or a
+    dict, are dropped with a warning that lists their names.
     """
     import pandas as pd
 
@@ -57,7 +57,7 @@ def plain_coordinates(ds: xr.Dataset) -> xr.Dataset:
 
 
 def _is_plain(coordinate: xr.DataArray) -> bool:
-    """Whether a coordinate holds numbers, text or dates that CF can encode."""
+    """Return whether a coordinate has numbers, text or dates that CF can encode."""
     if isinstance(coordinate.dtype, np.dtype) and coordinate.dtype.kind != "O":
         return True
     values: list[Any] = np.asarray(coordinate.values, dtype=object).ravel().tolist()

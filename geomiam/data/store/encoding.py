@@ -1,4 +1,4 @@
-"""A Dataset made ready for Zarr: attributes as JSON, one fill value, one chunk size per dim."""
+"""Preparation of a Dataset for Zarr: attributes as JSON, one fill value, one chunk size per dim."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from geomiam.errors import GridError
 from geomiam.geo.dims import as_named
 
 ENCODED = ("coordinates", "grid_mapping", "_FillValue", "missing_value")
-"""Attributes that xarray keeps in the encoding."""
+"""Attributes that xarray expects in the encoding."""
 
 
 def encodable(ds: xr.Dataset) -> xr.Dataset:
-    """Return the Dataset with nothing in ``attrs`` or ``encoding`` that would break or change a write.
+    """Return the Dataset with attributes and encodings that can be written to Zarr.
 
     NaN becomes the fill value of floats, so that GDAL recognises missing values. The CRS is listed
-    among the coordinates, so that a plain ``xr.open_zarr`` has it as a coordinate. Attributes that
-    JSON cannot hold (dates, paths, sets, objects) become text.
+    among the coordinates, so that ``xr.open_zarr`` reads it as a coordinate. Attributes that are not
+    valid JSON (dates, paths, sets, objects) become text.
     """
     ds = plain_coordinates(text_names(ds))
     text = [k for k, v in ds.variables.items() if v.dtype.kind == "U"]
@@ -43,7 +43,7 @@ def encodable(ds: xr.Dataset) -> xr.Dataset:
 
 
 def _coordinates(ds: xr.Dataset, var: xr.Variable, mapping: Any) -> list[str]:
-    """Names of the coordinates of a variable that are not its dims, as CF lists them."""
+    """Return the names of a variable's coordinates that are not dims, for CF's ``coordinates``."""
     return [
         str(name)
         for name, c in ds.coords.items()
@@ -55,7 +55,7 @@ def _coordinates(ds: xr.Dataset, var: xr.Variable, mapping: Any) -> list[str]:
 
 
 def _evenly_chunked(ds: xr.Dataset) -> xr.Dataset:
-    """Zarr chunks have one size; dask chunks need not."""
+    """Rechunk dask arrays to one size per dim, as Zarr requires."""
     for name, var in ds.variables.items():
         if var.chunks is not None:
             sizes = {d: max(c) for d, c in zip(var.dims, var.chunks, strict=True)}
@@ -64,7 +64,7 @@ def _evenly_chunked(ds: xr.Dataset) -> xr.Dataset:
 
 
 def json_attributes(attrs: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return attributes that JSON can hold; what it cannot hold becomes text."""
+    """Return attributes as valid JSON; other types become text."""
     return {str(k): _json_value(v) for k, v in attrs.items()}
 
 
@@ -85,7 +85,7 @@ def _json_value(value: Any) -> Any:
 
 
 def netcdf_attributes(attrs: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return attributes that netCDF 3 and 4 can hold: numbers, text, and lists of numbers."""
+    """Return attributes with types of netCDF 3 and 4: numbers, text, and lists of numbers."""
     plain = json_attributes(attrs)
     return {k: _netcdf_value(v) for k, v in plain.items() if v is not None}
 
@@ -102,22 +102,22 @@ def _netcdf_value(value: Any) -> Any:
 
 
 def chunk_sizes(chunks: Any, sizes: Mapping[str, int], *, automatic: int) -> dict[str, int]:
-    """Return chunks as positive numbers per dim.
+    """Return the chunk size of each dim as a positive number.
 
     Parameters
     ----------
     chunks
-        Mapping of dim to a number of cells, -1 or None for the whole dim, or ``"auto"``; or
-        ``"auto"`` for all dims. Spatial dims by any usual name: y is latitude where the cube has that.
+        Mapping from a dim to a number of cells, to -1 or None for the whole dim, or to ``"auto"``; or
+        ``"auto"`` for all dims. Spatial dims have any usual name: y stands for latitude if the cube has it.
     sizes
-        Cells along each dim that can be chunked.
+        Number of cells along each dim that can be chunked.
     automatic
-        Cells that ``"auto"`` means.
+        Number of cells for ``"auto"``.
 
     Raises
     ------
     GridError
-        For a dim that is not there, with the nearest name, or for anything but such a number.
+        For a dim that the data do not have, with the nearest name, and for an invalid size.
     """
     if chunks is None:
         return {}
@@ -135,7 +135,7 @@ def _chunk(dim: str, size: Any, sizes: Mapping[str, int], *, automatic: int) -> 
     if dim not in sizes:
         close = difflib.get_close_matches(dim.lower(), sizes, n=1)
         hint = f"did you mean '{close[0]}'?" if close else f"dims are {', '.join(sizes)}"
-        raise GridError(f"chunks name the dim '{dim}', which is not there; {hint}")
+        raise GridError(f"chunks has the dim '{dim}', which the data do not have; {hint}")
     if size in (-1, None):
         return max(1, sizes[dim])
     if size == "auto":

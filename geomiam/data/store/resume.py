@@ -1,4 +1,4 @@
-"""A cube written part by part: a write that was stopped goes on where it was."""
+"""Writing of a cube in parts, so that an interrupted write can resume."""
 
 from __future__ import annotations
 
@@ -23,36 +23,36 @@ from geomiam.outputs.paths import below, check_names
 from geomiam.progress import log, progress_bar
 
 BAND = 2**27
-"""Bytes that are written between two notes of what is complete, about."""
+"""Approximate number of bytes that are written between two updates of the ledger."""
 Finish = Callable[[Path, list[str]], Mapping[str, Any]]
 
 
 @dataclass
 class Ledger:
-    """What is complete in an unfinished store: fingerprint, rows and remarks of each variable."""
+    """Complete parts of an unfinished store: fingerprint, rows and remarks of each variable."""
 
     path: Path
-    done: dict[str, dict[str, Any]] = field(default_factory=dict)
+    variables: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, path: Path) -> Ledger:
-        """Read a ledger; one that is cut short counts as none."""
+        """Read a ledger; a missing or truncated file gives an empty one."""
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             return cls(path)
-        complete = isinstance(content, dict) and all(isinstance(v, dict) for v in content.values())
-        return cls(path, content if complete else {})
+        is_valid = isinstance(content, dict) and all(isinstance(v, dict) for v in content.values())
+        return cls(path, content if is_valid else {})
 
-    def note(self, names: Sequence[str], **facts: Any) -> None:
-        """Note facts of variables, and replace the file at once."""
+    def update(self, names: Sequence[str], **entries: Any) -> None:
+        """Set entries of variables, and write the file atomically."""
         for name in names:
-            self.done[name] = {**self.done.get(name, {}), **facts}
-        write_text(self.path, json.dumps(self.done))
+            self.variables[name] = {**self.variables.get(name, {}), **entries}
+        write_text(self.path, json.dumps(self.variables))
 
     def rows(self, names: Sequence[str]) -> int:
-        """Return how many rows of all these variables are complete."""
-        return min(int(self.done.get(n, {}).get("rows", 0)) for n in names)
+        """Return the number of rows that are complete in all these variables."""
+        return min(int(self.variables.get(n, {}).get("rows", 0)) for n in names)
 
 
 def write_parts(
@@ -65,10 +65,10 @@ def write_parts(
     overwrite: bool = False,
     finish: Finish | None = None,
 ) -> None:
-    """Write a Dataset as Zarr v3, band of rows after band of rows; it appears when complete.
+    """Write a Dataset as Zarr v3 in bands of rows; the store appears at its path when complete.
 
-    Until then it grows in a hidden sibling, beside a list of what is complete. A later call keeps
-    rows of variables that have the same fingerprint and writes the others.
+    An unfinished store is a hidden folder beside the path, with a ledger of its complete rows. A later
+    call keeps complete rows of variables with the same fingerprint and writes the others.
 
     Parameters
     ----------
@@ -77,24 +77,25 @@ def write_parts(
     path
         A local directory.
     prints
-        Fingerprint of each variable, with all that its numbers follow from.
+        Fingerprint of each variable, of everything that determines its values.
     together
-        Variables that are computed from the same pixels, so written at once.
+        Groups of variables that are computed from the same pixels and are therefore written together.
     remarks
-        Of variables, as they stand while pixels are computed; kept with what is complete.
+        Remarks on each variable, which may grow while pixels are computed; stored in the ledger.
     overwrite
-        Replace the store that is there, once the new one is complete.
+        Replace an existing store once the new one is complete.
     finish
-        Given the store before it is put in place, and all remarks, returns attributes to add to it.
+        Function of the complete store, before it is renamed, and of all remarks; returns attributes
+        that are added to the store.
 
     Raises
     ------
     OutputExists
         When ``path`` exists and ``overwrite`` is False.
     OutputRefused
-        When ``path`` lies in a store, or holds anything but a cube that geomiam wrote.
+        When ``path`` lies in a store, or has any content except a cube of geomiam.
     OutputBusy
-        When another writer is at work there.
+        When another process or thread writes to ``path``.
     NameRefused
         When a variable's or a dim's name cannot be a folder of the store.
     """
@@ -105,7 +106,7 @@ def write_parts(
         attrs = _begin(ds, partial, ledger=ledger, prints=prints)
         options: dict[str, Any] = {"together": together, "remarks": remarks}
         lines = _write_units(ds, partial, ledger=ledger, prints=prints, **options)
-        _attributes(partial, attrs)  # every write of a part has put its own in their place
+        _attributes(partial, attrs)  # each write of a part has replaced the attributes
         _attributes(partial, {**attrs, **({} if finish is None else finish(partial, lines))})
         check_output(target, overwrite)  # again: hours may have passed
         replace(target, partial)
@@ -115,9 +116,9 @@ def write_parts(
 def _begin(
     ds: xr.Dataset, partial: Path, *, ledger: Ledger, prints: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Keep what is complete and still wanted, write the coordinates, and return the attributes."""
+    """Keep the complete rows that can be used, write the coordinates, and return the attributes."""
     if partial.is_symlink():
-        remove(partial)  # the link alone: its target does not belong to geomiam
+        remove(partial)  # only the link, because its target does not belong to geomiam
     _keep(ledger, partial, prints)
     return {**_head(ds, partial), MARK: CUBE.name}
 
@@ -131,30 +132,30 @@ def _write_units(
     together: Sequence[Sequence[str]],
     remarks: Mapping[str, Sequence[str]] | None,
 ) -> list[str]:
-    """Write the rows that are not there yet, and return all remarks."""
+    """Write the missing rows of all variables, and return all remarks."""
     units = _units(ds, together)
     with _bar(ds, units, ledger) as bar:
         for names in units:
             for rows in _unit(ds, names, partial, ledger=ledger, prints=prints):
                 unit_remarks = {n: list((remarks or {}).get(n, ())) for n in names}
                 for name in names:
-                    earlier = ledger.done[name].get("remarks", [])
-                    ledger.done[name]["remarks"] = list(
+                    earlier = ledger.variables[name].get("remarks", [])
+                    ledger.variables[name]["remarks"] = list(
                         dict.fromkeys([*earlier, *unit_remarks[name]])
                     )
-                ledger.note(names, rows=rows.stop)
+                ledger.update(names, rows=rows.stop)
                 bar.update(_bytes(ds, names) * (rows.stop - rows.start) / _height(ds))
-    return list(dict.fromkeys(r for n in prints for r in ledger.done[n].get("remarks", [])))
+    return list(dict.fromkeys(r for n in prints for r in ledger.variables[n].get("remarks", [])))
 
 
 def _keep(ledger: Ledger, partial: Path, prints: Mapping[str, str]) -> None:
-    """Forget all that is no longer wanted."""
-    ledger.done = {
-        name: facts
-        for name, facts in ledger.done.items()
-        if name in prints and prints[name] == facts.get("print") and is_zarr(below(partial, name))
+    """Remove the entries of variables that have changed or do not exist."""
+    ledger.variables = {
+        name: entries
+        for name, entries in ledger.variables.items()
+        if name in prints and prints[name] == entries.get("print") and is_zarr(below(partial, name))
     }
-    if not ledger.done:
+    if not ledger.variables:
         remove(partial)
 
 
@@ -172,14 +173,14 @@ def _unit(
     ledger: Ledger,
     prints: Mapping[str, str],
 ) -> Iterator[slice]:
-    """Write the rows that are not there of some variables, and yield them."""
+    """Write the missing rows of variables in bands, and yield each band."""
     y = spatial_dims(ds)[0]
     start = ledger.rows(names)
     part = _plain(ds, names)
     if start == 0:
         for name in names:
             shutil.rmtree(below(partial, name), ignore_errors=True)
-            ledger.note([name], print=prints[name], rows=0, remarks=[])
+            ledger.update([name], print=prints[name], rows=0, remarks=[])
         part.to_zarr(partial, mode="a", zarr_format=3, consolidated=False, compute=False)
     step = _step(part, y)
     for first in range(start, part.sizes[y], step):
@@ -190,9 +191,9 @@ def _unit(
 
 
 def _plain(ds: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
-    """Variables without coordinates, which are there already, ready to be written."""
+    """Return encoded variables without coordinates, because the store already has these."""
     part = encodable(ds[list(names)])
-    for name in names:  # without its coordinate, xarray takes the mapping as an attribute
+    for name in names:  # xarray expects these as attributes if the coordinates are absent
         for key in ("grid_mapping", "coordinates"):
             if names_of := part[name].encoding.pop(key, None):
                 part[name].attrs[key] = names_of
@@ -200,7 +201,7 @@ def _plain(ds: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
 
 
 def _step(part: xr.Dataset, y: str) -> int:
-    """Rows of a band: whole chunks of every variable."""
+    """Return the number of rows of a band, which has whole chunks of every variable."""
     heights = {v.chunksizes[y][0] for v in part.variables.values() if y in v.chunksizes}
     chunk = max(heights, default=part.sizes[y])
     if any(chunk % h for h in heights):
@@ -210,7 +211,7 @@ def _step(part: xr.Dataset, y: str) -> int:
 
 
 def _head(ds: xr.Dataset, partial: Path) -> dict[str, Any]:
-    """Write coordinates, remove what the cube no longer has, and return the store's attributes."""
+    """Write coordinates, remove variables that the cube does not have, and return the store's attributes."""
     import zarr
 
     names = {*map(str, ds.variables)}
@@ -235,8 +236,7 @@ def _bar(ds: xr.Dataset, units: Sequence[Sequence[str]], ledger: Ledger) -> Any:
     total = sum(_bytes(ds, names) for names in units)
     if before:
         log(f"the build resumes: {before / total:.0%} is complete")
-    look = {"unit": "B", "unit_scale": True}
-    return progress_bar(total=total, initial=before, desc="building", **look)
+    return progress_bar(total=total, initial=before, desc="building", unit="B", unit_scale=True)
 
 
 def _bytes(ds: xr.Dataset, names: Sequence[str]) -> int:

@@ -30,7 +30,9 @@ from geomiam.progress import dask_progress, with_progress
 
 Chunks = Mapping[str, int] | Literal["auto"] | None
 AS_STORED: Mapping[str, int] = MappingProxyType({})
+"""Dask chunks as large as those of the store."""
 MARKS = ("zarr.json", ".zgroup", ".zattrs")
+"""Files of which any makes a folder the root of a Zarr store."""
 
 
 def open_cube(
@@ -42,20 +44,19 @@ def open_cube(
     ----------
     source
         A Zarr directory, ``.zarr.zip`` or URL, with one group or one group per modality; or a
-        Dataset or DataTree opened already.
+        Dataset or DataTree.
     chunks
-        ``{}``: dask arrays in the store's chunks; ``"auto"`` or a mapping such as
-        ``{"y": 512, "x": 512}``: other dask chunks, where y and x are the rows and columns whatever
-        their dims are called;
-        ``None``: no dask, values are read when they are used, which is fastest for :func:`sample`.
-        Variables not stored as float32 are then read at once.
+        ``{}``: dask arrays with the chunks of the store. ``"auto"`` or a mapping such as
+        ``{"y": 512, "x": 512}``: other dask chunks in cells, where y stands for the row dim and x for
+        the column dim under any name. ``None``: no dask; values are read when they are used, which is
+        fastest for :func:`sample`, and variables not stored as float32 are read immediately.
     crs
-        Replaces the CRS of the data, or sets one where there is none.
+        CRS that replaces the CRS of the data, or is set where there is none.
 
     Returns
     -------
     xr.Dataset
-        Variables with their attributes; missing values are NaN.
+        Variables with their attributes, float32 ``(*own dims, y, x)``; missing values are NaN.
 
     Raises
     ------
@@ -77,12 +78,12 @@ def open_cube(
 
 
 def _gridded(ds: xr.Dataset, array: xr.DataArray) -> bool:
-    """Whether a variable lies on the grid; bounds of its axes and the like stay as they are."""
+    """Return whether a variable has both spatial dims; other variables, such as bounds, are not converted."""
     return set(spatial_dims(ds)) <= set(array.dims)
 
 
 def open_zarr(path: str | Path, *, chunks: Chunks = AS_STORED) -> Any:
-    """Open a store lazily: a Dataset with variables sorted by name, or a DataTree where it has groups.
+    """Open a store lazily: a Dataset with variables sorted by name, or a DataTree if it has groups.
 
     Raises
     ------
@@ -107,23 +108,23 @@ def open_zarr(path: str | Path, *, chunks: Chunks = AS_STORED) -> Any:
             f"no Zarr group at {path}; write one with geomiam.write_cube(ds, path), "
             "or open other formats with xarray and pass the Dataset"
         ) from error
-    except Exception as error:  # zarr raises anything for metadata that are not as they should be
+    except Exception as error:  # zarr raises any exception for invalid metadata
         raise UnreadableFile(f"{damage_message}, or is no Zarr store: {reason(error)}") from error
     remote = is_remote(path)
     if remote and not any(True for _ in group.members()):
         raise GridError(
-            f"the Zarr group at {path} lists no arrays: it has no consolidated metadata, and its server "
-            "lists no folders; consolidate it with zarr.consolidate_metadata, or copy it here"
+            f"the arrays of the Zarr group at {path} cannot be listed: it has no consolidated metadata, and its "
+            "server lists no folders; consolidate it with zarr.consolidate_metadata, or copy it to a local folder"
         )
     with refusing(UnreadableFile, damage_message):
         check_zarr(group, location=str(path))
     options: dict[str, Any] = {
         "engine": ZarrReader,
-        "consolidated": None if remote else False,  # a local folder always lists its arrays
+        "consolidated": None if remote else False,  # the arrays of a local folder can be listed
         "decode_coords": "all",
     }
     with warnings.catch_warnings(), refusing(UnreadableFile, damage_message):
-        warnings.simplefilter("ignore", RuntimeWarning)  # remote, and not consolidated
+        warnings.simplefilter("ignore", RuntimeWarning)  # a remote store that is not consolidated
         if nested:
             return xr.open_datatree(store, chunks=_chunks_of(store, chunks, options), **options)
         return _orderly(
@@ -132,7 +133,7 @@ def open_zarr(path: str | Path, *, chunks: Chunks = AS_STORED) -> Any:
 
 
 def _chunks_of(store: Any, chunks: Chunks, options: Mapping[str, Any]) -> Any:
-    """Return chunks by the dims of the store; its metadata are read where dims are named."""
+    """Return chunks by the dims of a store; its metadata are read if ``chunks`` has names of dims."""
     if not isinstance(chunks, Mapping) or not chunks:
         return dict(chunks) if isinstance(chunks, Mapping) else chunks
     groups = xr.open_groups(store, **options).values()
@@ -140,14 +141,14 @@ def _chunks_of(store: Any, chunks: Chunks, options: Mapping[str, Any]) -> Any:
 
 
 def _chunks(chunks: Any, sizes: Mapping[Any, int]) -> Any:
-    """Return chunks by the dims of the data; ``"auto"`` for all stays."""
+    """Return chunks by the dims of the data; ``"auto"`` for all dims is unchanged."""
     if not isinstance(chunks, Mapping):
         return chunks
     return chunk_sizes(chunks, {str(d): n for d, n in sizes.items()}, automatic=512)
 
 
 def _orderly(ds: xr.Dataset) -> xr.Dataset:
-    """Sort by name, as directories list in any order; and make labels ordinary numpy text."""
+    """Sort variables by name, because directories have no order, and convert labels to numpy text."""
     ds.attrs.pop(MARK, None)
     ds = ds.drop_vars(ds.data_vars).assign({k: ds[k] for k in sorted(map(str, ds.data_vars))})
     text = [k for k in ds.indexes if ds[k].dtype.kind == "T"]
@@ -174,21 +175,21 @@ def write_cube(
     chunks: Chunks = None,
     progress: bool | None = None,
 ) -> Path:
-    """Write a cube as Zarr v3; it is there complete or not at all.
+    """Write a cube as Zarr v3; the store appears at its path only when complete.
 
     Parameters
     ----------
     ds
-        The cube; written as float32 with NaN for missing.
+        The cube; written as float32 with NaN for missing values.
     path
         A local directory.
     overwrite
-        Replace the store that is there; it stays until the new one is complete.
+        Replace an existing cube once the new one is complete.
     chunks
-        Chunks on disk, e.g. ``{"y": 512, "x": 512}``, whatever the spatial dims are called;
-        default: those of ``ds``.
+        Chunks on disk in cells, such as ``{"y": 512, "x": 512}``, where y and x stand for the spatial
+        dims under any name; default: the chunks of ``ds``.
     progress
-        Show a bar when writing takes long; default: on a terminal or in a notebook.
+        Show a progress bar if writing takes long; default: on a terminal or in a notebook.
 
     Returns
     -------
@@ -201,6 +202,18 @@ def write_cube(
         When the data have no CRS or no regular grid.
     OutputExists
         When ``path`` exists and ``overwrite`` is False.
+    OutputRefused
+        When ``path`` lies in another store, or has any content except a cube of geomiam.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import geomiam as gm
+    >>> folder = tempfile.mkdtemp()
+    >>> path = gm.write_cube(gm.demo.load_cube(), f"{folder}/cube.zarr")
+    >>> cube = gm.open_cube(path)
+    >>> cube["spatial_ref"].ndim
+    0
     """
     check_output(path, overwrite)
     cube = open_cube(ds)
@@ -215,28 +228,28 @@ def write_zarr(
     overwrite: bool = False,
     kind: Kind = CUBE,
 ) -> Path:
-    """Write a Dataset as Zarr v3 through a temporary sibling that is renamed when complete.
+    """Write a Dataset as Zarr v3 to a temporary sibling that is renamed when complete.
 
-    Encodings left over from the store it was read from are dropped: chunks on disk are those in
-    memory. ``_FillValue``, ``grid_mapping`` and ``coordinates`` go into the encoding.
+    Encodings from the store that it was read from are dropped, so that chunks on disk equal those in
+    memory. ``_FillValue``, ``grid_mapping`` and ``coordinates`` are set in the encoding.
 
     Raises
     ------
     OutputExists
         When ``path`` exists and ``overwrite`` is False.
     OutputRefused
-        When ``path`` lies in another store, or holds anything but an output of this kind.
+        When ``path`` lies in another store, or has any content except an output of this kind.
     OutputBusy
-        When another writer is at work there.
+        When another process or thread writes to ``path``.
     NameRefused
-        When a variable's name cannot be a folder of the store.
+        When the name of a variable cannot be the name of a folder.
     """
     check_names(ds.variables)
     with locked_output(path, overwrite, kind=kind) as target:
         with atomic_path(target) as partial, dask_progress("writing"):
             encoded_ds = encodable(ds).assign_attrs({MARK: kind.name})
             encoded_ds.to_zarr(partial, mode="w-", zarr_format=3, consolidated=False)
-            check_output(target, overwrite, kind=kind)  # hours may have passed
+            check_output(target, overwrite, kind=kind)  # the path may have changed during the write
     return target
 
 

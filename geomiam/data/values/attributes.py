@@ -1,4 +1,4 @@
-"""Attributes of variables as hints: of whatever type they are, they are read or left out."""
+"""Parsing of variable attributes; attributes of an unexpected type are ignored."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ NUMBER = re.compile(r"[+-]?\d+(?:\.0*)?(?=[bBsSlLuU]*$)")
 
 
 def text_of(attrs: Mapping, key: str) -> str | None:
-    """Return an attribute as text; None where it is absent, empty or NaN.
+    """Return an attribute as text, or None if it is absent, empty or NaN.
 
-    The number 1 is read as "1", bytes as UTF-8, and a list as its items joined by blanks.
+    The number 1 becomes "1", bytes are decoded as UTF-8, and the items of a list are joined by blanks.
     """
     items = _items(attrs.get(key))
     return " ".join(items) or None
@@ -24,8 +24,8 @@ def text_of(attrs: Mapping, key: str) -> str | None:
 def flags_of(attrs: Mapping) -> dict[int, str]:
     """Return class codes and their meanings from ``flag_values`` and ``flag_meanings``.
 
-    Values may be an array, a list or text; meanings text or a list. Codes stand for themselves where
-    the meanings are of another number. Nothing is returned where a value is no whole number.
+    Values may be an array, a list or text; meanings may be text or a list. If their numbers differ,
+    each code is its own meaning. If a value is not an integer, the result is empty.
     """
     codes = [_code(v) for v in _split(attrs.get("flag_values"))]
     integers = [c for c in codes if c is not None]
@@ -52,13 +52,13 @@ def _word(value: Any) -> str:
 
 
 def _split(value: Any) -> list[str]:
-    """Split text at commas, semicolons and blanks; other values are lists already."""
+    """Return the words of an attribute, separated by commas, semicolons or blanks."""
     items = _items(value)
     return [w for i in items for w in re.split(r"[\s,;]+", i.strip("[]() ")) if w]
 
 
 def _meanings(value: Any, count: int) -> list[str]:
-    """Return the one reading of the meanings that has as many as there are codes, or nothing."""
+    """Return the meanings, split in the way that gives as many as there are codes; otherwise none."""
     items = _items(value)
     readings = [items, _split(value), [w.strip() for i in items for w in i.split(",")]]
     return next((r for r in readings if len(r) == count), [])

@@ -1,4 +1,4 @@
-"""Colour tables and category names of the GeoTIFF that a variable was opened from."""
+"""Class names from the colour table or category names of the file that a variable was opened from."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ MOST_BYTES = 2**20
 
 
 def class_names(array: xr.DataArray) -> dict[int, str] | None:
-    """Return code → name where a variable's local file has a colour table or category names.
+    """Return class codes and names if a variable's local file has a colour table or category names.
 
-    Only the header of the file in ``encoding["source"]`` is read, and the ``.aux.xml`` beside it.
-    None where the file has neither, or is not at hand; names may be empty.
+    Only the header of the file in ``encoding["source"]`` and the ``.aux.xml`` beside it are read. The
+    result is None if the file has neither or does not exist, and empty if classes have no names.
     """
     source = array.encoding.get("source")
     if not isinstance(source, str) or not source.lower().endswith(SUFFIXES):
@@ -29,7 +29,7 @@ def class_names(array: xr.DataArray) -> dict[int, str] | None:
 
 
 def mark_classes(array: xr.DataArray) -> xr.DataArray:
-    """Return a variable with the classes of its file as attributes, if it has none."""
+    """Return a variable with the classes of its file as attributes, unless it has such attributes."""
     names = class_names(array)
     if names is None or {"kind", "flag_values"} & set(array.attrs):
         return array
@@ -55,7 +55,7 @@ def _read(path: str, modified_ns: int) -> dict[int, str] | None:
 
 
 def _category_names(path: Path) -> dict[int, str]:
-    """Names of the codes 0, 1, …, as GDAL writes them; a code without a name is left out."""
+    """Return the names of the codes 0, 1, … in GDAL's format, without codes that have no name."""
     if not path.is_file() or path.stat().st_size > MOST_BYTES:
         return {}
     text = path.read_text(encoding="utf-8", errors="replace")

@@ -1,7 +1,7 @@
-"""Labels along the dims of a predictor: one spelling for each, and matching across spellings.
+"""Labels along the dims of a predictor: a canonical form, and matching across dtypes.
 
-A store, another calendar class or another dtype may spell one label in several ways: 0.1 as float32,
-2000-02-01 as a cftime date, 4 as text. They are the same label.
+One label may have several forms, which depend on the store, the calendar class and the dtype: 0.1 as
+float32, 2000-02-01 as a cftime date, 4 as text.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from geomiam.schema.schema import Label
 
 DATE = re.compile(r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d(?::\d\d)?)(?:\.\d+)?)?(?:Z|[+-]00:?00)?")
 ROUNDING = 4 * float(np.finfo(np.float32).eps)
-"""Relative difference of two float labels up to which they can be one label stored as float32."""
+"""Largest relative difference of two float labels that can be one label stored as float32."""
 EXACT = 2**24
-"""Whole numbers below this are exact in float32."""
+"""Integers below this are exact in float32."""
 OF_A_STEP = 1e-6
-"""Part of the smallest step between labels that float arithmetic may move a label."""
+"""Largest error of a label due to float arithmetic, as a part of the smallest step between labels."""
 
 
 def labels_of(array: xr.DataArray, dim: str) -> tuple[Label, ...]:
-    """Return the labels along a dim as plain types, in one spelling.
+    """Return the labels along a dim as plain types in their canonical form.
 
     Parameters
     ----------
@@ -36,9 +36,9 @@ def labels_of(array: xr.DataArray, dim: str) -> tuple[Label, ...]:
     Returns
     -------
     tuple of int, float or str
-        Dates of any class (datetime64, cftime, ``datetime``, with a time zone: in UTC) as ISO text,
-        without the time of day at midnight; a float as the shortest decimal of its dtype, so 0.1 is
-        0.1 in float32 too; durations as nanoseconds; positions where there is no coordinate.
+        Dates of any class (datetime64, cftime, ``datetime``) as ISO text, in UTC if they have a time
+        zone, and without the time of day at midnight; floats as the shortest decimal of their dtype, so
+        that float32(0.1) is 0.1; durations in nanoseconds; positions where there is no coordinate.
     """
     if dim not in array.coords:
         return tuple(range(array.sizes[dim]))
@@ -53,7 +53,7 @@ def labels_of(array: xr.DataArray, dim: str) -> tuple[Label, ...]:
 
 
 def has_dates(array: xr.DataArray, dim: str) -> bool:
-    """Return whether the labels along a dim are dates of some class."""
+    """Return whether the labels along a dim are dates of any class."""
     if dim not in array.coords or not array.sizes[dim]:
         return False
     values = _values(array, dim)
@@ -61,7 +61,7 @@ def has_dates(array: xr.DataArray, dim: str) -> bool:
 
 
 def _values(array: xr.DataArray, dim: str) -> np.ndarray:
-    """Return the labels as an array; dates with a time zone in UTC."""
+    """Return the labels as an array; dates with a time zone are converted to UTC."""
     index = array.indexes.get(dim)
     if getattr(index, "tz", None) is not None:
         return np.asarray(index.tz_convert(None))  # type: ignore[union-attr]
@@ -69,16 +69,15 @@ def _values(array: xr.DataArray, dim: str) -> np.ndarray:
 
 
 def positions(labels: Sequence[Label], candidates: Sequence[Label]) -> np.ndarray:
-    """Return where each wanted label is among those found ``(len(wanted),)``; -1 for nowhere.
+    """Return the position of each label among the candidates ``(len(labels),)``; -1 without a match.
 
-    Labels match that are equal in one of these forms, tried in this order: as they are; as numbers,
-    dates and text of one spelling; as floats that differ by no more than float32 rounding. A match
-    that is not unique is none.
+    Two labels match if they are equal in one of these forms, tried in this order: unchanged; in their
+    canonical form; as floats that differ by at most float32 rounding. A match must be unique.
 
     Raises
     ------
     ValueError
-        If a wanted label occurs twice among those found.
+        If a label occurs twice among the candidates.
     """
     twice = [label for label, n in Counter(candidates).items() if n > 1 and label in set(labels)]
     if twice:
@@ -91,7 +90,7 @@ def positions(labels: Sequence[Label], candidates: Sequence[Label]) -> np.ndarra
 
 
 def _fill(index: np.ndarray, labels: Sequence[Label], candidates: Sequence[Label]) -> np.ndarray:
-    """Find the labels that are left by their one spelling, then numbers by nearness."""
+    """Match the remaining labels by their canonical form, then numbers by distance."""
     keys, candidate_keys = [_key(w) for w in labels], [_key(f) for f in candidates]
     alone = {f: i for i, f in enumerate(candidate_keys) if candidate_keys.count(f) == 1}
     index = np.array([i if i >= 0 else alone.get(k, -1) for i, k in zip(index, keys)])
@@ -121,7 +120,7 @@ def _least_step(labels: list[Label]) -> float:
 
 
 def _key(label: Label) -> Label:
-    """Return a label as a float or as text, in one spelling."""
+    """Return the canonical form of a label: a float, a date as text, or text."""
     if not isinstance(label, str):
         return float(label)
     text = label.strip()

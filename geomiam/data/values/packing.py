@@ -13,18 +13,18 @@ from geomiam.errors import GridError
 SENTINELS = ("_FillValue", "missing_value", "nodata")
 LIMITS = ("valid_range", "valid_min", "valid_max")
 ATTRIBUTES = (*SENTINELS, *LIMITS, "scale_factor", "add_offset", "_Unsigned")
-"""Attributes that describe packed numbers, and are untrue of unpacked ones."""
+"""Attributes that describe packed numbers and are removed after unpacking."""
 ROUNDING = 1e-6
-"""Relative difference up to which a float is a fill value: ten times the rounding of float32."""
+"""Relative difference up to which a float equals a fill value: ten times the rounding of float32."""
 HUGE = 1e30
-"""From here on no number is a measurement: fill values are compared by magnitude."""
+"""Larger numbers are not measurements: they are compared with fill values by magnitude."""
 LARGEST_CODE = 2**24
-"""Up to here float32 holds every whole number."""
+"""Largest integer up to which float32 represents every integer."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The least and the greatest valid number, packed or unpacked; None where there is none."""
+    """The smallest and largest valid number, packed or unpacked; None where there is no limit."""
 
     low: float | None = None
     high: float | None = None
@@ -38,16 +38,16 @@ class Packing:
     Attributes
     ----------
     fills
-        Packed numbers that stand for missing data.
+        Packed numbers that represent missing data.
     scale, offset
         Unpacked = packed × scale + offset.
     limits
-        Numbers outside are missing.
+        Numbers outside these limits are missing.
     unsigned
-        The attribute ``_Unsigned`` of NetCDF: read signed integers as unsigned ones (True) or
-        the reverse (False).
+        The attribute ``_Unsigned`` of NetCDF: True reads signed integers as unsigned, False reads
+        unsigned integers as signed.
     codes
-        The numbers are codes of classes, which float32 must hold exactly.
+        Whether the numbers are codes of classes, which float32 must represent exactly.
     """
 
     fills: tuple[float, ...] = ()
@@ -64,7 +64,7 @@ class Packing:
 
     @property
     def trivial(self) -> bool:
-        """Whether float32 numbers are left as they are."""
+        """Whether float32 numbers remain unchanged."""
         return (
             not self.scaled
             and all(np.isnan(f) for f in self.fills)
@@ -77,7 +77,7 @@ class Packing:
         Raises
         ------
         GridError
-            For codes of classes that float32 cannot hold.
+            For codes of classes that float32 cannot represent.
         """
         raw = self._signed(raw)
         missing = is_fill(raw, self.fills)
@@ -97,25 +97,25 @@ class Packing:
 
 
 def stored_as(dtype: np.dtype, is_unsigned: bool | None) -> np.dtype:
-    """Return the dtype that ``_Unsigned`` gives to integers of a file."""
+    """Return the dtype of integers of a file after ``_Unsigned`` is applied."""
     if is_unsigned is None or dtype.kind not in "iu":
         return dtype
     return np.dtype(f"{'u' if is_unsigned else 'i'}{dtype.itemsize}")
 
 
 def is_fill(values: np.ndarray, fills: Iterable[float]) -> np.ndarray:
-    """Return where numbers equal a fill value, whatever its spelling.
+    """Return where numbers equal a fill value.
 
-    Integers are compared exactly. Floats are compared up to the rounding of float32: data hold
-    float32(-99.99), a catalog has -99.99. Beyond 1e30 a float is missing from 99 % of the fill
-    value's magnitude on: -3.4e38 also stands for -3.4028235e38.
+    Integers are compared exactly. Floats are compared up to the rounding of float32, because data have
+    float32(-99.99) where a catalog has -99.99. If the fill value is beyond 1e30, floats of at least
+    99 % of its magnitude are missing, so that -3.4e38 also matches -3.4028235e38.
 
     Parameters
     ----------
     values
         Any shape and any numeric dtype.
     fills
-        Fill values; NaN is ignored, as NaN is missing anyway.
+        Fill values; NaN is ignored, because NaN is always missing.
     """
     missing = np.zeros(values.shape, bool)
     for fill in fills:
@@ -161,7 +161,7 @@ def check_codes(values: Any) -> None:
     Raises
     ------
     GridError
-        With such a code.
+        With the first such code.
     """
     values = np.atleast_1d(np.asarray(values))
     if values.dtype.kind not in "iuf":
@@ -169,18 +169,18 @@ def check_codes(values: Any) -> None:
     large = values[np.isfinite(values) & (np.abs(values.astype("float64")) > LARGEST_CODE)]
     if large.size:
         raise GridError(
-            f"class code {large[0]:.0f} is above {LARGEST_CODE:,}: in float32, codes beyond are no longer "
-            "different; renumber the classes, e.g. codes, index = numpy.unique(values, return_inverse=True)"
+            f"class code {large[0]:.0f} is above {LARGEST_CODE:,}, and float32 cannot distinguish larger codes; "
+            "renumber the classes, e.g. codes, index = numpy.unique(values, return_inverse=True)"
         )
 
 
 def numbers_of(attrs: Mapping[str, Any], key: str) -> list[float]:
-    """Return an attribute as numbers: one, several, or as text.
+    """Return an attribute as a list of numbers; it may be a number, several, or text.
 
     Raises
     ------
     GridError
-        When it is no number.
+        When it is not numeric.
     """
     value = attrs.get(key)
     if value is None:
