@@ -241,7 +241,8 @@ def test_records_elsewhere_are_counted_or_explained(tiny):
         sites = gm.sample(cube, pd.concat([inside, stray]))
     assert json.loads(sites.attrs["left_out"])["outside_grid"] == 1
     with pytest.raises(
-        OccurrenceError, match=r"Swapped they lie inside: pass x='lat', y='lon'.*EPSG:4326\)$"
+        OccurrenceError,
+        match=r"With x and y swapped they lie inside: pass x='lat', y='lon'.*EPSG:4326\)$",
     ):
         gm.sample(cube, inside.rename(columns={"lon": "lat", "lat": "lon"}))
 

@@ -77,7 +77,7 @@ def test_counts_percentages_and_heights_stay_numbers_without_a_doubt(name, value
 @pytest.mark.parametrize(
     ("name", "values", "instead", "words"),
     [
-        ("lc", WORLDCOVER, "categorical", "10 whole numbers from 10 to 100"),
+        ("lc", WORLDCOVER, "categorical", "10 distinct integers from 10 to 100"),
         ("months", RNG.integers(0, 13, (90, 120)).astype("u1"), "categorical", "13 whole numbers"),
         ("landcover", ASPECT, "categorical", "there are fractions"),
         ("landcover", np.full((90, 120), np.nan, "f4"), "categorical", "there are no values"),

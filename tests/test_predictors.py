@@ -91,7 +91,7 @@ def test_the_kind_is_told_from_dims_attributes_and_name(given, kind):
 def test_a_kind_that_cannot_be_told_is_asked_for(own):
     odd = array(*own, name="odd", size=3 if len(own) == 1 else 1)
     with pytest.raises(
-        SchemaError, match=r"cannot infer what 'odd'.*pass kinds=\{'odd': 'series'\}"
+        SchemaError, match=r"cannot infer the kind of 'odd'.*pass kinds=\{'odd': 'series'\}"
     ):
         infer_kind(odd)
     schema = infer_schema(odd.to_dataset(), kinds={"odd": "series"})

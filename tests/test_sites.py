@@ -279,7 +279,7 @@ def test_wrong_columns_are_errors_that_list_what_is_there():
         sample(cube(), points(), presence="n")
     with pytest.raises(OccurrenceError, match=r"keep= names \['age'\]"):
         sample(cube(), points(), keep=["age"])
-    with pytest.raises(OccurrenceError, match=r"'presence' holds text such as \['yes'\].*== 'yes'"):
+    with pytest.raises(OccurrenceError, match=r"'presence' has text such as \['yes'\].*== 'yes'"):
         sample(cube(), points().assign(presence="yes"))
     with pytest.raises(OccurrenceError, match="negative"):
         sample(cube(), points().assign(presence=-9999))

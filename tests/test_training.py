@@ -270,7 +270,7 @@ def test_labels_are_read_in_the_order_site_species():
     np.testing.assert_array_equal(labels, sites["presence"])
     with pytest.raises(LabelError, match=r"expected \('site', 'species'\)"):
         read_labels(sites.isel(species=0))
-    with pytest.raises(LabelError, match=r"species \['a'\] stand more than once"):
+    with pytest.raises(LabelError, match=r"species \['a'\] occur more than once"):
         read_labels(sites.assign_coords(species=["a", "b", "a"]))
 
 

@@ -1,7 +1,7 @@
-"""The kind of a variable, from its attributes, dims, name and a sample of its values.
+"""Inference of a variable's kind from its attributes, dims, name and a sample of its values.
 
-A guess is made only where name and values agree: numbers that could be counts, percentages or
-elevations stay scalar, and a guess that is doubtful comes with the call that settles it.
+A variable is categorical or circular only if its name and its values agree, so that counts,
+percentages and elevations stay scalar. Doubtful cases come with the call that sets the kind.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TIME_DIMS = "time month year quarter date day dayofyear week season step".split(
 VECTOR_DIMS = "feature features embedding band channel component".split()
 CIRCULAR_WORDS = {"aspect", "direction", "azimuth", "bearing"}
 COMPONENT_WORDS = set("sin sine cos cosine northness eastness transformed folded ratio".split())
-"""Of an angle: its parts are plain numbers."""
+"""Words for components of an angle, which are plain numbers."""
 DEGREES = ("degree", "degrees", "deg", "°", "degrees_true", "degree_true", "degrees north")
 RADIANS = ("rad", "radian", "radians")
 CLASS_WORDS = set(
@@ -41,13 +41,13 @@ CLASS_PAIRS = {
     ("soil", "group"),
 }
 NUMBERED_CLASSES = {("lc", "type")}
-"""Layers of MODIS with classes each, although they are numbered."""
+"""Numbered layers that have classes each, as in MODIS land cover."""
 SHARE_WORDS = set(
     "percent percentage pct perc fraction frac share probability prob proportion prop density "
     "distance dist count counts number area diversity richness entropy shannon evenness suitability "
     "height age cv std sd change".split()
 )
-"""A number about classes, such as the share of one, is no class."""
+"""Words for numbers about classes, such as the share of a class, which are not classes."""
 CLASS_UNITS = (
     None,
     "1",
@@ -60,20 +60,21 @@ CLASS_UNITS = (
     "-",
     "none",
 )
-MOST_CLASSES = 1000
+MAX_CLASSES = 1000
+"""Largest number of distinct integers that count as classes."""
 FEW = range(3, 41)
-"""Distinct whole numbers that could be codes although no name indicates it."""
+"""Numbers of distinct integers that may be class codes although no name indicates it."""
 
 
 @dataclass(frozen=True)
 class Guess:
-    """An inferred kind, the evidence for it, and what is doubtful about it."""
+    """An inferred kind with the evidence for it and possible doubts."""
 
     kind: str
     reason: str
     doubt: str = ""
     instead: str = ""
-    """The kind to pass if the guess is wrong."""
+    """The kind to pass if the inferred kind is wrong."""
     period: float | None = None
     classes: dict[int, str] | None = None
 
@@ -84,15 +85,15 @@ def infer_kind(array: xr.DataArray) -> str:
 
 
 def guess_kind(array: xr.DataArray) -> Guess:
-    """Guess a variable's kind from its attributes, dims, name and a bounded sample of its values.
+    """Infer a variable's kind from its attributes, dims, name and a bounded sample of its values.
 
-    Values of a lazy array are read only where its name or its integer dtype requires it, and then a
-    few small windows; see :func:`geomiam.data.infer.value_sample.sample_values`.
+    Values of a lazy array are read only if its name or its integer dtype requires it; see
+    :func:`geomiam.data.infer.value_sample.sample_values`.
 
     Raises
     ------
     SchemaError
-        If its own dims fit no kind.
+        If its own dims match no kind.
     """
     dims = own_dims(array)
     declared_kind = text_of(array.attrs, "kind")
@@ -130,13 +131,13 @@ def _with_dims(array: xr.DataArray, dims: tuple[str, ...]) -> Guess:
     if len(dims) >= 2 and min(array.sizes[d] for d in dims[-2:]) > 1:
         return Guess("image", f"dims {', '.join(dims[-2:])}")
     raise SchemaError(
-        f"cannot infer what '{array.name}' with own dims {dims} is; "
+        f"cannot infer the kind of '{array.name}' with own dims {dims}; "
         f"pass kinds={{'{array.name}': 'series'}} (or image, vector)"
     )
 
 
 def _names_classes(words: list[str]) -> bool:
-    """Whether words name classes; a number of up to three digits after them names one class."""
+    """Return whether words name a layer of classes; a number of up to three digits after them is one class."""
     for i, word in enumerate(words):
         if tuple(words[i : i + 2]) in NUMBERED_CLASSES:
             return True
@@ -150,7 +151,7 @@ def _names_classes(words: list[str]) -> bool:
 def _named_classes(array: xr.DataArray) -> Guess:
     sample = sample_values(array)
     levels = sample.levels
-    if sample.is_integer and len(levels) <= MOST_CLASSES:
+    if sample.is_integer and len(levels) <= MAX_CLASSES:
         return Guess("categorical", f"name, and {len(levels)} whole numbers ({sample})")
     content = "fractions" if levels.size else "no values"
     doubt = f"its name indicates classes, but there are {content} ({sample})"
@@ -158,7 +159,7 @@ def _named_classes(array: xr.DataArray) -> Guess:
 
 
 def _unnamed(array: xr.DataArray) -> Guess:
-    """A variable whose name indicates nothing: scalar, doubtful where it holds few whole numbers."""
+    """Return scalar for a variable with an unspecific name, with a doubt if it has few distinct integers."""
     in_memory = isinstance(array.variable._data, np.ndarray)
     if array.dtype.kind == "b" or not (in_memory or array.dtype.kind in "iu"):
         return Guess("scalar", "a number")
@@ -167,7 +168,7 @@ def _unnamed(array: xr.DataArray) -> Guess:
     if not sample.is_integer or len(levels) not in FEW or sample.values.size < 10 * len(levels):
         return Guess("scalar", "a number")
     ends = f"{levels[0]:g} to {levels[-1]:g}"
-    doubt = f"it holds {len(levels)} whole numbers from {ends}, which may be codes of classes"
+    doubt = f"it has {len(levels)} distinct integers from {ends}, which may be codes of classes"
     return Guess("scalar", "a number", doubt, "categorical")
 
 
@@ -199,7 +200,7 @@ def _angle_by_values(sample: ValueSample) -> Guess:
 
 
 def _flat(sample: ValueSample) -> str:
-    """Doubt about an angle: -1 marks flat ground in many terrain tools."""
+    """Return the doubt about an angle with values of -1, which mark flat ground in many terrain tools."""
     if sample.values.size and sample.values.min() == -1 and (sample.values == -1).sum() > 1:
-        return "it holds -1, which often marks flat ground: set that to NaN with ds.where(ds != -1)"
+        return "it has values of -1, which often mark flat ground: set them to NaN with ds.where(ds != -1)"
     return ""

@@ -1,4 +1,4 @@
-"""Cells of a grid that contain points, and the nearest cells with data."""
+"""The cells of a grid that contain points, and the nearest cells with data."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from geomiam.geo.lengths import as_text
 from geomiam.geo.longitude import full_turn, unwrapped
 from geomiam.geo.places import places
 
-MOST_CELLS = 5_000_000
-"""Cells around all points that are looked at to snap them, at most."""
+MAX_CELLS = 5_000_000
+"""Largest number of cells around all points that are searched for data."""
 Usable = Callable[[np.ndarray], np.ndarray]
-"""Rows and columns ``(n, 2)`` → whether the cells have the data that are needed ``(n,)``."""
+"""Function from rows and columns ``(n, 2)`` to whether these cells have the required data ``(n,)``."""
 
 
 def cells_of(points: Points, box: Any) -> np.ndarray:
-    """Return row and column ``(point, 2)`` of the cells that contain points; -1 for outside."""
+    """Return row and column ``(point, 2)`` of the cells that contain points; -1 for points outside."""
     with np.errstate(invalid="ignore"):
         cells = np.floor(pixels_of(points, box))
         inside = ((cells >= 0) & (cells < (box.shape.y, box.shape.x))).all(axis=1)
@@ -30,14 +30,14 @@ def cells_of(points: Points, box: Any) -> np.ndarray:
 
 
 def pixels_of(points: Points, box: Any) -> np.ndarray:
-    """Return row and column with fractions ``(point, 2)``; longitudes go around the globe."""
+    """Return row and column with fractions ``(point, 2)``; longitudes are periodic."""
     from odc.geo.math import apply_affine
 
     x, y = points.x, points.y
     if points.crs is not None:
         x, y = _reprojected(x, y, crs=points.crs, to=box.crs)
     if (turn := full_turn(box.crs)) is not None:
-        x = _turned(x, box, turn)
+        x = _near_grid(x, box, turn)
     cols, rows = apply_affine(~box.affine, x, y)
     return np.stack([rows, cols], axis=1)
 
@@ -49,8 +49,8 @@ def _reprojected(
     return (x, y) if same_crs(crs, to) else crs.transformer_to_crs(to, always_xy=True)(x, y)
 
 
-def _turned(x: np.ndarray, box: Any, turn: float) -> np.ndarray:
-    """Return longitudes of -180 to 360 degrees as those within half a turn of the grid's centre."""
+def _near_grid(x: np.ndarray, box: Any, turn: float) -> np.ndarray:
+    """Move longitudes from -180 to 360 degrees to within half a turn of the grid's centre."""
     bounds = box.extent.boundingbox
     middle = (bounds.left + bounds.right) / 2
     with np.errstate(invalid="ignore"):
@@ -63,35 +63,36 @@ class Snapped:
     """Points that were moved to a cell with data."""
 
     rows: np.ndarray
-    """Which points ``(k,)``."""
+    """Indices of the points ``(k,)``."""
     cells: np.ndarray
     """Row and column of their new cells ``(k, 2)``."""
     km: np.ndarray
-    """Distance from each point to its new cell ``(k,)``."""
+    """Distance in km from each point to its new cell ``(k,)``."""
 
 
 def snap_points(
     points: Points, rows: np.ndarray, box: Any, *, km: float, usable: Usable
 ) -> Snapped:
-    """Return the nearest usable cell of each point, if one is within a distance of it.
+    """Return the nearest usable cell of each point, if one lies within a distance.
 
-    Distances are from the point to the nearest edge of the cell.
+    Distances are measured from the point to the nearest edge of the cell.
 
     Parameters
     ----------
     points : Points
     rows : numpy.ndarray
-        Which points to move ``(k,)``.
+        Indices of the points to move ``(k,)``.
     box : odc.geo.geobox.GeoBox
+        Grid of the cells.
     km : float
-        Largest distance.
+        Largest distance in km.
     usable : callable
-        Which cells have the data that are needed.
+        Function that returns whether cells have the required data.
 
     Returns
     -------
     Snapped
-        Of the points for which there is one.
+        The points that have such a cell.
 
     Raises
     ------
@@ -112,7 +113,7 @@ def snap_points(
 
 
 def _cells_around(pixels: np.ndarray, box: Any, *, km: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return point ``(n,)`` and cell ``(n, 2)`` of all cells within a distance of points, and more."""
+    """Return point ``(n,)`` and cell ``(n, 2)`` of at least all cells within a distance of points."""
     if not len(pixels):
         return np.zeros(0, int), np.zeros((0, 2), int)
     positions = np.clip(pixels, 0, np.subtract(box.shape, 1e-6))
@@ -121,7 +122,7 @@ def _cells_around(pixels: np.ndarray, box: Any, *, km: float) -> tuple[np.ndarra
         for step in ((1, 0), (0, 1))
     ]
     reach = np.minimum(np.stack(reach, 1), box.shape).astype(int)
-    if (2 * reach + 1).prod(1).sum() > MOST_CELLS:
+    if (2 * reach + 1).prod(1).sum() > MAX_CELLS:
         raise OccurrenceError(
             f"snap='{as_text(km)}' covers up to {reach.max():,} cells around each of {len(pixels):,} points: "
             "pass a shorter distance"
@@ -132,7 +133,7 @@ def _cells_around(pixels: np.ndarray, box: Any, *, km: float) -> tuple[np.ndarra
     ):
         block = np.mgrid[row - up : row + up + 1, column - across : column + across + 1]
         cells = block.reshape(2, -1).T
-        if _goes_around(box):
+        if _is_global(box):
             cells[:, 1] %= box.shape.x
         on_grid = ((cells >= 0) & (cells < box.shape)).all(1)
         pairs.append((np.full(on_grid.sum(), number), cells[on_grid]))
@@ -140,27 +141,27 @@ def _cells_around(pixels: np.ndarray, box: Any, *, km: float) -> tuple[np.ndarra
 
 
 def cell_size(box: Any) -> float:
-    """Return the longer side of the cell in the middle of a grid, in km."""
+    """Return the longer side of the cell at the centre of a grid, in km."""
     middle = np.array([box.shape]) / 2 - 0.5
     return float(max(_distance(middle, middle + step, box)[0] for step in ((1, 0), (0, 1))))
 
 
-def _goes_around(box: Any) -> bool:
+def _is_global(box: Any) -> bool:
     bounds, turn = box.extent.boundingbox, full_turn(box.crs)
     return turn is not None and abs(bounds.right - bounds.left - turn) < 1e-6
 
 
 def _to_cells(pixels: np.ndarray, cells: np.ndarray, box: Any) -> np.ndarray:
-    """Distance in km from points to the nearest edge of cells ``(n,)``; 0 inside."""
+    """Return the distance in km from points to the nearest edge of cells ``(n,)``; 0 inside."""
     columns = cells[:, 1].astype(float)
-    if _goes_around(box):  # the same cell on the side of the point
+    if _is_global(box):  # the copy of the cell that is nearest to the point
         columns += box.shape.x * np.rint((pixels[:, 1] - columns) / box.shape.x)
     corner = np.stack([cells[:, 0].astype(float), columns], 1)
     return _distance(pixels, np.clip(pixels, corner, corner + 1), box)
 
 
 def _distance(pixels: np.ndarray, to: np.ndarray, box: Any) -> np.ndarray:
-    """Distance in km between pairs of positions on a grid ``(n,)``."""
+    """Return the distance in km between pairs of positions on a grid ``(n,)``."""
     from odc.geo.math import apply_affine
 
     if not len(pixels):

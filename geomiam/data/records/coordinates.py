@@ -1,4 +1,4 @@
-"""Coordinates of occurrence tables: from columns, geometries or well-known text."""
+"""Coordinates of occurrence tables, from columns, geometries or well-known text."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ DEGREES = (
     ("long", "lat"),
 )
 PAIRS = (*DEGREES, ("x", "y"))
-"""Degrees first: their CRS is known, that of x and y is a guess."""
+"""Pairs of column names; degrees come first, because their CRS is certain."""
 TEXT_NAMES = ("geometry", "geom", "wkt", "footprintwkt", "the_geom")
 POINT = r"\s*(?:SRID=\d+;)?POINT\s*[ZM]*\s*\(\s*(\S+)\s+([^\s)]+)[^)]*\)\s*"
-"""A point as well-known text."""
+"""Regular expression for a point as well-known text."""
 
 
 @dataclass(frozen=True)
 class Points:
-    """Where the rows of a table are."""
+    """Coordinates of the rows of a table."""
 
     x: np.ndarray
     """Eastings or longitudes, ``(row,)``; NaN where unknown."""
     y: np.ndarray
     """Northings or latitudes, ``(row,)``."""
     crs: Any
-    """CRS of both; None for the grid's own."""
+    """CRS of both coordinates; None for the CRS of the grid."""
     names: tuple[str, str]
-    """What the columns are called, for messages."""
+    """Names of the two columns, for messages."""
 
 
 def locate(table: pd.DataFrame, *, x: str | None, y: str | None, crs: Any) -> Points:
@@ -46,7 +46,7 @@ def locate(table: pd.DataFrame, *, x: str | None, y: str | None, crs: Any) -> Po
     Raises
     ------
     OccurrenceError
-        When no pair of columns is recognised, or a geometry is not a point or has no CRS.
+        When no pair of columns is recognised, or geometries are not points or have no CRS.
     """
     if x is None and y is None:
         if hasattr(getattr(table, "geometry", None), "geom_type"):
@@ -54,7 +54,7 @@ def locate(table: pd.DataFrame, *, x: str | None, y: str | None, crs: Any) -> Po
         if _pair(table) is None and (name := _text_column(table)) is not None:
             return _of_text(table, name, crs)
     names = (x, y) if x is not None and y is not None else _guess(table, x=x, y=y)
-    need_columns(table, names, setting="x=, y=")
+    check_columns(table, names, setting="x=, y=")
     is_degrees = {name.lower() for name in names} <= {n for pair in DEGREES for n in pair}
     crs = "EPSG:4326" if crs is None and is_degrees else crs
     xs, ys = (numbers(table, n) for n in names)
@@ -87,7 +87,7 @@ def _text_column(table: pd.DataFrame) -> str | None:
 
 
 def _of_text(table: pd.DataFrame, name: str, crs: Any) -> Points:
-    """Read well-known text; it carries no CRS, so that degrees are assumed where they can be."""
+    """Read well-known text, which has no CRS: coordinates that can be degrees count as degrees."""
     text = table[name].astype("string")
     xy = text.str.extract(POINT, flags=re.I).to_numpy(dtype=float, na_value=np.nan)
     if unreadable := int(
@@ -119,8 +119,14 @@ def _of_geometry(table: Any, crs: Any) -> Points:
     return Points(xs, ys, crs, ("geometry x", "geometry y"))
 
 
-def need_columns(table: pd.DataFrame, names: Sequence[str | None], *, setting: str) -> None:
-    """Raise an error that lists the columns there are, unless all names are among them."""
+def check_columns(table: pd.DataFrame, names: Sequence[str | None], *, setting: str) -> None:
+    """Check that all columns exist and occur once.
+
+    Raises
+    ------
+    OccurrenceError
+        With the columns of the table.
+    """
     if missing := [n for n in names if n not in table.columns]:
         raise OccurrenceError(
             f"{setting} names {missing}, but the table has columns {list(table.columns)}"
@@ -138,7 +144,7 @@ def numbers(table: pd.DataFrame, name: str | None) -> np.ndarray:
     Raises
     ------
     OccurrenceError
-        When it holds text.
+        When it has text.
     """
     try:
         return table[name].to_numpy(dtype="float64", na_value=np.nan)
@@ -147,7 +153,7 @@ def numbers(table: pd.DataFrame, name: str | None) -> np.ndarray:
 
 
 def _not_numbers(column: pd.Series, name: str | None) -> str:
-    """Describe the first value that is no number, and the call that reads the numbers."""
+    """Return the message for a column with values that are not numeric, with the call that converts them."""
     text = column.dropna().astype(str)
     odd = text[pd.to_numeric(text, errors="coerce").isna()]
     comma = len(odd) and odd.str.fullmatch(r"\s*[+-]?\d*,\d+\s*").all()
@@ -157,4 +163,4 @@ def _not_numbers(column: pd.Series, name: str | None) -> str:
         if comma
         else f"pd.to_numeric(table['{name}'], errors='coerce') makes those values missing"
     )
-    return f"column '{name}' holds {len(odd)} values that are no numbers, such as {odd.iloc[:1].tolist()}: {remedy}"
+    return f"column '{name}' has {len(odd)} values that are not numbers, such as {odd.iloc[:1].tolist()}: {remedy}"

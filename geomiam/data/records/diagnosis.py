@@ -1,4 +1,4 @@
-"""Why occurrences miss the grid, in one sentence with the call that mends it."""
+"""Diagnosis of occurrences outside the grid: the probable cause and the call that corrects it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from geomiam.geo.crs import crs_name
 
 
 def explain_outside(points: Points, box: Any, *, outside: int, of: int) -> str:
-    """Return the message for points most of which lie outside the grid."""
+    """Return the message for points that lie mostly outside the grid."""
     crs = points.crs if points.crs is not None else box.crs
     counts = f"{outside} of {of} points lie outside the grid"
     extents = f"points: {_span(points)} taken as {crs_name(crs)}; grid: {_bounds(box)} in {crs_name(box.crs)}"
@@ -26,7 +26,7 @@ def _cause(points: Points, box: Any, *, crs: Any) -> str:
     first, second = points.names
     geographic = CRS(crs).geographic
     if _inside(replace(points, x=points.y, y=points.x), box):
-        return f"Swapped they lie inside: pass x='{second}', y='{first}'"
+        return f"With x and y swapped they lie inside: pass x='{second}', y='{first}'"
     if not geographic and _degrees(points):
         return "They look like degrees: pass crs='EPSG:4326'"
     if geographic and not _degrees(points):
@@ -35,7 +35,7 @@ def _cause(points: Points, box: Any, *, crs: Any) -> str:
 
 
 def _inside(points: Points, box: Any) -> bool:
-    """Whether more than half of the points with coordinates are on the grid."""
+    """Return whether more than half of the points with coordinates are on the grid."""
     has_coordinates = np.isfinite(points.x) & np.isfinite(points.y)
     return bool(2 * (cells_of(points, box) >= 0).all(axis=1).sum() > has_coordinates.sum())
 

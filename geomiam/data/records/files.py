@@ -1,4 +1,4 @@
-"""Files of occurrence records: text with commas, semicolons or tabs, parquet, and vector files."""
+"""Reading of occurrence files: text with commas, semicolons or tabs, Parquet, and vector files."""
 
 from __future__ import annotations
 
@@ -18,23 +18,25 @@ PARQUET = (".parquet", ".pq")
 VECTOR = (".gpkg", ".geojson", ".shp", ".fgb")
 FORMATS = (*TEXT, *PARQUET, *VECTOR)
 HEAD = 65536
-"""Bytes of a text file that are read to find its separator."""
-MOST_SHRUNK = 200
-"""Times that text may be larger than its gzip file; real tables are 3 to 30 times larger."""
-ANY_SHRUNK = 2**26
-"""Bytes of text that a gzip file may hold in any case."""
+"""Number of bytes of a text file that are read to determine its separator."""
+MAX_RATIO = 200
+"""Largest ratio of the text to its gzip file; that of real tables is 3 to 30."""
+SMALL_TEXT = 2**26
+"""Size of text in bytes that is accepted at any compression ratio."""
 
 
 def read_table(source: Any) -> pd.DataFrame:
     """Return a DataFrame or GeoDataFrame.
 
-    Text is separated by tabs (as GBIF's downloads are, without quotation marks), semicolons or commas,
-    whichever its first line has most of. Parquet with geometries is read with geopandas.
+    The separator of text is the tab, semicolon or comma, whichever is most frequent in the first line.
+    GBIF's downloads use tabs and no quotation marks. Parquet with geometries is read with geopandas.
 
     Raises
     ------
+    InputNotFound
+        If the file does not exist.
     OccurrenceError
-        For formats that are not read, and for text that is no table.
+        For formats that are not supported, and for text that is not a table.
     """
     if isinstance(source, pd.DataFrame):
         return source
@@ -62,7 +64,7 @@ def read_table(source: Any) -> pd.DataFrame:
 
 def _damaged(source: str | Path) -> str:
     name = Path(source).name
-    return f"{name} cannot be read; it is damaged, or not what its name ends in: fetch it again"
+    return f"{name} cannot be read; it is damaged, or its format differs from its suffix: fetch it again"
 
 
 def _read_text(source: str | Path) -> pd.DataFrame:
@@ -80,30 +82,30 @@ def _read_text(source: str | Path) -> pd.DataFrame:
 
 
 def _dialect(path: Path) -> dict[str, Any]:
-    """Return the separator, quoting and decimal mark that the first lines of a file show."""
+    """Return the separator, quoting and decimal mark, as detected in the first lines of a file."""
     if path.suffix.lower() == ".gz":
         _check_unpacked(path)
     with (gzip.open if path.suffix.lower() == ".gz" else open)(path, "rb") as stream:
         head = stream.read(HEAD).decode("utf-8", errors="replace").removeprefix("\ufeff")
     header, _, rows = head.partition("\n")
     sep = max(",;\t", key=header.count)
-    if sep == "\t" and '"' not in header:  # GBIF quotes nothing: a quotation mark is text
+    if sep == "\t" and '"' not in header:  # GBIF does not quote: a quotation mark is text
         return {"sep": sep, "quoting": 3}
     comma = sep == ";" and re.search(r";-?\d+,\d", rows) and not re.search(r";-?\d+\.\d", rows)
     return {"sep": sep, "decimal": "," if comma else "."}
 
 
 def _check_unpacked(path: Path) -> None:
-    """Refuse a gzip file that is damaged, or whose text is out of proportion and fills the memory."""
+    """Refuse a gzip file that is damaged, or whose text is so large that it may exceed the memory."""
     size = path.stat().st_size
-    max_bytes, total = max(ANY_SHRUNK, MOST_SHRUNK * size), 0
+    max_bytes, total = max(SMALL_TEXT, MAX_RATIO * size), 0
     with refusing(OccurrenceError, _damaged(path)), gzip.open(path, "rb") as stream:
         while total <= max_bytes and (part := stream.read(2**20)):
             total += len(part)
     if total > max_bytes:
         raise OccurrenceError(
-            f"{path.name} has {size:,} bytes and unpacks to more than {max_bytes:,}, which no table does; "
-            "unpack it with gunzip, look at it, and pass the unpacked file"
+            f"{path.name} has {size:,} bytes and unpacks to more than {max_bytes:,}, which is not plausible for "
+            "a table; unpack it with gunzip, inspect it, and pass the unpacked file"
         )
 
 
@@ -127,6 +129,6 @@ def _parquet(source: str | Path) -> pd.DataFrame:
 def _has_geometry(path: Path) -> bool:
     try:
         from pyarrow.parquet import read_schema
-    except ImportError:  # pandas names the package that it needs
+    except ImportError:  # pandas then reports the missing package
         return False
     return b"geo" in (read_schema(path).metadata or {})

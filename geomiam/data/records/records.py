@@ -1,4 +1,4 @@
-"""Species and labels of occurrence records: presences, absences, and names that are spelled alike."""
+"""Occurrence records: the species of each row, and whether it is a presence or an absence."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from geomiam.data.records.coordinates import need_columns, numbers
+from geomiam.data.records.coordinates import check_columns, numbers
 from geomiam.errors import NamesJoined, OccurrenceError, warn
 
 STATUS, COUNT = "occurrencestatus", "individualcount"
-"""Columns of Darwin Core that state absences, in lower case."""
+"""Darwin Core terms that record absences, in lower case."""
 STATUSES = {
     **dict.fromkeys(("present", "common", "rare", "irregular", "uncommon"), 1.0),
     **dict.fromkeys(("absent", "excluded", "extinct"), 0.0),
     "doubtful": np.nan,
 }
-"""Vocabulary of occurrenceStatus; what is doubtful counts as not surveyed."""
+"""Vocabulary of occurrenceStatus; ``doubtful`` counts as not surveyed."""
 LABELS = ("true", "false", "yes", "no", "presence", "absence", "na")
-"""Text that is no name of a species."""
+"""Text that is a label and not the name of a species."""
 SHOWN = 5
+"""Largest number of names that a message lists."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,13 @@ class Records:
     """Species and labels of the rows of a table."""
 
     codes: np.ndarray
-    """Long tables: the species of each row, ``(row,)``; -1 where none is named."""
+    """Index of the species of each row of a long table, ``(row,)``; -1 for none."""
     values: np.ndarray
-    """1, 0, or NaN for not surveyed: ``(row,)`` of long, ``(row, species)`` of wide tables."""
+    """1, 0, or NaN for not surveyed: ``(row,)`` for long, ``(row, species)`` for wide tables."""
     names: np.ndarray
     """Names of the species, ``(species,)``."""
     absences: int = 0
-    """Rows of a long table that Darwin Core states to be absences."""
+    """Number of rows of a long table that are absences by Darwin Core terms."""
 
     @property
     def wide(self) -> bool:
@@ -52,19 +53,19 @@ def read_records(
     Raises
     ------
     OccurrenceError
-        When a column is missing or holds no presences.
+        When a column is missing or has no valid labels.
 
     Warns
     -----
     NamesJoined
-        When names that differ by case or blanks are one species.
+        When names differ by case or blanks only, and are joined to one species.
     """
     if not isinstance(species, str):
         if not len(species):
             raise OccurrenceError(
-                "species=[] names no column: pass one column for each species, or the column of their names"
+                "species=[] has no column: pass one column for each species, or the column of species names"
             )
-        need_columns(table, species, setting="species=")
+        check_columns(table, species, setting="species=")
         return _wide(table, list(species))
 
     if species not in table.columns:
@@ -72,9 +73,9 @@ def read_records(
             f"no species column '{species}'; found columns {list(table.columns)}: pass species=..., "
             "species=[...] with one column per species, or table.assign(species='Quercus ilex')"
         )
-    need_columns(table, [species], setting="species=")
+    check_columns(table, [species], setting="species=")
     if presence != "presence" or presence in table.columns:
-        need_columns(table, [presence], setting="presence=")
+        check_columns(table, [presence], setting="presence=")
     if presence not in table.columns and _is_one_species(table[species], species):
         return _wide(table, [species])
     codes, names = species_of(table[species])
@@ -85,7 +86,7 @@ def read_records(
 
 
 def _wide(table: pd.DataFrame, species: list[str]) -> Records:
-    """Return the records of a table with one column per species; equal names share the maximum."""
+    """Return the records of a table with one column per species; columns of equal names are merged by maximum."""
     columns = np.stack([to_presence(table, n) for n in species], axis=1)
     codes, names = join_names(pd.Series([str(s) for s in species]), keep_order=True)
     presence = np.full((len(table), len(names)), np.nan, dtype="float32")
@@ -95,12 +96,12 @@ def _wide(table: pd.DataFrame, species: list[str]) -> Records:
 
 
 def _is_one_species(column: pd.Series, name: str) -> bool:
-    """Whether a column holds 1 and 0 of the species that it is named after, not names.
+    """Return whether a column has labels of the species in its name, and not names of species.
 
     Raises
     ------
     OccurrenceError
-        When its numbers may be labels of one species or codes of several.
+        When its numbers may be labels of one species or codes of several species.
     """
     if column.dropna().empty:
         return False
@@ -108,32 +109,32 @@ def _is_one_species(column: pd.Series, name: str) -> bool:
         return _holds_labels(column, name)
     values = column.dropna().astype(float)
     if not (values == 0).any() and not (name != "species" and (values == 1).all()):
-        return False  # codes, such as GBIF's taxonKey, are never 0
+        return False  # codes of species, such as GBIF's taxonKey, are never 0
     if name != "species" and values.isin([0, 1]).all():
         return True
     raise OccurrenceError(
-        f"column '{name}' holds numbers from {values.min():g} to {values.max():g}, with 0 among them: pass "
+        f"column '{name}' has numbers from {values.min():g} to {values.max():g}, and 0 is among them: pass "
         f'species=["{name}"] if they are labels or counts of that one species, or '
         f"table.assign({name}=table['{name}'].astype(str)) if they are codes of species"
     )
 
 
 def _holds_labels(column: pd.Series, name: str) -> bool:
-    """Whether the text of a column is labels, such as PRESENT and ABSENT, and not names."""
+    """Return whether the text of a column consists of labels, such as PRESENT and ABSENT."""
     words = set(column.dropna().astype(str).str.strip().str.lower())
     if name != "species" and words <= set(STATUSES):
         return True
     if words <= {*STATUSES, *LABELS}:
         raise OccurrenceError(
-            f"column '{name}' holds {sorted(words)}, which are labels and not names of species: turn them "
-            f'into 1 and 0 and pass species=["{name}"], or name the column of species names'
+            f"column '{name}' has {sorted(words)}, which are labels and not names of species: convert them "
+            f'to 1 and 0 and pass species=["{name}"], or pass the column of species names'
         )
     return False
 
 
 def species_of(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     """Return the species of each row ``(row,)``, -1 for none, and the sorted names ``(species,)``."""
-    if column.dtype.kind == "f" and (column.dropna() % 1 == 0).all():  # codes beside gaps
+    if column.dtype.kind == "f" and (column.dropna() % 1 == 0).all():  # integer codes and NaN
         column = column.astype("Int64")
     text = column.astype("object").where(column.notna(), None)
     return join_names(text.map(str, na_action="ignore"))
@@ -145,14 +146,14 @@ def join_names(column: pd.Series, *, keep_order: bool = False) -> tuple[np.ndarr
     Parameters
     ----------
     column : pandas.Series
-        Names; None where there is none. A blank name is none.
+        Names; None or blank where there is no name.
     keep_order : bool
         Keep the order of appearance; default: sorted.
 
     Returns
     -------
     codes : numpy.ndarray
-        Name of each row ``(row,)``; -1 for none.
+        Index of the name of each row ``(row,)``; -1 for none.
     names : numpy.ndarray
         ``(species,)``.
 
@@ -184,7 +185,7 @@ def _warn_joined(spellings: pd.Series, name_of: pd.Series) -> None:
     examples = "; ".join(f"'{name}' = {raw}" for name, raw in list(spellings_of.items())[:SHOWN])
     remainder = f"; and {len(spellings_of) - SHOWN} more" if len(spellings_of) > SHOWN else ""
     warn(
-        f"{len(spellings_of)} species have several spellings that differ by case or blanks, and are joined: {examples}{remainder}",
+        f"{len(spellings_of)} species have several spellings that differ by case or blanks and are joined: {examples}{remainder}",
         NamesJoined,
     )
 
@@ -195,7 +196,7 @@ def to_presence(table: pd.DataFrame, name: str) -> np.ndarray:
     Raises
     ------
     OccurrenceError
-        When it holds other text or negative numbers.
+        When it has other text or negative numbers.
     """
     if table[name].dtype.kind not in "biufcmM" and not _numeric_text(table[name]):
         return _of_status(table[name], name)
@@ -216,14 +217,14 @@ def _of_status(column: pd.Series, name: str) -> np.ndarray:
     text = column.map(lambda v: str(v).strip().lower(), na_action="ignore")
     if unknown := sorted(set(text.dropna()) - {*STATUSES, ""})[:SHOWN]:
         raise OccurrenceError(
-            f"column '{name}' holds text such as {unknown}; expected 1, 0, counts, or the terms of "
-            f"occurrenceStatus, {sorted(STATUSES)}: map it, as in table['{name}'] == 'yes'"
+            f"column '{name}' has text such as {unknown}; expected 1, 0, counts, or the terms of "
+            f"occurrenceStatus, {sorted(STATUSES)}: convert it, as in table['{name}'] == 'yes'"
         )
     return text.map(STATUSES).to_numpy(dtype="float32", na_value=np.nan)
 
 
 def _darwin_core(table: pd.DataFrame) -> np.ndarray:
-    """Return 1 per row, 0 where occurrenceStatus or individualCount state an absence ``(row,)``."""
+    """Return 1 per row, or 0 where occurrenceStatus or individualCount records an absence ``(row,)``."""
     columns = {str(c).lower(): str(c) for c in reversed(table.columns)}
     values: np.ndarray = np.ones(len(table), dtype="float32")
     if STATUS in columns:

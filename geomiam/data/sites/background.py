@@ -1,4 +1,4 @@
-"""Background points: places that stand for absence where nobody looked."""
+"""Background points: places with presence 0 for species that were not surveyed there."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from geomiam.geo.crs import crs_of
 from geomiam.geo.dims import SITE
 
 BLOCK = 4_000_000
-"""Cells looked at together when drawing; bounds memory, and results depend on it."""
+"""Number of cells processed at a time when drawing. It limits memory, and the drawn cells depend on it."""
 ANY = Requirements()
 
 
@@ -31,54 +31,67 @@ def add_background(
     mask: str | None = None,
     rng: int | np.random.Generator | None = None,
 ) -> xr.Dataset:
-    """Add background, as presence 0.
+    """Add background points as presence 0.
 
     Parameters
     ----------
     sites
-        With ``presence(site, species)``.
+        Sites with ``presence(site, species)``.
     cube
-        Where random points are drawn and their predictors read.
+        The cube in which random points are drawn, and from which their predictors are read.
     n
-        How many; None for every candidate.
+        Number of points; None for every candidate.
     kind
-        ``"random"``: new sites on cells where a predictor is observed, drawn evenly over the area
-        (cells weigh cos(latitude) on geographic grids) without replacement, 0 for every species.
-        Cells of presences are candidates too. ``"target-group"``: no new sites; at sites where
-        another species was recorded, species not recorded (NaN) become 0.
+        ``"random"``: new sites on cells where a predictor is observed, with 0 for every species. They
+        are drawn without replacement and evenly over the area (on geographic grids, the weight of a
+        cell is cos(latitude)). Cells with presences are candidates too. ``"target-group"``: no new
+        sites; at sites where another species was recorded, species not recorded (NaN) become 0.
     require
-        Modalities (by the attribute ``modality``) or variables that a cell must have a value of.
+        Modalities (by the attribute ``modality``) or variables of which a cell must have a value.
     mask
-        Variable of the cube, such as a land mask: cells where it is NaN or 0 are no candidates.
+        Variable of the cube, such as a land mask: cells where it is NaN or 0 are not candidates.
     rng
         Seed or generator.
 
     Returns
     -------
     xr.Dataset
-        Sites first and in their order, with the coordinate ``background(site)``: whether zeros
-        there are background. ``attrs``: ``background_kind``, ``background_candidates`` (how many
-        places could have been drawn) and ``background_drawn``. Variables that the cube lacks are
-        NaN at random points.
+        The sites in their order, followed by random points. The coordinate ``background(site)`` is True
+        where zeros are background. Attributes: ``background_kind``, ``background_candidates`` (number
+        of places that could be drawn) and ``background_drawn`` (number of places drawn). Variables that
+        the cube does not have are NaN at random points.
 
     Raises
     ------
     LabelError
         When ``sites`` has no ``presence``, or there is no candidate.
     SelectionError
-        When ``require`` or ``mask`` name something that the cube has not.
+        When ``require`` or ``mask`` is not in the cube.
 
     Warns
     -----
     UserWarning
         When there are fewer cells than ``n``.
+
+    References
+    ----------
+    Phillips et al. (2009), Ecological Applications 19, 181-197, for target-group background.
+
+    Examples
+    --------
+    >>> import geomiam as gm
+    >>> cube = gm.demo.load_cube()
+    >>> sites = gm.demo.sample_records(cube, gm.demo.load_records())
+    >>> with_background = gm.add_background(sites, cube, n=100, rng=0)
+    >>> with_background.sizes["site"] - sites.sizes["site"]
+    100
     """
     if "presence" not in sites:
         raise LabelError(
-            f"sites have no 'presence', found {list(sites.data_vars)}; make them with gm.sample(...)"
+            f"sites have no 'presence', found {list(sites.data_vars)}; create them with gm.sample(...)"
         )
     if kind not in ("random", "target-group"):
-        raise LabelError(f"kind={kind!r} is not known; use 'random' or 'target-group'")
+        raise LabelError(f"kind={kind!r} is not supported; use 'random' or 'target-group'")
     rng = np.random.default_rng(rng)
     if kind == "random":
         grid = as_dataset(cube)
@@ -114,25 +127,25 @@ def _random(
 def random_cells(
     cube: xr.Dataset, *, n: int | None, rng: np.random.Generator, requirements: Requirements = ANY
 ) -> tuple[xr.Dataset, int]:
-    """Read random cells on which a predictor is observed, evenly over the area.
+    """Draw random cells on which a predictor is observed, evenly over the area, and read them.
 
     Parameters
     ----------
     cube
-        On a grid; lazy variables are read block by block.
+        A cube; lazy variables are read chunk by chunk.
     n
-        How many, at most; None for all.
+        Largest number of cells; None for all.
     rng
-        Generator.
+        Random generator.
     requirements
-        Data that a cell must have beside one observed predictor.
+        Data that a cell must have in addition to one observed predictor.
 
     Returns
     -------
     xr.Dataset
         Variables ``(site, *own dims)`` in random order.
     int
-        How many cells could have been drawn.
+        Number of candidates.
 
     Raises
     ------
@@ -152,12 +165,12 @@ def _check_candidates(candidates: int, n: int | None, *, description: str) -> No
         raise LabelError(f"n={n} background points; pass n >= 1, or None for every candidate")
     if not candidates:
         raise LabelError(
-            f"no {description}: nothing to draw background from; check coverage(cube, schema)"
+            f"there are no {description}, so no background can be drawn; check gm.coverage(cube, schema)"
         )
 
 
 def _row_weights(cube: xr.Dataset) -> np.ndarray:
-    """Area of the cells of each row, up to a factor; ``(y,)``."""
+    """Return the relative area of the cells of each row; ``(y,)``."""
     lat, crs = cube[spatial_dims(cube)[0]].values, crs_of(cube)
     return np.cos(np.deg2rad(lat)).clip(1e-9) if crs.geographic else np.ones(len(lat))
 
@@ -167,19 +180,20 @@ def draw_cells(
 ) -> np.ndarray:
     """Draw cells without replacement, in random order.
 
-    Exponential waiting times divided by weights: the n shortest are a weighted sample without
-    replacement (Efraimidis and Spirakis 2006), found in one pass with n cells in memory.
+    Each cell gets an exponential waiting time divided by its weight. The n cells with the shortest
+    times are a weighted sample without replacement (Efraimidis and Spirakis 2006, Information
+    Processing Letters 97). One pass with n cells in memory is sufficient.
 
     Parameters
     ----------
     mask
         Candidates, ``(y, x)`` bool.
     n
-        How many, at most.
+        Largest number of cells.
     weights
-        Of each row, ``(y,)``, positive.
+        Positive weight of the cells of each row, ``(y,)``.
     rng
-        Generator.
+        Random generator.
 
     Returns
     -------
@@ -200,7 +214,7 @@ def draw_cells(
 
 
 def _as_sites(cells: xr.Dataset, sites: xr.Dataset) -> xr.Dataset:
-    """Give background the variables of the sites: 0 for every species, NaN where the cube lacks one."""
+    """Return cells as background sites: presence 0, and NaN in variables that the cube does not have."""
     n = cells.sizes[SITE]
     out = cells[[k for k in cells.data_vars if k in sites.data_vars]]
     for name, var in sites.data_vars.items():

@@ -1,4 +1,4 @@
-"""Predictors at the cells of points: which cells have data, and records moved to those that do."""
+"""Predictors at the cells of points, and the snapping of points to cells with data."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from geomiam.geo.dims import SITE
 from geomiam.geo.lengths import as_text
 
 HINTED = 2000
-"""Records left out that are compared with the nearest data, at most."""
+"""Largest number of excluded records whose distance to data is computed for a hint."""
 
 
 def read_cells(cube: xr.Dataset, cells: np.ndarray) -> xr.Dataset:
-    """Read the gridded variables at ``(site, 2)`` rows and columns, each cell and chunk once."""
+    """Read the variables of a cube at ``(site, 2)`` rows and columns; each cell and chunk is read once."""
     dims = spatial_dims(cube)
     grid_variables = cube[[k for k, v in cube.data_vars.items() if set(dims) <= set(v.dims)]]
     unique_cells, cell_numbers = np.unique(cells, axis=0, return_inverse=True)
@@ -30,7 +30,7 @@ def read_cells(cube: xr.Dataset, cells: np.ndarray) -> xr.Dataset:
 
 
 def is_empty(sites: xr.Dataset) -> np.ndarray:
-    """Return whether a site has no finite value at all, ``(site,)``."""
+    """Return whether each site has no finite value ``(site,)``."""
     observed = np.zeros(sites.sizes[SITE], dtype=bool)
     for var in sites.data_vars.values():
         observed |= np.isfinite(var.values).reshape(len(observed), -1).any(axis=1)
@@ -38,12 +38,12 @@ def is_empty(sites: xr.Dataset) -> np.ndarray:
 
 
 def has_required(sites: xr.Dataset, requirements: Requirements) -> np.ndarray:
-    """Return whether a site has what is required, ``(site,)``."""
+    """Return whether each site satisfies the requirements ``(site,)``."""
     return np.broadcast_to(np.asarray(requirements.satisfied(sites)), sites.sizes[SITE])
 
 
 def _usable(cube: xr.Dataset, requirements: Requirements) -> Usable:
-    """Return the function that looks up which cells have data."""
+    """Return a function that returns which cells have the required data."""
 
     def usable(cells: np.ndarray) -> np.ndarray:
         sites = read_cells(cube, cells)
@@ -55,7 +55,7 @@ def _usable(cube: xr.Dataset, requirements: Requirements) -> Usable:
 def snapped_cells(
     points: Points, box: Any, cube: xr.Dataset, *, requirements: Requirements, km: float | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the cells of points ``(point, 2)``, -1 for outside, and the distances of moved ones."""
+    """Return the cells of points ``(point, 2)``, -1 for outside, and the distances of moved points in km."""
     cells = cells_of(points, box)
     if km is None:
         return cells, np.zeros(0)
@@ -72,15 +72,18 @@ def snapped_cells(
 def snap_hint(
     points: Points, reason: np.ndarray, box: Any, cube: xr.Dataset, *, requirements: Requirements
 ) -> str:
-    """Return how many records that are left out lie within about a cell of data."""
+    """Return a hint with the number of excluded records within about one cell of data, or no text."""
     left_out = np.flatnonzero(np.isin(reason, ["outside_grid", "empty_cell", "required"]))[:HINTED]
     km = cell_size(box)
     near = snap_points(points, left_out, box, km=km, usable=_usable(cube, requirements))
     if not len(near.rows):
         return ""
-    return f"; {len(near.rows)} of them lie within a cell of data: snap='{as_text(np.ceil(km))}' moves them there"
+    return (
+        f"; {len(near.rows)} of them lie within one cell of a cell with data: snap='{as_text(np.ceil(km))}' "
+        "moves them there"
+    )
 
 
 def is_lazy(cube: xr.Dataset) -> bool:
-    """Whether dask would read whole chunks again for a few cells."""
+    """Return whether the cube has dask arrays, which read whole chunks for a few cells."""
     return any(v.chunks is not None for v in cube.variables.values())

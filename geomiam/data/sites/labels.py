@@ -1,4 +1,4 @@
-"""Labels of sites: presences and absences by species, checked."""
+"""Labels of sites: presences and absences by species, with checks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def read_labels(sites: xr.Dataset) -> tuple[np.ndarray, tuple[str, ...]]:
     """
     if "presence" not in sites:
         raise LabelError(
-            f"sites have no 'presence' (found {list(sites.data_vars)}): make them with "
+            f"sites have no 'presence' (found {list(sites.data_vars)}): create them with "
             "cube.miam.sample(occurrences)"
         )
     presence = sites["presence"]
@@ -37,21 +37,21 @@ def read_labels(sites: xr.Dataset) -> tuple[np.ndarray, tuple[str, ...]]:
     names = tuple(map(str, labels_of(presence, "species")))
     if twice := sorted(s for s, n in Counter(names).items() if n > 1):
         raise LabelError(
-            f"species {twice[:3]} stand more than once in 'presence'; join their columns with "
+            f"species {twice[:3]} occur more than once in 'presence'; merge their columns with "
             "sites.groupby('species').max()"
         )
     return labels, check_species(names)
 
 
 def has_background(sites: xr.Dataset) -> bool:
-    """Return whether zeros of any site are background, as :func:`geomiam.add_background` records it."""
+    """Return whether zeros of any site are background, as recorded by :func:`geomiam.add_background`."""
     flags = sites.get("background")
     has_flags = flags is not None and flags.dtype == bool and bool(flags.any())
     return has_flags or "background_kind" in sites.attrs
 
 
 def check_classes(labels: np.ndarray, species: tuple[str, ...]) -> None:
-    """Refuse labels of which nothing can be learned; count species that have one class only.
+    """Refuse labels without both classes, and warn of species that have one class only.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def check_classes(labels: np.ndarray, species: tuple[str, ...]) -> None:
     if len(short) == len(species):
         kind = "presences" if present.any() else "absences"
         raise LabelError(
-            f"labels have one class: only {kind}, for all {len(species)} species; add the other with "
+            f"labels have one class: only {kind}, for all {len(species)} species; add the other class with "
             "gm.add_background(sites, cube)"
         )
     if short:

@@ -1,4 +1,4 @@
-"""Records that no site is made of: why, how many, and the warnings that report them."""
+"""Excluded records: the reasons, their counts, and the warnings that report them."""
 
 from __future__ import annotations
 
@@ -21,12 +21,19 @@ REASONS = {
     "empty_cell": "on cells where no predictor is observed",
     "required": "on cells that lack a required predictor or are masked",
 }
+"""Descriptions of the reasons for which a record is excluded."""
 ROWS = 5
-"""Rows that a message names."""
+"""Largest number of rows that a message lists."""
 
 
 def reasons_of(points: Points, box: Any, cells: np.ndarray) -> np.ndarray:
-    """Return why a point cannot be used ``(point,)``, ``""`` if it can."""
+    """Return the reason why each point cannot be used ``(point,)``; ``""`` if it can be used.
+
+    Raises
+    ------
+    OccurrenceError
+        If no row has coordinates, or more than half of the points lie outside the grid.
+    """
     has_coordinates = np.isfinite(points.x) & np.isfinite(points.y)
     outside = has_coordinates & (cells < 0).any(axis=1)
     if not has_coordinates.any():
@@ -43,7 +50,13 @@ def reasons_of(points: Points, box: Any, cells: np.ndarray) -> np.ndarray:
 
 
 def report_left_out(reason: np.ndarray, hint: str) -> str:
-    """Return the counts as JSON, with a warning; it is an error if no record can be used."""
+    """Warn of excluded records, and return their counts as JSON.
+
+    Raises
+    ------
+    OccurrenceError
+        If no record can be used.
+    """
     counts = {k: int((reason == k).sum()) for k in REASONS}
     parts = [f"{n} {REASONS[k]}{_rows(reason, k)}" for k, n in counts.items() if n]
     text = ", ".join(parts) + hint
@@ -55,16 +68,16 @@ def report_left_out(reason: np.ndarray, hint: str) -> str:
 
 
 def warn_merged(record_count: int, site_count: int) -> None:
-    """Warn of records that count once with another one."""
+    """Warn of records that are merged with another record."""
     warn(
-        f"{record_count:,} records share cell and species with another one and count once, so that {site_count:,} sites "
-        "are left; thin=False keeps all",
+        f"{record_count:,} records have the same cell and species as another record and are merged, so that "
+        f"{site_count:,} sites remain; thin=False keeps all records",
         RecordsMerged,
     )
 
 
 def _rows(reason: np.ndarray, name: str) -> str:
-    """Return the numbers of the first rows that look swapped, for those have to be found."""
+    """Return the numbers of the first rows with swapped coordinates, so that the user can correct them."""
     if name != "swapped":
         return ""
     rows = np.flatnonzero(reason == name)

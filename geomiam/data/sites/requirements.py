@@ -1,4 +1,4 @@
-"""Data that a cell must have to be sampled, drawn as background, or predicted."""
+"""Requirements of cells: predictors that must be observed, and a mask."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from geomiam.errors import SelectionError
 
 @dataclass(frozen=True)
 class Requirements:
-    """Groups of variables of which a cell must have one value each, and a mask."""
+    """Groups of variables, each with at least one observed value in a cell, and a mask."""
 
     groups: tuple[tuple[str, ...], ...] = ()
     """Variables of each group."""
@@ -29,7 +29,7 @@ class Requirements:
     def of(
         cls, cube: xr.Dataset, require: str | Sequence[str] = (), mask: str | None = None
     ) -> Requirements:
-        """Look up modalities (by the attribute ``modality``) and variables of a cube.
+        """Return requirements by modalities (of the attribute ``modality``) and variables of a cube.
 
         Raises
         ------
@@ -44,21 +44,21 @@ class Requirements:
         choices = variables | members
         if unknown := [n for n in names if n not in choices]:
             raise SelectionError(
-                f"require={unknown} names no modality or variable of the cube; it has modalities "
+                f"require={unknown} is not a modality or variable of the cube; it has modalities "
                 f"{list(members)} and variables {list(variables)}"
             )
         if mask is not None and mask not in variables:
             raise SelectionError(
-                f"mask='{mask}' is no variable of the cube; it has {list(variables)}"
+                f"mask='{mask}' is not a variable of the cube; it has {list(variables)}"
             )
         return cls(tuple(tuple(choices[n]) for n in names), mask)
 
     def candidates(self, cube: xr.Dataset) -> xr.DataArray:
-        """Return which cells have a finite value, all required groups, and pass the mask; lazy."""
+        """Return whether each cell has an observed predictor and satisfies the requirements; lazy."""
         return observed_cells(cube) & self.satisfied(chunked(cube))
 
     def satisfied(self, ds: xr.Dataset) -> Any:
-        """Return which cells or sites have all required groups and pass the mask; True for all."""
+        """Return whether each cell or site has all required groups and is unmasked; True without any."""
         conditions = [reduce(or_, [_any_finite(ds[v]) for v in group]) for group in self.groups]
         if self.mask is not None:
             conditions.append(unmasked(ds[self.mask]))

@@ -1,4 +1,4 @@
-"""Sites: the predictors of a cube at the places of occurrences, with presences per species."""
+"""Sites: the predictors of a cube at occurrences, with presences per species."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import xarray as xr
 
 from geomiam.data.dataset import as_dataset
 from geomiam.data.grid.grid import geobox, restore
-from geomiam.data.records.coordinates import Points, locate, need_columns, numbers
+from geomiam.data.records.coordinates import Points, locate, check_columns, numbers
 from geomiam.data.records.files import read_table
 from geomiam.data.records.records import Records, read_records
 from geomiam.data.sites.cells import (
@@ -48,62 +48,66 @@ def sample(
     require: str | Sequence[str] = (),
     mask: str | None = None,
 ) -> xr.Dataset:
-    """Read the predictors at occurrences.
+    """Read the predictors of a cube at occurrences.
 
-    A point takes the values of the cell that contains it. Records in one cell (and with the same
-    ``keep`` values) are one site; records of a species there merge by maximum, so that a presence wins
-    over absences. A cube opened with ``open_cube(path, chunks=None)`` is read fastest.
+    A record takes the values of the cell that contains it. Records in one cell (and with the same
+    ``keep`` values) are one site. Records of a species at one site are merged by maximum, so that a
+    presence takes precedence over absences. Reading is fastest from a cube opened with
+    ``open_cube(path, chunks=None)``.
 
     Parameters
     ----------
     cube
-        Variables with both spatial dims are read, others are left out.
+        Variables with both spatial dims are read; other variables are left out.
     occurrences
         DataFrame, GeoDataFrame, or a path to csv, tsv, txt, parquet or gpkg. Text is separated by
-        commas, semicolons, or tabs, as GBIF's downloads are.
+        commas, semicolons, or tabs, as in GBIF's downloads.
     species
-        Long tables: the column of species names; names that differ by case or blanks are one. Wide
-        tables: a list of columns, one for each species, with 1, 0, counts, or NaN for not surveyed.
+        For a long table, the column of species names; names that differ by case or blanks are joined.
+        For a wide table, a list of columns, one for each species, with 1, 0, counts, or NaN for not
+        surveyed.
     presence
-        Long tables: column of 1, 0, counts, NaN, or PRESENT and ABSENT. Where there is none, every row is
-        a presence, unless Darwin Core's ``occurrenceStatus`` or an ``individualCount`` of 0 states an absence.
+        For a long table, the column with 1, 0, counts, NaN, or PRESENT and ABSENT. Without this column,
+        each row is a presence, except where Darwin Core's ``occurrenceStatus`` or an ``individualCount``
+        of 0 records an absence.
     x, y
-        Coordinate columns; default: lon/lat, longitude/latitude, decimalLongitude/decimalLatitude
-        or x/y, in this order, in any case; or the geometry, also as well-known text. Longitudes of
-        0 to 360 and of -180 to 180 are the same.
+        Coordinate columns. Default: lon/lat, longitude/latitude, decimalLongitude/decimalLatitude
+        or x/y, in this order, in any case; or the geometry, also as well-known text. Longitudes from
+        0 to 360 and from -180 to 180 are equivalent.
     crs
-        CRS of the coordinates. Default: of the geometry; EPSG:4326 for columns named lon and lat;
-        the cube's for x and y.
+        CRS of the coordinates. Default: that of the geometry; EPSG:4326 for columns named lon and lat;
+        that of the cube for x and y.
     keep
-        Columns to copy to the sites as float32 predictors that are known at the sites only.
+        Columns to copy to the sites, as float32 predictors that are available at the sites only.
     thin
-        False: records at different coordinates are different sites, also in one cell. Those at the
-        same coordinates are one site either way.
+        If False, records at different coordinates are different sites, also in one cell. Records at the
+        same coordinates are always one site.
     snap
-        Move records that miss the grid or its data to the nearest cell with data, if its edge is at
-        most so far: km, or text such as ``"5 km"``.
+        Largest distance by which records outside the grid or its data are moved to the nearest cell with
+        data: km, or text such as ``"5 km"``. It is measured to the edge of the cell.
     require
-        Modalities (by the attribute ``modality``) or variables that a cell must have a value of.
+        Modalities (by the attribute ``modality``) or variables of which a cell must have a value.
     mask
         Variable of the cube, such as a land mask: cells where it is NaN or 0 do not count.
 
     Returns
     -------
     xr.Dataset
-        Each variable ``(site, *own dims)`` float32; ``presence(site, species)`` 1, 0, or NaN where
-        a species was not recorded; the cube's coordinates of the cells' centres along ``site``.
-        Attributes, as JSON: ``left_out``, rows left out by reason; ``sampled``, the numbers of rows,
-        sites, records merged with another of the same species and site, absences stated by Darwin Core,
-        rows that were moved, and the longest distance in km.
+        Variables ``(site, *own dims)`` float32; ``presence(site, species)`` with 1, 0, or NaN where a
+        species was not recorded; coordinates of the cell centres along ``site``. Attributes, as JSON:
+        ``left_out`` with the number of rows left out by reason; ``sampled`` with the numbers of rows,
+        sites, records merged with another record of the same species and site, absences by Darwin Core
+        terms and moved records, and the longest distance of a move in km.
 
     Raises
     ------
     OccurrenceError
-        When no column fits, or more than half of the points lie outside the grid, with a diagnosis.
+        When a column is missing or invalid, or when more than half of the points lie outside the grid;
+        the message has the probable cause.
     SelectionError
-        When ``require`` or ``mask`` name something that the cube has not.
+        When ``require`` or ``mask`` is not in the cube.
     LengthError
-        When ``snap`` is no length.
+        When ``snap`` is not a length.
 
     Warns
     -----
@@ -113,6 +117,17 @@ def sample(
         With the number of records merged by ``thin``.
     NamesJoined
         With the species names that were joined.
+
+    Examples
+    --------
+    >>> import geomiam as gm, pandas as pd
+    >>> cube = gm.demo.load_cube()
+    >>> records = pd.DataFrame(
+    ...     {"species": ["a", "b"], "lon": [-111.5, -110.0], "lat": [39.5, 41.0]}
+    ... )
+    >>> sites = gm.sample(cube, records)
+    >>> dict(sites["presence"].sizes)
+    {'site': 2, 'species': 2}
     """
     cube, table = as_dataset(cube), read_table(occurrences)
     if table.empty:
@@ -162,7 +177,7 @@ def sample(
 
 
 def _check_keep(table: pd.DataFrame, keep: tuple[str, ...], *, cube: xr.Dataset) -> None:
-    need_columns(table, keep, setting="keep=")
+    check_columns(table, keep, setting="keep=")
     if clash := sorted(set(keep) & {*map(str, cube.variables), "presence", "species"}):
         raise OccurrenceError(
             f"keep= names {clash}, which the cube has too; rename the column with table.rename(columns=...)"
@@ -178,7 +193,7 @@ def _group(
     keep: tuple[str, ...],
     thin: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the site of each used row, in order of appearance, and each site's first row."""
+    """Return the site of each row, numbered in order of appearance, and the first row of each site."""
     place = cells[rows] if thin else np.stack([points.x[rows], points.y[rows]], 1)
     columns = [numbers(table, k)[rows] for k in keep]
     keys = pd.DataFrame(dict(enumerate([*place.T, *columns])))
@@ -187,7 +202,7 @@ def _group(
 
 
 def _merged(records: Records, rows: np.ndarray, site: np.ndarray) -> int:
-    """Return how many records share species and site with an earlier one."""
+    """Return the number of records with the same species and site as an earlier record."""
     values = records.values[rows]
     row, column = np.nonzero(np.isfinite(values if records.wide else values[:, None]))
     species = column if records.wide else records.codes[rows[row]]
@@ -195,7 +210,7 @@ def _merged(records: Records, rows: np.ndarray, site: np.ndarray) -> int:
 
 
 def _presence(records: Records, rows: np.ndarray, *, site: np.ndarray) -> xr.DataArray:
-    """Merge records by maximum; a number wins over not recorded."""
+    """Merge records by maximum; a number takes precedence over NaN."""
     n = int(site.max(initial=-1)) + 1
     presence = np.full((n, len(records.names)), np.nan, dtype="float32")
     at = (site, records.codes[rows]) if records.values.ndim == 1 else site
@@ -207,16 +222,16 @@ def _presence(records: Records, rows: np.ndarray, *, site: np.ndarray) -> xr.Dat
 
 
 def write_sites(sites: xr.Dataset, path: str | Path, *, overwrite: bool = False) -> Path:
-    """Write sites as Zarr v3; they are there complete or not at all.
+    """Write sites as Zarr v3; the store appears at its path only when complete.
 
     Parameters
     ----------
     sites
-        From :func:`sample`.
+        Sites from :func:`sample`.
     path
         A local directory.
     overwrite
-        Replace the store that is there.
+        Replace existing sites.
 
     Returns
     -------
@@ -228,7 +243,16 @@ def write_sites(sites: xr.Dataset, path: str | Path, *, overwrite: bool = False)
     OutputExists
         When ``path`` exists and ``overwrite`` is False.
     OutputRefused
-        When ``path`` lies in a store, or holds anything but sites that geomiam wrote.
+        When ``path`` lies in a store, or has any content except sites of geomiam.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import geomiam as gm
+    >>> sites = gm.demo.sample_records(gm.demo.load_cube(), gm.demo.load_records())
+    >>> path = gm.write_sites(sites, tempfile.mkdtemp() + "/sites.zarr")
+    >>> gm.open_sites(path).sizes == sites.sizes
+    True
     """
     return write_zarr(sites, path, overwrite=overwrite, kind=SITES)
 
@@ -236,10 +260,15 @@ def write_sites(sites: xr.Dataset, path: str | Path, *, overwrite: bool = False)
 def open_sites(path: str | Path) -> xr.Dataset:
     """Read sites into memory.
 
+    Parameters
+    ----------
+    path
+        A store of :func:`write_sites`.
+
     Returns
     -------
     xr.Dataset
-        What :func:`write_sites` wrote.
+        The sites.
 
     Raises
     ------

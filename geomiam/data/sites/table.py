@@ -1,6 +1,6 @@
-"""Sites as arrays: the one place where a dataset of sites becomes predictors and labels.
+"""Conversion of a dataset of sites to arrays of predictors and labels.
 
-Tokens follow from ``arrays`` where the scaler is known, for it depends on which sites train:
+Tokens are computed from ``arrays`` later, because the scaler depends on the training sites:
 ``model.encode(table.arrays)`` for a trained model, :func:`geomiam.training.table.make_tables` for a
 new one.
 """
@@ -25,10 +25,10 @@ class SiteTable:
     """Predictors and labels of n sites, as arrays."""
 
     sites: xr.Dataset
-    """Where coordinates, dates and CRS are read from."""
+    """Source of coordinates, dates and CRS."""
     schema: Schema
     arrays: dict[str, np.ndarray]
-    """float32 ``(n, *own dims)`` per variable of the schema; NaN = missing, or not read."""
+    """float32 ``(n, *own dims)`` for each variable of the schema; NaN = missing, or not read."""
     labels: np.ndarray
     """float32 ``(n, S)``; 1, 0, NaN = not surveyed. S = 0 without labels."""
     species: tuple[str, ...] = ()
@@ -51,18 +51,18 @@ class SiteTable:
             Predictors ``(site, *own dims)`` and, unless ``include_labels`` is False, labels
             ``presence(site, species)``; NaN = missing or not surveyed.
         schema : Schema
-            Bound: of a model, or from :func:`geomiam.data.infer.infer.read_schema`.
+            Bound schema of a model, or from :func:`geomiam.data.infer.infer.read_schema`.
         include_labels : bool
-            False: labels are not read.
+            Whether to read labels.
         variables : collection of str, optional
-            Variables to read; the others count as missing. Default: all.
+            Variables to read; other variables count as missing. Default: all.
 
         Raises
         ------
         LabelError
-            If labels are read and cannot be used.
+            If labels are read and are not valid.
         MissingVariable, VariableMismatch
-            If predictors are missing in part, or differ from the schema.
+            If a modality is missing in part, or variables differ from the schema.
         """
         labels, species = read_labels(sites) if include_labels else (_no_labels(sites), ())
         return cls(sites, schema, read_arrays(sites, schema, variables=variables), labels, species)
@@ -85,14 +85,14 @@ class SiteTable:
         Raises
         ------
         MissingVariable
-            If a modality has none, so that nothing can be learned from it.
+            If a modality has no value at any site.
         """
         modalities = self.schema.modalities
         for modality in modalities.values():
             if not any(np.isfinite(self.arrays[v]).any() for v in modality.variables):
                 raise MissingVariable(
-                    f"modality '{modality.name}' is NaN at every site, so nothing can be learned from "
-                    f"it; leave it out with schema.subset({[m for m in modalities if m != modality.name]})"
+                    f"modality '{modality.name}' is NaN at every site, so that no model can be trained on it; "
+                    f"leave it out with schema.subset({[m for m in modalities if m != modality.name]})"
                 )
         return self
 
@@ -100,7 +100,7 @@ class SiteTable:
 def read_arrays(
     sites: xr.Dataset, schema: Schema, *, variables: Collection[str] | None = None
 ) -> dict[str, np.ndarray]:
-    """Return ``(n, *own dims)`` per variable of a bound schema; NaN where it is not in the sites.
+    """Return ``(n, *own dims)`` for each variable of a bound schema; NaN where the sites do not have it.
 
     Variables that are not listed in ``variables`` are not read and are NaN.
 

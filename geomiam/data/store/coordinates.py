@@ -46,8 +46,8 @@ def plain_coordinates(ds: xr.Dataset) -> xr.Dataset:
     labels = {d: list(map(str, labels_of(ds[d], str(d)))) for d in odd if d in ds.dims}
     if left_out := [str(k) for k in odd if k not in ds.dims]:
         warn(
-            f"coordinates {left_out} hold Python objects, which no store can hold; they are left out. "
-            f"To leave them out yourself: ds.drop_vars({left_out})"
+            f"coordinates {left_out} are Python objects, which no store supports; they are left out. "
+            f"Remove them before writing with ds.drop_vars({left_out})"
         )
     ds = ds.drop_vars(left_out).assign_coords(labels)
     extension_names = [k for k, c in ds.coords.items() if not isinstance(c.dtype, np.dtype)]
