@@ -138,7 +138,7 @@ def test_patterns_sort_variables_into_modalities_and_the_others_stay(sites):
     ("kinds", "message"),
     [
         ({"bio": "circular"}, "kinds= names 'bio', which is no predictor.*did you mean 'bio1'"),
-        ({"bio1": "angle"}, r"kinds=\{'bio1': 'angle'\}: there is no such kind; use scalar"),
+        ({"bio1": "angle"}, r"kinds=\{'bio1': 'angle'\}: this kind does not exist; use scalar"),
     ],
 )
 def test_kinds_of_unknown_names_are_refused(sites, kinds, message):

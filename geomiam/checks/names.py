@@ -6,7 +6,7 @@ Modalities, groups, sources and species are labels: they never become a path, bu
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from geomiam.errors import NameRefused, printable
@@ -115,3 +115,9 @@ def check_species(names: Iterable[Any]) -> tuple[str, ...]:
             raise NameRefused(f"species '{name}' occurs twice; name each species once")
         unique_names.add(name)
     return species
+
+
+def list_names(names: Collection, limit: int = 8) -> str:
+    """Return the first names as text."""
+    text = ", ".join(str(n) for n in list(names)[:limit])
+    return f"{text}, … ({len(names)})" if len(names) > limit else text or "nothing"

@@ -24,15 +24,15 @@ STACKED = ("band", "variable")
 
 
 def as_dataset(obj: Any) -> xr.Dataset:
-    """Return a Dataset; the children of a DataTree are its modalities.
+    """Return one Dataset; each child of a DataTree becomes a modality.
 
-    Lists of Datasets and arrays are joined; :func:`geomiam.data.dataset.from_other` describes arrays
+    Lists of Datasets and arrays are merged. :func:`geomiam.data.dataset.from_other` converts arrays
     and tables.
 
     Raises
     ------
     GridError
-        When a variable's name is used twice, grids differ, or there is no Dataset to be made.
+        When two variables have one name, grids differ, or the object cannot be converted.
     """
     if isinstance(obj, xr.Dataset):
         return text_names(obj)
@@ -51,8 +51,8 @@ def as_dataset(obj: Any) -> xr.Dataset:
 def _modality(name: str, child: xr.DataTree) -> xr.Dataset:
     if child.children:
         raise GridError(
-            f"modality '{name}' has groups {list(child.children)} below it; "
-            "a tree has one level, one child per modality"
+            f"modality '{name}' has groups {list(child.children)} inside; "
+            "a tree must have one level, with one child per modality"
         )
     ds = promote_crs(text_names(child.to_dataset()))
     return ds.assign(
@@ -61,7 +61,7 @@ def _modality(name: str, child: xr.DataTree) -> xr.Dataset:
 
 
 def _join(parts: list[xr.Dataset]) -> xr.Dataset:
-    """Merge by name, with the coordinates of the first: equal grids may differ in the last digit."""
+    """Merge by name, with the coordinates of the first part, as equal grids may differ in the last digit."""
     first, *rest = parts
     names = list(first.data_vars)
     for part in rest:
@@ -87,7 +87,7 @@ def _check_place(part: xr.Dataset, first: xr.Dataset) -> None:
     if part_dims != first_dims or len(part_dims) == 1 or not _same_place(part, first):
         raise GridError(
             f"{list(part.data_vars)} lie on another grid than {list(first.data_vars)}: "
-            f"{_describe(part)} and {_describe(first)}; bring them together with "
+            f"{_describe(part)} and {_describe(first)}; align them with "
             "geomiam.align(sources, like=cube)"
         )
 
@@ -111,7 +111,7 @@ def _describe(ds: xr.Dataset) -> str:
 
 
 def promote_crs(ds: xr.Dataset) -> xr.Dataset:
-    """Make a coordinate of a CF grid mapping that was stored as a variable."""
+    """Convert CF grid mappings that are stored as variables to coordinates."""
     grid_mappings = [
         k for k, v in ds.data_vars.items() if v.ndim == 0 and CRS_ATTRIBUTES & set(v.attrs)
     ]
@@ -124,14 +124,14 @@ def from_other(obj: Any) -> xr.Dataset:
     Parameters
     ----------
     obj : xarray.DataArray or pandas.DataFrame
-        An array: its dim ``band`` or ``variable`` becomes variables if the steps have names; without
-        such a dim it is one variable. A table: one row per site, one column per variable; a GeoDataFrame
-        of points gives ``x`` and ``y``.
+        If an array has a dim ``band`` or ``variable`` with named steps, each step becomes a variable;
+        otherwise the array is one variable. A table has one row per site and one column per variable;
+        the points of a GeoDataFrame become ``x`` and ``y``.
 
     Raises
     ------
     GridError
-        If names are missing, or for all other types; the message has the call that makes a Dataset.
+        If names are missing, or for other types; the message has the call that creates a Dataset.
     """
     if isinstance(obj, xr.DataArray):
         return _of_array(obj)
@@ -141,7 +141,7 @@ def from_other(obj: Any) -> xr.Dataset:
 
 
 def geometry_dim(ds: xr.Dataset | xr.DataArray) -> str | None:
-    """Return the dim whose coordinate holds geometries, as in a vector data cube; None without one."""
+    """Return the dim with a coordinate of geometries, as in a vector data cube, or None."""
     for dim in map(str, ds.dims):
         values = ds.coords[dim].values if dim in ds.coords else np.empty(0)
         if values.dtype.kind == "O" and values.size and hasattr(values.flat[0], "geom_type"):
@@ -150,7 +150,7 @@ def geometry_dim(ds: xr.Dataset | xr.DataArray) -> str | None:
 
 
 def along_sites(ds: xr.Dataset) -> xr.Dataset:
-    """Return a vector data cube with ``site`` in place of its dim of geometries; others as they are."""
+    """Rename the dim of geometries of a vector data cube to ``site``; other data are unchanged."""
     dim = geometry_dim(ds)
     return ds if dim in (None, SITE) else ds.rename({dim: SITE})
 
@@ -186,7 +186,7 @@ def _one_variable(array: xr.DataArray) -> xr.Dataset:
 
 
 def _step_names(array: xr.DataArray, dim: str) -> list[str] | None:
-    """Names of bands: the labels if they are text, or GDAL's descriptions in ``long_name``."""
+    """Return the names of bands from GDAL's descriptions in ``long_name`` or from text labels."""
     descriptions = array.attrs.get("long_name")
     if isinstance(descriptions, (list, tuple)) and len(descriptions) == array.sizes[dim]:
         return [str(name) for name in descriptions]
@@ -197,7 +197,7 @@ def _step_names(array: xr.DataArray, dim: str) -> list[str] | None:
 
 
 def _of_table(table: pd.DataFrame) -> xr.Dataset:
-    """One site per row; columns of coordinates and of anything but numbers become coordinates."""
+    """Return one site per row; columns with coordinates or without numbers become coordinates."""
     columns = {str(c): table[c].to_numpy() for c in table.columns if c != _geometry_column(table)}
     if _geometry_column(table) is not None:
         points = table.geometry
@@ -212,7 +212,7 @@ def _of_table(table: pd.DataFrame) -> xr.Dataset:
 
 
 def _geometry_column(table: pd.DataFrame) -> str | None:
-    """Name of the active geometries of a GeoDataFrame of points; None for a plain table."""
+    """Return the column of geometries of a GeoDataFrame of points, or None for a plain table."""
     name = getattr(table, "_geometry_column_name", None)
     if name is None:
         return None
@@ -224,11 +224,11 @@ def _geometry_column(table: pd.DataFrame) -> str | None:
 
 
 def _advice(obj: Any) -> str:
-    """The call that turns an object into something that is taken."""
+    """Return the call that converts an object to an accepted type."""
     if isinstance(obj, (str, Path)):
         return open_advice(str(obj))
     if isinstance(obj, Mapping):
-        return "make one with xr.Dataset(arrays)"
+        return "create one with xr.Dataset(arrays)"
     if isinstance(obj, np.ndarray):
         return (
             "name its dims, xr.Dataset({'bio1': (('y', 'x'), array)}, coords={'y': ..., 'x': ...})"
@@ -237,7 +237,7 @@ def _advice(obj: Any) -> str:
         return f"open each file first; {open_advice(str(obj[0]))}; then pass the list"
     if hasattr(obj, "species") and hasattr(obj, "network"):
         return "the data come first and the model second, as in gm.predict(cube, model)"
-    return "open the data with gm.open_cube(path), or make an xr.Dataset with one variable per predictor"
+    return "open the data with gm.open_cube(path), or create an xr.Dataset with one variable per predictor"
 
 
 def open_advice(path: str) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
+from geomiam.checks.names import list_names
 from geomiam.data.dataset import along_sites, as_dataset, from_other, geometry_dim
-from geomiam.data.predictors import some
 from geomiam.errors import MissingVariable
 from geomiam.geo.dims import SITE
 from geomiam.model.model import Model
@@ -33,8 +33,8 @@ def as_data(data: Any, model: Model) -> xr.Dataset:
     ds = from_other(data) if isinstance(data, pd.DataFrame) else as_dataset(data)
     if isinstance(data, pd.DataFrame) and not set(model.schema.variables) & set(ds.data_vars):
         raise MissingVariable(
-            f"the table has none of the predictors ({some(model.schema.variables)}), found columns "
-            f"{some(list(map(str, data.columns)))}: read them from a cube, sites = gm.sample(cube, table, "
+            f"the table has none of the predictors ({list_names(model.schema.variables)}), found columns "
+            f"{list_names(list(map(str, data.columns)))}: read them from a cube, sites = gm.sample(cube, table, "
             "species='...'), and predict the sites"
         )
     return along_sites(ds)

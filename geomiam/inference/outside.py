@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from geomiam.data.predictors import predictors, some
+from geomiam.checks.names import list_names
+from geomiam.data.predictors import predictors
 from geomiam.errors import OutsideTrainingRange, warn
 from geomiam.inference.cells import Output
 from geomiam.model.model import Model
@@ -154,7 +155,7 @@ def _line(name: str, count: Count, model: Model) -> str:
     start = f"'{name}' in {count.share:.0%}"
     if name in model.scaler.classes:
         codes = [f"{c:g}" for c in np.unique(count.examples)]
-        return f"{start}: classes {some(codes)} were not in training and count as missing"
+        return f"{start}: classes {list_names(codes)} were not in training and count as missing"
     limits = model.scaler.limits[name]
     low, high = limits[..., 0].min(), limits[..., 1].max()
     ends = f"{count.examples.min():g} to {count.examples.max():g}"

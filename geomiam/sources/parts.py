@@ -13,8 +13,8 @@ from geomiam.data.grid.grid import geobox
 from geomiam.data.grid.lattice import same_grid
 from geomiam.data.grid.source_windows import reach
 from geomiam.data.grid.warp import elsewhere, onto
-from geomiam.data.predictors import own_dims, same_units
 from geomiam.data.values.attributes import text_of
+from geomiam.data.variables import own_dims, same_units
 from geomiam.errors import DoubtfulSource, MissingModality, SourceError, warn
 from geomiam.sources.files import files_of
 from geomiam.sources.rasters.formats import format_of

@@ -1,4 +1,4 @@
-"""A schema inferred from the dims, attributes, names and a sample of the values of a dataset."""
+"""Inference of a schema from the dims, attributes, names and a sample of the values of a dataset."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from pathlib import Path
 
 import xarray as xr
 
+from geomiam.checks.names import list_names
 from geomiam.data.infer.kinds import Guess, guess_kind
 from geomiam.data.infer.kinds import infer_kind as infer_kind
 from geomiam.data.infer.numbered import modalities_of
-from geomiam.data.predictors import bind, bind_variable, own_dims, some
+from geomiam.data.predictors import bind
 from geomiam.data.store.coordinates import text_names
 from geomiam.data.values.attributes import flags_of, text_of
+from geomiam.data.variables import bind_variable, own_dims
 from geomiam.errors import DoubtfulKind, SchemaError, warn
 from geomiam.geo.dims import on_place
 from geomiam.schema.schema import KINDS, Modality, Schema, Variable
@@ -23,12 +25,12 @@ NOT_PREDICTORS = ("presence", "background", "spatial_ref")
 
 
 def read_schema(ds: xr.Dataset, schema: Schema | str | Path | None = None) -> Schema:
-    """Return the schema of sites or a cube, bound to them: given, of a catalog's path, or inferred.
+    """Return a schema bound to sites or a cube; it is passed, read from a catalog's path, or inferred.
 
     Raises
     ------
     MissingVariable, VariableMismatch, SchemaError
-        If the data do not have what the schema describes, or no schema can be inferred.
+        If the data do not match the schema, or no schema can be inferred.
     """
     if schema is None:
         return infer_schema(ds)
@@ -47,30 +49,39 @@ def infer_schema(
     Parameters
     ----------
     ds : xarray.Dataset
-        Cube or sites; ``presence`` is left out. Of a lazy variable at most nine windows of 64 × 64
-        cells are read, and only where its name or integer dtype leaves a choice.
+        Cube or sites; ``presence`` is left out. At most nine windows of 64 × 64 cells of a lazy variable
+        are read, and only if its name or integer dtype does not determine its kind.
     modalities : mapping of str to sequence of str, optional
-        Modality → variable names or patterns (``bio*``). For all other variables: their ``modality``
-        attribute; else numbered layers (bio1 … bio19, prec_01 … prec_12) are one modality; else the
-        variable is a separate modality.
+        Mapping from a modality to names or patterns (``bio*``) of variables. Other variables belong to
+        the modality in their attribute ``modality``. Without it, numbered layers (bio1 … bio19,
+        prec_01 … prec_12) are one modality, and any other variable is a separate modality.
     kinds : mapping of str to str, optional
-        Variable → kind, where the inferred kind would be wrong.
+        Mapping from a variable to its kind, which replaces the inferred kind.
+    name : str
+        Name of the schema.
 
     Returns
     -------
     Schema
-        Bound. ``print(schema)`` is a table of what was inferred, with the evidence.
+        Bound schema. ``print(schema)`` shows a table of the inferred kinds with the evidence.
 
     Raises
     ------
     SchemaError
-        If a kind cannot be inferred, a pattern matches nothing, or ``kinds`` names an unknown
+        If a kind cannot be inferred, a pattern matches no variable, or ``kinds`` has an unknown
         variable or kind.
 
     Warns
     -----
     DoubtfulKind
-        Where a kind may be wrong, with the call that settles it.
+        Where a kind may be wrong, with the call that sets it.
+
+    Examples
+    --------
+    >>> import geomiam as gm
+    >>> schema = gm.infer_schema(gm.demo.load_cube())
+    >>> schema.variables["aspect"].kind
+    'circular'
     """
     ds, kinds = text_names(ds), kinds or {}
     names = [n for n in on_place(ds) if n not in NOT_PREDICTORS]
@@ -98,7 +109,7 @@ def _variable(array: xr.DataArray, guess: Guess) -> Variable:
 
 
 def _default_homes(ds: xr.Dataset, names: list[str]) -> dict[str, str]:
-    """Modality of each variable where none is given."""
+    """Return the modality of each variable from its attribute, its number or its name."""
     declared_names = {n: m for n in names if (m := text_of(ds[n].attrs, "modality"))}
     numbered_names = modalities_of(
         n for n in names if n not in declared_names and not own_dims(ds[n])
@@ -107,7 +118,7 @@ def _default_homes(ds: xr.Dataset, names: list[str]) -> dict[str, str]:
 
 
 def _warn(guesses: Mapping[str, Guess]) -> None:
-    """Warn once of all doubtful kinds, with the call that settles each."""
+    """Warn once of all doubtful kinds, with the call that sets each."""
     doubts = {n: g for n, g in guesses.items() if g.doubt}
     if not doubts:
         return
@@ -128,11 +139,11 @@ def _check_kinds(kinds: Mapping[str, str], names: list[str]) -> None:
     for name, kind in kinds.items():
         if name not in names:
             close = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean '{close[0]}'?" if close else f"there are {some(names)}"
-            raise SchemaError(f"kinds= names '{name}', which is no predictor of the data; {hint}")
+            hint = f"did you mean '{close[0]}'?" if close else f"there are {list_names(names)}"
+            raise SchemaError(f"kinds= has '{name}', which is not a predictor of the data; {hint}")
         if kind not in KINDS:
             raise SchemaError(
-                f"kinds={{'{name}': {kind!r}}}: there is no such kind; use {', '.join(KINDS)}"
+                f"kinds={{'{name}': {kind!r}}}: this kind does not exist; use {', '.join(KINDS)}"
             )
 
 
@@ -144,7 +155,7 @@ def _homes(names: list[str], modalities: Mapping[str, Sequence[str]]) -> dict[st
             matching_names = fnmatch.filter(names, pattern)
             if not matching_names:
                 raise SchemaError(
-                    f"modality '{modality}': '{pattern}' matches none of {some(names)}"
+                    f"modality '{modality}': '{pattern}' matches none of {list_names(names)}"
                 )
             homes.update(dict.fromkeys((m for m in matching_names if m not in homes), modality))
     return homes

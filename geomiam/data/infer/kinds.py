@@ -14,10 +14,10 @@ import numpy as np
 import xarray as xr
 
 from geomiam.data.infer.value_sample import ValueSample, sample_values
-from geomiam.data.predictors import own_dims
 from geomiam.data.values.attributes import text_of
 from geomiam.data.values.class_names import class_names
 from geomiam.data.values.dim_labels import has_dates
+from geomiam.data.variables import own_dims
 from geomiam.errors import SchemaError
 from geomiam.schema.schema import KINDS, OWN_DIMS
 

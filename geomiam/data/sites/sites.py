@@ -13,7 +13,7 @@ import xarray as xr
 
 from geomiam.data.dataset import as_dataset
 from geomiam.data.grid.grid import geobox, restore
-from geomiam.data.records.coordinates import Points, locate, check_columns, numbers
+from geomiam.data.records.coordinates import Points, check_columns, locate, numbers
 from geomiam.data.records.files import read_table
 from geomiam.data.records.records import Records, read_records
 from geomiam.data.sites.cells import (
