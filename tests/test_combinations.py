@@ -146,15 +146,15 @@ def test_all_laws_hold(tmp_path, tokenizer, encoder, fusion):
     masks = np.stack(list(group_masks(model.layout).values()))
     subsets = [m for m in itertools.product((False, True), repeat=3) if any(m)]
     shown = np.stack([(np.array(m)[:, None] & masks).any(0) for m in subsets])
-    answers = coalition_block(model, block, shown=shown, species=species, scale="logit")
+    answers = coalition_block(model, block, visible=shown, species=species, scale="logit")
     assert np.isfinite(answers).all()  # all 2^M − 1 subsets
-    full = predict_block(model, block, shown=shown[-1], species=species, scale="logit")
+    full = predict_block(model, block, visible=shown[-1], species=species, scale="logit")
     seen = block.observed.any(1)
     assert (np.isfinite(full) == seen[:, None]).all()
 
     # batch mates, and their order, are not seen
     order = np.random.default_rng(4).permutation(ROWS)
-    ask = {"shown": shown[-1], "species": species, "scale": "logit"}
+    ask = {"visible": shown[-1], "species": species, "scale": "logit"}
     np.testing.assert_allclose(
         predict_block(model, taken(block, order), **ask), full[order], rtol=1e-4, atol=1e-5
     )
@@ -166,17 +166,17 @@ def test_all_laws_hold(tmp_path, tokenizer, encoder, fusion):
     nothing = encode(arrays | gone, layout=model.layout, scaler=model.scaler)
     without = np.array([s == (True, True, False) for s in subsets]).argmax()
     by_nan = predict_block(model, nothing, **ask)
-    by_name = predict_block(model, block, **{**ask, "shown": shown[without]})
+    by_name = predict_block(model, block, **{**ask, "visible": shown[without]})
     np.testing.assert_allclose(by_nan, by_name, rtol=1e-4, atol=1e-5)
     there = np.isfinite(by_name)
     np.testing.assert_allclose(answers[without][there], by_name[there], rtol=1e-4, atol=1e-5)
 
     # Shapley values add up, and what is absent gets nothing
-    values, whole, _ = shapley_block(model, block, players=masks, species=species, scale="logit")
+    values, whole, _ = shapley_block(model, block, groups=masks, species=species, scale="logit")
     base = coalition_block(
         model,
         taken(block, np.zeros(1, int)),
-        shown=shown[:1] & False,
+        visible=shown[:1] & False,
         species=species,
         scale="logit",
     )[0]

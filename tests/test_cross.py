@@ -157,7 +157,7 @@ def test_all_subsets_of_modalities_are_answered_and_differ(variant):
     count = len(model.layout.sizes)
     subsets = [s for r in range(1, count + 1) for s in itertools.combinations(range(count), r)]
     shown = np.array([np.isin(owner, s) for s in subsets])
-    answers = coalition_block(model, block, shown=shown, species=np.arange(2))
+    answers = coalition_block(model, block, visible=shown, species=np.arange(2))
     assert len(subsets) == 2**count - 1 and np.isfinite(answers).all()
     assert len(np.unique(answers[:, 0, 0])) == len(subsets)
 
@@ -181,8 +181,8 @@ def test_nan_and_hiding_are_one_road(variant):
         value[:, ~shown[part.start : part.start + part.size]] = np.nan
     as_nan, index = Block(tuple(values), block.observed & shown), np.arange(2)
     np.testing.assert_allclose(
-        predict_block(model, block, shown=shown, species=index),
-        predict_block(model, as_nan, shown=np.ones_like(shown), species=index),
+        predict_block(model, block, visible=shown, species=index),
+        predict_block(model, as_nan, visible=np.ones_like(shown), species=index),
         rtol=0,
         atol=2e-6,
     )
@@ -196,9 +196,9 @@ def test_coalitions_are_single_predictions_and_values_add_up(variant, members, s
     asked = {"species": index, "scale": scale}
     shown = np.random.default_rng(1).random((7, t)) < 0.6
     shown[0] = True
-    every = coalition_block(model, block, shown=shown, **asked)
+    every = coalition_block(model, block, visible=shown, **asked)
     for own, answers in zip(shown, every, strict=True):
-        alone = predict_block(model, block, shown=own, **asked)
+        alone = predict_block(model, block, visible=own, **asked)
         some = np.isfinite(alone).all(1)
         np.testing.assert_allclose(answers[some], alone[some], rtol=0, atol=2e-6)
     groups = np.stack(list(group_masks(model.layout).values()))[:4]
@@ -221,7 +221,7 @@ def test_encodings_are_shared_by_coalitions_unless_gated():
         fusion, count = model.network.members[0].fusion, []
         for block_ in fusion.encoders[0]:
             block_.register_forward_hook(lambda *_: count.append(1))
-        shapley_block(model, block, players=groups, species=np.arange(2))
+        shapley_block(model, block, groups=groups, species=np.arange(2))
         return len(count)
 
     assert times(model) == 1
@@ -230,7 +230,7 @@ def test_encodings_are_shared_by_coalitions_unless_gated():
 
 def test_bfloat16_answers_nearly_the_same():
     model, block = made()
-    asked = {"shown": np.ones(model.layout.size, bool), "species": np.arange(2)}
+    asked = {"visible": np.ones(model.layout.size, bool), "species": np.arange(2)}
     exact = predict_block(model, block, **asked)
     np.testing.assert_allclose(
         predict_block(model.in_precision("bf16"), block, **asked), exact, atol=0.02
@@ -240,7 +240,7 @@ def test_bfloat16_answers_nearly_the_same():
 def test_bfloat16_of_every_variant_is_finite_and_close_for_most(variant):
     """Who is chosen may change where two are nearly level, so single rows may differ."""
     model, block = made(rows=60, **variant)
-    asked = {"shown": np.ones(model.layout.size, bool), "species": np.arange(2)}
+    asked = {"visible": np.ones(model.layout.size, bool), "species": np.arange(2)}
     exact = predict_block(model, block, **asked)
     half = predict_block(model.in_precision("bf16"), block, **asked)
     some = np.isfinite(exact)

@@ -39,13 +39,13 @@ def made(fusion: str, *, rows: int = 23, gaps: float = 0.3, species: int = 5):
 def test_batches_slabs_and_blocks_of_species_do_not_matter(fusion, scale, monkeypatch):
     model, block, masks = made(fusion)
     asked = {"species": np.array([4, 0, 2]), "scale": scale}
-    shown = np.random.default_rng(0).random((9, masks.shape[1])) < 0.5
+    visible = np.random.default_rng(0).random((9, masks.shape[1])) < 0.5
 
     def everything():
         return (
-            *shapley_block(model, block, players=masks, **asked)[:2],
-            predict_block(model, block, shown=masks[:3].any(0), **asked),
-            coalition_block(model, block, shown=shown, **asked),
+            *shapley_block(model, block, groups=masks, **asked)[:2],
+            predict_block(model, block, visible=masks[:3].any(0), **asked),
+            coalition_block(model, block, visible=visible, **asked),
         )
 
     before = everything()
@@ -76,11 +76,11 @@ def test_a_prediction_that_is_not_finite_is_an_error_and_no_gap():
 def test_the_full_value_is_the_prediction(fusion):
     model, block, masks = made(fusion)
     species = np.arange(5)
-    values, full, _ = shapley_block(model, block, players=masks[:4], species=species)
-    shown = masks[:4].any(0)
-    expected = predict_block(model, block, shown=shown, species=species)
+    values, full, _ = shapley_block(model, block, groups=masks[:4], species=species)
+    visible = masks[:4].any(0)
+    expected = predict_block(model, block, visible=visible, species=species)
     np.testing.assert_allclose(full, expected, rtol=0, atol=1e-6)
-    assert np.isnan(full).any(1).tolist() == (~(block.observed & shown).any(1)).tolist()
+    assert np.isnan(full).any(1).tolist() == (~(block.observed & visible).any(1)).tolist()
     assert values.shape == (len(block), 4, 5)
 
 
@@ -130,12 +130,14 @@ def repeated(block: Block, times: int) -> Block:
 def test_equal_rows_are_equal_to_the_last_bit(fusion):
     model, block, masks = made(fusion, rows=7)
     many = repeated(block, 5)
-    answers = predict_block(model, many, shown=masks.any(0), species=np.arange(5))
+    answers = predict_block(model, many, visible=masks.any(0), species=np.arange(5))
     assert (
         answers.reshape(7, 5, 5) == answers.reshape(7, 5, 5)[:, :1]
     ).sum() == answers.size - np.isnan(answers).sum()
-    shown = masks[:2]
-    several = coalition_block(model, many, shown=shown, species=np.arange(5)).reshape(2, 7, 5, 5)
+    visible = masks[:2]
+    several = coalition_block(model, many, visible=visible, species=np.arange(5)).reshape(
+        2, 7, 5, 5
+    )
     np.testing.assert_array_equal(several, np.broadcast_to(several[:, :, :1], several.shape))
 
 
@@ -153,14 +155,14 @@ def test_a_group_is_encoded_once_for_rows_that_have_it_in_common(monkeypatch):
 
     monkeypatch.setattr(GroupFusion, "pool", counted)
     mixed = Block(tuple(values), block.observed)
-    fast, _, _ = shapley_block(model, mixed, players=masks, species=np.arange(2))
+    fast, _, _ = shapley_block(model, mixed, groups=masks, species=np.arange(2))
     groups = list(model.schema.groups)
     assert dict(encoded)[groups.index("embedding")] == 4
     assert dict(encoded)[groups.index("climate")] == 40
     assert len(encoded) == len(groups)  # once each, for all coalitions
     monkeypatch.undo()
     monkeypatch.setattr("geomiam.tokens.rows.COMPARED", 0)
-    plain, _, _ = shapley_block(model, mixed, players=masks, species=np.arange(2))
+    plain, _, _ = shapley_block(model, mixed, groups=masks, species=np.arange(2))
     np.testing.assert_allclose(fast, plain, rtol=0, atol=1e-6)
 
 
@@ -181,10 +183,10 @@ def test_distinct_rows_are_those_of_numpy():
 def test_bfloat16_is_near_and_adds_up(fusion, cube):
     model, block, masks = made(fusion, rows=50, gaps=0.1)
     species = np.arange(5)
-    exact, _, _ = shapley_block(model, block, players=masks, species=species)
+    exact, _, _ = shapley_block(model, block, groups=masks, species=species)
     half = model.in_precision("bf16")
     assert half is model.in_precision("bf16") and half is not model and half.id
-    values, full, _ = shapley_block(half, block, players=masks, species=species)
+    values, full, _ = shapley_block(half, block, groups=masks, species=species)
     base = engine.base_value(half, species=species)
     np.testing.assert_allclose(values.sum(1) + base, full, rtol=0, atol=2e-3)
     off = np.nanmax(np.abs(values - exact))

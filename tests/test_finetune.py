@@ -304,7 +304,7 @@ def test_training_and_prediction_compute_the_same(fusion):
         made.network.eval()
         plain = made.network(values, visible)
     full = predict_block(
-        made, block, shown=np.ones(made.layout.size, bool), species=np.arange(2), scale="logit"
+        made, block, visible=np.ones(made.layout.size, bool), species=np.arange(2), scale="logit"
     )
     np.testing.assert_allclose(packed, plain, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(full, plain, rtol=1e-4, atol=1e-4)
@@ -326,7 +326,7 @@ def test_bits_stay_for_every_subset_of_every_kind_of_token(fusion, n):
         shown = np.any([g & p for g, p in zip(groups, picked, strict=True)], 0)
         masks = [shown, np.concatenate([shown, more]), np.concatenate([shown, ~more])]
         one, using, nan = (
-            predict_block(m, b, shown=s, species=np.arange(2))
+            predict_block(m, b, visible=s, species=np.arange(2))
             for m, b, s in zip((old, made, made), blocks, masks, strict=True)
         )
         np.testing.assert_array_equal(using, one)
@@ -339,7 +339,7 @@ def test_shapley_values_of_a_grown_model_add_up(fusion, scale):
     _, made = randomly_grown(fusion)
     block, masks = rows_of(made), np.stack(list(group_masks(made.layout).values()))
     asked = {"species": np.arange(2), "scale": scale}
-    why, full, _ = shapley_block(made, block, players=masks, **asked)
+    why, full, _ = shapley_block(made, block, groups=masks, **asked)
     base = base_value(made, **asked)
     seen = block.observed.any(1)
     np.testing.assert_allclose((why.sum(1) + base)[seen], full[seen], rtol=1e-4, atol=1e-4)

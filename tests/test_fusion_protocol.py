@@ -123,7 +123,7 @@ def test_hidden_values_of_the_example_are_inert():
     groups = np.stack(list(group_masks(model.layout).values()))
     values, full, _ = shapley_block(model, block, players=groups, species=np.arange(2))
     np.testing.assert_allclose(
-        full, predict_block(model, block, shown=groups.any(0), species=np.arange(2)), atol=1e-6
+        full, predict_block(model, block, visible=groups.any(0), species=np.arange(2)), atol=1e-6
     )
     absent = ~np.stack([(block.observed & g).any(1) for g in groups], 1)
     assert (np.nan_to_num(values[absent]) == 0).all()

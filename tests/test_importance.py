@@ -12,11 +12,11 @@ from sklearn.metrics import roc_auc_score
 
 import geomiam as gm
 from geomiam.errors import LabelError, SelectionError
-from geomiam.evaluation.importance import SkillGame, _players, skill_game
+from geomiam.evaluation.importance import SkillGame, _groups, skill_game
 from geomiam.explain.sampling import Memo, exact, latin_square, sample, steps
 from geomiam.inference.engine import base_value
 
-PLAYERS = 7
+GROUPS = 7
 KINDS = [
     ("latin", "independent"),
     ("latin", "cyclic"),
@@ -26,14 +26,14 @@ KINDS = [
 
 
 def skill(coalitions: np.ndarray) -> np.ndarray:
-    """Two games of seven players: 0 and 1 alike, 2 and 3 worth something together, 6 worth nothing."""
+    """Two games of seven groups: 0 and 1 alike, 2 and 3 worth something together, 6 worth nothing."""
     x = coalitions[:, :6].astype(float)
     rough = np.random.default_rng(5).normal(size=2**6)[(x @ 2 ** np.arange(6)).astype(int)]
     smooth = np.sqrt(x @ [1, 1, 0.5, 0.5, 3, 6]) + x[:, 2] * x[:, 3]
     return np.stack([0.5 + smooth, smooth + 0.3 * rough], 1)
 
 
-TRUTH = exact(skill, PLAYERS)
+TRUTH = exact(skill, GROUPS)
 
 
 # Exact values -------------------------------------------------------------------------------------
@@ -44,11 +44,11 @@ def test_exact_values_are_those_of_an_independent_computer():
     from shapiq.game_theory import ExactComputer
 
     for column in range(2):
-        values = ExactComputer(lambda c, k=column: skill(c)[:, k], n_players=PLAYERS)("SV", 1)
-        theirs = [values[(i,)] for i in range(PLAYERS)]
+        values = ExactComputer(lambda c, k=column: skill(c)[:, k], n_players=GROUPS)("SV", 1)
+        theirs = [values[(i,)] for i in range(GROUPS)]
         np.testing.assert_allclose(TRUTH.values[:, column], theirs, atol=1e-12)
     assert (TRUTH.standard_error == 0).all()
-    assert (TRUTH.evaluations, TRUTH.visits) == (2**PLAYERS, 2**PLAYERS - 2)
+    assert (TRUTH.evaluations, TRUTH.visits) == (2**GROUPS, 2**GROUPS - 2)
 
 
 def test_exact_values_obey_the_axioms():
@@ -78,7 +78,7 @@ def test_the_published_squares_are_shifts_of_one_order_and_ours_are_not():
 
 
 @pytest.mark.parametrize(("method", "rows"), KINDS)
-def test_values_are_the_mean_of_what_players_add_counted_by_hand(method, rows):
+def test_values_are_the_mean_of_what_groups_add_counted_by_hand(method, rows):
     """An additive game has no variance: any order, any pair, gives the exact values."""
     worth = np.arange(5.0)[:, None]
     found = sample(lambda c: c @ worth, 5, method=method, rows=rows, samples=4)
@@ -88,16 +88,16 @@ def test_values_are_the_mean_of_what_players_add_counted_by_hand(method, rows):
 
 def test_latin_values_equal_a_walk_along_the_rows():
     rng = np.random.default_rng(3)
-    squares = [latin_square(PLAYERS, cyclic=True, rng=rng) for _ in range(3)]
-    added = np.zeros((3, PLAYERS, 2))
+    squares = [latin_square(GROUPS, cyclic=True, rng=rng) for _ in range(3)]
+    added = np.zeros((3, GROUPS, 2))
     for k, square in enumerate(squares):
         for order in square:
-            joined = np.zeros((1, PLAYERS), bool)
-            for player in order:
+            joined = np.zeros((1, GROUPS), bool)
+            for group in order:
                 before = skill(joined)[0]
-                joined[0, player] = True
-                added[k, player] += (skill(joined)[0] - before) / PLAYERS
-    found = sample(skill, PLAYERS, rows="cyclic", samples=3, rng=np.random.default_rng(3))
+                joined[0, group] = True
+                added[k, group] += (skill(joined)[0] - before) / GROUPS
+    found = sample(skill, GROUPS, rows="cyclic", samples=3, rng=np.random.default_rng(3))
     np.testing.assert_allclose(found.values, added.mean(0), atol=1e-12)
     expected = added.std(0, ddof=1) / np.sqrt(3)
     np.testing.assert_allclose(found.standard_error, expected, atol=1e-12)
@@ -106,7 +106,7 @@ def test_latin_values_equal_a_walk_along_the_rows():
 @pytest.mark.parametrize("rows", ["independent", "cyclic", "antithetic"])
 def test_latin_values_add_up_and_nothing_is_worth_nothing(rows):
     for seed in range(20):
-        found = sample(skill, PLAYERS, rows=rows, samples=4, rng=seed)
+        found = sample(skill, GROUPS, rows=rows, samples=4, rng=seed)
         np.testing.assert_allclose(found.values.sum(0), found.full - found.base, atol=1e-12)
         np.testing.assert_allclose(found.values[6], 0, atol=1e-12)
 
@@ -118,7 +118,7 @@ def runs():
     options = {"samples": 24}
     return {
         kind: [
-            sample(game, PLAYERS, method=kind[0], rows=kind[1], rng=seed, **options)
+            sample(game, GROUPS, method=kind[0], rows=kind[1], rng=seed, **options)
             for seed in range(400)
         ]
         for kind in KINDS
@@ -156,12 +156,12 @@ def test_strata_err_less_than_plain_monte_carlo_of_equal_cost(runs):
 
 
 def test_steps_are_the_samples_of_their_sizes():
-    along = list(steps(skill, PLAYERS, at=[2, 5, 9], rng=7))
+    along = list(steps(skill, GROUPS, at=[2, 5, 9], rng=7))
     for size, step in zip((2, 5, 9), along, strict=True):
-        alone = sample(skill, PLAYERS, samples=size, rng=7)
+        alone = sample(skill, GROUPS, samples=size, rng=7)
         np.testing.assert_array_equal(step.values, alone.values)
         np.testing.assert_array_equal(step.standard_error, alone.standard_error)
-        assert step.visits == alone.visits == size * PLAYERS * (PLAYERS - 1)
+        assert step.visits == alone.visits == size * GROUPS * (GROUPS - 1)
         assert step.evaluations == alone.evaluations
 
 
@@ -174,12 +174,12 @@ def test_no_coalition_is_evaluated_twice_while_memory_lasts(memory):
         return skill(coalitions)
 
     memo = Memo(watched, memory=memory)
-    found = sample(memo, PLAYERS, samples=12)
+    found = sample(memo, GROUPS, samples=12)
     assert len(asked) == memo.evaluations == found.evaluations
     if memory == 2**30:
-        assert len(asked) == len(set(asked)) <= 2**PLAYERS
+        assert len(asked) == len(set(asked)) <= 2**GROUPS
     assert len(memo.known) <= memory / 16
-    np.testing.assert_array_equal(found.values, sample(skill, PLAYERS, samples=12).values)
+    np.testing.assert_array_equal(found.values, sample(skill, GROUPS, samples=12).values)
 
 
 def test_one_player_gets_everything():
@@ -192,13 +192,13 @@ def test_one_player_gets_everything():
 
 def test_samples_that_tell_no_error_are_refused():
     with pytest.raises(ValueError, match=r"samples=1 leaves 1 independent replicate.*samples=2"):
-        sample(skill, PLAYERS, samples=1)
+        sample(skill, GROUPS, samples=1)
     with pytest.raises(ValueError, match=r"samples=2 leaves 1 independent replicate.*samples=4"):
-        sample(skill, PLAYERS, samples=2, rows="antithetic")
+        sample(skill, GROUPS, samples=2, rows="antithetic")
     with pytest.raises(ValueError, match=r"come in pairs, but samples=7 is odd; pass samples=8"):
-        sample(skill, PLAYERS, samples=7, rows="antithetic")
+        sample(skill, GROUPS, samples=7, rows="antithetic")
     with pytest.raises(ValueError, match=r"no method 'sobol'.*methods: latin, uniform"):
-        sample(skill, PLAYERS, method="sobol")
+        sample(skill, GROUPS, method="sobol")
 
 
 # Skill of a model ---------------------------------------------------------------------------------
@@ -207,7 +207,7 @@ def test_samples_that_tell_no_error_are_refused():
 @pytest.fixture
 def game(model, sites):
     """The skill game of the modalities."""
-    return skill_game(model, sites, players="modalities")
+    return skill_game(model, sites, groups="modalities")
 
 
 def test_every_coalition_answers_as_a_plain_prediction_does(model, sites, game):
@@ -215,7 +215,7 @@ def test_every_coalition_answers_as_a_plain_prediction_does(model, sites, game):
     anything = gm.predict(sites, model)["suitability"].notnull().all("species").values
     base = base_value(model, species=game.species, scale="logit")
     coalitions = some_coalitions(game)
-    (answers,) = game._scores((coalitions[:, :, None] & game.players).any(1))
+    (answers,) = game._scores((coalitions[:, :, None] & game.groups).any(1))
     for coalition, found in zip(coalitions, answers, strict=True):
         using = [n for n, member in zip(names, coalition) if member]
         plain = gm.predict(sites, model, using=using, scale="logit")["suitability"]
@@ -227,7 +227,7 @@ def test_every_coalition_answers_as_a_plain_prediction_does(model, sites, game):
 
 def test_every_coalition_is_scored_as_scikit_learn_scores_it(sites, game):
     coalitions = some_coalitions(game)
-    (answers,) = game._scores((coalitions[:, :, None] & game.players).any(1))
+    (answers,) = game._scores((coalitions[:, :, None] & game.groups).any(1))
     for scores, found in zip(answers, game(coalitions), strict=True):
         columns = zip(game.labels.T, scores.T)
         expected = [roc_auc_score(y[y == y], s[y == y]) for y, s in columns]
@@ -235,23 +235,23 @@ def test_every_coalition_is_scored_as_scikit_learn_scores_it(sites, game):
 
 
 def some_coalitions(game: SkillGame) -> np.ndarray:
-    """Everything, every player alone, and a few at random; never nobody."""
-    count = len(game.players)
+    """Everything, every group alone, and a few at random; never nobody."""
+    count = len(game.groups)
     some = np.random.default_rng(0).random((6, count)) < 0.5
     both = np.concatenate([np.ones((1, count), bool), np.eye(count, dtype=bool), some])
     return both[both.any(1)]
 
 
 def test_values_are_the_exact_ones_of_that_game(model, sites, game):
-    table = gm.importance(model, sites, players="modalities")
-    truth = exact(game, len(game.players))
+    table = gm.importance(model, sites, groups="modalities")
+    truth = exact(game, len(game.groups))
     np.testing.assert_allclose(table["shapley"], truth.values[:, :-1], atol=1e-9)
     np.testing.assert_allclose(table["mean_shapley"], table["shapley"].mean("species"), atol=1e-9)
     assert (table["base_value"] == 0.5).all()
-    full = table["shapley"].sum("player") + table["base_value"]
+    full = table["shapley"].sum("group") + table["base_value"]
     np.testing.assert_allclose(full, table["full_value"], atol=1e-12)
     assert (table["standard_error"] == 0).all()
-    assert table["player"].values.tolist() == list(model.schema.modalities)
+    assert table["group"].values.tolist() == list(model.schema.modalities)
     assert table.attrs["evaluations"] == 2 ** len(model.schema.modalities)
 
 
@@ -270,18 +270,18 @@ def test_sampled_values_lie_about_the_exact_ones(model, sites):
     off = np.abs(found["mean_shapley"] - truth["mean_shapley"])
     assert (off <= t.ppf(0.9995, 3) * found["standard_error"] + 1e-12).all()
     assert found.attrs["replicates"] == 4
-    assert found.attrs["evaluations"] <= 2 ** found.sizes["player"]
+    assert found.attrs["evaluations"] <= 2 ** found.sizes["group"]
 
 
 def test_what_is_nowhere_observed_is_worth_nothing(model, sites):
     gone = sites.assign(landsat=sites["landsat"] * np.nan)
     table = gm.importance(model, gone)
-    np.testing.assert_allclose(table["shapley"].sel(player="landsat"), 0, atol=1e-12)
+    np.testing.assert_allclose(table["shapley"].sel(group="landsat"), 0, atol=1e-12)
     assert (np.abs(table["mean_shapley"]) > 0).sum() > 2
 
 
 def test_scores_held_in_memory_change_nothing(model, sites, game, monkeypatch):
-    coalitions = np.random.default_rng(1).random((5, len(game.players))) < 0.5
+    coalitions = np.random.default_rng(1).random((5, len(game.groups))) < 0.5
     together = game(coalitions)
     monkeypatch.setattr("geomiam.evaluation.importance.SCORES_AT_ONCE", 1)
     # Rounding may turn a near-tie of two sites: one pair of some thousands.
@@ -295,28 +295,28 @@ def tiny():
     return sites, gm.fit(sites, network=gm.NetworkConfig(width=8, heads=2), training=quick(), rng=0)
 
 
-def test_players_are_variables_or_what_the_user_names(tiny):
+def test_groups_are_variables_or_what_the_user_names(tiny):
     sites, model = tiny
-    assert list(_players(model.layout, "variables")) == ["bio1", "clay", "ndvi"]
-    table = gm.importance(model, sites, players={"spring": "ndvi[month=1:4]", "warmth": "climate"})
-    assert table["player"].values.tolist() == ["spring", "warmth", "rest"]
-    with pytest.raises(SelectionError, match=r"players='tokens' is none of groups, modalities"):
-        gm.importance(model, sites, players="tokens")
+    assert list(_groups(model.layout, "variables")) == ["bio1", "clay", "ndvi"]
+    table = gm.importance(model, sites, groups={"spring": "ndvi[month=1:4]", "warmth": "climate"})
+    assert table["group"].values.tolist() == ["spring", "warmth", "rest"]
+    with pytest.raises(
+        SelectionError, match=r"groups='tokens' is neither modalities nor variables"
+    ):
+        gm.importance(model, sites, groups="tokens")
 
 
 def test_a_variable_may_be_called_like_its_modality(model):
-    masks = np.stack(list(_players(model.layout, "variables").values()))
+    masks = np.stack(list(_groups(model.layout, "variables").values()))
     assert (masks.sum(0) == 1).all()
-    assert list(_players(model.layout, "variables")) == [
-        s.variable.name for s in model.layout.spans
-    ]
+    assert list(_groups(model.layout, "variables")) == [s.variable.name for s in model.layout.spans]
 
 
 @pytest.mark.parametrize("metric", ["tss", "average_precision", "brier", "log_loss"])
 def test_metrics_that_know_ties_share_their_value(tiny, metric):
     sites, model = tiny
-    table = gm.importance(model, sites, players="variables", metric=metric)
-    both = table["base_value"] + table["shapley"].sum("player")
+    table = gm.importance(model, sites, groups="variables", metric=metric)
+    both = table["base_value"] + table["shapley"].sum("group")
     np.testing.assert_allclose(both, table["full_value"], atol=1e-12)
     expected = gm.evaluate(model, sites, subsets="all", metrics=[metric])[metric]
     np.testing.assert_allclose(table["full_value"], expected.isel(subset=0), atol=1e-4)
@@ -330,13 +330,13 @@ def test_metrics_that_do_not_are_refused(tiny):
         gm.importance(model, sites, metric="aic")
 
 
-def test_too_many_players_are_refused_with_the_call_that_samples(tiny, monkeypatch):
+def test_too_many_groups_are_refused_with_the_call_that_samples(tiny, monkeypatch):
     sites, model = tiny
     monkeypatch.setattr("geomiam.evaluation.importance.MOST_GROUPS", 2)
-    with pytest.raises(SelectionError, match=r"3 players mean 2\^3 = 8 coal.*method='latin'"):
-        gm.importance(model, sites, players="variables")
-    table = gm.importance(model, sites, players="variables", method="latin", samples=2)
-    assert table.sizes["player"] == 3
+    with pytest.raises(SelectionError, match=r"3 groups mean 2\^3 = 8 coal.*method='latin'"):
+        gm.importance(model, sites, groups="variables")
+    table = gm.importance(model, sites, groups="variables", method="latin", samples=2)
+    assert table.sizes["group"] == 3
 
 
 def test_a_species_of_one_class_has_no_value_and_counts_nowhere(tiny):
@@ -356,7 +356,7 @@ def test_a_softmax_model_is_judged_by_its_shares(sites):
     first = np.nan_to_num(sites["presence"].values).argmax(1)
     single = sites.assign(presence=(("site", "species"), np.eye(3, dtype=np.float32)[first]))
     model = train_small(single, "group", loss="cross-entropy")
-    table = gm.importance(model, single, players={"c": "climate", "t": "terrain"})
+    table = gm.importance(model, single, groups={"c": "climate", "t": "terrain"})
     assert (table["base_value"] == 0.5).all()
     expected = gm.evaluate(model, single, subsets="all")["auc"].sel(subset="all")
     np.testing.assert_allclose(table["full_value"], expected, atol=2e-4)
@@ -368,9 +368,9 @@ def test_the_game_is_one_pass_over_sites_not_one_prediction_per_coalition(game, 
     network = type(game.model.network)
     tokens = network.tokens
     monkeypatch.setattr(network, "tokens", lambda *a: made.append(1) or tokens(*a))
-    game(np.ones((1, len(game.players)), bool))
+    game(np.ones((1, len(game.groups)), bool))
     once, made[:] = len(made), []
-    game(np.random.default_rng(0).random((30, len(game.players))) < 0.7)
+    game(np.random.default_rng(0).random((30, len(game.groups))) < 0.7)
     assert len(made) == once
     assert isinstance(game, SkillGame)
 
@@ -389,14 +389,14 @@ def figures():
 
 def test_bars_are_the_values_in_order_and_their_whiskers_the_intervals(tiny, figures):
     sites, model = tiny
-    table = gm.importance(model, sites, players="variables", method="latin", samples=6)
+    table = gm.importance(model, sites, groups="variables", method="latin", samples=6)
     (ax,) = gm.plot.importance(table).axes
     bars, whiskers = (c for c in ax.containers[::-1])
     order = np.argsort(table["mean_shapley"].values)
     widths = [bar.get_width() for bar in bars]
     np.testing.assert_allclose(widths, table["mean_shapley"].values[order])
     assert [label.get_text() for label in ax.get_yticklabels()] == list(
-        table["player"].values[order]
+        table["group"].values[order]
     )
     (segments,) = (c for c in whiskers[2])
     half = [np.diff(line[:, 0])[0] / 2 for line in segments.get_segments()]
@@ -409,7 +409,7 @@ def test_bars_of_one_species_are_those_of_that_species_and_exact_ones_have_no_wh
     tiny, figures
 ):
     sites, model = tiny
-    table = gm.importance(model, sites, players="variables")
+    table = gm.importance(model, sites, groups="variables")
     (ax,) = gm.plot.importance(table, species="Quercus 1").axes
     widths = [bar.get_width() for bar in ax.patches]
     np.testing.assert_allclose(widths, np.sort(table["shapley"].sel(species="Quercus 1")))

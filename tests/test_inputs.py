@@ -140,7 +140,7 @@ def test_a_model_may_be_a_path(small_cube, points, fitted, expected, tmp_path):
         species=["a", "b"], x=points["x"] + 0.5
     )
     assert gm.evaluate(path, sites, subsets="all")["sites"] == 42
-    assert gm.importance(path, sites, players="variables")["player"].size == 2
+    assert gm.importance(path, sites, groups="variables")["group"].size == 2
     swept = gm.missingness_sweep(
         sites, sites, fitted.schema, predictors={"path": path, "model": fitted}, shares=[0, 0.5]
     )

@@ -49,7 +49,7 @@ def block_of(model: Model, *, gaps: float = 0.3, rows: int = 40) -> Block:
 
 def logits(model: Model, block: Block, using: list[str] | None = None) -> np.ndarray:
     shown = visible_tokens(model.layout, using)
-    return predict_block(model, block, shown=shown, species=SPECIES, scale="logit")
+    return predict_block(model, block, visible=shown, species=SPECIES, scale="logit")
 
 
 def terms(model: Model, block: Block) -> np.ndarray:
@@ -273,7 +273,7 @@ def test_a_saved_model_answers_bit_equal(config, tmp_path):
 def test_bfloat16_differs_little(model):
     block, half = block_of(model), model.in_precision("bf16")
     shown = visible_tokens(model.layout, None)
-    exact, rough = (predict_block(m, block, shown=shown, species=SPECIES) for m in (model, half))
+    exact, rough = (predict_block(m, block, visible=shown, species=SPECIES) for m in (model, half))
     np.testing.assert_allclose(rough, exact, rtol=0, atol=0.02)
     assert half.network.members[0].dtype == torch.bfloat16 and (rough != exact).any()
     np.testing.assert_allclose(

@@ -103,17 +103,17 @@ def test_a_hidden_token_inside_the_network_is_the_same_as_nan_in_the_data(model,
     from geomiam.tokens.select import visible_tokens
 
     block = encode_sites(sites, model)
-    shown = ~visible_tokens(model.layout, ["climate", "landsat[band=red]"])
+    visible = ~visible_tokens(model.layout, ["climate", "landsat[band=red]"])
     values = [v.copy() for v in block.values]
     for part, value in zip(model.layout.parts, values, strict=True):
-        value[:, ~shown[part.start : part.start + part.size]] = np.nan
+        value[:, ~visible[part.start : part.start + part.size]] = np.nan
     from geomiam.tokens.blocks import Block
 
-    as_nan = Block(tuple(values), block.observed & shown)
-    everything, index = np.ones_like(shown), np.arange(3)
+    as_nan = Block(tuple(values), block.observed & visible)
+    everything, index = np.ones_like(visible), np.arange(3)
     np.testing.assert_allclose(
-        predict_block(model, block, shown=shown, species=index),
-        predict_block(model, as_nan, shown=everything, species=index),
+        predict_block(model, block, visible=visible, species=index),
+        predict_block(model, as_nan, visible=everything, species=index),
         **SAME,
     )
 

@@ -40,7 +40,7 @@ def block():
 def test_the_answer_is_the_mean_of_the_members_logits(fusion, block):
     models, whole = joined(fusion)
     settings = {
-        "shown": np.ones(whole.layout.size, bool),
+        "visible": np.ones(whole.layout.size, bool),
         "species": np.arange(2),
         "scale": "logit",
     }
@@ -56,11 +56,11 @@ def test_shapley_values_of_members_are_efficient(fusion, scale, block):
     models, whole = joined(fusion)
     masks = np.stack(list(group_masks(whole.layout).values()))
     asked = {"species": np.arange(2), "scale": scale}
-    why = shapley_block(whole, block, players=masks, **asked)[0]
-    full = predict_block(whole, block, shown=masks.any(0), **asked)
+    why = shapley_block(whole, block, groups=masks, **asked)[0]
+    full = predict_block(whole, block, visible=masks.any(0), **asked)
     np.testing.assert_allclose(why.sum(1) + base_value(whole, **asked), full, atol=2e-5)
     if scale == "logit":  # linear in the members
-        alone = [shapley_block(m, block, players=masks, **asked)[0] for m in models]
+        alone = [shapley_block(m, block, groups=masks, **asked)[0] for m in models]
         np.testing.assert_allclose(why, np.mean(alone, 0), atol=2e-5)
 
 

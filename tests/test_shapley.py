@@ -26,9 +26,9 @@ SCALES = ["probability", "logit"]
 
 
 def value_of(model, block, masks, coalition, *, species, scale):
-    """v(S) by hand: the plain prediction with the coalition's tokens shown; v(∅) where that is nothing."""
-    shown = masks[list(coalition)].any(0) if len(coalition) else np.zeros(masks.shape[1], bool)
-    out = predict_block(model, block, shown=shown, species=species, scale=scale)
+    """v(S) by hand: the plain prediction with the coalition's tokens visible; v(∅) where that is nothing."""
+    visible = masks[list(coalition)].any(0) if len(coalition) else np.zeros(masks.shape[1], bool)
+    out = predict_block(model, block, visible=visible, species=species, scale=scale)
     base = base_value(model, species=species, scale=scale)
     return np.where(np.isnan(out), base, out)
 
@@ -106,7 +106,7 @@ def test_weights_obey_efficiency_symmetry_dummy_and_linearity(g, seed):
     np.testing.assert_allclose((v @ weights).sum(), v[-1] - v[0], atol=1e-9)
     np.testing.assert_allclose((v + 3 * w) @ weights, v @ weights + 3 * (w @ weights), atol=1e-9)
     size = np.array([bin(s).count("1") for s in range(2**g)])
-    by_size = rng.normal(size=g + 1)[size]  # all players alike
+    by_size = rng.normal(size=g + 1)[size]  # all groups alike
     np.testing.assert_allclose(by_size @ weights, (by_size[-1] - by_size[0]) / g, atol=1e-9)
     dummy = v[np.arange(2**g) & ~1]  # player 0 never changes the value
     np.testing.assert_allclose((dummy @ weights)[0], 0, atol=1e-12)
@@ -161,7 +161,7 @@ def assert_parts_equal_plain_game(model, cube, groups):
             weight[:, None]
             * value_of(model, block, masks, members, species=species, scale="logit")[:, None]
         )
-    ours = shapley_block(model, block, players=masks, species=species, scale="logit")[0]
+    ours = shapley_block(model, block, groups=masks, species=species, scale="logit")[0]
     seen = block.observed.any(1)
     np.testing.assert_allclose(ours[seen], expected[seen], atol=1e-5)
 
@@ -187,8 +187,8 @@ def test_beyond_twelve_groups_coalitions_are_drawn(model, cube):
         f"t{y}{b}": f"landsat[time={y},band={b}]" for y in range(2012, 2019) for b in ("red", "nir")
     }
     few = cube.isel(y=slice(0, 2), x=slice(0, 3))
-    why = gm.shapley(few, model, groups=many, method="latin", squares=2)
-    assert why.sizes["group"] == 15 and why.attrs["squares"] == 2
+    why = gm.shapley(few, model, groups=many, method="latin", samples=2)
+    assert why.sizes["group"] == 15 and why.attrs["samples"] == 2
     total = why["base_value"] + why["shapley"].sum("group")
     seen = why["suitability"].notnull()
     assert float(np.abs(total - why["suitability"]).max()) < 1e-5
@@ -200,12 +200,12 @@ def test_beyond_twelve_groups_coalitions_are_drawn(model, cube):
     for name in ("shapley", "standard_error"):
         assert (why[name].where(absent, 0) == 0).all()
     xr.testing.assert_identical(
-        why, gm.shapley(few, model, groups=many, method="latin", squares=2)
+        why, gm.shapley(few, model, groups=many, method="latin", samples=2)
     )  # equal seeds
     default = gm.shapley(few.isel(y=[0], x=[0]), model, groups=many)
-    assert default.attrs["squares"] == 8
-    with pytest.raises(SelectionError, match="squares=1 has no standard error; pass squares=2"):
-        gm.shapley(few, model, method="latin", squares=1)
+    assert default.attrs["samples"] == 8
+    with pytest.raises(SelectionError, match="samples=1 has no standard error; pass samples=2"):
+        gm.shapley(few, model, method="latin", samples=1)
     with pytest.raises(SelectionError, match=r"15 groups mean 2\^15 coalitions.*method='latin'"):
         gm.shapley(few, model, groups=many, method="exact")
 
@@ -214,7 +214,7 @@ def test_beyond_twelve_groups_coalitions_are_drawn(model, cube):
 def test_drawn_values_are_near_the_exact_ones_as_their_error_says(model, cube, scale):
     few = cube.isel(y=slice(0, 6), x=slice(0, 6))
     exact = gm.shapley(few, model, scale=scale)
-    drawn = gm.shapley(few, model, scale=scale, method="latin", squares=24, rng=1)
+    drawn = gm.shapley(few, model, scale=scale, method="latin", samples=24, rng=1)
     xr.testing.assert_allclose(drawn["suitability"], exact["suitability"], rtol=0, atol=1e-5)
     off = np.abs(drawn["shapley"] - exact["shapley"])
     within = (off <= 3 * drawn["standard_error"] + 1e-6).where(exact["shapley"].notnull())
@@ -224,11 +224,11 @@ def test_drawn_values_are_near_the_exact_ones_as_their_error_says(model, cube, s
     assert float(off.max()) > 1e-6  # it is a draw
 
 
-@pytest.mark.parametrize("players", [1, 2, 5])
-def test_drawn_coalitions_weigh_every_linear_game_exactly(players):
-    worth = np.random.default_rng(0).normal(size=players)
-    drawn = Coalitions.latin(players, squares=3, rng=np.random.default_rng(1))
-    assert drawn.weight.shape == (3, len(drawn.member), players)
+@pytest.mark.parametrize("groups", [1, 2, 5])
+def test_drawn_coalitions_weigh_every_linear_game_exactly(groups):
+    worth = np.random.default_rng(0).normal(size=groups)
+    drawn = Coalitions.latin(groups, samples=3, rng=np.random.default_rng(1))
+    assert drawn.weight.shape == (3, len(drawn.member), groups)
     values = np.einsum("kcg,c->kg", drawn.weight, drawn.member @ worth)
     np.testing.assert_allclose(values, np.tile(worth, (3, 1)), atol=1e-12)
     full, none = drawn.member.all(1), ~drawn.member.any(1)
@@ -236,7 +236,7 @@ def test_drawn_coalitions_weigh_every_linear_game_exactly(players):
     np.testing.assert_allclose(drawn.weight.sum(-1), np.tile(ends, (3, 1)), atol=1e-12)
 
 
-def test_absent_players_leave_the_smaller_game():
+def test_absent_groups_leave_the_smaller_game():
     every = Coalitions.every(5)
     present = np.array([True, False, True, True, False])
     which, weight = every.among(present)
@@ -266,13 +266,13 @@ def test_collapsing_hidden_tokens_equals_the_plain_pass(t, share, seed):
 def test_coalitions_of_group_fusion_equal_full_passes(model, sites):
     block = encode_sites(sites, model)
     observed = torch.as_tensor(block.observed)
-    shown = torch.rand(10, observed.shape[1], generator=torch.Generator().manual_seed(0)) < 0.5
+    visible = torch.rand(10, observed.shape[1], generator=torch.Generator().manual_seed(0)) < 0.5
     with torch.inference_mode():
         values = [torch.as_tensor(v) for v in block.values]
         tokens = model.network.tokens(values, observed)
-        view = model.network.view(values, observed, shown)
-        shared = view.features(torch.arange(len(observed)), torch.arange(len(shown)))
-        for features, coalition in zip(shared.unbind(1), shown, strict=True):
+        view = model.network.view(values, observed, visible)
+        shared = view.features(torch.arange(len(observed)), torch.arange(len(visible)))
+        for features, coalition in zip(shared.unbind(1), visible, strict=True):
             alone = model.network.features(tokens, observed & coalition)
             torch.testing.assert_close(features, alone, rtol=0, atol=1e-5)
 

@@ -325,15 +325,15 @@ def test_the_engine_answers_any_coalition_and_values_add_up(fusion, options):
     index, masks = np.arange(2), np.stack(list(group_masks(model.layout).values()))
     shown = np.random.default_rng(0).random((6, model.layout.size)) < 0.6
     for own, answers in zip(
-        shown, coalition_block(model, block, shown=shown, species=index), strict=True
+        visible, coalition_block(model, block, visible=visible, species=index), strict=True
     ):
-        alone = predict_block(model, block, shown=own, species=index)
+        alone = predict_block(model, block, visible=own, species=index)
         some = np.isfinite(alone)
         np.testing.assert_allclose(answers[some], alone[some], rtol=0, atol=2e-6)
-    values, full, _ = shapley_block(model, block, players=masks, species=index)
-    expected = predict_block(model, block, shown=masks.any(0), species=index)
+    values, full, _ = shapley_block(model, block, groups=masks, species=index)
+    expected = predict_block(model, block, visible=masks.any(0), species=index)
     np.testing.assert_allclose(full, expected, rtol=0, atol=2e-6)
     total = values.sum(1) + base_value(model, species=index)
     np.testing.assert_allclose(total, expected, rtol=0, atol=2e-5)
-    one = predict_block(model.in_precision("bf16"), block, shown=masks.any(0), species=index)
+    one = predict_block(model.in_precision("bf16"), block, visible=masks.any(0), species=index)
     assert np.isfinite(one[np.isfinite(expected)]).all()

@@ -297,7 +297,7 @@ def test_the_default_players_are_the_groups_of_the_schema():
     np.testing.assert_array_equal(np.sum(list(chosen.values()), axis=0), np.ones(LAYOUT.size))
 
 
-def test_players_are_disjoint_and_what_no_group_names_is_the_rest():
+def test_groups_are_disjoint_and_what_no_group_names_is_the_rest():
     groups = {"heat": "bio1", "sight": ["landsat[band=red]", "cover"]}
     chosen = group_masks(LAYOUT, groups)
     assert list(chosen) == ["heat", "sight", "rest"]

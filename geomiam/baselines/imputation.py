@@ -210,7 +210,7 @@ class Imputed:
     def _probability(self, table: np.ndarray) -> np.ndarray:
         layout = self.model.layout
         shown, every = np.ones(layout.size, bool), np.arange(len(self.species))
-        return predict_block(self.model, _cut(table, layout), shown=shown, species=every)
+        return predict_block(self.model, _cut(table, layout), visible=shown, species=every)
 
     @cached_property
     def _donors(self) -> np.ndarray:

@@ -25,7 +25,7 @@ from geomiam.tokens.layout import Layout
 from geomiam.tokens.select import Selector, group_masks
 
 Method = Literal["exact", "latin", "uniform"]
-Players = str | Mapping[str, Selector | Sequence[Selector]]
+Groups = str | None | Mapping[str, Selector | Sequence[Selector]]
 
 SCORES_AT_ONCE = 2**28
 """Bytes of scores held at a time; decides how many coalitions share one pass over the sites."""
@@ -36,7 +36,7 @@ def importance(
     model: Model | str | Path,
     sites: xr.Dataset,
     *,
-    players: Players = "groups",
+    groups: Groups = None,
     metric: str = "auc",
     method: Method = "exact",
     samples: int = 24,
@@ -48,7 +48,7 @@ def importance(
 
     The game: v(S) is the metric of the predictions on all sites when the model sees the predictors
     in the coalition S only. Where S shows nothing of a site, the model answers with its base value,
-    the same at all such sites, so v(∅) of the AUC is 0.5. Sites where no player has anything
+    the same at all such sites, so v(∅) of the AUC is 0.5. Sites where no group has anything
     observed are left out of every coalition, as in :func:`geomiam.evaluate`, whose table of all
     predictors v(all) therefore equals.
 
@@ -58,13 +58,14 @@ def importance(
     sites : xarray.Dataset
         With ``presence(site, species)``; sites that the model was not trained on. Their predictors
         are read into memory.
-    players : {"groups", "modalities", "variables"} or mapping of name to selectors
-        What shares the skill; what a mapping does not name becomes the player ``rest``.
+    groups : {"modalities", "variables"} or mapping of name to selectors, optional
+        Groups of predictors that share the skill; default: the groups of the model's schema. Predictors
+        that a mapping does not name become the group ``rest``.
     metric : str
         Of ``geomiam.metrics.METRICS``, one that has a value where all predictions are equal. Of the
         Brier score and the log loss less is better, so there a helpful predictor has a negative value.
     method : {"exact", "latin", "uniform"}
-        ``"exact"`` evaluates all 2^G coalitions of up to 12 players; ``"latin"`` stratified orders
+        ``"exact"`` evaluates all 2^G coalitions of up to 12 groups; ``"latin"`` stratified orders
         from Latin squares, G·(G − 1) evaluations each; ``"uniform"`` plain Monte Carlo of the same
         cost, for comparison.
     samples : int
@@ -80,12 +81,12 @@ def importance(
     Returns
     -------
     xarray.Dataset
-        ``shapley(player, species)``, ``base_value(species)`` = v(∅) and ``full_value(species)`` =
-        v(all), NaN for a species with presences or absences only; ``mean_shapley(player)``,
+        ``shapley(group, species)``, ``base_value(species)`` = v(∅) and ``full_value(species)`` =
+        v(all), NaN for a species with presences or absences only; ``mean_shapley(group)``,
         ``mean_base_value`` and ``mean_full_value``: of the mean over the other species, their number
         in the attribute ``scored_species``. Except for ``"uniform"``, base value + sum of the values
-        = full value. ``standard_error(player)`` is that of ``mean_shapley``,
-        ``species_standard_error(player, species)`` that of ``shapley``: of the choice of coalitions,
+        = full value. ``standard_error(group)`` is that of ``mean_shapley``,
+        ``species_standard_error(group, species)`` that of ``shapley``: of the choice of coalitions,
         not of the sites; 0 for ``"exact"``. Attributes: ``evaluations``, coalitions evaluated, none
         twice; ``replicates`` independent ones behind the error, so a 95 % interval is the value
         ± t(0.975, replicates − 1) standard errors; ``sites``.
@@ -93,7 +94,7 @@ def importance(
     Raises
     ------
     SelectionError
-        If players overlap or name something unknown, are too many for ``"exact"``, or if the metric
+        If groups overlap or name something unknown, are too many for ``"exact"``, or if the metric
         is unknown or has no value for equal predictions.
     LabelError
         If no species has both presences and absences.
@@ -103,8 +104,8 @@ def importance(
         If there is no such method or kind of rows, or too few samples; see ``samples``.
     """
     model = as_model(model)
-    _affordable(len(_players(model.layout, players)), method)
-    game = skill_game(model, sites, players=players, metric=metric)
+    _affordable(len(_groups(model.layout, groups)), method)
+    game = skill_game(model, sites, groups=groups, metric=metric)
     estimate = _estimate(game, method=method, samples=samples, rows=rows, rng=rng)
     table = _table(estimate, game, [str(s) for s in sites["species"].values])
     facts: dict[str, Any] = {"metric": metric, "method": method, "model_id": model.id}
@@ -125,8 +126,8 @@ class SkillGame:
     labels: np.ndarray
     """``(n, S)``, of species that can be scored."""
     names: tuple[str, ...]
-    """Of the G players."""
-    players: np.ndarray
+    """Of the G groups."""
+    groups: np.ndarray
     """Boolean ``(G, t)``, disjoint."""
     metric: str
     species: np.ndarray
@@ -136,28 +137,30 @@ class SkillGame:
 
     def __call__(self, coalitions: np.ndarray) -> np.ndarray:
         """Skill ``(c, S + 1)`` of coalitions ``(c, G)``; the last column is the mean over species."""
-        shown = (coalitions[:, :, None] & self.players).any(1)
+        visible = (coalitions[:, :, None] & self.groups).any(1)
         measure = METRICS[self.metric]
-        skill = np.stack([measure(self.labels, s) for part in self._scores(shown) for s in part])
+        skill = np.stack([measure(self.labels, s) for part in self._scores(visible) for s in part])
         return np.column_stack([skill, skill.mean(1)])
 
-    def _scores(self, shown: np.ndarray) -> Iterator[np.ndarray]:
+    def _scores(self, visible: np.ndarray) -> Iterator[np.ndarray]:
         """Scores ``(c, n, S)`` of as many coalitions ``(c, t)`` at a time as fit into memory."""
         asked = len(self.model.species) if self._shares else len(self.species)
         step = max(1, SCORES_AT_ONCE // (4 * asked * max(1, len(self.block))))
-        for start in range(0, len(shown), step):
-            yield self._answers(shown[start : start + step])
+        for start in range(0, len(visible), step):
+            yield self._answers(visible[start : start + step])
 
-    def _answers(self, shown: np.ndarray) -> np.ndarray:
+    def _answers(self, visible: np.ndarray) -> np.ndarray:
         if not self._shares:
             scale: Any = "probability" if self.metric in ON_PROBABILITIES else "logit"
             return coalition_block(
-                self.model, self.block, shown=shown, species=self.species, scale=scale
+                self.model, self.block, visible=visible, species=self.species, scale=scale
             )
         from scipy.special import log_softmax  # a softmax model's logits compare species, not sites
 
         every = np.arange(len(self.model.species))
-        logits = coalition_block(self.model, self.block, shown=shown, species=every, scale="logit")
+        logits = coalition_block(
+            self.model, self.block, visible=visible, species=every, scale="logit"
+        )
         return log_softmax(logits, axis=-1)[..., self.species]
 
     @property
@@ -166,13 +169,13 @@ class SkillGame:
 
 
 def skill_game(
-    model: Model, sites: xr.Dataset, *, players: Players = "groups", metric: str = "auc"
+    model: Model, sites: xr.Dataset, *, groups: Groups = None, metric: str = "auc"
 ) -> SkillGame:
     """Return the game that :func:`importance` plays, for samples and tables of your own.
 
     Parameters
     ----------
-    model, sites, players, metric
+    model, sites, groups, metric
         As there.
 
     Returns
@@ -186,7 +189,7 @@ def skill_game(
     SelectionError, LabelError, MissingVariable, VariableMismatch
         As there.
     """
-    named = _players(model.layout, players)
+    named = _groups(model.layout, groups)
     _refuse_without_ties(metric)
     masks = np.stack(list(named.values()))
     needed = model.layout.variables_of(np.bitwise_or.reduce(masks))
@@ -199,9 +202,9 @@ def skill_game(
     return SkillGame(model, block, labels[:, scored], tuple(named), masks, **facts)
 
 
-def _seen(block: Block, players: np.ndarray) -> tuple[Block, np.ndarray]:
-    """The rows that have anything of any player, and their numbers."""
-    rows = np.flatnonzero((block.observed & players.any(0)).any(1))
+def _seen(block: Block, groups: np.ndarray) -> tuple[Block, np.ndarray]:
+    """The rows that have anything of any group, and their numbers."""
+    rows = np.flatnonzero((block.observed & groups.any(0)).any(1))
     return Block(tuple(v[rows] for v in block.values), block.observed[rows]), rows
 
 
@@ -220,7 +223,7 @@ def _scorable(labels: np.ndarray, *, of: int) -> np.ndarray:
 def _estimate(
     game: SkillGame, *, method: Method, samples: int, rows: sampling.Rows, rng: Any
 ) -> sampling.Estimate:
-    n = len(game.players)
+    n = len(game.groups)
     if method == "exact":
         looks = 2**n
     else:
@@ -233,16 +236,16 @@ def _estimate(
         return sampling.sample(memo, n, method=method, samples=samples, rows=rows, rng=rng)
 
 
-def _players(layout: Layout, chosen: Players) -> dict[str, np.ndarray]:
-    """Tokens ``(t,)`` per player."""
+def _groups(layout: Layout, chosen: Groups) -> dict[str, np.ndarray]:
+    """Tokens ``(t,)`` per group."""
     if not isinstance(chosen, str):
         return group_masks(layout, chosen)
     if chosen == "groups":
         return group_masks(layout)
     if chosen not in ("modalities", "variables"):
         raise SelectionError(
-            f"players={chosen!r} is none of groups, modalities, variables; name your own with "
-            "players={'name': selector, ...}"
+            f"groups={chosen!r} is neither modalities nor variables; name groups with "
+            "groups={'name': selector, ...}"
         )
     named: dict[str, np.ndarray] = {}
     for span in layout.spans:
@@ -255,9 +258,9 @@ def _players(layout: Layout, chosen: Players) -> dict[str, np.ndarray]:
 def _affordable(count: int, method: str) -> None:
     if method == "exact" and count > MOST_GROUPS:
         raise SelectionError(
-            f"{count} players mean 2^{count} = {2**count:,} coalitions, each a prediction of all "
-            f"sites; sample them with gm.importance(..., method='latin'), or join players to at most "
-            f"{MOST_GROUPS} with players={{'name': [...]}}"
+            f"{count} groups mean 2^{count} = {2**count:,} coalitions, each a prediction of all "
+            f"sites; sample them with gm.importance(..., method='latin'), or join groups to at most "
+            f"{MOST_GROUPS} with groups={{'name': [...]}}"
         )
 
 
@@ -284,11 +287,11 @@ def _table(found: sampling.Estimate, game: SkillGame, species: list[str]) -> xr.
             "standard error of the Shapley value, of the choice of coalitions",
         ),
         "base_value": (found.base, "mean_base_value", f"{said} without any predictor"),
-        "full_value": (found.full, "mean_full_value", f"{said} with every player"),
+        "full_value": (found.full, "mean_full_value", f"{said} with every group"),
     }
-    table = xr.Dataset(coords={"player": list(game.names), "species": species})
+    table = xr.Dataset(coords={"group": list(game.names), "species": species})
     for name, (values, of_mean, text) in columns.items():
-        dims = ("player",) if values.ndim == 2 else ()
+        dims = ("group",) if values.ndim == 2 else ()
         every = np.full((*values.shape[:-1], len(species)), np.nan)
         every[..., game.scored] = values[..., :-1]
         table[name] = ((*dims, "species"), every, {"long_name": text})

@@ -93,7 +93,7 @@ def fit_explainer(
         As :func:`geomiam.predict`.
     """
     model = as_model(model)
-    masks = _players(model)
+    masks = _groups(model)
     draws = np.random.default_rng(rng)
     block = model.encode(read_arrays(sites, model.schema))
     held = _held(sites, holdout, draws)
@@ -108,7 +108,7 @@ def fit_explainer(
     return replace(made, about={**model.about, "explainer": about})
 
 
-def _players(model: Model) -> np.ndarray:
+def _groups(model: Model) -> np.ndarray:
     if not all(f.learned_explainer for f in model.config.fusions):
         raise SelectionError(
             f"an explainer is for token fusion, this model has fusion='{model.config.fusion}': its "
@@ -158,8 +158,8 @@ def _lessons(
     both = _joined(some, _hidden(some, masks, rng))
     every = np.arange(len(model.species))
     asked = np.concatenate([member, np.ones((1, len(masks)), bool)])
-    shown = np.any(asked[:, :, None] & masks, axis=1)
-    values = coalition_block(model, both, shown=shown, species=every, scale=scale)
+    visible = np.any(asked[:, :, None] & masks, axis=1)
+    values = coalition_block(model, both, visible=visible, species=every, scale=scale)
     values -= base_value(model, species=every, scale=scale)
     states, features, present = _states(model, both)
     gains = torch.as_tensor(values)
@@ -251,9 +251,9 @@ def _error(model: Model, block: Block, masks: np.ndarray, *, scale: Scale) -> di
     """How far told values are from exact ones, on rows that were not learned from."""
     some = _rows(block, np.arange(min(len(block), CHECKED)))
     every = np.arange(len(model.species))
-    shown = np.ones(model.layout.size, bool)
-    exact, _, _ = shapley_block(model, some, players=masks, species=every, scale=scale)
-    told, _ = amortised_block(model, some, shown=shown, species=every, scale=scale)
+    visible = np.ones(model.layout.size, bool)
+    exact, _, _ = shapley_block(model, some, groups=masks, species=every, scale=scale)
+    told, _ = amortised_block(model, some, visible=visible, species=every, scale=scale)
     off = told - exact
     spread = float((exact - exact.mean((0, 2), keepdims=True)).std()) or 1.0
     return {

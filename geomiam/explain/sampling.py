@@ -1,7 +1,7 @@
 """Shapley values of any game, exact or from sampled coalitions: arrays in, arrays out.
 
-A game is a function ``value(coalitions) -> (c, S)`` of boolean coalitions ``(c, n)`` of n players: S
-games of the same players at once, such as the scores of S species.
+A game is a function ``value(coalitions) -> (c, S)`` of boolean coalitions ``(c, n)`` of n groups: S
+games of the same groups at once, such as the scores of S species.
 """
 
 from __future__ import annotations
@@ -92,14 +92,14 @@ class Memo:
         return np.asarray(self.value(coalitions), float)
 
 
-def exact(value: Value, players: int) -> Estimate:
+def exact(value: Value, groups: int) -> Estimate:
     """Shapley values from all 2^n coalitions (Shapley 1953).
 
     Parameters
     ----------
     value : callable
         Coalitions ``(c, n)`` → values ``(c, S)``.
-    players : int
+    groups : int
         n.
 
     Returns
@@ -107,14 +107,14 @@ def exact(value: Value, players: int) -> Estimate:
     Estimate
     """
     memo = _Counted(value)
-    v = memo(members(players))
-    values = shapley_weights(players).T @ v
+    v = memo(members(groups))
+    values = shapley_weights(groups).T @ v
     return Estimate(values, np.zeros_like(values), v[0], v[-1], 0, *memo.cost())
 
 
 def sample(
     value: Value,
-    players: int,
+    groups: int,
     *,
     method: Method = "latin",
     samples: int = 24,
@@ -123,9 +123,9 @@ def sample(
 ) -> Estimate:
     """Shapley values from sampled coalitions.
 
-    Stratified Monte Carlo of MaskSDM (Zbinden et al., Algorithm 1): players join one after another in
-    the orders that the rows of Latin squares give, and the value of a player is the mean of what it
-    adds. Every player joins once at every position of a square, so all sizes of coalitions count
+    Stratified Monte Carlo of MaskSDM (Zbinden et al., Algorithm 1): groups join one after another in
+    the orders that the rows of Latin squares give, and the value of a group is the mean of what it
+    adds. Every group joins once at every position of a square, so all sizes of coalitions count
     equally, and the values of every row add up to v(all) − v(∅).
 
     The rows of a square hang together, so squares, not rows, are the independent replicates behind
@@ -135,7 +135,7 @@ def sample(
     ----------
     value : callable
         Coalitions ``(c, n)`` → values ``(c, S)``.
-    players : int
+    groups : int
         n.
     method : {"latin", "uniform"}
         ``"uniform"`` is plain Monte Carlo for comparison: independent pairs S, S ∪ {i}, as many as
@@ -159,14 +159,14 @@ def sample(
         number where squares come in pairs.
     """
     (last,) = steps(
-        value, players, method=method, at=[samples], rows=rows, rng=np.random.default_rng(rng)
+        value, groups, method=method, at=[samples], rows=rows, rng=np.random.default_rng(rng)
     )
     return last
 
 
 def steps(
     value: Value,
-    players: int,
+    groups: int,
     *,
     at: Sequence[int],
     method: Method = "latin",
@@ -180,12 +180,12 @@ def steps(
     ValueError
         As :func:`sample`.
     """
-    due = [replicates(players, method=method, samples=k, rows=rows) for k in at]
+    due = [replicates(groups, method=method, samples=k, rows=rows) for k in at]
     memo = _Counted(value)
-    base, full = ends = memo(np.stack([np.zeros(players, bool), np.ones(players, bool)]))
-    draw = _Draw(memo, players, ends, np.random.default_rng(rng))
+    base, full = ends = memo(np.stack([np.zeros(groups, bool), np.ones(groups, bool)]))
+    draw = _Draw(memo, groups, ends, np.random.default_rng(rng))
     made = draw.pairs() if method == "uniform" else draw.squares(rows)
-    running = _Running(*np.zeros((2, players, len(base))))
+    running = _Running(*np.zeros((2, groups, len(base))))
     for replicate in islice(made, due[-1]):
         running.add(replicate)
         if running.count in due:
@@ -213,7 +213,7 @@ class _Draw:
     """Endless streams of independent replicates ``(n, S)``, each unbiased."""
 
     value: Value
-    players: int
+    groups: int
     ends: np.ndarray
     """v(∅) and v(all), ``(2, S)``."""
     rng: np.random.Generator
@@ -221,24 +221,24 @@ class _Draw:
     def squares(self, rows: Rows) -> Iterator[np.ndarray]:
         """Mean contributions over the orders of a square, or of a square and its mirror image."""
         while True:
-            orders = latin_square(self.players, cyclic=rows == "cyclic", rng=self.rng)
+            orders = latin_square(self.groups, cyclic=rows == "cyclic", rng=self.rng)
             if rows == "antithetic":
                 orders = np.concatenate([orders, orders[:, ::-1]])
-            step = max(1, BATCH // self.players)
+            step = max(1, BATCH // self.groups)
             parts = (orders[i : i + step] for i in range(0, len(orders), step))
             yield sum(self._added(part).sum(0) for part in parts) / len(orders)
 
     def pairs(self) -> Iterator[np.ndarray]:
-        """One contribution per player, each to a coalition of its own."""
-        n = self.players
+        """One contribution per group, each to a coalition of its own."""
+        n = self.groups
         while True:
-            moment = self.rng.random((n, n))  # row i: when each player joins, as player i sees it
+            moment = self.rng.random((n, n))  # row i: when each group joins, as group i sees it
             before = moment < moment.diagonal()[:, None]
             v = self.value(np.concatenate([before, before | np.eye(n, dtype=bool)]))
             yield v[n:] - v[:n]
 
     def _added(self, orders: np.ndarray) -> np.ndarray:
-        """What each player adds in each order ``(r, n)``: ``(r, n, S)``."""
+        """What each group adds in each order ``(r, n)``: ``(r, n, S)``."""
         (r, n), s = orders.shape, self.ends.shape[1]
         rank = orders.argsort(1)
         joined = (rank[:, None, :] <= np.arange(n - 1)[:, None]).reshape(-1, n)
@@ -268,7 +268,7 @@ class _Running:
         return np.sqrt(self.squares / (self.count - 1) / self.count)
 
 
-def replicates(players: int, *, method: Method, samples: int, rows: Rows = "independent") -> int:
+def replicates(groups: int, *, method: Method, samples: int, rows: Rows = "independent") -> int:
     """Count the independent replicates that a sample has; see :func:`sample`.
 
     Raises
@@ -293,4 +293,4 @@ def replicates(players: int, *, method: Method, samples: int, rows: Rows = "inde
             f"samples={samples} leaves {count} independent replicate, of which no standard error "
             f"can be told; pass samples={4 if paired else 2} or more"
         )
-    return max(2, count * players // 2) if method == "uniform" else count
+    return max(2, count * groups // 2) if method == "uniform" else count

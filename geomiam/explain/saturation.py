@@ -48,7 +48,7 @@ def saturation(
         As :func:`geomiam.predict`.
     """
     model = as_model(model)
-    shown, outputs = symbolic_tokens(model.layout), saturated_output(model)
+    visible, outputs = symbolic_tokens(model.layout), saturated_output(model)
     if not outputs:
         raise SelectionError(
             f"the model reads none of {list(model.schema.variables)} as symbols, so none can be "
@@ -57,9 +57,9 @@ def saturation(
     out = over_cells(
         as_data(ds, model),
         model,
-        partial(saturated_share, model, shown=shown),
+        partial(saturated_share, model, visible=visible),
         outputs=outputs,
-        shown=shown,
+        visible=visible,
         memory_limit=memory_limit,
     )
     return like_data(out, ds)["saturated"].assign_attrs(model_id=model.id)

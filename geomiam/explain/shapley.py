@@ -35,8 +35,8 @@ Method = Literal["exact", "latin", "amortised"]
 
 MOST_GROUPS = 12
 """Above this the 2^G coalitions are no longer affordable, and some are drawn."""
-SQUARES = 8
-"""Latin squares that are drawn unless the caller says otherwise."""
+SAMPLES = 8
+"""Latin samples that are drawn unless the caller says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class ShapleyBlock:
     """
 
     model: Model
-    players: np.ndarray
+    groups: np.ndarray
     species: np.ndarray
     scale: Scale
     precision: Precision
@@ -58,20 +58,20 @@ class ShapleyBlock:
     def __call__(self, block: Block) -> tuple[np.ndarray, ...]:
         species, scale = self.species, self.scale
         model = self.model.in_precision(self.precision)
-        shown = np.any(self.players, axis=0)
-        shares = layer_shares(self.model, block, shown=shown)
+        visible = np.any(self.groups, axis=0)
+        shares = layer_shares(self.model, block, visible=visible)
         if self.amortised:
-            told = amortised_block(model, block, shown=shown, species=species, scale=scale)
-            return *told, observed_bits(block, self.players), *shares
+            told = amortised_block(model, block, visible=visible, species=species, scale=scale)
+            return *told, observed_bits(block, self.groups), *shares
         values, full, error = shapley_block(
             model,
             block,
-            players=self.players,
+            groups=self.groups,
             species=species,
             scale=scale,
             coalitions=self.coalitions,
         )
-        results = values, full, observed_bits(block, self.players), *shares
+        results = values, full, observed_bits(block, self.groups), *shares
         return results if error is None else (*results, error)
 
 
@@ -86,7 +86,7 @@ def shapley(
     scale: Scale = "probability",
     precision: Precision = "fp32",
     method: Method | None = None,
-    squares: int = SQUARES,
+    samples: int = SAMPLES,
     rng: int | np.random.Generator | None = 0,
     memory_limit: int | str | None = None,
     require: Selector | Sequence[Selector] = (),
@@ -120,7 +120,7 @@ def shapley(
         how far it was from the exact values.
     require, mask
         As :func:`geomiam.predict`: cells without these data are NaN.
-    squares : int
+    samples : int
         Latin squares of coalitions to draw, 2 or more; each asks at most G·(G − 1) of them.
     rng : int, numpy.random.Generator or None
         Draws the squares.
@@ -136,7 +136,7 @@ def shapley(
     Raises
     ------
     SelectionError
-        If groups overlap or name something unknown, are more than 12 for ``"exact"``, ``squares`` is
+        If groups overlap or name something unknown, are more than 12 for ``"exact"``, ``samples`` is
         below 2, or the model has no explainer for what is asked.
     MissingVariable, VariableMismatch, MemoryRefused
         As :func:`geomiam.predict`.
@@ -146,7 +146,7 @@ def shapley(
     named = group_masks(model.layout, groups, shown=visible_tokens(model.layout, using))
     method = method or ("exact" if len(named) <= MOST_GROUPS else "latin")
     _check(model, method, named=list(named), groups=groups, scale=scale)
-    coalitions = _drawn(len(named), squares, rng) if method == "latin" else None
+    coalitions = _drawn(len(named), samples, rng) if method == "latin" else None
     masks, index = np.stack(list(named.values())), model.species_index(species)
     names = [model.species[i] for i in index]
     outputs = [
@@ -156,20 +156,20 @@ def shapley(
         *layer_outputs(model),
         *([] if coalitions is None else [_error_output(list(named), names, scale)]),
     ]
-    shown = np.any(masks, axis=0)
+    visible = np.any(masks, axis=0)
     task = ShapleyBlock(model, masks, index, scale, precision, coalitions, method == "amortised")
     out = over_cells(
         data,
         model,
         require_groups(task, model.layout, require, shown=shown),
         outputs=outputs,
-        shown=shown,
+        visible=visible,
         memory_limit=memory_limit,
     )
     out = leave_out(out, data, mask)
-    warn_if_many(out, data, model, shown=shown)
+    warn_if_many(out, data, model, visible=visible)
     if groups is None:
-        warn_if_few(out, model, shown=shown)
+        warn_if_few(out, model, visible=visible)
     base = base_value(model.in_precision(precision), species=index, scale=scale)
     out["base_value"] = (
         "species",
@@ -178,7 +178,7 @@ def shapley(
     )
     facts: dict[str, Any] = {"method": method, "precision": precision}
     if method == "latin":
-        facts["squares"] = squares
+        facts["samples"] = samples
     if method == "amortised":
         facts["explainer"] = json.dumps(model.about["explainer"])
     return like_data(out.assign_attrs(groups=json.dumps(list(named)), **facts), ds)
@@ -212,10 +212,10 @@ def _check(model: Model, method: str, *, named: list[str], groups: Any, scale: S
         )
 
 
-def _drawn(groups: int, squares: int, rng: Any) -> Coalitions:
-    if squares < 2:
-        raise SelectionError(f"squares={squares} has no standard error; pass squares=2 or more")
-    return Coalitions.latin(groups, squares=squares, rng=np.random.default_rng(rng))
+def _drawn(groups: int, samples: int, rng: Any) -> Coalitions:
+    if samples < 2:
+        raise SelectionError(f"samples={samples} has no standard error; pass samples=2 or more")
+    return Coalitions.latin(groups, samples=samples, rng=np.random.default_rng(rng))
 
 
 def _shapley_output(groups: Sequence[str], species: Sequence[str], scale: Scale) -> Output:

@@ -62,7 +62,7 @@ class BlockTask:
     compute: Callable[[Block], tuple[np.ndarray, ...]]
     outputs: tuple[Output, ...]
     alone: bool
-    """Not one of many workers: all cores may be used and progress shown."""
+    """Not one of many workers: all cores may be used and progress visible."""
 
     def __call__(self, *arrays: np.ndarray) -> tuple[np.ndarray, ...] | np.ndarray:
         """``(*place, *own dims)`` per variable in, ``(*place, *output dims)`` per output out.
@@ -106,7 +106,7 @@ def over_cells(
     compute: Callable[[Block], tuple[np.ndarray, ...]],
     *,
     outputs: Sequence[Output],
-    shown: np.ndarray,
+    visible: np.ndarray,
     memory_limit: int | str | None = None,
 ) -> xr.Dataset:
     """Apply a block function to every cell or site.
@@ -118,7 +118,7 @@ def over_cells(
     compute : callable
         Block of n rows → one array ``(n, *own dims)`` per output.
     outputs : sequence of Output
-    shown : numpy.ndarray
+    visible : numpy.ndarray
         Boolean ``(t,)``; variables without a shown token are not read.
     memory_limit : int or str, optional
         Most bytes a dask block may need; default 4 GiB.
@@ -133,7 +133,7 @@ def over_cells(
     MemoryRefused
         If a block would need more than the limit.
     """
-    found = predictors(ds, model.schema, variables=model.layout.variables_of(shown))
+    found = predictors(ds, model.schema, variables=model.layout.variables_of(visible))
     own = {n: list(model.schema.variables[n].dims) for n in found}
     arrays = [a.drop_vars([d for d in own[n] if d in a.coords]) for n, a in found.items()]
     alone = all(a.chunks is None for a in arrays)

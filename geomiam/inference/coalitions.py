@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Coalitions:
-    """Coalitions of G players and their weights in each player's Shapley value.
+    """Coalitions of G groups and their weights in each group's Shapley value.
 
     ``member (c, G)`` says who is in; ``weight (k, c, G)`` is what v(S) counts in φ_g, in each of k
     independent replicates whose mean is the value; 1 where all coalitions are asked.
@@ -20,40 +20,40 @@ class Coalitions:
     weight: np.ndarray
 
     @classmethod
-    def every(cls, players: int) -> Coalitions:
+    def every(cls, groups: int) -> Coalitions:
         """Return all 2^G of them."""
-        return cls(members(players), shapley_weights(players)[None])
+        return cls(members(groups), shapley_weights(groups)[None])
 
     @classmethod
-    def latin(cls, players: int, *, squares: int, rng: np.random.Generator) -> Coalitions:
+    def latin(cls, groups: int, *, samples: int, rng: np.random.Generator) -> Coalitions:
         """Return those that the rows of Latin squares go through, each square a replicate.
 
-        Players join one after another in the orders that the rows give (MaskSDM, Zbinden et al.
-        2025, Algorithm 1), so every player joins once at every position of a square.
+        Groups join one after another in the orders that the rows give (MaskSDM, Zbinden et al.
+        2025, Algorithm 1), so every group joins once at every position of a square.
         """
         orders = np.stack(
-            [latin_square(players, cyclic=False, rng=rng) for _ in range(squares)]
+            [latin_square(groups, cyclic=False, rng=rng) for _ in range(samples)]
         )  # (k, G, G)
-        rank = orders.argsort(-1)  # when each player joins: (k, order, player)
-        steps = np.arange(players + 1)[:, None]
-        path = (rank[:, :, None, :] < steps).reshape(-1, players)  # (k · G · (G + 1), G)
+        rank = orders.argsort(-1)  # when each group joins: (k, order, group)
+        steps = np.arange(groups + 1)[:, None]
+        path = (rank[:, :, None, :] < steps).reshape(-1, groups)  # (k · G · (G + 1), G)
         member, which = np.unique(path, axis=0, return_inverse=True)
-        which = which.reshape(squares, players, players + 1)
-        weight = np.zeros((squares, len(member), players))
-        k, _, player = np.indices(rank.shape)
+        which = which.reshape(samples, groups, groups + 1)
+        weight = np.zeros((samples, len(member), groups))
+        k, _, group = np.indices(rank.shape)
         for joined, sign in ((1, 1.0), (0, -1.0)):
             coalition = np.take_along_axis(which, rank + joined, -1)
-            np.add.at(weight, (k, coalition, player), sign / players)
+            np.add.at(weight, (k, coalition, group), sign / groups)
         return cls(member, weight)
 
     def among(self, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return those that differ where only some players are present ``(G,)``.
+        """Return those that differ where only some groups are present ``(G,)``.
 
         Returns
         -------
         tuple
-            Their positions ``(u,)``, small ones first, and their weights ``(k, u, G)``; 0 for players
-            that are absent. The last one has all players that are present.
+            Their positions ``(u,)``, small ones first, and their weights ``(k, u, G)``; 0 for groups
+            that are absent. The last one has all groups that are present.
         """
         distinct, first, which = np.unique(
             self.member & present, axis=0, return_index=True, return_inverse=True

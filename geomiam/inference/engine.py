@@ -2,7 +2,7 @@
 
 Rows are taken a slab at a time. What coalitions share is made once for the slab (`network.view`);
 then micro-batches that fit the cache go through the coalitions, and of coalitions only as many at a
-time as fit with them. Rows are grouped by the players they have, so what is missing costs nothing.
+time as fit with them. Rows are grouped by the groups they have, so what is missing costs nothing.
 
 Shapes: n rows, t tokens, G groups, c coalitions, s species asked for, d width.
 """
@@ -41,18 +41,18 @@ def predict_block(
     model: Model,
     block: Block,
     *,
-    shown: np.ndarray,
+    visible: np.ndarray,
     species: np.ndarray,
     scale: Scale = "probability",
 ) -> np.ndarray:
-    """Predict every row from the tokens that are observed and shown.
+    """Predict every row from the tokens that are observed and visible.
 
     Parameters
     ----------
     model : Model
     block : Block
         n rows.
-    shown : numpy.ndarray
+    visible : numpy.ndarray
         Boolean ``(t,)``.
     species : numpy.ndarray
         Positions ``(s,)``.
@@ -63,11 +63,11 @@ def predict_block(
         float32 ``(n, s)``; NaN where nothing is visible.
     """
     out = np.full((len(block), len(species)), np.nan, np.float32)
-    some = np.flatnonzero((block.observed & shown).any(1))
+    some = np.flatnonzero((block.observed & visible).any(1))
     one = torch.zeros(1, dtype=torch.long, device=model.device)
     with _evaluating(model):
-        for rows, view in _slabs(model, block, some, shown[None]):
-            first, same = view.twins(torch.as_tensor(shown)).unique(return_inverse=True)
+        for rows, view in _slabs(model, block, some, visible[None]):
+            first, same = view.twins(torch.as_tensor(visible)).unique(return_inverse=True)
             answers = [
                 _finite(_answer(model, view.features(batch, one)[:, 0], species, scale))
                 for batch in first.split(max(1, _size(VECTORS_AT_ONCE, model) // view.cost(1)))
@@ -90,7 +90,7 @@ def shapley_block(
     model: Model,
     block: Block,
     *,
-    players: np.ndarray,
+    groups: np.ndarray,
     species: np.ndarray,
     scale: Scale = "probability",
     coalitions: Coalitions | None = None,
@@ -106,8 +106,8 @@ def shapley_block(
     model : Model
     block : Block
         n rows.
-    players : numpy.ndarray
-        Boolean ``(G, t)``, disjoint; tokens of no player are hidden.
+    groups : numpy.ndarray
+        Boolean ``(G, t)``, disjoint; tokens of no group are hidden.
     species : numpy.ndarray
         Positions ``(s,)``.
     scale : {"probability", "logit"}
@@ -122,17 +122,17 @@ def shapley_block(
         float32 values ``(n, G, s)``, the prediction ``(n, s)``, and the standard error of the values
         ``(n, G, s)``, None where they are exact; NaN where nothing is visible.
     """
-    asked = Coalitions.every(len(players)) if coalitions is None else coalitions
-    visible = block.observed & players.any(0)
-    present = np.stack([(visible & p).any(1) for p in players], 1)
+    asked = Coalitions.every(len(groups)) if coalitions is None else coalitions
+    in_groups = block.observed & groups.any(0)
+    present = np.stack([(in_groups & p).any(1) for p in groups], 1)
     empty = ~present.any(1)
-    shape = (len(block), len(players), len(species))
+    shape = (len(block), len(groups), len(species))
     values, error = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     full = np.full((len(block), len(species)), np.nan, np.float32)
     values[empty], error[empty] = np.nan, np.nan
-    shown = (asked.member[:, :, None] & players).any(1)
+    visible = (asked.member[:, :, None] & groups).any(1)
     with _evaluating(model):
-        for rows, view in _slabs(model, block, np.flatnonzero(~empty), shown):
+        for rows, view in _slabs(model, block, np.flatnonzero(~empty), visible):
             for pattern, own in _patterns(present[rows]):
                 mine = np.flatnonzero(pattern)
                 which, weight = asked.among(pattern)
@@ -151,7 +151,7 @@ def amortised_block(
     model: Model,
     block: Block,
     *,
-    shown: np.ndarray,
+    visible: np.ndarray,
     species: np.ndarray,
     scale: Scale = "probability",
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -163,7 +163,7 @@ def amortised_block(
         With an explainer that was trained on this scale; see :func:`geomiam.fit_explainer`.
     block : Block
         n rows.
-    shown : numpy.ndarray
+    visible : numpy.ndarray
         Boolean ``(t,)``.
     species : numpy.ndarray
         Positions ``(s,)``.
@@ -174,12 +174,12 @@ def amortised_block(
         float32 values ``(n, G, s)`` and the prediction ``(n, s)``; NaN where nothing is visible.
     """
     every = np.arange(len(model.species))
-    some = np.flatnonzero((block.observed & shown).any(1))
+    some = np.flatnonzero((block.observed & visible).any(1))
     base = torch.as_tensor(base_value(model, species=every, scale=scale), device=model.device)
     with _evaluating(model):
         parts = [
             (rows[batch.cpu().numpy()], _told(model, view, batch, base, scale))
-            for rows, view in _slabs(model, block, some, shown[None])
+            for rows, view in _slabs(model, block, some, visible[None])
             for batch in _micro_batches(len(rows), view.cost(1), model)
         ]
     groups = int(model.network.owner.max()) + 1
@@ -217,7 +217,7 @@ def coalition_block(
     model: Model,
     block: Block,
     *,
-    shown: np.ndarray,
+    visible: np.ndarray,
     species: np.ndarray,
     scale: Scale = "probability",
 ) -> np.ndarray:
@@ -228,7 +228,7 @@ def coalition_block(
     model : Model
     block : Block
         n rows.
-    shown : numpy.ndarray
+    visible : numpy.ndarray
         Boolean ``(c, t)``: the tokens of each coalition.
     species : numpy.ndarray
         Positions ``(s,)``.
@@ -239,25 +239,25 @@ def coalition_block(
         float32 ``(c, n, s)``. Where a coalition shows nothing of a row, the answer is the base
         value, bit for bit the same in all such rows: to a metric of ranks they are ties.
     """
-    out = np.empty((len(shown), len(block), len(species)), np.float32)
+    out = np.empty((len(visible), len(block), len(species)), np.float32)
     out[:] = base_value(model, species=species, scale=scale)
-    some = np.flatnonzero((block.observed & shown.any(0)).any(1))
+    some = np.flatnonzero((block.observed & visible.any(0)).any(1))
     with _evaluating(model):
-        for rows, view in _slabs(model, block, some, shown):
-            answered = (block.observed[rows, None] & shown).any(-1)  # (r, c)
-            for which in torch.arange(len(shown), device=model.device).split(COALITIONS_AT_ONCE):
+        for rows, view in _slabs(model, block, some, visible):
+            answered = (block.observed[rows, None] & visible).any(-1)  # (r, c)
+            for which in torch.arange(len(visible), device=model.device).split(COALITIONS_AT_ONCE):
                 for batch in _micro_batches(len(rows), view.cost(len(which)), model):
                     values = _answer(model, view.features(batch, which), species, scale)
                     mine, asked = batch.cpu().numpy(), which.cpu().numpy()
                     r, c = np.nonzero(answered[np.ix_(mine, asked)])
                     out[asked[c], rows[mine[r]]] = _finite(values).cpu().numpy()[r, c]
-            for number, tokens in enumerate(torch.as_tensor(shown)):
+            for number, tokens in enumerate(torch.as_tensor(visible)):
                 out[number, rows] = out[number, rows[view.twins(tokens).cpu().numpy()]]
     return out
 
 
 class _Game:
-    """Coalitions of the players that some rows have, and what each counts."""
+    """Coalitions of the groups that some rows have, and what each counts."""
 
     def __init__(
         self,
@@ -279,7 +279,7 @@ class _Game:
         self.rows_at_once = max(1, at_once // view.cost(len(self.which[0])))
 
     def __call__(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Shapley values ``(r, k, g, s)`` in each replicate, and the value of all players ``(r, s)``."""
+        """Shapley values ``(r, k, g, s)`` in each replicate, and the value of all groups ``(r, s)``."""
         total: Tensor | float = 0.0
         for which, weights in zip(self.which, self.weights):
             features = self.view.features(rows, which)  # (r, c, m·d)
@@ -317,10 +317,10 @@ def _answer(model: Model, activated: Tensor, species: np.ndarray, scale: Scale) 
 
 
 def _slabs(
-    model: Model, block: Block, rows: np.ndarray, shown: np.ndarray
+    model: Model, block: Block, rows: np.ndarray, visible: np.ndarray
 ) -> Iterator[tuple[np.ndarray, View]]:
-    """Rows ``(r,)``, and what coalitions ``shown (c, t)`` see of them."""
-    coalitions = torch.as_tensor(shown, device=model.device)
+    """Rows ``(r,)``, and what coalitions ``visible (c, t)`` see of them."""
+    coalitions = torch.as_tensor(visible, device=model.device)
     slab = _size(SLAB, model)
     for part in (rows[i : i + slab] for i in range(0, len(rows), slab)):
         values = [torch.as_tensor(v[part], device=model.device) for v in block.values]

@@ -46,7 +46,7 @@ def outside_output(model: Model) -> list[Output]:
     return [Output(OUTSIDE, {}, np.dtype(np.float32), attrs)]
 
 
-def outside_share(model: Model, block: Block, *, shown: np.ndarray) -> tuple[np.ndarray, ...]:
+def outside_share(model: Model, block: Block, *, visible: np.ndarray) -> tuple[np.ndarray, ...]:
     """Share ``(n,)`` of the predictors with a value that have one outside; NaN where none has any.
 
     A predictor counts once, by its shown tokens ``(t,)``. Nothing for a model without ranges.
@@ -55,8 +55,8 @@ def outside_share(model: Model, block: Block, *, shown: np.ndarray) -> tuple[np.
     if block.outside is None or not bounded.any():
         return ()
     starts = [s.start for s in model.layout.spans]
-    beyond = np.logical_or.reduceat(block.outside & shown, starts, axis=1) & bounded
-    shown_any = np.logical_or.reduceat((block.observed | block.outside) & shown, starts, axis=1)
+    beyond = np.logical_or.reduceat(block.outside & visible, starts, axis=1) & bounded
+    shown_any = np.logical_or.reduceat((block.observed | block.outside) & visible, starts, axis=1)
     count = (shown_any & bounded).sum(1)
     share = beyond.sum(1) / np.maximum(count, 1)
     return (np.where(count > 0, share, np.nan).astype(np.float32),)
@@ -85,7 +85,7 @@ class Count:
         return self.outside / max(self.observed, 1)
 
 
-def warn_if_many(out: xr.Dataset, ds: xr.Dataset, model: Model, *, shown: np.ndarray) -> None:
+def warn_if_many(out: xr.Dataset, ds: xr.Dataset, model: Model, *, visible: np.ndarray) -> None:
     """Warn where an eager result lies outside the training range in many cells.
 
     Warns
@@ -100,12 +100,12 @@ def warn_if_many(out: xr.Dataset, ds: xr.Dataset, model: Model, *, shown: np.nda
         share.size
         and np.mean(np.nan_to_num(share) > 0) * share.size > MANY * np.isfinite(share).sum()
     ):
-        warn_of_counts(counts([ds], model, shown=shown), model, cells=f"{share.size:,} cells")
+        warn_of_counts(counts([ds], model, visible=visible), model, cells=f"{share.size:,} cells")
 
 
-def counts(parts: Iterable[xr.Dataset], model: Model, *, shown: np.ndarray) -> dict[str, Count]:
-    """Count the cells outside the range of each predictor that is shown, over parts of a cube."""
-    spans = [s for s in model.layout.spans if shown[s.start : s.start + s.size].any()]
+def counts(parts: Iterable[xr.Dataset], model: Model, *, visible: np.ndarray) -> dict[str, Count]:
+    """Count the cells outside the range of each predictor that is visible, over parts of a cube."""
+    spans = [s for s in model.layout.spans if visible[s.start : s.start + s.size].any()]
     found: dict[str, Count] = {}
     for part in parts:
         with warnings.catch_warnings():

@@ -32,7 +32,7 @@ class PredictBlock:
     """Block → suitability ``(n, s)``, observed ``(n,)``, and the layers of :func:`layer_outputs`."""
 
     model: Model
-    shown: np.ndarray
+    visible: np.ndarray
     groups: np.ndarray
     species: np.ndarray
     scale: Scale
@@ -43,12 +43,12 @@ class PredictBlock:
     def __call__(self, block: Block) -> tuple[np.ndarray, ...]:
         model = self.model.in_precision(self.precision)
         suitability = predict_block(
-            model, block, shown=self.shown, species=self.species, scale=self.scale
+            model, block, visible=self.visible, species=self.species, scale=self.scale
         )
         if self.base is not None:
-            suitability[~(block.observed & self.shown).any(1)] = self.base
+            suitability[~(block.observed & self.visible).any(1)] = self.base
         seen = observed_bits(block, self.groups)
-        shares = layer_shares(self.model, block, shown=self.shown)
+        shares = layer_shares(self.model, block, visible=self.visible)
         return suitability, seen, *shares
 
 
@@ -102,7 +102,7 @@ def predict(
     xarray.Dataset
         ``suitability(species, y, x)``, NaN where nothing was observed (see ``empty``), and ``observed(y, x)``: one
         bit per group that the prediction saw (``flag_masks``, ``flag_meanings``). ``outside_range(y, x)``:
-        of the predictors that have a value and are shown, the share with one outside the training
+        of the predictors that have a value and are visible, the share with one outside the training
         range (a class that was not seen there counts), 0 to 1, NaN where there is none; absent for
         models saved before ranges were stored. For a model that reads series as symbols also
         ``saturated(y, x)``, see :func:`geomiam.saturation`.
@@ -131,20 +131,20 @@ def predict(
     model = as_model(model)
     data = as_data(ds, model)
     model.in_precision(precision)
-    shown = visible_tokens(model.layout, using)
+    visible = visible_tokens(model.layout, using)
     index = model.species_index(species)
     groups = {n: tokens for n, tokens in group_masks(model.layout).items()}
     names = [model.species[i] for i in index]
     outputs = [suitability_output(model, names, scale=scale), observed_output(list(groups))]
     outputs += layer_outputs(model)
-    masks = np.stack(list(groups.values())) & shown
+    masks = np.stack(list(groups.values())) & visible
     base = base_of_empty(model, empty, species=index, scale=scale, precision=precision)
     block_task = PredictBlock(model, shown, masks, index, scale, precision, base)
     task = require_groups(block_task, model.layout, require, shown=shown)
     out = over_cells(data, model, task, outputs=outputs, shown=shown, memory_limit=memory_limit)
     out = leave_out(out, data, mask)
-    warn_if_many(out, data, model, shown=shown)
-    warn_if_few(out, model, shown=shown)
+    warn_if_many(out, data, model, visible=visible)
+    warn_if_few(out, model, visible=visible)
     return like_data(out.assign_attrs(precision=precision), ds)
 
 
@@ -204,10 +204,10 @@ def layer_outputs(model: Model) -> list[Output]:
     return [*saturated_output(model), *outside_output(model)]
 
 
-def layer_shares(model: Model, block: Block, *, shown: np.ndarray) -> tuple[np.ndarray, ...]:
+def layer_shares(model: Model, block: Block, *, visible: np.ndarray) -> tuple[np.ndarray, ...]:
     """Return the values of :func:`layer_outputs`, ``(n,)`` each."""
-    saturated = saturated_share(model, block, shown=shown)
-    return *saturated, *outside_share(model, block, shown=shown)
+    saturated = saturated_share(model, block, visible=visible)
+    return *saturated, *outside_share(model, block, visible=visible)
 
 
 def saturated_output(model: Model) -> list[Output]:
@@ -218,14 +218,14 @@ def saturated_output(model: Model) -> list[Output]:
     return [Output("saturated", {}, np.dtype(np.float32), {"long_name": said, "units": "1"})]
 
 
-def saturated_share(model: Model, block: Block, *, shown: np.ndarray) -> tuple[np.ndarray, ...]:
+def saturated_share(model: Model, block: Block, *, visible: np.ndarray) -> tuple[np.ndarray, ...]:
     """Share ``(n,)`` of the observed symbols that are saturated; NaN where none is observed.
 
     Nothing for a model without symbols.
     """
     if block.saturated is None:
         return ()
-    seen = block.observed & shown & symbolic_tokens(model.layout)
+    seen = block.observed & visible & symbolic_tokens(model.layout)
     count = seen.sum(1)
     share = (block.saturated & seen).sum(1) / np.maximum(count, 1)
     return (np.where(count > 0, share, np.nan).astype(np.float32),)

@@ -54,13 +54,13 @@ def require_groups(
     layout : Layout
     require : selector or sequence of selectors
         Groups, modalities, variables or parts of them. A cell must have a value of each.
-    shown : numpy.ndarray
+    visible : numpy.ndarray
         Boolean ``(t,)``: the tokens that the model may see.
 
     Raises
     ------
     SelectionError
-        If a name is unknown, or nothing of it is shown.
+        If a name is unknown, or nothing of it is visible.
     """
     names = [require] if isinstance(require, str) else list(require)
     if not names:
@@ -95,7 +95,7 @@ def leave_out(out: xr.Dataset, ds: xr.Dataset, mask: str | None) -> xr.Dataset:
     return out
 
 
-def warn_if_few(out: xr.Dataset, model: Model, *, shown: np.ndarray) -> None:
+def warn_if_few(out: xr.Dataset, model: Model, *, visible: np.ndarray) -> None:
     """Warn where many cells of an eager map have less than half of the groups of training.
 
     Sites are scored as they are: neither evaluation nor cross-validation takes ``require=``.
@@ -106,31 +106,33 @@ def warn_if_few(out: xr.Dataset, model: Model, *, shown: np.ndarray) -> None:
         With the numbers and the groups that are missing.
     """
     if SITE not in out.dims and out["observed"].chunks is None and "coverage" in model.about:
-        few, cells = count_few(out, model, shown=shown)
-        warn_of_few(few, cells, model, shown=shown)
+        few, cells = count_few(out, model, visible=visible)
+        warn_of_few(few, cells, model, visible=visible)
 
 
-def count_few(out: xr.Dataset, model: Model, *, shown: np.ndarray) -> tuple[int, int]:
+def count_few(out: xr.Dataset, model: Model, *, visible: np.ndarray) -> tuple[int, int]:
     """Count the predicted cells with few groups, and all predicted cells."""
     predicted = out["suitability"].notnull().any("species").values & (out["observed"].values > 0)
     groups = np.bitwise_count(out["observed"].values)
-    return int((predicted & (groups < usual_groups(model, shown) / 2)).sum()), int(predicted.sum())
+    return int((predicted & (groups < usual_groups(model, visible) / 2)).sum()), int(
+        predicted.sum()
+    )
 
 
-def usual_groups(model: Model, shown: np.ndarray) -> float:
+def usual_groups(model: Model, visible: np.ndarray) -> float:
     """Return how many of the groups that are shown a training site had, on average."""
     coverage: dict[str, Any] = model.about.get("coverage", {})
     return sum(coverage.get(n, 0.0) for n in group_masks(model.layout, shown=shown))
 
 
-def warn_of_few(few: int, cells: int, model: Model, *, shown: np.ndarray) -> None:
+def warn_of_few(few: int, cells: int, model: Model, *, visible: np.ndarray) -> None:
     """Warn if the cells with few groups are many."""
     if not few > MANY * cells:
         return
     groups = list(group_masks(model.layout, shown=shown))
     warn(
         f"{few:,} of {cells:,} predicted cells ({few / cells:.0%}) have less than half of the groups that "
-        f"training sites had ({usual_groups(model, shown):.1f} of {len(groups)} on average). With few "
+        f"training sites had ({usual_groups(model, visible):.1f} of {len(groups)} on average). With few "
         f"predictors a prediction drifts to the base value. Leave such cells out with "
         f"require=[...] (groups: {groups}) or mask='<layer of the cube>'",
         FewGroups,

@@ -186,8 +186,8 @@ class Job:
         if not outside_output(self.model):
             return
         blocks = list(self.blocks.some())
-        shown = visible_tokens(self.model.layout, self.options.get("using"))
-        outside = counts((self.part(ds, i) for i in blocks), self.model, shown=shown)
+        visible = visible_tokens(self.model.layout, self.options.get("using"))
+        outside = counts((self.part(ds, i) for i in blocks), self.model, visible=visible)
         cells = f"in {len(blocks)} of {self.blocks.count:,} blocks"
         warn_of_counts(outside, self.model, cells=cells)
 
@@ -214,8 +214,8 @@ class Job:
         """Count the cells with few groups; only the model's own groups are compared with training."""
         if self.options.get("groups") is not None or "coverage" not in self.model.about:
             return 0
-        shown = visible_tokens(self.model.layout, self.options.get("using"))
-        return count_few(made, self.model, shown=shown)[0]
+        visible = visible_tokens(self.model.layout, self.options.get("using"))
+        return count_few(made, self.model, visible=visible)[0]
 
     def prints(self, ds: xr.Dataset) -> dict[str, str]:
         """Return what the map follows from: model, input, settings and version, each as text.

@@ -238,8 +238,8 @@ def _make_store(
         told = _run(job, ds, marks, client=client)
         before = int(marks[marks > 0].sum()) - int((marks > 0).sum())
         place.complete(overwrite, answered=before + sum(t.answered for t in told))
-    shown = visible_tokens(model.layout, options.get("using"))
-    warn_of_few(sum(t.few for t in told), sum(t.answered for t in told), model, shown=shown)
+    visible = visible_tokens(model.layout, options.get("using"))
+    warn_of_few(sum(t.few for t in told), sum(t.answered for t in told), model, visible=visible)
     return _report(job, told, place, made=made, start=start)
 
 

@@ -200,7 +200,7 @@ def missingness(sweep: xr.Dataset, *, styles: Mapping[str, str] | None = None) -
 
 
 def importance(table: xr.Dataset, *, species: str | None = None) -> Figure:
-    """Draw what each player is worth, most first, with 95 % intervals where coalitions were sampled.
+    """Draw what each group is worth, most first, with 95 % intervals where coalitions were sampled.
 
     Parameters
     ----------
@@ -220,7 +220,7 @@ def importance(table: xr.Dataset, *, species: str | None = None) -> Figure:
     half = _half_width(errors[order], table.attrs["replicates"])
     fig, ax = plt.subplots(figsize=(6.6, 1.5 + 0.34 * len(order)), layout="constrained")
     ax.barh(
-        table["player"].values[order],
+        table["group"].values[order],
         values[order],
         xerr=half if half.any() else None,
         color=np.where(values[order] < 0, "#d1495b", "#4a7fa7"),
@@ -243,7 +243,7 @@ def convergence(runs: xr.Dataset) -> Figure:
     ----------
     runs : xarray.Dataset
         ``evaluations(kind, size, repeat)`` and ``error(kind, size, repeat)``: absolute error of
-        repeated samples of growing size, mean over players; ``standard_error``, alike, is what the
+        repeated samples of growing size, mean over groups; ``standard_error``, alike, is what the
         samples said of themselves, drawn as a dashed line. An attribute ``exact`` is the number of
         evaluations that leaves no error.
     """
@@ -264,7 +264,7 @@ def convergence(runs: xr.Dataset) -> Figure:
     if "exact" in runs.attrs:
         ax.axvline(runs.attrs["exact"], color="#26323a", lw=1, ls=":", label="exact")
     ax.set(xscale="log", yscale="log", xlabel="evaluations (predictions of all sites)")
-    ax.set_ylabel(f"absolute error of Shapley values of {_said(runs)},\nmean over players")
+    ax.set_ylabel(f"absolute error of Shapley values of {_said(runs)},\nmean over groups")
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter(lambda v, _: f"{v:,.5g}" if v >= 1 else f"{v:.5f}".rstrip("0"))

@@ -83,9 +83,9 @@ def group_masks(
     layout: Layout,
     groups: Sequence[Selector] | Mapping[str, Selector | Sequence[Selector]] | None = None,
     *,
-    shown: np.ndarray | None = None,
+    visible: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    """Split the tokens into named groups, the players of a Shapley game.
+    """Return the tokens of each named group.
 
     Tokens that no group names form a last group ``rest``, so that the values always add up to the
     prediction.
@@ -95,8 +95,8 @@ def group_masks(
     layout : Layout
     groups : sequence of selectors, mapping of name to selectors, or None
         None: the schema's own groups.
-    shown : numpy.ndarray, optional
-        Boolean ``(t,)``; groups without a shown token are left out.
+    visible : numpy.ndarray, optional
+        Boolean ``(t,)``; groups without a visible token are left out.
 
     Returns
     -------
@@ -108,13 +108,13 @@ def group_masks(
     SelectionError
         If two groups share a token or a name.
     """
-    shown = np.ones(layout.size, bool) if shown is None else shown
-    chosen = {n: visible_tokens(layout, s) & shown for n, s in _named(layout, groups).items()}
+    visible = np.ones(layout.size, bool) if visible is None else visible
+    chosen = {n: visible_tokens(layout, s) & visible for n, s in _named(layout, groups).items()}
     if groups is not None and (unseen := [n for n, tokens in chosen.items() if not tokens.any()]):
         raise SelectionError(f"groups {unseen} lie outside using=; widen using= or leave them out")
     chosen = {n: tokens for n, tokens in chosen.items() if tokens.any()}
     _refuse_overlap(layout, chosen)
-    rest = shown & ~np.any([*chosen.values(), np.zeros_like(shown)], axis=0)
+    rest = visible & ~np.any([*chosen.values(), np.zeros_like(visible)], axis=0)
     if rest.any():
         if "rest" in chosen:
             raise SelectionError(

@@ -48,20 +48,20 @@ def train() -> tuple[gm.Model, xr.Dataset]:
     return model, sites.isel(site=folds == 0)
 
 
-def look_up(values: np.ndarray, players: int) -> Value:
+def look_up(values: np.ndarray, groups: int) -> Value:
     """The game whose values ``(2^n, S)`` are known."""
-    return lambda coalitions: values[coalitions @ (1 << np.arange(players))]
+    return lambda coalitions: values[coalitions @ (1 << np.arange(groups))]
 
 
-def converge(value: Value, players: int, *, repeats: int) -> xr.Dataset:
+def converge(value: Value, groups: int, *, repeats: int) -> xr.Dataset:
     """Errors of repeated samples of every kind and size, and how often their intervals hold."""
-    truth = exact(value, players).values
+    truth = exact(value, groups).values
     shape = (len(KINDS), len(SIZES), repeats)
     names = ("evaluations", "error", "standard_error", "covered")
     found = {name: np.empty(shape) for name in names}
     for i, options in enumerate(KINDS.values()):
         for seed in range(repeats):
-            for k, e in enumerate(steps(value, players, at=SIZES, rng=seed, **options)):
+            for k, e in enumerate(steps(value, groups, at=SIZES, rng=seed, **options)):
                 off = np.abs(e.values - truth)
                 half = t.ppf(0.975, e.replicates - 1) * e.standard_error
                 facts = (e.evaluations, off.mean(), e.standard_error.mean(), (off <= half).mean())
@@ -71,7 +71,7 @@ def converge(value: Value, players: int, *, repeats: int) -> xr.Dataset:
     runs = xr.Dataset(
         {n: (dims, v) for n, v in found.items()}, {"kind": list(KINDS), "size": SIZES}
     )
-    return runs.assign_attrs(metric="auc", exact=2**players)
+    return runs.assign_attrs(metric="auc", exact=2**groups)
 
 
 def report(runs: xr.Dataset, table: xr.Dataset, seconds: dict[str, float]) -> dict:
@@ -79,9 +79,7 @@ def report(runs: xr.Dataset, table: xr.Dataset, seconds: dict[str, float]) -> di
     mean = runs.mean("repeat")
     rmse = (runs["error"] ** 2).mean("repeat") ** 0.5
     return {
-        "players": dict(
-            zip(table["player"].values.tolist(), table["mean_shapley"].values.tolist())
-        ),
+        "players": dict(zip(table["group"].values.tolist(), table["mean_shapley"].values.tolist())),
         "auc": float(table["mean_full_value"]),
         "sites": table.attrs["sites"],
         "squares": SIZES,
@@ -111,14 +109,14 @@ def main(
 
     model, sites = train()
     lap("train")
-    game = skill_game(model, sites, players="variables")
-    n = len(game.players)
+    game = skill_game(model, sites, groups="variables")
+    n = len(game.groups)
     coalitions = (np.arange(2**n)[:, None] >> np.arange(n)) & 1 == 1
     value = look_up(game(coalitions)[:, -1:], n)
     lap("all coalitions")
     runs = converge(value, n, repeats=repeats)
     lap("samples")
-    table = gm.importance(model, sites, players="variables", method="latin", samples=24)
+    table = gm.importance(model, sites, groups="variables", method="latin", samples=24)
     lap("importance from 24 squares")
     for name, figure in {
         "importance": gm.plot.importance(table),

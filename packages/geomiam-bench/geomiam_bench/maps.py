@@ -61,7 +61,7 @@ def bare(model, cube: xr.Dataset) -> None:
     block = encode(rows, layout=model.layout, scaler=model.scaler)
     shown, species = np.ones(model.layout.size, bool), np.arange(len(model.species))
     start = time.perf_counter()
-    predict_block(model, block, shown=shown, species=species)
+    predict_block(model, block, visible=shown, species=species)
     TIMES.setdefault("bare model", []).append(time.perf_counter() - start)
 
 

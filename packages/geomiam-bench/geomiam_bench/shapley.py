@@ -112,19 +112,19 @@ def ways(width: int, rows: int, *, slow: bool, **sizes: Any) -> dict[str, Callab
 
 def explain_all(model: Model, block: Block, masks: np.ndarray) -> np.ndarray:
     """Exact Shapley values of all species."""
-    return shapley_block(model, block, players=masks, species=np.arange(len(model.species)))[0]
+    return shapley_block(model, block, groups=masks, species=np.arange(len(model.species)))[0]
 
 
 def approximate(model: Model, block: Block) -> np.ndarray:
     """Shapley values of all species by the learned explainer."""
     shown = np.ones(model.layout.size, bool)
-    return amortised_block(model, block, shown=shown, species=np.arange(len(model.species)))[0]
+    return amortised_block(model, block, visible=shown, species=np.arange(len(model.species)))[0]
 
 
 def predict_all(model: Model, block: Block) -> np.ndarray:
     """Predictions for all species."""
     shown = np.ones(model.layout.size, bool)
-    return predict_block(model, block, shown=shown, species=np.arange(len(model.species)))
+    return predict_block(model, block, visible=shown, species=np.arange(len(model.species)))
 
 
 def timed(todo: dict[str, Callable[[], Any]], *, repeat: int) -> dict[str, list[float]]:
