@@ -202,8 +202,8 @@ def test_coalitions_are_single_predictions_and_values_add_up(variant, members, s
         some = np.isfinite(alone).all(1)
         np.testing.assert_allclose(answers[some], alone[some], rtol=0, atol=2e-6)
     groups = np.stack(list(group_masks(model.layout).values()))[:4]
-    values, full, _ = shapley_block(model, block, players=groups, **asked)
-    expected = predict_block(model, block, shown=groups.any(0), **asked)
+    values, full, _ = shapley_block(model, block, groups=groups, **asked)
+    expected = predict_block(model, block, visible=groups.any(0), **asked)
     np.testing.assert_allclose(full, expected, rtol=0, atol=2e-6)
     some = np.isfinite(expected).all(1)
     total = values.sum(1) + base_value(model, **asked)

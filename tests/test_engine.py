@@ -65,11 +65,11 @@ def test_a_prediction_that_is_not_finite_is_an_error_and_no_gap():
     torch.nn.init.constant_(model.network.head.bias[1:2], torch.inf)
     asked = {"species": np.arange(5), "scale": "logit"}
     with pytest.raises(FloatingPointError, match="NaN or infinity from finite input"):
-        predict_block(model, block, shown=masks.any(0), **asked)
+        predict_block(model, block, visible=masks.any(0), **asked)
     with pytest.raises(FloatingPointError, match="NaN or infinity from finite input"):
-        coalition_block(model, block, shown=masks, **asked)
+        coalition_block(model, block, visible=masks, **asked)
     with pytest.raises(FloatingPointError, match="NaN or infinity from finite input"):
-        shapley_block(model, block, players=masks, **asked)
+        shapley_block(model, block, groups=masks, **asked)
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)

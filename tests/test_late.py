@@ -67,7 +67,7 @@ def there(model: Model, block: Block) -> np.ndarray:
 
 def explained(model: Model, block: Block, scale: str = "logit") -> np.ndarray:
     groups = np.stack(list(group_masks(model.layout).values()))
-    return shapley_block(model, block, players=groups, species=SPECIES, scale=scale)[0]
+    return shapley_block(model, block, groups=groups, species=SPECIES, scale=scale)[0]
 
 
 # The answer is what its modalities answer alone.

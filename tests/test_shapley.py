@@ -64,7 +64,7 @@ def test_values_equal_an_independent_exact_computer(model, sites, scale):
 
     few = encode_sites(sites.isel(site=slice(0, 6)), model)
     masks, species = np.stack(list(group_masks(model.layout).values())), np.array([1])
-    ours = shapley_block(model, few, players=masks, species=species, scale=scale)[0][..., 0]
+    ours = shapley_block(model, few, groups=masks, species=species, scale=scale)[0][..., 0]
     for row in range(len(few)):
         block = Block(tuple(v[[row]] for v in few.values), few.observed[[row]])
         if not block.observed.any():
@@ -115,8 +115,8 @@ def test_weights_obey_efficiency_symmetry_dummy_and_linearity(g, seed):
 def test_groups_that_do_the_same_get_the_same(model, sites):
     block = encode_sites(sites.isel(site=slice(0, 8)), model)
     masks, index = np.stack(list(group_masks(model.layout).values())), np.arange(3)
-    values = shapley_block(model, block, players=masks, species=index)[0]
-    turned = shapley_block(model, block, players=masks[::-1], species=index)[0]
+    values = shapley_block(model, block, groups=masks, species=index)[0]
+    turned = shapley_block(model, block, groups=masks[::-1], species=index)[0]
     np.testing.assert_allclose(values, turned[:, ::-1], atol=2e-6)
 
 

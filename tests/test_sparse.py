@@ -323,7 +323,7 @@ def test_the_engine_answers_any_coalition_and_values_add_up(fusion, options):
     model = untrained(every_kind(), fusion=fusion, depth=2, inner=1, **options)
     block = encode(random_arrays(every_kind(), 20), layout=model.layout, scaler=model.scaler)
     index, masks = np.arange(2), np.stack(list(group_masks(model.layout).values()))
-    shown = np.random.default_rng(0).random((6, model.layout.size)) < 0.6
+    visible = np.random.default_rng(0).random((6, model.layout.size)) < 0.6
     for own, answers in zip(
         visible, coalition_block(model, block, visible=visible, species=index), strict=True
     ):

@@ -307,12 +307,12 @@ def test_groups_are_disjoint_and_what_no_group_names_is_the_rest():
 
 def test_what_is_not_shown_plays_no_part():
     shown = visible_tokens(LAYOUT, ["climate", "landcover"])
-    chosen = group_masks(LAYOUT, ["bio1"], shown=shown)
+    chosen = group_masks(LAYOUT, ["bio1"], visible=shown)
     assert list(chosen) == ["bio1", "rest"]
     np.testing.assert_array_equal(np.sum(list(chosen.values()), axis=0), shown)
-    assert "landsat" not in group_masks(LAYOUT, shown=shown)  # the schema's own groups
+    assert "landsat" not in group_masks(LAYOUT, visible=shown)  # the schema's own groups
     with pytest.raises(SelectionError, match=r"groups \['landsat'\] lie outside using="):
-        group_masks(LAYOUT, ["bio1", "landsat"], shown=shown)
+        group_masks(LAYOUT, ["bio1", "landsat"], visible=shown)
 
 
 def test_groups_that_share_a_token_are_refused_naming_it():

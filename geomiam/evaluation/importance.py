@@ -240,8 +240,6 @@ def _groups(layout: Layout, chosen: Groups) -> dict[str, np.ndarray]:
     """Tokens ``(t,)`` per group."""
     if not isinstance(chosen, str):
         return group_masks(layout, chosen)
-    if chosen == "groups":
-        return group_masks(layout)
     if chosen not in ("modalities", "variables"):
         raise SelectionError(
             f"groups={chosen!r} is neither modalities nor variables; name groups with "

@@ -143,7 +143,7 @@ def shapley(
     """
     model = as_model(model)
     data = as_data(ds, model)
-    named = group_masks(model.layout, groups, shown=visible_tokens(model.layout, using))
+    named = group_masks(model.layout, groups, visible=visible_tokens(model.layout, using))
     method = method or ("exact" if len(named) <= MOST_GROUPS else "latin")
     _check(model, method, named=list(named), groups=groups, scale=scale)
     coalitions = _drawn(len(named), samples, rng) if method == "latin" else None
@@ -161,7 +161,7 @@ def shapley(
     out = over_cells(
         data,
         model,
-        require_groups(task, model.layout, require, shown=shown),
+        require_groups(task, model.layout, require, visible=visible),
         outputs=outputs,
         visible=visible,
         memory_limit=memory_limit,

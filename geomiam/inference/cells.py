@@ -119,7 +119,7 @@ def over_cells(
         Block of n rows → one array ``(n, *own dims)`` per output.
     outputs : sequence of Output
     visible : numpy.ndarray
-        Boolean ``(t,)``; variables without a shown token are not read.
+        Boolean ``(t,)``; variables without a visible token are not read.
     memory_limit : int or str, optional
         Most bytes a dask block may need; default 4 GiB.
 

@@ -49,15 +49,15 @@ def outside_output(model: Model) -> list[Output]:
 def outside_share(model: Model, block: Block, *, visible: np.ndarray) -> tuple[np.ndarray, ...]:
     """Share ``(n,)`` of the predictors with a value that have one outside; NaN where none has any.
 
-    A predictor counts once, by its shown tokens ``(t,)``. Nothing for a model without ranges.
+    A predictor counts once, by its visible tokens ``(t,)``. Nothing for a model without ranges.
     """
     bounded = _bounded(model)
     if block.outside is None or not bounded.any():
         return ()
     starts = [s.start for s in model.layout.spans]
     beyond = np.logical_or.reduceat(block.outside & visible, starts, axis=1) & bounded
-    shown_any = np.logical_or.reduceat((block.observed | block.outside) & visible, starts, axis=1)
-    count = (shown_any & bounded).sum(1)
+    has_value = np.logical_or.reduceat((block.observed | block.outside) & visible, starts, axis=1)
+    count = (has_value & bounded).sum(1)
     share = beyond.sum(1) / np.maximum(count, 1)
     return (np.where(count > 0, share, np.nan).astype(np.float32),)
 

@@ -139,9 +139,9 @@ def predict(
     outputs += layer_outputs(model)
     masks = np.stack(list(groups.values())) & visible
     base = base_of_empty(model, empty, species=index, scale=scale, precision=precision)
-    block_task = PredictBlock(model, shown, masks, index, scale, precision, base)
-    task = require_groups(block_task, model.layout, require, shown=shown)
-    out = over_cells(data, model, task, outputs=outputs, shown=shown, memory_limit=memory_limit)
+    block_task = PredictBlock(model, visible, masks, index, scale, precision, base)
+    task = require_groups(block_task, model.layout, require, visible=visible)
+    out = over_cells(data, model, task, outputs=outputs, visible=visible, memory_limit=memory_limit)
     out = leave_out(out, data, mask)
     warn_if_many(out, data, model, visible=visible)
     warn_if_few(out, model, visible=visible)

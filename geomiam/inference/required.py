@@ -43,7 +43,7 @@ class RequiredGroups:
 
 
 def require_groups(
-    compute: Compute, layout: Layout, require: Selector | Sequence[Selector], *, shown: np.ndarray
+    compute: Compute, layout: Layout, require: Selector | Sequence[Selector], *, visible: np.ndarray
 ) -> Compute:
     """Return a block function that leaves out cells without the required groups.
 
@@ -66,7 +66,7 @@ def require_groups(
     if not names:
         return compute
     groups = group_masks(layout)
-    tokens = [shown & (groups[n] if n in groups else visible_tokens(layout, n)) for n in names]
+    tokens = [visible & (groups[n] if n in groups else visible_tokens(layout, n)) for n in names]
     if unseen := [n for n, t in zip(names, tokens) if not t.any()]:
         raise SelectionError(f"require={unseen} lies outside using=: widen using=, or leave it out")
     return RequiredGroups(compute, np.stack(tokens))
@@ -120,16 +120,16 @@ def count_few(out: xr.Dataset, model: Model, *, visible: np.ndarray) -> tuple[in
 
 
 def usual_groups(model: Model, visible: np.ndarray) -> float:
-    """Return how many of the groups that are shown a training site had, on average."""
+    """Return the mean number of visible groups that a training site had."""
     coverage: dict[str, Any] = model.about.get("coverage", {})
-    return sum(coverage.get(n, 0.0) for n in group_masks(model.layout, shown=shown))
+    return sum(coverage.get(n, 0.0) for n in group_masks(model.layout, visible=visible))
 
 
 def warn_of_few(few: int, cells: int, model: Model, *, visible: np.ndarray) -> None:
     """Warn if the cells with few groups are many."""
     if not few > MANY * cells:
         return
-    groups = list(group_masks(model.layout, shown=shown))
+    groups = list(group_masks(model.layout, visible=visible))
     warn(
         f"{few:,} of {cells:,} predicted cells ({few / cells:.0%}) have less than half of the groups that "
         f"training sites had ({usual_groups(model, visible):.1f} of {len(groups)} on average). With few "

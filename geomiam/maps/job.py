@@ -156,8 +156,8 @@ class Job:
         """Return the job of a whole map, cut into blocks."""
         layers = {"species": len(model.species_index(options.get("species")))}
         if shapley:
-            shown = visible_tokens(model.layout, options.get("using"))
-            layers["group"] = len(group_masks(model.layout, options.get("groups"), shown=shown))
+            visible = visible_tokens(model.layout, options.get("using"))
+            layers["group"] = len(group_masks(model.layout, options.get("groups"), visible=visible))
         blocks = Blocks.of(ds, chunks, layers=layers)
         return cls(model, shapley, options, blocks, store)
 
