@@ -362,7 +362,9 @@ def test_training_goes_on_from_a_checkpoint(tmp_path, sites):
 
 
 def test_the_code_of_the_page_runs_from_top_to_bottom():
-    page = (Path(gm.__file__).parents[1] / "docs" / "backbones.md").read_text(encoding="utf-8")
+    page = (Path(gm.__file__).parents[1] / "docs" / "howto" / "backbones.md").read_text(
+        encoding="utf-8"
+    )
     names: dict = {"__name__": "page"}
     for code in re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE):
         exec(compile(code, "backbones.md", "exec"), names)

@@ -195,7 +195,7 @@ def test_every_catalog_says_under_which_licence_and_whom_to_cite(name):
 
 
 def page():
-    return (Path(gm.__file__).parents[1] / "docs" / "cubes.md").read_text("utf-8")
+    return (Path(gm.__file__).parents[1] / "docs" / "howto" / "cubes.md").read_text("utf-8")
 
 
 def test_the_page_lists_every_catalog_and_every_kind_of_source():

@@ -11,7 +11,7 @@ import pytest
 import geomiam as gm
 
 ROOT = Path(gm.__file__).parents[1]
-PAGE = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "howto" / "evaluation.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

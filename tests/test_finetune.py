@@ -617,7 +617,9 @@ def test_new_species_would_change_the_shares_of_the_old():
 
 
 def test_the_code_of_the_page_runs_from_top_to_bottom():
-    page = (Path(gm.__file__).parents[1] / "docs" / "finetuning.md").read_text(encoding="utf-8")
+    page = (Path(gm.__file__).parents[1] / "docs" / "howto" / "finetuning.md").read_text(
+        encoding="utf-8"
+    )
     names: dict = {"__name__": "page"}
     for code in re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE):
         exec(compile(code, "finetuning.md", "exec"), names)

@@ -1,4 +1,4 @@
-"""How a fusion is added: one class and one line in the registry. The example is quoted in the docs."""
+"""The fusion that CONTRIBUTING.md adds as an example, and every fusion against the defaults of the protocol."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import train_small
+from helpers_examples import run_example
 from helpers_small import every_kind, layout_of, random_arrays, untrained, variable
-from torch import nn
 
 import geomiam as gm
 from geomiam.inference.engine import predict_block, shapley_block
@@ -18,22 +18,7 @@ from geomiam.tokens.blocks import encode
 from geomiam.tokens.rows import Rows
 from geomiam.tokens.select import group_masks
 
-
-# [example]
-class LargestFusion(Fusion):
-    """The largest value of each number of the visible tokens; a learned vector where none is."""
-
-    def __init__(self, config, layout):
-        super().__init__(config, layout)
-        self.nothing = nn.Parameter(torch.zeros(config.width))
-
-    def forward(self, tokens, visible):
-        largest = tokens.masked_fill(~visible.unsqueeze(-1), -1e9).amax(1)
-        return torch.where(visible.any(1, keepdim=True), largest, self.nothing)
-
-
-FUSIONS["largest"] = LargestFusion
-# [end of example]
+LargestFusion = run_example("How to add a fusion")["LargestFusion"]
 
 
 @pytest.fixture(scope="module", params=["largest", "largest+sum"])

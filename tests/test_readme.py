@@ -1,4 +1,4 @@
-"""The README is true: its code runs, its numbers hold, its files and commands exist."""
+"""The README is correct: its code runs, its numbers are those of the data, its files and commands exist."""
 
 from __future__ import annotations
 
@@ -32,9 +32,11 @@ def test_the_code_of_the_readme_runs_from_top_to_bottom(tmp_path, monkeypatch):
 
 def test_the_numbers_of_the_readme_are_those_of_the_data():
     gaps = gm.demo.load_cube().miam.coverage(gm.demo.load_schema())
-    said = {int(n.replace(",", "")) for n in re.findall(r"\b\d+,\d{3}\b", README)}
-    assert said == {int(gaps["cells"])}
-    assert int(gaps["cells_with_every_predictor"]) == 0  # "not one has every predictor"
+    numbers = {int(n.replace(",", "")) for n in re.findall(r"\b\d+,\d{3}\b", README)}
+    assert numbers == {int(gaps["cells"])}
+    assert (
+        int(gaps["cells_with_every_predictor"]) == 0
+    )  # "None of the 19,838 land cells … has every predictor"
 
 
 def test_files_that_the_readme_names_exist():
@@ -68,12 +70,12 @@ def test_the_readme_lists_exactly_the_verbs_of_the_command_line():
 
     listed = re.search(r"On the command line: (.*?), each", README, re.DOTALL)
     assert listed
-    said = {name.removeprefix("geomiam ") for name in re.findall(r"`([\w ]+)`", listed[1])}
+    names = {name.removeprefix("geomiam ") for name in re.findall(r"`([\w ]+)`", listed[1])}
     verbs = {c.callback.__name__ for c in app.registered_commands if c.callback}
-    assert said == verbs | {g.name for g in app.registered_groups}
+    assert names == verbs | {g.name for g in app.registered_groups}
 
 
-def test_the_limit_of_groups_is_as_said():
+def test_the_limit_of_groups_is_that_of_the_code():
     from geomiam.explain.shapley import MOST_GROUPS
 
     assert f"up to {MOST_GROUPS} groups" in README

@@ -72,8 +72,8 @@ def test_the_notebook_runs_and_its_numbers_hold(stored, api, tmp_path, monkeypat
     text = text_of(run)
     assert "18 dates, files that failed: 0" in text
     assert "cells seen on all 18 dates: 0 of 3,599" in text
-    assert "3,599 of 3,599 cells answered" in text
-    assert "with the radar: 100% of the cells answered" in text
+    assert "3,599 of 3,599 cells have a prediction" in text
+    assert "with the radar: 100% of the cells have a prediction" in text
     assert "under its clouds the image adds 0\n" in text
     assert float(re.search(r"efficiency: largest difference (\S+)", text)[1]) < 1e-5
     assert score("all", text) > 0.8 and score("radar", text) > 0.7

@@ -29,7 +29,7 @@ class Room(NamedTuple):
 ROOMS = {
     "files": Room(20, 20, 290, "files", ("GeoTIFF · NetCDF · Zarr · STAC", "described by a catalog"), GREY),
     "table": Room(690, 20, 270, "records", ("GBIF, CSV, Parquet, GeoPackage",), GREY),
-    "sources": Room(20, 140, 290, "sources/", ("build · rasters/ · sentinel2/ · stac/",), GREEN),
+    "sources": Room(20, 140, 290, "sources/", ("build · rasters/ · sentinel2/ · stac/ · web/",), GREEN),
     "schema": Room(350, 140, 300, "schema/", ("variables, modalities, groups", "catalogs (YAML)"), GREEN),
     "data": Room(20, 260, 630, "data/", ("grid, store, records, sites, background, coverage:", "a cube is a Dataset (y, x), sites a Dataset (site); NaN = missing"), GREEN),
     "tokens": Room(20, 380, 200, "tokens/", ("layout, scaler, encode", "values → tokens, observed"), BLUE),
@@ -37,10 +37,10 @@ ROOMS = {
     "training": Room(460, 380, 190, "training/", ("fit, finetune, pretrain", "loop, losses"), BLUE),
     "ground": Room(690, 260, 270, "masking/ · splits/ · metrics/", ("numpy only: no cube, no model", "geo/: lengths, CRS · checks/ · outputs/"), GREY),
     "model": Room(690, 380, 270, "model/", ("weights, schema, scaler, species;", "save and load, model card"), BLUE),
-    "inference": Room(20, 500, 200, "inference/", ("engine: a block in,", "all coalitions out"), ORANGE),
-    "explain": Room(240, 500, 200, "explain/ · uncertainty/", ("Shapley values, saturation", "outside the range"), ORANGE),
-    "maps": Room(460, 500, 190, "maps/", ("plan, write, resume,", "cluster, export"), ORANGE),
-    "evaluation": Room(690, 500, 270, "evaluation/ · baselines/", ("skill from every subset, spatial", "cross-validation, plot/, cli/"), ORANGE),
+    "inference": Room(20, 500, 200, "inference/", ("engine, predict, cells:", "all coalitions of a block"), ORANGE),
+    "explain": Room(240, 500, 200, "explain/", ("Shapley values, saturation,", "learned explainers"), ORANGE),
+    "maps": Room(460, 500, 190, "maps/", ("plan, write, resume,", "cluster, GeoTIFF"), ORANGE),
+    "evaluation": Room(690, 500, 270, "evaluation/ · baselines/", ("skill from every subset, oracle,", "imputation · plot/ · cli/ · demo/"), ORANGE),
 }  # fmt: skip
 
 ARROWS = (
@@ -105,8 +105,8 @@ def drawing() -> str:
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>'
         + "".join(map(box, ROOMS.values()))
         + "".join(parts)
-        + f'<text x="20" y="{HEIGHT - 20}" class="line">Imports go upwards only: a room imports the rooms above it, '
-        "never the ones below. Orange: results. Blue: the model. Green: labelled data.</text></svg>\n"
+        + f'<text x="20" y="{HEIGHT - 20}" class="line">Arrows are the path of the data. Green: labelled data. '
+        "Blue: the model. Orange: results. Grey: files, and rooms without a cube or a model.</text></svg>\n"
     )
 
 

@@ -212,7 +212,7 @@ _ALL = (
     ),
     System(
         "miam-group",
-        "geomiam's group fusion as one large network: tokens meet inside their group, then groups meet; masks of MIAM",
+        "geomiam's group fusion as one large network: tokens attend inside their group, then groups attend to each other; masks of MIAM",
         "group",
         network={"fusion": "group"},
     ),

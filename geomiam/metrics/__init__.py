@@ -59,7 +59,8 @@ METRICS: dict[str, Callable[[ArrayLike, ArrayLike], Array]] = {
     "log_loss": log_loss,
     "calibration_slope": calibration_slope,
 }
-"""By name: functions of labels and scores, one value per species."""
+"""By name: functions of labels and scores that return one value per species. A new metric is a function
+and a line here."""
 
 _KERNELS: dict[str, Kernel] = {
     "auc": ranking.auc_kernel,
@@ -106,18 +107,19 @@ def measure(
     ValueError
         When a metric is unknown, and as the metrics do.
     """
-    if unknown := [m for m in metrics if m not in _KERNELS]:
+    if unknown := [m for m in metrics if m not in METRICS]:
         raise SettingError(f"no metric {unknown}; choose from {', '.join(METRICS)}")
-    if not metrics:
-        return {}
-    kernels = [_KERNELS[m] for m in metrics]
-    values = per_species(
-        lambda block: np.stack([kernel(block) for kernel in kernels]),
-        labels,
-        scores,
-        rows=len(kernels),
-    )
-    return dict(zip(metrics, values))
+    kernels = {m: _KERNELS[m] for m in metrics if m in _KERNELS}
+    values = {m: METRICS[m](labels, scores) for m in metrics if m not in kernels}
+    if kernels:
+        table = per_species(
+            lambda block: np.stack([kernel(block) for kernel in kernels.values()]),
+            labels,
+            scores,
+            rows=len(kernels),
+        )
+        values |= dict(zip(kernels, table))
+    return {m: values[m] for m in metrics}
 
 
 def summary(values: ArrayLike) -> Summary:

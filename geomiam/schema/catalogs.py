@@ -40,6 +40,6 @@ def find(catalog: str | Path) -> tuple[Path, Path]:
     if str(catalog) in known:
         return known[str(catalog)], Path.cwd()
     raise SchemaError(
-        f"no catalog at {catalog}; write one (docs/catalogs.md), or name one that comes with geomiam: "
+        f"no catalog at {catalog}; write one (docs/howto/catalogs.md), or name one that comes with geomiam: "
         f"{', '.join(known)}"
     )

@@ -1,6 +1,6 @@
 """The default settings of a fit: a rule from the number of sites, presences and species.
 
-Measured on 28 combinations of data set and size; ``docs/defaults.md`` has the table. Few data want a
+Measured on 28 combinations of data set and size; ``docs/explanation/defaults.md`` has the table. Few data want a
 small network, several kinds of members, all sites in training and a fixed number of optimiser steps
 with weight averaging: an epoch chosen by a few validation presences is chosen by noise.
 """

@@ -183,7 +183,7 @@ def real(data: Path, folder: Path) -> dict:
 
 
 def overview(folder: Path) -> dict:
-    """Follow the recipe of docs/large-maps.md: a GeoTIFF with overviews that a viewer opens at once."""
+    """Follow the recipe of docs/howto/large-maps.md: a GeoTIFF with overviews that a viewer opens at once."""
     import rasterio
     from rasterio.enums import Resampling
 

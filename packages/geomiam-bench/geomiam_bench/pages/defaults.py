@@ -83,7 +83,7 @@ have other seeds than in the table above, which moves *d* by up to 0.010.
 
 The rule was taken after 13 rules had been compared once on the first three sets. Bryce Canyon with all sites was looked at
 afterwards, four more rules without `group` later still. Leave-one-set-out: the best of the 13 on two of the three sets has
--0.030 on the third in the mean, and the rule before -0.031. So these sets hardly tell the 13 rules apart. The rule is
+-0.030 on the third in the mean, and the rule before -0.031. So these sets hardly distinguish the 13 rules. The rule is
 preferred for its reason and has no constant that was fitted to them; most of the gain comes from `group`.
 
 A fifth set, linear 100×40, was looked at last: the rule takes `linear+sum`, as the rule before (-0.009 ± 0.002 from LR). The highest

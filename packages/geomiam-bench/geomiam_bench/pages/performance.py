@@ -21,7 +21,7 @@ NAMES = {
     "naive": "the papers' procedure, every coalition a full pass",
     "token fp32": "token fusion, exact",
     "token bf16": "token fusion, exact, bf16",
-    "token told": "token fusion, as a learned explainer tells",
+    "token told": "token fusion, by a learned explainer",
     "group fp32": "group fusion, exact",
     "group bf16": "group fusion, exact, bf16",
     "token fp32 predict": "token fusion, prediction alone",
@@ -51,7 +51,9 @@ def write_page(results: Path, docs: Path) -> None:
                 shutil.copy(figure, pictures / figure.name)
             parts.append(write(json.loads(path.read_text(encoding="utf-8"))))
     parts.append(TAIL)
-    (docs / "performance.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    (docs / "explanation" / "performance.md").write_text(
+        "\n\n".join(parts) + "\n", encoding="utf-8"
+    )
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -95,7 +97,7 @@ def explanations(found: dict[str, Any]) -> str:
                 ],
                 rows,
             ),
-            f"Exact is exact: token fusion differs from the papers' procedure by at most "
+            f"Token fusion is exact: it differs from the papers' procedure by at most "
             f"{off['token fp32 to naive']:.0e}. bfloat16 changes a value by at most "
             f"{off['group bf16 to fp32']:.4f} (group; largest value {largest['group']:.2f}) and "
             f"{off['token bf16 to naive']:.4f} (token; {largest['token']:.2f}).",
@@ -104,18 +106,18 @@ def explanations(found: dict[str, Any]) -> str:
                 / found["operations_per_cell"]["token fp32"],
                 share=found["share_of_peak"]["token bf16"],
             ),
-            "![Milliseconds per cell as groups, tokens, species and the missing share grow](images/benchmarks/shapley.png)",
+            "![Milliseconds per cell as groups, tokens, species and the missing share grow](../images/benchmarks/shapley.png)",
             jobs(found),
         ]
     )
 
 
 WHY = """**What limits token fusion.** Its coalitions share norm and projections of the first block and the last product
-only; everything between depends on who is visible. Counted in operations that is {bound:.1f} times less than the papers'
+only; everything between depends on the visible tokens. Counted in operations that is {bound:.1f} times less than the papers'
 procedure: all that this sharing can give. In bfloat16 the products are twice as fast and
-the attention of short rows of tokens is not, so {share:.0%} of the peak is reached. Group fusion was made for explaining:
+the attention of short rows of tokens is not, so {share:.0%} of the peak is reached. Group fusion is designed for explanations:
 its coalitions share all but a small transformer over the groups' summaries. Where token fusion must be explained cheaply,
-`gm.fit_explainer` learns to tell its values in one pass, and says how far it is off. `torch.compile` gained a tenth at best
+`gm.fit_explainer` learns to predict its values in one pass, and reports its error. `torch.compile` gained a tenth at best
 and costs half a minute for each shape, so it is not used."""
 
 
@@ -162,7 +164,7 @@ SHEET = """A job of your own: cells × milliseconds a cell ÷ 3.6 million are co
 yours on the machine it runs on. Cost grows with the tokens of a cell, with $2^G$ of the groups *that are
 present*, and with the species only once there are hundreds. Cells without data cost nothing, and rows that a
 coarse predictor has in common are encoded once. For a GPU, divide the operations by what it reaches in bfloat16; none
-was at hand, so no GPU-hours are promised here."""
+was available, so no GPU-hours are stated here."""
 
 
 def gpu(found: dict[str, Any]) -> str:
@@ -198,24 +200,24 @@ def maps(found: dict[str, Any]) -> str:
         [f"{m['cells']:,}", f"{m['promised'] / 2**20:.0f}", f"{m['measured'] / 2**20:.0f}"]
         for m in memory
     ]
-    said = f" ({found['load at the start']:.1f} to {found['load after speed']:.1f} processes were waiting for "
-    said += f"{found['cores']} cores meanwhile)"
+    load = f" ({found['load at the start']:.1f} to {found['load after speed']:.1f} processes were waiting for "
+    load += f"{found['cores']} cores meanwhile)"
     parts = [
         "## Maps, from Zarr to Zarr",
         f"{speed['cells']:,} cells of a small model (24 tokens, width 96, 4 species), which makes reading and "
-        f"writing weigh more than they do with a large one{said}:",
+        f"writing weigh more than they do with a large one{load}:",
         f"- A map from store to store runs at {speed['map against bare model']:.2f} of the bare model's speed.\n"
         f"- Two threads are {speed['2 threads against 1']:.2f} times one, two processes "
         f"{speed['2 processes against 1']:.2f} times one.",
-        "![Seconds from Zarr to Zarr, and peak memory against cells](images/benchmarks/maps.png)",
-        "Peak memory does not grow with the map; promised is what the plan says, in MiB:",
+        "![Seconds from Zarr to Zarr, and peak memory against cells](../images/benchmarks/maps.png)",
+        "Peak memory does not grow with the map. The promised MiB are those of the plan:",
         table(["cells", "promised", "measured"], rows),
     ]
     if isinstance(real, dict):  # the command had the data for one
         parts.append(
             f"**The largest real map at hand**: human footprint of Europe, {real['cells']:,} cells, "
             f"{real['cells with data']:,} with data, by `geomiam predict` from start to end in "
-            f"{real['seconds from start to end']:.0f} s. {real['report'].rstrip('. ')}. A GeoTIFF with overviews of it "
+            f"{real['seconds from start to end']:.0f} s. {real['report'].partition('; ')[2].rstrip('. ')}. A GeoTIFF with overviews of it "
             f"takes {real['overview']['seconds to write']:.0f} s to write, and its coarsest level "
             f"{1000 * real['overview']['seconds to read the coarsest']:.0f} ms to open.",
         )
@@ -269,7 +271,7 @@ def training(found: dict[str, Any]) -> str:
             "against the papers' step at equal size, which computes every token and puts the mask token where one is "
             "hidden: how many times faster, medians of interleaved pairs, one thread.",
             table(head, rows),
-            "![Speed-up against hidden share](images/benchmarks/training.png)",
+            "![Speed-up against hidden share](../images/benchmarks/training.png)",
             "Hidden tokens are not computed, so the gain follows the share that is hidden; uniform masking hides half. Group "
             "fusion computes less for a visible token as well. Sites are one table in memory, of which a batch is a slice. "
             "`TrainingConfig(devices=2)` shares each batch among devices (Lightning Fabric): gradients are those of one.",
@@ -279,13 +281,13 @@ def training(found: dict[str, Any]) -> str:
 
 HEAD = """# Performance
 
-What a map costs, what its explanation costs, and why. This page is generated by `geomiam-bench pages` from the JSON
-of `make bench`; the numbers are of one machine with two cores, the ratios travel better than the milliseconds."""
+This page reports the cost of maps and of explanations, and the reasons. It is generated by `geomiam-bench pages` from the JSON
+of `make bench`. The numbers are of one machine with two cores; ratios are more transferable than milliseconds."""
 
 TAIL = """## Clusters
 
-The loop of [large maps](large-maps.md) asks for a `Client` and nothing else; one torch thread per worker, as many
-workers as cores. These set-ups were read by their own tools, not run at scale.
+The loop of [large maps](../howto/large-maps.md) needs a `Client` and nothing else. Use one torch thread per worker, as many
+workers as cores. These set-ups were parsed by their tools, but not run at scale.
 
 ```python
 from distributed import Client, LocalCluster
@@ -322,4 +324,4 @@ client = Client(KubeCluster(custom_cluster_spec=spec))
 ```
 
 In a cloud, keep cube and map in one region's object store and the workers beside them: reading and writing are
-a small part of the time, moving between regions is not. A map that was cut off by a spot instance goes on."""
+a small part of the time, but transfers between regions are not. A map that a spot instance stopped is continued by the same call."""

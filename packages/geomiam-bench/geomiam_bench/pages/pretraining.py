@@ -27,13 +27,13 @@ def pretraining_section(path: Path, pictures: Path) -> str:
     cases = list(dict.fromkeys((r["case"], r["size"]) for r in rows))
     head = ["", "measure", *(f"{case}, {size} sites" for case, size in cases)]
     lines = [head, ["---"] * len(head)]
-    for pair, said in PAIRS.items():
+    for pair, label in PAIRS.items():
         for measure in MEASURES:
             mine = {(r["case"], r["size"]): r for r in rows if _is(r, pair, measure)}
-            lines.append([said, measure, *(_cell(mine.get(case)) for case in cases)])
+            lines.append([label, measure, *(_cell(mine.get(case)) for case in cases)])
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    figure = "![AUC against labelled sites](images/benchmarks/pretraining.png)"
-    return "\n\n".join(["## Pre-training", LEAD, table, _said(rows), figure])
+    figure = "![AUC against labelled sites](../images/benchmarks/pretraining.png)"
+    return "\n\n".join(["## Pre-training", LEAD, table, _summary(rows), figure])
 
 
 def _is(row: dict, pair: str, measure: str) -> bool:
@@ -51,14 +51,14 @@ def _cell(row: dict | None) -> str:
     return f"**{text}**" if _sure(row) else text
 
 
-def _said(rows: list[dict]) -> str:
+def _summary(rows: list[dict]) -> str:
     """Per way: in how many cases of all modalities it gains or loses in every draw."""
     parts = []
-    for pair, said in PAIRS.items():
+    for pair, label in PAIRS.items():
         mine = [r for r in rows if _is(r, pair, MEASURES[0])]
         gains = sum(_sure(r) and r["mean"] > 0 for r in mine)
         losses = sum(_sure(r) and r["mean"] < 0 for r in mine)
         parts.append(
-            f"{said}: gains in every draw in {gains} of {len(mine)} cases, loses in {losses}"
+            f"{label}: gains in every draw in {gains} of {len(mine)} cases, loses in {losses}"
         )
     return "With all modalities: " + "; ".join(parts) + "."

@@ -1,6 +1,6 @@
 """The section "Systems" of the benchmark page: tables, figures, and what a user may conclude from them.
 
-Every sentence is computed: who is best where, by how much, and whom two standard errors cannot tell
+Every sentence is computed: the best system of each situation, its lead, and the systems within two standard errors
 from the best.
 """
 
@@ -27,7 +27,7 @@ APART = {
     "its network, not the default (masks of MAESTRO)": (WHOLE, "group-ramp"),
     "its network, not the default (masks of MIAM)": ("maestro-miam", REFERENCE),
 }
-"""Pairs that tell masks and network apart."""
+"""Pairs that separate the effects of masks and network."""
 SAID = {
     "all": "With every modality",
     "one missing": "With one modality missing",
@@ -51,20 +51,20 @@ points ± their standard error, for which both species and seeds count as cluste
 
 
 def advice(runs: dict[str, dict]) -> str:
-    """Which to choose: who is never told from the best, how far behind the others are, what it costs."""
+    """Advice for a choice: how often a system is level with the best, its mean distance, and its cost."""
     cases = [case for run in runs.values() for case in contests(run)]
     names = list(dict.fromkeys(n for case in cases for n in case["points"]))
     rows = sorted(
         (_record(name, cases, runs) for name in names),
         key=lambda r: (r[2] < len(cases), -r[1] / r[2], r[3]),  # those that ran everywhere first
     )
-    head = ["system", "not told from the best", "of", "AUC points behind the best, mean", "seconds"]
+    head = ["system", "level with the best", "of", "AUC points behind the best, mean", "seconds"]
     cells = [[n, k, of, f"{behind:.1f}", f"{cost:.2f}"] for n, k, of, behind, cost in rows]
     best, cheap = rows[0], min((r for r in rows if r[2] == rows[0][2]), key=lambda r: r[4])
     default = next((r for r in rows if r[0] == REFERENCE), None)
     text = (
         f"**Which to choose.** Over {len(cases)} cases ({_many(len(runs), 'data set')}, with every modality, one missing "
-        f"and one alone), **{best[0]}** is the best or cannot be told from it most often, {best[1]} times, and "
+        f"and one alone), **{best[0]}** is the best or level with it most often, {best[1]} times, and "
         f"is {best[3]:.1f} AUC points behind the best in the mean. **{cheap[0]}** predicts cheapest, "
         f"{cheap[4]:.2f} processor seconds for 1,000 cells against {best[4]:.2f}, and is {cheap[3]:.1f} points "
         "behind."
@@ -76,15 +76,15 @@ def advice(runs: dict[str, dict]) -> str:
         )
     if default and REFERENCE not in (best[0], cheap[0]):
         text += (
-            f" The default, **{REFERENCE}**, is the best or not told from it {_many(default[1], 'time')} and "
-            f"{default[3]:.1f} points behind in the mean, at {default[4]:.2f} seconds; it was made for cheap "
-            "[explanations](performance.md), not for the last point of a single small network."
+            f" The default, **{REFERENCE}**, is the best or level with it {_many(default[1], 'time')} and "
+            f"{default[3]:.1f} points behind in the mean, at {default[4]:.2f} seconds; it is designed for cheap "
+            "[explanations](performance.md), not for the highest AUC of a single small network. Level means within two standard errors."
         )
     return f"{text}\n\n{_markdown(head, cells)}"
 
 
 def contests(run: dict) -> Iterator[dict]:
-    """Per situation: mean AUC points behind the best of each system, and who is not told from it."""
+    """Per situation: mean AUC points of each system behind the best, and the systems level with it."""
     kinds = _situations(run)
     for situation in kinds["situation"].values:
         one = kinds.sel(situation=situation)
@@ -117,9 +117,9 @@ def _record(name: str, cases: list[dict], runs: dict[str, dict]) -> tuple:
 
 
 def what_they_are(runs: dict[str, dict]) -> str:
-    """Names and sentences of the systems; equal ones are told once."""
-    facts = {name: f["what"] for run in runs.values() for name, f in run["systems"].items()}
-    rows = [[f"`{n}`", facts[n]] for n in sorted(facts, key=[*SYSTEMS].index)]
+    """Names and descriptions of the systems; equal ones are listed once."""
+    names = {name for run in runs.values() for name in run["systems"]}
+    rows = [[f"`{n}`", SYSTEMS[n].what] for n in sorted(names, key=[*SYSTEMS].index)]
     return _markdown(["system", "what it is"], rows)
 
 
@@ -129,8 +129,8 @@ def one_comparison(name: str, run: dict, pictures: Path) -> str:
     draw(run).savefig(pictures / picture, dpi=120)
     parts = [
         f"### {name}",
-        told(run),
-        f"![Skill of whole systems](images/benchmarks/{picture})",
+        data_and_training(run),
+        f"![Skill of whole systems](../images/benchmarks/{picture})",
         scores_table(run),
         " ".join([*map(winner, contests(run)), *emptiest(run)]),
         part_effects(run),
@@ -138,7 +138,7 @@ def one_comparison(name: str, run: dict, pictures: Path) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def told(run: dict) -> str:
+def data_and_training(run: dict) -> str:
     """What the data are, and how the systems were trained."""
     data, network, training = (run["settings"].get(k) for k in ("data", "network", "training"))
     seeds = len({r["seed"] for r in run["results"]})
@@ -147,8 +147,8 @@ def told(run: dict) -> str:
         test = f"an independent survey of {data['tested']:,} sites"
     noted = {n: f["note"] for n, f in run["systems"].items() if f["note"]}
     note = "".join(
-        f" {', '.join(n for n, own in noted.items() if own == said)}: {said}."
-        for said in dict.fromkeys(noted.values())
+        f" {', '.join(n for n, note in noted.items() if note == text)}: {text}."
+        for text in dict.fromkeys(noted.values())
     )
     total = sum(r["seconds"] for r in run["results"]) / 60
     return (
@@ -192,7 +192,7 @@ def _row(facts: dict, kinds: list, patterns: list, best: dict, run: dict) -> Ite
 
 
 def winner(case: dict) -> str:
-    """Who is best in a situation, by how much, and who is not told from it."""
+    """The best system of a situation, its lead, and the systems level with it."""
     start = f"{SAID[case['situation']]}, {case['best']} is best ({case['mean']:.3f})"
     if not case["against"]:
         return f"{start}."
@@ -200,8 +200,8 @@ def winner(case: dict) -> str:
     lead = f"{start}, {_points(case['against'][second])} against {second}"
     behind = [n for n in case["against"] if n not in case["close"]]
     if not case["close"]:
-        return f"{lead}; the difference to every other system counts."
-    close = f"it cannot be told from {', '.join(case['close'])}"
+        return f"{lead}; the difference to every other system is beyond two standard errors."
+    close = f"it is level with {', '.join(case['close'])}"
     return f"{lead}; {close}" + (f", and is ahead of {', '.join(behind)}." if behind else ".")
 
 
@@ -242,10 +242,10 @@ def part_effects(run: dict) -> str:
 def _verdict(effects: dict[str, dict]) -> str:
     helps = [TITLES[s] for s, e in effects.items() if clear(e) and e["mean"] > 0]
     hurts = [TITLES[s] for s, e in effects.items() if clear(e) and e["mean"] < 0]
-    said = [f"helps ({', '.join(helps)})"] * bool(helps) + [f"hurts ({', '.join(hurts)})"] * bool(
+    effect = [f"helps ({', '.join(helps)})"] * bool(helps) + [f"hurts ({', '.join(hurts)})"] * bool(
         hurts
     )
-    return " and ".join(said) or "makes no difference that counts"
+    return " and ".join(effect) or "makes no difference beyond two standard errors"
 
 
 def _situations(run: dict) -> xr.DataArray:
