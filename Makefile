@@ -24,8 +24,10 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+	$(BIN)/pytest -n 0 -q tests/test_language.py
 
 docs: $(STAMP)
+	rm -rf docs/reference/generated
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build
 
 # The lowest and the newest versions that pyproject.toml allows, each in an environment of its own.
@@ -57,4 +59,4 @@ $(STAMP): pyproject.toml packages/geomiam-bench/pyproject.toml constraints.txt
 	echo $$(( $$(date +%s) - started )) > $(STAMP)
 
 clean:
-	rm -rf $(VENV) .venv-lowest .venv-newest out docs/_build .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) .venv-lowest .venv-newest out docs/_build docs/reference/generated .pytest_cache .ruff_cache .mypy_cache
