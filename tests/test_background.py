@@ -73,9 +73,9 @@ def test_background_carries_the_cells_predictors_and_centres():
 def test_no_cell_is_drawn_twice_and_n_is_capped_with_a_warning():
     with pytest.warns(UserWarning, match="only 1050 cells have data, fewer than the n=5000"):
         out = add_background(sites(), cube(), n=5000, rng=0)
-    drawn = out.cell.values[4:]
-    assert len(drawn) == len(set(drawn)) == CANDIDATES
-    assert set(drawn) == set(cube().cell.values[cube().cell.notnull()])
+    drawn_cells = out.cell.values[4:]
+    assert len(drawn_cells) == len(set(drawn_cells)) == CANDIDATES
+    assert set(drawn_cells) == set(cube().cell.values[cube().cell.notnull()])
     assert add_background(sites(), cube(), n=None).sizes["site"] == CANDIDATES + 4
 
 
@@ -83,10 +83,10 @@ def test_no_cell_is_drawn_twice_and_n_is_capped_with_a_warning():
 @given(chunks=st.tuples(st.integers(3, 40), st.integers(3, 40)), seed=st.integers(0, 9))
 def test_chunks_do_not_matter_and_the_seed_does(chunks, seed):
     lazy = cube().chunk(lat=chunks[0], lon=chunks[1])
-    here = add_background(sites(), cube(), n=50, rng=seed)
-    xr.testing.assert_identical(add_background(sites(), lazy, n=50, rng=seed), here)
-    other = add_background(sites(), cube(), n=50, rng=np.random.default_rng(seed + 1))
-    assert not np.array_equal(other.cell, here.cell)
+    with_points = add_background(sites(), cube(), n=50, rng=seed)
+    xr.testing.assert_identical(add_background(sites(), lazy, n=50, rng=seed), with_points)
+    other_background = add_background(sites(), cube(), n=50, rng=np.random.default_rng(seed + 1))
+    assert not np.array_equal(other_background.cell, with_points.cell)
 
 
 def test_a_lazy_cube_is_never_loaded_whole():
@@ -114,11 +114,11 @@ def test_cells_are_drawn_by_area_on_geographic_grids():
     )
     table = pd.DataFrame({"species": ["a"], "lon": [1.5], "lat": [1.5]})
     start = sample(ones, table)
-    drawn = np.concatenate(
+    drawn_cells = np.concatenate(
         [add_background(start, ones, n=200, rng=i).lat.values[1:] for i in range(20)]
     )
     expected = np.sin(np.deg2rad(60)) / np.sin(np.deg2rad(80))
-    assert abs((drawn < 60).mean() - expected) < 0.02
+    assert abs((drawn_cells < 60).mean() - expected) < 0.02
     metric = ones.rename(lat="y", lon="x").odc.assign_crs("EPSG:3035")
     metric = metric.assign_coords(y=metric.y.values * 1000, x=metric.x.values * 1000)
     first = sample(metric, pd.DataFrame({"species": ["a"], "x": [1500.0], "y": [1500.0]}))
@@ -173,11 +173,11 @@ def test_target_group_draws_n_sites():
 
 
 def test_both_kinds_can_follow_each_other_and_survive_zarr(tmp_path):
-    both = add_background(
+    points = add_background(
         add_background(sites(), cube(), n=5, rng=0), cube(), kind="target-group", n=None
     )
-    assert both.background.sum() == 8
-    twice = add_background(both, cube(), n=3, rng=1)
+    assert points.background.sum() == 8
+    twice = add_background(points, cube(), n=3, rng=1)
     assert twice.background.sum() == 11 and twice.sizes["site"] == 12
     xr.testing.assert_identical(open_sites(write_sites(twice, tmp_path / "s.zarr")), twice)
 
@@ -207,8 +207,8 @@ def test_background_is_drawn_where_the_required_data_are():
     assert series.isel(site=slice(4, None)).series.notnull().all()
     land = add_background(sites(), grid.chunk(lat=7), n=None, mask="land", rng=0)
     assert land.attrs["background_candidates"] == 30 * 10
-    both = add_background(sites(), grid, n=None, mask="land", require=["cell", "series"], rng=0)
-    assert both.attrs["background_candidates"] == 10 * 10
+    points = add_background(sites(), grid, n=None, mask="land", require=["cell", "series"], rng=0)
+    assert points.attrs["background_candidates"] == 10 * 10
     with pytest.raises(SelectionError, match=r"require=\['soil'\].*has modalities"):
         add_background(sites(), grid, require="soil")
 
@@ -217,8 +217,8 @@ def test_one_point_and_exactly_all_points_can_be_asked_for():
     assert add_background(sites(), cube(), n=1, rng=0).background.sum() == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        every = add_background(sites(), cube(), n=CANDIDATES, rng=0)
-    assert every.background.sum() == CANDIDATES
+        every_candidate = add_background(sites(), cube(), n=CANDIDATES, rng=0)
+    assert every_candidate.background.sum() == CANDIDATES
 
 
 def test_rows_weigh_as_much_as_their_area_up_to_the_pole():
@@ -241,5 +241,5 @@ def test_drawing_in_blocks_equals_drawing_at_once_where_few_wait_long(monkeypatc
         waits[start : start + 2][part] = rng.exponential(size=part.sum())
     waits /= weights[:, None]
     expected = np.argsort(waits, axis=None)[:11]
-    found = draw_cells(mask, 11, weights=weights, rng=np.random.default_rng(5))
-    np.testing.assert_array_equal(found, np.stack(np.divmod(expected, 9), 1))
+    cells = draw_cells(mask, 11, weights=weights, rng=np.random.default_rng(5))
+    np.testing.assert_array_equal(cells, np.stack(np.divmod(expected, 9), 1))

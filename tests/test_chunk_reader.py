@@ -49,10 +49,10 @@ def last_chunk(store: Path, name: str = "a") -> Path:
 
 @pytest.mark.parametrize("chunks", CHUNKS)
 def test_intact_stores_are_read_as_before_with_every_kind_of_index(cube, store, chunks):
-    opened = gm.open_cube(store, chunks=chunks)
+    store_cube = gm.open_cube(store, chunks=chunks)
     y, x = xr.DataArray([15, 0, 9], dims="p"), xr.DataArray([0, 15, 9], dims="p")
     for pick in ({"y": y, "x": x}, {"y": [9, 2], "x": slice(1, 16, 3)}, {"y": 3}):
-        xr.testing.assert_equal(opened.s.isel(pick).load(), cube.s.isel(pick))
+        xr.testing.assert_equal(store_cube.s.isel(pick).load(), cube.s.isel(pick))
 
 
 @pytest.mark.parametrize("chunks", CHUNKS)
@@ -76,25 +76,25 @@ def test_a_damaged_chunk_names_store_variable_and_remedy(store, damage, chunks):
         os.mkfifo(chunk)
     else:
         chunk.symlink_to(chunk.name if damage == "loop" else "/dev/zero")
-    opened = gm.open_cube(store, chunks=chunks)
-    assert np.isfinite(opened.a.isel(y=0, x=0).values), "other chunks are read"
+    store_cube = gm.open_cube(store, chunks=chunks)
+    assert np.isfinite(store_cube.a.isel(y=0, x=0).values), "other chunks are read"
     with pytest.raises(
         UnreadableFile, match=r"chunk of 'a' of .*cube\.zarr.*write the store again"
     ):
-        opened.load()
+        store_cube.load()
 
 
 @pytest.mark.parametrize("chunks", CHUNKS)
 def test_every_reader_of_a_cube_refuses_a_damaged_chunk(store, model, tmp_path, chunks):
     last_chunk(store).write_bytes(b"damaged")
-    opened = gm.open_cube(store, chunks=chunks)
+    store_cube = gm.open_cube(store, chunks=chunks)
     table = pd.DataFrame({"species": "t", "lon": [8.7, 5.1], "lat": [46.4, 49.9]})
     calls = {
-        "sample": lambda: gm.sample(opened, table).load(),
-        "predict": lambda: gm.predict(opened, model).load(),
-        "shapley": lambda: gm.shapley(opened, model).load(),
-        "write_map": lambda: gm.write_map(opened, model, tmp_path / "map.zarr", progress=False),
-        "write_cube": lambda: gm.write_cube(opened, tmp_path / "copy.zarr", progress=False),
+        "sample": lambda: gm.sample(store_cube, table).load(),
+        "predict": lambda: gm.predict(store_cube, model).load(),
+        "shapley": lambda: gm.shapley(store_cube, model).load(),
+        "write_map": lambda: gm.write_map(store_cube, model, tmp_path / "map.zarr", progress=False),
+        "write_cube": lambda: gm.write_cube(store_cube, tmp_path / "copy.zarr", progress=False),
     }
     for name, call in calls.items():
         with pytest.raises(UnreadableFile, match="chunk of 'a'"):

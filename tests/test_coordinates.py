@@ -30,10 +30,10 @@ def test_a_coordinate_of_objects_is_left_out_by_name(tmp_path, value):
     cube = small_cube(instrument=((), np.array(value, dtype=object)), day=((), "monday"))
     with pytest.warns(UserWarning, match=r"\['instrument'\].*ds\.drop_vars\(\['instrument'\]\)"):
         gm.write_cube(cube, tmp_path / "cube.zarr")
-    stored = gm.open_cube(tmp_path / "cube.zarr")
-    assert "instrument" not in stored.coords
-    assert str(stored["day"].values) == "monday"
-    np.testing.assert_array_equal(stored["bio1"], cube["bio1"])
+    read_back = gm.open_cube(tmp_path / "cube.zarr")
+    assert "instrument" not in read_back.coords
+    assert str(read_back["day"].values) == "monday"
+    np.testing.assert_array_equal(read_back["bio1"], cube["bio1"])
 
 
 def test_labels_that_are_objects_are_written_as_text(tmp_path):
@@ -41,23 +41,23 @@ def test_labels_that_are_objects_are_written_as_text(tmp_path):
         species=pd.period_range("2000-01", periods=2, freq="M").astype(object)
     )
     gm.write_sites(sites, tmp_path / "sites.zarr")
-    stored = gm.open_sites(tmp_path / "sites.zarr")
-    assert stored["species"].values.tolist() == ["2000-01-01", "2000-02-01"]
+    read_back = gm.open_sites(tmp_path / "sites.zarr")
+    assert read_back["species"].values.tolist() == ["2000-01-01", "2000-02-01"]
 
 
 def test_the_levels_of_a_multiindex_are_written_as_coordinates(tmp_path):
     sites = small_cube().stack(site=("y", "x")).transpose("site", ...)
     gm.write_sites(sites, tmp_path / "sites.zarr")
-    stored = gm.open_sites(tmp_path / "sites.zarr")
-    np.testing.assert_array_equal(stored["x"], sites["x"].values)
+    read_back = gm.open_sites(tmp_path / "sites.zarr")
+    np.testing.assert_array_equal(read_back["x"], sites["x"].values)
 
 
 def test_bands_as_variables_are_called_by_their_number_as_text(tmp_path):
-    numbered = tiny_sites().rename(bio1=1, clay=2)
-    model = gm.fit(numbered, network=SMALL, training=quick(epochs=1))
+    numbered_sites = tiny_sites().rename(bio1=1, clay=2)
+    model = gm.fit(numbered_sites, network=SMALL, training=quick(epochs=1))
     assert {"1", "2"} < set(model.schema.variables)
     as_text = gm.predict(tiny_sites().rename(bio1="1", clay="2"), model)
-    xr.testing.assert_identical(gm.predict(numbered, model), as_text)
+    xr.testing.assert_identical(gm.predict(numbered_sites, model), as_text)
     gm.write_cube(small_cube().rename(bio1=1), tmp_path / "cube.zarr")
     assert list(gm.open_cube(tmp_path / "cube.zarr").data_vars) == ["1"]
 

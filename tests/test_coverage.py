@@ -35,23 +35,23 @@ def cube(seed=0, *, holes=0.5):
 
 def counted(ds):
     """Count with plain loops over cells."""
-    some = {"climate": 0, "soil": 0, "gone": 0}
-    full, cells, var = dict(some), 0, {"t": 0, "rain": 0, "ph": 0, "radar": 0}
+    any_counts = {"climate": 0, "soil": 0, "gone": 0}
+    full, cells, var = dict(any_counts), 0, {"t": 0, "rain": 0, "ph": 0, "radar": 0}
     for i in range(ds.sizes["y"]):
         for j in range(ds.sizes["x"]):
-            here = {
+            observed = {
                 k: np.isfinite(v.isel(y=i, x=j).values).ravel() for k, v in ds.data_vars.items()
             }
-            if not any(v.any() for v in here.values()):
+            if not any(v.any() for v in observed.values()):
                 continue
             cells += 1
-            for k, v in here.items():
+            for k, v in observed.items():
                 var[k] += v.any()
-            some["climate"] += here["t"].any() or here["rain"].any()
-            full["climate"] += here["t"].all() and here["rain"].all()
-            some["soil"] += here["ph"].any()
-            full["soil"] += here["ph"].all()
-    return cells, some, full, var
+            any_counts["climate"] += observed["t"].any() or observed["rain"].any()
+            full["climate"] += observed["t"].all() and observed["rain"].all()
+            any_counts["soil"] += observed["ph"].any()
+            full["soil"] += observed["ph"].all()
+    return cells, any_counts, full, var
 
 
 @settings(max_examples=15, deadline=None)
@@ -59,12 +59,12 @@ def counted(ds):
 @pytest.mark.slow
 def test_fractions_equal_plain_counting(seed, holes, chunk):
     ds = cube(seed, holes=holes)
-    cells, some, full, var = counted(ds)
-    for each in (ds, ds.chunk(x=chunk, y=3), ds.chunk(month=1)):
-        out = coverage(each, SCHEMA)
+    cells, any_counts, full, var = counted(ds)
+    for version in (ds, ds.chunk(x=chunk, y=3), ds.chunk(month=1)):
+        out = coverage(version, SCHEMA)
         assert out.cells == cells
         assert dict(zip(out.modality.values, out.observed.values, strict=True)) == {
-            k: v / cells for k, v in some.items()
+            k: v / cells for k, v in any_counts.items()
         }
         assert dict(zip(out.modality.values, out.complete.values, strict=True)) == {
             k: v / cells for k, v in full.items()
@@ -78,10 +78,10 @@ def test_an_absent_modality_counts_nothing_and_completes_nothing():
     out = coverage(cube(), SCHEMA)
     assert out.observed.sel(modality="gone") == 0 and out.complete.sel(modality="gone") == 0
     assert out.cells_with_every_predictor == 0
-    whole = SCHEMA.subset(["climate", "soil"])
+    subset = SCHEMA.subset(["climate", "soil"])
     ds = cube(holes=0.2)
-    every = (ds.t.notnull() & ds.rain.notnull().all("month") & ds.ph.notnull()).sum()
-    assert coverage(ds, whole).cells_with_every_predictor == every
+    complete_count = (ds.t.notnull() & ds.rain.notnull().all("month") & ds.ph.notnull()).sum()
+    assert coverage(ds, subset).cells_with_every_predictor == complete_count
 
 
 def test_coordinates_as_predictors_do_not_fill_the_sea():

@@ -30,27 +30,27 @@ def model() -> gm.Model:
     sites = cube_of("y", "x").stack(site=("y", "x")).reset_index("site").transpose("site", ...)
     sites["presence"] = ("site", "species"), (sites["bio1"].values > 0).astype(float)[:, None]
     sites = sites.assign_coords(species=["a"])
-    held = np.arange(120) % 4 == 0
-    return gm.fit(sites, network=SMALL, training=quick(epochs=1), validation=held)
+    validation_sites = np.arange(120) % 4 == 0
+    return gm.fit(sites, network=SMALL, training=quick(epochs=1), validation=validation_sites)
 
 
 @pytest.mark.filterwarnings("ignore:The specified chunks separate:UserWarning")
-@pytest.mark.parametrize("asked", NAMES)
+@pytest.mark.parametrize("chunk_names", NAMES)
 @pytest.mark.parametrize("dims", NAMES)
-def test_chunks_may_name_rows_and_columns_in_either_way(tmp_path, model, dims, asked):
+def test_chunks_may_name_rows_and_columns_in_either_way(tmp_path, model, dims, chunk_names):
     rows, cols = dims
-    cube, chunks = cube_of(*dims), dict(zip(asked, (6, 5), strict=True))
+    cube, chunks = cube_of(*dims), dict(zip(chunk_names, (6, 5), strict=True))
     gm.write_cube(cube, tmp_path / "cube.zarr", chunks=chunks)
-    stored = gm.open_cube(tmp_path / "cube.zarr")
-    assert stored["rain"].chunks == ((2,), (6, 6), (5, 5))
-    finer = gm.open_cube(tmp_path / "cube.zarr", chunks={asked[0]: 3})
+    read_back = gm.open_cube(tmp_path / "cube.zarr")
+    assert read_back["rain"].chunks == ((2,), (6, 6), (5, 5))
+    finer = gm.open_cube(tmp_path / "cube.zarr", chunks={chunk_names[0]: 3})
     assert finer["bio1"].chunksizes[rows] == (3, 3, 3, 3)
     assert gm.open_cube(cube, chunks=chunks)["bio1"].chunksizes[cols] == (5, 5)
     lazy = gm.open_cube(tmp_path / "cube.zarr")
-    made = gm.write_map(lazy, model, tmp_path / "map", chunks=chunks, progress=False)
-    assert made["suitability"].encoding["chunks"] == (1, 6, 5)
+    maps = gm.write_map(lazy, model, tmp_path / "map", chunks=chunks, progress=False)
+    assert maps["suitability"].encoding["chunks"] == (1, 6, 5)
     expected = gm.predict(cube, model)["suitability"]
-    np.testing.assert_allclose(made["suitability"], expected, atol=2e-6)
+    np.testing.assert_allclose(maps["suitability"], expected, atol=2e-6)
     plan = gm.plan_map(lazy, model, chunks=chunks)
     assert (plan.steps, plan.share) == ({rows: 6, cols: 5}, 1.0)
 
@@ -60,9 +60,9 @@ def test_a_tree_is_opened_in_chunks_of_either_name(tmp_path):
     cube = cube_of("latitude", "longitude")
     tree = xr.DataTree.from_dict({"/heat": cube[["bio1"]], "/rain": cube[["rain"]]})
     tree.to_zarr(tmp_path / "tree.zarr", zarr_format=3, consolidated=False)
-    opened = gm.open_cube(tmp_path / "tree.zarr", chunks={"y": 4, "x": 5})
-    assert opened["bio1"].chunks == ((4, 4, 4), (5, 5))
-    assert opened["rain"].chunksizes["latitude"] == (4, 4, 4)
+    tree_cube = gm.open_cube(tmp_path / "tree.zarr", chunks={"y": 4, "x": 5})
+    assert tree_cube["bio1"].chunks == ((4, 4, 4), (5, 5))
+    assert tree_cube["rain"].chunksizes["latitude"] == (4, 4, 4)
 
 
 def test_a_dim_that_is_not_there_is_refused_with_the_nearest(tmp_path):
@@ -92,12 +92,12 @@ def test_a_refusal_names_the_dims_of_the_data(model):
 
 def test_a_map_has_rows_before_columns_as_the_predictors_have(model):
     cube = cube_of("y", "x")
-    turned = xr.Dataset(coords={"x": cube["x"], "y": cube["y"]}).merge(
+    transposed_cube = xr.Dataset(coords={"x": cube["x"], "y": cube["y"]}).merge(
         cube
     )  # as rioxarray opens it
-    assert list(turned.dims)[:2] == ["x", "y"]
-    assert turned["bio1"].dims == ("y", "x")
-    expected, layers = gm.predict(cube, model), gm.predict(turned, model)
+    assert list(transposed_cube.dims)[:2] == ["x", "y"]
+    assert transposed_cube["bio1"].dims == ("y", "x")
+    expected, layers = gm.predict(cube, model), gm.predict(transposed_cube, model)
     assert layers["suitability"].dims == ("species", "y", "x")
     np.testing.assert_array_equal(layers["suitability"].values, expected["suitability"].values)
-    assert gm.shapley(turned, model)["shapley"].dims[-2:] == ("y", "x")
+    assert gm.shapley(transposed_cube, model)["shapley"].dims[-2:] == ("y", "x")

@@ -91,8 +91,8 @@ def test_coordinates_rounded_to_float32_are_one_grid_with_exact_ones():
     fine = xr.Dataset({"v": (("y", "x"), values)}, {"y": -exact + 120, "x": exact})
     fine = fine.odc.assign_crs("EPSG:4326")
     coarse = fine.assign_coords(x=fine.x.astype("f4"), y=fine.y.astype("f4"))
-    found = geobox(coarse)
-    step = ~box.affine * found.affine
+    coarse_box = geobox(coarse)
+    step = ~box.affine * coarse_box.affine
     assert abs(step.a - 1) * 400 < 0.05 and abs(step.c) < 0.05  # of a cell; from two cells: 8 cells
     got = align({"v": coarse.v}, like=fine, resampling="bilinear").v
     np.testing.assert_array_equal(got, values)
@@ -151,9 +151,9 @@ def test_bounds_and_grid_mappings_are_no_predictors(tmp_path):
         {"lat": lat, "lon": ("lon", lon, {"bounds": "corners"}), "time": time},
     )
     assert list(gm.infer_schema(ds).variables) == ["tas"]
-    stored = gm.open_cube(gm.write_cube(ds, tmp_path / "c.zarr"))
-    assert list(gm.infer_schema(stored).variables) == ["tas"]
-    np.testing.assert_array_equal(stored.time_bnds, ds.time_bnds)
+    read_back = gm.open_cube(gm.write_cube(ds, tmp_path / "c.zarr"))
+    assert list(gm.infer_schema(read_back).variables) == ["tas"]
+    np.testing.assert_array_equal(read_back.time_bnds, ds.time_bnds)
 
 
 def test_a_single_row_needs_a_transform():
@@ -173,20 +173,20 @@ def test_grids_are_compared_to_a_hundredth_of_a_cell():
 
 def test_restore_puts_back_coordinates_and_crs_without_dask():
     like = array(WGS, dims=("lat", "lon")).to_dataset().chunk(lat=7)
-    lost = xr.Dataset({"s": (("species", "lat", "lon"), np.zeros((2, 37, 43), "float32"))})
-    lost.s.attrs["grid_mapping"] = "gone"
+    maps = xr.Dataset({"s": (("species", "lat", "lon"), np.zeros((2, 37, 43), "float32"))})
+    maps.s.attrs["grid_mapping"] = "gone"
     with dask.config.set(scheduler=computes_nothing):
-        out = restore(lost, like)
+        out = restore(maps, like)
     assert same_grid(geobox(out), WGS)
     assert isinstance(out.spatial_ref.variable._data, np.ndarray)
     assert out.s.encoding["grid_mapping"] == "spatial_ref" and "grid_mapping" not in out.s.attrs
-    assert "grid_mapping" in lost.s.attrs, "the input is left alone"
+    assert "grid_mapping" in maps.s.attrs, "the input is left alone"
 
 
 def test_restore_heals_a_crs_coordinate_that_became_a_dask_array():
     like = array().to_dataset()
-    ruined = like.chunk(y=10).assign_coords(spatial_ref=like.spatial_ref.chunk())
-    out = restore(ruined, like)
+    bad_ds = like.chunk(y=10).assign_coords(spatial_ref=like.spatial_ref.chunk())
+    out = restore(bad_ds, like)
     assert isinstance(out.spatial_ref.variable._data, np.ndarray)
     assert out.spatial_ref.attrs == like.spatial_ref.attrs
 
@@ -249,24 +249,24 @@ def test_average_equals_block_means_that_skip_nan():
     np.testing.assert_allclose(out.values, blocks.values, rtol=1e-5)
 
 
-@pytest.mark.parametrize("how", ["nearest", "bilinear", "cubic", "average", "mode"])
+@pytest.mark.parametrize("method", ["nearest", "bilinear", "cubic", "average", "mode"])
 @settings(max_examples=8, deadline=None)
 @given(chunks=st.tuples(st.integers(5, 60), st.integers(5, 60)))
-def test_aligning_does_not_depend_on_chunks(how, chunks):
+def test_aligning_does_not_depend_on_chunks(method, chunks):
     source = array(lead=[("band", 2)])
     for dst in (WGS, UTM.zoom_out(1 / 1.7), UTM.translate_pix(0.4, 0.3)):
-        lazy = align([source.chunk(y=chunks[0], x=chunks[1])], dst, resampling=how)
+        lazy = align([source.chunk(y=chunks[0], x=chunks[1])], dst, resampling=method)
         assert lazy.v.chunks is not None
-        xr.testing.assert_identical(lazy.compute(), align([source], dst, resampling=how))
+        xr.testing.assert_identical(lazy.compute(), align([source], dst, resampling=method))
 
 
 def test_tiles_leave_no_seams(monkeypatch):
     from geomiam.data.grid import warp
 
     dst = UTM.zoom_out(1 / 1.7)
-    whole = align([array()], dst, resampling="cubic")
+    numpy_result = align([array()], dst, resampling="cubic")
     monkeypatch.setattr(warp, "TILE", 16)
-    xr.testing.assert_allclose(align([array()], dst, resampling="cubic"), whole, rtol=1e-5)
+    xr.testing.assert_allclose(align([array()], dst, resampling="cubic"), numpy_result, rtol=1e-5)
 
 
 def test_nearest_between_two_crs_is_within_a_cell_of_the_exact_place():
@@ -289,17 +289,17 @@ def test_aligning_computes_nothing():
     assert out.a.chunks and out.b.chunks and out.b.dtype == np.float32
 
 
-@pytest.mark.parametrize("where", ["attrs", "encoding"])
+@pytest.mark.parametrize("holder_name", ["attrs", "encoding"])
 @pytest.mark.parametrize("key", ["_FillValue", "nodata", "missing_value"])
-def test_integer_nodata_becomes_nan(where, key):
+def test_integer_nodata_becomes_nan(holder_name, key):
     source = array().fillna(0).astype("int16")
     source[3, 4] = -9999
-    getattr(source, where)[key] = -9999
+    getattr(source, holder_name)[key] = -9999
     out = align([source], UTM)
     assert np.isnan(out.v[3, 4]) and int(out.v.isnull().sum()) == 1
     assert key not in out.v.attrs and out.v.dtype == np.float32
-    warped = align([source], UTM.zoom_out(2), resampling="bilinear").v
-    assert float(warped.min()) > -10
+    result = align([source], UTM.zoom_out(2), resampling="bilinear").v
+    assert float(result.min()) > -10
 
 
 def test_a_float32_sentinel_written_as_float64_is_found():
@@ -403,8 +403,10 @@ def test_importing_the_module_loads_nothing_heavy():
 
     code = "import sys, geomiam.data.sites.sites, geomiam.data.sites.background\n"
     code += "print([m for m in ('odc.geo', 'rioxarray', 'geopandas', 'torch', 'dask.array') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert process.stdout.strip() == "[]"
     assert grid.SITE == "site"
 
 

@@ -137,29 +137,29 @@ def test_codes_of_missing_data_are_no_values():
 
 
 def counting(values: np.ndarray, chunks: int) -> tuple[xr.DataArray, list]:
-    """A dask array that notes each block it is asked for."""
-    seen: list = []
+    """A dask array that records each block that is requested."""
+    shapes: list = []
 
     def note(block: np.ndarray) -> np.ndarray:
-        seen.append(block.shape)
+        shapes.append(block.shape)
         return block
 
     lazy = da.from_array(values, chunks=chunks).map_blocks(
         note, dtype=values.dtype, meta=values[:0, :0]
     )
-    return lazy, seen
+    return lazy, shapes
 
 
 def test_of_a_lazy_layer_a_few_windows_are_read_and_only_where_the_name_asks_for_it():
     big = np.tile(KOPPEN, (20, 20)).astype("f4")
-    lazy, seen = counting(big, 100)
+    lazy, shapes = counting(big, 100)
     plain, unread = counting(big, 100)
     schema = gm.infer_schema(
         xr.Dataset({"koppen": (("y", "x"), lazy), "bio1": (("y", "x"), plain)})
     )
     assert schema.variables["koppen"].kind == "categorical"
     assert schema.variables["bio1"].kind == "scalar"
-    assert len(seen) == 1
+    assert len(shapes) == 1
     assert unread == []
     assert "4,096 of 4,320,000 values read" in str(schema)
 
@@ -167,9 +167,9 @@ def test_of_a_lazy_layer_a_few_windows_are_read_and_only_where_the_name_asks_for
 def test_windows_without_data_are_passed_over():
     big = np.full((900, 900), np.nan, "f4")
     big[-100:, -100:] = 3
-    lazy, seen = counting(big, 100)
+    lazy, shapes = counting(big, 100)
     assert sample_values(xr.DataArray(lazy, dims=("y", "x"))).levels.tolist() == [3]
-    assert len(seen) == 9
+    assert len(shapes) == 9
 
 
 def test_a_chunk_that_is_too_large_is_not_read():
@@ -217,8 +217,8 @@ def test_category_names_beside_a_file_are_its_classes(tmp_path):
     )
     classes = {1: "open water", 2: "wood & scrub"}
     assert gm.infer_schema(ds).variables["layer"].classes == classes
-    opened = gm.infer_schema(gm.open_cube(ds)).variables["layer"]
-    assert opened.classes == {1: "open_water", 2: "wood_&_scrub"}
+    cube_variable = gm.infer_schema(gm.open_cube(ds)).variables["layer"]
+    assert cube_variable.classes == {1: "open_water", 2: "wood_&_scrub"}
 
 
 # Modalities.

@@ -27,12 +27,12 @@ def series(labels, *, dim: str = "step") -> xr.DataArray:
     return xr.DataArray(values, dims=("site", dim), coords={dim: labels}, name="v")
 
 
-def values_for(wanted, found) -> list[float]:
+def values_for(targets, candidates) -> list[float]:
     """Values that predictors returns for the labels of a model, at the first site."""
     schema = schema_of(
-        one=[variable("v", "series", labels={"step": labels_of(series(wanted), "step")})]
+        one=[variable("v", "series", labels={"step": labels_of(series(targets), "step")})]
     )
-    return predictors(series(found).to_dataset(), schema)["v"].values[0].tolist()
+    return predictors(series(candidates).to_dataset(), schema)["v"].values[0].tolist()
 
 
 @pytest.mark.filterwarnings("ignore:`pandas.Index` does not support:FutureWarning")
@@ -53,10 +53,10 @@ CLASSES = {
 }
 
 
-@pytest.mark.parametrize("there", CLASSES)
-@pytest.mark.parametrize("here", ["datetime64", "noleap"])
-def test_a_date_is_a_date_whatever_class_holds_it(here, there):
-    assert values_for(CLASSES[here], CLASSES[there]) == [0, 1, 2, 3]
+@pytest.mark.parametrize("class_b", CLASSES)
+@pytest.mark.parametrize("class_a", ["datetime64", "noleap"])
+def test_a_date_is_a_date_whatever_class_holds_it(class_a, class_b):
+    assert values_for(CLASSES[class_a], CLASSES[class_b]) == [0, 1, 2, 3]
 
 
 def test_a_time_zone_is_converted_not_cut_off():
@@ -72,7 +72,7 @@ def test_periods_of_pandas_are_their_first_day():
 
 
 @pytest.mark.parametrize(
-    ("wanted", "found"),
+    ("targets", "candidates"),
     [
         ((0.0, 0.1, 0.3), (0.0, 0.10000000149011612, 0.30000001192092896)),  # float32 as float64
         ((0.10000000149011612, 0.25), (0.1, 0.25)),  # a model saved before labels were shortened
@@ -84,12 +84,12 @@ def test_periods_of_pandas_are_their_first_day():
         (("red", "nir"), ("red", "nir")),
     ],
 )
-def test_labels_match_in_another_spelling(wanted, found):
-    assert positions(wanted, found).tolist() == list(range(len(wanted)))
+def test_labels_match_in_another_spelling(targets, candidates):
+    assert positions(targets, candidates).tolist() == list(range(len(targets)))
 
 
 @pytest.mark.parametrize(
-    ("wanted", "found"),
+    ("targets", "candidates"),
     [
         ((2012, 2013), (2014, 2015)),
         ((8_000_000.0,), (8_000_001.0,)),  # exact in float32
@@ -99,8 +99,8 @@ def test_labels_match_in_another_spelling(wanted, found):
         ((20000101, 20000102), (20000101.0 + 0.5,)),  # two labels could be meant
     ],
 )
-def test_labels_that_differ_do_not_match(wanted, found):
-    assert (positions(wanted, found) < 0).all()
+def test_labels_that_differ_do_not_match(targets, candidates):
+    assert (positions(targets, candidates) < 0).all()
 
 
 def test_bytes_are_text():

@@ -23,9 +23,9 @@ def projected(crs, degrees=DEGREES):
     return np.stack(Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform(*degrees.T), 1)
 
 
-def geodesic(one, other):
+def geodesic(one, ends):
     """Distances ``(n, m)`` in km by PROJ."""
-    a, b = np.repeat(one, len(other), 0), np.tile(other, (len(one), 1))
+    a, b = np.repeat(one, len(ends), 0), np.tile(ends, (len(one), 1))
     return GEOD.inv(*a.T, *b.T)[2].reshape(len(one), -1) / 1000
 
 
@@ -70,21 +70,23 @@ CRSS = ["EPSG:4326", "EPSG:3035", "EPSG:3857", "EPSG:4087", "EPSG:4807", ROTATED
 @pytest.mark.parametrize("crs", CRSS, ids=lambda crs: str(crs)[:9])
 def test_distances_are_geodesic_in_every_crs(crs):
     """Mercator stretches them by half here; degrees, grads and rotated poles are no lengths at all."""
-    there = places(projected(crs), crs)
+    surface_places = places(projected(crs), crs)
     rows = np.arange(5)
     want = geodesic(DEGREES, DEGREES[:5]).min(1)
-    tolerance = 1e-4 if there.geodesic else 0.05
-    np.testing.assert_allclose(there.distance_to(rows), want, rtol=tolerance, atol=1e-6)
+    tolerance = 1e-4 if surface_places.geodesic else 0.05
+    np.testing.assert_allclose(surface_places.distance_to(rows), want, rtol=tolerance, atol=1e-6)
     one = geodesic(DEGREES, DEGREES[:1])[:, 0]
-    np.testing.assert_allclose(there.distance_to(rows[:1]), one, rtol=tolerance, atol=1e-6)
+    np.testing.assert_allclose(surface_places.distance_to(rows[:1]), one, rtol=tolerance, atol=1e-6)
 
 
 def test_a_crs_in_feet_is_measured_in_its_unit():
     city = np.random.default_rng(0).uniform((-74.2, 40.5), (-73.7, 40.9), (40, 2))
-    there = places(projected("EPSG:2263", city), "EPSG:2263")
-    assert not there.geodesic
+    surface_places = places(projected("EPSG:2263", city), "EPSG:2263")
+    assert not surface_places.geodesic
     want = geodesic(city, city[:1])[:, 0]
-    np.testing.assert_allclose(there.distance_to(np.array([0])), want, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(
+        surface_places.distance_to(np.array([0])), want, rtol=1e-3, atol=1e-6
+    )
 
 
 def test_far_distances_are_exact_to_a_part_in_a_thousand():
@@ -93,18 +95,20 @@ def test_far_distances_are_exact_to_a_part_in_a_thousand():
         [rng.uniform(-180, 180, 400), np.rad2deg(np.arcsin(rng.uniform(-1, 1, 400)))], 1
     )
     want = geodesic(world, world[:1])[:, 0]
-    found = places(world, "EPSG:4326").distance_to(np.array([0]))
+    distances = places(world, "EPSG:4326").distance_to(np.array([0]))
     near = want < 5000
-    np.testing.assert_allclose(found[near], want[near], rtol=1e-3)
-    np.testing.assert_allclose(found, want, rtol=2e-2)
+    np.testing.assert_allclose(distances[near], want[near], rtol=1e-3)
+    np.testing.assert_allclose(distances, want, rtol=2e-2)
 
 
 def test_the_antimeridian_is_no_edge():
-    there = places(np.array([[179.9, 0.0], [-179.9, 0.0], [180.1, 0.0]]), "EPSG:4326")
-    np.testing.assert_allclose(there.distance_to(np.array([0])), [0, 22.26, 22.26], atol=0.1)
-    assert there.span()[0] == pytest.approx(22.26, abs=0.1)
-    np.testing.assert_array_equal(*there.squares(500)[1:])
-    assert len(there.distinct()) == 2
+    surface_places = places(np.array([[179.9, 0.0], [-179.9, 0.0], [180.1, 0.0]]), "EPSG:4326")
+    np.testing.assert_allclose(
+        surface_places.distance_to(np.array([0])), [0, 22.26, 22.26], atol=0.1
+    )
+    assert surface_places.span()[0] == pytest.approx(22.26, abs=0.1)
+    np.testing.assert_array_equal(*surface_places.squares(500)[1:])
+    assert len(surface_places.distinct()) == 2
 
 
 @pytest.mark.parametrize("latitude", [0, 45, 70, 85])
@@ -113,8 +117,8 @@ def test_squares_have_their_size_at_every_latitude(latitude):
     degrees = rng.uniform((0, latitude - 3), (360, latitude + 3), (60_000, 2))
     squares = places(degrees, "EPSG:4326").squares(100)
     middle = int(np.median(np.unique(squares[:, 0])))  # rows at the ends are cut off
-    every = np.unique(squares[squares[:, 0] == middle], axis=0)
-    for square in every[:: max(1, len(every) // 10)]:
+    row_squares = np.unique(squares[squares[:, 0] == middle], axis=0)
+    for square in row_squares[:: max(1, len(row_squares) // 10)]:
         inside = degrees[(squares == square).all(1)]
         width = geodesic([[inside[:, 0].min(), inside[0, 1]]], [[inside[:, 0].max(), inside[0, 1]]])
         height = np.ptp(inside[:, 1]) * 111.2

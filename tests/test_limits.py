@@ -8,6 +8,7 @@ import tracemalloc
 from pathlib import Path
 
 import numpy as np
+import odc.geo.xr  # noqa: F401 (registers .odc)
 import pytest
 import rasterio
 import xarray as xr
@@ -105,8 +106,8 @@ def test_fields_of_a_path_are_filled_as_numbers_and_texts():
     from geomiam.sources.files import _fill
 
     source = Source(name="s", path="x")
-    known = {"variable": "v", "month": 3, "lat": 7.5, "year": "2001"}
-    assert _fill("{variable}_{month:02d}_{month}_{lat}_{year}", known, source) == "v_03_3_7.5_2001"
+    fields = {"variable": "v", "month": 3, "lat": 7.5, "year": "2001"}
+    assert _fill("{variable}_{month:02d}_{month}_{lat}_{year}", fields, source) == "v_03_3_7.5_2001"
     assert _fill("{lat:03d}", {"lat": 7.0}, source) == "007"
 
 
@@ -151,7 +152,7 @@ def store_of(folder: Path, **change) -> Path:
     ("change", "message"),
     [
         ({"chunks": [2**20, 2**20]}, "'v' of .* is stored in blocks"),
-        ({"array": "x", "shape": [2**40], "chunks": [8]}, "'x' of .* states"),
+        ({"array": "x", "shape": [2**40], "chunks": [8]}, "'x' of .* declares"),
     ],
 )
 def test_a_store_that_states_huge_chunks_or_coordinates_is_not_opened(tmp_path, change, message):
@@ -164,11 +165,11 @@ def test_a_store_that_states_huge_chunks_or_coordinates_is_not_opened(tmp_path, 
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
-@pytest.mark.parametrize("where", ["zarr.json", "v/zarr.json"])
-def test_a_store_with_pipes_for_metadata_is_refused_without_waiting(tmp_path, where):
+@pytest.mark.parametrize("file_name", ["zarr.json", "v/zarr.json"])
+def test_a_store_with_pipes_for_metadata_is_refused_without_waiting(tmp_path, file_name):
     path = store_of(tmp_path)
-    (path / where).unlink()
-    os.mkfifo(path / where)
+    (path / file_name).unlink()
+    os.mkfifo(path / file_name)
     with pytest.raises(UnreadableFile, match="device or pipe"):
         gm.open_cube(path)
 
@@ -181,7 +182,7 @@ def test_a_netcdf_file_that_states_huge_chunks_is_refused(home):
         plan(home, source={"kind": "netcdf", "path": "v.nc"})
     with h5py.File(home / "v.nc", "w") as file:
         file.create_dataset("x", shape=(2**40,), chunks=(1024,), dtype="f4")
-    with pytest.raises(SourceError, match=r"'x' of .* states 1,099,511,627,776 values"):
+    with pytest.raises(SourceError, match=r"'x' of .* declares 1,099,511,627,776 values"):
         plan(home, source={"kind": "netcdf", "path": "v.nc"})
 
 
@@ -202,8 +203,8 @@ def test_a_netcdf_file_that_reads_other_files_is_refused(home):
 def test_a_tiff_of_one_huge_block_is_refused(home):
     shape = {"count": 1, "height": 40_000, "width": 40_000, "dtype": "float32"}
     place = {"crs": "EPSG:32631", "transform": from_origin(500000, 5500160, 20, 20)}
-    how = {"blockysize": 40_000, "SPARSE_OK": True, "compress": "deflate", "tiled": False}
-    with rasterio.open(home / "v.tif", "w", driver="GTiff", **shape, **place, **how):
+    options = {"blockysize": 40_000, "SPARSE_OK": True, "compress": "deflate", "tiled": False}
+    with rasterio.open(home / "v.tif", "w", driver="GTiff", **shape, **place, **options):
         pass
     assert (home / "v.tif").stat().st_size < 2**20
     with pytest.raises(SourceError, match=r"is stored in blocks of 6,400,000,000 bytes"):

@@ -37,8 +37,8 @@ def centres(box):
 def degrees_off(out, box):
     """Degrees between each cell's value and its own longitude; NaN stays NaN."""
     lon, lat = centres(box)
-    found = np.degrees(np.arctan2(out.sin.values, out.cos.values))
-    off = np.abs((found - lon + 180) % 360 - 180)
+    value_angle = np.degrees(np.arctan2(out.sin.values, out.cos.values))
+    off = np.abs((value_angle - lon + 180) % 360 - 180)
     return np.where(np.abs(lat) < 85, off, 0)  # a cell at a pole has no longitude
 
 
@@ -57,12 +57,12 @@ GRIDS = {
 SOURCES = {"-180 to 180": (-180, 360), "0 to 360": (0, 360), "361 columns": (-0.5, 361)}
 
 
-@pytest.mark.parametrize("how", ["nearest", "bilinear", "average"])
+@pytest.mark.parametrize("method", ["nearest", "bilinear", "average"])
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("source", SOURCES)
-def test_every_cell_has_the_value_of_its_own_meridian(source, grid, how):
+def test_every_cell_has_the_value_of_its_own_meridian(source, grid, method):
     box = GRIDS[grid]
-    out = gm.align(dict(world(*SOURCES[source]).data_vars), like=box, resampling=how)
+    out = gm.align(dict(world(*SOURCES[source]).data_vars), like=box, resampling=method)
     off = degrees_off(out, box)
     assert not np.isnan(off).any()
     assert off.max() < (4 if grid == "polar" else 1.01)  # a belt averaged is off by up to 180
@@ -82,9 +82,9 @@ def test_a_part_of_the_world_is_found_in_any_turn(west, cols):
     for name in ("0 to 360", "-180 to 180"):
         box = GeoBox((180, 360), Affine(1, 0, GRIDS[name].affine.c, 0, -1, 90), "EPSG:4326")
         out = gm.align(dict(ds.data_vars), like=box)
-        filled = np.isfinite(out.sin.values[90])
-        assert filled.sum() == 30
-        lon = centres(box)[0][0][filled] % 360
+        is_finite = np.isfinite(out.sin.values[90])
+        assert is_finite.sum() == 30
+        lon = centres(box)[0][0][is_finite] % 360
         assert lon.min() == 165.5 and lon.max() == 194.5
         assert np.nanmax(degrees_off(out, box)) < 0.01
 
@@ -93,9 +93,9 @@ def test_columns_that_do_not_close_the_circle_keep_their_gap():
     ds = world(-180, 250, res=0.7)  # to -5 degrees: 0.7 is no part of 360
     box = GeoBox((10, 72), Affine(5, 0, 0, 0, -5, 25), "EPSG:4326")
     out = gm.align(dict(ds.data_vars), like=box)
-    seen = np.isfinite(out.sin.values[0])
+    is_seen = np.isfinite(out.sin.values[0])
     lon = np.arange(2.5, 360, 5)
-    np.testing.assert_array_equal(seen, (lon > 180) & (lon < 355))
+    np.testing.assert_array_equal(is_seen, (lon > 180) & (lon < 355))
     assert np.nanmax(degrees_off(out, box)) < 0.4
 
 
@@ -138,15 +138,15 @@ def test_records_are_moved_into_the_turn_of_the_grid():
 
 
 @pytest.mark.parametrize(
-    "grid, wanted",
+    "grid, bounds",
     [
         ("0 to 360", [(-180, -90, 180, 90)]),
         ("across 180", [(165.5, -10, 180, 10), (-180, -10, -164.5, 10)]),
         ("west of -180", [(165, -10, 180, 10), (-180, -10, -165, 10)]),
     ],
 )
-def test_bounds_in_degrees_are_two_across_the_antimeridian(grid, wanted):
-    np.testing.assert_allclose(lonlat_bounds(GRIDS[grid]), wanted)
+def test_bounds_in_degrees_are_two_across_the_antimeridian(grid, bounds):
+    np.testing.assert_allclose(lonlat_bounds(GRIDS[grid]), bounds)
 
 
 def test_bounds_of_a_projected_grid_are_those_of_its_points():

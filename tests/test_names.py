@@ -66,27 +66,29 @@ def test_species_are_texts_and_none_is_there_twice(names):
 
 
 @pytest.mark.parametrize(
-    "where", ["variable", "dim", "modality", "group", "source", "schema", "label"]
+    "location", ["variable", "dim", "modality", "group", "source", "schema", "label"]
 )
-def test_a_schema_checks_every_name_in_it(where):
-    bad = "../thesis\x1b[2J" if where == "label" else "../thesis"
+def test_a_schema_checks_every_name_in_it(location):
+    bad = "../thesis\x1b[2J" if location == "label" else "../thesis"
     catalog = {
-        "name": bad if where == "schema" else "s",
-        "sources": {bad if where == "source" else "src": {"path": "v.tif"}},
+        "name": bad if location == "schema" else "s",
+        "sources": {bad if location == "source" else "src": {"path": "v.tif"}},
         "modalities": {
-            bad if where == "modality" else "m": {
+            bad if location == "modality" else "m": {
                 "variables": {
-                    bad if where == "variable" else "v": {
+                    bad if location == "variable" else "v": {
                         "kind": "vector",
-                        "dims": [bad if where == "dim" else "band"],
+                        "dims": [bad if location == "dim" else "band"],
                         "labels": {
-                            bad if where == "dim" else "band": [bad if where == "label" else "b"]
+                            bad if location == "dim" else "band": [
+                                bad if location == "label" else "b"
+                            ]
                         },
                     }
                 }
             }
         },
-        "groups": {bad if where == "group" else "g": ["v"]},
+        "groups": {bad if location == "group" else "g": ["v"]},
     }
     with pytest.raises(SchemaError, match="thesis") as caught:
         gm.Schema.from_dict(catalog)

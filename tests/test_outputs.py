@@ -1,4 +1,4 @@
-"""Outputs: nothing but an output of the same kind is replaced, by one writer, where it was asked for."""
+"""Outputs: only an output of the same kind is replaced, by one writer, and only on request."""
 
 from __future__ import annotations
 
@@ -232,9 +232,9 @@ def test_pipes_and_devices_are_never_replaced(tmp_path, kind):
 
 def test_a_checkpoint_folder_that_holds_anything_else_is_kept(tmp_path):
     folder = tmp_path / "checkpoint"
-    how = {"network": gm.NetworkConfig(width=8, heads=1, depth=1)}
+    options = {"network": gm.NetworkConfig(width=8, heads=1, depth=1)}
     short = gm.TrainingConfig(epochs=1, block="50 km")
-    gm.fit(make_sites(), training=short, checkpoint=folder, rng=0, **how)
+    gm.fit(make_sites(), training=short, checkpoint=folder, rng=0, **options)
     (folder / "precious.txt").write_text("years of work")
     with pytest.raises(OutputRefused, match="also contains precious"):
         gm.fit(
@@ -242,12 +242,12 @@ def test_a_checkpoint_folder_that_holds_anything_else_is_kept(tmp_path):
             training=gm.TrainingConfig(epochs=1, block="50 km"),
             checkpoint=folder,
             rng=0,
-            **how,
+            **options,
         )
     assert (folder / "precious.txt").read_text() == "years of work"
     (tmp_path / "file").write_text("mine")
     with pytest.raises(OutputExists):
-        gm.fit(make_sites(), training=short, checkpoint=tmp_path / "file", rng=0, **how)
+        gm.fit(make_sites(), training=short, checkpoint=tmp_path / "file", rng=0, **options)
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -279,7 +279,7 @@ def test_one_of_two_writers_is_refused(tmp_path, model):
         ),
         "results.json": (RESULTS, lambda p: save_results(p, "{}")),
     }
-    held, done = threading.Event(), threading.Event()
+    is_locked, release = threading.Event(), threading.Event()
 
     def hold() -> None:
         import contextlib
@@ -287,18 +287,18 @@ def test_one_of_two_writers_is_refused(tmp_path, model):
         with contextlib.ExitStack() as stack:
             for name, (kind, _) in writers.items():
                 stack.enter_context(locked_output(tmp_path / name, False, kind=kind))
-            held.set()
-            done.wait(60)
+            is_locked.set()
+            release.wait(60)
 
     holder = threading.Thread(target=hold)
     holder.start()
-    held.wait(60)
+    is_locked.wait(60)
     try:
         for name, (_, write) in writers.items():
             with pytest.raises(OutputBusy, match="another process or thread writes"):
                 write(tmp_path / name)
     finally:
-        done.set()
+        release.set()
         holder.join()
     assert list(tmp_path.iterdir()) == []
     gm.write_cube(make_cube(), tmp_path / "cube")
@@ -429,7 +429,7 @@ def test_paths_as_users_write_them(tmp_path, monkeypatch):
     )  # pathlib joins the slashes
     assert is_remote(Path("https://host/x")) and is_remote("simplecache::s3://b/x")
     assert not is_remote("file:///data/x") and not is_remote("C:/data") and not is_remote("a:b")
-    with pytest.raises(GeomiamError, match="of the host 'server'"):
+    with pytest.raises(GeomiamError, match="on the host 'server'"):
         expand("file://server/share/x")
     with pytest.raises(GeomiamError, match="home"):
         expand("~nobody-of-this-name/x")
@@ -524,9 +524,9 @@ print(float(made.suitability.notnull().mean()))
 @pytest.mark.parametrize("system", ["as on Windows", "without psutil"])
 def test_maps_are_written_without_modules_that_other_systems_lack(home, system):
     command = [sys.executable, "-c", HIDDEN, str(home), str(Path(__file__).parent), system]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split()[-1] == "1.0"
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.split()[-1] == "1.0"
     assert [p.name for p in home.iterdir() if p.name.startswith(".")] == []
 
 

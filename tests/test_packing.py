@@ -24,12 +24,12 @@ def plane(values, **attrs):
 
 
 def by_xarray(array):
-    decoded = xr.conventions.decode_cf_variable("v", array.variable, decode_times=False)
-    return decoded.values.astype("float32")
+    decoded_array = xr.conventions.decode_cf_variable("v", array.variable, decode_times=False)
+    return decoded_array.values.astype("float32")
 
 
 @pytest.mark.parametrize(
-    "stored, fill",
+    "stored_fill, fill",
     [
         (np.float32(-99.99), -99.99),
         (np.float32(1e20), 1e20),
@@ -44,8 +44,8 @@ def by_xarray(array):
         (np.int64(-(2**63)), -(2**63)),
     ],
 )
-def test_a_fill_value_matches_whatever_its_spelling(stored, fill):
-    values = np.array([stored, 7, 0], dtype=stored.dtype)
+def test_a_fill_value_matches_whatever_its_spelling(stored_fill, fill):
+    values = np.array([stored_fill, 7, 0], dtype=stored_fill.dtype)
     assert is_fill(values, [fill]).tolist() == [True, False, False]
 
 
@@ -104,10 +104,10 @@ def test_numbers_outside_the_valid_range_are_missing(attrs, valid):
 
 def test_a_valid_range_holds_after_xarray_unpacked_the_numbers():
     raw = plane(np.array([10, 50, 101], "i2"), scale_factor=0.1, valid_max=np.int16(100))
-    decoded = xr.decode_cf(raw.to_dataset()).v
-    np.testing.assert_array_equal(as_float(decoded), np.array([1, 5, np.nan], "f4"))
-    lost = decoded.drop_encoding()  # whether 100 is packed or not is unknown
-    assert np.isfinite(as_float(lost)).all()
+    decoded_array = xr.decode_cf(raw.to_dataset()).v
+    np.testing.assert_array_equal(as_float(decoded_array), np.array([1, 5, np.nan], "f4"))
+    without_encoding = decoded_array.drop_encoding()  # whether 100 is packed or not is unknown
+    assert np.isfinite(as_float(without_encoding)).all()
 
 
 def test_a_limit_of_float32_does_not_cut_its_own_rounding():
@@ -127,13 +127,13 @@ def sea(**attrs):
     return ds.odc.assign_crs("EPSG:4326")
 
 
-@pytest.mark.parametrize("where", ["attrs", "encoding"])
-def test_every_verb_reads_undecoded_fill_values(where):
+@pytest.mark.parametrize("holder", ["attrs", "encoding"])
+def test_every_verb_reads_undecoded_fill_values(holder):
     ds = sea()
-    getattr(ds.v, where)["_FillValue"] = np.int16(-9999)
+    getattr(ds.v, holder)["_FillValue"] = np.int16(-9999)
     schema = gm.infer_schema(ds)
-    wanted = np.where(ds.v == -9999, np.nan, 7).astype("f4")
-    np.testing.assert_array_equal(predictors(ds, schema)["v"], wanted)
+    target = np.where(ds.v == -9999, np.nan, 7).astype("f4")
+    np.testing.assert_array_equal(predictors(ds, schema)["v"], target)
     assert int(observed_cells(ds).sum()) == int(coverage(ds, schema).cells) == 10
     assert int(np.isfinite(gm.add_location(ds).longitude).sum()) == 10
 
@@ -143,16 +143,16 @@ def test_a_raster_as_rioxarray_opens_it_is_read_in_its_units(tmp_path):
     path = tmp_path / "v.tif"
     ds.v.rio.write_nodata(-9999).rio.write_crs(4326).rio.to_raster(path)
     raw = rioxarray.open_rasterio(path).isel(band=0, drop=True).to_dataset(name="v")
-    masked = rioxarray.open_rasterio(path, masked=True).isel(band=0, drop=True)
-    np.testing.assert_array_equal(gm.open_cube(raw).v, masked)
+    is_masked = rioxarray.open_rasterio(path, masked=True).isel(band=0, drop=True)
+    np.testing.assert_array_equal(gm.open_cube(raw).v, is_masked)
     assert int(coverage(raw, gm.infer_schema(raw)).cells) == 10
 
 
-@pytest.mark.parametrize("masked", [False, True])
-def test_scales_of_bands_that_differ_are_those_of_each_band(tmp_path, masked):
+@pytest.mark.parametrize("is_masked", [False, True])
+def test_scales_of_bands_that_differ_are_those_of_each_band(tmp_path, is_masked):
     path = tmp_path / "two.tif"
     tif(path, np.full((2, *FINE.shape), 7, "i2"), FINE, scales=(0.1, 10), offsets=(0, 5))
-    ds = rioxarray.open_rasterio(path, masked=masked).to_dataset(name="v")
+    ds = rioxarray.open_rasterio(path, masked=is_masked).to_dataset(name="v")
     truth = rioxarray.open_rasterio(path, mask_and_scale=True)
     np.testing.assert_allclose(gm.open_cube(ds).v, truth, rtol=1e-6)
     np.testing.assert_allclose(gm.open_cube(ds.isel(band=1)).v, truth[1], rtol=1e-6)

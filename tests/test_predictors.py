@@ -25,10 +25,10 @@ from geomiam.errors import (
 MONTHS = list(range(1, 13))
 
 
-def array(*own: str, name: str = "v", size: int = 3, coords: dict | None = None, **attrs):
+def array(*own_names: str, name: str = "v", size: int = 3, coords: dict | None = None, **attrs):
     """Zeros at four sites with own dims of a size."""
-    dims = ("site", *own)
-    shape = [4] + [size] * len(own)
+    dims = ("site", *own_names)
+    shape = [4] + [size] * len(own_names)
     return xr.DataArray(np.zeros(shape), dims=dims, name=name, coords=coords or {}, attrs=attrs)
 
 
@@ -61,7 +61,7 @@ def schema(sites):
 
 
 @pytest.mark.parametrize(
-    ("given", "kind"),
+    ("candidate", "kind"),
     [
         (array(units="degrees", name="slope"), "scalar"),
         (array(units="degrees", name="aspect"), "circular"),
@@ -81,15 +81,15 @@ def schema(sites):
     ],
     ids=lambda x: x if isinstance(x, str) else "-".join([str(x.name), *map(str, x.dims[1:])]),
 )
-def test_the_kind_is_told_from_dims_attributes_and_name(given, kind):
-    assert infer_kind(given) == kind
-    on_a_grid = given.isel(site=0, drop=True).expand_dims(y=2, x=2)
+def test_the_kind_is_told_from_dims_attributes_and_name(candidate, kind):
+    assert infer_kind(candidate) == kind
+    on_a_grid = candidate.isel(site=0, drop=True).expand_dims(y=2, x=2)
     assert infer_kind(on_a_grid) == kind
 
 
-@pytest.mark.parametrize("own", [("depth",), ("a", "b", "c")])
-def test_a_kind_that_cannot_be_told_is_asked_for(own):
-    odd = array(*own, name="odd", size=3 if len(own) == 1 else 1)
+@pytest.mark.parametrize("own_names", [("depth",), ("a", "b", "c")])
+def test_a_kind_that_cannot_be_told_is_asked_for(own_names):
+    odd = array(*own_names, name="odd", size=3 if len(own_names) == 1 else 1)
     with pytest.raises(
         SchemaError, match=r"cannot infer the kind of 'odd'.*pass kinds=\{'odd': 'series'\}"
     ):
@@ -200,8 +200,8 @@ def test_labels_are_plain_types_and_dates_are_text_as_short_as_they_can_be():
 
 def test_a_date_has_the_same_label_whatever_stands_beside_it():
     times = np.array(["2018-01-01T00", "2018-01-01T12"], "M8[ns]")
-    both = xr.DataArray(np.zeros(2), {"t": times}, ["t"])
-    assert labels_of(both.isel(t=[0]), "t") == labels_of(both, "t")[:1]
+    days = xr.DataArray(np.zeros(2), {"t": times}, ["t"])
+    assert labels_of(days.isel(t=[0]), "t") == labels_of(days, "t")[:1]
 
 
 def test_a_bind_that_misses_variables_says_how_to_go_on_without(sites, schema):
@@ -217,11 +217,13 @@ def test_a_kind_that_the_dims_contradict_is_refused(sites):
 
 
 def test_predictors_follow_the_schema_with_own_dims_last(sites, schema):
-    shuffled = sites[["chip", "ndvi", "bio12", "bio1"]].transpose("u", "month", "site", "band", "v")
-    found = predictors(shuffled, schema)
-    assert list(found) == ["bio1", "bio12", "ndvi", "chip"]
-    assert found["chip"].dims == ("site", "band", "v", "u")
-    for name, values in found.items():
+    shuffled_sites = sites[["chip", "ndvi", "bio12", "bio1"]].transpose(
+        "u", "month", "site", "band", "v"
+    )
+    result = predictors(shuffled_sites, schema)
+    assert list(result) == ["bio1", "bio12", "ndvi", "chip"]
+    assert result["chip"].dims == ("site", "band", "v", "u")
+    for name, values in result.items():
         assert values.dtype == np.float32
         np.testing.assert_array_equal(values, sites[name])
 
@@ -229,39 +231,39 @@ def test_predictors_follow_the_schema_with_own_dims_last(sites, schema):
 def test_place_dims_of_a_grid_come_first(schema):
     grid = site_data(6).assign_coords(site=range(6))
     grid = grid.expand_dims(y=2).rename(site="x").transpose("x", ..., "y")
-    found = predictors(grid, schema)
-    assert set(found["ndvi"].dims[:2]) == {"x", "y"}
-    assert found["chip"].dims[2:] == ("band", "v", "u")
+    result = predictors(grid, schema)
+    assert set(result["ndvi"].dims[:2]) == {"x", "y"}
+    assert result["chip"].dims[2:] == ("band", "v", "u")
 
 
 def test_numbers_of_any_type_become_float32(sites, schema):
     sites["bio1"] = sites["bio1"].astype("float64")
     sites["bio12"] = xr.full_like(sites["bio12"], 7, dtype="int16")
-    found = predictors(sites, schema)
-    assert found["bio1"].dtype == found["bio12"].dtype == np.float32
-    assert (found["bio12"] == 7).all()
+    result = predictors(sites, schema)
+    assert result["bio1"].dtype == result["bio12"].dtype == np.float32
+    assert (result["bio12"] == 7).all()
 
 
 def test_shuffled_months_give_equal_predictors(sites, schema):
     order = np.random.default_rng(1).permutation(12)
-    shuffled = predictors(sites.isel(month=order, band=[1, 0]), schema)
+    shuffled_sites = predictors(sites.isel(month=order, band=[1, 0]), schema)
     for name, values in predictors(sites, schema).items():
-        np.testing.assert_array_equal(shuffled[name], values)
+        np.testing.assert_array_equal(shuffled_sites[name], values)
 
 
 def test_labels_that_are_not_there_are_nan_and_labels_too_many_are_left_out(sites, schema):
     with pytest.warns(MissingLabels, match="no data for 10 of 12 labels of 'month'"):
-        found = predictors(sites.sel(month=[11, 3]), schema)["ndvi"]
-    assert found.shape == (6, 12)
+        result = predictors(sites.sel(month=[11, 3]), schema)["ndvi"]
+    assert result.shape == (6, 12)
     for i, month in enumerate(MONTHS):
         if month in (3, 11):
-            np.testing.assert_array_equal(found[:, i], sites["ndvi"].sel(month=month))
+            np.testing.assert_array_equal(result[:, i], sites["ndvi"].sel(month=month))
         else:
-            assert np.isnan(found[:, i]).all()
-    more = xr.concat(
+            assert np.isnan(result[:, i]).all()
+    longer_sites = xr.concat(
         [sites, sites.assign_coords(month=range(13, 25))], "month", data_vars="minimal"
     )
-    np.testing.assert_array_equal(predictors(more, schema)["ndvi"], sites["ndvi"])
+    np.testing.assert_array_equal(predictors(longer_sites, schema)["ndvi"], sites["ndvi"])
 
 
 def test_matching_labels_stays_lazy(sites, schema):
@@ -337,8 +339,8 @@ def test_a_modality_missing_as_a_whole_is_a_warning_that_names_it(sites, schema)
     with pytest.warns(
         MissingModality, match=r"1 of 3 modalities .*'climate' \(bio1, bio12\).*using="
     ):
-        found = predictors(sites.drop_vars(["bio1", "bio12"]), schema)
-    assert list(found) == ["ndvi", "chip"]
+        result = predictors(sites.drop_vars(["bio1", "bio12"]), schema)
+    assert list(result) == ["ndvi", "chip"]
 
 
 def test_a_like_name_in_another_modality_is_no_typing_error():
@@ -363,17 +365,17 @@ def test_what_is_not_needed_is_neither_missed_nor_read(sites, schema):
     sites = sites.assign(ndvi=(("site", "month"), trap)).drop_vars("chip")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = predictors(sites, schema, variables=["bio1", "bio12"])
-    assert list(found) == ["bio1", "bio12"]
-    for values in found.values():
+        result = predictors(sites, schema, variables=["bio1", "bio12"])
+    assert list(result) == ["bio1", "bio12"]
+    for values in result.values():
         values.compute()
     with pytest.raises(AssertionError, match="nobody needs"):
         predictors(sites, schema, variables=["ndvi"])["ndvi"].compute()
 
 
 def test_a_modality_of_which_a_part_is_needed_is_not_partial(sites, schema):
-    found = predictors(sites.drop_vars("bio12"), schema, variables=["bio1", "ndvi"])
-    assert list(found) == ["bio1", "ndvi"]
+    result = predictors(sites.drop_vars("bio12"), schema, variables=["bio1", "ndvi"])
+    assert list(result) == ["bio1", "ndvi"]
 
 
 def grid(crs: str = "EPSG:4326", *, units: str | None = None) -> xr.Dataset:
@@ -403,12 +405,12 @@ def test_location_is_there_where_anything_is_and_nan_where_nothing_is():
 
 def test_location_has_the_names_of_the_crs_and_one_modality():
     geographic = add_location(grid())
-    projected = add_location(grid("EPSG:3035"), modality="place")
+    projected_grid = add_location(grid("EPSG:3035"), modality="place")
     assert set(geographic) - {"a", "b"} == {"longitude", "latitude"}
-    assert set(projected) - {"a", "b"} == {"easting", "northing"}
-    assert {projected[n].attrs["modality"] for n in ("easting", "northing")} == {"place"}
+    assert set(projected_grid) - {"a", "b"} == {"easting", "northing"}
+    assert {projected_grid[n].attrs["modality"] for n in ("easting", "northing")} == {"place"}
     assert list(infer_schema(geographic).modalities) == ["a", "b", "location"]
-    np.testing.assert_array_equal(projected["easting"][2], np.float32([7, 8, 9, 10]))
+    np.testing.assert_array_equal(projected_grid["easting"][2], np.float32([7, 8, 9, 10]))
 
 
 def test_location_is_lazy_on_a_lazy_cube_and_numpy_on_numpy():
@@ -417,10 +419,10 @@ def test_location_is_lazy_on_a_lazy_cube_and_numpy_on_numpy():
 
     lazy = grid().chunk(y=1)
     lazy["a"] = lazy["a"].copy(data=lazy["a"].data.map_blocks(explode, dtype=np.float32))
-    made = add_location(lazy)
-    assert made["longitude"].chunks is not None
+    lazy_grid = add_location(lazy)
+    assert lazy_grid["longitude"].chunks is not None
     with pytest.raises(AssertionError, match="computed"):
-        made["longitude"].compute()
+        lazy_grid["longitude"].compute()
     assert isinstance(add_location(grid())["longitude"].data, np.ndarray)
     xr.testing.assert_equal(add_location(grid().chunk(x=2)).compute(), add_location(grid()))
 
@@ -436,6 +438,6 @@ def test_location_needs_a_crs():
 
 
 def test_location_on_dims_called_longitude_and_latitude_says_rename():
-    named = grid().rename(x="longitude", y="latitude")
+    renamed_grid = grid().rename(x="longitude", y="latitude")
     with pytest.raises(GridError, match=r"ds\.rename\(longitude='x', latitude='y'\)"):
-        add_location(named)
+        add_location(renamed_grid)

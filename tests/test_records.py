@@ -63,7 +63,7 @@ def sampled(sites):
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "txt", "csv.gz"])
 @pytest.mark.parametrize(
-    "how",
+    "options",
     [
         {"sep": "\t", "quoting": csv.QUOTE_NONE},
         {"sep": "\t", "quoting": csv.QUOTE_ALL},
@@ -73,13 +73,13 @@ def sampled(sites):
     ],
     ids=["gbif", "quoted tabs", "decimal commas", "semicolons", "bom"],
 )
-def test_text_is_read_whatever_separates_it(tmp_path, suffix, how):
+def test_text_is_read_whatever_separates_it(tmp_path, suffix, options):
     text = ["mill", "a, b", '"upper" ford', "c; d", "6' x", "", "ö", "g"]
-    if how.get("quoting") == csv.QUOTE_NONE:
+    if options.get("quoting") == csv.QUOTE_NONE:
         text[5] = '"old pipe'  # never closed
     records = table().rename(columns={"lon": "decimalLongitude", "lat": "decimalLatitude"})
     path = tmp_path / f"records.{suffix}"
-    records.assign(locality=text).to_csv(path, index=False, **how)
+    records.assign(locality=text).to_csv(path, index=False, **options)
     np.testing.assert_array_equal(sample(cube(), path).bio1, sample(cube(), table()).bio1)
 
 
@@ -109,8 +109,8 @@ def test_geoparquet_and_well_known_text_are_points(tmp_path):
     with pytest.raises(OccurrenceError, match="no CRS and are not degrees"):
         sample(cube(), metric)
     np.testing.assert_array_equal(sample(cube(), metric, crs="EPSG:3035").bio1, expected)
-    both = table(geometry="a fence")
-    np.testing.assert_array_equal(sample(cube(), both).bio1, expected)
+    table_with_geometry = table(geometry="a fence")
+    np.testing.assert_array_equal(sample(cube(), table_with_geometry).bio1, expected)
     lines = frame.to_wkt()
     lines.loc[3, "geometry"] = "LINESTRING (0 0, 1 1)"
     with pytest.raises(OccurrenceError, match=r"1 of 8 values of 'geometry' are not points"):
@@ -129,8 +129,8 @@ def test_what_darwin_core_states_as_absent_is_absent():
     assert sampled(sites)["absences"] == 4
     only = sample(cube(), records, presence="occurrenceStatus").presence[:, 0]
     np.testing.assert_array_equal(only, [1, 1, np.nan, 0, 0, np.nan, 0, 1])
-    own = sample(cube(), records.assign(presence=1)).presence  # a column of labels wins
-    assert (own == 1).all()
+    presence = sample(cube(), records.assign(presence=1)).presence  # a column of labels wins
+    assert (presence == 1).all()
     text = records.drop(columns="occurrenceStatus").assign(individualCount=["0", *["2"] * 7])
     np.testing.assert_array_equal(sample(cube(), text).presence[:, 0], [0, *[1] * 7])
 
@@ -187,9 +187,9 @@ def test_names_that_differ_by_case_and_blanks_are_one():
     ]
     with pytest.warns() as caught:
         sites = sample(cube(), table(species=names))
-    joined = [str(w.message) for w in caught if w.category is NamesJoined]
-    assert len(joined) == 1 and joined[0].startswith("2 species have several spellings")
-    assert "'Quercus ilex' = ['Quercus ilex', 'Quercus  ilex', 'quercus ilex ']" in joined[0]
+    messages = [str(w.message) for w in caught if w.category is NamesJoined]
+    assert len(messages) == 1 and messages[0].startswith("2 species have several spellings")
+    assert "'Quercus ilex' = ['Quercus ilex', 'Quercus  ilex', 'quercus ilex ']" in messages[0]
     assert sites.species.values.tolist() == ["Ilex", "Quercus ilex"]
     assert json.loads(sites.attrs["left_out"])["no_species"] == 2
     with warnings.catch_warnings():
@@ -199,8 +199,8 @@ def test_names_that_differ_by_case_and_blanks_are_one():
         table().drop(columns="species").assign(**{"Oak": [0, 1] * 4, "oak ": [np.nan, 0, 1, 0] * 2})
     )
     with pytest.warns(NamesJoined, match="'Oak' ="):
-        both = sample(cube(), wide, species=["Oak", "oak "])
-    np.testing.assert_array_equal(both.presence[:, 0], [0, 1, 1, 1] * 2)
+        table_with_geometry = sample(cube(), wide, species=["Oak", "oak "])
+    np.testing.assert_array_equal(table_with_geometry.presence[:, 0], [0, 1, 1, 1] * 2)
 
 
 # Thinning ---------------------------------------------------------------------------------------
@@ -304,8 +304,8 @@ def test_the_nearest_cell_is_the_nearest_of_all_by_geodesic_distance():
     """Against a search through every edge of every cell, with a third of the cells empty, near the pole."""
     box = GeoBox.from_bbox((10, 68, 14, 70), "EPSG:4326", resolution=0.1)
     grid = cube(box, sea=0)
-    gone = np.random.default_rng(1).random(box.shape) < 0.7
-    grid = grid.where(~xr.DataArray(gone, dims=("lat", "lon")))
+    is_gap = np.random.default_rng(1).random(box.shape) < 0.7
+    grid = grid.where(~xr.DataArray(is_gap, dims=("lat", "lon")))
     rng = np.random.default_rng(2)
     records = pd.DataFrame(
         {"lon": rng.uniform(9.9, 14.1, 60), "lat": rng.uniform(67.95, 70.05, 60)}
@@ -313,7 +313,7 @@ def test_the_nearest_cell_is_the_nearest_of_all_by_geodesic_distance():
     sites = sample(
         grid, records.assign(species="oak", key=np.arange(60.0)), keep="key", snap="60 km"
     )
-    cells = np.argwhere(~gone)
+    cells = np.argwhere(~is_gap)
     south, west = 70 - 0.1 * (cells[:, 0] + 1), 10 + 0.1 * cells[:, 1]
     geod = Geod(ellps="WGS84")
     for i, row in records.iterrows():
@@ -365,7 +365,7 @@ def test_cells_must_have_what_is_required():
 
 
 @pytest.mark.parametrize(
-    ("change", "how", "remedy"),
+    ("change", "options", "remedy"),
     [
         (lambda t: pd.concat([t, t], axis=1), {}, r"table\.columns\.duplicated\(\)"),
         (lambda t: pd.concat([t, t[["lon"]]], axis=1), {}, r"x=, y= names \['lon'\]"),
@@ -379,12 +379,12 @@ def test_cells_must_have_what_is_required():
         (lambda t: t.assign(lat=t["lat"].map("{:.4f}°N".format)), {}, "errors='coerce'"),
     ],
 )
-def test_tables_that_cannot_be_used_are_refused_with_their_remedy(change, how, remedy):
+def test_tables_that_cannot_be_used_are_refused_with_their_remedy(change, options, remedy):
     degrees = GeoBox.from_bbox((5, 45, 9, 49), "EPSG:4326", resolution=0.5)
     good = pd.DataFrame({"species": "a", "lon": [6.1, 7.2], "lat": [46.3, 47.4]})
     assert sample(cube(degrees, sea=0), good).sizes["site"] == 2
     with pytest.raises(OccurrenceError, match=remedy):
-        sample(cube(degrees, sea=0), change(good), **how)
+        sample(cube(degrees, sea=0), change(good), **options)
 
 
 def test_a_table_that_is_not_there_is_named(tmp_path):

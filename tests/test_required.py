@@ -14,7 +14,7 @@ SPECIES = "Quercus 0"
 
 
 @pytest.fixture(scope="module")
-def trained():
+def trained_model():
     """A model of the groups climate and soil, which 9 of 10 training sites have."""
     return gm.fit(tiny_sites(120), network=TINY_NETWORK, training=quick(epochs=1), rng=0)
 
@@ -49,64 +49,64 @@ def quietly(function, *args, **options):
 
 @pytest.mark.parametrize("name", ["soil", "clay", "ndvi[month=4]", ["climate", "soil"]])
 @pytest.mark.parametrize("lazy", [False, True])
-def test_cells_without_the_required_group_are_nan(trained, coast, name, lazy):
-    whole = quietly(gm.predict, coast, trained)["suitability"].sel(species=SPECIES)
-    assert columns(whole) == list(range(10))
+def test_cells_without_the_required_group_are_nan(trained_model, coast, name, lazy):
+    unmasked_map = quietly(gm.predict, coast, trained_model)["suitability"].sel(species=SPECIES)
+    assert columns(unmasked_map) == list(range(10))
     ds = coast.chunk(y=2, x=3) if lazy else coast
-    maps = gm.predict(ds, trained, require=name)
+    maps = gm.predict(ds, trained_model, require=name)
     assert (maps.suitability.chunks is not None) == lazy
-    found = maps["suitability"].sel(species=SPECIES)
-    assert columns(found) == list(range(4, 10)) and found[:, :4].isnull().all()
-    np.testing.assert_allclose(found[:, 4:], whole[:, 4:], atol=1e-6)
+    suitability = maps["suitability"].sel(species=SPECIES)
+    assert columns(suitability) == list(range(4, 10)) and suitability[:, :4].isnull().all()
+    np.testing.assert_allclose(suitability[:, 4:], unmasked_map[:, 4:], atol=1e-6)
     assert (maps["observed"] > 0).all()
 
 
-def test_explanations_are_left_out_at_the_same_cells(trained, coast):
-    why = gm.shapley(coast, trained, require="soil", mask="land", species=SPECIES)
+def test_explanations_are_left_out_at_the_same_cells(trained_model, coast):
+    explanation = gm.shapley(coast, trained_model, require="soil", mask="land", species=SPECIES)
     for name in ("shapley", "suitability"):
-        layer = why[name].sel(species=SPECIES)
+        layer = explanation[name].sel(species=SPECIES)
         assert layer[..., :5].isnull().all() and layer[..., 5:].notnull().all()
-    assert why["base_value"].notnull().all()
-    assert why["suitability"].encoding.get("grid_mapping") == "spatial_ref"
+    assert explanation["base_value"].notnull().all()
+    assert explanation["suitability"].encoding.get("grid_mapping") == "spatial_ref"
 
 
-def test_a_mask_is_a_layer_of_the_cube_or_of_sites(trained, coast):
-    maps = gm.predict(coast, trained, mask="land")
+def test_a_mask_is_a_layer_of_the_cube_or_of_sites(trained_model, coast):
+    maps = gm.predict(coast, trained_model, mask="land")
     assert columns(maps["suitability"].sel(species=SPECIES)) == list(range(5, 10))
     gaps = coast.assign(land=coast["bio1"].where(coast["x"] > 6))  # NaN masks too
-    maps = gm.predict(gaps, trained, mask="land")
+    maps = gm.predict(gaps, trained_model, mask="land")
     assert columns(maps["suitability"].sel(species=SPECIES)) == [7, 8, 9]
     sites = tiny_sites(20).assign(land=("site", np.arange(20) % 2))
-    found = gm.predict(sites, trained, mask="land")["suitability"].sel(species=SPECIES)
-    np.testing.assert_array_equal(found.notnull(), np.arange(20) % 2)
+    suitability = gm.predict(sites, trained_model, mask="land")["suitability"].sel(species=SPECIES)
+    np.testing.assert_array_equal(suitability.notnull(), np.arange(20) % 2)
 
 
-def test_a_stored_map_leaves_out_the_same_cells(trained, coast, tmp_path):
+def test_a_stored_map_leaves_out_the_same_cells(trained_model, coast, tmp_path):
     needs = {"require": ["soil"], "mask": "land"}
-    whole = gm.predict(coast, trained, **needs)
-    stored = gm.write_map(coast.chunk(y=3, x=4), trained, tmp_path / "m.zarr", **needs)
-    np.testing.assert_allclose(stored["suitability"], whole["suitability"], atol=1e-6)
-    assert columns(stored["suitability"].sel(species=SPECIES)) == list(range(5, 10))
+    unmasked_map = gm.predict(coast, trained_model, **needs)
+    stored_map = gm.write_map(coast.chunk(y=3, x=4), trained_model, tmp_path / "m.zarr", **needs)
+    np.testing.assert_allclose(stored_map["suitability"], unmasked_map["suitability"], atol=1e-6)
+    assert columns(stored_map["suitability"].sel(species=SPECIES)) == list(range(5, 10))
 
 
-def test_names_that_cannot_be_required_are_refused(trained, coast):
+def test_names_that_cannot_be_required_are_refused(trained_model, coast):
     with pytest.raises(SelectionError, match="sol"):
-        gm.predict(coast, trained, require="sol")
+        gm.predict(coast, trained_model, require="sol")
     with pytest.raises(SelectionError, match=r"require=\['soil'\] lies outside using="):
-        gm.predict(coast, trained, using="climate", require="soil")
+        gm.predict(coast, trained_model, using="climate", require="soil")
     with pytest.raises(SelectionError, match=r"mask='sea' is no layer .*'land'"):
-        gm.predict(coast, trained, mask="sea")
+        gm.predict(coast, trained_model, mask="sea")
     with pytest.raises(SelectionError, match=r"mask='ndvi' is no layer"):
-        gm.predict(coast, trained, mask="ndvi")
+        gm.predict(coast, trained_model, mask="ndvi")
 
 
-def test_the_model_stores_the_coverage_of_its_training_sites(trained):
+def test_the_model_stores_the_coverage_of_its_training_sites(trained_model):
     sites = tiny_sites(120)
-    wanted = gm.coverage(sites, trained.schema)
-    cells = int(wanted["cells"]) / 120
-    for name, share in trained.about["coverage"].items():
+    expected_coverage = gm.coverage(sites, trained_model.schema)
+    cells = int(expected_coverage["cells"]) / 120
+    for name, share in trained_model.about["coverage"].items():
         assert share == pytest.approx(
-            float(wanted["observed"].sel(modality=name)) * cells, abs=1e-6
+            float(expected_coverage["observed"].sel(modality=name)) * cells, abs=1e-6
         )
 
 
@@ -146,7 +146,7 @@ def test_many_cells_with_few_groups_are_reported(four_groups, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error", FewGroups)
         gm.predict(cube, model, require="group v2")
-        gm.predict(cube, model, using="group v0")  # not asked for is not missing
+        gm.predict(cube, model, using="group v0")  # groups that are not requested are not missing
         gm.predict(cube.isel(x=slice(3, None)), model)
         two = cube.assign(v1=cube["v0"])  # two of four are half
         gm.predict(two, model)

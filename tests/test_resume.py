@@ -31,61 +31,63 @@ def content(path: Path) -> dict[str, bytes]:
 
 def stop_after(monkeypatch, blocks: int) -> list[tuple[int, ...]]:
     """Let a write fail after some blocks, as a full disk would; returns what is made."""
-    made: list[tuple[int, ...]] = []
+    written: list[tuple[int, ...]] = []
     answer = jobs.Job.__call__
 
     def fail_late(job, part, index):
-        if len(made) >= blocks:
+        if len(written) >= blocks:
             raise OSError("the disk is full")
-        made.append(index)
+        written.append(index)
         return answer(job, part, index)
 
     monkeypatch.setattr(jobs.Job, "__call__", fail_late)
-    return made
+    return written
 
 
 @pytest.fixture
-def stopped(small, cube, tmp_path, monkeypatch):
+def stopped_path(small, cube, tmp_path, monkeypatch):
     """A map that was stopped after three of its nine blocks."""
     with monkeypatch.context() as patch, dask.config.set(scheduler="synchronous"):
-        made = stop_after(patch, 3)
+        written = stop_after(patch, 3)
         with pytest.raises(OSError, match="the disk is full"):
             gm.write_map(cube, small, tmp_path / "map.zarr", chunks=CHUNKS, progress=False)
-    assert len(made) == 3
+    assert len(written) == 3
     assert not (tmp_path / "map.zarr").exists()
     return tmp_path / "map.zarr"
 
 
-def test_a_stopped_map_goes_on_and_ends_equal(small, cube, stopped, tmp_path):
-    report = make_map(cube, small, stopped, chunks=CHUNKS, progress=False)
+def test_a_stopped_map_goes_on_and_ends_equal(small, cube, stopped_path, tmp_path):
+    report = make_map(cube, small, stopped_path, chunks=CHUNKS, progress=False)
     assert (report.blocks, report.of) == (6, 9)
     gm.write_map(cube, small, tmp_path / "whole.zarr", chunks=CHUNKS, progress=False)
-    assert content(stopped) == content(tmp_path / "whole.zarr")
+    assert content(stopped_path) == content(tmp_path / "whole.zarr")
     assert {p.name for p in tmp_path.iterdir()} == {"map.zarr", "whole.zarr"}
-    whole = gm.predict(cube, small)["suitability"]
-    assert report.cells == int(whole.notnull().any("species").sum())
+    full_map = gm.predict(cube, small)["suitability"]
+    assert report.cells == int(full_map.notnull().any("species").sum())
 
 
-def test_leftovers_of_a_torn_write_are_swept(small, cube, stopped):
-    torn = Path(Place(str(stopped)).growing) / "suitability" / "c" / "0" / "0.abc.partial"
+def test_leftovers_of_a_torn_write_are_swept(small, cube, stopped_path):
+    torn = Path(Place(str(stopped_path)).growing) / "suitability" / "c" / "0" / "0.abc.partial"
     torn.write_bytes(b"torn")
-    gm.write_map(cube, small, stopped, chunks=CHUNKS, progress=False)
-    assert not [name for name in content(stopped) if name.endswith(".partial")]
+    gm.write_map(cube, small, stopped_path, chunks=CHUNKS, progress=False)
+    assert not [name for name in content(stopped_path) if name.endswith(".partial")]
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "reason"),
     [("model", "model was .*, is"), ("values", "input was"), ("scale", "settings was .*logit")],
 )
-def test_another_origin_is_refused_with_what_differs(small, cube, sites, stopped, change, said):
+def test_another_origin_is_refused_with_what_differs(
+    small, cube, sites, stopped_path, change, reason
+):
     model = train_small(sites, "token") if change == "model" else small
     data = cube.assign(bio1=cube["bio1"] + 1) if change == "values" else cube
     options = {"scale": "logit"} if change == "scale" else {}
-    how = {"chunks": CHUNKS, "progress": False, **options}
-    with pytest.raises(gm.errors.ResumeRefused, match=said) as refused:
-        gm.write_map(data, model, stopped, **how)
-    assert "resume=False" in str(refused.value)
-    assert make_map(data, model, stopped, resume=False, **how).blocks == 9
+    map_options = {"chunks": CHUNKS, "progress": False, **options}
+    with pytest.raises(gm.errors.ResumeRefused, match=reason) as refusal:
+        gm.write_map(data, model, stopped_path, **map_options)
+    assert "resume=False" in str(refusal.value)
+    assert make_map(data, model, stopped_path, resume=False, **map_options).blocks == 9
 
 
 def test_killed_between_the_last_steps_nothing_is_made_again(small, cube, tmp_path, monkeypatch):
@@ -102,7 +104,7 @@ def test_killed_between_the_last_steps_nothing_is_made_again(small, cube, tmp_pa
 
 
 def test_blocks_without_data_count_as_done(small, cube, tmp_path, monkeypatch):
-    """They leave no chunk on disk, so chunks cannot tell what is done."""
+    """They leave no chunk on disk, so chunks do not show which parts are complete."""
     empty = cube.where(cube["y"] > 49)
     path = tmp_path / "map.zarr"
     gm.write_map(empty, small, path, chunks=CHUNKS, progress=False)
@@ -118,15 +120,15 @@ def test_blocks_without_data_count_as_done(small, cube, tmp_path, monkeypatch):
 def test_serial_threads_and_two_workers_write_the_same(small, cube, tmp_path):
     from distributed import Client, LocalCluster
 
-    how = {"chunks": CHUNKS, "progress": False, "shapley": True}
+    map_options = {"chunks": CHUNKS, "progress": False, "shapley": True}
     with dask.config.set(scheduler="synchronous"):
-        gm.write_map(cube, small, tmp_path / "serial.zarr", **how)
+        gm.write_map(cube, small, tmp_path / "serial.zarr", **map_options)
     with dask.config.set(scheduler="threads", num_workers=3):
-        gm.write_map(cube, small, tmp_path / "threads.zarr", **how)
+        gm.write_map(cube, small, tmp_path / "threads.zarr", **map_options)
     kind = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
     with LocalCluster(**kind) as cluster, Client(cluster) as client:
         lazy = cube.chunk(y=5)  # chunks of the cube that are not those of the map
-        gm.write_map(lazy, small, tmp_path / "workers.zarr", client=client, **how)
+        gm.write_map(lazy, small, tmp_path / "workers.zarr", client=client, **map_options)
     serial = content(tmp_path / "serial.zarr")
     assert content(tmp_path / "threads.zarr") == serial
     assert content(tmp_path / "workers.zarr") == serial
@@ -138,61 +140,61 @@ def test_the_model_goes_once_to_each_worker(small, cube, tmp_path, monkeypatch):
 
     from geomiam.maps.cluster import JOBS
 
-    sent = []
+    jobs_sent = []
     reduce = object.__reduce_ex__
 
     def counted(model, protocol):
-        sent.append(1)
+        jobs_sent.append(1)
         return reduce(model, protocol)
 
     monkeypatch.setattr(gm.Model, "__reduce_ex__", counted, raising=False)
     kind = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
     with LocalCluster(processes=False, **kind) as cluster, Client(cluster) as client:
-        how = {"chunks": {"y": 2, "x": 2}, "progress": False}
-        gm.write_map(cube, small, tmp_path / "map.zarr", client=client, **how)
+        map_options = {"chunks": {"y": 2, "x": 2}, "progress": False}
+        gm.write_map(cube, small, tmp_path / "map.zarr", client=client, **map_options)
         assert not JOBS  # the model is taken back
-    assert 1 <= len(sent) <= 2  # 42 blocks
+    assert 1 <= len(jobs_sent) <= 2  # 42 blocks
 
 
 def test_a_map_in_an_object_store_is_complete_when_it_says_so(small, cube, monkeypatch):
     """No rename there: the map grows in its place, and its status is set last."""
     url = f"memory://maps/{os.getpid()}/map.zarr"
-    how = {"chunks": CHUNKS, "progress": False}
+    map_options = {"chunks": CHUNKS, "progress": False}
     with monkeypatch.context() as patch, dask.config.set(scheduler="synchronous"):
         stop_after(patch, 3)
         with pytest.raises(OSError, match="the disk is full"):
-            gm.write_map(cube, small, url, **how)
+            gm.write_map(cube, small, url, **map_options)
     assert xr.open_zarr(url, consolidated=False).attrs["geomiam_status"] == "building"
-    assert make_map(cube, small, url, **how).blocks == 6
-    there = xr.open_zarr(url, consolidated=False)
-    assert there.attrs["geomiam_status"] == "complete"
-    assert "done" not in there
+    assert make_map(cube, small, url, **map_options).blocks == 6
+    remote = xr.open_zarr(url, consolidated=False)
+    assert remote.attrs["geomiam_status"] == "complete"
+    assert "done" not in remote
     np.testing.assert_allclose(
-        there["suitability"], gm.predict(cube, small)["suitability"], atol=2e-6
+        remote["suitability"], gm.predict(cube, small)["suitability"], atol=2e-6
     )
     with pytest.raises(gm.errors.OutputExists, match="overwrite=True"):
-        gm.write_map(cube, small, url, **how)
-    assert make_map(cube, small, url, overwrite=True, **how).blocks == 9
+        gm.write_map(cube, small, url, **map_options)
+    assert make_map(cube, small, url, overwrite=True, **map_options).blocks == 9
 
 
 def test_a_second_writer_is_refused_and_harms_nothing(small, cube, tmp_path, monkeypatch):
-    answer, refused = jobs.Job.__call__, []
+    answer, refusal = jobs.Job.__call__, []
 
     def with_company(job, part, index):
-        if not refused:
-            how = {"chunks": CHUNKS, "progress": False, "overwrite": True, "resume": False}
+        if not refusal:
+            map_options = {"chunks": CHUNKS, "progress": False, "overwrite": True, "resume": False}
             with pytest.raises(
                 gm.errors.ResumeRefused, match="another process or thread writes"
-            ) as said:
-                gm.write_map(cube, small, tmp_path / "map.zarr", **how)
-            refused.append(said)
+            ) as reason:
+                gm.write_map(cube, small, tmp_path / "map.zarr", **map_options)
+            refusal.append(reason)
         return answer(job, part, index)
 
     monkeypatch.setattr(jobs.Job, "__call__", with_company)
-    made = gm.write_map(cube, small, tmp_path / "map.zarr", chunks=CHUNKS, progress=False)
-    assert refused
+    written = gm.write_map(cube, small, tmp_path / "map.zarr", chunks=CHUNKS, progress=False)
+    assert refusal
     np.testing.assert_allclose(
-        made["suitability"], gm.predict(cube, small)["suitability"], atol=2e-6
+        written["suitability"], gm.predict(cube, small)["suitability"], atol=2e-6
     )
     assert [p.name for p in tmp_path.iterdir()] == ["map.zarr"]
 
@@ -211,11 +213,11 @@ def test_a_map_on_s3(small, cube, monkeypatch):
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     try:
         s3fs.S3FileSystem().mkdir("maps")
-        made = gm.write_map(cube, small, "s3://maps/map.zarr", chunks=CHUNKS, progress=False)
-        there = made["suitability"].values
+        written = gm.write_map(cube, small, "s3://maps/map.zarr", chunks=CHUNKS, progress=False)
+        remote = written["suitability"].values
     finally:
         server.stop()
-    np.testing.assert_allclose(there, gm.predict(cube, small)["suitability"], atol=2e-6)
+    np.testing.assert_allclose(remote, gm.predict(cube, small)["suitability"], atol=2e-6)
 
 
 def test_data_that_are_no_map_are_not_replaced_in_an_object_store(small, cube):
@@ -255,19 +257,21 @@ def test_species_and_groups_share_a_chunk_only_while_it_is_small(
 
     monkeypatch.setattr(mapstore, "LAYERS", 4 * 20 * 6)  # six layers of 4 × 5 cells
     gm.write_map(cube, small, tmp_path / "a.zarr", chunks=CHUNKS, shapley=True, progress=False)
-    made = xr.open_zarr(tmp_path / "a.zarr", consolidated=False)
-    assert made["shapley"].encoding["chunks"] == (2, 3, 4, 5)
-    assert made["suitability"].encoding["chunks"] == (3, 4, 5)
-    asked = {**CHUNKS, "species": 1, "group": 1}
-    gm.write_map(cube, small, tmp_path / "b.zarr", chunks=asked, shapley=True, progress=False)
+    written = xr.open_zarr(tmp_path / "a.zarr", consolidated=False)
+    assert written["shapley"].encoding["chunks"] == (2, 3, 4, 5)
+    assert written["suitability"].encoding["chunks"] == (3, 4, 5)
+    chunk_map = {**CHUNKS, "species": 1, "group": 1}
+    gm.write_map(cube, small, tmp_path / "b.zarr", chunks=chunk_map, shapley=True, progress=False)
     again = xr.open_zarr(tmp_path / "b.zarr", consolidated=False)
     assert again["shapley"].encoding["chunks"] == (1, 1, 4, 5)
-    xr.testing.assert_equal(made.load(), again.load())
+    xr.testing.assert_equal(written.load(), again.load())
 
 
 def test_sites_can_be_written_too(small, tmp_path):
     sites = make_sites(make_cube())
-    made = gm.write_map(sites, small, tmp_path / "sites.zarr", chunks={"site": 50}, progress=False)
+    written = gm.write_map(
+        sites, small, tmp_path / "sites.zarr", chunks={"site": 50}, progress=False
+    )
     np.testing.assert_allclose(
-        made["suitability"], gm.predict(sites, small)["suitability"], atol=2e-6
+        written["suitability"], gm.predict(sites, small)["suitability"], atol=2e-6
     )

@@ -27,7 +27,7 @@ METRIC = GeoBox.from_bbox((500000, 4000000, 540000, 4030000), "EPSG:32630", reso
 
 
 def cube(box=BOX, *, dims=("lat", "lon"), sea=True):
-    """Values tell the cell: 1000 row + column; the first five columns are sea."""
+    """Values identify the cell: 1000 row + column; the first five columns are sea."""
     rows, cols = np.indices(box.shape).astype("float32")
     cell = 1000 * rows + cols
     series = np.stack([cell + 1e6 * m for m in range(3)], axis=0)
@@ -67,11 +67,11 @@ def by_edges(ds, x, y):
 )
 def test_every_point_reads_its_own_cell_whatever_the_chunks(seed, chunks, month):
     table = points(seed=seed)
-    here = sample(cube(), table, thin=False)
-    np.testing.assert_array_equal(here.cell, by_edges(cube(), table.lon, table.lat))
-    np.testing.assert_array_equal(here.series.sel(month=3), here.cell + 2e6)
+    all_sites = sample(cube(), table, thin=False)
+    np.testing.assert_array_equal(all_sites.cell, by_edges(cube(), table.lon, table.lat))
+    np.testing.assert_array_equal(all_sites.series.sel(month=3), all_sites.cell + 2e6)
     lazy = cube().chunk(lat=chunks[0], lon=chunks[1], month=month)
-    xr.testing.assert_identical(sample(lazy, table, thin=False), here)
+    xr.testing.assert_identical(sample(lazy, table, thin=False), all_sites)
 
 
 def test_the_shape_of_sites():
@@ -186,8 +186,8 @@ def test_points_are_reprojected_from_their_crs():
     np.testing.assert_array_equal(sample(grid, frame).cell, expected)
     degrees = pd.DataFrame({"species": "oak", "lon": frame.geometry.x, "lat": frame.geometry.y})
     np.testing.assert_array_equal(sample(grid, degrees).cell, expected)
-    renamed = degrees.rename(columns={"lon": "x", "lat": "y"})
-    np.testing.assert_array_equal(sample(grid, renamed, crs="EPSG:4326").cell, expected)
+    renamed_columns = degrees.rename(columns={"lon": "x", "lat": "y"})
+    np.testing.assert_array_equal(sample(grid, renamed_columns, crs="EPSG:4326").cell, expected)
 
 
 def test_geometries_need_a_crs_and_points():
@@ -251,8 +251,8 @@ def check_presences(sites, rows, place_of):
     assert sites.sizes["site"] == len(order)
     for i, place in enumerate(order):
         for name in sites.species.values:
-            seen = [v for p, s, v in rows if (place_of[p], s) == (place, name) and v == v]
-            expected = float(max(seen) > 0) if seen else np.nan
+            site_values = [v for p, s, v in rows if (place_of[p], s) == (place, name) and v == v]
+            expected = float(max(site_values) > 0) if site_values else np.nan
             np.testing.assert_equal(float(sites.presence[i].sel(species=name)), expected)
 
 
@@ -306,20 +306,20 @@ def test_what_is_left_out_is_counted_and_told_once():
     )
     with pytest.warns(OccurrencesLeftOut) as caught:
         sites = sample(cube(), table)
-    told = [str(w.message) for w in caught if w.category is OccurrencesLeftOut]
-    assert len(told) == 1
-    assert told[0] == (
+    messages = [str(w.message) for w in caught if w.category is OccurrencesLeftOut]
+    assert len(messages) == 1
+    assert messages[0] == (
         "of 9 occurrences left out: 1 without coordinates, 1 outside the grid, 1 without a species, "
         "2 on cells where no predictor is observed"
     )
     counts = json.loads(sites.attrs["left_out"])
-    others = {"swapped": 0, "required": 0}
+    no_counts = {"swapped": 0, "required": 0}
     assert counts == {
         "no_coordinates": 1,
         "outside_grid": 1,
         "no_species": 1,
         "empty_cell": 2,
-        **others,
+        **no_counts,
     }
     assert sites.sizes["site"] == 3
 
@@ -362,13 +362,13 @@ def test_only_empty_cells_or_no_coordinates_are_errors():
 
 
 def test_swapped_coordinates_are_diagnosed():
-    swapped = points().rename(columns={"lon": "lat", "lat": "lon"})
+    swapped_table = points().rename(columns={"lon": "lat", "lat": "lon"})
     with pytest.raises(
         OccurrenceError, match=r"40 of 40 points lie outside.*pass x='lat', y='lon'"
     ):
-        sample(cube(), swapped)
+        sample(cube(), swapped_table)
     np.testing.assert_array_equal(
-        sample(cube(), swapped, x="lat", y="lon").cell, sample(cube(), points()).cell
+        sample(cube(), swapped_table, x="lat", y="lon").cell, sample(cube(), points()).cell
     )
 
 
@@ -391,10 +391,10 @@ def test_longitudes_go_around_the_globe(west, shift):
     box = GeoBox.from_bbox((west, 50, west + 4, 53), "EPSG:4326", resolution=0.1)
     table = points(box=box)
     expected = sample(cube(box), table).cell.values
-    turned = table.assign(lon=(table.lon + shift + 180) % 360 - 180)
-    np.testing.assert_array_equal(sample(cube(box), turned).cell, expected)
+    turned_table = table.assign(lon=(table.lon + shift + 180) % 360 - 180)
+    np.testing.assert_array_equal(sample(cube(box), turned_table).cell, expected)
     np.testing.assert_array_equal(
-        sample(cube(box), turned.assign(lon=turned.lon % 360)).cell, expected
+        sample(cube(box), turned_table.assign(lon=turned_table.lon % 360)).cell, expected
     )
 
 

@@ -156,9 +156,9 @@ def test_the_children_of_a_tree_are_modalities(tmp_path):
     assert list(flat.data_vars) == ["rain", "soil", "ph"]
     assert [v.attrs["modality"] for v in flat.data_vars.values()] == ["climate", "soil", "ground"]
     tree.to_zarr(tmp_path / "t.zarr", consolidated=False)
-    stored = open_cube(tmp_path / "t.zarr")
-    xr.testing.assert_equal(stored.compute(), flat)
-    assert stored.ph.attrs["modality"] == "ground" and stored.ph.chunks
+    read_back = open_cube(tmp_path / "t.zarr")
+    xr.testing.assert_equal(read_back.compute(), flat)
+    assert read_back.ph.attrs["modality"] == "ground" and read_back.ph.chunks
 
 
 def test_an_inherited_grid_is_found():
@@ -176,9 +176,9 @@ def test_name_clashes_and_other_grids_in_a_tree_are_errors():
     ds = cube()
     with pytest.raises(GridError, match=r"\['soil'\] are in two modalities"):
         as_dataset(xr.DataTree.from_dict({"a": ds[["soil"]], "b": ds[["soil"]]}))
-    other = cube(BOX.translate_pix(3, 0))[["rain"]]
+    moved_ds = cube(BOX.translate_pix(3, 0))[["rain"]]
     with pytest.raises(GridError, match=r"another grid.*align"):
-        as_dataset(xr.DataTree.from_dict({"a": ds[["soil"]], "b": other}))
+        as_dataset(xr.DataTree.from_dict({"a": ds[["soil"]], "b": moved_ds}))
     with pytest.raises(GridError, match="one level"):
         as_dataset(xr.DataTree.from_dict({"a/b": ds}))
     with pytest.raises(GridError, match="no variables"):
@@ -224,10 +224,10 @@ def test_a_failed_write_leaves_nothing_and_keeps_the_old(tmp_path):
     path = write_cube(cube(), tmp_path / "c.zarr")
     good = da.ones((20, 30), chunks=5, dtype="float32")
     bad = good.map_blocks(fail, dtype="float32", meta=np.empty((0, 0), "float32"))
-    broken = cube().assign(soil=(("y", "x"), bad), fine=(("y", "x"), good))
+    bad_cube = cube().assign(soil=(("y", "x"), bad), fine=(("y", "x"), good))
     for target, overwrite in ((tmp_path / "new.zarr", False), (path, True)):
         with pytest.raises(RuntimeError, match="on fire"):
-            write_cube(broken, target, overwrite=overwrite)
+            write_cube(bad_cube, target, overwrite=overwrite)
     assert [p.name for p in tmp_path.iterdir()] == ["c.zarr"]
     xr.testing.assert_equal(open_cube(path).compute(), cube())
 
@@ -239,8 +239,8 @@ def test_a_killed_write_leaves_nothing_that_looks_done(tmp_path):
         "a = da.ones((8, 8), chunks=4).map_blocks(lambda b: os._exit(9), meta=np.empty((0, 0)))\n"
         "write_zarr(xr.Dataset({'a': (('y', 'x'), a)}), sys.argv[1])\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "m.zarr")])
-    assert done.returncode == 9
+    process = subprocess.run([sys.executable, "-c", code, str(tmp_path / "m.zarr")])
+    assert process.returncode == 9
     assert not (tmp_path / "m.zarr").exists()
     left = {p.suffix for p in tmp_path.iterdir() if p.name.startswith(".m.zarr.")}
     assert left == {".partial", ".lock"} and len(list(tmp_path.iterdir())) == 2
@@ -362,19 +362,19 @@ def test_the_advice_for_a_file_without_a_crs_works(tmp_path, kind):
         _without_crs().to_netcdf(path)
     else:
         like.drop_vars("spatial_ref").v.rio.to_raster(path)
-    with pytest.raises(FileNotFoundError, match="is a file, not a Zarr store") as refused:
+    with pytest.raises(FileNotFoundError, match="is a file, not a Zarr store") as refusal:
         gm.open_cube(path, crs="EPSG:32631")
     names = {"xr": xr, "gm": gm, "rioxarray": pytest.importorskip("rioxarray"), "like": like}
-    text = str(refused.value).replace("EPSG:4326", "EPSG:32631")
+    text = str(refusal.value).replace("EPSG:4326", "EPSG:32631")
     opening, call = re.search(r"ds = (.*), and pass .* or (gm.open_cube.*) if the", text).groups()
     ds = eval(opening, names)
     cube = eval(call, {**names, "ds": ds})
     np.testing.assert_array_equal(next(iter(cube.data_vars.values())), like.v)
     with pytest.raises(GridError, match=r"no CRS.*gm\.open_cube\(ds, crs="):
         gm.open_cube(ds)
-    with pytest.raises(GridError, match=f"{kind} has no CRS; pass it with one") as refused:
+    with pytest.raises(GridError, match=f"{kind} has no CRS; pass it with one") as refusal:
         gm.align([path], like)
-    text = str(refused.value).replace("EPSG:4326", "EPSG:32631").partition("one: ")[2]
+    text = str(refusal.value).replace("EPSG:4326", "EPSG:32631").partition("one: ")[2]
     np.testing.assert_array_equal(next(iter(eval(text, names).data_vars.values())), like.v)
 
 

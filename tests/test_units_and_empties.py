@@ -34,8 +34,10 @@ def test_units_other_than_those_of_the_file_are_named(tmp_path):
         gm.build_cube(one(tmp_path, source, {"units": "degC"}), UTM)
     with warnings.catch_warnings():
         warnings.simplefilter("error", DoubtfulSource)
-        moved = gm.build_cube(one(tmp_path, {**source, "offset": -273.15}, {"units": "degC"}), UTM)
-        assert moved.layer.attrs["units"] == "degC"
+        celsius = gm.build_cube(
+            one(tmp_path, {**source, "offset": -273.15}, {"units": "degC"}), UTM
+        )
+        assert celsius.layer.attrs["units"] == "degC"
         bare = gm.build_cube(one(tmp_path, {**source, "offset": -273.15}), UTM)
         assert "units" not in bare.layer.attrs  # those of the file are no longer true
         assert gm.build_cube(one(tmp_path, source), UTM).layer.attrs["units"] == "K"
@@ -62,13 +64,13 @@ def test_an_empty_variable_does_not_hide_behind_its_modality(tmp_path):
     half[0, 40:] = -1
     tif(tmp_path / "half.tif", half, FINE, nodata=-1)
     names = ("good", "bad", "half")
-    made = catalog(
+    document = catalog(
         tmp_path,
         {"s": {"path": "{variable}.tif"}},
         {"m": {"from": "s", "variables": {n: {} for n in names}}},
     )
     with pytest.warns(DoubtfulSource, match="1 variables are NaN in every cell: bad; check where"):
-        cube = gm.build_cube(made, UTM, out=tmp_path / "c.zarr", progress=False)
+        cube = gm.build_cube(document, UTM, out=tmp_path / "c.zarr", progress=False)
     assert json.loads(cube.attrs["coverage"]) == {"m": 1.0}
     shares = json.loads(cube.attrs["variable_coverage"])
     assert shares["good"] == 1 and shares["bad"] == 0 and 0.4 < shares["half"] < 0.6

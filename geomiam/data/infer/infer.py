@@ -80,8 +80,8 @@ def infer_schema(
     --------
     >>> import geomiam as gm
     >>> schema = gm.infer_schema(gm.demo.load_cube())
-    >>> schema.variables["aspect"].kind
-    'circular'
+    >>> schema.variables["koeppen"].kind
+    'categorical'
     """
     ds, kinds = text_names(ds), kinds or {}
     names = [n for n in on_place(ds) if n not in NOT_PREDICTORS]

@@ -123,7 +123,7 @@ def sample(
     >>> import geomiam as gm, pandas as pd
     >>> cube = gm.demo.load_cube()
     >>> records = pd.DataFrame(
-    ...     {"species": ["a", "b"], "lon": [-111.5, -110.0], "lat": [39.5, 41.0]}
+    ...     {"species": ["a", "b"], "lon": [-120.0, -113.0], "lat": [39.5, 41.0]}
     ... )
     >>> sites = gm.sample(cube, records)
     >>> dict(sites["presence"].sizes)
