@@ -15,7 +15,7 @@ from pyproj import Transformer
 import geomiam as gm
 from geomiam.data.grid.source_windows import reach
 from geomiam.errors import MissingModality
-from geomiam.geo.longitude import full_turn, into_grid, lonlat_bounds
+from geomiam.geo.longitude import lonlat_bounds
 
 
 def world(west, cols, res=1.0):
@@ -129,14 +129,6 @@ def test_a_source_that_lies_elsewhere_is_named_with_both_extents():
         gm.align({"sin": ds.sin}, like=GRIDS["across 180"])
 
 
-def test_records_are_moved_into_the_turn_of_the_grid():
-    box = GRIDS["0 to 360"]
-    x = np.array([-179.0, 10, 360, 365, np.nan])
-    np.testing.assert_array_equal(into_grid(x, box), [181, 10, 360, 5, np.nan])
-    np.testing.assert_array_equal(into_grid(x, GRIDS["UTM 60"]), x)
-    assert full_turn(GRIDS["polar"].crs) is None and full_turn(box.crs) == pytest.approx(360)
-
-
 @pytest.mark.parametrize(
     "grid, bounds",
     [
@@ -161,3 +153,8 @@ def test_bounds_of_a_projected_grid_are_those_of_its_points():
 def test_only_what_is_needed_is_read():
     src = GeoBox((180, 360), Affine(1, 0, -180, 0, -1, 90), "EPSG:4326")
     assert sum(p.pixels for p in reach(src, GRIDS["UTM 60"])) < 2000  # of 64,800
+
+
+def test_only_a_geographic_grid_has_a_full_turn():
+    assert full_turn(GRIDS["polar"].crs) is None
+    assert full_turn(GRIDS["0 to 360"].crs) == pytest.approx(360)

@@ -24,25 +24,6 @@ def full_turn(crs: Any) -> float | None:
     return 2 * np.pi / unit if unit else 360.0
 
 
-def into_grid(x: np.ndarray, box: GeoBox) -> np.ndarray:
-    """Return x coordinates moved by full turns into the range that begins at a grid's west edge.
-
-    Parameters
-    ----------
-    x
-        Coordinates in the CRS of the grid, any shape.
-    box
-        A grid. On a projected grid, coordinates are returned unchanged.
-    """
-    turn = full_turn(box.crs)
-    if turn is None:
-        return x
-    west = box.extent.boundingbox.left
-    turned_x = x - turn * np.floor((x - west) / turn)
-    inside = (x >= west) & (x <= box.extent.boundingbox.right)
-    return np.where(inside | ~np.isfinite(x), x, turned_x)
-
-
 def unwrapped(x: np.ndarray, near: np.ndarray | float, turn: float) -> np.ndarray:
     """Return coordinates moved by full turns to within half a turn of a reference."""
     return near + (x - near + turn / 2) % turn - turn / 2
