@@ -15,7 +15,7 @@ from pyproj import Transformer
 import geomiam as gm
 from geomiam.data.grid.source_windows import reach
 from geomiam.errors import MissingModality
-from geomiam.geo.longitude import lonlat_bounds
+from geomiam.geo.longitude import full_turn, lonlat_bounds
 
 
 def world(west, cols, res=1.0):
