@@ -52,7 +52,7 @@ def tensors(block: Block):
 def plainly(fusion: CrossFusion, tokens: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
     """All tokens computed, hidden keys taken out of attention and mean; dense and plain blocks."""
     encoded = []
-    for m, own in enumerate(fusion.own):
+    for m, own in enumerate(fusion.spans):
         x = tokens[:, own]
         for block in fusion.encoders[m]:
             x = block(x, key_bias(visible[:, own], x.dtype))

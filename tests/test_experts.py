@@ -122,7 +122,7 @@ def test_padding_is_not_routed_and_changes_nothing():
     bias = key_bias(visible, x.dtype)
     torch.testing.assert_close(block(x, bias)[visible], block(dirty, bias)[visible], rtol=0, atol=0)
     assert int(block.experts.load.sum()) == 2 * int(visible.sum())
-    said = block.experts(x, drop=same, routed=visible)
+    said = block.experts(x, drop=same, route_mask=visible)
     assert float(said[~visible].detach().abs().max()) == 0
 
 

@@ -131,7 +131,7 @@ def test_hidden_tokens_are_not_made(monkeypatch):
         own = visible[:, start : start + size].sum(0)
         most += max(1, int(own.max())) * size
         start += size
-    assert len(tokens.made) == most < 0.9 * visible.numel()
+    assert len(tokens.vectors) == most < 0.9 * visible.numel()
 
 
 @pytest.mark.parametrize("t", [5, 40])
@@ -142,7 +142,7 @@ def test_buckets_hold_every_visible_token_once_and_little_else(t):
     held = torch.zeros_like(visible, dtype=torch.int)
     for bucket in buckets:
         full = torch.ones_like(bucket.index, dtype=torch.bool)
-        seen = full if bucket.seen is None else bucket.seen
+        seen = full if bucket.visible is None else bucket.visible
         for row, index, own in zip(bucket.rows, bucket.index, seen):
             held[row, index[own]] += 1
     assert torch.equal(held.bool(), visible) and int(held.max()) == 1

@@ -1,4 +1,4 @@
-"""A trained model: the network and every fact that is needed to use it elsewhere."""
+"""A trained model: the network, and all that is needed to use it elsewhere."""
 
 from __future__ import annotations
 
@@ -41,7 +41,14 @@ LINKS = {
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """What :func:`geomiam.fit` returns and :func:`geomiam.load_model` reads."""
+    """A trained model: returned by :func:`geomiam.fit`, read by :func:`geomiam.load_model`.
+
+    Examples
+    --------
+    >>> import geomiam as gm
+    >>> model = gm.demo.model()  # doctest: +SKIP
+    >>> model.species  # doctest: +SKIP
+    """
 
     schema: Schema
     scaler: Scaler
@@ -50,7 +57,7 @@ class Model:
     network: Network
     link: str = "logit"
     about: dict[str, Any] = field(default_factory=dict)
-    """Provenance for people: masking, training, extent, scores; plain JSON types."""
+    """Provenance: masking, training, extent, scores; plain JSON types."""
 
     @classmethod
     def untrained(
@@ -63,9 +70,9 @@ class Model:
         link: str = "logit",
         backbones: Mapping[str, nn.Module] | None = None,
     ) -> Model:
-        """Build a model with fresh weights, drawn from torch's current random state.
+        """Return a model with new weights from torch's current random state.
 
-        Backbones, by variable, are copied with the weights they have.
+        Backbones, by variable, are copied with their weights.
         """
         network = Network(
             config,
@@ -87,12 +94,12 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are; blocks are sent there."""
+        """Device of the weights; inputs are moved there."""
         return next(self.network.parameters()).device
 
     @property
     def is_encoder(self) -> bool:
-        """Whether the model has no species, since :func:`geomiam.pretrain` made it."""
+        """Whether the model comes from :func:`geomiam.pretrain` and has no species."""
         return not self.species
 
     @property
@@ -110,13 +117,13 @@ class Model:
 
     @cached_property
     def id(self) -> str:
-        """SHA-256 of facts and weights; equal for equal models, wherever they are loaded."""
+        """SHA-256 of specification and weights; equal for equal models on every machine."""
         from geomiam.model.weight_file import identity
 
         return identity(self.specification(), self.network.state_dict())
 
     def specification(self) -> dict:
-        """Return all that predictions depend on beside the weights, as plain JSON types."""
+        """Return all settings that predictions depend on beside the weights, as plain JSON types."""
         return {
             "schema": self.schema.to_dict(),
             "scaler": self.scaler.to_dict(),
@@ -126,7 +133,7 @@ class Model:
         }
 
     def probability(self, logits: Tensor) -> Tensor:
-        """Logits ``(..., species)`` on the probability scale."""
+        """Return logits ``(..., species)`` on the probability scale."""
         return LINKS[self.link](logits)
 
     def species_index(self, species: str | Sequence[str] | None) -> np.ndarray:
@@ -139,7 +146,7 @@ class Model:
         """
         if self.is_encoder:
             raise SelectionError(
-                "this model is an encoder from gm.pretrain: it knows predictors and no species; go on "
+                "this model is an encoder from gm.pretrain: it has predictors and no species; continue "
                 "with gm.fit(sites, warm_start=model) or gm.probe(model, sites)"
             )
         if species is None:
@@ -157,7 +164,7 @@ class Model:
         return save_model(self, path, overwrite=overwrite)
 
     def in_precision(self, precision: Precision) -> Model:
-        """Return the model with a fusion that computes in another precision; the same for fp32.
+        """Return the model with a fusion that computes in another precision; fp32 returns it unchanged.
 
         Raises
         ------
@@ -174,7 +181,7 @@ class Model:
                 if member.fusion.half_precision:
                     member.fusion.to(torch.bfloat16)
             _HALVES[self] = replace(self, network=network)
-            _HALVES[self].__dict__["id"] = self.id  # of the model, however it is computed
+            _HALVES[self].__dict__["id"] = self.id  # the id does not depend on the precision
         return _HALVES[self]
 
     def to(self, device: str | torch.device) -> Model:
@@ -184,14 +191,16 @@ class Model:
         return self
 
     def summary(self) -> str:
-        """Return a few lines for people."""
+        """Return a short description of a few lines."""
         groups = ", ".join(f"{m} ({n})" for m, n in zip(self.schema.modalities, self.layout.sizes))
         weights = sum(p.numel() for p in self.network.parameters())
-        some = ", ".join(self.species[:3]) + (", …" if len(self.species) > 3 else "")
-        named = "an encoder" if self.is_encoder else f"{len(self.species)} species ({some})"
+        first_species = ", ".join(self.species[:3]) + (", …" if len(self.species) > 3 else "")
+        prediction = (
+            "an encoder" if self.is_encoder else f"{len(self.species)} species ({first_species})"
+        )
         return "\n".join(
             [
-                f"geomiam model {self.id[:12]}: {named}",
+                f"geomiam model {self.id[:12]}: {prediction}",
                 *self._loss_lines(),
                 f"  modalities (tokens): {groups}",
                 f"  fusion: {self.config.fusion}, width {self.config.width}, {weights:,} weights",
@@ -201,7 +210,7 @@ class Model:
         )
 
     def _loss_lines(self) -> list[str]:
-        """One line on the quantity and the loss; none for a model without species or record."""
+        """Return a line on quantity and loss; none for a model without species or recorded loss."""
         if self.is_encoder or self.quantity is None:
             return []
         record = self.about.get("loss")
@@ -209,15 +218,15 @@ class Model:
         return [f"  predicts: {self.quantity.name} (loss {loss_of(self.about)}{reason})"]
 
     def _training(self) -> list[str]:
-        """Lines on the rule that configured the training, and on its validation."""
-        rule, checked = self.about.get("rule"), self.about.get("validation")
+        """Return lines on the rule that configured the training, and on its validation."""
+        rule, validation = self.about.get("rule"), self.about.get("validation")
         lines = [f"  training, by the rule: {'; '.join(rule['settings'])}"] if rule else []
         if rule and rule.get("inner_auc"):
             lines.append(f"  members, chosen on spatial folds: {rule['fusion']}")
-        if checked:
+        if validation:
             auc = self.about["validation_auc"]["all"]
-            value = "unknown" if auc is None else f"{auc:.3f} ± {checked['standard_error']:.3f}"
-            folds = checked["folds"]
+            value = "unknown" if auc is None else f"{auc:.3f} ± {validation['standard_error']:.3f}"
+            folds = validation["folds"]
             place = f"{folds} spatial folds" if folds > 1 else "a spatial hold-out"
             lines.append(f"  validation AUC on {place}: {value}")
         return lines
@@ -237,12 +246,14 @@ class Model:
 
 
 _HALVES: WeakKeyDictionary[Model, Model] = WeakKeyDictionary()
-"""Copies in bfloat16, made when first asked for; models are never changed but by :meth:`Model.to`."""
+"""Copies in bfloat16, created at first use; only :meth:`Model.to` changes a model."""
 
 
-def _unknown_species(unknown: list[str], known: tuple[str, ...]) -> str:
+def _unknown_species(unknown: list[str], choices: tuple[str, ...]) -> str:
     import difflib
 
-    close = difflib.get_close_matches(unknown[0], known, n=3)
-    hint = f"did you mean {close}?" if close else f"the first of {len(known)}: {list(known[:5])}"
+    close = difflib.get_close_matches(unknown[0], choices, n=3)
+    hint = (
+        f"did you mean {close}?" if close else f"the first of {len(choices)}: {list(choices[:5])}"
+    )
     return f"species {unknown} are not in the model; {hint}"

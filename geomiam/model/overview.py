@@ -1,4 +1,4 @@
-"""A model in a few facts, for its ``repr`` and for notebooks."""
+"""A short table of a model's properties, for its ``repr`` and for notebooks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from geomiam.model.model import Model
 
 SHOWN = 3
-"""Species that are named."""
+"""Number of species that are named."""
 
 
 def title(model: Model) -> str:
@@ -18,10 +18,10 @@ def title(model: Model) -> str:
 
 
 def overview(model: Model) -> dict[str, str]:
-    """Return species, quantity, AUC, sites, dates, groups and fusion; only what is recorded."""
+    """Return species, quantity, AUC, sites, dates, groups and fusion, as far as they are recorded."""
     about = model.about
     quantity = model.quantity
-    facts = {
+    entries = {
         "species": _species(model),
         "predicts": quantity.name if quantity and not model.is_encoder else "",
         "validation AUC": _auc(about),
@@ -30,23 +30,23 @@ def overview(model: Model) -> dict[str, str]:
         "groups": ", ".join(model.schema.groups),
         "fusion": model.config.fusion,
     }
-    return {name: text for name, text in facts.items() if text}
+    return {name: text for name, text in entries.items() if text}
 
 
 def _species(model: Model) -> str:
     if model.is_encoder:
         return "none: an encoder from gm.pretrain"
-    more = ", …" if len(model.species) > SHOWN else ""
-    return f"{len(model.species):,} ({', '.join(model.species[:SHOWN])}{more})"
+    ellipsis = ", …" if len(model.species) > SHOWN else ""
+    return f"{len(model.species):,} ({', '.join(model.species[:SHOWN])}{ellipsis})"
 
 
 def _auc(about: Mapping[str, Any]) -> str:
-    """The AUC of sites that did not train, with its standard error where folds gave one."""
-    scores, checked = about.get("validation_auc"), about.get("validation")
+    """Return the AUC of held-out sites, with its standard error if there are folds."""
+    scores, validation = about.get("validation_auc"), about.get("validation")
     auc = scores.get("all") if isinstance(scores, Mapping) else None
-    if not isinstance(auc, float) or not (checked or _held_out(about)):
+    if not isinstance(auc, float) or not (validation or _held_out(about)):
         return ""
-    error = checked.get("standard_error") if isinstance(checked, Mapping) else None
+    error = validation.get("standard_error") if isinstance(validation, Mapping) else None
     return f"{auc:.3f}" + (f" ± {error:.3f}" if isinstance(error, float) else "")
 
 

@@ -1,4 +1,4 @@
-"""The quantity that a model predicts; it follows from the loss of the training."""
+"""The quantity that a model predicts; the loss of the training determines it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Quantity:
     link: str
     """Key of :data:`geomiam.model.model.LINKS`."""
     meaning: str
-    """One sentence: how the numbers are read, and whether they may be summed over species."""
+    """Meaning of the numbers, and whether they may be summed over species."""
 
 
 QUANTITIES = {
@@ -46,7 +46,7 @@ QUANTITIES = {
         "to 1 at every place.",
     ),
 }
-"""By loss."""
+"""Quantity by loss."""
 
 
 def loss_of(about: Mapping[str, Any]) -> str | None:

@@ -1,6 +1,6 @@
-"""Saved models: a directory of ``model.safetensors``, ``config.json`` and a card.
+"""Saved models: a directory with ``model.safetensors``, ``config.json`` and a card.
 
-No pickle in or out. Everything is checked against bounds and against what the configuration implies
+Nothing is pickled or unpickled. All sizes are checked against bounds and against the configuration
 before a weight is allocated.
 """
 
@@ -39,7 +39,7 @@ KEYS = {"format", "geomiam", "schema", "scaler", "species", "network", "link", "
 
 
 def save_model(model: Model, path: str | Path, *, overwrite: bool = False) -> Path:
-    """Write a model directory; it appears whole or not at all.
+    """Write a model directory; an interrupted save leaves no directory.
 
     Raises
     ------
@@ -73,22 +73,27 @@ def load_model(path: str | Path, *, backbones: Mapping[str, nn.Module] | None = 
     Parameters
     ----------
     path : str or pathlib.Path
-        What :meth:`Model.save` wrote.
+        Directory that :meth:`Model.save` wrote.
     backbones : mapping of str to torch.nn.Module, optional
-        For a model with backbones: the same architectures again, by variable, as code is not
-        saved; their weights are replaced by the saved ones.
+        For a model with backbones: the same architectures, by variable, since code is not saved.
+        The saved weights replace theirs.
 
     Returns
     -------
     Model
-        On the CPU, ready to predict.
+        On the CPU and in evaluation mode.
 
     Raises
     ------
     ArtifactError
         If a file is missing, truncated, changed or too large, a key is unknown, the tensors are not
-        those that the configuration implies, or ``backbones`` are not those of the model. For a model
-        that another version saved, both versions are named.
+        those that the configuration implies, or ``backbones`` are not those of the model. The message
+        names both versions if another version saved the model.
+
+    Examples
+    --------
+    >>> import geomiam as gm
+    >>> model = gm.load_model("model/")  # doctest: +SKIP
     """
     path = Path(expand(path))
     config = _read_config(path)
@@ -106,7 +111,7 @@ def _load(path: Path, config: dict, backbones: Mapping[str, nn.Module]) -> Model
         network = NetworkConfig(**config["network"])
         _check_backbones(path, network, backbones)
         check_counts(header, network, modalities=len(config["schema"]["modalities"]))
-        scaler, plan = _plan(config, network, backbones, where=str(path / CONFIG))
+        scaler, plan = _plan(config, network, backbones, source=str(path / CONFIG))
     check_weights(path / WEIGHTS, header, plan.network.state_dict())
     weights = read_weights(path / WEIGHTS, header, config)
     plan.network.to_empty(device="cpu")
@@ -124,13 +129,13 @@ def _load(path: Path, config: dict, backbones: Mapping[str, nn.Module]) -> Model
 
 
 def _versions(config: dict) -> str:
-    """Both versions, where another one saved the model: names of weights may have changed since."""
-    saved = str(config.get("geomiam"))[:40]
-    if saved == __version__:
+    """Return a sentence with both versions if another one saved the model, else nothing."""
+    version = str(config.get("geomiam"))[:40]
+    if version == __version__:
         return ""
     return (
-        f". The model was saved by geomiam {saved}, this is geomiam {__version__}: load it with "
-        f"geomiam {saved}, or train it again"
+        f". The model was saved by geomiam {version}, this is geomiam {__version__}: load it with "
+        f"geomiam {version}, or train it again"
     )
 
 
@@ -140,9 +145,9 @@ def as_model(model: Model | str | Path) -> Model:
     Raises
     ------
     SelectionError
-        If it is neither.
+        If it is neither a model nor a path.
     ArtifactError
-        If no model can be read there.
+        If the path holds no readable model.
     """
     if isinstance(model, (str, Path)):
         return load_model(model)
@@ -173,7 +178,7 @@ def card(model: Model) -> str:
 
 
 def _validation(model: Model) -> str:
-    """Return the paragraph on the spatial blocks that validated."""
+    """Return the paragraph on the spatial blocks of the validation."""
     blocks = model.about.get("blocks") or model.about.get("validation", {}).get("blocks")
     if not blocks:
         return ""
@@ -184,15 +189,15 @@ def _validation(model: Model) -> str:
 
 
 def _readable(about: Mapping[str, Any]) -> dict[str, Any]:
-    """Provenance without what is long and for programs only, in every step of fine-tuning too."""
-    shown = {k: v for k, v in about.items() if k not in ("history", "fingerprint")}
-    if isinstance(steps := shown.get("finetuning"), list):
-        shown["finetuning"] = [_readable(s) if isinstance(s, Mapping) else s for s in steps]
-    return shown
+    """Return the provenance without long entries for programs, in every step of fine-tuning too."""
+    entries = {k: v for k, v in about.items() if k not in ("history", "fingerprint")}
+    if isinstance(steps := entries.get("finetuning"), list):
+        entries["finetuning"] = [_readable(s) if isinstance(s, Mapping) else s for s in steps]
+    return entries
 
 
 def _meaning(model: Model) -> str:
-    """How the predictions are read, as a paragraph; nothing for a model without species."""
+    """Return a paragraph on the meaning of the predictions; nothing for a model without species."""
     if model.is_encoder:
         return ""
     if model.quantity is None:
@@ -201,7 +206,7 @@ def _meaning(model: Model) -> str:
 
 
 def _read_config(path: Path) -> dict:
-    """The mapping in ``config.json``, whatever its keys."""
+    """Return the mapping in ``config.json``; its keys are not checked."""
     file = path / CONFIG
     try:
         regular_file(file, max_bytes=MOST_CONFIG_BYTES, error=ArtifactError)
@@ -220,7 +225,7 @@ def _read_config(path: Path) -> dict:
 
 
 def _check_config(file: Path, config: dict) -> None:
-    """Refuse other keys, formats and links than those of this version."""
+    """Refuse keys, formats and links that this version does not have."""
     keys = set(config)
     if keys != KEYS:
         raise ArtifactError(
@@ -234,13 +239,15 @@ def _check_config(file: Path, config: dict) -> None:
         raise ArtifactError(f"{file}: link {config['link']!r} is not one of {list(LINKS)}")
 
 
-def _check_backbones(path: Path, network: NetworkConfig, given: Mapping[str, nn.Module]) -> None:
-    """Code is not saved, so a backbone must be given again."""
-    if set(given) != set(network.encoders):
-        named = ", ".join(f'"{name}": <your module>' for name in network.encoders)
-        call = f'gm.load_model("{path}"' + (f", backbones={{{named}}})" if named else ")")
+def _check_backbones(
+    path: Path, network: NetworkConfig, backbones: Mapping[str, nn.Module]
+) -> None:
+    """Refuse backbones that are not those of the model; code is not saved, so they are passed again."""
+    if set(backbones) != set(network.encoders):
+        arguments = ", ".join(f'"{name}": <your module>' for name in network.encoders)
+        call = f'gm.load_model("{path}"' + (f", backbones={{{arguments}}})" if arguments else ")")
         raise ArtifactError(
-            f"{path} has backbones of {list(network.encoders)}, found backbones= of {list(given)}; "
+            f"{path} has backbones of {list(network.encoders)}, found backbones= of {list(backbones)}; "
             f"the file holds their weights and not their code: call {call}"
         )
 
@@ -250,12 +257,12 @@ def _plan(
     network: NetworkConfig,
     backbones: Mapping[str, nn.Module] | None,
     *,
-    where: str,
+    source: str,
 ) -> tuple[Scaler, Model]:
-    """Build the model with weights that have shapes but no memory."""
-    _check_nulls(config["schema"], where="schema")
+    """Return the scaler, and the model on the meta device: weights with a shape and no memory."""
+    _check_nulls(config["schema"], path="schema")
     schema, scaler = (
-        Schema.from_dict(config["schema"], where=where),
+        Schema.from_dict(config["schema"], where=source),
         Scaler.from_dict(config["scaler"]),
     )
     scaler.check(schema)
@@ -263,20 +270,20 @@ def _plan(
         raise ValueError("'species' is not a list of names")
     if not isinstance(config["about"], dict):
         raise ValueError("'about' is not a mapping")
-    facts: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "scaler": scaler,
         "species": check_species(config["species"]),
         "config": network,
         "backbones": backbones,
     }
     with torch.device("meta"):
-        return scaler, Model.untrained(schema, **facts, link=config["link"])
+        return scaler, Model.untrained(schema, **settings, link=config["link"])
 
 
-def _check_nulls(value: Any, *, where: str) -> None:
-    """Refuse null in a saved schema: it is written without defaults, so there is none."""
+def _check_nulls(value: Any, *, path: str) -> None:
+    """Refuse null in a saved schema: defaults are not written, so a valid one has no null."""
     if value is None:
-        raise ArtifactError(f"{where} is null; save the model again")
+        raise ArtifactError(f"{path} is null; save the model again")
     if isinstance(value, dict):
         for key, item in value.items():
-            _check_nulls(item, where=f"{where} → {key}")
+            _check_nulls(item, path=f"{path} → {key}")

@@ -1,7 +1,7 @@
-"""``model.safetensors``: its header, and whether it fits a configuration, before a weight is read.
+"""The file ``model.safetensors``: its header, and checks against a configuration before reading.
 
-A configuration of a few bytes may describe more modules than fit into memory. The number of tensors
-in the file bounds them: whoever states more must also store more.
+A configuration of a few bytes may describe more modules than fit into memory. The number of tensors in
+the file limits them, because a network of more modules has more tensors.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from geomiam.networks.config import NetworkConfig
 MOST_WEIGHTS = 2_000_000_000
 MOST_HEADER_BYTES = 16 * 2**20
 BLOCK_TENSORS = 4
-"""Tensors of a transformer block, at least."""
+"""Least number of tensors of a transformer block."""
 DTYPES = {torch.int64: "I64", torch.int32: "I32", torch.bool: "BOOL", torch.uint8: "U8"}
-"""Of counters that backbones keep beside their weights; all else is float32."""
+"""Types of counters that backbones keep beside their weights; all other tensors are float32."""
 FACTS = ("schema", "scaler", "species", "network", "link")
 """Keys of ``config.json`` that the id of a model covers."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file of weights states about itself.
+    """Header of a file of weights.
 
-    ``tensors`` has type, shape and last byte by name; ``model_id`` is empty where none was written.
+    ``tensors`` has type, shape and last byte by name; ``model_id`` is empty if the file has none.
     """
 
     tensors: dict[str, tuple[str, list[int], int]]
     model_id: str
     size: int
-    """Bytes of weights that the file has."""
+    """Bytes of weights in the file."""
 
 
 def read_header(file: Path) -> Header:
@@ -51,7 +51,7 @@ def read_header(file: Path) -> Header:
     Raises
     ------
     ArtifactError
-        If it is missing, no ordinary file, too long, or describes no tensors.
+        If it is missing, is no regular file, is too long, or describes no tensors.
     """
     if not file.exists():
         raise ArtifactError(f"{file.parent} is no model directory: {file.name} is missing")
@@ -77,40 +77,40 @@ def check_counts(header: Header, network: NetworkConfig, *, modalities: int) -> 
     Raises
     ------
     ArtifactError
-        With both numbers.
+        The message has both numbers.
     """
     alone = [network.member(i) for i in range(network.members)]
     blocks = [sum(m.fusions[0].count_blocks(m, modalities=modalities)) for m in alone]
-    least = sum(modalities + BLOCK_TENSORS * count for count in blocks)
-    if least > len(header.tensors):
+    minimum = sum(modalities + BLOCK_TENSORS * count for count in blocks)
+    if minimum > len(header.tensors):
         raise ArtifactError(
-            f"the configuration describes a network of at least {least:,} tensors, but the file of "
+            f"the configuration describes a network of at least {minimum:,} tensors, but the file of "
             f"weights has {len(header.tensors):,}: they do not belong together, save the model again"
         )
 
 
-def check_weights(file: Path, header: Header, wanted: Mapping[str, Tensor]) -> None:
-    """Compare the header with the tensors that the configuration implies; none has memory yet.
+def check_weights(file: Path, header: Header, expected: Mapping[str, Tensor]) -> None:
+    """Compare the header with the tensors that the configuration implies, which have no memory yet.
 
     Raises
     ------
     ArtifactError
-        Naming the tensor, or both sizes.
+        The message names the tensor, or both sizes.
     """
-    total = sum(v.numel() for v in wanted.values())
+    total = sum(v.numel() for v in expected.values())
     if total > MOST_WEIGHTS:
         raise ArtifactError(f"the configuration implies {total:,} weights, over {MOST_WEIGHTS:,}")
-    if set(header.tensors) != set(wanted):
-        odd = sorted(set(header.tensors) ^ set(wanted))[:5]
+    if set(header.tensors) != set(expected):
+        odd = sorted(set(header.tensors) ^ set(expected))[:5]
         raise ArtifactError(
             f"{file}: tensor names differ from the configuration's, e.g. {odd}; another state of geomiam "
             "saved it: load it there, or train it again"
         )
-    for name, tensor in wanted.items():
+    for name, tensor in expected.items():
         shape, kind = list(tensor.shape), DTYPES.get(tensor.dtype, "F32")
-        dtype, found, _ = header.tensors[name]
-        if found != shape or dtype != kind:
-            raise ArtifactError(f"{file}: '{name}' is {dtype} {found}, expected {kind} {shape}")
+        dtype, actual, _ = header.tensors[name]
+        if actual != shape or dtype != kind:
+            raise ArtifactError(f"{file}: '{name}' is {dtype} {actual}, expected {kind} {shape}")
     end = max((last for _, _, last in header.tensors.values()), default=0)
     if header.size != end:
         raise ArtifactError(
@@ -119,12 +119,12 @@ def check_weights(file: Path, header: Header, wanted: Mapping[str, Tensor]) -> N
 
 
 def read_weights(file: Path, header: Header, config: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Read the weights, and check that they are finite and those that were saved.
+    """Read the weights; check that they are finite and that they are the saved ones.
 
     Raises
     ------
     ArtifactError
-        If they are damaged, not finite, or do not have the id that was written with them.
+        If they are damaged, not finite, or do not have the id in the header.
     """
     with refusing(ArtifactError, f"{file} is damaged; save the model again"):
         weights = load_file(file)
@@ -141,9 +141,9 @@ def read_weights(file: Path, header: Header, config: Mapping[str, Any]) -> dict[
     return weights
 
 
-def identity(facts: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of a model's facts, as JSON types, and its weights."""
-    digest = hashlib.sha256(json.dumps(dict(facts), sort_keys=True).encode())
+def identity(specification: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of a model's specification, as JSON types, and its weights."""
+    digest = hashlib.sha256(json.dumps(dict(specification), sort_keys=True).encode())
     for name, tensor in sorted(weights.items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())

@@ -1,4 +1,4 @@
-"""Backbones: a torch module of the user's, such as a pre-trained one, in place of a tokenizer."""
+"""Backbones: torch modules of the user, such as pre-trained ones, that replace a tokenizer."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from geomiam.tokens.tokenizers import Plugged, Tokenizers
 
 
 class Backbone(Protocol):
-    """What a module must be to encode a variable: pass it as ``gm.fit(..., backbones={name: module})``.
+    """The protocol of a module that encodes a variable: ``gm.fit(..., backbones={name: module})``.
 
-    A :class:`torch.nn.Module` in float32. All values of the variable become one token: what the
-    module returns goes through one linear map to the width of the network. A module of which no
-    parameter has ``requires_grad`` is *frozen*: it stays in evaluation mode and as it is.
+    It is a :class:`torch.nn.Module` in float32. All values of the variable become one token. A linear
+    map brings the output of the module to the width of the network. A module without a parameter that
+    has ``requires_grad`` is *frozen*: it stays in evaluation mode and its weights do not change.
     """
 
     width: int
-    """Numbers ``e`` that it returns per row."""
+    """Numbers ``e`` per row of the output."""
 
     def forward(self, x: Tensor, observed: Tensor) -> Tensor:
-        """Encode rows; one must not depend on the others.
+        """Encode rows; no row may depend on another.
 
         Parameters
         ----------
@@ -47,7 +47,7 @@ class Backbone(Protocol):
 def plug(
     schema: Schema, config: NetworkConfig, backbones: Mapping[str, nn.Module]
 ) -> tuple[Schema, NetworkConfig, dict[str, nn.Module]]:
-    """Plug backbones in as tokenizers of variables.
+    """Use backbones as tokenizers of variables.
 
     Parameters
     ----------
@@ -60,71 +60,71 @@ def plug(
     Returns
     -------
     tuple
-        The schema with these variables as one token each, the configuration with the facts of the
+        The schema with these variables as one token each, the configuration with the settings of the
         backbones, and the backbones by variable.
 
     Raises
     ------
     BackboneError
-        If a name is no such variable, or a module no backbone.
+        If a name is no variable that can have a backbone, or a module is no backbone.
     """
-    own = {_variable(schema, name).name: _checked(name, m) for name, m in backbones.items()}
-    whole = {n: _whole(schema.variables[n]) for n in own}
-    facts = {n: BackboneSettings(width=int(m.width), frozen=_frozen(m)) for n, m in own.items()}  # type: ignore[arg-type]
+    modules = {_variable(schema, name).name: _check(name, m) for name, m in backbones.items()}
+    variables = {n: _as_one_token(schema.variables[n]) for n in modules}
+    settings = {n: _settings(m) for n, m in modules.items()}
     return (
-        schema.replace(whole) if own else schema,
-        config.model_copy(update={"encoders": facts}),
-        own,
+        schema.replace(variables) if modules else schema,
+        config.model_copy(update={"encoders": settings}),
+        modules,
     )
 
 
 def copies_of(
-    backbones: Mapping[str, nn.Module], facts: Mapping[str, BackboneSettings]
+    backbones: Mapping[str, nn.Module], settings: Mapping[str, BackboneSettings]
 ) -> dict[str, nn.Module]:
-    """Copies of backbones as the facts want them, one for each variable that has facts.
+    """Return copies of backbones as their settings require, one for each variable with settings.
 
     Raises
     ------
     BackboneError
         If there is none for a variable, or it has another width.
     """
-    if missing := sorted(set(facts) - set(backbones)):
+    if missing := sorted(set(settings) - set(backbones)):
         raise BackboneError(
             f"the network has backbones of {missing}, but none was given: "
             f"pass backbones={{'{missing[0]}': <your module>}}"
         )
-    return {name: _copy(name, backbones[name], fact) for name, fact in facts.items()}
+    return {name: _copy(name, backbones[name], setting) for name, setting in settings.items()}
 
 
 def backbones_of(tokenizers: Tokenizers) -> dict[str, nn.Module]:
-    """The backbones among some tokenizers, by variable."""
+    """Return the backbones among the tokenizers, by variable."""
     return {p.name: p.encoder for p in tokenizers.parts if isinstance(p, Plugged)}
 
 
 def restore(network: nn.Module, backbones: Mapping[str, nn.Module], config: NetworkConfig) -> None:
-    """Put fresh copies of backbones in: what a state dict does not hold would be lost otherwise."""
+    """Replace backbones by fresh copies, since a state dict does not hold all of their state."""
     for part in network.modules():
         if isinstance(part, Plugged):
             part.encoder = _copy(part.name, backbones[part.name], config.encoders[part.name])
 
 
-def _copy(name: str, backbone: nn.Module, facts: BackboneSettings) -> nn.Module:
-    _checked(name, backbone)
-    if backbone.width != facts.width:
+def _copy(name: str, backbone: nn.Module, settings: BackboneSettings) -> nn.Module:
+    _check(name, backbone)
+    if backbone.width != settings.width:
         raise BackboneError(
-            f"the backbone of '{name}' has width {backbone.width}, the model's had {facts.width}: "
+            f"the backbone of '{name}' has width {backbone.width}, the model's had {settings.width}: "
             "pass the architecture that it was trained with"
         )
-    made = copy.deepcopy(backbone).float()
-    return made.requires_grad_(False) if facts.frozen else made
+    duplicate = copy.deepcopy(backbone).float()
+    return duplicate.requires_grad_(False) if settings.frozen else duplicate
 
 
 def _variable(schema: Schema, name: str) -> Variable:
-    """The variable that a key of ``backbones=`` means."""
+    """Return the variable that a key of ``backbones=`` names."""
     if name in schema.variables:
         variable = schema.variables[name]
     elif name in schema.modalities:
-        variable = _only(name, list(schema.modalities[name].variables.values()))
+        variable = _single_variable(name, list(schema.modalities[name].variables.values()))
     else:
         raise BackboneError(
             f"backbones= names '{name}', which is no variable or modality; there are "
@@ -138,7 +138,7 @@ def _variable(schema: Schema, name: str) -> Variable:
     return variable
 
 
-def _only(name: str, variables: list[Variable]) -> Variable:
+def _single_variable(name: str, variables: list[Variable]) -> Variable:
     if len(variables) == 1:
         return variables[0]
     names = [v.name for v in variables]
@@ -149,7 +149,7 @@ def _only(name: str, variables: list[Variable]) -> Variable:
     )
 
 
-def _checked(name: str, backbone: nn.Module) -> nn.Module:
+def _check(name: str, backbone: nn.Module) -> nn.Module:
     if not isinstance(backbone, nn.Module):
         raise BackboneError(
             f"the backbone of '{name}' is {type(backbone).__name__}, expected a torch.nn.Module with "
@@ -163,11 +163,11 @@ def _checked(name: str, backbone: nn.Module) -> nn.Module:
     return backbone
 
 
-def _whole(variable: Variable) -> Variable:
-    facts = {k: getattr(variable, k) for k in Variable.model_fields}
+def _as_one_token(variable: Variable) -> Variable:
+    fields = {k: getattr(variable, k) for k in Variable.model_fields}
     return Variable(
         **{
-            **facts,
+            **fields,
             "whole": True,
             "window": None,
             "patch": None,
@@ -177,5 +177,7 @@ def _whole(variable: Variable) -> Variable:
     )
 
 
-def _frozen(backbone: nn.Module) -> bool:
-    return not any(p.requires_grad for p in backbone.parameters())
+def _settings(backbone: nn.Module) -> BackboneSettings:
+    """Return the settings that a saved model records."""
+    is_frozen = not any(p.requires_grad for p in backbone.parameters())
+    return BackboneSettings(width=int(backbone.width), frozen=is_frozen)  # type: ignore[arg-type]

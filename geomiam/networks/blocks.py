@@ -1,6 +1,6 @@
-"""The transformer block that fusions are built of, and the gathering of visible tokens.
+"""The transformer block of all fusions, and the gathering of visible tokens.
 
-Shapes: n rows, t tokens, r tokens read out, d width, h heads.
+Shapes: n rows, t tokens, r tokens that are read out, d width, h heads, e = d / h.
 """
 
 from __future__ import annotations
@@ -14,17 +14,26 @@ from torch import Tensor, nn
 from geomiam.networks.dropout import drop
 
 HIDDEN = -1e9
-"""Attention logit of a hidden key: its weight underflows to exactly 0, a row of them stays finite."""
+"""Attention logit of a hidden key.
+
+Its softmax weight underflows to exactly 0. With minus infinity a row of hidden keys would be NaN.
+"""
 
 
 class TransformerBlock(nn.Module):
-    """Pre-norm self-attention and a ReLU feed-forward layer of 4/3 the width (as MaskSDM).
+    """One transformer layer: pre-norm self-attention, then a feed-forward layer.
 
-    A subclass with another feed-forward layer passes ``feed_forward=False`` and adds its own.
+    The equations are those of MaskSDM (Zbinden et al. 2025), with LN for LayerNorm::
+
+        y   = x + W_o Attention(W_q LN(x), W_k LN(x), W_v LN(x))
+        out = y + W_2 ReLU(W_1 LN(y))
+
+    The hidden width of the feed-forward layer is 4/3 of d. A subclass with another feed-forward layer
+    passes ``feed_forward=False`` and defines its own.
     """
 
     collapses: bool = True
-    """Whether a token with ``log k`` on its attention logit acts as k equal tokens."""
+    """Whether one token with ``log k`` on its attention logit equals k equal tokens."""
     mixture: bool = False
     """Whether the feed-forward layer is a mixture of experts, which counts tokens."""
 
@@ -45,9 +54,9 @@ class TransformerBlock(nn.Module):
         read: int | None = None,
         *,
         copies: int | Tensor = 1,
-        counted: Tensor | None = None,
+        load_mask: Tensor | None = None,
     ) -> Tensor:
-        """Mix the tokens of each row.
+        """Apply attention and the feed-forward layer to the tokens of each row.
 
         Parameters
         ----------
@@ -56,12 +65,12 @@ class TransformerBlock(nn.Module):
         bias : Tensor, optional
             Added to the attention logits of the keys; broadcasts to ``(n, h, r, t)``.
         read : int, optional
-            Compute only the first ``read`` tokens: in a last block, those that are read out.
+            Return only the first ``read`` tokens. The last block of a fusion computes only these.
         copies : int or Tensor
-            The last token stands for so many, or each for its own number ``(n, t)``. Dropout and
-            ``bias`` must both use it.
-        counted : Tensor, optional
-            Boolean ``(n or 1, t)``: tokens that count as load of experts; default: those not hidden.
+            Number of equal tokens that the last token stands for; or one number per token ``(n, t)``.
+            ``bias`` must contain its logarithm.
+        load_mask : Tensor, optional
+            Boolean ``(n or 1, t)``: tokens that count as load of experts. Default: all visible tokens.
 
         Returns
         -------
@@ -69,10 +78,10 @@ class TransformerBlock(nn.Module):
             ``(n, r, d)``.
         """
         y = self.attend(x[:, :read], *self.project(x, read), bias=bias, copies=copies)
-        return self.feed_forward(y, copies, bias=bias, counted=counted)
+        return self.feed_forward(y, copies, bias=bias, load_mask=load_mask)
 
     def project(self, x: Tensor, read: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries ``(n, r, d)``, keys and values ``(n, t, d)`` of tokens ``(n, t, d)``."""
+        """Return queries ``(n, r, d)``, keys and values ``(n, t, d)`` of tokens ``(n, t, d)``."""
         y = self.norm_attention(x)
         k, v = self.key_value(y).chunk(2, -1)
         return self.query(y[:, :read]), k, v
@@ -87,24 +96,29 @@ class TransformerBlock(nn.Module):
         bias: Tensor | None = None,
         copies: int | Tensor = 1,
     ) -> Tensor:
-        """Add attention to tokens ``(n, r, d)``, from queries ``(n, r, d)``, keys and values ``(n, t, d)``."""
-        q, k, v = self.split(q), self.split(k), self.split(v)  # (n, h, r or t, d/h)
-        mixed = self.dense_attention(q, k, v, bias, copies)
-        return self.add_attention(x, mixed, copies)
+        """Add attention to tokens ``(n, r, d)``.
+
+        ``q`` are queries ``(n, r, d)``, ``k`` and ``v`` are keys and values ``(n, t, d)``.
+        """
+        q, k, v = self.split(q), self.split(k), self.split(v)  # (n, h, r or t, e)
+        attention = self.dense_attention(q, k, v, bias, copies)
+        return self.add_attention(x, attention, copies)
 
     def dense_attention(
         self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, copies: int | Tensor = 1
     ) -> Tensor:
-        """Attention of queries ``(n, h, r, d/h)`` to keys and values ``(n, h, t, d/h)``."""
+        """Return softmax(q kᵀ / √e + bias) v ``(n, h, r, e)``; keys and values are ``(n, h, t, e)``."""
         if not self.drop_share:
             return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        # Torch's kernel drops every attention weight alike; the weight of k copies needs less noise.
         logits = q * k.shape[-1] ** -0.5 @ k.transpose(-1, -2)
         weight = (logits if bias is None else logits + bias).softmax(-1)
         return drop(weight, self.drop_share, copies=copies, axis=-1).to(v.dtype) @ v
 
-    def add_attention(self, x: Tensor, mixed: Tensor, copies: int | Tensor) -> Tensor:
-        """Tokens ``(n, r, d)`` plus the projection of mixed values ``(n, h, r, d/h)``."""
-        return x + drop(self.out(mixed.transpose(1, 2).flatten(2)), self.drop_share, copies=copies)
+    def add_attention(self, x: Tensor, attention: Tensor, copies: int | Tensor) -> Tensor:
+        """Add W_o times the attention ``(n, h, r, e)`` to tokens ``(n, r, d)``."""
+        projection = self.out(attention.transpose(1, 2).flatten(2))
+        return x + drop(projection, self.drop_share, copies=copies)
 
     def feed_forward(
         self,
@@ -112,45 +126,52 @@ class TransformerBlock(nn.Module):
         copies: int | Tensor = 1,
         *,
         bias: Tensor | None = None,
-        counted: Tensor | None = None,
+        load_mask: Tensor | None = None,
     ) -> Tensor:
-        """Add the feed-forward layer to tokens ``(..., d)``; only experts use bias and counted."""
+        """Add the feed-forward layer to tokens ``(..., d)``.
+
+        Only experts read ``bias`` and ``load_mask``.
+        """
         hidden = drop(self._hidden(x), self.drop_share, copies=copies)
         return x + drop(self.forward_out(hidden), self.drop_share, copies=copies)
 
-    def feed_forward_mean(self, x: Tensor, weight: Tensor, counted: Tensor | None = None) -> Tensor:
-        """Weighted mean over tokens ``(n, t, d)`` after the feed-forward layer: ``(n, d)``.
+    def feed_forward_mean(
+        self, x: Tensor, weight: Tensor, load_mask: Tensor | None = None
+    ) -> Tensor:
+        """Return the weighted mean ``(n, d)`` over tokens ``(n, t, d)`` after the feed-forward layer.
 
-        The last product is linear, so it is made of the mean. ``weight (t,)`` adds up to 1.
+        The product with W_2 is linear, so it is applied once to the mean and not to t tokens.
+        ``weight (t,)`` sums to 1.
         """
         return weight @ x + self.forward_out(weight @ self._hidden(x))
 
     def _hidden(self, x: Tensor) -> Tensor:
+        """Return ReLU(W_1 LN(x)) ``(..., 4/3 d)`` of tokens ``(..., d)``."""
         return F.relu(self.forward_in(self.norm_forward(x)), inplace=True)
 
     def split(self, x: Tensor) -> Tensor:
-        """Split vectors ``(n, t, d)`` into heads ``(n, h, t, d/h)``."""
+        """Split vectors ``(n, t, d)`` into heads ``(n, h, t, e)``."""
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     @property
     def drop_share(self) -> float:
-        """Share of numbers that are dropped now."""
+        """Share of numbers that dropout sets to zero; 0 in evaluation."""
         return self.dropout if self.training else 0.0
 
 
 def feed_forward_width(width: int) -> int:
-    """Width of the hidden layer."""
+    """Return the hidden width of the feed-forward layer: 4/3 of ``width``, as in MaskSDM."""
     return width * 4 // 3
 
 
 def key_bias(visible: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return an attention bias ``(n, 1, 1, t)`` that takes hidden keys out."""
+    """Return an attention bias ``(n, 1, 1, t)`` that removes the keys outside ``visible (n, t)``."""
     bias = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
     return bias.masked_fill(~visible, HIDDEN)[:, None, None, :]
 
 
 def rows_of_equal_length(visible: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Group rows by how many tokens they show, so that no hidden token is computed.
+    """Group rows by their number of visible tokens, so that no hidden token is computed.
 
     Parameters
     ----------
@@ -160,9 +181,9 @@ def rows_of_equal_length(visible: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     Yields
     ------
     rows : Tensor
-        ``(b,)`` rows that show k tokens.
+        ``(b,)`` rows with k visible tokens.
     tokens : Tensor
-        ``(b, k)`` which tokens these are, in order.
+        ``(b, k)`` positions of these tokens, in order.
     """
     counts = visible.sum(1)
     order = torch.argsort(visible.to(torch.uint8), dim=1, descending=True, stable=True)
@@ -172,7 +193,7 @@ def rows_of_equal_length(visible: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def gather(tokens: Tensor, rows: Tensor, index: Tensor) -> Tensor:
-    """Return ``tokens[rows]`` at ``index (b, k)``: ``(b, k, d)``."""
+    """Return the tokens ``(b, k, d)`` of ``rows (b,)`` at positions ``index (b, k)``."""
     if index.shape == tokens.shape[:2]:  # all tokens of all rows, in order
         return tokens
     return tokens[rows.unsqueeze(1), index]

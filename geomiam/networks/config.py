@@ -12,14 +12,14 @@ from geomiam.schema.schema import Fact
 
 
 class BackboneSettings(Fact):
-    """What a saved model records of a backbone beside its weights."""
+    """Settings of a backbone that a saved model records beside its weights."""
 
-    width: int = Field(ge=1, le=65536, description="numbers that it returns per row")
+    width: int = Field(ge=1, le=65536, description="numbers per row of its output")
     frozen: bool = Field(False, description="its weights stay as they are in training")
 
 
 class NetworkConfig(Fact):
-    """Sizes of the network; the bounds also guard the loading of saved models."""
+    """Sizes and options of the network; the bounds also protect the loading of saved models."""
 
     fusion: str = Field(
         "group",

@@ -1,4 +1,4 @@
-"""Dropout that costs little on a CPU, and that knows when one token stands for several."""
+"""Dropout that is fast on a CPU and supports a token that stands for several."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ def drop(x: Tensor, share: float, *, copies: int | Tensor = 1, axis: int = 1) ->
     Parameters
     ----------
     x : Tensor
+        ``(n, …, t, …)``.
     share : float
-        Probability to be dropped, in [0, 1); 0 returns x.
+        Probability of 0, in [0, 1); with 0 x is returned.
     copies : int or Tensor
-        The last position along ``axis`` stands for so many equal tokens; or each position for a
-        number of its own ``(n, t)``. Dropped one by one, their mean would have 1/copies of the
-        variance of one: so has the noise of that position.
+        Number of equal tokens that the last position along ``axis`` stands for, or one number per
+        position ``(n, t)``. With independent noise the mean of k tokens would have 1/k of the variance
+        of one token, so the noise of this position is scaled by k^(-1/2).
     axis : int
-        Of the tokens.
+        Axis of the tokens: 1 or −1.
 
     Returns
     -------
     Tensor
+        Shape of ``x``.
     """
     if not share:
         return x
@@ -40,12 +42,12 @@ def drop(x: Tensor, share: float, *, copies: int | Tensor = 1, axis: int = 1) ->
 
 
 def _noise(like: Tensor, share: float) -> Tensor:
-    """0 with probability ``share``, else 1 / (1 - share), in shape and type of a tensor."""
+    """Return 0 with probability ``share``, else 1 / (1 - share), in shape and type of a tensor."""
     if like.device.type != "cpu":
         return torch.empty_like(like).bernoulli_(1 - share).div_(1 - share)
     # Torch draws CPU dropout number by number; 16 bits of a 64-bit word per element are ten times faster.
     count = prod(like.shape)
     words = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)
-    dropped = round(share * 2**16)
-    kept = words.view(torch.int16)[:count].view(like.shape) >= dropped - 2**15
-    return kept.to(like.dtype).mul_(2**16 / (2**16 - dropped))
+    threshold = round(share * 2**16)  # of the 2^16 values of an element, so many mean 0
+    keep = words.view(torch.int16)[:count].view(like.shape) >= threshold - 2**15
+    return keep.to(like.dtype).mul_(2**16 / (2**16 - threshold))

@@ -1,7 +1,7 @@
-"""A small network that tells the Shapley values of a frozen one in its single pass.
+"""A small network that predicts the Shapley values of a frozen network in one pass.
 
-After FastSHAP (Jethani et al. 2022, ICLR): it learns from coalitions, and what its values lack to add
-up is shared out equally among the groups that are present.
+After FastSHAP (Jethani et al. 2022, ICLR). It learns from coalitions. The difference between the sum of
+its values and the gain of the frozen network is divided equally among the groups that are present.
 """
 
 from __future__ import annotations
@@ -11,47 +11,50 @@ from torch import Tensor, nn
 
 
 class Explainer(nn.Module):
-    """Values of G groups for s species, from what the frozen network has made of each group.
+    """Predict values of G groups for s species from the last states of the frozen network.
 
     Parameters
     ----------
     groups : int
+        G.
     width : int
-        Of the features that the head reads.
+        Width d of the features that the head reads.
     species : int
+        s.
     hidden : int
-        Of its own two layers.
+        Width of the two hidden layers of the explainer.
     """
 
     def __init__(self, groups: int, *, width: int, species: int, hidden: int):
         super().__init__()
         self.norm = nn.LayerNorm(width)
+        # These names are in saved models: ``own`` reads a group's state, ``whole`` the row's features.
         self.own, self.whole = nn.Linear(width, hidden), nn.Linear(width, hidden)
         self.identity = nn.Parameter(torch.randn(groups, hidden) * 0.02)
         self.inner, self.out = nn.Linear(hidden, hidden), nn.Linear(hidden, species)
 
     def forward(self, states: Tensor, features: Tensor, present: Tensor, gain: Tensor) -> Tensor:
-        """Tell the values.
+        """Predict the values.
 
         Parameters
         ----------
         states : Tensor
             ``(n, G, d)``: the frozen network's last tokens, averaged by group.
         features : Tensor
-            ``(n, d)``: what its head reads.
+            ``(n, d)``: features that its head reads.
         present : Tensor
             Boolean ``(n, G)``.
         gain : Tensor
-            v(all) − v(∅), ``(n, s)``: what the values add up to.
+            v(all) − v(∅), ``(n, s)``: the sum of the values.
 
         Returns
         -------
         Tensor
             ``(n, G, s)``; exactly 0 for groups that are absent.
         """
-        both = self.own(self.norm(states)) + self.whole(features).unsqueeze(1) + self.identity
-        raw = self.out(torch.relu(self.inner(torch.relu(both))))
-        there = present.unsqueeze(-1).to(raw.dtype)
-        raw = raw * there
-        lacking = (gain - raw.sum(1)) / there.sum(1).clamp(min=1)
-        return raw + lacking.unsqueeze(1) * there
+        x = self.own(self.norm(states)) + self.whole(features).unsqueeze(1) + self.identity
+        values = self.out(torch.relu(self.inner(torch.relu(x))))
+        mask = present.unsqueeze(-1).to(values.dtype)
+        values = values * mask
+        remainder = (gain - values.sum(1)) / mask.sum(1).clamp(min=1)
+        return values + remainder.unsqueeze(1) * mask

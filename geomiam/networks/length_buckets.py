@@ -1,6 +1,6 @@
-"""Training without hidden tokens: only visible tokens are made, and rows are sorted by their number.
+"""Training without hidden tokens: only visible tokens are computed, and rows are sorted by their number.
 
-Shapes: n rows, t tokens, f tokens that are made, b rows and l slots of a bucket, d width.
+Shapes: n rows, t tokens, f tokens that are computed, b rows and l slots of a bucket, d width.
 """
 
 from __future__ import annotations
@@ -15,70 +15,80 @@ from torch import Tensor
 from geomiam.tokens.tokenizers import Tokenizers
 
 LENGTHS = 16
-"""Buckets are cut at so many lengths; a row is padded up to the next."""
+"""Number of bucket lengths; a row is padded up to the next one."""
 
 TOKENS_AT_ONCE = {"cpu": 2048}
-"""Tokens in a bucket by device: a CPU wants them in its cache, others want them all."""
+"""Tokens in a bucket by device. On a CPU they fit into its cache; other devices take all at once."""
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """Rows that show about equally many tokens."""
+    """Rows with about equally many visible tokens."""
 
     rows: Tensor
     """``(b,)``."""
     index: Tensor
-    """``(b, l)`` which tokens: the visible ones in order, then hidden ones up to the length."""
-    seen: Tensor | None
+    """``(b, l)`` positions of tokens: the visible ones in order, then hidden ones up to the length."""
+    visible: Tensor | None
     """Boolean ``(b, l)``, False in slots of hidden tokens; None if there are none."""
 
 
 @dataclass(frozen=True)
 class VisibleTokens:
-    """Tokens of n rows, of which only the visible ones are made."""
+    """Tokens of n rows, of which only the visible ones are computed."""
 
-    made: Tensor
+    vectors: Tensor
     """``(f, d)``."""
     place: Tensor
-    """``(n, t)`` where in ``made`` each visible token stands; arbitrary where a token is hidden."""
+    """``(n, t)`` position of each visible token in ``vectors``; arbitrary where a token is hidden."""
     visible: Tensor
     """Boolean ``(n, t)``, in the memory of the host, as is ``place``."""
 
     @classmethod
     def of(cls, tokenizers: Tokenizers, values: list[Tensor], visible: Tensor) -> VisibleTokens:
-        """Make the visible tokens; of those that all rows hide, one from zeros.
+        """Compute the visible tokens; of a token that all rows hide, one vector from zeros.
 
-        The one keeps the tokenizer's weights in the graph: their gradient is 0, not absent, so the
-        optimizer treats every weight the same in every step.
+        This vector keeps the weights of the tokenizer in the graph. Their gradient is then 0 and not
+        absent, so the optimizer treats every weight the same in every step.
+
+        Parameters
+        ----------
+        tokenizers : Tokenizers
+        values : list of Tensor
+            ``(n, tokens, width)`` per part; NaN = not observed.
+        visible : Tensor
+            Boolean ``(n, t)``.
         """
         device, visible = visible.device, visible.cpu()
         first = torch.argsort(visible.to(torch.uint8), dim=0, descending=True, stable=True)
-        rank, made, place, start = visible.cumsum(0) - 1, [], [], 0
-        for part, (x, own) in enumerate(zip(values, _spans(tokenizers.sizes))):
-            most = max(1, int(rank[-1, own].max()) + 1)
-            rows = first[:most, own].to(device)  # (m, k): of each token, the rows that show it
-            shown = visible.to(device)[:, own].gather(0, rows)
-            picked = x.gather(0, rows.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
-            made.append(tokenizers.one(part, picked, shown).flatten(0, 1))
-            k = own.stop - own.start
-            place.append(start + rank[:, own] * k + torch.arange(k))
-            start += most * k
-        return cls(torch.cat(made), torch.cat(place, 1), visible)
+        rank, vectors, place, start = visible.cumsum(0) - 1, [], [], 0
+        for part, (x, span) in enumerate(zip(values, _spans(tokenizers.sizes))):
+            count = max(1, int(rank[-1, span].max()) + 1)
+            rows = first[:count, span].to(device)  # (m, k): of each token, the rows that show it
+            is_visible = visible.to(device)[:, span].gather(0, rows)
+            row_values = x.gather(0, rows.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+            vectors.append(tokenizers.one(part, row_values, is_visible).flatten(0, 1))
+            k = span.stop - span.start
+            place.append(start + rank[:, span] * k + torch.arange(k))
+            start += count * k
+        return cls(torch.cat(vectors), torch.cat(place, 1), visible)
 
     def padded(self) -> Tensor:
-        """Tokens of all rows ``(n, t, d)``; an arbitrary vector where a token is hidden."""
-        return self.made[self.place.clamp(min=0).to(self.made.device)]
+        """Return the tokens of all rows ``(n, t, d)``; arbitrary where a token is hidden."""
+        return self.vectors[self.place.clamp(min=0).to(self.vectors.device)]
 
 
 def length_buckets(visible: Tensor, *, device: torch.device) -> list[Bucket]:
-    """Sort rows into buckets by how many tokens they show, at least one bucket; empty rows are in none.
+    """Sort rows into buckets by their number of visible tokens.
+
+    There is at least one bucket. A row without a visible token is in none.
 
     Parameters
     ----------
     visible : Tensor
         Boolean ``(n, t)``, in the memory of the host.
     device : torch.device
-        Where the buckets are computed, which decides how large they are.
+        Device of the computation; the size of the buckets depends on it.
     """
     counts, t = visible.sum(1), visible.shape[1]
     step = -(-t // LENGTHS)
@@ -91,34 +101,38 @@ def length_buckets(visible: Tensor, *, device: torch.device) -> list[Bucket]:
         same_length = torch.nonzero(lengths == length).squeeze(1)
         at_once = TOKENS_AT_ONCE.get(device.type, 1 << 20)
         for rows in same_length.split(max(1, at_once // length)) if length else ():
-            seen = torch.arange(length) < counts[rows, None]
-            buckets.append(Bucket(rows, order[rows, :length], None if bool(seen.all()) else seen))
+            is_visible = torch.arange(length) < counts[rows, None]
+            padding = None if bool(is_visible.all()) else is_visible
+            buckets.append(Bucket(rows, order[rows, :length], padding))
     return buckets
 
 
-def bucket_tokens(made: Tensor, place: Tensor, buckets: Sequence[Bucket]) -> list[Tensor]:
-    """Vectors ``(b, l, d)`` of every bucket, from all ``(f, d)`` and where they stand ``(n, k)``."""
-    return gather_vectors(made, [place[b.rows[:, None], b.index].clamp(min=0) for b in buckets])
+def bucket_tokens(vectors: Tensor, place: Tensor, buckets: Sequence[Bucket]) -> list[Tensor]:
+    """Return the tokens ``(b, l, d)`` of every bucket, from vectors ``(f, d)`` at ``place (n, k)``."""
+    return gather_vectors(vectors, [place[b.rows[:, None], b.index].clamp(min=0) for b in buckets])
 
 
-def gather_vectors(made: Tensor, index: Sequence[Tensor]) -> list[Tensor]:
-    """Vectors ``(b, l, d)`` for each index ``(b, l)``, from all vectors ``(f, d)``.
+def gather_vectors(vectors: Tensor, index: Sequence[Tensor]) -> list[Tensor]:
+    """Return vectors ``(b, l, d)`` for each index ``(b, l)``, from all vectors ``(f, d)``.
 
-    Gathered at once, so that going backward adds up one gradient.
+    They are chosen_vectors in one call, so that the backward pass adds up one gradient.
     """
-    whole = F.embedding(torch.cat([i.flatten() for i in index]).to(made.device), made)
-    parts = whole.split([i.numel() for i in index])
+    chosen_vectors = F.embedding(
+        torch.cat([i.flatten() for i in index]).to(vectors.device), vectors
+    )
+    parts = chosen_vectors.split([i.numel() for i in index])
     return [part.unflatten(0, i.shape) for part, i in zip(parts, index)]
 
 
 def to_rows(results: Sequence[Tensor], buckets: Sequence[Bucket], *, rows: int) -> Tensor:
-    """Put the results ``(b, d)`` of buckets back in the order of n rows ``(n, d)``; 0 for the others."""
-    whole = torch.cat([*results, results[0].new_zeros(1, results[0].shape[-1])])
-    place = torch.full((rows,), len(whole) - 1)
-    place[torch.cat([b.rows for b in buckets])] = torch.arange(len(whole) - 1)
-    return F.embedding(place.to(whole.device), whole)
+    """Return the results ``(b, d)`` of buckets in the order of n rows ``(n, d)``; 0 for other rows."""
+    vectors = torch.cat([*results, results[0].new_zeros(1, results[0].shape[-1])])
+    place = torch.full((rows,), len(vectors) - 1)
+    place[torch.cat([b.rows for b in buckets])] = torch.arange(len(vectors) - 1)
+    return F.embedding(place.to(vectors.device), vectors)
 
 
 def _spans(sizes: Sequence[int]) -> list[slice]:
+    """Return where the tokens of each part stand."""
     ends = torch.tensor(sizes).cumsum(0).tolist()
     return [slice(end - size, end) for end, size in zip(ends, sizes)]

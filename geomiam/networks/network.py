@@ -25,13 +25,13 @@ from geomiam.tokens.tokenizers import Tokenizers
 MOST_GROUPS = 64
 """``observed`` of a map holds one bit per group."""
 LIGHT = ("scalar", "circular", "categorical")
-"""Kinds of tokens that are made of one number."""
+"""Kinds of tokens that are computed from one number."""
 
 
 class Member(nn.Module):
-    """Tokens → fusion → LayerNorm, ReLU: the features of a site.
+    """One network without a head: tokens → fusion → LayerNorm → ReLU → features of a site.
 
-    A fusion may leave out the LayerNorm or both; see :class:`geomiam.networks.fusion.protocol.Fusion`.
+    A fusion may omit the LayerNorm or both; see :class:`geomiam.networks.fusion.protocol.Fusion`.
     """
 
     def __init__(
@@ -62,39 +62,39 @@ class Member(nn.Module):
         """Whether computing hidden tokens in training costs less than sorting them out."""
 
     def features(self, tokens: Tensor, visible: Tensor) -> Tensor:
-        """Features ``(n, f)`` from tokens ``(n, t, d)`` and visible ``(n, t)``."""
+        """Return features ``(n, f)`` from tokens ``(n, t, d)`` and visible ``(n, t)``."""
         return self.activate(self.fusion(tokens, visible))
 
     def training_features(self, values: list[Tensor], visible: Tensor) -> Tensor:
-        """Features ``(n, f)`` in training, from values per part and visible ``(n, t)``."""
+        """Return features ``(n, f)`` in training, from values per part and visible ``(n, t)``."""
         if self.dense:
             return self.features(self.tokenizers(values, visible), visible)
         tokens = VisibleTokens.of(self.tokenizers, values, visible)
         return self.activate(self.fusion.training_features(tokens))
 
-    def activate(self, fused: Tensor) -> Tensor:
-        """Fused tokens ``(n, f)`` as the last linear layer takes them."""
+    def activate(self, x: Tensor) -> Tensor:
+        """Return the features ``(n, f)`` of fused tokens ``(n, f)``: LayerNorm and ReLU, in float32."""
         if self.fusion.linear:
-            return fused.float()
-        return torch.relu(self.norm(fused.float()))
+            return x.float()
+        return torch.relu(self.norm(x.float()))
 
     @property
     def feature_width(self) -> int:
-        """Numbers ``f`` that the head reads."""
+        """Number f of features that the head reads."""
         return self.fusion.feature_width
 
     @property
     def dtype(self) -> torch.dtype:
-        """Precision of the fusion; tokenizers, this norm and the head stay float32."""
+        """Precision of the fusion; tokenizers, LayerNorm and head stay float32."""
         return next((p.dtype for p in self.fusion.parameters()), torch.float32)
 
 
 class Network(nn.Module):
-    """m members side by side and a linear head: one logit per species.
+    """m members side by side and one linear head, with one logit per species.
 
-    Members are independent up to the head. Members that were trained apart and joined by :func:`join`
-    predict the mean of their logits. What holds for one network holds for them: coalitions share the
-    same computations, and the logits are linear in the features.
+    Members are independent up to the head. Members that were trained separately and joined by
+    :func:`join` predict the mean of their logits. As for one network, coalitions share computations and
+    the logits are linear in the features.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Network(nn.Module):
         if any(m.fusion.branched for m in members):  # the base value is not learned; see `set_base`
             nn.init.zeros_(self.head.bias).requires_grad_(False)
         self.owner = np.stack(list(groups.values())).argmax(0)
-        """The group of each token; a token of none counts as of the first, and is never shown."""
+        """The group of each token; a token without a group has that of the first, and is never visible."""
         self.explainer = (
             Explainer(len(groups), width=width, species=species, hidden=config.explainer)
             if config.explainer
@@ -124,31 +124,31 @@ class Network(nn.Module):
 
     def forward(self, values: list[Tensor], visible: Tensor) -> Tensor:
         """Return logits ``(n, species)`` of values per part and visible ``(n, t)``."""
-        if self.training:  # what is hidden is not computed
+        if self.training:  # hidden tokens are not computed
             return self.head(self.training_features(values, visible))
         return self.head(self.features(self.tokens(values, visible), visible))
 
     def training_features(self, values: list[Tensor], visible: Tensor) -> Tensor:
-        """What the head reads ``(n, m·f)`` in training; hidden tokens are not computed."""
+        """Return features ``(n, m·f)`` in training; hidden tokens are not computed."""
         return torch.cat([m.training_features(values, visible) for m in self.members], -1)
 
     def tokens(self, values: list[Tensor], visible: Tensor) -> Tensor:
-        """Tokens of all members ``(n, t, m·d)`` from values per part and visible ``(n, t)``."""
+        """Return tokens of all members ``(n, t, m·d)`` from values per part and visible ``(n, t)``."""
         return torch.cat([m.tokenizers(values, visible) for m in self.members], -1)
 
     def features(self, tokens: Tensor, visible: Tensor) -> Tensor:
-        """What the head reads ``(n, m·f)``, from tokens ``(n, t, m·d)`` and visible ``(n, t)``."""
+        """Return features ``(n, m·f)`` from tokens ``(n, t, m·d)`` and visible ``(n, t)``."""
         parts = tokens.chunk(len(self.members), -1)
         return torch.cat([m.features(x, visible) for m, x in zip(self.members, parts)], -1)
 
-    def view(self, values: list[Tensor], observed: Tensor, shown: Tensor) -> View:
-        """Return the features of n rows in coalitions ``shown (c, t)``; what they share is made once.
+    def view(self, values: list[Tensor], observed: Tensor, coalitions: Tensor) -> View:
+        """Return a view of n rows in ``coalitions (c, t)``, which computes shared parts once.
 
-        In evaluation only: nothing is dropped and no token is replaced at random.
+        It is for evaluation only, where there is no dropout.
         """
         rows = [Rows(m.tokenizers, values, observed, m.dtype) for m in self.members]
-        views = [(m, m.fusion.view(r, shown)) for m, r in zip(self.members, rows)]
-        return View(views, rows[0], shown)
+        views = [(m, m.fusion.view(r, coalitions)) for m, r in zip(self.members, rows)]
+        return View(views, rows[0], coalitions)
 
     @property
     def backbones(self) -> dict[str, nn.Module]:
@@ -159,36 +159,40 @@ class Network(nn.Module):
 class View:
     """Features of n rows in coalitions, from all members of a network."""
 
-    def __init__(self, members: Sequence[tuple[Member, CoalitionView]], rows: Rows, shown: Tensor):
-        self.members, self.rows, self.shown = members, rows, shown
+    def __init__(
+        self, members: Sequence[tuple[Member, CoalitionView]], rows: Rows, coalitions: Tensor
+    ):
+        self.members, self.rows, self.coalitions = members, rows, coalitions
 
-    def cost(self, coalitions: int) -> int:
-        """Vectors per row that are in memory for so many coalitions."""
-        return max(view.cost(coalitions) for _, view in self.members)
+    def cost(self, count: int) -> int:
+        """Return the vectors per row that are in memory for ``count`` coalitions."""
+        return max(view.cost(count) for _, view in self.members)
 
-    def features(self, rows: Tensor, which: Tensor) -> Tensor:
-        """What the head reads ``(r, c, m·f)`` of rows ``(r,)`` in coalitions ``(c,)``."""
-        parts = [member.activate(view.features(rows, which)) for member, view in self.members]
+    def features(self, rows: Tensor, selection: Tensor) -> Tensor:
+        """Return features ``(r, c, m·f)`` of ``rows (r,)`` in the coalitions ``selection (c,)``."""
+        parts = [member.activate(view.features(rows, selection)) for member, view in self.members]
         return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
-    def states(self, rows: Tensor, which: int, owner: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-        """What the head reads ``(r, m·f)``, and last tokens by group ``(r, G, m·d)``.
+    def states(
+        self, rows: Tensor, coalition: int, owner: Tensor, groups: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return features ``(r, m·f)`` in one coalition, and last tokens by group ``(r, G, m·d)``.
 
-        Only for fusions with ``learned_explainer``.
+        Only fusions with ``learned_explainer`` have it.
         """
-        parts = [(m, v.states(rows, which, owner, groups)) for m, v in self.members]
-        features = torch.cat([m.activate(fused) for m, (fused, _) in parts], -1)
+        parts = [(m, v.states(rows, coalition, owner, groups)) for m, v in self.members]
+        features = torch.cat([m.activate(x) for m, (x, _) in parts], -1)
         return features, torch.cat([states for _, (_, states) in parts], -1).float()
 
-    def visible(self, rows: Tensor, which: int) -> Tensor:
-        """Tokens of rows that are visible in a coalition ``(r, t)``."""
-        return self.rows.visible[rows] & self.shown[which]
+    def visible(self, rows: Tensor, coalition: int) -> Tensor:
+        """Return which tokens of rows are visible in a coalition, boolean ``(r, t)``."""
+        return self.rows.visible[rows] & self.coalitions[coalition]
 
     def twins(self, tokens: Tensor) -> Tensor:
-        """The first row ``(n,)`` that equals each row in the shown tokens ``(t,)``.
+        """Return the first row ``(n,)`` that equals each row in the tokens of ``tokens (t,)``.
 
-        Equal input must be equal output to the last bit where outputs are ranked, and matrix
-        products do not promise that.
+        Where outputs are ranked, equal inputs must give equal outputs to the last bit. Matrix products
+        do not guarantee that.
         """
         first, same = self.rows.distinct(torch.nonzero(tokens).squeeze(1).tolist())
         return first[same]
@@ -196,7 +200,7 @@ class View:
 
 @torch.no_grad()
 def join(networks: Sequence[Network], into: Network) -> Network:
-    """Fill ``into`` with networks of one member each, so that it answers with their mean logits."""
+    """Copy networks of one member each into ``into``, which then predicts their mean logits."""
     for member, network in zip(into.members, networks, strict=True):
         member.load_state_dict(network.members[0].state_dict())
     share = 1 / len(networks)
@@ -206,7 +210,7 @@ def join(networks: Sequence[Network], into: Network) -> Network:
 
 
 def _groups(layout: Layout) -> dict[str, np.ndarray]:
-    """Groups of the layout, unless their flags do not fit into ``observed``."""
+    """Return the groups of the layout; refuse more than the flags in ``observed`` can hold."""
     groups = group_masks(layout)
     if len(groups) > MOST_GROUPS:
         raise SchemaError(

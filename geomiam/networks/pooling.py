@@ -1,7 +1,9 @@
 """Pooling of a set of tokens: attention among the visible ones, then their mean.
 
-In training for all rows of a batch side by side; in evaluation once for each part of a set that
-coalitions show, and for rows that are equal in that part once.
+In training all rows of a batch are computed side by side. In evaluation each part of a set that
+coalitions show is computed once, and once for all rows that are equal in it.
+
+Shapes: n rows, k tokens of a set, G sets, v pooled vectors, c coalitions, d width.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ Block = TypeVar("Block", bound=TransformerBlock)
 
 
 def visible_mean(blocks: Modules[Block], tokens: Tensor, visible: Tensor) -> Tensor:
-    """Mean ``(n, d)`` of the visible tokens ``(n, k, d)`` after the blocks; 0 where none is."""
+    """Return the mean ``(n, d)`` of the visible tokens ``(n, k, d)`` after the blocks; 0 without any."""
     means = tokens.new_zeros(len(tokens), tokens.shape[-1])
     for rows, index in rows_of_equal_length(visible):
         if index.shape[1]:
@@ -33,24 +35,39 @@ def visible_mean(blocks: Modules[Block], tokens: Tensor, visible: Tensor) -> Ten
     return means
 
 
-def bucketed_mean(blocks: Modules[Block], made: Tensor, visible: Tensor, place: Tensor) -> Tensor:
-    """Mean ``(s, d)`` of the visible tokens of s sets ``(s, k)`` after the blocks, in training.
+def bucketed_mean(
+    blocks: Modules[Block], vectors: Tensor, visible: Tensor, place: Tensor
+) -> Tensor:
+    """Return the mean of the visible tokens of s sets after the blocks, in training.
 
-    ``place (s, k)`` is where among the tokens that are made ``(f, d)`` each one stands.
+    Parameters
+    ----------
+    blocks : Modules
+    vectors : Tensor
+        All computed tokens ``(f, d)``.
+    visible : Tensor
+        Boolean ``(s, k)``.
+    place : Tensor
+        Position of each token in ``vectors``, ``(s, k)``.
+
+    Returns
+    -------
+    Tensor
+        ``(s, d)``.
     """
-    buckets = length_buckets(visible, device=made.device)
-    tokens = bucket_tokens(made, place, buckets)
+    buckets = length_buckets(visible, device=vectors.device)
+    tokens = bucket_tokens(vectors, place, buckets)
     means = [_bucket_mean(blocks, x, b) for x, b in zip(tokens, buckets)]
     return to_rows(means, buckets, rows=len(place))
 
 
 def bucket_bias(x: Tensor, bucket: Bucket) -> Tensor | None:
-    """Attention bias that takes the hidden slots of a bucket ``(b, l, d)`` out."""
-    return None if bucket.seen is None else key_bias(bucket.seen.to(x.device), x.dtype)
+    """Return an attention bias that removes the hidden slots of a bucket ``(b, l, d)``."""
+    return None if bucket.visible is None else key_bias(bucket.visible.to(x.device), x.dtype)
 
 
 def mean_of_all(blocks: Modules[Block], x: Tensor) -> Tensor:
-    """Mean ``(n, d)`` of tokens ``(n, k, d)`` after the blocks, all of them visible."""
+    """Return the mean ``(n, d)`` of tokens ``(n, k, d)`` after the blocks, all of them visible."""
     if not len(blocks):
         return x.mean(1)
     *before, last = blocks
@@ -61,29 +78,31 @@ def mean_of_all(blocks: Modules[Block], x: Tensor) -> Tensor:
 
 
 def _bucket_mean(blocks: Modules[Block], x: Tensor, bucket: Bucket) -> Tensor:
+    """Return the mean ``(b, d)`` of the visible tokens of a bucket ``(b, l, d)`` after the blocks."""
     bias = bucket_bias(x, bucket)
     for block in blocks:
         x = block(x, bias)
-    if bucket.seen is None:
+    if bucket.visible is None:
         return x.mean(1)
-    weight = bucket.seen.to(x.device, x.dtype).unsqueeze(-1)
+    weight = bucket.visible.to(x.device, x.dtype).unsqueeze(-1)
     return (x * weight).sum(1) / weight.sum(1).clamp(min=1)
 
 
 @dataclass(frozen=True)
 class PooledSets:
-    """Pooled vectors of n rows, each computed once, and which of them each coalition shows.
+    """Pooled vectors of n rows, each computed once, and the vectors that each coalition shows.
 
-    A set of tokens has a pooled vector for each distinct part of it that coalitions show: one where
-    the groups of the coalitions are the sets. Rows that are equal in that part share it. A part that no
-    row has is left out, so a set without data costs nothing and changes no bit of the prediction.
+    A set of tokens has a pooled vector for each distinct part of it that coalitions show. There is one
+    where the groups of the coalitions are the sets. Rows that are equal in a part share its vector. A
+    part that no row has is left out, so a set without data costs nothing and changes no bit of the
+    prediction.
     """
 
     table: Tensor
     """``(n, v, d)``."""
     present: Tensor
     """Whether a row has any token of a vector's part ``(n, v)``."""
-    which: Tensor
+    index: Tensor
     """The vector of each set in each coalition ``(c, G)``; −1: nothing of the set is shown."""
 
     @classmethod
@@ -91,46 +110,47 @@ class PooledSets:
         cls,
         sets: Sequence[Sequence[int]],
         rows: Rows,
-        shown: Tensor,
+        coalitions: Tensor,
         *,
         width: int,
         pool: Callable[[int, Tensor, Tensor], Tensor],
     ) -> PooledSets:
-        """Compute all that coalitions ``shown (c, t)`` need.
+        """Compute the pooled vectors that ``coalitions (c, t)`` need.
 
         ``pool(g, tokens, visible)`` returns vectors ``(u, d)`` of tokens ``(u, k, d)`` of set g.
         """
         vectors: list[Tensor] = []
         present: list[Tensor] = []
-        which: list[Tensor] = []
-        for g, own in enumerate(sets):
-            there = shown[:, own] & rows.visible[:, own].any(0)
-            parts, index = there.unique(dim=0, return_inverse=True)
-            some = parts.any(1)
-            which.append(torch.where(some, some.cumsum(0) - 1 + len(vectors), -1)[index])
-            for part in parts[some]:
-                tokens = [t for t, is_shown in zip(own, part.tolist()) if is_shown]
-                vectors.append(_of_part(g, rows, tokens, pool))
+        index: list[Tensor] = []
+        for g, members in enumerate(sets):
+            visible = coalitions[:, members] & rows.visible[:, members].any(0)
+            parts, part_of = visible.unique(dim=0, return_inverse=True)
+            nonempty = parts.any(1)
+            number = torch.where(nonempty, nonempty.cumsum(0) - 1 + len(vectors), -1)
+            index.append(number[part_of])
+            for part in parts[nonempty]:
+                tokens = [t for t, is_visible in zip(members, part.tolist()) if is_visible]
+                vectors.append(_pool_part(g, rows, tokens, pool))
                 present.append(rows.visible[:, tokens].any(1))
         n = len(rows.visible)
-        empty = torch.zeros(n, 0, width, dtype=rows.dtype, device=shown.device)
+        empty = torch.zeros(n, 0, width, dtype=rows.dtype, device=coalitions.device)
         table = torch.stack(vectors, 1) if vectors else empty
         has = torch.stack(present, 1) if present else rows.visible[:, :0]
-        return cls(table, has, torch.stack(which, 1))
+        return cls(table, has, torch.stack(index, 1))
 
-    def there(self, rows: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
+    def select(self, rows: Tensor, selection: Tensor) -> tuple[Tensor, Tensor]:
         """Return the vector of each set ``(c, G)``, and whether rows have it ``(r, c, G)``."""
-        chosen = self.which[which]
+        index = self.index[selection]
         if not self.present.shape[1]:
-            return chosen, (chosen >= 0).expand(len(rows), -1, -1)
-        return chosen, self.present[rows][:, chosen.clamp(min=0)] & (chosen >= 0)
+            return index, (index >= 0).expand(len(rows), -1, -1)
+        return index, self.present[rows][:, index.clamp(min=0)] & (index >= 0)
 
 
-def _of_part(group: int, rows: Rows, tokens: list[int], pool: Callable) -> Tensor:
-    """Pooled vectors ``(n, d)`` of some tokens of a set."""
-    first, same = rows.distinct(tokens)
+def _pool_part(group: int, rows: Rows, tokens: list[int], pool: Callable) -> Tensor:
+    """Return pooled vectors ``(n, d)`` of one part of a set; equal rows are computed once."""
+    first, equal_to = rows.distinct(tokens)
     vectors = [
         pool(group, rows.tokens(part, tokens), rows.visible[part][:, tokens])
         for part in first.split(max(1, TOKENS_AT_ONCE // len(tokens)))
     ]
-    return torch.cat(vectors)[same]
+    return torch.cat(vectors)[equal_to]

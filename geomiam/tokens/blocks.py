@@ -1,8 +1,8 @@
-"""Blocks: the predictors of n sites or cells, ready for the tokenizers.
+"""Blocks: batches of n sites or cells whose predictors are standardised and cut into tokens.
 
-The NaN rule, in one place: a value is *observed* if it is finite, a token if any of its values is;
-what is not observed stays NaN up to the tokenizer, which fills it with zero before arithmetic, and
-the network replaces the token afterwards.
+The NaN rule: a value is *observed* if it is finite, and a token if any of its values is. A value that
+is not observed stays NaN up to the tokenizer, which fills it with zero before arithmetic. The network
+then replaces the token.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Block:
     observed: np.ndarray
     """Boolean ``(n, t)``."""
     saturated: np.ndarray | None = None
-    """Boolean ``(n, t)``: symbols of segments beyond all that training saw; None without symbols."""
+    """Boolean ``(n, t)``: symbols of segments outside the training range; None without symbols."""
     outside: np.ndarray | None = None
-    """Boolean ``(n, t)``: tokens with a value outside the training range; None where not asked for."""
+    """Boolean ``(n, t)``: tokens with a value outside the training range; None if not requested."""
 
     def __len__(self) -> int:
         return len(self.observed)
@@ -47,23 +47,25 @@ def encode(
     arrays : mapping of str to numpy.ndarray
         ``(n, *own dims)`` per variable of the layout.
     limits : bool
-        Compare the values with the training range too.
+        Whether to compare the values with the training range.
 
     Returns
     -------
     Block
     """
-    made = {s.start: _encode(arrays[s.variable.name], s, scaler) for s in layout.spans}
-    values = tuple(np.concatenate([made[s.start][0] for s in p.spans], 1) for p in layout.parts)
+    tokens = {s.start: _encode(arrays[s.variable.name], s, scaler) for s in layout.spans}
+    values = tuple(np.concatenate([tokens[s.start][0] for s in p.spans], 1) for p in layout.parts)
     observed = np.concatenate([np.isfinite(v).any(-1) for v in values], axis=1)
     symbols = any(s.variable.symbols for s in layout.spans)
-    saturated = np.concatenate([made[s.start][1] for s in layout.spans], 1) if symbols else None
+    beyond_range = (
+        np.concatenate([tokens[s.start][1] for s in layout.spans], 1) if symbols else None
+    )
     beyond = [_outside(arrays[s.variable.name], s, scaler) for s in layout.spans] if limits else []
-    return Block(values, observed, saturated, np.concatenate(beyond, 1) if limits else None)
+    return Block(values, observed, beyond_range, np.concatenate(beyond, 1) if limits else None)
 
 
 def _outside(x: np.ndarray, span: Span, scaler: Scaler) -> np.ndarray:
-    """Tokens ``(n, tokens)`` with a value outside the training range."""
+    """Return which tokens have a value outside the training range, ``(n, tokens)``."""
     beyond = outside(x, span.variable, scaler)
     if not beyond.any():
         return np.zeros((len(x), span.size), bool)
@@ -71,7 +73,7 @@ def _outside(x: np.ndarray, span: Span, scaler: Scaler) -> np.ndarray:
 
 
 def _encode(x: np.ndarray, span: Span, scaler: Scaler) -> tuple[np.ndarray, np.ndarray]:
-    """``(n, *own dims)`` → ``(n, tokens, width)``, and which tokens are saturated ``(n, tokens)``."""
+    """Return ``(n, *own dims)`` as ``(n, tokens, width)``, and which tokens saturate ``(n, tokens)``."""
     if span.variable.symbols:
         return _symbols(x, span, scaler)
     z = _cut(standardise(x, span.variable, scaler), span)
@@ -88,17 +90,17 @@ def _symbols(x: np.ndarray, span: Span, scaler: Scaler) -> tuple[np.ndarray, np.
 
 
 def _cut(x: np.ndarray, span: Span) -> np.ndarray:
-    """``(n, *own dims)`` → ``(n, tokens, width)``; slots that no value fills are NaN."""
+    """Return ``(n, *own dims)`` as ``(n, tokens, width)``; slots without a value are NaN."""
     for axis, slots in enumerate(span.slots, start=1):
         x = _slotted(x, axis, slots)
-    own = range(len(span.steps))
+    axes = range(len(span.steps))
     split = x.reshape(len(x), *(k for pair in zip(span.steps, span.widths) for k in pair))
-    order = [0, *(1 + 2 * i for i in own), *(2 + 2 * i for i in own)]
+    order = [0, *(1 + 2 * i for i in axes), *(2 + 2 * i for i in axes)]
     return split.transpose(order).reshape(len(x), span.size, -1)
 
 
 def _slotted(x: np.ndarray, axis: int, slots: np.ndarray) -> np.ndarray:
-    """Put the values along one axis into slots ``(s,)``, given by position; -1 = empty."""
+    """Take the values along one axis at the positions ``slots (s,)``; −1 gives NaN."""
     if np.array_equal(slots, np.arange(x.shape[axis])):
         return x
     empty = (slots < 0).reshape(-1, *[1] * (x.ndim - 1 - axis))

@@ -1,7 +1,7 @@
-"""Which token is what: the order of tokens, and the part of a variable that each one covers.
+"""The order of tokens, and the part of a variable that each token covers.
 
-Tokens stand modality after modality. Inside a modality the scalar variables come first, so that one
-tokenizer can take them together; then the circular ones; then every other variable by itself.
+Tokens are ordered by modality. Inside a modality the scalar variables come first, so that one tokenizer
+can process them together; then the circular ones; then each other variable alone.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ TOGETHER = ("scalar", "circular")
 """Kinds whose variables share one tokenizer within a modality."""
 
 MOST_TOKENS = 100_000
-"""Of a model; each is a Python object and a row of a matrix, so more do not fit into memory."""
+"""Most tokens of a model; each is a Python object and a row of a matrix, so memory limits them."""
 MOST_STEPS = 24
-"""Series longer than this get windows, unless the catalog says otherwise."""
+"""Series longer than this are cut into windows, unless the catalog sets another size."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ class Span:
     @cached_property
     def windows(self) -> tuple[tuple[tuple[Label, ...], ...], ...]:
         """Per own dim, the labels that each token step covers."""
-        own = (self.variable.labels[d] for d in self.variable.dims)
+        labels_by_dim = (self.variable.labels[d] for d in self.variable.dims)
         return tuple(
             tuple(tuple(labels[i] for i in step) for step in steps)
-            for labels, steps in zip(own, self.places)
+            for labels, steps in zip(labels_by_dim, self.places)
         )
 
     @cached_property
@@ -67,7 +67,7 @@ class Span:
 
     @property
     def values(self) -> int:
-        """Numbers that a token holds: a window's, or the one that says which symbol it is."""
+        """Numbers per token: those of a window, or one number for a symbol."""
         return 1 if self.variable.symbols else prod(self.widths)
 
     @property
@@ -77,10 +77,10 @@ class Span:
 
     @property
     def channels(self) -> int:
-        """Token rows with weights of their own: all dims but the windowed ones.
+        """Number of token rows with separate weights: all dims except the windowed ones.
 
-        Periods of a calendar have weights of their own too: they hold dates, no two of them the
-        same days, so there is nothing to share.
+        Each period of a calendar has separate weights too. Periods hold dates, and no two periods hold
+        the same days, so weights cannot be shared.
         """
         if isinstance(self.variable.window, str):
             return self.size
@@ -91,16 +91,16 @@ class Span:
         if not self.windows:
             return [self.variable.name]
         spell = [_plain_name] * len(self.windows)
-        if isinstance(every := self.variable.window, str):
-            spell[-1] = partial(spelled, every=every)
-        named = zip(self.variable.dims, self.windows, spell)
-        steps = [[f"{d}={name(w)}" for w in ws] for d, ws, name in named]
+        if isinstance(window := self.variable.window, str):
+            spell[-1] = partial(spelled, every=window)
+        dims = zip(self.variable.dims, self.windows, spell)
+        steps = [[f"{d}={name(w)}" for w in ws] for d, ws, name in dims]
         return [f"{self.variable.name}[{','.join(parts)}]" for parts in product(*steps)]
 
 
 @dataclass(frozen=True)
 class Part:
-    """Neighbouring tokens that one tokenizer makes."""
+    """Neighbouring tokens of one tokenizer."""
 
     kind: str
     spans: tuple[Span, ...]
@@ -117,7 +117,7 @@ class Part:
 
     @property
     def name(self) -> str:
-        """The first of its variables; the only one, but for scalars and angles."""
+        """Name of its first variable; only scalars and angles have more than one."""
         return self.spans[0].variable.name
 
     @property
@@ -128,7 +128,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Layout:
-    """The order of all tokens of a schema whose dims and labels are known."""
+    """The order of all tokens of a bound schema."""
 
     schema: Schema
     parts: tuple[Part, ...]
@@ -182,24 +182,24 @@ class Layout:
         """Readable name of each token."""
         return [n for s in self.spans for n in s.names()]
 
-    def variables_of(self, shown: np.ndarray) -> set[str]:
-        """Return the variables that have a token among those shown, boolean ``(t,)``."""
-        return {s.variable.name for s in self.spans if shown[s.start : s.start + s.size].any()}
+    def variables_of(self, visible: np.ndarray) -> set[str]:
+        """Return the variables with a token in ``visible``, boolean ``(t,)``."""
+        return {s.variable.name for s in self.spans if visible[s.start : s.start + s.size].any()}
 
 
 def _check_count(schema: Schema) -> None:
     """Refuse a schema of too many tokens before they are laid out."""
     counts = {v.name: _most_tokens(v) for v in schema.variables.values()}
     if (total := sum(counts.values())) > MOST_TOKENS:
-        most = max(counts, key=counts.__getitem__)
+        largest = max(counts, key=counts.__getitem__)
         raise SchemaError(
-            f"the schema has {total:,} tokens, more than {MOST_TOKENS:,}; '{most}' alone has "
-            f"{counts[most]:,}: set a larger 'patch:' or 'window:', or leave labels out"
+            f"the schema has {total:,} tokens, more than {MOST_TOKENS:,}; '{largest}' alone has "
+            f"{counts[largest]:,}: set a larger 'patch:' or 'window:', or leave labels out"
         )
 
 
 def _most_tokens(variable: Variable) -> int:
-    """Tokens of a variable, counted without laying them out; of a calendar's periods, the dates."""
+    """Return an upper bound of a variable's tokens without laying them out; a date counts as one."""
     cut = len(variable.dims) - windowed_dims(variable)
     width = 1 if isinstance(variable.window, str) else _width(variable)
     return prod(ceil(n / (width if i >= cut else 1)) for i, n in enumerate(variable.sizes))
@@ -212,7 +212,7 @@ def _together(variables: list[Variable]) -> list[list[Variable]]:
 
 
 def windowed_dims(variable: Variable) -> int:
-    """Return how many trailing dims are cut into windows; all of a variable that is one token."""
+    """Return the number of trailing dims that are cut into windows; all dims if the variable is one token."""
     if variable.whole:
         return len(variable.dims)
     return {"series": 1, "image": 2, "vector": 1}.get(variable.kind, 0)
@@ -225,26 +225,26 @@ def segments(variable: Variable) -> tuple[tuple[int, ...], ...]:
 
 def _places(variable: Variable) -> tuple[tuple[tuple[int, ...], ...], ...]:
     cut = len(variable.dims) - windowed_dims(variable)
-    if isinstance(every := variable.window, str):
-        return (*(_chunk(n, 1) for n in variable.sizes[:cut]), _by_date(variable, every))
+    if isinstance(window := variable.window, str):
+        return (*(_chunk(n, 1) for n in variable.sizes[:cut]), _by_date(variable, window))
     width = _width(variable)
     return tuple(_chunk(n, width if i >= cut else 1) for i, n in enumerate(variable.sizes))
 
 
-def _by_date(variable: Variable, every: str) -> tuple[tuple[int, ...], ...]:
+def _by_date(variable: Variable, window: str) -> tuple[tuple[int, ...], ...]:
     dim = variable.dims[-1]
     try:
-        return tuple(periods(variable.labels[dim], every))
+        return tuple(periods(variable.labels[dim], window))
     except ValueError as error:
         raise SchemaError(
-            f"'{variable.name}' has window: {every}, but the labels of '{dim}' are not all dates "
+            f"'{variable.name}' has window: {window}, but the labels of '{dim}' are not all dates "
             f"({error}): label them with ds.assign_coords({dim}=<dates>), or set window: to a number "
             "of steps"
         ) from None
 
 
 def _width(variable: Variable) -> int:
-    """Values along a windowed dim that go into one token, where it is a number of them."""
+    """Return the values per token along a windowed dim, unless windows are periods of a calendar."""
     longest = max(variable.sizes[-max(windowed_dims(variable), 1) :], default=1)
     if variable.kind == "series" and not variable.whole:
         return int(variable.window or ceil(longest / MOST_STEPS) or 1)

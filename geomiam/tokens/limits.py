@@ -1,7 +1,8 @@
-"""The range of each predictor in training, and which values lie outside it.
+"""The range of each predictor in training, and the values outside it.
 
-Numbers have a least and a greatest value per channel, feature or date, as they have a mean; classes
-have those seen in training. Angles have no range. A value that is not finite is missing, not outside.
+Numbers have a least and a greatest value per channel, feature or date, as they have a mean. The range of
+a categorical variable is its classes in training. Angles have no range. A value that is not finite is
+missing and not outside.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from geomiam.schema.schema import Schema, Variable
 from geomiam.tokens.scaler import ROUNDING, Scaler, own_moments
 
 NEVER = (1.0, 0.0)
-"""Limits of what training never observed: every value is outside."""
+"""Limits of a predictor that training never observed: every value is outside."""
 
 
 def is_number(variable: Variable) -> bool:
-    """Return whether a variable's values have a least and a greatest."""
+    """Return whether the values of a variable have a least and a greatest one."""
     return variable.kind not in ("categorical", "circular")
 
 
@@ -44,31 +45,31 @@ def with_limits(scaler: Scaler, arrays: Mapping[str, np.ndarray], schema: Schema
 def widened(scaler: Scaler, arrays: Mapping[str, np.ndarray], schema: Schema) -> Scaler:
     """Return the scaler with ranges that hold further training sites too.
 
-    A model without ranges stays without, as those of its first sites are unknown.
+    A model without ranges keeps none, since those of its first sites are not recorded.
     """
-    more = with_limits(scaler, arrays, schema).limits
+    further = with_limits(scaler, arrays, schema).limits
     return replace(
-        scaler, limits={n: _joined(old, more.get(n, old)) for n, old in scaler.limits.items()}
+        scaler, limits={n: _joined(old, further.get(n, old)) for n, old in scaler.limits.items()}
     )
 
 
 def _joined(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    both = np.stack([a, b])
-    any_value = (both[..., 0] <= both[..., 1])[..., None]
-    low = np.where(any_value, both, np.inf)[..., 0].min(0)
-    high = np.where(any_value, both, -np.inf)[..., 1].max(0)
+    limits = np.stack([a, b])
+    any_value = (limits[..., 0] <= limits[..., 1])[..., None]
+    low = np.where(any_value, limits, np.inf)[..., 0].min(0)
+    high = np.where(any_value, limits, -np.inf)[..., 1].max(0)
     return np.where(any_value.any(0), np.stack([low, high], -1), np.array(NEVER))
 
 
 def has_limits(variable: Variable, scaler: Scaler) -> bool:
-    """Return whether values of a variable can be outside, or are always inside."""
+    """Return whether values of a variable can be outside the range."""
     return not is_number(variable) or variable.name in scaler.limits
 
 
 def outside(x: np.ndarray, variable: Variable, scaler: Scaler) -> np.ndarray:
     """Return which values are observed and outside the training range, boolean like ``x``.
 
-    A difference that is only float32 rounding is none.
+    A value beyond a limit by float32 rounding alone is inside.
     """
     finite = np.isfinite(x)
     if variable.kind == "categorical":

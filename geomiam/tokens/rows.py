@@ -1,4 +1,4 @@
-"""Rows of a block that become tokens when they are asked for, equal rows once."""
+"""Rows of a block whose tokens are computed on request, and once for equal rows."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor
 from geomiam.tokens.tokenizers import Tokenizers
 
 COMPARED = 1024
-"""Bytes of a row up to which equal rows are looked for; images never are equal."""
+"""Bytes of a row up to which equal rows are searched for; images are never equal."""
 
 
 class Rows:
-    """n rows of values, of which any tokens of any rows can be made.
+    """n rows of values, of which any tokens of any rows can be computed.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ class Rows:
     visible : Tensor
         Boolean ``(n, t)``.
     dtype : torch.dtype
-        Of the tokens. They are made in float32: the sine of a number needs its digits.
+        Type of the tokens. They are computed in float32, since a sine needs all digits of its argument.
     """
 
     def __init__(
@@ -39,49 +39,49 @@ class Rows:
         self.dtype = dtype
 
     def tokens(self, rows: Tensor, index: Sequence[int]) -> Tensor:
-        """Tokens ``(r, k, d)`` at ``index (k,)`` of ``rows (r,)``; hidden ones are made from zeros."""
-        made: list[Tensor] = []
+        """Return tokens ``(r, k, d)`` at ``index (k,)`` of ``rows (r,)``; hidden ones are arbitrary."""
+        vectors: list[Tensor] = []
         place: dict[int, int] = {}
         start = 0
-        for part, x, shown in self._parts(index):
-            tokens = self.tokenizers.one(part, x[rows], self.visible[rows, shown])
-            made.append(tokens.to(self.dtype))
-            place |= {t: start + i for i, t in enumerate(range(shown.start, shown.stop))}
-            start += shown.stop - shown.start
-        whole = made[0] if len(made) == 1 else torch.cat(made, 1)
+        for part, x, span in self._parts(index):
+            tokens = self.tokenizers.one(part, x[rows], self.visible[rows, span])
+            vectors.append(tokens.to(self.dtype))
+            place |= {t: start + i for i, t in enumerate(range(span.start, span.stop))}
+            start += span.stop - span.start
+        all_vectors = vectors[0] if len(vectors) == 1 else torch.cat(vectors, 1)
         order = [place[t] for t in index]
-        return whole if order == list(range(start)) else whole[:, order]
+        return all_vectors if order == list(range(start)) else all_vectors[:, order]
 
     def distinct(self, index: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Rows ``(u,)`` that differ in some token of ``index``, and which of them each row equals ``(n,)``.
+        """Return rows ``(u,)`` that differ in a token of ``index``, and which of them each row equals ``(n,)``.
 
         Long rows are not compared, and count as different.
         """
-        every = torch.arange(len(self.visible), device=self.visible.device)
-        some = self.visible.any(0).tolist()  # what no row has tells none apart
-        index = [t for t in index if some[t]]
-        own = [self._bits(x, s.start, index) for _, x, s in self._parts(index)]
-        if not own or sum(b[:1].nbytes for b in own) > COMPARED:
-            return every, every
-        bits = np.ascontiguousarray(np.concatenate(own, 1))
-        whole = bits.view(np.dtype((np.void, bits.shape[1] * bits.itemsize))).ravel()
-        _, first, which = np.unique(whole, return_index=True, return_inverse=True)
-        return torch.as_tensor(first, device=every.device), torch.as_tensor(
-            which, device=every.device
+        positions = torch.arange(len(self.visible), device=self.visible.device)
+        is_visible = self.visible.any(0).tolist()  # tokens that no row has are equal in all rows
+        index = [t for t in index if is_visible[t]]
+        parts = [self._bits(x, s.start, index) for _, x, s in self._parts(index)]
+        if not parts or sum(b[:1].nbytes for b in parts) > COMPARED:
+            return positions, positions
+        bits = np.ascontiguousarray(np.concatenate(parts, 1))
+        row_bytes = bits.view(np.dtype((np.void, bits.shape[1] * bits.itemsize))).ravel()
+        _, first, equal_to = np.unique(row_bytes, return_index=True, return_inverse=True)
+        return torch.as_tensor(first, device=positions.device), torch.as_tensor(
+            equal_to, device=positions.device
         )
 
     def _bits(self, x: Tensor, start: int, index: Sequence[int]) -> np.ndarray:
-        """Values ``(n, …)`` of tokens as integers, in which one NaN is equal to another."""
-        mine = [t - start for t in index if start <= t < start + x.shape[1]]
-        seen = self.visible[:, start : start + x.shape[1]].unsqueeze(-1)
-        own = torch.where(seen, x, torch.nan)[:, mine]
-        return own.reshape(len(x), -1).cpu().numpy().view(np.int32)
+        """Return values ``(n, …)`` of tokens as integers, in which all NaN are equal."""
+        columns = [t - start for t in index if start <= t < start + x.shape[1]]
+        is_visible = self.visible[:, start : start + x.shape[1]].unsqueeze(-1)
+        token_values = torch.where(is_visible, x, torch.nan)[:, columns]
+        return token_values.reshape(len(x), -1).cpu().numpy().view(np.int32)
 
     def _parts(self, index: Sequence[int]) -> list[tuple[int, Tensor, slice]]:
-        """Parts that any of the tokens belongs to: number, values, and where its tokens stand."""
-        wanted, found, start = set(index), [], 0
+        """Return number, values and token positions of each part with a token in ``index``."""
+        requested_tokens, parts, start = set(index), [], 0
         for part, (x, size) in enumerate(zip(self.values, self.tokenizers.sizes)):
-            if not wanted.isdisjoint(range(start, start + size)):
-                found.append((part, x, slice(start, start + size)))
+            if not requested_tokens.isdisjoint(range(start, start + size)):
+                parts.append((part, x, slice(start, start + size)))
             start += size
-        return found
+        return parts

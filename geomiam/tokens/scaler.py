@@ -1,4 +1,4 @@
-"""Means, deviations and known classes of the training sites, by variable name."""
+"""Means, deviations and classes of the training sites, by variable name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from geomiam.tokens.layout import segments
 from geomiam.tokens.symbols import breakpoints, paa
 
 ROUNDING = 8 * float(np.finfo(np.float32).eps)
-"""Deviation, relative to the mean, that resampling in float32 gives to a constant."""
+"""Largest deviation, relative to the mean, of a constant that was resampled in float32."""
 TINY = float(np.finfo(np.float32).tiny)
 LARGEST_CODE = 2**24
 """Below it float32 holds every whole number."""
@@ -24,40 +24,40 @@ POOLED = {"series": 1, "image": 2}
 
 @dataclass(frozen=True)
 class Scaler:
-    """What :func:`encode` needs to know of the training data; travels with the model.
+    """Statistics of the training data that :func:`encode` needs; saved with the model.
 
-    ``mean`` and ``std`` have one value per channel (series, image), per feature (vector), or per date
-    (series by periods of the calendar, whose dates do not repeat: each has a mean of its own, and all
-    share one deviation from it).
+    ``mean`` and ``std`` have one value per channel (series, image) or per feature (vector). A series by
+    periods of the calendar has one mean per date, since its dates do not repeat, and one deviation that
+    all dates share.
     """
 
     mean: dict[str, np.ndarray]
     std: dict[str, np.ndarray]
     classes: dict[str, np.ndarray]
-    """Classes seen in training, ascending; any other class counts as not observed."""
+    """Classes in the training data, ascending; any other class counts as not observed."""
     edges: dict[str, np.ndarray] = field(default_factory=dict)
-    """Between symbols, ascending ``(channels, symbols − 1)`` on the scale of the standardised series."""
+    """Breakpoints between symbols, ascending ``(channels, symbols − 1)``, of the standardised series."""
     ranges: dict[str, np.ndarray] = field(default_factory=dict)
-    """Least and greatest segment mean seen in training ``(channels, 2)``, same scale; 0 for none seen."""
+    """Least and greatest segment mean in training ``(channels, 2)``, standardised; 0 without any."""
     limits: dict[str, np.ndarray] = field(default_factory=dict)
-    """Least and greatest value in training, shape of the mean and ``(2,)``; empty in older models."""
+    """Least and greatest value in training, ``(*shape of the mean, 2)``; empty in older models."""
 
     def to_dict(self) -> dict:
         """Return plain JSON types."""
-        facts = {"mean": self.mean, "std": self.std, "classes": self.classes}
-        if self.edges:  # a model without symbols keeps the id that it always had
-            facts |= {"edges": self.edges, "ranges": self.ranges}
-        if self.limits:  # nor do models saved before there were limits get another id
-            facts["limits"] = self.limits
-        return {k: {n: a.tolist() for n, a in v.items()} for k, v in facts.items()}
+        entries = {"mean": self.mean, "std": self.std, "classes": self.classes}
+        if self.edges:  # models without symbols have had their id before there were symbols
+            entries |= {"edges": self.edges, "ranges": self.ranges}
+        if self.limits:  # and older models before there were limits
+            entries["limits"] = self.limits
+        return {k: {n: a.tolist() for n, a in v.items()} for k, v in entries.items()}
 
     def check(self, schema: Schema) -> None:
-        """Refuse facts that are not those of a bound schema's variables.
+        """Refuse a scaler that does not fit the variables of a bound schema.
 
         Raises
         ------
         ValueError
-            Naming the variable.
+            The message names the variable.
         """
         for name, variable in schema.variables.items():
             if variable.kind == "categorical":
@@ -68,13 +68,13 @@ class Scaler:
             else:
                 fits = True
             if variable.symbols and variable.bound:
-                fits = fits and self._knows_symbols(variable)
+                fits = fits and self._fits_symbols(variable)
             if not fits:
                 raise ValueError(f"the scaler does not fit variable '{name}'")
         self._check_values()
 
     def _check_values(self) -> None:
-        """Refuse numbers that would silently turn a predictor off or around."""
+        """Refuse numbers that would silently remove or invert a predictor."""
         for name in self.mean:
             mean, std = self.mean[name], self.std[name]
             if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
@@ -93,16 +93,16 @@ class Scaler:
             if (np.diff(codes) <= 0).any():
                 raise ValueError(f"the classes of '{name}' are not in ascending order")
 
-    def _knows_symbols(self, variable: Variable) -> bool:
+    def _fits_symbols(self, variable: Variable) -> bool:
         channels, symbols = _channels(variable), variable.symbols or 0
-        wanted = {"edges": (channels, symbols - 1), "ranges": (channels, 2)}
-        found = [getattr(self, k).get(variable.name, np.array(np.nan)) for k in wanted]
-        shaped = all(a.shape == shape for a, shape in zip(found, wanted.values()))
-        return shaped and all(np.isfinite(a).all() and (np.diff(a) >= 0).all() for a in found)
+        shapes = {"edges": (channels, symbols - 1), "ranges": (channels, 2)}
+        arrays = [getattr(self, k).get(variable.name, np.array(np.nan)) for k in shapes]
+        shapes_fit = all(a.shape == shape for a, shape in zip(arrays, shapes.values()))
+        return shapes_fit and all(np.isfinite(a).all() and (np.diff(a) >= 0).all() for a in arrays)
 
     @classmethod
     def from_dict(cls, data: Mapping) -> Scaler:
-        """Read what :meth:`to_dict` wrote."""
+        """Return the scaler of a mapping that :meth:`to_dict` returned."""
         optional: dict[str, dict] = {"edges": {}, "ranges": {}, "limits": {}}
         mean, std, edges, ranges, limits = (
             {k: np.asarray(v, float) for k, v in {**optional, **data}[s].items()}
@@ -132,25 +132,25 @@ def fit_scaler(arrays: Mapping[str, np.ndarray], schema: Schema) -> Scaler:
 
 
 def _warn_of_empty(arrays: Mapping[str, np.ndarray], schema: Schema) -> None:
-    """A variable without a number hides behind the others of its modality."""
+    """Warn of variables without a value; the rest of their modality would conceal them."""
     empty = [n for n in schema.variables if not np.isfinite(arrays[n]).any()]
     if empty and len(empty) < len(schema.variables):
         warn(
             f"{len(empty)} of {len(schema.variables)} predictors have no value at any training site: "
-            f"{', '.join(empty[:8])}; nothing is learned of them: check their source, or leave them out of the "
+            f"{', '.join(empty[:8])}; the model learns nothing from them: check their source, or leave them out of the "
             "schema",
             NeverObserved,
         )
 
 
 def _with_symbols(scaler: Scaler, arrays: Mapping[str, np.ndarray], schema: Schema) -> Scaler:
-    """Add breakpoints between symbols, and how far the training segments reach."""
+    """Return the scaler with breakpoints between symbols and ranges of the training segments."""
     edges, ranges = {}, {}
     for name, variable in schema.variables.items():
         if variable.symbols:
             means = segment_means(arrays[name], variable, scaler).swapaxes(0, 1)
-            own = means if variable.breakpoints == "quantile" else [None] * len(means)
-            edges[name] = np.stack([breakpoints(variable.symbols, m) for m in own])
+            quantile_means = means if variable.breakpoints == "quantile" else [None] * len(means)
+            edges[name] = np.stack([breakpoints(variable.symbols, m) for m in quantile_means])
             ranges[name] = np.stack([_range(m[np.isfinite(m)]) for m in means])
     return replace(scaler, edges=edges, ranges=ranges)
 
@@ -169,10 +169,10 @@ def segment_means(x: np.ndarray, variable: Variable, scaler: Scaler) -> np.ndarr
 
 
 def standardise(x: np.ndarray, variable: Variable, scaler: Scaler) -> np.ndarray:
-    """Bring one variable to the scale that its tokenizer expects.
+    """Return one variable on the scale of its tokenizer.
 
-    Numbers are standardised, angles become radians, classes become their rank in the table.
-    Whatever is not finite before or after is NaN: not observed.
+    Numbers are standardised, angles become radians, classes become their rank in the table. A value
+    that is not finite before or after becomes NaN, which means not observed.
 
     Parameters
     ----------
@@ -184,23 +184,23 @@ def standardise(x: np.ndarray, variable: Variable, scaler: Scaler) -> np.ndarray
     numpy.ndarray
         float32, same shape.
     """
-    known = np.isfinite(x)
+    finite = np.isfinite(x)
     if variable.kind == "categorical":
-        return _rank(x, known, scaler.classes[variable.name])
+        return _rank(x, finite, scaler.classes[variable.name])
     if variable.kind == "circular":
-        z = np.where(known, x, 0) * (2 * np.pi / variable.period)
+        z = np.where(finite, x, 0) * (2 * np.pi / variable.period)
     else:
         mean, std = (s[variable.name] for s in (scaler.mean, scaler.std))
         mean, std = (s.reshape(s.shape + (1,) * (x.ndim - 1 - s.ndim)) for s in (mean, std))
         with np.errstate(over="ignore"):
-            z = (np.where(known, x, mean) - mean) / std
+            z = (np.where(finite, x, mean) - mean) / std
     with np.errstate(over="ignore"):
         z = z.astype(np.float32)
-    return np.where(known & np.isfinite(z), z, np.float32(np.nan))
+    return np.where(finite & np.isfinite(z), z, np.float32(np.nan))
 
 
 def own_moments(variable: Variable) -> int:
-    """Count the leading own dims along which every step has a mean of its own."""
+    """Return the number of leading own dims with one mean per step."""
     by_date = isinstance(variable.window, str)
     return len(variable.dims) - (0 if by_date else POOLED.get(variable.kind, 0))
 
@@ -214,13 +214,13 @@ def _range(means: np.ndarray) -> np.ndarray:
 
 
 def _moments(x: np.ndarray, variable: Variable) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation per channel, feature or date; 0 and 1 where nothing was observed."""
+    """Return mean and deviation per channel, feature or date; 0 and 1 without an observed value."""
     channels = own_moments(variable)
     axes = (0, *range(1 + channels, x.ndim))
-    known = np.isfinite(x)
-    count = np.maximum(known.sum(axes, keepdims=True), 1)
-    mean = np.where(known, x, 0).sum(axes, keepdims=True, dtype=np.float64) / count
-    square = np.where(known, x - mean, 0) ** 2
+    finite = np.isfinite(x)
+    count = np.maximum(finite.sum(axes, keepdims=True), 1)
+    mean = np.where(finite, x, 0).sum(axes, keepdims=True, dtype=np.float64) / count
+    square = np.where(finite, x - mean, 0) ** 2
     total, count = square.sum(axes, dtype=np.float64), count.squeeze(axes)
     if isinstance(variable.window, str):  # a date seen at three sites has no deviation to divide by
         total, count = (np.broadcast_to(t.sum(-1, keepdims=True), t.shape) for t in (total, count))
@@ -238,10 +238,10 @@ def _classes(x: np.ndarray, name: str) -> np.ndarray:
     return codes.astype(np.int64)
 
 
-def _rank(x: np.ndarray, known: np.ndarray, classes: np.ndarray) -> np.ndarray:
+def _rank(x: np.ndarray, finite: np.ndarray, classes: np.ndarray) -> np.ndarray:
     if not len(classes):
         return np.full(x.shape, np.nan, np.float32)
-    code = np.where(known, x, classes[0])
+    code = np.where(finite, x, classes[0])
     rank = np.clip(np.searchsorted(classes, code), 0, len(classes) - 1)
-    seen = known & (classes[rank] == code)
-    return np.where(seen, rank, np.nan).astype(np.float32)
+    is_class = finite & (classes[rank] == code)
+    return np.where(is_class, rank, np.nan).astype(np.float32)

@@ -1,10 +1,10 @@
-"""Naming tokens: ``using=``, ``groups=`` and the catalog's groups all read the same selectors.
+"""Selectors of tokens, for ``using=``, for ``groups=`` and for the groups of a catalog.
 
 A selector is the name of a group, a modality or a variable, optionally with a part of it::
 
     climate                         the whole modality
     bio1                            one variable
-    landsat[time=2016:2018]         the windows that lie wholly inside these years
+    landsat[time=2016:2018]         the windows that lie completely inside these years
     landsat[band=red|nir,time=2018] two channels, one year
     sentinel2[centre]               the middle patch
 
@@ -31,7 +31,7 @@ DATE = re.compile(r"\d{4}-\d\d(-\d\d)?(T|$)")
 
 
 def visible_tokens(layout: Layout, using: Selector | Sequence[Selector] | None) -> np.ndarray:
-    """Return which tokens ``using`` lets the model see.
+    """Return which tokens ``using`` shows to the model.
 
     Returns
     -------
@@ -41,20 +41,20 @@ def visible_tokens(layout: Layout, using: Selector | Sequence[Selector] | None) 
     Raises
     ------
     SelectionError
-        If a selector names nothing, with the nearest names.
+        If a selector names no token; the message has the nearest names.
     """
     if using is None:
         return np.ones(layout.size, bool)
     if not (selectors := _as_list(using)):
         raise SelectionError("an empty selection shows nothing; leave it out to use everything")
-    shown = np.zeros(layout.size, bool)
+    visible = np.zeros(layout.size, bool)
     for selector in selectors:
-        shown |= _select(layout, selector)
-    return shown
+        visible |= _select(layout, selector)
+    return visible
 
 
 def group_coverage(layout: Layout, observed: np.ndarray) -> dict[str, float]:
-    """Return the share of rows of ``observed (n, t)`` at which each group of the schema has a token."""
+    """Return the share of rows of ``observed (n, t)`` in which each group has an observed token."""
     return {n: float(observed[:, t].any(1).mean()) for n, t in group_masks(layout).items()}
 
 
@@ -64,12 +64,12 @@ def symbolic_tokens(layout: Layout) -> np.ndarray:
 
 
 def modality_tokens(layout: Layout, modalities: Sequence[str]) -> list[int]:
-    """Return the positions of all tokens of some modalities.
+    """Return the positions of all tokens of the modalities.
 
     Raises
     ------
     SchemaError
-        If one is no modality of the layout.
+        If a name is no modality of the layout.
     """
     if unknown := sorted(set(modalities) - set(layout.schema.modalities)):
         raise SchemaError(
@@ -85,9 +85,9 @@ def group_masks(
     *,
     visible: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    """Return the tokens of each named group.
+    """Split the tokens into named groups for Shapley values.
 
-    Tokens that no group names form a last group ``rest``, so that the values always add up to the
+    Tokens that are in no group form a last group ``rest``, so that the values always add up to the
     prediction.
 
     Parameters
@@ -109,20 +109,20 @@ def group_masks(
         If two groups share a token or a name.
     """
     visible = np.ones(layout.size, bool) if visible is None else visible
-    chosen = {n: visible_tokens(layout, s) & visible for n, s in _named(layout, groups).items()}
-    if groups is not None and (unseen := [n for n, tokens in chosen.items() if not tokens.any()]):
+    masks = {n: visible_tokens(layout, s) & visible for n, s in _named(layout, groups).items()}
+    if groups is not None and (unseen := [n for n, tokens in masks.items() if not tokens.any()]):
         raise SelectionError(f"groups {unseen} lie outside using=; widen using= or leave them out")
-    chosen = {n: tokens for n, tokens in chosen.items() if tokens.any()}
-    _refuse_overlap(layout, chosen)
-    rest = visible & ~np.any([*chosen.values(), np.zeros_like(visible)], axis=0)
+    masks = {n: tokens for n, tokens in masks.items() if tokens.any()}
+    _refuse_overlap(layout, masks)
+    rest = visible & ~np.any([*masks.values(), np.zeros_like(visible)], axis=0)
     if rest.any():
-        if "rest" in chosen:
+        if "rest" in masks:
             raise SelectionError(
-                "'rest' is the name of what no group names, and there is something left, such as "
-                f"'{layout.names[int(np.argmax(rest))]}'; call your group by another name"
+                "'rest' is the name of the group of all remaining tokens, and some remain, such as "
+                f"'{layout.names[int(np.argmax(rest))]}'; give your group another name"
             )
-        chosen["rest"] = rest
-    return chosen
+        masks["rest"] = rest
+    return masks
 
 
 def _named(layout: Layout, groups: Any) -> dict[str, Any]:
@@ -130,24 +130,24 @@ def _named(layout: Layout, groups: Any) -> dict[str, Any]:
         return {g.name: list(g.members) for g in layout.schema.groups.values()}
     if isinstance(groups, Mapping):
         return dict(groups)
-    named: dict[str, Any] = {}
+    selectors: dict[str, Any] = {}
     for group in _as_list(groups):
         name = group if isinstance(group, str) else next(iter(group))
-        if name in named:
+        if name in selectors:
             raise SelectionError(
                 f"two groups are called '{name}'; name them: groups={{'one': ..., 'other': ...}}"
             )
-        named[name] = group
-    return named
+        selectors[name] = group
+    return selectors
 
 
-def _refuse_overlap(layout: Layout, chosen: dict[str, np.ndarray]) -> None:
-    owners = np.sum(list(chosen.values()), axis=0)
+def _refuse_overlap(layout: Layout, masks: dict[str, np.ndarray]) -> None:
+    owners = np.sum(list(masks.values()), axis=0)
     if np.any(owners > 1):
         token = int(np.argmax(owners > 1))
-        both = [n for n, tokens in chosen.items() if tokens[token]]
+        names = [n for n, tokens in masks.items() if tokens[token]]
         raise SelectionError(
-            f"groups {both} share the token '{layout.names[token]}'; "
+            f"groups {names} share the token '{layout.names[token]}'; "
             "a token belongs to one group: narrow one of the selectors"
         )
 
@@ -157,17 +157,17 @@ def _as_list(selectors: Any) -> list[Selector]:
 
 
 def _select(layout: Layout, selector: Selector) -> np.ndarray:
-    """Tokens ``(t,)`` of one selector."""
+    """Return the tokens ``(t,)`` of one selector."""
     if isinstance(selector, str):
-        return _tokens(layout, *_parse(selector), said=selector)
-    shown = np.zeros(layout.size, bool)
+        return _tokens(layout, *_parse(selector), text=selector)
+    visible = np.zeros(layout.size, bool)
     for name, conditions in selector.items():
         if not isinstance(conditions, Mapping):
             raise SelectionError(
                 f"{{{name!r}: {conditions!r}}} is not a selector; write {{name: {{dim: value}}}}"
             )
-        shown |= _tokens(layout, name, dict(conditions), said=f"{name}{dict(conditions)}")
-    return shown
+        visible |= _tokens(layout, name, dict(conditions), text=f"{name}{dict(conditions)}")
+    return visible
 
 
 def _parse(text: str) -> tuple[str, dict[str, Any]]:
@@ -191,25 +191,25 @@ def _value(text: str) -> Any:
 
 
 def _tokens(
-    layout: Layout, name: str, conditions: dict[str, Any], *, said: str, groups: bool = True
+    layout: Layout, name: str, conditions: dict[str, Any], *, text: str, groups: bool = True
 ) -> np.ndarray:
-    shown, schema = np.zeros(layout.size, bool), layout.schema
-    known = name in schema.modalities or name in schema.variables
-    if groups and not conditions and not known and name in schema.groups:
+    visible, schema = np.zeros(layout.size, bool), layout.schema
+    is_token_name = name in schema.modalities or name in schema.variables
+    if groups and not conditions and not is_token_name and name in schema.groups:
         members = schema.groups[name].members  # modalities, variables or parts, never groups
-        return np.any([_tokens(layout, *_parse(m), said=m, groups=False) for m in members], axis=0)
+        return np.any([_tokens(layout, *_parse(m), text=m, groups=False) for m in members], axis=0)
     spans = [s for s in layout.spans if name in (s.modality, s.variable.name)]
     if not spans:
         raise SelectionError(_unknown(layout, name))
     for span in spans:
-        shown[span.start : span.start + span.size] = _inside(span, conditions)
-    if not shown.any():
-        raise SelectionError(_nothing(spans, said))
-    return shown
+        visible[span.start : span.start + span.size] = _inside(span, conditions)
+    if not visible.any():
+        raise SelectionError(_nothing(spans, text))
+    return visible
 
 
 def _inside(span: Span, conditions: dict[str, Any]) -> np.ndarray:
-    """Tokens ``(size,)`` of a variable whose windows lie wholly inside the conditions."""
+    """Return the tokens ``(size,)`` of a variable with windows completely inside the conditions."""
     inside = np.ones(span.steps, bool)
     for axis, (dim, windows) in enumerate(zip(span.variable.dims, span.windows)):
         keep = np.ones(len(windows), bool)
@@ -220,8 +220,8 @@ def _inside(span: Span, conditions: dict[str, Any]) -> np.ndarray:
         shape = [1] * inside.ndim
         shape[axis] = -1
         inside &= keep.reshape(shape)
-    known = {*span.variable.dims, CENTRE}
-    return inside.ravel() & (set(conditions) <= known)
+    dims = {*span.variable.dims, CENTRE}
+    return inside.ravel() & (set(conditions) <= dims)
 
 
 def _matches(label: Label, condition: Any) -> bool:
@@ -236,13 +236,13 @@ def _matches(label: Label, condition: Any) -> bool:
 
 
 def _compare(label: Label, value: Any) -> int:
-    """Order of label and value; a date label is compared as far as the value spells it."""
+    """Return the order of label and value; a date is compared up to the precision of the value."""
     if isinstance(label, str):
-        spelled = str(value)
+        text = str(value)
         if DATE.match(label):
-            spelled = spelled.replace(" ", "T")[:19]
-            label = (f"{label}T00:00:00" if len(label) == 10 else label)[: len(spelled)]
-        return (label > spelled) - (label < spelled)
+            text = text.replace(" ", "T")[:19]
+            label = (f"{label}T00:00:00" if len(label) == 10 else label)[: len(text)]
+        return (label > text) - (label < text)
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -256,14 +256,14 @@ def _compare(label: Label, value: Any) -> int:
 
 def _unknown(layout: Layout, name: str) -> str:
     schema = layout.schema
-    known = {*schema.groups, *schema.modalities, *schema.variables} - {name}
-    close = difflib.get_close_matches(name, known, n=2)
+    choices = {*schema.groups, *schema.modalities, *schema.variables} - {name}
+    close = difflib.get_close_matches(name, choices, n=2)
     hint = f"did you mean {' or '.join(map(repr, close))}?" if close else ""
     groups = ", ".join(schema.modalities)
     return f"'{name}' is no group, modality or variable of this model; {hint or 'modalities: ' + groups}"
 
 
-def _nothing(spans: list[Span], said: str) -> str:
-    offered = [n for s in spans for n in s.names()]
-    some = ", ".join(offered[:4]) + (", …" if len(offered) > 4 else "")
-    return f"no token lies wholly inside '{said}'; tokens there: {some}"
+def _nothing(spans: list[Span], text: str) -> str:
+    names = [n for s in spans for n in s.names()]
+    first_names = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
+    return f"no token lies wholly inside '{text}'; tokens there: {first_names}"

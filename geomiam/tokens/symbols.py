@@ -1,16 +1,16 @@
 """Series as symbols (SAX): each segment of a series becomes one letter of a small alphabet.
 
-The first step of MAESTRO (Mohapatra et al. 2025, arXiv:2509.25278, section 3.2.1), which takes SAX
-from Lin et al. (2007): the mean of each segment (PAA), and between which breakpoints it lies. The
-symbol 0 is kept for a segment of which nothing was observed.
+This is the first step of MAESTRO (Mohapatra et al. 2025, arXiv:2509.25278, section 3.2.1), which uses
+SAX (Lin et al. 2007): the mean of each segment (PAA), and the interval of breakpoints that contains it.
+The symbol 0 means a segment without an observed value.
 
-Two things differ from the published form, on purpose. SAX scales every series by its own mean and
-deviation. Then the level is lost, and the level of a series of temperatures is what a species lives
-by: on synthetic monthly series the distance between symbols and the distance between series
-correlate with r = 0.03 to 0.06 after scaling each series, and with r = 0.97 after scaling by the
-mean and deviation of all training sites (20 symbols). So the scaler's means and deviations are used,
-per variable and channel. And there all variates of a modality share a token; here a token is one
-segment of one channel of one variable, which can be hidden and explained by itself.
+Two points differ from the published form. First, SAX scales every series by its own mean and deviation,
+which removes the level, and species respond to the level of a series such as temperature. On synthetic
+monthly series the distance between symbols and the distance between series correlate with r = 0.03 to
+0.06 after scaling each series, and with r = 0.97 after scaling by the mean and deviation of all training
+sites (20 symbols). Therefore the means and deviations of the scaler are used, per variable and channel.
+Second, in MAESTRO all variates of a modality share a token. Here a token is one segment of one channel
+of one variable, which can be hidden and explained separately.
 
 Any common scale and any ascending breakpoints keep SAX's bound: the distance of two words (MINDIST)
 is never more than the Euclidean distance of the two series.
@@ -25,7 +25,7 @@ import numpy as np
 
 
 def paa(x: np.ndarray, segments: Sequence[Sequence[int]]) -> np.ndarray:
-    """Piecewise aggregate approximation: the mean of what was observed in each segment.
+    """Return the mean of the observed values of each segment (piecewise aggregate approximation).
 
     Parameters
     ----------
@@ -43,14 +43,14 @@ def paa(x: np.ndarray, segments: Sequence[Sequence[int]]) -> np.ndarray:
 
 
 def _observed_mean(x: np.ndarray) -> np.ndarray:
-    known = np.isfinite(x)
-    count = known.sum(-1)
-    total = np.where(known, x, 0).sum(-1, dtype=np.float64)
+    finite = np.isfinite(x)
+    count = finite.sum(-1)
+    total = np.where(finite, x, 0).sum(-1, dtype=np.float64)
     return np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0)
 
 
 def breakpoints(alphabet: int, means: np.ndarray | None = None) -> np.ndarray:
-    """Return where one symbol ends and the next begins, ascending ``(alphabet − 1,)``.
+    """Return the breakpoints between symbols, ascending ``(alphabet − 1,)``.
 
     Without ``means``, β_k = Φ⁻¹(k/α): symbols are equally frequent where segments are normally
     distributed with mean 0 and deviation 1. With the means of training segments, their empirical
@@ -60,14 +60,16 @@ def breakpoints(alphabet: int, means: np.ndarray | None = None) -> np.ndarray:
     Parameters
     ----------
     alphabet : int
-        How many symbols, α.
+        Number of symbols α.
     means : numpy.ndarray, optional
         Of training segments, any shape; NaN is ignored, and with nothing left the first form is used.
     """
     shares = np.arange(1, alphabet) / alphabet
-    known = np.array([]) if means is None else means[np.isfinite(means)]
-    if known.size:
-        return np.maximum.accumulate(np.quantile(known, shares))  # rounding must not turn the order
+    observed = np.array([]) if means is None else means[np.isfinite(means)]
+    if observed.size:
+        return np.maximum.accumulate(
+            np.quantile(observed, shares)
+        )  # rounding must not change the order
     return np.array([NormalDist().inv_cdf(share) for share in shares])
 
 
@@ -88,6 +90,6 @@ def symbolise(means: np.ndarray, edges: np.ndarray) -> np.ndarray:
         0 = missing.
     """
     ids = np.empty(means.shape, np.int16)
-    for channel, own in enumerate(edges):
-        ids[:, channel] = 1 + np.searchsorted(own, means[:, channel], side="right")
+    for channel, channel_edges in enumerate(edges):
+        ids[:, channel] = 1 + np.searchsorted(channel_edges, means[:, channel], side="right")
     return np.where(np.isnan(means), np.int16(0), ids)

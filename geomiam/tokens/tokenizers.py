@@ -1,8 +1,8 @@
-"""Tokenizers: each turns the values of its tokens into vectors.
+"""Tokenizers: modules that map the values of tokens to vectors.
 
 Shapes: n rows, k tokens, w values per token, d width of the network.
-Every tokenizer maps ``x (n, k, w)`` and ``finite (n, k, w)`` to ``(n, k, d)``; x is zero wherever
-finite is False, so a hidden value is never touched, forward or backward.
+Every tokenizer maps ``x (n, k, w)`` and ``finite (n, k, w)`` to ``(n, k, d)``. x is zero wherever
+finite is False, so a hidden value has no effect, forward or backward.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from geomiam.errors import BackboneError
 from geomiam.tokens.layout import Layout, Part
 
 ROWS_AT_ONCE = 256
-"""Rows that a backbone sees at a time, but in its training: what it needs per row is unknown."""
+"""Rows per call of a backbone in evaluation, since its memory per row is unknown."""
 
 
 class Periodic(nn.Module):
-    """Trainable sines and cosines of each scalar, then a private linear map and ReLU.
+    """Trainable sines and cosines of each scalar, then one linear map per scalar and ReLU.
 
     φ_j(x) = [cos 2πc_jk x, sin 2πc_jk x]_k, token_j = ReLU(W_j φ_j + b_j), with c_jk from a normal
     distribution of deviation σ cut at 3σ (Zbinden et al. 2025, MaskSDM; Gorishniy et al. 2022).
@@ -39,7 +39,7 @@ class Periodic(nn.Module):
 
 
 class Linear(nn.Module):
-    """A private linear map of each scalar, for networks that bend it themselves."""
+    """One linear map per scalar, for networks with nonlinear layers after it."""
 
     def __init__(self, features: int, width: int):
         super().__init__()
@@ -50,7 +50,7 @@ class Linear(nn.Module):
 
 
 class Quadratic(nn.Module):
-    """A private linear map of each scalar and its square, for networks without a hidden layer."""
+    """One linear map per scalar and its square, for networks without a hidden layer."""
 
     def __init__(self, features: int, width: int):
         super().__init__()
@@ -61,7 +61,7 @@ class Quadratic(nn.Module):
 
 
 class Circular(nn.Module):
-    """Harmonics of an angle, then a private linear map and ReLU: 0° and 360° are one value."""
+    """Harmonics of an angle, then one linear map per angle and ReLU; 0° and 360° are equal."""
 
     def __init__(self, features: int, width: int, *, harmonics: int = 4):
         super().__init__()
@@ -74,7 +74,7 @@ class Circular(nn.Module):
 
 
 class Categorical(nn.Module):
-    """One learned vector per class that was seen in training."""
+    """One learned vector per class of the training data."""
 
     def __init__(self, classes: int, width: int):
         super().__init__()
@@ -85,12 +85,12 @@ class Categorical(nn.Module):
 
 
 class Symbolic(nn.Module):
-    """Symbols of a series (SAX): a vector per symbol and channel, plus its position.
+    """Symbols of a series (SAX): a vector per symbol and channel, plus a vector per position.
 
-    ``reading="embedding"`` learns a vector for each symbol. ``"scalar"`` maps the symbol's number by
-    one linear map per channel, as the code released with MAESTRO (Mohapatra et al. 2025) does; here
-    the numbers are centred and scaled first, which such a map can undo. A missing symbol has no vector
-    and no position: its token is hidden.
+    ``reading="embedding"`` learns a vector for each symbol. ``"scalar"`` applies one linear map per
+    channel to the number of the symbol, as in the code released with MAESTRO (Mohapatra et al. 2025).
+    Here the numbers are centred and scaled first, which such a map can undo. A missing symbol has no
+    vector and no position, since its token is hidden.
     """
 
     def __init__(self, channels: int, positions: int, symbols: int, width: int, *, reading: str):
@@ -118,10 +118,10 @@ class Symbolic(nn.Module):
 
 
 class Windows(nn.Module):
-    """Linear map of a window (series), patch (image) or vector, per channel, plus its position.
+    """Linear map of a window (series), patch (image) or vector, per channel, plus a position vector.
 
-    Beside the values the map sees which of them are there, so a window with gaps keeps what it has
-    and zero does not mean the mean.
+    The input of the map is the values and their observed-indicators. So a window with gaps keeps its
+    observed values, and a gap differs from a value at the mean.
     """
 
     def __init__(self, channels: int, positions: int, values: int, width: int):
@@ -131,8 +131,8 @@ class Windows(nn.Module):
         nn.init.normal_(self.position, std=0.02)
 
     def forward(self, x: Tensor, finite: Tensor) -> Tensor:
-        both = torch.cat([x, finite.to(x.dtype)], -1)  # (n, k, 2w), k = channels · positions
-        per_channel = both.unflatten(1, (len(self.linear.weight), -1)).transpose(1, 2)
+        inputs = torch.cat([x, finite.to(x.dtype)], -1)  # (n, k, 2w), k = channels · positions
+        per_channel = inputs.unflatten(1, (len(self.linear.weight), -1)).transpose(1, 2)
         tokens = self.linear(per_channel).transpose(1, 2) + self.position  # (n, c, p, d)
         return tokens.flatten(1, 2)
 
@@ -140,9 +140,9 @@ class Windows(nn.Module):
 class Plugged(nn.Module):
     """A backbone, then a linear map to the width of the network.
 
-    Only rows with something observed go through the backbone, as ``x (n, *own dims)``; the token of
-    the others is replaced by the network anyway. While none of its weights learns, the backbone is
-    in evaluation mode, so that statistics it keeps stay as they are too.
+    Only rows with an observed value pass through the backbone, as ``x (n, *own dims)``. The network
+    replaces the token of the other rows. A backbone without trainable weights stays in evaluation mode,
+    so that its running statistics do not change either.
     """
 
     def __init__(self, backbone: nn.Module, *, name: str, sizes: tuple[int, ...], width: int):
@@ -161,30 +161,34 @@ class Plugged(nn.Module):
         return any(p.requires_grad for p in self.encoder.parameters())
 
     def forward(self, x: Tensor, finite: Tensor) -> Tensor:
-        some = finite.flatten(1).any(1)
-        whole = x.new_zeros(len(x), self.linear.in_features)
-        if some.any():
-            whole[some] = self._encode(x[some, 0], finite[some, 0])
-        elif torch.is_grad_enabled() and self.learns:  # a gradient of 0, not none: as all weights
-            whole = whole + sum(0 * p.sum() for p in self.encoder.parameters())
-        return self.linear(whole).unsqueeze(1)
+        any_observed = finite.flatten(1).any(1)
+        encodings = x.new_zeros(len(x), self.linear.in_features)
+        if any_observed.any():
+            encodings[any_observed] = self._encode(x[any_observed, 0], finite[any_observed, 0])
+        elif (
+            torch.is_grad_enabled() and self.learns
+        ):  # gradient 0 and not absent, as for all weights
+            encodings = encodings + sum(0 * p.sum() for p in self.encoder.parameters())
+        return self.linear(encodings).unsqueeze(1)
 
     def _encode(self, x: Tensor, finite: Tensor) -> Tensor:
         x, finite = x.unflatten(1, self.sizes), finite.unflatten(1, self.sizes)
         step = len(x) if self.encoder.training else ROWS_AT_ONCE
         parts = [self.encoder(*pair) for pair in zip(x.split(step), finite.split(step))]
-        for made, given in zip(parts, x.split(step)):
-            self._check(made, (len(given), self.linear.in_features))
+        for encoding, inputs in zip(parts, x.split(step)):
+            self._check(encoding, (len(inputs), self.linear.in_features))
         return torch.cat(parts)
 
-    def _check(self, made: object, shape: tuple[int, int]) -> None:
-        if not isinstance(made, Tensor) or made.shape != shape:
-            found = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
+    def _check(self, encoding: object, shape: tuple[int, int]) -> None:
+        if not isinstance(encoding, Tensor) or encoding.shape != shape:
+            actual = (
+                tuple(encoding.shape) if isinstance(encoding, Tensor) else type(encoding).__name__
+            )
             raise BackboneError(
-                f"the backbone of '{self.name}' returned {found}, expected a tensor {shape}: (n, width) "
+                f"the backbone of '{self.name}' returned {actual}, expected a tensor {shape}: (n, width) "
                 "with its own attribute width; pool or flatten what it returns"
             )
-        if not torch.isfinite(made).all():
+        if not torch.isfinite(encoding).all():
             raise BackboneError(
                 f"the backbone of '{self.name}' returned NaN or infinity from finite input: missing "
                 "values are 0 in x and False in observed, so divide by counts of at least 1"
@@ -192,7 +196,7 @@ class Plugged(nn.Module):
 
 
 class PrivateLinear(nn.Module):
-    """A linear map of its own for each of k inputs: ``(..., k, i)`` → ``(..., k, o)``."""
+    """One linear map per input, for k inputs: ``(..., k, i)`` → ``(..., k, o)``."""
 
     def __init__(self, k: int, inputs: int, outputs: int):
         super().__init__()
@@ -205,7 +209,7 @@ class PrivateLinear(nn.Module):
 
 
 class Tokenizers(nn.Module):
-    """All tokenizers of a layout, side by side; with no frequencies, scalars are linear or quadratic."""
+    """All tokenizers of a layout; without frequencies, scalars are linear or quadratic."""
 
     def __init__(
         self,
@@ -221,10 +225,10 @@ class Tokenizers(nn.Module):
     ):
         super().__init__()
         scalars = {"frequencies": frequencies, "sigma": sigma, "squares": squares}
-        own = backbones or {}
+        modules = backbones or {}
         self.parts = nn.ModuleList(
-            _plugged(p, own[p.name], width)
-            if p.name in own
+            _plugged(p, modules[p.name], width)
+            if p.name in modules
             else _symbolic(p, width, symbols)
             if p.spans[0].variable.symbols
             else _tokenizer(p, classes, width, scalars)
@@ -233,25 +237,25 @@ class Tokenizers(nn.Module):
         self.sizes = [p.size for p in layout.parts]
 
     def forward(self, values: list[Tensor], visible: Tensor) -> Tensor:
-        """Make the tokens.
+        """Return the tokens of all parts.
 
         Parameters
         ----------
         values : list of Tensor
             ``(n, tokens, width)`` per part; NaN = not observed.
         visible : Tensor
-            Boolean ``(n, t)``; hidden tokens are made from zeros and must be replaced.
+            Boolean ``(n, t)``; hidden tokens are computed from zeros and must be replaced.
 
         Returns
         -------
         Tensor
             ``(n, t, d)``.
         """
-        shown = visible.split(self.sizes, dim=1)
-        return torch.cat([self.one(p, x, v) for p, (x, v) in enumerate(zip(values, shown))], 1)
+        masks = visible.split(self.sizes, dim=1)
+        return torch.cat([self.one(p, x, v) for p, (x, v) in enumerate(zip(values, masks))], 1)
 
     def one(self, part: int, x: Tensor, visible: Tensor) -> Tensor:
-        """Make the tokens of one part ``(n, k, d)`` from its values ``(n, k, width)``."""
+        """Return the tokens of one part ``(n, k, d)`` from its values ``(n, k, width)``."""
         finite = torch.isfinite(x) & visible.unsqueeze(-1)
         return self.parts[part](torch.where(finite, x, 0), finite)
 

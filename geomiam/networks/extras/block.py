@@ -24,7 +24,7 @@ class BlockWithExtras(TransformerBlock):
     width, heads, dropout
         Sizes.
     budget : float, optional
-        Of sparse attention; default: dense.
+        Budget of sparse attention; default: dense attention.
     experts : dict, optional
         ``experts``, ``top`` and ``balance`` of :class:`Experts` in place of the feed-forward layer.
     """
@@ -45,14 +45,18 @@ class BlockWithExtras(TransformerBlock):
 
     @classmethod
     def of(cls, config: NetworkConfig, *, experts: bool = True) -> BlockWithExtras:
-        """Make a block as configured; without experts if ``experts`` is False."""
-        facts = {"experts": config.experts, "top": config.top_experts, "balance": config.balance}
+        """Return a new block as configured; without experts if ``experts`` is False."""
+        expert_settings = {
+            "experts": config.experts,
+            "top": config.top_experts,
+            "balance": config.balance,
+        }
         return cls(
             config.width,
             config.heads,
             config.dropout,
             budget=config.budget if config.attention == "sparse" else None,
-            experts=facts if experts and config.experts else None,
+            experts=expert_settings if experts and config.experts else None,
         )
 
     def forward(
@@ -62,14 +66,14 @@ class BlockWithExtras(TransformerBlock):
         read: int | None = None,
         *,
         copies: int | Tensor = 1,
-        counted: Tensor | None = None,
+        load_mask: Tensor | None = None,
         budget: Tensor | None = None,
     ) -> Tensor:
-        """Mix the tokens of each row; ``budget (n,)`` takes the place of the block's own."""
+        """Apply the block to tokens ``(n, t, d)``; ``budget (n,)`` replaces the block's budget."""
         y = self.attend(
             x[:, :read], *self.project(x, read), bias=bias, copies=copies, budget=budget
         )
-        return self.feed_forward(y, copies, bias=bias, counted=counted)
+        return self.feed_forward(y, copies, bias=bias, load_mask=load_mask)
 
     def attend(
         self,
@@ -82,7 +86,7 @@ class BlockWithExtras(TransformerBlock):
         copies: int | Tensor = 1,
         budget: Tensor | None = None,
     ) -> Tensor:
-        """Add attention to tokens ``(n, r, d)``; a few that are read out attend densely."""
+        """Add attention to tokens ``(n, r, d)``; if only r < t are read out, they attend densely."""
         if self.budget is None or q.shape[1] < k.shape[1]:
             return super().attend(x, q, k, v, bias=bias, copies=copies)
         dense = partial(self.dense_attention, copies=copies)
@@ -101,18 +105,22 @@ class BlockWithExtras(TransformerBlock):
         copies: int | Tensor = 1,
         *,
         bias: Tensor | None = None,
-        counted: Tensor | None = None,
+        load_mask: Tensor | None = None,
     ) -> Tensor:
-        """Add the feed-forward layer to tokens ``(..., d)``; experts skip keys that bias takes out."""
+        """Add the feed-forward layer to tokens ``(..., d)``; experts skip keys that ``bias`` removes."""
         if not self.mixture:
             return super().feed_forward(x, copies)
-        lose = partial(drop, share=self.drop_share, copies=copies)
-        routed = None if bias is None else bias[:, 0, 0].exp() > 0
+        dropout = partial(drop, share=self.drop_share, copies=copies)
+        route_mask = None if bias is None else bias[:, 0, 0].exp() > 0
         y = self.norm_forward(x)
-        return x + lose(self.experts(y, drop=lose, routed=routed, counted=counted))
+        return x + dropout(
+            self.experts(y, drop=dropout, route_mask=route_mask, load_mask=load_mask)
+        )
 
-    def feed_forward_mean(self, x: Tensor, weight: Tensor, counted: Tensor | None = None) -> Tensor:
-        """Weighted mean over tokens ``(n, t, d)``; experts differ from token to token."""
+    def feed_forward_mean(
+        self, x: Tensor, weight: Tensor, load_mask: Tensor | None = None
+    ) -> Tensor:
+        """Return the weighted mean ``(n, d)`` over tokens; experts are computed for every token."""
         if self.mixture:
-            return weight @ self.feed_forward(x, counted=counted)
+            return weight @ self.feed_forward(x, load_mask=load_mask)
         return super().feed_forward_mean(x, weight)

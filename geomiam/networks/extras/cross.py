@@ -1,9 +1,9 @@
-"""Cross-modal fusion: an encoder of its own for each modality, then all visible tokens side by side.
+"""Cross-modal fusion: one encoder per modality, then attention among all visible tokens.
 
-The two stages of MAESTRO (Mohapatra et al. 2025, arXiv:2509.25278). Two things differ. Hidden tokens
-are left out, where MAESTRO keeps a reserved symbol among keys and values: so what is hidden changes
-nothing, and nothing depends on why it is hidden. And no convolution distils the tokens between
-blocks: each token stays one variable, window or patch.
+These are the two stages of MAESTRO (Mohapatra et al. 2025, arXiv:2509.25278) with two differences.
+Hidden tokens are left out, where MAESTRO keeps a reserved symbol among keys and values. A hidden value
+therefore changes nothing, and the reason why it is hidden does not matter. No convolution merges tokens
+between blocks, so each token stays one variable, window or patch.
 
 Shapes: n rows, t tokens, M modalities, c coalitions, d width.
 """
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
     from geomiam.networks.config import NetworkConfig
 
 MOST_BLOCKS = 4096
-"""Blocks of all encoders; a guard for saved models."""
+"""Blocks of all encoders; the limit protects the loading of saved models."""
 
 
 class CrossFusion(Fusion):
-    """Attention among the tokens of each modality, then among all of them; the mean is read out.
+    """Attention among the tokens of each modality, then among all of them; the mean is the output.
 
-    Every modality has ``inner`` blocks with weights of its own and a learned vector that is added
-    after them; ``depth`` blocks over the tokens of all modalities follow, the only ones with
-    experts. A row without a visible token is a learned vector.
+    Every modality has ``inner`` blocks with separate weights, after which a learned vector is added.
+    ``depth`` blocks over the tokens of all modalities follow; only these have experts. The features of a
+    row without a visible token are a learned vector.
 
     Raises
     ------
@@ -56,7 +56,7 @@ class CrossFusion(Fusion):
                 f"{len(sizes)} modalities of inner={config.inner} blocks are over {MOST_BLOCKS} "
                 "blocks; use fewer inner blocks"
             )
-        self.own = [slice(end - size, end) for end, size in zip(accumulate(sizes), sizes)]
+        self.spans = [slice(end - size, end) for end, size in zip(accumulate(sizes), sizes)]
         """Where the tokens of each modality stand."""
         self.encoders = Modules(
             Modules(BlockWithExtras.of(config, experts=False) for _ in range(config.inner))
@@ -70,8 +70,8 @@ class CrossFusion(Fusion):
     def forward(self, tokens: Tensor, visible: Tensor) -> Tensor:
         """Return features ``(n, d)`` from tokens ``(n, t, d)`` and visible ``(n, t)``."""
         budgets = self.budgets(visible)
-        encoded = [self.encode(m, tokens, visible, budgets) for m in range(len(self.own))]
-        return self.fuse(torch.cat(encoded, 1), visible)
+        encodings = [self.encode(m, tokens, visible, budgets) for m in range(len(self.spans))]
+        return self.fuse(torch.cat(encodings, 1), visible)
 
     @classmethod
     def check(cls, config: NetworkConfig) -> None:
@@ -85,96 +85,97 @@ class CrossFusion(Fusion):
         return BlockCounts(config.depth + config.inner * modalities, 0)
 
     def budgets(self, visible: Tensor) -> Tensor | None:
-        """Attention budget ``(n, M)`` of rows that show tokens ``(n, t)``; None without a gate."""
+        """Return attention budgets ``(n, M)`` of rows with visible ``(n, t)``; None without a gate."""
         if self.gate is None:
             return None
-        available = torch.stack([visible[:, own].any(1) for own in self.own], 1)
+        available = torch.stack([visible[:, span].any(1) for span in self.spans], 1)
         return self.gate(available.to(self.nothing.device))
 
     def encode(
         self, modality: int, tokens: Tensor, visible: Tensor, budgets: Tensor | None = None
     ) -> Tensor:
-        """Encode the tokens of a modality ``(n, k, d)``, out of all ``(n, t, d)``; 0 where hidden."""
-        own = self.own[modality]
-        out = torch.zeros_like(tokens[:, own])
-        for rows, index in rows_of_equal_length(visible[:, own]):
+        """Return the encoded tokens of a modality ``(n, k, d)``, of all ``(n, t, d)``; 0 where hidden."""
+        span = self.spans[modality]
+        out = torch.zeros_like(tokens[:, span])
+        for rows, index in rows_of_equal_length(visible[:, span]):
             if index.shape[1]:
-                x = gather(tokens[:, own], rows, index)
+                x = gather(tokens[:, span], rows, index)
                 budget = None if budgets is None else budgets[rows, modality]
                 out[rows[:, None], index] = self._within(modality, x, None, budget)
         return out
 
-    def fuse(self, encoded: Tensor, visible: Tensor) -> Tensor:
-        """Features ``(n, d)`` from encoded tokens ``(n, t, d)`` and visible ``(n, t)``."""
-        means = visible_mean(self.blocks, encoded, visible)
+    def fuse(self, encodings: Tensor, visible: Tensor) -> Tensor:
+        """Return features ``(n, d)`` from encoded tokens ``(n, t, d)`` and visible ``(n, t)``."""
+        means = visible_mean(self.blocks, encodings, visible)
         return torch.where(visible.any(1, keepdim=True), means, self.nothing.to(means.dtype))
 
     def training_features(self, tokens: VisibleTokens) -> Tensor:
-        """Features ``(n, d)`` in training: only visible tokens are computed."""
-        visible, device = tokens.visible, tokens.made.device
+        """Return features ``(n, d)`` in training; only visible tokens are computed."""
+        visible, device = tokens.visible, tokens.vectors.device
         budgets = self.budgets(visible)
-        encoded, place, start = [], torch.zeros_like(tokens.place), 0
-        for modality, own in enumerate(self.own):
-            buckets = length_buckets(visible[:, own], device=device)
-            parts = bucket_tokens(tokens.made, tokens.place[:, own], buckets)
+        encodings, place, start = [], torch.zeros_like(tokens.place), 0
+        for modality, span in enumerate(self.spans):
+            buckets = length_buckets(visible[:, span], device=device)
+            parts = bucket_tokens(tokens.vectors, tokens.place[:, span], buckets)
             for x, bucket in zip(parts, buckets):
                 budget = None if budgets is None else budgets[bucket.rows.to(device), modality]
-                encoded.append(
+                encodings.append(
                     self._within(modality, x, bucket_bias(x, bucket), budget).flatten(0, 1)
                 )
-                stands = start + torch.arange(bucket.index.numel()).view(bucket.index.shape)
-                place[bucket.rows[:, None], own.start + bucket.index] = stands
+                position = start + torch.arange(bucket.index.numel()).view(bucket.index.shape)
+                place[bucket.rows[:, None], span.start + bucket.index] = position
                 start += bucket.index.numel()
-        means = bucketed_mean(self.blocks, torch.cat(encoded), visible, place)
+        means = bucketed_mean(self.blocks, torch.cat(encodings), visible, place)
         return torch.where(visible.any(1, keepdim=True).to(device), means, self.nothing)
 
-    def view(self, rows: Rows, shown: Tensor) -> CrossView:
-        """Return the features of rows in coalitions of tokens ``shown (c, t)``."""
-        return CrossView(self, rows, shown)
+    def view(self, rows: Rows, coalitions: Tensor) -> CrossView:
+        """Return the view of rows in ``coalitions (c, t)``."""
+        return CrossView(self, rows, coalitions)
 
     def _within(
         self, modality: int, x: Tensor, bias: Tensor | None, budget: Tensor | None
     ) -> Tensor:
-        """Tokens of one modality ``(b, k, d)`` after its encoder."""
+        """Return the tokens of one modality ``(b, k, d)`` after its encoder."""
         for block in self.encoders[modality]:
             x = block(x, bias, budget=budget)
         return x + self.identity[modality]
 
 
 class CrossView(CoalitionView):
-    """Coalitions one after another; tokens once, and encoded once where a modality is shown whole.
+    """Coalitions one after another, with shared tokens.
 
-    A gate reads which modalities a coalition shows, so with one every coalition encodes by itself.
+    A modality that several coalitions show completely is encoded once. A gate depends on the modalities
+    of a coalition, so with a gate every coalition is encoded separately.
     """
 
     fusion: CrossFusion
 
-    def __init__(self, fusion: CrossFusion, rows: Rows, shown: Tensor):
-        super().__init__(fusion, rows, shown)
-        self.whole: dict[int, Tensor] = {}
-        """Encoded tokens of modalities that are shown whole, of the last rows."""
+    def __init__(self, fusion: CrossFusion, rows: Rows, coalitions: Tensor):
+        super().__init__(fusion, rows, coalitions)
+        self.encoded: dict[int, Tensor] = {}
+        """Encoded tokens of modalities that are shown completely, for the last rows."""
         self.encoded_from: Tensor | None = None
 
-    def cost(self, coalitions: int) -> int:
-        """Vectors per row that are in memory: tokens, encoded whole, and as a coalition shows them."""
-        return 3 * self.shown.shape[1]
+    def cost(self, count: int) -> int:
+        """Return the vectors per row in memory: tokens, and encodings shared and of one coalition."""
+        return 3 * self.coalitions.shape[1]
 
-    def features(self, rows: Tensor, which: Tensor) -> Tensor:
-        """Features ``(r, c, d)`` of rows in coalitions."""
+    def features(self, rows: Tensor, selection: Tensor) -> Tensor:
+        """Return features ``(r, c, d)`` of rows in the coalitions ``selection (c,)``."""
         tokens, observed = self.tokens(rows), self.rows.visible[rows]
         if tokens is not self.encoded_from:
-            self.encoded_from, self.whole = tokens, {}
-        return torch.stack([self._one(tokens, observed, c) for c in self.shown[which]], 1)
+            self.encoded_from, self.encoded = tokens, {}
+        return torch.stack([self._one(tokens, observed, c) for c in self.coalitions[selection]], 1)
 
-    def _one(self, tokens: Tensor, observed: Tensor, shown: Tensor) -> Tensor:
-        """Features ``(r, d)`` in one coalition ``(t,)``."""
-        visible, fusion = observed & shown, self.fusion
-        budgets, encoded = fusion.budgets(visible), []
-        for m, own in enumerate(fusion.own):
-            if budgets is None and bool(shown[own].all()):
-                if m not in self.whole:
-                    self.whole[m] = fusion.encode(m, tokens, observed)
-                encoded.append(self.whole[m])
+    def _one(self, tokens: Tensor, observed: Tensor, coalition: Tensor) -> Tensor:
+        """Return features ``(r, d)`` in one coalition ``(t,)``."""
+        visible, fusion = observed & coalition, self.fusion
+        budgets, encodings = fusion.budgets(visible), []
+        for m, span in enumerate(fusion.spans):
+            if budgets is None and bool(coalition[span].all()):
+                if m not in self.encoded:
+                    self.encoded[m] = fusion.encode(m, tokens, observed)
+                encodings.append(self.encoded[m])
             else:
-                encoded.append(fusion.encode(m, tokens, visible, budgets))
-        return fusion.fuse(torch.cat(encoded, 1), visible)
+                encodings.append(fusion.encode(m, tokens, visible, budgets))
+        return fusion.fuse(torch.cat(encodings, 1), visible)

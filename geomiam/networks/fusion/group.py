@@ -1,7 +1,9 @@
-"""Group fusion: attention among the tokens of each group first, then among the groups' summaries.
+"""Group fusion: attention among the tokens of each group, then among the summaries of the groups.
 
-A summary depends on its own group only, so all 2^G coalitions of groups share the same G summaries;
-what is left per coalition is a small transformer over at most G + 1 vectors.
+A summary depends on its own group only, so all 2^G coalitions of groups share the same G summaries.
+Each coalition then costs a small transformer over at most G + 1 vectors.
+
+Shapes: n rows, t tokens, k tokens of a group, G groups, d width.
 """
 
 from __future__ import annotations
@@ -29,10 +31,13 @@ if TYPE_CHECKING:
 
 
 class GroupFusion(Fusion):
-    """One encoder shared by all groups, a summary for each, fused over those that are visible.
+    """One encoder that all groups share, and a transformer over the summaries of visible groups::
 
-    The summary is the mean of a group's visible tokens plus a learned vector of the group. A learned
-    query token reads the visible summaries; with none visible it gives the base value.
+        s_g      = LN(mean of Encoder(visible tokens of g)) + identity_g
+        features = first token of Transformer([query, s_g for visible g])
+
+    A learned query token reads the visible summaries. Without a visible group it alone gives the base
+    value.
     """
 
     extendable = True
@@ -43,28 +48,73 @@ class GroupFusion(Fusion):
         self.inner = Modules(token_block(config) for _ in range(config.inner))
         self.blocks = Modules(summary_block(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.width)
-        drawn = torch.randn(len(self.groups), config.width) * 0.02
-        self.identity = nn.ParameterList(drawn.clone().unbind())  # apart: a new group learns alone
+        identities = torch.randn(len(self.groups), config.width) * 0.02
+        # One parameter per group, so that the identity of a new group can be trained alone.
+        self.identity = nn.ParameterList(identities.clone().unbind())
         self.query = nn.Parameter(torch.randn(config.width) * 0.02)
 
     def forward(self, tokens: Tensor, visible: Tensor) -> Tensor:
-        """Return features ``(n, d)`` from tokens ``(n, t, d)`` and visible ``(n, t)``."""
-        own = [(tokens[:, g], visible[:, g]) for g in self.groups]
-        summaries = [self.pool(g, x, seen) for g, (x, seen) in enumerate(own)]
-        return self.fuse(torch.stack(summaries, 1), torch.stack([s.any(1) for _, s in own], 1))
+        """Return features ``(n, d)`` from tokens ``(n, t, d)`` and boolean visible ``(n, t)``."""
+        summaries = [self.pool(i, tokens[:, g], visible[:, g]) for i, g in enumerate(self.groups)]
+        present = torch.stack([visible[:, g].any(1) for g in self.groups], 1)
+        return self.fuse(torch.stack(summaries, 1), present)
+
+    def pool(self, group: int, tokens: Tensor, visible: Tensor) -> Tensor:
+        """Return summaries ``(n, d)`` of one group's tokens ``(n, k, d)``.
+
+        The summary is arbitrary where no token is visible.
+        """
+        return self.norm(visible_mean(self.inner, tokens, visible)) + self.identity[group]
+
+    def fuse(self, summaries: Tensor, present: Tensor) -> Tensor:
+        """Return features ``(n, d)`` from summaries ``(n, G, d)`` of the groups ``present (n, G)``."""
+        query = torch.ones_like(present[:, :1])
+        bias = key_bias(torch.cat([query, present], 1), summaries.dtype)
+        return self._read(self.with_query(summaries), bias)
+
+    def with_query(self, summaries: Tensor) -> Tensor:
+        """Put the query before the summaries: ``(n, 1 + G, d)``."""
+        query = self.query.to(summaries.dtype).expand(len(summaries), 1, -1)
+        return torch.cat([query, summaries], 1)
+
+    def _read(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """Return the query ``(n, d)`` after all blocks over query and summaries ``(n, 1 + G, d)``."""
+        for block in self.blocks[:-1]:
+            x = block(x, bias)
+        return self.blocks[-1](x, bias, read=1).squeeze(1)
+
+    def training_features(self, tokens: VisibleTokens) -> Tensor:
+        """Return features ``(n, d)`` in training.
+
+        Only visible tokens and summaries of visible groups are computed.
+        """
+        n, groups = len(tokens.visible), len(self.groups)
+        visible = [tokens.visible[:, g] for g in self.groups]
+        place = [tokens.place[:, g] for g in self.groups]
+        means = bucketed_mean(self.inner, tokens.vectors, _stacked(visible), _stacked(place))
+        summaries = self.norm(means.view(n, groups, -1)) + torch.stack(list(self.identity))
+        # The query stands first, then the summaries row by row; `position` finds them there.
+        vectors = torch.cat([self.query[None].to(summaries.dtype), summaries.flatten(0, 1)])
+        position = F.pad(1 + torch.arange(n * groups).view(n, groups), (1, 0))
+        present = torch.stack([v.any(1) for v in visible], 1)
+        with_query = torch.cat([present.new_ones(n, 1), present], 1)
+        buckets = length_buckets(with_query, device=vectors.device)
+        inputs = gather_vectors(vectors, [position[b.rows[:, None], b.index] for b in buckets])
+        features = [self._read(x, bucket_bias(x, b)) for x, b in zip(inputs, buckets)]
+        return to_rows(features, buckets, rows=n)
 
     @classmethod
     def count_blocks(cls, config: NetworkConfig, *, modalities: int) -> BlockCounts:
-        """Return the blocks inside groups, shared by all, and those over summaries."""
+        """Return the blocks inside groups, which all groups share, and those over summaries."""
         return BlockCounts(config.inner, config.depth)
 
     @property
     def hidden_tokens_are_cheap(self) -> bool:
-        """Without blocks inside groups a token costs one addition."""
+        """Whether a token costs one addition only, since groups have no blocks inside."""
         return not len(self.inner)
 
     def extend(self, old: GroupFusion) -> list[nn.Parameter]:
-        """Copy the weights of a fusion of fewer groups; the identities of new groups are new."""
+        """Copy the weights of a fusion of fewer groups; return the identities of new groups."""
         before = {tuple(g): i for g, i in zip(old.groups, old.identity)}
         new = [i for g, i in zip(self.groups, self.identity) if tuple(g) not in before]
         with torch.no_grad():
@@ -75,82 +125,47 @@ class GroupFusion(Fusion):
             getattr(self, part).load_state_dict(getattr(old, part).state_dict())
         return new
 
-    def view(self, rows: Rows, shown: Tensor) -> GroupView:
-        """Return the features of rows in coalitions of tokens ``shown (c, t)``."""
-        return GroupView(self, rows, shown)
-
-    def pool(self, group: int, tokens: Tensor, visible: Tensor) -> Tensor:
-        """Summaries ``(n, d)`` of a group's tokens ``(n, k, d)``; arbitrary where none is visible."""
-        return self.norm(visible_mean(self.inner, tokens, visible)) + self.identity[group]
-
-    def training_features(self, tokens: VisibleTokens) -> Tensor:
-        """Features ``(n, d)``; only visible tokens and summaries of visible groups are computed."""
-        n, groups = len(tokens.visible), len(self.groups)
-        own = [tokens.visible[:, g] for g in self.groups]
-        place = [tokens.place[:, g] for g in self.groups]
-        means = bucketed_mean(self.inner, tokens.made, _stacked(own), _stacked(place))
-        summaries = self.norm(means.view(n, groups, -1)) + torch.stack(list(self.identity))
-        whole = torch.cat([self.query[None].to(summaries.dtype), summaries.flatten(0, 1)])
-        stands = F.pad(1 + torch.arange(n * groups).view(n, groups), (1, 0))
-        present = torch.stack([v.any(1) for v in own], 1)
-        with_query = torch.cat([present.new_ones(n, 1), present], 1)
-        buckets = length_buckets(with_query, device=whole.device)
-        vectors = gather_vectors(whole, [stands[b.rows[:, None], b.index] for b in buckets])
-        features = [self._read(x, bucket_bias(x, b)) for x, b in zip(vectors, buckets)]
-        return to_rows(features, buckets, rows=n)
-
-    def _read(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        for block in self.blocks[:-1]:
-            x = block(x, bias)
-        return self.blocks[-1](x, bias, read=1).squeeze(1)
-
-    def fuse(self, summaries: Tensor, present: Tensor) -> Tensor:
-        """Features ``(n, d)`` from summaries ``(n, G, d)`` of the groups that are present ``(n, G)``."""
-        query = torch.ones_like(present[:, :1])
-        bias = key_bias(torch.cat([query, present], 1), summaries.dtype)
-        return self._read(self.with_query(summaries), bias)
-
-    def with_query(self, summaries: Tensor) -> Tensor:
-        """Put the query before the summaries: ``(n, 1 + G, d)``."""
-        query = self.query.to(summaries.dtype).expand(len(summaries), 1, -1)
-        return torch.cat([query, summaries], 1)
+    def view(self, rows: Rows, coalitions: Tensor) -> GroupView:
+        """Return the view of rows in ``coalitions (c, t)``."""
+        return GroupView(self, rows, coalitions)
 
 
 class GroupView(CoalitionView):
-    """Coalitions of n rows from the summaries of their groups, each made once."""
+    """Coalitions of n rows from the summaries of their groups, each computed once."""
 
     fusion: GroupFusion
 
-    def __init__(self, fusion: GroupFusion, rows: Rows, shown: Tensor):
-        super().__init__(fusion, rows, shown)
+    def __init__(self, fusion: GroupFusion, rows: Rows, coalitions: Tensor):
+        super().__init__(fusion, rows, coalitions)
         self.pooled = PooledSets.of(
-            fusion.groups, rows, shown, width=len(fusion.query), pool=fusion.pool
+            fusion.groups, rows, coalitions, width=len(fusion.query), pool=fusion.pool
         )
         self.layouts: dict[tuple[bytes, int], CoalitionLayout] = {}
 
-    def cost(self, coalitions: int) -> int:
-        """Vectors per row that are in memory."""
-        return coalitions * (1 + int((self.pooled.which >= 0).any(0).sum()) // 2)
+    def cost(self, count: int) -> int:
+        """Return the vectors per row that are in memory."""
+        return count * (1 + int((self.pooled.index >= 0).any(0).sum()) // 2)
 
-    def features(self, rows: Tensor, which: Tensor) -> Tensor:
-        """Features ``(r, c, d)`` of rows in coalitions."""
+    def features(self, rows: Tensor, selection: Tensor) -> Tensor:
+        """Return features ``(r, c, d)`` of ``rows (r,)`` in the coalitions ``selection (c,)``."""
         table = self.pooled.table
-        out = table.new_empty(len(rows), len(which), table.shape[-1])
-        for present, mine in _patterns(self.pooled.present[rows]):
-            x = self.fusion.with_query(table[rows[mine]])
-            out[mine] = read_coalitions(self.fusion.blocks, x, self._layout(present, which))
+        out = table.new_empty(len(rows), len(selection), table.shape[-1])
+        for present, same_pattern in _patterns(self.pooled.present[rows]):
+            x = self.fusion.with_query(table[rows[same_pattern]])
+            layout = self._layout(present, selection)
+            out[same_pattern] = read_coalitions(self.fusion.blocks, x, layout)
         return out
 
-    def _layout(self, present: Tensor, which: Tensor) -> CoalitionLayout:
-        """Layout of coalitions of rows in which these summaries are present ``(v,)``."""
-        key = bytes(present.tolist()) + bytes(which.cpu().numpy().tobytes()), len(which)
+    def _layout(self, present: Tensor, selection: Tensor) -> CoalitionLayout:
+        """Return the layout of coalitions for rows with the summaries ``present (v,)``; keep it."""
+        key = bytes(present.tolist()) + bytes(selection.cpu().numpy().tobytes()), len(selection)
         if key not in self.layouts:
-            chosen = self.pooled.which[which]
-            there = (chosen >= 0) & present[chosen.clamp(min=0)] if len(present) else chosen >= 0
+            index = self.pooled.index[selection]  # (c, G)
+            member = (index >= 0) & present[index.clamp(min=0)] if len(present) else index >= 0
             self.layouts[key] = CoalitionLayout.of(
                 [
-                    [int(v) + 1 for v, t in zip(*pair) if t]
-                    for pair in zip(chosen.tolist(), there.tolist())
+                    [int(v) + 1 for v, is_member in zip(*pair) if is_member]
+                    for pair in zip(index.tolist(), member.tolist())
                 ],
                 among=self.pooled.table.shape[1] + 1,
                 device=self.pooled.table.device,
@@ -159,17 +174,17 @@ class GroupView(CoalitionView):
 
 
 def _patterns(present: Tensor) -> Iterator[tuple[Tensor, Tensor | slice]]:
-    """Distinct rows of ``present (n, v)``, and which rows have each."""
+    """Yield each distinct row of ``present (n, v)``, and the positions of the rows that equal it."""
     if not present.shape[1]:
         yield present[0], slice(None)
         return
-    patterns, which = present.unique(dim=0, return_inverse=True)
+    patterns, pattern_of = present.unique(dim=0, return_inverse=True)
     for p, pattern in enumerate(patterns):
-        yield pattern, torch.nonzero(which == p).squeeze(1) if len(patterns) > 1 else slice(None)
+        same = torch.nonzero(pattern_of == p).squeeze(1) if len(patterns) > 1 else slice(None)
+        yield pattern, same
 
 
 def _stacked(parts: Sequence[Tensor]) -> Tensor:
-    """Parts ``(n, k_g)`` of G groups as ``(n · G, k)``, filled up with zeros."""
-    most = max(p.shape[1] for p in parts)
-    filled = [F.pad(p, (0, most - p.shape[1])) for p in parts]
-    return torch.stack(filled, 1).flatten(0, 1)
+    """Return parts ``(n, k_g)`` of G groups as ``(n · G, k)``, filled up with zeros."""
+    longest = max(p.shape[1] for p in parts)
+    return torch.stack([F.pad(p, (0, longest - p.shape[1])) for p in parts], 1).flatten(0, 1)

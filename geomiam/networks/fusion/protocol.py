@@ -1,4 +1,4 @@
-"""The protocol that every fusion satisfies, and a default for all of it but the forward pass."""
+"""The protocol that every fusion satisfies, with a default for all of it but the forward pass."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ Scalars = Literal["periodic", "linear", "quadratic"]
 
 
 class BlockCounts(NamedTuple):
-    """Transformer blocks of a fusion."""
+    """Numbers of transformer blocks of a fusion."""
 
     over_tokens: int
-    """They may have sparse attention and experts."""
+    """Blocks over tokens; they may have sparse attention and experts."""
     over_summaries: int
+    """Blocks over summaries of groups."""
 
 
 class Fusion(nn.Module, ABC):
-    """Turns the tokens of n rows, some of them hidden, into one feature vector per row.
+    """Map the tokens of n rows, some of them hidden, to one feature vector per row.
 
     A fusion is one class and one line in :data:`geomiam.networks.fusion.registry.FUSIONS`. It defines
     ``__init__(config, layout)`` and :meth:`forward`. The class attributes describe it to training,
@@ -42,7 +43,7 @@ class Fusion(nn.Module, ABC):
 
     - A hidden token has no effect on the features or on a gradient; its vector is arbitrary.
     - No row depends on another row.
-    - Features are finite, also where a row shows no token.
+    - Features are finite, also where a row has no visible token.
     """
 
     mixes: ClassVar[bool] = True
@@ -98,62 +99,81 @@ class Fusion(nn.Module, ABC):
         return False
 
     def training_features(self, tokens: VisibleTokens) -> Tensor:
-        """Return features ``(n, f)`` in training, where only visible tokens are made."""
-        return self(tokens.padded(), tokens.visible.to(tokens.made.device))
+        """Return features ``(n, f)`` in training, where only visible tokens are computed."""
+        return self(tokens.padded(), tokens.visible.to(tokens.vectors.device))
 
-    def view(self, rows: Rows, shown: Tensor) -> CoalitionView:
-        """Return the features of rows in coalitions of tokens ``shown (c, t)``, for inference."""
-        return CoalitionView(self, rows, shown)
+    def view(self, rows: Rows, coalitions: Tensor) -> CoalitionView:
+        """Return the view of rows in ``coalitions (c, t)``, for inference."""
+        return CoalitionView(self, rows, coalitions)
 
     def extend(self, old: Self) -> list[nn.Parameter]:
         """Copy the weights of a fusion of fewer modalities; return the weights that are new."""
         raise NotImplementedError(f"{type(self).__name__} is not extendable")
 
     def branch_weights(self, modality: int) -> Iterator[Tensor]:
-        """Weights of the branch of one modality, in the same order in every model."""
+        """Yield the weights of the branch of one modality, in the same order in every model."""
         raise NotImplementedError(f"{type(self).__name__} has no branches")
 
     def branch_features(self, modality: int) -> tuple[slice, int]:
-        """Positions of a branch's features, and of its weight α, among the f features."""
+        """Return the positions of a branch's features, and of its weight α, among the f features."""
         raise NotImplementedError(f"{type(self).__name__} has no branches")
 
 
 class CoalitionView:
-    """Features of n rows in c coalitions. The default computes one coalition after another.
+    """Features of n rows in coalitions of tokens, computed one coalition after another.
 
-    Tokens of the rows that are asked for are made once. A fusion whose coalitions share more has a
-    view of its own.
+    The tokens of the requested rows are computed once. A fusion whose coalitions share more overrides
+    this class.
+
+    Parameters
+    ----------
+    fusion : Fusion
+    rows : Rows
+        n rows, and which of their tokens are observed.
+    coalitions : Tensor
+        Boolean ``(c, t)``: tokens that each coalition shows.
     """
 
-    def __init__(self, fusion: Fusion, rows: Rows, shown: Tensor):
-        self.fusion, self.rows, self.shown = fusion, rows, shown
+    def __init__(self, fusion: Fusion, rows: Rows, coalitions: Tensor):
+        self.fusion, self.rows, self.coalitions = fusion, rows, coalitions
         self._last: tuple[Tensor, Tensor] | None = None
 
-    def cost(self, coalitions: int) -> int:
-        """Vectors per row that are in memory for so many coalitions; micro-batches follow from it."""
-        return self.shown.shape[1] + coalitions
+    def cost(self, count: int) -> int:
+        """Return the vectors per row in memory for ``count`` coalitions; it sets the micro-batch."""
+        return self.coalitions.shape[1] + count
 
-    def features(self, rows: Tensor, which: Tensor) -> Tensor:
-        """Features ``(r, c, f)`` of rows ``(r,)`` in coalitions ``(c,)``, both given as positions."""
+    def features(self, rows: Tensor, selection: Tensor) -> Tensor:
+        """Return features ``(r, c, f)``.
+
+        Parameters
+        ----------
+        rows : Tensor
+            Positions ``(r,)`` of rows.
+        selection : Tensor
+            Positions ``(c,)`` of coalitions.
+        """
         tokens, observed = self.tokens(rows), self.rows.visible[rows]
-        return torch.stack([self.fusion(tokens, observed & c) for c in self.shown[which]], 1)
+        features = [self.fusion(tokens, observed & c) for c in self.coalitions[selection]]
+        return torch.stack(features, 1)
 
-    def states(self, rows: Tensor, which: int, owner: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-        """Features ``(r, f)`` of rows in one coalition, and last tokens by group ``(r, G, d)``.
+    def states(
+        self, rows: Tensor, coalition: int, owner: Tensor, groups: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return features ``(r, f)`` of rows in one coalition, and last tokens by group ``(r, G, d)``.
 
-        ``owner (t,)`` is the group of each token. Only where the fusion has ``learned_explainer``.
+        ``owner (t,)`` is the group of each token. Only fusions with ``learned_explainer`` have it.
         """
         raise NotImplementedError(f"{type(self.fusion).__name__} has no states by group")
 
     def tokens(self, rows: Tensor) -> Tensor:
-        """Tokens of rows ``(r, t, d)``, kept until other rows are asked for."""
+        """Return the tokens of rows ``(r, t, d)``; they are kept until other rows are requested."""
         if self._last is None or self._last[0] is not rows:
-            self._last = rows, self.rows.tokens(rows, range(self.shown.shape[1]))
+            self._last = rows, self.rows.tokens(rows, range(self.coalitions.shape[1]))
         return self._last[1]
 
 
 def refuse_gate(config: NetworkConfig) -> None:
-    """Raise the error for a gate that has no blocks to set a budget of."""
+    """Raise the error for a gate without blocks whose budget it could set."""
     raise ValueError(
         "gate=True learns budgets of each modality's own blocks: it needs fusion='cross', "
         f"attention='sparse' and inner=1 or more; found fusion='{config.fusion}', "

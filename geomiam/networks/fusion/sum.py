@@ -1,4 +1,4 @@
-"""Sum fusion: the tokens are added up and read by a plain network of two layers, or of none."""
+"""Sum fusion: the tokens are added up and pass through a network of two layers, or of none."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ if TYPE_CHECKING:
 
 
 class SumFusion(Fusion):
-    """The sum of all tokens; a hidden token adds a learned vector, so the sum shows what is missing.
+    """The sum of all tokens, in which a learned vector replaces each hidden token::
 
-    Its scalar tokens are linear (no frequencies), so this is a network of two hidden layers over all
-    predictors and their hidden-indicators, as in DeepMaxent (Ryckewaert et al. 2024,
-    arXiv:2412.19217), which is hard to beat on small data. There is no normalisation in it: a large
-    value stays large.
+        features = W ReLU(scale · Σ_j (token_j if visible else hidden_j)) + b
 
-    Tokens of the modalities ``config.grown``, which were added to a trained model, stand last. Hidden,
-    they add exactly nothing, so that the old predictions stay as they are.
+    Scalar tokens are linear (no frequencies). This is therefore a network of two hidden layers over all
+    predictors and their missing-indicators, as in DeepMaxent (Ryckewaert et al. 2024,
+    arXiv:2412.19217). It has no normalisation, so a large value stays large.
+
+    Tokens of the modalities ``config.grown``, which were added to a trained model, stand last. Where
+    they are hidden they add exactly 0, so the old predictions do not change.
     """
 
     scalars: ClassVar[Scalars] = "linear"
@@ -46,48 +47,48 @@ class SumFusion(Fusion):
 
     def forward(self, tokens: Tensor, visible: Tensor) -> Tensor:
         """Return features ``(n, d)`` from tokens ``(n, t, d)`` and visible ``(n, t)``."""
-        shown = torch.where(visible.unsqueeze(-1), tokens, self.every_hidden)
-        old, new = shown.split([len(self.hidden), self.grown], 1)
+        vectors = torch.where(visible.unsqueeze(-1), tokens, self.every_hidden)
+        old, new = vectors.split([len(self.hidden), self.grown], 1)
         return self.read(old.sum(1) + new.sum(1) if self.grown else old.sum(1))
 
     def training_features(self, tokens: VisibleTokens) -> Tensor:
-        """Features ``(n, d)`` in training."""
+        """Return features ``(n, d)`` in training."""
         hidden = self.every_hidden
-        index = torch.arange(len(hidden)) + len(tokens.made)
+        index = torch.arange(len(hidden)) + len(tokens.vectors)
         index = torch.where(tokens.visible, tokens.place, index)
-        return self.read(gather_vectors(torch.cat([tokens.made, hidden]), [index])[0].sum(1))
+        return self.read(gather_vectors(torch.cat([tokens.vectors, hidden]), [index])[0].sum(1))
 
     @property
     def hidden_tokens_are_cheap(self) -> bool:
-        """A token costs one addition."""
+        """Whether hidden tokens are computed in training: a token costs one addition."""
         return True
 
     @property
     def every_hidden(self) -> Tensor:
-        """What each token adds when hidden ``(t, d)``."""
+        """The vector that each token adds when hidden ``(t, d)``."""
         return F.pad(self.hidden, (0, 0, 0, self.grown))
 
     def extend(self, old: SumFusion) -> list[nn.Parameter]:
-        """Copy the weights of a fusion of fewer tokens; only tokenizers are new."""
+        """Copy the weights of a fusion of fewer tokens; no weight is new."""
         self.load_state_dict(old.state_dict())
         return []
 
     def read(self, total: Tensor) -> Tensor:
-        """Features ``(..., d)`` from the sum of all tokens ``(..., d)``."""
+        """Return features ``(..., d)`` from the sum of all tokens ``(..., d)``."""
         return self.inner(self.dropout(torch.relu(total * self.scale)))
 
-    def view(self, rows: Rows, shown: Tensor) -> SumView:
-        """Return the features of rows in coalitions of tokens ``shown (c, t)``."""
-        return SumView(self, rows, shown)
+    def view(self, rows: Rows, coalitions: Tensor) -> SumView:
+        """Return the view of rows in ``coalitions (c, t)``."""
+        return SumView(self, rows, coalitions)
 
 
 class LinearFusion(SumFusion):
-    """The sum of the tokens itself, with no hidden layer.
+    """The sum of the tokens, without a hidden layer.
 
-    Each variable adds its part to the logit, and a hidden variable adds a learned constant: a
-    logistic regression (with linear scalar tokens) or a generalised additive model (with squares),
-    of rank ``width`` over the species, trained by masking. It has the least variance of all members,
-    so it leads where sites are few and effects are monotone.
+    Each variable adds its part to the logit, and a hidden variable adds a learned constant. With linear
+    scalar tokens it is a logistic regression, with squares a generalised additive model. Its rank over
+    the species is ``width``. It has the least variance of all members, so it is the best one where sites
+    are few and effects are monotone.
     """
 
     linear = True
@@ -97,7 +98,7 @@ class LinearFusion(SumFusion):
         del self.inner, self.dropout
 
     def read(self, total: Tensor) -> Tensor:
-        """Features ``(..., d)`` from the sum of all tokens ``(..., d)``."""
+        """Return features ``(..., d)`` from the sum of all tokens ``(..., d)``."""
         return total * self.scale
 
 
@@ -110,31 +111,33 @@ class QuadraticFusion(LinearFusion):
 class SumView(CoalitionView):
     """Tokens that no coalition separates are added up once; a coalition adds its parts.
 
-    Tokens that no coalition shows of any row are not computed. They must not count in the cost
-    either: batches of another size round differently, and a model that was given a modality later
-    predicts without it as before, to the bit.
+    Tokens that no coalition shows in any row are not computed. They must not count in the cost either:
+    batches of another size round differently, and a model that was extended by a modality must predict
+    without it as before, to the bit.
     """
 
     fusion: SumFusion
 
-    def __init__(self, fusion: SumFusion, rows: Rows, shown: Tensor):
-        super().__init__(fusion, rows, shown)
-        self.parts, owner = shown.unique(dim=1, return_inverse=True)  # (c, P), (t,)
-        self.seen = torch.nonzero(shown.any(0) & rows.visible.any(0)).squeeze(1)  # (k,) tokens
-        self.owner = owner[self.seen]
+    def __init__(self, fusion: SumFusion, rows: Rows, coalitions: Tensor):
+        super().__init__(fusion, rows, coalitions)
+        self.parts, owner = coalitions.unique(dim=1, return_inverse=True)  # (c, P), (t,)
+        self.index = torch.nonzero(coalitions.any(0) & rows.visible.any(0)).squeeze(
+            1
+        )  # (k,) tokens
+        self.owner = owner[self.index]
 
-    def cost(self, coalitions: int) -> int:
-        """Vectors per row that are in memory."""
-        return len(self.seen) + coalitions
+    def cost(self, count: int) -> int:
+        """Return the vectors per row that are in memory."""
+        return len(self.index) + count
 
-    def features(self, rows: Tensor, which: Tensor) -> Tensor:
-        """Features ``(r, c, d)`` of rows in coalitions."""
+    def features(self, rows: Tensor, selection: Tensor) -> Tensor:
+        """Return features ``(r, c, d)`` of rows in the coalitions ``selection (c,)``."""
         hidden = self.fusion.hidden
         sums = hidden.new_zeros(len(rows), self.parts.shape[1], hidden.shape[1])
-        if len(self.seen):
-            tokens = self.rows.tokens(rows, self.seen.tolist())
-            visible = self.rows.visible[rows][:, self.seen].unsqueeze(-1)
-            gain = torch.where(visible, tokens - self.fusion.every_hidden[self.seen], 0)
+        if len(self.index):
+            tokens = self.rows.tokens(rows, self.index.tolist())
+            visible = self.rows.visible[rows][:, self.index].unsqueeze(-1)
+            gain = torch.where(visible, tokens - self.fusion.every_hidden[self.index], 0)
             sums = sums.to(gain.dtype).index_add_(1, self.owner, gain)
-        total = hidden.sum(0) + self.parts[which].to(sums.dtype) @ sums
+        total = hidden.sum(0) + self.parts[selection].to(sums.dtype) @ sums
         return self.fusion.read(total)

@@ -1,4 +1,7 @@
-"""Token fusion: the papers' transformer (MaskSDM, MIAM), with hidden tokens collapsed to one."""
+"""Token fusion: the transformer of MaskSDM and MIAM, with all hidden tokens computed as one.
+
+Shapes: n rows, t tokens, l tokens that are computed, k visible tokens, d width.
+"""
 
 from __future__ import annotations
 
@@ -29,16 +32,22 @@ if TYPE_CHECKING:
 
 
 class TokenFusion(Fusion):
-    """All tokens attend to all; hidden ones are one learned vector; the mean is read out.
+    """Transformer over all tokens; its output is the mean of the tokens after the last block.
 
-    The k hidden tokens of a row are computed as one. They are equal on entry and carry no position, so
-    they stay equal through every block: one token with ``log k`` added to its attention logit and
-    weight k in the mean gives the same result. In training dropout would make them differ; the one
-    token gets noise of the mean and variance that the mean of k has. To sparse attention it is one
-    token, to experts one that is routed and not counted.
+    As in MaskSDM (Zbinden et al. 2025), one learned mask vector replaces every hidden token. The mask
+    vector has no position, so the k hidden tokens of a row are equal on entry and stay equal through
+    every block. One token therefore replaces them, with ``log k`` added to its attention logit::
+
+        k exp(a) = exp(a + log k)
+
+    and with weight k in the mean. The result is the same.
+
+    In training, dropout would make the k tokens differ. The one token gets noise with the mean and the
+    variance of the mean of k tokens. Sparse attention treats it as one token. Experts process it and do
+    not count it as load.
 
     Tokens of the modalities ``config.grown``, which were added to a trained model, do not count while
-    they are hidden: without them the predictions are the old ones.
+    they are hidden. Without them the predictions are the old ones.
     """
 
     mixes = False
@@ -53,11 +62,75 @@ class TokenFusion(Fusion):
         self.blocks = Modules(token_block(config) for _ in range(config.depth))
 
     def forward(self, tokens: Tensor, visible: Tensor) -> Tensor:
-        """Return features ``(n, d)`` from tokens ``(n, t, d)`` and visible ``(n, t)``.
-
-        Visible tokens and one for all hidden; rows that show equally many go together.
-        """
+        """Return features ``(n, d)`` from tokens ``(n, t, d)`` and boolean visible ``(n, t)``."""
         return SharedTokens(self, tokens).features(visible)
+
+    def plain(self, tokens: Tensor, visible: Tensor) -> Tensor:
+        """Return the features ``(n, d)`` by the definition, with every hidden token computed.
+
+        Parameters
+        ----------
+        tokens : Tensor
+            ``(n, t, d)``.
+        visible : Tensor
+            Boolean ``(n, t)``.
+        """
+        x = torch.where(visible.unsqueeze(-1), tokens, self.mask)
+        if not self.grown:
+            for block in self.blocks:
+                x = block(x)
+            return x.mean(1)
+        counts = visible | ~self._is_grown(range(tokens.shape[1]), visible.device)
+        for block in self.blocks:
+            x = block(x, key_bias(counts, x.dtype))
+        weight = counts.to(x.dtype).unsqueeze(-1)
+        return (x * weight).sum(1) / weight.sum(1)
+
+    def training_features(self, tokens: VisibleTokens) -> Tensor:
+        """Return features ``(n, d)`` in training.
+
+        Rows with about equally many visible tokens form a bucket. Shorter rows of a bucket are filled up
+        with single mask vectors. So the last slot stands for the same number of tokens in every row.
+        """
+        n, t = tokens.visible.shape
+        if self.grown:  # rows hide different numbers of counting tokens, so no bucket fits
+            return self.plain(tokens.padded(), tokens.visible.to(tokens.vectors.device))
+        vectors = torch.cat([tokens.vectors, self.mask[None].to(tokens.vectors.dtype)])
+        place = torch.where(tokens.visible, tokens.place, len(tokens.vectors))
+        place = torch.cat([place, place.new_full((n, 1), len(tokens.vectors))], 1)
+        with_mask = torch.cat([tokens.visible, tokens.visible.new_ones(n, 1)], 1)
+        buckets = length_buckets(with_mask, device=vectors.device)
+        inputs = gather_vectors(vectors, [place[b.rows[:, None], b.index] for b in buckets])
+        mean = self._mean if self.blocks[0].collapses else self._sparse_mean
+        return to_rows([mean(x, b, t) for x, b in zip(inputs, buckets)], buckets, rows=n)
+
+    def _mean(self, x: Tensor, bucket: Bucket, t: int) -> Tensor:
+        """Return the mean ``(b, d)`` of t tokens after all blocks, from the l of a bucket ``(b, l, d)``.
+
+        The last of the l tokens stands for the remaining t − l + 1.
+        """
+        copies, load_mask = t - x.shape[1] + 1, None
+        if self.blocks[0].mixture:
+            load_mask = (_slots(bucket) < _visible_counts(bucket)).to(x.device)
+        weight = x.new_ones(x.shape[1])
+        weight[-1] = copies
+        bias = None if copies == 1 else weight.log()[None, None, None]  # (1, 1, 1, l)
+        for block in self.blocks:
+            x = block(x, bias, copies=copies, load_mask=load_mask)
+        return (weight / weight.sum()) @ x
+
+    def _sparse_mean(self, x: Tensor, bucket: Bucket, t: int) -> Tensor:
+        """Return the mean as :meth:`_mean`, where the number of tokens of a row matters.
+
+        Sparse attention samples among the tokens, so a row has one mask token and then padding.
+        """
+        slots, counts = _slots(bucket), _visible_counts(bucket)
+        copies = torch.where(slots < counts, 1, torch.where(slots == counts, t - counts, 0))
+        weight = copies.to(x.device, x.dtype)
+        bias = weight.log().clamp(min=HIDDEN)[:, None, None]
+        for block in self.blocks:
+            x = block(x, bias, copies=weight, load_mask=(slots < counts).to(x.device))
+        return ((weight / t).unsqueeze(1) @ x).squeeze(1)
 
     @classmethod
     def check(cls, config: NetworkConfig) -> None:
@@ -75,95 +148,45 @@ class TokenFusion(Fusion):
         return BlockCounts(config.depth, 0)
 
     def extend(self, old: TokenFusion) -> list[nn.Parameter]:
-        """Copy the weights of a fusion of fewer tokens; none is new."""
+        """Copy the weights of a fusion of fewer tokens; no weight is new."""
         self.load_state_dict(old.state_dict())
         return []
 
-    def view(self, rows: Rows, shown: Tensor) -> TokenView:
-        """Return the features of rows in coalitions of tokens ``shown (c, t)``."""
-        return TokenView(self, rows, shown)
-
-    def training_features(self, tokens: VisibleTokens) -> Tensor:
-        """Features ``(n, d)`` in training.
-
-        Rows that show less than the longest of their bucket are filled up with single mask vectors, so
-        in every row of a bucket the last slot stands for equally many.
-        """
-        n, t = tokens.visible.shape
-        if self.grown:  # rows hide different numbers that count, so they do not fit into buckets
-            return self.plain(tokens.padded(), tokens.visible.to(tokens.made.device))
-        made = torch.cat([tokens.made, self.mask[None].to(tokens.made.dtype)])
-        place = torch.where(tokens.visible, tokens.place, len(tokens.made))
-        place = torch.cat([place, place.new_full((n, 1), len(tokens.made))], 1)
-        with_mask = torch.cat([tokens.visible, tokens.visible.new_ones(n, 1)], 1)
-        buckets = length_buckets(with_mask, device=made.device)
-        vectors = gather_vectors(made, [place[b.rows[:, None], b.index] for b in buckets])
-        mean = self._mean if self.blocks[0].collapses else self._sparse_mean
-        return to_rows([mean(x, b, t) for x, b in zip(vectors, buckets)], buckets, rows=n)
-
-    def _mean(self, x: Tensor, bucket: Bucket, t: int) -> Tensor:
-        """Mean after all blocks over tokens ``(b, l, d)``; the last stands for what of t is left."""
-        copies, counted = t - x.shape[1] + 1, None
-        if self.blocks[0].mixture:
-            counted = (_slots(bucket) < _shown(bucket)).to(x.device)
-        weight = x.new_ones(x.shape[1])
-        weight[-1] = copies
-        bias = None if copies == 1 else weight.log()[None, None, None]
-        for block in self.blocks:
-            x = block(x, bias, copies=copies, counted=counted)
-        return (weight / weight.sum()) @ x
-
-    def _sparse_mean(self, x: Tensor, bucket: Bucket, t: int) -> Tensor:
-        """The same where the number of tokens matters: a row has one mask token, the rest is padding."""
-        slots, shown = _slots(bucket), _shown(bucket)
-        copies = torch.where(slots < shown, 1, torch.where(slots == shown, t - shown, 0))
-        weight = copies.to(x.device, x.dtype)
-        bias = weight.log().clamp(min=HIDDEN)[:, None, None]
-        for block in self.blocks:
-            x = block(x, bias, copies=weight, counted=(slots < shown).to(x.device))
-        return ((weight / t).unsqueeze(1) @ x).squeeze(1)
-
-    def plain(self, tokens: Tensor, visible: Tensor) -> Tensor:
-        """Every token computed; hidden ones replaced by the mask vector, grown ones taken out."""
-        x = torch.where(visible.unsqueeze(-1), tokens, self.mask)
-        if not self.grown:
-            for block in self.blocks:
-                x = block(x)
-            return x.mean(1)
-        counts = visible | ~self._is_grown(range(tokens.shape[1]), visible.device)
-        for block in self.blocks:
-            x = block(x, key_bias(counts, x.dtype))
-        weight = counts.to(x.dtype).unsqueeze(-1)
-        return (x * weight).sum(1) / weight.sum(1)
+    def view(self, rows: Rows, coalitions: Tensor) -> TokenView:
+        """Return the view of rows in ``coalitions (c, t)``."""
+        return TokenView(self, rows, coalitions)
 
     def _is_grown(self, tokens: Iterable[int], device: torch.device) -> Tensor:
         return torch.tensor([t in self.grown for t in tokens], dtype=torch.bool, device=device)
 
 
 class TokenView(CoalitionView):
-    """Coalitions one after another; of each row, tokens and their first products once."""
+    """Coalitions one after another; they share the tokens of the rows and their first products."""
 
     fusion: TokenFusion
 
-    def __init__(self, fusion: TokenFusion, rows: Rows, shown: Tensor):
-        super().__init__(fusion, rows, shown)
+    def __init__(self, fusion: TokenFusion, rows: Rows, coalitions: Tensor):
+        super().__init__(fusion, rows, coalitions)
         self.last: tuple[Tensor, SharedTokens] | None = None
-        seen = shown.any(0) & rows.visible.any(0)
-        absent = {t for t in fusion.grown if not seen[t]}  # they change no bit of the prediction
-        self.index = [t for t in range(shown.shape[1]) if t not in absent]
+        ever_visible = coalitions.any(0) & rows.visible.any(0)
+        # A grown token that is never visible must not change the last bit of a prediction.
+        absent = {t for t in fusion.grown if not ever_visible[t]}
+        self.index = [t for t in range(coalitions.shape[1]) if t not in absent]
 
-    def cost(self, coalitions: int) -> int:
-        """Vectors per row that are in memory."""
+    def cost(self, count: int) -> int:
+        """Return the vectors per row that are in memory."""
         return len(self.index)
 
-    def features(self, rows: Tensor, which: Tensor) -> Tensor:
-        """Features ``(r, c, d)`` of rows in coalitions."""
+    def features(self, rows: Tensor, selection: Tensor) -> Tensor:
+        """Return features ``(r, c, d)`` of ``rows (r,)`` in the coalitions ``selection (c,)``."""
         observed, shared = self.rows.visible[rows], self._shared(rows)
-        return torch.stack([shared.features(observed & c) for c in self.shown[which]], 1)
+        return torch.stack([shared.features(observed & c) for c in self.coalitions[selection]], 1)
 
-    def states(self, rows: Tensor, which: int, owner: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-        """Features ``(r, d)`` of rows in one coalition, and last tokens by group ``(r, G, d)``."""
-        visible = self.rows.visible[rows] & self.shown[which]
+    def states(
+        self, rows: Tensor, coalition: int, owner: Tensor, groups: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return features ``(r, d)`` in one coalition, and last tokens by group ``(r, G, d)``."""
+        visible = self.rows.visible[rows] & self.coalitions[coalition]
         return self._shared(rows).states(visible, owner, groups)
 
     def _shared(self, rows: Tensor) -> SharedTokens:
@@ -174,10 +197,13 @@ class TokenView(CoalitionView):
 
 
 class SharedTokens:
-    """Tokens ``(n, l, d)`` of which any part may be visible: norm and projections of the first block
-    are made once, and the last product of the last block after the mean, which is linear.
+    """Tokens ``(n, l, d)`` that are read with different subsets of them visible.
 
-    ``index (l,)`` says which of all tokens they are; those left out are hidden, and do not count.
+    LayerNorm and projections of the first block are computed once for all subsets. The last product of
+    the last block is linear, so it follows the mean.
+
+    ``index (l,)`` holds the positions of the tokens among all t. Tokens that are left out are hidden
+    and do not count.
     """
 
     def __init__(self, fusion: TokenFusion, tokens: Tensor, index: Sequence[int] | None = None):
@@ -189,69 +215,89 @@ class SharedTokens:
         self.mask = [mask, *first.project(mask)]
 
     def features(self, visible: Tensor) -> Tensor:
-        """Features ``(n, d)`` of the tokens that are visible ``(n, t)``."""
+        """Return features ``(n, d)`` of rows in which the tokens ``visible (n, t)`` are visible."""
         out = torch.empty_like(self.parts[0][:, 0])
-        for rows, index, hidden in self._sizes(visible):
-            x, weight, counted = self._one_size(rows, index, hidden)
-            out[rows] = self.fusion.blocks[-1].feed_forward_mean(x, weight, counted)
+        for rows, index, hidden in self._equal_counts(visible):
+            x, weight, load_mask = self._before_last(rows, index, hidden)
+            out[rows] = self.fusion.blocks[-1].feed_forward_mean(x, weight, load_mask)
         return out
 
     def states(self, visible: Tensor, owner: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-        """Features ``(n, d)``, and means of the last tokens by group ``(n, G, d)``, 0 without any.
+        """Return features ``(n, d)``, and means of the last tokens by group ``(n, G, d)``.
 
-        ``owner (t,)`` is the group of each token.
+        ``owner (t,)`` is the group of each token. The mean of a group without a visible token is 0.
         """
         out = self.parts[0].new_zeros(len(visible), groups, self.parts[0].shape[-1])
         features = torch.empty_like(self.parts[0][:, 0])
         owner = owner[self.index]
-        for rows, index, hidden in self._sizes(visible):
-            x, weight, _ = self._one_size(rows, index, hidden)
+        for rows, index, hidden in self._equal_counts(visible):
+            x, weight, _ = self._before_last(rows, index, hidden)
             y = self.fusion.blocks[-1].feed_forward(x)
             features[rows] = weight @ y
-            mine = F.one_hot(owner[index], groups).to(y.dtype).transpose(1, 2)  # (b, G, k)
-            mine = mine / mine.sum(-1, keepdim=True).clamp(min=1)
-            out[rows] = mine @ y[:, : index.shape[1]]
+            share = F.one_hot(owner[index], groups).to(y.dtype).transpose(1, 2)  # (b, G, k)
+            share = share / share.sum(-1, keepdim=True).clamp(min=1)
+            out[rows] = share @ y[:, : index.shape[1]]
         return features, out
 
-    def _sizes(self, visible: Tensor) -> Iterator[tuple[Tensor, Tensor, int]]:
-        """Rows ``(b,)``, the k tokens ``(b, k)`` that they show, and how many hidden ones count."""
+    def _equal_counts(self, visible: Tensor) -> Iterator[tuple[Tensor, Tensor, int]]:
+        """Group rows by their numbers of visible and of counting hidden tokens.
+
+        Yields rows ``(b,)``, positions ``(b, k)`` of their visible tokens, and the number of hidden
+        tokens that count.
+        """
         visible = visible[:, self.index]
-        extra = visible[:, self.grown].sum(1)
-        always = len(self.index) - int(self.grown.sum())
-        for more in extra.unique().tolist():
-            own = torch.nonzero(extra == more).squeeze(1)
-            for rows, index in rows_of_equal_length(visible[own]):
-                yield own[rows], index, always + more - index.shape[1]
+        grown_counts = visible[:, self.grown].sum(1)
+        permanent = len(self.index) - int(self.grown.sum())
+        for count in grown_counts.unique().tolist():
+            same_count = torch.nonzero(grown_counts == count).squeeze(1)
+            for rows, index in rows_of_equal_length(visible[same_count]):
+                yield same_count[rows], index, permanent + count - index.shape[1]
 
-    def _one_size(self, rows: Tensor, index: Tensor, hidden: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens of rows ``(b,)`` that show k of them ``(b, k)``, before the last feed-forward layer.
+    def _before_last(
+        self, rows: Tensor, index: Tensor, hidden: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the state of rows before the feed-forward layer of the last block.
 
-        One stands in place of all hidden ones that count. The second are weights in the mean, the third
-        says which tokens are visible.
+        Parameters
+        ----------
+        rows : Tensor
+            ``(b,)``.
+        index : Tensor
+            ``(b, k)`` positions of the visible tokens.
+        hidden : int
+            Number of hidden tokens that count; one more token stands for them.
+
+        Returns
+        -------
+        x : Tensor
+            Tokens ``(b, k + 1, d)``, or ``(b, k, d)`` without hidden ones.
+        weight : Tensor
+            ``(k + 1,)`` in the mean; sums to 1.
+        load_mask : Tensor
+            Boolean ``(1, k + 1)``: visible tokens.
         """
         parts = [gather(part, rows, index) for part in self.parts]
-        weight = parts[0].new_ones(
-            index.shape[1] + bool(hidden)
-        )  # of each token in softmax and mean
+        copies = parts[0].new_ones(index.shape[1] + bool(hidden))
         if hidden:
             mask = (m.expand(len(rows), 1, -1) for m in self.mask)
             parts = [torch.cat([p, m], 1) for p, m in zip(parts, mask)]
-            weight[-1] = hidden
-        bias = weight.log()[None, None, None] if hidden > 1 else None  # (1, 1, 1, k + 1)
-        counted = torch.arange(len(weight), device=weight.device)[None] < index.shape[1]
+            copies[-1] = hidden
+        bias = copies.log()[None, None, None] if hidden > 1 else None  # (1, 1, 1, k + 1)
+        load_mask = torch.arange(len(copies), device=copies.device)[None] < index.shape[1]
         x = self.fusion.blocks[0].attend(*parts, bias=bias)
         for block, following in zip(self.fusion.blocks, self.fusion.blocks[1:]):
-            x = block.feed_forward(x, counted=counted)
+            x = block.feed_forward(x, load_mask=load_mask)
             x = following.attend(x, *following.project(x), bias=bias)
-        return x, weight / weight.sum(), counted
+        return x, copies / copies.sum(), load_mask
 
 
 def _slots(bucket: Bucket) -> Tensor:
+    """Return the positions ``(1, l)`` of a bucket's slots."""
     return torch.arange(bucket.index.shape[1])[None]
 
 
-def _shown(bucket: Bucket) -> Tensor:
-    """Visible tokens of each row ``(b, 1)`` of a bucket of those and one mask vector."""
-    if bucket.seen is None:
+def _visible_counts(bucket: Bucket) -> Tensor:
+    """Return the visible tokens of each row ``(b, 1)``; one slot of each row is the mask vector."""
+    if bucket.visible is None:
         return torch.full((len(bucket.index), 1), bucket.index.shape[1] - 1)
-    return bucket.seen.sum(1, keepdim=True) - 1
+    return bucket.visible.sum(1, keepdim=True) - 1

@@ -1,4 +1,4 @@
-"""The blocks over tokens that a configuration asks for; blocks over summaries are always plain."""
+"""The transformer blocks of a configuration: those over tokens, and those over summaries."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 def token_block(config: NetworkConfig) -> TransformerBlock:
-    """Make a block over tokens: the plain one, unless sparse attention or experts are asked for."""
+    """Return a new block over tokens: plain, unless sparse attention or experts are configured."""
     if config.attention == "sparse" or config.experts:
         return BlockWithExtras.of(config)
     return TransformerBlock(config.width, config.heads, config.dropout)
 
 
 def summary_block(config: NetworkConfig) -> TransformerBlock:
-    """Make a block over summaries of groups."""
+    """Return a new block over summaries of groups; it is always plain."""
     return TransformerBlock(config.width, config.heads, config.dropout)
