@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 import geomiam as gm
 from geomiam.errors import ArtifactError, OutputExists
-from geomiam.model import artifact
+from geomiam.model import saved_model
 from geomiam.tokens.blocks import encode
 
 PACKAGE = Path(gm.__file__).parent
@@ -267,7 +267,7 @@ def test_a_save_that_fails_leaves_everything_as_it_was(model, tmp_path, monkeypa
     def fail(*args, **kwargs):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(artifact, broken, fail)
+    monkeypatch.setattr(saved_model, broken, fail)
     with pytest.raises(OSError, match="no space"):
         model.save(path, overwrite=True)
     assert {p: p.read_bytes() for p in path.rglob("*")} == before
@@ -393,7 +393,7 @@ def test_absurd_sizes_are_refused_before_anything_is_allocated(saved, changes, m
 
 
 def test_a_config_of_absurd_size_is_not_read(saved, monkeypatch):
-    monkeypatch.setattr(artifact, "MOST_CONFIG_BYTES", 100)
+    monkeypatch.setattr(saved_model, "MOST_CONFIG_BYTES", 100)
     with pytest.raises(
         ArtifactError, match=r"config\.json has [\d,]+ bytes, more than the limit of 100"
     ):
@@ -528,4 +528,4 @@ def test_a_model_of_format_1_loads_and_predicts_what_it_predicted_when_it_was_sa
     found = maps["suitability"].transpose("site", "species").values
     np.testing.assert_allclose(found, expected["suitability"], atol=2e-6)
     assert model.species == ("Quercus ilex", "Abies alba")
-    assert json.loads((folder / "model" / "config.json").read_text())["format"] == artifact.FORMAT
+    assert json.loads((folder / "model" / "config.json").read_text())["format"] == saved_model.FORMAT
