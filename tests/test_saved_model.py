@@ -528,4 +528,6 @@ def test_a_model_of_format_1_loads_and_predicts_what_it_predicted_when_it_was_sa
     found = maps["suitability"].transpose("site", "species").values
     np.testing.assert_allclose(found, expected["suitability"], atol=2e-6)
     assert model.species == ("Quercus ilex", "Abies alba")
-    assert json.loads((folder / "model" / "config.json").read_text())["format"] == saved_model.FORMAT
+    assert (
+        json.loads((folder / "model" / "config.json").read_text())["format"] == saved_model.FORMAT
+    )
