@@ -127,24 +127,26 @@ def test_the_catalog_may_say_whole():
 
 
 def test_the_encoder_gets_standardised_values_zero_where_missing(sites):
-    seen = []
+    calls = []
 
     class Spy(Tiny):
         def forward(self, x, observed):
-            seen.append((x.clone(), observed.clone()))
+            calls.append((x.clone(), observed.clone()))
             return super().forward(x, observed)
 
     model = fitted(Spy(), sites, epochs=1)
-    seen.clear()
+    calls.clear()
     gm.predict(sites, model, using="chip")
     chips = sites["chip"].values
-    some = np.isfinite(chips).any((1, 2, 3))
+    any_observed = np.isfinite(chips).any((1, 2, 3))
     mean, std = (s["chip"][:, None, None] for s in (model.scaler.mean, model.scaler.std))
-    wanted = np.where(np.isfinite(chips), (chips - mean) / std, 0)[some]
-    x, observed = (torch.cat(parts).numpy() for parts in zip(*seen, strict=True))
-    order, rank = (np.argsort(a.sum((1, 2, 3))) for a in (x, wanted))  # rows may come in any order
-    np.testing.assert_allclose(x[order], wanted[rank], rtol=1e-5, atol=1e-5)
-    np.testing.assert_array_equal(observed[order], np.isfinite(chips)[some][rank])
+    expected = np.where(np.isfinite(chips), (chips - mean) / std, 0)[any_observed]
+    x, observed = (torch.cat(parts).numpy() for parts in zip(*calls, strict=True))
+    order, rank = (
+        np.argsort(a.sum((1, 2, 3))) for a in (x, expected)
+    )  # rows may come in any order
+    np.testing.assert_allclose(x[order], expected[rank], rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(observed[order], np.isfinite(chips)[any_observed][rank])
 
 
 # Training ----------------------------------------------------------------------------------------
@@ -164,8 +166,8 @@ def test_a_frozen_encoder_is_bit_equal_after_training_and_an_open_one_learns(sit
 
 
 def test_every_member_trains_a_copy(sites):
-    one, other = parts(fitted(tiny(), sites, members=2))
-    assert not torch.equal(one.encoder.convolution.weight, other.encoder.convolution.weight)
+    first, second = parts(fitted(tiny(), sites, members=2))
+    assert not torch.equal(first.encoder.convolution.weight, second.encoder.convolution.weight)
 
 
 def test_the_encoder_carries_what_it_sees():
@@ -194,9 +196,9 @@ def test_batches_without_any_chip_leave_a_gradient_of_zero(sites):
 
 
 def test_three_roads_give_one_result(model, sites):
-    gone = gm.predict(sites.assign(chip=sites["chip"] * np.nan), model)
+    by_nan = gm.predict(sites.assign(chip=sites["chip"] * np.nan), model)
     using = gm.predict(sites, model, using="climate")
-    np.testing.assert_allclose(gone["suitability"], using["suitability"], rtol=0, atol=2e-6)
+    np.testing.assert_allclose(by_nan["suitability"], using["suitability"], rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("poison", [np.inf, 1e38, -np.inf])
@@ -209,27 +211,27 @@ def test_hidden_values_are_inert(model, sites, poison):
 
 
 def test_rows_do_not_see_their_batch_mates(model, sites):
-    every = gm.predict(sites, model)["suitability"]
+    maps = gm.predict(sites, model)["suitability"]
     for part in (slice(0, 1), slice(3, 60), slice(60, None)):
-        some = gm.predict(sites.isel(site=part), model)["suitability"]
-        np.testing.assert_allclose(some, every.isel(site=part), rtol=0, atol=2e-6)
+        part_maps = gm.predict(sites.isel(site=part), model)["suitability"]
+        np.testing.assert_allclose(part_maps, maps.isel(site=part), rtol=0, atol=2e-6)
 
 
 def test_the_encoder_sees_few_rows_at_a_time_and_none_without_values(model):
-    many = chip_sites(700, seed=3)
+    big = chip_sites(700, seed=3)
     CALLS.clear()
-    gm.predict(many, model)
+    gm.predict(big, model)
     assert max(CALLS) <= 256
-    assert sum(CALLS) == int(np.isfinite(many["chip"]).any(("band", "v", "u")).sum())
+    assert sum(CALLS) == int(np.isfinite(big["chip"]).any(("band", "v", "u")).sum())
 
 
 @pytest.mark.parametrize("scale", ["logit", "probability"])
 def test_shapley_values_add_up(model, sites, scale):
-    why = gm.shapley(sites, model, scale=scale)
+    values = gm.shapley(sites, model, scale=scale)
     full = gm.predict(sites, model, scale=scale)["suitability"]
-    base = why["base_value"]
+    base = values["base_value"]
     np.testing.assert_allclose(
-        (why["shapley"].sum("group", skipna=False) + base).transpose(*full.dims), full, atol=1e-5
+        (values["shapley"].sum("group", skipna=False) + base).transpose(*full.dims), full, atol=1e-5
     )
 
 
@@ -337,25 +339,27 @@ def test_a_modality_of_one_variable_may_be_named_and_others_are_told_to_stack(si
     ).drop_vars("chip")
     with pytest.raises(BackboneError, match=r"ds\.assign\(sentinel2=ds\[\['red', 'nir'\]\]"):
         gm.fit(bands, network=network, training=training, backbones={"sentinel2": tiny()})
-    stacked = bands.assign(sentinel2=bands[["red", "nir"]].to_dataarray("band"))
-    stacked = stacked.drop_vars(["red", "nir"])
-    stacked["sentinel2"] = stacked["sentinel2"].transpose("site", "band", "v", "u")
-    again = gm.fit(stacked, network=network, training=training, backbones={"sentinel2": tiny()})
+    stacked_bands = bands.assign(sentinel2=bands[["red", "nir"]].to_dataarray("band"))
+    stacked_bands = stacked_bands.drop_vars(["red", "nir"])
+    stacked_bands["sentinel2"] = stacked_bands["sentinel2"].transpose("site", "band", "v", "u")
+    again = gm.fit(
+        stacked_bands, network=network, training=training, backbones={"sentinel2": tiny()}
+    )
     assert again.schema.variables["sentinel2"].dims == ("band", "v", "u")
 
 
 def test_training_goes_on_from_a_checkpoint(tmp_path, sites):
-    whole = fitted(tiny(norm=True), sites, epochs=4)
+    full_run = fitted(tiny(norm=True), sites, epochs=4)
     network = gm.NetworkConfig(**SMALL)
     for epochs in (2, 4):
-        resumed = gm.fit(
+        resumed_model = gm.fit(
             sites,
             network=network,
             training=quick(epochs=epochs),
             checkpoint=tmp_path / "run",
             backbones={"chip": tiny(norm=True)},
         )
-    assert resumed.id == whole.id
+    assert resumed_model.id == full_run.id
 
 
 # The page ----------------------------------------------------------------------------------------

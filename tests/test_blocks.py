@@ -28,8 +28,8 @@ def test_attention_is_its_formula_with_and_without_dropout(dropout):
     torch.manual_seed(0)
     block = TransformerBlock(16, 4, dropout).train()
     x, bias = torch.randn(3, 5, 16), torch.randn(3, 1, 1, 5) * 2
-    attended = block.attend(x, *block.project(x), bias=bias)
-    torch.testing.assert_close(attended, attention_by_hand(block, x, bias), rtol=1e-4, atol=1e-5)
+    attention = block.attend(x, *block.project(x), bias=bias)
+    torch.testing.assert_close(attention, attention_by_hand(block, x, bias), rtol=1e-4, atol=1e-5)
 
 
 def test_dropout_keeps_the_expected_value_of_attention():
@@ -38,9 +38,9 @@ def test_dropout_keeps_the_expected_value_of_attention():
     x, bias = torch.randn(1, 4, 8), torch.randn(1, 1, 1, 4)
     with torch.no_grad():
         sure = block.eval().attend(x, *block.project(x), bias=bias)
-        many = x.expand(20_000, -1, -1), bias.expand(20_000, -1, -1, -1)
+        big = x.expand(20_000, -1, -1), bias.expand(20_000, -1, -1, -1)
         block.train()
-        mean = block.attend(many[0], *block.project(many[0]), bias=many[1]).mean(0)
+        mean = block.attend(big[0], *block.project(big[0]), bias=big[1]).mean(0)
     torch.testing.assert_close(mean, sure[0], rtol=0, atol=0.02)
 
 

@@ -1,7 +1,7 @@
 """Every tokenizer with every encoder, every fusion and every masking strategy: the laws that all must keep.
 
 One small network per tokenizer, encoder and fusion takes a step under every strategy; after that all
-subsets are answered, no row sees its batch mates, what is hidden is inert, and a saved model is the same.
+subsets have predictions, no row depends on another, hidden values are inert, and a saved model is the same.
 """
 
 from __future__ import annotations
@@ -85,32 +85,34 @@ class Backbone(nn.Module):
 
 def schema_with(tokenizer: str) -> Schema:
     """Three modalities: two variables, one, one."""
-    kind, facts = TOKENIZERS[tokenizer]
+    kind, options = TOKENIZERS[tokenizer]
     names = {"first": ("a", "b"), "second": ("c",), "third": ("d",)}
-    made = {m: [variable(v, kind, **facts) for v in vs] for m, vs in names.items()}
-    return schema_of(**made)
+    variables = {m: [variable(v, kind, **options) for v in vs] for m, vs in names.items()}
+    return schema_of(**variables)
 
 
 def built(tokenizer: str, encoder: str, fusion: str) -> tuple[Model, dict]:
     """An untrained model, and the user's modules in it."""
     config = {**ENCODERS[encoder], **FUSIONS[fusion], "dropout": 0.1}
-    schema, own = schema_with(tokenizer), {}
+    schema, modules = schema_with(tokenizer), {}
     if tokenizer != "backbone":
-        return untrained(schema, species=3, **config), own
+        return untrained(schema, species=3, **config), modules
     torch.manual_seed(0)
-    own = {v: Backbone() for v in schema.variables}
-    schema, network, own = plug(schema, gm.NetworkConfig(width=8, heads=2, depth=1, **config), own)
+    modules = {v: Backbone() for v in schema.variables}
+    schema, network, modules = plug(
+        schema, gm.NetworkConfig(width=8, heads=2, depth=1, **config), modules
+    )
     plain = untrained(schema_with("vector"))
     species = [f"species {i}" for i in range(3)]
     model = Model.untrained(
-        schema, scaler=plain.scaler, species=species, config=network, backbones=own
+        schema, scaler=plain.scaler, species=species, config=network, backbones=modules
     )
     model.network.eval()
-    return model, own
+    return model, modules
 
 
 def a_step_under_each_strategy(model: Model, block: Block) -> None:
-    """Train on the same rows, hidden as each strategy says; loss and gradients must be numbers."""
+    """Train on the same rows, hidden by each strategy; loss and gradients must be numbers."""
     sizes, network = model.layout.sizes, model.network.train()
     values, observed = [torch.as_tensor(v) for v in block.values], torch.as_tensor(block.observed)
     labels = torch.as_tensor(np.random.default_rng(1).random((len(block), 3)) < 0.5).float()
@@ -135,7 +137,7 @@ def taken(block: Block, rows: np.ndarray) -> Block:
 
 @pytest.mark.parametrize(("tokenizer", "encoder", "fusion"), ALL)
 def test_all_laws_hold(tmp_path, tokenizer, encoder, fusion):
-    model, own = built(tokenizer, encoder, fusion)
+    model, modules = built(tokenizer, encoder, fusion)
     arrays = random_arrays(model.schema, ROWS, seed=3, gaps=0.15)
     block = encode(arrays, layout=model.layout, scaler=model.scaler)
     before = {k: v.clone() for k, v in model.network.state_dict().items()}
@@ -145,16 +147,16 @@ def test_all_laws_hold(tmp_path, tokenizer, encoder, fusion):
     species = np.arange(3)
     masks = np.stack(list(group_masks(model.layout).values()))
     subsets = [m for m in itertools.product((False, True), repeat=3) if any(m)]
-    shown = np.stack([(np.array(m)[:, None] & masks).any(0) for m in subsets])
-    answers = coalition_block(model, block, visible=shown, species=species, scale="logit")
+    coalitions = np.stack([(np.array(m)[:, None] & masks).any(0) for m in subsets])
+    answers = coalition_block(model, block, visible=coalitions, species=species, scale="logit")
     assert np.isfinite(answers).all()  # all 2^M − 1 subsets
-    full = predict_block(model, block, visible=shown[-1], species=species, scale="logit")
-    seen = block.observed.any(1)
-    assert (np.isfinite(full) == seen[:, None]).all()
+    full = predict_block(model, block, visible=coalitions[-1], species=species, scale="logit")
+    any_observed = block.observed.any(1)
+    assert (np.isfinite(full) == any_observed[:, None]).all()
 
     # batch mates, and their order, are not seen
     order = np.random.default_rng(4).permutation(ROWS)
-    ask = {"visible": shown[-1], "species": species, "scale": "logit"}
+    ask = {"visible": coalitions[-1], "species": species, "scale": "logit"}
     np.testing.assert_allclose(
         predict_block(model, taken(block, order), **ask), full[order], rtol=1e-4, atol=1e-5
     )
@@ -162,28 +164,36 @@ def test_all_laws_hold(tmp_path, tokenizer, encoder, fusion):
     np.testing.assert_allclose(alone, full[order[:1]], rtol=1e-4, atol=1e-5)
 
     # three roads: the last modality as NaN, not shown, or not in the coalition, whatever it holds
-    gone = {v: np.full_like(arrays[v], np.nan) for v in model.schema.modalities["third"].variables}
-    nothing = encode(arrays | gone, layout=model.layout, scaler=model.scaler)
+    missing = {
+        v: np.full_like(arrays[v], np.nan) for v in model.schema.modalities["third"].variables
+    }
+    nothing = encode(arrays | missing, layout=model.layout, scaler=model.scaler)
     without = np.array([s == (True, True, False) for s in subsets]).argmax()
     by_nan = predict_block(model, nothing, **ask)
-    by_name = predict_block(model, block, **{**ask, "visible": shown[without]})
+    by_name = predict_block(model, block, **{**ask, "visible": coalitions[without]})
     np.testing.assert_allclose(by_nan, by_name, rtol=1e-4, atol=1e-5)
-    there = np.isfinite(by_name)
-    np.testing.assert_allclose(answers[without][there], by_name[there], rtol=1e-4, atol=1e-5)
+    finite = np.isfinite(by_name)
+    np.testing.assert_allclose(answers[without][finite], by_name[finite], rtol=1e-4, atol=1e-5)
 
     # Shapley values add up, and what is absent gets nothing
-    values, whole, _ = shapley_block(model, block, groups=masks, species=species, scale="logit")
+    values, total_value, _ = shapley_block(
+        model, block, groups=masks, species=species, scale="logit"
+    )
     base = coalition_block(
         model,
         taken(block, np.zeros(1, int)),
-        visible=shown[:1] & False,
+        visible=coalitions[:1] & False,
         species=species,
         scale="logit",
     )[0]
-    np.testing.assert_allclose(values[seen].sum(1), (whole - base)[seen], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(
+        values[any_observed].sum(1), (total_value - base)[any_observed], rtol=1e-3, atol=1e-4
+    )
     absent = np.stack([~(block.observed & p).any(1) for p in masks], 1)
-    assert (values[absent & seen[:, None]] == 0).all()
+    assert (values[absent & any_observed[:, None]] == 0).all()
 
-    back = gm.load_model(model.save(tmp_path / "model"), **({"backbones": own} if own else {}))
+    back = gm.load_model(
+        model.save(tmp_path / "model"), **({"backbones": modules} if modules else {})
+    )
     assert back.id == model.id
     np.testing.assert_array_equal(predict_block(back, block, **ask), full)

@@ -33,7 +33,7 @@ def variant(request) -> dict:
     return VARIANTS[request.param]
 
 
-def made(*, rows: int = 30, gaps: float = 0.3, members: int = 1, **config):
+def new_model(*, rows: int = 30, gaps: float = 0.3, members: int = 1, **config):
     """A model whose weights are not small, and rows of every kind of token."""
     model = untrained(
         every_kind(), fusion="cross", inner=1, depth=2, dropout=0.0, members=members, **config
@@ -51,13 +51,13 @@ def tensors(block: Block):
 
 def plainly(fusion: CrossFusion, tokens: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
     """All tokens computed, hidden keys taken out of attention and mean; dense and plain blocks."""
-    encoded = []
-    for m, own in enumerate(fusion.spans):
-        x = tokens[:, own]
+    encodings = []
+    for m, coalition in enumerate(fusion.spans):
+        x = tokens[:, coalition]
         for block in fusion.encoders[m]:
-            x = block(x, key_bias(visible[:, own], x.dtype))
-        encoded.append(x + fusion.identity[m])
-    x = torch.cat(encoded, 1)
+            x = block(x, key_bias(visible[:, coalition], x.dtype))
+        encodings.append(x + fusion.identity[m])
+    x = torch.cat(encodings, 1)
     for block in fusion.blocks:
         x = block(x, key_bias(visible, x.dtype))
     weight = visible.unsqueeze(-1).float()
@@ -85,7 +85,7 @@ KINDS = ["some", "most", "none", "all", "modality"]
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_is_two_stages_with_hidden_tokens_left_out(kind):
-    model, block = made()
+    model, block = new_model()
     values, observed = tensors(block)
     visible, member = masks(kind, observed), model.network.members[0]
     with torch.inference_mode():
@@ -98,14 +98,14 @@ def test_it_is_two_stages_with_hidden_tokens_left_out(kind):
 @pytest.mark.parametrize("lengths", [16, 3])
 def test_training_computes_what_is_visible_and_learns_the_same(variant, kind, lengths, monkeypatch):
     monkeypatch.setattr("geomiam.networks.length_buckets.LENGTHS", lengths)
-    model, block = made(**variant)
+    model, block = new_model(**variant)
     network, (values, observed) = model.network, tensors(block)
     visible, member = masks(kind, observed), network.members[0]
     expected = network(values, visible)
-    found = network.head(member.training_features(values, visible))
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-    plain, packed = gradients(network, expected), gradients(network, found)
-    for name, gradient in packed.items():
+    fast = network.head(member.training_features(values, visible))
+    torch.testing.assert_close(fast, expected, rtol=1e-5, atol=1e-5)
+    plain, fast_gradients = gradients(network, expected), gradients(network, fast)
+    for name, gradient in fast_gradients.items():
         theirs = torch.zeros_like(gradient) if plain[name] is None else plain[name]
         scale = float(theirs.abs().max().clamp(min=1))
         torch.testing.assert_close(gradient, theirs, rtol=0, atol=1e-5 * scale, msg=name)
@@ -113,14 +113,14 @@ def test_training_computes_what_is_visible_and_learns_the_same(variant, kind, le
 
 @pytest.mark.parametrize("kind", ["modality", "all", "none"])
 def test_every_weight_has_a_gradient_in_every_step(variant, kind):
-    model, block = made(**variant)
+    model, block = new_model(**variant)
     values, observed = tensors(block)
     model.network.train()(values, masks(kind, observed)).sum().backward()
     assert [k for k, w in model.network.named_parameters() if w.grad is None] == []
 
 
 def test_the_gate_learns_and_sees_what_is_available():
-    model, block = made(**VARIANTS["gated"], gaps=0.0)
+    model, block = new_model(**VARIANTS["gated"], gaps=0.0)
     values, observed = tensors(block)
     model.network.train()(values, observed).square().sum().backward()
     gate = model.network.members[0].fusion.gate
@@ -132,11 +132,11 @@ def test_the_gate_learns_and_sees_what_is_available():
 @pytest.mark.parametrize("poison", [np.nan, np.inf, 1e38])
 @pytest.mark.parametrize("training", [False, True])
 def test_hidden_values_are_inert_forward_and_backward(variant, poison, training):
-    model, block = made(gaps=0.0, **variant)
+    model, block = new_model(gaps=0.0, **variant)
     values, observed = tensors(block)
     visible = masks("some", observed)
-    shown = visible.split([p.size for p in model.layout.parts], dim=1)
-    dirty = [torch.where(s[..., None], v, poison) for s, v in zip(shown, values, strict=True)]
+    visible = visible.split([p.size for p in model.layout.parts], dim=1)
+    dirty = [torch.where(s[..., None], v, poison) for s, v in zip(visible, values, strict=True)]
     network = model.network.train(training)
 
     def run(values):
@@ -144,26 +144,26 @@ def test_hidden_values_are_inert_forward_and_backward(variant, poison, training)
         out = network(values, visible)
         return out.detach(), gradients(network, out)
 
-    (out, clean), (other, spoiled) = run(values), run(dirty)
-    assert torch.isfinite(out).all() and torch.equal(out, other)
+    (out, clean), (dirty_out, dirty) = run(values), run(dirty)
+    assert torch.isfinite(out).all() and torch.equal(out, dirty_out)
     for name, gradient in clean.items():
-        assert (gradient is None) == (spoiled[name] is None)
-        assert gradient is None or torch.equal(gradient, spoiled[name]), name
+        assert (gradient is None) == (dirty[name] is None)
+        assert gradient is None or torch.equal(gradient, dirty[name]), name
 
 
 def test_all_subsets_of_modalities_are_answered_and_differ(variant):
-    model, block = made(rows=4, gaps=0.1, **variant)
+    model, block = new_model(rows=4, gaps=0.1, **variant)
     owner = np.repeat(np.arange(len(model.layout.sizes)), model.layout.sizes)
     count = len(model.layout.sizes)
     subsets = [s for r in range(1, count + 1) for s in itertools.combinations(range(count), r)]
-    shown = np.array([np.isin(owner, s) for s in subsets])
-    answers = coalition_block(model, block, visible=shown, species=np.arange(2))
+    visible = np.array([np.isin(owner, s) for s in subsets])
+    answers = coalition_block(model, block, visible=visible, species=np.arange(2))
     assert len(subsets) == 2**count - 1 and np.isfinite(answers).all()
     assert len(np.unique(answers[:, 0, 0])) == len(subsets)
 
 
 def test_a_row_is_answered_as_if_it_were_alone(variant):
-    model, block = made(**variant)
+    model, block = new_model(**variant)
     values, observed = tensors(block)
     with torch.inference_mode():
         together = model.network(values, observed)
@@ -174,15 +174,15 @@ def test_a_row_is_answered_as_if_it_were_alone(variant):
 
 
 def test_nan_and_hiding_are_one_road(variant):
-    model, block = made(**variant)
-    shown = np.random.default_rng(0).random(model.layout.size) < 0.5
+    model, block = new_model(**variant)
+    visible = np.random.default_rng(0).random(model.layout.size) < 0.5
     values = [v.copy() for v in block.values]
     for part, value in zip(model.layout.parts, values, strict=True):
-        value[:, ~shown[part.start : part.start + part.size]] = np.nan
-    as_nan, index = Block(tuple(values), block.observed & shown), np.arange(2)
+        value[:, ~visible[part.start : part.start + part.size]] = np.nan
+    as_nan, index = Block(tuple(values), block.observed & visible), np.arange(2)
     np.testing.assert_allclose(
-        predict_block(model, block, visible=shown, species=index),
-        predict_block(model, as_nan, visible=np.ones_like(shown), species=index),
+        predict_block(model, block, visible=visible, species=index),
+        predict_block(model, as_nan, visible=np.ones_like(visible), species=index),
         rtol=0,
         atol=2e-6,
     )
@@ -191,30 +191,30 @@ def test_nan_and_hiding_are_one_road(variant):
 @pytest.mark.parametrize(("members", "scale"), [(1, "probability"), (2, "logit")])
 def test_coalitions_are_single_predictions_and_values_add_up(variant, members, scale):
     """Also where coalitions split a modality."""
-    model, block = made(rows=12, members=members, **variant)
+    model, block = new_model(rows=12, members=members, **variant)
     index, t = np.arange(2), model.layout.size
-    asked = {"species": index, "scale": scale}
-    shown = np.random.default_rng(1).random((7, t)) < 0.6
-    shown[0] = True
-    every = coalition_block(model, block, visible=shown, **asked)
-    for own, answers in zip(shown, every, strict=True):
-        alone = predict_block(model, block, visible=own, **asked)
-        some = np.isfinite(alone).all(1)
-        np.testing.assert_allclose(answers[some], alone[some], rtol=0, atol=2e-6)
+    options = {"species": index, "scale": scale}
+    visible = np.random.default_rng(1).random((7, t)) < 0.6
+    visible[0] = True
+    answers_of_all = coalition_block(model, block, visible=visible, **options)
+    for coalition, answers in zip(visible, answers_of_all, strict=True):
+        alone = predict_block(model, block, visible=coalition, **options)
+        finite = np.isfinite(alone).all(1)
+        np.testing.assert_allclose(answers[finite], alone[finite], rtol=0, atol=2e-6)
     groups = np.stack(list(group_masks(model.layout).values()))[:4]
-    values, full, _ = shapley_block(model, block, groups=groups, **asked)
-    expected = predict_block(model, block, visible=groups.any(0), **asked)
+    values, full, _ = shapley_block(model, block, groups=groups, **options)
+    expected = predict_block(model, block, visible=groups.any(0), **options)
     np.testing.assert_allclose(full, expected, rtol=0, atol=2e-6)
-    some = np.isfinite(expected).all(1)
-    total = values.sum(1) + base_value(model, **asked)
-    np.testing.assert_allclose(total[some], expected[some], rtol=0, atol=2e-5)
+    finite = np.isfinite(expected).all(1)
+    total = values.sum(1) + base_value(model, **options)
+    np.testing.assert_allclose(total[finite], expected[finite], rtol=0, atol=2e-5)
     absent = ~np.stack([(block.observed & g).any(1) for g in groups], 1)
-    assert absent.any() and (values[absent & some[:, None]] == 0).all()
+    assert absent.any() and (values[absent & finite[:, None]] == 0).all()
 
 
 def test_encodings_are_shared_by_coalitions_unless_gated():
-    model, block = made(rows=8, gaps=0.0)
-    gated, _ = made(rows=8, gaps=0.0, **VARIANTS["gated"])
+    model, block = new_model(rows=8, gaps=0.0)
+    gated_model, _ = new_model(rows=8, gaps=0.0, **VARIANTS["gated"])
     groups = np.stack(list(group_masks(model.layout).values()))
 
     def times(model) -> int:
@@ -225,27 +225,27 @@ def test_encodings_are_shared_by_coalitions_unless_gated():
         return len(count)
 
     assert times(model) == 1
-    assert times(gated) == 2 ** (len(groups) - 1)
+    assert times(gated_model) == 2 ** (len(groups) - 1)
 
 
 def test_bfloat16_answers_nearly_the_same():
-    model, block = made()
-    asked = {"visible": np.ones(model.layout.size, bool), "species": np.arange(2)}
-    exact = predict_block(model, block, **asked)
+    model, block = new_model()
+    options = {"visible": np.ones(model.layout.size, bool), "species": np.arange(2)}
+    exact = predict_block(model, block, **options)
     np.testing.assert_allclose(
-        predict_block(model.in_precision("bf16"), block, **asked), exact, atol=0.02
+        predict_block(model.in_precision("bf16"), block, **options), exact, atol=0.02
     )
 
 
 def test_bfloat16_of_every_variant_is_finite_and_close_for_most(variant):
     """Who is chosen may change where two are nearly level, so single rows may differ."""
-    model, block = made(rows=60, **variant)
-    asked = {"visible": np.ones(model.layout.size, bool), "species": np.arange(2)}
-    exact = predict_block(model, block, **asked)
-    half = predict_block(model.in_precision("bf16"), block, **asked)
-    some = np.isfinite(exact)
-    assert np.isfinite(half[some]).all()
-    assert np.median(np.abs(half - exact)[some]) < 0.01
+    model, block = new_model(rows=60, **variant)
+    options = {"visible": np.ones(model.layout.size, bool), "species": np.arange(2)}
+    exact = predict_block(model, block, **options)
+    half = predict_block(model.in_precision("bf16"), block, **options)
+    finite = np.isfinite(exact)
+    assert np.isfinite(half[finite]).all()
+    assert np.median(np.abs(half - exact)[finite]) < 0.01
 
 
 @pytest.mark.parametrize("name", ["dense", "everything"])
@@ -260,11 +260,11 @@ def test_a_trained_model_is_saved_copied_and_maps(sites, cube, tmp_path, name):
     small = cube.isel(y=slice(0, 4), x=slice(0, 5))
     maps = gm.predict(small, model)
     xr.testing.assert_identical(gm.predict(small, again), maps)
-    copied = copy.deepcopy(model.network)
-    assert copied.state_dict().keys() == model.network.state_dict().keys()
-    why = gm.shapley(small, model, using=["climate", "cover", "landsat"])
+    network_copy = copy.deepcopy(model.network)
+    assert network_copy.state_dict().keys() == model.network.state_dict().keys()
+    shapley = gm.shapley(small, model, using=["climate", "cover", "landsat"])
     full = gm.predict(small, model, using=["climate", "cover", "landsat"])["suitability"]
-    total = why["shapley"].sum("group", skipna=False) + why["base_value"]
+    total = shapley["shapley"].sum("group", skipna=False) + shapley["base_value"]
     np.testing.assert_allclose(total.transpose(*full.dims), full, rtol=0, atol=2e-5, equal_nan=True)
 
 
@@ -275,7 +275,7 @@ def test_a_huge_number_of_blocks_is_refused_before_it_is_made():
 
 
 def test_a_saved_model_with_options_out_of_bounds_is_refused(tmp_path):
-    model, _ = made()
+    model, _ = new_model()
     file = model.save(tmp_path / "model") / "config.json"
     text = file.read_text()
     assert '"experts": 0' in text
@@ -285,6 +285,6 @@ def test_a_saved_model_with_options_out_of_bounds_is_refused(tmp_path):
 
 
 def test_an_explainer_is_refused(sites):
-    model, _ = made()
+    model, _ = new_model()
     with pytest.raises(SelectionError, match="explainer is for token fusion"):
         gm.fit_explainer(model, sites)

@@ -20,7 +20,7 @@ from geomiam.tokens.blocks import encode
 FUSIONS = ["token", "group", "cross"]
 
 
-def made(experts: int = 4, top: int = 1, *, balance: float = 0.0, width: int = 6):
+def new_experts(experts: int = 4, top: int = 1, *, balance: float = 0.0, width: int = 6):
     torch.manual_seed(0)
     module = Experts(width, 5, experts=experts, top=top, balance=balance)
     torch.nn.init.normal_(module.router.weight)
@@ -33,38 +33,38 @@ def same(x):
 
 def by_loops(module: Experts, x: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, list]:
     """The formula, token after token."""
-    facts = {k: v.detach().double().numpy() for k, v in module.state_dict().items()}
-    out, picked = np.zeros_like(x), []
+    weights = {k: v.detach().double().numpy() for k, v in module.state_dict().items()}
+    out, picks = np.zeros_like(x), []
     for i, token in enumerate(x):
-        logits = facts["router.weight"] @ token
+        logits = weights["router.weight"] @ token
         share = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
-        picked.append(sorted(range(len(share)), key=lambda e: -(share[e] + bias[e]))[: module.top])
-        for e in picked[-1]:
-            hidden = np.maximum(facts["inner"][e] @ token + facts["inner_bias"][e], 0)
-            out[i] += share[e] * (facts["outer"][e] @ hidden + facts["outer_bias"][e])
-    return out, picked
+        picks.append(sorted(range(len(share)), key=lambda e: -(share[e] + bias[e]))[: module.top])
+        for e in picks[-1]:
+            hidden = np.maximum(weights["inner"][e] @ token + weights["inner_bias"][e], 0)
+            out[i] += share[e] * (weights["outer"][e] @ hidden + weights["outer_bias"][e])
+    return out, picks
 
 
 @pytest.mark.parametrize(("experts", "top"), [(1, 1), (4, 1), (4, 2), (5, 5)])
 def test_it_is_its_formula(experts, top):
-    module = made(experts, top)
+    module = new_experts(experts, top)
     x = torch.randn(40, 6)
-    wanted, _ = by_loops(module, x.double().numpy(), np.zeros(experts))
-    np.testing.assert_allclose(module(x, drop=same).detach(), wanted, atol=1e-5)
+    expected, _ = by_loops(module, x.double().numpy(), np.zeros(experts))
+    np.testing.assert_allclose(module(x, drop=same).detach(), expected, atol=1e-5)
 
 
 def test_the_bias_changes_who_is_picked_and_never_a_weight():
-    module, x = made(4, 2), torch.randn(40, 6)
+    module, x = new_experts(4, 2), torch.randn(40, 6)
     bias = torch.tensor([0.0, 0.4, -0.3, 0.1])
     _, before = by_loops(module, x.double().numpy(), np.zeros(4))
-    wanted, after = by_loops(module, x.double().numpy(), bias.numpy())
+    expected, after = by_loops(module, x.double().numpy(), bias.numpy())
     module.bias.copy_(bias)
     assert before != after
-    np.testing.assert_allclose(module(x, drop=same).detach(), wanted, atol=1e-5)
+    np.testing.assert_allclose(module(x, drop=same).detach(), expected, atol=1e-5)
 
 
 def test_the_bias_has_no_gradient_and_the_router_has():
-    module = made(4, 1, balance=0.1)
+    module = new_experts(4, 1, balance=0.1)
     module(torch.randn(30, 6), drop=same).square().sum().backward()
     assert "bias" not in dict(module.named_parameters()) and not module.bias.requires_grad
     assert {k for k, p in module.named_parameters() if p.grad is None} == set()
@@ -72,7 +72,7 @@ def test_the_bias_has_no_gradient_and_the_router_has():
 
 
 def test_an_expert_without_tokens_has_a_gradient_of_zero():
-    module = made(3)
+    module = new_experts(3)
     with torch.no_grad():
         module.bias[2] = -9
     module(torch.randn(30, 6), drop=same).sum().backward()
@@ -86,14 +86,16 @@ def test_one_expert_is_a_plain_feed_forward_layer_to_the_bit(training):
     plain = TransformerBlock(12, 2, 0.3).train(training)
     block = BlockWithExtras(12, 2, 0.3, experts={"experts": 1}).train(training)
     weights = plain.state_dict()
-    own = {
+    expert_weights = {
         "inner": weights.pop("forward_in.weight")[None],
         "inner_bias": weights.pop("forward_in.bias")[None],
         "outer": weights.pop("forward_out.weight")[None],
         "outer_bias": weights.pop("forward_out.bias")[None],
     }
-    kept = {"experts.router.weight": torch.randn(1, 12), "experts.bias": torch.zeros(1)}
-    block.load_state_dict(weights | {f"experts.{k}": v for k, v in own.items()} | kept)
+    router_weights = {"experts.router.weight": torch.randn(1, 12), "experts.bias": torch.zeros(1)}
+    block.load_state_dict(
+        weights | {f"experts.{k}": v for k, v in expert_weights.items()} | router_weights
+    )
     x = torch.randn(7, 9, 12)
     answers = []
     for module in (plain, block):
@@ -122,8 +124,8 @@ def test_padding_is_not_routed_and_changes_nothing():
     bias = key_bias(visible, x.dtype)
     torch.testing.assert_close(block(x, bias)[visible], block(dirty, bias)[visible], rtol=0, atol=0)
     assert int(block.experts.load.sum()) == 2 * int(visible.sum())
-    said = block.experts(x, drop=same, route_mask=visible)
-    assert float(said[~visible].detach().abs().max()) == 0
+    outputs = block.experts(x, drop=same, route_mask=visible)
+    assert float(outputs[~visible].detach().abs().max()) == 0
 
 
 @pytest.mark.parametrize(("gamma", "low", "high"), [(0.02, 0.0, 0.2), (0.0, 1.0, 4.0)])
@@ -172,10 +174,10 @@ def test_loads_are_top_times_visible_tokens_in_training_and_in_evaluation(
     network, values, visible = example(
         fusion, experts=3, top_experts=2, balance=0.01, attention=attention, budget=1.0
     )
-    wanted = 2 * int(visible.sum())
+    expected = 2 * int(visible.sum())
     network.train()(values, visible)
-    found = [e.load for e in experts_of(network)]
-    assert [int(x.sum()) for x in found] == [wanted] * (1 if fusion == "group" else 2)
+    loads = [e.load for e in experts_of(network)]
+    assert [int(x.sum()) for x in loads] == [expected] * (1 if fusion == "group" else 2)
     update_router_bias(network)
     assert all((e.bias != 0).any() and e.load is None for e in experts_of(network))
     network.eval()(values, visible)
@@ -183,7 +185,7 @@ def test_loads_are_top_times_visible_tokens_in_training_and_in_evaluation(
     for e in experts_of(network):
         e.load = torch.zeros(3, dtype=torch.long)
     network(values, visible)
-    assert [int(e.load.sum()) for e in experts_of(network)] == [wanted] * len(found)
+    assert [int(e.load.sum()) for e in experts_of(network)] == [expected] * len(loads)
 
 
 def test_training_moves_the_bias_and_a_killed_run_ends_the_same(tmp_path):
@@ -192,27 +194,29 @@ def test_training_moves_the_bias_and_a_killed_run_ends_the_same(tmp_path):
         width=8, heads=2, depth=1, inner=1, frequencies=4, experts=3, balance=0.01
     )
     valid = np.arange(80) % 4 == 0
-    asked = {"network": network, "validation": valid, "rng": 0}
-    whole = gm.fit(sites, training=quick(keep="last"), **asked)
+    options = {"network": network, "validation": valid, "rng": 0}
+    full_run = gm.fit(sites, training=quick(keep="last"), **options)
     short = quick(keep="last", epochs=2)
-    gm.fit(sites, training=short, checkpoint=tmp_path / "run", **asked)
-    resumed = gm.fit(sites, training=quick(keep="last"), checkpoint=tmp_path / "run", **asked)
-    assert resumed.id == whole.id
-    (experts,) = experts_of(whole.network)
+    gm.fit(sites, training=short, checkpoint=tmp_path / "run", **options)
+    resumed_model = gm.fit(
+        sites, training=quick(keep="last"), checkpoint=tmp_path / "run", **options
+    )
+    assert resumed_model.id == full_run.id
+    (experts,) = experts_of(full_run.network)
     steps = experts.bias / 0.01
     assert (steps != 0).any() and torch.allclose(steps, steps.round(), atol=1e-4)
     assert experts.load is None
-    again = gm.load_model(whole.save(tmp_path / "model"))
-    assert again.id == whole.id
+    again = gm.load_model(full_run.save(tmp_path / "model"))
+    assert again.id == full_run.id
     assert torch.equal(experts_of(again.network)[0].bias, experts.bias)
 
 
 def test_networks_with_experts_can_be_copied():
     network, values, visible = example("token", experts=3, balance=0.1)
     network.train()(values, visible)
-    other = copy.deepcopy(network).eval()
+    network_copy = copy.deepcopy(network).eval()
     with torch.inference_mode():
-        torch.testing.assert_close(other(values, visible), network.eval()(values, visible))
+        torch.testing.assert_close(network_copy(values, visible), network.eval()(values, visible))
 
 
 # expert_load ------------------------------------------------------------------------------------
@@ -239,12 +243,12 @@ def loaded(**config):
 def test_the_table_holds_every_observed_token_of_every_pattern(fusion, top):
     model, sites = loaded(fusion=fusion, top_experts=top)
     table = gm.expert_load(model, sites)
-    seen = {
+    observed = {
         "climate": sites["bio1"].notnull().values,
         "soil": sites["clay"].notnull().values | sites["ndvi"].notnull().any("month").values,
     }
     tokens = sum(sites[v].notnull().values.reshape(60, -1).sum(1) for v in ("bio1", "clay", "ndvi"))
-    names = np.array(["+".join(m for m in seen if seen[m][i]) for i in range(60)])
+    names = np.array(["+".join(m for m in observed if observed[m][i]) for i in range(60)])
     assert set(table["pattern"].values) == set(names) - {""}
     for pattern in table["pattern"].values:
         one = table.sel(pattern=pattern)
@@ -291,7 +295,7 @@ def test_a_model_without_experts_and_sites_without_data_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "message"),
     [
         ({"fusion": "sum", "experts": 2}, "no blocks over tokens"),
         ({"inner": 0, "experts": 2}, "no blocks over tokens"),
@@ -301,6 +305,6 @@ def test_a_model_without_experts_and_sites_without_data_are_refused():
         ({"experts": 2, "balance": -1}, "greater than or equal"),
     ],
 )
-def test_impossible_experts_are_refused(config, said):
-    with pytest.raises(ValueError, match=said):
+def test_impossible_experts_are_refused(config, outputs):
+    with pytest.raises(ValueError, match=outputs):
         gm.NetworkConfig(**config)

@@ -34,16 +34,16 @@ def test_the_example_trains(model):
 
 def test_the_example_predicts_wherever_anything_is_observed(model, cube):
     out = gm.predict(cube, model)
-    seen = out["observed"] != 0
-    assert bool((out["suitability"].notnull() == seen).all()) and bool(seen.any())
+    any_observed = out["observed"] != 0
+    assert bool((out["suitability"].notnull() == any_observed).all()) and bool(any_observed.any())
 
 
 def test_the_values_of_the_example_add_up_to_its_prediction(model, cube):
-    why = gm.shapley(cube, model)
-    total = why["base_value"] + why["shapley"].sum("group", skipna=False)
+    values = gm.shapley(cube, model)
+    total = values["base_value"] + values["shapley"].sum("group", skipna=False)
     full = gm.predict(cube, model)["suitability"]
     np.testing.assert_allclose(total.transpose(*full.dims), full, atol=2e-5, equal_nan=True)
-    assert float(abs(why["shapley"]).max()) > 0.001
+    assert float(abs(values["shapley"]).max()) > 0.001
 
 
 def test_the_example_is_the_same_after_saving(model, cube, tmp_path):
@@ -62,8 +62,8 @@ def test_the_example_refuses_options_that_it_does_not_have(model, sites):
     with pytest.raises(gm.errors.SelectionError, match="trains the branches of late fusion"):
         gm.fit(sites, network=gm.NetworkConfig(fusion="largest"), warm_start=True)
     with pytest.raises(gm.errors.SelectionError, match="cannot take new predictors"):
-        more = sites.assign(soil=sites["bio1"].assign_attrs(modality="soil"))
-        gm.finetune(model, more, train="new")
+        more_sites = sites.assign(soil=sites["bio1"].assign_attrs(modality="soil"))
+        gm.finetune(model, more_sites, train="new")
     with pytest.raises(gm.errors.SelectionError, match="an explainer is for token fusion"):
         gm.fit_explainer(model, sites)
 
@@ -75,18 +75,21 @@ def test_every_fusion_agrees_with_the_defaults_of_the_protocol(name):
     block = encode(random_arrays(every_kind(), 20), layout=model.layout, scaler=model.scaler)
     values, observed = [torch.as_tensor(v) for v in block.values], torch.as_tensor(block.observed)
     member = model.network.members[0]
-    shown = torch.rand(6, model.layout.size, generator=torch.Generator().manual_seed(0)) < 0.6
+    visible = torch.rand(6, model.layout.size, generator=torch.Generator().manual_seed(0)) < 0.6
     with torch.inference_mode():
         rows = Rows(member.tokenizers, values, observed)
         positions = torch.arange(20), torch.arange(6)
-        fast = member.fusion.view(rows, shown).features(*positions)
-        plain = CoalitionView(member.fusion, rows, shown).features(*positions)
+        fast = member.fusion.view(rows, visible).features(*positions)
+        plain = CoalitionView(member.fusion, rows, visible).features(*positions)
         torch.testing.assert_close(fast, plain, rtol=0, atol=1e-5)
         assert fast.shape == (20, 6, member.fusion.feature_width)
         tokens = VisibleTokens.of(member.tokenizers, values, observed)
-        trained = member.fusion.train().training_features(tokens)
+        training_features = member.fusion.train().training_features(tokens)
         torch.testing.assert_close(
-            trained, Fusion.training_features(member.fusion.eval(), tokens), rtol=0, atol=1e-5
+            training_features,
+            Fusion.training_features(member.fusion.eval(), tokens),
+            rtol=0,
+            atol=1e-5,
         )
 
 

@@ -26,7 +26,7 @@ NAMES = list(every_kind().modalities)
 M = len(NAMES)
 
 
-def made(**config) -> Model:
+def new_model(**config) -> Model:
     """A model of every kind of token, with weights and base values that are not small."""
     model = untrained(every_kind(), species=3, fusion="late", depth=2, **config)
     torch.manual_seed(1)
@@ -38,7 +38,7 @@ def made(**config) -> Model:
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    return made()
+    return new_model()
 
 
 def block_of(model: Model, *, gaps: float = 0.3, rows: int = 40) -> Block:
@@ -48,8 +48,8 @@ def block_of(model: Model, *, gaps: float = 0.3, rows: int = 40) -> Block:
 
 
 def logits(model: Model, block: Block, using: list[str] | None = None) -> np.ndarray:
-    shown = visible_tokens(model.layout, using)
-    return predict_block(model, block, visible=shown, species=SPECIES, scale="logit")
+    visible = visible_tokens(model.layout, using)
+    return predict_block(model, block, visible=visible, species=SPECIES, scale="logit")
 
 
 def terms(model: Model, block: Block) -> np.ndarray:
@@ -59,10 +59,10 @@ def terms(model: Model, block: Block) -> np.ndarray:
     return np.nan_to_num(alone - base)
 
 
-def there(model: Model, block: Block) -> np.ndarray:
+def present_modalities(model: Model, block: Block) -> np.ndarray:
     """Modalities of which anything is observed ``(n, M)``."""
-    own = [block.observed[:, visible_tokens(model.layout, [m])].any(1) for m in NAMES]
-    return np.stack(own, 1)
+    terms_alone = [block.observed[:, visible_tokens(model.layout, [m])].any(1) for m in NAMES]
+    return np.stack(terms_alone, 1)
 
 
 def explained(model: Model, block: Block, scale: str = "logit") -> np.ndarray:
@@ -75,23 +75,25 @@ def explained(model: Model, block: Block, scale: str = "logit") -> np.ndarray:
 
 @pytest.mark.parametrize("pool", ["mean", "sum"])
 def test_a_missing_modality_leaves_the_mean_or_the_sum_of_the_others(pool):
-    model = made(pool=pool)
+    model = new_model(pool=pool)
     block, base = block_of(model), base_value(model, species=SPECIES, scale="logit")
-    own, seen = terms(model, block), there(model, block)
+    terms_alone, present = terms(model, block), present_modalities(model, block)
     for size in (1, 2, M - 1, M):
         for subset in itertools.combinations(range(M), size):
-            shown = seen & np.isin(np.arange(M), subset)
-            total = (own * shown[..., None]).sum(1)
-            count = shown.sum(1)[:, None] if pool == "mean" else 1
-            expected = np.where(shown.any(1)[:, None], base + total / np.maximum(count, 1), np.nan)
-            found = logits(model, block, [NAMES[i] for i in subset])
-            np.testing.assert_allclose(found, expected, **SAME)
+            visible = present & np.isin(np.arange(M), subset)
+            total = (terms_alone * visible[..., None]).sum(1)
+            count = visible.sum(1)[:, None] if pool == "mean" else 1
+            expected = np.where(
+                visible.any(1)[:, None], base + total / np.maximum(count, 1), np.nan
+            )
+            result = logits(model, block, [NAMES[i] for i in subset])
+            np.testing.assert_allclose(result, expected, **SAME)
 
 
 @pytest.mark.parametrize("config", [{}, {"pool": "sum"}])
 @pytest.mark.parametrize("modality", NAMES)
 def test_one_modality_alone_is_its_uni_modal_model(config, modality):
-    model = made(**config)
+    model = new_model(**config)
     branch = branch_model(model, modality)
     assert list(branch.schema.modalities) == [modality]
     assert branch.network.head.weight.shape[1] == model.config.width + 1
@@ -103,29 +105,31 @@ def test_one_modality_alone_is_its_uni_modal_model(config, modality):
 def test_only_late_fusion_of_one_member_has_branches(model):
     from geomiam.errors import SelectionError
 
-    for other in (untrained(every_kind()), made(members=2)):
+    for wrong_model in (untrained(every_kind()), new_model(members=2)):
         with pytest.raises(SelectionError, match="only a model of late fusion and one member"):
-            branch_model(other, "climate")
+            branch_model(wrong_model, "climate")
 
 
 def test_with_learned_weights_a_mean_is_weighted():
-    model = made(weights="learned")
-    block, seen = block_of(model), there(model, block_of(model))
-    w = np.exp(model.network.members[0].fusion.scores.detach().numpy()) * seen
+    model = new_model(weights="learned")
+    block, present = block_of(model), present_modalities(model, block_of(model))
+    w = np.exp(model.network.members[0].fusion.scores.detach().numpy()) * present
     base = base_value(model, species=SPECIES, scale="logit")
-    own = terms(model, block)
+    terms_alone = terms(model, block)
     with np.errstate(invalid="ignore"):
-        expected = base + (w[..., None] * own).sum(1) / w.sum(1, keepdims=True)
+        expected = base + (w[..., None] * terms_alone).sum(1) / w.sum(1, keepdims=True)
     np.testing.assert_allclose(logits(model, block), expected, **SAME)
 
 
 def test_the_order_of_modalities_does_not_matter(model):
-    turned = Schema(modalities=dict(reversed(model.schema.modalities.items())), groups={})
-    other = Model.untrained(turned, scaler=model.scaler, species=model.species, config=model.config)
-    load_branches(other, [branch_model(model, m) for m in turned.modalities])
-    other.network.eval()
+    reversed_schema = Schema(modalities=dict(reversed(model.schema.modalities.items())), groups={})
+    wrong_model = Model.untrained(
+        reversed_schema, scaler=model.scaler, species=model.species, config=model.config
+    )
+    load_branches(wrong_model, [branch_model(model, m) for m in reversed_schema.modalities])
+    wrong_model.network.eval()
     np.testing.assert_allclose(
-        logits(model, block_of(model)), logits(other, block_of(other)), **SAME
+        logits(model, block_of(model)), logits(wrong_model, block_of(wrong_model)), **SAME
     )
 
 
@@ -143,13 +147,13 @@ def test_what_stands_in_a_hidden_modality_changes_no_bit(model, poison):
 @pytest.mark.parametrize("config", [{}, {"weights": "learned"}, {"pool": "sum"}])
 def test_the_head_on_concatenated_features_is_the_formula(config):
     """Numpy's own sum c + Σ α (W f + b) over the modalities, from the branches' features."""
-    model, config = made(**config), model_config(config)
+    model, config = new_model(**config), model_config(config)
     fusion, head = model.network.members[0].fusion, model.network.head
-    seen = torch.rand(20, M, generator=torch.Generator().manual_seed(0)) < 0.6
+    present = torch.rand(20, M, generator=torch.Generator().manual_seed(0)) < 0.6
     features = torch.randn(20, M, 8, generator=torch.Generator().manual_seed(1)).relu()
     with torch.inference_mode():
-        found = head(fusion.fuse(features, seen)).numpy()
-    a, f = seen.numpy(), features.numpy()
+        result = head(fusion.fuse(features, present)).numpy()
+    a, f = present.numpy(), features.numpy()
     w = np.exp(fusion.scores.detach().numpy()) if config["weights"] == "learned" else np.ones(M)
     alpha = a * w
     if config["pool"] == "mean":
@@ -157,9 +161,9 @@ def test_the_head_on_concatenated_features_is_the_formula(config):
     weight, c = head.weight.detach().numpy(), head.bias.detach().numpy()
     expected = np.zeros((20, 3)) + c
     for m in range(M):
-        own = f[:, m] @ weight[:, 8 * m : 8 * m + 8].T + weight[:, 8 * M + m]
-        expected += alpha[:, [m]] * own
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+        terms_alone = f[:, m] @ weight[:, 8 * m : 8 * m + 8].T + weight[:, 8 * M + m]
+        expected += alpha[:, [m]] * terms_alone
+    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-5)
 
 
 def model_config(config: dict) -> dict:
@@ -174,27 +178,31 @@ def harmonic(n: int) -> float:
 
 
 def test_shapley_values_of_a_sum_are_its_terms():
-    model = made(pool="sum")
+    model = new_model(pool="sum")
     block = block_of(model)
     values = np.nan_to_num(explained(model, block))
     np.testing.assert_allclose(values, terms(model, block), **SAME)
 
 
-def closed_form(own: np.ndarray) -> np.ndarray:
+def closed_form(terms_alone: np.ndarray) -> np.ndarray:
     """φ_i = A x_i + B Σ_{j≠i} x_j of a mean of terms ``(n, S)``, over the base value."""
-    n = len(own)
+    n = len(terms_alone)
     a = harmonic(n) / n
     b = (1 - harmonic(n)) / (n * (n - 1)) if n > 1 else 0.0
-    return a * own + b * (own.sum(0) - own)
+    return a * terms_alone + b * (terms_alone.sum(0) - terms_alone)
 
 
 def test_shapley_values_of_a_mean_have_a_closed_form(model):
     block = block_of(model, gaps=0.6)
-    values, own, seen = explained(model, block), terms(model, block), there(model, block)
-    assert set(seen.sum(1)) >= {3, 4, 5, 6}
+    values, terms_alone, present = (
+        explained(model, block),
+        terms(model, block),
+        present_modalities(model, block),
+    )
+    assert set(present.sum(1)) >= {3, 4, 5, 6}
     for row in range(len(block)):
-        mine = seen[row]
-        np.testing.assert_allclose(values[row, mine], closed_form(own[row, mine]), **SAME)
+        mine = present[row]
+        np.testing.assert_allclose(values[row, mine], closed_form(terms_alone[row, mine]), **SAME)
         assert (values[row, ~mine] == 0).all()
 
 
@@ -213,42 +221,44 @@ def test_the_closed_form_is_what_an_independent_library_computes():
     np.testing.assert_allclose(closed_form(x[:, None])[:, 0], exact, atol=1e-12)
 
 
-# One network, however it is asked.
+# Every way to compute a network gives one result.
 
 
 @pytest.mark.parametrize("weights", ["equal", "learned"])
 @pytest.mark.parametrize("pool", ["mean", "sum"])
 @pytest.mark.parametrize("members", [1, 2])
 def test_view_forward_and_training_answer_alike(weights, pool, members):
-    model = made(weights=weights, pool=pool, members=members, dropout=0.0)
+    model = new_model(weights=weights, pool=pool, members=members, dropout=0.0)
     block, network = block_of(model, gaps=0.5), model.network
     values = [torch.as_tensor(v) for v in block.values]
-    shown = torch.rand(6, block.observed.shape[1], generator=torch.Generator().manual_seed(0)) < 0.4
-    shown[0], shown[1] = True, False
-    observed, every = torch.as_tensor(block.observed), torch.arange(len(block))
-    view = network.view(values, observed, shown)
+    coalitions = (
+        torch.rand(6, block.observed.shape[1], generator=torch.Generator().manual_seed(0)) < 0.4
+    )
+    coalitions[0], coalitions[1] = True, False
+    observed, rows = torch.as_tensor(block.observed), torch.arange(len(block))
+    view = network.view(values, observed, coalitions)
     with torch.no_grad():
-        viewed = network.head(view.features(every, torch.arange(6)))
-        for c, own in enumerate(shown):
-            forward = network.eval()(values, observed & own)
-            packed = network.train()(values, observed & own)
-            torch.testing.assert_close(viewed[:, c], forward, **SAME)
-            torch.testing.assert_close(packed, forward, **SAME)
+        from_view = network.head(view.features(rows, torch.arange(6)))
+        for c, coalition in enumerate(coalitions):
+            forward = network.eval()(values, observed & coalition)
+            training = network.train()(values, observed & coalition)
+            torch.testing.assert_close(from_view[:, c], forward, **SAME)
+            torch.testing.assert_close(training, forward, **SAME)
     network.eval()
-    torch.testing.assert_close(viewed[:, 1], network.head.bias.expand(len(block), -1))
+    torch.testing.assert_close(from_view[:, 1], network.head.bias.expand(len(block), -1))
 
 
 def test_weights_are_not_negative_and_add_up_to_one_even_where_they_are_extreme():
     config = gm.NetworkConfig(fusion="late", width=8, heads=2, depth=1, weights="learned")
     names = {"a": ["bio1"], "b": ["bio2", "bio3"], "c": ["bio4"]}
-    layout = layout_of(**{m: [variable(v) for v in own] for m, own in names.items()})
+    layout = layout_of(**{m: [variable(v) for v in names_of] for m, names_of in names.items()})
     fusion = LateFusion(config, layout)
     with torch.no_grad():
         fusion.scores.copy_(torch.tensor([-500.0, 300.0, 0.0]))
-    seen = torch.tensor(list(itertools.product((False, True), repeat=3)))
-    alpha = fusion.alpha(seen)
-    assert (alpha >= 0).all() and (alpha[~seen] == 0).all()
-    torch.testing.assert_close(alpha.sum(1), seen.any(1).float())
+    present = torch.tensor(list(itertools.product((False, True), repeat=3)))
+    alpha = fusion.alpha(present)
+    assert (alpha >= 0).all() and (alpha[~present] == 0).all()
+    torch.testing.assert_close(alpha.sum(1), present.any(1).float())
     assert torch.equal(alpha[4], torch.tensor([1.0, 0.0, 0.0]))  # the weakest, alone
 
 
@@ -263,7 +273,7 @@ def test_learned_weights_learn(sites):
 
 @pytest.mark.parametrize("config", [{}, {"weights": "learned"}, {"pool": "sum", "members": 2}])
 def test_a_saved_model_answers_bit_equal(config, tmp_path):
-    model = made(**config)
+    model = new_model(**config)
     again = gm.load_model(model.save(tmp_path / "model"))
     assert again.id == model.id and again.config == model.config
     block = block_of(model)
@@ -272,8 +282,10 @@ def test_a_saved_model_answers_bit_equal(config, tmp_path):
 
 def test_bfloat16_differs_little(model):
     block, half = block_of(model), model.in_precision("bf16")
-    shown = visible_tokens(model.layout, None)
-    exact, rough = (predict_block(m, block, visible=shown, species=SPECIES) for m in (model, half))
+    visible = visible_tokens(model.layout, None)
+    exact, rough = (
+        predict_block(m, block, visible=visible, species=SPECIES) for m in (model, half)
+    )
     np.testing.assert_allclose(rough, exact, rtol=0, atol=0.02)
     assert half.network.members[0].dtype == torch.bfloat16 and (rough != exact).any()
     np.testing.assert_allclose(
@@ -281,7 +293,7 @@ def test_bfloat16_differs_little(model):
     )
 
 
-# What is said of nothing.
+# Sites without an observed predictor.
 
 
 def test_the_base_value_is_the_prevalence_as_the_loss_weighs_it():
@@ -306,16 +318,16 @@ def test_the_base_value_is_the_prevalence_as_the_loss_weighs_it():
 def test_training_leaves_the_base_value_alone(loss, sites):
     sites = one_species_each(sites) if loss == "cross-entropy" else sites
     network = gm.NetworkConfig(fusion="late", width=8, heads=2, depth=1, frequencies=4)
-    held = np.arange(sites.sizes["site"]) % 4 == 0
+    is_held_out = np.arange(sites.sizes["site"]) % 4 == 0
     training = gm.TrainingConfig(
         epoch_steps=1, epochs=2, batch=32, warmup=2, loss=loss, accelerator="cpu"
     )
-    model = gm.fit(sites, network=network, training=training, validation=held, rng=0)
+    model = gm.fit(sites, network=network, training=training, validation=is_held_out, rng=0)
     base = base_value(model, species=SPECIES, scale="logit")
     if loss == "weighted-bce":
         np.testing.assert_allclose(base, 0, atol=1e-6)
     elif loss == "cross-entropy":
-        shares = sites["presence"].values[~held].mean(0)
+        shares = sites["presence"].values[~is_held_out].mean(0)
         np.testing.assert_allclose(base, np.log(shares), rtol=1e-6)
         nothing = base_value(model, species=SPECIES)
         np.testing.assert_allclose(nothing, shares, rtol=1e-5)
@@ -330,17 +342,17 @@ def one_species_each(sites: xr.Dataset) -> xr.Dataset:
 
 def test_predict_gives_the_base_value_on_request_where_nothing_is_observed(cube, model_of_cube):
     plain = gm.predict(cube, model_of_cube)
-    filled = gm.predict(cube, model_of_cube, empty="base")
+    filled_maps = gm.predict(cube, model_of_cube, empty="base")
     missing = np.isnan(plain["suitability"].values).all(0)
     assert 0 < missing.sum() < missing.size
     base = base_value(model_of_cube, species=np.arange(3))
     np.testing.assert_array_equal(
-        filled["suitability"].values[:, missing], np.repeat(base[:, None], missing.sum(), 1)
+        filled_maps["suitability"].values[:, missing], np.repeat(base[:, None], missing.sum(), 1)
     )
     np.testing.assert_array_equal(
-        filled["suitability"].values[:, ~missing], plain["suitability"].values[:, ~missing]
+        filled_maps["suitability"].values[:, ~missing], plain["suitability"].values[:, ~missing]
     )
-    xr.testing.assert_identical(filled["observed"], plain["observed"])
+    xr.testing.assert_identical(filled_maps["observed"], plain["observed"])
     lazy = gm.predict(cube.chunk(y=5), model_of_cube, empty="base", using=["cover"], scale="logit")
     assert np.isfinite(lazy["suitability"].compute()).all()
 

@@ -22,14 +22,14 @@ def plain_token(fusion, tokens, visible):
 def plain_group(fusion, tokens, visible):
     """All tokens of all groups computed, hidden keys taken out of attention and mean."""
     summaries = []
-    for g, own in enumerate(fusion.groups):
-        x, seen = tokens[:, own], visible[:, own]
+    for g, positions in enumerate(fusion.groups):
+        x, group_visible = tokens[:, positions], visible[:, positions]
         for block in fusion.inner:
-            x = block(x, key_bias(seen, x.dtype))
-        weight = seen.unsqueeze(-1).float()
+            x = block(x, key_bias(group_visible, x.dtype))
+        weight = group_visible.unsqueeze(-1).float()
         mean = (x * weight).sum(1) / weight.sum(1).clamp(min=1)
         summaries.append(fusion.norm(mean) + fusion.identity[g])
-    present = torch.stack([visible[:, own].any(1) for own in fusion.groups], 1)
+    present = torch.stack([visible[:, positions].any(1) for positions in fusion.groups], 1)
     query = fusion.query.expand(len(tokens), 1, -1)
     x = torch.cat([query, torch.stack(summaries, 1)], 1)
     bias = key_bias(torch.cat([torch.ones_like(present[:, :1]), present], 1), x.dtype)
@@ -44,17 +44,17 @@ def plain_sum(fusion, tokens, visible):
 
 def plain_late(fusion, tokens, visible):
     """Every branch over all of its tokens, hidden keys taken out of attention and mean."""
-    made = []
-    for branch, own in zip(fusion.branches, fusion.sets):
-        x, seen = tokens[:, own], visible[:, own]
+    features = []
+    for branch, positions in zip(fusion.branches, fusion.sets):
+        x, branch_visible = tokens[:, positions], visible[:, positions]
         for block in branch.blocks:
-            x = block(x, key_bias(seen, x.dtype))
-        weight = seen.unsqueeze(-1).float()
+            x = block(x, key_bias(branch_visible, x.dtype))
+        weight = branch_visible.unsqueeze(-1).float()
         mean = (x * weight).sum(1) / weight.sum(1).clamp(min=1)
-        made.append(torch.relu(branch.norm(mean)))
-    there = torch.stack([visible[:, own].any(1) for own in fusion.sets], 1).float()
-    alpha = there / there.sum(1, keepdim=True).clamp(min=1)
-    return torch.cat([*(a[:, None] * f for a, f in zip(alpha.unbind(1), made)), alpha], 1)
+        features.append(torch.relu(branch.norm(mean)))
+    present = torch.stack([visible[:, positions].any(1) for positions in fusion.sets], 1).float()
+    alpha = present / present.sum(1, keepdim=True).clamp(min=1)
+    return torch.cat([*(a[:, None] * f for a, f in zip(alpha.unbind(1), features)), alpha], 1)
 
 
 PLAIN = {"token": plain_token, "group": plain_group, "sum": plain_sum, "late": plain_late}
@@ -98,14 +98,14 @@ def gradients(network, logits):
 def test_outputs_and_gradients_are_those_of_the_plain_way(fusion, kind, lengths, monkeypatch):
     monkeypatch.setattr("geomiam.networks.length_buckets.LENGTHS", lengths)
     network, values, observed = example(fusion)
-    other, visible = copy.deepcopy(network), masks(kind, observed)
-    (member,) = other.members
-    tokens = torch.nan_to_num(other.tokens(values, visible))
-    expected = other.head(member.activate(PLAIN[fusion](member.fusion, tokens, visible)))
-    found = network(values, visible)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-    plain = gradients(other, expected)
-    for name, gradient in gradients(network, found).items():
+    network_copy, visible = copy.deepcopy(network), masks(kind, observed)
+    (member,) = network_copy.members
+    tokens = torch.nan_to_num(network_copy.tokens(values, visible))
+    expected = network_copy.head(member.activate(PLAIN[fusion](member.fusion, tokens, visible)))
+    result = network(values, visible)
+    torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
+    plain = gradients(network_copy, expected)
+    for name, gradient in gradients(network, result).items():
         scale = float(plain[name].abs().max().clamp(min=1))
         torch.testing.assert_close(
             gradient, plain[name], rtol=0, atol=1e-5 * scale, msg=lambda m, n=name: f"{n}: {m}"
@@ -126,12 +126,12 @@ def test_hidden_tokens_are_not_made(monkeypatch):
     tokenizers = network.members[0].tokenizers
     visible = masks("modality", observed)
     tokens = VisibleTokens.of(tokenizers, values, visible)
-    start, most = 0, 0
+    start, expected = 0, 0
     for size in tokenizers.sizes:
-        own = visible[:, start : start + size].sum(0)
-        most += max(1, int(own.max())) * size
+        counts = visible[:, start : start + size].sum(0)
+        expected += max(1, int(counts.max())) * size
         start += size
-    assert len(tokens.vectors) == most < 0.9 * visible.numel()
+    assert len(tokens.vectors) == expected < 0.9 * visible.numel()
 
 
 @pytest.mark.parametrize("t", [5, 40])
@@ -139,13 +139,13 @@ def test_buckets_hold_every_visible_token_once_and_little_else(t):
     visible = torch.rand(60, t, generator=torch.Generator().manual_seed(0)) < torch.rand(60, 1)
     visible[7] = False
     buckets = length_buckets(visible, device=torch.device("cpu"))
-    held = torch.zeros_like(visible, dtype=torch.int)
+    times = torch.zeros_like(visible, dtype=torch.int)
     for bucket in buckets:
         full = torch.ones_like(bucket.index, dtype=torch.bool)
-        seen = full if bucket.visible is None else bucket.visible
-        for row, index, own in zip(bucket.rows, bucket.index, seen):
-            held[row, index[own]] += 1
-    assert torch.equal(held.bool(), visible) and int(held.max()) == 1
+        bucket_visible = full if bucket.visible is None else bucket.visible
+        for row, index, row_visible in zip(bucket.rows, bucket.index, bucket_visible):
+            times[row, index[row_visible]] += 1
+    assert torch.equal(times.bool(), visible) and int(times.max()) == 1
     assert sum(p.index.numel() for p in buckets) <= int(visible.sum()) + 60 * (-(-t // 16) - 1)
     assert 7 not in torch.cat([p.rows for p in buckets])
 

@@ -30,30 +30,30 @@ def example(n: int, t: int, *, seed: int = 0, heads: int = 2, e: int = 4):
     return (3 * torch.randn(3, n, heads, t, e, generator=generator)).unbind(0)
 
 
-def asked(length: int, budget: float) -> int:
+def budgeted(length: int, budget: float) -> int:
     return min(length, math.ceil(budget * max(1, math.ceil(math.log(length)))))
 
 
 def by_loops(q, k, v, *, weight, budget):
     """The formula of one row ``(h, t, e)``, its keys counting ``weight (t,)`` times, with numpy."""
-    there = np.flatnonzero(weight)
-    length, h, e = len(there), len(q), q.shape[-1]
-    count = asked(length, budget)
+    is_key = np.flatnonzero(weight)
+    length, h, e = len(is_key), len(q), q.shape[-1]
+    count = budgeted(length, budget)
     order = np.random.default_rng(length).permutation(length)  # the module's fixed order of keys
-    sampled = there[order[: max(count, min(2, length))]]
+    keys = is_key[order[: max(count, min(2, length))]]
     out = np.empty_like(v)
     for head in range(h):
-        share = weight[there] / weight[there].sum()
-        mean = share @ v[head, there]
+        share = weight[is_key] / weight[is_key].sum()
+        mean = share @ v[head, is_key]
         scores = {}
-        for i in there:
-            logits = np.array([q[head, i] @ k[head, j] / math.sqrt(e) for j in sampled])
-            scores[i] = logits.max() - np.average(logits, weights=weight[sampled])
+        for i in is_key:
+            logits = np.array([q[head, i] @ k[head, j] / math.sqrt(e) for j in keys])
+            scores[i] = logits.max() - np.average(logits, weights=weight[keys])
         for i in range(q.shape[1]):
             out[head, i] = mean
-        for i in sorted(there, key=lambda i: -scores[i])[:count]:
-            soft = np.array([weight[j] * math.exp(q[head, i] @ k[head, j] / 2) for j in there])
-            out[head, i] = (soft / soft.sum()) @ v[head, there]
+        for i in sorted(is_key, key=lambda i: -scores[i])[:count]:
+            soft = np.array([weight[j] * math.exp(q[head, i] @ k[head, j] / 2) for j in is_key])
+            out[head, i] = (soft / soft.sum()) @ v[head, is_key]
     return out
 
 
@@ -63,16 +63,16 @@ def test_it_is_its_formula(length, budget):
     t = 60
     q, k, v = example(1, t, seed=length)
     weight = np.zeros(t)
-    chosen = np.random.default_rng(length).permutation(t)[:length]
-    weight[chosen] = 1
-    weight[chosen[0]] = 7  # one stands for seven
+    positions = np.random.default_rng(length).permutation(t)[:length]
+    weight[positions] = 1
+    weight[positions[0]] = 7  # one stands for seven
     bias = torch.as_tensor(np.log(np.maximum(weight, 1))).float()
     bias[torch.as_tensor(weight == 0)] = HIDDEN
-    found = sparse(
+    result = sparse(
         dense, q, k, v, bias=bias[None, None, None], budget=budget, random=False
     )  # (1, h, t, e)
-    wanted = by_loops(*(x[0].double().numpy() for x in (q, k, v)), weight=weight, budget=budget)
-    np.testing.assert_allclose(found[0][:, chosen], wanted[:, chosen], atol=1e-5)
+    expected = by_loops(*(x[0].double().numpy() for x in (q, k, v)), weight=weight, budget=budget)
+    np.testing.assert_allclose(result[0][:, positions], expected[:, positions], atol=1e-5)
 
 
 @pytest.mark.parametrize("random", [False, True])
@@ -82,11 +82,11 @@ def test_a_budget_for_all_is_dense(t, random):
     visible = torch.rand(3, t, generator=torch.Generator().manual_seed(t)) < 0.7
     visible[:, 0] = True
     for bias in (None, key_bias(visible, torch.float32)):
-        found = sparse(dense, q, k, v, bias=bias, budget=float(t), random=random)
+        result = sparse(dense, q, k, v, bias=bias, budget=float(t), random=random)
         rows = torch.ones_like(visible) if bias is None else visible
         expected = dense(q, k, v, bias)
         torch.testing.assert_close(
-            found.transpose(1, 2)[rows], expected.transpose(1, 2)[rows], rtol=0, atol=1e-6
+            result.transpose(1, 2)[rows], expected.transpose(1, 2)[rows], rtol=0, atol=1e-6
         )
 
 
@@ -148,9 +148,9 @@ def test_a_row_without_any_key_stays_finite():
     q, k, v = (x.clone().requires_grad_() for x in example(2, 9))
     visible = torch.zeros(2, 9, dtype=torch.bool)
     visible[1] = True
-    found = sparse(dense, q, k, v, bias=key_bias(visible, q.dtype), budget=1.0, random=True)
-    found.sum().backward()
-    assert torch.isfinite(found).all() and all(torch.isfinite(x.grad).all() for x in (q, k, v))
+    result = sparse(dense, q, k, v, bias=key_bias(visible, q.dtype), budget=1.0, random=True)
+    result.sum().backward()
+    assert torch.isfinite(result).all() and all(torch.isfinite(x.grad).all() for x in (q, k, v))
 
 
 def test_the_cost_grows_as_l_log_l():
@@ -160,13 +160,13 @@ def test_the_cost_grows_as_l_log_l():
         parts = example(1, t, heads=1, e=e)
         with FlopCounterMode(display=False) as counter:
             sparse(dense, *parts, bias=None, budget=budget, random=False)
-        u = asked(t, budget)
-        made = counter.get_total_flops() / 2
-        assert made == 3 * u * t * e + t * e  # scores, logits, values; the mean
+        u = budgeted(t, budget)
+        flops = counter.get_total_flops() / 2
+        assert flops == 3 * u * t * e + t * e  # scores, logits, values; the mean
         with FlopCounterMode(display=False) as counter:
             dense(*parts, None)
         assert counter.get_total_flops() / 2 == 2 * t * t * e
-    assert made < 0.025 * 2 * t * t * e
+    assert flops < 0.025 * 2 * t * t * e
 
 
 # The gate ---------------------------------------------------------------------------------------
@@ -191,12 +191,12 @@ def test_a_gate_gives_an_absent_modality_nothing_and_others_at_most_the_budget()
 def test_a_gated_row_asks_as_many_queries_as_its_rounded_budget():
     q, k, v = example(3, 50)
     u = torch.tensor([0.2, 2.4, 4.9])
-    found = sparse(dense, q, k, v, bias=None, budget=u, random=False)
+    result = sparse(dense, q, k, v, bias=None, budget=u, random=False)
     for row, factor in enumerate([1.0, 3.0, 5.0]):
         alone = sparse(
             dense, *(x[row : row + 1] for x in (q, k, v)), bias=None, budget=factor, random=False
         )
-        torch.testing.assert_close(found[row], alone[0], rtol=0, atol=1e-5)
+        torch.testing.assert_close(result[row], alone[0], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("tokens", [3, 40])
@@ -216,8 +216,8 @@ def test_the_gates_gradient_is_that_of_the_soft_weight():
     (out * slope).sum().backward()
     mean, steps = v.mean(2, keepdim=True), math.ceil(math.log(30))
     gain, expected = (out - mean).detach(), 0.0
-    sampled = np.random.default_rng(30).permutation(30)[: 2 * steps]
-    logits = (q @ k.transpose(-1, -2) / 2)[..., sampled]
+    keys = np.random.default_rng(30).permutation(30)[: 2 * steps]
+    logits = (q @ k.transpose(-1, -2) / 2)[..., keys]
     order = (logits.amax(-1) - logits.mean(-1)).flatten().argsort(descending=True)
     for rank, query in enumerate(order[: 2 * steps].tolist()):
         s = 1 / (1 + math.exp(-(1.7 - (rank + 0.5) / steps)))
@@ -250,11 +250,11 @@ def long_series(**config):
 def test_with_a_budget_for_all_a_network_is_the_dense_one(fusion):
     network, values, observed = long_series(fusion=fusion)
     sparse_one, *_ = long_series(fusion=fusion, attention="sparse", budget=50)
-    few, *_ = long_series(fusion=fusion, attention="sparse", budget=1)
+    few_queries, *_ = long_series(fusion=fusion, attention="sparse", budget=1)
     with torch.inference_mode():
         expected = network(values, observed)
         torch.testing.assert_close(sparse_one(values, observed), expected, rtol=0, atol=1e-6)
-        assert not torch.allclose(few(values, observed), expected, rtol=0, atol=5e-5)
+        assert not torch.allclose(few_queries(values, observed), expected, rtol=0, atol=5e-5)
 
 
 @pytest.mark.parametrize("fusion", ["token", "group", "cross"])
@@ -289,7 +289,7 @@ def test_few_queries_that_are_read_out_are_dense():
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "message"),
     [
         ({"fusion": "sum", "attention": "sparse"}, "no blocks over tokens"),
         ({"inner": 0, "attention": "sparse"}, "no blocks over tokens"),
@@ -300,8 +300,8 @@ def test_few_queries_that_are_read_out_are_dense():
         ({"budget": 1e9}, "less than or equal"),
     ],
 )
-def test_options_without_effect_are_refused(config, said):
-    with pytest.raises(ValueError, match=said):
+def test_options_without_effect_are_refused(config, message):
+    with pytest.raises(ValueError, match=message):
         gm.NetworkConfig(**config)
 
 
@@ -312,8 +312,8 @@ def test_a_collapsed_token_is_drawn_once_whatever_it_stands_for():
     values, observed = [torch.as_tensor(v) for v in block.values], torch.as_tensor(block.observed)
     member = model.network.members[0]
     with torch.inference_mode():
-        packed = model.network.head(member.training_features(values, observed))
-        torch.testing.assert_close(model.network(values, observed), packed, rtol=0, atol=1e-5)
+        training = model.network.head(member.training_features(values, observed))
+        torch.testing.assert_close(model.network(values, observed), training, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("fusion", ["token", "group"])
@@ -324,12 +324,12 @@ def test_the_engine_answers_any_coalition_and_values_add_up(fusion, options):
     block = encode(random_arrays(every_kind(), 20), layout=model.layout, scaler=model.scaler)
     index, masks = np.arange(2), np.stack(list(group_masks(model.layout).values()))
     visible = np.random.default_rng(0).random((6, model.layout.size)) < 0.6
-    for own, answers in zip(
+    for coalition, answers in zip(
         visible, coalition_block(model, block, visible=visible, species=index), strict=True
     ):
-        alone = predict_block(model, block, visible=own, species=index)
-        some = np.isfinite(alone)
-        np.testing.assert_allclose(answers[some], alone[some], rtol=0, atol=2e-6)
+        alone = predict_block(model, block, visible=coalition, species=index)
+        finite = np.isfinite(alone)
+        np.testing.assert_allclose(answers[finite], alone[finite], rtol=0, atol=2e-6)
     values, full, _ = shapley_block(model, block, groups=masks, species=index)
     expected = predict_block(model, block, visible=masks.any(0), species=index)
     np.testing.assert_allclose(full, expected, rtol=0, atol=2e-6)

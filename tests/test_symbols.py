@@ -54,8 +54,8 @@ def ids_of(schema: Schema, x: np.ndarray, train: np.ndarray | None = None) -> np
 
 
 def mean_by_loop(values: np.ndarray) -> float:
-    known = [float(v) for v in values if math.isfinite(v)]
-    return sum(known) / len(known) if known else math.nan
+    finite = [float(v) for v in values if math.isfinite(v)]
+    return sum(finite) / len(finite) if finite else math.nan
 
 
 @pytest.fixture(scope="module", params=["group, a vector per symbol", "token, its number"])
@@ -80,8 +80,8 @@ def model(request, sites) -> gm.Model:
 
 @pytest.mark.parametrize("alphabet", [2, 4, 20, 256])
 def test_gaussian_breakpoints_are_those_of_scipy(alphabet):
-    wanted = norm.ppf(np.arange(1, alphabet) / alphabet)
-    np.testing.assert_allclose(breakpoints(alphabet), wanted, atol=1e-12)
+    expected = norm.ppf(np.arange(1, alphabet) / alphabet)
+    np.testing.assert_allclose(breakpoints(alphabet), expected, atol=1e-12)
 
 
 def test_symbols_of_white_noise_are_equally_frequent():
@@ -129,9 +129,9 @@ def test_symbols_are_what_plain_loops_say(kind):
     ids, scaler = ids_of(schema, x).reshape(40, 2, 3), fit_scaler({"s": x}, schema)
     parts = list(product(range(40), enumerate(([0, 1, 2], [3, 4, 5], [6]))))
     for band in (0, 1):
-        known = [float(v) for v in x[:, band].ravel() if math.isfinite(v)]
-        mean = sum(known) / len(known)
-        deviation = math.sqrt(sum((v - mean) ** 2 for v in known) / len(known))
+        finite = [float(v) for v in x[:, band].ravel() if math.isfinite(v)]
+        mean = sum(finite) / len(finite)
+        deviation = math.sqrt(sum((v - mean) ** 2 for v in finite) / len(finite))
         means = [mean_by_loop(x[site, band, steps]) for site, (_, steps) in parts]
         reach = [(f(m for m in means if not math.isnan(m)) - mean) / deviation for f in (min, max)]
         np.testing.assert_allclose(scaler.ranges["s"][band], reach, rtol=1e-5)
@@ -139,8 +139,8 @@ def test_symbols_are_what_plain_loops_say(kind):
         if kind == "quantile":
             edges = np.quantile([m for m in means if not math.isnan(m)], np.arange(1, 6) / 6)
         for segment, (site, (w, _)) in zip(means, parts, strict=True):
-            wanted = 0 if math.isnan(segment) else 1 + sum(segment >= e for e in edges)
-            assert ids[site, band, w] == wanted
+            expected = 0 if math.isnan(segment) else 1 + sum(segment >= e for e in edges)
+            assert ids[site, band, w] == expected
 
 
 @settings(max_examples=30, deadline=None)
@@ -156,8 +156,8 @@ def test_a_symbol_is_missing_if_and_only_if_its_segment_is(steps, window, gaps, 
     x[0, 0] = np.inf  # no number either
     ids = ids_of(schema, x)
     for w, start in enumerate(range(0, steps, window)):
-        seen = [any(math.isfinite(v) for v in row[start : start + window]) for row in x]
-        np.testing.assert_array_equal(ids[:, w] > 0, seen)
+        is_observed = [any(math.isfinite(v) for v in row[start : start + window]) for row in x]
+        np.testing.assert_array_equal(ids[:, w] > 0, is_observed)
     assert ids.max() <= 4
 
 
@@ -182,12 +182,16 @@ def test_the_level_of_a_series_stays():
     assert inner.mean() > 0.8 and (warmer[inner] > ids[inner]).all()
     pairs = list(combinations(range(60), 2))
     raw = [np.linalg.norm(x[a] - x[b]) for a, b in pairs]
-    own = (x - x.mean(1, keepdims=True)) / x.std(1, keepdims=True)
+    scaled_alone = (x - x.mean(1, keepdims=True)) / x.std(1, keepdims=True)
     segments = [range(i, i + 2) for i in range(0, 24, 2)]
-    lost = symbolise(paa(own, segments)[:, None], breakpoints(20)[None])[:, 0].astype(int)
-    distances = [[mindist(s[a], s[b], breakpoints(20), 2) for a, b in pairs] for s in (ids, lost)]
-    kept, gone = (np.corrcoef(raw, d)[0, 1] for d in distances)
-    assert kept > 0.95 and abs(gone) < 0.2
+    ids_alone = symbolise(paa(scaled_alone, segments)[:, None], breakpoints(20)[None])[:, 0].astype(
+        int
+    )
+    distances = [
+        [mindist(s[a], s[b], breakpoints(20), 2) for a, b in pairs] for s in (ids, ids_alone)
+    ]
+    correlation, correlation_alone = (np.corrcoef(raw, d)[0, 1] for d in distances)
+    assert correlation > 0.95 and abs(correlation_alone) < 0.2
 
 
 def test_a_constant_series_has_symbols_and_finite_answers():
@@ -212,8 +216,8 @@ def test_periods_of_the_calendar_are_segments_too():
     z /= np.sqrt(np.nanmean(z**2))
     for w, months in enumerate(([0, 1], [2], [3, 4, 5])):
         means = np.array([mean_by_loop(row) for row in z[:, months]])
-        wanted = 1 + (means[:, None] >= norm.ppf(np.arange(1, 5) / 5)).sum(1)
-        np.testing.assert_array_equal(ids[:, w], np.where(np.isnan(means), 0, wanted))
+        expected = 1 + (means[:, None] >= norm.ppf(np.arange(1, 5) / 5)).sum(1)
+        np.testing.assert_array_equal(ids[:, w], np.where(np.isnan(means), 0, expected))
 
 
 # Distances --------------------------------------------------------------------------------------
@@ -269,10 +273,10 @@ def test_contrasts_of_two_modalities_are_kept_up_to_their_errors():
         symbolic.append(np.array([mindist(ids[a], ids[b], edges, 2) for a, b in pairs]))
     errors = [d - s for d, s in zip(true, symbolic, strict=True)]
     assert all(e.min() >= -1e-9 for e in errors)
-    most = sum(e.max() for e in errors)
+    bound = sum(e.max() for e in errors)
     change = np.abs((symbolic[0] - symbolic[1]) - (true[0] - true[1]))
-    assert change.max() <= most + 1e-9
-    assert most < true[0].max() + true[1].max()  # it says something
+    assert change.max() <= bound + 1e-9
+    assert bound < true[0].max() + true[1].max()  # the bound is not trivial
 
 
 # Tokens -----------------------------------------------------------------------------------------
@@ -282,24 +286,24 @@ def test_a_symbol_is_a_vector_of_its_channel_plus_a_position():
     torch.manual_seed(0)
     layer = Symbolic(2, 3, 5, 8, reading="embedding")
     rank = torch.randint(0, 5, (4, 6, 1)).float()
-    made = layer(rank, torch.ones(4, 6, 1, dtype=torch.bool))
+    tokens = layer(rank, torch.ones(4, 6, 1, dtype=torch.bool))
     table = layer.vector.weight.view(2, 5, 8)
     for n, c, p in product(range(4), range(2), range(3)):
-        wanted = table[c, int(rank[n, 3 * c + p, 0])] + layer.position[p]
-        torch.testing.assert_close(made[n, 3 * c + p], wanted)
+        expected = table[c, int(rank[n, 3 * c + p, 0])] + layer.position[p]
+        torch.testing.assert_close(tokens[n, 3 * c + p], expected)
 
 
 def test_a_number_is_read_by_one_line_per_channel():
     torch.manual_seed(0)
     layer = Symbolic(2, 3, 5, 8, reading="scalar")
-    made = layer(torch.arange(5.0)[:, None, None].expand(5, 6, 1), torch.ones(5, 6, 1))
-    steps = made.diff(dim=0)
+    tokens = layer(torch.arange(5.0)[:, None, None].expand(5, 6, 1), torch.ones(5, 6, 1))
+    steps = tokens.diff(dim=0)
     torch.testing.assert_close(steps, steps[:1].expand_as(steps))  # from symbol to symbol the same
     assert not torch.allclose(steps[0, 0], steps[0, 3])  # of another channel another
     deviation = torch.arange(5.0).std(correction=0)
     torch.testing.assert_close(steps[0, 0] * deviation, layer.vector.weight[0, 0])
     torch.testing.assert_close(
-        made[2].view(2, 3, 8) - layer.position, layer.vector.bias[:, None].expand(2, 3, 8)
+        tokens[2].view(2, 3, 8) - layer.position, layer.vector.bias[:, None].expand(2, 3, 8)
     )
 
 
@@ -371,8 +375,8 @@ def test_filling_in_fills_in_symbols(sites):
         epoch_steps=1, epochs=1, warmup=1, batch=64, holdout=0, keep="last"
     )
     options = {"network": TINY_NETWORK, "training": training, "rng": 0}
-    filled = gm.fit_imputed(sites, schema, **options)
-    assert np.isfinite(filled.scores(sites, using="landsat")).any()
+    imputed_model = gm.fit_imputed(sites, schema, **options)
+    assert np.isfinite(imputed_model.scores(sites, using="landsat")).any()
 
 
 # Saturation -------------------------------------------------------------------------------------
@@ -385,30 +389,30 @@ def saturation_by_loops(ds: xr.Dataset, train: xr.Dataset, site: int) -> float:
         places = product(range(2), enumerate(([0, 1], [2, 3], [4, 5], [6])))
         return {(b, w): mean_by_loop(x[b, steps]) for b, (w, steps) in places}
 
-    known = [means(x) for x in train["landsat"].transpose("site", "band", "time").values]
+    means_of_sites = [means(x) for x in train["landsat"].transpose("site", "band", "time").values]
     outside = []
     for (b, _), mean in means(ds["landsat"].transpose("site", "band", "time").values[site]).items():
-        seen = [m for row in known for (band, _), m in row.items() if band == b]
-        seen = [m for m in seen if not math.isnan(m)]
+        training_means = [m for row in means_of_sites for (band, _), m in row.items() if band == b]
+        training_means = [m for m in training_means if not math.isnan(m)]
         if not math.isnan(mean):
-            outside.append(not min(seen) - 1e-6 <= mean <= max(seen) + 1e-6)
+            outside.append(not min(training_means) - 1e-6 <= mean <= max(training_means) + 1e-6)
     return sum(outside) / len(outside) if outside else math.nan
 
 
 def test_nothing_is_saturated_where_the_model_was_trained(model, sites):
     share = gm.saturation(sites, model)
     assert share.dims == ("site",)
-    seen = sites["landsat"].notnull().any(["band", "time"]).values
-    np.testing.assert_array_equal(share, np.where(seen, 0, np.nan))
-    assert seen.any() and not seen.all()
+    observed = sites["landsat"].notnull().any(["band", "time"]).values
+    np.testing.assert_array_equal(share, np.where(observed, 0, np.nan))
+    assert observed.any() and not observed.all()
 
 
 def test_saturation_is_what_plain_loops_say(model, sites):
-    other = sites.assign(landsat=sites["landsat"] * 1.6 + 0.7)
-    share = gm.saturation(other, model)
-    wanted = [saturation_by_loops(other, sites, i) for i in range(60)]
-    np.testing.assert_allclose(share[:60], wanted, atol=1e-6)
-    assert 0 < np.nanmean(wanted) < 1
+    warm_sites = sites.assign(landsat=sites["landsat"] * 1.6 + 0.7)
+    share = gm.saturation(warm_sites, model)
+    expected = [saturation_by_loops(warm_sites, sites, i) for i in range(60)]
+    np.testing.assert_allclose(share[:60], expected, atol=1e-6)
+    assert 0 < np.nanmean(expected) < 1
 
 
 def test_saturation_rises_as_the_climate_leaves_what_was_seen(model, cube):
@@ -434,11 +438,11 @@ def test_saturation_is_a_layer_like_any_other(model, cube):
 def test_predictions_explanations_and_maps_carry_it(model, cube, tmp_path):
     warm = cube.assign(landsat=cube["landsat"] + 2).chunk(y=6)
     share = gm.saturation(warm, model).values
-    stored = gm.write_map(warm, model, tmp_path / "map.zarr", progress=False)
-    for made in (gm.predict(warm, model), gm.shapley(warm, model), stored):
-        np.testing.assert_array_equal(made["saturated"].values, share)
-    whole = gm.predict(warm.compute(), model)["suitability"]
-    np.testing.assert_allclose(stored["suitability"], whole, atol=2e-6)
+    stored_map = gm.write_map(warm, model, tmp_path / "map.zarr", progress=False)
+    for output in (gm.predict(warm, model), gm.shapley(warm, model), stored_map):
+        np.testing.assert_array_equal(output["saturated"].values, share)
+    in_memory = gm.predict(warm.compute(), model)["suitability"]
+    np.testing.assert_allclose(stored_map["suitability"], in_memory, atol=2e-6)
     part = gm.predict(warm, model, using=["climate", "landsat[time=2018]"])["saturated"]
     late = warm.assign(landsat=warm["landsat"].where(warm["time"].dt.year == 2018))
     np.testing.assert_array_equal(part.values, gm.saturation(late, model).values)
@@ -502,22 +506,22 @@ def test_series_are_turned_into_symbols_and_back():
         ],
         b=[variable("bio1")],
     )
-    made = schema.symbolic(8, every=3, breakpoints="quantile")
-    facts = {n: (v.window, v.symbols, v.breakpoints) for n, v in made.variables.items()}
+    symbolic = schema.symbolic(8, every=3, breakpoints="quantile")
+    facts = {n: (v.window, v.symbols, v.breakpoints) for n, v in symbolic.variables.items()}
     assert facts["rain"] == (3, 8, "quantile")
     assert facts["ndvi"] == ("1MS", 8, "quantile")
     assert facts["bio1"] == (None, None, "gaussian")
-    assert Layout.of(made).sizes.tolist() == [4 + 2, 1]
-    assert made.groups == schema.groups
+    assert Layout.of(symbolic).sizes.tolist() == [4 + 2, 1]
+    assert symbolic.groups == schema.groups
     one = schema.symbolic(variables=["rain"])
     assert [bool(v.symbols) for v in one.variables.values()] == [True, False, False]
-    assert Layout.of(made.symbolic(None)).names == Layout.of(made).names
-    assert not any(v.symbols for v in made.symbolic(None).variables.values())
+    assert Layout.of(symbolic.symbolic(None)).names == Layout.of(symbolic).names
+    assert not any(v.symbols for v in symbolic.symbolic(None).variables.values())
 
 
 def test_what_cannot_be_symbols_is_refused():
     schema = schema_of(a=[variable("rain", "series", labels={"t": range(4)})], b=[variable("bio1")])
-    with pytest.raises(SchemaError, match=r"asked for \['bio1'\], found the series \['rain'\]"):
+    with pytest.raises(SchemaError, match=r"\['bio1'\], found the series \['rain'\]"):
         schema.symbolic(variables=["bio1"])
     with pytest.raises(SchemaError, match=r"found the series \[\]"):
         schema.subset(["b"]).symbolic()

@@ -42,8 +42,8 @@ WINDOWS = ["2016-01-01..2016-07-01", "2017-01-01..2017-07-01", "2018-01-01"]
 
 def names(layout: Layout, *selectors) -> list[str]:
     """Names of the tokens that some selectors show."""
-    shown = visible_tokens(layout, list(selectors))
-    return [n for n, s in zip(layout.names, shown, strict=True) if s]
+    visible = visible_tokens(layout, list(selectors))
+    return [n for n, s in zip(layout.names, visible, strict=True) if s]
 
 
 # Layout -----------------------------------------------------------------------------------------
@@ -108,8 +108,8 @@ def test_a_series_is_cut_into_windows_and_the_last_may_be_short(steps, window, t
     v = variable("v", "series", window=window, labels={"t": range(steps)})
     span = layout_of(m=[v]).spans[0]
     assert (span.size, span.widths) == (tokens, (width,))
-    covered = list(itertools.chain(*span.windows[0]))
-    assert covered == list(range(steps))
+    labels = list(itertools.chain(*span.windows[0]))
+    assert labels == list(range(steps))
     assert all(len(w) == width for w in span.windows[0][:-1])
 
 
@@ -171,8 +171,8 @@ def test_a_selector_alone_equals_a_list_of_it():
     ],
 )
 def test_dates_are_compared_as_far_as_they_are_spelled(selector, windows):
-    wanted = [f"landsat[band={b},time={WINDOWS[w]}]" for b in ("red", "nir") for w in windows]
-    assert names(LAYOUT, selector) == wanted
+    expected = [f"landsat[band={b},time={WINDOWS[w]}]" for b in ("red", "nir") for w in windows]
+    assert names(LAYOUT, selector) == expected
 
 
 def test_conditions_on_several_dims_must_all_hold():
@@ -232,9 +232,9 @@ def test_a_day_is_inside_a_range_that_spells_out_the_hours():
 def test_centre_is_the_middle_patch(size, patch, middle):
     labels = {"band": ("red", "nir"), "v": range(size), "u": range(size)}
     layout = layout_of(m=[variable("chip", "image", patch=patch, labels=labels)])
-    wanted = [f"chip[band={b},{m}]" for b in ("red", "nir") for m in middle]
-    assert names(layout, "chip[centre]") == wanted
-    assert names(layout, "chip[centre,band=nir]") == wanted[1:]
+    expected = [f"chip[band={b},{m}]" for b in ("red", "nir") for m in middle]
+    assert names(layout, "chip[centre]") == expected
+    assert names(layout, "chip[centre,band=nir]") == expected[1:]
 
 
 @pytest.mark.parametrize(
@@ -251,9 +251,9 @@ def test_centre_is_the_middle_patch(size, patch, middle):
     ],
 )
 def test_a_mapping_says_the_same_as_the_text(text, mapping):
-    shown = visible_tokens(LAYOUT, text)
-    assert shown.any() and not shown.all()
-    np.testing.assert_array_equal(shown, visible_tokens(LAYOUT, mapping))
+    visible = visible_tokens(LAYOUT, text)
+    assert visible.any() and not visible.all()
+    np.testing.assert_array_equal(visible, visible_tokens(LAYOUT, mapping))
 
 
 def test_an_unknown_name_is_answered_with_the_nearest():
@@ -292,27 +292,27 @@ def test_text_cannot_be_compared_with_numbered_labels():
 
 
 def test_the_default_players_are_the_groups_of_the_schema():
-    chosen = group_masks(LAYOUT)
-    assert list(chosen) == list(LAYOUT.schema.modalities)
-    np.testing.assert_array_equal(np.sum(list(chosen.values()), axis=0), np.ones(LAYOUT.size))
+    masks = group_masks(LAYOUT)
+    assert list(masks) == list(LAYOUT.schema.modalities)
+    np.testing.assert_array_equal(np.sum(list(masks.values()), axis=0), np.ones(LAYOUT.size))
 
 
 def test_groups_are_disjoint_and_what_no_group_names_is_the_rest():
     groups = {"heat": "bio1", "sight": ["landsat[band=red]", "cover"]}
-    chosen = group_masks(LAYOUT, groups)
-    assert list(chosen) == ["heat", "sight", "rest"]
-    np.testing.assert_array_equal(np.sum(list(chosen.values()), axis=0), np.ones(LAYOUT.size))
-    assert chosen["heat"].sum() == 1 and chosen["sight"].sum() == 4
+    masks = group_masks(LAYOUT, groups)
+    assert list(masks) == ["heat", "sight", "rest"]
+    np.testing.assert_array_equal(np.sum(list(masks.values()), axis=0), np.ones(LAYOUT.size))
+    assert masks["heat"].sum() == 1 and masks["sight"].sum() == 4
 
 
 def test_what_is_not_shown_plays_no_part():
-    shown = visible_tokens(LAYOUT, ["climate", "landcover"])
-    chosen = group_masks(LAYOUT, ["bio1"], visible=shown)
-    assert list(chosen) == ["bio1", "rest"]
-    np.testing.assert_array_equal(np.sum(list(chosen.values()), axis=0), shown)
-    assert "landsat" not in group_masks(LAYOUT, visible=shown)  # the schema's own groups
+    visible = visible_tokens(LAYOUT, ["climate", "landcover"])
+    masks = group_masks(LAYOUT, ["bio1"], visible=visible)
+    assert list(masks) == ["bio1", "rest"]
+    np.testing.assert_array_equal(np.sum(list(masks.values()), axis=0), visible)
+    assert "landsat" not in group_masks(LAYOUT, visible=visible)  # the schema's own groups
     with pytest.raises(SelectionError, match=r"groups \['landsat'\] lie outside using="):
-        group_masks(LAYOUT, ["bio1", "landsat"], visible=shown)
+        group_masks(LAYOUT, ["bio1", "landsat"], visible=visible)
 
 
 def test_groups_that_share_a_token_are_refused_naming_it():
@@ -340,8 +340,8 @@ def test_a_group_may_have_the_name_of_a_variable_or_a_modality():
     schema = schema_of(
         groups, climate=[variable("bio1"), variable("bio12")], soil=[variable("clay")]
     )
-    chosen = group_masks(Layout.of(schema))
-    assert {n: t.tolist() for n, t in chosen.items()} == {
+    masks = group_masks(Layout.of(schema))
+    assert {n: t.tolist() for n, t in masks.items()} == {
         "bio1": [True, True, False],
         "soil": [False, False, True],
     }
@@ -357,9 +357,9 @@ def test_a_group_whose_member_names_nothing_but_itself_is_refused():
 # Encoding, against plain loops ------------------------------------------------------------------
 
 
-def cut_by_loops(x: np.ndarray, *, kept: int, width: int) -> np.ndarray:
+def cut_by_loops(x: np.ndarray, *, channels: int, width: int) -> np.ndarray:
     """``(n, *kept dims, *cut dims)`` → ``(n, tokens, values)``, one token after another."""
-    n, channel_dims, cut_dims = len(x), x.shape[1 : 1 + kept], x.shape[1 + kept :]
+    n, channel_dims, cut_dims = len(x), x.shape[1 : 1 + channels], x.shape[1 + channels :]
     widths = [min(width, size) for size in cut_dims]
     tokens = []
     for channel in itertools.product(*map(range, channel_dims)):
@@ -405,10 +405,10 @@ def check_cut(v: Variable, width: int, gaps: float, seed: int) -> None:
     schema = schema_of(m=[v])
     x = random_arrays(schema, 3, seed=seed, gaps=gaps)
     block = encode(x, layout=Layout.of(schema), scaler=plain_scaler(schema))
-    kept = len(v.dims) - {"series": 1, "image": 2}[v.kind]
-    wanted = cut_by_loops(x["v"], kept=kept, width=width)
-    np.testing.assert_array_equal(block.values[0], wanted)
-    np.testing.assert_array_equal(block.observed, np.isfinite(wanted).any(-1))
+    channels = len(v.dims) - {"series": 1, "image": 2}[v.kind]
+    expected = cut_by_loops(x["v"], channels=channels, width=width)
+    np.testing.assert_array_equal(block.values[0], expected)
+    np.testing.assert_array_equal(block.observed, np.isfinite(expected).any(-1))
 
 
 def test_a_token_is_observed_if_any_of_its_values_is_finite():
@@ -453,9 +453,9 @@ def test_standardising_ignores_what_is_missing_and_knows_channels():
     scaler = fit_scaler(arrays, schema)
 
     def moments(values: np.ndarray) -> tuple[float, float]:
-        known = [float(v) for v in values.ravel() if math.isfinite(v)]
-        mean = sum(known) / len(known)
-        return mean, math.sqrt(sum((v - mean) ** 2 for v in known) / len(known))
+        finite = [float(v) for v in values.ravel() if math.isfinite(v)]
+        mean = sum(finite) / len(finite)
+        return mean, math.sqrt(sum((v - mean) ** 2 for v in finite) / len(finite))
 
     for got, values in [
         ((scaler.mean["bio1"], scaler.std["bio1"]), arrays["bio1"]),
@@ -472,8 +472,10 @@ def test_standardising_ignores_what_is_missing_and_knows_channels():
         np.testing.assert_allclose(got, moments(values), rtol=1e-6)
     assert set(scaler.mean) == {"bio1", "bio12", "landsat", "chip", "rain", "embedding"}
     z = standardise(arrays["landsat"], schema.variables["landsat"], scaler)
-    wanted = (arrays["landsat"] - scaler.mean["landsat"][:, None]) / scaler.std["landsat"][:, None]
-    np.testing.assert_allclose(z, wanted, rtol=1e-5)
+    expected = (arrays["landsat"] - scaler.mean["landsat"][:, None]) / scaler.std["landsat"][
+        :, None
+    ]
+    np.testing.assert_allclose(z, expected, rtol=1e-5)
     assert z.dtype == np.float32
 
 
@@ -569,14 +571,14 @@ def test_periodic_is_its_formula():
     module = Periodic(3, 5, frequencies=4, sigma=0.5)
     x = torch.randn(7, 3, 1)
     c, w, b = (p.detach().numpy() for p in (module.frequency, *module.linear.parameters()))
-    wanted = np.empty((7, 3, 5))
+    expected = np.empty((7, 3, 5))
     for row, j in itertools.product(range(7), range(3)):
         angles = [2 * math.pi * c[j, k] * float(x[row, j, 0]) for k in range(4)]
         phi = [math.cos(a) for a in angles] + [math.sin(a) for a in angles]
         for o in range(5):
-            wanted[row, j, o] = max(0, sum(phi[i] * w[j, i, o] for i in range(8)) + b[j, o])
+            expected[row, j, o] = max(0, sum(phi[i] * w[j, i, o] for i in range(8)) + b[j, o])
     got = module(x, torch.ones_like(x, dtype=torch.bool)).detach().numpy()
-    np.testing.assert_allclose(got, wanted, atol=1e-5)
+    np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
 def test_frequencies_start_within_three_deviations():
@@ -601,10 +603,10 @@ def test_an_angle_and_a_full_turn_more_are_one_value():
 def test_a_gap_in_a_window_is_not_the_mean():
     module = Windows(channels=1, positions=2, values=3, width=8)
     x = torch.tensor([[[1.0, 0.0, 2.0], [1.0, 0.0, 2.0]]])
-    whole = torch.ones_like(x, dtype=torch.bool)
-    gap = whole.clone()
+    all_finite = torch.ones_like(x, dtype=torch.bool)
+    gap = all_finite.clone()
     gap[..., 1] = False
-    assert not torch.allclose(module(x, whole), module(x, gap))
+    assert not torch.allclose(module(x, all_finite), module(x, gap))
     assert not torch.allclose(module(x, gap)[0, 0], module(x, gap)[0, 1])  # positions differ
 
 
@@ -647,11 +649,11 @@ def test_hidden_values_are_inert_forward_and_backward(fusion, options, training,
     visible = rng.random(block.observed.shape) < 0.5
     visible[0] = False
     visible = torch.as_tensor(visible & block.observed)
-    shown = visible.split([p.size for p in LAYOUT.parts], dim=1)
+    visible = visible.split([p.size for p in LAYOUT.parts], dim=1)
     clean = [torch.as_tensor(v) for v in block.values]
     dirty = [
         torch.where(s[..., None], v, torch.tensor(poison))
-        for v, s in zip(clean, shown, strict=True)
+        for v, s in zip(clean, visible, strict=True)
     ]
 
     def run(values):
