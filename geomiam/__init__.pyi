@@ -1,10 +1,17 @@
 """The public names of geomiam: literal for type checkers, imported on first use at run time."""
 
-from . import baselines, demo, errors, masking, metrics, plot, sklearn, splits
-from .baselines.imputation import Imputed, fit_imputed
-from .baselines.oracle import Oracle, fit_oracle, gap
-from .baselines.recipes import system
-from .baselines.registry import fit_baseline
+from . import (
+    baselines,
+    demo,
+    errors,
+    evaluation,
+    explain,
+    masking,
+    metrics,
+    plot,
+    sklearn,
+    splits,
+)
 from .data.coverage import coverage
 from .data.grid.align import align
 from .data.grid.chips import chips
@@ -13,11 +20,8 @@ from .data.infer.infer import infer_schema
 from .data.sites.background import add_background
 from .data.sites.sites import open_sites, sample, write_sites
 from .data.store.store import open_cube, write_cube
-from .evaluation.cross_validate import cross_evaluate
+from .evaluation.cross_validate import cross_validate
 from .evaluation.evaluate import evaluate
-from .evaluation.fusion_diagnostic import fusion_diagnostic
-from .evaluation.importance import importance
-from .evaluation.missingness import missingness_sweep
 from .explain.expert_load import expert_load
 from .explain.explainer import fit_explainer
 from .explain.saturation import saturation
@@ -39,7 +43,6 @@ from .training.config import TrainingConfig
 from .training.finetune import finetune
 from .training.fit import fit
 from .training.pretrain import pretrain
-from .training.probe import probe
 from .versions import show_versions
 
 __version__: str
@@ -48,12 +51,10 @@ __all__ = [
     "Backbone",
     "CubePlan",
     "Group",
-    "Imputed",
     "MapPlan",
     "Modality",
     "Model",
     "NetworkConfig",
-    "Oracle",
     "Schema",
     "StacSource",
     "TrainingConfig",
@@ -67,25 +68,20 @@ __all__ = [
     "catalogs",
     "chips",
     "coverage",
-    "cross_evaluate",
+    "cross_validate",
     "demo",
     "errors",
     "evaluate",
+    "evaluation",
     "expert_load",
+    "explain",
     "finetune",
     "fit",
-    "fit_baseline",
     "fit_explainer",
-    "fit_imputed",
-    "fit_oracle",
-    "fusion_diagnostic",
-    "gap",
-    "importance",
     "infer_schema",
     "load_model",
     "masking",
     "metrics",
-    "missingness_sweep",
     "open_cube",
     "open_sites",
     "plan_cube",
@@ -94,7 +90,6 @@ __all__ = [
     "plot",
     "predict",
     "pretrain",
-    "probe",
     "sample",
     "saturation",
     "sentinel2",
@@ -102,7 +97,6 @@ __all__ = [
     "show_versions",
     "sklearn",
     "splits",
-    "system",
     "write_cube",
     "write_map",
     "write_sites",

@@ -13,8 +13,10 @@ from sklearn.metrics import roc_auc_score
 
 import geomiam as gm
 from geomiam.errors import LabelError, OutsideTrainingRange, SelectionError, TrainingWarning
-from geomiam.evaluation.evaluate import ON_PROBABILITIES, name_subsets, score
+from geomiam.evaluation.evaluate import score
+from geomiam.evaluation.subsets import name_subsets
 from geomiam.metrics import METRICS, auc
+from geomiam.metrics.registry import ON_PROBABILITIES
 from geomiam.splits import site_blocks, spatial_folds
 from geomiam.splits.reading import places_of
 
@@ -83,12 +85,12 @@ def test_anything_that_scores_sites_can_be_evaluated(sites, model):
     table = gm.evaluate(Bio1(), sites, subsets="all", schema=gm.infer_schema(sites))
     wanted = METRICS["auc"](sites["presence"].values, Bio1().scores(sites))
     np.testing.assert_allclose(table["auc"][0], wanted)
-    with pytest.raises(SelectionError, match=r"does not say what its modalities are: pass schema="):
+    with pytest.raises(SelectionError, match=r"has no schema: pass schema="):
         gm.evaluate(Bio1(), sites)
     with pytest.raises(SelectionError, match=r"no metric \['kappa'\]; choose from auc"):
         gm.evaluate(model, sites, metrics=["kappa"])
     Bio1.species = ("species 0",)
-    with pytest.raises(SelectionError, match=r"Bio1 does not know 2 of 3 species"):
+    with pytest.raises(SelectionError, match=r"Bio1 lacks 2 of 3 species"):
         gm.evaluate(Bio1(), sites, schema=gm.infer_schema(sites))
 
 
@@ -140,8 +142,12 @@ def test_cross_validation_predicts_each_site_by_the_model_that_never_saw_its_blo
         "network": gm.NetworkConfig(width=8, heads=2, depth=1, inner=0, frequencies=4),
         "training": gm.TrainingConfig(epoch_steps=1, epochs=1, batch=64, block=50),
     }
-    table = gm.cross_evaluate(
-        sites, gm.infer_schema(sites), folds=3, block="100 km", subsets="all", **options
+    table = gm.cross_validate(
+        sites,
+        gm.infer_schema(sites),
+        splits=gm.splits.SpatialBlocks(3, size="100 km"),
+        subsets="all",
+        fit_options=options,
     )
     assert sum(test.sizes["site"] for _, test in seen) == sites.sizes["site"]
     for train, test in seen:
@@ -164,8 +170,12 @@ def test_cross_validation_returns_every_metric_and_the_predictions_behind_it():
     from sklearn.metrics import brier_score_loss, roc_auc_score
 
     data = tiny_sites(120)
-    table = gm.cross_evaluate(
-        data, subsets="unimodal+all", metrics=["auc", "brier", "tss"], folds=3, **QUICK
+    table = gm.cross_validate(
+        data,
+        subsets="unimodal+all",
+        metrics=["auc", "brier", "tss", roc_auc_score],
+        splits=gm.splits.SpatialBlocks(3),
+        fit_options=QUICK,
     )
     assert table["suitability"].dims == ("subset", "site", "species")
     assert set(table["fold"].values) == {0, 1, 2}
@@ -179,6 +189,7 @@ def test_cross_validation_returns_every_metric_and_the_predictions_behind_it():
             found = one[["auc", "brier"]].sel(species=species)
             assert float(found["auc"]) == pytest.approx(roc_auc_score(y[known], p[known]), abs=1e-3)
             assert float(found["brier"]) == pytest.approx(brier_score_loss(y[known], p[known]))
+        np.testing.assert_allclose(one["roc_auc_score"], one["auc"], atol=1e-3)
     assert (
         table["suitability"].attrs["long_name"] == "out-of-fold prediction: probability of presence"
     )
@@ -198,13 +209,13 @@ def test_cross_validation_takes_any_splitter():
         "pairs": (pairs, {-1, 0}),
     }
     for splits, folds in cases.values():
-        table = gm.cross_evaluate(data, splits=splits, subsets="all", **QUICK)
+        table = gm.cross_validate(data, splits=splits, subsets="all", fit_options=QUICK)
         assert set(table["fold"].values) == folds
         tested = table["fold"].values >= 0
         assert table["suitability"].isel(site=~tested).isnull().all()
         assert "block_km" not in table.attrs
     expected = gm.predict(data.isel(site=pairs[0][1]), gm.fit(data.isel(site=half), rng=0, **QUICK))
-    found = gm.cross_evaluate(data, splits=pairs, subsets="all", **QUICK)["suitability"]
+    found = gm.cross_validate(data, splits=pairs, subsets="all", fit_options=QUICK)["suitability"]
     np.testing.assert_allclose(
         found.isel(subset=0, site=pairs[0][1]).transpose("species", "site"),
         expected["suitability"],
@@ -212,19 +223,22 @@ def test_cross_validation_takes_any_splitter():
     )
     twice = [(np.arange(45), np.arange(45, 90)), (np.arange(45), np.arange(80, 90))]
     with pytest.raises(LabelError, match="tests 10 sites more than once"):
-        gm.cross_evaluate(data, splits=twice, **QUICK)
+        gm.cross_validate(data, splits=twice, fit_options=QUICK)
     with pytest.raises(LabelError, match="without training or test sites"):
-        gm.cross_evaluate(data, splits=[(np.arange(90), [])], **QUICK)
+        gm.cross_validate(data, splits=[(np.arange(90), [])], fit_options=QUICK)
     with pytest.raises(SelectionError, match="no metric"):
-        gm.cross_evaluate(data, metrics="boice", **QUICK)
+        gm.cross_validate(data, metrics="boice", fit_options=QUICK)
 
 
 def test_options_of_fit_hold_for_every_fold(tmp_path):
     data = tiny_sites(90, species=1)
     how = QUICK | {"training": gm.TrainingConfig(epochs=1, batch=64)}
     held = np.arange(90) % 5 == 0
-    gm.cross_evaluate(
-        data, folds=2, subsets="all", validation=held, checkpoint=tmp_path / "runs", **how
+    gm.cross_validate(
+        data,
+        splits=gm.splits.SpatialBlocks(2),
+        subsets="all",
+        fit_options={"validation": held, "checkpoint": tmp_path / "runs", **how},
     )
     assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == ["fold-0", "fold-1"]
 
@@ -245,12 +259,12 @@ def test_all_folds_have_the_loss_that_all_labels_ask_for(monkeypatch):
     seen = xr.DataArray(np.arange(100) >= 15, dims="site")  # 85 % in all, all sites of one fold
     data["presence"] = data["presence"].where(seen | (data["species"] == "Quercus 0"))
     pairs = [(np.arange(50, 100), np.arange(50)), (np.arange(50), np.arange(50, 100))]
-    gm.cross_evaluate(data, splits=pairs, subsets="all", **QUICK)
-    gm.cross_evaluate(tiny_sites(100), splits=pairs, subsets="all", **QUICK)
+    gm.cross_validate(data, splits=pairs, subsets="all", fit_options=QUICK)
+    gm.cross_validate(tiny_sites(100), splits=pairs, subsets="all", fit_options=QUICK)
     rule = {"network": QUICK["network"], "training": {"steps": 2}}
-    gm.cross_evaluate(data, splits=pairs, subsets="all", **rule)
+    gm.cross_validate(data, splits=pairs, subsets="all", fit_options=rule)
     rule["training"] = {"steps": 2, "loss": "maxent"}
-    gm.cross_evaluate(data, splits=pairs[:1], subsets="all", **rule)
+    gm.cross_validate(data, splits=pairs[:1], subsets="all", fit_options=rule)
     assert losses == ["weighted-bce"] * 2 + ["bce"] * 2 + ["weighted-bce"] * 2 + ["maxent"]
 
 
@@ -261,14 +275,14 @@ def test_a_warning_of_several_folds_is_issued_once():
     pairs = [(np.arange(90) % 3 != k, np.arange(90) % 3 == k) for k in (0, 1)]
     pairs = [tuple(np.flatnonzero(side) for side in pair) for pair in pairs]
     with pytest.warns(TrainingWarning) as issued:
-        gm.cross_evaluate(data, splits=pairs, subsets="all", **QUICK)
+        gm.cross_validate(data, splits=pairs, subsets="all", fit_options=QUICK)
     texts = [str(w.message) for w in issued]
     (few,) = [t for t in texts if "fewer than 5 presences" in t]
     assert few.startswith("in 2 of 2 folds: ") and "Quercus 0 (2)" in few
     assert len([w for w in issued if w.category is OutsideTrainingRange]) <= 1
     with warnings.catch_warnings(record=True) as issued:
         warnings.simplefilter("ignore", TrainingWarning)  # the filters of the caller hold
-        gm.cross_evaluate(data, splits=pairs, subsets="all", **QUICK)
+        gm.cross_validate(data, splits=pairs, subsets="all", fit_options=QUICK)
     assert not [w for w in issued if issubclass(w.category, TrainingWarning)]
 
 
@@ -283,8 +297,8 @@ def test_training_is_drawn_of_every_model_with_epochs():
         assert labels == ["climate", "soil", "all"] and len(right.lines) == 2
         key = {"AUC": "auc", "R²": "r2"}[metric]
         np.testing.assert_allclose(left.lines[2].get_ydata(), name.history[f"{key}_all"])
-    with pytest.raises(SelectionError, match=r"gm\.probe has none"):
-        gm.plot.training(gm.probe(encoder, data).history)
+    with pytest.raises(SelectionError, match=r"gm\.evaluation\.probe has none"):
+        gm.plot.training(gm.evaluation.probe(encoder, data).history)
     unscored = model.history.assign(auc_soil=None)
     assert np.isnan(gm.plot.training(unscored).axes[0].lines[1].get_ydata()).all()
 
@@ -327,7 +341,7 @@ def test_species_are_matched_by_name_and_unknown_ones_are_named(model, sites):
         def scores(self, data, *, using=None):
             return np.zeros((data.sizes["site"], 2))
 
-    with pytest.raises(SelectionError, match=r"Other does not know 1 of 3 species"):
+    with pytest.raises(SelectionError, match=r"Other lacks 1 of 3 species"):
         gm.evaluate(Other(), sites, subsets="all")
     known = sites.isel(species=[1, 0])  # a predictor's own order of species is another one
     ranks = np.arange(sites.sizes["site"], dtype=float)

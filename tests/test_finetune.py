@@ -551,10 +551,10 @@ def test_what_learns_must_be_said(model, make, message):
 @pytest.mark.parametrize(
     ("make", "train", "message"),
     [
-        (lambda: known(world()), "new", "needs modalities that the model does not know"),
-        (lambda: known(world()), "head", "needs species that the model does not know"),
+        (lambda: known(world()), "new", "needs modalities that the model lacks"),
+        (lambda: known(world()), "head", "needs species that the model lacks"),
         (lambda: world(), "new", r"found others, \['third'\]: train their rows first"),
-        (lambda: known(world()), "body", "train='body': say what learns"),
+        (lambda: known(world()), "body", "train='body': choose the part to train"),
     ],
 )
 def test_sites_that_do_not_fit_are_refused(model, make, train, message):

@@ -80,12 +80,15 @@ def test_evaluate_warns_on_training_sites_and_on_no_others(tmp_path):
         with pytest.warns(TrainedOnTheseSites):
             gm.evaluate(tuned, data, subsets="all")
     with pytest.warns(TrainedOnTheseSites):
-        gm.evaluate(gm.probe(model, more), more, subsets="all")
+        gm.evaluate(gm.evaluation.probe(model, more), more, subsets="all")
     with warnings.catch_warnings():
         warnings.simplefilter("error", TrainedOnTheseSites)
         gm.evaluate(tuned, fresh, subsets="all")
-        gm.cross_evaluate(
-            sites, folds=2, subsets="all", network=TINY_NETWORK, training=quick(epochs=1)
+        gm.cross_validate(
+            sites,
+            splits=gm.splits.SpatialBlocks(2),
+            subsets="all",
+            fit_options={"network": TINY_NETWORK, "training": quick(epochs=1)},
         )
     card = (path / "README.md").read_text(encoding="utf-8")
     assert model.about["fingerprint"] not in card

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 import geomiam as gm
 from geomiam.errors import LabelError
-from geomiam.evaluation import fusion_diagnostic as module
+from geomiam.evaluation import diagnostic as module
 from geomiam.evaluation.masked import Masked
 
 TEST = np.arange(240) % 3 == 0
@@ -19,12 +19,12 @@ TEST = np.arange(240) % 3 == 0
 @pytest.fixture(scope="module")
 def asked():
     """The table, and the two models behind it."""
-    sites, kept, real = tiny_sites(240, gaps=0.0), [], module._told
+    sites, kept, real = tiny_sites(240, gaps=0.0), [], module._compared
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(
-            module, "_told", lambda a, b, test: (kept.extend([a, b]), real(a, b, test))[1]
+            module, "_compared", lambda a, b, test: (kept.extend([a, b]), real(a, b, test))[1]
         )
-        table = gm.fusion_diagnostic(
+        table = gm.evaluation.fusion_diagnostic(
             sites, network=TINY_NETWORK, training=quick(epochs=6), validation=TEST, rng=0
         )
     return table, sites.isel(site=TEST), kept
@@ -71,7 +71,7 @@ def test_a_head_beats_the_average_where_one_modality_explains_the_noise_of_the_o
         "clay": ("site", noise, {"modality": "soil"}),
         "presence": (("site", "species"), np.repeat(signal[:, None] > 0, 2, 1).astype(float)),
     }
-    table = gm.fusion_diagnostic(
+    table = gm.evaluation.fusion_diagnostic(
         sites.drop_vars("ndvi").assign(facts),
         network=TINY_NETWORK.model_copy(update={"width": 16}),
         training=quick(epochs=12, lr=0.05, holdout=0.3, block=80),
@@ -83,4 +83,4 @@ def test_a_head_beats_the_average_where_one_modality_explains_the_noise_of_the_o
 def test_without_a_site_to_score_it_is_refused():
     config = quick(holdout=0, keep="last")
     with pytest.raises(LabelError, match="no site is left to score"):
-        gm.fusion_diagnostic(tiny_sites(), network=TINY_NETWORK, training=config)
+        gm.evaluation.fusion_diagnostic(tiny_sites(), network=TINY_NETWORK, training=config)

@@ -12,8 +12,8 @@ from sklearn.metrics import roc_auc_score
 
 import geomiam as gm
 from geomiam.errors import LabelError, SelectionError
-from geomiam.evaluation.importance import SkillGame, _groups, skill_game
 from geomiam.explain.sampling import Memo, exact, latin_square, sample, steps
+from geomiam.explain.skill_game import SkillGame, masks_of_groups, skill_game
 from geomiam.inference.engine import base_value
 
 GROUPS = 7
@@ -243,7 +243,7 @@ def some_coalitions(game: SkillGame) -> np.ndarray:
 
 
 def test_values_are_the_exact_ones_of_that_game(model, sites, game):
-    table = gm.importance(model, sites, groups="modalities")
+    table = gm.explain.importance(model, sites, groups="modalities")
     truth = exact(game, len(game.groups))
     np.testing.assert_allclose(table["shapley"], truth.values[:, :-1], atol=1e-9)
     np.testing.assert_allclose(table["mean_shapley"], table["shapley"].mean("species"), atol=1e-9)
@@ -256,15 +256,15 @@ def test_values_are_the_exact_ones_of_that_game(model, sites, game):
 
 
 def test_the_full_value_is_the_skill_that_evaluate_tells(model, sites):
-    table = gm.importance(model, sites, method="latin", samples=2)
+    table = gm.explain.importance(model, sites, method="latin", samples=2)
     skill = gm.evaluate(model, sites, subsets="all")
     np.testing.assert_allclose(table["full_value"], skill["auc"].sel(subset="all"), atol=2e-4)
     assert table.attrs["sites"] == int(skill["sites"][0]) < sites.sizes["site"]
 
 
 def test_sampled_values_lie_about_the_exact_ones(model, sites):
-    found = gm.importance(model, sites, method="latin", samples=8, rows="antithetic", rng=1)
-    truth = gm.importance(model, sites)
+    found = gm.explain.importance(model, sites, method="latin", samples=8, rows="antithetic", rng=1)
+    truth = gm.explain.importance(model, sites)
     total = found["mean_shapley"].sum() + found["mean_base_value"]
     assert float(total) == pytest.approx(float(found["mean_full_value"]), abs=1e-12)
     off = np.abs(found["mean_shapley"] - truth["mean_shapley"])
@@ -275,7 +275,7 @@ def test_sampled_values_lie_about_the_exact_ones(model, sites):
 
 def test_what_is_nowhere_observed_is_worth_nothing(model, sites):
     gone = sites.assign(landsat=sites["landsat"] * np.nan)
-    table = gm.importance(model, gone)
+    table = gm.explain.importance(model, gone)
     np.testing.assert_allclose(table["shapley"].sel(group="landsat"), 0, atol=1e-12)
     assert (np.abs(table["mean_shapley"]) > 0).sum() > 2
 
@@ -283,7 +283,7 @@ def test_what_is_nowhere_observed_is_worth_nothing(model, sites):
 def test_scores_held_in_memory_change_nothing(model, sites, game, monkeypatch):
     coalitions = np.random.default_rng(1).random((5, len(game.groups))) < 0.5
     together = game(coalitions)
-    monkeypatch.setattr("geomiam.evaluation.importance.SCORES_AT_ONCE", 1)
+    monkeypatch.setattr("geomiam.explain.skill_game.SCORES_AT_ONCE", 1)
     # Rounding may turn a near-tie of two sites: one pair of some thousands.
     np.testing.assert_allclose(game(coalitions), together, atol=1e-3)
 
@@ -297,25 +297,29 @@ def tiny():
 
 def test_groups_are_variables_or_what_the_user_names(tiny):
     sites, model = tiny
-    assert list(_groups(model.layout, "variables")) == ["bio1", "clay", "ndvi"]
-    table = gm.importance(model, sites, groups={"spring": "ndvi[month=1:4]", "warmth": "climate"})
+    assert list(masks_of_groups(model.layout, "variables")) == ["bio1", "clay", "ndvi"]
+    table = gm.explain.importance(
+        model, sites, groups={"spring": "ndvi[month=1:4]", "warmth": "climate"}
+    )
     assert table["group"].values.tolist() == ["spring", "warmth", "rest"]
     with pytest.raises(
         SelectionError, match=r"groups='tokens' is neither modalities nor variables"
     ):
-        gm.importance(model, sites, groups="tokens")
+        gm.explain.importance(model, sites, groups="tokens")
 
 
 def test_a_variable_may_be_called_like_its_modality(model):
-    masks = np.stack(list(_groups(model.layout, "variables").values()))
+    masks = np.stack(list(masks_of_groups(model.layout, "variables").values()))
     assert (masks.sum(0) == 1).all()
-    assert list(_groups(model.layout, "variables")) == [s.variable.name for s in model.layout.spans]
+    assert list(masks_of_groups(model.layout, "variables")) == [
+        s.variable.name for s in model.layout.spans
+    ]
 
 
 @pytest.mark.parametrize("metric", ["tss", "average_precision", "brier", "log_loss"])
 def test_metrics_that_know_ties_share_their_value(tiny, metric):
     sites, model = tiny
-    table = gm.importance(model, sites, groups="variables", metric=metric)
+    table = gm.explain.importance(model, sites, groups="variables", metric=metric)
     both = table["base_value"] + table["shapley"].sum("group")
     np.testing.assert_allclose(both, table["full_value"], atol=1e-12)
     expected = gm.evaluate(model, sites, subsets="all", metrics=[metric])[metric]
@@ -325,17 +329,17 @@ def test_metrics_that_know_ties_share_their_value(tiny, metric):
 def test_metrics_that_do_not_are_refused(tiny):
     sites, model = tiny
     with pytest.raises(SelectionError, match=r"'boyce' has no value where all predictions are eq"):
-        gm.importance(model, sites, metric="boyce")
+        gm.explain.importance(model, sites, metric="boyce")
     with pytest.raises(SelectionError, match="no metric"):
-        gm.importance(model, sites, metric="aic")
+        gm.explain.importance(model, sites, metric="aic")
 
 
 def test_too_many_groups_are_refused_with_the_call_that_samples(tiny, monkeypatch):
     sites, model = tiny
-    monkeypatch.setattr("geomiam.evaluation.importance.MOST_GROUPS", 2)
+    monkeypatch.setattr("geomiam.explain.skill.MOST_GROUPS", 2)
     with pytest.raises(SelectionError, match=r"3 groups mean 2\^3 = 8 coal.*method='latin'"):
-        gm.importance(model, sites, groups="variables")
-    table = gm.importance(model, sites, groups="variables", method="latin", samples=2)
+        gm.explain.importance(model, sites, groups="variables")
+    table = gm.explain.importance(model, sites, groups="variables", method="latin", samples=2)
     assert table.sizes["group"] == 3
 
 
@@ -343,20 +347,20 @@ def test_a_species_of_one_class_has_no_value_and_counts_nowhere(tiny):
     sites, model = tiny
     labels = sites["presence"].copy()
     labels[:, 1] = 1
-    table = gm.importance(model, sites.assign(presence=labels))
+    table = gm.explain.importance(model, sites.assign(presence=labels))
     assert np.isnan(table["shapley"].isel(species=1)).all()
     first = table["shapley"].isel(species=0)
     np.testing.assert_array_equal(table["mean_shapley"], first)
     assert table.attrs["scored_species"] == 1
     with pytest.raises(LabelError, match="none of 2 species has both presences and absences"):
-        gm.importance(model, sites.assign(presence=labels * 0 + 1))
+        gm.explain.importance(model, sites.assign(presence=labels * 0 + 1))
 
 
 def test_a_softmax_model_is_judged_by_its_shares(sites):
     first = np.nan_to_num(sites["presence"].values).argmax(1)
     single = sites.assign(presence=(("site", "species"), np.eye(3, dtype=np.float32)[first]))
     model = train_small(single, "group", loss="cross-entropy")
-    table = gm.importance(model, single, groups={"c": "climate", "t": "terrain"})
+    table = gm.explain.importance(model, single, groups={"c": "climate", "t": "terrain"})
     assert (table["base_value"] == 0.5).all()
     expected = gm.evaluate(model, single, subsets="all")["auc"].sel(subset="all")
     np.testing.assert_allclose(table["full_value"], expected, atol=2e-4)
@@ -389,7 +393,7 @@ def figures():
 
 def test_bars_are_the_values_in_order_and_their_whiskers_the_intervals(tiny, figures):
     sites, model = tiny
-    table = gm.importance(model, sites, groups="variables", method="latin", samples=6)
+    table = gm.explain.importance(model, sites, groups="variables", method="latin", samples=6)
     (ax,) = gm.plot.importance(table).axes
     bars, whiskers = (c for c in ax.containers[::-1])
     order = np.argsort(table["mean_shapley"].values)
@@ -409,7 +413,7 @@ def test_bars_of_one_species_are_those_of_that_species_and_exact_ones_have_no_wh
     tiny, figures
 ):
     sites, model = tiny
-    table = gm.importance(model, sites, groups="variables")
+    table = gm.explain.importance(model, sites, groups="variables")
     (ax,) = gm.plot.importance(table, species="Quercus 1").axes
     widths = [bar.get_width() for bar in ax.patches]
     np.testing.assert_allclose(widths, np.sort(table["shapley"].sel(species="Quercus 1")))

@@ -11,7 +11,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.metrics.pairwise import nan_euclidean_distances
 
 import geomiam as gm
-from geomiam.baselines.imputation import KINDS, nearest, typical
+from geomiam.baselines.filling import KINDS, nearest, typical
 from geomiam.data.predictors import bind
 from geomiam.errors import SelectionError
 
@@ -26,7 +26,7 @@ def schema(sites):
 
 @pytest.fixture(scope="module")
 def imputed(sites, schema):
-    return gm.fit_imputed(sites, schema, network=NETWORK, training=TRAINING, rng=0)
+    return gm.baselines.fit_imputed(sites, schema, network=NETWORK, training=TRAINING, rng=0)
 
 
 def test_typical_values_are_those_of_scikit_learn_and_scipy(sites, schema):
@@ -75,7 +75,7 @@ def test_mean_imputation_is_prediction_from_filled_sites(imputed, sites, schema)
 def test_marginal_imputation_averages_over_training_sites(imputed, sites, schema):
     """With as many draws as sites: the mean over all donors, by a loop."""
     donors = sites.isel(site=slice(0, 12))
-    marginal = gm.Imputed(imputed.model, donors, "marginal", draws=12)
+    marginal = gm.baselines.Imputed(imputed.model, donors, "marginal", draws=12)
     middles = typical(donors, schema)
     lent = donors.assign({n: donors[n].fillna(m) for n, m in middles.items()})
     one = sites.isel(
@@ -96,7 +96,7 @@ def test_conditional_imputation_of_a_training_site_is_that_site(imputed, sites):
     whole = sites.isel(
         site=np.flatnonzero(sites[["bio1", "bio12", "slope"]].to_array().notnull().all("variable"))
     )
-    near = gm.Imputed(imputed.model, whole, "conditional", neighbours=1)
+    near = gm.baselines.Imputed(imputed.model, whole, "conditional", neighbours=1)
     hidden = near.scores(whole, using="climate")
     shown = near.scores(whole)
     np.testing.assert_allclose(hidden, shown, atol=1e-4)
@@ -185,13 +185,17 @@ def test_pieces_of_the_work_change_nothing(imputed, sites, monkeypatch):
 
 def test_more_lenders_than_there_are_means_all_of_them(imputed, sites):
     donors = sites.isel(site=slice(0, 9))
-    every = gm.Imputed(imputed.model, donors, "marginal", draws=9)
+    every = gm.baselines.Imputed(imputed.model, donors, "marginal", draws=9)
     some = sites.isel(site=slice(20, 30))
     wanted = every.scores(some, using="climate")
     for kind, options in (("marginal", {"draws": 500}), ("conditional", {"neighbours": 9})):
-        found = gm.Imputed(imputed.model, donors, kind, **options).scores(some, using="climate")
+        found = gm.baselines.Imputed(imputed.model, donors, kind, **options).scores(
+            some, using="climate"
+        )
         np.testing.assert_allclose(found, wanted, atol=1e-4)
-    few = [gm.Imputed(imputed.model, sites, "marginal", draws=2, rng=i) for i in (0, 0, 1)]
+    few = [
+        gm.baselines.Imputed(imputed.model, sites, "marginal", draws=2, rng=i) for i in (0, 0, 1)
+    ]
     a, b, c = (one.scores(some, using="climate") for one in few)
     np.testing.assert_array_equal(a, b)
     assert not np.allclose(a, c, equal_nan=True)
@@ -201,7 +205,7 @@ def test_a_softmax_model_is_averaged_as_shares(sites, schema):
     labels = np.eye(3, dtype="f4")[np.arange(sites.sizes["site"]) % 3]
     single = sites.assign(presence=(("site", "species"), labels))
     how = {"network": NETWORK, "training": TRAINING.model_copy(update={"loss": "cross-entropy"})}
-    shares = gm.fit_imputed(single, schema, **how, rng=0)
+    shares = gm.baselines.fit_imputed(single, schema, **how, rng=0)
     assert gm.masking.named(**shares.model.about["masking"]) == gm.masking.Constant(0.0)
     for kind in ("mean", "marginal"):
         one = shares.by(kind, draws=3)

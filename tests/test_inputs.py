@@ -153,8 +153,8 @@ def test_a_model_may_be_a_path(small_cube, points, fitted_model, expected, tmp_p
         species=["a", "b"], x=points["x"] + 0.5
     )
     assert gm.evaluate(path, sites, subsets="all")["sites"] == 42
-    assert gm.importance(path, sites, groups="variables")["group"].size == 2
-    swept = gm.missingness_sweep(
+    assert gm.explain.importance(path, sites, groups="variables")["group"].size == 2
+    swept = gm.evaluation.missingness_sweep(
         sites,
         sites,
         fitted_model.schema,

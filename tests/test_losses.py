@@ -122,8 +122,8 @@ def test_the_demo_records_are_background():
 
 @pytest.mark.parametrize("name", ["masksdm", "miam-token", "ume-mma"])
 def test_published_systems_keep_the_weighted_loss_unless_another_is_asked_for(name):
-    assert gm.system(name).options()["training"].loss == "weighted-bce"
-    asked = gm.system(name).options(training=TrainingConfig(loss="maxent"))
+    assert gm.baselines.recipe(name).options()["training"].loss == "weighted-bce"
+    asked = gm.baselines.recipe(name).options(training=TrainingConfig(loss="maxent"))
     assert asked["training"].loss == "maxent"
 
 
@@ -247,7 +247,10 @@ def test_another_loss_is_for_all_species_and_all_weights():
 def test_a_probe_of_a_survey_is_calibrated():
     sites = survey(400, seed=2)
     encoder = gm.pretrain(sites, network=TINY_NETWORK, training=quick(epochs=1), rng=0)
-    plain, weighted = gm.probe(encoder, sites), gm.probe(encoder, sites, loss="weighted-bce")
+    plain, weighted = (
+        gm.evaluation.probe(encoder, sites),
+        gm.evaluation.probe(encoder, sites, loss="weighted-bce"),
+    )
     prevalence = sites["presence"].mean("site")
     assert plain.about["loss"]["name"] == "bce"
     np.testing.assert_allclose(
@@ -255,6 +258,6 @@ def test_a_probe_of_a_survey_is_calibrated():
     )
     assert (gm.predict(sites, weighted)["suitability"].mean("site")[:2] > 0.3).all()
     flagged = sites.assign_coords(background=("site", np.arange(400) > 300))
-    assert gm.probe(encoder, flagged).about["loss"]["name"] == "weighted-bce"
+    assert gm.evaluation.probe(encoder, flagged).about["loss"]["name"] == "weighted-bce"
     with pytest.raises(SelectionError, match="a probe has 'auto'"):
-        gm.probe(encoder, sites, loss="maxent")
+        gm.evaluation.probe(encoder, sites, loss="maxent")

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -21,7 +22,9 @@ from sklearn.metrics import (
 )
 
 import geomiam as gm
+from geomiam.errors import LabelError
 from geomiam.metrics import METRICS, auc, mean_auc, tables
+from geomiam.metrics.registry import measure_one_by_one
 
 
 def one_by_one(labels, scores):
@@ -158,7 +161,7 @@ def test_the_mean_of_nothing_is_nan_without_a_warning():
 @pytest.mark.parametrize(
     ("labels", "scores", "message"),
     [
-        (np.zeros(3), np.zeros(3), r"labels must be a table .* labels\[:, None\]"),
+        (np.zeros(3), np.zeros((3, 1)), r"labels must be a table .* labels\[:, None\]"),
         (np.zeros((3, 2)), np.zeros((2, 3)), r"\(2, 3\) do not fit labels of shape \(3, 2\)"),
         (np.full((3, 2), 7), np.zeros((3, 2)), r"labels must be 0, 1 or NaN, found 7.0"),
     ],
@@ -525,3 +528,57 @@ def test_boyce_takes_as_few_as_two_windows_and_refuses_the_ends_of_its_ranges():
     ):
         with pytest.raises(ValueError, match=message):
             gm.metrics.boyce(labels, scores, **options)
+
+
+# --- DataArrays and single species ---------------------------------------------------------------
+
+
+@pytest.fixture
+def labelled():
+    rng = np.random.default_rng(0)
+    labels = xr.DataArray(
+        (rng.random((40, 3)) < 0.4).astype(float),
+        dims=("site", "species"),
+        coords={"species": ["a", "b", "c"]},
+    )
+    return labels, labels * 0.3 + rng.random((40, 3)) * 0.5
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_metrics_match_species_of_dataarrays_by_name(labelled, name):
+    labels, scores = labelled
+    expected = METRICS[name](labels.values, scores.values)
+    values = METRICS[name](labels, scores.transpose("species", "site").sel(species=["c", "a", "b"]))
+    assert values.dims == ("species",) and values.name == name
+    np.testing.assert_allclose(values.sel(species=["a", "b", "c"]), expected)
+    one = METRICS[name](labels.sel(species="b"), scores.sel(species="b"))
+    assert one.dims == () and float(one) == pytest.approx(expected[1])
+    assert METRICS[name](labels.values[:, 1], scores.values[:, 1]) == pytest.approx(expected[1])
+
+
+def test_further_dims_of_the_scores_are_kept(labelled):
+    labels, scores = labelled
+    both = xr.concat([scores, 1 - scores], xr.IndexVariable("subset", ["all", "none"]))
+    values = auc(labels, both.chunk())
+    assert set(values.dims) == {"subset", "species"}
+    np.testing.assert_allclose(values.sel(subset="none"), 1 - auc(labels, scores))
+    line = gm.metrics.calibration(labels, scores)
+    assert line.slope.dims == line.intercept.dims == ("species",)
+
+
+def test_dataarrays_of_other_species_sites_or_dims_are_refused(labelled):
+    labels, scores = labelled
+    with pytest.raises(LabelError, match=r"scores lack 1 species of the labels: \['c'\]"):
+        auc(labels, scores.sel(species=["a", "b"]))
+    with pytest.raises(LabelError, match="need the dim 'site'"):
+        auc(labels.rename(site="row"), scores)
+    with pytest.raises(LabelError, match="both need the dim 'species', or neither"):
+        auc(labels.isel(species=0), scores)
+    with pytest.raises(LabelError, match="different sites"):
+        auc(labels.assign_coords(site=range(40)), scores.assign_coords(site=range(1, 41)))
+
+
+def test_a_metric_of_the_user_skips_missing_labels_and_species_of_one_class():
+    labels = np.array([[1.0, 1], [0, 1], [np.nan, 1]])
+    values = measure_one_by_one(lambda y, p: len(y), labels, np.full((3, 2), 0.5))
+    assert values[0] == 2 and np.isnan(values[1])

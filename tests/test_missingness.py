@@ -74,7 +74,7 @@ def test_hidden_is_nan_and_nothing_else_changes(sites, schema):
 
 
 def test_a_sweep_scores_the_gappy_sites_as_scikit_learn_does(sites, schema, model):
-    table = gm.missingness_sweep(
+    table = gm.evaluation.missingness_sweep(
         sites,
         sites,
         schema,
@@ -99,8 +99,8 @@ def test_a_sweep_scores_the_gappy_sites_as_scikit_learn_does(sites, schema, mode
 
 
 def test_with_nothing_left_everybody_guesses(sites, schema, model):
-    baseline = gm.fit_baseline("maxent-like", sites, schema, epochs=2)
-    table = gm.missingness_sweep(
+    baseline = gm.baselines.fit_baseline("maxent-like", sites, schema, epochs=2)
+    table = gm.evaluation.missingness_sweep(
         sites, sites, schema, predictors={"m": Masked(model), "r": baseline}, shares=[1.0]
     )
     np.testing.assert_allclose(table["mean_auc"], 0.5)

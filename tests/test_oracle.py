@@ -18,7 +18,9 @@ SUBSETS = {"terrain": "terrain", "one year": "landsat[time=2014]", "rain": "bio1
 @pytest.fixture(scope="module")
 def oracle(sites):
     schema = gm.infer_schema(sites)
-    return gm.fit_oracle(sites, schema, subsets=SUBSETS, network=NETWORK, training=TRAINING, rng=0)
+    return gm.baselines.fit_oracle(
+        sites, schema, subsets=SUBSETS, network=NETWORK, training=TRAINING, rng=0
+    )
 
 
 def test_a_part_of_the_predictors_is_all_that_is_left(sites):
@@ -48,11 +50,11 @@ def test_models_of_the_oracle_never_see_the_rest(oracle, sites):
 
 def test_the_gap_is_oracle_minus_model(oracle, sites, model):
     best, own = (gm.evaluate(p, sites, subsets=SUBSETS) for p in (oracle, model))
-    found = gm.gap(own, best)
+    found = gm.baselines.gap(own, best)
     np.testing.assert_allclose(found["gap"], best["auc"] - own["auc"])
     assert found.attrs["mean"] == pytest.approx(float((best["mean_auc"] - own["mean_auc"]).mean()))
     with pytest.raises(SelectionError, match=r"only one of the tables has the subset \['all'\]"):
-        gm.gap(own.sel(subset=["terrain"]), best.sel(subset=["terrain", "all"]))
+        gm.baselines.gap(own.sel(subset=["terrain"]), best.sel(subset=["terrain", "all"]))
 
 
 def test_the_oracle_answers_only_what_it_was_trained_for(oracle, sites):
@@ -74,8 +76,8 @@ def test_the_gap_is_of_any_metric_and_names_what_differs(oracle, sites):
     options = {"subsets": ["terrain", "bio12"], "metrics": ["auc", "boyce"]}
     best = gm.evaluate(oracle, sites, **options)
     worse = best.assign(boyce=best["boyce"] - 0.25)
-    found = gm.gap(worse, best, metric="boyce")
+    found = gm.baselines.gap(worse, best, metric="boyce")
     np.testing.assert_allclose(found["gap"].values[np.isfinite(found["gap"].values)], 0.25)
     assert found.attrs == {"metric": "boyce", "mean": pytest.approx(0.25)}
     with pytest.raises(SelectionError, match=r"only one of the tables has the species"):
-        gm.gap(best.isel(species=[0]), best)
+        gm.baselines.gap(best.isel(species=[0]), best)

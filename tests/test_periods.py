@@ -236,8 +236,8 @@ MONTHLY = {
 
 def test_gap_filling_and_trees_read_periods_too(dated):
     schema = Schema.from_dict(MONTHLY)
-    filled = gm.fit_imputed(dated, schema, network=TINY_NETWORK, training=quick(), rng=0)
-    trees = gm.fit_baseline("xgboost", dated, schema, rng=0, rounds=3)
+    filled = gm.baselines.fit_imputed(dated, schema, network=TINY_NETWORK, training=quick(), rng=0)
+    trees = gm.baselines.fit_baseline("xgboost", dated, schema, rng=0, rounds=3)
     for kind in ("mean", "conditional"):
         assert np.isfinite(filled.by(kind).scores(dated)).all()
     assert trees.scores(dated).shape == (80, 2)

@@ -31,10 +31,10 @@ from geomiam.errors import (
     SelectionError,
     SettingError,
 )
+from geomiam.evaluation.linear_probe import features
 from geomiam.tokens.blocks import encode
 from geomiam.tokens.layout import Layout
 from geomiam.training import members as members_module
-from geomiam.training.probe import features
 from geomiam.training.reconstruction import (
     Reconstruction,
     Targets,
@@ -58,7 +58,7 @@ def table_of(schema, *, n: int = N, seed: int = 0, held: int = 0) -> tuple[Table
     """A table of random arrays, and the number of classes by variable."""
     arrays = random_arrays(schema, n, seed=seed)
     out = np.arange(n) < held
-    (table,), scaler = make_tables(unlabelled(schema, arrays), held=[out])
+    (table,), scaler = make_tables(unlabelled(schema, arrays), held_out=[out])
     return table, {k: len(v) for k, v in scaler.classes.items()}
 
 
@@ -175,7 +175,7 @@ def test_what_is_always_the_same_is_not_told():
     schema = schema_of(a=[variable("x"), variable("same")], b=[variable("y")])
     arrays = random_arrays(schema, N) | {"same": np.full(N, 7, np.float32)}
     layout = Layout.of(schema)
-    (table,), _ = make_tables(unlabelled(schema, arrays), held=[np.zeros(N, bool)])
+    (table,), _ = make_tables(unlabelled(schema, arrays), held_out=[np.zeros(N, bool)])
     targets = Targets.of(layout, table, {})
     assert targets.variance.isnan().tolist() == [False, True, False]
     wild = torch.full((N, 3), 1e3)
@@ -232,7 +232,7 @@ def test_a_variable_of_one_class_with_gaps_is_no_target():
     arrays = random_arrays(schema, N)
     arrays["y"] = np.where(np.isnan(arrays["y"]), arrays["y"], np.float32(1))
     assert np.isnan(arrays["y"]).any()
-    (table,), _ = make_tables(unlabelled(schema, arrays), held=[np.zeros(N, bool)])
+    (table,), _ = make_tables(unlabelled(schema, arrays), held_out=[np.zeros(N, bool)])
     targets = Targets.of(Layout.of(schema), table, {"y": 1})
     assert targets.variance.isfinite().tolist() == [True, False]
 
@@ -251,7 +251,7 @@ def test_r2_is_scikit_learns_where_training_rows_are_scored():
     says = rng.normal(size=(60, targets.outputs)).astype(np.float32)
     shown, wanted = patterns(layout.sizes)
     every = torch.ones_like(shown)
-    found = r2(Oracle(torch.as_tensor(says)), table, targets, shown=every, wanted=every)[0]
+    found = r2(Oracle(torch.as_tensor(says)), table, targets, visible=every, target_tokens=every)[0]
     x, y = (v.numpy().ravel() for v in table.values)
     some = np.isfinite(x)
     assert found[0] == pytest.approx(r2_score(x[some], says[some, 0]), abs=1e-5)
@@ -370,7 +370,7 @@ def test_an_encoder_is_saved_and_loaded(encoder, sites, tmp_path):
         lambda sites, model: gm.predict(sites, model),
         lambda sites, model: gm.shapley(sites, model),
         lambda sites, model: gm.evaluate(model, sites),
-        lambda sites, model: gm.importance(model, sites),
+        lambda sites, model: gm.explain.importance(model, sites),
     ],
 )
 def test_an_encoder_says_what_to_do_with_it(encoder, sites, use):
@@ -405,7 +405,7 @@ def test_a_probe_is_scikit_learns_fit_on_the_features(encoder):
     sites["presence"] = sites["presence"].where(~gaps)
     sites["presence"][:, 2] = sites["presence"][:, 2] * 0  # absences only
     with pytest.warns(UserWarning, match="1 of 3 species have presences or absences only"):
-        model = gm.probe(encoder, sites, l2=0.05)
+        model = gm.evaluation.probe(encoder, sites, l2=0.05)
     arrays = {k: sites[k].transpose("site", ...).values for k in encoder.schema.variables}
     block = encode(arrays, layout=encoder.layout, scaler=encoder.scaler)
     values, observed = [torch.as_tensor(v) for v in block.values], torch.as_tensor(block.observed)
@@ -430,15 +430,15 @@ def test_a_probe_is_scikit_learns_fit_on_the_features(encoder):
 
 def test_a_probe_leaves_the_rest_as_it_was(encoder, sites, tmp_path):
     before, state = encoder.id, torch.random.get_rng_state()
-    model = gm.probe(encoder, sites)
+    model = gm.evaluation.probe(encoder, sites)
     del encoder.__dict__["id"]
     assert encoder.id == before and torch.equal(state, torch.random.get_rng_state())
-    assert gm.probe(encoder, sites).id == model.id
+    assert gm.evaluation.probe(encoder, sites).id == model.id
     assert gm.load_model(model.save(tmp_path / "probe")).id == model.id
     for name, weight in model.network.members.state_dict().items():
         assert torch.equal(weight, encoder.network.members.state_dict()[name])
     with pytest.raises(ValueError, match="l2 must be > 0"):
-        gm.probe(encoder, sites, l2=0)
+        gm.evaluation.probe(encoder, sites, l2=0)
 
 
 def weights_at_start(monkeypatch, sites, **settings) -> list[dict]:
@@ -482,7 +482,7 @@ def test_the_head_is_taken_over_where_species_are_the_same(monkeypatch, sites):
 
 
 def test_starts_that_would_mean_something_else_are_refused(sites, encoder):
-    with pytest.raises(SelectionError, match=r"width=8 \(asked for 16\).*leave network= out"):
+    with pytest.raises(SelectionError, match=r"width=8 \(requested 16\).*leave network= out"):
         gm.fit(sites, warm_start=encoder, network=gm.NetworkConfig(width=16))
     schema = gm.infer_schema(sites).subset(["climate"])
     with pytest.raises(SelectionError, match="has another schema"):
@@ -492,7 +492,7 @@ def test_starts_that_would_mean_something_else_are_refused(sites, encoder):
     with pytest.raises(SelectionError, match="from a model with members=1"):
         gm.fit(sites, warm_start=several, network=three, training=quick())
     with pytest.raises(SelectionError, match="pre-train with members=1"):
-        gm.probe(several, sites)
+        gm.evaluation.probe(several, sites)
 
 
 def test_a_network_without_a_head_holds_every_weight_that_learns(sites, encoder):

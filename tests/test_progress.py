@@ -58,9 +58,11 @@ CALLS: dict[str, Call] = {
         model, SITES, train="all", training=quick(epochs=1), **p
     ),
     "pretrain": lambda model, out, **p: gm.pretrain(SITES, **FIT, **p),
-    "cross_evaluate": lambda model, out, **p: gm.cross_evaluate(SITES, folds=2, **FIT, **p),
+    "cross_validate": lambda model, out, **p: gm.cross_validate(
+        SITES, splits=gm.splits.SpatialBlocks(2), fit_options=FIT, **p
+    ),
     "evaluate": lambda model, out, **p: gm.evaluate(model, SITES, **p),
-    "importance": lambda model, out, **p: gm.importance(model, SITES, **p),
+    "importance": lambda model, out, **p: gm.explain.importance(model, SITES, **p),
     "predict": lambda model, out, **p: gm.predict(cube().compute(), model, **p),
     "shapley": lambda model, out, **p: gm.shapley(cube().compute(), model, **p),
     "write_map": lambda model, out, **p: gm.write_map(cube(), model, out, **p),

@@ -329,7 +329,7 @@ def test_the_fit_reports_its_rule_and_its_validation(default):
 def test_a_run_that_ends_too_early_is_reported(best, epochs, steps, message):
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
-        advice.ended_early(best, epochs, most=10, steps=steps)
+        advice.ended_early(best, epochs, epoch_limit=10, steps=steps)
     assert len(heard) == (message is not None)
     assert not message or re.search(message, str(heard[0].message))
 

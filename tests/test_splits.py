@@ -22,7 +22,7 @@ from geomiam.splits import (
     spatial_blocks,
     spatial_folds,
 )
-from geomiam.splits.reading import environment
+from geomiam.splits.environment import environment
 
 PLANE = 'LOCAL_CS["plane",UNIT["kilometre",1000]]'
 """Coordinates of a plane in km."""

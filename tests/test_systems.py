@@ -10,7 +10,7 @@ import xarray as xr
 from helpers_small import TINY_NETWORK, quick, tiny_sites
 
 import geomiam as gm
-from geomiam.baselines.recipes import SYSTEMS
+from geomiam.baselines.published import RECIPES
 from geomiam.errors import SelectionError
 
 NETWORK = TINY_NETWORK.model_copy(update={"inner": 1})
@@ -25,16 +25,16 @@ def sites_of(n: int = 120) -> xr.Dataset:
 
 
 def test_the_names_that_are_told_are_those_that_there_are():
-    told = gm.system.__doc__
-    assert all(name == s.name and f"``{name}``" in told for name, s in SYSTEMS.items())
-    assert gm.system("miam-token") is SYSTEMS["miam-token"]
-    with pytest.raises(SelectionError, match=r"no system 'mima'; choose from masksdm, miam-token"):
-        gm.system("mima")
+    told = gm.baselines.recipe.__doc__
+    assert all(name == s.name and f"``{name}``" in told for name, s in RECIPES.items())
+    assert gm.baselines.recipe("miam-token") is RECIPES["miam-token"]
+    with pytest.raises(SelectionError, match=r"no recipe 'mima'; choose from masksdm, miam-token"):
+        gm.baselines.recipe("mima")
 
 
 def test_every_part_of_maestro_is_left_out_once_and_nothing_else_changes():
-    whole = SYSTEMS["maestro"]
-    off = [s for s in SYSTEMS.values() if s.without]
+    whole = RECIPES["maestro"]
+    off = [s for s in RECIPES.values() if s.without]
     assert {s.without for s in off} == {"symbols", "sparse attention", "experts", "ramp"}
     for one in off:
         same = {
@@ -46,23 +46,24 @@ def test_every_part_of_maestro_is_left_out_once_and_nothing_else_changes():
         assert [part for part, kept in same.items() if not kept] == [one.without]
 
 
-@pytest.mark.parametrize("name", [n for n, s in SYSTEMS.items() if not s.baseline])
+@pytest.mark.parametrize("name", [n for n, s in RECIPES.items() if not s.baseline])
 def test_a_token_passes_equally_many_blocks_in_every_system(name):
     base = gm.NetworkConfig(width=16, heads=2, depth=2, inner=1)
-    made = SYSTEMS[name].options(network=base, training=gm.TrainingConfig(epoch_steps=1, epochs=7))
+    made = RECIPES[name].options(network=base, training=gm.TrainingConfig(epoch_steps=1, epochs=7))
     network, single = made["network"], ("token", "late")
     assert network.depth + (0 if network.fusion in single else network.inner) == 3
     assert (network.width, network.heads, made["training"].epochs) == (16, 2, 7)
 
 
 def test_what_this_version_lacks_is_told():
-    one = replace(SYSTEMS["miam-group"], name="far", network={"fusion": "group", "warp": 9})
+    one = replace(RECIPES["miam-group"], name="far", network={"fusion": "group", "warp": 9})
     with pytest.raises(
-        SelectionError, match=r"system 'far' cannot be made: .*unknown field 'warp' \(value 9\)"
+        SelectionError,
+        match=r"recipe 'far' has a wrong setting: .*unknown field 'warp' \(value 9\)",
     ):
         one.options()
-    with pytest.raises(SelectionError, match=r"gm\.fit_baseline\('xgboost'"):
-        SYSTEMS["xgboost"].options()
+    with pytest.raises(SelectionError, match=r"gm\.baselines\.fit_baseline\('xgboost'"):
+        RECIPES["xgboost"].options()
 
 
 def test_the_options_are_the_keywords_of_fit():
@@ -70,7 +71,9 @@ def test_the_options_are_the_keywords_of_fit():
     schema = gm.infer_schema(sites)
     model = gm.fit(
         sites,
-        **gm.system("masksdm").options(schema, network=NETWORK, training=quick(block=200)),
+        **gm.baselines.recipe("masksdm").options(
+            schema, network=NETWORK, training=quick(block=200)
+        ),
     )
     assert model.config.fusion == "token" and model.about["masking"]["name"] == "uniform"
 
@@ -78,15 +81,15 @@ def test_the_options_are_the_keywords_of_fit():
 def test_without_a_series_there_are_no_symbols_to_leave_out():
     schema = gm.infer_schema(sites_of())
     plain = schema.subset(["climate", "soil"])
-    one = SYSTEMS["maestro"]
-    assert one.note(plain) == "no series here, so no symbols"
-    assert one.note(schema) == "" and one.reads(plain) is plain
-    off = SYSTEMS["maestro-no-symbols"]
+    one = RECIPES["maestro"]
+    assert one.note(plain) == "no symbols, since the schema has no series"
+    assert one.note(schema) == "" and one.schema_for(plain) is plain
+    off = RECIPES["maestro-no-symbols"]
     assert off.differs(schema) and not off.differs(plain)
 
 
 def test_published_systems_keep_their_settings():
-    made = gm.system("miam-token").options()["training"]
+    made = gm.baselines.recipe("miam-token").options()["training"]
     assert (made.epochs, made.batch, made.lr, made.weight_decay) == (100, 128, 1e-3, 0.01)
     assert (made.epoch_steps, made.warmup, made.holdout, made.keep) == (1, 100, 0.15, "best")
     assert made.warmup_steps(78) == 100 and made.steps_per_epoch(78) == 1

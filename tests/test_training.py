@@ -298,7 +298,7 @@ def test_the_scaler_sees_the_training_sites_only():
     sites = tiny_sites(40)
     read = SiteTable.read(sites, gm.infer_schema(sites))
     held = np.arange(40) % 4 == 0
-    (table,), scaler = make_tables(read, held=[held])
+    (table,), scaler = make_tables(read, held_out=[held])
     bio1 = read.arrays["bio1"]
     assert float(scaler.mean["bio1"]) == pytest.approx(float(np.nanmean(bio1[~held])))
     assert table.valid.tolist() == np.flatnonzero(held).tolist()

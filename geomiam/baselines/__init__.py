@@ -1,11 +1,12 @@
-"""Methods that a masked model is compared with: trained on the same sites, scored on the same subsets.
+"""Methods that a masked model is compared with, and published recipes.
 
-Random forest, boosted trees and a Maxent-like network (:func:`geomiam.fit_baseline`), imputation, one
-model per subset (the oracle), and published systems. A new method is a class that satisfies
-:class:`Method` and a line in :data:`BASELINES`.
+Baselines are trained on the same sites and scored on the same subsets as a model: random forest,
+boosted trees and a Maxent-like network (:func:`fit_baseline`), imputation (:func:`fit_imputed`) and
+one model per subset (:func:`fit_oracle`). A recipe is a published method as settings of
+:func:`geomiam.fit` (:func:`recipe`). A new baseline is a class that satisfies :class:`Method` and a
+line in :data:`BASELINES`.
 """
 
-from geomiam.baselines.base import Baseline, Method, Training
-from geomiam.baselines.registry import BASELINES, fit_baseline
+import lazy_loader
 
-__all__ = ["BASELINES", "Baseline", "Method", "Training", "fit_baseline"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

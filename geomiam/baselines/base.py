@@ -1,4 +1,4 @@
-"""What every baseline shares: how it is trained, and how it answers from any subset."""
+"""Common parts of the baselines: training data, and scores from any subset of the predictors."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import xarray as xr
 from geomiam.baselines.columns import Columns, Using
 from geomiam.progress import progress_bar
 
-Answer = Callable[[np.ndarray], np.ndarray]
+Scorer = Callable[[np.ndarray], np.ndarray]
 """Table ``(n, p)`` → scores: ``(n,)`` of one species, or ``(n, S)`` of all."""
 NEUTRAL = 0.5
-"""Score of a species that had one class only, so that nothing could be learned."""
+"""Score of a species with one class only in training."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """What a baseline is trained on."""
+    """Training data of a baseline."""
 
     table: np.ndarray
     """``(n, p)``; NaN = not observed."""
@@ -34,34 +34,34 @@ class Training:
 
 
 class Method(Protocol):
-    """How a baseline is trained; a frozen dataclass, whose fields are its options."""
+    """A kind of baseline: a frozen dataclass whose fields are its options."""
 
     onehot: ClassVar[bool]
-    """Whether it reads classes as indicators; otherwise as codes."""
+    """Whether classes are columns of indicators; otherwise one column of codes."""
 
     @property
     def engine(self) -> str:
-        """Library that does the work."""
+        """Library that trains the baseline."""
         ...
 
-    def fit(self, training: Training) -> Answer:
-        """Train on a table; return what scores tables ``(n, p)`` as ``(n, S)``."""
+    def fit(self, training: Training) -> Scorer:
+        """Train on a table; return a function that scores tables ``(n, p)`` as ``(n, S)``."""
         ...
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """A trained baseline: scores for any sites, seeing any subset of the predictors."""
+    """A trained baseline, which scores sites from any subset of the predictors."""
 
     name: str
     engine: str
-    """Library that does the work."""
+    """Library that trains the baseline."""
     species: list[str]
     columns: Columns
-    answer: Answer
+    scorer: Scorer
     """Table ``(n, p)`` → scores ``(n, S)``."""
     base: np.ndarray
-    """Scores ``(S,)`` of a site that shows nothing: the mean over training sites."""
+    """Scores ``(S,)`` of a site without any observed predictor: the mean over training sites."""
 
     def scores(self, sites: xr.Dataset, *, using: Using = None) -> np.ndarray:
         """Score sites.
@@ -71,7 +71,7 @@ class Baseline:
         sites : xarray.Dataset
             Predictors ``(site, *own dims)``; NaN = missing.
         using : selector or sequence of selectors, optional
-            What the baseline may see, as for :func:`geomiam.predict`; default everything.
+            Predictors to use, as for :func:`geomiam.predict`; default all.
 
         Returns
         -------
@@ -86,64 +86,64 @@ class Baseline:
             If predictors are missing in part, or differ from the schema.
         """
         table = self.columns.table(sites, using=using)
-        seen = np.isfinite(table).any(1)
-        found = np.tile(self.base, (len(table), 1))
-        if seen.any():
-            found[seen] = self.answer(table[seen])
-        return found
+        any_observed = np.isfinite(table).any(1)
+        scores = np.tile(self.base, (len(table), 1))
+        if any_observed.any():
+            scores[any_observed] = self.scorer(table[any_observed])
+        return scores
 
 
 @dataclass(frozen=True)
 class PerSpecies:
-    """One answer per species, side by side."""
+    """One scorer per species."""
 
-    answers: tuple[Answer | None, ...]
-    """None: a species that had one class only."""
+    scorers: tuple[Scorer | None, ...]
+    """None for a species with one class only."""
     n_jobs: int
 
     def __call__(self, table: np.ndarray) -> np.ndarray:
         """Table ``(n, p)`` → scores ``(n, S)``."""
 
-        def one(answer: Answer | None) -> np.ndarray:
-            return np.full(len(table), NEUTRAL) if answer is None else answer(table)
+        def one(scorer: Scorer | None) -> np.ndarray:
+            return np.full(len(table), NEUTRAL) if scorer is None else scorer(table)
 
-        scores = spread(one, self.answers, n_jobs=self.n_jobs, title="scoring species")
+        scores = spread(one, self.scorers, n_jobs=self.n_jobs, title="scoring species")
         return np.stack(list(scores), 1)
 
 
 def per_species(
     training: Training,
-    fit: Callable[[np.ndarray, np.ndarray, np.random.Generator], Answer],
+    fit: Callable[[np.ndarray, np.ndarray, np.random.Generator], Scorer],
     *,
     n_jobs: int,
 ) -> PerSpecies:
-    """Train one answer per species, on the sites where the species was surveyed.
+    """Train one scorer per species, on the sites where the species was surveyed.
 
     Parameters
     ----------
     training : Training
     fit : callable
-        Table ``(m, p)``, labels ``(m,)`` and a random generator → answer.
+        Table ``(m, p)``, labels ``(m,)`` and a random generator → scorer.
     n_jobs : int
         Threads.
     """
 
-    def one(number: int) -> Answer | None:
+    def one(number: int) -> Scorer | None:
         labels = training.labels[:, number]
-        known = ~np.isnan(labels)
-        if len(np.unique(labels[known])) < 2:
+        is_surveyed = ~np.isnan(labels)
+        if len(np.unique(labels[is_surveyed])) < 2:
             return None
-        # Seeded by name: a species' answer does not hang on which others stand beside it.
+        # The seed depends on the name, so that scores do not depend on the other species.
         name = training.species[number].encode()
         rng = np.random.default_rng([training.seed, crc32(name)])
-        return fit(training.table[known], labels[known].astype(np.intp), rng)
+        return fit(training.table[is_surveyed], labels[is_surveyed].astype(np.intp), rng)
 
     numbers = range(len(training.species))
     return PerSpecies(tuple(spread(one, numbers, n_jobs=n_jobs, title="training species")), n_jobs)
 
 
 def spread(work: Callable, items, *, n_jobs: int, title: str) -> Iterator:
-    """Map over species, in threads if asked for, with a progress bar."""
+    """Map over species, in ``n_jobs`` threads, with a progress bar."""
     with progress_bar(total=len(items), desc=title, unit="species", leave=False) as bar:
         with ThreadPoolExecutor(n_jobs) as pool:
             results = map(work, items) if n_jobs == 1 else pool.map(work, items)

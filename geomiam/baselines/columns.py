@@ -1,8 +1,8 @@
-"""Predictors as a flat table, one column per number: what trees and plain networks can read.
+"""Predictors as a flat table, one column per number, for trees and plain networks.
 
 A column is a scalar, a class (as indicators, or as a code), sine or cosine of an angle, one step of a
 series, one feature of a vector. Images are the exception: each channel becomes its mean over the
-pixels that are shown and observed, for a table of pixels would be wider than it is long.
+pixels that are visible and observed, since one column per pixel would give more columns than rows.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Using = Selector | Sequence[Selector] | None
 
 @dataclass(frozen=True)
 class Columns:
-    """How sites become a table ``(n, p)``: standardised, NaN where hidden or not observed."""
+    """Conversion of sites to a table ``(n, p)``: standardised, NaN where hidden or not observed."""
 
     layout: Layout
     scaler: Scaler
@@ -37,7 +37,7 @@ class Columns:
 
     @classmethod
     def fit(cls, sites: xr.Dataset, schema: Schema, *, onehot: bool) -> Columns:
-        """Learn means, deviations and classes from training sites.
+        """Compute means, deviations and classes from training sites.
 
         Raises
         ------
@@ -46,9 +46,9 @@ class Columns:
         """
         schema = _as_numbers(bind(schema, sites))
         arrays = SiteTable.read(sites, schema, include_labels=False).checked().arrays
-        found = cls(Layout.of(schema), fit_scaler(arrays, schema), onehot, np.array([], bool))
-        everything = found._cut(arrays, np.ones(found.layout.size, bool))
-        return replace(found, kept=np.isfinite(everything).any(0))
+        columns = cls(Layout.of(schema), fit_scaler(arrays, schema), onehot, np.array([], bool))
+        everything = columns._cut(arrays, np.ones(columns.layout.size, bool))
+        return replace(columns, kept=np.isfinite(everything).any(0))
 
     def table(self, sites: xr.Dataset, *, using: Using = None) -> np.ndarray:
         """Return the columns of sites ``(n, p)``, float32.
@@ -57,7 +57,7 @@ class Columns:
         ----------
         sites : xarray.Dataset
         using : selector or sequence of selectors, optional
-            What is shown, as for :func:`geomiam.predict`; all else is NaN and is not even read.
+            Visible predictors, as for :func:`geomiam.predict`; all others are NaN and are not read.
 
         Raises
         ------
@@ -66,41 +66,43 @@ class Columns:
         MissingVariable, VariableMismatch
             If predictors are missing in part, or differ from the schema.
         """
-        shown = visible_tokens(self.layout, using)
-        needed = self.layout.variables_of(shown)
-        return self._cut(read_arrays(sites, self.layout.schema, variables=needed), shown)[
+        visible = visible_tokens(self.layout, using)
+        variables = self.layout.variables_of(visible)
+        return self._cut(read_arrays(sites, self.layout.schema, variables=variables), visible)[
             :, self.kept
         ]
 
     @property
     def units(self) -> np.ndarray:
-        """Which columns go missing together ``(p,)``: the number of their token or channel."""
+        """Return the token or channel of each column ``(p,)``; columns of one unit go missing together."""
         counts = [self._units(s) for s in self.layout.spans]
         starts = np.cumsum([0, *(u.max() + 1 for u in counts[:-1])])
         return np.concatenate([u + start for u, start in zip(counts, starts)])[self.kept]
 
     @property
     def categorical(self) -> np.ndarray:
-        """Which columns are class codes ``(p,)``."""
+        """Return which columns are class codes ``(p,)``."""
         flags = [
             np.full(len(self._units(s)), s.variable.kind == "categorical" and not self.onehot)
             for s in self.layout.spans
         ]
         return np.concatenate(flags)[self.kept]
 
-    def _cut(self, arrays: Mapping[str, np.ndarray], shown: np.ndarray) -> np.ndarray:
-        """Every column, also those that were never observed."""
+    def _cut(self, arrays: Mapping[str, np.ndarray], visible: np.ndarray) -> np.ndarray:
+        """Return every column, including those that were never observed."""
         block = encode(arrays, layout=self.layout, scaler=self.scaler)
         columns = []
         for part, values in zip(self.layout.parts, block.values):
             for span in part.spans:
-                own = slice(span.start - part.start, span.start - part.start + span.size)
-                hidden = ~shown[span.start : span.start + span.size, None]
-                columns.append(self._columns(np.where(hidden, np.nan, values[:, own]), span))
+                tokens_of_part = slice(span.start - part.start, span.start - part.start + span.size)
+                hidden = ~visible[span.start : span.start + span.size, None]
+                columns.append(
+                    self._columns(np.where(hidden, np.nan, values[:, tokens_of_part]), span)
+                )
         return np.concatenate(columns, 1).astype(np.float32)
 
     def _columns(self, z: np.ndarray, span: Span) -> np.ndarray:
-        """Tokens ``(n, tokens, width)`` of one variable → columns ``(n, c)``."""
+        """Return tokens ``(n, tokens, width)`` of one variable as columns ``(n, c)``."""
         kind, flat = span.variable.kind, z.reshape(len(z), -1)
         if kind == "categorical" and self.onehot:
             classes = np.arange(len(self.scaler.classes[span.variable.name]))
@@ -110,7 +112,7 @@ class Columns:
         return _observed_mean(z.reshape(len(z), span.channels, -1)) if kind == "image" else flat
 
     def _units(self, span: Span) -> np.ndarray:
-        """Unit of each column ``(c,)`` of one variable, from 0."""
+        """Return the unit of each column ``(c,)`` of one variable, from 0."""
         kind = span.variable.kind
         if kind == "categorical" and self.onehot:
             return np.zeros(len(self.scaler.classes[span.variable.name]), np.intp)
@@ -122,14 +124,14 @@ class Columns:
 
 
 def _as_numbers(schema: Schema) -> Schema:
-    """Symbols are how a network reads a series; a table has its numbers, in the same windows."""
+    """Return the schema with series as numbers instead of symbols, in the same windows."""
     symbolic = [n for n, v in schema.variables.items() if v.symbols]
     return schema.symbolic(None, variables=symbolic) if symbolic else schema
 
 
 def _observed_mean(x: np.ndarray) -> np.ndarray:
-    """Mean over the last axis, of what is there; NaN where nothing is."""
-    known = np.isfinite(x)
-    count = known.sum(-1)
-    mean = np.where(known, x, 0).sum(-1) / np.maximum(count, 1)
+    """Return the mean of the finite values over the last axis; NaN where there are none."""
+    is_finite = np.isfinite(x)
+    count = is_finite.sum(-1)
+    mean = np.where(is_finite, x, 0).sum(-1) / np.maximum(count, 1)
     return np.where(count > 0, mean, np.nan)

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from geomiam.baselines.base import Answer, PerSpecies, Training, per_species
+from geomiam.baselines.base import PerSpecies, Scorer, Training, per_species
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Forest:
     """Mean share of presences in the leaves that a site falls into."""
 
     trees: tuple
-    """Of scikit-learn's ``Tree``."""
+    """Fitted ``Tree`` objects of scikit-learn."""
 
     def __call__(self, table: np.ndarray) -> np.ndarray:
         """Table ``(n, p)`` → scores ``(n,)`` in [0, 1]."""
@@ -34,8 +34,8 @@ class Forest:
 class DownSampledForest:
     """One down-sampled forest per species.
 
-    Missing values take scikit-learn's own way: a split that saw NaN in training learned where to
-    send it, any other sends it to its larger child.
+    Missing values follow scikit-learn: a split with NaN in training has learned a direction for NaN,
+    any other split sends NaN to its larger child.
 
     Parameters
     ----------
@@ -55,16 +55,16 @@ class DownSampledForest:
         return per_species(training, partial(_fit, trees=self.trees), n_jobs=self.n_jobs)
 
 
-def _fit(table: np.ndarray, labels: np.ndarray, rng: np.random.Generator, *, trees: int) -> Answer:
+def _fit(table: np.ndarray, labels: np.ndarray, rng: np.random.Generator, *, trees: int) -> Scorer:
     from sklearn import config_context
     from sklearn.tree import DecisionTreeClassifier
 
     sides = np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)
     size = min(map(len, sides))
-    truth, grown = np.repeat([0, 1], size), []
+    truth, fitted_trees = np.repeat([0, 1], size), []
     with config_context(skip_parameter_validation=True):
         for seed in rng.integers(2**31, size=trees):
             rows = np.concatenate([rng.choice(side, size) for side in sides])
             tree = DecisionTreeClassifier(max_features="sqrt", random_state=int(seed))
-            grown.append(tree.fit(table[rows], truth).tree_)
-    return Forest(tuple(grown))
+            fitted_trees.append(tree.fit(table[rows], truth).tree_)
+    return Forest(tuple(fitted_trees))

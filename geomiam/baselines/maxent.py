@@ -1,8 +1,8 @@
 """A multi-species network on Maxent's likelihood, after DeepMaxent.
 
 Ryckewaert et al. (2024, arXiv:2412.19217): two hidden layers, the normalised Poisson loss over the
-sites of a batch, standardised covariates. Ours is one network for all species of a region; a species
-that was not surveyed at a site leaves that site out of its normalisation.
+sites of a batch, standardised covariates. Here one network serves all species of a region. The
+normalisation of a species leaves out the sites where it was not surveyed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Network:
     def __call__(self, table: np.ndarray) -> np.ndarray:
         """Table ``(n, p)`` → scores ``(n, S)``, on the scale of a logarithm."""
         x = torch.as_tensor(table)
-        return self.layers(_inputs(x, x.isnan(), masked=self.masked)).double().numpy()
+        return self.layers(_inputs(x, x.isnan(), mark_hidden=self.masked)).double().numpy()
 
 
 @dataclass(frozen=True)
@@ -77,22 +77,24 @@ def _train(layers: nn.Module, training: Training, settings: MaxentNetwork) -> No
     for _ in progress_bar(range(settings.epochs), desc="training", unit="epoch", leave=False):
         for rows in torch.as_tensor(rng.permutation(len(table))).split(settings.batch):
             x = table[rows]
-            hidden = x.isnan() | (
+            is_hidden = x.isnan() | (
                 _hide(len(rows), training.columns.units, rng) if settings.masked else False
             )
-            loss = maxent(layers(_inputs(x, hidden, masked=settings.masked)), labels[rows], weight)
+            loss = maxent(
+                layers(_inputs(x, is_hidden, mark_hidden=settings.masked)), labels[rows], weight
+            )
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
 
 
 def _hide(n: int, units: np.ndarray, rng: np.random.Generator) -> Tensor:
-    """Draw hidden columns ``(n, p)``: each site hides a share of its units that is itself drawn."""
-    drawn = rng.random((n, units.max() + 1)) < rng.random((n, 1))
-    return torch.as_tensor(drawn[:, units])
+    """Draw hidden columns ``(n, p)``: the share of hidden units of each site is uniform on [0, 1]."""
+    hidden_units = rng.random((n, units.max() + 1)) < rng.random((n, 1))
+    return torch.as_tensor(hidden_units[:, units])
 
 
-def _inputs(x: Tensor, hidden: Tensor, *, masked: bool) -> Tensor:
-    """Zero, which is the mean, where hidden; with a second half that says so."""
-    filled = torch.where(hidden, 0, x)
-    return torch.cat([filled, hidden.to(x)], 1) if masked else filled
+def _inputs(x: Tensor, hidden: Tensor, *, mark_hidden: bool) -> Tensor:
+    """Return the inputs with 0, the mean, where hidden, and indicators of hidden columns beside them."""
+    values = torch.where(hidden, 0, x)
+    return torch.cat([values, hidden.to(x)], 1) if mark_hidden else values

@@ -1,4 +1,4 @@
-"""The oracle: a model of its own for every subset, the bound that one model for all is measured by."""
+"""The oracle: one model per subset, an upper bound for one model that serves all subsets."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import xarray as xr
 
 from geomiam.data.predictors import bind
 from geomiam.errors import SelectionError
-from geomiam.evaluation.evaluate import Subsets, Using, listed, name_subsets
 from geomiam.evaluation.masked import Masked
+from geomiam.evaluation.subsets import Subsets, Using, listed, name_subsets
 from geomiam.masking import Constant
 from geomiam.model.model import Model
 from geomiam.progress import progress_bar, with_progress
@@ -24,13 +24,13 @@ from geomiam.training.fit import fit
 
 @dataclass(frozen=True, eq=False)
 class Oracle:
-    """One model per subset, each asked for its own subset only."""
+    """One model per subset; each predicts from the subset it was trained on."""
 
     schema: Schema
     models: Mapping[str, Model]
-    """By the name of the subset."""
+    """Models by the name of the subset."""
     subsets: Mapping[str, list | None]
-    """Selectors by the name of the subset; None is everything."""
+    """Selectors by the name of the subset; None selects all predictors."""
 
     @property
     def species(self) -> tuple[str, ...]:
@@ -44,7 +44,7 @@ class Oracle:
         ----------
         sites : xarray.Dataset
         using : selector or sequence of selectors, optional
-            One of the subsets it was trained for.
+            One of the subsets of ``subsets``.
 
         Raises
         ------
@@ -55,8 +55,8 @@ class Oracle:
             if subset == listed(using):
                 return Masked(self.models[name]).scores(sites, using=subset)
         raise SelectionError(
-            f"the oracle has no model of {using!r}, but of {', '.join(self.subsets)}: train it with "
-            "gm.fit_oracle(sites, schema, subsets=...)"
+            f"the oracle has no model for {using!r}; it has models for {', '.join(self.subsets)}: train it with "
+            "gm.baselines.fit_oracle(sites, schema, subsets=...)"
         )
 
 
@@ -81,13 +81,13 @@ def fit_oracle(
     progress : bool, optional
         Show progress bars; default: on a terminal or in a notebook.
     **options
-        Of :func:`geomiam.fit`, ``masking`` aside. They are the same for all, early stopping on the
-        same held-out sites included.
+        Keyword arguments of :func:`geomiam.fit` except ``masking``, the same for all models; early
+        stopping uses the same held-out sites.
 
     Returns
     -------
     Oracle
-        For ``gm.evaluate(oracle, test, subsets=...)`` with subsets that it was trained for.
+        For ``gm.evaluate(oracle, test, subsets=...)`` with the same subsets.
 
     Raises
     ------
@@ -97,25 +97,27 @@ def fit_oracle(
         As :func:`geomiam.fit`.
     """
     schema = bind(schema, sites)
-    chosen = name_subsets(schema, subsets)
+    named_subsets = name_subsets(schema, subsets)
     models = {
         name: _alone(*part(sites, schema, using), **options)
-        for name, using in progress_bar(chosen.items(), "oracle", unit="model")
+        for name, using in progress_bar(named_subsets.items(), "oracle", unit="model")
     }
-    return Oracle(schema, models, chosen)
+    return Oracle(schema, models, named_subsets)
 
 
 def _alone(
     sites: xr.Dataset, schema: Schema, *, backbones: Mapping[str, Any] | None = None, **options: Any
 ) -> Model:
-    """A model of a subset, with those backbones that have something to encode in it."""
-    known = {*schema.modalities, *schema.variables}
-    own = {name: backbone for name, backbone in (backbones or {}).items() if name in known}
-    return fit(sites, schema, masking=Constant(0.0), backbones=own, **options)
+    """Train a model of a subset, with the backbones whose variables are in the subset."""
+    names = {*schema.modalities, *schema.variables}
+    usable_backbones = {
+        name: backbone for name, backbone in (backbones or {}).items() if name in names
+    }
+    return fit(sites, schema, masking=Constant(0.0), backbones=usable_backbones, **options)
 
 
 def part(sites: xr.Dataset, schema: Schema, using: Using) -> tuple[xr.Dataset, Schema]:
-    """Return sites and schema of a subset alone: what it does not show is NaN or not there.
+    """Return sites and schema of a subset; predictors outside it are NaN or absent.
 
     Parameters
     ----------
@@ -123,7 +125,7 @@ def part(sites: xr.Dataset, schema: Schema, using: Using) -> tuple[xr.Dataset, S
     schema : Schema
         Bound to the sites.
     using : selector or sequence of selectors, optional
-        None is everything.
+        None selects all predictors.
 
     Raises
     ------
@@ -131,19 +133,21 @@ def part(sites: xr.Dataset, schema: Schema, using: Using) -> tuple[xr.Dataset, S
         If a selector names nothing.
     """
     layout = Layout.of(schema)
-    shown = visible_tokens(layout, using)
-    kept, masks = [], {}
+    visible = visible_tokens(layout, using)
+    visible_variables, masks = [], {}
     for span in layout.spans:
-        seen = shown[span.start : span.start + span.size].reshape(span.steps)
-        if seen.any():
-            kept.append(span.variable.name)
-            masks[span.variable.name] = xr.DataArray(_values(seen, span), dims=span.variable.dims)
+        visible_steps = visible[span.start : span.start + span.size].reshape(span.steps)
+        if visible_steps.any():
+            visible_variables.append(span.variable.name)
+            masks[span.variable.name] = xr.DataArray(
+                _values(visible_steps, span), dims=span.variable.dims
+            )
     hidden = {name: sites[name].where(mask) for name, mask in masks.items() if not mask.all()}
-    return sites.assign(hidden), schema.subset(kept)
+    return sites.assign(hidden), schema.subset(visible_variables)
 
 
 def _values(tokens: np.ndarray, span: Span) -> np.ndarray:
-    """Booleans per token step → per value ``(*own dims)``."""
+    """Return booleans per token step as booleans per value ``(*own dims)``."""
     for axis, steps in enumerate(span.places):
         owner = np.empty(span.variable.sizes[axis], np.intp)
         for token, positions in enumerate(steps):
@@ -153,7 +157,7 @@ def _values(tokens: np.ndarray, span: Span) -> np.ndarray:
 
 
 def gap(table: xr.Dataset, oracle: xr.Dataset, *, metric: str = "auc") -> xr.Dataset:
-    """Return how far a model stays behind the oracle, subset by subset.
+    """Return the difference between oracle and model for each subset.
 
     Parameters
     ----------
@@ -173,10 +177,10 @@ def gap(table: xr.Dataset, oracle: xr.Dataset, *, metric: str = "auc") -> xr.Dat
         If the tables do not hold the same subsets and species.
     """
     for dim in ("subset", "species"):
-        lost = set(table[dim].values.tolist()) ^ set(oracle[dim].values.tolist())
-        if lost:
-            raise SelectionError(f"only one of the tables has the {dim} {sorted(lost)[:5]}")
+        only_in_one = set(table[dim].values.tolist()) ^ set(oracle[dim].values.tolist())
+        if only_in_one:
+            raise SelectionError(f"only one of the tables has the {dim} {sorted(only_in_one)[:5]}")
     difference = (oracle[metric] - table[metric]).rename("gap")
     means = difference.mean("species")
-    found = xr.Dataset({"gap": difference, "mean_gap": means})
-    return found.assign_attrs(metric=metric, mean=float(means.mean()))
+    result = xr.Dataset({"gap": difference, "mean_gap": means})
+    return result.assign_attrs(metric=metric, mean=float(means.mean()))

@@ -1,8 +1,7 @@
-"""Baselines by name: each trained as the field does, and scored from any subset of the predictors.
+"""Baselines by name, with published settings, scored from any subset of the predictors.
 
-They are what the field uses, each at its published settings: a down-sampled random forest (``"rf"``),
-boosted trees (``"xgboost"``) and a Maxent-like network (``"maxent-like"``). What is not shown is NaN to
-them.
+A down-sampled random forest (``"rf"``), boosted trees (``"xgboost"``) and a Maxent-like network
+(``"maxent-like"``). They read hidden predictors as NaN.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ BASELINES: dict[str, Callable[..., Method]] = {
     "maxent-like": MaxentNetwork,
 }
 """Every baseline by name. A new one is a frozen dataclass that satisfies
-:class:`~geomiam.baselines.base.Method`, and a line here, or ``BASELINES["mine"] = Mine`` in a user's own
+:class:`~geomiam.baselines.base.Method`, and a line here or ``BASELINES["mine"] = Mine`` in a user's
 code."""
 BASE_SITES = 500
 """Training sites over which the base score is averaged, at most."""
@@ -55,7 +54,7 @@ def fit_baseline(
         Predictors ``(site, *own dims)`` and labels ``presence(site, species)``: 1, 0, NaN = not
         surveyed. Sites with nothing observed are left out.
     schema : Schema
-        Which variables are predictors.
+        Predictors and their modalities.
     rng : int, numpy.random.Generator or None
         Equal seed, data and options give equal scores.
     progress : bool, optional
@@ -75,17 +74,17 @@ def fit_baseline(
     SelectionError
         If there is no baseline of that name.
     SettingError
-        If it has not these options.
+        If the baseline lacks one of the options.
     LabelError, MissingVariable, VariableMismatch
         If labels or predictors cannot be used.
 
     Notes
     -----
-    * ``rf``: one forest per species; each of 1000 trees grown to the end on a bootstrap of n presences
+    * ``rf``: one forest per species; each of 1000 trees grown fully on a bootstrap of n presences
       and n absences (n: the rarer class), square root of p columns per split (Valavi et al. 2021,
       doi:10.1111/ecog.05615). Scores are shares of votes.
     * ``xgboost``: boosted trees, one model per species, classes balanced by weight. Scores are
-      chances of presence.
+      probabilities of presence.
     * ``maxent-like``: one network for all species (Ryckewaert et al. 2024, arXiv:2412.19217), with
       predictors hidden in training. Scores are logarithms of the relative intensity.
     """
@@ -93,10 +92,10 @@ def fit_baseline(
         raise SelectionError(f"no baseline '{name}'; choose from {', '.join(BASELINES)}")
     method = _method(name, options)
     training = _training(sites, schema, onehot=method.onehot, rng=rng)
-    answer = method.fit(training)
+    scorer = method.fit(training)
     step = -(-len(training.table) // BASE_SITES)
-    base = answer(training.table[::step]).mean(0)
-    return Baseline(name, method.engine, list(training.species), training.columns, answer, base)
+    base = scorer(training.table[::step]).mean(0)
+    return Baseline(name, method.engine, list(training.species), training.columns, scorer, base)
 
 
 def _method(name: str, options: dict[str, Any]) -> Method:
@@ -111,9 +110,9 @@ def _training(sites: xr.Dataset, schema: Schema, *, onehot: bool, rng: Any) -> T
     labels, species = read_labels(sites)
     columns = Columns.fit(sites, schema, onehot=onehot)
     table = columns.table(sites)
-    seen = np.isfinite(table).any(1)
-    if not seen.any():
+    any_observed = np.isfinite(table).any(1)
+    if not any_observed.any():
         raise LabelError("no site has any predictor observed")
-    check_classes(labels[seen], species)
+    check_classes(labels[any_observed], species)
     seed = int(np.random.default_rng(rng).integers(2**31))
-    return Training(table[seen], labels[seen], species, columns, seed)
+    return Training(table[any_observed], labels[any_observed], species, columns, seed)

@@ -1,4 +1,4 @@
-"""Boosted trees, one model per species, that take missing values as they are."""
+"""Boosted trees, one model per species, which read missing values as NaN."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from geomiam.baselines.base import Answer, PerSpecies, Training, per_species
+from geomiam.baselines.base import PerSpecies, Scorer, Training, per_species
 from geomiam.errors import SettingError
 
 ENGINES = ("xgboost", "scikit-learn")
 MOST_CLASSES = 255
-"""Of a categorical column; scikit-learn bins no more. Codes beyond are read as numbers."""
+"""Limit of scikit-learn for a categorical column; columns with more classes are read as numbers."""
 
 
 @dataclass(frozen=True)
 class Boosted:
-    """Chance of presence if both classes weighed the same."""
+    """Probability of presence if both classes had the same weight."""
 
     model: Any
 
@@ -30,7 +30,7 @@ class Boosted:
 
 @dataclass(frozen=True)
 class BoostedTrees:
-    """One boosted model per species, presences and absences weighing the same in all.
+    """One boosted model per species; presences and absences have the same total weight.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class BoostedTrees:
     rate : float
         Learning rate.
     leaves : int
-        Most leaves of a tree.
+        Leaves of a tree at most.
     n_jobs : int
         Threads.
 
@@ -71,12 +71,12 @@ class BoostedTrees:
 
 
 def _engine(engine: str) -> str:
-    there = find_spec("xgboost") is not None
+    is_installed = find_spec("xgboost") is not None
     if not engine:
-        return "xgboost" if there else "scikit-learn"
+        return "xgboost" if is_installed else "scikit-learn"
     if engine not in ENGINES:
         raise SettingError(f"engine={engine!r} is unknown; use one of {ENGINES}")
-    if engine == "xgboost" and not there:
+    if engine == "xgboost" and not is_installed:
         raise SettingError(
             "xgboost is not installed: pip install geomiam[benchmark], or engine='scikit-learn'"
         )
@@ -85,7 +85,7 @@ def _engine(engine: str) -> str:
 
 def _xgboost(
     table: np.ndarray, labels: np.ndarray, rng: np.random.Generator, **settings: Any
-) -> Answer:
+) -> Scorer:
     from xgboost import XGBClassifier
 
     model = XGBClassifier(
@@ -106,7 +106,7 @@ def _xgboost(
 
 def _scikit_learn(
     table: np.ndarray, labels: np.ndarray, rng: np.random.Generator, **settings: Any
-) -> Answer:
+) -> Scorer:
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     model = HistGradientBoostingClassifier(

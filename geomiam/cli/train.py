@@ -194,7 +194,7 @@ def _system(name: str, schema: Any, sizes: dict, settings: dict) -> dict[str, An
 
     network = gm.NetworkConfig(**sizes)
     training = gm.TrainingConfig(**{**TRAINING.model_dump(), **settings})
-    return gm.system(name).options(schema, network=network, training=training)
+    return gm.baselines.recipe(name).options(schema, network=network, training=training)
 
 
 def _check_changes(sizes: dict, settings: dict) -> None:

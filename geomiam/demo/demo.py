@@ -162,16 +162,15 @@ def say(*words: str) -> None:
 
 def _score(sites: xr.Dataset, schema: Schema) -> dict[str, float]:
     """AUC of every subset of modalities, from the predictions of all folds."""
-    from geomiam.evaluation.cross_validate import cross_evaluate
+    from geomiam.evaluation.cross_validate import cross_validate
+    from geomiam.splits import SpatialBlocks
 
-    table = cross_evaluate(
+    table = cross_validate(
         sites,
         schema,
+        splits=SpatialBlocks(FOLDS, size=BLOCK),
         subsets="every",
-        folds=FOLDS,
-        block=BLOCK,
-        network=network(),
-        training=training(),
+        fit_options={"network": network(), "training": training()},
     )
     scores = {
         str(s): round(float(v), 4) for s, v in zip(table["subset"].values, table["mean_auc"].values)

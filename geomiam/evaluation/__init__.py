@@ -1,1 +1,5 @@
-"""How good is a model, from each subset of its predictors?"""
+"""Evaluation of models and baselines from any subset of their predictors."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

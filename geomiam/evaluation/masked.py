@@ -1,4 +1,4 @@
-"""A trained model as a predictor: what is not shown stays hidden."""
+"""A trained model as a predictor: predictors outside the subset are hidden."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from geomiam.tokens.select import Selector
 
 @dataclass(frozen=True, eq=False)
 class Masked:
-    """A trained model as a :class:`~geomiam.evaluation.evaluate.Predictor`: what is not shown stays hidden.
+    """A trained model as a :class:`~geomiam.evaluation.evaluate.Predictor`: predictors outside the subset are hidden.
 
-    Scores are logits, or log-shares for a softmax model, whose logits compare species only.
+    Scores are logits, or log-shares for a softmax model, whose logits compare species but not sites.
     """
 
     model: Model
@@ -32,16 +32,16 @@ class Masked:
 
     @property
     def schema(self) -> Schema:
-        """The model's."""
+        """Schema of the model."""
         return self.model.schema
 
     def scores(
         self, sites: xr.Dataset, *, using: Selector | Sequence[Selector] | None = None
     ) -> np.ndarray:
-        """Score sites ``(n, S)``; NaN where nothing that may be seen is observed."""
+        """Score sites ``(n, S)``; NaN where nothing of the subset is observed."""
         shares = self.model.link == "softmax"
-        asked = None if shares else self.species
-        maps = predict(sites, self.model, using=using, species=asked, scale="logit")
+        species = None if shares else self.species
+        maps = predict(sites, self.model, using=using, species=species, scale="logit")
         logits = maps["suitability"].transpose("site", "species").values
         if not shares:
             return logits
@@ -50,12 +50,12 @@ class Masked:
         return log_softmax(logits, axis=-1)[:, self.model.species_index(self.species)]
 
     def probability(self, scores: np.ndarray) -> np.ndarray:
-        """Turn scores into probabilities of the same shape."""
+        """Return probabilities of the same shape as the scores."""
         return to_probability(self.model, scores)
 
 
 def to_probability(model: Model, scores: np.ndarray) -> np.ndarray:
-    """Turn scores as of :class:`Masked` into probabilities, by the model's link."""
+    """Return scores of :class:`Masked` as probabilities, by the model's link."""
     import torch
 
     if model.link == "softmax":

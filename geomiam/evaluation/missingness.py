@@ -1,11 +1,13 @@
-"""What is left of the skill when data go missing: sweeps over patterns of gaps and their share.
+"""Skill under missing data: sweeps over patterns of gaps and their share.
 
 The patterns of :mod:`geomiam.evaluation.patterns` make gaps in training sites and in test sites, so a
 model can be trained under one pattern and tested under another::
 
     gappy = hide(train, at_random(train, schema, share=0.4, rng=0), schema)
     model = gm.fit(gappy, schema)
-    missingness_sweep(gappy, test, schema, predictors={"MIAM": model}, patterns=["belt"])
+    gm.evaluation.missingness_sweep(
+        gappy, test, schema, predictors={"MIAM": model}, patterns=["belt"]
+    )
 """
 
 from __future__ import annotations
@@ -66,26 +68,25 @@ def missingness_sweep(
     rng: Rng = 0,
     progress: bool | None = None,
 ) -> xr.Dataset:
-    """Score fitted predictors while more and more of the test sites is hidden.
+    """Score fitted predictors with an increasing share of the test data hidden.
 
-    All predictors see the same gaps. A site where a predictor does not answer, because nothing is
-    left to see, gets that predictor's base value: the mean of its scores over the training sites,
-    species by species. Leaving such sites out would reward silence, for they are the hard ones, and
-    would score each predictor on other sites.
+    All predictors get the same gaps. A site without a prediction, because nothing is observed there,
+    gets the base value of the predictor: the mean of its scores over the training sites, species by
+    species. Without these sites each predictor would be scored on different, easier sites.
 
     Parameters
     ----------
     train : xarray.Dataset
-        The sites that the predictors were trained on, as they were seen: for the base values.
+        The sites that the predictors were trained on, with their gaps, for the base values.
     test : xarray.Dataset
-        With ``presence(site, species)``; gaps that are there stay, and patterns add to them.
+        With ``presence(site, species)``; patterns add to the gaps of the sites.
     schema : Schema
-        What may be hidden.
+        Variables and modalities to hide.
     predictors : mapping of str to Model or Predictor
         By name: trained models, or anything else with ``species`` and ``scores(sites)`` ``(n, S)`` on
-        the logit scale, such as :class:`geomiam.Imputed`.
+        the logit scale, such as :class:`geomiam.baselines.Imputed`.
     patterns : sequence of str, or mapping of str to pattern
-        Of ``at-random``, ``by-modality``, ``belt``, ``region``; or functions of your own.
+        Of ``at-random``, ``by-modality``, ``belt``, ``region``; or functions.
     shares : sequence of float
         Shares to hide, in [0, 1].
     repeats : int
@@ -99,8 +100,8 @@ def missingness_sweep(
     xarray.Dataset
         ``auc(predictor, pattern, share, repeat, species)``, NaN where the test sites have one class
         of a species; ``mean_auc(predictor, pattern, share, repeat)``, over the other species;
-        ``answered`` of the same dims: share of the sites that had an answer;
-        ``hidden(pattern, share, repeat)``: share of the observed entries that were taken away.
+        ``predicted_share`` of the same dims: share of the sites with a prediction;
+        ``hidden(pattern, share, repeat)``: share of the observed entries that were hidden.
 
     Raises
     ------
@@ -110,18 +111,25 @@ def missingness_sweep(
         If the test sites have no labels or coordinates, or a share leaves [0, 1].
     """
     names = read_labels(test)[1]
-    chosen = named_patterns(patterns)
+    pattern_functions = named_patterns(patterns)
     scorers = [_Scorer(as_predictor(p), n, train, test) for n, p in predictors.items()]
     seeds = np.random.default_rng(rng).integers(2**31, size=repeats)
     cases = [
-        (lost := _lost(test, sites, schema), [s.case(sites, whole=not lost) for s in scorers])
+        (
+            hidden_share := _hidden_share(test, sites, schema),
+            [s.case(sites, complete=not hidden_share) for s in scorers],
+        )
         for sites in progress_bar(
-            _gaps(test, schema, patterns=chosen, shares=shares, seeds=seeds),
-            total=len(chosen) * len(shares) * repeats,
+            _gaps(test, schema, patterns=pattern_functions, shares=shares, seeds=seeds),
+            total=len(pattern_functions) * len(shares) * repeats,
             desc="gaps",
         )
     ]
-    coords = {"predictor": list(predictors), "pattern": list(chosen), "share": list(shares)}
+    coords = {
+        "predictor": list(predictors),
+        "pattern": list(pattern_functions),
+        "share": list(shares),
+    }
     return _dataset(cases, {**coords, "repeat": np.arange(repeats), "species": list(names)})
 
 
@@ -142,44 +150,44 @@ def named_patterns(patterns: Sequence[str] | Mapping[str, Pattern]) -> dict[str,
 
 @dataclass(frozen=True)
 class _Scorer:
-    """One predictor, answering for the species of the test sites, everywhere."""
+    """One predictor, scored for the species of the test sites."""
 
     predictor: Predictor
     name: str
     train: xr.Dataset
     test: xr.Dataset
 
-    def case(self, sites: xr.Dataset, *, whole: bool) -> tuple[np.ndarray, float]:
-        """AUC ``(S,)`` and the share of sites answered; where nothing is hidden, scored once."""
-        return self._whole if whole else self._case(sites)
+    def case(self, sites: xr.Dataset, *, complete: bool) -> tuple[np.ndarray, float]:
+        """Return AUC ``(S,)`` and the share of sites with a prediction; complete sites are scored once."""
+        return self._complete if complete else self._case(sites)
 
     @cached_property
-    def _whole(self) -> tuple[np.ndarray, float]:
+    def _complete(self) -> tuple[np.ndarray, float]:
         return self._case(self.test)
 
     def _case(self, sites: xr.Dataset) -> tuple[np.ndarray, float]:
         scores = self._scores(sites)
-        known = np.isfinite(scores)
-        filled = scores if known.all() else np.where(known, scores, self._base)
-        return auc(read_labels(self.test)[0], filled), float(known.any(1).mean())
+        is_finite = np.isfinite(scores)
+        complete_scores = scores if is_finite.all() else np.where(is_finite, scores, self._base)
+        return auc(read_labels(self.test)[0], complete_scores), float(is_finite.any(1).mean())
 
     @cached_property
     def _base(self) -> np.ndarray:
-        """Mean score over the training sites ``(S,)``; 0 where there is none."""
+        """Mean score over the training sites ``(S,)``; 0 without any."""
         scores = self._scores(self.train)
-        known = np.isfinite(scores)
-        return np.where(known, scores, 0).sum(0) / np.maximum(known.sum(0), 1)
+        is_finite = np.isfinite(scores)
+        return np.where(is_finite, scores, 0).sum(0) / np.maximum(is_finite.sum(0), 1)
 
     def _scores(self, sites: xr.Dataset) -> np.ndarray:
-        """Scores ``(n, S)``, species in the order of the test sites."""
-        own = [str(s) for s in self.predictor.species]
-        wanted = [str(s) for s in self.test["species"].values]
-        if lost := [s for s in wanted if s not in own]:
+        """Return scores ``(n, S)``, species in the order of the test sites."""
+        species = [str(s) for s in self.predictor.species]
+        test_species = [str(s) for s in self.test["species"].values]
+        if unknown_species := [s for s in test_species if s not in species]:
             raise SelectionError(
-                f"predictor '{self.name}' does not know {len(lost)} of {len(wanted)} species "
-                f"({', '.join(lost[:3])}); select the others with sites.sel(species=[...])"
+                f"predictor '{self.name}' lacks {len(unknown_species)} of {len(test_species)} species "
+                f"({', '.join(unknown_species[:3])}); select the others with sites.sel(species=[...])"
             )
-        return np.asarray(self.predictor.scores(sites))[:, [own.index(s) for s in wanted]]
+        return np.asarray(self.predictor.scores(sites))[:, [species.index(s) for s in test_species]]
 
 
 def _gaps(
@@ -190,14 +198,14 @@ def _gaps(
     shares: Sequence[float],
     seeds: np.ndarray,
 ) -> Iterator[xr.Dataset]:
-    """Test sites of each pattern, share and repeat; a curve is drawn from one seed."""
+    """Yield the test sites of each pattern, share and repeat; all shares of a curve have one seed."""
     for (name, pattern), share, seed in product(patterns.items(), shares, seeds):
         draws = np.random.default_rng([int(seed), crc32(name.encode())])
         yield hide(test, pattern(test, schema, share=share, rng=draws), schema)
 
 
-def _lost(before: xr.Dataset, after: xr.Dataset, schema: Schema) -> float:
-    """Share of the observed entries ``(site, variable)`` that are gone."""
+def _hidden_share(before: xr.Dataset, after: xr.Dataset, schema: Schema) -> float:
+    """Return the share of the observed entries ``(site, variable)`` that were hidden."""
     was, now = (
         sum(int(_observed(ds[v]).sum()) for v in schema.variables if v in ds)
         for ds in (before, after)
@@ -214,13 +222,13 @@ def _dataset(cases: list, coords: dict[str, Any]) -> xr.Dataset:
     case = ("pattern", "share", "repeat")
     shape = tuple(len(coords[d]) for d in case)
     values = np.array([[score for score, _ in row] for _, row in cases])  # (cases, P, S)
-    known = ~np.isnan(values)
-    mean = np.where(known, values, 0).sum(-1) / np.maximum(known.sum(-1), 1)
-    mean = np.where(known.any(-1), mean, np.nan)
-    answered = np.array([[share for _, share in row] for _, row in cases])
-    tables = {"auc": values, "mean_auc": mean, "answered": answered}
+    is_scored = ~np.isnan(values)
+    mean = np.where(is_scored, values, 0).sum(-1) / np.maximum(is_scored.sum(-1), 1)
+    mean = np.where(is_scored.any(-1), mean, np.nan)
+    predicted_share = np.array([[share for _, share in row] for _, row in cases])
+    tables = {"auc": values, "mean_auc": mean, "predicted_share": predicted_share}
     ds = xr.Dataset(coords=coords).assign(hidden=(case, np.reshape([c[0] for c in cases], shape)))
     for name, table in tables.items():
-        own = ("species",) if table.ndim == 3 else ()
-        ds[name] = ((*case, "predictor", *own), table.reshape(*shape, *table.shape[1:]))
+        species_dim = ("species",) if table.ndim == 3 else ()
+        ds[name] = ((*case, "predictor", *species_dim), table.reshape(*shape, *table.shape[1:]))
     return ds.transpose("predictor", ...)

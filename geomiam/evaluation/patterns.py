@@ -4,7 +4,7 @@ A pattern draws a boolean array ``(site, variable)`` or ``(site, modality)``; :f
 into NaN. The same functions make gaps in training sites and in test sites.
 
 Drawn with equal ``rng``, a pattern at a smaller share lies inside the same pattern at a larger one:
-along a curve more is hidden, never something else.
+along a curve, entries are added and none is exchanged.
 """
 
 from __future__ import annotations
@@ -85,9 +85,9 @@ def belt(
     rng: Rng = 0,
     modalities: Sequence[str] | None = None,
 ) -> xr.DataArray:
-    """Hide a modality in a belt that crosses the map, as where a satellite's orbits end.
+    """Hide a modality in a belt that crosses the map, such as a gap between satellite orbits.
 
-    Every modality loses a belt of its own: its direction and place are drawn anew.
+    Direction and place of the belt are drawn for each modality.
 
     Parameters
     ----------
@@ -128,10 +128,10 @@ def region(
     modalities: Sequence[str] | None = None,
     block: Length | None = None,
 ) -> xr.DataArray:
-    """Hide a modality in a compact region, as a country whose soil map is not open.
+    """Hide a modality in a compact region, such as a country without a public soil map.
 
     Around a site drawn at random the nearest blocks are taken whole, as many as bring the share of
-    the sites in them nearest to the one asked for. Every modality loses a region of its own.
+    the sites in them nearest to ``share``. Every modality loses a different region.
 
     Parameters
     ----------
@@ -167,7 +167,7 @@ PATTERNS: dict[str, Pattern] = {
 
 
 def hide(sites: xr.Dataset, hidden: xr.DataArray, schema: Schema) -> xr.Dataset:
-    """Set what a pattern hides to NaN; labels, coordinates and attributes stay.
+    """Set the hidden entries of a pattern to NaN; labels, coordinates and attributes are kept.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ def hide(sites: xr.Dataset, hidden: xr.DataArray, schema: Schema) -> xr.Dataset:
     hidden : xarray.DataArray
         Boolean ``(site, variable)`` or ``(site, modality)``, from a pattern.
     schema : Schema
-        Which variables make up a modality.
+        Variables of each modality.
 
     Returns
     -------
@@ -189,17 +189,17 @@ def hide(sites: xr.Dataset, hidden: xr.DataArray, schema: Schema) -> xr.Dataset:
     """
     entries = by_variable(hidden, schema)
     entries = entries[:, entries.any("site").values]
-    if lost := [str(v) for v in entries["variable"].values if v not in sites]:
+    if absent := [str(v) for v in entries["variable"].values if v not in sites]:
         raise SelectionError(
-            f"{lost} cannot be hidden: the sites have {list(sites.data_vars)}; pass the schema of "
+            f"{absent} cannot be hidden: the sites have {list(sites.data_vars)}; pass the schema of "
             "these sites"
         )
-    shown = {str(v): ~entries.sel(variable=v, drop=True) for v in entries["variable"].values}
-    return sites.assign({v: sites[v].where(keep) for v, keep in shown.items()})
+    visible = {str(v): ~entries.sel(variable=v, drop=True) for v in entries["variable"].values}
+    return sites.assign({v: sites[v].where(keep) for v, keep in visible.items()})
 
 
 def by_variable(hidden: xr.DataArray, schema: Schema) -> xr.DataArray:
-    """Return a pattern as boolean ``(site, variable)``, whichever of the two forms it has."""
+    """Return a pattern of either form as boolean ``(site, variable)``."""
     if "variable" in hidden.dims:
         return hidden.transpose("site", "variable")
     homes = {v: m.name for m in schema.modalities.values() for v in m.variables}
@@ -214,7 +214,7 @@ def block_size(sites: xr.Dataset) -> float:
 
 
 def _scattered(sites: int, names: list[str], *, dim: str, share: float, rng: Rng) -> xr.DataArray:
-    """Hide the entries with the smallest of random numbers: as many as the share says."""
+    """Hide the entries with the smallest of random numbers: as many as the share requires."""
     hidden = np.zeros((sites, len(names)), bool)
     order = np.random.default_rng(rng).random(hidden.size).argsort()
     hidden.flat[order[: _count(share, hidden.size)]] = True
@@ -229,17 +229,17 @@ def _by_place(
 ) -> xr.DataArray:
     """Draw the hidden sites of one modality after another."""
     names = list(schema.modalities)
-    chosen = names if modalities is None else list(modalities)
-    if unknown := [m for m in chosen if m not in names]:
+    modality_names = names if modalities is None else list(modalities)
+    if unknown := [m for m in modality_names if m not in names]:
         raise SelectionError(f"{unknown} are no modalities of the schema; it has {names}")
     hidden = np.zeros((sites.sizes["site"], len(names)), bool)
-    for modality in chosen:
+    for modality in modality_names:
         hidden[:, names.index(modality)] = draw()
     return xr.DataArray(hidden, dims=("site", "modality"), coords={"modality": names})
 
 
 def _one_belt(xy: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Take neighbours along a random direction; a wider belt from equal draws contains a narrower."""
+    """Take neighbours along a random direction; with equal draws a wider belt contains a narrower one."""
     angle, start = rng.uniform(0, 2 * np.pi), rng.random()
     order = np.argsort(xy @ [np.cos(angle), np.sin(angle)], kind="stable")
     first = int(start * (len(xy) - count))
@@ -251,7 +251,7 @@ def _one_belt(xy: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarra
 def _one_region(
     points: np.ndarray, blocks: np.ndarray, count: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Take whole blocks from a random site outwards, to the total that is nearest to the count."""
+    """Take whole blocks around a random site, until their total is nearest to the count."""
     seed = points[rng.integers(len(points))]
     sizes = np.bincount(blocks)
     centres = np.stack([np.bincount(blocks, axis) / sizes for axis in points.T], 1)

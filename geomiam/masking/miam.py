@@ -1,4 +1,4 @@
-"""MIAM, and itself without imbalance."""
+"""Modality imbalance-aware masking (MIAM), with and without imbalance."""
 
 from __future__ import annotations
 
@@ -130,8 +130,8 @@ def _draw_corners(n: int, *, sizes: NDArray[np.intp], rng: Generator) -> NDArray
     m = len(sizes)
     free = 1.0 if m <= 2 else 1 / (2 - 2.0 ** (2 - m))
     corners = rng.random((n, m)) < 0.5
-    tied = rng.random(n) >= free
-    corners[tied] = corners[tied, :1]
+    all_equal = rng.random(n) >= free
+    corners[all_equal] = corners[all_equal, :1]
     if (sizes == 1).all():
         corners[corners.all(axis=1)] = False
     return corners

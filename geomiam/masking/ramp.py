@@ -19,7 +19,7 @@ __all__ = ["Ramp"]
 
 @dataclass(frozen=True)
 class Ramp:
-    """Hide nothing at first, then more and more, up to what another strategy hides.
+    """Hide nothing at first, then an increasing share of the tokens that another strategy hides.
 
     In epoch τ a token is hidden with the share f(τ) of the strategy's own probability,
     f = 0 up to ``warmup``, then (τ − warmup) / over, then 1: the missing-rate ramp of MAESTRO
@@ -29,7 +29,7 @@ class Ramp:
     Parameters
     ----------
     strategy : Strategy
-        Whose masking is reached at the end. It reads the scores as if there were no ramp.
+        Strategy at the end of the ramp. Its balance does not depend on the ramp.
     warmup : int
         Epochs without masking, >= 0.
     over : int
@@ -56,7 +56,7 @@ class Ramp:
 
     @property
     def per_sample(self) -> bool:
-        """As the strategy draws."""
+        """As for the strategy."""
         return self.strategy.per_sample
 
     def balance(self, scores: ArrayLike) -> Balance:
@@ -71,5 +71,5 @@ class Ramp:
         return self.share(balance.epoch) * self.strategy.expected(sizes=sizes, balance=balance)
 
     def share(self, epoch: int) -> float:
-        """Return f: how much of the strategy's masking an epoch has, in [0, 1]."""
+        """Return f, the share of the strategy's masking in an epoch, in [0, 1]."""
         return float(np.clip((epoch - self.warmup) / self.over, 0, 1))

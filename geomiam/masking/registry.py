@@ -35,7 +35,7 @@ a class, with some fields set."""
 
 
 def named(name: str, **settings: Any) -> Strategy:
-    """Strategy from its name, as on the command line; ``named(**to_dict(s)) == s``.
+    """Return a strategy by name, as on the command line; ``named(**to_dict(s)) == s``.
 
     ``"ramp-miam"`` is a ramp around ``"miam"``, and so with every name; settings that a ramp does not
     have are those of the strategy inside.
@@ -43,11 +43,11 @@ def named(name: str, **settings: Any) -> Strategy:
     Raises
     ------
     SettingError
-        When no strategy has that name, or it has not these settings; the message lists them.
+        When no strategy has that name, or a setting is unknown; the message lists the valid ones.
     """
     if name.startswith("ramp-"):
-        own = {k: settings.pop(k) for k in ("warmup", "over") if k in settings}
-        return Ramp(named(name.removeprefix("ramp-"), **settings), **own)
+        ramp_settings = {k: settings.pop(k) for k in ("warmup", "over") if k in settings}
+        return Ramp(named(name.removeprefix("ramp-"), **settings), **ramp_settings)
     if isinstance(inner := settings.get("strategy"), dict):
         settings["strategy"] = named(**inner)
     if name not in STRATEGIES:
@@ -60,7 +60,7 @@ def named(name: str, **settings: Any) -> Strategy:
 
 
 def as_strategy(masking: Strategy | str | None, *, default: Strategy) -> Strategy:
-    """Return a strategy as it is, the one of a name, or the default for None.
+    """Return a strategy unchanged, the strategy of a name, or the default for None.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def as_strategy(masking: Strategy | str | None, *, default: Strategy) -> Strateg
 
 
 def to_dict(strategy: Strategy) -> dict[str, Any]:
-    """Name and fields of a strategy, for the model's config.
+    """Return name and fields of a strategy, for the model's config.
 
     Raises
     ------
@@ -82,9 +82,9 @@ def to_dict(strategy: Strategy) -> dict[str, Any]:
     """
     for name, kind in STRATEGIES.items():
         if type(strategy) is kind:
-            own = {f.name: getattr(strategy, f.name) for f in fields(strategy)}
-            nested = {k: to_dict(v) for k, v in own.items() if isinstance(v, Strategy)}
-            return {"name": name, **own, **nested}
+            settings = {f.name: getattr(strategy, f.name) for f in fields(strategy)}
+            nested = {k: to_dict(v) for k, v in settings.items() if isinstance(v, Strategy)}
+            return {"name": name, **settings, **nested}
     raise SettingError(
         f"{type(strategy).__name__} has no name in geomiam; name it with gm.masking.STRATEGIES['name'] = "
         f"{type(strategy).__name__}, or use one of: {', '.join(STRATEGIES)}"

@@ -1,7 +1,7 @@
-"""How far ahead each modality is, from the table of its validation scores so far.
+"""Balance of the modalities, from the table of their validation scores so far.
 
 The balance is a pure function of that table: it keeps no state between epochs. A run that is
-killed needs only its score table to continue exactly as if it had never stopped.
+killed needs only its score table to resume with equal results.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Balance:
     r : (M,) array
         ``rho_s / rho_d``, finite and > 0: above 1 the modality dominates and is hidden more.
     epoch : int
-        Epochs that were scored so far: the number of the one to come.
+        Number of epochs that were scored so far.
 
     Raises
     ------
@@ -59,7 +59,7 @@ class Balance:
 
     @classmethod
     def neutral(cls, m: int) -> Balance:
-        """Nothing is known yet about any of the `m` modalities: all are treated alike."""
+        """Return the balance without any scores, equal for all `m` modalities."""
         unknown = np.full(m, np.nan)
         return cls(s=unknown, d=unknown, r=np.ones(m))
 
@@ -77,8 +77,9 @@ def balance(
     """Balance of the modalities after the epochs in `scores`.
 
     ``r_m = rho_s / rho_d`` where rho is the share of a modality's score `s` (or of its speed `d`)
-    in the geometric mean over modalities (MIAM poster, ICLR 2026). What the poster leaves open
-    (first epochs, a speed of zero, noise, modalities without a score) is settled here.
+    in the geometric mean over modalities (MIAM poster, ICLR 2026). The poster does not
+    define first epochs, a speed of zero, noise and modalities without a score; their treatment is
+    described below.
 
     Parameters
     ----------
@@ -99,7 +100,7 @@ def balance(
         ``r ** lam``, which is what bends the Beta factors, is kept in [1/r_max, r_max] for every
         `lam`, so the most and the least a modality can be hidden depend on kappa and r_max alone.
     strict_paper : bool
-        The poster to the letter: raw backward differences, no smoothing and no clipping;
+        Exactly as in the poster: raw backward differences, no smoothing and no clipping;
         `eps` is then only the floor of `s` and `d`.
 
     Returns
@@ -146,25 +147,25 @@ def check_settings(*, chance: float, smoothing: float, eps: float, r_max: float)
 
 
 def _quotient(s: Array, d: Array) -> Array:
-    """rho_s / rho_d over the modalities whose speed is known, 1 for the others."""
+    """Return rho_s / rho_d over the modalities with a finite speed, 1 for the others."""
     r = np.ones_like(s)
-    known = np.isfinite(d)
-    if known.any():
-        rho_s = s[known] / gmean(s[known])
-        rho_d = d[known] / gmean(d[known])
-        r[known] = rho_s / rho_d
+    has_speed = np.isfinite(d)
+    if has_speed.any():
+        rho_s = s[has_speed] / gmean(s[has_speed])
+        rho_d = d[has_speed] / gmean(d[has_speed])
+        r[has_speed] = rho_s / rho_d
     return r
 
 
 def _slope(table: Array, *, smoothing: float) -> Array:
-    """Size of the last step of the moving average; NaN where it has not made one."""
+    """Return the size of the last step of the moving average; NaN before the first step."""
     # Older rows weigh less than a rounding error: each epoch costs the same, however long the run.
     reach = int(np.log(1e-20) / np.log(smoothing)) + 2 if smoothing > 0 else 2
     table = table[-reach:]
     average = slope = np.full(table.shape[1], np.nan)
     for row in table:
-        moved = np.where(np.isnan(average), row, smoothing * average + (1 - smoothing) * row)
-        average, slope = moved, moved - average
+        new_average = np.where(np.isnan(average), row, smoothing * average + (1 - smoothing) * row)
+        average, slope = new_average, new_average - average
     return np.abs(slope)
 
 

@@ -60,7 +60,7 @@ class Constant:
     share : float
         Share of tokens hidden, in [0, 1].
     per_sample : bool
-        Without effect on p; kept so that all strategies have it.
+        Without effect on p; all strategies have this field.
     """
 
     share: float = 0.75
@@ -97,7 +97,7 @@ class Dirichlet:
     ------
     ValueError
         When a field is out of range; on use, for "masked" with one modality, where the simplex
-        is the point p = 1 and nothing would ever be seen.
+        is the point p = 1 and every token would be hidden.
     """
 
     alpha: float = 1.0

@@ -1,15 +1,15 @@
 """Masking strategies: distributions over masking probabilities p in [0, 1]^M.
 
 ``p_m`` is the probability to HIDE a token of modality m (1 = hidden). Each strategy is a frozen
-dataclass that draws p (`sample`), knows its mean (`expected`) and reads the score table
+dataclass that draws p (`sample`), returns its mean (`expected`) and reads the score table
 (`balance`); :func:`hide` turns p into hidden tokens. In a training step::
 
     b = strategy.balance(scores_so_far)
     p = strategy.sample(n if strategy.per_sample else 1, sizes=sizes, balance=b, rng=rng)
     hidden = hide(p, n=n, sizes=sizes, rng=rng)
 
-Hiding everything is possible, where a strategy does not say otherwise, and meant: the model must know
-what to say when it sees nothing.
+Most strategies can hide all tokens. This is intended, since the model must also predict without any
+observed predictor.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["Strategy", "hide"]
 
 @runtime_checkable
 class Strategy(Protocol):
-    """What the trainer asks of a strategy."""
+    """Interface of a masking strategy in training."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]  # a dataclass: its fields go to the config
 

@@ -1,4 +1,4 @@
-"""Strategies on the corners of the cube: a modality is seen as a whole or not at all."""
+"""Strategies that hide or show whole modalities."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["OPM", "ModalityDropout", "RandomSubset"]
 class ModalityDropout:
     """Hide each modality as a whole with probability q: p is a corner, 0 or 1 per modality.
 
-    A modality is never seen in part, and all of them may be hidden at once (probability q^M).
+    A modality is never hidden in part. All of them may be hidden at once (probability q^M).
 
     Parameters
     ----------
@@ -64,13 +64,13 @@ class ModalityDropout:
 
 @dataclass(frozen=True)
 class RandomSubset:
-    """Show a subset of the modalities: every one but the empty is equally likely.
+    """Show a random subset of the modalities; all subsets except the empty one are equally likely.
 
     The missing-modality augmentation of late fusion "UME-MMA-style" (Li et al. 2023,
     arXiv:2310.06383, whose own probabilities are not published), and the training on all
     combinations of views of Mena et al. 2025 (arXiv:2501.01132). A modality is hidden with
-    probability (2^(M−1) − 1) / (2^M − 1). It never hides all modalities; a sample of which only
-    some are observed may still be left with nothing.
+    probability (2^(M−1) − 1) / (2^M − 1). It never hides all modalities, but all observed
+    modalities of a sample may be hidden.
 
     Parameters
     ----------
@@ -152,8 +152,8 @@ class OPM:
 
 def _mean_ratio(s: Array, *, m: int) -> Array:
     """Mean of s_m / s_j over the other known modalities j; 0 where there is none."""
-    lead, known = np.zeros(m), np.isfinite(s)
-    if known.sum() > 1:
-        scores = s[known]
-        lead[known] = (scores * (1 / scores).sum() - 1) / (len(scores) - 1)
+    lead, is_scored = np.zeros(m), np.isfinite(s)
+    if is_scored.sum() > 1:
+        scores = s[is_scored]
+        lead[is_scored] = (scores * (1 / scores).sum() - 1) / (len(scores) - 1)
     return lead

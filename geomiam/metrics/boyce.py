@@ -1,4 +1,4 @@
-"""The continuous Boyce index: do presences pile up where the map is high?"""
+"""The continuous Boyce index: agreement of presences with the predicted suitability."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
 from geomiam.checks.settings import check_count, check_number
+from geomiam.metrics.labelled import by_name
 from geomiam.metrics.tables import Array, Block, per_species
 
 WINDOW = 0.1
 RESOLUTION = 100
 
 
+@by_name
 def boyce(
     labels: ArrayLike,
     scores: ArrayLike,
@@ -90,8 +92,8 @@ def _ratio(score: Array, hits: NDArray, window: float, resolution: int) -> Array
     high = low + width
     high[-1] = np.inf  # rounding must not lose the highest score
     down_to, above = np.searchsorted(-score, -low, "right"), np.searchsorted(-score, -high, "left")
-    found = np.append(0, hits)
-    inside, expected = found[down_to] - found[above], down_to - above
+    hits_above = np.append(0, hits)
+    inside, expected = hits_above[down_to] - hits_above[above], down_to - above
     share = inside * (len(score) / hits[-1])
     return np.divide(share, expected, out=nothing, where=expected > 0).round(10)
 
@@ -102,15 +104,15 @@ def _thinned(ratio: Array) -> Array:
     after = np.where(empty, len(ratio[0]), np.arange(ratio.shape[1]))
     after = np.minimum.accumulate(after[:, ::-1], axis=1)[:, ::-1]  # next window that is not empty
     following = np.append(after[:, 1:], np.full((len(ratio), 1), ratio.shape[1]), 1)
-    padded = np.append(ratio, np.full((len(ratio), 1), np.nan), 1)
-    return np.where(ratio == np.take_along_axis(padded, following, 1), np.nan, ratio)
+    with_end = np.append(ratio, np.full((len(ratio), 1), np.nan), 1)
+    return np.where(ratio == np.take_along_axis(with_end, following, 1), np.nan, ratio)
 
 
 def _spearman_with_place(ratio: Array) -> Array:
     """Spearman's correlation of each row with its column numbers, NaN left out."""
-    kept = ~np.isnan(ratio)
-    n = np.maximum(kept.sum(1), 1)[:, None]
+    is_used = ~np.isnan(ratio)
+    n = np.maximum(is_used.sum(1), 1)[:, None]
     ranks = rankdata(ratio, axis=1, nan_policy="omit")
-    x, y = (np.where(kept, r - (n + 1) / 2, 0) for r in (ranks, np.cumsum(kept, axis=1)))
+    x, y = (np.where(is_used, r - (n + 1) / 2, 0) for r in (ranks, np.cumsum(is_used, axis=1)))
     size = np.sqrt((x**2).sum(1) * (y**2).sum(1))
     return np.divide((x * y).sum(1), size, out=np.full(len(n), np.nan), where=size > 0)

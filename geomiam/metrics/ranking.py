@@ -1,17 +1,19 @@
-"""Metrics that ask only how sites are ordered: any increasing change of the scores leaves them as they are."""
+"""Metrics of the order of sites, which any increasing transformation of the scores leaves unchanged."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from geomiam.metrics.labelled import by_name
 from geomiam.metrics.tables import Array, Block, per_species
 
 
+@by_name
 def auc(labels: ArrayLike, scores: ArrayLike) -> Array:
     """Area under the ROC curve, one per species.
 
-    Equals the Mann-Whitney statistic: the chance that a presence scores above an absence,
+    Equals the Mann-Whitney statistic: the probability that a presence scores above an absence,
     ties counting one half.
 
     Parameters
@@ -35,6 +37,7 @@ def auc(labels: ArrayLike, scores: ArrayLike) -> Array:
     return per_species(auc_kernel, labels, scores)[0]
 
 
+@by_name
 def auc_prg(labels: ArrayLike, scores: ArrayLike) -> Array:
     """Area under the precision-recall-gain curve, one per species (Flach and Kull 2015).
 
@@ -42,10 +45,10 @@ def auc_prg(labels: ArrayLike, scores: ArrayLike) -> Array:
     (r − π) / ((1 − π) r). The curve has one point per distinct score: sites with equal scores enter
     together. It is followed from recall gain 0 to 1. Between two points it is straight in counts of
     presences and absences, hence straight in gains too. Where it crosses recall gain 0, at
-    π × presences, a point is put on that line; before the first presence is found the line starts at
-    the absences found until then, or at the origin, which holds precision gain level. Parts
+    π × presences, a point is put on that line; before the first presence the line starts at
+    the number of absences so far, or at the origin, which holds precision gain level. Parts
     with precision gain below 0 count as negative area. This is the area of the authors' R package
-    ``prg``. 0 is a guess, 1 is perfect; one bad species can be far below 0, so compare medians.
+    ``prg``. 0 is a random guess, 1 is perfect. A poor species can be far below 0, so compare medians.
 
     Parameters
     ----------
@@ -65,6 +68,7 @@ def auc_prg(labels: ArrayLike, scores: ArrayLike) -> Array:
     return per_species(auc_prg_kernel, labels, scores)[0]
 
 
+@by_name
 def average_precision(labels: ArrayLike, scores: ArrayLike) -> Array:
     """Average precision, one per species: precision at each score, weighted by the recall it adds.
 
@@ -89,11 +93,12 @@ def average_precision(labels: ArrayLike, scores: ArrayLike) -> Array:
     return per_species(average_precision_kernel, labels, scores)[0]
 
 
+@by_name
 def tss(labels: ArrayLike, scores: ArrayLike) -> Array:
     """True skill statistic at the best threshold, one per species (Allouche et al. 2006).
 
     Sensitivity + specificity − 1, at the threshold where it is greatest on these very sites; see
-    :func:`best_threshold`. Never below 0, for one may call every site present.
+    :func:`best_threshold`. Never below 0, since the threshold may call every site present.
 
     Parameters
     ----------
@@ -113,6 +118,7 @@ def tss(labels: ArrayLike, scores: ArrayLike) -> Array:
     return per_species(tss_kernel, labels, scores)[0]
 
 
+@by_name
 def best_threshold(labels: ArrayLike, scores: ArrayLike) -> Array:
     """Threshold of the greatest true skill statistic, one per species.
 
@@ -157,9 +163,9 @@ def auc_prg_kernel(block: Block) -> Array:
 
 def average_precision_kernel(block: Block) -> Array:
     """Kernel of :func:`average_precision`."""
-    hits, found = block.curve.hits, block.curve.hits + block.curve.false
-    added = np.diff(hits, axis=1, prepend=0)
-    return (added * (hits / np.maximum(found, 1))).sum(1) / np.maximum(block.ones, 1)
+    hits, positives = block.curve.hits, block.curve.hits + block.curve.false
+    added_hits = np.diff(hits, axis=1, prepend=0)
+    return (added_hits * (hits / np.maximum(positives, 1))).sum(1) / np.maximum(block.ones, 1)
 
 
 def tss_kernel(block: Block) -> Array:
@@ -170,10 +176,14 @@ def tss_kernel(block: Block) -> Array:
 def _best(block: Block) -> tuple[Array, NDArray]:
     """Greatest true skill statistic and the highest score that reaches it."""
     ones, zeros = block.ones[:, None], block.zeros[:, None]
-    found = block.curve.hits * zeros - block.curve.false * ones  # whole numbers: equal is equal
-    found[~block.curve.last] = -1
-    place = found.argmax(1)[:, None]
-    best, at = (np.take_along_axis(table, place, 1)[:, 0] for table in (found, block.curve.score))
+    tss_counts = (
+        block.curve.hits * zeros - block.curve.false * ones
+    )  # whole numbers: equal is equal
+    tss_counts[~block.curve.last] = -1
+    place = tss_counts.argmax(1)[:, None]
+    best, at = (
+        np.take_along_axis(table, place, 1)[:, 0] for table in (tss_counts, block.curve.score)
+    )
     return best / np.maximum(block.ones * block.zeros, 1), at
 
 

@@ -46,10 +46,10 @@ class Block:
         """Read a slice of the tables ``(n, s)``; NaN as label or score is neither present nor absent."""
         truth = np.array(labels.T, order="C")
         value = np.array(scores.T, dtype=np.result_type(scores.dtype, np.float32), order="C")
-        present, absent, known = truth == 1, truth == 0, ~np.isnan(value)
+        present, absent, is_finite = truth == 1, truth == 0, ~np.isnan(value)
         _check_labels(truth[~(present | absent)])
-        present &= known
-        absent &= known
+        present &= is_finite
+        absent &= is_finite
         value[~(present | absent)] = np.nan
         return cls(present, absent, value)
 
@@ -112,9 +112,9 @@ def per_species(kernel: Kernel, labels: ArrayLike, scores: ArrayLike, *, rows: i
     """
     labels, scores = as_tables(labels, scores)
     result = np.full((rows, labels.shape[1]), np.nan)
-    for where, block in _blocks(labels, scores):
-        both = (block.ones > 0) & (block.zeros > 0)
-        result[:, where] = np.where(both, kernel(block), np.nan)
+    for columns, block in _blocks(labels, scores):
+        has_both_classes = (block.ones > 0) & (block.zeros > 0)
+        result[:, columns] = np.where(has_both_classes, kernel(block), np.nan)
     return result
 
 
@@ -163,8 +163,8 @@ def _blocks(labels: NDArray, scores: NDArray) -> Iterator[tuple[slice, Block]]:
     n, species = labels.shape
     step = max(1, BLOCK // max(1, n))
     for start in range(0, species if n else 0, step):
-        where = slice(start, start + step)
-        yield where, Block.of(labels[:, where], scores[:, where])
+        columns = slice(start, start + step)
+        yield columns, Block.of(labels[:, columns], scores[:, columns])
 
 
 def _numbers(table: ArrayLike) -> NDArray:

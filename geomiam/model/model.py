@@ -147,7 +147,7 @@ class Model:
         if self.is_encoder:
             raise SelectionError(
                 "this model is an encoder from gm.pretrain: it has predictors and no species; continue "
-                "with gm.fit(sites, warm_start=model) or gm.probe(model, sites)"
+                "with gm.fit(sites, warm_start=model) or gm.evaluation.probe(model, sites)"
             )
         if species is None:
             return np.arange(len(self.species))

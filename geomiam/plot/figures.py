@@ -83,7 +83,7 @@ def training(history: pd.DataFrame) -> Figure:
     Raises
     ------
     SelectionError
-        If there are no epochs, as in a model from :func:`geomiam.probe`.
+        If there are no epochs, as in a model from :func:`geomiam.evaluation.probe`.
     """
     import matplotlib.pyplot as plt
 
@@ -118,7 +118,7 @@ def _score_of(history: pd.DataFrame) -> str:
         if f"{metric}_all" in history:
             return metric
     raise SelectionError(
-        f"the history has no epochs (columns {list(history.columns)}): a model from gm.probe has none; "
+        f"the history has no epochs (columns {list(history.columns)}): a model from gm.evaluation.probe has none; "
         "draw that of gm.fit, gm.finetune or gm.pretrain"
     )
 
@@ -161,7 +161,7 @@ def missingness(sweep: xr.Dataset, *, styles: Mapping[str, str] | None = None) -
     Parameters
     ----------
     sweep : xarray.Dataset
-        From :func:`geomiam.missingness_sweep`; repeats, and a dim ``seed`` if there is one, become
+        From :func:`geomiam.evaluation.missingness_sweep`; repeats, and a dim ``seed`` if there is one, become
         the ribbon from least to most. What all predictors share, such as a hard split, is taken out
         of it first, so that it shows how sure their order is.
     styles : mapping of str to str, optional
@@ -205,7 +205,7 @@ def importance(table: xr.Dataset, *, species: str | None = None) -> Figure:
     Parameters
     ----------
     table : xarray.Dataset
-        From :func:`geomiam.importance`.
+        From :func:`geomiam.explain.importance`.
     species : str, optional
         Default: the mean over species.
     """

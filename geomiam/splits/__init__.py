@@ -1,6 +1,6 @@
-"""Splits: neighbours must not sit on both sides.
+"""Splits of sites into training and test sites that are apart in space or environment.
 
-Splitters work wherever scikit-learn takes ``cv=``, and on sites. Lengths are kilometres or text such as
+Splitters take sites, and serve as ``cv=`` in scikit-learn. Lengths are kilometres or text such as
 ``"100 km"``, in every CRS: geodesic on geographic ones. The default size of blocks follows from the data.
 Sites carry their CRS; bare coordinates need ``crs=``, unless they are degrees.
 """
@@ -13,11 +13,11 @@ from geomiam.splits.blocks import (
     spatial_blocks,
     spatial_folds,
 )
+from geomiam.splits.environment import EnvironmentalBlocks
 from geomiam.splits.site_blocks import Blocks, hold_out_blocks, site_blocks
 from geomiam.splits.splitters import (
     BufferedLeaveOut,
     Checkerboard,
-    EnvironmentalBlocks,
     SpatialBlocks,
 )
 

@@ -1,4 +1,4 @@
-"""Spatial blocks of sites, what is held out of them, and how they are dealt into folds."""
+"""Square spatial blocks of sites, and their assignment to a hold-out or to folds."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from geomiam.geo.lengths import Length, kilometres
 from geomiam.geo.places import places
 
 DRAWS, DEALS = 25, 4
+"""Random hold-outs and assignments to folds, of which the best is taken."""
 
 
 def site_coordinates(sites: xr.Dataset) -> np.ndarray:
@@ -26,9 +27,9 @@ def site_coordinates(sites: xr.Dataset) -> np.ndarray:
     if pair := spatial_pair(sites.variables):
         y, x = pair
         xy = np.stack([np.asarray(sites[n].values, float) for n in (x, y)], 1)
-        if lost := int((~np.isfinite(xy)).any(1).sum()):
+        if missing_count := int((~np.isfinite(xy)).any(1).sum()):
             raise GridError(
-                f"{lost} of {len(xy)} sites have NaN as '{x}' or '{y}': leave them out with "
+                f"{missing_count} of {len(xy)} sites have NaN as '{x}' or '{y}': leave them out with "
                 f"sites.where(sites['{x}'].notnull(), drop=True), or pass validation=<boolean per site>"
             )
         return xy
@@ -40,7 +41,7 @@ def site_coordinates(sites: xr.Dataset) -> np.ndarray:
 
 
 def spatial_blocks(xy: np.ndarray, *, size: Length, crs: Any = None) -> np.ndarray:
-    """Number the square blocks of a grid that does not move with the data.
+    """Return the number of each site's block, on a grid that does not depend on the data.
 
     Parameters
     ----------
@@ -70,9 +71,9 @@ def hold_out(
 ) -> np.ndarray:
     """Draw whole blocks to hold out, with about ``share`` of every species' presences in them.
 
-    Species live in few blocks, so one draw may leave a species out altogether. The best of a few
-    draws is taken: the one in which most species keep both classes on both sides and whose shares of
-    presences are nearest to ``share``. Only labels are looked at, never a model.
+    Species occur in few blocks, so a single draw may leave a species out. The best of several draws
+    is taken: the one in which most species have both classes on both sides and whose shares of
+    presences are nearest to ``share``. The draw depends on labels only, not on a model.
 
     Parameters
     ----------
@@ -91,10 +92,10 @@ def hold_out(
     splitter = GroupShuffleSplit(DRAWS, test_size=share, random_state=int(rng.integers(2**31)))
     draws = []
     for _, rows in splitter.split(blocks, groups=blocks):
-        held = np.zeros(len(blocks), bool)
-        held[rows] = True
-        draws.append(held)
-    return max(draws, key=lambda held: _quality(labels, held, share))
+        is_held_out = np.zeros(len(blocks), bool)
+        is_held_out[rows] = True
+        draws.append(is_held_out)
+    return max(draws, key=lambda is_held_out: _quality(labels, is_held_out, share))
 
 
 def site_labels(sites: xr.Dataset) -> np.ndarray:
@@ -107,10 +108,10 @@ def site_labels(sites: xr.Dataset) -> np.ndarray:
 def spatial_folds(
     labels: np.ndarray, blocks: np.ndarray, *, folds: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Deal whole blocks into folds of about equal size and share of every species' presences.
+    """Assign whole blocks to folds of about equal size and share of every species' presences.
 
-    The blocks come in random order, and each goes to the fold that has least of what it holds; the
-    most even of a few such deals is taken. Other seeds give other deals.
+    In random order, each block goes to the fold with the fewest similar sites and presences; the most
+    even of several assignments is taken. Other seeds give other assignments.
 
     Parameters
     ----------
@@ -154,7 +155,7 @@ def _block_shares(labels: np.ndarray, number: np.ndarray, blocks: int) -> np.nda
 
 
 def _one_deal(shares: np.ndarray, folds: int, rng: np.random.Generator) -> np.ndarray:
-    """Deal blocks in random order, each to the fold that has least of what it holds."""
+    """Assign blocks in random order, each to the fold with the fewest similar sites and presences."""
     totals, fold = np.zeros((folds, shares.shape[1])), np.empty(len(shares), np.int64)
     for block in rng.permutation(len(shares)):
         fold[block] = np.argmin(totals @ shares[block])
@@ -168,10 +169,14 @@ def _unevenness(shares: np.ndarray, fold: np.ndarray, folds: int) -> float:
     return float((totals**2).sum())
 
 
-def _quality(labels: np.ndarray, held: np.ndarray, share: float) -> float:
+def _quality(labels: np.ndarray, is_held_out: np.ndarray, share: float) -> float:
     present, absent = labels == 1, labels == 0
     total = np.maximum(present.sum(0), 1)
-    both = [(present[side].any(0) & absent[side].any(0)).mean() for side in (held, ~held)]
+    both_classes = [
+        (present[side].any(0) & absent[side].any(0)).mean() for side in (is_held_out, ~is_held_out)
+    ]
     return (
-        sum(both) - np.abs(present[held].sum(0) / total - share).mean() - abs(held.mean() - share)
+        sum(both_classes)
+        - np.abs(present[is_held_out].sum(0) / total - share).mean()
+        - abs(is_held_out.mean() - share)
     )

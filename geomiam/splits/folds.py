@@ -1,4 +1,4 @@
-"""How blocks become folds, and folds rows."""
+"""Folds from blocks, and rows from folds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from geomiam.splits.blocks import spatial_folds
 
 Seed = int | np.random.Generator | None
 Splits = Iterator[tuple[np.ndarray, np.ndarray]]
-STARTS = 4
 
 
 def check_folds(folds: int) -> None:
@@ -28,12 +27,3 @@ def each_fold(fold: np.ndarray) -> Splits:
     """Yield rows outside and inside each fold."""
     for number in range(fold.max() + 1):
         yield np.flatnonzero(fold != number), np.flatnonzero(fold == number)
-
-
-def clusters(table: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Cluster of each row ``(n,)`` by k-means; fewer than asked for if there are fewer distinct rows."""
-    from sklearn.cluster import KMeans
-
-    distinct = len(np.unique(table, axis=0))
-    means = KMeans(min(count, distinct), n_init=STARTS, random_state=int(rng.integers(2**31)))
-    return means.fit_predict(table)

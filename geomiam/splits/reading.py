@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
 
-from geomiam.errors import GridError, LabelError, MissingVariable
+from geomiam.errors import GridError, LabelError
 from geomiam.geo.crs import crs_of
 from geomiam.geo.dims import spatial_pair
 from geomiam.geo.places import Places, places
@@ -18,7 +17,7 @@ from geomiam.splits.blocks import site_coordinates, site_labels
 
 Where = xr.Dataset | ArrayLike
 COLUMNS = 64
-"""Predictors whose spatial autocorrelation is measured, at most."""
+"""Largest number of predictors whose spatial autocorrelation is measured."""
 
 
 def coordinates(X: Where, groups: ArrayLike | None) -> np.ndarray:
@@ -32,8 +31,10 @@ def coordinates(X: Where, groups: ArrayLike | None) -> np.ndarray:
             "coordinates as X, or coordinates as groups= when X holds predictors"
         )
     xy = xy.astype(float)
-    if lost := int((~np.isfinite(xy)).any(1).sum()):
-        raise GridError(f"{lost} of {len(xy)} coordinates are not finite: leave those rows out")
+    if missing_count := int((~np.isfinite(xy)).any(1).sum()):
+        raise GridError(
+            f"{missing_count} of {len(xy)} coordinates are not finite: leave those rows out"
+        )
     return xy
 
 
@@ -60,7 +61,7 @@ def _site_crs(sites: xr.Dataset, default: Any) -> Any:
 
 
 def sampled_predictors(
-    X: Where, groups: ArrayLike | None, most: int
+    X: Where, groups: ArrayLike | None, limit: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows of at most ``most`` sites ``(m,)`` and their predictors ``(m, p)``, NaN = missing.
 
@@ -68,9 +69,9 @@ def sampled_predictors(
     classes and labels give none. Coordinates alone have no predictors.
     """
     n = X.sizes["site"] if isinstance(X, xr.Dataset) else len(np.asarray(X))
-    rows = np.sort(np.random.default_rng(0).permutation(n)[:most])
+    rows = np.sort(np.random.default_rng(0).permutation(n)[:limit])
     if isinstance(X, xr.Dataset):
-        names = [k for k, v in X.data_vars.items() if _is_number(v) and k != "presence"]
+        names = [k for k, v in X.data_vars.items() if is_number(v) and k != "presence"]
         columns = [_site_means(X[k].isel(site=rows)) for k in names[:: 1 + len(names) // COLUMNS]]
     else:
         table = np.asarray(X)
@@ -79,7 +80,8 @@ def sampled_predictors(
     return rows, np.stack(columns, 1) if columns else np.empty((len(rows), 0))
 
 
-def _is_number(variable: xr.DataArray) -> bool:
+def is_number(variable: xr.DataArray) -> bool:
+    """Return whether a variable of sites has numbers that can be averaged."""
     return (
         "site" in variable.dims
         and variable.dtype.kind in "fiu"
@@ -88,7 +90,7 @@ def _is_number(variable: xr.DataArray) -> bool:
 
 
 def _site_means(variable: xr.DataArray) -> np.ndarray:
-    """Mean of the finite values of each site ``(m,)``."""
+    """Return the mean of the finite values of each site ``(m,)``."""
     values = np.asarray(variable.transpose("site", ...).values, float)
     values = np.where(np.isfinite(values), values, np.nan).reshape(len(values), -1)
     with warnings.catch_warnings():
@@ -104,33 +106,3 @@ def labels(X: Where, y: ArrayLike | None, n: int) -> np.ndarray:
     if len(table) != n:
         raise LabelError(f"y must have one row per site ({n}), found {len(table)}")
     return table.reshape(n, -1)
-
-
-def environment(X: Where, variables: Sequence[str] | None) -> np.ndarray:
-    """Return predictors ``(n, p)``, each with mean 0 and deviation 1; gaps are 0."""
-    table = _stacked(X, variables) if isinstance(X, xr.Dataset) else np.asarray(X, float)
-    # Sums depend on the memory layout in their last bits, and clusters of near ties on those.
-    table = np.ascontiguousarray(table).reshape(len(table), -1)
-    table = np.where(np.isfinite(table), table, np.nan)
-    gap = np.isnan(table)
-    n = np.maximum((~gap).sum(0), 1)
-    table = np.where(gap, 0, table - np.where(gap, 0, table).sum(0) / n)
-    deviation = np.sqrt((table**2).sum(0) / n)
-    return table / np.where(deviation > 0, deviation, 1)
-
-
-def _stacked(sites: xr.Dataset, variables: Sequence[str] | None) -> np.ndarray:
-    names = _numbers(sites) if variables is None else list(variables)
-    lost = [v for v in names if v not in sites or "site" not in sites[v].dims]
-    if lost or not names:
-        raise MissingVariable(
-            f"sites have no variable {lost or 'with one number per site'} to cluster by "
-            f"(found {list(sites.data_vars)}): name some of them with variables=[...]"
-        )
-    columns = [np.asarray(sites[v].transpose("site", ...).values, float) for v in names]
-    return np.hstack([c.reshape(len(c), -1) for c in columns])
-
-
-def _numbers(sites: xr.Dataset) -> list[str]:
-    """Names of the variables with one number per site."""
-    return [str(k) for k, v in sites.data_vars.items() if v.dims == ("site",) and _is_number(v)]

@@ -17,16 +17,17 @@ from geomiam.splits.reading import places_of, sampled_predictors
 from geomiam.splits.variogram import SITES, autocorrelation_ranges
 
 PLACES_PER_BLOCK = 3
-"""Blocks whose size follows from the data hold so many places on average, at least."""
+"""Places per block on average, at least, if the size follows from the data."""
 BLOCKS = 20
-"""Blocks whose size follows from the data are at least so many, where the places allow it."""
+"""Blocks at least, if the size follows from the data and the places allow it."""
 FEWEST = 10
-"""Blocks of an area that is smaller than one block of the size asked for."""
+"""Blocks of an area that is smaller than one block of the requested size."""
 NEARLY_SINGLE = 0.8
-"""Blocks per place from which on blocks are no more than single places."""
+"""Blocks per place from which blocks count as single places."""
 CHECKED = 10
-"""Places from which on blocks are compared with single places."""
+"""Smallest number of places for which blocks are compared with single places."""
 STEP = 2**0.25
+"""Factor between sizes that are tried."""
 Sample = tuple[np.ndarray, np.ndarray]
 """Rows of some sites and their predictors."""
 
@@ -40,7 +41,7 @@ class Blocks:
     km: float
     """Side of a block."""
     reason: str
-    """Where the size comes from."""
+    """Reason for the size."""
     crs: str
     """CRS of the coordinates."""
 
@@ -63,7 +64,7 @@ def site_blocks(
     *,
     groups: Any = None,
     crs: Any = None,
-    least: int = 2,
+    min_blocks: int = 2,
 ) -> Blocks:
     """Return the square spatial blocks of sites.
 
@@ -105,66 +106,66 @@ def site_blocks(
         size is used.
     """
     places = places_of(sites, groups, crs)
-    once = places.distinct()
-    if len(once) < least:
+    distinct = places.distinct()
+    if len(distinct) < min_blocks:
         raise BlockError(
-            f"all {len(places)} sites lie at {len(once)} place(s), which cannot be dealt into {least} "
+            f"all {len(places)} sites lie at {len(distinct)} place(s), which cannot be dealt into {min_blocks} "
             "spatial blocks: add sites elsewhere, use fewer folds, or pass validation=<boolean per site>"
         )
     sample = sampled_predictors(sites, groups, SITES)
     if size is None:
-        km, reason = default_size(places, once, sample)
+        km, reason = default_size(places, distinct, sample)
     else:
-        km, reason = _size_as_set(places, once, sample, size=size, least=least)
+        km, reason = _size_as_set(places, distinct, sample, size=size, min_blocks=min_blocks)
     return Blocks(_numbers(places, km), km, reason, places.crs)
 
 
-def default_size(places: Places, once: Places, sample: Sample) -> tuple[float, str]:
+def default_size(places: Places, distinct: Places, sample: Sample) -> tuple[float, str]:
     """Return the side of blocks that suits the data, in km, and the reason."""
     rows, table = sample
     ranges = autocorrelation_ranges(places.take(rows), table)
-    most = max(2, len(once) // PLACES_PER_BLOCK)
-    least = min(BLOCKS, most)
+    max_blocks = max(2, len(distinct) // PLACES_PER_BLOCK)
+    min_blocks = min(BLOCKS, max_blocks)
     if len(ranges):
         reach = float(np.median(ranges))
         reason = f"median range of spatial autocorrelation of {len(ranges)} predictors: {as_text(_rounded(reach))}"
     else:
-        reach, reason = float(once.span().max()), "no predictors with one number per site"
-    widest = float(once.span().max())
+        reach, reason = float(distinct.span().max()), "no predictors with one number per site"
+    widest = float(distinct.span().max())
     km = _rounded(max(reach, widest / 1e4))
-    while _count(once, km) < least:
+    while _count(distinct, km) < min_blocks:
         km = _rounded(km / STEP)
-    while _count(once, km) > most and km < widest:
+    while _count(distinct, km) > max_blocks and km < widest:
         km = _rounded(km * STEP)
     if km < 0.9 * reach:
-        reason += f"; reduced to have at least {least} blocks"
+        reason += f"; reduced to have at least {min_blocks} blocks"
     elif km > 1.1 * reach:
         reason += f"; enlarged to hold at least {PLACES_PER_BLOCK} places per block"
     return km, reason
 
 
 def _size_as_set(
-    places: Places, once: Places, sample: Sample, *, size: Length, least: int
+    places: Places, distinct: Places, sample: Sample, *, size: Length, min_blocks: int
 ) -> tuple[float, str]:
-    """Return a size that was asked for, or another with a warning where it gives no spatial blocks."""
+    """Return the requested size, or another with a warning where it gives no spatial blocks."""
     km = block_side(size)
-    count = _count(once, km)
-    if len(once) >= CHECKED and count > NEARLY_SINGLE * len(once):
-        advised, reason = default_size(places, once, sample)
+    count = _count(distinct, km)
+    if len(distinct) >= CHECKED and count > NEARLY_SINGLE * len(distinct):
+        default_km, reason = default_size(places, distinct, sample)
         warn(
-            f"{count} blocks of {as_text(km)} for {len(once)} places are nearly single places: neighbours of "
-            f"the test sites would train, as in a random split. Blocks of {as_text(advised)} are used ({reason}); "
+            f"{count} blocks of {as_text(km)} for {len(distinct)} places are nearly single places: neighbours of "
+            f"the test sites would train, as in a random split. Blocks of {as_text(default_km)} are used ({reason}); "
             "pass a larger size, in km or with its unit, or none for one that follows from the data",
             LargerBlocks,
         )
-        return advised, f"{reason}; {as_text(km)} as set would be nearly single places"
-    if count >= least:
+        return default_km, f"{reason}; {as_text(km)} as set would be nearly single places"
+    if count >= min_blocks:
         return km, "as set"
-    smaller, enough = km, max(least, min(FEWEST, len(once) // PLACES_PER_BLOCK))
-    while _count(once, smaller) < enough:
+    smaller, enough = km, max(min_blocks, min(FEWEST, len(distinct) // PLACES_PER_BLOCK))
+    while _count(distinct, smaller) < enough:
         smaller = _rounded(smaller / STEP)
     warn(
-        f"the sites lie in {count} block(s) of {as_text(km)}, and {least} are needed: blocks of "
+        f"the sites lie in {count} block(s) of {as_text(km)}, and {min_blocks} are needed: blocks of "
         f"{as_text(smaller)} are used; pass a smaller size, or none for one that follows from the data",
         SmallerBlocks,
     )

@@ -1,35 +1,34 @@
-"""Splitters as scikit-learn knows them: ``split(X, y, groups)`` yields rows to train on and to test on."""
+"""Splitters with scikit-learn's interface: ``split(X, y, groups)`` yields training and test rows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from geomiam.checks.settings import check_count
-from geomiam.errors import GridError, LabelError, SettingError
+from geomiam.errors import GridError, SettingError
 from geomiam.geo.lengths import Length, as_text, block_side, kilometres
-from geomiam.splits.folds import Seed, Splits, check_folds, clusters, deal, each_fold
-from geomiam.splits.reading import Where, environment, labels, places_of
+from geomiam.splits.folds import Seed, Splits, check_folds, deal, each_fold
+from geomiam.splits.reading import Where, labels, places_of
 from geomiam.splits.site_blocks import Blocks, site_blocks
 
 
 @dataclass(frozen=True)
 class SpatialBlocks:
-    """Folds of whole square blocks: every block is tested once, and trained on in all other folds.
+    """Folds of whole square blocks; every block is tested once and trains in all other folds.
 
     Parameters
     ----------
     folds : int
         At least 2.
     size : float or str, optional
-        Side of a block: km, or text such as ``"100 km"``; the grid of blocks does not move with the
+        Side of a block: km, or text such as ``"100 km"``; the grid of blocks does not depend on the
         sites. Default: from the data, as :func:`geomiam.splits.site_blocks`.
     rng : int, numpy.random.Generator or None
-        Deals the blocks. A seed gives the same folds at every call; a generator moves on.
+        Assigns the blocks to folds. A seed gives the same folds at every call.
     crs : any, optional
         CRS of coordinates that are passed as arrays; sites carry theirs.
 
@@ -51,7 +50,7 @@ class SpatialBlocks:
 
     def blocks(self, X: Where, groups: ArrayLike | None = None) -> Blocks:
         """Return the blocks of sites, with their size and the reason for it; as :meth:`split`."""
-        return site_blocks(X, self.size, groups=groups, crs=self.crs, least=self.folds)
+        return site_blocks(X, self.size, groups=groups, crs=self.crs, min_blocks=self.folds)
 
     def split(
         self, X: Where, y: ArrayLike | None = None, groups: ArrayLike | None = None
@@ -91,10 +90,10 @@ class SpatialBlocks:
 
 @dataclass(frozen=True)
 class Checkerboard:
-    """Two folds: the black and the white squares of a board that does not move with the sites.
+    """Two folds: the black and the white squares of a board that does not depend on the sites.
 
-    Every test site lies beside training squares, so this tests interpolation; squares touch, so it
-    guards less against neighbours than :class:`BufferedLeaveOut` (Muscarella et al. 2014). On
+    Test squares are next to training squares, so this tests interpolation, and neighbours separate
+    less than with :class:`BufferedLeaveOut` (Muscarella et al. 2014). On
     geographic coordinates colours alternate along each belt of latitude.
 
     Parameters
@@ -153,7 +152,7 @@ class Checkerboard:
 
 @dataclass(frozen=True)
 class BufferedLeaveOut:
-    """Leave out one site, one block or one fold of blocks, and train on nothing near it.
+    """Leave out one site, one block or one fold of blocks, and train on sites beyond a buffer.
 
     Training sites at most ``buffer`` from any test site are dropped from that fold: the distance that
     autocorrelation reaches, as from a variogram (Le Rest et al. 2014; Roberts et al. 2017).
@@ -161,13 +160,13 @@ class BufferedLeaveOut:
     Parameters
     ----------
     buffer : float or str
-        Distance: km, or text such as ``"100 km"``; 0 drops sites at the very place of a test site only.
+        Distance: km, or text such as ``"100 km"``; 0 drops sites at the place of a test site only.
     size : float or str, optional
-        Side of a block, a length too: blocks are left out; default single sites.
+        Side of the blocks to leave out, a length; default: single sites are left out.
     folds : int, optional
-        Deal the blocks into so many folds; default one block at a time.
+        Number of folds of blocks; default: one block at a time.
     rng : int, numpy.random.Generator or None
-        Deals the blocks. A seed gives the same folds at every call; a generator moves on.
+        Assigns the blocks to folds. A seed gives the same folds at every call.
     crs : any, optional
         CRS of coordinates that are passed as arrays; sites carry theirs.
     """
@@ -190,7 +189,7 @@ class BufferedLeaveOut:
     def split(
         self, X: Where, y: ArrayLike | None = None, groups: ArrayLike | None = None
     ) -> Splits:
-        """Yield rows to train on and rows to test on; rows in the buffer are in neither.
+        """Yield rows to train on and rows to test on; rows in the buffer are in neither set.
 
         Parameters
         ----------
@@ -242,85 +241,8 @@ class BufferedLeaveOut:
     ) -> Iterator[np.ndarray]:
         if self.size is None:
             return iter(np.arange(n)[:, None])
-        least = self.folds or 2
-        fold = site_blocks(X, self.size, groups=groups, crs=self.crs, least=least).number
+        min_blocks = self.folds or 2
+        fold = site_blocks(X, self.size, groups=groups, crs=self.crs, min_blocks=min_blocks).number
         if self.folds is not None:
             fold = deal(labels(X, y, n), fold, self.folds, self.rng)
         return (np.flatnonzero(fold == number) for number in range(fold.max() + 1))
-
-
-@dataclass(frozen=True)
-class EnvironmentalBlocks:
-    """Folds of unlike environments: clusters of the standardised predictors, by k-means.
-
-    Tests how a model fares in conditions it was not trained on (Roberts et al. 2017). A gap counts as
-    the mean of its variable, for the clusters only.
-
-    Parameters
-    ----------
-    folds : int
-        At least 2.
-    clusters : int, optional
-        Clusters to deal into the folds; default one per fold, of whatever size.
-    variables : sequence of str, optional
-        Variables of the sites to cluster by. Default: all with one number per site, except labels and
-        classes (those with ``flag_values``).
-    rng : int, numpy.random.Generator or None
-        Starts the clusters and deals them. A seed gives the same folds at every call.
-    """
-
-    folds: int = 5
-    clusters: int | None = None
-    variables: Sequence[str] | None = None
-    rng: Seed = 0
-
-    def __post_init__(self) -> None:
-        check_folds(self.folds)
-        if self.clusters is None:
-            return
-        check_count("clusters", self.clusters, minimum=1, hint="each is dealt into a fold")
-        if self.clusters < self.folds:
-            raise SettingError(
-                f"{self.clusters} clusters do not make {self.folds} folds: pass clusters={self.folds} or more"
-            )
-
-    def split(
-        self, X: Where, y: ArrayLike | None = None, groups: ArrayLike | None = None
-    ) -> Splits:
-        """Yield rows to train on and rows to test on.
-
-        Parameters
-        ----------
-        X : xarray.Dataset or (n, p) array_like
-            Sites with predictors, or a table of predictors; NaN = missing.
-        y : (n,) or (n, S) array_like, optional
-            Labels; where several clusters make a fold, rows with any 1 are spread evenly. Default:
-            ``presence`` of the sites.
-        groups : optional
-            Not used.
-
-        Yields
-        ------
-        train, test : numpy.ndarray
-            Row numbers, rising.
-
-        Raises
-        ------
-        MissingVariable
-            If a variable is not there, or the sites have none to cluster by.
-        LabelError
-            If there are fewer distinct environments than folds, or not one label per row.
-        """
-        table = environment(X, self.variables)
-        rng = np.random.default_rng(self.rng)
-        cluster = clusters(table, self.clusters or self.folds, rng)
-        if (found := len(np.unique(cluster))) < self.folds:
-            raise LabelError(
-                f"the {len(table)} sites fall into {found} distinct environments, too few for "
-                f"{self.folds} folds: use fewer folds or more variables"
-            )
-        yield from each_fold(deal(labels(X, y, len(table)), cluster, self.folds, rng))
-
-    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
-        """Return the number of folds."""
-        return self.folds

@@ -7,13 +7,13 @@ import numpy as np
 from geomiam.geo.places import Places
 
 SITES, LAGS, RANGES = 500, 20, 24
-"""Sites of a variogram, at most; its lags; the ranges that are tried."""
+"""Largest number of sites of a variogram, number of its lags, and number of ranges that are tried."""
 STRUCTURED = 0.1
-"""Share of the variance that depends on distance, below which a predictor is noise."""
+"""Share of the variance that depends on distance, below which a predictor has no structure."""
 
 
 def autocorrelation_ranges(places: Places, table: np.ndarray) -> np.ndarray:
-    """Return the distance in km up to which each predictor resembles itself.
+    """Return the range of spatial autocorrelation of each predictor in km.
 
     The practical range (95 % of the sill) of an exponential model with a nugget, fitted to the
     semivariances of pairs of places up to half of the largest distance (Cressie 1993; the use for
@@ -51,21 +51,21 @@ def autocorrelation_ranges(places: Places, table: np.ndarray) -> np.ndarray:
 
 def _fitted_range(squares: np.ndarray, lag: np.ndarray, centres: np.ndarray) -> float:
     """Fit the model to squared differences by lag: non-negative least squares for each range tried."""
-    there = np.isfinite(squares)
-    pairs = np.bincount(lag[there], minlength=len(centres))
-    total = np.bincount(lag[there], weights=squares[there], minlength=len(centres))
-    used = pairs > 0
-    if used.sum() < 3:
+    is_finite = np.isfinite(squares)
+    pairs = np.bincount(lag[is_finite], minlength=len(centres))
+    total = np.bincount(lag[is_finite], weights=squares[is_finite], minlength=len(centres))
+    has_pairs = pairs > 0
+    if has_pairs.sum() < 3:
         return 0.0
-    weight, h = pairs[used].astype(float), centres[used]
-    semivariance = total[used] / weight
+    weight, h = pairs[has_pairs].astype(float), centres[has_pairs]
+    semivariance = total[has_pairs] / weight
     reach = np.geomspace(centres[0], 4 * centres[-1], RANGES)
     shape = 1 - np.exp(-3 * h / reach[:, None])
     nugget, sill = nonnegative_fit(shape, semivariance, weight)
-    fitted = nugget[:, None] + sill[:, None] * shape
-    best = int(np.argmin((weight * (semivariance - fitted) ** 2).sum(1)))
-    structured = sill[best] > STRUCTURED * (nugget[best] + sill[best])
-    return float(reach[best]) if structured else 0.0
+    model_values = nugget[:, None] + sill[:, None] * shape
+    best = int(np.argmin((weight * (semivariance - model_values) ** 2).sum(1)))
+    is_structured = sill[best] > STRUCTURED * (nugget[best] + sill[best])
+    return float(reach[best]) if is_structured else 0.0
 
 
 def nonnegative_fit(

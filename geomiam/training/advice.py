@@ -1,4 +1,4 @@
-"""Warnings about a fit that may be poor, each with its remedy."""
+"""Warnings about a fit that may be poor, each with a remedy."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from geomiam.training.supervised import validate
 from geomiam.training.table import MOST_SCORED
 
 FEWEST = 5
-"""Presences below which hardly anything can be learned."""
+"""Presences below which a species is warned about."""
 FEWEST_VALIDATED = 20
-"""Presences below which an AUC is mostly noise: its standard error is .06 or more."""
+"""Validation presences below which the standard error of an AUC is .06 or more."""
 GAP = 0.15
-"""Training AUC above validation AUC from which a model fits its sites rather than new places."""
+"""Difference of training and validation AUC from which a model is warned about."""
 LISTED = 5
 
 
 def advise(model: Model, run: Run, ends: Sequence[Progress], *, plan: Plan) -> None:
     """Warn of a fit that may be poor; ``run`` is the first member's, ``ends`` are those of all."""
     config, about, sites = plan.training, model.about, len(run.table.train)
-    best, most = config.keep == "best", config.most_epochs(sites)
-    steps = most * config.steps_per_epoch(sites)
-    if best:
+    keeps_best, epoch_limit = config.keep == "best", config.most_epochs(sites)
+    steps = epoch_limit * config.steps_per_epoch(sites)
+    if keeps_best:
         epochs = [e.epoch for e in ends]
-        ended_early([e.best_epoch for e in ends], epochs, most=most, steps=steps)
+        ended_early([e.best_epoch for e in ends], epochs, epoch_limit=epoch_limit, steps=steps)
     if "validation" in about:
         counts = np.array(list(about["validation"]["presences"].values()))
-        few_validated(counts, model.species, chosen=False)
+        few_validated(counts, model.species, epoch_chosen=False)
         training, validation = about["training_auc"]["all"], about["validation_auc"]["all"]
         large_gap(training, validation, steps=steps)
     elif about["sites"]["validation"]:
         counts = (run.table.labels[run.table.valid] == 1).sum(0).numpy()
-        few_validated(counts, model.species, chosen=best)
+        few_validated(counts, model.species, epoch_chosen=keeps_best)
         rows = run.table.train[:: -(-sites // MOST_SCORED)]
         training = validate(run, replace(run.table, valid=rows))["auc_all"]
         large_gap(training, about["validation_auc"]["all"], steps=steps)
@@ -61,46 +61,48 @@ def constant_predictors(arrays: Mapping[str, np.ndarray]) -> None:
 
 def _varies(x: np.ndarray) -> bool:
     """Return whether any value differs between sites by more than the rounding of float32."""
-    known = np.isfinite(x)
-    if not known.any():
+    is_finite = np.isfinite(x)
+    if not is_finite.any():
         return False
-    low = np.where(known, x, np.inf).min(0)
-    high = np.where(known, x, -np.inf).max(0)
-    seen = known.any(0)
-    size = np.maximum(np.abs(low[seen]), np.abs(high[seen]))
-    return bool((high[seen] - low[seen] > ROUNDING * size).any())
+    low = np.where(is_finite, x, np.inf).min(0)
+    high = np.where(is_finite, x, -np.inf).max(0)
+    ever_finite = is_finite.any(0)
+    size = np.maximum(np.abs(low[ever_finite]), np.abs(high[ever_finite]))
+    return bool((high[ever_finite] - low[ever_finite] > ROUNDING * size).any())
 
 
 def few_presences(labels: np.ndarray, species: Sequence[str]) -> None:
     """Warn of species with very few presences among all labels ``(n, S)``."""
-    if listed := _listed((labels == 1).sum(0), species, FEWEST):
+    if species_list := _listed((labels == 1).sum(0), species, FEWEST):
         _warn(
-            f"fewer than {FEWEST} presences: {listed}. Their suitability is little more than a guess; "
+            f"fewer than {FEWEST} presences: {species_list}. Their suitability is little more than a guess; "
             "add records, or leave these species out with sites.sel(species=[...])",
             "few presences",
         )
 
 
-def few_validated(counts: np.ndarray, species: Sequence[str], *, chosen: bool) -> None:
-    """Warn of species with few validation presences ``(S,)``, which may have chosen the epoch."""
-    listed = _listed(counts, species, FEWEST_VALIDATED)
-    if listed and chosen:
+def few_validated(counts: np.ndarray, species: Sequence[str], *, epoch_chosen: bool) -> None:
+    """Warn of species with few validation presences ``(S,)``; ``epoch_chosen``: they chose the epoch."""
+    species_list = _listed(counts, species, FEWEST_VALIDATED)
+    if species_list and epoch_chosen:
         _warn(
-            f"fewer than {FEWEST_VALIDATED} validation presences: {listed}. The best epoch is then "
+            f"fewer than {FEWEST_VALIDATED} validation presences: {species_list}. The best epoch is then "
             "chosen by noise; leave out holdout and keep, so that all sites train for a number of "
             "steps that follows from the data (gm.fit(sites) without training=)",
             "few validation presences",
         )
-    elif listed:
+    elif species_list:
         _warn(
-            f"fewer than {FEWEST_VALIDATED} validation presences: {listed}. The validation AUC of these "
+            f"fewer than {FEWEST_VALIDATED} validation presences: {species_list}. The validation AUC of these "
             "species is uncertain by .06 or more; add records, or judge species together",
             "few validation presences",
         )
 
 
-def ended_early(best: Sequence[int], epochs: Sequence[int], *, most: int, steps: int) -> None:
-    """Warn of a run that its limit ended before its scores could stop rising.
+def ended_early(
+    best: Sequence[int], epochs: Sequence[int], *, epoch_limit: int, steps: int
+) -> None:
+    """Warn of a run that reached its limit of epochs while its scores still rose.
 
     Parameters
     ----------
@@ -109,38 +111,42 @@ def ended_early(best: Sequence[int], epochs: Sequence[int], *, most: int, steps:
     most : int
         Limit of the epochs.
     steps : int
-        Optimiser steps of so many epochs.
+        Optimiser steps of that many epochs.
     """
-    if most not in epochs:
+    if epoch_limit not in epochs:
         return
-    late = any(b == most - 1 for b, e in zip(best, epochs) if e == most)
+    late = any(b == epoch_limit - 1 for b, e in zip(best, epochs) if e == epoch_limit)
     if not late and steps >= FEW_STEPS:
         return
-    reason = f"the best epoch is the last of {most}" if late else f"{steps} optimiser steps are few"
+    reason = (
+        f"the best epoch is the last of {epoch_limit}"
+        if late
+        else f"{steps} optimiser steps are few"
+    )
     _warn(
-        f"{reason}: training ended too early. Pass more, training={{'epochs': {2 * most}}}, or leave "
+        f"{reason}: training ended too early. Pass more, training={{'epochs': {2 * epoch_limit}}}, or leave "
         "training= out: the number of steps then follows from the data",
         "ended early",
     )
 
 
 def large_gap(training: float | None, validation: float | None, *, steps: int) -> None:
-    """Warn if the training AUC is far above the validation AUC, after so many optimiser steps."""
+    """Warn if the training AUC is far above the validation AUC after ``steps`` optimiser steps."""
     if training is None or validation is None or training - validation < GAP:
         return
     shorter = f", or fewer steps (training={{'steps': {steps // 2}}})" if steps >= FEW_STEPS else ""
     _warn(
-        f"training AUC {training:.2f}, validation AUC {validation:.2f}: the model fits its own sites, "
-        f"not new places. Use fewer predictors{shorter}, and trust gm.cross_evaluate(sites, schema) only",
+        f"training AUC {training:.2f}, validation AUC {validation:.2f}: the model fits its training sites, "
+        f"not new places. Use fewer predictors{shorter}, and trust gm.cross_validate(sites, schema) only",
         "large gap",
     )
 
 
 def _listed(counts: np.ndarray, species: Sequence[str], fewest: int) -> str:
-    few = np.flatnonzero(counts < fewest)
-    names = ", ".join(f"{species[i]} ({int(counts[i])})" for i in few[:LISTED])
-    more = f" and {len(few) - LISTED} more species" if len(few) > LISTED else ""
-    return names + more
+    rare = np.flatnonzero(counts < fewest)
+    names = ", ".join(f"{species[i]} ({int(counts[i])})" for i in rare[:LISTED])
+    remainder = f" and {len(rare) - LISTED} more species" if len(rare) > LISTED else ""
+    return names + remainder
 
 
 def _warn(message: str, topic: str) -> None:

@@ -1,7 +1,7 @@
-"""Checkpoints: everything a run needs to go on exactly, as safetensors and JSON.
+"""Checkpoints: the state that a run needs to resume with equal results, as safetensors and JSON.
 
-There is no random state in here: the randomness of each epoch follows from the seed and the epoch's
-number alone.
+They hold no random state, since the randomness of each epoch follows from the seed and the number of the
+epoch.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ Weights = dict[str, Tensor]
 
 @dataclass
 class Progress:
-    """Where a run stands; the only thing that changes from epoch to epoch beside the weights."""
+    """State of a run that changes from epoch to epoch, except the weights."""
 
     history: list[dict] = field(default_factory=list)
     best: Weights = field(default_factory=dict)
     best_epoch: int = -1
     best_score: float = float("-inf")
     alone: list[list[float]] = field(default_factory=list)
-    """Scores of each modality alone, a row per epoch of the history; what masking follows."""
+    """Scores of each modality alone, one row per epoch, which masking follows."""
 
     @property
     def epoch(self) -> int:
-        """Epochs done."""
+        """Number of completed epochs."""
         return len(self.history)
 
 
@@ -74,7 +74,7 @@ def save_checkpoint(
 
 @contextmanager
 def only_run(folder: Path | None) -> Iterator[None]:
-    """Keep other runs from saving to the same checkpoint folder meanwhile.
+    """Prevent other runs from saving to the same checkpoint folder.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def only_run(folder: Path | None) -> Iterator[None]:
 def load_checkpoint(
     folder: Path, *, network: torch.nn.Module, optimizer: torch.optim.Optimizer, fingerprint: str
 ) -> Progress:
-    """Put network and optimizer back where the checkpoint left them.
+    """Load network and optimizer from the checkpoint and return its progress.
 
     Raises
     ------

@@ -17,7 +17,7 @@ from scipy.stats import rankdata
 from geomiam.metrics import auc
 
 MOST_NUMBERS = 20_000_000
-"""Predictions of a kind of member that are held at most; fewer sites are predicted if there are more."""
+"""Limit of the predictions of one kind of member in memory; beyond it fewer sites are predicted."""
 
 Predict = Callable[[str, int, np.ndarray], np.ndarray]
 """Kind of member, fold, positions ``(v,)`` among the predicted sites → logits ``(subsets, v, S)`` of these sites."""
@@ -25,7 +25,7 @@ Predict = Callable[[str, int, np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Folds:
-    """Spatial folds and what each kind of member predicts for the sites that it did not train on."""
+    """Spatial folds, and the predictions of each kind of member for the sites that it did not train on."""
 
     labels: np.ndarray
     """``(n, S)`` of the sites that are predicted; 1, 0, NaN."""
@@ -34,7 +34,7 @@ class Folds:
     fold: np.ndarray
     """Fold of each of them ``(n,)``."""
     logits: dict[str, np.ndarray] = field(default_factory=dict)
-    """Per kind ``(subsets, n, S)``; NaN = not predicted. The last subset is everything."""
+    """Per kind ``(subsets, n, S)``; NaN = not predicted. The last subset has all predictors."""
 
     def run(self, kinds: Sequence[str], predict: Predict) -> None:
         """Train and predict all folds with every kind of member."""
@@ -60,12 +60,12 @@ class Folds:
         return (self.labels == 1).sum(0)
 
 
-def predicted_sites(held: Sequence[np.ndarray], numbers: int) -> np.ndarray:
-    """Return which of the held-out sites are predicted ``(v,)``, with so many numbers for each.
+def predicted_sites(held_out: Sequence[np.ndarray], numbers: int) -> np.ndarray:
+    """Return the held-out sites to predict ``(v,)``, each of which gets ``numbers`` predictions.
 
-    All of them, or every second, third, … so that memory is bounded.
+    Beyond the limit of memory it is every second, third, … site.
     """
-    rows = np.flatnonzero(np.any(held, axis=0))
+    rows = np.flatnonzero(np.any(held_out, axis=0))
     return rows[:: -(-len(rows) * numbers // MOST_NUMBERS)]
 
 
@@ -83,28 +83,28 @@ def choose(folds: Folds) -> tuple[tuple[str, ...], dict[str, float | None]]:
     skills = {m: folds.skill(m) for m in mixes}
     best = max(skills.values(), key=lambda skill: skill[0])
     level = [m for m in mixes if not _is_better(best, skills[m])]
-    chosen = max(level, key=lambda m: (len(m), skills[m][0]))
-    rounded = {"+".join(m): round(score, 4) for m, (score, _) in skills.items()}
-    return chosen, {m: None if np.isnan(score) else score for m, score in rounded.items()}
+    best_mix = max(level, key=lambda m: (len(m), skills[m][0]))
+    auc_by_mix = {"+".join(m): round(score, 4) for m, (score, _) in skills.items()}
+    return best_mix, {m: None if np.isnan(score) else score for m, score in auc_by_mix.items()}
 
 
-def _is_better(one: tuple[float, np.ndarray], other: tuple[float, np.ndarray]) -> bool:
-    """Whether an AUC exceeds another by more than one standard error of the difference over blocks."""
-    return bool(one[0] - other[0] > np.sqrt(np.sum((one[1] - other[1]) ** 2)))
+def _is_better(first: tuple[float, np.ndarray], second: tuple[float, np.ndarray]) -> bool:
+    """Return whether an AUC exceeds another by more than a standard error of the difference over blocks."""
+    return bool(first[0] - second[0] > np.sqrt(np.sum((first[1] - second[1]) ** 2)))
 
 
 def auc_by_block(
     labels: np.ndarray, scores: np.ndarray, blocks: np.ndarray
 ) -> tuple[float, np.ndarray]:
-    """Mean AUC over species, and the influence of each block on it ``(b,)``.
+    """Return the mean AUC over species, and the influence of each block on it ``(b,)``.
 
     The root of the sum of squared influences is a standard error for data that are independent
     between blocks (DeLong et al. 1988, with blocks in place of sites).
     """
     influence, values = np.zeros(len(labels)), []
     for y, z in zip(labels.T, scores.T):
-        labelled = np.isfinite(y) & np.isfinite(z)
-        present, absent = labelled & (y == 1), labelled & (y == 0)
+        is_scored = np.isfinite(y) & np.isfinite(z)
+        present, absent = is_scored & (y == 1), is_scored & (y == 0)
         if not (present.any() and absent.any()):
             continue
         above, below = _placements(z[present], z[absent])
@@ -117,7 +117,10 @@ def auc_by_block(
 
 
 def _placements(present: np.ndarray, absent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Share of absences below each presence, and of presences above each absence; ties count half."""
+    """Return the shares of absences below each presence and of presences above each absence.
+
+    Ties count half.
+    """
     ranks = rankdata(np.concatenate([present, absent]))
     above = (ranks[: len(present)] - rankdata(present)) / len(absent)
     below = 1 - (ranks[len(present) :] - rankdata(absent)) / len(present)
@@ -128,6 +131,8 @@ def scores_by_subset(folds: Folds, kinds: Sequence[str], names: Sequence[str]) -
     """Return the mean AUC of the mix by subset of modalities; None where no species can be scored."""
     values = {}
     for name, logits in zip(names, folds.mean(kinds)):
-        each = auc(folds.labels, logits)
-        values[name] = float(np.nanmean(each)) if np.isfinite(each).any() else None
+        auc_by_species = auc(folds.labels, logits)
+        values[name] = (
+            float(np.nanmean(auc_by_species)) if np.isfinite(auc_by_species).any() else None
+        )
     return values

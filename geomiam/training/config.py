@@ -11,14 +11,15 @@ from geomiam.geo.lengths import Length, block_side
 from geomiam.schema.schema import Fact
 
 MOST_WARMUP = 100
-"""Steps: a share of a long run is not longer than this, the warm-up of MIAM's settings."""
+"""Steps of the warm-up at most if it is a share of the run; the warm-up of MIAM."""
 
 
 class TrainingConfig(Fact):
-    """Settings of a training. Optimizer, rate, decay, batch and epochs are MIAM's; others are geomiam's.
+    """Settings of a training.
 
-    The defaults are those of a run that is configured by hand. Without ``training=``,
-    :func:`geomiam.fit` takes its settings from the data; see :mod:`geomiam.training.rule`.
+    Optimizer, learning rate, weight decay, batch and epochs are those of MIAM, the others geomiam's.
+    The defaults apply to a config that a user passes. Without ``training=``, the settings of
+    :func:`geomiam.fit` follow from the data; see :mod:`geomiam.training.rule`.
     """
 
     epochs: int = Field(100, ge=1, description="upper limit")
@@ -84,21 +85,21 @@ class TrainingConfig(Fact):
         return self
 
     def passes(self, sites: int) -> int:
-        """Return how often an epoch passes over all training sites."""
+        """Return the number of passes over all training sites in one epoch."""
         return math.ceil(self.epoch_steps / math.ceil(sites / self.batch))
 
     def steps_per_epoch(self, sites: int) -> int:
-        """Return the optimiser steps of an epoch over so many training sites."""
+        """Return the optimiser steps of one epoch over ``sites`` training sites."""
         return self.passes(sites) * math.ceil(sites / self.batch)
 
     def most_epochs(self, sites: int) -> int:
-        """Return after how many epochs a run over so many training sites ends at the latest."""
+        """Return the largest number of epochs of a run over ``sites`` training sites."""
         if self.steps is None:
             return self.epochs
         return min(self.epochs, math.ceil(self.steps / self.steps_per_epoch(sites)))
 
     def warmup_steps(self, sites: int) -> int:
-        """Return over how many steps the learning rate rises."""
+        """Return the number of steps over which the learning rate rises."""
         if self.warmup >= 1:
             return round(self.warmup)
         total = self.most_epochs(sites) * self.steps_per_epoch(sites)

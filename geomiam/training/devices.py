@@ -1,4 +1,4 @@
-"""Where a run computes: one device by plain torch, several by Lightning Fabric."""
+"""Devices of a run: one with plain torch, several with Lightning Fabric."""
 
 from __future__ import annotations
 
@@ -79,12 +79,12 @@ Fabric = OneDevice | Any
 
 
 def devices(config: TrainingConfig) -> OneDevice | LightningFabric:
-    """Return where a run with these settings computes.
+    """Return the device or devices of a run with these settings.
 
     Raises
     ------
     DeviceError
-        If a device is not there, or several are asked for without Lightning Fabric.
+        If a device is absent, or several are requested without Lightning Fabric.
     """
     if config.devices == 1:
         return OneDevice(config.accelerator, config.precision)

@@ -1,7 +1,6 @@
-"""Extended models: trained weights are copied, and the names of new weights are returned.
+"""Extension of models by species and modalities: trained weights are copied unchanged.
 
-No trained weight is changed. New modalities stand last, so every old token keeps its place; new
-species stand last in the head.
+New modalities come last, so every old token keeps its position; new species come last in the head.
 """
 
 from __future__ import annotations
@@ -22,28 +21,30 @@ from geomiam.tokens.scaler import Scaler
 
 
 def grown_schema(schema: Schema, new: Schema) -> Schema:
-    """Put new modalities after those of a schema; each is a group of its own.
+    """Return a schema with new modalities after its own; each new modality is a group.
 
     Raises
     ------
     SchemaError
         If a new group has the name of an old one.
     """
-    if taken := sorted(set(new.modalities) & set(schema.groups)):
-        raise SchemaError(f"modalities {taken} have the names of groups of the model; rename them")
-    own = {m: Group(name=m, members=(m,)) for m in new.modalities}
-    facts = {k: getattr(schema, k) for k in Schema.model_fields}
+    if name_clashes := sorted(set(new.modalities) & set(schema.groups)):
+        raise SchemaError(
+            f"modalities {name_clashes} have the names of groups of the model; rename them"
+        )
+    new_groups = {m: Group(name=m, members=(m,)) for m in new.modalities}
+    fields = {k: getattr(schema, k) for k in Schema.model_fields}
     return Schema(
         **{
-            **facts,
+            **fields,
             "modalities": {**schema.modalities, **new.modalities},
-            "groups": {**schema.groups, **own},
+            "groups": {**schema.groups, **new_groups},
         }
     )
 
 
 def joined_scaler(old: Scaler, new: Scaler) -> Scaler:
-    """The scaler of the old variables, untouched, and that of the new ones."""
+    """Return the scalers of the old and the new variables as one."""
     fields = ("mean", "std", "classes", "edges", "ranges", "limits")
     return Scaler(*(getattr(old, f) | getattr(new, f) for f in fields))
 
@@ -54,7 +55,7 @@ def with_modalities(model: Model, schema: Schema, scaler: Scaler) -> tuple[Model
     Parameters
     ----------
     model : Model
-        Stays as it is.
+        Not changed.
     schema : Schema
         Of :func:`grown_schema`.
     scaler : Scaler
@@ -73,21 +74,21 @@ def with_modalities(model: Model, schema: Schema, scaler: Scaler) -> tuple[Model
                 "without them; train a new model with fusion='group', 'token', 'sum' or 'linear'"
             )
     new = [m for m in schema.modalities if m not in model.schema.modalities]
-    grown = config.model_copy(update={"grown": (*config.grown, *new), "explainer": 0})
-    extended = Model.untrained(
+    new_config = config.model_copy(update={"grown": (*config.grown, *new), "explainer": 0})
+    larger = Model.untrained(
         schema,
         scaler=scaler,
         species=model.species,
-        config=grown,
+        config=new_config,
         link=model.link,
         backbones=model.network.backbones,
     )
     new_weights: list[nn.Parameter] = []
-    for member, old in zip(extended.network.members, model.network.members):
+    for member, old in zip(larger.network.members, model.network.members):
         new_weights += _extend_member(member, old)
-    extended.network.head.load_state_dict(model.network.head.state_dict())
+    larger.network.head.load_state_dict(model.network.head.state_dict())
     new_ids = {id(p) for p in new_weights}
-    return extended, [n for n, p in extended.network.named_parameters() if id(p) in new_ids]
+    return larger, [n for n, p in larger.network.named_parameters() if id(p) in new_ids]
 
 
 def with_species(model: Model, species: Sequence[str]) -> Model:
@@ -124,19 +125,19 @@ def put_head(model: Model, head: nn.Linear, first: int) -> None:
 def _extend_member(member: Member, old: Member) -> list[nn.Parameter]:
     """Copy the weights of a trained member into a larger one; return the weights that are new."""
     parts, before = member.tokenizers.parts, old.tokenizers.parts
-    for part, trained in zip(parts, before):
-        part.load_state_dict(trained.state_dict())
+    for part, old_part in zip(parts, before):
+        part.load_state_dict(old_part.state_dict())
     member.norm.load_state_dict(old.norm.state_dict())
     new = [p for part in parts[len(before) :] for p in part.parameters()]
     return new + member.fusion.extend(old.fusion)
 
 
 def _copy(network: Network) -> Network:
-    copied = copy.deepcopy(network).cpu()
-    copied.explainer = None
-    return copied
+    duplicate = copy.deepcopy(network).cpu()
+    duplicate.explainer = None
+    return duplicate
 
 
-def _without_explainer(model: Model, network: Network, **facts: Any) -> Model:
+def _without_explainer(model: Model, network: Network, **changes: Any) -> Model:
     config = model.config.model_copy(update={"explainer": 0})
-    return replace(model, network=network, config=config, **facts)
+    return replace(model, network=network, config=config, **changes)

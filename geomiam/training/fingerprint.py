@@ -1,8 +1,8 @@
-"""A fingerprint of the training sites: whether a model was fitted on given sites, without a list of them.
+"""A fingerprint of training sites, to detect that a model was fitted on given sites.
 
-A Bloom filter of one hash, between an eighth and a quarter full: every training site is in it, and so is
-that share of all other places. So a set of sites can be recognised, while a single place, such as that of a threatened
-species, cannot be looked up.
+It is a Bloom filter of one hash, between an eighth and a quarter full. It contains every training site,
+and the same share of all other places. So a set of sites can be recognised, while a single place, such
+as that of a threatened species, cannot be looked up.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from geomiam.errors import GridError, TrainedOnTheseSites, warn
 from geomiam.splits import site_coordinates
 
 LOAD = 0.25
-"""Share of the filter that is set, at most."""
+"""Largest share of the filter that is set."""
 MOST_BITS = 24
 """2 MiB; enough for 5 million sites."""
 SURE = 1e-6
-"""Chance that new sites hit the filter as often, at and below which they count as training sites."""
+"""Probability of as many hits by chance, at and below which sites count as training sites."""
 
 
 def fingerprint(sites: xr.Dataset) -> str | None:
@@ -47,7 +47,7 @@ def shared_with(about: Mapping[str, Any], sites: xr.Dataset) -> float:
     about : mapping
         Provenance of a model; that of its fine-tuning counts too.
     sites : xarray.Dataset
-        With coordinates; without, nothing is known: 0.
+        Without coordinates the share is 0.
     """
     keys = _keys(sites)
     if keys is None or not len(keys):
@@ -68,16 +68,16 @@ def warn_if_trained_on(about: Mapping[str, Any], sites: xr.Dataset) -> None:
     """
     if share := shared_with(about, sites):
         warn(
-            f"the model was fitted on about {share:.0%} of these sites, so its scores are too good: hold "
+            f"the model was fitted on about {share:.0%} of these sites, so its scores are too high: hold "
             "out blocks with test = gm.splits.hold_out_blocks(sites, share=0.2), fit on "
-            "sites.isel(site=~test) and evaluate on sites.isel(site=test), or use gm.cross_evaluate "
+            "sites.isel(site=~test) and evaluate on sites.isel(site=test), or use gm.cross_validate "
             "(command line: geomiam split)",
             TrainedOnTheseSites,
         )
 
 
 def _keys(sites: xr.Dataset) -> np.ndarray | None:
-    """A hash of each distinct place, and time if the sites have one; None without coordinates."""
+    """Return a hash of each distinct place and time; None without coordinates."""
     try:
         places = np.ascontiguousarray(site_coordinates(sites), np.float32) + np.float32(0)  # no -0
     except GridError:
@@ -91,7 +91,7 @@ def _keys(sites: xr.Dataset) -> np.ndarray | None:
 
 
 def _table(text: Any) -> np.ndarray | None:
-    """The filter in base64 text, boolean; None for anything else."""
+    """Return the filter in base64 text, boolean; None for anything else."""
     if not isinstance(text, str):
         return None
     try:

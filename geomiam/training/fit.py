@@ -1,4 +1,4 @@
-"""From sites to a model: read, configured by the rule, validated, trained."""
+"""Training of a model on sites."""
 
 from __future__ import annotations
 
@@ -54,56 +54,55 @@ def fit(
     schema : Schema or path, optional
         The predictors and their modalities, or the path of a catalog; inferred if not given.
     masking : Strategy or str, optional
-        Default: ``MIAM(kappa=10, lam=1)``, for ``warm_start=True`` ``RandomSubset()``; a name as on the
-        command line, such as ``"uniform"``.
+        A strategy, or its name as on the command line, such as ``"uniform"``. Default:
+        ``MIAM(kappa=10, lam=1)``, for ``warm_start=True`` ``RandomSubset()``.
     network : NetworkConfig or mapping, optional
         Fusion and sizes. Default: small members of several kinds, by a rule from the data (below). A
-        config is used as it is; a mapping changes single settings of the rule: ``{"width": 32}``.
+        config is used unchanged; a mapping changes single settings of the rule: ``{"width": 32}``.
     training : TrainingConfig or mapping, optional
         Loss, length, optimizer, validation, device and precision. Default: by the rule. A config is
-        used as it is, with its own defaults; a mapping changes single settings of the rule:
+        used unchanged, with its defaults; a mapping changes single settings of the rule:
         ``{"loss": "maxent", "steps": 500}``.
     validation : numpy.ndarray or False, optional
-        Boolean per site: these sites do not train, and are scored. Default: spatial folds by the rule,
-        or the spatial hold-out of a ``TrainingConfig``. False: no site is held out and none needs
-        coordinates, for an outer loop that validates; members are then the fixed ones of the rule.
+        Boolean per site: these sites are scored and do not train. Default: spatial folds by the rule,
+        or the spatial hold-out of a ``TrainingConfig``. False holds out no site and needs no
+        coordinates, for an outer loop that validates; the members are then the fixed mix of the rule.
     rng : int, numpy.random.Generator or None
         Equal seed, data and settings give an equal model on the same machine.
     checkpoint : path, optional
-        Folder where every epoch is saved; an interrupted run is continued exactly from there.
+        Folder where every epoch is saved; an interrupted run resumes from there with equal results.
     warm_start : bool or Model
         True, for ``fusion="late"``: each branch is first trained alone on all sites that have its
-        modality, sites with nothing else included; then all together from there, for
-        ``TrainingConfig(joint_epochs, joint_lr)``. Or a model to start from, such as
-        :func:`geomiam.pretrain` makes: schema, scaler and ``network=`` are that model's, and so are
-        the first weights of every member; the head's too, where species and link are the same.
+        modality, then all branches are trained together with ``joint_epochs`` and ``joint_lr`` of
+        :class:`geomiam.TrainingConfig`. A model, such as one of :func:`geomiam.pretrain`: schema,
+        scaler, ``network=`` and the first weights of every member are those of the model, including
+        the head if species and link are equal.
     backbones : mapping of str to torch.nn.Module, optional
         Modules such as pre-trained networks, by variable (or modality of one variable); see
-        :class:`geomiam.Backbone`. Every member trains a copy; one whose weights have
-        ``requires_grad`` False stays as it is.
+        :class:`geomiam.Backbone`. Every member trains a copy. Weights with
+        ``requires_grad=False`` are not trained.
     progress : bool, optional
         Show progress bars; default: on a terminal or in a notebook.
 
     Returns
     -------
     Model
-        ``about["rule"]`` states how it was configured and why, ``about["validation_auc"]`` how well it
-        predicts spatial blocks that did not train it, from each modality alone and from all.
+        ``about["rule"]`` has the settings and their reasons, ``about["validation_auc"]`` the AUC on
+        spatial blocks that did not train, from each modality alone and from all.
 
     Notes
     -----
     *The rule.* All sites train, for a number of optimiser steps that follows from the number of sites
     and presences; the weights are the average of schedule-free AdamW (Defazio et al. 2024). Models of
     the same settings, trained without one of three folds of spatial blocks (one hold-out for more than
-    3,000 sites), predict that fold: this gives the validation AUC, and decides which kinds of members
-    (linear, quadratic, sum, group) the model has. See :mod:`geomiam.training.rule`.
+    3,000 sites), predict that fold. These predictions give the validation AUC and choose the kinds of members
+    (linear, quadratic, sum, group). See :mod:`geomiam.training.rule`.
 
     *By hand.* With a ``TrainingConfig`` the weights are those of the best epoch: highest mean of the
-    single-modality and all-input AUC on the validation sites, or highest all-input AUC for
-    ``Constant(0.0)``, which hides nothing. With ``TrainingConfig(holdout=0, keep="last")`` every site
+    single-modality and all-input AUC on the validation sites. For ``Constant(0.0)``, which hides
+    nothing, it is the epoch of the highest all-input AUC. With ``TrainingConfig(holdout=0, keep="last")`` every site
     trains, and ``about["validation_auc"]`` is that of training sites. Masking
-    that follows scores takes them from the validation sites, or from training sites where none are
-    held out.
+    that follows scores uses the validation sites, or training sites if none are held out.
 
     Raises
     ------
@@ -112,7 +111,13 @@ def fit(
     SelectionError
         If ``warm_start`` does not suit the fusion, or is a model of another schema or network.
     BackboneError
-        If a backbone fits no variable, or does not answer as it should.
+        If a backbone fits no variable, or returns a wrong shape.
+
+    Examples
+    --------
+    >>> import geomiam as gm
+    >>> model = gm.fit(sites, schema)  # doctest: +SKIP
+    >>> model = gm.fit(sites, training={"loss": "maxent"}, rng=1)  # doctest: +SKIP
     """
     if schema is None and isinstance(warm_start, Model):
         schema = warm_start.schema
@@ -123,7 +128,7 @@ def fit(
         training=training,
         warm_start=warm_start,
         backbones=backbones or {},
-        held=validation is not None,
+        validation_given=validation is not None,
     )
     held_out = HoldOut.of(sites, validation, setup.plan.training)
     seeds = np.random.default_rng(rng)
@@ -145,7 +150,7 @@ def _about(
     fusion: str,
     scores: dict[str, Any],
 ) -> dict[str, Any]:
-    """Provenance of the model; ``scores`` are those of spatial folds, if there were any."""
+    """Return the provenance of the model; ``scores`` are those of spatial folds, if any."""
     runs, ends = [m.run for m in members], [m.end for m in members]
     about = provenance(runs, ends, setup.table.sites) | held_out.about()
     about["loss"] = {"name": setup.plan.training.loss, "reason": setup.loss_reason}

@@ -1,4 +1,4 @@
-"""Which sites validate a training: those given, or spatial blocks."""
+"""Validation sites of a training: those of the caller, or spatial blocks."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from geomiam.training.config import TrainingConfig
 
 @dataclass(frozen=True, eq=False)
 class HoldOut:
-    """How sites are held out; drawn once for each member."""
+    """A way to hold out sites, drawn once for each member."""
 
     given: np.ndarray
-    """Boolean ``(n,)``: the sites that validate where there are no blocks."""
+    """Boolean ``(n,)``: the validation sites if there are no blocks."""
     blocks: Blocks | None
-    """Spatial blocks that are drawn from."""
+    """Spatial blocks to draw from."""
     share: float
-    """Of the sites, in the blocks that validate."""
+    """Share of the sites in the validation blocks."""
 
     @classmethod
     def of(
@@ -31,16 +31,16 @@ class HoldOut:
         validation: np.ndarray | Literal[False] | None,
         config: TrainingConfig,
     ) -> HoldOut:
-        """Return the sites given, or spatial blocks; no sites for ``holdout=0`` or False.
+        """Return the caller's sites or spatial blocks; no sites for ``holdout=0`` or False.
 
         Raises
         ------
         LabelError
-            If ``validation`` is not one boolean per site, some of each.
+            If ``validation`` is not one boolean per site, with True and False.
         SettingError
             If ``validation`` is False and the training keeps its best epoch.
         GridError
-            If the sites have no coordinates, or cannot be dealt into spatial blocks.
+            If the sites have no coordinates, or lie in too few spatial blocks.
         """
         n = sites.sizes["site"]
         if validation is False:
@@ -52,7 +52,7 @@ class HoldOut:
         return cls(np.zeros(n, bool), blocks, config.holdout)
 
     def draw(self, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return which sites validate ``(n,)``; blocks are drawn to share the labels ``(n, S)`` evenly."""
+        """Return the validation sites ``(n,)``; blocks are drawn so that labels ``(n, S)`` are balanced."""
         if self.blocks is None:
             return self.given
         return hold_out(labels, self.blocks.number, share=self.share, rng=rng)
@@ -72,10 +72,10 @@ def _check_last(config: TrainingConfig) -> None:
 
 
 def _checked(validation: np.ndarray, n: int) -> np.ndarray:
-    held = np.asarray(validation, bool)
-    if held.shape != (n,) or held.all() or not held.any():
+    mask = np.asarray(validation, bool)
+    if mask.shape != (n,) or mask.all() or not mask.any():
         raise LabelError(
-            f"validation= must be one boolean per site ({n}), some of each; found shape "
-            f"{held.shape} with {int(held.sum())} True"
+            f"validation= must be one boolean per site ({n}), with True and False; found shape "
+            f"{mask.shape} with {int(mask.sum())} True"
         )
-    return held
+    return mask

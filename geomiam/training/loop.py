@@ -1,8 +1,8 @@
-"""The training loop: masks on top of what is missing anyway, and a score after every epoch.
+"""The training loop: masked batches, and a score after every epoch.
 
-Every batch hides tokens drawn by the masking strategy on top of those that are missing anyway, so
-the network learns to answer from any subset; every epoch scores each modality alone and all together,
-which steers MIAM and picks the epoch that is kept. What is learned is the run's task.
+Every batch hides tokens drawn by the masking strategy, in addition to missing ones, so
+the network learns to predict from any subset. Every epoch scores each modality alone and all together;
+these scores steer MIAM and choose the epoch that is kept. The run's task has the loss and the scores.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ Objective = Callable[..., Tensor]
 
 
 class Task(Protocol):
-    """What a run learns, and how it is scored."""
+    """Loss and scores of a run."""
 
     metric: ClassVar[str]
-    """Scores are noted as ``<metric>_<modality>`` and ``<metric>_all``; higher is better."""
+    """Scores are recorded as ``<metric>_<modality>`` and ``<metric>_all``; higher is better."""
 
     def objective(self, run: Run) -> Objective:
-        """Return the loss; labels that do not suit it are refused."""
+        """Return the loss; raise LabelError if the labels do not suit it."""
         ...
 
     def scores(self, run: Run, table: Table) -> dict[str, float]:
@@ -53,17 +53,17 @@ class Task(Protocol):
         ...
 
     def finish(self, run: Run) -> None:
-        """Do what is left to do when the kept weights are in place."""
+        """Complete the run after the kept weights are loaded."""
         ...
 
 
 @dataclass(frozen=True)
 class Run:
-    """What stays the same during a run."""
+    """Data and settings that are constant during a run."""
 
     model: Model
     module: nn.Module
-    """What trains: the model's network, or one that holds it. Weights without gradient stay."""
+    """Module to train: the model's network, or a module that contains it."""
     table: Table
     masking: Strategy
     config: TrainingConfig
@@ -76,33 +76,37 @@ def train(run: Run, checkpoint: Path | None = None, *, name: str = "training") -
 
     The module ends with the weights of the best epoch, or of the last, in evaluation mode.
     """
-    run.task.objective(run)  # refuses labels before anything starts
+    run.task.objective(run)  # raises for unsuitable labels before the start
     fabric = devices(run.config)
     checkpoint = real_path(checkpoint) if checkpoint else None
     progress = fabric.launch(
-        partial(_work, run=run, checkpoint=checkpoint, name=name, shown=is_shown())
+        partial(_work, run=run, checkpoint=checkpoint, name=name, show_bar=is_shown())
     )
     progress.best = {k: torch.as_tensor(v) for k, v in progress.best.items()}
     _keep(run, progress)
     return progress
 
 
-def _work(fabric: Fabric, *, run: Run, checkpoint: Path | None, name: str, shown: bool) -> Progress:
-    """What each process does; the first one scores and writes, and its progress counts."""
+def _work(
+    fabric: Fabric, *, run: Run, checkpoint: Path | None, name: str, show_bar: bool
+) -> Progress:
+    """Train in one process; the first process scores and writes, and its progress is returned."""
     from schedulefree import AdamWScheduleFree
 
     c = run.config
-    if fabric.world_size > 1:  # processes share the memory of what they are sent: not the weights
+    if (
+        fabric.world_size > 1
+    ):  # processes share the memory of received objects, but must not share weights
         run = replace(run, module=copy.deepcopy(run.module))
-    learned = [p for p in run.module.parameters() if p.requires_grad]
+    parameters = [p for p in run.module.parameters() if p.requires_grad]
     sites = len(run.table.train)
     optimizer = AdamWScheduleFree(
-        learned, lr=c.lr, weight_decay=c.weight_decay, warmup_steps=c.warmup_steps(sites)
+        parameters, lr=c.lr, weight_decay=c.weight_decay, warmup_steps=c.warmup_steps(sites)
     )
     state: dict[str, Any] = {"network": run.module, "optimizer": optimizer}
     if checkpoint:
         state["fingerprint"] = _fingerprint(run)
-    wrapped, stepper = fabric.setup(run.module, optimizer)
+    network, stepper = fabric.setup(run.module, optimizer)
     table, progress, objective = run.table.to(fabric.device), Progress(), run.task.objective(run)
     if checkpoint and checkpoint.is_dir() and any(checkpoint.iterdir()):
         progress = load_checkpoint(checkpoint, **state)
@@ -112,23 +116,27 @@ def _work(fabric: Fabric, *, run: Run, checkpoint: Path | None, name: str, shown
     saving = only_run(checkpoint if fabric.is_global_zero else None)
     with (
         torch_seed(run.seed),
-        _bar(epochs, progress.epoch, name, shown=shown and fabric.is_global_zero) as bar,
+        _bar(epochs, progress.epoch, name, show_bar=show_bar and fabric.is_global_zero) as bar,
         saving,
     ):
         while progress.epoch < epochs and progress.epoch - progress.best_epoch <= c.patience:
-            started, epoch = time.perf_counter(), progress.epoch
+            start_time, epoch = time.perf_counter(), progress.epoch
             optimizer.train()
-            learn = partial(objective, wrapped, fabric=fabric)
+            learn = partial(objective, network, fabric=fabric)
             row = _epoch(run, table, progress, fabric=fabric, stepper=stepper, learn=learn)
             optimizer.eval()
             row |= fabric.broadcast(run.task.scores(run, table) if fabric.is_global_zero else {})
-            _note(run, progress, {"epoch": epoch, **row, "seconds": time.perf_counter() - started})
+            _record(
+                run, progress, {"epoch": epoch, **row, "seconds": time.perf_counter() - start_time}
+            )
             if checkpoint and fabric.is_global_zero:
                 save_checkpoint(checkpoint, progress, **state)
-            every = row[f"{run.task.metric}_all"]
-            bar.set_postfix_str(f"{run.task.metric} {every:.3f}, best {progress.best_score:.3f}")
+            score_of_all = row[f"{run.task.metric}_all"]
+            bar.set_postfix_str(
+                f"{run.task.metric} {score_of_all:.3f}, best {progress.best_score:.3f}"
+            )
             bar.update()
-    if fabric.world_size > 1:  # a tensor would be gone with the process that sends it
+    if fabric.world_size > 1:  # a tensor is freed with the process that sends it
         progress.best = {k: v.cpu().numpy() for k, v in progress.best.items()}  # type: ignore[misc]
     return progress
 
@@ -136,7 +144,7 @@ def _work(fabric: Fabric, *, run: Run, checkpoint: Path | None, name: str, shown
 def _epoch(
     run: Run, table: Table, progress: Progress, *, fabric: Fabric, stepper, learn: Objective
 ) -> dict:
-    """The passes of an epoch over the training sites; the masks and their log entries."""
+    """Train one epoch; return the mean loss and the log of the masking."""
     epoch = progress.epoch
     rng = np.random.default_rng([run.seed, epoch])
     torch.manual_seed(int(rng.integers(2**31)) + fabric.global_rank)  # dropout
@@ -164,18 +172,18 @@ def _epoch(
 
 
 def _batches(run: Run, sites: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Positions ``(b,)`` of each batch of an epoch; every pass has a new random order."""
+    """Yield the positions ``(b,)`` of each batch of an epoch; every pass has a new random order."""
     for _ in range(run.config.passes(sites)):
         order = rng.permutation(sites)
         for start in range(0, sites, run.config.batch):
             yield order[start : start + run.config.batch]
 
 
-def _note(run: Run, progress: Progress, row: dict) -> None:
+def _record(run: Run, progress: Progress, row: dict) -> None:
     """Add an epoch to the history and keep its weights if it is the best so far."""
     score, last = overall(run, row), run.config.keep == "last"
     if score > progress.best_score or not progress.best or last:
-        weights = run.module.state_dict()  # of the last epoch they stay where they are
+        weights = run.module.state_dict()  # of the last epoch, no copy is needed
         progress.best = {k: v.detach() if last else v.detach().clone() for k, v in weights.items()}
         progress.best_epoch, progress.best_score = progress.epoch, score
     progress.alone.append(_alone(run, row))
@@ -185,22 +193,22 @@ def _note(run: Run, progress: Progress, row: dict) -> None:
 
 
 def overall(run: Run, row: dict) -> float:
-    """The number that epochs are compared by: mean of the known scores in a row of the history."""
-    # A model that never learns to miss anything is not judged by what it says when it must.
+    """Return the score that epochs are compared by: the mean of the finite scores in a row of the history."""
+    # A model that is trained without masking is not scored on single modalities.
     alone = [] if run.masking == Constant(0.0) else list(run.model.schema.modalities)
     scores = [row[f"{run.task.metric}_{m}"] for m in [*alone, "all"]]
-    known = [s for s in scores if s is not None and not math.isnan(s)]
-    return float(np.mean(known)) if known else float("-inf")
+    finite_scores = [s for s in scores if s is not None and not math.isnan(s)]
+    return float(np.mean(finite_scores)) if finite_scores else float("-inf")
 
 
 def _alone(run: Run, row: dict) -> list[float]:
-    """Scores of each modality alone ``(M,)`` in a row of the history; NaN = unknown."""
+    """Return the scores of each modality alone ``(M,)`` in a row of the history; NaN = unknown."""
     scores = (row[f"{run.task.metric}_{m}"] for m in run.model.schema.modalities)
     return [math.nan if s is None else s for s in scores]
 
 
 def _keep(run: Run, progress: Progress) -> None:
-    """Load the weights that the run ends with: the best epoch's, or the last."""
+    """Load the kept weights: those of the best epoch, or of the last."""
     if run.config.keep == "best" and progress.best_score == float("-inf"):
         warn(
             "no epoch could be scored: no species has both classes (in gm.pretrain: no site two "
@@ -214,7 +222,7 @@ def _keep(run: Run, progress: Progress) -> None:
 
 
 def _fingerprint(run: Run) -> str:
-    """SHA-256 of data, settings and first weights: what must agree for a checkpoint to go on.
+    """Return a hash of data, settings and first weights, which must agree for a checkpoint to resume.
 
     The number of epochs may differ: each epoch's randomness follows from seed and number, so a run
     can be made longer, as long as its warm-up stays the same.
@@ -232,11 +240,13 @@ def _fingerprint(run: Run) -> str:
 
 @contextmanager
 def torch_seed(seed: int) -> Iterator[None]:
-    """Seed torch inside and leave its random state outside as it was."""
+    """Seed torch inside the block and restore its random state afterwards."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
 
 
-def _bar(epochs: int, done: int, name: str, *, shown: bool):
-    return progress_bar(total=epochs, initial=done, desc=name, unit="epoch", disable=not shown)
+def _bar(epochs: int, epochs_done: int, name: str, *, show_bar: bool):
+    return progress_bar(
+        total=epochs, initial=epochs_done, desc=name, unit="epoch", disable=not show_bar
+    )

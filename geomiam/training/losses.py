@@ -17,13 +17,13 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 LINK_OF = {name: quantity.link for name, quantity in QUANTITIES.items()}
 COMPLETE = 0.9
-"""Share of the sites at which every species of a complete survey has a label."""
+"""Smallest share of labelled sites of every species in a complete survey."""
 
 
 def resolve_loss(
     config: TrainingConfig, labels: np.ndarray, *, background: bool
 ) -> tuple[TrainingConfig, str]:
-    """Replace ``loss="auto"`` by the loss that suits the labels.
+    """Replace ``loss="auto"`` by a loss that suits the labels.
 
     Plain ``bce`` for a complete survey: its predictions are probabilities. ``weighted-bce`` for all
     other labels: presence-only data with background, where the number of background points is a
@@ -51,11 +51,11 @@ def resolve_loss(
 def _suitable_loss(labels: np.ndarray, *, background: bool) -> tuple[str, str]:
     if background:
         return "weighted-bce", "the sites contain background"
-    surveyed = ~np.isnan(labels)
-    shares = surveyed[:, surveyed.any(0)].mean(0)
+    has_label = ~np.isnan(labels)
+    shares = has_label[:, has_label.any(0)].mean(0)
     if not shares.size or shares.min() < COMPLETE:
-        least = shares.min(initial=1.0)
-        return "weighted-bce", f"a species was surveyed at only {least:.0%} of the sites"
+        smallest_share = shares.min(initial=1.0)
+        return "weighted-bce", f"a species was surveyed at only {smallest_share:.0%} of the sites"
     if labels.shape[1] > 2 and (np.nansum(labels, 1) == 1).all():
         return "weighted-bce", "every site has exactly one present species, as single records have"
     return (
@@ -65,9 +65,9 @@ def _suitable_loss(labels: np.ndarray, *, background: bool) -> tuple[str, str]:
 
 
 def make_loss(name: str, labels: Tensor, *, evenness: float = 0.0) -> Loss:
-    """Return the loss function, with what it takes from the training labels ``(n, S)``.
+    """Return the loss function, with weights from the training labels ``(n, S)``.
 
-    ``evenness`` is of maxent alone: 0 lets every record weigh the same, 1 every species.
+    ``evenness`` applies to maxent only: 0 gives every record the same weight, 1 every species.
 
     Raises
     ------
@@ -89,15 +89,15 @@ def make_loss(name: str, labels: Tensor, *, evenness: float = 0.0) -> Loss:
 
 
 def base_logits(name: str, labels: Tensor) -> Tensor:
-    """Prevalence ``(S,)`` on the scale of a loss's logits: the constant that minimises the loss.
+    """Return the constant logits ``(S,)`` that minimise a loss: the prevalence on the logit scale.
 
     Log-odds of a species' presences among its surveyed sites, each with its weight in the loss
-    (weighted-bce: both classes weigh the same, so 0), or the log of its share (cross-entropy).
+    (weighted-bce: both classes have the same weight, so 0), or the log of its share (cross-entropy).
     Maxent's logits have no level before the end of the training: 0.
     """
-    labelled = ~labels.isnan()
-    y = torch.where(labelled, labels, 0)
-    present, absent = y.sum(0), (labelled * (1 - y)).sum(0)
+    has_label = ~labels.isnan()
+    y = torch.where(has_label, labels, 0)
+    present, absent = y.sum(0), (has_label * (1 - y)).sum(0)
     if name == "maxent":
         return torch.zeros_like(present)
     if name == "cross-entropy":
@@ -109,74 +109,74 @@ def base_logits(name: str, labels: Tensor) -> Tensor:
 
 
 def presence_weight(labels: Tensor) -> Tensor:
-    """w_s = n / n_s over the surveyed sites ``(S,)``, never so near 1 that absences weigh infinity.
+    """Return w_s = n / n_s over the surveyed sites ``(S,)``, limited from below.
 
-    A species that is present at every site would have w = 1 and an absence weight w/(w − 1) = ∞;
-    one absence more than there are keeps both finite.
+    A species that is present at every site would have w = 1 and an absence weight w/(w − 1) = ∞.
+    The limit (n + 1) / n, as with one further absence, keeps both finite.
     """
-    labelled = ~labels.isnan()
-    n, present = labelled.sum(0).float().clamp(min=1), torch.where(labelled, labels, 0).sum(0)
+    has_label = ~labels.isnan()
+    n, present = has_label.sum(0).float().clamp(min=1), torch.where(has_label, labels, 0).sum(0)
     return torch.maximum(n / present.clamp(min=1), (n + 1) / n)
 
 
 def bce(logits: Tensor, labels: Tensor) -> Tensor:
-    """Binary cross-entropy, mean over the labels that are not NaN.
+    """Return the binary cross-entropy, the mean over the labels that are not NaN.
 
-    A proper score: it is least where σ(z) is the probability of presence.
+    It is a proper score: σ(z) equal to the probability of presence minimises it.
     """
-    labelled = ~labels.isnan()
+    has_label = ~labels.isnan()
     loss = F.binary_cross_entropy_with_logits(
-        logits, torch.where(labelled, labels, 0), reduction="none"
+        logits, torch.where(has_label, labels, 0), reduction="none"
     )
-    return torch.where(labelled, loss, 0).sum() / labelled.sum().clamp(min=1)
+    return torch.where(has_label, loss, 0).sum() / has_label.sum().clamp(min=1)
 
 
 def weighted_bce(logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
-    """Binary cross-entropy in which a species' presences and absences weigh the same in all.
+    """Return the binary cross-entropy with equal total weight of presences and absences of a species.
 
     y w [−log σ(z)] + (1 − y) w/(w − 1) [−log(1 − σ(z))], the full-weighted loss of
-    Zbinden et al. (2024), on logits, so it does not saturate.
+    Zbinden et al. (2024), computed on logits to avoid saturation.
     """
-    labelled = ~labels.isnan()
-    y = torch.where(labelled, labels, 0)
+    has_label = ~labels.isnan()
+    y = torch.where(has_label, labels, 0)
     present, absent = weight * F.softplus(-logits), weight / (weight - 1) * F.softplus(logits)
     loss = y * present + (1 - y) * absent
-    return torch.where(labelled, loss, 0).sum() / labelled.sum().clamp(min=1)
+    return torch.where(has_label, loss, 0).sum() / has_label.sum().clamp(min=1)
 
 
 def record_weight(labels: Tensor, *, evenness: float) -> Tensor:
-    """Weight of one record of each species, n_s^(−evenness), ``(S,)``."""
+    """Return the weight of one record of each species, n_s^(−evenness), ``(S,)``."""
     return torch.nansum(labels, 0).clamp(min=1) ** -evenness
 
 
 def maxent(logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
-    """Normalised Poisson loss for presence-only data: Maxent's likelihood over the batch.
+    """Return the normalised Poisson loss for presence-only data: Maxent's likelihood over the batch.
 
     The cross-entropy, per species, between its presences and the distribution exp(z)/Σ exp(z) over
     the surveyed rows (Phillips et al. 2006; Renner and Warton 2013 for the Poisson form), as the
-    mean over records that weigh ``weight (S,)``.
+    mean over records with the weights ``weight (S,)``.
     """
-    labelled = ~labels.isnan()
-    log_share = torch.log_softmax(logits.masked_fill(~labelled, -1e9), 0)
-    y = torch.where(labelled, labels, 0) * weight
+    has_label = ~labels.isnan()
+    log_share = torch.log_softmax(logits.masked_fill(~has_label, -1e9), 0)
+    y = torch.where(has_label, labels, 0) * weight
     return -(y * log_share).sum() / y.sum().clamp(min=1e-12)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Softmax cross-entropy for rows that carry exactly one species."""
+    """Return the softmax cross-entropy of rows with exactly one species."""
     return F.cross_entropy(logits, labels.nan_to_num(0.0).argmax(1))
 
 
 def maxent_offset(logits: Tensor, background: Tensor) -> Tensor:
-    """Shift ``(S,)`` of the logits after which 1 − exp(−exp(z)) is Maxent's cloglog suitability.
+    """Return the shift ``(S,)`` of the logits that makes 1 − exp(−exp(z)) Maxent's cloglog suitability.
 
     −log Z normalises exp(z) over the background, and the entropy of that distribution sets the
-    level (Phillips et al. 2017). A species without background has no level, and is not shifted.
+    level (Phillips et al. 2017). A species without background is not shifted.
     """
-    shown = logits.masked_fill(~background, -1e9)
-    log_share = torch.log_softmax(shown, 0)
+    background_logits = logits.masked_fill(~background, -1e9)
+    log_share = torch.log_softmax(background_logits, 0)
     entropy = -(log_share.exp() * log_share).sum(0)
-    return torch.where(background.any(0), entropy - torch.logsumexp(shown, 0), 0)
+    return torch.where(background.any(0), entropy - torch.logsumexp(background_logits, 0), 0)
 
 
 def _check_single_label(labels: Tensor) -> None:

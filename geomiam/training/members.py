@@ -1,4 +1,4 @@
-"""Members of a model: trained one after the other, then joined; their logits are averaged."""
+"""Members of a model, trained in turn and joined to one network that averages their logits."""
 
 from __future__ import annotations
 
@@ -38,30 +38,30 @@ def train_members(
     rng: np.random.Generator,
     checkpoint: Path | None,
 ) -> list[Member]:
-    """Train every member of a network, each with a hold-out and a seed of its own."""
-    held, seeds = [], []
+    """Train every member of a network, each with a different hold-out and seed."""
+    held_out_masks, seeds = [], []
     for _ in range(network.members):
-        held.append(held_out.draw(setup.table.labels, rng))
+        held_out_masks.append(held_out.draw(setup.table.labels, rng))
         seeds.append(int(rng.integers(2**31)))
     scaler = setup.start.scaler if setup.start else None
-    tables, scaler = make_tables(setup.table, held=held, scaler=scaler)
-    trained = []
+    tables, scaler = make_tables(setup.table, held_out=held_out_masks, scaler=scaler)
+    members = []
     for number, (table, seed) in enumerate(zip(tables, seeds)):
         model = setup.member(network.member(number), scaler, seed=seed)
         _begin(model, table, setup, number)
         run, folder = setup.run(model, table, seed=seed), checkpoint
         if folder and network.members > 1:
             folder = folder / f"member-{number}"
-        branched = setup.warm_start is True
-        end, branches = two_stages(run, folder) if branched else (train(run, folder), {})
-        trained.append(Member(run, end, branches))
-    return trained
+        by_branches = setup.warm_start is True
+        end, branches = two_stages(run, folder) if by_branches else (train(run, folder), {})
+        members.append(Member(run, end, branches))
+    return members
 
 
 def joined(models: Sequence[Model], config: NetworkConfig) -> Model:
     """Return one model of all members."""
-    first, *others = models
-    if not others:
+    first, *further_members = models
+    if not further_members:
         return first
     model = Model.untrained(
         first.schema,
@@ -77,10 +77,10 @@ def joined(models: Sequence[Model], config: NetworkConfig) -> Model:
 
 
 def _begin(model: Model, table: Table, setup: Setup, number: int) -> None:
-    """Set the weights of a fresh member that do not start at random."""
+    """Set the weights of a new member that do not start at random."""
     loss = setup.plan.training.loss
-    branched = any(f.branched for f in model.config.fusions)
-    if loss == "bce" or branched:  # rare species need not unlearn odds of 1
+    has_branches = any(f.branched for f in model.config.fusions)
+    if loss == "bce" or has_branches:  # without it, rare species start at odds of 1
         set_base(model.network, base_logits(loss, table.labels[table.train]))
-    if setup.start:  # brings its own base for species that it has
+    if setup.start:  # sets the base values of the species it has
         load_start(model, setup.start, number)

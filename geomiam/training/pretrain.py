@@ -1,4 +1,4 @@
-"""From predictors without labels to an encoder."""
+"""Pre-training of an encoder on predictors without labels."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def pretrain(
     n: int | None = 10_000,
     progress: bool | None = None,
 ) -> Model:
-    """Train an encoder on predictors alone: hidden tokens are predicted from the visible ones.
+    """Train an encoder without labels: hidden tokens are predicted from the visible ones.
 
     Each batch hides tokens, and the network learns to predict the values of hidden tokens that are
     observed. Errors are in shares of each variable's variance (angles: of cosine and sine; classes:
@@ -68,9 +68,10 @@ def pretrain(
     masking : Strategy or str, optional
         Default: ``MIAM(kappa=10, lam=1)``. The scores that it follows are, for each modality, the
         mean R² of all other modalities' tokens with that modality alone visible: 1 − error / error
-        of the training means. With one modality, half of its tokens show the other half.
+        of the training means. With one modality, half of its tokens predict the other half.
     network : NetworkConfig or mapping, optional
-        Settings, or a mapping that changes single ones. Of one member: :func:`geomiam.fit` can start many from it.
+        Settings, or a mapping that changes single ones; of one member. :func:`geomiam.fit` can start
+        several members from it.
     training : TrainingConfig or mapping, optional
         Settings, or a mapping that changes single ones. The loss is not used.
     validation : numpy.ndarray, optional
@@ -80,8 +81,8 @@ def pretrain(
     checkpoint : path, optional
         Folder where every epoch is saved; an interrupted run is continued exactly from there.
     n : int or None
-        Cells of a cube to learn from, drawn evenly over the area among those where a predictor is
-        observed, as many as there are at most; None for all. They are held in memory.
+        Number of cells of a cube, drawn evenly over the area among those with a predictor observed;
+        None for all. They are held in memory.
     progress : bool, optional
         Show progress bars; default: on a terminal or in a notebook.
 
@@ -89,7 +90,7 @@ def pretrain(
     -------
     Model
         Without species: the start of ``gm.fit(sites, warm_start=model)`` and of
-        ``gm.probe(model, sites)``. Its weights are those of the epoch with the highest mean of the
+        ``gm.evaluation.probe(model, sites)``. Its weights are those of the epoch with the highest mean of the
         R² of each modality alone and of ``r2_all``, the mean R² of each modality predicted from all others.
 
     Raises
@@ -107,9 +108,9 @@ def pretrain(
     _check(layout, network)
     predictors = SiteTable.read(sites, schema, include_labels=False).checked()
     held_out = HoldOut.of(sites, validation, config)
-    held = held_out.draw(_there(predictors.arrays, schema), seeds)
+    mask = held_out.draw(_observed_modalities(predictors.arrays, schema), seeds)
     seed = int(seeds.integers(2**31))
-    (table,), scaler = make_tables(predictors, held=[held])
+    (table,), scaler = make_tables(predictors, held_out=[mask])
     with torch_seed(seed):
         plain = network.model_copy(update={"explainer": 0})
         model = Model.untrained(schema, scaler=scaler, species=(), config=plain)
@@ -136,17 +137,17 @@ def _read(
     return random_cells(data[list(schema.variables)], n=n, rng=rng)[0], schema
 
 
-def _there(arrays: dict[str, np.ndarray], schema: Schema) -> np.ndarray:
-    """Which modality has a value where ``(n, M)``, 1 or 0: blocks are drawn to share these evenly."""
+def _observed_modalities(arrays: dict[str, np.ndarray], schema: Schema) -> np.ndarray:
+    """Return which modalities have a value at each site ``(n, M)``, 1 or 0, to balance the blocks."""
     has = {k: np.isfinite(a).reshape(len(a), -1).any(1) for k, a in arrays.items()}
-    some = [np.any([has[v] for v in m.variables], 0) for m in schema.modalities.values()]
-    return np.stack(some, 1).astype(np.float32)
+    by_modality = [np.any([has[v] for v in m.variables], 0) for m in schema.modalities.values()]
+    return np.stack(by_modality, 1).astype(np.float32)
 
 
 def _check(layout: Layout, network: NetworkConfig) -> None:
     if layout.size < 2:
         raise SchemaError(
-            f"there is one token only ({layout.names[0]}), and nothing to tell it from: add variables"
+            f"there is one token only ({layout.names[0]}), and no other to predict it from: add variables"
         )
     if network.members > 1:
         raise SchemaError(

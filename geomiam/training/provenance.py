@@ -1,4 +1,4 @@
-"""What a model records of its training: settings, sites, scores, place and time."""
+"""Record of a training in the model: settings, sites, scores, place and time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from geomiam.training.loop import Run
 
 
 def provenance(runs: Sequence[Run], ends: Sequence[Progress], sites: xr.Dataset) -> dict:
-    """Return the record of a training; what differs between members is a list over them, or their mean."""
+    """Return the record of a training; values that differ between members are listed or averaged."""
     run = runs[0]
     labels = run.table.labels
     rows = [{"member": i, **row} for i, end in enumerate(ends) for row in end.history]
@@ -37,7 +37,7 @@ def provenance(runs: Sequence[Run], ends: Sequence[Progress], sites: xr.Dataset)
 
 
 def site_counts(run: Run) -> dict[str, int]:
-    """Return how many sites train, and how many others validate."""
+    """Return the number of training sites, and of validation sites that do not train."""
     table = run.table
     return {
         "train": len(table.train),
@@ -62,6 +62,6 @@ def place_and_time(sites: xr.Dataset) -> dict[str, list]:
 
 
 def _mean_scores(rows: Sequence[dict]) -> dict[str, float | None]:
-    """Mean over members of each validation AUC at the epoch that is kept."""
+    """Return the mean over members of each validation AUC at the kept epoch."""
     frame = {k: [r[k] for r in rows if r[k] is not None] for k in rows[0] if k.startswith("auc_")}
     return {k.removeprefix("auc_"): float(np.mean(v)) if v else None for k, v in frame.items()}

@@ -1,8 +1,8 @@
 """The default settings of a fit: a rule from the number of sites, presences and species.
 
-Measured on 28 combinations of data set and size; ``docs/explanation/defaults.md`` has the table. Few data want a
-small network, several kinds of members, all sites in training and a fixed number of optimiser steps
-with weight averaging: an epoch chosen by a few validation presences is chosen by noise.
+Measured on 28 combinations of data set and size; ``docs/explanation/defaults.md`` has the table. With few
+data, small networks of several kinds, all sites in training, a fixed number of optimiser steps and
+weight averaging are best, since a few validation presences choose the best epoch by noise.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from geomiam.networks.fusion.registry import FUSIONS
 from geomiam.training.config import TrainingConfig
 
 KINDS = ("linear", "quadratic", "sum", "group")
-"""Kinds of members among which the inner folds choose."""
+"""Kinds of members that the inner folds choose from."""
 FIXED, FEW_SITES, FEW_FIXED = ("linear", "sum", "group"), 200, ("linear", "sum")
-"""The mix where nothing is chosen, and below so many sites."""
+"""The mix without inner folds, and the mix below ``FEW_SITES`` sites."""
 ENOUGH = 100
-"""Labels of the rarer class, over all species, from which on the inner folds choose the members."""
+"""Smallest number of labels of the rarer class, over all species, for a choice of members by inner folds."""
 FEWEST_SITES = 30
-"""Sites below which no inner folds are made: their training sets would be too small."""
+"""Smallest number of sites for inner folds; with fewer their training sets would be too small."""
 FOLDS = 3
 MANY = 3000
-"""Sites above which one hold-out takes the place of the inner folds."""
+"""Number of sites above which one hold-out replaces the inner folds."""
 FEW_STEPS, MANY_STEPS = 300, 1000
 SIZES = {
     "width": 64,
@@ -38,11 +38,11 @@ SIZES = {
     "frequencies": 16,
     "sigma": 0.1,
 }
-"""Of every member."""
+"""Sizes of every member."""
 RATE = 3e-3
-"""Learning rate at the width of the rule; a wider network gets a lower one."""
+"""Learning rate at the width of the rule; wider networks get a lower one."""
 FASTER = 3.0
-"""Factor of the rate for members without a hidden layer, which would need three times the steps."""
+"""Factor of the rate for members without a hidden layer, which otherwise need three times the steps."""
 
 Changes = Mapping[str, Any]
 Config = TypeVar("Config", NetworkConfig, TrainingConfig)
@@ -50,18 +50,18 @@ Config = TypeVar("Config", NetworkConfig, TrainingConfig)
 
 @dataclass(frozen=True)
 class Plan:
-    """Settings of a fit, and the choices that validation makes."""
+    """Settings of a fit, and the kinds of members that validation chooses from."""
 
     network: NetworkConfig
     training: TrainingConfig
     choices: tuple[str, ...] = ()
-    """Kinds of members to choose among; empty: the network stays as it is."""
+    """Kinds of members to choose from; empty if the network is fixed."""
     folds: int = 0
-    """Spatial folds that validate; 1: one hold-out; 0: none, the training has its own."""
+    """Number of spatial folds; 1: one hold-out; 0: none, since the training holds out sites itself."""
     reasons: tuple[str, ...] = ()
-    """Why the settings are what they are, a sentence each."""
+    """Reasons for the settings, one sentence each."""
     by_kind: bool = False
-    """Whether the learning rate follows from the kind of member."""
+    """Whether the learning rate depends on the kind of member."""
 
     def training_of(self, kind: str) -> TrainingConfig:
         """Return the training settings of one kind of member."""
@@ -75,7 +75,7 @@ def make_plan(
     *,
     network: NetworkConfig | Changes | None = None,
     training: TrainingConfig | Changes | None = None,
-    held: bool = False,
+    validation_given: bool = False,
     plain: bool = True,
 ) -> Plan:
     """Return the settings of a fit.
@@ -85,17 +85,17 @@ def make_plan(
     labels : numpy.ndarray
         ``(n, S)``; 1, 0, NaN.
     network, training : config, mapping or None
-        A config is used as it is; a mapping changes single settings of the rule; None is the rule.
+        A config is used unchanged; a mapping changes single settings of the rule; None is the rule.
     held : bool
-        The caller names the validation sites, so no folds are made.
+        Whether the caller chose the validation sites, so that no folds are made.
     plain : bool
-        The fit starts from nothing and has no backbones of the user's own. Otherwise no members are
-        chosen and no folds are made: each would be trained from that start.
+        Whether the fit has no start and no backbones of the user. Otherwise no members are chosen and
+        no folds are made, since each fold would train from that start.
 
     Raises
     ------
     SettingError
-        If a mapping names no setting, or a setting is out of range.
+        If a setting is unknown or out of range.
     """
     fusion_is_set = isinstance(network, NetworkConfig) or (
         network is not None and "fusion" in network
@@ -103,15 +103,17 @@ def make_plan(
     config, reasons = _training(labels, training)
     changes = network if isinstance(network, Mapping) else {}
     if isinstance(network, NetworkConfig):
-        chosen = network
+        network_config = network
     else:
-        chosen = members(FEW_FIXED if len(labels) < FEW_SITES else FIXED, changes)
+        network_config = members(FEW_FIXED if len(labels) < FEW_SITES else FIXED, changes)
     by_kind = not isinstance(training, TrainingConfig) and "lr" not in (training or {})
     if by_kind:
-        config = config.model_copy(update={"lr": RATE * min(1.0, SIZES["width"] / chosen.width)})
-    folds = _folds(labels) if config.holdout == 0 and plain and not held else 0
+        config = config.model_copy(
+            update={"lr": RATE * min(1.0, SIZES["width"] / network_config.width)}
+        )
+    folds = _folds(labels) if config.holdout == 0 and plain and not validation_given else 0
     if isinstance(training, TrainingConfig):
-        folds = 0  # as configured by hand: nothing beside it is trained
+        folds = 0  # a config by hand trains no other models
     choices: tuple[str, ...] = ()
     if folds and not fusion_is_set:
         rare = _rare(labels)
@@ -121,7 +123,7 @@ def make_plan(
                 f"{rare} labels of the rarer class in all, fewer than {ENOUGH}: fixed members"
             )
     return Plan(
-        chosen,
+        network_config,
         config,
         choices=choices,
         folds=folds if choices else min(folds, 1),
@@ -140,7 +142,7 @@ def members(kinds: tuple[str, ...], changes: Changes | None = None) -> NetworkCo
 
 
 def changed(config: Config, changes: Config | Changes | None) -> Config:
-    """Return a config with single settings changed, checked as a whole; a config takes its place."""
+    """Return a checked config with single settings changed; a config as changes replaces it."""
     if isinstance(changes, type(config)):
         return changes
     return type(config)(**{**config.model_dump(), **dict(changes or {})})
@@ -149,8 +151,8 @@ def changed(config: Config, changes: Config | Changes | None) -> Config:
 def training_steps(labels: np.ndarray) -> int:
     """Return the optimiser steps for labels ``(n, S)``.
 
-    One per site between 300 and 1,000, for a site counts at most a tenth of a presence; beyond 1,000
-    sites they grow with the square root of the number of sites.
+    One step per site between 300 and 1,000, where the number of sites is limited to ten times that of
+    presences. Beyond 1,000 sites, the steps grow with the square root of the number of sites.
     """
     n = len(labels)
     size = min(n, 10 * _rare(labels))
@@ -166,9 +168,9 @@ def _training(
     changes = dict(training or {})
     steps = training_steps(labels)
     rule: dict[str, Any] = {"steps": steps, "holdout": 0.0, "keep": "last"}
-    if "epochs" in changes:  # the length is the user's
+    if "epochs" in changes:  # the user sets the length
         rule.pop("steps")
-    if changes.get("holdout", 0) > 0:  # the user's sites choose the epoch
+    if changes.get("holdout", 0) > 0:  # the held-out sites choose the epoch
         rule["keep"] = "best"
         rule.pop("steps", None)
     config = TrainingConfig(**{**rule, **changes})
@@ -184,5 +186,5 @@ def _folds(labels: np.ndarray) -> int:
 
 
 def _rare(labels: np.ndarray) -> int:
-    """Labels of the rarer class of each species, added up."""
+    """Return the number of labels of the rarer class of each species, summed over species."""
     return int(np.minimum((labels == 1).sum(0), (labels == 0).sum(0)).sum())

@@ -1,4 +1,4 @@
-"""What every member of a fit is trained with: sites, settings, masking, backbones."""
+"""Sites, settings, masking and backbones that all members of a fit share."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Setup:
     """Backbones by variable."""
     warm_start: bool | Model
     loss_reason: str
-    """Why the loss is what it is."""
+    """Reason for the loss."""
 
     @classmethod
     def of(
@@ -48,9 +48,9 @@ class Setup:
         training: TrainingConfig | Mapping[str, Any] | None,
         warm_start: bool | Model,
         backbones: Mapping[str, nn.Module],
-        held: bool,
+        validation_given: bool,
     ) -> Setup:
-        """Return the settings: by the rule, or those of a start, which is trained on as set by hand.
+        """Return the settings of the rule, or those of the model to start from.
 
         Raises
         ------
@@ -62,15 +62,17 @@ class Setup:
             base = start_config(start) if start else NetworkConfig()
             plan = Plan(changed(base, network), changed(TrainingConfig(), training))
         else:
-            plan = make_plan(table.labels, network=network, training=training, held=held)
+            plan = make_plan(
+                table.labels, network=network, training=training, validation_given=validation_given
+            )
         config, reason = resolve_loss(plan.training, table.labels, background=table.has_background)
         if config.loss != "cross-entropy":
             check_classes(table.labels, table.species)
-        schema, plugged, modules = plug(table.schema, plan.network, backbones)
-        check_start(warm_start, schema, plugged)
+        schema, network_config, modules = plug(table.schema, plan.network, backbones)
+        check_start(warm_start, schema, network_config)
         advice.few_presences(table.labels, table.species)
         advice.constant_predictors(table.arrays)
-        plan = replace(plan, network=plugged, training=config)
+        plan = replace(plan, network=network_config, training=config)
         return cls(replace(table, schema=schema), plan, masking, modules, warm_start, reason)
 
     @property

@@ -1,4 +1,4 @@
-"""Learning from labels: the loss of a batch, and the AUC of each modality alone and of all."""
+"""Training on labels: the loss of a batch, and the AUC of each modality alone and of all."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ class Supervised:
     metric: ClassVar[str] = "auc"
 
     def objective(self, run: Run) -> Objective:
-        """Return the loss, with what it takes from the training labels."""
+        """Return the loss, with weights from the training labels."""
         labels = run.table.labels[run.table.train]
         loss = make_loss(run.config.loss, labels, evenness=run.config.evenness)
         return partial(batch_loss, loss=loss)
 
     def scores(self, run: Run, table: Table) -> dict[str, float]:
-        """Mean AUC with each modality alone and with all, where any of it is observed."""
+        """Return the mean AUC of each modality alone and of all, on sites where any of it is observed."""
         return validate(run, table)
 
     def finish(self, run: Run) -> None:
-        """Give Maxent's logits their level."""
+        """Set the level of Maxent's logits."""
         if run.config.loss == "maxent":
             _set_level(run)
 
@@ -41,7 +41,7 @@ class Supervised:
 def batch_loss(
     network, table: Table, rows: Tensor, *, hidden: Tensor, loss: Loss, fabric: Fabric
 ) -> Tensor:
-    """Loss of a batch, of which each process computes its share."""
+    """Return the loss of a batch, of which each process computes its share."""
     mine = share(len(rows), fabric)
     values, observed, _ = table.batch(rows[mine])
     logits = network(values, observed & ~hidden[mine])
@@ -49,26 +49,26 @@ def batch_loss(
 
 
 def share(n: int, fabric: Fabric) -> Tensor:
-    """Which rows of a batch this process computes; all compute equally many."""
+    """Return the rows of a batch that this process computes; all processes have equally many."""
     size = fabric.world_size
-    every = torch.arange(-(-n // size) * size, device=fabric.device) % n
-    return every[fabric.global_rank :: size]
+    all_rows = torch.arange(-(-n // size) * size, device=fabric.device) % n
+    return all_rows[fabric.global_rank :: size]
 
 
 def together(logits: Tensor, n: int, fabric: Fabric) -> Tensor:
-    """Logits of a whole batch from all processes, so that no loss need be a sum over rows.
+    """Return the logits of a whole batch from all processes, since a loss may depend on all rows.
 
-    Gradients flow into one's own rows only; added up over processes they are those of one process.
+    Gradients reach the rows of this process only; their sum over processes is that of one process.
     """
     if fabric.world_size == 1:
         return logits
-    every = list(fabric.all_gather(logits.detach()))
-    every[fabric.global_rank] = logits
-    return torch.stack(every, 1).flatten(0, 1)[:n]
+    all_logits = list(fabric.all_gather(logits.detach()))
+    all_logits[fabric.global_rank] = logits
+    return torch.stack(all_logits, 1).flatten(0, 1)[:n]
 
 
 def validate(run: Run, table: Table) -> dict[str, float]:
-    """Mean AUC with each modality alone and with all, where any of it is observed."""
+    """Return the mean AUC of each modality alone and of all, on sites where any of it is observed."""
     labels = table.labels[table.valid].cpu().numpy()
     values = subset_logits(run, table, table.valid)
     names = [*run.model.schema.modalities, "all"]
@@ -77,28 +77,37 @@ def validate(run: Run, table: Table) -> dict[str, float]:
 
 @torch.inference_mode()
 def subset_logits(run: Run, table: Table, rows: Tensor) -> np.ndarray:
-    """Scores ``(M + 1, n, S)`` of rows, with each modality alone and with all; NaN = nothing seen."""
+    """Return scores ``(M + 1, n, S)`` of rows, from each modality alone and all; NaN = nothing observed."""
     network, layout = run.module.eval(), run.model.layout
     assert isinstance(network, Network)
     owner = np.repeat(np.arange(len(layout.sizes)), layout.sizes)
     subsets = np.vstack([owner == m for m in range(len(layout.sizes))] + [owner >= 0])
-    shown = torch.as_tensor(subsets, device=table.observed.device)
-    scores = [_subset_scores(run, network, table, some, shown) for some in rows.split(512)]
+    visible = torch.as_tensor(subsets, device=table.observed.device)
+    scores = [
+        _subset_scores(run, network, table, rows_of_batch, visible)
+        for rows_of_batch in rows.split(512)
+    ]
     return torch.cat(scores, 1).cpu().numpy()
 
 
-def _subset_scores(run: Run, network: Network, table: Table, rows: Tensor, shown: Tensor) -> Tensor:
-    """Scores ``(subsets, n, S)``; NaN where a subset shows nothing of a site."""
+def _subset_scores(
+    run: Run, network: Network, table: Table, rows: Tensor, visible: Tensor
+) -> Tensor:
+    """Return scores ``(subsets, n, S)``; NaN where nothing of a subset is observed."""
     values, observed, _ = table.batch(rows)
-    view = network.view(values, observed, shown)
-    every = torch.arange(len(observed), device=observed.device)
-    which = torch.arange(len(shown), device=observed.device)
-    logits = network.head(view.features(every, which)).unbind(1)
-    scores = torch.stack([x[view.twins(own)] for x, own in zip(logits, shown)]).float()
-    if run.model.link == "softmax":  # a site's logits compare species; log-shares compare sites too
+    view = network.view(values, observed, visible)
+    all_rows = torch.arange(len(observed), device=observed.device)
+    all_subsets = torch.arange(len(visible), device=observed.device)
+    logits = network.head(view.features(all_rows, all_subsets)).unbind(1)
+    scores = torch.stack(
+        [x[view.twins(visible_tokens)] for x, visible_tokens in zip(logits, visible)]
+    ).float()
+    if (
+        run.model.link == "softmax"
+    ):  # softmax logits compare species only; log-shares also compare sites
         scores = scores.log_softmax(-1)
-    seen = (observed & shown[:, None, :]).any(-1, keepdim=True)
-    return scores.masked_fill(~seen, torch.nan)
+    any_visible = (observed & visible[:, None, :]).any(-1, keepdim=True)
+    return scores.masked_fill(~any_visible, torch.nan)
 
 
 @torch.inference_mode()

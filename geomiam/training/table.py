@@ -1,4 +1,4 @@
-"""The training table: sites in memory, standardised, as tensors; one for each member."""
+"""Training tables: standardised sites as tensors in memory, one table per member."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from geomiam.tokens.limits import with_limits
 from geomiam.tokens.scaler import Scaler, fit_scaler
 
 MOST_SCORED = 2000
-"""Training sites that are scored after an epoch if no others are there."""
+"""Number of training sites that are scored after an epoch without validation sites, at most."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Predictors and labels of n sites, and which of them train and validate."""
+    """Predictors and labels of n sites, with the rows of training and validation sites."""
 
     values: list[Tensor]
     """Per part of the layout ``(n, tokens, width)``; NaN = not observed."""
@@ -36,57 +36,60 @@ class Table:
     """Row numbers."""
 
     def to(self, device: torch.device) -> Table:
-        """Copy everything to a device once, so that data never wait."""
-        facts = (self.observed, self.labels, self.train, self.valid)
-        return Table([v.to(device) for v in self.values], *(f.to(device) for f in facts))
+        """Copy all tensors to a device."""
+        tensors = (self.observed, self.labels, self.train, self.valid)
+        return Table([v.to(device) for v in self.values], *(t.to(device) for t in tensors))
 
     def batch(self, rows: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Return values, observed and labels of some rows."""
+        """Return values, observed and labels of the rows."""
         return [v[rows] for v in self.values], self.observed[rows], self.labels[rows]
 
 
 def make_tables(
-    table: SiteTable, *, held: Sequence[np.ndarray], scaler: Scaler | None = None
+    table: SiteTable, *, held_out: Sequence[np.ndarray], scaler: Scaler | None = None
 ) -> tuple[list[Table], Scaler]:
-    """Encode all sites with one scaler and share them among one table per member.
+    """Encode all sites with one scaler and return one table per member.
 
     Parameters
     ----------
     held : sequence of numpy.ndarray
-        Per member, boolean ``(n,)``: which sites validate it; with none, training sites are scored
-        in their place. Means and deviations come from the
-        sites that train any member, the known classes from those that train every member.
+        Per member, boolean ``(n,)``: its validation sites. A member without any is scored on training
+        sites. Means and deviations are those of the sites that train any member, classes those of the
+        sites that train every member.
     scaler : Scaler, optional
-        Use this one, of a model whose weights are kept; the training range is that of the sites.
+        Scaler of a model whose weights are loaded; the training range is that of the sites.
     """
     arrays, schema = table.arrays, table.schema
-    scaler = scaler or _shared_scaler(arrays, schema, held)
-    train = ~np.all(held, axis=0)
-    scaler = with_limits(scaler, {k: a[train] for k, a in arrays.items()}, schema)
+    scaler = scaler or _shared_scaler(arrays, schema, held_out)
+    is_training = ~np.all(held_out, axis=0)
+    scaler = with_limits(scaler, {k: a[is_training] for k, a in arrays.items()}, schema)
     block = encode(arrays, layout=Layout.of(schema), scaler=scaler)
-    return share(block, table.labels, held=held), scaler
+    return share(block, table.labels, held_out=held_out), scaler
 
 
-def share(block: Block, labels: np.ndarray, *, held: Sequence[np.ndarray]) -> list[Table]:
-    """Share encoded sites among one table per member, by which sites validate it ``(n,)``."""
+def share(block: Block, labels: np.ndarray, *, held_out: Sequence[np.ndarray]) -> list[Table]:
+    """Return one table per member from encoded sites and the members' validation sites ``(n,)``."""
     values, observed = [torch.as_tensor(v) for v in block.values], torch.as_tensor(block.observed)
     tables = []
-    for h in held:
-        train, valid = np.flatnonzero(~h), np.flatnonzero(h) if h.any() else _spread(len(h))
+    for mask in held_out:
+        train, valid = (
+            np.flatnonzero(~mask),
+            np.flatnonzero(mask) if mask.any() else _spread(len(mask)),
+        )
         rows = torch.as_tensor(train), torch.as_tensor(valid)
         tables.append(Table(values, observed, torch.as_tensor(labels), *rows))
     return tables
 
 
-def _shared_scaler(arrays: dict, schema: Schema, held: Sequence[np.ndarray]) -> Scaler:
-    of_any, of_every = ~np.all(held, axis=0), ~np.any(held, axis=0)
+def _shared_scaler(arrays: dict, schema: Schema, held_out: Sequence[np.ndarray]) -> Scaler:
+    of_any, of_every = ~np.all(held_out, axis=0), ~np.any(held_out, axis=0)
     scaler = fit_scaler({k: a[of_any] for k, a in arrays.items()}, schema)
-    if len(held) > 1:
+    if len(held_out) > 1:
         shared = fit_scaler({k: a[of_every] for k, a in arrays.items()}, schema)
         scaler = replace(scaler, classes=shared.classes)
     return scaler
 
 
 def _spread(n: int) -> np.ndarray:
-    """Rows of training sites that are scored where none are held out: evenly spread."""
+    """Return evenly spread rows of training sites, scored where no site is held out."""
     return np.arange(0, n, -(-n // MOST_SCORED))

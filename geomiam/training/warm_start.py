@@ -31,25 +31,25 @@ from geomiam.training.losses import base_logits
 from geomiam.training.table import Table
 
 JOINT_RATE = 0.1
-"""Learning rate of the joint stage, as a share of the first; ours, the paper's is not known."""
+"""Learning rate of the joint stage, as a share of the first rate. The paper does not state its own."""
 
 
-OF_ITS_OWN = {"members", "explainer", "dropout", "sigma"}
-"""Settings that may differ from those of the start: they change no weight that is taken over."""
+MAY_DIFFER = {"members", "explainer", "dropout", "sigma"}
+"""Settings that may differ from those of the start: they change no weight that is loaded."""
 
 
 def start_config(model: Model) -> NetworkConfig:
-    """Return the network that fits a start, where none is asked for."""
+    """Return the network that fits a start, by default."""
     return model.config.model_copy(update={"explainer": 0})
 
 
 def check_start(warm_start: bool | Model, schema: Schema, network: NetworkConfig) -> None:
-    """Refuse a warm start that cannot be.
+    """Raise if a warm start does not suit the network.
 
     Raises
     ------
     SelectionError
-        If branches are asked of a fusion that has none, or the model has another schema or network.
+        If the fusion has no branches, or the model has another schema or network.
     """
     if warm_start is True and not all(f.branched for f in network.fusions):
         raise SelectionError(
@@ -66,10 +66,10 @@ def check_start(warm_start: bool | Model, schema: Schema, network: NetworkConfig
     if warm_start.config.members not in (1, network.members):
         raise SelectionError(
             f"the model of warm_start= has {warm_start.config.members} members, the network "
-            f"{network.members}: ask for as many, or start all of them from a model with members=1"
+            f"{network.members}: use the same number, or start all of them from a model with members=1"
         )
-    theirs, ours = (c.model_dump(exclude=OF_ITS_OWN) for c in (warm_start.config, network))
-    if odd := [f"{k}={v!r} (asked for {ours[k]!r})" for k, v in theirs.items() if ours[k] != v]:
+    theirs, ours = (c.model_dump(exclude=MAY_DIFFER) for c in (warm_start.config, network))
+    if odd := [f"{k}={v!r} (requested {ours[k]!r})" for k, v in theirs.items() if ours[k] != v]:
         raise SelectionError(
             f"the model of warm_start= has another network: {', '.join(odd)}; leave network= out, or "
             "pass network=warm_start.config"
@@ -79,8 +79,8 @@ def check_start(warm_start: bool | Model, schema: Schema, network: NetworkConfig
 def load_start(model: Model, start: Model, member: int = 0) -> None:
     """Put the weights of one member of ``start`` into a model of one member; see :func:`load_body`.
 
-    A start of one member is the start of all. The head comes along where both tell the same species
-    on the same link.
+    A start of one member serves all members. The head is loaded too if both models have the same
+    species and link.
     """
     member = min(member, len(start.network.members) - 1)
     load_body(model.network, start.network, member)
@@ -88,16 +88,18 @@ def load_start(model: Model, start: Model, member: int = 0) -> None:
         return
     rows = torch.as_tensor(start.species_index(model.species))
     widths = [m.feature_width for m in start.network.members]
-    own = start.network.head.weight.split(widths, 1)[member] * len(widths)  # joined by their mean
+    member_weight = start.network.head.weight.split(widths, 1)[member] * len(
+        widths
+    )  # joined by their mean
     with torch.no_grad():
-        model.network.head.weight.copy_(own[rows])
+        model.network.head.weight.copy_(member_weight[rows])
         model.network.head.bias.copy_(start.network.head.bias[rows])
 
 
 def load_body(network: Network, start: Network, member: int = 0) -> None:
     """Put one member of ``start``, all but the head, into a network of one member.
 
-    What is learned without species has a body only, and begins here.
+    A model from pre-training has no head.
     """
     network.members[0].load_state_dict(start.members[member].state_dict())
 
@@ -124,30 +126,30 @@ def two_stages(run: Run, checkpoint: Path | None = None) -> tuple[Progress, dict
     alone = run.config.model_copy(update={"joint_epochs": None, "joint_lr": None})
     branches, scores = [], {}
     for number, name in enumerate(run.model.schema.modalities):
-        own = _branch_run(run, name, alone)
-        end = train(own, checkpoint and checkpoint / f"branch-{number}", name=name)
-        branches.append(own.model)
+        branch_run = _branch_run(run, name, alone)
+        end = train(branch_run, checkpoint and checkpoint / f"branch-{number}", name=name)
+        branches.append(branch_run.model)
         scores[name] = {
-            "sites": len(own.table.train),
+            "sites": len(branch_run.table.train),
             "epochs": end.epoch,
             "best_epoch": end.best_epoch,
             "auc": end.history[end.best_epoch][f"{run.task.metric}_all"],
         }
     load_branches(run.model, branches)
-    ensemble = _as_it_is(run)
+    ensemble = _untrained(run)
     if run.config.joint_epochs == 0:
         return ensemble, scores
     joint = replace(run, config=joint_settings(run.config))
     weights = {k: v.clone() for k, v in run.module.state_dict().items()}
     end = train(joint, checkpoint and checkpoint / "joint", name="joint")
     stays = run.config.keep == "best" and overall(run, ensemble.history[0]) >= end.best_score
-    if stays:  # training together gained nothing
+    if stays:  # joint training gave no better score
         run.module.load_state_dict(weights)
-    return _one_after_the_other(ensemble, end, stays=stays), scores
+    return _joined_history(ensemble, end, stays=stays), scores
 
 
 def joint_settings(config: TrainingConfig) -> TrainingConfig:
-    """Settings of the joint stage: its own epochs and learning rate."""
+    """Return the settings of the joint stage, with its number of epochs and learning rate."""
     epochs = config.epochs if config.joint_epochs is None else config.joint_epochs
     rate = config.joint_lr or JOINT_RATE * config.lr
     none = {"joint_epochs": None, "joint_lr": None}
@@ -157,7 +159,7 @@ def joint_settings(config: TrainingConfig) -> TrainingConfig:
 def branch_model(model: Model, modality: str) -> Model:
     """Return the branch of one modality as a model of its own, with a copy of its weights.
 
-    It answers as ``model`` does where only that modality is visible.
+    It predicts as ``model`` does where only that modality is visible.
 
     Raises
     ------
@@ -225,7 +227,7 @@ def _number(model: Model, modality: str) -> int:
 
 
 def _branch_run(run: Run, modality: str, config: TrainingConfig) -> Run:
-    """Training one branch alone, nothing hidden, from the weights that it has now."""
+    """Return the training of one branch alone, without masking, from its current weights."""
     branch = branch_model(run.model, modality)
     table = _table_of(run.table, run.model.layout, modality)
     set_base(branch.network, base_logits(config.loss, table.labels[table.train]))
@@ -242,14 +244,14 @@ def _branch_run(run: Run, modality: str, config: TrainingConfig) -> Run:
 
 
 def _table_of(table: Table, layout: Layout, modality: str) -> Table:
-    """The part of a table that is of one modality, with the rows that have any of it."""
+    """Return the tokens of one modality, and the rows where any of them is observed."""
     owner = np.repeat(list(layout.schema.modalities), layout.sizes)
     observed = table.observed[:, torch.as_tensor(owner == modality)]
-    some = observed.any(1)
-    train, valid = table.train[some[table.train]], table.valid[some[table.valid]]
+    has_modality = observed.any(1)
+    train, valid = table.train[has_modality[table.train]], table.valid[has_modality[table.valid]]
     if not len(train):
         raise LabelError(
-            f"no training site has any of '{modality}', so its branch cannot learn: pass a smaller "
+            f"no training site has any of '{modality}', so its branch cannot be trained: pass a smaller "
             "training=TrainingConfig(holdout=...), or leave it out with schema.subset(...)"
         )
     values = [v for v, p in zip(table.values, layout.parts) if p.spans[0].modality == modality]
@@ -257,8 +259,8 @@ def _table_of(table: Table, layout: Layout, modality: str) -> Table:
     return Table(values, observed, table.labels, train, valid if len(valid) else train)
 
 
-def _as_it_is(run: Run) -> Progress:
-    """The progress of a stage of no epochs: scores, and nothing learned."""
+def _untrained(run: Run) -> Progress:
+    """Return the progress of a stage without epochs: scores of the current weights."""
     run.module.eval()
     scores = run.task.scores(run, run.table)
     row = {k: None if math.isnan(v) else v for k, v in scores.items()}
@@ -266,8 +268,8 @@ def _as_it_is(run: Run) -> Progress:
     return Progress([{"epoch": 0, "loss": None, **row, **hidden, "seconds": 0.0}], best_epoch=0)
 
 
-def _one_after_the_other(ensemble: Progress, joint: Progress, *, stays: bool) -> Progress:
-    """The joint stage's history behind the ensemble's row, which is its epoch 0."""
+def _joined_history(ensemble: Progress, joint: Progress, *, stays: bool) -> Progress:
+    """Return the history of the joint stage after the ensemble, which is its epoch 0."""
     rows = [{**row, "epoch": row["epoch"] + 1} for row in joint.history]
     best = 0 if stays else joint.best_epoch + 1
     return Progress([*ensemble.history, *rows], joint.best, best, joint.best_score)

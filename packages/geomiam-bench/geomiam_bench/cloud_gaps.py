@@ -101,14 +101,14 @@ def methods(train: xr.Dataset, *, seed: int) -> dict[str, Any]:
         return Prepared(Masked(gm.fit(prepare(train), SCHEMA, masking=mask, **options)), prepare)
 
     def filled(prepare: Change) -> Prepared:
-        return Prepared(gm.fit_imputed(prepare(train), SCHEMA, **options), prepare)
+        return Prepared(gm.baselines.fit_imputed(prepare(train), SCHEMA, **options), prepare)
 
     fillings = dict(zip(FILLINGS, map(filled, (as_it_is, linear, monthly)), strict=True))
     return {
         NATIVE: masked(as_it_is),
         "composites, gaps kept (MIAM)": masked(monthly),
         **fillings,
-        "xgboost": gm.fit_baseline("xgboost", train, SCHEMA, rng=seed),
+        "xgboost": gm.baselines.fit_baseline("xgboost", train, SCHEMA, rng=seed),
     }
 
 

@@ -106,7 +106,7 @@ def fitted(
         "seconds": round(time.process_time() - started, 1),
         "auc": model.about["validation_auc"]["all"],
     }
-    blocks = site_blocks(train, least=3).number
+    blocks = site_blocks(train, min_blocks=3).number
     scores = baselines(train, test, species=species, blocks=blocks, seed=0)
     ours = Masked(model).scores(test.drop_vars(["presence", "truth"], errors="ignore"))
     return scores | {OURS: ours[:, species]}, about
@@ -115,7 +115,7 @@ def fitted(
 def _out_of_fold(
     sites: xr.Dataset, labels: np.ndarray, species: np.ndarray
 ) -> tuple[dict[str, np.ndarray], list[dict]]:
-    blocks = site_blocks(sites, least=2 * FOLDS).number
+    blocks = site_blocks(sites, min_blocks=2 * FOLDS).number
     fold = spatial_folds(labels, blocks, folds=FOLDS, rng=np.random.default_rng(0))
     pooled: dict[str, np.ndarray] = {}
     about = []

@@ -22,7 +22,8 @@ from geomiam.baselines.oracle import part
 from geomiam.baselines.registry import fit_baseline
 from geomiam.data.predictors import bind
 from geomiam.data.sites.labels import read_labels
-from geomiam.evaluation.evaluate import Subsets, name_subsets, subset_scores
+from geomiam.evaluation.evaluate import subset_scores
+from geomiam.evaluation.subsets import Subsets, name_subsets
 from geomiam.geo.lengths import as_text
 from geomiam.masking import Constant, Strategy, named
 from geomiam.metrics import METRICS

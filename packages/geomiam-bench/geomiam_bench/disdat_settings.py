@@ -49,17 +49,18 @@ CANDIDATES: dict[str, dict[str, dict]] = {
 def cross_validate(region: Region, changes: dict[str, dict], *, rng: int) -> dict:
     """Mean AUC over species per subset, from out-of-fold predictions."""
     training = {"block": region.block, **changes.get("training", {})}
-    table = gm.cross_evaluate(
+    table = gm.cross_validate(
         region.training,
         region.schema,
-        folds=5,
-        block=region.block,
+        splits=gm.splits.SpatialBlocks(5, size=region.block, rng=rng),
+        fit_options={
+            "masking": named(
+                "miam", **{"per_sample": PER_SAMPLE, "kappa": KAPPA, **changes.get("masking", {})}
+            ),
+            "network": NETWORK.model_copy(update=changes.get("network", {})),
+            "training": TRAINING.model_copy(update=training),
+        },
         rng=rng,
-        masking=named(
-            "miam", **{"per_sample": PER_SAMPLE, "kappa": KAPPA, **changes.get("masking", {})}
-        ),
-        network=NETWORK.model_copy(update=changes.get("network", {})),
-        training=TRAINING.model_copy(update=training),
     )
     return table["mean_auc"].to_series().to_dict()
 

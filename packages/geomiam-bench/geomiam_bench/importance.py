@@ -22,8 +22,8 @@ from scipy.stats import t
 import geomiam as gm
 from geomiam.demo import load_cube, load_schema, network, sample_records, training
 from geomiam.demo import load_records as records
-from geomiam.evaluation.importance import skill_game
 from geomiam.explain.sampling import Value, exact, steps
+from geomiam.explain.skill_game import skill_game
 from geomiam.splits import site_blocks, spatial_folds
 from geomiam_bench.results import as_text, write_json
 
@@ -116,7 +116,7 @@ def main(
     lap("all coalitions")
     runs = converge(value, n, repeats=repeats)
     lap("samples")
-    table = gm.importance(model, sites, groups="variables", method="latin", samples=24)
+    table = gm.explain.importance(model, sites, groups="variables", method="latin", samples=24)
     lap("importance from 24 squares")
     for name, figure in {
         "importance": gm.plot.importance(table),

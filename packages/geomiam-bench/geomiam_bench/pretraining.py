@@ -183,10 +183,12 @@ def run(name: str, case: Case, seed: int, *, epochs: int, fitted: int) -> list[d
 
 def methods(encoder: Model, sites: xr.Dataset, seed: int, *, fits: bool) -> dict[str, Model]:
     """The ways to learn from labelled sites; probes take a second, fits minutes."""
-    probed = gm.probe(encoder, sites, loss="weighted-bce")
+    probed = gm.evaluation.probe(encoder, sites, loss="weighted-bce")
     probes = {
         "probe, pre-trained": probed,
-        "probe, random weights": gm.probe(untrained(encoder, seed), sites, loss="weighted-bce"),
+        "probe, random weights": gm.evaluation.probe(
+            untrained(encoder, seed), sites, loss="weighted-bce"
+        ),
     }
     if not fits:
         return probes

@@ -17,7 +17,8 @@ import numpy as np
 import xarray as xr
 
 from geomiam._version import __version__
-from geomiam.baselines.imputation import KINDS, fit_imputed
+from geomiam.baselines.filling import KINDS
+from geomiam.baselines.imputation import fit_imputed
 from geomiam.baselines.registry import BASELINES, fit_baseline
 from geomiam.data.predictors import bind
 from geomiam.data.sites.labels import read_labels
@@ -92,12 +93,12 @@ def sweeps(
     Yields
     ------
     xarray.Dataset
-        As :func:`geomiam.missingness_sweep`, of one seed; ``seconds`` in the attributes.
+        As :func:`geomiam.evaluation.missingness_sweep`, of one seed; ``seconds`` in the attributes.
 
     Raises
     ------
     SelectionError, LabelError, GridError, MissingVariable, VariableMismatch
-        As :func:`geomiam.fit` and :func:`geomiam.missingness_sweep`.
+        As :func:`geomiam.fit` and :func:`geomiam.evaluation.missingness_sweep`.
     """
     schema = bind(schema, sites)
     for seed in range(plan.seeds):
@@ -120,7 +121,7 @@ def sweeps(
 
 def split(sites: xr.Dataset, seed: int) -> tuple[xr.Dataset, xr.Dataset]:
     """Return training sites and test sites, whole spatial blocks on either side."""
-    blocks = site_blocks(sites, least=FOLDS).number
+    blocks = site_blocks(sites, min_blocks=FOLDS).number
     labels = read_labels(sites)[0]
     fold = spatial_folds(labels, blocks, folds=FOLDS, rng=np.random.default_rng(seed))
     return sites.isel(site=fold != 0), sites.isel(site=fold == 0)

@@ -13,7 +13,8 @@ from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
 import geomiam as gm
-from geomiam.baselines.recipes import SYSTEMS, System
+from geomiam.baselines.published import RECIPES
+from geomiam.baselines.recipes import Recipe
 from geomiam.errors import OutputExists, SelectionError
 from geomiam_bench.cli import app
 from geomiam_bench.comparison import trials
@@ -66,15 +67,15 @@ def test_a_plan_of_an_unknown_system_is_refused():
         SystemPlan(("guess",))
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("name", RECIPES)
 def test_every_system_trains_and_answers_every_subset(name, data):
     (result,) = compare(data, SystemPlan((name,), seeds=1, **FAST))
     assert set(result["scores"]) == set(data.subsets) and len(data.subsets) == 7
     values = np.array([*result["scores"].values()], float)
     assert np.isfinite(values).all() and (values >= 0).all() and (values <= 1).all()
     assert np.isfinite([*result["sweep"].values()]).all()
-    assert (result["epochs"] is None) == bool(SYSTEMS[name].baseline)
-    assert result["seconds"] > 0 and (result["parameters"] is None) == bool(SYSTEMS[name].baseline)
+    assert (result["epochs"] is None) == bool(RECIPES[name].baseline)
+    assert result["seconds"] > 0 and (result["parameters"] is None) == bool(RECIPES[name].baseline)
 
 
 # Equal terms -------------------------------------------------------------------------------------
@@ -82,13 +83,13 @@ def test_every_system_trains_and_answers_every_subset(name, data):
 
 def test_all_systems_get_the_same_sites(data, monkeypatch):
     seen: list[tuple] = []
-    trees = gm.fit_baseline("xgboost", data.sites, data.schema, rounds=2)
+    trees = gm.baselines.fit_baseline("xgboost", data.sites, data.schema, rounds=2)
 
     def fit(self, sites, schema, *, validation, rng, training, network):
         seen.append((self.name, rng, sites["x"].values, validation, training.block))
         return trees
 
-    monkeypatch.setattr(System, "fit", fit)
+    monkeypatch.setattr(Recipe, "fit", fit)
     scored: list[np.ndarray] = []
     whole = trials.subset_auc
     monkeypatch.setattr(
@@ -243,9 +244,9 @@ def test_a_run_goes_on_with_more_systems_and_refuses_other_settings(
     write_comparison(path, run)
     plan = SystemPlan(("miam-group", "miam-token"), seeds=2, **FAST)
     trained = []
-    whole = System.fit
+    whole = Recipe.fit
     monkeypatch.setattr(
-        System, "fit", lambda self, *a, **k: trained.append(self.name) or whole(self, *a, **k)
+        Recipe, "fit", lambda self, *a, **k: trained.append(self.name) or whole(self, *a, **k)
     )
     monkeypatch.setattr(
         "geomiam_bench.comparison.run.costs", lambda d, p: {n: [1.0] for n in p.systems}

@@ -97,7 +97,7 @@ def test_a_masked_model_loses_less_than_a_mean_filled_one_on_real_birds():
     schema = gm.infer_schema(cube, kinds={"koeppen": "categorical", "aspect": "circular"})
     plan = SweepPlan(strategies=("miam",), imputations=("mean",), baselines=(), seeds=1)
     train, test = split(sites, 0)
-    table = gm.missingness_sweep(
+    table = gm.evaluation.missingness_sweep(
         train,
         test,
         schema,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from geomiam._version import __version__
-from geomiam.baselines.recipes import System
+from geomiam.baselines.recipes import Recipe
 from geomiam.errors import OutputExists
 from geomiam.masking import to_dict
 from geomiam.outputs.results import save_results
@@ -34,10 +34,10 @@ def settings_of(data: Data, plan: SystemPlan) -> dict[str, Any]:
     return json.loads(json.dumps(made))
 
 
-def facts_of(one: System, plan: SystemPlan, schema: Schema) -> dict[str, Any]:
+def facts_of(one: Recipe, plan: SystemPlan, schema: Schema) -> dict[str, Any]:
     """What a system is on some data, as plain types."""
     facts: dict[str, Any] = {
-        "what": one.what,
+        "what": one.description,
         "family": one.family,
         "without": one.without,
         "note": one.note(schema),

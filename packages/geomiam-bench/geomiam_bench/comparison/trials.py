@@ -17,13 +17,15 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from geomiam.baselines.recipes import SYSTEMS, System, system
+from geomiam.baselines.published import RECIPES, recipe
+from geomiam.baselines.recipes import Recipe
 from geomiam.baselines.registry import Baseline
 from geomiam.data.predictors import bind
 from geomiam.data.sites.labels import read_labels
-from geomiam.evaluation.evaluate import Chosen, name_subsets, subset_scores
+from geomiam.evaluation.evaluate import subset_scores
 from geomiam.evaluation.masked import Masked
 from geomiam.evaluation.missingness import SHARES, missingness_sweep, named_patterns
+from geomiam.evaluation.subsets import Chosen, name_subsets
 from geomiam.metrics import auc
 from geomiam.networks.config import NetworkConfig
 from geomiam.schema.schema import Schema
@@ -43,7 +45,7 @@ SUBSETS = "unimodal+leave-one-out+all"
 class SystemPlan:
     """What to train, and how it is scored."""
 
-    systems: Sequence[str] = tuple(SYSTEMS)
+    systems: Sequence[str] = tuple(RECIPES)
     seeds: int = 3
     patterns: Sequence[str] = ("at-random", "by-modality")
     shares: Sequence[float] = SHARES
@@ -55,8 +57,8 @@ class SystemPlan:
     def __post_init__(self) -> None:
         named_patterns(self.patterns)
         for name in self.systems:
-            if not system(name).baseline:
-                system(name).options(network=self.network, training=self.training)
+            if not recipe(name).baseline:
+                recipe(name).options(network=self.network, training=self.training)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,9 +104,9 @@ class Data:
         }
 
 
-def chosen(data: Data, plan: SystemPlan) -> list[System]:
+def chosen(data: Data, plan: SystemPlan) -> list[Recipe]:
     """Return the systems of a plan that differ on these data."""
-    return [s for name in plan.systems if (s := system(name)).differs(data.schema)]
+    return [s for name in plan.systems if (s := recipe(name)).differs(data.schema)]
 
 
 def compare(
@@ -142,7 +144,7 @@ def compare(
             yield _result(one, sites, data, plan)
 
 
-def _result(one: System, sites: Round, data: Data, plan: SystemPlan) -> dict:
+def _result(one: Recipe, sites: Round, data: Data, plan: SystemPlan) -> dict:
     predictor, seconds = trained(one, sites, data.schema, plan)
     sweep = missingness_sweep(
         sites.train,
@@ -166,7 +168,7 @@ def _result(one: System, sites: Round, data: Data, plan: SystemPlan) -> dict:
 
 
 def trained(
-    one: System, sites: Round, schema: Schema, plan: SystemPlan
+    one: Recipe, sites: Round, schema: Schema, plan: SystemPlan
 ) -> tuple[Masked | Baseline, float]:
     """Train a system on the sites of a round; and the processor seconds that it took."""
     started = time.process_time()

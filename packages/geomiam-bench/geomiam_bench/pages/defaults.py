@@ -51,7 +51,7 @@ model = gm.fit(sites, schema, training={"steps": 2000, "loss": "maxent"}, networ
 
 A `gm.TrainingConfig` or a `gm.NetworkConfig` is used as it is, with its own defaults: a spatial hold-out of 15 % that
 chooses the best epoch of at most 100. That choice needs validation presences: with fewer than 20 of a species it is
-mostly noise, and `fit` warns. Published systems, `gm.system(...)`, keep their published settings.
+mostly noise, and `fit` warns. Published systems, `gm.baselines.recipe(...)`, keep their published settings.
 
 **Warnings** (`geomiam.errors.TrainingWarning`) state a remedy: training ended too early; fewer than 20 validation presences
 of a species; fewer than 5 presences in all; training AUC far above validation AUC.
@@ -98,7 +98,7 @@ chooses its strength of regularisation and `linear` does not; whether that is th
 
 Trying `group` below 200 sites takes about three times the processor time of a fit: 17 to 22 s on AWT 100
 with all four kinds, 5 s before.
-`gm.cross_evaluate` repeats the choice in every fold, as it must: with *k* folds it costs *k* default fits.
+`gm.cross_validate` repeats the choice in every fold, as it must: with *k* folds it costs *k* default fits.
 """
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from geomiam.baselines.recipes import SYSTEMS
+from geomiam.baselines.published import RECIPES
 from geomiam_bench.comparison.figure import TITLES, draw
 from geomiam_bench.comparison.run import read_comparison
 from geomiam_bench.comparison.table import REFERENCE, as_table, in_situations, paired, summary
@@ -119,7 +119,7 @@ def _record(name: str, cases: list[dict], runs: dict[str, dict]) -> tuple:
 def what_they_are(runs: dict[str, dict]) -> str:
     """Names and descriptions of the systems; equal ones are listed once."""
     names = {name for run in runs.values() for name in run["systems"]}
-    rows = [[f"`{n}`", SYSTEMS[n].what] for n in sorted(names, key=[*SYSTEMS].index)]
+    rows = [[f"`{n}`", RECIPES[n].description] for n in sorted(names, key=[*RECIPES].index)]
     return _markdown(["system", "what it is"], rows)
 
 

@@ -1,4 +1,4 @@
-"""Linear probing: what a frozen network already knows about species."""
+"""Linear probing: a linear head on the features of a frozen network."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from geomiam.training.losses import resolve_loss
 from geomiam.training.provenance import place_and_time
 from geomiam.training.warm_start import load_body, start_config
 
-AT_ONCE = 512
-"""Sites whose features are made together."""
+BATCH_SITES = 512
+"""Sites per batch in which features are computed."""
 
 
 @standard_torch()
@@ -41,18 +41,17 @@ def probe(
 
     One logistic regression per species (scikit-learn): the mean of w_i log(1 + exp(∓z_i)) over the
     surveyed sites plus half of ``l2`` times the sum of squared weights. The weights w_i follow
-    ``loss``, as in :func:`geomiam.fit`. It has one answer, so there is nothing to draw and no
-    epoch to choose. The head is fitted to what each site has; fewer predictors than the sites have
-    change the features, and the head has not been taught to expect it.
+    ``loss``, as in :func:`geomiam.fit`. The solution is unique, so there is no random state and no
+    choice of an epoch. The head is fitted to the predictors that each site has; it was not trained for
+    features of fewer predictors.
 
     Parameters
     ----------
     model : Model or path
-        From :func:`geomiam.pretrain`, or any other; it is left as it is. Only its first weights,
-        without the head, are used.
+        From :func:`geomiam.pretrain`, or any other model. It is not changed, and its head is not used.
     sites : xarray.Dataset
         The model's predictors ``(site, *own dims)`` and labels ``presence(site, species)``; NaN =
-        missing or not surveyed. All of them are used.
+        missing or not surveyed. All sites are used.
     l2 : float
         Strength of the penalty, > 0.
     loss : {"auto", "bce", "weighted-bce"}
@@ -97,19 +96,19 @@ def probe(
     weights = "balanced" if config.loss == "weighted-bce" else None
     scaler = with_limits(model.scaler, table.arrays, model.schema)
     with torch_seed(0):
-        made = Model.untrained(
+        new_model = Model.untrained(
             model.schema, scaler=scaler, species=species, config=start_config(model)
         )
-    load_body(made.network, model.network)
-    x = features(made, made.encode(table.arrays))
-    fitted = [
-        _regress(x[there], y[there], l2=l2, weights=weights)
-        for y, there in zip(labels.T, ~np.isnan(labels.T))
+    load_body(new_model.network, model.network)
+    x = features(new_model, new_model.encode(table.arrays))
+    heads = [
+        _regress(x[is_surveyed], y[is_surveyed], l2=l2, weights=weights)
+        for y, is_surveyed in zip(labels.T, ~np.isnan(labels.T))
     ]
-    weight, bias = (torch.as_tensor(np.array(v), dtype=torch.float32) for v in zip(*fitted))
-    made.network.head.load_state_dict({"weight": weight, "bias": bias})
-    made.network.eval()
-    made.about.update(
+    weight, bias = (torch.as_tensor(np.array(v), dtype=torch.float32) for v in zip(*heads))
+    new_model.network.head.load_state_dict({"weight": weight, "bias": bias})
+    new_model.network.eval()
+    new_model.about.update(
         probe={"of": model.id, "l2": l2},
         loss={"name": config.loss, "reason": reason},
         sites={"train": len(x), "validation": 0},
@@ -117,25 +116,25 @@ def probe(
         fingerprint=fingerprint(sites),
         **place_and_time(sites),
     )
-    return made
+    return new_model
 
 
 @torch.inference_mode()
 def features(model: Model, block: Block) -> np.ndarray:
-    """Return what the head reads of sites ``(n, d)``, with all visible that is observed."""
+    """Return the features of sites ``(n, d)``, with all observed tokens visible."""
     network = model.network.eval()
-    facts = [torch.as_tensor(v, device=model.device) for v in (*block.values, block.observed)]
-    made = []
-    for start in range(0, len(block), AT_ONCE):
-        *values, observed = (v[start : start + AT_ONCE] for v in facts)
-        made.append(network.features(network.tokens(values, observed), observed).cpu().numpy())
-    return np.concatenate(made)
+    tensors = [torch.as_tensor(v, device=model.device) for v in (*block.values, block.observed)]
+    batches = []
+    for start in range(0, len(block), BATCH_SITES):
+        *values, observed = (v[start : start + BATCH_SITES] for v in tensors)
+        batches.append(network.features(network.tokens(values, observed), observed).cpu().numpy())
+    return np.concatenate(batches)
 
 
 def _regress(
     x: np.ndarray, y: np.ndarray, *, l2: float, weights: str | None
 ) -> tuple[np.ndarray, float]:
-    """Weights ``(d,)`` and intercept of one species."""
+    """Return weights ``(d,)`` and intercept of one species."""
     from sklearn.linear_model import LogisticRegression
 
     present = int((y == 1).sum())

@@ -1,4 +1,4 @@
-"""Whether modalities are worth training together: a rule to ask before, not after."""
+"""A diagnostic of whether modalities should be trained jointly or as an ensemble."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def fusion_diagnostic(
 ) -> xr.Dataset:
     """Compare the average of uni-modal predictions with a linear head on the same frozen features.
 
-    The rule of Du et al. (2023, arXiv:2305.01233): encoders are trained apart, one per modality, and
+    The rule of Du et al. (2023, arXiv:2305.01233): encoders are trained separately, one per modality, and
     frozen. If a linear head on all their features together predicts better than the plain average
-    of their predictions, modalities say more in pairs than one by one, and joint training is worth
-    its while; otherwise take the ensemble. Only sites with several modalities tell the two apart.
-    A linear head adds up: an interaction that no encoder can see alone shows in neither score.
+    of their predictions, combinations of modalities carry information and joint training pays off;
+    otherwise the ensemble suffices. Only sites with several modalities distinguish the two. A linear
+    head is additive, so an interaction between modalities changes neither score.
 
     Parameters
     ----------
@@ -51,12 +51,12 @@ def fusion_diagnostic(
     schema : Schema, optional
         Inferred if not given.
     network : NetworkConfig, optional
-        Sizes of the branches; the fusion is late whatever it says, of one member and equal weights.
+        Sizes of the branches; the fusion is always late, with one member and equal weights.
     training : TrainingConfig, optional
         Of the branches and of the head. Spatial blocks inside the training sites choose their epochs.
     validation : numpy.ndarray, optional
-        Boolean per site: where both are scored; default: spatial blocks. Nothing is trained or
-        chosen there.
+        Boolean per site: the sites where both are scored; default: spatial blocks. These sites do not
+        train and choose no epoch.
     rng : int
         Seeds the blocks and the training.
 
@@ -66,7 +66,7 @@ def fusion_diagnostic(
         ``auc(way, species)`` and ``mean_auc(way)`` of the ways ``"average"`` and ``"linear head"``;
         ``unimodal_auc(modality, species)``; attributes ``difference`` (linear head − average) and
         ``advice``, ``"joint training"`` or ``"ensemble"``. A difference smaller than that between
-        two seeds is no reason for either.
+        two seeds has no meaning.
 
     Raises
     ------
@@ -84,31 +84,31 @@ def fusion_diagnostic(
     if not test.any():
         raise LabelError("no site is left to score: pass validation=<boolean per site>")
     rest = sites.isel(site=~test)
-    held = HoldOut.of(rest, None, config).draw(labels[~test], seeds)
+    held_out = HoldOut.of(rest, None, config).draw(labels[~test], seeds)
     late = {"fusion": "late", "members": 1, "weights": "equal", "pool": "mean", "explainer": 0}
     average = fit(
         rest,
         schema,
         network=(network or NetworkConfig()).model_copy(update=late),
         training=config,
-        validation=held if held.any() else None,
+        validation=held_out if held_out.any() else None,
         rng=rng,
         warm_start=True,
     )
-    linear = _linear(average, rest, held, config=config, seed=int(seeds.integers(2**31)))
-    return _told(average, linear, sites.isel(site=test))
+    linear = _linear(average, rest, held_out, config=config, seed=int(seeds.integers(2**31)))
+    return _compared(average, linear, sites.isel(site=test))
 
 
 def _linear(
-    average: Model, sites: xr.Dataset, held: np.ndarray, *, config: TrainingConfig, seed: int
+    average: Model, sites: xr.Dataset, held_out: np.ndarray, *, config: TrainingConfig, seed: int
 ) -> Model:
-    """The same frozen branches, nothing dropped, under a head that is trained on all at once.
+    """Train a linear head on the frozen branches, without dropout.
 
-    It begins at the average, which is one of the heads it may become: where there is nothing to gain,
-    too short a training does not count against it.
+    Training starts at the average, which is one of the possible heads, so a short training does not
+    make the linear head worse than the average.
     """
     rows = SiteTable.read(sites, average.schema).checked()
-    (table,), scaler = make_tables(rows, held=[held], scaler=average.scaler)
+    (table,), scaler = make_tables(rows, held_out=[held_out], scaler=average.scaler)
     with torch_seed(seed):
         linear = Model.untrained(
             average.schema,
@@ -124,15 +124,15 @@ def _linear(
     return linear
 
 
-def _told(average: Model, linear: Model, test: xr.Dataset) -> xr.Dataset:
-    """Both scored on the same sites, and the advice."""
+def _compared(average: Model, linear: Model, test: xr.Dataset) -> xr.Dataset:
+    """Return the scores of both on the same sites, and the advice."""
     ensemble = evaluate(average, test, subsets="unimodal+all")["auc"]
     together = evaluate(linear, test, subsets="all")["auc"].sel(subset="all", drop=True)
-    both = [ensemble.sel(subset="all", drop=True), together]
-    auc = xr.concat(both, xr.IndexVariable("way", list(WAYS)))
+    auc_by_way = [ensemble.sel(subset="all", drop=True), together]
+    auc = xr.concat(auc_by_way, xr.IndexVariable("way", list(WAYS)))
     alone = ensemble.sel(subset=list(average.schema.modalities)).rename(subset="modality")
     means = auc.mean("species")
     difference = float(means.sel(way="linear head") - means.sel(way="average"))
-    found = xr.Dataset({"auc": auc, "mean_auc": means, "unimodal_auc": alone})
+    table = xr.Dataset({"auc": auc, "mean_auc": means, "unimodal_auc": alone})
     advice = "joint training" if difference > 0 else "ensemble"
-    return found.assign_attrs(metric="auc", difference=difference, advice=advice)
+    return table.assign_attrs(metric="auc", difference=difference, advice=advice)

@@ -1,4 +1,4 @@
-"""Metrics that judge the number itself: correlation, errors of probabilities, calibration."""
+"""Metrics of the predicted number: correlation, errors of probabilities, calibration."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import logit
 
+from geomiam.metrics.labelled import by_name
 from geomiam.metrics.tables import Array, Block, clipped, per_species, probabilities
 
 STEPS = 100
@@ -21,6 +22,7 @@ class Calibration(NamedTuple):
     slope: Array
 
 
+@by_name
 def cor(labels: ArrayLike, scores: ArrayLike) -> Array:
     """Pearson correlation of the scores with 0/1, one per species (COR, Elith et al. 2006).
 
@@ -42,6 +44,7 @@ def cor(labels: ArrayLike, scores: ArrayLike) -> Array:
     return per_species(cor_kernel, labels, scores)[0]
 
 
+@by_name
 def brier(labels: ArrayLike, scores: ArrayLike) -> Array:
     """Brier score, one per species: mean of (probability − label)²; lower is better.
 
@@ -55,7 +58,7 @@ def brier(labels: ArrayLike, scores: ArrayLike) -> Array:
     Returns
     -------
     (S,) array
-        NaN for a species with one class, so that all metrics speak of the same species.
+        NaN for a species with one class, so that all metrics have the same species.
 
     Raises
     ------
@@ -65,10 +68,11 @@ def brier(labels: ArrayLike, scores: ArrayLike) -> Array:
     return per_species(brier_kernel, labels, scores)[0]
 
 
+@by_name
 def log_loss(labels: ArrayLike, scores: ArrayLike) -> Array:
     """Mean negative log-likelihood in nats, one per species; lower is better.
 
-    Probabilities are first drawn to [ε, 1 − ε] with ε the rounding error of their own type (1.2e-7 for
+    Probabilities are first clipped to [ε, 1 − ε] with ε the rounding error of their own type (1.2e-7 for
     float32, 2.2e-16 for float64), as scikit-learn does.
 
     Parameters
@@ -93,7 +97,7 @@ def calibration(labels: ArrayLike, scores: ArrayLike) -> Calibration:
     """Logistic regression of the labels on logit(score), one per species (Cox 1958).
 
     Intercept 0 and slope 1 mean calibrated; a slope below 1 means overconfident. Both are fitted
-    together by maximum likelihood. Probabilities of 0 and 1 are drawn inwards as in :func:`log_loss`.
+    together by maximum likelihood. Probabilities of 0 and 1 are clipped as in :func:`log_loss`.
 
     Parameters
     ----------
@@ -111,9 +115,15 @@ def calibration(labels: ArrayLike, scores: ArrayLike) -> Calibration:
     ValueError
         As for :func:`brier`.
     """
-    return Calibration(*per_species(_calibration_kernel, labels, scores, rows=2))
+    return Calibration(_intercept(labels, scores), calibration_slope(labels, scores))
 
 
+@by_name
+def _intercept(labels: ArrayLike, scores: ArrayLike) -> Array:
+    return per_species(_calibration_kernel, labels, scores, rows=2)[0]
+
+
+@by_name
 def calibration_slope(labels: ArrayLike, scores: ArrayLike) -> Array:
     """Slope of :func:`calibration`, one per species.
 
@@ -132,7 +142,7 @@ def calibration_slope(labels: ArrayLike, scores: ArrayLike) -> Array:
     ValueError
         As for :func:`brier`.
     """
-    return calibration(labels, scores).slope
+    return per_species(calibration_slope_kernel, labels, scores)[0]
 
 
 def cor_kernel(block: Block) -> Array:
@@ -185,43 +195,43 @@ def _calibration_kernel(block: Block) -> Array:
     line = np.full((2, len(x)), np.nan)
     if overlap.any():
         u = _spread(block, x)[overlap]
-        fitted = _newton(u, block.present[overlap], block.known[overlap])
-        slope = fitted[1] / (high - low)[overlap]
-        line[:, overlap] = fitted[0] - slope * block.mean(x)[overlap], slope
+        lines = _newton(u, block.present[overlap], block.known[overlap])
+        slope = lines[1] / (high - low)[overlap]
+        line[:, overlap] = lines[0] - slope * block.mean(x)[overlap], slope
     return line
 
 
-def _newton(u: Array, present: NDArray, known: NDArray) -> Array:
-    """Fit ``logit P = a + b u`` by rows ``(2, s)``; NaN where it does not settle.
+def _newton(u: Array, present: NDArray, is_scored: NDArray) -> Array:
+    """Fit ``logit P = a + b u`` by rows ``(2, s)``; NaN where the iteration does not converge.
 
     A Newton step that would change some logit by d is shortened to log(1 + d). The logistic likelihood
-    is generalised self-concordant, so such steps always climb, and near the top they are whole ones
+    is generalised self-concordant, so such steps always increase it, and near the maximum they are full steps
     (Sun and Tran-Dinh 2019, theorem 2).
     """
-    share = present.sum(1) / known.sum(1)
+    share = present.sum(1) / is_scored.sum(1)
     line, result = np.stack([logit(share), np.zeros(len(u))]), np.full((2, len(u)), np.nan)
-    todo = np.arange(len(u))
+    remaining = np.arange(len(u))
     for _ in range(STEPS):
-        step = _step(line, u, present, known)
+        step = _step(line, u, present, is_scored)
         size = np.maximum(np.abs(step).sum(0), 1e-300)
         line = line + step * np.log1p(size) / size
-        done = size < CLOSE
-        result[:, todo[done]] = line[:, done]
-        if done.all():
+        is_converged = size < CLOSE
+        result[:, remaining[is_converged]] = line[:, is_converged]
+        if is_converged.all():
             break
-        if done.any():
-            line, u, present, known, todo = (
-                line[:, ~done],
-                *(t[~done] for t in (u, present, known, todo)),
+        if is_converged.any():
+            line, u, present, is_scored, remaining = (
+                line[:, ~is_converged],
+                *(t[~is_converged] for t in (u, present, is_scored, remaining)),
             )
     return result
 
 
-def _step(line: Array, u: Array, present: NDArray, known: NDArray) -> Array:
+def _step(line: Array, u: Array, present: NDArray, is_scored: NDArray) -> Array:
     """Newton's step for intercept and slope ``(2, s)``."""
     with np.errstate(over="ignore"):  # exp overflows to a probability of 0, as it should
         p = 1 / (1 + np.exp(-(line[0][:, None] + line[1][:, None] * u)))
-    error, weight = (present - p) * known, p * (1 - p) * known
+    error, weight = (present - p) * is_scored, p * (1 - p) * is_scored
     gain, total = error.sum(1), weight.sum(1)
     centre = np.einsum("ij,ij->i", weight, u) / total
     off = u - centre[:, None]

@@ -1,0 +1,3 @@
+from .skill import importance
+
+__all__ = ["importance"]

@@ -1,0 +1,174 @@
+"""Metrics by name, and several of them at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from geomiam.errors import SelectionError, SettingError
+from geomiam.metrics import probabilities, ranking
+from geomiam.metrics.boyce import boyce, boyce_kernel
+from geomiam.metrics.labelled import Metric
+from geomiam.metrics.tables import Array, Kernel, per_species
+
+OfOneSpecies = Callable[[Array, Array], float]
+"""A user's metric: labels ``(n,)`` of 0 and 1 and probabilities ``(n,)`` → value."""
+Metrics = str | OfOneSpecies | Sequence[str | OfOneSpecies]
+
+METRICS: dict[str, Metric] = {
+    "auc": ranking.auc,
+    "auc_prg": ranking.auc_prg,
+    "average_precision": ranking.average_precision,
+    "tss": ranking.tss,
+    "boyce": boyce,
+    "cor": probabilities.cor,
+    "brier": probabilities.brier,
+    "log_loss": probabilities.log_loss,
+    "calibration_slope": probabilities.calibration_slope,
+}
+"""Metrics by name: functions of labels and scores that return one value per species. A new metric is a
+function and a line here."""
+
+_KERNELS: dict[str, Kernel] = {
+    "auc": ranking.auc_kernel,
+    "auc_prg": ranking.auc_prg_kernel,
+    "average_precision": ranking.average_precision_kernel,
+    "tss": ranking.tss_kernel,
+    "boyce": boyce_kernel,
+    "cor": probabilities.cor_kernel,
+    "brier": probabilities.brier_kernel,
+    "log_loss": probabilities.log_loss_kernel,
+    "calibration_slope": probabilities.calibration_slope_kernel,
+}
+
+ON_PROBABILITIES = ("boyce", "cor", "brier", "log_loss", "calibration_slope")
+"""Metrics of the predicted number; the others compare sites and get logits, which do not saturate."""
+LONG_NAMES = {
+    "auc": "area under the ROC curve",
+    "auc_prg": "area under the precision-recall-gain curve",
+    "tss": "true skill statistic",
+    "boyce": "continuous Boyce index",
+    "cor": "correlation with presence",
+    "brier": "Brier score",
+}
+
+
+class Summary(NamedTuple):
+    """A metric over species, and the number of species that have a value."""
+
+    mean: float
+    median: float
+    scored: int
+    unscored: int
+
+
+def long_name(metric: str) -> str:
+    """Return the name of a metric in words."""
+    return LONG_NAMES.get(metric, metric.replace("_", " "))
+
+
+def as_metrics(metrics: Metrics) -> dict[str, OfOneSpecies | None]:
+    """Return metrics by name: a user's function, or None for a metric of :data:`METRICS`.
+
+    Raises
+    ------
+    SelectionError
+        If a name is unknown.
+    """
+    metric_list = [metrics] if isinstance(metrics, str) or callable(metrics) else list(metrics)
+    unknown = [m for m in metric_list if not callable(m) and m not in METRICS]
+    if unknown:
+        raise SelectionError(f"no metric {unknown}; choose from {', '.join(METRICS)}")
+    names = (getattr(m, "__name__", type(m).__name__) if callable(m) else m for m in metric_list)
+    return {n: m if callable(m) and n not in METRICS else None for n, m in zip(names, metric_list)}
+
+
+def measure_one_by_one(metric: OfOneSpecies, labels: Array, scores: Array) -> Array:
+    """Apply a user's metric to each species of ``(n, S)``; NaN for a species of one class ``(S,)``."""
+    values = np.full(labels.shape[1], np.nan)
+    for i, (y, z) in enumerate(zip(labels.T, scores.T)):
+        is_scored = np.isfinite(y) & np.isfinite(z)
+        if len(np.unique(y[is_scored])) > 1:
+            values[i] = float(metric(y[is_scored], z[is_scored]))
+    return values
+
+
+def measure(
+    labels: ArrayLike, scores: ArrayLike, metrics: Sequence[str] = ("auc",)
+) -> dict[str, Array]:
+    """Compute several metrics with a single sort of the scores.
+
+    Parameters
+    ----------
+    labels, scores
+        As for :func:`auc`; probabilities if one of ``brier``, ``log_loss`` and ``calibration_slope``
+        is among the metrics.
+    metrics : sequence of str
+        Of ``METRICS``.
+
+    Returns
+    -------
+    dict of (S,) arrays
+        By name, each as its own function returns it.
+
+    Raises
+    ------
+    ValueError
+        When a metric is unknown, and as the metrics do.
+    """
+    if unknown := [m for m in metrics if m not in METRICS]:
+        raise SettingError(f"no metric {unknown}; choose from {', '.join(METRICS)}")
+    kernels = {m: _KERNELS[m] for m in metrics if m in _KERNELS}
+    values = {m: METRICS[m](labels, scores) for m in metrics if m not in kernels}
+    if kernels:
+        table = per_species(
+            lambda block: np.stack([kernel(block) for kernel in kernels.values()]),
+            labels,
+            scores,
+            rows=len(kernels),
+        )
+        values |= dict(zip(kernels, table))
+    return {m: values[m] for m in metrics}
+
+
+def summary(values: ArrayLike) -> Summary:
+    """Summarise a metric over the species that have a value.
+
+    Parameters
+    ----------
+    values : (S,) array_like
+        Values of a metric.
+
+    Returns
+    -------
+    Summary
+        ``mean`` and ``median`` over the ``scored`` species, NaN if there are none; ``unscored`` species
+        have NaN.
+    """
+    values = np.asarray(values, float).ravel()
+    finite = values[~np.isnan(values)]
+    mean, median = (finite.mean(), np.median(finite)) if finite.size else (np.nan, np.nan)
+    return Summary(float(mean), float(median), finite.size, values.size - finite.size)
+
+
+def mean_auc(labels: ArrayLike, scores: ArrayLike) -> float:
+    """Return the mean of :func:`auc` over the species that have a value; NaN if none has.
+
+    Parameters
+    ----------
+    labels, scores
+        As for :func:`auc`.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        As for :func:`auc`.
+    """
+    return summary(ranking.auc(labels, scores)).mean
