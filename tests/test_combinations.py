@@ -15,7 +15,8 @@ from helpers_small import YEARS, random_arrays, schema_of, untrained, variable
 from torch import nn
 
 import geomiam as gm
-from geomiam.inference.engine import coalition_block, predict_block, shapley_block
+from geomiam.inference.engine import coalition_block, predict_block
+from geomiam.inference.shapley_block import shapley_block
 from geomiam.masking import hide, named
 from geomiam.masking.registry import STRATEGIES as NAMED
 from geomiam.masking.scores import Balance

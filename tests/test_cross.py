@@ -13,7 +13,8 @@ from helpers_small import every_kind, layout_of, random_arrays, untrained, varia
 
 import geomiam as gm
 from geomiam.errors import ArtifactError, SelectionError
-from geomiam.inference.engine import base_value, coalition_block, predict_block, shapley_block
+from geomiam.inference.engine import base_value, coalition_block, predict_block
+from geomiam.inference.shapley_block import shapley_block
 from geomiam.networks.blocks import key_bias
 from geomiam.networks.extras.cross import CrossFusion
 from geomiam.tokens.blocks import Block, encode

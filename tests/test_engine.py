@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 import geomiam as gm
 from geomiam.errors import SelectionError
-from geomiam.inference import engine
-from geomiam.inference.engine import coalition_block, predict_block, shapley_block
+from geomiam.inference import slabs
+from geomiam.inference.engine import base_value, coalition_block, predict_block
+from geomiam.inference.shapley_block import shapley_block
 from geomiam.networks.blocks import TransformerBlock
 from geomiam.networks.coalition_layout import CoalitionLayout, read_coalitions
 from geomiam.networks.fusion.group import GroupFusion
@@ -53,9 +54,9 @@ def test_batches_slabs_and_blocks_of_species_do_not_matter(fusion, scale, monkey
         "SLAB": 7,
         "VECTORS_AT_ONCE": 40,
         "COALITIONS_AT_ONCE": 3,
-        "ANSWERS_AT_ONCE": 5,
+        "PREDICTIONS_AT_ONCE": 5,
     }.items():
-        monkeypatch.setattr(engine, name, value)
+        monkeypatch.setattr(slabs, name, value)
     for a, b in zip(before, everything(), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=2e-6)
 
@@ -187,7 +188,7 @@ def test_bfloat16_is_near_and_adds_up(fusion, cube):
     half = model.in_precision("bf16")
     assert half is model.in_precision("bf16") and half is not model and half.id
     values, full, _ = shapley_block(half, block, groups=masks, species=species)
-    base = engine.base_value(half, species=species)
+    base = base_value(half, species=species)
     np.testing.assert_allclose(values.sum(1) + base, full, rtol=0, atol=2e-3)
     off = np.nanmax(np.abs(values - exact))
     assert 0 < off < 0.02, off

@@ -180,14 +180,14 @@ def test_lessons_come_from_the_other_sites_once_whole_and_once_with_groups_hidde
 
 
 def test_the_loss_weighs_coalitions_and_counts_in_deviations_of_the_gain():
-    from geomiam.explain.explainer import Lessons, _loss
+    from geomiam.explain.explainer import TrainingData, _loss
 
     torch.manual_seed(0)
     n, groups, species = 6, 3, 2
     member = torch.tensor([[True, False, True], [False, True, False]])
     values, gain = torch.randn(n, groups, species), torch.randn(n, species) * 3
     gains, weight = torch.randn(2, n, species), torch.tensor([1.0, 5.0])
-    task = Lessons(*[torch.zeros(n, 1)] * 3, gains, gain, member, weight)
+    task = TrainingData(*[torch.zeros(n, 1)] * 3, gains, gain, member, weight)
     rows = torch.tensor([0, 2, 5])
     total = 0.0
     for c in range(2):

@@ -21,7 +21,8 @@ from geomiam.errors import (
     SelectionError,
     VariableMismatch,
 )
-from geomiam.inference.engine import base_value, predict_block, shapley_block
+from geomiam.inference.engine import base_value, predict_block
+from geomiam.inference.shapley_block import shapley_block
 from geomiam.model.model import Model
 from geomiam.schema.schema import Modality, Schema
 from geomiam.tokens.blocks import Block, encode

@@ -10,7 +10,8 @@ from helpers_examples import run_example
 from helpers_small import every_kind, layout_of, random_arrays, untrained, variable
 
 import geomiam as gm
-from geomiam.inference.engine import predict_block, shapley_block
+from geomiam.inference.engine import predict_block
+from geomiam.inference.shapley_block import shapley_block
 from geomiam.networks.fusion.protocol import CoalitionView, Fusion
 from geomiam.networks.fusion.registry import FUSIONS
 from geomiam.networks.length_buckets import VisibleTokens

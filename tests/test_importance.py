@@ -178,7 +178,7 @@ def test_no_coalition_is_evaluated_twice_while_memory_lasts(memory):
     assert len(asked) == memo.evaluations == found.evaluations
     if memory == 2**30:
         assert len(asked) == len(set(asked)) <= 2**GROUPS
-    assert len(memo.known) <= memory / 16
+    assert len(memo.stored) <= memory / 16
     np.testing.assert_array_equal(found.values, sample(skill, GROUPS, samples=12).values)
 
 

@@ -12,7 +12,8 @@ import xarray as xr
 from helpers_small import every_kind, layout_of, random_arrays, untrained, variable
 
 import geomiam as gm
-from geomiam.inference.engine import base_value, predict_block, shapley_block
+from geomiam.inference.engine import base_value, predict_block
+from geomiam.inference.shapley_block import shapley_block
 from geomiam.model.model import Model
 from geomiam.networks.fusion.late import LateFusion
 from geomiam.schema.schema import Schema

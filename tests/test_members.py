@@ -9,7 +9,8 @@ import xarray as xr
 from helpers_small import every_kind, few_pairs, layout_of, random_arrays, untrained, variable
 
 import geomiam as gm
-from geomiam.inference.engine import base_value, predict_block, shapley_block
+from geomiam.inference.engine import base_value, predict_block
+from geomiam.inference.shapley_block import shapley_block
 from geomiam.networks.network import Network, join
 from geomiam.tokens.blocks import encode
 from geomiam.tokens.select import group_masks

@@ -16,7 +16,8 @@ from test_laws import encode_sites, without
 import geomiam as gm
 from geomiam.errors import SelectionError
 from geomiam.inference.coalitions import Coalitions, shapley_weights
-from geomiam.inference.engine import base_value, predict_block, shapley_block
+from geomiam.inference.engine import base_value, predict_block
+from geomiam.inference.shapley_block import shapley_block
 from geomiam.networks.blocks import TransformerBlock, gather, rows_of_equal_length
 from geomiam.networks.fusion.token import TokenFusion
 from geomiam.tokens.blocks import Block

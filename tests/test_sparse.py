@@ -11,7 +11,8 @@ from helpers_small import every_kind, random_arrays, untrained
 from torch.utils.flop_counter import FlopCounterMode
 
 import geomiam as gm
-from geomiam.inference.engine import base_value, coalition_block, predict_block, shapley_block
+from geomiam.inference.engine import base_value, coalition_block, predict_block
+from geomiam.inference.shapley_block import shapley_block
 from geomiam.networks.blocks import HIDDEN, TransformerBlock, key_bias
 from geomiam.networks.extras.block import BlockWithExtras
 from geomiam.networks.extras.sparse import BudgetGate, sparse

@@ -1,4 +1,4 @@
-"""Which experts take the tokens of which sites."""
+"""The load of experts: shares of tokens by pattern of available modalities."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import xarray as xr
-from torch import Tensor
 
 from geomiam.data.sites.table import read_arrays
 from geomiam.errors import SelectionError
@@ -20,14 +19,14 @@ from geomiam.networks.network import Network
 from geomiam.tokens.blocks import Block
 
 ROWS_AT_ONCE = 512
-"""Sites that go through the network at a time."""
+"""Sites that the network computes at a time."""
 
 
 def expert_load(model: Model | str | Path, sites: xr.Dataset) -> xr.Dataset:
-    """Return how the tokens of sites are shared among the experts of each block.
+    """Return the share of tokens that each expert takes, for each transformer layer.
 
-    MAESTRO (Mohapatra et al. 2025) expects experts to specialise in what is available; this is the
-    table to see it by.
+    MAESTRO (Mohapatra et al. 2025) expects experts to specialise in patterns of available modalities. This
+    table shows whether they do.
 
     Parameters
     ----------
@@ -40,11 +39,11 @@ def expert_load(model: Model | str | Path, sites: xr.Dataset) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        ``share(pattern, block, expert)``: of the observed tokens of all sites with this pattern, the
-        share that the expert takes; over experts it adds up to ``top_experts``. ``sites(pattern)``
-        and ``tokens(pattern)``: how many sites, and observed tokens, there are. ``pattern`` names
-        the modalities of which something is observed, such as ``climate+soil``, the one of most sites
-        first; ``block`` is the member's number and the block's place in it.
+        ``share(pattern, block, expert)``: share of the observed tokens of all sites with this pattern that
+        the expert takes; the sum over experts is ``top_experts``. ``sites(pattern)`` and
+        ``tokens(pattern)``: number of sites and of observed tokens. ``pattern`` lists the modalities with
+        an observed value, such as ``climate+soil``; the pattern of most sites is first. ``block`` is the
+        number of the ensemble member and the position of the transformer layer.
 
     Raises
     ------
@@ -52,6 +51,12 @@ def expert_load(model: Model | str | Path, sites: xr.Dataset) -> xr.Dataset:
         If the model has no experts, or no site has anything observed.
     MissingVariable, VariableMismatch
         As :func:`geomiam.predict`.
+
+    Examples
+    --------
+    >>> import geomiam as gm
+    >>> load = gm.expert_load("model", gm.open_sites("sites.zarr"))  # doctest: +SKIP
+    >>> load["share"].sum("expert")  # equal to top_experts in every row  # doctest: +SKIP
     """
     model = as_model(model)
     network = copy.deepcopy(model.network).eval()
@@ -65,13 +70,13 @@ def expert_load(model: Model | str | Path, sites: xr.Dataset) -> xr.Dataset:
     rows = _by_pattern(model, block)
     if not rows:
         raise SelectionError("no site has an observed predictor, so no token reaches an expert")
-    loads = [_loads(network, experts, block, own, model.device) for own in rows.values()]
-    tokens = np.array([int(block.observed[own].sum()) for own in rows.values()])
+    loads = [_loads(network, experts, block, rows_of, model.device) for rows_of in rows.values()]
+    tokens = np.array([int(block.observed[rows_of].sum()) for rows_of in rows.values()])
     share = np.stack(loads) / tokens[:, None, None]
     return xr.Dataset(
         {
             "share": (("pattern", "block", "expert"), share),
-            "sites": ("pattern", [len(own) for own in rows.values()]),
+            "sites": ("pattern", [len(rows_of) for rows_of in rows.values()]),
             "tokens": ("pattern", tokens),
         },
         coords={
@@ -84,13 +89,13 @@ def expert_load(model: Model | str | Path, sites: xr.Dataset) -> xr.Dataset:
 
 
 def _by_pattern(model: Model, block: Block) -> dict[str, np.ndarray]:
-    """Rows of each pattern of modalities that have something; the most frequent first."""
+    """Return the rows of each pattern of observed modalities, the most frequent pattern first."""
     starts = np.concatenate([[0], model.layout.sizes.cumsum()[:-1]])
     available = np.bitwise_or.reduceat(block.observed, starts, axis=1)
-    patterns, which = np.unique(available, axis=0, return_inverse=True)
+    patterns, position = np.unique(available, axis=0, return_inverse=True)
     names = np.array(list(model.schema.modalities))
     rows = {
-        "+".join(names[pattern]): np.flatnonzero(which.ravel() == i)
+        "+".join(names[pattern]): np.flatnonzero(position.ravel() == i)
         for i, pattern in enumerate(patterns)
         if pattern.any()
     }
@@ -105,18 +110,15 @@ def _loads(
     rows: np.ndarray,
     device: torch.device,
 ) -> np.ndarray:
-    """Tokens of rows that each expert of each block takes ``(b, E)``."""
+    """Return the number of tokens that each expert of each transformer layer takes ``(b, E)``."""
     loads = [e.start_counting() for e in experts.values()]
     for start in range(0, len(rows), ROWS_AT_ONCE):
-        own = rows[start : start + ROWS_AT_ONCE]
-
-        def sent(x: np.ndarray, own: np.ndarray = own) -> Tensor:
-            return torch.as_tensor(x[own], device=device)
-
-        network([sent(v) for v in block.values], sent(block.observed))
+        part = rows[start : start + ROWS_AT_ONCE]
+        values = [torch.as_tensor(v[part], device=device) for v in block.values]
+        network(values, torch.as_tensor(block.observed[part], device=device))
     return np.stack([load.cpu().numpy() for load in loads])
 
 
 def _label(name: str) -> str:
-    """``members.0.fusion.inner.1.experts`` → ``0.inner.1``."""
+    """Return ``0.inner.1`` for ``members.0.fusion.inner.1.experts``."""
     return name.removeprefix("members.").removesuffix(".experts").replace(".fusion.", ".")

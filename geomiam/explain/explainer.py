@@ -1,4 +1,4 @@
-"""Amortised explanations: one pass that tells Shapley values, and how far it is from the exact ones."""
+"""Train an explainer that predicts Shapley values in one pass, and measure its error."""
 
 from __future__ import annotations
 
@@ -15,14 +15,9 @@ from torch import Tensor
 from geomiam.data.sites.table import read_arrays
 from geomiam.errors import SelectionError
 from geomiam.inference.coalitions import members
-from geomiam.inference.engine import (
-    Scale,
-    amortised_block,
-    base_value,
-    coalition_block,
-    group_states,
-    shapley_block,
-)
+from geomiam.inference.engine import base_value, coalition_block
+from geomiam.inference.shapley_block import amortised_block, group_states, shapley_block
+from geomiam.inference.slabs import Scale
 from geomiam.model.model import Model
 from geomiam.model.saved_model import as_model
 from geomiam.networks.explainer import Explainer
@@ -34,11 +29,11 @@ from geomiam.tokens.blocks import Block
 from geomiam.tokens.select import group_masks
 
 COALITIONS = 64
-"""Asked of each site; for up to six groups these are all."""
+"""Coalitions per site; up to six groups have no more than these."""
 CHECKED = 256
-"""Held-out sites that are explained exactly, at most, to tell the error."""
+"""Most held-out sites that are explained exactly to measure the error."""
 VALUES = 2**28
-"""Values of coalitions in memory, at most; beyond, fewer sites are learned from."""
+"""Most values of coalitions in memory; larger data train on a sample of the sites."""
 BATCH = 256
 
 
@@ -57,55 +52,63 @@ def fit_explainer(
 ) -> Model:
     """Train a model of token fusion to predict its Shapley values in one pass.
 
-    The model is frozen. A small network learns, from what the model has made of each group, to
-    explain its answers from many coalitions (FastSHAP, Jethani et al. 2022), at sites as they are and
-    with groups hidden at random; its values always add up to the prediction. On sites in blocks of
-    their own they are compared with the exact ones: ``about["explainer"]`` has the error, and so
-    has every map.
+    The model is frozen. A small network reads the summaries of the groups and learns to explain the
+    predictions from many coalitions (FastSHAP, Jethani et al. 2022), at the sites as they are and with groups
+    hidden at random. Its values always add up to the prediction. At sites in held-out spatial blocks they are
+    compared with the exact values. ``about["explainer"]`` has the error, and so has every map.
 
     Parameters
     ----------
     model : Model or path
-        Of token fusion; group fusion explains itself exactly at the price of two predictions.
+        A model of token fusion. Exact values of group fusion cost about two predictions.
     sites : xarray.Dataset
-        With coordinates; labels are not needed.
+        Predictors with coordinates; labels are not needed.
     scale : {"probability", "logit"}
-        On which values add up.
+        Scale on which values add up to the prediction.
     width : int
-        Of the small network.
+        Width of the small network.
     epochs : int
+        Passes over the sites.
     holdout : float
-        Share of the sites on which the error is measured.
+        Share of the sites that measure the error, 0 to 1.
     rng : int, numpy.random.Generator or None
+        Draws held-out blocks, coalitions, hidden groups and initial weights.
     progress : bool, optional
         Show progress bars; default: on a terminal or in a notebook.
 
     Returns
     -------
     Model
-        With the same predictions, and ``gm.shapley(ds, model, method="amortised")``.
+        The same predictions, with an explainer for ``gm.shapley(ds, model, method="amortised")``.
 
     Raises
     ------
     SelectionError
-        If the model has another fusion, or one group only.
+        If the model has another fusion, or only one group.
     MissingVariable, VariableMismatch
         As :func:`geomiam.predict`.
+
+    Examples
+    --------
+    >>> import geomiam as gm
+    >>> sites = gm.open_sites("sites.zarr")  # doctest: +SKIP
+    >>> model = gm.fit_explainer(gm.load_model("model"), sites)  # doctest: +SKIP
+    >>> why = gm.shapley(sites, model, method="amortised")  # doctest: +SKIP
     """
     model = as_model(model)
     masks = _groups(model)
     draws = np.random.default_rng(rng)
     block = model.encode(read_arrays(sites, model.schema))
-    held = _held(sites, holdout, draws)
-    seen = block.observed.any(1)
-    task = _lessons(model, _rows(block, ~held & seen), masks, scale=scale, rng=draws)
+    is_test = _test_sites(sites, holdout, draws)
+    has_value = block.observed.any(1)
+    data = _training_data(model, _rows(block, ~is_test & has_value), masks, scale=scale, rng=draws)
     with torch.random.fork_rng():
         torch.manual_seed(int(draws.integers(2**31)))
-        made = with_explainer(model, width)
-        _train(made.network.explainer, task, epochs=epochs, rng=draws)
-    known = _error(made, _rows(block, held & seen), masks, scale=scale)
-    about = {"scale": scale, "groups": list(model.schema.groups), **known}
-    return replace(made, about={**model.about, "explainer": about})
+        explained_model = with_explainer(model, width)
+        _train(explained_model.network.explainer, data, epochs=epochs, rng=draws)
+    error = _error(explained_model, _rows(block, is_test & has_value), masks, scale=scale)
+    about = {"scale": scale, "groups": list(model.schema.groups), **error}
+    return replace(explained_model, about={**model.about, "explainer": about})
 
 
 def _groups(model: Model) -> np.ndarray:
@@ -116,7 +119,10 @@ def _groups(model: Model) -> np.ndarray:
         )
     masks = np.stack(list(group_masks(model.layout).values()))
     if len(masks) < 2:
-        raise SelectionError("one group alone has the whole gain: nothing is to be learned")
+        raise SelectionError(
+            "the model has one group, whose value is the prediction minus the base value; an "
+            "explainer needs two groups or more"
+        )
     return masks
 
 
@@ -124,15 +130,15 @@ def _rows(block: Block, rows: np.ndarray) -> Block:
     return Block(tuple(v[rows] for v in block.values), block.observed[rows])
 
 
-def _held(sites: xr.Dataset, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Sites ``(n,)`` in spatial blocks that are kept for the error."""
+def _test_sites(sites: xr.Dataset, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Return the sites ``(n,)`` in spatial blocks that are held out to measure the error."""
     bare = sites.drop_vars("presence", errors="ignore")
     return hold_out_blocks(bare, share=share, rng=rng)
 
 
 @dataclass(frozen=True)
-class Lessons:
-    """What the small network learns from: of n sites, what the frozen one makes and answers."""
+class TrainingData:
+    """Inputs and targets of the explainer at n sites."""
 
     states: Tensor
     """``(n, G, d)``."""
@@ -142,49 +148,53 @@ class Lessons:
     gains: Tensor
     """v(S) − v(∅) of c coalitions ``(c, n, S)``."""
     gain: Tensor
-    """v(all) − v(∅) ``(n, S)``."""
+    """v(all groups) − v(∅) ``(n, S)``."""
     member: Tensor
     """``(c, G)``."""
     weight: Tensor
-    """Of each coalition in the regression whose solution Shapley values are ``(c,)``."""
+    """Weights ``(c,)`` of the coalitions in the regression whose solution are the Shapley values."""
 
 
-def _lessons(
+def _training_data(
     model: Model, block: Block, masks: np.ndarray, *, scale: Scale, rng: np.random.Generator
-) -> Lessons:
-    member, weight = _asked(len(masks), rng)
-    most = max(1, VALUES // (len(member) * len(model.species)) // 2)
-    some = _rows(block, rng.permutation(len(block))[:most])
-    both = _joined(some, _hidden(some, masks, rng))
-    every = np.arange(len(model.species))
-    asked = np.concatenate([member, np.ones((1, len(masks)), bool)])
-    visible = np.any(asked[:, :, None] & masks, axis=1)
-    values = coalition_block(model, both, visible=visible, species=every, scale=scale)
-    values -= base_value(model, species=every, scale=scale)
-    states, features, present = _states(model, both)
+) -> TrainingData:
+    member, weight = _coalitions(len(masks), rng)
+    row_limit = max(1, VALUES // (len(member) * len(model.species)) // 2)
+    sample = _rows(block, rng.permutation(len(block))[:row_limit])
+    rows = _joined(sample, _with_hidden_groups(sample, masks, rng))
+    species = np.arange(len(model.species))
+    with_full = np.concatenate([member, np.ones((1, len(masks)), bool)])
+    visible = np.any(with_full[:, :, None] & masks, axis=1)
+    values = coalition_block(model, rows, visible=visible, species=species, scale=scale)
+    values -= base_value(model, species=species, scale=scale)
+    states, features, present = _states(model, rows)
     gains = torch.as_tensor(values)
-    facts = torch.as_tensor(member), torch.as_tensor(weight, dtype=torch.float32)
-    return Lessons(states, features, present, gains[:-1], gains[-1], *facts)
+    regression = torch.as_tensor(member), torch.as_tensor(weight, dtype=torch.float32)
+    return TrainingData(states, features, present, gains[:-1], gains[-1], *regression)
 
 
-def _asked(groups: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Coalitions but ∅ and all, and their weights: all, or drawn by weight in pairs S, not S."""
+def _coalitions(groups: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return coalitions without ∅ and the full one, and their weights.
+
+    Up to :data:`COALITIONS` all are returned. Beyond, pairs of S and its complement are drawn by the kernel
+    weights of Shapley values (Lundberg and Lee 2017).
+    """
     sizes = np.arange(1, groups)
     kernel = np.array([(groups - 1) / (comb(groups, int(k)) * k * (groups - k)) for k in sizes])
     if 2**groups <= COALITIONS:
-        every = members(groups)[1:-1]
-        return every, kernel[every.sum(1) - 1]
+        member = members(groups)[1:-1]
+        return member, kernel[member.sum(1) - 1]
     mass = kernel * np.array([comb(groups, int(k)) for k in sizes])
     size = rng.choice(sizes, COALITIONS // 2, p=mass / mass.sum())
-    drawn = rng.random((len(size), groups)).argsort(1) < size[:, None]
-    return np.concatenate([drawn, ~drawn]), np.ones(COALITIONS)
+    member_half = rng.random((len(size), groups)).argsort(1) < size[:, None]
+    return np.concatenate([member_half, ~member_half]), np.ones(COALITIONS)
 
 
-def _hidden(block: Block, masks: np.ndarray, rng: np.random.Generator) -> Block:
-    """The same rows with groups hidden at random, as maps may lack them."""
-    gone = rng.random((len(block), len(masks))) < rng.random((len(block), 1))
-    gone[np.arange(len(block)), rng.integers(len(masks), size=len(block))] = False
-    return Block(block.values, block.observed & ~np.any(gone[:, :, None] & masks, axis=1))
+def _with_hidden_groups(block: Block, masks: np.ndarray, rng: np.random.Generator) -> Block:
+    """Return the same rows with groups hidden at random, since cells of maps lack groups too."""
+    is_hidden = rng.random((len(block), len(masks))) < rng.random((len(block), 1))
+    is_hidden[np.arange(len(block)), rng.integers(len(masks), size=len(block))] = False
+    return Block(block.values, block.observed & ~np.any(is_hidden[:, :, None] & masks, axis=1))
 
 
 def _joined(a: Block, b: Block) -> Block:
@@ -194,19 +204,19 @@ def _joined(a: Block, b: Block) -> Block:
 
 @torch.inference_mode()
 def _states(model: Model, block: Block) -> tuple[Tensor, Tensor, Tensor]:
-    network, found = model.network.eval(), []
+    network, parts = model.network.eval(), []
     everything = torch.ones(1, model.layout.size, dtype=torch.bool, device=model.device)
     for rows in np.array_split(np.arange(len(block)), max(1, len(block) // BATCH)):
         values = [torch.as_tensor(v[rows], device=model.device) for v in block.values]
         observed = torch.as_tensor(block.observed[rows], device=model.device)
         view = network.view(values, observed, everything)
-        found.append(group_states(model, view, torch.arange(len(rows), device=model.device)))
-    states, features, present = (torch.cat(part).cpu() for part in zip(*found))
+        parts.append(group_states(model, view, torch.arange(len(rows), device=model.device)))
+    states, features, present = (torch.cat(part).cpu() for part in zip(*parts))
     return states.clone(), features.clone(), present.clone()  # for gradients, out of inference mode
 
 
 def with_explainer(model: Model, width: int) -> Model:
-    """The same model with an explainer that knows nothing yet."""
+    """Return the same model with an untrained explainer."""
     config = model.config.model_copy(update={"explainer": width})
     classes = {k: len(v) for k, v in model.scaler.classes.items()}
     network = Network(
@@ -216,49 +226,54 @@ def with_explainer(model: Model, width: int) -> Model:
         species=len(model.species),
         backbones=model.network.backbones,
     )
-    known = {k: v for k, v in model.network.state_dict().items() if not k.startswith("explainer.")}
-    network.load_state_dict(known, strict=False)
+    weights = model.network.state_dict()
+    kept_weights = {k: v for k, v in weights.items() if not k.startswith("explainer.")}
+    network.load_state_dict(kept_weights, strict=False)
     return replace(model, config=config, network=network.to(model.device).eval())
 
 
 def _train(
-    explainer: Explainer | None, task: Lessons, *, epochs: int, rng: np.random.Generator
+    explainer: Explainer | None, data: TrainingData, *, epochs: int, rng: np.random.Generator
 ) -> None:
     assert explainer is not None
     explainer.cpu().train()
-    steps = -(-len(task.states) // BATCH)
-    best = torch.optim.AdamW(explainer.parameters(), lr=2e-3, weight_decay=1e-4)
-    slower = torch.optim.lr_scheduler.OneCycleLR(best, max_lr=2e-3, total_steps=epochs * steps)
+    steps = -(-len(data.states) // BATCH)
+    optimizer = torch.optim.AdamW(explainer.parameters(), lr=2e-3, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=2e-3, total_steps=epochs * steps
+    )
     for _ in progress_bar(range(epochs), desc="explainer", unit="epoch", leave=False):
-        for rows in torch.as_tensor(rng.permutation(len(task.states))).split(BATCH):
-            best.zero_grad()
-            _loss(explainer, task, rows).backward()
-            best.step()
-            slower.step()
+        for rows in torch.as_tensor(rng.permutation(len(data.states))).split(BATCH):
+            optimizer.zero_grad()
+            _loss(explainer, data, rows).backward()
+            optimizer.step()
+            schedule.step()
     explainer.eval()
 
 
-def _loss(explainer: Explainer, task: Lessons, rows: Tensor) -> Tensor:
-    """Weighted squares of v(S) − v(∅) − Σ φ over coalitions, in variances of the species' gain."""
-    inputs = (task.states[rows], task.features[rows], task.present[rows], task.gain[rows])
+def _loss(explainer: Explainer, data: TrainingData, rows: Tensor) -> Tensor:
+    """Return the weighted mean square of v(S) − v(∅) − Σ φ, divided by the variance of each species' gain."""
+    inputs = (data.states[rows], data.features[rows], data.present[rows], data.gain[rows])
     values = explainer(*inputs)  # (r, G, S)
-    told = torch.einsum("cg,rgs->crs", task.member.float(), values)
-    off = (told - task.gains[:, rows]) / task.gain.std(0).clamp(min=1e-6)
-    return (task.weight[:, None, None] * off**2).mean()
+    sums = torch.einsum("cg,rgs->crs", data.member.float(), values)
+    difference = (sums - data.gains[:, rows]) / data.gain.std(0).clamp(min=1e-6)
+    return (data.weight[:, None, None] * difference**2).mean()
 
 
 def _error(model: Model, block: Block, masks: np.ndarray, *, scale: Scale) -> dict[str, Any]:
-    """How far told values are from exact ones, on rows that were not learned from."""
-    some = _rows(block, np.arange(min(len(block), CHECKED)))
-    every = np.arange(len(model.species))
+    """Return the error of predicted values against exact ones, on rows that were not trained on."""
+    sample = _rows(block, np.arange(min(len(block), CHECKED)))
+    species = np.arange(len(model.species))
     visible = np.ones(model.layout.size, bool)
-    exact, _, _ = shapley_block(model, some, groups=masks, species=every, scale=scale)
-    told, _ = amortised_block(model, some, visible=visible, species=every, scale=scale)
-    off = told - exact
+    exact, _, _ = shapley_block(model, sample, groups=masks, species=species, scale=scale)
+    predicted_values, _ = amortised_block(
+        model, sample, visible=visible, species=species, scale=scale
+    )
+    difference = predicted_values - exact
     spread = float((exact - exact.mean((0, 2), keepdims=True)).std()) or 1.0
     return {
-        "sites": len(some),
-        "mean_absolute_error": float(np.abs(off).mean()),
+        "sites": len(sample),
+        "mean_absolute_error": float(np.abs(difference).mean()),
         "mean_absolute_value": float(np.abs(exact).mean()),
-        "explained_variance": 1 - float(off.std() / spread) ** 2,
+        "explained_variance": 1 - float(difference.std() / spread) ** 2,
     }

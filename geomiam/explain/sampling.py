@@ -1,7 +1,7 @@
-"""Shapley values of any game, exact or from sampled coalitions: arrays in, arrays out.
+"""Shapley values of any game, exact or from sampled coalitions: arrays only.
 
-A game is a function ``value(coalitions) -> (c, S)`` of boolean coalitions ``(c, n)`` of n groups: S
-games of the same groups at once, such as the scores of S species.
+A game is a function ``value(coalitions) -> (c, S)`` of boolean coalitions ``(c, n)`` of n groups. It has S
+columns, for example the scores of S species.
 """
 
 from __future__ import annotations
@@ -23,69 +23,69 @@ Method = Literal["latin", "uniform"]
 Rows = Literal["independent", "antithetic", "cyclic"]
 
 BATCH = 256
-"""Coalitions asked of a game at a time."""
+"""Coalitions that a game evaluates at a time."""
 
 MEMORY = 2**30
-"""Bytes of values that are remembered; coalitions beyond are evaluated again if they come again."""
+"""Bytes of values in memory; further coalitions are evaluated again when they recur."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Shapley values and how far they may be off."""
+    """Shapley values with their standard error."""
 
     values: np.ndarray
     """``(n, S)``."""
     standard_error: np.ndarray
-    """``(n, S)``, of the sampling of coalitions; 0 where all were evaluated."""
+    """``(n, S)``, due to the sampling of coalitions; 0 if all were evaluated."""
     base: np.ndarray
     """v(∅) ``(S,)``."""
     full: np.ndarray
     """v(all) ``(S,)``."""
     replicates: int
-    """Independent replicates behind the standard error; 0 where all coalitions were evaluated.
-    ``values ± t(0.975, replicates − 1) · standard_error`` is a 95 % interval, from a dozen replicates
-    on: fewer may miss the tail of a skewed contribution, and the interval then covers less."""
+    """Independent replicates behind the standard error; 0 if all coalitions were evaluated.
+    ``values ± t(0.975, replicates − 1) · standard_error`` is a 95 % interval for a dozen replicates or more.
+    With fewer, the interval of a skewed contribution covers less."""
     evaluations: int
-    """Coalitions evaluated, each once."""
+    """Coalitions evaluated; none is evaluated twice."""
     visits: int
-    """Coalitions looked at, ∅ and all aside: what a run without memory would evaluate."""
+    """Coalitions without ∅ and the full one, counted again when they recur."""
 
 
 class Memo:
-    """A game that remembers: no coalition is evaluated twice.
+    """A game that stores its values, so that no coalition is evaluated twice.
 
     Parameters
     ----------
     value : callable
         The game.
     memory : int
-        Most bytes of values to remember.
+        Most bytes of values to store.
     bar : object with ``update(int)``, optional
-        Told of every batch of coalitions, such as a tqdm bar.
+        Progress bar, such as one of tqdm; updated for each batch of coalitions.
     """
 
     def __init__(self, value: Value, *, memory: int = MEMORY, bar: Any = None):
         self.value, self.memory, self.bar = value, memory, bar
-        self.known: dict[bytes, np.ndarray] = {}
+        self.stored: dict[bytes, np.ndarray] = {}
         self.evaluations = self.visits = 0
 
     def __call__(self, coalitions: np.ndarray) -> np.ndarray:
-        """Values ``(c, S)`` of coalitions ``(c, n)``."""
+        """Return values ``(c, S)`` of coalitions ``(c, n)``."""
         parts = [coalitions[i : i + BATCH] for i in range(0, len(coalitions), BATCH)]
         return np.concatenate([self._batch(part) for part in parts])
 
     def _batch(self, coalitions: np.ndarray) -> np.ndarray:
         keys = [row.tobytes() for row in np.packbits(coalitions, axis=1)]
-        new = {key: i for i, key in enumerate(keys) if key not in self.known}
-        found = self._evaluate(coalitions[list(new.values())]) if new else np.empty((0, 0))
-        fresh = dict(zip(new, found))
+        new = {key: i for i, key in enumerate(keys) if key not in self.stored}
+        values_of_new = self._evaluate(coalitions[list(new.values())]) if new else np.empty((0, 0))
+        fresh = dict(zip(new, values_of_new))
         self.visits += int((coalitions.any(1) & ~coalitions.all(1)).sum())
         if self.bar is not None:
             self.bar.update(len(coalitions))
-        answers = np.stack([fresh[k] if k in fresh else self.known[k] for k in keys])
-        room = max(0, self.memory // answers[0].nbytes - len(self.known))
-        self.known |= dict(islice(fresh.items(), room))
-        return answers
+        values = np.stack([fresh[k] if k in fresh else self.stored[k] for k in keys])
+        room = max(0, self.memory // values[0].nbytes - len(self.stored))
+        self.stored |= dict(islice(fresh.items(), room))
+        return values
 
     def _evaluate(self, coalitions: np.ndarray) -> np.ndarray:
         self.evaluations += len(coalitions)
@@ -93,14 +93,14 @@ class Memo:
 
 
 def exact(value: Value, groups: int) -> Estimate:
-    """Shapley values from all 2^n coalitions (Shapley 1953).
+    """Return Shapley values from all 2^n coalitions (Shapley 1953).
 
     Parameters
     ----------
     value : callable
-        Coalitions ``(c, n)`` → values ``(c, S)``.
+        Function of coalitions ``(c, n)`` that returns values ``(c, S)``.
     groups : int
-        n.
+        Number n of groups.
 
     Returns
     -------
@@ -121,32 +121,33 @@ def sample(
     rows: Rows = "independent",
     rng: int | np.random.Generator | None = 0,
 ) -> Estimate:
-    """Shapley values from sampled coalitions.
+    """Return Shapley values from sampled coalitions.
 
-    Stratified Monte Carlo of MaskSDM (Zbinden et al., Algorithm 1): groups join one after another in
-    the orders that the rows of Latin squares give, and the value of a group is the mean of what it
-    adds. Every group joins once at every position of a square, so all sizes of coalitions count
-    equally, and the values of every row add up to v(all) − v(∅).
+    This is the stratified Monte Carlo method of MaskSDM (Zbinden et al. 2025, Algorithm 1). The rows of Latin
+    squares are orders in which groups join, and the value of a group is its mean contribution. Every group
+    joins once at every position of a square, so all sizes of coalitions have the same weight, and the
+    contributions of a row add up to v(all) − v(∅).
 
-    The rows of a square hang together, so squares, not rows, are the independent replicates behind
-    the standard error; for antithetic rows a replicate is a square with its mirror image.
+    The rows of a square depend on each other. The independent replicates behind the standard error are
+    therefore squares; for antithetic rows, a square with its mirror image.
 
     Parameters
     ----------
     value : callable
-        Coalitions ``(c, n)`` → values ``(c, S)``.
+        Function of coalitions ``(c, n)`` that returns values ``(c, S)``.
     groups : int
-        n.
+        Number n of groups.
     method : {"latin", "uniform"}
-        ``"uniform"`` is plain Monte Carlo for comparison: independent pairs S, S ∪ {i}, as many as
-        cost the same. Its values do not add up.
+        ``"uniform"`` is plain Monte Carlo for comparison: independent pairs S, S ∪ {i} of the same total
+        cost. Its values do not add up.
     samples : int
-        Latin squares; each costs n·(n − 1) evaluations, ∅ and all aside.
+        Number of Latin squares; each costs n·(n − 1) evaluations besides ∅ and the full coalition.
     rows : {"independent", "antithetic", "cyclic"}
-        Of the squares: ``"cyclic"`` as published, the cyclic shifts of 0 … n − 1 with one random
-        permutation of the columns; ``"independent"`` with random permutations of rows and symbols
-        as well; ``"antithetic"`` these, each order followed by its reverse.
+        ``"cyclic"``: the cyclic shifts of 0 … n − 1 with one random permutation of the columns, as
+        published. ``"independent"``: random permutations of rows and symbols as well. ``"antithetic"``: as
+        ``"independent"``, and the reverse of each order.
     rng : int, numpy.random.Generator or None
+        Draws the squares.
 
     Returns
     -------
@@ -155,8 +156,17 @@ def sample(
     Raises
     ------
     ValueError
-        If there is no such method or kind of rows, too few samples for a standard error, or an odd
-        number where squares come in pairs.
+        If the method or the kind of rows is unknown, if there are too few samples for a standard error, or
+        an odd number of samples for antithetic rows.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from geomiam.explain.sampling import sample
+    >>> worth = np.array([1.0, 2.0, 3.0])
+    >>> estimate = sample(lambda coalitions: coalitions @ worth[:, None], 3, samples=2)
+    >>> estimate.values[:, 0].round(6).tolist()
+    [1.0, 2.0, 3.0]
     """
     (last,) = steps(
         value, groups, method=method, at=[samples], rows=rows, rng=np.random.default_rng(rng)
@@ -184,9 +194,9 @@ def steps(
     memo = _Counted(value)
     base, full = ends = memo(np.stack([np.zeros(groups, bool), np.ones(groups, bool)]))
     draw = _Draw(memo, groups, ends, np.random.default_rng(rng))
-    made = draw.pairs() if method == "uniform" else draw.squares(rows)
+    replicate_stream = draw.pairs() if method == "uniform" else draw.squares(rows)
     running = _Running(*np.zeros((2, groups, len(base))))
-    for replicate in islice(made, due[-1]):
+    for replicate in islice(replicate_stream, due[-1]):
         running.add(replicate)
         if running.count in due:
             mean, error = running.mean.copy(), running.standard_error()
@@ -194,7 +204,7 @@ def steps(
 
 
 class _Counted:
-    """A game with a memory, its own or the caller's, and what was asked of it from here on."""
+    """A :class:`Memo` and the number of its evaluations since construction."""
 
     def __init__(self, value: Value):
         self.memo = value if isinstance(value, Memo) else Memo(value)
@@ -204,13 +214,13 @@ class _Counted:
         return self.memo(coalitions)
 
     def cost(self) -> tuple[int, int]:
-        """Evaluations and visits."""
+        """Return the numbers of evaluations and visits."""
         return self.memo.evaluations - self.before[0], self.memo.visits - self.before[1]
 
 
 @dataclass(frozen=True)
 class _Draw:
-    """Endless streams of independent replicates ``(n, S)``, each unbiased."""
+    """Infinite streams of independent, unbiased replicates ``(n, S)``."""
 
     value: Value
     groups: int
@@ -219,7 +229,7 @@ class _Draw:
     rng: np.random.Generator
 
     def squares(self, rows: Rows) -> Iterator[np.ndarray]:
-        """Mean contributions over the orders of a square, or of a square and its mirror image."""
+        """Yield mean contributions over the orders of a square, or of a square and its mirror image."""
         while True:
             orders = latin_square(self.groups, cyclic=rows == "cyclic", rng=self.rng)
             if rows == "antithetic":
@@ -229,20 +239,22 @@ class _Draw:
             yield sum(self._added(part).sum(0) for part in parts) / len(orders)
 
     def pairs(self) -> Iterator[np.ndarray]:
-        """One contribution per group, each to a coalition of its own."""
+        """Yield one contribution per group, each to an independent coalition."""
         n = self.groups
         while True:
-            moment = self.rng.random((n, n))  # row i: when each group joins, as group i sees it
+            moment = self.rng.random(
+                (n, n)
+            )  # row i: times at which groups join in the order for group i
             before = moment < moment.diagonal()[:, None]
             v = self.value(np.concatenate([before, before | np.eye(n, dtype=bool)]))
             yield v[n:] - v[:n]
 
     def _added(self, orders: np.ndarray) -> np.ndarray:
-        """What each group adds in each order ``(r, n)``: ``(r, n, S)``."""
+        """Return the contribution of each group ``(r, n, S)`` in each order ``(r, n)``."""
         (r, n), s = orders.shape, self.ends.shape[1]
         rank = orders.argsort(1)
-        joined = (rank[:, None, :] <= np.arange(n - 1)[:, None]).reshape(-1, n)
-        between = self.value(joined) if len(joined) else np.empty((0, s))
+        member = (rank[:, None, :] <= np.arange(n - 1)[:, None]).reshape(-1, n)
+        between = self.value(member) if len(member) else np.empty((0, s))
         first, last = np.broadcast_to(self.ends[:, None, None], (2, r, 1, s))
         path = np.concatenate([first, between.reshape(r, n - 1, s), last], 1)
         return np.take_along_axis(np.diff(path, axis=1), rank[..., None], 1)
@@ -250,26 +262,26 @@ class _Draw:
 
 @dataclass
 class _Running:
-    """Mean and squared deviations of replicates that are not kept (Welford 1962)."""
+    """Running mean and squared deviations, without the replicates (Welford 1962)."""
 
     mean: np.ndarray
     squares: np.ndarray
     count: int = 0
 
     def add(self, replicate: np.ndarray) -> None:
-        """Take one more into account."""
+        """Include one more replicate."""
         self.count += 1
-        off = replicate - self.mean
-        self.mean = self.mean + off / self.count
-        self.squares = self.squares + off * (replicate - self.mean)
+        difference = replicate - self.mean
+        self.mean = self.mean + difference / self.count
+        self.squares = self.squares + difference * (replicate - self.mean)
 
     def standard_error(self) -> np.ndarray:
-        """Of the mean, replicates being independent."""
+        """Return the standard error of the mean of independent replicates."""
         return np.sqrt(self.squares / (self.count - 1) / self.count)
 
 
 def replicates(groups: int, *, method: Method, samples: int, rows: Rows = "independent") -> int:
-    """Count the independent replicates that a sample has; see :func:`sample`.
+    """Return the number of independent replicates of a sample; see :func:`sample`.
 
     Raises
     ------
@@ -281,16 +293,16 @@ def replicates(groups: int, *, method: Method, samples: int, rows: Rows = "indep
             f"no method {method!r} with rows {rows!r}; methods: {', '.join(get_args(Method))}; "
             f"rows: {', '.join(get_args(Rows))}"
         )
-    paired = method == "latin" and rows == "antithetic"
-    if paired and samples % 2:
+    is_paired = method == "latin" and rows == "antithetic"
+    if is_paired and samples % 2:
         raise SettingError(
             f"antithetic squares come in pairs, but samples={samples} is odd; "
             f"pass samples={samples + 1}"
         )
-    count = samples // 2 if paired else samples
+    count = samples // 2 if is_paired else samples
     if count < 2:
         raise SettingError(
-            f"samples={samples} leaves {count} independent replicate, of which no standard error "
-            f"can be told; pass samples={4 if paired else 2} or more"
+            f"samples={samples} leaves {count} independent replicate, which is too few for a standard "
+            f"error; pass samples={4 if is_paired else 2} or more"
         )
     return max(2, count * groups // 2) if method == "uniform" else count

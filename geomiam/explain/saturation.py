@@ -1,4 +1,4 @@
-"""Where symbols say less than the data do."""
+"""The share of symbols that stand for values beyond the training data."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from geomiam.tokens.select import symbolic_tokens
 def saturation(
     ds: Data, model: Model | str | Path, *, memory_limit: int | str | None = None
 ) -> xr.DataArray:
-    """Return the share of a cell's symbols that stand for values beyond those of the training data.
+    """Return the share of symbols that stand for values beyond those of the training data.
 
-    A series that is read as symbols is clamped: whatever lies beyond all training segments gets the
-    same symbol as the most extreme of them, be it two degrees beyond or twenty. So a map of a hotter
-    climate, or of another region, does not show how far it extrapolates. This share does.
+    A series that is read as symbols is clamped: values beyond all training segments get the symbol of the
+    most extreme segment, two degrees beyond as well as twenty. A map of a hotter climate or of another region
+    therefore does not show how far it extrapolates. This share shows it.
 
     Parameters
     ----------
     ds : xarray.Dataset or xarray.DataTree
-        Cube or sites, numpy or dask; only series that are read as symbols are looked at.
-    model : Model
+        Cube or sites, numpy or dask; only series that are read as symbols are read.
+    model : Model or path
     memory_limit : int or str, optional
         Most bytes a dask block may need; default 4 GiB.
 
     Returns
     -------
     xarray.DataArray
-        ``saturated(y, x)`` or ``(site)``, 0 to 1: of the observed symbols, those whose segment mean
-        lies outside the range of segment means that the model was trained on, per variable and
-        channel. NaN where no symbol is observed. Lazy on dask.
+        ``saturated(y, x)`` or ``(site)``, 0 to 1: share of the observed symbols whose segment mean lies outside
+        the range of segment means in training, per variable and channel. NaN where no symbol is observed.
+        Lazy for dask arrays.
 
     Raises
     ------
@@ -46,13 +46,17 @@ def saturation(
         If the model reads nothing as symbols.
     MissingVariable, VariableMismatch, MemoryRefused
         As :func:`geomiam.predict`.
+
+    Examples
+    --------
+    >>> import geomiam as gm
+    >>> share = gm.saturation(gm.open_cube("cube.zarr"), "model")  # doctest: +SKIP
     """
     model = as_model(model)
     visible, outputs = symbolic_tokens(model.layout), saturated_output(model)
     if not outputs:
         raise SelectionError(
-            f"the model reads none of {list(model.schema.variables)} as symbols, so none can be "
-            "saturated; train one with gm.fit(sites, schema.symbolic())"
+            f"the model reads none of {list(model.schema.variables)} as symbols; train one that does with gm.fit(sites, schema.symbolic())"
         )
     out = over_cells(
         as_data(ds, model),

@@ -1,4 +1,4 @@
-"""Exact Shapley values of groups of predictors, as maps."""
+"""Shapley values of groups of predictors, for every cell or site."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import xarray as xr
 from geomiam.errors import SelectionError
 from geomiam.inference.cells import Output, over_cells
 from geomiam.inference.coalitions import Coalitions
-from geomiam.inference.engine import Scale, amortised_block, base_value, shapley_block
+from geomiam.inference.engine import base_value
 from geomiam.inference.inputs import Data, as_data, like_data
 from geomiam.inference.outside import warn_if_many
 from geomiam.inference.predict import (
@@ -25,6 +25,8 @@ from geomiam.inference.predict import (
     suitability_output,
 )
 from geomiam.inference.required import leave_out, require_groups, warn_if_few
+from geomiam.inference.shapley_block import amortised_block, shapley_block
+from geomiam.inference.slabs import Scale
 from geomiam.model.model import Model, Precision
 from geomiam.model.saved_model import as_model
 from geomiam.progress import with_progress
@@ -34,17 +36,17 @@ from geomiam.tokens.select import Selector, group_masks, visible_tokens
 Method = Literal["exact", "latin", "amortised"]
 
 MOST_GROUPS = 12
-"""Above this the 2^G coalitions are no longer affordable, and some are drawn."""
+"""Most groups whose 2^G coalitions are all computed; 12 groups have 4096."""
 SAMPLES = 8
-"""Latin samples that are drawn unless the caller says otherwise."""
+"""Default number of Latin squares of coalitions."""
 
 
 @dataclass(frozen=True)
 class ShapleyBlock:
-    """Block → Shapley values ``(n, G, s)``, suitability ``(n, s)`` and observed ``(n,)``.
+    """Function of a block: values ``(n, G, s)``, suitability ``(n, s)``, observed ``(n,)``, further layers.
 
-    With symbols saturated ``(n,)`` as well, and where coalitions are drawn, the values' standard error
-    ``(n, G, s)``.
+    The further layers are those of :func:`geomiam.inference.predict.layer_shares` and, for sampled coalitions,
+    the standard error ``(n, G, s)``.
     """
 
     model: Model
@@ -61,8 +63,10 @@ class ShapleyBlock:
         visible = np.any(self.groups, axis=0)
         shares = layer_shares(self.model, block, visible=visible)
         if self.amortised:
-            told = amortised_block(model, block, visible=visible, species=species, scale=scale)
-            return *told, observed_bits(block, self.groups), *shares
+            predicted_values = amortised_block(
+                model, block, visible=visible, species=species, scale=scale
+            )
+            return *predicted_values, observed_bits(block, self.groups), *shares
         values, full, error = shapley_block(
             model,
             block,
@@ -93,11 +97,11 @@ def shapley(
     mask: str | None = None,
     progress: bool | None = None,
 ) -> xr.Dataset:
-    """Explain every cell or site: what each group of predictors adds to the prediction.
+    """Return the contribution of each group of predictors to the prediction of every cell or site.
 
-    Exact for up to 12 groups: all coalitions of the groups that are present are computed (Shapley
-    1953), hiding the others with the model's own mask, so no background sample and no imputation
-    enters. Beyond, coalitions are drawn (MaskSDM, Zbinden et al. 2025, Algorithm 1), the same for
+    Values are exact for up to 12 groups: the model predicts from all coalitions of the groups that are present
+    (Shapley 1953). Other groups are hidden by the mask of the model, without a background sample or imputation.
+    With more groups, coalitions are sampled (MaskSDM, Zbinden et al. 2025, Algorithm 1), the same for
     every cell, and the standard error is an additional layer.
 
     Parameters
@@ -106,55 +110,64 @@ def shapley(
         Cube or sites, as for :func:`geomiam.predict`.
     model : Model or path
     groups : sequence of selectors or mapping of name to selectors, optional
-        Default: the groups of the model's schema. Modalities, variables or parts of them, e.g.
-        ``{"summer": "landsat[time=2018-06:2018-09]", "terrain": ["elevation", "slope"]}``. What no
-        group names becomes the group ``rest``.
+        Modalities, variables or parts of them, for example
+        ``{"summer": "landsat[time=2018-06:2018-09]", "terrain": ["elevation", "slope"]}``; default: the
+        groups of the model's schema. All other predictors form the group ``rest``.
     using : selector or sequence of selectors, optional
-        What the model may see at all.
+        Predictors to use, as :func:`geomiam.predict`.
     species, scale, precision, memory_limit, progress
         As :func:`geomiam.predict`. Values add up on the given scale.
     method : {"exact", "latin", "amortised"}, optional
-        ``"exact"``: all coalitions, the default up to 12 groups; ``"latin"``: some are drawn, the
-        default beyond; ``"amortised"``: predicted by the model's explainer in one pass, see
-        :func:`geomiam.fit_explainer`, for the model's own groups; ``attrs["explainer"]`` (JSON) says
-        how far it was from the exact values.
+        ``"exact"``: all coalitions, the default up to 12 groups. ``"latin"``: sampled coalitions, the
+        default for more groups. ``"amortised"``: predicted in one pass by the explainer of the model, for the
+        groups of its schema, see :func:`geomiam.fit_explainer`; ``attrs["explainer"]`` (JSON) has its error.
     require, mask
         As :func:`geomiam.predict`: cells without these data are NaN.
     samples : int
-        Latin squares of coalitions to draw, 2 or more; each asks at most G·(G − 1) of them.
+        Latin squares of coalitions, 2 or more; each has at most G·(G − 1) coalitions.
     rng : int, numpy.random.Generator or None
         Draws the squares.
 
     Returns
     -------
     xarray.Dataset
-        ``shapley(group, species, y, x)``: exactly 0 for a group with nothing observed, NaN where no
-        group has anything; ``base_value(species)``, the answer to nothing; ``suitability``,
-        ``observed`` and, with symbols, ``saturated`` as from predict. ``base_value + shapley.sum("group") == suitability``. Where
-        coalitions are drawn, ``standard_error(group, species, y, x)`` as well.
+        ``shapley(group, species, y, x)``: exactly 0 for a group without an observed predictor, NaN where
+        no group has one. ``base_value(species)``: the prediction without predictors. ``suitability``,
+        ``observed``, ``outside_range`` and ``saturated`` as from :func:`geomiam.predict`. Per cell,
+        ``base_value + shapley.sum("group") == suitability``. For sampled coalitions also
+        ``standard_error(group, species, y, x)``.
 
     Raises
     ------
     SelectionError
-        If groups overlap or name something unknown, are more than 12 for ``"exact"``, ``samples`` is
-        below 2, or the model has no explainer for what is asked.
+        If groups overlap, have unknown names, or are more than 12 for ``"exact"``; if ``samples`` is below
+        2; or if the model has no explainer for these groups and this scale.
     MissingVariable, VariableMismatch, MemoryRefused
         As :func:`geomiam.predict`.
+
+    Examples
+    --------
+    >>> import geomiam as gm
+    >>> cube, model = gm.open_cube("cube.zarr"), gm.load_model("model")  # doctest: +SKIP
+    >>> why = gm.shapley(cube, model, species="Quercus robur")  # doctest: +SKIP
+    >>> why["shapley"].dims  # doctest: +SKIP
+    ('group', 'species', 'y', 'x')
     """
     model = as_model(model)
     data = as_data(ds, model)
-    named = group_masks(model.layout, groups, visible=visible_tokens(model.layout, using))
-    method = method or ("exact" if len(named) <= MOST_GROUPS else "latin")
-    _check(model, method, named=list(named), groups=groups, scale=scale)
-    coalitions = _drawn(len(named), samples, rng) if method == "latin" else None
-    masks, index = np.stack(list(named.values())), model.species_index(species)
-    names = [model.species[i] for i in index]
+    masks_by_name = group_masks(model.layout, groups, visible=visible_tokens(model.layout, using))
+    names = list(masks_by_name)
+    method = method or ("exact" if len(names) <= MOST_GROUPS else "latin")
+    _check(model, method, names=names, groups=groups, scale=scale)
+    coalitions = _sampled(len(names), samples, rng) if method == "latin" else None
+    masks, index = np.stack(list(masks_by_name.values())), model.species_index(species)
+    labels = {"group": names, "species": [model.species[i] for i in index]}
     outputs = [
-        _shapley_output(list(named), names, scale),
-        suitability_output(model, names, scale=scale),
-        observed_output(list(named)),
+        _values_output("shapley", labels, scale),
+        suitability_output(model, labels["species"], scale=scale),
+        observed_output(names),
         *layer_outputs(model),
-        *([] if coalitions is None else [_error_output(list(named), names, scale)]),
+        *([] if coalitions is None else [_values_output("standard_error", labels, scale)]),
     ]
     visible = np.any(masks, axis=0)
     task = ShapleyBlock(model, masks, index, scale, precision, coalitions, method == "amortised")
@@ -174,62 +187,58 @@ def shapley(
     out["base_value"] = (
         "species",
         base,
-        {"long_name": "prediction from nothing", "units": "1", "scale": scale},
+        {"long_name": "prediction without predictors", "units": "1", "scale": scale},
     )
-    facts: dict[str, Any] = {"method": method, "precision": precision}
+    settings: dict[str, Any] = {"method": method, "precision": precision}
     if method == "latin":
-        facts["samples"] = samples
+        settings["samples"] = samples
     if method == "amortised":
-        facts["explainer"] = json.dumps(model.about["explainer"])
-    return like_data(out.assign_attrs(groups=json.dumps(list(named)), **facts), ds)
+        settings["explainer"] = json.dumps(model.about["explainer"])
+    return like_data(out.assign_attrs(groups=json.dumps(names), **settings), ds)
 
 
-def _check(model: Model, method: str, *, named: list[str], groups: Any, scale: Scale) -> None:
-    """Refuse what cannot be told, before anything starts."""
+def _check(model: Model, method: str, *, names: list[str], groups: Any, scale: Scale) -> None:
+    """Refuse settings that no method supports."""
     if method not in get_args(Method):
         raise SelectionError(f"method={method!r}; use {', '.join(get_args(Method))}")
-    if method == "exact" and len(named) > MOST_GROUPS:
+    if method == "exact" and len(names) > MOST_GROUPS:
         raise SelectionError(
-            f"{len(named)} groups mean 2^{len(named)} coalitions per cell; use method='latin', or join "
+            f"{len(names)} groups mean 2^{len(names)} coalitions per cell; use method='latin', or join "
             f"them to at most {MOST_GROUPS} with groups={{'name': [...]}}"
         )
     if method != "amortised":
         return
-    known = model.about.get("explainer", {})
+    about = model.about.get("explainer", {})
     if model.network.explainer is None:
         raise SelectionError(
             "the model has no explainer; train one with model = gm.fit_explainer(model, sites)"
         )
-    if known.get("scale") != scale:
+    if about.get("scale") != scale:
         raise SelectionError(
-            f"the explainer tells values on the scale '{known.get('scale')}', asked for '{scale}'; "
+            f"the explainer predicts values on the scale '{about.get('scale')}', found scale='{scale}'; "
             f"train one with gm.fit_explainer(model, sites, scale='{scale}')"
         )
-    if groups is not None or named != known.get("groups"):
+    if groups is not None or names != about.get("groups"):
         raise SelectionError(
-            f"the explainer knows the groups {known.get('groups')}, asked for {named}; leave groups= "
+            f"the explainer supports the groups {about.get('groups')}, found {names}; leave groups= "
             "out, or use method='exact'"
         )
 
 
-def _drawn(groups: int, samples: int, rng: Any) -> Coalitions:
+def _sampled(groups: int, samples: int, rng: Any) -> Coalitions:
     if samples < 2:
         raise SelectionError(f"samples={samples} has no standard error; pass samples=2 or more")
     return Coalitions.latin(groups, samples=samples, rng=np.random.default_rng(rng))
 
 
-def _shapley_output(groups: Sequence[str], species: Sequence[str], scale: Scale) -> Output:
-    attrs = {
-        "long_name": "Shapley value of the group of predictors",
-        "units": "1",
-        "scale": scale,
-        "ancillary_variables": "base_value suitability observed",
-    }
-    return Output("shapley", {"group": groups, "species": species}, np.dtype(np.float32), attrs)
+LONG_NAMES = {
+    "shapley": "Shapley value of the group of predictors",
+    "standard_error": "standard error of the Shapley value due to the sampling of coalitions",
+}
 
 
-def _error_output(groups: Sequence[str], species: Sequence[str], scale: Scale) -> Output:
-    said = "standard error of the Shapley value, of the draw of coalitions"
-    attrs = {"long_name": said, "units": "1", "scale": scale}
-    labels = {"group": groups, "species": species}
-    return Output("standard_error", labels, np.dtype(np.float32), attrs)
+def _values_output(name: str, labels: dict[str, list[str]], scale: Scale) -> Output:
+    attrs = {"long_name": LONG_NAMES[name], "units": "1", "scale": scale}
+    if name == "shapley":
+        attrs["ancillary_variables"] = "base_value suitability observed"
+    return Output(name, labels, np.dtype(np.float32), attrs)

@@ -1,1 +1,1 @@
-"""Predictions and exact explanations: arrays in the engine, labels in predict and shapley."""
+"""Predictions: arrays in the engine, labels in the functions for users."""

@@ -1,4 +1,4 @@
-"""The memory allocator of processes that answer many blocks."""
+"""The memory allocator of processes that predict many blocks of a map."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from functools import cache
 TRIM, PAD, MMAP = -1, -2, -3
 """``M_TRIM_THRESHOLD``, ``M_TOP_PAD`` and ``M_MMAP_THRESHOLD`` of glibc's malloc.h."""
 LARGE = 32 * 2**20
-"""The largest size that glibc lets its own heap hold; what is larger is mapped anew each time."""
+"""The largest block that glibc keeps in its heap. Larger ones are mapped anew for each request."""
 
 
 @cache
 def keep_freed_memory(*, always: bool = False) -> bool:
     """Let a process keep the memory that a network frees and needs again at once.
 
-    A block makes the same intermediate tensors thousands of times, and what is given back to the system
-    in between is faulted in again, page by page. Dask starts its workers with
-    ``MALLOC_TRIM_THRESHOLD_``, so that large tables are given back; glibc then never adapts, and a
-    worker takes twice the time. Elsewhere it is a twentieth, and nothing is changed unless asked for.
+    The network allocates the same intermediate tensors thousands of times. Memory that is returned to the
+    system in between has to be mapped again, page by page. Dask starts its workers with
+    ``MALLOC_TRIM_THRESHOLD_``, so that they return the memory of large tables. With this variable glibc
+    does not adapt its thresholds, and a worker takes twice the time. In other processes the cost is about 5 %.
 
     Parameters
     ----------
     always : bool
-        Also where dask has set nothing: in a process that is there to write a map.
+        Also where dask has not set the variable, for a process that only writes a map.
 
     Returns
     -------
     bool
-        Whether the allocator was told; other systems' allocators are left alone.
+        Whether the allocator accepted the settings. Only glibc has them.
     """
     if not always and "MALLOC_TRIM_THRESHOLD_" not in os.environ:
         return False

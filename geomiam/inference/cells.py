@@ -1,6 +1,6 @@
-"""From labelled data to blocks and back: the one way in and out for predict and shapley.
+"""Apply a function of arrays to labelled data, block by block; used by predict and shapley.
 
-numpy in → numpy out, dask in → dask out; nothing is computed while the graph is built.
+numpy in → numpy out, dask in → dask out. Building the graph computes nothing.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from geomiam.progress import progress_bar
 from geomiam.tokens.blocks import Block
 
 DEFAULT_LIMIT = 4 * 2**30
-"""Bytes that one block may need unless the caller says otherwise."""
+"""Bytes that one dask chunk may need by default."""
 
 SLAB = 8192
-"""Rows standardised and computed at a time, so that a large block in memory is not copied whole."""
+"""Rows that are standardised at a time, so that a large array in memory is not copied at once."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """One variable of the result: its name, its own dims with their labels, dtype and attributes."""
+    """One variable of the result: name, dims besides those of place with their labels, dtype, attributes."""
 
     name: str
     labels: dict[str, Sequence[Any]]
@@ -43,58 +43,60 @@ class Output:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Sizes of the own dims."""
+        """Sizes of the dims besides those of place."""
         return tuple(len(v) for v in self.labels.values())
 
     @property
     def bytes_per_cell(self) -> int:
-        """Size of one cell's result."""
+        """Bytes of the result of one cell."""
         return prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True)
 class BlockTask:
-    """What runs on each block, wherever it runs: arrays in, arrays out."""
+    """The function that runs on each dask chunk: arrays in, arrays out."""
 
     model: Model
     names: tuple[str, ...]
-    """Variables, in the order of the arrays that come in."""
+    """Variables in the order of the input arrays."""
     compute: Callable[[Block], tuple[np.ndarray, ...]]
     outputs: tuple[Output, ...]
     alone: bool
-    """Not one of many workers: all cores may be used and progress visible."""
+    """No other chunk runs at the same time: all cores are used, and a progress bar is shown."""
 
     def __call__(self, *arrays: np.ndarray) -> tuple[np.ndarray, ...] | np.ndarray:
-        """``(*place, *own dims)`` per variable in, ``(*place, *output dims)`` per output out.
+        """Return ``(*place, *output dims)`` per output from ``(*place, *own dims)`` per variable.
 
-        One output comes by itself, as xarray wants it.
+        A single output is returned without a tuple, as ``xarray.apply_ufunc`` requires.
         """
         variables = self.model.schema.variables
-        own = [a.shape[a.ndim - len(variables[n].dims) :] for n, a in zip(self.names, arrays)]
-        place = np.broadcast_shapes(*(a.shape[: a.ndim - len(o)] for a, o in zip(arrays, own)))
+        own_dims = [a.shape[a.ndim - len(variables[n].dims) :] for n, a in zip(self.names, arrays)]
+        place = np.broadcast_shapes(*(a.shape[: a.ndim - len(o)] for a, o in zip(arrays, own_dims)))
         rows = {
             n: np.broadcast_to(a, place + o).reshape(-1, *o)
-            for n, a, o in zip(self.names, arrays, own)
+            for n, a, o in zip(self.names, arrays, own_dims)
         }
         results = tuple(np.empty((prod(place), *o.shape), o.dtype) for o in self.outputs)
         keep_freed_memory()
         with torch_threads(None if self.alone else 1):
             for part in self._slabs(prod(place)):
                 block = self._encode({k: v[part] for k, v in rows.items()})
-                for result, computed in zip(results, self.compute(block)):
-                    result[part] = computed
-        made = tuple(r.reshape(place + r.shape[1:]) for r in results)
-        return made if len(made) > 1 else made[0]
+                for result, values in zip(results, self.compute(block)):
+                    result[part] = values
+        results_in_place = tuple(r.reshape(place + r.shape[1:]) for r in results)
+        return results_in_place if len(results_in_place) > 1 else results_in_place[0]
 
     def _encode(self, rows: dict[str, np.ndarray]) -> Block:
         n = len(next(iter(rows.values())))
         absent = {k: v for k, v in self.model.schema.variables.items() if k not in rows}
-        nothing = {k: np.broadcast_to(np.float32(np.nan), (n, *v.sizes)) for k, v in absent.items()}
-        return self.model.encode(rows | nothing, limits=True)
+        all_missing = {
+            k: np.broadcast_to(np.float32(np.nan), (n, *v.sizes)) for k, v in absent.items()
+        }
+        return self.model.encode(rows | all_missing, limits=True)
 
     def _slabs(self, n: int) -> Iterator[slice]:
-        look = {} if self.alone else {"disable": True}
-        with progress_bar(total=n, desc="cells", unit="cell", leave=False, **look) as bar:
+        bar_options = {} if self.alone else {"disable": True}
+        with progress_bar(total=n, desc="cells", unit="cell", leave=False, **bar_options) as bar:
             for start in range(0, n, SLAB):
                 yield slice(start, start + SLAB)
                 bar.update(min(SLAB, n - start))
@@ -126,28 +128,31 @@ def over_cells(
     Returns
     -------
     xarray.Dataset
-        Output dims first, place dims in the order of the data; coordinates and CRS of the data.
+        Dims of the output first, then dims of place in the order of the data; with the coordinates and CRS
+        of the data.
 
     Raises
     ------
     MemoryRefused
         If a block would need more than the limit.
     """
-    found = predictors(ds, model.schema, variables=model.layout.variables_of(visible))
-    own = {n: list(model.schema.variables[n].dims) for n in found}
-    arrays = [a.drop_vars([d for d in own[n] if d in a.coords]) for n, a in found.items()]
+    arrays_by_name = predictors(ds, model.schema, variables=model.layout.variables_of(visible))
+    own_dims = {n: list(model.schema.variables[n].dims) for n in arrays_by_name}
+    arrays = [
+        a.drop_vars([d for d in own_dims[n] if d in a.coords]) for n, a in arrays_by_name.items()
+    ]
     alone = all(a.chunks is None for a in arrays)
     if not alone:
-        arrays = [a.chunk({d: -1 for d in own[str(a.name)]}) for a in arrays]
-        _promise(arrays, outputs, model, limit=memory_limit)
-    task = BlockTask(model, tuple(found), compute, tuple(outputs), alone)
+        arrays = [a.chunk({d: -1 for d in own_dims[str(a.name)]}) for a in arrays]
+        _check_chunks(arrays, outputs, model, limit=memory_limit)
+    task = BlockTask(model, tuple(arrays_by_name), compute, tuple(outputs), alone)
     results = xr.apply_ufunc(
         task,
         *arrays,
-        input_core_dims=[own[str(a.name)] for a in arrays],
+        input_core_dims=[own_dims[str(a.name)] for a in arrays],
         output_core_dims=[list(o.labels) for o in outputs],
         dask="parallelized",
-        keep_attrs=False,  # a result is not of the modality, flags or units of the first predictor
+        keep_attrs=False,  # else a result had the modality and units of the first predictor
         output_dtypes=[o.dtype for o in outputs],
         dask_gufunc_kwargs={
             "output_sizes": {d: len(v) for o in outputs for d, v in o.labels.items()}
@@ -160,7 +165,7 @@ def over_cells(
 def _label(
     ds: xr.Dataset, results: Sequence[xr.DataArray], outputs: Sequence[Output], model: Model
 ) -> xr.Dataset:
-    """The single place that puts names, dims, coordinates, CRS and attributes on results."""
+    """Return results with names, dims, coordinates, CRS and attributes."""
     out = xr.Dataset()
     place = _place_of(ds, model)
     for result, output in zip(results, outputs):
@@ -172,32 +177,30 @@ def _label(
         "groups": json.dumps(list(model.schema.groups)),
         "geomiam_version": __version__,
     }
-    restorable = (
-        SITE in place or spatial_pair(place) is not None
-    )  # a single row has no grid to restore
+    restorable = SITE in place or spatial_pair(place) is not None  # a single row has no grid
     return restore(out, ds) if restorable and set(place) <= set(out.dims) else out
 
 
 def _place_of(ds: xr.Dataset, model: Model) -> list[str]:
-    """Dims of place in the order of the predictors; that of ``ds.dims`` follows the coordinates."""
+    """Return the dims of place in the order of the predictors; ``ds.dims`` follows the coordinates."""
     dims = [ds[k].dims for k in model.schema.variables if k in ds] or [tuple(ds.dims)]
     return list(dict.fromkeys(str(d) for names in dims for d in names if is_place(d)))
 
 
-def _promise(
+def _check_chunks(
     arrays: Sequence[xr.DataArray],
     outputs: Sequence[Output],
     model: Model,
     *,
     limit: int | str | None,
 ) -> None:
-    """Refuse before anything starts what would not fit."""
+    """Refuse chunks that need more memory than the limit."""
     out = sum(o.bytes_per_cell for o in outputs)
     dims = list(dict.fromkeys(str(d) for a in arrays for d in a.dims if is_place(d)))
-    promise(model, out, cells=_cells_per_block(arrays), limit=limit, dims=dims)
+    check_memory(model, out, cells=_cells_per_block(arrays), limit=limit, dims=dims)
 
 
-def promise(
+def check_memory(
     model: Model,
     out: int,
     *,
@@ -205,31 +208,46 @@ def promise(
     limit: int | str | None,
     dims: Sequence[str] = ("y", "x"),
 ) -> int:
-    """Return the bytes that a block needs; ``out`` are those of one cell's results, ``dims`` of place.
+    """Return the bytes that one dask chunk needs.
+
+    Parameters
+    ----------
+    model : Model
+    out : int
+        Bytes of the results of one cell.
+    cells : int
+        Cells of the chunk.
+    limit : int or str, optional
+        Default 4 GiB.
+    dims : sequence of str
+        Dims of place, for the message.
 
     Raises
     ------
     MemoryRefused
-        If they are more than the limit; default 4 GiB.
+        If the chunk needs more than the limit.
     """
     from dask.utils import format_bytes, parse_bytes
 
-    most = DEFAULT_LIMIT if limit is None else parse_bytes(limit)
-    each = bytes_per_cell(model, out)
-    need = cells * each
-    if need > most:
-        side = int((most / each) ** (1 / max(len(dims), 1)))
+    limit_bytes = DEFAULT_LIMIT if limit is None else parse_bytes(limit)
+    cell_bytes = bytes_per_cell(model, out)
+    need = cells * cell_bytes
+    if need > limit_bytes:
+        side = int((limit_bytes / cell_bytes) ** (1 / max(len(dims), 1)))
         sizes = ", ".join(f"{d}={side}" for d in dims)
         raise MemoryRefused(
-            f"a block of {cells:,} cells needs {format_bytes(need)} ({each:,} bytes per "
-            f"cell), over the limit of {format_bytes(most)}: use smaller chunks, e.g. "
-            f"ds.chunk({sizes}), ask for fewer species, or pass memory_limit=..."
+            f"a chunk of {cells:,} cells needs {format_bytes(need)} ({cell_bytes:,} bytes per "
+            f"cell), over the limit of {format_bytes(limit_bytes)}: use smaller chunks, e.g. "
+            f"ds.chunk({sizes}), predict fewer species, or pass memory_limit=..."
         )
     return need
 
 
 def bytes_per_cell(model: Model, out: int) -> int:
-    """Bytes that a block holds per cell: predictors as read and as rows, results as rows and as grid."""
+    """Return the bytes that a chunk holds per cell.
+
+    Predictors and results are in memory twice: as arrays of the grid and as rows.
+    """
     values = sum(prod(v.sizes) for v in model.schema.variables.values())
     return 2 * 4 * values + 2 * out
 
@@ -239,16 +257,17 @@ def _cells_per_block(arrays: Sequence[xr.DataArray]) -> int:
     for a in arrays:
         for dim, chunks in a.chunksizes.items():
             if is_place(dim):
-                smallest = min(
-                    max(chunks), sizes.get(dim, max(chunks))
-                )  # chunks are unified by splitting
-                sizes[dim] = smallest
+                # dask splits the chunks of several arrays at the borders of all
+                sizes[dim] = min(max(chunks), sizes.get(dim, max(chunks)))
     return prod(sizes.values())
 
 
 @contextmanager
 def torch_threads(count: int | None) -> Iterator[None]:
-    """Limit torch's threads: dask runs blocks side by side, and threads inside them only collide."""
+    """Limit the threads of torch inside the context.
+
+    Dask runs chunks in parallel, so further threads inside each chunk would compete for the same cores.
+    """
     import torch
 
     before = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""Which coalitions are asked of a model, and what each counts: numpy only."""
+"""Coalitions of groups and their weights in Shapley values: numpy only."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Coalitions:
-    """Coalitions of G groups and their weights in each group's Shapley value.
+    """Coalitions of G groups and their weights in the Shapley value of each group.
 
-    ``member (c, G)`` says who is in; ``weight (k, c, G)`` is what v(S) counts in φ_g, in each of k
-    independent replicates whose mean is the value; 1 where all coalitions are asked.
+    ``member (c, G)`` is True for the groups of a coalition. ``weight (k, c, G)`` is the coefficient of v(S)
+    in φ_g, in each of k independent replicates whose mean is the value. k is 1 if all coalitions are used.
     """
 
     member: np.ndarray
@@ -21,7 +21,7 @@ class Coalitions:
 
     @classmethod
     def every(cls, groups: int) -> Coalitions:
-        """Return all 2^G of them."""
+        """Return all 2^G coalitions."""
         return cls(members(groups), shapley_weights(groups)[None])
 
     @classmethod
@@ -37,50 +37,50 @@ class Coalitions:
         rank = orders.argsort(-1)  # when each group joins: (k, order, group)
         steps = np.arange(groups + 1)[:, None]
         path = (rank[:, :, None, :] < steps).reshape(-1, groups)  # (k · G · (G + 1), G)
-        member, which = np.unique(path, axis=0, return_inverse=True)
-        which = which.reshape(samples, groups, groups + 1)
+        member, position = np.unique(path, axis=0, return_inverse=True)
+        position = position.reshape(samples, groups, groups + 1)
         weight = np.zeros((samples, len(member), groups))
         k, _, group = np.indices(rank.shape)
-        for joined, sign in ((1, 1.0), (0, -1.0)):
-            coalition = np.take_along_axis(which, rank + joined, -1)
+        for is_member, sign in ((1, 1.0), (0, -1.0)):
+            coalition = np.take_along_axis(position, rank + is_member, -1)
             np.add.at(weight, (k, coalition, group), sign / groups)
         return cls(member, weight)
 
     def among(self, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return those that differ where only some groups are present ``(G,)``.
+        """Return the coalitions that differ in the groups that are present ``(G,)``.
 
         Returns
         -------
         tuple
-            Their positions ``(u,)``, small ones first, and their weights ``(k, u, G)``; 0 for groups
-            that are absent. The last one has all groups that are present.
+            Positions ``(u,)``, small coalitions first, and weights ``(k, u, G)``, 0 for absent groups.
+            The last coalition has all groups that are present.
         """
-        distinct, first, which = np.unique(
+        distinct, first, position = np.unique(
             self.member & present, axis=0, return_index=True, return_inverse=True
         )
         weight = np.zeros((len(self.weight), len(distinct), self.member.shape[1]))
-        for own, given in zip(weight, self.weight):
-            np.add.at(own, which.ravel(), given)
+        for of_distinct, of_member in zip(weight, self.weight):
+            np.add.at(of_distinct, position.ravel(), of_member)
         weight[..., ~present] = 0
         order = np.argsort(distinct.sum(1), kind="stable")
         return first[order], weight[:, order]
 
 
 def members(groups: int) -> np.ndarray:
-    """All coalitions ``(2^G, G)``; bit i of a coalition's number says whether i is in it."""
+    """Return all coalitions ``(2^G, G)``; bit i of the number of a coalition is 1 if group i is in it."""
     return (np.arange(2**groups)[:, None] >> np.arange(groups)) & 1 == 1
 
 
 def shapley_weights(groups: int) -> np.ndarray:
-    """Coefficients ``(2^G, G)`` of v(S) in φ_g; bit i of a row's number says whether i is in S."""
+    """Return the coefficients ``(2^G, G)`` of v(S) in φ_g, in the order of :func:`members`."""
     member = members(groups)
     size = member.sum(1)
     weight = np.array(
         [factorial(k) * factorial(groups - k - 1) / factorial(groups) for k in range(groups)]
     )
-    joined = np.append(0, weight)[size]  # S = T ∪ g with |T| = |S| − 1
+    is_member = np.append(0, weight)[size]  # S = T ∪ g with |T| = |S| − 1
     apart = np.append(weight, 0)[size]
-    return np.where(member, joined[:, None], -apart[:, None])
+    return np.where(member, is_member[:, None], -apart[:, None])
 
 
 def latin_square(n: int, *, cyclic: bool, rng: np.random.Generator) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The data of a prediction, in the forms that users have them."""
+"""Convert the data of a prediction to a Dataset, and the result back."""
 
 from __future__ import annotations
 
@@ -41,6 +41,6 @@ def as_data(data: Any, model: Model) -> xr.Dataset:
 
 
 def like_data(result: xr.Dataset, data: Any) -> xr.Dataset:
-    """Give a result the dim of geometries that the data have in place of ``site``."""
+    """Return a result with the dim of geometries of the data in place of ``site``."""
     dim = geometry_dim(data) if isinstance(data, (xr.Dataset, xr.DataArray)) else None
     return result if dim in (None, SITE) else result.rename({SITE: dim})

@@ -1,4 +1,4 @@
-"""Where predictors lie outside the range that the model was trained on: a layer, and a warning."""
+"""Predictors outside the training range: a layer of every prediction, and a warning."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from geomiam.tokens.scaler import Scaler
 
 OUTSIDE = "outside_range"
 MANY = 0.2
-"""Share of the observed cells of a predictor from which a warning names it."""
+"""Share of cells outside the range from which the warning lists a predictor."""
 FEWEST = 5
-"""Cells outside below which there is no warning."""
+"""Least number of cells outside the range for a warning."""
 CONVERSIONS = {
     "minus 273.15": (1.0, -273.15),
     "plus 273.15": (1.0, 273.15),
     **{f"divided by {k}": (1 / k, 0.0) for k in (1000, 100, 10)},
     **{f"multiplied by {k}": (float(k), 0.0) for k in (1000, 100, 10)},
 }
-"""Changes of units that may have been forgotten: factor and offset."""
+"""Factor and offset of common changes of units, for a hint in the warning."""
 
 
 def outside_output(model: Model) -> list[Output]:
-    """Describe ``outside_range``; nothing for a model saved before ranges were stored."""
+    """Return the description of ``outside_range``; empty for a model without stored ranges."""
     if not _bounded(model).any():
         return []
     attrs = {
@@ -47,32 +47,33 @@ def outside_output(model: Model) -> list[Output]:
 
 
 def outside_share(model: Model, block: Block, *, visible: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Share ``(n,)`` of the predictors with a value that have one outside; NaN where none has any.
+    """Return the share ``(n,)`` of the observed predictors with a value outside the training range.
 
-    A predictor counts once, by its visible tokens ``(t,)``. Nothing for a model without ranges.
+    A predictor counts once, by its visible tokens ``(t,)``. NaN where no predictor is observed; an empty tuple
+    for a model without stored ranges.
     """
-    bounded = _bounded(model)
-    if block.outside is None or not bounded.any():
+    has_range = _bounded(model)
+    if block.outside is None or not has_range.any():
         return ()
     starts = [s.start for s in model.layout.spans]
-    beyond = np.logical_or.reduceat(block.outside & visible, starts, axis=1) & bounded
+    beyond = np.logical_or.reduceat(block.outside & visible, starts, axis=1) & has_range
     has_value = np.logical_or.reduceat((block.observed | block.outside) & visible, starts, axis=1)
-    count = (has_value & bounded).sum(1)
+    count = (has_value & has_range).sum(1)
     share = beyond.sum(1) / np.maximum(count, 1)
     return (np.where(count > 0, share, np.nan).astype(np.float32),)
 
 
 def _bounded(model: Model) -> np.ndarray:
-    """Which variables have a range or classes ``(V,)``; none where numbers have no stored range."""
+    """Return which variables have a range or classes ``(V,)``; none if no range of a number is stored."""
     spans, scaler = model.layout.spans, model.scaler
-    stored = [has_limits(s.variable, scaler) for s in spans]
-    old = not scaler.limits and not all(stored)
-    return np.zeros(len(spans), bool) if old else np.array(stored)
+    has_stored_range = [has_limits(s.variable, scaler) for s in spans]
+    old = not scaler.limits and not all(has_stored_range)
+    return np.zeros(len(spans), bool) if old else np.array(has_stored_range)
 
 
 @dataclass
 class Count:
-    """Cells in which a predictor is observed, and in which it is outside, with examples."""
+    """Number of cells with a predictor observed and outside its range, with examples."""
 
     observed: int
     outside: int
@@ -86,12 +87,12 @@ class Count:
 
 
 def warn_if_many(out: xr.Dataset, ds: xr.Dataset, model: Model, *, visible: np.ndarray) -> None:
-    """Warn where an eager result lies outside the training range in many cells.
+    """Warn if data in memory are outside the training range in many cells.
 
     Warns
     -----
     OutsideTrainingRange
-        With the predictors, their training range, and a change of units that would mend it.
+        With the predictors, their training range, and a change of units that would correct it.
     """
     if OUTSIDE not in out or out[OUTSIDE].chunks is not None:
         return
@@ -104,9 +105,9 @@ def warn_if_many(out: xr.Dataset, ds: xr.Dataset, model: Model, *, visible: np.n
 
 
 def counts(parts: Iterable[xr.Dataset], model: Model, *, visible: np.ndarray) -> dict[str, Count]:
-    """Count the cells outside the range of each predictor that is visible, over parts of a cube."""
+    """Count the cells outside the range of each visible predictor, over parts of a cube."""
     spans = [s for s in model.layout.spans if visible[s.start : s.start + s.size].any()]
-    found: dict[str, Count] = {}
+    by_name: dict[str, Count] = {}
     for part in parts:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the prediction warns of what is missing
@@ -114,8 +115,8 @@ def counts(parts: Iterable[xr.Dataset], model: Model, *, visible: np.ndarray) ->
         for name, array in arrays.items():
             variable = model.schema.variables[name]
             if has_limits(variable, model.scaler):
-                _add(found, name, _rows(array, variable), model.scaler, variable=variable)
-    return found
+                _add(by_name, name, _rows(array, variable), model.scaler, variable=variable)
+    return by_name
 
 
 def _rows(array: xr.DataArray, variable: Variable) -> np.ndarray:
@@ -124,29 +125,29 @@ def _rows(array: xr.DataArray, variable: Variable) -> np.ndarray:
 
 
 def _add(
-    found: dict[str, Count], name: str, x: np.ndarray, scaler: Scaler, *, variable: Variable
+    by_name: dict[str, Count], name: str, x: np.ndarray, scaler: Scaler, *, variable: Variable
 ) -> None:
-    beyond, own = outside(x, variable, scaler), tuple(range(1, x.ndim))
-    before = found.get(name, Count(0, 0, np.zeros(0)))
-    found[name] = Count(
-        before.observed + int(np.isfinite(x).any(own).sum()),
-        before.outside + int(beyond.any(own).sum()),
+    beyond, own_axes = outside(x, variable, scaler), tuple(range(1, x.ndim))
+    before = by_name.get(name, Count(0, 0, np.zeros(0)))
+    by_name[name] = Count(
+        before.observed + int(np.isfinite(x).any(own_axes).sum()),
+        before.outside + int(beyond.any(own_axes).sum()),
         np.concatenate([before.examples, x[beyond][:1000].astype(float)]),
     )
 
 
-def warn_of_counts(found: Mapping[str, Count], model: Model, *, cells: str) -> None:
-    """Warn of the predictors that are outside in many of their cells."""
-    many = {n: c for n, c in found.items() if c.share > MANY and c.outside >= FEWEST}
-    if not many:
+def warn_of_counts(by_name: Mapping[str, Count], model: Model, *, cells: str) -> None:
+    """Warn of the predictors that are outside their range in many cells."""
+    frequent = {n: c for n, c in by_name.items() if c.share > MANY and c.outside >= FEWEST}
+    if not frequent:
         return
-    worst = sorted(many, key=lambda n: -many[n].share)
-    lines = [_line(n, many[n], model) for n in worst[:8]]
-    more = f"\n  … and {len(worst) - 8} more" if len(worst) > 8 else ""
+    worst = sorted(frequent, key=lambda n: -frequent[n].share)
+    lines = [_line(n, frequent[n], model) for n in worst[:8]]
+    remainder = f"\n  … and {len(worst) - 8} more" if len(worst) > 8 else ""
     warn(
-        f"{len(many)} of {len(found)} predictors lie outside their training range in more than "
+        f"{len(frequent)} of {len(by_name)} predictors lie outside their training range in more than "
         f"{MANY:.0%} of their cells ({cells}); predictions there are extrapolation, and "
-        f"'{OUTSIDE}' maps the share:\n  " + "\n  ".join(lines) + more,
+        f"'{OUTSIDE}' maps the share:\n  " + "\n  ".join(lines) + remainder,
         OutsideTrainingRange,
     )
 
@@ -165,12 +166,12 @@ def _line(name: str, count: Count, model: Model) -> str:
 
 
 def _units(values: np.ndarray, low: float, high: float) -> str:
-    """Return a hint at units, if values are far off and a usual conversion brings most inside."""
+    """Return a hint at units if a common conversion brings most values into the range."""
     distance = np.maximum(low - values, values - high)
     if np.median(distance) <= high - low:
         return ""
     for text, (factor, offset) in CONVERSIONS.items():
-        converted = values * factor + offset
-        if np.mean((converted >= low) & (converted <= high)) > 0.9:
+        in_other_units = values * factor + offset
+        if np.mean((in_other_units >= low) & (in_other_units <= high)) > 0.9:
             return f"; {text} they would lie inside: check the units"
     return ""

@@ -1,4 +1,4 @@
-"""Suitability from whatever each place has."""
+"""Predict suitability from the predictors that each cell or site has."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import xarray as xr
 
 from geomiam.errors import SelectionError
 from geomiam.inference.cells import Output, over_cells
-from geomiam.inference.engine import Scale, base_value, predict_block
+from geomiam.inference.engine import base_value, predict_block
 from geomiam.inference.inputs import Data, as_data, like_data
 from geomiam.inference.outside import outside_output, outside_share, warn_if_many
 from geomiam.inference.required import leave_out, require_groups, warn_if_few
+from geomiam.inference.slabs import Scale
 from geomiam.model.model import Model, Precision
 from geomiam.model.saved_model import as_model
 from geomiam.networks.network import MOST_GROUPS
@@ -24,12 +25,12 @@ from geomiam.tokens.blocks import Block
 from geomiam.tokens.select import Selector, group_masks, symbolic_tokens, visible_tokens
 
 SCALES = {"probability": "", "logit": " (log-odds)"}
-"""What follows the name of the quantity, by scale."""
+"""Suffix of the name of the quantity, by scale."""
 
 
 @dataclass(frozen=True)
 class PredictBlock:
-    """Block → suitability ``(n, s)``, observed ``(n,)``, and the layers of :func:`layer_outputs`."""
+    """Function of a block: suitability ``(n, s)``, observed ``(n,)``, and :func:`layer_shares`."""
 
     model: Model
     visible: np.ndarray
@@ -38,7 +39,7 @@ class PredictBlock:
     scale: Scale
     precision: Precision
     base: np.ndarray | None = None
-    """What cells say of which nothing is visible ``(s,)``; None: NaN."""
+    """Values ``(s,)`` of rows where nothing is visible; None: NaN."""
 
     def __call__(self, block: Block) -> tuple[np.ndarray, ...]:
         model = self.model.in_precision(self.precision)
@@ -47,9 +48,9 @@ class PredictBlock:
         )
         if self.base is not None:
             suitability[~(block.observed & self.visible).any(1)] = self.base
-        seen = observed_bits(block, self.groups)
+        bits = observed_bits(block, self.groups)
         shares = layer_shares(self.model, block, visible=self.visible)
-        return suitability, seen, *shares
+        return suitability, bits, *shares
 
 
 @with_progress
@@ -67,7 +68,7 @@ def predict(
     mask: str | None = None,
     progress: bool | None = None,
 ) -> xr.Dataset:
-    """Predict every cell or site from whatever it has.
+    """Predict every cell or site from the predictors that it has.
 
     Parameters
     ----------
@@ -77,21 +78,21 @@ def predict(
         row, and a dim of geometries, as of xvec, counts as ``site``.
     model : Model or path
     using : selector or sequence of selectors, optional
-        What the model may see: modalities, variables, or parts such as ``"landsat[time=2018]"`` or
-        ``"sentinel2[centre]"``; default everything. See :mod:`geomiam.tokens.select`.
+        Predictors to use: modalities, variables, or parts such as ``"landsat[time=2018]"`` or
+        ``"sentinel2[centre]"``; default all. See :mod:`geomiam.tokens.select`.
     species : str or sequence of str, optional
         Default all.
     scale : {"probability", "logit"}
     precision : {"fp32", "bf16"}
-        ``"bf16"``: attention and feed-forward layers in bfloat16, faster where the hardware has it;
-        suitability then differs in the third decimal.
+        ``"bf16"`` computes attention and feed-forward layers in bfloat16. It is faster where the hardware
+        supports it; suitability differs in the third decimal.
     memory_limit : int or str, optional
         Most bytes a dask block may need; default 4 GiB.
     empty : {"nan", "base"}
-        Value of cells where nothing is observed: NaN, or the base value v(∅), the prediction when
-        it sees nothing. ``observed`` is 0 there either way.
+        Value of cells where nothing is observed: NaN, or the base value v(∅), the prediction without any
+        predictor. ``observed`` is 0 there in both cases.
     require : selector or sequence of selectors, optional
-        Groups, modalities, variables or parts of which a cell must have a value, each; others are NaN.
+        Groups, modalities, variables or parts. A cell without a value of each of them is NaN.
     mask : str, optional
         Layer of the data, such as a land mask: where it is NaN or 0, cells are NaN.
     progress : bool, optional
@@ -100,17 +101,17 @@ def predict(
     Returns
     -------
     xarray.Dataset
-        ``suitability(species, y, x)``, NaN where nothing was observed (see ``empty``), and ``observed(y, x)``: one
-        bit per group that the prediction saw (``flag_masks``, ``flag_meanings``). ``outside_range(y, x)``:
-        of the predictors that have a value and are visible, the share with one outside the training
-        range (a class that was not seen there counts), 0 to 1, NaN where there is none; absent for
-        models saved before ranges were stored. For a model that reads series as symbols also
-        ``saturated(y, x)``, see :func:`geomiam.saturation`.
+        ``suitability(species, y, x)``: float32, 0 to 1 or log-odds; NaN where nothing is observed (see
+        ``empty``). ``observed(y, x)``: one bit per group with an observed predictor (``flag_masks``,
+        ``flag_meanings``). ``outside_range(y, x)``: share of the observed predictors with a value outside
+        the training range or a class absent from training, 0 to 1; NaN where no predictor is observed.
+        Models saved before ranges were stored have no such layer. Models that read series as symbols also
+        return ``saturated(y, x)``, see :func:`geomiam.saturation`.
 
     Raises
     ------
     SelectionError
-        If ``using``, ``species``, ``scale``, ``empty``, ``require`` or ``mask`` name something unknown.
+        If ``using``, ``species``, ``scale``, ``empty``, ``require`` or ``mask`` has an unknown name.
     MissingVariable, VariableMismatch
         If predictors are missing in part, or differ in units, dims or labels.
     MemoryRefused
@@ -119,21 +120,28 @@ def predict(
     Warns
     -----
     OutsideTrainingRange
-        For data in memory: where predictors are outside in more than a fifth of their cells, with
-        the predictors, both ranges, and a change of units that would mend it. Dask arrays are
-        predicted without it, since it needs their values: read the layer ``outside_range``, for
-        example ``maps.outside_range.mean()``, or use :func:`geomiam.write_map`, which reads a few
-        blocks and warns before it starts.
+        For data in memory, if predictors are outside the training range in more than a fifth of their cells.
+        The warning lists them with both ranges and a change of units that may correct them. It needs
+        values, so there is none for dask arrays: check the layer ``outside_range``, for example by
+        ``maps.outside_range.mean()``, or call :func:`geomiam.write_map`, which reads a few blocks first.
     FewGroups
-        For data in memory: where more than 5 % of the predicted cells have less than half of the groups
-        that training sites had.
+        For data in memory, if more than 5 % of the predicted cells have less than half of the groups that
+        training sites had.
+
+    Examples
+    --------
+    >>> import geomiam as gm
+    >>> cube, model = gm.open_cube("cube.zarr"), gm.load_model("model")  # doctest: +SKIP
+    >>> maps = gm.predict(cube, model, using=["climate", "soil"])  # doctest: +SKIP
+    >>> maps["suitability"].dims  # doctest: +SKIP
+    ('species', 'y', 'x')
     """
     model = as_model(model)
     data = as_data(ds, model)
     model.in_precision(precision)
     visible = visible_tokens(model.layout, using)
     index = model.species_index(species)
-    groups = {n: tokens for n, tokens in group_masks(model.layout).items()}
+    groups = group_masks(model.layout)
     names = [model.species[i] for i in index]
     outputs = [suitability_output(model, names, scale=scale), observed_output(list(groups))]
     outputs += layer_outputs(model)
@@ -151,27 +159,29 @@ def predict(
 def base_of_empty(
     model: Model, empty: str, *, species: np.ndarray, scale: Scale, precision: Precision
 ) -> np.ndarray | None:
-    """Return what stands where nothing is observed ``(s,)``; None for NaN.
+    """Return the values ``(s,)`` of cells where nothing is observed; None for NaN.
 
     Raises
     ------
     SelectionError
-        If there is no such choice.
+        If ``empty`` is neither "nan" nor "base".
     """
     if empty not in ("nan", "base"):
-        raise SelectionError(f"empty={empty!r}; use 'nan', or 'base' for what is said of nothing")
+        raise SelectionError(
+            f"empty={empty!r}; use 'nan', or 'base' for the prediction without predictors"
+        )
     if empty == "nan":
         return None
     return base_value(model.in_precision(precision), species=species, scale=scale)
 
 
 def suitability_output(model: Model, species: Sequence[str], *, scale: Scale) -> Output:
-    """Describe ``suitability``; its attributes name the quantity that the model predicts.
+    """Return the description of ``suitability``, whose attributes name the predicted quantity.
 
     Raises
     ------
     SelectionError
-        If there is no such scale.
+        If the scale is unknown.
     """
     if scale not in SCALES:
         raise SelectionError(f"scale {scale!r} is not one of {', '.join(SCALES)}")
@@ -188,11 +198,11 @@ def suitability_output(model: Model, species: Sequence[str], *, scale: Scale) ->
 
 
 def observed_output(groups: Sequence[str]) -> Output:
-    """Describe ``observed``, one bit per group, as CF flags."""
+    """Return the description of ``observed``: CF flags with one bit per group."""
     dtype = bits_dtype(len(groups))
     masks = [int(1 << i) for i in range(len(groups))]
     attrs = {
-        "long_name": "groups of predictors that the prediction saw",
+        "long_name": "groups of predictors that the prediction uses",
         "flag_masks": np.array(masks, dtype).tolist(),
         "flag_meanings": " ".join(g.replace(" ", "_") for g in groups),
     }
@@ -200,39 +210,41 @@ def observed_output(groups: Sequence[str]) -> Output:
 
 
 def layer_outputs(model: Model) -> list[Output]:
-    """Describe the layers that come with every prediction: where it rests on unusual values."""
+    """Return the descriptions of layers that show unusual values, part of every prediction."""
     return [*saturated_output(model), *outside_output(model)]
 
 
 def layer_shares(model: Model, block: Block, *, visible: np.ndarray) -> tuple[np.ndarray, ...]:
     """Return the values of :func:`layer_outputs`, ``(n,)`` each."""
-    saturated = saturated_share(model, block, visible=visible)
-    return *saturated, *outside_share(model, block, visible=visible)
+    return (
+        *saturated_share(model, block, visible=visible),
+        *outside_share(model, block, visible=visible),
+    )
 
 
 def saturated_output(model: Model) -> list[Output]:
-    """Describe ``saturated``; nothing for a model without symbols."""
+    """Return the description of ``saturated``; empty for a model without symbols."""
     if not symbolic_tokens(model.layout).any():
         return []
-    said = "share of symbols that stand for values beyond those of the training data"
-    return [Output("saturated", {}, np.dtype(np.float32), {"long_name": said, "units": "1"})]
+    name = "share of symbols that stand for values beyond those of the training data"
+    return [Output("saturated", {}, np.dtype(np.float32), {"long_name": name, "units": "1"})]
 
 
 def saturated_share(model: Model, block: Block, *, visible: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Share ``(n,)`` of the observed symbols that are saturated; NaN where none is observed.
+    """Return the share ``(n,)`` of the observed symbols that are saturated; NaN where none is observed.
 
-    Nothing for a model without symbols.
+    An empty tuple for a model without symbols.
     """
     if block.saturated is None:
         return ()
-    seen = block.observed & visible & symbolic_tokens(model.layout)
-    count = seen.sum(1)
-    share = (block.saturated & seen).sum(1) / np.maximum(count, 1)
+    bits = block.observed & visible & symbolic_tokens(model.layout)
+    count = bits.sum(1)
+    share = (block.saturated & bits).sum(1) / np.maximum(count, 1)
     return (np.where(count > 0, share, np.nan).astype(np.float32),)
 
 
 def bits_dtype(groups: int) -> np.dtype:
-    """Smallest unsigned integer with a bit per group.
+    """Return the smallest unsigned integer type with one bit per group.
 
     Raises
     ------
@@ -243,17 +255,11 @@ def bits_dtype(groups: int) -> np.dtype:
         raise SelectionError(
             f"{groups} groups do not fit into {MOST_GROUPS} bits; join some with groups={{name: [...]}}"
         )
-    return np.dtype(
-        next(
-            t
-            for t in (np.uint8, np.uint16, np.uint32, np.uint64)
-            if np.dtype(t).itemsize * 8 >= groups
-        )
-    )
+    return next(d for d in map(np.dtype, ("u1", "u2", "u4", "u8")) if d.itemsize * 8 >= groups)
 
 
 def observed_bits(block: Block, groups: np.ndarray) -> np.ndarray:
-    """Bit mask ``(n,)`` of the groups ``(G, t)`` that have an observed token."""
+    """Return the bits ``(n,)`` of the groups ``(G, t)`` that have an observed token."""
     dtype = bits_dtype(len(groups))
     bits = np.zeros(len(block), dtype)
     for i, tokens in enumerate(groups):

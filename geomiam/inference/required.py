@@ -1,4 +1,4 @@
-"""Data that a cell must have to be predicted, masks, and a warning where cells have few groups."""
+"""Required groups, land masks, and the warning of cells with few groups."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from geomiam.tokens.layout import Layout
 from geomiam.tokens.select import Selector, group_masks, visible_tokens
 
 MANY = 0.05
-"""Share of the predicted cells from which a warning states that they have few groups."""
+"""Share of cells with few groups, of the predicted cells, above which there is a warning."""
 Compute = Callable[[Block], tuple[np.ndarray, ...]]
 
 
 @dataclass(frozen=True)
 class RequiredGroups:
-    """Compute a block, with NaN in every float layer where a required group has no value."""
+    """Function of a block that sets float layers to NaN where a required group has no value."""
 
     compute: Compute
     required: np.ndarray
@@ -45,30 +45,32 @@ class RequiredGroups:
 def require_groups(
     compute: Compute, layout: Layout, require: Selector | Sequence[Selector], *, visible: np.ndarray
 ) -> Compute:
-    """Return a block function that leaves out cells without the required groups.
+    """Return a function of a block that leaves out cells without the required groups.
 
     Parameters
     ----------
     compute : callable
-        Block of n rows → one array ``(n, *own dims)`` per output.
+        Function of a block of n rows; returns an array ``(n, *own dims)`` per output.
     layout : Layout
     require : selector or sequence of selectors
         Groups, modalities, variables or parts of them. A cell must have a value of each.
     visible : numpy.ndarray
-        Boolean ``(t,)``: the tokens that the model may see.
+        Boolean ``(t,)``: the tokens that ``using=`` selects.
 
     Raises
     ------
     SelectionError
-        If a name is unknown, or nothing of it is visible.
+        If a name is unknown or lies outside ``using=``.
     """
     names = [require] if isinstance(require, str) else list(require)
     if not names:
         return compute
     groups = group_masks(layout)
     tokens = [visible & (groups[n] if n in groups else visible_tokens(layout, n)) for n in names]
-    if unseen := [n for n, t in zip(names, tokens) if not t.any()]:
-        raise SelectionError(f"require={unseen} lies outside using=: widen using=, or leave it out")
+    if hidden_names := [n for n, t in zip(names, tokens) if not t.any()]:
+        raise SelectionError(
+            f"require={hidden_names} lies outside using=: widen using=, or leave it out"
+        )
     return RequiredGroups(compute, np.stack(tokens))
 
 
@@ -78,27 +80,27 @@ def leave_out(out: xr.Dataset, ds: xr.Dataset, mask: str | None) -> xr.Dataset:
     Raises
     ------
     SelectionError
-        If there is no such variable.
+        If the data have no such layer.
     """
     if mask is None:
         return out
     place = place_dims(ds)
     if mask not in ds.data_vars or not set(ds[mask].dims) <= set(place):
         choices = [str(k) for k, v in ds.data_vars.items() if set(v.dims) <= set(place)]
-        raise SelectionError(f"mask='{mask}' is no layer of the data; it has {choices}")
+        raise SelectionError(f"mask='{mask}' is not a layer of the data; layers are {choices}")
     keep = unmasked(ds[mask])
     for name, layer in out.data_vars.items():
         if layer.dtype.kind == "f" and set(place) <= set(layer.dims):
-            masked = layer.where(keep).transpose(*layer.dims)
-            masked.encoding = layer.encoding
-            out = out.assign({str(name): masked})
+            masked_layer = layer.where(keep).transpose(*layer.dims)
+            masked_layer.encoding = layer.encoding
+            out = out.assign({str(name): masked_layer})
     return out
 
 
 def warn_if_few(out: xr.Dataset, model: Model, *, visible: np.ndarray) -> None:
-    """Warn where many cells of an eager map have less than half of the groups of training.
+    """Warn if many cells of a map in memory have less than half of the groups of training sites.
 
-    Sites are scored as they are: neither evaluation nor cross-validation takes ``require=``.
+    There is no warning for sites, since evaluation and cross-validation have no ``require=``.
 
     Warns
     -----
@@ -106,16 +108,16 @@ def warn_if_few(out: xr.Dataset, model: Model, *, visible: np.ndarray) -> None:
         With the numbers and the groups that are missing.
     """
     if SITE not in out.dims and out["observed"].chunks is None and "coverage" in model.about:
-        few, cells = count_few(out, model, visible=visible)
-        warn_of_few(few, cells, model, visible=visible)
+        few_count, cells = count_few(out, model, visible=visible)
+        warn_of_few(few_count, cells, model, visible=visible)
 
 
 def count_few(out: xr.Dataset, model: Model, *, visible: np.ndarray) -> tuple[int, int]:
-    """Count the predicted cells with few groups, and all predicted cells."""
-    predicted = out["suitability"].notnull().any("species").values & (out["observed"].values > 0)
+    """Return the number of predicted cells with few groups, and of all predicted cells."""
+    is_predicted = out["suitability"].notnull().any("species").values & (out["observed"].values > 0)
     groups = np.bitwise_count(out["observed"].values)
-    return int((predicted & (groups < usual_groups(model, visible) / 2)).sum()), int(
-        predicted.sum()
+    return int((is_predicted & (groups < usual_groups(model, visible) / 2)).sum()), int(
+        is_predicted.sum()
     )
 
 
@@ -125,15 +127,15 @@ def usual_groups(model: Model, visible: np.ndarray) -> float:
     return sum(coverage.get(n, 0.0) for n in group_masks(model.layout, visible=visible))
 
 
-def warn_of_few(few: int, cells: int, model: Model, *, visible: np.ndarray) -> None:
-    """Warn if the cells with few groups are many."""
-    if not few > MANY * cells:
+def warn_of_few(few_count: int, cells: int, model: Model, *, visible: np.ndarray) -> None:
+    """Warn if the share of cells with few groups is above :data:`MANY`."""
+    if not few_count > MANY * cells:
         return
     groups = list(group_masks(model.layout, visible=visible))
     warn(
-        f"{few:,} of {cells:,} predicted cells ({few / cells:.0%}) have less than half of the groups that "
+        f"{few_count:,} of {cells:,} predicted cells ({few_count / cells:.0%}) have less than half of the groups that "
         f"training sites had ({usual_groups(model, visible):.1f} of {len(groups)} on average). With few "
-        f"predictors a prediction drifts to the base value. Leave such cells out with "
+        f"predictors a prediction is close to the base value. Leave such cells out with "
         f"require=[...] (groups: {groups}) or mask='<layer of the cube>'",
         FewGroups,
     )

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from geomiam.errors import MemoryRefused
-from geomiam.inference.cells import promise
+from geomiam.inference.cells import check_memory as check_chunk_memory
 from geomiam.inference.inputs import Data, as_data
 from geomiam.maps.job import Job, placed
 from geomiam.maps.memory import resident
@@ -163,7 +163,7 @@ def check_memory(job: Job, made: xr.Dataset, *, limit: int | str | None) -> int:
     """
     out = _bytes_of_results(job, made)
     try:
-        return promise(
+        return check_chunk_memory(
             job.model,
             out,
             cells=job.blocks.cells_of_one,

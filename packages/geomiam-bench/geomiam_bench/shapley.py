@@ -25,7 +25,8 @@ import typer
 
 from geomiam.explain.explainer import with_explainer
 from geomiam.inference.coalitions import members, shapley_weights
-from geomiam.inference.engine import amortised_block, predict_block, shapley_block
+from geomiam.inference.engine import predict_block
+from geomiam.inference.shapley_block import amortised_block, shapley_block
 from geomiam.model.model import Model
 from geomiam.networks.config import NetworkConfig
 from geomiam.schema.schema import Schema

@@ -1,0 +1,220 @@
+"""Shapley values of one block of rows, exact, from sampled coalitions, or by a learned explainer: arrays only.
+
+Rows are grouped by the groups that they have, so absent groups cost nothing. Shapes are those of
+:mod:`geomiam.inference.engine`, with k replicates of sampled coalitions and g present groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geomiam.inference.coalitions import Coalitions
+from geomiam.inference.engine import base_value
+from geomiam.inference.slabs import (
+    Scale,
+    apply_head,
+    check_finite,
+    coalition_batches,
+    evaluation_mode,
+    row_batches,
+    slabs,
+    species_step,
+)
+from geomiam.model.model import Model
+from geomiam.networks.network import View
+from geomiam.tokens.blocks import Block
+
+
+def shapley_block(
+    model: Model,
+    block: Block,
+    *,
+    groups: np.ndarray,
+    species: np.ndarray,
+    scale: Scale = "probability",
+    coalitions: Coalitions | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Return the Shapley values of the groups of each row, the prediction, and the standard error.
+
+    φ_g = Σ_{S∌g} |S|! (G − |S| − 1)! / G! · [v(S ∪ g) − v(S)], where v(S) is the prediction from the groups
+    in S (Shapley 1953). A group without an observed token changes no v(S), so its value is exactly 0, and
+    coalitions that differ only in such groups are computed once.
+
+    Parameters
+    ----------
+    model : Model
+    block : Block
+        n rows.
+    groups : numpy.ndarray
+        Boolean ``(G, t)``, disjoint; tokens of no group are hidden.
+    species : numpy.ndarray
+        Positions ``(s,)``.
+    scale : {"probability", "logit"}
+        Scale of v. On the logit scale the head is linear, so it is applied to the weighted sum of features:
+        G products in place of 2^G, with the same result.
+    coalitions : Coalitions, optional
+        Sampled coalitions; default all, so that values are exact.
+
+    Returns
+    -------
+    tuple
+        float32 values ``(n, G, s)``, the prediction ``(n, s)``, and the standard error of the values
+        ``(n, G, s)``, None for exact values. NaN where nothing is visible.
+    """
+    coalition_set = Coalitions.every(len(groups)) if coalitions is None else coalitions
+    in_groups = block.observed & groups.any(0)
+    present = np.stack([(in_groups & tokens).any(1) for tokens in groups], 1)
+    empty = ~present.any(1)
+    shape = (len(block), len(groups), len(species))
+    values, error = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    full = np.full((len(block), len(species)), np.nan, np.float32)
+    values[empty], error[empty] = np.nan, np.nan
+    visible = (coalition_set.member[:, :, None] & groups).any(1)
+    with evaluation_mode(model):
+        for rows, view in slabs(model, block, np.flatnonzero(~empty), visible):
+            for pattern, members in _patterns(present[rows]):
+                columns = np.flatnonzero(pattern)
+                positions, weight = coalition_set.among(pattern)
+                game = _Game(
+                    model, view, positions, weight[..., columns], species=species, scale=scale
+                )
+                for batch in game.batches(torch.as_tensor(members, device=model.device)):
+                    at = rows[batch.cpu().numpy()]
+                    replicates, prediction = game(batch)  # (r, k, g, s), (r, s)
+                    full[at] = check_finite(prediction).cpu().numpy()
+                    values[np.ix_(at, columns)] = check_finite(replicates).mean(1).cpu().numpy()
+                    if coalitions is not None:
+                        error[np.ix_(at, columns)] = _standard_error(replicates).cpu().numpy()
+    return values, full, None if coalitions is None else error
+
+
+class _Game:
+    """Coalitions of the groups that some rows have, with their weights."""
+
+    def __init__(
+        self,
+        model: Model,
+        view: View,
+        positions: np.ndarray,
+        weight: np.ndarray,
+        *,
+        species: np.ndarray,
+        scale: Scale,
+    ):
+        self.model, self.view, self.species, self.scale = model, view, species, scale
+        self.coalitions = coalition_batches(torch.as_tensor(positions, device=model.device))
+        k, c, g = weight.shape
+        flat = torch.as_tensor(weight.transpose(0, 2, 1).reshape(k * g, c), dtype=torch.float32)
+        self.weights = coalition_batches(flat.to(model.device), 1)  # (k · g, c) each
+        self.shape = k, g
+
+    def batches(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """Split rows into micro-batches for one batch of coalitions."""
+        return row_batches(rows, self.view.cost(len(self.coalitions[0])), self.model)
+
+    def __call__(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return values ``(r, k, g, s)`` of each replicate, and the prediction of all groups ``(r, s)``."""
+        total: Tensor | float = 0.0
+        for coalitions, weights in zip(self.coalitions, self.weights):
+            features = self.view.features(rows, coalitions)  # (r, c, m·d)
+            if self.scale == "logit":
+                total = total + weights @ features
+            else:
+                total = total + self._weighted_predictions(features, weights)
+        prediction = apply_head(self.model, features[:, -1], self.species, self.scale)
+        assert isinstance(total, Tensor)
+        if self.scale == "logit":
+            total = total @ self.model.network.head.weight[self.species].T
+        return total.unflatten(1, self.shape), prediction
+
+    def _weighted_predictions(self, features: Tensor, weights: Tensor) -> Tensor:
+        """Return weighted predictions ``(r, k · g, s)``, with one block of species in memory at a time."""
+        step = species_step(self.model, features.shape[0] * features.shape[1])
+        if self.model.link == "softmax":  # the prediction of a species needs the logits of all
+            step = len(self.species)
+        parts = [self.species[i : i + step] for i in range(0, len(self.species), step)]
+        sums = [weights @ apply_head(self.model, features, p, self.scale) for p in parts]
+        return sums[0] if len(sums) == 1 else torch.cat(sums, -1)
+
+
+def _standard_error(replicates: Tensor) -> Tensor:
+    """Return the standard error of the mean ``(r, g, s)`` of independent replicates ``(r, k, g, s)``."""
+    return replicates.std(1) / replicates.shape[1] ** 0.5
+
+
+def _patterns(present: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the distinct non-empty rows of ``present (n, G)`` and the positions of the rows that equal each."""
+    distinct, position = np.unique(present, axis=0, return_inverse=True)
+    for i, pattern in enumerate(distinct):
+        if pattern.any():
+            yield pattern, np.flatnonzero(position.ravel() == i)
+
+
+def amortised_block(
+    model: Model,
+    block: Block,
+    *,
+    visible: np.ndarray,
+    species: np.ndarray,
+    scale: Scale = "probability",
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return Shapley values of the groups of the schema, predicted by the explainer in one pass.
+
+    Parameters
+    ----------
+    model : Model
+        With an explainer that was trained on this scale; see :func:`geomiam.fit_explainer`.
+    block : Block
+        n rows.
+    visible : numpy.ndarray
+        Boolean ``(t,)``.
+    species : numpy.ndarray
+        Positions ``(s,)``.
+    scale : {"probability", "logit"}
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        float32 values ``(n, G, s)`` and the prediction ``(n, s)``; NaN where nothing is visible.
+    """
+    all_species = np.arange(len(model.species))
+    predictable = np.flatnonzero((block.observed & visible).any(1))
+    base = torch.as_tensor(base_value(model, species=all_species, scale=scale), device=model.device)
+    groups = int(model.network.owner.max()) + 1
+    values = np.full((len(block), groups, len(species)), np.nan, np.float32)
+    full = np.full((len(block), len(species)), np.nan, np.float32)
+    with evaluation_mode(model):
+        for rows, view in slabs(model, block, predictable, visible[None]):
+            positions = torch.arange(len(rows), device=model.device)
+            for batch in row_batches(positions, view.cost(1), model):
+                at = rows[batch.cpu().numpy()]
+                shapley_values, prediction = _explain(model, view, batch, base, scale)
+                values[at] = check_finite(shapley_values).cpu().numpy()[..., species]
+                full[at] = check_finite(prediction).cpu().numpy()[..., species]
+    return values, full
+
+
+def _explain(
+    model: Model, view: View, rows: Tensor, base: Tensor, scale: Scale
+) -> tuple[Tensor, Tensor]:
+    """Return the values ``(r, G, S)`` that the explainer predicts, and the prediction ``(r, S)``."""
+    network = model.network
+    states, features, present = group_states(model, view, rows)
+    prediction = apply_head(model, features, np.arange(len(model.species)), scale)
+    assert network.explainer is not None
+    return network.explainer(states, features, present, prediction - base), prediction
+
+
+def group_states(model: Model, view: View, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the inputs of an explainer: states ``(r, G, m·d)``, features and present ``(r, G)``."""
+    owner = torch.as_tensor(model.network.owner, device=model.device)
+    groups = int(owner.max()) + 1
+    features, states = view.states(rows, 0, owner, groups)
+    visible = view.visible(rows, 0)
+    present = torch.zeros(len(rows), groups, device=model.device)
+    present.index_add_(1, owner, visible.float())
+    return states, features, present > 0
