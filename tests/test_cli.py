@@ -342,7 +342,7 @@ def test_a_map_opens_anywhere_with_its_crs(geomiam, home, tmp_path):
 
     out = tmp_path / "map.zarr"
     code, said, _ = geomiam("predict", home / "model", home / "cube.zarr", "--out", out)
-    assert code == 0 and "79 cells answered for 2 species" in said
+    assert code == 0 and "79 cells predicted for 2 species" in said
     made = xr.open_dataset(out, engine="zarr", decode_coords="all", consolidated=False)
     assert made.rio.crs.to_epsg() == 4326
     assert made["suitability"].dims == ("species", "y", "x")

@@ -161,7 +161,10 @@ def shapley(
     _check(model, method, names=names, groups=groups, scale=scale)
     coalitions = _sampled(len(names), samples, rng) if method == "latin" else None
     masks, index = np.stack(list(masks_by_name.values())), model.species_index(species)
-    labels = {"group": names, "species": [model.species[i] for i in index]}
+    labels: dict[str, Sequence[str]] = {
+        "group": names,
+        "species": [model.species[i] for i in index],
+    }
     outputs = [
         _values_output("shapley", labels, scale),
         suitability_output(model, labels["species"], scale=scale),
@@ -237,7 +240,7 @@ LONG_NAMES = {
 }
 
 
-def _values_output(name: str, labels: dict[str, list[str]], scale: Scale) -> Output:
+def _values_output(name: str, labels: dict[str, Sequence[str]], scale: Scale) -> Output:
     attrs = {"long_name": LONG_NAMES[name], "units": "1", "scale": scale}
     if name == "shapley":
         attrs["ancillary_variables"] = "base_value suitability observed"

@@ -1,4 +1,4 @@
-"""Blocks on a dask cluster: the model goes once to each worker, blocks follow a few at a time."""
+"""Run the blocks of a map on a dask cluster: the model is sent once to each worker, blocks a few at a time."""
 
 from __future__ import annotations
 
@@ -12,47 +12,50 @@ import dask
 import xarray as xr
 from distributed import WorkerPlugin, as_completed
 
-from geomiam.maps.job import Index, Job, Told
+from geomiam.maps.job import BlockResult, Index, Job
 
 JOBS: dict[str, Job] = {}
-"""What this worker was sent, by content."""
+"""Jobs that this worker received, by key."""
 AHEAD = 2
-"""Blocks under way per thread: one that runs, one that waits. More would only fill the scheduler."""
+"""Blocks per thread: one that runs and one that waits. More would fill the memory of the scheduler."""
 RETRIES = 2
+"""Further attempts at a block whose task fails."""
 
 
 class Deliver(WorkerPlugin):
-    """Gives a job to every worker, also to those that start later in the place of one that died."""
+    """Plugin that sends a job to every worker, also to workers that start later."""
 
     def __init__(self, job: Job):
         self.job, self.name = job, f"geomiam-{job.key}"
 
     def setup(self, worker: Any) -> None:
-        """Keep the job where tasks find it."""
+        """Store the job for the tasks of this worker."""
         JOBS[self.job.key] = self.job
 
     def teardown(self, worker: Any) -> None:
-        """Free the model."""
+        """Release the model."""
         JOBS.pop(self.job.key, None)
 
 
 @dataclass(frozen=True)
 class Piece:
-    """One block on its way; wrapped, so that dask does not look for work inside."""
+    """One block, wrapped so that dask does not search it for tasks."""
 
     part: xr.Dataset
     index: Index
 
 
-def run_piece(key: str, piece: Piece) -> Told:
-    """Answer a block with the job this worker was sent."""
+def run_piece(key: str, piece: Piece) -> BlockResult:
+    """Compute and write a block with the job of this worker."""
     return JOBS[key](piece.part, piece.index)
 
 
-def on_cluster(job: Job, ds: xr.Dataset, todo: Iterable[Index], client: Any) -> Iterator[Told]:
-    """Run blocks on the client's workers and yield what is told of each, in any order.
+def on_cluster(
+    job: Job, ds: xr.Dataset, todo: Iterable[Index], client: Any
+) -> Iterator[BlockResult]:
+    """Run blocks on the workers of a client and yield the result of each, in any order.
 
-    A block whose worker dies runs again on another; one that fails is tried three times.
+    A block whose worker dies runs again on another worker; a block that fails is tried three times.
     """
     deliver = Deliver(job)
     client.register_plugin(deliver)
@@ -63,8 +66,8 @@ def on_cluster(job: Job, ds: xr.Dataset, todo: Iterable[Index], client: Any) -> 
 
     def send(count: int) -> None:
         for key, piece in islice(pieces, count):
-            how = {"key": key, "retries": RETRIES, "pure": False}
-            under_way.add(client.submit(run_piece, job.key, piece, **how))
+            options = {"key": key, "retries": RETRIES, "pure": False}
+            under_way.add(client.submit(run_piece, job.key, piece, **options))
 
     try:
         send(AHEAD * threads)
@@ -78,12 +81,12 @@ def on_cluster(job: Job, ds: xr.Dataset, todo: Iterable[Index], client: Any) -> 
 
 
 def _piece(job: Job, ds: xr.Dataset, index: Index) -> Piece:
-    (part,) = dask.optimize(job.part(ds, index))  # only this block's share of the cube's graph
+    (part,) = dask.optimize(job.part(ds, index))  # only the tasks of this block
     return Piece(part, index)
 
 
 def active_client() -> Any:
-    """Return the client that is in use, if there is one."""
+    """Return the active client, or None."""
     from distributed import default_client
 
     try:

@@ -19,29 +19,29 @@ from geomiam.inference.outside import OUTSIDE
 SUFFIXES = (".tif", ".tiff")
 TILE = 256
 MOST_BANDS = 65_535
-"""Of the TIFF format, whose number of samples has 16 bits."""
+"""Limit of the TIFF format, whose number of samples has 16 bits."""
 
 
 @dataclass(frozen=True)
 class Band:
-    """One band: a layer of the map, and how it is named in the file."""
+    """One band: a layer of the map with its labels."""
 
     variable: str
     labels: dict[str, str]
 
     @property
     def name(self) -> str:
-        """Species, and group for a Shapley value."""
+        """Name of the species, and of the group for a Shapley value."""
         return ": ".join(self.labels[d] for d in ("species", "group") if d in self.labels)
 
 
 def is_geotiff(path: str | Path) -> bool:
-    """Return whether an output is a GeoTIFF by its name."""
+    """Return whether the name of an output is that of a GeoTIFF."""
     return Path(path).suffix.lower() in SUFFIXES
 
 
 def bands_of(maps: xr.Dataset) -> list[Band]:
-    """Return the bands in their order: each species' suitability, followed by its Shapley values."""
+    """Return the bands in order: the suitability of each species, followed by its Shapley values."""
     bands = []
     for species in map(str, maps["species"].values):
         bands.append(Band("suitability", {"species": species}))
@@ -51,12 +51,12 @@ def bands_of(maps: xr.Dataset) -> list[Band]:
 
 
 def check_grid(ds: xr.Dataset) -> None:
-    """Refuse, before any work, what a GeoTIFF cannot hold.
+    """Refuse data that a GeoTIFF cannot hold.
 
     Raises
     ------
     GridError
-        For sites, and grids without a CRS or with unequal steps.
+        For sites, and for grids without a CRS or with unequal steps.
     """
     if "site" in ds.dims:
         raise GridError("sites have no grid; write them to a Zarr store, such as --out map.zarr")
@@ -71,7 +71,7 @@ def write_geotiff(maps: xr.Dataset, path: Path) -> None:
     maps
         ``suitability(species, y, x)`` and, for an explanation, ``shapley(group, species, y, x)``.
     path
-        File to write; nothing may be there.
+        File to write; it must not exist.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def write_geotiff(maps: xr.Dataset, path: Path) -> None:
     maps, bands = _north_up(maps), bands_of(maps)
     if len(bands) > MOST_BANDS:
         raise OutputRefused(
-            f"{len(bands):,} bands are over {MOST_BANDS:,}, the most of a TIFF; name fewer species, or "
+            f"{len(bands):,} bands exceed the limit of a TIFF, {MOST_BANDS:,}; pass fewer species=, or "
             "write a Zarr store"
         )
     box = geobox(maps)
@@ -122,7 +122,7 @@ def _tags(maps: xr.Dataset) -> dict[str, str]:
     tags |= {k: str(maps.attrs[k]) for k in ("model_id", "groups", "method") if k in maps.attrs}
     if "scale" in maps["suitability"].attrs:
         tags["scale"] = str(maps["suitability"].attrs["scale"])
-    if OUTSIDE in maps:  # the bands are species and groups; a Zarr map has the share per cell
+    if OUTSIDE in maps:  # bands are species and groups; a Zarr map has the share per cell
         tags[f"{OUTSIDE}_mean"] = f"{float(maps[OUTSIDE].mean()):.4f}"
         tags[f"{OUTSIDE}_cells"] = f"{float((maps[OUTSIDE] > 0).mean()):.4f}"
     if "base_value" in maps:
@@ -132,7 +132,7 @@ def _tags(maps: xr.Dataset) -> dict[str, str]:
 
 
 def _north_up(maps: xr.Dataset) -> xr.Dataset:
-    """Rows from north to south and columns from west to east, as other programs expect them."""
+    """Return rows from north to south and columns from west to east, as other programs expect."""
     affine = geobox(maps).affine
     y, x = spatial_dims(maps)
     if affine.e > 0:
@@ -143,7 +143,7 @@ def _north_up(maps: xr.Dataset) -> xr.Dataset:
 def _blocks(
     maps: xr.Dataset, bands: list[Band]
 ) -> Iterator[tuple[Any, Iterator[tuple[int, np.ndarray]]]]:
-    """Yield a window of the file with the layers there, one part of the map in memory at a time."""
+    """Yield windows of the file with their layers; one window is in memory at a time."""
     from rasterio.windows import Window
 
     y, x = spatial_dims(maps)
@@ -163,7 +163,7 @@ def _layers(arrays: dict[str, xr.DataArray], bands: list[Band]) -> Iterator[tupl
 
 
 def open_geotiff(path: str | Path) -> xr.Dataset:
-    """Open a map that :func:`write_geotiff` wrote, lazily, with its labels.
+    """Open a map written by :func:`write_geotiff` lazily, with its labels.
 
     Returns
     -------

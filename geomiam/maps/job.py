@@ -1,4 +1,4 @@
-"""One block of a map: which cells, what is answered there, and where it is written."""
+"""Blocks of a map, and the job that computes, writes and marks one block."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from geomiam.model.model import Model
 from geomiam.tokens.select import group_masks, visible_tokens
 
 DONE = "done"
-"""Array of the unfinished store: one cell per block, 0 or 1 + the number of cells answered."""
+"""Array of the unfinished store with one number per block: 0, or 1 + the number of predicted cells."""
 SIDE = 512
-"""Cells along y and x of a block, where the cube has no chunks."""
+"""Cells along y and x of a block, if the cube has no chunks."""
 SAMPLED = 5
-"""Blocks whose values stand for the whole input."""
+"""Blocks that are read to compare ranges and to compute the fingerprint of the input."""
 Index = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """A map cut into blocks, in the order of its place dims."""
+    """A map split into blocks, in the order of its dims of place."""
 
     sizes: Mapping[str, int]
     steps: Mapping[str, int]
     layers: Mapping[str, int] = field(default_factory=dict)
-    """Chunks asked for along other dims, such as species."""
+    """Requested chunks along other dims, such as species."""
 
     @classmethod
     def of(
@@ -51,21 +51,21 @@ class Blocks:
         *,
         layers: Mapping[str, int] | None = None,
     ) -> Blocks:
-        """Cut along the chunks asked for, else along those of the cube.
+        """Split along the requested chunks, or along those of the cube.
 
         Parameters
         ----------
         ds
             Cube or sites.
         chunks
-            As ``xarray.Dataset.chunk`` takes them: numbers, -1 or "auto".
+            Sizes as in ``xarray.Dataset.chunk``: numbers, -1 or "auto".
         layers
             Sizes of the other dims of the map, such as species.
 
         Raises
         ------
         GridError
-            For a dim that the map does not have, or a size that is no number of cells.
+            For a dim that the map does not have, or a size that is not a number of cells.
         """
         sizes = {str(d): ds.sizes[d] for d in place_dims(ds)}
         side = SIDE if len(sizes) > 1 else SIDE**2
@@ -78,63 +78,70 @@ class Blocks:
 
     @property
     def shape(self) -> Index:
-        """Blocks along each place dim."""
+        """Number of blocks along each dim of place."""
         return tuple(ceil(n / self.steps[d]) for d, n in self.sizes.items())
 
     @property
     def count(self) -> int:
-        """How many blocks there are."""
+        """Number of blocks."""
         return prod(self.shape)
 
     @property
     def cells_of_one(self) -> int:
-        """Cells of the largest block."""
+        """Number of cells of the largest block."""
         return prod(self.steps.values())
 
     @property
     def cells(self) -> int:
-        """Cells of the map."""
+        """Number of cells of the map."""
         return prod(self.sizes.values())
 
     def window(self, index: Index) -> dict[str, slice]:
-        """Return the cells of a block, as slices of place dims."""
+        """Return the slices of a block along the dims of place."""
         return {
             d: slice(i * self.steps[d], min((i + 1) * self.steps[d], n))
             for i, (d, n) in zip(index, self.sizes.items())
         }
 
     def cells_in(self, index: Index) -> int:
-        """Cells of one block; those at the edges are smaller."""
+        """Return the number of cells of one block; blocks at the edges are smaller."""
         return prod(s.stop - s.start for s in self.window(index).values())
 
-    def some(self) -> Iterator[Index]:
-        """Yield a few blocks, evenly spread."""
+    def examples(self) -> Iterator[Index]:
+        """Yield :data:`SAMPLED` blocks, evenly spread."""
         numbers = np.linspace(0, self.count - 1, min(SAMPLED, self.count)).astype(int)
         return (tuple(map(int, np.unravel_index(n, self.shape))) for n in np.unique(numbers))
 
 
 def _step(ds: xr.Dataset, dim: str) -> int:
-    """Side of the cube's smallest chunks: dask's, else those on disk."""
+    """Return the size of the smallest chunks of the cube: those of dask, or those on disk."""
     lazy = [max(v.chunksizes[dim]) for v in ds.variables.values() if dim in v.chunksizes]
-    stored = [v.encoding.get("preferred_chunks", {}).get(dim) for v in ds.data_vars.values()]
-    return min(lazy or [s for s in stored if s] or [SIDE if len(place_dims(ds)) > 1 else SIDE**2])
+    chunk_sizes_on_disk = [
+        v.encoding.get("preferred_chunks", {}).get(dim) for v in ds.data_vars.values()
+    ]
+    return min(
+        lazy
+        or [s for s in chunk_sizes_on_disk if s]
+        or [SIDE if len(place_dims(ds)) > 1 else SIDE**2]
+    )
 
 
 @dataclass(frozen=True)
-class Told:
-    """What is known of a block that has been written."""
+class BlockResult:
+    """Counts of a block that has been written."""
 
     index: Index
-    answered: int
+    predicted: int
+    """Cells with a prediction."""
     peak: int
-    """Most memory that the process has held, in bytes."""
+    """Peak memory of the process in bytes."""
     few: int = 0
     """Cells with less than half of the groups that training sites had."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What runs for each block, wherever it runs; sent once to each worker."""
+    """The function that computes each block; sent once to each worker."""
 
     model: Model
     shapley: bool
@@ -153,7 +160,7 @@ class Job:
         chunks: Mapping[str, int] | str | None,
         store: str = "",
     ) -> Job:
-        """Return the job of a whole map, cut into blocks."""
+        """Return the job of a map, split into blocks."""
         layers = {"species": len(model.species_index(options.get("species")))}
         if shapley:
             visible = visible_tokens(model.layout, options.get("using"))
@@ -161,67 +168,66 @@ class Job:
         blocks = Blocks.of(ds, chunks, layers=layers)
         return cls(model, shapley, options, blocks, store)
 
-    def answer(self, part: xr.Dataset) -> xr.Dataset:
-        """Predict or explain lazily, as one piece: then the cube's chunks change not even a bit."""
-        whole = part.chunk(dict.fromkeys(self.blocks.sizes, -1))
-        return (explain if self.shapley else predict)(whole, self.model, **self.options)
+    def compute(self, part: xr.Dataset) -> xr.Dataset:
+        """Predict or explain lazily as one dask chunk, so the chunks of the cube do not change a bit of the result."""
+        one_chunk = part.chunk(dict.fromkeys(self.blocks.sizes, -1))
+        return (explain if self.shapley else predict)(one_chunk, self.model, **self.options)
 
     def part(self, ds: xr.Dataset, index: Index) -> xr.Dataset:
-        """Return the predictors of one block, as lazy as they were."""
-        return self.seen(ds).isel(self.blocks.window(index))
+        """Return the predictors of one block, lazily."""
+        return self.used(ds).isel(self.blocks.window(index))
 
-    def seen(self, ds: xr.Dataset) -> xr.Dataset:
-        """Return the cube without what the model does not know."""
+    def used(self, ds: xr.Dataset) -> xr.Dataset:
+        """Return the variables of the cube that the map needs."""
         names = [*self.model.schema.variables, self.options.get("mask")]
         return ds[[v for v in dict.fromkeys(names) if v in ds.data_vars]]
 
     def warn_if_outside(self, ds: xr.Dataset) -> None:
-        """Compare a few blocks with the training range, before the work starts.
+        """Compare a few blocks with the training range before the start.
 
         Warns
         -----
         OutsideTrainingRange
-            Where predictors are outside in many of these cells; see :mod:`geomiam.inference.outside`.
+            If predictors are outside in many of these cells; see :mod:`geomiam.inference.outside`.
         """
         if not outside_output(self.model):
             return
-        blocks = list(self.blocks.some())
+        blocks = list(self.blocks.examples())
         visible = visible_tokens(self.model.layout, self.options.get("using"))
         outside = counts((self.part(ds, i) for i in blocks), self.model, visible=visible)
         cells = f"in {len(blocks)} of {self.blocks.count:,} blocks"
         warn_of_counts(outside, self.model, cells=cells)
 
-    def __call__(self, part: xr.Dataset, index: Index) -> Told:
-        """Answer a block, write it, and only then mark it as done."""
+    def __call__(self, part: xr.Dataset, index: Index) -> BlockResult:
+        """Compute a block, write it, and mark it as done after that."""
         import zarr
 
         store = zarr.open_group(self.store, mode="r+", use_consolidated=False)
         marks = store[DONE]
         assert isinstance(marks, zarr.Array)
-        if before := int(np.asarray(marks[index])):  # a worker died between the mark and its report
-            return Told(index, before - 1, peak_memory())
-        # threads are ours: dask must neither start its own nor hand this block to a cluster
-        made = self.answer(part).compute(scheduler="synchronous")
+        if before := int(np.asarray(marks[index])):  # a worker died after marking the block
+            return BlockResult(index, before - 1, peak_memory())
+        # synchronous: the caller runs blocks in threads, so dask must start none and use no cluster
+        result = self.compute(part).compute(scheduler="synchronous")
         window = self.blocks.window(index)
-        for name in placed(made, self.blocks):
-            where = tuple(window.get(str(d), slice(None)) for d in made[name].dims)
-            store[name][where] = made[name].values  # type: ignore[index]
-        answered = int(made["suitability"].notnull().any("species").sum())
-        marks[index] = answered + 1
-        return Told(index, answered, peak_memory(), self._few(made))
+        for name in cell_variables(result, self.blocks):
+            slices = tuple(window.get(str(d), slice(None)) for d in result[name].dims)
+            store[name][slices] = result[name].values  # type: ignore[index]
+        predicted_cells = int(result["suitability"].notnull().any("species").sum())
+        marks[index] = predicted_cells + 1
+        return BlockResult(index, predicted_cells, peak_memory(), self._few(result))
 
-    def _few(self, made: xr.Dataset) -> int:
-        """Count the cells with few groups; only the model's own groups are compared with training."""
+    def _few(self, result: xr.Dataset) -> int:
+        """Count the cells with few groups; only the groups of the schema have a coverage of training sites."""
         if self.options.get("groups") is not None or "coverage" not in self.model.about:
             return 0
         visible = visible_tokens(self.model.layout, self.options.get("using"))
-        return count_few(made, self.model, visible=visible)[0]
+        return count_few(result, self.model, visible=visible)[0]
 
-    def prints(self, ds: xr.Dataset) -> dict[str, str]:
-        """Return what the map follows from: model, input, settings and version, each as text.
+    def fingerprints(self, ds: xr.Dataset) -> dict[str, str]:
+        """Return fingerprints of the model, the input, the settings and the version of geomiam.
 
-        Of the input, everything but the values counts in full; of the values, those of a few
-        blocks, spread evenly.
+        The fingerprint of the input covers names, dims, units, coordinates and the values of a few blocks.
         """
         settings = {k: v for k, v in self.options.items() if k != "memory_limit"}
         settings = {
@@ -237,14 +243,16 @@ class Job:
         }
 
     def _digest(self, ds: xr.Dataset) -> str:
-        seen = self.seen(ds)
+        cube_part = self.used(ds)
         digest = hashlib.sha256()
-        for name, v in sorted(seen.variables.items(), key=lambda item: str(item[0])):
+        for name, v in sorted(cube_part.variables.items(), key=lambda item: str(item[0])):
             digest.update(f"{name} {v.dims} {v.shape} {v.attrs.get('units')}".encode())
-        for coordinate in (seen[d] for d in sorted(map(str, seen.sizes)) if d in seen.coords):
+        for coordinate in (
+            cube_part[d] for d in sorted(map(str, cube_part.sizes)) if d in cube_part.coords
+        ):
             digest.update(_bytes(coordinate.values))
-        digest.update(str(seen.coords.get(crs_coordinate(ds) or "", "")).encode())
-        for index in self.blocks.some():
+        digest.update(str(cube_part.coords.get(crs_coordinate(ds) or "", "")).encode())
+        for index in self.blocks.examples():
             part = self.part(ds, index).compute(scheduler="synchronous")
             for name in sorted(map(str, part.data_vars)):
                 digest.update(_bytes(part[name].values))
@@ -252,18 +260,18 @@ class Job:
 
     @cached_property
     def key(self) -> str:
-        """Name under which workers keep this job: from its content, so equal jobs share it."""
-        said = json.dumps([self.store, self.shapley, dict(self.options)], default=str)
-        return f"{self.model.id}-{hashlib.sha256(said.encode()).hexdigest()[:16]}"
+        """Key of this job on workers; equal jobs have equal keys."""
+        content = json.dumps([self.store, self.shapley, dict(self.options)], default=str)
+        return f"{self.model.id}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
 
 
 def _bytes(values: np.ndarray) -> bytes:
-    """Content of an array; a gap is one gap, whatever bits its NaN has."""
+    """Return the bytes of an array; all NaN have the same bits."""
     if values.dtype.kind == "f":
         return np.where(np.isnan(values), np.nan, values).tobytes()
     return values.tobytes() if values.dtype.kind in "iubM" else str(values.tolist()).encode()
 
 
-def placed(made: xr.Dataset, blocks: Blocks) -> list[str]:
-    """Names of the variables that have a value per cell."""
-    return [str(n) for n, v in made.data_vars.items() if set(blocks.sizes) <= set(v.dims)]
+def cell_variables(maps: xr.Dataset, blocks: Blocks) -> list[str]:
+    """Return the names of the variables with a value per cell."""
+    return [str(n) for n, v in maps.data_vars.items() if set(blocks.sizes) <= set(v.dims)]

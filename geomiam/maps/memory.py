@@ -1,4 +1,4 @@
-"""Memory that this process holds and has held."""
+"""Memory of this process, now and at its peak."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 
 
 def resident() -> int:
-    """Return the bytes that this process holds now; 0 where the system does not report them."""
+    """Return the bytes that this process holds; 0 if the system does not report them."""
     usage = _usage()
     return _status("VmRSS") if usage is None else int(usage.rss)
 
 
 def peak_memory() -> int:
-    """Return the most bytes that this process has held.
+    """Return the peak memory of this process in bytes.
 
-    psutil reports the peak on Windows only. Linux has it in ``/proc``; ``getrusage`` would count the
-    process that started this one as well. Where no system call reports a peak, it is what is held now.
+    psutil reports the peak on Windows only. Linux reports it in ``/proc``; ``getrusage`` would include the
+    process that started this one. Without any of them, the current memory is returned.
     """
     usage = _usage()
     if hasattr(usage, "peak_wset"):  # Windows
@@ -26,7 +26,7 @@ def peak_memory() -> int:
 
 
 def _usage() -> Any:
-    """Return what psutil reports; None where psutil cannot run, as on Unix without ``resource``."""
+    """Return the report of psutil; None if psutil is not available, as on Unix without ``resource``."""
     try:
         import psutil
     except ImportError:
@@ -44,7 +44,7 @@ def _status(key: str) -> int:
 
 
 def _largest_usage() -> int:
-    """Return the peak that Unix reports, 0 elsewhere; macOS counts bytes, other systems kilobytes."""
+    """Return the peak by ``getrusage``, 0 elsewhere; macOS counts bytes, other systems kilobytes."""
     try:
         import resource
     except ImportError:

@@ -1,4 +1,4 @@
-"""Bytes of the tensors that a network holds at once while it computes."""
+"""Count the bytes of tensors that a network holds at the same time."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch.utils._pytree import tree_leaves
 
 
 class TensorMeter(TorchDispatchMode):
-    """Counts tensors that are made in its context and still used; ``peak`` is the most at once.
+    """Context that counts tensors in use that were created inside it; ``peak`` is the maximum.
 
-    A storage counts once, whatever the number of tensors that share it. What a kernel takes for
-    itself while it runs is not seen.
+    A storage counts once, also if several tensors share it. Memory that a kernel allocates internally is not
+    counted.
     """
 
     def __init__(self) -> None:

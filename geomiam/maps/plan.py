@@ -1,30 +1,34 @@
-"""What a map will cost, before it is begun."""
+"""Estimate blocks, memory and time of a map before the start."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 
 from geomiam.errors import MemoryRefused
+from geomiam.explain.shapley import SAMPLES, Method
 from geomiam.inference.cells import check_memory as check_chunk_memory
 from geomiam.inference.inputs import Data, as_data
-from geomiam.maps.job import Job, placed
+from geomiam.inference.slabs import Scale
+from geomiam.maps.job import Job, cell_variables
 from geomiam.maps.memory import resident
+from geomiam.maps.options import map_options
 from geomiam.maps.store import template
 from geomiam.maps.trial import cells_with_data, try_block
-from geomiam.model.model import Model
+from geomiam.model.model import Model, Precision
 from geomiam.model.saved_model import as_model
 from geomiam.outputs.html import facts_html
+from geomiam.tokens.select import Selector
 
 RESERVE = 64 * 2**20
-"""Bytes that the allocator holds free for a process and for each thread: twice its padding."""
+"""Free bytes that the allocator holds for a process and for each thread: twice its padding."""
 FRAGMENTS = 1.25
-"""Share of memory in use, with the gaps between pieces that are too small to be used again."""
+"""Measured factor for gaps between allocations that are too small to be used again."""
 
 
 @dataclass(frozen=True)
@@ -35,19 +39,19 @@ class MapPlan:
     steps: Mapping[str, int]
     blocks: int
     workers: int
-    """Blocks that are answered at once, over all processes."""
+    """Blocks that run at the same time in all processes."""
     threads: int
-    """Blocks that are answered at once in one process."""
+    """Blocks that run at the same time in one process."""
     bytes_per_task: int
-    """Bytes of one block's predictors and results, in all their copies."""
+    """Bytes of the predictors and results of one block, with all copies."""
     bytes_of_network: int
-    """Bytes that the network of one thread needs for rows of a block, measured in a trial."""
+    """Bytes that the network needs per thread, measured in a trial."""
     base: int
-    """Bytes that a process holds before its first block: libraries, model, the allocator's reserve."""
+    """Bytes of a process before its first block: libraries, model, reserve of the allocator."""
     bytes_of_map: int
-    """Size of the map before compression."""
+    """Bytes of the map before compression."""
     share: float
-    """Share of cells with data, in a few blocks."""
+    """Share of cells with data in a few blocks."""
     rate: float
     """Cells with data per second and thread, in a trial on a part of one block."""
 
@@ -58,13 +62,13 @@ class MapPlan:
 
     @property
     def peak_per_worker(self) -> int:
-        """Most bytes that a process will hold."""
-        each = self.bytes_per_task + self.bytes_of_network
-        return int(self.base + RESERVE + self.threads * (RESERVE + FRAGMENTS * each))
+        """Estimated peak memory of a process in bytes."""
+        per_thread = self.bytes_per_task + self.bytes_of_network
+        return int(self.base + RESERVE + self.threads * (RESERVE + FRAGMENTS * per_thread))
 
     @property
     def seconds(self) -> float:
-        """Expected time of the whole map."""
+        """Estimated time of the map in seconds."""
         return self.cells * self.share / (self.rate * min(self.workers, self.blocks))
 
     def __str__(self) -> str:
@@ -85,7 +89,7 @@ class MapPlan:
 
         return [
             f"{self.cells:,} cells ({grid(self.sizes)}), about {self.share:.0%} with data",
-            f"{self.blocks:,} blocks of {grid(self.steps)}, {self.workers} at once",
+            f"{self.blocks:,} blocks of {grid(self.steps)}, {self.workers} at the same time",
             f"{format_bytes(self.bytes_per_task)} per block and {format_bytes(self.bytes_of_network)} of the "
             f"network per thread; at most {format_bytes(self.peak_per_worker)} per process",
             f"{format_bytes(self.bytes_of_map)} on disk before compression",
@@ -98,46 +102,83 @@ def plan_map(
     model: Model | str | Path,
     *,
     shapley: bool = False,
+    groups: Sequence[Selector] | Mapping[str, Selector | Sequence[Selector]] | None = None,
+    using: Selector | Sequence[Selector] | None = None,
+    species: str | Sequence[str] | None = None,
+    scale: Scale = "probability",
+    precision: Precision = "fp32",
+    method: Method | None = None,
+    samples: int = SAMPLES,
+    rng: int | np.random.Generator | None = 0,
+    empty: Literal["nan", "base"] = "nan",
+    require: Selector | Sequence[Selector] = (),
+    mask: str | None = None,
+    memory_limit: int | str | None = None,
     client: Any = None,
     chunks: Mapping[str, int] | None = None,
-    memory_limit: int | str | None = None,
-    **options: Any,
 ) -> MapPlan:
-    """Say what :func:`geomiam.write_map` would do: blocks, memory, time. Nothing is written.
+    """Estimate the blocks, memory and time of :func:`geomiam.write_map`, without writing.
 
-    A part of one block is predicted to measure the time, and a few blocks are read to estimate how many
-    cells have data.
+    A part of one block is predicted to measure the time. A few blocks are read to estimate the share of cells
+    with data.
 
     Parameters
     ----------
     ds, model, shapley, client, chunks
         As :func:`geomiam.write_map`.
+    groups, method, samples, rng
+        With ``shapley=True``, as :func:`geomiam.shapley`.
+    using, species, scale, precision, require, mask
+        As :func:`geomiam.predict`.
+    empty : {"nan", "base"}
+        As :func:`geomiam.predict`; without ``shapley`` only.
     memory_limit : int or str, optional
         Most bytes that one block may need; default 4 GiB.
-    **options
-        Of :func:`geomiam.predict`, or of :func:`geomiam.shapley`.
 
     Returns
     -------
     MapPlan
-        ``str(plan)`` is for people.
+        ``print(plan)`` shows it as text.
 
     Raises
     ------
     MemoryRefused
         If a block would need more than the limit.
+    SettingError
+        If an option has no effect with this ``shapley``.
+
+    Examples
+    --------
+    >>> import geomiam as gm
+    >>> cube = gm.open_cube("cube.zarr")  # doctest: +SKIP
+    >>> print(gm.plan_map(cube, "model", shapley=True))  # doctest: +SKIP
     """
+    options = map_options(
+        shapley,
+        groups=groups,
+        using=using,
+        species=species,
+        scale=scale,
+        precision=precision,
+        method=method,
+        samples=samples,
+        rng=rng,
+        empty=empty,
+        require=require,
+        mask=mask,
+        memory_limit=memory_limit,
+    )
     model = as_model(model)
     ds = as_data(ds, model)
     job = Job.of(ds, model, shapley=shapley, options=options, chunks=chunks)
-    made = template(ds, job)
-    need = check_memory(job, made, limit=memory_limit)
+    map_template = template(ds, job)
+    need = check_memory(job, map_template, limit=memory_limit)
     job.warn_if_outside(ds)
-    base = resident()  # what the trial leaves behind does not count
-    parts = [job.part(ds, index) for index in job.blocks.some()]
+    base = resident()  # before the trial, which leaves memory behind
+    parts = [job.part(ds, index) for index in job.blocks.examples()]
     share = float(np.mean([cells_with_data(part).mean() for part in parts]))
-    trial = try_block(job, ds, out=_bytes_of_results(job, made))
-    workers, threads = places(client)
+    trial = try_block(job, ds, out=_bytes_of_results(job, map_template))
+    workers, threads = parallel_blocks(client)
     return MapPlan(
         sizes=job.blocks.sizes,
         steps=job.blocks.steps,
@@ -147,21 +188,21 @@ def plan_map(
         bytes_per_task=need,
         bytes_of_network=trial.bytes_of_network,
         base=base,
-        bytes_of_map=sum(made[n].nbytes for n in placed(made, job.blocks)),
+        bytes_of_map=sum(map_template[n].nbytes for n in cell_variables(map_template, job.blocks)),
         share=share,
         rate=trial.rate,
     )
 
 
-def check_memory(job: Job, made: xr.Dataset, *, limit: int | str | None) -> int:
+def check_memory(job: Job, map_template: xr.Dataset, *, limit: int | str | None) -> int:
     """Return the bytes that one block needs.
 
     Raises
     ------
     MemoryRefused
-        If it is more than the limit.
+        If the block needs more than the limit.
     """
-    out = _bytes_of_results(job, made)
+    out = _bytes_of_results(job, map_template)
     try:
         return check_chunk_memory(
             job.model,
@@ -175,16 +216,18 @@ def check_memory(job: Job, made: xr.Dataset, *, limit: int | str | None) -> int:
         raise MemoryRefused(text) from None
 
 
-def _bytes_of_results(job: Job, made: xr.Dataset) -> int:
-    """Bytes of one cell's results."""
-    return sum(made[n].nbytes for n in placed(made, job.blocks)) // max(1, job.blocks.cells)
+def _bytes_of_results(job: Job, map_template: xr.Dataset) -> int:
+    """Return the bytes of the results of one cell."""
+    return sum(map_template[n].nbytes for n in cell_variables(map_template, job.blocks)) // max(
+        1, job.blocks.cells
+    )
 
 
-def places(client: Any) -> tuple[int, int]:
-    """Blocks that run at once: everywhere, and in one process."""
+def parallel_blocks(client: Any) -> tuple[int, int]:
+    """Return the number of blocks that run at the same time: in all processes, and in one."""
     if client is not None:
-        each = list(client.nthreads().values()) or [1]
-        return sum(each), max(each)
+        per_thread = list(client.nthreads().values()) or [1]
+        return sum(per_thread), max(per_thread)
     import dask.config
     from dask.system import CPU_COUNT
 

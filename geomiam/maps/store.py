@@ -1,4 +1,4 @@
-"""A map that grows on disk or in an object store: begun, stopped at any time, resumed, completed."""
+"""The store of a map on disk or in an object store: begin, resume, complete."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import xarray as xr
 from geomiam.data.grid.grid import restore
 from geomiam.data.store.encoding import encodable, netcdf_attributes
 from geomiam.errors import OutputExists, OutputRefused, ResumeRefused
-from geomiam.maps.job import DONE, Job, placed
+from geomiam.maps.job import DONE, Job, cell_variables
 from geomiam.outputs.atomic import remove, replace
 from geomiam.outputs.check import check_output, locked_output
 from geomiam.outputs.contents import MARK, STATUS
@@ -25,40 +25,40 @@ from geomiam.outputs.paths import check_names, expand, is_remote, real_path
 
 MADE, ANSWERED = "geomiam_made_from", "geomiam_cells_answered"
 LAYERS = 2**22
-"""Bytes of a chunk up to which several species or groups lie in it: a viewer reads whole chunks."""
+"""Most bytes of a chunk with several species or groups, since a viewer reads entire chunks."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a map will be, and where it grows until it is complete."""
+    """The path of a map, and of its unfinished store."""
 
     path: str
 
     @classmethod
     def of(cls, path: str | Path) -> Place:
-        """Return the place of a path as users write it; a local one is absolute, for workers elsewhere."""
+        """Return the place of a path given by a user; local paths become absolute, for workers in other folders."""
         return cls(expand(path) if is_remote(path) else str(real_path(path)))
 
     @property
     def remote(self) -> bool:
-        """In an object store, where nothing can be renamed: the map grows at its final place."""
+        """Whether the map lies in an object store, which cannot rename: the map grows at its final path."""
         return is_remote(self.path)
 
     @property
     def growing(self) -> str:
-        """The unfinished store."""
+        """Path of the unfinished store."""
         local = Path(self.path)
         return self.path if self.remote else str(local.with_name(f".{local.name}.building"))
 
     def claim(self, overwrite: bool, *, inputs: Iterable[Any] = ()) -> None:
-        """Refuse what must not be replaced.
+        """Refuse to replace other data.
 
         Raises
         ------
         OutputExists
-            When a complete map is there and ``overwrite`` is False, or something else is.
+            If a complete map exists and ``overwrite`` is False, or other data exist.
         OutputRefused
-            When the map overlaps an input or lies inside another store.
+            If the map overlaps an input or lies inside another store.
         """
         if not self.remote:
             check_output(self.path, overwrite, kind=MAP, inputs=inputs)
@@ -68,18 +68,20 @@ class Place:
         if attrs is None or attrs.get(STATUS) in ("begun", "building", "written"):
             return
         if STATUS not in attrs:
-            raise OutputExists(f"{self.path} holds data that are no map of geomiam: choose another")
+            raise OutputExists(
+                f"{self.path} holds other data than a map of geomiam: choose another"
+            )
         if not overwrite:
             raise OutputExists(f"{self.path} exists; pass overwrite=True to replace it")
 
     @contextmanager
     def output_lock(self, overwrite: bool, *, inputs: Iterable[Any] = ()) -> Iterator[None]:
-        """Keep other writers away; an object store has no locks.
+        """Lock the map against other writers; an object store has no locks.
 
         Raises
         ------
         OutputBusy
-            When another writer is at work on this map.
+            If another process writes this map.
         """
         if self.remote:
             yield
@@ -88,14 +90,14 @@ class Place:
             yield
 
     def _refuse_overlap(self, inputs: Iterable[Any]) -> None:
-        here = self.path.rstrip("/") + "/"
-        for other in (expand(i) for i in inputs if isinstance(i, (str, Path)) and is_remote(i)):
-            there = other.rstrip("/") + "/"
-            if here.startswith(there) or there.startswith(here):
-                raise OutputRefused(f"the output {self.path} overlaps {other}; write elsewhere")
+        own_prefix = self.path.rstrip("/") + "/"
+        for input_url in (expand(i) for i in inputs if isinstance(i, (str, Path)) and is_remote(i)):
+            input_prefix = input_url.rstrip("/") + "/"
+            if own_prefix.startswith(input_prefix) or input_prefix.startswith(own_prefix):
+                raise OutputRefused(f"the output {self.path} overlaps {input_url}; write elsewhere")
 
     def attrs(self) -> dict[str, Any] | None:
-        """Attributes of the unfinished store; None where there is none."""
+        """Return the attributes of the unfinished store; None if there is none."""
         try:
             return dict(self._group("r").attrs)
         except (FileNotFoundError, ValueError):
@@ -106,7 +108,7 @@ class Place:
         self._group("r+").attrs.update(attrs)
 
     def marks(self) -> np.ndarray:
-        """Read which blocks are done; see :data:`geomiam.maps.job.DONE`."""
+        """Return the marks of finished blocks; see :data:`geomiam.maps.job.DONE`."""
         return np.asarray(self._group("r")[DONE][...]).astype(int)  # type: ignore[index]
 
     def _group(self, mode: Any) -> Any:
@@ -115,15 +117,15 @@ class Place:
         return zarr.open_group(self.growing, mode=mode, use_consolidated=False)
 
     def begin(self, template: xr.Dataset, job: Job, prints: Mapping[str, str]) -> np.ndarray:
-        """Write the whole store but its values, set its status last, and return no marks."""
+        """Write the store without values, set its status last, and return the marks of no block."""
         if not self.remote:
             remove(Path(self.growing))
             Path(self.growing).parent.mkdir(parents=True, exist_ok=True)
         template.to_zarr(
             self.growing, mode="w", zarr_format=3, consolidated=False, compute=False
-        )  # compute=False: nothing of the template's lazy zeros is written
+        )  # compute=False: the lazy zeros of the template are not written
         shape = job.blocks.shape
-        one = (1,) * len(shape)  # one file per block: set at once, by whoever wrote the block
+        one = (1,) * len(shape)  # one file per block, so workers set marks independently
         names = [f"block_{d}" for d in job.blocks.sizes]
         layout: dict[str, Any] = {"shape": shape, "chunks": one, "dimension_names": names}
         self._group("r+").create_array(DONE, dtype="uint64", fill_value=0, **layout)
@@ -131,38 +133,38 @@ class Place:
         return np.zeros(shape, int)
 
     def resume(self, prints: Mapping[str, str]) -> np.ndarray | None:
-        """Return the marks of an unfinished map of the same origin, and sweep its leftovers.
+        """Return the marks of an unfinished map of the same origin, and delete its partial files.
 
-        None where there is no such map; nothing where all blocks are there and only the last steps
-        are missing.
+        None if there is no such map. Empty if all blocks are written and only the last steps are missing.
 
         Raises
         ------
         ResumeRefused
-            When one of another origin is there.
+            If an unfinished map of another origin exists.
         """
         if not self.remote and Path(self.growing).is_symlink():
             return None
         attrs = self.attrs() or {}
-        whole = () if self.remote else ("complete",)  # killed before it was put in its place
-        if attrs.get(STATUS) not in ("building", "written", *whole):
+        final_states = () if self.remote else ("complete",)  # killed before the rename
+        if attrs.get(STATUS) not in ("building", "written", *final_states):
             return None
-        stored = _prints(attrs.get(MADE))
-        if changed := [k for k in prints if stored.get(k) != prints[k]]:
-            raise ResumeRefused(_refusal(self.growing, changed, stored, prints))
+        old_prints = _prints(attrs.get(MADE))
+        if differences := [k for k in prints if old_prints.get(k) != prints[k]]:
+            raise ResumeRefused(_refusal(self.growing, differences, old_prints, prints))
         if not self.remote:
-            for torn in Path(self.growing).rglob("*.partial"):  # of a write that was killed
-                torn.unlink(missing_ok=True)
+            for leftover in Path(self.growing).rglob("*.partial"):  # of an interrupted write
+                leftover.unlink(missing_ok=True)
         return self.marks() if attrs[STATUS] == "building" else np.zeros(0, int)
 
-    def complete(self, overwrite: bool, *, answered: int) -> None:
-        """Take the marks away, say that the map is complete, and put it in its place.
+    def complete(self, overwrite: bool, *, predicted_cells: int) -> None:
+        """Delete the marks, set the status ``complete``, and move the map to its path.
 
-        ``written`` comes first: killed between these steps, no block is made again.
+        The status ``written`` is set first: a map that is interrupted between these steps resumes without
+        computing a block again.
         """
         group = self._group("r+")
         if group.attrs[STATUS] == "building":
-            self.put(**{STATUS: "written", ANSWERED: answered})
+            self.put(**{STATUS: "written", ANSWERED: predicted_cells})
         if DONE in group:
             del group[DONE]
         self.put(**{STATUS: "complete"})
@@ -173,27 +175,29 @@ class Place:
         check_output(self.path, overwrite, kind=MAP)  # again: hours may have passed
         replace(Path(self.path), Path(self.growing))
 
-    def answered(self) -> int:
-        """Cells with an answer in the complete map."""
+    def predicted(self) -> int:
+        """Return the number of predicted cells of the complete map."""
         import zarr
 
         return int(zarr.open_group(self.path, mode="r").attrs[ANSWERED])  # type: ignore[arg-type]
 
 
-def _refusal(path: str, changed: list[str], then: Mapping[str, str], now: Mapping[str, str]) -> str:
-    said = "; ".join(f"{k} was {_short(then.get(k))}, is {_short(now[k])}" for k in changed)
+def _refusal(
+    path: str, differences: list[str], then: Mapping[str, str], now: Mapping[str, str]
+) -> str:
+    reasons = "; ".join(f"{k} was {_short(then.get(k))}, is {_short(now[k])}" for k in differences)
     return (
-        f"an unfinished map at {path} was made from another {' and '.join(changed)}: {said}. Finish "
+        f"an unfinished map at {path} was made from another {' and '.join(differences)}: {reasons}. Finish "
         "it with the same arguments as before, or pass resume=False to delete it and start again"
     )
 
 
-def _prints(stored: Any) -> dict[str, str]:
-    """Read the fingerprints of an unfinished map; earlier versions stored a mapping."""
-    if not isinstance(stored, str):
-        return stored if isinstance(stored, dict) else {}
+def _prints(old_prints: Any) -> dict[str, str]:
+    """Return the fingerprints of an unfinished map; earlier versions stored a mapping."""
+    if not isinstance(old_prints, str):
+        return old_prints if isinstance(old_prints, dict) else {}
     try:
-        prints = json.loads(stored)
+        prints = json.loads(old_prints)
     except ValueError:
         return {}
     return prints if isinstance(prints, dict) else {}
@@ -204,14 +208,14 @@ def _short(text: str | None) -> str:
 
 
 def template(ds: xr.Dataset, job: Job) -> xr.Dataset:
-    """Return the map without its values: names, dims, labels, CRS, attributes, chunks on disk.
+    """Return the map without values: names, dims, labels, CRS, attributes, chunks on disk.
 
-    It is made from the answer to one cell, which is not computed either.
+    It follows from the lazy prediction of one cell, which is not computed.
     """
     import dask.array as da
 
-    head = job.answer(ds.isel({d: slice(0, 1) for d in job.blocks.sizes}))
-    names, zeros = placed(head, job.blocks), {}
+    head = job.compute(ds.isel({d: slice(0, 1) for d in job.blocks.sizes}))
+    names, zeros = cell_variables(head, job.blocks), {}
     for name, v in ((n, head[n].variable) for n in names):
         shape = tuple(job.blocks.sizes.get(str(d), n) for d, n in v.sizes.items())
         # one task, whatever the size of the map
@@ -222,13 +226,13 @@ def template(ds: xr.Dataset, job: Job) -> xr.Dataset:
     for var in out.variables.values():
         var.attrs = netcdf_attributes(var.attrs)
     out.attrs = netcdf_attributes(out.attrs)
-    for name in placed(out, job.blocks):
+    for name in cell_variables(out, job.blocks):
         out[name].encoding["chunks"] = chunks_on_disk(out[name], job)
     return out.assign_attrs({"Conventions": "CF-1.11", MARK: MAP.name, STATUS: "begun"})
 
 
 def chunks_on_disk(array: xr.DataArray, job: Job) -> tuple[int, ...]:
-    """One block in place; along other dims as many layers as fit :data:`LAYERS`, outer dims last."""
+    """Return chunks of one block; along other dims as many layers as fit :data:`LAYERS`, inner dims first."""
     place = prod(job.blocks.steps[str(d)] for d in array.dims if d in job.blocks.steps)
     room = max(1, LAYERS // (place * array.dtype.itemsize))
     sizes: list[int] = []
