@@ -1,7 +1,7 @@
-"""Everything that geomiam raises on purpose.
+"""Errors and warnings of geomiam.
 
-Each message states what is wrong, what was found, and the call that mends it. Where Python has an
-exception for the same case, the class derives from it too: ``except ValueError`` works as usual.
+Each message states the problem, the value found, and the call that corrects it. Classes also derive from the
+exception that Python has for the same case, so ``except ValueError`` works as usual.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import unicodedata
 import warnings
 
 MOST_CHARACTERS = 4_000
-"""Of a message; a name from a file may be longer than a screen."""
+"""Limit of a message, since a name from a file may be longer than a screen."""
 TURNS_TEXT = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Invisible characters that reverse the text after them on a screen."""
 
@@ -27,9 +27,9 @@ def printable(text: str) -> str:
 
 
 def warn(message: str | Warning, category: type[Warning] = UserWarning) -> None:
-    """Issue a warning at the line outside geomiam that led to it.
+    """Issue a warning at the line outside geomiam that caused it.
 
-    A fixed ``stacklevel`` would have to count the decorators and helpers in between.
+    The stack level is computed, since the number of decorators and helper functions in between varies.
     """
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and _is_inside(frame.f_globals.get("__name__", "")):
@@ -50,7 +50,7 @@ class GeomiamError(Exception):
     """Base of all errors raised by geomiam."""
 
     def __str__(self) -> str:
-        """Return the message, safe to print; ``KeyError`` would return its ``repr``."""
+        """Return the printable message; ``KeyError`` alone would return its ``repr``."""
         text = printable(Exception.__str__(self))
         return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]} …"
 
@@ -64,7 +64,7 @@ class InputNotFound(GeomiamError, FileNotFoundError):
 
 
 class UnreadableFile(GeomiamError, OSError):
-    """A file exists, but it is a device, too large, damaged, or access to it is refused."""
+    """A file is a device, too large or damaged, or access to it is refused."""
 
 
 class NameRefused(GeomiamError, ValueError):
@@ -76,19 +76,19 @@ class SchemaError(GeomiamError, ValueError):
 
 
 class MissingVariable(GeomiamError, KeyError):
-    """A predictor that is needed is not in the data."""
+    """A required predictor is not in the data."""
 
 
 class VariableMismatch(GeomiamError, ValueError):
-    """A predictor is there, but its units, dims or labels are not those of the schema."""
+    """A predictor has other units, dims or labels than in the schema."""
 
 
 class SelectionError(GeomiamError, ValueError):
-    """``using=``, ``groups=`` or ``species=`` names something that does not exist."""
+    """A selection has an unknown name, such as ``using=``, ``groups=`` or ``species=``."""
 
 
 class GridError(GeomiamError, ValueError):
-    """A dataset has no usable grid, no CRS, or not the grid it should have."""
+    """A dataset has no usable grid, no CRS, or another grid than required."""
 
 
 class OccurrenceError(GeomiamError, ValueError):
@@ -96,15 +96,15 @@ class OccurrenceError(GeomiamError, ValueError):
 
 
 class LabelError(GeomiamError, ValueError):
-    """Labels that no model can be trained or scored on."""
+    """Labels cannot train or score a model."""
 
 
 class OutputExists(GeomiamError, FileExistsError):
-    """The output is there already and overwriting was not asked for."""
+    """The output exists, and ``overwrite`` is False."""
 
 
 class ResumeRefused(GeomiamError):
-    """An unfinished map is there that was begun with another model, input or settings."""
+    """An unfinished map of another model, input or settings exists at the path."""
 
 
 class ArtifactError(GeomiamError, ValueError):
@@ -112,19 +112,19 @@ class ArtifactError(GeomiamError, ValueError):
 
 
 class BackboneError(GeomiamError, ValueError):
-    """A backbone fits no variable, or does not answer as :class:`geomiam.Backbone` says."""
+    """A backbone fits no variable, or its output differs from :class:`geomiam.Backbone`."""
 
 
 class MemoryRefused(GeomiamError, MemoryError):
-    """A task would need more memory than the limit; nothing was started."""
+    """A task would need more memory than the limit; it was not started."""
 
 
 class SourceError(GeomiamError):
-    """A catalogue cannot be asked, answers what it should not, or its metadata contradict themselves."""
+    """A STAC catalog cannot be reached, returns invalid data, or has contradictory metadata."""
 
 
 class NoScenes(SourceError):
-    """A search found nothing that could be read."""
+    """A search found no readable scene."""
 
 
 class AssetFailed(SourceError):
@@ -132,19 +132,19 @@ class AssetFailed(SourceError):
 
 
 class AssetsFailed(UserWarning):
-    """Files of scenes that could not be read; their pixels are NaN."""
+    """Files of scenes could not be read; their pixels are NaN."""
 
 
 class MissingModality(UserWarning):
-    """A whole modality is absent; predictions are made without it."""
+    """All variables of a modality are absent; the model predicts without them."""
 
 
 class DoubtfulKind(UserWarning):
-    """The inferred kind of a variable may be wrong; the message has the call that settles it."""
+    """The inferred kind of a variable may be wrong; the message has the call that sets it."""
 
 
 class OutsideTrainingRange(UserWarning):
-    """Many predictors lie outside the range that the model was trained on."""
+    """Many cells have predictors outside the training range."""
 
 
 class MissingLabels(MissingModality):
@@ -152,7 +152,7 @@ class MissingLabels(MissingModality):
 
 
 class OccurrencesLeftOut(UserWarning):
-    """Occurrences that could not be used, counted by reason."""
+    """Occurrences could not be used; the message counts them by reason."""
 
 
 class FewGroups(UserWarning):
@@ -164,15 +164,15 @@ class RecordsMerged(UserWarning):
 
 
 class NamesJoined(UserWarning):
-    """Species names that differ by case or blanks are one species."""
+    """Species names that differ by case or blanks were joined."""
 
 
 class TrainedOnTheseSites(UserWarning):
-    """A model is scored on sites that it was fitted on; the scores are too good."""
+    """A model is scored on its training sites, so the scores are too high."""
 
 
 class MissingFiles(UserWarning):
-    """Files of a data set that are not there for some sites; their values are NaN."""
+    """Files of a data set are missing for some sites; their values are NaN."""
 
 
 class DeviceError(GeomiamError, ValueError):
@@ -184,33 +184,33 @@ class LengthError(GeomiamError, ValueError):
 
 
 class BlockError(GridError):
-    """The sites lie at fewer places than blocks are needed."""
+    """There are fewer distinct places than spatial blocks are required."""
 
 
 class CRSAssumed(UserWarning):
-    """Coordinates without CRS were taken as degrees."""
+    """Coordinates without CRS are interpreted as degrees."""
 
 
 class SmallerBlocks(UserWarning):
-    """The area is smaller than the blocks asked for; smaller ones are used."""
+    """The area is smaller than the requested spatial blocks; smaller ones are used."""
 
 
 class LargerBlocks(UserWarning):
-    """Blocks of the size asked for are nearly single places; larger ones are used."""
+    """Spatial blocks of the requested size hold nearly single places; larger ones are used."""
 
 
 class OutputRefused(OutputExists):
-    """The output would destroy something: an input, another output, or files of other origin."""
+    """The output would replace an input, another output, or files of other origin."""
 
 
 class OutputBusy(ResumeRefused):
-    """Another writer is at work on the output."""
+    """Another process writes the output."""
 
 
 class TrainingWarning(UserWarning):
-    """A fit that may be poor: too short, too few presences, or overfitted.
+    """A model may be poor: short training, few presences, or overfitting.
 
-    ``topic`` is equal for messages that differ in their numbers or species only.
+    ``topic`` is equal for messages that differ only in numbers or species.
     """
 
     def __init__(self, message: str, topic: str | None = None):
@@ -219,8 +219,8 @@ class TrainingWarning(UserWarning):
 
 
 class DoubtfulSource(UserWarning):
-    """A file whose numbers or whose place are probably not what the catalog declares."""
+    """Values or position of a file probably differ from the catalog."""
 
 
 class NeverObserved(UserWarning):
-    """Predictors without a value at any training site."""
+    """Predictors have no value at any training site."""

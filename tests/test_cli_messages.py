@@ -13,7 +13,7 @@ import typer
 
 import geomiam as gm
 from geomiam.cli import main as cli
-from geomiam.cli.messages import OTHER_NAMES, flags_of, spoken, verb
+from geomiam.cli.messages import OTHER_NAMES, flags_of, verb, with_flags
 
 ROOT = Path(gm.__file__).parent
 COMMAND = typer.main.get_command(cli.app)
@@ -47,13 +47,13 @@ VERBS = [["fit"], ["pretrain"], ["finetune"], ["predict"], ["explain"], ["build"
     ],
 )
 def test_arguments_become_the_flags_of_the_verb(words, message, expected):
-    text = spoken(message, flags_of(verb(COMMAND, words)))
+    text = with_flags(message, flags_of(verb(COMMAND, words)))
     assert text.replace("'{name: [...]}'", "{name: [...]}") == expected
 
 
 def test_what_is_python_is_marked():
     flags = flags_of(verb(COMMAND, ["predict"]))
-    assert spoken("use ds.rename(row='y')", flags) == (
+    assert with_flags("use ds.rename(row='y')", flags) == (
         "use ds.rename(row='y') (gm.…, ds.… and name= are Python)"
     )
 
@@ -85,7 +85,7 @@ def test_other_names_of_flags_exist():
 def test_no_message_leaves_an_argument_that_the_verb_has_a_flag_for(words):
     flags = flags_of(verb(COMMAND, words))
     for text in messages():
-        told = spoken(text, flags)
+        told = with_flags(text, flags)
         assert "TrainingConfig(" not in told and "NetworkConfig(" not in told, text
         outside = re.sub(r"\b[\w.]+\([^()]*\)", "", told)  # arguments of a Python call stay
         for name in re.findall(r"(?<![\w.\[(])([a-z]\w*)=(?!=)", outside):
@@ -115,8 +115,8 @@ def test_a_failure_of_the_system_or_of_ours_is_one_message(monkeypatch, capsys):
     from geomiam.cli.messages import run as guarded
 
     for cause, words in [
-        (PermissionError(13, "Permission denied", "x"), "the system refused.*Permission denied"),
-        (MemoryError("4 GiB"), "the memory is not enough"),
+        (PermissionError(13, "Permission denied", "x"), "the system reports.*Permission denied"),
+        (MemoryError("4 GiB"), "there is not enough memory"),
         (ImportError("no module named x"), "no module named x; install"),
         (KeyError("k"), "unexpected KeyError.*please report it"),
     ]:

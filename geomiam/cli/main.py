@@ -24,7 +24,7 @@ from geomiam.outputs.paths import expand
 from geomiam.outputs.picture import save_picture
 from geomiam.schema.table import frame_of
 
-HELP = """Map species from whatever data each place has, and see which data the map rests on.
+HELP = """Map species from the predictors that each place has, with the contribution of each group of predictors.
 
 A first look:    geomiam demo
 
@@ -40,9 +40,9 @@ Your own data:
 
   geomiam evaluate model test.zarr --subsets every          AUC from each subset, held out
 
-  geomiam predict model cube.zarr --out map.zarr            suitability, every cell
+  geomiam predict model cube.zarr --out map.zarr            suitability of every cell
 
-  geomiam explain model cube.zarr --out why.zarr            and the part of each group
+  geomiam explain model cube.zarr --out why.zarr            and the contribution of each group
 """
 
 app = typer.Typer(
@@ -54,8 +54,8 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested_version: bool) -> None:
+    if requested_version:
         say(f"geomiam {__version__}")
         raise typer.Exit
 
@@ -118,10 +118,10 @@ def build(
     import geomiam as gm
     from geomiam.sources.report import summary
 
-    where: dict[str, Any] = {"bounds": _place(bounds, bbox), "roots": _pairs(root or [])}
+    build_options: dict[str, Any] = {"bounds": _place(bounds, bbox), "roots": _pairs(root or [])}
     if plan:
-        planned = gm.plan_cube(catalog, like, **where)
-        say_table(planned.table, str(planned), as_json=as_json, as_csv=as_csv)
+        cube_plan = gm.plan_cube(catalog, like, **build_options)
+        say_table(cube_plan.table, str(cube_plan), as_json=as_json, as_csv=as_csv)
         return
     if as_json or as_csv:
         raise GeomiamError("--json and --csv print the table of a plan; pass --plan as well")
@@ -129,7 +129,9 @@ def build(
         raise GeomiamError(
             "--out is missing: the Zarr store to write; or pass --plan to print the plan only"
         )
-    cube = gm.build_cube(catalog, like, out=out, overwrite=overwrite, repair=repair, **where)
+    cube = gm.build_cube(
+        catalog, like, out=out, overwrite=overwrite, repair=repair, **build_options
+    )
     say(f"{summary(cube)}\n{len(cube.data_vars)} variables → {out}")
 
 
@@ -265,8 +267,8 @@ def _scores_text(rows: Any, names: list[str]) -> str:
     lines = ["  ".join(f"{m[:9]:>9}" for m in names) + "  unscored     sites  subset"]
     for row in rows.to_dict("records"):
         scores = "  ".join(f"{row[f'mean_{m}']:9.4f}" for m in names)
-        unscored = f"{row[f'unscored_{names[0]}']:8.0f}"
-        lines.append(f"{scores}  {unscored}  {row['sites']:8,.0f}  {row['subset']}")
+        unscored_text = f"{row[f'unscored_{names[0]}']:8.0f}"
+        lines.append(f"{scores}  {unscored_text}  {row['sites']:8,.0f}  {row['subset']}")
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""``geomiam predict`` and ``geomiam explain``: maps on disk, planned, resumed, on any scheduler."""
+"""``geomiam predict`` and ``geomiam explain``: maps on disk."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def explain(
     plan: Planned = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Map suitability and the exact part of each group of predictors. A stopped map is continued."""
+    """Map suitability and the contribution of each group of predictors. A stopped map is continued."""
     storing = {"resume": resume, "overwrite": overwrite}
     options = {"shapley": True, "groups": group, "using": using, "species": species}
     options |= _needs(require, mask)
@@ -120,17 +120,17 @@ def _map(
     if out is not None and not plan:
         storing = {**storing, "inputs": [model, cube]}
         claim_map(out, storing["overwrite"], inputs=[model, cube])
-    data, trained = gm.open_cube(cube), gm.load_model(model)
+    data, loaded_model = gm.open_cube(cube), gm.load_model(model)
     with _client(scheduler) as client:
         if plan:
-            say(str(gm.plan_map(data, trained, client=client, **options)))
+            say(str(gm.plan_map(data, loaded_model, client=client, **options)))
         else:
-            say(str(make_map(data, trained, str(out), client=client, **storing, **options)))
+            say(str(make_map(data, loaded_model, str(out), client=client, **storing, **options)))
 
 
 @contextmanager
 def _client(address: str | None) -> Iterator[Any]:
-    """Connect to a cluster that somebody else has started."""
+    """Connect to a running cluster."""
     if address is None:
         yield None
         return
@@ -142,7 +142,7 @@ def _client(address: str | None) -> Iterator[Any]:
         client = Client(address, timeout=10)
     except (OSError, ValueError) as error:
         raise GeomiamError(
-            f"no dask scheduler answers at {address} ({error}); start one with 'dask scheduler'"
+            f"no dask scheduler responds at {address} ({error}); start one with 'dask scheduler'"
         ) from None
     with client:
         yield client

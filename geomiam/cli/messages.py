@@ -1,7 +1,7 @@
-"""Messages on the command line: remedies as flags, and every failure as one line without a traceback.
+"""Messages on the command line: remedies are flags, and a failure is one line without a traceback.
 
-Errors and warnings name their remedy as a Python argument, such as ``overwrite=True``. The flag of the same name,
-here ``--overwrite``, is put in its place; what has no flag is marked as Python.
+Errors and warnings state their remedy as a Python argument, such as ``overwrite=True``. The flag of the same name,
+here ``--overwrite``, replaces it. A remedy without a flag is marked as Python.
 """
 
 from __future__ import annotations
@@ -60,14 +60,14 @@ def verb(command: Any, arguments: Sequence[str]) -> Any:
     return command
 
 
-def spoken(message: str, flags: Flags) -> str:
+def with_flags(message: str, flags: Flags) -> str:
     """Return a message with flags in place of Python arguments.
 
     Parameters
     ----------
     message : str
     flags : mapping
-        Of the verb in use, as :func:`flags_of` returns them.
+        Flags of the verb, from :func:`flags_of`.
     """
     plain = CONFIGS.sub(r"\1", message)
     text = ARGUMENT.sub(lambda m: _flag(m, flags), plain)
@@ -101,33 +101,35 @@ def run_app(app: typer.Typer) -> None:
 
 
 def run(call: Callable[[], Any], *, flags: Callable[[], Flags]) -> None:
-    """Call a verb; a failure becomes a message on standard error and a status that is not 0.
+    """Call a verb; a failure prints a message on standard error and exits with status 1.
 
     Parameters
     ----------
     call : callable
     flags : callable
-        Returns the flags of the verb; called only if there is a message.
+        Function that returns the flags of the verb; called only for a message.
     """
     try:
         with _plain_warnings(flags):
             call()
     except GeomiamError as error:
-        fail(spoken(str(error), flags()))
-    except BrokenPipeError:  # the reader of the output has gone, as with "| head"
+        fail(with_flags(str(error), flags()))
+    except BrokenPipeError:  # the reader of the output has closed it, as with "| head"
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except ImportError as error:
         fail(f"{error}; install what is missing with pip")
     except MemoryError as error:
-        fail(f"the memory is not enough ({error}); use a smaller area, or fewer species or groups")
+        fail(
+            f"there is not enough memory ({error}); use a smaller area, or fewer species or groups"
+        )
     except OSError as error:
-        fail(f"the system refused: {error}; check the path, the rights and the free space")
+        fail(f"the system reports: {error}; check the path, the rights and the free space")
     except Exception as error:
         if os.environ.get(DEBUG):
             traceback.print_exc()
         fail(
-            f"unexpected {type(error).__name__}: {error}. This is a fault of geomiam: please report it; "
+            f"unexpected {type(error).__name__}: {error}. This is an error in geomiam: please report it; "
             f"{DEBUG}=1 shows the traceback"
         )
 
@@ -140,7 +142,7 @@ def _plain_warnings(flags: Callable[[], Flags]) -> Iterator[None]:
     def plain(message: Any, category: type[Warning], *place: Any, **line: Any) -> str:
         if not issubclass(category, UserWarning):
             return usual(message, category, *place, **line)
-        return f"warning: {printable(spoken(str(message), flags()))}\n"
+        return f"warning: {printable(with_flags(str(message), flags()))}\n"
 
     warnings.formatwarning = plain  # type: ignore[assignment]
     try:

@@ -1,4 +1,4 @@
-"""Outputs of the command line: reserved before any work, for as long as the command runs."""
+"""Reserve outputs before any work, until the command ends."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from geomiam.outputs.picture import check_picture
 
 
 def reserve(path: str | Path, overwrite: bool, *, kind: Kind, inputs: Iterable[Any] = ()) -> Path:
-    """Return the real path of an output, and keep other writers away until the command ends.
+    """Return the real path of an output, and lock it until the command ends.
 
     Parameters
     ----------
     path, overwrite, kind
         As :func:`geomiam.outputs.check.check_output`.
     inputs
-        Paths of all that the command reads, and of its other outputs; None is left out.
+        Paths of the inputs and of other outputs of the command; None is left out.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""``geomiam split``: from sites to training sites and test sites."""
+"""``geomiam split``: split sites into training sites and test sites."""
 
 from __future__ import annotations
 

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from geomiam.cli.maps import ModelPath, Overwrite
+from geomiam.cli.maps import ModelPath
 from geomiam.cli.messages import say
+from geomiam.cli.options import COMMON, DEVICE, LOOP, LOSS, NETWORK, TrainOptions, with_options
 from geomiam.cli.outputs import reserve
 from geomiam.errors import GeomiamError, SettingError
 from geomiam.outputs.check import refuse_overlap
@@ -17,74 +18,16 @@ from geomiam.outputs.paths import expand, real_path
 
 SitesPath = Annotated[Path, typer.Argument(help="Sites: Zarr store from 'geomiam sample'.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Model directory to write.")]
-SchemaPath = Annotated[
-    Path | None,
-    typer.Option(help="Catalog (YAML); inferred from names, attributes and values if not given."),
-]
 Kinds = Annotated[
     list[str] | None,
     typer.Option("--kind", help="VARIABLE=KIND, to correct an inferred kind; repeat."),
 ]
-Masking = Annotated[
-    str | None,
-    typer.Option(help="miam (default), uniform, dirichlet, dropout, subset, ramp-miam, …"),
-]
-Fusion = Annotated[
-    str | None,
-    typer.Option(
-        help="linear, quadratic, sum, group, several of these joined by '+', token, cross or late."
-    ),
-]
-Width = Annotated[int | None, typer.Option(help="Width of the network.")]
-Epochs = Annotated[int | None, typer.Option(help="Upper limit of epochs.")]
-Steps = Annotated[int | None, typer.Option(help="Optimiser steps.")]
-EpochSteps = Annotated[
-    int | None, typer.Option(help="Least steps of an epoch: few sites are passed several times.")
-]
-Batch = Annotated[int | None, typer.Option(help="Sites in a batch.")]
-Rate = Annotated[float | None, typer.Option(help="Learning rate.")]
-Decay = Annotated[float | None, typer.Option(help="Weight decay.")]
-Warmup = Annotated[
-    float | None,
-    typer.Option(
-        help="Steps over which the learning rate rises: below 1 a share of all, else a number."
-    ),
-]
-Holdout = Annotated[
-    float | None,
-    typer.Option(help="Share of sites that do not train and choose the best epoch; 0: all train."),
-]
-Keep = Annotated[
-    str | None, typer.Option(help="Use the weights of the 'best' or the 'last' epoch.")
-]
-Patience = Annotated[
-    int | None, typer.Option(help="Epochs without a better score before stopping (--keep best).")
-]
-Masks = Annotated[str | None, typer.Option(help="Draw masks per 'batch' or per 'sample' (site).")]
-Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")]
-Devices = Annotated[
-    int | None, typer.Option(help="Number of devices; each batch is shared among them.")
-]
-Precision = Annotated[str | None, typer.Option(help="32-true, bf16-mixed or 16-mixed.")]
-Evenness = Annotated[
-    float | None,
-    typer.Option(help="For --loss maxent: 0: every record weighs the same; 1: every species."),
-]
-Block = Annotated[
-    str | None,
-    typer.Option(help="Side of validation blocks, such as '100 km'; default: from the data."),
-]
-Seed = Annotated[int, typer.Option(help="Random seed.")]
-Checkpoint = Annotated[
-    Path | None,
-    typer.Option(help="Folder for checkpoints; an interrupted training is continued from there."),
-]
 
 
+@with_options("masking", "masks", *NETWORK, *LOSS, *LOOP, *DEVICE, *COMMON)
 def fit(
     sites: SitesPath,
     out: Out,
-    schema: SchemaPath = None,
     kind: Kinds = None,
     system: Annotated[
         str | None,
@@ -93,49 +36,8 @@ def fit(
     start: Annotated[
         Path | None, typer.Option(help="Model directory to start from, such as that of 'pretrain'.")
     ] = None,
-    masking: Masking = None,
-    masks: Masks = None,
-    fusion: Fusion = None,
-    members: Annotated[
-        int | None, typer.Option(help="Number of networks, whose predictions are averaged.")
-    ] = None,
-    width: Width = None,
-    heads: Annotated[int | None, typer.Option(help="Attention heads.")] = None,
-    depth: Annotated[int | None, typer.Option(help="Blocks of attention.")] = None,
-    dropout: Annotated[
-        float | None, typer.Option(help="Share of activations that dropout sets to 0.")
-    ] = None,
-    loss: Annotated[
-        str | None,
-        typer.Option(
-            help="auto (bce for complete surveys, else weighted-bce; the default), bce, weighted-bce, "
-            "maxent, cross-entropy."
-        ),
-    ] = None,
-    evenness: Evenness = None,
-    steps: Steps = None,
-    epochs: Epochs = None,
-    epoch_steps: EpochSteps = None,
-    batch: Batch = None,
-    lr: Rate = None,
-    weight_decay: Decay = None,
-    warmup: Warmup = None,
-    holdout: Holdout = None,
-    keep: Keep = None,
-    patience: Patience = None,
-    joint_epochs: Annotated[
-        int | None, typer.Option(help="Epochs of all branches together (--system ume-mma).")
-    ] = None,
-    joint_lr: Annotated[
-        float | None, typer.Option(help="Learning rate of the joint epochs.")
-    ] = None,
-    block: Block = None,
-    accelerator: Device = None,
-    devices: Devices = None,
-    precision: Precision = None,
-    seed: Seed = 0,
-    checkpoint: Checkpoint = None,
-    overwrite: Overwrite = False,
+    *,
+    options: TrainOptions,
 ) -> None:
     """Train a model on sites, by masking.
 
@@ -144,51 +46,29 @@ def fit(
     """
     import geomiam as gm
 
-    sizes = _given(
-        fusion=fusion, members=members, width=width, heads=heads, depth=depth, dropout=dropout
-    )
-    settings = _given(
-        loss=loss,
-        evenness=evenness,
-        steps=steps,
-        epochs=epochs,
-        epoch_steps=epoch_steps,
-        batch=batch,
-        lr=lr,
-        weight_decay=weight_decay,
-        warmup=warmup,
-        holdout=holdout,
-        keep=keep,
-        patience=patience,
-        joint_epochs=joint_epochs,
-        joint_lr=joint_lr,
-        block=block,
-        accelerator=accelerator,
-        devices=devices,
-        precision=precision,
-    )
-    _reserve(out, overwrite, inputs=[sites, schema, start], checkpoint=checkpoint)
+    network, training = options.given(*NETWORK), options.given(*LOSS, *LOOP, *DEVICE)
+    _reserve(out, options, inputs=[sites, options.schema, start])
     first = gm.load_model(start) if start else None
-    of_system = {"masking": masking, "masks": masks, "fusion": fusion}
-    if system and (clash := [f"--{k}" for k, v in of_system.items() if v]):
-        raise GeomiamError(f"--system {system} sets {' and '.join(clash)} itself; give one of them")
+    set_by_system = options.given("masking", "masks", "fusion")
+    if system and set_by_system:
+        flags = " and ".join(f"--{name}" for name in set_by_system)
+        raise GeomiamError(f"--system {system} sets {flags} itself; pass one of them")
     data = gm.open_sites(sites).load()
-    predictors = _schema(data, schema, first, kinds=_kinds(kind, schema or start))
+    schema = _schema(data, options.schema, first, kinds=_kinds(kind, options.schema or start))
     if system:
-        options = _system(system, predictors, sizes, settings)
+        settings = _system(system, schema, network, training)
     else:
-        strategy = _strategy(masking, masks)
-        _check_changes(sizes, settings)
-        options = {"schema": predictors, "network": sizes or None, "training": settings or None}
-        options["masking"] = strategy
+        settings = {"schema": schema, "network": network or None, "training": training or None}
+        settings["masking"] = _strategy(options.masking, options.masks)
+        _check_changes(network, training)
     if first:
-        options["warm_start"] = first
-    model = gm.fit(data, rng=seed, checkpoint=checkpoint, **options)
-    _save(model, out, overwrite)
+        settings["warm_start"] = first
+    model = gm.fit(data, rng=options.seed, checkpoint=options.checkpoint, **settings)
+    _save(model, out, options)
 
 
-def _system(name: str, schema: Any, sizes: dict, settings: dict) -> dict[str, Any]:
-    """Keywords of fit for a published system, of which single settings are changed."""
+def _system(name: str, schema: Any, network: dict, training: dict) -> dict[str, Any]:
+    """Return the arguments of fit for a published system with changed settings."""
     import geomiam as gm
     from geomiam.baselines.recipes import TRAINING
 
@@ -197,19 +77,19 @@ def _system(name: str, schema: Any, sizes: dict, settings: dict) -> dict[str, An
     return gm.baselines.recipe(name).options(schema, network=network, training=training)
 
 
-def _check_changes(sizes: dict, settings: dict) -> None:
-    """Refuse values out of range before anything is read; the rest follows from the data."""
+def _check_changes(network: dict, training: dict) -> None:
+    """Refuse values out of range before data are read; other settings follow from the data."""
     import geomiam as gm
     from geomiam.training.rule import SIZES
 
-    members = len(sizes.get("fusion", "").split("+"))
-    gm.NetworkConfig(**{**SIZES, "members": members, **sizes})
-    keep = "best" if settings.get("holdout") else "last"
-    gm.TrainingConfig(**{"holdout": 0, "keep": keep, **settings})
+    members = len(network.get("fusion", "").split("+"))
+    gm.NetworkConfig(**{**SIZES, "members": members, **network})
+    keep = "best" if training.get("holdout") else "last"
+    gm.TrainingConfig(**{"holdout": 0, "keep": keep, **training})
 
 
 def _strategy(masking: str | None, masks: str | None) -> Any:
-    """The masking strategy; None is the default of fit."""
+    """Return the masking strategy; None is the default of fit."""
     import geomiam as gm
 
     if masks not in (None, "batch", "sample"):
@@ -219,28 +99,14 @@ def _strategy(masking: str | None, masks: str | None) -> Any:
     return gm.masking.named(masking or "miam", per_sample=masks == "sample")
 
 
+@with_options("masking", "fusion", "width", *LOOP, *COMMON)
 def pretrain(
     data: Annotated[Path, typer.Argument(help="Cube or sites: Zarr store. Labels are not read.")],
     out: Out,
-    schema: SchemaPath = None,
     kind: Kinds = None,
     cells: Annotated[int, typer.Option(help="Most cells of a cube to use.")] = 10_000,
-    masking: Masking = None,
-    fusion: Fusion = None,
-    width: Width = None,
-    epochs: Epochs = None,
-    steps: Steps = None,
-    batch: Batch = None,
-    lr: Rate = None,
-    weight_decay: Decay = None,
-    warmup: Warmup = None,
-    holdout: Holdout = None,
-    keep: Keep = None,
-    patience: Patience = None,
-    block: Block = None,
-    seed: Seed = 0,
-    checkpoint: Checkpoint = None,
-    overwrite: Overwrite = False,
+    *,
+    options: TrainOptions,
 ) -> None:
     """Train without labels, to predict hidden predictors from the others.
 
@@ -248,37 +114,24 @@ def pretrain(
     """
     import geomiam as gm
 
-    _reserve(out, overwrite, inputs=[data, schema], checkpoint=checkpoint)
-    network = gm.NetworkConfig(**_given(fusion=fusion, width=width))
-    training = gm.TrainingConfig(
-        **_given(
-            epochs=epochs,
-            steps=steps,
-            batch=batch,
-            lr=lr,
-            weight_decay=weight_decay,
-            warmup=warmup,
-            holdout=holdout,
-            keep=keep,
-            patience=patience,
-            block=block,
-        )
-    )
-    strategy = gm.masking.named(masking) if masking else None
+    _reserve(out, options, inputs=[data, options.schema])
+    network = gm.NetworkConfig(**options.given("fusion", "width"))
+    training = gm.TrainingConfig(**options.given(*LOOP))
     cube = _open(data)
     model = gm.pretrain(
         cube,
-        _schema(cube, schema, None, kinds=_kinds(kind, schema)),
-        masking=strategy,
+        _schema(cube, options.schema, None, kinds=_kinds(kind, options.schema)),
+        masking=gm.masking.named(options.masking) if options.masking else None,
         network=network,
         training=training,
-        rng=seed,
-        checkpoint=checkpoint,
+        rng=options.seed,
+        checkpoint=options.checkpoint,
         n=cells,
     )
-    _save(model, out, overwrite)
+    _save(model, out, options)
 
 
+@with_options(*LOOP, *COMMON)
 def finetune(
     model: ModelPath,
     sites: SitesPath,
@@ -289,20 +142,8 @@ def finetune(
             help="head: new species; all: all weights, at a low rate; new: new predictors."
         ),
     ],
-    schema: SchemaPath = None,
-    epochs: Epochs = None,
-    steps: Steps = None,
-    batch: Batch = None,
-    lr: Rate = None,
-    weight_decay: Decay = None,
-    warmup: Warmup = None,
-    holdout: Holdout = None,
-    keep: Keep = None,
-    patience: Patience = None,
-    block: Block = None,
-    seed: Seed = 0,
-    checkpoint: Checkpoint = None,
-    overwrite: Overwrite = False,
+    *,
+    options: TrainOptions,
 ) -> None:
     """Train a model further: for new species, a new region or new predictors.
 
@@ -311,50 +152,36 @@ def finetune(
     """
     import geomiam as gm
 
-    _reserve(out, overwrite, inputs=[model, sites, schema], checkpoint=checkpoint)
-    settings = _given(
-        epochs=epochs,
-        steps=steps,
-        batch=batch,
-        lr=lr,
-        weight_decay=weight_decay,
-        warmup=warmup,
-        holdout=holdout,
-        keep=keep,
-        patience=patience,
-        block=block,
-    )
-    tuned = gm.finetune(
+    _reserve(out, options, inputs=[model, sites, options.schema])
+    finetuned_model = gm.finetune(
         gm.load_model(model),
         gm.open_sites(sites).load(),
-        schema=schema,
+        schema=options.schema,
         train=train,  # type: ignore[arg-type]
-        training=settings or None,
-        rng=seed,
-        checkpoint=checkpoint,
+        training=options.given(*LOOP) or None,
+        rng=options.seed,
+        checkpoint=options.checkpoint,
     )
-    _save(tuned, out, overwrite)
+    _save(finetuned_model, out, options)
 
 
-def _reserve(
-    out: Path, overwrite: bool, *, inputs: list[Path | None], checkpoint: Path | None
-) -> None:
-    """Refuse before training what could not be saved after it, and keep other writers away."""
-    reserve(out, overwrite, kind=MODEL, inputs=[*inputs, checkpoint])
-    if checkpoint:
-        refuse_overlap(real_path(checkpoint), [*inputs, out])
+def _reserve(out: Path, options: TrainOptions, *, inputs: list[Path | None]) -> None:
+    """Refuse an output that could not be saved after the training, and lock it."""
+    reserve(out, options.overwrite, kind=MODEL, inputs=[*inputs, options.checkpoint])
+    if options.checkpoint:
+        refuse_overlap(real_path(options.checkpoint), [*inputs, out])
 
 
-def _save(model: Any, out: Path, overwrite: bool) -> None:
-    model.save(out, overwrite=overwrite)
+def _save(model: Any, out: Path, options: TrainOptions) -> None:
+    model.save(out, overwrite=options.overwrite)
     say(f"{model}\n→ {out}")
 
 
-def _kinds(texts: list[str] | None, other: Path | None) -> dict[str, str]:
-    """Kinds by variable, from VARIABLE=KIND."""
-    if texts and other:
+def _kinds(texts: list[str] | None, catalog: Path | None) -> dict[str, str]:
+    """Return kinds by variable, from VARIABLE=KIND."""
+    if texts and catalog:
         raise GeomiamError(
-            f"--kind is for inferred schemas; {other} has the kinds: leave --kind out"
+            f"--kind is for inferred schemas; {catalog} has the kinds: leave --kind out"
         )
     if bad := [t for t in texts or () if "=" not in t]:
         raise GeomiamError(
@@ -364,7 +191,7 @@ def _kinds(texts: list[str] | None, other: Path | None) -> dict[str, str]:
 
 
 def _schema(data: Any, path: Path | None, start: Any, *, kinds: dict[str, str]) -> Any:
-    """The catalog, the schema of the model to start from, or one inferred from the data, printed."""
+    """Return the catalog, the schema of the model to start from, or an inferred one, which is printed."""
     import geomiam as gm
 
     if path:
@@ -377,7 +204,7 @@ def _schema(data: Any, path: Path | None, start: Any, *, kinds: dict[str, str]) 
 
 
 def _open(path: Path) -> Any:
-    """Open a store of sites, in memory, or of a cube, lazily."""
+    """Open a store of sites in memory, or of a cube lazily."""
     import xarray as xr
 
     import geomiam as gm
@@ -385,8 +212,3 @@ def _open(path: Path) -> Any:
     with xr.open_zarr(expand(path), consolidated=False) as head:
         sites = "site" in head.dims
     return gm.open_sites(path).load() if sites else gm.open_cube(path)
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    """Options that the user passed."""
-    return {k: v for k, v in options.items() if v is not None}

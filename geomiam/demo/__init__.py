@@ -1,4 +1,4 @@
-"""The built-in demo: real records and predictors of the western United States, and one map of them."""
+"""The built-in demo: real records and predictors of the western United States, and a map from them."""
 
 from geomiam.demo.demo import (
     Timer,

@@ -1,4 +1,4 @@
-"""The built-in demo: real records and predictors → a map, and the maps of what it rests on."""
+"""The built-in demo: from real records and predictors to a map and its Shapley values."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 DATA = HERE / "western_usa"
 FOLDS, BLOCK = 5, "100 km"
-"""Skill is measured by cross-validation over blocks of 100 km: each record is predicted by a model that saw
-none of its block. The species lives in few blocks, so one held-out set would say little."""
+"""Skill is measured by cross-validation over blocks of 100 km: the block of a record does not train the model
+that predicts it. The species occurs in few blocks, so a single held-out set would be too small."""
 
 VERSIONS = ("torch", "numpy", "xarray", "dask", "zarr")
 
@@ -47,9 +47,9 @@ class Timer:
 
     @contextmanager
     def __call__(self, step: str):
-        started = time.perf_counter()
+        start = time.perf_counter()
         yield
-        self.seconds[step] = round(time.perf_counter() - started, 2)
+        self.seconds[step] = round(time.perf_counter() - start, 2)
 
 
 def run(out: str | Path = "out/demo", *, overwrite: bool = False) -> dict:
@@ -60,21 +60,21 @@ def run(out: str | Path = "out/demo", *, overwrite: bool = False) -> dict:
     out : str or pathlib.Path
         Folder for ``cube.zarr``, ``model/``, ``maps.zarr``, three figures and ``summary.json``.
     overwrite : bool
-        Replace what an earlier run left there.
+        Replace the results of an earlier run.
 
     Raises
     ------
     OutputExists
         If the folder is not empty and ``overwrite`` is False.
     OutputRefused
-        If it holds anything but a finished demo.
+        If the folder holds other files than those of a finished demo.
     """
     replaces = overwrite or _is_empty(out)
     with locked_output(out, replaces, kind=DEMO) as target, atomic_path(target) as partial:
         partial.mkdir()
-        summary, why = _run(partial)
+        summary, explanation = _run(partial)
         check_output(target, replaces, kind=DEMO)  # again: minutes have passed
-    _closing_words(summary, why, Path(out))
+    _print_summary(summary, explanation, Path(out))
     return summary
 
 
@@ -84,9 +84,9 @@ def _is_empty(folder: str | Path) -> bool:
 
 
 def _run(out: Path) -> tuple[dict, xr.Dataset]:
-    """Write all results into an empty folder; return the summary and the explained map."""
+    """Write all results into an empty folder; return the summary and the map with Shapley values."""
     from geomiam.data.store.store import write_cube
-    from geomiam.inference.cells import torch_threads  # so small a network only waits for others
+    from geomiam.inference.cells import torch_threads  # a small network is faster in one thread
     from geomiam.training.fit import fit
 
     timer = Timer({"install": _install_seconds()})
@@ -102,11 +102,11 @@ def _run(out: Path) -> tuple[dict, xr.Dataset]:
     say(f"testing: {FOLDS} more trainings, each without a fifth of the {BLOCK} blocks")
     with timer("cross_validate"), torch_threads(1):
         scores = _score(sites, schema)
-    why = _map(model, cube, out, timer)
-    summary = _summary(model, cube, why, scores, timer)
-    _figures(model, why, sites, out)
+    explanation = _map(model, cube, out, timer)
+    summary = _summary(model, cube, explanation, scores, timer)
+    _figures(model, explanation, sites, out)
     (out / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
-    return summary, why
+    return summary, explanation
 
 
 def load_schema() -> Schema:
@@ -130,7 +130,7 @@ def load_records() -> pd.DataFrame:
 
 
 def sample_records(cube: xr.Dataset, records: pd.DataFrame) -> xr.Dataset:
-    """Sites with the cube's predictors and the satellite covariates that only the records have."""
+    """Return sites with the predictors of the cube and the satellite covariates of the records."""
     from geomiam.data.sites.sites import sample
 
     satellite = list(load_schema().modalities["satellite"].variables)
@@ -142,21 +142,21 @@ def sample_records(cube: xr.Dataset, records: pd.DataFrame) -> xr.Dataset:
 
 
 def network():
-    """A small network: one species and 5,000 records do not fill the papers' 192."""
+    """Return a small network: one species and 5,000 records do not need the width 192 of the papers."""
     from geomiam.networks.config import NetworkConfig
 
     return NetworkConfig(width=64, heads=4, depth=2, inner=1)
 
 
 def training():
-    """Few epochs: the species lives in few places, and more epochs would overfit them."""
+    """Return few epochs, since the species occurs in few places, and more epochs would overfit."""
     from geomiam.training.config import TrainingConfig
 
     return TrainingConfig(epochs=25, patience=6, block=BLOCK, holdout=0.2)
 
 
 def say(*words: str) -> None:
-    """Print at once, so that progress and text keep their order."""
+    """Print without buffering, so that progress and text keep their order."""
     print(*words, flush=True)
 
 
@@ -175,7 +175,7 @@ def _score(sites: xr.Dataset, schema: Schema) -> dict[str, float]:
     scores = {
         str(s): round(float(v), 4) for s, v in zip(table["subset"].values, table["mean_auc"].values)
     }
-    say("\nAUC on blocks that the model has not seen, by what it may see:")
+    say("\nAUC on held-out blocks, by modalities in use:")
     for name, score in scores.items():
         if name == "all" or name.count("+") in (0, len(schema.modalities) - 2):
             say(f"  {score:.3f}  {name}")
@@ -183,44 +183,46 @@ def _score(sites: xr.Dataset, schema: Schema) -> dict[str, float]:
 
 
 def _map(model: Model, cube: xr.Dataset, out: Path, timer: Timer) -> xr.Dataset:
-    """Predict, then explain; the cube has no satellite covariates, so they are left out by name."""
+    """Predict, then explain; ``using=`` leaves out the satellite covariates, which the cube lacks."""
     from geomiam.inference.predict import predict
     from geomiam.maps.write import write_map
 
     using = on_the_map(model, cube)
     with timer("predict"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", OutsideTrainingRange)  # the map below warns of the same
+        warnings.simplefilter(
+            "ignore", OutsideTrainingRange
+        )  # the map below issues the same warning
         predict(cube, model, using=using)
     with timer("explain"):
         return write_map(cube, model, out / "maps.zarr", shapley=True, using=using).load()
 
 
 def on_the_map(model: Model, cube: xr.Dataset) -> list[str]:
-    """Modalities whose variables the cube has."""
+    """Return the modalities whose variables are in the cube."""
     return [
         m.name for m in model.schema.modalities.values() if set(m.variables) <= set(cube.data_vars)
     ]
 
 
 def _summary(
-    model: Model, cube: xr.Dataset, why: xr.Dataset, scores: dict[str, float], timer: Timer
+    model: Model, cube: xr.Dataset, explanation: xr.Dataset, scores: dict[str, float], timer: Timer
 ) -> dict:
     from geomiam.data.coverage import coverage
 
-    seen, on_map = coverage(cube, model.schema), model.schema.subset(on_the_map(model, cube))
-    total = why["base_value"] + why["shapley"].sum("group", skipna=False)
-    effects = abs(why["shapley"]).mean(("species", "y", "x"))
+    counts, on_map = coverage(cube, model.schema), model.schema.subset(on_the_map(model, cube))
+    total = explanation["base_value"] + explanation["shapley"].sum("group", skipna=False)
+    effects = abs(explanation["shapley"]).mean(("species", "y", "x"))
     return {
         "auc": scores,
         "auc_on": f"predictions of all {FOLDS} folds of {BLOCK} blocks",
         "auc_of_what_the_map_has": scores["+".join(on_the_map(model, cube))],
-        "land_cells": int(seen["cells"]),
-        "cells_predicted": int(why["suitability"].notnull().all("species").sum()),
-        "cells_with_every_predictor": int(seen["cells_with_every_predictor"]),
+        "land_cells": int(counts["cells"]),
+        "cells_predicted": int(explanation["suitability"].notnull().all("species").sum()),
+        "cells_with_every_predictor": int(counts["cells_with_every_predictor"]),
         "cells_with_all_the_map_has": int(coverage(cube, on_map)["cells_with_every_predictor"]),
-        "efficiency_error": float(np.abs(total - why["suitability"]).max()),
+        "efficiency_error": float(np.abs(total - explanation["suitability"]).max()),
         "mean_absolute_shapley": {
-            str(g): float(v) for g, v in zip(why["group"].values, effects.values)
+            str(g): float(v) for g, v in zip(explanation["group"].values, effects.values)
         },
         "seconds": timer.seconds,
         "versions": {
@@ -231,7 +233,7 @@ def _summary(
     }
 
 
-def _figures(model: Model, why: xr.Dataset, sites: xr.Dataset, out: Path) -> None:
+def _figures(model: Model, explanation: xr.Dataset, sites: xr.Dataset, out: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -239,24 +241,24 @@ def _figures(model: Model, why: xr.Dataset, sites: xr.Dataset, out: Path) -> Non
 
     present = sites["presence"].isel(species=0).values == 1
     points = np.stack([sites["x"].values[present], sites["y"].values[present]], 1)
-    made = {
-        "suitability": plot.suitability(why, points=points),
-        "shapley": plot.shapley(why),
+    figures = {
+        "suitability": plot.suitability(explanation, points=points),
+        "shapley": plot.shapley(explanation),
         "training": plot.training(model.history),
     }
-    for name, figure in made.items():
+    for name, figure in figures.items():
         figure.savefig(out / f"{name}.png", dpi=130)
 
 
-def _closing_words(summary: dict[str, Any], why: xr.Dataset, out: Path) -> None:
+def _print_summary(summary: dict[str, Any], explanation: xr.Dataset, out: Path) -> None:
     effects = summary["mean_absolute_shapley"]
     first = max(effects, key=effects.get)
     say(
         f"\nAnswered:     {summary['cells_predicted']:,} of {summary['land_cells']:,} land cells.\n"
-        f"Complete:     {summary['cells_with_every_predictor']:,} cells have every predictor, as a tool that "
-        "drops gaps needs them: satellite covariates exist at the records only. "
+        f"Complete:     {summary['cells_with_every_predictor']:,} cells have every predictor, which a tool that "
+        "drops gaps requires: satellite covariates exist at the records only. "
         f"Without those, {summary['cells_with_all_the_map_has']:,} would be complete.\n"
-        f"Skill:        AUC {summary['auc']['all']:.3f} with everything, {summary['auc_of_what_the_map_has']:.3f} "
+        f"Skill:        AUC {summary['auc']['all']:.3f} with all predictors, {summary['auc_of_what_the_map_has']:.3f} "
         f"with what the map has ({summary['auc_on']}).\n"
         f"Matters most: {first} (mean change of suitability {effects[first]:.3f}).\n"
         f"Efficiency:   the explanations add up to the map within {summary['efficiency_error']:.1e}.\n"
@@ -265,6 +267,6 @@ def _closing_words(summary: dict[str, Any], why: xr.Dataset, out: Path) -> None:
 
 
 def _install_seconds() -> float | None:
-    """What the Makefile measured, if it installed just now."""
+    """Return the seconds of the installation, if the Makefile has measured one."""
     text = os.environ.get("GEOMIAM_INSTALL_SECONDS", "")
     return float(text) if text else None

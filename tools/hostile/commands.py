@@ -137,7 +137,7 @@ def _one(rng: np.random.Generator, number: int, base: Path) -> Input:
         os.chdir(folder)
         sys.argv = ["geomiam", *words]
         text, status = _called()
-        if "Traceback" in text or "This is a fault of geomiam" in text:
+        if "Traceback" in text or "This is an error in geomiam" in text:
             raise Unclear(text[-250:])
         if status:
             if "error:" in text.lower() or "Usage:" in text:
