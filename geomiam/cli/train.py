@@ -72,9 +72,11 @@ def _system(name: str, schema: Any, network: dict, training: dict) -> dict[str, 
     import geomiam as gm
     from geomiam.baselines.recipes import TRAINING
 
-    network = gm.NetworkConfig(**sizes)
-    training = gm.TrainingConfig(**{**TRAINING.model_dump(), **settings})
-    return gm.baselines.recipe(name).options(schema, network=network, training=training)
+    return gm.baselines.recipe(name).options(
+        schema,
+        network=gm.NetworkConfig(**network),
+        training=gm.TrainingConfig(**{**TRAINING.model_dump(), **training}),
+    )
 
 
 def _check_changes(network: dict, training: dict) -> None:
