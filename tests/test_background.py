@@ -191,7 +191,7 @@ def test_the_input_is_left_alone():
 def test_wrong_requests_are_errors():
     with pytest.raises(LabelError, match="no 'presence'"):
         add_background(sites().drop_vars("presence"), cube())
-    with pytest.raises(LabelError, match="kind='even' is not known"):
+    with pytest.raises(LabelError, match="kind='even' is not supported"):
         add_background(sites(), cube(), kind="even")
     with pytest.raises(LabelError, match="no cells with an observed predictor"):
         add_background(sites(), cube() * np.nan)

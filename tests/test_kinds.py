@@ -78,7 +78,12 @@ def test_counts_percentages_and_heights_stay_numbers_without_a_doubt(name, value
     ("name", "values", "instead", "words"),
     [
         ("lc", WORLDCOVER, "categorical", "10 distinct integers from 10 to 100"),
-        ("months", RNG.integers(0, 13, (90, 120)).astype("u1"), "categorical", "13 whole numbers"),
+        (
+            "months",
+            RNG.integers(0, 13, (90, 120)).astype("u1"),
+            "categorical",
+            "13 distinct integers",
+        ),
         ("landcover", ASPECT, "categorical", "there are fractions"),
         ("landcover", np.full((90, 120), np.nan, "f4"), "categorical", "there are no values"),
         ("aspect", ASPECT / 60, "circular", "the values are"),  # radians
@@ -122,7 +127,7 @@ def test_components_of_an_angle_are_numbers(name):
 
 
 def test_flat_ground_marked_by_minus_one_is_doubtful():
-    with pytest.warns(DoubtfulKind, match="-1, which often marks flat ground"):
+    with pytest.warns(DoubtfulKind, match="-1, which often mark flat ground"):
         gm.infer_schema(layer("aspect", np.where(ASPECT < 30, -1, ASPECT)).to_dataset())
 
 

@@ -158,7 +158,7 @@ def test_scales_of_bands_that_differ_are_those_of_each_band(tmp_path, is_masked)
     np.testing.assert_allclose(gm.open_cube(ds.isel(band=1)).v, truth[1], rtol=1e-6)
     np.testing.assert_allclose(gm.open_cube(ds.chunk(x=9)).v, truth, rtol=1e-6)
     assert gm.open_cube(ds).v.dtype == np.float32 and "scales" not in gm.open_cube(ds).v.attrs
-    with pytest.raises(GridError, match=r"2 bands, and no coordinate 'band'.*mask_and_scale=True"):
+    with pytest.raises(GridError, match=r"2 bands, but no coordinate 'band'.*mask_and_scale=True"):
         gm.open_cube(ds.isel(band=0, drop=True))
 
 

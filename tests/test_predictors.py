@@ -137,7 +137,7 @@ def test_patterns_sort_variables_into_modalities_and_the_others_stay(sites):
 @pytest.mark.parametrize(
     ("kinds", "message"),
     [
-        ({"bio": "circular"}, "kinds= names 'bio', which is no predictor.*did you mean 'bio1'"),
+        ({"bio": "circular"}, "kinds= has 'bio', which is not a predictor.*did you mean 'bio1'"),
         ({"bio1": "angle"}, r"kinds=\{'bio1': 'angle'\}: this kind does not exist; use scalar"),
     ],
 )

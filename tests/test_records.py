@@ -360,7 +360,7 @@ def test_cells_must_have_what_is_required():
     assert (by_name.bio1 % 1000).values.tolist() == [10, 12, 13]
     with pytest.raises(SelectionError, match=r"require=\['sol'\] is not a modality or variable"):
         sample(grid, records, require="sol")
-    with pytest.raises(SelectionError, match="mask='sea' is no variable"):
+    with pytest.raises(SelectionError, match="mask='sea' is not a variable"):
         sample(grid, records, mask="sea")
 
 
