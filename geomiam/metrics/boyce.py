@@ -53,6 +53,14 @@ def boyce(
     ------
     ValueError
         As for :func:`geomiam.metrics.auc`, or when window or resolution make no windows.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> scores = rng.random((2000, 1))
+    >>> labels = rng.random((2000, 1)) < scores  # more presences where the score is high
+    >>> bool(gm.metrics.boyce(labels, scores)[0] > 0.9)
+    True
     """
     check_number(
         "window",

@@ -33,6 +33,13 @@ def auc(labels: ArrayLike, scores: ArrayLike) -> Array:
     ------
     ValueError
         When the shapes do not fit or a label is something else than 0, 1 or NaN.
+
+    Examples
+    --------
+    >>> labels = np.array([[1, 0], [1, 1], [0, np.nan], [0, 0]])
+    >>> scores = np.array([[0.9, 0.2], [0.4, 0.7], [0.5, 0.1], [0.1, 0.3]])
+    >>> gm.metrics.auc(labels, scores)
+    array([0.75, 1.  ])
     """
     return per_species(auc_kernel, labels, scores)[0]
 
@@ -64,6 +71,12 @@ def auc_prg(labels: ArrayLike, scores: ArrayLike) -> Array:
     ------
     ValueError
         As for :func:`auc`.
+
+    Examples
+    --------
+    >>> labels, scores = np.array([[1], [1], [0], [0]]), np.array([[0.9], [0.8], [0.2], [0.1]])
+    >>> gm.metrics.auc_prg(labels, scores)
+    array([1.])
     """
     return per_species(auc_prg_kernel, labels, scores)[0]
 
@@ -89,6 +102,12 @@ def average_precision(labels: ArrayLike, scores: ArrayLike) -> Array:
     ------
     ValueError
         As for :func:`auc`.
+
+    Examples
+    --------
+    >>> labels, scores = np.array([[1], [0], [1], [0]]), np.array([[0.9], [0.8], [0.7], [0.1]])
+    >>> gm.metrics.average_precision(labels, scores).round(3)
+    array([0.833])
     """
     return per_species(average_precision_kernel, labels, scores)[0]
 
@@ -114,6 +133,12 @@ def tss(labels: ArrayLike, scores: ArrayLike) -> Array:
     ------
     ValueError
         As for :func:`auc`.
+
+    Examples
+    --------
+    >>> labels, scores = np.array([[1], [0], [1], [0]]), np.array([[0.9], [0.8], [0.7], [0.1]])
+    >>> gm.metrics.tss(labels, scores)
+    array([0.5])
     """
     return per_species(tss_kernel, labels, scores)[0]
 
@@ -138,6 +163,12 @@ def best_threshold(labels: ArrayLike, scores: ArrayLike) -> Array:
     ------
     ValueError
         As for :func:`auc`.
+
+    Examples
+    --------
+    >>> labels, scores = np.array([[1], [1], [0], [0]]), np.array([[0.9], [0.7], [0.4], [0.1]])
+    >>> gm.metrics.best_threshold(labels, scores)
+    array([0.7])
     """
     return per_species(lambda block: _best(block)[1], labels, scores)[0]
 
