@@ -22,7 +22,14 @@ NEUTRAL = 0.5
 
 @dataclass(frozen=True)
 class Training:
-    """Training data of a baseline."""
+    """Training data of a baseline.
+
+    Examples
+    --------
+    >>> from dataclasses import fields
+    >>> [f.name for f in fields(gm.baselines.Training)]
+    ['table', 'labels', 'species', 'columns', 'seed']
+    """
 
     table: np.ndarray
     """``(n, p)``; NaN = not observed."""
@@ -34,7 +41,13 @@ class Training:
 
 
 class Method(Protocol):
-    """A kind of baseline: a frozen dataclass whose fields are its options."""
+    """A kind of baseline: a frozen dataclass whose fields are its options.
+
+    Examples
+    --------
+    >>> gm.baselines.BASELINES["rf"](trees=10).engine
+    'scikit-learn'
+    """
 
     onehot: ClassVar[bool]
     """Whether classes are columns of indicators; otherwise one column of codes."""
@@ -51,7 +64,13 @@ class Method(Protocol):
 
 @dataclass(frozen=True)
 class Baseline:
-    """A trained baseline, which scores sites from any subset of the predictors."""
+    """A trained baseline, which scores sites from any subset of the predictors.
+
+    Examples
+    --------
+    >>> gm.baselines.fit_baseline("rf", sites, schema, trees=10).engine
+    'scikit-learn'
+    """
 
     name: str
     engine: str

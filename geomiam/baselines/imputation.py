@@ -61,6 +61,17 @@ def fit_imputed(
         If there is no such kind.
     LabelError, MissingVariable, VariableMismatch
         As :func:`geomiam.fit`.
+
+    See Also
+    --------
+    geomiam.evaluation.missingness_sweep : compare with a masked model as data go missing.
+
+    Examples
+    --------
+    >>> short = {"network": {"fusion": "sum", "width": 16}, "training": {"steps": 25}}
+    >>> imputed = gm.baselines.fit_imputed(sites, schema, kind="mean", **short, rng=0)
+    >>> imputed.scores(sites, using=["climate"]).shape == (sites.sizes["site"], 3)
+    True
     """
     schema = bind(schema, sites)
     middles = typical(sites, schema, kind=kind)
@@ -108,6 +119,12 @@ class Imputed:
     ------
     SelectionError
         If there is no such kind, or a number is below 1.
+
+    Examples
+    --------
+    >>> imputed = gm.baselines.Imputed(model, sites, kind="median")
+    >>> imputed.by("marginal").kind
+    'marginal'
     """
 
     model: Model

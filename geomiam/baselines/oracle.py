@@ -24,7 +24,17 @@ from geomiam.training.fit import fit
 
 @dataclass(frozen=True, eq=False)
 class Oracle:
-    """One model per subset; each predicts from the subset it was trained on."""
+    """One model per subset; each predicts from the subset it was trained on.
+
+    Examples
+    --------
+    >>> short = {"network": {"fusion": "sum", "width": 16}, "training": {"steps": 25}}
+    >>> oracle = gm.baselines.fit_oracle(
+    ...     sites, schema, subsets={"climate": ["climate"]}, **short, rng=0
+    ... )
+    >>> list(oracle.species)
+    ['species 0', 'species 1', 'species 2']
+    """
 
     schema: Schema
     models: Mapping[str, Model]
@@ -95,6 +105,17 @@ def fit_oracle(
         If a subset is unknown.
     LabelError, MissingVariable, VariableMismatch
         As :func:`geomiam.fit`.
+
+    See Also
+    --------
+    geomiam.baselines.gap : the difference to a model.
+
+    Examples
+    --------
+    >>> short = {"network": {"fusion": "sum", "width": 16}, "training": {"steps": 25}}
+    >>> oracle = gm.baselines.fit_oracle(sites, schema, subsets=[["climate"]], **short, rng=0)
+    >>> oracle.scores(sites, using=["climate"]).shape == (sites.sizes["site"], 3)
+    True
     """
     schema = bind(schema, sites)
     named_subsets = name_subsets(schema, subsets)
@@ -175,6 +196,16 @@ def gap(table: xr.Dataset, oracle: xr.Dataset, *, metric: str = "auc") -> xr.Dat
     ------
     SelectionError
         If the tables do not hold the same subsets and species.
+
+    See Also
+    --------
+    geomiam.baselines.fit_oracle : train the oracle.
+
+    Examples
+    --------
+    >>> table = gm.evaluate(model, sites)
+    >>> gm.baselines.gap(table, table).attrs["mean"]
+    0.0
     """
     for dim in ("subset", "species"):
         only_in_one = set(table[dim].values.tolist()) ^ set(oracle[dim].values.tolist())

@@ -87,6 +87,17 @@ def fit_baseline(
       probabilities of presence.
     * ``maxent-like``: one network for all species (Ryckewaert et al. 2024, arXiv:2412.19217), with
       predictors hidden in training. Scores are logarithms of the relative intensity.
+
+    See Also
+    --------
+    geomiam.evaluate : score a baseline like a model, with ``schema=``.
+    geomiam.baselines.fit_imputed : the network of geomiam with imputed values.
+
+    Examples
+    --------
+    >>> forest = gm.baselines.fit_baseline("rf", sites, schema, trees=10, rng=0)
+    >>> forest.scores(sites).shape == (sites.sizes["site"], 3)
+    True
     """
     if name not in BASELINES:
         raise SelectionError(f"no baseline '{name}'; choose from {', '.join(BASELINES)}")

@@ -1,7 +1,6 @@
 """The built-in demo: real records and predictors of the western United States, and a map from them."""
 
 from geomiam.demo.demo import (
-    Timer,
     load_cube,
     load_records,
     load_schema,
@@ -9,12 +8,10 @@ from geomiam.demo.demo import (
     on_the_map,
     run,
     sample_records,
-    say,
     training,
 )
 
 __all__ = [
-    "Timer",
     "load_cube",
     "load_records",
     "load_schema",
@@ -22,6 +19,5 @@ __all__ = [
     "on_the_map",
     "run",
     "sample_records",
-    "say",
     "training",
 ]

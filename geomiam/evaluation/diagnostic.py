@@ -74,6 +74,15 @@ def fusion_diagnostic(
         If no site is left to score.
     LabelError, MissingVariable, VariableMismatch, GridError
         As :func:`geomiam.fit`.
+
+    Examples
+    --------
+    >>> two = sites[["bio1", "slope", "presence"]]
+    >>> short = gm.TrainingConfig(epochs=2, block="50 km")
+    >>> network = gm.NetworkConfig(width=16, heads=2, depth=1, inner=0, frequencies=8)
+    >>> table = gm.evaluation.fusion_diagnostic(two, network=network, training=short)
+    >>> table["way"].values.tolist()
+    ['average', 'linear head']
     """
     schema = read_schema(sites, schema)
     config = (training or TrainingConfig()).model_copy(update={"joint_epochs": 0})

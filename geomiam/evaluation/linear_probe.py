@@ -71,6 +71,17 @@ def probe(
         If labels or predictors cannot be used.
     SelectionError
         If the model has several members, or there is no such loss.
+
+    See Also
+    --------
+    geomiam.pretrain : train the encoder.
+    geomiam.finetune : train the other weights, too.
+
+    Examples
+    --------
+    >>> probe = gm.evaluation.probe(model, sites)
+    >>> probe.species == model.species
+    True
     """
     model = as_model(model)
     if loss not in ("auto", "bce", "weighted-bce"):

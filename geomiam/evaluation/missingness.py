@@ -109,6 +109,26 @@ def missingness_sweep(
         If a pattern is unknown, or a predictor lacks a species of the test sites.
     LabelError, GridError, ValueError
         If the test sites have no labels or coordinates, or a share leaves [0, 1].
+
+    See Also
+    --------
+    geomiam.plot.missingness : plot the table.
+    geomiam.baselines.fit_imputed : imputation as a baseline.
+
+    Examples
+    --------
+    >>> is_test = gm.splits.hold_out_blocks(sites, share=0.3, block="50 km", rng=0)
+    >>> train, test = sites.isel(site=~is_test), sites.isel(site=is_test)
+    >>> table = gm.evaluation.missingness_sweep(
+    ...     train,
+    ...     test,
+    ...     schema,
+    ...     predictors={"group": model},
+    ...     patterns=["at-random"],
+    ...     shares=[0, 0.5],
+    ... )
+    >>> table["mean_auc"].sizes["share"]
+    2
     """
     names = read_labels(test)[1]
     pattern_functions = named_patterns(patterns)

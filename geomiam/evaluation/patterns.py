@@ -48,6 +48,12 @@ def at_random(sites: xr.Dataset, schema: Schema, *, share: float, rng: Rng = 0) 
     ------
     ValueError
         If the share leaves [0, 1].
+
+    Examples
+    --------
+    >>> hidden = gm.evaluation.at_random(sites, schema, share=0.5, rng=0)
+    >>> hidden.dims, float(hidden.mean())
+    (('site', 'variable'), 0.5)
     """
     names = list(schema.variables)
     return _scattered(sites.sizes["site"], names, dim="variable", share=share, rng=rng)
@@ -72,6 +78,11 @@ def by_modality(sites: xr.Dataset, schema: Schema, *, share: float, rng: Rng = 0
     ------
     ValueError
         If the share leaves [0, 1].
+
+    Examples
+    --------
+    >>> gm.evaluation.by_modality(sites, schema, share=0.5, rng=0).dims
+    ('site', 'modality')
     """
     names = list(schema.modalities)
     return _scattered(sites.sizes["site"], names, dim="modality", share=share, rng=rng)

@@ -91,6 +91,18 @@ def importance(
         As :func:`geomiam.predict`.
     ValueError
         If there is no such method or kind of rows, or too few samples; see ``samples``.
+
+    See Also
+    --------
+    geomiam.shapley : explain predictions instead of the skill.
+    geomiam.plot.importance : plot the table.
+
+    Examples
+    --------
+    >>> table = gm.explain.importance(model, sites)
+    >>> total = table["mean_base_value"] + table["mean_shapley"].sum()
+    >>> bool(abs(total - table["mean_full_value"]) < 1e-6)
+    True
     """
     model = as_model(model)
     _affordable(len(masks_of_groups(model.layout, groups)), method)

@@ -45,6 +45,14 @@ class MIAM:
     ------
     ValueError
         When a field is out of range.
+
+    Examples
+    --------
+    >>> strategy = gm.masking.MIAM(kappa=10, lam=1)
+    >>> neutral = gm.masking.Balance.neutral(2)
+    >>> p = strategy.sample(1000, sizes=[3, 4], balance=neutral, rng=np.random.default_rng(0))
+    >>> p.shape, bool(abs(p.mean() - 0.5) < 0.05)
+    ((1000, 2), True)
     """
 
     kappa: float = 10.0
@@ -101,6 +109,12 @@ class BetaCube:
         Sharpness, >= 1.
     per_sample : bool
         Draw p per sample rather than per batch.
+
+    Examples
+    --------
+    >>> strategy = gm.masking.BetaCube()
+    >>> strategy.expected(sizes=[3, 4], balance=gm.masking.Balance.neutral(2))
+    array([0.5, 0.5])
     """
 
     kappa: float = 10.0

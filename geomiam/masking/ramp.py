@@ -39,6 +39,12 @@ class Ramp:
     ------
     ValueError
         When a field is out of range.
+
+    Examples
+    --------
+    >>> strategy = gm.masking.Ramp(gm.masking.Uniform(), warmup=10, over=40)
+    >>> [strategy.share(epoch) for epoch in (0, 30, 60)]
+    [0.0, 0.5, 1.0]
     """
 
     strategy: Strategy = field(default_factory=lambda: ModalityDropout(0.4))

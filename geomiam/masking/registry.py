@@ -44,6 +44,11 @@ def named(name: str, **settings: Any) -> Strategy:
     ------
     SettingError
         When no strategy has that name, or a setting is unknown; the message lists the valid ones.
+
+    Examples
+    --------
+    >>> gm.masking.named("constant", share=0.5)
+    Constant(share=0.5, per_sample=False)
     """
     if name.startswith("ramp-"):
         ramp_settings = {k: settings.pop(k) for k in ("warmup", "over") if k in settings}
@@ -79,6 +84,11 @@ def to_dict(strategy: Strategy) -> dict[str, Any]:
     ------
     ValueError
         When the class of the strategy has no name.
+
+    Examples
+    --------
+    >>> gm.masking.to_dict(gm.masking.Constant(0.5))
+    {'name': 'constant', 'share': 0.5, 'per_sample': False}
     """
     for name, kind in STRATEGIES.items():
         if type(strategy) is kind:

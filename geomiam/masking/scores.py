@@ -40,6 +40,11 @@ class Balance:
     ------
     ValueError
         When the shapes differ, `r` is not finite and positive, or `s` or `d` is not positive.
+
+    Examples
+    --------
+    >>> gm.masking.Balance.neutral(3).r
+    array([1., 1., 1.])
     """
 
     s: Array
@@ -112,6 +117,13 @@ def balance(
     ------
     ValueError
         When `scores` is not a table or holds infinity, or a setting is out of range.
+
+    Examples
+    --------
+    >>> scores = [[0.80, 0.55], [0.81, 0.65]]  # two epochs: the first modality no longer improves
+    >>> r = gm.masking.balance(scores).r
+    >>> bool(r[0] > 1 > r[1])
+    True
     """
     check_settings(chance=chance, smoothing=smoothing, eps=eps, r_max=r_max)
     table = _as_table(scores)

@@ -20,7 +20,14 @@ __all__ = ["Constant", "Dirichlet", "Uniform", "UniformCube"]
 
 @dataclass(frozen=True)
 class UniformCube:
-    """Each p_m uniform on [0, 1] by itself (ablation of the MIAM poster, ICLR 2026)."""
+    """Each p_m uniform on [0, 1] by itself (ablation of the MIAM poster, ICLR 2026).
+
+    Examples
+    --------
+    >>> strategy = gm.masking.UniformCube()
+    >>> strategy.expected(sizes=[3, 1], balance=gm.masking.Balance.neutral(2))
+    array([0.5, 0.5])
+    """
 
     _: KW_ONLY
     per_sample: bool = False
@@ -36,7 +43,15 @@ class UniformCube:
 
 @dataclass(frozen=True)
 class Uniform:
-    """One p, uniform on [0, 1], shared by all modalities (Zbinden et al. 2025, MaskSDM)."""
+    """One p, uniform on [0, 1], shared by all modalities (Zbinden et al. 2025, MaskSDM).
+
+    Examples
+    --------
+    >>> strategy, neutral = gm.masking.Uniform(), gm.masking.Balance.neutral(2)
+    >>> p = strategy.sample(4, sizes=[3, 1], balance=neutral, rng=np.random.default_rng(0))
+    >>> p.shape, bool((p[:, 0] == p[:, 1]).all())
+    ((4, 2), True)
+    """
 
     _: KW_ONLY
     per_sample: bool = False
@@ -61,6 +76,12 @@ class Constant:
         Share of tokens hidden, in [0, 1].
     per_sample : bool
         Without effect on p; all strategies have this field.
+
+    Examples
+    --------
+    >>> strategy = gm.masking.Constant(0.25)
+    >>> strategy.expected(sizes=[3, 1], balance=gm.masking.Balance.neutral(2))
+    array([0.25, 0.25])
     """
 
     share: float = 0.75
@@ -98,6 +119,13 @@ class Dirichlet:
     ValueError
         When a field is out of range; on use, for "masked" with one modality, where the simplex
         is the point p = 1 and every token would be hidden.
+
+    Examples
+    --------
+    >>> strategy, neutral = gm.masking.Dirichlet(), gm.masking.Balance.neutral(2)
+    >>> p = strategy.sample(4, sizes=[3, 1], balance=neutral, rng=np.random.default_rng(0))
+    >>> p.sum(axis=1)
+    array([1., 1., 1., 1.])
     """
 
     alpha: float = 1.0

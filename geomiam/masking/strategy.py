@@ -29,7 +29,13 @@ __all__ = ["Strategy", "hide"]
 
 @runtime_checkable
 class Strategy(Protocol):
-    """Interface of a masking strategy in training."""
+    """Interface of a masking strategy in training.
+
+    Examples
+    --------
+    >>> isinstance(gm.masking.MIAM(), gm.masking.Strategy)
+    True
+    """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]  # a dataclass: its fields go to the config
 
@@ -95,6 +101,13 @@ def hide(p: ArrayLike, *, n: int, sizes: ArrayLike, rng: Generator) -> NDArray[n
     ------
     ValueError
         When the shapes do not fit or p leaves [0, 1].
+
+    Examples
+    --------
+    >>> hidden = gm.masking.hide([[1.0, 0.0]], n=2, sizes=[3, 2], rng=np.random.default_rng(0))
+    >>> hidden.astype(int)
+    array([[1, 1, 1, 0, 0],
+           [1, 1, 1, 0, 0]])
     """
     p, sizes = np.asarray(p, dtype=np.float64), check_counts(sizes)
     if p.shape not in {(n, len(sizes)), (1, len(sizes))}:

@@ -30,6 +30,12 @@ class ModalityDropout:
         modality is then hidden with probability (q − q^M) / (1 − q^M); q = 1 keeps exactly one.
     per_sample : bool
         Draw p per sample rather than per batch.
+
+    Examples
+    --------
+    >>> strategy = gm.masking.ModalityDropout(0.4)
+    >>> strategy.expected(sizes=[3, 1], balance=gm.masking.Balance.neutral(2))
+    array([0.4, 0.4])
     """
 
     q: float = 0.1
@@ -76,6 +82,12 @@ class RandomSubset:
     ----------
     per_sample : bool
         Draw p per sample rather than per batch.
+
+    Examples
+    --------
+    >>> strategy = gm.masking.RandomSubset()
+    >>> strategy.expected(sizes=[3, 1], balance=gm.masking.Balance.neutral(2)).round(3)
+    array([0.333, 0.333])
     """
 
     _: KW_ONLY
@@ -118,6 +130,14 @@ class OPM:
     ------
     ValueError
         When a field is out of range.
+
+    Examples
+    --------
+    >>> scores = [[0.9, 0.6], [0.9, 0.6]]  # two epochs; the first modality dominates
+    >>> strategy = gm.masking.OPM()
+    >>> p = strategy.expected(sizes=[3, 1], balance=strategy.balance(scores))
+    >>> bool(p[0] > 0.5), float(p[1])
+    (True, 0.0)
     """
 
     q_base: float = 0.5

@@ -16,7 +16,13 @@ CLOSE = 1e-9
 
 
 class Calibration(NamedTuple):
-    """The line ``logit P(present) = intercept + slope × logit(score)``, one per species ``(S,)``."""
+    """The line ``logit P(present) = intercept + slope × logit(score)``, one per species ``(S,)``.
+
+    Examples
+    --------
+    >>> gm.metrics.Calibration(intercept=np.zeros(1), slope=np.ones(1)).slope
+    array([1.])
+    """
 
     intercept: Array
     slope: Array
@@ -40,6 +46,12 @@ def cor(labels: ArrayLike, scores: ArrayLike) -> Array:
     ------
     ValueError
         As for :func:`geomiam.metrics.auc`.
+
+    Examples
+    --------
+    >>> labels, scores = np.array([[1], [1], [0], [0]]), np.array([[0.8], [0.6], [0.4], [0.2]])
+    >>> gm.metrics.cor(labels, scores).round(3)
+    array([0.894])
     """
     return per_species(cor_kernel, labels, scores)[0]
 
@@ -64,6 +76,12 @@ def brier(labels: ArrayLike, scores: ArrayLike) -> Array:
     ------
     ValueError
         As for :func:`geomiam.metrics.auc`, or if a score lies outside [0, 1].
+
+    Examples
+    --------
+    >>> labels, scores = np.array([[1], [0]]), np.array([[0.8], [0.4]])
+    >>> gm.metrics.brier(labels, scores).round(3)
+    array([0.1])
     """
     return per_species(brier_kernel, labels, scores)[0]
 
@@ -89,6 +107,12 @@ def log_loss(labels: ArrayLike, scores: ArrayLike) -> Array:
     ------
     ValueError
         As for :func:`brier`.
+
+    Examples
+    --------
+    >>> labels, scores = np.array([[1], [0]]), np.array([[0.5], [0.5]])
+    >>> gm.metrics.log_loss(labels, scores).round(3)  # log(2)
+    array([0.693])
     """
     return per_species(log_loss_kernel, labels, scores)[0]
 
@@ -114,6 +138,15 @@ def calibration(labels: ArrayLike, scores: ArrayLike) -> Calibration:
     ------
     ValueError
         As for :func:`brier`.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> chance = rng.random((5000, 1))
+    >>> labels = rng.random((5000, 1)) < chance
+    >>> line = gm.metrics.calibration(labels, chance)
+    >>> bool(abs(line.slope[0] - 1) < 0.1 and abs(line.intercept[0]) < 0.1)
+    True
     """
     return Calibration(_intercept(labels, scores), calibration_slope(labels, scores))
 
@@ -141,6 +174,15 @@ def calibration_slope(labels: ArrayLike, scores: ArrayLike) -> Array:
     ------
     ValueError
         As for :func:`brier`.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> chance = rng.random((5000, 1))
+    >>> labels = rng.random((5000, 1)) < chance
+    >>> too_certain = np.where(chance > 0.5, 0.95, 0.05)
+    >>> bool(gm.metrics.calibration_slope(labels, too_certain)[0] < 1)
+    True
     """
     return per_species(calibration_slope_kernel, labels, scores)[0]
 

@@ -57,7 +57,13 @@ LONG_NAMES = {
 
 
 class Summary(NamedTuple):
-    """A metric over species, and the number of species that have a value."""
+    """A metric over species, and the number of species that have a value.
+
+    Examples
+    --------
+    >>> gm.metrics.summary([0.5, 0.6, 1.0]).median
+    0.6
+    """
 
     mean: float
     median: float
@@ -118,6 +124,13 @@ def measure(
     ------
     ValueError
         When a metric is unknown, and as the metrics do.
+
+    Examples
+    --------
+    >>> labels, scores = np.array([[1], [0], [1], [0]]), np.array([[0.9], [0.8], [0.7], [0.1]])
+    >>> values = gm.metrics.measure(labels, scores, ["auc", "tss"])
+    >>> values["auc"], values["tss"]
+    (array([0.75]), array([0.5]))
     """
     if unknown := [m for m in metrics if m not in METRICS]:
         raise SettingError(f"no metric {unknown}; choose from {', '.join(METRICS)}")
@@ -147,6 +160,11 @@ def summary(values: ArrayLike) -> Summary:
     Summary
         ``mean`` and ``median`` over the ``scored`` species, NaN if there are none; ``unscored`` species
         have NaN.
+
+    Examples
+    --------
+    >>> gm.metrics.summary([0.7, 0.9, np.nan])
+    Summary(mean=0.8, median=0.8, scored=2, unscored=1)
     """
     values = np.asarray(values, float).ravel()
     finite = values[~np.isnan(values)]
@@ -170,5 +188,12 @@ def mean_auc(labels: ArrayLike, scores: ArrayLike) -> float:
     ------
     ValueError
         As for :func:`auc`.
+
+    Examples
+    --------
+    >>> labels = np.array([[1, 0], [1, 1], [0, 1], [0, 0]])
+    >>> scores = np.array([[0.9, 0.2], [0.4, 0.7], [0.5, 0.6], [0.1, 0.3]])
+    >>> gm.metrics.mean_auc(labels, scores)
+    0.875
     """
     return summary(ranking.auc(labels, scores)).mean

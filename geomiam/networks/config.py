@@ -19,7 +19,17 @@ class BackboneSettings(Fact):
 
 
 class NetworkConfig(Fact):
-    """Sizes and options of the network; the bounds also protect the loading of saved models."""
+    """Sizes and options of the network; the bounds also protect the loading of saved models.
+
+    See Also
+    --------
+    geomiam.fit : ``network={"width": 32}`` changes single settings of the rule.
+
+    Examples
+    --------
+    >>> gm.NetworkConfig(fusion="group", width=32, heads=4).members
+    1
+    """
 
     fusion: str = Field(
         "group",

@@ -23,6 +23,11 @@ def site_coordinates(sites: xr.Dataset) -> np.ndarray:
     ------
     GridError
         If the sites carry no pair of coordinates, or some are NaN.
+
+    Examples
+    --------
+    >>> gm.splits.site_coordinates(sites).shape == (sites.sizes["site"], 2)
+    True
     """
     if pair := spatial_pair(sites.variables):
         y, x = pair
@@ -61,6 +66,13 @@ def spatial_blocks(xy: np.ndarray, *, size: Length, crs: Any = None) -> np.ndarr
     ------
     LengthError, GridError
         If the size is no length, or the coordinates have no CRS and are no degrees.
+
+    Examples
+    --------
+    >>> places = np.array([[5.0, 50.0], [5.1, 50.0], [9.0, 52.0]])
+    >>> first, second, third = gm.splits.spatial_blocks(places, size="100 km", crs="EPSG:4326")
+    >>> bool(first == second), bool(first == third)
+    (True, False)
     """
     squares = places(np.asarray(xy, float), crs).squares(kilometres(size, "size"))
     return np.unique(squares, axis=0, return_inverse=True)[1].ravel()
@@ -86,6 +98,14 @@ def hold_out(
     -------
     numpy.ndarray
         Boolean ``(n,)``: held out.
+
+    Examples
+    --------
+    >>> labels = np.array([[1.0], [0.0], [1.0], [0.0], [1.0], [0.0], [1.0], [0.0]])
+    >>> blocks = np.array([0, 0, 1, 1, 2, 2, 3, 3])
+    >>> is_test = gm.splits.hold_out(labels, blocks, share=0.25, rng=np.random.default_rng(0))
+    >>> int(is_test.sum())  # one whole block
+    2
     """
     from sklearn.model_selection import GroupShuffleSplit
 
@@ -129,6 +149,14 @@ def spatial_folds(
     ------
     LabelError
         If there are fewer blocks than folds.
+
+    Examples
+    --------
+    >>> labels = np.tile([[1.0], [0.0]], (6, 1))
+    >>> blocks = np.repeat(np.arange(6), 2)
+    >>> folds = gm.splits.spatial_folds(labels, blocks, folds=3, rng=np.random.default_rng(0))
+    >>> np.unique(folds, return_counts=True)[1].tolist()
+    [4, 4, 4]
     """
     names, number = np.unique(blocks, return_inverse=True)
     if len(names) < folds:

@@ -37,6 +37,13 @@ class EnvironmentalBlocks:
         classes (those with ``flag_values``).
     rng : int, numpy.random.Generator or None
         Starts the clusters and assigns them to folds. A seed gives the same folds at every call.
+
+    Examples
+    --------
+    >>> environment = sites[["bio1", "bio12"]].fillna(0)
+    >>> folds = list(gm.splits.EnvironmentalBlocks(folds=3).split(environment))
+    >>> len(folds)
+    3
     """
 
     folds: int = 5

@@ -34,7 +34,13 @@ Sample = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Blocks:
-    """Spatial blocks of sites."""
+    """Spatial blocks of sites.
+
+    Examples
+    --------
+    >>> gm.splits.site_blocks(sites, "100 km").km
+    100.0
+    """
 
     number: np.ndarray
     """Block of each site ``(n,)``."""
@@ -104,6 +110,12 @@ def site_blocks(
     LargerBlocks
         If blocks of that size are nearly single places, which would hold out at random: the default
         size is used.
+
+    Examples
+    --------
+    >>> blocks = gm.splits.site_blocks(sites, "100 km")
+    >>> blocks.number.shape == (sites.sizes["site"],)
+    True
     """
     places = places_of(sites, groups, crs)
     distinct = places.distinct()
@@ -227,6 +239,13 @@ def hold_out_blocks(
         If all sites lie at one place.
     ValueError
         If the share is not in (0, 1), or the block is no length.
+
+    Examples
+    --------
+    >>> is_test = gm.splits.hold_out_blocks(sites, share=0.3, block="50 km", rng=0)
+    >>> train, test = sites.isel(site=~is_test), sites.isel(site=is_test)
+    >>> train.sizes["site"] + test.sizes["site"] == sites.sizes["site"]
+    True
     """
     check_number(
         "share",

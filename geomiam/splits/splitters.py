@@ -34,8 +34,15 @@ class SpatialBlocks:
 
     Examples
     --------
-    >>> cv = gm.splits.SpatialBlocks(5, size="50 km", crs="EPSG:3035")  # doctest: +SKIP
-    >>> cross_val_score(forest, X, y, groups=xy, cv=cv)  # doctest: +SKIP
+    >>> from sklearn.ensemble import RandomForestClassifier
+    >>> from sklearn.model_selection import cross_val_score
+    >>> complete = sites[["bio1", "bio12", "presence"]].isel(species=0).dropna("site")
+    >>> X = complete[["bio1", "bio12"]].to_dataframe()[["bio1", "bio12"]]
+    >>> y = complete["presence"].values
+    >>> xy = np.stack([complete["x"], complete["y"]], axis=1)
+    >>> cv = gm.splits.SpatialBlocks(3, size="50 km", crs="EPSG:4326")
+    >>> cross_val_score(RandomForestClassifier(10), X, y, groups=xy, cv=cv).shape
+    (3,)
     """
 
     folds: int = 5
@@ -103,6 +110,12 @@ class Checkerboard:
         :func:`geomiam.splits.site_blocks`.
     crs : any, optional
         CRS of coordinates that are passed as arrays; sites carry theirs.
+
+    Examples
+    --------
+    >>> folds = list(gm.splits.Checkerboard(size="50 km").split(sites))
+    >>> len(folds), sum(len(test) for _, test in folds) == sites.sizes["site"]
+    (2, True)
     """
 
     size: Length | None = None
@@ -169,6 +182,13 @@ class BufferedLeaveOut:
         Assigns the blocks to folds. A seed gives the same folds at every call.
     crs : any, optional
         CRS of coordinates that are passed as arrays; sites carry theirs.
+
+    Examples
+    --------
+    >>> splitter = gm.splits.BufferedLeaveOut(buffer="20 km", size="100 km")
+    >>> train, test = next(splitter.split(sites))
+    >>> bool(set(train) & set(test))
+    False
     """
 
     buffer: Length

@@ -20,6 +20,15 @@ class TrainingConfig(Fact):
     Optimizer, learning rate, weight decay, batch and epochs are those of MIAM, the others geomiam's.
     The defaults apply to a config that a user passes. Without ``training=``, the settings of
     :func:`geomiam.fit` follow from the data; see :mod:`geomiam.training.rule`.
+
+    See Also
+    --------
+    geomiam.fit : ``training={"epochs": 20}`` changes single settings of the rule.
+
+    Examples
+    --------
+    >>> gm.TrainingConfig(epochs=20, block="100 km").holdout
+    0.15
     """
 
     epochs: int = Field(100, ge=1, description="upper limit")

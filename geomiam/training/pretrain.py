@@ -99,6 +99,18 @@ def pretrain(
         If there is only one token, or the network has several members.
     MissingVariable, VariableMismatch, GridError, LabelError
         If predictors cannot be used, or no block can be held out.
+
+    See Also
+    --------
+    geomiam.evaluation.probe : fit a linear head on the encoder.
+    geomiam.fit : train all weights, with ``warm_start=encoder``.
+
+    Examples
+    --------
+    >>> network = gm.NetworkConfig(width=16, heads=2, depth=1, inner=0, frequencies=8)
+    >>> encoder = gm.pretrain(cube, schema, network=network, training={"epochs": 2}, n=100)
+    >>> encoder.species
+    ()
     """
     masking = as_strategy(masking, default=MIAM())
     config, network = changed(TrainingConfig(), training), changed(NetworkConfig(), network)
