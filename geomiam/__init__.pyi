@@ -22,10 +22,10 @@ from .data.sites.sites import open_sites, sample, write_sites
 from .data.store.store import open_cube, write_cube
 from .evaluation.cross_validate import cross_validate
 from .evaluation.evaluate import evaluate
-from .explain.expert_load import expert_load
+from .explain.experts import expert_load
 from .explain.explainer import fit_explainer
-from .explain.saturation import saturation
-from .explain.shapley import shapley
+from .explain.saturated import saturation
+from .explain.shapley_values import shapley
 from .inference.predict import predict
 from .maps.plan import MapPlan, plan_map
 from .maps.write import write_map

@@ -34,7 +34,7 @@ class Miam:
         self, model: Model, *, groups: Any = None, species: Any = None, **options: Any
     ) -> xr.Dataset:
         """What each group of predictors adds, exactly; see :func:`geomiam.shapley`."""
-        from geomiam.explain.shapley import shapley
+        from geomiam.explain.shapley_values import shapley
 
         return shapley(self._obj, model, groups=groups, species=species, **options)
 
@@ -64,7 +64,7 @@ class Miam:
 
     def saturation(self, model: Model, **options: Any) -> xr.DataArray:
         """Where symbols stand for values beyond the training data; see :func:`geomiam.saturation`."""
-        from geomiam.explain.saturation import saturation
+        from geomiam.explain.saturated import saturation
 
         return saturation(self._obj, model, **options)
 

@@ -76,7 +76,7 @@ def test_the_readme_lists_exactly_the_verbs_of_the_command_line():
 
 
 def test_the_limit_of_groups_is_that_of_the_code():
-    from geomiam.explain.shapley import MOST_GROUPS
+    from geomiam.explain.shapley_values import MOST_GROUPS
 
     assert f"up to {MOST_GROUPS} groups" in README
 

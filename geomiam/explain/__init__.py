@@ -1,4 +1,4 @@
-"""Explanations: exact Shapley values as maps, and Shapley values of the skill of a model."""
+"""Explanations: Shapley values of predictions and of skill, and diagnostics of symbols and experts."""
 
 import lazy_loader
 

@@ -10,7 +10,7 @@ import xarray as xr
 
 from geomiam.errors import SelectionError
 from geomiam.explain import sampling
-from geomiam.explain.shapley import MOST_GROUPS
+from geomiam.explain.shapley_values import MOST_GROUPS
 from geomiam.explain.skill_game import Groups, SkillGame, masks_of_groups, skill_game
 from geomiam.metrics.registry import long_name
 from geomiam.model.model import Model

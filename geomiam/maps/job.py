@@ -16,7 +16,7 @@ import xarray as xr
 from geomiam._version import __version__
 from geomiam.data.grid.grid import place_dims
 from geomiam.data.store.encoding import chunk_sizes
-from geomiam.explain.shapley import shapley as explain
+from geomiam.explain.shapley_values import shapley as explain
 from geomiam.geo.crs import crs_coordinate
 from geomiam.inference.outside import counts, outside_output, warn_of_counts
 from geomiam.inference.predict import predict

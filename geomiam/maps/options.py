@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from geomiam.errors import SettingError
-from geomiam.explain.shapley import SAMPLES
+from geomiam.explain.shapley_values import SAMPLES
 
 DEFAULTS: dict[str, Any] = {
     "groups": None,

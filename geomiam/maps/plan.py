@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from geomiam.errors import MemoryRefused
-from geomiam.explain.shapley import SAMPLES, Method
+from geomiam.explain.shapley_values import SAMPLES, Method
 from geomiam.inference.cells import check_memory as check_chunk_memory
 from geomiam.inference.inputs import Data, as_data
 from geomiam.inference.slabs import Scale

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from geomiam.data.store.store import open_zarr
-from geomiam.explain.shapley import SAMPLES, Method
+from geomiam.explain.shapley_values import SAMPLES, Method
 from geomiam.inference.inputs import Data, as_data
 from geomiam.inference.required import warn_of_few
 from geomiam.inference.slabs import Scale
