@@ -291,7 +291,7 @@ def test_training_is_drawn_of_every_model_with_epochs():
     quick = QUICK | {"training": gm.TrainingConfig(epochs=2, batch=64)}
     model, encoder = gm.fit(data, **quick), gm.pretrain(data, **quick)
     for name, metric in ((model, "AUC"), (encoder, "R²")):
-        left, right = gm.plot.training(name.history).axes
+        left, right = gm.plot.training(name.history)
         assert metric in left.get_ylabel()
         labels = [line.get_label() for line in left.lines]
         assert labels == ["climate", "soil", "all"] and len(right.lines) == 2
@@ -300,7 +300,7 @@ def test_training_is_drawn_of_every_model_with_epochs():
     with pytest.raises(SelectionError, match=r"gm\.evaluation\.probe has none"):
         gm.plot.training(gm.evaluation.probe(encoder, data).history)
     unscored = model.history.assign(auc_soil=None)
-    assert np.isnan(gm.plot.training(unscored).axes[0].lines[1].get_ydata()).all()
+    assert np.isnan(gm.plot.training(unscored)[0].lines[1].get_ydata()).all()
 
 
 def test_a_softmax_model_is_scored_on_probabilities(sites):

@@ -394,7 +394,7 @@ def figures():
 def test_bars_are_the_values_in_order_and_their_whiskers_the_intervals(tiny, figures):
     sites, model = tiny
     table = gm.explain.importance(model, sites, groups="variables", method="latin", samples=6)
-    (ax,) = gm.plot.importance(table).axes
+    ax = gm.plot.importance(table)
     bars, whiskers = (c for c in ax.containers[::-1])
     order = np.argsort(table["mean_shapley"].values)
     widths = [bar.get_width() for bar in bars]
@@ -414,7 +414,7 @@ def test_bars_of_one_species_are_those_of_that_species_and_exact_ones_have_no_wh
 ):
     sites, model = tiny
     table = gm.explain.importance(model, sites, groups="variables")
-    (ax,) = gm.plot.importance(table, species="Quercus 1").axes
+    ax = gm.plot.importance(table, species="Quercus 1")
     widths = [bar.get_width() for bar in ax.patches]
     np.testing.assert_allclose(widths, np.sort(table["shapley"].sel(species="Quercus 1")))
     assert "Quercus 1" in ax.get_title() and len(ax.containers) == 1
@@ -427,7 +427,7 @@ def test_convergence_draws_the_mean_error_against_the_evaluations(figures):
     runs = xr.Dataset(
         {n: (dims, rng.uniform(1, 9, (2, 3, 5))) for n in names}, {"kind": ["plain", "latin"]}
     ).assign_attrs(metric="auc", exact=64)
-    (ax,) = gm.plot.convergence(runs).axes
+    ax = gm.plot.convergence(runs)
     for kind, line in zip(("plain", "latin"), [x for x in ax.lines if x.get_marker() == "o"]):
         assert line.get_label() == kind
         one = runs.sel(kind=kind).mean("repeat")

@@ -100,15 +100,15 @@ def test_figures_are_drawn_from_outputs(model, cube):
 
     matplotlib.use("Agg")
     maps, why = gm.predict(cube, model), gm.shapley(cube, model)
-    figure = gm.plot.suitability(maps, species="species 1", points=np.array([[5.5, 49.0]]))
-    drawn = figure.axes[0].collections[0].get_array()
+    ax = gm.plot.suitability(maps, species="species 1", points=np.array([[5.5, 49.0]]))
+    drawn = ax.collections[0].get_array()
     np.testing.assert_array_equal(
         np.ma.filled(drawn, np.nan).ravel(),
         maps["suitability"].sel(species="species 1").values.ravel(),
     )
-    panels = gm.plot.shapley(why).axes
+    panels = gm.plot.shapley(why)
     assert [a.get_title().split("\n")[0] for a in panels[: why.sizes["group"]]] == why[
         "group"
     ].values.tolist()
-    lines = gm.plot.training(model.history).axes[0].lines
+    lines = gm.plot.training(model.history)[0].lines
     assert [line.get_label() for line in lines] == [*model.schema.modalities, "all"]

@@ -553,6 +553,6 @@ def test_a_dollar_in_a_name_begins_no_formula(model):
 
     matplotlib.use("Agg")
     maps = gm.predict(make_cube(), model).assign_coords(species=[r"a $\frac$ b", "t"])
-    figure = gm.plot.suitability(maps)
+    figure = gm.plot.suitability(maps).figure
     figure.savefig(io.BytesIO(), format="png")  # matplotlib reads formulas when it draws
     assert figure.axes[0].get_title() == r"a \$\frac\$ b"

@@ -260,7 +260,7 @@ def evaluate(
     rows = table.drop_dims(["species", "modality"]).to_dataframe().reset_index()
     say_table(rows, _scores_text(rows, names), as_json=as_json, as_csv=as_csv)
     if figure:
-        save_picture(gm.plot.subsets(table, metric=names[0]), figure, overwrite=overwrite)
+        save_picture(gm.plot.subsets(table, metric=names[0])[0].figure, figure, overwrite=overwrite)
 
 
 def _scores_text(rows: Any, names: list[str]) -> str:

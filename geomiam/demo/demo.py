@@ -237,17 +237,17 @@ def _figures(model: Model, explanation: xr.Dataset, sites: xr.Dataset, out: Path
     import matplotlib
 
     matplotlib.use("Agg")
-    from geomiam.plot import figures as plot
+    from geomiam import plot
 
     present = sites["presence"].isel(species=0).values == 1
     points = np.stack([sites["x"].values[present], sites["y"].values[present]], 1)
     figures = {
-        "suitability": plot.suitability(explanation, points=points),
-        "shapley": plot.shapley(explanation),
-        "training": plot.training(model.history),
+        "suitability": plot.suitability(explanation, points=points).figure,
+        "shapley": plot.shapley(explanation)[0].figure,
+        "training": plot.training(model.history)[0].figure,
     }
     for name, figure in figures.items():
-        figure.savefig(out / f"{name}.png", dpi=130)
+        figure.savefig(out / f"{name}.png", dpi=130)  # type: ignore[union-attr]
 
 
 def _print_summary(summary: dict[str, Any], explanation: xr.Dataset, out: Path) -> None:

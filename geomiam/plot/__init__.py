@@ -1,21 +1,5 @@
-"""Figures from outputs: every function takes ``ax=`` and returns it."""
+"""Figures of maps, training and skill. Every function takes ``ax=`` and returns it."""
 
-from geomiam.plot.figures import (
-    convergence,
-    importance,
-    missingness,
-    shapley,
-    subsets,
-    suitability,
-    training,
-)
+import lazy_loader
 
-__all__ = [
-    "convergence",
-    "importance",
-    "missingness",
-    "shapley",
-    "subsets",
-    "suitability",
-    "training",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -28,10 +28,10 @@ import xarray as xr
 from sklearn.metrics import balanced_accuracy_score
 
 import geomiam as gm
+from geomiam import plot
 from geomiam.evaluation.masked import Masked
 from geomiam.metrics import mean_auc
 from geomiam.outputs.atomic import write_text
-from geomiam.plot import figures as plot
 from geomiam.schema.schema import Schema
 from geomiam_bench.cloud_series import (
     BLOCK,
@@ -228,4 +228,4 @@ def main(
         write_text(out, with_rows(head, "rows", run["rows"]))
         print(f"{key}: {run['seconds']:.0f} s", flush=True)
     if figure:
-        plot.missingness(as_table(run["rows"]), styles=STYLES).savefig(figure, dpi=120)
+        plot.missingness(as_table(run["rows"]), styles=STYLES)[0].figure.savefig(figure, dpi=120)  # type: ignore[union-attr]

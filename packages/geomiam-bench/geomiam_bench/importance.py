@@ -119,10 +119,10 @@ def main(
     table = gm.explain.importance(model, sites, groups="variables", method="latin", samples=24)
     lap("importance from 24 squares")
     for name, figure in {
-        "importance": gm.plot.importance(table),
-        "importance-convergence": gm.plot.convergence(runs),
+        "importance": gm.plot.importance(table).figure,
+        "importance-convergence": gm.plot.convergence(runs).figure,
     }.items():
-        figure.savefig(out / f"{name}.png", dpi=130)
+        figure.savefig(out / f"{name}.png", dpi=130)  # type: ignore[union-attr]
     results = report(runs, table, seconds)
     write_json(out / "importance.json", results)
     print(as_text(results))

@@ -129,9 +129,9 @@ def missingness(
     whole = xr.concat(tables, "seed", combine_attrs="drop").assign_attrs(seconds=seconds)
     write_sweep(out, plan, whole)
     if figure:
-        from geomiam.plot import figures as plot
+        from geomiam import plot
 
-        save_picture(plot.missingness(whole, styles=STYLES), figure, overwrite=overwrite)
+        save_picture(plot.missingness(whole, styles=STYLES)[0].figure, figure, overwrite=overwrite)
     _print_sweep(whole)
     typer.echo(f"→ {out}" + (f", {figure}" if figure else ""))
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from geomiam.plot import figures as plot
+from geomiam import plot
 from geomiam_bench import cloud_gaps
 from geomiam_bench.disdat import summarise
 from geomiam_bench.pages.defaults import defaults_page
@@ -136,7 +136,7 @@ def missing_section(path: Path, pictures: Path) -> str:
     run = json.loads(path.read_text(encoding="utf-8"))
     name = f"{path.stem}.png"
     sweep = xr.Dataset.from_dict(run["table"])
-    plot.missingness(sweep, styles=STYLES).savefig(pictures / name, dpi=120)
+    plot.missingness(sweep, styles=STYLES)[0].figure.savefig(pictures / name, dpi=120)  # type: ignore[union-attr]
     settings = run["settings"]
     trained = (
         f"{settings['train_share']:.0%} of the training predictors missing ({settings['train_pattern']})"
@@ -167,7 +167,7 @@ def cloud_section(paths: list[Path], pictures: Path) -> str:
     tuning, path = sorted(paths, key=lambda p: "tuning" not in p.stem)
     run = json.loads(path.read_text(encoding="utf-8"))
     sweep, made, name = cloud_gaps.as_table(run["rows"]), run["settings"], f"{path.stem}.png"
-    plot.missingness(sweep, styles=cloud_gaps.STYLES).savefig(pictures / name, dpi=120)
+    plot.missingness(sweep, styles=cloud_gaps.STYLES)[0].figure.savefig(pictures / name, dpi=120)  # type: ignore[union-attr]
     rounds = " and ".join(f"{n} ({how})" for how, n in _trainings(sweep).items())
     parts = [
         "## Cloud gaps: land cover from a cloudy series",
@@ -390,7 +390,7 @@ def figure(run: dict, path: Path) -> None:
         ax.spines[:].set_visible(False)
     fig.supxlabel("mean AUC on the survey (bar: mean over seeds; circles: seeds)", fontsize=9)
     fig.tight_layout()
-    fig.savefig(path, dpi=150)
+    fig.savefig(path, dpi=150)  # type: ignore[union-attr]
     plt.close(fig)
 
 

@@ -1,0 +1,141 @@
+"""Maps of suitability and of Shapley values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from geomiam.plot.canvas import EMPTY, RED, one_axes, one_species, plain, several_axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def suitability(
+    maps: xr.Dataset,
+    *,
+    species: str | None = None,
+    points: np.ndarray | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the suitability map of one species.
+
+    Parameters
+    ----------
+    maps : xarray.Dataset
+        From :func:`geomiam.predict` or :func:`geomiam.shapley`.
+    species : str, optional
+        Default: the first.
+    points : numpy.ndarray, optional
+        x and y of presences ``(n, 2)``.
+    ax : matplotlib.axes.Axes, optional
+        Axes to draw on; default: those of a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Examples
+    --------
+    >>> import geomiam as gm
+    >>> ax = gm.plot.suitability(maps, species="Quercus robur")  # doctest: +SKIP
+    >>> ax.figure.savefig("oak.png")  # doctest: +SKIP
+    """
+    array = one_species(maps["suitability"], species)
+    probability = array.attrs.get("scale") != "logit"
+    ax = one_axes(ax, (7.2, 6))
+    limits = {"vmin": 0, "vmax": 1} if probability else {}
+    mesh = _draw_map(ax, array, cmap="YlGnBu", **limits)
+    if points is not None:
+        style: dict[str, Any] = {"ms": 2.5, "mfc": "none", "mec": RED, "mew": 0.6}
+        ax.plot(*np.asarray(points).T, "o", label="records of presence", **style)
+        ax.legend(loc="lower left", frameon=False, fontsize=9, markerscale=2)
+    label = array.attrs.get("long_name", "suitability")
+    ax.figure.colorbar(mesh, ax=ax, shrink=0.75, label=label)
+    ax.set_title(plain(array["species"].item()), style="italic")
+    return ax
+
+
+def shapley(
+    explanation: xr.Dataset, *, species: str | None = None, ax: Sequence[Axes] | None = None
+) -> list[Axes]:
+    """Draw one map per group: where the group raises (red) and lowers (blue) the suitability.
+
+    The panel of a group that is observed in no cell states this.
+
+    Parameters
+    ----------
+    explanation : xarray.Dataset
+        From :func:`geomiam.shapley`.
+    species : str, optional
+        Default: the first.
+    ax : sequence of matplotlib.axes.Axes, optional
+        One for each group; default: those of a new figure.
+
+    Returns
+    -------
+    list of matplotlib.axes.Axes
+
+    Raises
+    ------
+    SettingError
+        If the number of axes is not that of the groups.
+
+    Examples
+    --------
+    >>> import geomiam as gm
+    >>> axes = gm.plot.shapley(gm.shapley(cube, model))  # doctest: +SKIP
+    """
+    array = one_species(explanation["shapley"], species)
+    limit = float(np.nanmax(np.abs(array.values)))
+    count = array.sizes["group"]
+    columns = min(3, int(np.ceil(np.sqrt(count))))
+    rows = -(-count // columns)
+    size = (7.2, 6) if count == 1 else (3.8 * columns + 1.2, 3.7 * rows + 0.6)
+    axes = several_axes(ax, count, rows=rows, columns=columns, figsize=size)
+    mesh: Any = None
+    for panel, name in zip(axes, array["group"].values):
+        mesh = _draw_group(panel, array.sel(group=name), limit)
+    figure = axes[0].figure
+    scale = "suitability" if array.attrs.get("scale") != "logit" else "log-odds"
+    figure.colorbar(mesh, ax=axes, shrink=0.7, label=f"change of {scale} by the group")
+    if ax is None:
+        base = float(one_species(explanation["base_value"], species))
+        name = plain(array["species"].item())
+        figure.suptitle(f"{name}: base value {base:.2f} + all panels = suitability")
+    return axes
+
+
+def _draw_group(ax: Axes, values: xr.DataArray, limit: float) -> Any:
+    mesh = _draw_map(ax, values, cmap="RdBu_r", vmin=-limit, vmax=limit)
+    effect = np.abs(values.values)
+    name = plain(values["group"].item())
+    ax.set_title(f"{name}\nmean |effect| {np.nanmean(effect):.3f}", fontsize=10)
+    if not (effect > 0).any():
+        place: dict[str, Any] = {"transform": ax.transAxes, "ha": "center", "va": "center"}
+        ax.text(0.5, 0.5, "not on this map:\nexactly 0", fontsize=9, **place)
+    return mesh
+
+
+def _draw_map(ax: Axes, array: xr.DataArray, **style: Any) -> Any:
+    y, x = array.dims[-2:]
+    ax.set_facecolor(EMPTY)
+    mesh = ax.pcolormesh(
+        array[x],
+        array[y],
+        array.transpose(y, x).values,
+        shading="nearest",
+        rasterized=True,
+        **style,
+    )
+    degrees = "degree" in str(array[x].attrs.get("units", ""))
+    middle = float(array[y].mean())
+    ax.set_aspect(1 / np.cos(np.radians(middle)) if degrees else 1)
+    ax.tick_params(labelsize=7)
+    if not degrees:  # coordinates in metres are long numbers
+        ax.ticklabel_format(style="plain", useOffset=False)
+        ax.locator_params(nbins=4)
+    return mesh
