@@ -238,7 +238,7 @@ def test_shapley_values_add_up(model, sites, scale):
 def test_an_oracle_takes_the_encoder_where_there_is_something_to_encode(sites):
     settings = {"network": gm.NetworkConfig(**SMALL), "training": quick(epochs=1)}
     oracle = gm.baselines.fit_oracle(
-        sites, gm.infer_schema(sites), backbones={"chip": tiny()}, **settings
+        sites, gm.infer_schema(sites), fit_options={"backbones": {"chip": tiny()}, **settings}
     )
     assert [len(parts(m)) for m in oracle.models.values()] == [0, 1, 1]
 

@@ -24,7 +24,7 @@ def schema(sites):
 
 @pytest.fixture(scope="module")
 def baselines(sites, schema):
-    return {n: fit_baseline(n, sites, schema, rng=0, **OPTIONS[n]) for n in NAMES}
+    return {n: fit_baseline(n, sites, schema, rng=0, options=OPTIONS[n]) for n in NAMES}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -55,7 +55,8 @@ def test_what_is_not_used_may_as_well_be_missing(baselines, sites, schema, name)
 def test_one_seed_one_baseline(sites, schema, name):
     before = torch.random.get_rng_state()
     one, same, other = (
-        fit_baseline(name, sites, schema, rng=r, **OPTIONS[name]).scores(sites) for r in (1, 1, 2)
+        fit_baseline(name, sites, schema, rng=r, options=OPTIONS[name]).scores(sites)
+        for r in (1, 1, 2)
     )
     np.testing.assert_array_equal(one, same)
     assert torch.equal(before, torch.random.get_rng_state())
@@ -71,7 +72,9 @@ def test_sites_that_were_not_surveyed_teach_nothing(sites, schema, name):
     numbers = [v for v, facts in schema.variables.items() if facts.kind == "scalar"]
     order = np.r_[np.arange(20)[::-1], 20 : sites.sizes["site"]]
     two = one.assign({v: one[v].copy(data=one[v].values[order]) for v in numbers})
-    first, second = (fit_baseline(name, s, schema, rng=0, **OPTIONS[name]) for s in (one, two))
+    first, second = (
+        fit_baseline(name, s, schema, rng=0, options=OPTIONS[name]) for s in (one, two)
+    )
     seen = np.isfinite(first.columns.table(sites)).any(1)
     np.testing.assert_allclose(first.scores(sites)[seen], second.scores(sites)[seen], atol=1e-6)
 
@@ -106,7 +109,7 @@ def test_both_engines_of_boosted_trees_agree(sites, schema):
         "xgboost", reason="xgboost is not installed: pip install geomiam[benchmark]"
     )
     one, two = (
-        fit_baseline("xgboost", sites, schema, rounds=20, engine=engine)
+        fit_baseline("xgboost", sites, schema, options={"rounds": 20, "engine": engine})
         for engine in ("xgboost", "scikit-learn")
     )
     assert (one.engine, two.engine) == ("xgboost", "scikit-learn")
@@ -115,7 +118,7 @@ def test_both_engines_of_boosted_trees_agree(sites, schema):
 
 def test_an_engine_that_is_not_there_is_told(sites, schema):
     with pytest.raises(ValueError, match=r"engine='lightgbm' is unknown"):
-        fit_baseline("xgboost", sites, schema, engine="lightgbm")
+        fit_baseline("xgboost", sites, schema, options={"engine": "lightgbm"})
 
 
 def test_unknown_baselines_and_labels_of_one_class_are_refused(sites, schema):

@@ -68,13 +68,15 @@ def test_a_metric_is_a_function_and_a_line():
 def test_a_baseline_is_a_class_and_a_line():
     run_example("How to add a baseline")
     sites = tiny_sites()
-    baseline = gm.baselines.fit_baseline("prevalence", sites, gm.infer_schema(sites), prior=0.5)
+    baseline = gm.baselines.fit_baseline(
+        "prevalence", sites, gm.infer_schema(sites), options={"prior": 0.5}
+    )
     share = sites["presence"].mean("site") + 0.5
     np.testing.assert_allclose(baseline.scores(sites)[0], share, rtol=1e-6)
     table = gm.evaluate(baseline, sites, schema=gm.infer_schema(sites))
     assert (table["auc"].sel(subset="all") == 0.5).all()
     with pytest.raises(gm.errors.SettingError, match=r"no option \['trees'\]; it has prior"):
-        gm.baselines.fit_baseline("prevalence", sites, gm.infer_schema(sites), trees=3)
+        gm.baselines.fit_baseline("prevalence", sites, gm.infer_schema(sites), options={"trees": 3})
 
 
 def test_a_raster_format_is_a_class_and_a_line_and_a_catalog_is_a_file(tmp_path):

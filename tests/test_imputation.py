@@ -26,7 +26,9 @@ def schema(sites):
 
 @pytest.fixture(scope="module")
 def imputed(sites, schema):
-    return gm.baselines.fit_imputed(sites, schema, network=NETWORK, training=TRAINING, rng=0)
+    return gm.baselines.fit_imputed(
+        sites, schema, fit_options={"network": NETWORK, "training": TRAINING}
+    )
 
 
 def test_typical_values_are_those_of_scikit_learn_and_scipy(sites, schema):
@@ -167,14 +169,14 @@ def test_ties_gaps_and_angles_have_typical_values_of_their_own():
 
 
 def test_pieces_of_the_work_change_nothing(imputed, sites, monkeypatch):
-    from geomiam.evaluation import imputation as module
+    from geomiam.baselines import filling, imputation
 
     rng = np.random.default_rng(0)
     x, donors = rng.normal(size=(23, 4)), rng.normal(size=(17, 4))
     whole = nearest(x, donors, count=3)
     before = imputed.by("marginal", draws=3).scores(sites, using="climate")
-    monkeypatch.setattr(module, "MEMORY", 8 * 17 * 5)
-    monkeypatch.setattr(module, "ROWS", 7)
+    monkeypatch.setattr(filling, "MEMORY", 8 * 17 * 5)
+    monkeypatch.setattr(imputation, "ROWS", 7)
     np.testing.assert_array_equal(nearest(x, donors, count=3), whole)
     after = imputed.by("marginal", draws=3).scores(sites, using="climate")
     np.testing.assert_allclose(after, before, atol=1e-5)
@@ -205,7 +207,7 @@ def test_a_softmax_model_is_averaged_as_shares(sites, schema):
     labels = np.eye(3, dtype="f4")[np.arange(sites.sizes["site"]) % 3]
     single = sites.assign(presence=(("site", "species"), labels))
     how = {"network": NETWORK, "training": TRAINING.model_copy(update={"loss": "cross-entropy"})}
-    shares = gm.baselines.fit_imputed(single, schema, **how, rng=0)
+    shares = gm.baselines.fit_imputed(single, schema, fit_options=how)
     assert gm.masking.named(**shares.model.about["masking"]) == gm.masking.Constant(0.0)
     for kind in ("mean", "marginal"):
         one = shares.by(kind, draws=3)

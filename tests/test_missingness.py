@@ -99,7 +99,7 @@ def test_a_sweep_scores_the_gappy_sites_as_scikit_learn_does(sites, schema, mode
 
 
 def test_with_nothing_left_everybody_guesses(sites, schema, model):
-    baseline = gm.baselines.fit_baseline("maxent-like", sites, schema, epochs=2)
+    baseline = gm.baselines.fit_baseline("maxent-like", sites, schema, options={"epochs": 2})
     table = gm.evaluation.missingness_sweep(
         sites, sites, schema, predictors={"m": Masked(model), "r": baseline}, shares=[1.0]
     )

@@ -19,7 +19,7 @@ SUBSETS = {"terrain": "terrain", "one year": "landsat[time=2014]", "rain": "bio1
 def oracle(sites):
     schema = gm.infer_schema(sites)
     return gm.baselines.fit_oracle(
-        sites, schema, subsets=SUBSETS, network=NETWORK, training=TRAINING, rng=0
+        sites, schema, subsets=SUBSETS, fit_options={"network": NETWORK, "training": TRAINING}
     )
 
 
@@ -59,7 +59,8 @@ def test_the_gap_is_oracle_minus_model(oracle, sites, model):
 
 def test_the_oracle_answers_only_what_it_was_trained_for(oracle, sites):
     with pytest.raises(
-        SelectionError, match=r"no model of 'climate', but of terrain, one year, rain, all"
+        SelectionError,
+        match=r"no model for 'climate'; it has models for terrain, one year, rain, all",
     ):
         oracle.scores(sites, using="climate")
 

@@ -207,7 +207,7 @@ def test_a_catalog_with_months_trains_saves_loads_and_predicts(dated, tmp_path):
     file.write_text(catalog("1MS"), encoding="utf-8")
     schema = Schema.from_yaml(file)
     assert Schema.from_dict(schema.to_dict()) == schema
-    model = gm.fit(dated, schema, network=TINY_NETWORK, training=quick(), rng=0)
+    model = gm.fit(dated, schema, fit_options={"network": TINY_NETWORK, "training": quick()})
     assert model.layout.names[1:] == [f"ndvi[time={m}]" for m in MONTHS]
     model.save(tmp_path / "model")
     again = gm.load_model(tmp_path / "model")
@@ -236,8 +236,10 @@ MONTHLY = {
 
 def test_gap_filling_and_trees_read_periods_too(dated):
     schema = Schema.from_dict(MONTHLY)
-    filled = gm.baselines.fit_imputed(dated, schema, network=TINY_NETWORK, training=quick(), rng=0)
-    trees = gm.baselines.fit_baseline("xgboost", dated, schema, rng=0, rounds=3)
+    filled = gm.baselines.fit_imputed(
+        dated, schema, fit_options={"network": TINY_NETWORK, "training": quick()}
+    )
+    trees = gm.baselines.fit_baseline("xgboost", dated, schema, rng=0, options={"rounds": 3})
     for kind in ("mean", "conditional"):
         assert np.isfinite(filled.by(kind).scores(dated)).all()
     assert trees.scores(dated).shape == (80, 2)

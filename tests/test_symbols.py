@@ -375,7 +375,7 @@ def test_filling_in_fills_in_symbols(sites):
         epoch_steps=1, epochs=1, warmup=1, batch=64, holdout=0, keep="last"
     )
     options = {"network": TINY_NETWORK, "training": training, "rng": 0}
-    imputed_model = gm.baselines.fit_imputed(sites, schema, **options)
+    imputed_model = gm.baselines.fit_imputed(sites, schema, fit_options=options)
     assert np.isfinite(imputed_model.scores(sites, using="landsat")).any()
 
 

@@ -575,7 +575,7 @@ def test_a_run_killed_twice_and_within_an_epoch_ends_equal(tmp_path, monkeypatch
             with pytest.raises(KeyboardInterrupt):
                 train(epochs=4, checkpoint=tmp_path / "run")
     with monkeypatch.context() as patched:
-        patched.setattr(loop_module, "_note", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr(loop_module, "_record", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             train(epochs=4, checkpoint=tmp_path / "run")
     assert train(epochs=4, checkpoint=tmp_path / "run").id == whole.id

@@ -2,14 +2,14 @@
 
 After the baselines of MaskSDM (Zbinden et al. 2025): mean, median, marginal and conditional::
 
-    imputed = gm.baselines.fit_imputed(train, schema, network=..., training=...)
+    imputed = gm.baselines.fit_imputed(train, schema)
     table = gm.evaluate(imputed, test, subsets="unimodal+all")
     table = gm.evaluate(imputed.by("conditional"), test, subsets="unimodal+all")  # the same weights
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -37,7 +37,12 @@ ROWS = 1024
 
 
 def fit_imputed(
-    sites: xr.Dataset, schema: Schema, *, kind: Kind = "mean", **options: Any
+    sites: xr.Dataset,
+    schema: Schema,
+    *,
+    kind: Kind = "mean",
+    fit_options: Mapping[str, Any] | None = None,
+    rng: int = 0,
 ) -> Imputed:
     """Train a network without masking on sites with filled gaps.
 
@@ -48,8 +53,10 @@ def fit_imputed(
     schema : Schema
     kind : {"mean", "median", "marginal", "conditional"}
         How hidden values are filled for predictions; see :class:`Imputed`.
-    **options
+    fit_options : mapping, optional
         Keyword arguments of :func:`geomiam.fit` except ``masking``.
+    rng : int
+        Seed of the training.
 
     Returns
     -------
@@ -73,6 +80,7 @@ def fit_imputed(
     >>> imputed.scores(sites, using=["climate"]).shape == (sites.sizes["site"], 3)
     True
     """
+    options = {"rng": rng, **(fit_options or {})}
     schema = bind(schema, sites)
     middles = typical(sites, schema, kind=kind)
     complete_sites = sites.assign(
@@ -151,9 +159,18 @@ class Imputed:
         """Schema of the model."""
         return self.model.schema
 
-    def by(self, kind: Kind, **settings: Any) -> Imputed:
-        """Return the same network with another kind of imputation."""
-        return replace(self, kind=kind, **settings)
+    def by(
+        self,
+        kind: Kind,
+        *,
+        draws: int | None = None,
+        neighbours: int | None = None,
+        rng: int | None = None,
+    ) -> Imputed:
+        """Return the same network with another kind of imputation; None keeps a setting."""
+        settings = {"draws": draws, "neighbours": neighbours, "rng": rng}
+        changes = {k: v for k, v in settings.items() if v is not None}
+        return replace(self, kind=kind, **changes)  # type: ignore[arg-type]
 
     def scores(
         self, sites: xr.Dataset, *, using: Selector | Sequence[Selector] | None = None

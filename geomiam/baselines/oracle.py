@@ -76,8 +76,9 @@ def fit_oracle(
     schema: Schema,
     *,
     subsets: Subsets = "unimodal+all",
+    fit_options: Mapping[str, Any] | None = None,
+    rng: int = 0,
     progress: bool | None = None,
-    **options: Any,
 ) -> Oracle:
     """Train one model per subset, on that subset alone and with nothing hidden.
 
@@ -88,11 +89,12 @@ def fit_oracle(
     schema : Schema
     subsets : str, sequence or mapping
         As :func:`geomiam.evaluate`.
+    fit_options : mapping, optional
+        Keyword arguments of :func:`geomiam.fit` except ``masking``, the same for all models.
+    rng : int
+        Seed of every training, so that all models have the same held-out sites.
     progress : bool, optional
         Show progress bars; default: on a terminal or in a notebook.
-    **options
-        Keyword arguments of :func:`geomiam.fit` except ``masking``, the same for all models; early
-        stopping uses the same held-out sites.
 
     Returns
     -------
@@ -117,6 +119,7 @@ def fit_oracle(
     >>> oracle.scores(sites, using=["climate"]).shape == (sites.sizes["site"], 3)
     True
     """
+    options = {"rng": rng, **(fit_options or {})}
     schema = bind(schema, sites)
     named_subsets = name_subsets(schema, subsets)
     models = {

@@ -6,7 +6,7 @@ A down-sampled random forest (``"rf"``), boosted trees (``"xgboost"``) and a Max
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -41,9 +41,9 @@ def fit_baseline(
     sites: xr.Dataset,
     schema: Schema,
     *,
+    options: Mapping[str, Any] | None = None,
     rng: int | np.random.Generator | None = 0,
     progress: bool | None = None,
-    **options: Any,
 ) -> Baseline:
     """Train a baseline on sites.
 
@@ -55,14 +55,14 @@ def fit_baseline(
         surveyed. Sites with nothing observed are left out.
     schema : Schema
         Predictors and their modalities.
+    options : mapping, optional
+        ``rf``: ``trees=1000``, ``n_jobs=1``. ``xgboost``: ``engine``, ``rounds=200``, ``rate=0.03``,
+        ``leaves=8``, ``n_jobs=1``. ``maxent-like``: ``masked=True``, ``hidden=250``, ``epochs=100``,
+        ``batch=250``, ``rate=2e-4``.
     rng : int, numpy.random.Generator or None
         Equal seed, data and options give equal scores.
     progress : bool, optional
         Show progress bars; default: on a terminal or in a notebook.
-    **options
-        ``rf``: ``trees=1000``, ``n_jobs=1``. ``xgboost``: ``engine``, ``rounds=200``, ``rate=0.03``,
-        ``leaves=8``, ``n_jobs=1``. ``maxent-like``: ``masked=True``, ``hidden=250``, ``epochs=100``,
-        ``batch=250``, ``rate=2e-4``.
 
     Returns
     -------
@@ -95,13 +95,13 @@ def fit_baseline(
 
     Examples
     --------
-    >>> forest = gm.baselines.fit_baseline("rf", sites, schema, trees=10, rng=0)
+    >>> forest = gm.baselines.fit_baseline("rf", sites, schema, options={"trees": 10})
     >>> forest.scores(sites).shape == (sites.sizes["site"], 3)
     True
     """
     if name not in BASELINES:
         raise SelectionError(f"no baseline '{name}'; choose from {', '.join(BASELINES)}")
-    method = _method(name, options)
+    method = _method(name, dict(options or {}))
     training = _training(sites, schema, onehot=method.onehot, rng=rng)
     scorer = method.fit(training)
     step = -(-len(training.table) // BASE_SITES)

@@ -84,20 +84,7 @@ def probe(
     True
     """
     model = as_model(model)
-    if loss not in ("auto", "bce", "weighted-bce"):
-        raise SelectionError(f"loss={loss!r}; a probe has 'auto', 'bce' and 'weighted-bce'")
-    if model.config.members > 1:
-        raise SelectionError(
-            f"a probe reads the features of one network, found members={model.config.members}: "
-            "pre-train with members=1"
-        )
-    check_number(
-        "l2",
-        l2,
-        requirement="must be > 0",
-        accepts=lambda x: x > 0,
-        hint="a small one such as 1e-6 hardly counts",
-    )
+    _check(model, l2=l2, loss=loss)
     table = SiteTable.read(sites, model.schema).checked()
     labels, species = table.labels, table.species
     check_classes(labels, species)
@@ -128,6 +115,23 @@ def probe(
         **place_and_time(sites),
     )
     return new_model
+
+
+def _check(model: Model, *, l2: float, loss: str) -> None:
+    if loss not in ("auto", "bce", "weighted-bce"):
+        raise SelectionError(f"loss={loss!r}; a probe has 'auto', 'bce' and 'weighted-bce'")
+    if model.config.members > 1:
+        raise SelectionError(
+            f"a probe reads the features of one network, found members={model.config.members}: "
+            "pre-train with members=1"
+        )
+    check_number(
+        "l2",
+        l2,
+        requirement="must be > 0",
+        accepts=lambda x: x > 0,
+        hint="a small one such as 1e-6 hardly counts",
+    )
 
 
 @torch.inference_mode()

@@ -35,7 +35,7 @@ from geomiam.training.devices import Fabric, devices
 from geomiam.training.table import Table
 
 Objective = Callable[..., Tensor]
-"""``(network, table, rows, *, hidden, fabric)`` → loss of a batch, its graph behind it."""
+"""``(network, table, rows, *, hidden, fabric)`` → loss of a batch, with its graph."""
 
 
 class Task(Protocol):
@@ -94,9 +94,8 @@ def _work(
     from schedulefree import AdamWScheduleFree
 
     c = run.config
-    if (
-        fabric.world_size > 1
-    ):  # processes share the memory of received objects, but must not share weights
+    if fabric.world_size > 1:
+        # Processes share the memory of received objects, but must not share weights.
         run = replace(run, module=copy.deepcopy(run.module))
     parameters = [p for p in run.module.parameters() if p.requires_grad]
     sites = len(run.table.train)
@@ -112,29 +111,23 @@ def _work(
         progress = load_checkpoint(checkpoint, **state)
         progress.alone = [_alone(run, row) for row in progress.history]
         log(f"{name} resumes after epoch {progress.epoch} from {checkpoint}")
-    epochs = c.most_epochs(sites)
-    saving = only_run(checkpoint if fabric.is_global_zero else None)
+    epochs, is_first = c.most_epochs(sites), fabric.is_global_zero
+    learn = partial(objective, network, fabric=fabric)
     with (
         torch_seed(run.seed),
-        _bar(epochs, progress.epoch, name, show_bar=show_bar and fabric.is_global_zero) as bar,
-        saving,
+        _bar(epochs, progress.epoch, name, show_bar=show_bar and is_first) as bar,
+        only_run(checkpoint if is_first else None),
     ):
         while progress.epoch < epochs and progress.epoch - progress.best_epoch <= c.patience:
-            start_time, epoch = time.perf_counter(), progress.epoch
+            start_time = time.perf_counter()
             optimizer.train()
-            learn = partial(objective, network, fabric=fabric)
             row = _epoch(run, table, progress, fabric=fabric, stepper=stepper, learn=learn)
             optimizer.eval()
-            row |= fabric.broadcast(run.task.scores(run, table) if fabric.is_global_zero else {})
-            _record(
-                run, progress, {"epoch": epoch, **row, "seconds": time.perf_counter() - start_time}
-            )
-            if checkpoint and fabric.is_global_zero:
+            row |= fabric.broadcast(run.task.scores(run, table) if is_first else {})
+            _record(run, progress, {**row, "seconds": time.perf_counter() - start_time})
+            if checkpoint and is_first:
                 save_checkpoint(checkpoint, progress, **state)
-            score_of_all = row[f"{run.task.metric}_all"]
-            bar.set_postfix_str(
-                f"{run.task.metric} {score_of_all:.3f}, best {progress.best_score:.3f}"
-            )
+            bar.set_postfix_str(_scores_text(run, progress))
             bar.update()
     if fabric.world_size > 1:  # a tensor is freed with the process that sends it
         progress.best = {k: v.cpu().numpy() for k, v in progress.best.items()}  # type: ignore[misc]
@@ -187,9 +180,16 @@ def _record(run: Run, progress: Progress, row: dict) -> None:
         progress.best = {k: v.detach() if last else v.detach().clone() for k, v in weights.items()}
         progress.best_epoch, progress.best_score = progress.epoch, score
     progress.alone.append(_alone(run, row))
+    row = {"epoch": progress.epoch, **row}
     progress.history.append(
         {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
     )
+
+
+def _scores_text(run: Run, progress: Progress) -> str:
+    score = progress.history[-1][f"{run.task.metric}_all"]
+    score = math.nan if score is None else score
+    return f"{run.task.metric} {score:.3f}, best {progress.best_score:.3f}"
 
 
 def overall(run: Run, row: dict) -> float:

@@ -101,7 +101,9 @@ def methods(train: xr.Dataset, *, seed: int) -> dict[str, Any]:
         return Prepared(Masked(gm.fit(prepare(train), SCHEMA, masking=mask, **options)), prepare)
 
     def filled(prepare: Change) -> Prepared:
-        return Prepared(gm.baselines.fit_imputed(prepare(train), SCHEMA, **options), prepare)
+        return Prepared(
+            gm.baselines.fit_imputed(prepare(train), SCHEMA, fit_options=options), prepare
+        )
 
     fillings = dict(zip(FILLINGS, map(filled, (as_it_is, linear, monthly)), strict=True))
     return {

@@ -139,7 +139,7 @@ def methods(sites: xr.Dataset, schema: Schema, plan: SweepPlan, *, seed: int) ->
         for name in plan.strategies
     }
     if plan.imputations:
-        filled = fit_imputed(sites, schema, **options)
+        filled = fit_imputed(sites, schema, fit_options=options)
         found |= {kind: filled.by(kind) for kind in plan.imputations}  # type: ignore[arg-type]
     return found | {name: fit_baseline(name, sites, schema, rng=seed) for name in plan.baselines}
 

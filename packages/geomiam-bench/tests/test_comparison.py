@@ -83,7 +83,7 @@ def test_every_system_trains_and_answers_every_subset(name, data):
 
 def test_all_systems_get_the_same_sites(data, monkeypatch):
     seen: list[tuple] = []
-    trees = gm.baselines.fit_baseline("xgboost", data.sites, data.schema, rounds=2)
+    trees = gm.baselines.fit_baseline("xgboost", data.sites, data.schema, options={"rounds": 2})
 
     def fit(self, sites, schema, *, validation, rng, training, network):
         seen.append((self.name, rng, sites["x"].values, validation, training.block))

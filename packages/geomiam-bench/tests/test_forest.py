@@ -18,7 +18,7 @@ def test_the_forest_is_the_documented_forest():
     """Against per-species figures of an independent program, all covariates, Wet Tropics."""
     training, survey = readers.disdat(SHARED / "disdat", "AWT")
     schema = readers.disdat_schema(SHARED / "disdat", "AWT", covariates="all")
-    baseline = fit_baseline("rf", training, schema, rng=0, trees=300)
+    baseline = fit_baseline("rf", training, schema, rng=0, options={"trees": 300})
     got = auc(survey["presence"].values, baseline.scores(survey))
     table = pd.read_parquet(SHARED / "disdat" / "baselines_per_species.parquet")
     table = table[(table["region"] == "AWT") & (table["background"] == "target-group")]
