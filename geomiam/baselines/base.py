@@ -68,7 +68,7 @@ class Baseline:
 
     Examples
     --------
-    >>> gm.baselines.fit_baseline("rf", sites, schema, trees=10).engine
+    >>> gm.baselines.fit_baseline("rf", sites, schema, options={"trees": 10}).engine
     'scikit-learn'
     """
 

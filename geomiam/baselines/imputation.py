@@ -76,7 +76,7 @@ def fit_imputed(
     Examples
     --------
     >>> short = {"network": {"fusion": "sum", "width": 16}, "training": {"steps": 25}}
-    >>> imputed = gm.baselines.fit_imputed(sites, schema, kind="mean", **short, rng=0)
+    >>> imputed = gm.baselines.fit_imputed(sites, schema, kind="mean", fit_options=short)
     >>> imputed.scores(sites, using=["climate"]).shape == (sites.sizes["site"], 3)
     True
     """

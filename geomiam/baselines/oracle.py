@@ -30,7 +30,7 @@ class Oracle:
     --------
     >>> short = {"network": {"fusion": "sum", "width": 16}, "training": {"steps": 25}}
     >>> oracle = gm.baselines.fit_oracle(
-    ...     sites, schema, subsets={"climate": ["climate"]}, **short, rng=0
+    ...     sites, schema, subsets={"climate": ["climate"]}, fit_options=short
     ... )
     >>> list(oracle.species)
     ['species 0', 'species 1', 'species 2']
@@ -115,7 +115,7 @@ def fit_oracle(
     Examples
     --------
     >>> short = {"network": {"fusion": "sum", "width": 16}, "training": {"steps": 25}}
-    >>> oracle = gm.baselines.fit_oracle(sites, schema, subsets=[["climate"]], **short, rng=0)
+    >>> oracle = gm.baselines.fit_oracle(sites, schema, subsets=[["climate"]], fit_options=short)
     >>> oracle.scores(sites, using=["climate"]).shape == (sites.sizes["site"], 3)
     True
     """
