@@ -1,76 +1,290 @@
-"""``ds.miam`` and ``dt.miam``: the verbs as methods, one call each, no state."""
+"""``ds.miam`` and ``dt.miam``: functions of geomiam as methods of a cube or of sites, without state.
+
+Signatures are those of the functions, without their first argument; a test compares them.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import xarray as xr
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy as np
+    import pandas as pd
+
+    from geomiam.explain.shapley_values import Method
+    from geomiam.geo.lengths import Length
+    from geomiam.inference.slabs import Scale
     from geomiam.maps.plan import MapPlan
-    from geomiam.model.model import Model
+    from geomiam.model.model import Model, Precision
     from geomiam.schema.schema import Schema
+    from geomiam.tokens.select import Selector
+
+SAMPLES = 8
+"""As :data:`geomiam.explain.shapley_values.SAMPLES`, whose module is imported on first use only."""
 
 
 @xr.register_datatree_accessor("miam")
 @xr.register_dataset_accessor("miam")
 class Miam:
-    """The verbs of geomiam on a cube or on sites."""
+    """Functions of geomiam on a cube or on sites."""
 
     def __init__(self, obj: xr.Dataset | xr.DataTree):
         self._obj = obj
 
     def predict(
-        self, model: Model, *, using: Any = None, species: Any = None, **options: Any
+        self,
+        model: Model | str | Path,
+        *,
+        using: Selector | Sequence[Selector] | None = None,
+        species: str | Sequence[str] | None = None,
+        scale: Scale = "probability",
+        precision: Precision = "fp32",
+        memory_limit: int | str | None = None,
+        empty: Literal["nan", "base"] = "nan",
+        require: Selector | Sequence[Selector] = (),
+        mask: str | None = None,
+        progress: bool | None = None,
     ) -> xr.Dataset:
-        """Suitability from whatever each place has; see :func:`geomiam.predict`."""
+        """Predict every cell or site from the predictors that it has; see :func:`geomiam.predict`.
+
+        >>> maps = cube.miam.predict(model, using="climate")  # doctest: +SKIP
+        """
         from geomiam.inference.predict import predict
 
-        return predict(self._obj, model, using=using, species=species, **options)
+        return predict(
+            self._obj,
+            model,
+            using=using,
+            species=species,
+            scale=scale,
+            precision=precision,
+            memory_limit=memory_limit,
+            empty=empty,
+            require=require,
+            mask=mask,
+            progress=progress,
+        )
 
     def shapley(
-        self, model: Model, *, groups: Any = None, species: Any = None, **options: Any
+        self,
+        model: Model | str | Path,
+        *,
+        groups: Sequence[Selector] | Mapping[str, Selector | Sequence[Selector]] | None = None,
+        using: Selector | Sequence[Selector] | None = None,
+        species: str | Sequence[str] | None = None,
+        scale: Scale = "probability",
+        precision: Precision = "fp32",
+        method: Method | None = None,
+        samples: int = SAMPLES,
+        rng: int | np.random.Generator | None = 0,
+        memory_limit: int | str | None = None,
+        require: Selector | Sequence[Selector] = (),
+        mask: str | None = None,
+        progress: bool | None = None,
     ) -> xr.Dataset:
-        """What each group of predictors adds, exactly; see :func:`geomiam.shapley`."""
+        """Return the contribution of each group of predictors; see :func:`geomiam.shapley`.
+
+        >>> contributions = cube.miam.shapley(model)  # doctest: +SKIP
+        """
         from geomiam.explain.shapley_values import shapley
 
-        return shapley(self._obj, model, groups=groups, species=species, **options)
+        return shapley(
+            self._obj,
+            model,
+            groups=groups,
+            using=using,
+            species=species,
+            scale=scale,
+            precision=precision,
+            method=method,
+            samples=samples,
+            rng=rng,
+            memory_limit=memory_limit,
+            require=require,
+            mask=mask,
+            progress=progress,
+        )
 
-    def write_map(self, model: Model, path: str | Path, **options: Any) -> xr.Dataset:
-        """Predict and explain into a Zarr store; see :func:`geomiam.write_map`."""
+    def write_map(
+        self,
+        model: Model | str | Path,
+        path: str | Path,
+        *,
+        shapley: bool = False,
+        groups: Sequence[Selector] | Mapping[str, Selector | Sequence[Selector]] | None = None,
+        using: Selector | Sequence[Selector] | None = None,
+        species: str | Sequence[str] | None = None,
+        scale: Scale = "probability",
+        precision: Precision = "fp32",
+        method: Method | None = None,
+        samples: int = SAMPLES,
+        rng: int | np.random.Generator | None = 0,
+        empty: Literal["nan", "base"] = "nan",
+        require: Selector | Sequence[Selector] = (),
+        mask: str | None = None,
+        memory_limit: int | str | None = None,
+        resume: bool = True,
+        client: Any = None,
+        chunks: Mapping[str, int] | None = None,
+        overwrite: bool = False,
+        progress: bool | None = None,
+    ) -> xr.Dataset:
+        """Write predictions, and Shapley values if requested, into a Zarr store; see :func:`geomiam.write_map`.
+
+        >>> maps = cube.miam.write_map(model, "map.zarr", shapley=True)  # doctest: +SKIP
+        """
         from geomiam.maps.write import write_map
 
-        return write_map(self._obj, model, path, **options)
+        return write_map(
+            self._obj,
+            model,
+            path,
+            shapley=shapley,
+            groups=groups,
+            using=using,
+            species=species,
+            scale=scale,
+            precision=precision,
+            method=method,
+            samples=samples,
+            rng=rng,
+            empty=empty,
+            require=require,
+            mask=mask,
+            memory_limit=memory_limit,
+            resume=resume,
+            client=client,
+            chunks=chunks,
+            overwrite=overwrite,
+            progress=progress,
+        )
 
-    def plan_map(self, model: Model, **options: Any) -> MapPlan:
-        """What a map will cost: blocks, memory, time; see :func:`geomiam.plan_map`."""
+    def plan_map(
+        self,
+        model: Model | str | Path,
+        *,
+        shapley: bool = False,
+        groups: Sequence[Selector] | Mapping[str, Selector | Sequence[Selector]] | None = None,
+        using: Selector | Sequence[Selector] | None = None,
+        species: str | Sequence[str] | None = None,
+        scale: Scale = "probability",
+        precision: Precision = "fp32",
+        method: Method | None = None,
+        samples: int = SAMPLES,
+        rng: int | np.random.Generator | None = 0,
+        empty: Literal["nan", "base"] = "nan",
+        require: Selector | Sequence[Selector] = (),
+        mask: str | None = None,
+        memory_limit: int | str | None = None,
+        client: Any = None,
+        chunks: Mapping[str, int] | None = None,
+    ) -> MapPlan:
+        """Estimate the blocks, memory and time of a map; see :func:`geomiam.plan_map`.
+
+        >>> print(cube.miam.plan_map(model, shapley=True))  # doctest: +SKIP
+        """
         from geomiam.maps.plan import plan_map
 
-        return plan_map(self._obj, model, **options)
+        return plan_map(
+            self._obj,
+            model,
+            shapley=shapley,
+            groups=groups,
+            using=using,
+            species=species,
+            scale=scale,
+            precision=precision,
+            method=method,
+            samples=samples,
+            rng=rng,
+            empty=empty,
+            require=require,
+            mask=mask,
+            memory_limit=memory_limit,
+            client=client,
+            chunks=chunks,
+        )
 
-    def sample(self, occurrences: Any, **options: Any) -> xr.Dataset:
-        """Predictors and labels at occurrences; see :func:`geomiam.sample`."""
+    def sample(
+        self,
+        occurrences: pd.DataFrame | str | Path,
+        *,
+        species: str | Sequence[str] = "species",
+        presence: str = "presence",
+        x: str | None = None,
+        y: str | None = None,
+        crs: Any = None,
+        keep: str | Sequence[str] = (),
+        thin: bool = True,
+        snap: Length | None = None,
+        require: str | Sequence[str] = (),
+        mask: str | None = None,
+    ) -> xr.Dataset:
+        """Read the predictors of a cube at occurrences; see :func:`geomiam.sample`.
+
+        >>> sites = cube.miam.sample("records.csv", snap="5 km")  # doctest: +SKIP
+        """
         from geomiam.data.sites.sites import sample
 
-        return sample(self._obj, occurrences, **options)
+        return sample(
+            self._obj,
+            occurrences,
+            species=species,
+            presence=presence,
+            x=x,
+            y=y,
+            crs=crs,
+            keep=keep,
+            thin=thin,
+            snap=snap,
+            require=require,
+            mask=mask,
+        )
 
-    def coverage(self, schema: Schema | Model) -> xr.Dataset:
-        """Which predictor is missing where, as fractions; see :func:`geomiam.coverage`."""
+    def coverage(self, schema: Any) -> xr.Dataset:
+        """Return the fraction of cells at which each variable is observed; see :func:`geomiam.coverage`.
+
+        >>> fractions = cube.miam.coverage(model)  # doctest: +SKIP
+        """
         from geomiam.data.coverage import coverage
 
-        return coverage(self._obj, schema)
+        return coverage(
+            self._obj,
+            schema,
+        )
 
-    def saturation(self, model: Model, **options: Any) -> xr.DataArray:
-        """Where symbols stand for values beyond the training data; see :func:`geomiam.saturation`."""
+    def saturation(
+        self, model: Model | str | Path, *, memory_limit: int | str | None = None
+    ) -> xr.DataArray:
+        """Return the share of symbols beyond the training data; see :func:`geomiam.saturation`.
+
+        >>> share = cube.miam.saturation(model)  # doctest: +SKIP
+        """
         from geomiam.explain.saturated import saturation
 
-        return saturation(self._obj, model, **options)
+        return saturation(
+            self._obj,
+            model,
+            memory_limit=memory_limit,
+        )
 
-    def schema(self, **options: Any) -> Schema:
-        """Infer the schema; see :func:`geomiam.infer_schema`."""
+    def schema(
+        self,
+        *,
+        modalities: Mapping[str, Sequence[str]] | None = None,
+        kinds: Mapping[str, str] | None = None,
+        name: str = "inferred",
+    ) -> Schema:
+        """Infer the schema of the variables; see :func:`geomiam.infer_schema`.
+
+        >>> schema = cube.miam.schema(kinds={"landcover": "categorical"})  # doctest: +SKIP
+        """
         from geomiam.data.dataset import as_dataset
         from geomiam.data.infer.infer import infer_schema
 
-        return infer_schema(as_dataset(self._obj), **options)
+        return infer_schema(as_dataset(self._obj), modalities=modalities, kinds=kinds, name=name)

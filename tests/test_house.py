@@ -37,10 +37,24 @@ def test_nothing_below_imports_anything_above():
     assert done.returncode == 0, done.stdout[-2000:]
 
 
-def test_the_accessor_is_a_face():
+def test_the_accessor_has_no_state_and_one_call_per_method():
     source = (ROOT / "accessor.py").read_text(encoding="utf-8").splitlines()
-    assert len(source) <= 150
+    assert len(source) <= 300  # full signatures: about 30 lines for each of 8 methods
     assert sum("self._obj =" in line for line in source) == 1  # no state but the object
+
+
+@pytest.mark.parametrize(
+    "name", "predict shapley write_map plan_map sample coverage saturation schema".split()
+)
+def test_methods_of_the_accessor_have_the_signatures_of_the_functions(name):
+    import inspect
+
+    from geomiam.accessor import Miam
+
+    function = gm.infer_schema if name == "schema" else getattr(gm, name)
+    _, *expected = inspect.signature(function).parameters.values()
+    _, *actual = inspect.signature(getattr(Miam, name)).parameters.values()
+    assert actual == expected
 
 
 def test_public_functions_say_what_they_take_return_and_raise():
