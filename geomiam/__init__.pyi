@@ -34,9 +34,11 @@ from .model.saved_model import load_model
 from .networks.backbones import Backbone
 from .networks.config import NetworkConfig
 from .schema.catalogs import catalogs
-from .schema.schema import Group, Modality, Schema, Variable
+from .schema.modality import Group, Modality
+from .schema.schema import Schema
+from .schema.variable import Variable
 from .sources.build import build_cube, plan_cube
-from .sources.report import CubePlan
+from .sources.build_report import CubePlan
 from .sources.sentinel2.sentinel2 import plan_sentinel2, sentinel2
 from .sources.stac.stac_source import StacSource
 from .training.config import TrainingConfig

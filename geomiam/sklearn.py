@@ -23,7 +23,9 @@ from geomiam.inference.predict import predict
 from geomiam.masking import Strategy
 from geomiam.model.model import Model
 from geomiam.networks.config import NetworkConfig
-from geomiam.schema.schema import Kind, Modality, Schema, Variable
+from geomiam.schema.modality import Modality
+from geomiam.schema.schema import Schema
+from geomiam.schema.variable import Kind, Variable
 from geomiam.training.config import TrainingConfig
 from geomiam.training.fit import fit
 

@@ -60,10 +60,10 @@ def labelled(box: GeoBox, name: str = "v", *, times: int = 0, seed: int = 0) -> 
     return ds
 
 
-def catalog(folder: Path, sources: dict, modalities: dict, **more: Any) -> Path:
+def catalog(folder: Path, sources: dict, modalities: dict, **options: Any) -> Path:
     """Write a catalog."""
     path = folder / "catalog.yaml"
-    text = {"name": "small", "sources": sources, "modalities": modalities, **more}
+    text = {"name": "small", "sources": sources, "modalities": modalities, **options}
     path.write_text(yaml.safe_dump(text, sort_keys=False), encoding="utf-8")
     return path
 
@@ -74,10 +74,10 @@ def one(folder: Path, source: dict, variable: dict | None = None, *, name: str =
 
 
 def warped(
-    values: np.ndarray, src: GeoBox, dst: GeoBox, how: str, nodata: float = np.nan
+    values: np.ndarray, src: GeoBox, dst: GeoBox, method: str, nodata: float = np.nan
 ) -> np.ndarray:
     """Return what rasterio makes of the whole field at once, kernels being one source cell wide."""
-    scale = {} if how == "average" else {"XSCALE": 1, "YSCALE": 1}
+    scale = {} if method == "average" else {"XSCALE": 1, "YSCALE": 1}
     out = np.full((*values.shape[:-2], *dst.shape.yx), np.nan, "float32")
     for at in np.ndindex(values.shape[:-2]):
         rasterio.warp.reproject(
@@ -89,7 +89,7 @@ def warped(
             dst_crs=str(dst.crs),
             src_nodata=nodata,
             dst_nodata=np.nan,
-            resampling=rasterio.enums.Resampling[how],
+            resampling=rasterio.enums.Resampling[method],
             **scale,
         )
     return out

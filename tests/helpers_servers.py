@@ -23,7 +23,7 @@ SILENT: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
 
 def stored_items(folder: Path, collection: str, base: str) -> list[dict[str, Any]]:
-    """Items of a collection of a static catalogue that a server at ``base`` has the files of."""
+    """Items of a collection of a static STAC catalog that a server at ``base`` has the files of."""
     paths = sorted((folder / collection).glob("*/*.json"))
     items = ((p, json.loads(p.read_text("utf-8"))) for p in paths)
     return [
@@ -33,7 +33,7 @@ def stored_items(folder: Path, collection: str, base: str) -> list[dict[str, Any
 
 
 def write_catalogue(folder: Path, items: Iterable[Mapping[str, Any]]) -> Path:
-    """Write a static catalogue of items of one collection; links to files below are relative."""
+    """Write a static STAC catalog of items of one collection; links to files below are relative."""
     import pystac
 
     read = [pystac.Item.from_dict(dict(i)) for i in items]
@@ -50,7 +50,7 @@ def write_catalogue(folder: Path, items: Iterable[Mapping[str, Any]]) -> Path:
 
 @contextlib.contextmanager
 def static_api(folder: Path) -> Iterator[str]:
-    """Serve a static catalogue as a STAC API; the files below it too, by HTTP ranges."""
+    """Serve a static STAC catalog as a STAC API; the files below it too, by HTTP ranges."""
     pytest.importorskip("stac_fastapi.static", reason="needs pip install stac-fastapi-static")
     port = _free_port()
     settings = {"catalog_href": f"file://{folder.resolve()}/catalog.json", "app_port": str(port)}
@@ -79,8 +79,8 @@ def pgstac_programs() -> tuple[Path, Path]:
     bins = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     on_path = shutil.which("pg_ctl")
     bins += [Path(on_path).resolve().parent] if on_path else []
-    found = next((b for b in bins if (b / "initdb").exists()), None)
-    if found is None or not _has_postgis(found):
+    result = next((b for b in bins if (b / "initdb").exists()), None)
+    if result is None or not _has_postgis(result):
         pytest.skip("no PostgreSQL with PostGIS; apt-get install postgresql-15-postgis-3")
     venv = Path(os.environ.get("GEOMIAM_PGSTAC_VENV", sys.prefix))
     check = "import pypgstac, psycopg, stac_fastapi.pgstac, uvicorn"
@@ -89,32 +89,34 @@ def pgstac_programs() -> tuple[Path, Path]:
             "no pgstac; pip install 'stac-fastapi-pgstac[server]' 'pypgstac[psycopg]' into a venv of "
             "its own and name that in GEOMIAM_PGSTAC_VENV"
         )
-    return found, venv
+    return result, venv
 
 
 def _has_postgis(bin_: Path) -> bool:
-    asked = subprocess.run([bin_ / "pg_config", "--sharedir"], capture_output=True, text=True)
-    return Path(asked.stdout.strip(), "extension", "postgis.control").exists()
+    process = subprocess.run([bin_ / "pg_config", "--sharedir"], capture_output=True, text=True)
+    return Path(process.stdout.strip(), "extension", "postgis.control").exists()
 
 
 @contextlib.contextmanager
 def _postgres(bin_: Path, state: Path) -> Iterator[dict[str, str]]:
     """Run PostgreSQL on a free port; yield the settings of its clients."""
     port, data = str(_free_port()), str(state / "data")
-    who: Any = {"cwd": state, **SILENT}
+    process_options: Any = {"cwd": state, **SILENT}
     if os.geteuid() == 0:  # PostgreSQL refuses to run as root
         shutil.chown(state, "postgres")
-        who |= {"user": "postgres", "group": "postgres", "extra_groups": []}
+        process_options |= {"user": "postgres", "group": "postgres", "extra_groups": []}
     env = {"PGHOST": "127.0.0.1", "PGPORT": port, "PGUSER": "postgres", "PGDATABASE": "postgres"}
     trust = ["-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8"]
-    subprocess.run([bin_ / "initdb", "-D", data, *trust], check=True, **who)
+    subprocess.run([bin_ / "initdb", "-D", data, *trust], check=True, **process_options)
     options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={state}"
-    started = ["-w", "-o", f"{options} -c fsync=off", "-l", str(state / "log"), "start"]
-    subprocess.run([bin_ / "pg_ctl", "-D", data, *started], check=True, **who)
+    start_command = ["-w", "-o", f"{options} -c fsync=off", "-l", str(state / "log"), "start"]
+    subprocess.run([bin_ / "pg_ctl", "-D", data, *start_command], check=True, **process_options)
     try:
         yield {**env, "PGPASSWORD": "none"}
     finally:
-        subprocess.run([bin_ / "pg_ctl", "-D", data, "-m", "immediate", "stop"], check=True, **who)
+        subprocess.run(
+            [bin_ / "pg_ctl", "-D", data, "-m", "immediate", "stop"], check=True, **process_options
+        )
 
 
 def _load(
@@ -141,9 +143,9 @@ def _load(
 
 @contextlib.contextmanager
 def _uvicorn(
-    python: str | Path, app: str, port: int, env: Mapping[str, str], *more: str
+    python: str | Path, app: str, port: int, env: Mapping[str, str], *arguments: str
 ) -> Iterator[str]:
-    command = [python, "-m", "uvicorn", app, "--host", "127.0.0.1", "--port", str(port), *more]
+    command = [python, "-m", "uvicorn", app, "--host", "127.0.0.1", "--port", str(port), *arguments]
     server = subprocess.Popen(command, env={**os.environ, **env}, **SILENT)
     try:
         yield _answering(f"http://127.0.0.1:{port}", server)

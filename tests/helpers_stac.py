@@ -27,9 +27,9 @@ JUNE = "2020-06"
 KEYS = {"red": "B04", "nir": "B08", "swir16": "B11", "scl": "SCL"}
 
 
-def read(items, grid=GRID, *, bands=("red", "nir"), when=JUNE, **settings) -> xr.Dataset:
+def read(items, grid=GRID, *, bands=("red", "nir"), time=JUNE, **settings) -> xr.Dataset:
     """Read scenes onto the grid of a scene."""
-    return gm.sentinel2(grid, when, bands=bands, source=items, **settings)
+    return gm.sentinel2(grid, time, bands=bands, source=items, **settings)
 
 
 def numbers(seed: int = 0, *, low: int = 1200, high: int = 5000, size: int = SIZE) -> np.ndarray:
@@ -50,11 +50,13 @@ def write_tif(
 ) -> None:
     """Write one band, nodata 0, tiled so that damage hits some of it."""
     rows, cols = values.shape
-    where = Affine(res, 0, origin[0], 0, -res, origin[1])
+    location = Affine(res, 0, origin[0], 0, -res, origin[1])
     profile = {"driver": "GTiff", "height": rows, "width": cols, "count": 1, "dtype": values.dtype}
     tiles = {"tiled": True, "blockxsize": 16, "blockysize": 16, "compress": "deflate"}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with rasterio.open(path, "w", **profile, **tiles, nodata=0, crs=crs, transform=where) as file:
+    with rasterio.open(
+        path, "w", **profile, **tiles, nodata=0, crs=crs, transform=location
+    ) as file:
         file.write(values, 1)
 
 
@@ -70,9 +72,9 @@ def scene(
     bands: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """Write a scene and return its item; bands of SIZE pixels are 10 m, of half of it 20 m."""
-    given = {"red": numbers(1), "nir": numbers(2), "scl": sky()} | dict(bands or {})
+    band_values = {"red": numbers(1), "nir": numbers(2), "scl": sky()} | dict(bands or {})
     assets = {}
-    for key, values in given.items():
+    for key, values in band_values.items():
         res = 10.0 * SIZE / len(values) if len(values) < SIZE else 10.0
         path = folder / name / f"{key}.tif"
         write_tif(path, values, res=res, origin=origin, crs=crs)
@@ -89,7 +91,7 @@ def scene(
             "proj:shape": list(values.shape),
             "proj:transform": [res, 0, origin[0], 0, -res, origin[1]],
         }
-    width = 10.0 * len(given["red"])
+    width = 10.0 * len(band_values["red"])
     west, south, east, north = transform_bounds(
         crs, "EPSG:4326", origin[0], origin[1] - width, origin[0] + width, origin[1]
     )
@@ -165,14 +167,14 @@ def cut_short(handler: BaseHTTPRequestHandler, body: bytes) -> None:
 @contextlib.contextmanager
 def serve(folder: Path, faults: Mapping[str, Fault] | None = None) -> Iterator[str]:
     """Serve files with HTTP ranges; paths that end as a key of ``faults`` misbehave."""
-    ordered = dict(faults or {})
+    ordered_items = dict(faults or {})
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             path = self.path.partition("?")[0]
             file = folder / path.lstrip("/")
             body = file.read_bytes() if file.is_file() else b""
-            fault = next((f for end, f in ordered.items() if path.endswith(end)), None)
+            fault = next((f for end, f in ordered_items.items() if path.endswith(end)), None)
             if fault or not body:
                 return (fault or not_there)(self, body)
             self._send(body)
@@ -181,14 +183,14 @@ def serve(folder: Path, faults: Mapping[str, Fault] | None = None) -> Iterator[s
 
         def _send(self, body: bytes) -> None:
             first, last = 0, len(body) - 1
-            if wanted := self.headers.get("Range"):
-                start, _, stop = wanted.removeprefix("bytes=").partition("-")
+            if byte_range := self.headers.get("Range"):
+                start, _, stop = byte_range.removeprefix("bytes=").partition("-")
                 first, last = int(start), min(last, int(stop or last))
             part = body[first : last + 1]
-            self.send_response(206 if wanted else 200)
+            self.send_response(206 if byte_range else 200)
             self.send_header("Accept-Ranges", "bytes")
             self.send_header("Content-Length", str(len(part)))
-            if wanted:
+            if byte_range:
                 self.send_header("Content-Range", f"bytes {first}-{last}/{len(body)}")
             self.end_headers()
             if self.command == "GET":
@@ -202,7 +204,7 @@ def serve(folder: Path, faults: Mapping[str, Fault] | None = None) -> Iterator[s
 
 @contextlib.contextmanager
 def careless_api(items: list[dict[str, Any]], *, conforms: tuple[str, ...] = ()) -> Iterator[str]:
-    """Serve a STAC API that answers every search with all it has, whatever was asked for."""
+    """Serve a STAC API that returns all of its items to every search."""
     classes = [f"https://api.stacspec.org/v1.0.0/{c}" for c in ("core", "item-search", *conforms)]
 
     class Handler(BaseHTTPRequestHandler):
@@ -214,7 +216,7 @@ def careless_api(items: list[dict[str, Any]], *, conforms: tuple[str, ...] = ())
                     "type": "Catalog",
                     "id": "careless",
                     "stac_version": "1.0.0",
-                    "description": "answers anything",
+                    "description": "returns anything",
                     "conformsTo": classes,
                     "links": [{"rel": "self", "href": root}, link],
                 }
@@ -240,7 +242,7 @@ def careless_api(items: list[dict[str, Any]], *, conforms: tuple[str, ...] = ())
 
 @contextlib.contextmanager
 def answering(answer: Callable[[BaseHTTPRequestHandler, Any], Any]) -> Iterator[str]:
-    """Serve what a function of a request and its JSON returns: JSON, bytes, or None where it answered."""
+    """Serve what a function of a request and its JSON returns: JSON, bytes, or None if it has responded."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

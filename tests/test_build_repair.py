@@ -25,7 +25,7 @@ DAYS = 3
 
 
 class Files:
-    """Files on a server, some of which fail; and what was asked for."""
+    """Files on a server, some of which fail; and the requests to it."""
 
     def __init__(self, folder):
         self.folder, self.broken, self.asked = folder, set(), []
@@ -54,15 +54,15 @@ def files(tmp_path, monkeypatch):
         yield server
 
 
-def recipe(folder, *more, dims=("time",), **source):
+def recipe(folder, *options, dims=("time",), **source):
     """A catalog of two bands, and of further variables from GeoTIFFs beside it."""
     bands = {"red": {**SERIES, "dims": list(dims)}, "nir": {**SERIES, "dims": list(dims)}}
     place = {"kind": "stac", "root": str(folder / "c"), "time": JUNE, "dilate": 0}
     modalities = {"optical": {"from": "s2", "variables": bands}}
-    if more:
-        modalities["rest"] = {"from": "files", "variables": {name: {} for name in more}}
+    if options:
+        modalities["rest"] = {"from": "files", "variables": {name: {} for name in options}}
     sources = {"s2": {**place, **source}, "files": {"path": "{variable}.tif"}}
-    return catalog(folder, sources if more else {"s2": sources["s2"]}, modalities)
+    return catalog(folder, sources if options else {"s2": sources["s2"]}, modalities)
 
 
 def build(path, out, **settings):
@@ -76,7 +76,7 @@ def test_a_finished_cube_is_repaired_by_the_dates_that_failed(tmp_path, files, d
     with pytest.warns(AssetsFailed):
         cube = build(path, out)
     assert np.isnan(cube.red[1]).all() and len(cube.attrs["failed_assets"]) == 1
-    seen = json.loads(cube.attrs["coverage"])
+    values_result = json.loads(cube.attrs["coverage"])
     files.broken, files.asked = set(), []
     with pytest.raises(OutputExists, match="repair"):
         build(path, out)
@@ -85,7 +85,7 @@ def test_a_finished_cube_is_repaired_by_the_dates_that_failed(tmp_path, files, d
     for band in ("red", "nir"):
         np.testing.assert_array_equal(fixed[band], files.expected[band])
     assert "failed_assets" not in fixed.attrs
-    assert json.loads(fixed.attrs["coverage"]) == seen  # every cell had a date before
+    assert json.loads(fixed.attrs["coverage"]) == values_result  # every cell had a date before
     files.asked = []
     build(path, out, repair=True)
     assert not files.asked
@@ -118,13 +118,13 @@ def test_a_composite_is_made_again_with_all_its_dates(tmp_path, files):
 
 def test_a_stopped_build_reads_again_what_failed_before(tmp_path, files):
     tif(tmp_path / "b.tif", field(GRID), GRID)
-    whole = (tmp_path / "b.tif").read_bytes()
+    full = (tmp_path / "b.tif").read_bytes()
     path, out = recipe(tmp_path, "b"), tmp_path / "cube.zarr"
     files.broken = {"s1/red.tif"}
-    (tmp_path / "b.tif").write_bytes(whole[:1500])  # the header is there, pixels are not
+    (tmp_path / "b.tif").write_bytes(full[:1500])  # the header is there, pixels are not
     with pytest.warns(AssetsFailed), pytest.raises(GeomiamError):
         build(path, out)
-    (tmp_path / "b.tif").write_bytes(whole)
+    (tmp_path / "b.tif").write_bytes(full)
     files.broken, files.asked = set(), []
     cube = build(path, out)
     assert {name.partition("/")[0] for name in files.asked} == {"s1"}
@@ -149,8 +149,8 @@ def test_the_command_line_repairs(tmp_path, files):
     like = ["build", str(path), "--like", str(tmp_path / "like.zarr"), "--out", str(out)]
     assert CliRunner().invoke(cli.app, like).exit_code == 0
     files.broken = set()
-    done = CliRunner().invoke(cli.app, [*like, "--repair"])
-    assert done.exit_code == 0, done.output
+    process = CliRunner().invoke(cli.app, [*like, "--repair"])
+    assert process.exit_code == 0, process.output
     np.testing.assert_array_equal(gm.open_cube(out).red, files.expected.red)
 
 

@@ -1,4 +1,4 @@
-"""Cubes on disk: a build that stops goes on, nothing is lost, and the command line tells what was done."""
+"""Cubes on disk: a stopped build resumes, nothing is lost, and the command line reports the result."""
 
 import json
 
@@ -23,7 +23,7 @@ CHUNKS = {"y": 8, "x": 16}
 
 
 @pytest.fixture
-def made(tmp_path):
+def cube_result(tmp_path):
     """Three layers and a series, each a file of its own; a row of chunks is a band."""
     for i, name in enumerate(NAMES):
         tif(tmp_path / f"{name}.tif", field(FINE, seed=i), FINE)
@@ -51,7 +51,7 @@ class Reads:
         original = Pixels.__getitem__
 
         def counted(pixels, key):
-            if not all(k.stop for k in key):  # dask asks for the type
+            if not all(k.stop for k in key):  # dask requests the type
                 return original(pixels, key)
             self.paths.append(pixels.path.rsplit("/", 1)[-1][0])
             if stop is not None and len(self.paths) > stop:
@@ -61,13 +61,13 @@ class Reads:
         monkeypatch.setattr(Pixels, "__getitem__", counted)
 
 
-def build(path, out, **more):
-    return gm.build_cube(path, UTM, out=out, chunks=CHUNKS, progress=False, **more)
+def build(path, out, **options):
+    return gm.build_cube(path, UTM, out=out, chunks=CHUNKS, progress=False, **options)
 
 
-def test_a_cube_on_disk_is_the_lazy_one(made, tmp_path):
-    lazy = gm.build_cube(made, UTM)
-    cube = build(made, tmp_path / "cube.zarr")
+def test_a_cube_on_disk_is_the_lazy_one(cube_result, tmp_path):
+    lazy = gm.build_cube(cube_result, UTM)
+    cube = build(cube_result, tmp_path / "cube.zarr")
     xr.testing.assert_identical(
         cube.compute().drop_attrs(), lazy.compute().drop_attrs()[list(cube)]
     )
@@ -84,14 +84,14 @@ def test_a_cube_on_disk_is_the_lazy_one(made, tmp_path):
 @pytest.mark.parametrize(
     "stop", [5, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 1, 9, 13))]
 )
-def test_a_stopped_build_goes_on_and_ends_equal(made, tmp_path, monkeypatch, stop):
-    build(made, tmp_path / "whole.zarr")
-    with monkeypatch.context() as patched:
-        Reads(patched, stop)
+def test_a_stopped_build_goes_on_and_ends_equal(cube_result, tmp_path, monkeypatch, stop):
+    build(cube_result, tmp_path / "whole.zarr")
+    with monkeypatch.context() as patch:
+        Reads(patch, stop)
         with pytest.raises(KeyboardInterrupt):
-            build(made, tmp_path / "cube.zarr")
+            build(cube_result, tmp_path / "cube.zarr")
     assert not (tmp_path / "cube.zarr").exists()
-    cube = build(made, tmp_path / "cube.zarr")
+    cube = build(cube_result, tmp_path / "cube.zarr")
     same(tmp_path / "whole.zarr", tmp_path / "cube.zarr")
     assert np.isfinite(cube.s).all()
 
@@ -108,97 +108,101 @@ def same(a, b):
             assert one == two, name
 
 
-def test_rows_that_are_complete_are_not_read_again(made, tmp_path, monkeypatch):
-    with monkeypatch.context() as patched:
-        Reads(patched, 6)
+def test_rows_that_are_complete_are_not_read_again(cube_result, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        Reads(patch, 6)
         with pytest.raises(KeyboardInterrupt):
-            build(made, tmp_path / "cube.zarr")
+            build(cube_result, tmp_path / "cube.zarr")
     ledger = json.loads((tmp_path / ".cube.zarr.building.json").read_text())
     assert ledger["a"]["rows"] == 30 and 0 < ledger["b"]["rows"] < 30 and "c" not in ledger
-    with monkeypatch.context() as patched:
-        reads = Reads(patched)
-        build(made, tmp_path / "cube.zarr")
+    with monkeypatch.context() as patch:
+        reads = Reads(patch)
+        build(cube_result, tmp_path / "cube.zarr")
     assert reads.paths.count("a") == 0
     assert 0 < reads.paths.count("b") < reads.paths.count("c")
 
 
-def test_a_changed_file_or_catalog_is_read_again(made, tmp_path, monkeypatch):
-    with monkeypatch.context() as patched:
-        Reads(patched, 10)
+def test_a_changed_file_or_catalog_is_read_again(cube_result, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        Reads(patch, 10)
         with pytest.raises(KeyboardInterrupt):
-            build(made, tmp_path / "cube.zarr")
+            build(cube_result, tmp_path / "cube.zarr")
     new = field(FINE, seed=77)
     tif(tmp_path / "a.tif", new, FINE)
-    with monkeypatch.context() as patched:
-        reads = Reads(patched)
-        cube = build(made, tmp_path / "cube.zarr")
+    with monkeypatch.context() as patch:
+        reads = Reads(patch)
+        cube = build(cube_result, tmp_path / "cube.zarr")
     assert reads.paths.count("a") > 0
     expected = new[0, 10:-10, 10:-10].reshape(30, 2, 30, 2).mean((1, 3))
     np.testing.assert_allclose(cube.a, expected, atol=1e-4)
 
 
 @pytest.mark.slow
-def test_another_grid_starts_anew(made, tmp_path, monkeypatch):
-    with monkeypatch.context() as patched:
-        Reads(patched, 10)
+def test_another_grid_starts_anew(cube_result, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        Reads(patch, 10)
         with pytest.raises(KeyboardInterrupt):
-            build(made, tmp_path / "cube.zarr")
+            build(cube_result, tmp_path / "cube.zarr")
     crop = UTM[2:20, 3:20]
-    cube = gm.build_cube(made, crop, out=tmp_path / "cube.zarr", progress=False)
-    xr.testing.assert_allclose(cube.compute(), gm.build_cube(made, crop).compute()[list(cube)])
+    cube = gm.build_cube(cube_result, crop, out=tmp_path / "cube.zarr", progress=False)
+    xr.testing.assert_allclose(
+        cube.compute(), gm.build_cube(cube_result, crop).compute()[list(cube)]
+    )
 
 
 @pytest.mark.slow
-def test_a_ledger_cut_short_counts_as_none(made, tmp_path, monkeypatch):
-    with monkeypatch.context() as patched:
-        Reads(patched, 10)
+def test_a_ledger_cut_short_counts_as_none(cube_result, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        Reads(patch, 10)
         with pytest.raises(KeyboardInterrupt):
-            build(made, tmp_path / "cube.zarr")
+            build(cube_result, tmp_path / "cube.zarr")
     (tmp_path / ".cube.zarr.building.json").write_text('{"a": {"pri')
-    build(made, tmp_path / "cube.zarr")
-    build(made, tmp_path / "whole.zarr")
+    build(cube_result, tmp_path / "cube.zarr")
+    build(cube_result, tmp_path / "whole.zarr")
     same(tmp_path / "whole.zarr", tmp_path / "cube.zarr")
 
 
-def test_coordinates_of_the_grid_go_along(made, tmp_path):
+def test_coordinates_of_the_grid_go_along(cube_result, tmp_path):
     from odc.geo.xr import xr_coords
 
     zone = ("y", "x"), np.arange(900).reshape(30, 30)
     like = xr.Dataset(coords={**xr_coords(UTM), "zone": zone})
-    cube = gm.build_cube(made, like, out=tmp_path / "cube.zarr", chunks=CHUNKS, progress=False)
+    cube = gm.build_cube(
+        cube_result, like, out=tmp_path / "cube.zarr", chunks=CHUNKS, progress=False
+    )
     assert set(cube.data_vars) == {*NAMES, "s"}
     np.testing.assert_array_equal(cube.coords["zone"], zone[1])
 
 
-def test_nothing_is_overwritten_unless_asked(made, tmp_path):
+def test_nothing_is_overwritten_unless_asked(cube_result, tmp_path):
     out = tmp_path / "cube.zarr"
-    build(made, out)
+    build(cube_result, out)
     before = out.stat().st_mtime_ns
     with pytest.raises(OutputExists, match="overwrite=True"):
-        build(made, out)
+        build(cube_result, out)
     assert out.stat().st_mtime_ns == before
     tif(tmp_path / "a.tif", field(FINE, seed=5), FINE)
     old = gm.open_cube(out).a.compute()
-    assert not np.array_equal(build(made, out, overwrite=True).a, old)
+    assert not np.array_equal(build(cube_result, out, overwrite=True).a, old)
 
 
-def test_a_file_cut_short_is_named_and_the_rest_is_kept(made, tmp_path):
-    whole = (tmp_path / "c.tif").read_bytes()
-    (tmp_path / "c.tif").write_bytes(whole[: len(whole) // 3])
+def test_a_file_cut_short_is_named_and_the_rest_is_kept(cube_result, tmp_path):
+    full = (tmp_path / "c.tif").read_bytes()
+    (tmp_path / "c.tif").write_bytes(full[: len(full) // 3])
     with pytest.raises(
         SourceError, match=r"c\.tif cannot be read to its end.*complete parts are kept"
     ):
-        build(made, tmp_path / "cube.zarr")
+        build(cube_result, tmp_path / "cube.zarr")
     assert json.loads((tmp_path / ".cube.zarr.building.json").read_text())["b"]["rows"] == 30
     assert not (tmp_path / "cube.zarr").exists()
-    (tmp_path / "c.tif").write_bytes(whole)
-    assert np.isfinite(build(made, tmp_path / "cube.zarr").c).all()
+    (tmp_path / "c.tif").write_bytes(full)
+    assert np.isfinite(build(cube_result, tmp_path / "cube.zarr").c).all()
 
 
-def optical(folder, items, **more):
+def optical(folder, items, **options):
     static(folder, items)
     series = {"kind": "series", "dims": ["time"]}
-    source = {"kind": "stac", "root": "stac/catalog.json", "time": JUNE, "dilate": 0, **more}
+    source = {"kind": "stac", "root": "stac/catalog.json", "time": JUNE, "dilate": 0, **options}
     variables = {"red": series, "nir": series}
     return catalog(folder, {"s2": source}, {"optical": {"from": "s2", "variables": variables}})
 
@@ -211,60 +215,64 @@ def test_failed_scenes_are_nan_and_lines_that_outlive_a_stop(tmp_path):
         for item in items:
             for asset in item["assets"].values():
                 asset["href"] = base + asset["href"].removeprefix(str(tmp_path))
-        made = optical(tmp_path, items)
+        cube_result = optical(tmp_path, items)
         with pytest.warns(AssetsFailed):
-            cube = gm.build_cube(made, GRID, out=tmp_path / "cube.zarr", progress=False)
+            cube = gm.build_cube(cube_result, GRID, out=tmp_path / "cube.zarr", progress=False)
     assert np.isnan(cube.red[1]).all() and np.isfinite(cube.red[0]).all()
     assert np.isfinite(cube.nir).all()
     (line,) = cube.attrs["failed_assets"]
     assert "s1 / red" in line and "404" in line
-    from geomiam.sources.report import summary
+    from geomiam.sources.build_report import summary
 
     assert "1 files could not be read" in summary(cube) and "s1 / red" in summary(cube)
 
 
 def test_scenes_are_in_the_store_and_new_ones_are_read(tmp_path):
     items = [scene(tmp_path, f"s{i}", date=f"2020-06-0{i + 1}T10:50:00Z") for i in range(3)]
-    made = optical(tmp_path, items[:2], composite="1MS")
-    one = gm.build_cube(made, GRID, out=tmp_path / "one.zarr", progress=False)
+    cube_result = optical(tmp_path, items[:2], composite="1MS")
+    one = gm.build_cube(cube_result, GRID, out=tmp_path / "one.zarr", progress=False)
     assert [s["id"] for s in json.loads(one.attrs["scenes"])["s2"]] == ["s0", "s1"]
     with pytest.raises(OutputExists):
-        gm.build_cube(made, GRID, out=tmp_path / "one.zarr")
+        gm.build_cube(cube_result, GRID, out=tmp_path / "one.zarr")
 
 
 def run(*arguments):
     return CliRunner().invoke(cli.app, list(map(str, arguments)), env={"COLUMNS": "200"})
 
 
-def test_the_command_line_plans_builds_and_sums_up(made, tmp_path):
-    with_grid = made.read_text() + "grid: {crs: EPSG:32631, resolution: 20}\n"
-    made.write_text(with_grid)
+def test_the_command_line_plans_builds_and_sums_up(cube_result, tmp_path):
+    with_grid = cube_result.read_text() + "grid: {crs: EPSG:32631, resolution: 20}\n"
+    cube_result.write_text(with_grid)
     place = ("--bounds", "500000,5500000,500600,5500600")
-    plan = run("build", made, "--plan", *place)
+    plan = run("build", cube_result, "--plan", *place)
     assert plan.exit_code == 0, plan.output
     assert "30 × 30 cells of 20 m in EPSG:32631" in plan.output and "MB to read" in plan.output
-    done = run("build", made, "--out", tmp_path / "cube.zarr", *place)
-    assert done.exit_code == 0, done.output
+    process = run("build", cube_result, "--out", tmp_path / "cube.zarr", *place)
+    assert process.exit_code == 0, process.output
     assert (
-        "m: a, b, c, s from files (raster, 4 files" in done.output
-        and "data in 100.0% of the cells" in done.output
+        "m: a, b, c, s from files (raster, 4 files" in process.output
+        and "data in 100.0% of the cells" in process.output
     )
-    like = run("build", made, "--out", tmp_path / "two.zarr", "--like", tmp_path / "cube.zarr")
+    like = run(
+        "build", cube_result, "--out", tmp_path / "two.zarr", "--like", tmp_path / "cube.zarr"
+    )
     assert like.exit_code == 0, like.output
     same(tmp_path / "cube.zarr", tmp_path / "two.zarr")
     tif(tmp_path / "like.tif", field(UTM), UTM)
     assert (
-        run("build", made, "--out", tmp_path / "t.zarr", "--like", tmp_path / "like.tif").exit_code
+        run(
+            "build", cube_result, "--out", tmp_path / "t.zarr", "--like", tmp_path / "like.tif"
+        ).exit_code
         == 0
     )
     assert gm.open_cube(tmp_path / "t.zarr").odc.geobox == UTM
 
 
-def test_the_command_line_says_what_to_do(made, tmp_path):
+def test_the_command_line_says_what_to_do(cube_result, tmp_path):
     def said(*arguments):
-        done = run("build", made, *arguments)
-        assert done.exit_code != 0
-        return str(done.exception) + done.output
+        process = run("build", cube_result, *arguments)
+        assert process.exit_code != 0
+        return str(process.exception) + process.output
 
     assert "no grid" in said("--plan")
     assert "--out is missing" in said("--bounds", "1,2,3,4")
@@ -317,16 +325,16 @@ def test_a_box_of_degrees_to_a_cube_of_three_sources(tmp_path):
         grid={"crs": "EPSG:32631", "resolution": 20},
     )
     degrees = GRID.pad(-5).boundingbox.to_crs("EPSG:4326").bbox
-    where = ",".join(f"{v:.6f}" for v in degrees)
-    done = run("build", path, "--out", tmp_path / "cube.zarr", f"--bbox={where}")
-    assert done.exit_code == 0, done.output
+    location = ",".join(f"{v:.6f}" for v in degrees)
+    process = run("build", path, "--out", tmp_path / "cube.zarr", f"--bbox={location}")
+    assert process.exit_code == 0, process.output
     cube = gm.open_cube(tmp_path / "cube.zarr")
     lattice = cube.odc.geobox.boundingbox.bbox
     assert all(v % 20 == 0 for v in lattice)
-    covered = GeoBox.from_bbox(lattice, "EPSG:32631", resolution=20).footprint("EPSG:4326")
-    assert covered.contains(odc_box(*degrees, "EPSG:4326").buffer(-1e-6))
-    told = run("info", tmp_path / "cube.zarr")
-    assert "built from" in told.output and "2 scenes" in told.output
+    coverage_result = GeoBox.from_bbox(lattice, "EPSG:32631", resolution=20).footprint("EPSG:4326")
+    assert coverage_result.contains(odc_box(*degrees, "EPSG:4326").buffer(-1e-6))
+    messages = run("info", tmp_path / "cube.zarr")
+    assert "built from" in messages.output and "2 scenes" in messages.output
     schema = gm.Schema.from_yaml(path)
     shares = gm.coverage(cube, schema).observed
     assert set(shares.modality.values) == {"optical", "terrain", "climate"}

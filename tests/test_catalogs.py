@@ -12,8 +12,8 @@ from test_build import static
 
 import geomiam as gm
 from geomiam.errors import SchemaError
-from geomiam.schema.data_source import source_kinds
 from geomiam.schema.schema import Schema
+from geomiam.schema.source import source_kinds
 
 PLACE = (4.0, 50.6, 4.2, 50.8)
 """West, south, east, north of all places, but for Sentinel-2."""
@@ -28,30 +28,30 @@ def flat(path, value, box=WIDE, *, dtype="int16", bands=1, **header):
 
 
 def chelsa(folder):
-    """Integers of 0.1; temperatures in kelvin. The catalog says so, whatever the header does."""
-    wanted = {}
+    """Integers of 0.1; temperatures in kelvin. The catalog declares this, whatever the header declares."""
+    expected = {}
     for i in range(1, 20):
         flat(folder / f"bio/CHELSA_bio{i}_1981-2010_V.2.1.tif", 2800 + i, dtype="uint16")
-        wanted[f"bio{i}"] = (2800 + i) * 0.1 - (273.15 if f"bio{i}" in KELVIN else 0)
+        expected[f"bio{i}"] = (2800 + i) * 0.1 - (273.15 if f"bio{i}" in KELVIN else 0)
     for name in ("tas", "pr"):
         for month in range(1, 13):
             file = f"{name}/CHELSA_{name}_{month:02d}_1981-2010_V.2.1.tif"
             flat(folder / file, 2800 + month, dtype="uint16", scales=(9.0,))
         steps = (2800 + np.arange(1, 13)) * 0.1
-        wanted[name] = steps - (273.15 if name in KELVIN else 0)
-    return {"chelsa": folder}, wanted
+        expected[name] = steps - (273.15 if name in KELVIN else 0)
+    return {"chelsa": folder}, expected
 
 
 def worldclim(folder):
-    wanted = {f"bio{i}": i + 0.5 for i in range(1, 20)}
+    expected = {f"bio{i}": i + 0.5 for i in range(1, 20)}
     for i in range(1, 20):
         flat(folder / f"wc2.1_30s_bio_{i}.tif", i + 0.5, dtype="float32", nodata=-3.4e38)
     flat(folder / "wc2.1_30s_elev.tif", 77, nodata=-32768)
     for name in ("tavg", "prec"):
         for month in range(1, 13):
             flat(folder / f"wc2.1_30s_{name}_{month:02d}.tif", month, dtype="float32")
-        wanted[name] = np.arange(1, 13)
-    return {"worldclim": folder}, {**wanted, "elevation": 77}
+        expected[name] = np.arange(1, 13)
+    return {"worldclim": folder}, {**expected, "elevation": 77}
 
 
 def copernicus_dem(folder):
@@ -94,11 +94,11 @@ def worldcover(folder):
     return {"worldcover": folder}, {"land_cover": 10}
 
 
-def overviews(path, how):
+def overviews(path, method):
     import rasterio
 
     with rasterio.open(path, "r+") as file:
-        file.build_overviews([2, 4, 8], rasterio.enums.Resampling[how])
+        file.build_overviews([2, 4, 8], rasterio.enums.Resampling[method])
 
 
 def alphaearth(folder):
@@ -108,14 +108,14 @@ def alphaearth(folder):
 
 
 def europe(folder):
-    wanted = {}
+    expected = {}
     roots = {}
     for make in (chelsa, worldclim, soilgrids, human_footprint, worldcover):
         root, values = make(folder / make.__name__)
         roots |= root
-        wanted = values | wanted  # of two climates, the first is taken
-    gone = {"tavg", "prec"}
-    return roots, {k: v for k, v in wanted.items() if k not in gone} | {
+        expected = values | expected  # of two climates, the first is taken
+    missing = {"tavg", "prec"}
+    return roots, {k: v for k, v in expected.items() if k not in missing} | {
         "slope": 0,
         "aspect": np.nan,
     }
@@ -144,7 +144,7 @@ LARGE = ("europe", "worldclim")
     "name", [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in MAKERS]
 )
 def test_a_catalog_is_built_from_files_of_the_providers_shape(tmp_path, name):
-    roots, wanted = MAKERS[name](tmp_path)
+    roots, expected = MAKERS[name](tmp_path)
     grid = BOX if name != "europe" else None
     place = None
     if grid is None:
@@ -152,10 +152,10 @@ def test_a_catalog_is_built_from_files_of_the_providers_shape(tmp_path, name):
     cube = gm.build_cube(name, grid, bounds=place, roots=roots).compute()
     assert "unknown" not in str([v.source_crs for v in cube.data_vars.values()])
     assert (
-        set(cube.data_vars) == set(wanted) == set(Schema.from_yaml(gm.catalogs()[name]).variables)
+        set(cube.data_vars) == set(expected) == set(Schema.from_yaml(gm.catalogs()[name]).variables)
     )
     middle = cube.isel({d: cube.sizes[d] // 2 for d in cube.odc.spatial_dims})
-    for variable, value in wanted.items():
+    for variable, value in expected.items():
         np.testing.assert_allclose(middle[variable], value, rtol=1e-5, err_msg=variable)
         assert cube[variable].license and cube[variable].citation, variable
         assert cube[variable].dtype == "float32"
@@ -174,8 +174,8 @@ def test_the_sentinel2_catalog_searches_what_it_is_told(tmp_path):
         "sentinel2", GRID, roots={"earth-search": tmp_path / "stac" / "catalog.json"}
     )
     assert cube.time.dt.month.values.tolist() == [4, 5, 6, 7, 8, 9]
-    seen = np.isfinite(cube.red).all(("y", "x")).values
-    assert seen.tolist() == [True, False, False, True, False, True]
+    values_result = np.isfinite(cube.red).all(("y", "x")).values
+    assert values_result.tolist() == [True, False, False, True, False, True]
     for i, name in enumerate(keys):
         np.testing.assert_allclose(cube[name][0], 0.2 + i * 1e-4, atol=1e-6)
     schema = gm.Schema.from_yaml(gm.catalogs()["sentinel2"])
@@ -188,7 +188,7 @@ def test_every_catalog_says_under_which_licence_and_whom_to_cite(name):
     for modality in schema.modalities.values():
         for variable in modality.variables:
             source = schema.sources[modality.origin_of(variable).source]
-            if source.kind == "derived":  # of another that says it
+            if source.kind == "derived":  # of another that states it
                 continue
             assert modality.license or source.license, variable
             assert modality.citation or source.citation, variable
@@ -207,8 +207,8 @@ def test_the_page_lists_every_catalog_and_every_kind_of_source():
 
 def test_what_the_page_shows_is_understood(tmp_path):
     first, second = re.findall(r"```yaml\n(.*?)```", page(), re.DOTALL)
-    joined = first + second.replace("modalities:\n", "")
-    (tmp_path / "page.yaml").write_text(joined, encoding="utf-8")
+    combination = first + second.replace("modalities:\n", "")
+    (tmp_path / "page.yaml").write_text(combination, encoding="utf-8")
     schema = Schema.from_yaml(tmp_path / "page.yaml")
     assert list(schema.modalities) == ["optical", "terrain", "climate", "texture"]
     climate = schema.modalities["climate"]

@@ -13,7 +13,7 @@ import geomiam as gm
 from geomiam.baselines import BASELINES
 from geomiam.masking import STRATEGIES, Strategy
 from geomiam.metrics import METRICS
-from geomiam.schema.data_source import FORMATS
+from geomiam.schema.source import FORMATS
 
 
 @pytest.fixture(autouse=True)

@@ -156,7 +156,7 @@ def catalog() -> gm.Schema:
 
 
 def test_the_catalog_of_the_page_loads_and_shows_every_kind(catalog):
-    from geomiam.schema.schema import KINDS
+    from geomiam.schema.variable import KINDS
 
     assert {v.kind for v in catalog.variables.values()} == set(KINDS)
     assert list(catalog.groups) == ["climate", "land", "sky"]

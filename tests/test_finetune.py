@@ -24,7 +24,8 @@ from geomiam.errors import (
 from geomiam.inference.engine import base_value, predict_block
 from geomiam.inference.shapley_block import shapley_block
 from geomiam.model.model import Model
-from geomiam.schema.schema import Modality, Schema
+from geomiam.schema.modality import Modality
+from geomiam.schema.schema import Schema
 from geomiam.tokens.blocks import Block, encode
 from geomiam.tokens.scaler import fit_scaler
 from geomiam.tokens.select import group_masks

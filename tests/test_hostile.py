@@ -25,11 +25,15 @@ ROOT = Path(__file__).parents[1]
 def test_hostile_inputs_are_refused_clearly_or_right(family):
     """In a process of its own: the check forks, and a fork loses the threads of other tests."""
     command = [sys.executable, "-m", "tools.hostile", "--count", "12", "--seed", "2026"]
-    done = subprocess.run(
+    process_result = subprocess.run(
         [*command, "--family", family], cwd=ROOT, capture_output=True, text=True, timeout=900
     )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert re.search(r"\| [1-9]\d* \| 0 \| \d+ \| 0 \| 0 \|", done.stdout), done.stdout
+    assert process_result.returncode == 0, (
+        process_result.stdout[-3000:] + process_result.stderr[-3000:]
+    )
+    assert re.search(r"\| [1-9]\d* \| 0 \| \d+ \| 0 \| 0 \|", process_result.stdout), (
+        process_result.stdout
+    )
 
 
 def test_the_check_itself_sees_hangs_memory_damage_and_unclear_errors(tmp_path, monkeypatch):

@@ -69,8 +69,8 @@ def test_a_grid_that_cannot_be_built_is_refused(home, grid, message):
         ({"resolution": float("nan")}, {}, "finite|greater than 0"),
         ({"bounds": [0, 0, float("inf"), 1]}, {}, "finite numbers"),
         ({}, {"tiles": float("inf")}, "finite"),
-        ({}, {"band": []}, "names nothing"),
-        ({}, {"path": ""}, "names nothing"),
+        ({}, {"band": []}, "expected a name"),
+        ({}, {"path": ""}, "expected a name"),
         ({}, {"scale": float("nan")}, "finite"),
         ({}, {"resampling": "bilinaer"}, "no resampling 'bilinaer'; use bilinear"),
     ],
@@ -102,8 +102,8 @@ def test_a_path_has_plain_fields_and_an_end(home, path):
 
 
 def test_fields_of_a_path_are_filled_as_numbers_and_texts():
-    from geomiam.schema.data_source import Source
-    from geomiam.sources.files import _fill
+    from geomiam.schema.source import Source
+    from geomiam.sources.paths import _fill
 
     source = Source(name="s", path="x")
     fields = {"variable": "v", "month": 3, "lat": 7.5, "year": "2001"}

@@ -15,7 +15,9 @@ from geomiam.data.predictors import predictors
 from geomiam.data.values.missing import as_float
 from geomiam.data.values.packing import is_fill
 from geomiam.errors import GridError, VariableMismatch
-from geomiam.schema.schema import Modality, Schema, Variable
+from geomiam.schema.modality import Modality
+from geomiam.schema.schema import Schema
+from geomiam.schema.variable import Variable
 from geomiam.tokens.scaler import fit_scaler
 
 

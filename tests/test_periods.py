@@ -22,7 +22,7 @@ import geomiam as gm
 from geomiam.baselines.oracle import part
 from geomiam.data.predictors import bind
 from geomiam.errors import SchemaError
-from geomiam.schema.calendar_windows import is_period, periods, spelled
+from geomiam.schema.calendar_windows import is_period, period_label, periods
 from geomiam.schema.schema import Schema
 from geomiam.tokens.blocks import encode
 from geomiam.tokens.layout import Layout
@@ -63,12 +63,12 @@ def week(label: str) -> tuple:
 
 def by_loop(x: np.ndarray, labels: tuple, key) -> np.ndarray:
     """``(n, channels, dates)`` → ``(n, channels · periods, slots)``, by walking over the dates."""
-    found: dict = {}
+    result: dict = {}
     for place in sorted(range(len(labels)), key=lambda i: labels[i]):
-        found.setdefault(key(labels[place]), []).append(place)
-    slots = max(map(len, found.values()))
-    tokens = np.full((len(x), x.shape[1], len(found), slots), np.nan, np.float32)
-    for p, places in enumerate(found.values()):
+        result.setdefault(key(labels[place]), []).append(place)
+    slots = max(map(len, result.values()))
+    tokens = np.full((len(x), x.shape[1], len(result), slots), np.nan, np.float32)
+    for p, places in enumerate(result.values()):
         for slot, place in enumerate(places):
             tokens[:, :, p, slot] = x[:, :, place]
     return tokens.reshape(len(x), -1, slots)
@@ -76,7 +76,7 @@ def by_loop(x: np.ndarray, labels: tuple, key) -> np.ndarray:
 
 @pytest.mark.parametrize("order", [None, 3], ids=["sorted", "shuffled"])
 @pytest.mark.parametrize(
-    ("every", "key"),
+    ("period", "key"),
     [
         ("1MS", month),
         ("ME", month),
@@ -86,19 +86,19 @@ def by_loop(x: np.ndarray, labels: tuple, key) -> np.ndarray:
         ("W", week),
     ],
 )
-def test_each_token_holds_the_dates_of_its_period(every, key, order):
+def test_each_token_holds_the_dates_of_its_period(period, key, order):
     labels = DATES if order is None else tuple(np.random.default_rng(order).permutation(DATES))
-    own = {"band": ("red", "nir"), "time": labels}
-    schema = schema_of(m=[variable("ndvi", "series", window=every, labels=own)])
+    source_names = {"band": ("red", "nir"), "time": labels}
+    schema = schema_of(m=[variable("ndvi", "series", window=period, labels=source_names)])
     x = random_arrays(schema, 5)
     block = encode(x, layout=Layout.of(schema), scaler=plain_scaler(schema))
-    wanted = by_loop(x["ndvi"], labels, key)
-    np.testing.assert_array_equal(block.values[0], wanted)
-    np.testing.assert_array_equal(block.observed, np.isfinite(wanted).any(-1))
+    expected = by_loop(x["ndvi"], labels, key)
+    np.testing.assert_array_equal(block.values[0], expected)
+    np.testing.assert_array_equal(block.observed, np.isfinite(expected).any(-1))
 
 
 @pytest.mark.parametrize(
-    ("every", "names"),
+    ("period", "names"),
     [
         ("1MS", MONTHS),
         ("2MS", ["2015-07..2015-08", "2015-11", "2016-07"]),
@@ -108,8 +108,8 @@ def test_each_token_holds_the_dates_of_its_period(every, key, order):
         ("16D", ["2015-07-11", "2015-07-31..2015-08-01", "2015-11-02", "2016-07-02..2016-07-05"]),
     ],
 )
-def test_names_spell_the_period_and_select_the_token_alone(every, names):
-    layout = layout_of(m=[variable("ndvi", "series", window=every, labels={"time": DATES})])
+def test_names_spell_the_period_and_select_the_token_alone(period, names):
+    layout = layout_of(m=[variable("ndvi", "series", window=period, labels={"time": DATES})])
     assert layout.names[: len(names)] == [f"ndvi[time={n}]" for n in names]
     assert len(set(layout.names)) == layout.size
     for token, name in enumerate(layout.names):
@@ -150,8 +150,8 @@ def test_a_period_of_as_many_dates_as_a_window_of_steps_makes_the_same_tokens():
 
 
 def test_periods_have_weights_of_their_own_and_dates_a_mean_of_their_own():
-    own = {"band": ("red", "nir"), "time": DATES}
-    schema = schema_of(m=[variable("ndvi", "series", window="1MS", labels=own)])
+    source_names = {"band": ("red", "nir"), "time": DATES}
+    schema = schema_of(m=[variable("ndvi", "series", window="1MS", labels=source_names)])
     assert Layout.of(schema).spans[0].channels == 2 * len(MONTHS)
     arrays = random_arrays(schema, 50, gaps=0.5)
     scaler = fit_scaler(arrays, schema)
@@ -161,8 +161,8 @@ def test_periods_have_weights_of_their_own_and_dates_a_mean_of_their_own():
     np.testing.assert_allclose(scaler.mean["ndvi"], mean, atol=1e-6)
     np.testing.assert_allclose(scaler.std["ndvi"], np.tile(std[:, None], 7), atol=1e-6)
     block = encode(arrays, layout=Layout.of(schema), scaler=scaler)
-    scaled = (x - mean) / std[:, None]
-    np.testing.assert_allclose(block.values[0], by_loop(scaled, DATES, month), atol=1e-5)
+    scaled_values = (x - mean) / std[:, None]
+    np.testing.assert_allclose(block.values[0], by_loop(scaled_values, DATES, month), atol=1e-5)
     scaler.check(schema)
 
 
@@ -181,12 +181,12 @@ def test_the_oracle_hides_all_dates_of_a_period():
     schema = schema_of(m=[variable("ndvi", "series", window="1MS", labels={"time": DATES})])
     values = np.arange(7, dtype=np.float32)[None]
     sites = xr.Dataset({"ndvi": (("site", "time"), values)}, coords={"time": list(DATES)})
-    seen, _ = part(sites, schema, "ndvi[time=2016]")
-    np.testing.assert_array_equal(seen["ndvi"].values[0], [np.nan] * 4 + [4, 5, 6])
+    values_result, _ = part(sites, schema, "ndvi[time=2016]")
+    np.testing.assert_array_equal(values_result["ndvi"].values[0], [np.nan] * 4 + [4, 5, 6])
 
 
 @pytest.fixture(scope="module")
-def dated() -> xr.Dataset:
+def dated_table() -> xr.Dataset:
     """Sites with a series of seven dates."""
     sites = tiny_sites(80).drop_vars(["ndvi", "month"])
     values = np.random.default_rng(0).normal(size=(80, 7)).astype(np.float32)
@@ -202,28 +202,34 @@ def catalog(window: str) -> str:
     )
 
 
-def test_a_catalog_with_months_trains_saves_loads_and_predicts(dated, tmp_path):
+def test_a_catalog_with_months_trains_saves_loads_and_predicts(dated_table, tmp_path):
     file = tmp_path / "catalog.yaml"
     file.write_text(catalog("1MS"), encoding="utf-8")
     schema = Schema.from_yaml(file)
     assert Schema.from_dict(schema.to_dict()) == schema
-    model = gm.fit(dated, schema, fit_options={"network": TINY_NETWORK, "training": quick()})
+    model = gm.fit(dated_table, schema, fit_options={"network": TINY_NETWORK, "training": quick()})
     assert model.layout.names[1:] == [f"ndvi[time={m}]" for m in MONTHS]
     model.save(tmp_path / "model")
     again = gm.load_model(tmp_path / "model")
-    assert again.schema == bind(schema, dated) and again.layout.names == model.layout.names
-    maps = gm.predict(dated, model, scale="logit")
-    xr.testing.assert_equal(gm.predict(dated, again, scale="logit"), maps)
-    shuffled = dated.isel(time=[3, 0, 6, 1, 5, 2, 4])
-    xr.testing.assert_allclose(gm.predict(shuffled, again, scale="logit"), maps, atol=1e-6)
+    assert again.schema == bind(schema, dated_table) and again.layout.names == model.layout.names
+    maps = gm.predict(dated_table, model, scale="logit")
+    xr.testing.assert_equal(gm.predict(dated_table, again, scale="logit"), maps)
+    shuffled_table = dated_table.isel(time=[3, 0, 6, 1, 5, 2, 4])
+    xr.testing.assert_allclose(gm.predict(shuffled_table, again, scale="logit"), maps, atol=1e-6)
 
 
-def test_hiding_a_year_of_months_is_setting_its_dates_to_nan(dated):
-    model = gm.fit(dated, Schema.from_dict(MONTHLY), network=TINY_NETWORK, training=quick(), rng=0)
-    seen = gm.predict(dated, model, using=["climate", "ndvi[time=2016]"], scale="logit")
-    gone = dated.assign(ndvi=dated["ndvi"].where(dated["time"].dt.year == 2016))
-    wanted = gm.predict(gone, model, scale="logit")
-    np.testing.assert_allclose(seen["suitability"], wanted["suitability"], atol=1e-6)
+def test_hiding_a_year_of_months_is_setting_its_dates_to_nan(dated_table):
+    model = gm.fit(
+        dated_table, Schema.from_dict(MONTHLY), network=TINY_NETWORK, training=quick(), rng=0
+    )
+    values_result = gm.predict(
+        dated_table, model, using=["climate", "ndvi[time=2016]"], scale="logit"
+    )
+    missing = dated_table.assign(
+        ndvi=dated_table["ndvi"].where(dated_table["time"].dt.year == 2016)
+    )
+    expected = gm.predict(missing, model, scale="logit")
+    np.testing.assert_allclose(values_result["suitability"], expected["suitability"], atol=1e-6)
 
 
 MONTHLY = {
@@ -234,19 +240,19 @@ MONTHLY = {
 }
 
 
-def test_gap_filling_and_trees_read_periods_too(dated):
+def test_gap_filling_and_trees_read_periods_too(dated_table):
     schema = Schema.from_dict(MONTHLY)
-    filled = gm.baselines.fit_imputed(
-        dated, schema, fit_options={"network": TINY_NETWORK, "training": quick()}
+    filled_table = gm.baselines.fit_imputed(
+        dated_table, schema, fit_options={"network": TINY_NETWORK, "training": quick()}
     )
-    trees = gm.baselines.fit_baseline("xgboost", dated, schema, rng=0, options={"rounds": 3})
+    trees = gm.baselines.fit_baseline("xgboost", dated_table, schema, rng=0, options={"rounds": 3})
     for kind in ("mean", "conditional"):
-        assert np.isfinite(filled.by(kind).scores(dated)).all()
-    assert trees.scores(dated).shape == (80, 2)
+        assert np.isfinite(filled_table.by(kind).scores(dated_table)).all()
+    assert trees.scores(dated_table).shape == (80, 2)
 
 
 @pytest.mark.parametrize(
-    ("every", "dates", "name"),
+    ("period", "dates", "name"),
     [
         ("YS", ["2015-01-03", "2015-12-30"], "2015"),
         ("YE", ["2015-01-03", "2015-12-30"], "2015"),
@@ -259,15 +265,15 @@ def test_gap_filling_and_trees_read_periods_too(dated):
         ("16D", ["2015-07-03", "2015-07-12"], "2015-07-03..2015-07-12"),
     ],
 )
-def test_a_period_is_named_by_the_digits_that_its_dates_share(every, dates, name):
-    assert spelled(dates, every) == name
+def test_a_period_is_named_by_the_digits_that_its_dates_share(period, dates, name):
+    assert period_label(dates, period) == name
 
 
 @pytest.mark.parametrize(
-    ("every", "long_enough"), [("1D", True), ("24h", True), ("23h", False), ("2D", True)]
+    ("period", "long_enough"), [("1D", True), ("24h", True), ("23h", False), ("2D", True)]
 )
-def test_a_period_takes_a_day_or_longer(every, long_enough):
-    assert is_period(every) is long_enough
+def test_a_period_takes_a_day_or_longer(period, long_enough):
+    assert is_period(period) is long_enough
 
 
 def test_dates_of_different_time_zones_fall_into_the_months_of_utc():

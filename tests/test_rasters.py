@@ -15,7 +15,7 @@ from rasterio.enums import ColorInterp
 
 import geomiam as gm
 from geomiam.errors import DoubtfulSource, GridError, SourceError, UnreadableFile
-from geomiam.sources.files import stamp
+from geomiam.sources.paths import stamp
 
 VECTOR = {"kind": "vector", "dims": ["feature"]}
 
@@ -24,16 +24,16 @@ def built(folder, source, variable=None, *, grid=UTM):
     return gm.build_cube(one(folder, source, variable), grid).layer
 
 
-def wanted(values, *, grid=UTM, how="average"):
-    return warped(np.asarray(values, "float64"), FINE, grid, how)
+def wanted(values, *, grid=UTM, method="average"):
+    return warped(np.asarray(values, "float64"), FINE, grid, method)
 
 
 def as_rasterio_reads(path):
     """Bands in their units, NaN where rasterio's mask hides them."""
     with rasterio.open(path) as file:
         raw = file.read(masked=True).astype("float64")
-        scaled = [p * s + o for p, s, o in zip(raw, file.scales, file.offsets, strict=True)]
-    return np.stack([p.filled(np.nan) for p in scaled])
+        scaled_values = [p * s + o for p, s, o in zip(raw, file.scales, file.offsets, strict=True)]
+    return np.stack([p.filled(np.nan) for p in scaled_values])
 
 
 def gappy(fill, dtype="float32"):
@@ -43,16 +43,16 @@ def gappy(fill, dtype="float32"):
 
 
 @pytest.mark.parametrize(
-    "stored, spelled",
+    "stored_value, text",
     [(-99.99, -99.99), (1e20, 1e20), (-3.4e38, -3.4e38), (-3.4028234663852886e38, -3.4e38)],
 )
-def test_the_nodata_of_a_catalog_matches_float32_data(tmp_path, stored, spelled):
-    values = gappy(np.float32(stored))
+def test_the_nodata_of_a_catalog_matches_float32_data(tmp_path, stored_value, text):
+    values = gappy(np.float32(stored_value))
     tif(tmp_path / "a.tif", values, FINE)
-    found = built(tmp_path, {"path": "a.tif", "nodata": spelled})
-    truth = np.where(values == np.float32(stored), np.nan, values)
-    np.testing.assert_allclose(found, wanted(truth), rtol=1e-5)
-    assert np.isnan(found).any()
+    result = built(tmp_path, {"path": "a.tif", "nodata": text})
+    truth = np.where(values == np.float32(stored_value), np.nan, values)
+    np.testing.assert_allclose(result, wanted(truth), rtol=1e-5)
+    assert np.isnan(result).any()
 
 
 def test_the_nodata_of_a_file_matches_its_data_as_loosely(tmp_path):
@@ -79,10 +79,10 @@ def test_nodata_and_scale_beside_a_file_count(tmp_path):
     )
     truth = as_rasterio_reads(tmp_path / "a.tif")[0]
     assert np.isnan(truth).sum() == 33 * 17
-    found = built(tmp_path, {"path": "a.tif"})
-    np.testing.assert_allclose(found, wanted(truth), rtol=1e-6)
-    aligned = gm.align({"v": tmp_path / "a.tif"}, like=UTM, resampling="average").v
-    np.testing.assert_allclose(found, aligned, rtol=1e-5)
+    result = built(tmp_path, {"path": "a.tif"})
+    np.testing.assert_allclose(result, wanted(truth), rtol=1e-6)
+    aligned_grid = gm.align({"v": tmp_path / "a.tif"}, like=UTM, resampling="average").v
+    np.testing.assert_allclose(result, aligned_grid, rtol=1e-5)
 
 
 @pytest.mark.parametrize("inside", [True, False])
@@ -99,8 +99,8 @@ def test_masks_inside_and_beside_a_file_count(tmp_path, inside):
     assert (tmp_path / "a.tif.msk").exists() is not inside
     truth = np.where((mask == 0) | (values == -9), np.nan, values)
     np.testing.assert_allclose(built(tmp_path, {"path": "a.tif"}), wanted(truth), rtol=1e-5)
-    own = built(tmp_path, {"path": "a.tif", "nodata": -1})  # replaces -9, not the mask
-    np.testing.assert_allclose(own, wanted(np.where(mask == 0, np.nan, values)), rtol=1e-5)
+    source_names = built(tmp_path, {"path": "a.tif", "nodata": -1})  # replaces -9, not the mask
+    np.testing.assert_allclose(source_names, wanted(np.where(mask == 0, np.nan, values)), rtol=1e-5)
 
 
 def test_an_alpha_band_hides_pixels(tmp_path):
@@ -122,11 +122,11 @@ def test_each_band_has_a_scale_and_an_offset(tmp_path):
     np.testing.assert_allclose(
         built(tmp_path, {"path": "a.tif", "band": "all"}, VECTOR), truth, rtol=1e-6
     )
-    some = built(tmp_path, {"path": "a.tif", "band": [3, 1]}, VECTOR)
-    np.testing.assert_allclose(some, truth[[2, 0]], rtol=1e-6)
+    subset = built(tmp_path, {"path": "a.tif", "band": [3, 1]}, VECTOR)
+    np.testing.assert_allclose(subset, truth[[2, 0]], rtol=1e-6)
     np.testing.assert_allclose(built(tmp_path, {"path": "a.tif", "band": 2}), truth[1], rtol=1e-6)
-    own = built(tmp_path, {"path": "a.tif", "band": 2, "scale": 2, "offset": 1})
-    np.testing.assert_allclose(own, wanted(values[1] * 2.0 + 1), rtol=1e-6)
+    source_names = built(tmp_path, {"path": "a.tif", "band": 2, "scale": 2, "offset": 1})
+    np.testing.assert_allclose(source_names, wanted(values[1] * 2.0 + 1), rtol=1e-6)
 
 
 def test_codes_of_classes_beyond_float32_are_refused_when_read(tmp_path):
@@ -174,18 +174,18 @@ def test_control_points_alone_are_no_transform(tmp_path):
         built(tmp_path, {"path": "a.tif"})
 
 
-@pytest.mark.parametrize("how", ["nearest", "bilinear", "average"])
-def test_south_up_and_rotated_files_lie_where_gdal_puts_them(tmp_path, how):
-    centred = GeoBox((20, 20), UTM.affine * Affine.translation(5.25, 5.25), UTM.crs)
+@pytest.mark.parametrize("method", ["nearest", "bilinear", "average"])
+def test_south_up_and_rotated_files_lie_where_gdal_puts_them(tmp_path, method):
+    centered_grid = GeoBox((20, 20), UTM.affine * Affine.translation(5.25, 5.25), UTM.crs)
     a, rows = FINE.affine, FINE.shape.y
     south_up = Affine(a.a, 0, a.c, 0, -a.e, a.f + a.e * rows)
-    turned = Affine.translation(500100, 5500500) * Affine.rotation(30) * Affine.scale(10, -10)
-    for name, affine in (("s.tif", south_up), ("r.tif", turned)):
+    rotated_grid = Affine.translation(500100, 5500500) * Affine.rotation(30) * Affine.scale(10, -10)
+    for name, affine in (("s.tif", south_up), ("r.tif", rotated_grid)):
         box = GeoBox(FINE.shape, affine, FINE.crs)
         values = field(box)[0]
         tif(tmp_path / name, values, box)
-        found = built(tmp_path, {"path": name, "resampling": how}, grid=centred)
-        np.testing.assert_allclose(found, warped(values, box, centred, how), atol=1e-4)
+        result = built(tmp_path, {"path": name, "resampling": method}, grid=centered_grid)
+        np.testing.assert_allclose(result, warped(values, box, centered_grid, method), atol=1e-4)
 
 
 def test_a_sidecar_that_is_another_kind_of_file_is_refused(tmp_path):
@@ -234,17 +234,17 @@ def test_align_refuses_a_path_that_is_no_raster_or_has_huge_blocks(tmp_path, con
 def test_redirects_go_to_the_same_host_and_to_hosts_of_the_catalog(tmp_path):
     tif(tmp_path / "a.tif", field(FINE), FINE)
     with serve(tmp_path) as files:
-        other = files.replace("127.0.0.1", "localhost")
+        second = files.replace("127.0.0.1", "localhost")
 
         def away(handler, body):
-            return reply(handler, b"", 302, Location=f"{other}/a.tif")
+            return reply(handler, b"", 302, Location=f"{second}/a.tif")
 
         with answering(away) as url:
             source = {"root": url, "path": "a.tif"}
             with pytest.raises(SourceError, match=r"host 'localhost' .* hosts: \['localhost'\]"):
                 built(tmp_path, source)
-            allowed = built(tmp_path, {**source, "hosts": ["localhost"]})
-            np.testing.assert_array_equal(allowed, built(tmp_path, {"path": "a.tif"}))
+            allowed_hosts = built(tmp_path, {**source, "hosts": ["localhost"]})
+            np.testing.assert_array_equal(allowed_hosts, built(tmp_path, {"path": "a.tif"}))
 
 
 def test_a_metadata_service_of_a_cloud_is_no_source(tmp_path):
@@ -285,13 +285,13 @@ def test_strips_that_follow_each_other_are_read_in_few_requests(tmp_path):
     path = tmp_path / "a.tif"
     with rasterio.open(path, "w", driver="GTiff", height=2000, width=1000, **place) as file:
         file.write(values, 1)
-    asked = []
+    lengths = []
 
     def counted(handler, body):
         data = path.read_bytes()
         first, last = map(int, handler.headers["Range"].removeprefix("bytes=").split("-"))
         part = data[first : last + 1]
-        asked.append(len(part))
+        lengths.append(len(part))
         return reply(
             handler, part, 206, Content_Range=f"bytes {first}-{first + len(part) - 1}/{len(data)}"
         )
@@ -299,8 +299,8 @@ def test_strips_that_follow_each_other_are_read_in_few_requests(tmp_path):
     with answering(counted) as url:
         array = built(tmp_path, {"root": url, "path": "a.tif"}, grid=grid).compute()
     np.testing.assert_array_equal(array, values)
-    assert len(asked) < 15, f"{len(asked)} requests for {len(values)} strips"
-    assert sum(asked) < 1.1 * values.nbytes
+    assert len(lengths) < 15, f"{len(lengths)} requests for {len(values)} strips"
+    assert sum(lengths) < 1.1 * values.nbytes
 
 
 @pytest.mark.parametrize("bands", [1, 2])

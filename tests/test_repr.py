@@ -11,7 +11,7 @@ from odc.geo.geobox import GeoBox
 
 import geomiam as gm
 from geomiam.outputs.html import facts_html, table_html
-from geomiam.sources.report import CubePlan
+from geomiam.sources.build_report import CubePlan
 
 SCRIPT = "<script>alert(1)</script>"
 SCRIPT_AS_TEXT = "&lt;script&gt;alert(1)&lt;/script&gt;"

@@ -1,4 +1,4 @@
-"""Catalogs: frozen facts, told apart by name, and errors that say where and how to mend."""
+"""Catalogs: sources that are distinguished by name, and errors with location and remedy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 import geomiam as gm
 from geomiam.errors import SchemaError
-from geomiam.schema.schema import KINDS, Schema, Variable
+from geomiam.schema.schema import Schema
+from geomiam.schema.variable import KINDS, Variable
 
 CATALOGS = sorted((Path(gm.__file__).parent.parent / "catalogs").glob("*.yaml"))
 
@@ -94,31 +95,32 @@ def test_the_kind_is_scalar_where_none_is_given(tmp_path):
         ("units:", "unit:", 8, "modalities → climate → variables → bio1 → unit", "mean 'units'?"),
         ("period:", "perod:", 11, "climate → variables → aspect → perod", "mean 'period'?"),
         ("members:", "membres:", 20, "groups → sight → membres", "did you mean 'members'?"),
-        ("title:", "zzz:", 3, "zzz", "known keys here: name, title, description"),
+        ("title:", "zzz:", 3, "zzz", "allowed keys: name, title, description"),
     ],
 )
 def test_an_unknown_key_is_named_with_its_line_and_the_nearest_key(
     tmp_path, old, new, line, place, fix
 ):
-    said = message(tmp_path, CATALOG.replace(old, new, 1))
-    assert f"catalog.yaml, line {line}: " in said
-    assert f"{place}: " in said
-    assert fix in said
+    message_text = message(tmp_path, CATALOG.replace(old, new, 1))
+    assert f"catalog.yaml, line {line}: " in message_text
+    assert f"{place}: " in message_text
+    assert fix in message_text
 
 
 def test_each_wrong_key_has_its_own_line(tmp_path):
     text = CATALOG.replace("units:", "unit:").replace("kind: circular", "kind: angle")
-    said = message(tmp_path, text).splitlines()
-    assert len(said) == 2
-    assert "line 8" in said[0] and "line 10" in said[1]
+    message_text = message(tmp_path, text).splitlines()
+    assert len(message_text) == 2
+    assert "line 8" in message_text[0] and "line 10" in message_text[1]
 
 
 def test_a_wrong_kind_is_answered_with_all_kinds(tmp_path):
-    said = message(tmp_path, CATALOG.replace("kind: circular", "kind: angle"))
+    message_text = message(tmp_path, CATALOG.replace("kind: circular", "kind: angle"))
     assert (
-        "line 10: modalities → climate → variables → aspect → kind: 'angle' is not a kind" in said
+        "line 10: modalities → climate → variables → aspect → kind: 'angle' is not a kind"
+        in message_text
     )
-    assert ", ".join(KINDS) in said
+    assert ", ".join(KINDS) in message_text
 
 
 @pytest.mark.parametrize(
@@ -130,14 +132,14 @@ def test_a_wrong_kind_is_answered_with_all_kinds(tmp_path):
     ],
 )
 def test_a_setting_of_another_kind_is_refused_with_both_remedies(tmp_path, entry, setting, kind):
-    said = message(tmp_path, f"modalities:\n  a:\n    variables:\n      b: {entry}\n")
-    assert "line 4: modalities → a → variables → b: " in said
-    assert f"'{setting}' belongs to kind: {kind}" in said
-    assert f"set kind: {kind} or remove '{setting}'" in said
+    message_text = message(tmp_path, f"modalities:\n  a:\n    variables:\n      b: {entry}\n")
+    assert "line 4: modalities → a → variables → b: " in message_text
+    assert f"'{setting}' belongs to kind: {kind}" in message_text
+    assert f"set kind: {kind} or remove '{setting}'" in message_text
 
 
 @pytest.mark.parametrize(
-    ("entry", "said"),
+    ("entry", "message_text"),
     [
         ("{kind: series, window: 0}", "greater than or equal to 1; found 0"),
         ("{kind: circular, period: -1}", "greater than 0; found -1"),
@@ -146,17 +148,17 @@ def test_a_setting_of_another_kind_is_refused_with_both_remedies(tmp_path, entry
         ("7", "found 7"),
     ],
 )
-def test_a_value_out_of_range_is_shown_with_its_line(tmp_path, entry, said):
-    found = message(tmp_path, f"modalities:\n  a:\n    variables:\n      b: {entry}\n")
-    assert "line 4" in found and said in found
+def test_a_value_out_of_range_is_shown_with_its_line(tmp_path, entry, message_text):
+    result = message(tmp_path, f"modalities:\n  a:\n    variables:\n      b: {entry}\n")
+    assert "line 4" in result and message_text in result
 
 
 def test_a_variable_in_two_modalities_is_refused_naming_both(tmp_path):
-    said = message(
+    message_text = message(
         tmp_path, "modalities:\n  a:\n    variables: {v: }\n  b:\n    variables: {v: }\n"
     )
-    assert "variable 'v' is in modalities 'a' and 'b'" in said
-    assert "rename or remove one" in said
+    assert "variable 'v' is in modalities 'a' and 'b'" in message_text
+    assert "rename or remove one" in message_text
 
 
 @pytest.mark.parametrize(
@@ -175,15 +177,15 @@ def test_empty_parts_are_refused_where_they_stand(tmp_path, text, place):
     assert place in message(tmp_path, text)
 
 
-@pytest.mark.parametrize(("text", "found"), [("- a\n", "list"), ("", "NoneType"), ("3", "int")])
-def test_yaml_that_is_no_mapping_is_refused(tmp_path, text, found):
-    said = message(tmp_path, text)
-    assert f"holds {found}; a catalog is a mapping with 'modalities:'" in said
+@pytest.mark.parametrize(("text", "result"), [("- a\n", "list"), ("", "NoneType"), ("3", "int")])
+def test_yaml_that_is_no_mapping_is_refused(tmp_path, text, result):
+    message_text = message(tmp_path, text)
+    assert f"holds {result}; a catalog is a mapping with 'modalities:'" in message_text
 
 
 def test_invalid_yaml_is_refused_with_the_line(tmp_path):
-    said = message(tmp_path, "name: x\nmodalities: {a: [\n")
-    assert "is not valid YAML" in said and "line 3" in said
+    message_text = message(tmp_path, "name: x\nmodalities: {a: [\n")
+    assert "is not valid YAML" in message_text and "line 3" in message_text
 
 
 def test_yaml_cannot_build_objects(tmp_path):
@@ -219,7 +221,7 @@ def test_labels_keep_their_type_through_json():
 
 def test_from_dict_says_where_without_line_numbers():
     with pytest.raises(SchemaError, match=r"config: modalitys: unknown key 'modalitys'") as caught:
-        Schema.from_dict({"modalitys": {}}, where="config")
+        Schema.from_dict({"modalitys": {}}, location="config")
     assert "line" not in str(caught.value)
 
 
@@ -240,11 +242,11 @@ def test_a_group_may_be_a_list_or_a_mapping(tmp_path):
 def test_replace_changes_the_named_variables_and_nothing_else():
     schema = every_kind()
     new = variable("bio1", units="K")
-    changed = schema.replace({"bio1": new})
-    assert changed.variables["bio1"].units == "K"
-    assert list(changed.variables) == list(schema.variables)
+    changed_files = schema.replace({"bio1": new})
+    assert changed_files.variables["bio1"].units == "K"
+    assert list(changed_files.variables) == list(schema.variables)
     assert schema.variables["bio1"].units is None
-    assert changed.replace({"bio1": schema.variables["bio1"]}) == schema
+    assert changed_files.replace({"bio1": schema.variables["bio1"]}) == schema
 
 
 def test_subset_keeps_the_order_of_the_schema_and_gives_each_a_group():

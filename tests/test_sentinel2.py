@@ -36,10 +36,10 @@ from helpers_stac import (
 
 from geomiam.errors import AssetsFailed, SourceError
 from geomiam.sources.sentinel2 import mosaic
-from geomiam.sources.sentinel2.clouds import clouds, grow, hidden_by_scl
+from geomiam.sources.sentinel2.clouds import cloud_mask, grow, hidden_by_scl
 from geomiam.sources.sentinel2.reflectance import baseline, rule, to_reflectance
-from geomiam.sources.stac.items import period
 from geomiam.sources.stac.stac_source import StacSource
+from geomiam.sources.stac.times import period
 
 STAC, FIXTURES = SHARED / "s2" / "stac", SHARED / "s2" / "fixtures"
 SITE_B = GeoBox((64, 64), Affine(10, 0, 574680, 0, -10, 5622440), "EPSG:32631")
@@ -56,13 +56,13 @@ def computes_nothing(*args, **kwargs):
 @needs_shared
 def test_one_scene_in_two_catalogues_with_the_same_metadata_needs_two_offsets():
     names = {"l2a": "S2B_20EPT_20250731_0_L2A", "c1-l2a": "S2B_T20EPT_20250731T131905_L2A"}
-    found = {}
+    result = {}
     for collection, name in names.items():
         path = FIXTURES / f"earth-search_sentinel-2-{collection}_{name}.json"
         item = json.loads(path.read_text("utf-8"))
-        found[collection] = rule(item["properties"], item["assets"]["red"])
+        result[collection] = rule(item["properties"], item["assets"]["red"])
         assert item["assets"]["red"]["raster:bands"][0]["offset"] == -0.1
-    assert (found["l2a"].offset, found["c1-l2a"].offset) == (0, -0.1)
+    assert (result["l2a"].offset, result["c1-l2a"].offset) == (0, -0.1)
     dn = np.float32(2345)  # as in c1; in l2a the 1000 are off
     assert to_reflectance(dn, 1e-4, -0.1) == pytest.approx(to_reflectance(dn - 1000, 1e-4, 0))
 
@@ -112,8 +112,8 @@ def test_offsets_are_decided_by_what_the_item_says(properties, asset, offset):
 )
 def test_contradictions_are_doubted_until_the_caller_settles_them(properties, asset):
     assert rule(properties, asset).doubt
-    settled = rule(properties, asset, offset=-0.1)
-    assert settled.offset == -0.1 and not settled.doubt
+    fixed_offset = rule(properties, asset, offset=-0.1)
+    assert fixed_offset.offset == -0.1 and not fixed_offset.doubt
 
 
 def test_an_item_that_contradicts_itself_is_not_read_but_named(tmp_path):
@@ -163,7 +163,7 @@ def test_baselines_are_found_where_catalogues_put_them():
     assert baseline({"s2:processing_baseline": "unknown"}) is None
 
 
-# Clouds ------------------------------------------------------------------------------------------
+# CloudMask ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("radius", [0, 1, 3])
@@ -182,8 +182,8 @@ def test_the_default_mask_hides_cloud_snow_and_a_margin_and_keeps_class_7(tmp_pa
     expected[4:7, 4:7] = expected[11:14, 11:14] = True
     np.testing.assert_array_equal(np.isnan(ds.red[0]), expected.repeat(2, 0).repeat(2, 1))
     np.testing.assert_array_equal(ds.clear_fraction[0] == 0, np.isnan(ds.red[0]))
-    kept = read([item], snow="keep", dilate=0).compute()
-    assert int(np.isnan(kept.red).sum()) == 4
+    remaining = read([item], snow="keep", dilate=0).compute()
+    assert int(np.isnan(remaining.red).sum()) == 4
 
 
 def test_masks_of_classes_and_functions_are_the_same_mask(tmp_path):
@@ -198,9 +198,14 @@ def test_masks_of_classes_and_functions_are_the_same_mask(tmp_path):
 
 
 def test_settings_that_are_none_are_errors_that_say_what_is():
-    for given in ({"mask": "fmask"}, {"mask": [12]}, {"snow": "maybe"}, {"dilate": "a bit"}):
+    for settings_result in (
+        {"mask": "fmask"},
+        {"mask": [12]},
+        {"snow": "maybe"},
+        {"dilate": "a bit"},
+    ):
         with pytest.raises(SourceError):
-            clouds(**{"mask": "scl", "snow": "mask", "dilate": 0, **given})
+            cloud_mask(**{"mask": "scl", "snow": "mask", "dilate": 0, **settings_result})
 
 
 # Grids -------------------------------------------------------------------------------------------
@@ -238,8 +243,8 @@ def test_a_grid_off_the_lattice_is_the_mean_of_pixels_by_area(tmp_path, grid):
     item, fine = patchy(tmp_path)
     ds = read([item], grid, dilate=0).compute()
     rows, cols = (shares(grid, axis) for axis in (0, 1))
-    seen = np.isfinite(fine).astype(float)
-    area = rows @ seen @ cols.T
+    values_result = np.isfinite(fine).astype(float)
+    area = rows @ values_result @ cols.T
     with np.errstate(invalid="ignore"):
         expected = rows @ np.nan_to_num(fine) @ cols.T / area
     expected[area < 1e-6] = np.nan
@@ -260,19 +265,21 @@ def shares(grid: GeoBox, axis: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("how", "res"),
+    ("method", "res"),
     [("average", 30), ("average", 11), ("nearest", 30), ("bilinear", 30), ("bilinear", 11)],
 )
-def test_a_grid_of_another_crs_is_what_rasterio_makes_of_the_masked_scene(tmp_path, how, res):
+def test_a_grid_of_another_crs_is_what_rasterio_makes_of_the_masked_scene(tmp_path, method, res):
     item, fine = patchy(tmp_path)
     grid = GeoBox.from_geopolygon(GRID[6:34, 6:34].extent.to_crs("EPSG:3035"), resolution=res)
-    ds = read([item], grid, dilate=0, resample=how).compute()
+    ds = read([item], grid, dilate=0, resample=method).compute()
     expected = np.full(grid.shape, np.nan, "float32")
-    kernel = {} if how == "average" else {"XSCALE": 1, "YSCALE": 1}  # one pixel wide, as odc-geo's
+    kernel = (
+        {} if method == "average" else {"XSCALE": 1, "YSCALE": 1}
+    )  # one pixel wide, as odc-geo's
     reproject(
         fine.astype("float32"), expected, src_transform=GRID.affine, src_crs="EPSG:32631",
         dst_transform=grid.affine, dst_crs="EPSG:3035", src_nodata=NAN, dst_nodata=NAN,
-        resampling=Resampling[how], **kernel,
+        resampling=Resampling[method], **kernel,
     )  # fmt: skip
     np.testing.assert_allclose(ds.red[0], expected, atol=1e-6)
     assert np.isfinite(ds.red).mean() > 0.4
@@ -281,9 +288,9 @@ def test_a_grid_of_another_crs_is_what_rasterio_makes_of_the_masked_scene(tmp_pa
 def test_a_window_is_a_crop(tmp_path):
     item, _ = patchy(tmp_path)
     crop = (slice(7, 22), slice(3, 18))
-    whole, part = read([item]).compute(), read([item], GRID[crop]).compute()
+    full_result, part = read([item]).compute(), read([item], GRID[crop]).compute()
     for name in ("red", "clear_fraction"):
-        np.testing.assert_array_equal(whole[name][0].values[crop], part[name][0].values)
+        np.testing.assert_array_equal(full_result[name][0].values[crop], part[name][0].values)
 
 
 def test_chunks_do_not_matter(tmp_path, monkeypatch):
@@ -326,9 +333,11 @@ def test_scenes_of_two_utm_zones_meet_on_one_grid(tmp_path):
 
 
 def test_scenes_of_one_day_are_masked_before_they_are_joined(tmp_path):
-    whole = {"red": np.full((SIZE, SIZE), 3000, "uint16")}
-    cloudy = scene(tmp_path, "a", bands={**whole, "scl": sky((5, 5, 9))})
-    clear = scene(tmp_path, "b", bands={"red": whole["red"] + 1000}, date="2020-06-01T10:50:20Z")
+    full_result = {"red": np.full((SIZE, SIZE), 3000, "uint16")}
+    cloudy = scene(tmp_path, "a", bands={**full_result, "scl": sky((5, 5, 9))})
+    clear = scene(
+        tmp_path, "b", bands={"red": full_result["red"] + 1000}, date="2020-06-01T10:50:20Z"
+    )
     ds = read([cloudy, clear], dilate=0).compute()
     assert ds.sizes["time"] == 1
     assert np.isfinite(ds.red).all()
@@ -353,24 +362,24 @@ def test_later_processing_of_a_scene_comes_first(tmp_path):
 
 
 def test_a_median_is_of_clear_looks_only(tmp_path):
-    made = [patchy(tmp_path, i) for i in range(4)]
-    items = [i for i, _ in made]
+    cube_result = [patchy(tmp_path, i) for i in range(4)]
+    items = [i for i, _ in cube_result]
     for day, item in enumerate(items):
         item["properties"]["datetime"] = f"2020-0{6 + day // 3}-0{1 + day}T10:50:00Z"
-    when = ("2020-06", "2020-07")
-    fine = np.stack([f for _, f in made])
+    times_result = ("2020-06", "2020-07")
+    fine = np.stack([f for _, f in cube_result])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         expected = np.nanmedian(fine, 0)
         monthly = np.stack([np.nanmedian(fine[:3], 0), fine[3]])
-        ds = read(items, when=when, dilate=0, composite="median").compute()
-        by_month = read(items, when=when, dilate=0, composite="1MS").compute()
+        ds = read(items, time=times_result, dilate=0, composite="median").compute()
+        by_month = read(items, time=times_result, dilate=0, composite="1MS").compute()
     np.testing.assert_allclose(ds.red[0], expected, atol=1e-6)
     np.testing.assert_array_equal(ds.looks[0], np.isfinite(fine).sum(0))
     np.testing.assert_allclose(ds.clear_fraction[0], np.isfinite(fine).mean(0), atol=1e-6)
     np.testing.assert_allclose(by_month.red, monthly, atol=1e-6)
-    with pytest.raises(SourceError, match="no frequency"):
-        read(items, when=when, composite="sometimes")
+    with pytest.raises(SourceError, match="not a frequency"):
+        read(items, time=times_result, composite="sometimes")
 
 
 def test_periods_count_both_ends_whole():
@@ -387,9 +396,9 @@ def test_a_continent_costs_tasks_where_scenes_are_only(tmp_path):
     ds = read([scene(tmp_path)], europe, bands="red")
     assert len(ds.red.data.dask) < 300
     out = ds[["red", "clear_fraction"]].compute()
-    seen = out.clear_fraction.values > 0
-    assert 1 <= seen.sum() <= 4
-    np.testing.assert_array_equal(np.isfinite(out.red), seen)
+    values_result = out.clear_fraction.values > 0
+    assert 1 <= values_result.sum() <= 4
+    np.testing.assert_array_equal(np.isfinite(out.red), values_result)
     area = (SIZE * 10) ** 2 / 1e6  # pixels under the corners of turned cells count twice
     assert area * 0.95 <= float(out.clear_fraction.sum()) <= area * 1.4
 
@@ -457,10 +466,10 @@ def test_the_search_counts_items_where_somebody_sees_it(tmp_path, capsys, monkey
 
 @pytest.fixture(scope="module")
 def real() -> dict[str, xr.Dataset]:
-    when, bands = ("2018-08", "2019-11"), ["red", "nir08"]
+    times_result, bands = ("2018-08", "2019-11"), ["red", "nir08"]
     collections = ("sentinel-2-c1-l2a", "sentinel-2-l2a")
     return {
-        c: gm.sentinel2(SITE_B, when, bands=bands, source=StacSource(str(STAC), c))
+        c: gm.sentinel2(SITE_B, times_result, bands=bands, source=StacSource(str(STAC), c))
         for c in collections
     }
 
@@ -483,12 +492,15 @@ def test_clouds_of_real_scenes_cost_no_cell_with_a_clear_pixel(real):
         SITE_B.zoom_out(16), ("2018-08", "2019-11"), bands="red", source=str(STAC)
     ).compute()
     blocks = new.values.reshape(12, 4, 16, 4, 16).swapaxes(2, 3)
-    seen = np.isfinite(blocks).mean((3, 4))
-    np.testing.assert_array_equal(np.isfinite(coarse.red), seen > 0)
-    np.testing.assert_allclose(coarse.clear_fraction, seen, atol=1e-6)
-    assert ((seen > 0) & (seen < 1)).sum() == 15
-    means = np.nansum(blocks, (3, 4))[seen > 0] / np.isfinite(blocks).sum((3, 4))[seen > 0]
-    np.testing.assert_allclose(coarse.red.values[seen > 0], means, atol=1e-6)
+    values_result = np.isfinite(blocks).mean((3, 4))
+    np.testing.assert_array_equal(np.isfinite(coarse.red), values_result > 0)
+    np.testing.assert_allclose(coarse.clear_fraction, values_result, atol=1e-6)
+    assert ((values_result > 0) & (values_result < 1)).sum() == 15
+    means = (
+        np.nansum(blocks, (3, 4))[values_result > 0]
+        / np.isfinite(blocks).sum((3, 4))[values_result > 0]
+    )
+    np.testing.assert_allclose(coarse.red.values[values_result > 0], means, atol=1e-6)
 
 
 @needs_shared

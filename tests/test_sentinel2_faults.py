@@ -30,9 +30,9 @@ from helpers_stac import (
 )
 
 from geomiam.errors import AssetFailed, AssetsFailed, GridError, NoScenes, SourceError
-from geomiam.sources.stac import stac_source as catalogue
-from geomiam.sources.stac.items import refused
-from geomiam.sources.stac.stac_source import StacSource, as_source, choose, scrub
+from geomiam.sources.stac import stac_source
+from geomiam.sources.stac.scene import refusal_of
+from geomiam.sources.stac.stac_source import StacSource, as_source, choose_collection, scrub
 
 pytestmark = pytest.mark.slow  # real servers that fail and wait
 
@@ -66,12 +66,12 @@ def test_a_damaged_file_among_many_is_found(tmp_path, damage):
     items = five(tmp_path)
     expected = read(items).compute()
     path = tmp_path / "s3" / "red.tif"
-    whole = path.read_bytes()
-    noise = np.random.default_rng(0).integers(0, 256, len(whole) - 600, "uint8").tobytes()
+    full = path.read_bytes()
+    noise = np.random.default_rng(0).integers(0, 256, len(full) - 600, "uint8").tobytes()
     torn = {
         "empty": b"",
-        "half": whole[: len(whole) // 2],
-        "noise": whole[:600] + noise,
+        "half": full[: len(full) // 2],
+        "noise": full[:600] + noise,
         "text": b"<html>",
     }
     path.write_bytes(torn[damage])
@@ -92,7 +92,7 @@ def test_an_asset_that_is_not_there_is_a_gap_with_a_name_at_once(tmp_path):
     assert len(lazy.attrs["failed_assets"]) == 2
     ds = lazy.compute()
     assert np.isnan(ds.nir[1]).all() and np.isfinite(ds.red[1]).all()
-    assert np.isnan(ds.red[4]).all()  # without SCL nobody knows the sky
+    assert np.isnan(ds.red[4]).all()  # without SCL the sky is unknown
     assert int(ds.failed.sum()) == 2
     with pytest.raises(AssetFailed, match="s1 / nir"):
         read(items, on_error="raise")
@@ -118,8 +118,8 @@ def test_only_geotiffs_are_opened_whatever_a_file_is_called(tmp_path):
     item = scene(tmp_path)
     secret = tmp_path / "secret.tif"
     write_tif(secret, numbers(9), res=10, origin=ORIGIN, crs="EPSG:32631")
-    with rasterio.open(secret) as file, rasterio.vrt.WarpedVRT(file) as warped:
-        rasterio.shutil.copy(warped, tmp_path / "s" / "red.vrt", driver="VRT")
+    with rasterio.open(secret) as file, rasterio.vrt.WarpedVRT(file) as warped_scene:
+        rasterio.shutil.copy(warped_scene, tmp_path / "s" / "red.vrt", driver="VRT")
     (tmp_path / "s" / "red.vrt").replace(tmp_path / "s" / "red.tif")
     with rasterio.open(tmp_path / "s" / "red.tif") as file:
         assert file.driver == "VRT"  # GDAL by itself would follow it
@@ -128,9 +128,9 @@ def test_only_geotiffs_are_opened_whatever_a_file_is_called(tmp_path):
 
 
 def test_a_catalogue_of_the_web_names_no_file_of_this_machine(tmp_path):
-    assert refused("/etc/passwd", local=False) and refused("file:///etc/passwd", local=False)
-    assert refused("/vsizip//a.zip", local=True) and refused("gopher://x/a.tif", local=True)
-    assert not refused("https://x/a.tif", local=False) and not refused("/a.tif", local=True)
+    assert refusal_of("/etc/passwd", local=False) and refusal_of("file:///etc/passwd", local=False)
+    assert refusal_of("/vsizip//a.zip", local=True) and refusal_of("gopher://x/a.tif", local=True)
+    assert not refusal_of("https://x/a.tif", local=False) and not refusal_of("/a.tif", local=True)
     item = scene(tmp_path)
     with careless_api([item]) as url, pytest.raises(NoScenes, match="a path on this machine"):
         read(StacSource(url, "sentinel-2-c1-l2a"))
@@ -142,12 +142,12 @@ def test_signatures_are_never_shown(tmp_path, monkeypatch):
     with serve(tmp_path, {"red.tif": not_there}) as url:
         remote = [at(items[0], url)]
         api = careless_api(remote)
-        with api as catalogue, pytest.warns(AssetsFailed) as told:
+        with api as catalogue, pytest.warns(AssetsFailed) as messages:
             source = StacSource(catalogue, "sentinel-2-c1-l2a", sign=lambda u: f"{u}?sig=SECRET")
             ds = read(source).compute()
         assert np.isnan(ds.red).all() and np.isfinite(ds.nir).all()
-    shown = str(ds.attrs) + "".join(str(w.message) for w in told)
-    assert "red.tif" in shown and "SECRET" not in shown
+    verbose = str(ds.attrs) + "".join(str(w.message) for w in messages)
+    assert "red.tif" in verbose and "SECRET" not in verbose
     assert scrub("see https://u:SECRET@h/a.tif?sig=SECRET'") == "see https://h/a.tif'"
 
 
@@ -169,14 +169,14 @@ def test_what_a_server_ignores_is_held_here(tmp_path):
                 source = StacSource(url, "sentinel-2-c1-l2a", query=query)
                 ds = read(source, max_cloud=50)
             assert list(ds.item_id.values) == ["s3"]
-            assert "not what was asked for" in ds.attrs["notes"][-1]
+            assert "do not match the request" in ds.attrs["notes"][-1]
             assert len(ds.attrs["notes"]) == (1 if conforms else 2)
 
 
 def test_an_empty_search_says_what_was_searched_for(tmp_path):
     items = five(tmp_path)
     with pytest.raises(NoScenes, match=r"2021-01-01.*at most 20 % cloud.*widen time="):
-        read(items, when="2021-01", max_cloud=20)
+        read(items, time="2021-01", max_cloud=20)
     elsewhere = GRID.translate_pix(100 * SIZE, 0)
     with pytest.raises(NoScenes, match="lon/lat"):
         read(items, elsewhere)
@@ -191,32 +191,33 @@ def test_a_bad_item_among_good_ones_is_named(tmp_path):
 
 @pytest.mark.parametrize("fault", [not_there, broken, slow])
 def test_a_catalogue_that_does_not_answer_is_named(tmp_path, monkeypatch, fault):
-    monkeypatch.setattr(catalogue, "PAUSES", (0.0, 0.01))
+    monkeypatch.setattr(stac_source, "PAUSES", (0.0, 0.01))
     (tmp_path / "catalog.json").write_text("{}")
     with serve(tmp_path, {"": fault}) as url:
         for address in (f"{url}/?token=SECRET", f"{url}/catalog.json"):
-            with pytest.raises(SourceError, match="could not be searched") as told:
+            with pytest.raises(SourceError, match="could not be searched") as messages:
                 read(StacSource(address, "c", timeout=0.3))
-            assert url in str(told.value) and "SECRET" not in str(told.value)
+            assert url in str(messages.value) and "SECRET" not in str(messages.value)
 
 
 def test_sources_are_understood_or_refused():
     assert as_source("earth-search").collection == "sentinel-2-c1-l2a"
     assert (
-        choose(["x", "sentinel-2-l2a", "sentinel-2-c1-l2a"], StacSource("u")) == "sentinel-2-c1-l2a"
+        choose_collection(["x", "sentinel-2-l2a", "sentinel-2-c1-l2a"], StacSource("u"))
+        == "sentinel-2-c1-l2a"
     )
     for wrong in ("earthsearch", 3):
         with pytest.raises(SourceError, match="source="):
             as_source(wrong)
     with pytest.raises(SourceError, match=r"has \['a', 'b'\]"):
-        choose(["a", "b"], StacSource("u"))
+        choose_collection(["a", "b"], StacSource("u"))
     if importlib.util.find_spec("planetary_computer") is None:
         with pytest.raises(SourceError, match="pip install planetary-computer"):
             as_source("planetary-computer")
 
 
 def test_settings_are_checked_before_anything_is_asked():
-    for given, kind in [
+    for settings, kind in [
         ({"bands": []}, SourceError),
         ({"bands": ["red", "red"]}, SourceError),
         ({"on_error": "ignore"}, SourceError),
@@ -224,7 +225,7 @@ def test_settings_are_checked_before_anything_is_asked():
         ({"resample": "blurry"}, GridError),
     ]:
         with pytest.raises(kind):
-            read("earth-search", **given)
+            read("earth-search", **settings)
 
 
 def test_bands_are_known_by_both_sets_of_names(tmp_path):

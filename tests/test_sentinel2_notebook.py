@@ -1,4 +1,4 @@
-"""The Sentinel-2 notebook runs against a STAC server, and its stored outputs are what it says."""
+"""The Sentinel-2 notebook runs against a STAC server, and its stored outputs are those of the run."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def pictures(notebook: Any) -> int:
 
 
 @pytest.fixture(scope="module")
-def stored() -> Any:
+def stored_value() -> Any:
     return nbformat.read(NOTEBOOKS / "02-sentinel2-gaps.ipynb", as_version=4)
 
 
@@ -45,30 +45,34 @@ def api(tmp_path_factory) -> Iterator[str]:
     """A STAC API with the scenes of the notebook's place, and their files by HTTP ranges."""
     with serve(STAC) as files:
         items = stored_items(STAC, COLLECTION, files)
-        here = [i for i in items if i["properties"]["geomiam:site"] == "B"]
-        with static_api(write_catalogue(tmp_path_factory.mktemp("stac"), here)) as url:
+        server_result = [i for i in items if i["properties"]["geomiam:site"] == "B"]
+        with static_api(write_catalogue(tmp_path_factory.mktemp("stac"), server_result)) as url:
             yield url
 
 
-def test_the_stored_notebook_has_its_outputs_and_names_no_machine(stored):
-    nbformat.validate(stored)
-    assert pictures(stored) == 7
-    assert not re.search(r"/(tmp|home|work|root|Users)/|127\.0\.0\.1|localhost:\d", str(stored))
-    assert not any(o.get("name") == "stderr" for c in stored.cells for o in c.get("outputs", []))
+def test_the_stored_notebook_has_its_outputs_and_names_no_machine(stored_value):
+    nbformat.validate(stored_value)
+    assert pictures(stored_value) == 7
+    assert not re.search(
+        r"/(tmp|home|work|root|Users)/|127\.0\.0\.1|localhost:\d", str(stored_value)
+    )
+    assert not any(
+        o.get("name") == "stderr" for c in stored_value.cells for o in c.get("outputs", [])
+    )
     assert (NOTEBOOKS / "02-sentinel2-gaps.ipynb").stat().st_size < 1_000_000
 
 
 @pytest.mark.slow
 @needs_shared
-def test_the_notebook_runs_and_its_numbers_hold(stored, api, tmp_path, monkeypatch):
+def test_the_notebook_runs_and_its_numbers_hold(stored_value, api, tmp_path, monkeypatch):
     from nbclient import NotebookClient
 
     monkeypatch.setenv("GEOMIAM_STAC", api)
     monkeypatch.setenv("GEOMIAM_RADAR", str(SHARED / "s2" / "extra"))
     shutil.copytree(NOTEBOOKS / "fields", tmp_path / "fields")
     run = nbformat.read(NOTEBOOKS / "02-sentinel2-gaps.ipynb", as_version=4)
-    where = {"metadata": {"path": str(tmp_path)}}
-    NotebookClient(run, timeout=300, resources=where).execute()  # raises where a cell does
+    location = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(run, timeout=300, resources=location).execute()  # raises where a cell does
     text = text_of(run)
     assert "18 dates, files that failed: 0" in text
     assert "cells seen on all 18 dates: 0 of 3,599" in text
@@ -79,17 +83,17 @@ def test_the_notebook_runs_and_its_numbers_hold(stored, api, tmp_path, monkeypat
     assert score("all", text) > 0.8 and score("radar", text) > 0.7
     assert pictures(run) == 7
     assert [p.name for p in tmp_path.iterdir()] == ["fields"]  # it leaves nothing behind
-    assert len(facts(text)) == 6 and facts(text) == facts(text_of(stored))
+    assert len(facts(text)) == 6 and facts(text) == facts(text_of(stored_value))
 
 
 def score(subset: str, text: str) -> float:
     """The AUC of a subset in the notebook's table."""
-    found = re.search(rf"^{subset} +(\d\.\d+)$", text, re.MULTILINE)
-    assert found, subset
-    return float(found[1])
+    result = re.search(rf"^{subset} +(\d\.\d+)$", text, re.MULTILINE)
+    assert result, subset
+    return float(result[1])
 
 
 def facts(text: str) -> list[str]:
     """What follows from the data alone, so that it is the same on every machine."""
-    told = r"^.*(?:scenes on|dates, files|on all \d+ dates|cells to learn|image alone).*$"
-    return re.findall(told, text, re.MULTILINE)
+    messages = r"^.*(?:scenes on|dates, files|on all \d+ dates|cells to learn|image alone).*$"
+    return re.findall(messages, text, re.MULTILINE)

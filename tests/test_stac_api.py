@@ -32,7 +32,7 @@ MIXED = {"s2:processing_baseline": "05.09"}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("catalogue")
+    return tmp_path_factory.mktemp("stac")
 
 
 @pytest.fixture(scope="module")
@@ -66,16 +66,19 @@ def test_an_api_gives_the_scenes_that_the_items_are(api, items):
     same(ds, read(items))
     assert ds.attrs["failed_assets"] == []
     np.testing.assert_allclose(ds.offset, [0, 0, -0.1, 0, 0])
-    seen = [1 - 3 * i / 20 - (0.05 if i else 0) for i in range(5)]  # a margin of one pixel
-    np.testing.assert_allclose(ds.clear_fraction.mean(("y", "x")), seen, atol=1e-6)
+    values_result = [1 - 3 * i / 20 - (0.05 if i else 0) for i in range(5)]  # a margin of one pixel
+    np.testing.assert_allclose(ds.clear_fraction.mean(("y", "x")), values_result, atol=1e-6)
 
 
 def test_files_come_by_ranges(api, items):
     answer = urllib.request.urlopen(f"{api}/collections/sentinel-2-c1-l2a/items/s1")
     href = json.load(answer)["assets"]["red"]["href"]
     assert href.startswith(api)
-    asked = urllib.request.Request(href, headers={"Range": "bytes=8-15"})
-    with urllib.request.urlopen(asked) as part, open(items[1]["assets"]["red"]["href"], "rb") as f:
+    requests = urllib.request.Request(href, headers={"Range": "bytes=8-15"})
+    with (
+        urllib.request.urlopen(requests) as part,
+        open(items[1]["assets"]["red"]["href"], "rb") as f,
+    ):
         assert part.status == 206
         assert part.read() == f.read()[8:16]
 
@@ -83,27 +86,27 @@ def test_files_come_by_ranges(api, items):
 def test_what_the_server_cannot_do_is_done_here_and_said(api, items):
     ds = read(api, max_cloud=40)
     same(ds, read(items[:3]))
-    assert "the server takes no conditions on properties" in ds.attrs["notes"][0]
+    assert "the server supports no conditions on properties" in ds.attrs["notes"][0]
     source = gm.StacSource(api, query={"s2:processing_baseline": {"gte": "05.00"}})
     assert gm.plan_sentinel2(GRID, JUNE, bands="red", source=source).scenes["id"].tolist() == ["s2"]
 
 
 def test_a_search_that_finds_nothing_says_what_was_searched(api):
     with pytest.raises(NoScenes, match="first known, from 2021-06-01"):
-        read(api, when="2021-06")
+        read(api, time="2021-06")
 
 
 def test_a_file_that_the_server_has_no_more_is_named(tmp_path):
-    made = [scene(tmp_path, n, date=f"2020-06-0{i}T10:50:00Z") for i, n in ((1, "a"), (2, "b"))]
-    whole = read(made).compute()
-    with static_api(write_catalogue(tmp_path, made)) as url:
+    cube = [scene(tmp_path, n, date=f"2020-06-0{i}T10:50:00Z") for i, n in ((1, "a"), (2, "b"))]
+    full = read(cube).compute()
+    with static_api(write_catalogue(tmp_path, cube)) as url:
         (tmp_path / "b" / "nir.tif").unlink()
         with pytest.warns(AssetsFailed, match="b / nir"):
             ds = read(url).compute()
     assert len(ds.attrs["failed_assets"]) == 1 and url in ds.attrs["failed_assets"][0]
     assert np.isnan(ds.nir[1]).all()
-    np.testing.assert_array_equal(ds.nir[0], whole.nir[0])
-    np.testing.assert_array_equal(ds.red, whole.red)
+    np.testing.assert_array_equal(ds.nir[0], full.nir[0])
+    np.testing.assert_array_equal(ds.red, full.red)
 
 
 @needs_shared

@@ -1,4 +1,4 @@
-"""Hostile inputs of STAC, by the hundred: items, links, answers and files; none does damage.
+"""Hostile inputs of STAC, by the hundred: items, links, responses and files; none does damage.
 
 Each input is put beside a good scene. Its outcome is one of
 
@@ -35,7 +35,7 @@ pytest.importorskip("pystac_client", reason="needs pip install 'geomiam[stac]'")
 from helpers_stac import GRID, JUNE, answering, api_root, at, numbers, page, reply, scene
 
 from geomiam.errors import GeomiamError
-from geomiam.sources.stac import stac_source as catalogue
+from geomiam.sources.stac import stac_source
 
 pytestmark = pytest.mark.slow
 
@@ -82,10 +82,10 @@ class Outcomes(collections.Counter):
     def check(self):
         """No damage, nothing silent, fewer than one in a hundred unclear."""
         total = sum(self.values())
-        shown = f"{dict(self)}\n" + "\n".join(self.bad[:20])
-        print(shown)  # with pytest -s: the table of outcomes
-        assert not self["damage"] and not self["silent"], shown
-        assert self["unclear"] < 0.01 * total or self["unclear"] == 0, shown
+        verbose = f"{dict(self)}\n" + "\n".join(self.bad[:20])
+        print(verbose)  # with pytest -s: the table of outcomes
+        assert not self["damage"] and not self["silent"], verbose
+        assert self["unclear"] < 0.01 * total or self["unclear"] == 0, verbose
 
 
 def outcome(work, canary=lambda: 0):
@@ -117,7 +117,7 @@ def outcome(work, canary=lambda: 0):
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(catalogue, "PAUSES", (0.0,))
+    monkeypatch.setattr(stac_source, "PAUSES", (0.0,))
     for name, value in {"MAX_RETRY": 0, "TIMEOUT": 2, "CONNECTTIMEOUT": 1}.items():
         monkeypatch.setenv(f"GDAL_HTTP_{name}", str(value))
     with warnings.catch_warnings(), dask.config.set(scheduler="synchronous"):
@@ -137,14 +137,14 @@ def pair(tmp_path):
 def compute(source, pixels, *, good=True, **settings):
     """Read a source and compare the pixels of each scene with what they are."""
     ds = gm.sentinel2(GRID, JUNE, bands=["red"], source=source, **settings).compute()
-    told = " ".join(map(str, [*ds.attrs["failed_assets"], *ds.attrs["notes"]]))
+    messages = " ".join(map(str, [*ds.attrs["failed_assets"], *ds.attrs["notes"]]))
     first = [np.allclose(v, pixels["good"], atol=1e-6) for v in ds.red.values]
     assert not good or any(first), "the good scene is lost"
     for values, same in zip(ds.red.values, first, strict=True):
-        seen = np.isfinite(values)
-        right = np.allclose(values[seen], pixels["bad"][seen], atol=1e-6)
+        values_result = np.isfinite(values)
+        right = np.allclose(values[values_result], pixels["bad"][values_result], atol=1e-6)
         assert same or right, "wrong pixels"
-        assert same or seen.all() or told, "pixels are lost without a word"
+        assert same or values_result.all() or messages, "pixels are lost without a word"
     return ds.sizes["time"]
 
 
@@ -173,14 +173,14 @@ def test_items(pair):
     results.check()
 
 
-def hostile_links(folder, other):
+def hostile_links(folder, second):
     pipe = folder / "pipe"
     if not pipe.exists() and hasattr(os, "mkfifo"):
         os.mkfifo(pipe)
     return [
-        *(f"{other}/bad/red.tif", f"{other.upper()}/bad/red.tif", f"{other}/?127.0.0.1"),
-        *(other.replace("//", "//127.0.0.1@"), other.replace("//", "//127.0.0.1:1@")),
-        *(other.replace("//", "//127.0.0.1\\@"), other.replace("//", "/ /"), f" {other}/x"),
+        *(f"{second}/bad/red.tif", f"{second.upper()}/bad/red.tif", f"{second}/?127.0.0.1"),
+        *(second.replace("//", "//127.0.0.1@"), second.replace("//", "//127.0.0.1:1@")),
+        *(second.replace("//", "//127.0.0.1\\@"), second.replace("//", "/ /"), f" {second}/x"),
         *("http://169.254.169.254/latest", "http://2852039166/", "http://[fe80::1]/x"),
         *("http://metadata.google.internal/x", "http://0.0.0.0:1/x", "http://[::]:1/x"),
         *("/dev/zero", "/dev/stdin", "/proc/self/environ", "file:///dev/zero", f"file://{pipe}"),
@@ -199,8 +199,12 @@ def hostile_links(folder, other):
             "http:",
             "http://",
         ),
-        *("/vsicurl/" + other, "/vsizip//a.zip", "/vsimem/x", "/vsistdin/", "vrt://" + other),
-        *(f"GTIFF_DIR:1:/vsicurl/{other}", f"/vsicurl_streaming/{other}", f"zip+{other}/a.zip!x"),
+        *("/vsicurl/" + second, "/vsizip//a.zip", "/vsimem/x", "/vsistdin/", "vrt://" + second),
+        *(
+            f"GTIFF_DIR:1:/vsicurl/{second}",
+            f"/vsicurl_streaming/{second}",
+            f"zip+{second}/a.zip!x",
+        ),
         *("ftp://127.0.0.1/x", "gopher://127.0.0.1/x", "javascript:alert(1)", "data:,x"),
         *(
             "s3://169.254.169.254/x",
@@ -208,15 +212,15 @@ def hostile_links(folder, other):
             "http://127.0.0.1:x/",
             "http://[/x",
         ),
-        *("<VRTDataset/>", '{"type": "proj:"}', "WMTS:" + other, "MVT:" + other),
+        *("<VRTDataset/>", '{"type": "proj:"}', "WMTS:" + second, "MVT:" + second),
     ]
 
 
 def test_links_of_a_catalogue(pair, tmp_path):
     good, bad, pixels = pair
     results, contacts = Outcomes(), []
-    with answering(lambda h, b: contacts.append(h.path) or b"") as other:
-        links = hostile_links(tmp_path, other.replace("127.0.0.1", "localhost"))
+    with answering(lambda h, b: contacts.append(h.path) or b"") as second:
+        links = hostile_links(tmp_path, second.replace("127.0.0.1", "localhost"))
         current = {}
 
         def server(handler, body):
@@ -351,7 +355,7 @@ def test_files(pair, tmp_path):
     """Damaged files may hold other pixels than they did; they must not do harm or be unclear."""
     good, bad, pixels = pair
     rng, results, current = random.Random(14), Outcomes(), {}
-    whole = (tmp_path / "bad" / "red.tif").read_bytes()
+    full = (tmp_path / "bad" / "red.tif").read_bytes()
 
     def server(handler, body):
         if not handler.path.endswith("bad/red.tif"):
@@ -359,7 +363,7 @@ def test_files(pair, tmp_path):
         data, headers = current["file"]
         return reply(handler, data, 206 if headers else 200, **headers)
 
-    size = len(whole)
+    size = len(full)
     spans = [
         "bytes 0-0/1",
         f"bytes 0-{size - 1}/{size}",
@@ -368,12 +372,12 @@ def test_files(pair, tmp_path):
         "*/0",
     ]
     files = [
-        (whole, {"Content_Range": s}) for s in [*spans, "bytes */*", "bytes 0-99/" + "9" * 5000]
+        (full, {"Content_Range": s}) for s in [*spans, "bytes */*", "bytes 0-99/" + "9" * 5000]
     ]
-    files += [(whole[:n], {}) for n in (0, 4, 8, 100, 500, size // 2, size - 1)]
+    files += [(full[:n], {}) for n in (0, 4, 8, 100, 500, size // 2, size - 1)]
     files += [(b"II*\0" + bytes(99), {}), (b"<VRTDataset/>", {}), (b"PK\3\4" + bytes(99), {})]
     for _ in range(round(120 * SHARE)):
-        data = bytearray(whole)
+        data = bytearray(full)
         for _ in range(rng.choice((1, 4, 16))):
             data[rng.randrange(8, 700)] = rng.randrange(256)
         files.append((bytes(data), {}))
@@ -382,6 +386,6 @@ def test_files(pair, tmp_path):
         for number, file in enumerate(files):
             current["file"] = file
             kind, text = outcome(lambda: compute(items, pixels))
-            damaged = kind == "silent" and "wrong pixels" in str(text)
-            results.add(f"file {number}", "handled" if damaged else kind, text)
+            damaged_file = kind == "silent" and "wrong pixels" in str(text)
+            results.add(f"file {number}", "handled" if damaged_file else kind, text)
     results.check()

@@ -23,7 +23,7 @@ from pyproj import Transformer
 from geomiam.errors import AssetsFailed, NoScenes, SourceError
 from geomiam.sources.sentinel2.reflectance import baseline, rule
 from geomiam.sources.stac import extent
-from geomiam.sources.stac.items import period
+from geomiam.sources.stac.times import period
 
 FLAT = {"red": np.full((SIZE, SIZE), 2000, "uint16")}
 
@@ -115,7 +115,7 @@ def test_items_with_other_forms_of_bbox_are_found(tmp_path):
 def test_an_item_that_cannot_be_used_is_named_and_the_rest_is_read(tmp_path, field, value):
     good, bad = scene(tmp_path, "good"), scene(tmp_path, "bad", date="2020-06-02T10:50:00Z")
     name = "an item without an id" if field == "id" and not value else ""
-    with pytest.warns(AssetsFailed, match=f"{name}.*no STAC item that can be used"):
+    with pytest.warns(AssetsFailed, match=f"{name}.*not a usable STAC item"):
         ds = read([good, changed(bad, **{field: value})]).compute()
     assert list(ds.item_id.values) == ["good"] and np.isfinite(ds.red).all()
 
@@ -291,8 +291,8 @@ APPLIED = "earthsearch:boa_offset_applied"
 )
 def test_what_cannot_be_is_doubted_and_can_be_settled(properties, asset, doubt):
     assert doubt in rule(properties, asset).doubt
-    settled = rule(properties, asset, offset=-0.1)
-    assert (settled.scale, settled.offset, settled.doubt) == (1e-4, -0.1, "")
+    fixed_offset = rule(properties, asset, offset=-0.1)
+    assert (fixed_offset.scale, fixed_offset.offset, fixed_offset.doubt) == (1e-4, -0.1, "")
 
 
 @pytest.mark.parametrize(

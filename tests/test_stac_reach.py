@@ -1,4 +1,4 @@
-"""What a catalogue may make this machine open: the hosts and files that the user names, nothing else."""
+"""A STAC catalog can open only the hosts and files that the user names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from helpers_stac import GRID, JUNE, answering, at, careless_api, read, reply, s
 
 from geomiam.errors import AssetsFailed, NoScenes, SourceError
 from geomiam.sources.stac.stac_source import PRESETS, StacSource
-from geomiam.sources.web.allowed import Reach, reach_of
+from geomiam.sources.web.allow_list import AllowList, reach_of
 
 C1 = "sentinel-2-c1-l2a"
 
@@ -83,63 +83,64 @@ def test_the_files_of_well_known_catalogues_are_within_reach():
 
 
 def test_items_of_the_web_do_not_lead_into_the_private_network():
-    reach, origin = Reach(files=True, named=True), "https://93.184.216.34/items/1"
+    reach, origin = AllowList(files=True, named=True), "https://93.184.216.34/items/1"
     assert reach.refusal("http://10.0.0.7/x.tif", origin=origin)
     assert not reach.refusal("http://10.0.0.7/x.tif")
 
 
 def test_an_item_that_points_to_another_host_is_not_followed_unless_allowed(tmp_path):
-    item, asked = scene(tmp_path), []
+    item, requests = scene(tmp_path), []
     expected = read([item]).red.compute()
 
     def other(handler, body):
-        asked.append(handler.path)
+        requests.append(handler.path)
         reply(handler, (tmp_path / handler.path.lstrip("/")).read_bytes())
 
     with answering(other) as files:
         items = [at(item, elsewhere(files))]
         with careless_api(items) as url:
             with pytest.raises(
-                NoScenes, match=r"host 'localhost' is not one.*hosts=\['localhost'\]"
+                NoScenes,
+                match=r"host 'localhost' is not a host of the source.*hosts=\['localhost'\]",
             ):
                 read(StacSource(url, C1))
-            assert not asked
+            assert not requests
             for source, hosts in [
                 (StacSource(url, C1, hosts=("localhost",)), ()),
                 (StacSource(url, C1), ["localhost"]),
             ]:
                 ds = read(source, hosts=hosts)
                 np.testing.assert_array_equal(ds.red.compute(), expected)
-    assert asked
+    assert requests
 
 
 def test_redirects_lead_to_the_same_host_only_unless_allowed(tmp_path):
-    item, asked = scene(tmp_path), []
+    item, requests = scene(tmp_path), []
     expected = read([item]).red.compute()
 
     def target(handler, body):
-        asked.append(handler.path)
+        requests.append(handler.path)
         reply(handler, (tmp_path / handler.path.lstrip("/")).read_bytes())
 
-    with answering(target) as there:
+    with answering(target) as target_server:
 
         def turn(handler, body):
-            reply(handler, b"", 302, Location=f"{elsewhere(there)}{handler.path}")
+            reply(handler, b"", 302, Location=f"{elsewhere(target_server)}{handler.path}")
 
-        with answering(turn) as here:
+        with answering(turn) as server_result:
             with pytest.warns(AssetsFailed, match="s / red: .*is refused: host 'localhost'"):
-                ds = read([at(item, here)]).compute()
-            assert np.isnan(ds.red).all() and not asked
-            allowed = read([at(item, here)], hosts=["localhost"])
-            np.testing.assert_array_equal(allowed.red.compute(), expected)
+                ds = read([at(item, server_result)]).compute()
+            assert np.isnan(ds.red).all() and not requests
+            allowed_hosts = read([at(item, server_result)], hosts=["localhost"])
+            np.testing.assert_array_equal(allowed_hosts.red.compute(), expected)
 
         def along(handler, body):
             if handler.path.startswith("/moved"):
                 return (tmp_path / handler.path[7:]).read_bytes()
             return reply(handler, b"", 301, Location=f"/moved{handler.path}")
 
-        with answering(along) as here:
-            np.testing.assert_array_equal(read([at(item, here)]).red.compute(), expected)
+        with answering(along) as server_result:
+            np.testing.assert_array_equal(read([at(item, server_result)]).red.compute(), expected)
 
 
 @pytest.mark.parametrize("target", ["http://169.254.169.254/x", "file:///etc/passwd", "/dev/zero"])
@@ -151,44 +152,47 @@ def test_redirects_to_no_file_server_are_refused(tmp_path, target):
 
 
 def test_a_catalogue_is_read_from_its_own_host_only(tmp_path):
-    asked = []
+    requests = []
 
     def other(handler, body):
-        asked.append(handler.path)
+        requests.append(handler.path)
         return {"type": "FeatureCollection", "features": []}
 
-    with answering(other) as there:
-        link = {"rel": "child", "href": f"{elsewhere(there)}/catalog.json"}
+    with answering(other) as target_server:
+        link = {"rel": "child", "href": f"{elsewhere(target_server)}/catalog.json"}
         top = {"type": "Catalog", "id": "c", "stac_version": "1.0.0", "description": "x"}
-        with answering(lambda h, b: {**top, "links": [link]}) as here:
-            with pytest.raises(NoScenes, match="host 'localhost' is not one that the source names"):
-                read(f"{here}/catalog.json")
-        with answering(lambda h, b: reply(h, b"", 302, Location=link["href"])) as here:
+        with answering(lambda h, b: {**top, "links": [link]}) as server_result:
+            with pytest.raises(NoScenes, match="host 'localhost' is not a host of the source"):
+                read(f"{server_result}/catalog.json")
+        with answering(lambda h, b: reply(h, b"", 302, Location=link["href"])) as server_result:
             with pytest.raises(SourceError, match="is refused: host 'localhost'"):
-                read(f"{here}/catalog.json")
-    assert not asked
+                read(f"{server_result}/catalog.json")
+    assert not requests
 
 
 def test_headers_go_to_the_host_of_the_catalogue_alone(tmp_path):
-    item, seen = scene(tmp_path), {}
+    item, values = scene(tmp_path), {}
 
     def files(handler, body):
-        seen["files"] = handler.headers.get("X-Key")
+        values["files"] = handler.headers.get("X-Key")
         return (tmp_path / handler.path.lstrip("/")).read_bytes()
 
-    with answering(files) as there, careless_api([at(item, elsewhere(there))]) as url:
+    with (
+        answering(files) as target_server,
+        careless_api([at(item, elsewhere(target_server))]) as url,
+    ):
         source = StacSource(url, C1, headers={"X-Key": "SECRET"}, hosts=("localhost",))
         assert "SECRET" not in repr(source)
         read(source).red.compute()
-        assert seen == {"files": None}
+        assert values == {"files": None}
 
     def api(handler, body):
-        seen["api"] = handler.headers.get("X-Key")
+        values["api"] = handler.headers.get("X-Key")
         return {"type": "FeatureCollection", "features": [at(item, "https://example.org")]}
 
     with answering(api) as url, pytest.raises(NoScenes, match=r"example\.org"):
         read(StacSource(f"{url}/items.json", headers={"X-Key": "SECRET"}))
-    assert seen["api"] == "SECRET"
+    assert values["api"] == "SECRET"
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no FIFO")

@@ -32,9 +32,8 @@ from helpers_stac import (
 )
 
 from geomiam.errors import AssetsFailed, NoScenes, SourceError
-from geomiam.sources.sentinel2.plan import request
-from geomiam.sources.stac import documents, search, tree
-from geomiam.sources.stac import stac_source as catalogue
+from geomiam.sources.sentinel2.plan import scene_request
+from geomiam.sources.stac import documents, search, stac_source, tree
 from geomiam.sources.stac.stac_source import StacSource
 from geomiam.sources.web import requests as web
 
@@ -67,8 +66,10 @@ class Api:
         if self.fault(self.searches, handler, body):
             return None
         start = int(body.get("token", 0))
-        more = {"href": f"{url}/search", "body": {"token": start + 2}}
-        return page(self.items[start : start + 2], **(more if start + 2 < len(self.items) else {}))
+        options = {"href": f"{url}/search", "body": {"token": start + 2}}
+        return page(
+            self.items[start : start + 2], **(options if start + 2 < len(self.items) else {})
+        )
 
 
 def found(url, **settings):
@@ -99,7 +100,7 @@ def test_a_page_that_fails_is_asked_for_again_after_the_wait_that_is_asked_for(t
 
 
 def test_more_waits_are_obeyed_than_there_are_attempts(tmp_path, monkeypatch):
-    monkeypatch.setattr(catalogue, "PAUSES", (0.0,))
+    monkeypatch.setattr(stac_source, "PAUSES", (0.0,))
     api = Api(several(tmp_path), lambda n, handler, body: n <= 3 and busy(handler, "0"))
     with answering(api) as url:
         assert found(url) == 6
@@ -108,14 +109,14 @@ def test_more_waits_are_obeyed_than_there_are_attempts(tmp_path, monkeypatch):
 @pytest.mark.parametrize("seconds", ["100000", "Fri, 31 Dec 2999 23:59:59 GMT"])
 def test_a_server_that_asks_to_wait_too_long_is_named(tmp_path, seconds):
     api = Api([], lambda n, handler, body: busy(handler, seconds))
-    with answering(api) as url, pytest.raises(SourceError, match=r"HTTP 503.*asks to wait"):
+    with answering(api) as url, pytest.raises(SourceError, match=r"HTTP 503.*requires a wait"):
         found(url)
     assert api.searches == 1
 
 
 def test_waits_of_nothing_come_to_an_end(tmp_path, monkeypatch):
     monkeypatch.setattr(web, "PATIENCE", 3.0)
-    monkeypatch.setattr(catalogue, "PAUSES", (0.0, 0.01))
+    monkeypatch.setattr(stac_source, "PAUSES", (0.0, 0.01))
     api = Api([], lambda n, handler, body: busy(handler, "0"))
     with answering(api) as url, pytest.raises(SourceError, match="HTTP 503"):
         found(url)
@@ -177,7 +178,7 @@ def test_pages_without_end_end_the_search(tmp_path, monkeypatch):
 
 def test_an_answer_without_end_is_ended_by_its_size_and_by_its_time(monkeypatch):
     monkeypatch.setattr(documents, "SIZE", 2**16)
-    monkeypatch.setattr(catalogue, "PAUSES", (0.0,))
+    monkeypatch.setattr(stac_source, "PAUSES", (0.0,))
 
     def slowly(handler, body):
         handler.send_response(200)
@@ -314,7 +315,7 @@ def cut(handler, body):
 
 
 class Server:
-    """Files with ranges; the first ``times`` requests for ``name`` are answered by ``fault``."""
+    """Files with ranges; the first ``times`` requests for ``name`` are handled by ``fault``."""
 
     def __init__(self, folder, name, fault, times):
         self.folder, self.name, self.fault, self.left = folder, name, fault, times
@@ -325,16 +326,16 @@ class Server:
         if handler.path.endswith(self.name) and self.left > 0:
             self.left -= 1
             return self.fault(handler, body)
-        wanted = handler.headers.get("Range", "")
-        self.ranges.append((handler.path, wanted))
-        first, last = (int(v) for v in wanted.removeprefix("bytes=").split("-"))
+        expected_result = handler.headers.get("Range", "")
+        self.ranges.append((handler.path, expected_result))
+        first, last = (int(v) for v in expected_result.removeprefix("bytes=").split("-"))
         last = min(last, len(body) - 1)
         span = f"bytes {first}-{last}/{len(body)}"
         return reply(handler, body[first : last + 1], 206, Content_Range=span)
 
 
 @pytest.fixture
-def hurried(monkeypatch):
+def fast(monkeypatch):
     monkeypatch.setenv("GDAL_HTTP_RETRY_DELAY", "0.01")
 
 
@@ -346,7 +347,7 @@ def hurried(monkeypatch):
         lambda h, b: reply(h, b"", 429, Retry_After="1"),
     ],
 )
-def test_one_failure_loses_no_file(tmp_path, hurried, fault):
+def test_one_failure_loses_no_file(tmp_path, fast, fault):
     item = scene(tmp_path)
     expected = read([item]).red.compute()
     with answering(Server(tmp_path, "red.tif", fault, 2)) as url:
@@ -356,7 +357,7 @@ def test_one_failure_loses_no_file(tmp_path, hurried, fault):
 
 
 @pytest.mark.parametrize("status", [404, 403, 503])
-def test_an_outage_does_not_outlive_itself(tmp_path, hurried, status):
+def test_an_outage_does_not_outlive_itself(tmp_path, fast, status):
     item = scene(tmp_path)
     expected = read([item]).red.compute()
     server = Server(tmp_path, "red.tif", lambda h, b: reply(h, b"", status), 10**6)
@@ -390,22 +391,22 @@ def test_an_outage_of_a_bucket_does_not_outlive_itself(tmp_path, monkeypatch):
 def test_a_large_file_is_read_by_ranges(tmp_path):
     flat = np.random.default_rng(0).integers(1, 5000, (1200, 1200)).astype("uint16")
     item = scene(tmp_path, bands={"red": flat, "nir": flat, "scl": np.full((600, 600), 4, "uint8")})
-    whole = (tmp_path / "s" / "red.tif").stat().st_size
+    full_result = (tmp_path / "s" / "red.tif").stat().st_size
     server = Server(tmp_path, "none", cut, 0)
     with answering(server) as url:
         ds = read([at(item, url)], GRID[:8, :8], bands="red", mask=None).compute()
     np.testing.assert_allclose(ds.red[0], flat[:8, :8] * 1e-4, atol=1e-6)
     spans = [r.removeprefix("bytes=").split("-") for _, r in server.ranges]
-    assert sum(int(b) - int(a) + 1 for a, b in spans) < whole / 4
+    assert sum(int(b) - int(a) + 1 for a, b in spans) < full_result / 4
 
 
 @pytest.mark.parametrize(
     ("headers", "length", "message"),
     [
-        ({"Content_Range": "bytes 5-9/20"}, None, "answered range"),
-        ({"Content_Range": "rubbish"}, None, "answered range"),
-        ({}, None, "answered range"),
-        ({"Content_Range": f"bytes 0-32767/{10**12}"}, None, "answered range"),
+        ({"Content_Range": "bytes 5-9/20"}, None, "returned range"),
+        ({"Content_Range": "rubbish"}, None, "returned range"),
+        ({}, None, "returned range"),
+        ({"Content_Range": f"bytes 0-32767/{10**12}"}, None, "returned range"),
     ],
 )
 def test_a_server_that_answers_another_range_is_named(tmp_path, headers, length, message):
@@ -434,8 +435,8 @@ def test_signed_links_and_tokens_are_asked_for_at_the_moment_of_reading(tmp_path
 
 
 def test_the_search_of_a_grid_is_as_before_where_nothing_is_crossed():
-    from geomiam.sources.sentinel2.clouds import Clouds
+    from geomiam.sources.sentinel2.clouds import CloudMask
 
-    box = request(GRID, JUNE, "red", clouds=Clouds(), max_cloud=None).search.bbox
+    box = scene_request(GRID, JUNE, "red", clouds=CloudMask(), max_cloud=None).search.bbox
     assert box == pytest.approx((3.0, 50.548694, 3.005646, 50.552292), abs=1e-6)
     assert search.LIMITS[0] == 250

@@ -66,7 +66,7 @@ def model(request, sites) -> gm.Model:
     kind = {"a vector per symbol": "embedding", "its number": "scalar"}[reading]
     return gm.fit(
         sites,
-        gm.infer_schema(sites).symbolic(5, every=2, breakpoints=KINDS[kind == "scalar"]),
+        gm.infer_schema(sites).symbolic(5, window=2, breakpoints=KINDS[kind == "scalar"]),
         network=gm.NetworkConfig(fusion=fusion, symbols=kind, **sizes),
         training=gm.TrainingConfig(
             epoch_steps=1, epochs=2, batch=32, warmup=2, holdout=0, keep="last"
@@ -364,7 +364,7 @@ def test_tables_hold_the_numbers_that_the_symbols_stand_for(sites):
     schema = gm.infer_schema(sites)
     plain, symbolic = (
         Columns.fit(sites, s, onehot=True).table(sites)
-        for s in (schema, schema.symbolic(5, every=1))
+        for s in (schema, schema.symbolic(5, window=1))
     )
     np.testing.assert_array_equal(symbolic, plain)
 
@@ -481,7 +481,7 @@ def test_a_catalog_says_which_series_are_symbols(tmp_path):
     ("wrong", "message"),
     [
         ("bio1: {symbols: 20}", "line 6.*'symbols' belongs to kind: series, found kind: scalar"),
-        ("bio1: {breakpoints: quantile}", "line 6.*stand between symbols, and there are none"),
+        ("bio1: {breakpoints: quantile}", "line 6.*separate symbols, but 'symbols' is not set"),
         ("bio1: {kind: series, symbols: 1}", "line 6.*symbols: Input.*equal to 2; found 1"),
         ("bio1: {kind: series, symbols: 257}", "line 6.*symbols: Input.*equal to 256; found 257"),
         ("bio1: {kind: series, symbol: 9}", "line 6.*unknown key 'symbol'; did you mean 'symbols'"),
@@ -506,7 +506,7 @@ def test_series_are_turned_into_symbols_and_back():
         ],
         b=[variable("bio1")],
     )
-    symbolic = schema.symbolic(8, every=3, breakpoints="quantile")
+    symbolic = schema.symbolic(8, window=3, breakpoints="quantile")
     facts = {n: (v.window, v.symbols, v.breakpoints) for n, v in symbolic.variables.items()}
     assert facts["rain"] == (3, 8, "quantile")
     assert facts["ndvi"] == ("1MS", 8, "quantile")
@@ -528,4 +528,4 @@ def test_what_cannot_be_symbols_is_refused():
     with pytest.raises(SchemaError, match=r"variable 'rain': symbols: .*equal to 2; found 1"):
         schema.symbolic(1)
     with pytest.raises(SchemaError, match=r"variable 'rain': window: expected a period"):
-        schema.symbolic(every=0)
+        schema.symbolic(window=0)

@@ -14,8 +14,10 @@ from helpers_build import FINE, UTM, catalog, field, labelled, one, tif
 import geomiam as gm
 from geomiam.data.predictors import predictors
 from geomiam.errors import DoubtfulSource, NeverObserved, VariableMismatch
-from geomiam.schema.schema import Modality, Schema, Variable
-from geomiam.sources.report import summary
+from geomiam.schema.modality import Modality
+from geomiam.schema.schema import Schema
+from geomiam.schema.variable import Variable
+from geomiam.sources.build_report import summary
 from geomiam.tokens.scaler import fit_scaler
 
 

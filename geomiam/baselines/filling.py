@@ -9,7 +9,8 @@ import xarray as xr
 
 from geomiam.data.sites.table import SiteTable
 from geomiam.errors import SelectionError
-from geomiam.schema.schema import Schema, Variable
+from geomiam.schema.schema import Schema
+from geomiam.schema.variable import Variable
 
 Kind = Literal["mean", "median", "marginal", "conditional"]
 KINDS: tuple[str, ...] = get_args(Kind)

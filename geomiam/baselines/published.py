@@ -34,7 +34,7 @@ CROSS = {
     "experts": 4,
     "top_experts": 1,
 }
-SYMBOLS = {"alphabet": 20, "every": 2}
+SYMBOLS = {"alphabet": 20, "window": 2}
 _MAESTRO = Recipe(
     "maestro",
     "MAESTRO's parts (Mohapatra et al. 2025): series as symbols, encoders per modality, sparse "

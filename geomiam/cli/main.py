@@ -116,7 +116,7 @@ def build(
 ) -> None:
     """Build a cube from a catalog: every source on one grid. A stopped build is continued."""
     import geomiam as gm
-    from geomiam.sources.report import summary
+    from geomiam.sources.build_report import summary
 
     build_options: dict[str, Any] = {"bounds": _place(bounds, bbox), "roots": _pairs(root or [])}
     if plan:
@@ -309,7 +309,7 @@ def _describe_store(path: Path) -> tuple[Any, str]:
     """The table of a store, and its description for people."""
     import geomiam as gm
     from geomiam.data.store.store import open_zarr
-    from geomiam.sources.report import summary
+    from geomiam.sources.build_report import summary
 
     store = open_zarr(path)
     if "suitability" in getattr(store, "data_vars", ()):

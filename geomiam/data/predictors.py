@@ -15,7 +15,9 @@ from geomiam.data.values.dim_labels import labels_of, positions
 from geomiam.data.values.missing import as_float
 from geomiam.data.variables import bind_variable, check_classes, check_dims, check_units
 from geomiam.errors import MissingLabels, MissingModality, MissingVariable, VariableMismatch, warn
-from geomiam.schema.schema import Label, Modality, Schema, Variable
+from geomiam.schema.modality import Modality
+from geomiam.schema.schema import Schema
+from geomiam.schema.variable import Label, Variable
 
 
 def predictors(

@@ -11,7 +11,7 @@ from geomiam.data.values.attributes import flags_of, text_of
 from geomiam.data.values.dim_labels import labels_of
 from geomiam.errors import VariableMismatch
 from geomiam.geo.dims import is_place
-from geomiam.schema.schema import OWN_DIMS, Variable
+from geomiam.schema.variable import OWN_DIMS, Variable
 
 SAME_UNITS = {
     "": "1",

@@ -14,7 +14,7 @@ from geomiam.data.predictors import predictors
 from geomiam.errors import OutsideTrainingRange, warn
 from geomiam.inference.cells import Output
 from geomiam.model.model import Model
-from geomiam.schema.schema import Variable
+from geomiam.schema.variable import Variable
 from geomiam.tokens.blocks import Block
 from geomiam.tokens.limits import has_limits, outside
 from geomiam.tokens.scaler import Scaler

@@ -262,7 +262,7 @@ def _plan(
     """Return the scaler, and the model on the meta device: weights with a shape and no memory."""
     _check_nulls(config["schema"], path="schema")
     schema, scaler = (
-        Schema.from_dict(config["schema"], where=source),
+        Schema.from_dict(config["schema"], location=source),
         Scaler.from_dict(config["scaler"]),
     )
     scaler.check(schema)

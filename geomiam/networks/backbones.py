@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from geomiam.errors import BackboneError
 from geomiam.networks.config import BackboneSettings, NetworkConfig
-from geomiam.schema.schema import OWN_DIMS, Schema, Variable
+from geomiam.schema.schema import Schema
+from geomiam.schema.variable import OWN_DIMS, Variable
 from geomiam.tokens.tokenizers import Plugged, Tokenizers
 
 

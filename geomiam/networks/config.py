@@ -8,17 +8,17 @@ from pydantic import Field, field_validator, model_validator
 
 from geomiam.networks.fusion.protocol import Fusion
 from geomiam.networks.fusion.registry import FUSIONS
-from geomiam.schema.schema import Fact
+from geomiam.schema.fields import FrozenFields
 
 
-class BackboneSettings(Fact):
+class BackboneSettings(FrozenFields):
     """Settings of a backbone that a saved model records beside its weights."""
 
     width: int = Field(ge=1, le=65536, description="numbers per row of its output")
     frozen: bool = Field(False, description="its weights stay as they are in training")
 
 
-class NetworkConfig(Fact):
+class NetworkConfig(FrozenFields):
     """Sizes and options of the network; the bounds also protect the loading of saved models.
 
     See Also

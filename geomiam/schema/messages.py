@@ -1,4 +1,4 @@
-"""What is wrong with a catalog, told by line, key, value and fix."""
+"""Messages about errors in a catalog: line, key, value and remedy."""
 
 from __future__ import annotations
 
@@ -9,81 +9,83 @@ from typing import Any, get_args
 import yaml
 from pydantic import ValidationError
 
-from geomiam.schema.data_source import Fact
+from geomiam.schema.fields import FrozenFields
 
 
 def explain(
     error: ValidationError,
-    where: str,
+    location: str,
     *,
     text: str | None,
-    top: type[Fact],
+    top: type[FrozenFields],
     kinds: tuple[Sequence[str], Sequence[str]],
 ) -> str:
-    """Turn pydantic's findings into lines that name the key, the value and the fix.
+    """Return a line for each error of pydantic, with the key, the value and the remedy.
 
     Parameters
     ----------
     error : pydantic.ValidationError
-    where : str
+    location : str
         Name of the catalog.
     text : str or None
-        Its YAML, for line numbers.
+        YAML of the catalog, for line numbers.
     top : type
-        The record that was read.
+        Class of the whole catalog.
     kinds : tuple
-        Kinds that variables may have, and sources.
+        Kinds of variables, and kinds of sources.
     """
     root = yaml.compose(text) if text else None
     lines = []
     for item in error.errors():
         keys = [str(k) for k in item["loc"]]
         line = _line_of(root, keys)
-        place = f"{where}, line {line}" if line else where
+        place = f"{location}, line {line}" if line else location
         lines.append(f"{place}: {' → '.join(keys) or 'top level'}: {_fix(item, keys, top, kinds)}")
     return "\n".join(lines)
 
 
-def _fix(item: Any, keys: list[str], top: type[Fact], kinds: tuple) -> str:
+def _fix(item: Any, keys: list[str], top: type[FrozenFields], kinds: tuple) -> str:
     if item["type"] == "extra_forbidden":
-        known = _known_keys(keys, top)
-        close = difflib.get_close_matches(keys[-1], known, n=1)
-        hint = f"did you mean '{close[0]}'?" if close else f"known keys here: {', '.join(known)}"
+        allowed_keys = _known_keys(keys, top)
+        close = difflib.get_close_matches(keys[-1], allowed_keys, n=1)
+        hint = (
+            f"did you mean '{close[0]}'?" if close else f"allowed keys: {', '.join(allowed_keys)}"
+        )
         return f"unknown key '{keys[-1]}'; {hint}"
     if keys and keys[-1] == "kind":
-        known = kinds[keys[0] == "sources"]
-        return f"'{item['input']}' is not a kind; use one of {', '.join(known)}"
+        allowed_keys = kinds[keys[0] == "sources"]
+        return f"'{item['input']}' is not a kind; use one of {', '.join(allowed_keys)}"
     if item["type"] == "missing":
         return f"this key is required; add '{keys[-1]}:'"
     message = item["msg"].removeprefix("Value error, ")
     return message if item["type"] == "value_error" else f"{message}; found {item['input']!r}"
 
 
-def _known_keys(keys: list[str], top: type[Fact]) -> list[str]:
-    """Keys allowed where the last one stands."""
+def _known_keys(keys: list[str], top: type[FrozenFields]) -> list[str]:
+    """Return the keys that are allowed at the level of the last key."""
     fact: Any = top
     path = iter(keys[:-1])
     for key in path:
         fields = {f.alias or k: f for k, f in fact.model_fields.items()}
-        inner, mapped = _inside(fields[key].annotation)
-        if mapped:
+        inner, is_mapping = _inside(fields[key].annotation)
+        if is_mapping:
             next(path, None)
         fact = inner or fact
-    named = [f.alias or k for k, f in fact.model_fields.items()]
-    return [k for k in named if k != "name" or fact is top]
+    names = [f.alias or k for k, f in fact.model_fields.items()]
+    return [k for k in names if k != "name" or fact is top]
 
 
 def _inside(annotation: Any) -> tuple[Any, bool]:
-    """The record that a field holds, if it holds one, and whether a mapping of them."""
+    """Return the class of the entries of a field, None for other fields, and whether it maps names to them."""
     inner = get_args(annotation)
     for kind in (annotation, *inner):
-        if isinstance(kind, type) and issubclass(kind, Fact):
+        if isinstance(kind, type) and issubclass(kind, FrozenFields):
             return kind, annotation is not kind and type(None) not in inner
     return None, False
 
 
 def _line_of(node: Any, keys: list[str]) -> int | None:
-    """Line of the deepest key of the path that stands in the YAML text."""
+    """Return the line of the deepest key of a path that is in the YAML text."""
     line = None
     for key in keys:
         if not isinstance(node, yaml.MappingNode):

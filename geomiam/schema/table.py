@@ -1,4 +1,4 @@
-"""A schema as a table for people."""
+"""A schema as text and as an HTML table."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 HEAD = ("modality", "variable", "kind", "units", "values", "from")
 SHOWN = 4
-"""Variables of a modality that a short description names."""
+"""Number of variables of a modality that a short description lists."""
 WIDEST = 40
-"""Characters of a cell, but for the last column."""
+"""Most characters of a column that padding aligns; the last column is not padded."""
 
 
 def table_of(schema: Schema) -> str:
@@ -30,8 +30,8 @@ def digest_of(schema: Schema) -> str:
     lines = [_title(schema)]
     for modality in schema.modalities.values():
         names = list(modality.variables)
-        more = ", …" if len(names) > SHOWN else ""
-        lines.append(f"  {modality.name} ({len(names)}): {', '.join(names[:SHOWN])}{more}")
+        ellipsis = ", …" if len(names) > SHOWN else ""
+        lines.append(f"  {modality.name} ({len(names)}): {', '.join(names[:SHOWN])}{ellipsis}")
     if list(schema.groups) != list(schema.modalities):
         lines.append(f"  groups: {', '.join(schema.groups)}")
     return printable("\n".join(lines))
@@ -62,15 +62,22 @@ def _title(schema: Schema) -> str:
 def _rows(schema: Schema) -> list[list[str]]:
     """Return the headings, then a row per variable; columns without a value are left out."""
     rows = [_row(schema, m, v) for m in schema.modalities.values() for v in m.variables.values()]
-    used = [i for i in range(len(HEAD)) if i < 3 or any(r[i] for r in rows)]
-    return [[row[i] for i in used] for row in (HEAD, *rows)]
+    columns = [i for i in range(len(HEAD)) if i < 3 or any(r[i] for r in rows)]
+    return [[row[i] for i in columns] for row in (HEAD, *rows)]
 
 
 def _row(schema: Schema, modality: Any, variable: Any) -> tuple[str, ...]:
     origin = modality.origin_of(variable.name)
     source = origin.source if origin else schema.evidence.get(variable.name, "")
-    named = f"{modality.name} ({modality.title})" if modality.title else modality.name
-    return named, variable.name, variable.kind, variable.units or "", _values(variable), source
+    modality_text = f"{modality.name} ({modality.title})" if modality.title else modality.name
+    return (
+        modality_text,
+        variable.name,
+        variable.kind,
+        variable.units or "",
+        _values(variable),
+        source,
+    )
 
 
 def _values(variable: Any) -> str:

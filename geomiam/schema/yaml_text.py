@@ -1,7 +1,7 @@
-"""YAML of catalogs: read without running it, and within bounds.
+"""Reading the YAML of catalogs, safely and within bounds.
 
-A YAML file of a few hundred bytes may mean gigabytes, since aliases and merge keys (``<<``) repeat
-what they refer to. Its size is therefore computed on the syntax tree before anything is built.
+A YAML file of a few hundred bytes can expand to gigabytes, since aliases and merge keys (``<<``)
+repeat their targets. The size is therefore computed on the syntax tree before anything is built.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from geomiam.errors import SchemaError
 MOST_BYTES = 2**20
 MOST_DEPTH = 40
 MOST_NODES = 1_000_000
-"""Keys and values with all aliases written out."""
+"""Most keys and values, with all aliases written out."""
 MERGE = "tag:yaml.org,2002:merge"
 
 
@@ -27,14 +27,14 @@ def load_yaml(path: str | Path) -> tuple[dict[str, Any], str]:
     Returns
     -------
     tuple
-        The mapping, and the text, for line numbers.
+        The mapping; and the text, for line numbers.
 
     Raises
     ------
     InputNotFound
-        If there is no file.
+        If there is no such file.
     SchemaError
-        If it is no YAML, no mapping, too large or nested too deeply, or has a key twice.
+        If it is not YAML or not a mapping, is too large or too deeply nested, or has a key twice.
     """
     text = read_text(path, max_bytes=MOST_BYTES, error=SchemaError)
     try:
@@ -60,7 +60,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _check_events(text: str) -> None:
-    """Bound the depth and the length of the text; events come one by one, without recursion."""
+    """Check the depth and the length of the text by its events, without recursion."""
     depth = 0
     for count, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
         depth += isinstance(event, yaml.CollectionStartEvent)
@@ -74,7 +74,7 @@ def _check_events(text: str) -> None:
 
 
 def _check_size(root: yaml.Node) -> None:
-    """Refuse a text that means more than MOST_NODES keys and values."""
+    """Refuse a text that expands to more than MOST_NODES keys and values."""
     total = _size(root, {}, [])
     if total > MOST_NODES:
         raise SchemaError(
@@ -84,7 +84,7 @@ def _check_size(root: yaml.Node) -> None:
 
 
 def _size(node: yaml.Node, sizes: dict[int, int], above: list[int]) -> int:
-    """Keys and values below a node; each node is visited once."""
+    """Return the number of keys and values below a node; each node is visited once."""
     if id(node) in above:
         raise SchemaError(
             f"line {node.start_mark.line + 1}: an alias (*) refers to a part of itself"
@@ -95,11 +95,11 @@ def _size(node: yaml.Node, sizes: dict[int, int], above: list[int]) -> int:
     return sizes[id(node)]
 
 
-def _check_keys(node: yaml.Node, seen: set[int]) -> None:
-    """Refuse a key that occurs twice in a mapping: YAML would silently drop the first."""
-    if id(node) in seen:
+def _check_keys(node: yaml.Node, visited_ids: set[int]) -> None:
+    """Refuse a key that occurs twice in a mapping, of which YAML silently drops the first."""
+    if id(node) in visited_ids:
         return
-    seen.add(id(node))
+    visited_ids.add(id(node))
     if isinstance(node, yaml.MappingNode):
         lines: dict[Any, int] = {}
         for key, _ in node.value:
@@ -112,7 +112,7 @@ def _check_keys(node: yaml.Node, seen: set[int]) -> None:
                     )
                 lines[key.value] = line
     for child in _children(node):
-        _check_keys(child, seen)
+        _check_keys(child, visited_ids)
 
 
 def _children(node: yaml.Node) -> list[yaml.Node]:

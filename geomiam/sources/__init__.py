@@ -1,4 +1,1 @@
-"""Where data come from: a source yields a part of a cube on a given grid.
-
-Sentinel-2 through STAC: :func:`geomiam.sentinel2`. Sources import the cube and errors, nothing else.
-"""
+"""Sources of data: raster files and STAC catalogs, read onto the grid of a cube."""

@@ -1,28 +1,30 @@
-"""Attributes of a variable in a built cube: from the catalog, and else from its file."""
+"""Attributes of a variable in a built cube: from the catalog, otherwise from its file."""
 
 from __future__ import annotations
 
 import xarray as xr
 
 from geomiam.data.values.attributes import flags_of, text_of
-from geomiam.schema.data_source import Source
-from geomiam.sources.report import Told
-from geomiam.sources.tasks import Task
+from geomiam.schema.source import Source
+from geomiam.sources.build_report import VariableReport
+from geomiam.sources.variable_tasks import VariableTask
 
 
-def described(array: xr.DataArray, task: Task, told: Told, source: Source) -> xr.DataArray:
-    """Return a variable with the attributes of its catalog, and else of its file.
+def with_attributes(
+    array: xr.DataArray, task: VariableTask, report: VariableReport, source: Source
+) -> xr.DataArray:
+    """Return a variable with attributes of the catalog, otherwise of its file.
 
     Parameters
     ----------
     array
-        On the grid of the cube; its attributes are those of the file.
+        Variable on the grid of the cube, with the attributes of the file.
     task
-        What was read.
-    told
-        How it was read.
+        The variable in the catalog.
+    report
+        CRS, resolution and resampling.
     source
-        Where it comes from; of a derived variable that of its elevation.
+        Source of the variable; for a derived variable that of its elevation.
     """
     variable, modality = task.variable, task.modality
     classes = variable.classes
@@ -36,9 +38,9 @@ def described(array: xr.DataArray, task: Task, told: Told, source: Source) -> xr
         "source": modality.source or source.title or source.name,
         "license": modality.license or source.license,
         "citation": modality.citation or source.citation,
-        "resampling": told.resampling,
-        "source_crs": told.crs,
-        "source_resolution": told.resolution,
+        "resampling": report.resampling,
+        "source_crs": report.crs,
+        "source_resolution": report.resolution,
         "flag_values": list(classes),
         "flag_meanings": " ".join(m.replace(" ", "_") for m in classes.values()),
     }

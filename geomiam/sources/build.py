@@ -1,11 +1,10 @@
-"""One cube from a catalog: every variable read from where the catalog says, on one grid."""
+"""Building a cube from a catalog: every variable is read from its source, on one grid."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,30 +13,20 @@ import pandas as pd
 import xarray as xr
 
 from geomiam.checks.files import reason
-from geomiam.data.grid.chips import fold
-from geomiam.data.grid.grid import merge, restore, spatial_dims
-from geomiam.data.store.encoding import chunk_sizes
 from geomiam.data.store.resume import write_parts
 from geomiam.data.store.store import open_cube
-from geomiam.errors import GeomiamError, GridError, OutputExists, OutputRefused, SourceError
+from geomiam.errors import GeomiamError, OutputExists, OutputRefused, SourceError
 from geomiam.outputs.check import check_output, refuse_overlap
 from geomiam.outputs.paths import real_path
 from geomiam.progress import with_progress
 from geomiam.schema.schema import Schema
-from geomiam.sources import scenes
-from geomiam.sources.attributes import described
+from geomiam.sources.assembly import assemble, chunks_of
+from geomiam.sources.build_report import CubePlan
+from geomiam.sources.completion import completion_attributes, repair_cube
 from geomiam.sources.fingerprint import fingerprint, paths_of
-from geomiam.sources.finish import closing, mend
-from geomiam.sources.parts import derived, from_files
-from geomiam.sources.report import CubePlan, Told
-from geomiam.sources.tasks import Task, Todo, understood
-
-CHUNK = 512
-"""Rows and columns of a chunk, at most, where none are asked for."""
-WHOLE = 2**31 - 1
-"""More than the steps of any own dim: its length is in the source."""
-BUDGET = 16_000_000
-"""Numbers in such a chunk, at most: 64 MB."""
+from geomiam.sources.scene_variables import group_by_source, plan_scenes
+from geomiam.sources.variable_reader import read_variable
+from geomiam.sources.variable_tasks import build_inputs
 
 
 @with_progress
@@ -55,103 +44,106 @@ def build_cube(
 ) -> xr.Dataset:
     """Build a cube from a catalog: every variable from its source, on one grid.
 
-    Headers of files are read and catalogues searched now; pixels when they are computed or written.
+    The call reads the headers of files and searches STAC catalogs. Pixels are read when they are
+    computed or written.
 
     Parameters
     ----------
     catalog
-        A YAML file with ``sources:`` and ``from:``; or the name of one that comes with geomiam, see
-        :func:`geomiam.catalogs`; or a Schema. Relative paths start from the file, and otherwise
-        from the working directory.
+        A YAML file with ``sources:`` and ``from:``, the name of an installed catalog (see
+        :func:`geomiam.catalogs`), or a Schema. Relative paths start from the folder of the file, and
+        otherwise from the working directory.
     like
         The grid: a GeoBox, a Dataset or DataArray, or the path of a Zarr store or GeoTIFF. Default:
-        the catalog's ``grid:``.
+        ``grid:`` of the catalog.
     out
-        Zarr store to write. A build that was stopped is continued: what is complete and comes from the
-        same catalog, files, scenes and grid is kept. Default: nothing is written.
+        Zarr store to write. A build that was stopped resumes: complete parts are kept if catalog,
+        files, scenes and grid are the same. Default: nothing is written.
     bounds
-        ``(xmin, ymin, xmax, ymax)`` in the CRS of the catalog's ``grid:``, in place of its own; or
-        an ``odc.geo`` BoundingBox with a CRS, such as degrees: the cells that cover it.
+        ``(xmin, ymin, xmax, ymax)`` in the CRS of ``grid:`` of the catalog, which replaces the bounds
+        there; or an ``odc.geo`` BoundingBox with a CRS, which is covered by cells.
     roots
-        Source to directory or URL, in place of the ``root:`` in the catalog: a copy of your own.
+        Directory or URL by source, which replaces ``root:`` of the catalog.
     overwrite
-        Replace the store that is there.
+        Replace an existing store.
     chunks
-        Of the cube, such as ``{"y": 256, "x": 256}``; own dims stay whole.
+        Sizes of dask chunks, such as ``{"y": 256, "x": 256}``. Dims beyond place have one chunk.
     progress
-        Show a bar while it is written; default: on a terminal or in a notebook.
+        Show a progress bar while writing. Default: on a terminal or in a notebook.
     repair
-        Of a cube that is at ``out``: read again the dates of which files of Sentinel-2 could not be
-        read, and nothing else. Where there is none, it is built.
+        Read the dates again for which Sentinel-2 files of the cube at ``out`` could not be read, and
+        nothing else. Without a cube at ``out``, build it.
 
     Returns
     -------
     xr.Dataset
-        Float32, NaN where a source has nothing; dask. ``attrs["sources"]`` (JSON) says for each
-        variable which CRS, resolution and resampling was used; ``attrs["scenes"]`` (JSON) which
-        scenes of Sentinel-2; ``attrs["failed_assets"]`` which files of them could not be read. A
-        cube that was written has ``attrs["coverage"]`` and ``attrs["variable_coverage"]`` (JSON),
-        the share of cells with data per modality and per variable.
+        Variables ``(*dims, y, x)``, float32, dask, NaN where a source has no data.
+        ``attrs["sources"]`` (JSON) has the CRS, resolution and resampling of each variable,
+        ``attrs["scenes"]`` (JSON) the Sentinel-2 scenes, ``attrs["failed_assets"]`` the Sentinel-2
+        files that could not be read. A written cube has ``attrs["coverage"]`` and
+        ``attrs["variable_coverage"]`` (JSON): the share of cells with data per modality and variable.
 
     Raises
     ------
     SchemaError
-        When the catalog contradicts itself.
+        If the catalog contradicts itself.
     SourceError
-        When a source cannot be read, or the catalog names none.
+        If a source cannot be read, or the catalog names none.
     GridError
-        Without a grid, or where variables have other labels along one dim.
+        If there is no grid, or variables have different labels along one dim.
     OutputExists
-        When ``out`` exists, and neither ``overwrite`` nor ``repair`` is asked for.
+        If ``out`` exists, and neither ``overwrite`` nor ``repair`` is set.
     ResumeRefused
-        When the cube to repair was built from other files, scenes or settings.
+        If the cube to repair was built from other files, scenes or settings.
 
     Warns
     -----
     AssetsFailed
-        For files of Sentinel-2 that could not be read, and are NaN.
+        If Sentinel-2 files cannot be read; their cells are NaN.
     MissingModality
-        For a source that lies elsewhere than the grid, with where both lie.
+        If a source does not overlap the grid, with the places of both.
     DoubtfulSource
-        For a variable without a number in any cell, units other than the catalog's, and ``nodata:``
-        that the file cannot hold.
+        If a variable is NaN in every cell, has other units than the catalog, or has a ``nodata:``
+        that the type of the file cannot hold.
+
+    Examples
+    --------
+    >>> import geomiam as gm
+    >>> cube = gm.build_cube("catalog.yaml", out="cube.zarr")  # doctest: +SKIP
     """
-    mending = repair and out is not None and real_path(out).exists()
+    repairing = repair and out is not None and real_path(out).exists()
     if out is not None:
-        _claim(out, overwrite or mending, inputs=[catalog, like])
-    todo = understood(catalog, like, bounds=bounds, roots=roots)
+        _claim(out, overwrite or repairing, inputs=[catalog, like])
+    inputs = build_inputs(catalog, like, bounds=bounds, roots=roots)
     if out is not None:
-        refuse_overlap(real_path(out), [p for t in todo.tasks for p in paths_of(t)])
-    assembled = _assembled(todo, _chunks(chunks, todo))
+        refuse_overlap(real_path(out), [p for t in inputs.tasks for p in paths_of(t)])
+    assembly = assemble(inputs, chunks_of(chunks, inputs))
     if out is None:
-        return assembled.cube
+        return assembly.cube
     prints = {
         t.variable.name: fingerprint(
-            t, assembled.cube, todo, scenes=assembled.scenes.get(t.variable.name)
+            t, assembly.cube, inputs, scenes=assembly.scenes.get(t.variable.name)
         )
-        for t in todo.tasks
+        for t in inputs.tasks
     }
-    if mending:
-        mend(real_path(out), assembled.dates, assembled.scenes, todo=todo, prints=prints)
-        return open_cube(out)
-    with _sources_end(out):
-        write_parts(
-            assembled.cube,
-            out,
-            prints=prints,
-            together=[[t.variable.name for t in group] for group in scenes.kinds(todo.tasks)],
-            remarks={name: known.failed for name, known in assembled.scenes.items()},
-            overwrite=overwrite,
-            finish=partial(closing, todo, prints),
-        )
-    mend(
-        real_path(out), assembled.dates, assembled.scenes, todo=todo, prints=prints
-    )  # what failed before a build was stopped
+    if not repairing:
+        with _source_errors(out):
+            write_parts(
+                assembly.cube,
+                out,
+                prints=prints,
+                together=[[t.variable.name for t in g] for g in group_by_source(inputs.tasks)],
+                remarks={name: variables.failed for name, variables in assembly.scenes.items()},
+                overwrite=overwrite,
+                finish=partial(completion_attributes, inputs, prints),
+            )
+    # also after a new build: files that failed before an interrupted build resumed are read again
+    repair_cube(real_path(out), assembly.dates, assembly.scenes, inputs=inputs, prints=prints)
     return open_cube(out)
 
 
 def _claim(out: str | Path, overwrite: bool, *, inputs: Sequence[Any]) -> None:
-    """Claim the store, and name the way to complete one that is there."""
+    """Claim the output; the message about an existing store names ``repair=True``."""
     try:
         check_output(out, overwrite, inputs=inputs)
     except OutputRefused:
@@ -161,15 +153,15 @@ def _claim(out: str | Path, overwrite: bool, *, inputs: Sequence[Any]) -> None:
 
 
 @contextmanager
-def _sources_end(out: str | Path) -> Iterator[None]:
-    """Name damage of a source, whatever its decoder raises; errors of the output stay as they are."""
+def _source_errors(out: str | Path) -> Iterator[None]:
+    """Report errors of any decoder as SourceError; errors of the output are unchanged."""
     try:
         yield
     except (GeomiamError, MemoryError):
         raise
     except Exception as error:
-        ours = isinstance(error, OSError) and error.errno is not None
-        if ours and Path(out).name in str(error.filename or Path(out).name):  # type: ignore[attr-defined]
+        of_system = isinstance(error, OSError) and error.errno is not None
+        if of_system and Path(out).name in str(error.filename or Path(out).name):  # type: ignore[attr-defined]
             raise
         raise SourceError(
             f"a source cannot be read to its end: {reason(error)}; fetch its files again and build with "
@@ -184,7 +176,7 @@ def plan_cube(
     bounds: Sequence[float] | None = None,
     roots: Mapping[str, str | Path] | None = None,
 ) -> CubePlan:
-    """Say what :func:`build_cube` would read, without reading a pixel.
+    """Return a plan of the files and scenes that :func:`build_cube` would read; no pixel is read.
 
     Parameters
     ----------
@@ -194,116 +186,25 @@ def plan_cube(
     Returns
     -------
     CubePlan
-        Printing it sums it up. Of Sentinel-2 it has the plan of :func:`geomiam.plan_sentinel2`.
+        A table with a row for each variable; ``print`` shows a summary. For Sentinel-2 it includes
+        the plan of :func:`geomiam.plan_sentinel2`.
 
     Raises
     ------
     SchemaError, SourceError, GridError
         As :func:`build_cube`.
+
+    Examples
+    --------
+    >>> import geomiam as gm
+    >>> print(gm.plan_cube("catalog.yaml"))  # doctest: +SKIP
     """
-    todo = understood(catalog, like, bounds=bounds, roots=roots)
-    planned = {t.variable: t for g in scenes.kinds(todo.tasks) for t in scenes.plan(g)}
+    inputs = build_inputs(catalog, like, bounds=bounds, roots=roots)
+    reports = {r.variable: r for g in group_by_source(inputs.tasks) for r in plan_scenes(g)}
     rows = []
-    for task in todo.tasks:
-        told = planned.get(task.variable.name) or task.told()
+    for task in inputs.tasks:
+        report = reports.get(task.variable.name) or task.empty_report()
         if task.source.kind != "stac":
-            _read(task, told, todo)
-        rows.append(asdict(told))
-    return CubePlan(pd.DataFrame(rows), todo.box, todo.missing)
-
-
-@dataclass(frozen=True)
-class Made:
-    """A cube, lazy, and what is known of each Sentinel-2 variable in it.
-
-    ``dates`` are these variables in chunks of single dates, of which one can be read alone.
-    """
-
-    cube: xr.Dataset
-    scenes: dict[str, scenes.Scenes]
-    dates: xr.Dataset
-
-
-def _assembled(todo: Todo, chunks: dict[str, int]) -> Made:
-    found: dict[str, scenes.Scenes] = {}
-    for group in scenes.kinds(todo.tasks):
-        read = scenes.read(group)
-        found |= dict.fromkeys((t.variable.name for t in group), read)
-    back = dict(zip(("y", "x"), spatial_dims(todo.template), strict=True))
-    parts, rows, dates = [], [], xr.Dataset()
-    for task in todo.tasks:
-        name = task.variable.name
-        told = found[name].told[name] if name in found else task.told()
-        array = found[name].arrays[name] if name in found else _read(task, told, todo)
-        finished = _finished(array, task, told, todo)
-        parts.append(_chunked(finished, chunks).rename(back).to_dataset(name=name))
-        if name in found:
-            dates[name] = finished.rename(back).variable
-        rows.append({k: v for k, v in asdict(told).items() if v})
-    cube = restore(_merged(parts, todo), todo.template)
-    items = {
-        t.source.name: found[t.variable.name].items for t in todo.tasks if t.variable.name in found
-    }
-    failed = list(dict.fromkeys(line for known in found.values() for line in known.failed))
-    cube.attrs = {
-        "title": todo.schema.title or todo.schema.name,
-        "catalog": todo.schema.name,
-        "sources": json.dumps(rows),
-        **({"scenes": json.dumps(items)} if items else {}),
-        **({"failed_assets": failed} if failed else {}),
-    }
-    return Made(cube, found, dates)
-
-
-def _read(task: Task, told: Told, todo: Todo) -> xr.DataArray:
-    """Read one variable that is no Sentinel-2 onto the grid of its task."""
-    if task.source.kind == "derived":
-        return derived(task, told, of=todo.elevation_of(task))
-    return from_files(task, told)
-
-
-def _finished(array: xr.DataArray, task: Task, told: Told, todo: Todo) -> xr.DataArray:
-    """A variable with dims and attributes of the cube, as it was read."""
-    array = array.drop_vars([c for c in array.coords if c not in array.dims or c in ("y", "x")])
-    if task.times > 1:
-        array = fold(array, task.times, dims=task.chip_dims)
-    source = todo.elevation_of(task).source if task.source.kind == "derived" else task.source
-    return described(array, task, told, source)
-
-
-def _merged(parts: Sequence[xr.Dataset], todo: Todo) -> xr.Dataset:
-    try:
-        return merge(parts)
-    except GridError as error:
-        uses: dict[str, dict[str, list[str]]] = {}
-        for task in todo.tasks:
-            for dim in task.variable.dims:
-                uses.setdefault(dim, {}).setdefault(task.source.name, []).append(task.variable.name)
-        clash = [(d, u) for d, u in uses.items() if len(u) > 1 and f"'{d}'" in str(error)]
-        if not clash:
-            raise
-        dim, users = clash[0]
-        said = " and ".join(f"{s} ({', '.join(names)})" for s, names in users.items())
-        raise GridError(
-            f"{said} share the dim '{dim}' but not its labels; give the variables of one source a dim "
-            f"of their own in the catalog, such as dims: [{list(users)[-1]}_{dim}]"
-        ) from None
-
-
-def _chunked(array: xr.DataArray, chunks: Mapping[str, int]) -> xr.DataArray:
-    own = {str(d): n for d, n in array.sizes.items() if d not in ("y", "x")}
-    depth = array.size // max(array.sizes["y"] * array.sizes["x"], 1)
-    side = min(CHUNK, max(16, int((BUDGET / max(depth, 1)) ** 0.5) // 16 * 16))
-    sizes = {d: min(chunks.get(d, side), array.sizes[d]) for d in ("y", "x")}
-    return array.chunk({**{d: chunks.get(d, -1) for d in own}, **sizes})
-
-
-def _chunks(chunks: Mapping[str, int] | None, todo: Todo) -> dict[str, int]:
-    """Return chunks along y, x and own dims; the dims of the grid may be named as in the cube."""
-    place = dict(zip(spatial_dims(todo.template), ("y", "x"), strict=True))
-    height, width = todo.box.shape.yx
-    sizes = {str(d): WHOLE for t in todo.tasks for d in t.variable.dims}
-    sizes |= {str(d): {"y": height, "x": width}[d] for d in place.values()}
-    if isinstance(chunks, Mapping):
-        chunks = {place.get(d, d): n for d, n in chunks.items()}
-    return chunk_sizes(chunks, sizes, automatic=CHUNK)
+            read_variable(task, report, inputs)
+        rows.append(asdict(report))
+    return CubePlan(pd.DataFrame(rows), inputs.box, inputs.missing)

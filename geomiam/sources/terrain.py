@@ -21,13 +21,13 @@ def slope_aspect(z: Any, box: GeoBox) -> tuple[Any, Any]:
     z
         Elevation in metres, numpy or dask ``(..., y + 2, x + 2)``: one more cell on each side.
     box
-        The grid without those cells. In degrees, the sides of a cell are those on a sphere.
+        The grid without those cells. For degrees, the sides of cells are computed on a sphere.
 
     Returns
     -------
     tuple
-        Slope from the horizontal; aspect, the direction of the steepest descent, clockwise from
-        north (0 to 360), NaN where it is flat. Both NaN where any of nine cells is.
+        Slope against the horizontal; and aspect, the direction of the steepest descent, clockwise
+        from north (0 to 360), NaN where it is flat. Both are NaN where any of nine cells is NaN.
 
     Notes
     -----
@@ -46,16 +46,16 @@ def slope_aspect(z: Any, box: GeoBox) -> tuple[Any, Any]:
 
 
 def _differences(z: Any) -> tuple[Any, Any]:
-    """Weighted differences along columns and rows, by Horn's kernel."""
+    """Return weighted differences along columns and rows, by Horn's kernel."""
     a, b, c = z[..., :-2, :-2], z[..., :-2, 1:-1], z[..., :-2, 2:]
     d, e, f = z[..., 1:-1, :-2], z[..., 1:-1, 1:-1], z[..., 1:-1, 2:]
     g, h, i = z[..., 2:, :-2], z[..., 2:, 1:-1], z[..., 2:, 2:]
-    centre = e * 0  # no slope where the cell itself has no elevation
+    centre = e * 0  # Horn's kernel omits the cell: without this term its own NaN would be lost
     return (c + 2 * f + i) - (a + 2 * d + g) + centre, (g + 2 * h + i) - (a + 2 * b + c) + centre
 
 
 def cell_sides(box: GeoBox) -> tuple[Any, Any]:
-    """Return width and height of cells in metres, as numbers or one per row ``(y, 1)``."""
+    """Return width and height of cells in metres: numbers, or the width by row ``(y, 1)`` for degrees."""
     dx, dy = abs(box.affine.a), abs(box.affine.e)
     if not box.crs or not box.crs.geographic:
         metres = box.crs.proj.axis_info[0].unit_conversion_factor if box.crs else 1.0

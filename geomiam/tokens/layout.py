@@ -15,8 +15,9 @@ from math import ceil, prod
 import numpy as np
 
 from geomiam.errors import SchemaError
-from geomiam.schema.calendar_windows import periods, spelled
-from geomiam.schema.schema import Label, Schema, Variable
+from geomiam.schema.calendar_windows import period_label, periods
+from geomiam.schema.schema import Schema
+from geomiam.schema.variable import Label, Variable
 
 TOGETHER = ("scalar", "circular")
 """Kinds whose variables share one tokenizer within a modality."""
@@ -92,7 +93,7 @@ class Span:
             return [self.variable.name]
         spell = [_plain_name] * len(self.windows)
         if isinstance(window := self.variable.window, str):
-            spell[-1] = partial(spelled, every=window)
+            spell[-1] = partial(period_label, period=window)
         dims = zip(self.variable.dims, self.windows, spell)
         steps = [[f"{d}={name(w)}" for w in ws] for d, ws, name in dims]
         return [f"{self.variable.name}[{','.join(parts)}]" for parts in product(*steps)]

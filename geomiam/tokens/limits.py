@@ -12,7 +12,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from geomiam.schema.schema import Schema, Variable
+from geomiam.schema.schema import Schema
+from geomiam.schema.variable import Variable
 from geomiam.tokens.scaler import ROUNDING, Scaler, own_moments
 
 NEVER = (1.0, 0.0)

@@ -9,7 +9,8 @@ from math import prod
 import numpy as np
 
 from geomiam.errors import NeverObserved, VariableMismatch, warn
-from geomiam.schema.schema import Schema, Variable
+from geomiam.schema.schema import Schema
+from geomiam.schema.variable import Variable
 from geomiam.tokens.layout import segments
 from geomiam.tokens.symbols import breakpoints, paa
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from geomiam.errors import SchemaError, SelectionError
-from geomiam.schema.schema import Label
+from geomiam.schema.variable import Label
 from geomiam.tokens.layout import Layout, Span, windowed_dims
 
 Selector = str | Mapping[str, Mapping[str, Any]]

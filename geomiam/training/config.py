@@ -8,13 +8,13 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from geomiam.geo.lengths import Length, block_side
-from geomiam.schema.schema import Fact
+from geomiam.schema.fields import FrozenFields
 
 MOST_WARMUP = 100
 """Steps of the warm-up at most if it is a share of the run; the warm-up of MIAM."""
 
 
-class TrainingConfig(Fact):
+class TrainingConfig(FrozenFields):
     """Settings of a training.
 
     Optimizer, learning rate, weight decay, batch and epochs are those of MIAM, the others geomiam's.

@@ -16,7 +16,8 @@ from torch import nn
 from geomiam.errors import SchemaError, SelectionError
 from geomiam.model.model import Model
 from geomiam.networks.network import Member, Network
-from geomiam.schema.schema import Group, Schema
+from geomiam.schema.modality import Group
+from geomiam.schema.schema import Schema
 from geomiam.tokens.scaler import Scaler
 
 

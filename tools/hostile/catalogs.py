@@ -98,8 +98,8 @@ def _one(rng: np.random.Generator, number: int) -> Input:
     if kind in ("value", "two values"):
         data, name = nasty.changed(rng, data)
         if kind == "two values" and nasty.places(data):
-            data, more = nasty.changed(rng, data)
-            name = f"{name}; {more}"
+            data, options = nasty.changed(rng, data)
+            name = f"{name}; {options}"
     elif kind == "bytes":
         raw, name = nasty.scrambled(rng, _text(data))
     elif kind == "bomb":
@@ -107,11 +107,11 @@ def _one(rng: np.random.Generator, number: int) -> Input:
         raw = BOMBS[name].encode() + (_text(data) if rng.random() < 0.7 else b"")
     elif kind == "path":
         name = nasty.pick(rng, PATHS)
-        where = nasty.pick(rng, ("s", "t"))
+        location = nasty.pick(rng, ("s", "t"))
         key = nasty.pick(rng, ("path", "path", "root"))
         data = {
             **data,
-            "sources": {**data["sources"], where: {**data["sources"][where], key: name}},
+            "sources": {**data["sources"], location: {**data["sources"][location], key: name}},
         }
     elif kind == "grid":
         key = nasty.pick(rng, ("crs", "resolution", "bounds"))

@@ -60,7 +60,7 @@ VERBS: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "finetune": (["model", "sites.zarr", "--train", "all", "--epochs", "1"], ("--train", "--schema", "--block")),
 }  # fmt: skip
 REPLACED = (("build", "cube.zarr"), ("sample", "sites.zarr"), ("fit", "model"))
-"""Outputs of the same kind that are no input of the verb: ``--overwrite`` asks to replace them."""
+"""Outputs of the same kind that are no input of the verb: ``--overwrite`` replaces them."""
 WRITERS = ("sample", "fit", "predict", "explain", "build", "finetune")
 
 

@@ -59,11 +59,11 @@ def _one(rng: np.random.Generator, number: int) -> Input:
         new, name = nasty.changed(rng, config)
         text = json.dumps(new).encode()
     elif kind == "numbers":
-        chosen = {nasty.pick(rng, NUMBERS): int(2 ** rng.integers(0, 13)) for _ in range(3)}
+        selection = {nasty.pick(rng, NUMBERS): int(2 ** rng.integers(0, 13)) for _ in range(3)}
         config["network"].update(
-            chosen, fusion=nasty.pick(rng, ("group", "token", "cross", "late", "sum"))
+            selection, fusion=nasty.pick(rng, ("group", "token", "cross", "late", "sum"))
         )
-        text, name = json.dumps(config).encode(), str(chosen)
+        text, name = json.dumps(config).encode(), str(selection)
     elif kind == "header":
         new, name = nasty.changed(rng, header)
         weights = joined(new, body)
@@ -85,12 +85,12 @@ def _one(rng: np.random.Generator, number: int) -> Input:
     def call(folder: Path) -> bool:
         model = gm.load_model(folder / "model")
         table, expected = sites()
-        predicted = gm.predict(table, model)["suitability"].transpose("site", "species").values
+        predictions = gm.predict(table, model)["suitability"].transpose("site", "species").values
         str(model), model.history, gm.Model.save(model, folder / "out")
-        same = predicted.shape == expected.shape and np.allclose(predicted, expected, atol=1e-5)
+        same = predictions.shape == expected.shape and np.allclose(predictions, expected, atol=1e-5)
         harmless = kind == "config" and "about" in name
         # without its id a model with other facts is another model, which is no fault
-        return same or harmless or (not with_id and np.isfinite(predicted).all())
+        return same or harmless or (not with_id and np.isfinite(predictions).all())
 
     return Input(
         "model files", f"#{number} {kind} {name} {'' if with_id else 'no id'}", prepare, call

@@ -66,8 +66,10 @@ def _one(rng: np.random.Generator, number: int) -> Input:
         read_pt(folder / "a.pt")
         return True
 
-    judged = number % 2 and kind == "bytes"
-    return Input(".pt files", f"#{number} {kind} {name}", prepare, call if judged else _read(call))
+    is_judged = number % 2 and kind == "bytes"
+    return Input(
+        ".pt files", f"#{number} {kind} {name}", prepare, call if is_judged else _read(call)
+    )
 
 
 def _read(call):

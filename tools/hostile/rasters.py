@@ -120,8 +120,8 @@ def _huge_hdf5(rng: np.random.Generator, path: Path) -> None:
 
 def _huge_tiff(rng: np.random.Generator, path: Path) -> None:
     side = int(2 ** rng.integers(10, 17)) // 16 * 16
-    tiled = bool(rng.random() < 0.5)
-    tiling = {"tiled": tiled, "blockysize": side} | ({"blockxsize": side} if tiled else {})
+    is_tiled = bool(rng.random() < 0.5)
+    tiling = {"tiled": is_tiled, "blockysize": side} | ({"blockxsize": side} if is_tiled else {})
     place = {"crs": "EPSG:32631", "transform": from_origin(500000, 5500320, 20, 20)}
     shape = {"count": 1, "height": side, "width": side, "dtype": "float32", "compress": "deflate"}
     with rasterio.open(path, "w", driver="GTiff", SPARSE_OK=True, **tiling, **shape, **place):
@@ -140,9 +140,9 @@ def _spoil_zarr(rng: np.random.Generator, store: Path) -> None:
         if action == "meta":
             data = nasty.changed(rng, data)[0]
         elif data["shape"]:
-            which = nasty.pick(rng, ("shape", "chunks"))
+            choice = nasty.pick(rng, ("shape", "chunks"))
             sizes = [nasty.pick(rng, HUGE) for _ in data["shape"]]
-            if which == "shape":
+            if choice == "shape":
                 data["shape"] = sizes
             else:
                 data["chunk_grid"]["configuration"]["chunk_shape"] = sizes

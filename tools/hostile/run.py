@@ -74,8 +74,8 @@ def classify(item: Input) -> tuple[str, str]:
         before = _files(home, item.outputs)
         outcome, text = _guarded(lambda: item.call(folder))
         after = _files(home, item.outputs)
-        if changed := sorted(k for k in before if before[k] != after.get(k)):
-            return "damage", f"changed: {changed[:5]}; {text}"
+        if changed_files := sorted(k for k in before if before[k] != after.get(k)):
+            return "damage", f"changed: {changed_files[:5]}; {text}"
         return outcome, text
     finally:
         shutil.rmtree(home, ignore_errors=True)
@@ -116,11 +116,11 @@ def _guarded(call: Callable[[], Any]) -> tuple[str, str]:
         os.write(writer, json.dumps(_outcome(call)).encode())
         os._exit(0)
     os.close(writer)
-    stopped = _watch(child)
-    text = b"" if stopped else os.read(reader, 10**6)
+    stop_reason = _watch(child)
+    text = b"" if stop_reason else os.read(reader, 10**6)
     os.close(reader)
-    if stopped:
-        return "damage", stopped
+    if stop_reason:
+        return "damage", stop_reason
     return tuple(json.loads(text)) if text else ("damage", "the process crashed")
 
 
@@ -130,16 +130,16 @@ def _outcome(call: Callable[[], Any]) -> tuple[str, str]:
     except (GeomiamError, Refused) as error:
         return "refused", f"{type(error).__name__}: {error}"[:300]
     except BaseException as error:
-        where = error.__traceback__
-        while where and where.tb_next:
-            where = where.tb_next
-        file = f"{where.tb_frame.f_code.co_filename}:{where.tb_lineno}" if where else ""
+        location = error.__traceback__
+        while location and location.tb_next:
+            location = location.tb_next
+        file = f"{location.tb_frame.f_code.co_filename}:{location.tb_lineno}" if location else ""
         return "unclear", f"{type(error).__name__}: {error}"[:300] + f" at {file}"
 
 
 def _watch(child: int) -> str:
     """Wait for a child; return why it was stopped, or an empty text."""
-    started, base = time.monotonic(), None
+    start_time, base = time.monotonic(), None
     while not os.waitpid(child, os.WNOHANG)[0]:
         memory, seconds = _used(child)
         base = memory if base is None else base
@@ -148,8 +148,10 @@ def _watch(child: int) -> str:
             reason = f"more than {MOST_BYTES:,} bytes"
         elif seconds > CPU_SECONDS:
             reason = f"more than {CPU_SECONDS} s"
-        elif (waited := time.monotonic() - started) > WALL_SECONDS or (waited > 60 and seconds < 2):
-            reason = f"waited {waited:.0f} s"
+        elif (wait_seconds := time.monotonic() - start_time) > WALL_SECONDS or (
+            wait_seconds > 60 and seconds < 2
+        ):
+            reason = f"waited {wait_seconds:.0f} s"
         if reason:
             os.kill(child, 9)
             os.waitpid(child, 0)
@@ -178,14 +180,14 @@ def table(results: list[tuple[Input, str, str]]) -> str:
     return "\n".join(lines)
 
 
-def run(inputs: Iterator[Input], *, shown: bool = True) -> list[tuple[Input, str, str]]:
+def run(inputs: Iterator[Input], *, verbose: bool = True) -> list[tuple[Input, str, str]]:
     """Run all inputs in order; unclear, wrong and damaging ones are printed at once."""
     results = []
     for item in inputs:
         outcome, text = classify(item)
         results.append((item, outcome, text))
-        if shown and len(results) % 25 == 0:
+        if verbose and len(results) % 25 == 0:
             print(f"{len(results)} inputs", file=sys.stderr, flush=True)
-        if shown and outcome not in ("refused", "accepted"):
+        if verbose and outcome not in ("refused", "accepted"):
             print(f"{outcome}: {item.family}: {item.name}: {text}".replace("\n", " "), flush=True)
     return results

@@ -19,7 +19,9 @@ from geomiam.data.values.attributes import flags_of, text_of
 from geomiam.data.variables import bind_variable, own_dims
 from geomiam.errors import DoubtfulKind, SchemaError, warn
 from geomiam.geo.dims import on_place
-from geomiam.schema.schema import KINDS, Modality, Schema, Variable
+from geomiam.schema.modality import Modality
+from geomiam.schema.schema import Schema
+from geomiam.schema.variable import KINDS, Variable
 
 NOT_PREDICTORS = ("presence", "background", "spatial_ref")
 

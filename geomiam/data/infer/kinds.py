@@ -19,7 +19,7 @@ from geomiam.data.values.class_names import class_names
 from geomiam.data.values.dim_labels import has_dates
 from geomiam.data.variables import own_dims
 from geomiam.errors import SchemaError
-from geomiam.schema.schema import KINDS, OWN_DIMS
+from geomiam.schema.variable import KINDS, OWN_DIMS
 
 TIME_DIMS = "time month year quarter date day dayofyear week season step".split()
 VECTOR_DIMS = "feature features embedding band channel component".split()

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from geomiam.schema.schema import Label
+from geomiam.schema.variable import Label
 
 DATE = re.compile(r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d(?::\d\d)?)(?:\.\d+)?)?(?:Z|[+-]00:?00)?")
 ROUNDING = 4 * float(np.finfo(np.float32).eps)

@@ -1,1 +1,1 @@
-"""Raster files as labelled lazy arrays on their own grids."""
+"""Raster files as lazy arrays with coordinates, on the grids of the files."""

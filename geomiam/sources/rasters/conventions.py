@@ -1,4 +1,4 @@
-"""Attributes of NetCDF and Zarr as files have them: labels decoded, coordinates in the units of the CRS."""
+"""CF conventions of NetCDF and Zarr files: dates, packed coordinates, and coordinate units."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NAMES_VARIABLES = (
     "units",
     "calendar",
 )
-"""Attributes that xarray decodes, and expects to be text."""
+"""Attributes that xarray decodes and requires to be text."""
 PACKED = ("scale_factor", "add_offset", "_Unsigned")
 METRES = {
     **dict.fromkeys(("m", "metre", "meter", "metres", "meters"), 1.0),
@@ -36,19 +36,19 @@ DEGREES = (*EAST, *NORTH, "degree", "degrees", "deg")
 ANGLES = ("rad", "radian", "radians")
 
 
-def decoded_labels(ds: xr.Dataset) -> xr.Dataset:
+def decode_labels(ds: xr.Dataset) -> xr.Dataset:
     """Decode dates and coordinates of a Dataset that was opened with ``decode_cf=False``.
 
-    Variables stay packed, since a catalog may correct how they are. Coordinates are unpacked.
-    Attributes that name variables, but are no text, are left out: some writers put numbers there.
-    Labels of a time axis whose units have no calendar, such as months, stay numbers.
+    Variables stay packed, since a catalog may correct their packing. Coordinates are unpacked.
+    Attributes that should name variables but are not text are dropped: some writers put numbers
+    there. Labels of a time axis stay numbers if their units have no calendar, such as months.
     """
     ds = ds.copy(deep=False)
     for variable in ds.variables.values():
         variable.attrs = {k: v for k, v in variable.attrs.items() if _is_sound(k, v)}
     ds.attrs = {k: v for k, v in ds.attrs.items() if _is_sound(k, v)}
-    packed = [d for d in ds.dims if d in ds.variables and set(PACKED) & set(ds[d].attrs)]
-    ds = ds.assign_coords({d: _unpacked(ds, str(d)) for d in packed})
+    packed_dims = [d for d in ds.dims if d in ds.variables and set(PACKED) & set(ds[d].attrs)]
+    ds = ds.assign_coords({d: _unpacked(ds, str(d)) for d in packed_dims})
     options: dict[str, Any] = {
         "mask_and_scale": False,
         "decode_coords": "all",
@@ -69,22 +69,22 @@ def _unpacked(ds: xr.Dataset, dim: str) -> xr.Variable:
     return xr.Variable(variable.dims, variable.values.astype("float64"), variable.attrs)
 
 
-def degrees_of(array: xr.DataArray, dims: tuple[str, str]) -> str | None:
-    """Return the CRS of coordinates that are declared as degrees north and east, else None.
+def geographic_crs(array: xr.DataArray, dims: tuple[str, str]) -> str | None:
+    """Return the CRS of coordinates in degrees north and east, None for other coordinates.
 
-    CF asks for no datum of such coordinates; WGS 84 is what GDAL takes.
+    CF requires no datum of such coordinates. As in GDAL, it is WGS 84.
     """
     y, x = (str(array[d].attrs.get("units", "")).lower() for d in dims)
     return "EPSG:4326" if y in NORTH and x in EAST else None
 
 
-def in_units_of(array: xr.DataArray, path: str) -> xr.DataArray:
-    """Return an array whose spatial coordinates are in the units of its CRS.
+def in_crs_units(array: xr.DataArray, path: str) -> xr.DataArray:
+    """Return an array with spatial coordinates in units of its CRS.
 
     Raises
     ------
     SourceError
-        When coordinates are declared in degrees, and the CRS is projected, or the reverse.
+        If coordinates are in degrees and the CRS is projected, or the reverse.
     """
     crs = crs_of(array)
     for dim in spatial_dims(array):
@@ -96,13 +96,17 @@ def in_units_of(array: xr.DataArray, path: str) -> xr.DataArray:
             )
         factor = 1.0 if crs.geographic else _factor(unit, crs)
         if abs(factor - 1) > 1e-9:
-            moved = array[dim].astype("float64") * factor
-            array = array.assign_coords({dim: moved.variable})
+            rescaled_labels = array[dim].astype("float64") * factor
+            array = array.assign_coords({dim: rescaled_labels.variable})
     return array
 
 
 def _factor(unit: str, crs: Any) -> float:
-    """Units of the CRS in a unit of coordinates; radians are angles seen from a satellite."""
+    """Return the number of CRS units in a unit of coordinates.
+
+    Radians are viewing angles of a geostationary satellite (CF ``geostationary``): times its height
+    they are metres.
+    """
     if unit in ANGLES:
         return float(crs.proj.to_cf().get("perspective_point_height", 1.0))
     return METRES[unit] / crs.proj.axis_info[0].unit_conversion_factor if unit in METRES else 1.0

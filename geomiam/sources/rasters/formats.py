@@ -1,4 +1,4 @@
-"""Raster formats: what reads the files of a source, by its kind."""
+"""The protocol of raster formats, and the format of a source."""
 
 from __future__ import annotations
 
@@ -8,37 +8,37 @@ from typing import Protocol
 
 import xarray as xr
 
-from geomiam.schema.data_source import FORMATS, Source
-from geomiam.schema.schema import Variable
+from geomiam.schema.source import FORMATS, Source
+from geomiam.schema.variable import Variable
 
 
 class Format(Protocol):
-    """Reads files as labelled arrays; a class without arguments."""
+    """Reader of files as arrays with coordinates; a class without arguments."""
 
     def read(
         self, paths: Sequence[str], source: Source, *, variable: Variable, lenient: bool
     ) -> tuple[list[xr.DataArray], int]:
-        """Read files that together cover a place.
+        """Read files that together cover the grid.
 
         Parameters
         ----------
         paths
             Files or URLs.
         source, variable
-            What is read of each.
+            Entries of the catalog, with the options for reading.
         lenient
-            Files that are not there are left out.
+            Skip missing files.
 
         Returns
         -------
         tuple
-            Arrays ``(*own dims, y, x)`` with a CRS, NaN = missing, each on its own grid, lazily; and how
-            many files are not there.
+            Lazy arrays ``(*dims, y, x)`` with a CRS, NaN = missing, each on the grid of its file; and
+            the number of missing files.
 
         Raises
         ------
         SourceError
-            When a file cannot be read, or lacks the variable.
+            If a file cannot be read, or lacks the variable.
         """
         ...
 

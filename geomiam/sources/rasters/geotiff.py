@@ -1,4 +1,4 @@
-"""GeoTIFFs as labelled lazy arrays on their own grids, in the units of a catalog."""
+"""GeoTIFFs as lazy arrays with coordinates, in the units of the catalog."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from geomiam.data.grid.axes import SAME_CELL
 from geomiam.data.values.attributes import text_of
 from geomiam.data.values.packing import Packing, fits
 from geomiam.errors import DoubtfulSource, SourceError, warn
-from geomiam.schema.data_source import Source
-from geomiam.schema.schema import Variable
-from geomiam.sources.files import stamp
-from geomiam.sources.rasters.pixels import NotThere, Pixels, opened
+from geomiam.schema.source import Source
+from geomiam.schema.variable import Variable
+from geomiam.sources.paths import stamp
+from geomiam.sources.rasters.pixels import FileMissing, Pixels, open_geotiff
 from geomiam.sources.stac.stac_source import scrub
 
 if TYPE_CHECKING:
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 CHUNK = 2048
 BAND = "band"
 HEADERS = 16
-"""Files that are opened at a time: over a network, most of it is waiting."""
+"""Number of files that are opened at a time: over a network most of the time is latency."""
 
 
 @dataclass(frozen=True)
 class Mosaic:
-    """Files on one grid as one array ``(band, y, x)``; of those that overlap, the first with data."""
+    """Files on one grid as one array ``(band, y, x)``; where files overlap, the first with data is used."""
 
     parts: tuple[tuple[tuple[int, int], Pixels], ...]
     shape: tuple[int, int, int]
@@ -64,10 +64,10 @@ def _from(span: range, start: int) -> slice:
 
 
 class GeoTIFF:
-    """GeoTIFFs as ``(y, x)`` or ``(band, y, x)``, lazily; their headers are read.
+    """Reader of GeoTIFFs as lazy arrays ``(y, x)`` or ``(band, y, x)``; only headers are read.
 
-    Files that lie on one grid, such as tiles, become one array, so that a cell under a seam is
-    made of the pixels on both sides.
+    Files on one grid, such as tiles, become one array, so that a cell under a seam is resampled from
+    the pixels on both sides.
     """
 
     def read(
@@ -78,20 +78,32 @@ class GeoTIFF:
         Raises
         ------
         SourceError
-            When one cannot be read, has no CRS, or has not the bands.
+            If a file cannot be read, has no CRS, or lacks the bands.
         """
-        ask = partial(_header, source=source, variable=variable, lenient=lenient)
+        read_header = partial(_header, source=source, variable=variable, lenient=lenient)
         with ThreadPoolExecutor(min(HEADERS, len(paths))) as pool:
-            headers = [h for h in pool.map(ask, paths) if h is not None]
+            headers = [h for h in pool.map(read_header, paths) if h is not None]
         groups: list[list[Header]] = []
         for header in headers:
-            _grouped(groups, header)
+            _add_to_group(groups, header)
         return [_array(g, source) for g in groups], len(paths) - len(headers)
 
 
 @dataclass(frozen=True)
 class Header:
-    """A GeoTIFF, where it lies, and whether its bands are stored pixel by pixel, so read at once."""
+    """Metadata of a GeoTIFF.
+
+    Attributes
+    ----------
+    pixels, box
+        The file as an array, and its grid.
+    single
+        The variable has no dim of bands.
+    mixed
+        Bands are stored pixel by pixel, and therefore read together.
+    units
+        Units of all bands, if they are equal.
+    """
 
     pixels: Pixels
     box: GeoBox
@@ -105,16 +117,16 @@ def _header(path: str, *, source: Source, variable: Variable, lenient: bool) -> 
     from rasterio.enums import MaskFlags
 
     try:
-        with opened(path, overview=source.overview, hosts=source.hosts) as file:
+        with open_geotiff(path, overview=source.overview, hosts=source.hosts) as file:
             check_raster(file, location=scrub(path), error=SourceError)
             bands, single = _bands(file, source, variable)
-            check_place(file, source.crs)
-            box = GeoBox(file.shape, file.transform, known_crs(source.crs or file.crs, path))
+            check_transform(file, source.crs)
+            box = GeoBox(file.shape, file.transform, required_crs(source.crs or file.crs, path))
             packings = tuple(_packing(file, b, source, variable=variable) for b in bands)
-            masked = any(MaskFlags.per_dataset in file.mask_flag_enums[b - 1] for b in bands)
+            has_mask = any(MaskFlags.per_dataset in file.mask_flag_enums[b - 1] for b in bands)
             mixed = file.interleaving is not None and file.interleaving.value == "PIXEL"
             units = {file.units[b - 1] for b in bands}
-    except NotThere:
+    except FileMissing:
         if lenient:
             return None
         raise
@@ -125,7 +137,7 @@ def _header(path: str, *, source: Source, variable: Variable, lenient: bool) -> 
         (rows, cols),
         source.overview,
         packings,
-        masked,
+        has_mask,
         tuple(stamp(path)),
         source.hosts,
     )
@@ -133,15 +145,15 @@ def _header(path: str, *, source: Source, variable: Variable, lenient: bool) -> 
 
 
 def _packing(file: Any, band: int, source: Source, *, variable: Variable) -> Packing:
-    """How a band is packed: as the catalog declares, and otherwise as the file does."""
+    """Return the packing of a band: from the catalog, otherwise from the file."""
     dtype = np.dtype(file.dtypes[band - 1])
     if dtype.kind not in "iuf":
         raise SourceError(
-            f"'{variable.name}': band {band} of {scrub(file.name)} holds {dtype}; write its real "
+            f"'{variable.name}': band {band} of {scrub(file.name)} has the type {dtype}; write its real "
             "part or its magnitude to another file"
         )
-    declared = file.nodatavals[band - 1]
-    fills = _several(source.nodata) or (() if declared is None else (declared,))
+    declared_nodata = file.nodatavals[band - 1]
+    fills = _several(source.nodata) or (() if declared_nodata is None else (declared_nodata,))
     if source.nodata is not None and not any(fits(f, dtype) for f in fills):
         warn(
             f"'{variable.name}': nodata: {source.nodata} cannot occur in {dtype}, the type of the file, so "
@@ -153,13 +165,13 @@ def _packing(file: Any, band: int, source: Source, *, variable: Variable) -> Pac
     return Packing(fills, scale, offset, codes=variable.kind == "categorical")
 
 
-def check_place(file: Any, crs: str | None = None) -> None:
-    """Refuse a GeoTIFF without a transform, whose pixels would seem to lie at 0 to n.
+def check_transform(file: Any, crs: str | None = None) -> None:
+    """Refuse a GeoTIFF without a transform, whose coordinates would be pixel numbers.
 
     Raises
     ------
     SourceError
-        With what the file has instead, and the command that gives it a transform.
+        If there is no transform. The message has the command that adds one.
     """
     if not file.transform.is_identity:
         return
@@ -176,8 +188,8 @@ def check_place(file: Any, crs: str | None = None) -> None:
     )
 
 
-def _grouped(groups: list[list[Header]], header: Header) -> None:
-    """Put a file with those on its grid, or into a group of its own."""
+def _add_to_group(groups: list[list[Header]], header: Header) -> None:
+    """Add a file to the group of its grid, or start a group."""
     for group in groups:
         same = len(group[0].pixels.bands) == len(header.pixels.bands)
         if same and _shift(group[0].box, header.box) is not None:
@@ -187,10 +199,10 @@ def _grouped(groups: list[list[Header]], header: Header) -> None:
 
 
 def _shift(a: GeoBox, b: GeoBox) -> tuple[int, int] | None:
-    """Rows and columns from one grid to another, or None where they are not parts of one."""
+    """Return the rows and columns from one grid to another, None if they are not parts of one grid."""
     step = ~a.affine * b.affine
-    turned = (step.a - 1, step.b, step.d, step.e - 1)
-    if a.crs != b.crs or max(map(abs, turned)) * max(*a.shape, *b.shape) > SAME_CELL:
+    rotation = (step.a - 1, step.b, step.d, step.e - 1)
+    if a.crs != b.crs or max(map(abs, rotation)) * max(*a.shape, *b.shape) > SAME_CELL:
         return None
     row, col = round(step.f), round(step.c)
     off = max(abs(step.f - row), abs(step.c - col))
@@ -198,7 +210,7 @@ def _shift(a: GeoBox, b: GeoBox) -> tuple[int, int] | None:
 
 
 def _array(group: Sequence[Header], source: Source) -> xr.DataArray:
-    """Files on one grid as one array."""
+    """Return files on one grid as one array."""
     import dask.array as da
     from odc.geo.geobox import GeoBox
     from odc.geo.xr import xr_coords
@@ -210,8 +222,8 @@ def _array(group: Sequence[Header], source: Source) -> xr.DataArray:
     rows, cols = (int(n) for n in np.max(ends, axis=0) - start)
     at = [(int(r), int(c)) for r, c in shifts - start]
     bands = len(first.pixels.bands)
-    placed = tuple(zip(at, (h.pixels for h in group), strict=True))
-    pixels = Mosaic(placed, (bands, rows, cols)) if len(group) > 1 else first.pixels
+    placements = tuple(zip(at, (h.pixels for h in group), strict=True))
+    pixels = Mosaic(placements, (bands, rows, cols)) if len(group) > 1 else first.pixels
     affine = first.box.affine * first.box.affine.translation(int(start[1]), int(start[0]))
     coords = xr_coords(GeoBox((rows, cols), affine, first.box.crs), dims=("y", "x"))
     deep = bands if first.mixed else 1
@@ -220,20 +232,20 @@ def _array(group: Sequence[Header], source: Source) -> xr.DataArray:
     array = xr.DataArray(data, dims=(BAND, "y", "x"), coords=coords)
     if units := text_of({"units": first.units}, "units"):
         array.attrs["units"] = units
-    return decoded(array.isel({BAND: 0}) if first.single else array, source)
+    return apply_decode(array.isel({BAND: 0}) if first.single else array, source)
 
 
 def _several(values: float | tuple[float, ...] | None) -> tuple[float, ...]:
     return () if values is None else values if isinstance(values, tuple) else (values,)
 
 
-def known_crs(crs: Any, path: str) -> Any:
-    """Return a CRS that there is.
+def required_crs(crs: Any, path: str) -> Any:
+    """Return the CRS unchanged.
 
     Raises
     ------
     SourceError
-        Where there is none.
+        If it is None.
     """
     if crs is None:
         raise SourceError(
@@ -243,20 +255,22 @@ def known_crs(crs: Any, path: str) -> Any:
 
 
 def _bands(file: Any, source: Source, variable: Variable) -> tuple[tuple[int, ...], bool]:
-    """Numbers of the bands, and whether the band is no dim."""
+    """Return the numbers of the bands, and whether the variable has no dim of bands."""
     if source.band is None and file.count > 1 and not variable.dims:
         raise SourceError(
-            f"'{variable.name}': {scrub(file.name)} has {file.count} bands; say which by 'band: 1', or "
+            f"'{variable.name}': {scrub(file.name)} has {file.count} bands; choose one by 'band: 1', or "
             "band: all with 'dims:'"
         )
     if source.band is None and file.count == 1:
         return (1,), True
     if source.band in (None, "all"):
         return tuple(range(1, file.count + 1)), False
-    wanted = source.band if isinstance(source.band, tuple) else (source.band,)
+    bands_in_catalog = source.band if isinstance(source.band, tuple) else (source.band,)
     names = {d: i for i, d in enumerate(file.descriptions, 1) if d}
-    numbers = [b if isinstance(b, int) else names.get(str(b), 0) for b in wanted]
-    if bad := [w for w, n in zip(wanted, numbers, strict=True) if not 1 <= n <= file.count]:
+    numbers = [b if isinstance(b, int) else names.get(str(b), 0) for b in bands_in_catalog]
+    if bad := [
+        w for w, n in zip(bands_in_catalog, numbers, strict=True) if not 1 <= n <= file.count
+    ]:
         raise SourceError(
             f"'{variable.name}': {scrub(file.name)} has no band {bad[0]!r}; it has 1 to {file.count}"
             f"{', named ' + ', '.join(names) if names else ''}"
@@ -264,8 +278,8 @@ def _bands(file: Any, source: Source, variable: Variable) -> tuple[tuple[int, ..
     return tuple(numbers), not isinstance(source.band, tuple)
 
 
-def decoded(array: xr.DataArray, source: Source) -> xr.DataArray:
-    """Undo what a provider did to save bytes, after scale and offset."""
+def apply_decode(array: xr.DataArray, source: Source) -> xr.DataArray:
+    """Apply ``decode:`` of a source, after scale and offset."""
     if source.decode == "signed-square":
         return array * abs(array)
     return array

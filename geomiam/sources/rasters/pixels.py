@@ -1,4 +1,4 @@
-"""The pixels of one GeoTIFF, read where they are sliced, with its mask and what lies beside it."""
+"""The pixels of one GeoTIFF, read when they are sliced, with its mask and the files beside it."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ import numpy as np
 from geomiam.data.values.packing import Packing
 from geomiam.errors import SourceError
 from geomiam.sources.stac.stac_source import scheme, scrub
-from geomiam.sources.web.allowed import Reach
+from geomiam.sources.web.allow_list import AllowList
 from geomiam.sources.web.ranges import Access, gdal
-from geomiam.sources.web.requests import Unanswered
+from geomiam.sources.web.requests import NoResponse
 
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 RASTERS_BESIDE = (".msk", ".MSK", ".ovr", ".OVR")
 MOST_XML = 50_000_000
-"""Bytes of an ``.aux.xml``: histograms of many bands take some."""
+"""Most bytes of an ``.aux.xml``, which may have histograms of many bands."""
 
 
-class NotThere(SourceError):
-    """A file is missing; of tiles that is no error, as there are none over the sea."""
+class FileMissing(SourceError):
+    """A file is missing, which is no error for tiles: products have none over the sea."""
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """A GeoTIFF as an array ``(band, y, x)`` of float32 that is read where it is sliced.
+    """A GeoTIFF as an array ``(band, y, x)`` of float32 that is read when it is sliced.
 
     Attributes
     ----------
@@ -43,11 +43,11 @@ class Pixels:
     overview
         The overview that is read, from 0; None for full resolution.
     packings
-        How the numbers of each band are packed.
+        Packing of each band.
     masked
         Whether the file has a mask: inside, as ``.msk`` beside it, or an alpha band.
     stamp
-        What changes when the file does.
+        Size and time of the file, by which dask recognizes a changed file.
     hosts
         Hosts beside that of the URL to which redirects may lead.
     """
@@ -84,14 +84,14 @@ class Pixels:
         return out if hidden is None else np.where(hidden, np.float32(np.nan), out)
 
     def _read(self, bands: list[int], window: Any) -> tuple[np.ndarray, np.ndarray | None]:
-        """Packed numbers, and where the mask of the file hides them."""
+        """Return packed values, and where the mask of the file excludes them."""
         from rasterio.errors import RasterioError
 
         try:
-            with opened(self.path, overview=self.overview, hosts=self.hosts) as file:
+            with open_geotiff(self.path, overview=self.overview, hosts=self.hosts) as file:
                 hidden = file.read_masks(bands, window=window) == 0 if self.masked else None
                 return file.read(bands, window=window), hidden
-        except (RasterioError, OSError, Unanswered) as error:
+        except (RasterioError, OSError, NoResponse) as error:
             raise SourceError(
                 f"{scrub(self.path)} cannot be read to its end: {scrub(error)[:200]}; fetch it again "
                 "and build with the same arguments; complete parts are kept"
@@ -99,11 +99,13 @@ class Pixels:
 
 
 @contextmanager
-def opened(path: str, *, overview: int | None = None, hosts: Sequence[str] = ()) -> Iterator[Any]:
-    """Open a GeoTIFF, by no other driver; on the web by ranges of bytes, as scenes of Sentinel-2.
+def open_geotiff(
+    path: str, *, overview: int | None = None, hosts: Sequence[str] = ()
+) -> Iterator[Any]:
+    """Open a GeoTIFF with GDAL's GTiff driver; on the web by ranges of bytes.
 
-    Beside a local file GDAL looks for ``.aux.xml``, ``.msk`` and ``.tfw``. Over a network each look
-    is a request, so that there only the file itself counts.
+    GDAL also opens ``.aux.xml``, ``.msk`` and ``.tfw`` beside a local file. Over a network it opens
+    only the file itself, since each look-up would be a request.
 
     Parameters
     ----------
@@ -117,26 +119,26 @@ def opened(path: str, *, overview: int | None = None, hosts: Sequence[str] = ())
     Raises
     ------
     SourceError
-        When it is not there, is refused or is no GeoTIFF, or a raster beside it is none or refers to
-        another file.
+        If the file is missing, refused or not a GeoTIFF, or a raster beside it is not a GeoTIFF or refers
+        to another file.
     """
     from rasterio.errors import RasterioError
 
     level = {} if overview is None else {"overview_level": overview}
-    reach = Reach(tuple(h.lower() for h in hosts), named=True)
-    if scheme(path) and (why := reach.refusal(path)):
-        raise SourceError(f"{scrub(path)} is refused: {why}")
+    allow_list = AllowList(tuple(h.lower() for h in hosts), named=True)
+    if scheme(path) and (refusal := allow_list.refusal(path)):
+        raise SourceError(f"{scrub(path)} is refused: {refusal}")
     with ExitStack() as stack:
         try:
             file = stack.enter_context(
-                Access(reach).open(path, **level) if scheme(path) else _local(path, level)
+                Access(allow_list).open(path, **level) if scheme(path) else _local(path, level)
             )
-        except NotThere:
+        except FileMissing:
             raise
-        except (RasterioError, OSError, Unanswered) as error:
+        except (RasterioError, OSError, NoResponse) as error:
             missing = getattr(error, "status", 0) == 404
             at_level = "" if overview is None else f" at overview {overview}"
-            raise (NotThere if missing else SourceError)(
+            raise (FileMissing if missing else SourceError)(
                 f"{scrub(path)} cannot be read as GeoTIFF{at_level}: {scrub(error)[:300]}"
             ) from None
         yield file
@@ -147,7 +149,7 @@ def _local(path: str, level: Mapping[str, int]) -> Iterator[Any]:
     import rasterio
 
     if not Path(path).is_file():
-        raise NotThere(f"{path} is not there; download it, or set 'root:' to where it is")
+        raise FileMissing(f"{path} is not there; download it, or set 'root:' to where it is")
     _check_beside(path)
     option = "GDAL_DISABLE_READDIR_ON_OPEN"
     beside = {} if option in os.environ else {option: "FALSE"}
@@ -160,7 +162,7 @@ def _local(path: str, level: Mapping[str, int]) -> Iterator[Any]:
 
 
 def _check_beside(path: str) -> None:
-    """GDAL opens files beside a GeoTIFF by any driver; some drivers read from anywhere."""
+    """Check files beside a GeoTIFF: GDAL opens them by any driver, and some drivers read any path."""
     for suffix in RASTERS_BESIDE:
         beside = Path(path + suffix)
         if not beside.is_file():

@@ -1,7 +1,7 @@
-"""What of a scene is hidden: classes of Sentinel-2's scene classification (SCL), grown by a margin.
+"""Cloud masks: classes of Sentinel-2's scene classification (SCL), grown by a margin.
 
 Classes: 0 no data, 1 saturated, 2 dark, 3 cloud shadow, 4 vegetation, 5 bare, 6 water, 7 unclassified,
-8 and 9 cloud, 10 thin cirrus, 11 snow or ice. In lowlands much that is called snow is the top of a cloud.
+8 and 9 cloud, 10 thin cirrus, 11 snow or ice. In lowlands many pixels of class 11 are tops of clouds.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 
 from geomiam.errors import SourceError
-from geomiam.sources.stac.plain import number
+from geomiam.sources.stac.item_checks import number
 
 Mask = str | Sequence[int] | Callable[[xr.Dataset], Any] | None
 NODATA = 0
@@ -38,17 +38,17 @@ SHARES = {
 
 
 @dataclass(frozen=True)
-class Clouds:
-    """What is hidden in each scene.
+class CloudMask:
+    """The pixels of a scene that are hidden.
 
     Attributes
     ----------
     classes
-        SCL codes; empty where SCL is not asked for.
+        SCL codes; empty if SCL is not used.
     function
-        A mask of the user's own: from a Dataset to booleans, True = hidden.
+        A mask of the user: a function of a Dataset that returns booleans, True = hidden.
     margin
-        Metres by which what is hidden grows in all directions.
+        Metres by which hidden areas grow in all directions.
     """
 
     classes: tuple[int, ...] = ()
@@ -57,7 +57,7 @@ class Clouds:
 
     @property
     def needs_scl(self) -> bool:
-        """Whether a scene without SCL cannot be masked."""
+        """Whether the mask requires SCL."""
         return bool(self.classes)
 
     def radius(self, resolution: float) -> int:
@@ -65,28 +65,28 @@ class Clouds:
         return math.ceil(self.margin / resolution - 1e-6)
 
 
-def clouds(mask: Mask, *, snow: Literal["mask", "keep"], dilate: str | float) -> Clouds:
-    """Understand ``mask=``, ``snow=`` and ``dilate=``.
+def cloud_mask(mask: Mask, *, snow: Literal["mask", "keep"], dilate: str | float) -> CloudMask:
+    """Return the mask of ``mask=``, ``snow=`` and ``dilate=``.
 
     Raises
     ------
     SourceError
-        For values that are none of the forms allowed.
+        If a value is not valid.
     """
     margin = _metres(dilate)
     if snow not in ("mask", "keep"):
-        raise SourceError(f"snow={snow!r} is not known; use 'mask' or 'keep'")
+        raise SourceError(f"snow={snow!r} is not supported; use 'mask' or 'keep'")
     if mask is None:
-        return Clouds()
+        return CloudMask()
     if callable(mask):
-        return Clouds(function=mask, margin=margin)
+        return CloudMask(function=mask, margin=margin)
     if isinstance(mask, str):
         if mask != "scl":
             raise SourceError(
-                f"mask={mask!r} is not known; use 'scl', a list of SCL classes, a function or None"
+                f"mask={mask!r} is not supported; use 'scl', a list of SCL classes, a function or None"
             )
-        return Clouds((*CLOUDY, SNOW) if snow == "mask" else CLOUDY, margin=margin)
-    return Clouds(_classes(mask), margin=margin)
+        return CloudMask((*CLOUDY, SNOW) if snow == "mask" else CLOUDY, margin=margin)
+    return CloudMask(_classes(mask), margin=margin)
 
 
 def _classes(mask: Sequence[int]) -> tuple[int, ...]:
@@ -97,23 +97,23 @@ def _classes(mask: Sequence[int]) -> tuple[int, ...]:
 
 
 def _metres(dilate: str | float) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*m?", str(dilate).strip())
-    if not found:
-        raise SourceError(f"dilate={dilate!r} is no distance; write metres, e.g. '20m', or 0")
-    return float(found[1])
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*m?", str(dilate).strip())
+    if not match:
+        raise SourceError(f"dilate={dilate!r} is not a distance; write metres, e.g. '20m', or 0")
+    return float(match[1])
 
 
 def hidden_by_scl(scl: np.ndarray, *, classes: Sequence[int], radius: int) -> np.ndarray:
-    """Return what SCL hides: its classes grown by ``radius`` pixels, and where there is no SCL.
+    """Return where SCL hides pixels: its classes grown by ``radius`` pixels, and missing SCL.
 
-    No data is not grown: the edge of a scene casts no shadow.
+    Missing SCL is not grown: at the edge of a scene there is no cloud.
 
     Parameters
     ----------
     scl
-        Codes, NaN or 0 where there are none.
+        Codes, NaN or 0 where missing.
     classes, radius
-        What to hide, and by how many pixels it grows, diagonals included.
+        Codes to hide, and the number of pixels by which they grow, also diagonally.
     """
     bad = np.isin(scl, [c for c in classes if c != NODATA])
     return grow(bad, radius) | ~(scl > NODATA)
@@ -128,14 +128,13 @@ def grow(bad: np.ndarray, radius: int) -> np.ndarray:
     return maximum_filter(bad, size=2 * radius + 1, mode="constant", cval=False)
 
 
-def clear_share(properties: Mapping[str, Any], clouds: Clouds) -> float:
-    """Return the share of a scene that metadata say is clear, before any pixel; NaN where unknown.
+def clear_share(properties: Mapping[str, Any], clouds: CloudMask) -> float:
+    """Return the clear share of a whole scene from its metadata, NaN if unknown.
 
-    From the percentages of the classes, or else from ``eo:cloud_cover``; of the whole scene, not of
-    the part on the grid.
+    It is computed from the percentages of the SCL classes, otherwise from ``eo:cloud_cover``.
     """
     shares = [number(properties.get(SHARES[c])) for c in clouds.classes if c in SHARES]
-    stated = [v for v in shares if not math.isnan(v)]
-    if stated:
-        return max(0.0, 1 - sum(stated) / 100)
+    percentages = [v for v in shares if not math.isnan(v)]
+    if percentages:
+        return max(0.0, 1 - sum(percentages) / 100)
     return 1 - number(properties.get("eo:cloud_cover")) / 100

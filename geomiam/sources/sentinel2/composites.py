@@ -1,4 +1,4 @@
-"""Composites: medians of what was seen in each period, where single dates are not wanted."""
+"""Composites: medians over the dates of each period."""
 
 from __future__ import annotations
 
@@ -12,78 +12,78 @@ from geomiam.errors import SourceError
 
 CLEAR, LOOKS, FAILED = "clear_fraction", "looks", "failed"
 OF_DATES = ("item_id", "cloud_cover", "baseline", "offset")
-"""Coordinates of single dates, which a composite has not."""
+"""Coordinates of single dates, which composites do not have."""
 
 
-def composite(ds: xr.Dataset, how: str, *, start: str, end: str) -> xr.Dataset:
-    """Reduce time to medians of periods.
+def composite(ds: xr.Dataset, period: str, *, start: str, end: str) -> xr.Dataset:
+    """Return the medians of periods.
 
     Parameters
     ----------
     ds
         Bands, ``clear_fraction`` and ``failed`` along time.
-    how
+    period
         ``"median"``: one step, at the first date; or a frequency of pandas, such as ``"1MS"``.
     start, end
-        What was asked for: every period in between is a step, NaN where nothing was seen, so that
-        other places and other scenes have the same steps.
+        Requested times. Every period in between is a step, NaN without data, so that other places and
+        scenes have the same steps.
 
     Raises
     ------
     SourceError
-        When ``how`` is no frequency, or one shorter than a day.
+        If ``period`` is not a frequency, or shorter than a day.
     """
-    whole = ds.drop_vars([c for c in OF_DATES if c in ds.coords]).chunk(time=-1)
-    if how == "median":
-        return _median(whole).expand_dims(time=ds.time.values[:1])
-    labels, _ = _periods(how, start, end)
-    step = steps(ds.time.values, how, start=start, end=end)
-    parts = [_median(whole.isel(time=np.flatnonzero(step == i))) for i in range(len(labels))]
+    dated_cube = ds.drop_vars([c for c in OF_DATES if c in ds.coords]).chunk(time=-1)
+    if period == "median":
+        return _median(dated_cube).expand_dims(time=ds.time.values[:1])
+    labels, _ = _periods(period, start, end)
+    step = steps(ds.time.values, period, start=start, end=end)
+    parts = [_median(dated_cube.isel(time=np.flatnonzero(step == i))) for i in range(len(labels))]
     return xr.concat(
         [p.expand_dims(time=[at]) for p, at in zip(parts, labels, strict=True)], "time"
     )
 
 
-def steps(times: np.ndarray, how: str | None, *, start: str, end: str) -> np.ndarray:
-    """Return the step of the result that each date goes into.
+def steps(times: np.ndarray, period: str | None, *, start: str, end: str) -> np.ndarray:
+    """Return the step of the result by date.
 
     Parameters
     ----------
     times
         Dates ``(time,)``.
-    how, start, end
+    period, start, end
         As for :func:`composite`; None: a step for each date.
     """
-    if how is None:
+    if period is None:
         return np.arange(len(times))
-    if how == "median":
+    if period == "median":
         return np.zeros(len(times), int)
-    _, starts = _periods(how, start, end)
+    _, starts = _periods(period, start, end)
     return starts.searchsorted(pd.DatetimeIndex(times), side="right") - 1
 
 
-def _periods(how: str, start: str, end: str) -> tuple[pd.DatetimeIndex, pd.DatetimeIndex]:
-    """Labels and first days of all periods."""
+def _periods(period: str, start: str, end: str) -> tuple[pd.DatetimeIndex, pd.DatetimeIndex]:
+    """Return the labels and first days of all periods."""
     first, last = (pd.Timestamp(t.removesuffix("Z")) for t in (start, end))
     days = pd.date_range(first.floor("D"), last, freq="D").astype("datetime64[ns]")
     try:
-        starts = pd.Series(days, days).resample(how, origin="start").first()
+        starts = pd.Series(days, days).resample(period, origin="start").first()
     except ValueError as error:
         raise SourceError(
-            f"composite={how!r} is no frequency of pandas ({error}); use 'median', '1MS', '10D' ..."
+            f"composite={period!r} is not a frequency of pandas ({error}); use 'median', '1MS', '10D' ..."
         ) from None
     if starts.isna().any():
-        raise SourceError(f"composite={how!r} is shorter than a day; use '1D' or more, or None")
+        raise SourceError(f"composite={period!r} is shorter than a day; use '1D' or more, or None")
     return pd.DatetimeIndex(starts.index), pd.DatetimeIndex(starts)
 
 
 def _median(ds: xr.Dataset) -> xr.Dataset:
-    """Medians over all of time, with the number of dates that had data."""
+    """Return the medians over time, with the number of dates with data."""
     bands = {str(n): _along_time(a) for n, a in ds.data_vars.items() if n not in (CLEAR, FAILED)}
     looks = (ds[CLEAR] > 0).sum("time").astype("float32")
-    said = {**ds[CLEAR].attrs, "long_name": "dates on which the cell was seen"}
+    looks_attrs = {**ds[CLEAR].attrs, "long_name": "number of dates with data"}
     clear = ds[CLEAR].mean("time", keep_attrs=True) if ds.sizes["time"] else looks
-    out = xr.Dataset(bands).assign({LOOKS: looks.assign_attrs(said), CLEAR: clear})
+    out = xr.Dataset(bands).assign({LOOKS: looks.assign_attrs(looks_attrs), CLEAR: clear})
     out[CLEAR].attrs = ds[CLEAR].attrs
     return out.assign({FAILED: ds[FAILED].sum("time")})
 
@@ -93,14 +93,14 @@ def _along_time(array: xr.DataArray) -> xr.DataArray:
         nothing = np.float32(np.nan)
         return xr.full_like(array.isel(time=[]).sum("time"), nothing).assign_attrs(array.attrs)
     data: Any = array.data
-    made = data.map_blocks(_nanmedian, drop_axis=0, dtype=data.dtype)
-    return xr.DataArray(made, dims=array.dims[1:], attrs=array.attrs)
+    medians = data.map_blocks(_nanmedian, drop_axis=0, dtype=data.dtype)
+    return xr.DataArray(medians, dims=array.dims[1:], attrs=array.attrs)
 
 
 def _nanmedian(block: np.ndarray) -> np.ndarray:
-    """Median over the first axis of what is finite; NaN, without a warning, where nothing is."""
-    ordered = np.sort(block, axis=0)  # NaN comes last
+    """Return the median of finite values over the first axis; NaN, without a warning, without any."""
+    sorted_values = np.sort(block, axis=0)  # NaN is last
     count = np.isfinite(block).sum(axis=0, keepdims=True)
     places = (np.maximum(count - 1, 0) // 2, count // 2)
-    low, high = (np.take_along_axis(ordered, p, axis=0)[0] for p in places)
+    low, high = (np.take_along_axis(sorted_values, p, axis=0)[0] for p in places)
     return (low + high) / block.dtype.type(2)

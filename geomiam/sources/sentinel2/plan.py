@@ -1,4 +1,4 @@
-"""What a call would read, before any pixel: scenes, offsets, bytes, clear shares."""
+"""The plan of a call: scenes, offsets, bytes and clear shares, from metadata only."""
 
 from __future__ import annotations
 
@@ -13,58 +13,66 @@ import pandas as pd
 from geomiam.errors import NoScenes, SourceError
 from geomiam.outputs.html import table_html
 from geomiam.progress import progress_bar
-from geomiam.sources.sentinel2.clouds import Clouds, clear_share
-from geomiam.sources.sentinel2.load import header
-from geomiam.sources.sentinel2.windows import Placed, Window, place, windows
-from geomiam.sources.stac.extent import of_grid
-from geomiam.sources.stac.items import BANDS, SCL, Scene, check_query, holds, scene, unique
-from geomiam.sources.stac.plain import level_1, number, plain
-from geomiam.sources.stac.search import find
+from geomiam.sources.sentinel2.asset_reader import grid_of_file
+from geomiam.sources.sentinel2.clouds import CloudMask, clear_share
+from geomiam.sources.sentinel2.windows import GriddedScene, Window, windows, with_grid
+from geomiam.sources.stac.extent import extent_of_grid
+from geomiam.sources.stac.item_checks import checked_item, is_level_1, number
+from geomiam.sources.stac.scene import (
+    BANDS,
+    SCL,
+    Scene,
+    check_query,
+    matches,
+    scene_of,
+    without_duplicates,
+)
+from geomiam.sources.stac.search import search_items
 from geomiam.sources.stac.stac_source import Search, StacSource, as_source
 from geomiam.sources.stac.times import period
 from geomiam.sources.stac.tree import Unread
-from geomiam.sources.web.allowed import Reach, host_of, reach_of
+from geomiam.sources.web.allow_list import AllowList, allow_list_of, host_of
 from geomiam.sources.web.ranges import Access
-from geomiam.sources.web.text import scrub
+from geomiam.sources.web.scrub import scrub
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
 BYTES = 2
-"""Bytes of a number in Sentinel-2's files, before compression."""
+"""Bytes of a pixel in Sentinel-2's files, before compression."""
 
 
 @dataclass(frozen=True)
-class Request:
-    """What is asked for, understood and checked."""
+class SceneRequest:
+    """Checked arguments of a call."""
 
     grid: GeoBox
     search: Search
     bands: tuple[str, ...]
-    clouds: Clouds
+    clouds: CloudMask
 
     @property
     def wanted(self) -> tuple[str, ...]:
-        """The bands, and SCL where it is used."""
+        """The bands, and SCL if it is used."""
         scl = self.clouds.needs_scl or self.clouds.function is not None
         return (*self.bands, SCL) if scl else self.bands
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a call would read.
+    """Scenes that a call would read.
 
     Attributes
     ----------
     scenes
-        One row a scene: id, collection, time, day, cloud_cover, clear (share, from metadata),
-        baseline, offset, rule, bytes (not compressed), lost (what cannot be read).
+        A row for each scene, with columns id, collection, time, day, cloud_cover, clear (share, from
+        metadata), baseline, offset, rule, bytes (not compressed), lost (bands that cannot be read).
     windows
-        The scenes by day and lattice, with the pixels that are needed.
+        The scenes by day and lattice, with the pixels under the grid.
     lost
-        Lines on what cannot be read, known before any pixel.
+        Lines on scenes and bands that cannot be read, from metadata.
     notes
-        What was noteworthy in the search.
+        Notes on the search.
     """
 
     scenes: pd.DataFrame
@@ -83,8 +91,8 @@ class Plan:
         return int(self.scenes["bytes"].sum())
 
     def __repr__(self) -> str:
-        known = self.scenes["clear"].dropna()
-        clear = f"{known.mean():.0%} clear by metadata" if len(known) else "clear share unknown"
+        shares = self.scenes["clear"].dropna()
+        clear = f"{shares.mean():.0%} clear by metadata" if len(shares) else "clear share unknown"
         rules = self.scenes.groupby("offset", dropna=False).size()
         offsets = ", ".join(f"{n} × {o:g}" for o, n in rules.items())
         head = (
@@ -99,15 +107,15 @@ class Plan:
         return table_html(repr(self), list(table.columns), table.itertuples(index=False))
 
 
-def prepare(request: Request, source: Any, *, hosts: Sequence[str] = ()) -> Plan:
-    """Search, and say what would be read.
+def make_plan(request: SceneRequest, source: Any, *, hosts: Sequence[str] = ()) -> Plan:
+    """Search, and return the scenes that would be read.
 
     Raises
     ------
     NoScenes
-        When nothing was found, with what was searched for.
+        If there are no scenes; the message has the conditions of the search.
     SourceError
-        When the catalogue cannot be asked, or no item has a band.
+        If the STAC catalog cannot be searched, or no item has a band.
     """
     _need_libraries()
     stac = as_source(source)
@@ -116,34 +124,36 @@ def prepare(request: Request, source: Any, *, hosts: Sequence[str] = ()) -> Plan
     access = access_of(source, hosts)
     items, notes = _searched(stac, request, access)
     raw = progress_bar(items, desc="scenes", unit="item", leave=False)
-    scenes, lost = _scenes(raw, request, source=source, reach=access.reach, notes=notes)
+    scenes, unusable = _scenes(
+        raw, request, source=source, allow_list=access.allow_list, notes=notes
+    )
     _check_bands(scenes, request)
-    placed = list(_place(scenes, access=access, lost=lost))
-    cut = tuple(windows(placed, request.grid))
+    scenes_on_grid = list(_with_grids(scenes, access=access, unusable=unusable))
+    cut = tuple(windows(scenes_on_grid, request.grid))
     if not cut:
-        raise NoScenes(_nothing(request, source, lost=[*notes, *lost]))
-    lost += _lost(cut)
-    return Plan(_table(cut, request), cut, tuple(lost), tuple(notes))
+        raise NoScenes(_no_scenes(request, source, lines=[*notes, *unusable]))
+    unusable += _unreadable_bands(cut)
+    return Plan(_table(cut, request), cut, tuple(unusable), tuple(notes))
 
 
 def _searched(
-    stac: StacSource | list[Any], request: Request, access: Access
+    stac: StacSource | list[Any], request: SceneRequest, access: Access
 ) -> tuple[Iterator[Any], list[str]]:
     if isinstance(stac, StacSource):
-        return find(stac, request.search, access.reach)
+        return search_items(stac, request.search, access.allow_list)
     return iter(stac), []
 
 
 def access_of(source: StacSource | None, hosts: Sequence[str] = ()) -> Access:
-    """Return how the files of a source are opened; None stands for a list of items."""
+    """Return the settings for opening files of a source; None stands for a list of items."""
     if source is None:
-        return Access(reach_of("", hosts))
-    reach = reach_of("" if source.local else source.url, (*source.hosts, *hosts))
-    return Access(reach, source.sign, dict(source.headers), host_of(source.url))
+        return Access(allow_list_of("", hosts))
+    allow_list = allow_list_of("" if source.local else source.url, (*source.hosts, *hosts))
+    return Access(allow_list, source.sign, dict(source.headers), host_of(source.url))
 
 
-def _check_bands(scenes: Sequence[Scene], request: Request) -> None:
-    """Refuse a band that no item has: its variable would be empty."""
+def _check_bands(scenes: Sequence[Scene], request: SceneRequest) -> None:
+    """Refuse a band that no item has, since its variable would be NaN everywhere."""
     if not scenes:
         return
     for band in request.bands:
@@ -157,14 +167,12 @@ def _check_bands(scenes: Sequence[Scene], request: Request) -> None:
 
 
 def _no_band(band: str, scenes: Sequence[Scene]) -> str:
-    offered = sorted({name for s in scenes for name in s.offered})
+    asset_keys = sorted({name for s in scenes for name in s.offered})
     twins = {**BANDS, **{v: k for k, v in BANDS.items()}}
-    by_lower = {n.lower(): n for name in offered for n in (name, twins.get(name, name))}
+    by_lower = {n.lower(): n for name in asset_keys for n in (name, twins.get(name, name))}
     near = difflib.get_close_matches(band.lower(), by_lower, n=1, cutoff=0.5)
-    meant = f"; did you mean '{by_lower[near[0]]}'?" if near else ""
-    return (
-        f"band '{scrub(band)}': none of {len(scenes)} items has it; they have {offered[:30]}{meant}"
-    )
+    hint = f"; did you mean '{by_lower[near[0]]}'?" if near else ""
+    return f"band '{scrub(band)}': none of {len(scenes)} items has it; they have {asset_keys[:30]}{hint}"
 
 
 def _need_libraries() -> None:
@@ -177,133 +185,138 @@ def _need_libraries() -> None:
 
 def _scenes(
     raw: Iterator[Any],
-    request: Request,
+    request: SceneRequest,
     *,
     source: StacSource | None,
-    reach: Reach,
+    allow_list: AllowList,
     notes: list[str],
 ) -> tuple[list[Scene], list[str]]:
-    """Return the scenes that were searched for; and lines on items that cannot be used."""
-    items, lost, seen = {}, [], 0
-    for one in raw:
+    """Return the scenes that match the request; and lines on items that cannot be used."""
+    items, unusable, count = {}, [], 0
+    for entry in raw:
         try:
-            if isinstance(one, Unread):
-                raise SourceError(str(one))
-            item, origin = plain(one)
+            if isinstance(entry, Unread):
+                raise SourceError(str(entry))
+            item, origin = checked_item(entry)
         except SourceError as error:
-            lost.append(str(error))
+            unusable.append(str(error))
             continue
-        seen += 1
-        if holds(item, request.search, source.query if source else {}):
+        count += 1
+        if matches(item, request.search, source.query if source else {}):
             items[item.collection_id, item.id] = (item, origin)
-    latest = unique(i for i, _ in items.values())
-    if more := seen - len(latest):
+    latest = without_duplicates(i for i, _ in items.values())
+    if dropped_count := count - len(latest):
         notes.append(
-            f"{more} of {seen} items of the catalogue are double or not what was asked for"
+            f"{dropped_count} of {count} items of the STAC catalog are duplicates or do not match the request"
         )
-    if count := sum(level_1(i.properties) for i in latest):
-        notes.append(f"{count} of {len(latest)} items are of Level-1C: not corrected for the air")
+    if level_1_count := sum(is_level_1(i.properties) for i in latest):
+        notes.append(
+            f"{level_1_count} of {len(latest)} items are Level-1C, without atmospheric correction"
+        )
     origins = {key: origin for key, (_, origin) in items.items()}
     scenes = []
     for i in latest:
         origin = origins[i.collection_id, i.id]
         try:
-            scenes.append(scene(i, request.wanted, source=source, reach=reach, origin=origin))
-        except Exception as error:  # one odd item must not end the map
-            lost.append(f"{i.id}: cannot be used: {type(error).__name__}: {scrub(error)[:200]}")
-    return scenes, lost
+            scenes.append(
+                scene_of(i, request.wanted, source=source, allow_list=allow_list, origin=origin)
+            )
+        except Exception as error:  # one invalid item must not end the map
+            unusable.append(f"{i.id}: cannot be used: {type(error).__name__}: {scrub(error)[:200]}")
+    return scenes, unusable
 
 
-def _place(scenes: Sequence[Scene], *, access: Access, lost: list[str]) -> Iterator[Placed]:
-    """Yield scenes with their grids; a scene without any is reported, as it is nowhere."""
-    for one in scenes:
+def _with_grids(
+    scenes: Sequence[Scene], *, access: Access, unusable: list[str]
+) -> Iterator[GriddedScene]:
+    """Yield scenes with their grids; scenes without a grid are added to ``unusable``."""
+    for scene in scenes:
         try:
-            placed = place(one, lambda href: header(href, access))
-        except Exception as error:  # whatever a file's driver raises
-            lost.append(f"{one.id}: its grid is not known: {scrub(error)[:300]}")
+            grid_scene = with_grid(scene, lambda href: grid_of_file(href, access))
+        except Exception as error:  # drivers raise errors of any type
+            unusable.append(f"{scene.id}: its grid cannot be determined: {scrub(error)[:300]}")
             continue
-        if placed is None:
-            lost.append(f"{one.id}: no asset can be read: {_first(one)}")
+        if grid_scene is None:
+            reason = next((f"{b}: {text}" for b, text in scene.lost.items()), "")
+            unusable.append(f"{scene.id}: no asset can be read: {reason}")
         else:
-            yield placed
+            yield grid_scene
 
 
-def _first(one: Scene) -> str:
-    return next((f"{b}: {why}" for b, why in one.lost.items()), "")
-
-
-def _lost(cut: Sequence[Window]) -> list[str]:
+def _unreadable_bands(cut: Sequence[Window]) -> list[str]:
     scenes = [p.scene for w in cut for p in w.scenes]
-    return [f"{s.id} / {s.assets.get(b, b)}: {why}" for s in scenes for b, why in s.lost.items()]
+    return [f"{s.id} / {s.assets.get(b, b)}: {text}" for s in scenes for b, text in s.lost.items()]
 
 
-def _nothing(request: Request, source: StacSource | None, *, lost: Sequence[str]) -> str:
+def _no_scenes(request: SceneRequest, source: StacSource | None, *, lines: Sequence[str]) -> str:
     s = request.search
-    where = (
+    place = (
         f"{scrub(source.url)}, collection {source.collection or 'first known'}"
         if source
         else ("the items given")
     )
     cloud = "" if s.max_cloud is None else f", at most {s.max_cloud:g} % cloud"
     box = ", ".join(f"{v:.4f}" for v in s.bbox)
-    told = "".join(f"\n{line}" for line in lost[:10])
+    details = "".join(f"\n{line}" for line in lines[:10])
     return (
-        f"no scene that meets the grid: searched {where}, from {s.start} to {s.end}, in lon/lat "
-        f"({box}){cloud}; widen time= or max_cloud=, or check the collection{told}"
+        f"no scene overlaps the grid: searched {place}, from {s.start} to {s.end}, in lon/lat "
+        f"({box}){cloud}; widen time= or max_cloud=, or check the collection{details}"
     )
 
 
-def _table(cut: Sequence[Window], request: Request) -> pd.DataFrame:
+def _table(cut: Sequence[Window], request: SceneRequest) -> pd.DataFrame:
     return pd.DataFrame([_row(w, p, request) for w in cut for p in w.scenes])
 
 
-def _row(window: Window, placed: Placed, request: Request) -> dict[str, Any]:
-    one = placed.scene
-    rules = [r for b, r in one.rules.items() if b not in one.lost]
+def _row(window: Window, grid_scene: GriddedScene, request: SceneRequest) -> dict[str, Any]:
+    scene = grid_scene.scene
+    rules = [r for b, r in scene.rules.items() if b not in scene.lost]
     offsets = {r.offset for r in rules}
     return {
-        "id": one.id,
-        "collection": one.item.collection_id or "",
-        "time": one.time,
+        "id": scene.id,
+        "collection": scene.item.collection_id or "",
+        "time": scene.time,
         "day": window.day,
-        "cloud_cover": one.cloud_cover,
-        "clear": clear_share(one.item.properties, request.clouds),
-        "baseline": one.baseline,
+        "cloud_cover": scene.cloud_cover,
+        "clear": clear_share(scene.item.properties, request.clouds),
+        "baseline": scene.baseline,
         "offset": offsets.pop() if len(offsets) == 1 else np.nan,
-        "rule": "; ".join(sorted({r.why or r.doubt for r in one.rules.values()})),
-        "bytes": _bytes(window, placed),
-        "lost": ", ".join(one.lost),
+        "rule": "; ".join(sorted({r.reason or r.doubt for r in scene.rules.values()})),
+        "bytes": _bytes(window, grid_scene),
+        "lost": ", ".join(scene.lost),
     }
 
 
-def _bytes(window: Window, placed: Placed) -> int:
-    """Pixels of the scene under the grid, for each asset on its own resolution."""
-    shared = window.box.extent.intersection(placed.box.extent)
+def _bytes(window: Window, grid_scene: GriddedScene) -> int:
+    """Return the bytes of a scene under the grid, each asset in its resolution."""
+    shared = window.box.extent.intersection(grid_scene.box.extent)
     area = 0.0 if shared.is_empty else shared.area
-    keys = [k for b, k in placed.scene.assets.items() if b not in placed.scene.lost]
-    finest = abs(placed.box.resolution.x)
-    stated = [number(placed.scene.item.assets[k].extra_fields.get("gsd")) for k in keys]
-    sizes = [s if s >= finest else finest for s in stated]  # NaN and nonsense count as the finest
+    keys = [k for b, k in grid_scene.scene.assets.items() if b not in grid_scene.scene.lost]
+    finest = abs(grid_scene.box.resolution.x)
+    pixel_sizes = [number(grid_scene.scene.item.assets[k].extra_fields.get("gsd")) for k in keys]
+    sizes = [
+        s if s >= finest else finest for s in pixel_sizes
+    ]  # NaN and implausible values count as the finest
     return int(sum(area / s**2 for s in sizes) * BYTES)
 
 
-def request(
-    grid: GeoBox, time: Any, bands: Any, *, clouds: Clouds, max_cloud: float | None
-) -> Request:
-    """Check what is asked for.
+def scene_request(
+    grid: GeoBox, time: Any, bands: Any, *, clouds: CloudMask, max_cloud: float | None
+) -> SceneRequest:
+    """Return the checked arguments of a call.
 
     Raises
     ------
     SourceError
-        Without bands, or with one twice, or with a percentage that is none.
+        If there are no bands, a band occurs twice, or ``max_cloud`` is not a percentage.
     """
     names = (bands,) if isinstance(bands, str) else tuple(map(str, bands))
     if not names or len(set(names)) < len(names) or SCL in names:
         raise SourceError(
             f"bands={list(names)}: name each band once, such as ['red', 'nir'] or ['B04', 'B08']; "
-            "the scene classification is no reflectance"
+            "the scene classification is not a reflectance"
         )
     if max_cloud is not None and not 0 <= max_cloud <= 100:
         raise SourceError(f"max_cloud={max_cloud}: a percentage from 0 to 100")
-    search = Search(of_grid(grid), *period(time), max_cloud)
-    return Request(grid, search, names, clouds)
+    search = Search(extent_of_grid(grid), *period(time), max_cloud)
+    return SceneRequest(grid, search, names, clouds)

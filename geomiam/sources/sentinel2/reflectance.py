@@ -1,9 +1,9 @@
-"""From digital numbers to reflectance: which scale and offset an item's pixels need.
+"""Scale and offset that convert the digital numbers (DN) of an item to reflectance.
 
-Since processing baseline 04.00 (2022-01-25) ESA adds 1000 to every digital number, so that
-reflectance = (DN - 1000) / 10000. Dates do not tell: old scenes are processed anew, and catalogues
-take the 1000 off again and say so in different ways. The rules below read what each item says;
-where an item contradicts itself there is no offset, but an account of the contradiction.
+Since processing baseline 04.00 (2022-01-25) ESA adds 1000 to every DN, so that
+reflectance = (DN - 1000) / 10000. The date of a scene is no evidence: old scenes are processed again,
+and some STAC catalogs subtract the 1000 and declare this in different ways. The rules below use the
+metadata of each item. If they contradict each other, the rule has no offset, but the contradiction.
 """
 
 from __future__ import annotations
@@ -15,39 +15,39 @@ from typing import Any
 
 import numpy as np
 
-from geomiam.sources.web.text import scrub
+from geomiam.sources.web.scrub import scrub
 
 SCALE = 1e-4
 OFFSET = -0.1
 FIRST_WITH_OFFSET = 4.0
 SCALES = (1e-6, 1e-2)
-"""Scales by which whole numbers can become reflectance; Sentinel-2's is 0.0001, Landsat's 0.0000275."""
+"""Plausible scales of reflectance; Sentinel-2's is 0.0001, Landsat's 0.0000275."""
 OFFSETS = (-0.3, 0.0)
-"""Offsets of reflectance; Sentinel-2's are 0 and -0.1, Landsat's -0.2."""
+"""Plausible offsets of reflectance; Sentinel-2's are 0 and -0.1, Landsat's is -0.2."""
 APPLIED = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
 BASELINES = ("s2:processing_baseline", "sentinel:processing_baseline")
 PRODUCTS = ("s2:product_uri", "sentinel:product_id")
 OTHERS = ("processing:version", "s2:tile_id", "s2:datatake_id")
-"""Where a baseline may be found when neither the item nor its product states one."""
+"""Properties that may contain a baseline if neither the item nor its product states one."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How an asset's numbers become reflectance.
+    """Conversion of an asset's digital numbers to reflectance.
 
     Attributes
     ----------
     scale, offset
         Reflectance = DN * scale + offset where DN > 0; DN 0 is nodata.
-    why
-        What decided, in words.
+    reason
+        Metadata that determine the offset.
     doubt
-        What contradicts it; such an asset is not read. Empty: nothing.
+        Contradiction in the metadata, with which the asset is not read; empty for none.
     """
 
     scale: float
     offset: float
-    why: str
+    reason: str
     doubt: str = ""
 
 
@@ -63,24 +63,24 @@ def rule(
     Parameters
     ----------
     properties
-        The item's.
+        Properties of the item.
     asset
-        The asset as a mapping, as in the item's JSON (STAC 1.0 ``raster:bands`` or 1.1 ``bands``).
+        The asset in the item's JSON (STAC 1.0 ``raster:bands`` or 1.1 ``bands``).
     offset
-        Settles the matter against whatever the item says.
+        Offset that replaces that of the item.
     name
-        The item's id, which may contain the processing baseline.
+        Id of the item, which may contain the processing baseline.
 
     Returns
     -------
     Rule
-        With a ``doubt`` where metadata contradict each other, or state what cannot be.
+        With a ``doubt`` if metadata contradict each other or are not plausible.
     """
     try:
-        scale, stated = _stated(asset)
-        doubt = _implausible(scale, stated)
+        scale, stated_offset = _stated(asset)
+        doubt = _implausible(scale, stated_offset)
     except (TypeError, ValueError, AttributeError) as error:
-        scale, stated, doubt = (
+        scale, stated_offset, doubt = (
             None,
             None,
             f"its scale and offset cannot be read: {scrub(error)[:200]}",
@@ -89,43 +89,51 @@ def rule(
         usable = SCALE if doubt or scale is None else scale
         return Rule(usable, float(offset), "offset given by the caller")
     if not doubt:
-        value, why, doubt = _offset(properties, stated, name)
+        value, reason, doubt = _offset(properties, stated_offset, name)
     if doubt:
         return Rule(SCALE, np.nan, "", doubt)
-    return Rule(SCALE if scale is None else scale, value, why)
+    return Rule(SCALE if scale is None else scale, value, reason)
 
 
-def _implausible(scale: float | None, stated: float | None) -> str:
-    """Return what no reflectance can have: scale 1, an offset of -1000 or +0.1."""
+def _implausible(scale: float | None, stated_offset: float | None) -> str:
+    """Return a text on a scale or offset that reflectance cannot have, such as 1, -1000 or +0.1."""
     if scale is not None and not SCALES[0] <= scale <= SCALES[1]:
-        return f"scale {scale:g} is stated, which makes no reflectance of whole numbers"
-    if stated is not None and not OFFSETS[0] <= stated <= OFFSETS[1]:
-        return f"offset {stated:g} is stated, which no reflectance has: Sentinel-2's is 0 or -0.1"
+        return f"scale {scale:g} is stated, which does not convert integers to reflectance"
+    if stated_offset is not None and not OFFSETS[0] <= stated_offset <= OFFSETS[1]:
+        return (
+            f"offset {stated_offset:g} is stated, which is not plausible: Sentinel-2's is 0 or -0.1"
+        )
     return ""
 
 
 def _offset(
-    properties: Mapping[str, Any], stated: float | None, name: str
+    properties: Mapping[str, Any], stated_offset: float | None, name: str
 ) -> tuple[float, str, str]:
-    applied = next((v for k in APPLIED if (v := _truth(properties.get(k))) is not None), None)
+    offset_applied = next(
+        (v for k in APPLIED if (v := _truth(properties.get(k))) is not None), None
+    )
     number = baseline(properties, name)
     if doubt := _two_baselines(properties):
         return np.nan, "", doubt
-    if applied is True:
-        return 0.0, "the item says that the offset has been applied to the pixels", ""
-    if applied is False and number is not None and number >= FIRST_WITH_OFFSET:
+    if offset_applied is True:
+        return 0.0, "the item states that the offset has been applied to the pixels", ""
+    if offset_applied is False and number is not None and number >= FIRST_WITH_OFFSET:
         doubt = (
             f"baseline {number:05.2f} with boa_offset_applied false; pixels of such items have been "
             "found with the offset applied as well as without"
         )
         return np.nan, "", doubt
-    if stated is None:
+    if stated_offset is None:
         return _by_baseline(number)
-    return stated, f"the asset states offset {stated:g}", _clash(stated, number)
+    return (
+        stated_offset,
+        f"the asset states offset {stated_offset:g}",
+        _clash(stated_offset, number),
+    )
 
 
 def _truth(value: Any) -> bool | None:
-    """Return a flag, also one that is written as text or a number; None where there is none."""
+    """Return a flag, also of text or a number; None for anything else."""
     return {"true": True, "1": True, "false": False, "0": False}.get(str(value).lower())
 
 
@@ -137,20 +145,20 @@ def _by_baseline(number: float | None) -> tuple[float, str, str]:
     return 0.0, f"no offset stated, baseline {number:05.2f} has none", ""
 
 
-def _clash(stated: float, number: float | None) -> str:
+def _clash(stated_offset: float, number: float | None) -> str:
     if number is None:
         return ""
     expected = OFFSET if number >= FIRST_WITH_OFFSET else 0.0
-    if abs(stated - expected) < 1e-6:
+    if abs(stated_offset - expected) < 1e-6:
         return ""
-    return f"offset {stated:g} is stated, which baseline {number:05.2f} contradicts"
+    return f"offset {stated_offset:g} is stated, which baseline {number:05.2f} contradicts"
 
 
 def baseline(properties: Mapping[str, Any], name: str = "") -> float | None:
-    """Return the processing baseline of an item as a number, such as 5.11, or None where unknown.
+    """Return the processing baseline of an item as a number, such as 5.11, or None if unknown.
 
-    The item's own statement comes first, then that of its product, then the names of tiles and
-    data takes, and last its id.
+    It is read from the item, then from its product, then from the names of tiles and data takes, and
+    last from its id.
     """
     values = [_number(properties.get(k)) for k in BASELINES]
     values += [_in_name(properties.get(k)) for k in PRODUCTS]
@@ -160,18 +168,20 @@ def baseline(properties: Mapping[str, Any], name: str = "") -> float | None:
 
 
 def _two_baselines(properties: Mapping[str, Any]) -> str:
-    """Return how an item and its product contradict each other about the offset."""
-    stated = next((v for k in BASELINES if (v := _number(properties.get(k))) is not None), None)
+    """Return a text on different offsets by the baselines of an item and of its product."""
+    item_baseline = next(
+        (v for k in BASELINES if (v := _number(properties.get(k))) is not None), None
+    )
     product = next((v for k in PRODUCTS if (v := _in_name(properties.get(k))) is not None), None)
-    if stated is None or product is None:
+    if item_baseline is None or product is None:
         return ""
-    if (stated >= FIRST_WITH_OFFSET) == (product >= FIRST_WITH_OFFSET):
+    if (item_baseline >= FIRST_WITH_OFFSET) == (product >= FIRST_WITH_OFFSET):
         return ""
-    return f"baseline {stated:05.2f} is stated, but the product's name has {product:05.2f}"
+    return f"baseline {item_baseline:05.2f} is stated, but the product's name has {product:05.2f}"
 
 
 def _number(value: Any, *, strict: bool = False) -> float | None:
-    """Read a baseline such as 05.11, N0511 or 5.11; strict: the first of these alone."""
+    """Return a baseline such as 05.11, N0511 or 5.11; strict: only the first of these forms."""
     forms = r"(\d{2})\.(\d{2})" if strict else r"N?(\d{2})\.?(\d{2})|(\d{1,2})\.(\d{1,2})"
     match = re.fullmatch(forms, "" if isinstance(value, bool) else str(value))
     if match is None:
@@ -185,12 +195,12 @@ def _in_name(value: Any) -> float | None:
 
 
 def _stated(asset: Mapping[str, Any]) -> tuple[float | None, float | None]:
-    """Return the scale and offset that an asset states of its first band.
+    """Return the scale and offset of the first band of an asset.
 
     Raises
     ------
     TypeError, ValueError
-        When they are no numbers.
+        If they are not numbers.
     """
     bands = asset.get("raster:bands") or asset.get("bands") or [{}]
     if not isinstance(bands, list) or not isinstance(bands[0], Mapping):
@@ -206,5 +216,5 @@ def _stated(asset: Mapping[str, Any]) -> tuple[float | None, float | None]:
 
 def to_reflectance(dn: Any, scale: float, offset: float) -> Any:
     """Return float32 reflectance; DN 0 and NaN become NaN, never the offset."""
-    scaled = np.float32(scale) * dn + np.float32(offset)
-    return np.where(dn > 0, scaled, np.float32(np.nan)).astype("float32")
+    reflectance = np.float32(scale) * dn + np.float32(offset)
+    return np.where(dn > 0, reflectance, np.float32(np.nan)).astype("float32")

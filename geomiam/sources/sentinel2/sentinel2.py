@@ -1,4 +1,4 @@
-"""Sentinel-2 Level-2A on a grid: reflectance with NaN for clouds, and how clear each cell was."""
+"""Sentinel-2 Level-2A on a grid: reflectance with NaN for clouds, and the clear share of each cell."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import xarray as xr
 from geomiam.errors import AssetFailed, AssetsFailed, SourceError, warn
 from geomiam.progress import with_progress
 from geomiam.sources.sentinel2 import composites
-from geomiam.sources.sentinel2.clouds import Mask, clouds
+from geomiam.sources.sentinel2.asset_reader import FailedAssets, GeoTiffLoader, Loader, LoadOptions
+from geomiam.sources.sentinel2.clouds import Mask, cloud_mask
 from geomiam.sources.sentinel2.composites import CLEAR, FAILED
-from geomiam.sources.sentinel2.load import FailedAssets, GeoTiffs, Loader, Reading
-from geomiam.sources.sentinel2.mosaic import Recipe, day
-from geomiam.sources.sentinel2.plan import Plan, access_of, prepare, request
+from geomiam.sources.sentinel2.mosaic import SceneSettings, mosaic_day
+from geomiam.sources.sentinel2.plan import Plan, access_of, make_plan, scene_request
 from geomiam.sources.sentinel2.windows import Window
-from geomiam.sources.stac.items import SCL
+from geomiam.sources.stac.scene import SCL
 from geomiam.sources.stac.stac_source import StacSource, as_source
-from geomiam.sources.web.text import scrub
+from geomiam.sources.web.scrub import scrub
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -49,11 +49,11 @@ def sentinel2(
     hosts: Sequence[str] = (),
     progress: bool | None = None,
 ) -> xr.Dataset:
-    """Read Sentinel-2 reflectance onto a grid, NaN where clouds, shadows or gaps are.
+    """Read Sentinel-2 reflectance onto a grid, NaN for clouds, shadows and gaps.
 
-    Lazy: the catalogue is searched now, pixels are read when they are computed. Each scene is
-    scaled by what its own item says and masked on its own pixels; then scenes of one day are
-    joined and brought onto the grid. A cell is kept when any of its pixels is clear.
+    The STAC catalog is searched at once; pixels are read when they are computed. Each scene is scaled by
+    the metadata of its item and masked on its pixels. Then the scenes of one day are combined and
+    resampled to the grid. A cell has data if any of its pixels is clear.
 
     Parameters
     ----------
@@ -61,90 +61,100 @@ def sentinel2(
         The grid: an ``odc.geo`` GeoBox or any georeferenced Dataset or DataArray.
     time
         ``"2018-03"``, ``"2018-03/2018-08"``, a pair, a slice, or one date, time or period of Python,
-        numpy, pandas or xarray; dates, and times at midnight, count as whole days. In UTC.
+        numpy, pandas or xarray; dates, and times at midnight, stand for whole days. In UTC.
     bands
-        Names such as ``"red"`` or ``"B04"``; variables are named as given here.
+        Names such as ``"red"`` or ``"B04"``, which become the names of the variables.
     source
         ``"earth-search"`` (Collection 1), ``"earth-search-l2a"``, ``"planetary-computer"``, the URL
-        or path of an API or a static catalogue, a :class:`StacSource`, an item, a list or
+        or path of an API or a static STAC catalog, a :class:`StacSource`, an item, a list or
         FeatureCollection of items, or a search of pystac-client.
     mask
         ``"scl"``: clouds, their shadows, cirrus, saturated pixels; or SCL classes; or a function
-        from one scene (Dataset of the bands and ``scl``) to booleans, True = hidden; or None.
+        of one scene (Dataset of the bands and ``scl``) that returns booleans, True = hidden; or None.
     snow
-        With ``mask="scl"``: hide what is classified as snow, in lowlands mostly the tops of clouds.
+        ``"mask"``: with ``mask="scl"``, hide the class of snow, in lowlands mostly tops of clouds.
     dilate
-        Metres by which what is hidden grows.
+        Metres by which hidden areas grow.
     max_cloud
-        Leave out scenes with more cloud cover, in percent of the whole scene.
+        Most cloud cover of a scene, in percent of the whole scene.
     composite
-        None: one step of time a solar day. ``"median"``: one step for all; or a pandas frequency
-        such as ``"1MS"``: the median of each of its periods, NaN where nothing was seen.
+        None: one step in time for each solar day. ``"median"``: one step for all. A pandas frequency
+        such as ``"1MS"``: the median of each period, NaN without data.
     resample
-        How pixels become cells where the grid is not the scene's own: one of GDAL's names.
+        Resampling method of GDAL, if the grid is not a part of the scene's grid.
     on_error
         ``"nan"``: a file that cannot be read becomes NaN, with a warning and a line in
         ``attrs["failed_assets"]``. ``"raise"``: it ends the computation.
     loader
-        Reads instead of the package: a function of items, asset keys and a GeoBox that returns a
-        Dataset on it, called in each task with one item and one asset.
+        Function of items, asset keys and a GeoBox that returns a Dataset on the GeoBox. It is called in
+        each dask task with one item and one asset. Default: GeoTIFF.
     hosts
-        Further hosts that files may be read from, such as ``["data.example.org"]``, patterns such as
-        ``"*.example.org"``, or buckets such as ``"s3://name"``. Without it, items of a catalogue may
-        point to the catalogue's own host and, for well-known ones, to where their files are; items
-        that you pass to any host but those of private networks, and redirects to the same host.
+        Further hosts of files, such as ``["data.example.org"]``, patterns such as
+        ``"*.example.org"``, or buckets such as ``"s3://name"``. Without it, items of a STAC catalog may
+        point only to its host and, for the presets, to the hosts of their files. Items that you pass
+        may point to any host except those of private networks. Redirects may stay on the same host.
     progress
-        Count the items while the catalogue is searched; default: on a terminal or in a notebook.
+        Count the items while the STAC catalog is searched; default: on a terminal or in a notebook.
 
     Returns
     -------
     xr.Dataset
-        Each band ``(time, y, x)`` float32 reflectance, dask; ``clear_fraction(time, y, x)``, the
-        share of a cell that was seen; coordinates ``item_id``, ``cloud_cover``, ``baseline``,
-        ``offset`` along time, NaN where the scenes of a day differ, and ``failed(time, asset)``, how
-        many files could not be read, dask as well. Composites have ``looks(time, y, x)`` instead, the dates with data.
-        ``attrs``: ``failed_assets``, ``scenes`` (JSON), and how it was made.
+        Each band ``(time, y, x)``, float32 reflectance, dask; ``clear_fraction(time, y, x)``, the clear
+        share of a cell. Coordinates ``item_id``, ``cloud_cover``, ``baseline`` and ``offset`` along
+        time, NaN if the scenes of a day differ; and ``failed(time, asset)``, the number of files that
+        could not be read, dask. Composites have ``looks(time, y, x)``, the number of dates with data,
+        in place of the coordinates of dates. ``attrs``: ``failed_assets``, ``scenes`` (JSON), and the
+        arguments.
 
     Raises
     ------
     NoScenes
-        When nothing was found.
+        If there are no scenes.
     SourceError
-        When the catalogue cannot be asked, or a setting is wrong.
+        If the STAC catalog cannot be searched, or a setting is not valid.
     AssetFailed
-        With ``on_error="raise"``; for what metadata tell, at once.
+        With ``on_error="raise"``: for errors in metadata at once, for files when they are computed.
     GridError
-        When ``like`` has no grid, or GDAL has no such resampling.
+        If ``like`` has no grid, or GDAL has no such resampling.
 
     Warns
     -----
     AssetsFailed
-        For files that could not be read.
+        If files could not be read.
 
     Notes
     -----
-    The offset of 1000 since processing baseline 04.00 is decided for each asset by its item, never
-    by date. Where an item contradicts itself its pixels are not read, as they might be off by 0.1.
+    The offset of 1000 since processing baseline 04.00 is determined for each asset from its item, not
+    from the date. If an item contradicts itself, its pixels are not read, since they might be wrong by
+    0.1.
+
+    Examples
+    --------
+    >>> import geomiam as gm
+    >>> grid = gm.open_cube("cube.zarr")  # doctest: +SKIP
+    >>> gm.sentinel2(grid, "2018-05/2018-08", composite="1MS")  # doctest: +SKIP
     """
     grid, template = _grid(like)
     _check(on_error, resample, grid)
-    wanted = request(
-        grid, time, bands, clouds=clouds(mask, snow=snow, dilate=dilate), max_cloud=max_cloud
+    request = scene_request(
+        grid, time, bands, clouds=cloud_mask(mask, snow=snow, dilate=dilate), max_cloud=max_cloud
     )
     stac = as_source(source)
-    plan = prepare(wanted, stac, hosts=hosts)
+    plan = make_plan(request, stac, hosts=hosts)
     report = _report(plan, on_error)
     access = access_of(stac if isinstance(stac, StacSource) else None, hosts)
-    reading = Reading(loader or GeoTiffs(access), on_error, report.key)
-    recipe = Recipe(wanted.bands, wanted.clouds, resample, reading)
-    ds = _assemble(plan, grid, recipe=recipe)
-    when = wanted.search
-    steps = composites.steps(ds["time"].values, composite, start=when.start, end=when.end)
+    loading = LoadOptions(loader or GeoTiffLoader(access), on_error, report.key)
+    settings = SceneSettings(request.bands, request.clouds, resample, loading)
+    ds = _assemble(plan, grid, settings=settings)
+    search = request.search
+    steps = composites.steps(ds["time"].values, composite, start=search.start, end=search.end)
     if composite:
-        ds = composites.composite(ds, composite, start=when.start, end=when.end)
-    made = _made(stac, mask=mask, snow=snow, dilate=dilate, composite=composite, resample=resample)
-    ds = _placed(ds, template).set_coords(FAILED)  # not a predictor
-    return ds.assign_attrs(made, failed_assets=report, **_told(plan, steps))
+        ds = composites.composite(ds, composite, start=search.start, end=search.end)
+    provenance = _provenance(
+        stac, mask=mask, snow=snow, dilate=dilate, composite=composite, resample=resample
+    )
+    ds = _with_grid(ds, template).set_coords(FAILED)  # not a predictor
+    return ds.assign_attrs(provenance, failed_assets=report, **_scene_attributes(plan, steps))
 
 
 @with_progress
@@ -160,7 +170,7 @@ def plan_sentinel2(
     hosts: Sequence[str] = (),
     progress: bool | None = None,
 ) -> Plan:
-    """Say what :func:`sentinel2` would read, without reading a pixel.
+    """Return a plan of the scenes that :func:`sentinel2` would read; no pixel is read.
 
     Parameters
     ----------
@@ -170,18 +180,24 @@ def plan_sentinel2(
     Returns
     -------
     Plan
-        ``scenes`` is a table of scenes with their offsets and the rule behind each; ``dates``,
-        ``bytes``, ``lost`` and ``notes`` sum it up, and so does printing it.
+        ``scenes`` is a table of scenes with their offsets and the reasons for them. ``dates``, ``bytes``,
+        ``lost`` and ``notes`` are summaries, which ``print`` shows.
 
     Raises
     ------
     NoScenes, SourceError, GridError
         As :func:`sentinel2`.
+
+    Examples
+    --------
+    >>> import geomiam as gm
+    >>> grid = gm.open_cube("cube.zarr")  # doctest: +SKIP
+    >>> print(gm.plan_sentinel2(grid, "2018-05/2018-08"))  # doctest: +SKIP
     """
     grid, _ = _grid(like)
-    chosen = clouds(mask, snow=snow, dilate=0)
-    wanted = request(grid, time, bands, clouds=chosen, max_cloud=max_cloud)
-    return prepare(wanted, source, hosts=hosts)
+    mask_settings = cloud_mask(mask, snow=snow, dilate=0)
+    request = scene_request(grid, time, bands, clouds=mask_settings, max_cloud=max_cloud)
+    return make_plan(request, source, hosts=hosts)
 
 
 def _grid(like: Any) -> tuple[GeoBox, xr.Dataset]:
@@ -200,7 +216,7 @@ def _check(on_error: str, resample: str, grid: GeoBox) -> None:
     from geomiam.data.grid.align import methods
 
     if on_error not in ("nan", "raise"):
-        raise SourceError(f"on_error={on_error!r} is not known; use 'nan' or 'raise'")
+        raise SourceError(f"on_error={on_error!r} is not supported; use 'nan' or 'raise'")
     methods({"reflectance": xr.DataArray()}, resample)
     if grid.crs is None:
         raise SourceError("like= has no CRS; give the GeoBox one")
@@ -210,27 +226,27 @@ def _report(plan: Plan, on_error: str) -> FailedAssets:
     if plan.lost and on_error == "raise":
         raise AssetFailed("\n".join([*plan.lost[:20], "on_error='nan' leaves them out"]))
     if plan.lost:
-        shown = "\n".join(plan.lost[:5])
-        warn(f"{len(plan.lost)} files or scenes cannot be read:\n{shown}", AssetsFailed)
+        first_lines = "\n".join(plan.lost[:5])
+        warn(f"{len(plan.lost)} files or scenes cannot be read:\n{first_lines}", AssetsFailed)
     return FailedAssets(plan.lost)
 
 
-def _assemble(plan: Plan, grid: GeoBox, *, recipe: Recipe) -> xr.Dataset:
+def _assemble(plan: Plan, grid: GeoBox, *, settings: SceneSettings) -> xr.Dataset:
     import dask.array as da
 
     days = [list(g) for _, g in itertools.groupby(plan.windows, key=lambda w: w.day)]
-    planes, failed = zip(*(day(d, grid, recipe=recipe) for d in days), strict=True)
+    planes, failures = zip(*(mosaic_day(d, grid, settings=settings) for d in days), strict=True)
     stack = da.stack(planes)
     dims = ("time", "y", "x")
     attrs = {"modality": MODALITY, "units": "1", "long_name": "surface reflectance"}
-    data = {b: (dims, stack[:, i], attrs) for i, b in enumerate(recipe.bands)}
-    clear = {**attrs, "long_name": "share of the cell that was seen"}
+    data = {b: (dims, stack[:, i], attrs) for i, b in enumerate(settings.bands)}
+    clear = {**attrs, "long_name": "clear share of the cell"}
     return (
         xr.Dataset(
             {**data, CLEAR: (dims, da.nan_to_num(stack[:, -1]), clear)}, _coordinates(plan, days)
         )
-        .assign({FAILED: (("time", "asset"), da.stack(failed))})
-        .assign_coords(asset=[*recipe.bands, SCL])
+        .assign({FAILED: (("time", "asset"), da.stack(failures))})
+        .assign_coords(asset=[*settings.bands, SCL])
     )
 
 
@@ -251,22 +267,22 @@ def _common(values: pd.Series) -> float:
     return float(values.iloc[0]) if values.nunique(dropna=False) == 1 else np.nan
 
 
-def _placed(ds: xr.Dataset, template: xr.Dataset) -> xr.Dataset:
-    """Stamp coordinates and CRS of the grid, under its own names of dims."""
+def _with_grid(ds: xr.Dataset, template: xr.Dataset) -> xr.Dataset:
+    """Add the coordinates and CRS of the grid, with its names of dims."""
     from geomiam.data.grid.grid import restore, spatial_dims
 
     names = dict(zip(("y", "x"), spatial_dims(template), strict=True))
     return restore(ds.rename_dims(names) if names != {"y": "y", "x": "x"} else ds, template)
 
 
-def _made(source: Any, **settings: Any) -> dict[str, Any]:
+def _provenance(source: Any, **settings: Any) -> dict[str, Any]:
     import odc.stac
 
     from geomiam._version import __version__
 
     stac = isinstance(source, StacSource)
     return {
-        "source": scrub(source.url) if stac else "items given by the caller",
+        "source": scrub(source.url) if stac else "items of the caller",
         "collection": (source.collection or "") if stac else "",
         **{k: _text(v) for k, v in settings.items()},
         "geomiam_version": __version__,
@@ -278,8 +294,8 @@ def _text(value: Any) -> str:
     return getattr(value, "__name__", None) or str(value)
 
 
-def _told(plan: Plan, steps: np.ndarray) -> dict[str, Any]:
-    """Return the scenes as JSON, each with the step in time that it goes into."""
+def _scene_attributes(plan: Plan, steps: np.ndarray) -> dict[str, Any]:
+    """Return the scenes as JSON, each with its step in time, and the notes."""
     days = sorted({w.day for w in plan.windows})
     scenes = plan.scenes.drop(columns=["bytes"]).assign(
         time=plan.scenes["time"].astype(str),

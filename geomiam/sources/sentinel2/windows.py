@@ -1,7 +1,8 @@
-"""Which pixels of which scenes lie under a grid; scenes of one pass on one lattice share a window.
+"""Windows: the pixels of scenes under a grid; scenes of one day on one lattice share a window.
 
-Scenes are read and masked on their own lattice, then brought onto the grid. A lattice is a CRS, a pixel
-size and where its corners fall: all tiles of one UTM zone have the same, so that they join pixel by pixel.
+Scenes are read and masked on their lattice, then resampled to the grid. A lattice is a CRS, a pixel
+size and the position of the pixel corners. All tiles of one UTM zone have the same lattice, so that
+they are combined pixel by pixel.
 """
 
 from __future__ import annotations
@@ -14,25 +15,25 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pandas as pd
 
-from geomiam.sources.stac.extent import Box, grown, meet, of_grid, to_degrees, wrapped
-from geomiam.sources.stac.items import Scene
+from geomiam.sources.stac.extent import Box, extent_of_grid, grown, overlap, to_degrees, wrapped
+from geomiam.sources.stac.scene import Scene
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
 CELLS = 1
-"""Cells of the grid around a scene that are counted in, so that the clear share is right at its edge."""
+"""Cells of the grid around a scene that are included, so that the clear share is correct at its edge."""
 LARGEST = 10**6
-"""Rows or columns of a scene; Sentinel-2's have 10,980."""
+"""Most rows or columns of a scene; Sentinel-2's have 10,980."""
 NEAR = 0.2
-"""Degrees by which an item's bbox may miss its grid."""
+"""Most degrees between an item's bbox and its grid."""
 KERNEL = 8
 """Pixels around a window; the widest kernel of resampling (lanczos) reaches three."""
 
 
 @dataclass(frozen=True)
-class Placed:
-    """A scene and its grid: that of the finest of the assets in use."""
+class GriddedScene:
+    """A scene and the grid of its finest asset in use."""
 
     scene: Scene
     box: GeoBox
@@ -40,51 +41,52 @@ class Placed:
 
 @dataclass(frozen=True)
 class Window:
-    """Scenes of one day on one lattice, best first, and the pixels of it that are needed.
+    """Scenes of one day on one lattice, latest processing first, and their pixels under the grid.
 
     Attributes
     ----------
     box
         Pixels under the grid, without the margin by which masks grow.
     cells
-        Rows and columns of the grid that the scenes touch; elsewhere they have nothing to give.
+        Rows and columns of the grid that the scenes touch.
     aligned
-        The grid is a part of the lattice: pixels are cells, nothing is resampled.
+        The grid is a part of the lattice, so that no pixel is resampled.
     """
 
     day: str
-    scenes: tuple[Placed, ...]
+    scenes: tuple[GriddedScene, ...]
     box: GeoBox
     cells: tuple[slice, slice]
     aligned: bool
 
 
-def place(scene: Scene, header: Callable[[Any], GeoBox]) -> Placed | None:
-    """Return a scene with its grid, from its metadata or else from a file; None without an asset.
+def with_grid(scene: Scene, header: Callable[[Any], GeoBox]) -> GriddedScene | None:
+    """Return a scene with its grid, from its metadata, otherwise from a file; None without an asset.
 
-    Metadata that make no grid are removed from the scene, so that later steps read the file's.
+    Metadata that are not a valid grid are removed from the scene, so that later steps do not compare
+    files with them.
 
     Raises
     ------
     ValueError
-        When the grid of the metadata lies elsewhere than the item's bbox.
+        If the grid does not overlap the item's bbox.
     """
     if not (keys := list(scene.assets.values())):
         return None
     try:
         boxes = _stated(scene, keys)
-    except Exception:  # metadata may be anything; the file has a grid as well
+    except Exception:  # metadata are untrusted; the file has a grid as well
         boxes = []
     if not boxes:
-        _forget_place(scene.item)
+        _remove_projection(scene.item)
         boxes = [_sound(header(scene.item.assets[keys[0]].href))]
     best = min(boxes, key=lambda b: abs(b.resolution.x))
     _check_extent(scene, best)
-    return Placed(scene, best)
+    return GriddedScene(scene, best)
 
 
 def _stated(scene: Scene, keys: Sequence[str]) -> list[GeoBox]:
-    """Return the grids that the metadata of a scene state of its assets."""
+    """Return the grids of assets in the metadata of a scene."""
     import odc.stac
 
     boxes = odc.stac.parse_item(scene.item).geoboxes(keys)
@@ -92,12 +94,12 @@ def _stated(scene: Scene, keys: Sequence[str]) -> list[GeoBox]:
 
 
 def _sound(box: GeoBox) -> GeoBox:
-    """Return a grid that pixels can be read on.
+    """Return a grid unchanged.
 
     Raises
     ------
     ValueError
-        For one without a CRS, turned, of no size, or of pixels finer than any satellite's.
+        If it has no CRS, is rotated, has no pixels or too many, or has pixels finer than any satellite's.
     """
     a = box.affine
     finest = 1e-6 if box.crs is not None and box.crs.geographic else 0.1
@@ -111,60 +113,60 @@ def _sound(box: GeoBox) -> GeoBox:
     return box
 
 
-def _forget_place(item: Any) -> None:
-    """Remove what an item states of its grid, where it cannot be used."""
+def _remove_projection(item: Any) -> None:
+    """Remove the metadata of the grid from an item."""
     for fields in (item.properties, *(a.extra_fields for a in item.assets.values())):
         for key in [k for k in fields if str(k).startswith("proj:")]:
             del fields[key]
 
 
 def _check_extent(scene: Scene, box: GeoBox) -> None:
-    """Refuse a grid that does not touch the item's own extent: one of the two is wrong."""
-    covered, stated = of_grid(box), cast(Box, tuple(scene.item.bbox or ()))
-    if not meet(grown(covered, NEAR), stated):
+    """Refuse a grid that does not overlap the item's bbox, since one of the two is wrong."""
+    grid_extent, bbox = extent_of_grid(box), cast(Box, tuple(scene.item.bbox or ()))
+    if not overlap(grown(grid_extent, NEAR), bbox):
         raise ValueError(
-            f"its grid (proj:transform, proj:shape, CRS {box.crs}) is at longitude {covered[0]:.2f}, "
-            f"latitude {covered[1]:.2f}, its bbox at {stated[0]:.2f}, {stated[1]:.2f}"
+            f"its grid (proj:transform, proj:shape, CRS {box.crs}) is at longitude {grid_extent[0]:.2f}, "
+            f"latitude {grid_extent[1]:.2f}, its bbox at {bbox[0]:.2f}, {bbox[1]:.2f}"
         )
 
 
-def solar_day(placed: Placed, around: float) -> str:
-    """Return the date at a scene by the sun, which a pass over a place never splits.
+def solar_day(grid_scene: GriddedScene, around: float) -> str:
+    """Return the date of a scene in solar time, which is the same for all scenes of a pass.
 
     Parameters
     ----------
     around
-        Longitude of the middle of the map. Scenes on both sides of the antimeridian count from it,
-        so that one pass over them has one date.
+        Longitude of the middle of the map. Scenes on both sides of the antimeridian are dated relative
+        to it, so that one pass has one date.
     """
-    box = placed.box
+    box = grid_scene.box
     x, y = box.affine * (box.shape.x / 2, box.shape.y / 2)
     lon, _ = to_degrees(box, x, y)
     longitude = wrapped(float(lon[0]), around) if lon.size else around
-    return str((placed.scene.time + pd.Timedelta(hours=longitude / 15)).date())
+    return str((grid_scene.scene.time + pd.Timedelta(hours=longitude / 15)).date())
 
 
 def middle(grid: GeoBox) -> float:
     """Return the longitude of the middle of a grid."""
-    west, _, east, _ = of_grid(grid)
+    west, _, east, _ = extent_of_grid(grid)
     return wrapped((west + (east if east >= west else east + 360.0)) / 2)
 
 
-def windows(placed: Iterable[Placed], grid: GeoBox) -> list[Window]:
-    """Group scenes by day and lattice and find what of them lies under the grid; in order of time.
+def windows(scenes: Iterable[GriddedScene], grid: GeoBox) -> list[Window]:
+    """Return windows by day and lattice, in order of time.
 
-    Scenes that do not meet the grid are left out. In a group later processing comes first.
+    Scenes that do not overlap the grid are dropped. In a window the latest processing is first.
     """
-    groups: dict[tuple[Any, ...], list[Placed]] = {}
+    groups: dict[tuple[Any, ...], list[GriddedScene]] = {}
     around = middle(grid)
-    for one in placed:
-        if _under(grid, one.box, pad=0) is not None:
-            groups.setdefault((solar_day(one, around), *_lattice(one.box)), []).append(one)
-    found = [_window(k[0], g, grid) for k, g in groups.items()]
-    return sorted(found, key=lambda w: (w.day, w.scenes[0].scene.time, str(w.box.crs)))
+    for scene in scenes:
+        if _under(grid, scene.box, pad=0) is not None:
+            groups.setdefault((solar_day(scene, around), *_lattice(scene.box)), []).append(scene)
+    windows_of_groups = [_window(k[0], g, grid) for k, g in groups.items()]
+    return sorted(windows_of_groups, key=lambda w: (w.day, w.scenes[0].scene.time, str(w.box.crs)))
 
 
-def _window(day: str, group: Sequence[Placed], grid: GeoBox) -> Window:
+def _window(day: str, group: Sequence[GriddedScene], grid: GeoBox) -> Window:
     scenes = tuple(_latest_first(group))
     lattice = scenes[0].box
     cells = _joined([_under(grid, p.box, pad=CELLS) for p in scenes])
@@ -176,17 +178,16 @@ def _window(day: str, group: Sequence[Placed], grid: GeoBox) -> Window:
     return Window(day, scenes, box, cells, aligned=False)
 
 
-def _latest_first(group: Sequence[Placed]) -> list[Placed]:
-    """Sort by processing, latest first; equally late ones by time, and one scene's by its id."""
+def _latest_first(group: Sequence[GriddedScene]) -> list[GriddedScene]:
+    """Sort by processing, latest first; then by time; then by id."""
     by_id = sorted(group, key=lambda p: p.scene.id, reverse=True)
     by_time = sorted(by_id, key=lambda p: p.scene.time)
     return sorted(by_time, key=lambda p: p.scene.processed, reverse=True)
 
 
 def _joined(parts: Iterable[tuple[slice, slice] | None]) -> tuple[slice, slice]:
-    """Return the rows and columns that hold all parts."""
-    known = [p for p in parts if p is not None]
-    rows, cols = zip(*known, strict=True)
+    """Return the rows and columns that contain all parts."""
+    rows, cols = zip(*(p for p in parts if p is not None), strict=True)
     return _hull(rows), _hull(cols)
 
 
@@ -196,16 +197,16 @@ def _hull(slices: Iterable[slice]) -> slice:
 
 
 def _needed(lattice: GeoBox, part: GeoBox) -> list[tuple[int, int]]:
-    """Rows and columns of the lattice under a part of the grid, with room for kernels."""
-    found = []
+    """Return the rows and columns of the lattice under a part of the grid, with room for kernels."""
+    spans = []
     for lo, hi in _spans(lattice, part):
-        room = KERNEL + (hi - lo) / 64  # edges between the points that were looked at may bulge
-        found.append((math.floor(lo - room), math.ceil(hi + room)))
-    return found
+        room = KERNEL + (hi - lo) / 64  # edges may bulge between the sampled points
+        spans.append((math.floor(lo - room), math.ceil(hi + room)))
+    return spans
 
 
 def _spans(of: GeoBox, under: GeoBox) -> list[tuple[float, float]]:
-    """Rows and columns of one grid, unbounded, under another."""
+    """Return the rows and columns of one grid, unbounded, under another."""
     cols, rows = (np.linspace(0, n, 17) for n in (under.shape.x, under.shape.y))
     col, row = (v.ravel() for v in np.meshgrid(cols, rows))
     a = under.affine
@@ -222,13 +223,13 @@ def _spans(of: GeoBox, under: GeoBox) -> list[tuple[float, float]]:
 
 
 def _around(columns: np.ndarray, of: GeoBox) -> np.ndarray:
-    """Return columns of a grid in degrees, each on the turn of the earth that is nearest to it."""
+    """Return columns of a grid in degrees, shifted by full turns to be nearest to its centre."""
     turn, center = 360.0 / abs(of.affine.a), of.shape.x / 2
     return center + (columns - center + turn / 2) % turn - turn / 2
 
 
 def _under(grid: GeoBox, scene: GeoBox, *, pad: int) -> tuple[slice, slice] | None:
-    """Cells of the grid that a scene touches, with some around it; None when it touches none."""
+    """Return the cells of the grid that a scene touches, with ``pad`` cells around; None for none."""
     slices = []
     for (lo, hi), size in zip(_spans(grid, scene), grid.shape.yx, strict=True):
         start, stop = max(0, math.floor(lo) - pad), min(size, math.ceil(hi) + pad)
@@ -245,7 +246,7 @@ def _lattice(box: GeoBox) -> tuple[Any, ...]:
 
 
 def _offset(lattice: GeoBox, grid: GeoBox) -> tuple[int, int] | None:
-    """Row and column of the lattice where the grid begins, or None when it is no part of it."""
+    """Return the row and column of the lattice at the start of the grid, None if it is not a part of it."""
     from geomiam.data.grid.lattice import same_grid
 
     if grid.crs != lattice.crs:
@@ -261,7 +262,7 @@ def _cut(lattice: GeoBox, at: tuple[int, int], shape: tuple[int, int]) -> GeoBox
     return GeoBox(shape, lattice.translate_pix(at[1], at[0]).affine, lattice.crs)
 
 
-def grow(window: Window, pixels: int) -> Window:
+def widen(window: Window, pixels: int) -> Window:
     """Return a window with pixels added on all sides."""
     return replace(window, box=window.box.pad(pixels))
 

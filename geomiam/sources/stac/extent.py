@@ -1,4 +1,4 @@
-"""Places in degrees: extents of grids and items, across the antimeridian and around a pole as well."""
+"""Extents of grids and items in degrees, also across the antimeridian and around a pole."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 Box = tuple[float, float, float, float]
 """West, south, east, north; west is larger than east across the antimeridian."""
 BELT = 359.0
-"""Degrees of longitude from which on an extent is the whole belt."""
+"""Least width in degrees of longitude at which an extent counts as the whole circle."""
 
 
-def of_grid(grid: GeoBox) -> Box:
-    """Return the extent of a grid, the narrow side of the earth where it crosses the antimeridian."""
+def extent_of_grid(grid: GeoBox) -> Box:
+    """Return the extent of a grid; across the antimeridian the smaller of the two possible ones."""
     west, south, east, north = grid.footprint("EPSG:4326").boundingbox.bbox
     south, north = _polar(grid, south, north)
     if -180 <= west and east <= 180 and east - west < 180:
@@ -28,7 +28,7 @@ def of_grid(grid: GeoBox) -> Box:
 
 
 def _longitudes(grid: GeoBox) -> np.ndarray:
-    """Longitudes of a lattice of points on a grid, in degrees."""
+    """Return the longitudes of a lattice of points on a grid, in degrees."""
     rows, cols = (np.linspace(0, n, 65) for n in grid.shape.yx)
     col, row = np.meshgrid(cols, rows)
     a = grid.affine
@@ -47,21 +47,21 @@ def to_degrees(grid: GeoBox, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _arc(longitudes: np.ndarray) -> tuple[float, float]:
-    """Return the shortest arc that holds all longitudes: what is left of the widest gap."""
+    """Return the shortest arc that contains all longitudes: the complement of the widest gap."""
     if not longitudes.size:
         return -180.0, 180.0
-    ordered = np.unique(longitudes % 360.0)
-    gaps = np.diff(ordered, append=ordered[0] + 360.0)
+    sorted_longitudes = np.unique(longitudes % 360.0)
+    gaps = np.diff(sorted_longitudes, append=sorted_longitudes[0] + 360.0)
     widest = int(gaps.argmax())
     pad = 360.0 - gaps[widest]
     if pad >= BELT or gaps[widest] < 10.0:
         return -180.0, 180.0
-    west, east = ordered[(widest + 1) % len(ordered)], ordered[widest]
+    west, east = sorted_longitudes[(widest + 1) % len(sorted_longitudes)], sorted_longitudes[widest]
     return _within(float(west), float(east))
 
 
 def _within(west: float, east: float) -> tuple[float, float]:
-    """Return two longitudes from -180 to 180; the antimeridian is 180 as an east end."""
+    """Return two longitudes from -180 to 180; the antimeridian as an east end is 180."""
     right = wrapped(east)
     return wrapped(west), 180.0 if right == -180.0 else right
 
@@ -72,14 +72,14 @@ def wrapped(longitude: float, around: float = 0.0) -> float:
 
 
 def _polar(grid: GeoBox, south: float, north: float) -> tuple[float, float]:
-    """Extend latitudes to a pole that lies inside a grid: its outline does not reach it."""
+    """Extend latitudes to a pole inside a grid, which the outline of the grid does not contain."""
     return (
-        -90.0 if _holds(grid, -90.0) else max(south, -90.0),
-        90.0 if _holds(grid, 90.0) else min(north, 90.0),
+        -90.0 if _contains_pole(grid, -90.0) else max(south, -90.0),
+        90.0 if _contains_pole(grid, 90.0) else min(north, 90.0),
     )
 
 
-def _holds(grid: GeoBox, latitude: float) -> bool:
+def _contains_pole(grid: GeoBox, latitude: float) -> bool:
     from pyproj import Transformer
 
     if grid.crs is None or grid.crs.geographic:
@@ -101,7 +101,7 @@ def halves(box: Box) -> list[Box]:
 
 
 def grown(box: Box, by: float) -> Box:
-    """Return an extent with some degrees more on all sides."""
+    """Return an extent that is larger by some degrees on all sides."""
     west, south, east, north = box
     width = east - west if east >= west else east - west + 360.0
     if width + 2 * by >= BELT:
@@ -110,8 +110,8 @@ def grown(box: Box, by: float) -> Box:
     return west, south - by, east, north + by
 
 
-def meet(a: Box, b: Box) -> bool:
-    """Return whether two extents touch."""
+def overlap(a: Box, b: Box) -> bool:
+    """Return whether two extents overlap or touch."""
     return any(
         p[0] <= q[2] and q[0] <= p[2] and p[1] <= q[3] and q[1] <= p[3]
         for p in halves(a)
@@ -119,13 +119,13 @@ def meet(a: Box, b: Box) -> bool:
     )
 
 
-def of_item(bbox: Any, geometry: Any) -> Box:
-    """Return the extent of an item: its bbox of 4 or 6 numbers, or else that of its geometry.
+def extent_of_item(bbox: Any, geometry: Any) -> Box:
+    """Return the extent of an item: its bbox of 4 or 6 numbers, otherwise that of its geometry.
 
     Raises
     ------
     ValueError
-        When it has neither that can be used.
+        If it has neither, or one that cannot be used.
     """
     if bbox is not None:
         return _of_numbers(bbox)
@@ -148,7 +148,7 @@ def _points(coordinates: Any) -> Iterable[tuple[float, float]]:
 def _of_numbers(bbox: Any) -> Box:
     numbers = [float(v) for v in bbox] if isinstance(bbox, (list, tuple)) else []
     if len(numbers) not in (4, 6) or not all(map(math.isfinite, numbers)):
-        raise ValueError(f"bbox {str(bbox)[:80]} is not of 4 or 6 numbers")
+        raise ValueError(f"bbox {str(bbox)[:80]} has not 4 or 6 numbers")
     half = len(numbers) // 2
     west, south, east, north = numbers[0], numbers[1], numbers[half], numbers[half + 1]
     if not (-90.1 <= south <= north <= 90.1 and -360 <= west <= 360 and -360 <= east <= 360):

@@ -1,4 +1,4 @@
-"""Searching a catalogue: an API, or a tree of linked files, read with an end."""
+"""Search of a STAC catalog: an API, or a tree of linked files, with bounded numbers of requests."""
 
 from __future__ import annotations
 
@@ -11,50 +11,52 @@ from urllib.parse import urlsplit
 from geomiam.errors import SourceError
 from geomiam.sources.stac.documents import Reader
 from geomiam.sources.stac.extent import halves
-from geomiam.sources.stac.stac_source import Search, StacSource, choose
+from geomiam.sources.stac.stac_source import Search, StacSource, choose_collection
 from geomiam.sources.stac.tree import Unread, is_other, items_below
-from geomiam.sources.web.allowed import REMOTE, Reach, scheme
-from geomiam.sources.web.requests import Request, Unanswered
-from geomiam.sources.web.text import scrub
+from geomiam.sources.web.allow_list import REMOTE, AllowList, scheme
+from geomiam.sources.web.requests import NoResponse, Request
+from geomiam.sources.web.scrub import scrub
 
 LIMITS = (250, 100)
-"""Items of a page; the second where a server refuses the first."""
+"""Items of a page; the second number if a server refuses the first."""
 ITEM_SEARCH = "item-search"
 
 
-def find(
-    source: StacSource, search: Search, reach: Reach
+def search_items(
+    source: StacSource, search: Search, allow_list: AllowList
 ) -> tuple[Iterator[Mapping[str, Any] | Unread], list[str]]:
-    """Search a catalogue.
+    """Search a STAC catalog.
 
     Returns
     -------
     tuple
-        Items as JSON, more than were asked for where a server ignores conditions; and remarks on
-        the search, to which reading the items adds.
+        Items as JSON, also others than requested if a server ignores conditions; and notes on the
+        search, which grow while items are read.
 
     Raises
     ------
     SourceError
-        While items are read, when the catalogue does not answer, or not as a catalogue does.
+        While items are read, if the STAC catalog does not respond or its response is not valid.
     """
     notes: list[str] = []
-    return _named(source, _items(source, search, Reader(source, reach), notes)), notes
+    return _with_url_in_errors(
+        source, _items(source, search, Reader(source, allow_list), notes)
+    ), notes
 
 
-def _named(
+def _with_url_in_errors(
     source: StacSource, items: Iterator[Mapping[str, Any] | Unread]
 ) -> Iterator[Mapping[str, Any] | Unread]:
-    """Pass items on; any failure is that of a named catalogue."""
+    """Yield items; errors of any type become SourceError with the URL of the STAC catalog."""
     try:
         yield from items
-    except Exception as error:  # whatever an answer contains, the catalogue is named
+    except Exception as error:  # libraries raise errors of any type for invalid responses
         text = scrub(error)[:300]
-        about = text if isinstance(error, SourceError) else f"{type(error).__name__}: {text}"
+        detail = text if isinstance(error, SourceError) else f"{type(error).__name__}: {text}"
         raise SourceError(
-            f"the catalogue {scrub(source.url)} could not be searched: {about}; try again, raise "
+            f"the STAC catalog {scrub(source.url)} could not be searched: {detail}; try again, raise "
             "geomiam.StacSource(timeout=...), or use another source"
-        ) from None  # the original names the URL in full
+        ) from None  # the original error may have secrets of the URL
 
 
 def _items(
@@ -88,25 +90,29 @@ def _from_api(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of servers without the links that they should have
         client = pystac_client.Client.open(source.url, stac_io=_io(reader))
-        collection = source.collection or choose([c.id for c in client.get_collections()], source)
+        collection = source.collection or choose_collection(
+            [c.id for c in client.get_collections()], source
+        )
     query = _query(source, search)
     if query and not client.conforms_to(ConformanceClasses.QUERY):
-        notes.append("the server takes no conditions on properties; they were applied here")
+        notes.append("the server supports no conditions on properties; they were applied here")
         query = {}
-    others = 0
+    foreign_items = 0
     for box in halves(search.bbox):
         for page in _pages(client, search, (collection, box, query)):
             for item in page.get("features", []):
-                others += isinstance(item, Mapping) and is_other(item, collection)
+                foreign_items += isinstance(item, Mapping) and is_other(item, collection)
                 if not isinstance(item, Mapping) or not is_other(item, collection):
                     yield item
-    if others:
-        notes.append(f"the server gave {others} items of other collections; they were left out")
+    if foreign_items:
+        notes.append(
+            f"the server returned {foreign_items} items of other collections; they were dropped"
+        )
 
 
-def _pages(client: Any, search: Search, what: tuple[Any, ...]) -> Iterator[dict[str, Any]]:
-    """Yield the pages of a search, smaller ones where the server refuses the usual size."""
-    collection, box, query = what
+def _pages(client: Any, search: Search, conditions: tuple[Any, ...]) -> Iterator[dict[str, Any]]:
+    """Yield the pages of a search, smaller ones if the server refuses the usual size."""
+    collection, box, query = conditions
     for limit, smaller in zip(LIMITS, (*LIMITS[1:], None)):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of servers without the links that they should have
@@ -120,7 +126,7 @@ def _pages(client: Any, search: Search, what: tuple[Any, ...]) -> Iterator[dict[
         pages = answer.pages_as_dicts()
         try:
             first = next(pages, None)
-        except Unanswered as error:
+        except NoResponse as error:
             if error.status not in (400, 413, 422) or smaller is None:
                 raise
             continue
@@ -136,14 +142,14 @@ def _query(source: StacSource, search: Search) -> dict[str, Any]:
 
 
 def _io(reader: Reader) -> Any:
-    """Make pystac-client read by our rules: limits, retries of single pages, allowed hosts."""
+    """Return the I/O of pystac-client with limits, retries of single pages, and allowed hosts."""
     from pystac_client.stac_api_io import StacApiIO
 
     class BoundedIO(StacApiIO):
         def read_text(self, source: Any, *args: Any, **kwargs: Any) -> str:
             if isinstance(source, str) and scheme(source) not in REMOTE:
                 raise SourceError(
-                    f"{scrub(source)} is refused: a catalogue of the web names a path"
+                    f"{scrub(source)} is refused: a STAC catalog of the web must not name a local path"
                 )
             return super().read_text(source, *args, **kwargs)
 

@@ -1,4 +1,4 @@
-"""STAC sources: presets, APIs, static catalogues, lists of items; and what is searched for."""
+"""STAC sources: presets, APIs, static STAC catalogs and lists of items; and the search."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 from geomiam.errors import SourceError
 from geomiam.sources.stac.extent import Box
-from geomiam.sources.web.allowed import REMOTE, local_path, scheme
-from geomiam.sources.web.text import scrub
+from geomiam.sources.web.allow_list import REMOTE, local_path, scheme
+from geomiam.sources.web.scrub import scrub
 
 PREFERRED = ("sentinel-2-c1-l2a", "sentinel-2-l2a")
 PAUSES = (0.0, 0.5, 1.5, 4.0)
@@ -21,29 +21,37 @@ LONGEST_PATH = 4096
 
 @dataclass(frozen=True)
 class StacSource:
-    """A STAC catalogue and what is needed to read its pixels.
+    """A STAC catalog, and settings for reading its files.
 
     Attributes
     ----------
     url
-        Of an API or a static catalogue, or a local path of one.
+        URL of an API or a static STAC catalog, or the path of a local one.
     collection
-        Its id; default: the one collection there is, or the first known one of Sentinel-2 Level-2A.
+        Id of the collection. Default: the only collection, or the first of the Sentinel-2 Level-2A
+        collections of the presets.
     offset
-        Settles the reflectance offset of all items, where their metadata are wrong: 0 or -0.1.
+        Reflectance offset of all items, 0 or -0.1, for items with wrong metadata.
     query
-        Conditions on properties, such as ``{"s2:processing_baseline": {"gte": "05.00"}}``; sent to
-        servers that take them, and held here in any case. Operators: eq, neq, lt, lte, gt, gte, in.
+        Conditions on properties, such as ``{"s2:processing_baseline": {"gte": "05.00"}}``. They are
+        sent to servers that support them, and always applied to the returned items. Operators: eq,
+        neq, lt, lte, gt, gte, in.
     sign
-        Makes a URL readable at the moment of reading, e.g. ``planetary_computer.sign``.
+        Function that signs a URL when a file is read, such as ``planetary_computer.sign``.
     timeout
-        Seconds that an answer to a search may take, to its last byte.
+        Seconds within which the response to a search must be complete.
     headers
-        Sent to the host of ``url``, such as ``{"Authorization": "Bearer ..."}``; to no other host.
+        HTTP headers for the host of ``url`` only, such as ``{"Authorization": "Bearer ..."}``.
     hosts
-        Further hosts that documents and files may be read from: names, patterns such as
-        ``"*.example.org"``, or buckets such as ``"s3://name"``. Items may point to the host of
-        ``url``, and for well-known catalogues to where their files are; nowhere else.
+        Further hosts of documents and files: names, patterns such as ``"*.example.org"``, or buckets
+        such as ``"s3://name"``. Without it, items may point only to the host of ``url`` and, for the
+        presets, to the hosts of their files.
+
+    Examples
+    --------
+    >>> import geomiam as gm
+    >>> gm.StacSource("https://example.org/stac", collection="sentinel-2-l2a").timeout
+    30.0
     """
 
     url: str
@@ -57,7 +65,7 @@ class StacSource:
 
     @property
     def local(self) -> bool:
-        """Whether the catalogue is on this machine, so that its files may be too."""
+        """Whether the STAC catalog is on this machine, so that its files may be local."""
         return scheme(self.url) not in REMOTE
 
 
@@ -72,7 +80,11 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class Search:
-    """What is searched for: place in degrees (west > east across the antimeridian), first and last moment (UTC), cloud cover in percent."""
+    """Conditions of a search.
+
+    ``bbox`` is in degrees, with west > east across the antimeridian; ``start`` and ``end`` are the first
+    and last second in UTC; ``max_cloud`` is in percent.
+    """
 
     bbox: Box
     start: str
@@ -81,12 +93,12 @@ class Search:
 
 
 def as_source(source: Any) -> StacSource | list[Any]:
-    """Understand ``source=``.
+    """Return the StacSource of ``source=``, or a list of items.
 
     Raises
     ------
     SourceError
-        For an unknown name, and for Planetary Computer without its package.
+        If the name is unknown, or the package of Planetary Computer is not installed.
     """
     if isinstance(source, StacSource):
         return source
@@ -94,7 +106,7 @@ def as_source(source: Any) -> StacSource | list[Any]:
         return _named(str(source))
     if hasattr(source, "items_as_dicts"):  # a search of pystac-client
         return list(source.items_as_dicts())
-    if hasattr(source, "get_items"):  # a catalogue or collection of pystac
+    if hasattr(source, "get_items"):  # a catalog or collection of pystac
         return list(source.get_items(recursive=True))
     if hasattr(source, "assets"):
         return [source]
@@ -106,7 +118,7 @@ def as_source(source: Any) -> StacSource | list[Any]:
 
 
 def _items_of(data: Mapping[str, Any]) -> list[Any]:
-    """Return the items of a mapping of JSON: an item, or a FeatureCollection."""
+    """Return the items of a JSON mapping: an item, or a FeatureCollection."""
     features = data.get("features")
     if data.get("type") == "Feature":
         return [data]
@@ -150,19 +162,19 @@ def _planetary_signer() -> Callable[[str], str]:
     return sign_url
 
 
-def choose(ids: Sequence[str], source: StacSource) -> str:
-    """Return the collection to read: one only, as the same scenes may be in several.
+def choose_collection(ids: Sequence[str], source: StacSource) -> str:
+    """Return the id of the collection to read: only one, since several may contain the same scenes.
 
     Raises
     ------
     SourceError
-        When it is not there, or there are several, none of which is known.
+        If it does not exist, or there are several and none is of the presets.
     """
-    wanted = (source.collection,) if source.collection else PREFERRED
-    matches = [c for c in wanted if c in ids] or (list(ids) if not source.collection else [])
-    if not matches or (len(matches) > 1 and matches[0] not in wanted):
+    candidates = (source.collection,) if source.collection else PREFERRED
+    matches = [c for c in candidates if c in ids] or (list(ids) if not source.collection else [])
+    if not matches or (len(matches) > 1 and matches[0] not in candidates):
         raise SourceError(
-            f"collection {source.collection or 'not given'}; {scrub(source.url)} has {sorted(ids)}; "
+            f"collection {source.collection or 'not set'}; {scrub(source.url)} has {sorted(ids)}; "
             "pass geomiam.StacSource(url, collection='...')"
         )
     return matches[0]

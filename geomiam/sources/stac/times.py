@@ -1,4 +1,4 @@
-"""The period of a search: text, dates and times of Python, numpy, pandas and xarray, in UTC."""
+"""The period of a search, from text, dates and times of Python, numpy, pandas and xarray, in UTC."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def period(time: Any) -> tuple[str, str]:
     ----------
     time
         ``"2018-03"``, ``"2018-03/2018-08"``, a pair, a slice, or one date, time or period of Python,
-        numpy, pandas or xarray. Text, dates and times at midnight count as whole periods or days,
-        other times to the second. An end that is None or ``".."`` is open: the launch of
-        Sentinel-2, or now.
+        numpy, pandas or xarray. Text, dates, and times at midnight stand for whole periods or days,
+        other times for one second. None or ``".."`` is an open end: the launch of Sentinel-2, or
+        now.
 
     Raises
     ------
     SourceError
-        When a moment cannot be read, or the end lies before the start.
+        If a time cannot be read, or the end is before the start.
     """
     try:
         first, last = _pair(time)
@@ -42,7 +42,7 @@ def period(time: Any) -> tuple[str, str]:
         backwards = end < start
     except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise SourceError(
-            f"time={time!r} is no period ({error}); pass a pair such as ('2018-03', '2018-08')"
+            f"time={time!r} is not a period ({error}); pass a pair such as ('2018-03', '2018-08')"
         ) from None
     if backwards:
         raise SourceError(f"time={time!r} ends before it starts")
@@ -71,7 +71,7 @@ def _pair(time: Any) -> tuple[Any, Any]:
 
 
 def _edges(value: Any) -> tuple[pd.Timestamp, pd.Timestamp]:
-    """Return the first and last moment of one value."""
+    """Return the first and last time of one value."""
     value = getattr(value, "values", value)  # of a coordinate of xarray
     if isinstance(value, np.ndarray):
         value = value[()]
@@ -93,7 +93,7 @@ def _edges(value: Any) -> tuple[pd.Timestamp, pd.Timestamp]:
 
 def _year(number: int) -> tuple[pd.Timestamp, pd.Timestamp]:
     if not 1900 <= number <= 2200:
-        raise ValueError(f"{number} is no year")
+        raise ValueError(f"{number} is not a year")
     period = pd.Period(str(number), freq="Y")
     return period.start_time, period.end_time
 
@@ -109,7 +109,7 @@ def _of_text(text: str) -> tuple[pd.Timestamp, pd.Timestamp]:
 
 
 def _of_moment(moment: pd.Timestamp) -> tuple[pd.Timestamp, pd.Timestamp]:
-    """A day where it is midnight in its own time zone, else one second."""
+    """Return a day for midnight in the time zone of the value, otherwise one second."""
     step = "D" if _real(moment) == moment.normalize() else "s"
     start = moment.floor("s")
     end = start + pd.Timedelta(1, step) - pd.Timedelta(1, "ns")

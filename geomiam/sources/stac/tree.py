@@ -1,4 +1,4 @@
-"""Trees of linked documents: static catalogues, collections, single items and lists of them."""
+"""Trees of linked documents: static STAC catalogs, collections, single items and lists of items."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from urllib.parse import urljoin
 
 from geomiam.errors import SourceError
 from geomiam.sources.stac.documents import Reader
-from geomiam.sources.stac.stac_source import StacSource, choose
-from geomiam.sources.web.allowed import REMOTE, scheme
-from geomiam.sources.web.text import scrub
+from geomiam.sources.stac.stac_source import StacSource, choose_collection
+from geomiam.sources.web.allow_list import REMOTE, scheme
+from geomiam.sources.web.scrub import scrub
 
 DOCUMENTS = 100_000
-"""Documents of a tree after which a catalogue counts as endless."""
+"""Most documents of a tree: links may form endless chains."""
 
 
 class Unread(str):
-    """Why a document of a catalogue cannot be read."""
+    """Line on a document of a STAC catalog that cannot be read."""
 
 
 Document = tuple[str, Mapping[str, Any]]
@@ -32,26 +32,26 @@ def items_below(
     Raises
     ------
     SourceError
-        When the documents do not end, or the collection is not there.
+        If there are too many documents, or the collection does not exist.
     """
     unread: list[Unread] = []
-    stack = list(_chosen(source, reader, (start, top), unread))
-    visited = {start, *(href for href, _ in stack)}
+    stack = list(_start_documents(source, reader, (start, top), unread))
+    visited_links = {start, *(href for href, _ in stack)}
     while stack:
         href, document = stack.pop()
-        if len(visited) > DOCUMENTS:
+        if len(visited_links) > DOCUMENTS:
             raise SourceError(f"its links do not end: {DOCUMENTS:,} documents were read")
-        links = [link for link in _links(href, document) if link not in visited]
-        visited.update(links)
+        links = [link for link in _links(href, document) if link not in visited_links]
+        visited_links.update(links)
         stack.extend(_read_all(reader, links[::-1], unread))
         yield from _features(href, document, source)
     yield from unread
 
 
-def _chosen(
+def _start_documents(
     source: StacSource, reader: Reader, top: Document, unread: list[Unread]
 ) -> Iterator[Document]:
-    """Return where to begin: one collection, as the same scenes may be in several."""
+    """Yield the documents to start from: only one collection, since several may contain the same scenes."""
     href, document = top
     links = [x for x in _links(href, document, kinds=("child",)) if x != href]
     if document.get("type") in ("Collection", "Feature", "FeatureCollection") or not links:
@@ -63,7 +63,7 @@ def _chosen(
         yield href, {**document, "links": _items_of(document)}
         yield from children
     else:
-        yield collections[choose(list(collections), source)]
+        yield collections[choose_collection(list(collections), source)]
 
 
 def _items_of(document: Mapping[str, Any]) -> list[Any]:
@@ -83,15 +83,15 @@ def _read_all(reader: Reader, links: Sequence[str], unread: list[Unread]) -> Ite
 def _links(
     base: str, document: Mapping[str, Any], kinds: Sequence[str] = ("child", "item")
 ) -> list[str]:
-    """Return absolute links to documents below one."""
+    """Return absolute links to the documents below one."""
     links = document.get("links")
     entries = [x for x in links if isinstance(x, Mapping)] if isinstance(links, list) else []
     hrefs = [x["href"] for x in entries if x.get("rel") in kinds and isinstance(x.get("href"), str)]
-    return list(dict.fromkeys(_joined(base, href) for href in hrefs))
+    return list(dict.fromkeys(_absolute(base, href) for href in hrefs))
 
 
-def _joined(base: str, href: str) -> str:
-    """Return an absolute link; of a catalogue of the web, a path is a path on its server."""
+def _absolute(base: str, href: str) -> str:
+    """Return an absolute link; in a STAC catalog of the web, a path is a path on its server."""
     if scheme(base) in REMOTE or scheme(href):
         return urljoin(base, href)
     return str((Path(base).parent / href).resolve())
@@ -100,7 +100,7 @@ def _joined(base: str, href: str) -> str:
 def _features(
     href: str, document: Mapping[str, Any], source: StacSource
 ) -> Iterator[Mapping[str, Any]]:
-    """Yield items of a document: itself, or those of a FeatureCollection."""
+    """Yield the items of a document: the document itself, or those of a FeatureCollection."""
     if document.get("type") == "Feature":
         entries = [document]
     else:
@@ -112,7 +112,7 @@ def _features(
 
 
 def _with_link(item: Any, href: str) -> Any:
-    """Give an item the link that its relative links start from."""
+    """Add the link to an item that its relative links start from."""
     return {**item, "links": [{"rel": "self", "href": href}]} if isinstance(item, Mapping) else item
 
 

@@ -1,7 +1,7 @@
-"""GeoTIFFs opened for reading: local ones by GDAL, those of the web by ranges of bytes.
+"""Opening GeoTIFFs: local files with GDAL, files of the web by ranges of bytes.
 
-GDAL's own reader of web addresses follows redirects to any host and remembers failures for the life
-of the process. Here each range is asked for by :mod:`geomiam.sources.web.requests`, and nothing is remembered.
+GDAL's reader of URLs follows redirects to any host and caches failures for the life of the process.
+Here each range is requested by :mod:`geomiam.sources.web.requests`, without a cache.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from geomiam.errors import SourceError
-from geomiam.sources.web.allowed import REMOTE, Reach, host_of, scheme
-from geomiam.sources.web.requests import Answer, Limits, Request, ask
+from geomiam.sources.web.allow_list import REMOTE, AllowList, host_of, scheme
+from geomiam.sources.web.requests import Limits, Request, Response, send
 
 GDAL = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
@@ -26,18 +26,18 @@ GDAL = {
     "GDAL_HTTP_MAX_RETRY": "3",
     "GDAL_HTTP_RETRY_DELAY": "0.5",
 }
-"""GDAL's settings for reading; environment variables of the same names go before."""
+"""GDAL's settings for reading; environment variables of the same names replace them."""
 BLOCK = 2**15
-"""Bytes of which ranges are multiples."""
+"""Ranges are multiples of so many bytes."""
 AHEAD = 64
-"""Blocks that are read ahead at most, where each read continues the one before."""
+"""Most blocks that are read ahead when reads are consecutive."""
 WHOLE = 2**27
-"""Bytes of a file that may be read as a whole, from a server that answers no ranges."""
+"""Most bytes of a file of a server that does not support ranges."""
 
 
 @contextmanager
 def gdal() -> Any:
-    """Set what reading over a network needs, wherever the user has not."""
+    """Set GDAL's options for reading over a network, except those that the user has set."""
     import rasterio
 
     with rasterio.Env(**{k: v for k, v in GDAL.items() if k not in os.environ}):
@@ -46,54 +46,54 @@ def gdal() -> Any:
 
 @dataclass(frozen=True)
 class Access:
-    """How files of one source are opened.
+    """Settings for opening files of one source.
 
     Attributes
     ----------
-    reach
+    allow_list
         Hosts and files that may be opened.
     sign
-        Makes a URL readable at the moment of reading.
+        Function that signs a URL when a file is read.
     headers
-        Sent to ``home``, and to no other host.
+        HTTP headers for ``home`` only.
     home
-        The host of the catalogue.
+        Host of the STAC catalog.
     """
 
-    reach: Reach = field(default_factory=lambda: Reach(files=True, named=True))
+    allow_list: AllowList = field(default_factory=lambda: AllowList(files=True, named=True))
     sign: Any = None
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     home: str = ""
 
     @contextmanager
     def open(self, href: str, **options: Any) -> Iterator[Any]:
-        """Open a GeoTIFF; no other format, as others name further files.
+        """Open a GeoTIFF; other formats are refused, since they can refer to further files.
 
         Options of the driver, such as ``overview_level``, are passed on.
 
         Raises
         ------
         SourceError, OSError
-            When the file is refused, cannot be fetched, or is no GeoTIFF.
+            If the file is refused, cannot be fetched, or is not a GeoTIFF.
         """
-        if why := self.reach.refusal(href):
-            raise SourceError(why)
-        where = self.sign(href) if self.sign and scheme(href) else href
+        if refusal := self.allow_list.refusal(href):
+            raise SourceError(refusal)
+        location = self.sign(href) if self.sign and scheme(href) else href
         if scheme(href) in REMOTE:
             headers = self.headers if host_of(href) == self.home else {}
-            with _by_ranges(where, self.reach, headers, options) as file:
+            with _by_ranges(location, self.allow_list, headers, options) as file:
                 yield file
             return
-        with gdal(), _fresh(where), _opened(where, **options) as file:
+        with gdal(), _fresh(location), _opened(location, **options) as file:
             yield file
 
 
 @contextmanager
-def _fresh(where: str) -> Any:
-    """Do not let GDAL answer for a bucket from what it remembers of an earlier failure."""
+def _fresh(location: str) -> Any:
+    """Disable GDAL's cache of a file in a bucket, which would repeat an earlier failure."""
     import rasterio
 
-    kind, _, name = where.partition("://")
+    kind, _, name = location.partition("://")
     if not name:
         yield
         return
@@ -102,34 +102,34 @@ def _fresh(where: str) -> Any:
         yield
 
 
-def _opened(where: str, **more: Any) -> Any:
+def _opened(location: str, **options: Any) -> Any:
     import rasterio
 
-    return rasterio.open(where, driver="GTiff", sharing=False, **more)
+    return rasterio.open(location, driver="GTiff", sharing=False, **options)
 
 
 @contextmanager
 def _by_ranges(
-    url: str, reach: Reach, headers: Mapping[str, str], options: Mapping[str, Any]
+    url: str, allow_list: AllowList, headers: Mapping[str, str], options: Mapping[str, Any]
 ) -> Iterator[Any]:
     from rasterio.errors import RasterioError
 
-    source = RemoteFile(url, reach, {**_headers(), **headers})
+    source = RemoteFile(url, allow_list, {**_headers(), **headers})
     source.fetch(0, BLOCK)
     try:
         with gdal(), _opened(f"{uuid.uuid4().hex}.tif", opener=source.opener, **options) as file:
             yield file
         if source.problem is not None:
             raise source.problem
-    except (RasterioError, SystemError) as error:  # what GDAL reports of a read that failed
+    except (RasterioError, SystemError) as error:  # GDAL reports failed reads by both
         if source.problem is not None:
             raise source.problem from None
         text = re.sub(r"['\"]?/vsi\S+|\w+\.tif:?['\"]?", "", str(error)).strip()
-        raise OSError(f"no GeoTIFF, or a damaged one: {text}") from None
+        raise OSError(f"not a GeoTIFF, or damaged: {text}") from None
 
 
 def _headers() -> dict[str, str]:
-    """Return the headers that the environment variable of GDAL asks for."""
+    """Return the HTTP headers in GDAL's environment variable."""
     pairs = (h.partition(":") for h in os.environ.get("GDAL_HTTP_HEADERS", "").split(","))
     return {k.strip(): v.strip() for k, colon, v in pairs if colon}
 
@@ -146,22 +146,22 @@ _NUMBERS = ("CONNECTTIMEOUT", "TIMEOUT", "MAX_RETRY", "RETRY_DELAY")
 class RemoteFile:
     """The bytes of a file on a web server, fetched when they are read.
 
-    ``problem`` is the first failure: a reader inside GDAL must not raise.
+    ``problem`` is the first failure, since a reader inside GDAL must not raise errors.
     """
 
-    def __init__(self, url: str, reach: Reach, headers: Mapping[str, str]) -> None:
-        self._url, self._reach, self._headers = url, reach, headers
+    def __init__(self, url: str, allow_list: AllowList, headers: Mapping[str, str]) -> None:
+        self._url, self._allow_list, self._headers = url, allow_list, headers
         self._blocks: dict[int, bytes] = {}
         self._next, self._ahead = 0, 1
         self.size = 0
         self.problem: Exception | None = None
 
     def opener(self, path: str, mode: str = "rb", **_: Any) -> io.RawIOBase:
-        """Return a view of the file with a separate position, as rasterio needs it."""
+        """Return a view of the file with a separate position, as rasterio requires."""
         return _View(self)
 
     def read(self, start: int, stop: int) -> bytes:
-        """Return bytes, fewer at the end of the file and none after a failure."""
+        """Return bytes: fewer at the end of the file, none after a failure."""
         stop = min(stop, self.size)
         first, last = start // BLOCK, -(-stop // BLOCK)
         lacking = [n for n in range(first, last) if n not in self._blocks]
@@ -172,11 +172,11 @@ class RemoteFile:
                 self.problem = error
         if self.problem is not None or stop <= start:
             return b""
-        joined = b"".join(self._blocks[n] for n in range(first, last))
-        return joined[start - first * BLOCK : stop - first * BLOCK]
+        data = b"".join(self._blocks[n] for n in range(first, last))
+        return data[start - first * BLOCK : stop - first * BLOCK]
 
     def _end(self, first: int, last: int) -> int:
-        """Return where to stop: further ahead each time that a read continues the one before."""
+        """Return the block to stop before: twice as far ahead with each consecutive read."""
         self._ahead = min(2 * self._ahead, AHEAD) if first == self._next else 1
         self._next = max(last, first + self._ahead)
         return self._next
@@ -187,29 +187,29 @@ class RemoteFile:
         Raises
         ------
         SourceError, OSError
-            When the server does not answer, or not with this range.
+            If the server does not respond, or not with this range.
         """
         stop = min(stop, self.size) if self.size else stop
         request = Request(self._url, headers=self._headers, byte_range=(start, stop))
-        answer = ask(request, reach=self._reach, limits=_limits(WHOLE))
-        if answer.status == 206:
-            self._keep(answer, start, stop)
+        response = send(request, allow_list=self._allow_list, limits=_limits(WHOLE))
+        if response.status == 206:
+            self._keep(response, start, stop)
         else:
-            self._cut(answer.body, 0)
-            self.size = len(answer.body)
+            self._cut(response.body, 0)
+            self.size = len(response.body)
 
-    def _keep(self, answer: Answer, start: int, stop: int) -> None:
-        """Keep the blocks of a range, if it is the one that was asked for and of the same file."""
-        stated = str(answer.headers.get("Content-Range", "")).removeprefix("bytes ")
-        span, _, total = stated.partition("/")
+    def _keep(self, response: Response, start: int, stop: int) -> None:
+        """Keep the blocks of a range, after a check that range and file are the requested ones."""
+        content_range = str(response.headers.get("Content-Range", "")).removeprefix("bytes ")
+        span, _, total = content_range.partition("/")
         size = int(total) if total.isdigit() else 0
         end = min(stop, size)
-        if span != f"{start}-{end - 1}" or len(answer.body) != end - start:
-            raise OSError(f"the server answered range '{stated[:60]}' to {start}-{end - 1}")
+        if span != f"{start}-{end - 1}" or len(response.body) != end - start:
+            raise OSError(f"the server returned range '{content_range[:60]}' for {start}-{end - 1}")
         if self.size not in (0, size):
             raise OSError(f"the file changed while it was read, from {self.size} to {size} bytes")
         self.size = size
-        self._cut(answer.body, start)
+        self._cut(response.body, start)
 
     def _cut(self, body: bytes, start: int) -> None:
         for at in range(0, len(body), BLOCK):
@@ -217,7 +217,7 @@ class RemoteFile:
 
 
 class _View(io.RawIOBase):
-    """A place in a remote file, with the methods of a file."""
+    """A position in a remote file, with the methods of a file."""
 
     def __init__(self, file: RemoteFile) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Requests with an end: deadlines, limits of size, retries, and redirects only to hosts that are allowed."""
+"""HTTP requests with deadlines, limits of size, retries, and redirects to allowed hosts only."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from typing import Any
 from urllib.parse import urljoin
 
 from geomiam.errors import SourceError
-from geomiam.sources.web.allowed import REMOTE, Reach, along, host_of, scheme
-from geomiam.sources.web.text import scrub
+from geomiam.sources.web.allow_list import REMOTE, AllowList, host_of, scheme, with_host_of
+from geomiam.sources.web.scrub import scrub
 
 BUSY = (408, 425, 429, 500, 502, 503, 504)
-"""Answers after which asking again may help."""
+"""Status codes after which a request is repeated."""
 HOPS = 5
-"""Redirects that are followed."""
+"""Most redirects that are followed."""
 LONGEST_WAIT = 60.0
-"""Seconds that a server may ask to wait before one attempt."""
+"""Most seconds of ``Retry-After`` before one attempt."""
 PATIENCE = 180.0
-"""Seconds of such waits altogether, for one request."""
+"""Most seconds of such waits for one request."""
 PIECE = 2**16
 
 
-class Unanswered(SourceError):
-    """A server gives no usable answer; ``status`` is its code, 0 without one."""
+class NoResponse(SourceError):
+    """A server returns no usable response; ``status`` is its code, 0 without one."""
 
     def __init__(self, text: str, status: int = 0) -> None:
         super().__init__(text)
@@ -38,18 +38,18 @@ class Unanswered(SourceError):
 
 @dataclass(frozen=True)
 class Limits:
-    """How long and how much.
+    """Limits of time and size.
 
     Attributes
     ----------
     pauses
-        Seconds before each attempt, so as many attempts.
+        Seconds before each attempt; its length is the number of attempts.
     seconds
-        That an answer may take, from the first to the last byte.
-    connect
-        Seconds until there is a connection.
+        Most seconds until the last byte of a response.
     size
-        Bytes of an answer, after decompression.
+        Most bytes of a response, after decompression.
+    connect
+        Most seconds until there is a connection.
     """
 
     pauses: tuple[float, ...]
@@ -60,7 +60,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of a server; ``headers`` go to the first host only."""
+    """A request to a server; ``headers`` are sent to the first host only."""
 
     url: str
     method: str = "GET"
@@ -70,63 +70,65 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """Status, headers and body of an answer."""
+class Response:
+    """Status, headers and body of a response."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
 
 
-def ask(request: Request, *, reach: Reach, limits: Limits) -> Answer:
-    """Return the answer to a request, asked again after failures that may pass.
+def send(request: Request, *, allow_list: AllowList, limits: Limits) -> Response:
+    """Return the response to a request, which is repeated after temporary failures.
 
-    ``Retry-After`` is obeyed, up to a minute an attempt.
+    ``Retry-After`` is respected, up to a minute for an attempt.
 
     Raises
     ------
-    Unanswered
-        When all attempts failed, an answer is too large, or a redirect is refused.
+    NoResponse
+        If all attempts fail, a response is too large, or a redirect is refused.
     """
-    attempts, waited = iter(limits.pauses), 0.0
+    attempts, total_wait = iter(limits.pauses), 0.0
     time.sleep(next(attempts, 0.0))
     while True:
-        answer, problem = _attempt(request, reach, limits)
-        if answer is not None and answer.status not in BUSY:
-            return _checked(answer, request)
-        wait = _retry_after(answer)
-        pause = next(attempts, None) if wait is None or waited > PATIENCE else 0.0
+        response, problem = _attempt(request, allow_list, limits)
+        if response is not None and response.status not in BUSY:
+            return _checked(response, request)
+        wait = _retry_after(response)
+        pause = next(attempts, None) if wait is None or total_wait > PATIENCE else 0.0
         if pause is None or (wait or 0.0) > LONGEST_WAIT:
-            wait_text = f", which asks to wait {wait:g} s" if wait else ""
-            raise problem or _refused(answer, request, wait_text)
-        waited += max(wait or 0.0, 1.0)  # a wait of nothing must come to an end too
+            wait_text = f", which requires a wait of {wait:g} s" if wait else ""
+            raise problem or _refused(response, request, wait_text)
+        total_wait += max(
+            wait or 0.0, 1.0
+        )  # a server that always requires 0 s must not be repeated forever
         time.sleep(max(pause, wait or 0.0))
 
 
 def _attempt(
-    request: Request, reach: Reach, limits: Limits
-) -> tuple[Answer | None, Unanswered | None]:
+    request: Request, allow_list: AllowList, limits: Limits
+) -> tuple[Response | None, NoResponse | None]:
     import requests
 
     try:
-        return within(limits.seconds, lambda: _exchange(request, reach, limits)), None
+        return with_deadline(limits.seconds, lambda: _exchange(request, allow_list, limits)), None
     except TimeoutError:
-        line = f"no complete answer within {limits.seconds:g} s from {scrub(request.url)}"
+        line = f"no complete response within {limits.seconds:g} s from {scrub(request.url)}"
     except (requests.RequestException, OSError) as error:
         line = f"{type(error).__name__}: {scrub(error)[:200]} ({scrub(request.url)})"
-    return None, Unanswered(line)
+    return None, NoResponse(line)
 
 
-def within(seconds: float, work: Callable[[], Any]) -> Any:
-    """Return what a function returns, or raise what it raises, after at most so many seconds.
+def with_deadline(seconds: float, work: Callable[[], Any]) -> Any:
+    """Return the result of a function, or raise its error, within some seconds.
 
-    Time limits of sockets count between two bytes; a server that sends one byte a second never
-    reaches them.
+    Timeouts of sockets apply between two bytes; a server that sends one byte a second never exceeds
+    them.
 
     Raises
     ------
     TimeoutError
-        When it takes longer; the thread is left behind.
+        If the function takes longer; its thread continues.
     """
     results: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(1)
 
@@ -146,25 +148,27 @@ def within(seconds: float, work: Callable[[], Any]) -> Any:
     return value
 
 
-def _exchange(request: Request, reach: Reach, limits: Limits) -> Answer:
+def _exchange(request: Request, allow_list: AllowList, limits: Limits) -> Response:
     """Send a request and follow its redirects, each to an allowed host."""
     url, method = request.url, request.method
     for _ in range(HOPS + 1):
-        if why := reach.refusal(url):
-            raise Unanswered(f"{scrub(url)} is refused: {why}")
+        if refusal := allow_list.refusal(url):
+            raise NoResponse(f"{scrub(url)} is refused: {refusal}")
         if scheme(url) not in REMOTE or (scheme(request.url), scheme(url)) == REMOTE[::-1]:
-            raise Unanswered(f"{scrub(url)} is refused: {scheme(request.url)} leads to it")
+            raise NoResponse(f"{scrub(url)} is refused: a redirect from {scheme(request.url)}")
         with _send(request, url, method, limits) as response:
             if not response.is_redirect:
                 return _read(response, request, limits)
             method = "GET" if response.status_code == 303 else method
-            url, reach = urljoin(url, response.headers["location"]), along(reach, request.url)
-    raise Unanswered(f"{scrub(request.url)} leads through more than {HOPS} redirects")
+            url, allow_list = (
+                urljoin(url, response.headers["location"]),
+                with_host_of(allow_list, request.url),
+            )
+    raise NoResponse(f"{scrub(request.url)} has more than {HOPS} redirects")
 
 
 def _send(request: Request, url: str, method: str, limits: Limits) -> Any:
-    first, here = host_of(request.url), host_of(url)
-    headers = dict(request.headers) if here == first else {}
+    headers = dict(request.headers) if host_of(url) == host_of(request.url) else {}
     if request.byte_range:
         start, stop = request.byte_range
         headers |= {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
@@ -181,7 +185,7 @@ def _send(request: Request, url: str, method: str, limits: Limits) -> Any:
 
 @cache
 def _session(process: int) -> Any:
-    """Return connections that are kept, of this process: they do not survive a fork."""
+    """Return the session of this process: connections do not survive a fork."""
     import requests
     from requests.adapters import HTTPAdapter
 
@@ -191,36 +195,36 @@ def _session(process: int) -> Any:
     return session
 
 
-def _read(response: Any, request: Request, limits: Limits) -> Answer:
-    """Read a body; one that is larger than the limit is refused while it comes."""
+def _read(response: Any, request: Request, limits: Limits) -> Response:
+    """Read a body; it is refused as soon as it exceeds the limit."""
     parts, size = [], 0
     for part in response.iter_content(PIECE):
         size += len(part)
         if size > limits.size:
-            raise Unanswered(
-                f"the answer of {scrub(request.url)} is larger than {limits.size / 2**20:g} MiB"
+            raise NoResponse(
+                f"the response of {scrub(request.url)} is larger than {limits.size / 2**20:g} MiB"
             )
         parts.append(part)
-    return Answer(response.status_code, response.headers, b"".join(parts))
+    return Response(response.status_code, response.headers, b"".join(parts))
 
 
-def _checked(answer: Answer, request: Request) -> Answer:
-    if not 200 <= answer.status < 300:
-        raise _refused(answer, request)
-    return answer
+def _checked(response: Response, request: Request) -> Response:
+    if not 200 <= response.status < 300:
+        raise _refused(response, request)
+    return response
 
 
-def _refused(answer: Answer | None, request: Request, more: str = "") -> Unanswered:
-    assert answer is not None
-    text = scrub(answer.body[:200].decode("utf-8", "replace").strip())
-    about = f": {text}" if text and "<" not in text else ""
-    where = scrub(request.url)
-    return Unanswered(f"HTTP {answer.status} from {where}{more}{about}", answer.status)
+def _refused(response: Response | None, request: Request, detail: str = "") -> NoResponse:
+    assert response is not None
+    text = scrub(response.body[:200].decode("utf-8", "replace").strip())
+    body = f": {text}" if text and "<" not in text else ""
+    message = f"HTTP {response.status} from {scrub(request.url)}{detail}{body}"
+    return NoResponse(message, response.status)
 
 
-def _retry_after(answer: Answer | None) -> float | None:
-    """Return the seconds that a server asks to wait: a number, or a date."""
-    value = "" if answer is None else str(answer.headers.get("Retry-After") or "").strip()
+def _retry_after(response: Response | None) -> float | None:
+    """Return the seconds of ``Retry-After``, which is a number or a date."""
+    value = "" if response is None else str(response.headers.get("Retry-After") or "").strip()
     if value.isdigit():
         return float(value)
     try:

@@ -64,7 +64,7 @@ def schema_of(way: str, every: int) -> Schema:
     """Return the schema of a way of reading."""
     settings = WAYS[way]
     breakpoints: Any = settings["breakpoints"] if settings else "gaussian"
-    made = SCHEMA.symbolic(20, every=every, breakpoints=breakpoints)
+    made = SCHEMA.symbolic(20, window=every, breakpoints=breakpoints)
     return made if settings else made.symbolic(None)
 
 

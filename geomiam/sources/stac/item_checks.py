@@ -1,4 +1,4 @@
-"""Items of STAC, which are text from elsewhere, made plain: checked, copied, with absolute links."""
+"""Checks of STAC items, which are untrusted text: a copy has valid fields and absolute links."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import numpy as np
 import pandas as pd
 
 from geomiam.errors import SourceError
-from geomiam.sources.stac.extent import of_item
-from geomiam.sources.web.allowed import local_path
-from geomiam.sources.web.text import scrub
+from geomiam.sources.stac.extent import extent_of_item
+from geomiam.sources.web.allow_list import local_path
+from geomiam.sources.web.scrub import scrub
 
 if TYPE_CHECKING:
     import pystac
 
 LONGEST_ID = 500
-"""Characters."""
+"""Most characters of an id."""
 
 
-def plain(raw: Any) -> tuple[pystac.Item, str]:
-    """Return a copy of an item with absolute links to its files, and the item's own link.
+def checked_item(raw: Any) -> tuple[pystac.Item, str]:
+    """Return a copy of an item with absolute links to its files, and the link of the item.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def plain(raw: Any) -> tuple[pystac.Item, str]:
     Raises
     ------
     SourceError
-        When it is no item with an id, a place and a time.
+        If it is not an item with an id, an extent and a time.
     """
     try:
         item = _copied(raw)
@@ -39,14 +39,14 @@ def plain(raw: Any) -> tuple[pystac.Item, str]:
         for asset in item.assets.values():
             asset.href = local_path(asset.get_absolute_href() or asset.href)
         item.clear_links()
-        item.bbox = list(of_item(item.bbox, item.geometry))
+        item.bbox = list(extent_of_item(item.bbox, item.geometry))
         moment(item)
-    except Exception as error:  # an item is text from elsewhere: anything may be in it
-        raise SourceError(f"{_name(raw)}: no STAC item that can be used: {_why(error)}") from None
+    except Exception as error:  # an item is untrusted text: its fields may have any type
+        raise SourceError(f"{_name(raw)}: not a usable STAC item: {_error_text(error)}") from None
     return item, href
 
 
-def _why(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     text = scrub(error)[:200]
     return text if isinstance(error, SourceError) else f"{type(error).__name__}: {text}"
 
@@ -57,7 +57,7 @@ def _copied(raw: Any) -> pystac.Item:
     if isinstance(raw, pystac.Item):
         raw = raw.to_dict(include_self_link=True, transform_hrefs=False)
     if not isinstance(raw, Mapping):
-        raise SourceError(f"a {type(raw).__name__} where an item was expected")
+        raise SourceError(f"a {type(raw).__name__}, expected an item")
     data = {**raw, "id": _id(raw.get("id")), "collection": _collection(raw.get("collection"))}
     for key in ("properties", "assets"):
         if not isinstance(data.get(key), Mapping):
@@ -82,7 +82,7 @@ def _kind(value: Any) -> str:
 
 def _id(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
-        raise SourceError(f"its id is {_kind(value)}; give it one, which names its scene")
+        raise SourceError(f"its id is {_kind(value)}; add one, which identifies its scene")
     if len(str(value)) > LONGEST_ID:
         raise SourceError(f"its id has {len(str(value))} characters, more than {LONGEST_ID}")
     return scrub(value)
@@ -95,7 +95,7 @@ def _collection(value: Any) -> str | None:
 
 
 def _name(raw: Any) -> str:
-    """Return what an item can be named by, its id or its date."""
+    """Return a text that identifies an item: its id, or its date."""
     data = raw if isinstance(raw, Mapping) else {"id": getattr(raw, "id", None)}
     properties = data.get("properties")
     stamp = properties.get("datetime") if isinstance(properties, Mapping) else None
@@ -103,12 +103,12 @@ def _name(raw: Any) -> str:
 
 
 def moment(item: pystac.Item) -> pd.Timestamp:
-    """Return when a scene was taken, or began to be, UTC without a time zone.
+    """Return the time of acquisition, or its start, in UTC without a time zone.
 
     Raises
     ------
     SourceError
-        When the item has no time.
+        If the item has no time.
     """
     stamp = item.datetime or item.common_metadata.start_datetime
     if stamp is None:
@@ -118,7 +118,7 @@ def moment(item: pystac.Item) -> pd.Timestamp:
 
 
 def number(value: Any) -> float:
-    """Return a number, also one written as text; NaN for anything else."""
+    """Return a number, also of text; NaN for anything else."""
     try:
         return np.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
@@ -126,7 +126,7 @@ def number(value: Any) -> float:
 
 
 def seconds(value: Any) -> float:
-    """Return a time in text as seconds, NaN where it is none."""
+    """Return the seconds of a time in text, NaN for anything else."""
     try:
         moment = pd.Timestamp(value) if isinstance(value, str) else pd.NaT
         return np.nan if moment is pd.NaT else moment.timestamp()
@@ -134,7 +134,7 @@ def seconds(value: Any) -> float:
         return np.nan
 
 
-def level_1(properties: Mapping[str, Any]) -> bool:
-    """Return whether an item states that it is of Level-1C: seen through the atmosphere."""
+def is_level_1(properties: Mapping[str, Any]) -> bool:
+    """Return whether an item states Level-1C: reflectance without atmospheric correction."""
     kinds = [str(properties.get(k)).upper() for k in ("processing:level", "s2:product_type")]
     return kinds[0] in ("L1", "L1C") or kinds[1] == "S2MSI1C"

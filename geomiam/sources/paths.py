@@ -1,4 +1,4 @@
-"""Paths of a catalog's sources: which files a variable is made of, and which may be opened."""
+"""Paths of a source: the files of a variable, and a check of which may be opened."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from geomiam.errors import SourceError
 from geomiam.geo.longitude import lonlat_bounds
 from geomiam.outputs.paths import expand
-from geomiam.schema.data_source import Source
-from geomiam.schema.schema import Label, Variable
+from geomiam.schema.source import Source
+from geomiam.schema.variable import Label, Variable
 from geomiam.sources.stac.stac_source import REMOTE, scheme, scrub
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ MOST_TILES = 2_000
 BESIDE = (".aux.xml", ".msk", ".ovr")
 """Endings of files beside a GeoTIFF that hold its nodata, scale, mask or overviews."""
 MOST_FILES = 100_000
-"""Of one variable."""
+"""Most files of one variable."""
 MOST_PATH = 4_096
 FIELD = re.compile(r"{(\w+)(?::(0?)(\d{0,2})d?)?}")
 """A field of a path: ``{name}``, or ``{name:02d}`` with up to 99 digits."""
@@ -37,10 +37,10 @@ MONTHS = tuple(range(1, 13))
 
 @dataclass(frozen=True)
 class Files:
-    """What a variable is made of.
+    """Files of a variable.
 
-    ``steps`` are own dims and labels that stand in the path, as (dim, labels); ``paths`` has, for
-    each combination of labels, the files that together cover the place.
+    ``steps`` are the dims and labels in the path, as (dim, labels). ``paths`` has, for each
+    combination of labels, the files that together cover the grid.
     """
 
     steps: tuple[tuple[str, tuple[Label, ...]], ...]
@@ -49,17 +49,17 @@ class Files:
 
 
 def files_of(variable: Variable, source: Source, *, base: Path, box: GeoBox) -> Files:
-    """Return the files of a variable on a grid, named but not opened.
+    """Return the paths of the files of a variable on a grid; no file is opened.
 
     Raises
     ------
     SourceError
-        Without a path, with a path that names what is not known, or one that may not be opened.
+        If the path is missing, has an unknown field, or may not be opened.
     """
     if not source.path:
         raise SourceError(f"'{variable.name}': source '{source.name}' has no path; add 'path:'")
-    given = (source.path,) if isinstance(source.path, str) else source.path
-    templates = [_rooted(p, source, base) for p in given]
+    path_templates = (source.path,) if isinstance(source.path, str) else source.path
+    templates = [_absolute(p, source, base) for p in path_templates]
     fields = {f for t in templates for f in _fields(t)} - {"variable", *TILE_KEYS}
     steps = tuple((d, _labels(variable, d)) for d in _ordered(variable, fields))
     tiles = list(_tiles(source, box)) if source.tiles else [{}]
@@ -67,33 +67,33 @@ def files_of(variable: Variable, source: Source, *, base: Path, box: GeoBox) -> 
     name = {"variable": source.variable or variable.name}
     paths = []
     for labels in itertools.product(*(values for _, values in steps)):
-        known = {**name, **dict(zip((d for d, _ in steps), labels, strict=True))}
-        filled = [_fill(t, {**known, **tile}, source) for t in templates for tile in tiles]
-        paths.append(tuple(p for f in filled for p in _found(f)))
+        values = {**name, **dict(zip((d for d, _ in steps), labels, strict=True))}
+        texts = [_fill(t, {**values, **tile}, source) for t in templates for tile in tiles]
+        paths.append(tuple(p for f in texts for p in _matches(f)))
     return Files(steps, tuple(paths), bool(source.tiles))
 
 
-def _rooted(path: str, source: Source, base: Path) -> str:
+def _absolute(path: str, source: Source, base: Path) -> str:
     root = source.root or ""
-    joined = (
+    full_path = (
         path
         if scheme(path) or os.path.isabs(path)
         else f"{root.rstrip('/')}/{path}"
         if root
         else path
     )
-    if joined.startswith("/vsi"):
+    if full_path.startswith("/vsi"):
         raise SourceError(
-            f"{joined} is a virtual path, which is not opened; give a file or an https URL"
+            f"{full_path} is a virtual path, which is not opened; give a file or an https URL"
         )
-    kind = scheme(joined)
-    if kind == "file" or joined.startswith("~"):
-        joined, kind = expand(joined), ""
+    kind = scheme(full_path)
+    if kind == "file" or full_path.startswith("~"):
+        full_path, kind = expand(full_path), ""
     if kind and kind not in REMOTE:
         raise SourceError(
             f"source '{source.name}': scheme '{kind}' is not opened; allowed: {', '.join(REMOTE)}, file"
         )
-    return joined if kind or os.path.isabs(joined) else str(base / joined)
+    return full_path if kind or os.path.isabs(full_path) else str(base / full_path)
 
 
 def _fields(template: str) -> set[str]:
@@ -101,10 +101,10 @@ def _fields(template: str) -> set[str]:
 
 
 def _ordered(variable: Variable, fields: set[str]) -> list[str]:
-    """Own dims first, as the variable orders them; a typing error is told, not taken for a dim."""
+    """Return the dims in the path, in the order of the variable; refuse unknown names."""
     if variable.dims and (unknown := sorted(fields - set(variable.dims))):
         raise SourceError(
-            f"'{variable.name}': path names {{{unknown[0]}}}, no own dim; known: variable, "
+            f"'{variable.name}': path names {{{unknown[0]}}}, which is not a dim of it; allowed: variable, "
             f"{', '.join((*variable.dims, *TILE_KEYS))}"
         )
     return [d for d in variable.dims if d in fields] or sorted(fields)
@@ -116,56 +116,58 @@ def _labels(variable: Variable, dim: str) -> tuple[Label, ...]:
     if dim == "month":
         return MONTHS
     raise SourceError(
-        f"'{variable.name}': path names {{{dim}}} but its values are not known; "
+        f"'{variable.name}': path names {{{dim}}}, which has no labels; "
         f"add labels: {{{dim}: [...]}} to the variable"
     )
 
 
-def _fill(template: str, known: Mapping[str, Any], source: Source) -> str:
+def _fill(template: str, values: Mapping[str, Any], source: Source) -> str:
     try:
-        filled = FIELD.sub(partial(_field, known=known), template)
-        if "{" in filled or "}" in filled:
+        text = FIELD.sub(partial(_field, values=values), template)
+        if "{" in text or "}" in text:
             raise ValueError("a field is {name} or {name:02d}")
     except (KeyError, ValueError, TypeError) as error:
         raise SourceError(
             f"source '{source.name}': path {scrub(template)[:200]} cannot be filled in: {error}; {{lat}} "
             "and {lon} need 'tiles:', numbers {month:02d}"
         ) from None
-    if len(filled) > MOST_PATH or "\0" in filled:
+    if len(text) > MOST_PATH or "\0" in text:
         raise SourceError(
-            f"source '{source.name}': the path {scrub(filled)[:80]}… has {len(filled):,} characters, or "
+            f"source '{source.name}': the path {scrub(text)[:80]}… has {len(text):,} characters, or "
             "a NUL; shorten it"
         )
-    return filled
+    return text
 
 
-def _field(match: re.Match[str], *, known: Mapping[str, Any]) -> str:
-    """The text of one field; ``str.format`` would take any width and read attributes."""
+def _field(match: re.Match[str], *, values: Mapping[str, Any]) -> str:
+    """Return the text of one field; ``str.format`` accepts any width and reads attributes."""
     name, zero, width = match.groups()
-    value = known[name]
+    value = values[name]
     if not width:
         return str(value)
     return f"{int(value):{zero}{width}d}" if float(value) == int(value) else str(value)
 
 
-def _check_count(variable: Variable, steps: Sequence[tuple[str, Sequence[Any]]], each: int) -> None:
-    count = each * math.prod(len(labels) for _, labels in steps)
+def _check_count(
+    variable: Variable, steps: Sequence[tuple[str, Sequence[Any]]], files_per_step: int
+) -> None:
+    count = files_per_step * math.prod(len(labels) for _, labels in steps)
     if count > MOST_FILES:
         raise SourceError(
-            f"'{variable.name}' would be made of {count:,} files, more than {MOST_FILES:,}: give it "
+            f"'{variable.name}' has {count:,} files, more than {MOST_FILES:,}: give it "
             "fewer labels, or build a smaller region"
         )
 
 
-def _found(path: str) -> list[str]:
-    """Local patterns become the files that there are."""
+def _matches(path: str) -> list[str]:
+    """Return the files that match a local pattern; other paths are unchanged."""
     if scheme(path) or not glob.has_magic(path):
         return [path]
     return sorted(glob.glob(path)) or [path]
 
 
 def _tiles(source: Source, box: GeoBox) -> Iterator[dict[str, Any]]:
-    """South-west corners of the tiles in degrees under a grid."""
+    """Yield the south-west corners of the tiles under a grid, in degrees."""
     side = float(source.tiles or 1)
     spans = [
         [range(math.floor(low / side), math.ceil(high / side)) for low, high in ((s, n), (w, e))]
@@ -192,17 +194,17 @@ def _plain(value: float) -> int | float:
 
 
 def stamp(path: str) -> list[Any]:
-    """Return what changes when a local file does, or what lies beside it; of a URL its name alone."""
-    about = [path, *_state(path)]
+    """Return size and time of a local file and of the files beside it; for a URL only its name."""
+    parts = [path, *_state(path)]
     for suffix in BESIDE:
         if state := _state(path + suffix):
-            about += [suffix, *state]
-    return about
+            parts += [suffix, *state]
+    return parts
 
 
 def _state(path: str) -> list[int]:
     try:
-        about = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return []
-    return [about.st_size, about.st_mtime_ns]
+    return [status.st_size, status.st_mtime_ns]

@@ -1,7 +1,7 @@
-"""Reading the pixels of one asset: GeoTIFF only, on the scene's own grid, failures named.
+"""Reading the pixels of one asset, a GeoTIFF, on the grid of the scene.
 
-A file that cannot be read becomes NaN, a line that names scene and file, and a flag that is computed
-with the pixels; common loaders return zeros for it, or an error without a name.
+The pixels of a file that cannot be read are NaN. A line reports scene and file, and a flag is computed
+with the pixels. Common loaders return zeros instead, or an error without the file.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ import xarray as xr
 
 from geomiam.errors import AssetFailed, AssetsFailed, GeomiamError, warn
 from geomiam.sources.web.ranges import Access
-from geomiam.sources.web.text import scrub
+from geomiam.sources.web.scrub import scrub
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
 Loader = Callable[[Sequence[Any], Sequence[str], Any], xr.Dataset]
 BLOCK_LIMIT = 2**28
-"""Bytes of a block of a file, after decompression."""
+"""Most bytes of a block of a file, after decompression."""
 FINER = 4.0
-"""How much finer than the scene's grid a file may be; it is never finer where metadata are right."""
+"""Most times that a file may be finer than the scene's grid; with correct metadata it is not finer."""
 
 
 class FailedAssets(list):
-    """Lines about files that could not be read; grows while pixels are computed in this process."""
+    """Lines on files that could not be read; the list grows while pixels are computed in this process."""
 
     def __init__(self, lines: Sequence[str] = ()) -> None:
         super().__init__(lines)
@@ -46,8 +46,8 @@ _REPORTS: weakref.WeakValueDictionary[str, FailedAssets] = weakref.WeakValueDict
 _LOCK = threading.Lock()
 
 
-def tell(key: str, line: str) -> None:
-    """Add a line to a report, once, and warn; elsewhere than in its own process only warn."""
+def record_failure(key: str, line: str) -> None:
+    """Add a line to a report, once, and warn; in other processes than that of the report, only warn."""
     with _LOCK:
         report = _REPORTS.get(key)
         if report is not None and line in report:
@@ -58,43 +58,45 @@ def tell(key: str, line: str) -> None:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How pixels are read: by which loader, what a failure does, and where it is told."""
+class LoadOptions:
+    """Loader of pixels, effect of a failure, and key of the report on failures."""
 
     loader: Loader
     on_error: str
     report: str
 
 
-def read(item: Any, key: str, box: GeoBox, *, how: Reading) -> tuple[np.ndarray, bool]:
-    """Return the numbers of an asset in a window, NaN where it has none, and whether it failed.
+def read_asset(
+    item: Any, key: str, box: GeoBox, *, options: LoadOptions
+) -> tuple[np.ndarray, bool]:
+    """Return the values of an asset in a window, NaN = missing, and whether reading failed.
 
     Raises
     ------
     AssetFailed
-        With ``on_error="raise"``, naming scene, asset and file.
+        If reading fails and ``on_error`` is ``"raise"``; with scene, asset and file.
     """
     try:
-        return _values(how.loader([item], [key], box), key, box), False
+        return _values(options.loader([item], [key], box), key, box), False
     except MemoryError:
         raise
-    except Exception as error:  # whatever a loader raises, one file must not end the map
+    except Exception as error:  # loaders raise errors of any type; one file must not end the map
         line = f"{item.id} / {key}: {_problem(error, item.assets[key].href)}"
-    if how.on_error == "raise":
+    if options.on_error == "raise":
         raise AssetFailed(f"{line}; on_error='nan' leaves it out") from None
-    tell(how.report, line)
+    record_failure(options.report, line)
     return np.full(box.shape, np.nan, dtype="float32"), True
 
 
 def _problem(error: Exception, href: str) -> str:
-    """Return what went wrong with a file, and which file it is."""
-    text, where = scrub(error)[:300], scrub(href)
+    """Return the error of a file, with the file."""
+    text, location = scrub(error)[:300], scrub(href)
     text = text if isinstance(error, GeomiamError) else f"{type(error).__name__}: {text}"
-    return text if where in text else f"{text} ({where})"
+    return text if location in text else f"{text} ({location})"
 
 
-def _values(loaded: xr.Dataset, key: str, box: GeoBox) -> np.ndarray:
-    array = loaded[key]
+def _values(dataset: xr.Dataset, key: str, box: GeoBox) -> np.ndarray:
+    array = dataset[key]
     values = np.asarray(array.values, dtype="float32").reshape(-1, *array.shape[-2:])
     if values.shape != (1, *box.shape):
         raise ValueError(f"the loader returned {array.shape} for a window of {tuple(box.shape)}")
@@ -103,8 +105,8 @@ def _values(loaded: xr.Dataset, key: str, box: GeoBox) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class GeoTiffs:
-    """The loader that is used by default."""
+class GeoTiffLoader:
+    """The default loader."""
 
     access: Access = field(default_factory=Access)
 
@@ -115,19 +117,19 @@ class GeoTiffs:
 
     def _pixels(self, asset: Any, box: GeoBox) -> np.ndarray:
         with self.access.open(asset.href) as file:
-            check_place(file, asset.extra_fields)
+            check_grid(file, asset.extra_fields)
             return nearest(file, box)
 
 
-def check_place(file: Any, stated: Mapping[str, Any]) -> None:
-    """Compare a file with the place and size that its metadata state.
+def check_grid(file: Any, metadata: Mapping[str, Any]) -> None:
+    """Compare a file with the transform and shape in its metadata.
 
     Raises
     ------
     ValueError
-        When they differ by more than half a pixel: one of the two is wrong.
+        If they differ by more than half a pixel.
     """
-    transform, shape = stated.get("proj:transform"), stated.get("proj:shape")
+    transform, shape = metadata.get("proj:transform"), metadata.get("proj:shape")
     if transform:
         differences = np.abs(np.array(transform[:6]) - np.array(file.transform[:6]))
         if (differences > abs(file.transform.a) * np.array([0.001, 0.001, 0.5] * 2)).any():
@@ -142,21 +144,21 @@ def check_place(file: Any, stated: Mapping[str, Any]) -> None:
 
 
 def nearest(file: Any, box: GeoBox, *, band: int = 1) -> np.ndarray:
-    """Return the pixels of an open raster that hold the centres of a window's; NaN outside.
+    """Return the pixels of an open raster at the centres of a window's pixels; NaN outside.
 
-    Scenes are read on their own lattice or on that of their finest band, so that this copies
-    pixels and never displaces one.
+    Scenes are read on their lattice or on that of their finest band, so that pixels are copied and
+    never displaced.
 
     Raises
     ------
     ValueError
-        When the file has another CRS than its metadata say.
+        If the file has another CRS than its metadata.
     """
     from odc.geo.crs import CRS
     from rasterio.windows import Window
 
     if file.crs is None or CRS(file.crs) != box.crs:
-        raise ValueError(f"the file's CRS is {file.crs}, the item's metadata say {box.crs}")
+        raise ValueError(f"the file's CRS is {file.crs}, the item's metadata state {box.crs}")
     _check_cost(file, box, band)
     step = ~file.transform * box.affine
     rows = np.floor(step.e * (np.arange(box.shape.y) + 0.5) + step.f + 1e-6).astype(int)
@@ -176,7 +178,7 @@ def nearest(file: Any, box: GeoBox, *, band: int = 1) -> np.ndarray:
 
 
 def _check_cost(file: Any, box: GeoBox, band: int) -> None:
-    """Refuse files of which a window would need far more memory than its pixels."""
+    """Refuse files for which reading a window requires far more memory than its pixels."""
     rows, cols = file.block_shapes[band - 1]
     size = rows * cols * np.dtype(file.dtypes[band - 1]).itemsize
     if size > BLOCK_LIMIT:
@@ -190,8 +192,8 @@ def _check_cost(file: Any, box: GeoBox, band: int) -> None:
         )
 
 
-def header(href: str, access: Access) -> GeoBox:
-    """Return the grid of a file, for items that do not state it."""
+def grid_of_file(href: str, access: Access) -> GeoBox:
+    """Return the grid of a file, for items without it."""
     from odc.geo.geobox import GeoBox
 
     with access.open(href) as file:

@@ -1,4 +1,4 @@
-"""NetCDF and Zarr as labelled lazy arrays on their own grids, in the units of a catalog."""
+"""NetCDF and Zarr as lazy arrays with coordinates, in the units of the catalog."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ from geomiam.data.values.missing import as_float
 from geomiam.data.values.packing import SENTINELS, fits, numbers_of
 from geomiam.errors import DoubtfulSource, GridError, SourceError, warn
 from geomiam.geo.crs import crs_of
-from geomiam.schema.data_source import Source
-from geomiam.schema.schema import Variable
-from geomiam.sources.rasters.conventions import decoded_labels, degrees_of, in_units_of
-from geomiam.sources.rasters.geotiff import decoded, known_crs
-from geomiam.sources.rasters.pixels import NotThere
+from geomiam.schema.source import Source
+from geomiam.schema.variable import Variable
+from geomiam.sources.rasters.conventions import decode_labels, geographic_crs, in_crs_units
+from geomiam.sources.rasters.geotiff import apply_decode, required_crs
+from geomiam.sources.rasters.pixels import FileMissing
 from geomiam.sources.stac.stac_source import scheme, scrub
 
 MAGIC = {b"CDF": ("scipy",), b"\x89HD": ("h5netcdf", "netcdf4")}
 """First bytes of NetCDF 3 and 4, and xarray's engines that read them."""
 
 
-class Labelled:
-    """A variable of labelled files, spatial dims last, lazily.
+class _WithCoordinates:
+    """Reader of a variable of files with coordinates, spatial dims last, lazily.
 
-    Several are joined by their coordinates: years of a series, or tiles of a map.
+    Several files are combined by their coordinates: years of a series, or tiles of a map.
     """
 
     def read(
         self, paths: Sequence[str], source: Source, *, variable: Variable, lenient: bool
     ) -> tuple[list[xr.DataArray], int]:
-        """Read files; see :class:`~geomiam.sources.rasters.formats.Format`. None may be absent.
+        """Read files; see :class:`~geomiam.sources.rasters.formats.Format`. All files must exist.
 
         Raises
         ------
         SourceError
-            When one cannot be read, or has not the variable, or they do not join.
+            If a file cannot be read or lacks the variable, or files cannot be combined.
         """
         parts = [_array(self._dataset(path, source), path, source, variable) for path in paths]
-        return [_joined(parts, paths, variable)], 0
+        return [_combine(parts, paths, variable)], 0
 
     def open(self, path: str) -> xr.Dataset:
         """Open a file lazily, undecoded, after a check of the sizes that its metadata state."""
@@ -53,20 +53,22 @@ class Labelled:
 
     def _dataset(self, path: str, source: Source) -> xr.Dataset:
         if not scheme(path) and not os.path.exists(path):
-            raise NotThere(f"{path} is not there; download it, or set 'root:' to where it is")
+            raise FileMissing(f"{path} is not there; download it, or set 'root:' to where it is")
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of attributes that are none of ours
-                return decoded_labels(self.open(path))
+                warnings.simplefilter(
+                    "ignore"
+                )  # xarray warns of attributes that geomiam does not use
+                return decode_labels(self.open(path))
         except SourceError:
             raise
-        except Exception as error:  # decoders raise anything for damaged files
+        except Exception as error:  # decoders raise errors of any type for damaged files
             raise SourceError(
                 f"{scrub(path)} cannot be read as {source.kind}: {scrub(error)[:200]}"
             ) from None
 
 
-class NetCDF(Labelled):
+class NetCDF(_WithCoordinates):
     """NetCDF 3 and 4, on a local disk."""
 
     def open(self, path: str) -> xr.Dataset:
@@ -77,7 +79,7 @@ class NetCDF(Labelled):
         return xr.open_dataset(path, engine=engine, chunks={}, decode_cf=False)
 
 
-class ZarrStore(Labelled):
+class ZarrStore(_WithCoordinates):
     """Zarr, on a local disk or over a network."""
 
     def open(self, path: str) -> xr.Dataset:
@@ -93,18 +95,18 @@ class ZarrStore(Labelled):
         )
 
 
-def _joined(
+def _combine(
     parts: Sequence[xr.DataArray], paths: Sequence[str], variable: Variable
 ) -> xr.DataArray:
     if len(parts) == 1:
         return parts[0]
     try:
-        joined = xr.combine_by_coords([p.rename(variable.name) for p in parts], join="exact")
+        union = xr.combine_by_coords([p.rename(variable.name) for p in parts], join="exact")
     except ValueError as error:
         raise SourceError(
-            f"'{variable.name}': {len(paths)} files such as {scrub(paths[0])} do not join: {error}"
+            f"'{variable.name}': {len(paths)} files such as {scrub(paths[0])} cannot be combined: {error}"
         ) from None
-    return joined[variable.name] if isinstance(joined, xr.Dataset) else joined
+    return union[variable.name] if isinstance(union, xr.Dataset) else union
 
 
 def _array(ds: xr.Dataset, path: str, source: Source, variable: Variable) -> xr.DataArray:
@@ -112,12 +114,12 @@ def _array(ds: xr.Dataset, path: str, source: Source, variable: Variable) -> xr.
     if name not in ds.data_vars:
         raise SourceError(
             f"{scrub(path)} has no variable '{name}'; it has {', '.join(map(str, ds.data_vars))}: "
-            "say which by 'variable:'"
+            "choose one by 'variable:'"
         )
-    array = _placed(_selected(ds[name], source, path), source, path)
+    array = _with_crs(_select(ds[name], source, path), source, path)
     if variable.kind == "categorical":
         array.attrs["kind"] = "categorical"  # so that codes are checked
-    return decoded(_packed(array, source), source)
+    return apply_decode(_unpack(array, source), source)
 
 
 def _engine(path: str) -> Any:
@@ -129,29 +131,29 @@ def _engine(path: str) -> Any:
         able = MAGIC.get(file.read(3))
     if able is None:
         raise SourceError(f"{path} is no NetCDF file")
-    found = [e for e in able if e in xr.backends.list_engines()]
-    if not found:
+    engines = [e for e in able if e in xr.backends.list_engines()]
+    if not engines:
         raise SourceError(f"{path} is NetCDF 4; pip install 'geomiam[netcdf]'")
-    return found[0]
+    return engines[0]
 
 
-def _selected(array: xr.DataArray, source: Source, path: str) -> xr.DataArray:
-    """One label of a dim, which then goes, or all from a first to a last one."""
+def _select(array: xr.DataArray, source: Source, path: str) -> xr.DataArray:
+    """Select one label of a dim, which is dropped, or all labels from a first to a last one."""
     spans = {d: slice(*v) for d, v in source.select.items() if isinstance(v, list)}
     labels = {d: v for d, v in source.select.items() if d not in spans}
     try:
-        found = array.sel(labels, drop=True).sel(spans)
+        selection = array.sel(labels, drop=True).sel(spans)
     except (KeyError, ValueError, TypeError) as error:
         raise SourceError(
             f"{scrub(path)}: 'select: {source.select}' finds nothing: {error}"
         ) from None
-    if not found.size:
+    if not selection.size:
         raise SourceError(f"{scrub(path)}: 'select: {source.select}' finds nothing between the two")
-    return found
+    return selection
 
 
-def _placed(array: xr.DataArray, source: Source, path: str) -> xr.DataArray:
-    """Spatial dims last, with a CRS, and coordinates in its units."""
+def _with_crs(array: xr.DataArray, source: Source, path: str) -> xr.DataArray:
+    """Return an array with spatial dims last, a CRS, and coordinates in its units."""
     from odc.geo.xr import assign_crs
 
     dims = spatial_dims(array)
@@ -159,18 +161,18 @@ def _placed(array: xr.DataArray, source: Source, path: str) -> xr.DataArray:
     try:
         crs = source.crs or crs_of(array)
     except GridError:
-        crs = known_crs(degrees_of(array, dims), path)
-    return in_units_of(assign_crs(array, crs), path)
+        crs = required_crs(geographic_crs(array, dims), path)
+    return in_crs_units(assign_crs(array, crs), path)
 
 
-def _packed(array: xr.DataArray, source: Source) -> xr.DataArray:
-    """Float32 with NaN: what the file says of its packing, or what the catalog says in its place."""
+def _unpack(array: xr.DataArray, source: Source) -> xr.DataArray:
+    """Return float32 with NaN, unpacked by the catalog, otherwise by the file."""
     attrs = dict(array.attrs)
     if source.nodata is not None:
         attrs = {k: v for k, v in attrs.items() if k not in SENTINELS}
         attrs["nodata"] = source.nodata
-    given = {"scale_factor": source.scale, "add_offset": source.offset}
-    attrs |= {k: v for k, v in given.items() if v is not None}
+    packing_of_catalog = {"scale_factor": source.scale, "add_offset": source.offset}
+    attrs |= {k: v for k, v in packing_of_catalog.items() if v is not None}
     array = array.copy(deep=False)
     array.attrs = attrs
     if source.nodata is not None and not any(

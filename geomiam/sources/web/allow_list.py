@@ -1,7 +1,7 @@
-"""Which hosts and files may be opened: those that the user names, not those that a catalogue names.
+"""Hosts and files that may be opened: those that the user names, not those that a STAC catalog names.
 
-An item is text from elsewhere. Without a check it could make this machine send requests into its own
-network, to the metadata service of a cloud, or open local devices.
+An item is untrusted text. Without a check, its links could send requests into the local network or
+to the metadata service of a cloud, or open local devices.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DATA_HOSTS = {
     "planetarycomputer.microsoft.com": ("*.blob.core.windows.net",),
     "stac.dataspace.copernicus.eu": ("s3://eodata", "eodata.dataspace.copernicus.eu"),
 }
-"""Host of a well-known catalogue → where its files are."""
+"""Hosts of files by host of a well-known STAC catalog."""
 METADATA = ("fd00:ec2::254", "100.100.100.200")
 """Metadata services of clouds that are not at link-local addresses."""
 
@@ -39,7 +39,7 @@ def scheme(href: str) -> str:
 
 
 def local_path(href: str) -> str:
-    """Return a link with ``file:`` addresses as paths."""
+    """Return a link, of which a ``file:`` URL becomes a path."""
     if scheme(href) != "file":
         return href
     path = unquote(urlsplit(href).path)
@@ -47,7 +47,7 @@ def local_path(href: str) -> str:
 
 
 def host_of(href: str) -> str:
-    """Return the host of a web address, ``scheme://bucket`` of a store of objects, empty for paths."""
+    """Return the host of a URL, ``scheme://bucket`` of an object store, empty for paths."""
     kind = scheme(href)
     if kind not in SCHEMES:
         return ""
@@ -56,19 +56,18 @@ def host_of(href: str) -> str:
 
 
 @dataclass(frozen=True)
-class Reach:
-    """What may be opened on behalf of one source.
+class AllowList:
+    """Hosts and files that may be opened for one source.
 
     Attributes
     ----------
     hosts
         Hosts, buckets as ``s3://bucket``, or patterns such as ``*.example.org``.
     files
-        Whether files of this machine may be opened.
+        Whether local files may be opened.
     named
-        Whether the links themselves are the user's: items or a catalogue that the user has. Then
-        every host may be contacted but those of metadata services and, for items from the web,
-        those of private networks.
+        Whether the links are from the user: items, or a local STAC catalog. Then all hosts are allowed
+        except metadata services and, for items from the web, hosts of private networks.
     """
 
     hosts: tuple[str, ...] = ()
@@ -76,14 +75,14 @@ class Reach:
     named: bool = False
 
     def refusal(self, href: str, *, origin: str = "") -> str:
-        """Return why a link must not be opened, empty when it may.
+        """Return the reason why a link must not be opened, empty if it may be.
 
         Parameters
         ----------
         href
             A URL or a path.
         origin
-            Where the link is from, such as the item's own address.
+            URL of the document with the link, such as the item.
         """
         kind = scheme(href)
         if not kind:
@@ -91,16 +90,16 @@ class Reach:
         if kind not in SCHEMES:
             return f"scheme '{kind}' is not opened; allowed: {', '.join(SCHEMES)}"
         if not _plain(href):
-            return "the URL has no host, or characters that programs read in different ways"
+            return "the URL has no host, or characters that programs interpret in different ways"
         return self._host(host_of(href), kind, host_of(origin))
 
     def _path(self, path: str) -> str:
         if path.startswith("/vsi") or not self.files:
-            return "a path on this machine, named by a catalogue that is not"
+            return "a path on this machine in a STAC catalog of the web"
         if re.match(r"\w{2,}:", path):
             return "neither a URL nor a path"
         if Path(path).exists() and not Path(path).is_file():
-            return "a path of a device or folder, not of a file"
+            return "the path of a device or folder, not of a file"
         return ""
 
     def _host(self, host: str, kind: str, origin: str) -> str:
@@ -108,28 +107,28 @@ class Reach:
             return ""
         web = kind in REMOTE
         if web and _metadata_service(host):
-            return f"host '{host}' is no host of files, but link-local or a metadata service; {_remedy(host)}"
+            return f"host '{host}' is link-local or a metadata service; {_remedy(host)}"
         if any(fnmatchcase(host, pattern) for pattern in self.hosts):
             return ""
         if not self.named:
-            return f"host '{host}' is not one that the source names; {_remedy(host)}"
+            return f"host '{host}' is not a host of the source; {_remedy(host)}"
         if web and origin and host != origin and _private(host):
             return f"host '{host}' is in a private network, the item is not; {_remedy(host)}"
         return ""
 
 
-def reach_of(url: str, hosts: Sequence[str] = ()) -> Reach:
-    """Return what may be opened on behalf of a catalogue; an empty URL stands for a list of items."""
+def allow_list_of(url: str, hosts: Sequence[str] = ()) -> AllowList:
+    """Return the allow list of a STAC catalog; an empty URL stands for a list of items."""
     patterns = tuple(h.lower() for h in hosts)
     home = host_of(url)
     if not home:
-        return Reach(patterns, files=True, named=True)
-    return Reach((home, *DATA_HOSTS.get(home, ()), *patterns))
+        return AllowList(patterns, files=True, named=True)
+    return AllowList((home, *DATA_HOSTS.get(home, ()), *patterns))
 
 
-def along(reach: Reach, url: str) -> Reach:
-    """Return where redirects from a URL may lead: to its own host, and to those that are allowed."""
-    return Reach((host_of(url), *reach.hosts))
+def with_host_of(allow_list: AllowList, url: str) -> AllowList:
+    """Return an allow list for redirects of a URL: its own host is added."""
+    return AllowList((host_of(url), *allow_list.hosts))
 
 
 def _remedy(host: str) -> str:
@@ -137,7 +136,7 @@ def _remedy(host: str) -> str:
 
 
 def _plain(href: str) -> bool:
-    """Return whether every program finds the same host in a URL."""
+    """Return whether all programs read the same host from a URL."""
     try:
         parts = urlsplit(href)
         port_is_number = parts.port is None or parts.port >= 0
@@ -150,7 +149,7 @@ def _plain(href: str) -> bool:
 
 @lru_cache(4096)
 def _addresses(host: str) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, ...]:
-    """Return the addresses of a host; none where it has none, or a proxy resolves it."""
+    """Return the addresses of a host; none if it has none, or a proxy resolves it."""
     try:
         infos = socket.getaddrinfo(host, None)
     except (OSError, UnicodeError):

@@ -1,7 +1,7 @@
-"""Scenes: items of a catalogue, made plain, checked against the search here, with their files found.
+"""Scenes: STAC items that match a search, with the assets of the bands.
 
-Servers may ignore what they were asked (conditions, dates, places) or give an item twice; nothing
-is taken on trust.
+Servers may ignore conditions, dates and extents, or return an item twice. All are therefore checked
+here.
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ import pandas as pd
 
 from geomiam.errors import SourceError
 from geomiam.sources.sentinel2.reflectance import Rule, baseline, rule
-from geomiam.sources.stac.extent import meet
-from geomiam.sources.stac.plain import moment, number, seconds
+from geomiam.sources.stac.extent import overlap
+from geomiam.sources.stac.item_checks import moment, number, seconds
 from geomiam.sources.stac.stac_source import Search, StacSource
-from geomiam.sources.stac.times import period as period
-from geomiam.sources.web.allowed import REMOTE, Reach, scheme
-from geomiam.sources.web.text import scrub
+from geomiam.sources.web.allow_list import REMOTE, AllowList, scheme
+from geomiam.sources.web.scrub import scrub
 
 if TYPE_CHECKING:
     import pystac
@@ -52,28 +51,30 @@ OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
     "lte": operator.le,
     "gt": operator.gt,
     "gte": operator.ge,
-    "in": lambda value, allowed: value in allowed,
+    "in": lambda value, options: value in options,
 }
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One item: what its metadata state, and which of its assets hold the bands.
+    """One item, with the assets of the bands.
 
     Attributes
     ----------
     item
-        With absolute links to the files in use and no others, so that it travels lightly.
+        With absolute links to the files in use and no others, so that dask sends little to workers.
+    time
+        Time of acquisition, UTC.
     assets
-        Band as the user named it → key of the asset.
+        Key of the asset by band, as the user names it.
     rules
-        Band → how its numbers become reflectance.
+        Scale and offset of reflectance by band.
     lost
-        Band → why it cannot be read; known before any pixel.
+        Reason by band that cannot be read, from metadata.
     absent
-        Bands of which the item has no asset.
+        Bands without an asset.
     offered
-        Names of the assets that the item has.
+        Keys of all assets of the item.
     """
 
     item: pystac.Item
@@ -91,18 +92,18 @@ class Scene:
 
     @property
     def cloud_cover(self) -> float:
-        """Percent, NaN where unknown."""
+        """Cloud cover in percent, NaN if unknown."""
         return number(self.item.properties.get("eo:cloud_cover"))
 
     @property
     def baseline(self) -> float:
-        """Processing baseline, NaN where unknown."""
+        """Processing baseline, NaN if unknown."""
         value = baseline(self.item.properties, self.id)
         return np.nan if value is None else value
 
     @property
     def processed(self) -> tuple[float, ...]:
-        """How late it was processed: baseline, then times and numbers of processing."""
+        """Order of processing: baseline, then times and sequence numbers of processing."""
         p = self.item.properties
         moments = [seconds(p.get(k)) for k in ("s2:generation_time", "created", "updated")]
         order = (self.baseline, moments[0], number(p.get("s2:sequence")), *moments[1:])
@@ -110,12 +111,12 @@ class Scene:
 
 
 def check_query(query: Any) -> None:
-    """Check conditions on properties before a catalogue is asked.
+    """Check conditions on properties before a STAC catalog is searched.
 
     Raises
     ------
     SourceError
-        For operators that are not supported.
+        If an operator is not supported.
     """
     for key, conditions in dict(query).items():
         if not isinstance(conditions, Mapping):
@@ -124,87 +125,87 @@ def check_query(query: Any) -> None:
             )
         if unknown := set(conditions) - set(OPERATORS):
             raise SourceError(
-                f"query operators {sorted(unknown)} are not known; use {list(OPERATORS)}"
+                f"query operators {sorted(unknown)} are not supported; use {list(OPERATORS)}"
             )
 
 
-def holds(item: pystac.Item, search: Search, query: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Return whether an item is what was searched for.
+def matches(item: pystac.Item, search: Search, query: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Return whether an item matches a search.
 
-    Unknown cloud cover is no reason to leave a scene out; other properties that are missing are.
+    An item without cloud cover matches; an item without another property of the query does not.
     """
     start, end = (pd.Timestamp(t.removesuffix("Z")) for t in (search.start, search.end))
     cloud = number(item.properties.get("eo:cloud_cover"))
     return (
         start <= moment(item).floor("s") <= end
-        and meet(tuple(item.bbox or ()), search.bbox)  # type: ignore[arg-type]
+        and overlap(tuple(item.bbox or ()), search.bbox)  # type: ignore[arg-type]
         and not (search.max_cloud is not None and cloud > search.max_cloud)
-        and all(_meets(item.properties.get(k), c) for k, c in query.items())
+        and all(_satisfies(item.properties.get(k), c) for k, c in query.items())
     )
 
 
-def _meets(value: Any, conditions: Mapping[str, Any]) -> bool:
+def _satisfies(value: Any, conditions: Mapping[str, Any]) -> bool:
     try:
         return value is not None and all(OPERATORS[op](value, v) for op, v in conditions.items())
     except TypeError:  # text against a number
         return False
 
 
-def scene(
+def scene_of(
     item: pystac.Item,
     bands: Sequence[str],
     *,
     source: StacSource | None,
-    reach: Reach,
+    allow_list: AllowList,
     origin: str = "",
 ) -> Scene:
-    """Find the bands' assets and rules; what cannot be used is listed in ``lost``."""
+    """Return the scene of an item; bands that cannot be used are in ``lost``."""
     offset = source.offset if source else None
     assets: dict[str, str] = {}
     rules: dict[str, Rule] = {}
-    lost: dict[str, str] = {}
-    offered = tuple(sorted(map(str, item.assets)))
+    problems: dict[str, str] = {}
+    asset_keys = tuple(sorted(map(str, item.assets)))
     absent = tuple(b for b in bands if asset_key(item, b) is None)
     for band in bands:
         if band in absent:
-            lost[band] = f"no such asset; the item has {list(offered[:20])}"
+            problems[band] = f"no such asset; the item has {list(asset_keys[:20])}"
             continue
         key = str(asset_key(item, band))
-        if refusal := _refusal(item.assets[key].href, reach, origin):
-            lost[band] = refusal
+        if refusal := _refusal(item.assets[key].href, allow_list, origin):
+            problems[band] = refusal
             continue
         assets[band] = key
         if band == SCL:
             continue
         rules[band] = rule(item.properties, item.assets[key].to_dict(), offset=offset, name=item.id)
         if rules[band].doubt:
-            lost[band] = (
+            problems[band] = (
                 f"{rules[band].doubt}; settle it with geomiam.StacSource(..., offset=0 or -0.1)"
             )
     item.assets = {k: a for k, a in item.assets.items() if k in assets.values()}
-    return Scene(item, moment(item), assets, rules, lost, absent, offered)
+    return Scene(item, moment(item), assets, rules, problems, absent, asset_keys)
 
 
-def _refusal(href: str, reach: Reach, origin: str) -> str:
-    """Return why a file must not be opened; an item of the web names no file of this machine."""
+def _refusal(href: str, allow_list: AllowList, origin: str) -> str:
+    """Return the reason why a file must not be opened; items of the web must not name local files."""
     if scheme(origin) in REMOTE:
-        return replace(reach, files=False).refusal(href, origin=origin)
-    if not scheme(href) and reach.files and not Path(href).is_absolute():
+        return replace(allow_list, files=False).refusal(href, origin=origin)
+    if not scheme(href) and allow_list.files and not Path(href).is_absolute():
         return f"its link '{scrub(href)}' is relative, and the item has no 'self' link; pass absolute links"
-    return reach.refusal(href)
+    return allow_list.refusal(href)
 
 
 def asset_key(item: pystac.Item, band: str) -> str | None:
-    """Return the key of a band's asset: by key, or by Sentinel-2's two sets of names."""
+    """Return the key of a band's asset, by key or by the two sets of names of Sentinel-2's bands."""
     names = next(({n, b} for n, b in BANDS.items() if band.lower() in (n, b.lower())), set())
     for name in (band, *sorted(names)):
         if name in item.assets:
             return name
-    return next((k for k, a in item.assets.items() if _own_name(a) in {band, *names}), None)
+    return next((k for k, a in item.assets.items() if _band_name(a) in {band, *names}), None)
 
 
-def _own_name(asset: pystac.Asset) -> str | None:
-    """The name of the one band of an asset, unless it is a jp2 twin of another."""
+def _band_name(asset: pystac.Asset) -> str | None:
+    """Return the name of the band of a single-band asset, None for a JPEG 2000 copy of another."""
     bands = asset.extra_fields.get("eo:bands") or asset.extra_fields.get("bands")
     if not isinstance(bands, list) or len(bands) != 1 or not isinstance(bands[0], Mapping):
         return None
@@ -212,12 +213,12 @@ def _own_name(asset: pystac.Asset) -> str | None:
     return None if "jp2" in str(asset.media_type) or not isinstance(name, str) else name
 
 
-def refused(href: str, *, local: bool) -> str:
-    """Return why a file of a list of items must not be opened, empty when it may."""
-    return Reach(files=local, named=True).refusal(href)
+def refusal_of(href: str, *, local: bool) -> str:
+    """Return the reason why a file of a list of items must not be opened, empty if it may be."""
+    return AllowList(files=local, named=True).refusal(href)
 
 
-def unique(items: Iterable[pystac.Item]) -> list[pystac.Item]:
-    """Drop items given twice, as by servers that page wrongly; in order of time, then id."""
+def without_duplicates(items: Iterable[pystac.Item]) -> list[pystac.Item]:
+    """Drop duplicate items, which servers with faulty paging return; sort by time, then id."""
     by_name = {(i.collection_id, i.id): i for i in items}
     return sorted(by_name.values(), key=lambda i: (moment(i), i.id))

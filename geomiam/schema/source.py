@@ -1,15 +1,15 @@
-"""Where variables come from, as frozen facts: the grid of a cube, its sources, and what is taken from them."""
+"""Entries of a catalog: the grid of a cube, its sources, and how variables are read from them."""
 
 from __future__ import annotations
 
 import difflib
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from geomiam.checks.names import check_key
-from geomiam.errors import SettingError
+from geomiam.schema.fields import FrozenFields
 
 Decode = Literal["signed-square"]
 Derived = Literal["slope", "aspect"]
@@ -30,75 +30,20 @@ BELONGS = {
     ),
     "hosts": ("raster", "stac"),
 }
-"""Keys of a source that only some kinds know."""
+"""Kinds of source that support a key; other keys are supported by all kinds."""
 FORMATS: dict[str, Any] = {
     "raster": "geomiam.sources.rasters.geotiff:GeoTIFF",
-    "netcdf": "geomiam.sources.rasters.labelled:NetCDF",
-    "zarr": "geomiam.sources.rasters.labelled:ZarrStore",
+    "netcdf": "geomiam.sources.rasters.netcdf_zarr:NetCDF",
+    "zarr": "geomiam.sources.rasters.netcdf_zarr:ZarrStore",
 }
-"""File formats by the ``kind`` that a catalog gives a source. A new one is a class that satisfies
-:class:`geomiam.sources.rasters.formats.Format`, and a line here with the class, or with the place of its
-definition, since the schema imports no reader."""
+"""File formats by the ``kind`` of a source. A new format needs a class that satisfies
+:class:`geomiam.sources.rasters.formats.Format` and a line here, with the class or with its import path,
+since the schema imports no reader."""
 
 
 def source_kinds() -> tuple[str, ...]:
-    """Return the kinds that a source can have: file formats, STAC, and what is computed."""
+    """Return the kinds of a source: file formats, STAC, and computed variables."""
     return (*FORMATS, "stac", "derived")
-
-
-if TYPE_CHECKING:
-    from pydantic._internal._model_construction import ModelMetaclass
-else:
-    ModelMetaclass = type(BaseModel)  # pydantic has no public name for it
-
-
-class _Refusing(ModelMetaclass):
-    """Calls of a class with wrong fields raise a GeomiamError; validation inside pydantic does not."""
-
-    if not TYPE_CHECKING:
-
-        def __call__(cls, *args: Any, **fields: Any) -> Any:
-            try:
-                return super().__call__(*args, **fields)
-            except ValidationError as error:
-                raise SettingError(
-                    f"{cls.__name__}: {finding(error, tuple(cls.model_fields))}"
-                ) from None
-
-
-def finding(error: ValidationError, fields: tuple[str, ...] = ()) -> str:
-    """Return what pydantic found, on one line: field, message, value.
-
-    Parameters
-    ----------
-    error : pydantic.ValidationError
-    fields : tuple of str
-        Fields that there are, to name the nearest one of an unknown field.
-    """
-    return "; ".join(_line(item, fields) for item in error.errors())
-
-
-def _line(item: Any, fields: tuple[str, ...]) -> str:
-    field = ".".join(map(str, item["loc"]))
-    if item["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(field, fields, n=1) or fields
-        return (
-            f"unknown field '{field}' (value {_brief(item['input'])}); fields: {', '.join(close)}"
-        )
-    message = item["msg"].removeprefix("Value error, ")
-    value = "" if item["type"] in ("value_error", "missing") else f"; found {_brief(item['input'])}"
-    return f"{field}: {message}{value}" if field else f"{message}{value}"
-
-
-def _brief(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:80]}…"
-
-
-class Fact(BaseModel, metaclass=_Refusing):
-    """A frozen record whose unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
 RESAMPLING = (
@@ -117,13 +62,13 @@ RESAMPLING = (
     "sum",
     "rms",
 )
-"""What GDAL can make of the cells of a source."""
+"""Resampling methods of GDAL."""
 
 
-class Grid(Fact):
+class Grid(FrozenFields):
     """The grid of a cube.
 
-    ``resolution`` is in units of the CRS; ``bounds`` are ``[xmin, ymin, xmax, ymax]`` in it.
+    ``resolution`` and ``bounds`` are in units of the CRS; ``bounds`` are ``[xmin, ymin, xmax, ymax]``.
     """
 
     crs: str = Field(min_length=1)
@@ -146,12 +91,12 @@ class Grid(Fact):
         return self
 
 
-class Reading(Fact):
-    """How numbers are taken from a source; a source says what holds for all its variables.
+class ReadOptions(FrozenFields):
+    """Options for reading a variable; those of a source are the default of all its variables.
 
-    ``path`` may name ``{variable}``, own dims such as ``{month:02d}``, and tiles by ``{ns}``,
-    ``{lat:02d}``, ``{ew}``, ``{lon:03d}``. Values are ``raw × scale + offset``; what is not given
-    is as the file declares.
+    ``path`` may contain ``{variable}``, dims of the variable such as ``{month:02d}``, and tiles as
+    ``{ns}``, ``{lat:02d}``, ``{ew}``, ``{lon:03d}``. Values are ``raw × scale + offset``. Options that
+    are not set are taken from the file.
     """
 
     path: str | tuple[str, ...] | None = None
@@ -160,14 +105,14 @@ class Reading(Fact):
         None, description="from 1, name or 'all'"
     )
     select: dict[str, Any] = Field(
-        {}, description="netcdf, zarr: a label along a dim, which goes, or [first, last]"
+        {}, description="netcdf, zarr: a label along a dim, which is dropped, or [first, last]"
     )
     scale: float | None = None
     offset: float | None = None
     nodata: float | tuple[float, ...] | None = None
     decode: Decode | None = Field(None, description="applied after scale and offset")
     resampling: str | None = None
-    crs: str | None = Field(None, description="where the file does not say it")
+    crs: str | None = Field(None, description="CRS of files that declare none")
     tiles: float | None = Field(
         None, gt=0, le=360, allow_inf_nan=False, description="raster: side of the tiles, degrees"
     )
@@ -187,7 +132,7 @@ class Reading(Fact):
     @classmethod
     def _something_is_named(cls, value: Any) -> Any:
         if value in ((), "", ("",)):
-            raise ValueError(f"names nothing, found {value!r}; name one or leave the key out")
+            raise ValueError(f"expected a name, found {value!r}; add one or remove the key")
         return value
 
     @field_validator("scale", "offset")
@@ -198,11 +143,11 @@ class Reading(Fact):
         return value
 
 
-class Source(Reading):
-    """A place that data come from.
+class Source(ReadOptions):
+    """Files or a STAC catalog that variables are read from.
 
-    ``root`` is a directory or URL before relative paths; a relative root is relative to the catalog.
-    Of ``kind: stac`` it is the catalogue, as ``source=`` of :func:`geomiam.sentinel2`.
+    ``root`` is a directory or URL that relative paths start from. A relative root is relative to the
+    catalog. For ``kind: stac`` it is the STAC catalog, as ``source=`` of :func:`geomiam.sentinel2`.
     """
 
     name: str = Field(min_length=1)
@@ -211,7 +156,7 @@ class Source(Reading):
     title: str | None = None
     license: str | None = None
     citation: str | None = None
-    collection: str | None = Field(None, description="stac: which of the catalogue's")
+    collection: str | None = Field(None, description="stac: collection of the STAC catalog")
     query: dict[str, dict[str, Any]] = Field({}, description="stac: conditions on properties")
     time: str | None = None
     mask: str | tuple[int, ...] | None = "scl"
@@ -249,8 +194,8 @@ class Source(Reading):
         return self
 
 
-class Origin(Reading):
-    """What one variable takes from a source; ``from: name`` is short for ``from: {source: name}``."""
+class Origin(ReadOptions):
+    """Source and options of one variable; ``from: name`` is short for ``from: {source: name}``."""
 
     source: str = Field(min_length=1)
 
@@ -260,7 +205,7 @@ class Origin(Reading):
         return {"source": data} if isinstance(data, str) else data
 
     def over(self, source: Source) -> Source:
-        """Return the source with what is said here in place of what it says for all."""
-        said = {k: getattr(self, k) for k in self.model_fields_set if k != "source"}
-        base = {k: getattr(source, k) for k in source.model_fields_set}
-        return Source(**{**base, **said})
+        """Return the source with the options of this variable in place of its own."""
+        options = {k: getattr(self, k) for k in self.model_fields_set if k != "source"}
+        defaults = {k: getattr(source, k) for k in source.model_fields_set}
+        return Source(**{**defaults, **options})

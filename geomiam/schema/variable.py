@@ -1,0 +1,149 @@
+"""Variables: one predictor each, with its kind, units, dims and tokens."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+from pydantic import Field, field_validator, model_validator
+
+from geomiam.checks.names import check_folder, check_label, check_variable
+from geomiam.schema.calendar_windows import is_period
+from geomiam.schema.fields import FrozenFields
+from geomiam.schema.source import Origin
+
+Kind = Literal["scalar", "categorical", "circular", "series", "image", "vector"]
+Breakpoints = Literal["gaussian", "quantile"]
+Label = int | float | str
+
+KINDS: tuple[str, ...] = get_args(Kind)
+OWN_DIMS = {"scalar": 0, "categorical": 0, "circular": 0, "series": 1, "image": 2, "vector": 1}
+"""Least number of dims of a variable beyond place, by kind. Series and images may have channels before."""
+
+
+class Variable(FrozenFields):
+    """One predictor.
+
+    ``dims`` are the dims of the variable beyond place: the steps of a series, the rows and columns
+    of an image chip, the features of a vector. Series and images may have channel dims before.
+    ``labels`` are the coordinates along them, by which data are matched.
+
+    Raises
+    ------
+    SettingError
+        If settings contradict each other or the kind.
+
+    Examples
+    --------
+    >>> import geomiam as gm
+    >>> gm.Variable(name="ndvi", kind="series", dims=("month",), window=3).bound
+    False
+    """
+
+    name: str = Field(min_length=1)
+    kind: Kind = "scalar"
+    units: str | None = None
+    long_name: str | None = None
+    dims: tuple[str, ...] = ()
+    labels: dict[str, tuple[Label, ...]] = Field({})
+    window: int | str | None = Field(
+        None, description="series: steps per token, or the period that one token holds: 1MS, 16D"
+    )
+    symbols: int | None = Field(
+        None,
+        ge=2,
+        le=256,
+        description="series: number of symbols, one of which replaces each window (SAX)",
+    )
+    breakpoints: Breakpoints = Field(
+        "gaussian",
+        description="between symbols: of a normal distribution, or quantiles of the training windows",
+    )
+    patch: int | None = Field(None, ge=1, description="image: rows and columns per token")
+    whole: bool = Field(
+        False, description="series, image, vector: all values are one token, for a backbone"
+    )
+    period: float = Field(360.0, gt=0, description="circular: value that is equal to 0")
+    classes: dict[int, str] = Field({}, description="categorical: code to meaning")
+    origin: Origin | None = Field(
+        None, alias="from", description="source, and options for reading it"
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_one_folder(cls, name: str) -> str:
+        return check_variable(name)
+
+    @field_validator("dims")
+    @classmethod
+    def _dims_are_folders(cls, dims: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(dims)) < len(dims):
+            raise ValueError(f"dims name one dim twice: {list(dims)}; rename one")
+        return tuple(check_folder(d, "dim") for d in dims)
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_can_be_printed(cls, labels: dict) -> dict:
+        for dim, values in labels.items():
+            check_folder(dim, "dim")
+            for value in values:
+                if isinstance(value, str):
+                    check_label(value, f"label of '{dim}'")
+        return labels
+
+    @field_validator("units", "long_name", mode="before")
+    @classmethod
+    def _numbers_are_text(cls, value: Any) -> Any:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return f"{value:g}" if number else value  # YAML reads units: 1 as a number
+
+    @field_validator("window", mode="before")
+    @classmethod
+    def _window_is_steps_or_a_period(cls, value: Any) -> Any:
+        is_count = isinstance(value, (int, float)) and value >= 1 and value % 1 == 0
+        if value is None or is_count or is_period(value):
+            return int(value) if is_count else value
+        raise ValueError(
+            "expected a period of a day or longer, such as 1MS or 16D, or a number of steps "
+            f"greater than or equal to 1; found {value!r}"
+        )
+
+    @model_validator(mode="after")
+    def _settings_belong_to_the_kind(self) -> Variable:
+        for setting, kind in {
+            "window": "series",
+            "symbols": "series",
+            "patch": "image",
+            "classes": "categorical",
+        }.items():
+            if getattr(self, setting) and self.kind != kind:
+                raise ValueError(
+                    f"'{setting}' belongs to kind: {kind}, found kind: {self.kind}; "
+                    f"set kind: {kind} or remove '{setting}'"
+                )
+        if self.whole and (not OWN_DIMS[self.kind] or self.window or self.patch or self.symbols):
+            raise ValueError(
+                f"'whole' makes one token of a series, image or vector, found kind: {self.kind}, window: "
+                f"{self.window}, patch: {self.patch}, symbols: {self.symbols}; remove 'whole', or the others"
+            )
+        if self.breakpoints != "gaussian" and not self.symbols:
+            raise ValueError(
+                f"'breakpoints: {self.breakpoints}' separate symbols, but 'symbols' is not set; add "
+                "'symbols: 20' or remove 'breakpoints'"
+            )
+        if self.dims and len(self.dims) < OWN_DIMS[self.kind]:
+            raise ValueError(
+                f"kind: {self.kind} needs {OWN_DIMS[self.kind]} dims, found {self.dims}"
+            )
+        if self.dims and not OWN_DIMS[self.kind]:
+            raise ValueError(f"kind: {self.kind} has no dims of its own, found {self.dims}")
+        return self
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Length of each dim; available once the schema is bound to data."""
+        return tuple(len(self.labels[d]) for d in self.dims)
+
+    @property
+    def bound(self) -> bool:
+        """Whether dims and labels are set, so that tokens can be counted."""
+        return len(self.dims) >= OWN_DIMS[self.kind] and set(self.labels) == set(self.dims)

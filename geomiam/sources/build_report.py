@@ -1,0 +1,169 @@
+"""Reports on a build: source, grid, resampling and coverage of each variable."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import xarray as xr
+
+from geomiam.errors import DoubtfulSource, warn
+from geomiam.outputs.html import table_html
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
+
+SHOWN = 4
+"""Most names of variables in a line."""
+COVERAGE_DIFFERENCE = 0.005
+"""A variable with a smaller coverage than its modality by this share gets a separate line."""
+
+
+@dataclass
+class VariableReport:
+    """Source, files, grid and resampling of one variable; ``bytes`` under the grid, as float32."""
+
+    variable: str
+    modality: str
+    source: str
+    kind: str
+    files: int = 0
+    absent: int = 0
+    crs: str = ""
+    resolution: str = ""
+    resampling: str = ""
+    bytes: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class CubePlan:
+    """Files and scenes that a build would read.
+
+    Attributes
+    ----------
+    table
+        A row for each variable, with columns variable, modality, source, kind, files, absent (number
+        of missing tiles), crs and resolution of the source, resampling, bytes (under the grid, as
+        float32), notes.
+    grid
+        GeoBox of the cube.
+    missing
+        Variables of the catalog without a source.
+    """
+
+    table: pd.DataFrame
+    grid: GeoBox
+    missing: tuple[str, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        """Bytes to read, before compression and without the margins of Sentinel-2 masks."""
+        return int(self.table["bytes"].sum())
+
+    def __repr__(self) -> str:
+        return "\n".join([self._head(), *_lines(self.table), *self._ends()])
+
+    def _repr_html_(self) -> str:
+        notes = ["; ".join(lines) for lines in self.table["notes"]]
+        table = self.table.assign(notes=notes).drop(columns="bytes")
+        title = "\n".join([self._head(), *self._ends()])
+        return table_html(title, list(table.columns), table.itertuples(index=False))
+
+    def _head(self) -> str:
+        rows, cols = self.grid.shape.yx
+        cell = f"{abs(self.grid.resolution.x):g} {unit_of(self.grid)}"
+        return f"{rows:,} × {cols:,} cells of {cell} in {crs_name(self.grid)}"
+
+    def _ends(self) -> list[str]:
+        names = ", ".join(self.missing)
+        lines = [f"without a source, not built: {names}"] if self.missing else []
+        return [*lines, f"{self.bytes / 1e6:,.1f} MB to read, as float32"]
+
+
+def summary(cube: xr.Dataset) -> str:
+    """Return the sources and the coverage of a cube as lines of text, from its attributes.
+
+    Parameters
+    ----------
+    cube
+        Cube of :func:`geomiam.build_cube`.
+    """
+    blank = asdict(VariableReport("", "", "", ""))
+    table = pd.DataFrame([{**blank, **row} for row in json.loads(cube.attrs["sources"])])
+    lines = _lines(table)
+    coverage = json.loads(cube.attrs.get("variable_coverage", "{}"))
+    for modality, share in json.loads(cube.attrs.get("coverage", "{}")).items():
+        lines.append(f"  {modality}: data in {share:.1%} of the cells that have any")
+        names = table["variable"][table["modality"] == modality]
+        smaller = [n for n in names if coverage.get(n, share) < share - COVERAGE_DIFFERENCE]
+        lines += [f"    {name}: {coverage[name]:.1%}" for name in smaller]
+    failures = list(cube.attrs.get("failed_assets", []))
+    if failures:
+        lines.append(f"  {len(failures)} files could not be read; their cells are NaN:")
+        lines += [f"    {line}" for line in failures[:20]]
+        lines += [f"    … and {len(failures) - 20} more"] if len(failures) > 20 else []
+    return "\n".join(lines)
+
+
+def warn_of_empty_variables(names: Sequence[str]) -> None:
+    """Warn of variables of a built cube that are NaN in every cell."""
+    if names:
+        warn(
+            f"{len(names)} variables are NaN in every cell: {_names(names)}; check the extent of their "
+            "sources, their bands, and 'nodata:'",
+            DoubtfulSource,
+        )
+
+
+def _lines(table: pd.DataFrame) -> list[str]:
+    """Return a line for each source, grid and resampling, then the notes."""
+    keys = ["modality", "source", "kind", "crs", "resolution", "resampling"]
+    lines = [_line(dict(zip(keys, key)), part) for key, part in table.groupby(keys, sort=False)]
+    notes = itertools.chain.from_iterable(table["notes"])
+    return lines + [f"  {note}" for note in dict.fromkeys(notes)]
+
+
+def _line(shared: Mapping[str, str], rows: pd.DataFrame) -> str:
+    """Return a line on variables with the same source, grid and resampling."""
+    of_scenes = shared["kind"] == "stac"
+    count = int(rows["files"].max() if of_scenes else rows["files"].sum())
+    unit = "scenes" if of_scenes else "file" if count == 1 else "files"
+    absent = int(rows["absent"].sum())
+    details = [
+        f"{shared['kind']}, {count} {unit}",
+        f"{absent} tiles absent" if absent else "",
+        shared["crs"],
+        shared["resolution"],
+        f"resampling {shared['resampling']}",
+    ]
+    names = _names(list(rows["variable"]))
+    text = ", ".join(part for part in details if part)
+    return f"  {shared['modality']}: {names} from {shared['source']} ({text})"
+
+
+def _names(names: Sequence[str]) -> str:
+    ellipsis = f", … ({len(names)})" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + ellipsis
+
+
+def crs_name(box: GeoBox) -> str:
+    """Return the EPSG code of a grid's CRS, or its name if it has no code."""
+    if box.crs is None:
+        return "no CRS"
+    if box.crs.epsg:
+        return f"EPSG:{box.crs.epsg}"
+    by = box.crs.proj.coordinate_operation
+    return str(box.crs.proj.name if by is None else by.method_name)
+
+
+def unit_of(box: GeoBox) -> str:
+    """Return the unit of a grid's resolution: m, degrees, or the name in the CRS."""
+    if box.crs is None:
+        return ""
+    unit = str(box.crs.proj.axis_info[0].unit_name)
+    return {"metre": "m", "degree": "degrees"}.get(unit, unit)
