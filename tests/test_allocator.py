@@ -30,9 +30,9 @@ def page_faults(*, ask: bool, env: dict[str, str]) -> tuple[str, int]:
     """What the allocator said, and page faults of 200 passes over one megabyte."""
     run = [sys.executable, "-c", FAULTS.format(ask=ask)]
     clean = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
-    done = subprocess.run(run, capture_output=True, text=True, check=True, env=clean | env)
-    told, faults = done.stdout.split()
-    return told, int(faults)
+    process = subprocess.run(run, capture_output=True, text=True, check=True, env=clean | env)
+    output, faults = process.stdout.split()
+    return output, int(faults)
 
 
 @pytest.mark.slow
@@ -41,8 +41,8 @@ def test_a_worker_does_not_fault_its_memory_in_again_and_again():
     dask_says = {"MALLOC_TRIM_THRESHOLD_": "65536"}
     assert page_faults(ask=True, env={})[0] == "False"  # elsewhere nothing is changed
     _, before = page_faults(ask=False, env=dask_says)
-    told, after = page_faults(ask=True, env=dask_says)
-    if told == "False":
+    output, after = page_faults(ask=True, env=dask_says)
+    if output == "False":
         pytest.skip("this system's allocator takes no orders")
     assert before > 10_000  # each pass maps its memory anew
     assert after < before / 100

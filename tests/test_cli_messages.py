@@ -60,7 +60,7 @@ def test_what_is_python_is_marked():
 
 def messages() -> dict[str, str]:
     """Texts of all errors that the package raises, with '…' for values, and where they are."""
-    found = {}
+    flags_found = {}
     for path in ROOT.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Raise) and node.exc is not None:
@@ -69,10 +69,10 @@ def messages() -> dict[str, str]:
                         texts = [
                             v.value if isinstance(v, ast.Constant) else "…" for v in part.values
                         ]
-                        found["".join(map(str, texts))] = path.name
+                        flags_found["".join(map(str, texts))] = path.name
                     elif isinstance(part, ast.Constant) and isinstance(part.value, str):
-                        found.setdefault(part.value, path.name)
-    return found
+                        flags_found.setdefault(part.value, path.name)
+    return flags_found
 
 
 def test_other_names_of_flags_exist():
@@ -85,9 +85,13 @@ def test_other_names_of_flags_exist():
 def test_no_message_leaves_an_argument_that_the_verb_has_a_flag_for(words):
     flags = flags_of(verb(COMMAND, words))
     for text in messages():
-        told = with_flags(text, flags)
-        assert "TrainingConfig(" not in told and "NetworkConfig(" not in told, text
-        outside = re.sub(r"\b[\w.]+\([^()]*\)", "", told)  # arguments of a Python call stay
+        text_with_flags = with_flags(text, flags)
+        assert (
+            "TrainingConfig(" not in text_with_flags and "NetworkConfig(" not in text_with_flags
+        ), text
+        outside = re.sub(
+            r"\b[\w.]+\([^()]*\)", "", text_with_flags
+        )  # arguments of a Python call stay
         for name in re.findall(r"(?<![\w.\[(])([a-z]\w*)=(?!=)", outside):
             assert name not in flags, text
 
@@ -103,12 +107,14 @@ def test_names_that_a_terminal_cannot_show_are_escaped_and_end_in_a_message(tmp_
     catalog = tmp_path / "c.yaml"
     text = 'title: "a\\e[2Jb"\nmodalities: {m: {variables: {x→y: {}}}}\n'
     catalog.write_text(text, encoding="utf-8")
-    shown = run("info", str(catalog), encoding="cp1252")
-    assert shown.returncode == 0, shown.stderr
-    assert b"x\\u2192y" in shown.stdout and b"\x1b" not in shown.stdout
-    refused = run("info", str(tmp_path / "é→\u202e.yaml"), encoding="cp1252")
-    assert refused.returncode == 1
-    assert refused.stderr.startswith(b"error: ") and b"Traceback" not in refused.stderr
+    process = run("info", str(catalog), encoding="cp1252")
+    assert process.returncode == 0, process.stderr
+    assert b"x\\u2192y" in process.stdout and b"\x1b" not in process.stdout
+    process_refused = run("info", str(tmp_path / "é→\u202e.yaml"), encoding="cp1252")
+    assert process_refused.returncode == 1
+    assert (
+        process_refused.stderr.startswith(b"error: ") and b"Traceback" not in process_refused.stderr
+    )
 
 
 def test_a_failure_of_the_system_or_of_ours_is_one_message(monkeypatch, capsys):
@@ -140,8 +146,8 @@ def test_warnings_are_a_line_with_flags_and_without_code():
         "run(call, flags=lambda: {'thin': ('--thin', '--no-thin')})\n"
         "warnings.warn('as usual')\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    first, *others = done.stderr.splitlines()
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    first, *other_flags = process.stderr.splitlines()
     assert first == r"warning: 2 records are left; --no-thin keeps all \x1b[2J"
-    assert any("RuntimeWarning: of another library" in line for line in others)
-    assert any("UserWarning: as usual" in line for line in others)  # Python's format is back
+    assert any("RuntimeWarning: of another library" in line for line in other_flags)
+    assert any("UserWarning: as usual" in line for line in other_flags)  # Python's format is back

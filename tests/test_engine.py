@@ -39,14 +39,14 @@ def made(fusion: str, *, rows: int = 23, gaps: float = 0.3, species: int = 5):
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_batches_slabs_and_blocks_of_species_do_not_matter(fusion, scale, monkeypatch):
     model, block, masks = made(fusion)
-    asked = {"species": np.array([4, 0, 2]), "scale": scale}
+    arguments = {"species": np.array([4, 0, 2]), "scale": scale}
     visible = np.random.default_rng(0).random((9, masks.shape[1])) < 0.5
 
     def everything():
         return (
-            *shapley_block(model, block, groups=masks, **asked)[:2],
-            predict_block(model, block, visible=masks[:3].any(0), **asked),
-            coalition_block(model, block, visible=visible, **asked),
+            *shapley_block(model, block, groups=masks, **arguments)[:2],
+            predict_block(model, block, visible=masks[:3].any(0), **arguments),
+            coalition_block(model, block, visible=visible, **arguments),
         )
 
     before = everything()
@@ -64,13 +64,13 @@ def test_batches_slabs_and_blocks_of_species_do_not_matter(fusion, scale, monkey
 def test_a_prediction_that_is_not_finite_is_an_error_and_no_gap():
     model, block, masks = made("group")
     torch.nn.init.constant_(model.network.head.bias[1:2], torch.inf)
-    asked = {"species": np.arange(5), "scale": "logit"}
+    arguments = {"species": np.arange(5), "scale": "logit"}
     with pytest.raises(FloatingPointError, match="NaN or infinity from finite input"):
-        predict_block(model, block, visible=masks.any(0), **asked)
+        predict_block(model, block, visible=masks.any(0), **arguments)
     with pytest.raises(FloatingPointError, match="NaN or infinity from finite input"):
-        coalition_block(model, block, visible=masks, **asked)
+        coalition_block(model, block, visible=masks, **arguments)
     with pytest.raises(FloatingPointError, match="NaN or infinity from finite input"):
-        shapley_block(model, block, groups=masks, **asked)
+        shapley_block(model, block, groups=masks, **arguments)
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
@@ -104,9 +104,9 @@ def test_all_coalitions_at_once_equal_one_transformer_a_coalition(depth, groups,
     )
     with torch.inference_mode():
         together = read_coalitions(fusion.blocks, fusion.with_query(summaries), layout)
-        for c, own in enumerate(coalitions):
+        for c, row_pattern in enumerate(coalitions):
             present = torch.zeros(4, groups, dtype=torch.bool)
-            present[:, list(own)] = True
+            present[:, list(row_pattern)] = True
             alone = fusion.fuse(summaries, present)
             torch.testing.assert_close(together[:, c], alone, rtol=0, atol=1e-5)
 
@@ -130,13 +130,13 @@ def repeated(block: Block, times: int) -> Block:
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_equal_rows_are_equal_to_the_last_bit(fusion):
     model, block, masks = made(fusion, rows=7)
-    many = repeated(block, 5)
-    answers = predict_block(model, many, visible=masks.any(0), species=np.arange(5))
+    repeated_block = repeated(block, 5)
+    answers = predict_block(model, repeated_block, visible=masks.any(0), species=np.arange(5))
     assert (
         answers.reshape(7, 5, 5) == answers.reshape(7, 5, 5)[:, :1]
     ).sum() == answers.size - np.isnan(answers).sum()
     visible = masks[:2]
-    several = coalition_block(model, many, visible=visible, species=np.arange(5)).reshape(
+    several = coalition_block(model, repeated_block, visible=visible, species=np.arange(5)).reshape(
         2, 7, 5, 5
     )
     np.testing.assert_array_equal(several, np.broadcast_to(several[:, :, :1], several.shape))
@@ -147,20 +147,20 @@ def test_a_group_is_encoded_once_for_rows_that_have_it_in_common(monkeypatch):
     model, block, masks = made("group", rows=40, gaps=0.0)
     coarse = [p for p, part in enumerate(model.layout.parts) if part.kind == "vector"]
     values = [np.repeat(v[:4], 10, 0) if p in coarse else v for p, v in enumerate(block.values)]
-    encoded: list[tuple[int, int]] = []
+    encoded_rows: list[tuple[int, int]] = []
     original = GroupFusion.pool
 
     def counted(self, group, tokens, visible):
-        encoded.append((group, len(tokens)))
+        encoded_rows.append((group, len(tokens)))
         return original(self, group, tokens, visible)
 
     monkeypatch.setattr(GroupFusion, "pool", counted)
     mixed = Block(tuple(values), block.observed)
     fast, _, _ = shapley_block(model, mixed, groups=masks, species=np.arange(2))
     groups = list(model.schema.groups)
-    assert dict(encoded)[groups.index("embedding")] == 4
-    assert dict(encoded)[groups.index("climate")] == 40
-    assert len(encoded) == len(groups)  # once each, for all coalitions
+    assert dict(encoded_rows)[groups.index("embedding")] == 4
+    assert dict(encoded_rows)[groups.index("climate")] == 40
+    assert len(encoded_rows) == len(groups)  # once each, for all coalitions
     monkeypatch.undo()
     monkeypatch.setattr("geomiam.tokens.rows.COMPARED", 0)
     plain, _, _ = shapley_block(model, mixed, groups=masks, species=np.arange(2))
@@ -170,10 +170,10 @@ def test_a_group_is_encoded_once_for_rows_that_have_it_in_common(monkeypatch):
 def test_distinct_rows_are_those_of_numpy():
     model, block, _ = made("group", rows=60, gaps=0.4)
     values = [torch.as_tensor(np.repeat(v[:20], 3, 0)) for v in block.values]
-    seen = torch.as_tensor(np.repeat(block.observed[:20], 3, 0))
-    rows = Rows(model.network.members[0].tokenizers, values, seen)
-    every = list(range(model.layout.size))
-    first, same = rows.distinct(every)
+    has_token = torch.as_tensor(np.repeat(block.observed[:20], 3, 0))
+    rows = Rows(model.network.members[0].tokenizers, values, has_token)
+    all_species = list(range(model.layout.size))
+    first, same = rows.distinct(all_species)
     flat = np.concatenate([v.reshape(60, -1) for v in values], 1)
     expected = np.unique(np.nan_to_num(flat, nan=1e30), axis=0)  # one NaN is equal to another
     assert len(first) == len(expected)
@@ -201,8 +201,8 @@ def test_precision_is_asked_for_and_told(model, cube):
     assert rough.attrs["precision"] == "bf16" and fine.attrs["precision"] == "fp32"
     assert rough.attrs["model_id"] == fine.attrs["model_id"]
     xr.testing.assert_allclose(rough["suitability"], fine["suitability"], rtol=0, atol=0.03)
-    why = gm.shapley(cube, model, precision="bf16")
-    total = why["base_value"] + why["shapley"].sum("group")
-    assert float(np.abs(total - why["suitability"]).max()) < 0.01
+    explanation = gm.shapley(cube, model, precision="bf16")
+    total = explanation["base_value"] + explanation["shapley"].sum("group")
+    assert float(np.abs(total - explanation["suitability"]).max()) < 0.01
     with pytest.raises(SelectionError, match="precision='int8'; use fp32 or bf16"):
         gm.predict(cube, model, precision="int8")

@@ -1,4 +1,4 @@
-"""Amortised explanations: they add up, absent groups get nothing, and the error told is the error made."""
+"""Amortised explanations: they add up, absent groups get nothing, and the error predicted is the error made."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from helpers_small import quick, tiny_sites
 
 import geomiam as gm
 from geomiam.errors import SelectionError
-from geomiam.explain.explainer import _asked
+from geomiam.explain.explainer import _coalitions
 from geomiam.inference.coalitions import members, shapley_weights
 from geomiam.networks.explainer import Explainer
 
@@ -22,8 +22,8 @@ TOKEN = gm.NetworkConfig(fusion="token", width=16, heads=2, depth=2, frequencies
 @pytest.fixture(scope="module")
 def sites():
     ds = tiny_sites(300, species=3, gaps=0.1)
-    gone = xr.DataArray(np.arange(300) % 7 == 0, dims="site")
-    ndvi = ds["ndvi"].where(~gone).assign_attrs(modality="greenness")
+    hidden_groups = xr.DataArray(np.arange(300) % 7 == 0, dims="site")
+    ndvi = ds["ndvi"].where(~hidden_groups).assign_attrs(modality="greenness")
     return ds.assign(ndvi=ndvi)
 
 
@@ -38,53 +38,65 @@ def taught(request, sites):
 
 
 def test_values_add_up_and_predictions_stay(taught, sites):
-    model, made, scale = taught
-    told = gm.shapley(sites, made, method="amortised", scale=scale)
-    total = told["base_value"] + told["shapley"].sum("group", skipna=False)
-    seen = told["suitability"].notnull()
-    assert float(np.abs(total - told["suitability"]).max()) < 1e-5
+    model, explained_model, scale = taught
+    amortised_values = gm.shapley(sites, explained_model, method="amortised", scale=scale)
+    total = amortised_values["base_value"] + amortised_values["shapley"].sum("group", skipna=False)
+    has_token = amortised_values["suitability"].notnull()
+    assert float(np.abs(total - amortised_values["suitability"]).max()) < 1e-5
     before = gm.predict(sites, model, scale=scale)["suitability"]
-    xr.testing.assert_allclose(told["suitability"], before, rtol=0, atol=1e-5)
+    xr.testing.assert_allclose(amortised_values["suitability"], before, rtol=0, atol=1e-5)
     for group, names in {"climate": ["bio1"], "greenness": ["ndvi"]}.items():
-        gone = told["shapley"].sel(group=group)
+        hidden_groups = amortised_values["shapley"].sel(group=group)
         absent = sites[names[0]].isnull()
-        absent = (absent.all("month") if "month" in absent.dims else absent) & seen.all("species")
-        assert absent.any() and (gone.where(absent, 0) == 0).all()
+        absent = (absent.all("month") if "month" in absent.dims else absent) & has_token.all(
+            "species"
+        )
+        assert absent.any() and (hidden_groups.where(absent, 0) == 0).all()
 
 
 def test_it_learns_and_tells_how_far_it_is_off(taught, sites):
-    model, made, scale = taught
-    known = made.about["explainer"]
+    model, explained_model, scale = taught
+    known = explained_model.about["explainer"]
     exact = gm.shapley(sites, model, scale=scale)["shapley"]
-    told = gm.shapley(sites, made, method="amortised", scale=scale)
-    off = float(np.abs(told["shapley"] - exact).mean())
+    amortised_values = gm.shapley(sites, explained_model, method="amortised", scale=scale)
+    off = float(np.abs(amortised_values["shapley"] - exact).mean())
     untaught = float(np.abs(exact - exact.mean("site")).mean())
     assert off < 0.6 * untaught, (off, untaught)
     assert known["mean_absolute_error"] == pytest.approx(off, rel=0.6)
     assert known["explained_variance"] > 0.3 and known["sites"] >= 30
-    assert json.loads(told.attrs["explainer"]) == known
-    assert told.attrs["method"] == "amortised"
+    assert json.loads(amortised_values.attrs["explainer"]) == known
+    assert amortised_values.attrs["method"] == "amortised"
 
 
 def test_it_is_saved_with_the_model(taught, sites, tmp_path):
-    _, made, scale = taught
-    again = gm.load_model(made.save(tmp_path / "model"))
-    assert again.id == made.id
-    asked = {"method": "amortised", "scale": scale}
-    xr.testing.assert_identical(gm.shapley(sites, again, **asked), gm.shapley(sites, made, **asked))
+    _, explained_model, scale = taught
+    again = gm.load_model(explained_model.save(tmp_path / "model"))
+    assert again.id == explained_model.id
+    arguments = {"method": "amortised", "scale": scale}
+    xr.testing.assert_identical(
+        gm.shapley(sites, again, **arguments), gm.shapley(sites, explained_model, **arguments)
+    )
 
 
 def test_what_it_cannot_tell_is_refused(taught, sites):
-    model, made, scale = taught
-    other = {"probability": "logit", "logit": "probability"}[scale]
+    model, explained_model, scale = taught
+    other_scale = {"probability": "logit", "logit": "probability"}[scale]
     cases = [
         ((sites, model), {}, "has no explainer; train one with"),
-        ((sites, made), {"scale": other}, f"on the scale '{scale}', asked for '{other}'"),
-        ((sites, made), {"groups": {"a": "climate"}, "scale": scale}, "knows the groups"),
-        ((sites, made), {"using": ["climate"], "scale": scale}, "knows the groups"),
+        (
+            (sites, explained_model),
+            {"scale": other_scale},
+            f"on the scale '{scale}', found scale='{other_scale}'",
+        ),
+        (
+            (sites, explained_model),
+            {"groups": {"a": "climate"}, "scale": scale},
+            "supports the groups",
+        ),
+        ((sites, explained_model), {"using": ["climate"], "scale": scale}, "supports the groups"),
     ]
-    for words, options, said in cases:
-        with pytest.raises(SelectionError, match=said):
+    for words, options, message in cases:
+        with pytest.raises(SelectionError, match=message):
             gm.shapley(*words, method="amortised", **options)
     with pytest.raises(SelectionError, match="method='guess'; use exact, latin, amortised"):
         gm.shapley(sites, model, method="guess")
@@ -99,21 +111,21 @@ def test_what_it_cannot_tell_is_refused(taught, sites):
 def test_the_regression_of_all_coalitions_has_shapley_values_as_its_solution(groups):
     """Charnes et al. 1988: with the constraint that they add up."""
     rng = np.random.default_rng(0)
-    every = members(groups)
+    all_groups = members(groups)
     v = rng.normal(size=2**groups)
-    member, weight = _asked(groups, rng)
+    member, weight = _coalitions(groups, rng)
     gains = v[(member << np.arange(groups)).sum(1)] - v[0]
     a, b = member.astype(float), weight[:, None]
     normal = np.block(
         [[a.T @ (b * a), np.ones((groups, 1))], [np.ones((1, groups)), np.zeros((1, 1))]]
     )
-    solved = np.linalg.solve(normal, np.append(a.T @ (weight * gains), v[-1] - v[0]))[:groups]
-    np.testing.assert_allclose(solved, shapley_weights(groups).T @ v, atol=1e-10)
-    assert len(every) - 2 == len(member)
+    solution = np.linalg.solve(normal, np.append(a.T @ (weight * gains), v[-1] - v[0]))[:groups]
+    np.testing.assert_allclose(solution, shapley_weights(groups).T @ v, atol=1e-10)
+    assert len(all_groups) - 2 == len(member)
 
 
 def test_drawn_coalitions_come_in_pairs():
-    member, weight = _asked(9, np.random.default_rng(0))
+    member, weight = _coalitions(9, np.random.default_rng(0))
     assert member.shape == (64, 9) and (weight == 1).all()
     np.testing.assert_array_equal(member[32:], ~member[:32])
     size = member.sum(1)
@@ -132,16 +144,23 @@ def test_gains_are_shared_out_among_those_present():
 
 
 def test_the_error_told_is_that_of_the_sites_held_out(taught, sites):
-    _, made, scale = taught
+    _, explained_model, scale = taught
     bare = sites.drop_vars("presence")
-    held = gm.splits.hold_out_blocks(bare, share=0.2, rng=np.random.default_rng(0))
-    kept = sites.isel(site=held)
-    exact = gm.shapley(kept, made, scale=scale, method="exact")["shapley"].dropna("site", how="all")
-    told = gm.shapley(kept, made, scale=scale, method="amortised")["shapley"]
-    told = told.dropna("site", how="all")
-    known = made.about["explainer"]
+    is_test = gm.splits.hold_out_blocks(bare, share=0.2, rng=np.random.default_rng(0))
+    kept_rows = sites.isel(site=is_test)
+    exact = gm.shapley(kept_rows, explained_model, scale=scale, method="exact")["shapley"].dropna(
+        "site", how="all"
+    )
+    amortised_values = gm.shapley(kept_rows, explained_model, scale=scale, method="amortised")[
+        "shapley"
+    ]
+    amortised_values = amortised_values.dropna("site", how="all")
+    known = explained_model.about["explainer"]
     assert known["sites"] == exact.sizes["site"] < 256
-    off, exact = (told - exact).values, exact.transpose("site", "group", "species").values
+    off, exact = (
+        (amortised_values - exact).values,
+        exact.transpose("site", "group", "species").values,
+    )
     assert known["mean_absolute_error"] == pytest.approx(np.abs(off).mean(), rel=1e-3)
     assert known["mean_absolute_value"] == pytest.approx(np.abs(exact).mean(), rel=1e-3)
 
@@ -152,18 +171,18 @@ def test_lessons_come_from_the_other_sites_once_whole_and_once_with_groups_hidde
     from geomiam.explain import explainer as module
 
     model = gm.fit(sites, network=TOKEN, training=quick(epochs=1), rng=0)
-    seen = []
-    monkeypatch.setattr(module, "_train", lambda explainer, task, **_: seen.append(task))
+    training_data = []
+    monkeypatch.setattr(module, "_train", lambda explainer, task, **_: training_data.append(task))
     gm.fit_explainer(model, sites, holdout=0.2, rng=0)
-    held = gm.splits.hold_out_blocks(
+    is_test = gm.splits.hold_out_blocks(
         sites.drop_vars("presence"), share=0.2, rng=np.random.default_rng(0)
     )
     observed = gm.predict(sites, model)["observed"].values > 0
-    n = int((~held & observed).sum())
-    task = seen[0]
+    n = int((~is_test & observed).sum())
+    task = training_data[0]
     assert len(task.states) == 2 * n
-    whole, hidden = task.present[:n], task.present[n:]
-    assert hidden.any(1).float().mean() > 0.9 and hidden.sum() < whole.sum()
+    full_value, hidden = task.present[:n], task.present[n:]
+    assert hidden.any(1).float().mean() > 0.9 and hidden.sum() < full_value.sum()
     # v(S) − v(∅) of the coalition of one group is the prediction from it alone.
     logits = {"scale": "probability"}
     groups = list(model.schema.groups)
@@ -172,11 +191,11 @@ def test_lessons_come_from_the_other_sites_once_whole_and_once_with_groups_hidde
         if member.sum() == 1:
             shown = gm.predict(sites, model, using=groups[int(member.argmax())], empty="base")
             answers = shown["suitability"].transpose("site", "species").values - base
-            mean = answers[~held & observed].mean(0)
+            mean = answers[~is_test & observed].mean(0)
             np.testing.assert_allclose(task.gains[row, :n].mean(0), mean, atol=1e-4)
     monkeypatch.setattr(module, "VALUES", 2 * 10 * len(task.member) * 3)
     gm.fit_explainer(model, sites, rng=0)
-    assert len(seen[1].states) == 2 * 10
+    assert len(training_data[1].states) == 2 * 10
 
 
 def test_the_loss_weighs_coalitions_and_counts_in_deviations_of_the_gain():
@@ -193,20 +212,22 @@ def test_the_loss_weighs_coalitions_and_counts_in_deviations_of_the_gain():
     for c in range(2):
         for r in rows.tolist():
             for s in range(species):
-                told = sum(float(values[r, g, s]) for g in range(groups) if member[c, g])
-                off = (told - float(gains[c, r, s])) / float(gain[:, s].std())
+                amortised_values = sum(
+                    float(values[r, g, s]) for g in range(groups) if member[c, g]
+                )
+                off = (amortised_values - float(gains[c, r, s])) / float(gain[:, s].std())
                 total += float(weight[c]) * off**2
-    found = _loss(lambda states, *_: values[rows], task, rows)
-    assert float(found) == pytest.approx(total / (2 * 3 * species), rel=1e-5)
+    loss = _loss(lambda states, *_: values[rows], task, rows)
+    assert float(loss) == pytest.approx(total / (2 * 3 * species), rel=1e-5)
 
 
 def test_a_row_never_has_all_groups_hidden():
-    from geomiam.explain.explainer import _hidden
+    from geomiam.explain.explainer import _with_hidden_groups
     from geomiam.tokens.blocks import Block
 
     masks = np.repeat(np.eye(4, dtype=bool), 2, axis=1)
     block = Block((np.zeros((500, 8, 1), np.float32),), np.ones((500, 8), bool))
-    left = _hidden(block, masks, np.random.default_rng(0)).observed
+    left = _with_hidden_groups(block, masks, np.random.default_rng(0)).observed
     groups = left.reshape(500, 4, 2)
     assert (groups.any(2) == groups.all(2)).all()  # groups go as a whole
     count = groups.any(2).sum(1)

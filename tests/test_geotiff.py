@@ -62,9 +62,9 @@ def test_a_geotiff_of_an_explanation_adds_up(small, cube, tmp_path):
     for name in species:
         total = base[name] + sum(bands[f"{name}: {g}"] for g in groups)
         np.testing.assert_allclose(total, bands[name], atol=1e-5)
-    why = gm.shapley(cube, small, species=species)
+    explanation = gm.shapley(cube, small, species=species)
     for name in ("suitability", "shapley"):
-        np.testing.assert_allclose(made[name], why[name], atol=2e-6)
+        np.testing.assert_allclose(made[name], explanation[name], atol=2e-6)
 
 
 @pytest.mark.parametrize("flip", [{"y": slice(None, None, -1)}, {"x": slice(None, None, -1)}])
@@ -132,19 +132,19 @@ def test_a_geotiff_replaces_a_geotiff_of_geomiam_only(small, cube, sites, tmp_pa
 
 
 @pytest.fixture(scope="module")
-def stored(small, cube, tmp_path_factory) -> Path:
+def stored_map(small, cube, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("maps") / "why.zarr"
     odd = cube.assign_coords(x=cube.x.assign_attrs(made={"by": "us", "on": None}, good=True))
     gm.write_map(odd.chunk(y=5), small, path, shapley=True, progress=False)
     return path
 
 
-def test_a_plain_open_of_a_map_has_its_crs(cube, stored):
+def test_a_plain_open_of_a_map_has_its_crs(cube, stored_map):
     import rioxarray  # noqa: F401
 
     for plain in (
-        xr.open_zarr(stored, consolidated=False),
-        xr.open_dataset(stored, engine="zarr", consolidated=False),
+        xr.open_zarr(stored_map, consolidated=False),
+        xr.open_dataset(stored_map, engine="zarr", consolidated=False),
     ):
         assert plain.rio.crs.to_epsg() == 4326
         assert plain.odc.crs.epsg == 4326
@@ -176,12 +176,12 @@ def test_a_plain_open_of_a_built_cube_has_its_crs(tmp_path):
 
 @pytest.mark.parametrize("engine", ["h5netcdf", "scipy"])
 @pytest.mark.parametrize("kind", ["plain", "opened", "predicted", "explained"])
-def test_maps_become_netcdf(small, cube, stored, tmp_path, engine, kind):
+def test_maps_become_netcdf(small, cube, stored_map, tmp_path, engine, kind):
     """Attributes are numbers, text, or lists of numbers: also netCDF 3 holds them."""
     pytest.importorskip(engine)
     maps = {
-        "plain": lambda: xr.open_zarr(stored, consolidated=False),
-        "opened": lambda: gm.open_cube(stored),
+        "plain": lambda: xr.open_zarr(stored_map, consolidated=False),
+        "opened": lambda: gm.open_cube(stored_map),
         "predicted": lambda: gm.predict(cube, small),
         "explained": lambda: gm.shapley(cube, small),
     }[kind]()
@@ -205,12 +205,15 @@ def test_attributes_that_json_lacks_become_text(cube, tmp_path):
         5: "a number as the key",
     }
     gm.write_cube(cube.assign_attrs(odd), tmp_path / "cube.zarr")
-    found = gm.open_cube(tmp_path / "cube.zarr").attrs
-    assert found["created"] == "2024-06-01T12:00:00" and found["path"] == str(
+    opened_map = gm.open_cube(tmp_path / "cube.zarr").attrs
+    assert opened_map["created"] == "2024-06-01T12:00:00" and opened_map["path"] == str(
         Path("/data/bio1.tif")
     )
-    assert found["seen"] == ["1", "2"] and found["raw"] == "abc" and found["count"] == 3
-    assert found["when"].startswith("2024-06-01") and "4326" in found["crs"]
     assert (
-        found["nested"] == {"path": "a", "1": [0.5, None]} and found["5"] == "a number as the key"
+        opened_map["seen"] == ["1", "2"] and opened_map["raw"] == "abc" and opened_map["count"] == 3
+    )
+    assert opened_map["when"].startswith("2024-06-01") and "4326" in opened_map["crs"]
+    assert (
+        opened_map["nested"] == {"path": "a", "1": [0.5, None]}
+        and opened_map["5"] == "a number as the key"
     )

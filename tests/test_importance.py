@@ -81,34 +81,36 @@ def test_the_published_squares_are_shifts_of_one_order_and_ours_are_not():
 def test_values_are_the_mean_of_what_groups_add_counted_by_hand(method, rows):
     """An additive game has no variance: any order, any pair, gives the exact values."""
     worth = np.arange(5.0)[:, None]
-    found = sample(lambda c: c @ worth, 5, method=method, rows=rows, samples=4)
-    np.testing.assert_allclose(found.values, worth, atol=1e-12)
-    np.testing.assert_allclose(found.standard_error, 0, atol=1e-12)
+    estimate = sample(lambda c: c @ worth, 5, method=method, rows=rows, samples=4)
+    np.testing.assert_allclose(estimate.values, worth, atol=1e-12)
+    np.testing.assert_allclose(estimate.standard_error, 0, atol=1e-12)
 
 
 def test_latin_values_equal_a_walk_along_the_rows():
     rng = np.random.default_rng(3)
     squares = [latin_square(GROUPS, cyclic=True, rng=rng) for _ in range(3)]
-    added = np.zeros((3, GROUPS, 2))
+    contributions = np.zeros((3, GROUPS, 2))
     for k, square in enumerate(squares):
         for order in square:
-            joined = np.zeros((1, GROUPS), bool)
+            is_member = np.zeros((1, GROUPS), bool)
             for group in order:
-                before = skill(joined)[0]
-                joined[0, group] = True
-                added[k, group] += (skill(joined)[0] - before) / GROUPS
-    found = sample(skill, GROUPS, rows="cyclic", samples=3, rng=np.random.default_rng(3))
-    np.testing.assert_allclose(found.values, added.mean(0), atol=1e-12)
-    expected = added.std(0, ddof=1) / np.sqrt(3)
-    np.testing.assert_allclose(found.standard_error, expected, atol=1e-12)
+                before = skill(is_member)[0]
+                is_member[0, group] = True
+                contributions[k, group] += (skill(is_member)[0] - before) / GROUPS
+    estimate = sample(skill, GROUPS, rows="cyclic", samples=3, rng=np.random.default_rng(3))
+    np.testing.assert_allclose(estimate.values, contributions.mean(0), atol=1e-12)
+    expected = contributions.std(0, ddof=1) / np.sqrt(3)
+    np.testing.assert_allclose(estimate.standard_error, expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("rows", ["independent", "cyclic", "antithetic"])
 def test_latin_values_add_up_and_nothing_is_worth_nothing(rows):
     for seed in range(20):
-        found = sample(skill, GROUPS, rows=rows, samples=4, rng=seed)
-        np.testing.assert_allclose(found.values.sum(0), found.full - found.base, atol=1e-12)
-        np.testing.assert_allclose(found.values[6], 0, atol=1e-12)
+        estimate = sample(skill, GROUPS, rows=rows, samples=4, rng=seed)
+        np.testing.assert_allclose(
+            estimate.values.sum(0), estimate.full - estimate.base, atol=1e-12
+        )
+        np.testing.assert_allclose(estimate.values[6], 0, atol=1e-12)
 
 
 @pytest.fixture(scope="module")
@@ -128,13 +130,13 @@ def runs():
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_intervals_hold_the_truth_as_often_as_they_say(runs, kind):
-    found = runs[kind]
-    off = np.abs(np.stack([f.values for f in found]) - TRUTH.values)
-    error = np.stack([f.standard_error for f in found])
-    inside = off <= t.ppf(0.975, found[0].replicates - 1) * error
-    covered = inside[:, :6].mean(0)  # the seventh has no error at all
-    assert ((covered > 0.9) & (covered < 0.99)).all(), covered
-    assert 0.93 < covered.mean() < 0.97
+    estimate = runs[kind]
+    off = np.abs(np.stack([f.values for f in estimate]) - TRUTH.values)
+    error = np.stack([f.standard_error for f in estimate])
+    inside = off <= t.ppf(0.975, estimate[0].replicates - 1) * error
+    is_covered = inside[:, :6].mean(0)  # the seventh has no error at all
+    assert ((is_covered > 0.9) & (is_covered < 0.99)).all(), is_covered
+    assert 0.93 < is_covered.mean() < 0.97
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -145,9 +147,9 @@ def test_samples_are_unbiased(runs, kind):
 
 
 def test_strata_err_less_than_plain_monte_carlo_of_equal_cost(runs):
-    off = {k: np.stack([f.values for f in found]) - TRUTH.values for k, found in runs.items()}
+    off = {k: np.stack([f.values for f in estimate]) - TRUTH.values for k, estimate in runs.items()}
     rmse = {k: np.sqrt((o[:, :6] ** 2).mean((0, 1))) for k, o in off.items()}
-    visits = {k: np.mean([f.visits for f in found]) for k, found in runs.items()}
+    visits = {k: np.mean([f.visits for f in estimate]) for k, estimate in runs.items()}
     uniform = ("uniform", "independent")
     for kind in KINDS[:3]:
         assert (rmse[kind] < 0.8 * rmse[uniform]).all(), rmse
@@ -167,26 +169,26 @@ def test_steps_are_the_samples_of_their_sizes():
 
 @pytest.mark.parametrize("memory", [2**30, 200, 0])
 def test_no_coalition_is_evaluated_twice_while_memory_lasts(memory):
-    asked: list[bytes] = []
+    evaluated_coalitions: list[bytes] = []
 
     def watched(coalitions):
-        asked.extend(row.tobytes() for row in coalitions)
+        evaluated_coalitions.extend(row.tobytes() for row in coalitions)
         return skill(coalitions)
 
     memo = Memo(watched, memory=memory)
-    found = sample(memo, GROUPS, samples=12)
-    assert len(asked) == memo.evaluations == found.evaluations
+    estimate = sample(memo, GROUPS, samples=12)
+    assert len(evaluated_coalitions) == memo.evaluations == estimate.evaluations
     if memory == 2**30:
-        assert len(asked) == len(set(asked)) <= 2**GROUPS
+        assert len(evaluated_coalitions) == len(set(evaluated_coalitions)) <= 2**GROUPS
     assert len(memo.stored) <= memory / 16
-    np.testing.assert_array_equal(found.values, sample(skill, GROUPS, samples=12).values)
+    np.testing.assert_array_equal(estimate.values, sample(skill, GROUPS, samples=12).values)
 
 
 def test_one_player_gets_everything():
     alone = lambda c: 2.0 + 3.0 * c  # noqa: E731
     for method in ("latin", "uniform"):
-        found = sample(alone, 1, method=method, samples=4)
-        assert (found.values.item(), found.standard_error.item()) == (3.0, 0.0)
+        estimate = sample(alone, 1, method=method, samples=4)
+        assert (estimate.values.item(), estimate.standard_error.item()) == (3.0, 0.0)
     assert exact(alone, 1).values.item() == 3.0
 
 
@@ -216,30 +218,34 @@ def test_every_coalition_answers_as_a_plain_prediction_does(model, sites, game):
     base = base_value(model, species=game.species, scale="logit")
     coalitions = some_coalitions(game)
     (answers,) = game._scores((coalitions[:, :, None] & game.groups).any(1))
-    for coalition, found in zip(coalitions, answers, strict=True):
+    for coalition, estimate in zip(coalitions, answers, strict=True):
         using = [n for n, member in zip(names, coalition) if member]
         plain = gm.predict(sites, model, using=using, scale="logit")["suitability"]
         plain = plain.transpose("site", "species").values[anything]
         unseen = np.isnan(plain)
-        np.testing.assert_allclose(found, np.where(unseen, base, plain), atol=2e-6)
-        assert (found[unseen] == np.broadcast_to(base, found.shape)[unseen]).all()  # exact ties
+        np.testing.assert_allclose(estimate, np.where(unseen, base, plain), atol=2e-6)
+        assert (
+            estimate[unseen] == np.broadcast_to(base, estimate.shape)[unseen]
+        ).all()  # exact ties
 
 
 def test_every_coalition_is_scored_as_scikit_learn_scores_it(sites, game):
     coalitions = some_coalitions(game)
     (answers,) = game._scores((coalitions[:, :, None] & game.groups).any(1))
-    for scores, found in zip(answers, game(coalitions), strict=True):
+    for scores, estimate in zip(answers, game(coalitions), strict=True):
         columns = zip(game.labels.T, scores.T)
         expected = [roc_auc_score(y[y == y], s[y == y]) for y, s in columns]
-        np.testing.assert_allclose(found, [*expected, np.mean(expected)], atol=1e-12)
+        np.testing.assert_allclose(estimate, [*expected, np.mean(expected)], atol=1e-12)
 
 
 def some_coalitions(game: SkillGame) -> np.ndarray:
     """Everything, every group alone, and a few at random; never nobody."""
     count = len(game.groups)
-    some = np.random.default_rng(0).random((6, count)) < 0.5
-    both = np.concatenate([np.ones((1, count), bool), np.eye(count, dtype=bool), some])
-    return both[both.any(1)]
+    random_coalitions = np.random.default_rng(0).random((6, count)) < 0.5
+    is_either = np.concatenate(
+        [np.ones((1, count), bool), np.eye(count, dtype=bool), random_coalitions]
+    )
+    return is_either[is_either.any(1)]
 
 
 def test_values_are_the_exact_ones_of_that_game(model, sites, game):
@@ -263,19 +269,21 @@ def test_the_full_value_is_the_skill_that_evaluate_tells(model, sites):
 
 
 def test_sampled_values_lie_about_the_exact_ones(model, sites):
-    found = gm.explain.importance(model, sites, method="latin", samples=8, rows="antithetic", rng=1)
+    estimate = gm.explain.importance(
+        model, sites, method="latin", samples=8, rows="antithetic", rng=1
+    )
     truth = gm.explain.importance(model, sites)
-    total = found["mean_shapley"].sum() + found["mean_base_value"]
-    assert float(total) == pytest.approx(float(found["mean_full_value"]), abs=1e-12)
-    off = np.abs(found["mean_shapley"] - truth["mean_shapley"])
-    assert (off <= t.ppf(0.9995, 3) * found["standard_error"] + 1e-12).all()
-    assert found.attrs["replicates"] == 4
-    assert found.attrs["evaluations"] <= 2 ** found.sizes["group"]
+    total = estimate["mean_shapley"].sum() + estimate["mean_base_value"]
+    assert float(total) == pytest.approx(float(estimate["mean_full_value"]), abs=1e-12)
+    off = np.abs(estimate["mean_shapley"] - truth["mean_shapley"])
+    assert (off <= t.ppf(0.9995, 3) * estimate["standard_error"] + 1e-12).all()
+    assert estimate.attrs["replicates"] == 4
+    assert estimate.attrs["evaluations"] <= 2 ** estimate.sizes["group"]
 
 
 def test_what_is_nowhere_observed_is_worth_nothing(model, sites):
-    gone = sites.assign(landsat=sites["landsat"] * np.nan)
-    table = gm.explain.importance(model, gone)
+    hidden_sites = sites.assign(landsat=sites["landsat"] * np.nan)
+    table = gm.explain.importance(model, hidden_sites)
     np.testing.assert_allclose(table["shapley"].sel(group="landsat"), 0, atol=1e-12)
     assert (np.abs(table["mean_shapley"]) > 0).sum() > 2
 
@@ -320,8 +328,8 @@ def test_a_variable_may_be_called_like_its_modality(model):
 def test_metrics_that_know_ties_share_their_value(tiny, metric):
     sites, model = tiny
     table = gm.explain.importance(model, sites, groups="variables", metric=metric)
-    both = table["base_value"] + table["shapley"].sum("group")
-    np.testing.assert_allclose(both, table["full_value"], atol=1e-12)
+    is_either = table["base_value"] + table["shapley"].sum("group")
+    np.testing.assert_allclose(is_either, table["full_value"], atol=1e-12)
     expected = gm.evaluate(model, sites, subsets="all", metrics=[metric])[metric]
     np.testing.assert_allclose(table["full_value"], expected.isel(subset=0), atol=1e-4)
 
@@ -368,14 +376,14 @@ def test_a_softmax_model_is_judged_by_its_shares(sites):
 
 def test_the_game_is_one_pass_over_sites_not_one_prediction_per_coalition(game, monkeypatch):
     """Tokens are made once per block of sites, however many coalitions look at them."""
-    made = []
+    calls_made = []
     network = type(game.model.network)
     tokens = network.tokens
-    monkeypatch.setattr(network, "tokens", lambda *a: made.append(1) or tokens(*a))
+    monkeypatch.setattr(network, "tokens", lambda *a: calls_made.append(1) or tokens(*a))
     game(np.ones((1, len(game.groups)), bool))
-    once, made[:] = len(made), []
+    once, calls_made[:] = len(calls_made), []
     game(np.random.default_rng(0).random((30, len(game.groups))) < 0.7)
-    assert len(made) == once
+    assert len(calls_made) == once
     assert isinstance(game, SkillGame)
 
 

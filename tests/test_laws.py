@@ -34,8 +34,8 @@ def assert_same_map(a: xr.Dataset, b: xr.Dataset) -> None:
 
 def without(cube: xr.Dataset, model: gm.Model, modality: str) -> xr.Dataset:
     """The cube with a modality set to NaN."""
-    gone = model.schema.modalities[modality].variables
-    return cube.assign({v: xr.full_like(cube[v], np.nan) for v in gone})
+    hidden_part = model.schema.modalities[modality].variables
+    return cube.assign({v: xr.full_like(cube[v], np.nan) for v in hidden_part})
 
 
 # 1. NaN in, number out.
@@ -73,10 +73,10 @@ def test_observed_bits_name_the_groups_that_have_a_finite_value(model, cube):
 def test_any_pattern_of_gaps_is_answered(model, cube, seed, share):
     rng = np.random.default_rng(seed)
     small = cube.isel(y=slice(0, 4), x=slice(0, 5))
-    holed = small.map(lambda v: v.where(rng.random(v.shape) >= share))
-    maps = gm.predict(holed, model)
+    with_gaps = small.map(lambda v: v.where(rng.random(v.shape) >= share))
+    maps = gm.predict(with_gaps, model)
     np.testing.assert_array_equal(
-        np.isfinite(maps["suitability"]).all("species"), observed_cells(holed).values
+        np.isfinite(maps["suitability"]).all("species"), observed_cells(with_gaps).values
     )
 
 
@@ -87,9 +87,9 @@ def test_any_pattern_of_gaps_is_answered(model, cube, seed, share):
     "modality", ["climate", "terrain", "cover", "landsat", "sentinel2", "embedding"]
 )
 def test_nan_using_and_hiding_are_the_same(model, cube, modality):
-    others = [m for m in model.schema.modalities if m != modality]
+    other_variables = [m for m in model.schema.modalities if m != modality]
     as_nan = gm.predict(without(cube, model, modality), model)
-    as_using = gm.predict(cube, model, using=others)
+    as_using = gm.predict(cube, model, using=other_variables)
     with pytest.warns(MissingModality, match=modality):
         as_absent = gm.predict(
             cube.drop_vars(list(model.schema.modalities[modality].variables)), model
@@ -218,22 +218,26 @@ def test_a_cell_without_dims_is_answered_too(model, cube):
 @given(order=st.permutations(range(8)))
 def test_the_order_of_variables_does_not_matter(model, cube, order):
     names = list(cube.data_vars)
-    shuffled = cube[[names[i] for i in order]]
-    assert_same_map(gm.predict(cube, model), gm.predict(shuffled, model))
+    shuffled_cube = cube[[names[i] for i in order]]
+    assert_same_map(gm.predict(cube, model), gm.predict(shuffled_cube, model))
 
 
 def test_the_order_of_labels_and_dims_does_not_matter(model, cube):
-    turned = cube.isel(time=[3, 0, 6, 1, 5, 2, 4], band=[1, 0]).transpose("x", "time", "y", ...)
-    maps = gm.predict(turned, model).transpose("species", "y", "x")
+    turned_cube = cube.isel(time=[3, 0, 6, 1, 5, 2, 4], band=[1, 0]).transpose(
+        "x", "time", "y", ...
+    )
+    maps = gm.predict(turned_cube, model).transpose("species", "y", "x")
     assert_same_map(gm.predict(cube, model), maps)
 
 
 def test_species_are_chosen_by_name(model, cube):
-    every = gm.predict(cube, model)
-    some = gm.predict(cube, model, species=["species 2", "species 0"])
-    assert some["species"].values.tolist() == ["species 2", "species 0"]
+    all_variables = gm.predict(cube, model)
+    is_finite = gm.predict(cube, model, species=["species 2", "species 0"])
+    assert is_finite["species"].values.tolist() == ["species 2", "species 0"]
     np.testing.assert_allclose(
-        some["suitability"], every["suitability"].sel(species=some["species"]), **SAME
+        is_finite["suitability"],
+        all_variables["suitability"].sel(species=is_finite["species"]),
+        **SAME,
     )
 
 
@@ -251,8 +255,8 @@ def test_building_the_graph_reads_and_computes_nothing(model, cube):
             )
         )
     )
-    maps, why = gm.predict(lazy, model), gm.shapley(lazy, model)
-    assert maps["suitability"].chunks is not None and why["shapley"].chunks is not None
+    maps, explanation = gm.predict(lazy, model), gm.shapley(lazy, model)
+    assert maps["suitability"].chunks is not None and explanation["shapley"].chunks is not None
     with pytest.raises(AssertionError, match="a chunk was read"):
         maps.compute(scheduler="synchronous")
 
@@ -265,9 +269,9 @@ def test_variables_outside_using_are_not_read(model, cube):
     chip = lazy["chip"].copy(
         data=da.map_blocks(explode, lazy["chip"].data, meta=np.empty((0,) * 4, np.float32))
     )
-    others = [m for m in model.schema.modalities if m != "sentinel2"]
+    other_variables = [m for m in model.schema.modalities if m != "sentinel2"]
     assert (
-        np.isfinite(gm.predict(lazy.assign(chip=chip), model, using=others)["suitability"])
+        np.isfinite(gm.predict(lazy.assign(chip=chip), model, using=other_variables)["suitability"])
         .any()
         .compute()
     )
@@ -282,7 +286,7 @@ def test_numpy_stays_numpy(model, cube):
 
 def test_a_block_over_the_limit_is_refused_with_the_numbers(model, cube):
     with pytest.raises(
-        MemoryRefused, match=r"a block of 168 cells needs .* over the limit of .*ds\.chunk\(y="
+        MemoryRefused, match=r"a chunk of 168 cells needs .* over the limit of .*ds\.chunk\(y="
     ):
         gm.predict(cube.chunk(y=-1, x=-1), model, memory_limit="10 kB")
     gm.predict(cube.chunk(y=2, x=2), model, memory_limit="10 kB")
@@ -315,8 +319,8 @@ def test_results_carry_their_own_attributes_and_no_predictors(model, cube):
 
 @pytest.mark.parametrize("dims", [("lat", "lon"), ("latitude", "longitude")])
 def test_other_names_of_spatial_dims_are_kept(model, cube, dims):
-    renamed = cube.rename(y=dims[0], x=dims[1])
-    maps = gm.predict(renamed, model)
+    renamed_cube = cube.rename(y=dims[0], x=dims[1])
+    maps = gm.predict(renamed_cube, model)
     assert maps["suitability"].dims == ("species", *dims)
     np.testing.assert_allclose(maps["suitability"], gm.predict(cube, model)["suitability"], **SAME)
 

@@ -11,25 +11,25 @@ import geomiam as gm
 
 
 @pytest.fixture(scope="module")
-def stored(model, cube, tmp_path_factory):
+def stored_map(model, cube, tmp_path_factory):
     """An explained map, written from a chunked cube."""
     path = tmp_path_factory.mktemp("maps") / "why.zarr"
     gm.write_map(cube.chunk(y=5, x=6), model, path, shapley=True, progress=False)
     return path
 
 
-def test_a_stored_map_is_the_map_in_memory(model, cube, stored):
-    plain = xr.open_zarr(stored, consolidated=False, decode_coords="all").load()
-    why = gm.shapley(cube, model)
+def test_a_stored_map_is_the_map_in_memory(model, cube, stored_map):
+    plain = xr.open_zarr(stored_map, consolidated=False, decode_coords="all").load()
+    explanation = gm.shapley(cube, model)
     for name in ("suitability", "shapley", "base_value"):
-        np.testing.assert_allclose(plain[name], why[name], atol=2e-6)
-    np.testing.assert_array_equal(plain["observed"], why["observed"])
+        np.testing.assert_allclose(plain[name], explanation[name], atol=2e-6)
+    np.testing.assert_array_equal(plain["observed"], explanation["observed"])
     assert plain["species"].values.tolist() == list(model.species)
     assert plain["group"].values.tolist() == list(model.schema.groups)
 
 
-def test_a_stored_map_follows_cf(model, stored):
-    plain = xr.open_zarr(stored, consolidated=False)  # as a mismatch opens it
+def test_a_stored_map_follows_cf(model, stored_map):
+    plain = xr.open_zarr(stored_map, consolidated=False)  # as a mismatch opens it
     assert plain.attrs["Conventions"] == "CF-1.11"
     assert plain.attrs["model_id"] == model.id
     for name in ("suitability", "shapley", "observed"):
@@ -42,11 +42,11 @@ def test_a_stored_map_follows_cf(model, stored):
     assert plain["shapley"].attrs["scale"] == "probability"
 
 
-def test_crs_and_transform_survive_zarr_and_gdal(cube, stored, tmp_path):
+def test_crs_and_transform_survive_zarr_and_gdal(cube, stored_map, tmp_path):
     import rasterio
     import rioxarray  # noqa: F401
 
-    plain = xr.open_zarr(stored, consolidated=False, decode_coords="all").load()
+    plain = xr.open_zarr(stored_map, consolidated=False, decode_coords="all").load()
     plain["suitability"].isel(species=0).rio.to_raster(tmp_path / "map.tif")
     with rasterio.open(tmp_path / "map.tif") as raster:
         assert raster.crs.to_epsg() == 4326
@@ -62,7 +62,7 @@ def test_a_map_that_fails_half_way_leaves_nothing(model, cube, tmp_path):
         return block
 
     lazy = cube.chunk(y=4)
-    broken = lazy.assign(
+    broken_model = lazy.assign(
         bio1=lazy["bio1"].copy(
             data=da.map_blocks(
                 fail_late, lazy["bio1"].data, dtype="f4", meta=np.empty((0, 0), "f4")
@@ -70,7 +70,7 @@ def test_a_map_that_fails_half_way_leaves_nothing(model, cube, tmp_path):
         )
     )
     with pytest.raises(OSError, match="the disk is gone"):
-        gm.write_map(broken, model, tmp_path / "map.zarr", progress=False)
+        gm.write_map(broken_model, model, tmp_path / "map.zarr", progress=False)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -99,16 +99,16 @@ def test_figures_are_drawn_from_outputs(model, cube):
     import matplotlib
 
     matplotlib.use("Agg")
-    maps, why = gm.predict(cube, model), gm.shapley(cube, model)
+    maps, explanation = gm.predict(cube, model), gm.shapley(cube, model)
     ax = gm.plot.suitability(maps, species="species 1", points=np.array([[5.5, 49.0]]))
-    drawn = ax.collections[0].get_array()
+    drawn_values = ax.collections[0].get_array()
     np.testing.assert_array_equal(
-        np.ma.filled(drawn, np.nan).ravel(),
+        np.ma.filled(drawn_values, np.nan).ravel(),
         maps["suitability"].sel(species="species 1").values.ravel(),
     )
-    panels = gm.plot.shapley(why)
-    assert [a.get_title().split("\n")[0] for a in panels[: why.sizes["group"]]] == why[
-        "group"
-    ].values.tolist()
+    panels = gm.plot.shapley(explanation)
+    assert [
+        a.get_title().split("\n")[0] for a in panels[: explanation.sizes["group"]]
+    ] == explanation["group"].values.tolist()
     lines = gm.plot.training(model.history)[0].lines
     assert [line.get_label() for line in lines] == [*model.schema.modalities, "all"]

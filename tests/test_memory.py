@@ -122,10 +122,14 @@ def test_a_process_holds_no_more_than_the_plan_promises(kind):
     """The plan and the map are processes of their own; the peak is what the system reports."""
     command = [sys.executable, __file__, kind]
     done = subprocess.run([*command, "plan"], capture_output=True, text=True, check=True)
-    promised, peak = int(done.stdout.split()[-1]), watched_peak([*command, "map"])
-    assert peak <= promised, f"{peak / 2**20:.0f} MiB of {promised / 2**20:.0f} promised"
+    promised_bytes, peak = int(done.stdout.split()[-1]), watched_peak([*command, "map"])
+    assert peak <= promised_bytes, (
+        f"{peak / 2**20:.0f} MiB of {promised_bytes / 2**20:.0f} promised"
+    )
     # The reserve of a process and two threads, 192 MiB, is most of the difference.
-    assert promised <= 1.6 * peak, f"{peak / 2**20:.0f} MiB of {promised / 2**20:.0f} promised"
+    assert promised_bytes <= 1.6 * peak, (
+        f"{peak / 2**20:.0f} MiB of {promised_bytes / 2**20:.0f} promised"
+    )
 
 
 def test_tensors_are_counted_while_they_live():

@@ -38,17 +38,17 @@ def sites() -> xr.Dataset:
 
 @pytest.fixture(scope="module")
 def model(sites) -> gm.Model:
-    held = np.arange(sites.sizes["site"]) % 4 == 0
-    return gm.fit(sites, network=SMALL, training=quick(epochs=1), validation=held)
+    is_held_out = np.arange(sites.sizes["site"]) % 4 == 0
+    return gm.fit(sites, network=SMALL, training=quick(epochs=1), validation=is_held_out)
 
 
 def grid_like(sites: xr.Dataset, **chunks) -> xr.Dataset:
     """The predictors of 120 sites as a cube of 10 × 12 cells."""
     values = {}
     for name in ("bio1", "clay", "aspect", "cover", "ndvi"):
-        own = ("month",) if name == "ndvi" else ()
+        own_share = ("month",) if name == "ndvi" else ()
         array = sites[name].values.reshape(10, 12, *sites[name].shape[1:])
-        values[name] = (("y", "x", *own), array, sites[name].attrs)
+        values[name] = (("y", "x", *own_share), array, sites[name].attrs)
     place = {"y": 50 - 0.5 * np.arange(10), "x": 5 + 0.5 * np.arange(12), "month": sites["month"]}
     cube = xr.Dataset(values, coords=place).odc.assign_crs("EPSG:4326")
     return cube.chunk(chunks) if chunks else cube
@@ -58,19 +58,19 @@ def share_by_hand(sites: xr.Dataset, train: xr.Dataset, names: list[str]) -> np.
     """Share per site, by a plain loop over sites and predictors."""
     shares = []
     for i in range(sites.sizes["site"]):
-        seen = beyond = 0
+        is_observed = beyond = 0
         for name in names:
             x = np.atleast_1d(sites[name].values[i])
             x = x[np.isfinite(x)]
-            known = train[name].values
-            known = known[np.isfinite(known)]
+            in_range = train[name].values
+            in_range = in_range[np.isfinite(in_range)]
             if name == "cover":
-                far = any(v not in set(known.tolist()) for v in x)
+                far = any(v not in set(in_range.tolist()) for v in x)
             else:
-                far = name != "aspect" and any((x < known.min()) | (x > known.max()))
-            seen += x.size > 0
+                far = name != "aspect" and any((x < in_range.min()) | (x > in_range.max()))
+            is_observed += x.size > 0
             beyond += bool(far)
-        shares.append(beyond / seen if seen else np.nan)
+        shares.append(beyond / is_observed if is_observed else np.nan)
     return np.array(shares)
 
 
@@ -79,24 +79,24 @@ NAMES = ["bio1", "clay", "aspect", "cover", "ndvi"]
 
 def disturbed(sites: xr.Dataset) -> xr.Dataset:
     """Sites of which some are far outside, some have gaps, and one has nothing."""
-    more = sites.copy(deep=True)
-    more["bio1"][:20] *= 1000
-    more["cover"][10:30] = 9
-    more["aspect"][:5] = 725
-    more["ndvi"][40:50, 2] = -99
-    more["clay"][15:45] = np.nan
-    more["ndvi"][20:25, 1] = np.nan
+    more_cells = sites.copy(deep=True)
+    more_cells["bio1"][:20] *= 1000
+    more_cells["cover"][10:30] = 9
+    more_cells["aspect"][:5] = 725
+    more_cells["ndvi"][40:50, 2] = -99
+    more_cells["clay"][15:45] = np.nan
+    more_cells["ndvi"][20:25, 1] = np.nan
     for name in NAMES:
-        more[name][60] = np.nan
-    return more
+        more_cells[name][60] = np.nan
+    return more_cells
 
 
 def test_the_share_is_that_of_a_plain_loop(model, sites):
     train = sites.isel(site=np.arange(120) % 4 != 0)
     for data in (sites, disturbed(sites)):
-        found = gm.predict(data, model)["outside_range"]
-        np.testing.assert_allclose(found, share_by_hand(data, train, NAMES), rtol=1e-6)
-        assert (found.dtype, found.dims) == (np.float32, ("site",))
+        warnings_found = gm.predict(data, model)["outside_range"]
+        np.testing.assert_allclose(warnings_found, share_by_hand(data, train, NAMES), rtol=1e-6)
+        assert (warnings_found.dtype, warnings_found.dims) == (np.float32, ("site",))
 
 
 def test_sites_that_trained_are_inside_and_held_out_ones_may_be_outside(model, sites):
@@ -113,9 +113,11 @@ def test_an_altitude_of_99999_is_visible(model, sites):
 
 def test_predictors_hidden_by_using_do_not_count(model, sites):
     data = disturbed(sites)
-    found = gm.predict(data, model, using=["bio1", "aspect"])["outside_range"]
+    warnings_found = gm.predict(data, model, using=["bio1", "aspect"])["outside_range"]
     train = sites.isel(site=np.arange(120) % 4 != 0)
-    np.testing.assert_allclose(found, share_by_hand(data, train, ["bio1", "aspect"]), rtol=1e-6)
+    np.testing.assert_allclose(
+        warnings_found, share_by_hand(data, train, ["bio1", "aspect"]), rtol=1e-6
+    )
     one_month = gm.predict(data, model, using=["ndvi[month=1]"])["outside_range"]
     assert one_month[40:50].max() == 0  # month 7 is outside, month 1 is not
     assert gm.predict(data, model, using=["ndvi[month=7]"])["outside_range"][40:50].min() == 1
@@ -150,21 +152,21 @@ def test_chunks_do_not_matter_and_nothing_is_read_to_build_the_graph(model, site
 def test_a_written_map_and_an_explanation_have_the_layer(model, sites, tmp_path, shapley):
     cube = grid_like(disturbed(sites), y=4, x=4)
     expected = (gm.shapley if shapley else gm.predict)(cube.compute(), model)["outside_range"]
-    stored = gm.write_map(cube, model, tmp_path / "map", shapley=shapley, progress=False)
-    np.testing.assert_array_equal(stored["outside_range"].values, expected.values)
-    assert stored["outside_range"].attrs["long_name"].startswith("share of the observed")
+    stored_limits = gm.write_map(cube, model, tmp_path / "map", shapley=shapley, progress=False)
+    np.testing.assert_array_equal(stored_limits["outside_range"].values, expected.values)
+    assert stored_limits["outside_range"].attrs["long_name"].startswith("share of the observed")
 
 
 def test_the_range_travels_with_the_saved_model(model, sites, tmp_path):
     model.save(tmp_path / "model")
-    loaded = gm.load_model(tmp_path / "model")
-    assert loaded.id == model.id
-    xr.testing.assert_identical(gm.predict(sites, loaded), gm.predict(sites, model))
-    stored = json.loads((tmp_path / "model" / "config.json").read_text())["scaler"]["limits"]
+    loaded_model = gm.load_model(tmp_path / "model")
+    assert loaded_model.id == model.id
+    xr.testing.assert_identical(gm.predict(sites, loaded_model), gm.predict(sites, model))
+    stored_limits = json.loads((tmp_path / "model" / "config.json").read_text())["scaler"]["limits"]
     train = np.arange(120) % 4 != 0
     bio1 = sites["bio1"].values[train]
-    assert stored["bio1"] == [float(bio1.min()), float(bio1.max())]
-    assert set(stored) == {"bio1", "clay", "ndvi"}
+    assert stored_limits["bio1"] == [float(bio1.min()), float(bio1.max())]
+    assert set(stored_limits) == {"bio1", "clay", "ndvi"}
 
 
 def test_a_model_without_stored_ranges_loads_keeps_its_id_and_has_no_layer(model, sites):
@@ -288,8 +290,8 @@ def test_a_difference_of_rounding_is_inside():
 
 def test_sites_learned_from_later_widen_the_range(model, sites):
     wider = labelled().assign(bio1=sites["bio1"] + 100)
-    tuned = gm.finetune(model, wider, train="all", training=quick(epochs=1))
-    low, high = tuned.scaler.limits["bio1"]
+    tuned_model = gm.finetune(model, wider, train="all", training=quick(epochs=1))
+    low, high = tuned_model.scaler.limits["bio1"]
     assert low == model.scaler.limits["bio1"][0]
     assert high > 95
     never = {"bio1": np.full(3, np.nan)}

@@ -94,9 +94,9 @@ def test_names_that_cannot_be_required_are_refused(trained_model, coast):
         gm.predict(coast, trained_model, require="sol")
     with pytest.raises(SelectionError, match=r"require=\['soil'\] lies outside using="):
         gm.predict(coast, trained_model, using="climate", require="soil")
-    with pytest.raises(SelectionError, match=r"mask='sea' is no layer .*'land'"):
+    with pytest.raises(SelectionError, match=r"mask='sea' is not a layer .*'land'"):
         gm.predict(coast, trained_model, mask="sea")
-    with pytest.raises(SelectionError, match=r"mask='ndvi' is no layer"):
+    with pytest.raises(SelectionError, match=r"mask='ndvi' is not a layer"):
         gm.predict(coast, trained_model, mask="ndvi")
 
 

@@ -36,25 +36,28 @@ def value_of(model, block, masks, coalition, *, species, scale):
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_values_add_up_to_the_prediction_everywhere(model, cube, scale):
-    why = gm.shapley(cube, model, scale=scale)
-    total = why["base_value"] + why["shapley"].sum("group", skipna=False)
-    seen = why["suitability"].notnull()
-    np.testing.assert_array_equal(total.notnull().transpose(*seen.dims), seen)
-    assert float(np.abs(total - why["suitability"]).max()) < 1e-5
+    explanation = gm.shapley(cube, model, scale=scale)
+    total = explanation["base_value"] + explanation["shapley"].sum("group", skipna=False)
+    has_token = explanation["suitability"].notnull()
+    np.testing.assert_array_equal(total.notnull().transpose(*has_token.dims), has_token)
+    assert float(np.abs(total - explanation["suitability"]).max()) < 1e-5
     xr.testing.assert_allclose(
-        why["suitability"], gm.predict(cube, model, scale=scale)["suitability"], rtol=0, atol=2e-6
+        explanation["suitability"],
+        gm.predict(cube, model, scale=scale)["suitability"],
+        rtol=0,
+        atol=2e-6,
     )
 
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_an_absent_group_gets_exactly_zero(model, cube, scale):
-    why = gm.shapley(without(cube, model, "landsat"), model, scale=scale)
-    landsat = why["shapley"].sel(group="landsat")
-    assert (landsat.where(why["suitability"].notnull(), 0) == 0).all()
-    bits = why["observed"].attrs["flag_meanings"].split()
+    explanation = gm.shapley(without(cube, model, "landsat"), model, scale=scale)
+    landsat = explanation["shapley"].sel(group="landsat")
+    assert (landsat.where(explanation["suitability"].notnull(), 0) == 0).all()
+    bits = explanation["observed"].attrs["flag_meanings"].split()
     for group in bits:
-        seen = (why["observed"].values >> bits.index(group)) & 1
-        values = why["shapley"].sel(group=group).values[:, seen == 0]
+        has_token = (explanation["observed"].values >> bits.index(group)) & 1
+        values = explanation["shapley"].sel(group=group).values[:, has_token == 0]
         assert ((values == 0) | np.isnan(values)).all()
 
 
@@ -63,11 +66,11 @@ def test_values_equal_an_independent_exact_computer(model, sites, scale):
     shapiq = pytest.importorskip("shapiq")
     from shapiq.game_theory import ExactComputer
 
-    few = encode_sites(sites.isel(site=slice(0, 6)), model)
+    small_block = encode_sites(sites.isel(site=slice(0, 6)), model)
     masks, species = np.stack(list(group_masks(model.layout).values())), np.array([1])
-    ours = shapley_block(model, few, groups=masks, species=species, scale=scale)[0][..., 0]
-    for row in range(len(few)):
-        block = Block(tuple(v[[row]] for v in few.values), few.observed[[row]])
+    ours = shapley_block(model, small_block, groups=masks, species=species, scale=scale)[0][..., 0]
+    for row in range(len(small_block)):
+        block = Block(tuple(v[[row]] for v in small_block.values), small_block.observed[[row]])
         if not block.observed.any():
             assert np.isnan(ours[row]).all()
             continue
@@ -117,15 +120,17 @@ def test_groups_that_do_the_same_get_the_same(model, sites):
     block = encode_sites(sites.isel(site=slice(0, 8)), model)
     masks, index = np.stack(list(group_masks(model.layout).values())), np.arange(3)
     values = shapley_block(model, block, groups=masks, species=index)[0]
-    turned = shapley_block(model, block, groups=masks[::-1], species=index)[0]
-    np.testing.assert_allclose(values, turned[:, ::-1], atol=2e-6)
+    values_reversed = shapley_block(model, block, groups=masks[::-1], species=index)[0]
+    np.testing.assert_allclose(values, values_reversed[:, ::-1], atol=2e-6)
 
 
 def test_species_are_explained_each_for_itself(model, cube):
-    every = gm.shapley(cube, model)
+    all_coalitions = gm.shapley(cube, model)
     one = gm.shapley(cube, model, species="species 1")
     np.testing.assert_allclose(
-        one["shapley"].squeeze("species"), every["shapley"].sel(species="species 1"), atol=2e-6
+        one["shapley"].squeeze("species"),
+        all_coalitions["shapley"].sel(species="species 1"),
+        atol=2e-6,
     )
 
 
@@ -137,9 +142,9 @@ def test_groups_can_be_variables_years_and_patches(model, cube):
         "centre": "sentinel2[centre]",
         "place": ["terrain", "cover"],
     }
-    why = gm.shapley(cube, model, groups=groups)
-    assert why["group"].values.tolist() == [*groups, "rest"]
-    total = why["base_value"] + why["shapley"].sum("group", skipna=False)
+    explanation = gm.shapley(cube, model, groups=groups)
+    assert explanation["group"].values.tolist() == [*groups, "rest"]
+    total = explanation["base_value"] + explanation["shapley"].sum("group", skipna=False)
     assert float(np.abs(total - gm.predict(cube, model)["suitability"]).max()) < 1e-5
     assert_parts_equal_plain_game(model, cube, groups)
 
@@ -163,15 +168,15 @@ def assert_parts_equal_plain_game(model, cube, groups):
             * value_of(model, block, masks, members, species=species, scale="logit")[:, None]
         )
     ours = shapley_block(model, block, groups=masks, species=species, scale="logit")[0]
-    seen = block.observed.any(1)
-    np.testing.assert_allclose(ours[seen], expected[seen], atol=1e-5)
+    has_token = block.observed.any(1)
+    np.testing.assert_allclose(ours[has_token], expected[has_token], atol=1e-5)
 
 
 def test_using_limits_the_game(model, cube):
-    why = gm.shapley(cube, model, using=["climate", "terrain"])
-    assert why["group"].values.tolist() == ["climate", "terrain"]
+    explanation = gm.shapley(cube, model, using=["climate", "terrain"])
+    assert explanation["group"].values.tolist() == ["climate", "terrain"]
     np.testing.assert_allclose(
-        why["suitability"],
+        explanation["suitability"],
         gm.predict(cube, model, using=["climate", "terrain"])["suitability"],
         atol=2e-6,
     )
@@ -184,43 +189,43 @@ def test_overlapping_groups_are_refused(model, cube):
 
 @pytest.mark.slow
 def test_beyond_twelve_groups_coalitions_are_drawn(model, cube):
-    many = {
+    single_groups = {
         f"t{y}{b}": f"landsat[time={y},band={b}]" for y in range(2012, 2019) for b in ("red", "nir")
     }
-    few = cube.isel(y=slice(0, 2), x=slice(0, 3))
-    why = gm.shapley(few, model, groups=many, method="latin", samples=2)
-    assert why.sizes["group"] == 15 and why.attrs["samples"] == 2
-    total = why["base_value"] + why["shapley"].sum("group")
-    seen = why["suitability"].notnull()
-    assert float(np.abs(total - why["suitability"]).max()) < 1e-5
-    assert (why["standard_error"].notnull() == seen).all()
-    bits = why["observed"].values[..., None].astype("uint64") >> np.arange(
+    small_block = cube.isel(y=slice(0, 2), x=slice(0, 3))
+    explanation = gm.shapley(small_block, model, groups=single_groups, method="latin", samples=2)
+    assert explanation.sizes["group"] == 15 and explanation.attrs["samples"] == 2
+    total = explanation["base_value"] + explanation["shapley"].sum("group")
+    has_token = explanation["suitability"].notnull()
+    assert float(np.abs(total - explanation["suitability"]).max()) < 1e-5
+    assert (explanation["standard_error"].notnull() == has_token).all()
+    bits = explanation["observed"].values[..., None].astype("uint64") >> np.arange(
         15, dtype="uint64"
     ) & np.uint64(1)
-    absent = xr.DataArray(bits == 0, dims=("y", "x", "group")) & seen
+    absent = xr.DataArray(bits == 0, dims=("y", "x", "group")) & has_token
     for name in ("shapley", "standard_error"):
-        assert (why[name].where(absent, 0) == 0).all()
+        assert (explanation[name].where(absent, 0) == 0).all()
     xr.testing.assert_identical(
-        why, gm.shapley(few, model, groups=many, method="latin", samples=2)
+        explanation, gm.shapley(small_block, model, groups=single_groups, method="latin", samples=2)
     )  # equal seeds
-    default = gm.shapley(few.isel(y=[0], x=[0]), model, groups=many)
+    default = gm.shapley(small_block.isel(y=[0], x=[0]), model, groups=single_groups)
     assert default.attrs["samples"] == 8
     with pytest.raises(SelectionError, match="samples=1 has no standard error; pass samples=2"):
-        gm.shapley(few, model, method="latin", samples=1)
+        gm.shapley(small_block, model, method="latin", samples=1)
     with pytest.raises(SelectionError, match=r"15 groups mean 2\^15 coalitions.*method='latin'"):
-        gm.shapley(few, model, groups=many, method="exact")
+        gm.shapley(small_block, model, groups=single_groups, method="exact")
 
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_drawn_values_are_near_the_exact_ones_as_their_error_says(model, cube, scale):
-    few = cube.isel(y=slice(0, 6), x=slice(0, 6))
-    exact = gm.shapley(few, model, scale=scale)
-    drawn = gm.shapley(few, model, scale=scale, method="latin", samples=24, rng=1)
-    xr.testing.assert_allclose(drawn["suitability"], exact["suitability"], rtol=0, atol=1e-5)
-    off = np.abs(drawn["shapley"] - exact["shapley"])
-    within = (off <= 3 * drawn["standard_error"] + 1e-6).where(exact["shapley"].notnull())
+    small_block = cube.isel(y=slice(0, 6), x=slice(0, 6))
+    exact = gm.shapley(small_block, model, scale=scale)
+    from_samples = gm.shapley(small_block, model, scale=scale, method="latin", samples=24, rng=1)
+    xr.testing.assert_allclose(from_samples["suitability"], exact["suitability"], rtol=0, atol=1e-5)
+    off = np.abs(from_samples["shapley"] - exact["shapley"])
+    within = (off <= 3 * from_samples["standard_error"] + 1e-6).where(exact["shapley"].notnull())
     assert float(within.mean()) > 0.95
-    ratio = float((off**2).mean() / (drawn["standard_error"] ** 2).mean()) ** 0.5
+    ratio = float((off**2).mean() / (from_samples["standard_error"] ** 2).mean()) ** 0.5
     assert 0.5 < ratio < 2  # 1.00 measured: the error is not too large either
     assert float(off.max()) > 1e-6  # it is a draw
 
@@ -228,23 +233,23 @@ def test_drawn_values_are_near_the_exact_ones_as_their_error_says(model, cube, s
 @pytest.mark.parametrize("groups", [1, 2, 5])
 def test_drawn_coalitions_weigh_every_linear_game_exactly(groups):
     worth = np.random.default_rng(0).normal(size=groups)
-    drawn = Coalitions.latin(groups, samples=3, rng=np.random.default_rng(1))
-    assert drawn.weight.shape == (3, len(drawn.member), groups)
-    values = np.einsum("kcg,c->kg", drawn.weight, drawn.member @ worth)
+    from_samples = Coalitions.latin(groups, samples=3, rng=np.random.default_rng(1))
+    assert from_samples.weight.shape == (3, len(from_samples.member), groups)
+    values = np.einsum("kcg,c->kg", from_samples.weight, from_samples.member @ worth)
     np.testing.assert_allclose(values, np.tile(worth, (3, 1)), atol=1e-12)
-    full, none = drawn.member.all(1), ~drawn.member.any(1)
+    full, none = from_samples.member.all(1), ~from_samples.member.any(1)
     ends = np.where(full, 1.0, np.where(none, -1.0, 0.0))
-    np.testing.assert_allclose(drawn.weight.sum(-1), np.tile(ends, (3, 1)), atol=1e-12)
+    np.testing.assert_allclose(from_samples.weight.sum(-1), np.tile(ends, (3, 1)), atol=1e-12)
 
 
 def test_absent_groups_leave_the_smaller_game():
-    every = Coalitions.every(5)
+    all_coalitions = Coalitions.every(5)
     present = np.array([True, False, True, True, False])
-    which, weight = every.among(present)
+    position, weight = all_coalitions.among(present)
     mine = np.flatnonzero(present)
-    seen = every.member[which] & present
-    assert seen[-1].tolist() == present.tolist() and len(which) == 8
-    numbers = (seen[:, mine] << np.arange(3)).sum(1)
+    has_token = all_coalitions.member[position] & present
+    assert has_token[-1].tolist() == present.tolist() and len(position) == 8
+    numbers = (has_token[:, mine] << np.arange(3)).sum(1)
     np.testing.assert_allclose(weight[0][:, mine], shapley_weights(3)[numbers], atol=1e-12)
     assert (weight[..., ~present] == 0).all()
 
@@ -260,8 +265,8 @@ def test_collapsing_hidden_tokens_equals_the_plain_pass(t, share, seed):
     fusion = TokenFusion(config, layout_of(m=[variable(f"x{i}") for i in range(t)])).eval()
     tokens, visible = torch.randn(9, t, 16), torch.rand(9, t) >= share
     with torch.inference_mode():
-        plain, collapsed = fusion.plain(tokens, visible), fusion(tokens, visible)
-    torch.testing.assert_close(plain, collapsed, rtol=0, atol=1e-5)
+        plain, collapsed_features = fusion.plain(tokens, visible), fusion(tokens, visible)
+    torch.testing.assert_close(plain, collapsed_features, rtol=0, atol=1e-5)
 
 
 def test_coalitions_of_group_fusion_equal_full_passes(model, sites):
@@ -285,27 +290,27 @@ def test_gathering_visible_tokens_equals_masking_them(model, sites):
     values = [torch.as_tensor(v) for v in block.values]
     for module in model.network.modules():
         if isinstance(module, TransformerBlock):
-            module.dropout, kept = 0.0, module.dropout
+            module.dropout, kept_tokens = 0.0, module.dropout
         if isinstance(module, torch.nn.Dropout):
             module.p, share = 0.0, module.p
     with torch.inference_mode():
-        gathered = model.network.eval()(values, observed)
-        masked = model.network.train()(values, observed)
+        gathered_tokens = model.network.eval()(values, observed)
+        masked_tokens = model.network.train()(values, observed)
     model.network.eval()
     for module in model.network.modules():
         if isinstance(module, TransformerBlock):
-            module.dropout = kept
+            module.dropout = kept_tokens
         if isinstance(module, torch.nn.Dropout):
             module.p = share
-    torch.testing.assert_close(gathered, masked, rtol=0, atol=1e-5)
+    torch.testing.assert_close(gathered_tokens, masked_tokens, rtol=0, atol=1e-5)
 
 
 def test_buckets_cover_each_row_once_with_its_visible_tokens():
     visible = torch.rand(50, 9, generator=torch.Generator().manual_seed(1)) < 0.4
     tokens = torch.arange(50 * 9).reshape(50, 9, 1)
-    seen = torch.zeros(50, dtype=torch.int64)
+    has_token = torch.zeros(50, dtype=torch.int64)
     for rows, index in rows_of_equal_length(visible):
-        seen[rows] += 1
-        for row, kept in zip(rows, gather(tokens, rows, index), strict=True):
-            np.testing.assert_array_equal(kept[:, 0], tokens[row][visible[row]][:, 0])
-    assert (seen == 1).all()
+        has_token[rows] += 1
+        for row, kept_tokens in zip(rows, gather(tokens, rows, index), strict=True):
+            np.testing.assert_array_equal(kept_tokens[:, 0], tokens[row][visible[row]][:, 0])
+    assert (has_token == 1).all()
