@@ -68,6 +68,10 @@ def run(out: str | Path = "out/demo", *, overwrite: bool = False) -> dict:
         If the folder is not empty and ``overwrite`` is False.
     OutputRefused
         If the folder holds other files than those of a finished demo.
+
+    Examples
+    --------
+    >>> summary = gm.demo.run("out/demo")  # doctest: +SKIP
     """
     replaces = overwrite or _is_empty(out)
     with locked_output(out, replaces, kind=DEMO) as target, atomic_path(target) as partial:
@@ -110,12 +114,24 @@ def _run(out: Path) -> tuple[dict, xr.Dataset]:
 
 
 def load_schema() -> Schema:
-    """Read the demo's catalog."""
+    """Read the demo's catalog.
+
+    Examples
+    --------
+    >>> list(gm.demo.load_schema().modalities)
+    ['topography', 'climate', 'turbidity', 'satellite', 'location']
+    """
     return Schema.from_yaml(catalogs()["western-usa"])
 
 
 def load_cube() -> xr.Dataset:
-    """Open the bundled predictors, with location added; in memory, about 2 MB."""
+    """Open the bundled predictors, with location added; in memory, about 2 MB.
+
+    Examples
+    --------
+    >>> dict(gm.demo.load_cube()["altitude"].sizes)
+    {'y': 168, 'x': 168}
+    """
     from geomiam.data.grid.location import add_location
     from geomiam.data.store.store import open_cube
 
@@ -123,14 +139,27 @@ def load_cube() -> xr.Dataset:
 
 
 def load_records() -> pd.DataFrame:
-    """Read the bundled records: presences and background of *Ariolimax buttoni*."""
+    """Read the bundled records: presences and background of *Ariolimax buttoni*.
+
+    Examples
+    --------
+    >>> list(gm.demo.load_records().columns[:4])
+    ['species', 'presence', 'x', 'y']
+    """
     import pandas as pd
 
     return pd.read_csv(DATA / "occurrences.csv.gz")
 
 
 def sample_records(cube: xr.Dataset, records: pd.DataFrame) -> xr.Dataset:
-    """Return sites with the predictors of the cube and the satellite covariates of the records."""
+    """Return sites with the predictors of the cube and the satellite covariates of the records.
+
+    Examples
+    --------
+    >>> sites = gm.demo.sample_records(gm.demo.load_cube(), gm.demo.load_records())
+    >>> sites["presence"].dims
+    ('site', 'species')
+    """
     from geomiam.data.sites.sites import sample
 
     satellite = list(load_schema().modalities["satellite"].variables)
@@ -142,14 +171,26 @@ def sample_records(cube: xr.Dataset, records: pd.DataFrame) -> xr.Dataset:
 
 
 def network():
-    """Return a small network: one species and 5,000 records do not need the width 192 of the papers."""
+    """Return a small network: one species and 5,000 records do not need the width 192 of the papers.
+
+    Examples
+    --------
+    >>> gm.demo.network().width
+    64
+    """
     from geomiam.networks.config import NetworkConfig
 
     return NetworkConfig(width=64, heads=4, depth=2, inner=1)
 
 
 def training():
-    """Return few epochs, since the species occurs in few places, and more epochs would overfit."""
+    """Return few epochs, since the species occurs in few places, and more epochs would overfit.
+
+    Examples
+    --------
+    >>> gm.demo.training().block
+    '100 km'
+    """
     from geomiam.training.config import TrainingConfig
 
     return TrainingConfig(epochs=25, patience=6, block=BLOCK, holdout=0.2)
@@ -198,7 +239,13 @@ def _map(model: Model, cube: xr.Dataset, out: Path, timer: Timer) -> xr.Dataset:
 
 
 def on_the_map(model: Model, cube: xr.Dataset) -> list[str]:
-    """Return the modalities whose variables are in the cube."""
+    """Return the modalities whose variables are in the cube.
+
+    Examples
+    --------
+    >>> gm.demo.on_the_map(model, cube[["bio1", "bio12", "slope"]])
+    ['climate']
+    """
     return [
         m.name for m in model.schema.modalities.values() if set(m.variables) <= set(cube.data_vars)
     ]

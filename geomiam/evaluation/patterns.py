@@ -124,6 +124,12 @@ def belt(
         If the sites have no coordinates.
     SelectionError
         If a modality is unknown.
+
+    Examples
+    --------
+    >>> hidden = gm.evaluation.belt(sites, schema, share=0.25, rng=0)
+    >>> float(hidden.isel(modality=0).mean())
+    0.25
     """
     xy, draws = site_coordinates(sites), np.random.default_rng(rng)
     count = _count(share, len(xy))
@@ -161,6 +167,11 @@ def region(
     ------
     ValueError, GridError, SelectionError
         As for :func:`belt`.
+
+    Examples
+    --------
+    >>> gm.evaluation.region(sites, schema, share=0.25, rng=0).dims
+    ('site', 'modality')
     """
     places, draws = places_of(sites, None), np.random.default_rng(rng)
     side = kilometres(block, "block") if block is not None else block_size(sites)
@@ -197,6 +208,12 @@ def hide(sites: xr.Dataset, hidden: xr.DataArray, schema: Schema) -> xr.Dataset:
     ------
     SelectionError
         If the sites do not have one of the hidden variables.
+
+    Examples
+    --------
+    >>> hidden = gm.evaluation.by_modality(sites, schema, share=1, rng=0)
+    >>> bool(gm.evaluation.hide(sites, hidden, schema)["bio1"].isnull().all())
+    True
     """
     entries = by_variable(hidden, schema)
     entries = entries[:, entries.any("site").values]

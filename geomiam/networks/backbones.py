@@ -21,6 +21,17 @@ class Backbone(Protocol):
     It is a :class:`torch.nn.Module` in float32. All values of the variable become one token. A linear
     map brings the output of the module to the width of the network. A module without a parameter that
     has ``requires_grad`` is *frozen*: it stays in evaluation mode and its weights do not change.
+
+    Examples
+    --------
+    >>> import torch
+    >>> class Mean(torch.nn.Module):
+    ...     width = 1
+    ...
+    ...     def forward(self, x, observed):
+    ...         return x.flatten(1).mean(1, keepdim=True)
+    >>> Mean()(torch.zeros(4, 6, 6), torch.ones(4, 6, 6, dtype=bool)).shape
+    torch.Size([4, 1])
     """
 
     width: int
