@@ -169,7 +169,7 @@ def test_the_base_of_plain_cross_entropy_is_the_prevalence():
 
 
 def test_training_of_a_survey_starts_at_the_prevalence(monkeypatch):
-    from geomiam.training import fit as module
+    from geomiam.training import members as module
 
     starts = []
     monkeypatch.setattr(

@@ -375,7 +375,9 @@ def test_an_encoder_is_saved_and_loaded(encoder, sites, tmp_path):
     ],
 )
 def test_an_encoder_says_what_to_do_with_it(encoder, sites, use):
-    with pytest.raises(SelectionError, match=r"gm\.fit\(sites, warm_start=model\) or gm\.evaluation\.probe"):
+    with pytest.raises(
+        SelectionError, match=r"gm\.fit\(sites, warm_start=model\) or gm\.evaluation\.probe"
+    ):
         use(sites, encoder)
 
 

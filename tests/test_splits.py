@@ -239,14 +239,14 @@ def test_blocks_unmask_a_model_that_only_remembers_its_neighbours():
 
 
 def test_the_hold_out_is_that_of_a_fit_and_a_fit_takes_it(sites, monkeypatch):
-    from geomiam.training import fit as training
+    from geomiam.training import members as training
 
     seen, config = (
         [],
         gm.TrainingConfig(epoch_steps=1, epochs=1, batch=64, block=50, holdout=0.3, warmup=1),
     )
     monkeypatch.setattr(
-        training, "make_tables", lambda *a, held, **k: seen.append(held[0]) or 1 / 0
+        training, "make_tables", lambda *a, held_out, **k: seen.append(held_out[0]) or 1 / 0
     )
     mask = hold_out_blocks(sites, share=0.3, block=50, rng=7)
     for validation in (None, mask):
