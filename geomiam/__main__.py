@@ -1,5 +1,5 @@
 """``python -m geomiam``: the command line."""
 
-from geomiam.cli.main import main
+from geomiam.cli import main
 
 main()

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 import geomiam as gm
-from geomiam.cli import main as cli
+from geomiam.cli import app as cli
 
 pytest.importorskip("odc.stac", reason="needs pip install 'geomiam[stac]'")
 pytest.importorskip("pystac_client", reason="needs pip install 'geomiam[stac]'")

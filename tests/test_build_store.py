@@ -13,7 +13,7 @@ from test_build import static
 from typer.testing import CliRunner
 
 import geomiam as gm
-from geomiam.cli import main as cli
+from geomiam.cli import app as cli
 from geomiam.data.store import resume
 from geomiam.errors import AssetsFailed, OutputExists, SourceError
 from geomiam.sources.rasters.geotiff import Pixels

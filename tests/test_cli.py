@@ -16,7 +16,7 @@ from helpers_small import tiny_sites
 from typer.testing import CliRunner
 
 import geomiam as gm
-from geomiam.cli import main as cli
+from geomiam.cli import app as cli
 from geomiam.errors import OccurrencesLeftOut, RecordsMerged, TrainedOnTheseSites
 
 VERBS = {

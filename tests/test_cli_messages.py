@@ -12,7 +12,7 @@ import pytest
 import typer
 
 import geomiam as gm
-from geomiam.cli import main as cli
+from geomiam.cli import app as cli
 from geomiam.cli.messages import OTHER_NAMES, flags_of, verb, with_flags
 
 ROOT = Path(gm.__file__).parent
@@ -97,7 +97,7 @@ def test_no_message_leaves_an_argument_that_the_verb_has_a_flag_for(words):
 
 
 def run(*arguments: str, encoding: str = "utf-8") -> subprocess.CompletedProcess:
-    code = "import sys; from geomiam.cli.main import main; sys.argv[0] = 'geomiam'; main()"
+    code = "import sys; from geomiam.cli import main; sys.argv[0] = 'geomiam'; main()"
     env = {"PYTHONPATH": str(ROOT.parent), "PYTHONIOENCODING": encoding, "PATH": "/usr/bin:/bin"}
     command = [sys.executable, "-c", code, *arguments]
     return subprocess.run(command, capture_output=True, env=env, check=False)

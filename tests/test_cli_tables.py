@@ -14,7 +14,7 @@ import pytest
 from helpers_small import TINY_NETWORK, quick, tiny_sites
 
 import geomiam as gm
-from geomiam.cli.main import main
+from geomiam.cli import main
 
 
 @pytest.fixture

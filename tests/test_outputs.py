@@ -70,7 +70,7 @@ def run(*words: object) -> None:
     """Call the command line in this process; errors are raised."""
     from typer.testing import CliRunner
 
-    from geomiam.cli.main import app
+    from geomiam.cli.app import app
 
     CliRunner().invoke(app, list(map(str, words)), catch_exceptions=False, standalone_mode=False)
 

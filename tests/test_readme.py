@@ -66,7 +66,7 @@ def test_commands_that_the_readme_names_exist():
 
 
 def test_the_readme_lists_exactly_the_verbs_of_the_command_line():
-    from geomiam.cli.main import app
+    from geomiam.cli.app import app
 
     listed = re.search(r"On the command line: (.*?), each", README, re.DOTALL)
     assert listed

@@ -50,6 +50,6 @@ def test_python_dash_m_geomiam_is_the_command_line(flag):
 def test_every_verb_takes_the_short_flag_of_help():
     from typer.testing import CliRunner
 
-    from geomiam.cli.main import app
+    from geomiam.cli.app import app
 
     assert "--schema" in CliRunner().invoke(app, ["fit", "-h"]).output

@@ -156,7 +156,7 @@ def _one(rng: np.random.Generator, number: int, base: Path) -> Input:
 
 
 def _called() -> tuple[str, int]:
-    from geomiam.cli.main import main
+    from geomiam.cli import main
 
     out = io.StringIO()
     status = 0

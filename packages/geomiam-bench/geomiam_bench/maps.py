@@ -161,7 +161,7 @@ def train_real(data: Path, folder: Path) -> xr.Dataset:
 def real(data: Path, folder: Path) -> dict:
     """Map Europe from the human footprint by ``geomiam predict``."""
     cube = train_real(data, folder)
-    run = [sys.executable, "-c", "from geomiam.cli.main import main; main()", "predict"]
+    run = [sys.executable, "-c", "from geomiam.cli import main; main()", "predict"]
     run += [str(folder / "model"), str(folder / "cube.zarr")]
     plan = subprocess.run([*run, "--plan"], capture_output=True, text=True, check=True).stdout
     start = time.perf_counter()
