@@ -222,7 +222,7 @@ def test_one_pass_over_the_antimeridian_is_one_day_in_its_place(tmp_path):
     ],
 )
 def test_a_search_is_of_the_narrow_side_of_the_earth(grid, west, east):
-    box = extent.of_grid(grid)
+    box = extent.extent_of_grid(grid)
     assert box[0] == pytest.approx(west, abs=0.02) and box[2] == pytest.approx(east, abs=0.02)
     assert (box[3] == 90) == (grid.crs.epsg == 3995 or grid.shape.x == 36)
     parts = extent.halves(box)

@@ -16,7 +16,7 @@ from helpers_stac import GRID, JUNE, answering, at, careless_api, read, reply, s
 
 from geomiam.errors import AssetsFailed, NoScenes, SourceError
 from geomiam.sources.stac.stac_source import PRESETS, StacSource
-from geomiam.sources.web.allow_list import AllowList, reach_of
+from geomiam.sources.web.allow_list import AllowList, allow_list_of
 
 C1 = "sentinel-2-c1-l2a"
 
@@ -29,25 +29,25 @@ def elsewhere(url):
 @pytest.mark.parametrize(
     ("reach", "href"),
     [
-        (reach_of("https://a.org/v1"), "https://b.org/x.tif"),
-        (reach_of("https://a.org/v1"), "https://a.org.b.org/x.tif"),
-        (reach_of("https://a.org/v1"), "https://a.org@b.org/x.tif"),
-        (reach_of("https://a.org/v1"), "https://b.org\\@a.org/x.tif"),
-        (reach_of("https://a.org/v1"), "s3://a.org/x.tif"),
-        (reach_of("https://a.org/v1"), "file:///etc/passwd"),
-        (reach_of("https://a.org/v1"), "/etc/passwd"),
-        (reach_of("https://a.org/v1", ["*.c.org"]), "https://c.org.evil/x.tif"),
-        (reach_of(""), "http://169.254.169.254/latest"),
-        (reach_of(""), "http://2852039166/latest"),
-        (reach_of(""), "http://0xA9FEA9FE/latest"),
-        (reach_of(""), "http://[::ffff:169.254.169.254]/latest"),
-        (reach_of(""), "http://[fe80::1]/latest"),
-        (reach_of("", ["*"]), "http://169.254.169.254/latest"),
-        (reach_of(""), "/vsicurl/http://a.org/x.tif"),
-        (reach_of(""), "GTIFF_DIR:1:/vsicurl/http://a.org/x.tif"),
-        (reach_of(""), "vrt://a.tif"),
-        (reach_of(""), "http:///x.tif"),
-        (reach_of(""), "/dev/zero"),
+        (allow_list_of("https://a.org/v1"), "https://b.org/x.tif"),
+        (allow_list_of("https://a.org/v1"), "https://a.org.b.org/x.tif"),
+        (allow_list_of("https://a.org/v1"), "https://a.org@b.org/x.tif"),
+        (allow_list_of("https://a.org/v1"), "https://b.org\\@a.org/x.tif"),
+        (allow_list_of("https://a.org/v1"), "s3://a.org/x.tif"),
+        (allow_list_of("https://a.org/v1"), "file:///etc/passwd"),
+        (allow_list_of("https://a.org/v1"), "/etc/passwd"),
+        (allow_list_of("https://a.org/v1", ["*.c.org"]), "https://c.org.evil/x.tif"),
+        (allow_list_of(""), "http://169.254.169.254/latest"),
+        (allow_list_of(""), "http://2852039166/latest"),
+        (allow_list_of(""), "http://0xA9FEA9FE/latest"),
+        (allow_list_of(""), "http://[::ffff:169.254.169.254]/latest"),
+        (allow_list_of(""), "http://[fe80::1]/latest"),
+        (allow_list_of("", ["*"]), "http://169.254.169.254/latest"),
+        (allow_list_of(""), "/vsicurl/http://a.org/x.tif"),
+        (allow_list_of(""), "GTIFF_DIR:1:/vsicurl/http://a.org/x.tif"),
+        (allow_list_of(""), "vrt://a.tif"),
+        (allow_list_of(""), "http:///x.tif"),
+        (allow_list_of(""), "/dev/zero"),
     ],
 )
 def test_links_that_are_refused(reach, href):
@@ -57,14 +57,14 @@ def test_links_that_are_refused(reach, href):
 @pytest.mark.parametrize(
     ("reach", "href"),
     [
-        (reach_of("https://a.org/v1"), "https://A.org:8443/x.tif"),
-        (reach_of("https://a.org/v1", ["B.org"]), "https://b.org/x.tif"),
-        (reach_of("https://a.org/v1", ["*.c.org", "s3://d"]), "https://x.c.org/x.tif"),
-        (reach_of("https://a.org/v1", ["*.c.org", "s3://d"]), "s3://d/x.tif"),
-        (reach_of("", ["169.254.169.254"]), "http://169.254.169.254/x.tif"),
-        (reach_of(""), "http://127.0.0.1/x.tif"),
-        (reach_of(""), "s3://bucket/x.tif"),
-        (reach_of("catalog.json"), "/data/x.tif"),
+        (allow_list_of("https://a.org/v1"), "https://A.org:8443/x.tif"),
+        (allow_list_of("https://a.org/v1", ["B.org"]), "https://b.org/x.tif"),
+        (allow_list_of("https://a.org/v1", ["*.c.org", "s3://d"]), "https://x.c.org/x.tif"),
+        (allow_list_of("https://a.org/v1", ["*.c.org", "s3://d"]), "s3://d/x.tif"),
+        (allow_list_of("", ["169.254.169.254"]), "http://169.254.169.254/x.tif"),
+        (allow_list_of(""), "http://127.0.0.1/x.tif"),
+        (allow_list_of(""), "s3://bucket/x.tif"),
+        (allow_list_of("catalog.json"), "/data/x.tif"),
     ],
 )
 def test_links_that_are_opened(reach, href):
@@ -78,8 +78,8 @@ def test_the_files_of_well_known_catalogues_are_within_reach():
         "planetary-computer": "https://sentinel2l2a01.blob.core.windows.net/B04.tif",
     }
     for name, href in files.items():
-        assert not reach_of(PRESETS[name].url).refusal(href)
-        assert reach_of(PRESETS[name].url).refusal("https://example.org/B04.tif")
+        assert not allow_list_of(PRESETS[name].url).refusal(href)
+        assert allow_list_of(PRESETS[name].url).refusal("https://example.org/B04.tif")
 
 
 def test_items_of_the_web_do_not_lead_into_the_private_network():
