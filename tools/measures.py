@@ -15,23 +15,23 @@ import tokenize
 from pathlib import Path
 from typing import Any
 
-from tools.language import is_bare, local_names
+from tools.language import WORDS, is_bare, local_names
 
 BRANCHES = (
     ast.If, ast.IfExp, ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler, ast.With, ast.AsyncWith,
     ast.Assert, ast.comprehension, ast.match_case,
 )  # fmt: skip
-PHRASES = {
-    "told, tell": r"\b(told|tells?|telling)\b",
-    "said, says": r"\b(said|says?|saying)\b",
-    "what": r"\bwhat\b",
-}
+PHRASES = {"banned words": rf"\b({'|'.join(WORDS)})\b", "what": r"\bwhat\b"}
 
 
 def quantile(values: list[int], share: float) -> int:
     """Return the value below which a share of the values lie."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0
+    sorted_values = sorted(values)
+    return (
+        sorted_values[min(len(sorted_values) - 1, int(share * len(sorted_values)))]
+        if sorted_values
+        else 0
+    )
 
 
 def functions(tree: ast.AST) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:

@@ -3,9 +3,10 @@
 #
 #   tools/wheels.sh DIST
 set -euo pipefail
-cd "$(dirname "$0")/.."
-mkdir -p "$1"
+mkdir -p "${1:?usage: tools/wheels.sh DIST}"
 dist=$(cd "$1" && pwd)
+cd "$(dirname "$0")/.."
+rm -f "$dist"/geomiam-* "$dist"/geomiam_bench-*  # the globs below must match one version
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python="${PYTHON:-python3}"
@@ -15,6 +16,13 @@ pip() { "$folder/venv/bin/python" -m pip "$@" --quiet --disable-pip-version-chec
 pip install build
 "$folder/venv/bin/python" -m build --outdir "$dist" .
 "$folder/venv/bin/python" -m build --outdir "$dist" packages/geomiam-bench
+
+for archive in "$dist"/geomiam*.tar.gz; do
+  if tar -tzf "$archive" | grep -E '^[^/]+/(packages|notebooks|results|out)/'; then
+    echo "$archive has files that belong to the repository only" >&2
+    exit 1
+  fi
+done
 
 pip install --constraint constraints.txt torch
 pip install --constraint constraints.txt "$dist"/geomiam-*.whl "$dist"/geomiam_bench-*.whl

@@ -129,17 +129,17 @@ class Task:
     scored: tuple[tuple[str, float], ...]
 
     def __str__(self) -> str:
-        lost = f", lost {self.lost[1]:.0%} of {self.lost[0]}" if self.lost else ""
-        return f"{self.train}: seed {self.seed}, fold {self.fold}{lost}"
+        loss_text = f", lost {self.lost[1]:.0%} of {self.lost[0]}" if self.lost else ""
+        return f"{self.train}: seed {self.seed}, fold {self.fold}{loss_text}"
 
 
 def tasks(train: str, *, seeds: int, folds: Sequence[int], patterns: Sequence[str]) -> list[Task]:
     """List the trainings of a run: one per seed and fold, or one per pattern and share as well."""
-    every = tuple(itertools.product(patterns, SHARES))
-    complete = tuple(g for g in every if not g[1])
-    parts: list[tuple] = [(None, every)]
+    gap_levels = tuple(itertools.product(patterns, SHARES))
+    complete = tuple(g for g in gap_levels if not g[1])
+    parts: list[tuple] = [(None, gap_levels)]
     if train == "same":
-        parts = [(None, complete), *((g, (g,)) for g in every if g[1])]
+        parts = [(None, complete), *((g, (g,)) for g in gap_levels if g[1])]
     rounds = itertools.product(range(seeds), folds)
     return [Task(train, *at, *part) for at in rounds for part in parts]
 
@@ -151,13 +151,13 @@ def do(task: Task, train: xr.Dataset, test: xr.Dataset, patterns: dict[str, Chan
         key = [task.seed, task.fold, draw, crc32(pattern.encode())]
         return patterns[pattern](sites, share=share, rng=np.random.default_rng(key))
 
-    seen = gaps(train, *task.lost, DRAWS) if task.lost else train
+    observed_sites = gaps(train, *task.lost, DRAWS) if task.lost else train
     rows = []
-    for name, predictor in methods(seen, seed=task.seed).items():
+    for name, predictor in methods(observed_sites, seed=task.seed).items():
         for pattern, share in task.scored:
-            found = [score(predictor, gaps(test, pattern, share, d)) for d in range(DRAWS)]
+            gap_scores = [score(predictor, gaps(test, pattern, share, d)) for d in range(DRAWS)]
             at = {"train": task.train, "seed": task.seed, "fold": task.fold}
-            means = pd.DataFrame(found).mean().round(5)
+            means = pd.DataFrame(gap_scores).mean().round(5)
             rows.append({**at, "pattern": pattern, "share": share, "predictor": name, **means})
     return rows
 
@@ -168,8 +168,8 @@ def score(predictor: Any, sites: xr.Dataset) -> dict[str, float]:
     Every method gives presences and absences of a class the same weight, so scores of classes compare.
     """
     labels, scores = sites["presence"].values, predictor.scores(sites)
-    right = balanced_accuracy_score(labels.argmax(1), scores.argmax(1))
-    return {"mean_auc": mean_auc(labels, scores), "balanced_accuracy": right}
+    accuracy = balanced_accuracy_score(labels.argmax(1), scores.argmax(1))
+    return {"mean_auc": mean_auc(labels, scores), "balanced_accuracy": accuracy}
 
 
 def as_table(rows: list[dict]) -> xr.Dataset:
@@ -183,7 +183,7 @@ def as_table(rows: list[dict]) -> xr.Dataset:
 
 def settings(sites: xr.Dataset, folds: dict[int, list[int]]) -> dict[str, Any]:
     """What a run is made with."""
-    made = {
+    values = {
         "tests": list(folds),
         "train": list(folds.values()),
         "classes": sites.sizes["species"],
@@ -195,7 +195,7 @@ def settings(sites: xr.Dataset, folds: dict[int, list[int]]) -> dict[str, Any]:
         "training": TRAINING.model_dump(),
         "schema": SCHEMA.to_dict(),
     }
-    return json.loads(json.dumps(made))
+    return json.loads(json.dumps(values))
 
 
 def main(
@@ -221,11 +221,11 @@ def main(
     for task in tasks(train, seeds=seeds, folds=list(folds), patterns=list(patterns)):
         if (key := str(task)) in run["done"]:
             continue
-        started = time.perf_counter()
+        start = time.perf_counter()
         training_sites = sites.isel(site=np.isin(fold, folds[task.fold]))
         run["rows"] += do(task, training_sites, sites.isel(site=fold == task.fold), patterns)
         run["done"].append(key)
-        run["seconds"] += round(time.perf_counter() - started, 1)
+        run["seconds"] += round(time.perf_counter() - start, 1)
         head = {k: v for k, v in run.items() if k != "rows"}
         write_text(out, with_rows(head, "rows", run["rows"]))
         print(f"{key}: {run['seconds']:.0f} s", flush=True)

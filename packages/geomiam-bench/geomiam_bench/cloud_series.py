@@ -41,14 +41,19 @@ def make_sites(cube: xr.Dataset, *, per_class: int = PER_CLASS, rng: int = 0) ->
     """Draw pixels as sites; ``row`` and ``column`` say where clouds find them."""
     cover = cube["land_cover"].values
     codes, counts = np.unique(cover[cover > 0], return_counts=True)
-    kept, draws = codes[counts >= PIXELS], np.random.default_rng(rng)
-    pixels = [np.flatnonzero(cover == code) for code in kept]
-    drawn = np.sort(np.concatenate([draws.permutation(p)[:per_class] for p in pixels]))
-    row, column = (xr.DataArray(at, dims="site") for at in np.unravel_index(drawn, cover.shape))
+    class_codes, draws = codes[counts >= PIXELS], np.random.default_rng(rng)
+    pixels = [np.flatnonzero(cover == code) for code in class_codes]
+    pixel_rows = np.sort(np.concatenate([draws.permutation(p)[:per_class] for p in pixels]))
+    row, column = (
+        xr.DataArray(at, dims="site") for at in np.unravel_index(pixel_rows, cover.shape)
+    )
     sites = cube[["ndvi", "elevation"]].isel(y=row, x=column).transpose("site", "time")
     return sites.assign(
-        presence=(("site", "species"), (cover.flat[drawn][:, None] == kept).astype(np.float32))
-    ).assign_coords(species=[f"class {code}" for code in kept], row=row, column=column)
+        presence=(
+            ("site", "species"),
+            (cover.flat[pixel_rows][:, None] == class_codes).astype(np.float32),
+        )
+    ).assign_coords(species=[f"class {code}" for code in class_codes], row=row, column=column)
 
 
 def fold_of(sites: xr.Dataset) -> np.ndarray:
@@ -76,9 +81,9 @@ def cloud_masks(cube: xr.Dataset) -> np.ndarray:
 
 def lose_dates(sites: xr.Dataset, *, share: float, rng: np.random.Generator) -> xr.Dataset:
     """Lose a share of the dates on which anything was seen, for all sites."""
-    seen = np.flatnonzero(sites["ndvi"].notnull().any("site"))
-    lost = rng.permutation(seen)[: round(share * len(seen))]
-    keep = ~np.isin(np.arange(sites.sizes["time"]), lost)
+    observed_dates = np.flatnonzero(sites["ndvi"].notnull().any("site"))
+    lost_dates = rng.permutation(observed_dates)[: round(share * len(observed_dates))]
+    keep = ~np.isin(np.arange(sites.sizes["time"]), lost_dates)
     return sites.assign(ndvi=sites["ndvi"].where(xr.DataArray(keep, dims="time")))
 
 
@@ -87,20 +92,22 @@ def lose_to_clouds(
 ) -> xr.Dataset:
     """Lay real cloud masks, shifted and flipped, over clear dates until a share of what was seen is lost."""
     ndvi = sites["ndvi"].transpose("site", "time").values.copy()
-    left = round(share * np.isfinite(ndvi).sum())
+    remaining = round(share * np.isfinite(ndvi).sum())
     at = sites["row"].values, sites["column"].values
-    while left > 0:
+    while remaining > 0:
         date = rng.choice(np.flatnonzero(np.isfinite(ndvi).any(0)))
         hit = np.flatnonzero(_moved(masks[rng.integers(len(masks))], rng)[at])
-        hit = hit[np.isfinite(ndvi[hit, date])][:left]  # the last cloud ends where the share is met
+        hit = hit[np.isfinite(ndvi[hit, date])][
+            :remaining
+        ]  # the last cloud ends where the share is met
         ndvi[hit, date] = np.nan
-        left -= len(hit)
+        remaining -= len(hit)
     return sites.assign(ndvi=(("site", "time"), ndvi))
 
 
 def _moved(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    flipped = mask[:: rng.choice([1, -1]), :: rng.choice([1, -1])]
-    return np.roll(flipped, rng.integers(mask.shape), axis=(0, 1))
+    flipped_mask = mask[:: rng.choice([1, -1]), :: rng.choice([1, -1])]
+    return np.roll(flipped_mask, rng.integers(mask.shape), axis=(0, 1))
 
 
 # Fillings ---------------------------------------------------------------------------------------
@@ -114,8 +121,8 @@ def as_it_is(sites: xr.Dataset) -> xr.Dataset:
 def linear(sites: xr.Dataset) -> xr.Dataset:
     """Interpolate each site in time; before its first and after its last clear date, the nearest."""
     series = sites["ndvi"].transpose("time", "site").to_pandas()
-    filled = series.interpolate("time", limit_direction="both")
-    return sites.assign(ndvi=(("site", "time"), filled.to_numpy().T))
+    filled_series = series.interpolate("time", limit_direction="both")
+    return sites.assign(ndvi=(("site", "time"), filled_series.to_numpy().T))
 
 
 def monthly(sites: xr.Dataset) -> xr.Dataset:

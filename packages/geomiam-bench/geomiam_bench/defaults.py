@@ -49,9 +49,11 @@ def main(
     torch.set_num_threads(1)
     results = read_json(out) if out.exists() else {}
     sets = makers(data)
-    wanted = listed(only, separator=";") or ("",)
-    for name in sorted(sets, key=lambda n: next((i for i, w in enumerate(wanted) if w in n), 99)):
-        if name in results or not any(w in name for w in wanted):
+    name_parts = listed(only, separator=";") or ("",)
+    for name in sorted(
+        sets, key=lambda n: next((i for i, w in enumerate(name_parts) if w in n), 99)
+    ):
+        if name in results or not any(w in name for w in name_parts):
             continue
         try:
             results[name] = judge(sets[name]())
@@ -68,13 +70,13 @@ def judge(case: Case) -> dict[str, Any]:
     species = scored_species(labels)
     if case.test is not None:
         scores, fit = fitted(case.sites, case.test, species)
-        stored = case.test["truth" if "truth" in case.test else "presence"]
-        truth = stored.transpose("site", "species").values[:, species]
-        each = {k: expected_auc(truth, z) for k, z in scores.items()}
+        truth_array = case.test["truth" if "truth" in case.test else "presence"]
+        truth = truth_array.transpose("site", "species").values[:, species]
+        auc_by_method = {k: expected_auc(truth, z) for k, z in scores.items()}
         fits = [fit]
     else:
-        each, fits = _out_of_fold(case.sites, labels, species)
-    row = summary(each, n=case.sites.sizes["site"], species=labels.shape[1])
+        auc_by_method, fits = _out_of_fold(case.sites, labels, species)
+    row = summary(auc_by_method, n=case.sites.sizes["site"], species=labels.shape[1])
     if case.test is not None and "truth" in case.test:
         low = truth[:, 0] < 0.01
         row["suitability_where_absent"] = round(float(_sigmoid(scores[OURS][low]).mean()), 4)
@@ -99,11 +101,11 @@ def fitted(
     train: xr.Dataset, test: xr.Dataset, species: np.ndarray
 ) -> tuple[dict[str, np.ndarray], dict]:
     """Scores ``(n_test, s)`` by method, and how the default fit was configured."""
-    started = time.process_time()
+    start = time.process_time()
     model = gm.fit(train, rng=0)
     about = {
         "fusion": model.config.fusion,
-        "seconds": round(time.process_time() - started, 1),
+        "seconds": round(time.process_time() - start, 1),
         "auc": model.about["validation_auc"]["all"],
     }
     blocks = site_blocks(train, min_blocks=3).number
@@ -117,16 +119,18 @@ def _out_of_fold(
 ) -> tuple[dict[str, np.ndarray], list[dict]]:
     blocks = site_blocks(sites, min_blocks=2 * FOLDS).number
     fold = spatial_folds(labels, blocks, folds=FOLDS, rng=np.random.default_rng(0))
-    pooled: dict[str, np.ndarray] = {}
+    pooled_scores: dict[str, np.ndarray] = {}
     about = []
     for number in range(FOLDS):
         inside = np.flatnonzero(fold == number)
         outside = np.flatnonzero(fold != number)
-        scores, how = fitted(sites.isel(site=outside), sites.isel(site=inside), species)
-        about.append(how)
+        scores, fold_about = fitted(sites.isel(site=outside), sites.isel(site=inside), species)
+        about.append(fold_about)
         for name, values in scores.items():
-            pooled.setdefault(name, np.full((len(labels), len(species)), np.nan))[inside] = values
-    return {k: gm.metrics.auc(labels[:, species], z) for k, z in pooled.items()}, about
+            pooled_scores.setdefault(name, np.full((len(labels), len(species)), np.nan))[inside] = (
+                values
+            )
+    return {k: gm.metrics.auc(labels[:, species], z) for k, z in pooled_scores.items()}, about
 
 
 def expected_auc(chance: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -138,11 +142,11 @@ def expected_auc(chance: np.ndarray, scores: np.ndarray) -> np.ndarray:
     return np.array(values)
 
 
-def summary(each: dict[str, np.ndarray], *, n: int, species: int) -> dict[str, Any]:
+def summary(auc_by_method: dict[str, np.ndarray], *, n: int, species: int) -> dict[str, Any]:
     """Mean AUC by method, and the default's difference to the better baseline with its standard error."""
-    auc = {k: round(float(np.nanmean(v)), 4) for k, v in each.items()}
+    auc = {k: round(float(np.nanmean(v)), 4) for k, v in auc_by_method.items()}
     best = max((k for k in auc if k != OURS), key=lambda k: auc[k])
-    gap = each[OURS] - each[best]
+    gap = auc_by_method[OURS] - auc_by_method[best]
     gap = gap[np.isfinite(gap)]
     error = round(float(gap.std(ddof=1) / np.sqrt(len(gap))), 4) if len(gap) > 1 else None
     return {
@@ -152,7 +156,7 @@ def summary(each: dict[str, np.ndarray], *, n: int, species: int) -> dict[str, A
         "best": best,
         "difference": round(float(gap.mean()), 4),
         "standard_error": error,
-        "by_species": {k: [round(float(x), 4) for x in v] for k, v in each.items()},
+        "by_species": {k: [round(float(x), 4) for x in v] for k, v in auc_by_method.items()},
     }
 
 

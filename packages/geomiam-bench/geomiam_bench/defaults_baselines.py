@@ -66,20 +66,20 @@ def _fitted(x: np.ndarray, y: np.ndarray, new: np.ndarray, strength: float) -> n
     scale = StandardScaler().fit(x)
     x, new, columns = scale.transform(x), scale.transform(new), []
     for labels in y.T:
-        labelled = np.isfinite(labels)
-        if len(np.unique(labels[labelled])) < 2:
-            columns.append(np.full(len(new), labels[labelled].mean() if labelled.any() else 0.5))
+        has_label = np.isfinite(labels)
+        if len(np.unique(labels[has_label])) < 2:
+            columns.append(np.full(len(new), labels[has_label].mean() if has_label.any() else 0.5))
             continue
-        line = LogisticRegression(C=strength, max_iter=500).fit(x[labelled], labels[labelled])
+        line = LogisticRegression(C=strength, max_iter=500).fit(x[has_label], labels[has_label])
         columns.append(line.decision_function(new))
     return np.stack(columns, 1)
 
 
 def _forest(x: np.ndarray, labels: np.ndarray, new: np.ndarray, seed: int) -> np.ndarray:
-    labelled = np.isfinite(labels)
-    if len(np.unique(labels[labelled])) < 2:
+    has_label = np.isfinite(labels)
+    if len(np.unique(labels[has_label])) < 2:
         return np.full(len(new), 0.5)
     forest = RandomForestClassifier(
         TREES, min_samples_leaf=LEAF, class_weight="balanced_subsample", random_state=seed
     )
-    return forest.fit(x[labelled], labels[labelled]).predict_proba(new)[:, 1]
+    return forest.fit(x[has_label], labels[has_label]).predict_proba(new)[:, 1]

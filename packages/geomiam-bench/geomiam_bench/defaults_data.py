@@ -130,9 +130,9 @@ def virtual(presences: int, seed: int = 3) -> Case:
     place = {"x": cube.x.values[cells % 120], "y": cube.y.values[cells // 120]}
     records = pd.DataFrame({"species": "virtual", **place})
     sites = gm.add_background(gm.sample(cube, records), cube, n=2000, rng=0)
-    every = cube.drop_vars("spatial_ref").stack(site=("y", "x")).reset_index("site")
-    every["truth"] = (("site", "species"), truth.reshape(-1, 1))
-    return Case(f"virtual species, {presences} presences", sites, every)
+    all_cells = cube.drop_vars("spatial_ref").stack(site=("y", "x")).reset_index("site")
+    all_cells["truth"] = (("site", "species"), truth.reshape(-1, 1))
+    return Case(f"virtual species, {presences} presences", sites, all_cells)
 
 
 def readers(folder: Path) -> dict[str, Callable[[], xr.Dataset]]:
@@ -184,8 +184,8 @@ def bryce_canyon(folder: Path) -> xr.Dataset:
             layers[name] = ("site", values.to_numpy("f4"))
         layers[name].attrs["modality"] = modality
     place = pd.DataFrame({"lon": sites["east"], "lat": sites["north"]})
-    found = _labelled(layers, place, present.to_numpy(), list(present.columns))
-    return found.assign_attrs(crs="EPSG:26912")
+    labelled_sites = _labelled(layers, place, present.to_numpy(), list(present.columns))
+    return labelled_sites.assign_attrs(crs="EPSG:26912")
 
 
 BRYCE = {

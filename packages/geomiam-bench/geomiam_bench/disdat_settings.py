@@ -76,12 +76,12 @@ def main(
     plan, results = Plan(subsets="unimodal+all"), {}
     places = [Region.read(folder, n, plan) for n in listed(regions)]
     for name in listed(only, separator=";") or CANDIDATES:
-        started = time.perf_counter()
+        start = time.perf_counter()
         scores = {r.name: cross_validate(r, CANDIDATES[name], rng=seed) for r in places}
-        every = {r: s["all"] for r, s in scores.items()}
+        auc_by_region = {r: s["all"] for r, s in scores.items()}
         subsets = float(np.mean([np.mean(list(s.values())) for s in scores.values()]))
-        results[name] = {"subsets": scores, "seconds": round(time.perf_counter() - started)}
-        row = "  ".join(f"{r} {v:.3f}" for r, v in every.items())
-        mean = np.mean(list(every.values()))
+        results[name] = {"subsets": scores, "seconds": round(time.perf_counter() - start)}
+        row = "  ".join(f"{r} {v:.3f}" for r, v in auc_by_region.items())
+        mean = np.mean(list(auc_by_region.values()))
         print(f"{name:26s} {row}  all {mean:.4f}  subsets {subsets:.4f}", flush=True)
         write_json(out, results)

@@ -108,14 +108,14 @@ def coarsened(sites: xr.Dataset, factor: int) -> xr.Dataset:
 
 def answerable(schema: gm.Schema) -> dict[str, list | None]:
     """The columns of the table whose predictors the schema has, "All" included."""
-    layout, kept = Layout.of(schema), {}
+    layout, columns = Layout.of(schema), {}
     for name, using in COLUMNS.items():
         try:
             visible_tokens(layout, using)
         except SelectionError:
             continue
-        kept[name] = using
-    return kept
+        columns[name] = using
+    return columns
 
 
 def train(data: Data, using: list | None, masking: Any, run: Run) -> gm.Model:
@@ -146,14 +146,17 @@ def train(data: Data, using: list | None, masking: Any, run: Run) -> gm.Model:
     )
 
 
-def rows(data: Data, run: Run, done: dict[str, dict]) -> Iterator[tuple[str, dict]]:
+def rows(data: Data, run: Run, row_results: dict[str, dict]) -> Iterator[tuple[str, dict]]:
     """Yield the rows of the table: per column, mean AUC over species and the number of them."""
     for row in run.rows:
-        if row not in done:
-            started = time.perf_counter()
-            found = oracle(data, run) if row == "oracle" else strategy(data, row, run)
-            done[row] = {"auc": found, "seconds": round(time.perf_counter() - started, 1)}
-        yield row, done[row]
+        if row not in row_results:
+            start = time.perf_counter()
+            auc_by_column = oracle(data, run) if row == "oracle" else strategy(data, row, run)
+            row_results[row] = {
+                "auc": auc_by_column,
+                "seconds": round(time.perf_counter() - start, 1),
+            }
+        yield row, row_results[row]
 
 
 def strategy(data: Data, name: str, run: Run) -> dict[str, float]:
@@ -164,11 +167,11 @@ def strategy(data: Data, name: str, run: Run) -> dict[str, float]:
 
 def oracle(data: Data, run: Run) -> dict[str, float]:
     """A model of its own for every column, trained with nothing hidden."""
-    found: dict[str, float] = {}
+    auc_by_column: dict[str, float] = {}
     for name, using in data.columns.items():
         model = train(data, using, gm.masking.Constant(0.0), run)
-        found |= scored(model, data, {name: using})
-    return found
+        auc_by_column |= scored(model, data, {name: using})
+    return auc_by_column
 
 
 def scored(model: gm.Model, data: Data, columns: dict[str, list | None]) -> dict[str, float]:
@@ -194,23 +197,23 @@ def facts(data: Data) -> dict[str, Any]:
     }
 
 
-def table(found: dict[str, dict], columns: list[str]) -> str:
+def table(rows_by_name: dict[str, dict], columns: list[str]) -> str:
     """The table as text, ours above the published numbers of the same columns."""
-    width = max(map(len, [*PUBLISHED["rows"], *found]))
+    width = max(map(len, [*PUBLISHED["rows"], *rows_by_name]))
     lines = [" " * (width + 11) + "  ".join(f"{c:>14}" for c in [*columns, "average"])]
-    for name, row in found.items():
+    for name, row in rows_by_name.items():
         lines.append(line(name, "ours", row["auc"], columns, width=width))
         if name in PUBLISHED["rows"]:
-            published = dict(zip(PUBLISHED["columns"], PUBLISHED["rows"][name]))
-            lines.append(line("", "published", published, columns, width=width))
+            published_row = dict(zip(PUBLISHED["columns"], PUBLISHED["rows"][name]))
+            lines.append(line("", "published", published_row, columns, width=width))
     return "\n".join(lines)
 
 
-def line(name: str, who: str, row: dict, columns: list[str], *, width: int) -> str:
+def line(name: str, source: str, row: dict, columns: list[str], *, width: int) -> str:
     """One row of the table."""
     mean = row["Avg"] if "Avg" in row and len(columns) == len(COLUMNS) else average(row, columns)
     cells = [f"{value:14.1f}" for value in [*(row[c] for c in columns), mean]]
-    return f"{name:<{width}} {who:<10}" + "  ".join(cells)
+    return f"{name:<{width}} {source:<10}" + "  ".join(cells)
 
 
 def main(
@@ -236,12 +239,12 @@ def main(
     """Compute Table 1 of MIAM on GeoPlant; a run that was stopped is continued."""
     settings = {k: v for k, v in locals().items() if k not in ("folder", "out", "names")}
     run = Run(folder, listed(names) or tuple(PUBLISHED["rows"]), **settings)
-    done = (continued(out, settings) or {"rows": {}})["rows"]
+    row_results = (continued(out, settings) or {"rows": {}})["rows"]
     data = read(run)
     columns = list(data.columns)
     table_rows: dict[str, dict] = {}
-    for name, row in rows(data, run, done):
+    for name, row in rows(data, run, row_results):
         table_rows[name] = row | {"average": average(row["auc"], columns)}
-        results = {"settings": settings, "data": facts(data), "rows": done | table_rows}
+        results = {"settings": settings, "data": facts(data), "rows": row_results | table_rows}
         write_json(out, results | {"published": PUBLISHED})
     print(table(table_rows, columns))

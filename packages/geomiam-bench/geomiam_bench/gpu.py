@@ -1,9 +1,9 @@
-"""What a GPU makes of it: cells a second, share of its own peak, and what exact explanations cost there.
+"""Predictions and exact explanations on a GPU: cells a second, share of its peak, and their cost.
 
     geomiam-bench gpu --json out/bench/gpu.json
 
-Seconds of the clock after the device has finished, medians of interleaved runs. Without a GPU it says so and
-ends; ``--device cpu`` tries the script out.
+Seconds are wall-clock seconds until the device has finished, medians of interleaved runs. Without a GPU the
+command reports this and ends; ``--device cpu`` tests the command.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from geomiam_bench.shapley import SIZES, explain_all, make, off, operations, pre
 
 
 def wait(device: torch.device) -> None:
-    """Until everything that was asked for is done."""
+    """Wait until the device has finished all requested work."""
     if device.type != "cpu":
         getattr(torch, device.type).synchronize()
 
@@ -34,55 +34,55 @@ def wait(device: torch.device) -> None:
 def timed(
     todo: dict[str, Callable[[], Any]], device: torch.device, *, repeat: int
 ) -> dict[str, float]:
-    """Median seconds of each, one after the other, again and again."""
+    """Return the median seconds of each call; the calls are repeated in turn."""
     seconds: dict[str, list[float]] = {name: [] for name in todo}
-    for _ in range(1 + repeat):  # the first counts not
+    for _ in range(1 + repeat):  # the first run compiles kernels and is not counted
         for name, run in todo.items():
             wait(device)
-            started = time.perf_counter()
+            start = time.perf_counter()
             run()
             wait(device)
-            seconds[name].append(time.perf_counter() - started)
+            seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(s[1:]) for name, s in seconds.items()}
 
 
 def ways(device: torch.device, *, rows: int, width: int) -> dict[str, Callable[[], Any]]:
-    """Prediction and explanation by both fusions, in both precisions."""
+    """Return prediction and explanation with both fusions, in both precisions, by name."""
     calls: dict[str, Callable[[], Any]] = {}
     for fusion in ("token", "group"):
         model, block = make(fusion, width=width, rows=rows, **SIZES)
         masks = np.stack(list(group_masks(model.layout).values()))
         for precision in ("fp32", "bf16"):
-            other = model.in_precision(precision).to(device)  # type: ignore[arg-type]
-            calls[f"{fusion} {precision}"] = partial(explain_all, other, block, masks)
-            calls[f"{fusion} {precision} predict"] = partial(predict_all, other, block)
+            cast_model = model.in_precision(precision).to(device)  # type: ignore[arg-type]
+            calls[f"{fusion} {precision}"] = partial(explain_all, cast_model, block, masks)
+            calls[f"{fusion} {precision} predict"] = partial(predict_all, cast_model, block)
     return calls
 
 
 def peak(device: torch.device, *, size: int) -> dict[str, float]:
-    """Operations a second of a large square product, by precision."""
-    found = {}
+    """Return the operations a second of a large square product, by precision."""
+    rates = {}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         x = torch.randn(size, size, device=device).to(dtype)
         seconds = timed({name: partial(torch.matmul, x, x)}, device, repeat=7)[name]
-        found[name] = 2 * size**3 / seconds
-    return found
+        rates[name] = 2 * size**3 / seconds
+    return rates
 
 
 def report(device: torch.device, *, rows: int, width: int, repeat: int) -> dict[str, Any]:
-    """Everything at the usual sizes."""
+    """Return all measurements at the usual sizes."""
     todo = ways(device, rows=rows, width=width)
     seconds = timed(todo, device, repeat=repeat)
-    counted = operations(**SIZES, d=width)
-    most = peak(device, size=8192 if device.type != "cpu" else 1024)
-    count = {n: counted[n.replace(" fp32", "").replace(" bf16", "")] for n in todo}
+    operation_counts = operations(**SIZES, d=width)
+    peak_rates = peak(device, size=8192 if device.type != "cpu" else 1024)
+    count = {n: operation_counts[n.replace(" fp32", "").replace(" bf16", "")] for n in todo}
     return {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
         "sizes": {**SIZES, "width": width, "rows": rows},
-        "peak_of_products": most,
+        "peak_of_products": peak_rates,
         "cells_per_second": {n: rows / s for n, s in seconds.items()},
         "share_of_peak": {
-            n: count[n] * rows / s / most["bf16" if "bf16" in n else "fp32"]
+            n: count[n] * rows / s / peak_rates["bf16" if "bf16" in n else "fp32"]
             for n, s in seconds.items()
         },
         "price_in_predictions": {

@@ -58,7 +58,7 @@ def converge(value: Value, groups: int, *, repeats: int) -> xr.Dataset:
     truth = exact(value, groups).values
     shape = (len(KINDS), len(SIZES), repeats)
     names = ("evaluations", "error", "standard_error", "covered")
-    found = {name: np.empty(shape) for name in names}
+    measures = {name: np.empty(shape) for name in names}
     for i, options in enumerate(KINDS.values()):
         for seed in range(repeats):
             for k, e in enumerate(steps(value, groups, at=SIZES, rng=seed, **options)):
@@ -66,10 +66,10 @@ def converge(value: Value, groups: int, *, repeats: int) -> xr.Dataset:
                 half = t.ppf(0.975, e.replicates - 1) * e.standard_error
                 facts = (e.evaluations, off.mean(), e.standard_error.mean(), (off <= half).mean())
                 for name, fact in zip(names, facts):
-                    found[name][i, k, seed] = fact
+                    measures[name][i, k, seed] = fact
     dims = ("kind", "size", "repeat")
     runs = xr.Dataset(
-        {n: (dims, v) for n, v in found.items()}, {"kind": list(KINDS), "size": SIZES}
+        {n: (dims, v) for n, v in measures.items()}, {"kind": list(KINDS), "size": SIZES}
     )
     return runs.assign_attrs(metric="auc", exact=2**groups)
 

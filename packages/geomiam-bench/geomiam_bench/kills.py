@@ -48,7 +48,7 @@ def values(block: np.ndarray, log: str = "", number: int = 0, block_info=None) -
     """Random numbers of a chunk; every third chunk is sea. Reading for a block is logged."""
     at = block_info[None]["chunk-location"]
     if number == 0 and threading.current_thread() is not threading.main_thread():
-        with open(log, "a") as file:  # one short line: appended whole, also by two processes
+        with open(log, "a") as file:  # one short line is appended as a whole, also by two processes
             file.write(f"{at[0]},{at[1]}\n")
     rng = np.random.default_rng([*at, number])
     gaps = rng.random(block.shape) < 0.3
@@ -105,18 +105,18 @@ class Trial:
 
     def disturbed(self, kills: int, seconds: float) -> None:
         """Kill writers until there were enough kills; what was begun is completed."""
-        made: Counter[str] = Counter()
+        block_counts: Counter[str] = Counter()
         complete = True
         while self.found["kills"] < kills or not complete:
-            marked, child = self.marked(), self.child(self.target)
+            complete_blocks, child = self.marked(), self.child(self.target)
             patience = self.rng.uniform(0, seconds) if self.found["kills"] < kills else 1e9
             self.found["kills"] += wait_or_kill(child, patience)
             read = Counter(self.read())
-            self.found["needless"] += sum(read[i] for i in marked)
-            made += read
+            self.found["needless"] += sum(read[i] for i in complete_blocks)
+            block_counts += read
             if complete := self.target.exists():  # also if killed after the last rename
-                self.compare(made)
-                made.clear()
+                self.compare(block_counts)
+                block_counts.clear()
 
     def marked(self) -> set[str]:
         """Blocks that are marked as done in the unfinished map."""
@@ -130,44 +130,44 @@ class Trial:
         self.log.unlink(missing_ok=True)
         return lines
 
-    def compare(self, made: Counter[str]) -> None:
+    def compare(self, block_counts: Counter[str]) -> None:
         """Compare a complete map with the undisturbed one, count, and remove it."""
         self.found["maps"] += 1
         self.found["unequal"] += content(self.target) != content(self.folder / "reference.zarr")
         self.found["blocks"] += ROWS * COLUMNS
-        self.found["again"] += made.total() - ROWS * COLUMNS
+        self.found["again"] += block_counts.total() - ROWS * COLUMNS
         shutil.rmtree(self.target)
 
     def workers(self, kills: int) -> None:
         """Kill workers of a cluster under a writer that lives on."""
         from distributed import Client, LocalCluster
 
-        done = 0
+        kill_count = 0
         with (
             dask.config.set(PATIENT),
             LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
             Client(cluster) as client,
         ):
-            while done < kills:
-                finished = threading.Event()
-                killer = Killer(cluster, finished, self.rng)
+            while kill_count < kills:
+                map_finished = threading.Event()
+                killer = Killer(cluster, map_finished, self.rng)
                 killer.start()
                 make_map(
                     self.cube, self.model, self.target, shapley=True, client=client, progress=False
                 )
-                finished.set()
+                map_finished.set()
                 killer.join()
-                done += killer.kills
+                kill_count += killer.kills
                 self.compare(Counter(self.read()))
-        self.found["kills"] += done
+        self.found["kills"] += kill_count
 
 
 class Killer(threading.Thread):
     """Sends SIGKILL to a random worker at random times, one at a time."""
 
-    def __init__(self, cluster, finished: threading.Event, rng: random.Random):
+    def __init__(self, cluster, map_finished: threading.Event, rng: random.Random):
         super().__init__(daemon=True)
-        self.cluster, self.finished, self.rng, self.kills = cluster, finished, rng, 0
+        self.cluster, self.finished, self.rng, self.kills = cluster, map_finished, rng, 0
 
     def run(self) -> None:
         """Kill until the map is finished."""
@@ -185,8 +185,8 @@ def wait_or_kill(child: int, seconds: float) -> bool:
     """Let a process run for a while; return whether it had to be killed."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
+        process_id, status = os.waitpid(child, os.WNOHANG)
+        if process_id:
             assert status == 0, "a writer failed"
             return False
         time.sleep(0.002)
@@ -201,17 +201,17 @@ def content(path: Path) -> dict[str, bytes]:
 
 def run(kills: int, worker_kills: int, seed: int) -> dict:
     """Return what was found, of writers and of workers."""
-    found = {}
-    for name, wanted in (("writer", kills), ("worker", worker_kills)):
+    counts = {}
+    for name, kill_goal in (("writer", kills), ("worker", worker_kills)):
         with tempfile.TemporaryDirectory() as folder:
             trial = Trial(Path(folder), seed)
             seconds = trial.undisturbed()
             if name == "writer":
-                trial.disturbed(wanted, seconds)
-            elif wanted:
-                trial.workers(wanted)
-            found[name] = trial.found
-    return found
+                trial.disturbed(kill_goal, seconds)
+            elif kill_goal:
+                trial.workers(kill_goal)
+            counts[name] = trial.found
+    return counts
 
 
 def main(

@@ -1,10 +1,10 @@
-"""What a map costs beside its model: Zarr to Zarr against the bare model, workers, memory, a real map.
+"""The cost of a map beside its model: Zarr to Zarr against the bare model, workers, memory, a real map.
 
     geomiam-bench maps --json out/bench/maps.json --figure out/bench/maps.png
 
-Repetitions are interleaved and medians taken, since other work may share the machine; the load is
-in the results. The real map reads the human footprint of Europe, if ``--data`` has it, trains a small
-model of where plants were recorded, and runs ``geomiam predict`` from start to end.
+Repetitions are interleaved and medians are taken, because other work may share the machine; the load is
+in the results. The real map reads the human footprint of Europe, if ``--data`` contains it, trains a small
+model of the places of plant records, and runs ``geomiam predict`` from start to end.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ def random_cube(names: list[str], ny: int, nx: int, *, chunk: int) -> xr.Dataset
 
 
 def bare(model, cube: xr.Dataset) -> None:
-    """The model alone, on the cells in memory."""
+    """Time the model alone, on the cells in memory."""
     rows = {v: cube[v].values.ravel() for v in model.schema.variables}
     block = encode(rows, layout=model.layout, scaler=model.scaler)
-    shown, species = np.ones(model.layout.size, bool), np.arange(len(model.species))
+    visible_tokens, species = np.ones(model.layout.size, bool), np.arange(len(model.species))
     start = time.perf_counter()
-    predict_block(model, block, visible=shown, species=species)
+    predict_block(model, block, visible=visible_tokens, species=species)
     TIMES.setdefault("bare model", []).append(time.perf_counter() - start)
 
 
@@ -69,21 +69,21 @@ TIMES: dict[str, list[float]] = {}
 
 
 def timed(name: str, work: Callable[[], object]) -> None:
-    """Run and note the seconds."""
+    """Run a call and store its seconds."""
     start = time.perf_counter()
     work()
     TIMES.setdefault(name, []).append(time.perf_counter() - start)
 
 
 def speed(folder: Path, *, chunk: int, repeat: int) -> dict:
-    """Zarr to Zarr by one thread, two threads, one process and two, against the bare model."""
+    """Return the seconds from Zarr to Zarr with one or two threads or processes, and of the bare model."""
     from distributed import Client, LocalCluster
 
     model, _ = make("group", groups=6, tokens=24, width=96, species=4)
     model.network.eval()
-    made = random_cube(list(model.schema.variables), 2 * chunk, 4 * chunk, chunk=chunk)
-    cube = gm.open_cube(gm.write_cube(made, folder / "cube.zarr", progress=False))
-    loaded = cube.compute()
+    random_layers = random_cube(list(model.schema.variables), 2 * chunk, 4 * chunk, chunk=chunk)
+    cube = gm.open_cube(gm.write_cube(random_layers, folder / "cube.zarr", progress=False))
+    cube_in_memory = cube.compute()
 
     def write(threads: int = 1, client=None) -> None:
         with dask.config.set(scheduler="threads", num_workers=threads):
@@ -95,10 +95,12 @@ def speed(folder: Path, *, chunk: int, repeat: int) -> dict:
 
     TIMES.clear()
     write()
-    bare(model, loaded)
+    bare(model, cube_in_memory)
     TIMES.clear()
-    for _ in range(repeat):  # with no cluster beside, whose scheduler would share the process
-        bare(model, loaded)
+    for _ in range(
+        repeat
+    ):  # before a cluster exists, because its scheduler would share the process
+        bare(model, cube_in_memory)
         timed("1 thread", write)
         timed("2 threads", lambda: write(2))
     with cluster(1) as one, cluster(2) as two, Client(one) as a, Client(two) as b:
@@ -118,32 +120,32 @@ def speed(folder: Path, *, chunk: int, repeat: int) -> dict:
 
 
 def memory_of(side: int) -> dict:
-    """Promised and measured peak of a map of side × side cells; runs in a process of its own."""
+    """Return planned and measured peak memory of a map of side × side cells; run it in a separate process."""
     model, _ = make("group", groups=4, tokens=8, width=16, species=20)
     cube = random_cube(list(model.schema.variables), side, side, chunk=256)
     cube = cube.where((cube["x"] * 1000).astype(int) % 50 == 0)  # reading and writing weigh
     with tempfile.TemporaryDirectory() as folder, dask.config.set(num_workers=2):
-        promised = gm.plan_map(cube, model).peak_per_worker
+        planned_bytes = gm.plan_map(cube, model).peak_per_worker
         make_map(cube, model, Path(folder) / "map.zarr", progress=False)
-    return {"cells": side**2, "promised": promised, "measured": peak_memory()}
+    return {"cells": side**2, "promised": planned_bytes, "measured": peak_memory()}
 
 
 def memory(sides: tuple[int, ...]) -> list[dict]:
-    """Peak memory of maps of growing size."""
-    found = []
+    """Return the peak memory of maps of growing size."""
+    rows = []
     for side in sides:
         command = [sys.executable, "-m", "geomiam_bench", "maps", "--memory-of", str(side)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        found.append(json.loads(done.stdout.splitlines()[-1]))
-    return found
+        process = subprocess.run(command, capture_output=True, text=True, check=True)
+        rows.append(json.loads(process.stdout.splitlines()[-1]))
+    return rows
 
 
 def train_real(data: Path, folder: Path) -> xr.Dataset:
-    """Train a small model of where plants were recorded; write the model and the cube."""
+    """Train a small model of the places of plant records; write the model and the cube."""
     import pandas as pd
 
-    stored = xr.open_zarr(data / "human_footprint_europe.zarr", consolidated=False, chunks={})
-    footprint = stored.rename(lat="y", lon="x")
+    source_cube = xr.open_zarr(data / "human_footprint_europe.zarr", consolidated=False, chunks={})
+    footprint = source_cube.rename(lat="y", lon="x")
     cube = gm.open_cube(footprint, crs="EPSG:4326")
     for name in cube.data_vars:
         cube[name].attrs["modality"] = str(name)
@@ -166,18 +168,18 @@ def real(data: Path, folder: Path) -> dict:
     plan = subprocess.run([*run, "--plan"], capture_output=True, text=True, check=True).stdout
     start = time.perf_counter()
     command = [*run, "--out", str(folder / "map.zarr")]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    console_text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     seconds = time.perf_counter() - start
-    made = xr.open_zarr(folder / "map.zarr", consolidated=False)
+    written_map = xr.open_zarr(folder / "map.zarr", consolidated=False)
     with_data = cube[list(cube.data_vars)].to_array().notnull().any("variable")
-    answered = made["suitability"].notnull().any("species")
+    has_prediction = written_map["suitability"].notnull().any("species")
     return {
         "cells": int(with_data.size),
         "cells with data": int(with_data.sum()),
-        "answered exactly where there are data": bool((with_data == answered).all()),
+        "predicted exactly where there are data": bool((with_data == has_prediction).all()),
         "seconds from start to end": round(seconds, 1),
         "plan": plan.strip().splitlines(),
-        "report": re.sub(r"→.*", "", said.strip()),
+        "report": re.sub(r"→.*", "", console_text.strip()),
         "overview": overview(folder),
     }
 
@@ -188,44 +190,44 @@ def overview(folder: Path) -> dict:
     from rasterio.enums import Resampling
 
     start = time.perf_counter()
-    made = xr.open_zarr(folder / "map.zarr", consolidated=False, decode_coords="all")
-    layer, tif = made["suitability"].isel(species=0), folder / "map.tif"
-    how = {"tiled": True, "compress": "deflate", "windowed": True, "bigtiff": "if_safer"}
-    layer.rio.to_raster(tif, **how)
+    written_map = xr.open_zarr(folder / "map.zarr", consolidated=False, decode_coords="all")
+    layer, tif = written_map["suitability"].isel(species=0), folder / "map.tif"
+    raster_options = {"tiled": True, "compress": "deflate", "windowed": True, "bigtiff": "if_safer"}
+    layer.rio.to_raster(tif, **raster_options)
     with rasterio.open(tif, "r+") as raster:
         raster.build_overviews([2, 4, 8, 16], Resampling.average)
-    written = time.perf_counter() - start
+    write_seconds = time.perf_counter() - start
     with rasterio.open(tif) as raster:
         levels = raster.overviews(1)
         start = time.perf_counter()
         small = raster.read(1, out_shape=(raster.height // 16, raster.width // 16))
-        opened = time.perf_counter() - start
-        same = np.array_equal(raster.read(1), layer.values, equal_nan=True)
+        read_seconds = time.perf_counter() - start
+        levels_agree = np.array_equal(raster.read(1), layer.values, equal_nan=True)
     return {
         "levels": levels,
-        "seconds to write": round(written, 2),
-        "seconds to read the coarsest": round(opened, 4),
+        "seconds to write": round(write_seconds, 2),
+        "seconds to read the coarsest": round(read_seconds, 4),
         "finite cells of the coarsest": int(np.isfinite(small).sum()),
-        "full level equals the map": bool(same),
+        "full level equals the map": bool(levels_agree),
     }
 
 
-def draw(found: dict, path: Path) -> None:
-    """Draw seconds of each road and memory against size."""
+def draw(results: dict, path: Path) -> None:
+    """Draw the seconds of each configuration, and memory against size."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
-    seconds = found["speed"]["seconds"]
+    seconds = results["speed"]["seconds"]
     left.boxplot(list(seconds.values()), tick_labels=list(seconds), orientation="horizontal")
     left.set(
-        xlabel="seconds", title=f"{found['speed']['cells']:,} cells, Zarr to Zarr", xlim=(0, None)
+        xlabel="seconds", title=f"{results['speed']['cells']:,} cells, Zarr to Zarr", xlim=(0, None)
     )
-    cells = [m["cells"] for m in found["memory"]]
+    cells = [m["cells"] for m in results["memory"]]
     for name in ("promised", "measured"):
-        right.plot(cells, [m[name] / 2**20 for m in found["memory"]], "o-", label=name)
+        right.plot(cells, [m[name] / 2**20 for m in results["memory"]], "o-", label=name)
     right.set(
         xscale="log", xlabel="cells of the map", ylabel="peak MiB", title="Memory", ylim=(0, None)
     )

@@ -1,4 +1,4 @@
-"""What pre-training is worth where labels are few.
+"""The gain from pre-training where labels are few.
 
     geomiam-bench pretraining FOLDER --json out/bench/pretraining.json \
         --figure out/bench/pretraining.png
@@ -42,7 +42,7 @@ from geomiam_bench.results import write_json
 LABELS = (100, 300, 1000)
 MOST_TESTED, MOST_UNLABELLED = 3000, 5000
 FEWEST = 10
-"""Presences of a species on held-out sites, without which its AUC is a coin's."""
+"""Presences of a species on held-out sites, with fewer of which its AUC is mostly noise."""
 
 NETWORK = gm.NetworkConfig(width=64, heads=4, depth=1, inner=1, frequencies=16, sigma=0.1)
 FITTING = gm.TrainingConfig(
@@ -119,18 +119,18 @@ class Split:
     @classmethod
     def of(cls, case: Case, rng: np.random.Generator) -> Split:
         """Hold out about 30 % of the survey in blocks, from the places without labels too."""
-        places = [site_coordinates(s) for s in (case.survey, case.unlabelled)]
+        coordinates = [site_coordinates(s) for s in (case.survey, case.unlabelled)]
         crs = crs_of(case.survey)
-        blocks = spatial_blocks(np.concatenate(places), size=case.block, crs=crs)
-        own, other = np.split(blocks, [len(places[0])])
+        blocks = spatial_blocks(np.concatenate(coordinates), size=case.block, crs=crs)
+        survey_blocks, unlabelled_blocks = np.split(blocks, [len(coordinates[0])])
         labels = case.survey["presence"].transpose("site", "species").values
-        held = hold_out(labels, own, share=0.3, rng=rng)
-        free = np.flatnonzero(~np.isin(other, own[held]))
-        pool, test = (rng.permutation(np.flatnonzero(side)) for side in (~held, held))
+        is_test = hold_out(labels, survey_blocks, share=0.3, rng=rng)
+        free = np.flatnonzero(~np.isin(unlabelled_blocks, survey_blocks[is_test]))
+        pool, test = (rng.permutation(np.flatnonzero(side)) for side in (~is_test, is_test))
         test = test[:MOST_TESTED]
         survey = case.survey.isel(species=(labels[test] == 1).sum(0) >= FEWEST)
-        unlabelled = case.unlabelled.isel(site=rng.permutation(free)[:MOST_UNLABELLED])
-        return cls(unlabelled, survey.isel(site=pool), survey.isel(site=test))
+        unlabelled_sites = case.unlabelled.isel(site=rng.permutation(free)[:MOST_UNLABELLED])
+        return cls(unlabelled_sites, survey.isel(site=pool), survey.isel(site=test))
 
 
 def untrained(like: Model, seed: int) -> Model:
@@ -140,7 +140,7 @@ def untrained(like: Model, seed: int) -> Model:
         return Model.untrained(like.schema, scaler=like.scaler, species=(), config=like.config)
 
 
-def run(name: str, case: Case, seed: int, *, epochs: int, fitted: int) -> list[dict]:
+def run(name: str, case: Case, seed: int, *, epochs: int, largest_fit: int) -> list[dict]:
     """All methods on one draw of held-out blocks."""
     split = Split.of(case, np.random.default_rng(seed))
     pretraining = gm.TrainingConfig(
@@ -151,7 +151,7 @@ def run(name: str, case: Case, seed: int, *, epochs: int, fitted: int) -> list[d
         block=case.block,
         accelerator="cpu",
     )
-    started = time.perf_counter()
+    start = time.perf_counter()
     encoder = gm.pretrain(
         split.unlabelled,
         case.schema,
@@ -160,7 +160,7 @@ def run(name: str, case: Case, seed: int, *, epochs: int, fitted: int) -> list[d
         masking=MASKING,
         rng=seed,
     )
-    facts = {"case": name, "seed": seed, "pretraining_seconds": time.perf_counter() - started}
+    facts = {"case": name, "seed": seed, "pretraining_seconds": time.perf_counter() - start}
     facts |= {
         "unlabelled": split.unlabelled.sizes["site"],
         "tested": split.test.sizes["site"],
@@ -168,24 +168,24 @@ def run(name: str, case: Case, seed: int, *, epochs: int, fitted: int) -> list[d
         "r2": encoder.about["validation_r2"]["all"],
     }
     rows = []
-    for most in LABELS:
-        sites = split.pool.isel(site=slice(most))
+    for size_limit in LABELS:
+        sites = split.pool.isel(site=slice(size_limit))
         n = sites.sizes["site"]
-        for method, model in methods(encoder, sites, seed, fits=n <= fitted).items():
+        for method, model in methods(encoder, sites, seed, fits=n <= largest_fit).items():
             table = gm.evaluate(model, split.test, subsets="every")
             aucs = dict(zip(table["subset"].values.tolist(), table["mean_auc"].values.tolist()))
-            rows.append(facts | {"size": most, "labels": n, "method": method, "auc": aucs})
+            rows.append(facts | {"size": size_limit, "labels": n, "method": method, "auc": aucs})
             print(f"{name} {seed} n={n} {method}: {aucs['all']:.3f}", flush=True)
-        if n < most:
+        if n < size_limit:
             break
     return rows
 
 
 def methods(encoder: Model, sites: xr.Dataset, seed: int, *, fits: bool) -> dict[str, Model]:
     """The ways to learn from labelled sites; probes take a second, fits minutes."""
-    probed = gm.evaluation.probe(encoder, sites, loss="weighted-bce")
+    probe_model = gm.evaluation.probe(encoder, sites, loss="weighted-bce")
     probes = {
-        "probe, pre-trained": probed,
+        "probe, pre-trained": probe_model,
         "probe, random weights": gm.evaluation.probe(
             untrained(encoder, seed), sites, loss="weighted-bce"
         ),
@@ -196,7 +196,7 @@ def methods(encoder: Model, sites: xr.Dataset, seed: int, *, fits: bool) -> dict
     return probes | {
         "from scratch": gm.fit(sites, encoder.schema, network=NETWORK, **settings),
         "fine-tuned": gm.fit(sites, warm_start=encoder, **settings),
-        "probed, then fine-tuned": gm.fit(sites, warm_start=probed, **settings),
+        "probed, then fine-tuned": gm.fit(sites, warm_start=probe_model, **settings),
     }
 
 
@@ -210,7 +210,7 @@ def tidy(rows: list[dict]) -> pd.DataFrame:
 
 def differences(frame: pd.DataFrame) -> list[dict]:
     """Paired differences per case and number of labels: mean, deviation and every seed's."""
-    found = []
+    rows = []
     for measure in ("all modalities", "mean over subsets"):
         for (case, size), part in frame.groupby(["case", "size"], sort=False):
             wide = part.pivot(index="seed", columns="method", values=measure)
@@ -218,11 +218,11 @@ def differences(frame: pd.DataFrame) -> list[dict]:
                 if not {first, second} <= set(wide):
                     continue
                 gain = wide[first] - wide[second]
-                found.append(
+                rows.append(
                     {"case": case, "size": size, "measure": measure, "pair": pair}
                     | {"mean": gain.mean(), "sd": gain.std(), "each": gain.tolist()}
                 )
-    return found
+    return rows
 
 
 def draw(frame: pd.DataFrame, path: Path) -> None:
@@ -263,7 +263,9 @@ def main(
     figure: Figure = None,
     seeds: int = 3,
     epochs: Annotated[int, typer.Option(help="Epochs of pre-training.")] = 20,
-    fitted: Annotated[int, typer.Option(help="Most sites for fits; probes take more.")] = 1000,
+    largest_fit: Annotated[
+        int, typer.Option("--fitted", help="Most sites for fits; probes take more.")
+    ] = 1000,
     cases: Annotated[str, typer.Option(help="Cases, separated by commas.")] = ",".join(CASES),
 ) -> None:
     """Compare pre-trained networks with networks from scratch, where labels are few."""
@@ -273,7 +275,7 @@ def main(
     data_of = {name: CASES[name](data) for name in listed(cases)}
     for seed in range(seeds):
         for name, case in data_of.items():
-            rows += run(name, case, seed, epochs=epochs, fitted=fitted)
+            rows += run(name, case, seed, epochs=epochs, largest_fit=largest_fit)
             write(out, rows, epochs=epochs, figure=figure)
 
 

@@ -1,13 +1,13 @@
-"""What exact explanations cost, in predictions, beside the procedure of the papers: ratios within one run.
+"""The cost of exact explanations, in predictions, beside the procedure of the papers: ratios within one run.
 
     geomiam-bench shapley --json out/bench/shapley.json --figure out/bench/shapley.png
 
 The naive procedure is MaskSDM's as written: for each of the 2^G coalitions one full pass over all tokens,
-hidden ones replaced by the mask token. Against it: token fusion with what coalitions share made once, and
-group fusion with summaries made once, in float32 and bfloat16. Then what drives the cost: groups, tokens,
-species, and the share that is missing. Repetitions are interleaved, figures are medians; one thread.
-Weights are untrained, as their values do not change the cost; the rows differ, so nothing is saved by
-equal rows.
+hidden ones replaced by the mask token. It is compared with token fusion, which computes the shared part
+of coalitions once, and with group fusion, which computes summaries of groups once, in float32 and bfloat16.
+Then groups, tokens, species and the missing share are varied. Repetitions are interleaved, figures are
+medians, on one thread. Weights are untrained, because their values do not change the cost. All rows differ,
+so no row is encoded once for several cells.
 """
 
 from __future__ import annotations
@@ -68,8 +68,10 @@ def make(
     arrays = {v: rng.normal(size=rows).astype(np.float32) for v in schema.variables}
     scaler = fit_scaler(arrays, schema)
     for modality in schema.modalities.values():
-        gone = rng.random(rows) < missing
-        arrays |= {v: np.where(gone, np.float32(np.nan), arrays[v]) for v in modality.variables}
+        is_missing = rng.random(rows) < missing
+        arrays |= {
+            v: np.where(is_missing, np.float32(np.nan), arrays[v]) for v in modality.variables
+        }
     torch.manual_seed(0)
     config = NetworkConfig(fusion=fusion, width=width, **FUSIONS[fusion])  # type: ignore[arg-type]
     names = [f"s{i}" for i in range(species)]
@@ -78,7 +80,7 @@ def make(
 
 
 def naive(model: Model, block: Block, masks: np.ndarray) -> np.ndarray:
-    """Every coalition by one full pass over all tokens, hidden ones replaced by the mask token."""
+    """Return Shapley values from one full pass per coalition, with the mask token in place of hidden tokens."""
     network: Any = model.network.eval()
     values = [torch.as_tensor(v) for v in block.values]
     member: Any
@@ -87,15 +89,19 @@ def naive(model: Model, block: Block, masks: np.ndarray) -> np.ndarray:
     total: Any = 0
     with torch.inference_mode():
         for coalition, weight in zip(members(len(masks)), shapley_weights(len(masks))):
-            seen = observed & torch.as_tensor((coalition[:, None] & masks).any(0))
-            fused = member.fusion.plain(member.tokenizers(values, seen), seen)
-            answer = torch.sigmoid(network.head(member.activate(fused)))
-            total = total + torch.as_tensor(weight, dtype=torch.float32)[:, None] * answer[:, None]
+            visible_tokens = observed & torch.as_tensor((coalition[:, None] & masks).any(0))
+            pooled_tokens = member.fusion.plain(
+                member.tokenizers(values, visible_tokens), visible_tokens
+            )
+            probability = torch.sigmoid(network.head(member.activate(pooled_tokens)))
+            total = (
+                total + torch.as_tensor(weight, dtype=torch.float32)[:, None] * probability[:, None]
+            )
     return total.numpy()
 
 
 def ways(width: int, rows: int, *, slow: bool, **sizes: Any) -> dict[str, Callable[[], Any]]:
-    """Return everything that is timed, by name; the naive procedure only where it is affordable."""
+    """Return all timed calls by name; the naive procedure only with ``slow``."""
     calls: dict[str, Callable[[], Any]] = {}
     for fusion in FUSIONS:
         model, block = make(fusion, width=width, rows=rows, **sizes)
@@ -103,64 +109,70 @@ def ways(width: int, rows: int, *, slow: bool, **sizes: Any) -> dict[str, Callab
         if fusion == "token" and slow:
             calls["naive"] = partial(naive, model, block, masks)
         if fusion == "token":
-            calls["token told"] = partial(approximate, with_explainer(model, width=128), block)
+            calls["token learned"] = partial(approximate, with_explainer(model, width=128), block)
         for precision in ("fp32", "bf16"):
-            other = model.in_precision(precision)  # type: ignore[arg-type]
-            calls[f"{fusion} {precision}"] = partial(explain_all, other, block, masks)
-            calls[f"{fusion} {precision} predict"] = partial(predict_all, other, block)
+            cast_model = model.in_precision(precision)  # type: ignore[arg-type]
+            calls[f"{fusion} {precision}"] = partial(explain_all, cast_model, block, masks)
+            calls[f"{fusion} {precision} predict"] = partial(predict_all, cast_model, block)
     return calls
 
 
 def explain_all(model: Model, block: Block, masks: np.ndarray) -> np.ndarray:
-    """Exact Shapley values of all species."""
+    """Return exact Shapley values of all species."""
     return shapley_block(model, block, groups=masks, species=np.arange(len(model.species)))[0]
 
 
 def approximate(model: Model, block: Block) -> np.ndarray:
-    """Shapley values of all species by the learned explainer."""
-    shown = np.ones(model.layout.size, bool)
-    return amortised_block(model, block, visible=shown, species=np.arange(len(model.species)))[0]
+    """Return Shapley values of all species by the learned explainer."""
+    visible_tokens = np.ones(model.layout.size, bool)
+    return amortised_block(
+        model, block, visible=visible_tokens, species=np.arange(len(model.species))
+    )[0]
 
 
 def predict_all(model: Model, block: Block) -> np.ndarray:
-    """Predictions for all species."""
-    shown = np.ones(model.layout.size, bool)
-    return predict_block(model, block, visible=shown, species=np.arange(len(model.species)))
+    """Return predictions for all species."""
+    visible_tokens = np.ones(model.layout.size, bool)
+    return predict_block(
+        model, block, visible=visible_tokens, species=np.arange(len(model.species))
+    )
 
 
 def timed(todo: dict[str, Callable[[], Any]], *, repeat: int) -> dict[str, list[float]]:
-    """CPU seconds of each, one after the other, again and again; a busy machine does not lengthen them."""
+    """Return the CPU seconds of each call, repeated in turn; other processes do not lengthen them."""
     seconds: dict[str, list[float]] = {name: [] for name in todo}
     for run in todo.values():
         run()
     for _ in range(repeat):
         for name, run in todo.items():
-            started = time.process_time()
+            start = time.process_time()
             run()
-            seconds[name].append(time.process_time() - started)
+            seconds[name].append(time.process_time() - start)
     return seconds
 
 
 def headline(*, rows: int, width: int, repeat: int) -> dict[str, Any]:
-    """Times and ratios at the usual size, and how far each is from the naive values."""
+    """Return times and ratios at the usual size, and the differences from the naive values."""
     todo = ways(width, rows, slow=True, **SIZES)
     seconds = timed(todo, repeat=repeat)
     median = {n: statistics.median(s) for n, s in seconds.items()}
-    median["token told predict"] = median["token fp32 predict"]
+    median["token learned predict"] = median["token fp32 predict"]
     exact, group = todo["naive"](), todo["group fp32"]()
-    explained = [n for n in todo if n != "naive" and "predict" not in n]
-    counted = operations(**SIZES, d=width)
-    count = {n: counted[n.replace(" fp32", "").replace(" bf16", "")] for n in todo}
-    most = peak()
+    explanations = [n for n in todo if n != "naive" and "predict" not in n]
+    operation_counts = operations(**SIZES, d=width)
+    count = {n: operation_counts[n.replace(" fp32", "").replace(" bf16", "")] for n in todo}
+    peak_rates = peak()
     rate = {n: count[n] / (median[n] / rows) for n in todo}
     return {
         "operations_per_cell": count,
-        "peak_of_products": most,
-        "share_of_peak": {n: r / most["bf16" if "bf16" in n else "fp32"] for n, r in rate.items()},
+        "peak_of_products": peak_rates,
+        "share_of_peak": {
+            n: r / peak_rates["bf16" if "bf16" in n else "fp32"] for n, r in rate.items()
+        },
         "milliseconds_per_cell": {n: 1e3 * median[n] / rows for n in todo},
         "spread": {n: (max(s) - min(s)) / median[n] for n, s in seconds.items()},
-        "times_faster_than_naive": {n: median["naive"] / median[n] for n in explained},
-        "price_in_predictions": {n: median[n] / median[f"{n} predict"] for n in explained},
+        "times_faster_than_naive": {n: median["naive"] / median[n] for n in explanations},
+        "price_in_predictions": {n: median[n] / median[f"{n} predict"] for n in explanations},
         "largest_difference": {
             "token fp32 to naive": off(todo["token fp32"](), exact),
             "token bf16 to naive": off(todo["token bf16"](), exact),
@@ -171,35 +183,42 @@ def headline(*, rows: int, width: int, repeat: int) -> dict[str, Any]:
 
 
 def operations(groups: int, tokens: int, species: int, d: int) -> dict[str, float]:
-    """Multiplications and additions per cell, counted by hand; norms, softmax and the like left out.
+    """Return multiplications and additions per cell, without norms, softmax and similar small parts.
 
-    A token in a block: queries, keys, values and the way out 8 d², feed-forward of 4/3 the width
-    16/3 d², and 4 d for each token that it meets.
+    A token in a transformer layer costs 8 d² for queries, keys, values and the output projection,
+    16/3 d² for the feed-forward part of 4/3 the width, and 4 d for each token that it attends to.
     """
 
-    def block(n: float, met: float) -> float:
-        return n * (40 / 3 * d**2 + 4 * met * d)
+    def block(n: float, attended_tokensmary_tokens: float) -> float:
+        return n * (40 / 3 * d**2 + 4 * attended_tokensmary_tokens * d)
 
-    coalitions, seen = 2**groups, tokens / 2 + 1  # half of the tokens and one mask, on average
-    met, head = coalitions * (groups / 2 + 1), coalitions * 2 * d * species
-    spared = coalitions * seen * 6 * d**2  # projections of the first block are shared
-    pooled = seen * 8 / 3 * d**2  # the last product is made of the mean
+    coalitions, visible_count = (
+        2**groups,
+        tokens / 2 + 1,
+    )  # half of the tokens and one mask, on average
+    summary_tokens, head = coalitions * (groups / 2 + 1), coalitions * 2 * d * species
+    shared_projections = (
+        coalitions * visible_count * 6 * d**2
+    )  # projections of the first block are shared
+    mean_product = visible_count * 8 / 3 * d**2  # the last product is made of the mean
     inner = (LAYERS - 1) * groups * block(tokens / groups, tokens / groups)
     one = block(groups + 1, groups + 1) + 4 * (groups + 1) * d**2
     return {
         "naive": coalitions * LAYERS * block(tokens, tokens) + head,
-        "token": coalitions * (LAYERS * block(seen, seen) - pooled) - spared + head,
+        "token": coalitions * (LAYERS * block(visible_count, visible_count) - mean_product)
+        - shared_projections
+        + head,
         "token predict": LAYERS * block(tokens, tokens) - tokens * 8 / 3 * d**2,
-        "token told": LAYERS * block(tokens, tokens)
+        "token learned": LAYERS * block(tokens, tokens)
         + groups * 2 * 128 * (d + 128 + species)
         + 2 * 128 * d,
-        "group": inner + met * (16 / 3 + 4) * d**2 + coalitions * 28 / 3 * d**2 + head,
+        "group": inner + summary_tokens * (16 / 3 + 4) * d**2 + coalitions * 28 / 3 * d**2 + head,
         "group predict": inner + one,
     }
 
 
 def peak() -> dict[str, float]:
-    """Operations per second of a plain product of the sizes at hand, by precision."""
+    """Return the operations per second of a matrix product of these sizes, by precision."""
     best = {}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         x, w = torch.randn(2048, 192).to(dtype), torch.randn(384, 192).to(dtype)
@@ -209,7 +228,7 @@ def peak() -> dict[str, float]:
 
 
 def products(x: torch.Tensor, w: torch.Tensor) -> None:
-    """Multiply 50 times."""
+    """Compute 50 products."""
     for _ in range(50):
         torch.nn.functional.linear(x, w)
 
@@ -220,11 +239,11 @@ def off(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def growth(*, rows: int, width: int, repeat: int) -> Iterator[dict[str, Any]]:
-    """Milliseconds per cell as one size grows, the others as usual; in float32."""
+    """Yield milliseconds per cell in float32, one size varied at a time."""
     for name, values in SWEEPS.items():
         for value in values:
             todo = ways(width, rows, slow=False, **{**SIZES, name: value})
-            todo = {n: f for n, f in todo.items() if "bf16" not in n and "told" not in n}
+            todo = {n: f for n, f in todo.items() if "bf16" not in n and "learned" not in n}
             if name == "groups" and value > 8:
                 del todo["token fp32"]
             for way, seconds in timed(todo, repeat=max(1, repeat // 3)).items():
@@ -233,7 +252,7 @@ def growth(*, rows: int, width: int, repeat: int) -> Iterator[dict[str, Any]]:
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """One panel for each size."""
+    """Draw one panel for each size."""
     import matplotlib.pyplot as plt
 
     fig, axes = plt.subplots(1, len(SWEEPS), figsize=(13, 3.4), sharey=True, layout="constrained")
@@ -241,8 +260,8 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     for ax, name in zip(axes, SWEEPS):
         for way, colour in colours.items():
             for style, suffix in (("-", ""), (":", " predict")):
-                mine = [r for r in rows if r["size"] == name and r["way"] == way + suffix]
-                points = [(r["value"], r["milliseconds_per_cell"]) for r in mine]
+                way_rows = [r for r in rows if r["size"] == name and r["way"] == way + suffix]
+                points = [(r["value"], r["milliseconds_per_cell"]) for r in way_rows]
                 label = way.replace(" fp32", " fusion") + suffix.replace(" ", ", ")
                 ax.plot(*zip(*points), style, color=colour, marker="o", ms=3, label=label)
         ax.set(xlabel={"missing": "share of groups missing"}.get(name, name), yscale="log")

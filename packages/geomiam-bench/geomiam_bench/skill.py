@@ -71,12 +71,12 @@ def disdat(
         network=NETWORK.model_copy(update={"members": members}),
     )
     reserve(out, True, kind=RESULTS)
-    before = None if overwrite else continued(out, settings_of(plan))
-    stored = before["results"] if before else []
-    done = {(r["region"], r["label"], r["seed"]): r for r in stored}
+    previous_run = None if overwrite else continued(out, settings_of(plan))
+    previous_rows = previous_run["results"] if previous_run else []
+    stored_results = {(r["region"], r["label"], r["seed"]): r for r in previous_rows}
     results = []
     with _bar(len(plan.regions) * len(entries(plan))) as bar:
-        for result in benchmark(folder, plan, done=done):
+        for result in benchmark(folder, plan, previous_results=stored_results):
             results.append(result)
             write_results(out, plan, results)
             bar.set_postfix_str(f"{result['region']} {result['label']}")
@@ -126,13 +126,15 @@ def missingness(
             tables.append(table)
             bar.update()
     seconds = sum(t.attrs["seconds"] for t in tables)
-    whole = xr.concat(tables, "seed", combine_attrs="drop").assign_attrs(seconds=seconds)
-    write_sweep(out, plan, whole)
+    all_seeds = xr.concat(tables, "seed", combine_attrs="drop").assign_attrs(seconds=seconds)
+    write_sweep(out, plan, all_seeds)
     if figure:
         from geomiam import plot
 
-        save_picture(plot.missingness(whole, styles=STYLES)[0].figure, figure, overwrite=overwrite)
-    _print_sweep(whole)
+        save_picture(
+            plot.missingness(all_seeds, styles=STYLES)[0].figure, figure, overwrite=overwrite
+        )
+    _print_sweep(all_seeds)
     typer.echo(f"→ {out}" + (f", {figure}" if figure else ""))
 
 
@@ -168,16 +170,16 @@ def systems(
     survey = None
     if (data / "metadata.json").exists() and not tune:
         survey = readers.disdat(data, region or regions(data)[0])[1]
-    whole = Data(sites, facts, survey)
-    run = begin(out, whole, plan, anew=overwrite)
-    with _bar(plan.seeds * len(chosen(whole, plan))) as bar:
+    comparison_data = Data(sites, facts, survey)
+    run = begin(out, comparison_data, plan, restart=overwrite)
+    with _bar(plan.seeds * len(chosen(comparison_data, plan))) as bar:
 
         def told(result: dict) -> None:
             bar.set_postfix_str(result["system"])
             bar.update()
 
-        for more in go_on(run, whole, plan, told=told):
-            write_comparison(out, run := more)
+        for current_run in go_on(run, comparison_data, plan, on_result=told):
+            write_comparison(out, run := current_run)
     if figure:
         from geomiam_bench.comparison.figure import draw
 

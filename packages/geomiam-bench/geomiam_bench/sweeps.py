@@ -1,7 +1,7 @@
-"""The missingness benchmark: strategies, imputations and baselines under the same gaps, by one call.
+"""The missingness benchmark: strategies, imputations and baselines under the same gaps.
 
-Every method is trained on the same sites, of which a pattern may have taken a share, and scored on
-spatial blocks that no method saw while the test patterns take more and more.
+Every method is trained on the same sites, of which a pattern may hide a share. It is scored on
+spatial blocks that no method saw, while the test patterns hide a growing share.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ NETWORK = NetworkConfig(
 TRAINING = TrainingConfig(
     loss="weighted-bce", epochs=300, patience=40, batch=250, lr=3e-3, warmup=100, epoch_steps=1
 )
-"""Every method stops by its own validation blocks: to learn from gaps takes longer than from none."""
+"""Every method stops by its own validation blocks, because learning from gaps takes more epochs."""
 FOLDS = 4
 """One of these spatial folds is the test."""
 STYLES = {kind: "--" for kind in KINDS} | {name: ":" for name in BASELINES}
@@ -56,7 +56,7 @@ STYLES = {kind: "--" for kind in KINDS} | {name: ":" for name in BASELINES}
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """What to train, and what to take away."""
+    """The methods to train, and the gaps to make."""
 
     strategies: Sequence[str] = ("miam", "uniform")
     imputations: Sequence[str] = KINDS
@@ -102,21 +102,21 @@ def sweeps(
     """
     schema = bind(schema, sites)
     for seed in range(plan.seeds):
-        started = time.perf_counter()
-        train, scored = (sites, test) if test is not None else split(sites, seed)
+        start = time.perf_counter()
+        train, test_sites = (sites, test) if test is not None else split(sites, seed)
         hidden = PATTERNS[plan.train_pattern](train, schema, share=plan.train_share, rng=seed)
-        seen = hide(train, hidden, schema)
+        gappy_train = hide(train, hidden, schema)
         table = missingness_sweep(
-            seen,
-            scored,
+            gappy_train,
+            test_sites,
             schema,
-            predictors=methods(seen, schema, plan, seed=seed),
+            predictors=methods(gappy_train, schema, plan, seed=seed),
             patterns=plan.patterns,
             shares=plan.shares,
             repeats=plan.repeats,
             rng=seed,
         )
-        yield table.assign_attrs(seed=seed, seconds=round(time.perf_counter() - started, 1))
+        yield table.assign_attrs(seed=seed, seconds=round(time.perf_counter() - start, 1))
 
 
 def split(sites: xr.Dataset, seed: int) -> tuple[xr.Dataset, xr.Dataset]:
@@ -134,14 +134,16 @@ def methods(sites: xr.Dataset, schema: Schema, plan: SweepPlan, *, seed: int) ->
         "training": plan.training,
         "rng": seed,
     }
-    found: dict[str, Any] = {
+    predictors: dict[str, Any] = {
         name: Masked(fit(sites, schema, masking=named(name, per_sample=True), **options))
         for name in plan.strategies
     }
     if plan.imputations:
-        filled = fit_imputed(sites, schema, fit_options=options)
-        found |= {kind: filled.by(kind) for kind in plan.imputations}  # type: ignore[arg-type]
-    return found | {name: fit_baseline(name, sites, schema, rng=seed) for name in plan.baselines}
+        imputed_model = fit_imputed(sites, schema, fit_options=options)
+        predictors |= {kind: imputed_model.by(kind) for kind in plan.imputations}  # type: ignore[arg-type]
+    return predictors | {
+        name: fit_baseline(name, sites, schema, rng=seed) for name in plan.baselines
+    }
 
 
 def summary(table: xr.Dataset) -> dict[str, dict[str, list[float]]]:
@@ -161,10 +163,10 @@ def write_sweep(path: str | Path, plan: SweepPlan, table: xr.Dataset) -> None:
     """Write settings, summary and the whole table of means as JSON, in one step."""
     settings = asdict(plan)
     settings |= {"network": plan.network.model_dump(), "training": plan.training.model_dump()}
-    whole = {
+    report = {
         "settings": {**settings, "geomiam": __version__},
         "seconds": table.attrs.get("seconds"),
         "summary": summary(table),
-        "table": table[["mean_auc", "answered", "hidden"]].to_dict(),
+        "table": table.drop_dims("species").to_dict(),
     }
-    save_results(path, json.dumps(whole, indent=1))
+    save_results(path, json.dumps(report, indent=1))

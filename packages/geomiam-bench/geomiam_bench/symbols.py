@@ -60,29 +60,33 @@ WAYS: dict[str, dict[str, str] | None] = {
 """How the series is read; None: as numbers, in windows."""
 
 
-def schema_of(way: str, every: int) -> Schema:
+def schema_of(way: str, dates_per_token: int) -> Schema:
     """Return the schema of a way of reading."""
     settings = WAYS[way]
     breakpoints: Any = settings["breakpoints"] if settings else "gaussian"
-    made = SCHEMA.symbolic(20, window=every, breakpoints=breakpoints)
-    return made if settings else made.symbolic(None)
+    symbolic_schema = SCHEMA.symbolic(20, window=dates_per_token, breakpoints=breakpoints)
+    return symbolic_schema if settings else symbolic_schema.symbolic(None)
 
 
-def run(way: str, every: int, train: xr.Dataset, test: xr.Dataset, *, seed: int) -> dict[str, Any]:
+def run(
+    way: str, dates_per_token: int, train: xr.Dataset, test: xr.Dataset, *, seed: int
+) -> dict[str, Any]:
     """Train one way of reading, time it and score it."""
     reading: Any = (WAYS[way] or {}).get("symbols", "embedding")
     network = gm.NetworkConfig(symbols=reading, **SIZES)
-    model = gm.fit(train, schema_of(way, every), network=network, training=TRAINING, rng=seed)
-    noisy, shifted = changed(test, seed=seed)
+    model = gm.fit(
+        train, schema_of(way, dates_per_token), network=network, training=TRAINING, rng=seed
+    )
+    noisy, shifted_sites = changed(test, seed=seed)
     return {
         "way": way,
-        "every": every,
+        "every": dates_per_token,
         "seed": seed,
         "tokens": int(Layout.of(model.schema).sizes[1]),
         "seconds_per_1000": seconds(test, model) / test.sizes["site"] * 1000,
         "auc": auc(test, model),
         "auc_noise": auc(noisy, model),
-        "auc_shift": auc(shifted, model),
+        "auc_shift": auc(shifted_sites, model),
     }
 
 
@@ -101,12 +105,12 @@ def auc(sites: xr.Dataset, model: gm.Model) -> float:
 
 def seconds(sites: xr.Dataset, model: gm.Model, *, times: int = 5) -> float:
     """Least time of a few predictions."""
-    found = []
+    durations = []
     for _ in range(times):
         start = time.perf_counter()
         gm.predict(sites, model)
-        found.append(time.perf_counter() - start)
-    return min(found)
+        durations.append(time.perf_counter() - start)
+    return min(durations)
 
 
 def main(
@@ -121,8 +125,8 @@ def main(
     fold, rows, start = fold_of(sites), [], time.time()
     for test in map(int, listed(folds)):
         train_sites, test_sites = (sites.isel(site=np.isin(fold, f)) for f in (TESTS[test], [test]))
-        for seed, way, every in itertools.product(range(seeds), WAYS, EVERY):
-            row = run(way, every, train_sites, test_sites, seed=seed)
+        for seed, way, dates_per_token in itertools.product(range(seeds), WAYS, EVERY):
+            row = run(way, dates_per_token, train_sites, test_sites, seed=seed)
             rows.append({"fold": test, **row})
     settings = {"network": SIZES, "training": TRAINING.model_dump(), "sites": sites.sizes["site"]}
     write_json(out, {"settings": settings, "seconds": time.time() - start, "rows": rows})

@@ -83,7 +83,7 @@ class Step:
 
     def seconds(self, values: list[Tensor], visible: Tensor, labels: Tensor) -> float:
         """Do it and return how long it took."""
-        started = time.perf_counter()
+        start = time.perf_counter()
         half = torch.autocast("cpu", torch.bfloat16) if self.bf16 else contextlib.nullcontext()
         with half:
             logits = self.network(values, visible)
@@ -91,7 +91,7 @@ class Step:
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-        return time.perf_counter() - started
+        return time.perf_counter() - start
 
 
 def sizes_of(tokens: int, modalities: int) -> list[int]:
@@ -117,12 +117,12 @@ def steps(run: Run, sizes: list[int]) -> dict[str, Step]:
         return Network(config, layout=layout, classes={}, species=run.species), config
 
     token = {"fusion": "token", "depth": run.depth}
-    made = {
+    networks = {
         "paper": Paper(*network(**token)),
         "token": network(**token)[0],
         "group": network(fusion="group", depth=run.depth - 1, inner=1)[0],
     }
-    return {name: Step(n, run.bf16) for name, n in made.items()}
+    return {name: Step(n, run.bf16) for name, n in networks.items()}
 
 
 def masks(run: Run, sizes: list[int], rng: np.random.Generator) -> dict:
@@ -130,8 +130,8 @@ def masks(run: Run, sizes: list[int], rng: np.random.Generator) -> dict:
     balance = Balance.neutral(len(sizes))
     p: dict[float | str, np.ndarray] = {share: np.full((1, len(sizes)), share) for share in SHARES}
     p |= {"miam": MIAM().sample(1, sizes=sizes, balance=balance, rng=rng)}
-    drawn = {k: hide(v, n=run.batch, sizes=sizes, rng=rng) for k, v in p.items()}
-    return {k: torch.as_tensor(~h) for k, h in drawn.items()}
+    hidden_masks = {k: hide(v, n=run.batch, sizes=sizes, rng=rng) for k, v in p.items()}
+    return {k: torch.as_tensor(~h) for k, h in hidden_masks.items()}
 
 
 def measure(run: Run) -> dict:
@@ -140,14 +140,14 @@ def measure(run: Run) -> dict:
     ways = steps(run, sizes)
     values = [torch.randn(run.batch, k, 1) for k in sizes]
     labels = (torch.rand(run.batch, run.species) < 0.1).float()
-    found: dict[str, dict] = {name: {k: [] for k in (*SHARES, "miam")} for name in ways}
+    step_seconds: dict[str, dict] = {name: {k: [] for k in (*SHARES, "miam")} for name in ways}
     for repeat in range(-1, run.repeat):  # the first one warms up
         for kind, visible in masks(run, sizes, rng).items():
             for name, step in ways.items():
                 seconds = step.seconds(values, visible, labels)
                 if repeat >= 0:
-                    found[name][kind].append(seconds)
-    return {"weights": {n: s.weights for n, s in ways.items()}, "seconds": found}
+                    step_seconds[name][kind].append(seconds)
+    return {"weights": {n: s.weights for n, s in ways.items()}, "seconds": step_seconds}
 
 
 def ratios(seconds: dict[str, dict]) -> dict[str, dict]:
@@ -155,8 +155,8 @@ def ratios(seconds: dict[str, dict]) -> dict[str, dict]:
     spread = {}
     for name in ("token", "group"):
         pairs = {k: np.divide(seconds["paper"][k], v) for k, v in seconds[name].items()}
-        whole = [np.sum([seconds[n][s] for s in SHARES], 0) for n in ("paper", name)]
-        pairs["uniform"] = whole[0] / whole[1]
+        total_seconds = [np.sum([seconds[n][s] for s in SHARES], 0) for n in ("paper", name)]
+        pairs["uniform"] = total_seconds[0] / total_seconds[1]
         # Draws of MIAM differ in what they hide, so their ratio is that of the sums.
         total = sum(seconds["paper"]["miam"]) / sum(seconds[name]["miam"])
         spread[name] = {
@@ -202,11 +202,11 @@ def main(
     """Compare a training step with the step of the papers, at several hidden shares."""
     torch.set_num_threads(1)
     run = Run(batch, width, depth, tokens, modalities, species, bf16, repeat)
-    measured = measure(run)
-    seconds = measured["seconds"]
+    measurement = measure(run)
+    seconds = measurement["seconds"]
     results = {
         "sizes": {k: v for k, v in asdict(run).items() if k != "repeat"},
-        "weights": measured["weights"],
+        "weights": measurement["weights"],
         "speed_up_over_paper": ratios(seconds),
         "median_seconds": {
             n: {str(k): statistics.median(s) for k, s in v.items()} for n, v in seconds.items()

@@ -1,4 +1,4 @@
-"""Small folders in the layouts of the field's data sets, with numbers that can be told apart."""
+"""Small folders in the layouts of the field's data sets, with numbers that all differ."""
 
 from __future__ import annotations
 

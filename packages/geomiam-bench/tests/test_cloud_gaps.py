@@ -1,4 +1,4 @@
-"""The benchmark of cloud gaps does what it says: the shares it loses, and the fillings it compares."""
+"""The benchmark of cloud gaps: the shares of lost dates, and the fillings that are compared."""
 
 from __future__ import annotations
 
@@ -83,9 +83,9 @@ def test_whole_dates_are_lost_for_all_sites_and_as_many_as_asked(bench, sites, s
     before, after = seen(sites), seen(bench[1].lose_dates(sites, share=share, rng=rng))
     dates = before.any(0)
     assert dates.sum() == 5
-    kept = after.any(0)
-    assert (dates & ~kept).sum() == round(share * 5)
-    np.testing.assert_array_equal(after, before & kept)
+    is_kept = after.any(0)
+    assert (dates & ~is_kept).sum() == round(share * 5)
+    np.testing.assert_array_equal(after, before & is_kept)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.4, 0.6, 0.8])
@@ -100,38 +100,38 @@ def test_clouds_take_the_share_that_was_asked_of_what_was_clear(bench, folder, s
 
 def test_clouds_of_a_smaller_share_lie_inside_those_of_a_larger(bench, folder, sites):
     masks = bench[1].cloud_masks(bench[1].read_cube(folder))
-    less, more = (
+    lower_share, higher_share = (
         seen(bench[1].lose_to_clouds(sites, masks, share=s, rng=np.random.default_rng(3)))
         for s in (0.3, 0.6)
     )
-    assert not (more & ~less).any() and (less & ~more).any()
+    assert not (higher_share & ~lower_share).any() and (lower_share & ~higher_share).any()
 
 
 def test_one_cloud_is_a_mask_moved_as_a_whole(bench, sites):
     mask = np.zeros((1, 40, 40), bool)
     mask[0, :20] = True  # however it is shifted and flipped, half of the rows
     after = bench[1].lose_to_clouds(sites, mask, share=0.02, rng=np.random.default_rng(0))
-    gone = seen(sites) & ~seen(after)
-    assert gone.any(0).sum() == 1 and len(np.unique(sites["row"].values[gone.any(1)])) <= 20
+    is_lost = seen(sites) & ~seen(after)
+    assert is_lost.any(0).sum() == 1 and len(np.unique(sites["row"].values[is_lost.any(1)])) <= 20
 
 
 def test_linear_filling_is_numpy_interp(bench, sites):
     gappy = sites.assign(ndvi=sites["ndvi"].where(np.random.default_rng(4).random((240, 6)) > 0.4))
     days = (DATES - DATES[0]).days.to_numpy(float)
-    found = bench[1].linear(gappy)["ndvi"].values
-    for filled, row in zip(found, gappy["ndvi"].values, strict=True):
-        known = np.isfinite(row)
-        wanted = np.interp(days, days[known], row[known]) if known.any() else row
-        np.testing.assert_allclose(filled, wanted, atol=1e-6)
+    filled_series = bench[1].linear(gappy)["ndvi"].values
+    for filled_row, row in zip(filled_series, gappy["ndvi"].values, strict=True):
+        is_finite = np.isfinite(row)
+        expected = np.interp(days, days[is_finite], row[is_finite]) if is_finite.any() else row
+        np.testing.assert_allclose(filled_row, expected, atol=1e-6)
 
 
 def test_composites_are_the_medians_of_a_pandas_groupby(bench, sites):
-    found = bench[1].monthly(sites)["ndvi"]
+    filled_series = bench[1].monthly(sites)["ndvi"]
     table = sites["ndvi"].transpose("time", "site").to_pandas()
-    wanted = table.groupby(table.index.to_period("M")).median()
-    at = found.sel(time=wanted.index.to_timestamp()).transpose("time", "site")
-    np.testing.assert_allclose(at.values, wanted.to_numpy(), atol=1e-6)
-    assert int(found.notnull().any("site").sum()) == wanted.notna().any(axis=1).sum()
+    expected = table.groupby(table.index.to_period("M")).median()
+    at = filled_series.sel(time=expected.index.to_timestamp()).transpose("time", "site")
+    np.testing.assert_allclose(at.values, expected.to_numpy(), atol=1e-6)
+    assert int(filled_series.notnull().any("site").sum()) == expected.notna().any(axis=1).sum()
 
 
 @pytest.mark.slow
@@ -155,10 +155,10 @@ def test_a_run_scores_every_method_and_goes_on_where_it_stopped(
     assert first["done"] == ["asis: seed 0, fold 2", "asis: seed 0, fold 3"]
     assert len(first["rows"]) == 2 * 2 * 2 * 6  # folds, patterns, shares, methods
     assert command() == first
-    whole = command("--train", "same", "--figure", str(tmp_path / "figure.png"))
-    assert whole["rows"][:48] == first["rows"] and len(whole["rows"]) == 96
+    result = command("--train", "same", "--figure", str(tmp_path / "figure.png"))
+    assert result["rows"][:48] == first["rows"] and len(result["rows"]) == 96
     assert (tmp_path / "figure.png").stat().st_size > 10_000
-    table = gaps.as_table(whole["rows"])
+    table = gaps.as_table(result["rows"])
     assert table["mean_auc"].sizes["pattern"] == 4
     clear = table.sel(share=0.0, predictor=gaps.NATIVE)["mean_auc"].mean()
     assert float(clear) > 0.9  # the classes differ by four deviations

@@ -1,4 +1,4 @@
-"""Whole systems compared: the registry, equal terms, the numbers, and the page that tells them."""
+"""Whole systems compared: the registry, equal terms, the numbers, and the page that reports them."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def run(data, tmp_path_factory) -> dict:
     """Two systems and the trees, two seeds, written and read."""
     path = tmp_path_factory.mktemp("run") / "systems-tiny.json"
     plan = SystemPlan(("miam-group", "masksdm", "xgboost"), seeds=2, **FAST)
-    for more in go_on(begin(path, data, plan), data, plan, told=lambda _: None):
-        write_comparison(path, more)
+    for updated_run in go_on(begin(path, data, plan), data, plan, on_result=lambda _: None):
+        write_comparison(path, updated_run)
     return read_comparison(path)
 
 
@@ -82,42 +82,42 @@ def test_every_system_trains_and_answers_every_subset(name, data):
 
 
 def test_all_systems_get_the_same_sites(data, monkeypatch):
-    seen: list[tuple] = []
+    fit_calls: list[tuple] = []
     trees = gm.baselines.fit_baseline("xgboost", data.sites, data.schema, options={"rounds": 2})
 
     def fit(self, sites, schema, *, validation, rng, training, network):
-        seen.append((self.name, rng, sites["x"].values, validation, training.block))
+        fit_calls.append((self.name, rng, sites["x"].values, validation, training.block))
         return trees
 
     monkeypatch.setattr(Recipe, "fit", fit)
-    scored: list[np.ndarray] = []
-    whole = trials.subset_auc
+    test_rows: list[np.ndarray] = []
+    original = trials.subset_auc
     monkeypatch.setattr(
-        trials, "subset_auc", lambda p, t, d: scored.append(t["x"].values) or whole(p, t, d)
+        trials, "subset_auc", lambda p, t, d: test_rows.append(t["x"].values) or original(p, t, d)
     )
     names = ("miam-group", "masksdm", "xgboost")
     list(compare(data, SystemPlan(names, seeds=2, **FAST)))
-    assert [(s[0], s[1]) for s in seen] == [(n, k) for k in range(2) for n in names]
+    assert [(s[0], s[1]) for s in fit_calls] == [(n, k) for k in range(2) for n in names]
     for k in range(2):
-        first, *others = seen[3 * k : 3 * k + 3]
-        test = scored[3 * k]
-        for other, tested in zip(others, scored[3 * k + 1 : 3 * k + 3]):
-            np.testing.assert_array_equal(first[2], other[2])
-            np.testing.assert_array_equal(first[3], other[3])
-            np.testing.assert_array_equal(test, tested)
-            assert first[4] == other[4]
+        first, *later_calls = fit_calls[3 * k : 3 * k + 3]
+        test = test_rows[3 * k]
+        for second_auc, later_rows in zip(later_calls, test_rows[3 * k + 1 : 3 * k + 3]):
+            np.testing.assert_array_equal(first[2], second_auc[2])
+            np.testing.assert_array_equal(first[3], second_auc[3])
+            np.testing.assert_array_equal(test, later_rows)
+            assert first[4] == second_auc[4]
         assert not set(first[2]) & set(test) and 0 < first[3].sum() < len(first[3])
         assert len(first[2]) + len(test) == data.sites.sizes["site"]
-    assert set(scored[0]) != set(scored[3])  # another fold per seed
+    assert set(test_rows[0]) != set(test_rows[3])  # another fold per seed
 
 
 def test_a_survey_is_the_test_and_all_sites_train(data):
     survey = sites_of(50)
     sites = Data(data.sites, data.schema, survey).round(0, SystemPlan(("miam-group",), **FAST))
     assert sites.test is survey and sites.train is data.sites
-    held = sites.validation
+    is_validation = sites.validation
     blocks = gm.splits.site_blocks(data.sites).number
-    assert not set(blocks[held]) & set(blocks[~held])
+    assert not set(blocks[is_validation]) & set(blocks[~is_validation])
 
 
 def test_scores_are_scikit_learns_where_the_subset_is_observed(data):
@@ -129,14 +129,14 @@ def test_scores_are_scikit_learns_where_the_subset_is_observed(data):
         def scores(self, sites, *, using=None):
             return np.random.default_rng(3).normal(size=(sites.sizes["site"], 3))
 
-    found, labels = subset_auc(Echo(), data.sites, data), data.sites["presence"].values
-    seen = np.isfinite(data.sites["bio1"].values)
-    assert 0 < seen.sum() < len(seen)
-    drawn = Echo().scores(data.sites)
+    auc_by_subset, labels = subset_auc(Echo(), data.sites, data), data.sites["presence"].values
+    is_observed = np.isfinite(data.sites["bio1"].values)
+    assert 0 < is_observed.sum() < len(is_observed)
+    random_scores = Echo().scores(data.sites)
     for s in range(3):
-        wanted = roc_auc_score(labels[seen, s], drawn[seen, s])
-        assert found["climate"][s] == pytest.approx(wanted, abs=1e-5)
-    assert found["all"] != found["climate"]
+        expected = roc_auc_score(labels[is_observed, s], random_scores[is_observed, s])
+        assert auc_by_subset["climate"][s] == pytest.approx(expected, abs=1e-5)
+    assert auc_by_subset["all"] != auc_by_subset["climate"]
 
 
 # The numbers -------------------------------------------------------------------------------------
@@ -144,11 +144,11 @@ def test_scores_are_scikit_learns_where_the_subset_is_observed(data):
 
 def test_paired_differences_are_those_of_a_loop():
     rng = np.random.default_rng(0)
-    one, other = rng.random((2, 3, 5))
-    other[1, 2] = np.nan
-    found = paired(*(xr.DataArray(v, dims=("seed", "species")) for v in (one, other)))
+    one, second_auc = rng.random((2, 3, 5))
+    second_auc[1, 2] = np.nan
+    comparison = paired(*(xr.DataArray(v, dims=("seed", "species")) for v in (one, second_auc)))
     pairs = {
-        (s, k): one[s, k] - other[s, k] for s in range(3) for k in range(5) if (s, k) != (1, 2)
+        (s, k): one[s, k] - second_auc[s, k] for s in range(3) for k in range(5) if (s, k) != (1, 2)
     }
     n, mean = len(pairs), sum(pairs.values()) / len(pairs)
 
@@ -159,19 +159,19 @@ def test_paired_differences_are_those_of_a_loop():
         return sum(v**2 for v in sums.values()) * len(sums) / (len(sums) - 1)
 
     single = spread(lambda key: key)
-    both = spread(lambda key: key[0]) + spread(lambda key: key[1]) - single
+    clustered_variance = spread(lambda key: key[0]) + spread(lambda key: key[1]) - single
     means = [np.mean([v for (_, j), v in pairs.items() if j == k]) for k in range(5)]
-    assert found["mean"] == pytest.approx(mean)
-    assert found["error"] == pytest.approx(max(both, single) ** 0.5 / n)
-    assert (found["pairs"], found["species"]) == (14, 5)
-    assert found["gain"] == sum(m > 0 for m in means)
+    assert comparison["mean"] == pytest.approx(mean)
+    assert comparison["error"] == pytest.approx(max(clustered_variance, single) ** 0.5 / n)
+    assert (comparison["pairs"], comparison["species"]) == (14, 5)
+    assert comparison["gain"] == sum(m > 0 for m in means)
 
 
 def test_with_one_seed_the_error_is_that_of_the_species():
     rng = np.random.default_rng(0)
-    one, other = rng.random((2, 1, 8))
-    found = paired(*(xr.DataArray(v, dims=("seed", "species")) for v in (one, other)))
-    assert found["error"] == pytest.approx((one - other).std(ddof=1) / 8**0.5)
+    one, second_auc = rng.random((2, 1, 8))
+    comparison = paired(*(xr.DataArray(v, dims=("seed", "species")) for v in (one, second_auc)))
+    assert comparison["error"] == pytest.approx((one - second_auc).std(ddof=1) / 8**0.5)
 
 
 def test_an_error_covers_what_all_species_of_a_seed_share():
@@ -179,11 +179,11 @@ def test_an_error_covers_what_all_species_of_a_seed_share():
     rng, hits = np.random.default_rng(0), []
     for _ in range(300):
         shared = rng.normal(size=(8, 1)) + 0.1 * rng.normal(size=(8, 20))
-        found = paired(
+        comparison = paired(
             xr.DataArray(shared, dims=("seed", "species")),
             xr.zeros_like(xr.DataArray(shared, dims=("seed", "species"))),
         )
-        hits.append(abs(found["mean"]) < 2 * found["error"])
+        hits.append(abs(comparison["mean"]) < 2 * comparison["error"])
     assert np.mean(hits) > 0.85  # 8 clusters; single differences as trials would give about a third
 
 
@@ -229,9 +229,9 @@ def test_cells_to_time_are_all_different_and_classes_stay_classes(data):
     assert len(np.unique(cells["bio1"].dropna("site"))) == int(cells["bio1"].notnull().sum())
     assert set(np.unique(cells["rock"])) <= {1.0, 2.0, 3.0}
     plan = SystemPlan(("miam-group", "xgboost"), **FAST)
-    found = costs(data, plan)
-    assert {n: len(v) for n, v in found.items()} == {"miam-group": 2, "xgboost": 2}
-    assert min(map(min, found.values())) > 0
+    comparison = costs(data, plan)
+    assert {n: len(v) for n, v in comparison.items()} == {"miam-group": 2, "xgboost": 2}
+    assert min(map(min, comparison.values())) > 0
 
 
 # A run, its picture and its page -------------------------------------------------------------------
@@ -243,21 +243,25 @@ def test_a_run_goes_on_with_more_systems_and_refuses_other_settings(
     path = tmp_path / "run.json"
     write_comparison(path, run)
     plan = SystemPlan(("miam-group", "miam-token"), seeds=2, **FAST)
-    trained = []
-    whole = Recipe.fit
+    trained_names = []
+    original = Recipe.fit
     monkeypatch.setattr(
-        Recipe, "fit", lambda self, *a, **k: trained.append(self.name) or whole(self, *a, **k)
+        Recipe,
+        "fit",
+        lambda self, *a, **k: trained_names.append(self.name) or original(self, *a, **k),
     )
     monkeypatch.setattr(
         "geomiam_bench.comparison.run.costs", lambda d, p: {n: [1.0] for n in p.systems}
     )
-    *_, more = go_on(begin(path, data, plan), data, plan, told=lambda _: None)
-    assert trained == ["miam-token"] * 2
-    assert more["results"][: len(run["results"])] == run["results"]
-    assert set(more["costs"]) == {"miam-group", "masksdm", "xgboost", "miam-token"}
-    other = replace(plan, training=quick(epochs=9))  # which is told before what follows from it
+    *_, updated_run = go_on(begin(path, data, plan), data, plan, on_result=lambda _: None)
+    assert trained_names == ["miam-token"] * 2
+    assert updated_run["results"][: len(run["results"])] == run["results"]
+    assert set(updated_run["costs"]) == {"miam-group", "masksdm", "xgboost", "miam-token"}
+    second_auc = replace(
+        plan, training=quick(epochs=9)
+    )  # this difference is reported before those that follow from it
     with pytest.raises(OutputExists, match=r"a run with another training; pass --overwrite"):
-        begin(path, data, other)
+        begin(path, data, second_auc)
 
 
 def test_the_picture_has_every_system(run):
@@ -269,8 +273,8 @@ def test_the_picture_has_every_system(run):
     curves = [a for a in axes if a.get_title() in ("at random", "by modality")]
     assert len(axes) == 5 and all(len(a.lines) == 3 for a in curves)
     for line in curves[0].lines:
-        wanted = run["summary"][line.get_label()]["sweep"]["at-random"]
-        np.testing.assert_allclose(line.get_ydata(), wanted)
+        expected = run["summary"][line.get_label()]["sweep"]["at-random"]
+        np.testing.assert_allclose(line.get_ydata(), expected)
 
 
 def test_the_page_tells_what_the_numbers_say(run, tmp_path):
@@ -294,18 +298,18 @@ def test_a_difference_counts_from_two_errors():
 
 
 def test_the_parts_are_the_whole_minus_the_whole_without(run):
-    """Told on other names: the whole is said to be one system, its lesser form another."""
-    named = json.loads(json.dumps(run))
-    for r in named["results"]:
+    """With other names: one system counts as the whole, another as the whole without a part."""
+    renamed_run = json.loads(json.dumps(run))
+    for r in renamed_run["results"]:
         r["system"] = {"miam-group": "maestro", "masksdm": "maestro-no-ramp"}.get(
             r["system"], "xgboost"
         )
-    named["systems"] = {
+    renamed_run["systems"] = {
         "maestro": {**run["systems"]["miam-group"]},
         "maestro-no-ramp": {**run["systems"]["masksdm"], "without": "ramp"},
         "xgboost": run["systems"]["xgboost"],
     }
-    text = page.part_effects(named)
+    text = page.part_effects(renamed_run)
     gain = -100 * run["summary"]["masksdm"]["against"]["all"]["mean"]
     assert f"| ramp | {gain:+.1f} ± " in text and "masks of" not in text
     assert page.part_effects(run) == ""
@@ -316,14 +320,14 @@ def test_the_command_writes_results_and_a_picture_and_goes_on(tmp_path):
     out, picture = tmp_path / "a" / "out.json", tmp_path / "a" / "out.png"
     command = ["systems", tmp_path / "sites.zarr", "--json", out, "--figure", picture]
     command += ["--systems", "miam-group,xgboost", "--seeds", "1", "--epochs", "1"]
-    done = CliRunner().invoke(app, list(map(str, command)))
-    assert done.exit_code == 0, done.output
-    assert "miam-group" in done.output and picture.stat().st_size > 10_000
+    result = CliRunner().invoke(app, list(map(str, command)))
+    assert result.exit_code == 0, result.output
+    assert "miam-group" in result.output and picture.stat().st_size > 10_000
     before = read_comparison(out)
     again = CliRunner().invoke(app, list(map(str, command)))
     assert again.exit_code == 0 and read_comparison(out) == before
-    other = CliRunner().invoke(app, [*map(str, command[:-1]), "2"])
-    assert other.exit_code != 0 and isinstance(other.exception, OutputExists)
+    second_auc = CliRunner().invoke(app, [*map(str, command[:-1]), "2"])
+    assert second_auc.exit_code != 0 and isinstance(second_auc.exception, OutputExists)
 
 
 def test_the_command_is_listed_and_explained():
@@ -337,7 +341,7 @@ def test_the_command_is_listed_and_explained():
 def test_what_does_not_differ_on_the_data_is_not_trained(data):
     plain = Data(data.sites, data.schema.subset(["climate", "soil"]))
     plan = SystemPlan(("miam-group",), **FAST)
-    every = replace(plan)
-    object.__setattr__(every, "systems", ("miam-group", "maestro", "maestro-no-symbols"))
-    assert [s.name for s in chosen(plain, every)] == ["miam-group", "maestro"]
-    assert len(chosen(data, every)) == 3
+    full_plan = replace(plan)
+    object.__setattr__(full_plan, "systems", ("miam-group", "maestro", "maestro-no-symbols"))
+    assert [s.name for s in chosen(plain, full_plan)] == ["miam-group", "maestro"]
+    assert len(chosen(data, full_plan)) == 3

@@ -17,7 +17,8 @@ from geomiam.errors import OccurrenceError
 from geomiam.geo.lengths import as_text
 from geomiam.splits.reading import places_of
 from geomiam_bench import readers
-from geomiam_bench.disdat import Plan, benchmark, summarise, write_results
+from geomiam_bench.disdat import Plan, benchmark, write_results
+from geomiam_bench.disdat_summary import summarise
 from geomiam_bench.readers.disdat import FILES
 
 NETWORK = gm.NetworkConfig(width=8, heads=2, depth=1, inner=0, frequencies=4, sigma=0.1, members=2)
@@ -51,8 +52,8 @@ def places(n: int, seed: int) -> pd.DataFrame:
 def folder(tmp_path_factory):
     """Two groups; one place is visited by both, and heat drives every species."""
     root = tmp_path_factory.mktemp("nceas")
-    where = root / "AAA"
-    where.mkdir()
+    region_folder = root / "AAA"
+    region_folder.mkdir()
     rng, sites = np.random.default_rng(0), places(160, 0)
     records = []
     for i, site in sites.iterrows():
@@ -60,16 +61,16 @@ def folder(tmp_path_factory):
         likely = GROUPS[group][0 if site["heat"] > 15 else 1]
         records.append({**site, "species": likely, "group": group})
     records.append({**sites.iloc[0], "species": "t1", "group": "tree"})
-    pd.DataFrame(records).to_parquet(where / "train_po.parquet")
-    places(50, 1).to_parquet(where / "train_bg.parquet")
+    pd.DataFrame(records).to_parquet(region_folder / "train_po.parquet")
+    places(50, 1).to_parquet(region_folder / "train_bg.parquet")
     env = places(40, 2).assign(group=["bird"] * 30 + ["tree"] * 10)
-    seen = env[["group", "siteid", "x", "y"]].copy()
+    survey_table = env[["group", "siteid", "x", "y"]].copy()
     for group, names in GROUPS.items():
         for name in names:
             present = (env["heat"] > 15) ^ (rng.random(40) < 0.2)
-            seen[name] = present.where(env["group"] == group).astype("Int8")
-    env.to_parquet(where / "test_env.parquet")
-    seen.to_parquet(where / "test_pa.parquet")
+            survey_table[name] = present.where(env["group"] == group).astype("Int8")
+    env.to_parquet(region_folder / "test_env.parquet")
+    survey_table.to_parquet(region_folder / "test_pa.parquet")
     facts = {"epsg": 4326, "predictors": PREDICTORS, "groups": GROUPS}
     facts["published_subset"] = ["heat", "rock"]
     (root / "metadata.json").write_text(json.dumps({"AAA": facts, "BBB": facts}))
@@ -83,11 +84,12 @@ def test_target_group_labels_know_who_was_surveyed_where(folder):
     assert not np.isnan(labels[0]).any() and labels[0, 2] == 1
     assert np.isnan(labels[1:120, 2:]).all() and np.isnan(labels[120:, :2]).all()
     assert (labels[:120, :2].sum(1) == 1).all()
-    seen = pd.read_parquet(folder / "AAA" / "test_pa.parquet")
+    survey_table = pd.read_parquet(folder / "AAA" / "test_pa.parquet")
     np.testing.assert_array_equal(
-        survey["presence"].sel(species="b1").values, seen["b1"].to_numpy("float32", na_value=np.nan)
+        survey["presence"].sel(species="b1").values,
+        survey_table["b1"].to_numpy("float32", na_value=np.nan),
     )
-    assert survey["group"].values.tolist() == seen["group"].tolist()
+    assert survey["group"].values.tolist() == survey_table["group"].tolist()
 
 
 def test_random_background_contrasts_with_random_sites_only(folder):
@@ -105,9 +107,11 @@ def test_groups_that_publications_merge_share_their_places(folder, monkeypatch):
     plain = readers.disdat(folder, "AAA", groups="original")[0]["presence"]
     xr.testing.assert_equal(readers.disdat(folder, "AAA")[0]["presence"], plain)
     monkeypatch.setattr(reader, "PUBLISHED_GROUPS", {"AAA": {"all": ("bird", "tree")}})
-    merged, survey = readers.disdat(folder, "AAA")
-    assert not merged["presence"].isnull().any()  # every place is background of every other species
-    xr.testing.assert_equal(merged["presence"] == 1, plain == 1)
+    target_group_sites, survey = readers.disdat(folder, "AAA")
+    assert (
+        not target_group_sites["presence"].isnull().any()
+    )  # every place is background of every other species
+    xr.testing.assert_equal(target_group_sites["presence"] == 1, plain == 1)
     xr.testing.assert_equal(readers.disdat(folder, "AAA", groups="original")[0]["presence"], plain)
     assert set(survey["group"].values) == {"bird", "tree"}
     with pytest.raises(OccurrenceError, match="groups='birds' is unknown"):
@@ -117,9 +121,9 @@ def test_groups_that_publications_merge_share_their_places(folder, monkeypatch):
 def test_zeros_of_training_sites_are_marked_as_background(folder):
     from geomiam.data.sites.labels import has_background
 
-    for kind, flagged in (("target-group", 160), ("random", 50)):
+    for kind, expected_count in (("target-group", 160), ("random", 50)):
         training, survey = readers.disdat(folder, "AAA", background=kind)
-        assert training["background"].sum() == flagged
+        assert training["background"].sum() == expected_count
         assert has_background(training) and not has_background(survey)
         assert training.attrs["background_kind"] == kind
 
@@ -129,16 +133,16 @@ def test_the_published_groups_of_new_south_wales():
     root = SHARED / "disdat"
     records = pd.read_parquet(root / "NSW" / "train_po.parquet")
     facts = json.loads((root / "metadata.json").read_text())["NSW"]["groups"]
-    merged = [("db", "nb"), ("ot", "ou", "rt", "ru"), ("ba",), ("sr",)]
-    assert sorted(g for names in merged for g in names) == sorted(facts)
-    published = readers.disdat(root, "NSW")[0]["presence"]
-    for names in merged:
+    target_group_sites = [("db", "nb"), ("ot", "ou", "rt", "ru"), ("ba",), ("sr",)]
+    assert sorted(g for names in target_group_sites for g in names) == sorted(facts)
+    published_presence = readers.disdat(root, "NSW")[0]["presence"]
+    for names in target_group_sites:
         places = records.loc[records["group"].isin(names), ["x", "y"]].drop_duplicates()
         for group in names:
-            found = published.sel(species=facts[group]).notnull()
-            assert (found.sum("site") == len(places)).all()
+            has_labels = published_presence.sel(species=facts[group]).notnull()
+            assert (has_labels.sum("site") == len(places)).all()
     original = readers.disdat(root, "NSW", groups="original")[0]["presence"]
-    assert int(original.notnull().sum()) < int(published.notnull().sum())
+    assert int(original.notnull().sum()) < int(published_presence.notnull().sum())
     for region in ("AWT", "SA"):
         same = [
             readers.disdat(root, region, groups=g)[0]["presence"] for g in ("published", "original")
@@ -150,8 +154,8 @@ def test_the_schema_has_the_published_subset_and_its_kinds(folder):
     schema = readers.disdat_schema(folder, "AAA")
     assert list(schema.modalities) == ["climate", "soil"] and "rain" not in schema.variables
     assert schema.variables["rock"].kind == "categorical"
-    every = readers.disdat_schema(folder, "AAA", covariates="all")
-    assert set(every.variables) == set(PREDICTORS)
+    full_schema = readers.disdat_schema(folder, "AAA", covariates="all")
+    assert set(full_schema.variables) == set(PREDICTORS)
 
 
 def test_what_is_missing_is_named(folder, tmp_path):
@@ -213,10 +217,10 @@ def test_a_score_is_scikit_learns_on_the_species_own_survey(folder, plan, result
     )
     for name, got in zip(result["species"], result["scores"]["all"]["auc"]):
         label = survey["presence"].sel(species=name).values
-        own = ~np.isnan(label)
+        has_label = ~np.isnan(label)
         maps = gm.predict(survey, model, species=[name], scale="logit")["suitability"].values
-        wanted = roc_auc_score(label[own], maps.ravel()[own])
-        assert got == pytest.approx(wanted, abs=1e-4)
+        expected = roc_auc_score(label[has_label], maps.ravel()[has_label])
+        assert got == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.slow
@@ -233,8 +237,8 @@ def test_a_run_goes_on_where_it_stopped(folder, plan, results, tmp_path):
     path = tmp_path / "out.json"
     write_results(path, plan, results[:3])
     before = json.loads(path.read_text())["results"]
-    done = {(r["region"], r["label"], r["seed"]): r for r in before}
-    assert list(benchmark(folder, plan, done=done))[:3] == before
+    previous_results = {(r["region"], r["label"], r["seed"]): r for r in before}
+    assert list(benchmark(folder, plan, previous_results=previous_results))[:3] == before
 
 
 @pytest.mark.slow
@@ -243,14 +247,14 @@ def test_predictors_never_see_the_survey(folder, plan, results, tmp_path):
     import shutil
 
     copy = shutil.copytree(folder, tmp_path / "nceas")
-    seen = pd.read_parquet(copy / "AAA" / "test_pa.parquet")
+    survey_table = pd.read_parquet(copy / "AAA" / "test_pa.parquet")
     for name in ("b1", "b2", "t1", "t2"):
-        seen[name] = 1 - seen[name]
-    seen.to_parquet(copy / "AAA" / "test_pa.parquet")
-    for one, other in zip(results, benchmark(copy, plan)):
+        survey_table[name] = 1 - survey_table[name]
+    survey_table.to_parquet(copy / "AAA" / "test_pa.parquet")
+    for one, flipped_result in zip(results, benchmark(copy, plan)):
         for subset, scores in one["scores"].items():
-            flipped = 1 - np.array(other["scores"][subset]["auc"], float)
-            np.testing.assert_allclose(np.array(scores["auc"], float), flipped, atol=2e-5)
+            mirrored_auc = 1 - np.array(flipped_result["scores"][subset]["auc"], float)
+            np.testing.assert_allclose(np.array(scores["auc"], float), mirrored_auc, atol=2e-5)
 
 
 @needs_shared
@@ -280,17 +284,17 @@ def test_the_summary_of_results_that_are_written_by_hand():
         result("NSW", names["NSW"], 0, [0.9, 0.1], [0.5, 0.5], [0.0, 0.0]),
         result("NSW", names["NSW"], 1, [0.7, 0.3], [0.5, 0.7], [0.0, 0.0]),
     ]
-    found = summarise(rows)["m"]
-    assert found["mean_over_species"] == pytest.approx((0.7 + 0.8 + 0.2) / 3, abs=1e-4)
-    assert found["mean_without_nsw30"] == pytest.approx((0.7 + 0.8) / 2, abs=1e-4)
-    assert found["mean_over_regions"] == pytest.approx((0.7 + 0.5) / 2, abs=1e-4)
-    assert found["species"] == 3
-    first = found["regions"]["A"]
+    has_labels = summarise(rows)["m"]
+    assert has_labels["mean_over_species"] == pytest.approx((0.7 + 0.8 + 0.2) / 3, abs=1e-4)
+    assert has_labels["mean_without_nsw30"] == pytest.approx((0.7 + 0.8) / 2, abs=1e-4)
+    assert has_labels["mean_over_regions"] == pytest.approx((0.7 + 0.5) / 2, abs=1e-4)
+    assert has_labels["species"] == 3
+    first = has_labels["regions"]["A"]
     assert first["all"] == pytest.approx(0.7) and first["seeds"] == pytest.approx([0.8, 0.6])
     assert first["subsets"] == {"climate": pytest.approx(0.5), "all": pytest.approx(0.7)}
     assert first["mean_over_subsets"] == pytest.approx(0.6)
     assert first["auc_prg_median"] == pytest.approx(0.2) and first["cor"] == pytest.approx(0.3)
-    assert found["regions"]["NSW"]["auc_prg_median"] == pytest.approx(0.5)
+    assert has_labels["regions"]["NSW"]["auc_prg_median"] == pytest.approx(0.5)
     assert first["seconds"] == [1.0, 1.0] and "species_auc" not in first
 
 
@@ -298,11 +302,11 @@ def test_a_plan_lists_every_training_once():
     from geomiam_bench.disdat import entries
 
     plan = Plan(strategies=["miam", "uniform"], fusions=["sum", "group"], oracle=True, seeds=2)
-    found = entries(plan)
-    assert len(found) == len(set(found)) == 2 * (1 + 2 * (2 + 1))
-    labels = {e.label for e in found}
+    has_labels = entries(plan)
+    assert len(has_labels) == len(set(has_labels)) == 2 * (1 + 2 * (2 + 1))
+    labels = {e.label for e in has_labels}
     assert labels == {
         "rf",
         *(f"{n} ({f})" for n in ("miam", "uniform", "oracle") for f in ("sum", "group")),
     }
-    assert {e.seed for e in found} == {0, 1}
+    assert {e.seed for e in has_labels} == {0, 1}

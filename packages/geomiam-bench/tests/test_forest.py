@@ -22,7 +22,7 @@ def test_the_forest_is_the_documented_forest():
     got = auc(survey["presence"].values, baseline.scores(survey))
     table = pd.read_parquet(SHARED / "disdat" / "baselines_per_species.parquet")
     table = table[(table["region"] == "AWT") & (table["background"] == "target-group")]
-    documented = table[table["method"] == "rf_down"].set_index("species")["auc"]
+    published_auc = table[table["method"] == "rf_down"].set_index("species")["auc"]
     names = [str(s) for s in survey["species"].values]
-    assert np.nanmean(got) == pytest.approx(documented.mean(), abs=0.01)
-    np.testing.assert_allclose(got, documented[names], atol=0.05)
+    assert np.nanmean(got) == pytest.approx(published_auc.mean(), abs=0.01)
+    np.testing.assert_allclose(got, published_auc[names], atol=0.05)

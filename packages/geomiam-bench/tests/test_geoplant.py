@@ -21,9 +21,11 @@ from geomiam_bench.cli import app
 def test_the_columns_show_the_tokens_that_the_table_names(tmp_path):
     sites = readers.geoplant(geoplant_folder(tmp_path, surveys=2, size=128))
     layout = Layout.of(bind(readers.geoplant_schema(sites), sites))
-    shown = {n: int(visible_tokens(layout, using).sum()) for n, using in geoplant.COLUMNS.items()}
-    assert list(shown) == geoplant.PUBLISHED["columns"][:-1]
-    assert list(shown.values()) == [1, 19, 4, 76, 4, 48, 202, 100, 250, 148, 302, 350]
+    token_counts = {
+        n: int(visible_tokens(layout, using).sum()) for n, using in geoplant.COLUMNS.items()
+    }
+    assert list(token_counts) == geoplant.PUBLISHED["columns"][:-1]
+    assert list(token_counts.values()) == [1, 19, 4, 76, 4, 48, 202, 100, 250, 148, 302, 350]
     for row in geoplant.PUBLISHED["rows"].values():
         assert np.mean(row[:-1]) == pytest.approx(row[-1], abs=0.0501)  # the paper rounds
 
@@ -36,12 +38,12 @@ def test_the_table_is_computed_and_an_interrupted_one_goes_on(tmp_path, monkeypa
     out = tmp_path / "out.json"
     monkeypatch.setattr(geoplant, "BLOCK", "300 km")  # 80 sites lie farther apart than real ones
 
-    def run(*more):
+    def run(*arguments):
         small = (
             "--epochs 1 --width 8 --depth 1 --heads 2 --fusion group --min-records 5 --coarsen 2"
         )
         line = ["geoplant", str(root), "--json", str(out), "--accelerator", "cpu"]
-        result = CliRunner().invoke(app, [*line, *small.split(), *more])
+        result = CliRunner().invoke(app, [*line, *small.split(), *arguments])
         if result.exception:
             raise result.exception
         return json.loads(out.read_text()), result.output
@@ -51,8 +53,10 @@ def test_the_table_is_computed_and_an_interrupted_one_goes_on(tmp_path, monkeypa
     assert list(first["rows"]["dropout"]["auc"]) == columns  # there is no series
     assert "Time series" in first["data"]["left_out"] and "published" in text
     assert first["data"]["train"] + first["data"]["validation"] + first["data"]["test"] == 80
-    both, _ = run("--rows", "dropout,constant")
-    assert both["rows"]["dropout"] == first["rows"]["dropout"]  # not trained again: equal seconds
-    assert set(both["rows"]) == {"dropout", "constant"}
+    resumed_rows, _ = run("--rows", "dropout,constant")
+    assert (
+        resumed_rows["rows"]["dropout"] == first["rows"]["dropout"]
+    )  # not trained again: equal seconds
+    assert set(resumed_rows["rows"]) == {"dropout", "constant"}
     with pytest.raises(OutputExists, match="other settings"):
         run("--rows", "dropout", "--seed", "1")

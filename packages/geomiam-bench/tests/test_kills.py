@@ -26,9 +26,9 @@ def test_writers_and_workers_that_are_killed(tmp_path):
     ]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     subprocess.run([*command, "--json", str(out)], check=True, env=environment, timeout=300)
-    found = json.loads(out.read_text())
-    assert found["writer"]["kills"] == 5 and found["worker"]["kills"] >= 1
+    results = json.loads(out.read_text())
+    assert results["writer"]["kills"] == 5 and results["worker"]["kills"] >= 1
     for road in ("writer", "worker"):
-        assert found[road]["maps"] >= 1
-        assert found[road]["unequal"] == found[road]["needless"] == 0
-        assert found[road]["again"] <= 2 * found[road]["kills"]
+        assert results[road]["maps"] >= 1
+        assert results[road]["unequal"] == results[road]["needless"] == 0
+        assert results[road]["again"] <= 2 * results[road]["kills"]

@@ -47,12 +47,12 @@ def test_every_command_explains_itself():
 
 def test_commands_that_the_documentation_names_exist():
     pages = [*DOCS.rglob("*.md"), ROOT / "README.md", RESULTS.parent / "README.md"]
-    named = {
+    command_names = {
         verb
         for page in pages
         for verb in re.findall(r"geomiam-bench ([a-z][a-z-]+) ?[`A-Z-]", page.read_text("utf-8"))
     }
-    assert named <= set(COMMANDS)
+    assert command_names <= set(COMMANDS)
     assert set(COMMANDS) == set(
         re.findall(r"^\| `geomiam-bench ([\w-]+)", pages[-1].read_text("utf-8"), re.MULTILINE)
     )

@@ -27,14 +27,14 @@ def number(value: float) -> bytes:
 
 
 def storage(key: str = "0", count: int = 4, kind: str = "FloatStorage") -> bytes:
-    named = f"ctorch\n{kind}\n".encode()
-    return b"(" + text("storage") + named + text(key) + text("cpu") + number(count) + b"tQ"
+    storage_name = f"ctorch\n{kind}\n".encode()
+    return b"(" + text("storage") + storage_name + text(key) + text("cpu") + number(count) + b"tQ"
 
 
-def tensor(size: float = 4, stride: float = 1, offset: float = 0, **stored) -> bytes:
+def tensor(size: float = 4, stride: float = 1, offset: float = 0, **storage_options) -> bytes:
     ends = number(offset) + b"(" + number(size) + b"t(" + number(stride) + b"t"
     call = b"ctorch._utils\n_rebuild_tensor_v2\n("
-    return call + storage(**stored) + ends + b"\x89ccollections\nOrderedDict\n)RtR"
+    return call + storage(**storage_options) + ends + b"\x89ccollections\nOrderedDict\n)RtR"
 
 
 def write(path, plan: bytes, *, data: dict[str, bytes] | None = None):
@@ -45,13 +45,13 @@ def write(path, plan: bytes, *, data: dict[str, bytes] | None = None):
     return path
 
 
-def refused(path, message: str, *, shape=None, most=64 * 2**20):
+def refused(path, message: str, *, shape=None, byte_limit=64 * 2**20):
     tracemalloc.start()
     with pytest.raises(ArtifactError, match=message):
         read_pt(path) if shape is None else read_cube(path, shape)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < most
+    assert peak < byte_limit
 
 
 def test_the_plain_file_is_read(tmp_path):
@@ -59,8 +59,8 @@ def test_the_plain_file_is_read(tmp_path):
 
 
 def test_a_key_that_takes_for_ever_to_hash_is_not_hashed(tmp_path):
-    doubled = b"".join(b"h%ch%c\x86q%c" % (k, k, k + 1) for k in range(60))
-    plan = b")q\0" + doubled + b"}h\x3cNs."
+    nested_tuples = b"".join(b"h%ch%c\x86q%c" % (k, k, k + 1) for k in range(60))
+    plan = b")q\0" + nested_tuples + b"}h\x3cNs."
     refused(write(tmp_path / "a.pt", plan), "a tuple where text was expected")
 
 
@@ -76,8 +76,12 @@ def test_a_tensor_larger_than_the_limit_is_refused_in_bytes(tmp_path):
     path = write(tmp_path / "a.pt", plan)
     refused(path, r"more than 1,073,741,824 bytes")
     refused(path, r"holds a tensor of \(268435456,\), expected \(4,\)", shape=(4,))
-    many = b"(" + tensor(size=2**27, stride=0, **values) * 2 + b"t."
-    refused(write(tmp_path / "b.pt", many), "more than 1,073,741,824 bytes", most=1100 * 2**20)
+    two_tensors = b"(" + tensor(size=2**27, stride=0, **values) * 2 + b"t."
+    refused(
+        write(tmp_path / "b.pt", two_tensors),
+        "more than 1,073,741,824 bytes",
+        byte_limit=1100 * 2**20,
+    )
 
 
 def test_compressed_members_are_refused_also_beside_the_data(tmp_path):
@@ -112,13 +116,13 @@ def test_storages_that_overlap_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("where", "bits"), [(8, 1), (8, 0x20), (6, 99)], ids=["encrypted", "patched", "version"]
+    ("position", "bits"), [(8, 1), (8, 0x20), (6, 99)], ids=["encrypted", "patched", "version"]
 )
-def test_zips_of_other_kinds_are_damage(tmp_path, where, bits):
+def test_zips_of_other_kinds_are_damage(tmp_path, position, bits):
     raw = bytearray(write(tmp_path / "a.pt", tensor() + END).read_bytes())
     at = -1
     while (at := raw.find(b"PK\1\2", at + 1)) >= 0:
-        raw[at + where] |= bits
+        raw[at + position] |= bits
     (tmp_path / "a.pt").write_bytes(raw)
     refused(tmp_path / "a.pt", "is damaged; fetch it again")
 

@@ -105,16 +105,16 @@ def test_damaged_files_are_told_from_other_files(tmp_path):
         read_pt(tmp_path / "a.pt")
     torch.save(CUBE, tmp_path / "b.pt")
     with (
-        zipfile.ZipFile(tmp_path / "b.pt") as whole,
+        zipfile.ZipFile(tmp_path / "b.pt") as archive,
         zipfile.ZipFile(tmp_path / "c.pt", "w") as cut,
     ):
-        for name in whole.namelist():
-            raw = whole.read(name)
+        for name in archive.namelist():
+            raw = archive.read(name)
             cut.writestr(name, raw[:-8] if name.endswith("data/0") else raw)
     with pytest.raises(ArtifactError, match=r"damaged.*88 bytes for 24 values"):
         read_pt(tmp_path / "c.pt")
-    with zipfile.ZipFile(tmp_path / "d.pt", "w", zipfile.ZIP_DEFLATED) as packed:
-        packed.writestr("a/data.pkl", b"\x80\x02." * 100)
+    with zipfile.ZipFile(tmp_path / "d.pt", "w", zipfile.ZIP_DEFLATED) as compressed_archive:
+        compressed_archive.writestr("a/data.pkl", b"\x80\x02." * 100)
     with pytest.raises(ArtifactError, match="compressed"):
         read_pt(tmp_path / "d.pt")
     with pytest.raises(FileNotFoundError):
@@ -134,11 +134,11 @@ def test_a_tensor_cannot_reach_over_its_storage(tmp_path):
     """A stride in the description is made larger, byte for byte."""
     torch.save(CUBE, tmp_path / "a.pt")
     with (
-        zipfile.ZipFile(tmp_path / "a.pt") as whole,
+        zipfile.ZipFile(tmp_path / "a.pt") as archive,
         zipfile.ZipFile(tmp_path / "b.pt", "w") as bad,
     ):
-        for name in whole.namelist():
-            raw = whole.read(name)
+        for name in archive.namelist():
+            raw = archive.read(name)
             if name.endswith("data.pkl"):
                 assert raw.count(b"K\x0cK\x04K\x01") == 1  # strides 12, 4, 1
                 raw = raw.replace(b"K\x0cK\x04K\x01", b"K\xffK\x04K\x01")
@@ -174,10 +174,10 @@ def test_tables_are_joined_by_survey(europe, surveys):
 
 def test_labels_are_the_species_of_each_survey(europe, surveys):
     records = metadata(europe)
-    wanted = pd.crosstab(records["surveyId"], records["speciesId"].astype(int)).clip(upper=1)
+    expected = pd.crosstab(records["surveyId"], records["speciesId"].astype(int)).clip(upper=1)
     got = surveys["presence"].to_pandas().set_axis(surveys["siteid"].values)
-    assert list(got.columns) == [str(c) for c in wanted.columns]
-    np.testing.assert_array_equal(got.loc[wanted.index], wanted)
+    assert list(got.columns) == [str(c) for c in expected.columns]
+    np.testing.assert_array_equal(got.loc[expected.index], expected)
     one = records.drop_duplicates("surveyId").set_index("surveyId").loc[surveys["siteid"].values]
     np.testing.assert_array_equal(surveys["lon"], one["lon"])
     np.testing.assert_array_equal(surveys["year"], one["year"])
@@ -192,8 +192,8 @@ def test_cubes_have_time_in_order_and_the_right_axes(europe, surveys):
         assert float(march) == climate[2, 18, 2]
         autumn = surveys["landsat"].isel(site=site).sel(landsat_band="nir", quarter="2005-10-01")
         assert float(autumn) == landsat[3, 3, 5]
-        whole = surveys["landsat"].isel(site=site).values.reshape(6, 21, 4)
-        np.testing.assert_array_equal(whole, np.swapaxes(landsat, 1, 2))
+        archive = surveys["landsat"].isel(site=site).values.reshape(6, 21, 4)
+        np.testing.assert_array_equal(archive, np.swapaxes(landsat, 1, 2))
 
 
 def test_patches_are_red_green_blue_and_near_infrared(europe, surveys):
@@ -243,10 +243,10 @@ def test_a_missing_file_is_missing_data_and_counted(europe, tmp_path):
         next((root / "PA_Train_SatellitePatches_NIR").rglob(f"{survey}.jpeg")).unlink()
     for path in root.rglob(f"{ids[6]}.jpeg"):
         path.unlink()
-    with pytest.warns(MissingFiles) as told:
+    with pytest.warns(MissingFiles) as warnings_caught:
         sites = readers.geoplant(root)
-    assert len(told) == 1
-    message = str(told[0].message)
+    assert len(warnings_caught) == 1
+    message = str(warnings_caught[0].message)
     assert "landsat cubes of 1" in message and "nir of 3" in message and "rgb of 1" in message
     assert np.isnan(sites["landsat"]).all(("landsat_band", "quarter")).values.nonzero()[0] == [2]
     chips = np.isnan(sites["sentinel2"]).all(("row", "column"))
@@ -256,16 +256,16 @@ def test_a_missing_file_is_missing_data_and_counted(europe, tmp_path):
 
 
 def test_a_few_surveys_are_read_alone(europe, surveys):
-    wanted = surveys["siteid"].values[[7, 1]]
-    some = readers.geoplant(europe, surveys=wanted, modalities=["time_series"])
-    xr.testing.assert_equal(some["bioclim"], surveys["bioclim"].isel(site=[7, 1]))
-    assert not {"sentinel2", "Bio1"} & set(some)
-    assert set(some["species"].values) <= set(surveys["species"].values)
+    expected = surveys["siteid"].values[[7, 1]]
+    selection = readers.geoplant(europe, surveys=expected, modalities=["time_series"])
+    xr.testing.assert_equal(selection["bioclim"], surveys["bioclim"].isel(site=[7, 1]))
+    assert not {"sentinel2", "Bio1"} & set(selection)
+    assert set(selection["species"].values) <= set(surveys["species"].values)
     assert readers.geoplant(europe, limit=3).sizes["site"] == 3
     often = readers.geoplant(europe, min_records=6)["presence"]
     assert (often.sum("site") >= 6).all() and 0 < often.sizes["species"]
     with pytest.raises(OccurrenceError, match=r"1 of 2 surveys.*\[5\]"):
-        readers.geoplant(europe, surveys=[int(wanted[0]), 5])
+        readers.geoplant(europe, surveys=[int(expected[0]), 5])
 
 
 def test_patches_can_wait_until_they_are_needed(europe, surveys, tmp_path):
@@ -422,9 +422,9 @@ def test_the_files_of_2023_are_joined_by_patch_and_series(tmp_path):
     sites = readers.geolifeclef(tmp_path)
     assert sites["siteid"].values.tolist() == [2522017, 31]
     assert sites["presence"].sel(species=["7", "8", "9"]).values.tolist() == [[1, 1, 0], [0, 0, 1]]
-    red = pd.to_numeric(series["red"].loc[11], errors="coerce").to_numpy(np.float32)
-    np.testing.assert_array_equal(sites["landsat"][0].sel(landsat_band="red"), red)
-    assert np.isnan(red[70:]).all() and np.isfinite(red[:70]).all()
+    red_series = pd.to_numeric(series["red"].loc[11], errors="coerce").to_numpy(np.float32)
+    np.testing.assert_array_equal(sites["landsat"][0].sel(landsat_band="red"), red_series)
+    assert np.isnan(red_series[70:]).all() and np.isfinite(red_series[:70]).all()
     assert np.isnan(sites["landsat"].sel(landsat_band="green")).all()  # no such file
     path = tmp_path / "SatelliteImages" / "rgb" / shard(777) / "777.jpeg"
     np.testing.assert_array_equal(
@@ -496,9 +496,9 @@ def test_hotspots_rates_become_labels(birds, tmp_path):
     root = shutil.copytree(birds, tmp_path / "copy")
     (root / "targets" / "L102.json").unlink()
     (root / "images" / "L103.tif").unlink()
-    with pytest.warns(MissingFiles, match="images of 1, targets of 1") as told:
+    with pytest.warns(MissingFiles, match="images of 1, targets of 1") as warnings_caught:
         sites = readers.satbird(root, crop=8)
-    assert len(told) == 1
+    assert len(warnings_caught) == 1
     assert np.isnan(sites["presence"]).all("species").values.nonzero()[0] == [2]
     assert np.isnan(sites["sentinel2"][3]).all()
 
@@ -509,8 +509,8 @@ def test_hotspots_as_rasters_with_borders_and_lazily(birds):
     environment = np.load(birds / "environmental_data" / "L101.npy")
     np.testing.assert_array_equal(sites["climate"][1], environment[:19])
     np.testing.assert_array_equal(sites["soil"][1], environment[19:])
-    known = np.isfinite(sites["sentinel2"].values)
-    assert known[:, :, 5:85, 3:87].all() and known.sum() == 4 * 4 * 80 * 84
+    is_observed = np.isfinite(sites["sentinel2"].values)
+    assert is_observed[:, :, 5:85, 3:87].all() and is_observed.sum() == 4 * 4 * 80 * 84
     with pytest.raises(OccurrenceError, match=r"valid_split\.csv.*train_split\.csv"):
         readers.satbird(birds, split="valid")
 
@@ -541,11 +541,11 @@ def test_plots_are_joined_by_name_and_by_row(plots):
     np.testing.assert_array_equal(sites["bio_1"], np.float32([1, 2, np.nan, 4, 5]))
     vectors = np.load(plots / "satclip_embeddings.npy").astype(np.float32)
     np.testing.assert_array_equal(sites["satclip"], vectors)
-    some = readers.splotopen(plots, plots=[90, 17], min_records=1)
-    np.testing.assert_array_equal(some["satclip"], vectors[[4, 1]])
+    selection = readers.splotopen(plots, plots=[90, 17], min_records=1)
+    np.testing.assert_array_equal(selection["satclip"], vectors[[4, 1]])
     assert sites["species"].values.tolist() == ["A b", "C d", "E f"]
-    wanted = [[1, 1, 0], [1, 0, 0], [0, 0, 1], [1, 0, 0], [np.nan] * 3]
-    np.testing.assert_array_equal(sites["presence"], np.float32(wanted))
+    expected = [[1, 1, 0], [1, 0, 0], [0, 0, 1], [1, 0, 0], [np.nan] * 3]
+    np.testing.assert_array_equal(sites["presence"], np.float32(expected))
     assert sites["year"].values.tolist() == [1998] * 5
 
 
@@ -587,18 +587,18 @@ def taxa(tmp_path):
 @pytest.mark.parametrize("form", ["rows", "modalities", "dict", "list", "npy"])
 def test_vectors_are_one_token_per_modality(taxa, form):
     vectors = np.random.default_rng(0).normal(size=(6, 5, 7)).astype(np.float32)
-    whole = torch.from_numpy(vectors)
-    held = {
-        "rows": whole,
-        "modalities": whole.transpose(0, 1),
-        "dict": {s: whole[:, k] for k, s in enumerate(SHORT)},
-        "list": [whole[:, k] for k in range(5)],
+    archive = torch.from_numpy(vectors)
+    content = {
+        "rows": archive,
+        "modalities": archive.transpose(0, 1),
+        "dict": {s: archive[:, k] for k, s in enumerate(SHORT)},
+        "list": [archive[:, k] for k in range(5)],
     }
     if form == "npy":
         for k, name in enumerate(LONG):
             np.save(taxa / f"{name}.npy", vectors[:, k])
     else:
-        torch.save(held[form], taxa / "taxabench_embeds_loc_env_img_aud_sat.pt")
+        torch.save(content[form], taxa / "taxabench_embeds_loc_env_img_aud_sat.pt")
     sites = readers.taxabench(taxa)
     for k, name in enumerate(LONG):
         np.testing.assert_array_equal(sites[name], vectors[:, k])

@@ -43,8 +43,10 @@ def test_every_method_of_a_plan_is_trained_and_seeds_differ(sites, schema):
         assert list(table["predictor"].values) == ["miam", "mean", "maxent-like"]
         assert table["mean_auc"].notnull().all()
     train, test = split(sites, 0)
-    both = {tuple(c) for c in site_coordinates(train)} & {tuple(c) for c in site_coordinates(test)}
-    assert not both and train.sizes["site"] + test.sizes["site"] == sites.sizes["site"]
+    shared_places = {tuple(c) for c in site_coordinates(train)} & {
+        tuple(c) for c in site_coordinates(test)
+    }
+    assert not shared_places and train.sizes["site"] + test.sizes["site"] == sites.sizes["site"]
 
 
 def test_unknown_names_are_refused_before_anything_is_trained():
@@ -75,8 +77,8 @@ def test_the_command_writes_numbers_and_a_picture(sites, tmp_path, monkeypatch):
     command += ["--patterns", "region", "--shares", "0,0.5", "--seeds", "1"]
     result = CliRunner().invoke(app, list(map(str, command)))
     assert result.exit_code == 0, result.output
-    found = json.loads(out.read_text())
-    assert set(found["summary"]["region"]) == {"uniform", "median", "maxent-like"}
+    results = json.loads(out.read_text())
+    assert set(results["summary"]["region"]) == {"uniform", "median", "maxent-like"}
     assert "50%" in result.output and picture.stat().st_size > 10_000
     again = CliRunner().invoke(app, list(map(str, command)))
     assert again.exit_code != 0
@@ -106,5 +108,5 @@ def test_a_masked_model_loses_less_than_a_mean_filled_one_on_real_birds():
         shares=[0.6],
         repeats=3,
     )
-    masked, filled = table["mean_auc"].mean(["repeat", "share", "pattern"]).values
-    assert masked > filled
+    masked_auc, imputed_auc = table["mean_auc"].mean(["repeat", "share", "pattern"]).values
+    assert masked_auc > imputed_auc

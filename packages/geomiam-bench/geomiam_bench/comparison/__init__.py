@@ -1,1 +1,1 @@
-"""Whole systems compared: who is trained and scored, what it costs, what the results say."""
+"""Comparison of whole systems: training, scores, costs, and tables of the results."""

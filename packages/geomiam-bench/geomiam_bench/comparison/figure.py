@@ -1,4 +1,4 @@
-"""The picture of a comparison: skill by what is missing, and as more and more goes missing."""
+"""The figure of a comparison: skill by situation, and against the share of missing data."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ TITLES = {"all": "everything seen", "one missing": "one missing", "one alone": "
 
 
 def draw(run: Mapping[str, Any]) -> Figure:
-    """Draw a run: above a dot per seed and a bar at the mean, below the curves of the sweep.
+    """Draw a run: the scores of each situation above, the curves of the sweep below.
 
     Parameters
     ----------
     run : mapping
         From :func:`geomiam_bench.comparison.run.read_comparison`. Systems that lack one part of
-        another have no curve: they would lie on it.
+        another have no curve, because it would cover the curve of the whole system.
     """
     import matplotlib.pyplot as plt
 
@@ -60,13 +60,13 @@ def _dots(ax: Axes, rows: Mapping[str, dict], kind: str, run: Mapping) -> None:
 
 
 def _curves(ax: Axes, rows: Mapping[str, dict], pattern: str, run: Mapping) -> None:
-    shares, used = run["settings"]["shares"], dict[str, int]()
+    shares, line_counts = run["settings"]["shares"], dict[str, int]()
     for name, facts in rows.items():
         if run["systems"][name]["without"]:
             continue
         colour = _colour(name, run)
-        line = LINES[used.get(colour, 0) % len(LINES)]
-        used[colour] = used.get(colour, 0) + 1
+        line = LINES[line_counts.get(colour, 0) % len(LINES)]
+        line_counts[colour] = line_counts.get(colour, 0) + 1
         ax.plot(shares, facts["sweep"][pattern], line, color=colour, marker="o", ms=3, label=name)
     ax.set_title(pattern.replace("-", " "), fontsize=11)
     ax.set_xlabel("share missing")

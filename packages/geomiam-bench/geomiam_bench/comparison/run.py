@@ -1,4 +1,4 @@
-"""A run of the comparison: what it was made with, how it goes on, how it is stored."""
+"""A run of the comparison: its settings, its continuation, and its file."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from geomiam_bench.results import read_json, with_rows
 
 
 def settings_of(data: Data, plan: SystemPlan) -> dict[str, Any]:
-    """Everything that all results depend on, as plain types; which systems and seeds is not among it."""
-    made = {
+    """Return the settings that all results depend on, as plain types, without systems and seeds."""
+    values = {
         "data": data.facts(),
         "patterns": list(plan.patterns),
         "shares": list(plan.shares),
@@ -31,11 +31,11 @@ def settings_of(data: Data, plan: SystemPlan) -> dict[str, Any]:
         "training": plan.training.model_dump(),
         "geomiam": __version__,
     }
-    return json.loads(json.dumps(made))
+    return json.loads(json.dumps(values))
 
 
 def facts_of(one: Recipe, plan: SystemPlan, schema: Schema) -> dict[str, Any]:
-    """What a system is on some data, as plain types."""
+    """Return the settings of a system on given data, as plain types."""
     facts: dict[str, Any] = {
         "what": one.description,
         "family": one.family,
@@ -44,60 +44,60 @@ def facts_of(one: Recipe, plan: SystemPlan, schema: Schema) -> dict[str, Any]:
     }
     if one.baseline:
         return facts | {"baseline": one.baseline}
-    made = one.options(network=plan.network, training=plan.training)
+    options = one.options(network=plan.network, training=plan.training)
     facts |= {
-        "network": made["network"].model_dump(),
-        "training": made["training"].model_dump(),
-        "masking": to_dict(made["masking"]),
+        "network": options["network"].model_dump(),
+        "training": options["training"].model_dump(),
+        "masking": to_dict(options["masking"]),
         "warm_start": one.warm_start,
         "symbols": None if facts["note"] or not one.symbols else dict(one.symbols),
     }
     return json.loads(json.dumps(facts))
 
 
-def begin(path: Path, data: Data, plan: SystemPlan, *, anew: bool = False) -> dict[str, Any]:
-    """Return the run that is stored, or an empty one; what a plan adds joins what is there.
+def begin(path: Path, data: Data, plan: SystemPlan, *, restart: bool = False) -> dict[str, Any]:
+    """Return the stored run with the systems that a plan adds, or an empty run.
 
-    With ``anew``, what is stored does not count; the first result that is written replaces it.
+    With ``restart``, a stored run is ignored, and the first result that is written replaces it.
 
     Raises
     ------
     OutputExists
         If the file holds a run of other data, settings or systems of the same name.
     """
-    made = settings_of(data, plan)
+    settings = settings_of(data, plan)
     systems = {s.name: facts_of(s, plan, data.schema) for s in chosen(data, plan)}
-    run = {"settings": made, "systems": systems, "costs": {}, "results": []}
-    if anew or not path.exists():
+    run = {"settings": settings, "systems": systems, "costs": {}, "results": []}
+    if restart or not path.exists():
         return run
-    before = read_comparison(path)
-    other = [k for k, v in made.items() if before["settings"].get(k) != v]
-    other += [n for n in systems if before["systems"].get(n, systems[n]) != systems[n]]
-    if other:
-        told = f"another {other[0]}"
-        raise OutputExists(f"{path} holds a run with {told}; pass --overwrite to replace it")
-    return before | {"systems": before["systems"] | systems}
+    previous_run = read_comparison(path)
+    differences = [k for k, v in settings.items() if previous_run["settings"].get(k) != v]
+    differences += [n for n in systems if previous_run["systems"].get(n, systems[n]) != systems[n]]
+    if differences:
+        difference = f"another {differences[0]}"
+        raise OutputExists(f"{path} holds a run with {difference}; pass --overwrite to replace it")
+    return previous_run | {"systems": previous_run["systems"] | systems}
 
 
 def go_on(
-    run: dict[str, Any], data: Data, plan: SystemPlan, *, told: Callable[[dict], object]
+    run: dict[str, Any], data: Data, plan: SystemPlan, *, on_result: Callable[[dict], object]
 ) -> Iterator[dict[str, Any]]:
-    """Do what is not done yet; yield the run whenever there is more of it.
+    """Compute the missing results, and yield the run after each of them.
 
     Parameters
     ----------
-    told : callable
-        Is called with every result, old or new.
+    on_result : callable
+        Called with every result, old or new.
     """
-    done = {(r["system"], r["seed"]): r for r in run["results"]}
-    for result in compare(data, plan, done=done):
-        done[result["system"], result["seed"]] = result
-        told(result)
-        yield run | {"results": list(done.values())}
-    results = list(done.values())
+    by_key = {(r["system"], r["seed"]): r for r in run["results"]}
+    for result in compare(data, plan, previous_results=by_key):
+        by_key[result["system"], result["seed"]] = result
+        on_result(result)
+        yield run | {"results": list(by_key.values())}
+    results = list(by_key.values())
     if {r["system"] for r in results} - set(run["costs"]):
-        whole = replace(plan, systems=tuple(dict.fromkeys(r["system"] for r in results)))
-        yield run | {"results": results, "costs": costs(data, whole)}
+        full_plan = replace(plan, systems=tuple(dict.fromkeys(r["system"] for r in results)))
+        yield run | {"results": results, "costs": costs(data, full_plan)}
 
 
 def write_comparison(path: str | Path, run: Mapping[str, Any]) -> None:

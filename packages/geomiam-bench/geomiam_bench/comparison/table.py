@@ -1,4 +1,4 @@
-"""Results of a comparison as one table, and what they say: means, and paired differences."""
+"""Results of a comparison as one table: means, and paired differences."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 import xarray as xr
 
 REFERENCE = "miam-group"
-"""The system that the others are compared with."""
+"""The system that all other systems are compared with."""
 
 
 def as_table(results: Sequence[Mapping]) -> xr.Dataset:
-    """Turn results into ``auc(system, seed, subset, species)`` and what else they hold; NaN = not run.
+    """Turn results into ``auc(system, seed, subset, species)`` and further variables; NaN = not run.
 
     Parameters
     ----------
@@ -36,10 +36,10 @@ def as_table(results: Sequence[Mapping]) -> xr.Dataset:
         np.full(at + s, np.nan) for s in (scores.shape[1:], sweep.shape[1:], ())
     )
     for r in results:
-        where = systems.index(r["system"]), seeds.index(r["seed"])
-        auc[where] = np.array([r["scores"][s] for s in one["scores"]], float)
-        curves[where] = np.array([r["sweep"][p] for p in one["sweep"]], float)
-        seconds[where] = r["seconds"]
+        cell = systems.index(r["system"]), seeds.index(r["seed"])
+        auc[cell] = np.array([r["scores"][s] for s in one["scores"]], float)
+        curves[cell] = np.array([r["sweep"][p] for p in one["sweep"]], float)
+        seconds[cell] = r["seconds"]
     sizes = {r["system"]: r["parameters"] or np.nan for r in results}
     return xr.Dataset(
         {
@@ -58,58 +58,58 @@ def as_table(results: Sequence[Mapping]) -> xr.Dataset:
 
 
 def situations(modalities: Sequence[str], subsets: Sequence[str]) -> dict[str, list[str]]:
-    """Return subsets by what is missing: nothing, one modality, all but one.
+    """Return subsets by situation: nothing is missing, one modality is missing, or all but one are.
 
-    Of two modalities, the second and the third are the same, and one of them is told.
+    With two modalities the second and the third situation are equal, and only one is returned.
     """
     alone = [s for s in subsets if s in modalities]
-    others = [s for s in subsets if s not in modalities and s != "all"]
-    found = {"all": ["all"], "one missing": others, "one alone": alone}
-    return {name: subsets for name, subsets in found.items() if subsets}
+    all_but_one = [s for s in subsets if s not in modalities and s != "all"]
+    by_situation = {"all": ["all"], "one missing": all_but_one, "one alone": alone}
+    return {name: subsets for name, subsets in by_situation.items() if subsets}
 
 
 def in_situations(table: xr.Dataset, modalities: Sequence[str]) -> xr.DataArray:
-    """Mean AUC over the subsets of each situation ``(system, seed, situation, species)``."""
+    """Return the mean AUC over the subsets of each situation ``(system, seed, situation, species)``."""
     kinds = situations(modalities, [str(s) for s in table["subset"].values])
     parts = [table["auc"].sel(subset=s).mean("subset", skipna=False) for s in kinds.values()]
-    found = xr.concat(parts, "situation").assign_coords(situation=list(kinds))
-    return found.transpose("system", "seed", "situation", "species")
+    means = xr.concat(parts, "situation").assign_coords(situation=list(kinds))
+    return means.transpose("system", "seed", "situation", "species")
 
 
-def paired(one: xr.DataArray, other: xr.DataArray) -> dict[str, Any]:
-    """Mean of the differences between two systems, and how sure it is.
+def paired(one: xr.DataArray, baseline: xr.DataArray) -> dict[str, Any]:
+    """Return the mean of the differences between two systems, and its standard error.
 
     Parameters
     ----------
-    one, other : xarray.DataArray
-        ``(seed, species)``, NaN where either was not scored.
+    one, baseline : xarray.DataArray
+        ``(seed, species)``, NaN where one of them was not scored.
 
     Returns
     -------
     dict
         ``mean`` over species × seeds; ``error``, its standard error; ``pairs``; ``species`` and
-        ``gain``: how many, and how many of them gain in the mean over seeds.
+        ``gain``: the number of species, and of those that gain in the mean over seeds.
 
     Notes
     -----
-    Differences of one species go together over seeds, and those of one seed go together over species
-    because they share a network. The variance counts both (two-way clusters, Cameron, Gelbach &
-    Miller 2011): that of the species' sums, plus that of the seeds' sums, minus that of the single
-    differences, each cluster count G weighing G / (G - 1).
+    Differences of one species are correlated over seeds. Those of one seed are correlated over
+    species, because they share a network. The variance has both parts (two-way clusters, Cameron,
+    Gelbach & Miller 2011): the variance of the species' sums, plus that of the seeds' sums, minus
+    that of the single differences. Each part has the factor G / (G - 1) for its G clusters.
     """
-    both = (one - other).transpose("seed", "species").values
-    known = np.isfinite(both)
-    n = int(known.sum())
+    difference = (one - baseline).transpose("seed", "species").values
+    is_scored = np.isfinite(difference)
+    n = int(is_scored.sum())
     if n == 0:
         return {"mean": None, "error": None, "pairs": 0, "species": 0, "gain": 0}
-    mean = float(both[known].mean())
-    rest = np.where(known, both - mean, 0.0)
-    species, seeds = known.any(0), known.any(1)
-    single = _spread(rest[known])
+    mean = float(difference[is_scored].mean())
+    rest = np.where(is_scored, difference - mean, 0.0)
+    species, seeds = is_scored.any(0), is_scored.any(1)
+    single = _spread(rest[is_scored])
     error = np.sqrt(
         max(_spread(rest.sum(0)[species]) + _spread(rest.sum(1)[seeds]) - single, single)
     )
-    means = np.where(known, both, 0).sum(0) / np.maximum(known.sum(0), 1)
+    means = np.where(is_scored, difference, 0).sum(0) / np.maximum(is_scored.sum(0), 1)
     return {
         "mean": mean,
         "error": float(error / n) if n > 1 else None,
@@ -120,13 +120,13 @@ def paired(one: xr.DataArray, other: xr.DataArray) -> dict[str, Any]:
 
 
 def _spread(sums: np.ndarray) -> float:
-    """Variance of a total from the sums of its clusters; 0 for one cluster, which tells nothing."""
+    """Return the variance of a total from the sums of its clusters; 0 for one cluster, which has no variance."""
     g = len(sums)
     return float((sums**2).sum()) * g / (g - 1) if g > 1 else 0.0
 
 
 def summary(run: Mapping[str, Any]) -> dict[str, dict]:
-    """What a run says of each system: means by situation and share, differences, and what it costs.
+    """Return the results of each system: means by situation and share, differences, and costs.
 
     Parameters
     ----------
@@ -147,16 +147,18 @@ def summary(run: Mapping[str, Any]) -> dict[str, dict]:
 
 
 def _of_system(name: str, table: xr.Dataset, kinds: xr.DataArray, run: Mapping) -> dict[str, Any]:
-    own, one = kinds.sel(system=name), table.sel(system=name)
-    seeds = own.mean("species")
+    system_auc, one = kinds.sel(system=name), table.sel(system=name)
+    seeds = system_auc.mean("species")
     names = [str(s) for s in kinds["situation"].values]
     against = {}
     if name != REFERENCE and REFERENCE in kinds["system"]:
-        best = kinds.sel(system=REFERENCE)
-        against = {s: paired(own.sel(situation=s), best.sel(situation=s)) for s in names}
+        reference_auc = kinds.sel(system=REFERENCE)
+        against = {
+            s: paired(system_auc.sel(situation=s), reference_auc.sel(situation=s)) for s in names
+        }
     cost = run.get("costs", {}).get(name)
     return {
-        "auc": {s: _number(own.sel(situation=s).mean()) for s in names},
+        "auc": {s: _number(system_auc.sel(situation=s).mean()) for s in names},
         "seeds": {s: [_number(v) for v in seeds.sel(situation=s)] for s in names},
         "against": against,
         "sweep": {

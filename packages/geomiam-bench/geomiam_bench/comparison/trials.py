@@ -1,9 +1,9 @@
-"""The comparison of whole systems: the same sites, the same blocks, the same gaps, by one call.
+"""Comparison of whole systems on the same sites, blocks and gaps.
 
-Every system of :mod:`geomiam.baselines.recipes` is trained on the same training sites, stops by the
-same validation blocks, and is scored on sites that none has seen: from every modality alone, without
-each, with all, and while more and more goes missing. Seconds are processor seconds, so that they hold
-on a busy machine.
+Every system of :mod:`geomiam.baselines.recipes` is trained on the same training sites, stops early by
+the same validation blocks, and is scored on sites that no system has seen: with every modality alone,
+without each modality, with all, and with a growing share of gaps. Seconds are processor seconds,
+because other processes do not lengthen them.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ NETWORK = NetworkConfig(width=64, heads=4, depth=1, inner=1, frequencies=16, sig
 TRAINING = TrainingConfig(
     loss="weighted-bce", epochs=150, patience=25, batch=250, lr=3e-3, warmup=100, epoch_steps=1
 )
-"""One small network and one way to train for all systems and data; nothing of it was tuned for one."""
+"""One small network and one training for all systems and data; neither was tuned for a system."""
 SUBSETS = "unimodal+leave-one-out+all"
 
 
 @dataclass(frozen=True)
 class SystemPlan:
-    """What to train, and how it is scored."""
+    """The systems to train, and the settings of training and scoring."""
 
     systems: Sequence[str] = tuple(RECIPES)
     seeds: int = 3
@@ -63,7 +63,7 @@ class SystemPlan:
 
 @dataclass(frozen=True, eq=False)
 class Round:
-    """Who trains, who says when to stop, and who is scored: the same sites for every system."""
+    """Sites for training, for early stopping and for scoring, the same for every system."""
 
     seed: int
     train: xr.Dataset
@@ -74,7 +74,7 @@ class Round:
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """Sites to compare systems on; without sites to test on, blocks of them are the test."""
+    """Sites to compare systems on; without test sites, spatial blocks of them are the test."""
 
     sites: xr.Dataset
     schema: Schema
@@ -85,7 +85,7 @@ class Data:
 
     @cached_property
     def subsets(self) -> Chosen:
-        """What may be seen: each modality alone, all but one, all."""
+        """Visible modalities: each alone, all but one, all."""
         return name_subsets(self.schema, SUBSETS)
 
     def round(self, seed: int, plan: SystemPlan) -> Round:
@@ -95,7 +95,7 @@ class Data:
         return Round(seed, train, validates, test)
 
     def facts(self) -> dict[str, Any]:
-        """What tells these data from others, as plain types."""
+        """Return the properties that identify these data, as plain types."""
         return {
             "sites": self.sites.sizes["site"],
             "tested": "blocks" if self.test is None else self.test.sizes["site"],
@@ -110,7 +110,7 @@ def chosen(data: Data, plan: SystemPlan) -> list[Recipe]:
 
 
 def compare(
-    data: Data, plan: SystemPlan, *, done: Mapping[tuple[str, int], dict] | None = None
+    data: Data, plan: SystemPlan, *, previous_results: Mapping[tuple[str, int], dict] | None = None
 ) -> Iterator[dict]:
     """Train and score the systems of a plan, one after another, seed by seed.
 
@@ -118,8 +118,8 @@ def compare(
     ----------
     data : Data
     plan : SystemPlan
-    done : mapping, optional
-        Results of an earlier run, by ``(system, seed)``; they are not made again.
+    previous_results : mapping, optional
+        Results of an earlier run, by ``(system, seed)``; they are not computed again.
 
     Yields
     ------
@@ -133,12 +133,12 @@ def compare(
     LabelError, GridError, MissingVariable, VariableMismatch
         As :func:`geomiam.fit`.
     """
-    finished = done or {}
+    stored_results = previous_results or {}
     for seed in range(plan.seeds):
         sites: Round | None = None
         for one in chosen(data, plan):
-            if (one.name, seed) in finished:
-                yield finished[one.name, seed]
+            if (one.name, seed) in stored_results:
+                yield stored_results[one.name, seed]
                 continue
             sites = sites or data.round(seed, plan)
             yield _result(one, sites, data, plan)
@@ -170,8 +170,8 @@ def _result(one: Recipe, sites: Round, data: Data, plan: SystemPlan) -> dict:
 def trained(
     one: Recipe, sites: Round, schema: Schema, plan: SystemPlan
 ) -> tuple[Masked | Baseline, float]:
-    """Train a system on the sites of a round; and the processor seconds that it took."""
-    started = time.process_time()
+    """Return a system trained on the sites of a round, and the processor seconds of its training."""
+    start = time.process_time()
     predictor = one.fit(
         sites.train,
         schema,
@@ -180,7 +180,7 @@ def trained(
         validation=sites.validation,
         rng=sites.seed,
     )
-    return predictor, time.process_time() - started
+    return predictor, time.process_time() - start
 
 
 def parameters(predictor: Masked | Baseline) -> int | None:
@@ -196,24 +196,26 @@ def best_epochs(predictor: Masked | Baseline) -> list[int] | None:
 
 
 def subset_auc(predictor: Masked | Baseline, test: xr.Dataset, data: Data) -> dict[str, list]:
-    """AUC of each species from each subset, on the sites where any of the subset is observed.
+    """Return the AUC of each species from each subset, on the sites where the subset is observed.
 
-    Some answer where nothing is seen and some do not; all are scored on the same sites.
+    Some systems predict where nothing is observed and some do not, so all are scored on the same sites.
     """
     labels, scores = read_labels(test)[0], subset_scores(predictor, test, data.subsets)
-    found = {}
-    for name, own in scores.items():
-        known = np.where(observed(test, data.schema, data.subsets[name])[:, None], labels, np.nan)
-        found[name] = _plain(auc(known, own))
-    return found
+    auc_by_subset = {}
+    for name, system_scores in scores.items():
+        labels_in_subset = np.where(
+            observed(test, data.schema, data.subsets[name])[:, None], labels, np.nan
+        )
+        auc_by_subset[name] = _plain(auc(labels_in_subset, system_scores))
+    return auc_by_subset
 
 
 def observed(sites: xr.Dataset, schema: Schema, modalities: Collection | None) -> np.ndarray:
-    """Whether anything of the modalities is observed ``(site,)``; None = of all."""
+    """Return whether any variable of the modalities is observed ``(site,)``; None = all modalities."""
     names = list(schema.modalities) if modalities is None else modalities
     variables = [v for m in names for v in schema.modalities[m].variables]
-    seen = [np.isfinite(sites[v].transpose("site", ...).values) for v in variables]
-    return np.any([s.reshape(len(s), -1).any(1) for s in seen], 0)
+    finite = [np.isfinite(sites[v].transpose("site", ...).values) for v in variables]
+    return np.any([s.reshape(len(s), -1).any(1) for s in finite], 0)
 
 
 def _plain(values: np.ndarray) -> list[float | None]:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from geomiam_bench.pages.markdown import table
+
 METHODS = ("LR", "LR2", "RF", "default")
 RULE = """# The default fit
 
@@ -106,9 +108,15 @@ def defaults_page(path: Path) -> str:
     """Rule, table, and how often the default is level with the better plain method."""
     results = json.loads(path.read_text(encoding="utf-8"))
     head = ["set", "sites × species", *METHODS, "*d*", "members", "seconds"]
-    lines = [head, ["---"] * len(head), *(_line(name, row) for name, row in results.items())]
-    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    parts = [RULE.replace("\\\\", "\\"), RESULTS, table, "", _summary(results) + "\n", COMPARED]
+    rows = [_line(name, row) for name, row in results.items()]
+    parts = [
+        RULE.replace("\\\\", "\\"),
+        RESULTS,
+        table(head, rows),
+        "",
+        _summary(results) + "\n",
+        COMPARED,
+    ]
     return "\n".join(parts)
 
 

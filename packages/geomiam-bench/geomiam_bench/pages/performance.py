@@ -11,17 +11,27 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from geomiam_bench.pages.markdown import table
+from geomiam_bench.pages.performance_text import HEAD, SHEET, TAIL, WHY
+
+"""The performance page of the documentation, from the results of the commands.
+
+The folder of results holds ``shapley.json``, ``gpu.json``, ``maps.json``, ``kills.json`` and ``training.json``;
+the page has a section for each file that is there. All numbers come from the JSON.
+"""
+
 JOBS = {
     "Europe, 1 km": 5.8e6,
     "Europe, 100 m": 5.8e8,
     "the world's land, 100 m": 1.35e10,
 }
 """Land cells: 5.8 million km² (the 39 countries of the EEA), 135 million km² (without Antarctica)."""
+
 NAMES = {
     "naive": "the papers' procedure, every coalition a full pass",
     "token fp32": "token fusion, exact",
     "token bf16": "token fusion, exact, bf16",
-    "token told": "token fusion, by a learned explainer",
+    "token learned": "token fusion, by a learned explainer",
     "group fp32": "group fusion, exact",
     "group bf16": "group fusion, exact, bf16",
     "token fp32 predict": "token fusion, prediction alone",
@@ -56,29 +66,23 @@ def write_page(results: Path, docs: Path) -> None:
     )
 
 
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """Lay out a table in Markdown."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def explanations(found: dict[str, Any]) -> str:
+def explanations(results: dict[str, Any]) -> str:
     """What a prediction and an explanation cost, and what a job of cells does."""
-    sizes, cost = found["sizes"], found["milliseconds_per_cell"]
-    faster, price = found["times_faster_than_naive"], found["price_in_predictions"]
+    sizes, cost = results["sizes"], results["milliseconds_per_cell"]
+    faster, price = results["times_faster_than_naive"], results["price_in_predictions"]
     rows = [
         [
             NAMES[way],
-            f"{found['operations_per_cell'][way] / 1e6:,.0f}",
+            f"{results['operations_per_cell'][way] / 1e6:,.0f}",
             f"{cost[way]:.2f}",
-            f"{found['share_of_peak'][way]:.0%}",
+            f"{results['share_of_peak'][way]:.0%}",
             f"{faster[way]:.1f}" if way in faster else "",
             f"{price[way]:.1f}" if way in price else "",
         ]
         for way in NAMES
     ]
-    off, largest = found["largest_difference"], found["largest_value"]
-    peak = {k: v / 1e9 for k, v in found["peak_of_products"].items()}
+    off, largest = results["largest_difference"], results["largest_value"]
+    peak = {k: v / 1e9 for k, v in results["peak_of_products"].items()}
     return "\n\n".join(
         [
             "## Prediction and explanation",
@@ -102,28 +106,19 @@ def explanations(found: dict[str, Any]) -> str:
             f"{off['group bf16 to fp32']:.4f} (group; largest value {largest['group']:.2f}) and "
             f"{off['token bf16 to naive']:.4f} (token; {largest['token']:.2f}).",
             WHY.format(
-                bound=found["operations_per_cell"]["naive"]
-                / found["operations_per_cell"]["token fp32"],
-                share=found["share_of_peak"]["token bf16"],
+                bound=results["operations_per_cell"]["naive"]
+                / results["operations_per_cell"]["token fp32"],
+                share=results["share_of_peak"]["token bf16"],
             ),
             "![Milliseconds per cell as groups, tokens, species and the missing share grow](../images/benchmarks/shapley.png)",
-            jobs(found),
+            jobs(results),
         ]
     )
 
 
-WHY = """**What limits token fusion.** Its coalitions share norm and projections of the first block and the last product
-only; everything between depends on the visible tokens. Counted in operations that is {bound:.1f} times less than the papers'
-procedure: all that this sharing can give. In bfloat16 the products are twice as fast and
-the attention of short rows of tokens is not, so {share:.0%} of the peak is reached. Group fusion is designed for explanations:
-its coalitions share all but a small transformer over the groups' summaries. Where token fusion must be explained cheaply,
-`gm.fit_explainer` learns to predict its values in one pass, and reports its error. `torch.compile` gained a tenth at best
-and costs half a minute for each shape, so it is not used."""
-
-
-def jobs(found: dict[str, Any]) -> str:
+def jobs(results: dict[str, Any]) -> str:
     """The sheet that plans a job."""
-    sizes, cost = found["sizes"], found["milliseconds_per_cell"]
+    sizes, cost = results["sizes"], results["milliseconds_per_cell"]
     ways = ("group fp32 predict", "group fp32", "group bf16")
     values = sizes["tokens"] + sizes["species"] * (1 + sizes["groups"])
     rows = [
@@ -133,7 +128,7 @@ def jobs(found: dict[str, Any]) -> str:
             f"{cells / 512**2:,.0f}",
             f"{cells * 4 * values / 1e9:,.0f} GB",
             *(f"{cells * cost[w] / 3.6e6:,.0f}" for w in ways),
-            f"{cells * found['operations_per_cell']['group fp32'] / 1e15:,.1f}",
+            f"{cells * results['operations_per_cell']['group fp32'] / 1e15:,.1f}",
         ]
         for name, cells in JOBS.items()
     ]
@@ -160,17 +155,10 @@ def jobs(found: dict[str, Any]) -> str:
     )
 
 
-SHEET = """A job of your own: cells × milliseconds a cell ÷ 3.6 million are core-hours; `geomiam explain … --plan` times a block of
-yours on the machine it runs on. Cost grows with the tokens of a cell, with $2^G$ of the groups *that are
-present*, and with the species only once there are hundreds. Cells without data cost nothing, and rows that a
-coarse predictor has in common are encoded once. For a GPU, divide the operations by what it reaches in bfloat16; none
-was available, so no GPU-hours are stated here."""
-
-
-def gpu(found: dict[str, Any]) -> str:
+def gpu(results: dict[str, Any]) -> str:
     """The same on a GPU."""
     speed, share, price = (
-        found[k] for k in ("cells_per_second", "share_of_peak", "price_in_predictions")
+        results[k] for k in ("cells_per_second", "share_of_peak", "price_in_predictions")
     )
     rows = [
         [
@@ -182,26 +170,26 @@ def gpu(found: dict[str, Any]) -> str:
         for way in NAMES
         if way in speed
     ]
-    peak = {k: v / 1e12 for k, v in found["peak_of_products"].items()}
+    peak = {k: v / 1e12 for k, v in results["peak_of_products"].items()}
     return "\n\n".join(
         [
-            f"## On a GPU ({found['device']})",
-            f"The model above, {found['sizes']['rows']:,} cells. The peak is that of a large product in the same run: "
+            f"## On a GPU ({results['device']})",
+            f"The model above, {results['sizes']['rows']:,} cells. The peak is that of a large product in the same run: "
             f"{peak['fp32']:.0f} · 10¹² operations a second in float32, {peak['bf16']:.0f} in bfloat16.",
             table(["", "cells a second", "of the peak", "price in predictions"], rows),
         ]
     )
 
 
-def maps(found: dict[str, Any]) -> str:
+def maps(results: dict[str, Any]) -> str:
     """Zarr to Zarr, workers, memory, and the largest real map."""
-    speed, memory, real = found["speed"], found["memory"], found["real"]
+    speed, memory, real = results["speed"], results["memory"], results["real"]
     rows = [
         [f"{m['cells']:,}", f"{m['promised'] / 2**20:.0f}", f"{m['measured'] / 2**20:.0f}"]
         for m in memory
     ]
-    load = f" ({found['load at the start']:.1f} to {found['load after speed']:.1f} processes were waiting for "
-    load += f"{found['cores']} cores meanwhile)"
+    load = f" ({results['load at the start']:.1f} to {results['load after speed']:.1f} processes were waiting for "
+    load += f"{results['cores']} cores meanwhile)"
     parts = [
         "## Maps, from Zarr to Zarr",
         f"{speed['cells']:,} cells of a small model (24 tokens, width 96, 4 species), which makes reading and "
@@ -224,14 +212,17 @@ def maps(found: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def kills(found: dict[str, Any]) -> str:
+def kills(results: dict[str, Any]) -> str:
     """What was lost by SIGKILL."""
     rows = [
         [
-            f"the {who}",
-            *(f"{found[who][k]:,}" for k in ("kills", "maps", "unequal", "again", "needless")),
+            f"the {process}",
+            *(
+                f"{results[process][k]:,}"
+                for k in ("kills", "maps", "unequal", "again", "needless")
+            ),
         ]
-        for who in ("writer", "worker")
+        for process in ("writer", "worker")
     ]
     head = [
         "killed",
@@ -250,9 +241,9 @@ def kills(found: dict[str, Any]) -> str:
     )
 
 
-def training(found: dict[str, Any]) -> str:
+def training(results: dict[str, Any]) -> str:
     """A step of training beside the papers' step."""
-    sizes, faster = found["sizes"], found["speed_up_over_paper"]
+    sizes, faster = results["sizes"], results["speed_up_over_paper"]
     kinds = [k for k in faster["group"] if k not in ("miam", "uniform")]
     rows = [
         [
@@ -277,51 +268,3 @@ def training(found: dict[str, Any]) -> str:
             "`TrainingConfig(devices=2)` shares each batch among devices (Lightning Fabric): gradients are those of one.",
         ]
     )
-
-
-HEAD = """# Performance
-
-This page reports the cost of maps and of explanations, and the reasons. It is generated by `geomiam-bench pages` from the JSON
-of `make bench`. The numbers are of one machine with two cores; ratios are more transferable than milliseconds."""
-
-TAIL = """## Clusters
-
-The loop of [large maps](../howto/large-maps.md) needs a `Client` and nothing else. Use one torch thread per worker, as many
-workers as cores. These set-ups were parsed by their tools, but not run at scale.
-
-```python
-from distributed import Client, LocalCluster
-
-client = Client(LocalCluster(n_workers=16, threads_per_worker=1))
-```
-
-```python
-from dask_jobqueue import SLURMCluster
-
-cluster = SLURMCluster(
-    cores=16,
-    processes=16,
-    memory="32GB",
-    walltime="02:00:00",
-    queue="cpu",
-    job_script_prologue=["export OMP_NUM_THREADS=1"],
-)
-cluster.scale(jobs=8)  # print(cluster.job_script()) shows what SLURM is given
-client = Client(cluster)
-```
-
-```python
-from dask_kubernetes.operator import KubeCluster, make_cluster_spec
-
-spec = make_cluster_spec(
-    name="geomiam",
-    image="ghcr.io/your-lab/geomiam:0.1",
-    n_workers=8,
-    worker_command="dask worker --nthreads 1",
-    env={"OMP_NUM_THREADS": "1"},
-)
-client = Client(KubeCluster(custom_cluster_spec=spec))
-```
-
-In a cloud, keep cube and map in one region's object store and the workers beside them: reading and writing are
-a small part of the time, but transfers between regions are not. A map that a spot instance stopped is continued by the same call."""

@@ -6,6 +6,8 @@ import json
 import shutil
 from pathlib import Path
 
+from geomiam_bench.pages.markdown import table
+
 PAIRS = {
     "probe": "probe on the encoder − on random weights",
     "fit": "training from the encoder − from nothing",
@@ -21,19 +23,18 @@ else was chosen by it."""
 
 def pretraining_section(path: Path, pictures: Path) -> str:
     """Table, figure, and in how many cases each way gains."""
-    found = json.loads(path.read_text(encoding="utf-8"))
+    results = json.loads(path.read_text(encoding="utf-8"))
     shutil.copy(path.with_suffix(".png"), pictures / "pretraining.png")
-    rows = found["differences"]
+    rows = results["differences"]
     cases = list(dict.fromkeys((r["case"], r["size"]) for r in rows))
     head = ["", "measure", *(f"{case}, {size} sites" for case, size in cases)]
-    lines = [head, ["---"] * len(head)]
+    lines = []
     for pair, label in PAIRS.items():
         for measure in MEASURES:
-            mine = {(r["case"], r["size"]): r for r in rows if _is(r, pair, measure)}
-            lines.append([label, measure, *(_cell(mine.get(case)) for case in cases)])
-    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+            pair_rows = {(r["case"], r["size"]): r for r in rows if _is(r, pair, measure)}
+            lines.append([label, measure, *(_cell(pair_rows.get(case)) for case in cases)])
     figure = "![AUC against labelled sites](../images/benchmarks/pretraining.png)"
-    return "\n\n".join(["## Pre-training", LEAD, table, _summary(rows), figure])
+    return "\n\n".join(["## Pre-training", LEAD, table(head, lines), _summary(rows), figure])
 
 
 def _is(row: dict, pair: str, measure: str) -> bool:
@@ -41,7 +42,7 @@ def _is(row: dict, pair: str, measure: str) -> bool:
 
 
 def _sure(row: dict) -> bool:
-    return len({each > 0 for each in row["each"]}) == 1
+    return len({difference > 0 for difference in row["each"]}) == 1
 
 
 def _cell(row: dict | None) -> str:
@@ -55,10 +56,10 @@ def _summary(rows: list[dict]) -> str:
     """Per way: in how many cases of all modalities it gains or loses in every draw."""
     parts = []
     for pair, label in PAIRS.items():
-        mine = [r for r in rows if _is(r, pair, MEASURES[0])]
-        gains = sum(_sure(r) and r["mean"] > 0 for r in mine)
-        losses = sum(_sure(r) and r["mean"] < 0 for r in mine)
+        pair_rows = [r for r in rows if _is(r, pair, MEASURES[0])]
+        gains = sum(_sure(r) and r["mean"] > 0 for r in pair_rows)
+        losses = sum(_sure(r) and r["mean"] < 0 for r in pair_rows)
         parts.append(
-            f"{label}: gains in every draw in {gains} of {len(mine)} cases, loses in {losses}"
+            f"{label}: gains in every draw in {gains} of {len(pair_rows)} cases, loses in {losses}"
         )
     return "With all modalities: " + "; ".join(parts) + "."

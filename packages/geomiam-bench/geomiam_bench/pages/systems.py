@@ -17,6 +17,7 @@ from geomiam.baselines.published import RECIPES
 from geomiam_bench.comparison.figure import TITLES, draw
 from geomiam_bench.comparison.run import read_comparison
 from geomiam_bench.comparison.table import REFERENCE, as_table, in_situations, paired, summary
+from geomiam_bench.pages.markdown import table
 
 CLEAR = 2.0
 """Standard errors from which a difference counts."""
@@ -28,7 +29,7 @@ APART = {
     "its network, not the default (masks of MIAM)": ("maestro-miam", REFERENCE),
 }
 """Pairs that separate the effects of masks and network."""
-SAID = {
+SITUATION_WORDS = {
     "all": "With every modality",
     "one missing": "With one modality missing",
     "one alone": "With one modality alone",
@@ -80,7 +81,7 @@ def advice(runs: dict[str, dict]) -> str:
             f"{default[3]:.1f} points behind in the mean, at {default[4]:.2f} seconds; it is designed for cheap "
             "[explanations](performance.md), not for the highest AUC of a single small network. Level means within two standard errors."
         )
-    return f"{text}\n\n{_markdown(head, cells)}"
+    return f"{text}\n\n{table(head, cells)}"
 
 
 def contests(run: dict) -> Iterator[dict]:
@@ -109,18 +110,18 @@ def clear(difference: dict[str, Any]) -> bool:
 
 def _record(name: str, cases: list[dict], runs: dict[str, dict]) -> tuple:
     """Name, times that it is the best or near, cases, mean points behind, median cost."""
-    own = [case for case in cases if name in case["points"]]
-    near = sum(name == case["best"] or name in case["close"] for case in own)
+    own_cases = [case for case in cases if name in case["points"]]
+    near = sum(name == case["best"] or name in case["close"] for case in own_cases)
     cost = [np.median(run["costs"][name]) for run in runs.values() if name in run["costs"]]
-    behind = float(np.mean([case["points"][name] for case in own]))
-    return name, near, len(own), behind, float(np.mean(cost)) if cost else float("nan")
+    behind = float(np.mean([case["points"][name] for case in own_cases]))
+    return name, near, len(own_cases), behind, float(np.mean(cost)) if cost else float("nan")
 
 
 def what_they_are(runs: dict[str, dict]) -> str:
     """Names and descriptions of the systems; equal ones are listed once."""
     names = {name for run in runs.values() for name in run["systems"]}
     rows = [[f"`{n}`", RECIPES[n].description] for n in sorted(names, key=[*RECIPES].index)]
-    return _markdown(["system", "what it is"], rows)
+    return table(["system", "what it is"], rows)
 
 
 def one_comparison(name: str, run: dict, pictures: Path) -> str:
@@ -145,10 +146,10 @@ def data_and_training(run: dict) -> str:
     test = "one of four folds of spatial blocks, another per seed"
     if data["tested"] != "blocks":
         test = f"an independent survey of {data['tested']:,} sites"
-    noted = {n: f["note"] for n, f in run["systems"].items() if f["note"]}
+    notes_by_system = {n: f["note"] for n, f in run["systems"].items() if f["note"]}
     note = "".join(
-        f" {', '.join(n for n, note in noted.items() if note == text)}: {text}."
-        for text in dict.fromkeys(noted.values())
+        f" {', '.join(n for n, note in notes_by_system.items() if note == text)}: {text}."
+        for text in dict.fromkeys(notes_by_system.values())
     )
     total = sum(r["seconds"] for r in run["results"]) / 60
     return (
@@ -175,7 +176,7 @@ def scores_table(run: dict) -> str:
     order = sorted(rows, key=lambda n: -np.mean(list(rows[n]["auc"].values())))
     best = {k: max(r["auc"][k] for r in rows.values()) for k in kinds}
     cells = [[n, *_row(rows[n], kinds, patterns, best, run)] for n in order]
-    return _markdown(head, cells)
+    return table(head, cells)
 
 
 def _row(facts: dict, kinds: list, patterns: list, best: dict, run: dict) -> Iterator[str]:
@@ -193,7 +194,7 @@ def _row(facts: dict, kinds: list, patterns: list, best: dict, run: dict) -> Ite
 
 def winner(case: dict) -> str:
     """The best system of a situation, its lead, and the systems level with it."""
-    start = f"{SAID[case['situation']]}, {case['best']} is best ({case['mean']:.3f})"
+    start = f"{SITUATION_WORDS[case['situation']]}, {case['best']} is best ({case['mean']:.3f})"
     if not case["against"]:
         return f"{start}."
     second = min(case["against"], key=lambda n: case["points"][n])
@@ -214,29 +215,33 @@ def emptiest(run: dict) -> Iterator[str]:
         lead = (
             f", {100 * (values[0] - values[1]):+.1f} against {names[1]}" if len(names) > 1 else ""
         )
-        gone = f"{run['settings']['shares'][-1]:.0%} gone {str(pattern).replace('-', ' ')}"
-        yield f"With {gone}, {names[0]} keeps most ({values[0]:.3f}{lead})."
+        missing_text = f"{run['settings']['shares'][-1]:.0%} gone {str(pattern).replace('-', ' ')}"
+        yield f"With {missing_text}, {names[0]} keeps most ({values[0]:.3f}{lead})."
 
 
 def part_effects(run: dict) -> str:
     """What MAESTRO's parts do: the whole minus the whole without one; and masks apart from network."""
     kinds = _situations(run)
-    here = [str(s) for s in kinds["system"].values]
-    off = {run["systems"][n]["without"]: (WHOLE, n) for n in here if run["systems"][n]["without"]}
-    pairs = {part: two for part, two in (off | APART).items() if set(two) <= set(here)}
+    present_systems = [str(s) for s in kinds["system"].values]
+    off = {
+        run["systems"][n]["without"]: (WHOLE, n)
+        for n in present_systems
+        if run["systems"][n]["without"]
+    }
+    pairs = {part: two for part, two in (off | APART).items() if set(two) <= set(present_systems)}
     if not pairs:
         return ""
     rows, sentences = [], []
-    for part, (one, other) in pairs.items():
+    for part, (one, baseline) in pairs.items():
         effects = {
-            str(s): paired(*(kinds.sel(system=n, situation=s) for n in (one, other)))
+            str(s): paired(*(kinds.sel(system=n, situation=s) for n in (one, baseline)))
             for s in kinds["situation"].values
         }
         rows.append([part, *map(_points, effects.values())])
         sentences.append(f"{part}: {_verdict(effects)}")
     head = ["part (with − without it)", *(TITLES[str(s)] for s in kinds["situation"].values)]
     lead = "What each of MAESTRO's parts (Mohapatra et al. 2025) does here. " + "; ".join(sentences)
-    return f"{lead}.\n\n{_markdown(head, rows)}"
+    return f"{lead}.\n\n{table(head, rows)}"
 
 
 def _verdict(effects: dict[str, dict]) -> str:
@@ -259,10 +264,5 @@ def _points(difference: dict | None) -> str:
     return f"{100 * difference['mean']:+.1f}" + ("" if error is None else f" ± {100 * error:.1f}")
 
 
-def _many(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
-
-
-def _markdown(head: list, rows: list) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+def _many(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"

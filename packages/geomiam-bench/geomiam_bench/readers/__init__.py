@@ -1,4 +1,4 @@
-"""Readers of the field's data sets: each gives sites in the package's form."""
+"""Readers of published data sets; each returns sites as an xarray.Dataset."""
 
 from geomiam_bench.readers.disdat import disdat, disdat_schema
 from geomiam_bench.readers.geolifeclef import geolifeclef, geolifeclef_schema

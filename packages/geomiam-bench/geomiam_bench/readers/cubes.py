@@ -1,8 +1,8 @@
-"""Tensors of ``.pt`` files, read without running anything that the file says.
+"""Tensors of ``.pt`` files, read without running code of the file.
 
-A ``.pt`` file is a zip: ``data.pkl`` tells how tensors lie in the raw storages ``data/0``, ``data/1``, …
-The telling is a small stack language. Here its words are only listed (``pickletools.genops``) and a few
-of them followed; the names that it may call are a fixed list, and all of them build arrays.
+A ``.pt`` file is a zip. Its ``data.pkl`` describes the layout of tensors in the raw storages ``data/0``,
+``data/1``, … in a small stack language. This reader lists the instructions (``pickletools.genops``) and
+follows a few of them. The names that a file may call are a fixed list, and all of them build arrays.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ def read_pt(path: str | Path) -> Any:
     Returns
     -------
     numpy.ndarray, or dict, list or tuple of them
-        What was saved: a tensor, or containers of tensors, numbers and texts. Data types are those of
-        the storages; strides and offsets are honoured.
+        The saved tensor, or containers of tensors, numbers and texts, with the data types of the
+        storages.
 
     Raises
     ------
     ArtifactError
-        If the file is not of this form, is damaged, holds anything else, or tensors of more than
+        If the file has another form, is damaged, contains other objects, or tensors of more than
         1 GiB.
     InputNotFound
         If there is no file.
@@ -72,7 +72,7 @@ def read_cube(path: str | Path, shape: tuple[int, ...]) -> np.ndarray:
     ----------
     path : path
     shape : tuple of int
-        What the layout of the data set promises.
+        The shape that the data set documents.
 
     Returns
     -------
@@ -82,7 +82,7 @@ def read_cube(path: str | Path, shape: tuple[int, ...]) -> np.ndarray:
     Raises
     ------
     ArtifactError
-        As :func:`read_pt`, and if the file holds anything but one tensor of this shape.
+        As :func:`read_pt`, and if the file contains anything but one tensor of this shape.
     """
     tensor = _read(Path(path), tuple(shape))
     if not isinstance(tensor, np.ndarray):

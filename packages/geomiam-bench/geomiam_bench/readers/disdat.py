@@ -34,12 +34,12 @@ PUBLISHED_GROUPS = {
 FILES = ("train_po", "train_bg", "test_env", "test_pa")
 PLACE = ("siteid", "group", "x", "y", "lon", "lat")
 WATER = ("sabio12", "sabio15", "sabio17", "sabio18")
-"""South America has climate alone; its precipitation can be told from its temperature."""
+"""South America has climate alone; its variables are split into precipitation and temperature."""
 
 
 @dataclass(frozen=True)
 class Region:
-    """One region of the benchmark: facts of the metadata and where the files are."""
+    """One region of the benchmark: its entry in the metadata and the folder of its files."""
 
     name: str
     folder: Path
@@ -52,11 +52,11 @@ class Region:
 
     def target_groups(self, groups: Groups) -> list[tuple[set[str], list[str]]]:
         """Groups of the data files, and their species, that share their recorded places."""
-        merged = PUBLISHED_GROUPS.get(self.name, {}) if groups == "published" else {}
-        merged = merged or {name: (name,) for name in self.groups}
+        group_names = PUBLISHED_GROUPS.get(self.name, {}) if groups == "published" else {}
+        group_names = group_names or {name: (name,) for name in self.groups}
         return [
             (set(names), [s for name in names for s in self.groups.get(name, [])])
-            for names in merged.values()
+            for names in group_names.values()
         ]
 
     @property
@@ -93,9 +93,9 @@ def region(folder: str | Path, name: str) -> Region:
     facts = _metadata(root)
     if name not in facts:
         raise OccurrenceError(f"no region '{name}' in {root}; it has {regions(root)}")
-    if lost := [f for f in FILES if not _path(root, name, f).exists()]:
+    if missing_files := [f for f in FILES if not _path(root, name, f).exists()]:
         raise OccurrenceError(
-            f"region '{name}' lacks {[f + '.parquet' for f in lost]} in {root / name}"
+            f"region '{name}' lacks {[f + '.parquet' for f in missing_files]} in {root / name}"
         )
     return Region(name, below(root, name), facts[name])
 
@@ -141,14 +141,14 @@ def disdat(
         raise OccurrenceError(f"background='{background}' is unknown; use {get_args(Background)}")
     if groups not in get_args(Groups):
         raise OccurrenceError(f"groups='{groups}' is unknown; use {get_args(Groups)}")
-    where = region(folder, name)
-    return _training(where, background, groups), _survey(where)
+    region_files = region(folder, name)
+    return _training(region_files, background, groups), _survey(region_files)
 
 
 def disdat_schema(
     folder: str | Path, name: str, *, covariates: Literal["published", "all"] = "published"
 ) -> Schema:
-    """Return what the predictors of a region are: the decorrelated published subset, or all.
+    """Return the schema of a region's predictors: the decorrelated published subset, or all.
 
     Coordinates are never among them. South America's single modality is split into temperature and
     water, so that every region has something to hide.
@@ -159,9 +159,11 @@ def disdat_schema(
         If the region is not there.
     """
     facts = region(folder, name).facts
-    chosen = facts["published_subset"] if covariates == "published" else list(facts["predictors"])
+    covariate_names = (
+        facts["published_subset"] if covariates == "published" else list(facts["predictors"])
+    )
     modalities: dict[str, dict] = {}
-    for variable in chosen:
+    for variable in covariate_names:
         fact = facts["predictors"][variable]
         variables = modalities.setdefault(_modality(variable, fact["modality"]), {"variables": {}})
         variables["variables"][variable] = _variable(fact)
@@ -179,48 +181,50 @@ def _modality(variable: str, modality: str) -> str:
     return modality
 
 
-def _training(where: Region, background: Background, groups: Groups) -> xr.Dataset:
-    records = where.table("train_po")
+def _training(region_files: Region, background: Background, groups: Groups) -> xr.Dataset:
+    records = region_files.table("train_po")
     places = records.drop_duplicates(["x", "y"]).reset_index(drop=True)
     index = pd.MultiIndex.from_frame(places[["x", "y"]])
     row = index.get_indexer(pd.MultiIndex.from_frame(records[["x", "y"]]))
-    column = {s: i for i, s in enumerate(where.species)}
+    column = {s: i for i, s in enumerate(region_files.species)}
     labels: np.ndarray = np.full((len(places), len(column)), np.nan, np.float32)
     if background == "target-group":
-        for members, names in where.target_groups(groups):
+        for members, names in region_files.target_groups(groups):
             at = np.unique(row[records["group"].isin(members).to_numpy()])
             labels[np.ix_(at, np.array([column[s] for s in names], int))] = 0
     labels[row, records["species"].map(column)] = 1
     if background == "random":
-        random = where.table("train_bg")
+        random = region_files.table("train_bg")
         places = pd.concat([places, random], ignore_index=True)
         labels = np.concatenate([labels, np.zeros((len(random), len(column)), np.float32)])
-    sites = _sites(where, places, labels).assign_attrs(background_kind=background)
+    sites = _sites(region_files, places, labels).assign_attrs(background_kind=background)
     return sites.assign_coords(background=("site", (labels == 0).any(1)))
 
 
-def _survey(where: Region) -> xr.Dataset:
-    places, seen = where.table("test_env"), where.table("test_pa")
-    labels = seen.reindex(columns=where.species).to_numpy(dtype=np.float32, na_value=np.nan)
-    return _sites(where, places, labels)
+def _survey(region_files: Region) -> xr.Dataset:
+    places, survey_table = region_files.table("test_env"), region_files.table("test_pa")
+    labels = survey_table.reindex(columns=region_files.species).to_numpy(
+        dtype=np.float32, na_value=np.nan
+    )
+    return _sites(region_files, places, labels)
 
 
-def _sites(where: Region, places: pd.DataFrame, labels: np.ndarray) -> xr.Dataset:
+def _sites(region_files: Region, places: pd.DataFrame, labels: np.ndarray) -> xr.Dataset:
     variables = {
         n: (
             "site",
             places[n].to_numpy(np.float32),
             {"units": f["units"], "modality": _modality(n, f["modality"])},
         )
-        for n, f in where.facts["predictors"].items()
+        for n, f in region_files.facts["predictors"].items()
     }
     coords = {
         n: ("site", places[n].to_numpy()) for n in PLACE if n in places and places[n].notna().all()
     }
     return xr.Dataset(
         {**variables, "presence": (("site", "species"), labels)},
-        coords={**coords, "species": where.species},
-        attrs={"region": where.name, "crs": f"EPSG:{where.facts['epsg']}"},
+        coords={**coords, "species": region_files.species},
+        attrs={"region": region_files.name, "crs": f"EPSG:{region_files.facts['epsg']}"},
     )
 
 

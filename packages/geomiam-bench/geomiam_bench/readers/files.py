@@ -1,4 +1,4 @@
-"""What readers share: finding files, cleaning numbers, stacking images, labels from records."""
+"""Functions that all readers use: find files, clean numbers, stack images, make labels from records."""
 
 from __future__ import annotations
 
@@ -31,33 +31,33 @@ def catalog(name: str) -> Schema:
 
 
 def present(schema: Schema, sites: xr.Dataset | None) -> Schema:
-    """Return the part of a schema that sites hold; all of it without sites.
+    """Return the part of a schema that sites contain; all of it without sites.
 
     Raises
     ------
     OccurrenceError
-        If they hold none of it.
+        If they contain no variable of the schema.
     """
     if sites is None:
         return schema
-    kept = [name for name in schema.variables if name in sites.data_vars]
-    if not kept:
+    observed_names = [name for name in schema.variables if name in sites.data_vars]
+    if not observed_names:
         raise OccurrenceError(
             f"the sites have none of the variables of '{schema.name}', found {list(sites.data_vars)[:8]}"
         )
-    return schema if len(kept) == len(schema.variables) else schema.subset(kept)
+    return schema if len(observed_names) == len(schema.variables) else schema.subset(observed_names)
 
 
 def described(sites: xr.Dataset, name: str) -> Schema:
-    """Return the schema that a reader's attributes tell: ``modality``, ``kind``, ``window``, ``units``."""
+    """Return the schema that a reader's attributes define: ``modality``, ``kind``, ``window``, ``units``."""
     kinds = {str(n): v.attrs["kind"] for n, v in sites.data_vars.items() if "kind" in v.attrs}
     schema = infer_schema(sites, kinds=kinds, name=name)
-    windowed = {
+    windows = {
         n: v.model_copy(update={"window": int(sites[n].attrs["window"])})
         for n, v in schema.variables.items()
         if "window" in sites[n].attrs
     }
-    return schema.replace(windowed)
+    return schema.replace(windows)
 
 
 def need_folder(folder: str | Path) -> Path:
@@ -75,27 +75,27 @@ def need_folder(folder: str | Path) -> Path:
 
 
 def nothing_found(root: Path, looked_for: Iterable[str]) -> OccurrenceError:
-    """An error that says what was looked for in a folder and what is there."""
-    there = sorted(p.name + "/" * p.is_dir() for p in root.iterdir())
-    some = ", ".join(there[:8]) + (f", … ({len(there)})" if len(there) > 8 else "")
+    """Return an error with the files that were expected in a folder and those that are in it."""
+    entries = sorted(p.name + "/" * p.is_dir() for p in root.iterdir())
+    listing = ", ".join(entries[:8]) + (f", … ({len(entries)})" if len(entries) > 8 else "")
     return OccurrenceError(
-        f"{root} has not the files of this data set; looked for {', '.join(looked_for)}, found "
-        f"{some or 'nothing'}: pass the folder where it was unpacked"
+        f"{root} does not contain the files of this data set; looked for {', '.join(looked_for)}, found "
+        f"{listing or 'nothing'}: pass the folder where it was unpacked"
     )
 
 
 def walk(root: Path) -> tuple[list[Path], list[Path]]:
     """Return all files, and the folders that are sharded by digits, which are not entered."""
-    files, sharded = [], []
+    files, digit_folders = [], []
     for folder, inner, names in os.walk(root):
         if any(SHARD.fullmatch(n) for n in inner):
-            sharded.append(Path(folder))
+            digit_folders.append(Path(folder))
         inner[:] = sorted(n for n in inner if not SHARD.fullmatch(n) and not n.startswith("."))
         files += [Path(folder) / n for n in sorted(names)]
-    return files, sorted(sharded)
+    return files, sorted(digit_folders)
 
 
-def column(table: pd.DataFrame, names: Sequence[str], *, what: str, path: Path) -> str:
+def column(table: pd.DataFrame, names: Sequence[str], *, meaning: str, path: Path) -> str:
     """Return the column that has one of some names, in any case.
 
     Raises
@@ -103,12 +103,12 @@ def column(table: pd.DataFrame, names: Sequence[str], *, what: str, path: Path) 
     OccurrenceError
         If none is there.
     """
-    known = {str(c).lower(): str(c) for c in reversed(table.columns)}
+    columns_by_name = {str(c).lower(): str(c) for c in reversed(table.columns)}
     for name in names:
-        if name.lower() in known:
-            return known[name.lower()]
+        if name.lower() in columns_by_name:
+            return columns_by_name[name.lower()]
     raise OccurrenceError(
-        f"{path} has no column for {what}; looked for {list(names)}, found {list(table.columns)}"
+        f"{path} has no column for {meaning}; looked for {list(names)}, found {list(table.columns)}"
     )
 
 
@@ -127,7 +127,9 @@ def read_csv(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, sep=max(",;\t", key=head.count), low_memory=False)
 
 
-def choose(ids: np.ndarray, wanted: Sequence | None, limit: int | None, *, name: str) -> np.ndarray:
+def choose(
+    ids: np.ndarray, selection: Sequence | None, limit: int | None, *, name: str
+) -> np.ndarray:
     """Return the rows of the wanted ids, in their order, or the first ``limit``, or all.
 
     Raises
@@ -136,12 +138,12 @@ def choose(ids: np.ndarray, wanted: Sequence | None, limit: int | None, *, name:
         If one is not there, or nothing is chosen.
     """
     rows = np.arange(len(ids))
-    if wanted is not None:
-        rows = pd.Index(ids).get_indexer(pd.Index(wanted))
+    if selection is not None:
+        rows = pd.Index(ids).get_indexer(pd.Index(selection))
         if (rows < 0).any():
-            lost = np.asarray(wanted)[rows < 0]
+            unknown_ids = np.asarray(selection)[rows < 0]
             raise OccurrenceError(
-                f"{len(lost)} of {len(rows)} {name} are not in the data: {lost[:5].tolist()}; there are "
+                f"{len(unknown_ids)} of {len(rows)} {name} are not in the data: {unknown_ids[:5].tolist()}; there are "
                 f"{len(ids)}, such as {ids[:3].tolist()}"
             )
     rows = rows[:limit]
@@ -162,11 +164,11 @@ def stack(
     Parameters
     ----------
     items : sequence
-        Per site, what ``read`` takes (a path), or None.
+        Per site, the argument of ``read`` (a path), or None.
     read : callable
-        Item → float32 of ``shape``; known by name, so that it can travel to workers.
+        Item → float32 of ``shape``; a function of a module, so that it can be sent to workers.
     chunks : int, optional
-        Sites per dask chunk, which are read when computed; None reads now.
+        Sites per dask chunk, read when computed; None reads at once.
 
     Returns
     -------
@@ -218,13 +220,20 @@ def _read_tiff(path: Path) -> np.ndarray:
     from rasterio.errors import NotGeoreferencedWarning
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a chip is found by its id
+        warnings.simplefilter(
+            "ignore", NotGeoreferencedWarning
+        )  # an image is found by its id, not by its place
         with rasterio.open(path) as image:
             return image.read(masked=True).astype(np.float32).filled(np.nan)
 
 
 def labels(
-    site: np.ndarray, names: np.ndarray, *, sites: int, min_records: int = 1, other: float = 0.0
+    site: np.ndarray,
+    names: np.ndarray,
+    *,
+    sites: int,
+    min_records: int = 1,
+    absent_label: float = 0.0,
 ) -> xr.DataArray:
     """Return ``presence(site, species)`` from records.
 
@@ -235,10 +244,10 @@ def labels(
     names : numpy.ndarray
         Species of each record.
     sites : int
-        How many sites there are.
+        Number of sites.
     min_records : int
         Species at fewer sites are left out.
-    other : float
+    absent_label : float
         Label where a species was not recorded: 0, or NaN for not surveyed.
 
     Raises
@@ -249,28 +258,28 @@ def labels(
     codes, species = pd.factorize(names, sort=True)
     pairs = np.unique(np.stack([site, codes], 1)[codes >= 0], axis=0)
     count = np.bincount(pairs[:, 1], minlength=len(species))
-    kept = np.flatnonzero(count >= min_records)
-    if not len(kept):
-        most = count.max(initial=0)
+    species_kept = np.flatnonzero(count >= min_records)
+    if not len(species_kept):
+        largest_count = count.max(initial=0)
         raise OccurrenceError(
-            f"no species has min_records={min_records} records at these {sites} sites; the most is {most}"
+            f"no species has min_records={min_records} records at these {sites} sites; the most is {largest_count}"
         )
     place = np.full(len(species), -1)
-    place[kept] = np.arange(len(kept))
-    values: np.ndarray = np.full((sites, len(kept)), other, np.float32)
+    place[species_kept] = np.arange(len(species_kept))
+    values: np.ndarray = np.full((sites, len(species_kept)), absent_label, np.float32)
     pairs = pairs[place[pairs[:, 1]] >= 0]
     values[pairs[:, 0], place[pairs[:, 1]]] = 1
-    coords = {"species": [str(species[k]) for k in kept]}
+    coords = {"species": [str(species[k]) for k in species_kept]}
     return xr.DataArray(values, dims=("site", "species"), coords=coords)
 
 
 def warn_missing(counts: Mapping[str, int], sites: int) -> None:
-    """Warn once of files that are not there for some sites."""
-    lost = {name: n for name, n in counts.items() if n}
-    if lost:
-        said = ", ".join(f"{name} of {n}" for name, n in lost.items())
+    """Warn once about missing files of sites."""
+    missing_counts = {name: n for name, n in counts.items() if n}
+    if missing_counts:
+        counts_text = ", ".join(f"{name} of {n}" for name, n in missing_counts.items())
         warnings.warn(
-            f"files are missing for some of the {sites} sites, which are NaN there: {said}",
+            f"files are missing for some of the {sites} sites, which are NaN there: {counts_text}",
             MissingFiles,
             stacklevel=3,
         )

@@ -41,7 +41,7 @@ IDS = ("glcID", "observation_id", "surveyId", "patchID")
 
 
 def geolifeclef_schema(sites: xr.Dataset) -> Schema:
-    """Return what the predictors of :func:`geolifeclef`'s sites are.
+    """Return the schema of sites from :func:`geolifeclef`.
 
     Landsat has one token per band and year, images 5 × 5 per band, land cover is a class. Sites of 2024
     and 2025 have the schema of :func:`geomiam_bench.readers.geoplant_schema`.
@@ -69,7 +69,7 @@ def geolifeclef(
     folder : path
         Where the archives were unpacked, or a Zarr store of the 2023 sample.
     edition : {2022, 2023, 2024, 2025}, optional
-        Default: told from the files.
+        Default: inferred from the files.
     split : str
         As in the names of the files, where they have it.
     observations : sequence of int, optional
@@ -90,13 +90,13 @@ def geolifeclef(
         ``sentinel2(site, s2_band, row, column)``, ``landsat(site, landsat_band, quarter)`` with NaN after
         the end of a series, one variable ``(site)`` per raster, in 2022 ``altitude(site, row, column)``
         and ``landcover(site)``, the class of the middle cell; ``presence(site, species)``. Records of one
-        place and day are one site. Coordinates ``lon``, ``lat``, ``siteid`` and, where told, ``year``
+        place and day are one site. Coordinates ``lon``, ``lat``, ``siteid`` and, where the records have them, ``year``
         and ``day_of_year``.
 
     Raises
     ------
     OccurrenceError
-        If the files of no edition are there, with what was found.
+        If the folder has the files of no edition; the message lists its files.
 
     Warns
     -----
@@ -114,8 +114,8 @@ def geolifeclef(
     places = _places(records)
     ids = places.table["siteid"].to_numpy()
     rows = choose(ids, observations, limit, name="observations")
-    made = MAKERS[edition](root, places.table.iloc[rows], chunks)
-    return _sites(made, places, rows, min_records=min_records, background=background)
+    arrays = MAKERS[edition](root, places.table.iloc[rows], chunks)
+    return _sites(arrays, places, rows, min_records=min_records, background=background)
 
 
 # Which edition ----------------------------------------------------------------------------------
@@ -168,22 +168,26 @@ def _records(root: Path, edition: int, split: str) -> pd.DataFrame:
             .assign(row=range(small.sizes["obs"]))
         )
     tables = [p for p in walk(root)[0] if p.suffix.lower() == ".csv"]
-    named = "observations_" if edition == 2022 else ""
+    prefix = "observations_" if edition == 2022 else ""
     for path in sorted(tables, key=lambda p: (split not in p.name, len(p.name))):
-        if named in path.name and not path.name.startswith("time_series_"):
+        if prefix in path.name and not path.name.startswith("time_series_"):
             table = read_csv(path)
             if edition == 2022 or {"patchID", "timeSerieID"} <= set(table):
                 return _renamed(table, path)
-    raise nothing_found(root, [named + f"*{split}*.csv with records"])
+    raise nothing_found(root, [prefix + f"*{split}*.csv with records"])
 
 
 def _renamed(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    found = {
-        "siteid": column(table, IDS, what="the id of a record", path=path),
-        "lon": column(table, ("lon", "longitude", "decimalLongitude"), what="longitude", path=path),
-        "lat": column(table, ("lat", "latitude", "decimalLatitude"), what="latitude", path=path),
+    columns_by_role = {
+        "siteid": column(table, IDS, meaning="the id of a record", path=path),
+        "lon": column(
+            table, ("lon", "longitude", "decimalLongitude"), meaning="longitude", path=path
+        ),
+        "lat": column(table, ("lat", "latitude", "decimalLatitude"), meaning="latitude", path=path),
     }
-    return table.rename(columns={v: k for k, v in found.items()} | {"dayOfYear": "day_of_year"})
+    return table.rename(
+        columns={v: k for k, v in columns_by_role.items()} | {"dayOfYear": "day_of_year"}
+    )
 
 
 def _places(records: pd.DataFrame) -> _Places:
@@ -199,7 +203,7 @@ def _places(records: pd.DataFrame) -> _Places:
 
 
 def _sites(
-    made: dict[str, Any],
+    arrays: dict[str, Any],
     places: _Places,
     rows: np.ndarray,
     *,
@@ -207,27 +211,27 @@ def _sites(
     background: Background,
 ) -> xr.Dataset:
     table = places.table.iloc[rows]
-    if not made:
+    if not arrays:
         raise OccurrenceError("there are records, but neither images nor series nor rasters beside")
-    told = [n for n in ("siteid", "lon", "lat", "year", "day_of_year") if n in table]
-    coords: dict[str, Any] = {n: ("site", table[n].to_numpy()) for n in told}
-    dims = {d for values in made.values() for d in values[0]}
+    coord_names = [n for n in ("siteid", "lon", "lat", "year", "day_of_year") if n in table]
+    coords: dict[str, Any] = {n: ("site", table[n].to_numpy()) for n in coord_names}
+    dims = {d for values in arrays.values() for d in values[0]}
     coords |= {"s2_band": list(BANDS[:4])} if "s2_band" in dims else {}
     if "quarter" in dims:
         coords["quarter"] = pd.date_range("2000-01-01", periods=84, freq="QS")
         coords["landsat_band"] = list(BANDS)
-    sites = xr.Dataset(made, coords, {"crs": "EPSG:4326", "data_set": "GeoLifeCLEF"})
+    sites = xr.Dataset(arrays, coords, {"crs": "EPSG:4326", "data_set": "GeoLifeCLEF"})
     if not len(places.species):
         return sites.assign_attrs(no_presence="the records name no species, as in test sets")
     place = np.full(len(places.table), -1)
     place[rows] = np.arange(len(rows))
     site = place[places.site]
-    known = (site >= 0) & pd.notna(places.species)
-    found = labels(
-        site[known],
-        places.species[known].astype(np.int64),
+    has_label = (site >= 0) & pd.notna(places.species)
+    presence = labels(
+        site[has_label],
+        places.species[has_label].astype(np.int64),
         sites=len(rows),
         min_records=min_records,
-        other=0.0 if background == "target-group" else np.nan,
+        absent_label=0.0 if background == "target-group" else np.nan,
     )
-    return sites.assign(presence=found)
+    return sites.assign(presence=presence)

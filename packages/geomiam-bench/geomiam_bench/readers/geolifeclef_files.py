@@ -44,37 +44,43 @@ Made = dict[str, Any]
 def made_2022(root: Path, table: pd.DataFrame, chunks: int | None) -> Made:
     """Patches of colours, near infrared, altitude and land cover."""
     kinds = {"rgb": "_rgb", "nir": "_near_ir", "altitude": "_altitude", "landcover": "_landcover"}
-    sharded = walk(root)[1]
-    paths = {k: _images(sharded, table["siteid"], end) for k, end in kinds.items()}
-    made = _sentinel2(paths, chunks)
+    digit_folders = walk(root)[1]
+    paths = {k: _images(digit_folders, table["siteid"], end) for k, end in kinds.items()}
+    arrays = _sentinel2(paths, chunks)
     if any(paths["altitude"]):
         read, shape = read_altitude, read_altitude(next(filter(None, paths["altitude"]))).shape
         attrs = {"modality": "topography", "kind": "image", "units": "m"}
         values = stack(paths["altitude"], read, shape, chunks=chunks)
-        made["altitude"] = (("site", "row", "column"), values, attrs)
+        arrays["altitude"] = (("site", "row", "column"), values, attrs)
     if any(paths["landcover"]):
         attrs = {"modality": "land_cover", "kind": "categorical"}
-        made["landcover"] = ("site", stack(paths["landcover"], read_class, (), chunks=None), attrs)
+        arrays["landcover"] = (
+            "site",
+            stack(paths["landcover"], read_class, (), chunks=None),
+            attrs,
+        )
     warn_missing({k: p.count(None) for k, p in paths.items() if any(p)}, len(table))
-    return made
+    return arrays
 
 
 def made_2023(root: Path, table: pd.DataFrame, chunks: int | None) -> Made:
     """Patches, Landsat series and rasters, or all of them from one store."""
     if store := store_of(root):
         return _made_of_store(store, table, chunks)
-    files, sharded = walk(root)
-    said = {
-        kind: [f for f in sharded if kind in str(f.relative_to(root)).lower()]
+    files, digit_folders = walk(root)
+    folders_by_kind = {
+        kind: [f for f in digit_folders if kind in str(f.relative_to(root)).lower()]
         for kind in ("rgb", "nir")
     }
-    paths = {kind: _images(folders, table["patchID"], "") for kind, folders in said.items()}
-    made = _sentinel2(paths, chunks) | _landsat(files, table)
+    paths = {
+        kind: _images(folders, table["patchID"], "") for kind, folders in folders_by_kind.items()
+    }
+    arrays = _sentinel2(paths, chunks) | _landsat(files, table)
     for path in (p for p in files if p.suffix.lower() in (".tif", ".tiff")):
         attrs = {"modality": _home(path.relative_to(root)), "kind": "scalar"}
-        made[path.stem] = ("site", _sampled(path, table), attrs)
+        arrays[path.stem] = ("site", _sampled(path, table), attrs)
     warn_missing({k: p.count(None) for k, p in paths.items() if any(p)}, len(table))
-    return made
+    return arrays
 
 
 def _made_of_store(store: Path, table: pd.DataFrame, chunks: int | None) -> Made:
@@ -85,21 +91,21 @@ def _made_of_store(store: Path, table: pd.DataFrame, chunks: int | None) -> Made
         "py": "row",
         "px": "column",
     }
-    opened = xr.open_zarr(store, consolidated=False, chunks=None if chunks is None else {})
-    chosen = opened.rename({k: v for k, v in names.items() if k in opened.dims})
-    chosen = chosen.isel(site=table["row"].to_numpy())
-    chosen = chosen.sel(s2_band=list(BANDS[:4]), landsat_band=list(BANDS))
-    chosen = chosen if chunks is None else chosen.chunk(site=chunks)
-    made = {}
+    store_data = xr.open_zarr(store, consolidated=False, chunks=None if chunks is None else {})
+    selected_data = store_data.rename({k: v for k, v in names.items() if k in store_data.dims})
+    selected_data = selected_data.isel(site=table["row"].to_numpy())
+    selected_data = selected_data.sel(s2_band=list(BANDS[:4]), landsat_band=list(BANDS))
+    selected_data = selected_data if chunks is None else selected_data.chunk(site=chunks)
+    arrays = {}
     for name, facts in STORED.items():
-        array = chosen[name].transpose("site", ...).astype(np.float32)
-        told = {k: array.attrs[k] for k in ("units", "long_name") if k in array.attrs}
-        made[name] = (array.dims, array.data, told | facts)
-    return made
+        array = selected_data[name].transpose("site", ...).astype(np.float32)
+        store_attrs = {k: array.attrs[k] for k in ("units", "long_name") if k in array.attrs}
+        arrays[name] = (array.dims, array.data, store_attrs | facts)
+    return arrays
 
 
-def _images(sharded: Sequence[Path], ids: pd.Series, end: str) -> list[Path | None]:
-    return [image_of(sharded, str(i), end=end) for i in ids]
+def _images(digit_folders: Sequence[Path], ids: pd.Series, end: str) -> list[Path | None]:
+    return [image_of(digit_folders, str(i), end=end) for i in ids]
 
 
 def _sentinel2(paths: dict[str, list[Path | None]], chunks: int | None) -> Made:
@@ -114,16 +120,18 @@ def _sentinel2(paths: dict[str, list[Path | None]], chunks: int | None) -> Made:
 
 
 def _landsat(files: Sequence[Path], table: pd.DataFrame) -> Made:
-    found = {b: next((p for p in files if p.name == f"time_series_{b}.csv"), None) for b in BANDS}
-    if not any(found.values()):
+    series_paths = {
+        b: next((p for p in files if p.name == f"time_series_{b}.csv"), None) for b in BANDS
+    }
+    if not any(series_paths.values()):
         return {}
     values: np.ndarray = np.full((len(table), len(BANDS), 84), np.nan, np.float32)
     quarters = [f"{y}_{q}" for y in range(2000, 2021) for q in range(1, 5)]
-    for band, path in enumerate(found.values()):
+    for band, path in enumerate(series_paths.values()):
         if path is not None:
             series = read_csv(path)
             key = column(
-                series, ("timeSerieID", "time_series_id", "id"), what="the series", path=path
+                series, ("timeSerieID", "time_series_id", "id"), meaning="the series", path=path
             )
             series = series.set_index(key).reindex(table["timeSerieID"].to_numpy())
             values[:, band] = clean(series.reindex(columns=quarters).to_numpy())  # "eos" is NaN

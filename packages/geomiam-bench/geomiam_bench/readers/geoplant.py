@@ -53,18 +53,18 @@ FIRST_DAY = "2000-01-01"
 
 
 def geoplant_schema(sites: xr.Dataset | None = None) -> Schema:
-    """Return what GeoPlant's predictors are: three modalities, 350 tokens as in MIAM.
+    """Return the schema of GeoPlant's predictors: three modalities, 350 tokens as in MIAM.
 
     Parameters
     ----------
     sites : xarray.Dataset, optional
-        From :func:`geoplant`; then only what they hold. Columns that the catalog does not list, such as
+        From :func:`geoplant`; the schema then has only their variables. Columns that the catalog does not list, such as
         the second version of the human footprint, are left to :func:`geomiam.infer_schema`.
 
     Raises
     ------
     OccurrenceError
-        If the sites hold none of it.
+        If the sites contain no variable of it.
     """
     return present(catalog("geoplant"), sites)
 
@@ -85,13 +85,13 @@ def geoplant(
     Parameters
     ----------
     folder : path
-        Where the archives were unpacked, in whatever folders.
+        Where the archives were unpacked, with any folders below.
     source : {"PA", "PO"}
         Presence-absence surveys, or presence-only records.
     split : str
         As in the names of the files: ``"train"``, ``"test"``, ``"test-iid"``, ``"test-ood"``.
     modalities : sequence of str, optional
-        Of ``"tabular"``, ``"time_series"``, ``"satellite"``; default what is there.
+        Of ``"tabular"``, ``"time_series"``, ``"satellite"``; default: those with files.
     surveys : sequence of int, optional
         These surveys, in this order.
     limit : int, optional
@@ -114,9 +114,9 @@ def geoplant(
     Raises
     ------
     OccurrenceError
-        If files of a part that was asked for, or surveys, are not there; with what was found.
+        If files of a requested modality, or surveys, are missing; the message lists the files.
     ArtifactError
-        If a cube is damaged or holds anything but its tensor.
+        If a cube is damaged or contains anything but its tensor.
 
     Warns
     -----
@@ -124,27 +124,29 @@ def geoplant(
         With the number of sites without a cube or patch.
     """
     files = SurveyFiles.of(need_folder(folder), source, split)
-    wanted = _check_modalities(modalities)
+    modality_names = _check_modalities(modalities)
     records = files.records()
     rows = records.drop_duplicates(KEY).reset_index(drop=True)
     rows = rows.iloc[choose(rows[KEY].to_numpy(), surveys, limit, name="surveys")]
     ids = rows[KEY].to_numpy()
     makers = {"tabular": _tables, "time_series": _series, "satellite": _patches}
-    parts = {name: makers[name](files, ids, chunks) for name in wanted}
-    if lost := [n for n, part in parts.items() if not part[0] and modalities is not None]:
-        raise nothing_found(files.root, [f"files of '{n}' ({source} {split})" for n in lost])
+    parts = {name: makers[name](files, ids, chunks) for name in modality_names}
+    if empty_parts := [n for n, part in parts.items() if not part[0] and modalities is not None]:
+        raise nothing_found(files.root, [f"files of '{n}' ({source} {split})" for n in empty_parts])
     if not any(part[0] for part in parts.values()):
         raise nothing_found(files.root, [f"predictors ({source} {split})"])
-    warn_missing({k: n for _, lost in parts.values() for k, n in lost.items()}, len(ids))
-    made = {name: array for part, _ in parts.values() for name, array in part.items()}
-    return _sites(made, rows, records, source=source, min_records=min_records)
+    warn_missing(
+        {k: n for _, empty_parts in parts.values() for k, n in empty_parts.items()}, len(ids)
+    )
+    arrays = {name: array for part, _ in parts.values() for name, array in part.items()}
+    return _sites(arrays, rows, records, source=source, min_records=min_records)
 
 
 def _check_modalities(modalities: Sequence[str] | None) -> tuple[str, ...]:
-    wanted = MODALITIES if modalities is None else tuple(modalities)
-    if unknown := [m for m in wanted if m not in MODALITIES]:
+    modality_names = MODALITIES if modalities is None else tuple(modalities)
+    if unknown := [m for m in modality_names if m not in MODALITIES]:
         raise OccurrenceError(f"no modalities {unknown}; GeoPlant has {MODALITIES}")
-    return wanted
+    return modality_names
 
 
 # Parts -------------------------------------------------------------------------------------------
@@ -155,8 +157,8 @@ Part = tuple[dict[str, Any], dict[str, int]]
 
 
 def _tables(files: SurveyFiles, ids: np.ndarray, chunks: int | None) -> Part:
-    known = catalog("geoplant").variables
-    made = {}
+    catalog_variables = catalog("geoplant").variables
+    arrays = {}
     for pattern in FAMILIES.values():
         for path in files.tables(pattern):
             table = pd.read_csv(path)
@@ -164,9 +166,9 @@ def _tables(files: SurveyFiles, ids: np.ndarray, chunks: int | None) -> Part:
                 raise OccurrenceError(f"{path} has no column {KEY}, found {list(table.columns)}")
             table = table.drop_duplicates(KEY).set_index(KEY).reindex(ids)
             for name in table.columns.drop("Unnamed: 0", errors="ignore"):
-                attrs = _attrs(known.get(str(name)), "tabular")
-                made[str(name)] = ("site", clean(table[name]), attrs)
-    return made, {}
+                attrs = _attrs(catalog_variables.get(str(name)), "tabular")
+                arrays[str(name)] = ("site", clean(table[name]), attrs)
+    return arrays, {}
 
 
 def _attrs(variable: Any, modality: str) -> dict[str, str]:
@@ -179,7 +181,7 @@ def _attrs(variable: Any, modality: str) -> dict[str, str]:
 
 
 def _series(files: SurveyFiles, ids: np.ndarray, chunks: int | None) -> Part:
-    known, made, lost = catalog("geoplant").variables, {}, {}
+    catalog_variables, arrays, missing_counts = catalog("geoplant").variables, {}, {}
     kinds = {
         "bioclim": (read_bioclim, (4, 228), ("site", "climate", "month")),
         "landsat": (read_landsat, (6, 84), ("site", "landsat_band", "quarter")),
@@ -188,9 +190,9 @@ def _series(files: SurveyFiles, ids: np.ndarray, chunks: int | None) -> Part:
         if cubes := files.cubes[name]:
             paths = [cubes.get(int(i)) for i in ids]
             values = stack(paths, read, shape, chunks=chunks)
-            made[name] = (dims, values, _attrs(known[name], "time_series"))
-            lost[f"{name} cubes"] = sum(p is None for p in paths)
-    return made, lost
+            arrays[name] = (dims, values, _attrs(catalog_variables[name], "time_series"))
+            missing_counts[f"{name} cubes"] = sum(p is None for p in paths)
+    return arrays, missing_counts
 
 
 def read_bioclim(path: Path) -> np.ndarray:
@@ -205,7 +207,7 @@ def read_landsat(path: Path) -> np.ndarray:
 
 def _patches(files: SurveyFiles, ids: np.ndarray, chunks: int | None) -> Part:
     paths = files.patches(ids)
-    first = next((p for found in paths.values() for p in found if p is not None), None)
+    first = next((p for kind_paths in paths.values() for p in kind_paths if p is not None), None)
     if first is None:
         return {}, {}
     none: list[Path | None] = [None] * len(ids)
@@ -214,8 +216,10 @@ def _patches(files: SurveyFiles, ids: np.ndarray, chunks: int | None) -> Part:
     size = read_image(first).shape[1:]
     values = stack(items, partial(read_patch, size=size), (4, *size), chunks=chunks)
     attrs = _attrs(catalog("geoplant").variables["sentinel2"], "satellite")
-    lost = {f"sentinel2 {k}".removesuffix(" all"): p.count(None) for k, p in paths.items()}
-    return {"sentinel2": (("site", "s2_band", "row", "column"), values, attrs)}, lost
+    missing_counts = {
+        f"sentinel2 {k}".removesuffix(" all"): p.count(None) for k, p in paths.items()
+    }
+    return {"sentinel2": (("site", "s2_band", "row", "column"), values, attrs)}, missing_counts
 
 
 def read_patch(
@@ -239,7 +243,7 @@ def read_patch(
 
 
 def _sites(
-    made: dict[str, Any],
+    arrays: dict[str, Any],
     rows: pd.DataFrame,
     records: pd.DataFrame,
     *,
@@ -249,25 +253,33 @@ def _sites(
     coords: dict[str, Any] = {
         "siteid": ("site", rows[KEY].to_numpy()),
         **{n: ("site", rows[n].to_numpy()) for n in ("lon", "lat", "year") if n in rows},
-        **{dim: steps for dim, steps in _steps().items() if _has(made, dim)},
+        **{dim: steps for dim, steps in _steps().items() if _has(arrays, dim)},
     }
-    sites = xr.Dataset(made, coords, {"crs": "EPSG:4326", "data_set": "GeoPlant", "source": source})
+    sites = xr.Dataset(
+        arrays, coords, {"crs": "EPSG:4326", "data_set": "GeoPlant", "source": source}
+    )
     if SPECIES not in records:
         return sites.assign_attrs(no_presence="the metadata name no species, as in test sets")
     site = pd.Index(rows[KEY]).get_indexer(records[KEY])
-    told = (site >= 0) & records[SPECIES].notna().to_numpy()
-    species = records[SPECIES].to_numpy()[told].astype(np.int64)
-    other = 0.0 if source == "PA" else np.nan
-    found = labels(site[told], species, sites=len(rows), min_records=min_records, other=other)
-    return sites.assign(presence=found)
+    has_label = (site >= 0) & records[SPECIES].notna().to_numpy()
+    species = records[SPECIES].to_numpy()[has_label].astype(np.int64)
+    absent_label = 0.0 if source == "PA" else np.nan
+    presence = labels(
+        site[has_label],
+        species,
+        sites=len(rows),
+        min_records=min_records,
+        absent_label=absent_label,
+    )
+    return sites.assign(presence=presence)
 
 
-def _has(made: dict[str, Any], dim: str) -> bool:
-    return any(dim in dims for dims, *_ in made.values() if not isinstance(dims, str))
+def _has(arrays: dict[str, Any], dim: str) -> bool:
+    return any(dim in dims for dims, *_ in arrays.values() if not isinstance(dims, str))
 
 
 def _steps() -> dict[str, Any]:
-    """Labels along the own dims."""
+    """Return the coordinates of the dims of cubes and patches."""
     return {
         "climate": list(CLIMATE),
         "month": pd.date_range(FIRST_DAY, periods=228, freq="MS"),

@@ -76,13 +76,13 @@ class Machine:
         return items
 
 
-def stored(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
+def stored(archive: zipfile.ZipFile, name: str, byte_limit: int) -> bytes:
     """Bytes of a member; compressed ones are refused, since they may hold any size."""
     member = archive.getinfo(name)
     if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
         raise ArtifactError(f"'{name}' is compressed, which torch never writes; it was not read")
-    if member.file_size > most:
-        raise ArtifactError(f"'{name}' has {member.file_size:,} bytes, more than {most:,}")
+    if member.file_size > byte_limit:
+        raise ArtifactError(f"'{name}' has {member.file_size:,} bytes, more than {byte_limit:,}")
     return archive.read(name)
 
 
@@ -100,8 +100,8 @@ def _text(value: Any) -> str:
 def _name(machine: Machine, argument: str) -> None:
     """A name to call, as the text ``module name``: never the thing itself."""
     module, _, name = argument.partition(" ")
-    allowed = f"{module}.{name}" in CALLS or (module == "torch" and name in STORAGES)
-    if not allowed:
+    is_callable = f"{module}.{name}" in CALLS or (module == "torch" and name in STORAGES)
+    if not is_callable:
         raise ArtifactError(
             f"the file wants to call {module}.{name}; only plain tensors of numbers are read, and nothing "
             "of it was run. Save the tensor alone, with torch.save(tensor.detach().float(), path)"
@@ -114,16 +114,16 @@ def _stack_name(machine: Machine, argument: None) -> None:
 
 
 def _reduce(machine: Machine, argument: None) -> None:
-    (kind, name), given = machine.last(2)
+    (kind, name), arguments = machine.last(2)
     if kind != "call" or _text(name) not in CALLS:
         raise ValueError(f"'{name}' cannot be called")
-    machine.stack.append(CALLS[name](machine, *given))
+    machine.stack.append(CALLS[name](machine, *arguments))
 
 
 def _storage(machine: Machine, argument: None) -> None:
     """``("storage", class, key, place, count)`` → the numbers of ``data/<key>``."""
-    (said,) = machine.last(1)
-    tag, (_, name), key, _, count = said
+    (storage_fields,) = machine.last(1)
+    tag, (_, name), key, _, count = storage_fields
     if tag != "storage" or not _text(key).isalnum():
         raise ValueError(f"storage '{key}' is not named as torch does")
     if key not in machine.storages:

@@ -35,11 +35,11 @@ from geomiam_bench.readers.files import (
 Environment = Literal["point", "raster"]
 BANDS = ("blue", "green", "red", "nir")
 LAYERS = (*(f"bio{i}" for i in range(1, 20)), *(f"soil{i}" for i in range(1, 9)))
-"""The files number the layers; which soil variable is which they do not say."""
+"""The files number the layers and do not name the soil variables."""
 
 
 def satbird_schema(sites: xr.Dataset) -> Schema:
-    """Return what the predictors of :func:`satbird`'s sites are: satellite, climate and soil."""
+    """Return the schema of sites from :func:`satbird`: satellite, climate and soil."""
     return described(sites, "satbird")
 
 
@@ -102,23 +102,23 @@ def satbird(
     if not path.is_file():
         raise nothing_found(root, [path.name, "images/", "environmental_data/", "targets/"])
     table = read_csv(path)
-    key = column(table, ("hotspot_id", "id"), what="the id of a hotspot", path=path)
+    key = column(table, ("hotspot_id", "id"), meaning="the id of a hotspot", path=path)
     table = table.iloc[choose(table[key].to_numpy(), hotspots, limit, name="hotspots")]
     ids = [str(i) for i in table[key]]
     kinds = {"images": ".tif", "environmental_data": ".npy", "targets": ".json"}
     paths = {kind: _paths(root, kind, ids, suffix) for kind, suffix in kinds.items()}
-    made = _images(paths["images"], crop, chunks)
-    made |= _environment(paths["environmental_data"], environment, chunks)
-    if not made:
+    arrays = _images(paths["images"], crop, chunks)
+    arrays |= _environment(paths["environmental_data"], environment, chunks)
+    if not arrays:
         raise nothing_found(root, [f"images/{ids[0]}.tif", f"environmental_data/{ids[0]}.npy"])
     names = {
-        n: column(table, n, what=n[0], path=path)
+        n: column(table, n, meaning=n[0], path=path)
         for n in (("lon", "longitude"), ("lat", "latitude"))
     }
     coords: dict[str, Any] = {n[0]: ("site", table[c].to_numpy()) for n, c in names.items()}
     coords |= {"siteid": ("site", ids)}
-    coords |= {"s2_band": list(BANDS)} if "sentinel2" in made else {}
-    sites = xr.Dataset(made, coords, {"crs": "EPSG:4326", "data_set": "SatBird"})
+    coords |= {"s2_band": list(BANDS)} if "sentinel2" in arrays else {}
+    sites = xr.Dataset(arrays, coords, {"crs": "EPSG:4326", "data_set": "SatBird"})
     _warn(paths, len(ids))
     return _with_targets(sites, root, paths["targets"], threshold=threshold)
 
@@ -129,8 +129,10 @@ def _paths(root: Path, folder: str, ids: Sequence[str], suffix: str) -> list[Pat
 
 
 def _warn(paths: dict[str, list[Path | None]], count: int) -> None:
-    """Warn of single files; folders that are not there at all are meant to be left out."""
-    warn_missing({k: found.count(None) for k, found in paths.items() if any(found)}, count)
+    """Warn about missing files of folders that exist; a missing folder is an intended choice."""
+    warn_missing(
+        {k: kind_paths.count(None) for k, kind_paths in paths.items() if any(kind_paths)}, count
+    )
 
 
 def _images(paths: Sequence[Path | None], crop: int, chunks: int | None) -> dict[str, Any]:
@@ -148,16 +150,16 @@ def read_middle(path: Path, *, crop: int) -> np.ndarray:
     if len(image) != len(BANDS):
         raise OccurrenceError(f"{path} has {len(image)} bands, expected {BANDS}")
     out: np.ndarray = np.full((len(BANDS), crop, crop), np.nan, np.float32)
-    there, here = zip(*(_middle(n, crop) for n in image.shape[1:]))
-    out[(slice(None), *here)] = image[(slice(None), *there)]
+    image_part, crop_part = zip(*(_middle(n, crop) for n in image.shape[1:]))
+    out[(slice(None), *crop_part)] = image[(slice(None), *image_part)]
     return out
 
 
 def _middle(size: int, crop: int) -> tuple[slice, slice]:
-    """Where the middle lies in an image, and where it goes in the crop."""
+    """Return the slice of the middle in an image, and its slice in the crop."""
     length = min(size, crop)
-    there, here = (size - length) // 2, (crop - length) // 2
-    return slice(there, there + length), slice(here, here + length)
+    image_part, crop_part = (size - length) // 2, (crop - length) // 2
+    return slice(image_part, image_part + length), slice(crop_part, crop_part + length)
 
 
 def _environment(
@@ -206,16 +208,16 @@ def read_point(path: Path, *, shape: tuple[int, int, int]) -> np.ndarray:
 def _with_targets(
     sites: xr.Dataset, root: Path, paths: Sequence[Path | None], *, threshold: float
 ) -> xr.Dataset:
-    told = [json.loads(p.read_text(encoding="utf-8")) if p else None for p in paths]
-    first = next((t for t in told if t), None)
+    targets = [json.loads(p.read_text(encoding="utf-8")) if p else None for p in paths]
+    first = next((t for t in targets if t), None)
     if first is None:
         return sites.assign_attrs(no_presence="there are no targets")
     rates = np.array(
-        [t["probs"] if t else np.full(len(first["probs"]), np.nan) for t in told], np.float32
+        [t["probs"] if t else np.full(len(first["probs"]), np.nan) for t in targets], np.float32
     )
-    lists = [t.get("num_complete_checklists", np.nan) if t else np.nan for t in told]
-    seen = np.where(np.isnan(rates), np.nan, rates > threshold).astype(np.float32)
-    sites = sites.assign(presence=(("site", "species"), seen))
+    lists = [t.get("num_complete_checklists", np.nan) if t else np.nan for t in targets]
+    presence = np.where(np.isnan(rates), np.nan, rates > threshold).astype(np.float32)
+    sites = sites.assign(presence=(("site", "species"), presence))
     return sites.assign_coords(
         species=_names(root, rates.shape[1]),
         encounter_rate=(("site", "species"), rates),
@@ -224,7 +226,7 @@ def _with_targets(
 
 
 def _names(root: Path, count: int) -> list[str]:
-    """Names from ``species_list.txt`` if it lies there; the targets have positions only."""
+    """Return names from ``species_list.txt`` if it exists, since the targets have positions only."""
     path = next(
         (p for p in (root / "species_list.txt", root.parent / "species_list.txt") if p.is_file()),
         None,

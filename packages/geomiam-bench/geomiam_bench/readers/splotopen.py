@@ -48,7 +48,7 @@ CIRCULAR = ("aspect",)
 
 
 def splotopen_schema(sites: xr.Dataset) -> Schema:
-    """Return what the predictors of :func:`splotopen`'s sites are; aspect is circular.
+    """Return the schema of sites from :func:`splotopen`; aspect is circular.
 
     Cover and height of the vegetation are observed with the plants, not before them: leave the modality
     ``metadata`` out for maps.
@@ -92,53 +92,55 @@ def splotopen(
     root = need_folder(folder)
     header, names = _table(root, "sPlotOpen_header"), _table(root, "sPlotOpen_DT")
     rows = choose(header[KEY].to_numpy(), plots, limit, name="plots")
-    chosen = header.iloc[rows]
-    made = (
-        _of_header(chosen)
-        | _tables(root, chosen[KEY].to_numpy())
+    plot_rows = header.iloc[rows]
+    arrays = (
+        _of_header(plot_rows)
+        | _tables(root, plot_rows[KEY].to_numpy())
         | _satclip(root, rows, len(header))
     )
     coords: dict[str, Any] = {
-        "siteid": ("site", chosen[KEY].to_numpy()),
-        "lon": ("site", chosen["Longitude"].to_numpy(float)),
-        "lat": ("site", chosen["Latitude"].to_numpy(float)),
+        "siteid": ("site", plot_rows[KEY].to_numpy()),
+        "lon": ("site", plot_rows["Longitude"].to_numpy(float)),
+        "lat": ("site", plot_rows["Latitude"].to_numpy(float)),
     }
-    if "Date_of_recording" in chosen:
-        dates = pd.to_datetime(chosen["Date_of_recording"], errors="coerce")
+    if "Date_of_recording" in plot_rows:
+        dates = pd.to_datetime(plot_rows["Date_of_recording"], errors="coerce")
         coords["year"] = ("site", dates.dt.year.to_numpy(np.float32))
-    sites = xr.Dataset(made, coords, {"crs": "EPSG:4326", "data_set": "sPlotOpen"})
-    return sites.assign(presence=_presence(names, chosen[KEY], min_records))
+    sites = xr.Dataset(arrays, coords, {"crs": "EPSG:4326", "data_set": "sPlotOpen"})
+    return sites.assign(presence=_presence(names, plot_rows[KEY], min_records))
 
 
 def _table(root: Path, name: str) -> pd.DataFrame:
-    found = sorted(root.glob(f"{name}*.txt")) + sorted(root.glob(f"{name}*.csv"))
-    if not found:
+    paths = sorted(root.glob(f"{name}*.txt")) + sorted(root.glob(f"{name}*.csv"))
+    if not paths:
         raise nothing_found(root, ["sPlotOpen_header*.txt", "sPlotOpen_DT*.txt"])
-    table = read_csv(found[0])
-    needed = ("Longitude", "Latitude") if "header" in name else ("Species",)
-    if lost := [c for c in (KEY, *needed) if c not in table]:
-        raise OccurrenceError(f"{found[0]} has no columns {lost}, found {list(table.columns)}")
+    table = read_csv(paths[0])
+    required_columns = ("Longitude", "Latitude") if "header" in name else ("Species",)
+    if missing_columns := [c for c in (KEY, *required_columns) if c not in table]:
+        raise OccurrenceError(
+            f"{paths[0]} has no columns {missing_columns}, found {list(table.columns)}"
+        )
     return table
 
 
-def _of_header(chosen: pd.DataFrame) -> dict[str, Any]:
+def _of_header(plot_rows: pd.DataFrame) -> dict[str, Any]:
     return {
-        name: ("site", clean(chosen[name]), _attrs(name, home))
+        name: ("site", clean(plot_rows[name]), _attrs(name, home))
         for home, names in IN_HEADER.items()
         for name in names
-        if name in chosen
+        if name in plot_rows
     }
 
 
 def _tables(root: Path, ids: np.ndarray) -> dict[str, Any]:
-    made: dict[str, Any] = {}
+    arrays: dict[str, Any] = {}
     for name, home in TABLES.items():
         if (root / name).is_file():
             table = read_csv(root / name)
             table = table.drop(columns=[c for c in table if str(c).startswith("Unnamed")])
             table = table.drop_duplicates(KEY).set_index(KEY).reindex(ids)
-            made |= {str(c): ("site", clean(table[c]), _attrs(str(c), home)) for c in table}
-    return made
+            arrays |= {str(c): ("site", clean(table[c]), _attrs(str(c), home)) for c in table}
+    return arrays
 
 
 def _attrs(name: str, home: str) -> dict[str, str]:
@@ -160,8 +162,8 @@ def _satclip(root: Path, rows: np.ndarray, plots: int) -> dict[str, Any]:
 
 def _presence(names: pd.DataFrame, plots: pd.Series, min_records: int) -> xr.DataArray:
     site = pd.Index(plots).get_indexer(names[KEY])
-    told = (site >= 0) & names["Species"].notna().to_numpy()
-    species = names["Species"].to_numpy()[told]
-    found = labels(site[told], species, sites=len(plots), min_records=min_records)
-    listed = np.isin(np.arange(len(plots)), site[told])
-    return found.where(xr.DataArray(listed, dims="site")).astype(np.float32)
+    has_species = (site >= 0) & names["Species"].notna().to_numpy()
+    species = names["Species"].to_numpy()[has_species]
+    presence = labels(site[has_species], species, sites=len(plots), min_records=min_records)
+    has_list = np.isin(np.arange(len(plots)), site[has_species])
+    return presence.where(xr.DataArray(has_list, dims="site")).astype(np.float32)

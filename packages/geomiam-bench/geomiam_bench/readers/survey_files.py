@@ -1,4 +1,4 @@
-"""The files of GeoPlant and of the GeoLifeCLEF challenges 2024 and 2025, in whatever folders."""
+"""The files of GeoPlant and of the GeoLifeCLEF challenges 2024 and 2025, in any folders."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ VARIANTS = {"iid", "ood", "glc25"}
 
 @dataclass(frozen=True)
 class SurveyFiles:
-    """The files of one source and split below a folder, told by the words in their paths."""
+    """The files of one source and split below a folder, identified by the words in their paths."""
 
     root: Path
     source: Source
@@ -44,27 +44,27 @@ class SurveyFiles:
         """
         if source not in get_args(Source):
             raise OccurrenceError(f"source='{source}' is unknown; use {get_args(Source)}")
-        files, sharded = walk(root)
-        return cls(root, source, split, tuple(files), tuple(sharded))
+        files, digit_folders = walk(root)
+        return cls(root, source, split, tuple(files), tuple(digit_folders))
 
     def fits(self, path: Path) -> bool:
-        """Whether a path says neither another source nor another split."""
-        said = self.words(path)
-        source = said & {"pa", "po"} <= {self.source.lower()}
+        """Return whether a path names neither another source nor another split."""
+        path_words = self.words(path)
+        source = path_words & {"pa", "po"} <= {self.source.lower()}
         first, *variants = self.split.lower().split("-")
-        split = said & {"train", "test"} <= {first}
-        return source and split and said & VARIANTS <= set(variants)
+        split = path_words & {"train", "test"} <= {first}
+        return source and split and path_words & VARIANTS <= set(variants)
 
     def words(self, path: Path) -> set[str]:
-        """The words of a path below the folder; a challenge's name in front is none of them."""
+        """Return the words of a path below the folder, without the name of a challenge in front."""
         parts = [re.sub(r"^glc\d\d[-_]", "", p.lower()) for p in path.relative_to(self.root).parts]
         words = {w for p in parts for w in re.split(r"[^a-z0-9]+", p)}
         return words | ({"po"} if "p0" in words else set())
 
     def tables(self, pattern: str) -> list[Path]:
-        """Tables whose name fits a pattern, the last the newest."""
-        named = [p for p in self.files if re.search(pattern, p.name.lower())]
-        return [p for p in named if p.suffix.lower() == ".csv" and self.fits(p)]
+        """Return the tables whose name matches a pattern."""
+        matching_paths = [p for p in self.files if re.search(pattern, p.name.lower())]
+        return [p for p in matching_paths if p.suffix.lower() == ".csv" and self.fits(p)]
 
     def records(self) -> pd.DataFrame:
         """Metadata: one row per survey, or per survey and species.
@@ -74,44 +74,48 @@ class SurveyFiles:
         OccurrenceError
             If there are none, or they lack a column.
         """
-        found = sorted(self.tables("metadata"), key=lambda p: (len(p.name), p))
-        exact = [p for p in found if self.split.lower().split("-")[0] in self.words(p)]
-        if not (exact or found):
+        metadata_paths = sorted(self.tables("metadata"), key=lambda p: (len(p.name), p))
+        exact = [p for p in metadata_paths if self.split.lower().split("-")[0] in self.words(p)]
+        if not (exact or metadata_paths):
             raise nothing_found(self.root, [f"*{self.source}*metadata*{self.split}*.csv"])
-        path = (exact or found)[0]
+        path = (exact or metadata_paths)[0]
         table = pd.read_csv(path)
-        if lost := [c for c in (KEY, "lon", "lat") if c not in table]:
-            raise OccurrenceError(f"{path} has no columns {lost}, found {list(table.columns)}")
+        if missing_columns := [c for c in (KEY, "lon", "lat") if c not in table]:
+            raise OccurrenceError(
+                f"{path} has no columns {missing_columns}, found {list(table.columns)}"
+            )
         return table[table["subset"] == self.split] if "subset" in table else table
 
     @cached_property
     def cubes(self) -> dict[str, dict[int, Path]]:
         """Cubes of climate and Landsat by survey."""
-        found: dict[str, dict[int, Path]] = {"bioclim": {}, "landsat": {}}
+        cube_paths: dict[str, dict[int, Path]] = {"bioclim": {}, "landsat": {}}
         for path in self.files:
             match = CUBE.search(path.name)
-            kind = next((k for k in found if k in path.name.lower()), None)
+            kind = next((k for k in cube_paths if k in path.name.lower()), None)
             if match and kind and self.fits(path):
-                found[kind][int(match[1])] = path
-        return found
+                cube_paths[kind][int(match[1])] = path
+        return cube_paths
 
     def patch_folders(self) -> dict[str, list[Path]]:
-        """Sharded folders by what their path says: rgb, nir, or all bands in one."""
-        found: dict[str, list[Path]] = {"rgb": [], "nir": [], "all": []}
+        """Return the sharded folders by the bands in their path: rgb, nir, or all bands in one."""
+        folders_by_kind: dict[str, list[Path]] = {"rgb": [], "nir": [], "all": []}
         for folder in filter(self.fits, self.sharded):
-            said = self.words(folder)
-            found[next((k for k in ("rgb", "nir") if k in said), "all")].append(folder)
-        return found
+            path_words = self.words(folder)
+            folders_by_kind[next((k for k in ("rgb", "nir") if k in path_words), "all")].append(
+                folder
+            )
+        return folders_by_kind
 
     def patches(self, ids: np.ndarray) -> dict[str, list[Path | None]]:
-        """Images of surveys, by kind: ``ABCD`` lies in ``CD/AB/``."""
+        """Return the images of surveys, by kind: ``ABCD`` lies in ``CD/AB/``."""
         folders = {k: f for k, f in self.patch_folders().items() if f}
         return {k: [image_of(f, str(i)) for i in ids] for k, f in folders.items()}
 
 
 def image_of(folders: Sequence[Path], survey: str, *, end: str = "") -> Path | None:
-    """The image of a survey ``…ABCD`` in ``CD/AB/``, its name ending in ``end`` and a suffix."""
-    check_component(survey)  # from a table: never a path
+    """Return the image of a survey ``…ABCD`` in ``CD/AB/``, its name ending in ``end`` and a suffix."""
+    check_component(survey)  # ids come from a table and must not contain a path
     inside = Path(survey[-2:]) / survey[-4:-2]
     places = (f / inside / f"{survey}{end}{suffix}" for f in folders for suffix in IMAGES)
     return next((path for path in places if path.is_file()), None)
