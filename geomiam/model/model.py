@@ -43,11 +43,31 @@ LINKS = {
 class Model:
     """A trained model: returned by :func:`geomiam.fit`, read by :func:`geomiam.load_model`.
 
+    A model is immutable, except that :meth:`to` moves its weights to another device.
+
+    Attributes
+    ----------
+    schema : Schema
+        Predictors, modalities and groups, with the labels of all dims.
+    scaler : Scaler
+        Means and deviations of the training sites.
+    species : tuple of str
+        Names in the order of the predictions; empty for a model of :func:`geomiam.pretrain`.
+    config : NetworkConfig
+        Fusion and sizes of the network.
+    network : torch.nn.Module
+        Maps tokens to logits ``(n, species)``.
+    link : {"logit", "cloglog", "softmax"}
+        From logits to the probability scale.
+
     Examples
     --------
     >>> import geomiam as gm
-    >>> model = gm.demo.model()  # doctest: +SKIP
-    >>> model.species  # doctest: +SKIP
+    >>> sites = gm.demo.sample_records(gm.demo.load_cube(), gm.demo.load_records())
+    >>> small = {"fusion": "sum", "width": 8, "heads": 2}, {"epochs": 1, "epoch_steps": 1}
+    >>> model = gm.fit(sites, network=small[0], training=small[1], validation=False)
+    >>> model.species
+    ('Ariolimax buttoni',)
     """
 
     schema: Schema

@@ -92,8 +92,14 @@ def load_model(path: str | Path, *, backbones: Mapping[str, nn.Module] | None = 
 
     Examples
     --------
+    >>> import tempfile
     >>> import geomiam as gm
-    >>> model = gm.load_model("model/")  # doctest: +SKIP
+    >>> sites = gm.demo.sample_records(gm.demo.load_cube(), gm.demo.load_records())
+    >>> small = {"fusion": "sum", "width": 8, "heads": 2}, {"epochs": 1, "epoch_steps": 1}
+    >>> model = gm.fit(sites, network=small[0], training=small[1], validation=False)
+    >>> again = gm.load_model(model.save(tempfile.mkdtemp() + "/model"))
+    >>> again.id == model.id
+    True
     """
     path = Path(expand(path))
     config = _read_config(path)

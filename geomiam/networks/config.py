@@ -21,14 +21,19 @@ class BackboneSettings(FrozenFields):
 class NetworkConfig(FrozenFields):
     """Sizes and options of the network; the bounds also protect the loading of saved models.
 
+    Raises
+    ------
+    ValueError
+        If a value is out of bounds, or an option has no effect in the fusion.
+
     See Also
     --------
     geomiam.fit : ``network={"width": 32}`` changes single settings of the rule.
 
     Examples
     --------
-    >>> gm.NetworkConfig(fusion="group", width=32, heads=4).members
-    1
+    >>> gm.NetworkConfig(fusion="group+sum", members=2, width=32, heads=4).kinds
+    ('group', 'sum')
     """
 
     fusion: str = Field(
