@@ -16,7 +16,7 @@ from torch import nn
 import geomiam as gm
 from geomiam.errors import ArtifactError, BackboneError, SchemaError
 from geomiam.tokens.layout import Layout
-from geomiam.tokens.tokenizers import Plugged
+from geomiam.tokens.tokenizers import BackboneTokenizer
 
 SMALL = {"width": 8, "heads": 2, "depth": 1, "inner": 0, "frequencies": 4}
 CALLS: list[int] = []
@@ -86,8 +86,8 @@ def fitted(
     )
 
 
-def parts(model: gm.Model) -> list[Plugged]:
-    return [p for p in model.network.modules() if isinstance(p, Plugged)]
+def parts(model: gm.Model) -> list[BackboneTokenizer]:
+    return [p for p in model.network.modules() if isinstance(p, BackboneTokenizer)]
 
 
 @pytest.fixture(scope="module")

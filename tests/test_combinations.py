@@ -21,7 +21,7 @@ from geomiam.masking import hide, named
 from geomiam.masking.registry import STRATEGIES as NAMED
 from geomiam.masking.scores import Balance
 from geomiam.model.model import Model
-from geomiam.networks.backbones import plug
+from geomiam.networks.backbones import with_backbones
 from geomiam.schema.schema import Schema
 from geomiam.tokens.blocks import Block, encode
 from geomiam.tokens.select import group_masks
@@ -100,7 +100,7 @@ def built(tokenizer: str, encoder: str, fusion: str) -> tuple[Model, dict]:
         return untrained(schema, species=3, **config), modules
     torch.manual_seed(0)
     modules = {v: Backbone() for v in schema.variables}
-    schema, network, modules = plug(
+    schema, network, modules = with_backbones(
         schema, gm.NetworkConfig(width=8, heads=2, depth=1, **config), modules
     )
     plain = untrained(schema_with("vector"))

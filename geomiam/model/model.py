@@ -157,7 +157,7 @@ class Model:
         return LINKS[self.link](logits)
 
     def species_index(self, species: str | Sequence[str] | None) -> np.ndarray:
-        """Positions of the named species; all for None.
+        """Return the positions of the named species; all for None.
 
         Raises
         ------

@@ -1,1 +1,1 @@
-"""Networks: tokens and what is visible in, one feature vector per row out; head; saved model."""
+"""Networks: from tokens, some of them hidden, to one feature vector per row and logits per species."""

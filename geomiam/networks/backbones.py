@@ -12,7 +12,7 @@ from geomiam.errors import BackboneError
 from geomiam.networks.config import BackboneSettings, NetworkConfig
 from geomiam.schema.schema import Schema
 from geomiam.schema.variable import OWN_DIMS, Variable
-from geomiam.tokens.tokenizers import Plugged, Tokenizers
+from geomiam.tokens.tokenizers import BackboneTokenizer, Tokenizers
 
 
 class Backbone(Protocol):
@@ -56,7 +56,7 @@ class Backbone(Protocol):
         ...
 
 
-def plug(
+def with_backbones(
     schema: Schema, config: NetworkConfig, backbones: Mapping[str, nn.Module]
 ) -> tuple[Schema, NetworkConfig, dict[str, nn.Module]]:
     """Use backbones as tokenizers of variables.
@@ -110,13 +110,13 @@ def copies_of(
 
 def backbones_of(tokenizers: Tokenizers) -> dict[str, nn.Module]:
     """Return the backbones among the tokenizers, by variable."""
-    return {p.name: p.encoder for p in tokenizers.parts if isinstance(p, Plugged)}
+    return {p.name: p.encoder for p in tokenizers.parts if isinstance(p, BackboneTokenizer)}
 
 
 def restore(network: nn.Module, backbones: Mapping[str, nn.Module], config: NetworkConfig) -> None:
     """Replace backbones by fresh copies, since a state dict does not hold all of their state."""
     for part in network.modules():
-        if isinstance(part, Plugged):
+        if isinstance(part, BackboneTokenizer):
             part.encoder = _copy(part.name, backbones[part.name], config.encoders[part.name])
 
 

@@ -3,7 +3,7 @@
 The vectors of a row are the same in all its coalitions on entry. So LayerNorm, projections and
 attention logits of the first block are computed once for each pair of vectors. Attention mixes values
 linearly and there are fewer vectors than coalitions, so the output projection is applied to the values
-before they are mixed. After the first block every member of every coalition has a vector of its own.
+before they are mixed. After the first block every member of every coalition has its own vector.
 Only the first one, the query, is read out.
 
 Shapes: b rows, v vectors with the query first, c coalitions, p members of all coalitions, d width,
@@ -24,10 +24,10 @@ from geomiam.networks.modules import Modules
 
 @dataclass(frozen=True)
 class CoalitionLayout:
-    """The members of every coalition; coalitions of one size stand together, small ones first."""
+    """The members of every coalition; coalitions are sorted by size, small ones first."""
 
     member: Tensor
-    """The vector of each member ``(p,)``; a coalition's query stands first."""
+    """The vector of each member ``(p,)``; the query of a coalition is its first member."""
     bias: Tensor
     """0 where a vector is in the member's coalition, else hidden: ``(v, p)``."""
     query: Tensor

@@ -133,6 +133,6 @@ def to_rows(results: Sequence[Tensor], buckets: Sequence[Bucket], *, rows: int) 
 
 
 def _spans(sizes: Sequence[int]) -> list[slice]:
-    """Return where the tokens of each part stand."""
+    """Return the positions of the tokens of each part."""
     ends = torch.tensor(sizes).cumsum(0).tolist()
     return [slice(end - size, end) for end, size in zip(ends, sizes)]

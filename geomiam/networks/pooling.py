@@ -23,10 +23,10 @@ from geomiam.tokens.rows import Rows
 TOKENS_AT_ONCE = 4096
 """Tokens encoded at a time: small enough for the cache, large enough for the matrix products."""
 
-Block = TypeVar("Block", bound=TransformerBlock)
+AnyBlock = TypeVar("AnyBlock", bound=TransformerBlock)
 
 
-def visible_mean(blocks: Modules[Block], tokens: Tensor, visible: Tensor) -> Tensor:
+def visible_mean(blocks: Modules[AnyBlock], tokens: Tensor, visible: Tensor) -> Tensor:
     """Return the mean ``(n, d)`` of the visible tokens ``(n, k, d)`` after the blocks; 0 without any."""
     means = tokens.new_zeros(len(tokens), tokens.shape[-1])
     for rows, index in rows_of_equal_length(visible):
@@ -36,7 +36,7 @@ def visible_mean(blocks: Modules[Block], tokens: Tensor, visible: Tensor) -> Ten
 
 
 def bucketed_mean(
-    blocks: Modules[Block], vectors: Tensor, visible: Tensor, place: Tensor
+    blocks: Modules[AnyBlock], vectors: Tensor, visible: Tensor, place: Tensor
 ) -> Tensor:
     """Return the mean of the visible tokens of s sets after the blocks, in training.
 
@@ -66,7 +66,7 @@ def bucket_bias(x: Tensor, bucket: Bucket) -> Tensor | None:
     return None if bucket.visible is None else key_bias(bucket.visible.to(x.device), x.dtype)
 
 
-def mean_of_all(blocks: Modules[Block], x: Tensor) -> Tensor:
+def mean_of_all(blocks: Modules[AnyBlock], x: Tensor) -> Tensor:
     """Return the mean ``(n, d)`` of tokens ``(n, k, d)`` after the blocks, all of them visible."""
     if not len(blocks):
         return x.mean(1)
@@ -77,7 +77,7 @@ def mean_of_all(blocks: Modules[Block], x: Tensor) -> Tensor:
     return last.feed_forward_mean(x, x.new_full((x.shape[1],), 1 / x.shape[1]))
 
 
-def _bucket_mean(blocks: Modules[Block], x: Tensor, bucket: Bucket) -> Tensor:
+def _bucket_mean(blocks: Modules[AnyBlock], x: Tensor, bucket: Bucket) -> Tensor:
     """Return the mean ``(b, d)`` of the visible tokens of a bucket ``(b, l, d)`` after the blocks."""
     bias = bucket_bias(x, bucket)
     for block in blocks:

@@ -1,4 +1,4 @@
-"""Settings of torch that a session may have changed, and that must not change a model."""
+"""Standard settings of torch, so that those of a user's session do not change a model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DEVICES = ("cpu", "cuda")
 
 @contextmanager
 def standard_torch() -> Iterator[None]:
-    """Train as in a fresh session: float32, on explicit devices only, with gradients.
+    """Compute as in a new session: float32, on explicit devices only, with gradients.
 
     A session may have called ``torch.set_default_dtype``, ``torch.set_default_device`` or
     ``torch.set_grad_enabled``, or be inside ``torch.no_grad()`` or ``torch.autocast``. Its settings

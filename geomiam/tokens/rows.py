@@ -53,7 +53,7 @@ class Rows:
         return all_vectors if order == list(range(start)) else all_vectors[:, order]
 
     def distinct(self, index: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return rows ``(u,)`` that differ in a token of ``index``, and which of them each row equals ``(n,)``.
+        """Return distinct rows ``(u,)`` in the tokens of ``index``, and the one that each row equals ``(n,)``.
 
         Long rows are not compared, and count as different.
         """

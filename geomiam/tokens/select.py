@@ -2,7 +2,7 @@
 
 A selector is the name of a group, a modality or a variable, optionally with a part of it::
 
-    climate                         the whole modality
+    climate                         all of the modality
     bio1                            one variable
     landsat[time=2016:2018]         the windows that lie completely inside these years
     landsat[band=red|nir,time=2018] two channels, one year

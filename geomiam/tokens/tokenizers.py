@@ -38,7 +38,7 @@ class Periodic(nn.Module):
         return torch.relu(self.linear(torch.cat([angle.cos(), angle.sin()], -1)))
 
 
-class Linear(nn.Module):
+class LinearScalars(nn.Module):
     """One linear map per scalar, for networks with nonlinear layers after it."""
 
     def __init__(self, features: int, width: int):
@@ -49,7 +49,7 @@ class Linear(nn.Module):
         return self.linear(x)
 
 
-class Quadratic(nn.Module):
+class QuadraticScalars(nn.Module):
     """One linear map per scalar and its square, for networks without a hidden layer."""
 
     def __init__(self, features: int, width: int):
@@ -137,7 +137,7 @@ class Windows(nn.Module):
         return tokens.flatten(1, 2)
 
 
-class Plugged(nn.Module):
+class BackboneTokenizer(nn.Module):
     """A backbone, then a linear map to the width of the network.
 
     Only rows with an observed value pass through the backbone, as ``x (n, *own dims)``. The network
@@ -150,7 +150,7 @@ class Plugged(nn.Module):
         self.name, self.sizes = name, sizes
         self.encoder, self.linear = backbone, nn.Linear(backbone.width, width)  # type: ignore[arg-type]
 
-    def train(self, mode: bool = True) -> Plugged:
+    def train(self, mode: bool = True) -> BackboneTokenizer:
         super().train(mode)
         self.encoder.train(mode and self.learns)
         return self
@@ -227,7 +227,7 @@ class Tokenizers(nn.Module):
         scalars = {"frequencies": frequencies, "sigma": sigma, "squares": squares}
         modules = backbones or {}
         self.parts = nn.ModuleList(
-            _plugged(p, modules[p.name], width)
+            _backbone_tokenizer(p, modules[p.name], width)
             if p.name in modules
             else _symbolic(p, width, symbols)
             if p.spans[0].variable.symbols
@@ -260,8 +260,8 @@ class Tokenizers(nn.Module):
         return self.parts[part](torch.where(finite, x, 0), finite)
 
 
-def _plugged(part: Part, backbone: nn.Module, width: int) -> Plugged:
-    return Plugged(backbone, name=part.name, sizes=part.spans[0].widths, width=width)
+def _backbone_tokenizer(part: Part, backbone: nn.Module, width: int) -> BackboneTokenizer:
+    return BackboneTokenizer(backbone, name=part.name, sizes=part.spans[0].widths, width=width)
 
 
 def _symbolic(part: Part, width: int, reading: str) -> Symbolic:
@@ -286,4 +286,4 @@ def _scalars(
 ) -> nn.Module:
     if frequencies:
         return Periodic(features, width, frequencies=frequencies, sigma=sigma)
-    return Quadratic(features, width) if squares else Linear(features, width)
+    return QuadraticScalars(features, width) if squares else LinearScalars(features, width)

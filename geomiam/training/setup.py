@@ -12,7 +12,7 @@ from geomiam.data.sites.labels import check_classes
 from geomiam.data.sites.table import SiteTable
 from geomiam.masking import Strategy
 from geomiam.model.model import Model
-from geomiam.networks.backbones import plug
+from geomiam.networks.backbones import with_backbones
 from geomiam.networks.config import NetworkConfig
 from geomiam.tokens.scaler import Scaler
 from geomiam.training import advice
@@ -68,7 +68,7 @@ class Setup:
         config, reason = resolve_loss(plan.training, table.labels, background=table.has_background)
         if config.loss != "cross-entropy":
             check_classes(table.labels, table.species)
-        schema, network_config, modules = plug(table.schema, plan.network, backbones)
+        schema, network_config, modules = with_backbones(table.schema, plan.network, backbones)
         check_start(warm_start, schema, network_config)
         advice.few_presences(table.labels, table.species)
         advice.constant_predictors(table.arrays)

@@ -1,1 +1,1 @@
-"""Parts of MAESTRO that plug into the default network: cross fusion, sparse attention, experts, gate."""
+"""Optional parts of MAESTRO: cross fusion, sparse attention, experts, gate."""

@@ -57,7 +57,7 @@ class CrossFusion(Fusion):
                 "blocks; use fewer inner blocks"
             )
         self.spans = [slice(end - size, end) for end, size in zip(accumulate(sizes), sizes)]
-        """Where the tokens of each modality stand."""
+        """Positions of the tokens of each modality."""
         self.encoders = Modules(
             Modules(BlockWithExtras.of(config, experts=False) for _ in range(config.inner))
             for _ in sizes

@@ -112,7 +112,7 @@ class Experts(nn.Module):
         return flat.argsort(stable=True)[: sum(sizes)], sizes
 
     def _each(self, x: Tensor, sizes: list[int], weight: Tensor, bias: Tensor) -> Tensor:
-        """Return a linear layer of each expert over its tokens, which stand together."""
+        """Return a linear layer of each expert over its tokens, which are contiguous."""
         parts = zip(x.split(sizes), weight, bias)
         return torch.cat([F.linear(part, w, b) for part, w, b in parts])
 

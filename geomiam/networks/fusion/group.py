@@ -36,7 +36,7 @@ class GroupFusion(Fusion):
         s_g      = LN(mean of Encoder(visible tokens of g)) + identity_g
         features = first token of Transformer([query, s_g for visible g])
 
-    A learned query token reads the visible summaries. Without a visible group it alone gives the base
+    A learned query token reads the visible summaries. Without a visible group the output is the base
     value.
     """
 
@@ -93,7 +93,7 @@ class GroupFusion(Fusion):
         place = [tokens.place[:, g] for g in self.groups]
         means = bucketed_mean(self.inner, tokens.vectors, _stacked(visible), _stacked(place))
         summaries = self.norm(means.view(n, groups, -1)) + torch.stack(list(self.identity))
-        # The query stands first, then the summaries row by row; `position` finds them there.
+        # The query comes first, then the summaries row by row; `position` is their place in this order.
         vectors = torch.cat([self.query[None].to(summaries.dtype), summaries.flatten(0, 1)])
         position = F.pad(1 + torch.arange(n * groups).view(n, groups), (1, 0))
         present = torch.stack([v.any(1) for v in visible], 1)
