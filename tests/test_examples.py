@@ -33,13 +33,6 @@ PENDING: tuple[str, ...] = (
     "geomiam.open_sites",
     "geomiam.plan_cube",
     "geomiam.plan_sentinel2",
-    "geomiam.plot.convergence",
-    "geomiam.plot.importance",
-    "geomiam.plot.missingness",
-    "geomiam.plot.shapley",
-    "geomiam.plot.subsets",
-    "geomiam.plot.suitability",
-    "geomiam.plot.training",
     "geomiam.sentinel2",
 )
 """Public functions and classes without an example: this list only becomes shorter."""

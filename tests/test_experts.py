@@ -305,6 +305,6 @@ def test_a_model_without_experts_and_sites_without_data_are_refused():
         ({"experts": 2, "balance": -1}, "greater than or equal"),
     ],
 )
-def test_impossible_experts_are_refused(config, outputs):
-    with pytest.raises(ValueError, match=outputs):
+def test_impossible_experts_are_refused(config, message):
+    with pytest.raises(ValueError, match=message):
         gm.NetworkConfig(**config)

@@ -62,12 +62,10 @@ class Model:
 
     Examples
     --------
-    >>> import geomiam as gm
-    >>> sites = gm.demo.sample_records(gm.demo.load_cube(), gm.demo.load_records())
-    >>> small = {"fusion": "sum", "width": 8, "heads": 2}, {"epochs": 1, "epoch_steps": 1}
-    >>> model = gm.fit(sites, network=small[0], training=small[1], validation=False)
-    >>> model.species
-    ('Ariolimax buttoni',)
+    >>> model.config.kinds
+    ('group',)
+    >>> list(model.schema.modalities) == list(model.schema.groups)
+    True
     """
 
     schema: Schema

@@ -92,13 +92,8 @@ def load_model(path: str | Path, *, backbones: Mapping[str, nn.Module] | None = 
 
     Examples
     --------
-    >>> import tempfile
-    >>> import geomiam as gm
-    >>> sites = gm.demo.sample_records(gm.demo.load_cube(), gm.demo.load_records())
-    >>> small = {"fusion": "sum", "width": 8, "heads": 2}, {"epochs": 1, "epoch_steps": 1}
-    >>> model = gm.fit(sites, network=small[0], training=small[1], validation=False)
-    >>> again = gm.load_model(model.save(tempfile.mkdtemp() + "/model"))
-    >>> again.id == model.id
+    >>> path = model.save("model")
+    >>> gm.load_model(path).id == model.id
     True
     """
     path = Path(expand(path))
