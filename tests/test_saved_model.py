@@ -248,7 +248,7 @@ def test_overwriting_never_deletes_what_is_no_model(model, tmp_path):
     (tmp_path / "file").write_text("precious")
     for path in (folder, tmp_path / "file"):
         with pytest.raises(
-            OutputExists, match="is (no|not a) model directory; overwrite=True will not delete"
+            OutputExists, match=r"is (no|not a) model directory; overwrite=True will not delete"
         ):
             model.save(path, overwrite=True)
     assert (folder / "chapter.txt").read_text() == (tmp_path / "file").read_text() == "precious"
