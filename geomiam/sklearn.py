@@ -210,9 +210,9 @@ class MiamClassifier(ClassifierMixin, BaseEstimator):
         return labels, names or [f"y{i}" for i in range(labels.shape[1])]
 
     def _two_classes(self, y: np.ndarray) -> tuple[np.ndarray, list[str]]:
-        surveyed = ~np.isnan(y) if y.dtype.kind == "f" else np.ones(len(y), bool)
-        check_classification_targets(y[surveyed])
-        classes = np.unique(y[surveyed])
+        is_surveyed = ~np.isnan(y) if y.dtype.kind == "f" else np.ones(len(y), bool)
+        check_classification_targets(y[is_surveyed])
+        classes = np.unique(y[is_surveyed])
         if len(classes) > 2:
             raise ValueError(
                 "Only binary classification is supported. The type of the target is multiclass: found "
@@ -223,7 +223,7 @@ class MiamClassifier(ClassifierMixin, BaseEstimator):
                 f"y has one class only, {classes.tolist()}; a classifier needs rows of two classes"
             )
         self.classes_ = classes
-        labels = np.where(surveyed, y == classes[1], np.nan)
+        labels = np.where(is_surveyed, y == classes[1], np.nan)
         return labels[:, None], [str(classes[1])]
 
     def _names(self) -> list[str]:
@@ -248,9 +248,9 @@ class MiamClassifier(ClassifierMixin, BaseEstimator):
             m: [self._name_of(c, "modalities") for c in columns]
             for m, columns in (self.modalities or {}).items()
         }
-        named = {name for columns in homes.values() for name in columns}
-        if others := [name for name in variables if name not in named]:
-            homes.setdefault(REST if homes else "predictors", []).extend(others)
+        assigned_columns = {name for columns in homes.values() for name in columns}
+        if unassigned := [name for name in variables if name not in assigned_columns]:
+            homes.setdefault(REST if homes else "predictors", []).extend(unassigned)
         return Schema(
             modalities={
                 m: Modality(name=m, variables={n: variables[n] for n in columns})

@@ -1,1 +1,7 @@
 """The schema of predictors: variables, modalities and groups; catalogs and their messages."""
+
+from geomiam.schema.modality import Group, Modality
+from geomiam.schema.schema import Schema
+from geomiam.schema.variable import Variable
+
+__all__ = ["Group", "Modality", "Schema", "Variable"]
