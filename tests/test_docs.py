@@ -80,8 +80,10 @@ NAMESPACES = (
 
 
 def public_names() -> list[str]:
-    """Every public name of the package and its namespaces, such as ``geomiam.splits.SpatialBlocks``."""
-    names = [f"geomiam.{n}" for n in gm.__all__ if not isinstance(getattr(gm, n), ModuleType)]
+    """Every public object once, such as ``geomiam.fit`` and ``geomiam.splits.SpatialBlocks``."""
+    top = {f"geomiam.{n}": getattr(gm, n) for n in gm.__all__ if n != "__version__"}
+    names = [n for n, value in top.items() if not isinstance(value, ModuleType)]
+    repeated = {id(top[n]) for n in names}  # gm.explain.shapley is gm.shapley
     for space in NAMESPACES:
         module = getattr(gm, space)
         public = getattr(module, "__all__", None) or [
@@ -89,8 +91,11 @@ def public_names() -> list[str]:
             for n, value in vars(module).items()
             if inspect.isclass(value) and value.__module__ == module.__name__
         ]
-        names += [f"geomiam.{space}.{n}" for n in public if not n.startswith("_")]
-    return sorted(set(names) - {"geomiam.__version__"})
+        for name in public:
+            value = getattr(module, name)
+            if not (name.startswith("_") or isinstance(value, ModuleType) or id(value) in repeated):
+                names.append(f"geomiam.{space}.{name}")
+    return sorted(set(names))
 
 
 def test_the_reference_has_every_public_name_once():

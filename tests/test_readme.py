@@ -21,8 +21,8 @@ def test_the_code_of_the_readme_runs_from_top_to_bottom(tmp_path, monkeypatch):
     names: dict = {"__name__": "readme"}
     for code in [text for language, text in BLOCKS if language == "python"]:
         exec(compile(code, "README.md", "exec"), names)
-    why, maps = names["why"], names["maps"]
-    total = why["base_value"] + why["shapley"].sum("group", skipna=False)
+    explanation, maps = names["why"], names["maps"]
+    total = explanation["base_value"] + explanation["shapley"].sum("group", skipna=False)
     assert float(np.abs(total - maps["suitability"]).max()) < 1e-5
     assert float(np.abs(names["stored"]["suitability"] - maps["suitability"]).max()) < 1e-5
     assert names["parts"]["group"].values.tolist() == ["terrain", "summer", "rest"]
@@ -68,9 +68,9 @@ def test_commands_that_the_readme_names_exist():
 def test_the_readme_lists_exactly_the_verbs_of_the_command_line():
     from geomiam.cli.app import app
 
-    listed = re.search(r"On the command line: (.*?), each", README, re.DOTALL)
-    assert listed
-    names = {name.removeprefix("geomiam ") for name in re.findall(r"`([\w ]+)`", listed[1])}
+    sentence = re.search(r"On the command line: (.*?), each", README, re.DOTALL)
+    assert sentence
+    names = {name.removeprefix("geomiam ") for name in re.findall(r"`([\w ]+)`", sentence[1])}
     verbs = {c.callback.__name__ for c in app.registered_commands if c.callback}
     assert names == verbs | {g.name for g in app.registered_groups}
 
