@@ -145,7 +145,7 @@ def tasks(train: str, *, seeds: int, folds: Sequence[int], patterns: Sequence[st
 
 
 def do(task: Task, train: xr.Dataset, test: xr.Dataset, patterns: dict[str, Change]) -> list[dict]:
-    """Train the methods and score them under all gaps; one row per method, pattern and share."""
+    """Train the methods and score them under all gaps; return one row per method, pattern and share."""
 
     def gaps(sites: xr.Dataset, pattern: str, share: float, draw: int) -> xr.Dataset:
         key = [task.seed, task.fold, draw, crc32(pattern.encode())]
@@ -163,7 +163,7 @@ def do(task: Task, train: xr.Dataset, test: xr.Dataset, patterns: dict[str, Chan
 
 
 def score(predictor: Any, sites: xr.Dataset) -> dict[str, float]:
-    """Mean AUC over classes, and balanced accuracy of the class with the highest score.
+    """Return the mean AUC over classes, and balanced accuracy of the class with the highest score.
 
     Every method gives presences and absences of a class the same weight, so scores of classes compare.
     """
@@ -173,7 +173,7 @@ def score(predictor: Any, sites: xr.Dataset) -> dict[str, float]:
 
 
 def as_table(rows: list[dict]) -> xr.Dataset:
-    """Rows as ``(predictor, pattern, share, seed, fold)``; how methods were trained joins the pattern."""
+    """Return rows as ``(predictor, pattern, share, seed, fold)``; how methods were trained joins the pattern."""
     frame = pd.DataFrame(rows)
     frame["pattern"] += ", trained " + frame["train"].replace({"asis": "as is", "same": "alike"})
     keys = ["predictor", "pattern", "share", "seed", "fold"]
@@ -182,7 +182,7 @@ def as_table(rows: list[dict]) -> xr.Dataset:
 
 
 def settings(sites: xr.Dataset, folds: dict[int, list[int]]) -> dict[str, Any]:
-    """What a run is made with."""
+    """Return the settings of a run, as plain types."""
     values = {
         "tests": list(folds),
         "train": list(folds.values()),

@@ -1,4 +1,4 @@
-"""What the default fit is compared with: tuned logistic regressions and a balanced forest."""
+"""Baselines of the default fit: tuned logistic regressions and a balanced forest."""
 
 from __future__ import annotations
 

@@ -43,11 +43,11 @@ CANDIDATES: dict[str, dict[str, dict]] = {
     "sigma 0.03": {"network": {"sigma": 0.03}},
     "sigma 0.3": {"network": {"sigma": 0.3}},
 }
-"""What each candidate changes."""
+"""Settings that each candidate changes."""
 
 
 def cross_validate(region: Region, changes: dict[str, dict], *, rng: int) -> dict:
-    """Mean AUC over species per subset, from out-of-fold predictions."""
+    """Return the mean AUC over species per subset, from out-of-fold predictions."""
     training = {"block": region.block, **changes.get("training", {})}
     table = gm.cross_validate(
         region.training,

@@ -53,7 +53,7 @@ SHARE, BLOCK = 0.15, "100 km"
 
 @dataclass(frozen=True)
 class Run:
-    """What is read and how it is trained; defaults of the command are those of the paper."""
+    """Settings of reading and training; defaults of the command are those of the paper."""
 
     folder: Path
     rows: Sequence[str]
@@ -86,7 +86,7 @@ class Data:
 
 
 def read(run: Run) -> Data:
-    """Read and split the sites, and keep the columns that they can answer."""
+    """Read and split the sites, and keep the columns whose predictors they have."""
     sites = readers.geoplant(run.folder, limit=run.limit, min_records=run.min_records, chunks=64)
     sites = coarsened(sites, run.coarsen).compute()
     test = gm.splits.hold_out_blocks(sites, share=SHARE, block=BLOCK, rng=run.seed)
@@ -107,7 +107,7 @@ def coarsened(sites: xr.Dataset, factor: int) -> xr.Dataset:
 
 
 def answerable(schema: gm.Schema) -> dict[str, list | None]:
-    """The columns of the table whose predictors the schema has, "All" included."""
+    """Return the columns of the table whose predictors the schema has, "All" included."""
     layout, columns = Layout.of(schema), {}
     for name, using in COLUMNS.items():
         try:
@@ -160,13 +160,13 @@ def rows(data: Data, run: Run, row_results: dict[str, dict]) -> Iterator[tuple[s
 
 
 def strategy(data: Data, name: str, run: Run) -> dict[str, float]:
-    """One model for all columns."""
+    """Return the scores of one model for all columns."""
     model = train(data, None, gm.masking.named(name), run)
     return scored(model, data, data.columns)
 
 
 def oracle(data: Data, run: Run) -> dict[str, float]:
-    """A model of its own for every column, trained with nothing hidden."""
+    """Return the scores of one model per column, each trained with nothing hidden."""
     auc_by_column: dict[str, float] = {}
     for name, using in data.columns.items():
         model = train(data, using, gm.masking.Constant(0.0), run)
@@ -175,18 +175,18 @@ def oracle(data: Data, run: Run) -> dict[str, float]:
 
 
 def scored(model: gm.Model, data: Data, columns: dict[str, list | None]) -> dict[str, float]:
-    """Mean AUC over species on the test sites, in per cent."""
+    """Return the mean AUC over species on the test sites, in per cent."""
     table = gm.evaluate(model, data.test, subsets=columns)
     return {n: round(100 * float(table["mean_auc"].sel(subset=n)), 2) for n in columns}
 
 
 def average(row: dict[str, float], columns: list[str]) -> float:
-    """Mean over columns, as the paper's last one."""
+    """Return the mean over columns, as the last column of the paper."""
     return round(float(np.mean([row[c] for c in columns])), 2)
 
 
 def facts(data: Data) -> dict[str, Any]:
-    """What was trained on and tested on."""
+    """Return the sizes of the data that train and test."""
     return {
         "species": data.test.sizes["species"],
         "train": int((~data.validation).sum()),
@@ -198,7 +198,7 @@ def facts(data: Data) -> dict[str, Any]:
 
 
 def table(rows_by_name: dict[str, dict], columns: list[str]) -> str:
-    """The table as text, ours above the published numbers of the same columns."""
+    """Return the table as text, with the published numbers below each row."""
     width = max(map(len, [*PUBLISHED["rows"], *rows_by_name]))
     lines = [" " * (width + 11) + "  ".join(f"{c:>14}" for c in [*columns, "average"])]
     for name, row in rows_by_name.items():
@@ -210,7 +210,7 @@ def table(rows_by_name: dict[str, dict], columns: list[str]) -> str:
 
 
 def line(name: str, source: str, row: dict, columns: list[str], *, width: int) -> str:
-    """One row of the table."""
+    """Return one row of the table as text."""
     mean = row["Avg"] if "Avg" in row and len(columns) == len(COLUMNS) else average(row, columns)
     cells = [f"{value:14.1f}" for value in [*(row[c] for c in columns), mean]]
     return f"{name:<{width}} {source:<10}" + "  ".join(cells)

@@ -1,4 +1,4 @@
-"""What sampled Shapley values of a score are worth: Latin squares against plain Monte Carlo.
+"""The error of sampled Shapley values of a score: Latin squares against plain Monte Carlo.
 
     geomiam-bench importance --out out/bench
 
@@ -49,12 +49,12 @@ def train() -> tuple[gm.Model, xr.Dataset]:
 
 
 def look_up(values: np.ndarray, groups: int) -> Value:
-    """The game whose values ``(2^n, S)`` are known."""
+    """Return a game that reads its values from a table ``(2^n, S)``."""
     return lambda coalitions: values[coalitions @ (1 << np.arange(groups))]
 
 
 def converge(value: Value, groups: int, *, repeats: int) -> xr.Dataset:
-    """Errors of repeated samples of every kind and size, and how often their intervals hold."""
+    """Return the errors of repeated samples of every kind and size, and the coverage of their intervals."""
     truth = exact(value, groups).values
     shape = (len(KINDS), len(SIZES), repeats)
     names = ("evaluations", "error", "standard_error", "covered")
@@ -75,7 +75,7 @@ def converge(value: Value, groups: int, *, repeats: int) -> xr.Dataset:
 
 
 def report(runs: xr.Dataset, table: xr.Dataset, seconds: dict[str, float]) -> dict:
-    """What the runs say, as plain numbers."""
+    """Return the results of the runs as plain numbers."""
     mean = runs.mean("repeat")
     rmse = (runs["error"] ** 2).mean("repeat") ** 0.5
     return {

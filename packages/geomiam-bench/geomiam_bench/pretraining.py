@@ -82,7 +82,7 @@ class Case:
 
 
 def swiss_trees(root: Path) -> Case:
-    """The random background of SWI and its survey."""
+    """Return the random background of SWI and its survey."""
     training, survey = readers.disdat(root / "disdat", "SWI", background="random")
     background = (training["presence"] == 0).all("species").values
     schema = disdat_schema(root / "disdat", "SWI")
@@ -91,7 +91,7 @@ def swiss_trees(root: Path) -> Case:
 
 
 def french_birds(root: Path) -> Case:
-    """The cells of Europe and the second period of the survey."""
+    """Return the cells of Europe and the second period of the survey."""
     folder = root / "maps" / "france_birds"
     cube = gm.open_cube(folder / "europe_50km.zarr", chunks=None).load()
     records = pd.read_parquet(folder / "sites.parquet")
@@ -134,14 +134,14 @@ class Split:
 
 
 def untrained(like: Model, seed: int) -> Model:
-    """The same network with random weights."""
+    """Return the same network with random weights."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return Model.untrained(like.schema, scaler=like.scaler, species=(), config=like.config)
 
 
 def run(name: str, case: Case, seed: int, *, epochs: int, largest_fit: int) -> list[dict]:
-    """All methods on one draw of held-out blocks."""
+    """Return the scores of all methods on one draw of held-out blocks."""
     split = Split.of(case, np.random.default_rng(seed))
     pretraining = gm.TrainingConfig(
         epochs=epochs,
@@ -182,7 +182,7 @@ def run(name: str, case: Case, seed: int, *, epochs: int, largest_fit: int) -> l
 
 
 def methods(encoder: Model, sites: xr.Dataset, seed: int, *, fits: bool) -> dict[str, Model]:
-    """The ways to learn from labelled sites; probes take a second, fits minutes."""
+    """Return models by method; a probe takes a second, a fit takes minutes."""
     probe_model = gm.evaluation.probe(encoder, sites, loss="weighted-bce")
     probes = {
         "probe, pre-trained": probe_model,
@@ -201,7 +201,7 @@ def methods(encoder: Model, sites: xr.Dataset, seed: int, *, fits: bool) -> dict
 
 
 def tidy(rows: list[dict]) -> pd.DataFrame:
-    """One row per case, seed, labels and method: AUC from all, and mean over all subsets."""
+    """Return one row per case, seed, labels and method: AUC from all, and mean over all subsets."""
     frame = pd.DataFrame(rows)
     frame["all modalities"] = [a["all"] for a in frame["auc"]]
     frame["mean over subsets"] = [float(np.nanmean(list(a.values()))) for a in frame["auc"]]
@@ -209,7 +209,7 @@ def tidy(rows: list[dict]) -> pd.DataFrame:
 
 
 def differences(frame: pd.DataFrame) -> list[dict]:
-    """Paired differences per case and number of labels: mean, deviation and every seed's."""
+    """Return paired differences per case and number of labels: mean, deviation, and one per seed."""
     rows = []
     for measure in ("all modalities", "mean over subsets"):
         for (case, size), part in frame.groupby(["case", "size"], sort=False):

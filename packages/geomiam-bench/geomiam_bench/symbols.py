@@ -57,7 +57,7 @@ WAYS: dict[str, dict[str, str] | None] = {
     "symbols, quantiles": {"breakpoints": "quantile", "symbols": "embedding"},
     "symbols, as numbers": {"breakpoints": "gaussian", "symbols": "scalar"},
 }
-"""How the series is read; None: as numbers, in windows."""
+"""Settings of the symbols; None: windows of numbers."""
 
 
 def schema_of(way: str, dates_per_token: int) -> Schema:
@@ -91,20 +91,20 @@ def run(
 
 
 def changed(sites: xr.Dataset, *, seed: int) -> tuple[xr.Dataset, xr.Dataset]:
-    """Sites with noise, and with a shift, of half the series' deviation."""
+    """Return sites with noise, and with a shift, of half the series' deviation."""
     half = 0.5 * float(sites["ndvi"].std())
     noise = np.random.default_rng(seed).normal(0, half, sites["ndvi"].shape)
     return sites.assign(ndvi=sites["ndvi"] + noise), sites.assign(ndvi=sites["ndvi"] + half)
 
 
 def auc(sites: xr.Dataset, model: gm.Model) -> float:
-    """Mean AUC over classes."""
+    """Return the mean AUC over classes."""
     scores = gm.predict(sites, model, scale="logit")["suitability"].transpose("site", "species")
     return mean_auc(sites["presence"].values, scores.values)
 
 
 def seconds(sites: xr.Dataset, model: gm.Model, *, times: int = 5) -> float:
-    """Least time of a few predictions."""
+    """Return the least time of a few predictions, in seconds."""
     durations = []
     for _ in range(times):
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What a training step costs against the papers' step: ratios within one run.
+"""The cost of a training step against the papers' step: ratios within one run.
 
     geomiam-bench training --json out/bench/training.json --figure out/bench/training.png
 
@@ -82,7 +82,7 @@ class Step:
         self.bf16 = bf16
 
     def seconds(self, values: list[Tensor], visible: Tensor, labels: Tensor) -> float:
-        """Do it and return how long it took."""
+        """Run the step and return its seconds."""
         start = time.perf_counter()
         half = torch.autocast("cpu", torch.bfloat16) if self.bf16 else contextlib.nullcontext()
         with half:
@@ -95,12 +95,12 @@ class Step:
 
 
 def sizes_of(tokens: int, modalities: int) -> list[int]:
-    """Tokens per modality, as even as can be."""
+    """Return the number of tokens per modality, as even as possible."""
     return [len(part) for part in np.array_split(np.arange(tokens), modalities)]
 
 
 def steps(run: Run, sizes: list[int]) -> dict[str, Step]:
-    """The three networks, of equal size."""
+    """Return a step of each of the three networks, which have equal sizes."""
     schema = Schema.from_dict(
         {
             "modalities": {
@@ -126,7 +126,7 @@ def steps(run: Run, sizes: list[int]) -> dict[str, Step]:
 
 
 def masks(run: Run, sizes: list[int], rng: np.random.Generator) -> dict:
-    """Visible tokens ``(n, t)`` at every hidden share and as MIAM draws them."""
+    """Return visible tokens ``(n, t)`` at every hidden share and as MIAM draws them."""
     balance = Balance.neutral(len(sizes))
     p: dict[float | str, np.ndarray] = {share: np.full((1, len(sizes)), share) for share in SHARES}
     p |= {"miam": MIAM().sample(1, sizes=sizes, balance=balance, rng=rng)}
@@ -135,7 +135,7 @@ def masks(run: Run, sizes: list[int], rng: np.random.Generator) -> dict:
 
 
 def measure(run: Run) -> dict:
-    """Seconds of every way and mask, pairs interleaved."""
+    """Return the seconds of every network and mask, pairs interleaved."""
     sizes, rng = sizes_of(run.tokens, run.modalities), np.random.default_rng(0)
     ways = steps(run, sizes)
     values = [torch.randn(run.batch, k, 1) for k in sizes]
@@ -151,7 +151,7 @@ def measure(run: Run) -> dict:
 
 
 def ratios(seconds: dict[str, dict]) -> dict[str, dict]:
-    """Median and quartiles of the paper's seconds over a way's, pair by pair."""
+    """Return median and quartiles of the ratio of the paper's seconds to a network's, pair by pair."""
     spread = {}
     for name in ("token", "group"):
         pairs = {k: np.divide(seconds["paper"][k], v) for k, v in seconds[name].items()}
@@ -168,7 +168,7 @@ def ratios(seconds: dict[str, dict]) -> dict[str, dict]:
 
 
 def draw(report: dict, path: Path) -> None:
-    """Speed-up against hidden share."""
+    """Draw the speed-up against the hidden share."""
     import matplotlib as mpl
 
     mpl.use("Agg")

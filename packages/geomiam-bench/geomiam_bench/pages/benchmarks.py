@@ -67,7 +67,7 @@ is typed by hand. [How good is it?](../howto/evaluation.md) explains how skill i
 
 
 def missing_section(path: Path, pictures: Path) -> str:
-    """Curves of skill against the share that is missing."""
+    """Return curves of skill against the share that is missing."""
     run = json.loads(path.read_text(encoding="utf-8"))
     name = f"{path.stem}.png"
     sweep = xr.Dataset.from_dict(run["table"])
@@ -98,7 +98,7 @@ def missing_section(path: Path, pictures: Path) -> str:
 
 
 def importance_section(path: Path, pictures: Path) -> str:
-    """How fast sampled Shapley values of the score close in on the exact ones."""
+    """Return the error of sampled Shapley values of the score against the number of samples."""
     run = json.loads(path.read_text(encoding="utf-8"))
     picture = "importance-convergence.png"
     if path.with_name(picture).exists():

@@ -13,7 +13,7 @@ from geomiam_bench.pages.markdown import table
 
 
 def cloud_section(paths: list[Path], pictures: Path) -> str:
-    """Land cover from a cloudy series: gaps kept against gaps filled."""
+    """Return the section about land cover from a cloudy series: gaps kept against gaps filled."""
     tuning, path = sorted(paths, key=lambda p: "tuning" not in p.stem)
     run = json.loads(path.read_text(encoding="utf-8"))
     sweep, settings, name = cloud_gaps.as_table(run["rows"]), run["settings"], f"{path.stem}.png"
@@ -38,7 +38,7 @@ def cloud_section(paths: list[Path], pictures: Path) -> str:
 
 
 def elsewhere(path: Path) -> str:
-    """The same differences on the folds that settings came from."""
+    """Return the same differences on the folds that chose the settings."""
     table = cloud_gaps.as_table(json.loads(path.read_text(encoding="utf-8"))["rows"])
     mean = table["mean_auc"].mean(("seed", "fold"))
     best = mean.sel(predictor=list(cloud_gaps.FILLINGS)).max("predictor")
@@ -57,7 +57,7 @@ def elsewhere(path: Path) -> str:
 
 
 def cloud_table(sweep: xr.Dataset, pattern: str) -> str:
-    """Methods against shares, the best in bold, and native gaps against the best filling."""
+    """Return a table of methods against shares, the best in bold, and native gaps against the best filling."""
     pattern_sweep = (
         sweep.sel(pattern=pattern).stack(round=("seed", "fold")).dropna("round", how="all")
     )
@@ -87,7 +87,7 @@ def _cloud_cell(mean: float, spread: float, accuracy: float, best: float) -> str
 
 
 def _trainings(sweep: xr.Dataset) -> dict[str, int]:
-    """How often each way of training was tried: seeds × folds."""
+    """Return the number of rounds (seeds × folds) of each training."""
     rounds_by_pattern = (
         sweep["mean_auc"].notnull().any(["predictor", "share"]).sum(["seed", "fold"])
     )

@@ -105,7 +105,7 @@ with all four kinds, 5 s before.
 
 
 def defaults_page(path: Path) -> str:
-    """Rule, table, and how often the default is level with the better plain method."""
+    """Return the page: rule, table, and the comparison with the better plain method."""
     results = json.loads(path.read_text(encoding="utf-8"))
     head = ["set", "sites × species", *METHODS, "*d*", "members", "seconds"]
     rows = [_line(name, row) for name, row in results.items()]
@@ -157,5 +157,5 @@ def _summary(results: dict[str, dict]) -> str:
 
 
 def _is_level(row: dict[str, Any]) -> bool:
-    """Whether the default is at least as good as the best plain method, within one standard error."""
+    """Return whether the default is at least as good as the best plain method, within one standard error."""
     return row["difference"] >= -(row["standard_error"] or 0.0)

@@ -67,7 +67,7 @@ def write_page(results: Path, docs: Path) -> None:
 
 
 def explanations(results: dict[str, Any]) -> str:
-    """What a prediction and an explanation cost, and what a job of cells does."""
+    """Return the costs of a prediction and an explanation, and of a job."""
     sizes, cost = results["sizes"], results["milliseconds_per_cell"]
     faster, price = results["times_faster_than_naive"], results["price_in_predictions"]
     rows = [
@@ -117,7 +117,7 @@ def explanations(results: dict[str, Any]) -> str:
 
 
 def jobs(results: dict[str, Any]) -> str:
-    """The sheet that plans a job."""
+    """Return the table that plans a job."""
     sizes, cost = results["sizes"], results["milliseconds_per_cell"]
     ways = ("group fp32 predict", "group fp32", "group bf16")
     values = sizes["tokens"] + sizes["species"] * (1 + sizes["groups"])
@@ -156,7 +156,7 @@ def jobs(results: dict[str, Any]) -> str:
 
 
 def gpu(results: dict[str, Any]) -> str:
-    """The same on a GPU."""
+    """Return the costs on a GPU."""
     speed, share, price = (
         results[k] for k in ("cells_per_second", "share_of_peak", "price_in_predictions")
     )
@@ -182,7 +182,7 @@ def gpu(results: dict[str, Any]) -> str:
 
 
 def maps(results: dict[str, Any]) -> str:
-    """Zarr to Zarr, workers, memory, and the largest real map."""
+    """Return the speed from Zarr to Zarr, workers, memory, and the largest real map."""
     speed, memory, real = results["speed"], results["memory"], results["real"]
     rows = [
         [f"{m['cells']:,}", f"{m['promised'] / 2**20:.0f}", f"{m['measured'] / 2**20:.0f}"]
@@ -213,7 +213,7 @@ def maps(results: dict[str, Any]) -> str:
 
 
 def kills(results: dict[str, Any]) -> str:
-    """What was lost by SIGKILL."""
+    """Return the results of killed writers and workers."""
     rows = [
         [
             f"the {process}",
@@ -242,7 +242,7 @@ def kills(results: dict[str, Any]) -> str:
 
 
 def training(results: dict[str, Any]) -> str:
-    """A step of training beside the papers' step."""
+    """Return the cost of a training step beside the papers' step."""
     sizes, faster = results["sizes"], results["speed_up_over_paper"]
     kinds = [k for k in faster["group"] if k not in ("miam", "uniform")]
     rows = [

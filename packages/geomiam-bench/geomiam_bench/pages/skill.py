@@ -15,7 +15,7 @@ METHOD_COLOURS = {"strategy": "#1b7f79", "baseline": "#c8553d", "oracle": "#3a3a
 
 
 def merged(paths: list[Path]) -> dict:
-    """One run from the JSON of its parts, the last part has precedence; settings of the first network."""
+    """Return one run from the JSON of its parts; the last part has precedence, and settings are those of the first network."""
     runs = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     first = next((r for r in runs if r["settings"]["strategies"]), runs[0])
     latest = {(r["region"], r["label"], r["seed"]): r for run in runs for r in run["results"]}
@@ -34,7 +34,7 @@ def balanced(results: list[dict]) -> list[dict]:
 
 
 def seeds(run: dict) -> str:
-    """How many seeds each region has, in words."""
+    """Return the number of seeds of each region, as text."""
     seed_counts = {
         r: len({x["seed"] for x in run["results"] if x["region"] == r}) for r in regions(run)
     }
@@ -44,7 +44,7 @@ def seeds(run: dict) -> str:
 
 
 def skill_section(run: dict, pictures: Path) -> str:
-    """The NCEAS benchmark: what was run, how good, beside what is published."""
+    """Return the section about the NCEAS benchmark, with published results."""
     background = run["settings"]["background"]
     complete(run)
     name = f"disdat-{background}.png"
@@ -67,7 +67,7 @@ def skill_section(run: dict, pictures: Path) -> str:
 
 
 def strategies_section(run: dict) -> str:
-    """Masking strategies on equal terms, with the oracle."""
+    """Return the section about masking strategies, with the oracle."""
     return compared(
         run,
         "## Masking strategies",
@@ -79,32 +79,32 @@ def strategies_section(run: dict) -> str:
 
 
 def fusions_section(run: dict) -> str:
-    """Fusions on equal terms."""
+    """Return the section about fusions."""
     return compared(
         run, "## Fusions", f"MIAM with one network per model, {seeds(run)}, all else equal."
     )
 
 
 def compared(run: dict, title: str, text: str) -> str:
-    """Means of all methods, and their subsets region by region."""
+    """Return the means of all methods, and their subsets region by region."""
     tables = [subset_table(run, region) for region in regions(run)]
     return "\n\n".join([title, text, methods_table(run), *tables])
 
 
 def complete(run: dict) -> None:
-    """Refuse a run that is not done: a method without one of the regions has no mean."""
+    """Refuse an incomplete run, because a method without one of the regions has no mean."""
     for label, summary in run["summary"].items():
         if missing := [r for r in regions(run) if r not in summary["regions"]]:
             raise SystemExit(f"{label} has no results in {missing}; let the run end first")
 
 
 def regions(run: dict) -> list[str]:
-    """Regions of a run, in order."""
+    """Return the regions of a run, in order."""
     return list(next(iter(run["summary"].values()))["regions"])
 
 
 def lead(run: dict) -> str:
-    """What was run, in a few sentences."""
+    """Return a description of the run."""
     first = next(iter(run["summary"].values()))
     return (
         "Elith et al. (2020): anonymised species, trained on presence records, scored on independent "
@@ -119,13 +119,13 @@ def lead(run: dict) -> str:
 
 
 def groups(run: dict) -> str:
-    """Say which target groups were used; runs before there was a choice had those of the data files."""
+    """Return the target groups as text; runs without this setting used those of the data files."""
     kind = run["settings"].get("groups", "original")
     return "" if kind == "published" else "target groups of the data files (`--groups original`), "
 
 
 def engines(run: dict) -> str:
-    """Who stands behind the names of the baselines."""
+    """Return the libraries behind the baselines, as text."""
     engine_by_label = {
         r["label"]: r.get("engine") for r in run["results"] if r["kind"] == "baseline"
     }
@@ -136,7 +136,7 @@ def engines(run: dict) -> str:
 
 
 def methods_table(run: dict) -> str:
-    """Methods against regions: mean AUC, and its spread over seeds."""
+    """Return a table of methods against regions: mean AUC, and its spread over seeds."""
     names = regions(run)
     head = ["method", *names, "mean over species", "mean of regions", "COR"]
     rows = []
@@ -149,7 +149,7 @@ def methods_table(run: dict) -> str:
 
 
 def paired(run: dict) -> str:
-    """The best strategy against every baseline, species by species."""
+    """Return a table of the best strategy against every baseline, species by species."""
     labels = [label for label, _ in ordered(run)]
     best_strategy = next((label for label in labels if kind(run, label) == "strategy"), labels[0])
     rows = []
@@ -175,13 +175,13 @@ def _difference(run: dict, best_strategy: str, baseline: str, names: list[str]) 
 
 
 def _by_species(run: dict, label: str, region: str) -> np.ndarray:
-    """AUC of each species with every predictor, mean over seeds."""
+    """Return the AUC of each species with every predictor, mean over seeds."""
     rows = [r for r in run["results"] if (r["label"], r["region"]) == (label, region)]
     return np.array([r["scores"]["all"]["auc"] for r in rows], float).mean(0)
 
 
 def subset_table(run: dict, region: str) -> str:
-    """Subsets of one region against methods, and the mean gap to the oracle of the same fusion."""
+    """Return a table of the subsets of one region against methods, and the mean gap to the oracle of the same fusion."""
     summaries = {label: s["regions"][region] for label, s in ordered(run)}
     columns = list(next(iter(summaries.values()))["subsets"])
     rows = []
@@ -194,7 +194,7 @@ def subset_table(run: dict, region: str) -> str:
 
 
 def published_table(run: dict) -> str:
-    """The published means that come with the results."""
+    """Return a table of the published means that are stored with the results."""
     rows = []
     for entry in run["published"][run["settings"]["background"]]:
         mean = next(v for k, v in entry.items() if k.startswith("mean"))
@@ -229,13 +229,13 @@ def figure(run: dict, path: Path) -> None:
 
 
 def ordered(run: dict) -> list[tuple[str, Any]]:
-    """Methods from the best mean to the worst; the oracle first."""
+    """Return methods from the best mean to the worst, the oracle first."""
     items = run["summary"].items()
     return sorted(items, key=lambda i: (not i[0].startswith("oracle"), -i[1]["mean_over_species"]))
 
 
 def kind(run: dict, label: str) -> str:
-    """Whether a method is a strategy, a baseline or the oracle."""
+    """Return whether a method is a strategy, a baseline or the oracle."""
     return next(r["kind"] for r in run["results"] if r["label"] == label)
 
 

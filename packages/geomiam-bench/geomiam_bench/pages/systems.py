@@ -37,7 +37,7 @@ SITUATION_WORDS = {
 
 
 def systems_section(paths: list[Path], pictures: Path) -> str:
-    """All comparisons that there are, the advice first."""
+    """Return the section with all comparisons, the advice first."""
     runs = {p.stem.removeprefix("systems-"): read_comparison(p) for p in paths}
     parts = ["## Systems", LEAD, advice(runs), what_they_are(runs)]
     for name, run in runs.items():
@@ -52,7 +52,7 @@ points ± their standard error, for which both species and seeds count as cluste
 
 
 def advice(runs: dict[str, dict]) -> str:
-    """Advice for a choice: how often a system is level with the best, its mean distance, and its cost."""
+    """Return advice for a choice: how often a system is level with the best, its mean distance, and its cost."""
     cases = [case for run in runs.values() for case in contests(run)]
     names = list(dict.fromkeys(n for case in cases for n in case["points"]))
     rows = sorted(
@@ -85,7 +85,7 @@ def advice(runs: dict[str, dict]) -> str:
 
 
 def contests(run: dict) -> Iterator[dict]:
-    """Per situation: mean AUC points of each system behind the best, and the systems level with it."""
+    """Yield per situation the mean AUC points of each system behind the best, and the systems level with it."""
     kinds = _situations(run)
     for situation in kinds["situation"].values:
         one = kinds.sel(situation=situation)
@@ -103,13 +103,13 @@ def contests(run: dict) -> Iterator[dict]:
 
 
 def clear(difference: dict[str, Any]) -> bool:
-    """Whether a paired difference is beyond its standard errors."""
+    """Return whether a paired difference is beyond its standard errors."""
     error = difference["error"]
     return error is not None and abs(difference["mean"]) > CLEAR * error
 
 
 def _record(name: str, cases: list[dict], runs: dict[str, dict]) -> tuple:
-    """Name, times that it is the best or near, cases, mean points behind, median cost."""
+    """Return name, times that it is the best or near, cases, mean points behind, median cost."""
     own_cases = [case for case in cases if name in case["points"]]
     near = sum(name == case["best"] or name in case["close"] for case in own_cases)
     cost = [np.median(run["costs"][name]) for run in runs.values() if name in run["costs"]]
@@ -118,14 +118,14 @@ def _record(name: str, cases: list[dict], runs: dict[str, dict]) -> tuple:
 
 
 def what_they_are(runs: dict[str, dict]) -> str:
-    """Names and descriptions of the systems; equal ones are listed once."""
+    """Return names and descriptions of the systems; equal ones are listed once."""
     names = {name for run in runs.values() for name in run["systems"]}
     rows = [[f"`{n}`", RECIPES[n].description] for n in sorted(names, key=[*RECIPES].index)]
     return table(["system", "what it is"], rows)
 
 
 def one_comparison(name: str, run: dict, pictures: Path) -> str:
-    """One data set: what was run, figure, table, who wins, what the parts do."""
+    """Return the part about one data set: settings, figure, table, best systems, effects of parts."""
     picture = f"systems-{name}.png"
     draw(run).savefig(pictures / picture, dpi=120)
     parts = [
@@ -140,7 +140,7 @@ def one_comparison(name: str, run: dict, pictures: Path) -> str:
 
 
 def data_and_training(run: dict) -> str:
-    """What the data are, and how the systems were trained."""
+    """Return a description of the data and of the training."""
     data, network, training = (run["settings"].get(k) for k in ("data", "network", "training"))
     seeds = len({r["seed"] for r in run["results"]})
     test = "one of four folds of spatial blocks, another per seed"
@@ -163,7 +163,7 @@ def data_and_training(run: dict) -> str:
 
 
 def scores_table(run: dict) -> str:
-    """Systems against situations, with differences to the reference, the sweep's middle, and costs."""
+    """Return a table of systems against situations, with differences to the reference, the sweep's middle, and costs."""
     rows = summary(run)
     kinds = list(next(iter(rows.values()))["auc"])
     patterns = list(next(iter(rows.values()))["sweep"])
@@ -193,7 +193,7 @@ def _row(facts: dict, kinds: list, patterns: list, best: dict, run: dict) -> Ite
 
 
 def winner(case: dict) -> str:
-    """The best system of a situation, its lead, and the systems level with it."""
+    """Return the best system of a situation, its lead, and the systems level with it."""
     start = f"{SITUATION_WORDS[case['situation']]}, {case['best']} is best ({case['mean']:.3f})"
     if not case["against"]:
         return f"{start}."
@@ -207,7 +207,7 @@ def winner(case: dict) -> str:
 
 
 def emptiest(run: dict) -> Iterator[str]:
-    """Who is best where most is missing, and by how much."""
+    """Yield the best system at the largest missing share, and its lead."""
     sweep = as_table(run["results"])["sweep"].mean("seed").isel(share=-1)
     for pattern in sweep["pattern"].values:
         one = sweep.sel(pattern=pattern).sortby(sweep.sel(pattern=pattern), ascending=False)
@@ -220,7 +220,7 @@ def emptiest(run: dict) -> Iterator[str]:
 
 
 def part_effects(run: dict) -> str:
-    """What MAESTRO's parts do: the whole minus the whole without one; and masks apart from network."""
+    """Return the effects of MAESTRO's parts (the whole minus the whole without one), and of masks and network."""
     kinds = _situations(run)
     present_systems = [str(s) for s in kinds["system"].values]
     off = {
