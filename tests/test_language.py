@@ -8,9 +8,7 @@ import pytest
 
 from tools.language import all_places, banned_words, is_bare, local_names
 
-PENDING = (
-    "tests/",
-)
+PENDING = ("tests/",)
 """Rooms whose language is not yet revised: this list only becomes shorter."""
 
 
