@@ -63,7 +63,7 @@ def run(data, tmp_path_factory) -> dict:
 
 
 def test_a_plan_of_an_unknown_system_is_refused():
-    with pytest.raises(SelectionError, match="no system 'guess'"):
+    with pytest.raises(SelectionError, match="no recipe 'guess'"):
         SystemPlan(("guess",))
 
 
@@ -277,13 +277,13 @@ def test_the_picture_has_every_system(run):
         np.testing.assert_allclose(line.get_ydata(), expected)
 
 
-def test_the_page_tells_what_the_numbers_say(run, tmp_path):
+def test_the_page_reports_the_best_system_of_each_situation(run, tmp_path):
     path = tmp_path / "systems-tiny.json"
     write_comparison(path, run)
     text = page.systems_section([path], tmp_path)
     kinds = in_situations(as_table(run["results"]), ["climate", "soil", "satellite"])
     means = kinds.mean(("seed", "species"))
-    for situation, start in page.SAID.items():
+    for situation, start in page.SITUATION_WORDS.items():
         best = str(means["system"].values[means.sel(situation=situation).values.argmax()])
         value = float(means.sel(situation=situation).max())
         assert f"{start}, {best} is best ({value:.3f})" in text
