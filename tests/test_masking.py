@@ -533,7 +533,7 @@ REFUSED = [
     (lambda: Balance(s=[1, 0], d=[1, 1], r=[1, 1]), r"s must be > 0 or NaN"),
     (lambda: Balance(s=[1, 1], d=[1, -1], r=[1, 1]), r"d must be > 0 or NaN"),
     (lambda: named("mian"), r"no masking strategy 'mian'; choose from: " + ", ".join(NAMES)),
-    (lambda: to_dict(object()), r"object has no name in geomiam; use one of: miam"),
+    (lambda: to_dict(object()), r"object has no name in geomiam; name it with"),
 ]
 
 
