@@ -136,8 +136,8 @@ def test_hidden_values_are_inert_forward_and_backward(variant, poison, training)
     model, block = new_model(gaps=0.0, **variant)
     values, observed = tensors(block)
     visible = masks("some", observed)
-    visible = visible.split([p.size for p in model.layout.parts], dim=1)
-    dirty = [torch.where(s[..., None], v, poison) for s, v in zip(visible, values, strict=True)]
+    of_parts = visible.split([p.size for p in model.layout.parts], dim=1)
+    dirty = [torch.where(s[..., None], v, poison) for s, v in zip(of_parts, values, strict=True)]
     network = model.network.train(training)
 
     def run(values):

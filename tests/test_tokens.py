@@ -324,7 +324,7 @@ def test_groups_that_share_a_token_are_refused_naming_it():
 
 
 def test_a_group_of_ones_own_called_rest_is_never_lost():
-    with pytest.raises(SelectionError, match="'rest' is the name of what no group names"):
+    with pytest.raises(SelectionError, match="'rest' is the name of the group of all remaining tokens"):
         group_masks(LAYOUT, {"rest": "climate"})
     everything = list(LAYOUT.schema.modalities)
     assert list(group_masks(LAYOUT, {"rest": everything})) == ["rest"]
@@ -650,11 +650,11 @@ def test_hidden_values_are_inert_forward_and_backward(fusion, options, training,
     visible = rng.random(block.observed.shape) < 0.5
     visible[0] = False
     visible = torch.as_tensor(visible & block.observed)
-    visible = visible.split([p.size for p in LAYOUT.parts], dim=1)
+    masks = visible.split([p.size for p in LAYOUT.parts], dim=1)
     clean = [torch.as_tensor(v) for v in block.values]
     dirty = [
-        torch.where(s[..., None], v, torch.tensor(poison))
-        for v, s in zip(clean, visible, strict=True)
+        torch.where(mask[..., None], v, torch.tensor(poison))
+        for v, mask in zip(clean, masks, strict=True)
     ]
 
     def run(values):
