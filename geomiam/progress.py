@@ -9,14 +9,13 @@ to a file, a pipe or a batch log. Text that is neither a warning nor progress go
 from __future__ import annotations
 
 import functools
-import inspect
 import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 from geomiam.errors import printable
 
@@ -30,13 +29,11 @@ _CHOICE: ContextVar[bool | None] = ContextVar("geomiam_progress", default=None)
 
 
 def with_progress(function: Callable[P, R]) -> Callable[P, R]:
-    """Apply the argument ``progress`` of a function to all bars inside it."""
-    signature = inspect.signature(function)
+    """Apply the keyword argument ``progress`` of a function to all bars inside it."""
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        bound = signature.bind_partial(*args, **kwargs).arguments
-        with progress_set(bound.get("progress")):
+        with progress_set(cast("bool | None", kwargs.get("progress"))):
             return function(*args, **kwargs)
 
     return call

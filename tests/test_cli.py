@@ -283,7 +283,7 @@ def test_a_system_is_trained_by_name(geomiam, fails, home, tmp_path):
     both = ("--system", "ume", "--fusion", "group")
     said = fails("fit", home / "sites.zarr", "-o", tmp_path / "other", *both)
     assert "--system ume sets --fusion itself" in said
-    assert "no system 'umm'; choose from masksdm" in fails(
+    assert "no recipe 'umm'; choose from masksdm" in fails(
         "fit", home / "sites.zarr", "-o", tmp_path / "other", "--system", "umm"
     )
 
@@ -412,7 +412,7 @@ def test_fit_prints_the_inferred_schema_and_a_kind_can_be_set(fails, geomiam, ho
     assert gm.load_model(tmp_path / "model").schema.variables["bio1"].kind == "circular"
     words = ["fit", home / "sites.zarr", "--out", tmp_path / "other"]
     assert "expected VARIABLE=KIND" in fails(*words, "--kind", "bio1")
-    assert "'bio', which is no predictor" in fails(*words, "--kind", "bio=scalar")
+    assert "'bio', which is not a predictor" in fails(*words, "--kind", "bio=scalar")
     both = ["--schema", home / "catalog.yaml", "--kind", "bio1=scalar"]
     assert "leave --kind out" in fails(*words, *both)
 
@@ -550,7 +550,9 @@ def test_records_are_moved_kept_and_left_out_as_asked(geomiam, home, tmp_path):
         assert code == 0
         return out, gm.open_sites(tmp_path / name)
 
-    with pytest.warns(OccurrencesLeftOut, match="1 outside the grid; 1 of them lie within a cell"):
+    with pytest.warns(
+        OccurrencesLeftOut, match="1 outside the grid; 1 of them lie within one cell"
+    ):
         out, sites = sampled("thin.zarr")
     assert "3 rows, 1 share cell and species with another row (--no-thin keeps all)" in out
     assert sites.sizes["site"] == 1 and sites["species"].values.tolist() == ["a"]

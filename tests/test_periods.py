@@ -207,7 +207,7 @@ def test_a_catalog_with_months_trains_saves_loads_and_predicts(dated_table, tmp_
     file.write_text(catalog("1MS"), encoding="utf-8")
     schema = Schema.from_yaml(file)
     assert Schema.from_dict(schema.to_dict()) == schema
-    model = gm.fit(dated_table, schema, fit_options={"network": TINY_NETWORK, "training": quick()})
+    model = gm.fit(dated_table, schema, network=TINY_NETWORK, training=quick())
     assert model.layout.names[1:] == [f"ndvi[time={m}]" for m in MONTHS]
     model.save(tmp_path / "model")
     again = gm.load_model(tmp_path / "model")

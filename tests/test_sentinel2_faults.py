@@ -184,7 +184,7 @@ def test_an_empty_search_says_what_was_searched_for(tmp_path):
 
 def test_a_bad_item_among_good_ones_is_named(tmp_path):
     good = scene(tmp_path)
-    with pytest.warns(AssetsFailed, match="broken: no STAC item"):
+    with pytest.warns(AssetsFailed, match="broken: not a usable STAC item"):
         ds = read([{"type": "Feature", "id": "broken"}, good])
     assert ds.sizes["time"] == 1
 

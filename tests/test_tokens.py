@@ -324,7 +324,9 @@ def test_groups_that_share_a_token_are_refused_naming_it():
 
 
 def test_a_group_of_ones_own_called_rest_is_never_lost():
-    with pytest.raises(SelectionError, match="'rest' is the name of the group of all remaining tokens"):
+    with pytest.raises(
+        SelectionError, match="'rest' is the name of the group of all remaining tokens"
+    ):
         group_masks(LAYOUT, {"rest": "climate"})
     everything = list(LAYOUT.schema.modalities)
     assert list(group_masks(LAYOUT, {"rest": everything})) == ["rest"]
