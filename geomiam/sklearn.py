@@ -249,8 +249,8 @@ class MiamClassifier(ClassifierMixin, BaseEstimator):
             for m, columns in (self.modalities or {}).items()
         }
         assigned_columns = {name for columns in homes.values() for name in columns}
-        if unassigned := [name for name in variables if name not in assigned_columns]:
-            homes.setdefault(REST if homes else "predictors", []).extend(unassigned)
+        if remaining_columns := [name for name in variables if name not in assigned_columns]:
+            homes.setdefault(REST if homes else "predictors", []).extend(remaining_columns)
         return Schema(
             modalities={
                 m: Modality(name=m, variables={n: variables[n] for n in columns})

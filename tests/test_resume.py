@@ -223,7 +223,7 @@ def test_a_map_on_s3(small, cube, monkeypatch):
 def test_data_that_are_no_map_are_not_replaced_in_an_object_store(small, cube):
     url = f"memory://maps/{os.getpid()}/other.zarr"
     xr.Dataset({"a": ("i", [1, 2])}).to_zarr(url, zarr_format=3, consolidated=False)
-    with pytest.raises(gm.errors.OutputExists, match="no map of geomiam"):
+    with pytest.raises(gm.errors.OutputExists, match="holds other data than a map of geomiam"):
         gm.write_map(cube, small, url, overwrite=True, progress=False)
 
 

@@ -49,7 +49,7 @@ def prepare() -> None:
     """Import what the inputs need once, before processes are forked."""
     import torch
 
-    for name in ("maps.write", "model.saved_model", "training.fit", "sources.build", "cli.main"):
+    for name in ("maps.write", "model.saved_model", "training.fit", "sources.build", "cli.app"):
         import_module(f"geomiam.{name}")
     for name in ("odc.geo.xr", "dask.array", "h5netcdf", "rioxarray", "scipy.io", "zarr.storage"):
         import_module(name)
