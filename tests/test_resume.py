@@ -275,3 +275,31 @@ def test_sites_can_be_written_too(small, tmp_path):
     np.testing.assert_allclose(
         written["suitability"], gm.predict(sites, small)["suitability"], atol=2e-6
     )
+
+
+class _Client:
+    """A client whose broadcasts fail a number of times, as when workers die."""
+
+    def __init__(self, failures: int):
+        self.failures, self.calls = failures, 0
+
+    def register_plugin(self, plugin):
+        self.calls += 1
+        if self.calls <= self.failures:
+            raise OSError("Stream is closed")
+
+
+@pytest.mark.parametrize("failures", [0, 1, 2])
+def test_workers_that_die_while_they_receive_the_model_do_not_end_a_map(failures):
+    from geomiam.maps.cluster import _register
+
+    client = _Client(failures)
+    _register(client, deliver=None)
+    assert client.calls == failures + 1
+
+
+def test_a_cluster_that_is_gone_is_an_error():
+    from geomiam.maps.cluster import _register
+
+    with pytest.raises(OSError, match="Stream is closed"):
+        _register(_Client(9), deliver=None)

@@ -71,7 +71,7 @@ def test_an_empty_variable_does_not_hide_behind_its_modality(tmp_path):
         {"s": {"path": "{variable}.tif"}},
         {"m": {"from": "s", "variables": {n: {} for n in names}}},
     )
-    with pytest.warns(DoubtfulSource, match="1 variables are NaN in every cell: bad; check where"):
+    with pytest.warns(DoubtfulSource, match="1 variables are NaN in every cell: bad; check"):
         cube = gm.build_cube(document, UTM, out=tmp_path / "c.zarr", progress=False)
     assert json.loads(cube.attrs["coverage"]) == {"m": 1.0}
     shares = json.loads(cube.attrs["variable_coverage"])

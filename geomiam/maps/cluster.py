@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -58,7 +59,7 @@ def on_cluster(
     A block whose worker dies runs again on another worker; a block that fails is tried three times.
     """
     deliver = Deliver(job)
-    client.register_plugin(deliver)
+    _register(client, deliver)
     name = f"{deliver.name}-{uuid.uuid4().hex[:8]}"
     pieces = ((f"{name}-{index}", _piece(job, ds, index)) for index in todo)
     threads = max(1, sum(client.nthreads().values()))
@@ -77,7 +78,22 @@ def on_cluster(
             send(1)
     finally:
         client.cancel([f for f in under_way.futures])
-        client.unregister_worker_plugin(deliver.name)
+        with suppress(OSError):  # a worker that dies meanwhile needs no removal
+            client.unregister_worker_plugin(deliver.name)
+
+
+def _register(client: Any, deliver: Deliver) -> None:
+    """Send a job to all workers, also where one of them dies while it receives the job.
+
+    The scheduler keeps the plugin, so that workers that start later receive it.
+    """
+    for attempt in range(RETRIES + 1):
+        try:
+            client.register_plugin(deliver)
+            return
+        except OSError:  # distributed closes the broadcast with the worker
+            if attempt == RETRIES:
+                raise
 
 
 def _piece(job: Job, ds: xr.Dataset, index: Index) -> Piece:
