@@ -30,6 +30,7 @@ def test_a_pending_room_still_needs_revision(places, room):
 def test_words_are_found_in_prose_and_not_in_identifiers_or_paths():
     assert [w for _, w in banned_words("What a model says. `said` x.told")] == ["says"]
     assert [w for _, w in banned_words("it was told\nand Asked")] == ["told", "Asked"]
+    assert [w for _, w in banned_words(r"{n}\nAnswered: 3")] == ["Answered"]
 
 
 @pytest.mark.parametrize("name", ["found", "made", "_own", "joined", "what"])

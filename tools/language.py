@@ -72,7 +72,7 @@ _WORD = re.compile(rf"(?<![\w`./-])({'|'.join(WORDS)})(?![\w`/]|\.\w)", re.IGNOR
 def banned_words(text: str) -> Iterator[tuple[int, str]]:
     """Yield the line (from 0) and each banned word of a text."""
     for number, line in enumerate(text.splitlines()):
-        for match in _WORD.finditer(line):
+        for match in _WORD.finditer(line.replace("\\n", "  ")):  # of a string with line breaks
             yield number, match.group(1)
 
 

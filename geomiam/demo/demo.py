@@ -301,7 +301,7 @@ def _print_summary(summary: dict[str, Any], explanation: xr.Dataset, out: Path) 
     effects = summary["mean_absolute_shapley"]
     first = max(effects, key=effects.get)
     say(
-        f"\nAnswered:     {summary['cells_predicted']:,} of {summary['land_cells']:,} land cells.\n"
+        f"\nPredicted:    {summary['cells_predicted']:,} of {summary['land_cells']:,} land cells.\n"
         f"Complete:     {summary['cells_with_every_predictor']:,} cells have every predictor, which a tool that "
         "drops gaps requires: satellite covariates exist at the records only. "
         f"Without those, {summary['cells_with_all_the_map_has']:,} would be complete.\n"
