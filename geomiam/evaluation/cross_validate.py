@@ -19,6 +19,7 @@ from geomiam.evaluation.masked import to_probability
 from geomiam.evaluation.subsets import Subsets, name_subsets, shown_share
 from geomiam.metrics.registry import Metrics, as_metrics
 from geomiam.model.model import Model
+from geomiam.networks.config import NetworkConfig
 from geomiam.progress import progress_bar, with_progress
 from geomiam.schema.schema import Schema
 from geomiam.training.config import TrainingConfig
@@ -42,6 +43,8 @@ def cross_validate(
     splits: Any = None,
     metrics: Metrics = ("auc",),
     subsets: Subsets = "unimodal+all",
+    network: NetworkConfig | Mapping[str, Any] | None = None,
+    training: TrainingConfig | Mapping[str, Any] | None = None,
     fit_options: Mapping[str, Any] | None = None,
     rng: int = 0,
     progress: bool | None = None,
@@ -64,6 +67,8 @@ def cross_validate(
         As for :func:`geomiam.evaluate`.
     subsets : str, sequence or mapping
         As for :func:`geomiam.evaluate`.
+    network, training
+        As for :func:`geomiam.fit`.
     fit_options : mapping, optional
         Keyword arguments of :func:`geomiam.fit`, such as ``{"network": {"width": 32}}``. An array
         ``validation`` has one entry per site of ``sites``. ``checkpoint`` is a folder that gets one
@@ -107,7 +112,8 @@ def cross_validate(
     splits = splits or splitters.SpatialBlocks(rng=rng)
     folds = _folds(splits, sites, labels)
     scores = {name: np.full(labels.shape, np.nan, np.float32) for name in subsets_by_name}
-    options = dict(fit_options or {})
+    settings = {"network": network, "training": training}
+    options = dict(fit_options or {}) | {k: v for k, v in settings.items() if v is not None}
     options["training"] = _with_one_loss(options.get("training"), sites, labels)
     fold_warnings = []
     for number, (train, test) in enumerate(progress_bar(folds, desc="folds", unit="fold")):
