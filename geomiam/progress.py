@@ -57,8 +57,8 @@ def is_shown() -> bool:
 
 def progress_bar(*args: Any, **settings: Any) -> Any:
     """Return a bar of ``tqdm.auto``, hidden where :func:`is_shown` is false."""
-    look: dict[str, Any] = {"delay": DELAY, "disable": not is_shown(), **settings}
-    return _tqdm(hidden=look["disable"])(*args, **look)
+    options: dict[str, Any] = {"delay": DELAY, "disable": not is_shown(), **settings}
+    return _tqdm(hidden=options["disable"])(*args, **options)
 
 
 def dask_progress(description: str) -> Any:
@@ -66,8 +66,8 @@ def dask_progress(description: str) -> Any:
     from tqdm.dask import TqdmCallback
 
     hidden = not is_shown()
-    look = {"desc": description, "delay": DELAY, "disable": hidden}
-    return TqdmCallback(tqdm_class=_tqdm(hidden=hidden), **look)
+    options = {"desc": description, "delay": DELAY, "disable": hidden}
+    return TqdmCallback(tqdm_class=_tqdm(hidden=hidden), **options)
 
 
 def log(text: str) -> None:

@@ -106,8 +106,8 @@ def skill_game(
     block, rows = _seen(model.encode(table.arrays), masks)
     labels = table.labels[rows]
     is_scored = _scorable(labels, of=len(table))
-    facts = {"metric": metric, "species": index[is_scored], "scored": is_scored}
-    return SkillGame(model, block, labels[:, is_scored], tuple(groups_by_name), masks, **facts)
+    selection = {"metric": metric, "species": index[is_scored], "scored": is_scored}
+    return SkillGame(model, block, labels[:, is_scored], tuple(groups_by_name), masks, **selection)
 
 
 def _seen(block: Block, groups: np.ndarray) -> tuple[Block, np.ndarray]:

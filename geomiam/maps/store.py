@@ -125,9 +125,9 @@ class Place:
             self.growing, mode="w", zarr_format=3, consolidated=False, compute=False
         )  # compute=False: the lazy zeros of the template are not written
         shape = job.blocks.shape
-        one = (1,) * len(shape)  # one file per block, so workers set marks independently
+        single_cells = (1,) * len(shape)  # one file per block, so workers set marks independently
         names = [f"block_{d}" for d in job.blocks.sizes]
-        layout: dict[str, Any] = {"shape": shape, "chunks": one, "dimension_names": names}
+        layout: dict[str, Any] = {"shape": shape, "chunks": single_cells, "dimension_names": names}
         self._group("r+").create_array(DONE, dtype="uint64", fill_value=0, **layout)
         self.put(**{STATUS: "building", MADE: json.dumps(dict(prints))})
         return np.zeros(shape, int)

@@ -93,14 +93,14 @@ def convergence(runs: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     new_figure = ax is None
     ax = one_axes(ax, (6.8, 4.8))
     for i, kind in enumerate(runs["kind"].values):
-        one = runs.sel(kind=kind)
+        curve = runs.sel(kind=kind)
         line: dict[str, Any] = {"color": f"C{i}"}
-        x = one["evaluations"].mean("repeat")
-        low, high = one["error"].quantile([0.1, 0.9], dim="repeat")
+        x = curve["evaluations"].mean("repeat")
+        low, high = curve["error"].quantile([0.1, 0.9], dim="repeat")
         ax.fill_between(x, low, high, alpha=0.12, lw=0, **line)
-        ax.plot(x, one["error"].mean("repeat"), marker="o", ms=4, label=str(kind), **line)
+        ax.plot(x, curve["error"].mean("repeat"), marker="o", ms=4, label=str(kind), **line)
         # mean |x| of a normal distribution is √(2 / π) standard deviations
-        estimate = one["standard_error"].mean("repeat") * np.sqrt(2 / np.pi)
+        estimate = curve["standard_error"].mean("repeat") * np.sqrt(2 / np.pi)
         ax.plot(x, estimate, ls="--", lw=1, **line)
     ax.plot([], [], ls="--", lw=1, color=INK, label="expected from the standard error")
     if "exact" in runs.attrs:

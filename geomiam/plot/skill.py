@@ -151,13 +151,13 @@ def missingness(
     score = score - common + common.mean(repeats)
     for panel, pattern in zip(axes, patterns):
         for i, name in enumerate(sweep["predictor"].values):
-            one = score.sel(predictor=name, pattern=pattern)
+            curve = score.sel(predictor=name, pattern=pattern)
             line: dict[str, Any] = {"color": f"C{i % 10}", "ls": (styles or {}).get(str(name), "-")}
             panel.plot(
-                one["share"], one.mean(repeats), label=plain(name), marker="o", ms=3.5, **line
+                curve["share"], curve.mean(repeats), label=plain(name), marker="o", ms=3.5, **line
             )
-            low, high = one.min(repeats), one.max(repeats)
-            panel.fill_between(one["share"], low, high, alpha=0.12, lw=0, color=line["color"])
+            low, high = curve.min(repeats), curve.max(repeats)
+            panel.fill_between(curve["share"], low, high, alpha=0.12, lw=0, color=line["color"])
         panel.set_title(str(pattern).replace("-", " "), fontsize=11)
         panel.set_xlabel("share missing")
         panel.xaxis.set_major_formatter(lambda v, _: f"{v:.0%}")

@@ -114,14 +114,14 @@ def group_masks(
         raise SelectionError(f"groups {unseen} lie outside using=; widen using= or leave them out")
     masks = {n: tokens for n, tokens in masks.items() if tokens.any()}
     _refuse_overlap(layout, masks)
-    rest = visible & ~np.any([*masks.values(), np.zeros_like(visible)], axis=0)
-    if rest.any():
+    remaining = visible & ~np.any([*masks.values(), np.zeros_like(visible)], axis=0)
+    if remaining.any():
         if "rest" in masks:
             raise SelectionError(
                 "'rest' is the name of the group of all remaining tokens, and some remain, such as "
-                f"'{layout.names[int(np.argmax(rest))]}'; give your group another name"
+                f"'{layout.names[int(np.argmax(remaining))]}'; give your group another name"
             )
-        masks["rest"] = rest
+        masks["rest"] = remaining
     return masks
 
 

@@ -36,7 +36,7 @@ TINY = [
 ]
 OUTS = (
     "out", "model", "model/inside", "cube.zarr", "cube.zarr/inside", "cube.zarr/v", "sites.zarr", "records.csv",
-    "../precious", "../precious/thesis.txt", ".", "..", "/", "/dev/null", "/dev/full", "/proc/x", "/root/../etc/x",
+    "../precious", "../precious/thesis.txt", ".", "..", "/", "/dev/null", "/dev/full", "/proc/x", "/home/../etc/x",
     "link", "loop", "other", "out\x00x", "o" * 300, "a/b/c/out", "~nobody-here/x", "s3://bucket/x", "file:///tmp/../x",
     "http://x/y", "", " ", "-", "--", "out.tif", "out.nc", "\ud800", "é\u202e", "mapless.zarr", "out\n",
 )  # fmt: skip

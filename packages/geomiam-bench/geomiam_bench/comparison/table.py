@@ -28,17 +28,17 @@ def as_table(results: Sequence[Mapping]) -> xr.Dataset:
     """
     systems = list(dict.fromkeys(r["system"] for r in results))
     seeds = sorted({r["seed"] for r in results})
-    one = results[0]
-    scores = np.array([list(one["scores"].values())], float)
-    sweep = np.array([list(one["sweep"].values())], float)
+    first_result = results[0]
+    scores = np.array([list(first_result["scores"].values())], float)
+    sweep = np.array([list(first_result["sweep"].values())], float)
     at = (len(systems), len(seeds))
     auc, curves, seconds = (
         np.full(at + s, np.nan) for s in (scores.shape[1:], sweep.shape[1:], ())
     )
     for r in results:
         cell = systems.index(r["system"]), seeds.index(r["seed"])
-        auc[cell] = np.array([r["scores"][s] for s in one["scores"]], float)
-        curves[cell] = np.array([r["sweep"][p] for p in one["sweep"]], float)
+        auc[cell] = np.array([r["scores"][s] for s in first_result["scores"]], float)
+        curves[cell] = np.array([r["sweep"][p] for p in first_result["sweep"]], float)
         seconds[cell] = r["seconds"]
     sizes = {r["system"]: r["parameters"] or np.nan for r in results}
     return xr.Dataset(
@@ -51,8 +51,8 @@ def as_table(results: Sequence[Mapping]) -> xr.Dataset:
         coords={
             "system": systems,
             "seed": seeds,
-            "subset": list(one["scores"]),
-            "pattern": list(one["sweep"]),
+            "subset": list(first_result["scores"]),
+            "pattern": list(first_result["sweep"]),
         },
     )
 
@@ -76,12 +76,12 @@ def in_situations(table: xr.Dataset, modalities: Sequence[str]) -> xr.DataArray:
     return means.transpose("system", "seed", "situation", "species")
 
 
-def paired(one: xr.DataArray, baseline: xr.DataArray) -> dict[str, Any]:
+def paired(scores: xr.DataArray, baseline: xr.DataArray) -> dict[str, Any]:
     """Return the mean of the differences between two systems, and its standard error.
 
     Parameters
     ----------
-    one, baseline : xarray.DataArray
+    scores, baseline : xarray.DataArray
         ``(seed, species)``, NaN where one of them was not scored.
 
     Returns
@@ -97,17 +97,17 @@ def paired(one: xr.DataArray, baseline: xr.DataArray) -> dict[str, Any]:
     Gelbach & Miller 2011): the variance of the species' sums, plus that of the seeds' sums, minus
     that of the single differences. Each part has the factor G / (G - 1) for its G clusters.
     """
-    difference = (one - baseline).transpose("seed", "species").values
+    difference = (scores - baseline).transpose("seed", "species").values
     is_scored = np.isfinite(difference)
     n = int(is_scored.sum())
     if n == 0:
         return {"mean": None, "error": None, "pairs": 0, "species": 0, "gain": 0}
     mean = float(difference[is_scored].mean())
-    rest = np.where(is_scored, difference - mean, 0.0)
+    residuals = np.where(is_scored, difference - mean, 0.0)
     species, seeds = is_scored.any(0), is_scored.any(1)
-    single = _spread(rest[is_scored])
+    single = _spread(residuals[is_scored])
     error = np.sqrt(
-        max(_spread(rest.sum(0)[species]) + _spread(rest.sum(1)[seeds]) - single, single)
+        max(_spread(residuals.sum(0)[species]) + _spread(residuals.sum(1)[seeds]) - single, single)
     )
     means = np.where(is_scored, difference, 0).sum(0) / np.maximum(is_scored.sum(0), 1)
     return {
@@ -147,7 +147,7 @@ def summary(run: Mapping[str, Any]) -> dict[str, dict]:
 
 
 def _of_system(name: str, table: xr.Dataset, kinds: xr.DataArray, run: Mapping) -> dict[str, Any]:
-    system_auc, one = kinds.sel(system=name), table.sel(system=name)
+    system_auc, row = kinds.sel(system=name), table.sel(system=name)
     seeds = system_auc.mean("species")
     names = [str(s) for s in kinds["situation"].values]
     against = {}
@@ -162,11 +162,11 @@ def _of_system(name: str, table: xr.Dataset, kinds: xr.DataArray, run: Mapping) 
         "seeds": {s: [_number(v) for v in seeds.sel(situation=s)] for s in names},
         "against": against,
         "sweep": {
-            str(p): [_number(v) for v in one["sweep"].sel(pattern=p).mean("seed")]
+            str(p): [_number(v) for v in row["sweep"].sel(pattern=p).mean("seed")]
             for p in table["pattern"].values
         },
-        "seconds": _number(one["seconds"].mean()),
-        "parameters": _number(one["parameters"]),
+        "seconds": _number(row["seconds"].mean()),
+        "parameters": _number(row["parameters"]),
         "cost": float(np.median(cost)) if cost else None,
     }
 
