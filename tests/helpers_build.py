@@ -93,3 +93,13 @@ def warped(
             **scale,
         )
     return out
+
+
+def static(folder: Path, items: list[dict[str, Any]]) -> None:
+    """Write a static STAC catalog of items."""
+    import pystac
+
+    catalog = pystac.Catalog("small", "three scenes")
+    for item in items:
+        catalog.add_item(pystac.Item.from_dict(item))
+    catalog.normalize_and_save(str(folder / "stac"), pystac.CatalogType.ABSOLUTE_PUBLISHED)

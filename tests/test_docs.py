@@ -109,7 +109,7 @@ def test_the_reference_has_every_public_name_once():
 
 
 def test_the_tests_that_the_laws_name_exist():
-    files = set(re.findall(r"`(test_\w+\.py)`", read("explanation/concepts.md")))
+    files = set(re.findall(r"`([\w/]*test_\w+\.py)`", read("explanation/concepts.md")))
     assert len(files) > 8
     assert not [n for n in files if not (ROOT / "tests" / n).is_file()]
 

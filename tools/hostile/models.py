@@ -16,7 +16,7 @@ import geomiam as gm
 from . import nasty
 from .run import Input
 
-FIXTURE = Path(__file__).parents[2] / "tests" / "data" / "model-format-1"
+FIXTURE = Path(__file__).parents[2] / "tests" / "files" / "model-format-1"
 NUMBERS = ("width", "heads", "depth", "inner", "frequencies", "members", "experts", "explainer")
 
 

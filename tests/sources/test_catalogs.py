@@ -5,10 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers_build import tif
+from helpers_build import static, tif
 from helpers_stac import GRID, scene
 from odc.geo.geobox import GeoBox
-from test_build import static
 
 import geomiam as gm
 from geomiam.errors import SchemaError

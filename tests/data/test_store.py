@@ -5,7 +5,6 @@ import subprocess
 import sys
 import warnings
 import zipfile
-from pathlib import Path
 
 import dask
 import dask.array as da
@@ -15,6 +14,7 @@ import pytest
 import rasterio
 import xarray as xr
 import zarr
+from conftest import SHARED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
@@ -28,7 +28,7 @@ from geomiam.data.store.store import open_cube, open_zarr, write_cube, write_zar
 from geomiam.errors import GridError, OutputExists
 
 BOX = GeoBox.from_bbox((500000, 4000000, 530000, 4020000), crs="EPSG:32630", resolution=1000)
-MAPS = Path(__file__).parents[2] / "shared" / "data" / "maps"
+MAPS = SHARED / "maps"
 
 
 def computes_nothing(*args, **kwargs):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from affine import Affine
-from helpers_build import FINE, UTM, catalog, field, labelled, one, tif, warped
+from helpers_build import FINE, UTM, catalog, field, labelled, one, static, tif, warped
 from helpers_stac import GRID, JUNE, scene, serve, sky
 from odc.geo.geobox import GeoBox
 
@@ -393,16 +393,6 @@ def test_sentinel2_in_a_catalog_equals_sentinel2(tmp_path):
     assert by_month.time.dt.month.values.tolist() == [5, 6, 7]
     assert np.isnan(by_month.red[[0, 2]]).all()
     np.testing.assert_allclose(by_month.red[1], truth.red.median("time"), atol=1e-6)
-
-
-def static(folder, items):
-    """Write a static STAC catalog of items."""
-    import pystac
-
-    cube_result = pystac.Catalog("small", "three scenes")
-    for item in items:
-        cube_result.add_item(pystac.Item.from_dict(item))
-    cube_result.normalize_and_save(str(folder / "stac"), pystac.CatalogType.ABSOLUTE_PUBLISHED)
 
 
 def test_building_reads_no_pixel_and_stays_lazy(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ import zarr
 
 pyproj = pytest.importorskip("pyproj")
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 BUNDLE = ROOT / "geomiam" / "demo" / "western_usa"
 REFERENCE = ROOT.parent / "shared" / "data" / "maps" / "pypi_western_usa"
 FILES = ("predictors.zarr.zip", "occurrences.csv.gz", "NOTICES.md")

@@ -5,11 +5,10 @@ import json
 import numpy as np
 import pytest
 import xarray as xr
-from helpers_build import FINE, UTM, catalog, field, tif
+from helpers_build import FINE, UTM, catalog, field, static, tif
 from helpers_stac import GRID, JUNE, not_there, numbers, scene, serve
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import box as odc_box
-from test_build import static
 from typer.testing import CliRunner
 
 import geomiam as gm

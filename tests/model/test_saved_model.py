@@ -522,7 +522,7 @@ def test_no_module_reads_or_writes_pickles_or_runs_text(path):
 
 def test_a_model_of_format_1_loads_and_predicts_what_it_predicted_when_it_was_saved():
     """The files were written by version 0.1.0; they must load for as long as FORMAT is 1."""
-    folder = Path(__file__).parent / "data" / "model-format-1"
+    folder = Path(__file__).parents[1] / "files" / "model-format-1"
     model = gm.load_model(folder / "model")
     expected = json.loads((folder / "expected.json").read_text(encoding="utf-8"))
     site = {k: np.array(v) for k, v in expected["site"].items()}

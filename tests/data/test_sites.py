@@ -2,7 +2,6 @@
 
 import json
 import warnings
-from pathlib import Path
 
 import dask
 import geopandas as gpd
@@ -11,6 +10,7 @@ import odc.geo.xr  # noqa: F401  (registers .odc)
 import pandas as pd
 import pytest
 import xarray as xr
+from conftest import SHARED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
@@ -21,7 +21,7 @@ from geomiam.data.store.store import open_cube, write_cube
 from geomiam.errors import OccurrenceError, OccurrencesLeftOut, OutputExists
 from geomiam.geo.crs import crs_of
 
-MAPS = Path(__file__).parents[2] / "shared" / "data" / "maps"
+MAPS = SHARED / "maps"
 BOX = GeoBox.from_bbox((10, 50, 14, 53), "EPSG:4326", resolution=0.1)
 METRIC = GeoBox.from_bbox((500000, 4000000, 540000, 4030000), "EPSG:32630", resolution=1000)
 

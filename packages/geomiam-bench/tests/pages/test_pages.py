@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 from geomiam.errors import SettingError
 from geomiam_bench.cli import COMMANDS, app
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 DOCS = ROOT / "docs"
-RESULTS = Path(__file__).resolve().parents[1] / "results"
+RESULTS = Path(__file__).resolve().parents[2] / "results"
 
 
 @pytest.fixture(scope="module")

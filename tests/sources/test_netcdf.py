@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import h5netcdf
 import numpy as np
 import pyproj
 import pytest
 import xarray as xr
 from affine import Affine
+from conftest import SHARED
 from helpers_build import FINE, UTM, field, one, warped
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
@@ -21,7 +20,7 @@ from geomiam.geo.crs import crs_of
 
 N = {"kind": "netcdf", "path": "n.nc", "variable": "v"}
 X, Y = FINE.affine * (np.arange(80) + 0.5, np.arange(80) + 0.5)
-EXTRA = Path(__file__).parents[2] / "shared/data/s2/extra"
+EXTRA = SHARED / "s2" / "extra"
 
 
 def write(folder, values, *, x=None, y=None, attrs=None, fill=None, crs="EPSG:32631", dtype="f8"):
