@@ -200,8 +200,8 @@ def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., N
 
         @functools.wraps(verb)
         def call(**values: Any) -> None:
-            given = {n: values.pop(n) for n in flags}
-            verb(**values, options=options.annotation(**given))
+            flag_values = {n: values.pop(n) for n in flags}
+            verb(**values, options=options.annotation(**flag_values))
 
         # typer reads both to build the flags
         call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

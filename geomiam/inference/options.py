@@ -141,8 +141,8 @@ class MapOptions(PredictOptions, ShapleyOptions):
         SettingError
             With the names of these options.
         """
-        ignored = ("empty",) if shapley else ("groups", "method", "samples", "rng")
-        if names := [f"{k}=" for k in ignored if k in self.changed()]:
+        without_use = ("empty",) if shapley else ("groups", "method", "samples", "rng")
+        if names := [f"{k}=" for k in without_use if k in self.changed()]:
             raise SettingError(
                 f"{', '.join(names)} has no effect with shapley={shapley}; "
                 f"leave them out, or pass shapley={not shapley}"
