@@ -6,22 +6,26 @@ Signatures are those of the functions, without their first argument; a test comp
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import xarray as xr
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy as np
     import pandas as pd
 
+    from geomiam.explain.shapley_values import Method
     from geomiam.geo.lengths import Length
-    from geomiam.inference.options import MapOptions, PredictOptions, ShapleyOptions
     from geomiam.inference.slabs import Scale
     from geomiam.maps.plan import MapPlan
-    from geomiam.model.model import Model
+    from geomiam.model.model import Model, Precision
     from geomiam.schema.schema import Schema
     from geomiam.tokens.select import Selector
+
+SAMPLES = 8
+"""As :data:`geomiam.explain.shapley_values.SAMPLES`, whose module is imported on first use only."""
 
 
 @xr.register_datatree_accessor("miam")
@@ -39,7 +43,11 @@ class Miam:
         using: Selector | Sequence[Selector] | None = None,
         species: str | Sequence[str] | None = None,
         scale: Scale = "probability",
-        options: PredictOptions | None = None,
+        precision: Precision = "fp32",
+        memory_limit: int | str | None = None,
+        empty: Literal["nan", "base"] = "nan",
+        require: Selector | Sequence[Selector] = (),
+        mask: str | None = None,
         progress: bool | None = None,
     ) -> xr.Dataset:
         """Predict every cell or site from the predictors that it has; see :func:`geomiam.predict`.
@@ -54,7 +62,11 @@ class Miam:
             using=using,
             species=species,
             scale=scale,
-            options=options,
+            precision=precision,
+            memory_limit=memory_limit,
+            empty=empty,
+            require=require,
+            mask=mask,
             progress=progress,
         )
 
@@ -66,7 +78,13 @@ class Miam:
         using: Selector | Sequence[Selector] | None = None,
         species: str | Sequence[str] | None = None,
         scale: Scale = "probability",
-        options: ShapleyOptions | None = None,
+        precision: Precision = "fp32",
+        method: Method | None = None,
+        samples: int = SAMPLES,
+        rng: int | np.random.Generator | None = 0,
+        memory_limit: int | str | None = None,
+        require: Selector | Sequence[Selector] = (),
+        mask: str | None = None,
         progress: bool | None = None,
     ) -> xr.Dataset:
         """Return the contribution of each group of predictors; see :func:`geomiam.shapley`.
@@ -82,7 +100,13 @@ class Miam:
             using=using,
             species=species,
             scale=scale,
-            options=options,
+            precision=precision,
+            method=method,
+            samples=samples,
+            rng=rng,
+            memory_limit=memory_limit,
+            require=require,
+            mask=mask,
             progress=progress,
         )
 
@@ -92,8 +116,21 @@ class Miam:
         path: str | Path,
         *,
         shapley: bool = False,
+        groups: Sequence[Selector] | Mapping[str, Selector | Sequence[Selector]] | None = None,
+        using: Selector | Sequence[Selector] | None = None,
         species: str | Sequence[str] | None = None,
-        options: MapOptions | None = None,
+        scale: Scale = "probability",
+        precision: Precision = "fp32",
+        method: Method | None = None,
+        samples: int = SAMPLES,
+        rng: int | np.random.Generator | None = 0,
+        empty: Literal["nan", "base"] = "nan",
+        require: Selector | Sequence[Selector] = (),
+        mask: str | None = None,
+        memory_limit: int | str | None = None,
+        resume: bool = True,
+        client: Any = None,
+        chunks: Mapping[str, int] | None = None,
         overwrite: bool = False,
         progress: bool | None = None,
     ) -> xr.Dataset:
@@ -108,8 +145,21 @@ class Miam:
             model,
             path,
             shapley=shapley,
+            groups=groups,
+            using=using,
             species=species,
-            options=options,
+            scale=scale,
+            precision=precision,
+            method=method,
+            samples=samples,
+            rng=rng,
+            empty=empty,
+            require=require,
+            mask=mask,
+            memory_limit=memory_limit,
+            resume=resume,
+            client=client,
+            chunks=chunks,
             overwrite=overwrite,
             progress=progress,
         )
@@ -119,8 +169,20 @@ class Miam:
         model: Model | str | Path,
         *,
         shapley: bool = False,
+        groups: Sequence[Selector] | Mapping[str, Selector | Sequence[Selector]] | None = None,
+        using: Selector | Sequence[Selector] | None = None,
         species: str | Sequence[str] | None = None,
-        options: MapOptions | None = None,
+        scale: Scale = "probability",
+        precision: Precision = "fp32",
+        method: Method | None = None,
+        samples: int = SAMPLES,
+        rng: int | np.random.Generator | None = 0,
+        empty: Literal["nan", "base"] = "nan",
+        require: Selector | Sequence[Selector] = (),
+        mask: str | None = None,
+        memory_limit: int | str | None = None,
+        client: Any = None,
+        chunks: Mapping[str, int] | None = None,
     ) -> MapPlan:
         """Estimate the blocks, memory and time of a map; see :func:`geomiam.plan_map`.
 
@@ -128,7 +190,25 @@ class Miam:
         """
         from geomiam.maps.plan import plan_map
 
-        return plan_map(self._obj, model, shapley=shapley, species=species, options=options)
+        return plan_map(
+            self._obj,
+            model,
+            shapley=shapley,
+            groups=groups,
+            using=using,
+            species=species,
+            scale=scale,
+            precision=precision,
+            method=method,
+            samples=samples,
+            rng=rng,
+            empty=empty,
+            require=require,
+            mask=mask,
+            memory_limit=memory_limit,
+            client=client,
+            chunks=chunks,
+        )
 
     def sample(
         self,
@@ -181,7 +261,7 @@ class Miam:
     def saturation(
         self, model: Model | str | Path, *, memory_limit: int | str | None = None
     ) -> xr.DataArray:
-        """Return the share of symbols beyond the training data; see :func:`geomiam.explain.saturation`.
+        """Return the share of symbols beyond the training data; see :func:`geomiam.saturation`.
 
         >>> share = cube.miam.saturation(model)  # doctest: +SKIP
         """

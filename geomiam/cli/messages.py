@@ -28,8 +28,7 @@ OTHER_NAMES = {
 }
 """Python arguments whose flag has another name."""
 CONFIGS = re.compile(
-    r"(?:training=|network=|options=)?(?:gm\.|geomiam\.)?(?:explain\.|sources\.)?"
-    r"(?:(?:Training|Network)Config|[A-Z]\w+Options)\(([^()]*)\)"
+    r"(?:training=|network=)?(?:gm\.|geomiam\.)?(?:Training|Network)Config\(([^()]*)\)"
 )
 VALUE = (
     r"True|False|None|'[^']*'|\"[^\"]*\"|<[^>]*>|\[[^\]]*\]|\{[^}]*\}|…|\.\.\.|[\w+-]+(?:\.\w+)*"

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 
 from geomiam.errors import MemoryRefused
+from geomiam.explain.shapley_values import SAMPLES, Method
 from geomiam.inference.cells import check_memory as check_chunk_memory
 from geomiam.inference.inputs import Data, as_data
-from geomiam.inference.options import MapOptions
+from geomiam.inference.slabs import Scale
 from geomiam.maps.job import Job, cell_variables
 from geomiam.maps.memory import resident
+from geomiam.maps.options import map_options
 from geomiam.maps.store import template
 from geomiam.maps.trial import cells_with_data, try_block
-from geomiam.model.model import Model
+from geomiam.model.model import Model, Precision
 from geomiam.model.saved_model import as_model
 from geomiam.outputs.html import facts_html
+from geomiam.tokens.select import Selector
 
 RESERVE = 64 * 2**20
 """Free bytes that the allocator holds for a process and for each thread: twice its padding."""
@@ -100,8 +102,20 @@ def plan_map(
     model: Model | str | Path,
     *,
     shapley: bool = False,
+    groups: Sequence[Selector] | Mapping[str, Selector | Sequence[Selector]] | None = None,
+    using: Selector | Sequence[Selector] | None = None,
     species: str | Sequence[str] | None = None,
-    options: MapOptions | None = None,
+    scale: Scale = "probability",
+    precision: Precision = "fp32",
+    method: Method | None = None,
+    samples: int = SAMPLES,
+    rng: int | np.random.Generator | None = 0,
+    empty: Literal["nan", "base"] = "nan",
+    require: Selector | Sequence[Selector] = (),
+    mask: str | None = None,
+    memory_limit: int | str | None = None,
+    client: Any = None,
+    chunks: Mapping[str, int] | None = None,
 ) -> MapPlan:
     """Estimate the blocks, memory and time of :func:`geomiam.write_map`, without writing.
 
@@ -110,8 +124,16 @@ def plan_map(
 
     Parameters
     ----------
-    ds, model, shapley, species, options
+    ds, model, shapley, client, chunks
         As :func:`geomiam.write_map`.
+    groups, method, samples, rng
+        With ``shapley=True``, as :func:`geomiam.shapley`.
+    using, species, scale, precision, require, mask
+        As :func:`geomiam.predict`.
+    empty : {"nan", "base"}
+        As :func:`geomiam.predict`; without ``shapley`` only.
+    memory_limit : int or str, optional
+        Most bytes that one block may need; default 4 GiB.
 
     Returns
     -------
@@ -131,18 +153,32 @@ def plan_map(
     >>> cube = gm.open_cube("cube.zarr")  # doctest: +SKIP
     >>> print(gm.plan_map(cube, "model", shapley=True))  # doctest: +SKIP
     """
-    options = MapOptions.of(options)
+    options = map_options(
+        shapley,
+        groups=groups,
+        using=using,
+        species=species,
+        scale=scale,
+        precision=precision,
+        method=method,
+        samples=samples,
+        rng=rng,
+        empty=empty,
+        require=require,
+        mask=mask,
+        memory_limit=memory_limit,
+    )
     model = as_model(model)
     ds = as_data(ds, model)
-    job = Job.of(ds, model, shapley=shapley, species=species, options=options)
+    job = Job.of(ds, model, shapley=shapley, options=options, chunks=chunks)
     map_template = template(ds, job)
-    need = check_memory(job, map_template)
+    need = check_memory(job, map_template, limit=memory_limit)
     job.warn_if_outside(ds)
     base = resident()  # before the trial, which leaves memory behind
     parts = [job.part(ds, index) for index in job.blocks.examples()]
     share = float(np.mean([cells_with_data(part).mean() for part in parts]))
     trial = try_block(job, ds, out=_bytes_of_results(job, map_template))
-    workers, threads = parallel_blocks(options.client)
+    workers, threads = parallel_blocks(client)
     return MapPlan(
         sizes=job.blocks.sizes,
         steps=job.blocks.steps,
@@ -158,7 +194,7 @@ def plan_map(
     )
 
 
-def check_memory(job: Job, map_template: xr.Dataset) -> int:
+def check_memory(job: Job, map_template: xr.Dataset, *, limit: int | str | None) -> int:
     """Return the bytes that one block needs.
 
     Raises
@@ -172,11 +208,11 @@ def check_memory(job: Job, map_template: xr.Dataset) -> int:
             job.model,
             out,
             cells=job.blocks.cells_of_one,
-            limit=job.options.memory_limit,
+            limit=limit,
             dims=list(job.blocks.sizes),
         )
     except MemoryRefused as error:
-        text = re.sub(r"ds\.chunk\(([^)]*)\)", r"MapOptions(chunks=dict(\1))", str(error))
+        text = str(error).replace("ds.chunk(", "chunks=dict(")
         raise MemoryRefused(text) from None
 
 

@@ -13,7 +13,7 @@ import xarray as xr
 from geomiam.errors import SourceError
 from geomiam.sources.build_report import VariableReport
 from geomiam.sources.sentinel2.composites import CLEAR, LOOKS
-from geomiam.sources.sentinel2.sentinel2 import plan_sentinel2, read_sentinel2
+from geomiam.sources.sentinel2.sentinel2 import plan_sentinel2, sentinel2
 from geomiam.sources.stac.stac_source import StacSource, as_source
 from geomiam.sources.variable_reader import with_catalog_dims
 from geomiam.sources.variable_tasks import VariableTask
@@ -61,7 +61,7 @@ class SceneVariables:
 def read_scenes(tasks: Sequence[VariableTask]) -> SceneVariables:
     """Read the variables of one source together, so that each scene is masked once for all of them."""
     source = tasks[0].source
-    ds = read_sentinel2(
+    ds = sentinel2(
         tasks[0].box,
         source.time,
         bands=_all_bands(tasks),

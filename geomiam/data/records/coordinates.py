@@ -18,8 +18,9 @@ DEGREES = (
     ("decimallongitude", "decimallatitude"),
     ("lng", "lat"),
     ("long", "lat"),
+    ("decimal_longitude", "decimal_latitude"),
 )
-PAIRS = (*DEGREES, ("x", "y"))
+PAIRS = (*DEGREES, ("x", "y"), ("xcoord", "ycoord"), ("easting", "northing"))
 """Pairs of column names; degrees come first, because their CRS is certain."""
 TEXT_NAMES = ("geometry", "geom", "wkt", "footprintwkt", "the_geom")
 POINT = r"\s*(?:SRID=\d+;)?POINT\s*[ZM]*\s*\(\s*(\S+)\s+([^\s)]+)[^)]*\)\s*"
@@ -59,6 +60,12 @@ def locate(table: pd.DataFrame, *, x: str | None, y: str | None, crs: Any) -> Po
     crs = "EPSG:4326" if crs is None and is_degrees else crs
     xs, ys = (numbers(table, n) for n in names)
     return Points(xs, ys, crs, (str(names[0]), str(names[1])))
+
+
+def has_coordinates(table: pd.DataFrame) -> bool:
+    """Return whether a table has points, or columns that are recognised as coordinates."""
+    is_geometry = hasattr(getattr(table, "geometry", None), "geom_type")
+    return is_geometry or _pair(table) is not None or _text_column(table) is not None
 
 
 def _guess(table: pd.DataFrame, *, x: str | None, y: str | None) -> tuple[str, str]:

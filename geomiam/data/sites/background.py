@@ -12,6 +12,7 @@ from geomiam.data.dataset import as_dataset
 from geomiam.data.grid.grid import restore, spatial_dims
 from geomiam.data.sites.cells import read_cells
 from geomiam.data.sites.requirements import Requirements
+from geomiam.data.sites.target_group import searched
 from geomiam.errors import LabelError, warn
 from geomiam.geo.crs import crs_of
 from geomiam.geo.dims import SITE
@@ -45,7 +46,9 @@ def add_background(
         ``"random"``: new sites on cells where a predictor is observed, with 0 for every species. They
         are drawn without replacement and evenly over the area (on geographic grids, the weight of a
         cell is cos(latitude)). Cells with presences are candidates too. ``"target-group"``: no new
-        sites; at sites where another species was recorded, species not recorded (NaN) become 0.
+        sites; at sites where another species was recorded, species not recorded (NaN) become 0. Sites of
+        an occurrence cube have the records of each class: there, species become 0 where their class
+        was recorded.
     require
         Modalities (by the attribute ``modality``) or variables of which a cell must have a value.
     mask
@@ -244,8 +247,8 @@ def _append(sites: xr.Dataset, background: xr.Dataset) -> xr.Dataset:
 def _target_group(
     sites: xr.Dataset, *, n: int | None, rng: np.random.Generator
 ) -> tuple[xr.Dataset, int, int]:
-    missing = sites["presence"].isnull()
-    partly = (missing.any("species") & ~missing.all("species")).values
+    missing = searched(sites)
+    partly = missing.any("species").values
     places = np.flatnonzero(partly)
     _check_candidates(
         len(places), n, description="sites where some species were recorded and others not"

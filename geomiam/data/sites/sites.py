@@ -15,7 +15,8 @@ from geomiam.data.dataset import as_dataset
 from geomiam.data.grid.grid import geobox, restore
 from geomiam.data.records.coordinates import Points, check_columns, locate, numbers
 from geomiam.data.records.files import read_table
-from geomiam.data.records.records import Records, read_records
+from geomiam.data.records.labels import Records, labels_of
+from geomiam.data.records.origin import provenance
 from geomiam.data.sites.cells import (
     has_required,
     is_empty,
@@ -26,6 +27,7 @@ from geomiam.data.sites.cells import (
 )
 from geomiam.data.sites.left_out import reasons_of, report_left_out, warn_merged
 from geomiam.data.sites.requirements import Requirements
+from geomiam.data.sites.target_group import has_target_group, with_target_group
 from geomiam.data.store.store import open_zarr, write_zarr
 from geomiam.errors import OccurrenceError
 from geomiam.geo.dims import SITE
@@ -60,8 +62,7 @@ def sample(
     cube
         Variables with both spatial dims are read; other variables are left out.
     occurrences
-        DataFrame, GeoDataFrame, or a path to csv, tsv, txt, parquet or gpkg. Text is separated by
-        commas, semicolons, or tabs, as in GBIF's downloads.
+        Records of :func:`read_records`, or any table or path that it reads.
     species
         For a long table, the column of species names; names that differ by case or blanks are joined.
         For a wide table, a list of columns, one for each species, with 1, 0, counts, or NaN for not
@@ -97,7 +98,9 @@ def sample(
         species was not recorded; coordinates of the cell centres along ``site``. Attributes, as JSON:
         ``left_out`` with the number of rows left out by reason; ``sampled`` with the numbers of rows,
         sites, records merged with another record of the same species and site, absences by Darwin Core
-        terms and moved records, and the longest distance of a move in km.
+        terms and moved records, and the longest distance of a move in km; ``records`` with the origin,
+        cleaning and thinning of the records. Sites of an occurrence cube have the coordinate
+        ``target_group_records(site, target_group)``: the records of each class.
 
     Raises
     ------
@@ -139,12 +142,12 @@ def sample(
     _check_keep(table, keep, cube=cube)
     requirements = Requirements.of(cube, require, mask)
     distance = None if snap is None else kilometres(snap, "snap")
-    records = read_records(table, species=species, presence=presence)
+    records = labels_of(table, species=species, presence=presence)
     points = locate(table, x=x, y=y, crs=crs)
     box = geobox(cube)
     cells, moved_km = snapped_cells(points, box, cube, requirements=requirements, km=distance)
     reason = reasons_of(points, box, cells)
-    reason[(reason == "") & (records.codes < 0)] = "no_species"
+    reason[(reason == "") & (records.codes < 0) & ~has_target_group(table)] = "no_species"
     used_rows = np.flatnonzero(reason == "")
     site, first = _group(table, points, cells, rows=used_rows, keep=keep, thin=thin)
     sites = read_cells(cube, cells[used_rows[first]])
@@ -156,7 +159,9 @@ def sample(
     reason[used_rows[empty[site]]], reason[used_rows[lacking[site]]] = "empty_cell", "required"
     usable = ~empty & ~lacking
     merged_count = _merged(records, used_rows[usable[site]], site[usable[site]])
-    sites = sites.assign(presence=_presence(records, used_rows, site=site)).isel({SITE: usable})
+    sites = sites.assign(presence=_presence(records, used_rows, site=site))
+    sites = with_target_group(sites, table, records, rows=used_rows, site=site)
+    sites = sites.isel({SITE: usable})
     hint = (
         ""
         if distance or is_lazy(cube)
@@ -173,7 +178,8 @@ def sample(
         "snapped": len(moved_km),
         "snapped_km": round(float(moved_km.max(initial=0)), 3),
     }
-    return restore(sites.assign_attrs(left_out=left_out, sampled=json.dumps(counts)), sites)
+    attrs = {"left_out": left_out, "sampled": json.dumps(counts)} | provenance(table)
+    return restore(sites.assign_attrs(attrs), sites)
 
 
 def _check_keep(table: pd.DataFrame, keep: tuple[str, ...], *, cube: xr.Dataset) -> None:
@@ -203,10 +209,15 @@ def _group(
 
 def _merged(records: Records, rows: np.ndarray, site: np.ndarray) -> int:
     """Return the number of records with the same species and site as an earlier record."""
-    values = records.values[rows]
+    values = _values(records)[rows]
     row, column = np.nonzero(np.isfinite(values if records.wide else values[:, None]))
     species = column if records.wide else records.codes[rows[row]]
     return len(row) - len(np.unique(np.stack([site[row], species], 1), axis=0))
+
+
+def _values(records: Records) -> np.ndarray:
+    """Return the labels; NaN for rows without a species, which count the records of a target group."""
+    return records.values if records.wide else np.where(records.codes < 0, np.nan, records.values)
 
 
 def _presence(records: Records, rows: np.ndarray, *, site: np.ndarray) -> xr.DataArray:
@@ -214,7 +225,7 @@ def _presence(records: Records, rows: np.ndarray, *, site: np.ndarray) -> xr.Dat
     n = int(site.max(initial=-1)) + 1
     presence = np.full((n, len(records.names)), np.nan, dtype="float32")
     at = (site, records.codes[rows]) if records.values.ndim == 1 else site
-    np.fmax.at(presence, at, records.values[rows])
+    np.fmax.at(presence, at, _values(records)[rows])
     attrs = {"long_name": "presence", "comment": "1 present, 0 absent, NaN not surveyed"}
     return xr.DataArray(
         presence, dims=(SITE, "species"), coords={"species": records.names}, attrs=attrs

@@ -32,7 +32,7 @@ MODALITY = "sentinel2"
 
 
 @with_progress
-def read_sentinel2(
+def sentinel2(
     like: Any,
     time: Any,
     *,
@@ -132,7 +132,7 @@ def read_sentinel2(
     --------
     >>> import geomiam as gm
     >>> grid = gm.open_cube("cube.zarr")  # doctest: +SKIP
-    >>> gm.sources.read_sentinel2(grid, "2018-05/2018-08", composite="1MS")  # doctest: +SKIP
+    >>> gm.sentinel2(grid, "2018-05/2018-08", composite="1MS")  # doctest: +SKIP
     """
     grid, template = _grid(like)
     _check(on_error, resample, grid)
@@ -192,7 +192,7 @@ def plan_sentinel2(
     --------
     >>> import geomiam as gm
     >>> grid = gm.open_cube("cube.zarr")  # doctest: +SKIP
-    >>> print(gm.sources.plan_sentinel2(grid, "2018-05/2018-08"))  # doctest: +SKIP
+    >>> print(gm.plan_sentinel2(grid, "2018-05/2018-08"))  # doctest: +SKIP
     """
     grid, _ = _grid(like)
     mask_settings = cloud_mask(mask, snow=snow, dilate=0)

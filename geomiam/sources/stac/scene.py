@@ -180,7 +180,7 @@ def scene_of(
         rules[band] = rule(item.properties, item.assets[key].to_dict(), offset=offset, name=item.id)
         if rules[band].doubt:
             problems[band] = (
-                f"{rules[band].doubt}; settle it with geomiam.sources.StacSource(..., offset=0 or -0.1)"
+                f"{rules[band].doubt}; settle it with geomiam.StacSource(..., offset=0 or -0.1)"
             )
     item.assets = {k: a for k, a in item.assets.items() if k in assets.values()}
     return Scene(item, moment(item), assets, rules, problems, absent, asset_keys)

@@ -50,7 +50,7 @@ class StacSource:
     Examples
     --------
     >>> import geomiam as gm
-    >>> gm.sources.StacSource("https://example.org/stac", collection="sentinel-2-l2a").timeout
+    >>> gm.StacSource("https://example.org/stac", collection="sentinel-2-l2a").timeout
     30.0
     """
 
@@ -131,7 +131,7 @@ def _items_of(data: Mapping[str, Any]) -> list[Any]:
 def _advice(problem: str) -> str:
     return (
         f"{problem}; pass one of {sorted(PRESETS)}, a URL, a path, "
-        "geomiam.sources.StacSource(url, collection), an item, or a list or search of items"
+        "geomiam.StacSource(url, collection), an item, or a list or search of items"
     )
 
 
@@ -157,7 +157,7 @@ def _planetary_signer() -> Callable[[str], str]:
     except ImportError as error:
         raise SourceError(
             "Planetary Computer signs its URLs: pip install planetary-computer, or pass "
-            "geomiam.sources.StacSource(url, collection, sign=...)"
+            "geomiam.StacSource(url, collection, sign=...)"
         ) from error
     return sign_url
 
@@ -175,6 +175,6 @@ def choose_collection(ids: Sequence[str], source: StacSource) -> str:
     if not matches or (len(matches) > 1 and matches[0] not in candidates):
         raise SourceError(
             f"collection {source.collection or 'not set'}; {scrub(source.url)} has {sorted(ids)}; "
-            "pass geomiam.sources.StacSource(url, collection='...')"
+            "pass geomiam.StacSource(url, collection='...')"
         )
     return matches[0]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from geomiam.data.records.columns import species_column
 from geomiam.data.records.coordinates import check_columns, numbers
 from geomiam.errors import NamesJoined, OccurrenceError, warn
 
@@ -45,7 +46,7 @@ class Records:
         return self.values.ndim == 2
 
 
-def read_records(
+def labels_of(
     table: pd.DataFrame, *, species: str | Sequence[str], presence: str = "presence"
 ) -> Records:
     """Return the records of a long or a wide table.
@@ -68,6 +69,8 @@ def read_records(
         check_columns(table, species, setting="species=")
         return _wide(table, list(species))
 
+    if species == "species" and (name := species_column(table)) is not None:
+        species = name
     if species not in table.columns:
         raise OccurrenceError(
             f"no species column '{species}'; found columns {list(table.columns)}: pass species=..., "
