@@ -18,27 +18,19 @@ MAX_COORDINATE = 2**28
 """Largest coordinate along one dim in bytes: it is read when a store is opened."""
 MAX_CHUNKS = 150_000
 """Largest number of chunks of a cube that is planned or built: each takes half a millisecond."""
-CHUNK_CELLS = 512 * 512
-CHUNK_NUMBERS = 16_000_000
-"""Sizes of chunks in a cube that is built, in cells and in numbers."""
+CHUNK_SIDE = 512
+"""Most rows and columns of a chunk of a cube that is built, unless the caller sets chunks."""
+CHUNK_VALUES = 16_000_000
+"""Most values of such a chunk: 64 MB of float32, of which a worker holds several at once."""
 
 
 def check_cells(cells: Sequence[tuple[int, int]], *, remedy: str) -> None:
     """Refuse a cube with more chunks than can be processed.
 
-    Parameters
-    ----------
-    cells : sequence of tuple of int
-        For each variable, the number of cells and of numbers in each cell.
-    remedy : str
-        The correction, for the message.
-
-    Raises
-    ------
-    GridError
-        With the numbers of cells and chunks.
+    ``cells`` has for each variable the number of cells and of values in each cell; ``remedy`` is the
+    correction, for the message.
     """
-    chunks = sum(max(n // CHUNK_CELLS, n * depth // CHUNK_NUMBERS) + 1 for n, depth in cells)
+    chunks = sum(max(n // CHUNK_SIDE**2, n * depth // CHUNK_VALUES) + 1 for n, depth in cells)
     if chunks > MAX_CHUNKS:
         raise GridError(
             f"the cube has {max(cells)[0]:,} cells in {len(cells)} variables, which are about {chunks:,} "
@@ -47,13 +39,7 @@ def check_cells(cells: Sequence[tuple[int, int]], *, remedy: str) -> None:
 
 
 def check_block(size: int, *, location: str, error: type[GeomiamError] = UnreadableFile) -> None:
-    """Refuse a block on disk that is too large to be decoded.
-
-    Raises
-    ------
-    GeomiamError
-        Of the class ``error``, with the size in bytes.
-    """
+    """Refuse a block on disk that is too large to be decoded."""
     if size > MAX_BLOCK:
         raise error(
             f"{location} is stored in blocks of {size:,} bytes, more than {MAX_BLOCK:,}, and each is "
@@ -74,13 +60,7 @@ def check_array(
 
 
 def check_zarr(group: Any, *, location: str, error: type[GeomiamError] = UnreadableFile) -> None:
-    """Check the metadata of the arrays of an opened Zarr group.
-
-    Raises
-    ------
-    GeomiamError
-        Of the class ``error``, with the name of the array.
-    """
+    """Check the metadata of the arrays of an opened Zarr group."""
     for name, array in group.arrays():
         size = getattr(array.dtype, "itemsize", 8) or 8
         place = f"'{name}' of {location}"
@@ -88,35 +68,23 @@ def check_zarr(group: Any, *, location: str, error: type[GeomiamError] = Unreada
 
 
 def check_metadata(store: str | Path) -> None:
-    """Refuse a local store with devices or pipes as metadata: reading them may never end.
-
-    Raises
-    ------
-    UnreadableFile
-        With the name of the file.
-    """
-    for folder in (str(store), *_folders(store)):
+    """Refuse a local store with devices or pipes as metadata: reading them may never end."""
+    try:
+        with os.scandir(store) as entries:
+            folders = sorted(e.path for e in entries if e.is_dir())
+    except (OSError, ValueError):
+        folders = []
+    for folder in (str(store), *folders):
         for name in STORE_FILES:
             file = os.path.join(folder, name)
             if os.path.exists(file):
                 regular_file(file, max_bytes=64 * 2**20)
 
 
-def _folders(store: str | Path) -> list[str]:
-    try:
-        with os.scandir(store) as entries:
-            return sorted(e.path for e in entries if e.is_dir())
-    except (OSError, ValueError):
-        return []
-
-
 def check_hdf5(path: str | Path, error: type[GeomiamError] = UnreadableFile) -> None:
-    """Check the metadata of the arrays of a NetCDF 4 file; without h5py nothing is checked.
+    """Check the arrays of a NetCDF 4 file, and that none lies in another file.
 
-    Raises
-    ------
-    GeomiamError
-        Of the class ``error``, if a block is too large, or an array lies in another file.
+    Without h5py nothing is checked.
     """
     try:
         import h5py
@@ -131,28 +99,16 @@ def check_hdf5(path: str | Path, error: type[GeomiamError] = UnreadableFile) -> 
                 continue
             if array.is_virtual or array.external:
                 raise error(f"'{name}' of {path} lies in other files, which are not read; copy it")
-            check_array(
-                array.shape or (),
-                array.chunks,
-                array.dtype.itemsize,
-                location=f"'{name}' of {path}",
-                error=error,
-            )
+            place, size = f"'{name}' of {path}", array.dtype.itemsize
+            check_array(array.shape or (), array.chunks, size, location=place, error=error)
 
 
 def check_raster(file: Any, *, location: str, error: type[GeomiamError] = UnreadableFile) -> None:
-    """Check the sizes of the blocks of an opened GeoTIFF.
-
-    Raises
-    ------
-    GeomiamError
-        Of the class ``error``, with the size in bytes.
-    """
+    """Check the sizes of the blocks of an opened GeoTIFF."""
     import numpy as np
 
-    interleaved_bands = (
-        file.count if file.interleaving and file.interleaving.value == "PIXEL" else 1
-    )
+    by_pixel = file.interleaving and file.interleaving.value == "PIXEL"
+    bands = file.count if by_pixel else 1  # bands of a pixel are stored, and decoded, together
     for (rows, cols), dtype in zip(file.block_shapes, file.dtypes, strict=True):
-        size = rows * cols * interleaved_bands * np.dtype(dtype).itemsize
+        size = rows * cols * bands * np.dtype(dtype).itemsize
         check_block(size, location=location, error=error)

@@ -2,106 +2,104 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import xarray as xr
 
+from geomiam.checks.sizes import CHUNK_SIDE, CHUNK_VALUES
 from geomiam.data.grid.chips import fold
 from geomiam.data.grid.grid import merge, restore, spatial_dims
 from geomiam.data.store.encoding import chunk_sizes
+from geomiam.data.values.attributes import flags_of, text_of
 from geomiam.errors import GridError
-from geomiam.sources.attributes import with_attributes
 from geomiam.sources.build_report import VariableReport
-from geomiam.sources.scene_variables import SceneVariables, group_by_source, read_scenes
+from geomiam.sources.inputs import BuildInputs, VariableTask
+from geomiam.sources.paths import stamp
+from geomiam.sources.scene_variables import SceneVariables, read_scenes
 from geomiam.sources.variable_reader import read_variable
-from geomiam.sources.variable_tasks import BuildInputs, VariableTask
 
-CHUNK = 512
-"""Most rows and columns of a chunk, unless the caller sets chunks."""
 WHOLE_DIM = 2**31 - 1
 """Stands for the length of a dim beyond place, which only the source has."""
-CHUNK_VALUES = 16_000_000
-"""Most values of such a chunk: 64 MB of float32, of which a worker holds several at once."""
+WITHOUT_EFFECT = {"on_error", "hosts"}
+"""Keys of a source that change no value."""
 
 
 @dataclass(frozen=True)
 class AssembledCube:
-    """A lazy cube, and the scenes behind its Sentinel-2 variables.
+    """A lazy cube, its Sentinel-2 variables, and the same in chunks of single dates.
 
-    Attributes
-    ----------
-    cube
-        All variables, dask.
-    scenes
-        Scenes by name of a Sentinel-2 variable.
-    dates
-        The Sentinel-2 variables in chunks of single dates, each of which can be read alone.
+    Each chunk of ``dates`` can be read alone, which a repair requires.
     """
 
     cube: xr.Dataset
-    scenes: dict[str, SceneVariables]
+    scenes: list[SceneVariables]
     dates: xr.Dataset
 
 
-def assemble(inputs: BuildInputs, chunks: Mapping[str, int]) -> AssembledCube:
-    """Read all variables lazily and merge them.
-
-    Raises
-    ------
-    SourceError
-        If a source cannot be read.
-    GridError
-        If variables have different labels along one dim.
-    """
-    scenes: dict[str, SceneVariables] = {}
-    for group in group_by_source(inputs.tasks):
-        scenes |= dict.fromkeys((t.variable.name for t in group), read_scenes(group))
+def assemble(inputs: BuildInputs, chunks: Mapping[str, int] | None) -> AssembledCube:
+    """Read all variables lazily and merge them."""
+    sizes = _chunks_of(chunks, inputs)
+    scenes = [read_scenes(group) for group in inputs.scene_groups]
+    arrays = {name: (a, v.reports[name]) for v in scenes for name, a in v.arrays.items()}
     back = dict(zip(("y", "x"), spatial_dims(inputs.template), strict=True))
     parts, rows, dates = [], [], xr.Dataset()
     for task in inputs.tasks:
         name = task.variable.name
-        report = scenes[name].reports[name] if name in scenes else task.empty_report()
-        array = scenes[name].arrays[name] if name in scenes else read_variable(task, report, inputs)
-        array = _finish(array, task, report, inputs)
-        parts.append(_with_chunks(array, chunks).rename(back).to_dataset(name=name))
-        if name in scenes:
+        array, report = arrays.get(name) or read_variable(task, inputs)
+        array = array.drop_vars([c for c in array.coords if c not in array.dims or c in ("y", "x")])
+        if task.times > 1:
+            array = fold(array, task.times, dims=task.chip_dims)
+        array = _with_attributes(array, task, report, inputs)
+        parts.append(_with_chunks(array, sizes).rename(back).to_dataset(name=name))
+        if name in arrays:
             dates[name] = array.rename(back).variable
         rows.append({k: v for k, v in asdict(report).items() if v})
     cube = restore(_merge(parts, inputs), inputs.template)
-    cube.attrs = _attributes(inputs, rows, scenes)
-    return AssembledCube(cube, scenes, dates)
-
-
-def _attributes(
-    inputs: BuildInputs, rows: Sequence[Mapping[str, Any]], scenes: Mapping[str, SceneVariables]
-) -> dict[str, Any]:
-    source_of = {t.variable.name: t.source.name for t in inputs.tasks}
-    items = {source_of[name]: variables.items for name, variables in scenes.items()}
-    failures = list(dict.fromkeys(line for v in scenes.values() for line in v.failed))
-    return {
+    items = {v.source: v.items for v in scenes}
+    failures = list(dict.fromkeys(line for v in scenes for line in v.failed))
+    cube.attrs = {
         "title": inputs.schema.title or inputs.schema.name,
         "catalog": inputs.schema.name,
         "sources": json.dumps(rows),
         **({"scenes": json.dumps(items)} if items else {}),
         **({"failed_assets": failures} if failures else {}),
     }
+    return AssembledCube(cube, scenes, dates)
 
 
-def _finish(
+def _with_attributes(
     array: xr.DataArray, task: VariableTask, report: VariableReport, inputs: BuildInputs
 ) -> xr.DataArray:
-    """Give a variable the dims and attributes of the cube."""
-    array = array.drop_vars([c for c in array.coords if c not in array.dims or c in ("y", "x")])
-    if task.times > 1:
-        array = fold(array, task.times, dims=task.chip_dims)
+    """Return a variable with attributes of the catalog, otherwise of its file."""
+    variable, modality = task.variable, task.modality
     source = inputs.elevation_of(task).source if task.source.kind == "derived" else task.source
-    return with_attributes(array, task, report, source)
+    classes = variable.classes
+    if variable.kind == "categorical" and not classes:
+        classes = flags_of(array.attrs)
+    attrs = {
+        "modality": modality.name,
+        "units": variable.units or text_of(array.attrs, "units"),
+        "long_name": variable.long_name,
+        "kind": variable.kind,
+        "source": modality.source or source.title or source.name,
+        "license": modality.license or source.license,
+        "citation": modality.citation or source.citation,
+        "resampling": report.resampling,
+        "source_crs": report.crs,
+        "source_resolution": report.resolution,
+        "flag_values": list(classes),
+        "flag_meanings": " ".join(m.replace(" ", "_") for m in classes.values()),
+    }
+    array = array.copy(deep=False)
+    array.attrs = {k: v for k, v in attrs.items() if v}
+    return array
 
 
 def _merge(parts: Sequence[xr.Dataset], inputs: BuildInputs) -> xr.Dataset:
+    """Merge variables; if labels of a dim differ, the message names the sources and variables."""
     try:
         return merge(parts)
     except GridError as error:
@@ -121,27 +119,49 @@ def _merge(parts: Sequence[xr.Dataset], inputs: BuildInputs) -> xr.Dataset:
         ) from None
 
 
-def _with_chunks(array: xr.DataArray, chunks: Mapping[str, int]) -> xr.DataArray:
-    depth = max(array.size // max(array.sizes["y"] * array.sizes["x"], 1), 1)
-    side = min(CHUNK, max(16, int((CHUNK_VALUES / depth) ** 0.5) // 16 * 16))
-    spatial = {d: min(chunks.get(d, side), array.sizes[d]) for d in ("y", "x")}
-    return array.chunk({d: spatial.get(d, chunks.get(d, -1)) for d in map(str, array.dims)})
-
-
-def chunks_of(chunks: Mapping[str, int] | None, inputs: BuildInputs) -> dict[str, int]:
-    """Return checked chunks along y, x and the dims beyond place.
-
-    The spatial dims may have their names in the cube.
-
-    Raises
-    ------
-    GridError
-        If a dim is unknown or a size is not positive.
-    """
+def _chunks_of(chunks: Mapping[str, int] | None, inputs: BuildInputs) -> dict[str, int]:
+    """Return checked chunks along y, x and dims beyond place; y and x may have the cube's names."""
     names = dict(zip(spatial_dims(inputs.template), ("y", "x"), strict=True))
     height, width = inputs.box.shape.yx
     sizes = {str(d): WHOLE_DIM for t in inputs.tasks for d in t.variable.dims}
     sizes |= {"y": height, "x": width}
     if isinstance(chunks, Mapping):
         chunks = {names.get(d, d): n for d, n in chunks.items()}
-    return chunk_sizes(chunks, sizes, automatic=CHUNK)
+    return chunk_sizes(chunks, sizes, automatic=CHUNK_SIDE)
+
+
+def _with_chunks(array: xr.DataArray, chunks: Mapping[str, int]) -> xr.DataArray:
+    depth = max(array.size // max(array.sizes["y"] * array.sizes["x"], 1), 1)
+    side = min(CHUNK_SIDE, max(16, int((CHUNK_VALUES / depth) ** 0.5) // 16 * 16))
+    spatial = {d: min(chunks.get(d, side), array.sizes[d]) for d in ("y", "x")}
+    return array.chunk({d: spatial.get(d, chunks.get(d, -1)) for d in map(str, array.dims)})
+
+
+def fingerprints(inputs: BuildInputs, assembly: AssembledCube) -> dict[str, str]:
+    """Return by variable a digest of everything that determines its values."""
+    from geomiam._version import __version__
+
+    items = {name: v.items for v in assembly.scenes for name in v.arrays}
+    prints = {}
+    for task in inputs.tasks:
+        array = assembly.cube[task.variable.name]
+        tasks = [task, *([inputs.elevation_of(task)] if task.source.kind == "derived" else [])]
+        options = [t.source.model_dump(mode="json", exclude=WITHOUT_EFFECT) for t in tasks]
+        variables = [t.variable.model_dump(mode="json") for t in tasks]
+        parts = [
+            __version__,
+            [
+                list(task.box.shape.yx),
+                list(task.box.affine),
+                str(task.box.crs),
+                list(assembly.cube.dims),
+            ],
+            [array.dims, array.chunks, sorted((k, str(v)) for k, v in array.attrs.items())],
+            list(zip(options, variables, strict=True)),
+            [stamp(p) for t in tasks for p in t.files.flat],
+            [str(array[d].values.tolist()) for d in array.dims if d in array.coords],
+            items.get(task.variable.name, []),
+        ]
+        text = json.dumps(parts, default=str)
+        prints[task.variable.name] = hashlib.sha256(text.encode()).hexdigest()
+    return prints

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -11,22 +12,34 @@ from typing import Any
 
 import pandas as pd
 import xarray as xr
+import zarr
 
 from geomiam.checks.files import reason
+from geomiam.data.coverage import coverage
+from geomiam.data.grid.grid import spatial_dims
 from geomiam.data.store.resume import write_parts
 from geomiam.data.store.store import open_cube
-from geomiam.errors import GeomiamError, OutputExists, OutputRefused, SourceError
+from geomiam.errors import (
+    DoubtfulSource,
+    GeomiamError,
+    OutputExists,
+    OutputRefused,
+    ResumeRefused,
+    SourceError,
+    warn,
+)
 from geomiam.outputs.check import check_output, refuse_overlap
+from geomiam.outputs.lock import output_lock
 from geomiam.outputs.paths import real_path
 from geomiam.progress import with_progress
 from geomiam.schema.schema import Schema
-from geomiam.sources.assembly import assemble, chunks_of
-from geomiam.sources.build_report import CubePlan
-from geomiam.sources.completion import completion_attributes, repair_cube
-from geomiam.sources.fingerprint import fingerprint, paths_of
-from geomiam.sources.scene_variables import group_by_source, plan_scenes
+from geomiam.sources.assembly import AssembledCube, assemble, fingerprints
+from geomiam.sources.build_report import CubePlan, VariableReport, list_variables
+from geomiam.sources.inputs import BuildInputs, build_inputs
+from geomiam.sources.scene_variables import FAILED, failed_lines, plan_scenes, repair_scenes
 from geomiam.sources.variable_reader import read_variable
-from geomiam.sources.variable_tasks import build_inputs
+
+FINGERPRINTS = "fingerprints"
 
 
 @with_progress
@@ -116,29 +129,24 @@ def build_cube(
         _claim(out, overwrite or repairing, inputs=[catalog, like])
     inputs = build_inputs(catalog, like, bounds=bounds, roots=roots)
     if out is not None:
-        refuse_overlap(real_path(out), [p for t in inputs.tasks for p in paths_of(t)])
-    assembly = assemble(inputs, chunks_of(chunks, inputs))
+        refuse_overlap(real_path(out), [p for t in inputs.tasks for p in t.files.flat])
+    assembly = assemble(inputs, chunks)
     if out is None:
         return assembly.cube
-    prints = {
-        t.variable.name: fingerprint(
-            t, assembly.cube, inputs, scenes=assembly.scenes.get(t.variable.name)
-        )
-        for t in inputs.tasks
-    }
+    prints = fingerprints(inputs, assembly)
     if not repairing:
         with _source_errors(out):
             write_parts(
                 assembly.cube,
                 out,
                 prints=prints,
-                together=[[t.variable.name for t in g] for g in group_by_source(inputs.tasks)],
-                remarks={name: variables.failed for name, variables in assembly.scenes.items()},
+                together=[list(v.arrays) for v in assembly.scenes],
+                remarks={name: v.failed for v in assembly.scenes for name in v.arrays},
                 overwrite=overwrite,
-                finish=partial(completion_attributes, inputs, prints),
+                finish=partial(_completion, inputs, prints),
             )
     # also after a new build: files that failed before an interrupted build resumed are read again
-    repair_cube(real_path(out), assembly.dates, assembly.scenes, inputs=inputs, prints=prints)
+    _repair(real_path(out), assembly, inputs, prints)
     return open_cube(out)
 
 
@@ -167,6 +175,58 @@ def _source_errors(out: str | Path) -> Iterator[None]:
             f"a source cannot be read to its end: {reason(error)}; fetch its files again and build with "
             "the same arguments; complete parts are kept"
         ) from error
+
+
+def _repair(
+    store: Path, assembly: AssembledCube, inputs: BuildInputs, prints: Mapping[str, str]
+) -> None:
+    """Read files again that failed in a cube on disk, which was built from the same inputs."""
+    before = zarr.open_group(store, mode="r").attrs.get(FINGERPRINTS)
+    try:
+        stored_prints = json.loads(before) if isinstance(before, str) else {}
+    except ValueError:
+        stored_prints = {}
+    equal = {n for n in prints if prints[n] == stored_prints.get(n)}
+    if different := sorted({*stored_prints, *prints} - equal):
+        raise ResumeRefused(
+            f"{store} was built from another catalog, other files, scenes or settings, or by another "
+            f"version of geomiam: {', '.join(different[:5])} differ; build it again with overwrite=True"
+        )
+    if not assembly.scenes:
+        return
+    rows = spatial_dims(inputs.template)[0]
+    with output_lock(store):
+        lines = repair_scenes(store, assembly.dates, assembly.scenes, rows=rows)
+        if lines != failed_lines(store):
+            changes = {**_completion(inputs, prints, store, lines), FAILED: lines or None}
+            group = zarr.open_group(store, mode="r+")
+            attrs = {**dict(group.attrs), **changes}
+            group.attrs.put({k: v for k, v in attrs.items() if v is not None})
+
+
+def _completion(
+    inputs: BuildInputs, prints: Mapping[str, str], store: Path, failures: list[str]
+) -> dict[str, Any]:
+    """Return the attributes that depend on all pixels, and warn of variables without data."""
+    schema = inputs.schema.subset([t.variable.name for t in inputs.tasks])
+    shares = coverage(open_cube(store), schema)
+    by_name = [
+        dict(zip(map(str, a[a.dims[0]].values), map(float, a.values), strict=True))
+        for a in (shares["observed"], shares["variable_observed"])
+    ]
+    if empty := [name for name, share in by_name[1].items() if not share > 0]:
+        warn(
+            f"{len(empty)} variables are NaN in every cell: {list_variables(empty)}; check the extent of "
+            "their sources, their bands, and 'nodata:'",
+            DoubtfulSource,
+        )
+    texts = [json.dumps({n: round(v, 6) for n, v in values.items()}) for values in by_name]
+    return {
+        "coverage": texts[0],
+        "variable_coverage": texts[1],
+        FINGERPRINTS: json.dumps(dict(prints)),
+        **({FAILED: failures} if failures else {}),
+    }
 
 
 def plan_cube(
@@ -200,11 +260,11 @@ def plan_cube(
     >>> print(gm.plan_cube("catalog.yaml"))  # doctest: +SKIP
     """
     inputs = build_inputs(catalog, like, bounds=bounds, roots=roots)
-    reports = {r.variable: r for g in group_by_source(inputs.tasks) for r in plan_scenes(g)}
+    reports: dict[str, VariableReport] = {}
+    for group in inputs.scene_groups:
+        reports |= plan_scenes(group)
     rows = []
     for task in inputs.tasks:
-        report = reports.get(task.variable.name) or task.empty_report()
-        if task.source.kind != "stac":
-            read_variable(task, report, inputs)
+        report = reports.get(task.variable.name) or read_variable(task, inputs)[1]
         rows.append(asdict(report))
     return CubePlan(pd.DataFrame(rows), inputs.box, inputs.missing)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 import pandas as pd
 import xarray as xr
 
-from geomiam.errors import DoubtfulSource, warn
 from geomiam.outputs.html import table_html
 
 if TYPE_CHECKING:
@@ -66,23 +65,25 @@ class CubePlan:
         return int(self.table["bytes"].sum())
 
     def __repr__(self) -> str:
-        return "\n".join([self._head(), *_lines(self.table), *self._ends()])
+        head, *ends = self._about()
+        return "\n".join([head, *_lines(self.table), *ends])
 
     def _repr_html_(self) -> str:
         notes = ["; ".join(lines) for lines in self.table["notes"]]
         table = self.table.assign(notes=notes).drop(columns="bytes")
-        title = "\n".join([self._head(), *self._ends()])
-        return table_html(title, list(table.columns), table.itertuples(index=False))
+        return table_html(
+            "\n".join(self._about()), list(table.columns), table.itertuples(index=False)
+        )
 
-    def _head(self) -> str:
+    def _about(self) -> list[str]:
         rows, cols = self.grid.shape.yx
         cell = f"{abs(self.grid.resolution.x):g} {unit_of(self.grid)}"
-        return f"{rows:,} × {cols:,} cells of {cell} in {crs_name(self.grid)}"
-
-    def _ends(self) -> list[str]:
         names = ", ".join(self.missing)
-        lines = [f"without a source, not built: {names}"] if self.missing else []
-        return [*lines, f"{self.bytes / 1e6:,.1f} MB to read, as float32"]
+        return [
+            f"{rows:,} × {cols:,} cells of {cell} in {crs_name(self.grid)}",
+            *([f"without a source, not built: {names}"] if self.missing else []),
+            f"{self.bytes / 1e6:,.1f} MB to read, as float32",
+        ]
 
 
 def summary(cube: xr.Dataset) -> str:
@@ -110,43 +111,32 @@ def summary(cube: xr.Dataset) -> str:
     return "\n".join(lines)
 
 
-def warn_of_empty_variables(names: Sequence[str]) -> None:
-    """Warn of variables of a built cube that are NaN in every cell."""
-    if names:
-        warn(
-            f"{len(names)} variables are NaN in every cell: {_names(names)}; check the extent of their "
-            "sources, their bands, and 'nodata:'",
-            DoubtfulSource,
-        )
-
-
 def _lines(table: pd.DataFrame) -> list[str]:
-    """Return a line for each source, grid and resampling, then the notes."""
+    """Return a line for the variables of each source, grid and resampling, then the notes."""
+    lines = []
     keys = ["modality", "source", "kind", "crs", "resolution", "resampling"]
-    lines = [_line(dict(zip(keys, key)), part) for key, part in table.groupby(keys, sort=False)]
+    for key, rows in table.groupby(keys, sort=False):
+        modality, source, kind, crs, resolution, resampling = key
+        of_scenes = kind == "stac"
+        count = int(rows["files"].max() if of_scenes else rows["files"].sum())
+        unit = "scenes" if of_scenes else "file" if count == 1 else "files"
+        absent = int(rows["absent"].sum())
+        details = [
+            f"{kind}, {count} {unit}",
+            f"{absent} tiles absent" if absent else "",
+            crs,
+            resolution,
+            f"resampling {resampling}",
+        ]
+        text = ", ".join(part for part in details if part)
+        names = list_variables(list(rows["variable"]))
+        lines.append(f"  {modality}: {names} from {source} ({text})")
     notes = itertools.chain.from_iterable(table["notes"])
     return lines + [f"  {note}" for note in dict.fromkeys(notes)]
 
 
-def _line(shared: Mapping[str, str], rows: pd.DataFrame) -> str:
-    """Return a line on variables with the same source, grid and resampling."""
-    of_scenes = shared["kind"] == "stac"
-    count = int(rows["files"].max() if of_scenes else rows["files"].sum())
-    unit = "scenes" if of_scenes else "file" if count == 1 else "files"
-    absent = int(rows["absent"].sum())
-    details = [
-        f"{shared['kind']}, {count} {unit}",
-        f"{absent} tiles absent" if absent else "",
-        shared["crs"],
-        shared["resolution"],
-        f"resampling {shared['resampling']}",
-    ]
-    names = _names(list(rows["variable"]))
-    text = ", ".join(part for part in details if part)
-    return f"  {shared['modality']}: {names} from {shared['source']} ({text})"
-
-
-def _names(names: Sequence[str]) -> str:
+def list_variables(names: Sequence[str]) -> str:
+    """Return the first names, and how many there are."""
     ellipsis = f", … ({len(names)})" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + ellipsis
 

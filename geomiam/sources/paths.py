@@ -7,7 +7,7 @@ import itertools
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from geomiam.geo.longitude import lonlat_bounds
 from geomiam.outputs.paths import expand
 from geomiam.schema.source import Source
 from geomiam.schema.variable import Label, Variable
-from geomiam.sources.stac.stac_source import REMOTE, scheme, scrub
+from geomiam.sources.web.allow_list import REMOTE, scheme, scrub
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -47,78 +47,70 @@ class Files:
     paths: tuple[tuple[str, ...], ...]
     tiled: bool
 
+    @property
+    def flat(self) -> list[str]:
+        """All files in one list."""
+        return [path for step in self.paths for path in step]
+
 
 def files_of(variable: Variable, source: Source, *, base: Path, box: GeoBox) -> Files:
-    """Return the paths of the files of a variable on a grid; no file is opened.
-
-    Raises
-    ------
-    SourceError
-        If the path is missing, has an unknown field, or may not be opened.
-    """
+    """Return the paths of the files of a variable on a grid; no file is opened."""
     if not source.path:
         raise SourceError(f"'{variable.name}': source '{source.name}' has no path; add 'path:'")
     path_templates = (source.path,) if isinstance(source.path, str) else source.path
     templates = [_absolute(p, source, base) for p in path_templates]
-    fields = {f for t in templates for f in _fields(t)} - {"variable", *TILE_KEYS}
-    steps = tuple((d, _labels(variable, d)) for d in _ordered(variable, fields))
+    names = {f for t in templates for f in re.findall(r"{(\w+)[^}]*}", t)}
+    steps = _steps(variable, names - {"variable", *TILE_KEYS})
     tiles = list(_tiles(source, box)) if source.tiles else [{}]
-    _check_count(variable, steps, len(templates) * len(tiles))
-    name = {"variable": source.variable or variable.name}
+    count = len(templates) * len(tiles) * math.prod(len(labels) for _, labels in steps)
+    if count > MOST_FILES:
+        raise SourceError(
+            f"'{variable.name}' has {count:,} files, more than {MOST_FILES:,}: give it "
+            "fewer labels, or build a smaller region"
+        )
     paths = []
     for labels in itertools.product(*(values for _, values in steps)):
-        values = {**name, **dict(zip((d for d, _ in steps), labels, strict=True))}
+        values: dict[str, Any] = dict(zip((d for d, _ in steps), labels, strict=True))
+        values["variable"] = values.get("variable", source.variable or variable.name)
         texts = [_fill(t, {**values, **tile}, source) for t in templates for tile in tiles]
         paths.append(tuple(p for f in texts for p in _matches(f)))
     return Files(steps, tuple(paths), bool(source.tiles))
 
 
 def _absolute(path: str, source: Source, base: Path) -> str:
-    root = source.root or ""
-    full_path = (
-        path
-        if scheme(path) or os.path.isabs(path)
-        else f"{root.rstrip('/')}/{path}"
-        if root
-        else path
-    )
-    if full_path.startswith("/vsi"):
+    if source.root and not scheme(path) and not os.path.isabs(path):
+        path = f"{source.root.rstrip('/')}/{path}"
+    if path.startswith("/vsi"):
         raise SourceError(
-            f"{full_path} is a virtual path, which is not opened; give a file or an https URL"
+            f"{path} is a virtual path, which is not opened; give a file or an https URL"
         )
-    kind = scheme(full_path)
-    if kind == "file" or full_path.startswith("~"):
-        full_path, kind = expand(full_path), ""
+    kind = scheme(path)
+    if kind == "file" or path.startswith("~"):
+        path, kind = expand(path), ""
     if kind and kind not in REMOTE:
         raise SourceError(
             f"source '{source.name}': scheme '{kind}' is not opened; allowed: {', '.join(REMOTE)}, file"
         )
-    return full_path if kind or os.path.isabs(full_path) else str(base / full_path)
+    return path if kind or os.path.isabs(path) else str(base / path)
 
 
-def _fields(template: str) -> set[str]:
-    return set(re.findall(r"{(\w+)[^}]*}", template))
-
-
-def _ordered(variable: Variable, fields: set[str]) -> list[str]:
-    """Return the dims in the path, in the order of the variable; refuse unknown names."""
+def _steps(variable: Variable, fields: set[str]) -> tuple[tuple[str, tuple[Label, ...]], ...]:
+    """Return the dims in the path and their labels, in the order of the variable."""
     if variable.dims and (unknown := sorted(fields - set(variable.dims))):
         raise SourceError(
             f"'{variable.name}': path names {{{unknown[0]}}}, which is not a dim of it; allowed: variable, "
             f"{', '.join((*variable.dims, *TILE_KEYS))}"
         )
-    return [d for d in variable.dims if d in fields] or sorted(fields)
-
-
-def _labels(variable: Variable, dim: str) -> tuple[Label, ...]:
-    if labels := variable.labels.get(dim):
-        return labels
-    if dim == "month":
-        return MONTHS
-    raise SourceError(
-        f"'{variable.name}': path names {{{dim}}}, which has no labels; "
-        f"add labels: {{{dim}: [...]}} to the variable"
-    )
+    steps = []
+    for dim in [d for d in variable.dims if d in fields] or sorted(fields):
+        labels = variable.labels.get(dim) or (MONTHS if dim == "month" else ())
+        if not labels:
+            raise SourceError(
+                f"'{variable.name}': path names {{{dim}}}, which has no labels; "
+                f"add labels: {{{dim}: [...]}} to the variable"
+            )
+        steps.append((dim, labels))
+    return tuple(steps)
 
 
 def _fill(template: str, values: Mapping[str, Any], source: Source) -> str:
@@ -146,17 +138,6 @@ def _field(match: re.Match[str], *, values: Mapping[str, Any]) -> str:
     if not width:
         return str(value)
     return f"{int(value):{zero}{width}d}" if float(value) == int(value) else str(value)
-
-
-def _check_count(
-    variable: Variable, steps: Sequence[tuple[str, Sequence[Any]]], files_per_step: int
-) -> None:
-    count = files_per_step * math.prod(len(labels) for _, labels in steps)
-    if count > MOST_FILES:
-        raise SourceError(
-            f"'{variable.name}' has {count:,} files, more than {MOST_FILES:,}: give it "
-            "fewer labels, or build a smaller region"
-        )
 
 
 def _matches(path: str) -> list[str]:
@@ -195,16 +176,11 @@ def _plain(value: float) -> int | float:
 
 def stamp(path: str) -> list[Any]:
     """Return size and time of a local file and of the files beside it; for a URL only its name."""
-    parts = [path, *_state(path)]
-    for suffix in BESIDE:
-        if state := _state(path + suffix):
-            parts += [suffix, *state]
+    parts: list[Any] = [path]
+    for suffix in ("", *BESIDE):
+        try:
+            status = os.stat(path + suffix)
+        except OSError:
+            continue
+        parts += [*([suffix] if suffix else []), status.st_size, status.st_mtime_ns]
     return parts
-
-
-def _state(path: str) -> list[int]:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return []
-    return [status.st_size, status.st_mtime_ns]

@@ -1,35 +1,29 @@
-"""Variables of a catalog that are read from Sentinel-2 scenes."""
+"""Variables from Sentinel-2 scenes: reading them, and again in a cube on disk what failed."""
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
+import zarr
 
 from geomiam.errors import SourceError
 from geomiam.sources.build_report import VariableReport
-from geomiam.sources.sentinel2.composites import CLEAR, LOOKS
-from geomiam.sources.sentinel2.sentinel2 import plan_sentinel2, sentinel2
+from geomiam.sources.inputs import VariableTask
+from geomiam.sources.sentinel2.sentinel2 import CLEAR, LOOKS, plan_sentinel2, sentinel2
 from geomiam.sources.stac.stac_source import StacSource, as_source
 from geomiam.sources.variable_reader import with_catalog_dims
-from geomiam.sources.variable_tasks import VariableTask
 
 AVERAGE = "average"
 TIME = "time"
-
-
-def group_by_source(tasks: Sequence[VariableTask]) -> list[list[VariableTask]]:
-    """Return the variables of Sentinel-2, in groups that share one search and one mask."""
-    groups: dict[Any, list[VariableTask]] = {}
-    for task in tasks:
-        if task.source.kind == "stac":
-            key = (task.source.name, task.times, task.source.resampling)
-            groups.setdefault(key, []).append(task)
-    return list(groups.values())
+FAILED = "failed_assets"
+"""Attribute of a cube with a line for each file that could not be read."""
 
 
 @dataclass(frozen=True)
@@ -38,24 +32,24 @@ class SceneVariables:
 
     Attributes
     ----------
+    source
+        Name of the source.
     arrays, reports
         By name of the variable.
     failed
         Lines on files that could not be read; the list grows while pixels are computed.
     items
         Metadata of each scene.
-    steps
-        Step in time by scene.
     time_dims
         Name of the dim of time by variable.
     """
 
+    source: str
     arrays: dict[str, xr.DataArray]
     reports: dict[str, VariableReport]
     failed: list[str]
     items: list[dict[str, Any]]
-    steps: dict[str, int] = field(default_factory=dict)
-    time_dims: dict[str, str] = field(default_factory=dict)
+    time_dims: dict[str, str]
 
 
 def read_scenes(tasks: Sequence[VariableTask]) -> SceneVariables:
@@ -64,90 +58,162 @@ def read_scenes(tasks: Sequence[VariableTask]) -> SceneVariables:
     ds = sentinel2(
         tasks[0].box,
         source.time,
-        bands=_all_bands(tasks),
         dilate=source.dilate,
         composite=source.composite,
         resample=source.resampling or AVERAGE,
         on_error=source.on_error,
-        **_search(tasks[0]),
+        **_search(tasks),
     )
     items = json.loads(ds.attrs["scenes"])
-    notes = [f"{source.name}: {note}" for note in ds.attrs["notes"]]
-    arrays = {t.variable.name: _channels(ds, t) for t in tasks}
-    reports = {t.variable.name: _report(t, notes, len(items)) for t in tasks}
-    steps = {row["id"]: row["step"] for row in items}
-    time_dims = {t.variable.name: dim for t in tasks if (dim := _time_dim(t, arrays))}
-    return SceneVariables(arrays, reports, ds.attrs["failed_assets"], items, steps, time_dims)
+    reports = _reports(tasks, ds.attrs["notes"], len(items))
+    arrays, time_dims = {}, {}
+    for task in tasks:
+        name, bands = task.variable.name, _bands(task)
+        default_dims: tuple[str, ...] = (TIME,)
+        array = ds[bands[0]]
+        if isinstance(task.source.band, tuple):
+            default_dims = ("band", TIME)
+            array = xr.concat([ds[b] for b in bands], "band").assign_coords(band=bands)
+        array = array.drop_vars([c for c in array.coords if c not in array.dims])
+        arrays[name] = with_catalog_dims(array, task)
+        free = [d for d in default_dims if d not in task.own_dims]
+        lacking = [d for d in task.own_dims if d not in default_dims]
+        time_dim = dict(zip(free, lacking)).get(TIME, TIME)
+        if time_dim in arrays[name].dims:
+            time_dims[name] = time_dim
+    return SceneVariables(source.name, arrays, reports, ds.attrs[FAILED], items, time_dims)
 
 
-def _time_dim(task: VariableTask, arrays: dict[str, xr.DataArray]) -> str | None:
-    """Return the name of the dim of time in the catalog; None for a variable without it."""
-    default_dims = ("band", TIME) if isinstance(task.source.band, tuple) else (TIME,)
-    free = [d for d in default_dims if d not in task.own_dims]
-    lacking = [d for d in task.own_dims if d not in default_dims]
-    name = dict(zip(free, lacking)).get(TIME, TIME)
-    return name if name in arrays[task.variable.name].dims else None
-
-
-def plan_scenes(tasks: Sequence[VariableTask]) -> list[VariableReport]:
+def plan_scenes(tasks: Sequence[VariableTask]) -> dict[str, VariableReport]:
     """Return reports on the scenes that :func:`read_scenes` would read; no pixel is read."""
-    source = tasks[0].source
-    plan = plan_sentinel2(tasks[0].box, source.time, bands=_all_bands(tasks), **_search(tasks[0]))
-    notes = [f"{source.name}: {line}" for line in repr(plan).splitlines()]
-    reports = [_report(t, notes, len(plan.scenes)) for t in tasks]
-    for report in reports:
+    plan = plan_sentinel2(tasks[0].box, tasks[0].source.time, **_search(tasks))
+    reports = _reports(tasks, repr(plan).splitlines(), len(plan.scenes))
+    for report in reports.values():
         report.bytes = plan.bytes // len(tasks)
     return reports
 
 
-def _report(task: VariableTask, notes: Sequence[str], scenes: int) -> VariableReport:
-    report = task.empty_report()
-    report.resampling = task.source.resampling or AVERAGE
-    report.notes, report.files = list(notes), scenes
-    return report
+def _reports(
+    tasks: Sequence[VariableTask], lines: Sequence[str], scenes: int
+) -> dict[str, VariableReport]:
+    return {
+        t.variable.name: VariableReport(
+            t.variable.name,
+            t.modality.name,
+            t.source.name,
+            t.source.kind,
+            files=scenes,
+            resampling=t.source.resampling or AVERAGE,
+            notes=[f"{t.source.name}: {line}" for line in lines],
+        )
+        for t in tasks
+    }
 
 
-def _search(task: VariableTask) -> dict[str, Any]:
-    keys = ("mask", "snow", "max_cloud", "hosts")
-    return {"source": _stac_source(task), **{k: getattr(task.source, k) for k in keys}}
-
-
-def _stac_source(task: VariableTask) -> Any:
-    """Return the STAC source; the path of a local STAC catalog may be relative to the YAML file."""
-    root = task.source.root or "earth-search"
-    local = task.base / root
-    source = as_source(str(local) if local.exists() else root)
-    options = {k: v for k in ("collection", "query") if (v := getattr(task.source, k))}
-    return replace(source, **options) if isinstance(source, StacSource) else source
-
-
-def _all_bands(tasks: Sequence[VariableTask]) -> list[str]:
-    names = dict.fromkeys(itertools.chain.from_iterable(map(_bands, tasks)))
-    if bands := [b for b in names if b not in (CLEAR, LOOKS)]:
-        return bands
-    raise SourceError(
-        f"variables of source '{tasks[0].source.name}' need {', '.join(names)} only; add a band, such as red"
-    )
+def _search(tasks: Sequence[VariableTask]) -> dict[str, Any]:
+    """Return the arguments of a search that reading and planning share."""
+    source = tasks[0].source
+    names = list(dict.fromkeys(itertools.chain.from_iterable(map(_bands, tasks))))
+    bands = [b for b in names if b not in (CLEAR, LOOKS)]
+    if not bands:
+        raise SourceError(
+            f"variables of source '{source.name}' need {', '.join(names)} only; add a band, such as red"
+        )
+    root = source.root or "earth-search"
+    local = (
+        tasks[0].base / root
+    )  # the path of a local STAC catalog may be relative to the YAML file
+    stac = as_source(str(local) if local.exists() else root)
+    if isinstance(stac, StacSource):
+        options = {k: v for k in ("collection", "query") if (v := getattr(source, k))}
+        stac = replace(stac, **options)
+    settings = {k: getattr(source, k) for k in ("mask", "snow", "max_cloud", "hosts")}
+    return {"source": stac, "bands": bands, **settings}
 
 
 def _bands(task: VariableTask) -> list[str]:
     band = task.source.band
-    if band is None or band == "all":
-        band = task.source.variable or task.variable.name
-    names = [str(b) for b in band] if isinstance(band, tuple) else [str(band)]
     if isinstance(band, int):
         raise SourceError(
             f"'{task.variable.name}': band {band} of Sentinel-2; name it: band: red, or band: B04"
         )
-    return names
+    if band is None or band == "all":
+        band = task.source.variable or task.variable.name
+    return [str(b) for b in band] if isinstance(band, tuple) else [str(band)]
 
 
-def _channels(ds: xr.Dataset, task: VariableTask) -> xr.DataArray:
-    bands = _bands(task)
-    if isinstance(task.source.band, tuple):
-        array = xr.concat([ds[b] for b in bands], "band").assign_coords(band=bands)
-    else:
-        array = ds[bands[0]]
-    return with_catalog_dims(
-        array.drop_vars([c for c in array.coords if c not in array.dims]), task
-    )
+# repair -------------------------------------------------------------------------------------------
+
+
+def repair_scenes(
+    store: Path, dates: xr.Dataset, scenes: Sequence[SceneVariables], *, rows: str
+) -> list[str]:
+    """Read the files again that failed, write their pixels, and return the lines that remain.
+
+    ``dates`` are the Sentinel-2 variables of the cube, lazy, in chunks of single dates. A step and
+    band of rows is replaced only if no further file failed in it: a repair never loses data.
+    """
+    lines = failed_lines(store)
+    for variables in scenes:
+        # failures by the metadata of items: reading again does not change them
+        remain = set(variables.failed)
+        steps = {row["id"]: row["step"] for row in variables.items}
+        again = [x for x in lines if x not in remain and _scene(x) in steps]
+        for step in sorted({steps[_scene(x)] for x in again}):
+            old = {x for x in again if steps[_scene(x)] == step}
+            remain |= _read_again(store, dates, variables, step=step, old=old, rows=rows)
+        lines = [x for x in lines if x not in again or x in remain]
+    return lines
+
+
+def _read_again(
+    store: Path,
+    dates: xr.Dataset,
+    variables: SceneVariables,
+    *,
+    step: int,
+    old: set[str],
+    rows: str,
+) -> set[str]:
+    """Read one step in time again, a row of chunks at a time, and return the lines that remain."""
+    names, remain = list(variables.arrays), set()
+    height = max(dates[names[0]].chunksizes.get(rows, (dates.sizes[rows],)))
+    times = {n: {d: slice(step, step + 1)} for n, d in variables.time_dims.items()}
+    for start in range(0, dates.sizes[rows], height):
+        band = {rows: slice(start, min(start + height, dates.sizes[rows]))}
+        part = {n: {**band, **times.get(n, {})} for n in names}
+        before = len(variables.failed)
+        fresh = xr.Dataset({n: dates[n].isel(part[n]) for n in names}).compute(scheduler="threads")
+        failures = {_file(x) for x in variables.failed[before:]}
+        del variables.failed[before:]
+        if failures - {_file(x) for x in old}:
+            remain |= old
+        else:
+            remain |= {x for x in old if _file(x) in failures}
+            _write(store, fresh, part)
+    return remain
+
+
+def _write(store: Path, fresh: xr.Dataset, part: Mapping[str, Mapping[str, slice]]) -> None:
+    """Write values into the store; where they are NaN, those on disk are kept."""
+    group: Any = zarr.open_group(store, mode="r+")
+    for name, array in fresh.data_vars.items():
+        at = tuple(part[str(name)].get(str(d), slice(None)) for d in array.dims)
+        values = array.values
+        group[str(name)][at] = np.where(np.isnan(values), group[str(name)][at], values)
+
+
+def failed_lines(store: Path) -> list[str]:
+    """Return the lines of a cube on files that could not be read."""
+    attrs: dict[str, Any] = dict(zarr.open_group(store, mode="r").attrs)
+    return list(attrs.get(FAILED, []))
+
+
+def _scene(line: str) -> str:
+    return line.partition(" / ")[0]
+
+
+def _file(line: str) -> str:
+    """Return the scene and asset of a line, without the error."""
+    scene, _, rest = line.partition(" / ")
+    return f"{scene} / {rest.partition(':')[0]}"

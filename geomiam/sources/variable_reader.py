@@ -17,11 +17,9 @@ from geomiam.data.values.attributes import text_of
 from geomiam.data.variables import own_dims, same_units
 from geomiam.errors import DoubtfulSource, MissingModality, SourceError, warn
 from geomiam.sources.build_report import VariableReport, crs_name, unit_of
-from geomiam.sources.paths import files_of
+from geomiam.sources.inputs import BuildInputs, VariableTask
 from geomiam.sources.rasters.formats import format_of
-from geomiam.sources.stac.stac_source import scrub
-from geomiam.sources.terrain import slope_aspect
-from geomiam.sources.variable_tasks import BuildInputs, VariableTask
+from geomiam.sources.web.allow_list import scrub
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -30,46 +28,24 @@ FINER = 2.0
 """Least number of source cells along the side of a cell from which their average is used."""
 SELECTING = ("nearest", "mode")
 """Resampling methods that return only values of the source."""
+EARTH = 6_371_008.8
+"""Mean radius of the earth in metres (IUGG)."""
 
 
-def read_variable(task: VariableTask, report: VariableReport, inputs: BuildInputs) -> xr.DataArray:
-    """Read one variable that is not from Sentinel-2 onto its grid, ``(*dims, y, x)``, lazily."""
-    if task.source.kind == "derived":
-        return _derive(task, report, elevation=inputs.elevation_of(task))
-    return _read_files(task, report)
-
-
-def _read_files(task: VariableTask, report: VariableReport) -> xr.DataArray:
-    """Read the files of a raster, NetCDF or Zarr source onto the grid of a task.
-
-    Raises
-    ------
-    SourceError
-        If files are missing or do not contain the variable of the catalog.
-    """
-    files = files_of(task.variable, task.source, base=task.base, box=task.box)
-    steps = [_step(task, paths, report, lenient=files.tiled) for paths in files.paths]
-    if report.files == 0:
-        raise SourceError(
-            f"'{task.variable.name}': none of {report.absent} tiles under the grid exists, such as "
-            f"{scrub(files.paths[0][0])}; correct 'root:', or the grid"
-        )
-    return with_catalog_dims(_stacked(steps, files.steps), task)
-
-
-def _derive(task: VariableTask, report: VariableReport, *, elevation: VariableTask) -> xr.DataArray:
-    """Return slope or aspect; elevation is read with one more cell on each side of the grid.
-
-    Raises
-    ------
-    SourceError
-        If the variable is neither, or the elevation has dims beyond place.
-    """
+def read_variable(task: VariableTask, inputs: BuildInputs) -> tuple[xr.DataArray, VariableReport]:
+    """Read a variable that is not from Sentinel-2 onto its grid, ``(*dims, y, x)``, lazily."""
+    report = VariableReport(
+        task.variable.name, task.modality.name, task.source.name, task.source.kind
+    )
+    if task.source.kind != "derived":
+        return _read_files(task, report), report
     quantity = task.source.derive or task.variable.name
+    elevation = inputs.elevation_of(task)
     if quantity not in ("slope", "aspect"):
         raise SourceError(
             f"'{quantity}' cannot be derived; add 'derive: slope' or 'derive: aspect'"
         )
+    # the differences of Horn need one more cell on each side of the grid
     z = _read_files(replace(elevation, box=task.box.pad(1)), report)
     if z.ndim != 2:
         raise SourceError(
@@ -77,39 +53,61 @@ def _derive(task: VariableTask, report: VariableReport, *, elevation: VariableTa
             f"beyond place: {z.dims[:-2]}"
         )
     slope, aspect = slope_aspect(z.data, task.box)
-    return xr.DataArray(slope if quantity == "slope" else aspect, dims=("y", "x"))
+    return xr.DataArray(slope if quantity == "slope" else aspect, dims=("y", "x")), report
+
+
+def _read_files(task: VariableTask, report: VariableReport) -> xr.DataArray:
+    """Read the files of a raster, NetCDF or Zarr source onto the grid of a task."""
+    import dask.array as da
+
+    files = task.files
+    steps = [_step(task, paths, report, lenient=files.tiled) for paths in files.paths]
+    if report.files == 0:
+        raise SourceError(
+            f"'{task.variable.name}': none of {report.absent} tiles under the grid exists, such as "
+            f"{scrub(files.paths[0][0])}; correct 'root:', or the grid"
+        )
+    if not files.steps:
+        return with_catalog_dims(steps[0], task)
+    full = max(steps, key=lambda s: s.ndim)
+    data = da.stack([da.broadcast_to(da.asarray(s.data), full.shape) for s in steps])
+    data = data.reshape((*(len(v) for _, v in files.steps), *full.shape))
+    coords = {d: list(v) for d, v in files.steps}
+    series = xr.DataArray(
+        data, dims=(*coords, *full.dims), coords={**full.coords, **coords}, attrs=full.attrs
+    )
+    return with_catalog_dims(series, task)
 
 
 def _step(
     task: VariableTask, paths: Sequence[str], report: VariableReport, *, lenient: bool
 ) -> xr.DataArray:
     """Return files that together cover the grid, on the grid."""
-    arrays = _open_files(task, paths, report, lenient=lenient)
-    if not arrays:
-        return _all_missing(task.box)
-    boxes = [geobox(a) for a in arrays]
-    method = task.source.resampling or _resampling(boxes[0], task)
-    _report_grid(report, boxes[0], "none" if same_grid(boxes[0], task.box) else method)
-    near = [(a, b) for a, b in zip(arrays, boxes, strict=True) if reach(b, task.box)]
-    if not near:
-        report.notes.append(elsewhere(task.variable.name, boxes[0], task.box))
-        warn(report.notes[-1], MissingModality)
-        return _all_missing(task.box, arrays[0])
-    report.bytes += sum(_bytes(a, b, task.box) for a, b in near)
-    return _combine(
-        [onto(a, task.box, dims=("y", "x"), resampling=method) for a, _ in near], method
-    )
-
-
-def _open_files(
-    task: VariableTask, paths: Sequence[str], report: VariableReport, *, lenient: bool
-) -> list[xr.DataArray]:
-    """Return arrays on the grids of the files; files of one grid are one array."""
     source, variable = task.source, task.variable
+    # files of one grid are one array
     arrays, absent = format_of(source).read(paths, source, variable=variable, lenient=lenient)
     report.absent += absent
     report.files += len(paths) - absent
-    return [_with_units(a.rename(variable.name), task) for a in arrays]
+    if not arrays:
+        return _all_missing(task.box)
+    arrays = [_with_units(a.rename(variable.name), task) for a in arrays]
+    boxes = [geobox(a) for a in arrays]
+    method = source.resampling or _resampling(boxes[0], task)
+    if not report.crs:
+        report.crs = crs_name(boxes[0])
+        report.resolution = f"{abs(boxes[0].resolution.x):.6g} {unit_of(boxes[0])}"
+    report.resampling = "none" if same_grid(boxes[0], task.box) else method
+    near = []
+    for array, box in zip(arrays, boxes, strict=True):
+        if parts := reach(box, task.box):
+            near.append(array)
+            planes = array.size // max(box.shape.y * box.shape.x, 1)
+            report.bytes += 4 * planes * max(part.pixels for part in parts)
+    if not near:
+        report.notes.append(elsewhere(variable.name, boxes[0], task.box))
+        warn(report.notes[-1], MissingModality)
+        return _all_missing(task.box, arrays[0])
+    return _combine([onto(a, task.box, dims=("y", "x"), resampling=method) for a in near], method)
 
 
 def _with_units(array: xr.DataArray, task: VariableTask) -> xr.DataArray:
@@ -129,35 +127,19 @@ def _with_units(array: xr.DataArray, task: VariableTask) -> xr.DataArray:
 
 
 def _resampling(source_box: GeoBox, task: VariableTask) -> str:
-    if task.variable.kind in ("categorical", "circular"):
-        return "nearest"
-    return "average" if source_cells_per_cell(source_box, task.box) >= FINER else "bilinear"
-
-
-def source_cells_per_cell(source_box: GeoBox, box: GeoBox) -> float:
-    """Return the number of source cells along the side of a cell in the middle of a grid."""
+    """Return the default method; the average if a cell in the middle of the grid has many source cells."""
     from odc.geo.overlap import native_pix_transform
     from odc.geo.types import xy_
 
-    rows, cols = (n // 2 for n in box.shape.yx)
-    cell = box[rows : rows + 1, cols : cols + 1]
+    if task.variable.kind in ("categorical", "circular"):
+        return "nearest"
+    rows, cols = (n // 2 for n in task.box.shape.yx)
+    cell = task.box[rows : rows + 1, cols : cols + 1]
     corners = [xy_(x, y) for y in (0.0, 1.0) for x in (0.0, 1.0)]
     pixels = np.array([p.xy for p in native_pix_transform(source_box, cell).back(corners)])
     spans = np.ptp(pixels, axis=0)
-    return float(np.sqrt(spans.prod())) if np.isfinite(spans).all() else 1.0
-
-
-def _report_grid(report: VariableReport, source_box: GeoBox, method: str) -> None:
-    if not report.crs:
-        report.crs = crs_name(source_box)
-        report.resolution = f"{abs(source_box.resolution.x):.6g} {unit_of(source_box)}"
-    report.resampling = method
-
-
-def _bytes(array: xr.DataArray, source_box: GeoBox, box: GeoBox) -> int:
-    """Return the bytes of a source under the grid, as float32."""
-    planes = array.size // max(source_box.shape.y * source_box.shape.x, 1)
-    return 4 * planes * max((part.pixels for part in reach(source_box, box)), default=0)
+    finer = np.isfinite(spans).all() and np.sqrt(spans.prod()) >= FINER
+    return "average" if finer else "bilinear"
 
 
 def _all_missing(box: GeoBox, like: xr.DataArray | None = None) -> xr.DataArray:
@@ -187,31 +169,8 @@ def _combine(parts: Sequence[xr.DataArray], method: str) -> xr.DataArray:
     return (total / count.where(count > 0)).astype("float32")
 
 
-def _stacked(
-    steps: Sequence[xr.DataArray], dims: Sequence[tuple[str, Sequence[Any]]]
-) -> xr.DataArray:
-    """Stack arrays of combinations of labels, in order, along new dims."""
-    if not dims:
-        return steps[0]
-    import dask.array as da
-
-    full = max(steps, key=lambda s: s.ndim)
-    data = da.stack([da.broadcast_to(da.asarray(s.data), full.shape) for s in steps])
-    data = data.reshape((*(len(v) for _, v in dims), *full.shape))
-    coords = {d: list(v) for d, v in dims}
-    return xr.DataArray(
-        data, dims=(*coords, *full.dims), coords={**full.coords, **coords}, attrs=full.attrs
-    )
-
-
 def with_catalog_dims(array: xr.DataArray, task: VariableTask) -> xr.DataArray:
-    """Return an array whose dims beyond place have the names, labels and order of the catalog.
-
-    Raises
-    ------
-    SourceError
-        If the number of dims or labels differs from the catalog.
-    """
+    """Return an array whose dims beyond place have the names, labels and order of the catalog."""
     variable, catalog_dims = task.variable, task.own_dims
     source_dims = own_dims(array)
     free = [d for d in source_dims if d not in catalog_dims]
@@ -223,18 +182,54 @@ def with_catalog_dims(array: xr.DataArray, task: VariableTask) -> xr.DataArray:
         )
     array = array.rename(dict(zip(free, lacking, strict=True)))
     for dim in catalog_dims:
-        array = _with_labels(array, dim, variable.labels.get(dim), new=dim in lacking)
+        size, labels = array.sizes[dim], variable.labels.get(dim)
+        if labels is not None and len(labels) != size:
+            raise SourceError(
+                f"'{array.name}' has {size} steps along '{dim}', the catalog {len(labels)} labels; "
+                f"correct 'labels:'"
+            )
+        if labels is not None and dim in lacking:
+            array = array.assign_coords({dim: list(labels)})
+        elif labels is None and dim not in array.coords:
+            array = array.assign_coords({dim: range(size)})
     return array.transpose(*catalog_dims, "y", "x")
 
 
-def _with_labels(
-    array: xr.DataArray, dim: str, labels: Sequence[Any] | None, *, new: bool
-) -> xr.DataArray:
-    if labels is None:
-        return array if dim in array.coords else array.assign_coords({dim: range(array.sizes[dim])})
-    if len(labels) != array.sizes[dim]:
-        raise SourceError(
-            f"'{array.name}' has {array.sizes[dim]} steps along '{dim}', the catalog {len(labels)} labels; "
-            f"correct 'labels:'"
-        )
-    return array.assign_coords({dim: list(labels)}) if new else array
+# slope and aspect ---------------------------------------------------------------------------------
+
+
+def slope_aspect(z: Any, box: GeoBox) -> tuple[Any, Any]:
+    """Return slope and aspect in degrees, from elevation in metres, numpy or dask.
+
+    ``z`` is ``(..., y + 2, x + 2)``: one more cell on each side of ``box``. Slope is against the
+    horizontal; aspect is the direction of the steepest descent, clockwise from north (0 to 360), NaN
+    where it is flat. Both are NaN where any of nine cells is NaN.
+    """
+    # Horn, B. K. P. (1981). Hill shading and the reflectance map. Proceedings of the IEEE 69(1), 14-47,
+    # doi:10.1109/PROC.1981.11918: weights 1, 2, 1 on three differences over two cells; as in gdaldem
+    a, b, c = z[..., :-2, :-2], z[..., :-2, 1:-1], z[..., :-2, 2:]
+    d, e, f = z[..., 1:-1, :-2], z[..., 1:-1, 1:-1], z[..., 1:-1, 2:]
+    g, h, i = z[..., 2:, :-2], z[..., 2:, 1:-1], z[..., 2:, 2:]
+    centre = e * 0  # Horn's kernel omits the cell: without this term its own NaN would be lost
+    east = (c + 2 * f + i) - (a + 2 * d + g) + centre
+    south = (g + 2 * h + i) - (a + 2 * b + c) + centre
+    width, height = _cell_sides(box)
+    east = east / (8 * width) * np.sign(box.affine.a)
+    north = -south / (8 * height) * -np.sign(box.affine.e)
+    steep = np.hypot(east, north)
+    slope = np.degrees(np.arctan(steep))
+    aspect = np.degrees(np.arctan2(-east, -north)) % 360
+    flat = np.where(steep > 0, np.float32(0), np.float32(np.nan))
+    return slope.astype("float32"), (aspect + flat).astype("float32")
+
+
+def _cell_sides(box: GeoBox) -> tuple[Any, Any]:
+    """Return width and height of cells in metres: numbers, or the width by row ``(y, 1)`` for degrees."""
+    dx, dy = abs(box.affine.a), abs(box.affine.e)
+    if not box.crs or not box.crs.geographic:
+        metres = box.crs.proj.axis_info[0].unit_conversion_factor if box.crs else 1.0
+        return dx * metres, dy * metres
+    rows = np.arange(box.shape.y) + 0.5
+    lat = np.radians(box.affine.f + box.affine.e * rows)[:, None]
+    arc = np.radians(1.0) * EARTH
+    return (dx * arc * np.cos(lat)).astype("float32"), dy * arc

@@ -14,7 +14,7 @@ from odc.geo.geobox import GeoBox
 import geomiam as gm
 from geomiam.data.predictors import bind
 from geomiam.errors import GridError, MissingModality, SchemaError, SourceError
-from geomiam.sources.terrain import EARTH
+from geomiam.sources.variable_reader import EARTH
 
 EUROPE = GeoBox.from_bbox((3900000, 3000000, 3900800, 3000800), crs="EPSG:3035", resolution=40)
 

@@ -30,9 +30,9 @@ from helpers_stac import (
 )
 
 from geomiam.errors import AssetFailed, AssetsFailed, GridError, NoScenes, SourceError
-from geomiam.sources.stac import stac_source
-from geomiam.sources.stac.scene import refusal_of
-from geomiam.sources.stac.stac_source import StacSource, as_source, choose_collection, scrub
+from geomiam.sources.stac import search
+from geomiam.sources.stac.stac_source import StacSource, as_source, choose_collection
+from geomiam.sources.web.allow_list import AllowList, scrub
 
 pytestmark = pytest.mark.slow  # real servers that fail and wait
 
@@ -128,9 +128,10 @@ def test_only_geotiffs_are_opened_whatever_a_file_is_called(tmp_path):
 
 
 def test_a_catalogue_of_the_web_names_no_file_of_this_machine(tmp_path):
-    assert refusal_of("/etc/passwd", local=False) and refusal_of("file:///etc/passwd", local=False)
-    assert refusal_of("/vsizip//a.zip", local=True) and refusal_of("gopher://x/a.tif", local=True)
-    assert not refusal_of("https://x/a.tif", local=False) and not refusal_of("/a.tif", local=True)
+    remote, local = (AllowList(files=files, named=True) for files in (False, True))
+    assert remote.refusal("/etc/passwd") and remote.refusal("file:///etc/passwd")
+    assert local.refusal("/vsizip//a.zip") and local.refusal("gopher://x/a.tif")
+    assert not remote.refusal("https://x/a.tif") and not local.refusal("/a.tif")
     item = scene(tmp_path)
     with careless_api([item]) as url, pytest.raises(NoScenes, match="a path on this machine"):
         read(StacSource(url, "sentinel-2-c1-l2a"))
@@ -191,7 +192,7 @@ def test_a_bad_item_among_good_ones_is_named(tmp_path):
 
 @pytest.mark.parametrize("fault", [not_there, broken, slow])
 def test_a_catalogue_that_does_not_answer_is_named(tmp_path, monkeypatch, fault):
-    monkeypatch.setattr(stac_source, "PAUSES", (0.0, 0.01))
+    monkeypatch.setattr(search, "PAUSES", (0.0, 0.01))
     (tmp_path / "catalog.json").write_text("{}")
     with serve(tmp_path, {"": fault}) as url:
         for address in (f"{url}/?token=SECRET", f"{url}/catalog.json"):

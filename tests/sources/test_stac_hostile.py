@@ -35,7 +35,7 @@ pytest.importorskip("pystac_client", reason="needs pip install 'geomiam[stac]'")
 from helpers_stac import GRID, JUNE, answering, api_root, at, numbers, page, reply, scene
 
 from geomiam.errors import GeomiamError
-from geomiam.sources.stac import stac_source
+from geomiam.sources.stac import search
 
 pytestmark = pytest.mark.slow
 
@@ -117,7 +117,7 @@ def outcome(work, canary=lambda: 0):
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(stac_source, "PAUSES", (0.0,))
+    monkeypatch.setattr(search, "PAUSES", (0.0,))
     for name, value in {"MAX_RETRY": 0, "TIMEOUT": 2, "CONNECTTIMEOUT": 1}.items():
         monkeypatch.setenv(f"GDAL_HTTP_{name}", str(value))
     with warnings.catch_warnings(), dask.config.set(scheduler="synchronous"):

@@ -33,7 +33,7 @@ from helpers_stac import (
 
 from geomiam.errors import AssetsFailed, NoScenes, SourceError
 from geomiam.sources.sentinel2.plan import scene_request
-from geomiam.sources.stac import documents, search, stac_source, tree
+from geomiam.sources.stac import search
 from geomiam.sources.stac.stac_source import StacSource
 from geomiam.sources.web import requests as web
 
@@ -100,7 +100,7 @@ def test_a_page_that_fails_is_asked_for_again_after_the_wait_that_is_asked_for(t
 
 
 def test_more_waits_are_obeyed_than_there_are_attempts(tmp_path, monkeypatch):
-    monkeypatch.setattr(stac_source, "PAUSES", (0.0,))
+    monkeypatch.setattr(search, "PAUSES", (0.0,))
     api = Api(several(tmp_path), lambda n, handler, body: n <= 3 and busy(handler, "0"))
     with answering(api) as url:
         assert found(url) == 6
@@ -116,7 +116,7 @@ def test_a_server_that_asks_to_wait_too_long_is_named(tmp_path, seconds):
 
 def test_waits_of_nothing_come_to_an_end(tmp_path, monkeypatch):
     monkeypatch.setattr(web, "PATIENCE", 3.0)
-    monkeypatch.setattr(stac_source, "PAUSES", (0.0, 0.01))
+    monkeypatch.setattr(search, "PAUSES", (0.0, 0.01))
     api = Api([], lambda n, handler, body: busy(handler, "0"))
     with answering(api) as url, pytest.raises(SourceError, match="HTTP 503"):
         found(url)
@@ -161,7 +161,7 @@ def test_pages_that_repeat_end_the_search(tmp_path, token):
 
 
 def test_pages_without_end_end_the_search(tmp_path, monkeypatch):
-    monkeypatch.setattr(documents, "PAGES", 10)
+    monkeypatch.setattr(search, "PAGES", 10)
     items, count = several(tmp_path, 1), []
 
     def server(handler, body):
@@ -177,8 +177,8 @@ def test_pages_without_end_end_the_search(tmp_path, monkeypatch):
 
 
 def test_an_answer_without_end_is_ended_by_its_size_and_by_its_time(monkeypatch):
-    monkeypatch.setattr(documents, "SIZE", 2**16)
-    monkeypatch.setattr(stac_source, "PAUSES", (0.0,))
+    monkeypatch.setattr(search, "SIZE", 2**16)
+    monkeypatch.setattr(search, "PAUSES", (0.0,))
 
     def slowly(handler, body):
         handler.send_response(200)
@@ -281,7 +281,7 @@ def test_a_document_that_cannot_be_read_is_named_and_the_rest_is_read(tmp_path):
 
 
 def test_links_in_circles_and_without_end_come_to_an_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(tree, "DOCUMENTS", 50)
+    monkeypatch.setattr(search, "DOCUMENTS", 50)
     about = {"type": "Catalog", "stac_version": "1.0.0", "description": "x", "id": "c"}
     circle = {**about, "links": [{"rel": "child", "href": h} for h in ("./a.json", "./b.json")]}
     for name in ("a.json", "b.json"):

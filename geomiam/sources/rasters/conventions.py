@@ -10,7 +10,7 @@ from geomiam.data.dataset import promote_crs
 from geomiam.data.grid.grid import spatial_dims
 from geomiam.errors import SourceError
 from geomiam.geo.crs import crs_name, crs_of
-from geomiam.sources.stac.stac_source import scrub
+from geomiam.sources.web.allow_list import scrub
 
 NAMES_VARIABLES = (
     "bounds",

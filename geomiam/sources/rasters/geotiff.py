@@ -20,7 +20,7 @@ from geomiam.schema.source import Source
 from geomiam.schema.variable import Variable
 from geomiam.sources.paths import stamp
 from geomiam.sources.rasters.pixels import FileMissing, Pixels, open_geotiff
-from geomiam.sources.stac.stac_source import scrub
+from geomiam.sources.web.allow_list import scrub
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox

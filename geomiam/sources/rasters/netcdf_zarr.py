@@ -22,7 +22,7 @@ from geomiam.schema.variable import Variable
 from geomiam.sources.rasters.conventions import decode_labels, geographic_crs, in_crs_units
 from geomiam.sources.rasters.geotiff import apply_decode, required_crs
 from geomiam.sources.rasters.pixels import FileMissing
-from geomiam.sources.stac.stac_source import scheme, scrub
+from geomiam.sources.web.allow_list import scheme, scrub
 
 MAGIC = {b"CDF": ("scipy",), b"\x89HD": ("h5netcdf", "netcdf4")}
 """First bytes of NetCDF 3 and 4, and xarray's engines that read them."""

@@ -13,8 +13,7 @@ import numpy as np
 
 from geomiam.data.values.packing import Packing
 from geomiam.errors import SourceError
-from geomiam.sources.stac.stac_source import scheme, scrub
-from geomiam.sources.web.allow_list import AllowList
+from geomiam.sources.web.allow_list import AllowList, scheme, scrub
 from geomiam.sources.web.ranges import Access, gdal
 from geomiam.sources.web.requests import NoResponse
 

@@ -17,8 +17,8 @@ import numpy as np
 import xarray as xr
 
 from geomiam.errors import AssetFailed, AssetsFailed, GeomiamError, warn
+from geomiam.sources.web.allow_list import scrub
 from geomiam.sources.web.ranges import Access
-from geomiam.sources.web.scrub import scrub
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -69,39 +69,27 @@ class LoadOptions:
 def read_asset(
     item: Any, key: str, box: GeoBox, *, options: LoadOptions
 ) -> tuple[np.ndarray, bool]:
-    """Return the values of an asset in a window, NaN = missing, and whether reading failed.
-
-    Raises
-    ------
-    AssetFailed
-        If reading fails and ``on_error`` is ``"raise"``; with scene, asset and file.
-    """
+    """Return the values of an asset in a window, NaN = missing, and whether reading failed."""
     try:
-        return _values(options.loader([item], [key], box), key, box), False
+        array = options.loader([item], [key], box)[key]
+        values = np.asarray(array.values, dtype="float32").reshape(-1, *array.shape[-2:])
+        if values.shape != (1, *box.shape):
+            raise ValueError(
+                f"the loader returned {array.shape} for a window of {tuple(box.shape)}"
+            )
+        nodata = array.attrs.get("nodata")
+        plane = values[0] if nodata is None else np.where(values[0] == nodata, np.nan, values[0])
+        return plane, False
     except MemoryError:
         raise
     except Exception as error:  # loaders raise errors of any type; one file must not end the map
-        line = f"{item.id} / {key}: {_problem(error, item.assets[key].href)}"
+        text, location = scrub(error)[:300], scrub(item.assets[key].href)
+        text = text if isinstance(error, GeomiamError) else f"{type(error).__name__}: {text}"
+        line = f"{item.id} / {key}: {text if location in text else f'{text} ({location})'}"
     if options.on_error == "raise":
         raise AssetFailed(f"{line}; on_error='nan' leaves it out") from None
     record_failure(options.report, line)
     return np.full(box.shape, np.nan, dtype="float32"), True
-
-
-def _problem(error: Exception, href: str) -> str:
-    """Return the error of a file, with the file."""
-    text, location = scrub(error)[:300], scrub(href)
-    text = text if isinstance(error, GeomiamError) else f"{type(error).__name__}: {text}"
-    return text if location in text else f"{text} ({location})"
-
-
-def _values(dataset: xr.Dataset, key: str, box: GeoBox) -> np.ndarray:
-    array = dataset[key]
-    values = np.asarray(array.values, dtype="float32").reshape(-1, *array.shape[-2:])
-    if values.shape != (1, *box.shape):
-        raise ValueError(f"the loader returned {array.shape} for a window of {tuple(box.shape)}")
-    nodata = array.attrs.get("nodata")
-    return values[0] if nodata is None else np.where(values[0] == nodata, np.nan, values[0])
 
 
 @dataclass(frozen=True)
@@ -112,23 +100,17 @@ class GeoTiffLoader:
 
     def __call__(self, items: Sequence[Any], bands: Sequence[str], box: GeoBox) -> xr.Dataset:
         """Return the pixels of assets of one item in a window, NaN outside."""
-        assets = {key: items[0].assets[key] for key in bands}
-        return xr.Dataset({k: (("y", "x"), self._pixels(a, box)) for k, a in assets.items()})
+        pixels = {}
+        for key in bands:
+            asset = items[0].assets[key]
+            with self.access.open(asset.href) as file:
+                _check_grid(file, asset.extra_fields)
+                pixels[key] = (("y", "x"), nearest(file, box))
+        return xr.Dataset(pixels)
 
-    def _pixels(self, asset: Any, box: GeoBox) -> np.ndarray:
-        with self.access.open(asset.href) as file:
-            check_grid(file, asset.extra_fields)
-            return nearest(file, box)
 
-
-def check_grid(file: Any, metadata: Mapping[str, Any]) -> None:
-    """Compare a file with the transform and shape in its metadata.
-
-    Raises
-    ------
-    ValueError
-        If they differ by more than half a pixel.
-    """
+def _check_grid(file: Any, metadata: Mapping[str, Any]) -> None:
+    """Refuse a file that differs by more than half a pixel from the transform in its metadata."""
     transform, shape = metadata.get("proj:transform"), metadata.get("proj:shape")
     if transform:
         differences = np.abs(np.array(transform[:6]) - np.array(file.transform[:6]))
@@ -148,19 +130,23 @@ def nearest(file: Any, box: GeoBox, *, band: int = 1) -> np.ndarray:
 
     Scenes are read on their lattice or on that of their finest band, so that pixels are copied and
     never displaced.
-
-    Raises
-    ------
-    ValueError
-        If the file has another CRS than its metadata.
     """
     from odc.geo.crs import CRS
     from rasterio.windows import Window
 
     if file.crs is None or CRS(file.crs) != box.crs:
         raise ValueError(f"the file's CRS is {file.crs}, the item's metadata state {box.crs}")
-    _check_cost(file, box, band)
+    # reading a window must not require far more memory than its pixels
+    height, width = file.block_shapes[band - 1]
+    if height * width * np.dtype(file.dtypes[band - 1]).itemsize > BLOCK_LIMIT:
+        raise ValueError(f"its blocks of {height} × {width} pixels are larger than 256 MiB")
     step = ~file.transform * box.affine
+    if max(abs(step.b), abs(step.d)) > 1e-6:
+        raise ValueError("the file is rotated against the grid that its metadata state")
+    if max(abs(step.a), abs(step.e)) > FINER:
+        raise ValueError(
+            f"the file's pixels of {file.res} are far finer than those of its metadata"
+        )
     rows = np.floor(step.e * (np.arange(box.shape.y) + 0.5) + step.f + 1e-6).astype(int)
     cols = np.floor(step.a * (np.arange(box.shape.x) + 0.5) + step.c + 1e-6).astype(int)
     inside = [(i >= 0) & (i < n) for i, n in ((rows, file.height), (cols, file.width))]
@@ -175,26 +161,3 @@ def nearest(file: Any, box: GeoBox, *, band: int = 1) -> np.ndarray:
         pixels[pixels == file.nodata] = np.nan
     out[np.ix_(*inside)] = pixels[np.ix_(r - top, c - left)]
     return out
-
-
-def _check_cost(file: Any, box: GeoBox, band: int) -> None:
-    """Refuse files for which reading a window requires far more memory than its pixels."""
-    rows, cols = file.block_shapes[band - 1]
-    size = rows * cols * np.dtype(file.dtypes[band - 1]).itemsize
-    if size > BLOCK_LIMIT:
-        raise ValueError(f"its blocks of {rows} × {cols} pixels are larger than 256 MiB")
-    step = ~file.transform * box.affine
-    if max(abs(step.b), abs(step.d)) > 1e-6:
-        raise ValueError("the file is rotated against the grid that its metadata state")
-    if max(abs(step.a), abs(step.e)) > FINER:
-        raise ValueError(
-            f"the file's pixels of {file.res} are far finer than those of its metadata"
-        )
-
-
-def grid_of_file(href: str, access: Access) -> GeoBox:
-    """Return the grid of a file, for items without it."""
-    from odc.geo.geobox import GeoBox
-
-    with access.open(href) as file:
-        return GeoBox(file.shape, file.transform, file.crs)

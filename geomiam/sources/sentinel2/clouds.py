@@ -56,9 +56,9 @@ class CloudMask:
     margin: float = 0.0
 
     @property
-    def needs_scl(self) -> bool:
-        """Whether the mask requires SCL."""
-        return bool(self.classes)
+    def reads_scl(self) -> bool:
+        """Whether SCL is read: for its classes, or for the function."""
+        return bool(self.classes) or self.function is not None
 
     def radius(self, resolution: float) -> int:
         """Return the margin in pixels, rounded up."""
@@ -66,14 +66,11 @@ class CloudMask:
 
 
 def cloud_mask(mask: Mask, *, snow: Literal["mask", "keep"], dilate: str | float) -> CloudMask:
-    """Return the mask of ``mask=``, ``snow=`` and ``dilate=``.
-
-    Raises
-    ------
-    SourceError
-        If a value is not valid.
-    """
-    margin = _metres(dilate)
+    """Return the mask of ``mask=``, ``snow=`` and ``dilate=``."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*m?", str(dilate).strip())
+    if not match:
+        raise SourceError(f"dilate={dilate!r} is not a distance; write metres, e.g. '20m', or 0")
+    margin = float(match[1])
     if snow not in ("mask", "keep"):
         raise SourceError(f"snow={snow!r} is not supported; use 'mask' or 'keep'")
     if mask is None:
@@ -86,34 +83,16 @@ def cloud_mask(mask: Mask, *, snow: Literal["mask", "keep"], dilate: str | float
                 f"mask={mask!r} is not supported; use 'scl', a list of SCL classes, a function or None"
             )
         return CloudMask((*CLOUDY, SNOW) if snow == "mask" else CLOUDY, margin=margin)
-    return CloudMask(_classes(mask), margin=margin)
-
-
-def _classes(mask: Sequence[int]) -> tuple[int, ...]:
     codes = tuple(int(c) for c in mask)
     if not codes or not set(codes) <= {NODATA, *SHARES}:
         raise SourceError(f"mask={list(mask)} are not classes of SCL, which go from 0 to 11")
-    return codes
-
-
-def _metres(dilate: str | float) -> float:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*m?", str(dilate).strip())
-    if not match:
-        raise SourceError(f"dilate={dilate!r} is not a distance; write metres, e.g. '20m', or 0")
-    return float(match[1])
+    return CloudMask(codes, margin=margin)
 
 
 def hidden_by_scl(scl: np.ndarray, *, classes: Sequence[int], radius: int) -> np.ndarray:
     """Return where SCL hides pixels: its classes grown by ``radius`` pixels, and missing SCL.
 
-    Missing SCL is not grown: at the edge of a scene there is no cloud.
-
-    Parameters
-    ----------
-    scl
-        Codes, NaN or 0 where missing.
-    classes, radius
-        Codes to hide, and the number of pixels by which they grow, also diagonally.
+    Missing SCL (NaN or 0) is not grown: at the edge of a scene there is no cloud.
     """
     bad = np.isin(scl, [c for c in classes if c != NODATA])
     return grow(bad, radius) | ~(scl > NODATA)

@@ -5,7 +5,6 @@ In the reverse order, a cell with one cloudy pixel would be missing, or include 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from geomiam.data.grid.warp import onto
 from geomiam.errors import SourceError
 from geomiam.sources.sentinel2.asset_reader import LoadOptions, read_asset
 from geomiam.sources.sentinel2.clouds import CloudMask, grow, hidden_by_scl
 from geomiam.sources.sentinel2.reflectance import to_reflectance
-from geomiam.sources.sentinel2.windows import GriddedScene, Window, touches, widen
-from geomiam.sources.stac.scene import SCL
+from geomiam.sources.sentinel2.scene import SCL
+from geomiam.sources.sentinel2.windows import Cells, GriddedScene, Window, touches
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -42,62 +42,53 @@ class SceneSettings:
 def mosaic_day(
     windows: Sequence[Window], grid: GeoBox, *, settings: SceneSettings
 ) -> tuple[Any, Any]:
-    """Return the scenes of one day on the grid.
+    """Return the scenes of one day on the grid, and the number of failed files, both dask.
 
-    Returns
-    -------
-    tuple
-        Array ``(band + 1, y, x)``, whose last plane is the clear share; and the number of failed files
-        for each band and SCL. Both are dask.
-
-    Notes
-    -----
-    Where scenes of two UTM zones overlap, a cell has the values of the scene with the larger clear
-    share.
+    The array is ``(band + 1, y, x)``, whose last plane is the clear share; failed files are counted
+    for each band and SCL.
     """
+    import dask.array as da
+
     planes, failures = zip(*(_window(w, grid, settings=settings) for w in windows), strict=True)
     best = planes[0]
-    for plane in planes[1:]:
-        best = _clearer(best, plane)
+    for mosaic in planes[1:]:
+        # where scenes of two UTM zones overlap, a cell has the values of the clearer scene
+        clearer = mosaic[-1] > best[-1]
+        first, second = da.where(clearer, mosaic, best), da.where(clearer, best, mosaic)
+        best = da.where(da.isnan(first), second, first)
     return best, sum(failures[1:], failures[0])
 
 
-def _clearer(a: Any, b: Any) -> Any:
-    import dask.array as da
-
-    first, second = da.where(b[-1] > a[-1], b, a), da.where(b[-1] > a[-1], a, b)
-    return da.where(da.isnan(first), second, first)
-
-
 def _window(window: Window, grid: GeoBox, *, settings: SceneSettings) -> tuple[Any, Any]:
+    """Return the scenes of one window on the whole grid, NaN elsewhere, and the failed files."""
     import dask.array as da
 
     margin = settings.clouds.radius(abs(window.box.resolution.x))
-    wide = widen(window, margin)
+    wide = window.box.pad(margin)
     parts, failures = zip(
-        *(_scene(p, wide.box, margin=margin, settings=settings) for p in window.scenes), strict=True
+        *(_scene(p, wide, margin=margin, settings=settings) for p in window.scenes), strict=True
     )
     planes = parts[0]
     for part in parts[1:]:
         planes = da.map_blocks(_first_valid, planes, part, dtype="float32")
     if not window.aligned:
         planes = _resampled(planes, window.box, grid[window.cells], method=settings.resample)
-    return _embedded(planes, window.cells, grid), sum(failures[1:], failures[0])
+    # in the chunks of all days
+    rows, cols = (
+        [slice(start, start + size) for start, size in zip(*_pieces(n), strict=True)]
+        for n in grid.shape.yx
+    )
+    blocks = [[_chunk(planes, window.cells, (r, c)) for c in cols] for r in rows]
+    return da.block(blocks), sum(failures[1:], failures[0])
 
 
-def _embedded(part: Any, cells: tuple[slice, slice], grid: GeoBox) -> Any:
-    """Return an array on the whole grid with a part of it, NaN elsewhere, in the chunks of all days."""
-    import dask.array as da
-
-    rows, cols = (_spans(n) for n in grid.shape.yx)
-    return da.block([[_chunk(part, cells, (r, c)) for c in cols] for r in rows])
+def _pieces(size: int) -> tuple[list[int], tuple[int, ...]]:
+    """Return the starts and sizes of pieces of at most CHUNK."""
+    starts = list(range(0, size, CHUNK))
+    return starts, tuple(min(CHUNK, size - i) for i in starts)
 
 
-def _spans(size: int) -> list[slice]:
-    return [slice(i, min(i + CHUNK, size)) for i in range(0, size, CHUNK)]
-
-
-def _chunk(part: Any, cells: tuple[slice, slice], chunk: tuple[slice, slice]) -> Any:
+def _chunk(part: Any, cells: Cells, chunk: Cells) -> Any:
     import dask.array as da
 
     shape = (part.shape[0], *(c.stop - c.start for c in chunk))
@@ -122,12 +113,8 @@ def _first_valid(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _resampled(planes: Any, box: GeoBox, grid: GeoBox, *, method: str) -> Any:
     import dask.array as da
-    from odc.geo.xr import xr_coords
 
-    from geomiam.data.grid.warp import onto
-
-    coords = xr_coords(box)
-    dims = tuple(map(str, coords))[:2]
+    coords, dims = _coords(box)
     planes = xr.DataArray(planes, dims=(PLANE, *dims), coords=coords)
     put = partial(onto, box=grid, dims=("y", "x"))
     values = put(planes[:-1], resampling=method).data
@@ -135,74 +122,54 @@ def _resampled(planes: Any, box: GeoBox, grid: GeoBox, *, method: str) -> Any:
     return da.concatenate([values, clear], axis=0)
 
 
+def _coords(box: GeoBox) -> tuple[Any, tuple[str, ...]]:
+    from odc.geo.xr import xr_coords
+
+    coords = xr_coords(box)
+    return coords, tuple(map(str, coords))[:2]
+
+
 def _scene(
     scene_on_grid: GriddedScene, box: GeoBox, *, margin: int, settings: SceneSettings
 ) -> tuple[Any, Any]:
     """Return one scene in a window without its margin, ``(band + 1, y, x)``; and the failed files."""
-    bands, clouds = settings.bands, settings.clouds
-    bands_to_read = (*bands, SCL) if clouds.needs_scl or clouds.function else bands
+    import dask.array as da
+
+    bands, clouds, scene = settings.bands, settings.clouds, scene_on_grid.scene
+    bands_to_read = (*bands, SCL) if clouds.reads_scl else bands
     raw = {b: _asset(scene_on_grid, b, box, options=settings.loading) for b in bands_to_read}
-    values = {b: _reflectance(raw[b][0], scene_on_grid, b) for b in bands}
-    hidden = _hidden(values, raw, box, margin=margin, clouds=clouds)
+    values = {}
+    for band in bands:
+        values[band], rule = raw[band][0], scene.rules.get(band)
+        if rule is not None and band not in scene.lost:
+            values[band] = values[band].map_blocks(
+                to_reflectance, rule.scale, rule.offset, dtype="float32"
+            )
     inner = slice(margin, -margin or None)
-    failures = [raw[b][1] if b in raw else 0 for b in (*bands, SCL)]
-    return _masked([v[inner, inner] for v in values.values()], hidden), _stacked(failures)
-
-
-def _stacked(flags: Sequence[Any]) -> Any:
-    import dask.array as da
-
-    return da.stack([da.asarray(f, dtype="int16") for f in flags])
-
-
-def _reflectance(numbers: Any, scene_on_grid: GriddedScene, band: str) -> Any:
-    rule = scene_on_grid.scene.rules.get(band)
-    if rule is None or band in scene_on_grid.scene.lost:
-        return numbers
-    return numbers.map_blocks(to_reflectance, rule.scale, rule.offset, dtype="float32")
-
-
-def _masked(values: Sequence[Any], hidden: Any) -> Any:
-    """Stack bands with hidden pixels NaN, and the clear share: 1 where a band has data."""
-    import dask.array as da
-
-    stack = da.stack(list(values)).rechunk({0: -1})
-    out = da.map_blocks(
-        _mask_block,
+    hidden = da.zeros_like(values[bands[0]], dtype=bool)
+    if clouds.classes:
+        by_scl = partial(hidden_by_scl, classes=clouds.classes, radius=margin)
+        hidden = _overlapping(by_scl, raw[SCL][0], margin)
+    elif clouds.function:
+        bad = _user_mask(clouds.function, {**values, SCL: raw[SCL][0]}, box)
+        hidden = _overlapping(partial(grow, radius=margin), bad, margin)
+    stack = da.stack([v[inner, inner] for v in values.values()]).rechunk({0: -1})
+    planes = da.map_blocks(
+        _masked,
         stack,
-        hidden[None].rechunk((1, *stack.chunks[1:])),
+        hidden[inner, inner][None].rechunk((1, *stack.chunks[1:])),
         dtype="float32",
         chunks=((len(values) + 1,), *stack.chunks[1:]),
     )
-    return out
+    failures = [raw[b][1] if b in raw else 0 for b in (*bands, SCL)]
+    return planes, da.stack([da.asarray(f, dtype="int16") for f in failures])
 
 
-def _mask_block(stack: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+def _masked(stack: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+    """Return bands with hidden pixels NaN, and the clear share: 1 where a band has data."""
     visible = np.where(hidden, np.float32(np.nan), stack)
     clear = np.isfinite(visible).any(axis=0, keepdims=True).astype("float32")
     return np.concatenate([visible, clear])
-
-
-def _hidden(
-    values: Mapping[str, Any],
-    raw: Mapping[str, tuple[Any, Any]],
-    box: GeoBox,
-    *,
-    margin: int,
-    clouds: CloudMask,
-) -> Any:
-    """Return where a scene is hidden, in a window without its margin."""
-    import dask.array as da
-
-    inner = slice(margin, -margin or None)
-    if clouds.needs_scl:
-        return _overlapping(
-            partial(hidden_by_scl, classes=clouds.classes, radius=margin), raw[SCL][0], margin
-        )[inner, inner]
-    if clouds.function:
-        bad = _user_mask(clouds.function, {**values, SCL: raw[SCL][0]}, box)
-        return _overlapping(partial(grow, radius=margin), bad, margin)[inner, inner]
-    return da.zeros_like(next(iter(values.values())), dtype=bool)
 
 
 def _overlapping(function: Callable[..., Any], array: Any, depth: int) -> Any:
@@ -218,10 +185,8 @@ def _user_mask(
 ) -> Any:
     """Return the mask of the user's function for a scene, True = hidden."""
     import dask.array as da
-    from odc.geo.xr import xr_coords
 
-    coords = xr_coords(box)
-    dims = tuple(map(str, coords))[:2]
+    coords, dims = _coords(box)
     scene = xr.Dataset({k: (dims, v) for k, v in layers.items()}, coords)
     try:
         mask = function(scene)
@@ -243,52 +208,33 @@ def _asset(
     scene_on_grid: GriddedScene, band: str, box: GeoBox, *, options: LoadOptions
 ) -> tuple[Any, Any]:
     """Return an asset in a window, NaN without pixels, and whether reading it failed."""
+    import dask
     import dask.array as da
 
-    scene, sizes = scene_on_grid.scene, [_pieces(n) for n in box.shape.yx]
+    scene = scene_on_grid.scene
+    rows, cols = (_pieces(n) for n in box.shape.yx)
     if band in scene.lost:
-        gap = da.full(tuple(box.shape), np.float32(np.nan), dtype="float32", chunks=sizes)
+        chunks = (rows[1], cols[1])
+        gap = da.full(tuple(box.shape), np.float32(np.nan), dtype="float32", chunks=chunks)
         return gap, 1
-    starts = [np.cumsum((0, *s))[:-1] for s in sizes]
-    tiles = {
-        (r, c): box[y : y + h, x : x + w]
-        for (r, (y, h)), (c, (x, w)) in itertools.product(
-            enumerate(zip(starts[0], sizes[0])), enumerate(zip(starts[1], sizes[1]))
-        )
-    }
-    tile_arrays = {
-        at: _tile(scene_on_grid, scene.assets[band], t, options=options) for at, t in tiles.items()
-    }
-    rows, cols = (range(len(s)) for s in sizes)
-    block = da.block([[tile_arrays[r, c][0] for c in cols] for r in rows])
-    flags = [f for _, f in tile_arrays.values() if f is not None]
-    return block, _any(flags) if flags else 0
-
-
-def _pieces(size: int) -> tuple[int, ...]:
-    return tuple(min(CHUNK, size - i) for i in range(0, size, CHUNK))
-
-
-def _tile(
-    scene_on_grid: GriddedScene, key: str, box: GeoBox, *, options: LoadOptions
-) -> tuple[Any, Any]:
-    import dask
-    import dask.array as da
-
-    shape = tuple(box.shape)
-    if not touches(box, scene_on_grid.box):
-        return da.full(shape, np.float32(np.nan), dtype="float32", chunks=shape), None
-    result = dask.delayed(read_asset, traverse=False, pure=False)(
-        scene_on_grid.scene.item, key, box, options=options
-    )
-    return da.from_delayed(result[0], shape=shape, dtype="float32"), result[1]
-
-
-def _any(flags: Sequence[Any]) -> Any:
-    import dask
-    import dask.array as da
-
-    return da.from_delayed(dask.delayed(_one_if_any)(flags), shape=(), dtype="int16")
+    read = dask.delayed(read_asset, traverse=False, pure=False)
+    blocks: list[list[Any]] = []
+    flags = []
+    for y, height in zip(*rows, strict=True):
+        blocks.append([])
+        for x, width in zip(*cols, strict=True):
+            tile, shape = box[y : y + height, x : x + width], (height, width)
+            if not touches(tile, scene_on_grid.box):
+                block = da.full(shape, np.float32(np.nan), dtype="float32", chunks=shape)
+            else:
+                result = read(scene.item, scene.assets[band], tile, options=options)
+                block = da.from_delayed(result[0], shape=shape, dtype="float32")
+                flags.append(result[1])
+            blocks[-1].append(block)
+    if not flags:
+        return da.block(blocks), 0
+    any_failure = da.from_delayed(dask.delayed(_one_if_any)(flags), shape=(), dtype="int16")
+    return da.block(blocks), any_failure
 
 
 def _one_if_any(flags: Sequence[bool]) -> np.ndarray:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from geomiam.sources.web.scrub import scrub
+from geomiam.sources.web.allow_list import scrub
 
 SCALE = 1e-4
 OFFSET = -0.1
@@ -58,33 +58,17 @@ def rule(
     offset: float | None = None,
     name: str = "",
 ) -> Rule:
-    """Decide the scale and offset of one asset of one item.
+    """Decide the scale and offset of one asset of one item, with a doubt if metadata are not plausible.
 
-    Parameters
-    ----------
-    properties
-        Properties of the item.
-    asset
-        The asset in the item's JSON (STAC 1.0 ``raster:bands`` or 1.1 ``bands``).
-    offset
-        Offset that replaces that of the item.
-    name
-        Id of the item, which may contain the processing baseline.
-
-    Returns
-    -------
-    Rule
-        With a ``doubt`` if metadata contradict each other or are not plausible.
+    ``asset`` is its JSON (STAC 1.0 ``raster:bands`` or 1.1 ``bands``); ``offset`` replaces that of the
+    item; ``name`` is the id of the item, which may contain the processing baseline.
     """
+    scale, stated_offset = None, None
     try:
         scale, stated_offset = _stated(asset)
         doubt = _implausible(scale, stated_offset)
     except (TypeError, ValueError, AttributeError) as error:
-        scale, stated_offset, doubt = (
-            None,
-            None,
-            f"its scale and offset cannot be read: {scrub(error)[:200]}",
-        )
+        doubt = f"its scale and offset cannot be read: {scrub(error)[:200]}"
     if offset is not None:
         usable = SCALE if doubt or scale is None else scale
         return Rule(usable, float(offset), "offset given by the caller")
@@ -109,49 +93,32 @@ def _implausible(scale: float | None, stated_offset: float | None) -> str:
 def _offset(
     properties: Mapping[str, Any], stated_offset: float | None, name: str
 ) -> tuple[float, str, str]:
-    offset_applied = next(
-        (v for k in APPLIED if (v := _truth(properties.get(k))) is not None), None
-    )
+    """Return the offset with the metadata that determine it, or NaN with their contradiction."""
+    # flags may be text or numbers
+    flags = {"true": True, "1": True, "false": False, "0": False}
+    texts = [str(properties.get(k)).lower() for k in APPLIED]
+    offset_applied = next((flags[t] for t in texts if t in flags), None)
     number = baseline(properties, name)
     if doubt := _two_baselines(properties):
         return np.nan, "", doubt
-    if offset_applied is True:
+    if offset_applied:
         return 0.0, "the item states that the offset has been applied to the pixels", ""
-    if offset_applied is False and number is not None and number >= FIRST_WITH_OFFSET:
+    expected = OFFSET if number is not None and number >= FIRST_WITH_OFFSET else 0.0
+    if offset_applied is False and expected:
         doubt = (
             f"baseline {number:05.2f} with boa_offset_applied false; pixels of such items have been "
             "found with the offset applied as well as without"
         )
         return np.nan, "", doubt
-    if stated_offset is None:
-        return _by_baseline(number)
-    return (
-        stated_offset,
-        f"the asset states offset {stated_offset:g}",
-        _clash(stated_offset, number),
-    )
-
-
-def _truth(value: Any) -> bool | None:
-    """Return a flag, also of text or a number; None for anything else."""
-    return {"true": True, "1": True, "false": False, "0": False}.get(str(value).lower())
-
-
-def _by_baseline(number: float | None) -> tuple[float, str, str]:
+    if stated_offset is not None:
+        reason, doubt = f"the asset states offset {stated_offset:g}", ""
+        if number is not None and not abs(stated_offset - expected) < 1e-6:
+            doubt = f"offset {stated_offset:g} is stated, which baseline {number:05.2f} contradicts"
+        return stated_offset, reason, doubt
     if number is None:
         return np.nan, "", "the item states neither a raster offset nor a processing baseline"
-    if number >= FIRST_WITH_OFFSET:
-        return OFFSET, f"no offset stated, baseline {number:05.2f} has one", ""
-    return 0.0, f"no offset stated, baseline {number:05.2f} has none", ""
-
-
-def _clash(stated_offset: float, number: float | None) -> str:
-    if number is None:
-        return ""
-    expected = OFFSET if number >= FIRST_WITH_OFFSET else 0.0
-    if abs(stated_offset - expected) < 1e-6:
-        return ""
-    return f"offset {stated_offset:g} is stated, which baseline {number:05.2f} contradicts"
+    has = "one" if expected else "none"
+    return expected, f"no offset stated, baseline {number:05.2f} has {has}", ""
 
 
 def baseline(properties: Mapping[str, Any], name: str = "") -> float | None:
@@ -169,15 +136,14 @@ def baseline(properties: Mapping[str, Any], name: str = "") -> float | None:
 
 def _two_baselines(properties: Mapping[str, Any]) -> str:
     """Return a text on different offsets by the baselines of an item and of its product."""
-    item_baseline = next(
-        (v for k in BASELINES if (v := _number(properties.get(k))) is not None), None
-    )
-    product = next((v for k in PRODUCTS if (v := _in_name(properties.get(k))) is not None), None)
-    if item_baseline is None or product is None:
+    item_values = [v for k in BASELINES if (v := _number(properties.get(k))) is not None]
+    in_names = [v for k in PRODUCTS if (v := _in_name(properties.get(k))) is not None]
+    if not (item_values and in_names):
         return ""
-    if (item_baseline >= FIRST_WITH_OFFSET) == (product >= FIRST_WITH_OFFSET):
+    item, product = item_values[0], in_names[0]
+    if (item >= FIRST_WITH_OFFSET) == (product >= FIRST_WITH_OFFSET):
         return ""
-    return f"baseline {item_baseline:05.2f} is stated, but the product's name has {product:05.2f}"
+    return f"baseline {item:05.2f} is stated, but the product's name has {product:05.2f}"
 
 
 def _number(value: Any, *, strict: bool = False) -> float | None:
@@ -195,13 +161,7 @@ def _in_name(value: Any) -> float | None:
 
 
 def _stated(asset: Mapping[str, Any]) -> tuple[float | None, float | None]:
-    """Return the scale and offset of the first band of an asset.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If they are not numbers.
-    """
+    """Return the scale and offset of the first band of an asset."""
     bands = asset.get("raster:bands") or asset.get("bands") or [{}]
     if not isinstance(bands, list) or not isinstance(bands[0], Mapping):
         raise TypeError(f"its bands are '{scrub(bands)[:60]}', expected a list of objects")

@@ -1,34 +1,39 @@
-"""Sentinel-2 Level-2A on a grid: reflectance with NaN for clouds, and the clear share of each cell."""
+"""Sentinel-2 Level-2A on a grid: reflectance with NaN for clouds, and the clear share of each cell.
+
+Composites are medians over the dates of each period.
+"""
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from geomiam.data.grid.align import methods
+from geomiam.data.grid.grid import geobox, restore, spatial_dims
 from geomiam.errors import AssetFailed, AssetsFailed, SourceError, warn
 from geomiam.progress import with_progress
-from geomiam.sources.sentinel2 import composites
 from geomiam.sources.sentinel2.asset_reader import FailedAssets, GeoTiffLoader, Loader, LoadOptions
 from geomiam.sources.sentinel2.clouds import Mask, cloud_mask
-from geomiam.sources.sentinel2.composites import CLEAR, FAILED
 from geomiam.sources.sentinel2.mosaic import SceneSettings, mosaic_day
 from geomiam.sources.sentinel2.plan import Plan, access_of, make_plan, scene_request
-from geomiam.sources.sentinel2.windows import Window
-from geomiam.sources.stac.scene import SCL
+from geomiam.sources.sentinel2.scene import SCL
 from geomiam.sources.stac.stac_source import StacSource, as_source
-from geomiam.sources.web.scrub import scrub
+from geomiam.sources.web.allow_list import scrub
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
 BANDS = ("blue", "green", "red", "nir", "swir16", "swir22")
 MODALITY = "sentinel2"
+CLEAR, LOOKS, FAILED = "clear_fraction", "looks", "failed"
+OF_DATES = ("item_id", "cloud_cover", "baseline", "offset")
+"""Coordinates of single dates, which composites do not have."""
 
 
 @with_progress
@@ -135,26 +140,36 @@ def sentinel2(
     >>> gm.sentinel2(grid, "2018-05/2018-08", composite="1MS")  # doctest: +SKIP
     """
     grid, template = _grid(like)
-    _check(on_error, resample, grid)
+    if on_error not in ("nan", "raise"):
+        raise SourceError(f"on_error={on_error!r} is not supported; use 'nan' or 'raise'")
+    methods({"reflectance": xr.DataArray()}, resample)
+    if grid.crs is None:
+        raise SourceError("like= has no CRS; give the GeoBox one")
     request = scene_request(
         grid, time, bands, clouds=cloud_mask(mask, snow=snow, dilate=dilate), max_cloud=max_cloud
     )
     stac = as_source(source)
-    plan = make_plan(request, stac, hosts=hosts)
-    report = _report(plan, on_error)
-    access = access_of(stac if isinstance(stac, StacSource) else None, hosts)
+    access = access_of(stac, hosts)
+    plan = make_plan(request, stac, access)
+    if plan.lost and on_error == "raise":
+        raise AssetFailed("\n".join([*plan.lost[:20], "on_error='nan' leaves them out"]))
+    if plan.lost:
+        first_lines = "\n".join(plan.lost[:5])
+        warn(f"{len(plan.lost)} files or scenes cannot be read:\n{first_lines}", AssetsFailed)
+    report = FailedAssets(plan.lost)
     loading = LoadOptions(loader or GeoTiffLoader(access), on_error, report.key)
-    settings = SceneSettings(request.bands, request.clouds, resample, loading)
-    ds = _assemble(plan, grid, settings=settings)
-    search = request.search
-    steps = composites.steps(ds["time"].values, composite, start=search.start, end=search.end)
-    if composite:
-        ds = composites.composite(ds, composite, start=search.start, end=search.end)
-    provenance = _provenance(
-        stac, mask=mask, snow=snow, dilate=dilate, composite=composite, resample=resample
+    ds = _assemble(
+        plan, grid, settings=SceneSettings(request.bands, request.clouds, resample, loading)
     )
+    ds, steps = _in_steps(ds, composite, start=request.search.start, end=request.search.end)
     ds = _with_grid(ds, template).set_coords(FAILED)  # not a predictor
-    return ds.assign_attrs(provenance, failed_assets=report, **_scene_attributes(plan, steps))
+    settings = {"mask": mask, "snow": snow, "dilate": dilate, "composite": composite}
+    return ds.assign_attrs(
+        _provenance(stac, {**settings, "resample": resample}),
+        failed_assets=report,
+        scenes=json.dumps(_scene_rows(plan, steps)),
+        notes=list(plan.notes),
+    )
 
 
 @with_progress
@@ -195,16 +210,15 @@ def plan_sentinel2(
     >>> print(gm.plan_sentinel2(grid, "2018-05/2018-08"))  # doctest: +SKIP
     """
     grid, _ = _grid(like)
-    mask_settings = cloud_mask(mask, snow=snow, dilate=0)
-    request = scene_request(grid, time, bands, clouds=mask_settings, max_cloud=max_cloud)
-    return make_plan(request, source, hosts=hosts)
+    clouds = cloud_mask(mask, snow=snow, dilate=0)
+    request = scene_request(grid, time, bands, clouds=clouds, max_cloud=max_cloud)
+    stac = as_source(source)
+    return make_plan(request, stac, access_of(stac, hosts))
 
 
 def _grid(like: Any) -> tuple[GeoBox, xr.Dataset]:
     from odc.geo.geobox import GeoBox
     from odc.geo.xr import xr_coords
-
-    from geomiam.data.grid.grid import geobox
 
     if isinstance(like, GeoBox):
         return like, xr.Dataset(coords=xr_coords(like))
@@ -212,55 +226,30 @@ def _grid(like: Any) -> tuple[GeoBox, xr.Dataset]:
     return geobox(template), template
 
 
-def _check(on_error: str, resample: str, grid: GeoBox) -> None:
-    from geomiam.data.grid.align import methods
-
-    if on_error not in ("nan", "raise"):
-        raise SourceError(f"on_error={on_error!r} is not supported; use 'nan' or 'raise'")
-    methods({"reflectance": xr.DataArray()}, resample)
-    if grid.crs is None:
-        raise SourceError("like= has no CRS; give the GeoBox one")
-
-
-def _report(plan: Plan, on_error: str) -> FailedAssets:
-    if plan.lost and on_error == "raise":
-        raise AssetFailed("\n".join([*plan.lost[:20], "on_error='nan' leaves them out"]))
-    if plan.lost:
-        first_lines = "\n".join(plan.lost[:5])
-        warn(f"{len(plan.lost)} files or scenes cannot be read:\n{first_lines}", AssetsFailed)
-    return FailedAssets(plan.lost)
-
-
 def _assemble(plan: Plan, grid: GeoBox, *, settings: SceneSettings) -> xr.Dataset:
+    """Return bands, clear share and failed files along days, lazily."""
     import dask.array as da
 
     days = [list(g) for _, g in itertools.groupby(plan.windows, key=lambda w: w.day)]
     planes, failures = zip(*(mosaic_day(d, grid, settings=settings) for d in days), strict=True)
     stack = da.stack(planes)
+    counts = [sum(len(w.scenes) for w in d) for d in days]
+    ends = np.cumsum([0, *counts])  # the table has the scenes in the order of the windows
+    parts = [plan.scenes.iloc[a:b] for a, b in itertools.pairwise(ends)]
     dims = ("time", "y", "x")
     attrs = {"modality": MODALITY, "units": "1", "long_name": "surface reflectance"}
     data = {b: (dims, stack[:, i], attrs) for i, b in enumerate(settings.bands)}
     clear = {**attrs, "long_name": "clear share of the cell"}
-    return (
-        xr.Dataset(
-            {**data, CLEAR: (dims, da.nan_to_num(stack[:, -1]), clear)}, _coordinates(plan, days)
-        )
-        .assign({FAILED: (("time", "asset"), da.stack(failures))})
-        .assign_coords(asset=[*settings.bands, SCL])
-    )
-
-
-def _coordinates(plan: Plan, days: Sequence[Sequence[Window]]) -> dict[str, Any]:
-    counts = [sum(len(w.scenes) for w in d) for d in days]
-    ends = np.cumsum([0, *counts])  # the table has the scenes in the order of the windows
-    parts = [plan.scenes.iloc[a:b] for a, b in itertools.pairwise(ends)]
-    return {
+    coords = {
         "time": pd.DatetimeIndex([p["time"].min() for p in parts]).astype("datetime64[ns]"),
         "item_id": ("time", [" ".join(p["id"]) for p in parts]),
         "cloud_cover": ("time", [p["cloud_cover"].mean() for p in parts]),
         "baseline": ("time", [_common(p["baseline"]) for p in parts]),
         "offset": ("time", [_common(p["offset"]) for p in parts]),
     }
+    ds = xr.Dataset({**data, CLEAR: (dims, da.nan_to_num(stack[:, -1]), clear)}, coords)
+    ds = ds.assign({FAILED: (("time", "asset"), da.stack(failures))})
+    return ds.assign_coords(asset=[*settings.bands, SCL])
 
 
 def _common(values: pd.Series) -> float:
@@ -269,13 +258,11 @@ def _common(values: pd.Series) -> float:
 
 def _with_grid(ds: xr.Dataset, template: xr.Dataset) -> xr.Dataset:
     """Add the coordinates and CRS of the grid, with its names of dims."""
-    from geomiam.data.grid.grid import restore, spatial_dims
-
     names = dict(zip(("y", "x"), spatial_dims(template), strict=True))
     return restore(ds.rename_dims(names) if names != {"y": "y", "x": "x"} else ds, template)
 
 
-def _provenance(source: Any, **settings: Any) -> dict[str, Any]:
+def _provenance(source: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
     import odc.stac
 
     from geomiam._version import __version__
@@ -284,25 +271,85 @@ def _provenance(source: Any, **settings: Any) -> dict[str, Any]:
     return {
         "source": scrub(source.url) if stac else "items of the caller",
         "collection": (source.collection or "") if stac else "",
-        **{k: _text(v) for k, v in settings.items()},
+        **{k: getattr(v, "__name__", None) or str(v) for k, v in settings.items()},
         "geomiam_version": __version__,
         "odc_stac_version": odc.stac.__version__,
     }
 
 
-def _text(value: Any) -> str:
-    return getattr(value, "__name__", None) or str(value)
-
-
-def _scene_attributes(plan: Plan, steps: np.ndarray) -> dict[str, Any]:
-    """Return the scenes as JSON, each with its step in time, and the notes."""
-    days = sorted({w.day for w in plan.windows})
+def _scene_rows(plan: Plan, steps: np.ndarray) -> list[dict[str, Any]]:
+    """Return the scenes as rows, each with its step in time."""
+    days = plan.dates
     scenes = plan.scenes.drop(columns=["bytes"]).assign(
         time=plan.scenes["time"].astype(str),
         step=[int(steps[days.index(day)]) for day in plan.scenes["day"]],
     )
-    rows = scenes.astype(object).where(scenes.notna(), None).to_dict("records")
-    return {
-        "scenes": json.dumps(rows),
-        "notes": list(plan.notes),
-    }
+    rows: list[dict[str, Any]] = (
+        scenes.astype(object).where(scenes.notna(), None).to_dict("records")
+    )
+    return rows
+
+
+# composites ---------------------------------------------------------------------------------------
+
+
+def _in_steps(
+    ds: xr.Dataset, period: str | None, *, start: str, end: str
+) -> tuple[xr.Dataset, np.ndarray]:
+    """Return dates, or medians of periods, and the step of the result by date.
+
+    Every period between the requested times is a step, NaN without data, so that other places and
+    scenes have the same steps.
+    """
+    times = ds["time"].values
+    if period is None:
+        return ds, np.arange(len(times))
+    dated_cube = ds.drop_vars([c for c in OF_DATES if c in ds.coords]).chunk(time=-1)
+    if period == "median":
+        return _median(dated_cube).expand_dims(time=times[:1]), np.zeros(len(times), int)
+    first, last = (pd.Timestamp(t.removesuffix("Z")) for t in (start, end))
+    days = pd.date_range(first.floor("D"), last, freq="D").astype("datetime64[ns]")
+    try:
+        starts = pd.Series(days, days).resample(period, origin="start").first()
+    except ValueError as error:
+        raise SourceError(
+            f"composite={period!r} is not a frequency of pandas ({error}); use 'median', '1MS', '10D' ..."
+        ) from None
+    if starts.isna().any():
+        raise SourceError(f"composite={period!r} is shorter than a day; use '1D' or more, or None")
+    # a period is labelled by pandas, and starts at the first of its requested days
+    steps = pd.DatetimeIndex(starts).searchsorted(pd.DatetimeIndex(times), side="right") - 1
+    parts = [
+        _median(dated_cube.isel(time=np.flatnonzero(steps == i))).expand_dims(time=[label])
+        for i, label in enumerate(pd.DatetimeIndex(starts.index))
+    ]
+    return xr.concat(parts, "time"), steps
+
+
+def _median(ds: xr.Dataset) -> xr.Dataset:
+    """Return the medians over time, with the number of dates with data."""
+    bands = {str(n): _along_time(a) for n, a in ds.data_vars.items() if n not in (CLEAR, FAILED)}
+    looks = (ds[CLEAR] > 0).sum("time").astype("float32")
+    looks_attrs = {**ds[CLEAR].attrs, "long_name": "number of dates with data"}
+    clear = ds[CLEAR].mean("time", keep_attrs=True) if ds.sizes["time"] else looks
+    out = xr.Dataset(bands).assign({LOOKS: looks.assign_attrs(looks_attrs), CLEAR: clear})
+    out[CLEAR].attrs = ds[CLEAR].attrs
+    return out.assign({FAILED: ds[FAILED].sum("time")})
+
+
+def _along_time(array: xr.DataArray) -> xr.DataArray:
+    if not array.sizes["time"]:
+        nothing = np.float32(np.nan)
+        return xr.full_like(array.isel(time=[]).sum("time"), nothing).assign_attrs(array.attrs)
+    data: Any = array.data
+    medians = data.map_blocks(_nanmedian, drop_axis=0, dtype=data.dtype)
+    return xr.DataArray(medians, dims=array.dims[1:], attrs=array.attrs)
+
+
+def _nanmedian(block: np.ndarray) -> np.ndarray:
+    """Return the median of finite values over the first axis; NaN, without a warning, without any."""
+    sorted_values = np.sort(block, axis=0)  # NaN is last
+    count = np.isfinite(block).sum(axis=0, keepdims=True)
+    places = (np.maximum(count - 1, 0) // 2, count // 2)
+    low, high = (np.take_along_axis(sorted_values, p, axis=0)[0] for p in places)
+    return (low + high) / block.dtype.type(2)

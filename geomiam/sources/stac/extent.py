@@ -20,20 +20,16 @@ BELT = 359.0
 def extent_of_grid(grid: GeoBox) -> Box:
     """Return the extent of a grid; across the antimeridian the smaller of the two possible ones."""
     west, south, east, north = grid.footprint("EPSG:4326").boundingbox.bbox
-    south, north = _polar(grid, south, north)
-    if -180 <= west and east <= 180 and east - west < 180:
-        return west, south, east, north
-    west, east = _arc(_longitudes(grid))
+    # the outline of a grid does not contain a pole inside it
+    south = -90.0 if _contains_pole(grid, -90.0) else max(south, -90.0)
+    north = 90.0 if _contains_pole(grid, 90.0) else min(north, 90.0)
+    if not (-180 <= west and east <= 180 and east - west < 180):
+        rows, cols = (np.linspace(0, n, 65) for n in grid.shape.yx)
+        col, row = np.meshgrid(cols, rows)
+        a = grid.affine
+        x, y = a.a * col + a.b * row + a.c, a.d * col + a.e * row + a.f
+        west, east = _arc(to_degrees(grid, x.ravel(), y.ravel())[0])
     return west, south, east, north
-
-
-def _longitudes(grid: GeoBox) -> np.ndarray:
-    """Return the longitudes of a lattice of points on a grid, in degrees."""
-    rows, cols = (np.linspace(0, n, 65) for n in grid.shape.yx)
-    col, row = np.meshgrid(cols, rows)
-    a = grid.affine
-    x, y = a.a * col + a.b * row + a.c, a.d * col + a.e * row + a.f
-    return to_degrees(grid, x.ravel(), y.ravel())[0]
 
 
 def to_degrees(grid: GeoBox, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -53,8 +49,7 @@ def _arc(longitudes: np.ndarray) -> tuple[float, float]:
     sorted_longitudes = np.unique(longitudes % 360.0)
     gaps = np.diff(sorted_longitudes, append=sorted_longitudes[0] + 360.0)
     widest = int(gaps.argmax())
-    pad = 360.0 - gaps[widest]
-    if pad >= BELT or gaps[widest] < 10.0:
+    if 360.0 - gaps[widest] >= BELT or gaps[widest] < 10.0:
         return -180.0, 180.0
     west, east = sorted_longitudes[(widest + 1) % len(sorted_longitudes)], sorted_longitudes[widest]
     return _within(float(west), float(east))
@@ -69,14 +64,6 @@ def _within(west: float, east: float) -> tuple[float, float]:
 def wrapped(longitude: float, around: float = 0.0) -> float:
     """Return a longitude within 180 degrees of another one."""
     return around + (longitude - around + 180.0) % 360.0 - 180.0
-
-
-def _polar(grid: GeoBox, south: float, north: float) -> tuple[float, float]:
-    """Extend latitudes to a pole inside a grid, which the outline of the grid does not contain."""
-    return (
-        -90.0 if _contains_pole(grid, -90.0) else max(south, -90.0),
-        90.0 if _contains_pole(grid, 90.0) else min(north, 90.0),
-    )
 
 
 def _contains_pole(grid: GeoBox, latitude: float) -> bool:
@@ -120,32 +107,13 @@ def overlap(a: Box, b: Box) -> bool:
 
 
 def extent_of_item(bbox: Any, geometry: Any) -> Box:
-    """Return the extent of an item: its bbox of 4 or 6 numbers, otherwise that of its geometry.
-
-    Raises
-    ------
-    ValueError
-        If it has neither, or one that cannot be used.
-    """
-    if bbox is not None:
-        return _of_numbers(bbox)
-    points = list(_points(geometry.get("coordinates"))) if isinstance(geometry, Mapping) else []
-    if not points:
-        raise ValueError("neither a bbox nor a geometry")
-    lon, lat = np.array(points).T
-    return _of_numbers([lon.min(), lat.min(), lon.max(), lat.max()])
-
-
-def _points(coordinates: Any) -> Iterable[tuple[float, float]]:
-    if isinstance(coordinates, Sequence) and not isinstance(coordinates, str):
-        if coordinates and all(isinstance(c, (int, float)) for c in coordinates[:2]):
-            yield float(coordinates[0]), float(coordinates[1])
-        else:
-            for part in coordinates:
-                yield from _points(part)
-
-
-def _of_numbers(bbox: Any) -> Box:
+    """Return the extent of an item: its bbox of 4 or 6 numbers, otherwise that of its geometry."""
+    if bbox is None:
+        points = list(_points(geometry.get("coordinates"))) if isinstance(geometry, Mapping) else []
+        if not points:
+            raise ValueError("neither a bbox nor a geometry")
+        lon, lat = np.array(points).T
+        bbox = [lon.min(), lat.min(), lon.max(), lat.max()]
     numbers = [float(v) for v in bbox] if isinstance(bbox, (list, tuple)) else []
     if len(numbers) not in (4, 6) or not all(map(math.isfinite, numbers)):
         raise ValueError(f"bbox {str(bbox)[:80]} has not 4 or 6 numbers")
@@ -157,3 +125,12 @@ def _of_numbers(bbox: Any) -> Box:
         return -180.0, south, 180.0, north
     left, right = _within(west, east)
     return left, south, right, north
+
+
+def _points(coordinates: Any) -> Iterable[tuple[float, float]]:
+    if isinstance(coordinates, Sequence) and not isinstance(coordinates, str):
+        if coordinates and all(isinstance(c, (int, float)) for c in coordinates[:2]):
+            yield float(coordinates[0]), float(coordinates[1])
+        else:
+            for part in coordinates:
+                yield from _points(part)

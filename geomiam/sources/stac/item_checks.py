@@ -10,8 +10,7 @@ import pandas as pd
 
 from geomiam.errors import SourceError
 from geomiam.sources.stac.extent import extent_of_item
-from geomiam.sources.web.allow_list import local_path
-from geomiam.sources.web.scrub import scrub
+from geomiam.sources.web.allow_list import local_path, scrub
 
 if TYPE_CHECKING:
     import pystac
@@ -21,18 +20,7 @@ LONGEST_ID = 500
 
 
 def checked_item(raw: Any) -> tuple[pystac.Item, str]:
-    """Return a copy of an item with absolute links to its files, and the link of the item.
-
-    Parameters
-    ----------
-    raw
-        A pystac Item or the mapping of its JSON.
-
-    Raises
-    ------
-    SourceError
-        If it is not an item with an id, an extent and a time.
-    """
+    """Return a copy of an item, or of its JSON, with absolute links to its files; and its link."""
     try:
         item = _copied(raw)
         href = item.get_self_href() or ""
@@ -42,13 +30,10 @@ def checked_item(raw: Any) -> tuple[pystac.Item, str]:
         item.bbox = list(extent_of_item(item.bbox, item.geometry))
         moment(item)
     except Exception as error:  # an item is untrusted text: its fields may have any type
-        raise SourceError(f"{_name(raw)}: not a usable STAC item: {_error_text(error)}") from None
+        text = scrub(error)[:200]
+        text = text if isinstance(error, SourceError) else f"{type(error).__name__}: {text}"
+        raise SourceError(f"{_name(raw)}: not a usable STAC item: {text}") from None
     return item, href
-
-
-def _error_text(error: Exception) -> str:
-    text = scrub(error)[:200]
-    return text if isinstance(error, SourceError) else f"{type(error).__name__}: {text}"
 
 
 def _copied(raw: Any) -> pystac.Item:
@@ -58,22 +43,20 @@ def _copied(raw: Any) -> pystac.Item:
         raw = raw.to_dict(include_self_link=True, transform_hrefs=False)
     if not isinstance(raw, Mapping):
         raise SourceError(f"a {type(raw).__name__}, expected an item")
-    data = {**raw, "id": _id(raw.get("id")), "collection": _collection(raw.get("collection"))}
+    data = {**raw, "id": _id(raw.get("id"))}
+    collection = raw.get("collection")
+    if collection is not None and not isinstance(collection, str):
+        raise SourceError(f"its collection is {_kind(collection)}, expected text")
+    data["collection"] = None if collection is None else scrub(collection)
     for key in ("properties", "assets"):
         if not isinstance(data.get(key), Mapping):
             raise SourceError(f"its '{key}' are {_kind(data.get(key))}, expected an object")
     links = data.get("links")
-    data["links"] = [] if not isinstance(links, list) else [x for x in links if _is_self(x)]
-    data["assets"] = {k: a for k, a in data["assets"].items() if _is_file(a)}
+    mappings = [x for x in links if isinstance(x, Mapping)] if isinstance(links, list) else []
+    data["links"] = [x for x in mappings if x.get("rel") == "self" and x.get("href")]
+    files = {k: a for k, a in data["assets"].items() if isinstance(a, Mapping)}
+    data["assets"] = {k: a for k, a in files.items() if isinstance(a.get("href"), str)}
     return pystac.Item.from_dict(data)
-
-
-def _is_self(link: Any) -> bool:
-    return isinstance(link, Mapping) and link.get("rel") == "self" and bool(link.get("href"))
-
-
-def _is_file(asset: Any) -> bool:
-    return isinstance(asset, Mapping) and isinstance(asset.get("href"), str)
 
 
 def _kind(value: Any) -> str:
@@ -88,12 +71,6 @@ def _id(value: Any) -> str:
     return scrub(value)
 
 
-def _collection(value: Any) -> str | None:
-    if value is not None and not isinstance(value, str):
-        raise SourceError(f"its collection is {_kind(value)}, expected text")
-    return None if value is None else scrub(value)
-
-
 def _name(raw: Any) -> str:
     """Return a text that identifies an item: its id, or its date."""
     data = raw if isinstance(raw, Mapping) else {"id": getattr(raw, "id", None)}
@@ -103,13 +80,7 @@ def _name(raw: Any) -> str:
 
 
 def moment(item: pystac.Item) -> pd.Timestamp:
-    """Return the time of acquisition, or its start, in UTC without a time zone.
-
-    Raises
-    ------
-    SourceError
-        If the item has no time.
-    """
+    """Return the time of acquisition, or its start, in UTC without a time zone."""
     stamp = item.datetime or item.common_metadata.start_datetime
     if stamp is None:
         raise SourceError("it has neither a datetime nor a start_datetime")

@@ -9,13 +9,9 @@ from types import MappingProxyType
 from typing import Any
 
 from geomiam.errors import SourceError
-from geomiam.sources.stac.extent import Box
-from geomiam.sources.web.allow_list import REMOTE, local_path, scheme
-from geomiam.sources.web.scrub import scrub
+from geomiam.sources.web.allow_list import REMOTE, local_path, scheme, scrub
 
 PREFERRED = ("sentinel-2-c1-l2a", "sentinel-2-l2a")
-PAUSES = (0.0, 0.5, 1.5, 4.0)
-"""Seconds before each attempt to read a page or document."""
 LONGEST_PATH = 4096
 
 
@@ -78,28 +74,8 @@ PRESETS = {
 }
 
 
-@dataclass(frozen=True)
-class Search:
-    """Conditions of a search.
-
-    ``bbox`` is in degrees, with west > east across the antimeridian; ``start`` and ``end`` are the first
-    and last second in UTC; ``max_cloud`` is in percent.
-    """
-
-    bbox: Box
-    start: str
-    end: str
-    max_cloud: float | None
-
-
 def as_source(source: Any) -> StacSource | list[Any]:
-    """Return the StacSource of ``source=``, or a list of items.
-
-    Raises
-    ------
-    SourceError
-        If the name is unknown, or the package of Planetary Computer is not installed.
-    """
+    """Return the StacSource of ``source=``, or a list of items."""
     if isinstance(source, StacSource):
         return source
     if isinstance(source, (str, Path)):
@@ -108,38 +84,29 @@ def as_source(source: Any) -> StacSource | list[Any]:
         return list(source.items_as_dicts())
     if hasattr(source, "get_items"):  # a catalog or collection of pystac
         return list(source.get_items(recursive=True))
-    if hasattr(source, "assets"):
-        return [source]
+    problem = f"source= is a {type(source).__name__}"
     if isinstance(source, Mapping):
-        return _items_of(source)
-    if isinstance(source, Iterable):
+        features = source.get("features")
+        if source.get("type") == "FeatureCollection" and isinstance(features, list):
+            return features
+        if source.get("type") == "Feature":
+            return [source]
+        kind = scrub(source.get("type") or "without a type")[:40]
+        problem = f"source= is a mapping of type '{kind}'"
+    elif hasattr(source, "assets"):
+        return [source]
+    elif isinstance(source, Iterable):
         return list(source)
-    raise SourceError(_advice(f"source= is a {type(source).__name__}"))
-
-
-def _items_of(data: Mapping[str, Any]) -> list[Any]:
-    """Return the items of a JSON mapping: an item, or a FeatureCollection."""
-    features = data.get("features")
-    if data.get("type") == "Feature":
-        return [data]
-    if data.get("type") == "FeatureCollection" and isinstance(features, list):
-        return features
-    kind = scrub(data.get("type") or "without a type")[:40]
-    raise SourceError(_advice(f"source= is a mapping of type '{kind}'"))
-
-
-def _advice(problem: str) -> str:
-    return (
+    raise SourceError(
         f"{problem}; pass one of {sorted(PRESETS)}, a URL, a path, "
         "geomiam.StacSource(url, collection), an item, or a list or search of items"
     )
 
 
 def _named(text: str) -> StacSource:
-    if text == "planetary-computer":
-        return replace(PRESETS[text], sign=_planetary_signer())
     if text in PRESETS:
-        return PRESETS[text]
+        signer = _planetary_signer() if text == "planetary-computer" else None
+        return replace(PRESETS[text], sign=signer)
     if scheme(text) in REMOTE:
         return StacSource(text)
     path = local_path(text)
@@ -163,13 +130,7 @@ def _planetary_signer() -> Callable[[str], str]:
 
 
 def choose_collection(ids: Sequence[str], source: StacSource) -> str:
-    """Return the id of the collection to read: only one, since several may contain the same scenes.
-
-    Raises
-    ------
-    SourceError
-        If it does not exist, or there are several and none is of the presets.
-    """
+    """Return the id of the collection to read: only one, since several may contain the same scenes."""
     candidates = (source.collection,) if source.collection else PREFERRED
     matches = [c for c in candidates if c in ids] or (list(ids) if not source.collection else [])
     if not matches or (len(matches) > 1 and matches[0] not in candidates):

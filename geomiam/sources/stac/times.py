@@ -15,25 +15,15 @@ FIRST = pd.Timestamp("2015-06-23")
 """Launch of Sentinel-2A: the start of a period without a start."""
 OPEN = (None, "", "..")
 ZONE = re.compile(r"(?<=[\d:.])\s*(Z|[+-]\d{2}:?\d{2})$", re.IGNORECASE)
-UNITS = {"Y": "Y", "M": "M", "D": "D"}
-"""Units of numpy's datetime64 that are periods; finer ones are moments."""
+PERIODS = ("Y", "M", "D")
+"""Units of numpy's datetime64 that are periods."""
 
 
 def period(time: Any) -> tuple[str, str]:
     """Return the first and last second of ``time=``, in UTC.
 
-    Parameters
-    ----------
-    time
-        ``"2018-03"``, ``"2018-03/2018-08"``, a pair, a slice, or one date, time or period of Python,
-        numpy, pandas or xarray. Text, dates, and times at midnight stand for whole periods or days,
-        other times for one second. None or ``".."`` is an open end: the launch of Sentinel-2, or
-        now.
-
-    Raises
-    ------
-    SourceError
-        If a time cannot be read, or the end is before the start.
+    Text, dates, and times at midnight stand for whole periods or days, other times for one second.
+    None or ``".."`` is an open end: the launch of Sentinel-2, or now.
     """
     try:
         first, last = _pair(time)
@@ -81,46 +71,42 @@ def _edges(value: Any) -> tuple[pd.Timestamp, pd.Timestamp]:
         return value.start_time, value.end_time
     if isinstance(value, str):
         return _of_text(value.strip())
-    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
-        return _year(int(value))
-    if isinstance(value, np.datetime64) and np.datetime_data(value.dtype)[0] in UNITS:
-        period = pd.Period(str(value), freq=UNITS[np.datetime_data(value.dtype)[0]])
+    year = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if year and not 1900 <= value <= 2200:
+        raise ValueError(f"{int(value)} is not a year")
+    unit = np.datetime_data(value.dtype)[0] if isinstance(value, np.datetime64) else ""
+    if year or unit in PERIODS:  # finer units of numpy are moments
+        period = pd.Period(str(value), freq="Y" if year else unit)
         return period.start_time, period.end_time
     if isinstance(value, (dt.date, np.datetime64)):
         return _of_moment(pd.Timestamp(value))
     raise TypeError(f"a {type(value).__name__}")
 
 
-def _year(number: int) -> tuple[pd.Timestamp, pd.Timestamp]:
-    if not 1900 <= number <= 2200:
-        raise ValueError(f"{number} is not a year")
-    period = pd.Period(str(number), freq="Y")
-    return period.start_time, period.end_time
-
-
 def _of_text(text: str) -> tuple[pd.Timestamp, pd.Timestamp]:
     zone = ZONE.search(text) if ":" in text else None
+    period = pd.Period(text[: zone.start()] if zone else text)
+    _check_real(period.start_time)
     if not zone:
-        period = pd.Period(text)
-        return _real(period.start_time), period.end_time
-    period = pd.Period(text[: zone.start()])
+        return period.start_time, period.end_time
     east = pd.Timestamp(f"2000-01-01T00:00:00{zone[1].upper()}").utcoffset()
-    return _real(period.start_time) - east, period.end_time - east
+    return period.start_time - east, period.end_time - east
 
 
 def _of_moment(moment: pd.Timestamp) -> tuple[pd.Timestamp, pd.Timestamp]:
     """Return a day for midnight in the time zone of the value, otherwise one second."""
-    step = "D" if _real(moment) == moment.normalize() else "s"
+    _check_real(moment)
     start = moment.floor("s")
-    end = start + pd.Timedelta(1, step) - pd.Timedelta(1, "ns")
-    return _utc(start), _utc(end)
+    end = start + pd.Timedelta(1, "D" if moment == moment.normalize() else "s")
+    ends = (start, end - pd.Timedelta(1, "ns"))
+    if moment.tzinfo:
+        ends = (
+            ends[0].tz_convert("UTC").tz_localize(None),
+            ends[1].tz_convert("UTC").tz_localize(None),
+        )
+    return ends
 
 
-def _utc(moment: pd.Timestamp) -> pd.Timestamp:
-    return moment.tz_convert("UTC").tz_localize(None) if moment.tzinfo else moment
-
-
-def _real(moment: Any) -> pd.Timestamp:
+def _check_real(moment: Any) -> None:
     if moment is pd.NaT:
         raise ValueError("NaT")
-    return moment

@@ -46,6 +46,18 @@ def local_path(href: str) -> str:
     return path[1:] if path[2:3] == ":" else path
 
 
+def scrub(text: object) -> str:
+    """Return a text without query strings, fragments, user names and passwords of its URLs.
+
+    Control characters and line breaks become blanks, since text of a server may be written to a log.
+    """
+    # JSON may have unpaired surrogates
+    plain = str(text).encode("utf-8", "replace").decode("utf-8")
+    bare = re.sub(r"(://)[^/\s@'\"]*@", r"\1", plain)
+    bare = re.sub(r"[?#][\w.~%+-]+=[^\s'\"]*", "", bare)
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", bare)
+
+
 def host_of(href: str) -> str:
     """Return the host of a URL, ``scheme://bucket`` of an object store, empty for paths."""
     kind = scheme(href)

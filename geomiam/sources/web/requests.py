@@ -14,8 +14,7 @@ from typing import Any
 from urllib.parse import urljoin
 
 from geomiam.errors import SourceError
-from geomiam.sources.web.allow_list import REMOTE, AllowList, host_of, scheme, with_host_of
-from geomiam.sources.web.scrub import scrub
+from geomiam.sources.web.allow_list import REMOTE, AllowList, host_of, scheme, scrub, with_host_of
 
 BUSY = (408, 425, 429, 500, 502, 503, 504)
 """Status codes after which a request is repeated."""

@@ -19,10 +19,10 @@ import pandas as pd
 from geomiam.errors import SourceError
 from geomiam.sources.sentinel2.reflectance import Rule, baseline, rule
 from geomiam.sources.stac.extent import overlap
-from geomiam.sources.stac.item_checks import moment, number, seconds
-from geomiam.sources.stac.stac_source import Search, StacSource
-from geomiam.sources.web.allow_list import REMOTE, AllowList, scheme
-from geomiam.sources.web.scrub import scrub
+from geomiam.sources.stac.item_checks import checked_item, is_level_1, moment, number, seconds
+from geomiam.sources.stac.search import Search, Unread
+from geomiam.sources.stac.stac_source import StacSource
+from geomiam.sources.web.allow_list import REMOTE, AllowList, scheme, scrub
 
 if TYPE_CHECKING:
     import pystac
@@ -110,14 +110,8 @@ class Scene:
         return tuple(-math.inf if math.isnan(v) else v for v in order)
 
 
-def check_query(query: Any) -> None:
-    """Check conditions on properties before a STAC catalog is searched.
-
-    Raises
-    ------
-    SourceError
-        If an operator is not supported.
-    """
+def check_query(query: Mapping[str, Any]) -> None:
+    """Check conditions on properties before a STAC catalog is searched."""
     for key, conditions in dict(query).items():
         if not isinstance(conditions, Mapping):
             raise SourceError(
@@ -129,7 +123,53 @@ def check_query(query: Any) -> None:
             )
 
 
-def matches(item: pystac.Item, search: Search, query: Mapping[str, Mapping[str, Any]]) -> bool:
+def read_items(
+    raw: Iterable[Any],
+    search: Search,
+    bands: Sequence[str],
+    *,
+    source: StacSource | None,
+    allow_list: AllowList,
+) -> tuple[list[Scene], list[str], list[str]]:
+    """Return the scenes that match a search, lines on items that cannot be used, and notes.
+
+    ``bands`` includes SCL where the mask needs it.
+    """
+    items: dict[Any, tuple[pystac.Item, str]] = {}
+    unusable, notes, count = [], [], 0
+    for entry in raw:
+        try:
+            if isinstance(entry, Unread):
+                raise SourceError(str(entry))
+            item, origin = checked_item(entry)
+        except SourceError as error:
+            unusable.append(str(error))
+            continue
+        count += 1
+        if _matches(item, search, source.query if source else {}):
+            # servers with faulty paging return an item twice
+            items[item.collection_id, item.id] = (item, origin)
+    latest = sorted(items.values(), key=lambda pair: (moment(pair[0]), pair[0].id))
+    if dropped_count := count - len(latest):
+        notes.append(
+            f"{dropped_count} of {count} items of the STAC catalog are duplicates or do not match the request"
+        )
+    if level_1_count := sum(is_level_1(item.properties) for item, _ in latest):
+        notes.append(
+            f"{level_1_count} of {len(latest)} items are Level-1C, without atmospheric correction"
+        )
+    scenes = []
+    offset = source.offset if source else None
+    for item, origin in latest:
+        try:
+            scenes.append(_scene(item, bands, offset=offset, allow_list=allow_list, origin=origin))
+        except Exception as error:  # one invalid item must not end the map
+            text = f"{type(error).__name__}: {scrub(error)[:200]}"
+            unusable.append(f"{item.id}: cannot be used: {text}")
+    return scenes, unusable, notes
+
+
+def _matches(item: pystac.Item, search: Search, query: Mapping[str, Mapping[str, Any]]) -> bool:
     """Return whether an item matches a search.
 
     An item without cloud cover matches; an item without another property of the query does not.
@@ -151,26 +191,26 @@ def _satisfies(value: Any, conditions: Mapping[str, Any]) -> bool:
         return False
 
 
-def scene_of(
+def _scene(
     item: pystac.Item,
     bands: Sequence[str],
     *,
-    source: StacSource | None,
+    offset: float | None,
     allow_list: AllowList,
-    origin: str = "",
+    origin: str,
 ) -> Scene:
     """Return the scene of an item; bands that cannot be used are in ``lost``."""
-    offset = source.offset if source else None
     assets: dict[str, str] = {}
     rules: dict[str, Rule] = {}
     problems: dict[str, str] = {}
+    absent = []
     asset_keys = tuple(sorted(map(str, item.assets)))
-    absent = tuple(b for b in bands if asset_key(item, b) is None)
     for band in bands:
-        if band in absent:
+        key = _asset_key(item, band)
+        if key is None:
+            absent.append(band)
             problems[band] = f"no such asset; the item has {list(asset_keys[:20])}"
             continue
-        key = str(asset_key(item, band))
         if refusal := _refusal(item.assets[key].href, allow_list, origin):
             problems[band] = refusal
             continue
@@ -178,12 +218,10 @@ def scene_of(
         if band == SCL:
             continue
         rules[band] = rule(item.properties, item.assets[key].to_dict(), offset=offset, name=item.id)
-        if rules[band].doubt:
-            problems[band] = (
-                f"{rules[band].doubt}; settle it with geomiam.StacSource(..., offset=0 or -0.1)"
-            )
+        if doubt := rules[band].doubt:
+            problems[band] = f"{doubt}; settle it with geomiam.StacSource(..., offset=0 or -0.1)"
     item.assets = {k: a for k, a in item.assets.items() if k in assets.values()}
-    return Scene(item, moment(item), assets, rules, problems, absent, asset_keys)
+    return Scene(item, moment(item), assets, rules, problems, tuple(absent), asset_keys)
 
 
 def _refusal(href: str, allow_list: AllowList, origin: str) -> str:
@@ -195,30 +233,18 @@ def _refusal(href: str, allow_list: AllowList, origin: str) -> str:
     return allow_list.refusal(href)
 
 
-def asset_key(item: pystac.Item, band: str) -> str | None:
+def _asset_key(item: pystac.Item, band: str) -> str | None:
     """Return the key of a band's asset, by key or by the two sets of names of Sentinel-2's bands."""
     names = next(({n, b} for n, b in BANDS.items() if band.lower() in (n, b.lower())), set())
     for name in (band, *sorted(names)):
         if name in item.assets:
             return name
-    return next((k for k, a in item.assets.items() if _band_name(a) in {band, *names}), None)
-
-
-def _band_name(asset: pystac.Asset) -> str | None:
-    """Return the name of the band of a single-band asset, None for a JPEG 2000 copy of another."""
-    bands = asset.extra_fields.get("eo:bands") or asset.extra_fields.get("bands")
-    if not isinstance(bands, list) or len(bands) != 1 or not isinstance(bands[0], Mapping):
-        return None
-    name = bands[0].get("name")
-    return None if "jp2" in str(asset.media_type) or not isinstance(name, str) else name
-
-
-def refusal_of(href: str, *, local: bool) -> str:
-    """Return the reason why a file of a list of items must not be opened, empty if it may be."""
-    return AllowList(files=local, named=True).refusal(href)
-
-
-def without_duplicates(items: Iterable[pystac.Item]) -> list[pystac.Item]:
-    """Drop duplicate items, which servers with faulty paging return; sort by time, then id."""
-    by_name = {(i.collection_id, i.id): i for i in items}
-    return sorted(by_name.values(), key=lambda i: (moment(i), i.id))
+    for key, asset in item.assets.items():
+        bands: Any = asset.extra_fields.get("eo:bands") or asset.extra_fields.get("bands")
+        single = isinstance(bands, list) and len(bands) == 1 and isinstance(bands[0], Mapping)
+        # a JPEG 2000 asset is a copy of another
+        if single and "jp2" not in str(asset.media_type):
+            name = bands[0].get("name")
+            if isinstance(name, str) and name in {band, *names}:
+                return str(key)
+    return None
