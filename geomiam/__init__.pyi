@@ -10,6 +10,7 @@ from . import (
     metrics,
     plot,
     sklearn,
+    sources,
     splits,
 )
 from .data.coverage import coverage
@@ -23,10 +24,8 @@ from .data.sites.sites import open_sites, sample, write_sites
 from .data.store.store import open_cube, write_cube
 from .evaluation.cross_validate import cross_validate
 from .evaluation.evaluate import evaluate
-from .explain.experts import expert_load
-from .explain.explainer import fit_explainer
-from .explain.saturated import saturation
 from .explain.shapley_values import shapley
+from .inference.options import MapOptions, PredictOptions
 from .inference.predict import predict
 from .maps.plan import MapPlan, plan_map
 from .maps.write import write_map
@@ -39,9 +38,6 @@ from .schema.modality import Group, Modality
 from .schema.schema import Schema
 from .schema.variable import Variable
 from .sources.build import build_cube, plan_cube
-from .sources.build_report import CubePlan
-from .sources.sentinel2.sentinel2 import plan_sentinel2, sentinel2
-from .sources.stac.stac_source import StacSource
 from .training.config import TrainingConfig
 from .training.finetune import finetune
 from .training.fit import fit
@@ -52,14 +48,14 @@ __version__: str
 
 __all__ = [
     "Backbone",
-    "CubePlan",
     "Group",
+    "MapOptions",
     "MapPlan",
     "Modality",
     "Model",
     "NetworkConfig",
+    "PredictOptions",
     "Schema",
-    "StacSource",
     "TrainingConfig",
     "Variable",
     "__version__",
@@ -76,11 +72,9 @@ __all__ = [
     "errors",
     "evaluate",
     "evaluation",
-    "expert_load",
     "explain",
     "finetune",
     "fit",
-    "fit_explainer",
     "infer_schema",
     "load_model",
     "masking",
@@ -89,17 +83,15 @@ __all__ = [
     "open_sites",
     "plan_cube",
     "plan_map",
-    "plan_sentinel2",
     "plot",
     "predict",
     "pretrain",
     "read_records",
     "sample",
-    "saturation",
-    "sentinel2",
     "shapley",
     "show_versions",
     "sklearn",
+    "sources",
     "splits",
     "write_cube",
     "write_map",

@@ -6,26 +6,22 @@ Signatures are those of the functions, without their first argument; a test comp
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import numpy as np
     import pandas as pd
 
-    from geomiam.explain.shapley_values import Method
     from geomiam.geo.lengths import Length
+    from geomiam.inference.options import MapOptions, PredictOptions, ShapleyOptions
     from geomiam.inference.slabs import Scale
     from geomiam.maps.plan import MapPlan
-    from geomiam.model.model import Model, Precision
+    from geomiam.model.model import Model
     from geomiam.schema.schema import Schema
     from geomiam.tokens.select import Selector
-
-SAMPLES = 8
-"""As :data:`geomiam.explain.shapley_values.SAMPLES`, whose module is imported on first use only."""
 
 
 @xr.register_datatree_accessor("miam")
@@ -43,11 +39,7 @@ class Miam:
         using: Selector | Sequence[Selector] | None = None,
         species: str | Sequence[str] | None = None,
         scale: Scale = "probability",
-        precision: Precision = "fp32",
-        memory_limit: int | str | None = None,
-        empty: Literal["nan", "base"] = "nan",
-        require: Selector | Sequence[Selector] = (),
-        mask: str | None = None,
+        options: PredictOptions | None = None,
         progress: bool | None = None,
     ) -> xr.Dataset:
         """Predict every cell or site from the predictors that it has; see :func:`geomiam.predict`.
@@ -62,11 +54,7 @@ class Miam:
             using=using,
             species=species,
             scale=scale,
-            precision=precision,
-            memory_limit=memory_limit,
-            empty=empty,
-            require=require,
-            mask=mask,
+            options=options,
             progress=progress,
         )
 
@@ -78,13 +66,7 @@ class Miam:
         using: Selector | Sequence[Selector] | None = None,
         species: str | Sequence[str] | None = None,
         scale: Scale = "probability",
-        precision: Precision = "fp32",
-        method: Method | None = None,
-        samples: int = SAMPLES,
-        rng: int | np.random.Generator | None = 0,
-        memory_limit: int | str | None = None,
-        require: Selector | Sequence[Selector] = (),
-        mask: str | None = None,
+        options: ShapleyOptions | None = None,
         progress: bool | None = None,
     ) -> xr.Dataset:
         """Return the contribution of each group of predictors; see :func:`geomiam.shapley`.
@@ -100,13 +82,7 @@ class Miam:
             using=using,
             species=species,
             scale=scale,
-            precision=precision,
-            method=method,
-            samples=samples,
-            rng=rng,
-            memory_limit=memory_limit,
-            require=require,
-            mask=mask,
+            options=options,
             progress=progress,
         )
 
@@ -116,21 +92,8 @@ class Miam:
         path: str | Path,
         *,
         shapley: bool = False,
-        groups: Sequence[Selector] | Mapping[str, Selector | Sequence[Selector]] | None = None,
-        using: Selector | Sequence[Selector] | None = None,
         species: str | Sequence[str] | None = None,
-        scale: Scale = "probability",
-        precision: Precision = "fp32",
-        method: Method | None = None,
-        samples: int = SAMPLES,
-        rng: int | np.random.Generator | None = 0,
-        empty: Literal["nan", "base"] = "nan",
-        require: Selector | Sequence[Selector] = (),
-        mask: str | None = None,
-        memory_limit: int | str | None = None,
-        resume: bool = True,
-        client: Any = None,
-        chunks: Mapping[str, int] | None = None,
+        options: MapOptions | None = None,
         overwrite: bool = False,
         progress: bool | None = None,
     ) -> xr.Dataset:
@@ -145,21 +108,8 @@ class Miam:
             model,
             path,
             shapley=shapley,
-            groups=groups,
-            using=using,
             species=species,
-            scale=scale,
-            precision=precision,
-            method=method,
-            samples=samples,
-            rng=rng,
-            empty=empty,
-            require=require,
-            mask=mask,
-            memory_limit=memory_limit,
-            resume=resume,
-            client=client,
-            chunks=chunks,
+            options=options,
             overwrite=overwrite,
             progress=progress,
         )
@@ -169,20 +119,8 @@ class Miam:
         model: Model | str | Path,
         *,
         shapley: bool = False,
-        groups: Sequence[Selector] | Mapping[str, Selector | Sequence[Selector]] | None = None,
-        using: Selector | Sequence[Selector] | None = None,
         species: str | Sequence[str] | None = None,
-        scale: Scale = "probability",
-        precision: Precision = "fp32",
-        method: Method | None = None,
-        samples: int = SAMPLES,
-        rng: int | np.random.Generator | None = 0,
-        empty: Literal["nan", "base"] = "nan",
-        require: Selector | Sequence[Selector] = (),
-        mask: str | None = None,
-        memory_limit: int | str | None = None,
-        client: Any = None,
-        chunks: Mapping[str, int] | None = None,
+        options: MapOptions | None = None,
     ) -> MapPlan:
         """Estimate the blocks, memory and time of a map; see :func:`geomiam.plan_map`.
 
@@ -190,25 +128,7 @@ class Miam:
         """
         from geomiam.maps.plan import plan_map
 
-        return plan_map(
-            self._obj,
-            model,
-            shapley=shapley,
-            groups=groups,
-            using=using,
-            species=species,
-            scale=scale,
-            precision=precision,
-            method=method,
-            samples=samples,
-            rng=rng,
-            empty=empty,
-            require=require,
-            mask=mask,
-            memory_limit=memory_limit,
-            client=client,
-            chunks=chunks,
-        )
+        return plan_map(self._obj, model, shapley=shapley, species=species, options=options)
 
     def sample(
         self,
@@ -261,7 +181,7 @@ class Miam:
     def saturation(
         self, model: Model | str | Path, *, memory_limit: int | str | None = None
     ) -> xr.DataArray:
-        """Return the share of symbols beyond the training data; see :func:`geomiam.saturation`.
+        """Return the share of symbols beyond the training data; see :func:`geomiam.explain.saturation`.
 
         >>> share = cube.miam.saturation(model)  # doctest: +SKIP
         """

@@ -19,6 +19,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from geomiam.inference.options import PredictOptions
 from geomiam.inference.predict import predict
 from geomiam.masking import Strategy
 from geomiam.model.model import Model
@@ -164,7 +165,7 @@ class MiamClassifier(ClassifierMixin, BaseEstimator):
             self._sites(table),
             self.model_,
             scale="logit" if plain else "probability",
-            empty="base",
+            options=PredictOptions(empty="base"),
             progress=self.progress,
         )
         values = maps["suitability"].transpose("site", "species").values.astype(np.float64)

@@ -29,7 +29,7 @@ KEYS = {"red": "B04", "nir": "B08", "swir16": "B11", "scl": "SCL"}
 
 def read(items, grid=GRID, *, bands=("red", "nir"), time=JUNE, **settings) -> xr.Dataset:
     """Read scenes onto the grid of a scene."""
-    return gm.sentinel2(grid, time, bands=bands, source=items, **settings)
+    return gm.sources.read_sentinel2(grid, time, bands=bands, source=items, **settings)
 
 
 def numbers(seed: int = 0, *, low: int = 1200, high: int = 5000, size: int = SIZE) -> np.ndarray:

@@ -19,7 +19,7 @@ import geomiam as gm
 
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 PENDING: tuple[str, ...] = (
-    "geomiam.CubePlan",
+    "geomiam.sources.CubePlan",
     "geomiam.MapPlan",
     "geomiam.chips",
     "geomiam.open_cube",

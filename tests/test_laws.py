@@ -288,8 +288,8 @@ def test_a_block_over_the_limit_is_refused_with_the_numbers(model, cube):
     with pytest.raises(
         MemoryRefused, match=r"a chunk of 168 cells needs .* over the limit of .*ds\.chunk\(y="
     ):
-        gm.predict(cube.chunk(y=-1, x=-1), model, memory_limit="10 kB")
-    gm.predict(cube.chunk(y=2, x=2), model, memory_limit="10 kB")
+        gm.predict(cube.chunk(y=-1, x=-1), model, options=gm.PredictOptions(memory_limit="10 kB"))
+    gm.predict(cube.chunk(y=2, x=2), model, options=gm.PredictOptions(memory_limit="10 kB"))
 
 
 # 11. CRS, coordinates, order, attrs survive.

@@ -13,11 +13,10 @@ from geomiam._version import __version__
 from geomiam.cli import maps as cli_maps
 from geomiam.cli import sites as cli_sites
 from geomiam.cli import train as cli_train
-from geomiam.cli.maps import CubePath, Mask, ModelPath, Overwrite, Require
 from geomiam.cli.messages import run_app, say
+from geomiam.cli.options import CubePath, Mask, ModelPath, Overwrite, Require, SitesPath
 from geomiam.cli.outputs import reserve
 from geomiam.cli.tables import AsCsv, AsJson, say_table
-from geomiam.cli.train import SitesPath
 from geomiam.errors import GeomiamError, RecordsMerged
 from geomiam.outputs.kinds import PICTURE, SITES
 from geomiam.outputs.paths import expand

@@ -10,122 +10,69 @@ from typing import Annotated, Any
 import typer
 
 from geomiam.cli.messages import say
+from geomiam.cli.options import CubePath, MapFlags, ModelPath, with_options
 from geomiam.errors import GeomiamError
 
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
-Using = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--using",
-        "-u",
-        help="Predictors to use; repeat. E.g. climate, bio1, 'landsat[time=2018]'; default: all.",
-    ),
-]
-Species = Annotated[
-    list[str] | None, typer.Option("--species", "-s", help="Species to map; repeat. Default: all.")
-]
-MapPath = Annotated[
-    str | None,
-    typer.Option(
-        "--out",
-        "-o",
-        help="Map to write: a Zarr store (path or URL), or a GeoTIFF if the name ends in .tif.",
-    ),
-]
-Scheduler = Annotated[
-    str | None, typer.Option(help="Address of a dask scheduler, e.g. tcp://10.0.0.1:8786.")
-]
-Resume = Annotated[bool, typer.Option(help="Continue a map that was stopped, or start again.")]
-Planned = Annotated[
-    bool, typer.Option("--plan", help="Print memory and time, estimated by a trial, and stop.")
-]
-Require = Annotated[
-    list[str] | None,
-    typer.Option(help="Modality, group or variable that a cell must have data of; repeat."),
-]
-Mask = Annotated[
-    str | None,
-    typer.Option(
-        help="Variable of the cube, such as a land mask; cells with 0 or NaN are left out."
-    ),
-]
-CubePath = Annotated[Path, typer.Argument(help="Cube: Zarr store.")]
-ModelPath = Annotated[Path, typer.Argument(help="Model directory.")]
 
-
-def predict(
-    model: ModelPath,
-    cube: CubePath,
-    out: MapPath = None,
-    using: Using = None,
-    species: Species = None,
-    require: Require = None,
-    mask: Mask = None,
-    scheduler: Scheduler = None,
-    resume: Resume = True,
-    plan: Planned = False,
-    overwrite: Overwrite = False,
-) -> None:
+@with_options()
+def predict(model: ModelPath, cube: CubePath, *, options: MapFlags) -> None:
     """Map suitability: every cell, from the predictors it has. A stopped map is continued."""
-    storing = {"resume": resume, "overwrite": overwrite}
-    options = {"shapley": False, "using": using, "species": species, **_needs(require, mask)}
-    _map(model, cube, out, plan=plan, scheduler=scheduler, storing=storing, options=options)
+    _map(model, cube, options)
 
 
+@with_options()
 def explain(
     model: ModelPath,
     cube: CubePath,
-    out: MapPath = None,
     group: Annotated[
         list[str] | None, typer.Option("--group", "-g", help="Group to explain; repeat.")
     ] = None,
-    using: Using = None,
-    species: Species = None,
-    require: Require = None,
-    mask: Mask = None,
-    scheduler: Scheduler = None,
-    resume: Resume = True,
-    plan: Planned = False,
-    overwrite: Overwrite = False,
+    *,
+    options: MapFlags,
 ) -> None:
     """Map suitability and the contribution of each group of predictors. A stopped map is continued."""
-    storing = {"resume": resume, "overwrite": overwrite}
-    options = {"shapley": True, "groups": group, "using": using, "species": species}
-    options |= _needs(require, mask)
-    _map(model, cube, out, plan=plan, scheduler=scheduler, storing=storing, options=options)
-
-
-def _needs(require: list[str] | None, mask: str | None) -> dict[str, Any]:
-    """Return the options for the data that a cell must have; empty without any."""
-    return ({"require": require} if require else {}) | ({"mask": mask} if mask else {})
+    _map(model, cube, options, shapley=True, groups=group)
 
 
 def _map(
     model: Path,
     cube: Path,
-    out: str | None,
+    flags: MapFlags,
     *,
-    plan: bool,
-    scheduler: str | None,
-    storing: dict[str, Any],
-    options: dict[str, Any],
+    shapley: bool = False,
+    groups: list[str] | None = None,
 ) -> None:
     import geomiam as gm
     from geomiam.maps.write import claim_map, make_map
 
-    if out is None and not plan:
+    if flags.out is None and not flags.plan:
         raise GeomiamError(
             "--out is missing: the map to write; or pass --plan to print the plan only"
         )
-    if out is not None and not plan:
-        storing = {**storing, "inputs": [model, cube]}
-        claim_map(out, storing["overwrite"], inputs=[model, cube])
+    if flags.out is not None and not flags.plan:
+        claim_map(flags.out, flags.overwrite, inputs=[model, cube])  # before data are read
     data, loaded_model = gm.open_cube(cube), gm.load_model(model)
-    with _client(scheduler) as client:
-        if plan:
-            say(str(gm.plan_map(data, loaded_model, client=client, **options)))
-        else:
-            say(str(make_map(data, loaded_model, str(out), client=client, **storing, **options)))
+    with _client(flags.scheduler) as client:
+        options = gm.MapOptions(
+            using=flags.using,
+            groups=groups,
+            require=flags.require or (),
+            mask=flags.mask,
+            client=client,
+            resume=flags.resume,
+        )
+        shared: dict[str, Any] = {"shapley": shapley, "species": flags.species, "options": options}
+        if flags.plan:
+            say(str(gm.plan_map(data, loaded_model, **shared)))
+            return
+        out, overwrite = str(flags.out), flags.overwrite
+        say(
+            str(
+                make_map(
+                    data, loaded_model, out, overwrite=overwrite, inputs=[model, cube], **shared
+                )
+            )
+        )
 
 
 @contextmanager

@@ -28,7 +28,8 @@ OTHER_NAMES = {
 }
 """Python arguments whose flag has another name."""
 CONFIGS = re.compile(
-    r"(?:training=|network=)?(?:gm\.|geomiam\.)?(?:Training|Network)Config\(([^()]*)\)"
+    r"(?:training=|network=|options=)?(?:gm\.|geomiam\.)?(?:explain\.|sources\.)?"
+    r"(?:(?:Training|Network)Config|[A-Z]\w+Options)\(([^()]*)\)"
 )
 VALUE = (
     r"True|False|None|'[^']*'|\"[^\"]*\"|<[^>]*>|\[[^\]]*\]|\{[^}]*\}|…|\.\.\.|[\w+-]+(?:\.\w+)*"

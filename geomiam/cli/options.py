@@ -1,7 +1,7 @@
-"""Options that the training verbs share, stated once.
+"""Arguments and options that several verbs share, stated once.
 
-:func:`with_options` replaces the parameter ``options`` of a verb by one flag per field of
-:class:`TrainOptions`, so flags and help texts are equal in every verb.
+:func:`with_options` replaces the parameter ``options`` of a verb by one flag per field of its
+dataclass, so flags and help texts are equal in every verb.
 """
 
 from __future__ import annotations
@@ -9,11 +9,65 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
+
+CubePath = Annotated[Path, typer.Argument(help="Cube: Zarr store.")]
+ModelPath = Annotated[Path, typer.Argument(help="Model directory.")]
+SitesPath = Annotated[Path, typer.Argument(help="Sites: Zarr store from 'geomiam sample'.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
+Require = Annotated[
+    list[str] | None,
+    typer.Option(help="Modality, group or variable that a cell must have data of; repeat."),
+]
+Mask = Annotated[
+    str | None,
+    typer.Option(
+        help="Variable of the cube, such as a land mask; cells with 0 or NaN are left out."
+    ),
+]
+
+
+@dataclass(frozen=True)
+class MapFlags:
+    """Options of ``predict`` and ``explain``."""
+
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Map to write: a Zarr store (path or URL), or a GeoTIFF if the name ends in .tif.",
+        ),
+    ] = None
+    using: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--using",
+            "-u",
+            help="Predictors to use; repeat. E.g. climate, bio1, 'landsat[time=2018]'; default: all.",
+        ),
+    ] = None
+    species: Annotated[
+        list[str] | None,
+        typer.Option("--species", "-s", help="Species to map; repeat. Default: all."),
+    ] = None
+    require: Require = None
+    mask: Mask = None
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of a dask scheduler, e.g. tcp://10.0.0.1:8786.")
+    ] = None
+    resume: Annotated[
+        bool, typer.Option(help="Continue a map that was stopped, or start again.")
+    ] = True
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Print memory and time, estimated by a trial, and stop.")
+    ] = False
+    overwrite: Overwrite = False
+
 
 COMMON = ("schema", "seed", "checkpoint", "overwrite")
 NETWORK = ("fusion", "members", "width", "heads", "depth", "dropout")
@@ -25,61 +79,100 @@ LOSS = ("loss", "evenness", "epoch_steps", "joint_epochs", "joint_lr")
 DEVICE = ("accelerator", "devices", "precision")
 
 
-def _flag(text: str, *, default: Any = None) -> Any:
-    return field(default=default, metadata={"help": text})
-
-
 @dataclass(frozen=True)
 class TrainOptions:
     """Options of ``fit``, ``pretrain`` and ``finetune``; None stands for the default of the library."""
 
-    schema: Path | None = _flag(  # noqa: RUF009 (returns a field)
-        "Catalog (YAML); inferred from names, attributes and values if not given."
+    schema: Annotated[
+        Path | None,
+        typer.Option(
+            help="Catalog (YAML); inferred from names, attributes and values if not given."
+        ),
+    ] = None
+    masking: Annotated[
+        str | None,
+        typer.Option(help="miam (default), uniform, dirichlet, dropout, subset, ramp-miam, …"),
+    ] = None
+    masks: Annotated[
+        str | None, typer.Option(help="Draw masks per 'batch' or per 'sample' (site).")
+    ] = None
+    fusion: Annotated[
+        str | None,
+        typer.Option(
+            help="linear, quadratic, sum, group, several of these joined by '+', token, cross or late."
+        ),
+    ] = None
+    members: Annotated[
+        int | None, typer.Option(help="Number of networks, whose predictions are averaged.")
+    ] = None
+    width: Annotated[int | None, typer.Option(help="Width of the network.")] = None
+    heads: Annotated[int | None, typer.Option(help="Attention heads.")] = None
+    depth: Annotated[int | None, typer.Option(help="Transformer layers.")] = None
+    dropout: Annotated[
+        float | None, typer.Option(help="Share of activations that dropout sets to 0.")
+    ] = None
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            help="auto (bce for complete surveys, else weighted-bce; the default), bce, weighted-bce, "
+            "maxent, cross-entropy."
+        ),
+    ] = None
+    evenness: Annotated[
+        float | None,
+        typer.Option(help="For --loss maxent: 0: every record weighs the same; 1: every species."),
+    ] = None
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None
+    epochs: Annotated[int | None, typer.Option(help="Upper limit of epochs.")] = None
+    epoch_steps: Annotated[
+        int | None,
+        typer.Option(help="Least steps of an epoch: few sites are passed several times."),
+    ] = None
+    batch: Annotated[int | None, typer.Option(help="Sites in a batch.")] = None
+    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None
+    weight_decay: Annotated[float | None, typer.Option(help="Weight decay.")] = None
+    warmup: Annotated[
+        float | None,
+        typer.Option(
+            help="Steps over which the learning rate rises: below 1 a share of all, else a number."
+        ),
+    ] = None
+    holdout: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of sites that do not train and choose the best epoch; 0: all train."
+        ),
+    ] = None
+    keep: Annotated[
+        str | None, typer.Option(help="Use the weights of the 'best' or the 'last' epoch.")
+    ] = None
+    patience: Annotated[
+        int | None,
+        typer.Option(help="Epochs without a better score before stopping (--keep best)."),
+    ] = None
+    joint_epochs: Annotated[
+        int | None, typer.Option(help="Epochs of all branches together (--recipe ume-mma).")
+    ] = None
+    joint_lr: Annotated[float | None, typer.Option(help="Learning rate of the joint epochs.")] = (
+        None
     )
-    masking: str | None = _flag("miam (default), uniform, dirichlet, dropout, subset, ramp-miam, …")
-    masks: str | None = _flag("Draw masks per 'batch' or per 'sample' (site).")
-    fusion: str | None = _flag(
-        "linear, quadratic, sum, group, several of these joined by '+', token, cross or late."
-    )
-    members: int | None = _flag("Number of networks, whose predictions are averaged.")
-    width: int | None = _flag("Width of the network.")
-    heads: int | None = _flag("Attention heads.")
-    depth: int | None = _flag("Transformer layers.")
-    dropout: float | None = _flag("Share of activations that dropout sets to 0.")
-    loss: str | None = _flag(
-        "auto (bce for complete surveys, else weighted-bce; the default), bce, weighted-bce, "
-        "maxent, cross-entropy."
-    )
-    evenness: float | None = _flag(
-        "For --loss maxent: 0: every record weighs the same; 1: every species."
-    )
-    steps: int | None = _flag("Optimiser steps.")
-    epochs: int | None = _flag("Upper limit of epochs.")
-    epoch_steps: int | None = _flag("Least steps of an epoch: few sites are passed several times.")
-    batch: int | None = _flag("Sites in a batch.")
-    lr: float | None = _flag("Learning rate.")
-    weight_decay: float | None = _flag("Weight decay.")
-    warmup: float | None = _flag(
-        "Steps over which the learning rate rises: below 1 a share of all, else a number."
-    )
-    holdout: float | None = _flag(
-        "Share of sites that do not train and choose the best epoch; 0: all train."
-    )
-    keep: str | None = _flag("Use the weights of the 'best' or the 'last' epoch.")
-    patience: int | None = _flag("Epochs without a better score before stopping (--keep best).")
-    joint_epochs: int | None = _flag("Epochs of all branches together (--system ume-mma).")
-    joint_lr: float | None = _flag("Learning rate of the joint epochs.")
-    block: str | None = _flag(
-        "Side of validation blocks, such as '100 km'; default: from the data."
-    )
-    accelerator: str | None = _flag("auto, cpu, cuda or mps.")
-    devices: int | None = _flag("Number of devices; each batch is shared among them.")
-    precision: str | None = _flag("32-true, bf16-mixed or 16-mixed.")
-    seed: int = _flag("Random seed.", default=0)
-    checkpoint: Path | None = _flag(  # noqa: RUF009 (returns a field)
-        "Folder for checkpoints; an interrupted training is continued from there."
-    )
-    overwrite: bool = _flag("Replace the output if it exists.", default=False)
+    block: Annotated[
+        str | None,
+        typer.Option(help="Side of validation blocks, such as '100 km'; default: from the data."),
+    ] = None
+    accelerator: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None
+    devices: Annotated[
+        int | None, typer.Option(help="Number of devices; each batch is shared among them.")
+    ] = None
+    precision: Annotated[str | None, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = None
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for checkpoints; an interrupted training is continued from there."
+        ),
+    ] = None
+    overwrite: Overwrite = False
 
     def given(self, *names: str) -> dict[str, Any]:
         """Return the named options that the user passed."""
@@ -88,16 +181,27 @@ class TrainOptions:
 
 
 def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return a decorator that replaces the parameter ``options`` of a verb by the named flags."""
+    """Return a decorator that replaces the parameter ``options`` of a verb by the named flags; default all."""
 
     def decorate(verb: Callable[..., None]) -> Callable[..., None]:
-        verb_parameters = inspect.signature(verb, eval_str=True).parameters.values()
-        parameters = [p for p in verb_parameters if p.name != "options"] + _parameters(names)
+        *parameters, options = inspect.signature(verb, eval_str=True).parameters.values()
+        annotations = get_type_hints(options.annotation, include_extras=True)
+        defaults = {f.name: f.default for f in fields(options.annotation)}
+        flags = names or tuple(defaults)
+        parameters += [
+            inspect.Parameter(
+                n,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=defaults[n],
+                annotation=annotations[n],
+            )
+            for n in flags
+        ]
 
         @functools.wraps(verb)
         def call(**values: Any) -> None:
-            options = {n: values.pop(n) for n in names}
-            verb(**values, options=TrainOptions(**options))
+            flag_values = {n: values.pop(n) for n in flags}
+            verb(**values, options=options.annotation(**flag_values))
 
         # typer reads both to build the flags
         call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -105,23 +209,3 @@ def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., N
         return call
 
     return decorate
-
-
-def _parameters(names: tuple[str, ...]) -> list[inspect.Parameter]:
-    types = get_type_hints(TrainOptions)
-    by_name = {f.name: f for f in fields(TrainOptions)}
-    return [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=by_name[name].default,
-            annotation=Annotated[types[name], _typer_option(name, by_name[name].metadata["help"])],
-        )
-        for name in names
-    ]
-
-
-def _typer_option(name: str, text: str) -> Any:
-    if name == "overwrite":  # without the opposite flag
-        return typer.Option("--overwrite", help=text)
-    return typer.Option(help=text)

@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from geomiam.cli.maps import Overwrite
 from geomiam.cli.messages import say
+from geomiam.cli.options import Overwrite, SitesPath
 from geomiam.cli.outputs import reserve
-from geomiam.cli.train import SitesPath
 from geomiam.errors import GeomiamError
 from geomiam.outputs.kinds import SITES
 

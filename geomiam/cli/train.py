@@ -7,16 +7,24 @@ from typing import Annotated, Any
 
 import typer
 
-from geomiam.cli.maps import ModelPath
 from geomiam.cli.messages import say
-from geomiam.cli.options import COMMON, DEVICE, LOOP, LOSS, NETWORK, TrainOptions, with_options
+from geomiam.cli.options import (
+    COMMON,
+    DEVICE,
+    LOOP,
+    LOSS,
+    NETWORK,
+    ModelPath,
+    SitesPath,
+    TrainOptions,
+    with_options,
+)
 from geomiam.cli.outputs import reserve
 from geomiam.errors import GeomiamError, SettingError
 from geomiam.outputs.check import refuse_overlap
 from geomiam.outputs.kinds import MODEL
 from geomiam.outputs.paths import expand, real_path
 
-SitesPath = Annotated[Path, typer.Argument(help="Sites: Zarr store from 'geomiam sample'.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Model directory to write.")]
 Kinds = Annotated[
     list[str] | None,
@@ -29,9 +37,9 @@ def fit(
     sites: SitesPath,
     out: Out,
     kind: Kinds = None,
-    system: Annotated[
+    recipe: Annotated[
         str | None,
-        typer.Option(help="Published system to train: masksdm, ume, ume-mma, maestro, …"),
+        typer.Option(help="Published recipe to train: masksdm, ume, ume-mma, maestro, …"),
     ] = None,
     start: Annotated[
         Path | None, typer.Option(help="Model directory to start from, such as that of 'pretrain'.")
@@ -49,14 +57,14 @@ def fit(
     network, training = options.given(*NETWORK), options.given(*LOSS, *LOOP, *DEVICE)
     _reserve(out, options, inputs=[sites, options.schema, start])
     first = gm.load_model(start) if start else None
-    set_by_system = options.given("masking", "masks", "fusion")
-    if system and set_by_system:
-        flags = " and ".join(f"--{name}" for name in set_by_system)
-        raise GeomiamError(f"--system {system} sets {flags} itself; pass one of them")
+    set_by_recipe = options.given("masking", "masks", "fusion")
+    if recipe and set_by_recipe:
+        flags = " and ".join(f"--{name}" for name in set_by_recipe)
+        raise GeomiamError(f"--recipe {recipe} sets {flags} itself; pass one of them")
     data = gm.open_sites(sites).load()
     schema = _schema(data, options.schema, first, kinds=_kinds(kind, options.schema or start))
-    if system:
-        settings = _system(system, schema, network, training)
+    if recipe:
+        settings = _recipe(recipe, schema, network, training)
     else:
         settings = {"schema": schema, "network": network or None, "training": training or None}
         settings["masking"] = _strategy(options.masking, options.masks)
@@ -67,8 +75,8 @@ def fit(
     _save(model, out, options)
 
 
-def _system(name: str, schema: Any, network: dict, training: dict) -> dict[str, Any]:
-    """Return the arguments of fit for a published system with changed settings."""
+def _recipe(name: str, schema: Any, network: dict, training: dict) -> dict[str, Any]:
+    """Return the arguments of fit for a published recipe with changed settings."""
     import geomiam as gm
     from geomiam.baselines.recipes import TRAINING
 

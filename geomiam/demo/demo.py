@@ -225,6 +225,7 @@ def _score(sites: xr.Dataset, schema: Schema) -> dict[str, float]:
 
 def _map(model: Model, cube: xr.Dataset, out: Path, timer: Timer) -> xr.Dataset:
     """Predict, then explain; ``using=`` leaves out the satellite covariates, which the cube lacks."""
+    from geomiam.inference.options import MapOptions
     from geomiam.inference.predict import predict
     from geomiam.maps.write import write_map
 
@@ -235,7 +236,9 @@ def _map(model: Model, cube: xr.Dataset, out: Path, timer: Timer) -> xr.Dataset:
         )  # the map below issues the same warning
         predict(cube, model, using=using)
     with timer("explain"):
-        return write_map(cube, model, out / "maps.zarr", shapley=True, using=using).load()
+        return write_map(
+            cube, model, out / "maps.zarr", shapley=True, options=MapOptions(using=using)
+        ).load()
 
 
 def on_the_map(model: Model, cube: xr.Dataset) -> list[str]:

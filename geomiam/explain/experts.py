@@ -55,7 +55,7 @@ def expert_load(model: Model | str | Path, sites: xr.Dataset) -> xr.Dataset:
     Examples
     --------
     >>> import geomiam as gm
-    >>> load = gm.expert_load("model", gm.open_sites("sites.zarr"))  # doctest: +SKIP
+    >>> load = gm.explain.expert_load("model", gm.open_sites("sites.zarr"))  # doctest: +SKIP
     >>> load["share"].sum("expert")  # equal to top_experts in every row  # doctest: +SKIP
     """
     model = as_model(model)

@@ -92,7 +92,7 @@ def fit_explainer(
     --------
     >>> import geomiam as gm
     >>> sites = gm.open_sites("sites.zarr")  # doctest: +SKIP
-    >>> model = gm.fit_explainer(gm.load_model("model"), sites)  # doctest: +SKIP
+    >>> model = gm.explain.fit_explainer(gm.load_model("model"), sites)  # doctest: +SKIP
     >>> why = gm.shapley(sites, model, method="amortised")  # doctest: +SKIP
     """
     model = as_model(model)

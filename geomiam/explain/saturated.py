@@ -50,7 +50,7 @@ def saturation(
     Examples
     --------
     >>> import geomiam as gm
-    >>> share = gm.saturation(gm.open_cube("cube.zarr"), "model")  # doctest: +SKIP
+    >>> share = gm.explain.saturation(gm.open_cube("cube.zarr"), "model")  # doctest: +SKIP
     """
     model = as_model(model)
     visible, outputs = symbolic_tokens(model.layout), saturated_output(model)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import xarray as xr
@@ -16,6 +16,7 @@ from geomiam.inference.cells import Output, over_cells
 from geomiam.inference.coalitions import Coalitions
 from geomiam.inference.engine import base_value
 from geomiam.inference.inputs import Data, as_data, like_data
+from geomiam.inference.options import Method, ShapleyOptions
 from geomiam.inference.outside import warn_if_many
 from geomiam.inference.predict import (
     layer_outputs,
@@ -33,12 +34,8 @@ from geomiam.progress import with_progress
 from geomiam.tokens.blocks import Block
 from geomiam.tokens.select import Selector, group_masks, visible_tokens
 
-Method = Literal["exact", "latin", "amortised"]
-
 MOST_GROUPS = 12
 """Most groups whose 2^G coalitions are all computed; 12 groups have 4096."""
-SAMPLES = 8
-"""Default number of Latin squares of coalitions."""
 
 
 @dataclass(frozen=True)
@@ -88,13 +85,7 @@ def shapley(
     using: Selector | Sequence[Selector] | None = None,
     species: str | Sequence[str] | None = None,
     scale: Scale = "probability",
-    precision: Precision = "fp32",
-    method: Method | None = None,
-    samples: int = SAMPLES,
-    rng: int | np.random.Generator | None = 0,
-    memory_limit: int | str | None = None,
-    require: Selector | Sequence[Selector] = (),
-    mask: str | None = None,
+    options: ShapleyOptions | None = None,
     progress: bool | None = None,
 ) -> xr.Dataset:
     """Return the contribution of each group of predictors to the prediction of every cell or site.
@@ -115,18 +106,11 @@ def shapley(
         groups of the model's schema. All other predictors form the group ``rest``.
     using : selector or sequence of selectors, optional
         Predictors to use, as :func:`geomiam.predict`.
-    species, scale, precision, memory_limit, progress
-        As :func:`geomiam.predict`. Values add up on the given scale.
-    method : {"exact", "latin", "amortised"}, optional
-        ``"exact"``: all coalitions, the default up to 12 groups. ``"latin"``: sampled coalitions, the
-        default for more groups. ``"amortised"``: predicted in one pass by the explainer of the model, for the
-        groups of its schema, see :func:`geomiam.fit_explainer`; ``attrs["explainer"]`` (JSON) has its error.
-    require, mask
-        As :func:`geomiam.predict`: cells without these data are NaN.
-    samples : int
-        Latin squares of coalitions, 2 or more; each has at most G·(G − 1) coalitions.
-    rng : int, numpy.random.Generator or None
-        Draws the squares.
+    species, scale, progress
+        As :func:`geomiam.predict`. Values add up on this scale.
+    options : ShapleyOptions, optional
+        The method with its ``samples`` and ``rng``, cells to leave out (``require``, ``mask``),
+        ``precision`` and ``memory_limit``; see :class:`geomiam.explain.ShapleyOptions`.
 
     Returns
     -------
@@ -153,13 +137,14 @@ def shapley(
     >>> why["shapley"].dims  # doctest: +SKIP
     ('group', 'species', 'y', 'x')
     """
-    model = as_model(model)
+    options = ShapleyOptions.of(options)
+    model, precision = as_model(model), options.precision
     data = as_data(ds, model)
     masks_by_name = group_masks(model.layout, groups, visible=visible_tokens(model.layout, using))
     names = list(masks_by_name)
-    method = method or ("exact" if len(names) <= MOST_GROUPS else "latin")
+    method = options.method or ("exact" if len(names) <= MOST_GROUPS else "latin")
     _check(model, method, names=names, groups=groups, scale=scale)
-    coalitions = _sampled(len(names), samples, rng) if method == "latin" else None
+    coalitions = _sampled(len(names), options.samples, options.rng) if method == "latin" else None
     masks, index = np.stack(list(masks_by_name.values())), model.species_index(species)
     labels: dict[str, Sequence[str]] = {
         "group": names,
@@ -177,12 +162,12 @@ def shapley(
     out = over_cells(
         data,
         model,
-        require_groups(task, model.layout, require, visible=visible),
+        require_groups(task, model.layout, options.require, visible=visible),
         outputs=outputs,
         visible=visible,
-        memory_limit=memory_limit,
+        memory_limit=options.memory_limit,
     )
-    out = leave_out(out, data, mask)
+    out = leave_out(out, data, options.mask)
     warn_if_many(out, data, model, visible=visible)
     if groups is None:
         warn_if_few(out, model, visible=visible)
@@ -194,7 +179,7 @@ def shapley(
     )
     settings: dict[str, Any] = {"method": method, "precision": precision}
     if method == "latin":
-        settings["samples"] = samples
+        settings["samples"] = options.samples
     if method == "amortised":
         settings["explainer"] = json.dumps(model.about["explainer"])
     return like_data(out.assign_attrs(groups=json.dumps(names), **settings), ds)
@@ -206,7 +191,7 @@ def _check(model: Model, method: str, *, names: list[str], groups: Any, scale: S
         raise SelectionError(f"method={method!r}; use {', '.join(get_args(Method))}")
     if method == "exact" and len(names) > MOST_GROUPS:
         raise SelectionError(
-            f"{len(names)} groups mean 2^{len(names)} coalitions per cell; use method='latin', or join "
+            f"{len(names)} groups mean 2^{len(names)} coalitions per cell; use options=gm.explain.ShapleyOptions(method='latin'), or join "
             f"them to at most {MOST_GROUPS} with groups={{'name': [...]}}"
         )
     if method != "amortised":
@@ -214,23 +199,25 @@ def _check(model: Model, method: str, *, names: list[str], groups: Any, scale: S
     about = model.about.get("explainer", {})
     if model.network.explainer is None:
         raise SelectionError(
-            "the model has no explainer; train one with model = gm.fit_explainer(model, sites)"
+            "the model has no explainer; train one with model = gm.explain.fit_explainer(model, sites)"
         )
     if about.get("scale") != scale:
         raise SelectionError(
             f"the explainer predicts values on the scale '{about.get('scale')}', found scale='{scale}'; "
-            f"train one with gm.fit_explainer(model, sites, scale='{scale}')"
+            f"train one with gm.explain.fit_explainer(model, sites, scale='{scale}')"
         )
     if groups is not None or names != about.get("groups"):
         raise SelectionError(
             f"the explainer supports the groups {about.get('groups')}, found {names}; leave groups= "
-            "out, or use method='exact'"
+            "out, or use ShapleyOptions(method='exact')"
         )
 
 
 def _sampled(groups: int, samples: int, rng: Any) -> Coalitions:
     if samples < 2:
-        raise SelectionError(f"samples={samples} has no standard error; pass samples=2 or more")
+        raise SelectionError(
+            f"samples={samples} has no standard error; pass ShapleyOptions(samples=2) or more"
+        )
     return Coalitions.latin(groups, samples=samples, rng=np.random.default_rng(rng))
 
 

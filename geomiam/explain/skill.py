@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,37 @@ from geomiam.progress import progress_bar, with_progress
 Method = Literal["exact", "latin", "uniform"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ImportanceOptions:
+    """Options of :func:`geomiam.explain.importance`.
+
+    Parameters
+    ----------
+    method : {"exact", "latin", "uniform"}
+        ``"exact"`` evaluates all 2^G coalitions of up to 12 groups; ``"latin"`` stratified orders
+        from Latin squares, G·(G − 1) evaluations each; ``"uniform"`` plain Monte Carlo of the same
+        cost, for comparison.
+    samples : int
+        Latin squares, 24 in MaskSDM. With fewer than a dozen (two dozen antithetic ones) the
+        intervals of skewed contributions cover less than their nominal share.
+    rows : {"independent", "antithetic", "cyclic"}
+        How the squares are drawn; ``"cyclic"`` as published.
+        See :func:`geomiam.explain.sampling.sample`.
+    rng : int, numpy.random.Generator or None
+        Draws the squares or orders.
+
+    Examples
+    --------
+    >>> gm.explain.ImportanceOptions(method="latin", samples=32).rows
+    'independent'
+    """
+
+    method: Method = "exact"
+    samples: int = 24
+    rows: sampling.Rows = "independent"
+    rng: int | np.random.Generator | None = 0
+
+
 @with_progress
 def importance(
     model: Model | str | Path,
@@ -27,10 +59,7 @@ def importance(
     *,
     groups: Groups = None,
     metric: str = "auc",
-    method: Method = "exact",
-    samples: int = 24,
-    rows: sampling.Rows = "independent",
-    rng: int | np.random.Generator | None = 0,
+    options: ImportanceOptions | None = None,
     progress: bool | None = None,
 ) -> xr.Dataset:
     """Share a model's skill among its predictors, by Shapley values (MaskSDM, Zbinden et al.).
@@ -53,17 +82,9 @@ def importance(
     metric : str
         Of ``geomiam.metrics.METRICS``, one that has a value where all predictions are equal. Of the
         Brier score and the log loss less is better, so there a helpful predictor has a negative value.
-    method : {"exact", "latin", "uniform"}
-        ``"exact"`` evaluates all 2^G coalitions of up to 12 groups; ``"latin"`` stratified orders
-        from Latin squares, G·(G − 1) evaluations each; ``"uniform"`` plain Monte Carlo of the same
-        cost, for comparison.
-    samples : int
-        Latin squares, 24 in MaskSDM. With fewer than a dozen (two dozen antithetic ones) the
-        intervals of skewed contributions cover less than their nominal share.
-    rows : {"independent", "antithetic", "cyclic"}
-        How the squares are drawn; ``"cyclic"`` as published.
-        See :func:`geomiam.explain.sampling.sample`.
-    rng : int, numpy.random.Generator or None
+    options : ImportanceOptions, optional
+        The method with its ``samples``, ``rows`` and ``rng``; see
+        :class:`geomiam.explain.ImportanceOptions`.
     progress : bool, optional
         Show progress bars; default: on a terminal or in a notebook.
 
@@ -104,40 +125,37 @@ def importance(
     >>> bool(abs(total - table["mean_full_value"]) < 1e-6)
     True
     """
-    model = as_model(model)
-    _affordable(len(masks_of_groups(model.layout, groups)), method)
+    options, model = options or ImportanceOptions(), as_model(model)
+    _affordable(len(masks_of_groups(model.layout, groups)), options.method)
     game = skill_game(model, sites, groups=groups, metric=metric)
-    estimate = _estimate(game, method=method, samples=samples, rows=rows, rng=rng)
-    table = _table(estimate, game, [str(s) for s in sites["species"].values])
-    facts: dict[str, Any] = {"metric": metric, "method": method, "model_id": model.id}
-    if method != "exact":
-        facts["samples"] = samples
-    if method == "latin":
-        facts["rows"] = rows
+    table = _table(_estimate(game, options), game, [str(s) for s in sites["species"].values])
+    facts: dict[str, Any] = {"metric": metric, "method": options.method, "model_id": model.id}
+    if options.method != "exact":
+        facts["samples"] = options.samples
+    if options.method == "latin":
+        facts["rows"] = options.rows
     return table.assign_attrs(facts)
 
 
-def _estimate(
-    game: SkillGame, *, method: Method, samples: int, rows: sampling.Rows, rng: Any
-) -> sampling.Estimate:
-    n = len(game.groups)
+def _estimate(game: SkillGame, options: ImportanceOptions) -> sampling.Estimate:
+    n, method, samples, rows = len(game.groups), options.method, options.samples, options.rows
     if method == "exact":
-        looks = 2**n
+        evaluations = 2**n
     else:
         count = sampling.replicates(n, method=method, samples=samples, rows=rows)
-        looks = 2 + (2 * n * count if method == "uniform" else n * (n - 1) * samples)
-    with progress_bar(total=looks, desc="coalitions", leave=False) as bar:
+        evaluations = 2 + (2 * n * count if method == "uniform" else n * (n - 1) * samples)
+    with progress_bar(total=evaluations, desc="coalitions", leave=False) as bar:
         memo = sampling.Memo(game, bar=bar)
         if method == "exact":
             return sampling.exact(memo, n)
-        return sampling.sample(memo, n, method=method, samples=samples, rows=rows, rng=rng)
+        return sampling.sample(memo, n, method=method, samples=samples, rows=rows, rng=options.rng)
 
 
 def _affordable(count: int, method: str) -> None:
     if method == "exact" and count > MOST_GROUPS:
         raise SelectionError(
             f"{count} groups mean 2^{count} = {2**count:,} coalitions, each a prediction of all "
-            f"sites; sample them with gm.explain.importance(..., method='latin'), or join groups to at most "
+            f"sites; sample them with gm.explain.ImportanceOptions(method='latin'), or join groups to at most "
             f"{MOST_GROUPS} with groups={{'name': [...]}}"
         )
 

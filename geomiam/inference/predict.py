@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import xarray as xr
@@ -14,6 +13,7 @@ from geomiam.errors import SelectionError
 from geomiam.inference.cells import Output, over_cells
 from geomiam.inference.engine import base_value, predict_block
 from geomiam.inference.inputs import Data, as_data, like_data
+from geomiam.inference.options import PredictOptions
 from geomiam.inference.outside import outside_output, outside_share, warn_if_many
 from geomiam.inference.required import leave_out, require_groups, warn_if_few
 from geomiam.inference.slabs import Scale
@@ -61,11 +61,7 @@ def predict(
     using: Selector | Sequence[Selector] | None = None,
     species: str | Sequence[str] | None = None,
     scale: Scale = "probability",
-    precision: Precision = "fp32",
-    memory_limit: int | str | None = None,
-    empty: Literal["nan", "base"] = "nan",
-    require: Selector | Sequence[Selector] = (),
-    mask: str | None = None,
+    options: PredictOptions | None = None,
     progress: bool | None = None,
 ) -> xr.Dataset:
     """Predict every cell or site from the predictors that it has.
@@ -83,35 +79,26 @@ def predict(
     species : str or sequence of str, optional
         Default all.
     scale : {"probability", "logit"}
-    precision : {"fp32", "bf16"}
-        ``"bf16"`` computes attention and feed-forward layers in bfloat16. It is faster where the hardware
-        supports it; suitability differs in the third decimal.
-    memory_limit : int or str, optional
-        Most bytes a dask block may need; default 4 GiB.
-    empty : {"nan", "base"}
-        Value of cells where nothing is observed: NaN, or the base value v(∅), the prediction without any
-        predictor. ``observed`` is 0 there in both cases.
-    require : selector or sequence of selectors, optional
-        Groups, modalities, variables or parts. A cell without a value of each of them is NaN.
-    mask : str, optional
-        Layer of the data, such as a land mask: where it is NaN or 0, cells are NaN.
+    options : PredictOptions, optional
+        Cells to leave out (``require``, ``mask``), the value of cells where nothing is observed
+        (``empty``), ``precision`` and ``memory_limit``; see :class:`geomiam.PredictOptions`.
     progress : bool, optional
         Show a bar while data in memory are predicted; default: on a terminal or in a notebook.
 
     Returns
     -------
     xarray.Dataset
-        ``suitability(species, y, x)``: float32, 0 to 1 or log-odds; NaN where nothing is observed (see
-        ``empty``). ``observed(y, x)``: one bit per group with an observed predictor (``flag_masks``,
+        ``suitability(species, y, x)``: float32, 0 to 1 or log-odds; NaN where nothing is observed,
+        unless ``options`` set ``empty``. ``observed(y, x)``: one bit per group with an observed predictor (``flag_masks``,
         ``flag_meanings``). ``outside_range(y, x)``: share of the observed predictors with a value outside
         the training range or a class absent from training, 0 to 1; NaN where no predictor is observed.
         Models saved before ranges were stored have no such layer. Models that read series as symbols also
-        return ``saturated(y, x)``, see :func:`geomiam.saturation`.
+        return ``saturated(y, x)``, see :func:`geomiam.explain.saturation`.
 
     Raises
     ------
     SelectionError
-        If ``using``, ``species``, ``scale``, ``empty``, ``require`` or ``mask`` has an unknown name.
+        If ``using``, ``species``, ``scale`` or an option has an unknown name.
     MissingVariable, VariableMismatch
         If predictors are missing in part, or differ in units, dims or labels.
     MemoryRefused
@@ -136,7 +123,8 @@ def predict(
     >>> maps["suitability"].dims  # doctest: +SKIP
     ('species', 'y', 'x')
     """
-    model = as_model(model)
+    options = PredictOptions.of(options)
+    model, precision = as_model(model), options.precision
     data = as_data(ds, model)
     model.in_precision(precision)
     visible = visible_tokens(model.layout, using)
@@ -146,11 +134,13 @@ def predict(
     outputs = [suitability_output(model, names, scale=scale), observed_output(list(groups))]
     outputs += layer_outputs(model)
     masks = np.stack(list(groups.values())) & visible
-    base = base_of_empty(model, empty, species=index, scale=scale, precision=precision)
+    base = base_of_empty(model, options.empty, species=index, scale=scale, precision=precision)
     block_task = PredictBlock(model, visible, masks, index, scale, precision, base)
-    task = require_groups(block_task, model.layout, require, visible=visible)
-    out = over_cells(data, model, task, outputs=outputs, visible=visible, memory_limit=memory_limit)
-    out = leave_out(out, data, mask)
+    task = require_groups(block_task, model.layout, options.require, visible=visible)
+    out = over_cells(
+        data, model, task, outputs=outputs, visible=visible, memory_limit=options.memory_limit
+    )
+    out = leave_out(out, data, options.mask)
     warn_if_many(out, data, model, visible=visible)
     warn_if_few(out, model, visible=visible)
     return like_data(out.assign_attrs(precision=precision), ds)

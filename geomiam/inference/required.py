@@ -136,6 +136,6 @@ def warn_of_few(few_count: int, cells: int, model: Model, *, visible: np.ndarray
         f"{few_count:,} of {cells:,} predicted cells ({few_count / cells:.0%}) have less than half of the groups that "
         f"training sites had ({usual_groups(model, visible):.1f} of {len(groups)} on average). With few "
         f"predictors a prediction is close to the base value. Leave such cells out with "
-        f"require=[...] (groups: {groups}) or mask='<layer of the cube>'",
+        f"PredictOptions(require=[...]) (groups: {groups}) or PredictOptions(mask='<layer of the cube>')",
         FewGroups,
     )

@@ -167,7 +167,7 @@ def amortised_block(
     Parameters
     ----------
     model : Model
-        With an explainer that was trained on this scale; see :func:`geomiam.fit_explainer`.
+        With an explainer that was trained on this scale; see :func:`geomiam.explain.fit_explainer`.
     block : Block
         n rows.
     visible : numpy.ndarray

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import ceil, prod
 from typing import Any
@@ -18,6 +18,7 @@ from geomiam.data.grid.grid import place_dims
 from geomiam.data.store.encoding import chunk_sizes
 from geomiam.explain.shapley_values import shapley as explain
 from geomiam.geo.crs import crs_coordinate
+from geomiam.inference.options import MapOptions
 from geomiam.inference.outside import counts, outside_output, warn_of_counts
 from geomiam.inference.predict import predict
 from geomiam.inference.required import count_few
@@ -145,7 +146,8 @@ class Job:
 
     model: Model
     shapley: bool
-    options: Mapping[str, Any]
+    species: str | Sequence[str] | None
+    options: MapOptions
     blocks: Blocks
     store: str = ""
 
@@ -156,22 +158,40 @@ class Job:
         model: Model,
         *,
         shapley: bool,
-        options: Mapping[str, Any],
-        chunks: Mapping[str, int] | str | None,
+        species: str | Sequence[str] | None,
+        options: MapOptions,
         store: str = "",
     ) -> Job:
-        """Return the job of a map, split into blocks."""
-        layers = {"species": len(model.species_index(options.get("species")))}
+        """Return the job of a map, split into blocks.
+
+        Raises
+        ------
+        SettingError
+            If an option has no effect with this ``shapley``.
+        """
+        options.without_effect(shapley=shapley)
+        layers = {"species": len(model.species_index(species))}
         if shapley:
-            visible = visible_tokens(model.layout, options.get("using"))
-            layers["group"] = len(group_masks(model.layout, options.get("groups"), visible=visible))
-        blocks = Blocks.of(ds, chunks, layers=layers)
-        return cls(model, shapley, options, blocks, store)
+            visible = visible_tokens(model.layout, options.using)
+            layers["group"] = len(group_masks(model.layout, options.groups, visible=visible))
+        blocks = Blocks.of(ds, options.chunks, layers=layers)
+        # a client cannot be sent to workers
+        return cls(model, shapley, species, replace(options, client=None), blocks, store)
 
     def compute(self, part: xr.Dataset) -> xr.Dataset:
         """Predict or explain lazily as one dask chunk, so the chunks of the cube do not change a bit of the result."""
         one_chunk = part.chunk(dict.fromkeys(self.blocks.sizes, -1))
-        return (explain if self.shapley else predict)(one_chunk, self.model, **self.options)
+        options = self.options
+        shared: dict[str, Any] = {
+            "using": options.using,
+            "scale": options.scale,
+            "options": options,
+        }
+        if self.shapley:
+            return explain(
+                one_chunk, self.model, groups=options.groups, species=self.species, **shared
+            )
+        return predict(one_chunk, self.model, species=self.species, **shared)
 
     def part(self, ds: xr.Dataset, index: Index) -> xr.Dataset:
         """Return the predictors of one block, lazily."""
@@ -179,7 +199,7 @@ class Job:
 
     def used(self, ds: xr.Dataset) -> xr.Dataset:
         """Return the variables of the cube that the map needs."""
-        names = [*self.model.schema.variables, self.options.get("mask")]
+        names = [*self.model.schema.variables, self.options.mask]
         return ds[[v for v in dict.fromkeys(names) if v in ds.data_vars]]
 
     def warn_if_outside(self, ds: xr.Dataset) -> None:
@@ -193,7 +213,7 @@ class Job:
         if not outside_output(self.model):
             return
         blocks = list(self.blocks.examples())
-        visible = visible_tokens(self.model.layout, self.options.get("using"))
+        visible = visible_tokens(self.model.layout, self.options.using)
         outside = counts((self.part(ds, i) for i in blocks), self.model, visible=visible)
         cells = f"in {len(blocks)} of {self.blocks.count:,} blocks"
         warn_of_counts(outside, self.model, cells=cells)
@@ -219,9 +239,9 @@ class Job:
 
     def _few(self, result: xr.Dataset) -> int:
         """Count the cells with few groups; only the groups of the schema have a coverage of training sites."""
-        if self.options.get("groups") is not None or "coverage" not in self.model.about:
+        if self.options.groups is not None or "coverage" not in self.model.about:
             return 0
-        visible = visible_tokens(self.model.layout, self.options.get("using"))
+        visible = visible_tokens(self.model.layout, self.options.using)
         return count_few(result, self.model, visible=visible)[0]
 
     def fingerprints(self, ds: xr.Dataset) -> dict[str, str]:
@@ -229,18 +249,20 @@ class Job:
 
         The fingerprint of the input covers names, dims, units, coordinates and the values of a few blocks.
         """
-        settings = {k: v for k, v in self.options.items() if k != "memory_limit"}
-        settings = {
-            "shapley": self.shapley,
-            "chunks": {**self.blocks.steps, **self.blocks.layers},
-            **settings,
-        }
+        chunks = {**self.blocks.steps, **self.blocks.layers}
+        settings = {"shapley": self.shapley, "chunks": chunks, **self._settings()}
         return {
             "model": self.model.id,
             "input": self._digest(ds),
             "settings": json.dumps(settings, sort_keys=True, default=str),
             "geomiam": __version__,
         }
+
+    def _settings(self) -> dict[str, Any]:
+        """Return the settings that change values of the map and differ from their defaults."""
+        no_values = ("memory_limit", "chunks", "client", "resume")
+        settings = {k: v for k, v in self.options.changed().items() if k not in no_values}
+        return settings if self.species is None else {**settings, "species": self.species}
 
     def _digest(self, ds: xr.Dataset) -> str:
         cube_part = self.used(ds)
@@ -261,7 +283,7 @@ class Job:
     @cached_property
     def key(self) -> str:
         """Key of this job on workers; equal jobs have equal keys."""
-        content = json.dumps([self.store, self.shapley, dict(self.options)], default=str)
+        content = json.dumps([self.store, self.shapley, self._settings()], default=str)
         return f"{self.model.id}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
 
 

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from geomiam.errors import MemoryRefused
-from geomiam.explain.shapley_values import SAMPLES, Method
 from geomiam.inference.cells import check_memory as check_chunk_memory
 from geomiam.inference.inputs import Data, as_data
-from geomiam.inference.slabs import Scale
+from geomiam.inference.options import MapOptions
 from geomiam.maps.job import Job, cell_variables
 from geomiam.maps.memory import resident
-from geomiam.maps.options import map_options
 from geomiam.maps.store import template
 from geomiam.maps.trial import cells_with_data, try_block
-from geomiam.model.model import Model, Precision
+from geomiam.model.model import Model
 from geomiam.model.saved_model import as_model
 from geomiam.outputs.html import facts_html
-from geomiam.tokens.select import Selector
 
 RESERVE = 64 * 2**20
 """Free bytes that the allocator holds for a process and for each thread: twice its padding."""
@@ -102,20 +100,8 @@ def plan_map(
     model: Model | str | Path,
     *,
     shapley: bool = False,
-    groups: Sequence[Selector] | Mapping[str, Selector | Sequence[Selector]] | None = None,
-    using: Selector | Sequence[Selector] | None = None,
     species: str | Sequence[str] | None = None,
-    scale: Scale = "probability",
-    precision: Precision = "fp32",
-    method: Method | None = None,
-    samples: int = SAMPLES,
-    rng: int | np.random.Generator | None = 0,
-    empty: Literal["nan", "base"] = "nan",
-    require: Selector | Sequence[Selector] = (),
-    mask: str | None = None,
-    memory_limit: int | str | None = None,
-    client: Any = None,
-    chunks: Mapping[str, int] | None = None,
+    options: MapOptions | None = None,
 ) -> MapPlan:
     """Estimate the blocks, memory and time of :func:`geomiam.write_map`, without writing.
 
@@ -124,16 +110,8 @@ def plan_map(
 
     Parameters
     ----------
-    ds, model, shapley, client, chunks
+    ds, model, shapley, species, options
         As :func:`geomiam.write_map`.
-    groups, method, samples, rng
-        With ``shapley=True``, as :func:`geomiam.shapley`.
-    using, species, scale, precision, require, mask
-        As :func:`geomiam.predict`.
-    empty : {"nan", "base"}
-        As :func:`geomiam.predict`; without ``shapley`` only.
-    memory_limit : int or str, optional
-        Most bytes that one block may need; default 4 GiB.
 
     Returns
     -------
@@ -153,32 +131,18 @@ def plan_map(
     >>> cube = gm.open_cube("cube.zarr")  # doctest: +SKIP
     >>> print(gm.plan_map(cube, "model", shapley=True))  # doctest: +SKIP
     """
-    options = map_options(
-        shapley,
-        groups=groups,
-        using=using,
-        species=species,
-        scale=scale,
-        precision=precision,
-        method=method,
-        samples=samples,
-        rng=rng,
-        empty=empty,
-        require=require,
-        mask=mask,
-        memory_limit=memory_limit,
-    )
+    options = MapOptions.of(options)
     model = as_model(model)
     ds = as_data(ds, model)
-    job = Job.of(ds, model, shapley=shapley, options=options, chunks=chunks)
+    job = Job.of(ds, model, shapley=shapley, species=species, options=options)
     map_template = template(ds, job)
-    need = check_memory(job, map_template, limit=memory_limit)
+    need = check_memory(job, map_template)
     job.warn_if_outside(ds)
     base = resident()  # before the trial, which leaves memory behind
     parts = [job.part(ds, index) for index in job.blocks.examples()]
     share = float(np.mean([cells_with_data(part).mean() for part in parts]))
     trial = try_block(job, ds, out=_bytes_of_results(job, map_template))
-    workers, threads = parallel_blocks(client)
+    workers, threads = parallel_blocks(options.client)
     return MapPlan(
         sizes=job.blocks.sizes,
         steps=job.blocks.steps,
@@ -194,7 +158,7 @@ def plan_map(
     )
 
 
-def check_memory(job: Job, map_template: xr.Dataset, *, limit: int | str | None) -> int:
+def check_memory(job: Job, map_template: xr.Dataset) -> int:
     """Return the bytes that one block needs.
 
     Raises
@@ -208,11 +172,11 @@ def check_memory(job: Job, map_template: xr.Dataset, *, limit: int | str | None)
             job.model,
             out,
             cells=job.blocks.cells_of_one,
-            limit=limit,
+            limit=job.options.memory_limit,
             dims=list(job.blocks.sizes),
         )
     except MemoryRefused as error:
-        text = str(error).replace("ds.chunk(", "chunks=dict(")
+        text = re.sub(r"ds\.chunk\(([^)]*)\)", r"MapOptions(chunks=dict(\1))", str(error))
         raise MemoryRefused(text) from None
 
 

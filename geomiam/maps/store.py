@@ -188,7 +188,7 @@ def _refusal(
     reasons = "; ".join(f"{k} was {_short(then.get(k))}, is {_short(now[k])}" for k in differences)
     return (
         f"an unfinished map at {path} was made from another {' and '.join(differences)}: {reasons}. Finish "
-        "it with the same arguments as before, or pass resume=False to delete it and start again"
+        "it with the same arguments as before, or pass MapOptions(resume=False) to delete it and start again"
     )
 
 

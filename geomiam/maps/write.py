@@ -3,34 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import xarray as xr
 
 from geomiam.data.store.store import open_zarr
-from geomiam.explain.shapley_values import SAMPLES, Method
 from geomiam.inference.inputs import Data, as_data
+from geomiam.inference.options import MapOptions
 from geomiam.inference.required import warn_of_few
-from geomiam.inference.slabs import Scale
 from geomiam.maps.geotiff import check_grid, is_geotiff, open_geotiff, write_geotiff
 from geomiam.maps.job import Job
 from geomiam.maps.memory import peak_memory
-from geomiam.maps.options import map_options
 from geomiam.maps.plan import check_memory
 from geomiam.maps.run import MapReport, run_blocks
 from geomiam.maps.store import Place, template
-from geomiam.model.model import Model, Precision
+from geomiam.model.model import Model
 from geomiam.model.saved_model import as_model
 from geomiam.outputs.atomic import atomic_path, remove
 from geomiam.outputs.check import check_output, locked_output
 from geomiam.outputs.kinds import GEOTIFF
 from geomiam.outputs.paths import expand
 from geomiam.progress import with_progress
-from geomiam.tokens.select import Selector, visible_tokens
+from geomiam.tokens.select import visible_tokens
 
 
 def write_map(
@@ -39,21 +36,8 @@ def write_map(
     path: str | Path,
     *,
     shapley: bool = False,
-    groups: Sequence[Selector] | Mapping[str, Selector | Sequence[Selector]] | None = None,
-    using: Selector | Sequence[Selector] | None = None,
     species: str | Sequence[str] | None = None,
-    scale: Scale = "probability",
-    precision: Precision = "fp32",
-    method: Method | None = None,
-    samples: int = SAMPLES,
-    rng: int | np.random.Generator | None = 0,
-    empty: Literal["nan", "base"] = "nan",
-    require: Selector | Sequence[Selector] = (),
-    mask: str | None = None,
-    memory_limit: int | str | None = None,
-    resume: bool = True,
-    client: Any = None,
-    chunks: Mapping[str, int] | None = None,
+    options: MapOptions | None = None,
     overwrite: bool = False,
     progress: bool | None = None,
 ) -> xr.Dataset:
@@ -75,21 +59,11 @@ def write_map(
         species and group.
     shapley : bool
         Write Shapley values too.
-    groups, method, samples, rng
-        With ``shapley=True``, as :func:`geomiam.shapley`.
-    using, species, scale, precision, require, mask
-        As :func:`geomiam.predict`.
-    empty : {"nan", "base"}
-        As :func:`geomiam.predict`; without ``shapley`` only.
-    memory_limit : int or str, optional
-        Most bytes that one block may need; default 4 GiB.
-    resume : bool
-        Resume an unfinished map at this path; False deletes it.
-    client : distributed.Client, optional
-        Cluster that computes the blocks; default: the active client, or as many threads as dask would use.
-    chunks : mapping of str to int, optional
-        Chunks of the map. Those of ``y`` and ``x`` (or of the names that the cube has for them) are the
-        blocks. Default: the chunks of the cube, and as many species and groups as fit 4 MiB.
+    species : str or sequence of str, optional
+        Default all.
+    options : MapOptions, optional
+        Predictors and groups to use (``using``, ``groups``), cells to leave out (``require``, ``mask``),
+        ``chunks``, ``client``, ``memory_limit``, ``resume`` and others; see :class:`geomiam.MapOptions`.
     overwrite : bool
         Replace a complete map; on a local disk it stays until the new one is complete.
     progress : bool, optional
@@ -132,32 +106,15 @@ def write_map(
     >>> cube, model = gm.open_cube("cube.zarr"), gm.load_model("model")  # doctest: +SKIP
     >>> maps = gm.write_map(cube, model, "map.zarr", shapley=True)  # doctest: +SKIP
     """
-    options = map_options(
-        shapley,
-        groups=groups,
-        using=using,
-        species=species,
-        scale=scale,
-        precision=precision,
-        method=method,
-        samples=samples,
-        rng=rng,
-        empty=empty,
-        require=require,
-        mask=mask,
-    )
     make_map(
         ds,
         model,
         path,
         shapley=shapley,
-        resume=resume,
-        client=client,
-        chunks=chunks,
+        species=species,
+        options=options,
         overwrite=overwrite,
         progress=progress,
-        memory_limit=memory_limit,
-        **options,
     )
     return open_geotiff(expand(path)) if is_geotiff(path) else open_zarr(path)
 
@@ -169,28 +126,24 @@ def make_map(
     path: str | Path,
     *,
     shapley: bool = False,
-    resume: bool = True,
-    client: Any = None,
-    chunks: Mapping[str, int] | None = None,
+    species: str | Sequence[str] | None = None,
+    options: MapOptions | None = None,
     overwrite: bool = False,
     progress: bool | None = None,
-    memory_limit: int | str | None = None,
     inputs: Sequence[str | Path] = (),
-    **options: Any,
 ) -> MapReport:
     """Write a map as :func:`write_map`, and return a report.
 
     ``inputs`` are paths that the map must not overlap.
     """
-    settings: dict[str, Any] = {
-        "shapley": shapley,
-        "resume": resume,
-        "client": client,
-        "chunks": chunks,
-    }
-    settings |= {"overwrite": overwrite, "memory_limit": memory_limit}
+    options = MapOptions.of(options)
+    options.without_effect(shapley=shapley)
+    claim_map(path, overwrite, inputs=inputs)  # before a large model is read
+    model = as_model(model)
+    ds = as_data(ds, model)
+    job = Job.of(ds, model, shapley=shapley, species=species, options=options)
     make_output = _make_geotiff if is_geotiff(path) else _make_store
-    return make_output(ds, model, path, inputs=inputs, options=options, **settings)
+    return make_output(ds, job, path, client=options.client, overwrite=overwrite, inputs=inputs)
 
 
 def claim_map(path: str | Path, overwrite: bool, *, inputs: Sequence[str | Path] = ()) -> None:
@@ -208,25 +161,23 @@ def claim_map(path: str | Path, overwrite: bool, *, inputs: Sequence[str | Path]
 
 
 def _make_geotiff(
-    ds: Data,
-    model: Model | str | Path,
+    ds: xr.Dataset,
+    job: Job,
     path: str | Path,
     *,
+    client: Any,
     overwrite: bool,
     inputs: Sequence[str | Path],
-    **settings: Any,
 ) -> MapReport:
     """Write the map to a hidden Zarr store, which can resume, and export it when it is complete."""
     target = check_output(path, overwrite, kind=GEOTIFF, inputs=inputs)
-    model = as_model(model)
-    ds = as_data(ds, model)
     check_grid(ds)
     store = target.with_name(f".{target.name}.zarr")
     with (
         locked_output(target, overwrite, kind=GEOTIFF, inputs=inputs),
         atomic_path(target) as partial,
     ):
-        report = _make_store(ds, model, store, overwrite=True, inputs=inputs, **settings)
+        report = _make_store(ds, job, store, client=client, overwrite=True, inputs=inputs)
         write_geotiff(open_zarr(store, chunks=None), partial)
         check_output(target, overwrite, kind=GEOTIFF)  # again: hours may have passed
     remove(store)
@@ -234,39 +185,32 @@ def _make_geotiff(
 
 
 def _make_store(
-    ds: Data,
-    model: Model | str | Path,
+    ds: xr.Dataset,
+    job: Job,
     path: str | Path,
     *,
-    shapley: bool,
-    resume: bool,
     client: Any,
-    chunks: Mapping[str, int] | None,
     overwrite: bool,
-    memory_limit: int | str | None,
     inputs: Sequence[str | Path],
-    options: Mapping[str, Any],
 ) -> MapReport:
     start = time.monotonic()
     place = Place.of(path)
     place.claim(overwrite, inputs=inputs)
-    model = as_model(model)
-    ds = as_data(ds, model)
-    job = Job.of(ds, model, shapley=shapley, options=options, chunks=chunks, store=place.growing)
+    job = replace(job, store=place.growing)
     map_template = template(ds, job)
-    check_memory(job, map_template, limit=memory_limit)
+    check_memory(job, map_template)
     job.warn_if_outside(ds)
     prints = job.fingerprints(ds)
     with place.output_lock(overwrite, inputs=inputs):
-        marks = place.resume(prints) if resume else None
+        marks = place.resume(prints) if job.options.resume else None
         if marks is None:
             marks = place.begin(map_template, job, prints)
         results = run_blocks(job, ds, marks, client=client)
         before = int(marks[marks > 0].sum()) - int((marks > 0).sum())
         place.complete(overwrite, predicted_cells=before + sum(r.predicted for r in results))
-    visible = visible_tokens(model.layout, options.get("using"))
+    visible = visible_tokens(job.model.layout, job.options.using)
     cells_with_few, predicted_cells = sum(r.few for r in results), sum(r.predicted for r in results)
-    warn_of_few(cells_with_few, predicted_cells, model, visible=visible)
+    warn_of_few(cells_with_few, predicted_cells, job.model, visible=visible)
     return MapReport(
         path=place.path,
         cells=place.predicted(),

@@ -16,7 +16,7 @@ import zarr
 from geomiam.errors import SourceError
 from geomiam.sources.build_report import VariableReport
 from geomiam.sources.inputs import VariableTask
-from geomiam.sources.sentinel2.sentinel2 import CLEAR, LOOKS, plan_sentinel2, sentinel2
+from geomiam.sources.sentinel2.sentinel2 import CLEAR, LOOKS, plan_sentinel2, read_sentinel2
 from geomiam.sources.stac.stac_source import StacSource, as_source
 from geomiam.sources.variable_reader import with_catalog_dims
 
@@ -55,7 +55,7 @@ class SceneVariables:
 def read_scenes(tasks: Sequence[VariableTask]) -> SceneVariables:
     """Read the variables of one source together, so that each scene is masked once for all of them."""
     source = tasks[0].source
-    ds = sentinel2(
+    ds = read_sentinel2(
         tasks[0].box,
         source.time,
         dilate=source.dilate,

@@ -68,7 +68,7 @@ def finetune(
     """Train a copy of a model further.
 
     The scaler keeps the means and deviations of the model's first training. A learned explainer is
-    dropped; :func:`geomiam.fit_explainer` trains another.
+    dropped; :func:`geomiam.explain.fit_explainer` trains another.
 
     Parameters
     ----------

@@ -55,7 +55,7 @@ VERBS = {
         "--members",
         "--checkpoint",
         "--block",
-        "--system",
+        "--recipe",
         "ume-mma",
         "--start",
     ],
@@ -276,15 +276,15 @@ def test_a_model_is_pretrained_trained_and_tuned_on_files(geomiam, home, tmp_pat
 
 def test_a_system_is_trained_by_name(geomiam, fails, home, tmp_path):
     few = ("--epochs", 1, "--block", 200, "--width", 8)
-    code, _, _ = geomiam("fit", home / "sites.zarr", "-o", tmp_path / "m", "--system", "ume", *few)
+    code, _, _ = geomiam("fit", home / "sites.zarr", "-o", tmp_path / "m", "--recipe", "ume", *few)
     model = gm.load_model(tmp_path / "m")
     assert code == 0 and model.config.fusion == "late"
     assert list(model.about["warm_start"]["branches"][0]) == list(model.schema.modalities)
-    both = ("--system", "ume", "--fusion", "group")
+    both = ("--recipe", "ume", "--fusion", "group")
     said = fails("fit", home / "sites.zarr", "-o", tmp_path / "other", *both)
-    assert "--system ume sets --fusion itself" in said
+    assert "--recipe ume sets --fusion itself" in said
     assert "no recipe 'umm'; choose from masksdm" in fails(
-        "fit", home / "sites.zarr", "-o", tmp_path / "other", "--system", "umm"
+        "fit", home / "sites.zarr", "-o", tmp_path / "other", "--recipe", "umm"
     )
 
 

@@ -47,11 +47,13 @@ def test_chunks_may_name_rows_and_columns_in_either_way(tmp_path, model, dims, c
     assert finer["bio1"].chunksizes[rows] == (3, 3, 3, 3)
     assert gm.open_cube(cube, chunks=chunks)["bio1"].chunksizes[cols] == (5, 5)
     lazy = gm.open_cube(tmp_path / "cube.zarr")
-    maps = gm.write_map(lazy, model, tmp_path / "map", chunks=chunks, progress=False)
+    maps = gm.write_map(
+        lazy, model, tmp_path / "map", options=gm.MapOptions(chunks=chunks), progress=False
+    )
     assert maps["suitability"].encoding["chunks"] == (1, 6, 5)
     expected = gm.predict(cube, model)["suitability"]
     np.testing.assert_allclose(maps["suitability"], expected, atol=2e-6)
-    plan = gm.plan_map(lazy, model, chunks=chunks)
+    plan = gm.plan_map(lazy, model, options=gm.MapOptions(chunks=chunks))
     assert (plan.steps, plan.share) == ({rows: 6, cols: 5}, 1.0)
 
 
@@ -84,10 +86,10 @@ def test_other_dims_keep_their_names():
 def test_a_refusal_names_the_dims_of_the_data(model):
     cube = cube_of("latitude", "longitude")
     with pytest.raises(MemoryRefused, match=r"ds\.chunk\(latitude=\d+, longitude=\d+\)"):
-        gm.predict(cube.chunk(), model, memory_limit=2000)
+        gm.predict(cube.chunk(), model, options=gm.PredictOptions(memory_limit=2000))
     sites = cube.stack(site=("latitude", "longitude")).reset_index("site")
     with pytest.raises(MemoryRefused, match=r"ds\.chunk\(site=\d+\)"):
-        gm.predict(sites.chunk(site=60), model, memory_limit=1000)
+        gm.predict(sites.chunk(site=60), model, options=gm.PredictOptions(memory_limit=1000))
 
 
 def test_a_map_has_rows_before_columns_as_the_predictors_have(model):

@@ -32,14 +32,16 @@ def taught(request, sites):
     model = gm.fit(sites, network=TOKEN, training=quick(epochs=6), rng=0)
     return (
         model,
-        gm.fit_explainer(model, sites, scale=request.param, epochs=60, rng=0),
+        gm.explain.fit_explainer(model, sites, scale=request.param, epochs=60, rng=0),
         request.param,
     )
 
 
 def test_values_add_up_and_predictions_stay(taught, sites):
     model, explained_model, scale = taught
-    amortised_values = gm.shapley(sites, explained_model, method="amortised", scale=scale)
+    amortised_values = gm.shapley(
+        sites, explained_model, options=gm.explain.ShapleyOptions(method="amortised"), scale=scale
+    )
     total = amortised_values["base_value"] + amortised_values["shapley"].sum("group", skipna=False)
     has_token = amortised_values["suitability"].notnull()
     assert float(np.abs(total - amortised_values["suitability"]).max()) < 1e-5
@@ -58,7 +60,9 @@ def test_it_learns_and_tells_how_far_it_is_off(taught, sites):
     model, explained_model, scale = taught
     known = explained_model.about["explainer"]
     exact = gm.shapley(sites, model, scale=scale)["shapley"]
-    amortised_values = gm.shapley(sites, explained_model, method="amortised", scale=scale)
+    amortised_values = gm.shapley(
+        sites, explained_model, options=gm.explain.ShapleyOptions(method="amortised"), scale=scale
+    )
     off = float(np.abs(amortised_values["shapley"] - exact).mean())
     untaught = float(np.abs(exact - exact.mean("site")).mean())
     assert off < 0.6 * untaught, (off, untaught)
@@ -72,7 +76,8 @@ def test_it_is_saved_with_the_model(taught, sites, tmp_path):
     _, explained_model, scale = taught
     again = gm.load_model(explained_model.save(tmp_path / "model"))
     assert again.id == explained_model.id
-    arguments = {"method": "amortised", "scale": scale}
+    options = gm.explain.ShapleyOptions(method="amortised")
+    arguments = {"options": options, "scale": scale}
     xr.testing.assert_identical(
         gm.shapley(sites, again, **arguments), gm.shapley(sites, explained_model, **arguments)
     )
@@ -97,14 +102,14 @@ def test_what_it_cannot_tell_is_refused(taught, sites):
     ]
     for words, options, message in cases:
         with pytest.raises(SelectionError, match=message):
-            gm.shapley(*words, method="amortised", **options)
+            gm.shapley(*words, options=gm.explain.ShapleyOptions(method="amortised"), **options)
     with pytest.raises(SelectionError, match="method='guess'; use exact, latin, amortised"):
-        gm.shapley(sites, model, method="guess")
+        gm.shapley(sites, model, options=gm.explain.ShapleyOptions(method="guess"))
     group = gm.fit(
         sites, network=TOKEN.model_copy(update={"fusion": "group"}), training=quick(epochs=1)
     )
     with pytest.raises(SelectionError, match="is for token fusion"):
-        gm.fit_explainer(group, sites)
+        gm.explain.fit_explainer(group, sites)
 
 
 @pytest.mark.parametrize("groups", [2, 4, 6])
@@ -148,12 +153,15 @@ def test_the_error_told_is_that_of_the_sites_held_out(taught, sites):
     bare = sites.drop_vars("presence")
     is_test = gm.splits.hold_out_blocks(bare, share=0.2, rng=np.random.default_rng(0))
     kept_rows = sites.isel(site=is_test)
-    exact = gm.shapley(kept_rows, explained_model, scale=scale, method="exact")["shapley"].dropna(
-        "site", how="all"
-    )
-    amortised_values = gm.shapley(kept_rows, explained_model, scale=scale, method="amortised")[
-        "shapley"
-    ]
+    exact = gm.shapley(
+        kept_rows, explained_model, scale=scale, options=gm.explain.ShapleyOptions(method="exact")
+    )["shapley"].dropna("site", how="all")
+    amortised_values = gm.shapley(
+        kept_rows,
+        explained_model,
+        scale=scale,
+        options=gm.explain.ShapleyOptions(method="amortised"),
+    )["shapley"]
     amortised_values = amortised_values.dropna("site", how="all")
     known = explained_model.about["explainer"]
     assert known["sites"] == exact.sizes["site"] < 256
@@ -173,7 +181,7 @@ def test_lessons_come_from_the_other_sites_once_whole_and_once_with_groups_hidde
     model = gm.fit(sites, network=TOKEN, training=quick(epochs=1), rng=0)
     training_data = []
     monkeypatch.setattr(module, "_train", lambda explainer, task, **_: training_data.append(task))
-    gm.fit_explainer(model, sites, holdout=0.2, rng=0)
+    gm.explain.fit_explainer(model, sites, holdout=0.2, rng=0)
     is_test = gm.splits.hold_out_blocks(
         sites.drop_vars("presence"), share=0.2, rng=np.random.default_rng(0)
     )
@@ -189,12 +197,17 @@ def test_lessons_come_from_the_other_sites_once_whole_and_once_with_groups_hidde
     base = gm.shapley(sites, model, **logits)["base_value"].values
     for row, member in enumerate(task.member.numpy()):
         if member.sum() == 1:
-            shown = gm.predict(sites, model, using=groups[int(member.argmax())], empty="base")
+            shown = gm.predict(
+                sites,
+                model,
+                using=groups[int(member.argmax())],
+                options=gm.PredictOptions(empty="base"),
+            )
             answers = shown["suitability"].transpose("site", "species").values - base
             mean = answers[~is_test & observed].mean(0)
             np.testing.assert_allclose(task.gains[row, :n].mean(0), mean, atol=1e-4)
     monkeypatch.setattr(module, "VALUES", 2 * 10 * len(task.member) * 3)
-    gm.fit_explainer(model, sites, rng=0)
+    gm.explain.fit_explainer(model, sites, rng=0)
     assert len(training_data[1].states) == 2 * 10
 
 

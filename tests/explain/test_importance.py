@@ -262,7 +262,9 @@ def test_values_are_the_exact_ones_of_that_game(model, sites, game):
 
 
 def test_the_full_value_is_the_skill_that_evaluate_tells(model, sites):
-    table = gm.explain.importance(model, sites, method="latin", samples=2)
+    table = gm.explain.importance(
+        model, sites, options=gm.explain.ImportanceOptions(method="latin", samples=2)
+    )
     skill = gm.evaluate(model, sites, subsets="all")
     np.testing.assert_allclose(table["full_value"], skill["auc"].sel(subset="all"), atol=2e-4)
     assert table.attrs["sites"] == int(skill["sites"][0]) < sites.sizes["site"]
@@ -270,7 +272,9 @@ def test_the_full_value_is_the_skill_that_evaluate_tells(model, sites):
 
 def test_sampled_values_lie_about_the_exact_ones(model, sites):
     estimate = gm.explain.importance(
-        model, sites, method="latin", samples=8, rows="antithetic", rng=1
+        model,
+        sites,
+        options=gm.explain.ImportanceOptions(method="latin", samples=8, rows="antithetic", rng=1),
     )
     truth = gm.explain.importance(model, sites)
     total = estimate["mean_shapley"].sum() + estimate["mean_base_value"]
@@ -347,7 +351,12 @@ def test_too_many_groups_are_refused_with_the_call_that_samples(tiny, monkeypatc
     monkeypatch.setattr("geomiam.explain.skill.MOST_GROUPS", 2)
     with pytest.raises(SelectionError, match=r"3 groups mean 2\^3 = 8 coal.*method='latin'"):
         gm.explain.importance(model, sites, groups="variables")
-    table = gm.explain.importance(model, sites, groups="variables", method="latin", samples=2)
+    table = gm.explain.importance(
+        model,
+        sites,
+        groups="variables",
+        options=gm.explain.ImportanceOptions(method="latin", samples=2),
+    )
     assert table.sizes["group"] == 3
 
 
@@ -401,7 +410,12 @@ def figures():
 
 def test_bars_are_the_values_in_order_and_their_whiskers_the_intervals(tiny, figures):
     sites, model = tiny
-    table = gm.explain.importance(model, sites, groups="variables", method="latin", samples=6)
+    table = gm.explain.importance(
+        model,
+        sites,
+        groups="variables",
+        options=gm.explain.ImportanceOptions(method="latin", samples=6),
+    )
     ax = gm.plot.importance(table)
     bars, whiskers = (c for c in ax.containers[::-1])
     order = np.argsort(table["mean_shapley"].values)

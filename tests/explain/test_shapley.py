@@ -193,7 +193,12 @@ def test_beyond_twelve_groups_coalitions_are_drawn(model, cube):
         f"t{y}{b}": f"landsat[time={y},band={b}]" for y in range(2012, 2019) for b in ("red", "nir")
     }
     small_block = cube.isel(y=slice(0, 2), x=slice(0, 3))
-    explanation = gm.shapley(small_block, model, groups=single_groups, method="latin", samples=2)
+    explanation = gm.shapley(
+        small_block,
+        model,
+        groups=single_groups,
+        options=gm.explain.ShapleyOptions(method="latin", samples=2),
+    )
     assert explanation.sizes["group"] == 15 and explanation.attrs["samples"] == 2
     total = explanation["base_value"] + explanation["shapley"].sum("group")
     has_token = explanation["suitability"].notnull()
@@ -206,21 +211,37 @@ def test_beyond_twelve_groups_coalitions_are_drawn(model, cube):
     for name in ("shapley", "standard_error"):
         assert (explanation[name].where(absent, 0) == 0).all()
     xr.testing.assert_identical(
-        explanation, gm.shapley(small_block, model, groups=single_groups, method="latin", samples=2)
+        explanation,
+        gm.shapley(
+            small_block,
+            model,
+            groups=single_groups,
+            options=gm.explain.ShapleyOptions(method="latin", samples=2),
+        ),
     )  # equal seeds
     default = gm.shapley(small_block.isel(y=[0], x=[0]), model, groups=single_groups)
     assert default.attrs["samples"] == 8
     with pytest.raises(SelectionError, match="samples=1 has no standard error; pass samples=2"):
-        gm.shapley(small_block, model, method="latin", samples=1)
+        gm.shapley(small_block, model, options=gm.explain.ShapleyOptions(method="latin", samples=1))
     with pytest.raises(SelectionError, match=r"15 groups mean 2\^15 coalitions.*method='latin'"):
-        gm.shapley(small_block, model, groups=single_groups, method="exact")
+        gm.shapley(
+            small_block,
+            model,
+            groups=single_groups,
+            options=gm.explain.ShapleyOptions(method="exact"),
+        )
 
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_drawn_values_are_near_the_exact_ones_as_their_error_says(model, cube, scale):
     small_block = cube.isel(y=slice(0, 6), x=slice(0, 6))
     exact = gm.shapley(small_block, model, scale=scale)
-    from_samples = gm.shapley(small_block, model, scale=scale, method="latin", samples=24, rng=1)
+    from_samples = gm.shapley(
+        small_block,
+        model,
+        scale=scale,
+        options=gm.explain.ShapleyOptions(method="latin", samples=24, rng=1),
+    )
     xr.testing.assert_allclose(from_samples["suitability"], exact["suitability"], rtol=0, atol=1e-5)
     off = np.abs(from_samples["shapley"] - exact["shapley"])
     within = (off <= 3 * from_samples["standard_error"] + 1e-6).where(exact["shapley"].notnull())

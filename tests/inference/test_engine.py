@@ -196,13 +196,13 @@ def test_bfloat16_is_near_and_adds_up(fusion, cube):
 
 
 def test_precision_is_asked_for_and_told(model, cube):
-    rough = gm.predict(cube, model, precision="bf16")
+    rough = gm.predict(cube, model, options=gm.PredictOptions(precision="bf16"))
     fine = gm.predict(cube, model)
     assert rough.attrs["precision"] == "bf16" and fine.attrs["precision"] == "fp32"
     assert rough.attrs["model_id"] == fine.attrs["model_id"]
     xr.testing.assert_allclose(rough["suitability"], fine["suitability"], rtol=0, atol=0.03)
-    explanation = gm.shapley(cube, model, precision="bf16")
+    explanation = gm.shapley(cube, model, options=gm.explain.ShapleyOptions(precision="bf16"))
     total = explanation["base_value"] + explanation["shapley"].sum("group")
     assert float(np.abs(total - explanation["suitability"]).max()) < 0.01
     with pytest.raises(SelectionError, match="precision='int8'; use fp32 or bf16"):
-        gm.predict(cube, model, precision="int8")
+        gm.predict(cube, model, options=gm.PredictOptions(precision="int8"))

@@ -53,7 +53,7 @@ def test_cells_without_the_required_group_are_nan(trained_model, coast, name, la
     unmasked_map = quietly(gm.predict, coast, trained_model)["suitability"].sel(species=SPECIES)
     assert columns(unmasked_map) == list(range(10))
     ds = coast.chunk(y=2, x=3) if lazy else coast
-    maps = gm.predict(ds, trained_model, require=name)
+    maps = gm.predict(ds, trained_model, options=gm.PredictOptions(require=name))
     assert (maps.suitability.chunks is not None) == lazy
     suitability = maps["suitability"].sel(species=SPECIES)
     assert columns(suitability) == list(range(4, 10)) and suitability[:, :4].isnull().all()
@@ -62,7 +62,12 @@ def test_cells_without_the_required_group_are_nan(trained_model, coast, name, la
 
 
 def test_explanations_are_left_out_at_the_same_cells(trained_model, coast):
-    explanation = gm.shapley(coast, trained_model, require="soil", mask="land", species=SPECIES)
+    explanation = gm.shapley(
+        coast,
+        trained_model,
+        options=gm.explain.ShapleyOptions(require="soil", mask="land"),
+        species=SPECIES,
+    )
     for name in ("shapley", "suitability"):
         layer = explanation[name].sel(species=SPECIES)
         assert layer[..., :5].isnull().all() and layer[..., 5:].notnull().all()
@@ -71,33 +76,36 @@ def test_explanations_are_left_out_at_the_same_cells(trained_model, coast):
 
 
 def test_a_mask_is_a_layer_of_the_cube_or_of_sites(trained_model, coast):
-    maps = gm.predict(coast, trained_model, mask="land")
+    maps = gm.predict(coast, trained_model, options=gm.PredictOptions(mask="land"))
     assert columns(maps["suitability"].sel(species=SPECIES)) == list(range(5, 10))
     gaps = coast.assign(land=coast["bio1"].where(coast["x"] > 6))  # NaN masks too
-    maps = gm.predict(gaps, trained_model, mask="land")
+    maps = gm.predict(gaps, trained_model, options=gm.PredictOptions(mask="land"))
     assert columns(maps["suitability"].sel(species=SPECIES)) == [7, 8, 9]
     sites = tiny_sites(20).assign(land=("site", np.arange(20) % 2))
-    suitability = gm.predict(sites, trained_model, mask="land")["suitability"].sel(species=SPECIES)
+    suitability = gm.predict(sites, trained_model, options=gm.PredictOptions(mask="land"))[
+        "suitability"
+    ].sel(species=SPECIES)
     np.testing.assert_array_equal(suitability.notnull(), np.arange(20) % 2)
 
 
 def test_a_stored_map_leaves_out_the_same_cells(trained_model, coast, tmp_path):
     needs = {"require": ["soil"], "mask": "land"}
-    unmasked_map = gm.predict(coast, trained_model, **needs)
-    stored_map = gm.write_map(coast.chunk(y=3, x=4), trained_model, tmp_path / "m.zarr", **needs)
+    unmasked_map = gm.predict(coast, trained_model, options=gm.PredictOptions(**needs))
+    blocks, options = coast.chunk(y=3, x=4), gm.MapOptions(**needs)
+    stored_map = gm.write_map(blocks, trained_model, tmp_path / "m.zarr", options=options)
     np.testing.assert_allclose(stored_map["suitability"], unmasked_map["suitability"], atol=1e-6)
     assert columns(stored_map["suitability"].sel(species=SPECIES)) == list(range(5, 10))
 
 
 def test_names_that_cannot_be_required_are_refused(trained_model, coast):
     with pytest.raises(SelectionError, match="sol"):
-        gm.predict(coast, trained_model, require="sol")
+        gm.predict(coast, trained_model, options=gm.PredictOptions(require="sol"))
     with pytest.raises(SelectionError, match=r"require=\['soil'\] lies outside using="):
-        gm.predict(coast, trained_model, using="climate", require="soil")
+        gm.predict(coast, trained_model, using="climate", options=gm.PredictOptions(require="soil"))
     with pytest.raises(SelectionError, match=r"mask='sea' is not a layer .*'land'"):
-        gm.predict(coast, trained_model, mask="sea")
+        gm.predict(coast, trained_model, options=gm.PredictOptions(mask="sea"))
     with pytest.raises(SelectionError, match=r"mask='ndvi' is not a layer"):
-        gm.predict(coast, trained_model, mask="ndvi")
+        gm.predict(coast, trained_model, options=gm.PredictOptions(mask="ndvi"))
 
 
 def test_the_model_stores_the_coverage_of_its_training_sites(trained_model):
@@ -142,10 +150,12 @@ def test_many_cells_with_few_groups_are_reported(four_groups, tmp_path):
     with pytest.warns(FewGroups, match=message):
         gm.shapley(cube, model)
     with pytest.warns(FewGroups, match=message):
-        gm.write_map(cube, model, tmp_path / "m.zarr", chunks={"y": 4, "x": 5})
+        gm.write_map(
+            cube, model, tmp_path / "m.zarr", options=gm.MapOptions(chunks={"y": 4, "x": 5})
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("error", FewGroups)
-        gm.predict(cube, model, require="group v2")
+        gm.predict(cube, model, options=gm.PredictOptions(require="group v2"))
         gm.predict(cube, model, using="group v0")  # groups that are not requested are not missing
         gm.predict(cube.isel(x=slice(3, None)), model)
         two = cube.assign(v1=cube["v0"])  # two of four are half

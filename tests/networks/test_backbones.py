@@ -244,7 +244,10 @@ def test_an_oracle_takes_the_encoder_where_there_is_something_to_encode(sites):
 
 
 def test_half_precision_leaves_the_encoder_in_its_own(model, sites):
-    full, half = (gm.predict(sites, model, precision=p)["suitability"] for p in ("fp32", "bf16"))
+    full, half = (
+        gm.predict(sites, model, options=gm.PredictOptions(precision=p))["suitability"]
+        for p in ("fp32", "bf16")
+    )
     np.testing.assert_allclose(half, full, atol=0.02)
 
 

@@ -288,4 +288,4 @@ def test_a_saved_model_with_options_out_of_bounds_is_refused(tmp_path):
 def test_an_explainer_is_refused(sites):
     model, _ = new_model()
     with pytest.raises(SelectionError, match="explainer is for token fusion"):
-        gm.fit_explainer(model, sites)
+        gm.explain.fit_explainer(model, sites)

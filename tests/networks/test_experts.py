@@ -242,7 +242,7 @@ def loaded(**config):
 @pytest.mark.parametrize("top", [1, 2])
 def test_the_table_holds_every_observed_token_of_every_pattern(fusion, top):
     model, sites = loaded(fusion=fusion, top_experts=top)
-    table = gm.expert_load(model, sites)
+    table = gm.explain.expert_load(model, sites)
     observed = {
         "climate": sites["bio1"].notnull().values,
         "soil": sites["clay"].notnull().values | sites["ndvi"].notnull().any("month").values,
@@ -266,7 +266,7 @@ def test_shares_are_what_a_router_says_of_single_tokens():
     model, sites = loaded(fusion="group")
     one = sites.isel(site=[int(np.flatnonzero(sites["bio1"].notnull())[0])])
     one = one.assign(clay=one["clay"] * np.nan, ndvi=one["ndvi"] * np.nan)
-    table = gm.expert_load(model, one)
+    table = gm.explain.expert_load(model, one)
     assert table["pattern"].values.tolist() == ["climate"]
     member = model.network.members[0]
     block = encode(
@@ -288,10 +288,10 @@ def test_shares_are_what_a_router_says_of_single_tokens():
 def test_a_model_without_experts_and_sites_without_data_are_refused():
     plain, sites = loaded(experts=0)
     with pytest.raises(SelectionError, match=r"no experts; train one with .*experts=4"):
-        gm.expert_load(plain, sites)
+        gm.explain.expert_load(plain, sites)
     model, _ = loaded()
     with pytest.raises(SelectionError, match="no site has an observed predictor"):
-        gm.expert_load(model, sites.isel(site=slice(0, 3)))
+        gm.explain.expert_load(model, sites.isel(site=slice(0, 3)))
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def test_the_example_refuses_options_that_it_does_not_have(model, sites):
         more_sites = sites.assign(soil=sites["bio1"].assign_attrs(modality="soil"))
         gm.finetune(model, more_sites, train="new")
     with pytest.raises(gm.errors.SelectionError, match="an explainer is for token fusion"):
-        gm.fit_explainer(model, sites)
+        gm.explain.fit_explainer(model, sites)
 
 
 @pytest.mark.parametrize("name", FUSIONS)

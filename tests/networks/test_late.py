@@ -343,7 +343,7 @@ def one_species_each(sites: xr.Dataset) -> xr.Dataset:
 
 def test_predict_gives_the_base_value_on_request_where_nothing_is_observed(cube, model_of_cube):
     plain = gm.predict(cube, model_of_cube)
-    filled_maps = gm.predict(cube, model_of_cube, empty="base")
+    filled_maps = gm.predict(cube, model_of_cube, options=gm.PredictOptions(empty="base"))
     missing = np.isnan(plain["suitability"].values).all(0)
     assert 0 < missing.sum() < missing.size
     base = base_value(model_of_cube, species=np.arange(3))
@@ -354,7 +354,13 @@ def test_predict_gives_the_base_value_on_request_where_nothing_is_observed(cube,
         filled_maps["suitability"].values[:, ~missing], plain["suitability"].values[:, ~missing]
     )
     xr.testing.assert_identical(filled_maps["observed"], plain["observed"])
-    lazy = gm.predict(cube.chunk(y=5), model_of_cube, empty="base", using=["cover"], scale="logit")
+    lazy = gm.predict(
+        cube.chunk(y=5),
+        model_of_cube,
+        options=gm.PredictOptions(empty="base"),
+        using=["cover"],
+        scale="logit",
+    )
     assert np.isfinite(lazy["suitability"].compute()).all()
 
 
@@ -369,7 +375,7 @@ def test_an_unknown_choice_for_empty_cells_is_refused(cube, model_of_cube):
     from geomiam.errors import SelectionError
 
     with pytest.raises(SelectionError, match="empty='zero'; use 'nan', or 'base'"):
-        gm.predict(cube, model_of_cube, empty="zero")
+        gm.predict(cube, model_of_cube, options=gm.PredictOptions(empty="zero"))
 
 
 def test_a_model_is_never_changed_by_its_branches(model):

@@ -400,7 +400,7 @@ def saturation_by_loops(ds: xr.Dataset, train: xr.Dataset, site: int) -> float:
 
 
 def test_nothing_is_saturated_where_the_model_was_trained(model, sites):
-    share = gm.saturation(sites, model)
+    share = gm.explain.saturation(sites, model)
     assert share.dims == ("site",)
     observed = sites["landsat"].notnull().any(["band", "time"]).values
     np.testing.assert_array_equal(share, np.where(observed, 0, np.nan))
@@ -409,7 +409,7 @@ def test_nothing_is_saturated_where_the_model_was_trained(model, sites):
 
 def test_saturation_is_what_plain_loops_say(model, sites):
     warm_sites = sites.assign(landsat=sites["landsat"] * 1.6 + 0.7)
-    share = gm.saturation(warm_sites, model)
+    share = gm.explain.saturation(warm_sites, model)
     expected = [saturation_by_loops(warm_sites, sites, i) for i in range(60)]
     np.testing.assert_allclose(share[:60], expected, atol=1e-6)
     assert 0 < np.nanmean(expected) < 1
@@ -418,7 +418,11 @@ def test_saturation_is_what_plain_loops_say(model, sites):
 def test_saturation_rises_as_the_climate_leaves_what_was_seen(model, cube):
     deviation = float(cube["landsat"].std())
     mean = [
-        float(gm.saturation(cube.assign(landsat=cube["landsat"] + k * deviation), model).mean())
+        float(
+            gm.explain.saturation(
+                cube.assign(landsat=cube["landsat"] + k * deviation), model
+            ).mean()
+        )
         for k in (0, 1, 2, 5, 8)
     ]
     assert mean[0] == 0 and mean == sorted(mean) and mean[3] > 0.9 and mean[4] == 1
@@ -426,8 +430,8 @@ def test_saturation_rises_as_the_climate_leaves_what_was_seen(model, cube):
 
 def test_saturation_is_a_layer_like_any_other(model, cube):
     warm = cube.assign(landsat=cube["landsat"] + 2)
-    share = gm.saturation(warm, model)
-    lazy = gm.saturation(warm.chunk(y=5, x=4, time=2), model)
+    share = gm.explain.saturation(warm, model)
+    lazy = gm.explain.saturation(warm.chunk(y=5, x=4, time=2), model)
     assert lazy.chunks is not None and isinstance(share.data, np.ndarray)
     np.testing.assert_array_equal(lazy.values, share.values)
     assert share.odc.geobox == cube.odc.geobox
@@ -437,7 +441,7 @@ def test_saturation_is_a_layer_like_any_other(model, cube):
 
 def test_predictions_explanations_and_maps_carry_it(model, cube, tmp_path):
     warm = cube.assign(landsat=cube["landsat"] + 2).chunk(y=6)
-    share = gm.saturation(warm, model).values
+    share = gm.explain.saturation(warm, model).values
     stored_map = gm.write_map(warm, model, tmp_path / "map.zarr", progress=False)
     for output in (gm.predict(warm, model), gm.shapley(warm, model), stored_map):
         np.testing.assert_array_equal(output["saturated"].values, share)
@@ -445,7 +449,7 @@ def test_predictions_explanations_and_maps_carry_it(model, cube, tmp_path):
     np.testing.assert_allclose(stored_map["suitability"], in_memory, atol=2e-6)
     part = gm.predict(warm, model, using=["climate", "landsat[time=2018]"])["saturated"]
     late = warm.assign(landsat=warm["landsat"].where(warm["time"].dt.year == 2018))
-    np.testing.assert_array_equal(part.values, gm.saturation(late, model).values)
+    np.testing.assert_array_equal(part.values, gm.explain.saturation(late, model).values)
     assert np.isnan(gm.predict(warm, model, using="climate")["saturated"]).all()
 
 
@@ -454,7 +458,7 @@ def test_a_model_without_symbols_has_no_saturation():
     sites = xr.Dataset({"s": (("site", "t"), np.zeros((2, 6), np.float32))})
     assert "saturated" not in gm.predict(sites, plain)
     with pytest.raises(SelectionError, match=r"none of \['s'\] as symbols.*schema\.symbolic\(\)"):
-        gm.saturation(sites, plain)
+        gm.explain.saturation(sites, plain)
 
 
 # Schemas ----------------------------------------------------------------------------------------

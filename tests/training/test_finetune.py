@@ -522,13 +522,13 @@ def test_backbones_stay_as_they_are_in_growth_and_frozen_ones_always(frozen):
 
 
 def test_a_learned_explainer_is_dropped_and_told():
-    model = gm.fit_explainer(trained("token"), known(world(60)), epochs=1, width=8)
+    model = gm.explain.fit_explainer(trained("token"), known(world(60)), epochs=1, width=8)
     more = gm.finetune(model, pair(world(seed=1)), train="new", training=quick(epochs=1))
     assert more.network.explainer is None and more.config.explainer == 0
     assert "explainer" not in more.about
     assert more.about["finetuning"][0]["explainer"] == "dropped"
-    again = gm.fit_explainer(more, pair(world(60)), epochs=1, width=8)
-    why = gm.shapley(pair(world(60)), again, method="amortised")
+    again = gm.explain.fit_explainer(more, pair(world(60)), epochs=1, width=8)
+    why = gm.shapley(pair(world(60)), again, options=gm.explain.ShapleyOptions(method="amortised"))
     full = gm.predict(pair(world(60)), again)["suitability"]
     total = (why["shapley"].sum("group", skipna=False) + why["base_value"]).transpose(*full.dims)
     np.testing.assert_allclose(total, full, atol=1e-5)

@@ -50,7 +50,7 @@ VERBS: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "sample": (["cube.zarr", "records.csv"], ("--keep", "--background", "--crs", "--seed")),
     "fit": (
         ["sites.zarr", *TINY],
-        ("--schema", "--system", "--start", "--masking", "--fusion", "--members", "--width", "--loss", "--epochs",
+        ("--schema", "--recipe", "--start", "--masking", "--fusion", "--members", "--width", "--loss", "--epochs",
          "--block", "--seed", "--checkpoint", "--lr", "--batch", "--holdout", "--keep"),
     ),
     "evaluate": (["model", "sites.zarr"], ("--subsets", "--metrics", "--figure")),

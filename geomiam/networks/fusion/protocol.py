@@ -65,7 +65,7 @@ class Fusion(nn.Module, ABC):
     branches can be joined. See :meth:`branch_weights` and :meth:`branch_features`.
     """
     learned_explainer: ClassVar[bool] = False
-    """Whether its view has :meth:`CoalitionView.states`, which ``gm.fit_explainer`` reads."""
+    """Whether its view has :meth:`CoalitionView.states`, which ``gm.explain.fit_explainer`` reads."""
 
     def __init__(self, config: NetworkConfig, layout: Layout):
         super().__init__()

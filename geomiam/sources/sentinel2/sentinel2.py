@@ -37,7 +37,7 @@ OF_DATES = ("item_id", "cloud_cover", "baseline", "offset")
 
 
 @with_progress
-def sentinel2(
+def read_sentinel2(
     like: Any,
     time: Any,
     *,
@@ -137,7 +137,7 @@ def sentinel2(
     --------
     >>> import geomiam as gm
     >>> grid = gm.open_cube("cube.zarr")  # doctest: +SKIP
-    >>> gm.sentinel2(grid, "2018-05/2018-08", composite="1MS")  # doctest: +SKIP
+    >>> gm.sources.read_sentinel2(grid, "2018-05/2018-08", composite="1MS")  # doctest: +SKIP
     """
     grid, template = _grid(like)
     if on_error not in ("nan", "raise"):
@@ -207,7 +207,7 @@ def plan_sentinel2(
     --------
     >>> import geomiam as gm
     >>> grid = gm.open_cube("cube.zarr")  # doctest: +SKIP
-    >>> print(gm.plan_sentinel2(grid, "2018-05/2018-08"))  # doctest: +SKIP
+    >>> print(gm.sources.plan_sentinel2(grid, "2018-05/2018-08"))  # doctest: +SKIP
     """
     grid, _ = _grid(like)
     clouds = cloud_mask(mask, snow=snow, dilate=0)

@@ -116,7 +116,12 @@ def main(
     lap("all coalitions")
     runs = converge(value, n, repeats=repeats)
     lap("samples")
-    table = gm.explain.importance(model, sites, groups="variables", method="latin", samples=24)
+    table = gm.explain.importance(
+        model,
+        sites,
+        groups="variables",
+        options=gm.explain.ImportanceOptions(method="latin", samples=24),
+    )
     lap("importance from 24 squares")
     for name, figure in {
         "importance": gm.plot.importance(table).figure,

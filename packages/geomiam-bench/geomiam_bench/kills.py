@@ -29,6 +29,7 @@ import odc.geo.xr  # noqa: F401
 import typer
 import xarray as xr
 
+from geomiam.inference.options import MapOptions
 from geomiam.maps.job import DONE
 from geomiam.maps.store import Place
 from geomiam.maps.write import make_map
@@ -153,7 +154,12 @@ class Trial:
                 killer = Killer(cluster, map_finished, self.rng)
                 killer.start()
                 make_map(
-                    self.cube, self.model, self.target, shapley=True, client=client, progress=False
+                    self.cube,
+                    self.model,
+                    self.target,
+                    shapley=True,
+                    options=MapOptions(client=client),
+                    progress=False,
                 )
                 map_finished.set()
                 killer.join()

@@ -88,7 +88,14 @@ def speed(folder: Path, *, chunk: int, repeat: int) -> dict:
     def write(threads: int = 1, client=None) -> None:
         with dask.config.set(scheduler="threads", num_workers=threads):
             out = folder / "map.zarr"
-            make_map(cube, model, out, client=client, overwrite=True, progress=False, resume=False)
+            make_map(
+                cube,
+                model,
+                out,
+                options=gm.MapOptions(client=client, resume=False),
+                overwrite=True,
+                progress=False,
+            )
 
     def cluster(workers: int) -> LocalCluster:
         return LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)

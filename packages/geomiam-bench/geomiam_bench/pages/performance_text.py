@@ -12,7 +12,7 @@ only; everything between depends on the visible tokens. Counted in operations th
 procedure: all that this sharing can give. In bfloat16 the products are twice as fast and
 the attention of short rows of tokens is not, so {share:.0%} of the peak is reached. Group fusion is designed for explanations:
 its coalitions share all but a small transformer over the groups' summaries. Where token fusion must be explained cheaply,
-`gm.fit_explainer` learns to predict its values in one pass, and reports its error. `torch.compile` gained a tenth at best
+`gm.explain.fit_explainer` learns to predict its values in one pass, and reports its error. `torch.compile` gained a tenth at best
 and costs half a minute for each shape, so it is not used."""
 
 SHEET = """A job of your own: cells × milliseconds a cell ÷ 3.6 million are core-hours; `geomiam explain … --plan` times a block of

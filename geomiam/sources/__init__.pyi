@@ -1,0 +1,5 @@
+from .build_report import CubePlan
+from .sentinel2.sentinel2 import plan_sentinel2, read_sentinel2
+from .stac.stac_source import StacSource
+
+__all__ = ["CubePlan", "StacSource", "plan_sentinel2", "read_sentinel2"]
