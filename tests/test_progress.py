@@ -134,10 +134,10 @@ def test_a_name_in_the_log_cannot_change_a_terminal(caplog):
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_run_that_resumes_is_logged(tmp_path, caplog):
-    gm.fit(SITES, **FIT, checkpoint=tmp_path / "run")
+    folder = tmp_path / "run"
+    gm.fit(SITES, network=TINY_NETWORK, training=quick(epochs=1, checkpoint=folder))
     with caplog.at_level(logging.INFO, "geomiam"):
-        again = {**FIT, "training": quick(epochs=2)}
-        gm.fit(SITES, **again, checkpoint=tmp_path / "run")
+        gm.fit(SITES, network=TINY_NETWORK, training=quick(epochs=2, checkpoint=folder))
     assert any("resumes after epoch 1" in m for m in caplog.messages)
     assert any("trained geomiam model" in m for m in caplog.messages)
 

@@ -16,6 +16,7 @@ from geomiam.evaluation.subsets import Subsets, Using, listed, name_subsets
 from geomiam.masking import Constant
 from geomiam.model.model import Model
 from geomiam.progress import progress_bar, with_progress
+from geomiam.schema.fields import split_fields, with_fields
 from geomiam.schema.schema import Schema
 from geomiam.tokens.layout import Layout, Span
 from geomiam.tokens.select import visible_tokens
@@ -129,15 +130,14 @@ def fit_oracle(
     return Oracle(schema, models, named_subsets)
 
 
-def _alone(
-    sites: xr.Dataset, schema: Schema, *, backbones: Mapping[str, Any] | None = None, **options: Any
-) -> Model:
+def _alone(sites: xr.Dataset, schema: Schema, *, network: Any = None, **options: Any) -> Model:
     """Train a model of a subset, with the backbones whose variables are in the subset."""
     names = {*schema.modalities, *schema.variables}
-    usable_backbones = {
-        name: backbone for name, backbone in (backbones or {}).items() if name in names
-    }
-    return fit(sites, schema, masking=Constant(0.0), backbones=usable_backbones, **options)
+    network, modules = split_fields(network, "backbones")
+    if modules["backbones"]:
+        usable_backbones = {k: v for k, v in modules["backbones"].items() if k in names}
+        network = with_fields(network, backbones=usable_backbones)
+    return fit(sites, schema, masking=Constant(0.0), network=network, **options)
 
 
 def part(sites: xr.Dataset, schema: Schema, using: Using) -> tuple[xr.Dataset, Schema]:

@@ -19,6 +19,7 @@ from geomiam.errors import SelectionError
 from geomiam.evaluation.masked import Masked
 from geomiam.masking import Strategy, named
 from geomiam.networks.config import NetworkConfig
+from geomiam.schema.fields import with_fields
 from geomiam.schema.schema import Schema
 from geomiam.training.config import TrainingConfig
 from geomiam.training.fit import fit
@@ -145,7 +146,8 @@ class Recipe:
         if self.baseline:
             return fit_baseline(self.baseline, sites, schema, rng=rng)
         options = self.options(schema, network=network, training=training)
-        return Masked(fit(sites, validation=validation, rng=rng, **options))
+        options["training"] = with_fields(options["training"], validation=validation)
+        return Masked(fit(sites, rng=rng, **options))
 
     def differs(self, schema: Schema) -> bool:
         """Return whether the missing part changes anything for this schema."""

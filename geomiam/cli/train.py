@@ -24,6 +24,7 @@ from geomiam.errors import GeomiamError, SettingError
 from geomiam.outputs.check import refuse_overlap
 from geomiam.outputs.kinds import MODEL
 from geomiam.outputs.paths import expand, real_path
+from geomiam.schema.fields import with_fields
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Model directory to write.")]
 Kinds = Annotated[
@@ -71,7 +72,8 @@ def fit(
         _check_changes(network, training)
     if first:
         settings["warm_start"] = first
-    model = gm.fit(data, rng=options.seed, checkpoint=options.checkpoint, **settings)
+    settings["training"] = with_fields(settings["training"], checkpoint=options.checkpoint)
+    model = gm.fit(data, rng=options.seed, **settings)
     _save(model, out, options)
 
 
@@ -133,9 +135,8 @@ def pretrain(
         _schema(cube, options.schema, None, kinds=_kinds(kind, options.schema)),
         masking=gm.masking.named(options.masking) if options.masking else None,
         network=network,
-        training=training,
+        training=with_fields(training, checkpoint=options.checkpoint),
         rng=options.seed,
-        checkpoint=options.checkpoint,
         n=cells,
     )
     _save(model, out, options)
@@ -168,9 +169,8 @@ def finetune(
         gm.open_sites(sites).load(),
         schema=options.schema,
         train=train,  # type: ignore[arg-type]
-        training=options.given(*LOOP) or None,
+        training=options.given(*LOOP, "checkpoint") or None,
         rng=options.seed,
-        checkpoint=options.checkpoint,
     )
     _save(finetuned_model, out, options)
 

@@ -19,8 +19,8 @@ from geomiam.evaluation.masked import to_probability
 from geomiam.evaluation.subsets import Subsets, name_subsets, shown_share
 from geomiam.metrics.registry import Metrics, as_metrics
 from geomiam.model.model import Model
-from geomiam.networks.config import NetworkConfig
 from geomiam.progress import progress_bar, with_progress
+from geomiam.schema.fields import split_fields, with_fields
 from geomiam.schema.schema import Schema
 from geomiam.training.config import TrainingConfig
 from geomiam.training.fit import fit
@@ -43,8 +43,6 @@ def cross_validate(
     splits: Any = None,
     metrics: Metrics = ("auc",),
     subsets: Subsets = "unimodal+all",
-    network: NetworkConfig | Mapping[str, Any] | None = None,
-    training: TrainingConfig | Mapping[str, Any] | None = None,
     fit_options: Mapping[str, Any] | None = None,
     rng: int = 0,
     progress: bool | None = None,
@@ -67,12 +65,10 @@ def cross_validate(
         As for :func:`geomiam.evaluate`.
     subsets : str, sequence or mapping
         As for :func:`geomiam.evaluate`.
-    network, training
-        As for :func:`geomiam.fit`.
     fit_options : mapping, optional
-        Keyword arguments of :func:`geomiam.fit`, such as ``{"network": {"width": 32}}``. An array
-        ``validation`` has one entry per site of ``sites``. ``checkpoint`` is a folder that gets one
-        folder per fold.
+        Keyword arguments of :func:`geomiam.fit`, such as ``{"network": {"width": 32}}``. Of its
+        ``training``, an array ``validation`` has one entry per site of ``sites``, and ``checkpoint``
+        gets one folder per fold.
     rng : int
         Seed of the default folds and of every training.
     progress : bool, optional
@@ -112,8 +108,7 @@ def cross_validate(
     splits = splits or splitters.SpatialBlocks(rng=rng)
     folds = _folds(splits, sites, labels)
     scores = {name: np.full(labels.shape, np.nan, np.float32) for name in subsets_by_name}
-    settings = {"network": network, "training": training}
-    options = dict(fit_options or {}) | {k: v for k, v in settings.items() if v is not None}
+    options = dict(fit_options or {})
     options["training"] = _with_one_loss(options.get("training"), sites, labels)
     fold_warnings = []
     for number, (train, test) in enumerate(progress_bar(folds, desc="folds", unit="fold")):
@@ -163,12 +158,12 @@ def _folds(splits: Any, sites: xr.Dataset, labels: np.ndarray) -> Folds:
 
 def _of_fold(options: dict[str, Any], train: np.ndarray, number: int) -> dict[str, Any]:
     """Return the options of :func:`geomiam.fit` for the training sites of one fold."""
-    fold_options = dict(options)
-    if fold_options.get("validation") is not None:
-        fold_options["validation"] = np.asarray(fold_options["validation"])[train]
-    if fold_options.get("checkpoint") is not None:
-        fold_options["checkpoint"] = Path(fold_options["checkpoint"]) / f"fold-{number}"
-    return fold_options
+    training, settings = split_fields(options["training"], "validation", "checkpoint")
+    if settings["validation"] is not None and settings["validation"] is not False:
+        settings["validation"] = np.asarray(settings["validation"])[train]
+    if settings["checkpoint"] is not None:
+        settings["checkpoint"] = Path(settings["checkpoint"]) / f"fold-{number}"
+    return {**options, "training": with_fields(training, **settings)}
 
 
 def _warn_once(fold_warnings: Sequence[Sequence[warnings.WarningMessage]]) -> None:

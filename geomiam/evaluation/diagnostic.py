@@ -14,6 +14,7 @@ from geomiam.masking import Constant
 from geomiam.model.model import Model
 from geomiam.networks.config import NetworkConfig
 from geomiam.networks.torch_defaults import standard_torch
+from geomiam.schema.fields import with_fields
 from geomiam.schema.schema import Schema
 from geomiam.training.config import TrainingConfig
 from geomiam.training.fit import fit
@@ -99,8 +100,7 @@ def fusion_diagnostic(
         rest,
         schema,
         network=(network or NetworkConfig()).model_copy(update=late),
-        training=config,
-        validation=held_out if held_out.any() else None,
+        training=with_fields(config, validation=held_out if held_out.any() else None),
         rng=rng,
         warm_start=True,
     )

@@ -16,7 +16,7 @@ from geomiam.tokens.tokenizers import BackboneTokenizer, Tokenizers
 
 
 class Backbone(Protocol):
-    """The protocol of a module that encodes a variable: ``gm.fit(..., backbones={name: module})``.
+    """The protocol of a module that encodes a variable: ``gm.fit(..., network={"backbones": {name: module}})``.
 
     It is a :class:`torch.nn.Module` in float32. All values of the variable become one token. A linear
     map brings the output of the module to the width of the network. A module without a parameter that

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -83,8 +83,16 @@ class NetworkConfig(FrozenFields):
         0, ge=0, le=4096, description="width of a learned explainer (fit_explainer); 0: none"
     )
 
+    backbones: Any = Field(
+        None,
+        exclude=True,
+        repr=False,
+        description="for fit: modules such as pre-trained networks, by variable (or modality of one "
+        "variable); see geomiam.Backbone. Every member trains a copy; weights with "
+        "requires_grad=False are not trained",
+    )
     encoders: dict[str, BackboneSettings] = Field(
-        {}, description="backbones by variable; set by fit(backbones=...)"
+        {}, description="sizes of backbones by variable; set by fit"
     )
 
     grown: tuple[str, ...] = Field(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -62,3 +63,21 @@ class FrozenFields(BaseModel, metaclass=_RaisesSettingError):
     """A frozen class of fields; unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+def split_fields(settings: Any, *names: str) -> tuple[Any, dict[str, Any]]:
+    """Return settings (a config, a mapping or None) without some fields, and the values of these fields."""
+    if isinstance(settings, Mapping):
+        rest = {k: v for k, v in settings.items() if k not in names}
+        return rest or None, {n: settings.get(n) for n in names}
+    values = {n: getattr(settings, n, None) for n in names}
+    if all(v is None for v in values.values()):
+        return settings, values
+    return settings.model_copy(update=dict.fromkeys(names)), values
+
+
+def with_fields(settings: Any, **values: Any) -> Any:
+    """Return settings (a config, a mapping or None) with some fields changed."""
+    if isinstance(settings, FrozenFields):
+        return settings.model_copy(update=values)
+    return {**(settings or {}), **values}

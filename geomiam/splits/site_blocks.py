@@ -122,7 +122,7 @@ def site_blocks(
     if len(distinct) < min_blocks:
         raise BlockError(
             f"all {len(places)} sites lie at {len(distinct)} place(s), which cannot be dealt into {min_blocks} "
-            "spatial blocks: add sites elsewhere, use fewer folds, or pass validation=<boolean per site>"
+            "spatial blocks: add sites elsewhere, use fewer folds, or pass TrainingConfig(validation=<boolean per site>)"
         )
     sample = sampled_predictors(sites, groups, SITES)
     if size is None:
@@ -209,7 +209,7 @@ def hold_out_blocks(
 ) -> np.ndarray:
     """Draw the validation sites of :func:`geomiam.fit`: whole spatial blocks, as a mask.
 
-    ``gm.fit(sites, validation=hold_out_blocks(sites, rng=0))`` keeps a hold-out fixed between
+    ``gm.fit(sites, training={"validation": hold_out_blocks(sites, rng=0)})`` keeps a hold-out fixed between
     trainings; ``sites.isel(site=~mask)`` and ``sites.isel(site=mask)`` make a test set.
 
     Parameters

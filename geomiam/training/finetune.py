@@ -21,6 +21,7 @@ from geomiam.model.saved_model import as_model
 from geomiam.networks.network import Network
 from geomiam.networks.torch_defaults import standard_torch
 from geomiam.progress import with_progress
+from geomiam.schema.fields import split_fields
 from geomiam.schema.schema import Schema
 from geomiam.tokens.limits import widened, with_limits
 from geomiam.tokens.scaler import fit_scaler
@@ -60,9 +61,7 @@ def finetune(
     train: Part | None = None,
     training: TrainingConfig | Mapping[str, Any] | None = None,
     masking: Strategy | str | None = None,
-    validation: np.ndarray | None = None,
     rng: int | np.random.Generator | None = 0,
-    checkpoint: str | Path | None = None,
     progress: bool | None = None,
 ) -> Model:
     """Train a copy of a model further.
@@ -92,11 +91,7 @@ def finetune(
         new sites. A mapping changes single settings of the default.
     masking : Strategy or str, optional
         Default: ``MIAM()``.
-    validation : numpy.ndarray, optional
-        Boolean per site; default: spatial blocks.
     rng : int, numpy.random.Generator or None
-    checkpoint : path, optional
-        As for :func:`geomiam.fit`.
     progress : bool, optional
         Show progress bars; default: on a terminal or in a notebook.
 
@@ -122,6 +117,8 @@ def finetune(
     >>> tuned = gm.finetune(model, new_sites, train="all")  # doctest: +SKIP
     >>> tuned = gm.finetune(model, sites_of_new_species, train="head")  # doctest: +SKIP
     """
+    training, settings = split_fields(training, "validation", "checkpoint")
+    validation, checkpoint = settings["validation"], settings["checkpoint"]
     model = as_model(model)
     additions = Additions.of(model, sites, schema, train=train)
     part, config = additions.checked(train, model), _settings(model, additions, training, train)

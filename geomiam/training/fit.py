@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import xarray as xr
-from torch import nn
 
 from geomiam.data.infer.infer import read_schema
 from geomiam.data.sites.table import SiteTable
@@ -18,6 +17,7 @@ from geomiam.model.model import Model
 from geomiam.networks.config import NetworkConfig
 from geomiam.networks.torch_defaults import standard_torch
 from geomiam.progress import log, with_progress
+from geomiam.schema.fields import split_fields
 from geomiam.schema.schema import Schema
 from geomiam.training.advice import advise
 from geomiam.training.config import TrainingConfig
@@ -37,11 +37,8 @@ def fit(
     masking: Strategy | str | None = None,
     network: NetworkConfig | Mapping[str, Any] | None = None,
     training: TrainingConfig | Mapping[str, Any] | None = None,
-    validation: np.ndarray | Literal[False] | None = None,
-    rng: int | np.random.Generator | None = 0,
-    checkpoint: str | Path | None = None,
     warm_start: bool | Model = False,
-    backbones: Mapping[str, nn.Module] | None = None,
+    rng: int | np.random.Generator | None = 0,
     progress: bool | None = None,
 ) -> Model:
     """Train a model on sites.
@@ -59,28 +56,21 @@ def fit(
     network : NetworkConfig or mapping, optional
         Fusion and sizes. Default: small members of several kinds, by a rule from the data (below). A
         config is used unchanged; a mapping changes single settings of the rule: ``{"width": 32}``.
+        ``backbones`` are modules of your own by variable; see :class:`geomiam.Backbone`.
     training : TrainingConfig or mapping, optional
-        Loss, length, optimizer, validation, device and precision. Default: by the rule. A config is
+        Loss, length, optimizer, validation, device, precision and checkpoint. Default: by the rule. A config is
         used unchanged, with its defaults; a mapping changes single settings of the rule:
-        ``{"loss": "maxent", "steps": 500}``.
-    validation : numpy.ndarray or False, optional
-        Boolean per site: these sites are scored and do not train. Default: spatial folds by the rule,
-        or the spatial hold-out of a ``TrainingConfig``. False holds out no site and needs no
-        coordinates, for an outer loop that validates; the members are then the fixed mix of the rule.
-    rng : int, numpy.random.Generator or None
-        Equal seed, data and settings give an equal model on the same machine.
-    checkpoint : path, optional
-        Folder where every epoch is saved; an interrupted run resumes from there with equal results.
+        ``{"loss": "maxent", "steps": 500}``. ``validation``, a boolean per site, replaces the spatial
+        folds of the rule; ``checkpoint`` is a folder from which an interrupted run resumes. See
+        :class:`geomiam.TrainingConfig`.
     warm_start : bool or Model
         True, for ``fusion="late"``: each branch is first trained alone on all sites that have its
         modality, then all branches are trained together with ``joint_epochs`` and ``joint_lr`` of
         :class:`geomiam.TrainingConfig`. A model, such as one of :func:`geomiam.pretrain`: schema,
         scaler, ``network=`` and the first weights of every member are those of the model, including
         the head if species and link are equal.
-    backbones : mapping of str to torch.nn.Module, optional
-        Modules such as pre-trained networks, by variable (or modality of one variable); see
-        :class:`geomiam.Backbone`. Every member trains a copy. Weights with
-        ``requires_grad=False`` are not trained.
+    rng : int, numpy.random.Generator or None
+        Equal seed, data and settings give an equal model on the same machine.
     progress : bool, optional
         Show progress bars; default: on a terminal or in a notebook.
 
@@ -119,6 +109,9 @@ def fit(
     >>> model = gm.fit(sites, schema)  # doctest: +SKIP
     >>> model = gm.fit(sites, training={"loss": "maxent"}, rng=1)  # doctest: +SKIP
     """
+    training, run = split_fields(training, "validation", "checkpoint")
+    network, modules = split_fields(network, "backbones")
+    validation, checkpoint = run["validation"], run["checkpoint"]
     if schema is None and isinstance(warm_start, Model):
         schema = warm_start.schema
     setup = Setup.of(
@@ -127,16 +120,16 @@ def fit(
         network=network,
         training=training,
         warm_start=warm_start,
-        backbones=backbones or {},
+        backbones=modules["backbones"] or {},
         validation_given=validation is not None,
     )
     held_out = HoldOut.of(sites, validation, setup.plan.training)
     seeds = np.random.default_rng(rng)
     folder = Path(checkpoint) if checkpoint else None
-    network, scores = validated(setup, seeds, folder=folder and folder / "validation")
-    members = train_members(setup, network, held_out=held_out, rng=seeds, checkpoint=folder)
-    model = joined([m.run.model for m in members], network)
-    model.about.update(_about(setup, members, held_out, fusion=network.fusion, scores=scores))
+    config, scores = validated(setup, seeds, folder=folder and folder / "validation")
+    members = train_members(setup, config, held_out=held_out, rng=seeds, checkpoint=folder)
+    model = joined([m.run.model for m in members], config)
+    model.about.update(_about(setup, members, held_out, fusion=config.fusion, scores=scores))
     log(f"trained {model.summary()}")
     advise(model, members[0].run, [m.end for m in members], plan=setup.plan)
     return model

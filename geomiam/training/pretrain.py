@@ -21,6 +21,7 @@ from geomiam.model.model import Model
 from geomiam.networks.config import NetworkConfig
 from geomiam.networks.torch_defaults import standard_torch
 from geomiam.progress import with_progress
+from geomiam.schema.fields import split_fields
 from geomiam.schema.schema import Schema
 from geomiam.tokens.layout import Layout
 from geomiam.training.checkpoint import Progress
@@ -42,9 +43,7 @@ def pretrain(
     masking: Strategy | str | None = None,
     network: NetworkConfig | Mapping[str, Any] | None = None,
     training: TrainingConfig | Mapping[str, Any] | None = None,
-    validation: np.ndarray | None = None,
     rng: int | np.random.Generator | None = 0,
-    checkpoint: str | Path | None = None,
     n: int | None = 10_000,
     progress: bool | None = None,
 ) -> Model:
@@ -73,13 +72,10 @@ def pretrain(
         Settings, or a mapping that changes single ones; of one member. :func:`geomiam.fit` can start
         several members from it.
     training : TrainingConfig or mapping, optional
-        Settings, or a mapping that changes single ones. The loss is not used.
-    validation : numpy.ndarray, optional
-        Boolean per site; default: spatial blocks. Not for cubes.
+        Settings, or a mapping that changes single ones. The loss is not used. ``validation`` is for
+        sites, not for cubes.
     rng : int, numpy.random.Generator or None
         Equal seed, data and settings give an equal model on the same machine.
-    checkpoint : path, optional
-        Folder where every epoch is saved; an interrupted run is continued exactly from there.
     n : int or None
         Number of cells of a cube, drawn evenly over the area among those with a predictor observed;
         None for all. They are held in memory.
@@ -112,6 +108,8 @@ def pretrain(
     >>> encoder.species
     ()
     """
+    training, settings = split_fields(training, "validation", "checkpoint")
+    validation, checkpoint = settings["validation"], settings["checkpoint"]
     masking = as_strategy(masking, default=MIAM())
     config, network = changed(TrainingConfig(), training), changed(NetworkConfig(), network)
     seeds = np.random.default_rng(rng)
@@ -161,6 +159,8 @@ def _check(layout: Layout, network: NetworkConfig) -> None:
         raise SchemaError(
             f"there is one token only ({layout.names[0]}), and no other to predict it from: add variables"
         )
+    if network.backbones:
+        raise SchemaError("pretrain takes no backbones: pass them to gm.fit")
     if network.members > 1:
         raise SchemaError(
             f"an encoder has one member, found members={network.members}: pre-train with members=1; "

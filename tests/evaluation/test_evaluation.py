@@ -232,13 +232,13 @@ def test_cross_validation_takes_any_splitter():
 
 def test_options_of_fit_hold_for_every_fold(tmp_path):
     data = tiny_sites(90, species=1)
-    how = QUICK | {"training": gm.TrainingConfig(epochs=1, batch=64)}
-    held = np.arange(90) % 5 == 0
+    run = {"validation": np.arange(90) % 5 == 0, "checkpoint": tmp_path / "runs"}
+    how = QUICK | {"training": gm.TrainingConfig(epochs=1, batch=64, **run)}
     gm.cross_validate(
         data,
         splits=gm.splits.SpatialBlocks(2),
         subsets="all",
-        fit_options={"validation": held, "checkpoint": tmp_path / "runs", **how},
+        fit_options=how,
     )
     assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == ["fold-0", "fold-1"]
 

@@ -77,11 +77,8 @@ def test_members_are_trained_apart_and_saved_as_one(sites, cube, tmp_path):
 
 
 def test_the_first_member_is_what_one_member_alone_would_be(sites):
-    settings = {
-        "training": TRAINING,
-        "rng": 0,
-        "validation": np.arange(sites.sizes["site"]) % 4 == 0,
-    }
+    held_out = {"validation": np.arange(sites.sizes["site"]) % 4 == 0}
+    settings = {"training": TRAINING.model_copy(update=held_out), "rng": 0}
     three = gm.fit(sites, network=NETWORK, **settings)
     one = gm.fit(sites, network=NETWORK.model_copy(update={"members": 1}), **settings)
     member = three.network.members[0].state_dict()
@@ -92,8 +89,18 @@ def test_the_first_member_is_what_one_member_alone_would_be(sites):
 def test_members_resume_from_their_own_checkpoints(sites, tmp_path):
     whole = gm.fit(sites, network=NETWORK, training=TRAINING, rng=0)
     short = TRAINING.model_copy(update={"epochs": 2})
-    gm.fit(sites, network=NETWORK, training=short, rng=0, checkpoint=tmp_path / "run")
-    resumed = gm.fit(sites, network=NETWORK, training=TRAINING, rng=0, checkpoint=tmp_path / "run")
+    gm.fit(
+        sites,
+        network=NETWORK,
+        training=short.model_copy(update={"checkpoint": tmp_path / "run"}),
+        rng=0,
+    )
+    resumed = gm.fit(
+        sites,
+        network=NETWORK,
+        training=TRAINING.model_copy(update={"checkpoint": tmp_path / "run"}),
+        rng=0,
+    )
     assert resumed.id == whole.id
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [f"member-{i}" for i in range(3)]
 

@@ -80,9 +80,8 @@ def fitted(
     network = gm.NetworkConfig(fusion=fusion, members=members, **SMALL)
     return gm.fit(
         chip_sites() if sites is None else sites,
-        network=network,
+        network=network.model_copy(update={"backbones": {"chip": backbone}}),
         training=quick(**training),
-        backbones={"chip": backbone},
     )
 
 
@@ -236,10 +235,9 @@ def test_shapley_values_add_up(model, sites, scale):
 
 
 def test_an_oracle_takes_the_encoder_where_there_is_something_to_encode(sites):
-    settings = {"network": gm.NetworkConfig(**SMALL), "training": quick(epochs=1)}
-    oracle = gm.baselines.fit_oracle(
-        sites, gm.infer_schema(sites), fit_options={"backbones": {"chip": tiny()}, **settings}
-    )
+    network = gm.NetworkConfig(**SMALL, backbones={"chip": tiny()})
+    settings = {"network": network, "training": quick(epochs=1)}
+    oracle = gm.baselines.fit_oracle(sites, gm.infer_schema(sites), fit_options=settings)
     assert [len(parts(m)) for m in oracle.models.values()] == [0, 1, 1]
 
 
@@ -331,24 +329,34 @@ def test_what_an_encoder_returns_is_checked(sites, change, message):
 )
 def test_what_is_no_backbone_is_refused(sites, backbones, message):
     with pytest.raises(BackboneError, match=message):
-        gm.fit(sites, training=quick(), backbones=backbones)
+        gm.fit(sites, training=quick(), network={"backbones": backbones})
 
 
 def test_a_modality_of_one_variable_may_be_named_and_others_are_told_to_stack(sites):
     network, training = gm.NetworkConfig(**SMALL), quick(epochs=1)
-    model = gm.fit(sites, network=network, training=training, backbones={"sentinel2": tiny()})
+    model = gm.fit(
+        sites,
+        network=network.model_copy(update={"backbones": {"sentinel2": tiny()}}),
+        training=training,
+    )
     assert model.schema.variables["chip"].whole
     bands = sites.assign(
         red=sites["chip"].sel(band="red", drop=True).assign_attrs(modality="sentinel2"),
         nir=sites["chip"].sel(band="nir", drop=True).assign_attrs(modality="sentinel2"),
     ).drop_vars("chip")
     with pytest.raises(BackboneError, match=r"ds\.assign\(sentinel2=ds\[\['red', 'nir'\]\]"):
-        gm.fit(bands, network=network, training=training, backbones={"sentinel2": tiny()})
+        gm.fit(
+            bands,
+            network=network.model_copy(update={"backbones": {"sentinel2": tiny()}}),
+            training=training,
+        )
     stacked_bands = bands.assign(sentinel2=bands[["red", "nir"]].to_dataarray("band"))
     stacked_bands = stacked_bands.drop_vars(["red", "nir"])
     stacked_bands["sentinel2"] = stacked_bands["sentinel2"].transpose("site", "band", "v", "u")
     again = gm.fit(
-        stacked_bands, network=network, training=training, backbones={"sentinel2": tiny()}
+        stacked_bands,
+        network=network.model_copy(update={"backbones": {"sentinel2": tiny()}}),
+        training=training,
     )
     assert again.schema.variables["sentinel2"].dims == ("band", "v", "u")
 
@@ -359,10 +367,8 @@ def test_training_goes_on_from_a_checkpoint(tmp_path, sites):
     for epochs in (2, 4):
         resumed_model = gm.fit(
             sites,
-            network=network,
-            training=quick(epochs=epochs),
-            checkpoint=tmp_path / "run",
-            backbones={"chip": tiny(norm=True)},
+            network=network.model_copy(update={"backbones": {"chip": tiny(norm=True)}}),
+            training=quick(epochs=epochs, checkpoint=tmp_path / "run"),
         )
     assert resumed_model.id == full_run.id
 

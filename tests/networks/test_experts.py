@@ -194,13 +194,11 @@ def test_training_moves_the_bias_and_a_killed_run_ends_the_same(tmp_path):
         width=8, heads=2, depth=1, inner=1, frequencies=4, experts=3, balance=0.01
     )
     valid = np.arange(80) % 4 == 0
-    options = {"network": network, "validation": valid, "rng": 0}
-    full_run = gm.fit(sites, training=quick(keep="last"), **options)
-    short = quick(keep="last", epochs=2)
-    gm.fit(sites, training=short, checkpoint=tmp_path / "run", **options)
-    resumed_model = gm.fit(
-        sites, training=quick(keep="last"), checkpoint=tmp_path / "run", **options
-    )
+    options = {"network": network, "rng": 0}
+    full_run = gm.fit(sites, training=quick(keep="last", validation=valid), **options)
+    resumable = {"keep": "last", "validation": valid, "checkpoint": tmp_path / "run"}
+    gm.fit(sites, training=quick(epochs=2, **resumable), **options)
+    resumed_model = gm.fit(sites, training=quick(**resumable), **options)
     assert resumed_model.id == full_run.id
     (experts,) = experts_of(full_run.network)
     steps = experts.bias / 0.01
@@ -231,8 +229,7 @@ def loaded(**config):
     model = gm.fit(
         sites,
         network=gm.NetworkConfig(**facts | config),
-        training=quick(epochs=1),
-        validation=np.arange(60) % 4 == 0,
+        training=quick(epochs=1, validation=np.arange(60) % 4 == 0),
         rng=0,
     )
     return model, sites

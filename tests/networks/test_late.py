@@ -323,7 +323,12 @@ def test_training_leaves_the_base_value_alone(loss, sites):
     training = gm.TrainingConfig(
         epoch_steps=1, epochs=2, batch=32, warmup=2, loss=loss, accelerator="cpu"
     )
-    model = gm.fit(sites, network=network, training=training, validation=is_held_out, rng=0)
+    model = gm.fit(
+        sites,
+        network=network,
+        training=training.model_copy(update={"validation": is_held_out}),
+        rng=0,
+    )
     base = base_value(model, species=SPECIES, scale="logit")
     if loss == "weighted-bce":
         np.testing.assert_allclose(base, 0, atol=1e-6)

@@ -117,8 +117,9 @@ def train(devices: int, *, checkpoint=None, **settings) -> gm.Model:
     """A run over 80 sites in three batches of 27, 27 and 26."""
     network = NETWORK.model_copy(update={"fusion": settings.pop("fusion", "group")})
     how = quick(devices=devices, batch=ROWS, keep="last", **settings)
-    facts = {"validation": np.arange(100) % 5 == 0, "masking": Uniform(), "rng": 0}
-    return gm.fit(tiny_sites(), network=network, training=how, checkpoint=checkpoint, **facts)
+    run = {"validation": np.arange(100) % 5 == 0, "checkpoint": checkpoint}
+    how = how.model_copy(update=run)
+    return gm.fit(tiny_sites(), network=network, training=how, masking=Uniform(), rng=0)
 
 
 @pytest.mark.slow

@@ -385,7 +385,7 @@ def test_a_run_that_was_stopped_goes_on(tmp_path, model):
     whole = gm.finetune(model, sites, train="new", training=quick(epochs=4))
     for epochs in (2, 4):
         again = gm.finetune(
-            model, sites, train="new", training=quick(epochs=epochs), checkpoint=tmp_path / "run"
+            model, sites, train="new", training=quick(epochs=epochs, checkpoint=tmp_path / "run")
         )
     assert all(torch.equal(v, weights(again)[k]) for k, v in weights(whole).items())
 
@@ -460,7 +460,7 @@ def test_a_low_rate_improves_on_a_shifted_region_and_keeps_scaler_and_schema():
 
 def test_the_rate_is_a_tenth_of_that_of_the_model(model):
     sites = known(world(80, seed=3))
-    tuned = gm.finetune(model, sites, train="all", validation=np.arange(80) % 4 == 0)
+    tuned = gm.finetune(model, sites, train="all", training={"validation": np.arange(80) % 4 == 0})
     step = tuned.about["finetuning"][0]
     assert step["training"]["lr"] == pytest.approx(model.about["training"]["lr"] / 10)
     moved = [not torch.equal(v, weights(tuned)[k]) for k, v in weights(model).items()]
@@ -509,7 +509,9 @@ def test_backbones_stay_as_they_are_in_growth_and_frozen_ones_always(frozen):
     backbone = Pool().requires_grad_(not frozen)
     network = gm.NetworkConfig(**SMALL)
     model = gm.fit(
-        known(world()), network=network, training=quick(epochs=2), backbones={"ndvi": backbone}
+        known(world()),
+        network=network.model_copy(update={"backbones": {"ndvi": backbone}}),
+        training=quick(epochs=2),
     )
     grown = gm.finetune(model, pair(world(seed=1)), train="new", training=quick(epochs=2))
     same_bits(model, grown, known(world(100, seed=2)), world(100, seed=2))

@@ -17,7 +17,9 @@ def test_the_kept_weights_are_those_of_the_best_epoch(sites):
     """Scoring the returned model on the validation sites gives the best epoch's own scores."""
     held = np.zeros(sites.sizes["site"], bool)
     held[::4] = True
-    model = gm.fit(sites, network=NETWORK, training=TRAINING, validation=held, rng=3)
+    model = gm.fit(
+        sites, network=NETWORK, training=TRAINING.model_copy(update={"validation": held}), rng=3
+    )
     table = gm.evaluate(model, sites.isel(site=held), subsets="unimodal+all")
     close = few_pairs(sites.isel(site=held))
     for name, score in model.about["validation_auc"].items():

@@ -103,7 +103,7 @@ def test_added_background_changes_the_loss_of_a_fit(cube):
     records = {"species": "a", "x": cube["x"].values[full[:, 1]], "y": cube["y"].values[full[:, 0]]}
     sites = gm.add_background(gm.sample(cube, pd.DataFrame(records)), cube, n=60, rng=0)
     held = np.arange(sites.sizes["site"]) % 3 == 0
-    model = gm.fit(sites, network=TINY_NETWORK, training=quick(epochs=1), validation=held, rng=0)
+    model = gm.fit(sites, network=TINY_NETWORK, training=quick(epochs=1, validation=held), rng=0)
     assert model.about["loss"] == {
         "name": "weighted-bce",
         "reason": "the sites contain background",

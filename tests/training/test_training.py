@@ -33,9 +33,7 @@ NAN = float("nan")
 
 def train(sites=None, **settings) -> gm.Model:
     """A run of a fraction of a second."""
-    how = {
-        k: settings.pop(k) for k in ("masking", "rng", "validation", "checkpoint") if k in settings
-    }
+    how = {k: settings.pop(k) for k in ("masking", "rng") if k in settings}
     network = settings.pop("network", TINY_NETWORK)
     sites = tiny_sites() if sites is None else sites
     return gm.fit(sites, network=network, training=quick(**settings), **({"rng": 0} | how))

@@ -38,7 +38,7 @@ each other. All are trained by masking, so each predicts from any subset.
 hold-out of a quarter of the sites above 3,000 sites). The mix with the most members is used among those
 that the best mix does not exceed by more than the standard error of the difference over blocks: a mean over more members has
 less variance. `linear` and `sum`, and from 200 sites on also `group`, are used without a choice if $P < 100$, as there are
-too few presences to choose by, if there are fewer than 30 sites, or if you pass `validation=`, `warm_start=` or `backbones=`.
+too few presences to choose by, if there are fewer than 30 sites, or if you pass `warm_start=`, a `validation` mask or `backbones`.
 The predictions of the folds also give `model.about["validation_auc"]`, with a standard
 error in `model.about["validation"]`.
 
