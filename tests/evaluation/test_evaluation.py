@@ -215,7 +215,7 @@ def test_cross_validation_takes_any_splitter():
         assert table["suitability"].isel(site=~tested).isnull().all()
         assert "block_km" not in table.attrs
     expected = gm.predict(data.isel(site=pairs[0][1]), gm.fit(data.isel(site=half), rng=0, **QUICK))
-    found = gm.cross_validate(data, splits=pairs, subsets="all", **QUICK)["suitability"]
+    found = gm.cross_validate(data, splits=pairs, subsets="all", fit_options=QUICK)["suitability"]
     np.testing.assert_allclose(
         found.isel(subset=0, site=pairs[0][1]).transpose("species", "site"),
         expected["suitability"],
