@@ -13,6 +13,9 @@ from . import (
     sources,
     splits,
 )
+from .data.cleaning.clean import clean_records
+from .data.cleaning.rules import CleaningRules
+from .data.cleaning.thin import thin_records
 from .data.coverage import coverage
 from .data.grid.align import align
 from .data.grid.chips import chips
@@ -48,6 +51,7 @@ __version__: str
 
 __all__ = [
     "Backbone",
+    "CleaningRules",
     "Group",
     "MapOptions",
     "MapPlan",
@@ -66,6 +70,7 @@ __all__ = [
     "build_cube",
     "catalogs",
     "chips",
+    "clean_records",
     "coverage",
     "cross_validate",
     "demo",
@@ -93,6 +98,7 @@ __all__ = [
     "sklearn",
     "sources",
     "splits",
+    "thin_records",
     "write_cube",
     "write_map",
     "write_sites",

@@ -163,6 +163,10 @@ class RecordsMerged(UserWarning):
     """Records of a species in one cell count once."""
 
 
+class RecordsRemoved(UserWarning):
+    """Records were removed by cleaning or thinning; the message counts them."""
+
+
 class NamesJoined(UserWarning):
     """Species names that differ by case or blanks were joined."""
 

@@ -1,0 +1,1 @@
+"""Cleaning and thinning of occurrence records."""

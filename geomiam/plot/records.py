@@ -1,0 +1,107 @@
+"""Maps of occurrence records, with the tests that they fail."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geomiam.errors import SettingError
+from geomiam.plot.canvas import INK, RED, one_axes, plain
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+FLAG = "flag_"
+MARKS = "sD^vP*X<>ph"
+"""Markers of the tests."""
+STYLE: dict[str, Any] = {"ls": "none", "alpha": 0.8}
+
+
+def records(records: pd.DataFrame, *, species: str | None = None, ax: Axes | None = None) -> Axes:
+    """Draw occurrence records on a map: presences, absences, and records that fail a test.
+
+    Parameters
+    ----------
+    records : pandas.DataFrame
+        From :func:`geomiam.read_records`, or from :func:`geomiam.clean_records` with ``remove=False``: then each
+        record that fails has the colour of the first test that it fails.
+    species : str, optional
+        Default: all.
+    ax : matplotlib.axes.Axes, optional
+        Axes to draw on; default: those of a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    SettingError
+        If there are no records to draw.
+
+    Examples
+    --------
+    >>> import geomiam as gm, pandas as pd
+    >>> table = pd.DataFrame({"species": "oak", "lon": [3.9, 0.0], "lat": [43.6, 0.0]})
+    >>> ax = gm.plot.records(gm.clean_records(table, remove=False))
+    >>> [text.get_text() for text in ax.get_legend().get_texts()]
+    ['presence (1)', 'zero (1)']
+    """
+    names = [n for n in (("lon", "lat"), ("x", "y")) if set(n) <= set(records.columns)]
+    if not names or "presence" not in records:
+        raise SettingError(
+            f"records have columns {list(records.columns)[:8]}, and a map needs lon, lat and presence; read them with "
+            "gm.read_records"
+        )
+    table = records if species is None else records[records["species"] == species]
+    table = table[np.isfinite(table[list(names[0])].to_numpy(float)).all(axis=1)]
+    if table.empty:
+        raise SettingError(
+            f"there are no records with coordinates of species {species!r}; check the name"
+        )
+    ax = one_axes(ax, (7.2, 6))
+    x, y = (table[n].to_numpy(float) for n in names[0])
+    failed_test = _first_failed(table)
+    for label, rows, style in _layers(table, failed_test):
+        ax.plot(x[rows], y[rows], label=f"{label} ({int(rows.sum()):,})", **(STYLE | style))
+    if names[0] == ("lon", "lat"):
+        middle = float(np.clip(np.abs(y), 0, 80).mean())
+        ax.set_aspect(1 / np.cos(np.radians(middle)))
+    ax.set_xlabel("longitude" if names[0][0] == "lon" else "x")
+    ax.set_ylabel("latitude" if names[0][1] == "lat" else "y")
+    ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    if species is not None:
+        ax.set_title(plain(species), style="italic")
+    return ax
+
+
+def _first_failed(table: pd.DataFrame) -> np.ndarray:
+    """Return the first test that each record fails, or no text ``(row,)``."""
+    tests = [c for c in table.columns if str(c).startswith(FLAG)]
+    failed_test = np.full(len(table), "", dtype=object)
+    for name in reversed(tests):
+        failed_test[table[name].to_numpy(bool)] = str(name).removeprefix(FLAG)
+    return failed_test
+
+
+def _layers(
+    table: pd.DataFrame, failed_test: np.ndarray
+) -> list[tuple[str, np.ndarray, dict[str, Any]]]:
+    """Return label, rows and style of each layer that has records."""
+    presence = table["presence"].to_numpy(float)
+    passes = failed_test == ""
+    layers: list[tuple[str, np.ndarray, dict[str, Any]]] = [
+        (
+            "absence",
+            passes & (presence == 0),
+            {"marker": "o", "ms": 3, "mfc": "none", "mec": INK, "mew": 0.6},
+        ),
+        ("not surveyed", passes & np.isnan(presence), {"marker": ".", "ms": 3, "color": "0.6"}),
+        ("presence", passes & (presence > 0), {"marker": "o", "ms": 3, "color": RED, "mew": 0}),
+    ]
+    for k, test in enumerate(dict.fromkeys(failed_test[~passes])):
+        style = {"marker": MARKS[k % len(MARKS)], "ms": 6, "mfc": "none", "mec": f"C{k % 10}"}
+        layers.append((test.replace("_", " "), failed_test == test, style))
+    return [layer for layer in layers if layer[1].any()]
