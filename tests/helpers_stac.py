@@ -27,9 +27,13 @@ JUNE = "2020-06"
 KEYS = {"red": "B04", "nir": "B08", "swir16": "B11", "scl": "SCL"}
 
 
-def read(items, grid=GRID, *, bands=("red", "nir"), time=JUNE, **settings) -> xr.Dataset:
-    """Read scenes onto the grid of a scene."""
-    return gm.sources.read_sentinel2(grid, time, bands=bands, source=items, **settings)
+def read(
+    items, grid=GRID, *, bands=("red", "nir"), time=JUNE, composite=None, **settings
+) -> xr.Dataset:
+    """Read scenes onto the grid of a scene; ``settings`` are those of ``SceneOptions``."""
+    options = gm.sources.SceneOptions(**settings)
+    scenes = {"bands": bands, "source": items, "composite": composite}
+    return gm.sources.read_sentinel2(grid, time, **scenes, options=options)
 
 
 def numbers(seed: int = 0, *, low: int = 1200, high: int = 5000, size: int = SIZE) -> np.ndarray:

@@ -51,3 +51,47 @@ def test_public_functions_document_parameters_returns_and_errors():
             assert "Returns" in doc and (
                 "Parameters" in doc or len(inspect.signature(function).parameters) < 2
             ), name
+
+
+MOST_PARAMETERS = 8
+MORE_PARAMETERS = {
+    "evaluation.missingness_sweep": "data and what a sweep varies; every call would need the object",
+}
+
+
+def public_callables():
+    """Functions and methods of every public namespace, by name; dataclasses and configs are lists of fields."""
+    for name in gm.__all__:
+        value = getattr(gm, name)
+        if inspect.ismodule(value):
+            names = getattr(value, "__all__", [n for n in vars(value) if not n.startswith("_")])
+            members = {f"{name}.{n}": getattr(value, n) for n in names}
+        else:
+            members = {name: value}
+        for where, member in members.items():
+            if not getattr(member, "__module__", "").startswith("geomiam"):
+                continue
+            if inspect.isclass(member):
+                yield from (
+                    (f"{where}.{n}", getattr(member, n))
+                    for n in vars(member)
+                    if not n.startswith("_") and callable(getattr(member, n))
+                )
+                fields = hasattr(member, "__dataclass_fields__") or hasattr(member, "model_fields")
+                if not fields and not issubclass(member, BaseException):
+                    yield where, member
+            elif callable(member):
+                yield where, member
+
+
+def test_public_functions_take_at_most_eight_parameters():
+    from geomiam.accessor import Miam
+
+    methods = [(f"miam.{n}", m) for n, m in vars(Miam).items() if not n.startswith("_")]
+    counts = {
+        name: len([p for p in inspect.signature(function).parameters if p != "self"])
+        for name, function in (*public_callables(), *methods)
+    }
+    assert len(counts) > 100
+    over = {name for name, count in counts.items() if count > MOST_PARAMETERS}
+    assert over == set(MORE_PARAMETERS)

@@ -129,7 +129,12 @@ def build(
             "--out is missing: the Zarr store to write; or pass --plan to print the plan only"
         )
     cube = gm.build_cube(
-        catalog, like, out=out, overwrite=overwrite, repair=repair, **build_options
+        catalog,
+        like,
+        out=out,
+        overwrite=overwrite,
+        options=gm.sources.BuildOptions(repair=repair),
+        **build_options,
     )
     say(f"{summary(cube)}\n{len(cube.data_vars)} variables → {out}")
 
@@ -196,11 +201,12 @@ def sample(
     import geomiam as gm
 
     reserve(out, overwrite, kind=SITES, inputs=[cube, records])
+    occurrences = gm.read_records(records, crs=crs) if crs else records
     grid = gm.open_cube(cube, chunks=None)
     needs: dict[str, Any] = {"require": require or (), "mask": mask}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RecordsMerged)  # the last lines report them
-        sites = gm.sample(grid, records, keep=keep or (), crs=crs, thin=thin, snap=snap, **needs)
+        sites = gm.sample(grid, occurrences, keep=keep or (), thin=thin, snap=snap, **needs)
     if target_group:
         sites = gm.add_background(sites, grid, kind="target-group", n=None, rng=seed)
     if background:

@@ -165,7 +165,7 @@ def sample_records(cube: xr.Dataset, records: pd.DataFrame) -> xr.Dataset:
     satellite = list(load_schema().modalities["satellite"].variables)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RecordsMerged)  # the demo prints the number of sites
-        sites = sample(cube, records, crs="EPSG:4326", keep=satellite)
+        sites = sample(cube, records, keep=satellite)
     background = (sites["presence"] == 0).all("species")  # the records have no surveyed absences
     return sites.assign_coords(background=background)
 

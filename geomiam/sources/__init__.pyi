@@ -1,5 +1,13 @@
+from .build import BuildOptions
 from .build_report import CubePlan
-from .sentinel2.sentinel2 import plan_sentinel2, read_sentinel2
+from .sentinel2.sentinel2 import SceneOptions, plan_sentinel2, read_sentinel2
 from .stac.stac_source import StacSource
 
-__all__ = ["CubePlan", "StacSource", "plan_sentinel2", "read_sentinel2"]
+__all__ = [
+    "BuildOptions",
+    "CubePlan",
+    "SceneOptions",
+    "StacSource",
+    "plan_sentinel2",
+    "read_sentinel2",
+]

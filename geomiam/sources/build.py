@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,28 @@ from geomiam.sources.variable_reader import read_variable
 FINGERPRINTS = "fingerprints"
 
 
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """Options of :func:`geomiam.build_cube`.
+
+    Parameters
+    ----------
+    chunks
+        Sizes of dask chunks, such as ``{"y": 256, "x": 256}``. Dims beyond place have one chunk.
+    repair
+        Read the dates again for which Sentinel-2 files of the cube at ``out`` could not be read, and
+        nothing else. Without a cube at ``out``, build it.
+
+    Examples
+    --------
+    >>> gm.sources.BuildOptions(chunks={"y": 256, "x": 256}).repair
+    False
+    """
+
+    chunks: Mapping[str, int] | None = None
+    repair: bool = False
+
+
 @with_progress
 def build_cube(
     catalog: str | Path | Schema,
@@ -51,9 +73,8 @@ def build_cube(
     bounds: Sequence[float] | None = None,
     roots: Mapping[str, str | Path] | None = None,
     overwrite: bool = False,
-    chunks: Mapping[str, int] | None = None,
+    options: BuildOptions | None = None,
     progress: bool | None = None,
-    repair: bool = False,
 ) -> xr.Dataset:
     """Build a cube from a catalog: every variable from its source, on one grid.
 
@@ -79,13 +100,10 @@ def build_cube(
         Directory or URL by source, which replaces ``root:`` of the catalog.
     overwrite
         Replace an existing store.
-    chunks
-        Sizes of dask chunks, such as ``{"y": 256, "x": 256}``. Dims beyond place have one chunk.
+    options
+        Chunks, and the repair of a cube at ``out``: :class:`geomiam.sources.BuildOptions`.
     progress
         Show a progress bar while writing. Default: on a terminal or in a notebook.
-    repair
-        Read the dates again for which Sentinel-2 files of the cube at ``out`` could not be read, and
-        nothing else. Without a cube at ``out``, build it.
 
     Returns
     -------
@@ -105,7 +123,7 @@ def build_cube(
     GridError
         If there is no grid, or variables have different labels along one dim.
     OutputExists
-        If ``out`` exists, and neither ``overwrite`` nor ``repair`` is set.
+        If ``out`` exists, and is neither overwritten nor repaired.
     ResumeRefused
         If the cube to repair was built from other files, scenes or settings.
 
@@ -124,13 +142,14 @@ def build_cube(
     >>> import geomiam as gm
     >>> cube = gm.build_cube("catalog.yaml", out="cube.zarr")  # doctest: +SKIP
     """
-    repairing = repair and out is not None and real_path(out).exists()
+    options = options or BuildOptions()
+    repairing = options.repair and out is not None and real_path(out).exists()
     if out is not None:
         _claim(out, overwrite or repairing, inputs=[catalog, like])
     inputs = build_inputs(catalog, like, bounds=bounds, roots=roots)
     if out is not None:
         refuse_overlap(real_path(out), [p for t in inputs.tasks for p in t.files.flat])
-    assembly = assemble(inputs, chunks)
+    assembly = assemble(inputs, options.chunks)
     if out is None:
         return assembly.cube
     prints = fingerprints(inputs, assembly)
@@ -151,13 +170,15 @@ def build_cube(
 
 
 def _claim(out: str | Path, overwrite: bool, *, inputs: Sequence[Any]) -> None:
-    """Claim the output; the message about an existing store names ``repair=True``."""
+    """Claim the output; the message about an existing store names the repair."""
     try:
         check_output(out, overwrite, inputs=inputs)
     except OutputRefused:
         raise
     except OutputExists as error:
-        raise OutputExists(f"{error}, or repair=True to read again what failed in it") from None
+        raise OutputExists(
+            f"{error}, or BuildOptions(repair=True) to read again what failed in it"
+        ) from None
 
 
 @contextmanager

@@ -16,7 +16,13 @@ import zarr
 from geomiam.errors import SourceError
 from geomiam.sources.build_report import VariableReport
 from geomiam.sources.inputs import VariableTask
-from geomiam.sources.sentinel2.sentinel2 import CLEAR, LOOKS, plan_sentinel2, read_sentinel2
+from geomiam.sources.sentinel2.sentinel2 import (
+    CLEAR,
+    LOOKS,
+    SceneOptions,
+    plan_sentinel2,
+    read_sentinel2,
+)
 from geomiam.sources.stac.stac_source import StacSource, as_source
 from geomiam.sources.variable_reader import with_catalog_dims
 
@@ -58,10 +64,7 @@ def read_scenes(tasks: Sequence[VariableTask]) -> SceneVariables:
     ds = read_sentinel2(
         tasks[0].box,
         source.time,
-        dilate=source.dilate,
         composite=source.composite,
-        resample=source.resampling or AVERAGE,
-        on_error=source.on_error,
         **_search(tasks),
     )
     items = json.loads(ds.attrs["scenes"])
@@ -125,10 +128,12 @@ def _search(tasks: Sequence[VariableTask]) -> dict[str, Any]:
     )  # the path of a local STAC catalog may be relative to the YAML file
     stac = as_source(str(local) if local.exists() else root)
     if isinstance(stac, StacSource):
-        options = {k: v for k in ("collection", "query") if (v := getattr(source, k))}
-        stac = replace(stac, **options)
-    settings = {k: getattr(source, k) for k in ("mask", "snow", "max_cloud", "hosts")}
-    return {"source": stac, "bands": bands, **settings}
+        changes = {k: v for k in ("collection", "query") if (v := getattr(source, k))}
+        stac = replace(stac, **changes)
+    fields = ["mask", "snow", "dilate", "max_cloud", "on_error", "hosts"]
+    settings = {k: getattr(source, k) for k in fields}
+    options = SceneOptions(**settings, resample=source.resampling or AVERAGE)
+    return {"source": stac, "bands": bands, "options": options}
 
 
 def _bands(task: VariableTask) -> list[str]:

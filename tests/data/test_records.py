@@ -17,6 +17,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 from pyproj import Geod
 
+import geomiam as gm
 from geomiam.data.records.files import read_table
 from geomiam.data.sites.sites import sample
 from geomiam.errors import (
@@ -108,7 +109,9 @@ def test_geoparquet_and_well_known_text_are_points(tmp_path):
     metric = frame.to_crs(3035).to_wkt()
     with pytest.raises(OccurrenceError, match="no CRS and are not degrees"):
         sample(cube(), metric)
-    np.testing.assert_array_equal(sample(cube(), metric, crs="EPSG:3035").bio1, expected)
+    np.testing.assert_array_equal(
+        sample(cube(), gm.read_records(metric, crs="EPSG:3035")).bio1, expected
+    )
     table_with_geometry = table(geometry="a fence")
     np.testing.assert_array_equal(sample(cube(), table_with_geometry).bio1, expected)
     lines = frame.to_wkt()
@@ -127,7 +130,7 @@ def test_what_darwin_core_states_as_absent_is_absent():
     sites = sample(cube(), records)
     np.testing.assert_array_equal(sites.presence[:, 0], [1, 1, 1, 0, 0, np.nan, 0, 0])
     assert sampled(sites)["absences"] == 4
-    only = sample(cube(), records, presence="occurrenceStatus").presence[:, 0]
+    only = sample(cube(), gm.read_records(records, presence="occurrenceStatus")).presence[:, 0]
     np.testing.assert_array_equal(only, [1, 1, np.nan, 0, 0, np.nan, 0, 1])
     presence = sample(cube(), records.assign(presence=1)).presence  # a column of labels wins
     assert (presence == 1).all()

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
+import geomiam as gm
 from geomiam.data.sites.sites import open_sites, sample, write_sites
 from geomiam.data.store.store import open_cube, write_cube
 from geomiam.errors import OccurrenceError, OccurrencesLeftOut, OutputExists
@@ -162,11 +163,11 @@ def test_coordinates_can_be_named():
         OccurrenceError, match=r"no coordinate columns.*\['species', 'east', 'north'\].*x='...'"
     ):
         sample(cube(), table)
-    assert sample(cube(), table, x="east", y="north").sizes["site"] == 40
+    assert sample(cube(), gm.read_records(table, x="east", y="north")).sizes["site"] == 40
     with pytest.raises(OccurrenceError, match="pass both x= and y="):
-        sample(cube(), table, x="east")
+        sample(cube(), gm.read_records(table, x="east"))
     with pytest.raises(OccurrenceError, match=r"names \['west'\]"):
-        sample(cube(), table, x="west", y="north")
+        sample(cube(), gm.read_records(table, x="west", y="north"))
 
 
 def metric_points():
@@ -187,14 +188,16 @@ def test_points_are_reprojected_from_their_crs():
     degrees = pd.DataFrame({"species": "oak", "lon": frame.geometry.x, "lat": frame.geometry.y})
     np.testing.assert_array_equal(sample(grid, degrees).cell, expected)
     renamed_columns = degrees.rename(columns={"lon": "x", "lat": "y"})
-    np.testing.assert_array_equal(sample(grid, renamed_columns, crs="EPSG:4326").cell, expected)
+    np.testing.assert_array_equal(
+        sample(grid, gm.read_records(renamed_columns, crs="EPSG:4326")).cell, expected
+    )
 
 
 def test_geometries_need_a_crs_and_points():
     frame = gpd.GeoDataFrame({"species": ["oak"]}, geometry=gpd.points_from_xy([12.0], [51.0]))
     with pytest.raises(OccurrenceError, match=r"no CRS.*set_crs"):
         sample(cube(), frame)
-    assert sample(cube(), frame, crs="EPSG:4326").sizes["site"] == 1
+    assert sample(cube(), gm.read_records(frame, crs="EPSG:4326")).sizes["site"] == 1
     with pytest.raises(OccurrenceError, match="not points"):
         sample(cube(), frame.set_crs(4326).assign(geometry=frame.buffer(0.1)).set_crs(4326))
 
@@ -243,7 +246,9 @@ def test_presences_equal_a_plain_loop(rows):
     lons = [12.0, 12.01, 13.0, 13.3]  # the first two are in one cell
     table = pd.DataFrame([{"lon": lons[p], "lat": 51.0, "species": s, "n": v} for p, s, v in rows])
     for thin, place_of in ((True, [0, 0, 1, 2]), (False, [0, 1, 2, 3])):
-        check_presences(sample(cube(), table, presence="n", thin=thin), rows, place_of)
+        check_presences(
+            sample(cube(), gm.read_records(table, presence="n"), thin=thin), rows, place_of
+        )
 
 
 def check_presences(sites, rows, place_of):
@@ -276,7 +281,7 @@ def test_wrong_columns_are_errors_that_list_what_is_there():
     with pytest.raises(OccurrenceError, match=r"species= names \['oak'\]"):
         sample(cube(), points(), species=["oak"])
     with pytest.raises(OccurrenceError, match=r"presence= names \['n'\]"):
-        sample(cube(), points(), presence="n")
+        sample(cube(), gm.read_records(points(), presence="n"))
     with pytest.raises(OccurrenceError, match=r"keep= names \['age'\]"):
         sample(cube(), points(), keep=["age"])
     with pytest.raises(OccurrenceError, match=r"'presence' has text such as \['yes'\].*== 'yes'"):
@@ -368,7 +373,8 @@ def test_swapped_coordinates_are_diagnosed():
     ):
         sample(cube(), swapped_table)
     np.testing.assert_array_equal(
-        sample(cube(), swapped_table, x="lat", y="lon").cell, sample(cube(), points()).cell
+        sample(cube(), gm.read_records(swapped_table, x="lat", y="lon")).cell,
+        sample(cube(), points()).cell,
     )
 
 

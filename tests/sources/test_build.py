@@ -276,7 +276,9 @@ def test_slope_and_aspect_equal_horn_cell_by_cell(tmp_path):
     wide = UTM.pad(5)
     z = field(wide)[0] * 3
     tif(tmp_path / "z.tif", z, wide)
-    cube = gm.build_cube(with_terrain(tmp_path), UTM, chunks={"y": 7, "x": 11}).compute()
+    cube = gm.build_cube(
+        with_terrain(tmp_path), UTM, options=gm.sources.BuildOptions(chunks={"y": 7, "x": 11})
+    ).compute()
     for row, col in ((0, 0), (3, 17), (29, 29)):
         slope, aspect = horn(z, 20, 20, row + 5, col + 5)
         assert cube.slope[row, col] == pytest.approx(slope, abs=1e-4)
@@ -336,7 +338,7 @@ def test_chips_are_the_pixels_of_each_cell(tmp_path):
         {"s": {"path": "a.tif", "band": "all"}},
         {"m": {"from": "s", "chips": 2, "variables": {"chip": image}}},
     )
-    cube = gm.build_cube(cube_result, UTM, chunks={"y": 8, "x": 8})
+    cube = gm.build_cube(cube_result, UTM, options=gm.sources.BuildOptions(chunks={"y": 8, "x": 8}))
     assert cube.chip.dims == ("band", "y", "x", "v", "u")
     for row, col in ((0, 0), (7, 8), (29, 29)):
         cell = np.s_[10 + 2 * row : 12 + 2 * row, 10 + 2 * col : 12 + 2 * col]
@@ -375,10 +377,10 @@ def test_sentinel2_in_a_catalog_equals_sentinel2(tmp_path):
     cube_result = catalog(tmp_path, {"s2": source}, modalities)
     cube = gm.build_cube(cube_result, coarse).compute()
     truth = gm.sources.read_sentinel2(
-        coarse, JUNE, bands=["red", "nir"], source=items, dilate=0
+        coarse, JUNE, bands=["red", "nir"], source=items, options=gm.sources.SceneOptions(dilate=0)
     ).compute()
     fine = gm.sources.read_sentinel2(
-        GRID, JUNE, bands=["red", "nir"], source=items, dilate=0
+        GRID, JUNE, bands=["red", "nir"], source=items, options=gm.sources.SceneOptions(dilate=0)
     ).compute()
     assert np.isnan(truth.red).any()
     np.testing.assert_array_equal(cube.red, truth.red)
@@ -420,7 +422,9 @@ def test_chunks_and_windows_do_not_matter(tmp_path):
     tif(tmp_path / "z.tif", field(FINE), FINE)
     cube_result = with_terrain(tmp_path)
     full_result = gm.build_cube(cube_result, EUROPE_OF_FINE).compute()
-    small = gm.build_cube(cube_result, EUROPE_OF_FINE, chunks={"y": 5, "x": 9})
+    small = gm.build_cube(
+        cube_result, EUROPE_OF_FINE, options=gm.sources.BuildOptions(chunks={"y": 5, "x": 9})
+    )
     assert small.slope.chunks[0][0] == 5
     xr.testing.assert_allclose(full_result, small.compute())
 

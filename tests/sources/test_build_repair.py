@@ -65,8 +65,9 @@ def recipe(folder, *options, dims=("time",), **source):
     return catalog(folder, sources if options else {"s2": sources["s2"]}, modalities)
 
 
-def build(path, out, **settings):
-    return gm.build_cube(path, GRID, out=out, progress=False, **settings)
+def build(path, out, *, repair=False, **settings):
+    options = gm.sources.BuildOptions(repair=repair)
+    return gm.build_cube(path, GRID, out=out, options=options, progress=False, **settings)
 
 
 @pytest.mark.parametrize("dim", ["time", "date"])

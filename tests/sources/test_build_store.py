@@ -60,8 +60,9 @@ class Reads:
         monkeypatch.setattr(Pixels, "__getitem__", counted)
 
 
-def build(path, out, **options):
-    return gm.build_cube(path, UTM, out=out, chunks=CHUNKS, progress=False, **options)
+def build(path, out, *, repair=False, **settings):
+    options = gm.sources.BuildOptions(chunks=CHUNKS, repair=repair)
+    return gm.build_cube(path, UTM, out=out, options=options, progress=False, **settings)
 
 
 def test_a_cube_on_disk_is_the_lazy_one(cube_result, tmp_path):
@@ -167,7 +168,11 @@ def test_coordinates_of_the_grid_go_along(cube_result, tmp_path):
     zone = ("y", "x"), np.arange(900).reshape(30, 30)
     like = xr.Dataset(coords={**xr_coords(UTM), "zone": zone})
     cube = gm.build_cube(
-        cube_result, like, out=tmp_path / "cube.zarr", chunks=CHUNKS, progress=False
+        cube_result,
+        like,
+        out=tmp_path / "cube.zarr",
+        options=gm.sources.BuildOptions(chunks=CHUNKS),
+        progress=False,
     )
     assert set(cube.data_vars) == {*NAMES, "s"}
     np.testing.assert_array_equal(cube.coords["zone"], zone[1])

@@ -513,7 +513,7 @@ def test_a_lattice_of_9_995_metres_is_read_as_it_is():
         grid = GeoBox(file.shape, file.transform, file.crs)
     source = StacSource(str(STAC), "sentinel-2-l1c-eolearn")
     ds = gm.sources.read_sentinel2(
-        grid, "2015-08-30", bands=["B04"], source=source, mask=None
+        grid, "2015-08-30", bands=["B04"], source=source, options=gm.sources.SceneOptions(mask=None)
     ).compute()
     assert (dn > 0).any()
     np.testing.assert_allclose(ds.B04[0], np.where(dn > 0, dn * 1e-4, np.nan), atol=1e-6)

@@ -136,7 +136,9 @@ def pair(tmp_path):
 
 def compute(source, pixels, *, good=True, **settings):
     """Read a source and compare the pixels of each scene with what they are."""
-    ds = gm.sources.read_sentinel2(GRID, JUNE, bands=["red"], source=source, **settings).compute()
+    options = gm.sources.SceneOptions(**settings)
+    lazy = gm.sources.read_sentinel2(GRID, JUNE, bands=["red"], source=source, options=options)
+    ds = lazy.compute()
     messages = " ".join(map(str, [*ds.attrs["failed_assets"], *ds.attrs["notes"]]))
     first = [np.allclose(v, pixels["good"], atol=1e-6) for v in ds.red.values]
     assert not good or any(first), "the good scene is lost"

@@ -41,7 +41,9 @@ class Points:
     """Names of the two columns, for messages."""
 
 
-def locate(table: pd.DataFrame, *, x: str | None, y: str | None, crs: Any) -> Points:
+def locate(
+    table: pd.DataFrame, *, x: str | None = None, y: str | None = None, crs: Any = None
+) -> Points:
     """Return the coordinates of every row.
 
     Raises
@@ -75,7 +77,7 @@ def _guess(table: pd.DataFrame, *, x: str | None, y: str | None) -> tuple[str, s
         return pair
     raise OccurrenceError(
         f"no coordinate columns such as lon, lat or x, y; found columns {list(table.columns)}: "
-        "name them with x='...', y='...'"
+        "name them with gm.read_records(table, x='...', y='...')"
     )
 
 
@@ -105,7 +107,9 @@ def _of_text(table: pd.DataFrame, name: str, crs: Any) -> Points:
             "geopandas.GeoSeries.from_wkt and pass their centroids"
         )
     if crs is None and not (np.abs(xy[np.isfinite(xy).all(1)]) <= [360, 90]).all():
-        raise OccurrenceError(f"the points in '{name}' have no CRS and are not degrees; pass crs=")
+        raise OccurrenceError(
+            f"the points in '{name}' have no CRS and are not degrees; pass crs= to gm.read_records"
+        )
     return Points(xy[:, 0], xy[:, 1], crs or "EPSG:4326", (f"{name} x", f"{name} y"))
 
 
@@ -119,7 +123,7 @@ def _of_geometry(table: Any, crs: Any) -> Points:
     crs = table.crs if table.crs is not None else crs
     if crs is None:
         raise OccurrenceError(
-            "the GeoDataFrame has no CRS; set it with table.set_crs('EPSG:4326') or pass crs="
+            "the GeoDataFrame has no CRS; set it with table.set_crs('EPSG:4326') or pass crs= to gm.read_records"
         )
     empty = np.asarray(points.isna() | points.is_empty)
     xs, ys = (np.where(empty, np.nan, np.asarray(c, float)) for c in (points.x, points.y))

@@ -26,12 +26,12 @@ def _cause(points: Points, box: Any, *, crs: Any) -> str:
     first, second = points.names
     geographic = CRS(crs).geographic
     if _inside(replace(points, x=points.y, y=points.x), box):
-        return f"With x and y swapped they lie inside: pass x='{second}', y='{first}'"
+        return f"With x and y swapped they lie inside: pass x='{second}', y='{first}' to gm.read_records"
     if not geographic and _degrees(points):
-        return "They look like degrees: pass crs='EPSG:4326'"
+        return "They look like degrees: pass crs='EPSG:4326' to gm.read_records"
     if geographic and not _degrees(points):
-        return f"They look like metres, not degrees: pass crs=, e.g. crs='{crs_name(_metric(box))}'"
-    return "Pass their crs=, or a cube that covers them"
+        return f"They look like metres, not degrees: pass crs= to gm.read_records, e.g. crs='{crs_name(_metric(box))}'"
+    return "Pass their crs= to gm.read_records, or a cube that covers them"
 
 
 def _inside(points: Points, box: Any) -> bool:

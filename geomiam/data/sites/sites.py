@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -40,10 +39,6 @@ def sample(
     occurrences: pd.DataFrame | str | Path,
     *,
     species: str | Sequence[str] = "species",
-    presence: str = "presence",
-    x: str | None = None,
-    y: str | None = None,
-    crs: Any = None,
     keep: str | Sequence[str] = (),
     thin: bool = True,
     snap: Length | None = None,
@@ -62,22 +57,12 @@ def sample(
     cube
         Variables with both spatial dims are read; other variables are left out.
     occurrences
-        Records of :func:`read_records`, or any table or path that it reads.
+        Records of :func:`read_records`, or any table or path that it reads. Where coordinates or labels
+        have unusual columns, or another CRS than usual, read the table with that function first.
     species
         For a long table, the column of species names; names that differ by case or blanks are joined.
         For a wide table, a list of columns, one for each species, with 1, 0, counts, or NaN for not
         surveyed.
-    presence
-        For a long table, the column with 1, 0, counts, NaN, or PRESENT and ABSENT. Without this column,
-        each row is a presence, except where Darwin Core's ``occurrenceStatus`` or an ``individualCount``
-        of 0 records an absence.
-    x, y
-        Coordinate columns. Default: lon/lat, longitude/latitude, decimalLongitude/decimalLatitude
-        or x/y, in this order, in any case; or the geometry, also as well-known text. Longitudes from
-        0 to 360 and from -180 to 180 are equivalent.
-    crs
-        CRS of the coordinates. Default: that of the geometry; EPSG:4326 for columns named lon and lat;
-        that of the cube for x and y.
     keep
         Columns to copy to the sites, as float32 predictors that are available at the sites only.
     thin
@@ -142,8 +127,8 @@ def sample(
     _check_keep(table, keep, cube=cube)
     requirements = Requirements.of(cube, require, mask)
     distance = None if snap is None else kilometres(snap, "snap")
-    records = labels_of(table, species=species, presence=presence)
-    points = locate(table, x=x, y=y, crs=crs)
+    records = labels_of(table, species=species, presence="presence")
+    points = locate(table)
     box = geobox(cube)
     cells, moved_km = snapped_cells(points, box, cube, requirements=requirements, km=distance)
     reason = reasons_of(points, box, cells)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -36,6 +37,51 @@ OF_DATES = ("item_id", "cloud_cover", "baseline", "offset")
 """Coordinates of single dates, which composites do not have."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class SceneOptions:
+    """Options of :func:`geomiam.sources.read_sentinel2` and :func:`geomiam.sources.plan_sentinel2`.
+
+    Parameters
+    ----------
+    mask
+        ``"scl"``: clouds, their shadows, cirrus, saturated pixels; or SCL classes; or a function
+        of one scene (Dataset of the bands and ``scl``) that returns booleans, True = hidden; or None.
+    snow
+        ``"mask"``: with ``mask="scl"``, hide the class of snow, in lowlands mostly tops of clouds.
+    dilate
+        Metres by which hidden areas grow.
+    max_cloud
+        Most cloud cover of a scene, in percent of the whole scene.
+    resample
+        Resampling method of GDAL, if the grid is not a part of the scene's grid.
+    on_error
+        ``"nan"``: a file that cannot be read becomes NaN, with a warning and a line in
+        ``attrs["failed_assets"]``. ``"raise"``: it ends the computation.
+    loader
+        Function of items, asset keys and a GeoBox that returns a Dataset on the GeoBox. It is called in
+        each dask task with one item and one asset. Default: GeoTIFF.
+    hosts
+        Further hosts of files, such as ``["data.example.org"]``, patterns such as
+        ``"*.example.org"``, or buckets such as ``"s3://name"``. Without it, items of a STAC catalog may
+        point only to its host and, for the presets, to the hosts of their files. Items that you pass
+        may point to any host except those of private networks. Redirects may stay on the same host.
+
+    Examples
+    --------
+    >>> gm.sources.SceneOptions(max_cloud=60, snow="keep").dilate
+    '20m'
+    """
+
+    mask: Mask = "scl"
+    snow: Literal["mask", "keep"] = "mask"
+    dilate: str | float = "20m"
+    max_cloud: float | None = None
+    resample: str = "average"
+    on_error: Literal["nan", "raise"] = "nan"
+    loader: Loader | None = None
+    hosts: Sequence[str] = ()
+
+
 @with_progress
 def read_sentinel2(
     like: Any,
@@ -43,15 +89,8 @@ def read_sentinel2(
     *,
     bands: str | Sequence[str] = BANDS,
     source: Any = "earth-search",
-    mask: Mask = "scl",
-    snow: Literal["mask", "keep"] = "mask",
-    dilate: str | float = "20m",
-    max_cloud: float | None = None,
     composite: str | None = None,
-    resample: str = "average",
-    on_error: Literal["nan", "raise"] = "nan",
-    loader: Loader | None = None,
-    hosts: Sequence[str] = (),
+    options: SceneOptions | None = None,
     progress: bool | None = None,
 ) -> xr.Dataset:
     """Read Sentinel-2 reflectance onto a grid, NaN for clouds, shadows and gaps.
@@ -73,31 +112,11 @@ def read_sentinel2(
         ``"earth-search"`` (Collection 1), ``"earth-search-l2a"``, ``"planetary-computer"``, the URL
         or path of an API or a static STAC catalog, a :class:`StacSource`, an item, a list or
         FeatureCollection of items, or a search of pystac-client.
-    mask
-        ``"scl"``: clouds, their shadows, cirrus, saturated pixels; or SCL classes; or a function
-        of one scene (Dataset of the bands and ``scl``) that returns booleans, True = hidden; or None.
-    snow
-        ``"mask"``: with ``mask="scl"``, hide the class of snow, in lowlands mostly tops of clouds.
-    dilate
-        Metres by which hidden areas grow.
-    max_cloud
-        Most cloud cover of a scene, in percent of the whole scene.
     composite
         None: one step in time for each solar day. ``"median"``: one step for all. A pandas frequency
         such as ``"1MS"``: the median of each period, NaN without data.
-    resample
-        Resampling method of GDAL, if the grid is not a part of the scene's grid.
-    on_error
-        ``"nan"``: a file that cannot be read becomes NaN, with a warning and a line in
-        ``attrs["failed_assets"]``. ``"raise"``: it ends the computation.
-    loader
-        Function of items, asset keys and a GeoBox that returns a Dataset on the GeoBox. It is called in
-        each dask task with one item and one asset. Default: GeoTIFF.
-    hosts
-        Further hosts of files, such as ``["data.example.org"]``, patterns such as
-        ``"*.example.org"``, or buckets such as ``"s3://name"``. Without it, items of a STAC catalog may
-        point only to its host and, for the presets, to the hosts of their files. Items that you pass
-        may point to any host except those of private networks. Redirects may stay on the same host.
+    options
+        Clouds and snow to hide, resampling, and how files are read: :class:`geomiam.sources.SceneOptions`.
     progress
         Count the items while the STAC catalog is searched; default: on a terminal or in a notebook.
 
@@ -139,33 +158,35 @@ def read_sentinel2(
     >>> grid = gm.open_cube("cube.zarr")  # doctest: +SKIP
     >>> gm.sources.read_sentinel2(grid, "2018-05/2018-08", composite="1MS")  # doctest: +SKIP
     """
+    options = options or SceneOptions()
     grid, template = _grid(like)
-    if on_error not in ("nan", "raise"):
-        raise SourceError(f"on_error={on_error!r} is not supported; use 'nan' or 'raise'")
-    methods({"reflectance": xr.DataArray()}, resample)
+    if options.on_error not in ("nan", "raise"):
+        raise SourceError(f"on_error={options.on_error!r} is not supported; use 'nan' or 'raise'")
+    methods({"reflectance": xr.DataArray()}, options.resample)
     if grid.crs is None:
         raise SourceError("like= has no CRS; give the GeoBox one")
-    request = scene_request(
-        grid, time, bands, clouds=cloud_mask(mask, snow=snow, dilate=dilate), max_cloud=max_cloud
-    )
+    clouds = cloud_mask(options.mask, snow=options.snow, dilate=options.dilate)
+    request = scene_request(grid, time, bands, clouds=clouds, max_cloud=options.max_cloud)
     stac = as_source(source)
-    access = access_of(stac, hosts)
+    access = access_of(stac, options.hosts)
     plan = make_plan(request, stac, access)
-    if plan.lost and on_error == "raise":
+    if plan.lost and options.on_error == "raise":
         raise AssetFailed("\n".join([*plan.lost[:20], "on_error='nan' leaves them out"]))
     if plan.lost:
         first_lines = "\n".join(plan.lost[:5])
         warn(f"{len(plan.lost)} files or scenes cannot be read:\n{first_lines}", AssetsFailed)
     report = FailedAssets(plan.lost)
-    loading = LoadOptions(loader or GeoTiffLoader(access), on_error, report.key)
+    loading = LoadOptions(options.loader or GeoTiffLoader(access), options.on_error, report.key)
     ds = _assemble(
-        plan, grid, settings=SceneSettings(request.bands, request.clouds, resample, loading)
+        plan, grid, settings=SceneSettings(request.bands, request.clouds, options.resample, loading)
     )
     ds, steps = _in_steps(ds, composite, start=request.search.start, end=request.search.end)
     ds = _with_grid(ds, template).set_coords(FAILED)  # not a predictor
-    settings = {"mask": mask, "snow": snow, "dilate": dilate, "composite": composite}
+    settings: dict[str, Any] = {
+        n: getattr(options, n) for n in ("mask", "snow", "dilate", "resample")
+    }
     return ds.assign_attrs(
-        _provenance(stac, {**settings, "resample": resample}),
+        _provenance(stac, {**settings, "composite": composite}),
         failed_assets=report,
         scenes=json.dumps(_scene_rows(plan, steps)),
         notes=list(plan.notes),
@@ -179,18 +200,15 @@ def plan_sentinel2(
     *,
     bands: str | Sequence[str] = BANDS,
     source: Any = "earth-search",
-    mask: Mask = "scl",
-    snow: Literal["mask", "keep"] = "mask",
-    max_cloud: float | None = None,
-    hosts: Sequence[str] = (),
+    options: SceneOptions | None = None,
     progress: bool | None = None,
 ) -> Plan:
-    """Return a plan of the scenes that :func:`sentinel2` would read; no pixel is read.
+    """Return a plan of the scenes that :func:`read_sentinel2` would read; no pixel is read.
 
     Parameters
     ----------
-    like, time, bands, source, mask, snow, max_cloud, hosts, progress
-        As for :func:`sentinel2`.
+    like, time, bands, source, options, progress
+        As for :func:`read_sentinel2`.
 
     Returns
     -------
@@ -201,7 +219,7 @@ def plan_sentinel2(
     Raises
     ------
     NoScenes, SourceError, GridError
-        As :func:`sentinel2`.
+        As :func:`read_sentinel2`.
 
     Examples
     --------
@@ -209,11 +227,12 @@ def plan_sentinel2(
     >>> grid = gm.open_cube("cube.zarr")  # doctest: +SKIP
     >>> print(gm.sources.plan_sentinel2(grid, "2018-05/2018-08"))  # doctest: +SKIP
     """
+    options = options or SceneOptions()
     grid, _ = _grid(like)
-    clouds = cloud_mask(mask, snow=snow, dilate=0)
-    request = scene_request(grid, time, bands, clouds=clouds, max_cloud=max_cloud)
+    clouds = cloud_mask(options.mask, snow=options.snow, dilate=0)
+    request = scene_request(grid, time, bands, clouds=clouds, max_cloud=options.max_cloud)
     stac = as_source(source)
-    return make_plan(request, stac, access_of(stac, hosts))
+    return make_plan(request, stac, access_of(stac, options.hosts))
 
 
 def _grid(like: Any) -> tuple[GeoBox, xr.Dataset]:

@@ -159,7 +159,7 @@ def train_real(data: Path, folder: Path) -> xr.Dataset:
     gm.write_cube(cube, folder / "cube.zarr", chunks={"y": 512, "x": 512}, progress=False)
     cube = gm.open_cube(folder / "cube.zarr", chunks=None)
     table = pd.read_parquet(data / "presence_only_sample.parquet").assign(species="any plant")
-    sites = gm.sample(cube, table[["species", "lon", "lat"]], crs="EPSG:4326")
+    sites = gm.sample(cube, table[["species", "lon", "lat"]])
     sites = gm.add_background(sites, cube, n=1000, rng=0)
     network = gm.NetworkConfig(width=32, heads=2, depth=1, inner=0, frequencies=8)
     model = gm.fit(sites.load(), network=network, training=gm.TrainingConfig(epochs=20), rng=0)
