@@ -48,11 +48,11 @@ def assemble(inputs: BuildInputs, chunks: Mapping[str, int] | None) -> Assembled
     parts, rows, dates = [], [], xr.Dataset()
     for task in inputs.tasks:
         name = task.variable.name
-        array, report = arrays.get(name) or read_variable(task, inputs)
+        array, report = arrays.get(name) or read_variable(task)
         array = array.drop_vars([c for c in array.coords if c not in array.dims or c in ("y", "x")])
         if task.times > 1:
             array = fold(array, task.times, dims=task.chip_dims)
-        array = _with_attributes(array, task, report, inputs)
+        array = _with_attributes(array, task, report)
         parts.append(_with_chunks(array, sizes).rename(back).to_dataset(name=name))
         if name in arrays:
             dates[name] = array.rename(back).variable
@@ -71,11 +71,11 @@ def assemble(inputs: BuildInputs, chunks: Mapping[str, int] | None) -> Assembled
 
 
 def _with_attributes(
-    array: xr.DataArray, task: VariableTask, report: VariableReport, inputs: BuildInputs
+    array: xr.DataArray, task: VariableTask, report: VariableReport
 ) -> xr.DataArray:
     """Return a variable with attributes of the catalog, otherwise of its file."""
     variable, modality = task.variable, task.modality
-    source = inputs.elevation_of(task).source if task.source.kind == "derived" else task.source
+    source = task.elevation.source if task.elevation else task.source
     classes = variable.classes
     if variable.kind == "categorical" and not classes:
         classes = flags_of(array.attrs)
@@ -144,18 +144,13 @@ def fingerprints(inputs: BuildInputs, assembly: AssembledCube) -> dict[str, str]
     items = {name: v.items for v in assembly.scenes for name in v.arrays}
     prints = {}
     for task in inputs.tasks:
-        array = assembly.cube[task.variable.name]
-        tasks = [task, *([inputs.elevation_of(task)] if task.source.kind == "derived" else [])]
+        array, box = assembly.cube[task.variable.name], task.box
+        tasks = [task, *([task.elevation] if task.elevation else [])]
         options = [t.source.model_dump(mode="json", exclude=WITHOUT_EFFECT) for t in tasks]
         variables = [t.variable.model_dump(mode="json") for t in tasks]
         parts = [
             __version__,
-            [
-                list(task.box.shape.yx),
-                list(task.box.affine),
-                str(task.box.crs),
-                list(assembly.cube.dims),
-            ],
+            [list(box.shape.yx), list(box.affine), str(box.crs), list(assembly.cube.dims)],
             [array.dims, array.chunks, sorted((k, str(v)) for k, v in array.attrs.items())],
             list(zip(options, variables, strict=True)),
             [stamp(p) for t in tasks for p in t.files.flat],

@@ -286,6 +286,6 @@ def plan_cube(
         reports |= plan_scenes(group)
     rows = []
     for task in inputs.tasks:
-        report = reports.get(task.variable.name) or read_variable(task, inputs)[1]
+        report = reports.get(task.variable.name) or read_variable(task)[1]
         rows.append(asdict(report))
     return CubePlan(pd.DataFrame(rows), inputs.box, inputs.missing)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,8 @@ from geomiam.schema.schema import Schema
 from geomiam.schema.source import Grid, Source
 from geomiam.schema.variable import Variable
 from geomiam.sources.paths import Files, files_of
-from geomiam.sources.rasters.geotiff import check_transform, open_geotiff, required_crs
+from geomiam.sources.rasters.formats import required_crs
+from geomiam.sources.rasters.geotiff import check_transform, open_geotiff
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -33,13 +34,17 @@ MOST_CELLS = 1e12
 
 @dataclass(frozen=True)
 class VariableTask:
-    """One variable to read: its source, its grid, and the folder of relative paths."""
+    """One variable to read: its source, its grid, and the folder of relative paths.
+
+    ``elevation`` is the variable that slope and aspect are derived from.
+    """
 
     variable: Variable
     modality: Modality
     source: Source
     box: GeoBox
     base: Path
+    elevation: VariableTask | None = None
 
     @property
     def times(self) -> int:
@@ -85,17 +90,6 @@ class BuildInputs:
                 groups.setdefault(key, []).append(task)
         return list(groups.values())
 
-    def elevation_of(self, task: VariableTask) -> VariableTask:
-        """Return the task of the elevation that a variable is derived from."""
-        name = task.source.of or "elevation"
-        files = {t.variable.name: t for t in self.tasks if t.source.kind not in ("derived", "stac")}
-        if name not in files:
-            raise SourceError(
-                f"'{task.variable.name}' is derived from '{name}', which is not a variable read from files; "
-                f"set 'of:', such as of: {next(iter(files), 'elevation')}"
-            )
-        return files[name]
-
 
 def build_inputs(
     catalog: Any,
@@ -127,11 +121,23 @@ def build_inputs(
             f"no variable of catalog '{schema.name}' has a source; add 'sources:' and, to "
             "modalities or variables, 'from:'"
         )
+    files = {t.variable.name: t for t in tasks if t.source.kind not in ("derived", "stac")}
+    tasks = [_with_elevation(t, files) if t.source.kind == "derived" else t for t in tasks]
     # cells of each grid, and values in a cell as far as the catalog has labels
     sizes = [(prod(t.box.shape.yx), prod(map(len, t.variable.labels.values()))) for t in tasks]
     check_cells(sizes, remedy="raise 'resolution:', or build smaller bounds")
     missing = sorted(set(schema.variables) - {t.variable.name for t in tasks})
     return BuildInputs(schema, template, box, tuple(tasks), tuple(missing))
+
+
+def _with_elevation(task: VariableTask, files: Mapping[str, VariableTask]) -> VariableTask:
+    name = task.source.of or "elevation"
+    if name not in files:
+        raise SourceError(
+            f"'{task.variable.name}' is derived from '{name}', which is not a variable read from files; "
+            f"set 'of:', such as of: {next(iter(files), 'elevation')}"
+        )
+    return replace(task, elevation=files[name])
 
 
 def _with_roots(schema: Schema, roots: Mapping[str, str | Path]) -> Schema:

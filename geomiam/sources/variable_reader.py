@@ -17,7 +17,7 @@ from geomiam.data.values.attributes import text_of
 from geomiam.data.variables import own_dims, same_units
 from geomiam.errors import DoubtfulSource, MissingModality, SourceError, warn
 from geomiam.sources.build_report import VariableReport, crs_name, unit_of
-from geomiam.sources.inputs import BuildInputs, VariableTask
+from geomiam.sources.inputs import VariableTask
 from geomiam.sources.rasters.formats import format_of
 from geomiam.sources.web.allow_list import scrub
 
@@ -32,15 +32,14 @@ EARTH = 6_371_008.8
 """Mean radius of the earth in metres (IUGG)."""
 
 
-def read_variable(task: VariableTask, inputs: BuildInputs) -> tuple[xr.DataArray, VariableReport]:
+def read_variable(task: VariableTask) -> tuple[xr.DataArray, VariableReport]:
     """Read a variable that is not from Sentinel-2 onto its grid, ``(*dims, y, x)``, lazily."""
     report = VariableReport(
         task.variable.name, task.modality.name, task.source.name, task.source.kind
     )
-    if task.source.kind != "derived":
+    elevation, quantity = task.elevation, task.source.derive or task.variable.name
+    if elevation is None:
         return _read_files(task, report), report
-    quantity = task.source.derive or task.variable.name
-    elevation = inputs.elevation_of(task)
     if quantity not in ("slope", "aspect"):
         raise SourceError(
             f"'{quantity}' cannot be derived; add 'derive: slope' or 'derive: aspect'"

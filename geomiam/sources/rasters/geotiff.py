@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,13 +17,15 @@ import xarray as xr
 from geomiam.checks.sizes import check_raster
 from geomiam.data.grid.axes import SAME_CELL
 from geomiam.data.values.attributes import text_of
-from geomiam.data.values.packing import Packing, fits
-from geomiam.errors import DoubtfulSource, SourceError, warn
+from geomiam.data.values.packing import Packing
+from geomiam.errors import SourceError
 from geomiam.schema.source import Source
 from geomiam.schema.variable import Variable
 from geomiam.sources.paths import stamp
-from geomiam.sources.rasters.pixels import FileMissing, Pixels, open_geotiff
-from geomiam.sources.web.allow_list import scrub
+from geomiam.sources.rasters.formats import FileMissing, apply_decode, check_nodata, required_crs
+from geomiam.sources.web.allow_list import AllowList, scheme, scrub
+from geomiam.sources.web.ranges import Access, gdal
+from geomiam.sources.web.requests import NoResponse
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -29,38 +34,10 @@ CHUNK = 2048
 BAND = "band"
 HEADERS = 16
 """Number of files that are opened at a time: over a network most of the time is latency."""
-
-
-@dataclass(frozen=True)
-class Mosaic:
-    """Files on one grid as one array ``(band, y, x)``; where files overlap, the first with data is used."""
-
-    parts: tuple[tuple[tuple[int, int], Pixels], ...]
-    shape: tuple[int, int, int]
-    dtype = np.dtype("float32")
-    ndim = 3
-
-    def __dask_tokenize__(self) -> tuple[Any, ...]:
-        return self.shape, [(at, p.__dask_tokenize__()) for at, p in self.parts]
-
-    def __getitem__(self, key: tuple[slice, slice, slice]) -> np.ndarray:
-        b, r, c = (range(n)[k] for k, n in zip(key, self.shape, strict=True))
-        out = np.full((len(b), len(r), len(c)), np.float32(np.nan))
-        for (row, col), part in self.parts:
-            rows, cols = _overlap(r, row, part.shape[1]), _overlap(c, col, part.shape[2])
-            if len(rows) and len(cols):
-                place = (slice(None), _from(rows, r.start), _from(cols, c.start))
-                piece = part[(slice(b.start, b.stop), _from(rows, row), _from(cols, col))]
-                out[place] = np.where(np.isnan(out[place]), piece, out[place])
-        return out
-
-
-def _overlap(span: range, start: int, size: int) -> range:
-    return range(max(span.start, start), min(span.stop, start + size))
-
-
-def _from(span: range, start: int) -> slice:
-    return slice(span.start - start, span.stop - start)
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+RASTERS_BESIDE = (".msk", ".MSK", ".ovr", ".OVR")
+MOST_XML = 50_000_000
+"""Most bytes of an ``.aux.xml``, which may have histograms of many bands."""
 
 
 class GeoTIFF:
@@ -73,19 +50,19 @@ class GeoTIFF:
     def read(
         self, paths: Sequence[str], source: Source, *, variable: Variable, lenient: bool
     ) -> tuple[list[xr.DataArray], int]:
-        """Read files; see :class:`~geomiam.sources.rasters.formats.Format`.
-
-        Raises
-        ------
-        SourceError
-            If a file cannot be read, has no CRS, or lacks the bands.
-        """
+        """Read files; see :class:`~geomiam.sources.rasters.formats.Format`."""
         read_header = partial(_header, source=source, variable=variable, lenient=lenient)
         with ThreadPoolExecutor(min(HEADERS, len(paths))) as pool:
             headers = [h for h in pool.map(read_header, paths) if h is not None]
         groups: list[list[Header]] = []
         for header in headers:
-            _add_to_group(groups, header)
+            for group in groups:
+                same = len(group[0].pixels.bands) == len(header.pixels.bands)
+                if same and _shift(group[0].box, header.box) is not None:
+                    group.append(header)
+                    break
+            else:
+                groups.append([header])
         return [_array(g, source) for g in groups], len(paths) - len(headers)
 
 
@@ -130,18 +107,32 @@ def _header(path: str, *, source: Source, variable: Variable, lenient: bool) -> 
         if lenient:
             return None
         raise
-    rows, cols = box.shape.yx
-    read = Pixels(
-        path,
-        bands,
-        (rows, cols),
-        source.overview,
-        packings,
-        has_mask,
-        tuple(stamp(path)),
-        source.hosts,
-    )
-    return Header(read, box, single, mixed, units.pop() if len(units) == 1 else None)
+    files = (path, bands, box.shape.yx, source.overview)
+    pixels = Pixels(*files, packings, has_mask, tuple(stamp(path)), source.hosts)
+    return Header(pixels, box, single, mixed, units.pop() if len(units) == 1 else None)
+
+
+def _bands(file: Any, source: Source, variable: Variable) -> tuple[tuple[int, ...], bool]:
+    """Return the numbers of the bands, and whether the variable has no dim of bands."""
+    if source.band is None and file.count > 1 and not variable.dims:
+        raise SourceError(
+            f"'{variable.name}': {scrub(file.name)} has {file.count} bands; choose one by 'band: 1', or "
+            "band: all with 'dims:'"
+        )
+    if source.band is None and file.count == 1:
+        return (1,), True
+    if source.band in (None, "all"):
+        return tuple(range(1, file.count + 1)), False
+    bands_in_catalog = source.band if isinstance(source.band, tuple) else (source.band,)
+    names = {d: i for i, d in enumerate(file.descriptions, 1) if d}
+    numbers = [b if isinstance(b, int) else names.get(str(b), 0) for b in bands_in_catalog]
+    for band, number in zip(bands_in_catalog, numbers, strict=True):
+        if not 1 <= number <= file.count:
+            raise SourceError(
+                f"'{variable.name}': {scrub(file.name)} has no band {band!r}; it has 1 to {file.count}"
+                f"{', named ' + ', '.join(names) if names else ''}"
+            )
+    return tuple(numbers), not isinstance(source.band, tuple)
 
 
 def _packing(file: Any, band: int, source: Source, *, variable: Variable) -> Packing:
@@ -152,27 +143,16 @@ def _packing(file: Any, band: int, source: Source, *, variable: Variable) -> Pac
             f"'{variable.name}': band {band} of {scrub(file.name)} has the type {dtype}; write its real "
             "part or its magnitude to another file"
         )
-    declared_nodata = file.nodatavals[band - 1]
-    fills = _several(source.nodata) or (() if declared_nodata is None else (declared_nodata,))
-    if source.nodata is not None and not any(fits(f, dtype) for f in fills):
-        warn(
-            f"'{variable.name}': nodata: {source.nodata} cannot occur in {dtype}, the type of the file, so "
-            "it marks no pixel as missing; correct 'nodata:' in the catalog",
-            DoubtfulSource,
-        )
+    nodata = file.nodatavals[band - 1] if source.nodata is None else source.nodata
+    fills = () if nodata is None else nodata if isinstance(nodata, tuple) else (nodata,)
+    check_nodata(variable.name, source, fills, dtype)
     scale = file.scales[band - 1] if source.scale is None else source.scale
     offset = file.offsets[band - 1] if source.offset is None else source.offset
     return Packing(fills, scale, offset, codes=variable.kind == "categorical")
 
 
 def check_transform(file: Any, crs: str | None = None) -> None:
-    """Refuse a GeoTIFF without a transform, whose coordinates would be pixel numbers.
-
-    Raises
-    ------
-    SourceError
-        If there is no transform. The message has the command that adds one.
-    """
+    """Refuse a GeoTIFF without a transform, whose coordinates would be pixel numbers."""
     if not file.transform.is_identity:
         return
     points, _ = file.gcps
@@ -186,16 +166,6 @@ def check_transform(file: Any, crs: str | None = None) -> None:
     raise SourceError(
         f"{scrub(file.name)} has no transform from pixels to coordinates (found: {instead}); {remedy}"
     )
-
-
-def _add_to_group(groups: list[list[Header]], header: Header) -> None:
-    """Add a file to the group of its grid, or start a group."""
-    for group in groups:
-        same = len(group[0].pixels.bands) == len(header.pixels.bands)
-        if same and _shift(group[0].box, header.box) is not None:
-            group.append(header)
-            return
-    groups.append([header])
 
 
 def _shift(a: GeoBox, b: GeoBox) -> tuple[int, int] | None:
@@ -235,51 +205,156 @@ def _array(group: Sequence[Header], source: Source) -> xr.DataArray:
     return apply_decode(array.isel({BAND: 0}) if first.single else array, source)
 
 
-def _several(values: float | tuple[float, ...] | None) -> tuple[float, ...]:
-    return () if values is None else values if isinstance(values, tuple) else (values,)
+# pixels -------------------------------------------------------------------------------------------
 
 
-def required_crs(crs: Any, path: str) -> Any:
-    """Return the CRS unchanged.
+@dataclass(frozen=True)
+class Mosaic:
+    """Files on one grid as one array ``(band, y, x)``; where files overlap, the first with data is used."""
 
-    Raises
-    ------
-    SourceError
-        If it is None.
+    parts: tuple[tuple[tuple[int, int], Pixels], ...]
+    shape: tuple[int, int, int]
+    dtype = np.dtype("float32")
+    ndim = 3
+
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        return self.shape, [(at, p.__dask_tokenize__()) for at, p in self.parts]
+
+    def __getitem__(self, key: tuple[slice, slice, slice]) -> np.ndarray:
+        b, *spans = (range(n)[k] for k, n in zip(key, self.shape, strict=True))
+        out = np.full((len(b), *map(len, spans)), np.float32(np.nan))
+        for at, part in self.parts:
+            place, inside = [slice(None)], [slice(b.start, b.stop)]
+            for span, start, size in zip(spans, at, part.grid, strict=True):
+                low, high = max(span.start, start), min(span.stop, start + size)
+                place.append(slice(low - span.start, high - span.start))
+                inside.append(slice(low - start, high - start))
+            if all(s.start < s.stop for s in place[1:]):
+                region, (bands, rows, cols) = tuple(place), inside
+                piece = part[bands, rows, cols]
+                out[region] = np.where(np.isnan(out[region]), piece, out[region])
+        return out
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """A GeoTIFF as an array ``(band, y, x)`` of float32 that is read when it is sliced.
+
+    Attributes
+    ----------
+    path
+        A file or a URL.
+    bands
+        Numbers of its bands, from 1.
+    grid
+        Rows and columns.
+    overview
+        The overview that is read, from 0; None for full resolution.
+    packings
+        Packing of each band.
+    masked
+        Whether the file has a mask: inside, as ``.msk`` beside it, or an alpha band.
+    stamp
+        Size and time of the file, by which dask recognizes a changed file.
+    hosts
+        Hosts beside that of the URL to which redirects may lead.
     """
-    if crs is None:
+
+    path: str
+    bands: tuple[int, ...]
+    grid: tuple[int, int]
+    overview: int | None
+    packings: tuple[Packing, ...]
+    masked: bool
+    stamp: tuple[Any, ...]
+    hosts: tuple[str, ...] = ()
+    dtype = np.dtype("float32")
+    ndim = 3
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Bands, rows, columns."""
+        return (len(self.bands), *self.grid)
+
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        return (self.path, self.bands, self.overview, self.packings, self.masked, self.stamp)
+
+    def __getitem__(self, key: tuple[slice, slice, slice]) -> np.ndarray:
+        from rasterio.errors import RasterioError
+        from rasterio.windows import Window
+
+        (b, r, c) = (range(n)[k] for k, n in zip(key, self.shape, strict=True))
+        if not (len(b) and len(r) and len(c)):
+            return np.empty((len(b), len(r), len(c)), self.dtype)
+        bands, window = [self.bands[i] for i in b], Window(c.start, r.start, len(c), len(r))
+        try:
+            with open_geotiff(self.path, overview=self.overview, hosts=self.hosts) as file:
+                hidden = file.read_masks(bands, window=window) == 0 if self.masked else None
+                packed = file.read(bands, window=window)
+        except (RasterioError, OSError, NoResponse) as error:
+            raise SourceError(
+                f"{scrub(self.path)} cannot be read to its end: {scrub(error)[:200]}; fetch it again "
+                "and build with the same arguments; complete parts are kept"
+            ) from None
+        out = np.stack([self.packings[i].decode(p) for i, p in zip(b, packed, strict=True)])
+        return out if hidden is None else np.where(hidden, np.float32(np.nan), out)
+
+
+@contextmanager
+def open_geotiff(
+    path: str, *, overview: int | None = None, hosts: Sequence[str] = ()
+) -> Iterator[Any]:
+    """Open a GeoTIFF, or its overview, with GDAL's GTiff driver; on the web by ranges of bytes.
+
+    GDAL also opens ``.aux.xml``, ``.msk`` and ``.tfw`` beside a local file. Over a network it opens
+    only the file itself, since each look-up would be a request.
+    """
+    from rasterio.errors import RasterioError
+
+    level = {} if overview is None else {"overview_level": overview}
+    allow_list = AllowList(tuple(h.lower() for h in hosts), named=True)
+    if scheme(path) and (refusal := allow_list.refusal(path)):
+        raise SourceError(f"{scrub(path)} is refused: {refusal}")
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(
+                Access(allow_list).open(path, **level) if scheme(path) else _local(path, level)
+            )
+        except FileMissing:
+            raise
+        except (RasterioError, OSError, NoResponse) as error:
+            missing = getattr(error, "status", 0) == 404
+            at_level = "" if overview is None else f" at overview {overview}"
+            raise (FileMissing if missing else SourceError)(
+                f"{scrub(path)} cannot be read as GeoTIFF{at_level}: {scrub(error)[:300]}"
+            ) from None
+        yield file
+
+
+@contextmanager
+def _local(path: str, level: Mapping[str, int]) -> Iterator[Any]:
+    import rasterio
+
+    if not Path(path).is_file():
+        raise FileMissing(f"{path} is not there; download it, or set 'root:' to where it is")
+    # GDAL opens files beside a GeoTIFF by any driver, and some drivers read any path
+    for beside in (Path(path + suffix) for suffix in RASTERS_BESIDE):
+        if beside.is_file():
+            with beside.open("rb") as start:
+                if start.read(4) not in TIFF:
+                    raise SourceError(
+                        f"{beside} is no GeoTIFF; remove it, as GDAL would read it too"
+                    )
+    xml = Path(path + ".aux.xml")
+    if xml.is_file() and (xml.stat().st_size > MOST_XML or b"OVERVIEW_FILE" in xml.read_bytes()):
         raise SourceError(
-            f"{scrub(path)} has no CRS; add 'crs:' to its source, e.g. crs: EPSG:4326"
+            f"{xml} is over {MOST_XML:,} bytes, or refers to overviews in another file; remove it"
         )
-    return crs
-
-
-def _bands(file: Any, source: Source, variable: Variable) -> tuple[tuple[int, ...], bool]:
-    """Return the numbers of the bands, and whether the variable has no dim of bands."""
-    if source.band is None and file.count > 1 and not variable.dims:
-        raise SourceError(
-            f"'{variable.name}': {scrub(file.name)} has {file.count} bands; choose one by 'band: 1', or "
-            "band: all with 'dims:'"
-        )
-    if source.band is None and file.count == 1:
-        return (1,), True
-    if source.band in (None, "all"):
-        return tuple(range(1, file.count + 1)), False
-    bands_in_catalog = source.band if isinstance(source.band, tuple) else (source.band,)
-    names = {d: i for i, d in enumerate(file.descriptions, 1) if d}
-    numbers = [b if isinstance(b, int) else names.get(str(b), 0) for b in bands_in_catalog]
-    if bad := [
-        w for w, n in zip(bands_in_catalog, numbers, strict=True) if not 1 <= n <= file.count
-    ]:
-        raise SourceError(
-            f"'{variable.name}': {scrub(file.name)} has no band {bad[0]!r}; it has 1 to {file.count}"
-            f"{', named ' + ', '.join(names) if names else ''}"
-        )
-    return tuple(numbers), not isinstance(source.band, tuple)
-
-
-def apply_decode(array: xr.DataArray, source: Source) -> xr.DataArray:
-    """Apply ``decode:`` of a source, after scale and offset."""
-    if source.decode == "signed-square":
-        return array * abs(array)
-    return array
+    option = "GDAL_DISABLE_READDIR_ON_OPEN"
+    beside_files = {} if option in os.environ else {option: "FALSE"}
+    with (
+        gdal(),
+        rasterio.Env(**beside_files),
+        rasterio.open(path, driver="GTiff", sharing=False, **level) as file,
+    ):
+        yield file

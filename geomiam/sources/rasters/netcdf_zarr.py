@@ -1,4 +1,4 @@
-"""NetCDF and Zarr as lazy arrays with coordinates, in the units of the catalog."""
+"""NetCDF and Zarr as lazy arrays with coordinates, by CF conventions, in the units of the catalog."""
 
 from __future__ import annotations
 
@@ -11,21 +11,34 @@ import xarray as xr
 
 from geomiam.checks.files import regular_file
 from geomiam.checks.sizes import check_hdf5, check_metadata, check_zarr
+from geomiam.data.dataset import promote_crs
 from geomiam.data.grid.grid import spatial_dims
 from geomiam.data.store.chunk_reader import ZarrReader, guarded_store
 from geomiam.data.values.missing import as_float
-from geomiam.data.values.packing import SENTINELS, fits, numbers_of
-from geomiam.errors import DoubtfulSource, GridError, SourceError, warn
-from geomiam.geo.crs import crs_of
+from geomiam.data.values.packing import SENTINELS, numbers_of
+from geomiam.errors import GridError, SourceError
+from geomiam.geo.crs import crs_name, crs_of
 from geomiam.schema.source import Source
 from geomiam.schema.variable import Variable
-from geomiam.sources.rasters.conventions import decode_labels, geographic_crs, in_crs_units
-from geomiam.sources.rasters.geotiff import apply_decode, required_crs
-from geomiam.sources.rasters.pixels import FileMissing
+from geomiam.sources.rasters.formats import FileMissing, apply_decode, check_nodata, required_crs
 from geomiam.sources.web.allow_list import scheme, scrub
 
 MAGIC = {b"CDF": ("scipy",), b"\x89HD": ("h5netcdf", "netcdf4")}
 """First bytes of NetCDF 3 and 4, and xarray's engines that read them."""
+NAMES_VARIABLES = (
+    *("bounds", "grid_mapping", "coordinates", "climatology", "cell_measures", "formula_terms"),
+    *("ancillary_variables", "geometry", "units", "calendar"),
+)
+"""Attributes that xarray decodes and requires to be text."""
+PACKED = ("scale_factor", "add_offset", "_Unsigned")
+METRES = {
+    **dict.fromkeys(("m", "metre", "meter", "metres", "meters"), 1.0),
+    **dict.fromkeys(("km", "kilometre", "kilometer", "kilometres", "kilometers"), 1000.0),
+}
+EAST = ("degrees_east", "degree_east", "degree_e", "degrees_e", "degreee", "degreese")
+NORTH = ("degrees_north", "degree_north", "degree_n", "degrees_n", "degreen", "degreesn")
+DEGREES = (*EAST, *NORTH, "degree", "degrees", "deg")
+ANGLES = ("rad", "radian", "radians")
 
 
 class _WithCoordinates:
@@ -37,15 +50,17 @@ class _WithCoordinates:
     def read(
         self, paths: Sequence[str], source: Source, *, variable: Variable, lenient: bool
     ) -> tuple[list[xr.DataArray], int]:
-        """Read files; see :class:`~geomiam.sources.rasters.formats.Format`. All files must exist.
-
-        Raises
-        ------
-        SourceError
-            If a file cannot be read or lacks the variable, or files cannot be combined.
-        """
+        """Read files; see :class:`~geomiam.sources.rasters.formats.Format`. All files must exist."""
         parts = [_array(self._dataset(path, source), path, source, variable) for path in paths]
-        return [_combine(parts, paths, variable)], 0
+        if len(parts) == 1:
+            return parts, 0
+        try:
+            union = xr.combine_by_coords([p.rename(variable.name) for p in parts], join="exact")
+        except ValueError as error:
+            raise SourceError(
+                f"'{variable.name}': {len(paths)} files such as {scrub(paths[0])} cannot be combined: {error}"
+            ) from None
+        return [union[variable.name] if isinstance(union, xr.Dataset) else union], 0
 
     def open(self, path: str) -> xr.Dataset:
         """Open a file lazily, undecoded, after a check of the sizes that its metadata state."""
@@ -56,10 +71,9 @@ class _WithCoordinates:
             raise FileMissing(f"{path} is not there; download it, or set 'root:' to where it is")
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore"
-                )  # xarray warns of attributes that geomiam does not use
-                return decode_labels(self.open(path))
+                # xarray warns of attributes that geomiam does not use
+                warnings.simplefilter("ignore")
+                return _decode_labels(self.open(path))
         except SourceError:
             raise
         except Exception as error:  # decoders raise errors of any type for damaged files
@@ -72,8 +86,17 @@ class NetCDF(_WithCoordinates):
     """NetCDF 3 and 4, on a local disk."""
 
     def open(self, path: str) -> xr.Dataset:
-        """Open a file lazily, undecoded, after a check of the sizes that its metadata state."""
-        engine = _engine(path)
+        if scheme(path):
+            raise SourceError(
+                f"{scrub(path)}: NetCDF is not read over a network; download it and set 'root:'"
+            )
+        with regular_file(path, error=SourceError).open("rb") as file:
+            able = MAGIC.get(file.read(3))
+        if able is None:
+            raise SourceError(f"{path} is no NetCDF file")
+        engine: Any = next((e for e in able if e in xr.backends.list_engines()), None)
+        if engine is None:
+            raise SourceError(f"{path} is NetCDF 4; pip install 'geomiam[netcdf]'")
         if engine != "scipy":
             check_hdf5(path, SourceError)
         return xr.open_dataset(path, engine=engine, chunks={}, decode_cf=False)
@@ -83,7 +106,6 @@ class ZarrStore(_WithCoordinates):
     """Zarr, on a local disk or over a network."""
 
     def open(self, path: str) -> xr.Dataset:
-        """Open a store lazily, undecoded, after a check of the sizes that its metadata state."""
         import zarr
 
         if not scheme(path):
@@ -95,46 +117,29 @@ class ZarrStore(_WithCoordinates):
         )
 
 
-def _combine(
-    parts: Sequence[xr.DataArray], paths: Sequence[str], variable: Variable
-) -> xr.DataArray:
-    if len(parts) == 1:
-        return parts[0]
-    try:
-        union = xr.combine_by_coords([p.rename(variable.name) for p in parts], join="exact")
-    except ValueError as error:
-        raise SourceError(
-            f"'{variable.name}': {len(paths)} files such as {scrub(paths[0])} cannot be combined: {error}"
-        ) from None
-    return union[variable.name] if isinstance(union, xr.Dataset) else union
-
-
 def _array(ds: xr.Dataset, path: str, source: Source, variable: Variable) -> xr.DataArray:
+    """Return a variable, unpacked, with spatial dims last, a CRS, and coordinates in its units."""
+    from odc.geo.xr import assign_crs
+
     name = source.variable or variable.name
     if name not in ds.data_vars:
         raise SourceError(
             f"{scrub(path)} has no variable '{name}'; it has {', '.join(map(str, ds.data_vars))}: "
             "choose one by 'variable:'"
         )
-    array = _with_crs(_select(ds[name], source, path), source, path)
+    array = _select(ds[name], source, path)
+    dims = spatial_dims(array)
+    array = array.transpose(..., *dims)
+    try:
+        crs = source.crs or crs_of(array)
+    except GridError:
+        # CF requires no datum of coordinates in degrees north and east; as in GDAL, it is WGS 84
+        y, x = (str(array[d].attrs.get("units", "")).lower() for d in dims)
+        crs = required_crs("EPSG:4326" if y in NORTH and x in EAST else None, path)
+    array = _in_crs_units(assign_crs(array, crs), path)
     if variable.kind == "categorical":
         array.attrs["kind"] = "categorical"  # so that codes are checked
     return apply_decode(_unpack(array, source), source)
-
-
-def _engine(path: str) -> Any:
-    if scheme(path):
-        raise SourceError(
-            f"{scrub(path)}: NetCDF is not read over a network; download it and set 'root:'"
-        )
-    with regular_file(path, error=SourceError).open("rb") as file:
-        able = MAGIC.get(file.read(3))
-    if able is None:
-        raise SourceError(f"{path} is no NetCDF file")
-    engines = [e for e in able if e in xr.backends.list_engines()]
-    if not engines:
-        raise SourceError(f"{path} is NetCDF 4; pip install 'geomiam[netcdf]'")
-    return engines[0]
 
 
 def _select(array: xr.DataArray, source: Source, path: str) -> xr.DataArray:
@@ -152,17 +157,54 @@ def _select(array: xr.DataArray, source: Source, path: str) -> xr.DataArray:
     return selection
 
 
-def _with_crs(array: xr.DataArray, source: Source, path: str) -> xr.DataArray:
-    """Return an array with spatial dims last, a CRS, and coordinates in its units."""
-    from odc.geo.xr import assign_crs
+def _decode_labels(ds: xr.Dataset) -> xr.Dataset:
+    """Decode dates and coordinates of a Dataset that was opened with ``decode_cf=False``.
 
-    dims = spatial_dims(array)
-    array = array.transpose(..., *dims)
+    Variables stay packed, since a catalog may correct their packing. Coordinates are unpacked.
+    Attributes that should name variables but are not text are dropped: some writers put numbers
+    there. Labels of a time axis stay numbers if their units have no calendar, such as months.
+    """
+    ds = ds.copy(deep=False)
+    holders: list[Any] = [*ds.variables.values(), ds]
+    for holder in holders:
+        items = holder.attrs.items()
+        holder.attrs = {k: v for k, v in items if k not in NAMES_VARIABLES or isinstance(v, str)}
+    unpacked_dims = {}
+    for dim in (d for d in ds.dims if d in ds.variables and set(PACKED) & set(ds[d].attrs)):
+        coord = xr.conventions.decode_cf_variable(dim, ds.variables[dim], decode_times=False)
+        unpacked_dims[dim] = xr.Variable(coord.dims, coord.values.astype("float64"), coord.attrs)
+    ds = ds.assign_coords(unpacked_dims)
+    options: dict[str, Any] = {
+        "mask_and_scale": False,
+        "decode_coords": "all",
+        "decode_timedelta": False,
+    }
     try:
-        crs = source.crs or crs_of(array)
-    except GridError:
-        crs = required_crs(geographic_crs(array, dims), path)
-    return in_crs_units(assign_crs(array, crs), path)
+        return promote_crs(xr.decode_cf(ds, **options))
+    except (ValueError, OverflowError):
+        return promote_crs(xr.decode_cf(ds, decode_times=False, **options))
+
+
+def _in_crs_units(array: xr.DataArray, path: str) -> xr.DataArray:
+    """Return an array with spatial coordinates in units of its CRS."""
+    crs = crs_of(array)
+    for dim in spatial_dims(array):
+        unit = str(array[dim].attrs.get("units", "")).strip().lower()
+        if (unit in METRES) if crs.geographic else (unit in DEGREES):
+            raise SourceError(
+                f"{scrub(path)}: coordinate '{dim}' is in '{unit}', but the CRS {crs_name(crs)} is not; correct "
+                "'crs:' of the source"
+            )
+        factor = 1.0
+        if unit in ANGLES and not crs.geographic:
+            # viewing angles of a geostationary satellite (CF geostationary): times its height, metres
+            factor = float(crs.proj.to_cf().get("perspective_point_height", 1.0))
+        elif unit in METRES and not crs.geographic:
+            factor = METRES[unit] / crs.proj.axis_info[0].unit_conversion_factor
+        if abs(factor - 1) > 1e-9:
+            rescaled_labels = array[dim].astype("float64") * factor
+            array = array.assign_coords({dim: rescaled_labels.variable})
+    return array
 
 
 def _unpack(array: xr.DataArray, source: Source) -> xr.DataArray:
@@ -175,12 +217,5 @@ def _unpack(array: xr.DataArray, source: Source) -> xr.DataArray:
     attrs |= {k: v for k, v in packing_of_catalog.items() if v is not None}
     array = array.copy(deep=False)
     array.attrs = attrs
-    if source.nodata is not None and not any(
-        fits(f, array.dtype) for f in numbers_of(attrs, "nodata")
-    ):
-        warn(
-            f"'{array.name}': nodata: {source.nodata} cannot occur in {array.dtype}, the type of the file, so "
-            "it marks nothing as missing; correct 'nodata:' in the catalog",
-            DoubtfulSource,
-        )
+    check_nodata(array.name, source, numbers_of(attrs, "nodata"), array.dtype)
     return as_float(array)
