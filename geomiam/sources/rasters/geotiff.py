@@ -290,13 +290,13 @@ class Pixels:
         try:
             with open_geotiff(self.path, overview=self.overview, hosts=self.hosts) as file:
                 hidden = file.read_masks(bands, window=window) == 0 if self.masked else None
-                packed = file.read(bands, window=window)
+                planes = file.read(bands, window=window)
         except (RasterioError, OSError, NoResponse) as error:
             raise SourceError(
                 f"{scrub(self.path)} cannot be read to its end: {scrub(error)[:200]}; fetch it again "
                 "and build with the same arguments; complete parts are kept"
             ) from None
-        out = np.stack([self.packings[i].decode(p) for i, p in zip(b, packed, strict=True)])
+        out = np.stack([self.packings[i].decode(p) for i, p in zip(b, planes, strict=True)])
         return out if hidden is None else np.where(hidden, np.float32(np.nan), out)
 
 

@@ -89,12 +89,7 @@ class AllowList:
     def refusal(self, href: str, *, origin: str = "") -> str:
         """Return the reason why a link must not be opened, empty if it may be.
 
-        Parameters
-        ----------
-        href
-            A URL or a path.
-        origin
-            URL of the document with the link, such as the item.
+        ``origin`` is the URL of the document with the link, such as the item.
         """
         kind = scheme(href)
         if not kind:
@@ -103,7 +98,7 @@ class AllowList:
             return f"scheme '{kind}' is not opened; allowed: {', '.join(SCHEMES)}"
         if not _plain(href):
             return "the URL has no host, or characters that programs interpret in different ways"
-        return self._host(host_of(href), kind, host_of(origin))
+        return self._host(host_of(href), host_of(origin), web=kind in REMOTE)
 
     def _path(self, path: str) -> str:
         if path.startswith("/vsi") or not self.files:
@@ -114,19 +109,21 @@ class AllowList:
             return "the path of a device or folder, not of a file"
         return ""
 
-    def _host(self, host: str, kind: str, origin: str) -> str:
+    def _host(self, host: str, origin: str, *, web: bool) -> str:
         if host in self.hosts:
             return ""
-        web = kind in REMOTE
-        if web and _metadata_service(host):
-            return f"host '{host}' is link-local or a metadata service; {_remedy(host)}"
-        if any(fnmatchcase(host, pattern) for pattern in self.hosts):
+        addresses = _addresses(host) if web else ()
+        reason = ""
+        if any(map(_is_metadata_service, addresses)):
+            reason = "is link-local or a metadata service"
+        elif any(fnmatchcase(host, pattern) for pattern in self.hosts):
             return ""
-        if not self.named:
-            return f"host '{host}' is not a host of the source; {_remedy(host)}"
-        if web and origin and host != origin and _private(host):
-            return f"host '{host}' is in a private network, the item is not; {_remedy(host)}"
-        return ""
+        elif not self.named:
+            reason = "is not a host of the source"
+        elif origin and host != origin and any(not a.is_global for a in addresses):
+            reason = "is in a private network, the item is not"
+        remedy = f"allow it by hosts=['{host}'], in a catalog hosts: ['{host}']"
+        return f"host '{host}' {reason}; {remedy}" if reason else ""
 
 
 def allow_list_of(url: str, hosts: Sequence[str] = ()) -> AllowList:
@@ -136,15 +133,6 @@ def allow_list_of(url: str, hosts: Sequence[str] = ()) -> AllowList:
     if not home:
         return AllowList(patterns, files=True, named=True)
     return AllowList((home, *DATA_HOSTS.get(home, ()), *patterns))
-
-
-def with_host_of(allow_list: AllowList, url: str) -> AllowList:
-    """Return an allow list for redirects of a URL: its own host is added."""
-    return AllowList((host_of(url), *allow_list.hosts))
-
-
-def _remedy(host: str) -> str:
-    return f"allow it by hosts=['{host}'], in a catalog hosts: ['{host}']"
 
 
 def _plain(href: str) -> bool:
@@ -159,8 +147,11 @@ def _plain(href: str) -> bool:
     return port_is_number and not odd
 
 
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
 @lru_cache(4096)
-def _addresses(host: str) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, ...]:
+def _addresses(host: str) -> tuple[Address, ...]:
     """Return the addresses of a host; none if it has none, or a proxy resolves it."""
     try:
         infos = socket.getaddrinfo(host, None)
@@ -170,12 +161,6 @@ def _addresses(host: str) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address
     return tuple(getattr(a, "ipv4_mapped", None) or a for a in addresses)
 
 
-def _metadata_service(host: str) -> bool:
-    return any(
-        a.is_link_local or a.is_multicast or a.is_unspecified or str(a) in METADATA
-        for a in _addresses(host)
-    )
-
-
-def _private(host: str) -> bool:
-    return any(not a.is_global for a in _addresses(host))
+def _is_metadata_service(address: Address) -> bool:
+    local = address.is_link_local or address.is_multicast or address.is_unspecified
+    return local or str(address) in METADATA

@@ -17,7 +17,7 @@ from typing import Any
 
 from geomiam.errors import SourceError
 from geomiam.sources.web.allow_list import REMOTE, AllowList, host_of, scheme
-from geomiam.sources.web.requests import Limits, Request, Response, send
+from geomiam.sources.web.requests import Limits, Request, send
 
 GDAL = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
@@ -70,54 +70,39 @@ class Access:
         """Open a GeoTIFF; other formats are refused, since they can refer to further files.
 
         Options of the driver, such as ``overview_level``, are passed on.
-
-        Raises
-        ------
-        SourceError, OSError
-            If the file is refused, cannot be fetched, or is not a GeoTIFF.
         """
+        import rasterio
+
         if refusal := self.allow_list.refusal(href):
             raise SourceError(refusal)
         location = self.sign(href) if self.sign and scheme(href) else href
+        options = {"driver": "GTiff", "sharing": False, **options}
         if scheme(href) in REMOTE:
             headers = self.headers if host_of(href) == self.home else {}
-            with _by_ranges(location, self.allow_list, headers, options) as file:
+            source = RemoteFile(location, self.allow_list, headers)
+            with _opened(source, options) as file:
                 yield file
             return
-        with gdal(), _fresh(location), _opened(location, **options) as file:
+        kind, _, name = location.partition("://")
+        cache_options = {}
+        if name:
+            # GDAL's cache of a file in a bucket would repeat an earlier failure
+            folder = {"az": "/vsiaz/", "abfs": "/vsiadls/"}.get(kind, f"/vsi{kind}/")
+            cache_options = {"CPL_VSIL_CURL_NON_CACHED": folder + name.partition("?")[0]}
+        with gdal(), rasterio.Env(**cache_options), rasterio.open(location, **options) as file:
             yield file
 
 
 @contextmanager
-def _fresh(location: str) -> Any:
-    """Disable GDAL's cache of a file in a bucket, which would repeat an earlier failure."""
+def _opened(source: RemoteFile, options: Mapping[str, Any]) -> Iterator[Any]:
+    """Open a file of the web; the first problem of a request replaces errors of GDAL."""
     import rasterio
-
-    kind, _, name = location.partition("://")
-    if not name:
-        yield
-        return
-    folder = {"az": "/vsiaz/", "abfs": "/vsiadls/"}.get(kind, f"/vsi{kind}/")
-    with rasterio.Env(CPL_VSIL_CURL_NON_CACHED=folder + name.partition("?")[0]):
-        yield
-
-
-def _opened(location: str, **options: Any) -> Any:
-    import rasterio
-
-    return rasterio.open(location, driver="GTiff", sharing=False, **options)
-
-
-@contextmanager
-def _by_ranges(
-    url: str, allow_list: AllowList, headers: Mapping[str, str], options: Mapping[str, Any]
-) -> Iterator[Any]:
     from rasterio.errors import RasterioError
 
-    source = RemoteFile(url, allow_list, {**_headers(), **headers})
     source.fetch(0, BLOCK)
+    name = f"{uuid.uuid4().hex}.tif"
     try:
-        with gdal(), _opened(f"{uuid.uuid4().hex}.tif", opener=source.opener, **options) as file:
+        with gdal(), rasterio.open(name, opener=source.opener, **options) as file:
             yield file
         if source.problem is not None:
             raise source.problem
@@ -128,21 +113,6 @@ def _by_ranges(
         raise OSError(f"not a GeoTIFF, or damaged: {text}") from None
 
 
-def _headers() -> dict[str, str]:
-    """Return the HTTP headers in GDAL's environment variable."""
-    pairs = (h.partition(":") for h in os.environ.get("GDAL_HTTP_HEADERS", "").split(","))
-    return {k.strip(): v.strip() for k, colon, v in pairs if colon}
-
-
-def _limits(size: int) -> Limits:
-    number = {k: float(os.environ.get(f"GDAL_HTTP_{k}", GDAL[f"GDAL_HTTP_{k}"])) for k in _NUMBERS}
-    delays = [number["RETRY_DELAY"] * 2**n for n in range(int(number["MAX_RETRY"]))]
-    return Limits((0.0, *delays), number["TIMEOUT"], size, number["CONNECTTIMEOUT"])
-
-
-_NUMBERS = ("CONNECTTIMEOUT", "TIMEOUT", "MAX_RETRY", "RETRY_DELAY")
-
-
 class RemoteFile:
     """The bytes of a file on a web server, fetched when they are read.
 
@@ -150,7 +120,9 @@ class RemoteFile:
     """
 
     def __init__(self, url: str, allow_list: AllowList, headers: Mapping[str, str]) -> None:
-        self._url, self._allow_list, self._headers = url, allow_list, headers
+        pairs = (h.partition(":") for h in os.environ.get("GDAL_HTTP_HEADERS", "").split(","))
+        of_gdal = {k.strip(): v.strip() for k, colon, v in pairs if colon}
+        self._url, self._allow_list, self._headers = url, allow_list, {**of_gdal, **headers}
         self._blocks: dict[int, bytes] = {}
         self._next, self._ahead = 0, 1
         self.size = 0
@@ -166,8 +138,11 @@ class RemoteFile:
         first, last = start // BLOCK, -(-stop // BLOCK)
         lacking = [n for n in range(first, last) if n not in self._blocks]
         if self.problem is None and lacking:
+            # twice as far ahead with each consecutive read
+            self._ahead = min(2 * self._ahead, AHEAD) if lacking[0] == self._next else 1
+            self._next = max(lacking[-1] + 1, lacking[0] + self._ahead)
             try:
-                self.fetch(lacking[0] * BLOCK, self._end(lacking[0], lacking[-1] + 1) * BLOCK)
+                self.fetch(lacking[0] * BLOCK, self._next * BLOCK)
             except Exception as error:
                 self.problem = error
         if self.problem is not None or stop <= start:
@@ -175,45 +150,34 @@ class RemoteFile:
         data = b"".join(self._blocks[n] for n in range(first, last))
         return data[start - first * BLOCK : stop - first * BLOCK]
 
-    def _end(self, first: int, last: int) -> int:
-        """Return the block to stop before: twice as far ahead with each consecutive read."""
-        self._ahead = min(2 * self._ahead, AHEAD) if first == self._next else 1
-        self._next = max(last, first + self._ahead)
-        return self._next
-
     def fetch(self, start: int, stop: int) -> None:
-        """Fetch a range, of whole blocks.
-
-        Raises
-        ------
-        SourceError, OSError
-            If the server does not respond, or not with this range.
-        """
+        """Fetch a range of whole blocks, and check that range and file are the requested ones."""
+        keys = ("CONNECTTIMEOUT", "TIMEOUT", "MAX_RETRY", "RETRY_DELAY")
+        names = [f"GDAL_HTTP_{k}" for k in keys]
+        connect, seconds, retries, delay = (float(os.environ.get(n, GDAL[n])) for n in names)
+        pauses = (0.0, *(delay * 2**n for n in range(int(retries))))
         stop = min(stop, self.size) if self.size else stop
         request = Request(self._url, headers=self._headers, byte_range=(start, stop))
-        response = send(request, allow_list=self._allow_list, limits=_limits(WHOLE))
+        limits = Limits(pauses, seconds, WHOLE, connect)
+        response = send(request, allow_list=self._allow_list, limits=limits)
         if response.status == 206:
-            self._keep(response, start, stop)
+            content_range = str(response.headers.get("Content-Range", "")).removeprefix("bytes ")
+            span, _, total = content_range.partition("/")
+            size = int(total) if total.isdigit() else 0
+            end = min(stop, size)
+            if span != f"{start}-{end - 1}" or len(response.body) != end - start:
+                raise OSError(
+                    f"the server returned range '{content_range[:60]}' for {start}-{end - 1}"
+                )
+            if self.size not in (0, size):
+                raise OSError(
+                    f"the file changed while it was read, from {self.size} to {size} bytes"
+                )
         else:
-            self._cut(response.body, 0)
-            self.size = len(response.body)
-
-    def _keep(self, response: Response, start: int, stop: int) -> None:
-        """Keep the blocks of a range, after a check that range and file are the requested ones."""
-        content_range = str(response.headers.get("Content-Range", "")).removeprefix("bytes ")
-        span, _, total = content_range.partition("/")
-        size = int(total) if total.isdigit() else 0
-        end = min(stop, size)
-        if span != f"{start}-{end - 1}" or len(response.body) != end - start:
-            raise OSError(f"the server returned range '{content_range[:60]}' for {start}-{end - 1}")
-        if self.size not in (0, size):
-            raise OSError(f"the file changed while it was read, from {self.size} to {size} bytes")
+            start, size = 0, len(response.body)
         self.size = size
-        self._cut(response.body, start)
-
-    def _cut(self, body: bytes, start: int) -> None:
-        for at in range(0, len(body), BLOCK):
-            self._blocks[(start + at) // BLOCK] = body[at : at + BLOCK]
+        for at in range(0, len(response.body), BLOCK):
+            self._blocks[(start + at) // BLOCK] = response.body[at : at + BLOCK]
 
 
 class _View(io.RawIOBase):

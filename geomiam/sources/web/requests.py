@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urljoin
 
 from geomiam.errors import SourceError
-from geomiam.sources.web.allow_list import REMOTE, AllowList, host_of, scheme, scrub, with_host_of
+from geomiam.sources.web.allow_list import REMOTE, AllowList, host_of, scheme, scrub
 
 BUSY = (408, 425, 429, 500, 502, 503, 504)
 """Status codes after which a request is repeated."""
@@ -81,53 +81,40 @@ def send(request: Request, *, allow_list: AllowList, limits: Limits) -> Response
     """Return the response to a request, which is repeated after temporary failures.
 
     ``Retry-After`` is respected, up to a minute for an attempt.
-
-    Raises
-    ------
-    NoResponse
-        If all attempts fail, a response is too large, or a redirect is refused.
     """
+    import requests
+
     attempts, total_wait = iter(limits.pauses), 0.0
     time.sleep(next(attempts, 0.0))
     while True:
-        response, problem = _attempt(request, allow_list, limits)
+        response, line = None, ""
+        try:
+            response = with_deadline(limits.seconds, lambda: _exchange(request, allow_list, limits))
+        except TimeoutError:
+            line = f"no complete response within {limits.seconds:g} s from {scrub(request.url)}"
+        except (requests.RequestException, OSError) as error:
+            line = f"{type(error).__name__}: {scrub(error)[:200]} ({scrub(request.url)})"
+        if response is not None and 200 <= response.status < 300:
+            return response
         if response is not None and response.status not in BUSY:
-            return _checked(response, request)
+            raise _refused(response, request)
         wait = _retry_after(response)
         pause = next(attempts, None) if wait is None or total_wait > PATIENCE else 0.0
         if pause is None or (wait or 0.0) > LONGEST_WAIT:
-            wait_text = f", which requires a wait of {wait:g} s" if wait else ""
-            raise problem or _refused(response, request, wait_text)
-        total_wait += max(
-            wait or 0.0, 1.0
-        )  # a server that always requires 0 s must not be repeated forever
+            if response is None:
+                raise NoResponse(line)
+            detail = f", which requires a wait of {wait:g} s" if wait else ""
+            raise _refused(response, request, detail)
+        # a server that always requires 0 s must not be repeated forever
+        total_wait += max(wait or 0.0, 1.0)
         time.sleep(max(pause, wait or 0.0))
 
 
-def _attempt(
-    request: Request, allow_list: AllowList, limits: Limits
-) -> tuple[Response | None, NoResponse | None]:
-    import requests
-
-    try:
-        return with_deadline(limits.seconds, lambda: _exchange(request, allow_list, limits)), None
-    except TimeoutError:
-        line = f"no complete response within {limits.seconds:g} s from {scrub(request.url)}"
-    except (requests.RequestException, OSError) as error:
-        line = f"{type(error).__name__}: {scrub(error)[:200]} ({scrub(request.url)})"
-    return None, NoResponse(line)
-
-
 def with_deadline(seconds: float, work: Callable[[], Any]) -> Any:
-    """Return the result of a function, or raise its error, within some seconds.
+    """Return the result of a function, or raise its error or TimeoutError within some seconds.
 
     Timeouts of sockets apply between two bytes; a server that sends one byte a second never exceeds
-    them.
-
-    Raises
-    ------
-    TimeoutError
-        If the function takes longer; its thread continues.
+    them. The thread of a function that takes longer continues.
     """
     results: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(1)
 
@@ -150,36 +137,32 @@ def with_deadline(seconds: float, work: Callable[[], Any]) -> Any:
 def _exchange(request: Request, allow_list: AllowList, limits: Limits) -> Response:
     """Send a request and follow its redirects, each to an allowed host."""
     url, method = request.url, request.method
+    byte_range = {}
+    if request.byte_range:
+        start, stop = request.byte_range
+        byte_range = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
     for _ in range(HOPS + 1):
         if refusal := allow_list.refusal(url):
             raise NoResponse(f"{scrub(url)} is refused: {refusal}")
         if scheme(url) not in REMOTE or (scheme(request.url), scheme(url)) == REMOTE[::-1]:
             raise NoResponse(f"{scrub(url)} is refused: a redirect from {scheme(request.url)}")
-        with _send(request, url, method, limits) as response:
+        headers = dict(request.headers) if host_of(url) == host_of(request.url) else {}
+        with _session(os.getpid()).request(
+            method,
+            url,
+            headers={**headers, **byte_range},
+            json=request.json if method == "POST" else None,
+            timeout=(min(limits.connect, limits.seconds), limits.seconds),
+            allow_redirects=False,
+            stream=True,
+        ) as response:
             if not response.is_redirect:
                 return _read(response, request, limits)
             method = "GET" if response.status_code == 303 else method
-            url, allow_list = (
-                urljoin(url, response.headers["location"]),
-                with_host_of(allow_list, request.url),
-            )
+            url = urljoin(url, response.headers["location"])
+            # a redirect is no link of the user: it may lead to the same host and to listed ones only
+            allow_list = AllowList((host_of(request.url), *allow_list.hosts))
     raise NoResponse(f"{scrub(request.url)} has more than {HOPS} redirects")
-
-
-def _send(request: Request, url: str, method: str, limits: Limits) -> Any:
-    headers = dict(request.headers) if host_of(url) == host_of(request.url) else {}
-    if request.byte_range:
-        start, stop = request.byte_range
-        headers |= {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
-    return _session(os.getpid()).request(
-        method,
-        url,
-        headers=headers,
-        json=request.json if method == "POST" else None,
-        timeout=(min(limits.connect, limits.seconds), limits.seconds),
-        allow_redirects=False,
-        stream=True,
-    )
 
 
 @cache
@@ -207,14 +190,7 @@ def _read(response: Any, request: Request, limits: Limits) -> Response:
     return Response(response.status_code, response.headers, b"".join(parts))
 
 
-def _checked(response: Response, request: Request) -> Response:
-    if not 200 <= response.status < 300:
-        raise _refused(response, request)
-    return response
-
-
-def _refused(response: Response | None, request: Request, detail: str = "") -> NoResponse:
-    assert response is not None
+def _refused(response: Response, request: Request, detail: str = "") -> NoResponse:
     text = scrub(response.body[:200].decode("utf-8", "replace").strip())
     body = f": {text}" if text and "<" not in text else ""
     message = f"HTTP {response.status} from {scrub(request.url)}{detail}{body}"
