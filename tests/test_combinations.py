@@ -23,7 +23,7 @@ from geomiam.masking.scores import Balance
 from geomiam.model.model import Model
 from geomiam.networks.backbones import with_backbones
 from geomiam.schema.schema import Schema
-from geomiam.tokens.blocks import Block, encode
+from geomiam.tokens.encode import TokenArrays, encode
 from geomiam.tokens.select import group_masks
 
 ROWS = 17
@@ -112,7 +112,7 @@ def built(tokenizer: str, encoder: str, fusion: str) -> tuple[Model, dict]:
     return model, modules
 
 
-def a_step_under_each_strategy(model: Model, block: Block) -> None:
+def a_step_under_each_strategy(model: Model, block: TokenArrays) -> None:
     """Train on the same rows, hidden by each strategy; loss and gradients must be numbers."""
     sizes, network = model.layout.sizes, model.network.train()
     values, observed = [torch.as_tensor(v) for v in block.values], torch.as_tensor(block.observed)
@@ -132,8 +132,8 @@ def a_step_under_each_strategy(model: Model, block: Block) -> None:
     network.eval()
 
 
-def taken(block: Block, rows: np.ndarray) -> Block:
-    return Block(tuple(v[rows] for v in block.values), block.observed[rows])
+def taken(block: TokenArrays, rows: np.ndarray) -> TokenArrays:
+    return TokenArrays(tuple(v[rows] for v in block.values), block.observed[rows])
 
 
 @pytest.mark.parametrize(("tokenizer", "encoder", "fusion"), ALL)

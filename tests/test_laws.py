@@ -107,9 +107,9 @@ def test_a_hidden_token_inside_the_network_is_the_same_as_nan_in_the_data(model,
     values = [v.copy() for v in block.values]
     for part, value in zip(model.layout.parts, values, strict=True):
         value[:, ~visible[part.start : part.start + part.size]] = np.nan
-    from geomiam.tokens.blocks import Block
+    from geomiam.tokens.encode import TokenArrays
 
-    as_nan = Block(tuple(values), block.observed & visible)
+    as_nan = TokenArrays(tuple(values), block.observed & visible)
     everything, index = np.ones_like(visible), np.arange(3)
     np.testing.assert_allclose(
         predict_block(model, block, visible=visible, species=index),
@@ -374,7 +374,7 @@ def test_errors_name_what_is_wrong_and_the_nearest_name(model, cube):
 
 def encode_sites(sites: xr.Dataset, model: gm.Model):
     from geomiam.data.predictors import predictors
-    from geomiam.tokens.blocks import encode
+    from geomiam.tokens.encode import encode
 
     arrays = {
         k: v.transpose("site", ...).values for k, v in predictors(sites, model.schema).items()

@@ -16,7 +16,7 @@ import xarray as xr
 from geomiam.data.predictors import bind
 from geomiam.data.sites.table import SiteTable, read_arrays
 from geomiam.schema.schema import Schema
-from geomiam.tokens.blocks import encode
+from geomiam.tokens.encode import encode
 from geomiam.tokens.layout import Layout, Span
 from geomiam.tokens.scaler import Scaler, fit_scaler
 from geomiam.tokens.select import Selector, visible_tokens

@@ -27,7 +27,7 @@ from geomiam.inference.engine import predict_block
 from geomiam.masking import Constant
 from geomiam.model.model import Model
 from geomiam.schema.schema import Schema
-from geomiam.tokens.blocks import Block
+from geomiam.tokens.encode import TokenArrays
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.select import Selector, visible_tokens
 from geomiam.training.fit import fit
@@ -266,7 +266,7 @@ class Imputed:
         return Columns.fit(self.train, self.schema, onehot=True)
 
 
-def _block(sites: xr.Dataset, model: Model, visible: np.ndarray) -> Block:
+def _block(sites: xr.Dataset, model: Model, visible: np.ndarray) -> TokenArrays:
     """Return sites as standardised tokens; variables without a visible token are NaN."""
     return model.encode(
         read_arrays(sites, model.schema, variables=model.layout.variables_of(visible))
@@ -278,14 +278,14 @@ def _widths(layout: Layout) -> np.ndarray:
     return np.concatenate([np.full(p.size, p.width) for p in layout.parts])
 
 
-def _flat(block: Block) -> np.ndarray:
+def _flat(block: TokenArrays) -> np.ndarray:
     """Return all values of a block, token after token ``(n, F)``."""
     return np.concatenate([v.reshape(len(block), -1) for v in block.values], 1)
 
 
-def _cut(table: np.ndarray, layout: Layout) -> Block:
+def _cut(table: np.ndarray, layout: Layout) -> TokenArrays:
     """Return the block of a flat table, the inverse of :func:`_flat`."""
     ends = np.cumsum([p.size * p.width for p in layout.parts])[:-1]
     parts = zip(np.split(table.astype(np.float32), ends, axis=1), layout.parts)
     values = tuple(np.ascontiguousarray(v).reshape(len(table), p.size, p.width) for v, p in parts)
-    return Block(values, np.concatenate([np.isfinite(v).any(-1) for v in values], 1))
+    return TokenArrays(values, np.concatenate([np.isfinite(v).any(-1) for v in values], 1))

@@ -18,11 +18,10 @@ from geomiam.schema.fields import with_fields
 from geomiam.schema.schema import Schema
 from geomiam.training.config import TrainingConfig
 from geomiam.training.fit import fit
-from geomiam.training.holdout import HoldOut
 from geomiam.training.loop import Run, torch_seed, train
 from geomiam.training.losses import resolve_loss
 from geomiam.training.supervised import Supervised
-from geomiam.training.table import make_tables
+from geomiam.training.table import HoldOut, make_tables
 
 WAYS = ("average", "linear head")
 

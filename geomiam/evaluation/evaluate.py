@@ -30,7 +30,7 @@ from geomiam.model.model import Model
 from geomiam.model.saved_model import as_model
 from geomiam.progress import progress_bar, with_progress
 from geomiam.schema.schema import Schema
-from geomiam.training.fingerprint import warn_if_trained_on
+from geomiam.training.provenance import warn_if_trained_on
 
 
 @runtime_checkable

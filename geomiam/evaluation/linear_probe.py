@@ -16,13 +16,12 @@ from geomiam.errors import SelectionError
 from geomiam.model.model import Model
 from geomiam.model.saved_model import as_model
 from geomiam.networks.torch_defaults import standard_torch
-from geomiam.tokens.blocks import Block
-from geomiam.tokens.limits import with_limits
+from geomiam.tokens.encode import TokenArrays
+from geomiam.tokens.scaler import with_limits
 from geomiam.training.config import TrainingConfig
-from geomiam.training.fingerprint import fingerprint
 from geomiam.training.loop import torch_seed
 from geomiam.training.losses import resolve_loss
-from geomiam.training.provenance import place_and_time
+from geomiam.training.provenance import fingerprint, place_and_time
 from geomiam.training.warm_start import load_body, start_config
 
 BATCH_SITES = 512
@@ -135,7 +134,7 @@ def _check(model: Model, *, l2: float, loss: str) -> None:
 
 
 @torch.inference_mode()
-def features(model: Model, block: Block) -> np.ndarray:
+def features(model: Model, block: TokenArrays) -> np.ndarray:
     """Return the features of sites ``(n, d)``, with all observed tokens visible."""
     network = model.network.eval()
     tensors = [torch.as_tensor(v, device=model.device) for v in (*block.values, block.observed)]

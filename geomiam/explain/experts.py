@@ -16,7 +16,7 @@ from geomiam.model.model import Model
 from geomiam.model.saved_model import as_model
 from geomiam.networks.extras.experts import Experts
 from geomiam.networks.network import Network
-from geomiam.tokens.blocks import Block
+from geomiam.tokens.encode import TokenArrays
 
 ROWS_AT_ONCE = 512
 """Sites that the network computes at a time."""
@@ -88,7 +88,7 @@ def expert_load(model: Model | str | Path, sites: xr.Dataset) -> xr.Dataset:
     )
 
 
-def _by_pattern(model: Model, block: Block) -> dict[str, np.ndarray]:
+def _by_pattern(model: Model, block: TokenArrays) -> dict[str, np.ndarray]:
     """Return the rows of each pattern of observed modalities, the most frequent pattern first."""
     starts = np.concatenate([[0], model.layout.sizes.cumsum()[:-1]])
     available = np.bitwise_or.reduceat(block.observed, starts, axis=1)
@@ -106,7 +106,7 @@ def _by_pattern(model: Model, block: Block) -> dict[str, np.ndarray]:
 def _loads(
     network: Network,
     experts: Mapping[str, Experts],
-    block: Block,
+    block: TokenArrays,
     rows: np.ndarray,
     device: torch.device,
 ) -> np.ndarray:

@@ -20,12 +20,11 @@ from geomiam.inference.shapley_block import amortised_block, group_states, shapl
 from geomiam.inference.slabs import Scale
 from geomiam.model.model import Model
 from geomiam.model.saved_model import as_model
-from geomiam.networks.explainer import Explainer
-from geomiam.networks.network import Network
+from geomiam.networks.network import Explainer, Network
 from geomiam.networks.torch_defaults import standard_torch
 from geomiam.progress import progress_bar, with_progress
 from geomiam.splits import hold_out_blocks
-from geomiam.tokens.blocks import Block
+from geomiam.tokens.encode import TokenArrays
 from geomiam.tokens.select import group_masks
 
 COALITIONS = 64
@@ -126,8 +125,8 @@ def _groups(model: Model) -> np.ndarray:
     return masks
 
 
-def _rows(block: Block, rows: np.ndarray) -> Block:
-    return Block(tuple(v[rows] for v in block.values), block.observed[rows])
+def _rows(block: TokenArrays, rows: np.ndarray) -> TokenArrays:
+    return TokenArrays(tuple(v[rows] for v in block.values), block.observed[rows])
 
 
 def _test_sites(sites: xr.Dataset, share: float, rng: np.random.Generator) -> np.ndarray:
@@ -156,7 +155,7 @@ class TrainingData:
 
 
 def _training_data(
-    model: Model, block: Block, masks: np.ndarray, *, scale: Scale, rng: np.random.Generator
+    model: Model, block: TokenArrays, masks: np.ndarray, *, scale: Scale, rng: np.random.Generator
 ) -> TrainingData:
     member, weight = _coalitions(len(masks), rng)
     row_limit = max(1, VALUES // (len(member) * len(model.species)) // 2)
@@ -190,20 +189,24 @@ def _coalitions(groups: int, rng: np.random.Generator) -> tuple[np.ndarray, np.n
     return np.concatenate([member_half, ~member_half]), np.ones(COALITIONS)
 
 
-def _with_hidden_groups(block: Block, masks: np.ndarray, rng: np.random.Generator) -> Block:
+def _with_hidden_groups(
+    block: TokenArrays, masks: np.ndarray, rng: np.random.Generator
+) -> TokenArrays:
     """Return the same rows with groups hidden at random, since cells of maps lack groups too."""
     is_hidden = rng.random((len(block), len(masks))) < rng.random((len(block), 1))
     is_hidden[np.arange(len(block)), rng.integers(len(masks), size=len(block))] = False
-    return Block(block.values, block.observed & ~np.any(is_hidden[:, :, None] & masks, axis=1))
+    return TokenArrays(
+        block.values, block.observed & ~np.any(is_hidden[:, :, None] & masks, axis=1)
+    )
 
 
-def _joined(a: Block, b: Block) -> Block:
+def _joined(a: TokenArrays, b: TokenArrays) -> TokenArrays:
     values = (np.concatenate(pair) for pair in zip(a.values, b.values))
-    return Block(tuple(values), np.concatenate([a.observed, b.observed]))
+    return TokenArrays(tuple(values), np.concatenate([a.observed, b.observed]))
 
 
 @torch.inference_mode()
-def _states(model: Model, block: Block) -> tuple[Tensor, Tensor, Tensor]:
+def _states(model: Model, block: TokenArrays) -> tuple[Tensor, Tensor, Tensor]:
     network, parts = model.network.eval(), []
     everything = torch.ones(1, model.layout.size, dtype=torch.bool, device=model.device)
     for rows in np.array_split(np.arange(len(block)), max(1, len(block) // BATCH)):
@@ -260,7 +263,7 @@ def _loss(explainer: Explainer, data: TrainingData, rows: Tensor) -> Tensor:
     return (data.weight[:, None, None] * difference**2).mean()
 
 
-def _error(model: Model, block: Block, masks: np.ndarray, *, scale: Scale) -> dict[str, Any]:
+def _error(model: Model, block: TokenArrays, masks: np.ndarray, *, scale: Scale) -> dict[str, Any]:
     """Return the error of predicted values against exact ones, on rows that were not trained on."""
     sample = _rows(block, np.arange(min(len(block), CHECKED)))
     species = np.arange(len(model.species))

@@ -31,7 +31,7 @@ from geomiam.inference.slabs import Scale
 from geomiam.model.model import Model, Precision
 from geomiam.model.saved_model import as_model
 from geomiam.progress import with_progress
-from geomiam.tokens.blocks import Block
+from geomiam.tokens.encode import TokenArrays
 from geomiam.tokens.select import Selector, group_masks, visible_tokens
 
 MOST_GROUPS = 12
@@ -54,7 +54,7 @@ class ShapleyBlock:
     coalitions: Coalitions | None
     amortised: bool
 
-    def __call__(self, block: Block) -> tuple[np.ndarray, ...]:
+    def __call__(self, block: TokenArrays) -> tuple[np.ndarray, ...]:
         species, scale = self.species, self.scale
         model = self.model.in_precision(self.precision)
         visible = np.any(self.groups, axis=0)

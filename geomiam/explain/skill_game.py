@@ -14,7 +14,7 @@ from geomiam.errors import LabelError, SelectionError
 from geomiam.inference.engine import coalition_block
 from geomiam.metrics.registry import METRICS, ON_PROBABILITIES, as_metrics
 from geomiam.model.model import Model
-from geomiam.tokens.blocks import Block
+from geomiam.tokens.encode import TokenArrays
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.select import Selector, group_masks
 
@@ -29,7 +29,7 @@ class SkillGame:
     """Coalitions of predictors → skill; see :func:`skill_game`."""
 
     model: Model
-    block: Block
+    block: TokenArrays
     """Sites with anything to predict from, ``n`` rows."""
     labels: np.ndarray
     """``(n, S)``, of species that can be scored."""
@@ -110,10 +110,10 @@ def skill_game(
     return SkillGame(model, block, labels[:, is_scored], tuple(groups_by_name), masks, **selection)
 
 
-def _seen(block: Block, groups: np.ndarray) -> tuple[Block, np.ndarray]:
+def _seen(block: TokenArrays, groups: np.ndarray) -> tuple[TokenArrays, np.ndarray]:
     """Return the rows where any group is observed, and their numbers."""
     rows = np.flatnonzero((block.observed & groups.any(0)).any(1))
-    return Block(tuple(v[rows] for v in block.values), block.observed[rows]), rows
+    return TokenArrays(tuple(v[rows] for v in block.values), block.observed[rows]), rows
 
 
 def _scorable(labels: np.ndarray, *, of: int) -> np.ndarray:

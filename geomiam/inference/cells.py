@@ -23,7 +23,7 @@ from geomiam.geo.dims import SITE, is_place, spatial_pair
 from geomiam.inference.allocator import keep_freed_memory
 from geomiam.model.model import Model
 from geomiam.progress import progress_bar
-from geomiam.tokens.blocks import Block
+from geomiam.tokens.encode import TokenArrays
 
 DEFAULT_LIMIT = 4 * 2**30
 """Bytes that one dask chunk may need by default."""
@@ -59,7 +59,7 @@ class BlockTask:
     model: Model
     names: tuple[str, ...]
     """Variables in the order of the input arrays."""
-    compute: Callable[[Block], tuple[np.ndarray, ...]]
+    compute: Callable[[TokenArrays], tuple[np.ndarray, ...]]
     outputs: tuple[Output, ...]
     alone: bool
     """No other chunk runs at the same time: all cores are used, and a progress bar is shown."""
@@ -86,7 +86,7 @@ class BlockTask:
         results_in_place = tuple(r.reshape(place + r.shape[1:]) for r in results)
         return results_in_place if len(results_in_place) > 1 else results_in_place[0]
 
-    def _encode(self, rows: dict[str, np.ndarray]) -> Block:
+    def _encode(self, rows: dict[str, np.ndarray]) -> TokenArrays:
         n = len(next(iter(rows.values())))
         absent = {k: v for k, v in self.model.schema.variables.items() if k not in rows}
         all_missing = {
@@ -105,7 +105,7 @@ class BlockTask:
 def over_cells(
     ds: xr.Dataset,
     model: Model,
-    compute: Callable[[Block], tuple[np.ndarray, ...]],
+    compute: Callable[[TokenArrays], tuple[np.ndarray, ...]],
     *,
     outputs: Sequence[Output],
     visible: np.ndarray,
@@ -118,7 +118,7 @@ def over_cells(
     ds : xarray.Dataset
         Cube or sites.
     compute : callable
-        Block of n rows → one array ``(n, *own dims)`` per output.
+        TokenArrays of n rows → one array ``(n, *own dims)`` per output.
     outputs : sequence of Output
     visible : numpy.ndarray
         Boolean ``(t,)``; variables without a visible token are not read.

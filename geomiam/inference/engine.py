@@ -22,12 +22,12 @@ from geomiam.inference.slabs import (
     slabs,
 )
 from geomiam.model.model import Model
-from geomiam.tokens.blocks import Block
+from geomiam.tokens.encode import TokenArrays
 
 
 def predict_block(
     model: Model,
-    block: Block,
+    block: TokenArrays,
     *,
     visible: np.ndarray,
     species: np.ndarray,
@@ -38,7 +38,7 @@ def predict_block(
     Parameters
     ----------
     model : Model
-    block : Block
+    block : TokenArrays
         n rows.
     visible : numpy.ndarray
         Boolean ``(t,)``.
@@ -72,13 +72,13 @@ def base_value(model: Model, *, species: np.ndarray, scale: Scale = "probability
     values = tuple(np.full((1, p.size, p.width), np.nan, np.float32) for p in model.layout.parts)
     one = torch.zeros(1, dtype=torch.long, device=model.device)
     with evaluation_mode(model):
-        (_, view), *_ = slabs(model, Block(values, hidden), np.zeros(1, int), hidden)
+        (_, view), *_ = slabs(model, TokenArrays(values, hidden), np.zeros(1, int), hidden)
         return apply_head(model, view.features(one, one)[0], species, scale)[0].cpu().numpy()
 
 
 def coalition_block(
     model: Model,
-    block: Block,
+    block: TokenArrays,
     *,
     visible: np.ndarray,
     species: np.ndarray,
@@ -89,7 +89,7 @@ def coalition_block(
     Parameters
     ----------
     model : Model
-    block : Block
+    block : TokenArrays
         n rows.
     visible : numpy.ndarray
         Boolean ``(c, t)``: the tokens of each coalition.

@@ -15,9 +15,8 @@ from geomiam.errors import OutsideTrainingRange, warn
 from geomiam.inference.cells import Output
 from geomiam.model.model import Model
 from geomiam.schema.variable import Variable
-from geomiam.tokens.blocks import Block
-from geomiam.tokens.limits import has_limits, outside
-from geomiam.tokens.scaler import Scaler
+from geomiam.tokens.encode import TokenArrays
+from geomiam.tokens.scaler import Scaler, has_limits, outside
 
 OUTSIDE = "outside_range"
 MANY = 0.2
@@ -46,7 +45,9 @@ def outside_output(model: Model) -> list[Output]:
     return [Output(OUTSIDE, {}, np.dtype(np.float32), attrs)]
 
 
-def outside_share(model: Model, block: Block, *, visible: np.ndarray) -> tuple[np.ndarray, ...]:
+def outside_share(
+    model: Model, block: TokenArrays, *, visible: np.ndarray
+) -> tuple[np.ndarray, ...]:
     """Return the share ``(n,)`` of the observed predictors with a value outside the training range.
 
     A predictor counts once, by its visible tokens ``(t,)``. NaN where no predictor is observed; an empty tuple

@@ -21,7 +21,7 @@ from geomiam.model.model import Model, Precision
 from geomiam.model.saved_model import as_model
 from geomiam.networks.network import MOST_GROUPS
 from geomiam.progress import with_progress
-from geomiam.tokens.blocks import Block
+from geomiam.tokens.encode import TokenArrays
 from geomiam.tokens.select import Selector, group_masks, symbolic_tokens, visible_tokens
 
 SCALES = {"probability": "", "logit": " (log-odds)"}
@@ -41,7 +41,7 @@ class PredictBlock:
     base: np.ndarray | None = None
     """Values ``(s,)`` of rows where nothing is visible; None: NaN."""
 
-    def __call__(self, block: Block) -> tuple[np.ndarray, ...]:
+    def __call__(self, block: TokenArrays) -> tuple[np.ndarray, ...]:
         model = self.model.in_precision(self.precision)
         suitability = predict_block(
             model, block, visible=self.visible, species=self.species, scale=self.scale
@@ -204,7 +204,9 @@ def layer_outputs(model: Model) -> list[Output]:
     return [*saturated_output(model), *outside_output(model)]
 
 
-def layer_shares(model: Model, block: Block, *, visible: np.ndarray) -> tuple[np.ndarray, ...]:
+def layer_shares(
+    model: Model, block: TokenArrays, *, visible: np.ndarray
+) -> tuple[np.ndarray, ...]:
     """Return the values of :func:`layer_outputs`, ``(n,)`` each."""
     return (
         *saturated_share(model, block, visible=visible),
@@ -220,7 +222,9 @@ def saturated_output(model: Model) -> list[Output]:
     return [Output("saturated", {}, np.dtype(np.float32), {"long_name": name, "units": "1"})]
 
 
-def saturated_share(model: Model, block: Block, *, visible: np.ndarray) -> tuple[np.ndarray, ...]:
+def saturated_share(
+    model: Model, block: TokenArrays, *, visible: np.ndarray
+) -> tuple[np.ndarray, ...]:
     """Return the share ``(n,)`` of the observed symbols that are saturated; NaN where none is observed.
 
     An empty tuple for a model without symbols.
@@ -248,7 +252,7 @@ def bits_dtype(groups: int) -> np.dtype:
     return next(d for d in map(np.dtype, ("u1", "u2", "u4", "u8")) if d.itemsize * 8 >= groups)
 
 
-def observed_bits(block: Block, groups: np.ndarray) -> np.ndarray:
+def observed_bits(block: TokenArrays, groups: np.ndarray) -> np.ndarray:
     """Return the bits ``(n,)`` of the groups ``(G, t)`` that have an observed token."""
     dtype = bits_dtype(len(groups))
     bits = np.zeros(len(block), dtype)

@@ -14,13 +14,13 @@ from geomiam.data.sites.requirements import unmasked
 from geomiam.errors import FewGroups, SelectionError, warn
 from geomiam.geo.dims import SITE
 from geomiam.model.model import Model
-from geomiam.tokens.blocks import Block
+from geomiam.tokens.encode import TokenArrays
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.select import Selector, group_masks, visible_tokens
 
 MANY = 0.05
 """Share of cells with few groups, of the predicted cells, above which there is a warning."""
-Compute = Callable[[Block], tuple[np.ndarray, ...]]
+Compute = Callable[[TokenArrays], tuple[np.ndarray, ...]]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class RequiredGroups:
     required: np.ndarray
     """Tokens of each required group ``(k, t)``."""
 
-    def __call__(self, block: Block) -> tuple[np.ndarray, ...]:
+    def __call__(self, block: TokenArrays) -> tuple[np.ndarray, ...]:
         lacking = np.zeros(len(block), bool)
         for tokens in self.required:
             lacking |= ~(block.observed & tokens).any(1)

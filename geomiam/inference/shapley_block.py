@@ -26,12 +26,12 @@ from geomiam.inference.slabs import (
 )
 from geomiam.model.model import Model
 from geomiam.networks.network import View
-from geomiam.tokens.blocks import Block
+from geomiam.tokens.encode import TokenArrays
 
 
 def shapley_block(
     model: Model,
-    block: Block,
+    block: TokenArrays,
     *,
     groups: np.ndarray,
     species: np.ndarray,
@@ -47,7 +47,7 @@ def shapley_block(
     Parameters
     ----------
     model : Model
-    block : Block
+    block : TokenArrays
         n rows.
     groups : numpy.ndarray
         Boolean ``(G, t)``, disjoint; tokens of no group are hidden.
@@ -156,7 +156,7 @@ def _patterns(present: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 def amortised_block(
     model: Model,
-    block: Block,
+    block: TokenArrays,
     *,
     visible: np.ndarray,
     species: np.ndarray,
@@ -168,7 +168,7 @@ def amortised_block(
     ----------
     model : Model
         With an explainer that was trained on this scale; see :func:`geomiam.explain.fit_explainer`.
-    block : Block
+    block : TokenArrays
         n rows.
     visible : numpy.ndarray
         Boolean ``(t,)``.

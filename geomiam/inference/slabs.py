@@ -16,7 +16,7 @@ from torch import Tensor
 from geomiam.model.model import Model
 from geomiam.networks.network import View
 from geomiam.networks.torch_defaults import thread_defaults
-from geomiam.tokens.blocks import Block
+from geomiam.tokens.encode import TokenArrays
 
 Scale = Literal["probability", "logit"]
 
@@ -33,7 +33,7 @@ DEVICE_FACTOR = 32
 
 
 def slabs(
-    model: Model, block: Block, rows: np.ndarray, visible: np.ndarray
+    model: Model, block: TokenArrays, rows: np.ndarray, visible: np.ndarray
 ) -> Iterator[tuple[np.ndarray, View]]:
     """Yield rows ``(r,)`` and their view in the coalitions ``visible (c, t)``.
 

@@ -1,10 +1,9 @@
 """Masking strategies for training, and the balance of modalities they follow."""
 
 from geomiam.masking.miam import MIAM, BetaCube
-from geomiam.masking.ramp import Ramp
 from geomiam.masking.registry import STRATEGIES, named, to_dict
 from geomiam.masking.scores import Balance, balance
-from geomiam.masking.simple import Constant, Dirichlet, Uniform, UniformCube
+from geomiam.masking.simple import Constant, Dirichlet, Ramp, Uniform, UniformCube
 from geomiam.masking.strategy import Strategy, hide
 from geomiam.masking.whole_modalities import OPM, ModalityDropout, RandomSubset
 

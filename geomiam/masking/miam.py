@@ -10,9 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from geomiam.masking.scores import Array, Balance, check_settings
 from geomiam.masking.scores import balance as balance_of
-from geomiam.masking.strategy import check_kappa, check_lam, check_sizes
-
-__all__ = ["MIAM", "BetaCube"]
+from geomiam.masking.strategy import check_sizes
 
 
 @dataclass(frozen=True)
@@ -66,20 +64,14 @@ class MIAM:
     strict_paper: bool = False
 
     def __post_init__(self) -> None:
-        check_kappa(self.kappa)
-        check_lam(self.lam)
-        check_settings(chance=self.chance, smoothing=self.smoothing, eps=self.eps, r_max=self.r_max)
+        check_settings(kappa=self.kappa, **self._of_scores())
 
     def balance(self, scores: ArrayLike) -> Balance:
-        return balance_of(
-            scores,
-            lam=self.lam,
-            chance=self.chance,
-            smoothing=self.smoothing,
-            eps=self.eps,
-            r_max=self.r_max,
-            strict_paper=self.strict_paper,
-        )
+        return balance_of(scores, **self._of_scores(), strict_paper=self.strict_paper)
+
+    def _of_scores(self) -> dict[str, float]:
+        """Return the numbers that :func:`balance` takes."""
+        return {k: getattr(self, k) for k in ("lam", "chance", "smoothing", "eps", "r_max")}
 
     def sample(self, n: int, *, sizes: ArrayLike, balance: Balance, rng: Generator) -> Array:
         corners = _draw_corners(n, sizes=check_sizes(sizes, balance), rng=rng)
@@ -89,7 +81,11 @@ class MIAM:
         return np.where(corners, u ** (1 / hidden), 1 - u ** (1 / visible))
 
     def expected(self, *, sizes: ArrayLike, balance: Balance) -> Array:
-        at_one = _corner_mean(check_sizes(sizes, balance))
+        sizes = check_sizes(sizes, balance)
+        at_one = 0.5  # P(c_m = 1), the same for every modality
+        if (sizes == 1).all():
+            # All-ones moved to all-zeros: half of the other corners (together 1/2; none if M = 1) is left.
+            at_one = 0.25 if len(sizes) > 1 else 0.0
         visible, hidden = self._exponents(balance)
         return (1 - at_one) / (1 + visible) + at_one * (1 - 1 / (1 + hidden))
 
@@ -122,7 +118,7 @@ class BetaCube:
     per_sample: bool = False
 
     def __post_init__(self) -> None:
-        check_kappa(self.kappa)
+        check_settings(kappa=self.kappa)
 
     balance = staticmethod(balance_of)
 
@@ -149,11 +145,3 @@ def _draw_corners(n: int, *, sizes: NDArray[np.intp], rng: Generator) -> NDArray
     if (sizes == 1).all():
         corners[corners.all(axis=1)] = False
     return corners
-
-
-def _corner_mean(sizes: NDArray[np.intp]) -> float:
-    """P(c_m = 1), the same for every modality."""
-    if (sizes > 1).any():
-        return 0.5
-    # All-ones moved to all-zeros: half of the other corners (together 1/2; none if M = 1) is left.
-    return 0.25 if len(sizes) > 1 else 0.0

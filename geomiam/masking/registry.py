@@ -9,12 +9,9 @@ from typing import Any
 
 from geomiam.errors import SettingError
 from geomiam.masking.miam import MIAM, BetaCube
-from geomiam.masking.ramp import Ramp
-from geomiam.masking.simple import Constant, Dirichlet, Uniform, UniformCube
+from geomiam.masking.simple import Constant, Dirichlet, Ramp, Uniform, UniformCube
 from geomiam.masking.strategy import Strategy
 from geomiam.masking.whole_modalities import OPM, ModalityDropout, RandomSubset
-
-__all__ = ["STRATEGIES", "as_strategy", "named", "to_dict"]
 
 STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "miam": MIAM,
@@ -65,13 +62,7 @@ def named(name: str, **settings: Any) -> Strategy:
 
 
 def as_strategy(masking: Strategy | str | None, *, default: Strategy) -> Strategy:
-    """Return a strategy unchanged, the strategy of a name, or the default for None.
-
-    Raises
-    ------
-    SettingError
-        When no strategy has that name.
-    """
+    """Return a strategy unchanged, the strategy of a name, or the default for None."""
     if isinstance(masking, str):
         return named(masking)
     return masking or default

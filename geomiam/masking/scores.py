@@ -6,8 +6,8 @@ killed needs only its score table to resume with equal results.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,9 +16,29 @@ from scipy.stats import gmean
 from geomiam.checks.settings import check_number
 from geomiam.errors import SettingError
 
-__all__ = ["Balance", "balance"]
-
 Array = NDArray[np.float64]
+
+_PROBABILITY = ("must lie in [0, 1]", lambda x: 0 <= x <= 1, "it is a probability to hide")
+SETTINGS: dict[str, tuple[str, Callable[[float], bool], str]] = {
+    "share": _PROBABILITY,
+    "q": _PROBABILITY,
+    "q_base": _PROBABILITY,
+    "alpha": ("must be > 0", lambda x: 0 < x < np.inf, "1 is uniform"),
+    "kappa": ("must be >= 1", lambda x: 1 <= x < np.inf, "1 is flat, 10 the authors' choice"),
+    "lam": ("must be >= 0", lambda x: 0 <= x < np.inf, "0 ignores the scores"),
+    "chance": ("must lie in [0, 1)", lambda x: 0 <= x < 1, "0.5 for AUC, 0 to switch off"),
+    "smoothing": ("must lie in [0, 1)", lambda x: 0 <= x < 1, "0 to switch off"),
+    "eps": ("must be > 0", lambda x: 0 < x < np.inf, "a plateau would divide by zero"),
+    "r_max": ("must be >= 1", lambda x: x >= 1, "use inf for no clipping"),
+}
+"""Range of each number that a strategy takes: in words, as a condition, and advice."""
+
+
+def check_settings(**settings: float) -> None:
+    """Raise SettingError when a number of a strategy is out of range."""
+    for name, value in settings.items():
+        requirement, accepts, hint = SETTINGS[name]
+        check_number(name, value, requirement=requirement, accepts=accepts, hint=hint)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +75,9 @@ class Balance:
     def __post_init__(self) -> None:
         for name in ("s", "d", "r"):
             object.__setattr__(self, name, np.array(getattr(self, name), dtype=np.float64))
-        _check_shapes(self.s, self.d, self.r)
+        shapes = [a.shape for a in (self.s, self.d, self.r)]
+        if len(set(shapes)) > 1 or self.s.ndim != 1:
+            raise SettingError(f"s, d and r must share one shape (M,), found {shapes}")
         if not (np.isfinite(self.r) & (self.r > 0)).all():
             raise SettingError(f"r must be finite and > 0, found {self.r}; use 1 for no preference")
         for name, value in (("s", self.s), ("d", self.d)):
@@ -126,47 +148,30 @@ def balance(
     True
     """
     check_settings(chance=chance, smoothing=smoothing, eps=eps, r_max=r_max)
-    table = _as_table(scores)
+    table = np.asarray(scores, dtype=np.float64)
+    if table.ndim != 2:
+        raise SettingError(
+            f"scores must be a table (epochs, modalities), found shape {table.shape}; "
+            "use np.empty((0, M)) before the first epoch"
+        )
+    if np.isinf(table).any():
+        raise SettingError("scores hold infinity; use NaN for a score that is undefined")
     if len(table) == 0:
         return Balance.neutral(table.shape[1])
     slope = _slope(table, smoothing=0.0 if strict_paper else smoothing)
     s = np.maximum(table[-1] - chance, eps)
     d = np.maximum(slope, eps) if strict_paper else slope + eps
-    r = _quotient(s, d)
-    r = r if strict_paper else _clip(r, lam=lam, r_max=r_max)
-    return Balance(s=s, d=d, r=r, epoch=len(table))
-
-
-def check_settings(*, chance: float, smoothing: float, eps: float, r_max: float) -> None:
-    """Raise ValueError when a setting of :func:`balance` is out of range."""
-    share: dict[str, Any] = {"requirement": "must lie in [0, 1)", "accepts": lambda x: 0 <= x < 1}
-    check_number("chance", chance, **share, hint="0.5 for AUC, 0 to switch off")
-    check_number("smoothing", smoothing, **share, hint="0 to switch off")
-    check_number(
-        "eps",
-        eps,
-        requirement="must be > 0",
-        accepts=lambda x: 0 < x < np.inf,
-        hint="a plateau would divide by zero",
-    )
-    check_number(
-        "r_max",
-        r_max,
-        requirement="must be >= 1",
-        accepts=lambda x: x >= 1,
-        hint="use inf for no clipping",
-    )
-
-
-def _quotient(s: Array, d: Array) -> Array:
-    """Return rho_s / rho_d over the modalities with a finite speed, 1 for the others."""
     r = np.ones_like(s)
     has_speed = np.isfinite(d)
     if has_speed.any():
+        # MIAM: rho_s = s_m / (Π_j s_j)^(1/M), rho_d likewise, r_m = rho_s / rho_d.
         rho_s = s[has_speed] / gmean(s[has_speed])
         rho_d = d[has_speed] / gmean(d[has_speed])
         r[has_speed] = rho_s / rho_d
-    return r
+    if not strict_paper:  # in logarithms, so that a tiny lam cannot overflow r_max ** (1 / lam)
+        bound = np.log(r_max) / lam if lam > 0 else np.inf
+        r = np.exp(np.clip(np.log(r), -bound, bound))
+    return Balance(s=s, d=d, r=r, epoch=len(table))
 
 
 def _slope(table: Array, *, smoothing: float) -> Array:
@@ -179,27 +184,3 @@ def _slope(table: Array, *, smoothing: float) -> Array:
         new_average = np.where(np.isnan(average), row, smoothing * average + (1 - smoothing) * row)
         average, slope = new_average, new_average - average
     return np.abs(slope)
-
-
-def _clip(r: Array, *, lam: float, r_max: float) -> Array:
-    # In logarithms, so that a tiny lam cannot overflow r_max ** (1 / lam).
-    bound = np.log(r_max) / lam if lam > 0 else np.inf
-    return np.exp(np.clip(np.log(r), -bound, bound))
-
-
-def _as_table(scores: ArrayLike) -> Array:
-    table = np.asarray(scores, dtype=np.float64)
-    if table.ndim != 2:
-        raise SettingError(
-            f"scores must be a table (epochs, modalities), found shape {table.shape}; "
-            "use np.empty((0, M)) before the first epoch"
-        )
-    if np.isinf(table).any():
-        raise SettingError("scores hold infinity; use NaN for a score that is undefined")
-    return table
-
-
-def _check_shapes(*arrays: Array) -> None:
-    shapes = [a.shape for a in arrays]
-    if len(set(shapes)) > 1 or arrays[0].ndim != 1:
-        raise SettingError(f"s, d and r must share one shape (M,), found {shapes}")

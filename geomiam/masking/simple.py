@@ -1,21 +1,20 @@
-"""Strategies that know nothing of corners and scores: uniform, constant, on a simplex."""
+"""Strategies that hide single tokens and follow no scores: uniform, constant, on a simplex, as a ramp."""
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Literal
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike
 
-from geomiam.checks.settings import check_number
+from geomiam.checks.settings import check_count
 from geomiam.errors import SettingError
-from geomiam.masking.scores import Array, Balance
+from geomiam.masking.scores import Array, Balance, check_settings
 from geomiam.masking.scores import balance as balance_of
-from geomiam.masking.strategy import check_share, check_sizes
-
-__all__ = ["Constant", "Dirichlet", "Uniform", "UniformCube"]
+from geomiam.masking.strategy import Strategy, check_sizes
+from geomiam.masking.whole_modalities import ModalityDropout
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ class Constant:
     per_sample: bool = False
 
     def __post_init__(self) -> None:
-        check_share("share", self.share)
+        check_settings(share=self.share)
 
     balance = staticmethod(balance_of)
 
@@ -134,13 +133,7 @@ class Dirichlet:
     per_sample: bool = False
 
     def __post_init__(self) -> None:
-        check_number(
-            "alpha",
-            self.alpha,
-            requirement="must be > 0",
-            accepts=lambda x: 0 < x < np.inf,
-            hint="1 is uniform",
-        )
+        check_settings(alpha=self.alpha)
         if self.simplex not in ("masked", "visible"):
             raise SettingError(f'simplex must be "masked" or "visible", found {self.simplex!r}')
 
@@ -163,3 +156,67 @@ class Dirichlet:
                 "use Uniform()"
             )
         return m
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """Hide nothing at first, then an increasing share of the tokens that another strategy hides.
+
+    In epoch τ a token is hidden with the share f(τ) of the strategy's own probability,
+    f = 0 up to ``warmup``, then (τ − warmup) / over, then 1: the missing-rate ramp of MAESTRO
+    (Mohapatra et al. 2025), whose strategy is modality dropout of 0.4. Where the strategy hides a
+    modality as a whole (p = 1) the ramp does so with probability f, not a share f of its tokens.
+
+    Parameters
+    ----------
+    strategy : Strategy
+        Strategy at the end of the ramp. Its balance does not depend on the ramp.
+    warmup : int
+        Epochs without masking, >= 0.
+    over : int
+        Epochs from there to the strategy's own masking, >= 1. MAESTRO's ramp ends with the training.
+
+    Raises
+    ------
+    ValueError
+        When a field is out of range.
+
+    Examples
+    --------
+    >>> strategy = gm.masking.Ramp(gm.masking.Uniform(), warmup=10, over=40)
+    >>> [strategy.share(epoch) for epoch in (0, 30, 60)]
+    [0.0, 0.5, 1.0]
+    """
+
+    strategy: Strategy = field(default_factory=lambda: ModalityDropout(0.4))
+    warmup: int = 10
+    over: int = 40
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.strategy, Strategy):
+            raise SettingError(
+                f"strategy must be a masking strategy, found {self.strategy!r}; "
+                "use Ramp(ModalityDropout(0.4))"
+            )
+        check_count("warmup", self.warmup, minimum=0, hint="it counts epochs without a ramp")
+        check_count("over", self.over, minimum=1, hint="it counts the epochs of the ramp")
+
+    @property
+    def per_sample(self) -> bool:
+        """As for the strategy."""
+        return self.strategy.per_sample
+
+    def balance(self, scores: ArrayLike) -> Balance:
+        return self.strategy.balance(scores)
+
+    def sample(self, n: int, *, sizes: ArrayLike, balance: Balance, rng: Generator) -> Array:
+        p = self.strategy.sample(n, sizes=sizes, balance=balance, rng=rng)
+        share = self.share(balance.epoch)
+        return np.where(p == 1, rng.random(p.shape) < share, share * p)
+
+    def expected(self, *, sizes: ArrayLike, balance: Balance) -> Array:
+        return self.share(balance.epoch) * self.strategy.expected(sizes=sizes, balance=balance)
+
+    def share(self, epoch: int) -> float:
+        """Return f, the share of the strategy's masking in an epoch, in [0, 1]."""
+        return float(np.clip((epoch - self.warmup) / self.over, 0, 1))

@@ -20,11 +20,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 
-from geomiam.checks.settings import check_number
 from geomiam.errors import SettingError
 from geomiam.masking.scores import Array, Balance
-
-__all__ = ["Strategy", "hide"]
 
 
 @runtime_checkable
@@ -122,6 +119,7 @@ def hide(p: ArrayLike, *, n: int, sizes: ArrayLike, rng: Generator) -> NDArray[n
 
 
 def check_sizes(sizes: ArrayLike, balance: Balance) -> NDArray[np.intp]:
+    """Return the tokens per modality ``(M,)`` if they are those of the balance."""
     counts = check_counts(sizes)
     if len(counts) != len(balance.r):
         raise SettingError(
@@ -132,37 +130,8 @@ def check_sizes(sizes: ArrayLike, balance: Balance) -> NDArray[np.intp]:
 
 
 def check_counts(sizes: ArrayLike) -> NDArray[np.intp]:
+    """Return sizes as integers ``(M,)``."""
     counts = np.asarray(sizes)
     if counts.ndim != 1 or counts.size == 0 or counts.dtype.kind not in "iu" or counts.min() < 1:
         raise SettingError(f"sizes must be whole numbers >= 1, one per modality, found {sizes!r}")
     return counts.astype(np.intp)
-
-
-def check_share(name: str, value: float) -> None:
-    check_number(
-        name,
-        value,
-        requirement="must lie in [0, 1]",
-        accepts=lambda x: 0 <= x <= 1,
-        hint="it is a probability to hide",
-    )
-
-
-def check_kappa(kappa: float) -> None:
-    check_number(
-        "kappa",
-        kappa,
-        requirement="must be >= 1",
-        accepts=lambda x: 1 <= x < np.inf,
-        hint="1 is flat, 10 the authors' choice",
-    )
-
-
-def check_lam(lam: float) -> None:
-    check_number(
-        "lam",
-        lam,
-        requirement="must be >= 0",
-        accepts=lambda x: 0 <= x < np.inf,
-        hint="0 ignores the scores",
-    )

@@ -8,11 +8,9 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike
 
-from geomiam.masking.scores import Array, Balance
+from geomiam.masking.scores import Array, Balance, check_settings
 from geomiam.masking.scores import balance as balance_of
-from geomiam.masking.strategy import check_lam, check_share, check_sizes
-
-__all__ = ["OPM", "ModalityDropout", "RandomSubset"]
+from geomiam.masking.strategy import check_sizes
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class ModalityDropout:
     per_sample: bool = False
 
     def __post_init__(self) -> None:
-        check_share("q", self.q)
+        check_settings(q=self.q)
 
     balance = staticmethod(balance_of)
 
@@ -52,7 +50,9 @@ class ModalityDropout:
         m = len(check_sizes(sizes, balance))
         hidden = rng.random((n, m)) < self.q
         if self.keep_one:
-            first = rng.choice(m, size=(n, 1), p=self._first(m))
+            # The first modality that is kept, given that one is: P(j) = q^j / Σ q^j.
+            weight = self.q ** np.arange(m)
+            first = rng.choice(m, size=(n, 1), p=weight / weight.sum())
             hidden = (np.arange(m) < first) | (hidden & (np.arange(m) > first))
         return hidden.astype(np.float64)
 
@@ -61,11 +61,6 @@ class ModalityDropout:
         # (q − q^M) / (1 − q^M), in a form that is also right for q = 1.
         p = 1 - 1 / (self.q ** np.arange(m)).sum() if self.keep_one else self.q
         return np.full(m, float(p))
-
-    def _first(self, m: int) -> Array:
-        """Probabilities ``(M,)`` of the first modality that is kept, given that one is."""
-        weight = self.q ** np.arange(m)
-        return weight / weight.sum()
 
 
 @dataclass(frozen=True)
@@ -147,8 +142,7 @@ class OPM:
     strict_paper: bool = False
 
     def __post_init__(self) -> None:
-        check_share("q_base", self.q_base)
-        check_lam(self.lam)
+        check_settings(q_base=self.q_base, lam=self.lam)
 
     balance = staticmethod(balance_of)
 
@@ -165,15 +159,9 @@ class OPM:
         m = len(check_sizes(sizes, balance))
         if self._unscored(balance):
             return np.full(m, self.q_base)
-        lead = _mean_ratio(balance.s, m=m)
+        lead, is_scored = np.zeros(m), np.isfinite(balance.s)
+        if is_scored.sum() > 1:  # the mean of s_m / s_j over the other known modalities j
+            scores = balance.s[is_scored]
+            lead[is_scored] = (scores * (1 / scores).sum() - 1) / (len(scores) - 1)
         q = self.q_base * (1 + self.lam * np.tanh(lead - 1))
         return np.where(lead > 1, np.clip(q, 0, 1), 0.0)
-
-
-def _mean_ratio(s: Array, *, m: int) -> Array:
-    """Mean of s_m / s_j over the other known modalities j; 0 where there is none."""
-    lead, is_scored = np.zeros(m), np.isfinite(s)
-    if is_scored.sum() > 1:
-        scores = s[is_scored]
-        lead[is_scored] = (scores * (1 / scores).sum() - 1) / (len(scores) - 1)
-    return lead

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import json
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from geomiam.errors import SelectionError, printable
-from geomiam.model.overview import overview, title
+from geomiam.model.overview import overview, summary, title
 from geomiam.model.quantity import QUANTITIES, Quantity, loss_of
 from geomiam.networks.config import NetworkConfig
 from geomiam.networks.network import Network
 from geomiam.outputs.html import facts_html
 from geomiam.schema.schema import Schema
-from geomiam.tokens.blocks import Block, encode
+from geomiam.tokens.encode import TokenArrays, encode
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.scaler import Scaler
 
@@ -106,8 +106,8 @@ class Model:
         """The order of the model's tokens."""
         return Layout.of(self.schema)
 
-    def encode(self, arrays: Mapping[str, np.ndarray], *, limits: bool = False) -> Block:
-        """Return predictors ``(n, *own dims)`` by variable as tokens; see :func:`geomiam.tokens.blocks.encode`."""
+    def encode(self, arrays: Mapping[str, np.ndarray], *, limits: bool = False) -> TokenArrays:
+        """Return predictors ``(n, *own dims)`` by variable as tokens; see :func:`geomiam.tokens.encode.encode`."""
         return encode(arrays, layout=self.layout, scaler=self.scaler, limits=limits)
 
     @property
@@ -155,13 +155,7 @@ class Model:
         return LINKS[self.link](logits)
 
     def species_index(self, species: str | Sequence[str] | None) -> np.ndarray:
-        """Return the positions of the named species; all for None.
-
-        Raises
-        ------
-        SelectionError
-            If a name is unknown, or the model is pre-trained and has none.
-        """
+        """Return the positions of the named species; all for None."""
         if self.is_encoder:
             raise SelectionError(
                 "this model is an encoder from gm.pretrain: it has predictors and no species; continue "
@@ -172,7 +166,10 @@ class Model:
         names = [species] if isinstance(species, str) else list(species)
         unknown = [s for s in names if s not in self.species]
         if unknown:
-            raise SelectionError(_unknown_species(unknown, self.species))
+            close = difflib.get_close_matches(unknown[0], self.species, n=3)
+            first = f"the first of {len(self.species)}: {list(self.species[:5])}"
+            hint = f"did you mean {close}?" if close else first
+            raise SelectionError(f"species {unknown} are not in the model; {hint}")
         return np.array([self.species.index(s) for s in names])
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
@@ -182,13 +179,7 @@ class Model:
         return save_model(self, path, overwrite=overwrite)
 
     def in_precision(self, precision: Precision) -> Model:
-        """Return the model with a fusion that computes in another precision; fp32 returns it unchanged.
-
-        Raises
-        ------
-        SelectionError
-            If there is no such precision.
-        """
+        """Return the model with a fusion that computes in another precision; fp32 returns it unchanged."""
         if precision not in get_args(Precision):
             raise SelectionError(f"precision={precision!r}; use {' or '.join(get_args(Precision))}")
         if precision == "fp32":
@@ -210,44 +201,7 @@ class Model:
 
     def summary(self) -> str:
         """Return a short description of a few lines."""
-        groups = ", ".join(f"{m} ({n})" for m, n in zip(self.schema.modalities, self.layout.sizes))
-        weights = sum(p.numel() for p in self.network.parameters())
-        first_species = ", ".join(self.species[:3]) + (", …" if len(self.species) > 3 else "")
-        prediction = (
-            "an encoder" if self.is_encoder else f"{len(self.species)} species ({first_species})"
-        )
-        return "\n".join(
-            [
-                f"geomiam model {self.id[:12]}: {prediction}",
-                *self._loss_lines(),
-                f"  modalities (tokens): {groups}",
-                f"  fusion: {self.config.fusion}, width {self.config.width}, {weights:,} weights",
-                f"  masking: {json.dumps(self.about.get('masking', {}))}",
-                *self._training(),
-            ]
-        )
-
-    def _loss_lines(self) -> list[str]:
-        """Return a line on quantity and loss; none for a model without species or recorded loss."""
-        if self.is_encoder or self.quantity is None:
-            return []
-        record = self.about.get("loss")
-        reason = f", {record['reason']}" if isinstance(record, dict) and "reason" in record else ""
-        return [f"  predicts: {self.quantity.name} (loss {loss_of(self.about)}{reason})"]
-
-    def _training(self) -> list[str]:
-        """Return lines on the rule that configured the training, and on its validation."""
-        rule, validation = self.about.get("rule"), self.about.get("validation")
-        lines = [f"  training, by the rule: {'; '.join(rule['settings'])}"] if rule else []
-        if rule and rule.get("inner_auc"):
-            lines.append(f"  members, chosen on spatial folds: {rule['fusion']}")
-        if validation:
-            auc = self.about["validation_auc"]["all"]
-            value = "unknown" if auc is None else f"{auc:.3f} ± {validation['standard_error']:.3f}"
-            folds = validation["folds"]
-            place = f"{folds} spatial folds" if folds > 1 else "a spatial hold-out"
-            lines.append(f"  validation AUC on {place}: {value}")
-        return lines
+        return summary(self)
 
     def __str__(self) -> str:
         return self.summary()
@@ -265,13 +219,3 @@ class Model:
 
 _HALVES: WeakKeyDictionary[Model, Model] = WeakKeyDictionary()
 """Copies in bfloat16, created at first use; only :meth:`Model.to` changes a model."""
-
-
-def _unknown_species(unknown: list[str], choices: tuple[str, ...]) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(unknown[0], choices, n=3)
-    hint = (
-        f"did you mean {close}?" if close else f"the first of {len(choices)}: {list(choices[:5])}"
-    )
-    return f"species {unknown} are not in the model; {hint}"

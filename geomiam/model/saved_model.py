@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,19 +40,9 @@ KEYS = {"format", "geomiam", "schema", "scaler", "species", "network", "link", "
 
 
 def save_model(model: Model, path: str | Path, *, overwrite: bool = False) -> Path:
-    """Write a model directory; an interrupted save leaves no directory.
-
-    Raises
-    ------
-    OutputExists
-        If ``path`` exists and ``overwrite`` is False, or is no model directory.
-    """
-    config = {
-        "format": FORMAT,
-        "geomiam": __version__,
-        **model.specification(),
-        "about": model.about,
-    }
+    """Write a model directory; an interrupted save leaves no directory."""
+    config = {"format": FORMAT, "geomiam": __version__, **model.specification()}
+    config["about"] = model.about
     with locked_output(path, overwrite, kind=MODEL) as target, atomic_path(target) as partial:
         partial.mkdir()
         state = model.network.state_dict()  # a backbone may hold one tensor under two names
@@ -60,9 +51,7 @@ def save_model(model: Model, path: str | Path, *, overwrite: bool = False) -> Pa
         (partial / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
         (partial / CARD).write_text(card(model), encoding="utf-8")
         copy_mode(partial / CARD, partial / WEIGHTS)
-        check_output(
-            target, overwrite, kind=MODEL
-        )  # again: a file may have been put there meanwhile
+        check_output(target, overwrite, kind=MODEL)  # again: a file may be there by now
     return target
 
 
@@ -101,7 +90,13 @@ def load_model(path: str | Path, *, backbones: Mapping[str, nn.Module] | None = 
     try:
         return _load(path, config, backbones or {})
     except ArtifactError as error:
-        raise ArtifactError(f"{error}{_versions(config)}") from error
+        version = str(config.get("geomiam"))[:40]
+        if version == __version__:
+            raise
+        raise ArtifactError(
+            f"{error}. The model was saved by geomiam {version}, this is geomiam {__version__}: load it "
+            f"with geomiam {version}, or train it again"
+        ) from error
 
 
 def _load(path: Path, config: dict, backbones: Mapping[str, nn.Module]) -> Model:
@@ -112,44 +107,17 @@ def _load(path: Path, config: dict, backbones: Mapping[str, nn.Module]) -> Model
         network = NetworkConfig(**config["network"])
         _check_backbones(path, network, backbones)
         check_counts(header, network, modalities=len(config["schema"]["modalities"]))
-        scaler, plan = _plan(config, network, backbones, source=str(path / CONFIG))
+        plan = _plan(config, network, backbones, source=str(path / CONFIG))
     check_weights(path / WEIGHTS, header, plan.network.state_dict())
     weights = read_weights(path / WEIGHTS, header, config)
     plan.network.to_empty(device="cpu")
     restore(plan.network, backbones, network)
     plan.network.load_state_dict(weights, strict=True)
-    return Model(
-        plan.schema,
-        scaler,
-        plan.species,
-        plan.config,
-        plan.network.eval(),
-        plan.link,
-        config["about"],
-    )
-
-
-def _versions(config: dict) -> str:
-    """Return a sentence with both versions if another one saved the model, else nothing."""
-    version = str(config.get("geomiam"))[:40]
-    if version == __version__:
-        return ""
-    return (
-        f". The model was saved by geomiam {version}, this is geomiam {__version__}: load it with "
-        f"geomiam {version}, or train it again"
-    )
+    return replace(plan, network=plan.network.eval(), about=config["about"])
 
 
 def as_model(model: Model | str | Path) -> Model:
-    """Return a model; a path is read with :func:`geomiam.load_model`.
-
-    Raises
-    ------
-    SelectionError
-        If it is neither a model nor a path.
-    ArtifactError
-        If the path holds no readable model.
-    """
+    """Return a model; a path is read with :func:`geomiam.load_model`."""
     if isinstance(model, (str, Path)):
         return load_model(model)
     if not isinstance(model, Model):
@@ -167,26 +135,26 @@ def card(model: Model) -> str:
         f"{cell(m.citation or '')} |"
         for m in model.schema.modalities.values()
     )
-    about = _readable(model.about)
-    return (
-        f"# {cell(model.schema.title or model.schema.name)}\n\n{block(model.summary())}\n\n"
-        "Predicts from any subset of these predictors; NaN means missing.\n\n"
-        f"| modality | variables | licence | citation |\n| --- | --- | --- | --- |\n{rows}\n\n"
-        f"{_validation(model)}## Training\n\n{block(json.dumps(about, indent=1))}\n\n"
-        f"{_meaning(model)}Maps of endangered species can reveal their sites: coarsen them before "
-        "sharing.\n"
+    paragraphs = [
+        f"# {cell(model.schema.title or model.schema.name)}",
+        block(model.summary()),
+        "Predicts from any subset of these predictors; NaN means missing.",
+        f"| modality | variables | licence | citation |\n| --- | --- | --- | --- |\n{rows}",
+    ]
+    if blocks := model.about.get("blocks") or model.about.get("validation", {}).get("blocks"):
+        size = f"{blocks['blocks']} blocks of {blocks['km']:g} km a side"
+        paragraphs.append(f"Validated on spatial blocks: {size} ({blocks['reason']}).")
+    paragraphs += ["## Training", block(json.dumps(_readable(model.about), indent=1))]
+    if model.quantity and not model.is_encoder:
+        paragraphs += ["## Predictions", model.quantity.meaning]
+    elif not model.is_encoder:
+        paragraphs.append(
+            "The loss of the training is not recorded: read the predictions as a ranking."
+        )
+    paragraphs.append(
+        "Maps of endangered species can reveal their sites: coarsen them before sharing.\n"
     )
-
-
-def _validation(model: Model) -> str:
-    """Return the paragraph on the spatial blocks of the validation."""
-    blocks = model.about.get("blocks") or model.about.get("validation", {}).get("blocks")
-    if not blocks:
-        return ""
-    return (
-        f"Validated on spatial blocks: {blocks['blocks']} blocks of {blocks['km']:g} km a side "
-        f"({blocks['reason']}).\n\n"
-    )
+    return "\n\n".join(paragraphs)
 
 
 def _readable(about: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,17 +165,8 @@ def _readable(about: Mapping[str, Any]) -> dict[str, Any]:
     return entries
 
 
-def _meaning(model: Model) -> str:
-    """Return a paragraph on the meaning of the predictions; nothing for a model without species."""
-    if model.is_encoder:
-        return ""
-    if model.quantity is None:
-        return "The loss of the training is not recorded: read the predictions as a ranking.\n\n"
-    return f"## Predictions\n\n{model.quantity.meaning}\n\n"
-
-
 def _read_config(path: Path) -> dict:
-    """Return the mapping in ``config.json``; its keys are not checked."""
+    """Return the mapping in ``config.json``, with any keys."""
     file = path / CONFIG
     try:
         regular_file(file, max_bytes=MOST_CONFIG_BYTES, error=ArtifactError)
@@ -254,31 +213,26 @@ def _check_backbones(
 
 
 def _plan(
-    config: dict,
-    network: NetworkConfig,
-    backbones: Mapping[str, nn.Module] | None,
-    *,
-    source: str,
-) -> tuple[Scaler, Model]:
-    """Return the scaler, and the model on the meta device: weights with a shape and no memory."""
+    config: dict, network: NetworkConfig, backbones: Mapping[str, nn.Module], *, source: str
+) -> Model:
+    """Return the model on the meta device: weights with a shape and no memory."""
     _check_nulls(config["schema"], path="schema")
-    schema, scaler = (
-        Schema.from_dict(config["schema"], location=source),
-        Scaler.from_dict(config["scaler"]),
-    )
+    schema = Schema.from_dict(config["schema"], location=source)
+    scaler = Scaler.from_dict(config["scaler"])
     scaler.check(schema)
     if not isinstance(config["species"], list):  # of a pre-trained model it is empty
         raise ValueError("'species' is not a list of names")
     if not isinstance(config["about"], dict):
         raise ValueError("'about' is not a mapping")
-    settings: dict[str, Any] = {
-        "scaler": scaler,
-        "species": check_species(config["species"]),
-        "config": network,
-        "backbones": backbones,
-    }
     with torch.device("meta"):
-        return scaler, Model.untrained(schema, **settings, link=config["link"])
+        return Model.untrained(
+            schema,
+            scaler=scaler,
+            species=check_species(config["species"]),
+            config=network,
+            backbones=backbones,
+            link=config["link"],
+        )
 
 
 def _check_nulls(value: Any, *, path: str) -> None:

@@ -34,25 +34,18 @@ FACTS = ("schema", "scaler", "species", "network", "link")
 
 @dataclass(frozen=True)
 class Header:
-    """Header of a file of weights.
-
-    ``tensors`` has type, shape and last byte by name; ``model_id`` is empty if the file has none.
-    """
+    """Header of a file of weights."""
 
     tensors: dict[str, tuple[str, list[int], int]]
+    """Type, shape and last byte by name."""
     model_id: str
+    """Empty if the file has none."""
     size: int
     """Bytes of weights in the file."""
 
 
 def read_header(file: Path) -> Header:
-    """Read the header of a safetensors file.
-
-    Raises
-    ------
-    ArtifactError
-        If it is missing, is no regular file, is too long, or describes no tensors.
-    """
+    """Read the header of a safetensors file; refuse one that is too long or describes no tensors."""
     if not file.exists():
         raise ArtifactError(f"{file.parent} is no model directory: {file.name} is missing")
     regular_file(file, error=ArtifactError)
@@ -72,13 +65,7 @@ def read_header(file: Path) -> Header:
 
 
 def check_counts(header: Header, network: NetworkConfig, *, modalities: int) -> None:
-    """Refuse a configuration with more modules than the file has tensors, before they are built.
-
-    Raises
-    ------
-    ArtifactError
-        The message has both numbers.
-    """
+    """Refuse a configuration with more modules than the file has tensors, before they are built."""
     alone = [network.member(i) for i in range(network.members)]
     blocks = [sum(m.fusions[0].count_blocks(m, modalities=modalities)) for m in alone]
     minimum = sum(modalities + BLOCK_TENSORS * count for count in blocks)
@@ -90,13 +77,7 @@ def check_counts(header: Header, network: NetworkConfig, *, modalities: int) -> 
 
 
 def check_weights(file: Path, header: Header, expected: Mapping[str, Tensor]) -> None:
-    """Compare the header with the tensors that the configuration implies, which have no memory yet.
-
-    Raises
-    ------
-    ArtifactError
-        The message names the tensor, or both sizes.
-    """
+    """Compare the header with the tensors that the configuration implies, which have no memory yet."""
     total = sum(v.numel() for v in expected.values())
     if total > MOST_WEIGHTS:
         raise ArtifactError(f"the configuration implies {total:,} weights, over {MOST_WEIGHTS:,}")
@@ -119,13 +100,7 @@ def check_weights(file: Path, header: Header, expected: Mapping[str, Tensor]) ->
 
 
 def read_weights(file: Path, header: Header, config: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Read the weights; check that they are finite and that they are the saved ones.
-
-    Raises
-    ------
-    ArtifactError
-        If they are damaged, not finite, or do not have the id in the header.
-    """
+    """Read the weights; refuse any that are damaged, not finite, or not those of the id in the header."""
     with refusing(ArtifactError, f"{file} is damaged; save the model again"):
         weights = load_file(file)
     for name, tensor in weights.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -13,6 +13,15 @@ from geomiam.networks.config import BackboneSettings, NetworkConfig
 from geomiam.schema.schema import Schema
 from geomiam.schema.variable import OWN_DIMS, Variable
 from geomiam.tokens.tokenizers import BackboneTokenizer, Tokenizers
+
+ONE_TOKEN: dict[str, Any] = {
+    "whole": True,
+    "window": None,
+    "patch": None,
+    "symbols": None,
+    "breakpoints": "gaussian",
+}
+"""Settings of a variable that a backbone encodes."""
 
 
 class Backbone(Protocol):
@@ -59,47 +68,27 @@ class Backbone(Protocol):
 def with_backbones(
     schema: Schema, config: NetworkConfig, backbones: Mapping[str, nn.Module]
 ) -> tuple[Schema, NetworkConfig, dict[str, nn.Module]]:
-    """Use backbones as tokenizers of variables.
+    """Use backbones, by variable or by modality of one variable, as tokenizers.
 
-    Parameters
-    ----------
-    schema : Schema
-        Bound.
-    config : NetworkConfig
-    backbones : mapping of str to torch.nn.Module
-        By variable, or by modality of one variable.
-
-    Returns
-    -------
-    tuple
-        The schema with these variables as one token each, the configuration with the settings of the
-        backbones, and the backbones by variable.
-
-    Raises
-    ------
-    BackboneError
-        If a name is no variable that can have a backbone, or a module is no backbone.
+    Return the bound schema with these variables as one token each, the configuration with the settings of
+    the backbones, and the backbones by variable.
     """
-    modules = {_variable(schema, name).name: _check(name, m) for name, m in backbones.items()}
-    variables = {n: _as_one_token(schema.variables[n]) for n in modules}
-    settings = {n: _settings(m) for n, m in modules.items()}
-    return (
-        schema.replace(variables) if modules else schema,
-        config.model_copy(update={"encoders": settings}),
-        modules,
-    )
+    modules, variables, settings = {}, {}, {}
+    for name, module in backbones.items():
+        variable = _variable(schema, name)
+        modules[variable.name] = _check(name, module)
+        fields = {k: getattr(variable, k) for k in Variable.model_fields}
+        variables[variable.name] = Variable(**{**fields, **ONE_TOKEN})
+        is_frozen = not any(p.requires_grad for p in module.parameters())
+        settings[variable.name] = BackboneSettings(width=int(module.width), frozen=is_frozen)  # type: ignore[arg-type]
+    config = config.model_copy(update={"encoders": settings})
+    return schema.replace(variables) if modules else schema, config, modules
 
 
 def copies_of(
     backbones: Mapping[str, nn.Module], settings: Mapping[str, BackboneSettings]
 ) -> dict[str, nn.Module]:
-    """Return copies of backbones as their settings require, one for each variable with settings.
-
-    Raises
-    ------
-    BackboneError
-        If there is none for a variable, or it has another width.
-    """
+    """Return copies of backbones as their settings require, one for each variable with settings."""
     if missing := sorted(set(settings) - set(backbones)):
         raise BackboneError(
             f"the network has backbones of {missing}, but none was given: "
@@ -136,7 +125,14 @@ def _variable(schema: Schema, name: str) -> Variable:
     if name in schema.variables:
         variable = schema.variables[name]
     elif name in schema.modalities:
-        variable = _single_variable(name, list(schema.modalities[name].variables.values()))
+        variable, *further = schema.modalities[name].variables.values()
+        if further:
+            names = [v.name for v in (variable, *further)]
+            raise BackboneError(
+                f"modality '{name}' has {len(names)} variables {names}, a backbone takes one: name it, or "
+                f"stack them with ds.assign({name}=ds[{names}].to_dataarray('band')).drop_vars({names}) "
+                f"and put '{name}' in the schema"
+            )
     else:
         raise BackboneError(
             f"backbones= names '{name}', which is no variable or modality; there are "
@@ -148,17 +144,6 @@ def _variable(schema: Schema, name: str) -> Variable:
             f"vector: leave '{name}' out of backbones="
         )
     return variable
-
-
-def _single_variable(name: str, variables: list[Variable]) -> Variable:
-    if len(variables) == 1:
-        return variables[0]
-    names = [v.name for v in variables]
-    raise BackboneError(
-        f"modality '{name}' has {len(names)} variables {names}, a backbone takes one: name it, or "
-        f"stack them with ds.assign({name}=ds[{names}].to_dataarray('band')).drop_vars({names}) and "
-        f"put '{name}' in the schema"
-    )
 
 
 def _check(name: str, backbone: nn.Module) -> nn.Module:
@@ -173,23 +158,3 @@ def _check(name: str, backbone: nn.Module) -> nn.Module:
             f"the backbone of '{name}' has width {width!r}; set module.width = <numbers it returns per row>"
         )
     return backbone
-
-
-def _as_one_token(variable: Variable) -> Variable:
-    fields = {k: getattr(variable, k) for k in Variable.model_fields}
-    return Variable(
-        **{
-            **fields,
-            "whole": True,
-            "window": None,
-            "patch": None,
-            "symbols": None,
-            "breakpoints": "gaussian",
-        }
-    )
-
-
-def _settings(backbone: nn.Module) -> BackboneSettings:
-    """Return the settings that a saved model records."""
-    is_frozen = not any(p.requires_grad for p in backbone.parameters())
-    return BackboneSettings(width=int(backbone.width), frozen=is_frozen)  # type: ignore[arg-type]

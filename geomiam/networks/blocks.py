@@ -1,17 +1,17 @@
-"""The transformer block of all fusions, and the gathering of visible tokens.
+"""The transformer block of all fusions, with dropout for tokens that stand for several.
 
 Shapes: n rows, t tokens, r tokens that are read out, d width, h heads, e = d / h.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from math import prod
+from typing import Generic, TypeVar, cast, overload
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from geomiam.networks.dropout import drop
 
 HIDDEN = -1e9
 """Attention logit of a hidden key.
@@ -28,8 +28,7 @@ class TransformerBlock(nn.Module):
         y   = x + W_o Attention(W_q LN(x), W_k LN(x), W_v LN(x))
         out = y + W_2 ReLU(W_1 LN(y))
 
-    The hidden width of the feed-forward layer is 4/3 of d. A subclass with another feed-forward layer
-    passes ``feed_forward=False`` and defines its own.
+    A subclass with another feed-forward layer passes ``feed_forward=False`` and defines it.
     """
 
     collapses: bool = True
@@ -56,29 +55,15 @@ class TransformerBlock(nn.Module):
         copies: int | Tensor = 1,
         load_mask: Tensor | None = None,
     ) -> Tensor:
-        """Apply attention and the feed-forward layer to the tokens of each row.
+        """Return tokens ``(n, r, d)`` after the block, of tokens ``(n, t, d)``.
 
-        Parameters
-        ----------
-        x : Tensor
-            ``(n, t, d)``.
-        bias : Tensor, optional
-            Added to the attention logits of the keys; broadcasts to ``(n, h, r, t)``.
-        read : int, optional
-            Return only the first ``read`` tokens. The last block of a fusion computes only these.
-        copies : int or Tensor
-            Number of equal tokens that the last token stands for; or one number per token ``(n, t)``.
-            ``bias`` must contain its logarithm.
-        load_mask : Tensor, optional
-            Boolean ``(n or 1, t)``: tokens that count as load of experts. Default: all visible tokens.
-
-        Returns
-        -------
-        Tensor
-            ``(n, r, d)``.
+        ``bias`` is added to the attention logits of the keys; it broadcasts to ``(n, h, r, t)``. Only the
+        first ``read`` tokens are computed. ``copies`` is the number of tokens that the last one stands
+        for, or that each does ``(n, t)``; ``bias`` contains its logarithm. ``load_mask (n or 1, t)`` are
+        the tokens that count as load of experts; default: all visible ones.
         """
-        y = self.attend(x[:, :read], *self.project(x, read), bias=bias, copies=copies)
-        return self.feed_forward(y, copies, bias=bias, load_mask=load_mask)
+        x = self.attend(x[:, :read], *self.project(x, read), bias=bias, copies=copies)
+        return self.feed_forward(x, copies, bias=bias, load_mask=load_mask)
 
     def project(self, x: Tensor, read: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries ``(n, r, d)``, keys and values ``(n, t, d)`` of tokens ``(n, t, d)``."""
@@ -96,15 +81,11 @@ class TransformerBlock(nn.Module):
         bias: Tensor | None = None,
         copies: int | Tensor = 1,
     ) -> Tensor:
-        """Add attention to tokens ``(n, r, d)``.
-
-        ``q`` are queries ``(n, r, d)``, ``k`` and ``v`` are keys and values ``(n, t, d)``.
-        """
-        q, k, v = self.split(q), self.split(k), self.split(v)  # (n, h, r or t, e)
-        attention = self.dense_attention(q, k, v, bias, copies)
+        """Add attention of queries ``(n, r, d)`` to keys and values ``(n, t, d)`` to tokens ``(n, r, d)``."""
+        attention = self.attention(self.split(q), self.split(k), self.split(v), bias, copies)
         return self.add_attention(x, attention, copies)
 
-    def dense_attention(
+    def attention(
         self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, copies: int | Tensor = 1
     ) -> Tensor:
         """Return softmax(q kᵀ / √e + bias) v ``(n, h, r, e)``; keys and values are ``(n, h, t, e)``."""
@@ -128,24 +109,18 @@ class TransformerBlock(nn.Module):
         bias: Tensor | None = None,
         load_mask: Tensor | None = None,
     ) -> Tensor:
-        """Add the feed-forward layer to tokens ``(..., d)``.
-
-        Only experts read ``bias`` and ``load_mask``.
-        """
-        hidden = drop(self._hidden(x), self.drop_share, copies=copies)
+        """Add the feed-forward layer to tokens ``(..., d)``; only experts read ``bias`` and ``load_mask``."""
+        hidden = drop(self.hidden(x), self.drop_share, copies=copies)
         return x + drop(self.forward_out(hidden), self.drop_share, copies=copies)
 
     def feed_forward_mean(
         self, x: Tensor, weight: Tensor, load_mask: Tensor | None = None
     ) -> Tensor:
-        """Return the weighted mean ``(n, d)`` over tokens ``(n, t, d)`` after the feed-forward layer.
+        """Return the mean ``(n, d)`` of tokens ``(n, t, d)`` after the feed-forward layer; Σ weight = 1."""
+        # W_2 is linear: it is applied once to the mean and not to t tokens.
+        return weight @ x + self.forward_out(weight @ self.hidden(x))
 
-        The product with W_2 is linear, so it is applied once to the mean and not to t tokens.
-        ``weight (t,)`` sums to 1.
-        """
-        return weight @ x + self.forward_out(weight @ self._hidden(x))
-
-    def _hidden(self, x: Tensor) -> Tensor:
+    def hidden(self, x: Tensor) -> Tensor:
         """Return ReLU(W_1 LN(x)) ``(..., 4/3 d)`` of tokens ``(..., d)``."""
         return F.relu(self.forward_in(self.norm_forward(x)), inplace=True)
 
@@ -170,30 +145,50 @@ def key_bias(visible: Tensor, dtype: torch.dtype) -> Tensor:
     return bias.masked_fill(~visible, HIDDEN)[:, None, None, :]
 
 
-def rows_of_equal_length(visible: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Group rows by their number of visible tokens, so that no hidden token is computed.
+def drop(x: Tensor, share: float, *, copies: int | Tensor = 1, axis: int = 1) -> Tensor:
+    """Set a share of ``x (n, …, t, …)`` to zero and scale the rest, so that the mean stays.
 
-    Parameters
-    ----------
-    visible : Tensor
-        Boolean ``(n, t)``.
-
-    Yields
-    ------
-    rows : Tensor
-        ``(b,)`` rows with k visible tokens.
-    tokens : Tensor
-        ``(b, k)`` positions of these tokens, in order.
+    ``copies`` is the number of equal tokens that the last position along ``axis``, 1 or −1, stands for, or
+    one number per position ``(n, t)``.
     """
-    counts = visible.sum(1)
-    order = torch.argsort(visible.to(torch.uint8), dim=1, descending=True, stable=True)
-    for k in counts.unique().tolist():
-        rows = torch.nonzero(counts == k).squeeze(1)
-        yield rows, order[rows, :k]
+    if not share:
+        return x
+    if x.device.type != "cpu":
+        noise = torch.empty_like(x).bernoulli_(1 - share).div_(1 - share)
+    else:
+        # Torch draws CPU dropout number by number; 16 bits of a 64-bit word per element are ten times faster.
+        count = prod(x.shape)
+        words = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)
+        threshold = round(share * 2**16)  # of the 2^16 values of an element, so many mean 0
+        keep = words.view(torch.int16)[:count].view(x.shape) >= threshold - 2**15
+        noise = keep.to(x.dtype).mul_(2**16 / (2**16 - threshold))
+    # With independent noise the mean of k tokens has 1/k of the variance of one: scale it by k^(-1/2).
+    if isinstance(copies, Tensor):
+        n, t = copies.shape
+        shape = (n, *[1] * (x.ndim - 2), t) if axis == -1 else (n, t, *[1] * (x.ndim - 2))
+        noise.sub_(1).mul_(copies.clamp(min=1).rsqrt().to(noise.dtype).view(shape)).add_(1)
+    elif copies > 1:
+        noise.select(axis, -1).sub_(1).mul_(copies**-0.5).add_(1)
+    return x * noise
 
 
-def gather(tokens: Tensor, rows: Tensor, index: Tensor) -> Tensor:
-    """Return the tokens ``(b, k, d)`` of ``rows (b,)`` at positions ``index (b, k)``."""
-    if index.shape == tokens.shape[:2]:  # all tokens of all rows, in order
-        return tokens
-    return tokens[rows.unsqueeze(1), index]
+M = TypeVar("M", bound=nn.Module)
+
+
+class Modules(nn.ModuleList, Generic[M]):
+    """A :class:`torch.nn.ModuleList` whose items are of type ``M`` for type checkers."""
+
+    def __init__(self, modules: Iterable[M] = ()):
+        super().__init__(modules)
+
+    def __iter__(self) -> Iterator[M]:
+        return cast("Iterator[M]", super().__iter__())
+
+    @overload
+    def __getitem__(self, idx: slice) -> Modules[M]: ...
+
+    @overload
+    def __getitem__(self, idx: int) -> M: ...
+
+    def __getitem__(self, idx: int | slice) -> M | Modules[M]:
+        return cast("M | Modules[M]", super().__getitem__(idx))

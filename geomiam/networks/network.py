@@ -11,12 +11,11 @@ from torch import Tensor, nn
 
 from geomiam.errors import SchemaError
 from geomiam.networks.backbones import backbones_of, copies_of
+from geomiam.networks.blocks import Modules
 from geomiam.networks.config import NetworkConfig
-from geomiam.networks.explainer import Explainer
 from geomiam.networks.fusion.protocol import CoalitionView
 from geomiam.networks.fusion.registry import FUSIONS
-from geomiam.networks.length_buckets import VisibleTokens
-from geomiam.networks.modules import Modules
+from geomiam.networks.pooling import VisibleTokens
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.rows import Rows
 from geomiam.tokens.select import group_masks
@@ -79,11 +78,6 @@ class Member(nn.Module):
         return torch.relu(self.norm(x.float()))
 
     @property
-    def feature_width(self) -> int:
-        """Number f of features that the head reads."""
-        return self.fusion.feature_width
-
-    @property
     def dtype(self) -> torch.dtype:
         """Precision of the fusion; tokenizers, LayerNorm and head stay float32."""
         return next((p.dtype for p in self.fusion.parameters()), torch.float32)
@@ -110,8 +104,17 @@ class Network(nn.Module):
         alone = [config.member(i) for i in range(config.members)]
         members = [Member(c, layout=layout, classes=classes, backbones=backbones) for c in alone]
         self.members = Modules(members)
-        width, groups = sum(m.feature_width for m in members), _groups(layout)
-        self.head = _head(width, species)
+        groups = group_masks(layout)
+        if len(groups) > MOST_GROUPS:
+            raise SchemaError(
+                f"the schema has {len(groups)} groups, and a map has flags for {MOST_GROUPS}; join them: "
+                "geomiam.infer_schema(sites, modalities={'climate': ['bio*'], ...}), or 'groups:' in the "
+                "catalog"
+            )
+        width = sum(m.fusion.feature_width for m in members)
+        with warnings.catch_warnings():  # a pre-trained model has no species
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+            self.head = nn.Linear(width, species)
         if any(m.fusion.branched for m in members):  # the base value is not learned; see `set_base`
             nn.init.zeros_(self.head.bias).requires_grad_(False)
         self.owner = np.stack(list(groups.values())).argmax(0)
@@ -142,10 +145,7 @@ class Network(nn.Module):
         return torch.cat([m.features(x, visible) for m, x in zip(self.members, parts)], -1)
 
     def view(self, values: list[Tensor], observed: Tensor, coalitions: Tensor) -> View:
-        """Return a view of n rows in ``coalitions (c, t)``, which computes shared parts once.
-
-        It is for evaluation only, where there is no dropout.
-        """
+        """Return a view of n rows in ``coalitions (c, t)`` that computes shared parts once; no dropout."""
         rows = [Rows(m.tokenizers, values, observed, m.dtype) for m in self.members]
         views = [(m, m.fusion.view(r, coalitions)) for m, r in zip(self.members, rows)]
         return View(views, rows[0], coalitions)
@@ -176,10 +176,7 @@ class View:
     def states(
         self, rows: Tensor, coalition: int, owner: Tensor, groups: int
     ) -> tuple[Tensor, Tensor]:
-        """Return features ``(r, m·f)`` in one coalition, and last tokens by group ``(r, G, m·d)``.
-
-        Only fusions with ``learned_explainer`` have it.
-        """
+        """Return features ``(r, m·f)`` in one coalition, and last tokens by group ``(r, G, m·d)``."""
         parts = [(m, v.states(rows, coalition, owner, groups)) for m, v in self.members]
         features = torch.cat([m.activate(x) for m, (x, _) in parts], -1)
         return features, torch.cat([states for _, (_, states) in parts], -1).float()
@@ -189,11 +186,9 @@ class View:
         return self.rows.visible[rows] & self.coalitions[coalition]
 
     def twins(self, tokens: Tensor) -> Tensor:
-        """Return the first row ``(n,)`` that equals each row in the tokens of ``tokens (t,)``.
-
-        Where outputs are ranked, equal inputs must give equal outputs to the last bit. Matrix products
-        do not guarantee that.
-        """
+        """Return the first row ``(n,)`` that equals each row in the tokens of ``tokens (t,)``."""
+        # Where outputs are ranked, equal inputs must give equal outputs to the last bit, and matrix
+        # products do not guarantee that.
         first, same = self.rows.distinct(torch.nonzero(tokens).squeeze(1).tolist())
         return first[same]
 
@@ -209,19 +204,32 @@ def join(networks: Sequence[Network], into: Network) -> Network:
     return into
 
 
-def _groups(layout: Layout) -> dict[str, np.ndarray]:
-    """Return the groups of the layout; refuse more than the flags in ``observed`` can hold."""
-    groups = group_masks(layout)
-    if len(groups) > MOST_GROUPS:
-        raise SchemaError(
-            f"the schema has {len(groups)} groups, and a map has flags for {MOST_GROUPS}; join them: "
-            "geomiam.infer_schema(sites, modalities={'climate': ['bio*'], ...}), or 'groups:' in the "
-            "catalog"
-        )
-    return groups
+class Explainer(nn.Module):
+    """Predict the Shapley values of G groups for s species in one pass, from a frozen network's states.
 
+    After FastSHAP (Jethani et al. 2022, ICLR). It learns from coalitions. The difference between the sum
+    of its values and the gain of the frozen network is divided equally among the groups that are present.
+    ``width`` is that of the features that the head reads, ``hidden`` that of the two hidden layers.
+    """
 
-def _head(width: int, species: int) -> nn.Linear:
-    with warnings.catch_warnings():  # a pre-trained model has no species
-        warnings.filterwarnings("ignore", "Initializing zero-element tensors")
-        return nn.Linear(width, species)
+    def __init__(self, groups: int, *, width: int, species: int, hidden: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        # These names are in saved models: ``own`` reads a group's state, ``whole`` the row's features.
+        self.own, self.whole = nn.Linear(width, hidden), nn.Linear(width, hidden)
+        self.identity = nn.Parameter(torch.randn(groups, hidden) * 0.02)
+        self.inner, self.out = nn.Linear(hidden, hidden), nn.Linear(hidden, species)
+
+    def forward(self, states: Tensor, features: Tensor, present: Tensor, gain: Tensor) -> Tensor:
+        """Return values ``(n, G, s)``; exactly 0 for groups outside boolean ``present (n, G)``.
+
+        ``states (n, G, d)`` are the frozen network's last tokens, averaged by group, ``features (n, d)``
+        those that its head reads. ``gain (n, s)`` is v(all) − v(∅), the sum of the values.
+        """
+        x = self.own(self.norm(states)) + self.whole(features).unsqueeze(1) + self.identity
+        values = self.out(torch.relu(self.inner(torch.relu(x))))
+        mask = present.unsqueeze(-1).to(values.dtype)
+        values = values * mask
+        # Efficiency: Σ_g φ_g = v(all) − v(∅).
+        remainder = (gain - values.sum(1)) / mask.sum(1).clamp(min=1)
+        return values + remainder.unsqueeze(1) * mask

@@ -136,23 +136,26 @@ class Layout:
 
     @classmethod
     def of(cls, schema: Schema) -> Layout:
-        """Lay out the tokens of a bound schema.
-
-        Raises
-        ------
-        SchemaError
-            If dims or labels of a variable are unknown, or there are more than MOST_TOKENS tokens.
-        """
+        """Lay out the tokens of a bound schema."""
         unbound = [v.name for v in schema.variables.values() if not v.bound]
         if unbound:
             raise SchemaError(
                 f"dims or labels of {unbound} are unknown; call geomiam.data.predictors.bind(schema, dataset)"
             )
-        _check_count(schema)
+        counts = {v.name: _most_tokens(v) for v in schema.variables.values()}
+        if (total := sum(counts.values())) > MOST_TOKENS:
+            largest = max(counts, key=counts.__getitem__)
+            raise SchemaError(
+                f"the schema has {total:,} tokens, more than {MOST_TOKENS:,}; '{largest}' alone has "
+                f"{counts[largest]:,}: set a larger 'patch:' or 'window:', or leave labels out"
+            )
         parts: list[Part] = []
         start = 0
         for modality in schema.modalities.values():
-            for variables in _together(list(modality.variables.values())):
+            members = modality.variables.values()
+            shared = [[v for v in members if v.kind == kind] for kind in TOGETHER]
+            alone = [[v] for v in members if v.kind not in TOGETHER]
+            for variables in filter(None, shared + alone):
                 spans = []
                 for v in variables:
                     spans.append(Span(v, modality.name, start, _places(v)))
@@ -188,28 +191,11 @@ class Layout:
         return {s.variable.name for s in self.spans if visible[s.start : s.start + s.size].any()}
 
 
-def _check_count(schema: Schema) -> None:
-    """Refuse a schema of too many tokens before they are laid out."""
-    counts = {v.name: _most_tokens(v) for v in schema.variables.values()}
-    if (total := sum(counts.values())) > MOST_TOKENS:
-        largest = max(counts, key=counts.__getitem__)
-        raise SchemaError(
-            f"the schema has {total:,} tokens, more than {MOST_TOKENS:,}; '{largest}' alone has "
-            f"{counts[largest]:,}: set a larger 'patch:' or 'window:', or leave labels out"
-        )
-
-
 def _most_tokens(variable: Variable) -> int:
     """Return an upper bound of a variable's tokens without laying them out; a date counts as one."""
     cut = len(variable.dims) - windowed_dims(variable)
     width = 1 if isinstance(variable.window, str) else _width(variable)
     return prod(ceil(n / (width if i >= cut else 1)) for i, n in enumerate(variable.sizes))
-
-
-def _together(variables: list[Variable]) -> list[list[Variable]]:
-    shared = [[v for v in variables if v.kind == kind] for kind in TOGETHER]
-    alone = [[v] for v in variables if v.kind not in TOGETHER]
-    return [batch for batch in shared if batch] + alone
 
 
 def windowed_dims(variable: Variable) -> int:
@@ -226,22 +212,19 @@ def segments(variable: Variable) -> tuple[tuple[int, ...], ...]:
 
 def _places(variable: Variable) -> tuple[tuple[tuple[int, ...], ...], ...]:
     cut = len(variable.dims) - windowed_dims(variable)
-    if isinstance(window := variable.window, str):
-        return (*(_chunk(n, 1) for n in variable.sizes[:cut]), _by_date(variable, window))
-    width = _width(variable)
-    return tuple(_chunk(n, width if i >= cut else 1) for i, n in enumerate(variable.sizes))
-
-
-def _by_date(variable: Variable, window: str) -> tuple[tuple[int, ...], ...]:
+    if not isinstance(window := variable.window, str):
+        width = _width(variable)
+        return tuple(_chunk(n, width if i >= cut else 1) for i, n in enumerate(variable.sizes))
     dim = variable.dims[-1]
     try:
-        return tuple(periods(variable.labels[dim], window))
+        by_date = tuple(periods(variable.labels[dim], window))
     except ValueError as error:
         raise SchemaError(
             f"'{variable.name}' has window: {window}, but the labels of '{dim}' are not all dates "
             f"({error}): label them with ds.assign_coords({dim}=<dates>), or set window: to a number "
             "of steps"
         ) from None
+    return (*(_chunk(n, 1) for n in variable.sizes[:cut]), by_date)
 
 
 def _width(variable: Variable) -> int:

@@ -15,17 +15,10 @@ COMPARED = 1024
 
 
 class Rows:
-    """n rows of values, of which any tokens of any rows can be computed.
+    """n rows of values ``(n, tokens, width)`` per part, of which any tokens of any rows can be computed.
 
-    Parameters
-    ----------
-    tokenizers : Tokenizers
-    values : list of Tensor
-        ``(n, tokens, width)`` per part; NaN = not observed.
-    visible : Tensor
-        Boolean ``(n, t)``.
-    dtype : torch.dtype
-        Type of the tokens. They are computed in float32, since a sine needs all digits of its argument.
+    NaN is not observed; ``visible`` is boolean ``(n, t)``. Tokens are computed in float32, since a sine
+    needs all digits of its argument, and returned in ``dtype``.
     """
 
     def __init__(
@@ -35,8 +28,7 @@ class Rows:
         visible: Tensor,
         dtype: torch.dtype = torch.float32,
     ):
-        self.tokenizers, self.values, self.visible = tokenizers, values, visible
-        self.dtype = dtype
+        self.tokenizers, self.values, self.visible, self.dtype = tokenizers, values, visible, dtype
 
     def tokens(self, rows: Tensor, index: Sequence[int]) -> Tensor:
         """Return tokens ``(r, k, d)`` at ``index (k,)`` of ``rows (r,)``; hidden ones are arbitrary."""
@@ -53,29 +45,22 @@ class Rows:
         return all_vectors if order == list(range(start)) else all_vectors[:, order]
 
     def distinct(self, index: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return distinct rows ``(u,)`` in the tokens of ``index``, and the one that each row equals ``(n,)``.
-
-        Long rows are not compared, and count as different.
-        """
+        """Return distinct rows ``(u,)`` in the tokens of ``index``, and the one that each row equals ``(n,)``."""
         positions = torch.arange(len(self.visible), device=self.visible.device)
         is_visible = self.visible.any(0).tolist()  # tokens that no row has are equal in all rows
         index = [t for t in index if is_visible[t]]
-        parts = [self._bits(x, s.start, index) for _, x, s in self._parts(index)]
+        parts = []
+        for _, x, span in self._parts(index):
+            # Values as integers, in which all NaN are equal.
+            columns = [t - span.start for t in index if span.start <= t < span.stop]
+            values = torch.where(self.visible[:, span].unsqueeze(-1), x, torch.nan)[:, columns]
+            parts.append(values.reshape(len(x), -1).cpu().numpy().view(np.int32))
         if not parts or sum(b[:1].nbytes for b in parts) > COMPARED:
-            return positions, positions
+            return positions, positions  # long rows count as different
         bits = np.ascontiguousarray(np.concatenate(parts, 1))
         row_bytes = bits.view(np.dtype((np.void, bits.shape[1] * bits.itemsize))).ravel()
         _, first, equal_to = np.unique(row_bytes, return_index=True, return_inverse=True)
-        return torch.as_tensor(first, device=positions.device), torch.as_tensor(
-            equal_to, device=positions.device
-        )
-
-    def _bits(self, x: Tensor, start: int, index: Sequence[int]) -> np.ndarray:
-        """Return values ``(n, …)`` of tokens as integers, in which all NaN are equal."""
-        columns = [t - start for t in index if start <= t < start + x.shape[1]]
-        is_visible = self.visible[:, start : start + x.shape[1]].unsqueeze(-1)
-        token_values = torch.where(is_visible, x, torch.nan)[:, columns]
-        return token_values.reshape(len(x), -1).cpu().numpy().view(np.int32)
+        return torch.as_tensor(first).to(positions), torch.as_tensor(equal_to).to(positions)
 
     def _parts(self, index: Sequence[int]) -> list[tuple[int, Tensor, slice]]:
         """Return number, values and token positions of each part with a token in ``index``."""

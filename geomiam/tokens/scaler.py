@@ -1,4 +1,9 @@
-"""Means, deviations and classes of the training sites, by variable name."""
+"""Means, deviations, classes and ranges of the training sites, by variable name.
+
+Numbers have a range per channel, feature or date, as they have a mean. The range of a categorical
+variable is its classes in training. Angles have no range. A value that is not finite is missing and not
+outside.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +26,8 @@ LARGEST_CODE = 2**24
 """Below it float32 holds every whole number."""
 POOLED = {"series": 1, "image": 2}
 """Trailing dims that share one mean, by kind."""
+NEVER = (1.0, 0.0)
+"""Limits of a predictor that training never observed: every value is outside."""
 
 
 @dataclass(frozen=True)
@@ -53,21 +60,14 @@ class Scaler:
         return {k: {n: a.tolist() for n, a in v.items()} for k, v in entries.items()}
 
     def check(self, schema: Schema) -> None:
-        """Refuse a scaler that does not fit the variables of a bound schema.
-
-        Raises
-        ------
-        ValueError
-            The message names the variable.
-        """
+        """Raise ValueError if the scaler does not fit the variables of a bound schema."""
         for name, variable in schema.variables.items():
+            fits = True
             if variable.kind == "categorical":
                 fits = name in self.classes and self.classes[name].ndim == 1
             elif variable.kind != "circular" and variable.bound:
                 shape = variable.sizes[: own_moments(variable)]
                 fits = all(name in s and s[name].shape == shape for s in (self.mean, self.std))
-            else:
-                fits = True
             if variable.symbols and variable.bound:
                 fits = fits and self._fits_symbols(variable)
             if not fits:
@@ -114,55 +114,89 @@ class Scaler:
 
 
 def fit_scaler(arrays: Mapping[str, np.ndarray], schema: Schema) -> Scaler:
-    """Fit the scaler on training sites; NaN is ignored.
-
-    Parameters
-    ----------
-    arrays : mapping of str to numpy.ndarray
-        ``(n, *own dims)`` per variable.
-    schema : Schema
-    """
-    _warn_of_empty(arrays, schema)
-    mean, std, classes = {}, {}, {}
-    for name, variable in schema.variables.items():
-        if variable.kind == "categorical":
-            classes[name] = _classes(arrays[name], name)
-        elif variable.kind != "circular":  # an angle has no mean to subtract
-            mean[name], std[name] = _moments(arrays[name], variable)
-    return _with_symbols(Scaler(mean, std, classes), arrays, schema)
-
-
-def _warn_of_empty(arrays: Mapping[str, np.ndarray], schema: Schema) -> None:
-    """Warn of variables without a value; the rest of their modality would conceal them."""
+    """Fit the scaler on training sites, arrays ``(n, *own dims)`` by variable; NaN is ignored."""
     empty = [n for n in schema.variables if not np.isfinite(arrays[n]).any()]
     if empty and len(empty) < len(schema.variables):
-        warn(
+        warn(  # the rest of their modality would conceal them
             f"{len(empty)} of {len(schema.variables)} predictors have no value at any training site: "
             f"{', '.join(empty[:8])}; the model learns nothing from them: check their source, or leave them out of the "
             "schema",
             NeverObserved,
         )
-
-
-def _with_symbols(scaler: Scaler, arrays: Mapping[str, np.ndarray], schema: Schema) -> Scaler:
-    """Return the scaler with breakpoints between symbols and ranges of the training segments."""
-    edges, ranges = {}, {}
+    scaler = Scaler({}, {}, {})
     for name, variable in schema.variables.items():
+        x = arrays[name]
+        if variable.kind == "categorical":
+            scaler.classes[name] = _classes(x, name)
+        elif variable.kind != "circular":  # an angle has no mean to subtract
+            scaler.mean[name], scaler.std[name] = _moments(x, variable)
         if variable.symbols:
-            means = segment_means(arrays[name], variable, scaler).swapaxes(0, 1)
+            means = segment_means(x, variable, scaler).swapaxes(0, 1)
             quantile_means = means if variable.breakpoints == "quantile" else [None] * len(means)
-            edges[name] = np.stack([breakpoints(variable.symbols, m) for m in quantile_means])
-            ranges[name] = np.stack([_range(m[np.isfinite(m)]) for m in means])
-    return replace(scaler, edges=edges, ranges=ranges)
+            edges = [breakpoints(variable.symbols, m) for m in quantile_means]
+            finite = [m[np.isfinite(m)] for m in means]
+            ranges = [[m.min(), m.max()] if m.size else [0.0, 0.0] for m in finite]
+            scaler.edges[name], scaler.ranges[name] = np.stack(edges), np.array(ranges)
+    return scaler
+
+
+def with_limits(scaler: Scaler, arrays: Mapping[str, np.ndarray], schema: Schema) -> Scaler:
+    """Return the scaler with the range of training sites ``(n, *own dims)`` per variable."""
+    numbers = {n: v for n, v in schema.variables.items() if is_number(v) and n in arrays}
+    return replace(scaler, limits={n: limits_of(arrays[n], v) for n, v in numbers.items()})
+
+
+def is_number(variable: Variable) -> bool:
+    """Return whether the values of a variable have a least and a greatest one."""
+    return variable.kind not in ("categorical", "circular")
+
+
+def limits_of(x: np.ndarray, variable: Variable) -> np.ndarray:
+    """Return the least and the greatest value ``(*channels, 2)`` of ``(n, *own dims)``."""
+    axes, finite = _pooled_axes(x, variable), np.isfinite(x)
+    low = np.where(finite, x, np.inf).min(axes, initial=np.inf)
+    high = np.where(finite, x, -np.inf).max(axes, initial=-np.inf)
+    any_value = low <= high
+    return np.stack([np.where(any_value, low, NEVER[0]), np.where(any_value, high, NEVER[1])], -1)
+
+
+def widened(scaler: Scaler, arrays: Mapping[str, np.ndarray], schema: Schema) -> Scaler:
+    """Return the scaler with ranges that hold further training sites too.
+
+    A model without ranges keeps none, since those of its first sites are not recorded.
+    """
+    further, limits = with_limits(scaler, arrays, schema).limits, {}
+    for name, old in scaler.limits.items():
+        ranges = np.stack([old, further.get(name, old)])
+        any_value = (ranges[..., 0] <= ranges[..., 1])[..., None]
+        low = np.where(any_value, ranges, np.inf)[..., 0].min(0)
+        high = np.where(any_value, ranges, -np.inf)[..., 1].max(0)
+        limits[name] = np.where(any_value.any(0), np.stack([low, high], -1), np.array(NEVER))
+    return replace(scaler, limits=limits)
+
+
+def has_limits(variable: Variable, scaler: Scaler) -> bool:
+    """Return whether values of a variable can be outside the range."""
+    return not is_number(variable) or variable.name in scaler.limits
+
+
+def outside(x: np.ndarray, variable: Variable, scaler: Scaler) -> np.ndarray:
+    """Return which values are observed and outside the training range, boolean like ``x``."""
+    finite = np.isfinite(x)
+    if variable.kind == "categorical":
+        return finite & ~np.isin(x, scaler.classes[variable.name])
+    if variable.kind == "circular" or variable.name not in scaler.limits:
+        return np.zeros(x.shape, bool)
+    limits = scaler.limits[variable.name]
+    slack = ROUNDING * np.abs(limits).max(-1)  # beyond a limit by float32 rounding alone is inside
+    low, high = (_aligned(v, x) for v in (limits[..., 0] - slack, limits[..., 1] + slack))
+    return finite & ((x < low) | (x > high))
 
 
 def segment_means(x: np.ndarray, variable: Variable, scaler: Scaler) -> np.ndarray:
     """Standardise a series ``(n, *channels, steps)`` and average each of its W windows.
 
-    Returns
-    -------
-    numpy.ndarray
-        float64 ``(n, channels, W)``; NaN where nothing was observed.
+    Return float64 ``(n, channels, W)``; NaN where nothing was observed.
     """
     windows = segments(variable)
     means = paa(standardise(x, variable, scaler), windows)
@@ -170,29 +204,23 @@ def segment_means(x: np.ndarray, variable: Variable, scaler: Scaler) -> np.ndarr
 
 
 def standardise(x: np.ndarray, variable: Variable, scaler: Scaler) -> np.ndarray:
-    """Return one variable on the scale of its tokenizer.
+    """Return one variable ``(n, *own dims)`` on the scale of its tokenizer, float32.
 
     Numbers are standardised, angles become radians, classes become their rank in the table. A value
     that is not finite before or after becomes NaN, which means not observed.
-
-    Parameters
-    ----------
-    x : numpy.ndarray
-        ``(n, *own dims)``.
-
-    Returns
-    -------
-    numpy.ndarray
-        float32, same shape.
     """
     finite = np.isfinite(x)
     if variable.kind == "categorical":
-        return _rank(x, finite, scaler.classes[variable.name])
+        classes = scaler.classes[variable.name]
+        if not len(classes):
+            return np.full(x.shape, np.nan, np.float32)
+        code = np.where(finite, x, classes[0])
+        rank = np.clip(np.searchsorted(classes, code), 0, len(classes) - 1)
+        return np.where(finite & (classes[rank] == code), rank, np.nan).astype(np.float32)
     if variable.kind == "circular":
         z = np.where(finite, x, 0) * (2 * np.pi / variable.period)
     else:
-        mean, std = (s[variable.name] for s in (scaler.mean, scaler.std))
-        mean, std = (s.reshape(s.shape + (1,) * (x.ndim - 1 - s.ndim)) for s in (mean, std))
+        mean, std = (_aligned(s[variable.name], x) for s in (scaler.mean, scaler.std))
         with np.errstate(over="ignore"):
             z = (np.where(finite, x, mean) - mean) / std
     with np.errstate(over="ignore"):
@@ -206,19 +234,23 @@ def own_moments(variable: Variable) -> int:
     return len(variable.dims) - (0 if by_date else POOLED.get(variable.kind, 0))
 
 
+def _pooled_axes(x: np.ndarray, variable: Variable) -> tuple[int, ...]:
+    """Return the axes of ``(n, *own dims)`` that share one mean and one range."""
+    return (0, *range(1 + own_moments(variable), x.ndim))
+
+
+def _aligned(moments: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Return ``(*channels)`` with trailing axes of one, to broadcast with ``x (n, *own dims)``."""
+    return moments.reshape(moments.shape + (1,) * (x.ndim - 1 - moments.ndim))
+
+
 def _channels(variable: Variable) -> int:
     return prod(variable.sizes[:-1])
 
 
-def _range(means: np.ndarray) -> np.ndarray:
-    return np.array([means.min(), means.max()]) if means.size else np.zeros(2)
-
-
 def _moments(x: np.ndarray, variable: Variable) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and deviation per channel, feature or date; 0 and 1 without an observed value."""
-    channels = own_moments(variable)
-    axes = (0, *range(1 + channels, x.ndim))
-    finite = np.isfinite(x)
+    axes, finite = _pooled_axes(x, variable), np.isfinite(x)
     count = np.maximum(finite.sum(axes, keepdims=True), 1)
     mean = np.where(finite, x, 0).sum(axes, keepdims=True, dtype=np.float64) / count
     square = np.where(finite, x - mean, 0) ** 2
@@ -237,12 +269,3 @@ def _classes(x: np.ndarray, name: str) -> np.ndarray:
             "become one in float32; renumber the classes of the cube, e.g. by numpy.unique(..., return_inverse=True)"
         )
     return codes.astype(np.int64)
-
-
-def _rank(x: np.ndarray, finite: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    if not len(classes):
-        return np.full(x.shape, np.nan, np.float32)
-    code = np.where(finite, x, classes[0])
-    rank = np.clip(np.searchsorted(classes, code), 0, len(classes) - 1)
-    is_class = finite & (classes[rank] == code)
-    return np.where(is_class, rank, np.nan).astype(np.float32)

@@ -31,18 +31,7 @@ DATE = re.compile(r"\d{4}-\d\d(-\d\d)?(T|$)")
 
 
 def visible_tokens(layout: Layout, using: Selector | Sequence[Selector] | None) -> np.ndarray:
-    """Return which tokens ``using`` shows to the model.
-
-    Returns
-    -------
-    numpy.ndarray
-        Boolean ``(t,)``; all True for ``using=None``.
-
-    Raises
-    ------
-    SelectionError
-        If a selector names no token; the message has the nearest names.
-    """
+    """Return which tokens ``using`` shows to the model, boolean ``(t,)``; all for None."""
     if using is None:
         return np.ones(layout.size, bool)
     if not (selectors := _as_list(using)):
@@ -64,13 +53,7 @@ def symbolic_tokens(layout: Layout) -> np.ndarray:
 
 
 def modality_tokens(layout: Layout, modalities: Sequence[str]) -> list[int]:
-    """Return the positions of all tokens of the modalities.
-
-    Raises
-    ------
-    SchemaError
-        If a name is no modality of the layout.
-    """
+    """Return the positions of all tokens of the modalities."""
     if unknown := sorted(set(modalities) - set(layout.schema.modalities)):
         raise SchemaError(
             f"no modalities {unknown} in the schema; there are {list(layout.schema.modalities)}"
@@ -87,34 +70,24 @@ def group_masks(
 ) -> dict[str, np.ndarray]:
     """Split the tokens into named groups for Shapley values.
 
-    Tokens that are in no group form a last group ``rest``, so that the values always add up to the
-    prediction.
-
-    Parameters
-    ----------
-    layout : Layout
-    groups : sequence of selectors, mapping of name to selectors, or None
-        None: the schema's own groups.
-    visible : numpy.ndarray, optional
-        Boolean ``(t,)``; groups without a visible token are left out.
-
-    Returns
-    -------
-    dict of str to numpy.ndarray
-        Boolean ``(t,)`` per group; disjoint.
-
-    Raises
-    ------
-    SelectionError
-        If two groups share a token or a name.
+    The default is the schema's groups. Groups without a token in ``visible (t,)`` are left out. Tokens
+    that are in no group form a last group ``rest``, so that the values always add up to the prediction.
+    Return disjoint boolean ``(t,)`` per group.
     """
     visible = np.ones(layout.size, bool) if visible is None else visible
     masks = {n: visible_tokens(layout, s) & visible for n, s in _named(layout, groups).items()}
     if groups is not None and (unseen := [n for n, tokens in masks.items() if not tokens.any()]):
         raise SelectionError(f"groups {unseen} lie outside using=; widen using= or leave them out")
     masks = {n: tokens for n, tokens in masks.items() if tokens.any()}
-    _refuse_overlap(layout, masks)
-    remaining = visible & ~np.any([*masks.values(), np.zeros_like(visible)], axis=0)
+    owners = np.sum([*masks.values(), np.zeros_like(visible)], axis=0, dtype=int)
+    if np.any(owners > 1):
+        token = int(np.argmax(owners > 1))
+        names = [n for n, tokens in masks.items() if tokens[token]]
+        raise SelectionError(
+            f"groups {names} share the token '{layout.names[token]}'; "
+            "a token belongs to one group: narrow one of the selectors"
+        )
+    remaining = visible & (owners == 0)
     if remaining.any():
         if "rest" in masks:
             raise SelectionError(
@@ -139,17 +112,6 @@ def _named(layout: Layout, groups: Any) -> dict[str, Any]:
             )
         selectors[name] = group
     return selectors
-
-
-def _refuse_overlap(layout: Layout, masks: dict[str, np.ndarray]) -> None:
-    owners = np.sum(list(masks.values()), axis=0)
-    if np.any(owners > 1):
-        token = int(np.argmax(owners > 1))
-        names = [n for n, tokens in masks.items() if tokens[token]]
-        raise SelectionError(
-            f"groups {names} share the token '{layout.names[token]}'; "
-            "a token belongs to one group: narrow one of the selectors"
-        )
 
 
 def _as_list(selectors: Any) -> list[Selector]:
@@ -179,15 +141,13 @@ def _parse(text: str) -> tuple[str, dict[str, Any]]:
         dim, _, value = (s.strip() for s in item.partition("="))
         if dim != CENTRE and not value:
             raise SelectionError(f"'{text}' is not a selector; write name, or name[dim=value]")
-        conditions[dim] = CENTRE if dim == CENTRE else _value(value)
+        if dim == CENTRE:
+            conditions[dim] = CENTRE
+        elif ":" in value:
+            conditions[dim] = slice(*(s.strip() or None for s in value.split(":", 1)))
+        else:
+            conditions[dim] = [s.strip() for s in value.split("|")] if "|" in value else value
     return match[1], conditions
-
-
-def _value(text: str) -> Any:
-    if ":" in text:
-        start, stop = (s.strip() or None for s in text.split(":", 1))
-        return slice(start, stop)
-    return [s.strip() for s in text.split("|")] if "|" in text else text
 
 
 def _tokens(
@@ -200,11 +160,17 @@ def _tokens(
         return np.any([_tokens(layout, *_parse(m), text=m, groups=False) for m in members], axis=0)
     spans = [s for s in layout.spans if name in (s.modality, s.variable.name)]
     if not spans:
-        raise SelectionError(_unknown(layout, name))
+        choices = {*schema.groups, *schema.modalities, *schema.variables} - {name}
+        close = difflib.get_close_matches(name, choices, n=2)
+        hint = f"did you mean {' or '.join(map(repr, close))}?" if close else ""
+        hint = hint or f"modalities: {', '.join(schema.modalities)}"
+        raise SelectionError(f"'{name}' is no group, modality or variable of this model; {hint}")
     for span in spans:
         visible[span.start : span.start + span.size] = _inside(span, conditions)
     if not visible.any():
-        raise SelectionError(_nothing(spans, text))
+        names = [n for s in spans for n in s.names()]
+        first_names = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
+        raise SelectionError(f"no token lies wholly inside '{text}'; tokens there: {first_names}")
     return visible
 
 
@@ -252,18 +218,3 @@ def _compare(label: Label, value: Any) -> int:
     if isinstance(label, float) and isclose(label, number, rel_tol=1e-6):
         return 0  # a label that went through float32
     return (label > number) - (label < number)
-
-
-def _unknown(layout: Layout, name: str) -> str:
-    schema = layout.schema
-    choices = {*schema.groups, *schema.modalities, *schema.variables} - {name}
-    close = difflib.get_close_matches(name, choices, n=2)
-    hint = f"did you mean {' or '.join(map(repr, close))}?" if close else ""
-    groups = ", ".join(schema.modalities)
-    return f"'{name}' is no group, modality or variable of this model; {hint or 'modalities: ' + groups}"
-
-
-def _nothing(spans: list[Span], text: str) -> str:
-    names = [n for s in spans for n in s.names()]
-    first_names = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
-    return f"no token lies wholly inside '{text}'; tokens there: {first_names}"

@@ -27,67 +27,40 @@ import numpy as np
 def paa(x: np.ndarray, segments: Sequence[Sequence[int]]) -> np.ndarray:
     """Return the mean of the observed values of each segment (piecewise aggregate approximation).
 
-    Parameters
-    ----------
-    x : numpy.ndarray
-        ``(n, *channels, steps)``, scaled; not finite = not observed.
-    segments : sequence of sequences of int
-        The steps of each of W segments; they need not be equally long.
-
-    Returns
-    -------
-    numpy.ndarray
-        float64 ``(n, *channels, W)``; NaN if and only if nothing of the segment was observed.
+    ``x (n, *channels, steps)`` is scaled; not finite = not observed. ``segments`` has the steps of each of
+    W segments, which need not be equally long. The result is float64 ``(n, *channels, W)``, NaN if and
+    only if nothing of the segment was observed.
     """
-    return np.stack([_observed_mean(x.take(list(s), -1)) for s in segments], -1)
-
-
-def _observed_mean(x: np.ndarray) -> np.ndarray:
-    finite = np.isfinite(x)
-    count = finite.sum(-1)
-    total = np.where(finite, x, 0).sum(-1, dtype=np.float64)
-    return np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0)
+    means = []
+    for steps in segments:
+        values = x.take(list(steps), -1)
+        finite = np.isfinite(values)
+        count, total = finite.sum(-1), np.where(finite, values, 0).sum(-1, dtype=np.float64)
+        means.append(np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0))
+    return np.stack(means, -1)
 
 
 def breakpoints(alphabet: int, means: np.ndarray | None = None) -> np.ndarray:
-    """Return the breakpoints between symbols, ascending ``(alphabet − 1,)``.
+    """Return the breakpoints between α symbols, ascending ``(α − 1,)``.
 
-    Without ``means``, β_k = Φ⁻¹(k/α): symbols are equally frequent where segments are normally
-    distributed with mean 0 and deviation 1. With the means of training segments, their empirical
-    quantiles at k/α: equally frequent whatever the distribution. Values that many segments share,
-    such as months without rain, make equal breakpoints, and the symbols between them stay unused.
-
-    Parameters
-    ----------
-    alphabet : int
-        Number of symbols α.
-    means : numpy.ndarray, optional
-        Of training segments, any shape; NaN is ignored, and with nothing left the first form is used.
+    They depend on the ``means`` of training segments, if any is finite.
     """
     shares = np.arange(1, alphabet) / alphabet
     observed = np.array([]) if means is None else means[np.isfinite(means)]
     if observed.size:
-        return np.maximum.accumulate(
-            np.quantile(observed, shares)
-        )  # rounding must not change the order
+        # Empirical quantiles at k/α: symbols are equally frequent whatever the distribution. Values that
+        # many segments share, such as months without rain, make equal breakpoints, and the symbols
+        # between them stay unused. Rounding must not change the order.
+        return np.maximum.accumulate(np.quantile(observed, shares))
+    # SAX: β_k = Φ⁻¹(k/α), equally frequent where segments are normal with mean 0 and deviation 1.
     return np.array([NormalDist().inv_cdf(share) for share in shares])
 
 
 def symbolise(means: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Return the symbol of each segment.
+    """Return the symbol of each segment, int16 ``(n, channels, W)``; 0 = missing.
 
-    Parameters
-    ----------
-    means : numpy.ndarray
-        Of segments, ``(n, channels, W)``; NaN = nothing observed.
-    edges : numpy.ndarray
-        Ascending breakpoints ``(channels, α − 1)``.
-
-    Returns
-    -------
-    numpy.ndarray
-        int16 ``(n, channels, W)``: 1 to α, the number of breakpoints at or below the mean plus one;
-        0 = missing.
+    Symbols are 1 to α: one more than the number of breakpoints ``edges (channels, α − 1)`` at or below the
+    mean of the segment ``(n, channels, W)``.
     """
     ids = np.empty(means.shape, np.int16)
     for channel, channel_edges in enumerate(edges):

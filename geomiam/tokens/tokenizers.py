@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from geomiam.errors import BackboneError
-from geomiam.tokens.layout import Layout, Part
+from geomiam.tokens.layout import Layout
 
 ROWS_AT_ONCE = 256
 """Rows per call of a backbone in evaluation, since its memory per row is unknown."""
@@ -165,9 +165,8 @@ class BackboneTokenizer(nn.Module):
         encodings = x.new_zeros(len(x), self.linear.in_features)
         if any_observed.any():
             encodings[any_observed] = self._encode(x[any_observed, 0], finite[any_observed, 0])
-        elif (
-            torch.is_grad_enabled() and self.learns
-        ):  # gradient 0 and not absent, as for all weights
+        elif torch.is_grad_enabled() and self.learns:
+            # A gradient of 0 and not an absent one, as for all weights.
             encodings = encodings + sum(0 * p.sum() for p in self.encoder.parameters())
         return self.linear(encodings).unsqueeze(1)
 
@@ -181,9 +180,8 @@ class BackboneTokenizer(nn.Module):
 
     def _check(self, encoding: object, shape: tuple[int, int]) -> None:
         if not isinstance(encoding, Tensor) or encoding.shape != shape:
-            actual = (
-                tuple(encoding.shape) if isinstance(encoding, Tensor) else type(encoding).__name__
-            )
+            type_name = type(encoding).__name__
+            actual = tuple(encoding.shape) if isinstance(encoding, Tensor) else type_name
             raise BackboneError(
                 f"the backbone of '{self.name}' returned {actual}, expected a tensor {shape}: (n, width) "
                 "with its own attribute width; pool or flatten what it returns"
@@ -224,32 +222,34 @@ class Tokenizers(nn.Module):
         backbones: Mapping[str, nn.Module] | None = None,
     ):
         super().__init__()
-        scalars = {"frequencies": frequencies, "sigma": sigma, "squares": squares}
-        modules = backbones or {}
-        self.parts = nn.ModuleList(
-            _backbone_tokenizer(p, modules[p.name], width)
-            if p.name in modules
-            else _symbolic(p, width, symbols)
-            if p.spans[0].variable.symbols
-            else _tokenizer(p, classes, width, scalars)
-            for p in layout.parts
-        )
         self.sizes = [p.size for p in layout.parts]
+        self.parts = nn.ModuleList()
+        for part in layout.parts:
+            span, size = part.spans[0], part.size
+            positions = size // span.channels
+            tokenizer: nn.Module
+            if backbones and part.name in backbones:
+                tokenizer = BackboneTokenizer(
+                    backbones[part.name], name=part.name, sizes=span.widths, width=width
+                )
+            elif count := span.variable.symbols:
+                tokenizer = Symbolic(span.channels, positions, count, width, reading=symbols)
+            elif part.kind == "circular":
+                tokenizer = Circular(size, width)
+            elif part.kind == "categorical":
+                tokenizer = Categorical(classes[span.variable.name], width)
+            elif part.kind != "scalar":
+                tokenizer = Windows(span.channels, positions, part.width, width)
+            elif frequencies:
+                tokenizer = Periodic(size, width, frequencies=frequencies, sigma=sigma)
+            else:
+                tokenizer = QuadraticScalars(size, width) if squares else LinearScalars(size, width)
+            self.parts.append(tokenizer)
 
     def forward(self, values: list[Tensor], visible: Tensor) -> Tensor:
-        """Return the tokens of all parts.
+        """Return tokens ``(n, t, d)`` of values ``(n, tokens, width)`` per part; NaN = not observed.
 
-        Parameters
-        ----------
-        values : list of Tensor
-            ``(n, tokens, width)`` per part; NaN = not observed.
-        visible : Tensor
-            Boolean ``(n, t)``; hidden tokens are computed from zeros and must be replaced.
-
-        Returns
-        -------
-        Tensor
-            ``(n, t, d)``.
+        Tokens outside ``visible (n, t)`` are computed from zeros and must be replaced.
         """
         masks = visible.split(self.sizes, dim=1)
         return torch.cat([self.one(p, x, v) for p, (x, v) in enumerate(zip(values, masks))], 1)
@@ -258,32 +258,3 @@ class Tokenizers(nn.Module):
         """Return the tokens of one part ``(n, k, d)`` from its values ``(n, k, width)``."""
         finite = torch.isfinite(x) & visible.unsqueeze(-1)
         return self.parts[part](torch.where(finite, x, 0), finite)
-
-
-def _backbone_tokenizer(part: Part, backbone: nn.Module, width: int) -> BackboneTokenizer:
-    return BackboneTokenizer(backbone, name=part.name, sizes=part.spans[0].widths, width=width)
-
-
-def _symbolic(part: Part, width: int, reading: str) -> Symbolic:
-    span = part.spans[0]
-    symbols, positions = span.variable.symbols or 0, part.size // span.channels
-    return Symbolic(span.channels, positions, symbols, width, reading=reading)
-
-
-def _tokenizer(part: Part, classes: dict[str, int], width: int, scalars: dict) -> nn.Module:
-    span = part.spans[0]
-    if part.kind == "scalar":
-        return _scalars(part.size, width, **scalars)
-    if part.kind == "circular":
-        return Circular(part.size, width)
-    if part.kind == "categorical":
-        return Categorical(classes[span.variable.name], width)
-    return Windows(span.channels, part.size // span.channels, part.width, width)
-
-
-def _scalars(
-    features: int, width: int, *, frequencies: int, sigma: float, squares: bool
-) -> nn.Module:
-    if frequencies:
-        return Periodic(features, width, frequencies=frequencies, sigma=sigma)
-    return QuadraticScalars(features, width) if squares else LinearScalars(features, width)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -13,8 +12,6 @@ from geomiam.tokens.scaler import ROUNDING
 from geomiam.training.checkpoint import Progress
 from geomiam.training.loop import Run
 from geomiam.training.rule import FEW_STEPS, Plan
-from geomiam.training.supervised import validate
-from geomiam.training.table import MOST_SCORED
 
 FEWEST = 5
 """Presences below which a species is warned about."""
@@ -41,15 +38,21 @@ def advise(model: Model, run: Run, ends: Sequence[Progress], *, plan: Plan) -> N
     elif about["sites"]["validation"]:
         counts = (run.table.labels[run.table.valid] == 1).sum(0).numpy()
         few_validated(counts, model.species, epoch_chosen=keeps_best)
-        rows = run.table.train[:: -(-sites // MOST_SCORED)]
-        training = validate(run, replace(run.table, valid=rows))["auc_all"]
+        training = run.task.scores(run, run.table.scored_training())["auc_all"]
         large_gap(training, about["validation_auc"]["all"], steps=steps)
 
 
 def constant_predictors(arrays: Mapping[str, np.ndarray]) -> None:
     """Warn if no predictor ``(n, *own dims)`` varies between the training sites."""
-    if any(_varies(x) for x in arrays.values()):
-        return
+    for x in arrays.values():
+        is_finite = np.isfinite(x)
+        if not is_finite.any():
+            continue
+        ever_finite = is_finite.any(0)
+        low = np.where(is_finite, x, np.inf).min(0)[ever_finite]
+        high = np.where(is_finite, x, -np.inf).max(0)[ever_finite]
+        if (high - low > ROUNDING * np.maximum(np.abs(low), np.abs(high))).any():
+            return  # values differ by more than the rounding of float32
     names = ", ".join(list(arrays)[:LISTED]) + (" …" if len(arrays) > LISTED else "")
     _warn(
         f"all predictors are constant at the training sites: {names}. The suitability can then follow "
@@ -57,18 +60,6 @@ def constant_predictors(arrays: Mapping[str, np.ndarray]) -> None:
         "units and type of these files (whole numbers round small values to one)",
         "constant predictors",
     )
-
-
-def _varies(x: np.ndarray) -> bool:
-    """Return whether any value differs between sites by more than the rounding of float32."""
-    is_finite = np.isfinite(x)
-    if not is_finite.any():
-        return False
-    low = np.where(is_finite, x, np.inf).min(0)
-    high = np.where(is_finite, x, -np.inf).max(0)
-    ever_finite = is_finite.any(0)
-    size = np.maximum(np.abs(low[ever_finite]), np.abs(high[ever_finite]))
-    return bool((high[ever_finite] - low[ever_finite] > ROUNDING * size).any())
 
 
 def few_presences(labels: np.ndarray, species: Sequence[str]) -> None:
@@ -83,46 +74,36 @@ def few_presences(labels: np.ndarray, species: Sequence[str]) -> None:
 
 def few_validated(counts: np.ndarray, species: Sequence[str], *, epoch_chosen: bool) -> None:
     """Warn of species with few validation presences ``(S,)``; ``epoch_chosen``: they chose the epoch."""
-    species_list = _listed(counts, species, FEWEST_VALIDATED)
-    if species_list and epoch_chosen:
-        _warn(
-            f"fewer than {FEWEST_VALIDATED} validation presences: {species_list}. The best epoch is then "
-            "chosen by noise; leave out holdout and keep, so that all sites train for a number of "
-            "steps that follows from the data (gm.fit(sites) without training=)",
-            "few validation presences",
-        )
-    elif species_list:
-        _warn(
-            f"fewer than {FEWEST_VALIDATED} validation presences: {species_list}. The validation AUC of these "
-            "species is uncertain by .06 or more; add records, or judge species together",
-            "few validation presences",
-        )
+    if species_list := _listed(counts, species, FEWEST_VALIDATED):
+        if epoch_chosen:
+            consequence = (
+                "The best epoch is then chosen by noise; leave out holdout and keep, so that all sites "
+                "train for a number of steps that follows from the data (gm.fit(sites) without training=)"
+            )
+        else:
+            consequence = (
+                "The validation AUC of these species is uncertain by .06 or more; add records, or judge "
+                "species together"
+            )
+        start = f"fewer than {FEWEST_VALIDATED} validation presences: {species_list}"
+        _warn(f"{start}. {consequence}", "few validation presences")
 
 
 def ended_early(
     best: Sequence[int], epochs: Sequence[int], *, epoch_limit: int, steps: int
 ) -> None:
-    """Warn of a run that reached its limit of epochs while its scores still rose.
+    """Warn of a run that reached its limit of epochs, of ``steps`` in all, while its scores still rose.
 
-    Parameters
-    ----------
-    best, epochs : sequence of int
-        Best epoch of each member, and the epochs that it was trained.
-    most : int
-        Limit of the epochs.
-    steps : int
-        Optimiser steps of that many epochs.
+    ``best`` has the best epoch of each member, ``epochs`` the number that it was trained.
     """
     if epoch_limit not in epochs:
         return
     late = any(b == epoch_limit - 1 for b, e in zip(best, epochs) if e == epoch_limit)
     if not late and steps >= FEW_STEPS:
         return
-    reason = (
-        f"the best epoch is the last of {epoch_limit}"
-        if late
-        else f"{steps} optimiser steps are few"
-    )
+    reason = f"{steps} optimiser steps are few"
+    if late:
+        reason = f"the best epoch is the last of {epoch_limit}"
     _warn(
         f"{reason}: training ended too early. Pass more, training={{'epochs': {2 * epoch_limit}}}, or leave "
         "training= out: the number of steps then follows from the data",

@@ -7,8 +7,6 @@ epoch.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,7 +53,7 @@ def save_checkpoint(
     tensors = {f"now.{k}": v for k, v in network.state_dict().items()}
     tensors |= {f"best.{k}": v for k, v in progress.best.items()}
     tensors |= {f"step.{i}.{k}": v for i, s in state["state"].items() for k, v in s.items()}
-    facts = {
+    record = {
         "fingerprint": fingerprint,
         "history": progress.history,
         "best_epoch": progress.best_epoch,
@@ -68,40 +66,27 @@ def save_checkpoint(
             {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()},
             partial / "state.safetensors",
         )
-        (partial / "state.json").write_text(json.dumps(facts), encoding="utf-8")
+        (partial / "state.json").write_text(json.dumps(record), encoding="utf-8")
         copy_mode(partial / "state.json", partial / "state.safetensors")
-
-
-@contextmanager
-def only_run(folder: Path | None) -> Iterator[None]:
-    """Prevent other runs from saving to the same checkpoint folder.
-
-    Raises
-    ------
-    OutputBusy
-        If another run saves there.
-    OutputRefused
-        If the folder holds anything but a checkpoint.
-    """
-    if folder is None:
-        yield
-        return
-    with locked_output(folder, True, kind=CHECKPOINT):
-        yield
 
 
 def load_checkpoint(
     folder: Path, *, network: torch.nn.Module, optimizer: torch.optim.Optimizer, fingerprint: str
 ) -> Progress:
-    """Load network and optimizer from the checkpoint and return its progress.
-
-    Raises
-    ------
-    ArtifactError
-        If the folder holds no checkpoint, a damaged one, or one of other data or settings.
-    """
-    facts, tensors = _read(folder)
-    if facts["fingerprint"] != fingerprint:
+    """Load network and optimizer from the checkpoint and return its progress."""
+    file, weights = folder / "state.json", folder / "state.safetensors"
+    if not (file.is_file() and weights.is_file()):
+        raise ArtifactError(
+            f"{folder} is no checkpoint: {file.name} or {weights.name} is missing; "
+            "pass checkpoint= a folder that is empty or not there yet"
+        )
+    try:
+        record, tensors = json.loads(file.read_text(encoding="utf-8")), load_file(weights)
+    except (ValueError, SafetensorError) as error:
+        raise ArtifactError(
+            f"the checkpoint in {folder} is damaged ({error}); remove it to start again"
+        ) from error
+    if record["fingerprint"] != fingerprint:
         raise ArtifactError(
             f"the checkpoint in {folder} is of other data or settings; remove it "
             "or pass another checkpoint= folder"
@@ -111,25 +96,10 @@ def load_checkpoint(
     for key, value in _under(tensors, "step.").items():
         number, name = key.split(".", 1)
         steps.setdefault(int(number), {})[name] = value
-    optimizer.load_state_dict({"state": steps, "param_groups": facts["param_groups"]})
+    optimizer.load_state_dict({"state": steps, "param_groups": record["param_groups"]})
     return Progress(
-        facts["history"], _under(tensors, "best."), facts["best_epoch"], facts["best_score"]
+        record["history"], _under(tensors, "best."), record["best_epoch"], record["best_score"]
     )
-
-
-def _read(folder: Path) -> tuple[dict, Weights]:
-    facts, weights = folder / "state.json", folder / "state.safetensors"
-    if not (facts.is_file() and weights.is_file()):
-        raise ArtifactError(
-            f"{folder} is no checkpoint: {facts.name} or {weights.name} is missing; "
-            "pass checkpoint= a folder that is empty or not there yet"
-        )
-    try:
-        return json.loads(facts.read_text(encoding="utf-8")), load_file(weights)
-    except (ValueError, SafetensorError) as error:
-        raise ArtifactError(
-            f"the checkpoint in {folder} is damaged ({error}); remove it to start again"
-        ) from error
 
 
 def _under(tensors: Weights, prefix: str) -> Weights:

@@ -22,17 +22,8 @@ Result = TypeVar("Result")
 class OneDevice:
     """One device in this process, with those parts of Lightning Fabric's interface that a run uses.
 
-    Parameters
-    ----------
-    accelerator : str
-        ``auto`` (CUDA, then MPS, then CPU), ``cpu``, ``cuda`` or ``mps``.
-    precision : str
-        ``32-true``, ``bf16-mixed``, or ``16-mixed`` (CUDA only).
-
-    Raises
-    ------
-    DeviceError
-        If this machine has no such device, or the device no such precision.
+    ``accelerator`` is ``auto`` (CUDA, then MPS, then CPU), ``cpu``, ``cuda`` or ``mps``; ``precision`` is
+    ``32-true``, ``bf16-mixed``, or ``16-mixed`` (CUDA only). DeviceError if this machine does not have it.
     """
 
     world_size = 1
@@ -40,8 +31,18 @@ class OneDevice:
     is_global_zero = True
 
     def __init__(self, accelerator: str = "auto", precision: str = "32-true") -> None:
-        self.device = torch.device(_device_name(accelerator))
-        self.precision = precision
+        available = ["cpu"]
+        if torch.backends.mps.is_available():
+            available.insert(0, "mps")
+        if torch.cuda.is_available():
+            available.insert(0, "cuda")
+        name = {"auto": available[0], "gpu": available[0]}.get(accelerator, accelerator)
+        if name not in available or (accelerator == "gpu" and name == "cpu"):
+            raise DeviceError(
+                f"accelerator='{accelerator}' is not on this machine, which has {', '.join(available)}: "
+                "pass accelerator='auto'"
+            )
+        self.device, self.precision = torch.device(name), precision
         if precision == "16-mixed" and self.device.type != "cuda":
             raise DeviceError(
                 f"precision='16-mixed' needs a CUDA device, found '{self.device}': "
@@ -69,23 +70,13 @@ class OneDevice:
         """Return the value: there is one process."""
         return value
 
-    def all_gather(self, values: Tensor) -> Tensor:
-        """Return the values with a leading dim of one process."""
-        return values[None]
-
 
 Fabric = OneDevice | Any
 """One device, or Lightning Fabric's."""
 
 
 def devices(config: TrainingConfig) -> OneDevice | LightningFabric:
-    """Return the device or devices of a run with these settings.
-
-    Raises
-    ------
-    DeviceError
-        If a device is absent, or several are requested without Lightning Fabric.
-    """
+    """Return the device or devices of a run with these settings."""
     if config.devices == 1:
         return OneDevice(config.accelerator, config.precision)
     try:
@@ -126,18 +117,3 @@ def _mixed(module: nn.Module, place: OneDevice) -> Callable[..., Tensor]:
             return module(*args, **kwargs).float()
 
     return forward
-
-
-def _device_name(accelerator: str) -> str:
-    available = ["cpu"]
-    if torch.backends.mps.is_available():
-        available.insert(0, "mps")
-    if torch.cuda.is_available():
-        available.insert(0, "cuda")
-    name = {"auto": available[0], "gpu": available[0]}.get(accelerator, accelerator)
-    if name not in available or (accelerator == "gpu" and name == "cpu"):
-        raise DeviceError(
-            f"accelerator='{accelerator}' is not on this machine, which has {', '.join(available)}: "
-            "pass accelerator='auto'"
-        )
-    return name

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
 
 from geomiam.data.sites.labels import check_classes
@@ -18,32 +19,29 @@ from geomiam.masking.registry import as_strategy
 from geomiam.model.model import Model
 from geomiam.model.quantity import loss_of
 from geomiam.model.saved_model import as_model
-from geomiam.networks.network import Network
 from geomiam.networks.torch_defaults import standard_torch
 from geomiam.progress import with_progress
 from geomiam.schema.fields import split_fields
 from geomiam.schema.schema import Schema
-from geomiam.tokens.limits import widened, with_limits
-from geomiam.tokens.scaler import fit_scaler
-from geomiam.training.additions import Additions, Part
-from geomiam.training.checkpoint import Progress
-from geomiam.training.config import TrainingConfig
-from geomiam.training.extend import (
+from geomiam.tokens.scaler import fit_scaler, widened, with_limits
+from geomiam.training.additions import (
+    Additions,
+    Part,
     grown_schema,
     joined_scaler,
     of_species,
-    put_head,
     with_modalities,
     with_species,
 )
-from geomiam.training.holdout import HoldOut
+from geomiam.training.checkpoint import Progress
+from geomiam.training.config import TrainingConfig
 from geomiam.training.loop import Run, torch_seed
 from geomiam.training.loop import train as run_training
 from geomiam.training.losses import LINK_OF
 from geomiam.training.provenance import provenance
 from geomiam.training.rule import changed, training_steps
 from geomiam.training.supervised import Supervised
-from geomiam.training.table import share
+from geomiam.training.table import HoldOut, tables_of
 
 LOW_RATE = 0.1
 """Factor of the learning rate where all weights are trained further."""
@@ -121,8 +119,8 @@ def finetune(
     validation, checkpoint = settings["validation"], settings["checkpoint"]
     model = as_model(model)
     additions = Additions.of(model, sites, schema, train=train)
-    part, config = additions.checked(train, model), _settings(model, additions, training, train)
-    config = _with_loss(config, model, additions, part)
+    part = additions.checked(train, model)
+    config = _settings(model, additions, training, part)
     seeds = np.random.default_rng(rng)
     held_out = HoldOut.of(sites, validation, config)
     mask = held_out.draw(additions.labels, seeds)
@@ -136,26 +134,52 @@ def finetune(
         larger, weights = _larger(model, additions, part, training_arrays)
     first = len(model.species) if part == "head" else 0  # new rows of the head train separately
     student = of_species(larger, first) if first else larger
-    (table,) = share(
-        student.encode(predictors.arrays), additions.labels[:, first:], held_out=[mask]
-    )
+    labels = additions.labels[:, first:]
+    (table,) = tables_of(student.encode(predictors.arrays), labels, held_out=[mask])
     if config.loss != "cross-entropy":
-        check_classes(additions.labels[:, first:], student.species)
+        check_classes(labels, student.species)
     strategy = as_strategy(masking, default=MIAM())
     run = Run(student, student.network, table, strategy, config, seed, Supervised())
     end = _train_weights(run, weights, Path(checkpoint) if checkpoint else None)
     if first:
-        put_head(larger, student.network.head, first)
-    _restore_requires_grad(larger.network.eval(), model.network)
-    larger = replace(larger, scaler=widened(larger.scaler, training_arrays, larger.schema))
-    step = _step(model, additions, part, provenance([run], [end], sites) | held_out.about())
-    return replace(larger, about=_about(model, step))
+        with torch.no_grad():
+            larger.network.head.weight[first:] = student.network.head.weight
+            larger.network.head.bias[first:] = student.network.head.bias
+    frozen = {n for n, p in model.network.named_parameters() if not p.requires_grad}
+    for name, weight in larger.network.eval().named_parameters():
+        weight.requires_grad_(name not in frozen)
+    scaler = widened(larger.scaler, training_arrays, larger.schema)
+    record = provenance([run], [end], sites) | held_out.about()
+    return replace(larger, scaler=scaler, about=_about(model, additions, part, record))
 
 
-def _with_loss(
-    config: TrainingConfig, model: Model, additions: Additions, part: Part
+def _settings(
+    model: Model,
+    additions: Additions,
+    training: TrainingConfig | Mapping[str, Any] | None,
+    part: Part,
 ) -> TrainingConfig:
-    """Return settings with the model's loss; another loss must train every prediction."""
+    """Return the caller's settings, or those of the model's first training with changes.
+
+    The loss is that of the model; another loss must train every prediction.
+    """
+    if isinstance(training, TrainingConfig):
+        config = training
+    else:
+        old_settings = model.about.get("training", {})
+        # Models of older versions store the block without a unit, so it cannot be used.
+        has_unit = {"blocks", "validation"} & set(model.about)
+        names = [*INHERITED, *["block"] * bool(has_unit)]
+        config = TrainingConfig(**{k: old_settings[k] for k in names if k in old_settings})
+        defaults: dict[str, Any] = {}
+        if config.keep == "last":  # no validation score ends the run
+            defaults["steps"] = training_steps(additions.labels)
+        if part == "all":
+            defaults["lr"] = config.lr * LOW_RATE
+        changes = dict(training or {})
+        if "epochs" in changes:
+            changes.setdefault("steps", None)
+        config = changed(config, {**defaults, **changes})
     before = loss_of(model.about) or next(k for k, v in LINK_OF.items() if v == model.link)
     if config.loss == "auto":
         return config.model_copy(update={"loss": before})
@@ -167,31 +191,6 @@ def _with_loss(
             f"TrainingConfig(loss='auto'), or, on the same link, train='all' with labels of all species"
         )
     return config
-
-
-def _settings(
-    model: Model,
-    additions: Additions,
-    training: TrainingConfig | Mapping[str, Any] | None,
-    part: Part | None,
-) -> TrainingConfig:
-    """Return the caller's settings, or those of the model's first training with changes."""
-    if isinstance(training, TrainingConfig):
-        return training
-    old_settings = model.about.get("training", {})
-    # Models of older versions store the block without a unit, so it cannot be used.
-    has_unit = {"blocks", "validation"} & set(model.about)
-    names = [*INHERITED, *["block"] * bool(has_unit)]
-    settings = {k: old_settings[k] for k in names if k in old_settings}
-    config = TrainingConfig(**settings)
-    if config.keep == "last":  # no validation score ends the run
-        config = config.model_copy(update={"steps": training_steps(additions.labels)})
-    if part == "all":
-        config = config.model_copy(update={"lr": config.lr * LOW_RATE})
-    changes = dict(training or {})
-    if "epochs" in changes:
-        changes.setdefault("steps", None)
-    return changed(config, changes)
 
 
 def _larger(
@@ -230,30 +229,20 @@ def _train_weights(run: Run, names: Collection[str], checkpoint: Path | None) ->
     return end
 
 
-def _restore_requires_grad(network: Network, old: Network) -> None:
-    """Freeze the weights that are frozen in the old network, and no others."""
-    frozen = {n for n, p in old.named_parameters() if not p.requires_grad}
-    for name, weight in network.named_parameters():
-        weight.requires_grad_(name not in frozen)
-
-
-def _step(model: Model, additions: Additions, part: Part, about: dict[str, Any]) -> dict[str, Any]:
-    new = list(additions.schema.modalities) if additions.schema and part == "new" else []
-    return {
+def _about(
+    model: Model, additions: Additions, part: Part, record: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the parent's provenance with every fine-tuning; the history is that of the last one."""
+    about = {k: v for k, v in model.about.items() if k != "explainer"}
+    if (loss := record["training"]["loss"]) != loss_of(model.about):
+        about["loss"] = {"name": loss, "reason": "set in TrainingConfig for fine-tuning"}
+    step = {
         "parent": model.id,
         "train": part,
         "new_species": list(additions.species),
-        "new_modalities": new,
+        "new_modalities": list(additions.schema.modalities) if additions.schema else [],
         "explainer": "dropped" if "explainer" in model.about else None,
-        **about,
+        **record,
     }
-
-
-def _about(model: Model, step: dict[str, Any]) -> dict[str, Any]:
-    """Return the parent's provenance with every fine-tuning; the history is that of the last one."""
-    record = {k: v for k, v in model.about.items() if k != "explainer"}
-    if (loss := step["training"]["loss"]) != loss_of(model.about):
-        record["loss"] = {"name": loss, "reason": "set in TrainingConfig for fine-tuning"}
-    steps = [*model.about.get("finetuning", [])]
-    alone = {k: v for k, v in step.items() if k != "history"}
-    return {**record, "history": step["history"], "finetuning": [*steps, alone]}
+    steps = [*model.about.get("finetuning", []), step]
+    return {**about, "history": step.pop("history"), "finetuning": steps}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,9 @@ from geomiam.schema.fields import split_fields
 from geomiam.schema.schema import Schema
 from geomiam.training.advice import advise
 from geomiam.training.config import TrainingConfig
-from geomiam.training.holdout import HoldOut
-from geomiam.training.members import Member, joined, train_members
+from geomiam.training.members import Setup, joined, train_members, validated
 from geomiam.training.provenance import provenance
-from geomiam.training.setup import Setup
-from geomiam.training.validation import validated
+from geomiam.training.table import HoldOut
 
 
 @standard_torch()
@@ -128,32 +126,20 @@ def fit(
     folder = Path(checkpoint) if checkpoint else None
     config, scores = validated(setup, seeds, folder=folder and folder / "validation")
     members = train_members(setup, config, held_out=held_out, rng=seeds, checkpoint=folder)
-    model = joined([m.run.model for m in members], config)
-    model.about.update(_about(setup, members, held_out, fusion=config.fusion, scores=scores))
-    log(f"trained {model.summary()}")
-    advise(model, members[0].run, [m.end for m in members], plan=setup.plan)
-    return model
-
-
-def _about(
-    setup: Setup,
-    members: Sequence[Member],
-    held_out: HoldOut,
-    *,
-    fusion: str,
-    scores: dict[str, Any],
-) -> dict[str, Any]:
-    """Return the provenance of the model; ``scores`` are those of spatial folds, if any."""
     runs, ends = [m.run for m in members], [m.end for m in members]
+    model = joined([r.model for r in runs], config)
     about = provenance(runs, ends, setup.table.sites) | held_out.about()
     about["loss"] = {"name": setup.plan.training.loss, "reason": setup.loss_reason}
-    if scores:
+    if scores:  # of spatial folds; the members themselves trained on all sites
         about["training_auc"] = about["validation_auc"]
     if setup.plan.reasons:
-        about["rule"] = {"settings": list(setup.plan.reasons), "fusion": fusion}
+        about["rule"] = {"settings": list(setup.plan.reasons), "fusion": config.fusion}
     about |= scores
     if setup.start:
         about["warm_start"] = {"model_id": setup.start.id}
     elif setup.warm_start:
         about["warm_start"] = {"branches": [m.branches for m in members]}
-    return about
+    model.about.update(about)
+    log(f"trained {model.summary()}")
+    advise(model, runs[0], ends, plan=setup.plan)
+    return model

@@ -13,7 +13,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,12 +27,17 @@ from geomiam.errors import warn
 from geomiam.masking import Constant, Strategy, hide, to_dict
 from geomiam.model.model import Model
 from geomiam.networks.extras.experts import update_router_bias
+from geomiam.outputs.check import locked_output
+from geomiam.outputs.kinds import CHECKPOINT
 from geomiam.outputs.paths import real_path
 from geomiam.progress import is_shown, log, progress_bar
-from geomiam.training.checkpoint import Progress, load_checkpoint, only_run, save_checkpoint
+from geomiam.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from geomiam.training.config import TrainingConfig
 from geomiam.training.devices import Fabric, devices
 from geomiam.training.table import Table
+
+BATCH_ROWS = 512
+"""Rows per batch where no gradient is computed; it bounds the memory of a score."""
 
 Objective = Callable[..., Tensor]
 """``(network, table, rows, *, hidden, fabric)`` → loss of a batch, with its graph."""
@@ -109,15 +114,21 @@ def _work(
     table, progress, objective = run.table.to(fabric.device), Progress(), run.task.objective(run)
     if checkpoint and checkpoint.is_dir() and any(checkpoint.iterdir()):
         progress = load_checkpoint(checkpoint, **state)
-        progress.alone = [_alone(run, row) for row in progress.history]
+        progress.alone = [_alone(run, row) for row in progress.history]  # masking follows them
         log(f"{name} resumes after epoch {progress.epoch} from {checkpoint}")
     epochs, is_first = c.most_epochs(sites), fabric.is_global_zero
     learn = partial(objective, network, fabric=fabric)
-    with (
-        torch_seed(run.seed),
-        _bar(epochs, progress.epoch, name, show_bar=show_bar and is_first) as bar,
-        only_run(checkpoint if is_first else None),
-    ):
+    bar = progress_bar(
+        total=epochs,
+        initial=progress.epoch,
+        desc=name,
+        unit="epoch",
+        disable=not (show_bar and is_first),
+    )
+    target = checkpoint if is_first else None
+    # No other run may save to the same folder meanwhile.
+    lock = locked_output(target, True, kind=CHECKPOINT) if target else nullcontext()
+    with torch_seed(run.seed), bar, lock:
         while progress.epoch < epochs and progress.epoch - progress.best_epoch <= c.patience:
             start_time = time.perf_counter()
             optimizer.train()
@@ -125,9 +136,10 @@ def _work(
             optimizer.eval()
             row |= fabric.broadcast(run.task.scores(run, table) if is_first else {})
             _record(run, progress, {**row, "seconds": time.perf_counter() - start_time})
-            if checkpoint and is_first:
-                save_checkpoint(checkpoint, progress, **state)
-            bar.set_postfix_str(_scores_text(run, progress))
+            if target:
+                save_checkpoint(target, progress, **state)
+            score = row[f"{run.task.metric}_all"]
+            bar.set_postfix_str(f"{run.task.metric} {score:.3f}, best {progress.best_score:.3f}")
             bar.update()
     if fabric.world_size > 1:  # a tensor is freed with the process that sends it
         progress.best = {k: v.cpu().numpy() for k, v in progress.best.items()}  # type: ignore[misc]
@@ -138,14 +150,14 @@ def _epoch(
     run: Run, table: Table, progress: Progress, *, fabric: Fabric, stepper, learn: Objective
 ) -> dict:
     """Train one epoch; return the mean loss and the log of the masking."""
-    epoch = progress.epoch
-    rng = np.random.default_rng([run.seed, epoch])
+    rng = np.random.default_rng([run.seed, progress.epoch])
     torch.manual_seed(int(rng.integers(2**31)) + fabric.global_rank)  # dropout
     sizes = run.model.layout.sizes
     balance = run.masking.balance(np.array(progress.alone).reshape(-1, len(sizes)))
     run.module.train()
     losses = []
     for numbers in _batches(run, len(table.train), rng):
+        # MIAM: draw p (of the batch, or of each sample), then hide each token with p of its modality.
         rows = table.train[torch.as_tensor(numbers, device=table.train.device)]
         draws = len(rows) if run.masking.per_sample else 1
         p = run.masking.sample(draws, sizes=sizes, balance=balance, rng=rng)
@@ -157,10 +169,11 @@ def _epoch(
         stepper.step()
         update_router_bias(run.module)
     mean_p = run.masking.expected(sizes=sizes, balance=balance)
-    names = run.model.schema.modalities
-    log = {"s": balance.s, "d": balance.d, "r": balance.r, "p": mean_p}
+    columns = {"s": balance.s, "d": balance.d, "r": balance.r, "p": mean_p}
     return {"loss": float(torch.stack(losses).mean())} | {
-        f"{k}_{m}": float(v[i]) for k, v in log.items() for i, m in enumerate(names)
+        f"{k}_{m}": float(x)
+        for k, v in columns.items()
+        for m, x in zip(run.model.schema.modalities, v)
     }
 
 
@@ -184,12 +197,6 @@ def _record(run: Run, progress: Progress, row: dict) -> None:
     progress.history.append(
         {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
     )
-
-
-def _scores_text(run: Run, progress: Progress) -> str:
-    score = progress.history[-1][f"{run.task.metric}_all"]
-    score = math.nan if score is None else score
-    return f"{run.task.metric} {score:.3f}, best {progress.best_score:.3f}"
 
 
 def overall(run: Run, row: dict) -> float:
@@ -222,11 +229,9 @@ def _keep(run: Run, progress: Progress) -> None:
 
 
 def _fingerprint(run: Run) -> str:
-    """Return a hash of data, settings and first weights, which must agree for a checkpoint to resume.
-
-    The number of epochs may differ: each epoch's randomness follows from seed and number, so a run
-    can be made longer, as long as its warm-up stays the same.
-    """
+    """Return a hash of data, settings and first weights, which must agree for a checkpoint to resume."""
+    # The number of epochs may differ: each epoch's randomness follows from seed and number, so a run
+    # can be made longer, as long as its warm-up stays the same.
     config = run.config.model_dump(exclude={"epochs", "steps", "warmup"})
     config["warmup_steps"] = run.config.warmup_steps(len(run.table.train))
     task = type(run.task).__name__
@@ -244,9 +249,3 @@ def torch_seed(seed: int) -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
-
-
-def _bar(epochs: int, epochs_done: int, name: str, *, show_bar: bool):
-    return progress_bar(
-        total=epochs, initial=epochs_done, desc=name, unit="epoch", disable=not show_bar
-    )

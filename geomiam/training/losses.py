@@ -23,56 +23,36 @@ COMPLETE = 0.9
 def resolve_loss(
     config: TrainingConfig, labels: np.ndarray, *, background: bool
 ) -> tuple[TrainingConfig, str]:
-    """Replace ``loss="auto"`` by a loss that suits the labels.
+    """Replace ``loss="auto"`` by a loss that suits the labels ``(n, S)``; return the reason, too.
 
-    Plain ``bce`` for a complete survey: its predictions are probabilities. ``weighted-bce`` for all
-    other labels: presence-only data with background, where the number of background points is a
-    choice and prevalence has no meaning, and labels with many gaps.
-
-    Parameters
-    ----------
-    config : TrainingConfig
-    labels : numpy.ndarray
-        ``(n, S)``: 1, 0, NaN = not surveyed.
-    background : bool
-        Whether zeros of any site are background.
-
-    Returns
-    -------
-    tuple
-        The settings with a loss that is not ``"auto"``, and the reason for it.
+    ``background``: zeros of any site are background.
     """
     if config.loss != "auto":
         return config, "set in TrainingConfig"
-    loss, reason = _suitable_loss(labels, background=background)
-    return config.model_copy(update={"loss": loss}), reason
-
-
-def _suitable_loss(labels: np.ndarray, *, background: bool) -> tuple[str, str]:
-    if background:
-        return "weighted-bce", "the sites contain background"
     has_label = ~np.isnan(labels)
     shares = has_label[:, has_label.any(0)].mean(0)
-    if not shares.size or shares.min() < COMPLETE:
-        smallest_share = shares.min(initial=1.0)
-        return "weighted-bce", f"a species was surveyed at only {smallest_share:.0%} of the sites"
-    if labels.shape[1] > 2 and (np.nansum(labels, 1) == 1).all():
-        return "weighted-bce", "every site has exactly one present species, as single records have"
-    return (
-        "bce",
-        f"a complete survey: every species was surveyed at {shares.min():.0%} of the sites",
-    )
+    smallest_share = shares.min(initial=1.0)
+    # The number of background points is a choice, so with them prevalence has no meaning.
+    loss = "weighted-bce"
+    if background:
+        reason = "the sites contain background"
+    elif not shares.size or smallest_share < COMPLETE:
+        reason = f"a species was surveyed at only {smallest_share:.0%} of the sites"
+    elif labels.shape[1] > 2 and (np.nansum(labels, 1) == 1).all():
+        reason = "every site has exactly one present species, as single records have"
+    else:  # predictions of plain bce are probabilities
+        loss = "bce"
+        reason = (
+            f"a complete survey: every species was surveyed at {smallest_share:.0%} of the sites"
+        )
+    return config.model_copy(update={"loss": loss}), reason
 
 
 def make_loss(name: str, labels: Tensor, *, evenness: float = 0.0) -> Loss:
     """Return the loss function, with weights from the training labels ``(n, S)``.
 
     ``evenness`` applies to maxent only: 0 gives every record the same weight, 1 every species.
-
-    Raises
-    ------
-    LabelError
-        If the labels do not suit the loss.
+    Raises LabelError if the labels do not suit the loss.
     """
     if name == "bce":
         return bce
@@ -80,7 +60,11 @@ def make_loss(name: str, labels: Tensor, *, evenness: float = 0.0) -> Loss:
         weight = presence_weight(labels)
         return lambda logits, y: weighted_bce(logits, y, weight.to(logits.device))
     if name == "cross-entropy":
-        _check_single_label(labels)
+        if wrong := int((labels.nan_to_num(0.0).sum(1) != 1).sum()):
+            raise LabelError(
+                f"cross-entropy needs exactly one present species per site; {wrong} of {len(labels)} "
+                "sites have none or several: use loss='auto'"
+            )
         return cross_entropy
     if name != "maxent":
         raise LabelError(f"loss={name!r} is not resolved; pass one of {', '.join(QUANTITIES)}")
@@ -177,13 +161,3 @@ def maxent_offset(logits: Tensor, background: Tensor) -> Tensor:
     log_share = torch.log_softmax(background_logits, 0)
     entropy = -(log_share.exp() * log_share).sum(0)
     return torch.where(background.any(0), entropy - torch.logsumexp(background_logits, 0), 0)
-
-
-def _check_single_label(labels: Tensor) -> None:
-    counts = labels.nan_to_num(0.0).sum(1)
-    wrong = int((counts != 1).sum())
-    if wrong:
-        raise LabelError(
-            f"cross-entropy needs exactly one present species per site; {wrong} of {len(labels)} sites "
-            "have none or several: use loss='auto'"
-        )

@@ -24,14 +24,12 @@ from geomiam.progress import with_progress
 from geomiam.schema.fields import split_fields
 from geomiam.schema.schema import Schema
 from geomiam.tokens.layout import Layout
-from geomiam.training.checkpoint import Progress
 from geomiam.training.config import TrainingConfig
-from geomiam.training.holdout import HoldOut
 from geomiam.training.loop import Run, torch_seed, train
 from geomiam.training.provenance import place_and_time, site_counts
 from geomiam.training.reconstruction import Reconstructing, Reconstruction, Targets
 from geomiam.training.rule import changed
-from geomiam.training.table import make_tables
+from geomiam.training.table import HoldOut, make_tables
 
 
 @standard_torch()
@@ -113,48 +111,12 @@ def pretrain(
     masking = as_strategy(masking, default=MIAM())
     config, network = changed(TrainingConfig(), training), changed(NetworkConfig(), network)
     seeds = np.random.default_rng(rng)
-    sites, schema = _read(data, schema, n=n, rng=seeds.spawn(1)[0])
+    sites = as_dataset(data)
+    schema = read_schema(sites, schema)
+    cells_rng = seeds.spawn(1)[0]
+    if SITE not in sites.dims:
+        sites = random_cells(sites[list(schema.variables)], n=n, rng=cells_rng)[0]
     layout = Layout.of(schema)
-    _check(layout, network)
-    predictors = SiteTable.read(sites, schema, include_labels=False).checked()
-    held_out = HoldOut.of(sites, validation, config)
-    mask = held_out.draw(_observed_modalities(predictors.arrays, schema), seeds)
-    seed = int(seeds.integers(2**31))
-    (table,), scaler = make_tables(predictors, held_out=[mask])
-    with torch_seed(seed):
-        plain = network.model_copy(update={"explainer": 0})
-        model = Model.untrained(schema, scaler=scaler, species=(), config=plain)
-        targets = Targets.of(layout, table, {k: len(v) for k, v in scaler.classes.items()})
-        module = Reconstruction(model.network, targets.outputs, first=targets.constant)
-    run = Run(model, module, table, masking, config, seed, Reconstructing(targets))
-    end = train(run, Path(checkpoint) if checkpoint else None, name="pre-training")
-    model.about.update(_about(run, end) | place_and_time(sites) | held_out.about())
-    return model
-
-
-def _read(
-    data: xr.Dataset | xr.DataTree,
-    schema: Schema | str | Path | None,
-    *,
-    n: int | None,
-    rng: np.random.Generator,
-) -> tuple[xr.Dataset, Schema]:
-    """Return sites and their bound schema; of a cube, random cells."""
-    data = as_dataset(data)
-    schema = read_schema(data, schema)
-    if SITE in data.dims:
-        return data, schema
-    return random_cells(data[list(schema.variables)], n=n, rng=rng)[0], schema
-
-
-def _observed_modalities(arrays: dict[str, np.ndarray], schema: Schema) -> np.ndarray:
-    """Return which modalities have a value at each site ``(n, M)``, 1 or 0, to balance the blocks."""
-    has = {k: np.isfinite(a).reshape(len(a), -1).any(1) for k, a in arrays.items()}
-    by_modality = [np.any([has[v] for v in m.variables], 0) for m in schema.modalities.values()]
-    return np.stack(by_modality, 1).astype(np.float32)
-
-
-def _check(layout: Layout, network: NetworkConfig) -> None:
     if layout.size < 2:
         raise SchemaError(
             f"there is one token only ({layout.names[0]}), and no other to predict it from: add variables"
@@ -166,16 +128,37 @@ def _check(layout: Layout, network: NetworkConfig) -> None:
             f"an encoder has one member, found members={network.members}: pre-train with members=1; "
             "gm.fit(sites, network=..., warm_start=model) starts every member from it"
         )
-
-
-def _about(run: Run, end: Progress) -> dict:
+    predictors = SiteTable.read(sites, schema, include_labels=False).checked()
+    held_out = HoldOut.of(sites, validation, config)
+    mask = held_out.draw(_observed_modalities(predictors.arrays, schema), seeds)
+    seed = int(seeds.integers(2**31))
+    (table,), scaler = make_tables(predictors, held_out=[mask])
+    with torch_seed(seed):
+        plain = network.model_copy(update={"explainer": 0})
+        model = Model.untrained(schema, scaler=scaler, species=(), config=plain)
+        targets = Targets.of(layout, table, {k: len(v) for k, v in scaler.classes.items()})
+        module = Reconstruction(model.network, first=targets.constant)
+    run = Run(model, module, table, masking, config, seed, Reconstructing(targets))
+    end = train(run, Path(checkpoint) if checkpoint else None, name="pre-training")
     best = end.history[end.best_epoch]
-    return {
-        "masking": to_dict(run.masking),
-        "training": run.config.model_dump(),
-        "seeds": [run.seed],
-        "sites": site_counts(run),
-        "best_epochs": [end.best_epoch],
-        "validation_r2": {k[3:]: v for k, v in best.items() if k.startswith("r2_")},
-        "history": end.history,
-    }
+    model.about.update(
+        {
+            "masking": to_dict(run.masking),
+            "training": run.config.model_dump(),
+            "seeds": [run.seed],
+            "sites": site_counts(run),
+            "best_epochs": [end.best_epoch],
+            "validation_r2": {k[3:]: v for k, v in best.items() if k.startswith("r2_")},
+            "history": end.history,
+            **place_and_time(sites),
+            **held_out.about(),
+        }
+    )
+    return model
+
+
+def _observed_modalities(arrays: dict[str, np.ndarray], schema: Schema) -> np.ndarray:
+    """Return which modalities have a value at each site ``(n, M)``, 1 or 0, to balance the blocks."""
+    has = {k: np.isfinite(a).reshape(len(a), -1).any(1) for k, a in arrays.items()}
+    by_modality = [np.any([has[v] for v in m.variables], 0) for m in schema.modalities.values()]
+    return np.stack(by_modality, 1).astype(np.float32)

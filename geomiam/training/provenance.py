@@ -1,35 +1,57 @@
-"""Record of a training in the model: settings, sites, scores, place and time."""
+"""Record of a training in the model: settings, sites, scores, place and time, and a fingerprint of the sites.
+
+The fingerprint detects that a model was fitted on given sites. It is a Bloom filter of one hash, between
+an eighth and a quarter full. It contains every training site, and the same share of all other places. So
+a set of sites can be recognised, while a single place, such as that of a threatened species, cannot be
+looked up.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from geomiam.errors import GridError
+from geomiam.errors import GridError, TrainedOnTheseSites, warn
 from geomiam.masking import to_dict
 from geomiam.splits import site_coordinates
 from geomiam.tokens.select import group_coverage
 from geomiam.training.checkpoint import Progress
-from geomiam.training.fingerprint import fingerprint
 from geomiam.training.loop import Run
+
+LOAD = 0.25
+"""Largest share of the filter that is set."""
+MOST_BITS = 24
+"""2 MiB; enough for 5 million sites."""
+SURE = 1e-6
+"""Probability of as many hits by chance, at and below which sites count as training sites."""
 
 
 def provenance(runs: Sequence[Run], ends: Sequence[Progress], sites: xr.Dataset) -> dict:
     """Return the record of a training; values that differ between members are listed or averaged."""
     run = runs[0]
-    labels = run.table.labels
-    rows = [{"member": i, **row} for i, end in enumerate(ends) for row in end.history]
+    best_rows = [end.history[end.best_epoch] for end in ends]
+    auc = {
+        k: [row[k] for row in best_rows if row[k] is not None]
+        for k in best_rows[0]
+        if k.startswith("auc_")
+    }
     return {
         "masking": to_dict(run.masking),
         "training": min((r.config for r in runs), key=lambda c: c.lr).model_dump(),
         "seeds": [r.seed for r in runs],
         "sites": site_counts(run),
-        "presences": dict(zip(run.model.species, (labels == 1).sum(0).tolist())),
+        "presences": dict(zip(run.model.species, (run.table.labels == 1).sum(0).tolist())),
         "best_epochs": [end.best_epoch for end in ends],
-        "validation_auc": _mean_scores([end.history[end.best_epoch] for end in ends]),
-        "history": rows,
+        "validation_auc": {
+            k.removeprefix("auc_"): float(np.mean(v)) if v else None for k, v in auc.items()
+        },
+        "history": [{"member": i, **row} for i, end in enumerate(ends) for row in end.history],
         "fingerprint": fingerprint(sites),
         "coverage": group_coverage(run.model.layout, run.table.observed.numpy()),
         **place_and_time(sites),
@@ -38,11 +60,8 @@ def provenance(runs: Sequence[Run], ends: Sequence[Progress], sites: xr.Dataset)
 
 def site_counts(run: Run) -> dict[str, int]:
     """Return the number of training sites, and of validation sites that do not train."""
-    table = run.table
-    return {
-        "train": len(table.train),
-        "validation": len(np.setdiff1d(table.valid, table.train)),
-    }
+    train, valid = run.table.train, run.table.valid
+    return {"train": len(train), "validation": len(np.setdiff1d(valid, train))}
 
 
 def place_and_time(sites: xr.Dataset) -> dict[str, list]:
@@ -54,14 +73,83 @@ def place_and_time(sites: xr.Dataset) -> dict[str, list]:
     except GridError:  # sites without coordinates have no extent to report
         pass
     if "time" in sites.coords and sites["time"].dims == ("site",):
-        about["dates"] = [
-            str(sites["time"].min().values)[:10],
-            str(sites["time"].max().values)[:10],
-        ]
+        first, last = sites["time"].min().values, sites["time"].max().values
+        about["dates"] = [str(first)[:10], str(last)[:10]]
     return about
 
 
-def _mean_scores(rows: Sequence[dict]) -> dict[str, float | None]:
-    """Return the mean over members of each validation AUC at the kept epoch."""
-    frame = {k: [r[k] for r in rows if r[k] is not None] for k in rows[0] if k.startswith("auc_")}
-    return {k.removeprefix("auc_"): float(np.mean(v)) if v else None for k, v in frame.items()}
+def fingerprint(sites: xr.Dataset) -> str | None:
+    """Return the filter of the places of sites as base64 text; None without coordinates."""
+    keys = _keys(sites)
+    if keys is None:
+        return None
+    # One hash of n keys sets a share 1 − exp(−n / 2^bits) of the filter.
+    cells = len(keys) / -np.log1p(-LOAD)
+    bits = int(np.clip(np.ceil(np.log2(cells)), 6, MOST_BITS))
+    table = np.zeros(2**bits, bool)
+    table[keys % np.uint64(2**bits)] = True
+    return base64.b64encode(np.packbits(table).tobytes()).decode()
+
+
+def shared_with(about: Mapping[str, Any], sites: xr.Dataset) -> float:
+    """Return the share of the places of sites that a model was fitted on, 0 if it could be chance.
+
+    ``about`` is the provenance of the model; that of its fine-tuning counts too. Without coordinates the
+    share is 0.
+    """
+    keys = _keys(sites)
+    if keys is None or not len(keys):
+        return 0.0
+    steps = about.get("finetuning")
+    entries = [about, *(steps if isinstance(steps, list) else [])]
+    tables = [_table(e.get("fingerprint")) for e in entries if isinstance(e, Mapping)]
+    return max((_share(keys, t) for t in tables if t is not None), default=0.0)
+
+
+def warn_if_trained_on(about: Mapping[str, Any], sites: xr.Dataset) -> None:
+    """Warn with TrainedOnTheseSites if a model was fitted on some of the sites."""
+    if share := shared_with(about, sites):
+        warn(
+            f"the model was fitted on about {share:.0%} of these sites, so its scores are too high: hold "
+            "out blocks with test = gm.splits.hold_out_blocks(sites, share=0.2), fit on "
+            "sites.isel(site=~test) and evaluate on sites.isel(site=test), or use gm.cross_validate "
+            "(command line: geomiam split)",
+            TrainedOnTheseSites,
+        )
+
+
+def _keys(sites: xr.Dataset) -> np.ndarray | None:
+    """Return a hash of each distinct place and time; None without coordinates."""
+    try:
+        places = np.ascontiguousarray(site_coordinates(sites), np.float32) + np.float32(0)  # no -0
+    except GridError:
+        return None
+    rows = [row.tobytes() for row in places]
+    if "time" in sites.coords and sites["time"].dims == ("site",):
+        times = sites["time"].values.astype(str)
+        rows = [row + time.encode() for row, time in zip(rows, times)]
+    digests = (blake2b(row, digest_size=8).digest() for row in dict.fromkeys(rows))
+    return np.frombuffer(b"".join(digests), "<u8")
+
+
+def _table(text: Any) -> np.ndarray | None:
+    """Return the filter in base64 text, boolean; None for anything else."""
+    if not isinstance(text, str):
+        return None
+    try:
+        table = np.unpackbits(np.frombuffer(base64.b64decode(text, validate=True), np.uint8))
+    except (ValueError, binascii.Error):
+        return None
+    return table.astype(bool) if table.size and table.size & (table.size - 1) == 0 else None
+
+
+def _share(keys: np.ndarray, table: np.ndarray) -> float:
+    """Estimate the share of keys that were put into a filter, 0 if chance explains the hits."""
+    from scipy.stats import binom
+
+    load = float(table.mean())
+    hits = int(table[keys % np.uint64(table.size)].sum())
+    if load == 1 or binom.sf(hits - 1, len(keys), load) > SURE:
+        return 0.0
+    # Of the other keys, a share `load` hits by chance: hits / n = share + (1 − share) · load.
+    return (hits / len(keys) - load) / (1 - load)

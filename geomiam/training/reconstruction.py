@@ -10,8 +10,7 @@ M modalities, p patterns.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
 
@@ -23,12 +22,9 @@ from torch import Tensor, nn
 from geomiam.networks.network import Network
 from geomiam.tokens.layout import Layout, Part
 from geomiam.training.devices import Fabric
-from geomiam.training.loop import Objective, Run
+from geomiam.training.loop import BATCH_ROWS, Objective, Run
 from geomiam.training.supervised import share, together
 from geomiam.training.table import Table
-
-BATCH_ROWS = 512
-"""Rows per batch where no gradient is computed."""
 
 
 class Reconstruction(nn.Module):
@@ -38,26 +34,18 @@ class Reconstruction(nn.Module):
     that the encoder has to learn, and it is dropped after pre-training.
     """
 
-    def __init__(self, network: Network, outputs: int, *, first: Tensor | None = None):
+    def __init__(self, network: Network, *, first: Tensor):
         super().__init__()
         self.network = network
         network.head.requires_grad_(False)  # the head is not used
         inputs = network.head.in_features
-        self.decoder = nn.Sequential(
-            nn.Linear(inputs, inputs), nn.ReLU(), nn.Linear(inputs, outputs)
-        )
-        if first is not None:  # start at the training means ``(outputs,)``, which may be far from 0
-            nn.init.zeros_(self.decoder[-1].bias).data.add_(first)  # type: ignore[arg-type]
+        hidden, last = nn.Linear(inputs, inputs), nn.Linear(inputs, len(first))
+        last.bias.data.copy_(first)  # start at the training means (P,), which may be far from 0
+        self.decoder = nn.Sequential(hidden, nn.ReLU(), last)
 
     def forward(self, values: list[Tensor], visible: Tensor) -> Tensor:
-        """Predict all tokens ``(n, P)`` from the visible ones ``(n, t)``."""
-        return self.decode(self.features(values, visible))
-
-    def features(self, values: list[Tensor], visible: Tensor) -> Tensor:
-        """Return the features ``(n, d)``; in training, hidden tokens are not computed."""
-        if not self.training:
-            return self.network.features(self.network.tokens(values, visible), visible)
-        return self.network.training_features(values, visible)
+        """Predict all tokens ``(n, P)`` from the visible ones ``(n, t)``, in training."""
+        return self.decode(self.network.training_features(values, visible))
 
     def decode(self, features: Tensor) -> Tensor:
         """Return the prediction ``(n, P)`` of all tokens from features ``(n, d)``."""
@@ -84,19 +72,22 @@ class Targets:
     def of(cls, layout: Layout, table: Table, classes: dict[str, int]) -> Targets:
         """Compute constant and variance from the training rows of a table."""
         shapes = tuple((p.size, _numbers(p, classes)) for p in layout.parts)
-        owner = np.repeat(np.arange(len(layout.sizes)), layout.sizes)
-        variable = np.repeat(np.arange(len(layout.spans)), [s.size for s in layout.spans])
+        owner = torch.as_tensor(np.repeat(np.arange(len(layout.sizes)), layout.sizes))
         kinds = tuple(p.kind for p in layout.parts)
         parts = zip(kinds, shapes, table.values)
         constant = torch.cat([_constant(k, x, s, rows=table.train) for k, s, x in parts])
-        blank = torch.full((layout.size,), torch.nan)
-        targets = cls(kinds, shapes, torch.as_tensor(owner), constant, blank)
-        return targets._with_variance(table, torch.as_tensor(variable))
-
-    @property
-    def outputs(self) -> int:
-        """Number of predicted numbers per site, P."""
-        return len(self.constant)
+        targets = cls(kinds, shapes, owner, constant, torch.full((layout.size,), torch.nan))
+        spans = layout.spans
+        variable = torch.as_tensor(np.repeat(np.arange(len(spans)), [s.size for s in spans]))
+        total, count = torch.zeros(2, len(spans), dtype=torch.float64)
+        for rows in table.train.split(BATCH_ROWS):
+            values, observed, _ = table.batch(rows)
+            errors = targets.errors(constant.expand(len(rows), -1), values)
+            total.index_add_(0, variable, torch.where(observed, errors, 0).sum(0).double())
+            count.index_add_(0, variable, observed.sum(0).double())
+        mean = total / count
+        variance = torch.where(mean > 1e-9, mean, torch.nan).float()  # a constant has no shares
+        return replace(targets, variance=variance[variable])
 
     def errors(self, prediction: Tensor, values: list[Tensor]) -> Tensor:
         """Return the error of each token ``(n, t)`` of a prediction ``(n, P)``; arbitrary where unobserved.
@@ -125,21 +116,7 @@ class Targets:
     def loss(self, prediction: Tensor, values: list[Tensor], targets: Tensor) -> Tensor:
         """Return the mean over modalities of their mean error, whatever their number of tokens."""
         total, count = self.totals(prediction, values, targets)
-        modality_count = (count > 0).sum().clamp(min=1)
-        return (total / count.clamp(min=1)).sum() / modality_count
-
-    def _with_variance(self, table: Table, variable: Tensor) -> Targets:
-        """Return the targets with the mean error of the constant over each variable's training tokens."""
-        total = torch.zeros(int(variable.max()) + 1, dtype=torch.float64)
-        count = torch.zeros_like(total)
-        for rows in table.train.split(BATCH_ROWS):
-            values, observed, _ = table.batch(rows)
-            errors = self.errors(self.constant.expand(len(rows), -1), values)
-            total.index_add_(0, variable, torch.where(observed, errors, 0).sum(0).double())
-            count.index_add_(0, variable, observed.sum(0).double())
-        mean = total / count
-        variance = torch.where(mean > 1e-9, mean, torch.nan).float()[variable]
-        return Targets(self.kinds, self.shapes, self.owner, self.constant, variance)
+        return (total / count.clamp(min=1)).sum() / (count > 0).sum().clamp(min=1)
 
 
 @dataclass(frozen=True)
@@ -208,30 +185,25 @@ def r2(
     (of classes, their frequencies), 1 for a perfect one. Rows without a visible token do not count.
     """
     module.eval()
+    device = table.observed.device
+    constant, visible, target_tokens = (
+        x.to(device) for x in (targets.constant, visible, target_tokens)
+    )
+    patterns = torch.arange(len(visible), device=device)
     errors = np.zeros((2, len(visible), int(targets.owner.max()) + 1))
     for rows in table.valid.split(BATCH_ROWS):
         values, observed, _ = table.batch(rows)
-        constant = targets.constant.to(observed.device).expand(len(rows), -1)
-        for i, (prediction, usable) in enumerate(_predictions(module, values, observed, visible)):
-            scored_tokens = observed & target_tokens[i].to(observed.device) & usable
-            for j, numbers in enumerate((prediction, constant)):
-                errors[j, i] += (
-                    targets.totals(numbers, values, scored_tokens)[0].double().cpu().numpy()
-                )
+        view = module.network.view(values, observed, visible)
+        features = view.features(torch.arange(len(rows), device=device), patterns)
+        for i in range(len(visible)):
+            usable = (observed & visible[i]).any(1, keepdim=True)
+            scored_tokens = observed & target_tokens[i] & usable
+            predictions = module.decode(features[:, i]), constant.expand(len(rows), -1)
+            for j, prediction in enumerate(predictions):
+                total, _ = targets.totals(prediction, values, scored_tokens)
+                errors[j, i] += total.double().cpu().numpy()
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(errors[1] > 0, 1 - errors[0] / errors[1], np.nan)
-
-
-def _predictions(
-    module: Reconstruction, values: list[Tensor], observed: Tensor, visible: Tensor
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield per pattern the prediction ``(n, P)``, and which rows have a visible token ``(n, 1)``."""
-    visible = visible.to(observed.device)
-    view = module.network.view(values, observed, visible)
-    rows = torch.arange(len(observed), device=observed.device)
-    features = view.features(rows, torch.arange(len(visible), device=observed.device))
-    for i, of_pattern in enumerate(visible):
-        yield module.decode(features[:, i]), (observed & of_pattern).any(1, keepdim=True)
 
 
 def _numbers(part: Part, classes: dict[str, int]) -> int:

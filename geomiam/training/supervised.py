@@ -11,8 +11,8 @@ from torch import Tensor
 
 from geomiam.metrics import mean_auc
 from geomiam.networks.network import Network
-from geomiam.training.devices import Fabric
-from geomiam.training.loop import Objective, Run
+from geomiam.training.devices import Fabric, OneDevice
+from geomiam.training.loop import BATCH_ROWS, Objective, Run
 from geomiam.training.losses import Loss, make_loss, maxent_offset
 from geomiam.training.table import Table
 
@@ -30,12 +30,19 @@ class Supervised:
 
     def scores(self, run: Run, table: Table) -> dict[str, float]:
         """Return the mean AUC of each modality alone and of all, on sites where any of it is observed."""
-        return validate(run, table)
+        labels = table.labels[table.valid].cpu().numpy()
+        names = [*run.model.schema.modalities, "all"]
+        values = subset_logits(run, table, table.valid)
+        return {f"auc_{name}": mean_auc(labels, value) for name, value in zip(names, values)}
 
+    @torch.inference_mode()
     def finish(self, run: Run) -> None:
-        """Set the level of Maxent's logits."""
+        """Fold Maxent's normalisation into the head's bias, from the training background."""
         if run.config.loss == "maxent":
-            _set_level(run)
+            network, table = run.model.network, run.table
+            batches = table.train.split(BATCH_ROWS)
+            logits = torch.cat([network(*table.batch(rows)[:2]) for rows in batches])
+            network.head.bias.add_(maxent_offset(logits, table.labels[table.train] == 0))
 
 
 def batch_loss(
@@ -60,60 +67,32 @@ def together(logits: Tensor, n: int, fabric: Fabric) -> Tensor:
 
     Gradients reach the rows of this process only; their sum over processes is that of one process.
     """
-    if fabric.world_size == 1:
+    if isinstance(fabric, OneDevice) or fabric.world_size == 1:
         return logits
     all_logits = list(fabric.all_gather(logits.detach()))
     all_logits[fabric.global_rank] = logits
     return torch.stack(all_logits, 1).flatten(0, 1)[:n]
 
 
-def validate(run: Run, table: Table) -> dict[str, float]:
-    """Return the mean AUC of each modality alone and of all, on sites where any of it is observed."""
-    labels = table.labels[table.valid].cpu().numpy()
-    values = subset_logits(run, table, table.valid)
-    names = [*run.model.schema.modalities, "all"]
-    return {f"auc_{name}": mean_auc(labels, value) for name, value in zip(names, values)}
-
-
 @torch.inference_mode()
 def subset_logits(run: Run, table: Table, rows: Tensor) -> np.ndarray:
     """Return scores ``(M + 1, n, S)`` of rows, from each modality alone and all; NaN = nothing observed."""
-    network, layout = run.module.eval(), run.model.layout
+    network, sizes = run.module.eval(), run.model.layout.sizes
     assert isinstance(network, Network)
-    owner = np.repeat(np.arange(len(layout.sizes)), layout.sizes)
-    subsets = np.vstack([owner == m for m in range(len(layout.sizes))] + [owner >= 0])
-    visible = torch.as_tensor(subsets, device=table.observed.device)
-    scores = [
-        _subset_scores(run, network, table, rows_of_batch, visible)
-        for rows_of_batch in rows.split(512)
-    ]
-    return torch.cat(scores, 1).cpu().numpy()
-
-
-def _subset_scores(
-    run: Run, network: Network, table: Table, rows: Tensor, visible: Tensor
-) -> Tensor:
-    """Return scores ``(subsets, n, S)``; NaN where nothing of a subset is observed."""
-    values, observed, _ = table.batch(rows)
-    view = network.view(values, observed, visible)
-    all_rows = torch.arange(len(observed), device=observed.device)
-    all_subsets = torch.arange(len(visible), device=observed.device)
-    logits = network.head(view.features(all_rows, all_subsets)).unbind(1)
-    scores = torch.stack(
-        [x[view.twins(visible_tokens)] for x, visible_tokens in zip(logits, visible)]
-    ).float()
-    if (
-        run.model.link == "softmax"
-    ):  # softmax logits compare species only; log-shares also compare sites
-        scores = scores.log_softmax(-1)
-    any_visible = (observed & visible[:, None, :]).any(-1, keepdim=True)
-    return scores.masked_fill(~any_visible, torch.nan)
-
-
-@torch.inference_mode()
-def _set_level(run: Run) -> None:
-    """Fold Maxent's normalisation into the head's bias, from the training background."""
-    network, table = run.model.network, run.table
-    rows = table.train.split(512)
-    logits = torch.cat([network(*table.batch(r)[:2]) for r in rows])
-    network.head.bias.add_(maxent_offset(logits, table.labels[table.train] == 0))
+    device = table.observed.device
+    owner = np.repeat(np.arange(len(sizes)), sizes)
+    subsets = np.vstack([owner == m for m in range(len(sizes))] + [owner >= 0])
+    visible = torch.as_tensor(subsets, device=device)  # (M + 1, t)
+    parts = []
+    for batch in rows.split(BATCH_ROWS):
+        values, observed, _ = table.batch(batch)
+        view = network.view(values, observed, visible)
+        all_rows, all_subsets = (torch.arange(len(x), device=device) for x in (observed, visible))
+        logits = network.head(view.features(all_rows, all_subsets)).unbind(1)
+        # Equal inputs get equal scores to the last bit, since the AUC ranks them.
+        scores = torch.stack([z[view.twins(t)] for z, t in zip(logits, visible)]).float()
+        if run.model.link == "softmax":  # its logits compare species only; log-shares also sites
+            scores = scores.log_softmax(-1)
+        any_visible = (observed & visible[:, None, :]).any(-1, keepdim=True)
+        parts.append(scores.masked_fill(~any_visible, torch.nan))
+    return torch.cat(parts, 1).cpu().numpy()

@@ -1,20 +1,23 @@
-"""Training tables: standardised sites as tensors in memory, one table per member."""
+"""Training tables: standardised sites as tensors in memory, and the sites that are held out of training."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
+import xarray as xr
 from torch import Tensor
 
 from geomiam.data.sites.table import SiteTable
-from geomiam.schema.schema import Schema
-from geomiam.tokens.blocks import Block, encode
+from geomiam.errors import LabelError, SettingError
+from geomiam.splits import Blocks, hold_out, site_blocks
+from geomiam.tokens.encode import TokenArrays, encode
 from geomiam.tokens.layout import Layout
-from geomiam.tokens.limits import with_limits
-from geomiam.tokens.scaler import Scaler, fit_scaler
+from geomiam.tokens.scaler import Scaler, fit_scaler, with_limits
+from geomiam.training.config import TrainingConfig
 
 MOST_SCORED = 2000
 """Number of training sites that are scored after an epoch without validation sites, at most."""
@@ -44,52 +47,91 @@ class Table:
         """Return values, observed and labels of the rows."""
         return [v[rows] for v in self.values], self.observed[rows], self.labels[rows]
 
+    def scored_training(self) -> Table:
+        """Return the table with evenly spread training rows in place of the validation rows."""
+        return replace(self, valid=self.train[:: -(-len(self.train) // MOST_SCORED)])
+
 
 def make_tables(
     table: SiteTable, *, held_out: Sequence[np.ndarray], scaler: Scaler | None = None
 ) -> tuple[list[Table], Scaler]:
     """Encode all sites with one scaler and return one table per member.
 
-    Parameters
-    ----------
-    held : sequence of numpy.ndarray
-        Per member, boolean ``(n,)``: its validation sites. A member without any is scored on training
-        sites. Means and deviations are those of the sites that train any member, classes those of the
-        sites that train every member.
-    scaler : Scaler, optional
-        Scaler of a model whose weights are loaded; the training range is that of the sites.
+    ``held_out`` has the validation sites of each member, boolean ``(n,)``. A ``scaler`` is that of a
+    model whose weights are loaded; its training range becomes that of the sites.
     """
     arrays, schema = table.arrays, table.schema
-    scaler = scaler or _shared_scaler(arrays, schema, held_out)
-    is_training = ~np.all(held_out, axis=0)
-    scaler = with_limits(scaler, {k: a[is_training] for k, a in arrays.items()}, schema)
-    block = encode(arrays, layout=Layout.of(schema), scaler=scaler)
-    return share(block, table.labels, held_out=held_out), scaler
+    training_arrays = {k: a[~np.all(held_out, axis=0)] for k, a in arrays.items()}
+    if scaler is None:
+        scaler = fit_scaler(training_arrays, schema)  # moments of the sites that train any member
+        if len(held_out) > 1:  # a class that one member never saw would have an untrained vector
+            in_every_member = ~np.any(held_out, axis=0)
+            shared = fit_scaler({k: a[in_every_member] for k, a in arrays.items()}, schema)
+            scaler = replace(scaler, classes=shared.classes)
+    scaler = with_limits(scaler, training_arrays, schema)
+    tokens = encode(arrays, layout=Layout.of(schema), scaler=scaler)
+    return tables_of(tokens, table.labels, held_out=held_out), scaler
 
 
-def share(block: Block, labels: np.ndarray, *, held_out: Sequence[np.ndarray]) -> list[Table]:
+def tables_of(
+    tokens: TokenArrays, labels: np.ndarray, *, held_out: Sequence[np.ndarray]
+) -> list[Table]:
     """Return one table per member from encoded sites and the members' validation sites ``(n,)``."""
-    values, observed = [torch.as_tensor(v) for v in block.values], torch.as_tensor(block.observed)
+    values, observed = [torch.as_tensor(v) for v in tokens.values], torch.as_tensor(tokens.observed)
     tables = []
     for mask in held_out:
-        train, valid = (
-            np.flatnonzero(~mask),
-            np.flatnonzero(mask) if mask.any() else _spread(len(mask)),
-        )
-        rows = torch.as_tensor(train), torch.as_tensor(valid)
-        tables.append(Table(values, observed, torch.as_tensor(labels), *rows))
+        train = torch.as_tensor(np.flatnonzero(~mask))
+        valid = torch.as_tensor(np.flatnonzero(mask))
+        table = Table(values, observed, torch.as_tensor(labels), train, valid)
+        tables.append(table if mask.any() else table.scored_training())
     return tables
 
 
-def _shared_scaler(arrays: dict, schema: Schema, held_out: Sequence[np.ndarray]) -> Scaler:
-    of_any, of_every = ~np.all(held_out, axis=0), ~np.any(held_out, axis=0)
-    scaler = fit_scaler({k: a[of_any] for k, a in arrays.items()}, schema)
-    if len(held_out) > 1:
-        shared = fit_scaler({k: a[of_every] for k, a in arrays.items()}, schema)
-        scaler = replace(scaler, classes=shared.classes)
-    return scaler
+@dataclass(frozen=True, eq=False)
+class HoldOut:
+    """A way to hold out sites, drawn once for each member: the caller's sites, or spatial blocks."""
 
+    given: np.ndarray
+    """Boolean ``(n,)``: the validation sites if there are no blocks."""
+    blocks: Blocks | None
+    """Spatial blocks to draw from."""
+    share: float
+    """Share of the sites in the validation blocks."""
 
-def _spread(n: int) -> np.ndarray:
-    """Return evenly spread rows of training sites, scored where no site is held out."""
-    return np.arange(0, n, -(-n // MOST_SCORED))
+    @classmethod
+    def of(
+        cls,
+        sites: xr.Dataset,
+        validation: np.ndarray | Literal[False] | None,
+        config: TrainingConfig,
+    ) -> HoldOut:
+        """Return the caller's sites or spatial blocks; no sites for ``holdout=0`` or False."""
+        n = sites.sizes["site"]
+        if validation is None:
+            blocks = site_blocks(sites, config.block) if config.holdout else None
+            return cls(np.zeros(n, bool), blocks, config.holdout)
+        if validation is False:
+            if config.keep == "best":
+                raise SettingError(
+                    f"validation=False leaves no site to choose the best epoch by (found holdout="
+                    f"{config.holdout:g}, keep='best'); pass TrainingConfig(holdout=0, keep='last'), "
+                    "or a mapping of single settings without holdout"
+                )
+            return cls(np.zeros(n, bool), None, 0.0)
+        mask = np.asarray(validation, bool)
+        if mask.shape != (n,) or mask.all() or not mask.any():
+            raise LabelError(
+                f"validation= must be one boolean per site ({n}), with True and False; found shape "
+                f"{mask.shape} with {int(mask.sum())} True"
+            )
+        return cls(mask, None, 0.0)
+
+    def draw(self, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return the validation sites ``(n,)``; blocks are drawn so that labels ``(n, S)`` are balanced."""
+        if self.blocks is None:
+            return self.given
+        return hold_out(labels, self.blocks.number, share=self.share, rng=rng)
+
+    def about(self) -> dict[str, dict]:
+        """Return size, number, reason and CRS of the blocks, for ``about``; nothing without blocks."""
+        return {} if self.blocks is None else {"blocks": self.blocks.about()}

@@ -9,9 +9,9 @@ all of them together, under masking. With no joint epochs it is the uni-modal en
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +23,6 @@ from geomiam.model.model import Model
 from geomiam.networks.config import NetworkConfig
 from geomiam.networks.network import Network
 from geomiam.schema.schema import Schema
-from geomiam.tokens.layout import Layout
 from geomiam.training.checkpoint import Progress
 from geomiam.training.config import TrainingConfig
 from geomiam.training.loop import Run, overall, train
@@ -32,8 +31,7 @@ from geomiam.training.table import Table
 
 JOINT_RATE = 0.1
 """Learning rate of the joint stage, as a share of the first rate. The paper does not state its own."""
-
-
+NO_JOINT_STAGE = {"joint_epochs": None, "joint_lr": None}
 MAY_DIFFER = {"members", "explainer", "dropout", "sigma"}
 """Settings that may differ from those of the start: they change no weight that is loaded."""
 
@@ -44,13 +42,7 @@ def start_config(model: Model) -> NetworkConfig:
 
 
 def check_start(warm_start: bool | Model, schema: Schema, network: NetworkConfig) -> None:
-    """Raise if a warm start does not suit the network.
-
-    Raises
-    ------
-    SelectionError
-        If the fusion has no branches, or the model has another schema or network.
-    """
+    """Raise SelectionError if the fusion has no branches, or the model another schema or network."""
     if warm_start is True and not all(f.branched for f in network.fusions):
         raise SelectionError(
             f"warm_start=True trains the branches of late fusion, found fusion='{network.fusion}': "
@@ -87,12 +79,12 @@ def load_start(model: Model, start: Model, member: int = 0) -> None:
     if set(model.species) != set(start.species) or model.link != start.link:
         return
     rows = torch.as_tensor(start.species_index(model.species))
-    widths = [m.feature_width for m in start.network.members]
-    member_weight = start.network.head.weight.split(widths, 1)[member] * len(
+    widths = [m.fusion.feature_width for m in start.network.members]
+    weight = start.network.head.weight.split(widths, 1)[member] * len(
         widths
     )  # joined by their mean
     with torch.no_grad():
-        model.network.head.weight.copy_(member_weight[rows])
+        model.network.head.weight.copy_(weight[rows])
         model.network.head.bias.copy_(start.network.head.bias[rows])
 
 
@@ -113,20 +105,11 @@ def set_base(network: Network, base: Tensor) -> None:
 def two_stages(run: Run, checkpoint: Path | None = None) -> tuple[Progress, dict]:
     """Train the branches of a run's late fusion alone, then all together.
 
-    Returns
-    -------
-    tuple
-        The joint stage's progress, and the scores of each branch.
-
-    Raises
-    ------
-    LabelError
-        If no training site has any of a modality.
+    Return the joint stage's progress, after the ensemble as its epoch 0, and the scores of each branch.
     """
-    alone = run.config.model_copy(update={"joint_epochs": None, "joint_lr": None})
     branches, scores = [], {}
     for number, name in enumerate(run.model.schema.modalities):
-        branch_run = _branch_run(run, name, alone)
+        branch_run = _branch_run(run, number, name)
         end = train(branch_run, checkpoint and checkpoint / f"branch-{number}", name=name)
         branches.append(branch_run.model)
         scores[name] = {
@@ -136,35 +119,62 @@ def two_stages(run: Run, checkpoint: Path | None = None) -> tuple[Progress, dict
             "auc": end.history[end.best_epoch][f"{run.task.metric}_all"],
         }
     load_branches(run.model, branches)
-    ensemble = _untrained(run)
+    run.module.eval()
+    ensemble = run.task.scores(run, run.table)
+    first: dict[str, Any] = {"epoch": 0, "loss": None}
+    first |= {k: None if math.isnan(v) else v for k, v in ensemble.items()}
+    first |= {f"p_{m}": 0.0 for m in run.model.schema.modalities} | {"seconds": 0.0}
     if run.config.joint_epochs == 0:
-        return ensemble, scores
-    joint = replace(run, config=joint_settings(run.config))
+        return Progress([first], best_epoch=0), scores
     weights = {k: v.clone() for k, v in run.module.state_dict().items()}
+    joint = replace(run, config=joint_settings(run.config))
     end = train(joint, checkpoint and checkpoint / "joint", name="joint")
-    stays = run.config.keep == "best" and overall(run, ensemble.history[0]) >= end.best_score
-    if stays:  # joint training gave no better score
-        run.module.load_state_dict(weights)
-    return _joined_history(ensemble, end, stays=stays), scores
+    best_epoch = end.best_epoch + 1
+    if run.config.keep == "best" and overall(run, first) >= end.best_score:
+        run.module.load_state_dict(weights)  # joint training gave no better score
+        best_epoch = 0
+    rows = [{**row, "epoch": row["epoch"] + 1} for row in end.history]
+    return Progress([first, *rows], end.best, best_epoch, end.best_score), scores
 
 
 def joint_settings(config: TrainingConfig) -> TrainingConfig:
     """Return the settings of the joint stage, with its number of epochs and learning rate."""
     epochs = config.epochs if config.joint_epochs is None else config.joint_epochs
     rate = config.joint_lr or JOINT_RATE * config.lr
-    none = {"joint_epochs": None, "joint_lr": None}
-    return config.model_copy(update={"epochs": epochs, "lr": rate, **none})
+    return config.model_copy(update={"epochs": epochs, "lr": rate, **NO_JOINT_STAGE})
+
+
+def _branch_run(run: Run, number: int, modality: str) -> Run:
+    """Return the training of one branch alone, without masking, from its current weights."""
+    branch, layout, table = branch_model(run.model, modality), run.model.layout, run.table
+    owner = np.repeat(list(layout.schema.modalities), layout.sizes)
+    observed = table.observed[:, torch.as_tensor(owner == modality)]
+    has_modality = observed.any(1)
+    train, valid = table.train[has_modality[table.train]], table.valid[has_modality[table.valid]]
+    if not len(train):
+        raise LabelError(
+            f"no training site has any of '{modality}', so its branch cannot be trained: pass a smaller "
+            "training=TrainingConfig(holdout=...), or leave it out with schema.subset(...)"
+        )
+    values = [v for v, p in zip(table.values, layout.parts) if p.spans[0].modality == modality]
+    # Without a site to validate it, a branch is scored where it trains, as a model without holdout.
+    table = Table(values, observed, table.labels, train, valid if len(valid) else train)
+    set_base(branch.network, base_logits(run.config.loss, table.labels[table.train]))
+    return replace(
+        run,
+        model=branch,
+        module=branch.network,
+        table=table,
+        masking=Constant(0.0),
+        config=run.config.model_copy(update=NO_JOINT_STAGE),
+        seed=int(np.random.default_rng([run.seed, number]).integers(2**31)),
+    )
 
 
 def branch_model(model: Model, modality: str) -> Model:
-    """Return the branch of one modality as a model of its own, with a copy of its weights.
+    """Return the branch of one modality as a model, with a copy of its weights.
 
     It predicts as ``model`` does where only that modality is visible.
-
-    Raises
-    ------
-    SelectionError
-        If the model is not of late fusion, or of several members.
     """
     if not all(f.branched for f in model.config.fusions) or model.config.members > 1:
         raise SelectionError(
@@ -179,7 +189,7 @@ def branch_model(model: Model, modality: str) -> Model:
         link=model.link,
     )
     with torch.no_grad():
-        for mine, theirs in _shared(model, branch, modality):
+        for mine, theirs in zip(_weights(model, modality), _weights(branch, modality), strict=True):
             theirs.copy_(mine)
         branch.network.head.bias.copy_(model.network.head.bias)
     branch.network.eval()
@@ -188,91 +198,27 @@ def branch_model(model: Model, modality: str) -> Model:
 
 @torch.no_grad()
 def load_branches(model: Model, branches: list[Model]) -> None:
-    """Fill late fusion with models of its modalities in order; a mean of logits stays what it was.
-
-    The base value is the mean of the models' base values; the difference goes into their b_m.
-    """
+    """Fill late fusion with models of its modalities in order; a mean of logits stays what it was."""
+    # Logits are c + Σ_m α_m (W_m f_m + b_m): c is the mean of the base values, the rest goes into b_m.
     base = torch.stack([b.network.head.bias for b in branches]).mean(0)
     set_base(model.network, base)
     for modality, branch in zip(model.schema.modalities, branches, strict=True):
-        for mine, theirs in _shared(model, branch, modality):
+        weights = _weights(model, modality)
+        for mine, theirs in zip(weights, _weights(branch, modality), strict=True):
             mine.copy_(theirs)
-        _head_columns(model, modality)[1].add_(branch.network.head.bias - base)
+        weights[-1].add_(branch.network.head.bias - base)
 
 
-def _shared(model: Model, branch: Model, modality: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """Weights of a modality in a late fusion, and in the model of that modality alone."""
-    yield from zip(_weights(model, modality), _weights(branch, modality), strict=True)
-    yield from zip(_head_columns(model, modality), _head_columns(branch, modality))
-
-
-def _weights(model: Model, modality: str) -> Iterator[Tensor]:
-    """Weights of the tokenizers and the branch of a modality."""
-    member = model.network.members[0]
+def _weights(model: Model, modality: str) -> list[Tensor]:
+    """Return the weights of a modality: tokenizers, branch, and W_m ``(S, d)``, b_m ``(S,)`` of the head."""
+    member, number = model.network.members[0], list(model.schema.modalities).index(modality)
+    weights: list[Tensor] = []
     for tokenizer, part in zip(member.tokenizers.parts, model.layout.parts):
         if part.spans[0].modality == modality:
-            yield from tokenizer.parameters()
-    yield from member.fusion.branch_weights(_number(model, modality))
-
-
-def _head_columns(model: Model, modality: str) -> tuple[Tensor, Tensor]:
-    """Columns W_m ``(S, d)`` and b_m ``(S,)`` of the head."""
-    features, alpha = model.network.members[0].fusion.branch_features(_number(model, modality))
-    weight = model.network.head.weight
-    return weight[:, features], weight[:, alpha]
-
-
-def _number(model: Model, modality: str) -> int:
-    return list(model.schema.modalities).index(modality)
-
-
-def _branch_run(run: Run, modality: str, config: TrainingConfig) -> Run:
-    """Return the training of one branch alone, without masking, from its current weights."""
-    branch = branch_model(run.model, modality)
-    table = _table_of(run.table, run.model.layout, modality)
-    set_base(branch.network, base_logits(config.loss, table.labels[table.train]))
-    seed = int(np.random.default_rng([run.seed, _number(run.model, modality)]).integers(2**31))
-    return replace(
-        run,
-        model=branch,
-        module=branch.network,
-        table=table,
-        masking=Constant(0.0),
-        config=config,
-        seed=seed,
-    )
-
-
-def _table_of(table: Table, layout: Layout, modality: str) -> Table:
-    """Return the tokens of one modality, and the rows where any of them is observed."""
-    owner = np.repeat(list(layout.schema.modalities), layout.sizes)
-    observed = table.observed[:, torch.as_tensor(owner == modality)]
-    has_modality = observed.any(1)
-    train, valid = table.train[has_modality[table.train]], table.valid[has_modality[table.valid]]
-    if not len(train):
-        raise LabelError(
-            f"no training site has any of '{modality}', so its branch cannot be trained: pass a smaller "
-            "training=TrainingConfig(holdout=...), or leave it out with schema.subset(...)"
-        )
-    values = [v for v, p in zip(table.values, layout.parts) if p.spans[0].modality == modality]
-    # Without a site to validate it, a branch is scored where it trains, as a model without holdout.
-    return Table(values, observed, table.labels, train, valid if len(valid) else train)
-
-
-def _untrained(run: Run) -> Progress:
-    """Return the progress of a stage without epochs: scores of the current weights."""
-    run.module.eval()
-    scores = run.task.scores(run, run.table)
-    row = {k: None if math.isnan(v) else v for k, v in scores.items()}
-    hidden = {f"p_{m}": 0.0 for m in run.model.schema.modalities}
-    return Progress([{"epoch": 0, "loss": None, **row, **hidden, "seconds": 0.0}], best_epoch=0)
-
-
-def _joined_history(ensemble: Progress, joint: Progress, *, stays: bool) -> Progress:
-    """Return the history of the joint stage after the ensemble, which is its epoch 0."""
-    rows = [{**row, "epoch": row["epoch"] + 1} for row in joint.history]
-    best = 0 if stays else joint.best_epoch + 1
-    return Progress([*ensemble.history, *rows], joint.best, best, joint.best_score)
+            weights += tokenizer.parameters()
+    features, alpha = member.fusion.branch_features(number)
+    head = model.network.head.weight
+    return [*weights, *member.fusion.branch_weights(number), head[:, features], head[:, alpha]]
 
 
 def _variables(schema: Schema) -> str:

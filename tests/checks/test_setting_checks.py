@@ -7,7 +7,7 @@ import pytest
 
 import geomiam as gm
 from geomiam.errors import GeomiamError, LabelError, SettingError
-from geomiam.masking.ramp import Ramp
+from geomiam.masking.simple import Ramp
 from geomiam.metrics import boyce, measure
 
 LABELS, SCORES = np.array([[0], [1], [1]]), np.array([[0.1], [0.8], [0.4]])

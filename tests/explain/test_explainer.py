@@ -14,7 +14,7 @@ import geomiam as gm
 from geomiam.errors import SelectionError
 from geomiam.explain.explainer import _coalitions
 from geomiam.inference.coalitions import members, shapley_weights
-from geomiam.networks.explainer import Explainer
+from geomiam.networks.network import Explainer
 
 TOKEN = gm.NetworkConfig(fusion="token", width=16, heads=2, depth=2, frequencies=6, sigma=0.3)
 
@@ -236,10 +236,10 @@ def test_the_loss_weighs_coalitions_and_counts_in_deviations_of_the_gain():
 
 def test_a_row_never_has_all_groups_hidden():
     from geomiam.explain.explainer import _with_hidden_groups
-    from geomiam.tokens.blocks import Block
+    from geomiam.tokens.encode import TokenArrays
 
     masks = np.repeat(np.eye(4, dtype=bool), 2, axis=1)
-    block = Block((np.zeros((500, 8, 1), np.float32),), np.ones((500, 8), bool))
+    block = TokenArrays((np.zeros((500, 8, 1), np.float32),), np.ones((500, 8), bool))
     left = _with_hidden_groups(block, masks, np.random.default_rng(0)).observed
     groups = left.reshape(500, 4, 2)
     assert (groups.any(2) == groups.all(2)).all()  # groups go as a whole

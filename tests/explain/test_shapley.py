@@ -18,9 +18,10 @@ from geomiam.errors import SelectionError
 from geomiam.inference.coalitions import Coalitions, shapley_weights
 from geomiam.inference.engine import base_value, predict_block
 from geomiam.inference.shapley_block import shapley_block
-from geomiam.networks.blocks import TransformerBlock, gather, rows_of_equal_length
+from geomiam.networks.blocks import TransformerBlock
 from geomiam.networks.fusion.token import TokenFusion
-from geomiam.tokens.blocks import Block
+from geomiam.networks.pooling import gather, rows_of_equal_length
+from geomiam.tokens.encode import TokenArrays
 from geomiam.tokens.select import group_masks
 
 SCALES = ["probability", "logit"]
@@ -70,7 +71,9 @@ def test_values_equal_an_independent_exact_computer(model, sites, scale):
     masks, species = np.stack(list(group_masks(model.layout).values())), np.array([1])
     ours = shapley_block(model, small_block, groups=masks, species=species, scale=scale)[0][..., 0]
     for row in range(len(small_block)):
-        block = Block(tuple(v[[row]] for v in small_block.values), small_block.observed[[row]])
+        block = TokenArrays(
+            tuple(v[[row]] for v in small_block.values), small_block.observed[[row]]
+        )
         if not block.observed.any():
             assert np.isnan(ours[row]).all()
             continue

@@ -16,9 +16,8 @@ from geomiam.inference import slabs
 from geomiam.inference.engine import base_value, coalition_block, predict_block
 from geomiam.inference.shapley_block import shapley_block
 from geomiam.networks.blocks import TransformerBlock
-from geomiam.networks.coalition_layout import CoalitionLayout, read_coalitions
-from geomiam.networks.fusion.group import GroupFusion
-from geomiam.tokens.blocks import Block, encode
+from geomiam.networks.fusion.group import CoalitionLayout, GroupFusion, read_coalitions
+from geomiam.tokens.encode import TokenArrays, encode
 from geomiam.tokens.rows import Rows
 from geomiam.tokens.select import group_masks
 
@@ -121,8 +120,8 @@ def test_the_mean_is_taken_before_the_last_product():
         torch.testing.assert_close(block.feed_forward_mean(x, weight), expected, rtol=0, atol=1e-6)
 
 
-def repeated(block: Block, times: int) -> Block:
-    return Block(
+def repeated(block: TokenArrays, times: int) -> TokenArrays:
+    return TokenArrays(
         tuple(np.repeat(v, times, 0) for v in block.values), np.repeat(block.observed, times, 0)
     )
 
@@ -155,7 +154,7 @@ def test_a_group_is_encoded_once_for_rows_that_have_it_in_common(monkeypatch):
         return original(self, group, tokens, visible)
 
     monkeypatch.setattr(GroupFusion, "pool", counted)
-    mixed = Block(tuple(values), block.observed)
+    mixed = TokenArrays(tuple(values), block.observed)
     fast, _, _ = shapley_block(model, mixed, groups=masks, species=np.arange(2))
     groups = list(model.schema.groups)
     assert dict(encoded_rows)[groups.index("embedding")] == 4

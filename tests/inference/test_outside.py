@@ -14,9 +14,8 @@ from helpers_small import every_kind, quick, random_arrays, tiny_sites, untraine
 
 import geomiam as gm
 from geomiam.errors import OutsideTrainingRange
-from geomiam.tokens.blocks import encode
-from geomiam.tokens.limits import limits_of, outside, widened, with_limits
-from geomiam.tokens.scaler import Scaler
+from geomiam.tokens.encode import encode
+from geomiam.tokens.scaler import Scaler, limits_of, outside, widened, with_limits
 
 pytestmark = pytest.mark.filterwarnings("ignore::geomiam.errors.OutsideTrainingRange")
 SMALL = gm.NetworkConfig(width=8, heads=2, depth=1, inner=0)

@@ -12,7 +12,7 @@ import geomiam as gm
 from geomiam.inference.engine import base_value, predict_block
 from geomiam.inference.shapley_block import shapley_block
 from geomiam.networks.network import Network, join
-from geomiam.tokens.blocks import encode
+from geomiam.tokens.encode import encode
 from geomiam.tokens.select import group_masks
 
 NETWORK = gm.NetworkConfig(width=8, heads=2, depth=1, inner=1, frequencies=4, members=3)

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 import geomiam as gm
 from geomiam.errors import ArtifactError, OutputExists
 from geomiam.model import saved_model
-from geomiam.tokens.blocks import encode
+from geomiam.tokens.encode import encode
 
 PACKAGE = Path(gm.__file__).parent
 

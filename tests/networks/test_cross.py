@@ -17,7 +17,7 @@ from geomiam.inference.engine import base_value, coalition_block, predict_block
 from geomiam.inference.shapley_block import shapley_block
 from geomiam.networks.blocks import key_bias
 from geomiam.networks.extras.cross import CrossFusion
-from geomiam.tokens.blocks import Block, encode
+from geomiam.tokens.encode import TokenArrays, encode
 from geomiam.tokens.select import group_masks
 
 VARIANTS = {
@@ -46,7 +46,7 @@ def new_model(*, rows: int = 30, gaps: float = 0.3, members: int = 1, **config):
     return model, encode(arrays, layout=model.layout, scaler=model.scaler)
 
 
-def tensors(block: Block):
+def tensors(block: TokenArrays):
     return [torch.as_tensor(v) for v in block.values], torch.as_tensor(block.observed)
 
 
@@ -98,7 +98,7 @@ def test_it_is_two_stages_with_hidden_tokens_left_out(kind):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("lengths", [16, 3])
 def test_training_computes_what_is_visible_and_learns_the_same(variant, kind, lengths, monkeypatch):
-    monkeypatch.setattr("geomiam.networks.length_buckets.LENGTHS", lengths)
+    monkeypatch.setattr("geomiam.networks.pooling.LENGTHS", lengths)
     model, block = new_model(**variant)
     network, (values, observed) = model.network, tensors(block)
     visible, member = masks(kind, observed), network.members[0]
@@ -180,7 +180,7 @@ def test_nan_and_hiding_are_one_road(variant):
     values = [v.copy() for v in block.values]
     for part, value in zip(model.layout.parts, values, strict=True):
         value[:, ~visible[part.start : part.start + part.size]] = np.nan
-    as_nan, index = Block(tuple(values), block.observed & visible), np.arange(2)
+    as_nan, index = TokenArrays(tuple(values), block.observed & visible), np.arange(2)
     np.testing.assert_allclose(
         predict_block(model, block, visible=visible, species=index),
         predict_block(model, as_nan, visible=np.ones_like(visible), species=index),

@@ -15,7 +15,7 @@ from geomiam.errors import SelectionError
 from geomiam.networks.blocks import TransformerBlock, key_bias
 from geomiam.networks.extras.block import BlockWithExtras
 from geomiam.networks.extras.experts import Experts, update_router_bias
-from geomiam.tokens.blocks import encode
+from geomiam.tokens.encode import encode
 
 FUSIONS = ["token", "group", "cross"]
 
@@ -170,7 +170,7 @@ def test_loads_are_top_times_visible_tokens_in_training_and_in_evaluation(
     fusion, attention, lengths, monkeypatch
 ):
     """Neither mask tokens nor padding count."""
-    monkeypatch.setattr("geomiam.networks.length_buckets.LENGTHS", lengths)
+    monkeypatch.setattr("geomiam.networks.pooling.LENGTHS", lengths)
     network, values, visible = example(
         fusion, experts=3, top_experts=2, balance=0.01, attention=attention, budget=1.0
     )

@@ -14,8 +14,8 @@ from geomiam.inference.engine import predict_block
 from geomiam.inference.shapley_block import shapley_block
 from geomiam.networks.fusion.protocol import CoalitionView, Fusion
 from geomiam.networks.fusion.registry import FUSIONS
-from geomiam.networks.length_buckets import VisibleTokens
-from geomiam.tokens.blocks import encode
+from geomiam.networks.pooling import VisibleTokens
+from geomiam.tokens.encode import encode
 from geomiam.tokens.rows import Rows
 from geomiam.tokens.select import group_masks
 

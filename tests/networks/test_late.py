@@ -17,7 +17,7 @@ from geomiam.inference.shapley_block import shapley_block
 from geomiam.model.model import Model
 from geomiam.networks.fusion.late import LateFusion
 from geomiam.schema.schema import Schema
-from geomiam.tokens.blocks import Block, encode
+from geomiam.tokens.encode import TokenArrays, encode
 from geomiam.tokens.select import group_masks, visible_tokens
 from geomiam.training.warm_start import branch_model, load_branches, set_base
 
@@ -42,31 +42,31 @@ def model() -> Model:
     return new_model()
 
 
-def block_of(model: Model, *, gaps: float = 0.3, rows: int = 40) -> Block:
+def block_of(model: Model, *, gaps: float = 0.3, rows: int = 40) -> TokenArrays:
     arrays = random_arrays(every_kind(), rows, seed=3, gaps=gaps)
     arrays = {k: arrays[k] for k in model.schema.variables}
     return encode(arrays, layout=model.layout, scaler=model.scaler)
 
 
-def logits(model: Model, block: Block, using: list[str] | None = None) -> np.ndarray:
+def logits(model: Model, block: TokenArrays, using: list[str] | None = None) -> np.ndarray:
     visible = visible_tokens(model.layout, using)
     return predict_block(model, block, visible=visible, species=SPECIES, scale="logit")
 
 
-def terms(model: Model, block: Block) -> np.ndarray:
+def terms(model: Model, block: TokenArrays) -> np.ndarray:
     """What each modality alone adds to the base value ``(n, M, S)``; 0 where it is not there."""
     base = base_value(model, species=SPECIES, scale="logit")
     alone = np.stack([logits(model, block, [m]) for m in NAMES], 1)
     return np.nan_to_num(alone - base)
 
 
-def present_modalities(model: Model, block: Block) -> np.ndarray:
+def present_modalities(model: Model, block: TokenArrays) -> np.ndarray:
     """Modalities of which anything is observed ``(n, M)``."""
     terms_alone = [block.observed[:, visible_tokens(model.layout, [m])].any(1) for m in NAMES]
     return np.stack(terms_alone, 1)
 
 
-def explained(model: Model, block: Block, scale: str = "logit") -> np.ndarray:
+def explained(model: Model, block: TokenArrays, scale: str = "logit") -> np.ndarray:
     groups = np.stack(list(group_masks(model.layout).values()))
     return shapley_block(model, block, groups=groups, species=SPECIES, scale=scale)[0]
 
@@ -141,7 +141,7 @@ def test_what_stands_in_a_hidden_modality_changes_no_bit(model, poison):
     for value, part in zip(values, model.layout.parts, strict=True):
         if part.spans[0].modality not in using:
             value[:] = poison
-    dirty = Block(tuple(values), block.observed)
+    dirty = TokenArrays(tuple(values), block.observed)
     np.testing.assert_array_equal(logits(model, block, using), logits(model, dirty, using))
 
 

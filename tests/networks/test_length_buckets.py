@@ -8,10 +8,9 @@ import pytest
 import torch
 from helpers_small import every_kind, random_arrays, untrained
 
-from geomiam.networks.blocks import key_bias
-from geomiam.networks.dropout import drop
-from geomiam.networks.length_buckets import VisibleTokens, length_buckets
-from geomiam.tokens.blocks import encode
+from geomiam.networks.blocks import drop, key_bias
+from geomiam.networks.pooling import VisibleTokens, length_buckets
+from geomiam.tokens.encode import encode
 
 
 def plain_token(fusion, tokens, visible):
@@ -96,7 +95,7 @@ def gradients(network, logits):
 @pytest.mark.parametrize("kind", ["batch", "sample", "most", "none", "all", "modality"])
 @pytest.mark.parametrize("lengths", [16, 3])
 def test_outputs_and_gradients_are_those_of_the_plain_way(fusion, kind, lengths, monkeypatch):
-    monkeypatch.setattr("geomiam.networks.length_buckets.LENGTHS", lengths)
+    monkeypatch.setattr("geomiam.networks.pooling.LENGTHS", lengths)
     network, values, observed = example(fusion)
     network_copy, visible = copy.deepcopy(network), masks(kind, observed)
     (member,) = network_copy.members

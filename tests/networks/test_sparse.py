@@ -16,7 +16,7 @@ from geomiam.inference.shapley_block import shapley_block
 from geomiam.networks.blocks import HIDDEN, TransformerBlock, key_bias
 from geomiam.networks.extras.block import BlockWithExtras
 from geomiam.networks.extras.sparse import BudgetGate, sparse
-from geomiam.tokens.blocks import encode
+from geomiam.tokens.encode import encode
 from geomiam.tokens.select import group_masks
 
 

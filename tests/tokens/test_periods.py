@@ -24,7 +24,7 @@ from geomiam.data.predictors import bind
 from geomiam.errors import SchemaError
 from geomiam.schema.calendar_windows import is_period, period_label, periods
 from geomiam.schema.schema import Schema
-from geomiam.tokens.blocks import encode
+from geomiam.tokens.encode import encode
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.scaler import fit_scaler
 from geomiam.tokens.select import visible_tokens

@@ -29,7 +29,7 @@ import geomiam as gm
 from geomiam.baselines.columns import Columns
 from geomiam.errors import ArtifactError, SchemaError, SelectionError
 from geomiam.schema.schema import Schema
-from geomiam.tokens.blocks import encode
+from geomiam.tokens.encode import encode
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.scaler import fit_scaler, standardise
 from geomiam.tokens.symbols import breakpoints, paa, symbolise

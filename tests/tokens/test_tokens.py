@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from geomiam.errors import SchemaError, SelectionError
 from geomiam.schema.modality import Group
 from geomiam.schema.variable import Variable
-from geomiam.tokens.blocks import encode
+from geomiam.tokens.encode import encode
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.scaler import Scaler, fit_scaler, standardise
 from geomiam.tokens.select import group_masks, visible_tokens

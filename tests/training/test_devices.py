@@ -13,7 +13,7 @@ from helpers_small import TINY_NETWORK, every_kind, quick, random_arrays, tiny_s
 import geomiam as gm
 from geomiam.errors import DeviceError
 from geomiam.masking import Uniform
-from geomiam.tokens.blocks import encode
+from geomiam.tokens.encode import encode
 from geomiam.training.devices import OneDevice
 from geomiam.training.losses import make_loss
 from geomiam.training.supervised import batch_loss, share, together

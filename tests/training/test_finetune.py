@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from pathlib import Path
 
@@ -26,10 +27,10 @@ from geomiam.inference.shapley_block import shapley_block
 from geomiam.model.model import Model
 from geomiam.schema.modality import Modality
 from geomiam.schema.schema import Schema
-from geomiam.tokens.blocks import Block, encode
+from geomiam.tokens.encode import TokenArrays, encode
 from geomiam.tokens.scaler import fit_scaler
 from geomiam.tokens.select import group_masks
-from geomiam.training.extend import grown_schema, joined_scaler, with_modalities
+from geomiam.training.additions import grown_schema, joined_scaler, with_modalities
 
 SMALL = {"width": 16, "heads": 2, "depth": 2, "inner": 1, "frequencies": 8, "sigma": 0.3}
 OLD = ("climate", "soil")
@@ -243,7 +244,7 @@ def randomly_grown(fusion: str, seed: int = 0, *, steps: int = 6) -> tuple[Model
     return old, made
 
 
-def rows_of(model: Model, n: int = 40, **facts) -> Block:
+def rows_of(model: Model, n: int = 40, **facts) -> TokenArrays:
     arrays = random_arrays(model.schema, n, **facts)
     return encode(arrays, layout=model.layout, scaler=model.scaler)
 
@@ -383,10 +384,15 @@ def test_what_was_trained_is_told(model, grown):
 def test_a_run_that_was_stopped_goes_on(tmp_path, model):
     sites = pair(world(seed=1))
     whole = gm.finetune(model, sites, train="new", training=quick(epochs=4))
+    seconds = []
     for epochs in (2, 4):
         again = gm.finetune(
             model, sites, train="new", training=quick(epochs=epochs, checkpoint=tmp_path / "run")
         )
+        state = json.loads((tmp_path / "run" / "state.json").read_text())
+        seconds.append([row["seconds"] for row in state["history"]])
+    assert [len(s) for s in seconds] == [2, 4]
+    assert seconds[1][:2] == seconds[0]  # the first epochs were not trained again
     assert all(torch.equal(v, weights(again)[k]) for k, v in weights(whole).items())
 
 

@@ -12,7 +12,7 @@ from helpers_small import TINY_NETWORK, quick, tiny_sites
 
 import geomiam as gm
 from geomiam.errors import TrainedOnTheseSites
-from geomiam.training.fingerprint import fingerprint, shared_with
+from geomiam.training.provenance import fingerprint, shared_with
 
 
 def places(n: int, seed: int) -> xr.Dataset:

@@ -32,7 +32,7 @@ from geomiam.errors import (
     SettingError,
 )
 from geomiam.evaluation.linear_probe import features
-from geomiam.tokens.blocks import encode
+from geomiam.tokens.encode import encode
 from geomiam.tokens.layout import Layout
 from geomiam.training import members as members_module
 from geomiam.training.reconstruction import (
@@ -132,7 +132,7 @@ def loss_by_hand(layout: Layout, table: Table, predicted: np.ndarray, wanted: np
 def test_the_loss_is_a_loop_over_tokens_of_every_kind(known):
     layout, table, targets = known
     rng = np.random.default_rng(1)
-    predicted = rng.normal(size=(N, targets.outputs)).astype(np.float32)
+    predicted = rng.normal(size=(N, len(targets.constant))).astype(np.float32)
     for share in (0.1, 0.5, 1.0):
         wanted = rng.random((N, layout.size)) < share
         own = targets.loss(
@@ -145,7 +145,7 @@ def test_only_hidden_values_that_are_there_enter_the_loss(known):
     layout, table, targets = known
     rng = np.random.default_rng(2)
     hidden = torch.as_tensor(rng.random((N, layout.size)) < 0.5)
-    predicted = torch.randn(N, targets.outputs, requires_grad=True)
+    predicted = torch.randn(N, len(targets.constant), requires_grad=True)
     shown = []
 
     def module(values, visible):
@@ -165,7 +165,7 @@ def test_only_hidden_values_that_are_there_enter_the_loss(known):
 def test_a_batch_that_hides_nothing_has_no_loss(known):
     layout, table, targets = known
     nothing = torch.zeros(N, layout.size, dtype=torch.bool)
-    predicted = torch.randn(N, targets.outputs, requires_grad=True)
+    predicted = torch.randn(N, len(targets.constant), requires_grad=True)
     loss = targets.loss(predicted, table.values, nothing)
     loss.backward()
     assert loss.item() == 0 and not predicted.grad.any()
@@ -207,7 +207,7 @@ def test_r2_is_1_for_who_knows_and_0_for_who_says_the_mean(known):
     table, classes = table_of(layout.schema, held=15)
     targets = Targets.of(layout, table, classes)
     table.valid[:] = torch.arange(15)
-    truth = np.zeros((N, targets.outputs), np.float32)
+    truth = np.zeros((N, len(targets.constant)), np.float32)
     for at, rows in numbers_of(layout, table):
         truth[:, at : at + len(rows[0])] = np.nan_to_num(np.stack(rows))
     start = 0
@@ -248,7 +248,7 @@ def test_r2_is_scikit_learns_where_training_rows_are_scored():
     table, classes = table_of(schema, n=60)
     targets = Targets.of(layout, table, classes)
     rng = np.random.default_rng(3)
-    says = rng.normal(size=(60, targets.outputs)).astype(np.float32)
+    says = rng.normal(size=(60, len(targets.constant))).astype(np.float32)
     shown, wanted = patterns(layout.sizes)
     every = torch.ones_like(shown)
     found = r2(Oracle(torch.as_tensor(says)), table, targets, visible=every, target_tokens=every)[0]
@@ -502,7 +502,7 @@ def test_a_network_without_a_head_holds_every_weight_that_learns(sites, encoder)
     for fusion in ("group", "token", "sum", "cross", "late"):
         model = untrained(every_kind(), species=0, fusion=fusion)
         targets = Targets.of(model.layout, table, classes)
-        module = Reconstruction(model.network, targets.outputs).train()
+        module = Reconstruction(model.network, first=targets.constant).train()
         hidden = torch.rand(N, model.layout.size) < 0.5
         facts = {"hidden": hidden, "targets": targets, "fabric": FABRIC}
         batch_loss(module, table, torch.arange(N), **facts).backward()

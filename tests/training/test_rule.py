@@ -259,7 +259,7 @@ def test_hidden_tokens_of_one_number_may_be_computed_or_sorted_out():
     for fusion in ("linear", "quadratic", "sum", "group"):
         from helpers_small import random_arrays, schema_of, untrained, variable
 
-        from geomiam.tokens.blocks import encode
+        from geomiam.tokens.encode import encode
 
         schema = schema_of(a=[variable("p"), variable("q", "circular")], b=[variable("r")])
         model = untrained(schema, fusion=fusion, dropout=0.0)

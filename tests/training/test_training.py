@@ -17,7 +17,6 @@ from geomiam.errors import ArtifactError, GridError, LabelError, MissingVariable
 from geomiam.masking import MIAM, Constant, Dirichlet, Uniform
 from geomiam.splits import hold_out, site_blocks, site_coordinates, spatial_blocks
 from geomiam.training import loop as loop_module
-from geomiam.training import supervised as supervised_module
 from geomiam.training.losses import (
     cross_entropy,
     make_loss,
@@ -26,6 +25,7 @@ from geomiam.training.losses import (
     presence_weight,
     weighted_bce,
 )
+from geomiam.training.supervised import Supervised, subset_logits
 from geomiam.training.table import make_tables
 
 NAN = float("nan")
@@ -377,14 +377,14 @@ def test_the_history_logs_scores_and_masks_of_every_modality():
 def test_the_best_epoch_is_kept_and_patience_ends_the_run(monkeypatch):
     scripted = iter([0.6, 0.9, 0.7, 0.8, 0.85, 0.99])
     weights = {}
-    real = supervised_module.validate
+    real = Supervised.scores
 
-    def validate(run, table):
+    def scores(task, run, table):
         score = next(scripted)
         weights[score] = {k: v.clone() for k, v in run.model.network.state_dict().items()}
-        return dict.fromkeys(real(run, table), score)
+        return dict.fromkeys(real(task, run, table), score)
 
-    monkeypatch.setattr(supervised_module, "validate", validate)
+    monkeypatch.setattr(Supervised, "scores", scores)
     model = train(epochs=50, patience=3)
     assert model.about["best_epochs"][0] == 1
     assert len(model.about["history"]) == 5  # three epochs after the best
@@ -411,17 +411,15 @@ def test_scores_and_weights_are_those_of_the_averaged_optimizer(monkeypatch):
     import schedulefree
 
     calls = []
-    optimizer, validate = schedulefree.AdamWScheduleFree, supervised_module.validate
+    optimizer, scores = schedulefree.AdamWScheduleFree, Supervised.scores
     modes = {mode: getattr(optimizer, mode) for mode in ("train", "eval")}
     for mode in modes:
         monkeypatch.setattr(
             optimizer, mode, lambda self, mode=mode: calls.append(mode) or modes[mode](self)
         )
-    monkeypatch.setattr(
-        supervised_module, "validate", lambda *args: calls.append("validate") or validate(*args)
-    )
+    monkeypatch.setattr(Supervised, "scores", lambda *args: calls.append("scores") or scores(*args))
     train(epochs=2)
-    assert calls == ["train", "eval", "validate"] * 2
+    assert calls[:6] == ["train", "eval", "scores"] * 2
 
 
 def test_labels_not_surveyed_are_no_hindrance():
@@ -580,19 +578,19 @@ def test_a_run_killed_twice_and_within_an_epoch_ends_equal(tmp_path, monkeypatch
 
 
 def test_a_resumed_run_remembers_the_best_score(tmp_path, monkeypatch):
-    real = supervised_module.validate
+    real = Supervised.scores
 
     def scripted(*scores):
-        left = iter(scores)
-        return lambda *args: dict.fromkeys(real(*args), next(left))
+        left = iter(scores)  # after the last epoch, the training sites are scored too
+        return lambda *args: dict.fromkeys(real(*args), next(left, 0.5))
 
     with monkeypatch.context() as patched:
-        patched.setattr(supervised_module, "validate", scripted(0.9, 0.6))
+        patched.setattr(Supervised, "scores", scripted(0.9, 0.6))
         interrupt_after(patched, 2)
         with pytest.raises(KeyboardInterrupt):
             train(epochs=4, checkpoint=tmp_path / "run")
     with monkeypatch.context() as patched:
-        patched.setattr(supervised_module, "validate", scripted(0.7, 0.8))
+        patched.setattr(Supervised, "scores", scripted(0.7, 0.8))
         model = train(epochs=4, checkpoint=tmp_path / "run")
     assert model.history["auc_all"].tolist() == [0.9, 0.6, 0.7, 0.8]
     assert model.about["best_epochs"][0] == 0
@@ -669,15 +667,13 @@ def test_validation_ranks_sites_by_logits_or_by_shares_of_all_species(loss, monk
     sites, seen = tiny_sites(60, species=3), []
     one = np.arange(60)[:, None] % 3 == np.arange(3)
     sites["presence"] = (("site", "species"), one.astype(float))
-    real = supervised_module.validate
-    monkeypatch.setattr(
-        supervised_module, "validate", lambda *args: seen.append(args) or real(*args)
-    )
+    real = Supervised.scores
+    monkeypatch.setattr(Supervised, "scores", lambda *args: seen.append(args[1:]) or real(*args))
     model = train(sites, loss=loss, epochs=1, keep="last", holdout=0.5, block=300)
     run, table = seen[-1]
     logits = gm.predict(sites, model, scale="logit")["suitability"].transpose("site", "species")
     expected = logits.values[table.valid.numpy()].astype(float)
     if loss == "cross-entropy":
         expected -= np.log(np.exp(expected).sum(1, keepdims=True))
-    scores = supervised_module.subset_logits(run, table, table.valid)
+    scores = subset_logits(run, table, table.valid)
     np.testing.assert_allclose(scores[-1], expected, rtol=1e-4, atol=1e-5)

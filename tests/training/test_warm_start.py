@@ -13,8 +13,8 @@ from geomiam.errors import ArtifactError, LabelError, SelectionError
 from geomiam.evaluation.masked import Masked
 from geomiam.model.model import Model
 from geomiam.training import loop as loop_module
+from geomiam.training import members as fit_setup
 from geomiam.training import members as members_module
-from geomiam.training import setup as fit_setup
 from geomiam.training import warm_start as warm_start_module
 from geomiam.training.warm_start import joint_settings, load_body
 

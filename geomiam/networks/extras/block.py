@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from geomiam.networks.blocks import TransformerBlock, feed_forward_width
-from geomiam.networks.dropout import drop
+from geomiam.networks.blocks import TransformerBlock, drop, feed_forward_width
 from geomiam.networks.extras.experts import Experts
 from geomiam.networks.extras.sparse import sparse
 
@@ -19,14 +18,8 @@ if TYPE_CHECKING:
 class BlockWithExtras(TransformerBlock):
     """A block whose queries may attend sparsely, and whose feed-forward layer may be experts.
 
-    Parameters
-    ----------
-    width, heads, dropout
-        Sizes.
-    budget : float, optional
-        Budget of sparse attention; default: dense attention.
-    experts : dict, optional
-        ``experts``, ``top`` and ``balance`` of :class:`Experts` in place of the feed-forward layer.
+    ``budget`` is that of sparse attention; default: dense attention. ``experts`` has the settings
+    ``experts``, ``top`` and ``balance`` of :class:`Experts` in place of the feed-forward layer.
     """
 
     def __init__(
@@ -46,18 +39,11 @@ class BlockWithExtras(TransformerBlock):
     @classmethod
     def of(cls, config: NetworkConfig, *, experts: bool = True) -> BlockWithExtras:
         """Return a new block as configured; without experts if ``experts`` is False."""
-        expert_settings = {
-            "experts": config.experts,
-            "top": config.top_experts,
-            "balance": config.balance,
-        }
-        return cls(
-            config.width,
-            config.heads,
-            config.dropout,
-            budget=config.budget if config.attention == "sparse" else None,
-            experts=expert_settings if experts and config.experts else None,
-        )
+        sizes = config.width, config.heads, config.dropout
+        budget = config.budget if config.attention == "sparse" else None
+        count, top, balance = config.experts, config.top_experts, config.balance
+        settings = {"experts": count, "top": top, "balance": balance}
+        return cls(*sizes, budget=budget, experts=settings if experts and count else None)
 
     def forward(
         self,
@@ -70,10 +56,9 @@ class BlockWithExtras(TransformerBlock):
         budget: Tensor | None = None,
     ) -> Tensor:
         """Apply the block to tokens ``(n, t, d)``; ``budget (n,)`` replaces the block's budget."""
-        y = self.attend(
-            x[:, :read], *self.project(x, read), bias=bias, copies=copies, budget=budget
-        )
-        return self.feed_forward(y, copies, bias=bias, load_mask=load_mask)
+        parts = self.project(x, read)
+        x = self.attend(x[:, :read], *parts, bias=bias, copies=copies, budget=budget)
+        return self.feed_forward(x, copies, bias=bias, load_mask=load_mask)
 
     def attend(
         self,
@@ -89,14 +74,9 @@ class BlockWithExtras(TransformerBlock):
         """Add attention to tokens ``(n, r, d)``; if only r < t are read out, they attend densely."""
         if self.budget is None or q.shape[1] < k.shape[1]:
             return super().attend(x, q, k, v, bias=bias, copies=copies)
-        dense = partial(self.dense_attention, copies=copies)
-        mixed = sparse(
-            dense,
-            *(self.split(part) for part in (q, k, v)),
-            bias=bias,
-            budget=self.budget if budget is None else budget,
-            random=self.training,
-        )
+        dense, parts = partial(self.attention, copies=copies), map(self.split, (q, k, v))
+        limit = self.budget if budget is None else budget
+        mixed = sparse(dense, *parts, bias=bias, budget=limit, random=self.training)
         return self.add_attention(x, mixed, copies)
 
     def feed_forward(
@@ -113,9 +93,8 @@ class BlockWithExtras(TransformerBlock):
         dropout = partial(drop, share=self.drop_share, copies=copies)
         route_mask = None if bias is None else bias[:, 0, 0].exp() > 0
         y = self.norm_forward(x)
-        return x + dropout(
-            self.experts(y, drop=dropout, route_mask=route_mask, load_mask=load_mask)
-        )
+        y = self.experts(y, drop=dropout, route_mask=route_mask, load_mask=load_mask)
+        return x + dropout(y)
 
     def feed_forward_mean(
         self, x: Tensor, weight: Tensor, load_mask: Tensor | None = None

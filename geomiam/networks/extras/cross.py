@@ -16,13 +16,19 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from geomiam.networks.blocks import gather, rows_of_equal_length
+from geomiam.networks.blocks import Modules
 from geomiam.networks.extras.block import BlockWithExtras
 from geomiam.networks.extras.sparse import BudgetGate
 from geomiam.networks.fusion.protocol import BlockCounts, CoalitionView, Fusion, refuse_gate
-from geomiam.networks.length_buckets import VisibleTokens, bucket_tokens, length_buckets
-from geomiam.networks.modules import Modules
-from geomiam.networks.pooling import bucket_bias, bucketed_mean, visible_mean
+from geomiam.networks.pooling import (
+    VisibleTokens,
+    bucket_tokens,
+    bucketed_mean,
+    gather,
+    length_buckets,
+    rows_of_equal_length,
+    visible_mean,
+)
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.rows import Rows
 
@@ -39,11 +45,6 @@ class CrossFusion(Fusion):
     Every modality has ``inner`` blocks with separate weights, after which a learned vector is added.
     ``depth`` blocks over the tokens of all modalities follow; only these have experts. The features of a
     row without a visible token are a learned vector.
-
-    Raises
-    ------
-    ValueError
-        If the encoders have more than ``MOST_BLOCKS`` blocks.
     """
 
     mixes = False
@@ -119,9 +120,8 @@ class CrossFusion(Fusion):
             parts = bucket_tokens(tokens.vectors, tokens.place[:, span], buckets)
             for x, bucket in zip(parts, buckets):
                 budget = None if budgets is None else budgets[bucket.rows.to(device), modality]
-                encodings.append(
-                    self._within(modality, x, bucket_bias(x, bucket), budget).flatten(0, 1)
-                )
+                encoding = self._within(modality, x, bucket.bias(x), budget)
+                encodings.append(encoding.flatten(0, 1))
                 position = start + torch.arange(bucket.index.numel()).view(bucket.index.shape)
                 place[bucket.rows[:, None], span.start + bucket.index] = position
                 start += bucket.index.numel()

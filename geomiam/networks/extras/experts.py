@@ -22,17 +22,9 @@ class Experts(nn.Module):
         out = Σ_{e ∈ top k of (s + b)} s_e · FFN_e(x)
 
     The released code of MAESTRO (Mohapatra et al. 2025) scales by the raw logit instead. With a softmax
-    one expert is a plain feed-forward layer, and the router has a gradient for k = 1 too.
-
-    Parameters
-    ----------
-    width, hidden : int
-        Width of the tokens, and of each expert's hidden layer.
-    experts, top : int
-        E and k.
-    balance : float
-        γ: after a batch :meth:`update_bias` adds γ·sign(mean load − load_e) to b_e. b is a buffer without
-        a gradient. It changes which experts are selected, and never their weight.
+    one expert is a plain feed-forward layer, and the router has a gradient for k = 1 too. ``experts`` is E,
+    ``top`` is k. ``balance`` is the step γ of b, a buffer without a gradient, which changes the selection
+    of experts and never their weight.
     """
 
     bias: Tensor
@@ -58,18 +50,11 @@ class Experts(nn.Module):
         route_mask: Tensor | None = None,
         load_mask: Tensor | None = None,
     ) -> Tensor:
-        """Return the weighted outputs of the experts ``(..., d)``.
+        """Return the weighted outputs of the experts ``(..., d)`` for tokens of the same shape.
 
-        Parameters
-        ----------
-        x : Tensor
-            ``(..., d)``.
-        drop : callable
-            Dropout of the hidden layer ``(..., k, hidden)``.
-        route_mask : Tensor, optional
-            Boolean, broadcasts to ``(...,)``; the other tokens are padding and their output is 0.
-        load_mask : Tensor, optional
-            Boolean, broadcasts to ``(...,)``: routed tokens that count as load.
+        ``drop`` is the dropout of the hidden layer ``(..., k, hidden)``. Tokens outside ``route_mask`` are
+        padding and their output is 0. Routed tokens in ``load_mask`` count as load. Both masks broadcast
+        to ``(...,)``.
         """
         flat = x.reshape(-1, x.shape[-1])
         score = self.router(flat).float().softmax(-1)
@@ -79,7 +64,9 @@ class Experts(nn.Module):
             mask = route_mask.expand(x.shape[:-1]).reshape(-1, 1)
             picks = torch.where(mask, picks, len(self.bias))
         self._count(picks, None if load_mask is None else load_mask.expand(x.shape[:-1]).flatten())
-        order, sizes = self._sorted(picks)
+        # Positions in picks sorted by expert, and tokens per expert; padding comes last.
+        sizes = torch.bincount(picks.flatten(), minlength=len(self.bias) + 1)[:-1].tolist()
+        order = picks.flatten().argsort(stable=True)[: sum(sizes)]
         inner = self._each(flat[order // self.top], sizes, self.inner, self.inner_bias)
         hidden = drop(_back(F.relu(inner), order, picks).view(*x.shape[:-1], self.top, -1))
         outer = self._each(hidden.flatten(0, -2)[order], sizes, self.outer, self.outer_bias)
@@ -89,7 +76,7 @@ class Experts(nn.Module):
     def update_bias(self) -> None:
         """End a training batch: raise the bias of experts with less load than the mean."""
         if self.load is not None:
-            load = self.load.double()
+            load = self.load.double()  # b_e += γ · sign(mean load − load_e), Wang et al. (2024)
             self.bias.add_(self.balance * torch.sign(load.mean() - load))
             self.load = None
 
@@ -104,12 +91,6 @@ class Experts(nn.Module):
         if self.load is not None:
             load_picks = picks if load_mask is None else picks[load_mask]
             self.load += torch.bincount(load_picks.flatten(), minlength=len(self.bias) + 1)[:-1]
-
-    def _sorted(self, picks: Tensor) -> tuple[Tensor, list[int]]:
-        """Return positions in ``picks (T, k)`` sorted by expert, and tokens per expert; no padding."""
-        flat = picks.flatten()
-        sizes = torch.bincount(flat, minlength=len(self.bias) + 1)[:-1].tolist()
-        return flat.argsort(stable=True)[: sum(sizes)], sizes
 
     def _each(self, x: Tensor, sizes: list[int], weight: Tensor, bias: Tensor) -> Tensor:
         """Return a linear layer of each expert over its tokens, which are contiguous."""

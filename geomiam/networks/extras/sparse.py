@@ -37,35 +37,20 @@ def sparse(
     scores attend to all keys. A row samples the same keys for all of its queries, as in the paper;
     Informer's code samples anew for each query.
 
-    Parameters
-    ----------
-    mix : callable
-        Dense attention, for the selected queries.
-    q, k, v : Tensor
-        ``(n, h, t, e)``.
-    bias : Tensor, optional
-        ``(n or 1, 1, 1, t)``, added to the logits of the keys. A key with weight exp(bias) = 0 is
-        excluded, so L may differ between rows. A key that stands for k tokens counts k times in means.
-    budget : float or Tensor
-        u, or one u per row ``(n,)`` from a gate. Then ⌈u⌉ is used, and the gradient passes through
-        σ(u − (i + ½)/⌈ln L⌉), a soft weight on the i-th best query whose value is set to 1.
-    random : bool
-        Sample from torch's random state. Otherwise the positions depend on L alone, so that no row
-        depends on another.
-
-    Returns
-    -------
-    Tensor
-        ``(n, h, t, e)``.
+    ``mix`` is dense attention, for the selected queries. ``q``, ``k``, ``v`` and the result are
+    ``(n, h, t, e)``. ``bias (n or 1, 1, 1, t)`` is added to the logits of the keys. ``budget`` is u, or one
+    u per row ``(n,)`` from a gate. With ``random`` keys are sampled from torch's random state, otherwise
+    their positions depend on L alone, so that no row depends on another.
     """
+    # A key with weight exp(bias) = 0 is excluded, so L may differ between rows; a key that stands for k
+    # tokens counts k times in means.
     weight = q.new_ones(1, q.shape[2]) if bias is None else bias[:, 0, 0].float().exp()
     weight = weight.expand(len(q), -1)
     length = (weight > 0).sum(1)
     steps = length.clamp(min=1).log().ceil().clamp(min=1)
-    has_gate = isinstance(budget, Tensor)
     counts = ((budget.ceil() if isinstance(budget, Tensor) else budget) * steps).ceil().long()
     counts = torch.minimum(counts, length)
-    if not has_gate and bool((counts == length).all()):
+    if not isinstance(budget, Tensor) and bool((counts == length).all()):
         return mix(q, k, v, bias)
     with torch.no_grad():
         order = _best(_scores(q, k, weight, counts, random=random), weight, int(counts.max()))
@@ -74,10 +59,11 @@ def sparse(
     mean = _mean(v, weight)
     rank = torch.arange(order.shape[2], device=q.device)
     if isinstance(budget, Tensor):
+        # The gradient of a gate passes through σ(u − (i + ½) / ⌈ln L⌉), a soft weight on the i-th best
+        # query whose value is set to 1.
         soft = torch.sigmoid(budget.float()[:, None] - (rank + 0.5) / steps[:, None])
-        attention = mean + (1 + soft - soft.detach()).to(attention.dtype)[:, None, :, None] * (
-            attention - mean
-        )
+        share = (1 + soft - soft.detach()).to(attention.dtype)[:, None, :, None]
+        attention = mean + share * (attention - mean)
     is_best = (rank < counts[:, None])[:, None, :, None]
     attention = torch.where(is_best, attention, mean).to(mean.dtype)
     return mean.expand(*q.shape[:3], -1).scatter(2, index, attention)
@@ -107,11 +93,14 @@ class BudgetGate(nn.Module):
 def _scores(q: Tensor, k: Tensor, weight: Tensor, counts: Tensor, *, random: bool) -> Tensor:
     """Return the largest minus the mean logit of each query on sampled keys ``(n, h, t)``."""
     is_key = weight > 0
-    counts = torch.maximum(
-        counts, is_key.sum(1).clamp(max=2)
-    )  # on one key all queries would score 0
+    two = is_key.sum(1).clamp(max=2)  # on one key all queries would score 0
+    counts = torch.maximum(counts, two)
     size = int(counts.max().clamp(min=1))
-    keys = _random_keys(is_key, size) if random else _fixed_keys(is_key, size)
+    if random:  # without replacement, those of visible keys first
+        priority = torch.rand(is_key.shape, device=is_key.device).masked_fill(~is_key, -1)
+        keys = priority.topk(size).indices
+    else:
+        keys = _fixed_keys(is_key, size)
     is_sampled = (torch.arange(size, device=q.device) < counts[:, None])[:, None, None, :]
     index = keys[:, None, :, None].expand(-1, k.shape[1], -1, k.shape[-1])
     logits = (q @ k.gather(2, index).transpose(-1, -2)).float() * k.shape[-1] ** -0.5
@@ -131,13 +120,6 @@ def _mean(v: Tensor, weight: Tensor) -> Tensor:
     """Return the weighted mean of the values ``(n, h, 1, e)``; 0 in a row without keys."""
     share = weight / weight.sum(1, keepdim=True).clamp(min=1)
     return share.to(v.dtype)[:, None, None, :] @ v
-
-
-def _random_keys(is_key: Tensor, size: int) -> Tensor:
-    """Return positions ``(n, size)``, sampled without replacement; those of visible keys first."""
-    return (
-        torch.rand(is_key.shape, device=is_key.device).masked_fill(~is_key, -1).topk(size).indices
-    )
 
 
 def _fixed_keys(is_key: Tensor, size: int) -> Tensor:

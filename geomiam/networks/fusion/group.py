@@ -3,25 +3,38 @@
 A summary depends on its own group only, so all 2^G coalitions of groups share the same G summaries.
 Each coalition then costs a small transformer over at most G + 1 vectors.
 
-Shapes: n rows, t tokens, k tokens of a group, G groups, d width.
+The vectors of a row are the same in all its coalitions on entry. So LayerNorm, projections and
+attention logits of the first block are computed once for each pair of vectors. Attention mixes values
+linearly and there are fewer vectors than coalitions, so the output projection is applied to the values
+before they are mixed. After the first block every member of every coalition has its own vector.
+Only the first one, the query, is read out.
+
+Shapes: n rows, t tokens, k tokens of a group, G groups, b rows of one pattern, v vectors with the query
+first, c coalitions, p members of all coalitions, d width, h heads, e = d / h.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geomiam.networks.blocks import key_bias
-from geomiam.networks.coalition_layout import CoalitionLayout, read_coalitions
+from geomiam.networks.blocks import HIDDEN, Modules, TransformerBlock, key_bias
 from geomiam.networks.fusion.protocol import BlockCounts, CoalitionView, Fusion
-from geomiam.networks.fusion.token_block import summary_block, token_block
-from geomiam.networks.length_buckets import VisibleTokens, gather_vectors, length_buckets, to_rows
-from geomiam.networks.modules import Modules
-from geomiam.networks.pooling import PooledSets, bucket_bias, bucketed_mean, visible_mean
+from geomiam.networks.fusion.token_block import token_block
+from geomiam.networks.pooling import (
+    PooledSets,
+    VisibleTokens,
+    bucketed_mean,
+    gather_vectors,
+    length_buckets,
+    to_rows,
+    visible_mean,
+)
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.rows import Rows
 from geomiam.tokens.select import group_masks
@@ -46,7 +59,8 @@ class GroupFusion(Fusion):
         super().__init__(config, layout)
         self.groups = [tokens.nonzero()[0].tolist() for tokens in group_masks(layout).values()]
         self.inner = Modules(token_block(config) for _ in range(config.inner))
-        self.blocks = Modules(summary_block(config) for _ in range(config.depth))
+        sizes = config.width, config.heads, config.dropout
+        self.blocks = Modules(TransformerBlock(*sizes) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.width)
         identities = torch.randn(len(self.groups), config.width) * 0.02
         # One parameter per group, so that the identity of a new group can be trained alone.
@@ -60,10 +74,7 @@ class GroupFusion(Fusion):
         return self.fuse(torch.stack(summaries, 1), present)
 
     def pool(self, group: int, tokens: Tensor, visible: Tensor) -> Tensor:
-        """Return summaries ``(n, d)`` of one group's tokens ``(n, k, d)``.
-
-        The summary is arbitrary where no token is visible.
-        """
+        """Return summaries ``(n, d)`` of one group's tokens ``(n, k, d)``; arbitrary if none is visible."""
         return self.norm(visible_mean(self.inner, tokens, visible)) + self.identity[group]
 
     def fuse(self, summaries: Tensor, present: Tensor) -> Tensor:
@@ -84,10 +95,7 @@ class GroupFusion(Fusion):
         return self.blocks[-1](x, bias, read=1).squeeze(1)
 
     def training_features(self, tokens: VisibleTokens) -> Tensor:
-        """Return features ``(n, d)`` in training.
-
-        Only visible tokens and summaries of visible groups are computed.
-        """
+        """Return features ``(n, d)`` in training, from visible tokens and summaries of visible groups."""
         n, groups = len(tokens.visible), len(self.groups)
         visible = [tokens.visible[:, g] for g in self.groups]
         place = [tokens.place[:, g] for g in self.groups]
@@ -100,7 +108,7 @@ class GroupFusion(Fusion):
         with_query = torch.cat([present.new_ones(n, 1), present], 1)
         buckets = length_buckets(with_query, device=vectors.device)
         inputs = gather_vectors(vectors, [position[b.rows[:, None], b.index] for b in buckets])
-        features = [self._read(x, bucket_bias(x, b)) for x, b in zip(inputs, buckets)]
+        features = [self._read(x, b.bias(x)) for x, b in zip(inputs, buckets)]
         return to_rows(features, buckets, rows=n)
 
     @classmethod
@@ -148,12 +156,16 @@ class GroupView(CoalitionView):
 
     def features(self, rows: Tensor, selection: Tensor) -> Tensor:
         """Return features ``(r, c, d)`` of ``rows (r,)`` in the coalitions ``selection (c,)``."""
-        table = self.pooled.table
+        table, present = self.pooled.table, self.pooled.present[rows]
         out = table.new_empty(len(rows), len(selection), table.shape[-1])
-        for present, same_pattern in _patterns(self.pooled.present[rows]):
-            x = self.fusion.with_query(table[rows[same_pattern]])
-            layout = self._layout(present, selection)
-            out[same_pattern] = read_coalitions(self.fusion.blocks, x, layout)
+        if present.shape[1]:
+            patterns, pattern_of = present.unique(dim=0, return_inverse=True)
+        else:  # no coalition shows anything that a row has
+            patterns, pattern_of = present[:1], torch.zeros(len(rows))
+        for p, pattern in enumerate(patterns):
+            same = torch.nonzero(pattern_of == p).squeeze(1) if len(patterns) > 1 else slice(None)
+            x = self.fusion.with_query(table[rows[same]])
+            out[same] = read_coalitions(self.fusion.blocks, x, self._layout(pattern, selection))
         return out
 
     def _layout(self, present: Tensor, selection: Tensor) -> CoalitionLayout:
@@ -173,18 +185,97 @@ class GroupView(CoalitionView):
         return self.layouts[key]
 
 
-def _patterns(present: Tensor) -> Iterator[tuple[Tensor, Tensor | slice]]:
-    """Yield each distinct row of ``present (n, v)``, and the positions of the rows that equal it."""
-    if not present.shape[1]:
-        yield present[0], slice(None)
-        return
-    patterns, pattern_of = present.unique(dim=0, return_inverse=True)
-    for p, pattern in enumerate(patterns):
-        same = torch.nonzero(pattern_of == p).squeeze(1) if len(patterns) > 1 else slice(None)
-        yield pattern, same
-
-
 def _stacked(parts: Sequence[Tensor]) -> Tensor:
     """Return parts ``(n, k_g)`` of G groups as ``(n · G, k)``, filled up with zeros."""
     longest = max(p.shape[1] for p in parts)
     return torch.stack([F.pad(p, (0, longest - p.shape[1])) for p in parts], 1).flatten(0, 1)
+
+
+@dataclass(frozen=True)
+class CoalitionLayout:
+    """The members of every coalition; coalitions are sorted by size, small ones first."""
+
+    member: Tensor
+    """The vector of each member ``(p,)``; the query of a coalition is its first member."""
+    bias: Tensor
+    """0 where a vector is in the member's coalition, else hidden: ``(v, p)``."""
+    query: Tensor
+    """Position of each coalition's query ``(c,)``."""
+    sizes: tuple[tuple[int, int], ...]
+    """Numbers of members of a coalition, and of coalitions with so many."""
+    order: Tensor
+    """From sorted coalitions to the original order ``(c,)``."""
+
+    @classmethod
+    def of(
+        cls, coalitions: Sequence[Sequence[int]], *, among: int, device: torch.device
+    ) -> CoalitionLayout:
+        """Lay out coalitions, given as numbers of vectors from 1 on, ``among`` v of them."""
+        ranks = sorted(range(len(coalitions)), key=lambda c: len(coalitions[c]))
+        members = [[0, *coalitions[c]] for c in ranks]
+        lengths = [len(m) for m in members]
+        bias = torch.full((sum(lengths), among), HIDDEN)
+        start = 0
+        for vectors in members:
+            bias[start : start + len(vectors), vectors] = 0
+            start += len(vectors)
+        place = torch.empty(len(ranks), dtype=torch.long)
+        place[torch.tensor(ranks, dtype=torch.long)] = torch.arange(len(ranks))
+        return cls(
+            torch.tensor([m for vectors in members for m in vectors], device=device),
+            bias.T.contiguous().to(device),
+            torch.tensor([0, *lengths[:-1]], device=device).cumsum(0),
+            tuple((size, lengths.count(size)) for size in dict.fromkeys(lengths)),
+            place.to(device),
+        )
+
+    def by_size(self, x: Tensor) -> list[Tensor]:
+        """Return members ``(b, p, …)`` as coalitions ``(b, c, m, …)``, one tensor per size m."""
+        parts = x.split([m * c for m, c in self.sizes], 1)
+        return [part.unflatten(1, (c, m)) for part, (m, c) in zip(parts, self.sizes)]
+
+
+def read_coalitions(
+    blocks: Modules[TransformerBlock], x: Tensor, layout: CoalitionLayout
+) -> Tensor:
+    """Apply the blocks to every coalition of vectors ``(b, v, d)``; return its query ``(b, c, d)``."""
+    *before, last = blocks
+    if before:
+        x = _first_block(before[0], x, layout)
+        for block in before[1:]:
+            parts = []
+            for part in layout.by_size(x):
+                after = block(part.flatten(0, 1)).unflatten(0, part.shape[:2])
+                parts.append(after.flatten(1, 2))
+            x = torch.cat(parts, 1)
+    else:
+        x = x.index_select(1, layout.member)
+    return _last_block(last, x, layout)[:, layout.order]
+
+
+def _first_block(block: TransformerBlock, x: Tensor, layout: CoalitionLayout) -> Tensor:
+    """Return all members after the first block ``(b, p, d)``, from vectors ``(b, v, d)``."""
+    q, k, v = (block.split(part) for part in block.project(x))  # (b, h, v, e)
+    logits = k @ (q * k.shape[-1] ** -0.5).transpose(-1, -2)  # key by query: (b, h, v, v)
+    logits = logits.index_select(-1, layout.member).add_(layout.bias.to(x.dtype))  # (b, h, v, p)
+    weight = logits.softmax(-2).flatten(1, 2).transpose(1, 2)  # (b, p, h · v)
+    output = block.out.weight.unflatten(1, (block.heads, -1)).permute(1, 2, 0)  # (h, e, d)
+    projection = v @ output  # (b, h, v, d)
+    mixed = torch.baddbmm(x.index_select(1, layout.member), weight, projection.flatten(1, 2))
+    return block.feed_forward(mixed.add_(block.out.bias))
+
+
+def _last_block(block: TransformerBlock, x: Tensor, layout: CoalitionLayout) -> Tensor:
+    """Return the queries after a block ``(b, c, d)``, from members ``(b, p, d)``."""
+    y = block.norm_attention(x)
+    q = block.query(y[:, layout.query])
+    heads = (block.heads, -1)
+    q, k, v = (part.unflatten(-1, heads) for part in (q, *block.key_value(y).chunk(2, -1)))
+    mixed, start = [], 0
+    for key, value in zip(layout.by_size(k), layout.by_size(v)):  # (b, c, m, h, e)
+        query = q[:, start : start + key.shape[1], None]  # one per coalition
+        weight = ((query * key).sum(-1) * key.shape[-1] ** -0.5).softmax(2)  # (b, c, m, h)
+        mixed.append((weight.unsqueeze(-1) * value).sum(2).flatten(2))
+        start += key.shape[1]
+    x = x[:, layout.query] + block.out(torch.cat(mixed, 1))
+    return block.feed_forward(x)

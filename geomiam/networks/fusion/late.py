@@ -18,12 +18,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from geomiam.networks.blocks import HIDDEN
+from geomiam.networks.blocks import HIDDEN, Modules
 from geomiam.networks.fusion.protocol import BlockCounts, CoalitionView, Fusion
 from geomiam.networks.fusion.token_block import token_block
-from geomiam.networks.length_buckets import VisibleTokens
-from geomiam.networks.modules import Modules
-from geomiam.networks.pooling import PooledSets, bucketed_mean, visible_mean
+from geomiam.networks.pooling import PooledSets, VisibleTokens, bucketed_mean, visible_mean
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.rows import Rows
 
@@ -73,14 +71,9 @@ class LateFusion(Fusion):
 
     def forward(self, tokens: Tensor, visible: Tensor) -> Tensor:
         """Return features ``(n, M·(d + 1))`` from tokens ``(n, t, d)`` and visible ``(n, t)``."""
-        modality_visible = [visible[:, s] for s in self.sets]
-        features = [
-            self.pool(m, tokens[:, s], v)
-            for m, (s, v) in enumerate(zip(self.sets, modality_visible))
-        ]
-        return self.fuse(
-            torch.stack(features, 1), torch.stack([v.any(1) for v in modality_visible], 1)
-        )
+        features = [self.pool(m, tokens[:, s], visible[:, s]) for m, s in enumerate(self.sets)]
+        present = torch.stack([visible[:, s].any(1) for s in self.sets], 1)
+        return self.fuse(torch.stack(features, 1), present)
 
     @classmethod
     def count_blocks(cls, config: NetworkConfig, *, modalities: int) -> BlockCounts:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from geomiam.networks.length_buckets import VisibleTokens
+from geomiam.networks.pooling import VisibleTokens
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.rows import Rows
 
@@ -78,13 +78,7 @@ class Fusion(nn.Module, ABC):
 
     @classmethod
     def check(cls, config: NetworkConfig) -> None:
-        """Refuse settings that have no effect in this fusion.
-
-        Raises
-        ------
-        ValueError
-            With the setting that would have an effect.
-        """
+        """Raise ValueError for settings that have no effect in this fusion."""
         if config.gate:
             refuse_gate(config)
 
@@ -123,15 +117,7 @@ class CoalitionView:
     """Features of n rows in coalitions of tokens, computed one coalition after another.
 
     The tokens of the requested rows are computed once. A fusion whose coalitions share more overrides
-    this class.
-
-    Parameters
-    ----------
-    fusion : Fusion
-    rows : Rows
-        n rows, and which of their tokens are observed.
-    coalitions : Tensor
-        Boolean ``(c, t)``: tokens that each coalition shows.
+    this class. ``coalitions (c, t)`` are the tokens that each coalition shows, boolean.
     """
 
     def __init__(self, fusion: Fusion, rows: Rows, coalitions: Tensor):
@@ -143,15 +129,7 @@ class CoalitionView:
         return self.coalitions.shape[1] + count
 
     def features(self, rows: Tensor, selection: Tensor) -> Tensor:
-        """Return features ``(r, c, f)``.
-
-        Parameters
-        ----------
-        rows : Tensor
-            Positions ``(r,)`` of rows.
-        selection : Tensor
-            Positions ``(c,)`` of coalitions.
-        """
+        """Return features ``(r, c, f)`` of ``rows (r,)`` in the coalitions ``selection (c,)``."""
         tokens, observed = self.tokens(rows), self.rows.visible[rows]
         features = [self.fusion(tokens, observed & c) for c in self.coalitions[selection]]
         return torch.stack(features, 1)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geomiam.networks.fusion.protocol import CoalitionView, Fusion, Scalars
-from geomiam.networks.length_buckets import VisibleTokens, gather_vectors
+from geomiam.networks.pooling import VisibleTokens, gather_vectors
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.rows import Rows
 from geomiam.tokens.select import modality_tokens
@@ -121,9 +121,8 @@ class SumView(CoalitionView):
     def __init__(self, fusion: SumFusion, rows: Rows, coalitions: Tensor):
         super().__init__(fusion, rows, coalitions)
         self.parts, owner = coalitions.unique(dim=1, return_inverse=True)  # (c, P), (t,)
-        self.index = torch.nonzero(coalitions.any(0) & rows.visible.any(0)).squeeze(
-            1
-        )  # (k,) tokens
+        ever_visible = coalitions.any(0) & rows.visible.any(0)
+        self.index = torch.nonzero(ever_visible).squeeze(1)  # (k,) tokens
         self.owner = owner[self.index]
 
     def cost(self, count: int) -> int:

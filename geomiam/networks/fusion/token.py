@@ -12,17 +12,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geomiam.networks.blocks import HIDDEN, gather, key_bias, rows_of_equal_length
+from geomiam.networks.blocks import HIDDEN, Modules, key_bias
 from geomiam.networks.fusion.protocol import BlockCounts, CoalitionView, Fusion
 from geomiam.networks.fusion.token_block import token_block
-from geomiam.networks.length_buckets import (
+from geomiam.networks.pooling import (
     Bucket,
     VisibleTokens,
+    gather,
     gather_vectors,
     length_buckets,
+    rows_of_equal_length,
     to_rows,
 )
-from geomiam.networks.modules import Modules
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.rows import Rows
 from geomiam.tokens.select import modality_tokens
@@ -66,15 +67,7 @@ class TokenFusion(Fusion):
         return SharedTokens(self, tokens).features(visible)
 
     def plain(self, tokens: Tensor, visible: Tensor) -> Tensor:
-        """Return the features ``(n, d)`` by the definition, with every hidden token computed.
-
-        Parameters
-        ----------
-        tokens : Tensor
-            ``(n, t, d)``.
-        visible : Tensor
-            Boolean ``(n, t)``.
-        """
+        """Return the features ``(n, d)`` by the definition, with every hidden token computed."""
         x = torch.where(visible.unsqueeze(-1), tokens, self.mask)
         if not self.grown:
             for block in self.blocks:
@@ -87,11 +80,9 @@ class TokenFusion(Fusion):
         return (x * weight).sum(1) / weight.sum(1)
 
     def training_features(self, tokens: VisibleTokens) -> Tensor:
-        """Return features ``(n, d)`` in training.
-
-        Rows with about equally many visible tokens form a bucket. Shorter rows of a bucket are filled up
-        with single mask vectors. So the last slot stands for the same number of tokens in every row.
-        """
+        """Return features ``(n, d)`` in training."""
+        # Rows with about equally many visible tokens form a bucket. Shorter rows of a bucket are filled up
+        # with single mask vectors, so the last slot stands for the same number of tokens in every row.
         n, t = tokens.visible.shape
         if self.grown:  # rows hide different numbers of counting tokens, so no bucket fits
             return self.plain(tokens.padded(), tokens.visible.to(tokens.vectors.device))
@@ -120,10 +111,8 @@ class TokenFusion(Fusion):
         return (weight / weight.sum()) @ x
 
     def _sparse_mean(self, x: Tensor, bucket: Bucket, t: int) -> Tensor:
-        """Return the mean as :meth:`_mean`, where the number of tokens of a row matters.
-
-        Sparse attention samples among the tokens, so a row has one mask token and then padding.
-        """
+        """Return the mean as :meth:`_mean`, where the number of tokens of a row matters."""
+        # Sparse attention samples among the tokens, so a row has one mask token and then padding.
         slots, counts = _slots(bucket), _visible_counts(bucket)
         copies = torch.where(slots < counts, 1, torch.where(slots == counts, t - counts, 0))
         weight = copies.to(x.device, x.dtype)
@@ -240,11 +229,7 @@ class SharedTokens:
         return features, out
 
     def _equal_counts(self, visible: Tensor) -> Iterator[tuple[Tensor, Tensor, int]]:
-        """Group rows by their numbers of visible and of counting hidden tokens.
-
-        Yields rows ``(b,)``, positions ``(b, k)`` of their visible tokens, and the number of hidden
-        tokens that count.
-        """
+        """Yield rows ``(b,)``, positions ``(b, k)`` of their visible tokens, and their counting hidden ones."""
         visible = visible[:, self.index]
         grown_counts = visible[:, self.grown].sum(1)
         permanent = len(self.index) - int(self.grown.sum())
@@ -256,25 +241,11 @@ class SharedTokens:
     def _before_last(
         self, rows: Tensor, index: Tensor, hidden: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the state of rows before the feed-forward layer of the last block.
+        """Return the state of ``rows (b,)`` before the feed-forward layer of the last block.
 
-        Parameters
-        ----------
-        rows : Tensor
-            ``(b,)``.
-        index : Tensor
-            ``(b, k)`` positions of the visible tokens.
-        hidden : int
-            Number of hidden tokens that count; one more token stands for them.
-
-        Returns
-        -------
-        x : Tensor
-            Tokens ``(b, k + 1, d)``, or ``(b, k, d)`` without hidden ones.
-        weight : Tensor
-            ``(k + 1,)`` in the mean; sums to 1.
-        load_mask : Tensor
-            Boolean ``(1, k + 1)``: visible tokens.
+        ``index (b, k)`` are the positions of their visible tokens; one more token stands for the
+        ``hidden`` ones that count. Return tokens ``(b, k + 1, d)``, or ``(b, k, d)`` without hidden ones,
+        their weights ``(k + 1,)`` in the mean, which sum to 1, and which are visible ``(1, k + 1)``.
         """
         parts = [gather(part, rows, index) for part in self.parts]
         copies = parts[0].new_ones(index.shape[1] + bool(hidden))

@@ -1,4 +1,4 @@
-"""The transformer blocks of a configuration: those over tokens, and those over summaries."""
+"""The transformer block over tokens of a configuration."""
 
 from __future__ import annotations
 
@@ -15,9 +15,4 @@ def token_block(config: NetworkConfig) -> TransformerBlock:
     """Return a new block over tokens: plain, unless sparse attention or experts are configured."""
     if config.attention == "sparse" or config.experts:
         return BlockWithExtras.of(config)
-    return TransformerBlock(config.width, config.heads, config.dropout)
-
-
-def summary_block(config: NetworkConfig) -> TransformerBlock:
-    """Return a new block over summaries of groups; it is always plain."""
     return TransformerBlock(config.width, config.heads, config.dropout)

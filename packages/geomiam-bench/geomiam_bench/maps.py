@@ -35,7 +35,7 @@ import geomiam as gm
 from geomiam.inference.engine import predict_block
 from geomiam.maps.memory import peak_memory
 from geomiam.maps.write import make_map
-from geomiam.tokens.blocks import encode
+from geomiam.tokens.encode import encode
 from geomiam_bench.options import Figure, Json
 from geomiam_bench.results import as_text, write_json
 from geomiam_bench.shapley import make

@@ -30,7 +30,7 @@ from geomiam.inference.shapley_block import amortised_block, shapley_block
 from geomiam.model.model import Model
 from geomiam.networks.config import NetworkConfig
 from geomiam.schema.schema import Schema
-from geomiam.tokens.blocks import Block, encode
+from geomiam.tokens.encode import TokenArrays, encode
 from geomiam.tokens.scaler import fit_scaler
 from geomiam.tokens.select import group_masks
 from geomiam_bench.options import Figure, Json
@@ -57,7 +57,7 @@ def make(
     width: int,
     rows: int = 64,
     missing: float = 0.0,
-) -> tuple[Model, Block]:
+) -> tuple[Model, TokenArrays]:
     """Return a model of one scalar per token, and rows of which whole groups are missing."""
     sizes = [len(part) for part in np.array_split(np.arange(tokens), groups)]
     modalities: dict[str, dict] = {
@@ -79,7 +79,7 @@ def make(
     return model, encode(arrays, layout=model.layout, scaler=scaler)
 
 
-def naive(model: Model, block: Block, masks: np.ndarray) -> np.ndarray:
+def naive(model: Model, block: TokenArrays, masks: np.ndarray) -> np.ndarray:
     """Return Shapley values from one full pass per coalition, with the mask token in place of hidden tokens."""
     network: Any = model.network.eval()
     values = [torch.as_tensor(v) for v in block.values]
@@ -117,12 +117,12 @@ def ways(width: int, rows: int, *, slow: bool, **sizes: Any) -> dict[str, Callab
     return calls
 
 
-def explain_all(model: Model, block: Block, masks: np.ndarray) -> np.ndarray:
+def explain_all(model: Model, block: TokenArrays, masks: np.ndarray) -> np.ndarray:
     """Return exact Shapley values of all species."""
     return shapley_block(model, block, groups=masks, species=np.arange(len(model.species)))[0]
 
 
-def approximate(model: Model, block: Block) -> np.ndarray:
+def approximate(model: Model, block: TokenArrays) -> np.ndarray:
     """Return Shapley values of all species by the learned explainer."""
     visible_tokens = np.ones(model.layout.size, bool)
     return amortised_block(
@@ -130,7 +130,7 @@ def approximate(model: Model, block: Block) -> np.ndarray:
     )[0]
 
 
-def predict_all(model: Model, block: Block) -> np.ndarray:
+def predict_all(model: Model, block: TokenArrays) -> np.ndarray:
     """Return predictions for all species."""
     visible_tokens = np.ones(model.layout.size, bool)
     return predict_block(
