@@ -20,7 +20,7 @@ from .data.coverage import coverage
 from .data.grid.align import align
 from .data.grid.chips import chips
 from .data.grid.location import add_location
-from .data.infer.infer import infer_schema
+from .data.infer import infer_schema
 from .data.records.read import read_records
 from .data.sites.background import add_background
 from .data.sites.sites import open_sites, sample, write_sites
@@ -37,9 +37,8 @@ from .model.saved_model import load_model
 from .networks.backbones import Backbone
 from .networks.config import NetworkConfig
 from .schema.catalogs import catalogs
-from .schema.modality import Group, Modality
 from .schema.schema import Schema
-from .schema.variable import Variable
+from .schema.variable import Group, Modality, Variable
 from .sources.build import build_cube, plan_cube
 from .training.config import TrainingConfig
 from .training.finetune import finetune

@@ -197,6 +197,6 @@ class Miam:
         >>> schema = cube.miam.schema(kinds={"landcover": "categorical"})  # doctest: +SKIP
         """
         from geomiam.data.dataset import as_dataset
-        from geomiam.data.infer.infer import infer_schema
+        from geomiam.data.infer import infer_schema
 
         return infer_schema(as_dataset(self._obj), modalities=modalities, kinds=kinds, name=name)

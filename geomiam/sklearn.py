@@ -25,9 +25,8 @@ from geomiam.masking import Strategy
 from geomiam.model.model import Model
 from geomiam.networks.config import NetworkConfig
 from geomiam.schema.fields import with_fields
-from geomiam.schema.modality import Modality
 from geomiam.schema.schema import Schema
-from geomiam.schema.variable import Kind, Variable
+from geomiam.schema.variable import Kind, Modality, Variable
 from geomiam.training.config import TrainingConfig
 from geomiam.training.fit import fit
 

@@ -9,9 +9,8 @@ import xarray as xr
 
 import geomiam as gm
 from geomiam.model.model import Model
-from geomiam.schema.modality import Modality
 from geomiam.schema.schema import Schema
-from geomiam.schema.variable import Variable
+from geomiam.schema.variable import Modality, Variable
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.scaler import Scaler, fit_scaler
 

@@ -18,7 +18,7 @@ from geomiam.baselines.columns import Columns
 from geomiam.baselines.forest import DownSampledForest
 from geomiam.baselines.maxent import MaxentNetwork
 from geomiam.baselines.trees import BoostedTrees
-from geomiam.data.sites.labels import check_classes, read_labels
+from geomiam.data.sites.table import check_classes, read_labels
 from geomiam.errors import LabelError, SelectionError, SettingError
 from geomiam.progress import with_progress
 from geomiam.schema.schema import Schema

@@ -14,30 +14,15 @@ from pathlib import Path
 
 from geomiam.errors import GeomiamError, InputNotFound, UnreadableFile
 
-REASON = 300
-"""Largest number of characters of another library's message."""
+REASON = 300  # largest number of characters of another library's message
 
 
 def regular_file(
     path: str | Path, *, max_bytes: int | None = None, error: type[GeomiamError] = UnreadableFile
 ) -> Path:
-    """Return the path of an ordinary file that is not too large.
+    """Return the path of an ordinary file of at most ``max_bytes``; symbolic links are followed.
 
-    Parameters
-    ----------
-    path : str or pathlib.Path
-        Symbolic links are followed.
-    max_bytes : int, optional
-        Largest size in bytes.
-    error : type
-        Exception class for a path that is not an ordinary file, or is too large.
-
-    Raises
-    ------
-    InputNotFound
-        If there is no file.
-    GeomiamError
-        Of the class ``error``.
+    Raises InputNotFound if there is no file, and ``error`` if it is not ordinary or is too large.
     """
     path = Path(path)
     try:
@@ -57,15 +42,7 @@ def regular_file(
 def read_text(
     path: str | Path, *, max_bytes: int, error: type[GeomiamError] = UnreadableFile
 ) -> str:
-    """Return the UTF-8 text of an ordinary file.
-
-    Raises
-    ------
-    InputNotFound
-        If there is no file.
-    GeomiamError
-        Of the class ``error``, if it is too large, cannot be read, or is not UTF-8.
-    """
+    """Return the UTF-8 text of an ordinary file; errors as of :func:`regular_file`, also for other text."""
     file = regular_file(path, max_bytes=max_bytes, error=error)
     try:
         with file.open("rb") as stream:
@@ -85,14 +62,8 @@ def refusing(
 ) -> Iterator[None]:
     """Raise ``error`` in place of any exception that a library raises for a damaged file.
 
-    Parameters
-    ----------
-    error : type
-        Exception class to raise.
-    message : str
-        The problem and its correction. The message of the library is appended.
-    passing : type
-        Exceptions of this class are not replaced.
+    The first line of the library's message is appended to ``message``, which states the problem and its
+    correction. Exceptions of the class ``passing`` are not replaced.
     """
     try:
         yield

@@ -6,6 +6,7 @@ Modalities, groups, sources and species are labels: they never become a path, bu
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -20,19 +21,9 @@ RESERVED = ("spatial_ref", "presence", "background", "species", "site")
 
 
 def check_label(name: Any, kind: str) -> str:
-    """Return a name that is safe to print and to use as a label.
+    """Return a name that is safe to print and to use as a label; ``kind`` describes its object in messages.
 
-    Parameters
-    ----------
-    name : object
-        Name from a file or a user.
-    kind : str
-        Kind of object with this name, for the message, such as ``"species"`` or ``"modality"``.
-
-    Raises
-    ------
-    NameRefused
-        If the name is not text, is blank or too long, or has characters that cannot be printed.
+    Raises NameRefused if it is not text, is blank or too long, or has characters that cannot be printed.
     """
     if not isinstance(name, str) or not name.strip():
         raise NameRefused(f"{kind} {name!r} has no name; give it a text of one character or more")
@@ -48,13 +39,7 @@ def check_label(name: Any, kind: str) -> str:
 
 
 def check_key(name: Any, kind: str) -> str:
-    """Return the name of a modality, group or source: a label that does not have the form of a path.
-
-    Raises
-    ------
-    NameRefused
-        As in :func:`check_label`, and for absolute paths and ``..``.
-    """
+    """Return the name of a modality, group or source: a label that does not have the form of a path."""
     check_label(name, kind)
     parts = name.replace("\\", "/").split("/")
     if parts[0] == "" or ".." in parts or (len(parts) > 1 and parts[0].endswith(":")):
@@ -63,13 +48,7 @@ def check_key(name: Any, kind: str) -> str:
 
 
 def check_folder(name: Any, kind: str) -> str:
-    """Return the name of a variable or dim, which may become a folder of a Zarr store.
-
-    Raises
-    ------
-    NameRefused
-        As in :func:`check_label`, and for path separators and names of files of the Zarr format.
-    """
+    """Return the name of a variable or dim: a label that can be a folder of a Zarr store."""
     check_label(name, kind)
     if "/" in name or "\\" in name:
         plain = name.replace("/", "_").replace("\\", "_")
@@ -77,20 +56,13 @@ def check_folder(name: Any, kind: str) -> str:
             f"{kind} '{name}' has a path separator, but its name becomes a folder of a Zarr store; rename "
             f"it, e.g. ds.rename({{'{name}': '{plain}'}})"
         )
-    is_reserved = name in STORE_FILES or name.startswith("__") or not name.strip(".")
-    if is_reserved:
+    if name in STORE_FILES or name.startswith("__") or not name.strip("."):
         raise NameRefused(f"{kind} '{name}' has a name that Zarr uses for its own files; rename it")
     return name
 
 
 def check_variable(name: Any) -> str:
-    """Return the name of a predictor.
-
-    Raises
-    ------
-    NameRefused
-        As in :func:`check_folder`, and for the names of the CRS and the labels.
-    """
+    """Return the name of a predictor: a folder name that is not that of the CRS or the labels."""
     check_folder(name, "variable")
     if name in RESERVED:
         raise NameRefused(
@@ -101,19 +73,12 @@ def check_variable(name: Any) -> str:
 
 
 def check_species(names: Iterable[Any]) -> tuple[str, ...]:
-    """Return the names of species.
-
-    Raises
-    ------
-    NameRefused
-        For the first name that is not a valid label, or occurs twice.
-    """
+    """Return the names of species: labels, each once."""
     species = tuple(check_label(name, "species") for name in names)
-    unique_names: set[str] = set()
+    counts = Counter(species)
     for name in species:
-        if name in unique_names:
+        if counts[name] > 1:
             raise NameRefused(f"species '{name}' occurs twice; name each species once")
-        unique_names.add(name)
     return species
 
 

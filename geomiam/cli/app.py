@@ -20,8 +20,8 @@ from geomiam.cli.tables import AsCsv, AsJson, say_table
 from geomiam.errors import GeomiamError, RecordsMerged
 from geomiam.outputs.kinds import PICTURE, SITES
 from geomiam.outputs.paths import expand
-from geomiam.outputs.picture import save_picture
-from geomiam.schema.table import frame_of
+from geomiam.outputs.write import save_picture
+from geomiam.schema.schema import frame_of
 
 HELP = """Map species from the predictors that each place has, with the contribution of each group of predictors.
 

@@ -9,9 +9,8 @@ from typing import Any
 import click
 
 from geomiam.outputs.check import check_output, locked_output
-from geomiam.outputs.contents import Kind
-from geomiam.outputs.kinds import PICTURE
-from geomiam.outputs.picture import check_picture
+from geomiam.outputs.kinds import PICTURE, Kind
+from geomiam.outputs.write import check_picture
 
 
 def reserve(path: str | Path, overwrite: bool, *, kind: Kind, inputs: Iterable[Any] = ()) -> Path:

@@ -11,7 +11,7 @@ import xarray as xr
 
 from geomiam.data.dataset import as_dataset
 from geomiam.data.grid.grid import place_dims
-from geomiam.data.values.missing import as_float
+from geomiam.data.values import as_float
 from geomiam.geo.dims import on_place
 
 
@@ -45,6 +45,8 @@ def coverage(ds: xr.Dataset | xr.DataTree, schema: Any) -> xr.Dataset:
     >>> bool((table["observed"] <= 1).all())
     True
     """
+    import dask
+
     schema = schema if hasattr(schema, "modalities") else schema.schema
     lazy = chunked(as_dataset(ds))
     any_finite = {v: _finite(lazy, v, values="any") for v in schema.variables}
@@ -53,39 +55,25 @@ def coverage(ds: xr.Dataset | xr.DataTree, schema: Any) -> xr.Dataset:
     nonempty = reduce(
         or_, [any_finite[v] for v in any_finite if v in gridded(lazy)], _nowhere(lazy)
     )
-    counts = {
+    masks_of = {
         "observed": {m: reduce(or_, [any_finite[v] for v in vs]) for m, vs in members.items()},
         "complete": {m: reduce(and_, [all_finite[v] for v in vs]) for m, vs in members.items()},
         "variable_observed": any_finite,
         "every": {"every": reduce(and_, all_finite.values())},
     }
-    sums = {k: {n: (nonempty & m).sum() for n, m in masks.items()} for k, masks in counts.items()}
-    return _fractions(_compute({**sums, "cells": {"cells": nonempty.sum()}}))
-
-
-def _compute(sums: dict[str, dict[str, xr.DataArray]]) -> dict[str, dict[str, int]]:
-    """Compute all sums in one pass over the data."""
-    import dask
-
-    (counts,) = dask.compute(sums)
-    return {k: {n: int(s) for n, s in part.items()} for k, part in counts.items()}
-
-
-def _fractions(sums: dict[str, dict[str, int]]) -> xr.Dataset:
-    cells = sums["cells"]["cells"]
-    parts = {"observed": "modality", "complete": "modality", "variable_observed": "variable"}
-    fractions = {
-        k: (dim, [n / cells if cells else np.nan for n in sums[k].values()])
-        for k, dim in parts.items()
-    }
-    coords = {"modality": list(sums["observed"]), "variable": list(sums["variable_observed"])}
-    complete_cells = sums["every"]["every"]
+    sums = {k: {n: (nonempty & m).sum() for n, m in masks.items()} for k, masks in masks_of.items()}
+    (counts, cell_count) = dask.compute(sums, nonempty.sum())  # one pass over the data
+    cells = int(cell_count)
     ds = xr.Dataset(
-        {**fractions, "cells": cells, "cells_with_every_predictor": complete_cells}, coords=coords
+        {"cells": cells, "cells_with_every_predictor": int(counts["every"]["every"])},
+        coords={"modality": list(members), "variable": list(any_finite)},
     )
-    for name in fractions:
-        ds[name].attrs = {"units": "1", "long_name": f"fraction of cells {name.replace('_', ' ')}"}
-    return ds
+    dims = {"observed": "modality", "complete": "modality", "variable_observed": "variable"}
+    for name, dim in dims.items():
+        fractions = [int(n) / cells if cells else np.nan for n in counts[name].values()]
+        attrs = {"units": "1", "long_name": f"fraction of cells {name.replace('_', ' ')}"}
+        ds[name] = (dim, fractions, attrs)
+    return ds[[*dims, "cells", "cells_with_every_predictor"]]
 
 
 def gridded(ds: xr.Dataset) -> list[str]:

@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from geomiam.data.grid.grid import geobox, merge, place_dims, restore, slack
-from geomiam.data.grid.lattice import same_grid, snapped
-from geomiam.data.store.coordinates import text_names
+from geomiam.data.grid.grid import geobox, merge, place_dims, restore, same_grid, slack, snapped
+from geomiam.data.names import text_names
 from geomiam.errors import GridError
 from geomiam.geo.crs import CRS_ATTRIBUTES, crs_coordinate, crs_name, crs_of
 from geomiam.geo.dims import SITE, is_place
@@ -26,38 +25,30 @@ STACKED = ("band", "variable")
 def as_dataset(obj: Any) -> xr.Dataset:
     """Return one Dataset; each child of a DataTree becomes a modality.
 
-    Lists of Datasets and arrays are merged. :func:`geomiam.data.dataset.from_other` converts arrays
-    and tables.
-
-    Raises
-    ------
-    GridError
-        When two variables have one name, grids differ, or the object cannot be converted.
+    Lists of Datasets and arrays are merged, arrays and tables converted. Raises GridError when two
+    variables have one name, grids differ, or the object cannot be converted.
     """
     if isinstance(obj, xr.Dataset):
         return text_names(obj)
     if isinstance(obj, (list, tuple)) and obj and all(isinstance(o, PARTS) for o in obj):
         return _join([promote_crs(as_dataset(o)) for o in obj])
     if not isinstance(obj, xr.DataTree):
-        return text_names(from_other(obj))
+        return text_names(_from_other(obj))
     root = text_names(obj.to_dataset())
-    parts = [_modality(name, child) for name, child in obj.children.items()]
-    parts = [p for p in [root, *parts] if p.data_vars]
+    parts = [root]
+    for name, child in obj.children.items():
+        if child.children:
+            raise GridError(
+                f"modality '{name}' has groups {list(child.children)} inside; "
+                "a tree must have one level, with one child per modality"
+            )
+        ds = promote_crs(text_names(child.to_dataset()))
+        marks = {k: {"modality": name, **v.attrs} for k, v in ds.data_vars.items()}
+        parts.append(ds.assign({k: ds[k].assign_attrs(a) for k, a in marks.items()}))
+    parts = [p for p in parts if p.data_vars]
     if not parts:
         raise GridError("the DataTree has no variables; it needs one child per modality")
     return _join(parts)
-
-
-def _modality(name: str, child: xr.DataTree) -> xr.Dataset:
-    if child.children:
-        raise GridError(
-            f"modality '{name}' has groups {list(child.children)} inside; "
-            "a tree must have one level, with one child per modality"
-        )
-    ds = promote_crs(text_names(child.to_dataset()))
-    return ds.assign(
-        {k: v.assign_attrs({"modality": name, **v.attrs}) for k, v in ds.data_vars.items()}
-    )
 
 
 def _join(parts: list[xr.Dataset]) -> xr.Dataset:
@@ -71,31 +62,27 @@ def _join(parts: list[xr.Dataset]) -> xr.Dataset:
             )
         names += part.data_vars
         _check_place(part, first)
-    bare = [p.drop_vars([k for k, c in p.coords.items() if _is_place(c, p)]) for p in rest]
-    ds = merge([first, *bare])
-    return restore(ds, first)
-
-
-def _is_place(coord: xr.DataArray, ds: xr.Dataset) -> bool:
-    return bool(set(coord.dims) & set(place_dims(ds))) or coord.name == crs_coordinate(ds)
+    bare = []
+    for part in rest:
+        place, crs = set(place_dims(part)), crs_coordinate(part)
+        names_of_place = [k for k, c in part.coords.items() if set(c.dims) & place or k == crs]
+        bare.append(part.drop_vars(names_of_place))
+    return restore(merge([first, *bare]), first)
 
 
 def _check_place(part: xr.Dataset, first: xr.Dataset) -> None:
-    part_dims, first_dims = place_dims(part), place_dims(first)
-    if part_dims == first_dims == ("site",) and part.sizes["site"] == first.sizes["site"]:
+    dims = place_dims(part)
+    if dims == place_dims(first) == (SITE,) and part.sizes[SITE] == first.sizes[SITE]:
         return
-    if part_dims != first_dims or len(part_dims) == 1 or not _same_place(part, first):
-        raise GridError(
-            f"{list(part.data_vars)} lie on another grid than {list(first.data_vars)}: "
-            f"{_describe(part)} and {_describe(first)}; align them with "
-            "geomiam.align(sources, like=cube)"
-        )
-
-
-def _same_place(part: xr.Dataset, first: xr.Dataset) -> bool:
-    box = geobox(first)
-    near = max(slack(part), slack(first))
-    return same_grid(snapped(geobox(part), box, within=near), box)
+    if dims == place_dims(first) and len(dims) == 2:
+        box, near = geobox(first), max(slack(part), slack(first))
+        if same_grid(snapped(geobox(part), box, within=near), box):
+            return
+    raise GridError(
+        f"{list(part.data_vars)} lie on another grid than {list(first.data_vars)}: "
+        f"{_describe(part)} and {_describe(first)}; align them with "
+        "geomiam.align(sources, like=cube)"
+    )
 
 
 def _describe(ds: xr.Dataset) -> str:
@@ -118,20 +105,12 @@ def promote_crs(ds: xr.Dataset) -> xr.Dataset:
     return ds.set_coords(grid_mappings)
 
 
-def from_other(obj: Any) -> xr.Dataset:
-    """Return an array or a table as a Dataset.
+def _from_other(obj: Any) -> xr.Dataset:
+    """Return an array or a table as a Dataset; GridError with the call that creates one for other types.
 
-    Parameters
-    ----------
-    obj : xarray.DataArray or pandas.DataFrame
-        If an array has a dim ``band`` or ``variable`` with named steps, each step becomes a variable;
-        otherwise the array is one variable. A table has one row per site and one column per variable;
-        the points of a GeoDataFrame become ``x`` and ``y``.
-
-    Raises
-    ------
-    GridError
-        If names are missing, or for other types; the message has the call that creates a Dataset.
+    If an array has a dim ``band`` or ``variable`` with named steps, each step becomes a variable;
+    otherwise the array is one variable. A table has one row per site and one column per variable;
+    the points of a GeoDataFrame become ``x`` and ``y``.
     """
     if isinstance(obj, xr.DataArray):
         return _of_array(obj)
@@ -158,31 +137,23 @@ def along_sites(ds: xr.Dataset) -> xr.Dataset:
 def _of_array(array: xr.DataArray) -> xr.Dataset:
     dim = next((d for d in STACKED if d in array.dims), None)
     place = {d for d in array.dims if is_place(d)} | {geometry_dim(array)}
-    own_dim_names = set(array.dims) - place - {dim}
-    if dim is None or own_dim_names:
-        return _one_variable(array)
-    names = _step_names(array, dim)
-    if names is None and array.name is None:
+    is_stack = dim is not None and not set(array.dims) - place - {dim}
+    names = _step_names(array, dim) if dim is not None and is_stack else None
+    if names is not None:
+        ds = array.assign_coords({dim: names}).to_dataset(dim)
+        for name in names:  # long_name would list the names of all bands
+            ds[name].attrs.pop("long_name", None)
+        return ds
+    if array.name is not None:
+        return array.to_dataset()
+    if is_stack:
         example = [f"bio{i + 1}" for i in range(min(array.sizes[dim], 2))]
         raise GridError(
             f"the {array.sizes[dim]} steps of dim '{dim}' have no names: name them as the predictors, "
             f"array.assign_coords({dim}={example}{'' if array.sizes[dim] < 3 else ' + [...]'})"
             f".to_dataset('{dim}')"
         )
-    if names is None:
-        return _one_variable(array)
-    ds = array.assign_coords({dim: names}).to_dataset(dim)
-    for name in names:  # long_name would list the names of all bands
-        ds[name].attrs.pop("long_name", None)
-    return ds
-
-
-def _one_variable(array: xr.DataArray) -> xr.Dataset:
-    if array.name is None:
-        raise GridError(
-            "the DataArray has no name: name the predictor, array.to_dataset(name='bio1')"
-        )
-    return array.to_dataset()
+    raise GridError("the DataArray has no name: name the predictor, array.to_dataset(name='bio1')")
 
 
 def _step_names(array: xr.DataArray, dim: str) -> list[str] | None:
@@ -198,8 +169,9 @@ def _step_names(array: xr.DataArray, dim: str) -> list[str] | None:
 
 def _of_table(table: pd.DataFrame) -> xr.Dataset:
     """Return one site per row; columns with coordinates or without numbers become coordinates."""
-    columns = {str(c): table[c].to_numpy() for c in table.columns if c != _geometry_column(table)}
-    if _geometry_column(table) is not None:
+    geometry = _geometry_column(table)
+    columns = {str(c): table[c].to_numpy() for c in table.columns if c != geometry}
+    if geometry is not None:
         points = table.geometry
         columns |= {"x": points.x.to_numpy(), "y": points.y.to_numpy()}
     along = {k: (SITE, v) for k, v in columns.items() if is_place(k) or v.dtype.kind not in "fiub"}
@@ -207,7 +179,7 @@ def _of_table(table: pd.DataFrame) -> xr.Dataset:
         along[SITE] = (SITE, table.index.to_numpy())
     values = {k: (SITE, v) for k, v in columns.items() if k not in along}
     ds = xr.Dataset(values, coords=along)
-    crs = getattr(table, "crs", None) if _geometry_column(table) is not None else None
+    crs = getattr(table, "crs", None) if geometry is not None else None
     return ds if crs is None else ds.assign_attrs(crs=crs.to_string())
 
 

@@ -1,23 +1,23 @@
-"""Predictors of a dataset, matched to a schema by name."""
+"""Predictors of a dataset, matched to a schema by name; and binding of a schema to a dataset."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import xarray as xr
 
 from geomiam.checks.names import list_names
-from geomiam.data.store.coordinates import text_names
-from geomiam.data.values.attributes import flags_of
-from geomiam.data.values.dim_labels import labels_of, positions
-from geomiam.data.values.missing import as_float
-from geomiam.data.variables import bind_variable, check_classes, check_dims, check_units
+from geomiam.data.names import labels_of, positions, text_names
+from geomiam.data.values import as_float, flags_of, text_of
 from geomiam.errors import MissingLabels, MissingModality, MissingVariable, VariableMismatch, warn
-from geomiam.schema.modality import Modality
+from geomiam.geo.dims import is_place
 from geomiam.schema.schema import Schema
-from geomiam.schema.variable import Label, Variable
+from geomiam.schema.variable import OWN_DIMS, Label, Variable
+
+SAME_UNITS = {"": "1", "dimensionless": "1", "unitless": "1"}
+SAME_UNITS |= dict.fromkeys(("metre", "metres", "meters"), "m")
 
 
 def predictors(
@@ -25,45 +25,33 @@ def predictors(
 ) -> dict[str, xr.DataArray]:
     """Return the schema's variables that are in the data, own dims last and in the schema's order.
 
-    Parameters
-    ----------
-    ds : xarray.Dataset
-        Cube or sites.
-    schema : Schema
-        Bound schema.
-    variables : collection of str, optional
-        Variables to return; the others are ignored. Default: all.
+    The schema is bound; ``ds`` is a cube or sites. Returns float32 ``(y, x, *own dims)`` or ``(site, *own
+    dims)`` of all ``variables``, or of those that are listed.
 
-    Returns
-    -------
-    dict of str to xarray.DataArray
-        float32 ``(site, *own dims)`` or ``(y, x, *own dims)``.
-
-    Raises
-    ------
-    MissingVariable
-        If a modality is missing in part, or the data have a variable with a similar name.
-    VariableMismatch
-        If units, dims or labels differ.
-
-    Warns
-    -----
-    MissingModality
-        If all variables of a modality are missing: the prediction is made without it.
+    Raises MissingVariable if a modality is missing in part, or the data have a variable with a similar
+    name, and VariableMismatch if units, dims or labels differ. Warns of MissingModality if all variables
+    of a modality are missing: the prediction is made without it.
     """
     ds = text_names(ds)
-    variables = set(schema.variables if variables is None else variables)
+    requests = set(schema.variables if variables is None else variables)
+    names = [n for n in schema.variables if n in requests]
+    modalities = [m for m in schema.modalities.values() if requests & set(m.variables)]
     absent: dict[str, list[str]] = {}
-    for modality in schema.modalities.values():
-        missing = [v for v in modality.variables if v in variables and v not in ds.data_vars]
-        if missing:
-            absent[modality.name] = missing
-            _refuse_partial(ds, schema, modality, missing, variables)
-    if len(absent) == len(
-        {m.name for m in schema.modalities.values() if variables & set(m.variables)}
-    ):
+    for modality in modalities:
+        missing = [v for v in modality.variables if v in requests and v not in ds.data_vars]
+        if not missing:
+            continue
+        absent[modality.name] = missing
+        unused_names = _unused(ds, schema)
+        is_misspelt = any(_near(m, unused_names, cutoff=0.8) for m in missing)
+        if is_misspelt or len(missing) < len(requests & set(modality.variables)):
+            fix = (
+                f"leave them out with using=[...] (modality '{modality.name}'), or set them to NaN"
+            )
+            raise MissingVariable(_missing(ds, schema, missing, fix))
+    if len(absent) == len(modalities):
         raise MissingVariable(
-            f"the data have none of the predictors; expected {list_names([v for v in schema.variables if v in variables])}, "
+            f"the data have none of the predictors; expected {list_names(names)}, "
             f"found {list_names(ds.data_vars)}: rename with ds.rename(...)"
         )
     if absent:
@@ -73,54 +61,77 @@ def predictors(
             "The prediction is made without them; pass using=[...] to confirm this.",
             MissingModality,
         )
-    matching = [v for k, v in schema.variables.items() if k in variables and k in ds.data_vars]
-    return {v.name: _match(ds[v.name], v) for v in matching}
+    return {n: _match(ds[n], schema.variables[n]) for n in names if n in ds.data_vars}
 
 
 def bind(schema: Schema, ds: xr.Dataset) -> Schema:
     """Fill in dims, labels and classes of the schema's variables from data.
 
-    Raises
-    ------
-    MissingVariable, VariableMismatch
-        As in :func:`predictors`; here every variable must be in the data.
+    Raises MissingVariable and VariableMismatch as :func:`predictors`; here every variable must be in the data.
     """
     ds = text_names(ds)
     missing = [v for v in schema.variables if v not in ds.data_vars]
     if missing:
+        available = set(ds.data_vars)
+        complete = [m.name for m in schema.modalities.values() if set(m.variables) <= available]
         raise MissingVariable(
-            _missing(ds, schema, missing, f"remove them with schema.subset({_kept(schema, ds)})")
+            _missing(ds, schema, missing, f"remove them with schema.subset({complete})")
         )
     plain = schema.without_origins()  # a saved model must not contain paths of this machine
     return plain.replace({n: bind_variable(v, ds[n]) for n, v in plain.variables.items()})
 
 
+def bind_variable(variable: Variable, array: xr.DataArray) -> Variable:
+    """Fill in dims, labels and classes of one variable."""
+    _check_units(variable, array)
+    dims, count = variable.dims or own_dims(array), OWN_DIMS[variable.kind]
+    if len(dims) < count or (dims and not count):
+        raise VariableMismatch(
+            f"'{variable.name}' is of kind {variable.kind}, which needs at least {count} dims "
+            f"in addition to the spatial dims or site, but the data have {dims or 'none'}: correct the kind in "
+            "the catalog or pass kinds={...}"
+        )
+    _check_dims(variable.name, dims, array)
+    fields = {k: getattr(variable, k) for k in Variable.model_fields} | {"dims": dims}
+    fields["labels"] = {d: variable.labels.get(d) or labels_of(array, d) for d in dims}
+    if variable.kind == "categorical" and not variable.classes:
+        fields["classes"] = flags_of(array.attrs)
+    return Variable(**fields)
+
+
+def own_dims(array: xr.DataArray) -> tuple[str, ...]:
+    """Return the dims of a predictor except the spatial dims and ``site``."""
+    return tuple(str(d) for d in array.dims if not is_place(d))
+
+
+def same_units(a: object, b: object) -> bool:
+    """Return whether two units are equal, also in different spellings."""
+    texts = (str(a).strip(), str(b).strip())
+    first, second = (SAME_UNITS.get(text.lower(), text) for text in texts)
+    return first == second
+
+
 def _match(array: xr.DataArray, variable: Variable) -> xr.DataArray:
     """Return a variable with its own dims last, in the order and with the labels of the schema."""
-    check_units(variable, array)
-    check_dims(variable.name, variable.dims, array)
+    _check_units(variable, array)
+    _check_dims(variable.name, variable.dims, array)
     if variable.kind == "categorical":
-        check_classes(variable, flags_of(array.attrs))
+        _check_classes(variable, flags_of(array.attrs))
     array = as_float(array)
     for dim in variable.dims:
-        array = _match_labels(array, dim, variable)
+        labels, schema_labels = labels_of(array, dim), variable.labels[dim]
+        if labels == schema_labels:
+            continue
+        if dim not in array.coords:
+            raise VariableMismatch(
+                f"'{variable.name}' has {len(labels)} steps along '{dim}' without labels, expected "
+                f"{len(schema_labels)}: label them with ds.assign_coords({dim}=[...])"
+            )
+        index = _positions(schema_labels, labels, dim, name=variable.name)
+        if not np.array_equal(index, np.arange(len(labels))):
+            is_labelled = xr.DataArray(index >= 0, dims=dim)
+            array = array.isel({dim: index}).drop_vars(dim).where(is_labelled)
     return array.transpose(..., *variable.dims)
-
-
-def _match_labels(array: xr.DataArray, dim: str, variable: Variable) -> xr.DataArray:
-    labels, schema_labels = labels_of(array, dim), variable.labels[dim]
-    if labels == schema_labels:
-        return array
-    if dim not in array.coords:
-        raise VariableMismatch(
-            f"'{variable.name}' has {len(labels)} steps along '{dim}' without labels, expected "
-            f"{len(schema_labels)}: label them with ds.assign_coords({dim}=[...])"
-        )
-    index = _positions(schema_labels, labels, dim, name=variable.name)
-    if np.array_equal(index, np.arange(len(labels))):
-        return array
-    is_labelled = xr.DataArray(index >= 0, dims=dim)
-    return array.isel({dim: index}).drop_vars(dim).where(is_labelled)
 
 
 def _positions(
@@ -149,24 +160,6 @@ def _positions(
     return index
 
 
-def _refuse_partial(
-    ds: xr.Dataset, schema: Schema, modality: Modality, missing: list[str], variables: set[str]
-) -> None:
-    """Refuse a modality that is missing in part or through a typing error."""
-    unused_names = _unused(ds, schema)
-    if any(_near(m, unused_names, cutoff=0.8) for m in missing) or len(missing) < len(
-        variables & set(modality.variables)
-    ):
-        raise MissingVariable(
-            _missing(
-                ds,
-                schema,
-                missing,
-                f"leave them out with using=[...] (modality '{modality.name}'), or set them to NaN",
-            )
-        )
-
-
 def _missing(ds: xr.Dataset, schema: Schema, missing: list[str], fix: str) -> str:
     close = {m: _near(m, _unused(ds, schema), cutoff=0.6) for m in missing}
     renames = {c: m for m, c in close.items() if c}
@@ -188,5 +181,50 @@ def _near(name: str, names: Sequence[str], *, cutoff: float) -> str | None:
     return lower[close[0]] if close else None
 
 
-def _kept(schema: Schema, ds: xr.Dataset) -> list[str]:
-    return [m.name for m in schema.modalities.values() if set(m.variables) <= set(ds.data_vars)]
+def _check_classes(variable: Variable, codes_of_data: Mapping[int, str]) -> None:
+    codes_of_schema = variable.classes
+    if not (codes_of_data and codes_of_schema):
+        return
+    if not set(codes_of_data) & set(codes_of_schema):
+        raise VariableMismatch(
+            f"'{variable.name}' has none of the class codes of the schema: expected {list_names(codes_of_schema)}, found "
+            f"{list_names(codes_of_data)}: recode its values, and set flag_values and flag_meanings"
+        )
+    codes = {m.lower(): c for c, m in codes_of_schema.items() if m != str(c)}
+    differing = {m: c for c, m in codes_of_data.items() if codes.get(m.lower(), c) != c}
+    if differing:
+        meaning, code = next(iter(differing.items()))
+        raise VariableMismatch(
+            f"'{variable.name}' has other codes for its classes: '{meaning}' is {code}, in the schema it is "
+            f"{codes[meaning.lower()]} ({len(differing)} such classes): recode its values, and set flag_values"
+        )
+
+
+def _check_units(variable: Variable, array: xr.DataArray) -> None:
+    units = text_of(array.attrs, "units")
+    if variable.units is None or units is None or same_units(units, variable.units):
+        return
+    raise VariableMismatch(
+        f"'{variable.name}' has units '{units}', expected '{variable.units}': convert it, then set "
+        f"ds['{variable.name}'].attrs['units'] = '{variable.units}'"
+    )
+
+
+def _check_dims(name: str, dims: Sequence[str], array: xr.DataArray) -> None:
+    names = own_dims(array)
+    if set(names) == set(dims):
+        return
+    extra, missing = [d for d in names if d not in dims], [d for d in dims if d not in array.dims]
+    has_place = any(is_place(d) for d in array.dims)
+    place = [] if has_place else [["site"], ["y", "x"]][len(extra) - len(missing) == 2]
+    if extra and len(extra) == len(place) + len(missing):
+        advice = f"rename with ds.rename({dict(zip(extra, [*place, *missing]))})"
+    elif missing:
+        advice = f"join its steps with xr.concat([...], dim={missing[0]!r})"
+    else:
+        dim = extra[0]
+        advice = f"select one step with ds.isel({dim}=0), or average them with ds.mean({dim!r})"
+    raise VariableMismatch(
+        f"'{name}' has dims {tuple(array.dims)}, expected {tuple(dims)} in addition to site or the spatial dims "
+        f"(y, x, lat, lon, latitude, longitude): {advice}"
+    )

@@ -18,10 +18,10 @@ import xarray as xr
 
 from geomiam._version import __version__
 from geomiam.errors import OutsideTrainingRange, RecordsMerged
-from geomiam.outputs.atomic import atomic_path
 from geomiam.outputs.check import check_output, locked_output
 from geomiam.outputs.kinds import DEMO
 from geomiam.outputs.paths import real_path
+from geomiam.outputs.write import atomic_path
 from geomiam.schema.catalogs import catalogs
 from geomiam.schema.schema import Schema
 

@@ -11,8 +11,8 @@ import numpy as np
 import xarray as xr
 
 from geomiam import splits as splitters
-from geomiam.data.infer.infer import read_schema
-from geomiam.data.sites.labels import has_background, read_labels
+from geomiam.data.infer import read_schema
+from geomiam.data.sites.table import has_background, read_labels
 from geomiam.errors import LabelError, TrainingWarning
 from geomiam.evaluation.evaluate import score, subset_scores
 from geomiam.evaluation.masked import to_probability

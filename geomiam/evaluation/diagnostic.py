@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from geomiam.data.infer.infer import read_schema
-from geomiam.data.sites.labels import has_background, read_labels
-from geomiam.data.sites.table import SiteTable
+from geomiam.data.infer import read_schema
+from geomiam.data.sites.table import SiteTable, has_background, read_labels
 from geomiam.errors import LabelError
 from geomiam.evaluation.evaluate import evaluate
 from geomiam.masking import Constant

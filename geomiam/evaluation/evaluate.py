@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from geomiam.data.predictors import bind
-from geomiam.data.sites.labels import read_labels
+from geomiam.data.sites.table import read_labels
 from geomiam.errors import SelectionError
 from geomiam.evaluation.masked import Masked
 from geomiam.evaluation.subsets import Chosen, Subsets, Using, name_subsets, shown_share

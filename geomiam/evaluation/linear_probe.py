@@ -10,8 +10,7 @@ import torch
 import xarray as xr
 
 from geomiam.checks.settings import check_number
-from geomiam.data.sites.labels import check_classes
-from geomiam.data.sites.table import SiteTable
+from geomiam.data.sites.table import SiteTable, check_classes
 from geomiam.errors import SelectionError
 from geomiam.model.model import Model
 from geomiam.model.saved_model import as_model

@@ -22,7 +22,7 @@ from zlib import crc32
 import numpy as np
 import xarray as xr
 
-from geomiam.data.sites.labels import read_labels
+from geomiam.data.sites.table import read_labels
 from geomiam.errors import SelectionError
 from geomiam.evaluation.evaluate import Predictor, as_predictor
 from geomiam.evaluation.patterns import (

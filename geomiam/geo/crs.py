@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -16,27 +15,16 @@ if TYPE_CHECKING:
     import xarray as xr
     from odc.geo.crs import CRS
 
-CRS_NAME = "spatial_ref"
-"""Name of the CRS coordinate in files that geomiam writes."""
+CRS_NAME = "spatial_ref"  # name of the CRS coordinate in files that geomiam writes
 
 CRS_ATTRIBUTES = frozenset(("spatial_ref", "crs_wkt", "grid_mapping_name"))
 """A scalar with any of these attributes is a grid mapping of the CF conventions."""
 
 
 def as_crs(value: Any, setting: str) -> CRS:
-    """Return a horizontal CRS.
+    """Return a horizontal CRS from a code, WKT, or any other value that :class:`odc.geo.crs.CRS` accepts.
 
-    Parameters
-    ----------
-    value : object
-        A code, WKT, or any other value that :class:`odc.geo.crs.CRS` accepts.
-    setting : str
-        Name of the setting, for the message.
-
-    Raises
-    ------
-    GridError
-        If there is no such CRS, or it has no horizontal axes.
+    Raises GridError, with the name of the setting, for an unknown CRS and one without horizontal axes.
     """
     from odc.geo.crs import CRS
 
@@ -44,9 +32,8 @@ def as_crs(value: Any, setting: str) -> CRS:
         crs = CRS(value)
         is_horizontal = crs.geographic or crs.projected
     except Exception as error:  # pyproj, odc-geo and sqlite raise errors of their own
-        text = str(value)[:80]
         raise GridError(
-            f"{setting}: '{text}' is not a known CRS ({reason(error)[:160]}); use a code such as EPSG:4326"
+            f"{setting}: '{str(value)[:80]}' is not a known CRS ({reason(error)[:160]}); use a code such as EPSG:4326"
         ) from None
     if not is_horizontal:
         raise GridError(
@@ -82,7 +69,10 @@ def _same_place(a: str, b: str) -> bool:
     codes = crs_a.to_epsg(), crs_b.to_epsg()
     if crs_a.equals(crs_b, ignore_axis_order=True) or (codes[0] == codes[1] and all(codes)):
         return True
-    if None not in codes or not _same_datum(crs_a, crs_b):
+    geodetic_a, geodetic_b = crs_a.geodetic_crs, crs_b.geodetic_crs
+    if None not in codes or geodetic_a is None or geodetic_b is None:
+        return False
+    if not geodetic_a.equals(geodetic_b, ignore_axis_order=True):
         return False
     lon, lat = (v.ravel() for v in np.mgrid[-180:181:15, -90:91:15].astype(float))
     (x, y), (u, v) = (
@@ -92,34 +82,6 @@ def _same_place(a: str, b: str) -> bool:
     return bool(np.allclose(x, u, rtol=1e-9, atol=1e-6) and np.allclose(y, v, rtol=1e-9, atol=1e-6))
 
 
-def _same_datum(a: Any, b: Any) -> bool:
-    if a.geodetic_crs is None or b.geodetic_crs is None:
-        return False
-    return bool(a.geodetic_crs.equals(b.geodetic_crs, ignore_axis_order=True))
-
-
-def parsed_crs(attrs: Mapping[str, Any], name: str) -> CRS:
-    """Return the CRS of a grid mapping, from its text or its CF parameters (such as a rotated pole).
-
-    Raises
-    ------
-    GridError
-        When the attributes do not define a CRS.
-    """
-    from odc.geo.crs import CRS
-    from pyproj import CRS as Projection
-    from pyproj.exceptions import CRSError
-
-    text = attrs.get("crs_wkt") or attrs.get("spatial_ref")
-    try:
-        return CRS(text) if text else CRS(Projection.from_cf(dict(attrs)))
-    except (CRSError, KeyError, TypeError, ValueError) as error:
-        raise GridError(
-            f"grid mapping '{name}' does not define a CRS: {str(error)[:200]}; set one, e.g. "
-            "open_cube(ds, crs='EPSG:4326'), or crs: in the catalog"
-        ) from None
-
-
 def crs_coordinate(ds: xr.Dataset | xr.DataArray) -> str | None:
     """Return the name of the coordinate with the CRS, or None."""
     names = [str(k) for k, c in ds.coords.items() if c.ndim == 0 and CRS_ATTRIBUTES & set(c.attrs)]
@@ -127,17 +89,22 @@ def crs_coordinate(ds: xr.Dataset | xr.DataArray) -> str | None:
 
 
 def crs_of(ds: xr.Dataset | xr.DataArray) -> CRS:
-    """Return the CRS of a cube or of sites.
-
-    Raises
-    ------
-    GridError
-        When there is none, with the call that sets one.
-    """
+    """Return the CRS of a cube or of sites; GridError, with the call that sets one, when there is none."""
     import odc.geo.xr  # noqa: F401 (registers .odc)
+    from odc.geo.crs import CRS
+    from pyproj import CRS as Projection
+    from pyproj.exceptions import CRSError
 
     if name := crs_coordinate(ds):
-        return parsed_crs(ds.coords[name].attrs, name)
+        attrs = ds.coords[name].attrs
+        text = attrs.get("crs_wkt") or attrs.get("spatial_ref")
+        try:  # from text, or from CF parameters, as of a rotated pole
+            return CRS(text or Projection.from_cf(dict(attrs)))
+        except (CRSError, KeyError, TypeError, ValueError) as error:
+            raise GridError(
+                f"grid mapping '{name}' does not define a CRS: {str(error)[:200]}; set one, e.g. "
+                "open_cube(ds, crs='EPSG:4326'), or crs: in the catalog"
+            ) from None
     crs = ds.attrs.get("crs") if SITE in ds.dims else ds.odc.uncached.crs
     if crs is None:
         raise GridError(

@@ -41,25 +41,19 @@ def spatial_pair(dims: Iterable[object]) -> tuple[str, str] | None:
 
 
 def as_named(sizes: Mapping[Any, T], dims: Iterable[object]) -> dict[Any, T]:
-    """Return sizes with the dim names of the data: y stands for the rows under any name.
+    """Return sizes with the dim names of the data: y stands for the rows under any name of :data:`PAIRS`.
 
-    Parameters
-    ----------
-    sizes
-        Mapping from dims to sizes; spatial dims have any of the names in :data:`PAIRS`.
-    dims
-        Dims of the data.
-
-    Raises
-    ------
-    GridError
-        If two names stand for one dim, such as y and latitude.
+    Raises GridError if two names stand for one dim, such as y and latitude.
     """
     dims = [str(d) for d in dims]
     pair = spatial_pair(dims)
     sizes_by_dim: dict[Any, T] = {}
     for dim, size in sizes.items():
-        name = dim if dim in dims or pair is None else _role(dim, pair)
+        name = dim
+        if dim not in dims and pair is not None:
+            # Exact, so that the caller reports "Y" for a dim "y" as a typing error.
+            roles = (pair[names.index(str(dim))] for names in PAIRS if dim in names)
+            name = next(roles, dim)
         if name in sizes_by_dim:
             raise GridError(
                 f"'{dim}' and another name both stand for the dim '{name}'; pass only one of them"
@@ -68,21 +62,10 @@ def as_named(sizes: Mapping[Any, T], dims: Iterable[object]) -> dict[Any, T]:
     return sizes_by_dim
 
 
-def _role(dim: object, pair: tuple[str, str]) -> Any:
-    """Return the row or column dim that a name stands for, or the name itself."""
-    for names in PAIRS:
-        if dim in names:  # the caller reports "Y" for a dim "y" as a typing error
-            return pair[names.index(str(dim))]
-    return dim
-
-
 def on_place(ds: xr.Dataset) -> list[str]:
     """Return the names of numeric variables at every cell or site, without bounds of coordinates.
 
-    Parameters
-    ----------
-    ds
-        Cube or sites. Without spatial dims and ``site``, every numeric variable with dims counts.
+    Without spatial dims and ``site``, every numeric variable with dims counts.
     """
     place = {d for d in ds.dims if is_place(d)}
     bounds = {str(v.attrs.get("bounds", v.encoding.get("bounds"))) for v in ds.variables.values()}

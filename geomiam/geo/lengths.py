@@ -12,34 +12,15 @@ Length = float | str
 """A number of kilometres above 1, or text with a unit such as ``"100 km"`` or ``"500 m"``."""
 
 UNITS = {"km": 1.0, "m": 0.001}
-MERIDIAN, EQUATOR = 20003.93, 40075.02
-"""Lengths from pole to pole and around the equator in km."""
+MERIDIAN, EQUATOR = 20003.93, 40075.02  # lengths from pole to pole and around the equator in km
 
 
 def kilometres(length: Length, name: str = "length", *, zero: bool = False) -> float:
-    """Return a length in kilometres.
+    """Return a length in kilometres; ``name`` is that of the setting, for messages.
 
-    Parameters
-    ----------
-    length : float or str
-        Kilometres, or text with the unit km or m. Numbers of at most 1 without a unit are refused,
-        because they may be degrees. Lengths of more than half of the earth's circumference are refused,
-        because they may be metres.
-    name : str
-        Name of the setting, for the message.
-    zero : bool
-        Whether 0 is a valid length.
-
-    Returns
-    -------
-    float
-        Length in km.
-
-    Raises
-    ------
-    LengthError
-        If the length is not finite and above 0 (with ``zero``: at least 0), has another unit, or may
-        be meant in degrees or metres.
+    Raises LengthError if the length is not finite and above 0 (with ``zero``: at least 0) or has another
+    unit than km or m. Numbers of at most 1 without a unit are refused because they may be degrees, lengths
+    of more than half of the earth's circumference because they may be metres.
 
     Examples
     --------
@@ -71,11 +52,6 @@ def block_side(size: Length, name: str = "size") -> float:
 
     Here a bare number of at most 1 is km too: blocks of so few km that they are nearly single places
     are replaced by larger ones, with a warning.
-
-    Raises
-    ------
-    LengthError
-        If it is no length, or may mean metres.
     """
     return kilometres(f"{size} km" if may_mean_degrees(size) else size, name)
 

@@ -10,8 +10,7 @@ if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
 Bounds = tuple[float, float, float, float]
-POINTS = 33
-"""Number of points along each side of a grid at which longitudes are computed."""
+POINTS = 33  # number of points along each side of a grid at which longitudes are computed
 WHOLE = 270.0
 """A projected grid that spans more degrees than this counts as one around a pole or the world."""
 
@@ -36,27 +35,16 @@ def middle(x: np.ndarray, turn: float) -> float:
 
 
 def lonlat_bounds(box: GeoBox) -> list[Bounds]:
-    """Return the extent of a grid as bounds in degrees, with longitudes from -180 to 180.
+    """Return the extent of a grid as bounds ``(west, south, east, north)`` from -180 to 180 degrees.
 
-    Parameters
-    ----------
-    box
-        A grid in any CRS.
-
-    Returns
-    -------
-    list of tuple
-        ``(west, south, east, north)``; two such tuples for a grid across the antimeridian.
+    A grid across the antimeridian has two such bounds.
     """
     from pyproj import Transformer
 
     ys, xs = (np.linspace(0, n, POINTS) for n in box.shape.yx)
     cols, rows = (v.ravel() for v in np.meshgrid(xs, ys))
-    affine = box.affine
-    x, y = (
-        affine.a * cols + affine.b * rows + affine.c,
-        affine.d * cols + affine.e * rows + affine.f,
-    )
+    a = box.affine
+    x, y = a.a * cols + a.b * rows + a.c, a.d * cols + a.e * rows + a.f
     assert box.crs is not None
     to_degrees = Transformer.from_crs(box.crs.proj, "EPSG:4326", always_xy=True)
     lon, lat = to_degrees.transform(x, y)
@@ -69,10 +57,6 @@ def lonlat_bounds(box: GeoBox) -> list[Bounds]:
     west, east, south, north = (float(f(v)) for v in (lon, lat) for f in (np.min, np.max))
     if turn is None and east - west > WHOLE:
         west, east = -180.0, 180.0
-    return _cut(west, east, south, north)
-
-
-def _cut(west: float, east: float, south: float, north: float) -> list[Bounds]:
     if east - west >= 360:
         return [(-180.0, south, 180.0, north)]
     start = west if -180 <= west < 180 else (west + 180) % 360 - 180

@@ -13,12 +13,9 @@ from geomiam.geo.lengths import EQUATOR, MERIDIAN
 DEGREE_NAMES = {"lon", "lat", "longitude", "latitude", "lng", "long"}
 SEMI_AXIS, ECCENTRICITY = 6378.137, 0.00669437999014
 """WGS 84 ellipsoid: semi-major axis in km and squared eccentricity."""
-RADIUS = 6371.0088
-"""Mean radius of the earth in km (IUGG)."""
-DISTORTION = 0.1
-"""Largest relative scale error of a projection in which distances are measured."""
-TESTED = 200
-"""Largest number of places at which the scale of a projection is tested."""
+RADIUS = 6371.0088  # mean radius of the earth in km (IUGG)
+DISTORTION = 0.1  # largest relative scale error of a projection in which distances are measured
+TESTED = 200  # largest number of places at which the scale of a projection is tested
 
 
 @dataclass(frozen=True)
@@ -28,8 +25,7 @@ class Places:
     xy: np.ndarray
     """``(n, 2)``: longitudes and latitudes in degrees if ``geodesic``, otherwise km in a plane."""
     geodesic: bool
-    crs: str
-    """Name of the CRS, for reports."""
+    crs: str  # name of the CRS, for reports
 
     def __len__(self) -> int:
         return len(self.xy)
@@ -106,29 +102,12 @@ def places(xy: np.ndarray, crs: Any = None, *, names: tuple[str, str] = ("x", "y
     projected coordinates are measured in the plane, except where the scale error of the projection
     exceeds a tenth at the places, as in Mercator far from the equator.
 
-    Parameters
-    ----------
-    xy : numpy.ndarray
-        ``(n, 2)``, finite: eastings and northings or longitudes and latitudes, in this order.
-    crs : any, optional
-        Any CRS that pyproj accepts. Without a CRS, numbers that can be degrees count as degrees.
-    names : (str, str)
-        Names of the two coordinates. Coordinates named longitude and latitude need no CRS.
+    ``xy`` are ``(n, 2)`` finite eastings and northings, or longitudes and latitudes, in any CRS that pyproj
+    accepts. Without a CRS, numbers that can be degrees count as degrees, with a warning unless their
+    ``names`` are those of longitude and latitude.
 
-    Returns
-    -------
-    Places
-
-    Raises
-    ------
-    GridError
-        If there is no CRS and the numbers are not degrees, if latitudes are outside -90 to 90, or if the
-        CRS is unknown or has no horizontal unit of length.
-
-    Warns
-    -----
-    CRSAssumed
-        If there is no CRS, and the coordinates count as degrees because of their range only.
+    Raises GridError if there is no CRS and the numbers are not degrees, if latitudes are outside -90 to
+    90, or if the CRS is unknown or has no horizontal unit of length.
 
     Examples
     --------
@@ -137,44 +116,37 @@ def places(xy: np.ndarray, crs: Any = None, *, names: tuple[str, str] = ("x", "y
     >>> lonlat.distance_to([0]).round(1).tolist()
     [0.0, 111.3]
     """
+    from pyproj import CRS
+    from pyproj.exceptions import CRSError
+
     is_named_degrees = {n.lower() for n in names} <= DEGREE_NAMES
-    system = _parse_crs(crs)
-    if system is None:
+    if crs is None:
         return _assumed(xy, names=names, is_named_degrees=is_named_degrees)
-    label = _label(system)
+    try:
+        system = CRS.from_user_input(crs)
+    except CRSError as error:
+        raise GridError(
+            f"the CRS {str(crs)[:80]!r} is unknown to PROJ ({str(error)[:80]}): pass for example crs='EPSG:4326'"
+        ) from None
+    code, is_unnamed = system.to_epsg(), system.name in ("undefined", "unknown", "unnamed")
+    label = f"EPSG:{code}" if code else str(system.type_name if is_unnamed else system.name)
     if system.is_geographic and system.type_name.startswith("Derived"):  # such as a rotated pole
         return _globe(_to_degrees(xy, system), label)
     if system.is_geographic or (is_named_degrees and _may_be_degrees(xy)):
         unit = system.axis_info[0].unit_conversion_factor if system.is_geographic else np.pi / 180
         return _globe(xy * np.rad2deg(unit), label)
-    flat = Places(xy * _metres(system, label) / 1000, False, label)
-    return flat if _true_to_scale(xy, system) else _globe(_to_degrees(xy, system), label)
-
-
-def _parse_crs(crs: Any) -> Any:
-    from pyproj import CRS
-    from pyproj.exceptions import CRSError
-
-    try:
-        return None if crs is None else CRS.from_user_input(crs)
-    except CRSError as error:
+    axis = system.axis_info[0] if system.axis_info else None
+    if axis is None or axis.direction.startswith("geocentric") or not axis.unit_conversion_factor:
         raise GridError(
-            f"the CRS {str(crs)[:80]!r} is unknown to PROJ ({str(error)[:80]}): pass for example crs='EPSG:4326'"
-        ) from None
-
-
-def _label(system: Any) -> str:
-    """Return ``EPSG:…`` where there is a code, else the name of a CRS."""
-    code = system.to_epsg()
-    is_unnamed = system.name in ("undefined", "unknown", "unnamed")
-    return f"EPSG:{code}" if code else str(system.type_name if is_unnamed else system.name)
+            f"{label} has no horizontal unit of length: reproject the coordinates, for example to EPSG:4326"
+        )
+    flat = Places(xy * axis.unit_conversion_factor / 1000, False, label)
+    return flat if _true_to_scale(xy, system) else _globe(_to_degrees(xy, system), label)
 
 
 def _assumed(xy: np.ndarray, *, names: tuple[str, str], is_named_degrees: bool) -> Places:
     """Return coordinates without a CRS as degrees, if they can be degrees."""
-    ends = ", ".join(
-        f"{name} from {values.min():g} to {values.max():g}" for name, values in zip(names, xy.T)
-    )
+    ends = ", ".join(f"{n} from {v.min():g} to {v.max():g}" for n, v in zip(names, xy.T))
     if not _may_be_degrees(xy):
         raise GridError(
             f"the coordinates have no CRS and are not degrees ({ends}), so no distance can be measured: set it "
@@ -200,16 +172,6 @@ def _globe(degrees: np.ndarray, label: str) -> Places:
             "coordinates are swapped or of another CRS; set theirs with sites.assign_attrs(crs='EPSG:...')"
         )
     return Places(degrees, True, label)
-
-
-def _metres(system: Any, label: str) -> float:
-    """Return the metres of one unit of a projected or local CRS."""
-    unit = system.axis_info[0] if system.axis_info else None
-    if unit is None or unit.direction.startswith("geocentric") or not unit.unit_conversion_factor:
-        raise GridError(
-            f"{label} has no horizontal unit of length: reproject the coordinates, for example to EPSG:4326"
-        )
-    return unit.unit_conversion_factor
 
 
 def _to_degrees(xy: np.ndarray, system: Any) -> np.ndarray:

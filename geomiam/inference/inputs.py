@@ -9,7 +9,7 @@ import pandas as pd
 import xarray as xr
 
 from geomiam.checks.names import list_names
-from geomiam.data.dataset import along_sites, as_dataset, from_other, geometry_dim
+from geomiam.data.dataset import along_sites, as_dataset, geometry_dim
 from geomiam.errors import MissingVariable
 from geomiam.geo.dims import SITE
 from geomiam.model.model import Model
@@ -30,7 +30,7 @@ def as_data(data: Any, model: Model) -> xr.Dataset:
     """
     if isinstance(data, xr.DataArray) and data.name in model.schema.variables:
         return along_sites(as_dataset(data.to_dataset()))
-    ds = from_other(data) if isinstance(data, pd.DataFrame) else as_dataset(data)
+    ds = as_dataset(data)
     if isinstance(data, pd.DataFrame) and not set(model.schema.variables) & set(ds.data_vars):
         raise MissingVariable(
             f"the table has none of the predictors ({list_names(model.schema.variables)}), found columns "

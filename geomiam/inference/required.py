@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from geomiam.data.grid.grid import place_dims
-from geomiam.data.sites.requirements import unmasked
+from geomiam.data.sites.cells import unmasked
 from geomiam.errors import FewGroups, SelectionError, warn
 from geomiam.geo.dims import SITE
 from geomiam.model.model import Model

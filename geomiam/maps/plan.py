@@ -21,7 +21,7 @@ from geomiam.maps.store import template
 from geomiam.maps.trial import cells_with_data, try_block
 from geomiam.model.model import Model
 from geomiam.model.saved_model import as_model
-from geomiam.outputs.html import facts_html
+from geomiam.outputs.text import facts_html
 
 RESERVE = 64 * 2**20
 """Free bytes that the allocator holds for a process and for each thread: twice its padding."""

@@ -17,11 +17,10 @@ from geomiam.data.grid.grid import restore
 from geomiam.data.store.encoding import encodable, netcdf_attributes
 from geomiam.errors import OutputExists, OutputRefused, ResumeRefused
 from geomiam.maps.job import DONE, Job, cell_variables
-from geomiam.outputs.atomic import remove, replace
 from geomiam.outputs.check import check_output, locked_output
-from geomiam.outputs.contents import MARK, STATUS
-from geomiam.outputs.kinds import MAP
+from geomiam.outputs.kinds import MAP, MARK, STATUS
 from geomiam.outputs.paths import check_names, expand, is_remote, real_path
+from geomiam.outputs.write import remove, replace
 
 MADE, ANSWERED = "geomiam_made_from", "geomiam_cells_answered"
 LAYERS = 2**22

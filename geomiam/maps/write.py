@@ -22,10 +22,10 @@ from geomiam.maps.run import MapReport, run_blocks
 from geomiam.maps.store import Place, template
 from geomiam.model.model import Model
 from geomiam.model.saved_model import as_model
-from geomiam.outputs.atomic import atomic_path, remove
 from geomiam.outputs.check import check_output, locked_output
 from geomiam.outputs.kinds import GEOTIFF
 from geomiam.outputs.paths import expand
+from geomiam.outputs.write import atomic_path, remove
 from geomiam.progress import with_progress
 from geomiam.tokens.select import visible_tokens
 

@@ -20,7 +20,7 @@ from geomiam.model.overview import overview, summary, title
 from geomiam.model.quantity import QUANTITIES, Quantity, loss_of
 from geomiam.networks.config import NetworkConfig
 from geomiam.networks.network import Network
-from geomiam.outputs.html import facts_html
+from geomiam.outputs.text import facts_html
 from geomiam.schema.schema import Schema
 from geomiam.tokens.encode import TokenArrays, encode
 from geomiam.tokens.layout import Layout

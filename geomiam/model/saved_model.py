@@ -25,11 +25,11 @@ from geomiam.model.weight_file import check_counts, check_weights, read_header, 
 from geomiam.networks.backbones import restore
 from geomiam.networks.config import NetworkConfig
 from geomiam.networks.torch_defaults import standard_torch
-from geomiam.outputs.atomic import atomic_path, copy_mode
 from geomiam.outputs.check import check_output, locked_output
 from geomiam.outputs.kinds import MODEL
-from geomiam.outputs.markdown import block, cell
 from geomiam.outputs.paths import expand
+from geomiam.outputs.text import markdown_block, markdown_cell
+from geomiam.outputs.write import atomic_path, copy_mode
 from geomiam.schema.schema import Schema
 from geomiam.tokens.scaler import Scaler
 
@@ -131,20 +131,20 @@ def as_model(model: Model | str | Path) -> Model:
 def card(model: Model) -> str:
     """Return the model card, Markdown."""
     rows = "\n".join(
-        f"| {cell(m.name)} | {', '.join(map(cell, m.variables))} | {cell(m.license or '')} | "
-        f"{cell(m.citation or '')} |"
+        f"| {markdown_cell(m.name)} | {', '.join(map(markdown_cell, m.variables))} | {markdown_cell(m.license or '')} | "
+        f"{markdown_cell(m.citation or '')} |"
         for m in model.schema.modalities.values()
     )
     paragraphs = [
-        f"# {cell(model.schema.title or model.schema.name)}",
-        block(model.summary()),
+        f"# {markdown_cell(model.schema.title or model.schema.name)}",
+        markdown_block(model.summary()),
         "Predicts from any subset of these predictors; NaN means missing.",
         f"| modality | variables | licence | citation |\n| --- | --- | --- | --- |\n{rows}",
     ]
     if blocks := model.about.get("blocks") or model.about.get("validation", {}).get("blocks"):
         size = f"{blocks['blocks']} blocks of {blocks['km']:g} km a side"
         paragraphs.append(f"Validated on spatial blocks: {size} ({blocks['reason']}).")
-    paragraphs += ["## Training", block(json.dumps(_readable(model.about), indent=1))]
+    paragraphs += ["## Training", markdown_block(json.dumps(_readable(model.about), indent=1))]
     if model.quantity and not model.is_encoder:
         paragraphs += ["## Predictions", model.quantity.meaning]
     elif not model.is_encoder:

@@ -1,19 +1,20 @@
-"""Checks of output paths, before the work and again before the output replaces an earlier one."""
+"""Checks of output paths, before the work and again before the output replaces an earlier one; one writer each."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import threading
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from geomiam.errors import GeomiamError, OutputExists, OutputRefused
-from geomiam.outputs.contents import Kind
-from geomiam.outputs.kinds import CUBE
-from geomiam.outputs.lock import output_lock
+from geomiam.errors import GeomiamError, OutputBusy, OutputExists, OutputRefused
+from geomiam.outputs.kinds import CUBE, Kind
 from geomiam.outputs.paths import expand, is_remote, real_path
 
+_HELD = threading.local()
 STORES = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
 """Files that make a folder a Zarr group or array."""
 LONGEST = 200
@@ -25,16 +26,8 @@ def check_output(
 ) -> Path:
     """Return the real local path of an output that may be written.
 
-    Parameters
-    ----------
-    path
-        Output path: absolute or relative, with ``~``, or a file URL.
-    overwrite
-        Whether an output of the same kind may be replaced.
-    kind
-        Kind of the output.
-    inputs
-        Paths of inputs and of other outputs of the same call; None and URLs are ignored.
+    The path is absolute or relative, with ``~``, or a file URL. ``inputs`` are paths of inputs and of
+    other outputs of the same call; None and URLs are ignored.
 
     Raises
     ------
@@ -48,39 +41,6 @@ def check_output(
         raise OutputExists(
             f"{path} is a URL, and files at a URL cannot be replaced atomically; write to a local path and copy it"
         )
-    target = _checked_path(path)
-    refuse_overlap(target, inputs)
-    _refuse_inside(target)
-    if not target.exists():
-        _refuse_parent(target)
-    elif not overwrite:
-        raise OutputExists(f"{target} exists; pass overwrite=True to replace it")
-    else:
-        _refuse_mismatch(target, kind)
-    return target
-
-
-@contextlib.contextmanager
-def locked_output(
-    path: str | Path, overwrite: bool, *, kind: Kind = CUBE, inputs: Iterable[Any] = ()
-) -> Iterator[Path]:
-    """Check and lock an output, and yield its real path.
-
-    Raises
-    ------
-    OutputExists, OutputRefused
-        As in :func:`check_output`.
-    OutputBusy
-        When another process or thread writes it.
-    """
-    inputs = tuple(inputs)
-    target = check_output(path, overwrite, kind=kind, inputs=inputs)
-    with output_lock(target):
-        yield check_output(target, overwrite, kind=kind, inputs=inputs)
-
-
-def _checked_path(path: str | Path) -> Path:
-    """Return the path with links followed; refuse paths without the name of a file or folder."""
     if not os.fspath(path):
         raise OutputRefused("the output path is empty; name a file or folder to write")
     target = real_path(path)
@@ -91,17 +51,70 @@ def _checked_path(path: str | Path) -> Path:
             f"the name of the output has {len(os.fsencode(target.name))} bytes, over {LONGEST}: "
             f"{target.name[:40]}…; choose a shorter one"
         )
+    refuse_overlap(target, inputs)
+    _refuse_place(target)
+    if target.exists():
+        if not overwrite:
+            raise OutputExists(f"{target} exists; pass overwrite=True to replace it")
+        _refuse_mismatch(target, kind)
     return target
 
 
-def refuse_overlap(target: Path, inputs: Iterable[Any]) -> None:
-    """Refuse an output that equals, contains or lies inside an input.
+@contextlib.contextmanager
+def locked_output(
+    path: str | Path, overwrite: bool, *, kind: Kind = CUBE, inputs: Iterable[Any] = ()
+) -> Iterator[Path]:
+    """Check and lock an output, and yield its real path; OutputBusy when another thread or process writes it."""
+    inputs = tuple(inputs)
+    target = check_output(path, overwrite, kind=kind, inputs=inputs)
+    with output_lock(target):
+        yield check_output(target, overwrite, kind=kind, inputs=inputs)
 
-    Raises
-    ------
-    OutputRefused
-        With both paths.
+
+@contextlib.contextmanager
+def output_lock(target: Path) -> Iterator[None]:
+    """Prevent other threads and processes from writing the same output in this context.
+
+    The lock is a hidden file beside the real path of the output, locked by the operating system, which
+    releases the lock of a killed process. The lock can be acquired again in the same thread.
+
+    Raises OutputBusy when another writer has the lock, and OutputRefused when its file cannot be created.
     """
+    from filelock import FileLock, Timeout
+
+    locked_targets: set[Path] = _HELD.__dict__.setdefault("targets", set())
+    if target in locked_targets:
+        yield
+        return
+    file = target.with_name(f".{target.name}.lock")
+    lock = FileLock(file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with warnings.catch_warnings():
+            # Without system locks, filelock uses the file's existence.
+            warnings.simplefilter("ignore")
+            lock.acquire(timeout=0)
+    except Timeout:
+        raise OutputBusy(
+            f"another process or thread writes {target}: wait until it has finished, or write elsewhere"
+        ) from None
+    except OSError as error:
+        raise OutputRefused(f"{target} cannot be written ({error}); write elsewhere") from None
+    locked_targets.add(target)
+    try:
+        yield
+    finally:
+        locked_targets.discard(target)
+        with contextlib.suppress(OSError):
+            file.unlink()  # before the release, so that no other writer locks a file that disappears
+        lock.release()
+        if os.name == "nt":  # Windows cannot remove an open file
+            with contextlib.suppress(OSError):
+                file.unlink()
+
+
+def refuse_overlap(target: Path, inputs: Iterable[Any]) -> None:
+    """Refuse an output that equals, contains or lies inside an input."""
     for input_path in inputs:
         if not isinstance(input_path, (str, Path)) or is_remote(input_path):
             continue
@@ -124,16 +137,15 @@ def within(path: Path, folder: Path) -> bool:
     return False
 
 
-def _refuse_inside(target: Path) -> None:
-    """Refuse an output inside a store or a model, as it would make that store or model unreadable."""
+def _refuse_place(target: Path) -> None:
+    """Refuse an output inside a store or a model, which would make it unreadable, or in a locked folder."""
     for folder in target.parents:
         if any((folder / name).is_file() for name in STORES):
             raise OutputRefused(f"{target} lies inside the Zarr store {folder}; write beside it")
         if (folder / "config.json").is_file() and (folder / "model.safetensors").is_file():
             raise OutputRefused(f"{target} lies inside the model {folder}; write beside it")
-
-
-def _refuse_parent(target: Path) -> None:
+    if target.exists():
+        return
     parent = next(p for p in target.parents if p.exists())
     if not parent.is_dir():
         raise OutputRefused(
@@ -149,13 +161,8 @@ def _refuse_mismatch(target: Path, kind: Kind) -> None:
     """Refuse to replace anything except an output of the same kind."""
     remedy = "overwrite=True will not delete it: move it, or write elsewhere"
     if target.is_dir() != kind.folder or not (target.is_dir() or target.is_file()):
-        actual = (
-            "a folder"
-            if target.is_dir()
-            else "not a folder"
-            if kind.folder
-            else "not a regular file"
-        )
+        actual = "not a folder" if kind.folder else "not a regular file"
+        actual = "a folder" if target.is_dir() else actual
         raise OutputRefused(f"{target} is {actual}, so it is not a {kind.name}; {remedy}")
     if target.is_dir() and not any(target.iterdir()):
         return

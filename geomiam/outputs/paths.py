@@ -24,16 +24,14 @@ RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECA
 
 
 def expand(path: str | Path) -> str:
-    """Return a path to read: ``~`` and file URLs become local paths, other URLs are unchanged.
-
-    Raises
-    ------
-    GeomiamError
-        When a file URL names another host, or the home folder does not exist.
-    """
+    """Return a path to read: ``~`` and file URLs become local paths, other URLs are unchanged."""
     text = os.fspath(path)
     if match := FILE.fullmatch(text):
-        return _of_file_url(text, match["host"] or "", match["path"])
+        if match["host"] not in (None, "", "localhost"):
+            raise GeomiamError(
+                f"{text} is a file on the host '{match['host']}'; write a local file URL as file:///path"
+            )
+        return url2pathname(match["path"]) if os.name == "nt" else unquote(match["path"])
     if isinstance(path, Path):
         text = MANGLED.sub(r"\1://", text, count=1)
     if not text.startswith("~"):
@@ -44,27 +42,13 @@ def expand(path: str | Path) -> str:
         raise GeomiamError(f"{text}: {error}; pass the full path") from None
 
 
-def _of_file_url(text: str, host: str, path: str) -> str:
-    if host not in ("", "localhost"):
-        raise GeomiamError(
-            f"{text} is a file on the host '{host}'; write a local file URL as file:///path"
-        )
-    return url2pathname(path) if os.name == "nt" else unquote(path)
-
-
 def is_remote(path: str | Path) -> bool:
     """Return whether a path is a URL, except one of a local file."""
     return bool(REMOTE.match(expand(path)))
 
 
 def real_path(path: str | Path) -> Path:
-    """Return a local path, absolute, with symbolic links followed.
-
-    Raises
-    ------
-    GeomiamError
-        When links form a cycle, or the text is not a valid path.
-    """
+    """Return a local path, absolute, with symbolic links followed; GeomiamError for a cycle of links."""
     text = expand(path)
     try:
         real = Path(text).resolve()
@@ -75,13 +59,7 @@ def real_path(path: str | Path) -> Path:
 
 
 def check_names(names: Iterable[Any]) -> None:
-    """Refuse names of variables and dims that cannot be separate folders of a store.
-
-    Raises
-    ------
-    NameRefused
-        For the first such name.
-    """
+    """Refuse names of variables and dims that cannot be separate folders of a store."""
     spellings: dict[str, str] = {}
     for name in map(str, names):
         check_component(name)
@@ -94,13 +72,7 @@ def check_names(names: Iterable[Any]) -> None:
 
 
 def check_component(name: str) -> str:
-    """Return a name that is valid as the name of one folder on this system.
-
-    Raises
-    ------
-    NameRefused
-        When it has a separator or a control character, or is reserved by Zarr or by the system.
-    """
+    """Return a name that is valid as the name of one folder on this system; else raise NameRefused."""
     check_folder(name, "variable or dim")
     if os.name == "nt":
         odd = any(c in '<>:"|?*' for c in name) or name[-1:] in (" ", ".")
@@ -113,13 +85,7 @@ def check_component(name: str) -> str:
 
 
 def below(folder: Path, name: Any) -> Path:
-    """Return the path of a name inside a folder.
-
-    Raises
-    ------
-    NameRefused
-        When the name has more than one component, or a link leads out of the folder.
-    """
+    """Return the path of a name inside a folder; NameRefused for several components or a link."""
     path = folder / check_component(str(name))
     if path.is_symlink() or path.parent.resolve() != folder.resolve():
         raise NameRefused(

@@ -30,24 +30,10 @@ def is_period(period: Any) -> bool:
 
 
 def periods(dates: Sequence[Any], period: str) -> list[tuple[int, ...]]:
-    """Sort dates into periods.
+    """Sort ISO dates into periods of a pandas offset, such as ``"1MS"``.
 
-    Parameters
-    ----------
-    dates : sequence of str
-        ISO dates, in any order.
-    period : str
-        Pandas offset, such as ``"1MS"``.
-
-    Returns
-    -------
-    list of tuple of int
-        Positions of the dates of each period, in order of time. Periods without a date are left out.
-
-    Raises
-    ------
-    ValueError
-        If an entry is not a date.
+    Returns the positions of the dates of each period, in order of time. Periods without a date are left
+    out. Raises ValueError if an entry is not a date.
 
     Examples
     --------

@@ -1,11 +1,12 @@
-"""The base class of catalog entries: frozen fields, unknown keys are errors."""
+"""The base class of catalog entries, and messages about wrong entries: line, key, value and remedy."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, get_args
 
+import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from geomiam.errors import SettingError
@@ -30,35 +31,6 @@ class _RaisesSettingError(ModelMetaclass):
                 ) from None
 
 
-def error_text(error: ValidationError, fields: tuple[str, ...] = ()) -> str:
-    """Return pydantic's errors on one line: field, message, value.
-
-    Parameters
-    ----------
-    error : pydantic.ValidationError
-    fields : tuple of str
-        Valid fields, of which the nearest to an unknown field is suggested.
-    """
-    return "; ".join(_line(item, fields) for item in error.errors())
-
-
-def _line(item: Any, fields: tuple[str, ...]) -> str:
-    field = ".".join(map(str, item["loc"]))
-    if item["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(field, fields, n=1) or fields
-        return (
-            f"unknown field '{field}' (value {_brief(item['input'])}); fields: {', '.join(close)}"
-        )
-    message = item["msg"].removeprefix("Value error, ")
-    value = "" if item["type"] in ("value_error", "missing") else f"; found {_brief(item['input'])}"
-    return f"{field}: {message}{value}" if field else f"{message}{value}"
-
-
-def _brief(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:80]}…"
-
-
 class FrozenFields(BaseModel, metaclass=_RaisesSettingError):
     """A frozen class of fields; unknown keys are errors."""
 
@@ -81,3 +53,89 @@ def with_fields(settings: Any, **values: Any) -> Any:
     if isinstance(settings, FrozenFields):
         return settings.model_copy(update=values)
     return {**(settings or {}), **values}
+
+
+def error_text(error: ValidationError, fields: tuple[str, ...] = ()) -> str:
+    """Return pydantic's errors on one line: field, message, value; ``fields`` are those to suggest."""
+    return "; ".join(_line(item, fields) for item in error.errors())
+
+
+def _line(item: Any, fields: tuple[str, ...]) -> str:
+    field, value = ".".join(map(str, item["loc"])), repr(item["input"])
+    value = value if len(value) <= 80 else f"{value[:80]}…"
+    if item["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(field, fields, n=1) or fields
+        return f"unknown field '{field}' (value {value}); fields: {', '.join(close)}"
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] not in ("value_error", "missing"):
+        message = f"{message}; found {value}"
+    return f"{field}: {message}" if field else message
+
+
+def explain(
+    error: ValidationError,
+    location: str,
+    *,
+    text: str | None,
+    top: type[FrozenFields],
+    kinds: tuple[Sequence[str], Sequence[str]],
+) -> str:
+    """Return a line for each error of pydantic in a catalog, with the key, the value and the remedy.
+
+    ``text`` is its YAML, for line numbers; ``top`` the class of the whole catalog; ``kinds`` those of
+    variables and of sources.
+    """
+    root = yaml.compose(text) if text else None
+    lines = []
+    for item in error.errors():
+        keys = [str(k) for k in item["loc"]]
+        line = _line_of(root, keys)
+        place = f"{location}, line {line}" if line else location
+        lines.append(f"{place}: {' → '.join(keys) or 'top level'}: {_fix(item, keys, top, kinds)}")
+    return "\n".join(lines)
+
+
+def _fix(item: Any, keys: list[str], top: type[FrozenFields], kinds: tuple) -> str:
+    if item["type"] == "extra_forbidden":
+        allowed_keys = _allowed_keys(keys, top)
+        close = difflib.get_close_matches(keys[-1], allowed_keys, n=1)
+        hint = (
+            f"did you mean '{close[0]}'?" if close else f"allowed keys: {', '.join(allowed_keys)}"
+        )
+        return f"unknown key '{keys[-1]}'; {hint}"
+    if keys and keys[-1] == "kind":
+        allowed_keys = kinds[keys[0] == "sources"]
+        return f"'{item['input']}' is not a kind; use one of {', '.join(allowed_keys)}"
+    if item["type"] == "missing":
+        return f"this key is required; add '{keys[-1]}:'"
+    message = item["msg"].removeprefix("Value error, ")
+    return message if item["type"] == "value_error" else f"{message}; found {item['input']!r}"
+
+
+def _allowed_keys(keys: list[str], top: type[FrozenFields]) -> list[str]:
+    """Return the keys that are allowed at the level of the last key."""
+    entry, path = top, iter(keys[:-1])
+    for key in path:
+        annotation = {f.alias or k: f for k, f in entry.model_fields.items()}[key].annotation
+        inner = get_args(annotation)
+        for kind in (annotation, *inner):
+            if isinstance(kind, type) and issubclass(kind, FrozenFields):
+                if annotation is not kind and type(None) not in inner:
+                    next(path, None)  # the name of an entry in a mapping
+                entry = kind
+                break
+    names = [f.alias or k for k, f in entry.model_fields.items()]
+    return [k for k in names if k != "name" or entry is top]
+
+
+def _line_of(node: Any, keys: list[str]) -> int | None:
+    """Return the line of the deepest key of a path that is in the YAML text."""
+    line = None
+    for key in keys:
+        if not isinstance(node, yaml.MappingNode):
+            break
+        pairs = {k.value: (k, v) for k, v in node.value}
+        if key not in pairs:
+            break
+        line, node = pairs[key][0].start_mark.line + 1, pairs[key][1]
+    return line

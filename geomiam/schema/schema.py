@@ -8,21 +8,27 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from geomiam.checks.names import check_key
-from geomiam.errors import SchemaError, SettingError
-from geomiam.schema.fields import FrozenFields
-from geomiam.schema.messages import explain
-from geomiam.schema.modality import Group, Modality, with_names
-from geomiam.schema.source import Grid, Origin, Source, source_kinds
-from geomiam.schema.table import digest_of, html_of, table_of
-from geomiam.schema.variable import KINDS, Breakpoints, Variable
-from geomiam.schema.yaml_text import load_yaml
+from geomiam.errors import SchemaError, SettingError, printable
+from geomiam.outputs.text import table_html
+from geomiam.schema.catalogs import load_yaml
+from geomiam.schema.fields import FrozenFields, explain
+from geomiam.schema.source import Grid, Source, source_kinds
+from geomiam.schema.variable import KINDS, Breakpoints, Group, Modality, Variable, with_names
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+HEAD = ("modality", "variable", "kind", "units", "values", "from")
+SHOWN = 4  # number of variables of a modality that a short description lists
+WIDEST = 40  # most characters of a column that padding aligns; the last column is not padded
+SchemaName = Annotated[str, Field(min_length=1), AfterValidator(partial(check_key, kind="schema"))]
 
 
 class Schema(FrozenFields):
@@ -45,7 +51,7 @@ class Schema(FrozenFields):
       climate (2): bio1, bio12
     """
 
-    name: str = Field("schema", min_length=1)
+    name: SchemaName = "schema"
     title: str | None = None
     description: str | None = None
     license: str | None = None
@@ -54,11 +60,6 @@ class Schema(FrozenFields):
     sources: dict[str, Source] = Field({})
     modalities: dict[str, Modality] = Field(min_length=1)
     groups: dict[str, Group] = Field({})
-
-    @field_validator("name")
-    @classmethod
-    def _name_is_no_path(cls, name: str) -> str:
-        return check_key(name, "schema")
 
     @model_validator(mode="before")
     @classmethod
@@ -83,51 +84,50 @@ class Schema(FrozenFields):
                         "a variable has one modality: rename or remove one"
                     )
                 modality_of[name] = modality.name
-        self._check_sources()
+        for modality in self.modalities.values():
+            for name in modality.variables:
+                self._check_origin(modality, name)
         if not self.groups:
             groups = {m: Group(name=m, members=(m,)) for m in self.modalities}
             object.__setattr__(self, "groups", groups)
         return self
 
-    def _check_sources(self) -> None:
-        for modality in self.modalities.values():
-            for variable in modality.variables.values():
-                if origin := modality.origin_of(variable.name):
-                    self._check_origin(variable, origin)
-
-    def _check_origin(self, variable: Variable, origin: Origin) -> None:
+    def _check_origin(self, modality: Modality, name: str) -> None:
+        origin, kind = modality.origin_of(name), modality.variables[name].kind
+        if origin is None:
+            return
         if origin.source not in self.sources:
             close = difflib.get_close_matches(origin.source, self.sources, n=1)
             hint = f"did you mean '{close[0]}'?" if close else "add it under 'sources:'"
-            raise ValueError(
-                f"variable '{variable.name}' is from '{origin.source}', no source; {hint}"
-            )
+            raise ValueError(f"variable '{name}' is from '{origin.source}', no source; {hint}")
         try:
             source = origin.over(self.sources[origin.source])
         except SettingError as error:
-            raise ValueError(f"variable '{variable.name}': {error}") from None
+            raise ValueError(f"variable '{name}': {error}") from None
         keeps = ("nearest", "mode")
-        if variable.kind in ("categorical", "circular") and source.resampling not in (None, *keeps):
+        if kind in ("categorical", "circular") and source.resampling not in (None, *keeps):
             raise ValueError(
-                f"variable '{variable.name}' is {variable.kind}: '{source.resampling}' would mix its "
+                f"variable '{name}' is {kind}: '{source.resampling}' would mix its "
                 f"values into others; use resampling: {' or '.join(keeps)}"
             )
 
     def without_origins(self) -> Schema:
         """Return the schema without grid, sources and paths, as a model stores it."""
-        modalities = {
-            m.name: m.model_copy(
-                update={
-                    "origin": None,
-                    "chips": None,
-                    "variables": {
-                        k: v.model_copy(update={"origin": None}) for k, v in m.variables.items()
-                    },
-                }
-            )
+        variables = {k: v.model_copy(update={"origin": None}) for k, v in self.variables.items()}
+        modalities = self._modalities_of(variables, origin=None, chips=None)
+        return Schema(**{**_shallow(self), "grid": None, "sources": {}, "modalities": modalities})
+
+    def _modalities_of(self, variables: dict[str, Variable], **fields: Any) -> dict[str, Modality]:
+        """Return the modalities with these variables, and with other fields."""
+        entries = {
+            m.name: {k: variables[k] for k in m.variables if k in variables}
             for m in self.modalities.values()
         }
-        return Schema(**{**_shallow(self), "grid": None, "sources": {}, "modalities": modalities})
+        return {
+            name: self.modalities[name].model_copy(update={"variables": entry, **fields})
+            for name, entry in entries.items()
+            if entry
+        }
 
     @cached_property
     def variables(self) -> dict[str, Variable]:
@@ -145,22 +145,28 @@ class Schema(FrozenFields):
         return {}
 
     def __str__(self) -> str:
-        return table_of(self)
+        rows = _rows(self)
+        widths = [min(WIDEST, max(len(r[i]) for r in rows)) for i in range(len(rows[0]))]
+        lines = ["  ".join(f"{c:<{w}}" for c, w in zip(row, widths)).rstrip() for row in rows]
+        return "\n".join([_title(self), *(f"  {line}" for line in lines)])
 
     def __repr__(self) -> str:
-        return digest_of(self)
+        lines = [_title(self)]
+        for modality in self.modalities.values():
+            names = list(modality.variables)
+            ellipsis = ", …" if len(names) > SHOWN else ""
+            lines.append(f"  {modality.name} ({len(names)}): {', '.join(names[:SHOWN])}{ellipsis}")
+        if list(self.groups) != list(self.modalities):
+            lines.append(f"  groups: {', '.join(self.groups)}")
+        return printable("\n".join(lines))
 
     def _repr_html_(self) -> str:
-        return html_of(self)
+        head, *rows = _rows(self)
+        return table_html(_title(self), head, rows)
 
     def replace(self, variables: dict[str, Variable]) -> Schema:
         """Return the schema with some variables replaced, by name."""
-        modalities = {
-            m.name: m.model_copy(
-                update={"variables": {k: variables.get(k, v) for k, v in m.variables.items()}}
-            )
-            for m in self.modalities.values()
-        }
+        modalities = self._modalities_of(self.variables | variables)
         return Schema(**{**_shallow(self), "modalities": modalities})
 
     def symbolic(
@@ -200,7 +206,16 @@ class Schema(FrozenFields):
         settings: dict[str, Any] = {"symbols": None, "breakpoints": "gaussian"}
         if alphabet is not None:
             settings = {"window": window, "symbols": alphabet, "breakpoints": breakpoints}
-        return self.replace({n: _with_settings(self.variables[n], settings) for n in names})
+        series_variables: dict[str, Variable] = {}
+        for name in names:
+            variable = self.variables[name]
+            calendar = {"window": variable.window} if isinstance(variable.window, str) else {}
+            try:
+                fields = {**_shallow(variable), **settings, **calendar}
+                series_variables[name] = Variable.model_validate(fields)
+            except ValidationError as error:
+                raise SchemaError(_explain(error, f"variable '{name}'")) from None
+        return self.replace(series_variables)
 
     def subset(self, names: Collection[str]) -> Schema:
         """Return the schema of some modalities or variables, with a group for each modality.
@@ -214,19 +229,16 @@ class Schema(FrozenFields):
         for name in names:
             if name not in names_in_schema:
                 close = difflib.get_close_matches(name, names_in_schema, n=1)
-                hint = (
-                    f"did you mean '{close[0]}'?" if close else f"there are {list(self.modalities)}"
-                )
+                options = list(self.modalities)
+                hint = f"did you mean '{close[0]}'?" if close else f"there are {options}"
                 raise SchemaError(f"'{name}' is not a modality or variable of the schema; {hint}")
-        selection = {
-            m.name: {k: v for k, v in m.variables.items() if k in names or m.name in names}
+        variables = {
+            k: v
             for m in self.modalities.values()
+            for k, v in m.variables.items()
+            if k in names or m.name in names
         }
-        modalities = {
-            name: self.modalities[name].model_copy(update={"variables": variables})
-            for name, variables in selection.items()
-            if variables
-        }
+        modalities = self._modalities_of(variables)
         return Schema(**{**_shallow(self), "modalities": modalities, "groups": {}})
 
     def to_dict(self) -> dict:
@@ -235,7 +247,7 @@ class Schema(FrozenFields):
 
     @classmethod
     def from_dict(cls, data: dict, *, location: str = "schema") -> Schema:
-        """Build a schema from JSON types; ``where`` names the input in messages.
+        """Build a schema from JSON types; ``location`` names the input in messages.
 
         Raises
         ------
@@ -269,14 +281,39 @@ def _shallow(entry: FrozenFields) -> dict:
     return {k: getattr(entry, k) for k in entry.__class__.model_fields}
 
 
-def _with_settings(variable: Variable, settings: dict[str, Any]) -> Variable:
-    """Change settings of a variable; a window that is a calendar period is kept."""
-    calendar = {"window": variable.window} if isinstance(variable.window, str) else {}
-    try:
-        return Variable.model_validate({**_shallow(variable), **settings, **calendar})
-    except ValidationError as error:
-        raise SchemaError(_explain(error, f"variable '{variable.name}'")) from None
-
-
 def _explain(error: ValidationError, location: str, text: str | None = None) -> str:
     return explain(error, location, text=text, top=Schema, kinds=(KINDS, source_kinds()))
+
+
+def frame_of(schema: Schema) -> pd.DataFrame:
+    """Return a schema as a table: a row per variable, all columns."""
+    import pandas as pd
+
+    pairs = [(m, v) for m in schema.modalities.values() for v in m.variables.values()]
+    rows = [(m.name, *_row(schema, m, v)[1:]) for m, v in pairs]
+    return pd.DataFrame(rows, columns=list(HEAD))
+
+
+def _title(schema: Schema) -> str:
+    return (
+        f"{schema.title or schema.name}: {len(schema.variables)} variables in "
+        f"{len(schema.modalities)} modalities"
+    )
+
+
+def _rows(schema: Schema) -> list[list[str]]:
+    """Return the headings, then a row per variable; columns without a value are left out."""
+    rows = [_row(schema, m, v) for m in schema.modalities.values() for v in m.variables.values()]
+    columns = [i for i in range(len(HEAD)) if i < 3 or any(r[i] for r in rows)]
+    return [[row[i] for i in columns] for row in (HEAD, *rows)]
+
+
+def _row(schema: Schema, modality: Any, variable: Any) -> tuple[str, ...]:
+    origin = modality.origin_of(variable.name)
+    source = origin.source if origin else schema.evidence.get(variable.name, "")
+    modality_text = f"{modality.name} ({modality.title})" if modality.title else modality.name
+    labels, values = variable.labels, f"{len(variable.classes)} classes"
+    if not variable.classes:
+        sizes = [f"{d} {len(labels[d])}" if d in labels else d for d in variable.dims]
+        values = " × ".join(sizes)
+    return modality_text, variable.name, variable.kind, variable.units or "", values, source

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import math
-from typing import Any, Literal
+from functools import partial
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from geomiam.checks.names import check_key
 from geomiam.schema.fields import FrozenFields
@@ -15,19 +16,13 @@ Decode = Literal["signed-square"]
 Derived = Literal["slope", "aspect"]
 
 BELONGS = {
-    "tiles": ("raster",),
-    "overview": ("raster",),
+    **dict.fromkeys(("tiles", "overview"), ("raster",)),
+    **dict.fromkeys(("derive", "of"), ("derived",)),
+    **dict.fromkeys(
+        "collection query time mask snow dilate max_cloud composite on_error".split(), ("stac",)
+    ),
     "decode": ("raster", "netcdf", "zarr"),
     "select": ("netcdf", "zarr"),
-    "derive": ("derived",),
-    "of": ("derived",),
-    **dict.fromkeys(
-        (
-            *("collection", "query", "time", "mask", "snow", "dilate", "max_cloud", "composite"),
-            "on_error",
-        ),
-        ("stac",),
-    ),
     "hosts": ("raster", "stac"),
 }
 """Kinds of source that support a key; other keys are supported by all kinds."""
@@ -46,21 +41,8 @@ def source_kinds() -> tuple[str, ...]:
     return (*FORMATS, "stac", "derived")
 
 
-RESAMPLING = (
-    "nearest",
-    "bilinear",
-    "cubic",
-    "cubic_spline",
-    "lanczos",
-    "average",
-    "mode",
-    "max",
-    "min",
-    "med",
-    "q1",
-    "q3",
-    "sum",
-    "rms",
+RESAMPLING = tuple(
+    "nearest bilinear cubic cubic_spline lanczos average mode max min med q1 q3 sum rms".split()
 )
 """Resampling methods of GDAL."""
 
@@ -76,18 +58,15 @@ class Grid(FrozenFields):
     bounds: tuple[float, float, float, float] | None = None
 
     @model_validator(mode="after")
-    def _numbers_are_finite(self) -> Grid:
+    def _numbers_are_valid(self) -> Grid:
         numbers = [self.resolution, *(self.bounds or ())]
         if not all(map(math.isfinite, numbers)):
             raise ValueError(f"resolution and bounds are finite numbers, found {numbers}")
-        return self
-
-    @model_validator(mode="after")
-    def _bounds_are_in_order(self) -> Grid:
-        if self.bounds and not (
-            self.bounds[0] < self.bounds[2] and self.bounds[1] < self.bounds[3]
-        ):
-            raise ValueError(f"bounds are [xmin, ymin, xmax, ymax], found {list(self.bounds)}")
+        west, south, east, north = self.bounds or (0, 0, 1, 1)
+        if west >= east or south >= north:
+            raise ValueError(
+                f"bounds are [xmin, ymin, xmax, ymax], found {list(self.bounds or ())}"
+            )
         return self
 
 
@@ -150,7 +129,7 @@ class Source(ReadOptions):
     catalog. For ``kind: stac`` it is the STAC catalog, as ``source=`` of :func:`geomiam.sources.read_sentinel2`.
     """
 
-    name: str = Field(min_length=1)
+    name: Annotated[str, Field(min_length=1), AfterValidator(partial(check_key, kind="source"))]
     kind: str = "raster"
     root: str | None = None
     title: str | None = None
@@ -168,11 +147,6 @@ class Source(ReadOptions):
     hosts: tuple[str, ...] = Field(
         (), description="raster, stac: further hosts that files may be read from"
     )
-
-    @field_validator("name")
-    @classmethod
-    def _name_is_no_path(cls, name: str) -> str:
-        return check_key(name, "source")
 
     @field_validator("kind")
     @classmethod

@@ -1,12 +1,13 @@
-"""Variables: one predictor each, with its kind, units, dims and tokens."""
+"""Variables, one predictor each; modalities, which go missing together; groups, which are explained as one."""
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from functools import partial
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from geomiam.checks.names import check_folder, check_label, check_variable
+from geomiam.checks.names import check_folder, check_key, check_label, check_variable
 from geomiam.schema.calendar_windows import is_period
 from geomiam.schema.fields import FrozenFields
 from geomiam.schema.source import Origin
@@ -39,7 +40,7 @@ class Variable(FrozenFields):
     False
     """
 
-    name: str = Field(min_length=1)
+    name: Annotated[str, Field(min_length=1), AfterValidator(check_variable)]
     kind: Kind = "scalar"
     units: str | None = None
     long_name: str | None = None
@@ -67,11 +68,6 @@ class Variable(FrozenFields):
     origin: Origin | None = Field(
         None, alias="from", description="source, and options for reading it"
     )
-
-    @field_validator("name")
-    @classmethod
-    def _name_is_one_folder(cls, name: str) -> str:
-        return check_variable(name)
 
     @field_validator("dims")
     @classmethod
@@ -109,12 +105,13 @@ class Variable(FrozenFields):
 
     @model_validator(mode="after")
     def _settings_belong_to_the_kind(self) -> Variable:
-        for setting, kind in {
+        kind_of = {
             "window": "series",
             "symbols": "series",
             "patch": "image",
             "classes": "categorical",
-        }.items():
+        }
+        for setting, kind in kind_of.items():
             if getattr(self, setting) and self.kind != kind:
                 raise ValueError(
                     f"'{setting}' belongs to kind: {kind}, found kind: {self.kind}; "
@@ -147,3 +144,62 @@ class Variable(FrozenFields):
     def bound(self) -> bool:
         """Whether dims and labels are set, so that tokens can be counted."""
         return len(self.dims) >= OWN_DIMS[self.kind] and set(self.labels) == set(self.dims)
+
+
+class Modality(FrozenFields):
+    """Variables that are collected together and go missing together; masking works per modality.
+
+    Examples
+    --------
+    >>> import geomiam as gm
+    >>> bio1 = gm.Variable(name="bio1")
+    >>> list(gm.Modality(name="climate", variables={"bio1": bio1}).variables)
+    ['bio1']
+    """
+
+    name: Annotated[str, Field(min_length=1), AfterValidator(partial(check_key, kind="modality"))]
+    variables: dict[str, Variable] = Field(min_length=1)
+    title: str | None = None
+    source: str | None = None
+    license: str | None = None
+    citation: str | None = None
+    origin: Origin | None = Field(None, alias="from", description="for all its variables")
+    chips: int | None = Field(
+        None, ge=2, le=4096, description="cells of the source's grid per side of a cell"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_variables(cls, data: Any) -> Any:
+        return with_names(data, "variables")
+
+    def origin_of(self, variable: str) -> Origin | None:
+        """Return the origin of a variable; its options replace those of the modality."""
+        specific, common = self.variables[variable].origin, self.origin
+        if specific is None or common is None or specific.source != common.source:
+            return specific or common
+        options = [{k: getattr(o, k) for k in o.model_fields_set} for o in (common, specific)]
+        return Origin(**{**options[0], **options[1]})
+
+
+class Group(FrozenFields):
+    """Predictors that are explained as one: selectors of modalities, variables or parts of them.
+
+    Examples
+    --------
+    >>> import geomiam as gm
+    >>> gm.Group(name="water", members=("precipitation", "rivers")).name
+    'water'
+    """
+
+    name: Annotated[str, Field(min_length=1), AfterValidator(partial(check_key, kind="group"))]
+    members: tuple[str, ...] = Field(min_length=1)
+
+
+def with_names(data: Any, key: str) -> Any:
+    """Put each key of the mapping ``data[key]`` into its entry as ``name``."""
+    if not isinstance(data, dict) or not isinstance(data.get(key), dict):
+        return data
+    entries = {k: ({} if v is None else v) for k, v in data[key].items()}
+    entries = {k: {"name": k, **v} if isinstance(v, dict) else v for k, v in entries.items()}
+    return {**data, key: entries}

@@ -13,7 +13,7 @@ from geomiam.checks.sizes import CHUNK_SIDE, CHUNK_VALUES
 from geomiam.data.grid.chips import fold
 from geomiam.data.grid.grid import merge, restore, spatial_dims
 from geomiam.data.store.encoding import chunk_sizes
-from geomiam.data.values.attributes import flags_of, text_of
+from geomiam.data.values import flags_of, text_of
 from geomiam.errors import GridError
 from geomiam.sources.build_report import VariableReport
 from geomiam.sources.inputs import BuildInputs, VariableTask

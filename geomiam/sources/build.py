@@ -28,8 +28,7 @@ from geomiam.errors import (
     SourceError,
     warn,
 )
-from geomiam.outputs.check import check_output, refuse_overlap
-from geomiam.outputs.lock import output_lock
+from geomiam.outputs.check import check_output, output_lock, refuse_overlap
 from geomiam.outputs.paths import real_path
 from geomiam.progress import with_progress
 from geomiam.schema.schema import Schema

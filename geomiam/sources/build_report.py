@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import xarray as xr
 
-from geomiam.outputs.html import table_html
+from geomiam.outputs.text import table_html
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox

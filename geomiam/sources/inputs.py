@@ -18,10 +18,9 @@ from geomiam.errors import GridError, SourceError
 from geomiam.geo.crs import as_crs
 from geomiam.outputs.paths import expand, is_remote, real_path
 from geomiam.schema.catalogs import find_catalog
-from geomiam.schema.modality import Modality
 from geomiam.schema.schema import Schema
 from geomiam.schema.source import Grid, Source
-from geomiam.schema.variable import Variable
+from geomiam.schema.variable import Modality, Variable
 from geomiam.sources.paths import Files, files_of
 from geomiam.sources.rasters.formats import required_crs
 from geomiam.sources.rasters.geotiff import check_transform, open_geotiff

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from geomiam.data.grid.grid import geobox
-from geomiam.data.grid.lattice import same_grid
+from geomiam.data.grid.grid import geobox, same_grid
 from geomiam.data.grid.source_windows import reach
 from geomiam.data.grid.warp import elsewhere, onto
-from geomiam.data.values.attributes import text_of
-from geomiam.data.variables import own_dims, same_units
+from geomiam.data.predictors import own_dims, same_units
+from geomiam.data.values import text_of
 from geomiam.errors import DoubtfulSource, MissingModality, SourceError, warn
 from geomiam.sources.build_report import VariableReport, crs_name, unit_of
 from geomiam.sources.inputs import VariableTask

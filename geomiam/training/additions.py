@@ -17,13 +17,13 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from geomiam.data.infer.infer import infer_schema
+from geomiam.data.infer import infer_schema
 from geomiam.data.predictors import bind
-from geomiam.data.sites.labels import read_labels
+from geomiam.data.sites.table import read_labels
 from geomiam.errors import SchemaError, SelectionError
 from geomiam.model.model import Model
-from geomiam.schema.modality import Group
 from geomiam.schema.schema import Schema
+from geomiam.schema.variable import Group
 from geomiam.tokens.scaler import Scaler
 
 Part = Literal["head", "all", "new"]

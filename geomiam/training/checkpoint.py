@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from geomiam.errors import ArtifactError
-from geomiam.outputs.atomic import atomic_path, copy_mode
 from geomiam.outputs.check import locked_output
 from geomiam.outputs.kinds import CHECKPOINT
+from geomiam.outputs.write import atomic_path, copy_mode
 
 Weights = dict[str, Tensor]
 

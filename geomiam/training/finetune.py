@@ -11,8 +11,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from geomiam.data.sites.labels import check_classes
-from geomiam.data.sites.table import SiteTable
+from geomiam.data.sites.table import SiteTable, check_classes
 from geomiam.errors import SelectionError
 from geomiam.masking import MIAM, Strategy
 from geomiam.masking.registry import as_strategy

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from geomiam.data.infer.infer import read_schema
+from geomiam.data.infer import read_schema
 from geomiam.data.sites.table import SiteTable
 from geomiam.masking import MIAM, RandomSubset, Strategy
 from geomiam.masking.registry import as_strategy

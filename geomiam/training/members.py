@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from geomiam.data.sites.labels import check_classes
-from geomiam.data.sites.table import SiteTable
+from geomiam.data.sites.table import SiteTable, check_classes
 from geomiam.errors import BlockError, TrainingWarning, warn
 from geomiam.masking import Strategy
 from geomiam.model.model import Model

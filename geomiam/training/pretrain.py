@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from geomiam.data.dataset import as_dataset
-from geomiam.data.infer.infer import read_schema
+from geomiam.data.infer import read_schema
 from geomiam.data.sites.background import random_cells
 from geomiam.data.sites.table import SiteTable
 from geomiam.errors import SchemaError

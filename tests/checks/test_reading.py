@@ -11,7 +11,7 @@ import geomiam as gm
 from geomiam import errors
 from geomiam.checks.files import read_text, refusing, regular_file
 from geomiam.errors import GeomiamError, InputNotFound, SchemaError, SettingError, UnreadableFile
-from geomiam.schema.yaml_text import load_yaml
+from geomiam.schema.catalogs import load_yaml
 
 BODY = "modalities: {m: {variables: {v: {}}}}\n"
 MERGES = "a0: &a0 {k0: 1}\n" + "".join(

@@ -17,8 +17,7 @@ from rasterio.transform import from_origin
 import geomiam as gm
 from geomiam.data.grid import grid
 from geomiam.data.grid.align import align
-from geomiam.data.grid.grid import geobox, restore, spatial_dims
-from geomiam.data.grid.lattice import same_grid
+from geomiam.data.grid.grid import geobox, restore, same_grid, spatial_dims
 from geomiam.errors import GridError, MissingModality, UnreadableFile
 from geomiam.geo.crs import crs_of
 from geomiam.splits.blocks import site_coordinates

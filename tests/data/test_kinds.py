@@ -10,9 +10,8 @@ import pytest
 import xarray as xr
 
 import geomiam as gm
-from geomiam.data.infer.kinds import guess_kind
-from geomiam.data.infer.numbered import modalities_of
-from geomiam.data.infer.value_sample import sample_values
+from geomiam.data.infer import numbered_modalities
+from geomiam.data.kinds import guess_kind, sample_values
 from geomiam.errors import DoubtfulKind
 
 RNG = np.random.default_rng(0)
@@ -243,7 +242,7 @@ def test_category_names_beside_a_file_are_its_classes(tmp_path):
 )
 def test_bioclimatic_layers_are_one_modality(pattern):
     names = [pattern.format(i) for i in range(1, 20)]
-    assert modalities_of([*names, "biomass", "elevation"]) == dict.fromkeys(names, "bioclim")
+    assert numbered_modalities([*names, "biomass", "elevation"]) == dict.fromkeys(names, "bioclim")
 
 
 @pytest.mark.parametrize(
@@ -257,11 +256,11 @@ def test_bioclimatic_layers_are_one_modality(pattern):
     ],
 )
 def test_numbered_layers_are_one_modality(names, modality):
-    assert modalities_of(names) == dict.fromkeys(names, modality)
+    assert numbered_modalities(names) == dict.fromkeys(names, modality)
 
 
 def test_layers_that_are_few_or_of_other_names_stand_alone():
-    assert modalities_of(["bio1", "clay", "ndvi_1", "ndvi_2", "symbio1"]) == {}
+    assert numbered_modalities(["bio1", "clay", "ndvi_1", "ndvi_2", "symbio1"]) == {}
 
 
 def test_a_stated_modality_and_modalities_win_over_numbers():

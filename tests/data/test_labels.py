@@ -9,10 +9,11 @@ import pytest
 import xarray as xr
 from helpers_small import schema_of, variable
 
-from geomiam.data.infer.infer import infer_kind, infer_schema
+from geomiam.data.infer import infer_schema
+from geomiam.data.kinds import guess_kind
+from geomiam.data.names import labels_of, positions
 from geomiam.data.predictors import predictors
-from geomiam.data.values.attributes import flags_of, text_of
-from geomiam.data.values.dim_labels import labels_of, positions
+from geomiam.data.values import flags_of, text_of
 from geomiam.errors import MissingLabels, VariableMismatch
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.select import visible_tokens
@@ -133,7 +134,7 @@ def test_a_selector_finds_a_depth_that_float_arithmetic_moved():
 
 
 def test_a_dim_of_cftime_dates_is_a_series_whatever_its_name():
-    assert infer_kind(series(CLASSES["noleap"], dim="when")) == "series"
+    assert guess_kind(series(CLASSES["noleap"], dim="when")).kind == "series"
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,10 @@ from helpers_build import FINE, tif
 import geomiam as gm
 from geomiam.data.coverage import coverage, observed_cells
 from geomiam.data.predictors import predictors
-from geomiam.data.values.missing import as_float
-from geomiam.data.values.packing import is_fill
+from geomiam.data.values import as_float, is_fill
 from geomiam.errors import GridError, VariableMismatch
-from geomiam.schema.modality import Modality
 from geomiam.schema.schema import Schema
-from geomiam.schema.variable import Variable
+from geomiam.schema.variable import Modality, Variable
 from geomiam.tokens.scaler import fit_scaler
 
 

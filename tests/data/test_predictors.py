@@ -11,7 +11,8 @@ import xarray as xr
 from helpers_small import schema_of, variable
 
 from geomiam.data.grid.location import add_location
-from geomiam.data.infer.infer import infer_kind, infer_schema
+from geomiam.data.infer import infer_schema
+from geomiam.data.kinds import guess_kind
 from geomiam.data.predictors import bind, labels_of, predictors
 from geomiam.errors import (
     GridError,
@@ -82,9 +83,9 @@ def schema(sites):
     ids=lambda x: x if isinstance(x, str) else "-".join([str(x.name), *map(str, x.dims[1:])]),
 )
 def test_the_kind_is_told_from_dims_attributes_and_name(candidate, kind):
-    assert infer_kind(candidate) == kind
+    assert guess_kind(candidate).kind == kind
     on_a_grid = candidate.isel(site=0, drop=True).expand_dims(y=2, x=2)
-    assert infer_kind(on_a_grid) == kind
+    assert guess_kind(on_a_grid).kind == kind
 
 
 @pytest.mark.parametrize("own_names", [("depth",), ("a", "b", "c")])
@@ -93,7 +94,7 @@ def test_a_kind_that_cannot_be_told_is_asked_for(own_names):
     with pytest.raises(
         SchemaError, match=r"cannot infer the kind of 'odd'.*pass kinds=\{'odd': 'series'\}"
     ):
-        infer_kind(odd)
+        guess_kind(odd)
     schema = infer_schema(odd.to_dataset(), kinds={"odd": "series"})
     assert schema.variables["odd"].kind == "series"
 

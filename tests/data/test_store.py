@@ -22,8 +22,7 @@ from odc.geo.xr import xr_coords
 
 import geomiam as gm
 from geomiam.data.dataset import as_dataset
-from geomiam.data.grid.grid import geobox
-from geomiam.data.grid.lattice import same_grid
+from geomiam.data.grid.grid import geobox, same_grid
 from geomiam.data.store.store import open_cube, open_zarr, write_cube, write_zarr
 from geomiam.errors import GridError, OutputExists
 

@@ -14,9 +14,8 @@ from helpers_build import FINE, UTM, catalog, field, labelled, one, tif
 import geomiam as gm
 from geomiam.data.predictors import predictors
 from geomiam.errors import DoubtfulSource, NeverObserved, VariableMismatch
-from geomiam.schema.modality import Modality
 from geomiam.schema.schema import Schema
-from geomiam.schema.variable import Variable
+from geomiam.schema.variable import Modality, Variable
 from geomiam.sources.build_report import summary
 from geomiam.tokens.scaler import fit_scaler
 

@@ -17,13 +17,10 @@ import xarray as xr
 
 import geomiam as gm
 from geomiam.errors import GeomiamError, NameRefused, OutputBusy, OutputExists, OutputRefused
-from geomiam.outputs.atomic import remove, replace
-from geomiam.outputs.check import check_output, locked_output
+from geomiam.outputs.check import check_output, locked_output, output_lock
 from geomiam.outputs.kinds import CHECKPOINT, CUBE, DEMO, MAP, MODEL, PICTURE, RESULTS, SITES
-from geomiam.outputs.lock import output_lock
 from geomiam.outputs.paths import below, check_names, expand, is_remote
-from geomiam.outputs.picture import save_picture
-from geomiam.outputs.results import save_results
+from geomiam.outputs.write import remove, replace, save_picture, save_results
 
 
 def make_cube() -> xr.Dataset:
@@ -312,7 +309,7 @@ CONTEST = """
 import sys, time
 from pathlib import Path
 from geomiam.errors import OutputBusy
-from geomiam.outputs.lock import output_lock
+from geomiam.outputs.check import output_lock
 
 target, log = Path(sys.argv[1]), Path(sys.argv[1] + ".log")
 end, count = time.monotonic() + 3, 0
@@ -540,12 +537,12 @@ def test_the_lock_of_a_verb_is_the_lock_of_the_writers_that_it_calls(tmp_path):
 
 
 def test_names_from_files_stay_text_in_a_model_card():
-    from geomiam.outputs.markdown import block, cell
+    from geomiam.outputs.text import markdown_block, markdown_cell
 
     odd = "a|b\n# title <script>alert(1)</script> [x](http://y) `code`"
-    assert "\n" not in cell(odd) and "<script>" not in cell(odd)
-    assert cell("a|b") == r"a\|b" and cell("Ænys rosa") == "Ænys rosa"
-    lines = block("text\n```\n# forged").splitlines()
+    assert "\n" not in markdown_cell(odd) and "<script>" not in markdown_cell(odd)
+    assert markdown_cell("a|b") == r"a\|b" and markdown_cell("Ænys rosa") == "Ænys rosa"
+    lines = markdown_block("text\n```\n# forged").splitlines()
     assert lines[0] == lines[-1] == "````"
 
 

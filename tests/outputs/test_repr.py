@@ -10,7 +10,7 @@ from helpers_small import TINY_NETWORK, quick, schema_of, tiny_sites, untrained,
 from odc.geo.geobox import GeoBox
 
 import geomiam as gm
-from geomiam.outputs.html import facts_html, table_html
+from geomiam.outputs.text import facts_html, table_html
 from geomiam.sources.build_report import CubePlan
 
 SCRIPT = "<script>alert(1)</script>"

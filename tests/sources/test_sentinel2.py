@@ -16,7 +16,7 @@ from rasterio.warp import Resampling, reproject
 from scipy.ndimage import binary_dilation
 
 import geomiam as gm
-from geomiam.data.grid.lattice import same_grid
+from geomiam.data.grid.grid import same_grid
 
 pytest.importorskip("odc.stac", reason="needs pip install 'geomiam[stac]'")
 pytest.importorskip("pystac_client", reason="needs pip install 'geomiam[stac]'")

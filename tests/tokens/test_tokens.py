@@ -22,8 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geomiam.errors import SchemaError, SelectionError
-from geomiam.schema.modality import Group
-from geomiam.schema.variable import Variable
+from geomiam.schema.variable import Group, Variable
 from geomiam.tokens.encode import encode
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.scaler import Scaler, fit_scaler, standardise

@@ -25,8 +25,8 @@ from geomiam.errors import (
 from geomiam.inference.engine import base_value, predict_block
 from geomiam.inference.shapley_block import shapley_block
 from geomiam.model.model import Model
-from geomiam.schema.modality import Modality
 from geomiam.schema.schema import Schema
+from geomiam.schema.variable import Modality
 from geomiam.tokens.encode import TokenArrays, encode
 from geomiam.tokens.scaler import fit_scaler
 from geomiam.tokens.select import group_masks

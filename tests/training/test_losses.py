@@ -10,7 +10,7 @@ import xarray as xr
 from helpers_small import TINY_NETWORK, quick, tiny_sites
 
 import geomiam as gm
-from geomiam.data.sites.labels import has_background
+from geomiam.data.sites.table import has_background
 from geomiam.errors import SelectionError
 from geomiam.model.quantity import QUANTITIES
 from geomiam.training.config import TrainingConfig

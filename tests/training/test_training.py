@@ -11,8 +11,7 @@ import xarray as xr
 from helpers_small import TINY_NETWORK, quick, tiny_sites
 
 import geomiam as gm
-from geomiam.data.sites.labels import check_classes, read_labels
-from geomiam.data.sites.table import SiteTable
+from geomiam.data.sites.table import SiteTable, check_classes, read_labels
 from geomiam.errors import ArtifactError, GridError, LabelError, MissingVariable
 from geomiam.masking import MIAM, Constant, Dirichlet, Uniform
 from geomiam.splits import hold_out, site_blocks, site_coordinates, spatial_blocks

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from geomiam.data.dataset import NETCDF
 from geomiam.data.grid.grid import Source, empty, geobox, merge, restore, spatial_dims
 from geomiam.data.grid.warp import onto
 from geomiam.data.store.chunk_reader import guarded
-from geomiam.data.values.missing import is_categorical
+from geomiam.data.values import is_categorical
 from geomiam.errors import GridError, UnreadableFile
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ def align(
     >>> aligned["bio1"].values[0].tolist()
     [1.0, 1.0, 2.0, 2.0]
     """
-    arrays = collect(sources)
+    arrays = _collect(sources)
     method_of = methods(arrays, resampling)
     template = _template(like)
     box, dims = geobox(template), spatial_dims(template)
@@ -114,47 +113,47 @@ def _template(like: object) -> xr.Dataset:
     )
 
 
-def collect(sources: Mapping[str, Source] | Iterable[Source]) -> dict[str, xr.DataArray]:
-    """Return every variable of the sources by name.
-
-    Raises
-    ------
-    GridError
-        When two variables have one name, or an array in a list has no name.
-    """
+def _collect(sources: Mapping[str, Source] | Iterable[Source]) -> dict[str, xr.DataArray]:
+    """Return every variable of the sources by name."""
     if isinstance(sources, (xr.Dataset, xr.DataArray, str, Path)):
         sources = [sources]
     pairs = sources.items() if isinstance(sources, Mapping) else ((None, s) for s in sources)
     arrays: dict[str, xr.DataArray] = {}
-    for name, array in itertools.chain.from_iterable(_variables(k, s) for k, s in pairs):
-        if name in arrays:
-            raise GridError(
-                f"two sources have a variable '{name}'; rename one, e.g. ds.rename({name}='{name}_2')"
-            )
-        arrays[name] = array
+    for key, source in pairs:
+        for name, array in _variables(key, source):
+            if name in arrays:
+                raise GridError(
+                    f"two sources have a variable '{name}'; rename one, e.g. ds.rename({name}='{name}_2')"
+                )
+            arrays[name] = array
     return arrays
 
 
-def _variables(key: str | None, source: Source) -> Iterator[tuple[str, xr.DataArray]]:
+def _variables(key: str | None, source: Source) -> list[tuple[str, xr.DataArray]]:
+    is_path = isinstance(source, (str, Path))
     data = _open(source) if isinstance(source, (str, Path)) else source
     if isinstance(data, xr.Dataset):
-        for name, array in data.data_vars.items():
-            modality = {"modality": key} if key else {}
-            yield str(name), array.assign_attrs({**modality, **array.attrs})
-        return
-    name = key or (Path(source).stem if isinstance(source, (str, Path)) else data.name)
+        attrs = {"modality": key} if key else {}
+        return [(str(n), a.assign_attrs({**attrs, **a.attrs})) for n, a in data.data_vars.items()]
+    name = key or (Path(str(source)).stem if is_path else data.name)
     if not name:
         raise GridError(
             "a DataArray without a name; give one with array.rename('elevation') or pass a mapping"
         )
-    yield str(name), data
+    return [(str(name), data)]
 
 
 def _open(path: str | Path) -> xr.Dataset | xr.DataArray:
     """Open a raster lazily, with NaN where it is masked and with its scale and offset applied."""
+    import rasterio
     import rioxarray
 
-    _check_raster(path)
+    if os.path.exists(path) and not os.path.isdir(path):
+        regular_file(path)
+    with warnings.catch_warnings(), refusing(UnreadableFile, f"{path} {NO_RASTER}"):
+        warnings.simplefilter("ignore")  # rioxarray repeats the warnings of GDAL
+        with rasterio.open(path) as file:
+            check_raster(file, location=str(path))
     with refusing(UnreadableFile, f"{path} {NO_RASTER}"):
         raster: Any = rioxarray.open_rasterio(path, cache=False, masked=True, mask_and_scale=True)
     if isinstance(raster, list):
@@ -162,7 +161,14 @@ def _open(path: str | Path) -> xr.Dataset | xr.DataArray:
             f"{path} contains rasters on several grids; open them with rioxarray and pass them one by one"
         )
     if raster.rio.crs is None:
-        raise GridError(f"{path} has no CRS; {_with_crs(path)}")
+        text, suffix = str(path), Path(path).suffix.lower()
+        call = (
+            f"rioxarray.open_rasterio({text!r}, masked=True).squeeze().rio.write_crs('EPSG:4326')"
+        )
+        source = f"{{{Path(path).stem!r}: {call}}}"
+        if suffix in NETCDF:
+            source = f"[gm.open_cube(xr.open_dataset({text!r}), crs='EPSG:4326')]"
+        raise GridError(f"{path} has no CRS; pass it with one: gm.align({source}, like)")
     if raster.rio.transform().is_identity:
         raise GridError(
             f"{path} has no transform from pixels to coordinates; write one, e.g. gdal_translate -a_ullr "
@@ -186,39 +192,12 @@ def _in_chunks(raster: Any, path: str | Path) -> Any:
     return raster.chunk(sides, token=tokenize(str(path), state))
 
 
-def _with_crs(path: str | Path) -> str:
-    """Return the call that aligns a file without a CRS."""
-    if Path(path).suffix.lower() in NETCDF:
-        call = f"gm.open_cube(xr.open_dataset({str(path)!r}), crs='EPSG:4326')"
-        return f"pass it with one: gm.align([{call}], like)"
-    call = (
-        f"rioxarray.open_rasterio({str(path)!r}, masked=True).squeeze().rio.write_crs('EPSG:4326')"
-    )
-    return f"pass it with one: gm.align({{{Path(path).stem!r}: {call}}}, like)"
-
-
-def _check_raster(path: str | Path) -> None:
-    """Refuse a device, a damaged file, and blocks that are too large to be decoded."""
-    import rasterio
-
-    if os.path.exists(path) and not os.path.isdir(path):
-        regular_file(path)
-    with warnings.catch_warnings(), refusing(UnreadableFile, f"{path} {NO_RASTER}"):
-        warnings.simplefilter("ignore")  # rioxarray repeats the warnings of GDAL
-        with rasterio.open(path) as file:
-            check_raster(file, location=str(path))
-
-
 def methods(
     arrays: Mapping[str, xr.DataArray], resampling: str | Mapping[str, str]
 ) -> dict[str, str]:
-    """Return the resampling of each variable.
+    """Return the resampling of each variable; GridError for unknown methods, and for those that mix classes."""
+    from rasterio.enums import Resampling
 
-    Raises
-    ------
-    GridError
-        For names that GDAL does not support, and for methods that would mix classes.
-    """
     requests = (
         dict.fromkeys(arrays, resampling) if isinstance(resampling, str) else dict(resampling)
     )
@@ -226,19 +205,13 @@ def methods(
         raise GridError(f"resampling= names {unknown}, which no source has; found {sorted(arrays)}")
     method_of = {name: requests.get(name, "nearest") for name in arrays}
     for name, method in method_of.items():
-        _check_method(arrays[name].rename(name), method)
+        if method not in Resampling.__members__:
+            raise GridError(
+                f"resampling '{method}' is not known; use one of {', '.join(Resampling.__members__)}"
+            )
+        if is_categorical(arrays[name]) and method not in KEEPS_CODES:
+            raise GridError(
+                f"'{name}' is categorical: '{method}' would mix its classes into codes that do not exist; "
+                f"use resampling={{'{name}': 'mode'}} or 'nearest'"
+            )
     return method_of
-
-
-def _check_method(array: xr.DataArray, method: str) -> None:
-    from rasterio.enums import Resampling
-
-    if method not in Resampling.__members__:
-        raise GridError(
-            f"resampling '{method}' is not known; use one of {', '.join(Resampling.__members__)}"
-        )
-    if is_categorical(array) and method not in KEEPS_CODES:
-        raise GridError(
-            f"'{array.name}' is categorical: '{method}' would mix its classes into codes that do not exist; "
-            f"use resampling={{'{array.name}': 'mode'}} or 'nearest'"
-        )

@@ -7,18 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from geomiam.data.grid.grid import empty, geobox, merge, restore, spatial_dims
-from geomiam.data.grid.lattice import same_grid
-from geomiam.data.values.missing import as_float
+from geomiam.data.grid.grid import empty, geobox, merge, restore, same_grid, spatial_dims
+from geomiam.data.values import as_float
 from geomiam.errors import GridError
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
-CHIP = ("v", "u")
-"""Dims of rows and columns inside a cell."""
-BLOCK = 512
-"""Approximate rows and columns of fine cells in a dask chunk."""
+CHIP = ("v", "u")  # dims of rows and columns inside a cell
+BLOCK = 512  # approximate rows and columns of fine cells in a dask chunk
 
 
 def chips(fine: xr.Dataset, like: GeoBox | xr.Dataset | xr.DataArray) -> xr.Dataset:
@@ -55,11 +52,12 @@ def chips(fine: xr.Dataset, like: GeoBox | xr.Dataset | xr.DataArray) -> xr.Data
         )
     grid_names = dict(zip(spatial_dims(fine), ("y", "x"), strict=True))
     template_names = dict(zip(("y", "x"), spatial_dims(template), strict=True))
-    parts = [
-        fold(_bare(as_float(a)).rename(grid_names), times).rename(template_names).to_dataset(name=n)
-        for n, a in fine.data_vars.items()
-        if set(grid_names) <= set(a.dims)
-    ]
+    parts = []
+    for name, array in fine.data_vars.items():
+        if set(grid_names) <= set(array.dims):
+            bare = as_float(array).drop_vars([c for c in array.coords if c not in array.dims])
+            chip = fold(bare.rename(grid_names), times).rename(template_names)
+            parts.append(chip.to_dataset(name=name))
     return restore(merge(parts), template).assign_attrs(fine.attrs)
 
 
@@ -74,16 +72,9 @@ def finer(box: GeoBox, times: int) -> GeoBox:
 
 
 def fold(array: xr.DataArray, times: int, *, dims: tuple[str, str] = CHIP) -> xr.DataArray:
-    """Fold ``times × times`` cells into one: ``(…, y, x)`` becomes ``(…, y, x, v, u)``.
+    """Fold ``times × times`` cells into one: ``(…, y, x)`` becomes ``(…, y, x, v, u)``, for other ``dims`` too.
 
-    Parameters
-    ----------
-    array
-        Has dims ``y`` and ``x`` with sizes that are multiples of ``times``; their coordinates are dropped.
-    times
-        Number of fine cells along the side of a coarse cell; 1 gives chips of one pixel.
-    dims
-        Names of the dims of rows and columns inside a cell.
+    The sizes of ``y`` and ``x`` are multiples of ``times``; their coordinates are dropped.
     """
     rows, cols = dims
     if array.chunks is not None:
@@ -93,7 +84,3 @@ def fold(array: xr.DataArray, times: int, *, dims: tuple[str, str] = CHIP) -> xr
     chip_array = blocks.construct(y=("y", rows), x=("x", cols))
     labels = {rows: np.arange(times), cols: np.arange(times)}
     return chip_array.assign_coords(labels).transpose(..., "y", "x", rows, cols)
-
-
-def _bare(array: xr.DataArray) -> xr.DataArray:
-    return array.drop_vars([c for c in array.coords if c not in array.dims])

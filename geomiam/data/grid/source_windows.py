@@ -13,10 +13,8 @@ from geomiam.geo.longitude import full_turn, middle, unwrapped
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
-MARGIN = 8
-"""Source cells read around a tile; the widest kernel (lanczos) uses three."""
-CLOSED = 0.01
-"""A full turn counts as a whole number of columns up to this part of a column."""
+MARGIN = 8  # source cells read around a tile; the widest kernel (lanczos) uses three
+CLOSED = 0.01  # a full turn counts as a whole number of columns up to this part of a column
 
 
 @dataclass(frozen=True)
@@ -24,36 +22,21 @@ class Half:
     """The cells of a tile whose longitude in the source's CRS is within a quarter turn of a middle."""
 
     middle: float
-    turn: float
-    """A full turn in units of the CRS."""
-    closed: bool
-    """Whether cells at exactly a quarter turn belong to this half."""
+    turn: float  # A full turn in units of the CRS
+    closed: bool  # whether cells at exactly a quarter turn belong to this half
 
 
 @dataclass(frozen=True)
 class Part:
-    """Pixels of a source that a tile needs.
-
-    Attributes
-    ----------
-    rows
-        Rows of the source.
-    cols
-        Column ranges of the source, from west to east. An integer is a number of columns without data.
-    box
-        Grid of these pixels. Longitudes are in the same turn as those of the tile.
-    half
-        The cells of the tile that this part fills; None for all.
-    seam
-        Cells whose corners are more columns apart than this lie across the edge of a world map; None
-        where no cell does.
-    """
+    """Pixels of a source that a tile needs."""
 
     rows: slice
     cols: tuple[slice | int, ...]
-    box: GeoBox
-    half: Half | None = None
+    """Column ranges of the source, from west to east. An integer is a number of columns without data."""
+    box: GeoBox  # Grid of these pixels. Longitudes are in the same turn as those of the tile.
+    half: Half | None = None  # the cells of the tile that this part fills; None for all
     seam: float | None = None
+    """Cells whose corners are more columns apart than this lie across the edge of a world map."""
 
     @property
     def pixels(self) -> int:
@@ -63,25 +46,20 @@ class Part:
 
     def take(self, data: Any, module: Any) -> Any:
         """Return the pixels ``(..., rows, columns)`` of a numpy or dask array."""
-        pieces = [self._piece(data, c, module) for c in self.cols]
+        gap = (*data.shape[:-2], self.rows.stop - self.rows.start)
+        pieces = [
+            data[..., self.rows, c]
+            if isinstance(c, slice)
+            else module.full((*gap, c), np.float32(np.nan), dtype="float32")
+            for c in self.cols
+        ]
         return pieces[0] if len(pieces) == 1 else module.concatenate(pieces, axis=-1)
-
-    def _piece(self, data: Any, cols: slice | int, module: Any) -> Any:
-        if isinstance(cols, slice):
-            return data[..., self.rows, cols]
-        shape = (*data.shape[:-2], self.rows.stop - self.rows.start, cols)
-        return module.full(shape, np.float32(np.nan), dtype="float32")
 
 
 def reach(src: GeoBox, tile: GeoBox) -> list[Part]:
-    """Return the pixels of a source that a tile needs; none where they do not overlap.
+    """Return the pixels of a source that a tile, a part of a grid in any CRS, needs; none without overlap.
 
-    Parameters
-    ----------
-    src
-        The grid of the source. Longitudes of a geographic grid repeat after a full turn.
-    tile
-        A grid, or a part of a grid, in any CRS.
+    Longitudes of a geographic source repeat after a full turn.
     """
     turn = full_turn(src.crs)
     points = sample(src, tile)
@@ -91,17 +69,13 @@ def reach(src: GeoBox, tile: GeoBox) -> list[Part]:
 
 
 def sample(src: GeoBox, tile: GeoBox) -> np.ndarray:
-    """Return rows and columns ``(points, 2)`` of the source under points of a tile.
-
-    Points inside the tile are included: a tile around a pole has its highest latitude inside.
-    """
+    """Return rows and columns ``(points, 2)`` of the source under points of a tile."""
+    # Points inside are needed too: a tile around a pole has its highest latitude inside.
     cols, rows = (v.ravel() for v in np.meshgrid(*(np.linspace(0, n, 17) for n in tile.shape.xy)))
     x, y = _transformed(src, tile, cols, rows)
     inverse = ~src.affine
-    points = np.stack(
-        [inverse.d * x + inverse.e * y + inverse.f, inverse.a * x + inverse.b * y + inverse.c],
-        axis=1,
-    )
+    row, col = inverse.d * x + inverse.e * y + inverse.f, inverse.a * x + inverse.b * y + inverse.c
+    points = np.stack([row, col], axis=1)
     return np.where(np.isfinite(points), points, np.nan)
 
 
@@ -140,7 +114,7 @@ def _round(src: GeoBox, tile: GeoBox, points: np.ndarray, *, turn: float) -> lis
         return []
     cols = columns(src, tile, points[:, 1], turn=turn)
     start, stop = _padded(cols)
-    if not _linear(src, tile) and (not all_finite or stop - start > turn / 2):
+    if not same_crs(src.crs, tile.crs) and (not all_finite or stop - start > turn / 2):
         return _halves(src, rows, middle=middle(cols, turn), turn=turn)
     return _parts(src, rows, (start, stop), turn=turn)
 
@@ -150,16 +124,12 @@ def columns(src: GeoBox, tile: GeoBox, cols: np.ndarray, *, turn: float) -> np.n
     tile_turn = full_turn(tile.crs)
     if tile_turn is None:
         return unwrapped(cols, middle(cols, turn), turn)
-    if _linear(src, tile):
+    if same_crs(src.crs, tile.crs):
         return cols
     ys, xs = (np.linspace(0, n, 17) for n in tile.shape.yx)
     lon = tile.affine.c + tile.affine.a * xs[None, :] + tile.affine.b * ys[:, None]
     near = (lon.ravel() * turn * abs(src.affine.a) / tile_turn - src.affine.c) / src.affine.a
     return unwrapped(cols, near, turn)
-
-
-def _linear(src: GeoBox, tile: GeoBox) -> bool:
-    return same_crs(src.crs, tile.crs)
 
 
 def _halves(src: GeoBox, rows: slice, *, middle: float, turn: float) -> list[Part]:

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from geomiam.data.grid.grid import geobox, slack, spatial_dims
-from geomiam.data.grid.lattice import same_grid, snapped
+from geomiam.data.grid.grid import geobox, same_grid, slack, snapped, spatial_dims
 from geomiam.data.grid.source_windows import (
     Part,
     cells_across,
@@ -24,7 +23,7 @@ from geomiam.data.grid.source_windows import (
     reach,
     sample,
 )
-from geomiam.data.values.missing import as_float
+from geomiam.data.values import as_float
 from geomiam.errors import MissingModality, warn
 from geomiam.geo.crs import CRS_ATTRIBUTES, crs_name, same_crs
 from geomiam.geo.longitude import full_turn
@@ -34,51 +33,33 @@ if TYPE_CHECKING:
 
 KERNELS = ("nearest", "bilinear", "cubic", "cubic_spline", "lanczos", "gauss")
 """Resampling by a kernel around a point; other methods use all pixels under a cell."""
-TILE = 1024
-"""Largest number of rows and columns of a tile of the result."""
-WINDOW = 4096
-"""Approximate rows and columns of the source that a tile may need: 64 MiB as float32."""
+TILE = 1024  # largest number of rows and columns of a tile of the result
+WINDOW = 4096  # approximate rows and columns of the source that a tile may need: 64 MiB as float32
 
 
 def onto(
     array: xr.DataArray, box: GeoBox, *, dims: tuple[str, str], resampling: str
 ) -> xr.DataArray:
-    """Return a float32 array on a grid, without spatial coordinates.
-
-    Parameters
-    ----------
-    array
-        Any dims besides the spatial ones; numpy or dask.
-    box
-        The grid of the result.
-    dims
-        Names of the spatial dims of the result, rows first.
-    resampling
-        A resampling method of GDAL.
-    """
+    """Return a float32 array on a grid, without spatial coordinates; ``dims`` name those of the result."""
     place_names = spatial_dims(array)
     own_box = snapped(geobox(array), box, within=slack(array))
     new_names = dict(zip(place_names, dims, strict=True))
     order = [new_names.get(str(d), d) for d in array.dims]
-    array = _without_place(as_float(array), place_names).rename(new_names)
+    array = as_float(array)
+    places = [
+        k
+        for k, c in array.coords.items()
+        if set(c.dims) & set(place_names) or CRS_ATTRIBUTES & set(c.attrs)
+    ]
+    array = array.drop_vars(places).rename(new_names)
+    array.attrs = {k: v for k, v in array.attrs.items() if k not in ("grid_mapping", "crs")}
+    array.encoding = {}
     if same_grid(own_box, box):
         return array
     planes = array.transpose(..., *dims)
     data = _warp(planes.data, own_box, dst=box, resampling=resampling, name=str(array.name))
-    coords = {k: c for k, c in planes.coords.items()}
-    return xr.DataArray(data, coords=coords, dims=planes.dims, attrs=array.attrs).transpose(*order)
-
-
-def _without_place(array: xr.DataArray, dims: tuple[str, str]) -> xr.DataArray:
-    places = [
-        k
-        for k, c in array.coords.items()
-        if set(c.dims) & set(dims) or CRS_ATTRIBUTES & set(c.attrs)
-    ]
-    array = array.drop_vars(places)
-    array.attrs = {k: v for k, v in array.attrs.items() if k not in ("grid_mapping", "crs")}
-    array.encoding = {}
-    return array
+    out = xr.DataArray(data, coords=dict(planes.coords), dims=planes.dims, attrs=array.attrs)
+    return out.transpose(*order)
 
 
 def _warp(data: Any, src: GeoBox, *, dst: GeoBox, resampling: str, name: str) -> Any:
@@ -137,36 +118,30 @@ def _edge(src: GeoBox, dst: GeoBox) -> int:
 
 def _tile(data: Any, parts: Sequence[Part], *, dst: GeoBox, resampling: str) -> Any:
     """Return one tile of the result; where two parts overlap, the first observed value counts."""
-    module, lead = _module(data), data.shape[:-2]
-    if not parts:
+    module, tile, lead = _module(data), None, data.shape[:-2]
+    for part in parts:
+        piece = part.take(data, module)
+        options: dict[str, Any] = {"part": replace(part, cols=()), "dst": dst}
+        options["resampling"] = resampling
+        if isinstance(data, np.ndarray):
+            block = _block(piece, **options)
+        else:
+            piece = piece.rechunk({piece.ndim - 2: -1, piece.ndim - 1: -1})
+            options["chunks"] = (*piece.chunks[:-2], (dst.shape.y,), (dst.shape.x,))
+            meta = np.empty((0,) * piece.ndim, "float32")
+            block = piece.map_blocks(_block, **options, dtype="float32", meta=meta)
+        tile = block if tile is None else module.where(module.isnan(tile), block, tile)
+    if tile is None:
         return module.full((*lead, *dst.shape.yx), np.float32(np.nan), dtype="float32")
-    tile, *rest = (_warped(p, data, dst=dst, resampling=resampling) for p in parts)
-    for part_tile in rest:
-        tile = module.where(module.isnan(tile), part_tile, tile)
     return tile
 
 
-def _warped(part: Part, data: Any, *, dst: GeoBox, resampling: str) -> Any:
-    piece = part.take(data, _module(data))
-    options: dict[str, Any] = {"part": replace(part, cols=()), "dst": dst, "resampling": resampling}
-    if isinstance(data, np.ndarray):
-        return _block(piece, **options)
-    piece = piece.rechunk({piece.ndim - 2: -1, piece.ndim - 1: -1})
-    chunks = (*piece.chunks[:-2], (dst.shape.y,), (dst.shape.x,))
-    meta = np.empty((0,) * piece.ndim, "float32")
-    return piece.map_blocks(_block, **options, chunks=chunks, dtype="float32", meta=meta)
-
-
 def _block(piece: np.ndarray, *, part: Part, dst: GeoBox, resampling: str) -> np.ndarray:
-    """Warp pixels.
-
-    GDAL treats a cell across the edge of a world map as if it covered the whole belt. Such cells
-    take the nearest pixel.
-    """
     out = _reprojected(piece, part.box, dst=dst, resampling=resampling)
     if part.half is not None:
         out = np.where(cells_of_half(part.half, part.box, dst), out, np.float32(np.nan))
     if part.seam is not None and resampling not in KERNELS:
+        # GDAL treats a cell across the edge of a world map as if it covered the whole belt.
         nearest = _reprojected(piece, part.box, dst=dst, resampling="nearest")
         out = np.where(cells_across(part.seam, part.box, dst), nearest, out)
     return out

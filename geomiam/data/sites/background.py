@@ -10,8 +10,7 @@ import xarray as xr
 
 from geomiam.data.dataset import as_dataset
 from geomiam.data.grid.grid import restore, spatial_dims
-from geomiam.data.sites.cells import read_cells
-from geomiam.data.sites.requirements import Requirements
+from geomiam.data.sites.cells import Requirements, read_cells
 from geomiam.data.sites.target_group import searched
 from geomiam.errors import LabelError, warn
 from geomiam.geo.crs import crs_of
@@ -98,33 +97,17 @@ def add_background(
     rng = np.random.default_rng(rng)
     if kind == "random":
         grid = as_dataset(cube)
-        out, candidates, count = _random(
-            sites, grid, n=n, requirements=Requirements.of(grid, require, mask), rng=rng
-        )
+        requirements = Requirements.of(grid, require, mask)
+        cells, candidates = random_cells(grid, n=n, rng=rng, requirements=requirements)
+        if n is not None and n > candidates:
+            warn(
+                f"only {candidates} cells have data, fewer than the n={n} background points that were requested"
+            )
+        out, count = _append(sites, cells), cells.sizes[SITE]
     else:
         out, candidates, count = _target_group(sites, n=n, rng=rng)
-    attrs = {
-        "background_kind": kind,
-        "background_candidates": candidates,
-        "background_drawn": count,
-    }
-    return restore(out.assign_attrs(attrs), out)
-
-
-def _random(
-    sites: xr.Dataset,
-    cube: xr.Dataset,
-    *,
-    n: int | None,
-    requirements: Requirements,
-    rng: np.random.Generator,
-) -> tuple[xr.Dataset, int, int]:
-    cells, candidates = random_cells(cube, n=n, rng=rng, requirements=requirements)
-    if n is not None and n > candidates:
-        warn(
-            f"only {candidates} cells have data, fewer than the n={n} background points that were requested"
-        )
-    return _append(sites, _as_sites(cells, sites)), candidates, cells.sizes[SITE]
+    attrs = {"background_candidates": candidates, "background_drawn": count}
+    return restore(out.assign_attrs(background_kind=kind, **attrs), out)
 
 
 def random_cells(
@@ -132,34 +115,17 @@ def random_cells(
 ) -> tuple[xr.Dataset, int]:
     """Draw random cells on which a predictor is observed, evenly over the area, and read them.
 
-    Parameters
-    ----------
-    cube
-        A cube; lazy variables are read chunk by chunk.
-    n
-        Largest number of cells; None for all.
-    rng
-        Random generator.
-    requirements
-        Data that a cell must have in addition to one observed predictor.
-
-    Returns
-    -------
-    xr.Dataset
-        Variables ``(site, *own dims)`` in random order.
-    int
-        Number of candidates.
-
-    Raises
-    ------
-    LabelError
-        When there is no such cell.
+    Returns variables ``(site, *own dims)`` of at most ``n`` cells (None: all) in random order, and the
+    number of candidates. Lazy variables are read chunk by chunk. Raises LabelError without a candidate.
     """
     cube = restore(cube, cube)
     mask = requirements.candidates(cube).transpose(*spatial_dims(cube)).values
     candidates = int(mask.sum())
     _check_candidates(candidates, n, description="cells with an observed predictor")
-    cells = draw_cells(mask, candidates if n is None else n, weights=_row_weights(cube), rng=rng)
+    lat, crs = cube[spatial_dims(cube)[0]].values, crs_of(cube)
+    # Cells of a geographic grid are narrower towards the poles.
+    weights = np.cos(np.deg2rad(lat)).clip(1e-9) if crs.geographic else np.ones(len(lat))
+    cells = draw_cells(mask, candidates if n is None else n, weights=weights, rng=rng)
     return read_cells(cube, cells), candidates
 
 
@@ -172,37 +138,17 @@ def _check_candidates(candidates: int, n: int | None, *, description: str) -> No
         )
 
 
-def _row_weights(cube: xr.Dataset) -> np.ndarray:
-    """Return the relative area of the cells of each row; ``(y,)``."""
-    lat, crs = cube[spatial_dims(cube)[0]].values, crs_of(cube)
-    return np.cos(np.deg2rad(lat)).clip(1e-9) if crs.geographic else np.ones(len(lat))
-
-
 def draw_cells(
     mask: np.ndarray, n: int, *, weights: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draw cells without replacement, in random order.
+    """Draw at most n cells of a mask ``(y, x)`` without replacement, in random order.
 
-    Each cell gets an exponential waiting time divided by its weight. The n cells with the shortest
-    times are a weighted sample without replacement (Efraimidis and Spirakis 2006, Information
-    Processing Letters 97). One pass with n cells in memory is sufficient.
-
-    Parameters
-    ----------
-    mask
-        Candidates, ``(y, x)`` bool.
-    n
-        Largest number of cells.
-    weights
-        Positive weight of the cells of each row, ``(y,)``.
-    rng
-        Random generator.
-
-    Returns
-    -------
-    np.ndarray
-        Rows and columns, ``(min(n, candidates), 2)``.
+    ``weights`` are those of the cells of each row ``(y,)``, positive. Returns rows and columns
+    ``(min(n, candidates), 2)``.
     """
+    # Each cell gets an exponential waiting time divided by its weight. The n cells with the shortest
+    # times are a weighted sample without replacement (Efraimidis and Spirakis 2006, Information
+    # Processing Letters 97). One pass with n cells in memory is sufficient.
     width = mask.shape[1]
     best, waits = np.empty(0, int), np.empty(0)
     step = max(1, BLOCK // max(1, width))
@@ -216,19 +162,18 @@ def draw_cells(
     return np.stack(np.divmod(best, width), axis=1)
 
 
-def _as_sites(cells: xr.Dataset, sites: xr.Dataset) -> xr.Dataset:
-    """Return cells as background sites: presence 0, and NaN in variables that the cube does not have."""
+def _append(sites: xr.Dataset, cells: xr.Dataset) -> xr.Dataset:
+    """Return sites with cells as background: presence 0, and NaN in variables that the cube does not have."""
     n = cells.sizes[SITE]
-    out = cells[[k for k in cells.data_vars if k in sites.data_vars]]
+    background = cells[[k for k in cells.data_vars if k in sites.data_vars]]
     for name, var in sites.data_vars.items():
-        if name not in out and SITE in var.dims:
+        if name not in background and SITE in var.dims:
             fill = 0.0 if name == "presence" else np.nan
             shape = [n if d == SITE else var.sizes[d] for d in var.dims]
-            out = out.assign({name: (var.dims, np.full(shape, fill, "float32"))})
-    return out.assign_coords(species=sites["species"], background=(SITE, np.ones(n, bool)))
-
-
-def _append(sites: xr.Dataset, background: xr.Dataset) -> xr.Dataset:
+            background[name] = (var.dims, np.full(shape, fill, "float32"))
+    background = background.assign_coords(
+        species=sites["species"], background=(SITE, np.ones(n, bool))
+    )
     if "background" not in sites.variables:
         sites = sites.assign_coords(background=(SITE, np.zeros(sites.sizes[SITE], bool)))
     sites = sites.set_coords("background")
@@ -256,14 +201,8 @@ def _target_group(
     drawn_places = places if n is None or n >= len(places) else rng.choice(places, n, replace=False)
     is_drawn = xr.DataArray(np.isin(np.arange(len(partly)), drawn_places), dims=SITE)
     presence = sites["presence"].where(~(missing & is_drawn), np.float32(0))
-    is_background = (
-        sites["background"].values
-        if "background" in sites.variables
-        else np.zeros(len(partly), bool)
-    )
+    flags = is_drawn.values
+    if "background" in sites.variables:
+        flags = flags | sites["background"].values
     out = sites.assign(presence=presence.assign_attrs(sites["presence"].attrs))
-    return (
-        out.assign_coords(background=(SITE, is_background | is_drawn.values)),
-        len(places),
-        len(drawn_places),
-    )
+    return out.assign_coords(background=(SITE, flags)), len(places), len(drawn_places)

@@ -17,18 +17,17 @@ from geomiam.data.records.files import read_table
 from geomiam.data.records.labels import Records, labels_of
 from geomiam.data.records.origin import provenance
 from geomiam.data.sites.cells import (
-    has_required,
+    Requirements,
     is_empty,
-    is_lazy,
     read_cells,
+    reasons_of,
+    report_left_out,
     snap_hint,
     snapped_cells,
 )
-from geomiam.data.sites.left_out import reasons_of, report_left_out, warn_merged
-from geomiam.data.sites.requirements import Requirements
 from geomiam.data.sites.target_group import has_target_group, with_target_group
 from geomiam.data.store.store import open_zarr, write_zarr
-from geomiam.errors import OccurrenceError
+from geomiam.errors import OccurrenceError, RecordsMerged, warn
 from geomiam.geo.dims import SITE
 from geomiam.geo.lengths import Length, kilometres
 from geomiam.outputs.kinds import SITES
@@ -124,7 +123,11 @@ def sample(
         )
     cube = restore(cube, cube)
     keep = (keep,) if isinstance(keep, str) else tuple(keep)
-    _check_keep(table, keep, cube=cube)
+    check_columns(table, keep, setting="keep=")
+    if clash := sorted(set(keep) & {*map(str, cube.variables), "presence", "species"}):
+        raise OccurrenceError(
+            f"keep= names {clash}, which the cube has too; rename the column with table.rename(columns=...)"
+        )
     requirements = Requirements.of(cube, require, mask)
     distance = None if snap is None else kilometres(snap, "snap")
     records = labels_of(table, species=species, presence="presence")
@@ -140,21 +143,23 @@ def sample(
         {k: (SITE, numbers(table, k)[used_rows[first]].astype("float32")) for k in keep}
     )
     empty = is_empty(sites)
-    lacking = ~empty & ~has_required(sites, requirements)
+    lacking = ~empty & ~requirements.of_sites(sites)
     reason[used_rows[empty[site]]], reason[used_rows[lacking[site]]] = "empty_cell", "required"
     usable = ~empty & ~lacking
     merged_count = _merged(records, used_rows[usable[site]], site[usable[site]])
     sites = sites.assign(presence=_presence(records, used_rows, site=site))
     sites = with_target_group(sites, table, records, rows=used_rows, site=site)
     sites = sites.isel({SITE: usable})
-    hint = (
-        ""
-        if distance or is_lazy(cube)
-        else snap_hint(points, reason, box, cube, requirements=requirements)
-    )
+    hint, lazy = "", any(v.chunks is not None for v in cube.variables.values())
+    if not (distance or lazy):  # dask reads whole chunks for a few cells
+        hint = snap_hint(points, reason, box, cube, requirements=requirements)
     left_out = report_left_out(reason, hint)
     if thin and merged_count:
-        warn_merged(merged_count, sites.sizes[SITE])
+        warn(
+            f"{merged_count:,} records have the same cell and species as another record and are merged, so that "
+            f"{sites.sizes[SITE]:,} sites remain; thin=False keeps all records",
+            RecordsMerged,
+        )
     counts: dict[str, float] = {
         "rows": len(table),
         "sites": sites.sizes[SITE],
@@ -165,14 +170,6 @@ def sample(
     }
     attrs = {"left_out": left_out, "sampled": json.dumps(counts)} | provenance(table)
     return restore(sites.assign_attrs(attrs), sites)
-
-
-def _check_keep(table: pd.DataFrame, keep: tuple[str, ...], *, cube: xr.Dataset) -> None:
-    check_columns(table, keep, setting="keep=")
-    if clash := sorted(set(keep) & {*map(str, cube.variables), "presence", "species"}):
-        raise OccurrenceError(
-            f"keep= names {clash}, which the cube has too; rename the column with table.rename(columns=...)"
-        )
 
 
 def _group(

@@ -1,4 +1,4 @@
-"""Conversion of a dataset of sites to arrays of predictors and labels.
+"""Conversion of a dataset of sites to arrays of predictors and labels, with checks of the labels.
 
 Tokens are computed from ``arrays`` later, because the scaler depends on the training sites:
 ``model.encode(table.arrays)`` for a trained model, :func:`geomiam.training.table.make_tables` for a
@@ -7,15 +7,17 @@ new one.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
 
+from geomiam.checks.names import check_species
+from geomiam.data.names import labels_of
 from geomiam.data.predictors import predictors
-from geomiam.data.sites.labels import has_background, read_labels
-from geomiam.errors import MissingVariable
+from geomiam.errors import LabelError, MissingVariable, warn
 from geomiam.geo.dims import SITE
 from geomiam.schema.schema import Schema
 
@@ -24,15 +26,12 @@ from geomiam.schema.schema import Schema
 class SiteTable:
     """Predictors and labels of n sites, as arrays."""
 
-    sites: xr.Dataset
-    """Source of coordinates, dates and CRS."""
+    sites: xr.Dataset  # source of coordinates, dates and CRS
     schema: Schema
     arrays: dict[str, np.ndarray]
     """float32 ``(n, *own dims)`` for each variable of the schema; NaN = missing, or not read."""
-    labels: np.ndarray
-    """float32 ``(n, S)``; 1, 0, NaN = not surveyed. S = 0 without labels."""
-    species: tuple[str, ...] = ()
-    """Names of the S species."""
+    labels: np.ndarray  # float32 (n, S); 1, 0, NaN = not surveyed. S = 0 without labels.
+    species: tuple[str, ...] = ()  # names of the S species
 
     @classmethod
     def read(
@@ -43,28 +42,13 @@ class SiteTable:
         include_labels: bool = True,
         variables: Collection[str] | None = None,
     ) -> SiteTable:
-        """Read sites into memory.
+        """Read sites into memory: predictors ``(site, *own dims)`` and labels ``presence(site, species)``.
 
-        Parameters
-        ----------
-        sites : xarray.Dataset
-            Predictors ``(site, *own dims)`` and, unless ``include_labels`` is False, labels
-            ``presence(site, species)``; NaN = missing or not surveyed.
-        schema : Schema
-            Bound schema of a model, or from :func:`geomiam.data.infer.infer.read_schema`.
-        include_labels : bool
-            Whether to read labels.
-        variables : collection of str, optional
-            Variables to read; other variables count as missing. Default: all.
-
-        Raises
-        ------
-        LabelError
-            If labels are read and are not valid.
-        MissingVariable, VariableMismatch
-            If a modality is missing in part, or variables differ from the schema.
+        The schema is that of a model, or bound by :func:`geomiam.data.infer.read_schema`. Variables that
+        are not listed in ``variables`` count as missing. Raises LabelError, and as :func:`read_arrays`.
         """
-        labels, species = read_labels(sites) if include_labels else (_no_labels(sites), ())
+        no_labels = np.zeros((sites.sizes[SITE], 0), np.float32)
+        labels, species = read_labels(sites) if include_labels else (no_labels, ())
         return cls(sites, schema, read_arrays(sites, schema, variables=variables), labels, species)
 
     def __len__(self) -> int:
@@ -75,18 +59,8 @@ class SiteTable:
         """Whether zeros of any site are background."""
         return has_background(self.sites)
 
-    def with_labels(self, labels: np.ndarray, species: tuple[str, ...]) -> SiteTable:
-        """Return the same sites with other labels ``(n, S)``."""
-        return replace(self, labels=labels, species=species)
-
     def checked(self) -> SiteTable:
-        """Return the table if every modality has a value at some site.
-
-        Raises
-        ------
-        MissingVariable
-            If a modality has no value at any site.
-        """
+        """Return the table; MissingVariable if a modality has no value at any site."""
         modalities = self.schema.modalities
         for modality in modalities.values():
             if not any(np.isfinite(self.arrays[v]).any() for v in modality.variables):
@@ -102,12 +76,8 @@ def read_arrays(
 ) -> dict[str, np.ndarray]:
     """Return ``(n, *own dims)`` for each variable of a bound schema; NaN where the sites do not have it.
 
-    Variables that are not listed in ``variables`` are not read and are NaN.
-
-    Raises
-    ------
-    MissingVariable, VariableMismatch
-        If predictors are missing in part, or differ from the schema.
+    Variables that are not listed in ``variables`` are not read and are NaN. Raises MissingVariable or
+    VariableMismatch if predictors are missing in part, or differ from the schema.
     """
     arrays = predictors(sites, schema, variables=variables)
     n, missing = sites.sizes[SITE], np.float32(np.nan)
@@ -119,5 +89,54 @@ def read_arrays(
     }
 
 
-def _no_labels(sites: xr.Dataset) -> np.ndarray:
-    return np.zeros((sites.sizes[SITE], 0), np.float32)
+def read_labels(sites: xr.Dataset) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return labels ``(n, S)`` and species names.
+
+    Raises LabelError if there are no labels, values other than 0, 1 and NaN, or a species twice.
+    """
+    if "presence" not in sites:
+        raise LabelError(
+            f"sites have no 'presence' (found {list(sites.data_vars)}): create them with "
+            "cube.miam.sample(occurrences)"
+        )
+    presence = sites["presence"]
+    if set(presence.dims) != {"site", "species"}:
+        raise LabelError(f"'presence' has dims {presence.dims}, expected ('site', 'species')")
+    labels = presence.transpose("site", "species").values.astype(np.float32)
+    odd = labels[~np.isnan(labels) & ~np.isin(labels, (0, 1))]
+    if odd.size:
+        raise LabelError(
+            f"'presence' must be 0, 1 or NaN, found {odd[0]}: use (counts > 0) for counts"
+        )
+    names = tuple(map(str, labels_of(presence, "species")))
+    if twice := sorted(s for s, n in Counter(names).items() if n > 1):
+        raise LabelError(
+            f"species {twice[:3]} occur more than once in 'presence'; merge their columns with "
+            "sites.groupby('species').max()"
+        )
+    return labels, check_species(names)
+
+
+def has_background(sites: xr.Dataset) -> bool:
+    """Return whether zeros of any site are background, as recorded by :func:`geomiam.add_background`."""
+    flags = sites.get("background")
+    has_flags = flags is not None and flags.dtype == bool and bool(flags.any())
+    return has_flags or "background_kind" in sites.attrs
+
+
+def check_classes(labels: np.ndarray, species: tuple[str, ...]) -> None:
+    """Refuse labels if no species has both classes, and warn of species that have one class only."""
+    present, absent = (labels == 1).any(0), (labels == 0).any(0)
+    short = [s for s, ok in zip(species, present & absent) if not ok]
+    if len(short) == len(species):
+        kind = "presences" if present.any() else "absences"
+        raise LabelError(
+            f"labels have one class: only {kind}, for all {len(species)} species; add the other class with "
+            "gm.add_background(sites, cube)"
+        )
+    if short:
+        first = ", ".join(short[:3]) + (", …" if len(short) > 3 else "")
+        warn(
+            f"{len(short)} of {len(species)} species have presences or absences only ({first}); "
+            "they are trained but cannot be scored"
+        )

@@ -31,13 +31,7 @@ class FolderStore(LocalStore):
             regular_file(path)
 
     async def get(self, key: str, *args: Any, **options: Any) -> Any:
-        """Return the bytes of a file, or None where there is none.
-
-        Raises
-        ------
-        UnreadableFile
-            If the file is a device or a pipe.
-        """
+        """Return the bytes of a file, or None where there is none; UnreadableFile for a device or pipe."""
         self._check(key)
         return await super().get(key, *args, **options)
 
@@ -57,10 +51,7 @@ class FolderStore(LocalStore):
 def guarded_store(path: str | Path) -> Any:
     """Return a local folder or zip file as a store that checks files; a URL as text.
 
-    Raises
-    ------
-    UnreadableFile
-        If a member of a zip file is larger than the limit of a chunk.
+    Raises UnreadableFile if a member of a zip file is larger than the limit of a chunk.
     """
     text = expand(path)
     local = Path(text)
@@ -76,41 +67,24 @@ def guarded_store(path: str | Path) -> Any:
 
 
 class StoreChunks(BackendArray):
-    """A lazy array of a store that raises errors with the name of the store and the variable.
-
-    Parameters
-    ----------
-    array
-        The lazy array that xarray's backend returns.
-    message : str
-        Error message for a chunk that cannot be read, with the correction.
-    """
+    """A lazy array of xarray's backend; a chunk that cannot be read raises an error with a message."""
 
     def __init__(self, array: Any, message: str) -> None:
         self.array, self.message = array, message
         self.shape, self.dtype = array.shape, array.dtype
 
     def __getitem__(self, key: Any) -> Any:
-        """Read the chunks that an indexer of xarray selects.
-
-        Raises
-        ------
-        UnreadableFile
-            If a chunk cannot be read.
-        """
+        """Read the chunks that an indexer of xarray selects; UnreadableFile if this fails."""
         try:
             return indexing.apply_indexer(self.array, key).get_duck_array()
         except Exception as cause:  # codecs raise any exception for damaged bytes
-            raise UnreadableFile(f"{self.message} ({_place(key)}): {reason(cause)}") from cause
-
-
-def _place(key: Any) -> str:
-    """Return the part of an array that an indexer of xarray selects, such as ``[0:1, 2048:4096]``."""
-    parts = (f"{k.start}:{k.stop}" if isinstance(k, slice) else _span(k) for k in key.tuple)
-    return f"[{', '.join(parts)}]"
+            place = ", ".join(map(_span, key.tuple))
+            raise UnreadableFile(f"{self.message} ([{place}]): {reason(cause)}") from cause
 
 
 def _span(index: Any) -> str:
+    if isinstance(index, slice):
+        return f"{index.start}:{index.stop}"
     numbers = np.atleast_1d(index)
     return f"{numbers.min()}:{numbers.max() + 1}" if numbers.size else "nothing"
 
@@ -127,16 +101,15 @@ class ZarrReader(ZarrBackendEntrypoint):
     def open_dataset(self, filename_or_obj: Any, **options: Any) -> xr.Dataset:
         """Open a store without groups, lazily."""
         ds = super().open_dataset(guarded_store(filename_or_obj), **options)
-        return _guarded(ds, str(filename_or_obj))
+        return _guarded_variables(ds, str(filename_or_obj))
 
     def open_groups_as_dict(self, filename_or_obj: Any, **options: Any) -> dict[str, xr.Dataset]:
         """Open each group of a store, lazily."""
         groups = super().open_groups_as_dict(guarded_store(filename_or_obj), **options)
-        return {name: _guarded(ds, f"{filename_or_obj}{name}") for name, ds in groups.items()}
+        return {k: _guarded_variables(ds, f"{filename_or_obj}{k}") for k, ds in groups.items()}
 
 
-def _guarded(ds: xr.Dataset, store: str) -> xr.Dataset:
-    """Return the Dataset with data variables that read through :class:`StoreChunks`."""
+def _guarded_variables(ds: xr.Dataset, store: str) -> xr.Dataset:
     for name, variable in ds.variables.items():
         if name not in ds.indexes:
             address = store.split("?")[0]  # the query of a signed URL contains a secret

@@ -1,4 +1,4 @@
-"""Preparation of a Dataset for Zarr: attributes as JSON, one fill value, one chunk size per dim."""
+"""Preparation of a Dataset for Zarr: plain coordinates, attributes as JSON, one fill value, one chunk size per dim."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
-from geomiam.data.store.coordinates import plain_coordinates, text_names
-from geomiam.errors import GridError
+from geomiam.data.names import labels_of, text_names
+from geomiam.errors import GridError, warn
 from geomiam.geo.dims import as_named
 
 ENCODED = ("coordinates", "grid_mapping", "_FillValue", "missing_value")
@@ -26,7 +27,7 @@ def encodable(ds: xr.Dataset) -> xr.Dataset:
     among the coordinates, so that ``xr.open_zarr`` reads it as a coordinate. Attributes that are not
     valid JSON (dates, paths, sets, objects) become text.
     """
-    ds = plain_coordinates(text_names(ds))
+    ds = _plain_coordinates(text_names(ds))
     text = [k for k, v in ds.variables.items() if v.dtype.kind == "U"]
     ds = ds.assign({k: ds[k].astype(object) for k in text})  # Zarr v3 has no fixed-width text
     for name, var in ds.variables.items():
@@ -34,33 +35,50 @@ def encodable(ds: xr.Dataset) -> xr.Dataset:
         fill = {"_FillValue": var.dtype.type(np.nan)} if var.dtype.kind == "f" else {}
         var.encoding = fill if name in ds.data_vars else {"_FillValue": None}
         if mapping in ds.variables:
+            names = [
+                str(k)
+                for k, c in ds.coords.items()
+                if k not in (*ds.dims, mapping) and set(c.dims) <= set(var.dims)
+            ]
+            names = [k for k in names if " " not in k]  # CF separates them by blanks
             var.encoding["grid_mapping"] = mapping
-            var.encoding["coordinates"] = " ".join([*_coordinates(ds, var, mapping), str(mapping)])
+            var.encoding["coordinates"] = " ".join([*names, str(mapping)])
         var.attrs = {k: v for k, v in json_attributes(var.attrs).items() if k not in ENCODED}
-    ds = _evenly_chunked(ds)
+    for name, var in ds.variables.items():
+        if var.chunks is not None:  # Zarr has one chunk size per dim
+            ds[name] = ds[name].chunk({d: max(c) for d, c in zip(var.dims, var.chunks)})
     ds.attrs = json_attributes(ds.attrs)
     return ds
 
 
-def _coordinates(ds: xr.Dataset, var: xr.Variable, mapping: Any) -> list[str]:
-    """Return the names of a variable's coordinates that are not dims, for CF's ``coordinates``."""
-    return [
-        str(name)
-        for name, c in ds.coords.items()
-        if name not in ds.dims
-        and name != mapping
-        and set(c.dims) <= set(var.dims)
-        and " " not in str(name)
-    ]
+def _plain_coordinates(ds: xr.Dataset) -> xr.Dataset:
+    """Return the Dataset with coordinates of types that a store supports.
+
+    Labels that are Python objects (periods, intervals, dates with a time zone) become text. The
+    levels of a MultiIndex become coordinates. Other coordinates of Python objects are dropped.
+    """
+    multi = [d for d, i in ds.indexes.items() if isinstance(i, pd.MultiIndex) and d in ds.dims]
+    ds = ds.reset_index(multi) if multi else ds
+    odd = [k for k, c in ds.coords.items() if not _is_plain(c)]
+    labels = {d: list(map(str, labels_of(ds[d], str(d)))) for d in odd if d in ds.dims}
+    if left_out := [str(k) for k in odd if k not in ds.dims]:
+        warn(
+            f"coordinates {left_out} are Python objects, which no store supports; they are left out. "
+            f"Remove them before writing with ds.drop_vars({left_out})"
+        )
+    ds = ds.drop_vars(left_out).assign_coords(labels)
+    extension_names = [k for k, c in ds.coords.items() if not isinstance(c.dtype, np.dtype)]
+    return ds.assign_coords(
+        {k: ds[k].copy(data=np.asarray(ds[k].values, dtype=object)) for k in extension_names}
+    )
 
 
-def _evenly_chunked(ds: xr.Dataset) -> xr.Dataset:
-    """Rechunk dask arrays to one size per dim, as Zarr requires."""
-    for name, var in ds.variables.items():
-        if var.chunks is not None:
-            sizes = {d: max(c) for d, c in zip(var.dims, var.chunks, strict=True)}
-            ds[name] = ds[name].chunk(sizes)
-    return ds
+def _is_plain(coordinate: xr.DataArray) -> bool:
+    """Return whether a coordinate has numbers, text or dates that CF can encode."""
+    if isinstance(coordinate.dtype, np.dtype) and coordinate.dtype.kind != "O":
+        return True
+    values: list[Any] = np.asarray(coordinate.values, dtype=object).ravel().tolist()
+    return all(isinstance(v, str) for v in values) or all(hasattr(v, "calendar") for v in values)
 
 
 def json_attributes(attrs: Mapping[Any, Any]) -> dict[str, Any]:
@@ -86,38 +104,28 @@ def _json_value(value: Any) -> Any:
 
 def netcdf_attributes(attrs: Mapping[Any, Any]) -> dict[str, Any]:
     """Return attributes with types of netCDF 3 and 4: numbers, text, and lists of numbers."""
-    plain = json_attributes(attrs)
-    return {k: _netcdf_value(v) for k, v in plain.items() if v is not None}
-
-
-def _netcdf_value(value: Any) -> Any:
-    if isinstance(value, bool):
-        return int(value)
-    if isinstance(value, (str, int, float)):
-        return value
-    numbers = isinstance(value, list) and all(
-        isinstance(v, (int, float)) and not isinstance(v, bool) for v in value
-    )
-    return value if value and numbers else json.dumps(value)
+    values: dict[str, Any] = {}
+    for key, value in json_attributes(attrs).items():
+        is_list = isinstance(value, list) and bool(value)
+        if isinstance(value, bool):
+            values[key] = int(value)
+        elif isinstance(value, (str, int, float)) or (
+            is_list and all(type(v) in (int, float) for v in value)
+        ):
+            values[key] = value
+        elif value is not None:
+            values[key] = json.dumps(value)
+    return values
 
 
 def chunk_sizes(chunks: Any, sizes: Mapping[str, int], *, automatic: int) -> dict[str, int]:
     """Return the chunk size of each dim as a positive number.
 
-    Parameters
-    ----------
-    chunks
-        Mapping from a dim to a number of cells, to -1 or None for the whole dim, or to ``"auto"``; or
-        ``"auto"`` for all dims. Spatial dims have any usual name: y stands for latitude if the cube has it.
-    sizes
-        Number of cells along each dim that can be chunked.
-    automatic
-        Number of cells for ``"auto"``.
+    ``chunks`` maps dims to a number of cells, to -1 or None for the whole dim, or to ``"auto"``, which
+    stands for ``automatic`` cells; or it is ``"auto"`` for all dims. Spatial dims have any usual name: y
+    stands for latitude if the cube has it. ``sizes`` has the cells along each dim that can be chunked.
 
-    Raises
-    ------
-    GridError
-        For a dim that the data do not have, with the nearest name, and for an invalid size.
+    Raises GridError for a dim that the data do not have, with the nearest name, and for an invalid size.
     """
     if chunks is None:
         return {}
@@ -125,10 +133,8 @@ def chunk_sizes(chunks: Any, sizes: Mapping[str, int], *, automatic: int) -> dic
         chunks = dict.fromkeys(sizes, "auto")
     if not isinstance(chunks, Mapping):
         raise GridError(f"chunks={chunks!r}; pass a mapping such as {{'y': 512, 'x': 512}}")
-    return {
-        str(dim): _chunk(str(dim), size, sizes, automatic=automatic)
-        for dim, size in as_named(chunks, sizes).items()
-    }
+    requests = as_named(chunks, sizes).items()
+    return {str(d): _chunk(str(d), size, sizes, automatic=automatic) for d, size in requests}
 
 
 def _chunk(dim: str, size: Any, sizes: Mapping[str, int], *, automatic: int) -> int:

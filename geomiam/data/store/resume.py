@@ -15,15 +15,13 @@ import xarray as xr
 from geomiam.data.grid.grid import spatial_dims
 from geomiam.data.store.encoding import encodable, json_attributes
 from geomiam.data.store.store import is_zarr
-from geomiam.outputs.atomic import remove, replace, write_text
 from geomiam.outputs.check import check_output, locked_output
-from geomiam.outputs.contents import MARK
-from geomiam.outputs.kinds import CUBE
+from geomiam.outputs.kinds import CUBE, MARK
 from geomiam.outputs.paths import below, check_names
+from geomiam.outputs.write import remove, replace, write_text
 from geomiam.progress import log, progress_bar
 
-BAND = 2**27
-"""Approximate number of bytes that are written between two updates of the ledger."""
+BAND = 2**27  # approximate number of bytes that are written between two updates of the ledger
 Finish = Callable[[Path, list[str]], Mapping[str, Any]]
 
 
@@ -50,6 +48,24 @@ class Ledger:
             self.variables[name] = {**self.variables.get(name, {}), **entries}
         write_text(self.path, json.dumps(self.variables))
 
+    def keep(self, prints: Mapping[str, str], partial: Path) -> None:
+        """Remove the entries of variables that have changed or do not exist, and a store without any."""
+        self.variables = {
+            name: entries
+            for name, entries in self.variables.items()
+            if name in prints
+            and prints[name] == entries.get("print")
+            and is_zarr(below(partial, name))
+        }
+        if not self.variables:
+            remove(partial)
+
+    def add_remarks(self, names: Sequence[str], remarks: Mapping[str, Sequence[str]]) -> None:
+        """Add remarks of variables, each once; the next update writes them."""
+        for name in names:
+            lines = [*self.variables[name].get("remarks", []), *remarks.get(name, ())]
+            self.variables[name]["remarks"] = list(dict.fromkeys(lines))
+
     def rows(self, names: Sequence[str]) -> int:
         """Return the number of rows that are complete in all these variables."""
         return min(int(self.variables.get(n, {}).get("rows", 0)) for n in names)
@@ -70,102 +86,38 @@ def write_parts(
     An unfinished store is a hidden folder beside the path, with a ledger of its complete rows. A later
     call keeps complete rows of variables with the same fingerprint and writes the others.
 
-    Parameters
-    ----------
-    ds
-        The cube, lazy.
-    path
-        A local directory.
-    prints
-        Fingerprint of each variable, of everything that determines its values.
-    together
-        Groups of variables that are computed from the same pixels and are therefore written together.
-    remarks
-        Remarks on each variable, which may grow while pixels are computed; stored in the ledger.
-    overwrite
-        Replace an existing store once the new one is complete.
-    finish
-        Function of the complete store, before it is renamed, and of all remarks; returns attributes
-        that are added to the store.
-
-    Raises
-    ------
-    OutputExists
-        When ``path`` exists and ``overwrite`` is False.
-    OutputRefused
-        When ``path`` lies in a store, or has any content except a cube of geomiam.
-    OutputBusy
-        When another process or thread writes to ``path``.
-    NameRefused
-        When a variable's or a dim's name cannot be a folder of the store.
+    ``prints`` is the fingerprint of everything that determines the values of each variable. ``together``
+    are groups of variables that are computed from the same pixels and are therefore written together.
+    ``remarks`` on each variable may grow while pixels are computed, and are stored in the ledger.
+    ``finish`` is called with the complete store, before it is renamed, and all remarks; it returns
+    attributes that are added to the store. Raises as :func:`geomiam.data.store.store.write_zarr`.
     """
     check_names([*ds.variables, *ds.dims])
     with locked_output(path, overwrite) as target:
         partial = target.with_name(f".{target.name}.building")
         ledger = Ledger.of(target.with_name(f".{target.name}.building.json"))
-        attrs = _begin(ds, partial, ledger=ledger, prints=prints)
-        options: dict[str, Any] = {"together": together, "remarks": remarks}
-        lines = _write_units(ds, partial, ledger=ledger, prints=prints, **options)
-        _attributes(partial, attrs)  # each write of a part has replaced the attributes
-        _attributes(partial, {**attrs, **({} if finish is None else finish(partial, lines))})
+        if partial.is_symlink():
+            remove(partial)  # only the link, because its target does not belong to geomiam
+        ledger.keep(prints, partial)
+        attrs = {**_write_coordinates(ds, partial), MARK: CUBE.name}
+        units = [list(names) for names in together]
+        units += [[str(n)] for n in ds.data_vars if not any(n in names for names in together)]
+        with _bar(ds, units, ledger) as bar:
+            for names in units:
+                for rows in _write_rows(ds, names, partial, ledger=ledger, prints=prints):
+                    ledger.add_remarks(names, remarks or {})
+                    ledger.update(names, rows=rows.stop)
+                    bar.update(_bytes(ds, names, rows.stop - rows.start))
+        _set_attributes(partial, attrs)  # each write of a part has replaced the attributes
+        if finish is not None:
+            lines = [r for n in prints for r in ledger.variables[n].get("remarks", [])]
+            _set_attributes(partial, {**attrs, **finish(partial, list(dict.fromkeys(lines)))})
         check_output(target, overwrite)  # again: hours may have passed
         replace(target, partial)
         remove(ledger.path)
 
 
-def _begin(
-    ds: xr.Dataset, partial: Path, *, ledger: Ledger, prints: Mapping[str, str]
-) -> dict[str, Any]:
-    """Keep the complete rows that can be used, write the coordinates, and return the attributes."""
-    if partial.is_symlink():
-        remove(partial)  # only the link, because its target does not belong to geomiam
-    _keep(ledger, partial, prints)
-    return {**_head(ds, partial), MARK: CUBE.name}
-
-
-def _write_units(
-    ds: xr.Dataset,
-    partial: Path,
-    *,
-    ledger: Ledger,
-    prints: Mapping[str, str],
-    together: Sequence[Sequence[str]],
-    remarks: Mapping[str, Sequence[str]] | None,
-) -> list[str]:
-    """Write the missing rows of all variables, and return all remarks."""
-    units = _units(ds, together)
-    with _bar(ds, units, ledger) as bar:
-        for names in units:
-            for rows in _unit(ds, names, partial, ledger=ledger, prints=prints):
-                unit_remarks = {n: list((remarks or {}).get(n, ())) for n in names}
-                for name in names:
-                    earlier = ledger.variables[name].get("remarks", [])
-                    ledger.variables[name]["remarks"] = list(
-                        dict.fromkeys([*earlier, *unit_remarks[name]])
-                    )
-                ledger.update(names, rows=rows.stop)
-                bar.update(_bytes(ds, names) * (rows.stop - rows.start) / _height(ds))
-    return list(dict.fromkeys(r for n in prints for r in ledger.variables[n].get("remarks", [])))
-
-
-def _keep(ledger: Ledger, partial: Path, prints: Mapping[str, str]) -> None:
-    """Remove the entries of variables that have changed or do not exist."""
-    ledger.variables = {
-        name: entries
-        for name, entries in ledger.variables.items()
-        if name in prints and prints[name] == entries.get("print") and is_zarr(below(partial, name))
-    }
-    if not ledger.variables:
-        remove(partial)
-
-
-def _units(ds: xr.Dataset, together: Sequence[Sequence[str]]) -> list[list[str]]:
-    units = [list(names) for names in together]
-    alone = [[str(n)] for n in ds.data_vars if not any(n in g for g in units)]
-    return units + alone
-
-
-def _unit(
+def _write_rows(
     ds: xr.Dataset,
     names: Sequence[str],
     partial: Path,
@@ -176,7 +128,12 @@ def _unit(
     """Write the missing rows of variables in bands, and yield each band."""
     y = spatial_dims(ds)[0]
     start = ledger.rows(names)
-    part = _plain(ds, names)
+    part = encodable(ds[list(names)])
+    for name in names:  # xarray expects these as attributes if the coordinates are absent
+        for key in ("grid_mapping", "coordinates"):
+            if names_of := part[name].encoding.pop(key, None):
+                part[name].attrs[key] = names_of
+    part = part.drop_vars(list(part.coords))  # the store already has these
     if start == 0:
         for name in names:
             shutil.rmtree(below(partial, name), ignore_errors=True)
@@ -190,16 +147,6 @@ def _unit(
         yield rows
 
 
-def _plain(ds: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
-    """Return encoded variables without coordinates, because the store already has these."""
-    part = encodable(ds[list(names)])
-    for name in names:  # xarray expects these as attributes if the coordinates are absent
-        for key in ("grid_mapping", "coordinates"):
-            if names_of := part[name].encoding.pop(key, None):
-                part[name].attrs[key] = names_of
-    return part.drop_vars(list(part.coords))
-
-
 def _step(part: xr.Dataset, y: str) -> int:
     """Return the number of rows of a band, which has whole chunks of every variable."""
     heights = {v.chunksizes[y][0] for v in part.variables.values() if y in v.chunksizes}
@@ -210,7 +157,7 @@ def _step(part: xr.Dataset, y: str) -> int:
     return chunk * max(1, ceil(BAND / (per_row * chunk)) - 1)
 
 
-def _head(ds: xr.Dataset, partial: Path) -> dict[str, Any]:
+def _write_coordinates(ds: xr.Dataset, partial: Path) -> dict[str, Any]:
     """Write coordinates, remove variables that the cube does not have, and return the store's attributes."""
     import zarr
 
@@ -224,24 +171,20 @@ def _head(ds: xr.Dataset, partial: Path) -> dict[str, Any]:
     return {**json_attributes(ds.attrs), **zarr.open_group(partial, mode="r").attrs}
 
 
-def _attributes(partial: Path, attrs: Mapping[str, Any]) -> None:
+def _set_attributes(partial: Path, attrs: Mapping[str, Any]) -> None:
     import zarr
 
     zarr.open_group(partial, mode="r+").attrs.put(dict(attrs))
 
 
 def _bar(ds: xr.Dataset, units: Sequence[Sequence[str]], ledger: Ledger) -> Any:
-    height = _height(ds)
-    before = sum(_bytes(ds, names) * ledger.rows(names) / height for names in units)
-    total = sum(_bytes(ds, names) for names in units)
+    before = sum(_bytes(ds, names, ledger.rows(names)) for names in units)
+    total = sum(ds[n].nbytes for names in units for n in names)
     if before:
         log(f"the build resumes: {before / total:.0%} is complete")
     return progress_bar(total=total, initial=before, desc="building", unit="B", unit_scale=True)
 
 
-def _bytes(ds: xr.Dataset, names: Sequence[str]) -> int:
-    return sum(ds[n].nbytes for n in names)
-
-
-def _height(ds: xr.Dataset) -> int:
-    return int(ds.sizes[spatial_dims(ds)[0]])
+def _bytes(ds: xr.Dataset, names: Sequence[str], rows: int) -> float:
+    """Return the number of bytes of some rows of variables."""
+    return sum(ds[n].nbytes for n in names) * rows / ds.sizes[spatial_dims(ds)[0]]

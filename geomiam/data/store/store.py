@@ -15,22 +15,20 @@ from geomiam.checks.files import reason, refusing
 from geomiam.checks.sizes import check_metadata, check_zarr
 from geomiam.data.dataset import as_dataset, open_advice, promote_crs
 from geomiam.data.grid.grid import geobox, restore, spatial_dims
+from geomiam.data.kinds import mark_classes
 from geomiam.data.store.chunk_reader import ZarrReader, guarded_store
 from geomiam.data.store.encoding import chunk_sizes, encodable
-from geomiam.data.values.class_names import mark_classes
-from geomiam.data.values.missing import as_float
+from geomiam.data.values import as_float
 from geomiam.errors import GridError, InputNotFound, UnreadableFile
 from geomiam.geo.crs import CRS_NAME, as_crs, crs_coordinate
-from geomiam.outputs.atomic import atomic_path
 from geomiam.outputs.check import check_output, locked_output
-from geomiam.outputs.contents import MARK, Kind
-from geomiam.outputs.kinds import CUBE
+from geomiam.outputs.kinds import CUBE, MARK, Kind
 from geomiam.outputs.paths import check_names, expand, is_remote
+from geomiam.outputs.write import atomic_path
 from geomiam.progress import dask_progress, with_progress
 
 Chunks = Mapping[str, int] | Literal["auto"] | None
-AS_STORED: Mapping[str, int] = MappingProxyType({})
-"""Dask chunks as large as those of the store."""
+AS_STORED: Mapping[str, int] = MappingProxyType({})  # dask chunks as large as those of the store
 MARKS = ("zarr.json", ".zgroup", ".zattrs")
 """Files of which any makes a folder the root of a Zarr store."""
 
@@ -69,7 +67,10 @@ def open_cube(
     ds = promote_crs(as_dataset(data))
     if data is source and chunks:
         ds = ds.chunk(_chunks(chunks, ds.sizes))
-    grid_variables = {k: v for k, v in ds.data_vars.items() if _gridded(ds, v)}
+    place = set(
+        spatial_dims(ds)
+    )  # other variables, such as bounds of coordinates, are not converted
+    grid_variables = {k: v for k, v in ds.data_vars.items() if place <= set(v.dims)}
     ds = ds.assign({k: as_float(mark_classes(v)) for k, v in grid_variables.items()})
     if crs is not None:
         ds = _set_crs(ds, crs)
@@ -77,23 +78,15 @@ def open_cube(
     return restore(ds, ds)
 
 
-def _gridded(ds: xr.Dataset, array: xr.DataArray) -> bool:
-    """Return whether a variable has both spatial dims; other variables, such as bounds, are not converted."""
-    return set(spatial_dims(ds)) <= set(array.dims)
-
-
 def open_zarr(path: str | Path, *, chunks: Chunks = AS_STORED) -> Any:
     """Open a store lazily: a Dataset with variables sorted by name, or a DataTree if it has groups.
 
-    Raises
-    ------
-    FileNotFoundError
-        When there is no Zarr store.
+    Raises InputNotFound when there is no Zarr store, and UnreadableFile for a damaged one.
     """
     import zarr
 
     store = expand(path)
-    check_metadata(expand(path))
+    check_metadata(store)
     damage_message = f"the Zarr store {path} is damaged; write it again"
     try:
         group = zarr.open_group(guarded_store(store), mode="r")
@@ -125,19 +118,18 @@ def open_zarr(path: str | Path, *, chunks: Chunks = AS_STORED) -> Any:
     }
     with warnings.catch_warnings(), refusing(UnreadableFile, damage_message):
         warnings.simplefilter("ignore", RuntimeWarning)  # a remote store that is not consolidated
+        dask_chunks: Any = dict(chunks) if isinstance(chunks, Mapping) else chunks
+        if isinstance(chunks, Mapping) and chunks:  # names of dims are compared with the metadata
+            groups = xr.open_groups(store, **options).values()
+            dask_chunks = _chunks(chunks, {d: n for g in groups for d, n in g.sizes.items()})
         if nested:
-            return xr.open_datatree(store, chunks=_chunks_of(store, chunks, options), **options)
-        return _orderly(
-            xr.open_dataset(store, chunks=_chunks_of(store, chunks, options), **options)
-        )
-
-
-def _chunks_of(store: Any, chunks: Chunks, options: Mapping[str, Any]) -> Any:
-    """Return chunks by the dims of a store; its metadata are read if ``chunks`` has names of dims."""
-    if not isinstance(chunks, Mapping) or not chunks:
-        return dict(chunks) if isinstance(chunks, Mapping) else chunks
-    groups = xr.open_groups(store, **options).values()
-    return _chunks(chunks, {d: n for g in groups for d, n in g.sizes.items()})
+            return xr.open_datatree(store, chunks=dask_chunks, **options)
+        ds = xr.open_dataset(store, chunks=dask_chunks, **options)
+    ds.attrs.pop(MARK, None)
+    # Directories have no order.
+    ds = ds.drop_vars(ds.data_vars).assign({k: ds[k] for k in sorted(map(str, ds.data_vars))})
+    text = [k for k in ds.indexes if ds[k].dtype.kind == "T"]
+    return ds.assign_coords({k: np.array(ds[k].values.tolist(), dtype=str) for k in text})
 
 
 def _chunks(chunks: Any, sizes: Mapping[Any, int]) -> Any:
@@ -145,14 +137,6 @@ def _chunks(chunks: Any, sizes: Mapping[Any, int]) -> Any:
     if not isinstance(chunks, Mapping):
         return chunks
     return chunk_sizes(chunks, {str(d): n for d, n in sizes.items()}, automatic=512)
-
-
-def _orderly(ds: xr.Dataset) -> xr.Dataset:
-    """Sort variables by name, because directories have no order, and convert labels to numpy text."""
-    ds.attrs.pop(MARK, None)
-    ds = ds.drop_vars(ds.data_vars).assign({k: ds[k] for k in sorted(map(str, ds.data_vars))})
-    text = [k for k in ds.indexes if ds[k].dtype.kind == "T"]
-    return ds.assign_coords({k: np.array(ds[k].values.tolist(), dtype=str) for k in text})
 
 
 def _set_crs(ds: xr.Dataset, crs: Any) -> xr.Dataset:
@@ -222,27 +206,13 @@ def write_cube(
 
 
 def write_zarr(
-    ds: xr.Dataset,
-    path: str | Path,
-    *,
-    overwrite: bool = False,
-    kind: Kind = CUBE,
+    ds: xr.Dataset, path: str | Path, *, overwrite: bool = False, kind: Kind = CUBE
 ) -> Path:
     """Write a Dataset as Zarr v3 to a temporary sibling that is renamed when complete.
 
     Encodings from the store that it was read from are dropped, so that chunks on disk equal those in
-    memory. ``_FillValue``, ``grid_mapping`` and ``coordinates`` are set in the encoding.
-
-    Raises
-    ------
-    OutputExists
-        When ``path`` exists and ``overwrite`` is False.
-    OutputRefused
-        When ``path`` lies in another store, or has any content except an output of this kind.
-    OutputBusy
-        When another process or thread writes to ``path``.
-    NameRefused
-        When the name of a variable cannot be the name of a folder.
+    memory. Raises as :func:`write_cube`, OutputBusy when another process or thread writes to ``path``,
+    and NameRefused when the name of a variable cannot be the name of a folder.
     """
     check_names(ds.variables)
     with locked_output(path, overwrite, kind=kind) as target:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import xarray as xr
 
-from geomiam.data.values.packing import fits
+from geomiam.data.values import fits
 from geomiam.errors import DoubtfulSource, SourceError, warn
 from geomiam.schema.source import FORMATS, Source
 from geomiam.schema.variable import Variable

@@ -15,9 +15,8 @@ import numpy as np
 import xarray as xr
 
 from geomiam.checks.sizes import check_raster
-from geomiam.data.grid.axes import SAME_CELL
-from geomiam.data.values.attributes import text_of
-from geomiam.data.values.packing import Packing
+from geomiam.data.grid.grid import SAME_CELL
+from geomiam.data.values import Packing, text_of
 from geomiam.errors import SourceError
 from geomiam.schema.source import Source
 from geomiam.schema.variable import Variable

@@ -14,8 +14,7 @@ from geomiam.checks.sizes import check_hdf5, check_metadata, check_zarr
 from geomiam.data.dataset import promote_crs
 from geomiam.data.grid.grid import spatial_dims
 from geomiam.data.store.chunk_reader import ZarrReader, guarded_store
-from geomiam.data.values.missing import as_float
-from geomiam.data.values.packing import SENTINELS, numbers_of
+from geomiam.data.values import SENTINELS, as_float, numbers_of
 from geomiam.errors import GridError, SourceError
 from geomiam.geo.crs import crs_name, crs_of
 from geomiam.schema.source import Source

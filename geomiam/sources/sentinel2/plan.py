@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from geomiam.errors import NoScenes, SourceError
-from geomiam.outputs.html import table_html
+from geomiam.outputs.text import table_html
 from geomiam.progress import progress_bar
 from geomiam.sources.sentinel2.clouds import CloudMask, clear_share
 from geomiam.sources.sentinel2.scene import BANDS, SCL, Scene, check_query, read_items

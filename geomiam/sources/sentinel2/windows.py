@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pandas as pd
 
-from geomiam.data.grid.lattice import same_grid
+from geomiam.data.grid.grid import same_grid
 from geomiam.data.grid.source_windows import sample
 from geomiam.geo.longitude import unwrapped
 from geomiam.sources.sentinel2.scene import Scene

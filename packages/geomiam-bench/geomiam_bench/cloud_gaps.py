@@ -31,7 +31,7 @@ import geomiam as gm
 from geomiam import plot
 from geomiam.evaluation.masked import Masked
 from geomiam.metrics import mean_auc
-from geomiam.outputs.atomic import write_text
+from geomiam.outputs.write import write_text
 from geomiam.schema.schema import Schema
 from geomiam_bench.cloud_series import (
     BLOCK,

@@ -21,7 +21,7 @@ from geomiam._version import __version__
 from geomiam.baselines.oracle import part
 from geomiam.baselines.registry import fit_baseline
 from geomiam.data.predictors import bind
-from geomiam.data.sites.labels import read_labels
+from geomiam.data.sites.table import read_labels
 from geomiam.evaluation.evaluate import subset_scores
 from geomiam.evaluation.subsets import Subsets, name_subsets
 from geomiam.geo.lengths import as_text
@@ -29,7 +29,7 @@ from geomiam.masking import Constant, Strategy, named
 from geomiam.metrics import METRICS
 from geomiam.model.model import Model
 from geomiam.networks.config import NetworkConfig
-from geomiam.outputs.results import save_results
+from geomiam.outputs.write import save_results
 from geomiam.schema.schema import Schema
 from geomiam.splits.reading import places_of
 from geomiam.training.config import TrainingConfig

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from geomiam.errors import OutputExists
-from geomiam.outputs.atomic import write_text
+from geomiam.outputs.write import write_text
 
 
 def as_text(results: Mapping[str, Any]) -> str:

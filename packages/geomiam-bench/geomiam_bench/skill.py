@@ -9,7 +9,7 @@ import typer
 
 from geomiam.cli.outputs import reserve
 from geomiam.outputs.kinds import PICTURE, RESULTS
-from geomiam.outputs.picture import save_picture
+from geomiam.outputs.write import save_picture
 from geomiam.progress import progress_bar
 from geomiam_bench.options import Figure, Json, Names, Overwrite, listed
 from geomiam_bench.results import continued, read_json

@@ -21,13 +21,13 @@ from geomiam.baselines.filling import KINDS
 from geomiam.baselines.imputation import fit_imputed
 from geomiam.baselines.registry import BASELINES, fit_baseline
 from geomiam.data.predictors import bind
-from geomiam.data.sites.labels import read_labels
+from geomiam.data.sites.table import read_labels
 from geomiam.evaluation.masked import Masked
 from geomiam.evaluation.missingness import SHARES, missingness_sweep, named_patterns
 from geomiam.evaluation.patterns import PATTERNS, hide
 from geomiam.masking import named
 from geomiam.networks.config import NetworkConfig
-from geomiam.outputs.results import save_results
+from geomiam.outputs.write import save_results
 from geomiam.schema.schema import Schema
 from geomiam.splits import site_blocks, spatial_folds
 from geomiam.training.config import TrainingConfig

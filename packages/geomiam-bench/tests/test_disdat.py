@@ -119,7 +119,7 @@ def test_groups_that_publications_merge_share_their_places(folder, monkeypatch):
 
 
 def test_zeros_of_training_sites_are_marked_as_background(folder):
-    from geomiam.data.sites.labels import has_background
+    from geomiam.data.sites.table import has_background
 
     for kind, expected_count in (("target-group", 160), ("random", 50)):
         training, survey = readers.disdat(folder, "AAA", background=kind)

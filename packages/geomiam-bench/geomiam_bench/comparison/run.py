@@ -12,7 +12,7 @@ from geomiam._version import __version__
 from geomiam.baselines.recipes import Recipe
 from geomiam.errors import OutputExists
 from geomiam.masking import to_dict
-from geomiam.outputs.results import save_results
+from geomiam.outputs.write import save_results
 from geomiam.schema.schema import Schema
 from geomiam_bench.comparison.costs import costs
 from geomiam_bench.comparison.table import summary

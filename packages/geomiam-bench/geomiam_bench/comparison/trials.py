@@ -21,7 +21,7 @@ from geomiam.baselines.published import RECIPES, recipe
 from geomiam.baselines.recipes import Recipe
 from geomiam.baselines.registry import Baseline
 from geomiam.data.predictors import bind
-from geomiam.data.sites.labels import read_labels
+from geomiam.data.sites.table import read_labels
 from geomiam.evaluation.evaluate import subset_scores
 from geomiam.evaluation.masked import Masked
 from geomiam.evaluation.missingness import SHARES, missingness_sweep, named_patterns

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from geomiam.data.infer.infer import infer_schema
+from geomiam.data.infer import infer_schema
 from geomiam.errors import MissingFiles, OccurrenceError
 from geomiam.outputs.paths import expand
 from geomiam.schema.catalogs import catalogs

@@ -1,38 +1,35 @@
-"""Inference of a schema from the dims, attributes, names and a sample of the values of a dataset."""
+"""Inference of a schema: kinds by :mod:`geomiam.data.kinds`, modalities by attributes and names."""
 
 from __future__ import annotations
 
 import difflib
 import fnmatch
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import xarray as xr
 
 from geomiam.checks.names import list_names
-from geomiam.data.infer.kinds import Guess, guess_kind
-from geomiam.data.infer.kinds import infer_kind as infer_kind
-from geomiam.data.infer.numbered import modalities_of
-from geomiam.data.predictors import bind
-from geomiam.data.store.coordinates import text_names
-from geomiam.data.values.attributes import flags_of, text_of
-from geomiam.data.variables import bind_variable, own_dims
+from geomiam.data.kinds import Guess, guess_kind
+from geomiam.data.names import text_names
+from geomiam.data.predictors import bind, bind_variable, own_dims
+from geomiam.data.values import flags_of, text_of
 from geomiam.errors import DoubtfulKind, SchemaError, warn
 from geomiam.geo.dims import on_place
-from geomiam.schema.modality import Modality
 from geomiam.schema.schema import Schema
-from geomiam.schema.variable import KINDS, Variable
+from geomiam.schema.variable import KINDS, Modality, Variable
 
 NOT_PREDICTORS = ("presence", "background", "spatial_ref")
+BIOCLIM = re.compile(r"(?:^|.*[^a-z])bio(?:clim)?[_\-. ]?0?([1-9]|1\d)(?!\d).*", re.IGNORECASE)
+MIN_LAYERS = 3
+"""Smallest number of layers with equal names except for numbers that form one modality."""
 
 
 def read_schema(ds: xr.Dataset, schema: Schema | str | Path | None = None) -> Schema:
     """Return a schema bound to sites or a cube; it is passed, read from a catalog's path, or inferred.
 
-    Raises
-    ------
-    MissingVariable, VariableMismatch, SchemaError
-        If the data do not match the schema, or no schema can be inferred.
+    Raises MissingVariable, VariableMismatch or SchemaError if the data do not match it.
     """
     if schema is None:
         return infer_schema(ds)
@@ -87,54 +84,39 @@ def infer_schema(
     """
     ds, kinds = text_names(ds), kinds or {}
     names = [n for n in on_place(ds) if n not in NOT_PREDICTORS]
-    homes = _default_homes(ds, names) | _homes(names, modalities or {})
+    declared_names = {n: m for n in names if (m := text_of(ds[n].attrs, "modality"))}
+    layers = [n for n in names if n not in declared_names and not own_dims(ds[n])]
+    homes = dict(zip(names, names)) | numbered_modalities(layers) | declared_names
+    homes |= _homes(names, modalities or {})
     _check_kinds(kinds, names)
     guesses = {n: Guess(kinds[n], "kinds=") if n in kinds else guess_kind(ds[n]) for n in names}
     variables: dict[str, dict[str, Variable]] = {}
     for n, home in homes.items():
-        variables.setdefault(home, {})[n] = bind_variable(_variable(ds[n], guesses[n]), ds[n])
+        guess, attrs = guesses[n], ds[n].attrs
+        fields: dict = {k: text_of(attrs, k) for k in ("units", "long_name")}
+        if guess.period:
+            fields["period"] = guess.period
+        if guess.classes and not flags_of(attrs):
+            fields["classes"] = guess.classes
+        variable = Variable(name=n, kind=guess.kind, **fields)
+        variables.setdefault(home, {})[n] = bind_variable(variable, ds[n])
     schema = Schema(
         name=name, modalities={m: Modality(name=m, variables=v) for m, v in variables.items()}
     )
     schema.__dict__["evidence"] = {n: g.reason for n, g in guesses.items()}
-    _warn(guesses)
-    return schema
-
-
-def _variable(array: xr.DataArray, guess: Guess) -> Variable:
-    fields: dict = {k: text_of(array.attrs, k) for k in ("units", "long_name")}
-    if guess.period:
-        fields["period"] = guess.period
-    if guess.classes and not flags_of(array.attrs):
-        fields["classes"] = guess.classes
-    return Variable(name=str(array.name), kind=guess.kind, **fields)
-
-
-def _default_homes(ds: xr.Dataset, names: list[str]) -> dict[str, str]:
-    """Return the modality of each variable from its attribute, its number or its name."""
-    declared_names = {n: m for n in names if (m := text_of(ds[n].attrs, "modality"))}
-    numbered_names = modalities_of(
-        n for n in names if n not in declared_names and not own_dims(ds[n])
-    )
-    return {n: declared_names.get(n) or numbered_names.get(n) or n for n in names}
-
-
-def _warn(guesses: Mapping[str, Guess]) -> None:
-    """Warn once of all doubtful kinds, with the call that sets each."""
-    doubts = {n: g for n, g in guesses.items() if g.doubt}
-    if not doubts:
-        return
     lines = [
         f"'{n}' is read as {g.kind}, but {g.doubt}; if so: kinds={{'{n}': '{g.instead}'}}, else "
         f"kinds={{'{n}': '{g.kind}'}}"
-        for n, g in doubts.items()
+        for n, g in guesses.items()
+        if g.doubt
     ]
-    warn(
-        "kinds that may be wrong: pass the right ones to gm.infer_schema(ds, kinds={...}), as "
-        "--kind VARIABLE=KIND on the command line, or as kind: in the catalog\n  "
-        + "\n  ".join(lines),
-        DoubtfulKind,
-    )
+    if lines:
+        advice = (
+            "kinds that may be wrong: pass the right ones to gm.infer_schema(ds, kinds={...}), as "
+            "--kind VARIABLE=KIND on the command line, or as kind: in the catalog"
+        )
+        warn("\n  ".join([advice, *lines]), DoubtfulKind)
+    return schema
 
 
 def _check_kinds(kinds: Mapping[str, str], names: list[str]) -> None:
@@ -150,14 +132,39 @@ def _check_kinds(kinds: Mapping[str, str], names: list[str]) -> None:
 
 
 def _homes(names: list[str], modalities: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Return the modality of each variable that a pattern matches; the first match counts."""
     homes: dict[str, str] = {}
     for modality, patterns in modalities.items():
-        patterns = [patterns] if isinstance(patterns, str) else patterns
-        for pattern in patterns:
+        for pattern in [patterns] if isinstance(patterns, str) else patterns:
             matching_names = fnmatch.filter(names, pattern)
             if not matching_names:
                 raise SchemaError(
                     f"modality '{modality}': '{pattern}' matches none of {list_names(names)}"
                 )
-            homes.update(dict.fromkeys((m for m in matching_names if m not in homes), modality))
+            homes = dict.fromkeys(matching_names, modality) | homes
+    return homes
+
+
+def numbered_modalities(names: Sequence[str]) -> dict[str, str]:
+    """Return the modality of each numbered layer; other names are left out.
+
+    Two or more bioclimatic variables (``bio_01``, ``wc2.1_10m_bio_12``, ``CHELSA_bio12_1981-2010_V.2.1``)
+    are the modality ``bioclim``. Three or more other names that are equal except for their numbers are
+    one modality, with the common part of their names.
+    """
+    bioclim = [n for n in names if BIOCLIM.fullmatch(n)]
+    homes = dict.fromkeys(bioclim, "bioclim") if len(bioclim) > 1 else {}
+    stems: dict[str, list[str]] = {}
+    for name in (n for n in names if n not in homes and re.search(r"\d", n)):
+        stems.setdefault(re.sub(r"\d+", "#", name), []).append(name)
+    for members in stems.values():
+        if len(members) < MIN_LAYERS:
+            continue
+        # Numbers that do not vary are part of the common name.
+        numbers = zip(*(re.findall(r"\d+", m) for m in members))
+        fixed = [n[0] if len(set(n)) == 1 else "" for n in numbers]
+        pieces = zip(re.split(r"\d+", members[0]), [*fixed, ""])
+        text = "".join(piece + number for piece, number in pieces)
+        common = re.sub(r"([_\-. ])[_\-. ]+", r"\1", text).strip("_-. ") or "layers"
+        homes |= dict.fromkeys(members, common)
     return homes

@@ -1,8 +1,9 @@
-"""HTML for notebooks: a title over a table. Every text is escaped, since names come from files."""
+"""HTML tables for notebooks, and Markdown. Every text is escaped, since names come from files."""
 
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from geomiam.errors import printable
@@ -12,7 +13,7 @@ CELL = "text-align: left; vertical-align: top; padding: 0.1em 1em 0.1em 0"
 
 def facts_html(title: str, facts: Mapping[str, object]) -> str:
     """Return a table of names and values."""
-    rows = "".join(f"<tr>{_cell('th', name)}{_cell('td', facts[name])}</tr>" for name in facts)
+    rows = "".join(f"<tr>{_cell('th', k)}{_cell('td', v)}</tr>" for k, v in facts.items())
     return _titled(title, rows)
 
 
@@ -33,3 +34,16 @@ def _cell(tag: str, value: object) -> str:
 
 def _escaped(value: object) -> str:
     return html.escape(printable(str(value))).replace("\n", "<br>")
+
+
+def markdown_cell(text: object) -> str:
+    """Return a text for one cell of a table, with HTML, line breaks and Markdown characters escaped."""
+    line = html.escape(" ".join(str(text).split()), quote=False)
+    return re.sub(r"([|`\[\]*_\\])", r"\\\1", line)
+
+
+def markdown_block(text: str) -> str:
+    """Return a text as a fenced code block, with a fence longer than any run of backticks in the text."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}\n{text}\n{fence}"

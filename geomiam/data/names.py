@@ -1,4 +1,4 @@
-"""Labels along the dims of a predictor: a canonical form, and matching across dtypes.
+"""Names of variables and dims as text, and labels along dims: a canonical form, and matching across dtypes.
 
 One label may have several forms, which depend on the store, the calendar class and the dtype: 0.1 as
 float32, 2000-02-01 as a cftime date, 4 as text.
@@ -12,33 +12,43 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
+from geomiam.errors import GridError
 from geomiam.schema.variable import Label
 
 DATE = re.compile(r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d(?::\d\d)?)(?:\.\d+)?)?(?:Z|[+-]00:?00)?")
 ROUNDING = 4 * float(np.finfo(np.float32).eps)
 """Largest relative difference of two float labels that can be one label stored as float32."""
-EXACT = 2**24
-"""Integers below this are exact in float32."""
+EXACT = 2**24  # integers below this are exact in float32
 OF_A_STEP = 1e-6
 """Largest error of a label due to float arithmetic, as a part of the smallest step between labels."""
+
+
+def text_names(ds: xr.Dataset) -> xr.Dataset:
+    """Return the Dataset with names of variables, coordinates and dims as text: 1 becomes "1".
+
+    Raises GridError if two names are equal as text, such as 1 and "1".
+    """
+    names = [*ds.variables, *(d for d in ds.dims if d not in ds.variables)]
+    renames = {n: str(n) for n in names if not isinstance(n, str)}
+    if not renames:
+        return ds
+    if twice := sorted({t for t in renames.values() if [str(n) for n in names].count(t) > 1}):
+        raise GridError(
+            f"names {twice} occur twice in the data, as text and as another type; rename one, e.g. "
+            f"ds.rename({{{next(n for n in renames if str(n) == twice[0])!r}: 'band_{twice[0]}'}})"
+        )
+    return ds.rename(renames)
 
 
 def labels_of(array: xr.DataArray, dim: str) -> tuple[Label, ...]:
     """Return the labels along a dim as plain types in their canonical form.
 
-    Parameters
-    ----------
-    array : xarray.DataArray
-    dim : str
-
-    Returns
-    -------
-    tuple of int, float or str
-        Dates of any class (datetime64, cftime, ``datetime``) as ISO text, in UTC if they have a time
-        zone, and without the time of day at midnight; floats as the shortest decimal of their dtype, so
-        that float32(0.1) is 0.1; durations in nanoseconds; positions where there is no coordinate.
+    Dates of any class (datetime64, cftime, ``datetime``) become ISO text, in UTC if they have a time
+    zone, and without the time of day at midnight. Floats become the shortest decimal of their dtype, so
+    that float32(0.1) is 0.1. Durations are in nanoseconds. A dim without coordinate has positions.
     """
     if dim not in array.coords:
         return tuple(range(array.sizes[dim]))
@@ -61,7 +71,6 @@ def has_dates(array: xr.DataArray, dim: str) -> bool:
 
 
 def _values(array: xr.DataArray, dim: str) -> np.ndarray:
-    """Return the labels as an array; dates with a time zone are converted to UTC."""
     index = array.indexes.get(dim)
     if getattr(index, "tz", None) is not None:
         return np.asarray(index.tz_convert(None))  # type: ignore[union-attr]
@@ -74,23 +83,15 @@ def positions(labels: Sequence[Label], candidates: Sequence[Label]) -> np.ndarra
     Two labels match if they are equal in one of these forms, tried in this order: unchanged; in their
     canonical form; as floats that differ by at most float32 rounding. A match must be unique.
 
-    Raises
-    ------
-    ValueError
-        If a label occurs twice among the candidates.
+    Raises ValueError if a label occurs twice among the candidates.
     """
     twice = [label for label, n in Counter(candidates).items() if n > 1 and label in set(labels)]
     if twice:
         raise ValueError(f"the label {twice[0]!r} occurs {candidates.count(twice[0])} times")
     exact = {label: i for i, label in enumerate(candidates)}
     index = np.array([exact.get(label, -1) for label in labels])
-    if (index < 0).any():
-        index = _fill(index, labels, candidates)
-    return index
-
-
-def _fill(index: np.ndarray, labels: Sequence[Label], candidates: Sequence[Label]) -> np.ndarray:
-    """Match the remaining labels by their canonical form, then numbers by distance."""
+    if not (index < 0).any():
+        return index
     keys, candidate_keys = [_key(w) for w in labels], [_key(f) for f in candidates]
     alone = {f: i for i, f in enumerate(candidate_keys) if candidate_keys.count(f) == 1}
     index = np.array([i if i >= 0 else alone.get(k, -1) for i, k in zip(index, keys)])
@@ -121,10 +122,8 @@ def _least_step(labels: list[Label]) -> float:
 
 def _key(label: Label) -> Label:
     """Return the canonical form of a label: a float, a date as text, or text."""
-    if not isinstance(label, str):
-        return float(label)
-    text = label.strip()
-    if DATE.fullmatch(text):
+    text = label.strip() if isinstance(label, str) else label
+    if isinstance(text, str) and DATE.fullmatch(text):
         return _date(text)
     try:
         return float(text)
@@ -145,11 +144,8 @@ def _date(text: Any) -> str:
 def _plain(value: Any) -> Label:
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
-    if hasattr(value, "start_time"):  # a pandas Period
-        value = value.start_time
+    value = getattr(value, "start_time", value)  # of a pandas Period
     if getattr(value, "tzinfo", None) is not None:
-        import pandas as pd
-
         value = pd.Timestamp(value).tz_convert("UTC").tz_localize(None)
     if hasattr(value, "isoformat"):
         return _date(value.isoformat())

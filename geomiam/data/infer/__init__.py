@@ -1,1 +1,0 @@
-"""Inference of a schema from a dataset."""

@@ -1,1 +1,0 @@
-"""Values as files have them: missing values, packing, attributes and labels."""
