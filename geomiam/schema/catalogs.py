@@ -70,7 +70,16 @@ def load_yaml(path: str | Path) -> tuple[dict[str, Any], str]:
     """
     text = read_text(path, max_bytes=MOST_BYTES, error=SchemaError)
     try:
-        _check_events(text)
+        depth = 0  # by events, since a syntax tree is built by recursion
+        for count, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > MOST_DEPTH or count > MOST_NODES:
+                line = event.start_mark.line + 1 if event.start_mark else "?"
+                raise SchemaError(
+                    f"line {line}: lists and mappings are nested more than {MOST_DEPTH} deep, or there are "
+                    f"more than {MOST_NODES:,} of them; a catalog has 7 levels"
+                )
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         if root is not None:
             total = _size(root, {}, [])
@@ -92,20 +101,6 @@ def load_yaml(path: str | Path) -> tuple[dict[str, Any], str]:
             f"{path} holds {type(data).__name__}; a catalog is a mapping with 'modalities:'"
         )
     return data, text
-
-
-def _check_events(text: str) -> None:
-    """Check the depth and the length of the text by its events, without recursion."""
-    depth = 0
-    for count, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
-        if depth > MOST_DEPTH or count > MOST_NODES:
-            line = event.start_mark.line + 1 if event.start_mark else "?"
-            raise SchemaError(
-                f"line {line}: lists and mappings are nested more than {MOST_DEPTH} deep, or there are "
-                f"more than {MOST_NODES:,} of them; a catalog has 7 levels"
-            )
 
 
 def _size(node: yaml.Node, sizes: dict[int, int], above: list[int]) -> int:

@@ -78,7 +78,15 @@ def geobox(ds: xr.Dataset | xr.DataArray) -> GeoBox:
         width, left = axes.get(dims[1], (affine.a, affine.c))
         line = GeoBox(box.shape, type(affine)(width, 0, left, 0, height, top), crs)
         grid = grid if same_grid(grid, line, within=1e-6) else line
-    _check_latitudes(grid, dims[0])
+    if crs.geographic:
+        low, high = sorted((grid.extent.boundingbox.bottom, grid.extent.boundingbox.top))
+        # A cell centred on a pole extends beyond it by half.
+        limit = 90.0 + abs(grid.affine.e) / 2 + abs(grid.affine.d) / 2 + 1e-6
+        if low < -limit or high > limit:
+            raise GridError(
+                f"'{dims[0]}' runs from {low:g} to {high:g}, but the CRS {crs_name(crs)} has degrees as its unit: set the "
+                "CRS of these coordinates, e.g. open_cube(ds, crs='EPSG:32633'), or crs: in the catalog"
+            )
     return grid
 
 
@@ -97,19 +105,6 @@ def _bare(ds: xr.Dataset | xr.DataArray, dims: tuple[str, str]) -> xr.Dataset:
         if 0 < side < np.inf:
             attrs["GeoTransform"] = f"0 {side} 0 0 0 {-side}"
     return xr.Dataset(coords={**axes, CRS_NAME: ((), 0, attrs)})
-
-
-def _check_latitudes(box: GeoBox, dim: str) -> None:
-    """Refuse latitudes that are not degrees. A cell centred on a pole extends beyond it by half."""
-    if box.crs is None or not box.crs.geographic:
-        return
-    low, high = sorted((box.extent.boundingbox.bottom, box.extent.boundingbox.top))
-    limit = 90.0 + abs(box.affine.e) / 2 + abs(box.affine.d) / 2 + 1e-6
-    if low < -limit or high > limit:
-        raise GridError(
-            f"'{dim}' runs from {low:g} to {high:g}, but the CRS {crs_name(box.crs)} has degrees as its unit: set the "
-            "CRS of these coordinates, e.g. open_cube(ds, crs='EPSG:32633'), or crs: in the catalog"
-        )
 
 
 def axis_of(dim: str, centres: np.ndarray) -> tuple[float, float]:

@@ -61,11 +61,25 @@ def reach(src: GeoBox, tile: GeoBox) -> list[Part]:
 
     Longitudes of a geographic source repeat after a full turn.
     """
-    turn = full_turn(src.crs)
-    points = sample(src, tile)
-    if turn is None or src.affine.b or src.affine.d:
-        return _flat(src, points)
-    return _round(src, tile, points, turn=turn / abs(src.affine.a))
+    turn, points = full_turn(src.crs), sample(src, tile)
+    all_finite = np.isfinite(points).all()
+    rows = _span(points[:, 0], src.shape.y) if all_finite else slice(0, src.shape.y)
+    if turn is None or src.affine.b or src.affine.d:  # columns do not repeat
+        # Where a part of the tile cannot be projected into the source's CRS, all of it may be needed.
+        cols = _span(points[:, 1], src.shape.x) if all_finite else slice(0, src.shape.x)
+        if rows is None or cols is None:
+            return []
+        far = src.shape.x / 2
+        seam = None if np.ptp(points[:, 1]) < far else far  # NaN counts as far
+        return [Part(rows, (cols,), src[rows, cols], seam=seam)]
+    if rows is None or not np.isfinite(points).any():
+        return []
+    turn = turn / abs(src.affine.a)
+    positions = columns(src, tile, points[:, 1], turn=turn)
+    start, stop = _padded(positions)
+    if not same_crs(src.crs, tile.crs) and (not all_finite or stop - start > turn / 2):
+        return _halves(src, rows, middle=middle(positions, turn), turn=turn)
+    return _parts(src, rows, (start, stop), turn=turn)
 
 
 def sample(src: GeoBox, tile: GeoBox) -> np.ndarray:
@@ -77,18 +91,6 @@ def sample(src: GeoBox, tile: GeoBox) -> np.ndarray:
     row, col = inverse.d * x + inverse.e * y + inverse.f, inverse.a * x + inverse.b * y + inverse.c
     points = np.stack([row, col], axis=1)
     return np.where(np.isfinite(points), points, np.nan)
-
-
-def _flat(src: GeoBox, points: np.ndarray) -> list[Part]:
-    """Return the part of a source whose columns do not repeat."""
-    rows, cols = (_span(p, n) for p, n in zip(points.T, src.shape.yx, strict=True))
-    far = src.shape.x / 2
-    seam = None if np.ptp(points[:, 1]) < far else far  # NaN counts as far
-    if not np.isfinite(points).all():  # part of the tile cannot be projected into the source's CRS
-        rows, cols = slice(0, src.shape.y), slice(0, src.shape.x)
-    if rows is None or cols is None:
-        return []
-    return [Part(rows, (cols,), src[rows, cols], seam=seam)]
 
 
 def _span(values: np.ndarray, size: int) -> slice | None:
@@ -104,19 +106,6 @@ def _padded(values: np.ndarray) -> tuple[int, int]:
     low, high = float(values.min()), float(values.max())
     pad = MARGIN + (high - low) / 16
     return int(np.floor(low - pad)), int(np.ceil(high + pad))
-
-
-def _round(src: GeoBox, tile: GeoBox, points: np.ndarray, *, turn: float) -> list[Part]:
-    """Return the parts of a source in degrees; ``turn`` is a full turn in columns."""
-    all_finite = np.isfinite(points).all()
-    rows = _span(points[:, 0], src.shape.y) if all_finite else slice(0, src.shape.y)
-    if rows is None or not np.isfinite(points).any():
-        return []
-    cols = columns(src, tile, points[:, 1], turn=turn)
-    start, stop = _padded(cols)
-    if not same_crs(src.crs, tile.crs) and (not all_finite or stop - start > turn / 2):
-        return _halves(src, rows, middle=middle(cols, turn), turn=turn)
-    return _parts(src, rows, (start, stop), turn=turn)
 
 
 def columns(src: GeoBox, tile: GeoBox, cols: np.ndarray, *, turn: float) -> np.ndarray:

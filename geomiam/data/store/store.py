@@ -63,6 +63,8 @@ def open_cube(
     FileNotFoundError
         When there is no Zarr store at ``source``.
     """
+    from odc.geo.xr import assign_crs
+
     data = open_zarr(source, chunks=chunks) if isinstance(source, (str, Path)) else source
     ds = promote_crs(as_dataset(data))
     if data is source and chunks:
@@ -73,7 +75,12 @@ def open_cube(
     grid_variables = {k: v for k, v in ds.data_vars.items() if place <= set(v.dims)}
     ds = ds.assign({k: as_float(mark_classes(v)) for k, v in grid_variables.items()})
     if crs is not None:
-        ds = _set_crs(ds, crs)
+        old = crs_coordinate(ds)
+        ds = ds.drop_vars(old) if old else ds.copy(deep=False)
+        ds.attrs = {k: v for k, v in ds.attrs.items() if k != "crs"}
+        for var in ds.data_vars.values():
+            var.encoding.pop("grid_mapping", None)
+        ds = assign_crs(ds, as_crs(crs, "crs="), old or CRS_NAME)
     geobox(ds)
     return restore(ds, ds)
 
@@ -137,17 +144,6 @@ def _chunks(chunks: Any, sizes: Mapping[Any, int]) -> Any:
     if not isinstance(chunks, Mapping):
         return chunks
     return chunk_sizes(chunks, {str(d): n for d, n in sizes.items()}, automatic=512)
-
-
-def _set_crs(ds: xr.Dataset, crs: Any) -> xr.Dataset:
-    from odc.geo.xr import assign_crs
-
-    old = crs_coordinate(ds)
-    ds = ds.drop_vars(old) if old else ds.copy(deep=False)
-    ds.attrs = {k: v for k, v in ds.attrs.items() if k != "crs"}
-    for var in ds.data_vars.values():
-        var.encoding.pop("grid_mapping", None)
-    return assign_crs(ds, as_crs(crs, "crs="), old or CRS_NAME)
 
 
 @with_progress
