@@ -122,10 +122,7 @@ def random_cells(
     mask = requirements.candidates(cube).transpose(*spatial_dims(cube)).values
     candidates = int(mask.sum())
     _check_candidates(candidates, n, description="cells with an observed predictor")
-    lat, crs = cube[spatial_dims(cube)[0]].values, crs_of(cube)
-    # Cells of a geographic grid are narrower towards the poles.
-    weights = np.cos(np.deg2rad(lat)).clip(1e-9) if crs.geographic else np.ones(len(lat))
-    cells = draw_cells(mask, candidates if n is None else n, weights=weights, rng=rng)
+    cells = draw_cells(mask, candidates if n is None else n, weights=_row_weights(cube), rng=rng)
     return read_cells(cube, cells), candidates
 
 
@@ -136,6 +133,12 @@ def _check_candidates(candidates: int, n: int | None, *, description: str) -> No
         raise LabelError(
             f"there are no {description}, so no background can be drawn; check gm.coverage(cube, schema)"
         )
+
+
+def _row_weights(cube: xr.Dataset) -> np.ndarray:
+    """Return the relative area of the cells of each row ``(y,)``."""
+    lat, crs = cube[spatial_dims(cube)[0]].values, crs_of(cube)
+    return np.cos(np.deg2rad(lat)).clip(1e-9) if crs.geographic else np.ones(len(lat))
 
 
 def draw_cells(
