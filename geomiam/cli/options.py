@@ -72,7 +72,7 @@ class MapFlags:
 COMMON = ("schema", "seed", "checkpoint", "overwrite")
 NETWORK = ("fusion", "members", "width", "heads", "depth", "dropout")
 LOOP = (
-    *("epochs", "steps", "batch", "lr", "weight_decay", "warmup"),
+    *("epochs", "steps", "batch", "lr", "weight_decay", "warmup", "complete"),
     *("holdout", "keep", "patience", "block"),
 )
 LOSS = ("loss", "evenness", "epoch_steps", "joint_epochs", "joint_lr")
@@ -136,6 +136,10 @@ class TrainOptions:
         typer.Option(
             help="Steps over which the learning rate rises: below 1 a share of all, else a number."
         ),
+    ] = None
+    complete: Annotated[
+        float | None,
+        typer.Option(help="Share of the sites of a batch in which masking hides nothing."),
     ] = None
     holdout: Annotated[
         float | None,

@@ -44,6 +44,9 @@ class TrainingConfig(FrozenFields):
     batch: int = Field(128, ge=1)
     lr: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.01, ge=0)
+    complete: float = Field(
+        0.0, ge=0, le=1, description="share of the rows of a batch in which masking hides nothing"
+    )
     warmup: float = Field(
         0.1,
         ge=0,

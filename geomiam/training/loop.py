@@ -161,14 +161,17 @@ def _epoch(
         rows = table.train[torch.as_tensor(numbers, device=table.train.device)]
         draws = len(rows) if run.masking.per_sample else 1
         p = run.masking.sample(draws, sizes=sizes, balance=balance, rng=rng)
-        hidden = torch.as_tensor(hide(p, n=len(rows), sizes=sizes, rng=rng), device=rows.device)
+        masked = hide(p, n=len(rows), sizes=sizes, rng=rng)
+        if run.config.complete:
+            masked[rng.random(len(rows)) < run.config.complete] = False
+        hidden = torch.as_tensor(masked, device=rows.device)
         stepper.zero_grad()
         loss = learn(table, rows, hidden=hidden)
         fabric.backward(loss * fabric.world_size)  # processes average their gradients
         losses.append(loss.detach())
         stepper.step()
         update_router_bias(run.module)
-    mean_p = run.masking.expected(sizes=sizes, balance=balance)
+    mean_p = (1 - run.config.complete) * run.masking.expected(sizes=sizes, balance=balance)
     columns = {"s": balance.s, "d": balance.d, "r": balance.r, "p": mean_p}
     return {"loss": float(torch.stack(losses).mean())} | {
         f"{k}_{m}": float(x)

@@ -141,6 +141,8 @@ def test_the_plan_follows_from_the_data():
     assert (few.training.holdout, few.training.keep) == (0, "last")
     assert few.training_of("linear").lr == pytest.approx(9e-3)
     assert few.training_of("sum").lr == 3e-3
+    complete = [few.training_of(kind).complete for kind in few.choices]
+    assert complete == [0.25, 0.25, 0, 0]
     many = make_plan(labels_of(500, 1, 150))
     assert many.choices == ("linear", "quadratic", "sum", "group")
     rare = make_plan(labels_of(500, 1, 40))
@@ -166,6 +168,10 @@ def test_a_mapping_changes_single_settings_of_the_rule():
     assert (plan.training.loss, plan.training.steps, plan.training.keep) == ("maxent", 77, "last")
     fixed = make_plan(labels, network={"fusion": "sum"}, training={"lr": 0.1})
     assert fixed.choices == () and fixed.training_of("sum").lr == 0.1
+    assert fixed.training_of("linear").complete == 0.25
+    masked = make_plan(labels, training={"complete": 0})
+    assert masked.training_of("linear").complete == 0
+    assert masked.training_of("linear").lr == pytest.approx(9e-3)
     held = make_plan(labels, training={"holdout": 0.2})
     assert held.training.keep == "best" and held.training.steps is None and held.folds == 0
     with pytest.raises(SettingError, match="epoch"):

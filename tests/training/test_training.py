@@ -521,6 +521,21 @@ def test_masks_may_be_drawn_for_each_sample(masking, monkeypatch):
     assert all(draws == (n if masking.per_sample else 1) for draws, n in drawn)
 
 
+def test_complete_rows_have_nothing_masked(monkeypatch):
+    shares = []
+    real = supervised_module.batch_loss
+
+    def batch_loss(*args, hidden, **options):
+        shares.append((~hidden).all(1).float().mean().item())
+        return real(*args, hidden=hidden, **options)
+
+    monkeypatch.setattr(supervised_module, "batch_loss", batch_loss)
+    for complete in (0.0, 0.5, 1.0):
+        train(masking=Constant(1.0), epochs=40, batch=500, complete=complete)
+    assert np.mean(shares[:40]) == 0 and np.mean(shares[80:]) == 1
+    assert 0.4 < np.mean(shares[40:80]) < 0.6
+
+
 @pytest.mark.parametrize("fusion", ["group", "token", "late"])
 def test_bf16_runs_on_a_cpu(fusion):
     network = TINY_NETWORK.model_copy(update={"fusion": fusion, "inner": 1})

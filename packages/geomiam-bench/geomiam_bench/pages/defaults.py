@@ -26,7 +26,7 @@ are fewer), added up over the species.
 | steps of an epoch | one pass over the sites; several passes where one has fewer than 25 steps. The steps are rounded up to whole epochs |
 | final weights | those of the last step; schedule-free AdamW averages the weights over the steps (Defazio et al. 2024) |
 | learning rate | 3e-3 (9e-3 for `linear` and `quadratic`), lower in proportion for networks wider than 64; it rises over the first tenth of the steps, at most 100 |
-| batch, masks | 128 sites; MIAM |
+| batch, masks | 128 sites; MIAM. For `linear` and `quadratic`, a quarter of the sites of a batch keep all their predictors: one set of weights serves every subset there, and masking alone moves it away from the weights for all predictors |
 | members | width 64, 4 heads, 1 block, 16 frequencies; kinds chosen as below |
 | loss | from the labels, see [Losses](losses.md) |
 
