@@ -161,10 +161,10 @@ def _epoch(
         rows = table.train[torch.as_tensor(numbers, device=table.train.device)]
         draws = len(rows) if run.masking.per_sample else 1
         p = run.masking.sample(draws, sizes=sizes, balance=balance, rng=rng)
-        masked = hide(p, n=len(rows), sizes=sizes, rng=rng)
+        mask = hide(p, n=len(rows), sizes=sizes, rng=rng)
         if run.config.complete:
-            masked[rng.random(len(rows)) < run.config.complete] = False
-        hidden = torch.as_tensor(masked, device=rows.device)
+            mask[rng.random(len(rows)) < run.config.complete] = False
+        hidden = torch.as_tensor(mask, device=rows.device)
         stepper.zero_grad()
         loss = learn(table, rows, hidden=hidden)
         fabric.backward(loss * fabric.world_size)  # processes average their gradients
