@@ -16,6 +16,7 @@ from geomiam.errors import ArtifactError, GridError, LabelError, MissingVariable
 from geomiam.masking import MIAM, Constant, Dirichlet, Uniform
 from geomiam.splits import hold_out, site_blocks, site_coordinates, spatial_blocks
 from geomiam.training import loop as loop_module
+from geomiam.training import supervised as supervised_module
 from geomiam.training.losses import (
     cross_entropy,
     make_loss,
