@@ -136,16 +136,7 @@ def per_species(
     *,
     n_jobs: int,
 ) -> PerSpecies:
-    """Train one scorer per species, on the sites where the species was surveyed.
-
-    Parameters
-    ----------
-    training : Training
-    fit : callable
-        Table ``(m, p)``, labels ``(m,)`` and a random generator → scorer.
-    n_jobs : int
-        Threads.
-    """
+    """Train one scorer per species, on the sites where the species was surveyed."""
 
     def one(number: int) -> Scorer | None:
         labels = training.labels[:, number]

@@ -37,13 +37,7 @@ class Columns:
 
     @classmethod
     def fit(cls, sites: xr.Dataset, schema: Schema, *, onehot: bool) -> Columns:
-        """Compute means, deviations and classes from training sites.
-
-        Raises
-        ------
-        MissingVariable, VariableMismatch
-            If a predictor is missing, has no value at any site, or differs from the schema.
-        """
+        """Compute means, deviations and classes from training sites."""
         schema = _as_numbers(bind(schema, sites))
         arrays = SiteTable.read(sites, schema, include_labels=False).checked().arrays
         columns = cls(Layout.of(schema), fit_scaler(arrays, schema), onehot, np.array([], bool))
@@ -51,21 +45,7 @@ class Columns:
         return replace(columns, kept=np.isfinite(everything).any(0))
 
     def table(self, sites: xr.Dataset, *, using: Using = None) -> np.ndarray:
-        """Return the columns of sites ``(n, p)``, float32.
-
-        Parameters
-        ----------
-        sites : xarray.Dataset
-        using : selector or sequence of selectors, optional
-            Visible predictors, as for :func:`geomiam.predict`; all others are NaN and are not read.
-
-        Raises
-        ------
-        SelectionError
-            If a selector names nothing.
-        MissingVariable, VariableMismatch
-            If predictors are missing in part, or differ from the schema.
-        """
+        """Return the columns of sites ``(n, p)``; predictors outside ``using`` are NaN and are not read."""
         visible = visible_tokens(self.layout, using)
         variables = self.layout.variables_of(visible)
         return self._cut(read_arrays(sites, self.layout.schema, variables=variables), visible)[

@@ -19,19 +19,7 @@ MEMORY = 2**27
 
 
 def typical(sites: xr.Dataset, schema: Schema, *, kind: Kind = "mean") -> dict[str, xr.DataArray]:
-    """Return the mean or median of each variable over the sites, ``(*own dims)``.
-
-    Parameters
-    ----------
-    kind : {"mean", "median", "marginal", "conditional"}
-        The median for ``"median"``, the mean for all others. Angles always have their circular mean,
-        classes the most frequent one, of equals the smallest. NaN where nothing is observed.
-
-    Raises
-    ------
-    SelectionError
-        If there is no such kind.
-    """
+    """Return the mean or median of each variable over the sites, ``(*own dims)``."""
     check_kind(kind)
     arrays = SiteTable.read(sites, schema, include_labels=False).checked().arrays
     return {

@@ -36,13 +36,6 @@ class DownSampledForest:
 
     Missing values follow scikit-learn: a split with NaN in training has learned a direction for NaN,
     any other split sends NaN to its larger child.
-
-    Parameters
-    ----------
-    trees : int
-        Trees per species.
-    n_jobs : int
-        Threads.
     """
 
     onehot: ClassVar[bool] = True

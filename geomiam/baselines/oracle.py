@@ -141,21 +141,7 @@ def _alone(sites: xr.Dataset, schema: Schema, *, network: Any = None, **options:
 
 
 def part(sites: xr.Dataset, schema: Schema, using: Using) -> tuple[xr.Dataset, Schema]:
-    """Return sites and schema of a subset; predictors outside it are NaN or absent.
-
-    Parameters
-    ----------
-    sites : xarray.Dataset
-    schema : Schema
-        Bound to the sites.
-    using : selector or sequence of selectors, optional
-        None selects all predictors.
-
-    Raises
-    ------
-    SelectionError
-        If a selector names nothing.
-    """
+    """Return sites and schema of a subset; predictors outside it are NaN or absent."""
     layout = Layout.of(schema)
     visible = visible_tokens(layout, using)
     visible_variables, masks = [], {}

@@ -30,27 +30,7 @@ class Boosted:
 
 @dataclass(frozen=True)
 class BoostedTrees:
-    """One boosted model per species; presences and absences have the same total weight.
-
-    Parameters
-    ----------
-    engine : {"xgboost", "scikit-learn"}, optional
-        Default: xgboost where it is installed (``pip install geomiam[benchmark]``), otherwise
-        scikit-learn's histogram gradient boosting.
-    rounds : int
-        Trees per species.
-    rate : float
-        Learning rate.
-    leaves : int
-        Leaves of a tree at most.
-    n_jobs : int
-        Threads.
-
-    Raises
-    ------
-    SettingError
-        If the engine is unknown or not installed.
-    """
+    """One boosted model per species; presences and absences have the same total weight."""
 
     onehot: ClassVar[bool] = False
     engine: str = ""

@@ -62,14 +62,7 @@ def verb(command: Any, arguments: Sequence[str]) -> Any:
 
 
 def with_flags(message: str, flags: Flags) -> str:
-    """Return a message with flags in place of Python arguments.
-
-    Parameters
-    ----------
-    message : str
-    flags : mapping
-        Flags of the verb, from :func:`flags_of`.
-    """
+    """Return a message with flags in place of Python arguments."""
     plain = CONFIGS.sub(r"\1", message)
     text = ARGUMENT.sub(lambda m: _flag(m, flags), plain)
     return f"{text} (gm.…, ds.… and name= are Python)" if INSIDE.search(text) else text

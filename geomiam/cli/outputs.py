@@ -14,20 +14,7 @@ from geomiam.outputs.write import check_picture
 
 
 def reserve(path: str | Path, overwrite: bool, *, kind: Kind, inputs: Iterable[Any] = ()) -> Path:
-    """Return the real path of an output, and lock it until the command ends.
-
-    Parameters
-    ----------
-    path, overwrite, kind
-        As :func:`geomiam.outputs.check.check_output`.
-    inputs
-        Paths of the inputs and of other outputs of the command; None is left out.
-
-    Raises
-    ------
-    OutputExists, OutputRefused, OutputBusy
-        As :func:`geomiam.outputs.check.locked_output`.
-    """
+    """Return the real path of an output, and lock it until the command ends."""
     inputs = tuple(inputs)
     if kind is PICTURE:
         check_picture(path, overwrite, inputs=inputs)

@@ -17,13 +17,7 @@ AsCsv = Annotated[bool, typer.Option("--csv", help="Print the table as CSV.")]
 
 
 def say_table(table: pd.DataFrame, text: str, *, as_json: bool, as_csv: bool) -> None:
-    """Print a table as JSON, with null for NaN, or as CSV; otherwise the text.
-
-    Raises
-    ------
-    GeomiamError
-        If both formats are requested.
-    """
+    """Print a table as JSON, with null for NaN, or as CSV; otherwise the text."""
     if as_json and as_csv:
         raise GeomiamError("--json and --csv both set the format of the table; pass one of them")
     if as_json:

@@ -155,13 +155,7 @@ def evaluate(
 def subset_scores(
     model: Model | Predictor, sites: xr.Dataset, subsets: Chosen
 ) -> dict[str, np.ndarray]:
-    """Score sites from each subset: ``(n, S)`` per subset, species in the order of the sites' labels.
-
-    Raises
-    ------
-    SelectionError
-        If a species is unknown.
-    """
+    """Score sites from each subset: ``(n, S)`` per subset, species in the order of the sites' labels."""
     names = [str(s) for s in sites["species"].values]
     if isinstance(model, Model):
         model.species_index(names)  # the error lists similar names
@@ -180,15 +174,7 @@ def score(
     probability: Callable[[np.ndarray], np.ndarray] | None = None,
     shows: xr.DataArray | None = None,
 ) -> xr.Dataset:
-    """Return the table of :func:`evaluate` from labels ``(n, S)`` and scores ``(n, S)`` per subset.
-
-    Parameters
-    ----------
-    probability : callable, optional
-        Scores → probabilities; default: the logistic function.
-    shows : xarray.DataArray, optional
-        From :func:`shown_share`.
-    """
+    """Return the table of :func:`evaluate` from labels ``(n, S)`` and scores ``(n, S)`` per subset."""
     table = xr.Dataset(coords={"subset": list(scores), "species": list(species)})
     functions = as_metrics(metrics)
     by_name = [m for m, function in functions.items() if function is None]

@@ -154,13 +154,7 @@ def missingness_sweep(
 
 
 def named_patterns(patterns: Sequence[str] | Mapping[str, Pattern]) -> dict[str, Pattern]:
-    """Return patterns by name.
-
-    Raises
-    ------
-    SelectionError
-        If there is none of a name.
-    """
+    """Return patterns by name."""
     if isinstance(patterns, Mapping):
         return dict(patterns)
     if unknown := [p for p in patterns if p not in PATTERNS]:

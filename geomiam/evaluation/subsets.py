@@ -20,13 +20,7 @@ KINDS = ("unimodal", "pairs", "leave-one-out", "every", "variables", "all")
 
 
 def name_subsets(schema: Schema, subsets: Subsets) -> dict[str, list[Selector] | None]:
-    """Return the subsets by name; None selects all predictors.
-
-    Raises
-    ------
-    SelectionError
-        If a kind of subset is unknown.
-    """
+    """Return the subsets by name; None selects all predictors."""
     if isinstance(subsets, Mapping):
         return {str(k): listed(v) for k, v in subsets.items()}
     if not isinstance(subsets, str):

@@ -79,24 +79,7 @@ class SkillGame:
 def skill_game(
     model: Model, sites: xr.Dataset, *, groups: Groups = None, metric: str = "auc"
 ) -> SkillGame:
-    """Return the game of :func:`geomiam.explain.importance`.
-
-    Parameters
-    ----------
-    model, sites, groups, metric
-        As for importance.
-
-    Returns
-    -------
-    SkillGame
-        Boolean coalitions ``(c, G)`` → skill ``(c, S + 1)`` of the S species that have presences and
-        absences, and their mean; see :mod:`geomiam.explain.sampling`.
-
-    Raises
-    ------
-    SelectionError, LabelError, MissingVariable, VariableMismatch
-        As for importance.
-    """
+    """Return the game of :func:`geomiam.explain.importance`."""
     groups_by_name = masks_of_groups(model.layout, groups)
     _refuse_without_ties(metric)
     masks = np.stack(list(groups_by_name.values()))

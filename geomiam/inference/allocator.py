@@ -20,16 +20,6 @@ def keep_freed_memory(*, always: bool = False) -> bool:
     system in between has to be mapped again, page by page. Dask starts its workers with
     ``MALLOC_TRIM_THRESHOLD_``, so that they return the memory of large tables. With this variable glibc
     does not adapt its thresholds, and a worker takes twice the time. In other processes the cost is about 5 %.
-
-    Parameters
-    ----------
-    always : bool
-        Also where dask has not set the variable, for a process that only writes a map.
-
-    Returns
-    -------
-    bool
-        Whether the allocator accepted the settings. Only glibc has them.
     """
     if not always and "MALLOC_TRIM_THRESHOLD_" not in os.environ:
         return False

@@ -111,30 +111,10 @@ def over_cells(
     visible: np.ndarray,
     memory_limit: int | str | None = None,
 ) -> xr.Dataset:
-    """Apply a block function to every cell or site.
+    """Apply a function of a block, which returns ``(n, *own dims)`` per output, to every cell or site.
 
-    Parameters
-    ----------
-    ds : xarray.Dataset
-        Cube or sites.
-    compute : callable
-        TokenArrays of n rows → one array ``(n, *own dims)`` per output.
-    outputs : sequence of Output
-    visible : numpy.ndarray
-        Boolean ``(t,)``; variables without a visible token are not read.
-    memory_limit : int or str, optional
-        Most bytes a dask block may need; default 4 GiB.
-
-    Returns
-    -------
-    xarray.Dataset
-        Dims of the output first, then dims of place in the order of the data; with the coordinates and CRS
-        of the data.
-
-    Raises
-    ------
-    MemoryRefused
-        If a block would need more than the limit.
+    Dims of an output are first, then those of place in the order of the data. Variables without a token in
+    ``visible (t,)`` are not read.
     """
     arrays_by_name = predictors(ds, model.schema, variables=model.layout.variables_of(visible))
     own_dims = {n: list(model.schema.variables[n].dims) for n in arrays_by_name}
@@ -208,25 +188,7 @@ def check_memory(
     limit: int | str | None,
     dims: Sequence[str] = ("y", "x"),
 ) -> int:
-    """Return the bytes that one dask chunk needs.
-
-    Parameters
-    ----------
-    model : Model
-    out : int
-        Bytes of the results of one cell.
-    cells : int
-        Cells of the chunk.
-    limit : int or str, optional
-        Default 4 GiB.
-    dims : sequence of str
-        Dims of place, for the message.
-
-    Raises
-    ------
-    MemoryRefused
-        If the chunk needs more than the limit.
-    """
+    """Return the bytes that one dask chunk needs."""
     from dask.utils import format_bytes, parse_bytes
 
     limit_bytes = DEFAULT_LIMIT if limit is None else parse_bytes(limit)

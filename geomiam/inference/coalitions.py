@@ -47,13 +47,9 @@ class Coalitions:
         return cls(member, weight)
 
     def among(self, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the coalitions that differ in the groups that are present ``(G,)``.
+        """Return positions ``(u,)`` and weights ``(k, u, G)`` of the coalitions that differ in the present groups ``(G,)``.
 
-        Returns
-        -------
-        tuple
-            Positions ``(u,)``, small coalitions first, and weights ``(k, u, G)``, 0 for absent groups.
-            The last coalition has all groups that are present.
+        Small coalitions are first; the last has all groups that are present.
         """
         distinct, first, position = np.unique(
             self.member & present, axis=0, return_index=True, return_inverse=True
@@ -86,10 +82,7 @@ def shapley_weights(groups: int) -> np.ndarray:
 def latin_square(n: int, *, cyclic: bool, rng: np.random.Generator) -> np.ndarray:
     """Draw a Latin square ``(n, n)``: every symbol once in each row and in each column.
 
-    Parameters
-    ----------
-    cyclic : bool
-        Permute only the columns of the cyclic shifts, as MaskSDM does; else rows and symbols too.
+    A cyclic square permutes only the columns of the cyclic shifts, as MaskSDM does.
     """
     square = np.add.outer(np.arange(n), np.arange(n)) % n
     square = square[:, rng.permutation(n)]

@@ -33,24 +33,7 @@ def predict_block(
     species: np.ndarray,
     scale: Scale = "probability",
 ) -> np.ndarray:
-    """Predict every row from the tokens that are observed and visible.
-
-    Parameters
-    ----------
-    model : Model
-    block : TokenArrays
-        n rows.
-    visible : numpy.ndarray
-        Boolean ``(t,)``.
-    species : numpy.ndarray
-        Positions ``(s,)``.
-    scale : {"probability", "logit"}
-
-    Returns
-    -------
-    numpy.ndarray
-        float32 ``(n, s)``; NaN where nothing is visible.
-    """
+    """Predict rows ``(n, s)`` from the tokens that are observed and ``visible (t,)``; NaN where none is."""
     out = np.full((len(block), len(species)), np.nan, np.float32)
     predictable = np.flatnonzero((block.observed & visible).any(1))
     one = torch.zeros(1, dtype=torch.long, device=model.device)
@@ -84,24 +67,10 @@ def coalition_block(
     species: np.ndarray,
     scale: Scale = "probability",
 ) -> np.ndarray:
-    """Predict every row from each coalition, and compute once what coalitions share.
+    """Predict rows ``(c, n, s)`` from the visible tokens of each coalition ``(c, t)``.
 
-    Parameters
-    ----------
-    model : Model
-    block : TokenArrays
-        n rows.
-    visible : numpy.ndarray
-        Boolean ``(c, t)``: the tokens of each coalition.
-    species : numpy.ndarray
-        Positions ``(s,)``.
-    scale : {"probability", "logit"}
-
-    Returns
-    -------
-    numpy.ndarray
-        float32 ``(c, n, s)``. Rows without an observed token in a coalition have the base value. It is equal
-        to the bit in all of them, so metrics of ranks treat them as ties.
+    Rows without an observed token in a coalition have the base value. It is equal to the bit in all of
+    them, so metrics of ranks treat them as ties.
     """
     out = np.empty((len(visible), len(block), len(species)), np.float32)
     out[:] = base_value(model, species=species, scale=scale)

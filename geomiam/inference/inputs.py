@@ -19,15 +19,7 @@ Data = xr.Dataset | xr.DataTree | xr.DataArray | pd.DataFrame | Sequence[xr.Data
 
 
 def as_data(data: Any, model: Model) -> xr.Dataset:
-    """Return a cube or sites as a Dataset; dims of geometries are called ``site``.
-
-    Raises
-    ------
-    GridError
-        If the data are no Dataset and cannot become one.
-    MissingVariable
-        If a table has coordinates only.
-    """
+    """Return a cube or sites as a Dataset; dims of geometries are called ``site``."""
     if isinstance(data, xr.DataArray) and data.name in model.schema.variables:
         return along_sites(as_dataset(data.to_dataset()))
     ds = as_dataset(data)

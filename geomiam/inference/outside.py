@@ -88,13 +88,7 @@ class Count:
 
 
 def warn_if_many(out: xr.Dataset, ds: xr.Dataset, model: Model, *, visible: np.ndarray) -> None:
-    """Warn if data in memory are outside the training range in many cells.
-
-    Warns
-    -----
-    OutsideTrainingRange
-        With the predictors, their training range, and a change of units that would correct it.
-    """
+    """Warn if data in memory are outside the training range in many cells."""
     if OUTSIDE not in out or out[OUTSIDE].chunks is not None:
         return
     share = out[OUTSIDE].values

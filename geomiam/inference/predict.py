@@ -149,13 +149,7 @@ def predict(
 def base_of_empty(
     model: Model, empty: str, *, species: np.ndarray, scale: Scale, precision: Precision
 ) -> np.ndarray | None:
-    """Return the values ``(s,)`` of cells where nothing is observed; None for NaN.
-
-    Raises
-    ------
-    SelectionError
-        If ``empty`` is neither "nan" nor "base".
-    """
+    """Return the values ``(s,)`` of cells where nothing is observed; None for NaN."""
     if empty not in ("nan", "base"):
         raise SelectionError(
             f"empty={empty!r}; use 'nan', or 'base' for the prediction without predictors"
@@ -166,13 +160,7 @@ def base_of_empty(
 
 
 def suitability_output(model: Model, species: Sequence[str], *, scale: Scale) -> Output:
-    """Return the description of ``suitability``, whose attributes name the predicted quantity.
-
-    Raises
-    ------
-    SelectionError
-        If the scale is unknown.
-    """
+    """Return the description of ``suitability``, whose attributes name the predicted quantity."""
     if scale not in SCALES:
         raise SelectionError(f"scale {scale!r} is not one of {', '.join(SCALES)}")
     quantity = model.quantity
@@ -238,13 +226,7 @@ def saturated_share(
 
 
 def bits_dtype(groups: int) -> np.dtype:
-    """Return the smallest unsigned integer type with one bit per group.
-
-    Raises
-    ------
-    SelectionError
-        For more than 64 groups.
-    """
+    """Return the smallest unsigned integer type with one bit per group."""
     if groups > MOST_GROUPS:
         raise SelectionError(
             f"{groups} groups do not fit into {MOST_GROUPS} bits; join some with groups={{name: [...]}}"

@@ -45,23 +45,7 @@ class RequiredGroups:
 def require_groups(
     compute: Compute, layout: Layout, require: Selector | Sequence[Selector], *, visible: np.ndarray
 ) -> Compute:
-    """Return a function of a block that leaves out cells without the required groups.
-
-    Parameters
-    ----------
-    compute : callable
-        Function of a block of n rows; returns an array ``(n, *own dims)`` per output.
-    layout : Layout
-    require : selector or sequence of selectors
-        Groups, modalities, variables or parts of them. A cell must have a value of each.
-    visible : numpy.ndarray
-        Boolean ``(t,)``: the tokens that ``using=`` selects.
-
-    Raises
-    ------
-    SelectionError
-        If a name is unknown or lies outside ``using=``.
-    """
+    """Return a function of a block that leaves out cells without the required groups."""
     names = [require] if isinstance(require, str) else list(require)
     if not names:
         return compute
@@ -75,13 +59,7 @@ def require_groups(
 
 
 def leave_out(out: xr.Dataset, ds: xr.Dataset, mask: str | None) -> xr.Dataset:
-    """Return predictions with NaN where a variable of the cube is NaN or 0.
-
-    Raises
-    ------
-    SelectionError
-        If the data have no such layer.
-    """
+    """Return predictions with NaN where a variable of the cube is NaN or 0."""
     if mask is None:
         return out
     place = place_dims(ds)
@@ -101,11 +79,6 @@ def warn_if_few(out: xr.Dataset, model: Model, *, visible: np.ndarray) -> None:
     """Warn if many cells of a map in memory have less than half of the groups of training sites.
 
     There is no warning for sites, since evaluation and cross-validation have no ``require=``.
-
-    Warns
-    -----
-    FewGroups
-        With the numbers and the groups that are missing.
     """
     if SITE not in out.dims and out["observed"].chunks is None and "coverage" in model.about:
         few_count, cells = count_few(out, model, visible=visible)

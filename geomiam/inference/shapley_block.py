@@ -38,32 +38,14 @@ def shapley_block(
     scale: Scale = "probability",
     coalitions: Coalitions | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Return the Shapley values of the groups of each row, the prediction, and the standard error.
+    """Return the Shapley values ``(n, G, s)`` of groups of tokens ``(G, t)``, the prediction ``(n, s)``, and an error.
+
+    The error is the standard error of values from sampled coalitions; without them it is None, and values
+    are exact. Rows where nothing is visible are NaN.
 
     φ_g = Σ_{S∌g} |S|! (G − |S| − 1)! / G! · [v(S ∪ g) − v(S)], where v(S) is the prediction from the groups
     in S (Shapley 1953). A group without an observed token changes no v(S), so its value is exactly 0, and
     coalitions that differ only in such groups are computed once.
-
-    Parameters
-    ----------
-    model : Model
-    block : TokenArrays
-        n rows.
-    groups : numpy.ndarray
-        Boolean ``(G, t)``, disjoint; tokens of no group are hidden.
-    species : numpy.ndarray
-        Positions ``(s,)``.
-    scale : {"probability", "logit"}
-        Scale of v. On the logit scale the head is linear, so it is applied to the weighted sum of features:
-        G products in place of 2^G, with the same result.
-    coalitions : Coalitions, optional
-        Sampled coalitions; default all, so that values are exact.
-
-    Returns
-    -------
-    tuple
-        float32 values ``(n, G, s)``, the prediction ``(n, s)``, and the standard error of the values
-        ``(n, G, s)``, None for exact values. NaN where nothing is visible.
     """
     coalition_set = Coalitions.every(len(groups)) if coalitions is None else coalitions
     in_groups = block.observed & groups.any(0)
@@ -121,7 +103,7 @@ class _Game:
         total: Tensor | float = 0.0
         for coalitions, weights in zip(self.coalitions, self.weights):
             features = self.view.features(rows, coalitions)  # (r, c, m·d)
-            if self.scale == "logit":
+            if self.scale == "logit":  # the head is linear: G products in place of 2^G
                 total = total + weights @ features
             else:
                 total = total + self._weighted_predictions(features, weights)
@@ -162,25 +144,7 @@ def amortised_block(
     species: np.ndarray,
     scale: Scale = "probability",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return Shapley values of the groups of the schema, predicted by the explainer in one pass.
-
-    Parameters
-    ----------
-    model : Model
-        With an explainer that was trained on this scale; see :func:`geomiam.explain.fit_explainer`.
-    block : TokenArrays
-        n rows.
-    visible : numpy.ndarray
-        Boolean ``(t,)``.
-    species : numpy.ndarray
-        Positions ``(s,)``.
-    scale : {"probability", "logit"}
-
-    Returns
-    -------
-    tuple of numpy.ndarray
-        float32 values ``(n, G, s)`` and the prediction ``(n, s)``; NaN where nothing is visible.
-    """
+    """Return the Shapley values ``(n, G, s)`` that the explainer predicts in one pass, and the prediction ``(n, s)``."""
     all_species = np.arange(len(model.species))
     predictable = np.flatnonzero((block.observed & visible).any(1))
     base = torch.as_tensor(base_value(model, species=all_species, scale=scale), device=model.device)

@@ -77,13 +77,7 @@ def apply_head(model: Model, features: Tensor, species: np.ndarray, scale: Scale
 
 
 def check_finite(x: Tensor) -> Tensor:
-    """Return predictions from observed values, which must be finite.
-
-    Raises
-    ------
-    FloatingPointError
-        If one is not: that is a defect of the network, not missing data.
-    """
+    """Return predictions from observed values, which must be finite."""
     if not torch.isfinite(x).all():
         raise FloatingPointError("the network returned NaN or infinity from finite input")
     return x

@@ -51,33 +51,14 @@ def bands_of(maps: xr.Dataset) -> list[Band]:
 
 
 def check_grid(ds: xr.Dataset) -> None:
-    """Refuse data that a GeoTIFF cannot hold.
-
-    Raises
-    ------
-    GridError
-        For sites, and for grids without a CRS or with unequal steps.
-    """
+    """Refuse data that a GeoTIFF cannot hold."""
     if "site" in ds.dims:
         raise GridError("sites have no grid; write them to a Zarr store, such as --out map.zarr")
     geobox(ds)
 
 
 def write_geotiff(maps: xr.Dataset, path: Path) -> None:
-    """Write a map block by block.
-
-    Parameters
-    ----------
-    maps
-        ``suitability(species, y, x)`` and, for an explanation, ``shapley(group, species, y, x)``.
-    path
-        File to write; it must not exist.
-
-    Raises
-    ------
-    OutputRefused
-        When the map has more bands than a TIFF can hold.
-    """
+    """Write a map block by block."""
     import rasterio
 
     maps, bands = _north_up(maps), bands_of(maps)
@@ -163,13 +144,7 @@ def _layers(arrays: dict[str, xr.DataArray], bands: list[Band]) -> Iterator[tupl
 
 
 def open_geotiff(path: str | Path) -> xr.Dataset:
-    """Open a map written by :func:`write_geotiff` lazily, with its labels.
-
-    Returns
-    -------
-    xarray.Dataset
-        ``suitability(species, y, x)`` and, for an explanation, ``shapley(group, species, y, x)``.
-    """
+    """Open a map written by :func:`write_geotiff` lazily, with its labels."""
     import rasterio
     import rioxarray
 

@@ -162,13 +162,7 @@ class Job:
         options: MapOptions,
         store: str = "",
     ) -> Job:
-        """Return the job of a map, split into blocks.
-
-        Raises
-        ------
-        SettingError
-            If an option has no effect with this ``shapley``.
-        """
+        """Return the job of a map, split into blocks."""
         options.without_effect(shapley=shapley)
         layers = {"species": len(model.species_index(species))}
         if shapley:
@@ -203,13 +197,7 @@ class Job:
         return ds[[v for v in dict.fromkeys(names) if v in ds.data_vars]]
 
     def warn_if_outside(self, ds: xr.Dataset) -> None:
-        """Compare a few blocks with the training range before the start.
-
-        Warns
-        -----
-        OutsideTrainingRange
-            If predictors are outside in many of these cells; see :mod:`geomiam.inference.outside`.
-        """
+        """Compare a few blocks with the training range before the start."""
         if not outside_output(self.model):
             return
         blocks = list(self.blocks.examples())

@@ -159,13 +159,7 @@ def plan_map(
 
 
 def check_memory(job: Job, map_template: xr.Dataset) -> int:
-    """Return the bytes that one block needs.
-
-    Raises
-    ------
-    MemoryRefused
-        If the block needs more than the limit.
-    """
+    """Return the bytes that one block needs."""
     out = _bytes_of_results(job, map_template)
     try:
         return check_chunk_memory(

@@ -50,15 +50,7 @@ class Place:
         return self.path if self.remote else str(local.with_name(f".{local.name}.building"))
 
     def claim(self, overwrite: bool, *, inputs: Iterable[Any] = ()) -> None:
-        """Refuse to replace other data.
-
-        Raises
-        ------
-        OutputExists
-            If a complete map exists and ``overwrite`` is False, or other data exist.
-        OutputRefused
-            If the map overlaps an input or lies inside another store.
-        """
+        """Refuse to replace other data."""
         if not self.remote:
             check_output(self.path, overwrite, kind=MAP, inputs=inputs)
             return
@@ -75,13 +67,7 @@ class Place:
 
     @contextmanager
     def output_lock(self, overwrite: bool, *, inputs: Iterable[Any] = ()) -> Iterator[None]:
-        """Lock the map against other writers; an object store has no locks.
-
-        Raises
-        ------
-        OutputBusy
-            If another process writes this map.
-        """
+        """Lock the map against other writers; an object store has no locks."""
         if self.remote:
             yield
             return
@@ -135,11 +121,6 @@ class Place:
         """Return the marks of an unfinished map of the same origin, and delete its partial files.
 
         None if there is no such map. Empty if all blocks are written and only the last steps are missing.
-
-        Raises
-        ------
-        ResumeRefused
-            If an unfinished map of another origin exists.
         """
         if not self.remote and Path(self.growing).is_symlink():
             return None

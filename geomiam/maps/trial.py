@@ -34,17 +34,7 @@ class Trial:
 
 
 def try_block(job: Job, ds: xr.Dataset, *, out: int) -> Trial:
-    """Predict larger and larger parts of the block with most data.
-
-    Parameters
-    ----------
-    job
-        The map.
-    ds
-        Cube or sites.
-    out
-        Bytes of one cell's results.
-    """
+    """Predict larger and larger parts of the block with most data."""
     index = max(job.blocks.examples(), key=lambda i: int(cells_with_data(job.part(ds, i)).sum()))
     part = job.part(ds, index).compute(scheduler="synchronous")
     flat = len(job.blocks.sizes) == 1  # sites have one dim

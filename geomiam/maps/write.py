@@ -147,13 +147,7 @@ def make_map(
 
 
 def claim_map(path: str | Path, overwrite: bool, *, inputs: Sequence[str | Path] = ()) -> None:
-    """Refuse an output that must not be written.
-
-    Raises
-    ------
-    OutputExists, OutputRefused
-        As :func:`write_map`.
-    """
+    """Refuse an output that must not be written."""
     if is_geotiff(path):
         check_output(path, overwrite, kind=GEOTIFF, inputs=inputs)
     else:

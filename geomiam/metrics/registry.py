@@ -77,13 +77,7 @@ def long_name(metric: str) -> str:
 
 
 def as_metrics(metrics: Metrics) -> dict[str, OfOneSpecies | None]:
-    """Return metrics by name: a user's function, or None for a metric of :data:`METRICS`.
-
-    Raises
-    ------
-    SelectionError
-        If a name is unknown.
-    """
+    """Return metrics by name: a user's function, or None for a metric of :data:`METRICS`."""
     metric_list = [metrics] if isinstance(metrics, str) or callable(metrics) else list(metrics)
     unknown = [m for m in metric_list if not callable(m) and m not in METRICS]
     if unknown:

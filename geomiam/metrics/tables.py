@@ -90,26 +90,7 @@ Kernel = Callable[[Block], Array]
 
 
 def per_species(kernel: Kernel, labels: ArrayLike, scores: ArrayLike, *, rows: int = 1) -> Array:
-    """Apply a kernel to all species, block by block.
-
-    Parameters
-    ----------
-    kernel : callable
-        Block → ``(s,)``, or ``(rows, s)``.
-    labels, scores : (n, S) array_like
-    rows : int
-        Numbers that the kernel returns per species.
-
-    Returns
-    -------
-    (rows, S) array
-        NaN for a species without presences or without absences.
-
-    Raises
-    ------
-    ValueError
-        When the shapes do not fit or a label is something else than 0, 1 or NaN.
-    """
+    """Apply a kernel to all species, block by block: ``(rows, S)``; NaN for a species with one class."""
     labels, scores = as_tables(labels, scores)
     result = np.full((rows, labels.shape[1]), np.nan)
     for columns, block in _blocks(labels, scores):
@@ -136,13 +117,7 @@ def as_tables(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray, NDArray]:
 
 
 def probabilities(block: Block) -> NDArray:
-    """Return the scores of a block, if they are probabilities; NaN where a site does not count.
-
-    Raises
-    ------
-    ValueError
-        If a score lies outside [0, 1].
-    """
+    """Return the scores of a block, if they are probabilities; NaN where a site does not count."""
     wrong = block.value[(block.value < 0) | (block.value > 1)]
     if wrong.size:
         raise SettingError(

@@ -29,13 +29,7 @@ def one_axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
 def several_axes(
     ax: Sequence[Axes] | None, count: int, *, rows: int = 1, columns: int = 1, **figure: Any
 ) -> list[Axes]:
-    """Return the given axes, or the first ones of a new figure with a grid of axes.
-
-    Raises
-    ------
-    SettingError
-        If the number of given axes is not that of the panels.
-    """
+    """Return the given axes, or the first ones of a new figure with a grid of axes."""
     import matplotlib.pyplot as plt
 
     if ax is not None:

@@ -39,13 +39,7 @@ def coordinates(X: Where, groups: ArrayLike | None) -> np.ndarray:
 
 
 def places_of(X: Where, groups: ArrayLike | None, crs: Any = None) -> Places:
-    """Return the places of sites, or of coordinates; sites carry their CRS.
-
-    Raises
-    ------
-    GridError
-        If there are no coordinates, or no distances can be measured between them.
-    """
+    """Return the places of sites, or of coordinates; sites carry their CRS."""
     xy = coordinates(X, groups)
     if groups is not None or not isinstance(X, xr.Dataset):
         return places(xy, crs)

@@ -13,24 +13,12 @@ STRUCTURED = 0.1
 
 
 def autocorrelation_ranges(places: Places, table: np.ndarray) -> np.ndarray:
-    """Return the range of spatial autocorrelation of each predictor in km.
+    """Return the range of spatial autocorrelation in km of each predictor of ``(m, p)`` that varies.
 
     The practical range (95 % of the sill) of an exponential model with a nugget, fitted to the
     semivariances of pairs of places up to half of the largest distance (Cressie 1993; the use for
     block sizes follows Valavi et al. 2019, blockCV). A predictor without spatial structure has range 0;
     one that still changes at the largest lag has twice that lag.
-
-    Parameters
-    ----------
-    places : Places
-        Of m sites.
-    table : numpy.ndarray
-        ``(m, p)`` predictors; NaN = missing.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(q,)`` ranges in km of the q predictors that vary.
     """
     first, second = np.triu_indices(len(places), 1)
     points = places.points()
