@@ -1,8 +1,7 @@
 from .base import Baseline, Method, Training
 from .imputation import Imputed, fit_imputed
 from .oracle import Oracle, fit_oracle, gap
-from .published import RECIPES, recipe
-from .recipes import Recipe
+from .recipes import RECIPES, Recipe, recipe
 from .registry import BASELINES, fit_baseline
 
 __all__ = [

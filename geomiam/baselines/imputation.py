@@ -22,7 +22,7 @@ from geomiam.baselines.filling import Kind, check_kind, nearest, typical
 from geomiam.data.predictors import bind
 from geomiam.data.sites.table import read_arrays
 from geomiam.errors import SelectionError
-from geomiam.evaluation.masked import to_probability
+from geomiam.evaluation.evaluate import to_probability
 from geomiam.inference.engine import predict_block
 from geomiam.masking import Constant
 from geomiam.model.model import Model

@@ -11,7 +11,7 @@ import xarray as xr
 
 from geomiam.data.predictors import bind
 from geomiam.errors import SelectionError
-from geomiam.evaluation.masked import Masked
+from geomiam.evaluation.evaluate import Masked
 from geomiam.evaluation.subsets import Subsets, Using, listed, name_subsets
 from geomiam.masking import Constant
 from geomiam.model.model import Model

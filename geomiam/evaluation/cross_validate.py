@@ -14,8 +14,7 @@ from geomiam import splits as splitters
 from geomiam.data.infer import read_schema
 from geomiam.data.sites.table import has_background, read_labels
 from geomiam.errors import LabelError, TrainingWarning
-from geomiam.evaluation.evaluate import score, subset_scores
-from geomiam.evaluation.masked import to_probability
+from geomiam.evaluation.evaluate import score, subset_scores, to_probability
 from geomiam.evaluation.subsets import Subsets, name_subsets, shown_share
 from geomiam.metrics.registry import Metrics, as_metrics
 from geomiam.model.model import Model

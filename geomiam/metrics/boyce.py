@@ -70,17 +70,17 @@ def boyce(
         hint=f"the usual one is {WINDOW}",
     )
     check_count("resolution", resolution, minimum=1, hint=f"the usual one is {RESOLUTION}")
-
-    def kernel(block: Block) -> Array:
-        ratio = _ratios(block, window, resolution)
-        return _spearman_with_place(_thinned(ratio) if drop_duplicates else ratio)
-
-    return per_species(kernel, labels, scores)[0]
+    return per_species(
+        lambda block: _boyce(block, window, resolution, thin=drop_duplicates), labels, scores
+    )[0]
 
 
-def boyce_kernel(block: Block) -> Array:
-    """Kernel of :func:`boyce` with its usual window."""
-    return _spearman_with_place(_thinned(_ratios(block, WINDOW, RESOLUTION)))
+boyce.kernel = lambda block: _boyce(block, WINDOW, RESOLUTION, thin=True)
+
+
+def _boyce(block: Block, window: float, resolution: int, *, thin: bool) -> Array:
+    ratio = _ratios(block, window, resolution)
+    return _spearman_with_place(_thinned(ratio) if thin else ratio)
 
 
 def _ratios(block: Block, window: float, resolution: int) -> Array:

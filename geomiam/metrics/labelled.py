@@ -11,13 +11,15 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from geomiam.errors import LabelError
-from geomiam.metrics.tables import Array
+from geomiam.metrics.tables import Array, Block, Kernel, per_species
 
 
 class Metric(Protocol):
     """A metric on arrays ``(n, S)`` or ``(n,)``, or on DataArrays with the dims ``site`` and ``species``."""
 
     __name__: str
+    kernel: Kernel | None
+    """The metric on a block, which shares its sort with others; None for a metric without one."""
 
     @overload
     def __call__(
@@ -28,7 +30,18 @@ class Metric(Protocol):
     def __call__(self, labels: ArrayLike, scores: ArrayLike, **settings: Any) -> Array: ...
 
 
-def by_name(metric: Callable[..., Any]) -> Metric:
+def metric(kernel: Callable[[Block], Array]) -> Metric:
+    """Return the metric of a kernel, for tables, DataArrays and one species; the decorator of all metrics."""
+
+    def on_tables(labels: ArrayLike, scores: ArrayLike) -> Array:
+        return per_species(kernel, labels, scores)[0]
+
+    for name in ("__module__", "__name__", "__qualname__", "__doc__"):
+        setattr(on_tables, name, getattr(kernel, name))
+    return by_name(on_tables, kernel=kernel)
+
+
+def by_name(metric: Callable[..., Any], *, kernel: Kernel | None = None) -> Metric:
     """Return a metric on tables ``(n, S)`` that also accepts DataArrays and arrays of one species.
 
     DataArrays have the dim ``site`` and may have ``species``. Species are matched by name, sites by
@@ -43,7 +56,9 @@ def by_name(metric: Callable[..., Any]) -> Metric:
             return _on_one_species(metric, np.asarray(labels), np.asarray(scores), settings)
         return metric(labels, scores, **settings)
 
-    return cast(Metric, wrapped)
+    result = cast(Metric, wrapped)
+    result.kernel = kernel
+    return result
 
 
 def _on_one_species(metric: Callable, labels: Any, scores: Any, settings: dict) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import logit
 
-from geomiam.metrics.labelled import by_name
+from geomiam.metrics.labelled import by_name, metric
 from geomiam.metrics.tables import Array, Block, clipped, per_species, probabilities
 
 STEPS = 100
@@ -28,8 +28,8 @@ class Calibration(NamedTuple):
     slope: Array
 
 
-@by_name
-def cor(labels: ArrayLike, scores: ArrayLike) -> Array:
+@metric
+def cor(block: Block) -> Array:
     """Pearson correlation of the scores with 0/1, one per species (COR, Elith et al. 2006).
 
     Parameters
@@ -53,11 +53,14 @@ def cor(labels: ArrayLike, scores: ArrayLike) -> Array:
     >>> gm.metrics.cor(labels, scores).round(3)
     array([0.894])
     """
-    return per_species(cor_kernel, labels, scores)[0]
+    x = _spread(block, block.value.astype(np.float64))
+    y = np.where(block.known, block.present - block.mean(block.present)[:, None], 0)
+    size = np.sqrt((x**2).sum(1) * (y**2).sum(1))
+    return np.divide((x * y).sum(1), size, out=np.full(len(x), np.nan), where=size > 0)
 
 
-@by_name
-def brier(labels: ArrayLike, scores: ArrayLike) -> Array:
+@metric
+def brier(block: Block) -> Array:
     """Brier score, one per species: mean of (probability − label)²; lower is better.
 
     Parameters
@@ -83,11 +86,12 @@ def brier(labels: ArrayLike, scores: ArrayLike) -> Array:
     >>> gm.metrics.brier(labels, scores).round(3)
     array([0.1])
     """
-    return per_species(brier_kernel, labels, scores)[0]
+    p = np.where(block.known, probabilities(block), 0).astype(np.float64)
+    return block.mean((p - block.present) ** 2)
 
 
-@by_name
-def log_loss(labels: ArrayLike, scores: ArrayLike) -> Array:
+@metric
+def log_loss(block: Block) -> Array:
     """Mean negative log-likelihood in nats, one per species; lower is better.
 
     Probabilities are first clipped to [ε, 1 − ε] with ε the rounding error of their own type (1.2e-7 for
@@ -114,7 +118,8 @@ def log_loss(labels: ArrayLike, scores: ArrayLike) -> Array:
     >>> gm.metrics.log_loss(labels, scores).round(3)  # log(2)
     array([0.693])
     """
-    return per_species(log_loss_kernel, labels, scores)[0]
+    p = clipped(block)
+    return -block.mean(np.log(np.where(block.present, p, 1 - p)))
 
 
 def calibration(labels: ArrayLike, scores: ArrayLike) -> Calibration:
@@ -156,8 +161,8 @@ def _intercept(labels: ArrayLike, scores: ArrayLike) -> Array:
     return per_species(_calibration_kernel, labels, scores, rows=2)[0]
 
 
-@by_name
-def calibration_slope(labels: ArrayLike, scores: ArrayLike) -> Array:
+@metric
+def calibration_slope(block: Block) -> Array:
     """Slope of :func:`calibration`, one per species.
 
     Parameters
@@ -184,31 +189,6 @@ def calibration_slope(labels: ArrayLike, scores: ArrayLike) -> Array:
     >>> bool(gm.metrics.calibration_slope(labels, too_certain)[0] < 1)
     True
     """
-    return per_species(calibration_slope_kernel, labels, scores)[0]
-
-
-def cor_kernel(block: Block) -> Array:
-    """Kernel of :func:`cor`."""
-    x = _spread(block, block.value.astype(np.float64))
-    y = np.where(block.known, block.present - block.mean(block.present)[:, None], 0)
-    size = np.sqrt((x**2).sum(1) * (y**2).sum(1))
-    return np.divide((x * y).sum(1), size, out=np.full(len(x), np.nan), where=size > 0)
-
-
-def brier_kernel(block: Block) -> Array:
-    """Kernel of :func:`brier`."""
-    p = np.where(block.known, probabilities(block), 0).astype(np.float64)
-    return block.mean((p - block.present) ** 2)
-
-
-def log_loss_kernel(block: Block) -> Array:
-    """Kernel of :func:`log_loss`."""
-    p = clipped(block)
-    return -block.mean(np.log(np.where(block.present, p, 1 - p)))
-
-
-def calibration_slope_kernel(block: Block) -> Array:
-    """Kernel of :func:`calibration_slope`."""
     return _calibration_kernel(block)[1]
 
 

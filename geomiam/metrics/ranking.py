@@ -1,16 +1,19 @@
-"""Metrics of the order of sites, which any increasing transformation of the scores leaves unchanged."""
+"""Metrics of the order of sites, which any increasing transformation of the scores leaves unchanged.
+
+``@metric`` turns a function of a block into a function of labels and scores.
+"""
 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from geomiam.metrics.labelled import by_name
-from geomiam.metrics.tables import Array, Block, per_species
+from geomiam.metrics.labelled import metric
+from geomiam.metrics.tables import Array, Block
 
 
-@by_name
-def auc(labels: ArrayLike, scores: ArrayLike) -> Array:
+@metric
+def auc(block: Block) -> Array:
     """Area under the ROC curve, one per species.
 
     Equals the Mann-Whitney statistic: the probability that a presence scores above an absence,
@@ -41,11 +44,13 @@ def auc(labels: ArrayLike, scores: ArrayLike) -> Array:
     >>> gm.metrics.auc(labels, scores)
     array([0.75, 1.  ])
     """
-    return per_species(auc_kernel, labels, scores)[0]
+    # The first point lies on an axis: it is one site, or counts nothing yet.
+    hits, false = block.curve.hits, block.curve.false.astype(np.float64)
+    return np.trapezoid(hits, false, axis=1) / np.maximum(block.ones * block.zeros, 1)
 
 
-@by_name
-def auc_prg(labels: ArrayLike, scores: ArrayLike) -> Array:
+@metric
+def auc_prg(block: Block) -> Array:
     """Area under the precision-recall-gain curve, one per species (Flach and Kull 2015).
 
     With π the share of presences, precision gain is (p − π) / ((1 − π) p) and recall gain
@@ -78,11 +83,18 @@ def auc_prg(labels: ArrayLike, scores: ArrayLike) -> Array:
     >>> gm.metrics.auc_prg(labels, scores)
     array([1.])
     """
-    return per_species(auc_prg_kernel, labels, scores)[0]
+    ones, odds = block.ones[:, None], (block.ones / np.maximum(block.zeros, 1))[:, None]
+    start, false = _at_no_recall_gain(block)
+    inside = block.curve.hits >= start
+    # Left of the crossing every point is the crossing: no width, no area.
+    hits = np.hstack([start, np.where(inside, block.curve.hits, start)])
+    false = np.hstack([false, np.where(inside, block.curve.false, false)])
+    recall, precision = 1 - odds * (ones - hits) / hits, 1 - odds * false / hits
+    return np.trapezoid(precision, recall, axis=1)
 
 
-@by_name
-def average_precision(labels: ArrayLike, scores: ArrayLike) -> Array:
+@metric
+def average_precision(block: Block) -> Array:
     """Average precision, one per species: precision at each score, weighted by the recall it adds.
 
     The area under the precision-recall curve as steps; sites with equal scores enter together. A guess
@@ -109,11 +121,13 @@ def average_precision(labels: ArrayLike, scores: ArrayLike) -> Array:
     >>> gm.metrics.average_precision(labels, scores).round(3)
     array([0.833])
     """
-    return per_species(average_precision_kernel, labels, scores)[0]
+    hits, positives = block.curve.hits, block.curve.hits + block.curve.false
+    added_hits = np.diff(hits, axis=1, prepend=0)
+    return (added_hits * (hits / np.maximum(positives, 1))).sum(1) / np.maximum(block.ones, 1)
 
 
-@by_name
-def tss(labels: ArrayLike, scores: ArrayLike) -> Array:
+@metric
+def tss(block: Block) -> Array:
     """True skill statistic at the best threshold, one per species (Allouche et al. 2006).
 
     Sensitivity + specificity − 1, at the threshold where it is greatest on these very sites; see
@@ -140,11 +154,11 @@ def tss(labels: ArrayLike, scores: ArrayLike) -> Array:
     >>> gm.metrics.tss(labels, scores)
     array([0.5])
     """
-    return per_species(tss_kernel, labels, scores)[0]
+    return _best(block)[0]
 
 
-@by_name
-def best_threshold(labels: ArrayLike, scores: ArrayLike) -> Array:
+@metric
+def best_threshold(block: Block) -> Array:
     """Threshold of the greatest true skill statistic, one per species.
 
     Present where ``score >= threshold``. It is one of the scores; if several are as good, the highest.
@@ -170,38 +184,7 @@ def best_threshold(labels: ArrayLike, scores: ArrayLike) -> Array:
     >>> gm.metrics.best_threshold(labels, scores)
     array([0.7])
     """
-    return per_species(lambda block: _best(block)[1], labels, scores)[0]
-
-
-def auc_kernel(block: Block) -> Array:
-    """Kernel of :func:`auc`."""
-    # The first point lies on an axis: it is one site, or counts nothing yet.
-    hits, false = block.curve.hits, block.curve.false.astype(np.float64)
-    return np.trapezoid(hits, false, axis=1) / np.maximum(block.ones * block.zeros, 1)
-
-
-def auc_prg_kernel(block: Block) -> Array:
-    """Kernel of :func:`auc_prg`."""
-    ones, odds = block.ones[:, None], (block.ones / np.maximum(block.zeros, 1))[:, None]
-    start, false = _at_no_recall_gain(block)
-    inside = block.curve.hits >= start
-    # Left of the crossing every point is the crossing: no width, no area.
-    hits = np.hstack([start, np.where(inside, block.curve.hits, start)])
-    false = np.hstack([false, np.where(inside, block.curve.false, false)])
-    recall, precision = 1 - odds * (ones - hits) / hits, 1 - odds * false / hits
-    return np.trapezoid(precision, recall, axis=1)
-
-
-def average_precision_kernel(block: Block) -> Array:
-    """Kernel of :func:`average_precision`."""
-    hits, positives = block.curve.hits, block.curve.hits + block.curve.false
-    added_hits = np.diff(hits, axis=1, prepend=0)
-    return (added_hits * (hits / np.maximum(positives, 1))).sum(1) / np.maximum(block.ones, 1)
-
-
-def tss_kernel(block: Block) -> Array:
-    """Kernel of :func:`tss`."""
-    return _best(block)[0]
+    return _best(block)[1]
 
 
 def _best(block: Block) -> tuple[Array, NDArray]:

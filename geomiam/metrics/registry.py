@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike
 
 from geomiam.errors import SelectionError, SettingError
 from geomiam.metrics import probabilities, ranking
-from geomiam.metrics.boyce import boyce, boyce_kernel
+from geomiam.metrics.boyce import boyce
 from geomiam.metrics.labelled import Metric
-from geomiam.metrics.tables import Array, Kernel, per_species
+from geomiam.metrics.tables import Array, per_species
 
 OfOneSpecies = Callable[[Array, Array], float]
 """A user's metric: labels ``(n,)`` of 0 and 1 and probabilities ``(n,)`` → value."""
@@ -31,18 +31,6 @@ METRICS: dict[str, Metric] = {
 }
 """Metrics by name: functions of labels and scores that return one value per species. A new metric is a
 function and a line here."""
-
-_KERNELS: dict[str, Kernel] = {
-    "auc": ranking.auc_kernel,
-    "auc_prg": ranking.auc_prg_kernel,
-    "average_precision": ranking.average_precision_kernel,
-    "tss": ranking.tss_kernel,
-    "boyce": boyce_kernel,
-    "cor": probabilities.cor_kernel,
-    "brier": probabilities.brier_kernel,
-    "log_loss": probabilities.log_loss_kernel,
-    "calibration_slope": probabilities.calibration_slope_kernel,
-}
 
 ON_PROBABILITIES = ("boyce", "cor", "brier", "log_loss", "calibration_slope")
 """Metrics of the predicted number; the others compare sites and get logits, which do not saturate."""
@@ -128,7 +116,8 @@ def measure(
     """
     if unknown := [m for m in metrics if m not in METRICS]:
         raise SettingError(f"no metric {unknown}; choose from {', '.join(METRICS)}")
-    kernels = {m: _KERNELS[m] for m in metrics if m in _KERNELS}
+    # a metric of a user has no kernel
+    kernels = {m: k for m in metrics if (k := getattr(METRICS[m], "kernel", None)) is not None}
     values = {m: METRICS[m](labels, scores) for m in metrics if m not in kernels}
     if kernels:
         table = per_species(

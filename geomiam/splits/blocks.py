@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from geomiam.checks.settings import check_count
 from geomiam.errors import GridError, LabelError
 from geomiam.geo.dims import spatial_pair
 from geomiam.geo.lengths import Length, kilometres
 from geomiam.geo.places import places
 
+Seed = int | np.random.Generator | None
+Splits = Iterator[tuple[np.ndarray, np.ndarray]]
 DRAWS, DEALS = 25, 4
 """Random hold-outs and assignments to folds, of which the best is taken."""
 
@@ -208,3 +212,19 @@ def _quality(labels: np.ndarray, is_held_out: np.ndarray, share: float) -> float
         - np.abs(present[is_held_out].sum(0) / total - share).mean()
         - abs(is_held_out.mean() - share)
     )
+
+
+def check_folds(folds: int) -> None:
+    """Refuse fewer than two folds."""
+    check_count("folds", folds, minimum=2, hint="5 are usual")
+
+
+def deal(labels: np.ndarray, blocks: np.ndarray, folds: int, rng: Seed) -> np.ndarray:
+    """Return the fold of each row ``(n,)``; blocks stay whole."""
+    return spatial_folds(labels, blocks, folds=folds, rng=np.random.default_rng(rng))
+
+
+def each_fold(fold: np.ndarray) -> Splits:
+    """Yield rows outside and inside each fold."""
+    for number in range(fold.max() + 1):
+        yield np.flatnonzero(fold != number), np.flatnonzero(fold == number)

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from geomiam.checks.settings import check_count
 from geomiam.errors import LabelError, MissingVariable, SettingError
-from geomiam.splits.folds import Seed, Splits, check_folds, deal, each_fold
+from geomiam.splits.blocks import Seed, Splits, check_folds, deal, each_fold
 from geomiam.splits.reading import Where, is_number, labels
 
 STARTS = 4
@@ -64,22 +64,9 @@ class EnvironmentalBlocks:
     def split(
         self, X: Where, y: ArrayLike | None = None, groups: ArrayLike | None = None
     ) -> Splits:
-        """Yield rows to train on and rows to test on.
+        """Yield rows as :meth:`SpatialBlocks.split`; ``X`` has predictors, and ``groups`` is not used.
 
-        Parameters
-        ----------
-        X : xarray.Dataset or (n, p) array_like
-            Sites with predictors, or a table of predictors; NaN = missing.
-        y : (n,) or (n, S) array_like, optional
-            Labels; where several clusters make a fold, rows with any 1 are spread evenly. Default:
-            ``presence`` of the sites.
-        groups : optional
-            Not used.
-
-        Yields
-        ------
-        train, test : numpy.ndarray
-            Row numbers, rising.
+        Where several clusters make a fold, rows with any 1 are spread evenly.
 
         Raises
         ------

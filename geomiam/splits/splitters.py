@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from geomiam.errors import GridError, SettingError
 from geomiam.geo.lengths import Length, as_text, block_side, kilometres
-from geomiam.splits.folds import Seed, Splits, check_folds, deal, each_fold
+from geomiam.splits.blocks import Seed, Splits, check_folds, deal, each_fold
 from geomiam.splits.reading import Where, labels, places_of
 from geomiam.splits.site_blocks import Blocks, site_blocks
 
@@ -128,21 +128,7 @@ class Checkerboard:
     def split(
         self, X: Where, y: ArrayLike | None = None, groups: ArrayLike | None = None
     ) -> Splits:
-        """Yield rows to train on and rows to test on.
-
-        Parameters
-        ----------
-        X : xarray.Dataset or (n, 2) array_like
-            Sites with coordinates, or the coordinates. Anything with n rows if ``groups`` is given.
-        y : optional
-            Not used.
-        groups : (n, 2) array_like, optional
-            The coordinates, when ``X`` holds predictors.
-
-        Yields
-        ------
-        train, test : numpy.ndarray
-            Row numbers, rising.
+        """Yield rows as :meth:`SpatialBlocks.split`, without ``y``.
 
         Raises
         ------
@@ -209,21 +195,7 @@ class BufferedLeaveOut:
     def split(
         self, X: Where, y: ArrayLike | None = None, groups: ArrayLike | None = None
     ) -> Splits:
-        """Yield rows to train on and rows to test on; rows in the buffer are in neither set.
-
-        Parameters
-        ----------
-        X : xarray.Dataset or (n, 2) array_like
-            Sites with coordinates, or the coordinates. Anything with n rows if ``groups`` is given.
-        y : (n,) or (n, S) array_like, optional
-            Labels; with ``folds``, rows with any 1 are spread evenly. Default: ``presence`` of the sites.
-        groups : (n, 2) array_like, optional
-            The coordinates, when ``X`` holds predictors.
-
-        Yields
-        ------
-        train, test : numpy.ndarray
-            Row numbers, rising.
+        """Yield rows as :meth:`SpatialBlocks.split`; rows in the buffer are in neither set.
 
         Raises
         ------

@@ -10,7 +10,7 @@ import xarray as xr
 from helpers_small import TINY_NETWORK, quick, tiny_sites
 
 import geomiam as gm
-from geomiam.baselines.published import RECIPES
+from geomiam.baselines.recipes import RECIPES
 from geomiam.errors import SelectionError
 
 NETWORK = TINY_NETWORK.model_copy(update={"inner": 1})

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 import geomiam as gm
 from geomiam.errors import LabelError
 from geomiam.evaluation import diagnostic as module
-from geomiam.evaluation.masked import Masked
+from geomiam.evaluation.evaluate import Masked
 
 TEST = np.arange(240) % 3 == 0
 

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 import geomiam as gm
 from geomiam.data.predictors import bind
-from geomiam.evaluation.masked import Masked
+from geomiam.evaluation.evaluate import Masked
 from geomiam.evaluation.patterns import PATTERNS, at_random, belt, by_modality, hide, region
 from geomiam.splits import site_coordinates
 

@@ -18,7 +18,7 @@ from sklearn.metrics import roc_auc_score
 
 import geomiam as gm
 from geomiam.errors import SettingError, TrainingWarning
-from geomiam.evaluation.masked import Masked
+from geomiam.evaluation.evaluate import Masked
 from geomiam.model.saved_model import card
 from geomiam.training import advice
 from geomiam.training import choice as choice_module

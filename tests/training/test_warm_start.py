@@ -10,7 +10,7 @@ from helpers_small import TINY_NETWORK, quick, tiny_sites
 
 import geomiam as gm
 from geomiam.errors import ArtifactError, LabelError, SelectionError
-from geomiam.evaluation.masked import Masked
+from geomiam.evaluation.evaluate import Masked
 from geomiam.model.model import Model
 from geomiam.training import loop as loop_module
 from geomiam.training import members as fit_setup

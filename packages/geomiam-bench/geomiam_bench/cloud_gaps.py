@@ -29,7 +29,7 @@ from sklearn.metrics import balanced_accuracy_score
 
 import geomiam as gm
 from geomiam import plot
-from geomiam.evaluation.masked import Masked
+from geomiam.evaluation.evaluate import Masked
 from geomiam.metrics import mean_auc
 from geomiam.outputs.write import write_text
 from geomiam.schema.schema import Schema

@@ -22,7 +22,7 @@ import xarray as xr
 
 import geomiam as gm
 from geomiam.errors import GeomiamError
-from geomiam.evaluation.masked import Masked
+from geomiam.evaluation.evaluate import Masked
 from geomiam.splits import site_blocks, spatial_folds
 from geomiam_bench.defaults_baselines import baselines
 from geomiam_bench.defaults_data import Case, makers

@@ -22,7 +22,7 @@ from geomiam.baselines.imputation import fit_imputed
 from geomiam.baselines.registry import BASELINES, fit_baseline
 from geomiam.data.predictors import bind
 from geomiam.data.sites.table import read_labels
-from geomiam.evaluation.masked import Masked
+from geomiam.evaluation.evaluate import Masked
 from geomiam.evaluation.missingness import SHARES, missingness_sweep, named_patterns
 from geomiam.evaluation.patterns import PATTERNS, hide
 from geomiam.masking import named

@@ -17,13 +17,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from geomiam.baselines.published import RECIPES, recipe
-from geomiam.baselines.recipes import Recipe
+from geomiam.baselines.recipes import RECIPES, Recipe, recipe
 from geomiam.baselines.registry import Baseline
 from geomiam.data.predictors import bind
 from geomiam.data.sites.table import read_labels
-from geomiam.evaluation.evaluate import subset_scores
-from geomiam.evaluation.masked import Masked
+from geomiam.evaluation.evaluate import Masked, subset_scores
 from geomiam.evaluation.missingness import SHARES, missingness_sweep, named_patterns
 from geomiam.evaluation.subsets import Chosen, name_subsets
 from geomiam.metrics import auc

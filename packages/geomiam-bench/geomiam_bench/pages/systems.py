@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from geomiam.baselines.published import RECIPES
+from geomiam.baselines.recipes import RECIPES
 from geomiam_bench.comparison.figure import TITLES, draw
 from geomiam_bench.comparison.run import read_comparison
 from geomiam_bench.comparison.table import REFERENCE, as_table, in_situations, paired, summary

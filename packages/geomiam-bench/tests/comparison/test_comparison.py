@@ -13,8 +13,7 @@ from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
 import geomiam as gm
-from geomiam.baselines.published import RECIPES
-from geomiam.baselines.recipes import Recipe
+from geomiam.baselines.recipes import RECIPES, Recipe
 from geomiam.errors import OutputExists, SelectionError
 from geomiam_bench.cli import app
 from geomiam_bench.comparison import trials
