@@ -11,11 +11,13 @@ import typer
 
 from geomiam._version import __version__
 from geomiam.cli import maps as cli_maps
+from geomiam.cli import records as cli_records
 from geomiam.cli import sites as cli_sites
 from geomiam.cli import train as cli_train
 from geomiam.cli.messages import run_app, say
 from geomiam.cli.options import CubePath, Mask, ModelPath, Overwrite, Require, SitesPath
 from geomiam.cli.outputs import reserve
+from geomiam.cli.records import PresenceColumn, SpeciesColumn, XColumn, YColumn, columns_of
 from geomiam.cli.tables import AsCsv, AsJson, say_table
 from geomiam.errors import GeomiamError, RecordsMerged
 from geomiam.outputs.kinds import PICTURE, SITES
@@ -31,7 +33,9 @@ Your own data:
 
   geomiam build catalog.yaml --out cube.zarr                predictors on one grid
 
-  geomiam sample cube.zarr records.csv --out sites.zarr     predictors at the records
+  geomiam records gbif.zip --out records.parquet            read and clean records, with counts
+
+  geomiam sample cube.zarr records.parquet --out sites.zarr predictors at the records
 
   geomiam split sites.zarr --train train.zarr --test test.zarr   hold out spatial blocks
 
@@ -170,11 +174,20 @@ def _pairs(texts: list[str]) -> dict[str, str]:
     return dict(t.split("=", 1) for t in texts)
 
 
+app.command()(cli_records.records)
+
+
 @app.command()
 def sample(
     cube: CubePath,
-    records: Annotated[Path, typer.Argument(help="Occurrences: csv, tsv, txt, parquet or gpkg.")],
+    records: Annotated[
+        Path, typer.Argument(help="Records: GBIF zip, csv, tsv, txt, parquet or gpkg.")
+    ],
     out: Out,
+    species: SpeciesColumn = None,
+    presence: PresenceColumn = None,
+    x: XColumn = None,
+    y: YColumn = None,
     keep: Annotated[
         list[str] | None, typer.Option(help="Column to keep as a predictor; repeat.")
     ] = None,
@@ -201,7 +214,8 @@ def sample(
     import geomiam as gm
 
     reserve(out, overwrite, kind=SITES, inputs=[cube, records])
-    occurrences = gm.read_records(records, crs=crs) if crs else records
+    columns = columns_of(species, presence, x, y, crs)
+    occurrences = gm.read_records(records, **columns) if columns else records
     grid = gm.open_cube(cube, chunks=None)
     needs: dict[str, Any] = {"require": require or (), "mask": mask}
     with warnings.catch_warnings():

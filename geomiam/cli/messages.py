@@ -25,11 +25,12 @@ OTHER_NAMES = {
     "groups": "group",
     "roots": "root",
     "kinds": "kind",
+    "references": "reference",
 }
 """Python arguments whose flag has another name."""
 CONFIGS = re.compile(
-    r"(?:training=|network=|options=)?(?:gm\.|geomiam\.)?(?:explain\.|sources\.)?"
-    r"(?:(?:Training|Network)Config|[A-Z]\w+Options)\(([^()]*)\)"
+    r"(?:training=|network=|options=|rules=)?(?:gm\.|geomiam\.)?(?:explain\.|sources\.)?"
+    r"(?:(?:Training|Network)Config|[A-Z]\w+Options|CleaningRules)\(([^()]*)\)"
 )
 VALUE = (
     r"True|False|None|'[^']*'|\"[^\"]*\"|<[^>]*>|\[[^\]]*\]|\{[^}]*\}|…|\.\.\.|[\w+-]+(?:\.\w+)*"

@@ -98,6 +98,13 @@ def file_mismatch(path: Path) -> str | None:
         return None if content.find(b"geomiam") >= 0 else "was not written by geomiam"
 
 
+def records_mismatch(path: Path, *, columns: str) -> str | None:
+    """Return why a file is not a table of records of geomiam; None if it is one."""
+    with path.open("rb") as file:
+        is_csv = file.read(len(columns)) == columns.encode()
+    return None if is_csv else file_mismatch(path)
+
+
 def _json(path: Path) -> dict[str, Any]:
     """Return the JSON object of a file, or an empty one if it cannot be read."""
     try:
@@ -140,3 +147,8 @@ RESULTS = Kind(
 )
 PICTURE = Kind("picture", file_mismatch, folder=False)
 GEOTIFF = Kind("GeoTIFF", file_mismatch, folder=False)
+RECORDS = Kind(
+    "table of records",
+    partial(records_mismatch, columns="species,lon,lat,presence"),
+    folder=False,
+)

@@ -47,7 +47,7 @@ def records(records: pd.DataFrame, *, species: str | None = None, ax: Axes | Non
     >>> table = pd.DataFrame({"species": "oak", "lon": [3.9, 0.0], "lat": [43.6, 0.0]})
     >>> ax = gm.plot.records(gm.clean_records(table, remove=False))
     >>> [text.get_text() for text in ax.get_legend().get_texts()]
-    ['presence (1)', 'zero (1)']
+    ['presence (1)', 'fails zero (1)']
     """
     names = [n for n in (("lon", "lat"), ("x", "y")) if set(n) <= set(records.columns)]
     if not names or "presence" not in records:
@@ -103,5 +103,5 @@ def _layers(
     ]
     for k, test in enumerate(dict.fromkeys(failed_test[~passes])):
         style = {"marker": MARKS[k % len(MARKS)], "ms": 6, "mfc": "none", "mec": f"C{k % 10}"}
-        layers.append((test.replace("_", " "), failed_test == test, style))
+        layers.append((f"fails {test.replace('_', ' ')}", failed_test == test, style))
     return [layer for layer in layers if layer[1].any()]

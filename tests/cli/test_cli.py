@@ -31,6 +31,16 @@ VERBS = {
         "--plan",
         "stopped build is continued",
     ],
+    "records": [
+        "SOURCE",
+        "--out",
+        "--species",
+        "--doi",
+        "--land",
+        "--thin",
+        "--no-remove",
+        "counted",
+    ],
     "sample": [
         "CUBE",
         "RECORDS",
@@ -173,12 +183,12 @@ def home(tmp_path_factory) -> Path:
 
 def test_without_words_the_help_is_shown(geomiam):
     _, out, err = geomiam()
-    assert "geomiam sample cube.zarr records.csv --out sites.zarr" in out + err
+    assert "geomiam sample cube.zarr records.parquet --out sites.zarr" in out + err
 
 
 def test_the_help_walks_from_records_to_an_explained_map():
     text = CliRunner().invoke(cli.app, ["--help"]).output
-    verbs = ("sample", "split", "fit", "evaluate", "predict", "explain")
+    verbs = ("records", "sample", "split", "fit", "evaluate", "predict", "explain")
     steps = [text.index(f"geomiam {v} ") for v in verbs]
     assert steps == sorted(steps)
     trained = re.search(r"geomiam fit (\S+)", text)[1]

@@ -17,7 +17,16 @@ from geomiam.cli.messages import OTHER_NAMES, flags_of, verb, with_flags
 
 ROOT = Path(gm.__file__).parent
 COMMAND = typer.main.get_command(cli.app)
-VERBS = [["fit"], ["pretrain"], ["finetune"], ["predict"], ["explain"], ["build"], ["sample"]]
+VERBS = [
+    ["fit"],
+    ["pretrain"],
+    ["finetune"],
+    ["predict"],
+    ["explain"],
+    ["build"],
+    ["records"],
+    ["sample"],
+]
 
 
 @pytest.mark.parametrize(

@@ -305,6 +305,10 @@ def test_nothing_is_removed_without_a_count(tmp_path):
     assert counts(clean).loc["zero", ["flagged", "only"]].tolist() == [1, 0]
     assert "land=" in summary["not_run"]["habitat"]
     assert json.loads(json.dumps(clean.attrs)) == clean.attrs
+    again = gm.clean_records(gm.read_records(records, doi="10.15468/dl.abcdef"), remove=False)
+    assert again.attrs["origin"]["doi"] == "10.15468/dl.abcdef"
+    with pytest.warns(RecordsRemoved):
+        assert gm.thin_records(again, grid=500).attrs["origin"] == again.attrs["origin"]
     assert set(summary["not_run"]) | set(counts(clean).index) == set(DESCRIPTIONS)
     again = gm.clean_records(gm.clean_records(everything, remove=False), remove=False)
     assert again.columns.tolist() == everything.columns.tolist()
@@ -372,7 +376,7 @@ def test_a_map_shows_each_failed_test():
     _, ax = plt.subplots()
     assert gm.plot.records(out, ax=ax) is ax
     labels = [t.get_text() for t in ax.get_legend().get_texts()]
-    assert labels == ["presence (57)", "outlier (3)", "duplicate (2)"]
+    assert labels == ["presence (57)", "fails outlier (3)", "fails duplicate (2)"]
     two = out.assign(presence=[0, *[1] * 61], species=["ash", *["oak"] * 61])
     assert gm.plot.records(two, species="ash").get_title() == "ash"
     with pytest.raises(SettingError, match="no records with coordinates of species 'elm'"):

@@ -50,7 +50,9 @@ def standard_records(records: pd.DataFrame | str | Path) -> pd.DataFrame:
 
 def _table_of(records: pd.DataFrame | str | Path) -> pd.DataFrame:
     if isinstance(records, pd.DataFrame) and set(STANDARD) <= set(records.columns):
-        return pd.DataFrame(records)
+        table = pd.DataFrame(records)
+        table.attrs = dict(records.attrs)  # the constructor leaves them out
+        return table
     return read_records(records)
 
 

@@ -85,7 +85,7 @@ def reference_test(name: str) -> Callable[[Inputs], Outcome]:
 
     def test(inputs: Inputs) -> Outcome:
         if key not in inputs.references:
-            return Skipped(f"pass references={{'{key}': table}} with their coordinates")
+            return Skipped(f"pass references= with a table named '{key}'")
         lon, lat = degrees(locate(inputs.references[key], x=None, y=None, crs=None))
         xy = np.stack([lon, lat], 1)
         xy = xy[np.isfinite(xy).all(1) & (np.abs(lat) <= 90)]

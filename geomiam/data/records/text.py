@@ -49,8 +49,8 @@ def read_text(
         return pd.read_csv(source, **options)
     except UnicodeDecodeError as error:
         raise OccurrenceError(
-            f"{name} cannot be read as {encoding or 'UTF-8'} ({str(error).strip()}): state its encoding, for "
-            "example encoding='cp1252' for a file from Windows, or encoding='latin-1'"
+            f"{name} cannot be read as {encoding or 'UTF-8'} ({str(error).strip()}): read it with "
+            "gm.read_records(path, encoding='cp1252') if it is from Windows, or with another encoding"
         ) from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeError) as error:
         sep = options.get("sep", ",")
