@@ -14,7 +14,7 @@ from geomiam.cli.outputs import reserve
 from geomiam.cli.tables import AsCsv, AsJson, say_table
 from geomiam.errors import GeomiamError, RecordsRemoved
 from geomiam.outputs.kinds import PICTURE, RECORDS
-from geomiam.outputs.picture import save_picture
+from geomiam.outputs.write import save_picture
 
 if TYPE_CHECKING:
     import pandas as pd

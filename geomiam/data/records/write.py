@@ -8,9 +8,9 @@ import pandas as pd
 
 from geomiam._version import __version__
 from geomiam.errors import OutputRefused
-from geomiam.outputs.atomic import atomic_path
 from geomiam.outputs.check import locked_output
 from geomiam.outputs.kinds import RECORDS
+from geomiam.outputs.write import atomic_path
 
 SUFFIXES = (".parquet", ".csv")
 
