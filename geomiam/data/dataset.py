@@ -116,7 +116,21 @@ def _from_other(obj: Any) -> xr.Dataset:
         return _of_array(obj)
     if isinstance(obj, pd.DataFrame):
         return _of_table(obj)
-    raise GridError(f"expected a Dataset or DataTree, found {type(obj).__name__}: {_advice(obj)}")
+    if isinstance(obj, (str, Path)):
+        advice = open_advice(str(obj))
+    elif isinstance(obj, Mapping):
+        advice = "create one with xr.Dataset(arrays)"
+    elif isinstance(obj, np.ndarray):
+        advice = (
+            "name its dims, xr.Dataset({'bio1': (('y', 'x'), array)}, coords={'y': ..., 'x': ...})"
+        )
+    elif isinstance(obj, Sequence) and obj and isinstance(obj[0], (str, Path)):
+        advice = f"open each file first; {open_advice(str(obj[0]))}; then pass the list"
+    elif hasattr(obj, "species") and hasattr(obj, "network"):
+        advice = "the data come first and the model second, as in gm.predict(cube, model)"
+    else:
+        advice = "open the data with gm.open_cube(path), or create an xr.Dataset with one variable per predictor"
+    raise GridError(f"expected a Dataset or DataTree, found {type(obj).__name__}: {advice}")
 
 
 def geometry_dim(ds: xr.Dataset | xr.DataArray) -> str | None:
@@ -193,23 +207,6 @@ def _geometry_column(table: pd.DataFrame) -> str | None:
             "the geometries of the table are not points; use table.set_geometry(table.centroid)"
         )
     return name
-
-
-def _advice(obj: Any) -> str:
-    """Return the call that converts an object to an accepted type."""
-    if isinstance(obj, (str, Path)):
-        return open_advice(str(obj))
-    if isinstance(obj, Mapping):
-        return "create one with xr.Dataset(arrays)"
-    if isinstance(obj, np.ndarray):
-        return (
-            "name its dims, xr.Dataset({'bio1': (('y', 'x'), array)}, coords={'y': ..., 'x': ...})"
-        )
-    if isinstance(obj, Sequence) and obj and isinstance(obj[0], (str, Path)):
-        return f"open each file first; {open_advice(str(obj[0]))}; then pass the list"
-    if hasattr(obj, "species") and hasattr(obj, "network"):
-        return "the data come first and the model second, as in gm.predict(cube, model)"
-    return "open the data with gm.open_cube(path), or create an xr.Dataset with one variable per predictor"
 
 
 def open_advice(path: str) -> str:

@@ -83,7 +83,8 @@ def bind(schema: Schema, ds: xr.Dataset) -> Schema:
 
 def bind_variable(variable: Variable, array: xr.DataArray) -> Variable:
     """Fill in dims, labels and classes of one variable."""
-    _check_units(variable, array)
+    units, codes = text_of(array.attrs, "units"), flags_of(array.attrs)
+    _check_units(variable, units)
     dims, count = variable.dims or own_dims(array), OWN_DIMS[variable.kind]
     if len(dims) < count or (dims and not count):
         raise VariableMismatch(
@@ -95,7 +96,7 @@ def bind_variable(variable: Variable, array: xr.DataArray) -> Variable:
     fields = {k: getattr(variable, k) for k in Variable.model_fields} | {"dims": dims}
     fields["labels"] = {d: variable.labels.get(d) or labels_of(array, d) for d in dims}
     if variable.kind == "categorical" and not variable.classes:
-        fields["classes"] = flags_of(array.attrs)
+        fields["classes"] = codes
     return Variable(**fields)
 
 
@@ -113,7 +114,7 @@ def same_units(a: object, b: object) -> bool:
 
 def _match(array: xr.DataArray, variable: Variable) -> xr.DataArray:
     """Return a variable with its own dims last, in the order and with the labels of the schema."""
-    _check_units(variable, array)
+    _check_units(variable, text_of(array.attrs, "units"))
     _check_dims(variable.name, variable.dims, array)
     if variable.kind == "categorical":
         _check_classes(variable, flags_of(array.attrs))
@@ -200,8 +201,7 @@ def _check_classes(variable: Variable, codes_of_data: Mapping[int, str]) -> None
         )
 
 
-def _check_units(variable: Variable, array: xr.DataArray) -> None:
-    units = text_of(array.attrs, "units")
+def _check_units(variable: Variable, units: str | None) -> None:
     if variable.units is None or units is None or same_units(units, variable.units):
         return
     raise VariableMismatch(

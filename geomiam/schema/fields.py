@@ -57,19 +57,19 @@ def with_fields(settings: Any, **values: Any) -> Any:
 
 def error_text(error: ValidationError, fields: tuple[str, ...] = ()) -> str:
     """Return pydantic's errors on one line: field, message, value; ``fields`` are those to suggest."""
-    return "; ".join(_line(item, fields) for item in error.errors())
-
-
-def _line(item: Any, fields: tuple[str, ...]) -> str:
-    field, value = ".".join(map(str, item["loc"])), repr(item["input"])
-    value = value if len(value) <= 80 else f"{value[:80]}…"
-    if item["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(field, fields, n=1) or fields
-        return f"unknown field '{field}' (value {value}); fields: {', '.join(close)}"
-    message = item["msg"].removeprefix("Value error, ")
-    if item["type"] not in ("value_error", "missing"):
-        message = f"{message}; found {value}"
-    return f"{field}: {message}" if field else message
+    lines = []
+    for item in error.errors():
+        field, value = ".".join(map(str, item["loc"])), repr(item["input"])
+        value = value if len(value) <= 80 else f"{value[:80]}…"
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] not in ("value_error", "missing"):
+            message = f"{message}; found {value}"
+        line = f"{field}: {message}" if field else message
+        if item["type"] == "extra_forbidden":
+            close = difflib.get_close_matches(field, fields, n=1) or fields
+            line = f"unknown field '{field}' (value {value}); fields: {', '.join(close)}"
+        lines.append(line)
+    return "; ".join(lines)
 
 
 def explain(

@@ -132,11 +132,11 @@ def open_zarr(path: str | Path, *, chunks: Chunks = AS_STORED) -> Any:
         if nested:
             return xr.open_datatree(store, chunks=dask_chunks, **options)
         ds = xr.open_dataset(store, chunks=dask_chunks, **options)
-    ds.attrs.pop(MARK, None)
-    # Directories have no order.
-    ds = ds.drop_vars(ds.data_vars).assign({k: ds[k] for k in sorted(map(str, ds.data_vars))})
-    text = [k for k in ds.indexes if ds[k].dtype.kind == "T"]
-    return ds.assign_coords({k: np.array(ds[k].values.tolist(), dtype=str) for k in text})
+        ds.attrs.pop(MARK, None)
+        # Directories have no order.
+        ds = ds.drop_vars(ds.data_vars).assign({k: ds[k] for k in sorted(map(str, ds.data_vars))})
+        text = [k for k in ds.indexes if ds[k].dtype.kind == "T"]
+        return ds.assign_coords({k: np.array(ds[k].values.tolist(), dtype=str) for k in text})
 
 
 def _chunks(chunks: Any, sizes: Mapping[Any, int]) -> Any:
