@@ -54,15 +54,18 @@ class TransformerBlock(nn.Module):
         *,
         copies: int | Tensor = 1,
         load_mask: Tensor | None = None,
+        budget: Tensor | None = None,
     ) -> Tensor:
         """Return tokens ``(n, r, d)`` after the block, of tokens ``(n, t, d)``.
 
         ``bias`` is added to the attention logits of the keys; it broadcasts to ``(n, h, r, t)``. Only the
         first ``read`` tokens are computed. ``copies`` is the number of tokens that the last one stands
-        for, or that each does ``(n, t)``; ``bias`` contains its logarithm. ``load_mask (n or 1, t)`` are
-        the tokens that count as load of experts; default: all visible ones.
+        for, or that each does ``(n, t)``; ``bias`` contains its logarithm. Only blocks with extras read
+        the others: ``load_mask (n or 1, t)`` are the tokens that count as load of experts, by default all
+        visible ones; ``budget (n,)`` is that of sparse attention.
         """
-        x = self.attend(x[:, :read], *self.project(x, read), bias=bias, copies=copies)
+        q, k, v = self.project(x, read)
+        x = self.attend(x[:, :read], q, k, v, bias=bias, copies=copies, budget=budget)
         return self.feed_forward(x, copies, bias=bias, load_mask=load_mask)
 
     def project(self, x: Tensor, read: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -80,13 +83,23 @@ class TransformerBlock(nn.Module):
         *,
         bias: Tensor | None = None,
         copies: int | Tensor = 1,
+        budget: Tensor | None = None,
     ) -> Tensor:
         """Add attention of queries ``(n, r, d)`` to keys and values ``(n, t, d)`` to tokens ``(n, r, d)``."""
-        attention = self.attention(self.split(q), self.split(k), self.split(v), bias, copies)
-        return self.add_attention(x, attention, copies)
+        q, k, v = self.split(q), self.split(k), self.split(v)  # (n, h, r or t, e)
+        attention = self.attention(q, k, v, bias, copies=copies, budget=budget)
+        projection = self.out(attention.transpose(1, 2).flatten(2))
+        return x + drop(projection, self.drop_share, copies=copies)
 
     def attention(
-        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, copies: int | Tensor = 1
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        bias: Tensor | None,
+        *,
+        copies: int | Tensor = 1,
+        budget: Tensor | None = None,
     ) -> Tensor:
         """Return softmax(q kᵀ / √e + bias) v ``(n, h, r, e)``; keys and values are ``(n, h, t, e)``."""
         if not self.drop_share:
@@ -95,11 +108,6 @@ class TransformerBlock(nn.Module):
         logits = q * k.shape[-1] ** -0.5 @ k.transpose(-1, -2)
         weight = (logits if bias is None else logits + bias).softmax(-1)
         return drop(weight, self.drop_share, copies=copies, axis=-1).to(v.dtype) @ v
-
-    def add_attention(self, x: Tensor, attention: Tensor, copies: int | Tensor) -> Tensor:
-        """Add W_o times the attention ``(n, h, r, e)`` to tokens ``(n, r, d)``."""
-        projection = self.out(attention.transpose(1, 2).flatten(2))
-        return x + drop(projection, self.drop_share, copies=copies)
 
     def feed_forward(
         self,

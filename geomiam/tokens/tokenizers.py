@@ -175,22 +175,20 @@ class BackboneTokenizer(nn.Module):
         step = len(x) if self.encoder.training else ROWS_AT_ONCE
         parts = [self.encoder(*pair) for pair in zip(x.split(step), finite.split(step))]
         for encoding, inputs in zip(parts, x.split(step)):
-            self._check(encoding, (len(inputs), self.linear.in_features))
+            shape = len(inputs), self.linear.in_features
+            if not isinstance(encoding, Tensor) or encoding.shape != shape:
+                is_tensor = isinstance(encoding, Tensor)
+                actual = tuple(encoding.shape) if is_tensor else type(encoding).__name__
+                raise BackboneError(
+                    f"the backbone of '{self.name}' returned {actual}, expected a tensor {shape}: (n, "
+                    "width) with its own attribute width; pool or flatten what it returns"
+                )
+            if not torch.isfinite(encoding).all():
+                raise BackboneError(
+                    f"the backbone of '{self.name}' returned NaN or infinity from finite input: missing "
+                    "values are 0 in x and False in observed, so divide by counts of at least 1"
+                )
         return torch.cat(parts)
-
-    def _check(self, encoding: object, shape: tuple[int, int]) -> None:
-        if not isinstance(encoding, Tensor) or encoding.shape != shape:
-            type_name = type(encoding).__name__
-            actual = tuple(encoding.shape) if isinstance(encoding, Tensor) else type_name
-            raise BackboneError(
-                f"the backbone of '{self.name}' returned {actual}, expected a tensor {shape}: (n, width) "
-                "with its own attribute width; pool or flatten what it returns"
-            )
-        if not torch.isfinite(encoding).all():
-            raise BackboneError(
-                f"the backbone of '{self.name}' returned NaN or infinity from finite input: missing "
-                "values are 0 in x and False in observed, so divide by counts of at least 1"
-            )
 
 
 class PrivateLinear(nn.Module):

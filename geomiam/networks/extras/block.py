@@ -45,39 +45,22 @@ class BlockWithExtras(TransformerBlock):
         settings = {"experts": count, "top": top, "balance": balance}
         return cls(*sizes, budget=budget, experts=settings if experts and count else None)
 
-    def forward(
+    def attention(
         self,
-        x: Tensor,
-        bias: Tensor | None = None,
-        read: int | None = None,
-        *,
-        copies: int | Tensor = 1,
-        load_mask: Tensor | None = None,
-        budget: Tensor | None = None,
-    ) -> Tensor:
-        """Apply the block to tokens ``(n, t, d)``; ``budget (n,)`` replaces the block's budget."""
-        parts = self.project(x, read)
-        x = self.attend(x[:, :read], *parts, bias=bias, copies=copies, budget=budget)
-        return self.feed_forward(x, copies, bias=bias, load_mask=load_mask)
-
-    def attend(
-        self,
-        x: Tensor,
         q: Tensor,
         k: Tensor,
         v: Tensor,
+        bias: Tensor | None,
         *,
-        bias: Tensor | None = None,
         copies: int | Tensor = 1,
         budget: Tensor | None = None,
     ) -> Tensor:
-        """Add attention to tokens ``(n, r, d)``; if only r < t are read out, they attend densely."""
-        if self.budget is None or q.shape[1] < k.shape[1]:
-            return super().attend(x, q, k, v, bias=bias, copies=copies)
-        dense, parts = partial(self.attention, copies=copies), map(self.split, (q, k, v))
+        """Return attention ``(n, h, r, e)``, sparse unless only r < t tokens are read out."""
+        dense = partial(super().attention, copies=copies)
+        if self.budget is None or q.shape[2] < k.shape[2]:
+            return dense(q, k, v, bias)
         limit = self.budget if budget is None else budget
-        mixed = sparse(dense, *parts, bias=bias, budget=limit, random=self.training)
-        return self.add_attention(x, mixed, copies)
+        return sparse(dense, q, k, v, bias=bias, budget=limit, random=self.training)
 
     def feed_forward(
         self,

@@ -76,13 +76,11 @@ class CrossFusion(Fusion):
 
     @classmethod
     def check(cls, config: NetworkConfig) -> None:
-        """Refuse a gate without sparse blocks inside the modalities."""
         if config.gate and not (config.attention == "sparse" and config.inner):
             refuse_gate(config)
 
     @classmethod
     def count_blocks(cls, config: NetworkConfig, *, modalities: int) -> BlockCounts:
-        """Return the blocks of all encoders and those over all tokens."""
         return BlockCounts(config.depth + config.inner * modalities, 0)
 
     def budgets(self, visible: Tensor) -> Tensor | None:
@@ -129,7 +127,6 @@ class CrossFusion(Fusion):
         return torch.where(visible.any(1, keepdim=True).to(device), means, self.nothing)
 
     def view(self, rows: Rows, coalitions: Tensor) -> CrossView:
-        """Return the view of rows in ``coalitions (c, t)``."""
         return CrossView(self, rows, coalitions)
 
     def _within(
@@ -157,7 +154,6 @@ class CrossView(CoalitionView):
         self.encoded_from: Tensor | None = None
 
     def cost(self, count: int) -> int:
-        """Return the vectors per row in memory: tokens, and encodings shared and of one coalition."""
         return 3 * self.coalitions.shape[1]
 
     def features(self, rows: Tensor, selection: Tensor) -> Tensor:

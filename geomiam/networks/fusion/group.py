@@ -59,6 +59,7 @@ class GroupFusion(Fusion):
         super().__init__(config, layout)
         self.groups = [tokens.nonzero()[0].tolist() for tokens in group_masks(layout).values()]
         self.inner = Modules(token_block(config) for _ in range(config.inner))
+        self.hidden_tokens_are_cheap = not config.inner  # a token costs one addition
         sizes = config.width, config.heads, config.dropout
         self.blocks = Modules(TransformerBlock(*sizes) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.width)
@@ -113,16 +114,9 @@ class GroupFusion(Fusion):
 
     @classmethod
     def count_blocks(cls, config: NetworkConfig, *, modalities: int) -> BlockCounts:
-        """Return the blocks inside groups, which all groups share, and those over summaries."""
         return BlockCounts(config.inner, config.depth)
 
-    @property
-    def hidden_tokens_are_cheap(self) -> bool:
-        """Whether a token costs one addition only, since groups have no blocks inside."""
-        return not len(self.inner)
-
     def extend(self, old: GroupFusion) -> list[nn.Parameter]:
-        """Copy the weights of a fusion of fewer groups; return the identities of new groups."""
         before = {tuple(g): i for g, i in zip(old.groups, old.identity)}
         new = [i for g, i in zip(self.groups, self.identity) if tuple(g) not in before]
         with torch.no_grad():
@@ -134,7 +128,6 @@ class GroupFusion(Fusion):
         return new
 
     def view(self, rows: Rows, coalitions: Tensor) -> GroupView:
-        """Return the view of rows in ``coalitions (c, t)``."""
         return GroupView(self, rows, coalitions)
 
 
@@ -151,7 +144,6 @@ class GroupView(CoalitionView):
         self.layouts: dict[tuple[bytes, int], CoalitionLayout] = {}
 
     def cost(self, count: int) -> int:
-        """Return the vectors per row that are in memory."""
         return count * (1 + int((self.pooled.index >= 0).any(0).sum()) // 2)
 
     def features(self, rows: Tensor, selection: Tensor) -> Tensor:

@@ -77,7 +77,6 @@ class LateFusion(Fusion):
 
     @classmethod
     def count_blocks(cls, config: NetworkConfig, *, modalities: int) -> BlockCounts:
-        """Return the blocks of all branches."""
         return BlockCounts(config.depth * modalities, 0)
 
     def training_features(self, tokens: VisibleTokens) -> Tensor:
@@ -91,7 +90,6 @@ class LateFusion(Fusion):
         return self.fuse(torch.stack(features, 1), present.to(features[0].device))
 
     def view(self, rows: Rows, coalitions: Tensor) -> LateView:
-        """Return the view of rows in ``coalitions (c, t)``."""
         return LateView(self, rows, coalitions)
 
     def branch_weights(self, modality: int) -> Iterator[Tensor]:
@@ -139,7 +137,6 @@ class LateView(CoalitionView):
         )
 
     def cost(self, count: int) -> int:
-        """Return the vectors per row that are in memory."""
         return count * (1 + len(self.fusion.sets))
 
     def features(self, rows: Tensor, selection: Tensor) -> Tensor:

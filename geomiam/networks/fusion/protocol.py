@@ -67,6 +67,9 @@ class Fusion(nn.Module, ABC):
     learned_explainer: ClassVar[bool] = False
     """Whether its view has :meth:`CoalitionView.states`, which ``gm.explain.fit_explainer`` reads."""
 
+    hidden_tokens_are_cheap: bool = False
+    """Whether computing hidden tokens in training costs less than sorting them out."""
+
     def __init__(self, config: NetworkConfig, layout: Layout):
         super().__init__()
         self.feature_width = config.width
@@ -86,11 +89,6 @@ class Fusion(nn.Module, ABC):
     def count_blocks(cls, config: NetworkConfig, *, modalities: int) -> BlockCounts:
         """Return the number of transformer blocks; a saved model is checked against it."""
         return BlockCounts(0, 0)
-
-    @property
-    def hidden_tokens_are_cheap(self) -> bool:
-        """Whether computing hidden tokens in training costs less than sorting them out."""
-        return False
 
     def training_features(self, tokens: VisibleTokens) -> Tensor:
         """Return features ``(n, f)`` in training, where only visible tokens are computed."""

@@ -35,6 +35,7 @@ class SumFusion(Fusion):
     normalized = False
     half_precision = False
     extendable = True
+    hidden_tokens_are_cheap = True  # a token costs one addition
 
     def __init__(self, config: NetworkConfig, layout: Layout):
         super().__init__(config, layout)
@@ -59,17 +60,11 @@ class SumFusion(Fusion):
         return self.read(gather_vectors(torch.cat([tokens.vectors, hidden]), [index])[0].sum(1))
 
     @property
-    def hidden_tokens_are_cheap(self) -> bool:
-        """Whether hidden tokens are computed in training: a token costs one addition."""
-        return True
-
-    @property
     def every_hidden(self) -> Tensor:
         """The vector that each token adds when hidden ``(t, d)``."""
         return F.pad(self.hidden, (0, 0, 0, self.grown))
 
     def extend(self, old: SumFusion) -> list[nn.Parameter]:
-        """Copy the weights of a fusion of fewer tokens; no weight is new."""
         self.load_state_dict(old.state_dict())
         return []
 
@@ -78,7 +73,6 @@ class SumFusion(Fusion):
         return self.inner(self.dropout(torch.relu(total * self.scale)))
 
     def view(self, rows: Rows, coalitions: Tensor) -> SumView:
-        """Return the view of rows in ``coalitions (c, t)``."""
         return SumView(self, rows, coalitions)
 
 
@@ -126,7 +120,6 @@ class SumView(CoalitionView):
         self.owner = owner[self.index]
 
     def cost(self, count: int) -> int:
-        """Return the vectors per row that are in memory."""
         return len(self.index) + count
 
     def features(self, rows: Tensor, selection: Tensor) -> Tensor:

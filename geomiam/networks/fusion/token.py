@@ -123,7 +123,6 @@ class TokenFusion(Fusion):
 
     @classmethod
     def check(cls, config: NetworkConfig) -> None:
-        """Refuse sparse attention in an extended model."""
         super().check(config)
         if config.grown and config.attention == "sparse":
             raise ValueError(
@@ -133,16 +132,13 @@ class TokenFusion(Fusion):
 
     @classmethod
     def count_blocks(cls, config: NetworkConfig, *, modalities: int) -> BlockCounts:
-        """Return the blocks over all tokens."""
         return BlockCounts(config.depth, 0)
 
     def extend(self, old: TokenFusion) -> list[nn.Parameter]:
-        """Copy the weights of a fusion of fewer tokens; no weight is new."""
         self.load_state_dict(old.state_dict())
         return []
 
     def view(self, rows: Rows, coalitions: Tensor) -> TokenView:
-        """Return the view of rows in ``coalitions (c, t)``."""
         return TokenView(self, rows, coalitions)
 
     def _is_grown(self, tokens: Iterable[int], device: torch.device) -> Tensor:
@@ -163,7 +159,6 @@ class TokenView(CoalitionView):
         self.index = [t for t in range(coalitions.shape[1]) if t not in absent]
 
     def cost(self, count: int) -> int:
-        """Return the vectors per row that are in memory."""
         return len(self.index)
 
     def features(self, rows: Tensor, selection: Tensor) -> Tensor:
