@@ -19,16 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from geomiam.at_once import BUCKET_LENGTHS, POOLED_TOKENS, TRAINED_TOKENS
 from geomiam.networks.blocks import Modules, TransformerBlock, key_bias
 from geomiam.tokens.rows import Rows
 from geomiam.tokens.tokenizers import Tokenizers
-
-LENGTHS = 16
-"""Number of bucket lengths; a row is padded up to the next one."""
-TRAINED_AT_ONCE = {"cpu": 2048}
-"""Tokens in a bucket by device. On a CPU they fit into its cache; other devices take all at once."""
-POOLED_AT_ONCE = 4096
-"""Tokens pooled at a time in evaluation: few enough for the cache, enough for the matrix products."""
 
 AnyBlock = TypeVar("AnyBlock", bound=TransformerBlock)
 
@@ -118,7 +112,7 @@ def length_buckets(visible: Tensor, *, device: torch.device) -> list[Bucket]:
     depends on the device of the computation.
     """
     counts, t = visible.sum(1), visible.shape[1]
-    step = -(-t // LENGTHS)
+    step = -(-t // BUCKET_LENGTHS)
     lengths = (-(-counts // step) * step).clamp(max=t)
     if not lengths.any():
         lengths[0] = 1  # one hidden slot, so that no weight is left out of the graph
@@ -126,7 +120,7 @@ def length_buckets(visible: Tensor, *, device: torch.device) -> list[Bucket]:
     buckets = []
     for length in lengths.unique().tolist():
         same_length = torch.nonzero(lengths == length).squeeze(1)
-        at_once = TRAINED_AT_ONCE.get(device.type, 1 << 20)
+        at_once = TRAINED_TOKENS.get(device.type, 1 << 20)
         for rows in same_length.split(max(1, at_once // length)) if length else ():
             is_visible = torch.arange(length) < counts[rows, None]
             padding = None if bool(is_visible.all()) else is_visible
@@ -237,7 +231,7 @@ class PooledSets:
                 first, equal_to = rows.distinct(tokens)
                 means = [
                     pool(g, rows.tokens(batch, tokens), rows.visible[batch][:, tokens])
-                    for batch in first.split(max(1, POOLED_AT_ONCE // len(tokens)))
+                    for batch in first.split(max(1, POOLED_TOKENS // len(tokens)))
                 ]
                 vectors.append(torch.cat(means)[equal_to])
                 present.append(rows.visible[:, tokens].any(1))

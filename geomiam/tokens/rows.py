@@ -8,10 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geomiam.at_once import COMPARED_BYTES
 from geomiam.tokens.tokenizers import Tokenizers
-
-COMPARED = 1024
-"""Bytes of a row up to which equal rows are searched for; images are never equal."""
 
 
 class Rows:
@@ -55,7 +53,7 @@ class Rows:
             columns = [t - span.start for t in index if span.start <= t < span.stop]
             values = torch.where(self.visible[:, span].unsqueeze(-1), x, torch.nan)[:, columns]
             parts.append(values.reshape(len(x), -1).cpu().numpy().view(np.int32))
-        if not parts or sum(b[:1].nbytes for b in parts) > COMPARED:
+        if not parts or sum(b[:1].nbytes for b in parts) > COMPARED_BYTES:
             return positions, positions  # long rows count as different
         bits = np.ascontiguousarray(np.concatenate(parts, 1))
         row_bytes = bits.view(np.dtype((np.void, bits.shape[1] * bits.itemsize))).ravel()

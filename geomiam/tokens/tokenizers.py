@@ -13,11 +13,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from geomiam.at_once import BACKBONE_ROWS
 from geomiam.errors import BackboneError
 from geomiam.tokens.layout import Layout
-
-ROWS_AT_ONCE = 256
-"""Rows per call of a backbone in evaluation, since its memory per row is unknown."""
 
 
 class Periodic(nn.Module):
@@ -172,7 +170,7 @@ class BackboneTokenizer(nn.Module):
 
     def _encode(self, x: Tensor, finite: Tensor) -> Tensor:
         x, finite = x.unflatten(1, self.sizes), finite.unflatten(1, self.sizes)
-        step = len(x) if self.encoder.training else ROWS_AT_ONCE
+        step = len(x) if self.encoder.training else BACKBONE_ROWS
         parts = [self.encoder(*pair) for pair in zip(x.split(step), finite.split(step))]
         for encoding, inputs in zip(parts, x.split(step)):
             shape = len(inputs), self.linear.in_features

@@ -36,9 +36,6 @@ from geomiam.training.config import TrainingConfig
 from geomiam.training.devices import Fabric, devices
 from geomiam.training.table import Table
 
-BATCH_ROWS = 512
-"""Rows per batch where no gradient is computed; it bounds the memory of a score."""
-
 Objective = Callable[..., Tensor]
 """``(network, table, rows, *, hidden, fabric)`` → loss of a batch, with its graph."""
 

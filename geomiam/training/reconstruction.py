@@ -19,10 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from geomiam.at_once import SCORED_ROWS
 from geomiam.networks.network import Network
 from geomiam.tokens.layout import Layout, Part
 from geomiam.training.devices import Fabric
-from geomiam.training.loop import BATCH_ROWS, Objective, Run
+from geomiam.training.loop import Objective, Run
 from geomiam.training.supervised import share, together
 from geomiam.training.table import Table
 
@@ -80,7 +81,7 @@ class Targets:
         spans = layout.spans
         variable = torch.as_tensor(np.repeat(np.arange(len(spans)), [s.size for s in spans]))
         total, count = torch.zeros(2, len(spans), dtype=torch.float64)
-        for rows in table.train.split(BATCH_ROWS):
+        for rows in table.train.split(SCORED_ROWS):
             values, observed, _ = table.batch(rows)
             errors = targets.errors(constant.expand(len(rows), -1), values)
             total.index_add_(0, variable, torch.where(observed, errors, 0).sum(0).double())
@@ -191,7 +192,7 @@ def r2(
     )
     patterns = torch.arange(len(visible), device=device)
     errors = np.zeros((2, len(visible), int(targets.owner.max()) + 1))
-    for rows in table.valid.split(BATCH_ROWS):
+    for rows in table.valid.split(SCORED_ROWS):
         values, observed, _ = table.batch(rows)
         view = module.network.view(values, observed, visible)
         features = view.features(torch.arange(len(rows), device=device), patterns)
@@ -237,7 +238,7 @@ def _errors(kind: str, prediction: Tensor, x: Tensor) -> Tensor:
 def _constant(kind: str, x: Tensor, shape: tuple[int, int], *, rows: Tensor) -> Tensor:
     """Return the mean of the training rows of a part ``(k · numbers,)``; 0 if nothing is observed."""
     total, count = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64)
-    for batch in rows.split(BATCH_ROWS):
+    for batch in rows.split(SCORED_ROWS):
         y = _encoded(kind, x[batch], shape[1])
         finite = y.isfinite()
         total += torch.where(finite, y, 0).sum(0).double()

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geomiam.at_once import SCORED_ROWS
 from geomiam.metrics import mean_auc
 from geomiam.networks.network import Network
 from geomiam.training.devices import Fabric, OneDevice
-from geomiam.training.loop import BATCH_ROWS, Objective, Run
+from geomiam.training.loop import Objective, Run
 from geomiam.training.losses import Loss, make_loss, maxent_offset
 from geomiam.training.table import Table
 
@@ -40,7 +41,7 @@ class Supervised:
         """Fold Maxent's normalisation into the head's bias, from the training background."""
         if run.config.loss == "maxent":
             network, table = run.model.network, run.table
-            batches = table.train.split(BATCH_ROWS)
+            batches = table.train.split(SCORED_ROWS)
             logits = torch.cat([network(*table.batch(rows)[:2]) for rows in batches])
             network.head.bias.add_(maxent_offset(logits, table.labels[table.train] == 0))
 
@@ -84,7 +85,7 @@ def subset_logits(run: Run, table: Table, rows: Tensor) -> np.ndarray:
     subsets = np.vstack([owner == m for m in range(len(sizes))] + [owner >= 0])
     visible = torch.as_tensor(subsets, device=device)  # (M + 1, t)
     parts = []
-    for batch in rows.split(BATCH_ROWS):
+    for batch in rows.split(SCORED_ROWS):
         values, observed, _ = table.batch(batch)
         view = network.view(values, observed, visible)
         all_rows, all_subsets = (torch.arange(len(x), device=device) for x in (observed, visible))

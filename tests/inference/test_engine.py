@@ -161,7 +161,7 @@ def test_a_group_is_encoded_once_for_rows_that_have_it_in_common(monkeypatch):
     assert dict(encoded_rows)[groups.index("climate")] == 40
     assert len(encoded_rows) == len(groups)  # once each, for all coalitions
     monkeypatch.undo()
-    monkeypatch.setattr("geomiam.tokens.rows.COMPARED", 0)
+    monkeypatch.setattr("geomiam.tokens.rows.COMPARED_BYTES", 0)
     plain, _, _ = shapley_block(model, mixed, groups=masks, species=np.arange(2))
     np.testing.assert_allclose(fast, plain, rtol=0, atol=1e-6)
 

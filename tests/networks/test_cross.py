@@ -98,7 +98,7 @@ def test_it_is_two_stages_with_hidden_tokens_left_out(kind):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("lengths", [16, 3])
 def test_training_computes_what_is_visible_and_learns_the_same(variant, kind, lengths, monkeypatch):
-    monkeypatch.setattr("geomiam.networks.pooling.LENGTHS", lengths)
+    monkeypatch.setattr("geomiam.networks.pooling.BUCKET_LENGTHS", lengths)
     model, block = new_model(**variant)
     network, (values, observed) = model.network, tensors(block)
     visible, member = masks(kind, observed), network.members[0]

@@ -170,7 +170,7 @@ def test_loads_are_top_times_visible_tokens_in_training_and_in_evaluation(
     fusion, attention, lengths, monkeypatch
 ):
     """Neither mask tokens nor padding count."""
-    monkeypatch.setattr("geomiam.networks.pooling.LENGTHS", lengths)
+    monkeypatch.setattr("geomiam.networks.pooling.BUCKET_LENGTHS", lengths)
     network, values, visible = example(
         fusion, experts=3, top_experts=2, balance=0.01, attention=attention, budget=1.0
     )

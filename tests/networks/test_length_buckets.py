@@ -95,7 +95,7 @@ def gradients(network, logits):
 @pytest.mark.parametrize("kind", ["batch", "sample", "most", "none", "all", "modality"])
 @pytest.mark.parametrize("lengths", [16, 3])
 def test_outputs_and_gradients_are_those_of_the_plain_way(fusion, kind, lengths, monkeypatch):
-    monkeypatch.setattr("geomiam.networks.pooling.LENGTHS", lengths)
+    monkeypatch.setattr("geomiam.networks.pooling.BUCKET_LENGTHS", lengths)
     network, values, observed = example(fusion)
     network_copy, visible = copy.deepcopy(network), masks(kind, observed)
     (member,) = network_copy.members

@@ -16,19 +16,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from geomiam.networks import pooling
 from geomiam.networks.blocks import Modules
 from geomiam.networks.extras.block import BlockWithExtras
 from geomiam.networks.extras.sparse import BudgetGate
 from geomiam.networks.fusion.protocol import BlockCounts, CoalitionView, Fusion, refuse_gate
-from geomiam.networks.pooling import (
-    VisibleTokens,
-    bucket_tokens,
-    bucketed_mean,
-    gather,
-    length_buckets,
-    rows_of_equal_length,
-    visible_mean,
-)
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.rows import Rows
 
@@ -96,26 +88,26 @@ class CrossFusion(Fusion):
         """Return the encoded tokens of a modality ``(n, k, d)``, of all ``(n, t, d)``; 0 where hidden."""
         span = self.spans[modality]
         out = torch.zeros_like(tokens[:, span])
-        for rows, index in rows_of_equal_length(visible[:, span]):
+        for rows, index in pooling.rows_of_equal_length(visible[:, span]):
             if index.shape[1]:
-                x = gather(tokens[:, span], rows, index)
+                x = pooling.gather(tokens[:, span], rows, index)
                 budget = None if budgets is None else budgets[rows, modality]
                 out[rows[:, None], index] = self._within(modality, x, None, budget)
         return out
 
     def fuse(self, encodings: Tensor, visible: Tensor) -> Tensor:
         """Return features ``(n, d)`` from encoded tokens ``(n, t, d)`` and visible ``(n, t)``."""
-        means = visible_mean(self.blocks, encodings, visible)
+        means = pooling.visible_mean(self.blocks, encodings, visible)
         return torch.where(visible.any(1, keepdim=True), means, self.nothing.to(means.dtype))
 
-    def training_features(self, tokens: VisibleTokens) -> Tensor:
+    def training_features(self, tokens: pooling.VisibleTokens) -> Tensor:
         """Return features ``(n, d)`` in training; only visible tokens are computed."""
         visible, device = tokens.visible, tokens.vectors.device
         budgets = self.budgets(visible)
         encodings, place, start = [], torch.zeros_like(tokens.place), 0
         for modality, span in enumerate(self.spans):
-            buckets = length_buckets(visible[:, span], device=device)
-            parts = bucket_tokens(tokens.vectors, tokens.place[:, span], buckets)
+            buckets = pooling.length_buckets(visible[:, span], device=device)
+            parts = pooling.bucket_tokens(tokens.vectors, tokens.place[:, span], buckets)
             for x, bucket in zip(parts, buckets):
                 budget = None if budgets is None else budgets[bucket.rows.to(device), modality]
                 encoding = self._within(modality, x, bucket.bias(x), budget)
@@ -123,7 +115,7 @@ class CrossFusion(Fusion):
                 position = start + torch.arange(bucket.index.numel()).view(bucket.index.shape)
                 place[bucket.rows[:, None], span.start + bucket.index] = position
                 start += bucket.index.numel()
-        means = bucketed_mean(self.blocks, torch.cat(encodings), visible, place)
+        means = pooling.bucketed_mean(self.blocks, torch.cat(encodings), visible, place)
         return torch.where(visible.any(1, keepdim=True).to(device), means, self.nothing)
 
     def view(self, rows: Rows, coalitions: Tensor) -> CrossView:

@@ -23,18 +23,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from geomiam.networks import pooling
 from geomiam.networks.blocks import HIDDEN, Modules, TransformerBlock, key_bias
 from geomiam.networks.fusion.protocol import BlockCounts, CoalitionView, Fusion
 from geomiam.networks.fusion.token_block import token_block
-from geomiam.networks.pooling import (
-    PooledSets,
-    VisibleTokens,
-    bucketed_mean,
-    gather_vectors,
-    length_buckets,
-    to_rows,
-    visible_mean,
-)
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.rows import Rows
 from geomiam.tokens.select import group_masks
@@ -76,7 +68,7 @@ class GroupFusion(Fusion):
 
     def pool(self, group: int, tokens: Tensor, visible: Tensor) -> Tensor:
         """Return summaries ``(n, d)`` of one group's tokens ``(n, k, d)``; arbitrary if none is visible."""
-        return self.norm(visible_mean(self.inner, tokens, visible)) + self.identity[group]
+        return self.norm(pooling.visible_mean(self.inner, tokens, visible)) + self.identity[group]
 
     def fuse(self, summaries: Tensor, present: Tensor) -> Tensor:
         """Return features ``(n, d)`` from summaries ``(n, G, d)`` of the groups ``present (n, G)``."""
@@ -95,22 +87,26 @@ class GroupFusion(Fusion):
             x = block(x, bias)
         return self.blocks[-1](x, bias, read=1).squeeze(1)
 
-    def training_features(self, tokens: VisibleTokens) -> Tensor:
+    def training_features(self, tokens: pooling.VisibleTokens) -> Tensor:
         """Return features ``(n, d)`` in training, from visible tokens and summaries of visible groups."""
         n, groups = len(tokens.visible), len(self.groups)
         visible = [tokens.visible[:, g] for g in self.groups]
         place = [tokens.place[:, g] for g in self.groups]
-        means = bucketed_mean(self.inner, tokens.vectors, _stacked(visible), _stacked(place))
+        means = pooling.bucketed_mean(
+            self.inner, tokens.vectors, _stacked(visible), _stacked(place)
+        )
         summaries = self.norm(means.view(n, groups, -1)) + torch.stack(list(self.identity))
         # The query comes first, then the summaries row by row; `position` is their place in this order.
         vectors = torch.cat([self.query[None].to(summaries.dtype), summaries.flatten(0, 1)])
         position = F.pad(1 + torch.arange(n * groups).view(n, groups), (1, 0))
         present = torch.stack([v.any(1) for v in visible], 1)
         with_query = torch.cat([present.new_ones(n, 1), present], 1)
-        buckets = length_buckets(with_query, device=vectors.device)
-        inputs = gather_vectors(vectors, [position[b.rows[:, None], b.index] for b in buckets])
+        buckets = pooling.length_buckets(with_query, device=vectors.device)
+        inputs = pooling.gather_vectors(
+            vectors, [position[b.rows[:, None], b.index] for b in buckets]
+        )
         features = [self._read(x, b.bias(x)) for x, b in zip(inputs, buckets)]
-        return to_rows(features, buckets, rows=n)
+        return pooling.to_rows(features, buckets, rows=n)
 
     @classmethod
     def count_blocks(cls, config: NetworkConfig, *, modalities: int) -> BlockCounts:
@@ -138,7 +134,7 @@ class GroupView(CoalitionView):
 
     def __init__(self, fusion: GroupFusion, rows: Rows, coalitions: Tensor):
         super().__init__(fusion, rows, coalitions)
-        self.pooled = PooledSets.of(
+        self.pooled = pooling.PooledSets.of(
             fusion.groups, rows, coalitions, width=len(fusion.query), pool=fusion.pool
         )
         self.layouts: dict[tuple[bytes, int], CoalitionLayout] = {}

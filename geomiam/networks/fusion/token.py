@@ -12,18 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from geomiam.networks import pooling
 from geomiam.networks.blocks import HIDDEN, Modules, key_bias
 from geomiam.networks.fusion.protocol import BlockCounts, CoalitionView, Fusion
 from geomiam.networks.fusion.token_block import token_block
-from geomiam.networks.pooling import (
-    Bucket,
-    VisibleTokens,
-    gather,
-    gather_vectors,
-    length_buckets,
-    rows_of_equal_length,
-    to_rows,
-)
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.rows import Rows
 from geomiam.tokens.select import modality_tokens
@@ -79,7 +71,7 @@ class TokenFusion(Fusion):
         weight = counts.to(x.dtype).unsqueeze(-1)
         return (x * weight).sum(1) / weight.sum(1)
 
-    def training_features(self, tokens: VisibleTokens) -> Tensor:
+    def training_features(self, tokens: pooling.VisibleTokens) -> Tensor:
         """Return features ``(n, d)`` in training."""
         # Rows with about equally many visible tokens form a bucket. Shorter rows of a bucket are filled up
         # with single mask vectors, so the last slot stands for the same number of tokens in every row.
@@ -90,12 +82,12 @@ class TokenFusion(Fusion):
         place = torch.where(tokens.visible, tokens.place, len(tokens.vectors))
         place = torch.cat([place, place.new_full((n, 1), len(tokens.vectors))], 1)
         with_mask = torch.cat([tokens.visible, tokens.visible.new_ones(n, 1)], 1)
-        buckets = length_buckets(with_mask, device=vectors.device)
-        inputs = gather_vectors(vectors, [place[b.rows[:, None], b.index] for b in buckets])
+        buckets = pooling.length_buckets(with_mask, device=vectors.device)
+        inputs = pooling.gather_vectors(vectors, [place[b.rows[:, None], b.index] for b in buckets])
         mean = self._mean if self.blocks[0].collapses else self._sparse_mean
-        return to_rows([mean(x, b, t) for x, b in zip(inputs, buckets)], buckets, rows=n)
+        return pooling.to_rows([mean(x, b, t) for x, b in zip(inputs, buckets)], buckets, rows=n)
 
-    def _mean(self, x: Tensor, bucket: Bucket, t: int) -> Tensor:
+    def _mean(self, x: Tensor, bucket: pooling.Bucket, t: int) -> Tensor:
         """Return the mean ``(b, d)`` of t tokens after all blocks, from the l of a bucket ``(b, l, d)``.
 
         The last of the l tokens stands for the remaining t − l + 1.
@@ -110,7 +102,7 @@ class TokenFusion(Fusion):
             x = block(x, bias, copies=copies, load_mask=load_mask)
         return (weight / weight.sum()) @ x
 
-    def _sparse_mean(self, x: Tensor, bucket: Bucket, t: int) -> Tensor:
+    def _sparse_mean(self, x: Tensor, bucket: pooling.Bucket, t: int) -> Tensor:
         """Return the mean as :meth:`_mean`, where the number of tokens of a row matters."""
         # Sparse attention samples among the tokens, so a row has one mask token and then padding.
         slots, counts = _slots(bucket), _visible_counts(bucket)
@@ -230,7 +222,7 @@ class SharedTokens:
         permanent = len(self.index) - int(self.grown.sum())
         for count in grown_counts.unique().tolist():
             same_count = torch.nonzero(grown_counts == count).squeeze(1)
-            for rows, index in rows_of_equal_length(visible[same_count]):
+            for rows, index in pooling.rows_of_equal_length(visible[same_count]):
                 yield same_count[rows], index, permanent + count - index.shape[1]
 
     def _before_last(
@@ -242,7 +234,7 @@ class SharedTokens:
         ``hidden`` ones that count. Return tokens ``(b, k + 1, d)``, or ``(b, k, d)`` without hidden ones,
         their weights ``(k + 1,)`` in the mean, which sum to 1, and which are visible ``(1, k + 1)``.
         """
-        parts = [gather(part, rows, index) for part in self.parts]
+        parts = [pooling.gather(part, rows, index) for part in self.parts]
         copies = parts[0].new_ones(index.shape[1] + bool(hidden))
         if hidden:
             mask = (m.expand(len(rows), 1, -1) for m in self.mask)
@@ -257,12 +249,12 @@ class SharedTokens:
         return x, copies / copies.sum(), load_mask
 
 
-def _slots(bucket: Bucket) -> Tensor:
+def _slots(bucket: pooling.Bucket) -> Tensor:
     """Return the positions ``(1, l)`` of a bucket's slots."""
     return torch.arange(bucket.index.shape[1])[None]
 
 
-def _visible_counts(bucket: Bucket) -> Tensor:
+def _visible_counts(bucket: pooling.Bucket) -> Tensor:
     """Return the visible tokens of each row ``(b, 1)``; one slot of each row is the mask vector."""
     if bucket.visible is None:
         return torch.full((len(bucket.index), 1), bucket.index.shape[1] - 1)
