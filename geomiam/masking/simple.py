@@ -140,15 +140,15 @@ class Dirichlet:
     balance = staticmethod(balance_of)
 
     def sample(self, n: int, *, sizes: ArrayLike, balance: Balance, rng: Generator) -> Array:
-        m = self._count(sizes, balance)
+        m = self._modalities(sizes, balance)
         shares = rng.dirichlet(np.full(m, float(self.alpha)), size=n)
         return shares if self.simplex == "masked" else 1 - shares
 
     def expected(self, *, sizes: ArrayLike, balance: Balance) -> Array:
-        m = self._count(sizes, balance)
+        m = self._modalities(sizes, balance)
         return np.full(m, 1 / m if self.simplex == "masked" else 1 - 1 / m)
 
-    def _count(self, sizes: ArrayLike, balance: Balance) -> int:
+    def _modalities(self, sizes: ArrayLike, balance: Balance) -> int:
         m = len(check_sizes(sizes, balance))
         if m == 1 and self.simplex == "masked":
             raise SettingError(

@@ -105,7 +105,13 @@ def _load(path: Path, config: dict, backbones: Mapping[str, nn.Module]) -> Model
     invalid = f"{path / CONFIG} does not describe a model"
     with refusing(ArtifactError, invalid, passing=ArtifactError):
         network = NetworkConfig(**config["network"])
-        _check_backbones(path, network, backbones)
+        if set(backbones) != set(network.encoders):  # code is not saved, so it is passed again
+            modules = ", ".join(f'"{name}": <your module>' for name in network.encoders)
+            call = f'gm.load_model("{path}"' + (f", backbones={{{modules}}})" if modules else ")")
+            raise ArtifactError(
+                f"{path} has backbones of {list(network.encoders)}, found backbones= of "
+                f"{list(backbones)}; the file holds their weights and not their code: call {call}"
+            )
         check_counts(header, network, modalities=len(config["schema"]["modalities"]))
         plan = _plan(config, network, backbones, source=str(path / CONFIG))
     check_weights(path / WEIGHTS, header, plan.network.state_dict())
@@ -197,19 +203,6 @@ def _check_config(file: Path, config: dict) -> None:
         )
     if config["link"] not in list(LINKS):
         raise ArtifactError(f"{file}: link {config['link']!r} is not one of {list(LINKS)}")
-
-
-def _check_backbones(
-    path: Path, network: NetworkConfig, backbones: Mapping[str, nn.Module]
-) -> None:
-    """Refuse backbones that are not those of the model; code is not saved, so they are passed again."""
-    if set(backbones) != set(network.encoders):
-        arguments = ", ".join(f'"{name}": <your module>' for name in network.encoders)
-        call = f'gm.load_model("{path}"' + (f", backbones={{{arguments}}})" if arguments else ")")
-        raise ArtifactError(
-            f"{path} has backbones of {list(network.encoders)}, found backbones= of {list(backbones)}; "
-            f"the file holds their weights and not their code: call {call}"
-        )
 
 
 def _plan(

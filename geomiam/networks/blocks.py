@@ -65,8 +65,10 @@ class TransformerBlock(nn.Module):
         visible ones; ``budget (n,)`` is that of sparse attention.
         """
         q, k, v = self.project(x, read)
-        x = self.attend(x[:, :read], q, k, v, bias=bias, copies=copies, budget=budget)
-        return self.feed_forward(x, copies, bias=bias, load_mask=load_mask)
+        # y = x + W_o Attention(W_q LN(x), W_k LN(x), W_v LN(x))
+        y = self.attend(x[:, :read], q, k, v, bias=bias, copies=copies, budget=budget)
+        # out = y + W_2 ReLU(W_1 LN(y))
+        return self.feed_forward(y, copies, bias=bias, load_mask=load_mask)
 
     def project(self, x: Tensor, read: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries ``(n, r, d)``, keys and values ``(n, t, d)`` of tokens ``(n, t, d)``."""

@@ -26,6 +26,9 @@ LARGEST_CODE = 2**24
 """Below it float32 holds every whole number."""
 POOLED = {"series": 1, "image": 2}
 """Trailing dims that share one mean, by kind."""
+REQUIRED = ("mean", "std", "classes")
+STATISTICS = (*REQUIRED, "edges", "ranges", "limits")
+"""Tables of a scaler, those of every saved model first."""
 NEVER = (1.0, 0.0)
 """Limits of a predictor that training never observed: every value is outside."""
 
@@ -52,12 +55,9 @@ class Scaler:
 
     def to_dict(self) -> dict:
         """Return plain JSON types."""
-        entries = {"mean": self.mean, "std": self.std, "classes": self.classes}
-        if self.edges:  # models without symbols have had their id before there were symbols
-            entries |= {"edges": self.edges, "ranges": self.ranges}
-        if self.limits:  # and older models before there were limits
-            entries["limits"] = self.limits
-        return {k: {n: a.tolist() for n, a in v.items()} for k, v in entries.items()}
+        # An empty table is left out, so that models from before there was such a table keep their id.
+        tables = {k: getattr(self, k) for k in STATISTICS if k in REQUIRED or getattr(self, k)}
+        return {k: {n: a.tolist() for n, a in v.items()} for k, v in tables.items()}
 
     def check(self, schema: Schema) -> None:
         """Raise ValueError if the scaler does not fit the variables of a bound schema."""
@@ -104,13 +104,12 @@ class Scaler:
     @classmethod
     def from_dict(cls, data: Mapping) -> Scaler:
         """Return the scaler of a mapping that :meth:`to_dict` returned."""
-        optional: dict[str, dict] = {"edges": {}, "ranges": {}, "limits": {}}
-        mean, std, edges, ranges, limits = (
-            {k: np.asarray(v, float) for k, v in {**optional, **data}[s].items()}
-            for s in ("mean", "std", "edges", "ranges", "limits")
-        )
-        classes = {k: np.asarray(v, np.int64) for k, v in data["classes"].items()}
-        return cls(mean, std, classes, edges, ranges, limits)
+        tables = {}
+        for key in STATISTICS:
+            table = data[key] if key in REQUIRED else data.get(key, {})
+            dtype = np.int64 if key == "classes" else np.float64
+            tables[key] = {name: np.asarray(v, dtype) for name, v in table.items()}
+        return cls(**tables)
 
 
 def fit_scaler(arrays: Mapping[str, np.ndarray], schema: Schema) -> Scaler:

@@ -32,30 +32,19 @@ class Periodic(nn.Module):
         nn.init.trunc_normal_(self.frequency, std=sigma, a=-3 * sigma, b=3 * sigma)
 
     def forward(self, x: Tensor, finite: Tensor) -> Tensor:
-        angle = 2 * math.pi * x * self.frequency  # (n, k, 1) * (k, K)
+        angle = 2 * math.pi * x * self.frequency  # 2π c_jk x: (n, k, 1) * (k, K)
         return torch.relu(self.linear(torch.cat([angle.cos(), angle.sin()], -1)))
 
 
-class LinearScalars(nn.Module):
-    """One linear map per scalar, for networks with nonlinear layers after it."""
+class PolynomialScalars(nn.Module):
+    """One linear map per scalar, or per scalar and its square for networks without a hidden layer."""
 
-    def __init__(self, features: int, width: int):
+    def __init__(self, features: int, width: int, *, squares: bool):
         super().__init__()
-        self.linear = PrivateLinear(features, 1, width)
+        self.squares, self.linear = squares, PrivateLinear(features, 1 + squares, width)
 
     def forward(self, x: Tensor, finite: Tensor) -> Tensor:
-        return self.linear(x)
-
-
-class QuadraticScalars(nn.Module):
-    """One linear map per scalar and its square, for networks without a hidden layer."""
-
-    def __init__(self, features: int, width: int):
-        super().__init__()
-        self.linear = PrivateLinear(features, 2, width)
-
-    def forward(self, x: Tensor, finite: Tensor) -> Tensor:
-        return self.linear(torch.cat([x, x.square()], -1))
+        return self.linear(torch.cat([x, x.square()], -1) if self.squares else x)
 
 
 class Circular(nn.Module):
@@ -239,7 +228,7 @@ class Tokenizers(nn.Module):
             elif frequencies:
                 tokenizer = Periodic(size, width, frequencies=frequencies, sigma=sigma)
             else:
-                tokenizer = QuadraticScalars(size, width) if squares else LinearScalars(size, width)
+                tokenizer = PolynomialScalars(size, width, squares=squares)
             self.parts.append(tokenizer)
 
     def forward(self, values: list[Tensor], visible: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from geomiam.errors import SchemaError, SelectionError
 from geomiam.model.model import Model
 from geomiam.schema.schema import Schema
 from geomiam.schema.variable import Group
-from geomiam.tokens.scaler import Scaler
+from geomiam.tokens.scaler import STATISTICS, Scaler
 
 Part = Literal["head", "all", "new"]
 
@@ -148,8 +148,7 @@ def grown_schema(schema: Schema, new: Schema) -> Schema:
 
 def joined_scaler(old: Scaler, new: Scaler) -> Scaler:
     """Return the scalers of the old and the new variables as one."""
-    fields = ("mean", "std", "classes", "edges", "ranges", "limits")
-    return Scaler(*(getattr(old, f) | getattr(new, f) for f in fields))
+    return Scaler(*(getattr(old, f) | getattr(new, f) for f in STATISTICS))
 
 
 def with_modalities(model: Model, schema: Schema, scaler: Scaler) -> tuple[Model, list[str]]:

@@ -57,7 +57,13 @@ class OneDevice:
     def setup(self, module: nn.Module, optimizer: Optimizer | None = None) -> Any:
         """Move a module to the device; return it and its optimizer as a run calls them."""
         module.to(self.device)
-        forward = module if self.precision == "32-true" else _mixed(module, self)
+        dtype = torch.float16 if self.precision == "16-mixed" else torch.bfloat16
+
+        def mixed(*args: Any, **kwargs: Any) -> Tensor:
+            with torch.autocast(self.device.type, dtype=dtype):
+                return module(*args, **kwargs).float()  # the result is float32 again
+
+        forward = module if self.precision == "32-true" else mixed
         if optimizer is None:
             return forward
         return forward, optimizer if self._scaler is None else _Scaled(optimizer, self._scaler)
@@ -106,14 +112,3 @@ class _Scaled:
     def step(self) -> None:
         self.scaler.step(self.optimizer)
         self.scaler.update()
-
-
-def _mixed(module: nn.Module, place: OneDevice) -> Callable[..., Tensor]:
-    """Return the module's call in mixed precision; its result is float32 again."""
-    dtype = torch.float16 if place.precision == "16-mixed" else torch.bfloat16
-
-    def forward(*args: Any, **kwargs: Any) -> Tensor:
-        with torch.autocast(place.device.type, dtype=dtype):
-            return module(*args, **kwargs).float()
-
-    return forward

@@ -141,6 +141,7 @@ def maxent(logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
     mean over records with the weights ``weight (S,)``.
     """
     has_label = ~labels.isnan()
+    # log exp(z_i) / Σ_i exp(z_i) over the surveyed rows of the batch.
     log_share = torch.log_softmax(logits.masked_fill(~has_label, -1e9), 0)
     y = torch.where(has_label, labels, 0) * weight
     return -(y * log_share).sum() / y.sum().clamp(min=1e-12)
@@ -159,5 +160,6 @@ def maxent_offset(logits: Tensor, background: Tensor) -> Tensor:
     """
     background_logits = logits.masked_fill(~background, -1e9)
     log_share = torch.log_softmax(background_logits, 0)
+    # z + H − log Z, with Z over the background and H the entropy of that distribution.
     entropy = -(log_share.exp() * log_share).sum(0)
     return torch.where(background.any(0), entropy - torch.logsumexp(background_logits, 0), 0)

@@ -57,7 +57,9 @@ class Experts(nn.Module):
         to ``(...,)``.
         """
         flat = x.reshape(-1, x.shape[-1])
-        score = self.router(flat).float().softmax(-1)
+        score = (
+            self.router(flat).float().softmax(-1)
+        )  # s = softmax(W x); MAESTRO's code: the raw logit
         picks = (score.detach() + self.bias.float()).topk(self.top, dim=-1).indices  # (T, k)
         weight = score.gather(1, picks).to(x.dtype)
         if route_mask is not None:

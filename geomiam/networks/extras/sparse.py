@@ -47,7 +47,7 @@ def sparse(
     weight = q.new_ones(1, q.shape[2]) if bias is None else bias[:, 0, 0].float().exp()
     weight = weight.expand(len(q), -1)
     length = (weight > 0).sum(1)
-    steps = length.clamp(min=1).log().ceil().clamp(min=1)
+    steps = length.clamp(min=1).log().ceil().clamp(min=1)  # ⌈ln L⌉
     counts = ((budget.ceil() if isinstance(budget, Tensor) else budget) * steps).ceil().long()
     counts = torch.minimum(counts, length)
     if not isinstance(budget, Tensor) and bool((counts == length).all()):

@@ -68,6 +68,7 @@ class GroupFusion(Fusion):
 
     def pool(self, group: int, tokens: Tensor, visible: Tensor) -> Tensor:
         """Return summaries ``(n, d)`` of one group's tokens ``(n, k, d)``; arbitrary if none is visible."""
+        # s_g = LN(mean of Encoder(visible tokens of g)) + identity_g
         return self.norm(pooling.visible_mean(self.inner, tokens, visible)) + self.identity[group]
 
     def fuse(self, summaries: Tensor, present: Tensor) -> Tensor:

@@ -121,7 +121,8 @@ class LateFusion(Fusion):
         scores = present.new_zeros(present.shape[-1]) if self.scores is None else self.scores
         scores = scores.float().expand(present.shape)
         if self.pooling == "sum":
-            return present * scores.exp()
+            return present * scores.exp()  # α_m = a_m w_m
+        # α_m = a_m w_m / Σ a_m w_m, with w_m = exp(score): a softmax over the present modalities.
         return present * torch.where(present, scores, HIDDEN).softmax(-1)
 
 

@@ -60,7 +60,9 @@ class TokenFusion(Fusion):
 
     def plain(self, tokens: Tensor, visible: Tensor) -> Tensor:
         """Return the features ``(n, d)`` by the definition, with every hidden token computed."""
-        x = torch.where(visible.unsqueeze(-1), tokens, self.mask)
+        x = torch.where(
+            visible.unsqueeze(-1), tokens, self.mask
+        )  # MaskSDM: one vector for hidden tokens
         if not self.grown:
             for block in self.blocks:
                 x = block(x)
@@ -94,7 +96,8 @@ class TokenFusion(Fusion):
         """
         copies, load_mask = t - x.shape[1] + 1, None
         if self.blocks[0].mixture:
-            load_mask = (_slots(bucket) < _visible_counts(bucket)).to(x.device)
+            slots, counts = _slots(bucket)
+            load_mask = (slots < counts).to(x.device)
         weight = x.new_ones(x.shape[1])
         weight[-1] = copies
         bias = None if copies == 1 else weight.log()[None, None, None]  # (1, 1, 1, l)
@@ -105,7 +108,7 @@ class TokenFusion(Fusion):
     def _sparse_mean(self, x: Tensor, bucket: pooling.Bucket, t: int) -> Tensor:
         """Return the mean as :meth:`_mean`, where the number of tokens of a row matters."""
         # Sparse attention samples among the tokens, so a row has one mask token and then padding.
-        slots, counts = _slots(bucket), _visible_counts(bucket)
+        slots, counts = _slots(bucket)
         copies = torch.where(slots < counts, 1, torch.where(slots == counts, t - counts, 0))
         weight = copies.to(x.device, x.dtype)
         bias = weight.log().clamp(min=HIDDEN)[:, None, None]
@@ -240,6 +243,7 @@ class SharedTokens:
             mask = (m.expand(len(rows), 1, -1) for m in self.mask)
             parts = [torch.cat([p, m], 1) for p, m in zip(parts, mask)]
             copies[-1] = hidden
+        # One token for k hidden ones: k exp(a) = exp(a + log k).
         bias = copies.log()[None, None, None] if hidden > 1 else None  # (1, 1, 1, k + 1)
         load_mask = torch.arange(len(copies), device=copies.device)[None] < index.shape[1]
         x = self.fusion.blocks[0].attend(*parts, bias=bias)
@@ -249,13 +253,11 @@ class SharedTokens:
         return x, copies / copies.sum(), load_mask
 
 
-def _slots(bucket: pooling.Bucket) -> Tensor:
-    """Return the positions ``(1, l)`` of a bucket's slots."""
-    return torch.arange(bucket.index.shape[1])[None]
-
-
-def _visible_counts(bucket: pooling.Bucket) -> Tensor:
-    """Return the visible tokens of each row ``(b, 1)``; one slot of each row is the mask vector."""
+def _slots(bucket: pooling.Bucket) -> tuple[Tensor, Tensor]:
+    """Return positions of slots ``(1, l)``, and visible tokens of each row ``(b, 1)``."""
+    slots = torch.arange(bucket.index.shape[1])[None]
     if bucket.visible is None:
-        return torch.full((len(bucket.index), 1), bucket.index.shape[1] - 1)
-    return bucket.visible.sum(1, keepdim=True) - 1
+        count = torch.full((len(bucket.index), 1), slots.shape[1])
+    else:
+        count = bucket.visible.sum(1, keepdim=True)
+    return slots, count - 1  # one slot of each row is the mask vector
