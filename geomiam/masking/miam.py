@@ -131,12 +131,10 @@ class BetaCube:
 
 
 def _draw_corners(n: int, *, sizes: NDArray[np.intp], rng: Generator) -> NDArray[np.bool_]:
-    """Corners c, (n, M): 1/4 all zeros, 1/4 all ones, the rest shared equally by the others.
-
-    The 2^M corners are never listed. A uniform binary vector already gives every corner 2^-M;
-    taking one with probability `free`, and all-equal entries otherwise, tops up the two extremes
-    to exactly 1/4.
-    """
+    """Corners c, (n, M): 1/4 all zeros, 1/4 all ones, the rest shared equally by the others."""
+    # The 2^M corners are never listed. A uniform binary vector already gives every corner 2^-M;
+    # taking one with probability `free`, and all-equal entries otherwise, tops up the two extremes
+    # to exactly 1/4.
     m = len(sizes)
     free = 1.0 if m <= 2 else 1 / (2 - 2.0 ** (2 - m))
     corners = rng.random((n, m)) < 0.5

@@ -88,10 +88,8 @@ class Model:
         link: str = "logit",
         backbones: Mapping[str, nn.Module] | None = None,
     ) -> Model:
-        """Return a model with new weights from torch's current random state.
-
-        Backbones, by variable, are copied with their weights.
-        """
+        """Return a model with new weights from torch's current random state."""
+        # Backbones, by variable, are copied with their weights.
         network = Network(
             config,
             layout=Layout.of(schema),

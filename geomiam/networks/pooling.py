@@ -106,11 +106,9 @@ class Bucket:
 
 
 def length_buckets(visible: Tensor, *, device: torch.device) -> list[Bucket]:
-    """Sort rows into buckets by their number of visible tokens ``(n, t)``, on the host.
-
-    There is at least one bucket. A row without a visible token is in none. The size of the buckets
-    depends on the device of the computation.
-    """
+    """Sort rows into buckets by their number of visible tokens ``(n, t)``, on the host."""
+    # There is at least one bucket. A row without a visible token is in none. The size of the buckets
+    # depends on the device of the computation.
     counts, t = visible.sum(1), visible.shape[1]
     step = -(-t // BUCKET_LENGTHS)
     lengths = (-(-counts // step) * step).clamp(max=t)

@@ -13,12 +13,10 @@ DEVICES = ("cpu", "cuda")
 
 @contextmanager
 def standard_torch() -> Iterator[None]:
-    """Compute as in a new session: float32, on explicit devices only, with gradients.
-
-    A session may have called ``torch.set_default_dtype``, ``torch.set_default_device`` or
-    ``torch.set_grad_enabled``, or be inside ``torch.no_grad()`` or ``torch.autocast``. Its settings
-    are restored.
-    """
+    """Compute as in a new session: float32, on explicit devices only, with gradients."""
+    # A session may have called ``torch.set_default_dtype``, ``torch.set_default_device`` or
+    # ``torch.set_grad_enabled``, or be inside ``torch.no_grad()`` or ``torch.autocast``. Its settings
+    # are restored.
     before = torch.get_default_dtype()
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
@@ -33,10 +31,8 @@ def standard_torch() -> Iterator[None]:
 
 @contextmanager
 def thread_defaults() -> Iterator[None]:
-    """Put tensors without an explicit device on the CPU, and compute without autocast.
-
-    Both settings belong to the thread, so blocks of other threads are not affected.
-    """
+    """Put tensors without an explicit device on the CPU, and compute without autocast."""
+    # Both settings belong to the thread, so blocks of other threads are not affected.
     with ExitStack() as stack:
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))

@@ -78,11 +78,9 @@ class Span:
 
     @property
     def channels(self) -> int:
-        """Number of token rows with separate weights: all dims except the windowed ones.
-
-        Each period of a calendar has separate weights too. Periods hold dates, and no two periods hold
-        the same days, so weights cannot be shared.
-        """
+        """Number of token rows with separate weights: all dims except the windowed ones."""
+        # Each period of a calendar has separate weights too. Periods hold dates, and no two periods hold
+        # the same days, so weights cannot be shared.
         if isinstance(self.variable.window, str):
             return self.size
         return prod(self.steps[: len(self.steps) - windowed_dims(self.variable)])

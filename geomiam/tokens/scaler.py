@@ -160,10 +160,8 @@ def limits_of(x: np.ndarray, variable: Variable) -> np.ndarray:
 
 
 def widened(scaler: Scaler, arrays: Mapping[str, np.ndarray], schema: Schema) -> Scaler:
-    """Return the scaler with ranges that hold further training sites too.
-
-    A model without ranges keeps none, since those of its first sites are not recorded.
-    """
+    """Return the scaler with ranges that hold further training sites too."""
+    # A model without ranges keeps none, since those of its first sites are not recorded.
     further, limits = with_limits(scaler, arrays, schema).limits, {}
     for name, old in scaler.limits.items():
         ranges = np.stack([old, further.get(name, old)])
@@ -203,11 +201,9 @@ def segment_means(x: np.ndarray, variable: Variable, scaler: Scaler) -> np.ndarr
 
 
 def standardise(x: np.ndarray, variable: Variable, scaler: Scaler) -> np.ndarray:
-    """Return one variable ``(n, *own dims)`` on the scale of its tokenizer, float32.
-
-    Numbers are standardised, angles become radians, classes become their rank in the table. A value
-    that is not finite before or after becomes NaN, which means not observed.
-    """
+    """Return one variable ``(n, *own dims)`` on the scale of its tokenizer, float32."""
+    # Numbers are standardised, angles become radians, classes become their rank in the table. A value
+    # that is not finite before or after becomes NaN, which means not observed.
     finite = np.isfinite(x)
     if variable.kind == "categorical":
         classes = scaler.classes[variable.name]

@@ -41,10 +41,8 @@ def paa(x: np.ndarray, segments: Sequence[Sequence[int]]) -> np.ndarray:
 
 
 def breakpoints(alphabet: int, means: np.ndarray | None = None) -> np.ndarray:
-    """Return the breakpoints between α symbols, ascending ``(α − 1,)``.
-
-    They depend on the ``means`` of training segments, if any is finite.
-    """
+    """Return the breakpoints between α symbols, ascending ``(α − 1,)``."""
+    # They depend on the ``means`` of training segments, if any is finite.
     shares = np.arange(1, alphabet) / alphabet
     observed = np.array([]) if means is None else means[np.isfinite(means)]
     if observed.size:
@@ -57,11 +55,9 @@ def breakpoints(alphabet: int, means: np.ndarray | None = None) -> np.ndarray:
 
 
 def symbolise(means: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Return the symbol of each segment, int16 ``(n, channels, W)``; 0 = missing.
-
-    Symbols are 1 to α: one more than the number of breakpoints ``edges (channels, α − 1)`` at or below the
-    mean of the segment ``(n, channels, W)``.
-    """
+    """Return the symbol of each segment, int16 ``(n, channels, W)``; 0 = missing."""
+    # Symbols are 1 to α: one more than the number of breakpoints ``edges (channels, α − 1)`` at or below the
+    # mean of the segment ``(n, channels, W)``.
     ids = np.empty(means.shape, np.int16)
     for channel, channel_edges in enumerate(edges):
         ids[:, channel] = 1 + np.searchsorted(channel_edges, means[:, channel], side="right")

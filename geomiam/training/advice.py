@@ -92,10 +92,8 @@ def few_validated(counts: np.ndarray, species: Sequence[str], *, epoch_chosen: b
 def ended_early(
     best: Sequence[int], epochs: Sequence[int], *, epoch_limit: int, steps: int
 ) -> None:
-    """Warn of a run that reached its limit of epochs, of ``steps`` in all, while its scores still rose.
-
-    ``best`` has the best epoch of each member, ``epochs`` the number that it was trained.
-    """
+    """Warn of a run that reached its limit of epochs, of ``steps`` in all, while its scores still rose."""
+    # ``best`` has the best epoch of each member, ``epochs`` the number that it was trained.
     if epoch_limit not in epochs:
         return
     late = any(b == epoch_limit - 1 for b, e in zip(best, epochs) if e == epoch_limit)

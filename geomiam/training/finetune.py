@@ -158,10 +158,8 @@ def _settings(
     training: TrainingConfig | Mapping[str, Any] | None,
     part: Part,
 ) -> TrainingConfig:
-    """Return the caller's settings, or those of the model's first training with changes.
-
-    The loss is that of the model; another loss must train every prediction.
-    """
+    """Return the caller's settings, or those of the model's first training with changes."""
+    # The loss is that of the model; another loss must train every prediction.
     if isinstance(training, TrainingConfig):
         config = training
     else:
@@ -195,10 +193,8 @@ def _settings(
 def _larger(
     model: Model, additions: Additions, part: Part, arrays: dict[str, np.ndarray]
 ) -> tuple[Model, list[str]]:
-    """Return a model with the new species or modalities, and the names of the weights to train.
-
-    ``arrays`` are the predictors of the training sites, by variable.
-    """
+    """Return a model with the new species or modalities, and the names of the weights to train."""
+    # ``arrays`` are the predictors of the training sites, by variable.
     if part != "new" or additions.schema is None:
         larger = with_species(model, additions.species)
         head = ["head.weight", "head.bias"]

@@ -74,10 +74,8 @@ class Run:
 
 
 def train(run: Run, checkpoint: Path | None = None, *, name: str = "training") -> Progress:
-    """Train on one device, or on several by processes that share each batch.
-
-    The module ends with the weights of the best epoch, or of the last, in evaluation mode.
-    """
+    """Train on one device, or on several by processes that share each batch."""
+    # The module ends with the weights of the best epoch, or of the last, in evaluation mode.
     run.task.objective(run)  # raises for unsuitable labels before the start
     fabric = devices(run.config)
     checkpoint = real_path(checkpoint) if checkpoint else None

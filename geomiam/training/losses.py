@@ -49,11 +49,9 @@ def resolve_loss(
 
 
 def make_loss(name: str, labels: Tensor, *, evenness: float = 0.0) -> Loss:
-    """Return the loss function, with weights from the training labels ``(n, S)``.
-
-    ``evenness`` applies to maxent only: 0 gives every record the same weight, 1 every species.
-    Raises LabelError if the labels do not suit the loss.
-    """
+    """Return the loss function, with weights from the training labels ``(n, S)``."""
+    # ``evenness`` applies to maxent only: 0 gives every record the same weight, 1 every species.
+    # Raises LabelError if the labels do not suit the loss.
     if name == "bce":
         return bce
     if name == "weighted-bce":
@@ -73,12 +71,10 @@ def make_loss(name: str, labels: Tensor, *, evenness: float = 0.0) -> Loss:
 
 
 def base_logits(name: str, labels: Tensor) -> Tensor:
-    """Return the constant logits ``(S,)`` that minimise a loss: the prevalence on the logit scale.
-
-    Log-odds of a species' presences among its surveyed sites, each with its weight in the loss
-    (weighted-bce: both classes have the same weight, so 0), or the log of its share (cross-entropy).
-    Maxent's logits have no level before the end of the training: 0.
-    """
+    """Return the constant logits ``(S,)`` that minimise a loss: the prevalence on the logit scale."""
+    # Log-odds of a species' presences among its surveyed sites, each with its weight in the loss
+    # (weighted-bce: both classes have the same weight, so 0), or the log of its share (cross-entropy).
+    # Maxent's logits have no level before the end of the training: 0.
     has_label = ~labels.isnan()
     y = torch.where(has_label, labels, 0)
     present, absent = y.sum(0), (has_label * (1 - y)).sum(0)
@@ -93,21 +89,17 @@ def base_logits(name: str, labels: Tensor) -> Tensor:
 
 
 def presence_weight(labels: Tensor) -> Tensor:
-    """Return w_s = n / n_s over the surveyed sites ``(S,)``, limited from below.
-
-    A species that is present at every site would have w = 1 and an absence weight w/(w − 1) = ∞.
-    The limit (n + 1) / n, as with one further absence, keeps both finite.
-    """
+    """Return w_s = n / n_s over the surveyed sites ``(S,)``, limited from below."""
+    # A species that is present at every site would have w = 1 and an absence weight w/(w − 1) = ∞.
+    # The limit (n + 1) / n, as with one further absence, keeps both finite.
     has_label = ~labels.isnan()
     n, present = has_label.sum(0).float().clamp(min=1), torch.where(has_label, labels, 0).sum(0)
     return torch.maximum(n / present.clamp(min=1), (n + 1) / n)
 
 
 def bce(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the binary cross-entropy, the mean over the labels that are not NaN.
-
-    It is a proper score: σ(z) equal to the probability of presence minimises it.
-    """
+    """Return the binary cross-entropy, the mean over the labels that are not NaN."""
+    # It is a proper score: σ(z) equal to the probability of presence minimises it.
     has_label = ~labels.isnan()
     loss = F.binary_cross_entropy_with_logits(
         logits, torch.where(has_label, labels, 0), reduction="none"
@@ -116,11 +108,9 @@ def bce(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def weighted_bce(logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
-    """Return the binary cross-entropy with equal total weight of presences and absences of a species.
-
-    y w [−log σ(z)] + (1 − y) w/(w − 1) [−log(1 − σ(z))], the full-weighted loss of
-    Zbinden et al. (2024), computed on logits to avoid saturation.
-    """
+    """Return the binary cross-entropy with equal total weight of presences and absences of a species."""
+    # y w [−log σ(z)] + (1 − y) w/(w − 1) [−log(1 − σ(z))], the full-weighted loss of
+    # Zbinden et al. (2024), computed on logits to avoid saturation.
     has_label = ~labels.isnan()
     y = torch.where(has_label, labels, 0)
     present, absent = weight * F.softplus(-logits), weight / (weight - 1) * F.softplus(logits)
@@ -134,12 +124,10 @@ def record_weight(labels: Tensor, *, evenness: float) -> Tensor:
 
 
 def maxent(logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
-    """Return the normalised Poisson loss for presence-only data: Maxent's likelihood over the batch.
-
-    The cross-entropy, per species, between its presences and the distribution exp(z)/Σ exp(z) over
-    the surveyed rows (Phillips et al. 2006; Renner and Warton 2013 for the Poisson form), as the
-    mean over records with the weights ``weight (S,)``.
-    """
+    """Return the normalised Poisson loss for presence-only data: Maxent's likelihood over the batch."""
+    # The cross-entropy, per species, between its presences and the distribution exp(z)/Σ exp(z) over
+    # the surveyed rows (Phillips et al. 2006; Renner and Warton 2013 for the Poisson form), as the
+    # mean over records with the weights ``weight (S,)``.
     has_label = ~labels.isnan()
     # log exp(z_i) / Σ_i exp(z_i) over the surveyed rows of the batch.
     log_share = torch.log_softmax(logits.masked_fill(~has_label, -1e9), 0)
@@ -153,11 +141,9 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def maxent_offset(logits: Tensor, background: Tensor) -> Tensor:
-    """Return the shift ``(S,)`` of the logits that makes 1 − exp(−exp(z)) Maxent's cloglog suitability.
-
-    −log Z normalises exp(z) over the background, and the entropy of that distribution sets the
-    level (Phillips et al. 2017). A species without background is not shifted.
-    """
+    """Return the shift ``(S,)`` of the logits that makes 1 − exp(−exp(z)) Maxent's cloglog suitability."""
+    # −log Z normalises exp(z) over the background, and the entropy of that distribution sets the
+    # level (Phillips et al. 2017). A species without background is not shifted.
     background_logits = logits.masked_fill(~background, -1e9)
     log_share = torch.log_softmax(background_logits, 0)
     # z + H − log Z, with Z over the background and H the entropy of that distribution.

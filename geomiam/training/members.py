@@ -121,10 +121,8 @@ class Member:
 def validated(
     setup: Setup, seeds: np.random.Generator, *, folder: Path | None
 ) -> tuple[NetworkConfig, dict[str, Any]]:
-    """Train without each fold and predict it; return the chosen network and its scores.
-
-    Without folds, return the network of the plan and no scores.
-    """
+    """Train without each fold and predict it; return the chosen network and its scores."""
+    # Without folds, return the network of the plan and no scores.
     table, plan, network = setup.table, setup.plan, setup.plan.network
     if not plan.folds:
         return network, {}

@@ -91,11 +91,9 @@ class Targets:
         return replace(targets, variance=variance[variable])
 
     def errors(self, prediction: Tensor, values: list[Tensor]) -> Tensor:
-        """Return the error of each token ``(n, t)`` of a prediction ``(n, P)``; arbitrary where unobserved.
-
-        The mean squared error of a token's finite values; of cosine and sine of an angle; the
-        cross-entropy of a class.
-        """
+        """Return the error of each token ``(n, t)`` of a prediction ``(n, P)``; arbitrary where unobserved."""
+        # The mean squared error of a token's finite values; of cosine and sine of an angle; the
+        # cross-entropy of a class.
         by_part = prediction.split([k * o for k, o in self.shapes], 1)
         parts = zip(self.kinds, by_part, values, self.shapes)
         return torch.cat([_errors(kind, p.unflatten(1, s), x) for kind, p, x, s in parts], 1)
@@ -103,10 +101,8 @@ class Targets:
     def totals(
         self, prediction: Tensor, values: list[Tensor], targets: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return the sum of the errors of target tokens ``(n, t)`` per modality ``(M,)``, and their number.
-
-        An error is in shares of its variable's variance, or entropy.
-        """
+        """Return the sum of the errors of target tokens ``(n, t)`` per modality ``(M,)``, and their number."""
+        # An error is in shares of its variable's variance, or entropy.
         variance, owner = self.variance.to(prediction.device), self.owner.to(prediction.device)
         targets = targets & variance.isfinite()
         errors = self.errors(prediction, values) / variance.nan_to_num(1.0)
@@ -158,11 +154,9 @@ def batch_loss(
 
 
 def patterns(sizes: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Return the visible tokens and the target tokens of each scored pattern, boolean ``(p, t)``.
-
-    First each modality alone predicts all others, then all others predict each modality. A single
-    modality predicts every second of its tokens from the others.
-    """
+    """Return the visible tokens and the target tokens of each scored pattern, boolean ``(p, t)``."""
+    # First each modality alone predicts all others, then all others predict each modality. A single
+    # modality predicts every second of its tokens from the others.
     owner = torch.as_tensor(np.repeat(np.arange(len(sizes)), sizes))
     of_modality = torch.stack([owner == m for m in range(len(sizes))])
     if len(sizes) > 1:
@@ -180,11 +174,9 @@ def r2(
     visible: Tensor,
     target_tokens: Tensor,
 ) -> np.ndarray:
-    """Return R² of each modality in each pattern ``(p, M)`` on the validation rows; NaN = no target.
-
-    R² = 1 − error / error of the constant on the same tokens: 0 for a prediction of the training means
-    (of classes, their frequencies), 1 for a perfect one. Rows without a visible token do not count.
-    """
+    """Return R² of each modality in each pattern ``(p, M)`` on the validation rows; NaN = no target."""
+    # R² = 1 − error / error of the constant on the same tokens: 0 for a prediction of the training means
+    # (of classes, their frequencies), 1 for a perfect one. Rows without a visible token do not count.
     module.eval()
     device = table.observed.device
     constant, visible, target_tokens = (

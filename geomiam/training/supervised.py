@@ -64,10 +64,8 @@ def share(n: int, fabric: Fabric) -> Tensor:
 
 
 def together(logits: Tensor, n: int, fabric: Fabric) -> Tensor:
-    """Return the logits of a whole batch from all processes, since a loss may depend on all rows.
-
-    Gradients reach the rows of this process only; their sum over processes is that of one process.
-    """
+    """Return the logits of a whole batch from all processes, since a loss may depend on all rows."""
+    # Gradients reach the rows of this process only; their sum over processes is that of one process.
     if isinstance(fabric, OneDevice) or fabric.world_size == 1:
         return logits
     all_logits = list(fabric.all_gather(logits.detach()))

@@ -69,11 +69,9 @@ def check_start(warm_start: bool | Model, schema: Schema, network: NetworkConfig
 
 
 def load_start(model: Model, start: Model, member: int = 0) -> None:
-    """Put the weights of one member of ``start`` into a model of one member; see :func:`load_body`.
-
-    A start of one member serves all members. The head is loaded too if both models have the same
-    species and link.
-    """
+    """Put the weights of one member of ``start`` into a model of one member; see :func:`load_body`."""
+    # A start of one member serves all members. The head is loaded too if both models have the same
+    # species and link.
     member = min(member, len(start.network.members) - 1)
     load_body(model.network, start.network, member)
     if set(model.species) != set(start.species) or model.link != start.link:
@@ -89,10 +87,8 @@ def load_start(model: Model, start: Model, member: int = 0) -> None:
 
 
 def load_body(network: Network, start: Network, member: int = 0) -> None:
-    """Put one member of ``start``, all but the head, into a network of one member.
-
-    A model from pre-training has no head.
-    """
+    """Put one member of ``start``, all but the head, into a network of one member."""
+    # A model from pre-training has no head.
     network.members[0].load_state_dict(start.members[member].state_dict())
 
 
@@ -172,10 +168,8 @@ def _branch_run(run: Run, number: int, modality: str) -> Run:
 
 
 def branch_model(model: Model, modality: str) -> Model:
-    """Return the branch of one modality as a model, with a copy of its weights.
-
-    It predicts as ``model`` does where only that modality is visible.
-    """
+    """Return the branch of one modality as a model, with a copy of its weights."""
+    # It predicts as ``model`` does where only that modality is visible.
     if not all(f.branched for f in model.config.fusions) or model.config.members > 1:
         raise SelectionError(
             f"only a model of late fusion and one member has branches, found {model.config.fusion!r} "

@@ -90,10 +90,8 @@ class TokenFusion(Fusion):
         return pooling.to_rows([mean(x, b, t) for x, b in zip(inputs, buckets)], buckets, rows=n)
 
     def _mean(self, x: Tensor, bucket: pooling.Bucket, t: int) -> Tensor:
-        """Return the mean ``(b, d)`` of t tokens after all blocks, from the l of a bucket ``(b, l, d)``.
-
-        The last of the l tokens stands for the remaining t − l + 1.
-        """
+        """Return the mean ``(b, d)`` of t tokens after all blocks, from the l of a bucket ``(b, l, d)``."""
+        # The last of the l tokens stands for the remaining t − l + 1.
         copies, load_mask = t - x.shape[1] + 1, None
         if self.blocks[0].mixture:
             slots, counts = _slots(bucket)
