@@ -198,7 +198,8 @@ class Imputed:
         layout = self.model.layout
         visible = visible_tokens(layout, using)
         block = _block(sites, self.model, visible)
-        table = np.where(np.repeat(visible, _widths(layout)), _flat(block), np.nan)
+        widths = np.concatenate([np.full(p.size, p.width) for p in layout.parts])  # of tokens
+        table = np.where(np.repeat(visible, widths), _flat(block), np.nan)
         any_observed = (block.observed & visible).any(1)
         near = self._columns.table(sites, using=using) if self.kind == "conditional" else table
         out = np.full((len(table), len(self.species)), np.nan)
@@ -271,11 +272,6 @@ def _block(sites: xr.Dataset, model: Model, visible: np.ndarray) -> TokenArrays:
     return model.encode(
         read_arrays(sites, model.schema, variables=model.layout.variables_of(visible))
     )
-
-
-def _widths(layout: Layout) -> np.ndarray:
-    """Return the number of values per token ``(t,)``."""
-    return np.concatenate([np.full(p.size, p.width) for p in layout.parts])
 
 
 def _flat(block: TokenArrays) -> np.ndarray:

@@ -72,26 +72,21 @@ def _layers(width: int, hidden: int, species: int) -> nn.Module:
 def _train(layers: nn.Module, training: Training, settings: MaxentNetwork) -> None:
     rng = np.random.default_rng(training.seed)
     table, labels = torch.as_tensor(training.table), torch.as_tensor(training.labels)
-    weight = record_weight(labels, evenness=0)
+    weight, units = record_weight(labels, evenness=0), training.columns.units
     optimizer = torch.optim.Adam(layers.parameters(), lr=settings.rate)
     for _ in progress_bar(range(settings.epochs), desc="training", unit="epoch", leave=False):
         for rows in torch.as_tensor(rng.permutation(len(table))).split(settings.batch):
             x = table[rows]
-            is_hidden = x.isnan() | (
-                _hide(len(rows), training.columns.units, rng) if settings.masked else False
-            )
+            is_hidden = x.isnan()
+            if settings.masked:  # the share of hidden units of each site is uniform on [0, 1]
+                hidden_units = rng.random((len(rows), units.max() + 1)) < rng.random((len(rows), 1))
+                is_hidden |= torch.as_tensor(hidden_units[:, units])
             loss = maxent(
                 layers(_inputs(x, is_hidden, mark_hidden=settings.masked)), labels[rows], weight
             )
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-
-
-def _hide(n: int, units: np.ndarray, rng: np.random.Generator) -> Tensor:
-    """Draw hidden columns ``(n, p)``: the share of hidden units of each site is uniform on [0, 1]."""
-    hidden_units = rng.random((n, units.max() + 1)) < rng.random((n, 1))
-    return torch.as_tensor(hidden_units[:, units])
 
 
 def _inputs(x: Tensor, hidden: Tensor, *, mark_hidden: bool) -> Tensor:

@@ -101,20 +101,16 @@ def fit_baseline(
     """
     if name not in BASELINES:
         raise SelectionError(f"no baseline '{name}'; choose from {', '.join(BASELINES)}")
-    method = _method(name, dict(options or {}))
+    make: Any = BASELINES[name]
+    names = sorted(f.name for f in fields(make))
+    if unknown := sorted(set(options or {}) - set(names)):
+        raise SettingError(f"'{name}' has no option {unknown}; it has {', '.join(names)}")
+    method: Method = make(**(options or {}))
     training = _training(sites, schema, onehot=method.onehot, rng=rng)
     scorer = method.fit(training)
     step = -(-len(training.table) // BASE_SITES)
     base = scorer(training.table[::step]).mean(0)
     return Baseline(name, method.engine, list(training.species), training.columns, scorer, base)
-
-
-def _method(name: str, options: dict[str, Any]) -> Method:
-    make: Any = BASELINES[name]
-    names = sorted(f.name for f in fields(make))
-    if unknown := sorted(set(options) - set(names)):
-        raise SettingError(f"'{name}' has no option {unknown}; it has {', '.join(names)}")
-    return make(**options)
 
 
 def _training(sites: xr.Dataset, schema: Schema, *, onehot: bool, rng: Any) -> Training:

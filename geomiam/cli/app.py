@@ -16,9 +16,8 @@ from geomiam.cli import sites as cli_sites
 from geomiam.cli import train as cli_train
 from geomiam.cli.messages import run_app, say
 from geomiam.cli.options import CubePath, Mask, ModelPath, Overwrite, Require, SitesPath
-from geomiam.cli.outputs import reserve
+from geomiam.cli.outputs import AsCsv, AsJson, reserve, say_table
 from geomiam.cli.records import PresenceColumn, SpeciesColumn, XColumn, YColumn, columns_of
-from geomiam.cli.tables import AsCsv, AsJson, say_table
 from geomiam.errors import GeomiamError, RecordsMerged
 from geomiam.outputs.kinds import PICTURE, SITES
 from geomiam.outputs.paths import expand

@@ -226,6 +226,8 @@ def score(
     shows: xr.DataArray | None = None,
 ) -> xr.Dataset:
     """Return the table of :func:`evaluate` from labels ``(n, S)`` and scores ``(n, S)`` per subset."""
+    from scipy.special import expit
+
     table = xr.Dataset(coords={"subset": list(scores), "species": list(species)})
     functions = as_metrics(metrics)
     by_name = [m for m, function in functions.items() if function is None]
@@ -233,7 +235,7 @@ def score(
     on_probabilities = [m for m in by_name if m in ON_PROBABILITIES]
     rows = []
     for s in scores.values():
-        p = (probability or _logistic)(s)
+        p = (probability or expit)(s)
         row = measure(labels, s, on_scores) | measure(labels, p, on_probabilities)
         for name, function in functions.items():
             if function is not None:
@@ -278,9 +280,3 @@ def _positions(predictor: Predictor, names: Sequence[str]) -> list[int]:
             f"({', '.join(unknown_species[:3])}); leave them out with sites.sel(species=[...])"
         )
     return [positions[s] for s in names]
-
-
-def _logistic(scores: np.ndarray) -> np.ndarray:
-    from scipy.special import expit
-
-    return expit(scores)

@@ -12,7 +12,7 @@ model can be trained under one pattern and tested under another::
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -25,32 +25,11 @@ import xarray as xr
 from geomiam.data.sites.table import read_labels
 from geomiam.errors import SelectionError
 from geomiam.evaluation.evaluate import Predictor, as_predictor
-from geomiam.evaluation.patterns import (
-    PATTERNS,
-    Pattern,
-    Rng,
-    at_random,
-    belt,
-    block_size,
-    by_modality,
-    hide,
-    region,
-)
+from geomiam.evaluation.patterns import PATTERNS, Pattern, Rng, hide
 from geomiam.metrics import auc
 from geomiam.model.model import Model
 from geomiam.progress import progress_bar, with_progress
 from geomiam.schema.schema import Schema
-
-__all__ = [
-    "PATTERNS",
-    "at_random",
-    "belt",
-    "block_size",
-    "by_modality",
-    "hide",
-    "missingness_sweep",
-    "region",
-]
 
 SHARES = (0.0, 0.2, 0.4, 0.6, 0.8)
 
@@ -134,17 +113,16 @@ def missingness_sweep(
     pattern_functions = named_patterns(patterns)
     scorers = [_Scorer(as_predictor(p), n, train, test) for n, p in predictors.items()]
     seeds = np.random.default_rng(rng).integers(2**31, size=repeats)
-    cases = [
-        (
-            hidden_share := _hidden_share(test, sites, schema),
-            [s.case(sites, complete=not hidden_share) for s in scorers],
-        )
-        for sites in progress_bar(
-            _gaps(test, schema, patterns=pattern_functions, shares=shares, seeds=seeds),
-            total=len(pattern_functions) * len(shares) * repeats,
-            desc="gaps",
-        )
-    ]
+    cases = []
+    gaps = list(product(pattern_functions.items(), shares, seeds))
+    for (name, pattern), share, seed in progress_bar(gaps, desc="gaps"):
+        # all shares of a curve have one seed
+        draws = np.random.default_rng([int(seed), crc32(name.encode())])
+        sites = hide(test, pattern(test, schema, share=share, rng=draws), schema)
+        before, after = (_observed_entries(ds, schema) for ds in (test, sites))
+        hidden_share = 1 - after / before if before else 0.0
+        row = [s.case(sites) if hidden_share else s.of_complete for s in scorers]
+        cases.append((hidden_share, row))
     coords = {
         "predictor": list(predictors),
         "pattern": list(pattern_functions),
@@ -171,15 +149,13 @@ class _Scorer:
     train: xr.Dataset
     test: xr.Dataset
 
-    def case(self, sites: xr.Dataset, *, complete: bool) -> tuple[np.ndarray, float]:
-        """Return AUC ``(S,)`` and the share of sites with a prediction; complete sites are scored once."""
-        return self._complete if complete else self._case(sites)
-
     @cached_property
-    def _complete(self) -> tuple[np.ndarray, float]:
-        return self._case(self.test)
+    def of_complete(self) -> tuple[np.ndarray, float]:
+        """The result of :meth:`case` for the complete test sites."""
+        return self.case(self.test)
 
-    def _case(self, sites: xr.Dataset) -> tuple[np.ndarray, float]:
+    def case(self, sites: xr.Dataset) -> tuple[np.ndarray, float]:
+        """Return AUC ``(S,)`` and the share of sites with a prediction."""
         scores = self._scores(sites)
         is_finite = np.isfinite(scores)
         complete_scores = scores if is_finite.all() else np.where(is_finite, scores, self._base)
@@ -204,32 +180,10 @@ class _Scorer:
         return np.asarray(self.predictor.scores(sites))[:, [species.index(s) for s in test_species]]
 
 
-def _gaps(
-    test: xr.Dataset,
-    schema: Schema,
-    *,
-    patterns: Mapping[str, Pattern],
-    shares: Sequence[float],
-    seeds: np.ndarray,
-) -> Iterator[xr.Dataset]:
-    """Yield the test sites of each pattern, share and repeat; all shares of a curve have one seed."""
-    for (name, pattern), share, seed in product(patterns.items(), shares, seeds):
-        draws = np.random.default_rng([int(seed), crc32(name.encode())])
-        yield hide(test, pattern(test, schema, share=share, rng=draws), schema)
-
-
-def _hidden_share(before: xr.Dataset, after: xr.Dataset, schema: Schema) -> float:
-    """Return the share of the observed entries ``(site, variable)`` that were hidden."""
-    was, now = (
-        sum(int(_observed(ds[v]).sum()) for v in schema.variables if v in ds)
-        for ds in (before, after)
-    )
-    return 1 - now / was if was else 0.0
-
-
-def _observed(values: xr.DataArray) -> np.ndarray:
-    n = values.sizes["site"]
-    return np.isfinite(values.transpose("site", ...).values.reshape(n, -1)).any(1)
+def _observed_entries(sites: xr.Dataset, schema: Schema) -> int:
+    """Count the entries ``(site, variable)`` with any value."""
+    tables = (sites[v].transpose("site", ...).values for v in schema.variables if v in sites)
+    return sum(int(np.isfinite(t.reshape(len(t), -1)).any(1).sum()) for t in tables)
 
 
 def _dataset(cases: list, coords: dict[str, Any]) -> xr.Dataset:

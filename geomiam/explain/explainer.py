@@ -98,7 +98,9 @@ def fit_explainer(
     masks = _groups(model)
     draws = np.random.default_rng(rng)
     block = model.encode(read_arrays(sites, model.schema))
-    is_test = _test_sites(sites, holdout, draws)
+    # every block counts the same, whatever its labels
+    bare = sites.drop_vars("presence", errors="ignore")
+    is_test = hold_out_blocks(bare, share=holdout, rng=draws)
     has_value = block.observed.any(1)
     data = _training_data(model, _rows(block, ~is_test & has_value), masks, scale=scale, rng=draws)
     with torch.random.fork_rng():
@@ -127,12 +129,6 @@ def _groups(model: Model) -> np.ndarray:
 
 def _rows(block: TokenArrays, rows: np.ndarray) -> TokenArrays:
     return TokenArrays(tuple(v[rows] for v in block.values), block.observed[rows])
-
-
-def _test_sites(sites: xr.Dataset, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Return the sites ``(n,)`` in spatial blocks that are held out to measure the error."""
-    bare = sites.drop_vars("presence", errors="ignore")
-    return hold_out_blocks(bare, share=share, rng=rng)
 
 
 @dataclass(frozen=True)

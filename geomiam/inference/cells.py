@@ -124,7 +124,9 @@ def over_cells(
     alone = all(a.chunks is None for a in arrays)
     if not alone:
         arrays = [a.chunk({d: -1 for d in own_dims[str(a.name)]}) for a in arrays]
-        _check_chunks(arrays, outputs, model, limit=memory_limit)
+        dims = list(dict.fromkeys(str(d) for a in arrays for d in a.dims if is_place(d)))
+        out = sum(o.bytes_per_cell for o in outputs)
+        check_memory(model, out, cells=_cells_per_block(arrays), limit=memory_limit, dims=dims)
     task = BlockTask(model, tuple(arrays_by_name), compute, tuple(outputs), alone)
     results = xr.apply_ufunc(
         task,
@@ -165,19 +167,6 @@ def _place_of(ds: xr.Dataset, model: Model) -> list[str]:
     """Return the dims of place in the order of the predictors; ``ds.dims`` follows the coordinates."""
     dims = [ds[k].dims for k in model.schema.variables if k in ds] or [tuple(ds.dims)]
     return list(dict.fromkeys(str(d) for names in dims for d in names if is_place(d)))
-
-
-def _check_chunks(
-    arrays: Sequence[xr.DataArray],
-    outputs: Sequence[Output],
-    model: Model,
-    *,
-    limit: int | str | None,
-) -> None:
-    """Refuse chunks that need more memory than the limit."""
-    out = sum(o.bytes_per_cell for o in outputs)
-    dims = list(dict.fromkeys(str(d) for a in arrays for d in a.dims if is_place(d)))
-    check_memory(model, out, cells=_cells_per_block(arrays), limit=limit, dims=dims)
 
 
 def check_memory(

@@ -69,8 +69,9 @@ def shapley_block(
                     replicates, prediction = game(batch)  # (r, k, g, s), (r, s)
                     full[at] = check_finite(prediction).cpu().numpy()
                     values[np.ix_(at, columns)] = check_finite(replicates).mean(1).cpu().numpy()
-                    if coalitions is not None:
-                        error[np.ix_(at, columns)] = _standard_error(replicates).cpu().numpy()
+                    if coalitions is not None:  # of the mean of independent replicates
+                        standard_error = replicates.std(1) / replicates.shape[1] ** 0.5
+                        error[np.ix_(at, columns)] = standard_error.cpu().numpy()
     return values, full, None if coalitions is None else error
 
 
@@ -121,11 +122,6 @@ class _Game:
         parts = [self.species[i : i + step] for i in range(0, len(self.species), step)]
         sums = [weights @ apply_head(self.model, features, p, self.scale) for p in parts]
         return sums[0] if len(sums) == 1 else torch.cat(sums, -1)
-
-
-def _standard_error(replicates: Tensor) -> Tensor:
-    """Return the standard error of the mean ``(r, g, s)`` of independent replicates ``(r, k, g, s)``."""
-    return replicates.std(1) / replicates.shape[1] ** 0.5
 
 
 def _patterns(present: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -61,7 +61,9 @@ def on_cluster(
     deliver = Deliver(job)
     _register(client, deliver)
     name = f"{deliver.name}-{uuid.uuid4().hex[:8]}"
-    pieces = ((f"{name}-{index}", _piece(job, ds, index)) for index in todo)
+    # optimize: only the tasks of this block are sent
+    parts = ((index, dask.optimize(job.part(ds, index))[0]) for index in todo)
+    pieces = ((f"{name}-{index}", Piece(part, index)) for index, part in parts)
     threads = max(1, sum(client.nthreads().values()))
     under_way = as_completed(loop=client.loop)  # the active client may be another
 
@@ -94,11 +96,6 @@ def _register(client: Any, deliver: Deliver) -> None:
         except OSError:  # distributed closes the broadcast with the worker
             if attempt == RETRIES:
                 raise
-
-
-def _piece(job: Job, ds: xr.Dataset, index: Index) -> Piece:
-    (part,) = dask.optimize(job.part(ds, index))  # only the tasks of this block
-    return Piece(part, index)
 
 
 def active_client() -> Any:

@@ -73,9 +73,10 @@ def write_geotiff(maps: xr.Dataset, path: Path) -> None:
         for number, band in enumerate(bands, 1):
             file.set_band_description(number, band.name)
             file.update_tags(number, variable=band.variable, **band.labels)
-        for window, values in _blocks(maps, bands):
-            for number, layer in values:
-                file.write(layer, number, window=window)
+        for window, arrays in _blocks(maps, {b.variable for b in bands}):
+            for number, band in enumerate(bands, 1):
+                layer = arrays[band.variable].sel(band.labels).values
+                file.write(np.asarray(layer, np.float32), number, window=window)
 
 
 def _profile(box: Any, count: int) -> dict[str, Any]:
@@ -121,9 +122,7 @@ def _north_up(maps: xr.Dataset) -> xr.Dataset:
     return maps.isel({x: slice(None, None, -1)}) if affine.a < 0 else maps
 
 
-def _blocks(
-    maps: xr.Dataset, bands: list[Band]
-) -> Iterator[tuple[Any, Iterator[tuple[int, np.ndarray]]]]:
+def _blocks(maps: xr.Dataset, names: set[str]) -> Iterator[tuple[Any, dict[str, xr.DataArray]]]:
     """Yield windows of the file with their layers; one window is in memory at a time."""
     from rasterio.windows import Window
 
@@ -133,14 +132,8 @@ def _blocks(
     for top in range(0, maps.sizes[y], rows):
         for left in range(0, maps.sizes[x], columns):
             part = maps.isel({y: slice(top, top + rows), x: slice(left, left + columns)})
-            arrays = {n: part[n].load().transpose(..., y, x) for n in {b.variable for b in bands}}
             window = Window(left, top, part.sizes[x], part.sizes[y])
-            yield window, _layers(arrays, bands)
-
-
-def _layers(arrays: dict[str, xr.DataArray], bands: list[Band]) -> Iterator[tuple[int, np.ndarray]]:
-    for number, band in enumerate(bands, 1):
-        yield number, np.asarray(arrays[band.variable].sel(band.labels).values, np.float32)
+            yield window, {n: part[n].load().transpose(..., y, x) for n in names}
 
 
 def open_geotiff(path: str | Path) -> xr.Dataset:

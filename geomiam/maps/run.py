@@ -53,7 +53,10 @@ class MapReport:
 def run_blocks(job: Job, ds: xr.Dataset, marks: np.ndarray, *, client: Any) -> list[BlockResult]:
     """Compute and write the blocks without a mark."""
     todo = [tuple(map(int, i)) for i in np.argwhere(marks == 0)]
-    client = client if client is not None else _active_client()
+    if client is None and "distributed" in sys.modules:  # else there is no active client
+        from geomiam.maps.cluster import active_client
+
+        client = active_client()
     results = []
     cells = job.blocks.cells
     done_cells = cells - sum(map(job.blocks.cells_in, todo))
@@ -91,15 +94,6 @@ def _run_in_threads(
             yield from (f.result() for f in waiting)
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _active_client() -> Any:
-    """Return the active client; there is none if distributed is not imported."""
-    if "distributed" not in sys.modules:
-        return None
-    from geomiam.maps.cluster import active_client
-
-    return active_client()
 
 
 @contextmanager

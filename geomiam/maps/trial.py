@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
+import weakref
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from geomiam.geo.dims import is_place
 from geomiam.inference.cells import SLAB
 from geomiam.maps.job import Job
-from geomiam.maps.meter import TensorMeter
 
 LONG_ENOUGH = 1.0
 """Least seconds of a trial; shorter ones measure the start rather than the rate."""
@@ -21,6 +24,38 @@ SIDES = (16, 32)
 """Cells along each side of the first two windows."""
 COPIES = 8
 """Copies of the predictors of a slab while it is standardised and split into tokens."""
+
+
+class TensorMeter(TorchDispatchMode):
+    """Context that counts tensors in use that were created inside it; ``peak`` is the maximum.
+
+    A storage counts once, also if several tensors share it. Memory that a kernel allocates internally is not
+    counted.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._alive: dict[int, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self._watch(leaf.untyped_storage())
+        return result
+
+    def _watch(self, storage: Any) -> None:
+        key = storage._cdata
+        if key in self._alive:
+            return
+        self._alive[key] = storage.nbytes()
+        self.now += self._alive[key]
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._forget, key)
+
+    def _forget(self, key: int) -> None:
+        self.now -= self._alive.pop(key, 0)
 
 
 @dataclass(frozen=True)
@@ -42,7 +77,12 @@ def try_block(job: Job, ds: xr.Dataset, *, out: int) -> Trial:
     measurements = [
         _measure(job, part, side) for side in sides
     ]  # the first call is slow: not timed
-    rate = _rate(job, part, sides[-1])
+    side, longest = sides[-1], max(part.sizes[d] for d in job.blocks.sizes)
+    cells, seconds = _predict_window(job, part, side)
+    while seconds <= LONG_ENOUGH and side < longest:
+        side *= 2
+        cells, seconds = _predict_window(job, part, side)
+    rate = max(cells, 1) / seconds
     rows = min(SLAB, job.blocks.cells_of_one)
     if rows / rate < LONG_ENOUGH:
         measurements.append(_measure(job, part, rows if flat else int(np.ceil(rows**0.5))))
@@ -70,15 +110,6 @@ def _extrapolate(rows: int, measurements: list[tuple[int, int]]) -> int:
         else second_bytes / max(second_cells, 1)
     )
     return int(second_bytes + slope * max(0, rows - second_cells))
-
-
-def _rate(job: Job, part: xr.Dataset, side: int) -> float:
-    """Return the predicted cells per second, measured on larger and larger windows."""
-    while True:
-        cells, seconds = _predict_window(job, part, side)
-        if seconds > LONG_ENOUGH or side >= max(part.sizes[d] for d in job.blocks.sizes):
-            return max(cells, 1) / seconds
-        side *= 2
 
 
 def _predict_window(job: Job, part: xr.Dataset, side: int) -> tuple[int, float]:

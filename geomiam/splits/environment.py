@@ -104,7 +104,8 @@ def environment(X: Where, variables: Sequence[str] | None) -> np.ndarray:
 
 
 def _stacked(sites: xr.Dataset, variables: Sequence[str] | None) -> np.ndarray:
-    names = _numbers(sites) if variables is None else list(variables)
+    usable = (str(k) for k, v in sites.data_vars.items() if v.dims == ("site",) and is_number(v))
+    names = list(usable if variables is None else variables)
     absent = [v for v in names if v not in sites or "site" not in sites[v].dims]
     if absent or not names:
         raise MissingVariable(
@@ -113,11 +114,6 @@ def _stacked(sites: xr.Dataset, variables: Sequence[str] | None) -> np.ndarray:
         )
     columns = [np.asarray(sites[v].transpose("site", ...).values, float) for v in names]
     return np.hstack([c.reshape(len(c), -1) for c in columns])
-
-
-def _numbers(sites: xr.Dataset) -> list[str]:
-    """Return the names of the variables with one number per site."""
-    return [str(k) for k, v in sites.data_vars.items() if v.dims == ("site",) and is_number(v)]
 
 
 def clusters(table: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

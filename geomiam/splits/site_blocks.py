@@ -129,7 +129,12 @@ def site_blocks(
         km, reason = default_size(places, distinct, sample)
     else:
         km, reason = _size_as_set(places, distinct, sample, size=size, min_blocks=min_blocks)
-    return Blocks(_numbers(places, km), km, reason, places.crs)
+    return Blocks(
+        np.unique(places.squares(km), axis=0, return_inverse=True)[1].ravel(),
+        km,
+        reason,
+        places.crs,
+    )
 
 
 def default_size(places: Places, distinct: Places, sample: Sample) -> tuple[float, str]:
@@ -186,10 +191,6 @@ def _size_as_set(
 
 def _count(places: Places, km: float) -> int:
     return len(np.unique(places.squares(km), axis=0))
-
-
-def _numbers(places: Places, km: float) -> np.ndarray:
-    return np.unique(places.squares(km), axis=0, return_inverse=True)[1].ravel()
 
 
 def _rounded(km: float) -> float:

@@ -75,7 +75,7 @@ def test_layers_of_a_map_are_printed_as_csv(geomiam, home, tmp_path):
 
 
 def test_missing_values_are_null_and_control_characters_are_escaped(capsys):
-    from geomiam.cli.tables import say_table
+    from geomiam.cli.outputs import say_table
 
     table = pd.DataFrame({"name": ["a\x1b[2J"], "score": [np.nan]})
     say_table(table, "", as_json=True, as_csv=False)

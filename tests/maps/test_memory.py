@@ -135,7 +135,7 @@ def test_a_process_holds_no_more_than_the_plan_promises(kind):
 def test_tensors_are_counted_while_they_live():
     import torch
 
-    from geomiam.maps.meter import TensorMeter
+    from geomiam.maps.trial import TensorMeter
 
     with TensorMeter() as meter, torch.inference_mode():
         a = torch.zeros(1000)
