@@ -38,7 +38,10 @@ class Columns:
     @classmethod
     def fit(cls, sites: xr.Dataset, schema: Schema, *, onehot: bool) -> Columns:
         """Compute means, deviations and classes from training sites."""
-        schema = _as_numbers(bind(schema, sites))
+        schema = bind(schema, sites)
+        symbolic = [n for n, v in schema.variables.items() if v.symbols]
+        if symbolic:  # series as numbers, in the same windows
+            schema = schema.symbolic(None, variables=symbolic)
         arrays = SiteTable.read(sites, schema, include_labels=False).checked().arrays
         columns = cls(Layout.of(schema), fit_scaler(arrays, schema), onehot, np.array([], bool))
         everything = columns._cut(arrays, np.ones(columns.layout.size, bool))
@@ -101,12 +104,6 @@ class Columns:
         if kind == "image":
             return np.arange(span.channels)
         return np.repeat(np.arange(span.size), int(np.prod(span.widths)))
-
-
-def _as_numbers(schema: Schema) -> Schema:
-    """Return the schema with series as numbers instead of symbols, in the same windows."""
-    symbolic = [n for n, v in schema.variables.items() if v.symbols]
-    return schema.symbolic(None, variables=symbolic) if symbolic else schema
 
 
 def _observed_mean(x: np.ndarray) -> np.ndarray:

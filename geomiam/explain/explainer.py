@@ -156,7 +156,7 @@ def _training_data(
     member, weight = _coalitions(len(masks), rng)
     row_limit = max(1, VALUES // (len(member) * len(model.species)) // 2)
     sample = _rows(block, rng.permutation(len(block))[:row_limit])
-    rows = _joined(sample, _with_hidden_groups(sample, masks, rng))
+    rows = _doubled(sample, masks, rng)
     species = np.arange(len(model.species))
     with_full = np.concatenate([member, np.ones((1, len(masks)), bool)])
     visible = np.any(with_full[:, :, None] & masks, axis=1)
@@ -185,20 +185,13 @@ def _coalitions(groups: int, rng: np.random.Generator) -> tuple[np.ndarray, np.n
     return np.concatenate([member_half, ~member_half]), np.ones(COALITIONS)
 
 
-def _with_hidden_groups(
-    block: TokenArrays, masks: np.ndarray, rng: np.random.Generator
-) -> TokenArrays:
-    """Return the same rows with groups hidden at random, since cells of maps lack groups too."""
+def _doubled(block: TokenArrays, masks: np.ndarray, rng: np.random.Generator) -> TokenArrays:
+    """Return the rows, and again with groups hidden at random, since cells of maps lack groups too."""
     is_hidden = rng.random((len(block), len(masks))) < rng.random((len(block), 1))
     is_hidden[np.arange(len(block)), rng.integers(len(masks), size=len(block))] = False
-    return TokenArrays(
-        block.values, block.observed & ~np.any(is_hidden[:, :, None] & masks, axis=1)
-    )
-
-
-def _joined(a: TokenArrays, b: TokenArrays) -> TokenArrays:
-    values = (np.concatenate(pair) for pair in zip(a.values, b.values))
-    return TokenArrays(tuple(values), np.concatenate([a.observed, b.observed]))
+    observed = block.observed & ~np.any(is_hidden[:, :, None] & masks, axis=1)
+    values = tuple(np.concatenate([v, v]) for v in block.values)
+    return TokenArrays(values, np.concatenate([block.observed, observed]))
 
 
 @torch.inference_mode()

@@ -170,7 +170,7 @@ def spatial_folds(
         )
     shares = _block_shares(labels, number.ravel(), len(names))
     deals = [_one_deal(shares, folds, rng) for _ in range(DEALS)]
-    return min(deals, key=lambda deal: _unevenness(shares, deal, folds))[number.ravel()]
+    return min(deals, key=lambda deal: deal[1])[0][number.ravel()]
 
 
 def _block_shares(labels: np.ndarray, number: np.ndarray, blocks: int) -> np.ndarray:
@@ -186,19 +186,17 @@ def _block_shares(labels: np.ndarray, number: np.ndarray, blocks: int) -> np.nda
     return shares
 
 
-def _one_deal(shares: np.ndarray, folds: int, rng: np.random.Generator) -> np.ndarray:
-    """Assign blocks in random order, each to the fold with the fewest similar sites and presences."""
+def _one_deal(shares: np.ndarray, folds: int, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    """Assign blocks in random order, each to the fold with the fewest similar sites, and measure unevenness."""
     totals, fold = np.zeros((folds, shares.shape[1])), np.empty(len(shares), np.int64)
     for block in rng.permutation(len(shares)):
         fold[block] = np.argmin(totals @ shares[block])
         totals[fold[block]] += shares[block]
-    return fold
-
-
-def _unevenness(shares: np.ndarray, fold: np.ndarray, folds: int) -> float:
-    totals = np.zeros((folds, shares.shape[1]))
+    totals = np.zeros_like(
+        totals
+    )  # summed in the order of blocks, so that equal folds compare equal
     np.add.at(totals, fold, shares)
-    return float((totals**2).sum())
+    return fold, float((totals**2).sum())
 
 
 def _quality(labels: np.ndarray, is_held_out: np.ndarray, share: float) -> float:
