@@ -165,10 +165,7 @@ class Miam:
         """
         from geomiam.data.coverage import coverage
 
-        return coverage(
-            self._obj,
-            schema,
-        )
+        return coverage(self._obj, schema)
 
     def saturation(
         self, model: Model | str | Path, *, memory_limit: int | str | None = None
@@ -179,11 +176,7 @@ class Miam:
         """
         from geomiam.explain.saturated import saturation
 
-        return saturation(
-            self._obj,
-            model,
-            memory_limit=memory_limit,
-        )
+        return saturation(self._obj, model, memory_limit=memory_limit)
 
     def schema(
         self,

@@ -65,8 +65,7 @@ def _version(requested_version: bool) -> None:
 @app.callback()
 def _every_verb(
     version: Annotated[
-        bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     pass
@@ -91,8 +90,7 @@ def demo(
 @app.command()
 def build(
     catalog: Annotated[
-        str,
-        typer.Argument(help="Catalog (YAML) with sources, or the name of a bundled one."),
+        str, typer.Argument(help="Catalog (YAML) with sources, or the name of a bundled one.")
     ],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Zarr store to write.")] = None,
     like: Annotated[

@@ -194,10 +194,7 @@ def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., N
         flags = names or tuple(defaults)
         parameters += [
             inspect.Parameter(
-                n,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=defaults[n],
-                annotation=annotations[n],
+                n, inspect.Parameter.KEYWORD_ONLY, default=defaults[n], annotation=annotations[n]
             )
             for n in flags
         ]

@@ -170,12 +170,7 @@ def _place_of(ds: xr.Dataset, model: Model) -> list[str]:
 
 
 def check_memory(
-    model: Model,
-    out: int,
-    *,
-    cells: int,
-    limit: int | str | None,
-    dims: Sequence[str] = ("y", "x"),
+    model: Model, out: int, *, cells: int, limit: int | str | None, dims: Sequence[str] = ("y", "x")
 ) -> int:
     """Return the bytes that one dask chunk needs."""
     from dask.utils import format_bytes, parse_bytes

@@ -110,10 +110,7 @@ def _draw_matrix(ax: Axes, shows: np.ndarray) -> None:
 
 
 def missingness(
-    sweep: xr.Dataset,
-    *,
-    styles: Mapping[str, str] | None = None,
-    ax: Sequence[Axes] | None = None,
+    sweep: xr.Dataset, *, styles: Mapping[str, str] | None = None, ax: Sequence[Axes] | None = None
 ) -> list[Axes]:
     """Draw skill against the share of missing data, one panel per pattern of gaps.
 

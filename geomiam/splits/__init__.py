@@ -7,19 +7,10 @@ Sites carry their CRS; bare coordinates need ``crs=``, unless they are degrees.
 
 from __future__ import annotations
 
-from geomiam.splits.blocks import (
-    hold_out,
-    site_coordinates,
-    spatial_blocks,
-    spatial_folds,
-)
+from geomiam.splits.blocks import hold_out, site_coordinates, spatial_blocks, spatial_folds
 from geomiam.splits.environment import EnvironmentalBlocks
 from geomiam.splits.site_blocks import Blocks, hold_out_blocks, site_blocks
-from geomiam.splits.splitters import (
-    BufferedLeaveOut,
-    Checkerboard,
-    SpatialBlocks,
-)
+from geomiam.splits.splitters import BufferedLeaveOut, Checkerboard, SpatialBlocks
 
 __all__ = [
     "Blocks",
