@@ -10,8 +10,7 @@ import typer
 
 from geomiam.cli.messages import flags_of, verb, with_flags
 from geomiam.cli.options import Overwrite
-from geomiam.cli.outputs import reserve
-from geomiam.cli.outputs import AsCsv, AsJson, say_table
+from geomiam.cli.outputs import AsCsv, AsJson, reserve, say_table
 from geomiam.errors import GeomiamError, RecordsRemoved
 from geomiam.outputs.kinds import PICTURE, RECORDS
 from geomiam.outputs.write import save_picture
