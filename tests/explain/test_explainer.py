@@ -235,12 +235,12 @@ def test_the_loss_weighs_coalitions_and_counts_in_deviations_of_the_gain():
 
 
 def test_a_row_never_has_all_groups_hidden():
-    from geomiam.explain.explainer import _with_hidden_groups
+    from geomiam.explain.explainer import _doubled
     from geomiam.tokens.encode import TokenArrays
 
     masks = np.repeat(np.eye(4, dtype=bool), 2, axis=1)
     block = TokenArrays((np.zeros((500, 8, 1), np.float32),), np.ones((500, 8), bool))
-    left = _with_hidden_groups(block, masks, np.random.default_rng(0)).observed
+    left = _doubled(block, masks, np.random.default_rng(0)).observed[500:]
     groups = left.reshape(500, 4, 2)
     assert (groups.any(2) == groups.all(2)).all()  # groups go as a whole
     count = groups.any(2).sum(1)
