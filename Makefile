@@ -30,7 +30,7 @@ docs: $(STAMP)
 	rm -rf docs/reference/generated
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build
 
-# The lowest and the newest versions that pyproject.toml allows, each in an environment of its own.
+# The lowest and the newest versions that pyproject.toml allows, each in a separate environment.
 mindeps:
 	tools/environment.sh lowest .venv-lowest
 	.venv-lowest/bin/pytest -m "not slow"

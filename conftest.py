@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two processes of tests share two cores
@@ -108,7 +110,19 @@ SLOWLY = [pytest.param(f, marks=pytest.mark.slow) for f in ("group+sum", "cross"
 """Fusions whose laws the fast path leaves to test_combinations.py."""
 
 
+@pytest.fixture(scope="session")
+def small_model(sites) -> Callable[[str], gm.Model]:
+    """A model of a fusion by name, trained once."""
+    return functools.cache(lambda fusion: train_small(sites, fusion))
+
+
 @pytest.fixture(scope="session", params=["group", "token", *SLOWLY])
-def model(request, sites) -> gm.Model:
+def model(request, small_model) -> gm.Model:
     """A model of each fusion; the sum comes with the group."""
-    return train_small(sites, request.param)
+    return small_model(request.param)
+
+
+@pytest.fixture(scope="session", params=["group", pytest.param("late", marks=pytest.mark.slow)])
+def either_model(request, small_model) -> gm.Model:
+    """Two models, for parts that reach a fusion only through predictions."""
+    return small_model(request.param)

@@ -32,7 +32,7 @@ def stored_items(folder: Path, collection: str, base: str) -> list[dict[str, Any
     ]
 
 
-def write_catalogue(folder: Path, items: Iterable[Mapping[str, Any]]) -> Path:
+def write_stac_catalog(folder: Path, items: Iterable[Mapping[str, Any]]) -> Path:
     """Write a static STAC catalog of items of one collection; links to files below are relative."""
     import pystac
 
@@ -40,11 +40,11 @@ def write_catalogue(folder: Path, items: Iterable[Mapping[str, Any]]) -> Path:
     name = str(read[0].collection_id)
     collection = pystac.Collection(name, "scenes of the tests", pystac.Extent.from_items(read))
     collection.add_items(read)
-    catalogue = pystac.Catalog("tests", "scenes of the tests")
-    catalogue.add_child(collection)
-    catalogue.normalize_hrefs(str(folder))
-    catalogue.make_all_asset_hrefs_relative()
-    catalogue.save(pystac.CatalogType.SELF_CONTAINED)
+    catalog = pystac.Catalog("tests", "scenes of the tests")
+    catalog.add_child(collection)
+    catalog.normalize_hrefs(str(folder))
+    catalog.make_all_asset_hrefs_relative()
+    catalog.save(pystac.CatalogType.SELF_CONTAINED)
     return folder
 
 
@@ -60,7 +60,7 @@ def static_api(folder: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def pgstac_api(collections: Mapping[str, Iterable[Mapping[str, Any]]]) -> Iterator[str]:
-    """Load items by collection into a PostgreSQL of its own, and serve them as a STAC API."""
+    """Load items by collection into a separate PostgreSQL, and serve them as a STAC API."""
     bin_, venv = pgstac_programs()
     # PostgreSQL's user must reach it, which it cannot below a folder of pytest's.
     state = Path(tempfile.mkdtemp(prefix="pgstac"))

@@ -1,4 +1,4 @@
-"""Bad input: each kind gets an error, or a counted warning, that says what to do."""
+"""Bad input: each kind gets an error, or a counted warning, with the remedy."""
 
 from __future__ import annotations
 
@@ -93,11 +93,11 @@ def test_a_cube_without_crs_is_refused_with_the_call_that_sets_one(tiny, tmp_pat
 
 def test_a_group_that_is_nan_at_every_site_cannot_be_trained_on(tiny):
     _, sites, _ = tiny
-    gone = sites.assign(chip=xr.full_like(sites["chip"], np.nan))
+    without_chip = sites.assign(chip=xr.full_like(sites["chip"], np.nan))
     with pytest.raises(
         MissingVariable, match=r"modality 'sentinel2' is NaN at every site.*schema\.subset"
     ):
-        gm.fit(gone)
+        gm.fit(without_chip)
 
 
 def test_one_class_labels_are_an_error_and_one_species_of_one_class_a_warning(tiny):
@@ -125,16 +125,16 @@ def test_labels_that_are_no_labels_are_refused(tiny):
 
 def test_sites_at_one_place_cannot_be_held_out(tiny):
     _, sites, _ = tiny
-    there = sites.assign_coords(x=0 * sites["x"], y=0 * sites["y"])
+    one_place = sites.assign_coords(x=0 * sites["x"], y=0 * sites["y"])
     with pytest.raises(BlockError, match=r"all \d+ sites lie at 1 place.*validation="):
-        gm.fit(there, training=gm.TrainingConfig())
+        gm.fit(one_place, training=gm.TrainingConfig())
 
 
 def test_sites_with_nan_as_coordinates_are_counted(tiny):
     _, sites, _ = tiny
-    lost = sites.assign_coords(x=sites["x"].where(np.arange(sites.sizes["site"]) > 2))
+    without_x = sites.assign_coords(x=sites["x"].where(np.arange(sites.sizes["site"]) > 2))
     with pytest.raises(GridError, match=r"3 of 168 sites have NaN as 'x' or 'y': leave them out"):
-        gm.fit(lost)
+        gm.fit(without_x)
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, 0.5, 0.99])
@@ -209,7 +209,7 @@ def test_a_catalog_error_names_line_key_and_fix(tmp_path, wrong, message):
         gm.Schema.from_yaml(path)
 
 
-def test_a_catalog_that_does_not_fit_the_data_says_how_to_go_on(tiny, tmp_path):
+def test_a_catalog_that_does_not_fit_the_data_states_how_to_go_on(tiny, tmp_path):
     path = tmp_path / "catalog.yaml"
     path.write_text(CATALOG + "  soil:\n    variables:\n      clay: {}\n")
     with pytest.raises(MissingVariable, match=r"\['clay'\].*schema\.subset\(\['climate'\]\)"):

@@ -83,7 +83,7 @@ def public_names() -> list[str]:
     """Every public object once, such as ``geomiam.fit`` and ``geomiam.splits.SpatialBlocks``."""
     top = {f"geomiam.{n}": getattr(gm, n) for n in gm.__all__ if n != "__version__"}
     names = [n for n, value in top.items() if not isinstance(value, ModuleType)]
-    repeated = {id(top[n]) for n in names}  # gm.explain.shapley is gm.shapley
+    top_ids = {id(top[n]) for n in names}  # gm.explain.shapley is gm.shapley
     for space in NAMESPACES:
         module = getattr(gm, space)
         public = getattr(module, "__all__", None) or [
@@ -93,7 +93,7 @@ def public_names() -> list[str]:
         ]
         for name in public:
             value = getattr(module, name)
-            if not (name.startswith("_") or isinstance(value, ModuleType) or id(value) in repeated):
+            if not (name.startswith("_") or isinstance(value, ModuleType) or id(value) in top_ids):
                 names.append(f"geomiam.{space}.{name}")
     return sorted(set(names))
 

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.mark.parametrize("family", ["models", "catalogs", "pt_files", "commands", "rasters"])
 def test_hostile_inputs_are_refused_clearly_or_right(family):
-    """In a process of its own: the check forks, and a fork loses the threads of other tests."""
+    """In a separate process: the check forks, and a fork loses the threads of other tests."""
     command = [sys.executable, "-m", "tools.hostile", "--count", "12", "--seed", "2026"]
     process_result = subprocess.run(
         [*command, "--family", family], cwd=ROOT, capture_output=True, text=True, timeout=900

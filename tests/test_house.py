@@ -13,14 +13,18 @@ ROOT = Path(gm.__file__).parent
 
 def test_importing_loads_neither_torch_nor_dask():
     code = "import sys, geomiam; print([m for m in ('torch', 'dask', 'rioxarray', 'matplotlib') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert process.stdout.strip() == "[]"
 
 
 def test_nothing_below_imports_anything_above():
     command = Path(sys.executable).with_name("lint-imports")
-    done = subprocess.run([command], capture_output=True, text=True, cwd=ROOT.parent, check=False)
-    assert done.returncode == 0, done.stdout[-2000:]
+    process = subprocess.run(
+        [command], capture_output=True, text=True, cwd=ROOT.parent, check=False
+    )
+    assert process.returncode == 0, process.stdout[-2000:]
 
 
 def test_each_folder_of_tests_is_a_folder_of_the_package():

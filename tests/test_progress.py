@@ -36,10 +36,10 @@ def at_once(monkeypatch):
 
 def cube() -> xr.Dataset:
     rng = np.random.default_rng(0)
-    own = {"bio1": (), "clay": (), "ndvi": (4,)}
+    lengths = {"bio1": (), "clay": (), "ndvi": (4,)}
     layers = {
         k: (("month",) * len(d) + ("y", "x"), rng.normal(size=(*d, 6, 6)).astype(np.float32))
-        for k, d in own.items()
+        for k, d in lengths.items()
     }
     coords = {"y": 45.5 - np.arange(6), "x": 0.5 + np.arange(6), "month": [1, 4, 7, 10]}
     ds = xr.Dataset(layers, coords, {"crs": "EPSG:4326"}).chunk(x=3)
@@ -77,9 +77,9 @@ def test_progress_is_shown_where_somebody_sees_it_and_hidden_on_demand(
 ):
     def text(folder: str, **argument: bool) -> str:
         CALLS[name](model, tmp_path / folder, **argument)
-        captured = capsys.readouterr()
-        assert captured.out == ""
-        return captured.err
+        output = capsys.readouterr()
+        assert output.out == ""
+        return output.err
 
     assert text("a") == ""  # the captured stream is no terminal
     assert "|" in text("b", progress=True)
@@ -122,8 +122,8 @@ def test_the_logger_is_silent_until_it_is_configured(capsys):
     handlers = logging.getLogger("geomiam").handlers
     assert any(isinstance(h, logging.NullHandler) for h in handlers)
     log("a line")
-    captured = capsys.readouterr()
-    assert captured.out + captured.err == ""
+    output = capsys.readouterr()
+    assert output.out + output.err == ""
 
 
 def test_a_name_in_the_log_cannot_change_a_terminal(caplog):

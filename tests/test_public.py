@@ -68,20 +68,20 @@ def public_callables():
             members = {f"{name}.{n}": getattr(value, n) for n in names}
         else:
             members = {name: value}
-        for where, member in members.items():
+        for path, member in members.items():
             if not getattr(member, "__module__", "").startswith("geomiam"):
                 continue
             if inspect.isclass(member):
                 yield from (
-                    (f"{where}.{n}", getattr(member, n))
+                    (f"{path}.{n}", getattr(member, n))
                     for n in vars(member)
                     if not n.startswith("_") and callable(getattr(member, n))
                 )
                 fields = hasattr(member, "__dataclass_fields__") or hasattr(member, "model_fields")
                 if not fields and not issubclass(member, BaseException):
-                    yield where, member
+                    yield path, member
             elif callable(member):
-                yield where, member
+                yield path, member
 
 
 def test_public_functions_take_at_most_eight_parameters():

@@ -15,9 +15,9 @@ PLANTS = SHARED / "glc_sample" / "glc23_sample.zarr"
 SMALL = gm.NetworkConfig(width=16, heads=2, depth=1, inner=1, frequencies=8)
 
 
-def assert_adds_up(why: xr.Dataset) -> None:
-    total = why["base_value"] + why["shapley"].sum("group", skipna=False)
-    assert float(np.abs(total - why["suitability"]).max()) < 1e-5
+def assert_adds_up(explanation: xr.Dataset) -> None:
+    total = explanation["base_value"] + explanation["shapley"].sum("group", skipna=False)
+    assert float(np.abs(total - explanation["suitability"]).max()) < 1e-5
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +44,14 @@ def test_french_birds_from_survey_to_explained_map_of_europe(birds):
         model.about["validation_auc"]["all"] > 0.62
     )  # on unseen blocks; .70 was seen, chance is .50
     maps = gm.predict(cube.chunk(lat=30, lon=40), model).compute()
-    anything = np.zeros((71, 103), bool)
+    any_observed = np.zeros((71, 103), bool)
     for name in schema.variables:
-        anything |= np.isfinite(cube[name].values)
-    np.testing.assert_array_equal(np.isfinite(maps["suitability"]).all("species"), anything)
-    every = np.all([np.isfinite(cube[n].values) for n in schema.variables], axis=0)
-    assert every.sum() < anything.sum()  # real gaps: some cells lack something and are answered
+        any_observed |= np.isfinite(cube[name].values)
+    np.testing.assert_array_equal(np.isfinite(maps["suitability"]).all("species"), any_observed)
+    complete = np.all([np.isfinite(cube[n].values) for n in schema.variables], axis=0)
+    assert (
+        complete.sum() < any_observed.sum()
+    )  # real gaps: some cells lack something and are predicted
     assert_adds_up(gm.shapley(cube, model, species=model.species[0]))
 
 
@@ -105,7 +107,7 @@ def test_plants_with_image_patches_and_series_with_real_gaps(plants, fusion):
     }  # as in the paper: bands × patches, years
     assert np.isnan(plants["landsat"]).any()
     assert np.isfinite(gm.predict(plants, model)["suitability"]).all()
-    why = gm.shapley(
+    explanation = gm.shapley(
         plants.isel(site=slice(0, 20)),
         model,
         groups={
@@ -115,7 +117,7 @@ def test_plants_with_image_patches_and_series_with_real_gaps(plants, fusion):
         },
         species="a",
     )
-    assert_adds_up(why)
+    assert_adds_up(explanation)
 
 
 @needs_shared

@@ -16,7 +16,7 @@ pytest.importorskip("nbformat")
 
 import nbformat
 from conftest import SHARED, needs_shared
-from helpers_servers import static_api, stored_items, write_catalogue
+from helpers_servers import static_api, stored_items, write_stac_catalog
 from helpers_stac import serve
 
 NOTEBOOKS = Path(gm.__file__).parents[1] / "notebooks"
@@ -46,7 +46,7 @@ def api(tmp_path_factory) -> Iterator[str]:
     with serve(STAC) as files:
         items = stored_items(STAC, COLLECTION, files)
         server_result = [i for i in items if i["properties"]["geomiam:site"] == "B"]
-        with static_api(write_catalogue(tmp_path_factory.mktemp("stac"), server_result)) as url:
+        with static_api(write_stac_catalog(tmp_path_factory.mktemp("stac"), server_result)) as url:
             yield url
 
 

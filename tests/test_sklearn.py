@@ -80,10 +80,10 @@ def test_labels_that_are_nan_count_as_not_surveyed():
     hidden = labels.copy()
     hidden[::3, 1] = np.nan
     model = tiny().fit(X, hidden)
-    other = tiny().fit(X, np.where(np.isnan(hidden), 0, hidden))
+    zero_filled = tiny().fit(X, np.where(np.isnan(hidden), 0, hidden))
     assert model.predict_proba(X).shape == (120, 2)
     assert set(np.unique(model.predict(X))) == {0, 1}
-    assert abs(model.predict_proba(X) - other.predict_proba(X)).max() > 1e-3
+    assert abs(model.predict_proba(X) - zero_filled.predict_proba(X)).max() > 1e-3
     column = np.where(np.arange(120) % 3, Y == "oak", np.nan)
     assert tiny().fit(X, column).classes_.tolist() == [0.0, 1.0]
 
@@ -97,9 +97,9 @@ def test_names_of_labels_are_the_species():
 
 
 def test_modalities_and_kinds_are_named_by_column_or_position():
-    coded = X.assign(rain=np.arange(120) % 3)
+    table = X.assign(rain=np.arange(120) % 3)
     model = tiny(modalities={"climate": ["heat"], "other": [1]}, kinds={"rain": "categorical"})
-    schema = model.fit(coded, Y).model_.schema
+    schema = model.fit(table, Y).model_.schema
     assert {m: list(v.variables) for m, v in schema.modalities.items()} == {
         "climate": ["heat"],
         "other": ["rain"],
@@ -165,12 +165,14 @@ def test_permutation_importance_ranks_the_predictor_that_decides_first():
 
 
 def test_calibration_and_pipelines_take_the_estimator():
-    calibrated = CalibratedClassifierCV(tiny(), cv=2).fit(X, Y)
-    assert roc_auc_score(Y == "oak", calibrated.predict_proba(X)[:, 1]) > 0.9
+    classifier = CalibratedClassifierCV(tiny(), cv=2).fit(X, Y)
+    assert roc_auc_score(Y == "oak", classifier.predict_proba(X)[:, 1]) > 0.9
     assert make_pipeline(StandardScaler(), tiny()).fit(X, Y).score(X, Y) > 0.7
 
 
 def test_importing_geomiam_does_not_load_scikit_learn():
     code = "import sys, geomiam as gm; print('sklearn' in sys.modules, gm.sklearn.MiamClassifier.__name__)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "MiamClassifier"]
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert process.stdout.split() == ["False", "MiamClassifier"]

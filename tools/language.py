@@ -44,7 +44,8 @@ WORDS = {
 BARE = frozenset(
     "made found own told known told said some what how given gone seen done there here taken kept held "
     "shown drawn sent brought begun chosen broken lost meant grown worn other others both each every all_ "
-    "many few much more less most least which who where when why these those them whole".split()
+    "many few much more less most least which who where when why these those them whole mine ours theirs "
+    "nothing anything everything something then".split()
 )
 """Pronouns, adverbs and irregular participles that do not state what a variable holds."""
 
@@ -52,6 +53,10 @@ NOUNS = frozenset(
     "seed need speed feed embed shed bed observed unobserved shared fixed expected nested mixed".split()
 )
 """Names that end in ``ed`` and still state what they hold, or are a term of the design."""
+
+
+EXAMPLES = ("language.py", "test_language.py")
+"""Files that contain the banned words as examples."""
 
 
 class Place(NamedTuple):
@@ -67,19 +72,42 @@ class Place(NamedTuple):
 
 
 _WORD = re.compile(rf"(?<![\w`./-])({'|'.join(WORDS)})(?![\w`/]|\.\w)", re.IGNORECASE)
+_OWN = re.compile(
+    r"\b(?:of|on) (?:its|their|your) own(?= *(?:[^\w\s]|(?:for|that|in|with|is|are|or)\b))"
+)
+"""A phrase without a noun behind it: "a file of its own", but not "on its own grid"."""
 
 
 def banned_words(text: str) -> Iterator[tuple[int, str]]:
     """Yield the line (from 0) and each banned word of a text."""
     for number, line in enumerate(text.splitlines()):
-        for match in _WORD.finditer(line.replace("\\n", "  ")):  # of a string with line breaks
-            yield number, match.group(1)
+        line = line.replace("\\n", "  ")  # of a string with line breaks
+        for pattern in (_WORD, _OWN):
+            yield from ((number, match.group()) for match in pattern.finditer(line))
+
+
+def advice(text: str) -> str:
+    """Return the plain replacement of a banned word or phrase."""
+    return WORDS.get(text.lower(), "separate, independent")
 
 
 def is_bare(name: str) -> bool:
     """Return whether a local name is a bare participle or pronoun."""
     word = name.strip("_").lower()
     return word in BARE or (word.endswith("ed") and "_" not in word and word not in NOUNS)
+
+
+def words_of(name: str) -> list[str]:
+    """Split the name of a function or class into its words in lower case."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower().split("_")
+
+
+def definitions(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Yield the line and each banned word in the name of every function and class."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            words = words_of(node.name) if node.name != "tell" else []  # a method of files
+            yield from ((node.lineno, word) for word in words if word in WORDS)
 
 
 def local_names(tree: ast.AST) -> Iterator[tuple[int, str]]:
@@ -114,11 +142,13 @@ def check_code(path: Path) -> list[Place]:
     file = path.relative_to(ROOT).as_posix()
     source = path.read_text(encoding="utf-8")
     places = [
-        Place(file, first + offset, word, f"write {WORDS[word.lower()]}")
+        Place(file, first + offset, word, f"write {advice(word)}")
         for first, text in prose_of(source)
         for offset, word in banned_words(text)
     ]
-    names = {(line, name) for line, name in local_names(ast.parse(source)) if is_bare(name)}
+    tree = ast.parse(source)
+    places += [Place(file, line, word, f"write {WORDS[word]}") for line, word in definitions(tree)]
+    names = {(line, name) for line, name in local_names(tree) if is_bare(name)}
     places += [Place(file, line, name, "name what the variable holds") for line, name in names]
     return sorted(places)
 
@@ -128,8 +158,7 @@ def check_prose(path: Path) -> list[Place]:
     file = path.relative_to(ROOT).as_posix()
     text = path.read_text(encoding="utf-8")
     return [
-        Place(file, line + 1, word, f"write {WORDS[word.lower()]}")
-        for line, word in banned_words(text)
+        Place(file, line + 1, word, f"write {advice(word)}") for line, word in banned_words(text)
     ]
 
 
@@ -149,8 +178,7 @@ def files(folders: tuple[str, ...], suffixes: set[str]) -> list[Path]:
 
 def all_places() -> list[Place]:
     """Return every place of the repository that breaks a rule."""
-    here = Path(__file__).resolve()
-    code = [p for p in files(CODE, {".py", ".pyi"}) if p.resolve() != here]
+    code = [p for p in files(CODE, {".py", ".pyi"}) if p.name not in EXAMPLES]
     places = [place for path in code for place in check_code(path)]
     return places + [
         place for path in files(PROSE, {".md", ".ipynb"}) for place in check_prose(path)

@@ -44,8 +44,8 @@ class Columns:
             schema = schema.symbolic(None, variables=symbolic)
         arrays = SiteTable.read(sites, schema, include_labels=False).checked().arrays
         columns = cls(Layout.of(schema), fit_scaler(arrays, schema), onehot, np.array([], bool))
-        everything = columns._cut(arrays, np.ones(columns.layout.size, bool))
-        return replace(columns, kept=np.isfinite(everything).any(0))
+        full_table = columns._cut(arrays, np.ones(columns.layout.size, bool))
+        return replace(columns, kept=np.isfinite(full_table).any(0))
 
     def table(self, sites: xr.Dataset, *, using: Using = None) -> np.ndarray:
         """Return the columns of sites ``(n, p)``; predictors outside ``using`` are NaN and are not read."""

@@ -40,16 +40,16 @@ def _of_kind(kind: str, schema: Schema) -> dict[str, list[Selector] | None]:
     modalities = list(schema.modalities)
     sizes = {"unimodal": [1], "pairs": [2], "leave-one-out": [len(modalities) - 1]}
     sizes |= {"every": list(range(1, len(modalities)))}
-    everything: dict[str, list[Selector] | None] = {"all": None}
+    all_groups: dict[str, list[Selector] | None] = {"all": None}
     if kind == "all":
-        return everything
+        return all_groups
     if kind == "variables":
         return {v: [v] for v in schema.variables}
     if kind not in sizes:
         raise SelectionError(
             f"'{kind}' is no kind of subset; join some of {', '.join(KINDS)} with '+'"
         )
-    with_all = everything if kind == "every" else {}
+    with_all = all_groups if kind == "every" else {}
     combos = [c for size in sizes[kind] for c in combinations(modalities, size) if c]
     return {**{"+".join(c): list(c) for c in combos}, **with_all}
 

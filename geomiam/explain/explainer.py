@@ -197,11 +197,11 @@ def _doubled(block: TokenArrays, masks: np.ndarray, rng: np.random.Generator) ->
 @torch.inference_mode()
 def _states(model: Model, block: TokenArrays) -> tuple[Tensor, Tensor, Tensor]:
     network, parts = model.network.eval(), []
-    everything = torch.ones(1, model.layout.size, dtype=torch.bool, device=model.device)
+    all_tokens = torch.ones(1, model.layout.size, dtype=torch.bool, device=model.device)
     for rows in np.array_split(np.arange(len(block)), max(1, len(block) // BATCH)):
         values = [torch.as_tensor(v[rows], device=model.device) for v in block.values]
         observed = torch.as_tensor(block.observed[rows], device=model.device)
-        view = network.view(values, observed, everything)
+        view = network.view(values, observed, all_tokens)
         parts.append(group_states(model, view, torch.arange(len(rows), device=model.device)))
     states, features, present = (torch.cat(part).cpu() for part in zip(*parts))
     return states.clone(), features.clone(), present.clone()  # for gradients, out of inference mode

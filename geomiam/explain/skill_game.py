@@ -55,9 +55,9 @@ class SkillGame:
         scored_species = len(self.model.species) if self._shares else len(self.species)
         step = max(1, SCORES_AT_ONCE // (4 * scored_species * max(1, len(self.block))))
         for start in range(0, len(visible), step):
-            yield self._answers(visible[start : start + step])
+            yield self._predictions(visible[start : start + step])
 
-    def _answers(self, visible: np.ndarray) -> np.ndarray:
+    def _predictions(self, visible: np.ndarray) -> np.ndarray:
         if not self._shares:
             scale: Any = "probability" if self.metric in ON_PROBABILITIES else "logit"
             return coalition_block(

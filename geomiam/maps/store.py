@@ -163,9 +163,14 @@ class Place:
 
 
 def _refusal(
-    path: str, differences: list[str], then: Mapping[str, str], now: Mapping[str, str]
+    path: str,
+    differences: list[str],
+    old_settings: Mapping[str, str],
+    new_settings: Mapping[str, str],
 ) -> str:
-    reasons = "; ".join(f"{k} was {_short(then.get(k))}, is {_short(now[k])}" for k in differences)
+    reasons = "; ".join(
+        f"{k} was {_short(old_settings.get(k))}, is {_short(new_settings[k])}" for k in differences
+    )
     return (
         f"an unfinished map at {path} was made from another {' and '.join(differences)}: {reasons}. Finish "
         "it with the same arguments as before, or pass MapOptions(resume=False) to delete it and start again"

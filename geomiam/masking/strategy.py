@@ -76,7 +76,7 @@ class Strategy(Protocol):
 
 
 def hide(p: ArrayLike, *, n: int, sizes: ArrayLike, rng: Generator) -> NDArray[np.bool_]:
-    """Draw the hidden tokens, each on its own, with the probability of its modality.
+    """Draw the hidden tokens independently, each with the probability of its modality.
 
     Parameters
     ----------

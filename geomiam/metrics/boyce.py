@@ -92,9 +92,9 @@ def _ratios(block: Block, window: float, resolution: int) -> Array:
 
 def _ratio(score: Array, hits: NDArray, window: float, resolution: int) -> Array:
     """P/E of each window ``(resolution + 1,)``; NaN where it is empty."""
-    nothing = np.full(resolution + 1, np.nan)
+    no_ratio = np.full(resolution + 1, np.nan)
     if not len(score) or not hits[-1] or not 0 < (span := score[0] - score[-1]) < np.inf:
-        return nothing
+        return no_ratio
     width = span * window
     low = np.linspace(score[-1], score[0] - width, resolution + 1)
     high = low + width
@@ -103,7 +103,7 @@ def _ratio(score: Array, hits: NDArray, window: float, resolution: int) -> Array
     hits_above = np.append(0, hits)
     inside, expected = hits_above[down_to] - hits_above[above], down_to - above
     share = inside * (len(score) / hits[-1])
-    return np.divide(share, expected, out=nothing, where=expected > 0).round(10)
+    return np.divide(share, expected, out=no_ratio, where=expected > 0).round(10)
 
 
 def _thinned(ratio: Array) -> Array:

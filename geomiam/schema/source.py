@@ -179,7 +179,7 @@ class Origin(ReadOptions):
         return {"source": data} if isinstance(data, str) else data
 
     def over(self, source: Source) -> Source:
-        """Return the source with the options of this variable in place of its own."""
+        """Return the source with the options of this variable in place of those of the source."""
         options = {k: getattr(self, k) for k in self.model_fields_set if k != "source"}
         defaults = {k: getattr(source, k) for k in source.model_fields_set}
         return Source(**{**defaults, **options})

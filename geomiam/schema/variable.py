@@ -132,7 +132,7 @@ class Variable(FrozenFields):
                 f"kind: {self.kind} needs {OWN_DIMS[self.kind]} dims, found {self.dims}"
             )
         if self.dims and not OWN_DIMS[self.kind]:
-            raise ValueError(f"kind: {self.kind} has no dims of its own, found {self.dims}")
+            raise ValueError(f"kind: {self.kind} takes no dims, found {self.dims}")
         return self
 
     @property

@@ -148,8 +148,8 @@ def batch_loss(
 ) -> Tensor:
     """Return the loss of a batch, of which each process computes its share."""
     values, observed, _ = table.batch(rows)
-    mine = share(len(rows), fabric)
-    prediction = module([v[mine] for v in values], (observed & ~hidden)[mine])
+    local_rows = share(len(rows), fabric)
+    prediction = module([v[local_rows] for v in values], (observed & ~hidden)[local_rows])
     return targets.loss(together(prediction, len(rows), fabric), values, observed & hidden)
 
 

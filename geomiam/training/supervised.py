@@ -50,9 +50,9 @@ def batch_loss(
     network, table: Table, rows: Tensor, *, hidden: Tensor, loss: Loss, fabric: Fabric
 ) -> Tensor:
     """Return the loss of a batch, of which each process computes its share."""
-    mine = share(len(rows), fabric)
-    values, observed, _ = table.batch(rows[mine])
-    logits = network(values, observed & ~hidden[mine])
+    local_rows = share(len(rows), fabric)
+    values, observed, _ = table.batch(rows[local_rows])
+    logits = network(values, observed & ~hidden[local_rows])
     return loss(together(logits, len(rows), fabric), table.labels[rows])
 
 

@@ -60,8 +60,10 @@ def check_start(warm_start: bool | Model, schema: Schema, network: NetworkConfig
             f"the model of warm_start= has {warm_start.config.members} members, the network "
             f"{network.members}: use the same number, or start all of them from a model with members=1"
         )
-    theirs, ours = (c.model_dump(exclude=MAY_DIFFER) for c in (warm_start.config, network))
-    if odd := [f"{k}={v!r} (requested {ours[k]!r})" for k, v in theirs.items() if ours[k] != v]:
+    start_config, config = (c.model_dump(exclude=MAY_DIFFER) for c in (warm_start.config, network))
+    if odd := [
+        f"{k}={v!r} (requested {config[k]!r})" for k, v in start_config.items() if config[k] != v
+    ]:
         raise SelectionError(
             f"the model of warm_start= has another network: {', '.join(odd)}; leave network= out, or "
             "pass network=warm_start.config"
@@ -183,8 +185,10 @@ def branch_model(model: Model, modality: str) -> Model:
         link=model.link,
     )
     with torch.no_grad():
-        for mine, theirs in zip(_weights(model, modality), _weights(branch, modality), strict=True):
-            theirs.copy_(mine)
+        for target, source in zip(
+            _weights(model, modality), _weights(branch, modality), strict=True
+        ):
+            source.copy_(target)
         branch.network.head.bias.copy_(model.network.head.bias)
     branch.network.eval()
     return branch
@@ -198,8 +202,8 @@ def load_branches(model: Model, branches: list[Model]) -> None:
     set_base(model.network, base)
     for modality, branch in zip(model.schema.modalities, branches, strict=True):
         weights = _weights(model, modality)
-        for mine, theirs in zip(weights, _weights(branch, modality), strict=True):
-            mine.copy_(theirs)
+        for target, source in zip(weights, _weights(branch, modality), strict=True):
+            target.copy_(source)
         weights[-1].add_(branch.network.head.bias - base)
 
 

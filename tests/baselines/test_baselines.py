@@ -39,44 +39,46 @@ def test_every_site_is_scored_from_every_modality(baselines, sites, schema, name
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_not_used_may_as_well_be_missing(baselines, sites, schema, name):
     """using= without a modality = that modality set to NaN, and its values are inert."""
-    modality, *others = schema.modalities
-    gone = sites.copy()
+    modality, *rest = schema.modalities
+    without_modality = sites.copy()
     for variable in schema.modalities[modality].variables:
-        gone[variable] = gone[variable] * np.nan
-    wanted = baselines[name].scores(sites, using=others)
-    np.testing.assert_array_equal(baselines[name].scores(gone), wanted)
+        without_modality[variable] = without_modality[variable] * np.nan
+    expected = baselines[name].scores(sites, using=rest)
+    np.testing.assert_array_equal(baselines[name].scores(without_modality), expected)
     wild = sites.copy()
     for variable in schema.modalities[modality].variables:
         wild[variable] = wild[variable] * 0 + 1e30
-    np.testing.assert_array_equal(baselines[name].scores(wild, using=others), wanted)
+    np.testing.assert_array_equal(baselines[name].scores(wild, using=rest), expected)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_one_seed_one_baseline(sites, schema, name):
     before = torch.random.get_rng_state()
-    one, same, other = (
+    one, same, other_seed = (
         fit_baseline(name, sites, schema, rng=r, options=OPTIONS[name]).scores(sites)
         for r in (1, 1, 2)
     )
     np.testing.assert_array_equal(one, same)
     assert torch.equal(before, torch.random.get_rng_state())
     if name != "xgboost":  # boosting without subsampling has nothing to draw
-        assert not np.array_equal(one, other)
+        assert not np.array_equal(one, other_seed)
 
 
 @pytest.mark.parametrize("name", ["rf", "xgboost"])
 def test_sites_that_were_not_surveyed_teach_nothing(sites, schema, name):
     """What the predictors are at a site without labels moves no tree."""
-    unsurveyed = np.arange(sites.sizes["site"]) < 20
-    one = sites.assign(presence=sites["presence"].where(~unsurveyed[:, None]))
+    no_survey = np.arange(sites.sizes["site"]) < 20
+    one = sites.assign(presence=sites["presence"].where(~no_survey[:, None]))
     numbers = [v for v, facts in schema.variables.items() if facts.kind == "scalar"]
     order = np.r_[np.arange(20)[::-1], 20 : sites.sizes["site"]]
     two = one.assign({v: one[v].copy(data=one[v].values[order]) for v in numbers})
     first, second = (
         fit_baseline(name, s, schema, rng=0, options=OPTIONS[name]) for s in (one, two)
     )
-    seen = np.isfinite(first.columns.table(sites)).any(1)
-    np.testing.assert_allclose(first.scores(sites)[seen], second.scores(sites)[seen], atol=1e-6)
+    observed = np.isfinite(first.columns.table(sites)).any(1)
+    np.testing.assert_allclose(
+        first.scores(sites)[observed], second.scores(sites)[observed], atol=1e-6
+    )
 
 
 def test_each_tree_of_a_forest_sees_as_many_absences_as_presences():
@@ -116,7 +118,7 @@ def test_both_engines_of_boosted_trees_agree(sites, schema):
     assert np.corrcoef(one.scores(sites).ravel(), two.scores(sites).ravel())[0, 1] > 0.85
 
 
-def test_an_engine_that_is_not_there_is_told(sites, schema):
+def test_an_engine_that_is_not_there_is_reported(sites, schema):
     with pytest.raises(ValueError, match=r"engine='lightgbm' is unknown"):
         fit_baseline("xgboost", sites, schema, options={"engine": "lightgbm"})
 

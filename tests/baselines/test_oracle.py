@@ -16,6 +16,11 @@ SUBSETS = {"terrain": "terrain", "one year": "landsat[time=2014]", "rain": "bio1
 
 
 @pytest.fixture(scope="module")
+def model(either_model):
+    return either_model
+
+
+@pytest.fixture(scope="module")
 def oracle(sites):
     schema = gm.infer_schema(sites)
     return gm.baselines.fit_oracle(
@@ -25,14 +30,14 @@ def oracle(sites):
 
 def test_a_part_of_the_predictors_is_all_that_is_left(sites):
     schema = bind(gm.infer_schema(sites), sites)
-    left, kept = part(sites, schema, ["landsat[time=2014]", "bio12"])
-    assert list(kept.variables) == ["bio12", "landsat"]
-    there = left["landsat"].notnull().any(["site", "band"]).values
-    assert there.tolist() == [year == 2014 for year in sites["time"].dt.year.values]
+    left, kept_groups = part(sites, schema, ["landsat[time=2014]", "bio12"])
+    assert list(kept_groups.variables) == ["bio12", "landsat"]
+    present = left["landsat"].notnull().any(["site", "band"]).values
+    assert present.tolist() == [year == 2014 for year in sites["time"].dt.year.values]
     same = left["landsat"].sel(time="2014"), sites["landsat"].sel(time="2014")
     np.testing.assert_array_equal(*(a.transpose("site", ...).values for a in same))
-    centre, kept = part(sites, schema, "sentinel2[centre]")
-    assert list(kept.modalities) == ["sentinel2"]
+    centre, kept_groups = part(sites, schema, "sentinel2[centre]")
+    assert list(kept_groups.modalities) == ["sentinel2"]
     assert 0 < centre["chip"].notnull().any("site").sum() < 36
 
 
@@ -49,15 +54,17 @@ def test_models_of_the_oracle_never_see_the_rest(oracle, sites):
 
 
 def test_the_gap_is_oracle_minus_model(oracle, sites, model):
-    best, own = (gm.evaluate(p, sites, subsets=SUBSETS) for p in (oracle, model))
-    found = gm.baselines.gap(own, best)
-    np.testing.assert_allclose(found["gap"], best["auc"] - own["auc"])
-    assert found.attrs["mean"] == pytest.approx(float((best["mean_auc"] - own["mean_auc"]).mean()))
+    best, model_table = (gm.evaluate(p, sites, subsets=SUBSETS) for p in (oracle, model))
+    actual = gm.baselines.gap(model_table, best)
+    np.testing.assert_allclose(actual["gap"], best["auc"] - model_table["auc"])
+    assert actual.attrs["mean"] == pytest.approx(
+        float((best["mean_auc"] - model_table["mean_auc"]).mean())
+    )
     with pytest.raises(SelectionError, match=r"only one of the tables has the subset \['all'\]"):
-        gm.baselines.gap(own.sel(subset=["terrain"]), best.sel(subset=["terrain", "all"]))
+        gm.baselines.gap(model_table.sel(subset=["terrain"]), best.sel(subset=["terrain", "all"]))
 
 
-def test_the_oracle_answers_only_what_it_was_trained_for(oracle, sites):
+def test_the_oracle_predicts_only_what_it_was_trained_for(oracle, sites):
     with pytest.raises(
         SelectionError,
         match=r"no model for 'climate'; it has models for terrain, one year, rain, all",
@@ -77,8 +84,8 @@ def test_the_gap_is_of_any_metric_and_names_what_differs(oracle, sites):
     options = {"subsets": ["terrain", "bio12"], "metrics": ["auc", "boyce"]}
     best = gm.evaluate(oracle, sites, **options)
     worse = best.assign(boyce=best["boyce"] - 0.25)
-    found = gm.baselines.gap(worse, best, metric="boyce")
-    np.testing.assert_allclose(found["gap"].values[np.isfinite(found["gap"].values)], 0.25)
-    assert found.attrs == {"metric": "boyce", "mean": pytest.approx(0.25)}
+    actual = gm.baselines.gap(worse, best, metric="boyce")
+    np.testing.assert_allclose(actual["gap"].values[np.isfinite(actual["gap"].values)], 0.25)
+    assert actual.attrs == {"metric": "boyce", "mean": pytest.approx(0.25)}
     with pytest.raises(SelectionError, match=r"only one of the tables has the species"):
         gm.baselines.gap(best.isel(species=[0]), best)

@@ -24,38 +24,40 @@ def sites_of(n: int = 120) -> xr.Dataset:
     return sites.assign(rock=("site", soil, {"modality": "soil", "type": "categorical"}))
 
 
-def test_the_names_that_are_told_are_those_that_there_are():
-    told = gm.baselines.recipe.__doc__
-    assert all(name == s.name and f"``{name}``" in told for name, s in RECIPES.items())
+def test_the_documented_names_are_those_of_the_registry():
+    doc = gm.baselines.recipe.__doc__
+    assert all(name == s.name and f"``{name}``" in doc for name, s in RECIPES.items())
     assert gm.baselines.recipe("miam-token") is RECIPES["miam-token"]
     with pytest.raises(SelectionError, match=r"no recipe 'mima'; choose from masksdm, miam-token"):
         gm.baselines.recipe("mima")
 
 
 def test_every_part_of_maestro_is_left_out_once_and_nothing_else_changes():
-    whole = RECIPES["maestro"]
+    full = RECIPES["maestro"]
     off = [s for s in RECIPES.values() if s.without]
     assert {s.without for s in off} == {"symbols", "sparse attention", "experts", "ramp"}
     for one in off:
         same = {
-            "symbols": one.symbols == whole.symbols,
-            "sparse attention": one.network["attention"] == whole.network["attention"],
-            "experts": one.network["experts"] == whole.network["experts"],
-            "ramp": one.mask is whole.mask,
+            "symbols": one.symbols == full.symbols,
+            "sparse attention": one.network["attention"] == full.network["attention"],
+            "experts": one.network["experts"] == full.network["experts"],
+            "ramp": one.mask is full.mask,
         }
-        assert [part for part, kept in same.items() if not kept] == [one.without]
+        assert [part for part, equal in same.items() if not equal] == [one.without]
 
 
 @pytest.mark.parametrize("name", [n for n, s in RECIPES.items() if not s.baseline])
 def test_a_token_passes_equally_many_blocks_in_every_system(name):
     base = gm.NetworkConfig(width=16, heads=2, depth=2, inner=1)
-    made = RECIPES[name].options(network=base, training=gm.TrainingConfig(epoch_steps=1, epochs=7))
-    network, single = made["network"], ("token", "late")
+    options = RECIPES[name].options(
+        network=base, training=gm.TrainingConfig(epoch_steps=1, epochs=7)
+    )
+    network, single = options["network"], ("token", "late")
     assert network.depth + (0 if network.fusion in single else network.inner) == 3
-    assert (network.width, network.heads, made["training"].epochs) == (16, 2, 7)
+    assert (network.width, network.heads, options["training"].epochs) == (16, 2, 7)
 
 
-def test_what_this_version_lacks_is_told():
+def test_what_this_version_lacks_is_reported():
     one = replace(RECIPES["miam-group"], name="far", network={"fusion": "group", "warp": 9})
     with pytest.raises(
         SelectionError,
@@ -89,7 +91,17 @@ def test_without_a_series_there_are_no_symbols_to_leave_out():
 
 
 def test_published_systems_keep_their_settings():
-    made = gm.baselines.recipe("miam-token").options()["training"]
-    assert (made.epochs, made.batch, made.lr, made.weight_decay) == (100, 128, 1e-3, 0.01)
-    assert (made.epoch_steps, made.warmup, made.holdout, made.keep) == (1, 100, 0.15, "best")
-    assert made.warmup_steps(78) == 100 and made.steps_per_epoch(78) == 1
+    training = gm.baselines.recipe("miam-token").options()["training"]
+    assert (training.epochs, training.batch, training.lr, training.weight_decay) == (
+        100,
+        128,
+        1e-3,
+        0.01,
+    )
+    assert (training.epoch_steps, training.warmup, training.holdout, training.keep) == (
+        1,
+        100,
+        0.15,
+        "best",
+    )
+    assert training.warmup_steps(78) == 100 and training.steps_per_epoch(78) == 1

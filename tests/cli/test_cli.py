@@ -100,8 +100,8 @@ def run(monkeypatch, capsys, *words: object) -> tuple[int, str, str]:
         code = 0
     except SystemExit as stop:
         code = int(stop.code or 0)
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
+    output = capsys.readouterr()
+    return code, output.out, output.err
 
 
 @pytest.fixture
@@ -130,11 +130,11 @@ def make_cube() -> xr.Dataset:
 
     rng = np.random.default_rng(0)
 
-    def layer(modality: str, *own: int, **attrs: str) -> tuple:
-        values = rng.normal(size=(*own, 8, 10)).astype(np.float32)
+    def layer(modality: str, *dims: int, **attrs: str) -> tuple:
+        values = rng.normal(size=(*dims, 8, 10)).astype(np.float32)
         values[..., rng.random((8, 10)) < 0.15] = np.nan
         values[..., 3, 4] = np.nan
-        return (*("month",) * len(own), "y", "x"), values, {"modality": modality, **attrs}
+        return (*("month",) * len(dims), "y", "x"), values, {"modality": modality, **attrs}
 
     cube = xr.Dataset(
         {
@@ -176,8 +176,8 @@ def home(tmp_path_factory) -> Path:
     ]:
         files = {w for w in line.split() if "." in w or w in ("model", "run")}
         paths = [str(folder / w) if w in files else w for w in line.split()]
-        done = runner.invoke(cli.app, paths, catch_exceptions=False)
-        assert done.exit_code == 0, done.output
+        outcome = runner.invoke(cli.app, paths, catch_exceptions=False)
+        assert outcome.exit_code == 0, outcome.output
     return folder
 
 
@@ -191,10 +191,10 @@ def test_the_help_walks_from_records_to_an_explained_map():
     verbs = ("records", "sample", "split", "fit", "evaluate", "predict", "explain")
     steps = [text.index(f"geomiam {v} ") for v in verbs]
     assert steps == sorted(steps)
-    trained = re.search(r"geomiam fit (\S+)", text)[1]
-    scored = re.search(r"geomiam evaluate \S+ (\S+)", text)[1]
-    assert trained != scored  # the help holds sites out
-    assert f"--train {trained} --test {scored}" in text
+    fit_input = re.search(r"geomiam fit (\S+)", text)[1]
+    evaluate_input = re.search(r"geomiam evaluate \S+ (\S+)", text)[1]
+    assert fit_input != evaluate_input  # the help holds sites out
+    assert f"--train {fit_input} --test {evaluate_input}" in text
     assert "geomiam demo" in text
     for verb in VERBS:
         assert re.search(rf"^\s+{verb}\s+\w", text, re.M), verb
@@ -202,14 +202,14 @@ def test_the_help_walks_from_records_to_an_explained_map():
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_the_help_of_every_verb_teaches(verb):
-    done = CliRunner().invoke(cli.app, [verb, "--help"], env={"COLUMNS": "200"})
-    assert done.exit_code == 0
-    text = " ".join(done.output.split())
+    outcome = CliRunner().invoke(cli.app, [verb, "--help"], env={"COLUMNS": "200"})
+    assert outcome.exit_code == 0
+    text = " ".join(outcome.output.split())
     for word in VERBS[verb]:
         assert word.lower() in text.lower(), word
-    options = re.findall(r"^\s+(?:-\w, )?--(\w[\w-]*)", done.output, re.M)
+    options = re.findall(r"^\s+(?:-\w, )?--(\w[\w-]*)", outcome.output, re.M)
     assert "help" in options
-    for line in done.output.splitlines():  # no option without a word of explanation
+    for line in outcome.output.splitlines():  # no option without a word of explanation
         if re.match(r"\s+(-\w, )?--\w", line):
             words = re.sub(r"\[(required|default:).*", "", line).strip().split("  ")[-1]
             assert len(words.split()) >= 2, line
@@ -261,38 +261,53 @@ def test_fit_is_the_python_call_with_the_same_settings(home):
 
 
 def test_a_model_is_pretrained_trained_and_tuned_on_files(geomiam, home, tmp_path):
-    few = ("--epochs", 1, "--block", 200)
+    short_run = ("--epochs", 1, "--block", 200)
     small = ("--schema", home / "catalog.yaml", "--width", 8, "--cells", 60)
-    code, out, _ = geomiam("pretrain", home / "cube.zarr", "-o", tmp_path / "first", *small, *few)
+    code, out, _ = geomiam(
+        "pretrain", home / "cube.zarr", "-o", tmp_path / "first", *small, *short_run
+    )
     assert code == 0 and "an encoder" in out
     first = gm.load_model(tmp_path / "first")
-    whole = gm.open_cube(home / "cube.zarr")
+    cube = gm.open_cube(home / "cube.zarr")
     schema = gm.Schema.from_yaml(home / "catalog.yaml")
-    how = {"network": gm.NetworkConfig(width=8), "training": gm.TrainingConfig(epochs=1, block=200)}
-    assert gm.pretrain(whole, schema, n=60, **how).id == first.id
+    options = {
+        "network": gm.NetworkConfig(width=8),
+        "training": gm.TrainingConfig(epochs=1, block=200),
+    }
+    assert gm.pretrain(cube, schema, n=60, **options).id == first.id
     code, _, _ = geomiam(
-        *("fit", home / "sites.zarr", "-o", tmp_path / "model", "--start", tmp_path / "first", *few)
+        *(
+            "fit",
+            home / "sites.zarr",
+            "-o",
+            tmp_path / "model",
+            "--start",
+            tmp_path / "first",
+            *short_run,
+        )
     )
     model = gm.load_model(tmp_path / "model")
     assert code == 0 and model.about["warm_start"] == {"model_id": first.id}
     assert model.config.width == 8
     code, _, _ = geomiam(
         *("finetune", tmp_path / "model", home / "sites.zarr", "-o", tmp_path / "tuned"),
-        *("--train", "all", *few),
+        *("--train", "all", *short_run),
     )
-    tuned = gm.load_model(tmp_path / "tuned")
-    assert code == 0 and tuned.species == model.species and tuned.id != model.id
+    tuned_model = gm.load_model(tmp_path / "tuned")
+    assert code == 0 and tuned_model.species == model.species and tuned_model.id != model.id
 
 
 def test_a_system_is_trained_by_name(geomiam, fails, home, tmp_path):
-    few = ("--epochs", 1, "--block", 200, "--width", 8)
-    code, _, _ = geomiam("fit", home / "sites.zarr", "-o", tmp_path / "m", "--recipe", "ume", *few)
+    short_run = ("--epochs", 1, "--block", 200, "--width", 8)
+    code, _, _ = geomiam(
+        "fit", home / "sites.zarr", "-o", tmp_path / "m", "--recipe", "ume", *short_run
+    )
     model = gm.load_model(tmp_path / "m")
     assert code == 0 and model.config.fusion == "late"
     assert list(model.about["warm_start"]["branches"][0]) == list(model.schema.modalities)
-    both = ("--recipe", "ume", "--fusion", "group")
-    said = fails("fit", home / "sites.zarr", "-o", tmp_path / "other", *both)
-    assert "--recipe ume sets --fusion itself" in said
+    conflict = ("--recipe", "ume", "--fusion", "group")
+    message = fails("fit", home / "sites.zarr", "-o", tmp_path / "other", *conflict)
+    assert "--recipe ume sets --fusion itself" in message
     assert "no recipe 'umm'; choose from masksdm" in fails(
         "fit", home / "sites.zarr", "-o", tmp_path / "other", "--recipe", "umm"
     )
@@ -307,8 +322,8 @@ def test_split_holds_out_whole_blocks_and_evaluate_warns_on_training_sites(
     assert code == 0, err
     assert len(out.splitlines()) == 2
     sites = gm.open_sites(home / "sites.zarr")
-    held = gm.splits.hold_out_blocks(sites, share=0.3, block="200 km", rng=0)
-    for path, part in ((train, sites.isel(site=~held)), (test, sites.isel(site=held))):
+    held_out = gm.splits.hold_out_blocks(sites, share=0.3, block="200 km", rng=0)
+    for path, part in ((train, sites.isel(site=~held_out)), (test, sites.isel(site=held_out))):
         xr.testing.assert_equal(gm.open_sites(path)["presence"], part["presence"])
     assert "exists; pass --overwrite" in fails(*words)
     into = ("split", home / "sites.zarr", "--train", train, "--overwrite")
@@ -343,25 +358,25 @@ def test_evaluate_has_many_metrics_and_a_picture(geomiam, home, tmp_path):
         metrics=["auc", "tss", "brier"],
     )
     last = [float(v) for v in out.splitlines()[-1].split()[:3]]
-    wanted = [float(table[f"mean_{m}"][-1]) for m in ("auc", "tss", "brier")]
-    assert last == pytest.approx(wanted, abs=1e-4)
+    expected = [float(table[f"mean_{m}"][-1]) for m in ("auc", "tss", "brier")]
+    assert last == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_map_opens_anywhere_with_its_crs(geomiam, home, tmp_path):
     import rioxarray  # noqa: F401
 
     out = tmp_path / "map.zarr"
-    code, said, _ = geomiam("predict", home / "model", home / "cube.zarr", "--out", out)
-    assert code == 0 and "79 cells predicted for 2 species" in said
-    made = xr.open_dataset(out, engine="zarr", decode_coords="all", consolidated=False)
-    assert made.rio.crs.to_epsg() == 4326
-    assert made["suitability"].dims == ("species", "y", "x")
-    wanted = gm.predict(
+    code, output, _ = geomiam("predict", home / "model", home / "cube.zarr", "--out", out)
+    assert code == 0 and "79 cells predicted for 2 species" in output
+    written = xr.open_dataset(out, engine="zarr", decode_coords="all", consolidated=False)
+    assert written.rio.crs.to_epsg() == 4326
+    assert written["suitability"].dims == ("species", "y", "x")
+    expected = gm.predict(
         gm.open_cube(home / "cube.zarr", chunks=None).load(), gm.load_model(home / "model")
     )
-    np.testing.assert_allclose(made["suitability"], wanted["suitability"], atol=1e-6)
-    np.testing.assert_array_equal(made["y"], 47.5 - np.arange(8.0))
-    assert np.isnan(made["suitability"][:, 3, 4]).all()
+    np.testing.assert_allclose(written["suitability"], expected["suitability"], atol=1e-6)
+    np.testing.assert_array_equal(written["y"], 47.5 - np.arange(8.0))
+    assert np.isnan(written["suitability"][:, 3, 4]).all()
 
 
 def test_an_explanation_adds_up_to_the_map(geomiam, home, tmp_path):
@@ -369,12 +384,12 @@ def test_an_explanation_adds_up_to_the_map(geomiam, home, tmp_path):
     words = ["--species", "Lilium warm", "-g", "climate", "-g", "ndvi"]
     code, _, err = geomiam("explain", home / "model", home / "cube.zarr", "--out", out, *words)
     assert code == 0, err
-    why = xr.open_dataset(out, engine="zarr", consolidated=False)
-    assert why["group"].values.tolist() == ["climate", "ndvi", "rest"]
-    assert why["species"].values.tolist() == ["Lilium warm"]
-    total = why["base_value"] + why["shapley"].sum("group", skipna=False)
+    explanation = xr.open_dataset(out, engine="zarr", consolidated=False)
+    assert explanation["group"].values.tolist() == ["climate", "ndvi", "rest"]
+    assert explanation["species"].values.tolist() == ["Lilium warm"]
+    total = explanation["base_value"] + explanation["shapley"].sum("group", skipna=False)
     np.testing.assert_allclose(
-        total.transpose(*why["suitability"].dims), why["suitability"], atol=1e-5
+        total.transpose(*explanation["suitability"].dims), explanation["suitability"], atol=1e-5
     )
 
 
@@ -412,9 +427,9 @@ def test_info_describes_models_cubes_and_catalogs(geomiam, home, name, words):
 
 
 def test_fit_prints_the_inferred_schema_and_a_kind_can_be_set(fails, geomiam, home, tmp_path):
-    few = ["--width", 8, "--epochs", 1]
+    short_run = ["--width", 8, "--epochs", 1]
     code, out, err = geomiam(
-        *("fit", home / "sites.zarr", "--out", tmp_path / "model", *few),
+        *("fit", home / "sites.zarr", "--out", tmp_path / "model", *short_run),
         *("--kind", "bio1=circular"),
     )
     assert code == 0, err
@@ -423,12 +438,12 @@ def test_fit_prints_the_inferred_schema_and_a_kind_can_be_set(fails, geomiam, ho
     words = ["fit", home / "sites.zarr", "--out", tmp_path / "other"]
     assert "expected VARIABLE=KIND" in fails(*words, "--kind", "bio1")
     assert "'bio', which is not a predictor" in fails(*words, "--kind", "bio=scalar")
-    both = ["--schema", home / "catalog.yaml", "--kind", "bio1=scalar"]
-    assert "leave --kind out" in fails(*words, *both)
+    conflict = ["--schema", home / "catalog.yaml", "--kind", "bio1=scalar"]
+    assert "leave --kind out" in fails(*words, *conflict)
 
 
 @pytest.mark.parametrize("verb", ["sample", "fit", "predict", "explain"])
-def test_an_output_that_exists_is_refused_and_replaced_if_asked(
+def test_an_output_that_exists_is_refused_and_replaced_if_requested(
     fails, geomiam, home, tmp_path, verb
 ):
     out = tmp_path / "out"
@@ -440,8 +455,8 @@ def test_an_output_that_exists_is_refused_and_replaced_if_asked(
     }[verb]
     assert geomiam(verb, *words, "--out", out)[0] == 0
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*")}
-    said = fails(verb, *words, "--out", out)
-    assert re.search(r"out exists; pass .*overwrite", said)
+    message = fails(verb, *words, "--out", out)
+    assert re.search(r"out exists; pass .*overwrite", message)
     assert before == {p: p.stat().st_mtime_ns for p in out.rglob("*")}
     assert geomiam(verb, *words, "--out", out, "--overwrite")[0] == 0
 
@@ -449,13 +464,13 @@ def test_an_output_that_exists_is_refused_and_replaced_if_asked(
 def test_a_missing_variable_is_named(fails, home, tmp_path):
     cube = gm.open_cube(home / "cube.zarr").drop_vars("clay")
     gm.write_cube(cube, tmp_path / "less.zarr")
-    said = fails("predict", home / "model", tmp_path / "less.zarr", "--out", tmp_path / "m.zarr")
-    assert "['clay'] are not in the data" in said and "using" in said
+    message = fails("predict", home / "model", tmp_path / "less.zarr", "--out", tmp_path / "m.zarr")
+    assert "['clay'] are not in the data" in message and "using" in message
     assert not (tmp_path / "m.zarr").exists()
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (
             ["--species", "Lilium warn"],
@@ -465,8 +480,8 @@ def test_a_missing_variable_is_named(fails, home, tmp_path):
         (["--using", "ndvi[month=99]"], "no token lies wholly inside 'ndvi[month=99]'"),
     ],
 )
-def test_unknown_names_are_answered_with_the_nearest(fails, home, tmp_path, words, said):
-    assert said in fails(
+def test_unknown_names_are_reported_with_the_nearest(fails, home, tmp_path, words, message):
+    assert message in fails(
         "predict", home / "model", home / "cube.zarr", "--out", tmp_path / "m", *words
     )
 
@@ -492,7 +507,7 @@ def test_a_file_that_is_not_there_is_named(fails, home, monkeypatch, words):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--width", "30"], "width 30 is not a multiple of heads 4"),
         (["--fusion", "cold"], "no fusion 'cold'; use one of group, sum, linear"),
@@ -501,16 +516,16 @@ def test_a_file_that_is_not_there_is_named(fails, home, monkeypatch, words):
         (["--masking", "mask"], "no masking strategy 'mask'; choose from: miam, uniform"),
     ],
 )
-def test_a_setting_out_of_range_is_named(fails, home, tmp_path, words, said):
-    assert said in fails("fit", home / "sites.zarr", "--out", tmp_path / "m", *words)
+def test_a_setting_out_of_range_is_named(fails, home, tmp_path, words, message):
+    assert message in fails("fit", home / "sites.zarr", "--out", tmp_path / "m", *words)
 
 
-def test_a_catalog_with_an_error_is_told_with_its_line(fails, home, tmp_path):
+def test_an_error_in_a_catalog_is_reported_with_its_line(fails, home, tmp_path):
     (tmp_path / "c.yaml").write_text(CATALOG.replace("units:", "unit:"))
-    said = fails(
+    message = fails(
         "fit", home / "sites.zarr", "--schema", tmp_path / "c.yaml", "--out", tmp_path / "m"
     )
-    assert "line 7" in said and "did you mean 'units'?" in said
+    assert "line 7" in message and "did you mean 'units'?" in message
 
 
 def test_labels_of_one_class_are_refused(fails, tmp_path):
@@ -525,19 +540,19 @@ def test_labels_of_one_class_are_refused(fails, tmp_path):
 @pytest.mark.slow
 def test_the_installed_command_fails_without_a_traceback(home):
     command = Path(sys.executable).with_name("geomiam")
-    done = subprocess.run(
+    process = subprocess.run(
         [command, "predict", home / "model", home / "cube.zarr", "--out", home / "model"],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 1
-    assert done.stdout == ""
-    assert re.fullmatch(r"error: the output .*model overlaps .*; write elsewhere\n", done.stderr)
+    assert process.returncode == 1
+    assert process.stdout == ""
+    assert re.fullmatch(r"error: the output .*model overlaps .*; write elsewhere\n", process.stderr)
 
 
 @pytest.mark.filterwarnings("default::geomiam.errors.OccurrencesLeftOut")
-def test_records_are_moved_kept_and_left_out_as_asked(geomiam, home, tmp_path):
+def test_records_are_moved_kept_and_left_out_as_requested(geomiam, home, tmp_path):
     """Two records of a species in one cell, and one beside the grid by less than a cell."""
     cube = gm.open_cube(home / "cube.zarr", chunks=None).load()
     observed = np.argwhere(np.isfinite(cube["bio1"].values))

@@ -31,8 +31,8 @@ def test_show_versions_prints_python_geomiam_gdal_proj_the_device_and_dependenci
 
 
 def test_what_is_not_installed_is_named_as_such(capsys, monkeypatch):
-    wanted = ["numpy>=2", 'absent-package[all]>=1; extra == "stac"']
-    monkeypatch.setattr(versions.metadata, "requires", lambda name: wanted)
+    requirements = ["numpy>=2", 'absent-package[all]>=1; extra == "stac"']
+    monkeypatch.setattr(versions.metadata, "requires", lambda name: requirements)
     gm.show_versions()
     assert "absent-package  not installed" in capsys.readouterr().out
 
@@ -42,9 +42,9 @@ def test_what_is_not_installed_is_named_as_such(capsys, monkeypatch):
 def test_python_dash_m_geomiam_is_the_command_line(flag):
     command = [sys.executable, "-m", "geomiam", flag]
     shell = ["bash"] if flag == "--show-completion" else []
-    done = subprocess.run([*command, *shell], capture_output=True, text=True, check=True)
+    process = subprocess.run([*command, *shell], capture_output=True, text=True, check=True)
     expected = {"--version": f"geomiam {gm.__version__}\n", "-h": "Usage:"}
-    assert done.stdout.startswith(expected.get(flag, "_"))
+    assert process.stdout.startswith(expected.get(flag, "_"))
 
 
 def test_every_verb_takes_the_short_flag_of_help():

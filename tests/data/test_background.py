@@ -213,7 +213,7 @@ def test_background_is_drawn_where_the_required_data_are():
         add_background(sites(), grid, require="soil")
 
 
-def test_one_point_and_exactly_all_points_can_be_asked_for():
+def test_one_point_and_exactly_all_points_can_be_requested():
     assert add_background(sites(), cube(), n=1, rng=0).background.sum() == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)

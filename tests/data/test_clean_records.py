@@ -290,8 +290,8 @@ def test_environmental_outliers_by_quartiles():
 
 def test_nothing_is_removed_without_a_count(tmp_path):
     records = table([0, 10, 10, 10, np.nan, 7], [0, 10, 20, 20, 1, 8], extra=range(6))
-    everything = gm.clean_records(records, remove=False)
-    assert len(everything) == 6 and everything["flagged"].sum() == 4
+    all_records = gm.clean_records(records, remove=False)
+    assert len(all_records) == 6 and all_records["flagged"].sum() == 4
     with pytest.warns(
         RecordsRemoved,
         match=r"4 of 6 records are removed: 1 coordinates missing.*2 longitude and latitude equal.*remove=False",
@@ -310,8 +310,8 @@ def test_nothing_is_removed_without_a_count(tmp_path):
     with pytest.warns(RecordsRemoved):
         assert gm.thin_records(again, grid=500).attrs["origin"] == again.attrs["origin"]
     assert set(summary["not_run"]) | set(counts(clean).index) == set(DESCRIPTIONS)
-    again = gm.clean_records(gm.clean_records(everything, remove=False), remove=False)
-    assert again.columns.tolist() == everything.columns.tolist()
+    again = gm.clean_records(gm.clean_records(all_records, remove=False), remove=False)
+    assert again.columns.tolist() == all_records.columns.tolist()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert len(gm.clean_records(clean)) == 2

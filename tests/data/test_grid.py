@@ -355,7 +355,7 @@ def test_own_dims_with_other_labels_are_never_filled_up():
         align([two, three], UTM)
 
 
-def test_a_source_elsewhere_is_told():
+def test_a_source_elsewhere_is_reported():
     with pytest.warns(MissingModality, match="'v' has no data on the grid"):
         out = align([array(UTM.translate_pix(1000, 0))], UTM)
     assert out.v.isnull().all()

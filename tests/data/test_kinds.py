@@ -154,7 +154,7 @@ def counting(values: np.ndarray, chunks: int) -> tuple[xr.DataArray, list]:
     return lazy, shapes
 
 
-def test_of_a_lazy_layer_a_few_windows_are_read_and_only_where_the_name_asks_for_it():
+def test_of_a_lazy_layer_a_few_windows_are_read_and_only_where_the_name_requires_it():
     big = np.tile(KOPPEN, (20, 20)).astype("f4")
     lazy, shapes = counting(big, 100)
     plain, unread = counting(big, 100)

@@ -82,14 +82,14 @@ def schema(sites):
     ],
     ids=lambda x: x if isinstance(x, str) else "-".join([str(x.name), *map(str, x.dims[1:])]),
 )
-def test_the_kind_is_told_from_dims_attributes_and_name(candidate, kind):
+def test_the_kind_is_inferred_from_dims_attributes_and_name(candidate, kind):
     assert guess_kind(candidate).kind == kind
     on_a_grid = candidate.isel(site=0, drop=True).expand_dims(y=2, x=2)
     assert guess_kind(on_a_grid).kind == kind
 
 
 @pytest.mark.parametrize("own_names", [("depth",), ("a", "b", "c")])
-def test_a_kind_that_cannot_be_told_is_asked_for(own_names):
+def test_a_kind_that_cannot_be_inferred_is_requested(own_names):
     odd = array(*own_names, name="odd", size=3 if len(own_names) == 1 else 1)
     with pytest.raises(
         SchemaError, match=r"cannot infer the kind of 'odd'.*pass kinds=\{'odd': 'series'\}"
@@ -205,7 +205,7 @@ def test_a_date_has_the_same_label_whatever_stands_beside_it():
     assert labels_of(days.isel(t=[0]), "t") == labels_of(days, "t")[:1]
 
 
-def test_a_bind_that_misses_variables_says_how_to_go_on_without(sites, schema):
+def test_a_bind_that_misses_variables_states_how_to_go_on_without(sites, schema):
     with pytest.raises(MissingVariable, match=r"\['ndvi'\] are not in the data.*schema\.subset"):
         bind(schema, sites.drop_vars("ndvi"))
 
@@ -438,7 +438,7 @@ def test_location_needs_a_crs():
         add_location(grid().drop_vars("spatial_ref"))
 
 
-def test_location_on_dims_called_longitude_and_latitude_says_rename():
+def test_location_on_dims_called_longitude_and_latitude_states_rename():
     renamed_grid = grid().rename(x="longitude", y="latitude")
     with pytest.raises(GridError, match=r"ds\.rename\(longitude='x', latitude='y'\)"):
         add_location(renamed_grid)

@@ -166,7 +166,7 @@ def test_text_that_is_labels_is_no_name_of_a_species():
         sample(cube(), table(species=status))
 
 
-def test_counts_and_codes_that_cannot_be_told_apart_are_refused_with_both_calls():
+def test_counts_and_codes_that_cannot_be_distinguished_are_refused_with_both_calls():
     counts = table(n=4).assign(oak=[0, 7, 2, 0])
     with pytest.raises(OccurrenceError, match=r'species=\["oak"\].*table.assign\(oak='):
         sample(cube(), counts, species="oak")

@@ -301,7 +301,7 @@ def test_kept_columns_become_predictors_and_part_sites():
     assert sites.age.dtype == np.float32 and sites.age.dims == ("site",)
 
 
-def test_what_is_left_out_is_counted_and_told_once():
+def test_what_is_left_out_is_counted_and_reported_once():
     table = pd.DataFrame(
         {
             "species": ["oak"] * 8 + [None],
@@ -329,7 +329,7 @@ def test_what_is_left_out_is_counted_and_told_once():
     assert sites.sizes["site"] == 3
 
 
-def test_nothing_left_out_is_said_by_zeros_without_warning():
+def test_nothing_left_out_is_reported_as_zeros_without_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error", OccurrencesLeftOut)
         assert set(json.loads(sample(cube(), points()).attrs["left_out"]).values()) == {0}

@@ -89,7 +89,7 @@ def test_opening_reads_nothing_and_the_crs_is_no_dask_array(tmp_path):
     assert open_cube(path, chunks="auto").soil.chunks
 
 
-def test_without_dask_values_are_read_when_asked_for(tmp_path):
+def test_without_dask_values_are_read_when_requested(tmp_path):
     ds = open_cube(write_cube(cube(), tmp_path / "c.zarr"), chunks=None)
     assert not ds.rain.variable._in_memory
     np.testing.assert_array_equal(ds.rain[0].values, cube().rain[0].values)
@@ -261,7 +261,7 @@ def test_rechunked_and_cropped_cubes_are_written(tmp_path_factory, old, new, dro
         assert same_grid(geobox(open_cube(path / name)), BOX[0 : 20 - drop, drop:])
 
 
-def test_chunks_on_disk_are_those_asked_for(tmp_path):
+def test_chunks_on_disk_are_those_requested(tmp_path):
     path = write_cube(cube(), tmp_path / "c.zarr", chunks={"y": 6, "x": 7})
     assert zarr.open_group(path, mode="r")["soil"].chunks == (6, 7)
 

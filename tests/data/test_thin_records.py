@@ -46,8 +46,8 @@ def test_no_two_records_are_closer_than_the_distance_and_none_can_be_added(km):
     records = clustered()
     remaining = thin(records, distance=f"{km} km", rng=0)
     for key, group in records.groupby(["species", "presence"]):
-        mine = remaining[(remaining["species"] == key[0]) & (remaining["presence"] == key[1])]
-        is_kept = group["number"].isin(mine["number"]).to_numpy()
+        of_species = remaining[(remaining["species"] == key[0]) & (remaining["presence"] == key[1])]
+        is_kept = group["number"].isin(of_species["number"]).to_numpy()
         table = distances(group[["lon", "lat"]].to_numpy())
         among = table[np.ix_(is_kept, is_kept)]
         assert (among[~np.eye(len(among), dtype=bool)] > km * 0.9998).all()

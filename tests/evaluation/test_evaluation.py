@@ -21,6 +21,11 @@ from geomiam.splits import site_blocks, spatial_folds
 from geomiam.splits.reading import places_of
 
 
+@pytest.fixture(scope="module")
+def model(either_model):
+    return either_model
+
+
 def test_each_subset_is_scored_as_scikit_learn_scores_its_predictions(model, sites):
     table = gm.evaluate(model, sites, subsets="unimodal+leave-one-out+all")
     for subset in ("climate", "terrain", "all"):
@@ -28,8 +33,8 @@ def test_each_subset_is_scored_as_scikit_learn_scores_its_predictions(model, sit
         maps = gm.predict(sites, model, using=using, scale="logit")["suitability"]
         for name in sites["species"].values:
             truth, guess = sites["presence"].sel(species=name).values, maps.sel(species=name).values
-            known = np.isfinite(truth) & np.isfinite(guess)
-            expected = roc_auc_score(truth[known], guess[known])
+            valid = np.isfinite(truth) & np.isfinite(guess)
+            expected = roc_auc_score(truth[valid], guess[valid])
             assert float(table["auc"].sel(subset=subset, species=name)) == pytest.approx(
                 expected, abs=1e-12
             )
@@ -43,23 +48,23 @@ def test_every_metric_of_the_table_is_that_of_the_predictions(model, sites):
     for name, metric in METRICS.items():
         scale = "probability" if name in ON_PROBABILITIES else "logit"
         maps = gm.predict(sites, model, scale=scale)["suitability"].transpose("site", "species")
-        wanted = metric(labels, maps.values)
-        np.testing.assert_allclose(table[name].sel(subset="all"), wanted, rtol=1e-4, atol=1e-5)
-        assert int(table[f"unscored_{name}"][0]) == int(np.isnan(wanted).sum())
+        expected = metric(labels, maps.values)
+        np.testing.assert_allclose(table[name].sel(subset="all"), expected, rtol=1e-4, atol=1e-5)
+        assert int(table[f"unscored_{name}"][0]) == int(np.isnan(expected).sum())
     frame = table["auc"].to_dataframe().reset_index()
     assert set(frame) >= {"subset", "species", "auc"} and len(frame) == sites.sizes["species"]
 
 
 def test_parts_of_a_modality_are_subsets_too(model, sites):
-    """One variable, one year, one band, the centre patch; and the table says what each shows."""
-    chosen = {
+    """One variable, one year, one band, the centre patch; and the table states what each shows."""
+    subsets = {
         "one year": "landsat[time=2014]",
         "one band": "landsat[band=red]",
         "centre": "sentinel2[centre]",
         "two": ["climate", "bio12", "cover"],
         "all": None,
     }
-    table = gm.evaluate(model, sites, subsets=chosen)
+    table = gm.evaluate(model, sites, subsets=subsets)
     shows = table["shows"].to_pandas()
     assert shows.loc["one year", "landsat"] == pytest.approx(1 / 7)
     assert shows.loc["one band", "landsat"] == pytest.approx(1 / 2)
@@ -71,8 +76,8 @@ def test_parts_of_a_modality_are_subsets_too(model, sites):
     alone = gm.evaluate(model, sites, subsets="variables")
     assert list(alone["subset"].values) == list(model.schema.variables)
     maps = gm.predict(sites, model, using="landsat[time=2014]", scale="logit")["suitability"]
-    wanted = METRICS["auc"](sites["presence"].values, maps.transpose("site", "species").values)
-    np.testing.assert_allclose(table["auc"].sel(subset="one year"), wanted, atol=1e-12)
+    expected = METRICS["auc"](sites["presence"].values, maps.transpose("site", "species").values)
+    np.testing.assert_allclose(table["auc"].sel(subset="one year"), expected, atol=1e-12)
 
 
 def test_anything_that_scores_sites_can_be_evaluated(sites, model):
@@ -83,8 +88,8 @@ def test_anything_that_scores_sites_can_be_evaluated(sites, model):
             return np.repeat(sites["bio1"].values[:, None], 3, 1)
 
     table = gm.evaluate(Bio1(), sites, subsets="all", schema=gm.infer_schema(sites))
-    wanted = METRICS["auc"](sites["presence"].values, Bio1().scores(sites))
-    np.testing.assert_allclose(table["auc"][0], wanted)
+    expected = METRICS["auc"](sites["presence"].values, Bio1().scores(sites))
+    np.testing.assert_allclose(table["auc"][0], expected)
     with pytest.raises(SelectionError, match=r"has no schema: pass schema="):
         gm.evaluate(Bio1(), sites)
     with pytest.raises(SelectionError, match=r"no metric \['kappa'\]; choose from auc"):
@@ -99,10 +104,10 @@ def test_kinds_of_subsets_are_all_there(model):
     assert len(name_subsets(model.schema, "every")) == 2**count - 1
     assert len(name_subsets(model.schema, "pairs")) == count * (count - 1) // 2
     assert len(name_subsets(model.schema, "unimodal+leave-one-out+all")) == 2 * count + 1
-    named = name_subsets(
+    subsets = name_subsets(
         model.schema, {"one year": "landsat[time=2018]", "two": ["climate", "cover"]}
     )
-    assert list(named) == ["one year", "two"]
+    assert list(subsets) == ["one year", "two"]
     with pytest.raises(
         SelectionError, match=r"'triples' is no kind of subset; join some of unimodal, pairs"
     ):
@@ -125,15 +130,15 @@ def test_cross_validation_predicts_each_site_by_the_model_that_never_saw_its_blo
 ):
     from geomiam.evaluation import cross_validate as crossval
 
-    seen = []
+    fits = []
     fit, scores = crossval.fit, crossval.subset_scores
 
     def watched_fit(train, *args, **options):
-        seen.append([train])
+        fits.append([train])
         return fit(train, *args, **options)
 
     def watched_scores(model, test, subsets):
-        seen[-1].append(test)
+        fits[-1].append(test)
         return scores(model, test, subsets)
 
     monkeypatch.setattr(crossval, "fit", watched_fit)
@@ -149,14 +154,14 @@ def test_cross_validation_predicts_each_site_by_the_model_that_never_saw_its_blo
         subsets="all",
         fit_options=options,
     )
-    assert sum(test.sizes["site"] for _, test in seen) == sites.sizes["site"]
-    for train, test in seen:
-        both = [{tuple(c) for c in places_of(part, None).squares(100)} for part in (train, test)]
-        assert not both[0] & both[1]
-    answered = np.isfinite(gm.predict(sites, fit(sites, rng=0, **options))["suitability"]).all(
+    assert sum(test.sizes["site"] for _, test in fits) == sites.sizes["site"]
+    for train, test in fits:
+        squares = [{tuple(c) for c in places_of(part, None).squares(100)} for part in (train, test)]
+        assert not squares[0] & squares[1]
+    predictable = np.isfinite(gm.predict(sites, fit(sites, rng=0, **options))["suitability"]).all(
         "species"
     )
-    assert table["sites"].values.tolist() == [int(answered.sum())]
+    assert table["sites"].values.tolist() == [int(predictable.sum())]
     assert 0 <= float(table["mean_auc"][0]) <= 1
 
 
@@ -185,10 +190,12 @@ def test_cross_validation_returns_every_metric_and_the_predictions_behind_it():
         one = table.sel(subset=name)
         for species in table["species"].values:
             p = one["suitability"].sel(species=species).values
-            y, known = data["presence"].sel(species=species).values, np.isfinite(p)
-            found = one[["auc", "brier"]].sel(species=species)
-            assert float(found["auc"]) == pytest.approx(roc_auc_score(y[known], p[known]), abs=1e-3)
-            assert float(found["brier"]) == pytest.approx(brier_score_loss(y[known], p[known]))
+            y, valid = data["presence"].sel(species=species).values, np.isfinite(p)
+            actual = one[["auc", "brier"]].sel(species=species)
+            assert float(actual["auc"]) == pytest.approx(
+                roc_auc_score(y[valid], p[valid]), abs=1e-3
+            )
+            assert float(actual["brier"]) == pytest.approx(brier_score_loss(y[valid], p[valid]))
         np.testing.assert_allclose(one["roc_auc_score"], one["auc"], atol=1e-3)
     assert (
         table["suitability"].attrs["long_name"] == "out-of-fold prediction: probability of presence"
@@ -211,13 +218,15 @@ def test_cross_validation_takes_any_splitter():
     for splits, folds in cases.values():
         table = gm.cross_validate(data, splits=splits, subsets="all", fit_options=QUICK)
         assert set(table["fold"].values) == folds
-        tested = table["fold"].values >= 0
-        assert table["suitability"].isel(site=~tested).isnull().all()
+        in_test = table["fold"].values >= 0
+        assert table["suitability"].isel(site=~in_test).isnull().all()
         assert "block_km" not in table.attrs
     expected = gm.predict(data.isel(site=pairs[0][1]), gm.fit(data.isel(site=half), rng=0, **QUICK))
-    found = gm.cross_validate(data, splits=pairs, subsets="all", fit_options=QUICK)["suitability"]
+    predictions = gm.cross_validate(data, splits=pairs, subsets="all", fit_options=QUICK)[
+        "suitability"
+    ]
     np.testing.assert_allclose(
-        found.isel(subset=0, site=pairs[0][1]).transpose("species", "site"),
+        predictions.isel(subset=0, site=pairs[0][1]).transpose("species", "site"),
         expected["suitability"],
         rtol=1e-5,
     )
@@ -233,12 +242,12 @@ def test_cross_validation_takes_any_splitter():
 def test_options_of_fit_hold_for_every_fold(tmp_path):
     data = tiny_sites(90, species=1)
     run = {"validation": np.arange(90) % 5 == 0, "checkpoint": tmp_path / "runs"}
-    how = QUICK | {"training": gm.TrainingConfig(epochs=1, batch=64, **run)}
+    options = QUICK | {"training": gm.TrainingConfig(epochs=1, batch=64, **run)}
     gm.cross_validate(
         data,
         splits=gm.splits.SpatialBlocks(2),
         subsets="all",
-        fit_options=how,
+        fit_options=options,
     )
     assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == ["fold-0", "fold-1"]
 
@@ -256,8 +265,8 @@ def test_all_folds_have_the_loss_that_all_labels_ask_for(monkeypatch):
     fit = crossval.fit
     monkeypatch.setattr(crossval, "fit", watched)
     data = tiny_sites(100, species=2)
-    seen = xr.DataArray(np.arange(100) >= 15, dims="site")  # 85 % in all, all sites of one fold
-    data["presence"] = data["presence"].where(seen | (data["species"] == "Quercus 0"))
+    complete = xr.DataArray(np.arange(100) >= 15, dims="site")  # 85 % in all, all sites of one fold
+    data["presence"] = data["presence"].where(complete | (data["species"] == "Quercus 0"))
     pairs = [(np.arange(50, 100), np.arange(50)), (np.arange(50), np.arange(50, 100))]
     gm.cross_validate(data, splits=pairs, subsets="all", fit_options=QUICK)
     gm.cross_validate(tiny_sites(100), splits=pairs, subsets="all", fit_options=QUICK)
@@ -274,16 +283,16 @@ def test_a_warning_of_several_folds_is_issued_once():
     data["presence"][[0, 2, 32], 0] = 1.0  # two of them train in one fold, three in the other
     pairs = [(np.arange(90) % 3 != k, np.arange(90) % 3 == k) for k in (0, 1)]
     pairs = [tuple(np.flatnonzero(side) for side in pair) for pair in pairs]
-    with pytest.warns(TrainingWarning) as issued:
+    with pytest.warns(TrainingWarning) as record:
         gm.cross_validate(data, splits=pairs, subsets="all", fit_options=QUICK)
-    texts = [str(w.message) for w in issued]
-    (few,) = [t for t in texts if "fewer than 5 presences" in t]
-    assert few.startswith("in 2 of 2 folds: ") and "Quercus 0 (2)" in few
-    assert len([w for w in issued if w.category is OutsideTrainingRange]) <= 1
-    with warnings.catch_warnings(record=True) as issued:
+    texts = [str(w.message) for w in record]
+    (few_presences,) = [t for t in texts if "fewer than 5 presences" in t]
+    assert few_presences.startswith("in 2 of 2 folds: ") and "Quercus 0 (2)" in few_presences
+    assert len([w for w in record if w.category is OutsideTrainingRange]) <= 1
+    with warnings.catch_warnings(record=True) as record:
         warnings.simplefilter("ignore", TrainingWarning)  # the filters of the caller hold
         gm.cross_validate(data, splits=pairs, subsets="all", fit_options=QUICK)
-    assert not [w for w in issued if issubclass(w.category, TrainingWarning)]
+    assert not [w for w in record if issubclass(w.category, TrainingWarning)]
 
 
 def test_training_is_drawn_of_every_model_with_epochs():
@@ -299,8 +308,8 @@ def test_training_is_drawn_of_every_model_with_epochs():
         np.testing.assert_allclose(left.lines[2].get_ydata(), name.history[f"{key}_all"])
     with pytest.raises(SelectionError, match=r"gm\.evaluation\.probe has none"):
         gm.plot.training(gm.evaluation.probe(encoder, data).history)
-    unscored = model.history.assign(auc_soil=None)
-    assert np.isnan(gm.plot.training(unscored)[0].lines[1].get_ydata()).all()
+    without_scores = model.history.assign(auc_soil=None)
+    assert np.isnan(gm.plot.training(without_scores)[0].lines[1].get_ydata()).all()
 
 
 def test_a_softmax_model_is_scored_on_probabilities(sites):
@@ -330,9 +339,9 @@ def test_species_without_a_score_are_counted_and_leave_the_mean():
 
 
 def test_species_are_matched_by_name_and_unknown_ones_are_named(model, sites):
-    turned = sites.isel(species=[2, 0])
-    table, whole = (gm.evaluate(model, s, subsets="all")["auc"] for s in (turned, sites))
-    np.testing.assert_array_equal(table, whole.sel(species=turned["species"].values))
+    reversed_sites = sites.isel(species=[2, 0])
+    table, expected = (gm.evaluate(model, s, subsets="all")["auc"] for s in (reversed_sites, sites))
+    np.testing.assert_array_equal(table, expected.sel(species=reversed_sites["species"].values))
 
     class Other:
         species = tuple(sites["species"].values[:2])
@@ -343,9 +352,11 @@ def test_species_are_matched_by_name_and_unknown_ones_are_named(model, sites):
 
     with pytest.raises(SelectionError, match=r"Other lacks 1 of 3 species"):
         gm.evaluate(Other(), sites, subsets="all")
-    known = sites.isel(species=[1, 0])  # a predictor's own order of species is another one
+    two_species = sites.isel(species=[1, 0])  # a predictor's own order of species is another one
     ranks = np.arange(sites.sizes["site"], dtype=float)
-    other = Other()
-    other.scores = lambda data, *, using=None: np.stack([ranks, -ranks], 1)
-    found = gm.evaluate(other, known, subsets="all")["auc"].values[0]
-    np.testing.assert_allclose(found, auc(known["presence"].values, np.stack([-ranks, ranks], 1)))
+    predictor = Other()
+    predictor.scores = lambda data, *, using=None: np.stack([ranks, -ranks], 1)
+    actual = gm.evaluate(predictor, two_species, subsets="all")["auc"].values[0]
+    np.testing.assert_allclose(
+        actual, auc(two_species["presence"].values, np.stack([-ranks, ranks], 1))
+    )

@@ -1,4 +1,4 @@
-"""The rule that says whether to train modalities together."""
+"""The rule that states whether to train modalities together."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ TEST = np.arange(240) % 3 == 0
 
 
 @pytest.fixture(scope="module")
-def asked():
+def comparison():
     """The table, and the two models behind it."""
-    sites, kept, real = tiny_sites(240, gaps=0.0), [], module._compared
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(
-            module, "_compared", lambda a, b, test: (kept.extend([a, b]), real(a, b, test))[1]
+    sites, models, real = tiny_sites(240, gaps=0.0), [], module._compared
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            module, "_compared", lambda a, b, test: (models.extend([a, b]), real(a, b, test))[1]
         )
         table = gm.evaluation.fusion_diagnostic(
             sites, network=TINY_NETWORK, training=quick(epochs=6), validation=TEST, rng=0
         )
-    return table, sites.isel(site=TEST), kept
+    return table, sites.isel(site=TEST), models
 
 
-def test_both_ways_are_scored_on_the_held_out_sites(asked):
-    table, test, models = asked
+def test_both_ways_are_scored_on_the_held_out_sites(comparison):
+    table, test, models = comparison
     labels = test["presence"].values
     for way, model in zip(("average", "linear head"), models, strict=True):
         scores = Masked(model).scores(test)
@@ -46,8 +46,8 @@ def test_both_ways_are_scored_on_the_held_out_sites(asked):
         np.testing.assert_allclose(table["unimodal_auc"].sel(modality=m), expected)
 
 
-def test_the_advice_follows_the_difference(asked):
-    table, _, _ = asked
+def test_the_advice_follows_the_difference(comparison):
+    table, _, _ = comparison
     means = table["auc"].mean("species")
     difference = float(means.sel(way="linear head") - means.sel(way="average"))
     assert table.attrs["difference"] == pytest.approx(difference)
@@ -55,15 +55,15 @@ def test_the_advice_follows_the_difference(asked):
     np.testing.assert_allclose(table["mean_auc"], means)
 
 
-def test_the_encoders_are_frozen_and_the_head_has_moved(asked):
-    _, _, (average, linear) = asked
+def test_the_encoders_are_frozen_and_the_head_has_moved(comparison):
+    _, _, (average, linear) = comparison
     for name, weight in average.network.members.state_dict().items():
         assert torch.equal(linear.network.members.state_dict()[name], weight), name
     assert not torch.allclose(linear.network.head.weight, average.network.head.weight)
 
 
 def test_a_head_beats_the_average_where_one_modality_explains_the_noise_of_the_other():
-    """The second modality says nothing alone; beside the first it takes its noise away."""
+    """The second modality carries no signal alone; beside the first it takes its noise away."""
     sites, rng = tiny_sites(900, gaps=0.0), np.random.default_rng(0)
     signal, noise = rng.normal(size=(2, 900))
     facts = {

@@ -16,26 +16,31 @@ from geomiam.splits import site_coordinates
 
 
 @pytest.fixture(scope="module")
+def model(either_model):
+    return either_model
+
+
+@pytest.fixture(scope="module")
 def schema(sites):
     return bind(gm.infer_schema(sites), sites)
 
 
 @pytest.mark.parametrize("name", PATTERNS)
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.6, 1.0])
-def test_a_pattern_hides_the_share_that_was_asked_for(sites, schema, name, share):
+def test_a_pattern_hides_the_share_that_was_requested(sites, schema, name, share):
     hidden = PATTERNS[name](sites, schema, share=share, rng=0)
     slack = 1.0 if name != "region" else 12.0  # a region takes whole blocks
     assert abs(float(hidden.mean()) - share) * sites.sizes["site"] <= slack
-    again, other = (PATTERNS[name](sites, schema, share=share, rng=r) for r in (0, 1))
+    again, other_seed = (PATTERNS[name](sites, schema, share=share, rng=r) for r in (0, 1))
     assert bool((hidden == again).all())
-    assert share in (0.0, 1.0) or not bool((hidden == other).all())
+    assert share in (0.0, 1.0) or not bool((hidden == other_seed).all())
 
 
 @pytest.mark.parametrize("name", PATTERNS)
 def test_more_gaps_contain_fewer(sites, schema, name):
     steps = [PATTERNS[name](sites, schema, share=s, rng=3).values for s in (0.2, 0.5, 0.9)]
-    for less, more in pairwise(steps):
-        assert not (less & ~more).any()
+    for smaller, larger in pairwise(steps):
+        assert not (smaller & ~larger).any()
 
 
 def test_a_belt_is_a_band_and_a_region_is_compact(sites, schema):
@@ -66,10 +71,10 @@ def test_hidden_is_nan_and_nothing_else_changes(sites, schema):
                 label = (
                     {"variable": name} if "variable" in hidden.dims else {"modality": modality.name}
                 )
-                gone = hidden.sel(label).values
+                values = hidden.sel(label).values
                 before, after = (ds[name].transpose("site", ...).values for ds in (sites, gappy))
-                assert np.isnan(after[gone]).all()
-                np.testing.assert_array_equal(after[~gone], before[~gone])
+                assert np.isnan(after[values]).all()
+                np.testing.assert_array_equal(after[~values], before[~values])
         assert gappy["presence"].identical(sites["presence"])
 
 
@@ -92,10 +97,10 @@ def test_a_sweep_scores_the_gappy_sites_as_scikit_learn_does(sites, schema, mode
     scores = np.where(np.isfinite(scores), scores, np.nanmean(base, 0))
     for s, name in enumerate(sites["species"].values):
         truth = sites["presence"].values[:, s]
-        known = np.isfinite(truth)
-        wanted = roc_auc_score(truth[known], scores[known, s])
-        found = table["auc"].sel(predictor="m", species=name).item()
-        assert found == pytest.approx(wanted, abs=1e-6)
+        valid = np.isfinite(truth)
+        expected = roc_auc_score(truth[valid], scores[valid, s])
+        actual = table["auc"].sel(predictor="m", species=name).item()
+        assert actual == pytest.approx(expected, abs=1e-6)
 
 
 def test_with_nothing_left_everybody_guesses(sites, schema, model):

@@ -56,9 +56,9 @@ def test_values_add_up_and_predictions_stay(taught, sites):
         assert absent.any() and (hidden_groups.where(absent, 0) == 0).all()
 
 
-def test_it_learns_and_tells_how_far_it_is_off(taught, sites):
+def test_it_learns_and_reports_its_error(taught, sites):
     model, explained_model, scale = taught
-    known = explained_model.about["explainer"]
+    report = explained_model.about["explainer"]
     exact = gm.shapley(sites, model, scale=scale)["shapley"]
     amortised_values = gm.shapley(
         sites, explained_model, options=gm.explain.ShapleyOptions(method="amortised"), scale=scale
@@ -66,9 +66,9 @@ def test_it_learns_and_tells_how_far_it_is_off(taught, sites):
     off = float(np.abs(amortised_values["shapley"] - exact).mean())
     untaught = float(np.abs(exact - exact.mean("site")).mean())
     assert off < 0.6 * untaught, (off, untaught)
-    assert known["mean_absolute_error"] == pytest.approx(off, rel=0.6)
-    assert known["explained_variance"] > 0.3 and known["sites"] >= 30
-    assert json.loads(amortised_values.attrs["explainer"]) == known
+    assert report["mean_absolute_error"] == pytest.approx(off, rel=0.6)
+    assert report["explained_variance"] > 0.3 and report["sites"] >= 30
+    assert json.loads(amortised_values.attrs["explainer"]) == report
     assert amortised_values.attrs["method"] == "amortised"
 
 
@@ -83,7 +83,7 @@ def test_it_is_saved_with_the_model(taught, sites, tmp_path):
     )
 
 
-def test_what_it_cannot_tell_is_refused(taught, sites):
+def test_what_it_cannot_explain_is_refused(taught, sites):
     model, explained_model, scale = taught
     other_scale = {"probability": "logit", "logit": "probability"}[scale]
     cases = [
@@ -148,7 +148,7 @@ def test_gains_are_shared_out_among_those_present():
     assert (values[0, 2] == 0).all() and (values[1] == 0).all()
 
 
-def test_the_error_told_is_that_of_the_sites_held_out(taught, sites):
+def test_the_reported_error_is_that_of_the_sites_held_out(taught, sites):
     _, explained_model, scale = taught
     bare = sites.drop_vars("presence")
     is_test = gm.splits.hold_out_blocks(bare, share=0.2, rng=np.random.default_rng(0))
@@ -163,14 +163,14 @@ def test_the_error_told_is_that_of_the_sites_held_out(taught, sites):
         options=gm.explain.ShapleyOptions(method="amortised"),
     )["shapley"]
     amortised_values = amortised_values.dropna("site", how="all")
-    known = explained_model.about["explainer"]
-    assert known["sites"] == exact.sizes["site"] < 256
+    report = explained_model.about["explainer"]
+    assert report["sites"] == exact.sizes["site"] < 256
     off, exact = (
         (amortised_values - exact).values,
         exact.transpose("site", "group", "species").values,
     )
-    assert known["mean_absolute_error"] == pytest.approx(np.abs(off).mean(), rel=1e-3)
-    assert known["mean_absolute_value"] == pytest.approx(np.abs(exact).mean(), rel=1e-3)
+    assert report["mean_absolute_error"] == pytest.approx(np.abs(off).mean(), rel=1e-3)
+    assert report["mean_absolute_value"] == pytest.approx(np.abs(exact).mean(), rel=1e-3)
 
 
 def test_lessons_come_from_the_other_sites_once_whole_and_once_with_groups_hidden(
@@ -197,13 +197,13 @@ def test_lessons_come_from_the_other_sites_once_whole_and_once_with_groups_hidde
     base = gm.shapley(sites, model, **logits)["base_value"].values
     for row, member in enumerate(task.member.numpy()):
         if member.sum() == 1:
-            shown = gm.predict(
+            expected = gm.predict(
                 sites,
                 model,
                 using=groups[int(member.argmax())],
                 options=gm.PredictOptions(empty="base"),
             )
-            answers = shown["suitability"].transpose("site", "species").values - base
+            answers = expected["suitability"].transpose("site", "species").values - base
             mean = answers[~is_test & observed].mean(0)
             np.testing.assert_allclose(task.gains[row, :n].mean(0), mean, atol=1e-4)
     monkeypatch.setattr(module, "VALUES", 2 * 10 * len(task.member) * 3)

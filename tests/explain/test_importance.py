@@ -45,8 +45,8 @@ def test_exact_values_are_those_of_an_independent_computer():
 
     for column in range(2):
         values = ExactComputer(lambda c, k=column: skill(c)[:, k], n_players=GROUPS)("SV", 1)
-        theirs = [values[(i,)] for i in range(GROUPS)]
-        np.testing.assert_allclose(TRUTH.values[:, column], theirs, atol=1e-12)
+        expected = [values[(i,)] for i in range(GROUPS)]
+        np.testing.assert_allclose(TRUTH.values[:, column], expected, atol=1e-12)
     assert (TRUTH.standard_error == 0).all()
     assert (TRUTH.evaluations, TRUTH.visits) == (2**GROUPS, 2**GROUPS - 2)
 
@@ -192,7 +192,7 @@ def test_one_player_gets_everything():
     assert exact(alone, 1).values.item() == 3.0
 
 
-def test_samples_that_tell_no_error_are_refused():
+def test_samples_without_an_error_are_refused():
     with pytest.raises(ValueError, match=r"samples=1 leaves 1 independent replicate.*samples=2"):
         sample(skill, GROUPS, samples=1)
     with pytest.raises(ValueError, match=r"samples=2 leaves 1 independent replicate.*samples=4"):
@@ -206,22 +206,27 @@ def test_samples_that_tell_no_error_are_refused():
 # Skill of a model ---------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def model(either_model):
+    return either_model
+
+
 @pytest.fixture
 def game(model, sites):
     """The skill game of the modalities."""
     return skill_game(model, sites, groups="modalities")
 
 
-def test_every_coalition_answers_as_a_plain_prediction_does(model, sites, game):
+def test_every_coalition_predicts_as_a_plain_prediction_does(model, sites, game):
     names = list(model.schema.modalities)
-    anything = gm.predict(sites, model)["suitability"].notnull().all("species").values
+    any_observed = gm.predict(sites, model)["suitability"].notnull().all("species").values
     base = base_value(model, species=game.species, scale="logit")
     coalitions = some_coalitions(game)
     (answers,) = game._scores((coalitions[:, :, None] & game.groups).any(1))
     for coalition, estimate in zip(coalitions, answers, strict=True):
         using = [n for n, member in zip(names, coalition) if member]
         plain = gm.predict(sites, model, using=using, scale="logit")["suitability"]
-        plain = plain.transpose("site", "species").values[anything]
+        plain = plain.transpose("site", "species").values[any_observed]
         unseen = np.isnan(plain)
         np.testing.assert_allclose(estimate, np.where(unseen, base, plain), atol=2e-6)
         assert (
@@ -261,7 +266,7 @@ def test_values_are_the_exact_ones_of_that_game(model, sites, game):
     assert table.attrs["evaluations"] == 2 ** len(model.schema.modalities)
 
 
-def test_the_full_value_is_the_skill_that_evaluate_tells(model, sites):
+def test_the_full_value_is_the_skill_that_evaluate_reports(model, sites):
     table = gm.explain.importance(
         model, sites, options=gm.explain.ImportanceOptions(method="latin", samples=2)
     )

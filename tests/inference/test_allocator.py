@@ -13,7 +13,7 @@ import resource
 import torch
 from geomiam.inference.allocator import keep_freed_memory
 
-told = keep_freed_memory() if {ask} else False
+accepted = keep_freed_memory() if {ask} else False
 weight = torch.ones(64, 64)
 def passes(count):
     x = torch.ones(4096, 64)
@@ -22,12 +22,12 @@ def passes(count):
 passes(20)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 passes(200)
-print(told, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(accepted, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
 def page_faults(*, ask: bool, env: dict[str, str]) -> tuple[str, int]:
-    """What the allocator said, and page faults of 200 passes over one megabyte."""
+    """Whether the allocator accepted the setting, and page faults of 200 passes over one megabyte."""
     run = [sys.executable, "-c", FAULTS.format(ask=ask)]
     clean = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
     process = subprocess.run(run, capture_output=True, text=True, check=True, env=clean | env)
@@ -36,13 +36,13 @@ def page_faults(*, ask: bool, env: dict[str, str]) -> tuple[str, int]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator is what is told")
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc's allocator has this setting")
 def test_a_worker_does_not_fault_its_memory_in_again_and_again():
-    dask_says = {"MALLOC_TRIM_THRESHOLD_": "65536"}
+    dask_setting = {"MALLOC_TRIM_THRESHOLD_": "65536"}
     assert page_faults(ask=True, env={})[0] == "False"  # elsewhere nothing is changed
-    _, before = page_faults(ask=False, env=dask_says)
-    output, after = page_faults(ask=True, env=dask_says)
+    _, before = page_faults(ask=False, env=dask_setting)
+    output, after = page_faults(ask=True, env=dask_setting)
     if output == "False":
-        pytest.skip("this system's allocator takes no orders")
+        pytest.skip("this system's allocator has no such setting")
     assert before > 10_000  # each pass maps its memory anew
     assert after < before / 100

@@ -34,8 +34,9 @@ def made(fusion: str, *, rows: int = 23, gaps: float = 0.3, species: int = 5):
     return model, block, np.stack(list(group_masks(model.layout).values()))
 
 
-@pytest.mark.parametrize("scale", ["probability", "logit"])
-@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize(
+    ("fusion", "scale"), [*((f, "probability") for f in FUSIONS), (FUSIONS[-1], "logit")]
+)
 def test_batches_slabs_and_blocks_of_species_do_not_matter(fusion, scale, monkeypatch):
     model, block, masks = made(fusion)
     arguments = {"species": np.array([4, 0, 2]), "scale": scale}
@@ -194,7 +195,8 @@ def test_bfloat16_is_near_and_adds_up(fusion, cube):
     assert model.network.members[0].dtype == torch.float32
 
 
-def test_precision_is_asked_for_and_told(model, cube):
+@pytest.mark.parametrize("model", ["group", "late"], indirect=True)
+def test_precision_is_set_and_reported(model, cube):
     rough = gm.predict(cube, model, options=gm.PredictOptions(precision="bf16"))
     fine = gm.predict(cube, model)
     assert rough.attrs["precision"] == "bf16" and fine.attrs["precision"] == "fp32"

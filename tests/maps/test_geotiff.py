@@ -25,7 +25,7 @@ def small(sites) -> gm.Model:
 
 def test_a_geotiff_has_species_as_bands_a_crs_and_nodata(small, cube, tmp_path):
     cube = cube.assign(bio1=3 * cube["bio1"])  # some cells are outside the training range
-    made = gm.write_map(cube.chunk(y=5, x=6), small, tmp_path / "map.tif", progress=False)
+    written = gm.write_map(cube.chunk(y=5, x=6), small, tmp_path / "map.tif", progress=False)
     eager = gm.predict(cube, small)
     expected, beyond = eager["suitability"], eager["outside_range"]
     with rasterio.open(tmp_path / "map.tif") as file:
@@ -41,8 +41,8 @@ def test_a_geotiff_has_species_as_bands_a_crs_and_nodata(small, cube, tmp_path):
         cells = float(file.tags()["outside_range_cells"])
         assert cells == pytest.approx(float((beyond > 0).mean()), abs=1e-4) and cells > 0
         assert file.tags()["TIFFTAG_SOFTWARE"].startswith("geomiam")
-    np.testing.assert_allclose(made["suitability"], expected, atol=2e-6)
-    assert made["species"].values.tolist() == list(small.species)
+    np.testing.assert_allclose(written["suitability"], expected, atol=2e-6)
+    assert written["species"].values.tolist() == list(small.species)
     assert [p.name for p in tmp_path.iterdir()] == ["map.tif"]
 
 
@@ -51,7 +51,7 @@ def test_a_geotiff_of_an_explanation_adds_up(small, cube, tmp_path):
     import json
 
     species = list(small.species)[:2]
-    made = gm.write_map(
+    written = gm.write_map(
         cube, small, tmp_path / "why.tiff", shapley=True, species=species, progress=False
     )
     groups = list(small.schema.groups)
@@ -64,7 +64,7 @@ def test_a_geotiff_of_an_explanation_adds_up(small, cube, tmp_path):
         np.testing.assert_allclose(total, bands[name], atol=1e-5)
     explanation = gm.shapley(cube, small, species=species)
     for name in ("suitability", "shapley"):
-        np.testing.assert_allclose(made[name], explanation[name], atol=2e-6)
+        np.testing.assert_allclose(written[name], explanation[name], atol=2e-6)
 
 
 @pytest.mark.parametrize("flip", [{"y": slice(None, None, -1)}, {"x": slice(None, None, -1)}])
@@ -101,13 +101,13 @@ def test_a_stopped_geotiff_goes_on_and_leaves_nothing(small, cube, tmp_path, mon
             raise OSError("the disk is full")
         return answer(job, part, index)
 
-    how = {"options": gm.MapOptions(chunks={"y": 4, "x": 5}), "progress": False}
+    options = {"options": gm.MapOptions(chunks={"y": 4, "x": 5}), "progress": False}
     with monkeypatch.context() as patch:
         patch.setattr(jobs.Job, "__call__", fail_late)
         with pytest.raises(OSError, match="the disk is full"):
-            gm.write_map(cube, small, tmp_path / "map.tif", **how)
+            gm.write_map(cube, small, tmp_path / "map.tif", **options)
     assert not (tmp_path / "map.tif").exists()
-    report = make_map(cube, small, tmp_path / "map.tif", **how)
+    report = make_map(cube, small, tmp_path / "map.tif", **options)
     assert 0 < report.blocks < report.of == 9
     assert report.path == str(tmp_path / "map.tif")
     assert [p.name for p in tmp_path.iterdir()] == ["map.tif"]

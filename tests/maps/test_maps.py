@@ -11,6 +11,11 @@ import geomiam as gm
 
 
 @pytest.fixture(scope="module")
+def model(either_model):
+    return either_model
+
+
+@pytest.fixture(scope="module")
 def stored_map(model, cube, tmp_path_factory):
     """An explained map, written from a chunked cube."""
     path = tmp_path_factory.mktemp("maps") / "why.zarr"

@@ -61,8 +61,8 @@ def test_peak_memory_does_not_grow_with_the_map():
     peaks = []
     for side in (1000, 3200):  # ten times the cells
         command = [sys.executable, __file__, str(side)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        peaks.append(int(done.stdout))
+        process = subprocess.run(command, capture_output=True, text=True, check=True)
+        peaks.append(int(process.stdout))
     assert peaks[1] <= 1.1 * peaks[0], peaks
 
 
@@ -119,10 +119,10 @@ def watched_peak(command: list[str]) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["group", "token", "species", "shapley"])
 def test_a_process_holds_no_more_than_the_plan_promises(kind):
-    """The plan and the map are processes of their own; the peak is what the system reports."""
+    """The plan and the map are separate processes; the peak is what the system reports."""
     command = [sys.executable, __file__, kind]
-    done = subprocess.run([*command, "plan"], capture_output=True, text=True, check=True)
-    promised_bytes, peak = int(done.stdout.split()[-1]), watched_peak([*command, "map"])
+    process = subprocess.run([*command, "plan"], capture_output=True, text=True, check=True)
+    promised_bytes, peak = int(process.stdout.split()[-1]), watched_peak([*command, "map"])
     assert peak <= promised_bytes, (
         f"{peak / 2**20:.0f} MiB of {promised_bytes / 2**20:.0f} promised"
     )

@@ -169,7 +169,7 @@ def test_the_model_goes_once_to_each_worker(small, cube, tmp_path, monkeypatch):
     assert 1 <= len(jobs_sent) <= 2  # 42 blocks
 
 
-def test_a_map_in_an_object_store_is_complete_when_it_says_so(small, cube, monkeypatch):
+def test_a_map_in_an_object_store_is_complete_when_it_is_marked_complete(small, cube, monkeypatch):
     """No rename there: the map grows in its place, and its status is set last."""
     url = f"memory://maps/{os.getpid()}/map.zarr"
     map_options = {"options": gm.MapOptions(chunks=CHUNKS), "progress": False}
@@ -245,7 +245,7 @@ def test_data_that_are_no_map_are_not_replaced_in_an_object_store(small, cube):
         gm.write_map(cube, small, url, overwrite=True, progress=False)
 
 
-def test_the_plan_tells_blocks_and_memory_and_writes_nothing(small, cube, tmp_path, monkeypatch):
+def test_the_plan_reports_blocks_and_memory_and_writes_nothing(small, cube, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     plan = gm.plan_map(cube, small, options=gm.MapOptions(chunks=CHUNKS), shapley=True)
     assert plan.blocks == 9 and plan.cells == 12 * 14

@@ -129,7 +129,7 @@ def test_the_same_rng_gives_the_same_draw_and_another_rng_another(strategy):
 
 
 @pytest.mark.parametrize("strategy", ALL, ids=show)
-def test_every_strategy_meets_the_protocol_and_reads_the_score_table(strategy):
+def test_every_strategy_satisfies_the_protocol_and_reads_the_score_table(strategy):
     assert isinstance(strategy, Strategy)
     assert strategy.per_sample is False
     assert type(strategy)(per_sample=True).per_sample is True
@@ -192,13 +192,15 @@ EXPOSED = [
 
 def empty_and_only(p, sizes):
     """Exact given p: chance that nothing is visible, and that only modality m is."""
-    gone = p ** np.array(sizes)
-    others = np.stack([np.delete(gone, m, axis=1).prod(axis=1) for m in range(len(sizes))], axis=1)
-    return gone.prod(axis=1).mean(), (others * (1 - gone)).mean(axis=0)
+    all_hidden = p ** np.array(sizes)
+    rest_hidden = np.stack(
+        [np.delete(all_hidden, m, axis=1).prod(axis=1) for m in range(len(sizes))], axis=1
+    )
+    return all_hidden.prod(axis=1).mean(), (rest_hidden * (1 - all_hidden)).mean(axis=0)
 
 
 @pytest.mark.parametrize(("strategy", "mean", "empty", "only"), EXPOSED, ids=lambda x: show(x)[:20])
-def test_strategies_expose_what_the_table_says(strategy, mean, empty, only):
+def test_strategies_expose_what_the_table_states(strategy, mean, empty, only):
     # Quotients multiply to one; the third, printed as 0.43, follows from the other two.
     p = draw(strategy, b=with_r(1.06, 2.22, 1 / (1.06 * 2.22)))
     found_empty, found_only = empty_and_only(p, TOKENS)
@@ -232,16 +234,16 @@ def test_each_corner_has_its_published_weight(m, size):
     weights[[0, -1]] = 0.5 if m == 1 else 0.25
     if size == 1:
         weights[0], weights[-1] = weights[0] + weights[-1], 0
-    found = np.bincount(codes, minlength=2**m) / N
-    assert (np.abs(found - weights) <= 4 * np.sqrt(weights * (1 - weights) / N)).all()
+    shares = np.bincount(codes, minlength=2**m) / N
+    assert (np.abs(shares - weights) <= 4 * np.sqrt(weights * (1 - weights) / N)).all()
 
 
 @pytest.mark.parametrize(("size", "expected"), [(1, (0.25, 0.5, 0.0)), (4, (0.5, 0.25, 0.25))])
 def test_two_hundred_modalities_keep_the_weights_of_the_extreme_corners(size, expected):
     n = 20_000
     corners = np.round(draw(SHARP, n, sizes=[size] * 200)).astype(bool)
-    found = corners.mean(), (~corners).all(axis=1).mean(), corners.all(axis=1).mean()
-    np.testing.assert_allclose(found, expected, atol=4 * 0.5 / np.sqrt(n))
+    shares = corners.mean(), (~corners).all(axis=1).mean(), corners.all(axis=1).mean()
+    np.testing.assert_allclose(shares, expected, atol=4 * 0.5 / np.sqrt(n))
 
 
 def test_a_modality_of_many_tokens_keeps_the_all_hidden_corner():
@@ -266,8 +268,8 @@ def test_the_two_factors_are_beta_each_by_itself():
     assert stats.kstest(p, stats.beta(1, 10 / 1.5**2).cdf).pvalue > 1e-3
     # Mirrored, 1 - p at r is p at 1 / r: the corner 1 is the corner 0 seen from the other side.
     one = draw(MIAM(10, 2), 20_000, sizes=[5], b=with_r(1.5))[:, 0]
-    other = draw(MIAM(10, 2), 20_000, sizes=[5], b=with_r(1 / 1.5), seed=1)[:, 0]
-    assert stats.ks_2samp(1 - one, other).pvalue > 1e-3
+    second = draw(MIAM(10, 2), 20_000, sizes=[5], b=with_r(1 / 1.5), seed=1)[:, 0]
+    assert stats.ks_2samp(1 - one, second).pvalue > 1e-3
 
 
 def test_kappa_one_without_imbalance_is_the_uniform_cube():
@@ -328,8 +330,8 @@ def test_opm_of_the_authors_hides_every_token_with_q_before_the_first_scores():
     np.testing.assert_array_equal(strict.expected(sizes=TOKENS, balance=before), 0.5)
     assert (draw(OPM(0.2, strict_paper=True), 10, b=before) == 0.2).all()
     assert not draw(OPM(), 1000, b=before).any()
-    unscored = strict.balance(np.full((2, 3), np.nan))
-    assert (draw(strict, 10, b=unscored) == 0.5).all()
+    without_scores = strict.balance(np.full((2, 3), np.nan))
+    assert (draw(strict, 10, b=without_scores) == 0.5).all()
     one = Balance(s=[0.9, np.nan, np.nan], d=[np.nan] * 3, r=[1, 1, 1])
     assert not draw(strict, 100, b=one).any()
     later = Balance(s=S, d=D, r=np.ones(3))
@@ -345,13 +347,13 @@ def test_opm_clips_its_probability_at_one():
 # --- hide -------------------------------------------------------------------------------------
 
 
-def test_tokens_are_hidden_as_often_as_their_modality_says():
+def test_tokens_are_hidden_as_often_as_their_modality_states():
     p, sizes, n = np.array([[0.0, 0.2, 0.7, 1.0]]), (2, 3, 4, 1), 20_000
     hidden = hide(p, n=n, sizes=sizes, rng=np.random.default_rng(0))
-    wanted = np.repeat(p[0], sizes)
+    expected = np.repeat(p[0], sizes)
     assert hidden.shape == (n, 10) and hidden.dtype == bool
-    error = np.abs(hidden.mean(axis=0) - wanted)
-    assert (error <= 4 * np.sqrt(wanted * (1 - wanted) / n)).all()
+    error = np.abs(hidden.mean(axis=0) - expected)
+    assert (error <= 4 * np.sqrt(expected * (1 - expected) / n)).all()
     assert np.abs(np.corrcoef(hidden[:, 2:9].T) - np.eye(7)).max() < 0.04
 
 
@@ -393,9 +395,12 @@ def test_a_bigger_score_and_a_slower_change_hide_a_modality_more(sd, factor, lam
         return strategy.expected(sizes=sizes, balance=b)
 
     base = mean(s, d)
-    for more in (mean(np.where(first, s * factor, s), d), mean(s, np.where(first, d / factor, d))):
-        assert more[0] > base[0] - 1e-9
-        assert (more[1:] < base[1:] + 1e-9).all()
+    for raised_mean in (
+        mean(np.where(first, s * factor, s), d),
+        mean(s, np.where(first, d / factor, d)),
+    ):
+        assert raised_mean[0] > base[0] - 1e-9
+        assert (raised_mean[1:] < base[1:] + 1e-9).all()
 
 
 @given(rows, st.floats(0.1, 10), st.floats(0.1, 10))
@@ -439,12 +444,12 @@ def test_all_modalities_standing_still_leaves_only_their_scores():
     np.testing.assert_allclose(b.r, S / stats.gmean(S))
 
 
-@pytest.mark.parametrize("gone", [[0], [1], [-1], [0, 1, 2]])
-def test_a_modality_without_scores_is_frozen_and_changes_no_other(gone):
+@pytest.mark.parametrize("without_scores", [[0], [1], [-1], [0, 1, 2]])
+def test_a_modality_without_scores_is_frozen_and_changes_no_other(without_scores):
     table = np.stack([S - 2 * D, S - D, S])
     with_gap = np.insert(table, 1, 0.7, axis=1)
-    with_gap[gone, 1] = np.nan
-    frozen = gone != [0]  # a gap that lies two epochs back has healed
+    with_gap[without_scores, 1] = np.nan
+    frozen = without_scores != [0]  # a gap that lies two epochs back has healed
     b = balance(with_gap)
     assert (b.r[1] == 1) == frozen
     if frozen:

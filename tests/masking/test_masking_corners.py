@@ -45,27 +45,27 @@ def corners(m: int) -> list[tuple[int, ...]]:
 
 def chances(q: float, m: int) -> np.ndarray:
     """Probability of each corner but the last, by listing them all."""
-    every = np.array([np.prod([q if c else 1 - q for c in corner]) for corner in corners(m)])
-    return every[:-1] / every[:-1].sum()
+    weights = np.array([np.prod([q if c else 1 - q for c in corner]) for corner in corners(m)])
+    return weights[:-1] / weights[:-1].sum()
 
 
 def counts(p: np.ndarray) -> np.ndarray:
-    found = Counter(tuple(row) for row in p.astype(int).tolist())
-    assert set(found) <= set(corners(p.shape[1]))
-    return np.array([found[c] for c in corners(p.shape[1])])
+    counter = Counter(tuple(row) for row in p.astype(int).tolist())
+    assert set(counter) <= set(corners(p.shape[1]))
+    return np.array([counter[c] for c in corners(p.shape[1])])
 
 
 @pytest.mark.parametrize("m", [1, 2, 3, 4])
 def test_every_subset_but_the_empty_is_equally_likely(m):
-    found = counts(draw(RandomSubset(), m=m))
-    assert found[-1] == 0
+    counter = counts(draw(RandomSubset(), m=m))
+    assert counter[-1] == 0
     if m > 1:
-        assert stats.chisquare(found[:-1]).pvalue > 1e-4
+        assert stats.chisquare(counter[:-1]).pvalue > 1e-4
     mean = RandomSubset().expected(sizes=[4] * m, balance=Balance.neutral(m))
     np.testing.assert_allclose(mean, (2 ** (m - 1) - 1) / (2**m - 1))
 
 
-def test_a_random_subset_is_drawn_for_each_sample_unless_told_otherwise():
+def test_a_random_subset_is_drawn_for_each_sample_unless_another_is_set():
     assert RandomSubset().per_sample and not RandomSubset(per_sample=False).per_sample
     assert named("subset") == RandomSubset()
     p = draw(RandomSubset(), 200)
@@ -78,9 +78,9 @@ def test_a_random_subset_is_drawn_for_each_sample_unless_told_otherwise():
 @pytest.mark.parametrize("m", [2, 3, 4])
 def test_keeping_one_is_dropout_given_that_one_is_kept(q, m):
     strategy = ModalityDropout(q, keep_one=True)
-    found = counts(draw(strategy, m=m))
-    assert found[-1] == 0
-    assert stats.chisquare(found[:-1], N * chances(q, m)).pvalue > 1e-4
+    counter = counts(draw(strategy, m=m))
+    assert counter[-1] == 0
+    assert stats.chisquare(counter[:-1], N * chances(q, m)).pvalue > 1e-4
     by_list = chances(q, m) @ np.array(corners(m)[:-1])
     mean = strategy.expected(sizes=[4] * m, balance=Balance.neutral(m))
     np.testing.assert_allclose(mean, by_list)
@@ -88,15 +88,15 @@ def test_keeping_one_is_dropout_given_that_one_is_kept(q, m):
 
 
 def test_keeping_one_of_what_is_always_or_never_hidden():
-    every = draw(ModalityDropout(1.0, keep_one=True), m=4)
-    assert ((every == 0).sum(1) == 1).all()
-    assert stats.chisquare((every == 0).sum(0)).pvalue > 1e-4
+    always = draw(ModalityDropout(1.0, keep_one=True), m=4)
+    assert ((always == 0).sum(1) == 1).all()
+    assert stats.chisquare((always == 0).sum(0)).pvalue > 1e-4
     mean = ModalityDropout(1.0, keep_one=True).expected(sizes=[1] * 4, balance=Balance.neutral(4))
     np.testing.assert_allclose(mean, 0.75)
     assert not draw(ModalityDropout(0.0, keep_one=True)).any()
 
 
-def test_a_balance_knows_its_epoch():
+def test_a_balance_has_its_epoch():
     assert [at(e).epoch for e in (0, 1, 7)] == [0, 1, 7]
     assert MIAM().balance(np.full((5, 2), 0.6)).epoch == 5
     assert OPM().balance(np.full((5, 2), 0.6)).epoch == 5
@@ -121,9 +121,9 @@ def test_the_ramp_scales_a_probability_and_thins_out_what_is_hidden_as_a_whole()
     np.testing.assert_array_equal(
         draw(Ramp(Uniform()), 50, b=b), 0.5 * draw(Uniform(), 50, b=b, seed=0)
     )
-    whole = draw(Ramp(ModalityDropout(0.4)), b=b)
+    modalities = draw(Ramp(ModalityDropout(0.4)), b=b)
     expected = np.array([np.prod([0.2 if c else 0.8 for c in corner]) for corner in corners(3)])
-    assert stats.chisquare(counts(whole), N * expected).pvalue > 1e-4
+    assert stats.chisquare(counts(modalities), N * expected).pvalue > 1e-4
 
 
 def test_a_ramp_never_hides_all_where_its_strategy_does_not():
@@ -142,7 +142,7 @@ def test_a_ramp_survives_the_way_through_json(ramp):
     assert named(**json.loads(json.dumps(to_dict(ramp)))) == ramp
 
 
-def test_a_name_on_the_command_line_tells_what_ramps():
+def test_a_name_on_the_command_line_states_what_ramps():
     assert named("ramp") == Ramp(ModalityDropout(0.4))
     assert named("ramp-miam") == Ramp(MIAM())
     assert named("ramp-dropout", q=0.3, over=5) == Ramp(ModalityDropout(0.3), over=5)

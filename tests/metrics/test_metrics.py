@@ -31,9 +31,9 @@ def one_by_one(labels, scores):
     """The same by scikit-learn, one species at a time."""
     result = []
     for y, x in zip(np.asarray(labels, float).T, np.asarray(scores, float).T, strict=True):
-        known = ~(np.isnan(y) | np.isnan(x))
-        both = len(np.unique(y[known])) == 2
-        result.append(roc_auc_score(y[known], x[known]) if both else np.nan)
+        valid = ~(np.isnan(y) | np.isnan(x))
+        two_classes = len(np.unique(y[valid])) == 2
+        result.append(roc_auc_score(y[valid], x[valid]) if two_classes else np.nan)
     return np.array(result)
 
 
@@ -118,9 +118,9 @@ def test_one_score_per_site_serves_all_species():
 @pytest.mark.parametrize("block", [1, 150, 1000])
 def test_blocks_change_nothing(block, monkeypatch):
     labels, scores = table(100, 23)
-    whole = auc(labels, scores)
+    in_one_block = auc(labels, scores)
     monkeypatch.setattr(tables, "BLOCK", block)
-    np.testing.assert_array_equal(auc(labels, scores), whole)
+    np.testing.assert_array_equal(auc(labels, scores), in_one_block)
 
 
 def test_memory_follows_the_block_and_not_the_table(monkeypatch):
@@ -210,8 +210,8 @@ def boyce_loop(y, z, *, drop=True, window=0.1, resolution=100):
             places.append(start)
     ratios, places = np.array(ratios), np.array(places)
     if drop:
-        kept = np.append(ratios[1:] != ratios[:-1], True)
-        ratios, places = ratios[kept], places[kept]
+        changes = np.append(ratios[1:] != ratios[:-1], True)
+        ratios, places = ratios[changes], places[changes]
     return spearmanr(ratios, places)[0] if len(set(ratios)) > 1 else np.nan
 
 
@@ -265,9 +265,9 @@ def chances(n, species, *, seed=0, gaps=0.2, levels=None):
 def each(reference, labels, scores):
     result = []
     for y, z in zip(labels.T, scores.T, strict=True):
-        known = ~(np.isnan(y) | np.isnan(z))
-        both = len(set(y[known])) == 2
-        result.append(reference(y[known], z[known]) if both else np.nan)
+        valid = ~(np.isnan(y) | np.isnan(z))
+        two_classes = len(set(y[valid])) == 2
+        result.append(reference(y[valid], z[valid]) if two_classes else np.nan)
     return np.array(result)
 
 
@@ -313,9 +313,9 @@ def test_what_is_not_known_changes_nothing(name):
     gappy, partly = labels.copy(), scores.copy()
     gappy[:40, 0], partly[40:60, 1] = np.nan, np.nan
     result = METRICS[name](gappy, partly)
-    kept = np.r_[0:40, 60:150]
+    rest = np.r_[0:40, 60:150]
     np.testing.assert_allclose(result[0], METRICS[name](labels[40:], scores[40:])[0], rtol=1e-12)
-    np.testing.assert_allclose(result[1], METRICS[name](labels[kept], scores[kept])[1], rtol=1e-12)
+    np.testing.assert_allclose(result[1], METRICS[name](labels[rest], scores[rest])[1], rtol=1e-12)
     np.testing.assert_allclose(result[2:], METRICS[name](labels, scores)[2:], rtol=1e-12)
 
 
@@ -333,14 +333,14 @@ def test_one_class_no_sites_and_no_species_give_nan_without_a_warning(name):
 @pytest.mark.parametrize("name", METRICS)
 def test_blocks_broadcasting_and_types_change_nothing(name, monkeypatch):
     labels, scores = chances(120, 9, gaps=0)
-    whole = METRICS[name](labels, scores)
-    np.testing.assert_array_equal(METRICS[name](labels.astype(bool), scores), whole)
+    in_one_block = METRICS[name](labels, scores)
+    np.testing.assert_array_equal(METRICS[name](labels.astype(bool), scores), in_one_block)
     one = METRICS[name](labels, scores[:, :1])
     np.testing.assert_array_equal(one, METRICS[name](labels, np.repeat(scores[:, :1], 9, axis=1)))
     single = METRICS[name](labels, scores.astype(np.float32))
-    np.testing.assert_allclose(single, whole, atol=1e-2 if name == "boyce" else 1e-5)
+    np.testing.assert_allclose(single, in_one_block, atol=1e-2 if name == "boyce" else 1e-5)
     monkeypatch.setattr(tables, "BLOCK", 250)
-    np.testing.assert_array_equal(METRICS[name](labels, scores), whole)
+    np.testing.assert_array_equal(METRICS[name](labels, scores), in_one_block)
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -401,9 +401,9 @@ def test_the_best_threshold_reaches_the_best_tss_and_is_the_highest_that_does(le
     at = gm.metrics.best_threshold(labels, scores)
     for y, z, value, threshold in zip(labels.T, scores.T, best, at, strict=True):
         y, z = y[~(np.isnan(y) | np.isnan(z))], z[~(np.isnan(y) | np.isnan(z))]
-        reached = {t: (z[y == 1] >= t).mean() - (z[y == 0] >= t).mean() for t in z}
-        assert reached[threshold] == pytest.approx(value, abs=1e-12)
-        assert all(v < value - 1e-12 for t, v in reached.items() if t > threshold)
+        tss_at = {t: (z[y == 1] >= t).mean() - (z[y == 0] >= t).mean() for t in z}
+        assert tss_at[threshold] == pytest.approx(value, abs=1e-12)
+        assert all(v < value - 1e-12 for t, v in tss_at.items() if t > threshold)
 
 
 @pytest.mark.parametrize("drop", [True, False])
@@ -443,12 +443,12 @@ def test_certain_and_wrong_costs_as_much_as_in_scikit_learn(kind):
 def test_calibration_finds_intercept_and_slope_of_known_miscalibration():
     labels, scores = chances(400, 10)
     expected = each(lambda y, p: calibration_fit(y, p)[0], labels, scores)
-    fitted = gm.metrics.calibration(labels, scores)
-    np.testing.assert_allclose(fitted.intercept, expected, atol=1e-6)
+    line = gm.metrics.calibration(labels, scores)
+    np.testing.assert_allclose(line.intercept, expected, atol=1e-6)
     # logit(p') = (logit(p) − 3) / 2 must be undone: slope doubles, the intercept gains 3 slopes.
-    moved = gm.metrics.calibration(labels, expit((logit(scores) - 3) / 2))
-    np.testing.assert_allclose(moved.slope, 2 * fitted.slope, rtol=1e-8)
-    np.testing.assert_allclose(moved.intercept, fitted.intercept + 3 * fitted.slope, rtol=1e-7)
+    shifted_line = gm.metrics.calibration(labels, expit((logit(scores) - 3) / 2))
+    np.testing.assert_allclose(shifted_line.slope, 2 * line.slope, rtol=1e-8)
+    np.testing.assert_allclose(shifted_line.intercept, line.intercept + 3 * line.slope, rtol=1e-7)
 
 
 @pytest.mark.parametrize("power", [0.01, 1, 8])
@@ -459,9 +459,9 @@ def test_calibration_settles_far_from_calibrated(power, sign):
     bent = gm.metrics.calibration_slope(
         labels, expit(sign * power * np.clip(logit(scores), -1.7, 1.7))
     )
-    clipped = gm.metrics.calibration_slope(labels, expit(np.clip(logit(scores), -1.7, 1.7)))
+    slope = gm.metrics.calibration_slope(labels, expit(np.clip(logit(scores), -1.7, 1.7)))
     assert np.isfinite(usual).all()
-    np.testing.assert_allclose(bent, sign * clipped / power, rtol=1e-6)
+    np.testing.assert_allclose(bent, sign * slope / power, rtol=1e-6)
 
 
 def test_separated_classes_have_no_slope():
@@ -469,20 +469,20 @@ def test_separated_classes_have_no_slope():
     scores = np.array(
         [[0.1, 0.1, 0.1, 0.3], [0.2, 0.4, 0.2, 0.3], [0.3, 0.4, 0.3, 0.3], [0.4, 0.5, 0.4, 0.3]]
     )
-    fitted = gm.metrics.calibration(labels, scores)
-    assert np.isnan(fitted.slope).all() and np.isnan(fitted.intercept).all()
+    line = gm.metrics.calibration(labels, scores)
+    assert np.isnan(line.slope).all() and np.isnan(line.intercept).all()
     mixed = gm.metrics.calibration_slope(np.array([[0], [1], [0], [1]]), scores[:, :1])
     assert np.isfinite(mixed).all()
 
 
-def test_the_summary_tells_how_many_species_it_speaks_of():
-    found = gm.metrics.summary([0.5, np.nan, 0.9, 0.6, np.nan])
-    assert found == (pytest.approx(2 / 3), 0.6, 3, 2)
+def test_the_summary_reports_how_many_species_it_covers():
+    actual = gm.metrics.summary([0.5, np.nan, 0.9, 0.6, np.nan])
+    assert actual == (pytest.approx(2 / 3), 0.6, 3, 2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        nothing = gm.metrics.summary([np.nan])
-    assert np.isnan(nothing.mean) and np.isnan(nothing.median)
-    assert (nothing.scored, nothing.unscored) == (0, 1)
+        without_values = gm.metrics.summary([np.nan])
+    assert np.isnan(without_values.mean) and np.isnan(without_values.median)
+    assert (without_values.scored, without_values.unscored) == (0, 1)
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -511,15 +511,15 @@ def test_boyce_keeps_the_highest_score_whatever_the_rounding():
     assert np.linspace(low, high - width, 101)[-1] + width < high
     y = np.array([0, 0, 1, 0, 0, 0, 1, 0, 0, 1.0])
     z = np.array([*np.linspace(low, 0.7, 8), 0.8, high])
-    found = gm.metrics.boyce(y[:, None], z[:, None])[0]
-    assert found == pytest.approx(boyce_loop(y, z), abs=1e-12)
+    actual = gm.metrics.boyce(y[:, None], z[:, None])[0]
+    assert actual == pytest.approx(boyce_loop(y, z), abs=1e-12)
 
 
 def test_boyce_takes_as_few_as_two_windows_and_refuses_the_ends_of_its_ranges():
     labels, scores = chances(80, 3, gaps=0)
     two = gm.metrics.boyce(labels, scores, window=0.5, resolution=1)
-    wanted = each(lambda y, z: boyce_loop(y, z, window=0.5, resolution=1), labels, scores)
-    np.testing.assert_allclose(two, wanted, atol=1e-12)
+    expected = each(lambda y, z: boyce_loop(y, z, window=0.5, resolution=1), labels, scores)
+    np.testing.assert_allclose(two, expected, atol=1e-12)
     share, count = "window must be a share", "resolution must be at least 1"
     for options, message in (
         ({"window": 0}, share),
@@ -534,7 +534,7 @@ def test_boyce_takes_as_few_as_two_windows_and_refuses_the_ends_of_its_ranges():
 
 
 @pytest.fixture
-def labelled():
+def labels_and_scores():
     rng = np.random.default_rng(0)
     labels = xr.DataArray(
         (rng.random((40, 3)) < 0.4).astype(float),
@@ -545,8 +545,8 @@ def labelled():
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_metrics_match_species_of_dataarrays_by_name(labelled, name):
-    labels, scores = labelled
+def test_metrics_match_species_of_dataarrays_by_name(labels_and_scores, name):
+    labels, scores = labels_and_scores
     expected = METRICS[name](labels.values, scores.values)
     values = METRICS[name](labels, scores.transpose("species", "site").sel(species=["c", "a", "b"]))
     assert values.dims == ("species",) and values.name == name
@@ -556,18 +556,18 @@ def test_metrics_match_species_of_dataarrays_by_name(labelled, name):
     assert METRICS[name](labels.values[:, 1], scores.values[:, 1]) == pytest.approx(expected[1])
 
 
-def test_further_dims_of_the_scores_are_kept(labelled):
-    labels, scores = labelled
-    both = xr.concat([scores, 1 - scores], xr.IndexVariable("subset", ["all", "none"]))
-    values = auc(labels, both.chunk())
+def test_further_dims_of_the_scores_are_kept(labels_and_scores):
+    labels, scores = labels_and_scores
+    stacked_scores = xr.concat([scores, 1 - scores], xr.IndexVariable("subset", ["all", "none"]))
+    values = auc(labels, stacked_scores.chunk())
     assert set(values.dims) == {"subset", "species"}
     np.testing.assert_allclose(values.sel(subset="none"), 1 - auc(labels, scores))
     line = gm.metrics.calibration(labels, scores)
     assert line.slope.dims == line.intercept.dims == ("species",)
 
 
-def test_dataarrays_of_other_species_sites_or_dims_are_refused(labelled):
-    labels, scores = labelled
+def test_dataarrays_of_other_species_sites_or_dims_are_refused(labels_and_scores):
+    labels, scores = labels_and_scores
     with pytest.raises(LabelError, match=r"scores lack 1 species of the labels: \['c'\]"):
         auc(labels, scores.sel(species=["a", "b"]))
     with pytest.raises(LabelError, match="need the dim 'site'"):

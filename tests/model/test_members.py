@@ -26,9 +26,9 @@ def joined(fusion: str, members: int = 3):
         torch.manual_seed(seed)
         for weight in model.network.parameters():
             torch.nn.init.normal_(weight, std=0.3)
-    whole = untrained(every_kind(), seed=7, fusion=fusion, members=members)
-    join([m.network for m in models], whole.network)
-    return models, whole
+    ensemble = untrained(every_kind(), seed=7, fusion=fusion, members=members)
+    join([m.network for m in models], ensemble.network)
+    return models, ensemble
 
 
 @pytest.fixture
@@ -39,30 +39,30 @@ def block():
 
 @pytest.mark.parametrize("fusion", ["group", "token", "late"])
 def test_the_answer_is_the_mean_of_the_members_logits(fusion, block):
-    models, whole = joined(fusion)
+    models, ensemble = joined(fusion)
     settings = {
-        "visible": np.ones(whole.layout.size, bool),
+        "visible": np.ones(ensemble.layout.size, bool),
         "species": np.arange(2),
         "scale": "logit",
     }
     alone = [predict_block(m, block, **settings) for m in models]
     np.testing.assert_allclose(
-        predict_block(whole, block, **settings), np.mean(alone, 0), rtol=1e-4, atol=1e-5
+        predict_block(ensemble, block, **settings), np.mean(alone, 0), rtol=1e-4, atol=1e-5
     )
 
 
 @pytest.mark.parametrize("fusion", ["group", "token", "late"])
 @pytest.mark.parametrize("scale", ["logit", "probability"])
 def test_shapley_values_of_members_are_efficient(fusion, scale, block):
-    models, whole = joined(fusion)
-    masks = np.stack(list(group_masks(whole.layout).values()))
-    asked = {"species": np.arange(2), "scale": scale}
-    why = shapley_block(whole, block, groups=masks, **asked)[0]
-    full = predict_block(whole, block, visible=masks.any(0), **asked)
-    np.testing.assert_allclose(why.sum(1) + base_value(whole, **asked), full, atol=2e-5)
+    models, ensemble = joined(fusion)
+    masks = np.stack(list(group_masks(ensemble.layout).values()))
+    options = {"species": np.arange(2), "scale": scale}
+    values = shapley_block(ensemble, block, groups=masks, **options)[0]
+    full = predict_block(ensemble, block, visible=masks.any(0), **options)
+    np.testing.assert_allclose(values.sum(1) + base_value(ensemble, **options), full, atol=2e-5)
     if scale == "logit":  # linear in the members
-        alone = [shapley_block(m, block, groups=masks, **asked)[0] for m in models]
-        np.testing.assert_allclose(why, np.mean(alone, 0), atol=2e-5)
+        alone = [shapley_block(m, block, groups=masks, **options)[0] for m in models]
+        np.testing.assert_allclose(values, np.mean(alone, 0), atol=2e-5)
 
 
 def test_members_are_trained_apart_and_saved_as_one(sites, cube, tmp_path):
@@ -87,7 +87,7 @@ def test_the_first_member_is_what_one_member_alone_would_be(sites):
 
 
 def test_members_resume_from_their_own_checkpoints(sites, tmp_path):
-    whole = gm.fit(sites, network=NETWORK, training=TRAINING, rng=0)
+    full_run = gm.fit(sites, network=NETWORK, training=TRAINING, rng=0)
     short = TRAINING.model_copy(update={"epochs": 2})
     gm.fit(
         sites,
@@ -95,13 +95,13 @@ def test_members_resume_from_their_own_checkpoints(sites, tmp_path):
         training=short.model_copy(update={"checkpoint": tmp_path / "run"}),
         rng=0,
     )
-    resumed = gm.fit(
+    resumed_model = gm.fit(
         sites,
         network=NETWORK,
         training=TRAINING.model_copy(update={"checkpoint": tmp_path / "run"}),
         rng=0,
     )
-    assert resumed.id == whole.id
+    assert resumed_model.id == full_run.id
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [f"member-{i}" for i in range(3)]
 
 
@@ -116,10 +116,10 @@ def test_the_last_epoch_is_kept_on_request(sites):
 
 
 def test_joining_demands_one_network_per_member():
-    models, whole = joined("group")
+    models, ensemble = joined("group")
     with pytest.raises(ValueError, match="zip"):
-        join([m.network for m in models[:2]], whole.network)
-    assert isinstance(whole.network, Network)
+        join([m.network for m in models[:2]], ensemble.network)
+    assert isinstance(ensemble.network, Network)
 
 
 def test_every_site_trains_where_none_is_held_out(sites):
@@ -157,18 +157,20 @@ def test_a_sum_of_tokens_is_a_plain_network_with_hidden_indicators():
     fusion = SumFusion(config, layout_of(m=[variable(f"x{i}") for i in range(5)])).eval()
     torch.nn.init.normal_(fusion.hidden)
     tokens, visible = torch.randn(7, 5, 4), torch.rand(7, 5) < 0.6
-    shown = torch.rand(6, 5) < 0.5
+    in_coalition = torch.rand(6, 5) < 0.5
     hidden, weight, bias = (
         p.detach().numpy() for p in (fusion.hidden, fusion.inner.weight, fusion.inner.bias)
     )
     with torch.inference_mode():
-        view = fusion.view(Made(tokens, visible), shown)
-        found = view.features(torch.arange(7), torch.arange(6))
-    for c, features in enumerate(found.unbind(1)):
-        seen = (visible & shown[c]).numpy()[..., None]
-        total = np.where(seen, tokens.numpy(), hidden).sum(1) / np.sqrt(10)
+        view = fusion.view(Made(tokens, visible), in_coalition)
+        actual = view.features(torch.arange(7), torch.arange(6))
+    for c, features in enumerate(actual.unbind(1)):
+        shown_tokens = (visible & in_coalition[c]).numpy()[..., None]
+        total = np.where(shown_tokens, tokens.numpy(), hidden).sum(1) / np.sqrt(10)
         np.testing.assert_allclose(features, np.maximum(total, 0) @ weight.T + bias, atol=1e-5)
-        torch.testing.assert_close(features, fusion(tokens, visible & shown[c]), rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            features, fusion(tokens, visible & in_coalition[c]), rtol=0, atol=1e-5
+        )
 
 
 def test_members_take_turns(sites):

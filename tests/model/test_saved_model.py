@@ -97,7 +97,7 @@ def test_id_facts_and_history_survive(model, model_path):
     ).read_bytes()
 
 
-def test_the_id_tells_weights_and_facts_apart(model, model_path):
+def test_the_id_distinguishes_weights_and_facts(model, model_path):
     weights = load_file(model_path / "model.safetensors")
     weights["head.bias"] = weights["head.bias"] + 1e-3
     save_file(weights, model_path / "model.safetensors")  # without the id that was saved
@@ -228,7 +228,7 @@ def test_the_directory_holds_weights_config_and_card(model, model_path):
         assert word in card
 
 
-def test_a_model_that_exists_is_replaced_only_if_asked(model, model_path):
+def test_a_model_that_exists_is_replaced_only_if_requested(model, model_path):
     config = (model_path / "config.json").read_bytes()
     renamed_model = gm.Model(
         model.schema, model.scaler, ("x", "y", "z"), model.config, model.network, model.link
@@ -361,9 +361,7 @@ def test_a_path_that_is_not_there_is_refused(tmp_path):
     ],
     ids=lambda x: "-".join(x) if isinstance(x, dict) else "",
 )
-def test_a_config_that_describes_no_model_is_refused_saying_what_is_wrong(
-    model_path, changes, message
-):
+def test_a_config_that_describes_no_model_is_refused_with_the_reason(model_path, changes, message):
     change_config(model_path, **changes)
     with pytest.raises(ArtifactError, match=message):
         gm.load_model(model_path)

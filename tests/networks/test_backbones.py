@@ -332,7 +332,7 @@ def test_what_is_no_backbone_is_refused(sites, backbones, message):
         gm.fit(sites, training=quick(), network={"backbones": backbones})
 
 
-def test_a_modality_of_one_variable_may_be_named_and_others_are_told_to_stack(sites):
+def test_a_modality_of_one_variable_may_be_named_and_others_get_the_advice_to_stack(sites):
     network, training = gm.NetworkConfig(**SMALL), quick(epochs=1)
     model = gm.fit(
         sites,

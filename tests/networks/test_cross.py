@@ -107,9 +107,9 @@ def test_training_computes_what_is_visible_and_learns_the_same(variant, kind, le
     torch.testing.assert_close(fast, expected, rtol=1e-5, atol=1e-5)
     plain, fast_gradients = gradients(network, expected), gradients(network, fast)
     for name, gradient in fast_gradients.items():
-        theirs = torch.zeros_like(gradient) if plain[name] is None else plain[name]
-        scale = float(theirs.abs().max().clamp(min=1))
-        torch.testing.assert_close(gradient, theirs, rtol=0, atol=1e-5 * scale, msg=name)
+        plain_gradient = torch.zeros_like(gradient) if plain[name] is None else plain[name]
+        scale = float(plain_gradient.abs().max().clamp(min=1))
+        torch.testing.assert_close(gradient, plain_gradient, rtol=0, atol=1e-5 * scale, msg=name)
 
 
 @pytest.mark.parametrize("kind", ["modality", "all", "none"])
@@ -152,7 +152,7 @@ def test_hidden_values_are_inert_forward_and_backward(variant, poison, training)
         assert gradient is None or torch.equal(gradient, dirty[name]), name
 
 
-def test_all_subsets_of_modalities_are_answered_and_differ(variant):
+def test_all_subsets_of_modalities_are_predicted_and_differ(variant):
     model, block = new_model(rows=4, gaps=0.1, **variant)
     owner = np.repeat(np.arange(len(model.layout.sizes)), model.layout.sizes)
     count = len(model.layout.sizes)
@@ -163,7 +163,7 @@ def test_all_subsets_of_modalities_are_answered_and_differ(variant):
     assert len(np.unique(answers[:, 0, 0])) == len(subsets)
 
 
-def test_a_row_is_answered_as_if_it_were_alone(variant):
+def test_a_row_is_predicted_as_if_it_were_alone(variant):
     model, block = new_model(**variant)
     values, observed = tensors(block)
     with torch.inference_mode():
@@ -229,7 +229,7 @@ def test_encodings_are_shared_by_coalitions_unless_gated():
     assert times(gated_model) == 2 ** (len(groups) - 1)
 
 
-def test_bfloat16_answers_nearly_the_same():
+def test_bfloat16_predicts_nearly_the_same():
     model, block = new_model()
     options = {"visible": np.ones(model.layout.size, bool), "species": np.arange(2)}
     exact = predict_block(model, block, **options)

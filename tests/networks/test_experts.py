@@ -258,7 +258,7 @@ def test_the_table_holds_every_observed_token_of_every_pattern(fusion, top):
     assert all(e.load is None for e in experts_of(model.network))
 
 
-def test_shares_are_what_a_router_says_of_single_tokens():
+def test_shares_are_what_a_router_computes_for_single_tokens():
     """One site alone in a group of one token: its inner block routes a token known in advance."""
     model, sites = loaded(fusion="group")
     one = sites.isel(site=[int(np.flatnonzero(sites["bio1"].notnull())[0])])

@@ -202,9 +202,11 @@ def test_shapley_values_of_a_mean_have_a_closed_form(model):
     )
     assert set(present.sum(1)) >= {3, 4, 5, 6}
     for row in range(len(block)):
-        mine = present[row]
-        np.testing.assert_allclose(values[row, mine], closed_form(terms_alone[row, mine]), **SAME)
-        assert (values[row, ~mine] == 0).all()
+        row_present = present[row]
+        np.testing.assert_allclose(
+            values[row, row_present], closed_form(terms_alone[row, row_present]), **SAME
+        )
+        assert (values[row, ~row_present] == 0).all()
 
 
 def test_the_closed_form_is_what_an_independent_library_computes():
@@ -273,7 +275,7 @@ def test_learned_weights_learn(sites):
 
 
 @pytest.mark.parametrize("config", [{}, {"weights": "learned"}, {"pool": "sum", "members": 2}])
-def test_a_saved_model_answers_bit_equal(config, tmp_path):
+def test_a_saved_model_predicts_bit_equal(config, tmp_path):
     model = new_model(**config)
     again = gm.load_model(model.save(tmp_path / "model"))
     assert again.id == model.id and again.config == model.config
@@ -335,8 +337,8 @@ def test_training_leaves_the_base_value_alone(loss, sites):
     elif loss == "cross-entropy":
         shares = sites["presence"].values[~is_held_out].mean(0)
         np.testing.assert_allclose(base, np.log(shares), rtol=1e-6)
-        nothing = base_value(model, species=SPECIES)
-        np.testing.assert_allclose(nothing, shares, rtol=1e-5)
+        without_tokens = base_value(model, species=SPECIES)
+        np.testing.assert_allclose(without_tokens, shares, rtol=1e-5)
     else:  # the level that normalises the logits of the training background
         assert (base != 0).all() and np.isfinite(base).all()
 

@@ -96,10 +96,10 @@ def test_gradients_of_a_budget_for_all_are_dense_ones():
     visible = torch.ones(2, 12, dtype=torch.bool)
     visible[1, 8:] = False  # so that no shortcut is taken for row 0 alone
     bias = key_bias(visible, torch.float32)
-    ours = sparse(dense, *parts, bias=bias, budget=torch.full((2,), 11.5), random=True)
-    mine = torch.autograd.grad(ours.transpose(1, 2)[visible].square().sum(), parts)
-    theirs = dense(*parts, bias).transpose(1, 2)[visible].square().sum()
-    for a, b in zip(mine, torch.autograd.grad(theirs, parts), strict=True):
+    sparse_output = sparse(dense, *parts, bias=bias, budget=torch.full((2,), 11.5), random=True)
+    actual = torch.autograd.grad(sparse_output.transpose(1, 2)[visible].square().sum(), parts)
+    dense_loss = dense(*parts, bias).transpose(1, 2)[visible].square().sum()
+    for a, b in zip(actual, torch.autograd.grad(dense_loss, parts), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
@@ -189,7 +189,7 @@ def test_a_gate_gives_an_absent_modality_nothing_and_others_at_most_the_budget()
     )
 
 
-def test_a_gated_row_asks_as_many_queries_as_its_rounded_budget():
+def test_a_gated_row_uses_as_many_queries_as_its_rounded_budget():
     q, k, v = example(3, 50)
     u = torch.tensor([0.2, 2.4, 4.9])
     result = sparse(dense, q, k, v, bias=None, budget=u, random=False)
@@ -259,7 +259,7 @@ def test_with_a_budget_for_all_a_network_is_the_dense_one(fusion):
 
 
 @pytest.mark.parametrize("fusion", ["token", "group", "cross"])
-def test_a_sparse_network_answers_a_row_as_if_it_were_alone(fusion):
+def test_a_sparse_network_predicts_a_row_as_if_it_were_alone(fusion):
     network, values, observed = long_series(fusion=fusion, attention="sparse", budget=1)
     with torch.inference_mode():
         together = network(values, observed)
@@ -319,7 +319,7 @@ def test_a_collapsed_token_is_drawn_once_whatever_it_stands_for():
 
 @pytest.mark.parametrize("fusion", ["token", "group"])
 @pytest.mark.parametrize("options", [{"attention": "sparse", "budget": 1.0}, {"experts": 3}])
-def test_the_engine_answers_any_coalition_and_values_add_up(fusion, options):
+def test_the_engine_predicts_any_coalition_and_values_add_up(fusion, options):
     """As tests/test_engine.py holds it for dense and plain blocks, and test_cross.py for cross."""
     model = untrained(every_kind(), fusion=fusion, depth=2, inner=1, **options)
     block = encode(random_arrays(every_kind(), 20), layout=model.layout, scaler=model.scaler)

@@ -473,7 +473,7 @@ def test_a_swap_that_fails_puts_the_old_output_back(tmp_path):
     "mask", [0o027, *(pytest.param(m, marks=pytest.mark.slow) for m in (0o022, 0o077, 0o002))]
 )
 def test_outputs_follow_the_umask(tmp_path, model, mask):
-    """In a process of its own: the umask is one per process."""
+    """In a separate process: the umask is one per process."""
     model.save(tmp_path / "model")
     code = (
         "import os, sys; os.umask(int(sys.argv[2]))\n"
@@ -498,7 +498,7 @@ def test_outputs_follow_the_umask(tmp_path, model, mask):
 HIDDEN = """
 import sys
 if sys.argv[3] == "as on Windows":
-    import psutil  # has a part of its own for each system; that of Linux imports resource
+    import psutil  # has a separate part for each system; that of Linux imports resource
 for name in ("resource", "fcntl"):
     sys.modules[name] = None
 sys.path.insert(0, sys.argv[2])

@@ -36,8 +36,8 @@ def test_a_model_is_described_in_a_few_lines(model):
     assert lines[0] == f"geomiam model {model.schema.name} ({model.id[:12]})"
     facts = dict(line.strip().split(": ", 1) for line in lines[1:])
     assert facts["species"] == "5 (Quercus 0, Quercus 1, Quercus 2, …)"
-    auc, checked = model.about["validation_auc"]["all"], model.about["validation"]
-    assert facts["validation AUC"] == f"{auc:.3f} ± {checked['standard_error']:.3f}"
+    auc, validation = model.about["validation_auc"]["all"], model.about["validation"]
+    assert facts["validation AUC"] == f"{auc:.3f} ± {validation['standard_error']:.3f}"
     assert facts["sites"] == "80 train" and facts["groups"] == "climate, soil"
     assert facts["dates"] == "2001-01-01 to 2001-03-21"
     assert len(lines) <= 8 and "masking" in str(model)

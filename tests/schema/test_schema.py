@@ -114,7 +114,7 @@ def test_each_wrong_key_has_its_own_line(tmp_path):
     assert "line 8" in message_text[0] and "line 10" in message_text[1]
 
 
-def test_a_wrong_kind_is_answered_with_all_kinds(tmp_path):
+def test_a_wrong_kind_is_reported_with_all_kinds(tmp_path):
     message_text = message(tmp_path, CATALOG.replace("kind: circular", "kind: angle"))
     assert (
         "line 10: modalities → climate → variables → aspect → kind: 'angle' is not a kind"
@@ -143,7 +143,7 @@ def test_a_setting_of_another_kind_is_refused_with_both_remedies(tmp_path, entry
     [
         ("{kind: series, window: 0}", "greater than or equal to 1; found 0"),
         ("{kind: circular, period: -1}", "greater than 0; found -1"),
-        ("{kind: scalar, dims: [month]}", r"kind: scalar has no dims of its own"),
+        ("{kind: scalar, dims: [month]}", r"kind: scalar takes no dims"),
         ("{kind: image, dims: [u]}", "kind: image needs 2 dims"),
         ("7", "found 7"),
     ],
@@ -219,7 +219,7 @@ def test_labels_keep_their_type_through_json():
     assert [type(label) for label in back.labels["step"]] == [int, float, str]
 
 
-def test_from_dict_says_where_without_line_numbers():
+def test_from_dict_states_where_without_line_numbers():
     with pytest.raises(SchemaError, match=r"config: modalitys: unknown key 'modalitys'") as caught:
         Schema.from_dict({"modalitys": {}}, location="config")
     assert "line" not in str(caught.value)

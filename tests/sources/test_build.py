@@ -315,7 +315,7 @@ def test_flat_ground_has_no_aspect_and_gaps_stay(tmp_path):
     assert (cube.slope.values[~missing_result] == 0).all() and np.isnan(cube.aspect).all()
 
 
-def test_slope_of_nothing_is_told(tmp_path):
+def test_slope_of_nothing_is_reported(tmp_path):
     tif(tmp_path / "z.tif", field(UTM), UTM)
     cube_result = catalog(
         tmp_path,
@@ -429,7 +429,7 @@ def test_chunks_and_windows_do_not_matter(tmp_path):
     xr.testing.assert_allclose(full_result, small.compute())
 
 
-def test_what_is_not_on_the_grid_is_nan_and_told(tmp_path):
+def test_what_is_not_on_the_grid_is_nan_and_reported(tmp_path):
     tif(tmp_path / "a.tif", field(EUROPE, bands=2), EUROPE)
     cube_result = one(
         tmp_path, {"path": "a.tif", "band": "all"}, {"kind": "vector", "dims": ["feature"]}

@@ -15,7 +15,7 @@ pytest.importorskip("odc.stac", reason="needs pip install 'geomiam[stac]'")
 pytest.importorskip("pystac_client", reason="needs pip install 'geomiam[stac]'")
 
 from helpers_build import catalog, field, tif
-from helpers_servers import write_catalogue
+from helpers_servers import write_stac_catalog
 from helpers_stac import GRID, JUNE, answering, at, numbers, read, reply, scene
 
 from geomiam.errors import AssetFailed, AssetsFailed, GeomiamError, OutputExists, ResumeRefused
@@ -49,7 +49,7 @@ def files(tmp_path, monkeypatch):
     ]
     server = Files(tmp_path / "f")
     with answering(server) as url:
-        write_catalogue(tmp_path / "c", [at(item, url) for item in items])
+        write_stac_catalog(tmp_path / "c", [at(item, url) for item in items])
         server.expected = read(items, dilate=0).compute()
         yield server
 

@@ -23,7 +23,7 @@ CHUNKS = {"y": 8, "x": 16}
 
 @pytest.fixture
 def cube_result(tmp_path):
-    """Three layers and a series, each a file of its own; a row of chunks is a band."""
+    """Three layers and a series, each a separate file; a row of chunks is a band."""
     for i, name in enumerate(NAMES):
         tif(tmp_path / f"{name}.tif", field(FINE, seed=i), FINE)
     tif(tmp_path / "s.tif", field(FINE, bands=3, seed=9), FINE)
@@ -178,7 +178,7 @@ def test_coordinates_of_the_grid_go_along(cube_result, tmp_path):
     np.testing.assert_array_equal(cube.coords["zone"], zone[1])
 
 
-def test_nothing_is_overwritten_unless_asked(cube_result, tmp_path):
+def test_nothing_is_overwritten_unless_requested(cube_result, tmp_path):
     out = tmp_path / "cube.zarr"
     build(cube_result, out)
     before = out.stat().st_mtime_ns
@@ -272,22 +272,22 @@ def test_the_command_line_plans_builds_and_sums_up(cube_result, tmp_path):
     assert gm.open_cube(tmp_path / "t.zarr").odc.geobox == UTM
 
 
-def test_the_command_line_says_what_to_do(cube_result, tmp_path):
-    def said(*arguments):
+def test_the_command_line_states_what_to_do(cube_result, tmp_path):
+    def message_of(*arguments):
         process = run("build", cube_result, *arguments)
         assert process.exit_code != 0
         return str(process.exception) + process.output
 
-    assert "no grid" in said("--plan")
-    assert "--out is missing" in said("--bounds", "1,2,3,4")
-    assert "four numbers" in said("--plan", "--bounds", "1,2,x,4")
-    assert "pass one of them" in said("--plan", "--bounds", "1,2,3,4", "--bbox=1,2,3,4")
+    assert "no grid" in message_of("--plan")
+    assert "--out is missing" in message_of("--bounds", "1,2,3,4")
+    assert "four numbers" in message_of("--plan", "--bounds", "1,2,x,4")
+    assert "pass one of them" in message_of("--plan", "--bounds", "1,2,3,4", "--bbox=1,2,3,4")
     assert "worldclim" in str(run("build", tmp_path / "no.yaml", "--plan").exception)
     row = next(r for r in run("info", "chelsa").output.splitlines() if "bio12" in r)
     assert row.split()[-3:] == ["scalar", "mm", "chelsa"]
-    assert "SOURCE=FOLDER" in said("--plan", "--root", "files")
+    assert "SOURCE=FOLDER" in message_of("--plan", "--root", "files")
     away = tmp_path / "elsewhere"
-    assert f"{away}/a.tif is not there" in said(
+    assert f"{away}/a.tif is not there" in message_of(
         "--plan", "--like", grid_file(tmp_path), "--root", f"files={away}"
     )
 

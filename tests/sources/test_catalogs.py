@@ -161,7 +161,7 @@ def test_a_catalog_is_built_from_files_of_the_providers_shape(tmp_path, name):
 
 
 @pytest.mark.slow
-def test_the_sentinel2_catalog_searches_what_it_is_told(tmp_path):
+def test_the_sentinel2_catalog_searches_with_its_settings(tmp_path):
     keys = dict.fromkeys(("blue", "green", "red", "nir", "swir16", "swir22"))
     bands = {k: np.full((40, 40), 3000 + i, "uint16") for i, k in enumerate(keys)}
     items = [
@@ -182,7 +182,7 @@ def test_the_sentinel2_catalog_searches_what_it_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("name", BUILT)
-def test_every_catalog_says_under_which_licence_and_whom_to_cite(name):
+def test_every_catalog_states_its_licence_and_citation(name):
     schema = Schema.from_yaml(gm.catalogs()[name])
     for modality in schema.modalities.values():
         for variable in modality.variables:

@@ -1,4 +1,4 @@
-"""Sentinel-2 from pgstac, the engine of large catalogues, which does what it is asked: slow."""
+"""Sentinel-2 from pgstac, the engine of large STAC catalogs, which evaluates all conditions itself: slow."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytest.importorskip("odc.stac", reason="needs pip install 'geomiam[stac]'")
 pytest.importorskip("pystac_client", reason="needs pip install 'geomiam[stac]'")
 
 from conftest import SHARED, needs_shared
-from helpers_servers import pgstac_api, pgstac_programs, stored_items, write_catalogue
+from helpers_servers import pgstac_api, pgstac_programs, stored_items, write_stac_catalog
 from helpers_stac import GRID, ORIGIN, at, read, scene, serve, sky
 
 pytestmark = pytest.mark.slow
@@ -41,11 +41,11 @@ class Server:
     def small(self) -> gm.sources.StacSource:
         return gm.sources.StacSource(self.url, SMALL)
 
-    def found(self, **what: Any) -> list[str]:
+    def found(self, **query: Any) -> list[str]:
         """Ids in the order in which the server gives them."""
         import pystac_client
 
-        search = pystac_client.Client.open(self.url).search(collections=[SMALL], **what)
+        search = pystac_client.Client.open(self.url).search(collections=[SMALL], **query)
         return [item["id"] for item in search.items_as_dicts()]
 
 
@@ -54,25 +54,25 @@ def server(tmp_path_factory) -> Iterator[Server]:
     pgstac_programs()  # skips before anything is written
     folder = tmp_path_factory.mktemp("scenes")
     items = scenes(folder)
-    with serve(folder) as files, serve(STAC) as stored:
-        loaded = {SMALL: [at(i, files) for i in items]}
+    with serve(folder) as files, serve(STAC) as catalog:
+        collections = {SMALL: [at(i, files) for i in items]}
         if STAC.exists():
-            loaded |= {c: stored_items(STAC, c, stored) for c in (C1, OLD)}
-        with pgstac_api(loaded) as url:
+            collections |= {c: stored_items(STAC, c, catalog) for c in (C1, OLD)}
+        with pgstac_api(collections) as url:
             yield Server(url, folder, items)
 
 
 def scenes(folder: Path) -> list[dict[str, Any]]:
-    """Five scenes on five days of June, cloudy as COVERS says, and one far to the east."""
-    made = []
+    """Five scenes on five days of June, cloudy as COVERS states, and one far to the east."""
+    cloudy = []
     for day, cover in enumerate(COVERS, 1):
         cloud = sky(*((row, col, 9) for row in range(int(cover / 5)) for col in range(20)))
-        made.append(
+        cloudy.append(
             scene(folder, f"s{day}", date=f"2020-06-0{day}T10:50:00Z", bands={"scl": cloud})
         )
-        made[-1]["properties"]["eo:cloud_cover"] = cover
+        cloudy[-1]["properties"]["eo:cloud_cover"] = cover
     far = scene(folder, "far", date="2020-06-03T10:50:00Z", origin=(ORIGIN[0] + 50_000, ORIGIN[1]))
-    return [{**i, "collection": SMALL} for i in (*made, far)]
+    return [{**i, "collection": SMALL} for i in (*cloudy, far)]
 
 
 def same(a: xr.Dataset, b: xr.Dataset) -> None:
@@ -81,19 +81,19 @@ def same(a: xr.Dataset, b: xr.Dataset) -> None:
 
 
 def test_the_server_searches_by_place_and_time(server):
-    here = GRID.footprint("EPSG:4326").boundingbox.bbox
+    bbox = GRID.footprint("EPSG:4326").boundingbox.bbox
     assert set(server.found()) == {"s1", "s2", "s3", "s4", "s5", "far"}
-    assert set(server.found(bbox=here)) == {"s1", "s2", "s3", "s4", "s5"}
+    assert set(server.found(bbox=bbox)) == {"s1", "s2", "s3", "s4", "s5"}
     assert set(server.found(datetime="2020-06-03/2020-06-04")) == {"s3", "s4", "far"}
-    assert server.found(bbox=here, datetime="2020-06-03") == ["s3"]
+    assert server.found(bbox=bbox, datetime="2020-06-03") == ["s3"]
 
 
 def test_the_server_sorts(server):
-    here = GRID.footprint("EPSG:4326").boundingbox.bbox
-    by_cloud = {"sortby": ["+properties.eo:cloud_cover"], "bbox": here}
+    bbox = GRID.footprint("EPSG:4326").boundingbox.bbox
+    by_cloud = {"sortby": ["+properties.eo:cloud_cover"], "bbox": bbox}
     assert server.found(**by_cloud) == ["s2", "s4", "s1", "s5", "s3"]
     assert server.found(**by_cloud, limit=2) == ["s2", "s4", "s1", "s5", "s3"]  # over pages
-    assert server.found(sortby=["-properties.datetime"], bbox=here) == [
+    assert server.found(sortby=["-properties.datetime"], bbox=bbox) == [
         "s5",
         "s4",
         "s3",
@@ -112,20 +112,20 @@ def test_conditions_are_met_by_the_server(server):
     assert plan.scenes["id"].tolist() == ["s1", "s4"] and plan.notes == ()
 
 
-def test_scenes_are_those_of_the_static_catalogue(server):
+def test_scenes_are_those_of_the_static_catalog(server):
     ds = read(server.small)
     assert ds.sizes["time"] == 5 and 0.3 < float(ds.clear_fraction.mean()) < 0.8
-    static = gm.sources.StacSource(str(write_catalogue(server.folder, server.items)), SMALL)
+    static = gm.sources.StacSource(str(write_stac_catalog(server.folder, server.items)), SMALL)
     same(ds, read(static))
     same(read(server.small, max_cloud=50), read(static, max_cloud=50))
 
 
 @needs_shared
 @pytest.mark.parametrize("collection", [C1, OLD])
-def test_real_scenes_are_those_of_their_static_catalogue(server, collection):
-    what = {"time": ("2018-08", "2019-03"), "bands": ["red", "nir08"]}
+def test_real_scenes_are_those_of_their_static_catalog(server, collection):
+    options = {"time": ("2018-08", "2019-03"), "bands": ["red", "nir08"]}
     ds, static = (
-        gm.sources.read_sentinel2(SITE_B, **what, source=gm.sources.StacSource(at_, collection))
+        gm.sources.read_sentinel2(SITE_B, **options, source=gm.sources.StacSource(at_, collection))
         for at_ in (server.url, str(STAC))
     )
     assert ds.sizes["time"] == {C1: 6, OLD: 35}[collection]

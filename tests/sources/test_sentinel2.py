@@ -54,7 +54,7 @@ def computes_nothing(*args, **kwargs):
 
 
 @needs_shared
-def test_one_scene_in_two_catalogues_with_the_same_metadata_needs_two_offsets():
+def test_one_scene_in_two_catalogs_with_the_same_metadata_needs_two_offsets():
     names = {"l2a": "S2B_20EPT_20250731_0_L2A", "c1-l2a": "S2B_T20EPT_20250731T131905_L2A"}
     result = {}
     for collection, name in names.items():
@@ -95,7 +95,7 @@ def raster(offset):
         ({}, raster(0), 0),
     ],
 )
-def test_offsets_are_decided_by_what_the_item_says(properties, asset, offset):
+def test_offsets_are_decided_by_what_the_item_states(properties, asset, offset):
     assert rule(properties, asset).offset == offset
     assert not rule(properties, asset).doubt
 
@@ -151,13 +151,13 @@ def test_nodata_never_becomes_a_negative_reflectance(tmp_path):
     assert "nodata" not in ds.red.attrs and "_FillValue" not in ds.red.attrs
 
 
-def test_nodata_is_known_even_where_no_file_says_it():
+def test_nodata_is_known_even_where_no_file_states_it():
     out = to_reflectance(np.array([0, 1, NAN, 3000], "float32"), 1e-4, -0.1)
     np.testing.assert_allclose(out, [NAN, -0.0999, NAN, 0.2], atol=1e-6)
     assert out.dtype == np.float32
 
 
-def test_baselines_are_found_where_catalogues_put_them():
+def test_baselines_are_found_where_catalogs_put_them():
     assert baseline({"s2:tile_id": "S2B_OPER_MSI_L2A_TL_2BPS_2025_A043879_T20EPT_N05.11"}) == 5.11
     assert baseline({"sentinel:processing_baseline": "02.12"}) == 2.12
     assert baseline({"s2:processing_baseline": "unknown"}) is None
@@ -315,7 +315,7 @@ def test_the_grid_of_a_dataset_keeps_its_names_and_coordinates(tmp_path):
     assert np.isfinite(ds.red.compute()).any()
 
 
-def test_scenes_of_two_utm_zones_meet_on_one_grid(tmp_path):
+def test_scenes_of_two_utm_zones_are_joined_on_one_grid(tmp_path):
     from pyproj import Transformer
 
     x, y = Transformer.from_crs("EPSG:32631", "EPSG:32632", always_xy=True).transform(*ORIGIN)
@@ -438,7 +438,7 @@ def test_the_result_is_a_part_of_a_cube_and_survives_zarr(tmp_path):
 # The plan ----------------------------------------------------------------------------------------
 
 
-def test_the_plan_says_what_would_be_read(tmp_path):
+def test_the_plan_states_what_would_be_read(tmp_path):
     items = five(tmp_path)
     items[0]["properties"]["s2:high_proba_clouds_percentage"] = 40.0
     del items[3]["assets"]["red"]

@@ -127,7 +127,7 @@ def test_only_geotiffs_are_opened_whatever_a_file_is_called(tmp_path):
         assert np.isnan(read([item]).red.compute()).all()
 
 
-def test_a_catalogue_of_the_web_names_no_file_of_this_machine(tmp_path):
+def test_a_catalog_of_the_web_names_no_file_of_this_machine(tmp_path):
     remote, local = (AllowList(files=files, named=True) for files in (False, True))
     assert remote.refusal("/etc/passwd") and remote.refusal("file:///etc/passwd")
     assert local.refusal("/vsizip//a.zip") and local.refusal("gopher://x/a.tif")
@@ -143,8 +143,8 @@ def test_signatures_are_never_shown(tmp_path, monkeypatch):
     with serve(tmp_path, {"red.tif": not_there}) as url:
         remote = [at(items[0], url)]
         api = careless_api(remote)
-        with api as catalogue, pytest.warns(AssetsFailed) as messages:
-            source = StacSource(catalogue, "sentinel-2-c1-l2a", sign=lambda u: f"{u}?sig=SECRET")
+        with api as catalog, pytest.warns(AssetsFailed) as messages:
+            source = StacSource(catalog, "sentinel-2-c1-l2a", sign=lambda u: f"{u}?sig=SECRET")
             ds = read(source).compute()
         assert np.isnan(ds.red).all() and np.isfinite(ds.nir).all()
     verbose = str(ds.attrs) + "".join(str(w.message) for w in messages)
@@ -174,7 +174,7 @@ def test_what_a_server_ignores_is_held_here(tmp_path):
             assert len(ds.attrs["notes"]) == (1 if conforms else 2)
 
 
-def test_an_empty_search_says_what_was_searched_for(tmp_path):
+def test_an_empty_search_states_what_was_searched_for(tmp_path):
     items = five(tmp_path)
     with pytest.raises(NoScenes, match=r"2021-01-01.*at most 20 % cloud.*widen time="):
         read(items, time="2021-01", max_cloud=20)
@@ -191,7 +191,7 @@ def test_a_bad_item_among_good_ones_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("fault", [not_there, broken, slow])
-def test_a_catalogue_that_does_not_answer_is_named(tmp_path, monkeypatch, fault):
+def test_a_catalog_that_does_not_answer_is_named(tmp_path, monkeypatch, fault):
     monkeypatch.setattr(search, "PAUSES", (0.0, 0.01))
     (tmp_path / "catalog.json").write_text("{}")
     with serve(tmp_path, {"": fault}) as url:
@@ -217,7 +217,7 @@ def test_sources_are_understood_or_refused():
             as_source("planetary-computer")
 
 
-def test_settings_are_checked_before_anything_is_asked():
+def test_settings_are_checked_before_any_request():
     for settings, kind in [
         ({"bands": []}, SourceError),
         ({"bands": ["red", "red"]}, SourceError),
@@ -231,6 +231,6 @@ def test_settings_are_checked_before_anything_is_asked():
 
 def test_bands_are_known_by_both_sets_of_names(tmp_path):
     item = scene(tmp_path, bands={"swir16": numbers(4, size=20)})
-    ours = read([item], bands=["swir16"]).compute()
-    theirs = read([item], bands=["B11"]).compute()
-    np.testing.assert_array_equal(ours.swir16, theirs.B11)
+    common_names = read([item], bands=["swir16"]).compute()
+    asset_names = read([item], bands=["B11"]).compute()
+    np.testing.assert_array_equal(common_names.swir16, asset_names.B11)

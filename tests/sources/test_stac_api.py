@@ -18,7 +18,7 @@ pytest.importorskip("odc.stac", reason="needs pip install 'geomiam[stac]'")
 pytest.importorskip("pystac_client", reason="needs pip install 'geomiam[stac]'")
 
 from conftest import SHARED, needs_shared
-from helpers_servers import static_api, write_catalogue
+from helpers_servers import static_api, write_stac_catalog
 from helpers_stac import GRID, JUNE, numbers, read, scene, sky
 
 from geomiam.errors import AssetsFailed, NoScenes
@@ -52,7 +52,7 @@ def items(folder):
 
 @pytest.fixture(scope="module")
 def api(folder, items):
-    with static_api(write_catalogue(folder, items)) as url:
+    with static_api(write_stac_catalog(folder, items)) as url:
         yield url
 
 
@@ -83,7 +83,7 @@ def test_files_come_by_ranges(api, items):
         assert part.read() == f.read()[8:16]
 
 
-def test_what_the_server_cannot_do_is_done_here_and_said(api, items):
+def test_what_the_server_cannot_do_is_done_here_and_reported(api, items):
     ds = read(api, max_cloud=40)
     same(ds, read(items[:3]))
     assert "the server supports no conditions on properties" in ds.attrs["notes"][0]
@@ -93,7 +93,7 @@ def test_what_the_server_cannot_do_is_done_here_and_said(api, items):
     ].tolist() == ["s2"]
 
 
-def test_a_search_that_finds_nothing_says_what_was_searched(api):
+def test_a_search_that_finds_nothing_states_what_was_searched(api):
     with pytest.raises(NoScenes, match="first known, from 2021-06-01"):
         read(api, time="2021-06")
 
@@ -101,7 +101,7 @@ def test_a_search_that_finds_nothing_says_what_was_searched(api):
 def test_a_file_that_the_server_has_no_more_is_named(tmp_path):
     cube = [scene(tmp_path, n, date=f"2020-06-0{i}T10:50:00Z") for i, n in ((1, "a"), (2, "b"))]
     full = read(cube).compute()
-    with static_api(write_catalogue(tmp_path, cube)) as url:
+    with static_api(write_stac_catalog(tmp_path, cube)) as url:
         (tmp_path / "b" / "nir.tif").unlink()
         with pytest.warns(AssetsFailed, match="b / nir"):
             ds = read(url).compute()
@@ -112,7 +112,7 @@ def test_a_file_that_the_server_has_no_more_is_named(tmp_path):
 
 
 @needs_shared
-def test_an_api_gives_what_its_catalogue_gives():
+def test_an_api_gives_what_its_catalog_gives():
     settings = {"time": ("2018-08", "2019-11"), "bands": ["red", "nir08"]}
     expected = gm.sources.read_sentinel2(SITE_B, **settings, source=str(STAC))
     with static_api(STAC) as url:

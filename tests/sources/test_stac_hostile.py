@@ -218,7 +218,7 @@ def hostile_links(folder, second):
     ]
 
 
-def test_links_of_a_catalogue(pair, tmp_path):
+def test_links_of_a_catalog(pair, tmp_path):
     good, bad, pixels = pair
     results, contacts = Outcomes(), []
     with answering(lambda h, b: contacts.append(h.path) or b"") as second:
@@ -261,7 +261,7 @@ def test_links_of_a_catalogue(pair, tmp_path):
 ABOUT = {"type": "Catalog", "id": "c", "stac_version": "1.0.0", "description": "x"}
 
 
-def hostile_answers(good):
+def hostile_responses(good):
     """What a server may answer: JSON, bytes, or a function of the request."""
     text = json.dumps(good).encode()
     bomb = gzip.compress(b" " * 2**28)
@@ -326,7 +326,7 @@ def _endless(handler):
             handler.wfile.write(b" " * 2**20)
 
 
-def test_answers_of_a_catalogue(pair, tmp_path):
+def test_responses_of_a_catalog(pair, tmp_path):
     good, _, pixels = pair
     results, current = Outcomes(), {}
 
@@ -342,7 +342,7 @@ def test_answers_of_a_catalogue(pair, tmp_path):
         return reply(handler, answer if isinstance(answer, bytes) else json.dumps(answer).encode())
 
     with answering(server) as url:
-        plain, special = hostile_answers(at(good, url))
+        plain, special = hostile_responses(at(good, url))
         answers = [*plain, *special]
         for answer in random.Random(16).sample(answers, round(SHARE * len(answers))):
             for search in (True, False):

@@ -71,7 +71,7 @@ def test_links_that_are_opened(reach, href):
     assert not reach.refusal(href)
 
 
-def test_the_files_of_well_known_catalogues_are_within_reach():
+def test_the_files_of_well_known_catalogs_are_within_reach():
     files = {
         "earth-search": "https://e84-earth-search-sentinel-data.s3.us-west-2.amazonaws.com/B04.tif",
         "earth-search-l2a": "https://sentinel-cogs.s3.us-west-2.amazonaws.com/B04.tif",
@@ -151,7 +151,7 @@ def test_redirects_to_no_file_server_are_refused(tmp_path, target):
             assert np.isnan(read([at(item, url)]).red.compute()).all()
 
 
-def test_a_catalogue_is_read_from_its_own_host_only(tmp_path):
+def test_a_catalog_is_read_from_its_own_host_only(tmp_path):
     requests = []
 
     def other(handler, body):
@@ -170,7 +170,7 @@ def test_a_catalogue_is_read_from_its_own_host_only(tmp_path):
     assert not requests
 
 
-def test_headers_go_to_the_host_of_the_catalogue_alone(tmp_path):
+def test_headers_go_to_the_host_of_the_catalog_alone(tmp_path):
     item, values = scene(tmp_path), {}
 
     def files(handler, body):

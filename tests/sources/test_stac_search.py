@@ -16,7 +16,7 @@ import geomiam as gm
 pytest.importorskip("odc.stac", reason="needs pip install 'geomiam[stac]'")
 pytest.importorskip("pystac_client", reason="needs pip install 'geomiam[stac]'")
 
-from helpers_servers import write_catalogue
+from helpers_servers import write_stac_catalog
 from helpers_stac import (
     GRID,
     JUNE,
@@ -87,7 +87,7 @@ def busy(handler, seconds):
 # Pages -------------------------------------------------------------------------------------------
 
 
-def test_a_page_that_fails_is_asked_for_again_after_the_wait_that_is_asked_for(tmp_path):
+def test_a_page_that_fails_is_requested_again_after_the_wait_that_the_server_requests(tmp_path):
     moments = []
 
     def fault(number, handler, body):
@@ -109,7 +109,7 @@ def test_more_waits_are_obeyed_than_there_are_attempts(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("seconds", ["100000", "Fri, 31 Dec 2999 23:59:59 GMT"])
-def test_a_server_that_asks_to_wait_too_long_is_named(tmp_path, seconds):
+def test_a_server_that_requests_to_wait_too_long_is_named(tmp_path, seconds):
     api = Api([], lambda n, handler, body: busy(handler, seconds))
     with answering(api) as url, pytest.raises(SourceError, match=r"HTTP 503.*requires a wait"):
         found(url)
@@ -125,7 +125,7 @@ def test_waits_of_nothing_come_to_an_end(tmp_path, monkeypatch):
     assert api.searches < 10
 
 
-def test_what_a_server_refuses_is_not_asked_for_again(tmp_path):
+def test_what_a_server_refuses_is_not_requested_again(tmp_path):
     def refuse(number, handler, body):
         reply(handler, {"description": "no such field"}, 403)
         return True
@@ -274,7 +274,7 @@ def test_a_tree_may_be_deep_and_without_collections(tmp_path):
 
 def test_a_document_that_cannot_be_read_is_named_and_the_rest_is_read(tmp_path):
     items = [scene(tmp_path / "f", f"s{i}", date=f"2020-06-0{i + 1}T10:50:00Z") for i in range(3)]
-    write_catalogue(tmp_path / "c", items)
+    write_stac_catalog(tmp_path / "c", items)
     path = tmp_path / "c" / C1 / "s1" / "s1.json"
     for text in (None, '{"type": "Fea', "[]", "[" * 100_000):
         path.unlink() if text is None else path.write_text(text)
@@ -411,7 +411,7 @@ def test_a_large_file_is_read_by_ranges(tmp_path):
         ({"Content_Range": f"bytes 0-32767/{10**12}"}, None, "returned range"),
     ],
 )
-def test_a_server_that_answers_another_range_is_named(tmp_path, headers, length, message):
+def test_a_server_that_returns_another_range_is_named(tmp_path, headers, length, message):
     item = scene(tmp_path)
     fault = lambda h, b: reply(h, b[:1000], 206, **headers)  # noqa: E731
     with answering(Server(tmp_path, "red.tif", fault, 10**6)) as url:
@@ -419,7 +419,7 @@ def test_a_server_that_answers_another_range_is_named(tmp_path, headers, length,
             assert np.isnan(read([at(item, url)]).red.compute()).all()
 
 
-def test_signed_links_and_tokens_are_asked_for_at_the_moment_of_reading(tmp_path):
+def test_signed_links_and_tokens_are_requested_at_the_moment_of_reading(tmp_path):
     item, calls = scene(tmp_path, bands={"red": numbers(1)}), []
 
     def sign(href):

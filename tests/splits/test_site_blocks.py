@@ -56,10 +56,10 @@ def test_the_fit_of_a_variogram_is_scipys_non_negative_least_squares():
     for _ in range(40):
         y, weight = rng.normal(0.5, 0.5, 12).clip(0), rng.integers(1, 50, 12).astype(float)
         shape = rng.random((3, 12))
-        found = np.stack(nonnegative_fit(shape, y, weight), 1)
+        actual = np.stack(nonnegative_fit(shape, y, weight), 1)
         root = np.sqrt(weight)
-        wanted = [nnls(np.stack([root, row * root], 1), y * root)[0] for row in shape]
-        np.testing.assert_allclose(found, wanted, atol=1e-6)
+        expected = [nnls(np.stack([root, row * root], 1), y * root)[0] for row in shape]
+        np.testing.assert_allclose(actual, expected, atol=1e-6)
 
 
 def test_noise_has_no_range_and_gaps_and_constants_do_not_count():
@@ -94,8 +94,8 @@ def test_the_default_leaves_blocks_enough_and_places_enough_in_each():
     noise = np.random.default_rng(0).normal(size=(400, 3))
     fine = site_blocks(sites_of(EUROPE + KM * 1000, noise))
     assert 60 < fine.count <= 140 and "enlarged to hold at least 3 places" in fine.reason
-    few = site_blocks(sites_of((EUROPE + KM * 1000)[:12], noise[:12]))
-    assert 2 <= few.count <= 8
+    few_sites = site_blocks(sites_of((EUROPE + KM * 1000)[:12], noise[:12]))
+    assert 2 <= few_sites.count <= 8
 
 
 @pytest.mark.parametrize("size", ["500 m", "0.5 km", 0.5])
@@ -164,8 +164,8 @@ def test_a_model_states_its_blocks(tmp_path):
     )
     card = (tmp_path / "m" / "README.md").read_text(encoding="utf-8")
     assert f"Validated on spatial blocks: {blocks.count} blocks of {blocks.km:g} km a side" in card
-    held = hold_out_blocks(sites)
-    assert not set(blocks.number[held]) & set(blocks.number[~held])
+    held_out = hold_out_blocks(sites)
+    assert not set(blocks.number[held_out]) & set(blocks.number[~held_out])
 
 
 def test_another_seed_is_another_deal_and_every_deal_is_even():

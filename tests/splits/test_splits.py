@@ -36,19 +36,19 @@ def squares(xy, size):
     return [tuple(c) for c in np.floor(xy / size).astype(int)]
 
 
-def assert_partition(splits, n, *, whole=True):
-    """Every row is tested once; with ``whole``, all others train."""
-    tested = np.concatenate([test for _, test in splits])
-    assert sorted(tested) == list(range(n))
+def assert_partition(splits, n, *, all_train=True):
+    """Every row is tested once; with ``all_train``, all others train."""
+    test_rows = np.concatenate([test for _, test in splits])
+    assert sorted(test_rows) == list(range(n))
     for train, test in splits:
         assert len(train) and len(test)
         assert not set(train) & set(test)
-        assert not whole or len(train) + len(test) == n
+        assert not all_train or len(train) + len(test) == n
 
 
-def same(one, other):
-    return len(one) == len(other) and all(
-        np.array_equal(a, b) for p, q in zip(one, other, strict=True) for a, b in zip(p, q)
+def same(one, second):
+    return len(one) == len(second) and all(
+        np.array_equal(a, b) for p, q in zip(one, second, strict=True) for a, b in zip(p, q)
     )
 
 
@@ -75,7 +75,7 @@ def test_the_buffer_drops_exactly_the_sites_within_it(xy, buffer, size):
     cv = BufferedLeaveOut(f"{buffer} km", size=size, crs=PLANE)
     splits = list(cv.split(xy))
     assert len(splits) == cv.get_n_splits(xy)
-    assert_partition(splits, len(xy), whole=False)
+    assert_partition(splits, len(xy), all_train=False)
     for train, test in splits:
         nearest = cdist(xy, xy[test]).min(1)
         np.testing.assert_array_equal(train, np.flatnonzero(nearest > buffer))
@@ -147,12 +147,12 @@ def test_gaps_count_as_the_mean_and_constants_as_nothing():
     table[:, 2] = 7.0
     table[np.random.default_rng(1).random(table.shape) < 0.1] = np.nan
     table[0], table[1, 0] = np.nan, np.inf
-    known = np.isfinite(table)
+    valid = np.isfinite(table)
     flat = environment(table, None)
-    assert (flat[~known] == 0).all() and (flat[:, 2] == 0).all()
-    for column, seen in zip(flat.T[:2], known.T):
-        assert column[seen].mean() == pytest.approx(0, abs=1e-12)
-        assert column[seen].std() == pytest.approx(1)
+    assert (flat[~valid] == 0).all() and (flat[:, 2] == 0).all()
+    for column, column_valid in zip(flat.T[:2], valid.T):
+        assert column[column_valid].mean() == pytest.approx(0, abs=1e-12)
+        assert column[column_valid].std() == pytest.approx(1)
     assert same(
         list(EnvironmentalBlocks(3).split(table)), list(EnvironmentalBlocks(3).split(flat[:, :2]))
     )
@@ -193,9 +193,9 @@ def test_sites_split_as_their_coordinates_and_labels_do(sites):
         BufferedLeaveOut("30 km", size=50, folds=3, crs="EPSG:4326"),
     ):
         assert same(list(cv.split(sites)), list(cv.split(xy, y)))
-    renamed = sites.rename(x="lon", y="lat").transpose("species", ...)
+    lonlat_sites = sites.rename(x="lon", y="lat").transpose("species", ...)
     cv = SpatialBlocks(3, size=50)
-    assert same(list(cv.split(renamed)), list(cv.split(sites)))
+    assert same(list(cv.split(lonlat_sites)), list(cv.split(sites)))
 
 
 def test_sites_are_clustered_by_numbers_and_not_by_labels_and_classes(sites):
@@ -203,9 +203,9 @@ def test_sites_are_clustered_by_numbers_and_not_by_labels_and_classes(sites):
     table, y = np.stack([sites[v].values for v in names], 1), sites["presence"].values
     cv = EnvironmentalBlocks(3)
     assert same(list(cv.split(sites)), list(cv.split(table, y)))
-    some = EnvironmentalBlocks(3, variables=["landsat", "slope"])
+    splitter = EnvironmentalBlocks(3, variables=["landsat", "slope"])
     flat = np.column_stack([sites["landsat"].values.reshape(len(table), -1), table[:, 2]])
-    assert same(list(some.split(sites)), list(some.split(flat, y)))
+    assert same(list(splitter.split(sites)), list(splitter.split(flat, y)))
 
 
 @pytest.mark.parametrize("name", [*SPLITTERS, "checkerboard"])
@@ -215,7 +215,7 @@ def test_scikit_learn_takes_them_as_cv(name):
     y = (predictors[:, 0] + 0.3 * predictors[:, 1] > 0).astype(int)
     cv = Checkerboard(1.1, crs=PLANE) if name == "checkerboard" else SPLITTERS[name](0)
     model = LogisticRegression()
-    found = cross_val_score(model, predictors, y, groups=xy, cv=cv, scoring="roc_auc")
+    actual = cross_val_score(model, predictors, y, groups=xy, cv=cv, scoring="roc_auc")
     by_hand = [
         gm.metrics.auc(
             y[test][:, None],
@@ -223,9 +223,9 @@ def test_scikit_learn_takes_them_as_cv(name):
         )[0]
         for train, test in cv.split(predictors, y, groups=xy)
     ]
-    np.testing.assert_allclose(found, by_hand, rtol=1e-12)
+    np.testing.assert_allclose(actual, by_hand, rtol=1e-12)
     search = GridSearchCV(model, {"C": [0.1, 1.0]}, cv=cv).fit(predictors, y, groups=xy)
-    assert search.n_splits_ == len(found)
+    assert search.n_splits_ == len(actual)
 
 
 def test_blocks_unmask_a_model_that_only_remembers_its_neighbours():
@@ -241,19 +241,19 @@ def test_blocks_unmask_a_model_that_only_remembers_its_neighbours():
 def test_the_hold_out_is_that_of_a_fit_and_a_fit_takes_it(sites, monkeypatch):
     from geomiam.training import members as training
 
-    seen, config = (
+    masks, config = (
         [],
         gm.TrainingConfig(epoch_steps=1, epochs=1, batch=64, block=50, holdout=0.3, warmup=1),
     )
     monkeypatch.setattr(
-        training, "make_tables", lambda *a, held_out, **k: seen.append(held_out[0]) or 1 / 0
+        training, "make_tables", lambda *a, held_out, **k: masks.append(held_out[0]) or 1 / 0
     )
     mask = hold_out_blocks(sites, share=0.3, block=50, rng=7)
     for validation in (None, mask):
         with pytest.raises(ZeroDivisionError):
             gm.fit(sites, training=config.model_copy(update={"validation": validation}), rng=7)
-    np.testing.assert_array_equal(seen[0], mask)
-    np.testing.assert_array_equal(seen[1], mask)
+    np.testing.assert_array_equal(masks[0], mask)
+    np.testing.assert_array_equal(masks[1], mask)
 
 
 def test_the_hold_out_keeps_blocks_whole_and_needs_no_labels(sites):
@@ -262,8 +262,10 @@ def test_the_hold_out_keeps_blocks_whole_and_needs_no_labels(sites):
         mask = hold_out_blocks(given_sites, share=0.25, block=50, rng=1)
         assert mask.dtype == bool and mask.shape == (sites.sizes["site"],)
         assert 0.1 < mask.mean() < 0.4
-        held = spatial_blocks(site_coordinates(sites), size=50, crs="EPSG:4326")
-        assert not {h for h, m in zip(held, mask) if m} & {h for h, m in zip(held, mask) if not m}
+        blocks = spatial_blocks(site_coordinates(sites), size=50, crs="EPSG:4326")
+        assert not {h for h, m in zip(blocks, mask) if m} & {
+            h for h, m in zip(blocks, mask) if not m
+        }
         again = hold_out_blocks(given_sites, share=0.25, block=50, rng=np.random.default_rng(1))
         np.testing.assert_array_equal(mask, again)
 

@@ -149,7 +149,7 @@ def test_a_period_of_as_many_dates_as_a_window_of_steps_makes_the_same_tokens():
     assert layouts[0].spans[0].slots[0].tolist() == layouts[1].spans[0].slots[0].tolist()
 
 
-def test_periods_have_weights_of_their_own_and_dates_a_mean_of_their_own():
+def test_periods_have_separate_weights_and_dates_a_separate_mean():
     source_names = {"band": ("red", "nir"), "time": DATES}
     schema = schema_of(m=[variable("ndvi", "series", window="1MS", labels=source_names)])
     assert Layout.of(schema).spans[0].channels == 2 * len(MONTHS)

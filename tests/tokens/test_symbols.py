@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare, norm
 from test_laws import (  # noqa: F401  the laws, each for the model below
     test_a_hidden_token_inside_the_network_is_the_same_as_nan_in_the_data,
-    test_any_pattern_of_gaps_is_answered,
+    test_any_pattern_of_gaps_is_predicted,
     test_nan_using_and_hiding_are_the_same,
     test_part_of_a_modality_can_be_used,
     test_predicting_a_window_is_cropping_the_prediction,
@@ -194,7 +194,7 @@ def test_the_level_of_a_series_stays():
     assert correlation > 0.95 and abs(correlation_alone) < 0.2
 
 
-def test_a_constant_series_has_symbols_and_finite_answers():
+def test_a_constant_series_has_symbols_and_finite_predictions():
     schema = series(6, 2, 4)
     x = np.full((5, 6), 7, np.float32)
     assert (ids_of(schema, x) == 3).all()  # 0 stands at the breakpoint in the middle
@@ -324,7 +324,7 @@ def test_every_fusion_learns_from_every_reading(fusion, reading):
 # Models -----------------------------------------------------------------------------------------
 
 
-def test_a_saved_model_answers_bit_for_bit_the_same(model, cube, tmp_path):
+def test_a_saved_model_predicts_bit_for_bit_the_same(model, cube, tmp_path):
     back = gm.load_model(model.save(tmp_path / "model"))
     assert back.id == model.id and back.config.symbols == model.config.symbols
     for name, array in model.scaler.edges.items():
@@ -355,7 +355,7 @@ def test_breakpoints_that_are_none_are_refused(tmp_path, change):
         gm.load_model(path)
 
 
-def test_a_model_without_symbols_tells_nothing_of_them():
+def test_a_model_without_symbols_reports_nothing_of_them():
     plain = untrained(series(6, 2).symbolic(None))
     assert set(plain.scaler.to_dict()) == {"mean", "std", "classes"}
 
@@ -472,7 +472,7 @@ modalities:
 """
 
 
-def test_a_catalog_says_which_series_are_symbols(tmp_path):
+def test_a_catalog_states_which_series_are_symbols(tmp_path):
     path = tmp_path / "a.yaml"
     path.write_text(CATALOG, encoding="utf-8")
     schema = Schema.from_yaml(path)

@@ -83,7 +83,7 @@ def test_scalars_and_angles_of_a_modality_share_a_part_and_other_variables_have_
     ]
 
 
-def test_channels_have_weights_of_their_own_and_windows_share_them():
+def test_channels_have_separate_weights_and_windows_share_them():
     channels = {s.variable.name: s.channels for s in LAYOUT.spans}
     assert channels["landsat"] == channels["chip"] == 2
     assert channels["embedding"] == 1
@@ -250,13 +250,13 @@ def test_centre_is_the_middle_patch(size, patch, middle):
         ("climate", {"climate": {}}),
     ],
 )
-def test_a_mapping_says_the_same_as_the_text(text, mapping):
+def test_a_mapping_states_the_same_as_the_text(text, mapping):
     visible = visible_tokens(LAYOUT, text)
     assert visible.any() and not visible.all()
     np.testing.assert_array_equal(visible, visible_tokens(LAYOUT, mapping))
 
 
-def test_an_unknown_name_is_answered_with_the_nearest():
+def test_an_unknown_name_is_reported_with_the_nearest():
     with pytest.raises(SelectionError, match=r"'climat' is no group.*did you mean 'climate'\?"):
         visible_tokens(LAYOUT, "climat")
     with pytest.raises(SelectionError, match=r"'zzz'.*modalities: climate, cover, landsat"):
@@ -322,13 +322,13 @@ def test_groups_that_share_a_token_are_refused_naming_it():
         group_masks(LAYOUT, ["climate", "bio1"])
 
 
-def test_a_group_of_ones_own_called_rest_is_never_lost():
+def test_a_user_group_called_rest_is_never_lost():
     with pytest.raises(
         SelectionError, match="'rest' is the name of the group of all remaining tokens"
     ):
         group_masks(LAYOUT, {"rest": "climate"})
-    everything = list(LAYOUT.schema.modalities)
-    assert list(group_masks(LAYOUT, {"rest": everything})) == ["rest"]
+    all_modalities = list(LAYOUT.schema.modalities)
+    assert list(group_masks(LAYOUT, {"rest": all_modalities})) == ["rest"]
 
 
 def test_two_groups_of_one_name_are_refused():
@@ -448,7 +448,7 @@ def test_rows_of_a_block_are_rows_of_the_data():
     np.testing.assert_array_equal(block.observed[rows], part.observed)
 
 
-def test_standardising_ignores_what_is_missing_and_knows_channels():
+def test_standardising_ignores_missing_values_and_separates_channels():
     schema = every_kind()
     arrays = random_arrays(schema, 50, seed=3, gaps=0.3)
     arrays["bio1"][:3] = [np.inf, -np.inf, np.nan]
@@ -612,7 +612,7 @@ def test_a_gap_in_a_window_is_not_the_mean():
     assert not torch.allclose(module(x, gap)[0, 0], module(x, gap)[0, 1])  # positions differ
 
 
-def test_each_channel_has_weights_of_its_own_and_positions_share_them():
+def test_each_channel_has_separate_weights_and_positions_share_them():
     module = Windows(channels=2, positions=3, values=2, width=4)
     with torch.no_grad():
         module.position.zero_()

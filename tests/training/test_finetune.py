@@ -88,13 +88,13 @@ def weights(model: gm.Model) -> dict[str, torch.Tensor]:
     return {k: v.clone() for k, v in model.network.state_dict().items()}
 
 
-def same_bits(model: gm.Model, grown: gm.Model, sites: xr.Dataset, grown_sites=None) -> None:
+def same_bits(model: gm.Model, grown_model: gm.Model, sites: xr.Dataset, grown_sites=None) -> None:
     """Predictions of old species from every subset of old modalities are equal to the bit."""
     for using, scale in itertools.product(SUBSETS, ("logit", "probability")):
         old = gm.predict(sites, model, using=using, scale=scale)
         new = gm.predict(
             sites if grown_sites is None else grown_sites,
-            grown,
+            grown_model,
             using=list(OLD) if using is None else using,
             species=list(model.species),
             scale=scale,
@@ -108,51 +108,51 @@ def model(request):
 
 
 @pytest.fixture(scope="module")
-def grown(model):
+def grown_model(model):
     return gm.finetune(model, pair(world(seed=1)), train="new", training=quick(epochs=2), rng=1)
 
 
 # New predictors ----------------------------------------------------------------------------------
 
 
-def test_without_the_new_predictor_nothing_changes_by_a_bit(model, grown):
+def test_without_the_new_predictor_nothing_changes_by_a_bit(model, grown_model):
     sites = world(200, seed=2)
-    same_bits(model, grown, known(sites), sites)
-    nothing = sites.assign(vh=sites["vh"] * np.nan, profile=sites["profile"] * np.nan)
+    same_bits(model, grown_model, known(sites), sites)
+    without_radar = sites.assign(vh=sites["vh"] * np.nan, profile=sites["profile"] * np.nan)
     for using in SUBSETS:
-        mine = None if using is None else [*using, "radar"]
+        subset = None if using is None else [*using, "radar"]
         np.testing.assert_array_equal(
-            gm.predict(nothing, grown, using=mine)["suitability"],
+            gm.predict(without_radar, grown_model, using=subset)["suitability"],
             gm.predict(known(sites), model, using=using)["suitability"],
         )
-    base = [base_value(m, species=np.arange(2)) for m in (model, grown)]
+    base = [base_value(m, species=np.arange(2)) for m in (model, grown_model)]
     np.testing.assert_array_equal(*base)
 
 
 def test_nothing_but_what_is_new_learns(model):
     heavy = quick(epochs=2, weight_decay=0.5)  # which would move whatever is in the optimizer
-    grown = gm.finetune(model, pair(world(seed=1)), train="new", training=heavy)
-    old, new = weights(model), weights(grown)
+    grown_model = gm.finetune(model, pair(world(seed=1)), train="new", training=heavy)
+    old, new = weights(model), weights(grown_model)
     fresh = {k for k in new if k not in old}
     parts = len(model.layout.parts)
-    wanted = {f"members.0.tokenizers.parts.{parts}.", f"members.0.tokenizers.parts.{parts + 1}."}
-    wanted |= {"members.0.fusion.identity.2"} if model.config.fusion == "group" else set()
-    assert all(any(k.startswith(w) for w in wanted) for k in fresh)
-    assert all(any(k.startswith(w) for k in fresh) for w in wanted)
+    expected = {f"members.0.tokenizers.parts.{parts}.", f"members.0.tokenizers.parts.{parts + 1}."}
+    expected |= {"members.0.fusion.identity.2"} if model.config.fusion == "group" else set()
+    assert all(any(k.startswith(w) for w in expected) for k in fresh)
+    assert all(any(k.startswith(w) for k in fresh) for w in expected)
     assert all(torch.equal(old[k], new[k]) for k in old)
     for name in model.scaler.mean:
-        np.testing.assert_array_equal(grown.scaler.mean[name], model.scaler.mean[name])
-    assert list(grown.schema.modalities) == [*OLD, "radar"]
-    assert grown.config.grown == ("radar",)
+        np.testing.assert_array_equal(grown_model.scaler.mean[name], model.scaler.mean[name])
+    assert list(grown_model.schema.modalities) == [*OLD, "radar"]
+    assert grown_model.config.grown == ("radar",)
 
 
 def test_the_old_model_is_left_as_it_is_and_all_weights_may_learn_again(model):
     before, identity = weights(model), model.id
-    grown = gm.finetune(model, pair(world(seed=1)), train="new", training=quick(epochs=2))
+    grown_model = gm.finetune(model, pair(world(seed=1)), train="new", training=quick(epochs=2))
     assert all(torch.equal(v, before[k]) for k, v in weights(model).items())
     del model.__dict__["id"]
-    assert model.id == identity != grown.id
-    assert all(p.requires_grad for m in (model, grown) for p in m.network.parameters())
+    assert model.id == identity != grown_model.id
+    assert all(p.requires_grad for m in (model, grown_model) for p in m.network.parameters())
 
 
 @pytest.mark.slow
@@ -161,44 +161,46 @@ def test_the_new_predictor_is_learned(fusion):
     model = trained(fusion, sites=known(world(300)), epochs=10)
     # All sites train: validation blocks of 60 sites keep an epoch of a gain of 0.05 (2 to 7 of 20).
     training = quick(epochs=40, holdout=0, keep="last")
-    grown = gm.finetune(model, pair(world(400, seed=1)), train="new", training=training)
+    grown_model = gm.finetune(model, pair(world(400, seed=1)), train="new", training=training)
     test = pair(world(300, seed=2))
-    table = gm.evaluate(grown, test, subsets={"without": list(OLD), "with": None})
+    table = gm.evaluate(grown_model, test, subsets={"without": list(OLD), "with": None})
     second = table["auc"].sel(species="second")
     assert float(second.sel(subset="with")) > float(second.sel(subset="without")) + 0.08
 
 
-def test_gaps_in_the_new_predictor_are_answered_row_by_row(model, grown):
+def test_gaps_in_the_new_predictor_are_predicted_row_by_row(model, grown_model):
     """Rows that lack it among rows that have it: the same up to rounding."""
     sites = world(200, seed=2)
-    some = xr.DataArray(np.random.default_rng(0).random(200) < 0.5, dims="site")
-    sites = sites.assign(vh=sites["vh"].where(some), profile=sites["profile"].where(some))
-    mixed = gm.predict(sites, grown)["suitability"].values
-    old, some = gm.predict(known(sites), model)["suitability"].values, some.values
-    np.testing.assert_allclose(mixed[:, ~some], old[:, ~some], rtol=0, atol=2e-6, equal_nan=True)
-    assert np.nanmax(np.abs(mixed[:, some] - old[:, some])) > 1e-3
+    has_new = xr.DataArray(np.random.default_rng(0).random(200) < 0.5, dims="site")
+    sites = sites.assign(vh=sites["vh"].where(has_new), profile=sites["profile"].where(has_new))
+    mixed = gm.predict(sites, grown_model)["suitability"].values
+    old, has_new = gm.predict(known(sites), model)["suitability"].values, has_new.values
+    np.testing.assert_allclose(
+        mixed[:, ~has_new], old[:, ~has_new], rtol=0, atol=2e-6, equal_nan=True
+    )
+    assert np.nanmax(np.abs(mixed[:, has_new] - old[:, has_new])) > 1e-3
 
 
 def test_a_model_of_several_members_grows_in_all_of_them():
     model = trained("group", members=2)
-    grown = gm.finetune(model, pair(world(seed=1)), train="new", training=quick(epochs=2))
+    grown_model = gm.finetune(model, pair(world(seed=1)), train="new", training=quick(epochs=2))
     sites = world(100, seed=2)
-    same_bits(model, grown, known(sites), sites)
-    new = set(weights(grown)) - set(weights(model))
+    same_bits(model, grown_model, known(sites), sites)
+    new = set(weights(grown_model)) - set(weights(model))
     assert {k.split(".")[1] for k in new} == {"0", "1"}
 
 
-def test_a_model_grows_again(grown):
+def test_a_model_grows_again(grown_model):
     sites = pair(world(seed=3))
     sites["slope"] = ("site", sites["vh"].values + 1, {"modality": "terrain"})
-    twice = gm.finetune(grown, sites, train="new", training=quick(epochs=2))
+    twice = gm.finetune(grown_model, sites, train="new", training=quick(epochs=2))
     assert twice.config.grown == ("radar", "terrain")
     for using in (["climate"], ["soil", "radar"], ["climate", "soil", "radar"]):
         np.testing.assert_array_equal(
             gm.predict(sites, twice, using=using)["suitability"],
-            gm.predict(sites, grown, using=using)["suitability"],
+            gm.predict(sites, grown_model, using=using)["suitability"],
         )
-    assert [s["parent"] for s in twice.about["finetuning"]][1] == grown.id
+    assert [s["parent"] for s in twice.about["finetuning"]][1] == grown_model.id
 
 
 def test_a_schema_may_say_what_is_new(model):
@@ -208,8 +210,10 @@ def test_a_schema_may_say_what_is_new(model):
         Schema(modalities={"radar": radar}),
         grown_schema(model.schema, Schema(modalities={"radar": radar})),
     ):
-        grown = gm.finetune(model, sites, schema=schema, train="new", training=quick(epochs=1))
-        assert list(grown.schema.variables) == ["bio1", "clay", "ndvi", "vh"]
+        grown_model = gm.finetune(
+            model, sites, schema=schema, train="new", training=quick(epochs=1)
+        )
+        assert list(grown_model.schema.variables) == ["bio1", "clay", "ndvi", "vh"]
 
 
 def test_groups_of_the_user_stay_and_the_new_modality_is_one_more():
@@ -218,9 +222,9 @@ def test_groups_of_the_user_stay_and_the_new_modality_is_one_more():
     facts = {k: getattr(schema, k) for k in Schema.model_fields}
     schema = Schema(**{**facts, "groups": {"greenness": ["ndvi"]}})  # and a rest
     model = gm.fit(sites, schema, network=gm.NetworkConfig(**SMALL), training=quick(epochs=2))
-    grown = gm.finetune(model, pair(world(seed=1)), train="new", training=quick(epochs=2))
-    assert list(grown.schema.groups) == ["greenness", "radar"]
-    same_bits(model, grown, known(world(100, seed=2)), world(100, seed=2))
+    grown_model = gm.finetune(model, pair(world(seed=1)), train="new", training=quick(epochs=2))
+    assert list(grown_model.schema.groups) == ["greenness", "radar"]
+    same_bits(model, grown_model, known(world(100, seed=2)), world(100, seed=2))
 
 
 # The fusions, against the plain computation ------------------------------------------------------
@@ -239,9 +243,9 @@ def randomly_grown(fusion: str, seed: int = 0, *, steps: int = 6) -> tuple[Model
     torch.manual_seed(seed)
     for weight in old.network.parameters():
         torch.nn.init.normal_(weight, std=0.4)
-    made, _ = with_modalities(old, grown_schema(old.schema, new), scaler)
-    made.network.eval()
-    return old, made
+    grown_model, _ = with_modalities(old, grown_schema(old.schema, new), scaler)
+    grown_model.network.eval()
+    return old, grown_model
 
 
 def rows_of(model: Model, n: int = 40, **facts) -> TokenArrays:
@@ -264,13 +268,13 @@ def attended(fusion, tokens: np.ndarray, counts: np.ndarray) -> np.ndarray:
         y = normed(block.norm_attention, x)
         q, (k, v) = layer(block.query, y), np.split(layer(block.key_value, y), 2, -1)
         e = x.shape[1] // block.heads
-        found = np.zeros_like(x)
+        heads = np.zeros_like(x)
         for h in range(block.heads):
-            own = slice(h * e, (h + 1) * e)
+            columns = slice(h * e, (h + 1) * e)
             for i in range(len(x)):
-                weight = np.exp(q[i, own] @ k[:, own].T / np.sqrt(e))
-                found[i, own] = weight @ v[:, own] / weight.sum()
-        x = x + layer(block.out, found)
+                weight = np.exp(q[i, columns] @ k[:, columns].T / np.sqrt(e))
+                heads[i, columns] = weight @ v[:, columns] / weight.sum()
+        x = x + layer(block.out, heads)
         x = x + layer(
             block.forward_out, np.maximum(layer(block.forward_in, normed(block.norm_forward, x)), 0)
         )
@@ -278,59 +282,73 @@ def attended(fusion, tokens: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def test_token_fusion_counts_hidden_tokens_of_the_old_modalities_alone():
-    _, made = randomly_grown("token")
-    fusion, block = made.network.members[0].fusion, rows_of(made, 12)
+    _, grown_model = randomly_grown("token")
+    fusion, block = grown_model.network.members[0].fusion, rows_of(grown_model, 12)
     values, visible = [torch.as_tensor(v) for v in block.values], torch.as_tensor(block.observed)
     visible &= torch.rand(visible.shape, generator=torch.Generator().manual_seed(1)) < 0.6
     with torch.no_grad():
-        tokens = made.network.tokens(values, visible)
-        shown = torch.where(visible.unsqueeze(-1), tokens, fusion.mask).double().numpy()
+        tokens = grown_model.network.tokens(values, visible)
+        vectors = torch.where(visible.unsqueeze(-1), tokens, fusion.mask).double().numpy()
         roads = [fusion.plain(tokens, visible), fusion(tokens, visible)]
-    old = np.arange(made.layout.size) < made.layout.size - 6  # two bands, three windows
+    old = (
+        np.arange(grown_model.layout.size) < grown_model.layout.size - 6
+    )  # two bands, three windows
     counts = visible.numpy() | old
-    wanted = np.stack([attended(fusion, x, c) for x, c in zip(shown, counts, strict=True)])
-    for found in roads:
-        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+    expected = np.stack([attended(fusion, x, c) for x, c in zip(vectors, counts, strict=True)])
+    for actual in roads:
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("fusion", GROWING)
 def test_training_and_prediction_compute_the_same(fusion):
-    _, made = randomly_grown(fusion)
-    for member in made.network.modules():
+    _, grown_model = randomly_grown(fusion)
+    for member in grown_model.network.modules():
         if hasattr(member, "dropout"):
             member.dropout = 0.0
-    block = rows_of(made)
+    block = rows_of(grown_model)
     values, visible = [torch.as_tensor(v) for v in block.values], torch.as_tensor(block.observed)
     with torch.no_grad():
-        made.network.train()
-        packed = made.network(values, visible)
-        made.network.eval()
-        plain = made.network(values, visible)
+        grown_model.network.train()
+        in_training = grown_model.network(values, visible)
+        grown_model.network.eval()
+        plain = grown_model.network(values, visible)
     full = predict_block(
-        made, block, visible=np.ones(made.layout.size, bool), species=np.arange(2), scale="logit"
+        grown_model,
+        block,
+        visible=np.ones(grown_model.layout.size, bool),
+        species=np.arange(2),
+        scale="logit",
     )
-    np.testing.assert_allclose(packed, plain, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(in_training, plain, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(full, plain, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("fusion", [*GROWING, "sum", "quadratic"])
 @pytest.mark.parametrize("n", [1, 7, pytest.param(150, marks=pytest.mark.slow)])
 def test_bits_stay_for_every_subset_of_every_kind_of_token(fusion, n):
-    old, made = randomly_grown(fusion, steps=198)  # so many that equal rows are not looked for
-    arrays = {k: np.repeat(v, 2, 0) for k, v in random_arrays(made.schema, n, seed=n).items()}
-    gone = arrays | {"radar": np.full_like(arrays["radar"], np.nan)}
+    old, grown_model = randomly_grown(
+        fusion, steps=198
+    )  # so many that equal rows are not looked for
+    arrays = {
+        k: np.repeat(v, 2, 0) for k, v in random_arrays(grown_model.schema, n, seed=n).items()
+    }
+    without_radar = arrays | {"radar": np.full_like(arrays["radar"], np.nan)}
     blocks = [
         encode(a, layout=m.layout, scaler=m.scaler)
-        for a, m in ((arrays, old), (arrays, made), (gone, made))
+        for a, m in ((arrays, old), (arrays, grown_model), (without_radar, grown_model))
     ]
     groups = list(group_masks(old.layout).values())
-    more = np.zeros(made.layout.size - old.layout.size, bool)
-    for picked in itertools.product([False, True], repeat=len(groups)):
-        shown = np.any([g & p for g, p in zip(groups, picked, strict=True)], 0)
-        masks = [shown, np.concatenate([shown, more]), np.concatenate([shown, ~more])]
+    new_tokens = np.zeros(grown_model.layout.size - old.layout.size, bool)
+    for chosen_groups in itertools.product([False, True], repeat=len(groups)):
+        in_use = np.any([g & p for g, p in zip(groups, chosen_groups, strict=True)], 0)
+        masks = [
+            in_use,
+            np.concatenate([in_use, new_tokens]),
+            np.concatenate([in_use, ~new_tokens]),
+        ]
         one, using, nan = (
             predict_block(m, b, visible=s, species=np.arange(2))
-            for m, b, s in zip((old, made, made), blocks, masks, strict=True)
+            for m, b, s in zip((old, grown_model, grown_model), blocks, masks, strict=True)
         )
         np.testing.assert_array_equal(using, one)
         np.testing.assert_array_equal(nan, one)
@@ -339,51 +357,53 @@ def test_bits_stay_for_every_subset_of_every_kind_of_token(fusion, n):
 @pytest.mark.parametrize("fusion", GROWING)
 @pytest.mark.parametrize("scale", ["logit", "probability"])
 def test_shapley_values_of_a_grown_model_add_up(fusion, scale):
-    _, made = randomly_grown(fusion)
-    block, masks = rows_of(made), np.stack(list(group_masks(made.layout).values()))
-    asked = {"species": np.arange(2), "scale": scale}
-    why, full, _ = shapley_block(made, block, groups=masks, **asked)
-    base = base_value(made, **asked)
-    seen = block.observed.any(1)
-    np.testing.assert_allclose((why.sum(1) + base)[seen], full[seen], rtol=1e-4, atol=1e-4)
-    absent = ~(block.observed & masks[-1]).any(1) & seen
-    assert not why[absent, -1].any()
+    _, grown_model = randomly_grown(fusion)
+    block, masks = rows_of(grown_model), np.stack(list(group_masks(grown_model.layout).values()))
+    options = {"species": np.arange(2), "scale": scale}
+    values, full, _ = shapley_block(grown_model, block, groups=masks, **options)
+    base = base_value(grown_model, **options)
+    observed = block.observed.any(1)
+    np.testing.assert_allclose(
+        (values.sum(1) + base)[observed], full[observed], rtol=1e-4, atol=1e-4
+    )
+    absent = ~(block.observed & masks[-1]).any(1) & observed
+    assert not values[absent, -1].any()
 
 
-def test_hidden_values_of_the_new_predictor_are_inert(model, grown):
+def test_hidden_values_of_the_new_predictor_are_inert(model, grown_model):
     sites = world(100, seed=2)
-    clean = gm.predict(sites, grown, using=list(OLD))["suitability"]
+    clean = gm.predict(sites, grown_model, using=list(OLD))["suitability"]
     for poison in (np.inf, 1e38):
         dirty = sites.assign(vh=xr.full_like(sites["vh"], poison))
-        found = gm.predict(dirty, grown, using=list(OLD))["suitability"]
-        np.testing.assert_array_equal(found, clean)
+        actual = gm.predict(dirty, grown_model, using=list(OLD))["suitability"]
+        np.testing.assert_array_equal(actual, clean)
 
 
 # Saving ------------------------------------------------------------------------------------------
 
 
-def test_a_grown_model_is_saved_and_loaded(tmp_path, model, grown):
-    again = gm.load_model(grown.save(tmp_path / "model"))
-    assert again.id == grown.id
+def test_a_grown_model_is_saved_and_loaded(tmp_path, model, grown_model):
+    again = gm.load_model(grown_model.save(tmp_path / "model"))
+    assert again.id == grown_model.id
     sites = world(100, seed=2)
     same_bits(model, again, known(sites), sites)
     np.testing.assert_array_equal(
-        gm.predict(sites, again)["suitability"], gm.predict(sites, grown)["suitability"]
+        gm.predict(sites, again)["suitability"], gm.predict(sites, grown_model)["suitability"]
     )
 
 
-def test_what_was_trained_is_told(model, grown):
-    (step,) = grown.about["finetuning"]
+def test_what_was_trained_is_reported(model, grown_model):
+    (step,) = grown_model.about["finetuning"]
     assert step["parent"] == model.id and step["train"] == "new"
     assert step["new_modalities"] == ["radar"] and step["new_species"] == []
     assert sum(step["sites"].values()) == 160
-    assert len(grown.history) == 2 and "auc_radar" in grown.history
-    assert grown.about["extent"] == model.about["extent"]
+    assert len(grown_model.history) == 2 and "auc_radar" in grown_model.history
+    assert grown_model.about["extent"] == model.about["extent"]
 
 
 def test_a_run_that_was_stopped_goes_on(tmp_path, model):
     sites = pair(world(seed=1))
-    whole = gm.finetune(model, sites, train="new", training=quick(epochs=4))
+    full_run = gm.finetune(model, sites, train="new", training=quick(epochs=4))
     seconds = []
     for epochs in (2, 4):
         again = gm.finetune(
@@ -393,23 +413,23 @@ def test_a_run_that_was_stopped_goes_on(tmp_path, model):
         seconds.append([row["seconds"] for row in state["history"]])
     assert [len(s) for s in seconds] == [2, 4]
     assert seconds[1][:2] == seconds[0]  # the first epochs were not trained again
-    assert all(torch.equal(v, weights(again)[k]) for k, v in weights(whole).items())
+    assert all(torch.equal(v, weights(again)[k]) for k, v in weights(full_run).items())
 
 
 # New species -------------------------------------------------------------------------------------
 
 
-def test_a_head_of_its_own_learns_a_new_species_and_no_bit_of_the_others(model):
+def test_a_separate_head_learns_a_new_species_and_no_bit_of_the_others(model):
     heavy = quick(epochs=15, patience=15, weight_decay=0.1)
     sites = world(300, seed=1).drop_vars(["vh", "profile"])
-    more = gm.finetune(model, sites, train="head", training=heavy)
-    assert more.species == ("first", "second", "third")
-    same_bits(model, more, known(world(200, seed=2)))
-    old, new = weights(model), weights(more)
+    three_species = gm.finetune(model, sites, train="head", training=heavy)
+    assert three_species.species == ("first", "second", "third")
+    same_bits(model, three_species, known(world(200, seed=2)))
+    old, new = weights(model), weights(three_species)
     assert all(torch.equal(v, new[k]) for k, v in old.items() if not k.startswith("head."))
     assert torch.equal(new["head.weight"][:2], old["head.weight"])
     assert torch.equal(new["head.bias"][:2], old["head.bias"])
-    assert more.about["finetuning"][0]["new_species"] == ["third"]
+    assert three_species.about["finetuning"][0]["new_species"] == ["third"]
 
 
 @pytest.mark.slow
@@ -419,27 +439,31 @@ def test_a_head_learns_a_new_species_from_features_that_were_trained(fusion):
     every_site = {"epochs": 30, "holdout": 0, "keep": "last"}
     model = trained(fusion, sites=known(world(300)), **every_site)
     sites, test = (world(n, seed=s).drop_vars(["vh", "profile"]) for n, s in ((300, 1), (1000, 3)))
-    more = gm.finetune(model, sites, train="head", training=quick(weight_decay=0.1, **every_site))
-    auc = gm.evaluate(more, test, subsets="all")["auc"].sel(species="third", subset="all")
+    three_species = gm.finetune(
+        model, sites, train="head", training=quick(weight_decay=0.1, **every_site)
+    )
+    auc = gm.evaluate(three_species, test, subsets="all")["auc"].sel(species="third", subset="all")
     assert float(auc) > 0.75  # group 0.78, token 0.90, linear 0.97
 
 
 def test_maxents_level_is_set_for_the_new_species_alone():
     model = trained("group", loss="maxent")
     sites = world(seed=1).drop_vars(["vh", "profile"])
-    more = gm.finetune(model, sites, train="head", training=quick(loss="maxent"))
-    same_bits(model, more, known(world(100, seed=2)))
-    assert weights(more)["head.bias"][2] != 0
-    grown = gm.finetune(model, pair(world(seed=1)), train="new", training=quick(loss="maxent"))
-    same_bits(model, grown, known(world(100, seed=2)), world(100, seed=2))
+    three_species = gm.finetune(model, sites, train="head", training=quick(loss="maxent"))
+    same_bits(model, three_species, known(world(100, seed=2)))
+    assert weights(three_species)["head.bias"][2] != 0
+    grown_model = gm.finetune(
+        model, pair(world(seed=1)), train="new", training=quick(loss="maxent")
+    )
+    same_bits(model, grown_model, known(world(100, seed=2)), world(100, seed=2))
 
 
 def test_a_head_over_several_members():
     model = trained("group+sum", members=2)
     sites = world(seed=1).drop_vars(["vh", "profile"]).sel(species=["third"])
-    more = gm.finetune(model, sites, train="head", training=quick(epochs=2))
-    same_bits(model, more, known(world(100, seed=2)))
-    assert more.species == ("first", "second", "third")
+    three_species = gm.finetune(model, sites, train="head", training=quick(epochs=2))
+    same_bits(model, three_species, known(world(100, seed=2)))
+    assert three_species.species == ("first", "second", "third")
 
 
 # A new region ------------------------------------------------------------------------------------
@@ -449,44 +473,46 @@ def test_a_head_over_several_members():
 def test_a_low_rate_improves_on_a_shifted_region_and_keeps_scaler_and_schema():
     model = trained("group", sites=known(world(300)), epochs=15)
     region, test = (known(world(n, seed=s, shift=1.0)) for n, s in ((300, 5), (300, 6)))
-    tuned = gm.finetune(
+    tuned_model = gm.finetune(
         model, region, train="all", training=quick(epochs=15, patience=15, lr=0.003)
     )
     auc = [
         float(gm.evaluate(m, test)["auc"].sel(species="first", subset="all"))
-        for m in (model, tuned)
+        for m in (model, tuned_model)
     ]
     assert auc[1] > auc[0] + 0.05
-    assert tuned.schema == model.schema
-    for kept, before in zip(
-        (tuned.scaler.mean, tuned.scaler.std), (model.scaler.mean, model.scaler.std)
+    assert tuned_model.schema == model.schema
+    for after, before in zip(
+        (tuned_model.scaler.mean, tuned_model.scaler.std), (model.scaler.mean, model.scaler.std)
     ):
-        assert kept == before  # only the training range is wider
+        assert after == before  # only the training range is wider
 
 
 def test_the_rate_is_a_tenth_of_that_of_the_model(model):
     sites = known(world(80, seed=3))
-    tuned = gm.finetune(model, sites, train="all", training={"validation": np.arange(80) % 4 == 0})
-    step = tuned.about["finetuning"][0]
+    tuned_model = gm.finetune(
+        model, sites, train="all", training={"validation": np.arange(80) % 4 == 0}
+    )
+    step = tuned_model.about["finetuning"][0]
     assert step["training"]["lr"] == pytest.approx(model.about["training"]["lr"] / 10)
-    moved = [not torch.equal(v, weights(tuned)[k]) for k, v in weights(model).items()]
-    assert all(moved)
+    changes = [not torch.equal(v, weights(tuned_model)[k]) for k, v in weights(model).items()]
+    assert all(changes)
 
 
 def test_all_learns_old_and_new_species_together(model):
     sites = world(seed=1).drop_vars(["vh", "profile"]).sel(species=["second", "third"])
-    tuned = gm.finetune(model, sites, train="all", training=quick(epochs=2))
-    assert tuned.species == ("first", "second", "third")
-    assert not torch.equal(weights(tuned)["head.weight"][1], weights(model)["head.weight"][1])
+    tuned_model = gm.finetune(model, sites, train="all", training=quick(epochs=2))
+    assert tuned_model.species == ("first", "second", "third")
+    assert not torch.equal(weights(tuned_model)["head.weight"][1], weights(model)["head.weight"][1])
 
 
 @pytest.mark.filterwarnings("default::geomiam.errors.MissingModality")
 def test_a_region_may_lack_a_modality(model):
     with pytest.warns(MissingModality, match="soil"):
-        tuned = gm.finetune(
+        tuned_model = gm.finetune(
             model, known(world()).drop_vars(["clay", "ndvi"]), train="all", training=quick(epochs=1)
         )
-    assert list(tuned.schema.modalities) == list(OLD)
+    assert list(tuned_model.schema.modalities) == list(OLD)
 
 
 # Frozen parts ------------------------------------------------------------------------------------
@@ -519,26 +545,34 @@ def test_backbones_stay_as_they_are_in_growth_and_frozen_ones_always(frozen):
         network=network.model_copy(update={"backbones": {"ndvi": backbone}}),
         training=quick(epochs=2),
     )
-    grown = gm.finetune(model, pair(world(seed=1)), train="new", training=quick(epochs=2))
-    same_bits(model, grown, known(world(100, seed=2)), world(100, seed=2))
-    tuned = gm.finetune(grown, pair(world(seed=1)), train="all", training=quick(epochs=2))
-    mine = [k for k in weights(model) if ".encoder." in k]
-    assert len(mine) == 4
-    assert [torch.equal(weights(tuned)[k], weights(model)[k]) for k in mine] == [frozen] * 4
-    flags = {p.requires_grad for k, p in grown.network.named_parameters() if ".encoder." in k}
+    grown_model = gm.finetune(model, pair(world(seed=1)), train="new", training=quick(epochs=2))
+    same_bits(model, grown_model, known(world(100, seed=2)), world(100, seed=2))
+    tuned_model = gm.finetune(
+        grown_model, pair(world(seed=1)), train="all", training=quick(epochs=2)
+    )
+    encoder_weights = [k for k in weights(model) if ".encoder." in k]
+    assert len(encoder_weights) == 4
+    assert [torch.equal(weights(tuned_model)[k], weights(model)[k]) for k in encoder_weights] == [
+        frozen
+    ] * 4
+    flags = {p.requires_grad for k, p in grown_model.network.named_parameters() if ".encoder." in k}
     assert flags == {not frozen}
 
 
-def test_a_learned_explainer_is_dropped_and_told():
+def test_a_learned_explainer_is_dropped_and_reported():
     model = gm.explain.fit_explainer(trained("token"), known(world(60)), epochs=1, width=8)
-    more = gm.finetune(model, pair(world(seed=1)), train="new", training=quick(epochs=1))
-    assert more.network.explainer is None and more.config.explainer == 0
-    assert "explainer" not in more.about
-    assert more.about["finetuning"][0]["explainer"] == "dropped"
-    again = gm.explain.fit_explainer(more, pair(world(60)), epochs=1, width=8)
-    why = gm.shapley(pair(world(60)), again, options=gm.explain.ShapleyOptions(method="amortised"))
+    grown_model = gm.finetune(model, pair(world(seed=1)), train="new", training=quick(epochs=1))
+    assert grown_model.network.explainer is None and grown_model.config.explainer == 0
+    assert "explainer" not in grown_model.about
+    assert grown_model.about["finetuning"][0]["explainer"] == "dropped"
+    again = gm.explain.fit_explainer(grown_model, pair(world(60)), epochs=1, width=8)
+    explanation = gm.shapley(
+        pair(world(60)), again, options=gm.explain.ShapleyOptions(method="amortised")
+    )
     full = gm.predict(pair(world(60)), again)["suitability"]
-    total = (why["shapley"].sum("group", skipna=False) + why["base_value"]).transpose(*full.dims)
+    total = (
+        explanation["shapley"].sum("group", skipna=False) + explanation["base_value"]
+    ).transpose(*full.dims)
     np.testing.assert_allclose(total, full, atol=1e-5)
 
 
@@ -553,7 +587,7 @@ def test_a_learned_explainer_is_dropped_and_told():
         (lambda: world(), r"2 species of the model and 1 new.*pass train='head' or train='all'"),
     ],
 )
-def test_what_learns_must_be_said(model, make, message):
+def test_what_learns_must_be_stated(model, make, message):
     with pytest.raises(SelectionError, match=message):
         gm.finetune(model, make())
 
@@ -597,9 +631,9 @@ def test_variables_of_a_known_modality_and_other_data_are_refused(model):
     with pytest.raises(VariableMismatch, match="none of the labels of 'month'"):
         gm.finetune(model, known(world()).assign_coords(month=[2, 3, 5, 6]), train="all")
     with pytest.raises(SchemaError, match="have the names of groups"):
-        other = Modality(name="soil2", variables={"vh": variable("vh")})
+        soil2 = Modality(name="soil2", variables={"vh": variable("vh")})
         schema = model.schema.model_copy(update={"groups": {"soil2": model.schema.groups["soil"]}})
-        grown_schema(schema, Schema(modalities={"soil2": other}))
+        grown_schema(schema, Schema(modalities={"soil2": soil2}))
 
 
 def test_losses_and_labels_must_suit_the_model(model):

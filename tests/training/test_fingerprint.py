@@ -23,37 +23,41 @@ def places(n: int, seed: int) -> xr.Dataset:
 
 @pytest.mark.parametrize("n", [12, 500, 20_000])
 def test_the_share_of_known_sites_is_estimated(n):
-    known, fresh = places(n, 0), places(n, 1)
-    about = {"fingerprint": fingerprint(known)}
-    assert shared_with(about, known) == 1
-    assert shared_with(about, known.isel(site=slice(None, None, -1))) == 1
+    training_sites, fresh = places(n, 0), places(n, 1)
+    about = {"fingerprint": fingerprint(training_sites)}
+    assert shared_with(about, training_sites) == 1
+    assert shared_with(about, training_sites.isel(site=slice(None, None, -1))) == 1
     assert shared_with(about, fresh) == 0
     if n > 12:
-        mixed = xr.concat([known.isel(site=slice(n // 2)), fresh.isel(site=slice(n // 2))], "site")
+        mixed = xr.concat(
+            [training_sites.isel(site=slice(n // 2)), fresh.isel(site=slice(n // 2))], "site"
+        )
         assert shared_with(about, mixed) == pytest.approx(0.5, abs=0.08)
 
 
 def test_a_single_place_cannot_be_looked_up():
-    known, others = places(5000, 0), places(4000, 1)
-    about = {"fingerprint": fingerprint(known)}
-    assert shared_with(about, known.isel(site=slice(5))) == 0
+    training_sites, fresh = places(5000, 0), places(4000, 1)
+    about = {"fingerprint": fingerprint(training_sites)}
+    assert shared_with(about, training_sites.isel(site=slice(5))) == 0
     table = np.unpackbits(np.frombuffer(base64.b64decode(about["fingerprint"]), np.uint8))
     assert 0.12 < table.mean() < 0.26  # so many places that were never seen are in the filter too
-    assert shared_with(about, others) == 0
+    assert shared_with(about, fresh) == 0
 
 
 def test_precision_sign_of_zero_and_time_are_those_of_places():
-    known = places(300, 0)
-    single = known.assign_coords(x=known["x"].astype("f4"), y=known["y"].astype("f4"))
-    assert shared_with({"fingerprint": fingerprint(known)}, single) == 1
+    training_sites = places(300, 0)
+    single = training_sites.assign_coords(
+        x=training_sites["x"].astype("f4"), y=training_sites["y"].astype("f4")
+    )
+    assert shared_with({"fingerprint": fingerprint(training_sites)}, single) == 1
     zeros = xr.Dataset(coords={"x": ("site", np.zeros(40)), "y": ("site", np.arange(40.0))})
     minus = zeros.assign_coords(x=-zeros["x"])
     assert shared_with({"fingerprint": fingerprint(zeros)}, minus) == 1
     year = np.datetime64("2001-01-01")
-    then = known.assign_coords(time=("site", np.full(300, year)))
-    later = known.assign_coords(time=("site", np.full(300, year + 365)))
-    assert shared_with({"fingerprint": fingerprint(then)}, then) == 1
-    assert shared_with({"fingerprint": fingerprint(then)}, later) == 0
+    first_year = training_sites.assign_coords(time=("site", np.full(300, year)))
+    later = training_sites.assign_coords(time=("site", np.full(300, year + 365)))
+    assert shared_with({"fingerprint": fingerprint(first_year)}, first_year) == 1
+    assert shared_with({"fingerprint": fingerprint(first_year)}, later) == 0
 
 
 @pytest.mark.parametrize(
@@ -70,20 +74,20 @@ def test_sites_without_coordinates_have_none():
 
 
 def test_evaluate_warns_on_training_sites_and_on_no_others(tmp_path):
-    sites, more, fresh = tiny_sites(120), tiny_sites(100, seed=5), tiny_sites(80, seed=9)
+    sites, new_sites, fresh = tiny_sites(120), tiny_sites(100, seed=5), tiny_sites(80, seed=9)
     model = gm.fit(sites, network=TINY_NETWORK, training=quick(epochs=1), rng=0)
     path = model.save(tmp_path / "model")
     with pytest.warns(TrainedOnTheseSites, match=r"about 100% of these sites.*hold_out_blocks"):
         gm.evaluate(path, sites, subsets="all")
-    tuned = gm.finetune(model, more, train="all", training=quick(epochs=1))
-    for data in (sites, more):
+    tuned_model = gm.finetune(model, new_sites, train="all", training=quick(epochs=1))
+    for data in (sites, new_sites):
         with pytest.warns(TrainedOnTheseSites):
-            gm.evaluate(tuned, data, subsets="all")
+            gm.evaluate(tuned_model, data, subsets="all")
     with pytest.warns(TrainedOnTheseSites):
-        gm.evaluate(gm.evaluation.probe(model, more), more, subsets="all")
+        gm.evaluate(gm.evaluation.probe(model, new_sites), new_sites, subsets="all")
     with warnings.catch_warnings():
         warnings.simplefilter("error", TrainedOnTheseSites)
-        gm.evaluate(tuned, fresh, subsets="all")
+        gm.evaluate(tuned_model, fresh, subsets="all")
         gm.cross_validate(
             sites,
             splits=gm.splits.SpatialBlocks(2),

@@ -15,13 +15,13 @@ TRAINING = gm.TrainingConfig(epoch_steps=1, epochs=4, batch=32, block=100, warmu
 
 def test_the_kept_weights_are_those_of_the_best_epoch(sites):
     """Scoring the returned model on the validation sites gives the best epoch's own scores."""
-    held = np.zeros(sites.sizes["site"], bool)
-    held[::4] = True
+    held_out = np.zeros(sites.sizes["site"], bool)
+    held_out[::4] = True
     model = gm.fit(
-        sites, network=NETWORK, training=TRAINING.model_copy(update={"validation": held}), rng=3
+        sites, network=NETWORK, training=TRAINING.model_copy(update={"validation": held_out}), rng=3
     )
-    table = gm.evaluate(model, sites.isel(site=held), subsets="unimodal+all")
-    close = few_pairs(sites.isel(site=held))
+    table = gm.evaluate(model, sites.isel(site=held_out), subsets="unimodal+all")
+    close = few_pairs(sites.isel(site=held_out))
     for name, score in model.about["validation_auc"].items():
         assert float(table["mean_auc"].sel(subset=name)) == pytest.approx(score, abs=close)
 
@@ -50,16 +50,16 @@ def test_a_signal_is_learned_and_noise_is_not():
 
 @pytest.mark.parametrize("loss", ["bce", "weighted-bce", "maxent", "cross-entropy"])
 def test_every_loss_trains_explains_and_adds_up(sites, cube, loss):
-    labelled = sites.copy()
+    sites_of_loss = sites.copy()
     if loss == "cross-entropy":
         one = np.nan_to_num(sites["presence"].values).argmax(1)
-        labelled["presence"] = (("site", "species"), np.eye(3, dtype=np.float32)[one])
-    model = train_small(labelled, "group", loss=loss)
+        sites_of_loss["presence"] = (("site", "species"), np.eye(3, dtype=np.float32)[one])
+    model = train_small(sites_of_loss, "group", loss=loss)
     for scale in ("probability", "logit"):
-        why = gm.shapley(cube, model, scale=scale)
-        total = why["base_value"] + why["shapley"].sum("group", skipna=False)
-        assert float(np.abs(total - why["suitability"]).max()) < 1e-5
-    inside = why.where(why["suitability"].notnull())
+        explanation = gm.shapley(cube, model, scale=scale)
+        total = explanation["base_value"] + explanation["shapley"].sum("group", skipna=False)
+        assert float(np.abs(total - explanation["suitability"]).max()) < 1e-5
+    inside = explanation.where(explanation["suitability"].notnull())
     assert np.isfinite(inside["suitability"]).any()
     maps = gm.predict(cube, model)["suitability"]
     assert float(maps.min()) >= 0 and float(maps.max()) <= 1

@@ -39,7 +39,7 @@ def survey(n: int, *, seed: int) -> xr.Dataset:
 
 
 @pytest.fixture(scope="module")
-def trained() -> dict[str, gm.Model]:
+def fits_by_loss() -> dict[str, gm.Model]:
     """Two models of the same survey, one per loss of surveys."""
     training = quick(epochs=30, batch=64, warmup=20, holdout=0, keep="last")
     return {
@@ -83,7 +83,7 @@ def test_background_gaps_and_single_records_get_the_weighted_loss():
     assert chosen(np.full((9, 2), np.nan), background=False) == "weighted-bce"
 
 
-def test_a_loss_that_is_asked_for_stays():
+def test_a_loss_that_is_requested_stays():
     config = TrainingConfig(loss="maxent")
     assert resolve_loss(config, random_labels(), background=False)[0] is config
 
@@ -102,8 +102,10 @@ def test_added_background_changes_the_loss_of_a_fit(cube):
     full = np.argwhere(np.isfinite(cube["bio1"].values))[:6]
     records = {"species": "a", "x": cube["x"].values[full[:, 1]], "y": cube["y"].values[full[:, 0]]}
     sites = gm.add_background(gm.sample(cube, pd.DataFrame(records)), cube, n=60, rng=0)
-    held = np.arange(sites.sizes["site"]) % 3 == 0
-    model = gm.fit(sites, network=TINY_NETWORK, training=quick(epochs=1, validation=held), rng=0)
+    held_out = np.arange(sites.sizes["site"]) % 3 == 0
+    model = gm.fit(
+        sites, network=TINY_NETWORK, training=quick(epochs=1, validation=held_out), rng=0
+    )
     assert model.about["loss"] == {
         "name": "weighted-bce",
         "reason": "the sites contain background",
@@ -121,31 +123,31 @@ def test_the_demo_records_are_background():
 
 
 @pytest.mark.parametrize("name", ["masksdm", "miam-token", "ume-mma"])
-def test_published_systems_keep_the_weighted_loss_unless_another_is_asked_for(name):
+def test_published_systems_keep_the_weighted_loss_unless_another_is_requested(name):
     assert gm.baselines.recipe(name).options()["training"].loss == "weighted-bce"
-    asked = gm.baselines.recipe(name).options(training=TrainingConfig(loss="maxent"))
-    assert asked["training"].loss == "maxent"
+    options = gm.baselines.recipe(name).options(training=TrainingConfig(loss="maxent"))
+    assert options["training"].loss == "maxent"
 
 
 # What it predicts -----------------------------------------------------------------------------------
 
 
-def test_predictions_of_a_survey_are_calibrated_for_every_species(trained):
-    model, fresh = trained["auto"], survey(4000, seed=9)
+def test_predictions_of_a_survey_are_calibrated_for_every_species(fits_by_loss):
+    model, fresh = fits_by_loss["auto"], survey(4000, seed=9)
     assert model.about["loss"]["name"] == "bce"
-    predicted = gm.predict(fresh, model)["suitability"].transpose("site", "species").values
+    p = gm.predict(fresh, model)["suitability"].transpose("site", "species").values
     truth = fresh["truth"].values
-    np.testing.assert_allclose(predicted.mean(0), truth.mean(0), atol=0.05)
-    richness = predicted.sum(1)
+    np.testing.assert_allclose(p.mean(0), truth.mean(0), atol=0.05)
+    richness = p.sum(1)
     order = np.argsort(richness)  # in the large: also among the poorest and the richest sites
     for part in np.array_split(order, 4):
         assert richness[part].mean() == pytest.approx(truth[part].sum(1).mean(), abs=0.3)
 
 
-def test_the_weighted_loss_gives_no_prevalence(trained):
+def test_the_weighted_loss_gives_no_prevalence(fits_by_loss):
     fresh = survey(2000, seed=9)
-    predicted = gm.predict(fresh, trained["weighted-bce"])["suitability"].mean("site")
-    assert float(predicted.sel(species="a")) > 0.2 > 2 * fresh["truth"].values[:, 0].mean()
+    suitability = gm.predict(fresh, fits_by_loss["weighted-bce"])["suitability"].mean("site")
+    assert float(suitability.sel(species="a")) > 0.2 > 2 * fresh["truth"].values[:, 0].mean()
 
 
 def test_plain_cross_entropy_is_scikit_learns_log_loss():
@@ -154,10 +156,10 @@ def test_plain_cross_entropy_is_scikit_learns_log_loss():
     rng = np.random.default_rng(0)
     z, y = rng.normal(size=(50, 3)), (rng.random((50, 3)) < 0.4).astype(float)
     y[rng.random(y.shape) < 0.2] = np.nan
-    known = ~np.isnan(y)
-    expected = log_loss(y[known], 1 / (1 + np.exp(-z[known])))
-    found = make_loss("bce", torch.as_tensor(y))(torch.as_tensor(z), torch.as_tensor(y))
-    assert float(found) == pytest.approx(expected, rel=1e-9)
+    valid = ~np.isnan(y)
+    expected = log_loss(y[valid], 1 / (1 + np.exp(-z[valid])))
+    actual = make_loss("bce", torch.as_tensor(y))(torch.as_tensor(z), torch.as_tensor(y))
+    assert float(actual) == pytest.approx(expected, rel=1e-9)
 
 
 def test_the_base_of_plain_cross_entropy_is_the_prevalence():
@@ -201,8 +203,8 @@ def test_model_card_repr_and_predictions_name_the_quantity(loss, tmp_path):
     logit = gm.predict(sites, again, scale="logit")["suitability"]
     assert logit.attrs["long_name"] == f"{quantity.name} (log-odds)"
     assert "comment" not in logit.attrs
-    why = gm.shapley(sites, again)["suitability"]
-    assert why.attrs["long_name"] == quantity.name
+    explanation = gm.shapley(sites, again)["suitability"]
+    assert explanation.attrs["long_name"] == quantity.name
 
 
 @pytest.mark.parametrize("about", [{}, {"loss": 3, "training": []}, {"training": {"loss": "x"}}])
@@ -222,32 +224,32 @@ def test_a_model_without_a_recorded_loss_promises_nothing(about):
 
 def test_fine_tuning_keeps_the_loss_of_the_model():
     sites = tiny_sites(80)
-    weighted = gm.fit(
+    weighted_model = gm.fit(
         sites, network=TINY_NETWORK, training=quick(epochs=1, loss="weighted-bce"), rng=0
     )
-    tuned = gm.finetune(weighted, sites, train="all", training=quick(epochs=1))
-    assert tuned.about["finetuning"][0]["training"]["loss"] == "weighted-bce"
-    assert tuned.about["loss"]["name"] == "weighted-bce"
+    tuned_model = gm.finetune(weighted_model, sites, train="all", training=quick(epochs=1))
+    assert tuned_model.about["finetuning"][0]["training"]["loss"] == "weighted-bce"
+    assert tuned_model.about["loss"]["name"] == "weighted-bce"
 
 
 def test_another_loss_is_for_all_species_and_all_weights():
     sites = tiny_sites(80, species=2)
-    weighted = gm.fit(
+    weighted_model = gm.fit(
         sites, network=TINY_NETWORK, training=quick(epochs=1, loss="weighted-bce"), rng=0
     )
     plain = quick(epochs=1, loss="bce")
-    tuned = gm.finetune(weighted, sites, train="all", training=plain)
-    assert tuned.quantity is QUANTITIES["bce"]
+    tuned_model = gm.finetune(weighted_model, sites, train="all", training=plain)
+    assert tuned_model.quantity is QUANTITIES["bce"]
     new = sites.assign_coords(species=["Quercus 0", "Quercus 9"])
     for part, data in (("head", new), ("all", sites.isel(species=[0]))):
         with pytest.raises(SelectionError, match="predictions of one model must keep one meaning"):
-            gm.finetune(weighted, data, train=part, training=plain)
+            gm.finetune(weighted_model, data, train=part, training=plain)
 
 
 def test_a_probe_of_a_survey_is_calibrated():
     sites = survey(400, seed=2)
     encoder = gm.pretrain(sites, network=TINY_NETWORK, training=quick(epochs=1), rng=0)
-    plain, weighted = (
+    plain, weighted_model = (
         gm.evaluation.probe(encoder, sites),
         gm.evaluation.probe(encoder, sites, loss="weighted-bce"),
     )
@@ -256,8 +258,8 @@ def test_a_probe_of_a_survey_is_calibrated():
     np.testing.assert_allclose(
         gm.predict(sites, plain)["suitability"].mean("site"), prevalence, atol=0.01
     )
-    assert (gm.predict(sites, weighted)["suitability"].mean("site")[:2] > 0.3).all()
-    flagged = sites.assign_coords(background=("site", np.arange(400) > 300))
-    assert gm.evaluation.probe(encoder, flagged).about["loss"]["name"] == "weighted-bce"
+    assert (gm.predict(sites, weighted_model)["suitability"].mean("site")[:2] > 0.3).all()
+    with_background = sites.assign_coords(background=("site", np.arange(400) > 300))
+    assert gm.evaluation.probe(encoder, with_background).about["loss"]["name"] == "weighted-bce"
     with pytest.raises(SelectionError, match="a probe has 'auto'"):
         gm.evaluation.probe(encoder, sites, loss="maxent")

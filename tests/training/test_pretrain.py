@@ -1,4 +1,4 @@
-"""Pre-training: hidden tokens told from visible ones, and what is done with the encoder."""
+"""Pre-training: hidden tokens are predicted from visible ones, and the encoder is the start of other models."""
 
 from __future__ import annotations
 
@@ -54,16 +54,18 @@ def unlabelled(schema, arrays) -> SiteTable:
     return SiteTable(xr.Dataset(), schema, arrays, np.zeros((n, 0), np.float32))
 
 
-def table_of(schema, *, n: int = N, seed: int = 0, held: int = 0) -> tuple[Table, dict[str, int]]:
+def table_of(
+    schema, *, n: int = N, seed: int = 0, held_out: int = 0
+) -> tuple[Table, dict[str, int]]:
     """A table of random arrays, and the number of classes by variable."""
     arrays = random_arrays(schema, n, seed=seed)
-    out = np.arange(n) < held
+    out = np.arange(n) < held_out
     (table,), scaler = make_tables(unlabelled(schema, arrays), held_out=[out])
     return table, {k: len(v) for k, v in scaler.classes.items()}
 
 
 @pytest.fixture(scope="module")
-def known():
+def every_kind_table():
     """Layout, table and targets of every kind of predictor."""
     layout = Layout.of(every_kind())
     table, classes = table_of(layout.schema)
@@ -75,7 +77,7 @@ def numbers_of(layout: Layout, table: Table) -> list[tuple[int, list[np.ndarray]
 
     True is a vector of numbers, NaN where there is none; of classes, their indicators.
     """
-    found, at = [], 0
+    positions, at = [], 0
     for part, values in zip(layout.parts, table.values):
         values = values.numpy().astype(float)
         classes = int(np.nanmax(values)) + 1 if part.kind == "categorical" else 0
@@ -85,31 +87,35 @@ def numbers_of(layout: Layout, table: Table) -> list[tuple[int, list[np.ndarray]
                 if part.kind == "circular":
                     rows.append(np.array([np.cos(x[0]), np.sin(x[0])]))
                 elif part.kind == "categorical":
-                    known = np.isfinite(x[0])
-                    rows.append(np.eye(classes)[int(x[0])] if known else np.full(classes, np.nan))
+                    is_class = np.isfinite(x[0])
+                    rows.append(
+                        np.eye(classes)[int(x[0])] if is_class else np.full(classes, np.nan)
+                    )
                 else:
                     rows.append(x)
-            found.append((at, rows))
+            positions.append((at, rows))
             at += len(rows[0])
-    return found
+    return positions
 
 
-def error_by_hand(kind: str, said: np.ndarray, true: np.ndarray) -> float:
+def error_by_hand(kind: str, prediction: np.ndarray, true: np.ndarray) -> float:
     """Error of one token."""
     if kind == "categorical":
-        return float(np.log(np.exp(said).sum()) - said[true == 1][0])
-    there = np.isfinite(true)
-    return float(np.mean((said[there] - true[there]) ** 2))
+        return float(np.log(np.exp(prediction).sum()) - prediction[true == 1][0])
+    valid = np.isfinite(true)
+    return float(np.mean((prediction[valid] - true[valid]) ** 2))
 
 
 def constant_by_hand(kind: str, rows: list[np.ndarray]) -> np.ndarray:
     all_rows = np.stack(rows)
-    known = np.isfinite(all_rows)
-    mean = np.where(known, all_rows, 0).sum(0) / np.maximum(known.sum(0), 1)
+    valid = np.isfinite(all_rows)
+    mean = np.where(valid, all_rows, 0).sum(0) / np.maximum(valid.sum(0), 1)
     return np.log(mean) if kind == "categorical" else mean
 
 
-def loss_by_hand(layout: Layout, table: Table, predicted: np.ndarray, wanted: np.ndarray) -> float:
+def loss_by_hand(
+    layout: Layout, table: Table, predictions: np.ndarray, target_tokens: np.ndarray
+) -> float:
     """The loss, token by token."""
     kinds = [p.kind for p in layout.parts for _ in range(p.size)]
     variables = [s.variable.name for s in layout.spans for _ in range(s.size)]
@@ -117,61 +123,67 @@ def loss_by_hand(layout: Layout, table: Table, predicted: np.ndarray, wanted: np
     observed, truth = table.observed.numpy(), numbers_of(layout, table)
     blind: dict[str, list[float]] = {}
     for t, (_, rows) in enumerate(truth):
-        seen = [rows[i] for i in range(len(rows)) if observed[i, t]]
-        said = constant_by_hand(kinds[t], seen)
-        blind.setdefault(variables[t], []).extend(error_by_hand(kinds[t], said, r) for r in seen)
+        observed_rows = [rows[i] for i in range(len(rows)) if observed[i, t]]
+        prediction = constant_by_hand(kinds[t], observed_rows)
+        blind.setdefault(variables[t], []).extend(
+            error_by_hand(kinds[t], prediction, r) for r in observed_rows
+        )
     shares: dict[str, list[float]] = {}
     for t, (at, rows) in enumerate(truth):
-        for i in np.flatnonzero(wanted[:, t] & observed[:, t]):
-            said = predicted[i, at : at + len(rows[i])]
-            share = error_by_hand(kinds[t], said, rows[i]) / np.mean(blind[variables[t]])
+        for i in np.flatnonzero(target_tokens[:, t] & observed[:, t]):
+            prediction = predictions[i, at : at + len(rows[i])]
+            share = error_by_hand(kinds[t], prediction, rows[i]) / np.mean(blind[variables[t]])
             shares.setdefault(owners[t], []).append(share)
     return float(np.mean([np.mean(s) for s in shares.values()]))
 
 
-def test_the_loss_is_a_loop_over_tokens_of_every_kind(known):
-    layout, table, targets = known
+def test_the_loss_is_a_loop_over_tokens_of_every_kind(every_kind_table):
+    layout, table, targets = every_kind_table
     rng = np.random.default_rng(1)
-    predicted = rng.normal(size=(N, len(targets.constant))).astype(np.float32)
+    predictions = rng.normal(size=(N, len(targets.constant))).astype(np.float32)
     for share in (0.1, 0.5, 1.0):
-        wanted = rng.random((N, layout.size)) < share
-        own = targets.loss(
-            torch.as_tensor(predicted), table.values, table.observed & torch.as_tensor(wanted)
+        target_tokens = rng.random((N, layout.size)) < share
+        actual = targets.loss(
+            torch.as_tensor(predictions),
+            table.values,
+            table.observed & torch.as_tensor(target_tokens),
         )
-        assert float(own) == pytest.approx(loss_by_hand(layout, table, predicted, wanted), rel=1e-4)
+        assert float(actual) == pytest.approx(
+            loss_by_hand(layout, table, predictions, target_tokens), rel=1e-4
+        )
 
 
-def test_only_hidden_values_that_are_there_enter_the_loss(known):
-    layout, table, targets = known
+def test_only_hidden_values_that_are_there_enter_the_loss(every_kind_table):
+    layout, table, targets = every_kind_table
     rng = np.random.default_rng(2)
     hidden = torch.as_tensor(rng.random((N, layout.size)) < 0.5)
-    predicted = torch.randn(N, len(targets.constant), requires_grad=True)
-    shown = []
+    predictions = torch.randn(N, len(targets.constant), requires_grad=True)
+    in_loss = []
 
     def module(values, visible):
-        shown.append(visible)
-        return predicted
+        in_loss.append(visible)
+        return predictions
 
     rows = torch.arange(N)
     batch_loss(module, table, rows, hidden=hidden, targets=targets, fabric=FABRIC).backward()
-    assert torch.equal(shown[0], table.observed & ~hidden)
+    assert torch.equal(in_loss[0], table.observed & ~hidden)
     for t, (at, true) in enumerate(numbers_of(layout, table)):
         for i in range(N):
-            wanted = bool(hidden[i, t]) & np.isfinite(true[i])
-            moved = predicted.grad[i, at : at + len(true[i])].numpy() != 0
-            np.testing.assert_array_equal(moved, wanted)
+            expected = bool(hidden[i, t]) & np.isfinite(true[i])
+            has_gradient = predictions.grad[i, at : at + len(true[i])].numpy() != 0
+            np.testing.assert_array_equal(has_gradient, expected)
 
 
-def test_a_batch_that_hides_nothing_has_no_loss(known):
-    layout, table, targets = known
-    nothing = torch.zeros(N, layout.size, dtype=torch.bool)
-    predicted = torch.randn(N, len(targets.constant), requires_grad=True)
-    loss = targets.loss(predicted, table.values, nothing)
+def test_a_batch_that_hides_nothing_has_no_loss(every_kind_table):
+    layout, table, targets = every_kind_table
+    no_tokens = torch.zeros(N, layout.size, dtype=torch.bool)
+    predictions = torch.randn(N, len(targets.constant), requires_grad=True)
+    loss = targets.loss(predictions, table.values, no_tokens)
     loss.backward()
-    assert loss.item() == 0 and not predicted.grad.any()
+    assert loss.item() == 0 and not predictions.grad.any()
 
 
-def test_what_is_always_the_same_is_not_told():
+def test_what_is_always_the_same_is_no_target():
     schema = schema_of(a=[variable("x"), variable("same")], b=[variable("y")])
     arrays = random_arrays(schema, N) | {"same": np.full(N, 7, np.float32)}
     layout = Layout.of(schema)
@@ -186,24 +198,26 @@ def test_what_is_always_the_same_is_not_told():
 
 
 class Oracle:
-    """Says of each row what it is given to say, whatever is shown."""
+    """Predicts fixed values of each row, whatever is visible."""
 
-    def __init__(self, says: torch.Tensor):
-        self.says = says
+    def __init__(self, predictions: torch.Tensor):
+        self.predictions = predictions
         self.network = SimpleNamespace(view=self.view)
 
     def eval(self):
         return self
 
-    def view(self, values, observed, shown):
-        return SimpleNamespace(features=lambda rows, which: rows[:, None].expand(-1, len(which)))
+    def view(self, values, observed, visible):
+        return SimpleNamespace(
+            features=lambda rows, coalitions: rows[:, None].expand(-1, len(coalitions))
+        )
 
     def decode(self, rows):
-        return self.says[rows]
+        return self.predictions[rows]
 
 
-def test_r2_is_1_for_who_knows_and_0_for_who_says_the_mean(known):
-    layout, _, _ = known
+def test_r2_is_1_for_the_truth_and_0_for_the_mean(every_kind_table):
+    layout, _, _ = every_kind_table
     table, classes = table_of(layout.schema, held=15)
     targets = Targets.of(layout, table, classes)
     table.valid[:] = torch.arange(15)
@@ -215,16 +229,19 @@ def test_r2_is_1_for_who_knows_and_0_for_who_says_the_mean(known):
         if kind == "categorical":  # certainty
             truth[:, start : start + k * o] = truth[:, start : start + k * o] * 100 - 50
         start += k * o
-    visible, wanted = patterns(layout.sizes)
-    facts = {"table": table, "targets": targets, "visible": visible, "target_tokens": wanted}
+    visible, target_tokens = patterns(layout.sizes)
+    facts = {"table": table, "targets": targets, "visible": visible, "target_tokens": target_tokens}
     perfect = r2(Oracle(torch.as_tensor(truth)), **facts)
-    asked = np.stack(
-        [[w[layout_owner(layout) == m].any() for m in range(len(layout.sizes))] for w in wanted]
+    is_target = np.stack(
+        [
+            [w[layout_owner(layout) == m].any() for m in range(len(layout.sizes))]
+            for w in target_tokens
+        ]
     )
-    assert (np.isfinite(perfect) == asked).all()
-    np.testing.assert_allclose(perfect[asked], 1, atol=1e-6)
+    assert (np.isfinite(perfect) == is_target).all()
+    np.testing.assert_allclose(perfect[is_target], 1, atol=1e-6)
     blind = r2(Oracle(targets.constant.expand(N, -1)), **facts)
-    np.testing.assert_allclose(blind[asked], 0, atol=1e-6)
+    np.testing.assert_allclose(blind[is_target], 0, atol=1e-6)
 
 
 def test_a_variable_of_one_class_with_gaps_is_no_target():
@@ -242,45 +259,51 @@ def layout_owner(layout: Layout) -> np.ndarray:
 
 
 def test_r2_is_scikit_learns_where_training_rows_are_scored():
-    """And for classes the share of the entropy that is told."""
+    """And for classes the share of the entropy that is explained."""
     schema = schema_of(a=[variable("x")], b=[variable("y", "categorical")])
     layout = Layout.of(schema)
     table, classes = table_of(schema, n=60)
     targets = Targets.of(layout, table, classes)
     rng = np.random.default_rng(3)
-    says = rng.normal(size=(60, len(targets.constant))).astype(np.float32)
-    shown, wanted = patterns(layout.sizes)
-    every = torch.ones_like(shown)
-    found = r2(Oracle(torch.as_tensor(says)), table, targets, visible=every, target_tokens=every)[0]
+    predictions = rng.normal(size=(60, len(targets.constant))).astype(np.float32)
+    visible, target_tokens = patterns(layout.sizes)
+    all_tokens = torch.ones_like(visible)
+    actual = r2(
+        Oracle(torch.as_tensor(predictions)),
+        table,
+        targets,
+        visible=all_tokens,
+        target_tokens=all_tokens,
+    )[0]
     x, y = (v.numpy().ravel() for v in table.values)
-    some = np.isfinite(x)
-    assert found[0] == pytest.approx(r2_score(x[some], says[some, 0]), abs=1e-5)
-    some = np.isfinite(y)
-    logits = says[some, 1:].astype(float)
+    valid = np.isfinite(x)
+    assert actual[0] == pytest.approx(r2_score(x[valid], predictions[valid, 0]), abs=1e-5)
+    valid = np.isfinite(y)
+    logits = predictions[valid, 1:].astype(float)
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    frequency = np.bincount(y[some].astype(int)) / some.sum()
+    frequency = np.bincount(y[valid].astype(int)) / valid.sum()
     entropy = -(frequency * np.log(frequency)).sum()
-    assert found[1] == pytest.approx(1 - log_loss(y[some], p) / entropy, abs=1e-5)
-    assert not (shown & wanted).any()
+    assert actual[1] == pytest.approx(1 - log_loss(y[valid], p) / entropy, abs=1e-5)
+    assert not (visible & target_tokens).any()
 
 
 def test_one_modality_shows_every_other_token():
-    shown, wanted = patterns(np.array([5]))
-    assert shown.tolist() == [[True, False, True, False, True]]
-    assert torch.equal(wanted, ~shown)
+    visible, target_tokens = patterns(np.array([5]))
+    assert visible.tolist() == [[True, False, True, False, True]]
+    assert torch.equal(target_tokens, ~visible)
 
 
 def related(n: int = 300, *, noise: bool, seed: int = 0) -> xr.Dataset:
     """A modality of two numbers, and one that they make, or that is noise."""
     rng = np.random.default_rng(seed)
     a, b = rng.normal(size=(2, n))
-    made = (
+    second_values = (
         {"c": np.tanh(a + b), "d": a - b} if not noise else dict(zip("cd", rng.normal(size=(2, n))))
     )
     first, second = {"modality": "first"}, {"modality": "second"}
     return xr.Dataset(
         {"a": ("site", a, first), "b": ("site", b, first)}
-        | {k: ("site", v, second) for k, v in made.items()}
+        | {k: ("site", v, second) for k, v in second_values.items()}
     ).astype(np.float32)
 
 
@@ -289,17 +312,17 @@ SMALL = gm.NetworkConfig(width=32, heads=2, depth=1, inner=1, frequencies=8, sig
 
 @pytest.mark.parametrize("fusion", ["group", "token", "sum"])
 def test_it_learns_what_follows_from_the_other_modality(fusion):
-    held = np.arange(300) < 100
+    held_out = np.arange(300) < 100
     settings = {
         "network": SMALL.model_copy(update={"fusion": fusion}),
-        "training": quick(epochs=15, validation=held),
+        "training": quick(epochs=15, validation=held_out),
         "masking": gm.masking.MIAM(per_sample=True),
     }
-    told = gm.pretrain(related(noise=False), **settings).about["validation_r2"]
-    assert min(told.values()) > 0.5
+    r2_related = gm.pretrain(related(noise=False), **settings).about["validation_r2"]
+    assert min(r2_related.values()) > 0.5
     if fusion == "group":
-        told = gm.pretrain(related(noise=True), **settings).about["validation_r2"]
-        assert max(told.values()) < 0.1
+        r2_related = gm.pretrain(related(noise=True), **settings).about["validation_r2"]
+        assert max(r2_related.values()) < 0.1
 
 
 def test_one_modality_learns_from_its_own_tokens():
@@ -335,8 +358,8 @@ def test_scores_steer_miam(encoder):
 
 
 def test_labels_are_not_looked_at(sites, encoder):
-    other = sites.assign(presence=1 - sites["presence"])
-    for data in (other, sites.drop_vars("presence")):
+    relabelled_sites = sites.assign(presence=1 - sites["presence"])
+    for data in (relabelled_sites, sites.drop_vars("presence")):
         again = gm.pretrain(data, network=TINY_NETWORK, training=quick(epochs=4))
         assert again.id == encoder.id
 
@@ -372,7 +395,7 @@ def test_an_encoder_is_saved_and_loaded(encoder, sites, tmp_path):
         lambda sites, model: gm.explain.importance(model, sites),
     ],
 )
-def test_an_encoder_says_what_to_do_with_it(encoder, sites, use):
+def test_an_encoder_states_what_to_do_with_it(encoder, sites, use):
     with pytest.raises(
         SelectionError, match=r"gm\.fit\(sites, warm_start=model\) or gm\.evaluation\.probe"
     ):
@@ -414,18 +437,18 @@ def test_a_probe_is_scikit_learns_fit_on_the_features(encoder):
         view = encoder.network.view(values, observed, torch.ones(1, observed.shape[1]).bool())
         x = view.features(torch.arange(200), torch.zeros(1).long())[:, 0].numpy().astype(float)
     logits = gm.predict(sites, model, scale="logit")["suitability"].transpose("site", "species")
-    there = block.observed.any(1)
+    observed_rows = block.observed.any(1)
     labels = sites["presence"].values
     for s in range(2):
-        known = ~np.isnan(labels[:, s])
-        y = labels[known, s]
+        valid = ~np.isnan(labels[:, s])
+        y = labels[valid, s]
         weight = np.where(y == 1, len(y) / (2 * y.sum()), len(y) / (2 * (1 - y).sum()))
-        own = LogisticRegression(C=1 / (0.05 * len(y)), solver="newton-cholesky", tol=1e-8)
-        own.fit(x[known], y, sample_weight=weight)
-        expected = own.decision_function(x[there])
-        np.testing.assert_allclose(logits[there, s], expected, atol=5e-3)
+        reference = LogisticRegression(C=1 / (0.05 * len(y)), solver="newton-cholesky", tol=1e-8)
+        reference.fit(x[valid], y, sample_weight=weight)
+        expected = reference.decision_function(x[observed_rows])
+        np.testing.assert_allclose(logits[observed_rows, s], expected, atol=5e-3)
     n = int((~np.isnan(labels[:, 2])).sum())
-    np.testing.assert_allclose(logits[there, 2], np.log(0.5 / (n + 0.5)), rtol=1e-5)
+    np.testing.assert_allclose(logits[observed_rows, 2], np.log(0.5 / (n + 0.5)), rtol=1e-5)
     assert model.link == "logit" and model.species == tuple(sites["species"].values)
 
 
@@ -444,26 +467,28 @@ def test_a_probe_leaves_the_rest_as_it_was(encoder, sites, tmp_path):
 
 def weights_at_start(monkeypatch, sites, **settings) -> list[dict]:
     """State of every member before its first step."""
-    found: list[dict] = []
+    states: list[dict] = []
 
     def stop(run, *_):
-        found.append({k: v.clone() for k, v in run.module.state_dict().items()})
+        states.append({k: v.clone() for k, v in run.module.state_dict().items()})
         return train(run, *_)
 
     train = members_module.train
     monkeypatch.setattr(members_module, "train", stop)
     model = gm.fit(sites, training=quick(epochs=1), **settings)
-    ours, theirs = ({**m.scaler.to_dict(), "limits": None} for m in (model, settings["warm_start"]))
-    assert ours == theirs  # the limits are those of the new sites
+    scaler, start_scaler = (
+        {**m.scaler.to_dict(), "limits": None} for m in (model, settings["warm_start"])
+    )
+    assert scaler == start_scaler  # the limits are those of the new sites
     assert model.schema == settings["warm_start"].schema
     assert model.about["warm_start"] == {"model_id": settings["warm_start"].id}
-    return found
+    return states
 
 
 def test_fit_starts_from_the_weights_of_the_encoder(monkeypatch, sites, encoder):
-    other = sites.isel(site=slice(10, 70))  # whose own means are others
+    new_sites = sites.isel(site=slice(10, 70))  # whose own means are others
     two = encoder.config.model_copy(update={"members": 2})
-    states = weights_at_start(monkeypatch, other, warm_start=encoder, network=two)
+    states = weights_at_start(monkeypatch, new_sites, warm_start=encoder, network=two)
     weights = encoder.network.state_dict()
     assert len(states) == 2
     for state in states:
@@ -511,9 +536,9 @@ def test_a_network_without_a_head_holds_every_weight_that_learns(sites, encoder)
 
 
 def test_single_settings_are_a_mapping_as_in_fit(sites):
-    mapped = gm.pretrain(
+    from_mapping = gm.pretrain(
         sites, network=TINY_NETWORK.model_dump(), training=quick(epochs=1).model_dump()
     )
-    assert mapped.id == gm.pretrain(sites, network=TINY_NETWORK, training=quick(epochs=1)).id
+    assert from_mapping.id == gm.pretrain(sites, network=TINY_NETWORK, training=quick(epochs=1)).id
     with pytest.raises(SettingError, match="epoch"):
         gm.pretrain(sites, training={"epoch": 3})

@@ -89,17 +89,17 @@ def test_the_warm_up_is_a_share_of_the_steps(settings, steps):
 
 
 def test_the_optimizer_gets_the_warm_up(monkeypatch):
-    seen, real = [], schedulefree.AdamWScheduleFree
+    options, real = [], schedulefree.AdamWScheduleFree
     monkeypatch.setattr(
         schedulefree,
         "AdamWScheduleFree",
         lambda *a, warmup_steps, **k: (
-            seen.append(warmup_steps) or real(*a, warmup_steps=warmup_steps, **k)
+            options.append(warmup_steps) or real(*a, warmup_steps=warmup_steps, **k)
         ),
     )
     settings = gm.TrainingConfig(steps=40, epoch_steps=10, batch=20, holdout=0, keep="last")
     model = gm.fit(tiny_sites(100), network=TINY_NETWORK, training=settings)
-    assert seen == [4] and len(model.history) == 4  # 10 steps an epoch
+    assert options == [4] and len(model.history) == 4  # 10 steps an epoch
 
 
 @pytest.mark.parametrize(
@@ -123,28 +123,28 @@ def test_the_speed_of_a_long_history_is_that_of_the_plain_recursion():
     for smoothing in (0.0, 0.5, 0.9):
         average, step = scores[0], np.zeros(3)
         for row in scores[1:]:
-            moved = smoothing * average + (1 - smoothing) * row
-            average, step = moved, np.abs(moved - average)
-        found = balance(scores, smoothing=smoothing, eps=1e-9)
-        np.testing.assert_allclose(found.d, step + 1e-9, rtol=1e-9)
-        assert found.epoch == 300
+            next_average = smoothing * average + (1 - smoothing) * row
+            average, step = next_average, np.abs(next_average - average)
+        actual = balance(scores, smoothing=smoothing, eps=1e-9)
+        np.testing.assert_allclose(actual.d, step + 1e-9, rtol=1e-9)
+        assert actual.epoch == 300
 
 
 # The plan ----------------------------------------------------------------------------------------
 
 
 def test_the_plan_follows_from_the_data():
-    few = make_plan(labels_of(100, 40, 30))
-    assert few.choices == ("linear", "quadratic", "sum", "group") and few.folds == 3
-    assert few.network.fusion == "linear+sum"
-    assert (few.network.width, few.training.lr) == (64, 3e-3)
-    assert (few.training.holdout, few.training.keep) == (0, "last")
-    assert few.training_of("linear").lr == pytest.approx(9e-3)
-    assert few.training_of("sum").lr == 3e-3
-    complete = [few.training_of(kind).complete for kind in few.choices]
+    small_plan = make_plan(labels_of(100, 40, 30))
+    assert small_plan.choices == ("linear", "quadratic", "sum", "group") and small_plan.folds == 3
+    assert small_plan.network.fusion == "linear+sum"
+    assert (small_plan.network.width, small_plan.training.lr) == (64, 3e-3)
+    assert (small_plan.training.holdout, small_plan.training.keep) == (0, "last")
+    assert small_plan.training_of("linear").lr == pytest.approx(9e-3)
+    assert small_plan.training_of("sum").lr == 3e-3
+    complete = [small_plan.training_of(kind).complete for kind in small_plan.choices]
     assert complete == [0.25, 0.25, 0, 0]
-    many = make_plan(labels_of(500, 1, 150))
-    assert many.choices == ("linear", "quadratic", "sum", "group")
+    large_plan = make_plan(labels_of(500, 1, 150))
+    assert large_plan.choices == ("linear", "quadratic", "sum", "group")
     rare = make_plan(labels_of(500, 1, 40))
     assert rare.choices == () and rare.network.fusion == "linear+sum+group" and rare.folds == 1
     assert any("40 labels of the rarer class" in reason for reason in rare.reasons)
@@ -172,8 +172,12 @@ def test_a_mapping_changes_single_settings_of_the_rule():
     masked = make_plan(labels, training={"complete": 0})
     assert masked.training_of("linear").complete == 0
     assert masked.training_of("linear").lr == pytest.approx(9e-3)
-    held = make_plan(labels, training={"holdout": 0.2})
-    assert held.training.keep == "best" and held.training.steps is None and held.folds == 0
+    with_holdout = make_plan(labels, training={"holdout": 0.2})
+    assert (
+        with_holdout.training.keep == "best"
+        and with_holdout.training.steps is None
+        and with_holdout.folds == 0
+    )
     with pytest.raises(SettingError, match="epoch"):
         make_plan(labels, training={"epoch": 3})
     with pytest.raises(SettingError, match="width 30 is not a multiple of heads 4"):
@@ -198,9 +202,9 @@ def test_auc_and_error_over_blocks_are_those_of_plain_loops():
             influence[blocks[a]] += (np.mean([win(a, b) for b in zeros]) - auc) / len(ones) / 2
         for b in zeros:
             influence[blocks[b]] += (np.mean([win(a, b) for a in ones]) - auc) / len(zeros) / 2
-    score, found = auc_by_block(y, z, blocks)
+    score, actual = auc_by_block(y, z, blocks)
     assert score == pytest.approx(np.mean(values))
-    np.testing.assert_allclose(found, influence, atol=1e-12)
+    np.testing.assert_allclose(actual, influence, atol=1e-12)
 
 
 def test_the_largest_mix_within_a_standard_error_of_the_best_is_used():
@@ -213,28 +217,28 @@ def test_the_largest_mix_within_a_standard_error_of_the_best_is_used():
     def chosen(**logits):
         return choose(Folds(y, blocks, blocks % 3, logits))
 
-    kept, scores = chosen(linear=noise["linear"], sum=signal, group=noise["group"])
-    assert kept == ("sum",) and len(scores) == 7
+    kinds, scores = chosen(linear=noise["linear"], sum=signal, group=noise["group"])
+    assert kinds == ("sum",) and len(scores) == 7
     assert scores["sum"] == pytest.approx(gm.metrics.mean_auc(y, signal[0]), abs=1e-4)
     same = signal + 1e-3 * noise["sum"]  # a smaller mix may be better by chance
     assert chosen(linear=signal, sum=same)[0] == ("linear", "sum")
     assert chosen(linear=signal, sum=same, group=signal + noise["group"])[0] == ("linear", "sum")
-    other = {k: signal + noise[k] for k in noise}  # each alone is poorer than the mean of all
-    assert chosen(**other)[0] == ("linear", "sum", "group")
+    equal_parts = {k: signal + noise[k] for k in noise}  # each alone is poorer than the mean of all
+    assert chosen(**equal_parts)[0] == ("linear", "sum", "group")
 
 
 def test_all_kinds_are_used_where_nothing_can_be_scored():
     logits = {k: np.zeros((1, 6, 1)) for k in ("linear", "sum")}
     folds = Folds(np.zeros((6, 1)), np.arange(6), np.arange(6) % 3, logits)
-    kept, scores = choose(folds)
-    assert kept == ("linear", "sum") and set(scores.values()) == {None}
+    kinds, scores = choose(folds)
+    assert kinds == ("linear", "sum") and set(scores.values()) == {None}
 
 
 def test_predictions_of_the_folds_are_bounded(monkeypatch):
-    held = [np.arange(90) % 3 == k for k in range(2)]
-    assert predicted_sites(held, 10).tolist() == [i for i in range(90) if i % 3 < 2]
+    held_out = [np.arange(90) % 3 == k for k in range(2)]
+    assert predicted_sites(held_out, 10).tolist() == [i for i in range(90) if i % 3 < 2]
     monkeypatch.setattr(choice_module, "MOST_NUMBERS", 200)
-    assert len(predicted_sites(held, 10)) == 20
+    assert len(predicted_sites(held_out, 10)) == 20
 
 
 # Members without a hidden layer ------------------------------------------------------------------
@@ -275,9 +279,9 @@ def test_hidden_tokens_of_one_number_may_be_computed_or_sorted_out():
         visible = torch.as_tensor(block.observed) & (torch.rand(block.observed.shape) < 0.7)
         model.network.train()
         assert member.dense
-        computed = model.network(values, visible)
+        direct = model.network(values, visible)
         member.dense = False
-        torch.testing.assert_close(model.network(values, visible), computed, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(model.network(values, visible), direct, rtol=1e-4, atol=1e-5)
 
 
 # The fit -----------------------------------------------------------------------------------------
@@ -295,22 +299,22 @@ def default():
 def test_the_default_is_as_good_as_a_logistic_regression(default):
     model, sites = default
     x = np.stack([sites[f"v{i}"].values for i in range(4)], 1)
-    y, ours = sites["presence"].values, Masked(model).scores(sites.drop_vars("presence"))
+    y, scores = sites["presence"].values, Masked(model).scores(sites.drop_vars("presence"))
     aucs = {"default": [], "regression": []}
     for s in range(y.shape[1]):
         line = LogisticRegression(C=0.3).fit(x[:60], y[:60, s])
         aucs["regression"].append(roc_auc_score(y[60:, s], line.decision_function(x[60:])))
-        aucs["default"].append(roc_auc_score(y[60:, s], ours[60:, s]))
+        aucs["default"].append(roc_auc_score(y[60:, s], scores[60:, s]))
     assert np.mean(aucs["default"]) > np.mean(aucs["regression"]) - 0.015
 
 
 def test_the_fit_reports_its_rule_and_its_validation(default):
     model, _ = default
-    rule, checked = model.about["rule"], model.about["validation"]
+    rule, validation = model.about["rule"], model.about["validation"]
     assert rule["fusion"] == model.config.fusion and model.config.members == len(model.config.kinds)
     assert set(rule["inner_auc"]) >= {"linear", "quadratic", "sum", "linear+sum"}
     assert model.about["sites"] == {"train": 60, "validation": 0}
-    assert checked["folds"] == 3 and 0 < checked["standard_error"] < 0.2
+    assert validation["folds"] == 3 and 0 < validation["standard_error"] < 0.2
     assert model.about["validation_auc"]["all"] == pytest.approx(
         rule["inner_auc"][rule["fusion"]], abs=1e-3
     )
@@ -348,8 +352,12 @@ def test_a_fit_of_few_steps_is_reported():
 def test_few_validation_presences_are_reported_once_with_the_remedy():
     with pytest.warns(TrainingWarning) as heard:
         gm.fit(tiny_sites(100), network=TINY_NETWORK, training=quick())
-    (few,) = [str(w.message) for w in heard if "validation presences" in str(w.message)]
-    assert "Quercus 0 (" in few and "Quercus 1 (" in few and "without training=" in few
+    (few_presences,) = [str(w.message) for w in heard if "validation presences" in str(w.message)]
+    assert (
+        "Quercus 0 (" in few_presences
+        and "Quercus 1 (" in few_presences
+        and "without training=" in few_presences
+    )
 
 
 def test_species_with_hardly_any_presence_are_listed():
@@ -378,20 +386,20 @@ def test_predictors_that_are_all_constant_are_reported(varying):
 
 
 @pytest.mark.parametrize(
-    ("training", "validation", "warned"), [(0.99, 0.7, True), (0.8, 0.7, False)]
+    ("training", "validation", "has_warning"), [(0.99, 0.7, True), (0.8, 0.7, False)]
 )
-def test_a_large_gap_between_training_and_validation_is_reported(training, validation, warned):
+def test_a_large_gap_between_training_and_validation_is_reported(training, validation, has_warning):
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         advice.large_gap(training, validation, steps=1000)
         advice.large_gap(training, None, steps=1000)
-    assert len(heard) == warned
-    assert not warned or "training AUC 0.99, validation AUC 0.70" in str(heard[0].message)
+    assert len(heard) == has_warning
+    assert not has_warning or "training AUC 0.99, validation AUC 0.70" in str(heard[0].message)
 
 
-@pytest.mark.parametrize(("steps", "advised"), [(1000, "{'steps': 500}"), (60, None)])
-def test_fewer_steps_are_fewer_than_the_run_had(steps, advised):
+@pytest.mark.parametrize(("steps", "advised_steps"), [(1000, "{'steps': 500}"), (60, None)])
+def test_fewer_steps_are_fewer_than_the_run_had(steps, advised_steps):
     with pytest.warns(TrainingWarning, match="Use fewer predictors") as heard:
         advice.large_gap(0.99, 0.7, steps=steps)
     text = str(heard[0].message)
-    assert advised in text if advised else "steps" not in text
+    assert advised_steps in text if advised_steps else "steps" not in text

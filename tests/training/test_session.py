@@ -58,14 +58,19 @@ def test_pretraining_learning_on_loading_and_maps_are_the_same(plain, setting, t
 
     def results() -> tuple:
         first = gm.pretrain(sites, network=SMALL, training=quick(epochs=1))
-        tuned = gm.finetune(plain, sites, train="all", training=quick(epochs=1))
-        loaded = gm.load_model(tmp_path / "model")
-        return first.id, tuned.id, gm.predict(sites, loaded), gm.shapley(sites, loaded)
+        tuned_model = gm.finetune(plain, sites, train="all", training=quick(epochs=1))
+        loaded_model = gm.load_model(tmp_path / "model")
+        return (
+            first.id,
+            tuned_model.id,
+            gm.predict(sites, loaded_model),
+            gm.shapley(sites, loaded_model),
+        )
 
     expected = results()
     with SETTINGS[setting]():
-        found = results()
-    assert found[:2] == expected[:2]
-    for a, b in zip(found[2:], expected[2:], strict=True):
+        actual = results()
+    assert actual[:2] == expected[:2]
+    for a, b in zip(actual[2:], expected[2:], strict=True):
         for name in a.data_vars:
             np.testing.assert_array_equal(a[name].values, b[name].values, err_msg=name)

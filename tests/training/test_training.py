@@ -33,14 +33,14 @@ NAN = float("nan")
 
 def train(sites=None, **settings) -> gm.Model:
     """A run of a fraction of a second."""
-    how = {k: settings.pop(k) for k in ("masking", "rng") if k in settings}
+    options = {k: settings.pop(k) for k in ("masking", "rng") if k in settings}
     network = settings.pop("network", TINY_NETWORK)
     sites = tiny_sites() if sites is None else sites
-    return gm.fit(sites, network=network, training=quick(**settings), **({"rng": 0} | how))
+    return gm.fit(sites, network=network, training=quick(**settings), **({"rng": 0} | options))
 
 
 def history_of(model: gm.Model) -> list[dict]:
-    """The history without what the clock says."""
+    """The history without the times of the clock."""
     return [{k: v for k, v in row.items() if k != "seconds"} for row in model.about["history"]]
 
 
@@ -62,7 +62,7 @@ def sigmoid(z: float) -> float:
 @pytest.mark.parametrize("seed", range(4))
 def test_weighted_bce_is_its_formula_site_by_site(seed):
     z, y = tables(seed=seed)
-    total, known = 0.0, 0
+    total, n_labels = 0.0, 0
     for s in range(y.shape[1]):
         column = [float(v) for v in y[:, s] if not math.isnan(v)]
         present = sum(column)
@@ -70,12 +70,12 @@ def test_weighted_bce_is_its_formula_site_by_site(seed):
         for i in range(len(y)):
             if math.isnan(y[i, s]):
                 continue
-            known += 1
+            n_labels += 1
             p = sigmoid(float(z[i, s]))
             total += -w * math.log(p) if y[i, s] else -w / (w - 1) * math.log(1 - p)
     loss = make_loss("weighted-bce", torch.as_tensor(y))
     assert float(loss(torch.as_tensor(z), torch.as_tensor(y))) == pytest.approx(
-        total / known, rel=1e-5
+        total / n_labels, rel=1e-5
     )
 
 
@@ -131,9 +131,9 @@ def test_maxent_is_log_softmax_by_hand(evenness):
     z, y = tables(seed=2)
     total, weights = 0.0, 0.0
     for s in range(y.shape[1]):
-        known = [i for i in range(len(y)) if not math.isnan(y[i, s])]
-        log_sum = math.log(sum(math.exp(float(z[i, s])) for i in known))
-        present = [i for i in known if y[i, s] == 1]
+        valid = [i for i in range(len(y)) if not math.isnan(y[i, s])]
+        log_sum = math.log(sum(math.exp(float(z[i, s])) for i in valid))
+        present = [i for i in valid if y[i, s] == 1]
         if present:
             weight = len(present) ** -evenness
             total += weight * sum(log_sum - float(z[i, s]) for i in present)
@@ -155,10 +155,10 @@ def test_maxent_offset_sets_the_level_to_entropy_less_log_z():
     background = y == 0
     got = maxent_offset(torch.as_tensor(z), torch.as_tensor(background))
     for s in range(z.shape[1]):
-        shown = z[background[:, s], s].astype(float)
-        share = np.exp(shown) / np.exp(shown).sum()
-        wanted = -(share * np.log(share)).sum() - np.log(np.exp(shown).sum())
-        assert float(got[s]) == pytest.approx(wanted, rel=1e-4)
+        logits = z[background[:, s], s].astype(float)
+        share = np.exp(logits) / np.exp(logits).sum()
+        expected = -(share * np.log(share)).sum() - np.log(np.exp(logits).sum())
+        assert float(got[s]) == pytest.approx(expected, rel=1e-4)
     raw = np.exp(z + got.numpy())  # after the shift: raw output times exp(entropy)
     for s in range(z.shape[1]):
         share = raw[background[:, s], s] / raw[background[:, s], s].sum()
@@ -174,14 +174,14 @@ def test_maxent_offset_of_a_species_without_background_is_zero():
 
 def test_cross_entropy_is_its_formula():
     z = tables(seed=4)[0]
-    which = np.random.default_rng(0).integers(0, 4, len(z))
-    y = np.eye(4, dtype=np.float32)[which]
+    classes = np.random.default_rng(0).integers(0, 4, len(z))
+    y = np.eye(4, dtype=np.float32)[classes]
     y[y == 0] = np.where(np.arange((y == 0).sum()) % 2, 0, np.nan)
-    wanted = np.mean(
-        [math.log(np.exp(z[i].astype(float)).sum()) - z[i, k] for i, k in enumerate(which)]
+    expected = np.mean(
+        [math.log(np.exp(z[i].astype(float)).sum()) - z[i, k] for i, k in enumerate(classes)]
     )
     assert float(cross_entropy(torch.as_tensor(z), torch.as_tensor(y))) == pytest.approx(
-        wanted, rel=1e-5
+        expected, rel=1e-5
     )
 
 
@@ -209,10 +209,10 @@ def test_blocks_are_squares_anchored_at_the_origin():
 
 def test_blocks_do_not_move_when_sites_are_added():
     rng = np.random.default_rng(1)
-    xy, more = rng.uniform(0, 10, (2, 50, 2))
+    xy, added_xy = rng.uniform(0, 10, (2, 50, 2))
     alone, together = (
         spatial_blocks(xy, size=300, crs="EPSG:4326"),
-        spatial_blocks(np.vstack([more - 20, xy]), size=300, crs="EPSG:4326")[50:],
+        spatial_blocks(np.vstack([added_xy - 20, xy]), size=300, crs="EPSG:4326")[50:],
     )
     np.testing.assert_array_equal(alone[:, None] == alone, together[:, None] == together)
 
@@ -225,12 +225,12 @@ def held_out(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return blocks, labels, hold_out(labels, blocks, share=0.3, rng=np.random.default_rng(seed))
 
 
-def test_whole_blocks_are_held_out_and_about_the_share_asked_for():
-    blocks, labels, held = held_out(0)
+def test_whole_blocks_are_held_out_and_about_the_requested_share():
+    blocks, labels, out = held_out(0)
     for block in np.unique(blocks):
-        assert len(set(held[blocks == block])) == 1
-    assert 0.2 < held.mean() < 0.4
-    for side in (held, ~held):
+        assert len(set(out[blocks == block])) == 1
+    assert 0.2 < out.mean() < 0.4
+    for side in (out, ~out):
         assert ((labels[side] == 1).any(0) & (labels[side] == 0).any(0)).all()
 
 
@@ -245,11 +245,11 @@ def test_a_rare_species_is_on_both_sides():
     labels[[3, 150]] = 1
     blocks = rng.integers(0, 30, 300)
     blocks[[3, 150]] = [0, 1]
-    held = hold_out(labels, blocks, share=0.3, rng=rng)
-    assert labels[held].sum() == labels[~held].sum() == 1
+    out = hold_out(labels, blocks, share=0.3, rng=rng)
+    assert labels[out].sum() == labels[~out].sum() == 1
 
 
-def test_coordinates_go_by_several_names_and_are_asked_for_if_missing():
+def test_coordinates_go_by_several_names_and_are_requested_if_missing():
     sites = tiny_sites(5)
     xy = site_coordinates(sites)
     np.testing.assert_array_equal(xy, np.stack([sites["x"], sites["y"]], 1))
@@ -278,9 +278,9 @@ def test_labels_of_one_class_are_refused_for_all_and_counted_for_some():
         check_classes(np.hstack([ones, ones]), ("a", "b"))
     with pytest.raises(LabelError, match="only absences"):
         check_classes(zeros, ("a",))
-    both = np.array([[1.0], [0.0], [NAN]])
+    two_classes = np.array([[1.0], [0.0], [NAN]])
     with pytest.warns(UserWarning, match=r"2 of 3 species .* only \(a, c\).*cannot be scored"):
-        check_classes(np.hstack([ones, both, zeros]), ("a", "b", "c"))
+        check_classes(np.hstack([ones, two_classes, zeros]), ("a", "b", "c"))
 
 
 def test_a_modality_that_is_nan_everywhere_is_refused():
@@ -295,11 +295,11 @@ def test_a_modality_that_is_nan_everywhere_is_refused():
 def test_the_scaler_sees_the_training_sites_only():
     sites = tiny_sites(40)
     read = SiteTable.read(sites, gm.infer_schema(sites))
-    held = np.arange(40) % 4 == 0
-    (table,), scaler = make_tables(read, held_out=[held])
+    out = np.arange(40) % 4 == 0
+    (table,), scaler = make_tables(read, held_out=[out])
     bio1 = read.arrays["bio1"]
-    assert float(scaler.mean["bio1"]) == pytest.approx(float(np.nanmean(bio1[~held])))
-    assert table.valid.tolist() == np.flatnonzero(held).tolist()
+    assert float(scaler.mean["bio1"]) == pytest.approx(float(np.nanmean(bio1[~out])))
+    assert table.valid.tolist() == np.flatnonzero(out).tolist()
     assert sorted(table.train.tolist() + table.valid.tolist()) == list(range(40))
 
 
@@ -340,8 +340,8 @@ def test_training_leaves_the_data_alone():
 def test_every_loss_trains_with_every_fusion(loss, fusion):
     sites = tiny_sites(species=3)
     if loss == "cross-entropy":
-        which = np.digitize(sites["bio1"].fillna(0), [-0.4, 0.4])
-        one = (which[:, None] == np.arange(3)).astype(float)
+        classes = np.digitize(sites["bio1"].fillna(0), [-0.4, 0.4])
+        one = (classes[:, None] == np.arange(3)).astype(float)
         sites["presence"] = (("site", "species"), one)
     network = TINY_NETWORK.model_copy(update={"fusion": fusion})
     model = train(sites, loss=loss, epochs=8, network=network, masking=Constant(0.0))
@@ -375,12 +375,12 @@ def test_the_history_logs_scores_and_masks_of_every_modality():
 
 
 def test_the_best_epoch_is_kept_and_patience_ends_the_run(monkeypatch):
-    scripted = iter([0.6, 0.9, 0.7, 0.8, 0.85, 0.99])
+    aucs = iter([0.6, 0.9, 0.7, 0.8, 0.85, 0.99])
     weights = {}
     real = Supervised.scores
 
     def scores(task, run, table):
-        score = next(scripted)
+        score = next(aucs)
         weights[score] = {k: v.clone() for k, v in run.model.network.state_dict().items()}
         return dict.fromkeys(real(task, run, table), score)
 
@@ -394,17 +394,17 @@ def test_the_best_epoch_is_kept_and_patience_ends_the_run(monkeypatch):
 
 
 def test_every_epoch_draws_its_own_masks(monkeypatch):
-    drawn = []
+    masks = []
     real = loop_module.hide
 
     def hide(p, **sizes):
-        drawn.append(real(p, **sizes))
-        return drawn[-1]
+        masks.append(real(p, **sizes))
+        return masks[-1]
 
     monkeypatch.setattr(loop_module, "hide", hide)
     train(epochs=3, batch=500, masking=Constant(0.5))
-    assert len(drawn) == 3
-    assert (drawn[0] != drawn[1]).any() and (drawn[1] != drawn[2]).any()
+    assert len(masks) == 3
+    assert (masks[0] != masks[1]).any() and (masks[1] != masks[2]).any()
 
 
 def test_scores_and_weights_are_those_of_the_averaged_optimizer(monkeypatch):
@@ -434,9 +434,9 @@ def test_labels_not_surveyed_are_no_hindrance():
 @pytest.mark.parametrize("loss", ["bce", "weighted-bce", "maxent"])
 def test_a_species_not_surveyed_at_any_training_site_harms_no_other(loss):
     sites = tiny_sites(80, species=3)
-    held = np.arange(80) % 4 == 0
-    sites["presence"][~held, 1] = np.nan
-    model = train(sites, validation=held, loss=loss, epochs=15)
+    out = np.arange(80) % 4 == 0
+    sites["presence"][~out, 1] = np.nan
+    model = train(sites, validation=out, loss=loss, epochs=15)
     assert all(torch.isfinite(p).all() for p in model.network.parameters())
     assert np.isfinite(gm.predict(sites, model)["suitability"]).all()
     assert model.about["validation_auc"]["all"] > 0.6
@@ -444,12 +444,14 @@ def test_a_species_not_surveyed_at_any_training_site_harms_no_other(loss):
 
 def test_maxent_is_levelled_on_the_training_background():
     sites = tiny_sites(100, species=2)
-    held = np.arange(100) % 4 == 0
-    model = train(sites, loss="maxent", validation=held)
-    kept = sites.isel(site=~held)
-    logits = gm.predict(kept, model, scale="logit")["suitability"].transpose("site", "species")
+    out = np.arange(100) % 4 == 0
+    model = train(sites, loss="maxent", validation=out)
+    training_sites = sites.isel(site=~out)
+    logits = gm.predict(training_sites, model, scale="logit")["suitability"].transpose(
+        "site", "species"
+    )
     for s in range(2):  # exp(z) adds up to exp(entropy) over the background
-        z = logits.values[(kept["presence"].values[:, s] == 0), s].astype(float)
+        z = logits.values[(training_sites["presence"].values[:, s] == 0), s].astype(float)
         share = np.exp(z) / np.exp(z).sum()
         assert np.log(np.exp(z).sum()) == pytest.approx(-(share * np.log(share)).sum(), abs=1e-4)
 
@@ -463,21 +465,21 @@ def test_maxent_without_background_of_one_species_still_ranks_its_sites():
     assert len(np.unique(logits)) > 40
 
 
-def test_nothing_to_score_is_said_and_the_first_epoch_kept():
+def test_nothing_to_score_is_reported_and_the_first_epoch_kept():
     sites = tiny_sites(40, species=1)
-    held = (sites["presence"] == 1).values[:, 0] & (np.arange(40) % 2 == 0)
+    out = (sites["presence"] == 1).values[:, 0] & (np.arange(40) % 2 == 0)
     with pytest.warns(UserWarning, match="no epoch could be scored.*first epoch is kept"):
-        model = train(sites, validation=held)
+        model = train(sites, validation=out)
     assert model.about["best_epochs"][0] == 0
     assert model.about["validation_auc"]["all"] is None
 
 
 @pytest.mark.parametrize(
-    ("mask", "found"),
+    ("mask", "message"),
     [(np.ones(100, bool), "100 True"), (np.zeros(100, bool), "0 True"), (np.arange(7), r"\(7,\)")],
 )
-def test_a_validation_mask_that_splits_nothing_is_refused(mask, found):
-    with pytest.raises(LabelError, match=rf"one boolean per site \(100\).*{found}"):
+def test_a_validation_mask_that_splits_nothing_is_refused(mask, message):
+    with pytest.raises(LabelError, match=rf"one boolean per site \(100\).*{message}"):
         train(validation=mask)
 
 
@@ -509,17 +511,17 @@ def test_facts_for_people_are_in_about():
     [MIAM(per_sample=True), Dirichlet(per_sample=True), Uniform(per_sample=True), Constant()],
 )
 def test_masks_may_be_drawn_for_each_sample(masking, monkeypatch):
-    drawn = []
+    shapes = []
     real = loop_module.hide
 
     def hide(p, **sizes):
-        drawn.append((len(p), sizes["n"]))
+        shapes.append((len(p), sizes["n"]))
         return real(p, **sizes)
 
     monkeypatch.setattr(loop_module, "hide", hide)
     model = train(masking=masking, epochs=2)
     assert model.about["masking"]["per_sample"] == masking.per_sample
-    assert all(draws == (n if masking.per_sample else 1) for draws, n in drawn)
+    assert all(draws == (n if masking.per_sample else 1) for draws, n in shapes)
 
 
 def test_complete_rows_have_nothing_masked(monkeypatch):
@@ -551,12 +553,12 @@ def test_bf16_runs_on_a_cpu(fusion):
 
 def interrupt_after(monkeypatch, saves: int) -> None:
     """Stop the process, as Ctrl-C does, after some checkpoints."""
-    real, done = loop_module.save_checkpoint, []
+    real, saved_states = loop_module.save_checkpoint, []
 
     def save(*args, **kwargs):
         real(*args, **kwargs)
-        done.append(1)
-        if len(done) == saves:
+        saved_states.append(1)
+        if len(saved_states) == saves:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(loop_module, "save_checkpoint", save)
@@ -566,30 +568,30 @@ def interrupt_after(monkeypatch, saves: int) -> None:
 @pytest.mark.parametrize("saves", [1, 3, 5])
 def test_an_interrupted_run_goes_on_and_ends_bit_equal(tmp_path, monkeypatch, saves, fusion):
     network = TINY_NETWORK.model_copy(update={"fusion": fusion, "dropout": 0.3})
-    whole = train(epochs=5, network=network)
-    with monkeypatch.context() as patched:
-        interrupt_after(patched, saves)
+    full_run = train(epochs=5, network=network)
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, saves)
         with pytest.raises(KeyboardInterrupt):
             train(epochs=5, network=network, checkpoint=tmp_path / "run")
     assert {p.name for p in tmp_path.iterdir()} == {"run"}
-    resumed = train(epochs=5, network=network, checkpoint=tmp_path / "run")
-    assert resumed.id == whole.id
-    assert history_of(resumed) == history_of(whole)
-    assert resumed.about["best_epochs"][0] == whole.about["best_epochs"][0]
+    resumed_model = train(epochs=5, network=network, checkpoint=tmp_path / "run")
+    assert resumed_model.id == full_run.id
+    assert history_of(resumed_model) == history_of(full_run)
+    assert resumed_model.about["best_epochs"][0] == full_run.about["best_epochs"][0]
 
 
 def test_a_run_killed_twice_and_within_an_epoch_ends_equal(tmp_path, monkeypatch):
-    whole = train(epochs=4)
+    full_run = train(epochs=4)
     for saves in (1, 2):
-        with monkeypatch.context() as patched:
-            interrupt_after(patched, saves)
+        with monkeypatch.context() as patch:
+            interrupt_after(patch, saves)
             with pytest.raises(KeyboardInterrupt):
                 train(epochs=4, checkpoint=tmp_path / "run")
-    with monkeypatch.context() as patched:
-        patched.setattr(loop_module, "_record", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with monkeypatch.context() as patch:
+        patch.setattr(loop_module, "_record", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             train(epochs=4, checkpoint=tmp_path / "run")
-    assert train(epochs=4, checkpoint=tmp_path / "run").id == whole.id
+    assert train(epochs=4, checkpoint=tmp_path / "run").id == full_run.id
 
 
 def test_a_resumed_run_remembers_the_best_score(tmp_path, monkeypatch):
@@ -599,13 +601,13 @@ def test_a_resumed_run_remembers_the_best_score(tmp_path, monkeypatch):
         left = iter(scores)  # after the last epoch, the training sites are scored too
         return lambda *args: dict.fromkeys(real(*args), next(left, 0.5))
 
-    with monkeypatch.context() as patched:
-        patched.setattr(Supervised, "scores", scripted(0.9, 0.6))
-        interrupt_after(patched, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(Supervised, "scores", scripted(0.9, 0.6))
+        interrupt_after(patch, 2)
         with pytest.raises(KeyboardInterrupt):
             train(epochs=4, checkpoint=tmp_path / "run")
-    with monkeypatch.context() as patched:
-        patched.setattr(Supervised, "scores", scripted(0.7, 0.8))
+    with monkeypatch.context() as patch:
+        patch.setattr(Supervised, "scores", scripted(0.7, 0.8))
         model = train(epochs=4, checkpoint=tmp_path / "run")
     assert model.history["auc_all"].tolist() == [0.9, 0.6, 0.7, 0.8]
     assert model.about["best_epochs"][0] == 0
@@ -619,7 +621,7 @@ def test_a_run_that_is_complete_is_not_run_again(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "other",
+    "changes",
     [
         {"rng": 5},
         {"loss": "maxent"},
@@ -628,13 +630,13 @@ def test_a_run_that_is_complete_is_not_run_again(tmp_path, monkeypatch):
         {"sites": 60},
     ],
 )
-def test_a_checkpoint_of_other_data_or_settings_is_refused(tmp_path, other):
+def test_a_checkpoint_of_other_data_or_settings_is_refused(tmp_path, changes):
     train(checkpoint=tmp_path / "run")
-    other = {k: tiny_sites(v) if k == "sites" else v for k, v in other.items()}
+    changes = {k: tiny_sites(v) if k == "sites" else v for k, v in changes.items()}
     with pytest.raises(
         ArtifactError, match=r"is of other data or settings; remove it or pass another"
     ):
-        train(checkpoint=tmp_path / "run", **other)
+        train(checkpoint=tmp_path / "run", **changes)
 
 
 def test_a_run_can_be_made_longer(tmp_path):
@@ -666,11 +668,11 @@ def test_a_damaged_checkpoint_is_refused(tmp_path, name):
 def test_scores_are_of_sites_that_show_something():
     sites = tiny_sites(60, species=1)
     sites["bio1"] = sites["bio1"].where(np.arange(60) >= 15)
-    held = np.arange(60) < 30
-    model = train(sites, validation=held)
-    kept = xr.where(sites["bio1"].notnull(), sites["presence"][:, 0], np.nan)[held]
-    table = gm.evaluate(model, sites.isel(site=held), subsets="unimodal+all")
-    assert int(table["sites"].sel(subset="climate")) == int(kept.notnull().sum())
+    out = np.arange(60) < 30
+    model = train(sites, validation=out)
+    labels = xr.where(sites["bio1"].notnull(), sites["presence"][:, 0], np.nan)[out]
+    table = gm.evaluate(model, sites.isel(site=out), subsets="unimodal+all")
+    assert int(table["sites"].sel(subset="climate")) == int(labels.notnull().sum())
     for subset in ("climate", "soil", "all"):
         assert float(table["mean_auc"].sel(subset=subset)) == pytest.approx(
             model.about["validation_auc"][subset]
@@ -679,13 +681,13 @@ def test_scores_are_of_sites_that_show_something():
 
 @pytest.mark.parametrize("loss", ["bce", "cross-entropy"])
 def test_validation_ranks_sites_by_logits_or_by_shares_of_all_species(loss, monkeypatch):
-    sites, seen = tiny_sites(60, species=3), []
+    sites, calls = tiny_sites(60, species=3), []
     one = np.arange(60)[:, None] % 3 == np.arange(3)
     sites["presence"] = (("site", "species"), one.astype(float))
     real = Supervised.scores
-    monkeypatch.setattr(Supervised, "scores", lambda *args: seen.append(args[1:]) or real(*args))
+    monkeypatch.setattr(Supervised, "scores", lambda *args: calls.append(args[1:]) or real(*args))
     model = train(sites, loss=loss, epochs=1, keep="last", holdout=0.5, block=300)
-    run, table = seen[-1]
+    run, table = calls[-1]
     logits = gm.predict(sites, model, scale="logit")["suitability"].transpose("site", "species")
     expected = logits.values[table.valid.numpy()].astype(float)
     if loss == "cross-entropy":

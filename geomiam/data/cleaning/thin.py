@@ -34,7 +34,7 @@ def thin_records(
     """Keep fewer records where they are dense: by distance, per cell of a grid, or per bin of the environment.
 
     Presences and absences of each species are thinned separately. Cleaning judges each record; thinning
-    draws among good ones at random. So it is a step of its own, after :func:`geomiam.clean_records`, and can be
+    draws among good ones at random. So it is a separate step, after :func:`geomiam.clean_records`, and can be
     repeated with other seeds.
 
     Parameters

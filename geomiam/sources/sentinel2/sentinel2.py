@@ -358,8 +358,8 @@ def _median(ds: xr.Dataset) -> xr.Dataset:
 
 def _along_time(array: xr.DataArray) -> xr.DataArray:
     if not array.sizes["time"]:
-        nothing = np.float32(np.nan)
-        return xr.full_like(array.isel(time=[]).sum("time"), nothing).assign_attrs(array.attrs)
+        missing = np.float32(np.nan)
+        return xr.full_like(array.isel(time=[]).sum("time"), missing).assign_attrs(array.attrs)
     data: Any = array.data
     medians = data.map_blocks(_nanmedian, drop_axis=0, dtype=data.dtype)
     return xr.DataArray(medians, dims=array.dims[1:], attrs=array.attrs)

@@ -4,7 +4,7 @@
     geomiam-bench systems out/cloud-sites.zarr --schema out/cloud-sites.yaml --json systems-clouds.json
 
 FOLDER, classes and pixels are those of ``geomiam-bench cloud-gaps``. The dates of all years that fall
-into one season are a modality of their own, read month by month, so that a season can go missing.
+into one season are a separate modality, read month by month, so that a season can go missing.
 """
 
 from __future__ import annotations

@@ -110,8 +110,8 @@ def fitted(
     }
     blocks = site_blocks(train, min_blocks=3).number
     scores = baselines(train, test, species=species, blocks=blocks, seed=0)
-    ours = Masked(model).scores(test.drop_vars(["presence", "truth"], errors="ignore"))
-    return scores | {OURS: ours[:, species]}, about
+    model_scores = Masked(model).scores(test.drop_vars(["presence", "truth"], errors="ignore"))
+    return scores | {OURS: model_scores[:, species]}, about
 
 
 def _out_of_fold(

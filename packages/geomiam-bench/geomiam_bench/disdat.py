@@ -208,7 +208,7 @@ def _masking(name: str, plan: Plan) -> Strategy:
 
 
 def _oracle(region: Region, entry: Entry, plan: Plan, using: Any) -> np.ndarray:
-    """A model of its own for one subset, trained on that subset with nothing hidden."""
+    """A separate model for one subset, trained on that subset with nothing hidden."""
     training, schema = part(region.training, region.schema, using)
     alone = replace(region, training=training, schema=schema)
     model = _fit(alone, entry, plan, masking=Constant(0.0))

@@ -2,7 +2,7 @@
 
     geomiam-bench kills --kills 100 --json out/bench/kills.json
 
-Writers are processes of their own that get SIGKILL after a random time, from the first step to the
+Writers are separate processes that get SIGKILL after a random time, from the first step to the
 last rename; the next one resumes. Workers of a dask cluster get it under a writer that lives on.
 A map that completes is compared file by file, byte by byte. What a block reads is logged as it is read, so it is
 counted which blocks were made more often than once, and which of these had been marked as done before.
@@ -86,7 +86,7 @@ class Trial:
             make_map(self.cube, self.model, path, shapley=True, progress=False)
 
     def child(self, path: Path) -> int:
-        """Write or resume a map in a process of its own."""
+        """Write or resume a map in a separate process."""
         if child := os.fork():
             return child
         try:

@@ -174,11 +174,11 @@ def systems(
     run = begin(out, comparison_data, plan, restart=overwrite)
     with _bar(plan.seeds * len(chosen(comparison_data, plan))) as bar:
 
-        def told(result: dict) -> None:
+        def show(result: dict) -> None:
             bar.set_postfix_str(result["system"])
             bar.update()
 
-        for current_run in go_on(run, comparison_data, plan, on_result=told):
+        for current_run in go_on(run, comparison_data, plan, on_result=show):
             write_comparison(out, run := current_run)
     if figure:
         from geomiam_bench.comparison.figure import draw

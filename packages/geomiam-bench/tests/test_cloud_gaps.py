@@ -78,7 +78,7 @@ def test_sites_are_pixels_of_the_large_classes_and_clouds_are_nan(bench, folder,
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.4, 0.6, 0.8])
-def test_whole_dates_are_lost_for_all_sites_and_as_many_as_asked(bench, sites, share):
+def test_whole_dates_are_lost_for_all_sites_and_as_many_as_requested(bench, sites, share):
     rng = np.random.default_rng(1)
     before, after = seen(sites), seen(bench[1].lose_dates(sites, share=share, rng=rng))
     dates = before.any(0)
@@ -89,7 +89,7 @@ def test_whole_dates_are_lost_for_all_sites_and_as_many_as_asked(bench, sites, s
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.4, 0.6, 0.8])
-def test_clouds_take_the_share_that_was_asked_of_what_was_clear(bench, folder, sites, share):
+def test_clouds_hide_the_requested_share_of_clear_values(bench, folder, sites, share):
     masks = bench[1].cloud_masks(bench[1].read_cube(folder))
     rng = np.random.default_rng(2)
     after = seen(bench[1].lose_to_clouds(sites, masks, share=share, rng=rng))

@@ -2,7 +2,7 @@
 
 The folder of results holds ``skill*.json`` (parts of one run of ``disdat``, such as methods that were
 computed side by side), ``strategies.json`` and ``fusions.json`` (also of ``disdat``), ``defaults.json``
-(a page of its own), ``missing-*.json``, ``cloud-gaps*.json``, ``systems-*.json``, ``pretraining.json`` and
+(a separate page), ``missing-*.json``, ``cloud-gaps*.json``, ``systems-*.json``, ``pretraining.json`` and
 ``importance.json``; the page has a section for each file that is there. All numbers come from the JSON.
 """
 
@@ -28,7 +28,7 @@ from geomiam_bench.sweeps import STYLES
 
 The folder of results holds ``skill*.json`` (parts of one run of ``disdat``, such as methods that were
 computed side by side), ``strategies.json`` and ``fusions.json`` (also of ``disdat``), ``defaults.json``
-(a page of its own), ``missing-*.json``, ``cloud-gaps*.json``, ``systems-*.json``, ``pretraining.json`` and
+(a separate page), ``missing-*.json``, ``cloud-gaps*.json``, ``systems-*.json``, ``pretraining.json`` and
 ``importance.json``; the page has a section for each file that is there. All numbers come from the JSON.
 """
 

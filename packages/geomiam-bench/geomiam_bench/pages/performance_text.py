@@ -15,7 +15,7 @@ its coalitions share all but a small transformer over the groups' summaries. Whe
 `gm.explain.fit_explainer` learns to predict its values in one pass, and reports its error. `torch.compile` gained a tenth at best
 and costs half a minute for each shape, so it is not used."""
 
-SHEET = """A job of your own: cells × milliseconds a cell ÷ 3.6 million are core-hours; `geomiam explain … --plan` times a block of
+SHEET = """Your job: cells × milliseconds a cell ÷ 3.6 million are core-hours; `geomiam explain … --plan` times a block of
 yours on the machine it runs on. Cost grows with the tokens of a cell, with $2^G$ of the groups *that are
 present*, and with the species only once there are hundreds. Cells without data cost nothing, and rows that a
 coarse predictor has in common are encoded once. For a GPU, divide the operations by what it reaches in bfloat16; none

@@ -72,7 +72,7 @@ def strategies_section(run: dict) -> str:
         run,
         "## Masking strategies",
         f"The same surveys, every strategy at its published settings, {seeds(run)}, and "
-        f"{run['settings']['network']['members']} networks per model. The oracle is a model of its own "
+        f"{run['settings']['network']['members']} networks per model. The oracle is a separate model "
         "for each column, trained on that column alone; the gap is oracle − model, in AUC points, mean "
         "over the columns.",
     )

@@ -67,7 +67,7 @@ def test_a_plan_of_an_unknown_system_is_refused():
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_system_trains_and_answers_every_subset(name, data):
+def test_every_system_trains_and_predicts_every_subset(name, data):
     (result,) = compare(data, SystemPlan((name,), seeds=1, **FAST))
     assert set(result["scores"]) == set(data.subsets) and len(data.subsets) == 7
     values = np.array([*result["scores"].values()], float)

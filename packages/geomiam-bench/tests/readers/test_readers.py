@@ -99,7 +99,7 @@ def test_anything_else_is_refused_and_not_run(make, tmp_path):
     assert not (tmp_path / "trap").exists()
 
 
-def test_damaged_files_are_told_from_other_files(tmp_path):
+def test_damaged_files_are_distinguished_from_other_files(tmp_path):
     torch.save(CUBE, tmp_path / "a.pt", _use_new_zipfile_serialization=False)
     with pytest.raises(ArtifactError, match=r"not a zip.*torch\.save"):
         read_pt(tmp_path / "a.pt")
@@ -304,7 +304,7 @@ def test_test_sets_without_species_have_no_labels(europe, tmp_path):
     assert readers.geoplant(root, limit=2, modalities=["tabular"])["presence"].any()
 
 
-def test_what_was_looked_for_is_told(tmp_path, europe):
+def test_what_was_looked_for_is_reported(tmp_path, europe):
     (tmp_path / "other.txt").write_text("")
     with pytest.raises(OccurrenceError, match=r"metadata.*found other\.txt"):
         readers.geoplant(tmp_path)
