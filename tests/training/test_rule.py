@@ -169,9 +169,9 @@ def test_a_mapping_changes_single_settings_of_the_rule():
     fixed = make_plan(labels, network={"fusion": "sum"}, training={"lr": 0.1})
     assert fixed.choices == () and fixed.training_of("sum").lr == 0.1
     assert fixed.training_of("linear").complete == 0.25
-    masked = make_plan(labels, training={"complete": 0})
-    assert masked.training_of("linear").complete == 0
-    assert masked.training_of("linear").lr == pytest.approx(9e-3)
+    all_masked = make_plan(labels, training={"complete": 0})
+    assert all_masked.training_of("linear").complete == 0
+    assert all_masked.training_of("linear").lr == pytest.approx(9e-3)
     with_holdout = make_plan(labels, training={"holdout": 0.2})
     assert (
         with_holdout.training.keep == "best"
