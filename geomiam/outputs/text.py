@@ -8,24 +8,21 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from geomiam.errors import printable
 
+TABLE = "<div><strong>{}</strong><table>{}</table></div>"
 CELL = "text-align: left; vertical-align: top; padding: 0.1em 1em 0.1em 0"
 
 
 def facts_html(title: str, facts: Mapping[str, object]) -> str:
     """Return a table of names and values."""
     rows = "".join(f"<tr>{_cell('th', k)}{_cell('td', v)}</tr>" for k, v in facts.items())
-    return _titled(title, rows)
+    return TABLE.format(_escaped(title), rows)
 
 
 def table_html(title: str, head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
     """Return a table with a row of headings."""
     lines = "".join(f"<tr>{''.join(_cell('td', v) for v in row)}</tr>" for row in rows)
     names = "".join(_cell("th", name) for name in head)
-    return _titled(title, f"<thead><tr>{names}</tr></thead><tbody>{lines}</tbody>")
-
-
-def _titled(title: str, rows: str) -> str:
-    return f"<div><strong>{_escaped(title)}</strong><table>{rows}</table></div>"
+    return TABLE.format(_escaped(title), f"<thead><tr>{names}</tr></thead><tbody>{lines}</tbody>")
 
 
 def _cell(tag: str, value: object) -> str:

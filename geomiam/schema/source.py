@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import math
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, FiniteFloat, field_validator, model_validator
 
 from geomiam.checks.names import check_key
 from geomiam.schema.fields import FrozenFields
@@ -54,20 +53,15 @@ class Grid(FrozenFields):
     """
 
     crs: str = Field(min_length=1)
-    resolution: float = Field(gt=0)
-    bounds: tuple[float, float, float, float] | None = None
+    resolution: FiniteFloat = Field(gt=0)
+    bounds: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat] | None = None
 
-    @model_validator(mode="after")
-    def _numbers_are_valid(self) -> Grid:
-        numbers = [self.resolution, *(self.bounds or ())]
-        if not all(map(math.isfinite, numbers)):
-            raise ValueError(f"resolution and bounds are finite numbers, found {numbers}")
-        west, south, east, north = self.bounds or (0, 0, 1, 1)
-        if west >= east or south >= north:
-            raise ValueError(
-                f"bounds are [xmin, ymin, xmax, ymax], found {list(self.bounds or ())}"
-            )
-        return self
+    @field_validator("bounds")
+    @classmethod
+    def _bounds_are_in_order(cls, bounds: tuple[float, ...] | None) -> Any:
+        if bounds is not None and (bounds[0] >= bounds[2] or bounds[1] >= bounds[3]):
+            raise ValueError(f"bounds are [xmin, ymin, xmax, ymax], found {list(bounds)}")
+        return bounds
 
 
 class ReadOptions(FrozenFields):
@@ -86,14 +80,14 @@ class ReadOptions(FrozenFields):
     select: dict[str, Any] = Field(
         {}, description="netcdf, zarr: a label along a dim, which is dropped, or [first, last]"
     )
-    scale: float | None = None
-    offset: float | None = None
+    scale: FiniteFloat | None = None
+    offset: FiniteFloat | None = None
     nodata: float | tuple[float, ...] | None = None
     decode: Decode | None = Field(None, description="applied after scale and offset")
     resampling: str | None = None
     crs: str | None = Field(None, description="CRS of files that declare none")
-    tiles: float | None = Field(
-        None, gt=0, le=360, allow_inf_nan=False, description="raster: side of the tiles, degrees"
+    tiles: FiniteFloat | None = Field(
+        None, gt=0, le=360, description="raster: side of the tiles, degrees"
     )
     overview: int | None = Field(None, ge=0, le=30, description="raster: overview to read, from 0")
     derive: Derived | None = None
@@ -112,13 +106,6 @@ class ReadOptions(FrozenFields):
     def _something_is_named(cls, value: Any) -> Any:
         if value in ((), "", ("",)):
             raise ValueError(f"expected a name, found {value!r}; add one or remove the key")
-        return value
-
-    @field_validator("scale", "offset")
-    @classmethod
-    def _packing_is_finite(cls, value: float | None) -> float | None:
-        if value is not None and not math.isfinite(value):
-            raise ValueError(f"expected a finite number, found {value}")
         return value
 
 

@@ -67,7 +67,7 @@ def test_a_grid_that_cannot_be_built_is_refused(home, grid, message):
     ("grid", "source", "message"),
     [
         ({"resolution": float("nan")}, {}, "finite|greater than 0"),
-        ({"bounds": [0, 0, float("inf"), 1]}, {}, "finite numbers"),
+        ({"bounds": [0, 0, float("inf"), 1]}, {}, "finite number"),
         ({}, {"tiles": float("inf")}, "finite"),
         ({}, {"band": []}, "expected a name"),
         ({}, {"path": ""}, "expected a name"),
