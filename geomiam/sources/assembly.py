@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 import xarray as xr
 
 from geomiam.checks.sizes import CHUNK_SIDE, CHUNK_VALUES
-from geomiam.data.grid.chips import fold
+from geomiam.data.grid.chips import CHIP, fold
 from geomiam.data.grid.grid import merge, restore, spatial_dims
 from geomiam.data.store.encoding import chunk_sizes
 from geomiam.data.values import flags_of, text_of
@@ -51,7 +51,9 @@ def assemble(inputs: BuildInputs, chunks: Mapping[str, int] | None) -> Assembled
         array, report = arrays.get(name) or read_variable(task)
         array = array.drop_vars([c for c in array.coords if c not in array.dims or c in ("y", "x")])
         if task.times > 1:
-            array = fold(array, task.times, dims=task.chip_dims)
+            dims = task.variable.dims
+            row, col = dims[-2:] if len(dims) >= 2 else CHIP  # inside a cell
+            array = fold(array, task.times, dims=(row, col))
         array = _with_attributes(array, task, report)
         parts.append(_with_chunks(array, sizes).rename(back).to_dataset(name=name))
         if name in arrays:

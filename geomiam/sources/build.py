@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -153,7 +152,7 @@ def build_cube(
         return assembly.cube
     prints = fingerprints(inputs, assembly)
     if not repairing:
-        with _source_errors(out):
+        try:
             write_parts(
                 assembly.cube,
                 out,
@@ -163,6 +162,16 @@ def build_cube(
                 overwrite=overwrite,
                 finish=partial(_completion, inputs, prints),
             )
+        except (GeomiamError, MemoryError):
+            raise
+        except Exception as error:  # decoders raise errors of any type
+            of_system = isinstance(error, OSError) and error.errno is not None
+            if of_system and Path(out).name in str(error.filename or Path(out).name):  # type: ignore[attr-defined]
+                raise  # an error of the output
+            raise SourceError(
+                f"a source cannot be read to its end: {reason(error)}; fetch its files again and build with "
+                "the same arguments; complete parts are kept"
+            ) from error
     # also after a new build: files that failed before an interrupted build resumed are read again
     _repair(real_path(out), assembly, inputs, prints)
     return open_cube(out)
@@ -178,23 +187,6 @@ def _claim(out: str | Path, overwrite: bool, *, inputs: Sequence[Any]) -> None:
         raise OutputExists(
             f"{error}, or BuildOptions(repair=True) to read again what failed in it"
         ) from None
-
-
-@contextmanager
-def _source_errors(out: str | Path) -> Iterator[None]:
-    """Report errors of any decoder as SourceError; errors of the output are unchanged."""
-    try:
-        yield
-    except (GeomiamError, MemoryError):
-        raise
-    except Exception as error:
-        of_system = isinstance(error, OSError) and error.errno is not None
-        if of_system and Path(out).name in str(error.filename or Path(out).name):  # type: ignore[attr-defined]
-            raise
-        raise SourceError(
-            f"a source cannot be read to its end: {reason(error)}; fetch its files again and build with "
-            "the same arguments; complete parts are kept"
-        ) from error
 
 
 def _repair(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from geomiam.checks.sizes import check_cells
-from geomiam.data.grid.chips import CHIP, finer
+from geomiam.data.grid.chips import finer
 from geomiam.data.grid.grid import empty, geobox
 from geomiam.data.store.store import open_cube
 from geomiam.errors import GridError, SourceError
@@ -49,12 +49,6 @@ class VariableTask:
     def times(self) -> int:
         """Cells per side of a cell of the cube; 1 without chips."""
         return self.modality.chips or 1
-
-    @property
-    def chip_dims(self) -> tuple[str, str]:
-        """Names of the dims of rows and columns inside a cell."""
-        dims = self.variable.dims
-        return (dims[-2], dims[-1]) if len(dims) >= 2 else CHIP
 
     @property
     def own_dims(self) -> tuple[str, ...]:

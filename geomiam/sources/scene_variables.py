@@ -34,28 +34,14 @@ FAILED = "failed_assets"
 
 @dataclass(frozen=True)
 class SceneVariables:
-    """Variables of one Sentinel-2 source.
-
-    Attributes
-    ----------
-    source
-        Name of the source.
-    arrays, reports
-        By name of the variable.
-    failed
-        Lines on files that could not be read; the list grows while pixels are computed.
-    items
-        Metadata of each scene.
-    time_dims
-        Name of the dim of time by variable.
-    """
+    """Variables of one Sentinel-2 source, by name of the variable."""
 
     source: str
     arrays: dict[str, xr.DataArray]
     reports: dict[str, VariableReport]
-    failed: list[str]
-    items: list[dict[str, Any]]
-    time_dims: dict[str, str]
+    failed: list[str]  # lines on files; the list grows while pixels are computed
+    items: list[dict[str, Any]]  # metadata of each scene
+    time_dims: dict[str, str]  # name of the dim of time
 
 
 def read_scenes(tasks: Sequence[VariableTask]) -> SceneVariables:

@@ -26,27 +26,12 @@ class Format(Protocol):
     def read(
         self, paths: Sequence[str], source: Source, *, variable: Variable, lenient: bool
     ) -> tuple[list[xr.DataArray], int]:
-        """Read files that together cover the grid.
+        """Read files or URLs that together cover the grid.
 
-        Parameters
-        ----------
-        paths
-            Files or URLs.
-        source, variable
-            Entries of the catalog, with the options for reading.
-        lenient
-            Skip missing files.
-
-        Returns
-        -------
-        tuple
-            Lazy arrays ``(*dims, y, x)`` with a CRS, NaN = missing, each on the grid of its file; and
-            the number of missing files.
-
-        Raises
-        ------
-        SourceError
-            If a file cannot be read, or lacks the variable.
+        ``source`` and ``variable`` are entries of the catalog, with the options for reading; with
+        ``lenient``, missing files are skipped. Returns lazy arrays ``(*dims, y, x)`` with a CRS, NaN =
+        missing, each on the grid of its file; and the number of missing files. Raises SourceError if a
+        file cannot be read, or lacks the variable.
         """
         ...
 

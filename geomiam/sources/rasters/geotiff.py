@@ -67,25 +67,13 @@ class GeoTIFF:
 
 @dataclass(frozen=True)
 class Header:
-    """Metadata of a GeoTIFF.
-
-    Attributes
-    ----------
-    pixels, box
-        The file as an array, and its grid.
-    single
-        The variable has no dim of bands.
-    mixed
-        Bands are stored pixel by pixel, and therefore read together.
-    units
-        Units of all bands, if they are equal.
-    """
+    """Metadata of a GeoTIFF."""
 
     pixels: Pixels
     box: GeoBox
-    single: bool
-    mixed: bool
-    units: str | None = None
+    single: bool  # the variable has no dim of bands
+    mixed: bool  # bands are stored pixel by pixel, and therefore read together
+    units: str | None = None  # of all bands, if they are equal
 
 
 def _header(path: str, *, source: Source, variable: Variable, lenient: bool) -> Header | None:
@@ -237,36 +225,16 @@ class Mosaic:
 
 @dataclass(frozen=True)
 class Pixels:
-    """A GeoTIFF as an array ``(band, y, x)`` of float32 that is read when it is sliced.
+    """A GeoTIFF as an array ``(band, y, x)`` of float32 that is read when it is sliced."""
 
-    Attributes
-    ----------
-    path
-        A file or a URL.
-    bands
-        Numbers of its bands, from 1.
-    grid
-        Rows and columns.
-    overview
-        The overview that is read, from 0; None for full resolution.
-    packings
-        Packing of each band.
-    masked
-        Whether the file has a mask: inside, as ``.msk`` beside it, or an alpha band.
-    stamp
-        Size and time of the file, by which dask recognizes a changed file.
-    hosts
-        Hosts beside that of the URL to which redirects may lead.
-    """
-
-    path: str
-    bands: tuple[int, ...]
-    grid: tuple[int, int]
-    overview: int | None
-    packings: tuple[Packing, ...]
-    masked: bool
-    stamp: tuple[Any, ...]
-    hosts: tuple[str, ...] = ()
+    path: str  # a file or a URL
+    bands: tuple[int, ...]  # from 1
+    grid: tuple[int, int]  # rows and columns
+    overview: int | None  # from 0; None for full resolution
+    packings: tuple[Packing, ...]  # of each band
+    masked: bool  # the file has a mask: inside, as .msk beside it, or an alpha band
+    stamp: tuple[Any, ...]  # size and time of the file, by which dask recognizes a changed file
+    hosts: tuple[str, ...] = ()  # to which redirects may lead, beside that of the URL
     dtype = np.dtype("float32")
     ndim = 3
 

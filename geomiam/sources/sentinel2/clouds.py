@@ -39,21 +39,11 @@ SHARES = {
 
 @dataclass(frozen=True)
 class CloudMask:
-    """The pixels of a scene that are hidden.
+    """The pixels of a scene that are hidden."""
 
-    Attributes
-    ----------
-    classes
-        SCL codes; empty if SCL is not used.
-    function
-        A mask of the user: a function of a Dataset that returns booleans, True = hidden.
-    margin
-        Metres by which hidden areas grow in all directions.
-    """
-
-    classes: tuple[int, ...] = ()
-    function: Callable[[xr.Dataset], Any] | None = None
-    margin: float = 0.0
+    classes: tuple[int, ...] = ()  # of SCL; empty if they are not used
+    function: Callable[[xr.Dataset], Any] | None = None  # of the user; True = hidden
+    margin: float = 0.0  # metres by which hidden areas grow in all directions
 
     @property
     def reads_scl(self) -> bool:

@@ -40,11 +40,6 @@ class SceneRequest:
     bands: tuple[str, ...]
     clouds: CloudMask
 
-    @property
-    def wanted(self) -> tuple[str, ...]:
-        """The bands, and SCL if it is used."""
-        return (*self.bands, SCL) if self.clouds.reads_scl else self.bands
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -131,11 +126,11 @@ def make_plan(request: SceneRequest, stac: StacSource | list[Any], access: Acces
     notes: list[str] = []
     if source:
         check_query(source.query)
-        items, notes = search_items(source, request.search, access.allow_list)
+        items = search_items(source, request.search, access.allow_list, notes)
     scenes, unusable, more_notes = read_items(
         progress_bar(items, desc="scenes", unit="item", leave=False),
         request.search,
-        request.wanted,
+        (*request.bands, SCL) if request.clouds.reads_scl else request.bands,
         source=source,
         allow_list=access.allow_list,
     )

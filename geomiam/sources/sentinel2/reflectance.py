@@ -33,22 +33,12 @@ OTHERS = ("processing:version", "s2:tile_id", "s2:datatake_id")
 
 @dataclass(frozen=True)
 class Rule:
-    """Conversion of an asset's digital numbers to reflectance.
-
-    Attributes
-    ----------
-    scale, offset
-        Reflectance = DN * scale + offset where DN > 0; DN 0 is nodata.
-    reason
-        Metadata that determine the offset.
-    doubt
-        Contradiction in the metadata, with which the asset is not read; empty for none.
-    """
+    """Conversion of an asset's digital numbers: DN * scale + offset where DN > 0; DN 0 is nodata."""
 
     scale: float
     offset: float
-    reason: str
-    doubt: str = ""
+    reason: str  # metadata that determine the offset
+    doubt: str = ""  # contradiction in the metadata, with which the asset is not read
 
 
 def rule(

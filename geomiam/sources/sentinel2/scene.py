@@ -57,33 +57,16 @@ OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
 
 @dataclass(frozen=True)
 class Scene:
-    """One item, with the assets of the bands.
+    """One item, with the assets of the bands."""
 
-    Attributes
-    ----------
-    item
-        With absolute links to the files in use and no others, so that dask sends little to workers.
-    time
-        Time of acquisition, UTC.
-    assets
-        Key of the asset by band, as the user names it.
-    rules
-        Scale and offset of reflectance by band.
-    lost
-        Reason by band that cannot be read, from metadata.
-    absent
-        Bands without an asset.
-    offered
-        Keys of all assets of the item.
-    """
-
+    # the item has absolute links to files in use and no others, so that dask sends little to workers
     item: pystac.Item
-    time: pd.Timestamp
-    assets: Mapping[str, str]
-    rules: Mapping[str, Rule]
-    lost: Mapping[str, str]
-    absent: tuple[str, ...] = ()
-    offered: tuple[str, ...] = field(default=(), repr=False)
+    time: pd.Timestamp  # of acquisition, UTC
+    assets: Mapping[str, str]  # key of the asset by band, as the user names it
+    rules: Mapping[str, Rule]  # scale and offset of reflectance by band
+    lost: Mapping[str, str]  # reason by band that cannot be read, from metadata
+    absent: tuple[str, ...] = ()  # bands without an asset
+    offered: tuple[str, ...] = field(default=(), repr=False)  # keys of all assets of the item
 
     @property
     def id(self) -> str:

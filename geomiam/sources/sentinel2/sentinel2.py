@@ -181,10 +181,9 @@ def read_sentinel2(
         plan, grid, settings=SceneSettings(request.bands, request.clouds, options.resample, loading)
     )
     ds, steps = _in_steps(ds, composite, start=request.search.start, end=request.search.end)
-    ds = _with_grid(ds, template).set_coords(FAILED)  # not a predictor
-    settings: dict[str, Any] = {
-        n: getattr(options, n) for n in ("mask", "snow", "dilate", "resample")
-    }
+    names = {d: n for d, n in zip(("y", "x"), spatial_dims(template), strict=True) if d != n}
+    ds = restore(ds.rename_dims(names), template).set_coords(FAILED)  # not a predictor
+    settings = {n: getattr(options, n) for n in ("mask", "snow", "dilate", "resample")}
     return ds.assign_attrs(
         _provenance(stac, {**settings, "composite": composite}),
         failed_assets=report,
@@ -273,12 +272,6 @@ def _assemble(plan: Plan, grid: GeoBox, *, settings: SceneSettings) -> xr.Datase
 
 def _common(values: pd.Series) -> float:
     return float(values.iloc[0]) if values.nunique(dropna=False) == 1 else np.nan
-
-
-def _with_grid(ds: xr.Dataset, template: xr.Dataset) -> xr.Dataset:
-    """Add the coordinates and CRS of the grid, with its names of dims."""
-    names = dict(zip(("y", "x"), spatial_dims(template), strict=True))
-    return restore(ds.rename_dims(names) if names != {"y": "y", "x": "x"} else ds, template)
 
 
 def _provenance(source: Any, settings: Mapping[str, Any]) -> dict[str, Any]:

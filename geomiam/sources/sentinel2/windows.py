@@ -47,23 +47,13 @@ class GriddedScene:
 
 @dataclass(frozen=True)
 class Window:
-    """Scenes of one day on one lattice, latest processing first, and their pixels under the grid.
-
-    Attributes
-    ----------
-    box
-        Pixels under the grid, without the margin by which masks grow.
-    cells
-        Rows and columns of the grid that the scenes touch.
-    aligned
-        The grid is a part of the lattice, so that no pixel is resampled.
-    """
+    """Scenes of one day on one lattice, latest processing first, and their pixels under the grid."""
 
     day: str
     scenes: tuple[GriddedScene, ...]
-    box: GeoBox
-    cells: Cells
-    aligned: bool
+    box: GeoBox  # pixels under the grid, without the margin by which masks grow
+    cells: Cells  # rows and columns of the grid that the scenes touch
+    aligned: bool  # the grid is a part of the lattice, so that no pixel is resampled
 
 
 def with_grids(scenes: Sequence[Scene], access: Access) -> tuple[list[GriddedScene], list[str]]:
@@ -94,10 +84,8 @@ def _grid_of(scene: Scene, access: Access) -> GeoBox:
         boxes = []
     if not boxes:
         # metadata without a valid grid are removed, so that later steps do not compare files with them
-        for fields in (
-            scene.item.properties,
-            *(a.extra_fields for a in scene.item.assets.values()),
-        ):
+        of_assets = [a.extra_fields for a in scene.item.assets.values()]
+        for fields in (scene.item.properties, *of_assets):
             for key in [k for k in fields if str(k).startswith("proj:")]:
                 del fields[key]
         with access.open(scene.item.assets[keys[0]].href) as file:
@@ -150,7 +138,10 @@ def windows(scenes: Iterable[GriddedScene], grid: GeoBox) -> list[Window]:
     for scene in scenes:
         if _under(grid, scene.box, pad=0) is not None:
             cells = cast(Cells, _under(grid, scene.box, pad=CELLS))
-            key = (_solar_day(scene, middle), *_lattice(scene.box))
+            a = scene.box.affine
+            corner = (round((a.c / a.a) % 1, 3) % 1, round((a.f / a.e) % 1, 3) % 1)
+            lattice = (str(scene.box.crs), round(a.a, 6), round(a.e, 6), corner)
+            key = (_solar_day(scene, middle), *lattice)
             groups.setdefault(key, []).append((scene, cells))
     windows_of_groups = [_window(key[0], group, grid) for key, group in groups.items()]
     return sorted(windows_of_groups, key=lambda w: (w.day, w.scenes[0].scene.time, str(w.box.crs)))
@@ -199,12 +190,6 @@ def _under(grid: GeoBox, scene: GeoBox, *, pad: int) -> Cells | None:
             return None
         slices.append(slice(start, stop))
     return slices[0], slices[1]
-
-
-def _lattice(box: GeoBox) -> tuple[Any, ...]:
-    a = box.affine
-    corner = (round((a.c / a.a) % 1, 3) % 1, round((a.f / a.e) % 1, 3) % 1)
-    return str(box.crs), round(a.a, 6), round(a.e, 6), corner
 
 
 def _offset(lattice: GeoBox, grid: GeoBox) -> tuple[int, int] | None:

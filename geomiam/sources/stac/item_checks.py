@@ -43,11 +43,15 @@ def _copied(raw: Any) -> pystac.Item:
         raw = raw.to_dict(include_self_link=True, transform_hrefs=False)
     if not isinstance(raw, Mapping):
         raise SourceError(f"a {type(raw).__name__}, expected an item")
-    data = {**raw, "id": _id(raw.get("id"))}
-    collection = raw.get("collection")
+    name, collection = raw.get("id"), raw.get("collection")
+    if isinstance(name, bool) or not isinstance(name, (str, int)) or name == "":
+        raise SourceError(f"its id is {_kind(name)}; add one, which identifies its scene")
+    if len(str(name)) > LONGEST_ID:
+        raise SourceError(f"its id has {len(str(name))} characters, more than {LONGEST_ID}")
     if collection is not None and not isinstance(collection, str):
         raise SourceError(f"its collection is {_kind(collection)}, expected text")
-    data["collection"] = None if collection is None else scrub(collection)
+    texts = {"id": scrub(name), "collection": None if collection is None else scrub(collection)}
+    data = {**raw, **texts}
     for key in ("properties", "assets"):
         if not isinstance(data.get(key), Mapping):
             raise SourceError(f"its '{key}' are {_kind(data.get(key))}, expected an object")
@@ -61,14 +65,6 @@ def _copied(raw: Any) -> pystac.Item:
 
 def _kind(value: Any) -> str:
     return "missing" if value is None else f"a {type(value).__name__}"
-
-
-def _id(value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
-        raise SourceError(f"its id is {_kind(value)}; add one, which identifies its scene")
-    if len(str(value)) > LONGEST_ID:
-        raise SourceError(f"its id has {len(str(value))} characters, more than {LONGEST_ID}")
-    return scrub(value)
 
 
 def _name(raw: Any) -> str:

@@ -50,19 +50,13 @@ class Unread(str):
 
 
 def search_items(
-    source: StacSource, search: Search, allow_list: AllowList
-) -> tuple[Iterator[Mapping[str, Any] | Unread], list[str]]:
-    """Return items as JSON, and notes on the search, which grow while items are read.
+    source: StacSource, search: Search, allow_list: AllowList, notes: list[str]
+) -> Iterator[Mapping[str, Any] | Unread]:
+    """Yield items as JSON, and append notes on the search.
 
     Servers that ignore conditions also return other items.
     """
-    notes: list[str] = []
-    return _items(source, search, Reader(source, allow_list), notes), notes
-
-
-def _items(
-    source: StacSource, search: Search, reader: Reader, notes: list[str]
-) -> Iterator[Mapping[str, Any] | Unread]:
+    reader = Reader(source, allow_list)
     try:
         start = source.url
         if source.local:

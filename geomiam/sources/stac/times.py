@@ -86,7 +86,8 @@ def _edges(value: Any) -> tuple[pd.Timestamp, pd.Timestamp]:
 def _of_text(text: str) -> tuple[pd.Timestamp, pd.Timestamp]:
     zone = ZONE.search(text) if ":" in text else None
     period = pd.Period(text[: zone.start()] if zone else text)
-    _check_real(period.start_time)
+    if period.start_time is pd.NaT:
+        raise ValueError("NaT")
     if not zone:
         return period.start_time, period.end_time
     east = pd.Timestamp(f"2000-01-01T00:00:00{zone[1].upper()}").utcoffset()
@@ -95,18 +96,11 @@ def _of_text(text: str) -> tuple[pd.Timestamp, pd.Timestamp]:
 
 def _of_moment(moment: pd.Timestamp) -> tuple[pd.Timestamp, pd.Timestamp]:
     """Return a day for midnight in the time zone of the value, otherwise one second."""
-    _check_real(moment)
-    start = moment.floor("s")
-    end = start + pd.Timedelta(1, "D" if moment == moment.normalize() else "s")
-    ends = (start, end - pd.Timedelta(1, "ns"))
-    if moment.tzinfo:
-        ends = (
-            ends[0].tz_convert("UTC").tz_localize(None),
-            ends[1].tz_convert("UTC").tz_localize(None),
-        )
-    return ends
-
-
-def _check_real(moment: Any) -> None:
     if moment is pd.NaT:
         raise ValueError("NaT")
+    step = pd.Timedelta(1, "D" if moment == moment.normalize() else "s")
+    start = moment.floor("s")
+    end = start + step - pd.Timedelta(1, "ns")
+    if moment.tzinfo:
+        start, end = (t.tz_convert("UTC").tz_localize(None) for t in (start, end))
+    return start, end

@@ -69,21 +69,12 @@ def host_of(href: str) -> str:
 
 @dataclass(frozen=True)
 class AllowList:
-    """Hosts and files that may be opened for one source.
+    """Hosts and files that may be opened for one source."""
 
-    Attributes
-    ----------
-    hosts
-        Hosts, buckets as ``s3://bucket``, or patterns such as ``*.example.org``.
-    files
-        Whether local files may be opened.
-    named
-        Whether the links are from the user: items, or a local STAC catalog. Then all hosts are allowed
-        except metadata services and, for items from the web, hosts of private networks.
-    """
-
-    hosts: tuple[str, ...] = ()
-    files: bool = False
+    hosts: tuple[str, ...] = ()  # names, buckets as s3://bucket, or patterns as *.example.org
+    files: bool = False  # local files may be opened
+    # the links are from the user: items, or a local STAC catalog. Then all hosts are allowed except
+    # metadata services and, for items from the web, hosts of private networks
     named: bool = False
 
     def refusal(self, href: str, *, origin: str = "") -> str:
@@ -114,7 +105,10 @@ class AllowList:
             return ""
         addresses = _addresses(host) if web else ()
         reason = ""
-        if any(map(_is_metadata_service, addresses)):
+        if any(
+            a.is_link_local or a.is_multicast or a.is_unspecified or str(a) in METADATA
+            for a in addresses
+        ):
             reason = "is link-local or a metadata service"
         elif any(fnmatchcase(host, pattern) for pattern in self.hosts):
             return ""
@@ -147,11 +141,8 @@ def _plain(href: str) -> bool:
     return port_is_number and not odd
 
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-
 @lru_cache(4096)
-def _addresses(host: str) -> tuple[Address, ...]:
+def _addresses(host: str) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, ...]:
     """Return the addresses of a host; none if it has none, or a proxy resolves it."""
     try:
         infos = socket.getaddrinfo(host, None)
@@ -159,8 +150,3 @@ def _addresses(host: str) -> tuple[Address, ...]:
         return ()
     addresses = [ipaddress.ip_address(str(info[4][0]).partition("%")[0]) for info in infos]
     return tuple(getattr(a, "ipv4_mapped", None) or a for a in addresses)
-
-
-def _is_metadata_service(address: Address) -> bool:
-    local = address.is_link_local or address.is_multicast or address.is_unspecified
-    return local or str(address) in METADATA

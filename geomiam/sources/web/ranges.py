@@ -46,24 +46,12 @@ def gdal() -> Any:
 
 @dataclass(frozen=True)
 class Access:
-    """Settings for opening files of one source.
-
-    Attributes
-    ----------
-    allow_list
-        Hosts and files that may be opened.
-    sign
-        Function that signs a URL when a file is read.
-    headers
-        HTTP headers for ``home`` only.
-    home
-        Host of the STAC catalog.
-    """
+    """Settings for opening files of one source."""
 
     allow_list: AllowList = field(default_factory=lambda: AllowList(files=True, named=True))
-    sign: Any = None
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    home: str = ""
+    sign: Any = None  # function that signs a URL when a file is read
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # for home only
+    home: str = ""  # host of the STAC catalog
 
     @contextmanager
     def open(self, href: str, **options: Any) -> Iterator[Any]:

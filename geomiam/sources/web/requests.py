@@ -37,24 +37,12 @@ class NoResponse(SourceError):
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of time and size.
+    """Limits of time in seconds, and of size in bytes."""
 
-    Attributes
-    ----------
-    pauses
-        Seconds before each attempt; its length is the number of attempts.
-    seconds
-        Most seconds until the last byte of a response.
-    size
-        Most bytes of a response, after decompression.
-    connect
-        Most seconds until there is a connection.
-    """
-
-    pauses: tuple[float, ...]
-    seconds: float
-    size: int
-    connect: float = 10.0
+    pauses: tuple[float, ...]  # before each attempt; its length is the number of attempts
+    seconds: float  # until the last byte of a response
+    size: int  # of a response, after decompression
+    connect: float = 10.0  # until there is a connection
 
 
 @dataclass(frozen=True)
