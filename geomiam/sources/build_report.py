@@ -6,15 +6,12 @@ import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import xarray as xr
+from odc.geo.geobox import GeoBox
 
 from geomiam.outputs.text import table_html
-
-if TYPE_CHECKING:
-    from odc.geo.geobox import GeoBox
 
 SHOWN = 4
 """Most names of variables in a line."""

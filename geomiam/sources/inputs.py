@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite, prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import xarray as xr
+from odc.geo.geobox import GeoBox
+from odc.geo.geom import BoundingBox
 
 from geomiam.checks.sizes import check_cells
 from geomiam.data.grid.chips import finer
@@ -24,9 +26,6 @@ from geomiam.schema.variable import Modality, Variable
 from geomiam.sources.paths import Files, files_of
 from geomiam.sources.rasters.formats import required_crs
 from geomiam.sources.rasters.geotiff import check_transform, open_geotiff
-
-if TYPE_CHECKING:
-    from odc.geo.geobox import GeoBox
 
 MOST_CELLS = 1e12
 
@@ -152,8 +151,6 @@ def _with_roots(schema: Schema, roots: Mapping[str, str | Path]) -> Schema:
 
 def _grid_template(schema: Schema, like: Any, bounds: Sequence[float] | None) -> xr.Dataset:
     """Return a Dataset on the grid of ``like=``, or of the catalog."""
-    from odc.geo.geobox import GeoBox
-
     if like is None:
         return empty(_catalog_grid(schema, bounds))
     if bounds is not None:
@@ -172,9 +169,6 @@ def _grid_template(schema: Schema, like: Any, bounds: Sequence[float] | None) ->
 
 
 def _catalog_grid(schema: Schema, bounds: Sequence[float] | None) -> GeoBox:
-    from odc.geo.geobox import GeoBox
-    from odc.geo.geom import BoundingBox
-
     grid = schema.grid
     if grid is None or (grid.bounds is None and bounds is None):
         lacks = "grid" if grid is None else "bounds in its grid"

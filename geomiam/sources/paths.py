@@ -11,7 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from odc.geo.geobox import GeoBox
 
 from geomiam.errors import SourceError
 from geomiam.geo.longitude import lonlat_bounds
@@ -19,9 +21,6 @@ from geomiam.outputs.paths import expand
 from geomiam.schema.source import Source
 from geomiam.schema.variable import Label, Variable
 from geomiam.sources.web.allow_list import REMOTE, scheme, scrub
-
-if TYPE_CHECKING:
-    from odc.geo.geobox import GeoBox
 
 TILE_KEYS = ("ns", "lat", "ew", "lon")
 MOST_TILES = 2_000

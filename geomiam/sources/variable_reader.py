@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import dask.array as da
 import numpy as np
 import xarray as xr
+from odc.geo.geobox import GeoBox
+from odc.geo.overlap import native_pix_transform
+from odc.geo.types import xy_
 
 from geomiam.data.grid.grid import geobox, same_grid
 from geomiam.data.grid.source_windows import reach
@@ -19,9 +23,6 @@ from geomiam.sources.build_report import VariableReport, crs_name, unit_of
 from geomiam.sources.inputs import VariableTask
 from geomiam.sources.rasters.formats import format_of
 from geomiam.sources.web.allow_list import scrub
-
-if TYPE_CHECKING:
-    from odc.geo.geobox import GeoBox
 
 FINER = 2.0
 """Least number of source cells along the side of a cell from which their average is used."""
@@ -56,8 +57,6 @@ def read_variable(task: VariableTask) -> tuple[xr.DataArray, VariableReport]:
 
 def _read_files(task: VariableTask, report: VariableReport) -> xr.DataArray:
     """Read the files of a raster, NetCDF or Zarr source onto the grid of a task."""
-    import dask.array as da
-
     files = task.files
     steps = [_step(task, paths, report, lenient=files.tiled) for paths in files.paths]
     if report.files == 0:
@@ -126,9 +125,6 @@ def _with_units(array: xr.DataArray, task: VariableTask) -> xr.DataArray:
 
 def _resampling(source_box: GeoBox, task: VariableTask) -> str:
     """Return the default method; the average if a cell in the middle of the grid has many source cells."""
-    from odc.geo.overlap import native_pix_transform
-    from odc.geo.types import xy_
-
     if task.variable.kind in ("categorical", "circular"):
         return "nearest"
     rows, cols = (n // 2 for n in task.box.shape.yx)
@@ -142,8 +138,6 @@ def _resampling(source_box: GeoBox, task: VariableTask) -> str:
 
 def _all_missing(box: GeoBox, like: xr.DataArray | None = None) -> xr.DataArray:
     """Return NaN on a grid, with the dims of an array beyond place."""
-    import dask.array as da
-
     dims = own_dims(like) if like is not None else ()
     sizes = [like.sizes[d] for d in dims] if like is not None else []
     data = da.full((*sizes, *box.shape.yx), np.float32(np.nan), dtype="float32", chunks=1024)

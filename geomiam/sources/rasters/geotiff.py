@@ -9,10 +9,17 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import dask.array as da
 import numpy as np
+import rasterio
 import xarray as xr
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords
+from rasterio.enums import MaskFlags
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
 
 from geomiam.checks.sizes import check_raster
 from geomiam.data.grid.grid import SAME_CELL
@@ -25,9 +32,6 @@ from geomiam.sources.rasters.formats import FileMissing, apply_decode, check_nod
 from geomiam.sources.web.allow_list import AllowList, scheme, scrub
 from geomiam.sources.web.ranges import Access, gdal
 from geomiam.sources.web.requests import NoResponse
-
-if TYPE_CHECKING:
-    from odc.geo.geobox import GeoBox
 
 CHUNK = 2048
 BAND = "band"
@@ -77,9 +81,6 @@ class Header:
 
 
 def _header(path: str, *, source: Source, variable: Variable, lenient: bool) -> Header | None:
-    from odc.geo.geobox import GeoBox
-    from rasterio.enums import MaskFlags
-
     try:
         with open_geotiff(path, overview=source.overview, hosts=source.hosts) as file:
             check_raster(file, location=scrub(path), error=SourceError)
@@ -168,10 +169,6 @@ def _shift(a: GeoBox, b: GeoBox) -> tuple[int, int] | None:
 
 def _array(group: Sequence[Header], source: Source) -> xr.DataArray:
     """Return files on one grid as one array."""
-    import dask.array as da
-    from odc.geo.geobox import GeoBox
-    from odc.geo.xr import xr_coords
-
     first = group[0]
     shifts = np.array([_shift(first.box, h.box) for h in group])
     start = shifts.min(axis=0)
@@ -247,9 +244,6 @@ class Pixels:
         return (self.path, self.bands, self.overview, self.packings, self.masked, self.stamp)
 
     def __getitem__(self, key: tuple[slice, slice, slice]) -> np.ndarray:
-        from rasterio.errors import RasterioError
-        from rasterio.windows import Window
-
         (b, r, c) = (range(n)[k] for k, n in zip(key, self.shape, strict=True))
         if not (len(b) and len(r) and len(c)):
             return np.empty((len(b), len(r), len(c)), self.dtype)
@@ -276,8 +270,6 @@ def open_geotiff(
     GDAL also opens ``.aux.xml``, ``.msk`` and ``.tfw`` beside a local file. Over a network it opens
     only the file itself, since each look-up would be a request.
     """
-    from rasterio.errors import RasterioError
-
     level = {} if overview is None else {"overview_level": overview}
     allow_list = AllowList(tuple(h.lower() for h in hosts), named=True)
     if scheme(path) and (refusal := allow_list.refusal(path)):
@@ -300,8 +292,6 @@ def open_geotiff(
 
 @contextmanager
 def _local(path: str, level: Mapping[str, int]) -> Iterator[Any]:
-    import rasterio
-
     if not Path(path).is_file():
         raise FileMissing(f"{path} is not there; download it, or set 'root:' to where it is")
     # GDAL opens files beside a GeoTIFF by any driver, and some drivers read any path

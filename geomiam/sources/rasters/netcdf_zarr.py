@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import xarray as xr
+import zarr
+from odc.geo.xr import assign_crs
 
 from geomiam.checks.files import regular_file
 from geomiam.checks.sizes import check_hdf5, check_metadata, check_zarr
@@ -105,8 +107,6 @@ class ZarrStore(_WithCoordinates):
     """Zarr, on a local disk or over a network."""
 
     def open(self, path: str) -> xr.Dataset:
-        import zarr
-
         if not scheme(path):
             check_metadata(path)
         group = zarr.open_group(guarded_store(path), mode="r")
@@ -118,8 +118,6 @@ class ZarrStore(_WithCoordinates):
 
 def _array(ds: xr.Dataset, path: str, source: Source, variable: Variable) -> xr.DataArray:
     """Return a variable, unpacked, with spatial dims last, a CRS, and coordinates in its units."""
-    from odc.geo.xr import assign_crs
-
     name = source.variable or variable.name
     if name not in ds.data_vars:
         raise SourceError(

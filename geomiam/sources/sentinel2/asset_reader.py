@@ -11,17 +11,17 @@ import uuid
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
+from odc.geo.crs import CRS
+from odc.geo.geobox import GeoBox
+from rasterio.windows import Window
 
 from geomiam.errors import AssetFailed, AssetsFailed, GeomiamError, warn
 from geomiam.sources.web.allow_list import scrub
 from geomiam.sources.web.ranges import Access
-
-if TYPE_CHECKING:
-    from odc.geo.geobox import GeoBox
 
 Loader = Callable[[Sequence[Any], Sequence[str], Any], xr.Dataset]
 BLOCK_LIMIT = 2**28
@@ -125,20 +125,17 @@ def _check_grid(file: Any, metadata: Mapping[str, Any]) -> None:
         )
 
 
-def nearest(file: Any, box: GeoBox, *, band: int = 1) -> np.ndarray:
+def nearest(file: Any, box: GeoBox) -> np.ndarray:
     """Return the pixels of an open raster at the centres of a window's pixels; NaN outside.
 
     Scenes are read on their lattice or on that of their finest band, so that pixels are copied and
     never displaced.
     """
-    from odc.geo.crs import CRS
-    from rasterio.windows import Window
-
     if file.crs is None or CRS(file.crs) != box.crs:
         raise ValueError(f"the file's CRS is {file.crs}, the item's metadata state {box.crs}")
     # reading a window must not require far more memory than its pixels
-    height, width = file.block_shapes[band - 1]
-    if height * width * np.dtype(file.dtypes[band - 1]).itemsize > BLOCK_LIMIT:
+    height, width = file.block_shapes[0]
+    if height * width * np.dtype(file.dtypes[0]).itemsize > BLOCK_LIMIT:
         raise ValueError(f"its blocks of {height} × {width} pixels are larger than 256 MiB")
     step = ~file.transform * box.affine
     if max(abs(step.b), abs(step.d)) > 1e-6:
@@ -156,7 +153,7 @@ def nearest(file: Any, box: GeoBox, *, band: int = 1) -> np.ndarray:
     r, c = rows[inside[0]], cols[inside[1]]
     top, left = r.min(), c.min()
     window = Window(left, top, int(np.ptp(c)) + 1, int(np.ptp(r)) + 1)
-    pixels = file.read(band, window=window).astype("float32")
+    pixels = file.read(1, window=window).astype("float32")
     if file.nodata is not None:
         pixels[pixels == file.nodata] = np.nan
     out[np.ix_(*inside)] = pixels[np.ix_(r - top, c - left)]

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
+from scipy.ndimage import maximum_filter
 
 from geomiam.errors import SourceError
 from geomiam.sources.stac.item_checks import number
@@ -90,8 +91,6 @@ def hidden_by_scl(scl: np.ndarray, *, classes: Sequence[int], radius: int) -> np
 
 def grow(bad: np.ndarray, radius: int) -> np.ndarray:
     """Return a mask grown by ``radius`` pixels in all eight directions."""
-    from scipy.ndimage import maximum_filter
-
     if radius == 0:
         return bad
     return maximum_filter(bad, size=2 * radius + 1, mode="constant", cval=False)

@@ -8,10 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import dask
+import dask.array as da
 import numpy as np
 import xarray as xr
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords
 
 from geomiam.data.grid.warp import onto
 from geomiam.errors import SourceError
@@ -20,9 +24,6 @@ from geomiam.sources.sentinel2.clouds import CloudMask, grow, hidden_by_scl
 from geomiam.sources.sentinel2.reflectance import to_reflectance
 from geomiam.sources.sentinel2.scene import SCL
 from geomiam.sources.sentinel2.windows import Cells, GriddedScene, Window, touches
-
-if TYPE_CHECKING:
-    from odc.geo.geobox import GeoBox
 
 CHUNK = 1024
 """Rows and columns of a scene that one dask task reads, and of the chunks of the result."""
@@ -47,8 +48,6 @@ def mosaic_day(
     The array is ``(band + 1, y, x)``, whose last plane is the clear share; failed files are counted
     for each band and SCL.
     """
-    import dask.array as da
-
     planes, failures = zip(*(_window(w, grid, settings=settings) for w in windows), strict=True)
     best = planes[0]
     for mosaic in planes[1:]:
@@ -61,8 +60,6 @@ def mosaic_day(
 
 def _window(window: Window, grid: GeoBox, *, settings: SceneSettings) -> tuple[Any, Any]:
     """Return the scenes of one window on the whole grid, NaN elsewhere, and the failed files."""
-    import dask.array as da
-
     margin = settings.clouds.radius(abs(window.box.resolution.x))
     wide = window.box.pad(margin)
     parts, failures = zip(
@@ -89,8 +86,6 @@ def _pieces(size: int) -> tuple[list[int], tuple[int, ...]]:
 
 
 def _chunk(part: Any, cells: Cells, chunk: Cells) -> Any:
-    import dask.array as da
-
     shape = (part.shape[0], *(c.stop - c.start for c in chunk))
     overlaps = [(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(cells, chunk)]
     if any(stop <= start for start, stop in overlaps):
@@ -112,9 +107,8 @@ def _first_valid(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _resampled(planes: Any, box: GeoBox, grid: GeoBox, *, method: str) -> Any:
-    import dask.array as da
-
-    coords, dims = _coords(box)
+    coords = xr_coords(box)
+    dims = tuple(map(str, coords))[:2]
     planes = xr.DataArray(planes, dims=(PLANE, *dims), coords=coords)
     put = partial(onto, box=grid, dims=("y", "x"))
     values = put(planes[:-1], resampling=method).data
@@ -122,19 +116,10 @@ def _resampled(planes: Any, box: GeoBox, grid: GeoBox, *, method: str) -> Any:
     return da.concatenate([values, clear], axis=0)
 
 
-def _coords(box: GeoBox) -> tuple[Any, tuple[str, ...]]:
-    from odc.geo.xr import xr_coords
-
-    coords = xr_coords(box)
-    return coords, tuple(map(str, coords))[:2]
-
-
 def _scene(
     scene_on_grid: GriddedScene, box: GeoBox, *, margin: int, settings: SceneSettings
 ) -> tuple[Any, Any]:
     """Return one scene in a window without its margin, ``(band + 1, y, x)``; and the failed files."""
-    import dask.array as da
-
     bands, clouds, scene = settings.bands, settings.clouds, scene_on_grid.scene
     bands_to_read = (*bands, SCL) if clouds.reads_scl else bands
     raw = {b: _asset(scene_on_grid, b, box, options=settings.loading) for b in bands_to_read}
@@ -173,8 +158,6 @@ def _masked(stack: np.ndarray, hidden: np.ndarray) -> np.ndarray:
 
 
 def _overlapping(function: Callable[..., Any], array: Any, depth: int) -> Any:
-    import dask.array as da
-
     return da.map_overlap(
         function, array, depth=depth, boundary="none", dtype=bool, meta=np.empty((0, 0), bool)
     )
@@ -184,9 +167,8 @@ def _user_mask(
     function: Callable[[xr.Dataset], Any], layers: Mapping[str, Any], box: GeoBox
 ) -> Any:
     """Return the mask of the user's function for a scene, True = hidden."""
-    import dask.array as da
-
-    coords, dims = _coords(box)
+    coords = xr_coords(box)
+    dims = tuple(map(str, coords))[:2]
     scene = xr.Dataset({k: (dims, v) for k, v in layers.items()}, coords)
     try:
         mask = function(scene)
@@ -208,9 +190,6 @@ def _asset(
     scene_on_grid: GriddedScene, band: str, box: GeoBox, *, options: LoadOptions
 ) -> tuple[Any, Any]:
     """Return an asset in a window, NaN without pixels, and whether reading it failed."""
-    import dask
-    import dask.array as da
-
     scene = scene_on_grid.scene
     rows, cols = (_pieces(n) for n in box.shape.yx)
     if band in scene.lost:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from odc.geo.geobox import GeoBox
 
 from geomiam.errors import NoScenes, SourceError
 from geomiam.outputs.text import table_html
@@ -23,9 +24,6 @@ from geomiam.sources.stac.stac_source import StacSource
 from geomiam.sources.stac.times import period
 from geomiam.sources.web.allow_list import allow_list_of, host_of, scrub
 from geomiam.sources.web.ranges import Access
-
-if TYPE_CHECKING:
-    from odc.geo.geobox import GeoBox
 
 BYTES = 2
 """Bytes of a pixel in Sentinel-2's files, before compression."""

@@ -9,11 +9,14 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+import dask.array as da
 import numpy as np
 import pandas as pd
 import xarray as xr
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords
 
 from geomiam.data.grid.align import methods
 from geomiam.data.grid.grid import geobox, restore, spatial_dims
@@ -26,9 +29,6 @@ from geomiam.sources.sentinel2.plan import Plan, access_of, make_plan, scene_req
 from geomiam.sources.sentinel2.scene import SCL
 from geomiam.sources.stac.stac_source import StacSource, as_source
 from geomiam.sources.web.allow_list import scrub
-
-if TYPE_CHECKING:
-    from odc.geo.geobox import GeoBox
 
 BANDS = ("blue", "green", "red", "nir", "swir16", "swir22")
 MODALITY = "sentinel2"
@@ -235,9 +235,6 @@ def plan_sentinel2(
 
 
 def _grid(like: Any) -> tuple[GeoBox, xr.Dataset]:
-    from odc.geo.geobox import GeoBox
-    from odc.geo.xr import xr_coords
-
     if isinstance(like, GeoBox):
         return like, xr.Dataset(coords=xr_coords(like))
     template = like.to_dataset(name="like") if isinstance(like, xr.DataArray) else like
@@ -246,8 +243,6 @@ def _grid(like: Any) -> tuple[GeoBox, xr.Dataset]:
 
 def _assemble(plan: Plan, grid: GeoBox, *, settings: SceneSettings) -> xr.Dataset:
     """Return bands, clear share and failed files along days, lazily."""
-    import dask.array as da
-
     days = [list(g) for _, g in itertools.groupby(plan.windows, key=lambda w: w.day)]
     planes, failures = zip(*(mosaic_day(d, grid, settings=settings) for d in days), strict=True)
     stack = da.stack(planes)

@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
+from odc.geo.geobox import GeoBox
 
 from geomiam.data.grid.grid import same_grid
 from geomiam.data.grid.source_windows import sample
@@ -22,9 +23,6 @@ from geomiam.sources.sentinel2.scene import Scene
 from geomiam.sources.stac.extent import Box, extent_of_grid, grown, overlap, to_degrees, wrapped
 from geomiam.sources.web.allow_list import scrub
 from geomiam.sources.web.ranges import Access
-
-if TYPE_CHECKING:
-    from odc.geo.geobox import GeoBox
 
 Cells = tuple[slice, slice]
 CELLS = 1
@@ -74,7 +72,6 @@ def with_grids(scenes: Sequence[Scene], access: Access) -> tuple[list[GriddedSce
 def _grid_of(scene: Scene, access: Access) -> GeoBox:
     """Return the grid of the finest asset in use, from its metadata, otherwise from a file."""
     import odc.stac
-    from odc.geo.geobox import GeoBox
 
     keys = list(scene.assets.values())
     try:
@@ -202,8 +199,6 @@ def _offset(lattice: GeoBox, grid: GeoBox) -> tuple[int, int] | None:
 
 
 def _cut(lattice: GeoBox, at: tuple[int, int], shape: tuple[int, int]) -> GeoBox:
-    from odc.geo.geobox import GeoBox
-
     return GeoBox(shape, lattice.translate_pix(at[1], at[0]).affine, lattice.crs)
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from odc.geo.geobox import GeoBox
+from odc.geo.geobox import GeoBox
+from pyproj import Transformer
 
 Box = tuple[float, float, float, float]
 """West, south, east, north; west is larger than east across the antimeridian."""
@@ -34,8 +33,6 @@ def extent_of_grid(grid: GeoBox) -> Box:
 
 def to_degrees(grid: GeoBox, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return finite longitudes and latitudes of points in the CRS of a grid."""
-    from pyproj import Transformer
-
     change = Transformer.from_crs(str(grid.crs), "EPSG:4326", always_xy=True)
     lon, lat = (np.atleast_1d(v) for v in change.transform(x, y))
     fine = np.isfinite(lon) & np.isfinite(lat)
@@ -67,8 +64,6 @@ def wrapped(longitude: float, around: float = 0.0) -> float:
 
 
 def _contains_pole(grid: GeoBox, latitude: float) -> bool:
-    from pyproj import Transformer
-
     if grid.crs is None or grid.crs.geographic:
         return False
     change = Transformer.from_crs("EPSG:4326", str(grid.crs), always_xy=True)

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
+import requests
+
 from geomiam.errors import SourceError
 from geomiam.sources.stac.extent import Box, halves
 from geomiam.sources.stac.stac_source import StacSource, choose_collection
@@ -191,7 +193,6 @@ def _pages(client: Any, conditions: Mapping[str, Any]) -> Iterator[dict[str, Any
 
 def _io(reader: Reader) -> Any:
     """Return the I/O of pystac-client with limits, retries of single pages, and allowed hosts."""
-    import requests
     from pystac_client.stac_api_io import StacApiIO
 
     class BoundedIO(StacApiIO):

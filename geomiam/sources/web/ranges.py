@@ -15,6 +15,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import rasterio
+from rasterio.errors import RasterioError
+
 from geomiam.errors import SourceError
 from geomiam.sources.web.allow_list import REMOTE, AllowList, host_of, scheme
 from geomiam.sources.web.requests import Limits, Request, send
@@ -38,8 +41,6 @@ WHOLE = 2**27
 @contextmanager
 def gdal() -> Any:
     """Set GDAL's options for reading over a network, except those that the user has set."""
-    import rasterio
-
     with rasterio.Env(**{k: v for k, v in GDAL.items() if k not in os.environ}):
         yield
 
@@ -59,8 +60,6 @@ class Access:
 
         Options of the driver, such as ``overview_level``, are passed on.
         """
-        import rasterio
-
         if refusal := self.allow_list.refusal(href):
             raise SourceError(refusal)
         location = self.sign(href) if self.sign and scheme(href) else href
@@ -84,9 +83,6 @@ class Access:
 @contextmanager
 def _opened(source: RemoteFile, options: Mapping[str, Any]) -> Iterator[Any]:
     """Open a file of the web; the first problem of a request replaces errors of GDAL."""
-    import rasterio
-    from rasterio.errors import RasterioError
-
     source.fetch(0, BLOCK)
     name = f"{uuid.uuid4().hex}.tif"
     try:

@@ -13,6 +13,9 @@ from functools import cache
 from typing import Any
 from urllib.parse import urljoin
 
+import requests
+from requests.adapters import HTTPAdapter
+
 from geomiam.errors import SourceError
 from geomiam.sources.web.allow_list import REMOTE, AllowList, host_of, scheme, scrub
 
@@ -70,8 +73,6 @@ def send(request: Request, *, allow_list: AllowList, limits: Limits) -> Response
 
     ``Retry-After`` is respected, up to a minute for an attempt.
     """
-    import requests
-
     attempts, total_wait = iter(limits.pauses), 0.0
     time.sleep(next(attempts, 0.0))
     while True:
@@ -156,9 +157,6 @@ def _exchange(request: Request, allow_list: AllowList, limits: Limits) -> Respon
 @cache
 def _session(process: int) -> Any:
     """Return the session of this process: connections do not survive a fork."""
-    import requests
-    from requests.adapters import HTTPAdapter
-
     session = requests.Session()
     for prefix in ("http://", "https://"):
         session.mount(prefix, HTTPAdapter(pool_maxsize=32))
