@@ -140,6 +140,19 @@ def test_wide_tables_become_long_without_rows_for_not_surveyed():
     ]
 
 
+def test_records_that_are_all_without_species_or_outside_are_read_and_refused_by_sample():
+    table = pd.DataFrame({"species": [None, None], "lon": [12.0, 12.5], "lat": [51.0, 51.0]})
+    records = gm.read_records(table)
+    assert records["species"].isna().all() and records["presence"].tolist() == [1, 1]
+    with pytest.raises(
+        OccurrenceError, match="no occurrence of 2 can be used: 2 without a species"
+    ):
+        gm.sample(records_cube(), records)
+    away = table.assign(species=["a", None], lon=[99.0, 12.5])
+    with pytest.raises(OccurrenceError, match="no occurrence of 2 can be used: 1 outside"):
+        gm.sample(records_cube(), away)
+
+
 def test_names_are_joined_and_coordinates_without_a_crs_stay(tmp_path):
     table = pd.DataFrame({"species": ["Oak", "oak ", "Oak"], "x": [400_000.0, 1, 2], "y": 5.0})
     with pytest.warns(NamesJoined):

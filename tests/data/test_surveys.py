@@ -92,6 +92,15 @@ def test_scope_terms_in_the_table_of_events_count_too(tmp_path):
     assert absences[["eventID", "species", "presence"]].values.tolist() == [["5", "Parus major", 0]]
 
 
+def test_an_event_may_have_several_scopes(tmp_path):
+    files = survey_archive()
+    files["humboldt.txt"] += "5\tParus\t\ttrue\t\t\n5\tTurdus\t\ttrue\t\t\n"
+    records = gm.read_records(pack(tmp_path / "a.zip", files))
+    at_five = records[records["eventID"] == "5"]
+    assert sorted(at_five["species"]) == ["Parus major", "Turdus merula"]
+    assert (at_five["presence"] == 0).all()
+
+
 def test_too_many_absences_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("geomiam.data.records.surveys.MAX_ABSENCES", 3)
     with pytest.raises(OccurrenceError, match=r"imply .* absences, more than 3: split the archive"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -73,16 +73,16 @@ class Archive:
                 f"{list(self.names[:8])}: fetch it again"
             )
         if self.path.is_dir():
-            with regular_file(self._inside(name), max_bytes=max_bytes, error=OccurrenceError).open(
-                "rb"
-            ) as stream:
+            path = regular_file(self._inside(name), max_bytes=max_bytes, error=OccurrenceError)
+            with path.open("rb") as stream:
                 yield stream
             return
         member = self._checked(name, max_bytes)
-        with refusing(OccurrenceError, damaged(self.path), passing=OccurrenceError):
-            file = zipfile.ZipFile(self.path)
-        with file, file.open(member) as stream:
-            yield stream
+        with ExitStack() as stack:
+            with refusing(OccurrenceError, damaged(self.path)):
+                file = stack.enter_context(zipfile.ZipFile(self.path))
+                entry = stack.enter_context(file.open(member))
+            yield entry
 
     def read(self, name: str, *, max_bytes: int) -> bytes:
         """Return the content of a small file."""

@@ -108,6 +108,8 @@ def _kind(row_type: str) -> str:
 def read_archive(archive: Archive) -> pd.DataFrame:
     """Return the occurrences of an archive, with the columns of their events, and absences of surveys.
 
+    Terms without any value are left out: an archive of GBIF has more than 200 columns.
+
     Raises
     ------
     OccurrenceError
@@ -132,10 +134,11 @@ def read_archive(archive: Archive) -> pd.DataFrame:
         )
     frame = _read(archive, occurrences)
     if core_kind == "Occurrence":
-        return frame.drop(columns="id", errors="ignore")
+        return frame.drop(columns="id", errors="ignore").dropna(axis=1, how="all")
     events = _read(archive, next(t for t in tables if t.kind == "Event"))
     surveys = [_read(archive, t) for t in tables if t.kind == "Survey"]
-    return join_events(frame, events, surveys[0] if surveys else None, location=archive.name)
+    table = join_events(frame, events, surveys[0] if surveys else None, location=archive.name)
+    return table.dropna(axis=1, how="all")
 
 
 def _read(archive: Archive, table: TableFile) -> pd.DataFrame:

@@ -23,6 +23,8 @@ TEXT = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz")
 PARQUET = (".parquet", ".pq")
 VECTOR = (".gpkg", ".geojson", ".shp", ".fgb")
 FORMATS = (*TEXT, *PARQUET, *VECTOR, ".zip")
+HEAD = 65536
+"""Number of bytes of text that are read to determine its separator."""
 BESIDE = ("citations.txt", "rights.txt")
 """Text files of an archive that are no tables."""
 
@@ -107,21 +109,19 @@ def _read_archive(archive: Archive, *, encoding: str | None) -> tuple[pd.DataFra
             f"{archive.name} has no {META} and {len(tables)} tables ({list(archive.names[:8])}), so it is unclear "
             "which one has the records; unpack it and pass the path of that file"
         )
-    with archive.open(occurrences[0]) as stream:
-        head = stream.read(_HEAD)
-    with archive.open(occurrences[0]) as stream:
-        table = read_text(stream, head=head, name=occurrences[0], encoding=encoding)
+    with refusing(OccurrenceError, damaged(archive.path)):
+        with archive.open(occurrences[0]) as stream:
+            head = stream.read(HEAD)
+        with archive.open(occurrences[0]) as stream:
+            table = read_text(stream, head=head, name=occurrences[0], encoding=encoding)
     return table, {"format": "text", **origin}
-
-
-_HEAD = 65536
 
 
 def _read_text_file(source: str | Path, *, encoding: str | None) -> pd.DataFrame:
     if not Path(source).is_file():  # a URL
         return read_text(str(source), head=None, name=str(source), encoding=encoding)
     with _stream(Path(source)) as stream:
-        head = stream.read(_HEAD)
+        head = stream.read(HEAD)
     with _stream(Path(source)) as stream:
         return read_text(stream, head=head, name=Path(source).name, encoding=encoding)
 

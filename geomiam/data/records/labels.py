@@ -165,7 +165,8 @@ def join_names(column: pd.Series, *, keep_order: bool = False) -> tuple[np.ndarr
     NamesJoined
         With the spellings that were joined.
     """
-    tidy = column.map(_tidy, na_action="ignore").replace("", None)
+    tidy_names = {n: _tidy(n) or None for n in column.dropna().unique()}
+    tidy = column.map(tidy_names, na_action="ignore").astype("object")
     spellings = pd.DataFrame({"raw": column, "tidy": tidy}).dropna(subset="tidy")
     spellings["key"] = spellings["tidy"].str.casefold()
     counts = spellings.value_counts().rename("n").reset_index()

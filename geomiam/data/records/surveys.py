@@ -117,12 +117,13 @@ def _fill(rows: pd.DataFrame, events: pd.DataFrame) -> pd.DataFrame:
 
 def _scopes(events: pd.DataFrame, surveys: pd.DataFrame | None) -> pd.DataFrame:
     """Return the taxonomic scope of each event that has one; index: identifier of the event."""
-    terms = [t for t in (*SCOPES, *FLAGS) if t in events]
-    scopes = events[terms]
-    if surveys is not None and "id" in surveys:
-        extension = surveys.drop_duplicates("id").set_index("id")
+    scopes = events[[t for t in (*SCOPES, *FLAGS) if t in events]]
+    if (
+        surveys is not None and "id" in surveys
+    ):  # an event may have several rows, one for each scope
+        extension = surveys[surveys["id"].isin(events.index)].set_index("id")
         extension = extension[[t for t in (*SCOPES, *FLAGS) if t in extension]]
-        scopes = extension[extension.index.isin(events.index)].combine_first(scopes)
+        scopes = pd.concat([extension, scopes[~scopes.index.isin(extension.index)]])
     scopes = scopes.reindex(columns=[*SCOPES, *FLAGS]).astype(object)
     is_full = _is_true(scopes[FLAGS[0]]) & scopes[SCOPES[0]].notna()
     has_absent = scopes["absentTaxa"].notna() & ~_is_false(scopes[FLAGS[1]])

@@ -106,7 +106,8 @@ def is_empty(sites: xr.Dataset) -> np.ndarray:
     """Return whether each site has no finite value ``(site,)``."""
     observed = np.zeros(sites.sizes[SITE], dtype=bool)
     for var in sites.data_vars.values():
-        observed |= np.isfinite(var.values).reshape(len(observed), -1).any(axis=1)
+        finite = np.isfinite(var.values)
+        observed |= finite.any(axis=tuple(range(1, finite.ndim)))
     return ~observed
 
 
