@@ -117,9 +117,10 @@ class Recipe:
         settings = training.model_dump() | dict(self.training)
         if training.loss == "auto":
             settings["loss"] = LOSS
+        run = {"validation": training.validation, "checkpoint": training.checkpoint}
         options: dict[str, Any] = {
-            "network": NetworkConfig(**network.model_dump() | changes),
-            "training": TrainingConfig(**settings),
+            "network": NetworkConfig(**network.model_dump() | changes, backbones=network.backbones),
+            "training": TrainingConfig(**settings, **run),
             "masking": self.mask(),
         }
         if self.warm_start:
