@@ -2,6 +2,7 @@ from .contributions import convergence, importance
 from .history import training
 from .maps import shapley, suitability
 from .records import records
+from .responses import response
 from .skill import missingness, subsets
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "importance",
     "missingness",
     "records",
+    "response",
     "shapley",
     "subsets",
     "suitability",

@@ -1,0 +1,25 @@
+"""The code of guides runs from top to bottom."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from helpers_examples import ROOT
+
+PAGES = ("response-curves",)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("page", PAGES)
+def test_the_code_of_the_page_runs(page, tmp_path, monkeypatch):
+    import matplotlib.pyplot as plt
+
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "howto" / f"{page}.md").read_text(encoding="utf-8")
+    names: dict = {"__name__": "page"}
+    for code in re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        exec(compile(code, page, "exec"), names)
+    assert not any(tmp_path.iterdir())
+    plt.close("all")
