@@ -204,7 +204,7 @@ def _rows(data: Data, model: Model, *, visible: np.ndarray, options: ResponseOpt
     names = [n for n in ds.data_vars if n in model.layout.variables_of(visible)]
     if SITE not in ds.dims:
         return random_cells(ds[names], n=options.sites, rng=rng)[0] if names else ds[names]
-    finite = [np.isfinite(ds[n]).any([d for d in ds[n].dims if d != SITE]).values for n in names]
+    finite = [ds[n].notnull().any([d for d in ds[n].dims if d != SITE]).values for n in names]
     candidates = np.flatnonzero(np.any(finite, axis=0)) if names else np.arange(ds.sizes[SITE])
     if len(candidates) > options.sites:
         candidates = np.sort(rng.choice(candidates, options.sites, replace=False))
@@ -243,8 +243,8 @@ def _result(
     out = xr.Dataset(coords={"species": [model.species[i] for i in species], "variable": names})
     for axis in axes:
         out = out.assign_coords({axis.dim: (axis.dim, axis.values, axis.attrs())})
-        text = {"long_name": f"{axis.variable.name} is outside the training range"}
-        out[f"outside_{axis.dim}"] = (axis.dim, axis.outside, text)
+        meaning = {"long_name": f"{axis.variable.name} is outside the training range"}
+        out[f"outside_{axis.dim}"] = (axis.dim, axis.outside, meaning)
     quantity = model.quantity.name if model.quantity else "suitability"
     out["response"] = _on_axes(mean[None], axes)[0].assign_attrs(long_name=quantity, units="1")
     text = f"standard deviation over ensemble members of {quantity}"

@@ -62,10 +62,8 @@ def axis_of(
     elif variable.kind == "circular":
         x = np.linspace(0, variable.period, points)
     else:
-        ends = [
-            v[np.isfinite(v)] for v in (training_limits(model, variable), values) if v is not None
-        ]
-        ends = np.concatenate([np.ravel(v) for v in ends]) if ends else np.empty(0)
+        values_in_range = [training_limits(model, variable), *([] if values is None else [values])]
+        ends = np.concatenate([v[np.isfinite(v)] for v in values_in_range])
         if not ends.size:
             raise SelectionError(
                 f"'{name}' has neither a training range nor a value at the sites: pass "

@@ -103,7 +103,7 @@ def _draw_rug(ax: Axes, result: xr.Dataset, species: str) -> None:
 def _draw_surface(ax: Axes, result: xr.Dataset, surface: xr.DataArray, dims: list[str]) -> None:
     first, second = dims
     x, y = result[first].values, result[second].values
-    limits = {} if result.attrs.get("scale") == "logit" else {"vmin": 0, "vmax": 1}
+    limits: dict[str, Any] = {} if result.attrs.get("scale") == "logit" else {"vmin": 0, "vmax": 1}
     mesh = ax.pcolormesh(x, y, surface.values.T, cmap="YlGnBu", shading="nearest", **limits)
     outside = result[f"outside_{second}"].values[:, None] | result[f"outside_{first}"].values
     if outside.any():
