@@ -142,8 +142,8 @@ def response(
     visible = _visible(model, names, kind=kind, using=using, data=data)
     index = model.species_index(species)
     rows = None if data is None else _rows(data, model, visible=visible, options=options)
-    used = model.layout.variables_of(visible)
-    arrays = {} if rows is None else read_arrays(rows, model.schema, variables=used)
+    visible_names = model.layout.variables_of(visible)
+    arrays = {} if rows is None else read_arrays(rows, model.schema, variables=visible_names)
     points = POINTS[len(names)] if options.points is None else options.points
     grids = options.grid or {}
     axes = [axis_of(model, n, arrays.get(n), points=points, grid=grids.get(n)) for n in names]
@@ -156,7 +156,7 @@ def response(
         out["individual"] = _on_axes(values, axes).assign_attrs(out["response"].attrs)
     return out.assign_attrs(
         kind=kind,
-        using=json.dumps(sorted(used)),
+        using=json.dumps(sorted(visible_names)),
         scale=scale,
         model_id=model.id,
     )

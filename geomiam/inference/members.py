@@ -54,8 +54,8 @@ def member_curves(
             model, features, species=np.arange(len(model.species)) if shares else block
         )
         mean = logits.mean(0)
-        aligned = logits - logits.mean(1, keepdims=True) + mean.mean(0)
-        all_values = np.concatenate([mean[None], aligned])
+        shifted_logits = logits - logits.mean(1, keepdims=True) + mean.mean(0)
+        all_values = np.concatenate([mean[None], shifted_logits])
         if scale == "probability":
             all_values = model.probability(torch.as_tensor(all_values)).numpy()
         if shares:

@@ -47,9 +47,9 @@ def response(result: xr.Dataset, *, species: str | None = None, ax: Axes | None 
         _draw_surface(ax, result, curve, dims)
     else:
         _draw_curve(ax, result, curve, dims[0])
-    how = {"partial": "partial dependence", "alone": "from this predictor alone"}
+    texts = {"partial": "partial dependence", "alone": "from this predictor alone"}
     title = plain(curve["species"].item())
-    ax.set_title(f"{title}\n{how.get(result.attrs.get('kind', ''), '')}".strip(), fontsize=10)
+    ax.set_title(f"{title}\n{texts.get(result.attrs.get('kind', ''), '')}".strip(), fontsize=10)
     return ax
 
 

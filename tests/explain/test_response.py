@@ -20,10 +20,10 @@ def ensemble(sites) -> gm.Model:
 
 def by_hand(model, sites, changes, **options) -> np.ndarray:
     """Mean prediction ``(species,)`` after predictors of all sites were set."""
-    changed = sites.assign(
+    changed_sites = sites.assign(
         {k: xr.full_like(sites[k], v).assign_attrs(sites[k].attrs) for k, v in changes.items()}
     )
-    maps = gm.predict(changed, model, **options)["suitability"]
+    maps = gm.predict(changed_sites, model, **options)["suitability"]
     return maps.transpose("site", "species").values.mean(0)
 
 
@@ -215,6 +215,6 @@ def test_figures(ensemble, sites):
         ax = gm.plot.response(result, species="species 1")
         assert "species 1" in ax.get_title()
         ax.figure.canvas.draw()
-        _, given = plt.subplots()
-        assert gm.plot.response(result, ax=given) is given
+        _, user_axes = plt.subplots()
+        assert gm.plot.response(result, ax=user_axes) is user_axes
     plt.close("all")
