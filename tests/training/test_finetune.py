@@ -491,7 +491,7 @@ def test_a_low_rate_improves_on_a_shifted_region_and_keeps_scaler_and_schema():
 def test_the_rate_is_a_tenth_of_that_of_the_model(model):
     sites = known(world(80, seed=3))
     tuned_model = gm.finetune(
-        model, sites, train="all", training={"validation": np.arange(80) % 4 == 0}
+        model, sites, train="all", training={"validation": np.arange(80) % 4 == 0, "epochs": 2}
     )
     step = tuned_model.about["finetuning"][0]
     assert step["training"]["lr"] == pytest.approx(model.about["training"]["lr"] / 10)

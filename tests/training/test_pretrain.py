@@ -218,7 +218,7 @@ class Oracle:
 
 def test_r2_is_1_for_the_truth_and_0_for_the_mean(every_kind_table):
     layout, _, _ = every_kind_table
-    table, classes = table_of(layout.schema, held=15)
+    table, classes = table_of(layout.schema, held_out=15)
     targets = Targets.of(layout, table, classes)
     table.valid[:] = torch.arange(15)
     truth = np.zeros((N, len(targets.constant)), np.float32)
