@@ -199,14 +199,29 @@ def test_points_outside_their_crs_are_refused():
 
 
 @needs_shared
-def test_real_records_in_utm_and_geoparquet():
-    path = SHARED / "maps" / "pypi_western_usa"
-    for file in sorted(path.glob("*.parquet")) + sorted(path.glob("*.gpkg")):
-        records = gm.read_records(file) if "species" in file.name else None
-        if records is not None:
-            assert records["lon"].between(-127, -112).all()
+def test_real_tables_with_absences_codes_and_other_crs():
+    maps = SHARED / "maps"
+    tinamou = gm.read_records(maps / "neotropics" / "tinamou_occurrences.parquet", presence="value")
+    source = pd.read_parquet(maps / "neotropics" / "tinamou_occurrences.parquet")
+    assert (tinamou["presence"] == 0).sum() == (source["value"] == 0).sum() > 0
+    assert tinamou["source"].tolist() == source["source"].tolist()
+    slug = maps / "pypi_western_usa" / "occurrences.parquet"
+    by_degrees = gm.read_records(slug)
+    by_metres = gm.read_records(slug, x="x_epsg32610", y="y_epsg32610", crs="EPSG:32610")
+    np.testing.assert_allclose(
+        by_metres[["lon", "lat"]], by_degrees[["lon", "lat"]], rtol=0, atol=1e-7
+    )
+    assert by_degrees["presence"].value_counts().to_dict() == {0: 4990, 1: 1595}
+    plants = gm.read_records(
+        SHARED / "glc_sample" / "presence_only_sample.parquet", species="speciesId"
+    )
+    assert len(plants) == 100 and plants["species"].str.fullmatch(r"\d+").all()
+
+
+@needs_shared
+def test_a_real_wide_table_of_counts():
     birds = pd.read_parquet(SHARED / "maps" / "france_birds" / "sites.parquet")
     species = [c for c in birds if c.count("_") == 1 and c[0].isupper()]
     records = gm.read_records(birds, species=species)
-    assert len(records) == int(np.isfinite(birds[species].to_numpy()).sum())
+    assert len(species) == 20 and len(records) == np.isfinite(birds[species].to_numpy()).sum()
     assert (records["presence"] == 1).sum() == (birds[species] > 0).sum().sum()

@@ -38,7 +38,7 @@ OUTS = (
     "out", "model", "model/inside", "cube.zarr", "cube.zarr/inside", "cube.zarr/v", "sites.zarr", "records.csv",
     "../precious", "../precious/thesis.txt", ".", "..", "/", "/dev/null", "/dev/full", "/proc/x", "/home/../etc/x",
     "link", "loop", "other", "out\x00x", "o" * 300, "a/b/c/out", "~nobody-here/x", "s3://bucket/x", "file:///tmp/../x",
-    "http://x/y", "", " ", "-", "--", "out.tif", "out.nc", "\ud800", "é\u202e", "mapless.zarr", "out\n",
+    "http://x/y", "", " ", "-", "--", "out.tif", "out.nc", "out.csv", "\ud800", "é\u202e", "mapless.zarr", "out\n",
 )  # fmt: skip
 TEXTS = (
     *(v for v in nasty.VALUES if isinstance(v, str)),
@@ -47,7 +47,12 @@ TEXTS = (
 )  # fmt: skip
 VERBS: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "info": (["@path"], ()),
-    "sample": (["cube.zarr", "records.csv"], ("--keep", "--background", "--crs", "--seed")),
+    "records": (
+        ["records.csv"],
+        ("--species", "--x", "--y", "--presence", "--crs", "--encoding", "--doi", "--uncertainty", "--first-year",
+         "--outliers", "--tolerance", "--cube", "--land", "--countries", "--reference", "--thin", "--seed", "--figure"),
+    ),
+    "sample": (["cube.zarr", "records.csv"], ("--species", "--x", "--y", "--presence", "--keep", "--background", "--crs", "--seed")),
     "fit": (
         ["sites.zarr", *TINY],
         ("--schema", "--recipe", "--start", "--masking", "--fusion", "--members", "--width", "--loss", "--epochs",
@@ -61,7 +66,7 @@ VERBS: dict[str, tuple[list[str], tuple[str, ...]]] = {
 }  # fmt: skip
 REPLACED = (("build", "cube.zarr"), ("sample", "sites.zarr"), ("fit", "model"))
 """Outputs of the same kind that are no input of the verb: ``--overwrite`` replaces them."""
-WRITERS = ("sample", "fit", "predict", "explain", "build", "finetune")
+WRITERS = ("records", "sample", "fit", "predict", "explain", "build", "finetune")
 
 
 def make(folder: Path) -> None:
@@ -118,7 +123,7 @@ def _one(rng: np.random.Generator, number: int, base: Path) -> Input:
     words, flags = VERBS[verb]
     paths = (*OUTS, *nasty.NAMES)
     words = [nasty.pick(rng, paths) if w == "@path" else w for w in words]
-    out = "out"
+    out = "out.csv" if verb == "records" else "out"
     if verb in WRITERS and rng.random() < 0.5:
         out = nasty.pick(rng, OUTS)
     elif words and rng.random() < 0.25:
@@ -147,7 +152,8 @@ def _one(rng: np.random.Generator, number: int, base: Path) -> Input:
 
     changes = (
         (out,)
-        if out in ("out", "a/b/c/out", "out.tif", "out.nc", "é\u202e", " ", "out\n", "o" * 300)
+        if out
+        in ("out", "a/b/c/out", "out.tif", "out.nc", "out.csv", "é\u202e", " ", "out\n", "o" * 300)
         else ()
     )
     replaces = (verb, out) in REPLACED and words[-1] == "--overwrite"

@@ -11,7 +11,7 @@ import pandas as pd
 from geomiam.errors import OccurrenceError
 
 MISSING = (
-    *("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "-nan", "-NaN"),
+    *("", "NA", "N/A", "n/a", "#N/A", "#N/A N/A", "<NA>", "NaN", "nan", "-nan", "-NaN"),
     *("null", "NULL", "None", "#NA", "1.#QNAN", "-1.#QNAN", "1.#IND", "-1.#IND"),
 )
 """Texts that stand for a missing value."""
