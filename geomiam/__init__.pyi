@@ -16,6 +16,7 @@ from . import (
 from .data.cleaning.clean import clean_records
 from .data.cleaning.rules import CleaningRules
 from .data.cleaning.thin import thin_records
+from .data.correlations import correlations
 from .data.coverage import coverage
 from .data.grid.align import align
 from .data.grid.chips import chips
@@ -70,6 +71,7 @@ __all__ = [
     "catalogs",
     "chips",
     "clean_records",
+    "correlations",
     "coverage",
     "cross_validate",
     "demo",

@@ -49,6 +49,7 @@ def every_public_name() -> tuple[object, ...]:
         gm.build_cube,
         gm.catalogs(),
         gm.chips,
+        gm.correlations,
         gm.cross_validate,
         gm.demo,
         gm.errors,

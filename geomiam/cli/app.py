@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from geomiam._version import __version__
+from geomiam.cli import correlations as cli_correlations
 from geomiam.cli import maps as cli_maps
 from geomiam.cli import records as cli_records
 from geomiam.cli import sites as cli_sites
@@ -242,6 +243,7 @@ def _sampled(sites: Any) -> str:
     return ", ".join(parts)
 
 
+app.command()(cli_correlations.correlations)
 app.command()(cli_sites.split)
 app.command()(cli_train.fit)
 app.command()(cli_train.pretrain)

@@ -1,4 +1,5 @@
 from .contributions import convergence, importance
+from .correlation_matrix import correlations
 from .history import training
 from .maps import shapley, suitability
 from .records import records
@@ -7,6 +8,7 @@ from .skill import missingness, subsets
 
 __all__ = [
     "convergence",
+    "correlations",
     "importance",
     "missingness",
     "records",

@@ -87,3 +87,16 @@ def test_missing_values_are_null_and_control_characters_are_escaped(capsys):
 def test_one_format_at_a_time_and_for_tables_only(geomiam, home):
     assert "pass one of them" in geomiam("info", home / "model", "--json", "--csv")
     assert "pass --plan as well" in geomiam("build", "worldclim", "--json")
+
+
+def test_correlations_of_sites_and_cubes_are_printed(geomiam, home, cube, tmp_path):
+    rows = pd.DataFrame(json.loads(geomiam("correlations", home / "sites.zarr", "--json")))
+    table = gm.correlations(gm.open_sites(home / "sites.zarr"))
+    assert rows["variable"].tolist() == ["bio1", "clay"] and rows["selected"].all()
+    np.testing.assert_allclose(rows["vif"], table["vif"].values)
+    np.testing.assert_allclose(rows["correlation"], table["correlation"].values[0, 1])
+    gm.write_cube(cube, tmp_path / "cube.zarr")
+    words = ("correlations", tmp_path / "cube.zarr", "--threshold", "0.01", "--prefer", "slope")
+    text = geomiam(*words, "--figure", tmp_path / "r.png")
+    assert "yes  slope" in text and "with slope" in text and (tmp_path / "r.png").exists()
+    assert "threshold must lie in" in geomiam(*words[:2], "--threshold", "3")
