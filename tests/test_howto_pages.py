@@ -7,7 +7,7 @@ import re
 import pytest
 from helpers_examples import ROOT
 
-PAGES = ("response-curves",)
+PAGES = ("choosing-predictors", "response-curves")
 
 
 @pytest.mark.slow

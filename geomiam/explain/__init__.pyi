@@ -5,6 +5,7 @@ from .response import ResponseOptions, response
 from .saturated import saturation
 from .shapley_values import ShapleyOptions, shapley
 from .skill import ImportanceOptions, importance
+from .stepwise import stepwise
 
 __all__ = [
     "ImportanceOptions",
@@ -17,4 +18,5 @@ __all__ = [
     "sampling",
     "saturation",
     "shapley",
+    "stepwise",
 ]

@@ -1,4 +1,4 @@
-from .contributions import convergence, importance
+from .contributions import convergence, importance, stepwise
 from .correlation_matrix import correlations
 from .history import training
 from .maps import shapley, suitability
@@ -14,6 +14,7 @@ __all__ = [
     "records",
     "response",
     "shapley",
+    "stepwise",
     "subsets",
     "suitability",
     "training",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from geomiam.plot.canvas import INK, RED, metric_label, one_axes, quiet
+from geomiam.plot.canvas import INK, RED, metric_label, one_axes, plain, quiet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,6 +64,42 @@ def _half_width(errors: np.ndarray, replicates: int) -> np.ndarray:
     from scipy.stats import t
 
     return errors * t.ppf(0.975, replicates - 1) if replicates else np.zeros_like(errors)
+
+
+def stepwise(table: xr.Dataset, *, ax: Axes | None = None) -> Axes:
+    """Draw the skill of growing sets of groups, and mark the set that is enough.
+
+    Parameters
+    ----------
+    table : xarray.Dataset
+        From :func:`geomiam.explain.stepwise`. Scores of test sites are drawn as a second line.
+    ax : matplotlib.axes.Axes, optional
+        Axes to draw on; default: those of a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Examples
+    --------
+    >>> ax = gm.plot.stepwise(gm.explain.stepwise(model, sites))
+    >>> ax.get_xticklabels()[0].get_text()
+    'none'
+    """
+    ax = one_axes(ax, (2.4 + 0.7 * table.sizes["step"], 4))
+    steps, enough = table["step"].values, table.attrs["enough"]
+    lines = {"score": "sites of the choice", "test_score": "test sites"}
+    for i, (name, label) in enumerate(lines.items()):
+        if name in table:
+            ax.plot(steps, table[name].values, marker="o", ms=5, color=f"C{i}", label=label)
+    ax.axhline(float(table["score"][-1]), color=INK, lw=0.8, ls=":")
+    ax.axvline(enough, color=RED, lw=1, label=f"within {table.attrs['tolerance']:g} of all")
+    names = ["none", *(f"+ {plain(n)}" for n in table["added"].values[1:])]
+    ax.set_xticks(steps, names, rotation=40, ha="right", rotation_mode="anchor")
+    ax.set_ylabel(f"{metric_label(table)}, mean over species")
+    ax.legend(frameon=False, fontsize=9)
+    quiet(ax)
+    return ax
 
 
 def convergence(runs: xr.Dataset, *, ax: Axes | None = None) -> Axes:
