@@ -13,6 +13,17 @@ Examples
 """
 
 from geomiam.metrics.boyce import boyce
+from geomiam.metrics.calibration_curve import CalibrationCurve, calibration_curve
+from geomiam.metrics.confusion import (
+    f1,
+    jaccard,
+    kappa,
+    omission,
+    sensitivity,
+    sorensen,
+    specificity,
+    tss,
+)
 from geomiam.metrics.probabilities import (
     Calibration,
     brier,
@@ -21,12 +32,13 @@ from geomiam.metrics.probabilities import (
     cor,
     log_loss,
 )
-from geomiam.metrics.ranking import auc, auc_prg, average_precision, best_threshold, tss
+from geomiam.metrics.ranking import auc, auc_prg, average_precision, best_threshold
 from geomiam.metrics.registry import METRICS, Summary, mean_auc, measure, summary
 
 __all__ = [
     "METRICS",
     "Calibration",
+    "CalibrationCurve",
     "Summary",
     "auc",
     "auc_prg",
@@ -35,11 +47,19 @@ __all__ = [
     "boyce",
     "brier",
     "calibration",
+    "calibration_curve",
     "calibration_slope",
     "cor",
+    "f1",
+    "jaccard",
+    "kappa",
     "log_loss",
     "mean_auc",
     "measure",
+    "omission",
+    "sensitivity",
+    "sorensen",
+    "specificity",
     "summary",
     "tss",
 ]

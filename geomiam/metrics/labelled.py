@@ -68,7 +68,7 @@ def _on_one_species(metric: Callable, labels: Any, scores: Any, settings: dict) 
 def _on_dataarrays(
     metric: Callable, labels: xr.DataArray, scores: xr.DataArray, settings: dict
 ) -> xr.DataArray:
-    labels, scores = _matched(labels.compute(), scores.compute())
+    labels, scores = matched(labels.compute(), scores.compute())
     along = ["species"] if "species" in labels.dims else []
 
     def on_arrays(y: np.ndarray, z: np.ndarray) -> Any:
@@ -86,7 +86,7 @@ def _on_dataarrays(
     return values.rename(metric.__name__)
 
 
-def _matched(labels: xr.DataArray, scores: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
+def matched(labels: xr.DataArray, scores: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
     """Return labels, and scores in the order of the labels' species."""
     for name, array in (("labels", labels), ("scores", scores)):
         if "site" not in array.dims:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from geomiam.metrics.labelled import metric
 from geomiam.metrics.tables import Array, Block
@@ -127,37 +126,6 @@ def average_precision(block: Block) -> Array:
 
 
 @metric
-def tss(block: Block) -> Array:
-    """True skill statistic at the best threshold, one per species (Allouche et al. 2006).
-
-    Sensitivity + specificity − 1, at the threshold where it is greatest on these very sites; see
-    :func:`best_threshold`. Never below 0, since the threshold may call every site present.
-
-    Parameters
-    ----------
-    labels, scores
-        As for :func:`auc`.
-
-    Returns
-    -------
-    (S,) array
-        NaN for a species with one class.
-
-    Raises
-    ------
-    ValueError
-        As for :func:`auc`.
-
-    Examples
-    --------
-    >>> labels, scores = np.array([[1], [0], [1], [0]]), np.array([[0.9], [0.8], [0.7], [0.1]])
-    >>> gm.metrics.tss(labels, scores)
-    array([0.5])
-    """
-    return _best(block)[0]
-
-
-@metric
 def best_threshold(block: Block) -> Array:
     """Threshold of the greatest true skill statistic, one per species.
 
@@ -184,21 +152,12 @@ def best_threshold(block: Block) -> Array:
     >>> gm.metrics.best_threshold(labels, scores)
     array([0.7])
     """
-    return _best(block)[1]
-
-
-def _best(block: Block) -> tuple[Array, NDArray]:
-    """Greatest true skill statistic and the highest score that reaches it."""
-    ones, zeros = block.ones[:, None], block.zeros[:, None]
     tss_counts = (
-        block.curve.hits * zeros - block.curve.false * ones
+        block.curve.hits * block.zeros[:, None] - block.curve.false * block.ones[:, None]
     )  # whole numbers: equal is equal
     tss_counts[~block.curve.last] = -1
     place = tss_counts.argmax(1)[:, None]
-    best, at = (
-        np.take_along_axis(table, place, 1)[:, 0] for table in (tss_counts, block.curve.score)
-    )
-    return best / np.maximum(block.ones * block.zeros, 1), at
+    return np.take_along_axis(block.curve.score, place, 1)[:, 0]
 
 
 def _at_no_recall_gain(block: Block) -> tuple[Array, Array]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from geomiam.errors import SelectionError, SettingError
-from geomiam.metrics import probabilities, ranking
+from geomiam.metrics import confusion, probabilities, ranking
 from geomiam.metrics.boyce import boyce
 from geomiam.metrics.labelled import Metric
 from geomiam.metrics.tables import Array, per_species
@@ -22,12 +22,19 @@ METRICS: dict[str, Metric] = {
     "auc": ranking.auc,
     "auc_prg": ranking.auc_prg,
     "average_precision": ranking.average_precision,
-    "tss": ranking.tss,
+    "tss": confusion.tss,
     "boyce": boyce,
     "cor": probabilities.cor,
     "brier": probabilities.brier,
     "log_loss": probabilities.log_loss,
     "calibration_slope": probabilities.calibration_slope,
+    "sensitivity": confusion.sensitivity,
+    "specificity": confusion.specificity,
+    "omission": confusion.omission,
+    "kappa": confusion.kappa,
+    "f1": confusion.f1,
+    "sorensen": confusion.sorensen,
+    "jaccard": confusion.jaccard,
 }
 """Metrics by name: functions of labels and scores that return one value per species. A new metric is a
 function and a line here."""
@@ -41,6 +48,11 @@ LONG_NAMES = {
     "boyce": "continuous Boyce index",
     "cor": "correlation with presence",
     "brier": "Brier score",
+    "omission": "omission rate",
+    "kappa": "Cohen's kappa",
+    "f1": "F1 score",
+    "sorensen": "Sørensen index",
+    "jaccard": "Jaccard index",
 }
 
 

@@ -16,7 +16,11 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import (
     average_precision_score,
     brier_score_loss,
+    cohen_kappa_score,
+    f1_score,
+    jaccard_score,
     log_loss,
+    recall_score,
     roc_auc_score,
     roc_curve,
 )
@@ -235,6 +239,17 @@ def tss_of(y, z):
     return (above - below).max()
 
 
+def classes_of_best(y, z):
+    """Classes at the highest threshold of the greatest true skill statistic, in whole numbers."""
+    ones, zeros = (y == 1).sum(), (y == 0).sum()
+    gain = {t: ((z >= t) & (y == 1)).sum() * zeros - ((z >= t) & (y == 0)).sum() * ones for t in z}
+    return z >= max(t for t in gain if gain[t] == max(gain.values()))
+
+
+def at_best(reference, **options):
+    return lambda y, z: reference(y, classes_of_best(y, z), **options)
+
+
 REFERENCES = {
     "auc": roc_auc_score,
     "auc_prg": prg_loop,
@@ -245,6 +260,13 @@ REFERENCES = {
     "brier": brier_score_loss,
     "log_loss": log_loss,
     "calibration_slope": lambda y, p: calibration_fit(y, p)[1],
+    "sensitivity": at_best(recall_score),
+    "specificity": at_best(recall_score, pos_label=0),
+    "omission": lambda y, z: 1 - recall_score(y, classes_of_best(y, z)),
+    "kappa": at_best(cohen_kappa_score),
+    "f1": at_best(f1_score),
+    "sorensen": at_best(f1_score),
+    "jaccard": at_best(jaccard_score),
 }
 TOLERANCE = {"calibration_slope": 1e-6}
 
@@ -296,7 +318,9 @@ def test_each_metric_equals_its_reference(name, levels):
     )
 )
 @settings(max_examples=150, deadline=None)
-@pytest.mark.parametrize("name", ["auc_prg", "average_precision", "tss", "brier", "log_loss"])
+@pytest.mark.parametrize(
+    "name", ["auc_prg", "average_precision", "tss", "brier", "log_loss", "kappa", "sorensen"]
+)
 def test_small_tables_full_of_ties_agree_too(name, pair):
     labels, scores = pair
     np.testing.assert_allclose(
@@ -354,7 +378,7 @@ def test_metrics_refuse_what_they_cannot_read(name):
 @pytest.mark.parametrize("name", METRICS)
 def test_only_metrics_of_the_number_need_probabilities(name):
     labels, scores = chances(100, 3)
-    on_logits = ("auc", "auc_prg", "average_precision", "tss")
+    on_logits = ("auc", "auc_prg", "average_precision", "tss", "kappa", "jaccard")
     if name in on_logits:  # the order of sites is all that counts
         np.testing.assert_allclose(
             METRICS[name](labels, logit(scores)), METRICS[name](labels, scores), atol=1e-12
