@@ -26,6 +26,7 @@ from .data.records.read import read_records
 from .data.sites.background import add_background
 from .data.sites.sites import open_sites, sample, write_sites
 from .data.store.store import open_cube, write_cube
+from .evaluation.classify import classify
 from .evaluation.cross_validate import cross_validate
 from .evaluation.evaluate import evaluate
 from .explain.shapley_values import shapley
@@ -70,6 +71,7 @@ __all__ = [
     "build_cube",
     "catalogs",
     "chips",
+    "classify",
     "clean_records",
     "correlations",
     "coverage",

@@ -51,6 +51,8 @@ def every_public_name() -> tuple[object, ...]:
         gm.chips,
         gm.correlations,
         gm.cross_validate,
+        gm.classify,
+        gm.evaluation.thresholds,
         gm.demo,
         gm.errors,
         gm.evaluation,

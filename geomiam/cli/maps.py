@@ -1,4 +1,4 @@
-"""``geomiam predict`` and ``geomiam explain``: maps on disk."""
+"""``geomiam predict``, ``explain`` and ``classify``: maps on disk."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from geomiam.cli.messages import say
-from geomiam.cli.options import CubePath, MapFlags, ModelPath, with_options
+from geomiam.cli.options import CubePath, MapFlags, ModelPath, Overwrite, with_options
+from geomiam.cli.outputs import reserve
 from geomiam.errors import GeomiamError
+from geomiam.outputs.kinds import MAP
 
 
 @with_options()
@@ -32,6 +34,37 @@ def explain(
 ) -> None:
     """Map suitability and the contribution of each group of predictors. A stopped map is continued."""
     _map(model, cube, options, shapley=True, groups=group)
+
+
+def classify(
+    model: ModelPath,
+    maps: Annotated[Path, typer.Argument(help="Map: Zarr store from 'geomiam predict'.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Zarr store to write.")],
+    kind: Annotated[
+        str,
+        typer.Option(
+            help="Threshold: max-tss, equal-sensitivity-specificity, omission-10, prevalence or "
+            "minimum-presence."
+        ),
+    ] = "max-tss",
+    overwrite: Overwrite = False,
+) -> None:
+    """Map presence and absence by a threshold of the model: 1, 0 and NaN for each species."""
+    import geomiam as gm
+    from geomiam.data.store.store import open_zarr, write_zarr
+    from geomiam.metrics.thresholds import check_kind
+
+    kind_name: Any = check_kind(kind)
+    reserve(out, overwrite, kind=MAP, inputs=[model, maps])
+    classes = gm.classify(open_zarr(maps), gm.load_model(model), kind=kind_name)
+    write_zarr(classes, out, overwrite=overwrite, kind=MAP)
+    values = classes["threshold"].values
+    for name, value in list(zip(classes["species"].values, values))[:10]:
+        say(f"{value:.4f}  {name}")
+    shown_part = f", the first 10 of {len(values):,}" if len(values) > 10 else ""
+    say(
+        f"thresholds {kind}{shown_part}, from the {classes['presence'].attrs['threshold_source']} → {out}"
+    )
 
 
 def _map(

@@ -1,6 +1,7 @@
 from .diagnostic import fusion_diagnostic
 from .linear_probe import probe
 from .missingness import missingness_sweep
+from .out_of_fold import thresholds
 from .patterns import at_random, belt, by_modality, hide, region
 
 __all__ = [
@@ -12,4 +13,5 @@ __all__ = [
     "missingness_sweep",
     "probe",
     "region",
+    "thresholds",
 ]

@@ -34,6 +34,7 @@ from geomiam.metrics.probabilities import (
 )
 from geomiam.metrics.ranking import auc, auc_prg, average_precision, best_threshold
 from geomiam.metrics.registry import METRICS, Summary, mean_auc, measure, summary
+from geomiam.metrics.thresholds import threshold
 
 __all__ = [
     "METRICS",
@@ -61,5 +62,6 @@ __all__ = [
     "sorensen",
     "specificity",
     "summary",
+    "threshold",
     "tss",
 ]

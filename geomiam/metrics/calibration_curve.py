@@ -22,7 +22,7 @@ class CalibrationCurve(NamedTuple):
     Examples
     --------
     >>> curve = gm.metrics.calibration_curve([0, 1, 1], [0.2, 0.7, 0.9], bins=2)
-    >>> curve.count.tolist()
+    >>> curve.sites.tolist()
     [1, 2]
     """
 
@@ -30,7 +30,7 @@ class CalibrationCurve(NamedTuple):
     """Mean of the predicted probabilities."""
     observed: Array
     """Share of presences."""
-    count: NDArray[np.int64]
+    sites: NDArray[np.int64]
     """Number of sites."""
 
 
@@ -60,7 +60,7 @@ def calibration_curve(
     Returns
     -------
     CalibrationCurve
-        ``predicted``, ``observed`` and ``count``: ``(bins, S)``, or ``(bins,)`` for one species ``(n,)``.
+        ``predicted``, ``observed`` and ``sites``: ``(bins, S)``, or ``(bins,)`` for one species ``(n,)``.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def calibration_curve(
     >>> rng = np.random.default_rng(0)
     >>> chance = rng.random(5000)
     >>> curve = gm.metrics.calibration_curve(rng.random(5000) < chance, chance, bins=4)
-    >>> bool(np.abs(curve.observed - curve.predicted).max() < 0.05), int(curve.count.sum())
+    >>> bool(np.abs(curve.observed - curve.predicted).max() < 0.05), int(curve.sites.sum())
     (True, 5000)
     """
     check_count("bins", bins, minimum=1, hint="10 are usual")
@@ -91,10 +91,10 @@ def calibration_curve(
     p = probabilities(block).astype(float)
     curves = [_curve(y[k], z[k], bins, strategy) for y, z, k in zip(block.present, p, block.known)]
     table = np.array(curves).reshape(len(curves), 3, bins)
-    predicted, observed, count = (table[:, i].T for i in range(3))
+    mean, observed, count = (table[:, i].T for i in range(3))
     if is_one_species:
-        predicted, observed, count = predicted[:, 0], observed[:, 0], count[:, 0]
-    return CalibrationCurve(predicted, observed, count.astype(np.int64))
+        mean, observed, count = mean[:, 0], observed[:, 0], count[:, 0]
+    return CalibrationCurve(mean, observed, count.astype(np.int64))
 
 
 def _curve(present: NDArray, p: Array, bins: int, strategy: Strategy) -> Array:
@@ -104,6 +104,6 @@ def _curve(present: NDArray, p: Array, bins: int, strategy: Strategy) -> Array:
         borders = np.quantile(p, borders)
     place = np.searchsorted(borders[1:-1], p)
     count, total, ones = (np.bincount(place, w, bins) for w in (None, p, present))
-    nothing = np.full((2, bins), np.nan)
-    means = np.divide(np.stack([total, ones]), count, out=nothing, where=count > 0)
+    empty = np.full((2, bins), np.nan)
+    means = np.divide(np.stack([total, ones]), count, out=empty, where=count > 0)
     return np.vstack([means, count])

@@ -77,9 +77,9 @@ def _counts(block: Block, threshold: Array) -> Counts:
     return Counts(hits, block.ones - hits, false, block.zeros - false)
 
 
-def _share(part: Array, whole: Array) -> Array:
+def _share(part: Array, total: Array) -> Array:
     """Divide counts; 0 of 0 is 0, as in scikit-learn."""
-    return np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)
+    return np.divide(part, total, out=np.zeros(len(part)), where=total > 0)
 
 
 @at_threshold
@@ -201,9 +201,9 @@ def kappa(counts: Counts) -> Array:
     array([0.5])
     """
     hits, misses, false, correct = counts
-    both = hits * correct - misses * false
+    product = hits * correct - misses * false
     return _share(
-        2 * both, (hits + false) * (false + correct) + (hits + misses) * (misses + correct)
+        2 * product, (hits + false) * (false + correct) + (hits + misses) * (misses + correct)
     )
 
 

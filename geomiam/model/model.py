@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from geomiam.errors import SelectionError, printable
+from geomiam.model.decision import read_thresholds, thresholds_entry
 from geomiam.model.overview import overview, summary, title
 from geomiam.model.quantity import QUANTITIES, Quantity, loss_of
 from geomiam.networks.config import NetworkConfig
@@ -28,6 +29,7 @@ from geomiam.tokens.scaler import Scaler
 
 if TYPE_CHECKING:
     import pandas as pd
+    import xarray as xr
 
 Precision = Literal["fp32", "bf16"]
 
@@ -123,6 +125,41 @@ class Model:
         """Name and meaning of the predictions; None if the loss of the training is not recorded."""
         loss = loss_of(self.about)
         return QUANTITIES[loss] if loss and QUANTITIES[loss].link == self.link else None
+
+    @property
+    def thresholds(self) -> xr.DataArray:
+        """Thresholds ``(kind, species)`` of the suitability, chosen on sites that did not train.
+
+        Kinds as in :func:`geomiam.metrics.threshold`; none if no thresholds are stored. The attribute ``source`` states
+        the predictions that they were chosen on.
+        """
+        return read_thresholds(self.about.get("thresholds"), self.species)
+
+    def with_thresholds(self, thresholds: xr.Dataset) -> Model:
+        """Return the model with other thresholds, which :meth:`save` writes.
+
+        Parameters
+        ----------
+        thresholds : xarray.Dataset
+            From :func:`geomiam.evaluation.thresholds`; species are matched by name, those without a
+            threshold get NaN.
+
+        Returns
+        -------
+        Model
+            With the same weights and :attr:`id`.
+
+        Raises
+        ------
+        SelectionError
+            If a species is not in the model.
+        """
+        names = [str(s) for s in thresholds["species"].values]
+        self.species_index(names)
+        values = thresholds["threshold"].assign_coords(species=names).reindex(species=self.species)
+        by_kind = {str(k): values.sel(kind=k).values for k in values["kind"].values}
+        entry = thresholds_entry(by_kind, source=str(thresholds.attrs.get("source", "unknown")))
+        return replace(self, about={**self.about, "thresholds": entry})
 
     @property
     def history(self) -> pd.DataFrame:

@@ -165,7 +165,7 @@ def card(model: Model) -> str:
 
 def _readable(about: Mapping[str, Any]) -> dict[str, Any]:
     """Return the provenance without long entries for programs, in every step of fine-tuning too."""
-    entries = {k: v for k, v in about.items() if k not in ("history", "fingerprint")}
+    entries = {k: v for k, v in about.items() if k not in ("history", "fingerprint", "thresholds")}
     if isinstance(steps := entries.get("finetuning"), list):
         entries["finetuning"] = [_readable(s) if isinstance(s, Mapping) else s for s in steps]
     return entries

@@ -10,11 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
+from typing import Any
 
 import numpy as np
+import torch
 from scipy.stats import rankdata
 
-from geomiam.metrics import auc
+from geomiam.metrics import auc, threshold
+from geomiam.metrics.thresholds import KINDS
+from geomiam.model.decision import thresholds_entry
+from geomiam.model.model import LINKS
 
 MOST_NUMBERS = 20_000_000
 """Limit of the predictions of one kind of member in memory; beyond it fewer sites are predicted."""
@@ -136,3 +141,12 @@ def scores_by_subset(folds: Folds, kinds: Sequence[str], names: Sequence[str]) -
             float(np.nanmean(auc_by_species)) if np.isfinite(auc_by_species).any() else None
         )
     return values
+
+
+def thresholds_by_kind(folds: Folds, kinds: Sequence[str], *, link: str) -> dict[str, Any]:
+    """Return the thresholds of the mix on the validation sites as JSON types, as a model stores them."""
+    scores = LINKS[link](torch.as_tensor(folds.mean(kinds)[-1])).numpy()
+    by_kind: dict[str, np.ndarray] = {k: threshold(folds.labels, scores, kind=k) for k in KINDS}
+    count = int(folds.fold.max()) + 1
+    place = f"{count} spatial folds" if count > 1 else "a spatial hold-out"
+    return thresholds_entry(by_kind, source=f"validation predictions of the fit on {place}")

@@ -25,7 +25,14 @@ from geomiam.splits import hold_out, site_blocks, spatial_folds
 from geomiam.tokens.scaler import Scaler
 from geomiam.training import advice
 from geomiam.training.checkpoint import Progress
-from geomiam.training.choice import Folds, Predict, choose, predicted_sites, scores_by_subset
+from geomiam.training.choice import (
+    Folds,
+    Predict,
+    choose,
+    predicted_sites,
+    scores_by_subset,
+    thresholds_by_kind,
+)
 from geomiam.training.config import TrainingConfig
 from geomiam.training.loop import Run, torch_seed, train
 from geomiam.training.losses import LINK_OF, base_logits, resolve_loss
@@ -158,6 +165,7 @@ def validated(
             "presences": dict(zip(table.species, folds.validated().tolist())),
         },
         "rule": {"settings": list(plan.reasons), "fusion": network.fusion, "inner_auc": inner},
+        "thresholds": thresholds_by_kind(folds, kinds, link=LINK_OF[plan.training.loss]),
     }
 
 

@@ -38,9 +38,9 @@ def each(reference, labels, scores, threshold):
     for y, z, t in zip(
         labels.T, scores.T, np.broadcast_to(threshold, labels.shape[1]), strict=True
     ):
-        known = np.isfinite(y) & np.isfinite(z)
-        both = len(set(y[known])) == 2 and np.isfinite(t)
-        values.append(reference(y[known], z[known] >= t) if both else np.nan)
+        is_scored = np.isfinite(y) & np.isfinite(z)
+        has_both = len(set(y[is_scored])) == 2 and np.isfinite(t)
+        values.append(reference(y[is_scored], z[is_scored] >= t) if has_both else np.nan)
     return np.array(values)
 
 
@@ -78,16 +78,16 @@ def test_thresholds_are_matched_by_name_of_the_species():
     threshold = xr.DataArray(
         np.linspace(0.2, 0.8, 20), dims="species", coords={"species": labels["species"]}
     )
-    wanted = gm.metrics.kappa(labels.values, scores.values, threshold=threshold.values)
+    expected = gm.metrics.kappa(labels.values, scores.values, threshold=threshold.values)
     mixed = threshold.isel(species=np.random.default_rng(0).permutation(20))
     result = gm.metrics.kappa(labels, scores, threshold=mixed)
-    np.testing.assert_array_equal(result.values, wanted)
+    np.testing.assert_array_equal(result.values, expected)
     assert result.dims == ("species",)
-    both = gm.metrics.kappa(labels, xr.concat([scores, scores], "subset"), threshold=threshold)
-    assert both.dims == ("subset", "species")
-    np.testing.assert_array_equal(both.values[1], wanted)
+    has_both = gm.metrics.kappa(labels, xr.concat([scores, scores], "subset"), threshold=threshold)
+    assert has_both.dims == ("subset", "species")
+    np.testing.assert_array_equal(has_both.values[1], expected)
     one = gm.metrics.kappa(labels.values[:, 0], scores.values[:, 0], threshold=threshold.values[0])
-    assert one == wanted[0]
+    assert one == expected[0]
 
 
 def test_a_threshold_that_calls_no_site_present_has_no_f1():
@@ -102,32 +102,32 @@ def test_a_threshold_that_calls_no_site_present_has_no_f1():
 def test_the_calibration_curve_is_that_of_scikit_learn(strategy, bins):
     labels, scores = table()
     curve = gm.metrics.calibration_curve(labels, scores, bins=bins, strategy=strategy)
-    assert curve.count.shape == (bins, 20)
+    assert curve.sites.shape == (bins, 20)
     for k in range(20):
-        known = np.isfinite(labels[:, k]) & np.isfinite(scores[:, k])
-        y, z = labels[known, k], scores[known, k]
-        observed, predicted = sk_curve(y, z, n_bins=bins, strategy=strategy)
-        filled = curve.count[:, k] > 0
-        np.testing.assert_allclose(curve.observed[filled, k], observed, atol=1e-12)
-        np.testing.assert_allclose(curve.predicted[filled, k], predicted, atol=1e-12)
-        assert np.isnan(curve.observed[~filled, k]).all()
-        assert curve.count[:, k].sum() == known.sum()
+        is_scored = np.isfinite(labels[:, k]) & np.isfinite(scores[:, k])
+        y, z = labels[is_scored, k], scores[is_scored, k]
+        observed, mean = sk_curve(y, z, n_bins=bins, strategy=strategy)
+        is_filled = curve.sites[:, k] > 0
+        np.testing.assert_allclose(curve.observed[is_filled, k], observed, atol=1e-12)
+        np.testing.assert_allclose(curve.predicted[is_filled, k], mean, atol=1e-12)
+        assert np.isnan(curve.observed[~is_filled, k]).all()
+        assert curve.sites[:, k].sum() == is_scored.sum()
 
 
 def test_the_calibration_curve_of_names_of_one_species_and_of_nothing():
     labels, scores = table()
-    wanted = gm.metrics.calibration_curve(labels, scores)
+    expected = gm.metrics.calibration_curve(labels, scores)
     names = {"species": [f"s{i}" for i in range(20)]}
     y, z = (xr.DataArray(a, dims=("site", "species"), coords=names) for a in (labels, scores))
     mixed = z.isel(species=slice(None, None, -1)).transpose("species", "site")
-    for one, other in zip(gm.metrics.calibration_curve(y, mixed), wanted, strict=True):
-        np.testing.assert_array_equal(one, other)
+    for one, second in zip(gm.metrics.calibration_curve(y, mixed), expected, strict=True):
+        np.testing.assert_array_equal(one, second)
     single = gm.metrics.calibration_curve(labels[:, 2], scores[:, 2])
-    np.testing.assert_array_equal(single.count, wanted.count[:, 2])
-    nothing = gm.metrics.calibration_curve(
+    np.testing.assert_array_equal(single.sites, expected.sites[:, 2])
+    empty = gm.metrics.calibration_curve(
         np.full((4, 1), np.nan), np.zeros((4, 1)), strategy="quantile"
     )
-    assert nothing.count.sum() == 0
+    assert empty.sites.sum() == 0
     with pytest.raises(SettingError, match="bins must be at least 1"):
         gm.metrics.calibration_curve(labels, scores, bins=0)
     with pytest.raises(SettingError, match="strategy='even'; use one of uniform, quantile"):
