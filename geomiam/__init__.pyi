@@ -25,7 +25,7 @@ from .data.infer import infer_schema
 from .data.records.read import read_records
 from .data.sites.background import add_background
 from .data.sites.sites import open_sites, sample, write_sites
-from .data.store.store import open_cube, write_cube
+from .data.store.store import write_cube
 from .evaluation.classify import classify
 from .evaluation.cross_validate import cross_validate
 from .evaluation.evaluate import evaluate
@@ -42,6 +42,7 @@ from .schema.catalogs import catalogs
 from .schema.schema import Schema
 from .schema.variable import Group, Modality, Variable
 from .sources.build import build_cube, plan_cube
+from .sources.open_cube import open_cube
 from .training.config import TrainingConfig
 from .training.finetune import finetune
 from .training.fit import fit

@@ -195,6 +195,10 @@ class CRSAssumed(UserWarning):
     """Coordinates without CRS are interpreted as degrees."""
 
 
+class GridAssumed(UserWarning):
+    """Files lie on several grids, and the grid of one of them is used."""
+
+
 class SmallerBlocks(UserWarning):
     """The area is smaller than the requested spatial blocks; smaller ones are used."""
 

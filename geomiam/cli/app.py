@@ -20,7 +20,7 @@ from geomiam.cli.options import CubePath, Mask, ModelPath, Overwrite, Require, S
 from geomiam.cli.outputs import AsCsv, AsJson, reserve, say_table
 from geomiam.cli.records import PresenceColumn, SpeciesColumn, XColumn, YColumn, columns_of
 from geomiam.errors import GeomiamError, RecordsMerged
-from geomiam.outputs.kinds import PICTURE, SITES
+from geomiam.outputs.kinds import CUBE, PICTURE, SITES
 from geomiam.outputs.paths import expand
 from geomiam.outputs.write import save_picture
 from geomiam.schema.schema import frame_of
@@ -91,7 +91,10 @@ def demo(
 @app.command()
 def build(
     catalog: Annotated[
-        str, typer.Argument(help="Catalog (YAML) with sources, or the name of a bundled one.")
+        str,
+        typer.Argument(
+            help="Catalog (YAML) with sources, the name of a bundled one, or a folder of GeoTIFF and NetCDF files."
+        ),
     ],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Zarr store to write.")] = None,
     like: Annotated[
@@ -101,6 +104,14 @@ def build(
         str | None, typer.Option(help="xmin,ymin,xmax,ymax in the CRS of the catalog's grid.")
     ] = None,
     bbox: Annotated[str | None, typer.Option(help="west,south,east,north in degrees.")] = None,
+    crs: Annotated[
+        str | None, typer.Option(help="Of a folder of files: CRS of the grid, e.g. EPSG:3035.")
+    ] = None,
+    resolution: Annotated[
+        str | None,
+        typer.Option(help="Of a folder of files: side of a cell, e.g. '1 km', or 0.01 in degrees."),
+    ] = None,
+    kind: cli_train.Kinds = None,
     root: Annotated[
         list[str] | None,
         typer.Option(help="SOURCE=FOLDER: folder of the files of a source; repeat."),
@@ -115,9 +126,21 @@ def build(
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
-    """Build a cube from a catalog: every source on one grid. A stopped build is continued."""
+    """Build a cube from a catalog, or from a folder of files: every source on one grid.
+
+    A stopped build from a catalog is continued.
+    """
     import geomiam as gm
     from geomiam.sources.build_report import summary
+    from geomiam.sources.open_cube import are_files
+
+    settings = {"crs": crs, "resolution": resolution, "kind": kind}
+    if are_files(catalog):
+        catalog_flags = {"bounds": bounds, "bbox": bbox, "root": root, "repair": repair}
+        _refuse_flags(catalog_flags, "needs a catalog; leave it out for a folder of files")
+        _build_from_files(catalog, out, like, settings, plan=plan, overwrite=overwrite)
+        return
+    _refuse_flags(settings, "is for a folder of files; a catalog has it under its own keys")
 
     build_options: dict[str, Any] = {"bounds": _place(bounds, bbox), "roots": _pairs(root or [])}
     if plan:
@@ -139,6 +162,42 @@ def build(
         **build_options,
     )
     say(f"{summary(cube)}\n{len(cube.data_vars)} variables → {out}")
+
+
+def _refuse_flags(flags: dict[str, Any], reason: str) -> None:
+    """Refuse flags that do not apply to the input."""
+    if passed_flags := [k for k, v in flags.items() if v]:
+        raise GeomiamError(f"--{passed_flags[0]} {reason}")
+
+
+def _build_from_files(
+    files: str,
+    out: Path | None,
+    like: Path | None,
+    settings: dict[str, Any],
+    *,
+    plan: bool,
+    overwrite: bool,
+) -> None:
+    """Bring raster files onto one grid, and write them."""
+    import geomiam as gm
+
+    if out is None and not plan:
+        raise GeomiamError("--out is missing: the Zarr store to write; or pass --plan")
+    if out is not None and not plan:
+        reserve(out, overwrite, kind=CUBE, inputs=[files, like])
+    text = settings["resolution"]
+    try:
+        side = None if text is None else float(text)
+    except ValueError:
+        side = text
+    kinds = cli_train.kinds_of(settings["kind"], None) or None
+    cube = gm.open_cube(files, grid=like, crs=settings["crs"], resolution=side, kinds=kinds)
+    lines = [gm.sources.summary(cube)]
+    if not plan:
+        gm.write_cube(cube, str(out), overwrite=overwrite)
+        lines.append(f"{len(cube.data_vars)} variables → {out}")
+    say("\n".join(lines))
 
 
 def _place(bounds: str | None, bbox: str | None) -> Any:

@@ -15,7 +15,9 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-CubePath = Annotated[Path, typer.Argument(help="Cube: Zarr store.")]
+CubePath = Annotated[
+    Path, typer.Argument(help="Cube: Zarr store, or folder of GeoTIFFs and NetCDF files.")
+]
 ModelPath = Annotated[Path, typer.Argument(help="Model directory.")]
 SitesPath = Annotated[Path, typer.Argument(help="Sites: Zarr store from 'geomiam sample'.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]

@@ -63,7 +63,7 @@ def fit(
         flags = " and ".join(f"--{name}" for name in set_by_recipe)
         raise GeomiamError(f"--recipe {recipe} sets {flags} itself; pass one of them")
     data = gm.open_sites(sites).load()
-    schema = _schema(data, options.schema, first, kinds=_kinds(kind, options.schema or start))
+    schema = _schema(data, options.schema, first, kinds=kinds_of(kind, options.schema or start))
     if recipe:
         settings = _recipe(recipe, schema, network, training)
     else:
@@ -132,7 +132,7 @@ def pretrain(
     cube = _open(data)
     model = gm.pretrain(
         cube,
-        _schema(cube, options.schema, None, kinds=_kinds(kind, options.schema)),
+        _schema(cube, options.schema, None, kinds=kinds_of(kind, options.schema)),
         masking=gm.masking.named(options.masking) if options.masking else None,
         network=network,
         training=with_fields(training, checkpoint=options.checkpoint),
@@ -187,7 +187,7 @@ def _save(model: Any, out: Path, options: TrainOptions) -> None:
     say(f"{model}\n→ {out}")
 
 
-def _kinds(texts: list[str] | None, catalog: Path | None) -> dict[str, str]:
+def kinds_of(texts: list[str] | None, catalog: Path | None) -> dict[str, str]:
     """Return kinds by variable, from VARIABLE=KIND."""
     if texts and catalog:
         raise GeomiamError(

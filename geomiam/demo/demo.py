@@ -133,9 +133,9 @@ def load_cube() -> xr.Dataset:
     {'y': 168, 'x': 168}
     """
     from geomiam.data.grid.location import add_location
-    from geomiam.data.store.store import open_cube
+    from geomiam.data.store.store import as_cube
 
-    return add_location(open_cube(DATA / "predictors.zarr.zip", chunks=None).load())
+    return add_location(as_cube(DATA / "predictors.zarr.zip", chunks=None).load())
 
 
 def load_records() -> pd.DataFrame:

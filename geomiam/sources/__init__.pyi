@@ -1,5 +1,5 @@
 from .build import BuildOptions
-from .build_report import CubePlan
+from .build_report import CubePlan, summary
 from .sentinel2.sentinel2 import SceneOptions, plan_sentinel2, read_sentinel2
 from .stac.stac_source import StacSource
 
@@ -10,4 +10,5 @@ __all__ = [
     "StacSource",
     "plan_sentinel2",
     "read_sentinel2",
+    "summary",
 ]

@@ -17,7 +17,7 @@ from geomiam.checks.files import reason
 from geomiam.data.coverage import coverage
 from geomiam.data.grid.grid import spatial_dims
 from geomiam.data.store.resume import write_parts
-from geomiam.data.store.store import open_cube
+from geomiam.data.store.store import as_cube
 from geomiam.errors import (
     DoubtfulSource,
     GeomiamError,
@@ -174,7 +174,7 @@ def build_cube(
             ) from error
     # also after a new build: files that failed before an interrupted build resumed are read again
     _repair(real_path(out), assembly, inputs, prints)
-    return open_cube(out)
+    return as_cube(out)
 
 
 def _claim(out: str | Path, overwrite: bool, *, inputs: Sequence[Any]) -> None:
@@ -221,7 +221,7 @@ def _completion(
 ) -> dict[str, Any]:
     """Return the attributes that depend on all pixels, and warn of variables without data."""
     schema = inputs.schema.subset([t.variable.name for t in inputs.tasks])
-    shares = coverage(open_cube(store), schema)
+    shares = coverage(as_cube(store), schema)
     by_name = [
         dict(zip(map(str, a[a.dims[0]].values), map(float, a.values), strict=True))
         for a in (shares["observed"], shares["variable_observed"])

@@ -11,6 +11,7 @@ import pandas as pd
 import xarray as xr
 from odc.geo.geobox import GeoBox
 
+from geomiam.errors import GridError
 from geomiam.outputs.text import table_html
 
 SHOWN = 4
@@ -88,9 +89,29 @@ def summary(cube: xr.Dataset) -> str:
 
     Parameters
     ----------
-    cube
-        Cube of :func:`geomiam.build_cube`.
+    cube : xarray.Dataset
+        Cube of :func:`geomiam.build_cube`, or of :func:`geomiam.open_cube` from files.
+
+    Returns
+    -------
+    str
+        A line for the variables of each source, with the format, the number of files, and their CRS,
+        resolution and resampling; then the coverage, if the cube is written, and remarks.
+
+    Raises
+    ------
+    GridError
+        If the cube states no sources.
+
+    Examples
+    --------
+    >>> import geomiam as gm
+    >>> print(gm.sources.summary(gm.open_cube("rasters/")))  # doctest: +SKIP
     """
+    if "sources" not in cube.attrs:
+        raise GridError(
+            "the cube states no sources; pass a cube of gm.build_cube, or of gm.open_cube from files"
+        )
     blank = asdict(VariableReport("", "", "", ""))
     table = pd.DataFrame([{**blank, **row} for row in json.loads(cube.attrs["sources"])])
     lines = _lines(table)

@@ -15,7 +15,7 @@ from odc.geo.geom import BoundingBox
 from geomiam.checks.sizes import check_cells
 from geomiam.data.grid.chips import finer
 from geomiam.data.grid.grid import empty, geobox
-from geomiam.data.store.store import open_cube
+from geomiam.data.store.store import as_cube
 from geomiam.errors import GridError, SourceError
 from geomiam.geo.crs import as_crs
 from geomiam.outputs.paths import expand, is_remote, real_path
@@ -158,7 +158,7 @@ def _grid_template(schema: Schema, like: Any, bounds: Sequence[float] | None) ->
     if isinstance(like, (str, Path)):
         path = expand(str(like))
         if not path.lower().endswith((".tif", ".tiff")):
-            cube = open_cube(path)
+            cube = as_cube(path)
             return cube.drop_vars(list(cube.data_vars))
         with open_geotiff(path) as file:
             check_transform(file)

@@ -18,7 +18,7 @@ from odc.geo.xr import xr_coords
 
 import geomiam as gm
 from geomiam.data.sites.sites import open_sites, sample, write_sites
-from geomiam.data.store.store import open_cube, write_cube
+from geomiam.data.store.store import as_cube, write_cube
 from geomiam.errors import OccurrenceError, OccurrencesLeftOut, OutputExists
 from geomiam.geo.crs import crs_of
 
@@ -123,7 +123,7 @@ def test_a_store_without_dask_gives_the_same(tmp_path):
     path = write_cube(cube(), tmp_path / "c.zarr", chunks={"lat": 7, "lon": 9})
     expected = sample(cube(), points())
     for chunks in (None, {}, "auto"):
-        xr.testing.assert_identical(sample(open_cube(path, chunks=chunks), points()), expected)
+        xr.testing.assert_identical(sample(as_cube(path, chunks=chunks), points()), expected)
 
 
 @pytest.mark.parametrize("dims", [("y", "x"), ("latitude", "longitude")])
@@ -426,7 +426,7 @@ def test_real_occurrences_on_a_real_cube():
     table = pd.read_parquet(MAPS / "neotropics" / "occurrences.parquet")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", OccurrencesLeftOut)
-        sites = sample(open_cube(MAPS / "neotropics" / "predictors.zarr"), table)
+        sites = sample(as_cube(MAPS / "neotropics" / "predictors.zarr"), table)
     left = json.loads(sites.attrs["left_out"])
     assert sum(left.values()) < len(table) / 50
     assert sites.sizes["species"] == 41

@@ -33,36 +33,10 @@ MARKS = ("zarr.json", ".zgroup", ".zattrs")
 """Files of which any makes a folder the root of a Zarr store."""
 
 
-def open_cube(
+def as_cube(
     source: str | Path | xr.Dataset | xr.DataTree, *, chunks: Chunks = AS_STORED, crs: Any = None
 ) -> xr.Dataset:
-    """Open a cube lazily, as one float32 Dataset with its CRS in ``spatial_ref``.
-
-    Parameters
-    ----------
-    source
-        A Zarr directory, ``.zarr.zip`` or URL, with one group or one group per modality; or a
-        Dataset or DataTree.
-    chunks
-        ``{}``: dask arrays with the chunks of the store. ``"auto"`` or a mapping such as
-        ``{"y": 512, "x": 512}``: other dask chunks in cells, where y stands for the row dim and x for
-        the column dim under any name. ``None``: no dask; values are read when they are used, which is
-        fastest for :func:`sample`, and variables not stored as float32 are read immediately.
-    crs
-        CRS that replaces the CRS of the data, or is set where there is none.
-
-    Returns
-    -------
-    xr.Dataset
-        Variables with their attributes, float32 ``(*own dims, y, x)``; missing values are NaN.
-
-    Raises
-    ------
-    GridError
-        When the data have no CRS or no regular grid, or modalities lie on different grids.
-    FileNotFoundError
-        When there is no Zarr store at ``source``.
-    """
+    """Return a store, Dataset or DataTree as one float32 Dataset; see :func:`geomiam.open_cube`."""
     from odc.geo.xr import assign_crs
 
     data = open_zarr(source, chunks=chunks) if isinstance(source, (str, Path)) else source
@@ -196,7 +170,7 @@ def write_cube(
     0
     """
     check_output(path, overwrite)
-    cube = open_cube(ds)
+    cube = as_cube(ds)
     cube = cube if chunks is None else cube.chunk(_chunks(chunks, cube.sizes))
     return write_zarr(cube, path, overwrite=overwrite)
 

@@ -52,7 +52,7 @@ class _WithCoordinates:
         self, paths: Sequence[str], source: Source, *, variable: Variable, lenient: bool
     ) -> tuple[list[xr.DataArray], int]:
         """Read files; see :class:`~geomiam.sources.rasters.formats.Format`. All files must exist."""
-        parts = [_array(self._dataset(path, source), path, source, variable) for path in paths]
+        parts = [_array(self.dataset(path, source), path, source, variable) for path in paths]
         if len(parts) == 1:
             return parts, 0
         try:
@@ -67,7 +67,7 @@ class _WithCoordinates:
         """Open a file lazily, undecoded, after a check of the sizes that its metadata state."""
         raise NotImplementedError
 
-    def _dataset(self, path: str, source: Source) -> xr.Dataset:
+    def dataset(self, path: str, source: Source) -> xr.Dataset:
         if not scheme(path) and not os.path.exists(path):
             raise FileMissing(f"{path} is not there; download it, or set 'root:' to where it is")
         try:
