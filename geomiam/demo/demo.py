@@ -322,12 +322,12 @@ def _figures(
     from geomiam import plot
 
     points = np.stack([present["x"].values, present["y"].values], 1)
-    both, axes = plt.subplots(1, 2, figsize=(13, 5.4), layout="constrained")
+    pair_of_maps, axes = plt.subplots(1, 2, figsize=(13, 5.4), layout="constrained")
     for ax, array, title in zip(axes, maps, ("without location", "with location")):
         plot.suitability(array, points=points, ax=ax)
         ax.set_title(f"{ax.get_title()}, {title}", style="italic")
     figures = {
-        "suitability": both,
+        "suitability": pair_of_maps,
         "shapley": plot.shapley(maps[0])[0].figure,
         "training": plot.training(model.history)[0].figure,
     }
