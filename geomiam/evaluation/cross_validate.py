@@ -30,6 +30,7 @@ GEOMIAM_SPLITTERS = (
     splitters.Checkerboard,
     splitters.BufferedLeaveOut,
     splitters.EnvironmentalBlocks,
+    splitters.NearestNeighbourMatching,
 )
 Folds = list[tuple[np.ndarray, np.ndarray]]
 
@@ -80,7 +81,8 @@ def cross_validate(
         ``suitability(subset, site, species)``: these predictions as probabilities, NaN where
         a site is never tested or nothing of the subset is observed; ``presence(site, species)``;
         ``fold(site)``: the fold that tests a site, -1 for none. Coordinates of the sites are kept.
-        For spatial blocks, the attributes ``block_km``, ``block_count`` and ``block_reason`` are set.
+        For spatial blocks, the attributes ``block_km``, ``block_count`` and ``block_reason`` are set, for
+        nearest-neighbour distance matching ``w_km``, ``clusters`` and ``fold_reason``.
 
     Raises
     ------
@@ -225,7 +227,14 @@ def _numbers(folds: Folds, n: int) -> np.ndarray:
 
 
 def _block_attrs(splits: Any, sites: xr.Dataset) -> dict[str, Any]:
-    """Return size, number and reason of spatial blocks; an empty dict for other splits."""
+    """Return size, number and reason of spatial blocks, or the statistic of matched distances; otherwise nothing."""
+    if isinstance(splits, splitters.NearestNeighbourMatching):
+        matching = splits.match(sites)
+        return {
+            "w_km": matching.statistic,
+            "clusters": matching.clusters,
+            "fold_reason": matching.reason,
+        }
     if not isinstance(splits, splitters.SpatialBlocks):
         return {}
     blocks = splits.blocks(sites)

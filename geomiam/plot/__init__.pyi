@@ -1,5 +1,6 @@
 from .contributions import convergence, importance, stepwise
 from .correlation_matrix import correlations
+from .folds import folds
 from .history import training
 from .maps import shapley, suitability
 from .records import records
@@ -9,6 +10,7 @@ from .skill import missingness, subsets
 __all__ = [
     "convergence",
     "correlations",
+    "folds",
     "importance",
     "missingness",
     "records",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from geomiam.splits.blocks import hold_out, site_coordinates, spatial_blocks, spatial_folds
 from geomiam.splits.environment import EnvironmentalBlocks
+from geomiam.splits.neighbours import Matching, NearestNeighbourMatching
 from geomiam.splits.site_blocks import Blocks, hold_out_blocks, site_blocks
 from geomiam.splits.splitters import BufferedLeaveOut, Checkerboard, SpatialBlocks
 
@@ -17,6 +18,8 @@ __all__ = [
     "BufferedLeaveOut",
     "Checkerboard",
     "EnvironmentalBlocks",
+    "Matching",
+    "NearestNeighbourMatching",
     "SpatialBlocks",
     "hold_out",
     "hold_out_blocks",

@@ -44,10 +44,10 @@ def places_of(X: Where, groups: ArrayLike | None, crs: Any = None) -> Places:
     if groups is not None or not isinstance(X, xr.Dataset):
         return places(xy, crs)
     y, x = spatial_pair(X.variables) or ("y", "x")
-    return places(xy, _site_crs(X, crs), names=(x, y))
+    return places(xy, site_crs(X, crs), names=(x, y))
 
 
-def _site_crs(sites: xr.Dataset, default: Any) -> Any:
+def site_crs(sites: xr.Dataset, default: Any) -> Any:
     try:
         return crs_of(sites)
     except GridError:
