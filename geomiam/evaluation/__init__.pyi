@@ -1,16 +1,20 @@
 from .diagnostic import fusion_diagnostic
+from .intervals import confidence
 from .linear_probe import probe
 from .missingness import missingness_sweep
 from .out_of_fold import thresholds
 from .patterns import at_random, belt, by_modality, hide, region
+from .random_presences import null_model
 
 __all__ = [
     "at_random",
     "belt",
     "by_modality",
+    "confidence",
     "fusion_diagnostic",
     "hide",
     "missingness_sweep",
+    "null_model",
     "probe",
     "region",
     "thresholds",

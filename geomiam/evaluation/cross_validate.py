@@ -16,6 +16,7 @@ from geomiam.data.sites.table import has_background, read_labels
 from geomiam.errors import LabelError, TrainingWarning
 from geomiam.evaluation.evaluate import score, subset_scores, to_probability
 from geomiam.evaluation.subsets import Subsets, name_subsets, shown_share
+from geomiam.geo.crs import crs_coordinate
 from geomiam.metrics.registry import Metrics, as_metrics
 from geomiam.model.model import Model
 from geomiam.progress import progress_bar, with_progress
@@ -80,7 +81,7 @@ def cross_validate(
         The table of :func:`geomiam.evaluate`, from out-of-fold predictions. In addition
         ``suitability(subset, site, species)``: these predictions as probabilities, NaN where
         a site is never tested or nothing of the subset is observed; ``presence(site, species)``;
-        ``fold(site)``: the fold that tests a site, -1 for none. Coordinates of the sites are kept.
+        ``fold(site)``: the fold that tests a site, -1 for none. Coordinates and CRS of the sites are kept.
         For spatial blocks, the attributes ``block_km``, ``block_count`` and ``block_reason`` are set, for
         nearest-neighbour distance matching ``w_km``, ``clusters`` and ``fold_reason``.
 
@@ -107,7 +108,7 @@ def cross_validate(
     schema = read_schema(sites, schema)
     subsets_by_name = name_subsets(schema, subsets)
     splits = splits or splitters.SpatialBlocks(rng=rng)
-    folds = _folds(splits, sites, labels)
+    folds = folds_of(splits, sites, labels)
     scores = {name: np.full(labels.shape, np.nan, np.float32) for name in subsets_by_name}
     options = dict(fit_options or {})
     options["training"] = _with_one_loss(options.get("training"), sites, labels)
@@ -137,7 +138,7 @@ def cross_validate(
     )
 
 
-def _folds(splits: Any, sites: xr.Dataset, labels: np.ndarray) -> Folds:
+def folds_of(splits: Any, sites: xr.Dataset, labels: np.ndarray) -> Folds:
     """Return the row numbers of every fold, checked."""
     if not hasattr(splits, "split"):
         pairs: Iterable = splits
@@ -211,6 +212,10 @@ def _with_predictions(
     name = model.quantity.name if model.quantity else "suitability"
     attrs = {"long_name": f"out-of-fold prediction: {name}", "units": "1"}
     along = {k: v for k, v in sites.coords.items() if v.dims == ("site",)}
+    if crs := crs_coordinate(sites):
+        along[crs] = sites.coords[crs]
+    if "crs" in sites.attrs:
+        table = table.assign_attrs(crs=sites.attrs["crs"])
     labels = sites["presence"].transpose("site", "species")
     return table.assign(
         suitability=(("subset", "site", "species"), suitability.astype(np.float32), attrs),

@@ -90,23 +90,27 @@ def thresholds(
     return result
 
 
-def out_of_fold(table: xr.Dataset, subset: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return labels and predictions ``(n, S)`` of the tested sites, and the fold of each ``(n,)``."""
+def out_of_fold(table: xr.Dataset, subset: str | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return labels and predictions ``(n, S)`` of the tested sites, and the fold of each ``(n,)``.
+
+    Without a subset, predictions are ``(subsets, n, S)``.
+    """
     missing = [n for n in ("presence", "suitability", "fold") if n not in table]
     if missing:
         raise LabelError(
             f"the table has no {', '.join(missing)}: pass the table of gm.cross_validate, which holds the "
             "out-of-fold predictions"
         )
-    if subset not in table["subset"].values:
+    if subset is not None and subset not in table["subset"].values:
         raise SelectionError(
             f"no subset {subset!r} in the table; choose from {[str(s) for s in table['subset'].values]}"
         )
     fold = table["fold"].values
     rows = np.flatnonzero(fold >= 0)
-    scores = table["suitability"].sel(subset=subset).transpose("site", "species").values
+    of_subset = table["suitability"] if subset is None else table["suitability"].sel(subset=subset)
+    scores = of_subset.transpose(..., "site", "species").values[..., rows, :]
     labels = np.asarray(table["presence"].transpose("site", "species").values, float)
-    return labels[rows], scores[rows], fold[rows]
+    return labels[rows], scores, fold[rows]
 
 
 def _classes_of_other_folds(
