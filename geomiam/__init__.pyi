@@ -9,6 +9,7 @@ from . import (
     masking,
     metrics,
     plot,
+    ranges,
     sklearn,
     sources,
     splits,
@@ -29,6 +30,7 @@ from .data.store.store import write_cube
 from .evaluation.classify import classify
 from .evaluation.cross_validate import cross_validate
 from .evaluation.evaluate import evaluate
+from .evaluation.project import Projection, project
 from .explain.shapley_values import shapley
 from .inference.options import MapOptions, PredictOptions
 from .inference.predict import predict
@@ -61,6 +63,7 @@ __all__ = [
     "Model",
     "NetworkConfig",
     "PredictOptions",
+    "Projection",
     "Schema",
     "TrainingConfig",
     "Variable",
@@ -95,6 +98,8 @@ __all__ = [
     "plot",
     "predict",
     "pretrain",
+    "project",
+    "ranges",
     "read_records",
     "sample",
     "shapley",

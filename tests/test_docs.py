@@ -74,6 +74,7 @@ NAMESPACES = (
     "masking",
     "metrics",
     "plot",
+    "ranges",
     "sklearn",
     "splits",
 )

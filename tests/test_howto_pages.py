@@ -7,7 +7,7 @@ import re
 import pytest
 from helpers_examples import ROOT
 
-PAGES = ("choosing-predictors", "response-curves")
+PAGES = ("choosing-predictors", "range-change", "response-curves")
 
 
 @pytest.mark.slow

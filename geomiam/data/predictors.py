@@ -170,6 +170,12 @@ def _missing(ds: xr.Dataset, schema: Schema, missing: list[str], fix: str) -> st
     )
 
 
+def misspelt(ds: xr.Dataset, schema: Schema, names: Sequence[str]) -> dict[str, str]:
+    """Return the variables of the data whose spelling is near that of a missing name, by that name."""
+    close = {n: _near(n, _unused(ds, schema), cutoff=0.8) for n in names}
+    return {n: c for n, c in close.items() if c}
+
+
 def _unused(ds: xr.Dataset, schema: Schema) -> list[str]:
     """Return variables that are not in the schema; their names may have typing errors."""
     return [str(n) for n in ds.data_vars if n not in schema.variables]

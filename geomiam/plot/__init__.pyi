@@ -3,6 +3,7 @@ from .correlation_matrix import correlations
 from .folds import folds
 from .history import training
 from .maps import shapley, suitability
+from .range_maps import range_change
 from .records import records
 from .responses import response
 from .skill import missingness, subsets
@@ -13,6 +14,7 @@ __all__ = [
     "folds",
     "importance",
     "missingness",
+    "range_change",
     "records",
     "response",
     "shapley",

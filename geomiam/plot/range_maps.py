@@ -1,0 +1,65 @@
+"""Maps of range change."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+
+from geomiam.plot.canvas import EMPTY, one_axes, one_species, plain
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLOURS = {
+    "stable_absent": "#e9e4da",
+    "gain": "#2a9d8f",
+    "loss": "#d1495b",
+    "stable_present": "#26547c",
+}
+
+
+def range_change(result: xr.Dataset, *, species: str | None = None, ax: Axes | None = None) -> Axes:
+    """Draw where a range is gained, lost and stable, with the areas in the legend.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        From :func:`geomiam.ranges.change`, for one scenario.
+    species : str, optional
+        Default: the first.
+    ax : matplotlib.axes.Axes, optional
+        Axes to draw on; default: those of a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Examples
+    --------
+    >>> maps = gm.predict(cube, model)
+    >>> ax = gm.plot.range_change(gm.ranges.change(maps, maps, threshold=0.5))
+    >>> len(ax.get_legend().get_texts())
+    4
+    """
+    from matplotlib.colors import ListedColormap
+    from matplotlib.patches import Patch
+
+    codes, areas = result["change"], result["area"]
+    if "species" in codes.dims:
+        codes, areas = one_species(codes, species), one_species(areas, species)
+    ax = one_axes(ax, (7, 6))
+    y, x = codes.dims[-2:]
+    ax.set_facecolor(EMPTY)
+    colours = ListedColormap(list(COLOURS.values()))
+    ax.pcolormesh(codes[x], codes[y], codes.values, cmap=colours, vmin=-0.5, vmax=3.5)
+    ax.set(xlabel=str(x), ylabel=str(y), aspect="equal")
+    labels = {
+        n: f"{n.replace('_', ' ')}: {float(areas.sel({'class': n})):,.0f} km²" for n in COLOURS
+    }
+    handles = [Patch(color=colour, label=labels[n]) for n, colour in COLOURS.items()]
+    ax.legend(handles=handles, frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
+    if "species" in codes.coords:
+        ax.set_title(plain(np.atleast_1d(codes["species"].values)[0]), style="italic")
+    return ax
