@@ -10,6 +10,7 @@ from . import (
     metrics,
     plot,
     ranges,
+    reports,
     sklearn,
     sources,
     splits,
@@ -40,6 +41,7 @@ from .model.model import Model
 from .model.saved_model import load_model
 from .networks.backbones import Backbone
 from .networks.config import NetworkConfig
+from .reports.report import report
 from .schema.catalogs import catalogs
 from .schema.schema import Schema
 from .schema.variable import Group, Modality, Variable
@@ -101,6 +103,8 @@ __all__ = [
     "project",
     "ranges",
     "read_records",
+    "report",
+    "reports",
     "sample",
     "shapley",
     "show_versions",

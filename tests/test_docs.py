@@ -75,6 +75,7 @@ NAMESPACES = (
     "metrics",
     "plot",
     "ranges",
+    "reports",
     "sklearn",
     "splits",
 )

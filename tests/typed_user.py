@@ -30,6 +30,9 @@ def explanation(cube: xr.Dataset, model: gm.Model) -> xr.Dataset:
 def every_public_name() -> tuple[object, ...]:
     return (
         gm.sources.CubePlan,
+        gm.report,
+        gm.reports.ReportOptions(title="Oaks"),
+        gm.reports.odmap,
         gm.Backbone,
         gm.Group,
         gm.baselines.Imputed,

@@ -40,7 +40,7 @@ ROOMS = {
     "inference": Room(20, 500, 200, "inference/", ("engine, predict, cells:", "all coalitions of a block"), ORANGE),
     "explain": Room(240, 500, 200, "explain/", ("Shapley values, saturation,", "learned explainers"), ORANGE),
     "maps": Room(460, 500, 190, "maps/", ("plan, write, resume, cluster", "ranges/: areas, change"), ORANGE),
-    "evaluation": Room(690, 500, 270, "evaluation/ · baselines/", ("skill from every subset, oracle,", "imputation · plot/ · cli/ · demo/"), ORANGE),
+    "evaluation": Room(690, 500, 270, "evaluation/ · baselines/", ("skill from every subset, imputation", "plot/ · reports/ · cli/ · demo/"), ORANGE),
 }  # fmt: skip
 
 ARROWS = (

@@ -13,6 +13,7 @@ from geomiam._version import __version__
 from geomiam.cli import correlations as cli_correlations
 from geomiam.cli import maps as cli_maps
 from geomiam.cli import records as cli_records
+from geomiam.cli import report as cli_report
 from geomiam.cli import sites as cli_sites
 from geomiam.cli import train as cli_train
 from geomiam.cli.messages import run_app, say
@@ -46,6 +47,8 @@ Your own data:
   geomiam predict model cube.zarr --out map.zarr            suitability of every cell
 
   geomiam explain model cube.zarr --out why.zarr            and the contribution of each group
+
+  geomiam report model --map why.zarr --test test.zarr --out report.html   with the ODMAP tables
 """
 
 app = typer.Typer(
@@ -352,6 +355,7 @@ def _scores_text(rows: Any, names: list[str]) -> str:
 app.command()(cli_maps.predict)
 app.command()(cli_maps.explain)
 app.command()(cli_maps.classify)
+app.command()(cli_report.report)
 
 
 @app.command()

@@ -98,6 +98,14 @@ def file_mismatch(path: Path) -> str | None:
         return None if content.find(b"geomiam") >= 0 else "was not written by geomiam"
 
 
+def report_mismatch(path: Path) -> str | None:
+    """Return why a file is not a report of geomiam, which the head of the page names; None if it is one."""
+    with path.open("rb") as file:
+        head = file.read(1000)
+    mark = b'<meta name="generator" content="geomiam '
+    return None if not head or mark in head else "is no report of geomiam"
+
+
 def records_mismatch(path: Path, *, columns: str) -> str | None:
     """Return why a file is not a table of records of geomiam; None if it is one."""
     with path.open("rb") as file:
@@ -152,3 +160,4 @@ RECORDS = Kind(
     partial(records_mismatch, columns="species,lon,lat,presence"),
     folder=False,
 )
+REPORT = Kind("report", report_mismatch, folder=False)

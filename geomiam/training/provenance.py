@@ -10,14 +10,20 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
+import json
+import platform
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
 
+from geomiam._version import __version__
 from geomiam.errors import GridError, TrainedOnTheseSites, warn
+from geomiam.geo.crs import crs_name, crs_of
 from geomiam.masking import to_dict
 from geomiam.splits import site_coordinates
 from geomiam.tokens.select import group_coverage
@@ -28,6 +34,9 @@ LOAD = 0.25
 """Largest share of the filter that is set."""
 MOST_BITS = 24
 """2 MiB; enough for 5 million sites."""
+LONGEST = 2**20
+"""Most characters of an attribute of the sites that the provenance stores."""
+SOURCE_KEYS = ("source", "kind", "crs", "resolution", "resampling")
 SURE = 1e-6
 """Probability of as many hits by chance, at and below which sites count as training sites."""
 
@@ -55,6 +64,8 @@ def provenance(runs: Sequence[Run], ends: Sequence[Progress], sites: xr.Dataset)
         "fingerprint": fingerprint(sites),
         "coverage": group_coverage(run.model.layout, run.table.observed.numpy()),
         **place_and_time(sites),
+        **data_sources(sites),
+        "software": software(),
     }
 
 
@@ -76,6 +87,55 @@ def place_and_time(sites: xr.Dataset) -> dict[str, list]:
         first, last = sites["time"].min().values, sites["time"].max().values
         about["dates"] = [str(first)[:10], str(last)[:10]]
     return about
+
+
+def data_sources(sites: xr.Dataset) -> dict[str, Any]:
+    """Return CRS, records, background and sources of the predictors, as far as attributes of the sites state them."""
+    about: dict[str, Any] = {}
+    with contextlib.suppress(GridError):
+        about["crs"] = crs_name(crs_of(sites))
+    records = _parsed(sites.attrs.get("records"), dict)
+    if records:
+        about["records"] = records
+    if sampling := _parsed(sites.attrs.get("sampled"), dict):
+        about["sampled"] = sampling
+    if isinstance(kind := sites.attrs.get("background_kind"), str):
+        count = sites.attrs.get("background_drawn")
+        about["background"] = {
+            "kind": kind,
+            **({"points": int(count)} if count is not None else {}),
+        }
+    rows = [row for row in _parsed(sites.attrs.get("sources"), list) or () if isinstance(row, dict)]
+    if rows:
+        about["sources"] = _by_source(rows)
+    return about
+
+
+def _parsed(text: Any, kind: type) -> Any:
+    """Return an attribute in JSON if it is short and of the expected type; None otherwise."""
+    if not isinstance(text, str) or len(text) > LONGEST:
+        return None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, kind) else None
+
+
+def _by_source(rows: Sequence[dict]) -> list[dict[str, Any]]:
+    """Return one entry for the variables that share source, grid and resampling."""
+    entries: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        common = {k: str(row[k]) for k in SOURCE_KEYS if row.get(k)}
+        entry = entries.setdefault(json.dumps(common), {**common, "variables": []})
+        entry["variables"].append(str(row.get("variable", "")))
+    return list(entries.values())
+
+
+def software() -> dict[str, str]:
+    """Return the versions that a training depends on."""
+    versions = {"geomiam": __version__, "python": platform.python_version()}
+    return versions | {"torch": str(torch.__version__), "numpy": np.__version__}
 
 
 def fingerprint(sites: xr.Dataset) -> str | None:

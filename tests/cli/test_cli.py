@@ -74,6 +74,7 @@ VERBS = {
     "evaluate": ["MODEL", "SITES", "--subsets", "unimodal", "every", "--metrics", "--figure"],
     "predict": ["MODEL", "CUBE", "--out", "--using", "landsat[time=2018]", "--species"],
     "explain": ["MODEL", "CUBE", "--out", "--group", "--using", "--species", "--overwrite"],
+    "report": ["MODEL", "--map", "--sites", "--test", "--texts", "--points", "ODMAP"],
     "info": ["PATH", "Model directory, catalog, cube, sites or map"],
 }
 

@@ -1,0 +1,72 @@
+"""``geomiam report``: one HTML file on a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from geomiam.cli.messages import say
+from geomiam.cli.options import ModelPath, Overwrite
+from geomiam.cli.outputs import reserve
+from geomiam.outputs.kinds import REPORT
+
+
+def report(
+    model: ModelPath,
+    out: Annotated[Path, typer.Option("--out", "-o", help="HTML file to write.")],
+    map_path: Annotated[
+        Path | None, typer.Option("--map", help="Map (Zarr) of 'geomiam predict' or 'explain'.")
+    ] = None,
+    sites: Annotated[
+        Path | None, typer.Option(help="Sites over which response curves are averaged.")
+    ] = None,
+    test: Annotated[
+        Path | None, typer.Option(help="Held-out sites on which the model is scored.")
+    ] = None,
+    metrics: Annotated[
+        str, typer.Option(help="Scores on the held-out sites; join by ,.")
+    ] = "auc,tss,boyce",
+    title: Annotated[str | None, typer.Option(help="Title of the study.")] = None,
+    texts: Annotated[
+        Path | None,
+        typer.Option(help="YAML file with texts of the author for fields of ODMAP, by key."),
+    ] = None,
+    species: Annotated[int, typer.Option(help="Most species with figures.")] = 4,
+    points: Annotated[
+        bool, typer.Option("--points", help="Show the presences of the sites on the maps.")
+    ] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a report: maps, skill, response curves, contributions, limits, sources, ODMAP tables.
+
+    Fields of ODMAP that the model does not determine are marked. Their keys and the texts for them go into
+    the file of --texts, such as  authors: A. Author
+    """
+    import geomiam as gm
+    from geomiam.data.store.store import open_zarr
+    from geomiam.schema.catalogs import load_yaml
+
+    reserve(out, overwrite, kind=REPORT, inputs=[model, map_path, sites, test, texts])
+    entries = {k: str(v) for k, v in load_yaml(texts)[0].items()} if texts else {}
+    options = gm.reports.ReportOptions(title=title, texts=entries, species=species, points=points)
+    loaded_model = gm.load_model(model)
+    table = None
+    if test:
+        names = [m.strip() for m in metrics.split(",")]
+        table = gm.evaluate(loaded_model, gm.open_sites(test).load(), metrics=names)
+    maps = open_zarr(map_path) if map_path else None
+    gm.report(
+        loaded_model,
+        out,
+        table=table,
+        maps=maps,
+        sites=gm.open_sites(sites).load() if sites else None,
+        options=options,
+        overwrite=overwrite,
+    )
+    fields = gm.reports.odmap(loaded_model, table=table, maps=maps, texts=entries)
+    gaps = list(fields["key"][~fields["complete"]])
+    say(f"{len(fields) - len(gaps)} of {len(fields)} fields of ODMAP are filled → {out}")
+    say(f"to be completed by the author, with --texts FILE.yaml: {', '.join(gaps)}")

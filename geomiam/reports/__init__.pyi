@@ -1,0 +1,4 @@
+from .evidence import ReportOptions
+from .tables import odmap
+
+__all__ = ["ReportOptions", "odmap"]

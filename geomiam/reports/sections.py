@@ -1,0 +1,260 @@
+"""The sections of a report; a section without material is left out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from geomiam import plot
+from geomiam.errors import GridError
+from geomiam.explain.response import ResponseOptions, response
+from geomiam.model.overview import overview
+from geomiam.reports import page
+from geomiam.reports.evidence import Evidence
+from geomiam.reports.page import Section
+from geomiam.reports.texts import SHOWN, citations, extent, limits, records_source, source_of
+from geomiam.splits import site_coordinates
+
+
+def all_sections(evidence: Evidence, fields: pd.DataFrame) -> list[Section]:
+    """Return the sections in their order on the page."""
+    sections = [
+        summary(evidence, fields),
+        maps(evidence),
+        skill(evidence),
+        responses(evidence),
+        contributions(evidence),
+        limitations(evidence),
+        sources(evidence),
+        protocol(fields),
+        cite(evidence),
+    ]
+    return [s for s in sections if s.parts]
+
+
+def summary(evidence: Evidence, fields: pd.DataFrame) -> Section:
+    """Return the properties of the model."""
+    rows = [(name, text, True) for name, text in overview(evidence.model).items()]
+    rows.append(("model id", evidence.model.id, True))
+    if area := extent(evidence):
+        rows.append(("extent", area, True))
+    if evidence.grid:
+        rows.append(("map", evidence.grid, True))
+    complete = f"{int(fields['complete'].sum())} of {len(fields)} fields are filled"
+    rows.append(("ODMAP protocol", complete, True))
+    return Section("summary", "Summary", [page.field_table(rows)])
+
+
+def maps(evidence: Evidence) -> Section:
+    """Return a map of suitability for each species with figures."""
+    section = Section("maps", "Maps")
+    if evidence.maps is None:
+        return section
+    available = set(map(str, np.atleast_1d(evidence.maps["species"].values)))
+    pictures = []
+    for name in (s for s in evidence.figure_species if s in available):
+        points = _points(evidence, name)
+        ax = plot.suitability(evidence.maps, species=name, points=points)
+        pictures.append(page.picture(ax.figure, f"{name}: {_quantity(evidence)}"))
+    if not pictures:
+        return section
+    section.parts.append(page.grid(pictures) if len(pictures) > 1 else pictures[0])
+    hidden = len(evidence.model.species) - len(pictures)
+    if hidden:
+        section.parts.append(
+            page.paragraph(f"The model has {hidden:,} further species.", note=True)
+        )
+    if evidence.step > 1:
+        text = f"Figures and shares of this report read one row and column in {evidence.step} of the map."
+        section.parts.append(page.paragraph(text, note=True))
+    return section
+
+
+def _quantity(evidence: Evidence) -> str:
+    quantity = evidence.model.quantity
+    return quantity.name if quantity else "suitability"
+
+
+def _points(evidence: Evidence, species: str) -> np.ndarray | None:
+    sites = evidence.sites
+    if not evidence.options.points or sites is None or "presence" not in sites:
+        return None
+    if species not in sites["species"].values:
+        return None
+    try:
+        places = site_coordinates(sites)
+    except GridError:
+        return None
+    return places[sites["presence"].sel(species=species).values == 1]
+
+
+def skill(evidence: Evidence) -> Section:
+    """Return scores by subset of the predictors, and by species."""
+    section = Section("skill", "Skill")
+    for title, table in evidence.tables.items():
+        section.parts += _scores(title, table)
+    scores = evidence.entry("validation_auc")
+    rows = [(k, f"{float(v):.3f}") for k, v in scores.items() if isinstance(v, (int, float))]
+    if rows:
+        section.parts += [
+            page.heading(
+                "Validation during the training" if evidence.held_out else "Training sites"
+            ),
+            page.number_table(["predictors", "mean AUC"], rows),
+            page.paragraph(
+                "On spatial blocks that did not train."
+                if evidence.held_out
+                else "No site was held out: these scores are too high for new places.",
+                note=True,
+            ),
+        ]
+    return section
+
+
+def _scores(title: str, table: xr.Dataset) -> list[str]:
+    metrics = [str(k).removeprefix("mean_") for k in table if str(k).startswith("mean_")]
+    metrics = [m for m in metrics if table[f"mean_{m}"].dims == ("subset",)]
+    parts = [page.heading(title)]
+    if "block_km" in table.attrs:
+        attrs = table.attrs
+        text = f"{attrs.get('block_count')} spatial blocks of {float(attrs['block_km']):g} km: {attrs.get('block_reason')}"
+        parts.append(page.paragraph(text, note=True))
+    names = table["subset"].values
+    rows = [
+        (name, *(_number(table[f"mean_{m}"].values[i]) for m in metrics))
+        for i, name in enumerate(names)
+    ]
+    parts.append(page.number_table(["predictors", *(f"mean {m}" for m in metrics)], rows))
+    if metrics and "shows" in table and len(names) <= SHOWN:
+        figure = plot.subsets(table, metric=metrics[0])[0].figure
+        parts.append(page.picture(figure, f"{title}: {metrics[0]} from each subset of predictors"))
+    by_species = [m for m in metrics if m in table and "species" in table[m].dims]
+    if by_species:
+        last = table.isel(subset=-1)
+        values = [(s, *(_number(last[m].sel(species=s)) for m in by_species)) for s in _named(last)]
+        parts.append(page.number_table([f"species, from {names[-1]}", *by_species], values))
+        hidden = last.sizes["species"] - len(values)
+        if hidden:
+            parts.append(page.paragraph(f"The table has {hidden:,} further species.", note=True))
+    return parts
+
+
+def _named(table: xr.Dataset) -> list[str]:
+    return list(map(str, table["species"].values[:SHOWN]))
+
+
+def _number(value: Any) -> str:
+    return f"{float(value):.3f}" if np.isfinite(float(value)) else "no value"
+
+
+def responses(evidence: Evidence) -> Section:
+    """Return response curves of predictors with one value per place."""
+    section = Section("responses", "Response curves")
+    variables = [n for n, v in evidence.model.schema.variables.items() if not v.dims]
+    variables = variables[: evidence.options.responses]
+    if evidence.sites is None or not variables:
+        return section
+    species = evidence.figure_species
+    options = ResponseOptions(sites=200, rng=0)
+    curves = {
+        name: response(evidence.model, evidence.sites, name, species=species, options=options)
+        for name in variables
+    }
+    for one in species:
+        section.parts.append(page.heading(one))
+        pictures = []
+        for name, curve in curves.items():
+            figure = plot.response(curve, species=one).figure
+            pictures.append(page.picture(figure, f"{one}: response to {name}"))
+        section.parts.append(page.grid(pictures))
+    section.parts.append(
+        page.paragraph(
+            "Partial dependence: the mean prediction over sites when the predictor has the value on the axis. The band "
+            "is one standard deviation of the ensemble members; grey parts are outside the training range.",
+            note=True,
+        )
+    )
+    return section
+
+
+def contributions(evidence: Evidence) -> Section:
+    """Return Shapley maps, and the mean effect of each group."""
+    section = Section("contributions", "Contributions of the predictors")
+    explanation = evidence.explanation
+    if explanation is None:
+        return section
+    available = set(map(str, np.atleast_1d(explanation["species"].values)))
+    species = [s for s in evidence.figure_species if s in available]
+    cells: Any = [d for d in explanation["shapley"].dims if d not in _LABELS]
+    effects = np.abs(explanation["shapley"]).mean(cells)
+    rows = [
+        (str(g), *(_number(effects.sel(group=g, species=s)) for s in species))
+        for g in effects["group"].values
+    ]
+    section.parts.append(page.number_table(["mean |Shapley value|", *species], rows))
+    for name in species:
+        figure = plot.shapley(explanation, species=name)[0].figure
+        section.parts.append(page.picture(figure, f"{name}: Shapley value of each group"))
+    section.parts.append(
+        page.paragraph(
+            "Red raises and blue lowers the prediction of the cell. The values of all groups and the base value add "
+            "up to the prediction.",
+            note=True,
+        )
+    )
+    return section
+
+
+_LABELS = ("group", "species")
+
+
+def limitations(evidence: Evidence) -> Section:
+    """Return what limits the use of the maps."""
+    return Section("limits", "Limits", [page.bullets(limits(evidence))])
+
+
+def sources(evidence: Evidence) -> Section:
+    """Return the sources of records and predictors."""
+    section = Section("sources", "Data sources")
+    absent = "not recorded; version and date are to be completed by the author"
+    rows = [("records", records_source(evidence) or absent, bool(records_source(evidence)))]
+    for modality in evidence.model.schema.modalities.values():
+        text = source_of(modality)
+        rows.append((modality.title or modality.name, text or absent, bool(text)))
+    section.parts.append(page.field_table(rows))
+    files = evidence.rows("sources")
+    if files:
+        head = ["source", "kind", "CRS", "resolution", "resampling", "variables"]
+        keys = ("source", "kind", "crs", "resolution", "resampling")
+        values = []
+        for row in files:
+            names = row.get("variables")
+            count = len(names) if isinstance(names, list) else ""
+            values.append((*(row.get(k, "") for k in keys), count))
+        section.parts.append(page.number_table(head, values))
+    return section
+
+
+def protocol(fields: pd.DataFrame) -> Section:
+    """Return the tables of ODMAP."""
+    section = Section("odmap", "ODMAP protocol")
+    section.parts.append(
+        page.paragraph(
+            "Overview, Data, Model, Assessment and Prediction, version 1.0 (Zurell et al. 2020). Marked fields are to "
+            "be completed by the author.",
+            note=True,
+        )
+    )
+    for name, rows in fields.groupby("section", sort=False):
+        section.parts.append(page.heading(str(name)))
+        labels = [e if e == f else f"{e}: {f}" for e, f in zip(rows["element"], rows["field"])]
+        section.parts.append(page.field_table(zip(labels, rows["text"], rows["complete"])))
+    return section
+
+
+def cite(evidence: Evidence) -> Section:
+    """Return the works to cite."""
+    return Section("cite", "How to cite", [page.bullets(citations(evidence))])

@@ -1,0 +1,264 @@
+"""Reports: what the page contains, that names cannot change it, and that ODMAP is filled or marked."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import xarray as xr
+from typer.testing import CliRunner
+
+import geomiam as gm
+from geomiam.cli.app import app
+from geomiam.errors import OutputExists, OutputRefused, SelectionError
+from geomiam.reports import evidence as evidence_module
+from geomiam.reports.fields import FIELDS, MISSING
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+HOSTILE = "<img src=x onerror=alert(1)>\"'&$x$"
+VOID = {"meta", "img", "br"}
+
+
+@pytest.fixture(scope="module")
+def model(small_model) -> gm.Model:
+    return small_model("group")
+
+
+@pytest.fixture(scope="module")
+def explanation(cube, model) -> xr.Dataset:
+    return gm.shapley(cube, model)
+
+
+class Page(HTMLParser):
+    """Tags, attributes and text of a page; fails where tags are not nested."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data if self.open[-1:] != ["style"] else ""
+
+    def sections(self) -> list[str | None]:
+        return [attrs["id"] for tag, attrs in self.tags if tag == "section"]
+
+
+def page_of(path) -> Page:
+    return Page(path.read_text(encoding="utf-8"))
+
+
+def test_a_full_report_has_every_section(tmp_path, model, cube, sites, explanation):
+    table = gm.evaluate(model, sites, metrics=["auc", "tss"])
+    options = gm.reports.ReportOptions(species=2, responses=2, points=True)
+    path = gm.report(
+        model, tmp_path / "r.html", table=table, maps=explanation, sites=sites, options=options
+    )
+    page = page_of(path)
+    assert page.sections() == [
+        *("summary", "maps", "skill", "responses", "contributions"),
+        *("limits", "sources", "odmap", "cite"),
+    ]
+    pictures = [attrs for tag, attrs in page.tags if tag == "img"]
+    assert len(pictures) == 2 + 1 + 2 * 2 + 2  # maps, skill, curves, Shapley maps
+    assert all(p["src"].startswith("data:image/png;base64,") and p["alt"] for p in pictures)
+    assert f"{float(table['mean_auc'][-1]):.3f}" in page.text
+    assert model.id in page.text and "oljjAkgZN4" in page.text
+    assert "1 further species" in page.text
+    import matplotlib.pyplot as plt
+
+    assert not plt.get_fignums()
+
+
+def test_a_report_of_the_model_alone_has_no_empty_section(tmp_path, model):
+    page = page_of(gm.report(model, tmp_path / "r.html"))
+    assert page.sections() == ["summary", "skill", "limits", "sources", "odmap", "cite"]
+    assert not [tag for tag, _ in page.tags if tag in ("img", "script", "link", "iframe")]
+    assert page.text.count(MISSING) > 20
+
+
+def test_the_page_loads_nothing_and_runs_no_script(tmp_path, model, explanation):
+    path = gm.report(model, tmp_path / "r.html", maps=explanation)
+    page = page_of(path)
+    policy = next(a["content"] for t, a in page.tags if a.get("http-equiv"))
+    assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    for _, attrs in page.tags:
+        assert not [k for k in attrs if k.startswith("on")]
+        assert attrs.get("href", "#").startswith("#") and attrs.get("src", "data:").startswith(
+            "data:"
+        )
+    assert "url(" not in path.read_text(encoding="utf-8")
+    assert "@media print" in path.read_text(encoding="utf-8")
+
+
+def test_names_from_files_are_text(tmp_path, sites, explanation, model):
+    records = {"origin": {"title": HOSTILE, "doi": HOSTILE, "query": "</td></table><script>"}}
+    hostile = sites.assign_coords(species=[HOSTILE, "b & c", "</style><script>"])
+    hostile.attrs |= {"records": json.dumps(records), "sources": json.dumps([{"source": HOSTILE}])}
+    model = dataclasses.replace(
+        model, species=tuple(hostile["species"].values), about={**model.about}
+    )
+    from geomiam.training.provenance import data_sources
+
+    model.about.update(data_sources(hostile))
+    maps = explanation.assign_coords(species=list(model.species)).assign_attrs(model_id=model.id)
+    table = gm.evaluate(model, hostile)
+    options = gm.reports.ReportOptions(
+        title=HOSTILE, texts={"authors": HOSTILE + "\x1b"}, responses=1
+    )
+    path = gm.report(
+        model,
+        tmp_path / "r.html",
+        table={HOSTILE: table},
+        maps=maps,
+        sites=hostile,
+        options=options,
+    )
+    page = page_of(path)
+    assert not [tag for tag, _ in page.tags if tag in ("script", "iframe", "object")]
+    assert page.text.count(HOSTILE) >= 6
+    assert "\x1b" not in path.read_text(encoding="utf-8")
+    assert all("onerror" not in attrs for _, attrs in page.tags)
+
+
+def test_only_a_report_is_replaced(tmp_path, model):
+    path = gm.report(model, tmp_path / "r.html")
+    with pytest.raises(OutputExists, match="overwrite=True"):
+        gm.report(model, path)
+    gm.report(model, path, overwrite=True)
+    page = tmp_path / "thesis.html"
+    page.write_text("<p>my thesis, made with geomiam</p>")
+    with pytest.raises(OutputRefused, match="is no report of geomiam"):
+        gm.report(model, page, overwrite=True)
+    assert "thesis" in page.read_text()
+
+
+def test_a_report_that_fails_leaves_no_file(tmp_path, model, cube):
+    with pytest.raises(SelectionError, match="no variable 'suitability'"):
+        gm.report(model, tmp_path / "r.html", maps=cube)
+    with pytest.raises(SelectionError, match="no dim 'subset'"):
+        gm.report(model, tmp_path / "r.html", table=cube)
+    with pytest.raises(SelectionError, match="of the model 0000"):
+        maps = gm.predict(cube, model).assign_attrs(model_id="0" * 64)
+        gm.report(model, tmp_path / "r.html", maps=maps)
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_field_of_odmap_is_filled_or_marked(model, sites, explanation):
+    fields = gm.reports.odmap(model, table=gm.evaluate(model, sites), maps=explanation)
+    assert list(fields["key"]) == list(FIELDS) and len(fields) == 84
+    assert list(fields["section"].unique()) == [
+        *("Overview", "Data", "Model", "Assessment", "Prediction"),
+    ]
+    assert fields["text"].str.len().min() > 0
+    is_marked = fields["text"].str.startswith(MISSING)
+    assert (is_marked == ~fields["complete"]).all()
+    text = fields.set_index("key")["text"]
+    assert text["taxon"] == "species 0, species 1, species 2"
+    assert f"{model.about['sites']['train']:,} sites" in text["training_data"]
+    assert "EPSG:4326" in text["predictors_crs"] and "EPSG:4326" in text["extent"]
+    assert "bio1 [degC]" in text["predictors"]
+    assert f"geomiam {gm.__version__}" in text["software"]
+
+
+def test_texts_of_the_author_replace_those_of_the_model(model):
+    texts = {"authors": "A. Author", "taxon": "Oaks"}
+    fields = gm.reports.odmap(model, texts=texts).set_index("key")
+    assert fields.loc["authors", "text"] == "A. Author" and fields.loc["taxon", "text"] == "Oaks"
+    assert fields.loc["authors", "complete"]
+    with pytest.raises(SelectionError, match=r"\['autors'\] are no fields"):
+        gm.reports.ReportOptions(texts={"autors": "A"})
+
+
+def test_records_and_background_are_in_the_protocol(model, sites):
+    from geomiam.training.provenance import data_sources
+
+    records = {
+        "origin": {"doi": "10.15468/dl.abcdef", "query": "is Quercus", "citation": "GBIF.org"},
+        "cleaning": {"rows": 9, "removed": 2, "tests": [{"test": "zero", "flagged": 2}]},
+    }
+    rows = [{"variable": v, "source": "chelsa", "resampling": "average"} for v in ("bio1", "bio12")]
+    attrs = {"records": json.dumps(records), "sources": json.dumps(rows)}
+    attrs |= {"background_kind": "random", "background_drawn": np.int64(50)}
+    about = data_sources(sites.assign_attrs(attrs))
+    assert json.loads(json.dumps(about)) == about
+    assert about["sources"][0]["variables"] == ["bio1", "bio12"]
+    model = dataclasses.replace(model, about={**model.about, **about})
+    text = gm.reports.odmap(model).set_index("key")["text"]
+    assert "10.15468/dl.abcdef" in text["records_source"] and "zero (2)" in text["cleaning"]
+    assert text["background"] == "random, 50 points, by gm.add_background"
+    assert text["response"] == "presence and background"
+    assert "average" in text["predictors_processing"]
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '"x"', "[" * 100_000, "null", "x" * 2**21])
+def test_damaged_attributes_of_sites_are_left_out(sites, text):
+    from geomiam.training.provenance import data_sources
+
+    about = data_sources(sites.assign_attrs(records=text, sources=text, sampled=text))
+    assert set(about) == {"crs"}
+
+
+def test_damaged_provenance_does_not_prevent_a_report(tmp_path, model):
+    for value in (None, 3, "x", [], {}, {"tests": 3}, {"a": None}):
+        keys = ("sites", "presences", "validation", "records", "loss", "rule", "masking", "extent")
+        about = dict.fromkeys((*keys, "sources", "coverage", "validation_auc", "dates"), value)
+        model = dataclasses.replace(model, about=about)
+        gm.report(model, tmp_path / "r.html", overwrite=True)
+
+
+def test_limits_name_rare_species_and_the_training_range(tmp_path, model, cube):
+    warm = cube.copy()
+    warm["bio1"] = warm["bio1"] + 100
+    about = {**model.about, "presences": {"species 0": 5, "species 1": 300, "species 2": 30}}
+    model = dataclasses.replace(model, about=about)
+    text = page_of(gm.report(model, tmp_path / "r.html", maps=gm.predict(warm, model))).text
+    assert "Fewer than 30 presences trained species 0." in text
+    share = float(gm.predict(warm, model)["outside_range"].mean())
+    assert f"On average {share:.1%} of the predictors" in text
+
+
+def test_a_large_map_is_read_at_every_nth_cell(tmp_path, model, cube, monkeypatch):
+    monkeypatch.setattr(evidence_module, "MOST_CELLS", 5)
+    maps = gm.predict(cube.chunk({"y": 4}), model)
+    text = page_of(gm.report(model, tmp_path / "r.html", maps=maps)).text
+    assert "every 3th" not in text and "one row and column in 3" in text
+    assert "12 × 14 cells" in text and "0.25 degrees (EPSG:4326)" in text
+
+
+def test_an_encoder_has_no_report(tmp_path, model):
+    with pytest.raises(SelectionError, match="encoder"):
+        gm.report(dataclasses.replace(model, species=()), tmp_path / "r.html")
+
+
+def test_the_command_line_writes_a_report_from_files(tmp_path, model, cube, sites):
+    model = str(model.save(tmp_path / "model"))
+    gm.write_map(cube, model, tmp_path / "map.zarr", shapley=True)
+    gm.write_sites(sites, tmp_path / "sites.zarr")
+    (tmp_path / "texts.yaml").write_text("authors: A. Author\n")
+    out = tmp_path / "report.html"
+    arguments = ["report", model, "--out", str(out), "--map", str(tmp_path / "map.zarr")]
+    arguments += ["--sites", str(tmp_path / "sites.zarr"), "--test", str(tmp_path / "sites.zarr")]
+    arguments += ["--texts", str(tmp_path / "texts.yaml"), "--title", "Oaks", "--species", "1"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert re.search(r"\d+ of 84 fields of ODMAP are filled", result.output)
+    assert "hypotheses" in result.output and "authors," not in result.output
+    page = page_of(out)
+    assert "contributions" in page.sections() and "responses" in page.sections()
+    assert "A. Author" in page.text and "<title>Oaks</title>" in out.read_text("utf-8")
