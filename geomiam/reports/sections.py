@@ -127,7 +127,7 @@ def _scores(title: str, table: xr.Dataset) -> list[str]:
         (name, *(_number(table[f"mean_{m}"].values[i]) for m in metrics))
         for i, name in enumerate(names)
     ]
-    parts.append(page.number_table(["predictors", *(f"mean {m}" for m in metrics)], rows))
+    parts.append(page.number_table(["mean over species", *metrics], rows))
     if metrics and "shows" in table and len(names) <= SHOWN:
         figure = plot.subsets(table, metric=metrics[0])[0].figure
         parts.append(page.picture(figure, f"{title}: {metrics[0]} from each subset of predictors"))
