@@ -5,6 +5,7 @@ from .missingness import missingness_sweep
 from .out_of_fold import thresholds
 from .patterns import at_random, belt, by_modality, hide, region
 from .random_presences import null_model
+from .tidy_scores import tidy
 
 __all__ = [
     "at_random",
@@ -18,4 +19,5 @@ __all__ = [
     "probe",
     "region",
     "thresholds",
+    "tidy",
 ]

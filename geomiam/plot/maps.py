@@ -48,7 +48,7 @@ def suitability(
     probability = array.attrs.get("scale") != "logit"
     ax = one_axes(ax, (7.2, 6))
     limits = {"vmin": 0, "vmax": 1} if probability else {}
-    mesh = _draw_map(ax, array, cmap="YlGnBu", **limits)
+    mesh = draw_map(ax, array, cmap="YlGnBu", **limits)
     if points is not None:
         style: dict[str, Any] = {"ms": 2.5, "mfc": "none", "mec": RED, "mew": 0.6}
         ax.plot(*np.asarray(points).T, "o", label="records of presence", **style)
@@ -110,7 +110,7 @@ def shapley(
 
 
 def _draw_group(ax: Axes, values: xr.DataArray, limit: float) -> Any:
-    mesh = _draw_map(ax, values, cmap="RdBu_r", vmin=-limit, vmax=limit)
+    mesh = draw_map(ax, values, cmap="RdBu_r", vmin=-limit, vmax=limit)
     effect = np.abs(values.values)
     name = plain(values["group"].item())
     ax.set_title(f"{name}\nmean |effect| {np.nanmean(effect):.3f}", fontsize=10)
@@ -120,7 +120,8 @@ def _draw_group(ax: Axes, values: xr.DataArray, limit: float) -> Any:
     return mesh
 
 
-def _draw_map(ax: Axes, array: xr.DataArray, **style: Any) -> Any:
+def draw_map(ax: Axes, array: xr.DataArray, **style: Any) -> Any:
+    """Draw cells with coordinates; return the mesh."""
     y, x = array.dims[-2:]
     ax.set_facecolor(EMPTY)
     mesh = ax.pcolormesh(

@@ -92,8 +92,8 @@ def test_anything_that_scores_sites_can_be_evaluated(sites, model):
     np.testing.assert_allclose(table["auc"][0], expected)
     with pytest.raises(SelectionError, match=r"has no schema: pass schema="):
         gm.evaluate(Bio1(), sites)
-    with pytest.raises(SelectionError, match=r"no metric \['kappa'\]; choose from auc"):
-        gm.evaluate(model, sites, metrics=["kappa"])
+    with pytest.raises(SelectionError, match=r"no metric \['deviance'\]; choose from auc"):
+        gm.evaluate(model, sites, metrics=["deviance"])
     Bio1.species = ("species 0",)
     with pytest.raises(SelectionError, match=r"Bio1 lacks 2 of 3 species"):
         gm.evaluate(Bio1(), sites, schema=gm.infer_schema(sites))

@@ -1,0 +1,194 @@
+"""ROC and calibration curves of out-of-fold predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from geomiam.errors import SelectionError, SettingError
+from geomiam.metrics import auc, calibration_curve
+from geomiam.metrics.calibration_curve import Strategy
+from geomiam.plot.canvas import one_axes, plain, quiet
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MOST_NAMED = 8
+"""Largest number of species with a colour and a label; of more, all are grey and the mean is drawn."""
+
+
+def roc(
+    table: xr.Dataset,
+    *,
+    subset: str = "all",
+    species: str | Sequence[str] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the ROC curve of each species: sensitivity against 1 − specificity over all thresholds.
+
+    Of more than eight species the curves are grey, and their mean sensitivity is drawn over them.
+
+    Parameters
+    ----------
+    table : xarray.Dataset
+        From :func:`geomiam.cross_validate`, with ``presence`` and ``suitability``.
+    subset : str
+        Subset of the predictors, as the table names it.
+    species : str or sequence of str, optional
+        Default: all. Species with presences or absences only have no curve.
+    ax : matplotlib.axes.Axes, optional
+        Axes to draw on; default: those of a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    SettingError
+        If the table has no predictions, or no species has a curve.
+    SelectionError
+        If a species or the subset is unknown.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> presence = (rng.random((60, 1)) < 0.5).astype(float)
+    >>> table = xr.Dataset(
+    ...     {
+    ...         "presence": (("site", "species"), presence),
+    ...         "suitability": (("subset", "site", "species"), (presence * 0.4 + 0.3)[None]),
+    ...     },
+    ...     coords={"subset": ["all"], "species": ["oak"]},
+    ... )
+    >>> ax = gm.plot.roc(table)
+    >>> ax.get_legend().get_texts()[0].get_text()
+    'oak: AUC 1.00'
+    """
+    from sklearn.metrics import roc_curve
+
+    curves = {}
+    for name, y, z in _columns(table, subset, species):
+        false, true, _ = roc_curve(y, z, drop_intermediate=False)
+        curves[f"{name}: AUC {auc(y, z):.2f}"] = (false, true)
+    ax = one_axes(ax, (5, 4.8))
+    ax.plot([0, 1], [0, 1], color="0.7", lw=0.8, ls="--")
+    _draw(ax, curves, mean_of="mean sensitivity")
+    ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="1 − specificity", ylabel="sensitivity", aspect=1)
+    quiet(ax, across="both")
+    ax.legend(fontsize=8, frameon=False, loc="lower right")
+    return ax
+
+
+def calibration(
+    table: xr.Dataset,
+    *,
+    subset: str = "all",
+    species: str | Sequence[str] | None = None,
+    bins: int = 10,
+    strategy: Strategy = "quantile",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the observed frequency of presence against the predicted probability, in bins.
+
+    A calibrated model follows the diagonal. The size of a mark grows with the number of sites in the bin.
+
+    Parameters
+    ----------
+    table, subset, species
+        As for :func:`roc`.
+    bins, strategy
+        As for :func:`geomiam.metrics.calibration_curve`.
+    ax : matplotlib.axes.Axes, optional
+        Axes to draw on; default: those of a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    SettingError, SelectionError
+        As for :func:`roc`.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> chance = rng.random((500, 1))
+    >>> table = xr.Dataset(
+    ...     {
+    ...         "presence": (("site", "species"), (rng.random((500, 1)) < chance).astype(float)),
+    ...         "suitability": (("subset", "site", "species"), chance[None]),
+    ...     },
+    ...     coords={"subset": ["all"], "species": ["oak"]},
+    ... )
+    >>> gm.plot.calibration(table, bins=5).get_ylabel()
+    'observed frequency of presence'
+    """
+    curves, marks = {}, []
+    for name, y, z in _columns(table, subset, species):
+        curve = calibration_curve(y, z, bins=bins, strategy=strategy)
+        is_filled = curve.sites > 0
+        curves[name] = (curve.predicted[is_filled], curve.observed[is_filled])
+        marks.append(curve.sites[is_filled] / curve.sites.max())
+    ax = one_axes(ax, (5, 4.8))
+    ax.plot([0, 1], [0, 1], color="0.7", lw=0.8, ls="--")
+    colours = _draw(ax, curves)
+    for (x, y), size, colour in zip(curves.values(), marks, colours):
+        ax.scatter(x, y, s=8 + 40 * size, color=colour, lw=0, zorder=3)
+    ax.set(xlim=(0, 1), ylim=(0, 1), aspect=1, xlabel="predicted probability")
+    ax.set_ylabel("observed frequency of presence")
+    quiet(ax, across="both")
+    if len(curves) <= MOST_NAMED:
+        ax.legend(fontsize=8, frameon=False, loc="upper left")
+    return ax
+
+
+def _columns(
+    table: xr.Dataset, subset: str, species: str | Sequence[str] | None
+) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """Return name, labels and predictions of each species with both classes."""
+    if "presence" not in table or "suitability" not in table:
+        raise SettingError(
+            "the table has no out-of-fold predictions: pass the table of gm.cross_validate"
+        )
+    names = [str(s) for s in table["species"].values]
+    drawn_species = (
+        names if species is None else [species] if isinstance(species, str) else list(species)
+    )
+    subsets = [str(s) for s in table["subset"].values]
+    if unknown := [s for s in drawn_species if s not in names]:
+        raise SelectionError(f"no species {unknown} in the table; it has {names[:5]}")
+    if subset not in subsets:
+        raise SelectionError(f"no subset {subset!r} in the table; choose from {subsets}")
+    columns = []
+    for name in drawn_species:
+        one = table.isel(species=names.index(name), subset=subsets.index(subset))
+        y, z = one["presence"].values.astype(float), one["suitability"].values.astype(float)
+        is_scored = np.isfinite(y) & np.isfinite(z)
+        if len(np.unique(y[is_scored])) == 2:
+            columns.append((name, y[is_scored], z[is_scored]))
+    if not columns:
+        raise SettingError(
+            "no species has both presences and absences, so there is no curve to draw"
+        )
+    return columns
+
+
+def _draw(
+    ax: Axes, curves: dict[str, tuple[np.ndarray, np.ndarray]], *, mean_of: str = ""
+) -> list[str]:
+    """Draw the curves and return their colours; many are grey, with their mean if it has a name."""
+    is_named = len(curves) <= MOST_NAMED
+    colours = [f"C{i}" if is_named else "0.75" for i in range(len(curves))]
+    for (name, (x, y)), colour in zip(curves.items(), colours):
+        label: Any = plain(name) if is_named else None
+        ax.plot(x, y, color=colour, lw=1.4 if is_named else 0.7, label=label)
+    if mean_of and not is_named:
+        at = np.linspace(0, 1, 201)
+        mean = np.mean([np.interp(at, x, y) for x, y in curves.values()], 0)
+        ax.plot(at, mean, color="C0", lw=2, label=f"{mean_of} of {len(curves)} species")
+    return colours
