@@ -7,7 +7,7 @@ import re
 import pytest
 from helpers_examples import ROOT
 
-PAGES = ("choosing-predictors", "range-change", "reports", "response-curves")
+PAGES = ("choosing-predictors", "range-change", "reports", "response-curves", "thresholds")
 WRITTEN = {"report.html", "odmap.csv"}
 
 
