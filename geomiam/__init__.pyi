@@ -35,6 +35,7 @@ from .evaluation.project import Projection, project
 from .explain.shapley_values import shapley
 from .inference.options import MapOptions, PredictOptions
 from .inference.predict import predict
+from .maps.export import export
 from .maps.plan import MapPlan, plan_map
 from .maps.write import write_map
 from .model.model import Model
@@ -87,6 +88,7 @@ __all__ = [
     "evaluate",
     "evaluation",
     "explain",
+    "export",
     "finetune",
     "fit",
     "infer_schema",

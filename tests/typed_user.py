@@ -24,6 +24,7 @@ def species_map(cube: xr.Dataset, records: str, out: str) -> xr.Dataset:
 
 def explanation(cube: xr.Dataset, model: gm.Model) -> xr.Dataset:
     gm.write_map(cube, model, "map.zarr", shapley=True)
+    gm.export("map.zarr", "map.tif", layers=["suitability"], style=True)
     return gm.shapley(cube, model)
 
 

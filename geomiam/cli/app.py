@@ -354,6 +354,7 @@ def _scores_text(rows: Any, names: list[str]) -> str:
 
 app.command()(cli_maps.predict)
 app.command()(cli_maps.explain)
+app.command()(cli_maps.export)
 app.command()(cli_maps.classify)
 app.command()(cli_report.report)
 

@@ -67,6 +67,41 @@ def classify(
     )
 
 
+def export(
+    maps: Annotated[
+        Path, typer.Argument(metavar="MAP", help="Map: Zarr store of 'geomiam predict'.")
+    ],
+    out: Annotated[Path, typer.Argument(help="File to write: .tif, .nc or .zarr (GeoZarr).")],
+    kind: Annotated[
+        str | None,
+        typer.Option(help="cog, netcdf, geozarr or ebvcube; default: by the suffix of the file."),
+    ] = None,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--layer",
+            help="Layer to write; repeat. Default: suitability and contributions of groups.",
+        ),
+    ] = None,
+    style: Annotated[
+        bool, typer.Option("--style", help="Write a QGIS style (.qml) beside a GeoTIFF.")
+    ] = False,
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option(help="KEY=VALUE: attribute of the file, such as license=CC0; repeat."),
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a map for other programs: cloud-optimised GeoTIFF, netCDF, GeoZarr or EBVCube."""
+    import geomiam as gm
+
+    if bad := [t for t in metadata or () if "=" not in t]:
+        raise GeomiamError(f"--metadata {bad[0]}: expected KEY=VALUE, such as license=CC0")
+    attrs = dict(t.split("=", 1) for t in metadata or ())
+    options: dict[str, Any] = {"kind": kind, "layers": layer, "style": style, "metadata": attrs}
+    say(f"{maps} → {gm.export(maps, out, overwrite=overwrite, **options)}")
+
+
 def _map(
     model: Path,
     cube: Path,

@@ -42,7 +42,7 @@ class MapFlags:
         typer.Option(
             "--out",
             "-o",
-            help="Map to write: a Zarr store (path or URL), or a GeoTIFF if the name ends in .tif.",
+            help="Map to write: a Zarr store (path or URL), GeoTIFF (.tif) or netCDF (.nc).",
         ),
     ] = None
     using: Annotated[

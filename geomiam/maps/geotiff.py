@@ -1,9 +1,10 @@
-"""Maps as GeoTIFF: one band per species, and per species and group for an explanation."""
+"""Maps as cloud-optimised GeoTIFF: one band per species, and per species and group for an explanation."""
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,27 +13,36 @@ import numpy as np
 import xarray as xr
 
 from geomiam._version import __version__
+from geomiam.checks.names import list_names
 from geomiam.data.grid.grid import geobox, spatial_dims
-from geomiam.errors import GridError, OutputRefused
+from geomiam.errors import GridError, OutputRefused, SelectionError
 from geomiam.inference.outside import OUTSIDE
 
 SUFFIXES = (".tif", ".tiff")
 TILE = 256
 MOST_BANDS = 65_535
 """Limit of the TIFF format, whose number of samples has 16 bits."""
+MAIN = ("suitability", "shapley")
+"""Layers of a map for people; others are written if they are named."""
+COPIED = ("tiled", "blockxsize", "blockysize", "compress", "predictor", "interleave", "bigtiff")
 
 
 @dataclass(frozen=True)
 class Band:
-    """One band: a layer of the map with its labels."""
+    """One band: a layer with one label along each dim beyond place."""
 
     variable: str
     labels: dict[str, str]
+    index: dict[str, int]
+    is_main: bool  # a layer that needs no name beside its labels
 
     @property
     def name(self) -> str:
-        """Name of the species, and of the group for a Shapley value."""
-        return ": ".join(self.labels[d] for d in ("species", "group") if d in self.labels)
+        """Name of the species, of the group for a Shapley value, and of the layer for other layers."""
+        words = [*self.labels.values()]
+        if not self.is_main or not words:
+            words = [*words, self.variable] if "species" in self.labels else [self.variable, *words]
+        return ": ".join(words)
 
 
 def is_geotiff(path: str | Path) -> bool:
@@ -40,13 +50,43 @@ def is_geotiff(path: str | Path) -> bool:
     return Path(path).suffix.lower() in SUFFIXES
 
 
-def bands_of(maps: xr.Dataset) -> list[Band]:
-    """Return the bands in order: the suitability of each species, followed by its Shapley values."""
+def layers_of(maps: xr.Dataset, layers: Sequence[str] | None = None) -> list[str]:
+    """Return the names of layers to write: those of the caller, or suitability and Shapley values, or all."""
+    place = set(spatial_dims(maps))
+    on_grid = [str(n) for n, v in maps.data_vars.items() if place <= set(v.dims)]
+    if layers is not None:
+        if unknown := [n for n in layers if n not in on_grid]:
+            raise SelectionError(f"no layer '{unknown[0]}'; there are {list_names(on_grid)}")
+        return list(dict.fromkeys(layers))
+    if not on_grid:
+        raise GridError("the maps have no layer on their grid; pass the maps of gm.predict")
+    return [n for n in MAIN if n in on_grid] if "suitability" in on_grid else on_grid
+
+
+def bands_of(maps: xr.Dataset, layers: Sequence[str] | None = None) -> list[Band]:
+    """Return the bands in order: the layers of each species, followed by layers without species."""
+    names = layers_of(maps, layers)
+    by_species = [n for n in names if "species" in maps[n].dims]
     bands = []
-    for species in map(str, maps["species"].values):
-        bands.append(Band("suitability", {"species": species}))
-        for group in map(str, maps["group"].values) if "shapley" in maps else ():
-            bands.append(Band("shapley", {"species": species, "group": group}))
+    for number in range(maps.sizes["species"] if by_species else 0):
+        for name in by_species:
+            bands += _bands(maps, name, {"species": number}, is_only=len(names) == 1)
+    for name in (n for n in names if n not in by_species):
+        bands += _bands(maps, name, {}, is_only=False)
+    return bands
+
+
+def _bands(maps: xr.Dataset, name: str, fixed: dict[str, int], *, is_only: bool) -> list[Band]:
+    place = spatial_dims(maps)
+    dims = [str(d) for d in maps[name].dims if d not in place and d not in fixed]
+    is_main = is_only or name in MAIN
+    bands = []
+    for numbers in itertools.product(*(range(maps.sizes[d]) for d in dims)):
+        index = {**fixed, **dict(zip(dims, numbers, strict=True))}
+        labels = {
+            d: str(maps[d].values[i]) if d in maps.coords else str(i) for d, i in index.items()
+        }
+        bands.append(Band(name, labels, index, is_main))
     return bands
 
 
@@ -57,26 +97,65 @@ def check_grid(ds: xr.Dataset) -> None:
     geobox(ds)
 
 
-def write_geotiff(maps: xr.Dataset, path: Path) -> None:
-    """Write a map block by block."""
+def write_geotiff(
+    maps: xr.Dataset,
+    path: Path,
+    *,
+    layers: Sequence[str] | None = None,
+    attrs: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a cloud-optimised GeoTIFF block by block, with overviews of half the size each."""
     import rasterio
+    import rasterio.shutil
+    from rasterio.enums import Resampling
 
-    maps, bands = _north_up(maps), bands_of(maps)
+    maps = north_up(maps)
+    bands = bands_of(maps, layers)
     if len(bands) > MOST_BANDS:
         raise OutputRefused(
             f"{len(bands):,} bands exceed the limit of a TIFF, {MOST_BANDS:,}; pass fewer species=, or "
             "write a Zarr store"
         )
     box = geobox(maps)
-    with rasterio.open(path, "w", **_profile(box, len(bands))) as file:
-        file.update_tags(**_tags(maps))
-        for number, band in enumerate(bands, 1):
-            file.set_band_description(number, band.name)
-            file.update_tags(number, variable=band.variable, **band.labels)
-        for window, arrays in _blocks(maps, {b.variable for b in bands}):
+    plain = path.with_name(f"{path.name}.plain")
+    profile = _profile(box, len(bands))
+    names = {b.variable for b in bands}
+    try:
+        with rasterio.open(plain, "w", **profile) as file:
+            file.update_tags(**_tags(maps), **{k: str(v) for k, v in (attrs or {}).items()})
             for number, band in enumerate(bands, 1):
-                layer = arrays[band.variable].sel(band.labels).values
-                file.write(np.asarray(layer, np.float32), number, window=window)
+                file.set_band_description(number, band.name)
+                file.update_tags(number, variable=band.variable, **band.labels)
+            for window, arrays in _blocks(maps, names):
+                for number, band in enumerate(bands, 1):
+                    layer = arrays[band.variable].isel(band.index).values
+                    file.write(np.asarray(layer, np.float32), number, window=window)
+        if factors := _factors(box.shape.yx):
+            kinds = {is_classes(maps[n]) for n in names}
+            method = Resampling.average if kinds == {False} else Resampling.nearest
+            with (
+                rasterio.Env(GDAL_TIFF_OVR_BLOCKSIZE=str(TILE)),
+                rasterio.open(plain, "r+") as file,
+            ):
+                file.build_overviews(factors, method)
+        # A copy with its overviews has the order of a cloud-optimised GeoTIFF: headers, overviews, cells.
+        options = {k: profile[k] for k in COPIED}
+        rasterio.shutil.copy(plain, path, driver="GTiff", copy_src_overviews=True, **options)
+    finally:
+        plain.unlink(missing_ok=True)
+
+
+def _factors(shape: Sequence[int]) -> list[int]:
+    """Return factors of overviews, until one tile holds the map."""
+    factors = [2]
+    while max(shape) > TILE * factors[-1]:
+        factors.append(2 * factors[-1])
+    return factors if max(shape) > TILE else []
+
+
+def is_classes(array: xr.DataArray) -> bool:
+    """Return whether a layer has classes, whose codes have no average."""
+    return "flag_values" in array.attrs or array.attrs.get("kind") == "categorical"
 
 
 def _profile(box: Any, count: int) -> dict[str, Any]:
@@ -94,6 +173,7 @@ def _profile(box: Any, count: int) -> dict[str, Any]:
         "blockxsize": TILE,
         "blockysize": TILE,
         "compress": "deflate",
+        "predictor": 3,  # of differences of floats
         "interleave": "band",
         "bigtiff": "if_safer",
     }
@@ -102,7 +182,7 @@ def _profile(box: Any, count: int) -> dict[str, Any]:
 def _tags(maps: xr.Dataset) -> dict[str, str]:
     tags = {"TIFFTAG_SOFTWARE": f"geomiam {__version__}"}
     tags |= {k: str(maps.attrs[k]) for k in ("model_id", "groups", "method") if k in maps.attrs}
-    if "scale" in maps["suitability"].attrs:
+    if "scale" in getattr(maps.get("suitability"), "attrs", {}):
         tags["scale"] = str(maps["suitability"].attrs["scale"])
     if OUTSIDE in maps:  # bands are species and groups; a Zarr map has the share per cell
         tags[f"{OUTSIDE}_mean"] = f"{float(maps[OUTSIDE].mean()):.4f}"
@@ -113,7 +193,7 @@ def _tags(maps: xr.Dataset) -> dict[str, str]:
     return tags
 
 
-def _north_up(maps: xr.Dataset) -> xr.Dataset:
+def north_up(maps: xr.Dataset) -> xr.Dataset:
     """Return rows from north to south and columns from west to east, as other programs expect."""
     affine = geobox(maps).affine
     y, x = spatial_dims(maps)
@@ -127,7 +207,7 @@ def _blocks(maps: xr.Dataset, names: set[str]) -> Iterator[tuple[Any, dict[str, 
     from rasterio.windows import Window
 
     y, x = spatial_dims(maps)
-    chunks = maps["suitability"].encoding.get("preferred_chunks", {})
+    chunks = maps[sorted(names)[-1]].encoding.get("preferred_chunks", {})
     rows, columns = (max(TILE, int(chunks.get(d, TILE))) for d in (y, x))
     for top in range(0, maps.sizes[y], rows):
         for left in range(0, maps.sizes[x], columns):

@@ -1,4 +1,4 @@
-"""Write predictions and Shapley values block by block into a CF-compliant Zarr store or a GeoTIFF."""
+"""Write predictions and Shapley values block by block into a CF-compliant Zarr store, a GeoTIFF or netCDF."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from geomiam.data.store.store import open_zarr
 from geomiam.inference.inputs import Data, as_data
 from geomiam.inference.options import MapOptions
 from geomiam.inference.required import warn_of_few
-from geomiam.maps.geotiff import check_grid, is_geotiff, open_geotiff, write_geotiff
+from geomiam.maps.export import KINDS, is_file_map, kind_of, writer_of
+from geomiam.maps.geotiff import check_grid, is_geotiff, open_geotiff
 from geomiam.maps.job import Job
 from geomiam.maps.memory import peak_memory
 from geomiam.maps.plan import check_memory
@@ -23,7 +24,6 @@ from geomiam.maps.store import Place, template
 from geomiam.model.model import Model
 from geomiam.model.saved_model import as_model
 from geomiam.outputs.check import check_output, locked_output
-from geomiam.outputs.kinds import GEOTIFF
 from geomiam.outputs.paths import expand
 from geomiam.outputs.write import atomic_path, remove
 from geomiam.progress import with_progress
@@ -55,8 +55,7 @@ def write_map(
     model : Model or path
     path : str or pathlib.Path
         Zarr store to write: a local path, or the URL of an object store (``s3://…``, by fsspec). A local
-        name that ends in ``.tif`` is a GeoTIFF with one band per species and, with ``shapley``, one per
-        species and group.
+        name that ends in ``.tif`` or ``.nc`` is a GeoTIFF or netCDF file as of :func:`geomiam.export`.
     shapley : bool
         Write Shapley values too.
     species : str or sequence of str, optional
@@ -116,7 +115,11 @@ def write_map(
         overwrite=overwrite,
         progress=progress,
     )
-    return open_geotiff(expand(path)) if is_geotiff(path) else open_zarr(path)
+    if is_geotiff(path):
+        return open_geotiff(expand(path))
+    if is_file_map(path):
+        return xr.open_dataset(expand(path), engine="h5netcdf", decode_coords="all", chunks={})
+    return open_zarr(path)
 
 
 @with_progress
@@ -142,19 +145,19 @@ def make_map(
     model = as_model(model)
     ds = as_data(ds, model)
     job = Job.of(ds, model, shapley=shapley, species=species, options=options)
-    make_output = _make_geotiff if is_geotiff(path) else _make_store
+    make_output = _make_file if is_file_map(path) else _make_store
     return make_output(ds, job, path, client=options.client, overwrite=overwrite, inputs=inputs)
 
 
 def claim_map(path: str | Path, overwrite: bool, *, inputs: Sequence[str | Path] = ()) -> None:
     """Refuse an output that must not be written."""
-    if is_geotiff(path):
-        check_output(path, overwrite, kind=GEOTIFF, inputs=inputs)
+    if is_file_map(path):
+        check_output(path, overwrite, kind=KINDS[kind_of(path)][1], inputs=inputs)
     else:
         Place.of(path).claim(overwrite, inputs=inputs)
 
 
-def _make_geotiff(
+def _make_file(
     ds: xr.Dataset,
     job: Job,
     path: str | Path,
@@ -164,16 +167,19 @@ def _make_geotiff(
     inputs: Sequence[str | Path],
 ) -> MapReport:
     """Write the map to a hidden Zarr store, which can resume, and export it when it is complete."""
-    target = check_output(path, overwrite, kind=GEOTIFF, inputs=inputs)
+    path_kind = kind_of(path)
+    kind = KINDS[path_kind][1]
+    target = check_output(path, overwrite, kind=kind, inputs=inputs)
     check_grid(ds)
     store = target.with_name(f".{target.name}.zarr")
     with (
-        locked_output(target, overwrite, kind=GEOTIFF, inputs=inputs),
+        locked_output(target, overwrite, kind=kind, inputs=inputs),
         atomic_path(target) as partial,
     ):
         report = _make_store(ds, job, store, client=client, overwrite=True, inputs=inputs)
-        write_geotiff(open_zarr(store, chunks=None), partial)
-        check_output(target, overwrite, kind=GEOTIFF)  # again: hours may have passed
+        maps = open_zarr(store) if path_kind == "netcdf" else open_zarr(store, chunks=None)
+        writer_of(path_kind)(maps, partial)
+        check_output(target, overwrite, kind=kind)  # again: hours may have passed
     remove(store)
     return replace(report, path=str(target))
 

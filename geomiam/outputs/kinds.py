@@ -155,6 +155,8 @@ RESULTS = Kind(
 )
 PICTURE = Kind("picture", file_mismatch, folder=False)
 GEOTIFF = Kind("GeoTIFF", file_mismatch, folder=False)
+NETCDF = Kind("netCDF file", file_mismatch, folder=False)
+STYLE = Kind("QGIS style", file_mismatch, folder=False)
 RECORDS = Kind(
     "table of records",
     partial(records_mismatch, columns="species,lon,lat,presence"),

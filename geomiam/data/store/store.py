@@ -71,7 +71,8 @@ def open_zarr(path: str | Path, *, chunks: Chunks = AS_STORED) -> Any:
     damage_message = f"the Zarr store {path} is damaged; write it again"
     try:
         group = zarr.open_group(guarded_store(store), mode="r")
-        nested = any(True for _ in group.groups())
+        level = _finest(group)  # of a map with several resolutions
+        nested = level is None and any(True for _ in group.groups())
     except FileNotFoundError as error:
         if Path(store).is_file() and Path(store).suffix != ".zip":
             raise InputNotFound(
@@ -105,12 +106,25 @@ def open_zarr(path: str | Path, *, chunks: Chunks = AS_STORED) -> Any:
             dask_chunks = _chunks(chunks, {d: n for g in groups for d, n in g.sizes.items()})
         if nested:
             return xr.open_datatree(store, chunks=dask_chunks, **options)
-        ds = xr.open_dataset(store, chunks=dask_chunks, **options)
+        ds = xr.open_dataset(store, chunks=dask_chunks, group=level, **options)
         ds.attrs.pop(MARK, None)
+        if level is not None:  # conventions of GeoZarr describe one store, and are no netCDF types
+            ds.attrs = {
+                k: v for k, v in ds.attrs.items() if ":" not in k and k != "zarr_conventions"
+            }
         # Directories have no order.
         ds = ds.drop_vars(ds.data_vars).assign({k: ds[k] for k in sorted(map(str, ds.data_vars))})
         text = [k for k in ds.indexes if ds[k].dtype.kind == "T"]
         return ds.assign_coords({k: np.array(ds[k].values.tolist(), dtype=str) for k in text})
+
+
+def _finest(group: Any) -> str | None:
+    """Return the group with the full resolution of a GeoZarr store with several resolutions, or None."""
+    scales = group.attrs.get("multiscales")
+    layout = scales.get("layout") if isinstance(scales, dict) else None
+    first = layout[0] if isinstance(layout, list) and layout else None
+    asset = first.get("asset") if isinstance(first, dict) else None
+    return asset if isinstance(asset, str) and asset in group else None
 
 
 def _chunks(chunks: Any, sizes: Mapping[Any, int]) -> Any:
