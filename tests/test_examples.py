@@ -22,7 +22,6 @@ PENDING: tuple[str, ...] = (
     "geomiam.sources.CubePlan",
     "geomiam.MapPlan",
     "geomiam.chips",
-    "geomiam.open_cube",
     "geomiam.open_sites",
 )
 """Public functions and classes without an example: this list only becomes shorter."""

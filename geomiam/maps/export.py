@@ -18,7 +18,6 @@ from geomiam.maps.netcdf import ebv_date, write_ebvcube, write_netcdf
 from geomiam.maps.qgis import style_of
 from geomiam.outputs.check import check_output, locked_output
 from geomiam.outputs.kinds import GEOTIFF, MAP, NETCDF, STYLE, Kind
-from geomiam.outputs.paths import is_remote
 from geomiam.outputs.write import atomic_path, write_text
 from geomiam.progress import with_progress
 
@@ -171,4 +170,4 @@ def _as_maps(maps: Any) -> xr.Dataset:
 
 def is_file_map(path: str | Path) -> bool:
     """Return whether a map at this path is a file, which is exported from a store when it is complete."""
-    return not is_remote(path) and Path(path).suffix.lower() in (".tif", ".tiff", ".nc")
+    return Path(path).suffix.lower() in (".tif", ".tiff", ".nc")

@@ -122,11 +122,11 @@ def open_cube(
     >>> import tempfile
     >>> import geomiam as gm
     >>> folder = tempfile.mkdtemp()
-    >>> for name in ("bio1", "bio12"):
-    ...     gm.demo.load_cube()[name].rio.to_raster(f"{folder}/{name}.tif")
+    >>> for name in ("altitude", "land_fraction"):
+    ...     path = gm.export(gm.demo.load_cube()[[name]], f"{folder}/{name}.tif")
     >>> rasters = gm.open_cube(folder)
     >>> list(rasters)
-    ['bio1', 'bio12']
+    ['altitude', 'land_fraction']
     """
     files = _files(source)
     if files is None:

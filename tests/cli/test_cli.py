@@ -29,7 +29,7 @@ VERBS = {
         "--bbox",
         "--root",
         "--plan",
-        "stopped build is continued",
+        "from a folder of files",
     ],
     "records": [
         "SOURCE",
@@ -75,6 +75,7 @@ VERBS = {
     "predict": ["MODEL", "CUBE", "--out", "--using", "landsat[time=2018]", "--species"],
     "explain": ["MODEL", "CUBE", "--out", "--group", "--using", "--species", "--overwrite"],
     "report": ["MODEL", "--map", "--sites", "--test", "--texts", "--points", "ODMAP"],
+    "export": ["MAP", "OUT", "--kind", "--layer", "--style", "--metadata", "EBVCube"],
     "info": ["PATH", "Model directory, catalog, cube, sites or map"],
 }
 
