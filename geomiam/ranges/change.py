@@ -25,7 +25,7 @@ def change(before: Map, after: Map, *, threshold: Threshold = None) -> xr.Datase
     Parameters
     ----------
     before, after : xarray.Dataset or xarray.DataArray
-        Maps of suitability or of presence (0, 1) on one grid. Further dims, such as scenarios of ``after``, are kept.
+        Maps of suitability, or of presence such as those of :func:`geomiam.classify`, on one grid. Further dims, such as scenarios of ``after``, are kept.
     threshold : float or mapping of str to float, optional
         Least suitability of a presence, for maps of suitability.
 

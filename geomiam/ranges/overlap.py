@@ -50,8 +50,9 @@ def overlap(
 
     References
     ----------
-    Schoener (1968), Ecology 49, 704-726; Warren et al. (2008), Evolution 62, 2868-2883, with the correction of 2010 (Evolution 65, 1215):
-    I = 1 − H² / 2, where H is the Hellinger distance.
+    Schoener (1968), Ecology 49, 704-726; Warren et al. (2008), Evolution 62, 2868-2883, with its correction (Evolution 65, 1215):
+    I = 1 − H² / 2, where H is the Hellinger distance, as in ENMTools, dismo and fuzzySim. The ``I`` of tidysdm is another
+    quantity, 1 − H / √2.
 
     Examples
     --------

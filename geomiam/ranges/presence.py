@@ -16,13 +16,15 @@ Threshold = float | Mapping[str, float] | xr.DataArray | None
 
 
 def one_map(maps: xr.Dataset | xr.DataArray, setting: str) -> xr.DataArray:
-    """Return the suitability of a Dataset, or the array itself, without coordinates that are not dims."""
+    """Return the suitability or the presence of a Dataset, or the array itself."""
     if isinstance(maps, xr.Dataset):
-        if "suitability" not in maps:
+        name = next((n for n in ("suitability", "presence") if n in maps), None)
+        if name is None:
             raise SelectionError(
-                f"{setting} has no 'suitability' (found {list(maps.data_vars)}): pass one of its variables"
+                f"{setting} has neither 'suitability' nor 'presence' (found {list(maps.data_vars)}): pass one of "
+                "its variables"
             )
-        maps = maps["suitability"]
+        maps = maps[name]
     spatial_dims(maps)
     return maps
 
@@ -36,7 +38,7 @@ def presence_of(maps: xr.DataArray, threshold: Threshold, setting: str) -> xr.Da
         if maps.attrs.get("scale") or not (is_lazy or _is_binary(maps.values)):
             raise SettingError(
                 f"{setting} is not a map of 0 and 1: pass threshold=, the least suitability of a presence, as one "
-                "number or as a mapping from species to number"
+                "number or as a mapping from species to number, or use maps of gm.classify(maps, model)"
             )
         return maps.astype(np.float32)
     limit = _limits(maps, threshold)

@@ -35,7 +35,7 @@ def aoo(
         Side of the cells: km, or text with a unit. 2 km is the standard of the Red List.
     origins : int
         The grid is moved to ``origins`` × ``origins`` positions within a cell, and the least area is returned, as the guidelines of
-        the Red List require (section 4.10.2). 1: one grid with its origin at that of the CRS.
+        the Red List recommend. 1: one grid with its origin at that of the CRS.
     crs : optional
         Projected CRS of the grid, such as the equal-area ``"EPSG:3035"`` for Europe or ``"EPSG:6933"`` for the world. Default: Lambert
         azimuthal equal-area, centred on the records of each species.
@@ -122,7 +122,7 @@ def red_list(
         ``aoo(species)`` and ``eoo(species)`` in km²; ``aoo_fixed(species)``: AOO of the grid at the origin of the CRS;
         ``records(species)`` and ``places(species)``: numbers of presences and of distinct coordinates; ``b1(species)`` and ``b2(species)``: the highest category, CR, EN or VU, whose
         size threshold the EOO or AOO is below, or an empty text. Where the EOO is smaller than the AOO, it
-        is set to the AOO, as the guidelines require (section 4.9).
+        is set to the AOO, as the guidelines require: the AOO is an area within the EOO.
 
     Raises
     ------

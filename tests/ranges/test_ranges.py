@@ -53,6 +53,14 @@ def test_areas_of_cells_are_those_of_geodesic_polygons(crs, y, x):
             assert float(areas[i, j]) == pytest.approx(expected, rel=2e-4), (crs, yy)
 
 
+def test_areas_of_cells_are_those_of_terra():
+    # values of cellSize(rast(...), unit = "km") in R, terra 1.7
+    degrees = gm.ranges.cell_areas(grid("EPSG:4326", [60.5, 60.0, 59.5], [-0.5, 0.0, 0.5]))
+    np.testing.assert_allclose(degrees[:, 0], [1530.788, 1554.184, 1577.455], rtol=1e-5)
+    web = gm.ranges.cell_areas(grid("EPSG:3857", [8.4e6, 8.3e6], [1e6, 1.1e6]))
+    np.testing.assert_allclose(web[:, 0], [2508.21, 2576.86], rtol=1e-5)
+
+
 def test_the_cells_of_the_world_add_up_to_the_earth():
     world = grid("EPSG:4326", np.arange(-88, 90, 4), np.arange(-178, 180, 4))
     assert float(gm.ranges.cell_areas(world).sum()) == pytest.approx(510_065_622, rel=1e-8)
@@ -108,6 +116,23 @@ def test_suitability_has_thresholds_by_species():
     lazy = gm.ranges.change(maps.chunk(y=1), 1 - maps, threshold=0.5)
     assert lazy["change"].chunks is not None
     xr.testing.assert_allclose(lazy.compute(), gm.ranges.change(maps, 1 - maps, threshold=0.5))
+
+
+def test_classified_maps_need_no_threshold(cube):
+    values = np.random.default_rng(0).random((2, 12, 14))
+    coords = {"species": ["a", "b"], "y": cube["y"], "x": cube["x"]}
+    maps = xr.Dataset({"suitability": (("species", "y", "x"), values)}, coords=coords)
+    maps = maps.odc.assign_crs("EPSG:4326")
+    later = maps.assign(suitability=maps["suitability"] ** 2)
+    limits = {"a": 0.3, "b": 0.6}
+    pair = [gm.classify(m, limits) for m in (maps, later)]
+    of_classes = gm.ranges.change(*pair)["area"].drop_vars("threshold")
+    xr.testing.assert_allclose(of_classes, gm.ranges.change(maps, later, threshold=limits)["area"])
+    areas = gm.ranges.class_areas(pair[0])
+    assert areas["class"].values.tolist() == ["absent", "present"]
+    xr.testing.assert_allclose(
+        areas.drop_vars("threshold"), gm.ranges.class_areas(maps, threshold=limits)
+    )
 
 
 def test_different_grids_are_refused():
