@@ -218,3 +218,19 @@ def test_figures(ensemble, sites):
         _, user_axes = plt.subplots()
         assert gm.plot.response(result, ax=user_axes) is user_axes
     plt.close("all")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("loss", ["maxent", "cross-entropy"])
+@pytest.mark.parametrize("scale", ["probability", "logit"])
+def test_curves_of_every_link_are_mean_predictions(sites, loss, scale):
+    one_each = np.eye(3, dtype="f4")[np.arange(sites.sizes["site"]) % 3]
+    labels = sites["presence"].copy(data=one_each) if loss == "cross-entropy" else sites["presence"]
+    network = train_small(sites.assign(presence=labels), "sum", loss=loss)
+    options = gm.explain.ResponseOptions(grid={"bio1": [0.5]}, sites=10**6)
+    names = ["species 2", "species 0"]
+    curve = gm.explain.response(network, sites, "bio1", species=names, scale=scale, options=options)
+    part = sites.isel(site=_any_observed(sites, network))
+    expected = by_hand(network, part, {"bio1": 0.5}, species=names, scale=scale)
+    np.testing.assert_allclose(curve["response"].sel(bio1=0.5), expected, atol=2e-5)
+    assert curve["species"].values.tolist() == names
