@@ -213,6 +213,32 @@ class Model:
 
         return save_model(self, path, overwrite=overwrite)
 
+    def stac_item(self) -> dict[str, Any]:
+        """Return the STAC item of the model, with the Machine Learning Model extension (MLM 1.5).
+
+        :meth:`save` writes it as ``stac-item.json`` into the model directory.
+
+        Returns
+        -------
+        dict
+            Plain JSON types: inputs with their variables, dims and scaling, outputs with the species, settings, extent
+            and dates of the training sites, and the files of the model directory.
+
+        Raises
+        ------
+        SelectionError
+            If the model is an encoder without species.
+
+        Examples
+        --------
+        >>> item = model.stac_item()
+        >>> item["properties"]["mlm:output"][0]["result"]["shape"]
+        [-1, 3]
+        """
+        from geomiam.model.stac_item import stac_item
+
+        return stac_item(self)
+
     def in_precision(self, precision: Precision) -> Model:
         """Return the model with a fusion that computes in another precision; fp32 returns it unchanged."""
         if precision not in get_args(Precision):

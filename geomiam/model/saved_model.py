@@ -1,4 +1,4 @@
-"""Saved models: a directory with ``model.safetensors``, ``config.json`` and a card.
+"""Saved models: a directory with ``model.safetensors``, ``config.json``, a card and a STAC item.
 
 Nothing is pickled or unpickled. All sizes are checked against bounds and against the configuration
 before a weight is allocated.
@@ -34,7 +34,7 @@ from geomiam.schema.schema import Schema
 from geomiam.tokens.scaler import Scaler
 
 FORMAT = 1
-WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+WEIGHTS, CONFIG, CARD, ITEM = "model.safetensors", "config.json", "README.md", "stac-item.json"
 MOST_CONFIG_BYTES = 16 * 2**20
 KEYS = {"format", "geomiam", "schema", "scaler", "species", "network", "link", "about"}
 
@@ -50,6 +50,9 @@ def save_model(model: Model, path: str | Path, *, overwrite: bool = False) -> Pa
         save_file(weights, partial / WEIGHTS, metadata={"model_id": model.id})
         (partial / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
         (partial / CARD).write_text(card(model), encoding="utf-8")
+        if not model.is_encoder:  # the extension describes inputs and outputs
+            item = json.dumps(model.stac_item(), indent=1)
+            (partial / ITEM).write_text(item, encoding="utf-8")
         copy_mode(partial / CARD, partial / WEIGHTS)
         check_output(target, overwrite, kind=MODEL)  # again: a file may be there by now
     return target

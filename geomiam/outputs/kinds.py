@@ -134,7 +134,7 @@ def _folder(name: str, files: str, *, proof: str, keys: tuple[str, ...]) -> Kind
 
 MODEL = _folder(
     "model directory",
-    "model.safetensors config.json README.md",
+    "model.safetensors config.json README.md stac-item.json",
     proof="config.json",
     keys=("format", "geomiam"),
 )
