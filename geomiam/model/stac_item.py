@@ -142,9 +142,9 @@ def _cube(model: Model, box: tuple[float, ...]) -> dict[str, Any]:
         axis: {"type": "spatial", "axis": axis, "extent": [box[i], box[i + 2]]}
         for i, axis in enumerate("xy")
     }
-    labelled = {d: {"type": "labels", "values": v} for d, v in labels.items() if d not in axes}
+    label_dims = {d: {"type": "labels", "values": v} for d, v in labels.items() if d not in axes}
     return {
-        "cube:dimensions": {**axes, **labelled},
+        "cube:dimensions": {**axes, **label_dims},
         "cube:variables": {
             v.name: {
                 "type": "data",

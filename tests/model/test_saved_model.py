@@ -217,9 +217,9 @@ def test_a_model_of_another_version_names_both_versions(model_path):
 def test_the_directory_holds_weights_config_and_card(model, model_path):
     assert sorted(p.name for p in model_path.iterdir()) == [
         "README.md",
-        "stac-item.json",
         "config.json",
         "model.safetensors",
+        "stac-item.json",
     ]
     config = json.loads((model_path / "config.json").read_text(encoding="utf-8"))
     assert config["format"] == 1 and config["geomiam"] == gm.__version__
