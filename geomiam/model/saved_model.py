@@ -36,6 +36,8 @@ from geomiam.tokens.scaler import Scaler
 FORMAT = 1
 WEIGHTS, CONFIG, CARD, ITEM = "model.safetensors", "config.json", "README.md", "stac-item.json"
 MOST_CONFIG_BYTES = 16 * 2**20
+CARD_SPECIES = 5
+"""Species whose thresholds are in the card."""
 KEYS = {"format", "geomiam", "schema", "scaler", "species", "network", "link", "about"}
 
 
@@ -156,6 +158,8 @@ def card(model: Model) -> str:
     paragraphs += ["## Training", markdown_block(json.dumps(_readable(model.about), indent=1))]
     if model.quantity and not model.is_encoder:
         paragraphs += ["## Predictions", model.quantity.meaning]
+        if model.thresholds.size:
+            paragraphs.append(_thresholds(model))
     elif not model.is_encoder:
         paragraphs.append(
             "The loss of the training is not recorded: read the predictions as a ranking."
@@ -164,6 +168,19 @@ def card(model: Model) -> str:
         "Maps of endangered species can reveal their sites: coarsen them before sharing.\n"
     )
     return "\n\n".join(paragraphs)
+
+
+def _thresholds(model: Model) -> str:
+    """Return the thresholds of the first species as a table, with their source."""
+    limits = model.thresholds.isel(species=slice(CARD_SPECIES))
+    rows = [
+        f"| {markdown_cell(str(k))} | {' | '.join(f'{v:.3f}' for v in limits.sel(kind=k).values)} |"
+        for k in limits["kind"].values
+    ]
+    names = " | ".join(markdown_cell(str(s)) for s in limits["species"].values)
+    head = f"| threshold | {names} |\n| --- |{' --- |' * limits.sizes['species']}"
+    source = markdown_cell(str(limits.attrs["source"]))
+    return "\n".join([f"Thresholds, chosen on {source}:\n", head, *rows])
 
 
 def _readable(about: Mapping[str, Any]) -> dict[str, Any]:

@@ -211,8 +211,17 @@ def _algorithm(evidence: Evidence) -> dict[str, str]:
         "selection": "; ".join(map(str, rule)),
         "ensemble_averaging": f"{average}, with equal weights" if members > 1 else "",
         "ensembles": f"{members} members ({config.fusion})" if members > 1 else "none",
+        "threshold": _thresholds(evidence),
         "spatial_autocorrelation": "the skill is measured on spatial blocks" if blocks else "",
     }
+
+
+def _thresholds(evidence: Evidence) -> str:
+    """Return kinds and source of the thresholds that are stored with the model."""
+    limits = evidence.model.thresholds
+    kinds = ", ".join(str(k) for k in limits["kind"].values)
+    source = f"stored with the model ({kinds}), chosen on {limits.attrs.get('source')}"
+    return f"{source}; maps of presence are classified by one of them" if kinds else ""
 
 
 def _doi(evidence: Evidence) -> str:

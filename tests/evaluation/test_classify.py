@@ -136,6 +136,9 @@ def test_thresholds_are_stored_with_the_model_and_older_models_have_none(model, 
     with_limits.save(tmp_path / "model")
     config = json.loads((tmp_path / "model" / "config.json").read_text(encoding="utf-8"))
     assert config["about"]["thresholds"]["values"]["max-tss"] == [None, None, 0.25]
+    card = (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
+    assert "Thresholds, chosen on out-of-fold predictions of 4 folds:" in card
+    assert "| prevalence | 0.750 | nan | 0.500 |" in card
     back = gm.load_model(tmp_path / "model").thresholds
     np.testing.assert_array_equal(back.values, [[np.nan, np.nan, 0.25], [0.75, np.nan, 0.5]])
     assert back.attrs["source"] == "out-of-fold predictions of 4 folds"
