@@ -54,6 +54,7 @@ VERBS = {
         "--require",
         "--mask",
     ],
+    "correlations": ["DATA", "--method", "--vif", "variance inflation", "subset"],
     "split": ["SITES", "--train", "--test", "--share", "--block", "spatial blocks"],
     "fit": [
         "SITES",
@@ -74,6 +75,7 @@ VERBS = {
     "evaluate": ["MODEL", "SITES", "--subsets", "unimodal", "every", "--metrics", "--figure"],
     "predict": ["MODEL", "CUBE", "--out", "--using", "landsat[time=2018]", "--species"],
     "explain": ["MODEL", "CUBE", "--out", "--group", "--using", "--species", "--overwrite"],
+    "classify": ["MODEL", "MAPS", "--out", "--kind", "omission-10", "presence and absence"],
     "report": ["MODEL", "--map", "--sites", "--test", "--texts", "--points", "ODMAP"],
     "export": ["MAP", "OUT", "--kind", "--layer", "--style", "--metadata", "EBVCube"],
     "info": ["PATH", "Model directory, catalog, cube, sites or map"],
