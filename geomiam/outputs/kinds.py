@@ -156,6 +156,7 @@ RESULTS = Kind(
 PICTURE = Kind("picture", file_mismatch, folder=False)
 GEOTIFF = Kind("GeoTIFF", file_mismatch, folder=False)
 NETCDF = Kind("netCDF file", file_mismatch, folder=False)
+PAGE = Kind("interactive map", file_mismatch, folder=False)
 STYLE = Kind("QGIS style", file_mismatch, folder=False)
 RECORDS = Kind(
     "table of records",

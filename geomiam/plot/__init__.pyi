@@ -1,21 +1,26 @@
+from .bivariate_map import bivariate
 from .classes import presence
 from .contributions import convergence, importance, stepwise
 from .correlation_matrix import correlations
 from .curves import calibration, roc
 from .folds import folds
 from .history import training
-from .maps import shapley, suitability
+from .interactive_map import InteractiveMap, interactive
+from .maps import shapley, species_maps, suitability
 from .range_maps import range_change
 from .records import records
 from .responses import response
 from .skill import missingness, subsets
 
 __all__ = [
+    "InteractiveMap",
+    "bivariate",
     "calibration",
     "convergence",
     "correlations",
     "folds",
     "importance",
+    "interactive",
     "missingness",
     "presence",
     "range_change",
@@ -23,6 +28,7 @@ __all__ = [
     "response",
     "roc",
     "shapley",
+    "species_maps",
     "stepwise",
     "subsets",
     "suitability",

@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from geomiam.errors import SettingError
 from geomiam.plot.canvas import EMPTY, RED, one_axes, one_species, plain, several_axes
+from geomiam.plot.cartography import Coastline, decorate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
+
+MOST_PANELS = 30
 
 
 def suitability(
@@ -20,6 +25,9 @@ def suitability(
     species: str | None = None,
     points: np.ndarray | None = None,
     ax: Axes | None = None,
+    cmap: str | Colormap = "YlGnBu",
+    coastline: Coastline = None,
+    scale_bar: bool = False,
 ) -> Axes:
     """Draw the suitability map of one species.
 
@@ -33,6 +41,13 @@ def suitability(
         x and y of presences ``(n, 2)``.
     ax : matplotlib.axes.Axes, optional
         Axes to draw on; default: those of a new figure.
+    cmap : str or matplotlib.colors.Colormap
+        Colour map.
+    coastline : "cells", path or GeoDataFrame, optional
+        Lines or polygons to draw over the map, in any CRS; ``"cells"``: the outline of the cells with a
+        prediction. Default: none.
+    scale_bar : bool
+        Draw a scale bar in km or m.
 
     Returns
     -------
@@ -41,26 +56,96 @@ def suitability(
     Examples
     --------
     >>> import geomiam as gm
-    >>> ax = gm.plot.suitability(maps, species="Quercus robur")  # doctest: +SKIP
-    >>> ax.figure.savefig("oak.png")  # doctest: +SKIP
+    >>> ax = gm.plot.suitability(gm.predict(cube, model), coastline="cells", scale_bar=True)
+    >>> ax.get_title() == model.species[0]
+    True
     """
     array = one_species(maps["suitability"], species)
-    probability = array.attrs.get("scale") != "logit"
     ax = one_axes(ax, (7.2, 6))
-    limits = {"vmin": 0, "vmax": 1} if probability else {}
-    mesh = draw_map(ax, array, cmap="YlGnBu", **limits)
+    mesh = _draw_suitability(ax, array, cmap)
     if points is not None:
         style: dict[str, Any] = {"ms": 2.5, "mfc": "none", "mec": RED, "mew": 0.6}
         ax.plot(*np.asarray(points).T, "o", label="records of presence", **style)
         ax.legend(loc="lower left", frameon=False, fontsize=9, markerscale=2)
+    decorate(ax, array, coastline=coastline, scale_bar=scale_bar)
     label = array.attrs.get("long_name", "suitability")
     ax.figure.colorbar(mesh, ax=ax, shrink=0.75, label=label)
     ax.set_title(plain(array["species"].item()), style="italic")
     return ax
 
 
+def _draw_suitability(ax: Axes, array: xr.DataArray, cmap: Any) -> Any:
+    probability = array.attrs.get("scale") != "logit"
+    limits: dict[str, Any] = {"vmin": 0, "vmax": 1} if probability else {}
+    return draw_map(ax, array, cmap=cmap, **limits)
+
+
+def species_maps(
+    maps: xr.Dataset,
+    *,
+    species: Sequence[str] | None = None,
+    ax: Sequence[Axes] | None = None,
+    cmap: str | Colormap = "YlGnBu",
+    coastline: Coastline = None,
+) -> list[Axes]:
+    """Draw the suitability maps of several species on one scale, with one colour bar.
+
+    Parameters
+    ----------
+    maps : xarray.Dataset
+        From :func:`geomiam.predict` or :func:`geomiam.shapley`.
+    species : sequence of str, optional
+        Default: all, at most 30.
+    ax : sequence of matplotlib.axes.Axes, optional
+        One for each species; default: those of a new figure.
+    cmap : str or matplotlib.colors.Colormap
+        Colour map.
+    coastline : "cells", path or GeoDataFrame, optional
+        As for :func:`geomiam.plot.suitability`.
+
+    Returns
+    -------
+    list of matplotlib.axes.Axes
+
+    Raises
+    ------
+    SettingError
+        If there are more than 30 species, or the number of axes is not that of the species.
+
+    Examples
+    --------
+    >>> axes = gm.plot.species_maps(gm.predict(cube, model))
+    >>> len(axes) == len(model.species)
+    True
+    """
+    names = list(maps["species"].values) if species is None else list(species)
+    if len(names) > MOST_PANELS:
+        raise SettingError(
+            f"{len(names)} species are more than the {MOST_PANELS} panels of a figure; pass species= with fewer"
+        )
+    columns = min(4, int(np.ceil(np.sqrt(len(names)))))
+    rows = -(-len(names) // columns)
+    size = (3.6 * columns + 1, 3.4 * rows)
+    axes = several_axes(ax, len(names), rows=rows, columns=columns, figsize=size)
+    layers = [maps["suitability"].sel(species=name) for name in names]
+    meshes = [_draw_suitability(a, v, cmap) for a, v in zip(axes, layers, strict=True)]
+    low = min(m.get_clim()[0] for m in meshes)
+    high = max(m.get_clim()[1] for m in meshes)
+    for panel, mesh, array in zip(axes, meshes, layers, strict=True):
+        mesh.set_clim(low, high)
+        decorate(panel, array, coastline=coastline, scale_bar=False)
+        panel.set_title(plain(array["species"].item()), style="italic", fontsize=9)
+    label = layers[0].attrs.get("long_name", "suitability")
+    axes[0].figure.colorbar(meshes[0], ax=axes, shrink=0.7, label=label)
+    return axes
+
+
 def shapley(
-    explanation: xr.Dataset, *, species: str | None = None, ax: Sequence[Axes] | None = None
+    explanation: xr.Dataset,
+    *,
+    species: str | None = None,
+    ax: Sequence[Axes] | None = None,
+    cmap: str | Colormap = "RdBu_r",
 ) -> list[Axes]:
     """Draw one map per group: where the group raises (red) and lowers (blue) the suitability.
 
@@ -74,6 +159,8 @@ def shapley(
         Default: the first.
     ax : sequence of matplotlib.axes.Axes, optional
         One for each group; default: those of a new figure.
+    cmap : str or matplotlib.colors.Colormap
+        Colour map, whose middle is 0.
 
     Returns
     -------
@@ -98,7 +185,7 @@ def shapley(
     axes = several_axes(ax, count, rows=rows, columns=columns, figsize=size)
     mesh: Any = None
     for panel, name in zip(axes, array["group"].values):
-        mesh = _draw_group(panel, array.sel(group=name), limit)
+        mesh = _draw_group(panel, array.sel(group=name), limit, cmap)
     figure = axes[0].figure
     scale = "suitability" if array.attrs.get("scale") != "logit" else "log-odds"
     figure.colorbar(mesh, ax=axes, shrink=0.7, label=f"change of {scale} by the group")
@@ -109,8 +196,8 @@ def shapley(
     return axes
 
 
-def _draw_group(ax: Axes, values: xr.DataArray, limit: float) -> Any:
-    mesh = draw_map(ax, values, cmap="RdBu_r", vmin=-limit, vmax=limit)
+def _draw_group(ax: Axes, values: xr.DataArray, limit: float, cmap: Any) -> Any:
+    mesh = draw_map(ax, values, cmap=cmap, vmin=-limit, vmax=limit)
     effect = np.abs(values.values)
     name = plain(values["group"].item())
     ax.set_title(f"{name}\nmean |effect| {np.nanmean(effect):.3f}", fontsize=10)
@@ -120,14 +207,16 @@ def _draw_group(ax: Axes, values: xr.DataArray, limit: float) -> Any:
     return mesh
 
 
-def draw_map(ax: Axes, array: xr.DataArray, **style: Any) -> Any:
-    """Draw cells with coordinates; return the mesh."""
+def draw_map(
+    ax: Axes, array: xr.DataArray, *, colours: np.ndarray | None = None, **style: Any
+) -> Any:
+    """Draw cells with coordinates, or with the colours ``(y, x, 4)``; return the mesh."""
     y, x = array.dims[-2:]
     ax.set_facecolor(EMPTY)
     mesh = ax.pcolormesh(
         array[x],
         array[y],
-        array.transpose(y, x).values,
+        array.transpose(y, x).values if colours is None else colours,
         shading="nearest",
         rasterized=True,
         **style,
