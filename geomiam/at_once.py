@@ -12,3 +12,13 @@ SCORED_ROWS = 512
 """Rows per batch of the scores of an epoch and of other passes without a gradient."""
 COMPARED_BYTES = 1024
 """Bytes of a row up to which equal rows are searched for; images are never equal."""
+FILLED_ROWS = 1024
+"""Sites whose gaps imputation fills at a time."""
+ENCODED_ROWS = 8192
+"""Rows of a response curve that become tokens at a time."""
+ESTIMATED_COALITIONS = 256
+"""Coalitions of a sampled Shapley game that are evaluated at a time."""
+COALITION_VALUES = 2**30
+"""Bytes of values of sampled coalitions in memory; further coalitions are evaluated again when they recur."""
+GAME_SCORES = 2**28
+"""Bytes of scores at a time in the Shapley values of a metric: how many coalitions share a pass over the sites."""

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from geomiam.at_once import FILLED_ROWS
 from geomiam.baselines.columns import Columns
 from geomiam.baselines.filling import Kind, check_kind, nearest, typical
 from geomiam.data.predictors import bind
@@ -31,9 +32,6 @@ from geomiam.tokens.encode import TokenArrays
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.select import Selector, visible_tokens
 from geomiam.training.fit import fit
-
-ROWS = 1024
-"""Sites that are filled at a time."""
 
 
 def fit_imputed(
@@ -203,7 +201,9 @@ class Imputed:
         any_observed = (block.observed & visible).any(1)
         near = self._columns.table(sites, using=using) if self.kind == "conditional" else table
         out = np.full((len(table), len(self.species)), np.nan)
-        for rows in np.array_split(np.flatnonzero(any_observed), any_observed.sum() // ROWS + 1):
+        for rows in np.array_split(
+            np.flatnonzero(any_observed), any_observed.sum() // FILLED_ROWS + 1
+        ):
             out[rows] = self._mean_scores(table[rows], near[rows])
         return out
 

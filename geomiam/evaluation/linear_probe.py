@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from geomiam.at_once import SCORED_ROWS
 from geomiam.checks.settings import check_number
 from geomiam.data.sites.table import SiteTable, check_classes
 from geomiam.errors import SelectionError
@@ -22,9 +23,6 @@ from geomiam.training.loop import torch_seed
 from geomiam.training.losses import resolve_loss
 from geomiam.training.provenance import fingerprint, place_and_time
 from geomiam.training.warm_start import load_body, start_config
-
-BATCH_SITES = 512
-"""Sites per batch in which features are computed."""
 
 
 @standard_torch()
@@ -138,8 +136,8 @@ def features(model: Model, block: TokenArrays) -> np.ndarray:
     network = model.network.eval()
     tensors = [torch.as_tensor(v, device=model.device) for v in (*block.values, block.observed)]
     batches = []
-    for start in range(0, len(block), BATCH_SITES):
-        *values, observed = (v[start : start + BATCH_SITES] for v in tensors)
+    for start in range(0, len(block), SCORED_ROWS):
+        *values, observed = (v[start : start + SCORED_ROWS] for v in tensors)
         batches.append(network.features(network.tokens(values, observed), observed).cpu().numpy())
     return np.concatenate(batches)
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from geomiam.at_once import SCORED_ROWS
 from geomiam.data.sites.table import read_arrays
 from geomiam.errors import SelectionError
 from geomiam.model.model import Model
@@ -17,9 +18,6 @@ from geomiam.model.saved_model import as_model
 from geomiam.networks.extras.experts import Experts
 from geomiam.networks.network import Network
 from geomiam.tokens.encode import TokenArrays
-
-ROWS_AT_ONCE = 512
-"""Sites that the network computes at a time."""
 
 
 def expert_load(model: Model | str | Path, sites: xr.Dataset) -> xr.Dataset:
@@ -112,8 +110,8 @@ def _loads(
 ) -> np.ndarray:
     """Return the number of tokens that each expert of each transformer layer takes ``(b, E)``."""
     loads = [e.start_counting() for e in experts.values()]
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        part = rows[start : start + ROWS_AT_ONCE]
+    for start in range(0, len(rows), SCORED_ROWS):
+        part = rows[start : start + SCORED_ROWS]
         values = [torch.as_tensor(v[part], device=device) for v in block.values]
         network(values, torch.as_tensor(block.observed[part], device=device))
     return np.stack([load.cpu().numpy() for load in loads])

@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
 
+from geomiam.at_once import ENCODED_ROWS
 from geomiam.checks.settings import check_count
 from geomiam.data.sites.background import random_cells
 from geomiam.data.sites.table import read_arrays
@@ -26,8 +27,6 @@ from geomiam.model.saved_model import as_model
 from geomiam.tokens.select import Selector, visible_tokens
 
 Kind = Literal["partial", "alone"]
-ROWS = 8192
-"""Rows that are encoded at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,8 +223,8 @@ def _predict(
     n = len(next(iter(arrays.values())))
     points = np.stack([g.ravel() for g in np.meshgrid(*(a.values for a in axes), indexing="ij")], 1)
     features = []
-    for start in range(0, n * len(points), ROWS):
-        number = np.arange(start, min(start + ROWS, n * len(points)))
+    for start in range(0, n * len(points), ENCODED_ROWS):
+        number = np.arange(start, min(start + ENCODED_ROWS, n * len(points)))
         row, point = np.divmod(number, len(points))
         values = {k: v[row] for k, v in arrays.items()}
         values |= {a.variable.name: points[point, i].astype(np.float32) for i, a in enumerate(axes)}

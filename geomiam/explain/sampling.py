@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from geomiam.at_once import COALITION_VALUES, ESTIMATED_COALITIONS
 from geomiam.errors import SettingError
 from geomiam.inference.coalitions import latin_square, members, shapley_weights
 
@@ -21,12 +22,6 @@ __all__ = ["Estimate", "Memo", "exact", "latin_square", "replicates", "sample", 
 Value = Callable[[np.ndarray], np.ndarray]
 Method = Literal["latin", "uniform"]
 Rows = Literal["independent", "antithetic", "cyclic"]
-
-BATCH = 256
-"""Coalitions that a game evaluates at a time."""
-
-MEMORY = 2**30
-"""Bytes of values in memory; further coalitions are evaluated again when they recur."""
 
 
 @dataclass(frozen=True)
@@ -64,14 +59,17 @@ class Memo:
         Progress bar, such as one of tqdm; updated for each batch of coalitions.
     """
 
-    def __init__(self, value: Value, *, memory: int = MEMORY, bar: Any = None):
+    def __init__(self, value: Value, *, memory: int = COALITION_VALUES, bar: Any = None):
         self.value, self.memory, self.bar = value, memory, bar
         self.stored: dict[bytes, np.ndarray] = {}
         self.evaluations = self.visits = 0
 
     def __call__(self, coalitions: np.ndarray) -> np.ndarray:
         """Return values ``(c, S)`` of coalitions ``(c, n)``."""
-        parts = [coalitions[i : i + BATCH] for i in range(0, len(coalitions), BATCH)]
+        parts = [
+            coalitions[i : i + ESTIMATED_COALITIONS]
+            for i in range(0, len(coalitions), ESTIMATED_COALITIONS)
+        ]
         return np.concatenate([self._batch(part) for part in parts])
 
     def _batch(self, coalitions: np.ndarray) -> np.ndarray:
@@ -234,7 +232,7 @@ class _Draw:
             orders = latin_square(self.groups, cyclic=rows == "cyclic", rng=self.rng)
             if rows == "antithetic":
                 orders = np.concatenate([orders, orders[:, ::-1]])
-            step = max(1, BATCH // self.groups)
+            step = max(1, ESTIMATED_COALITIONS // self.groups)
             parts = (orders[i : i + step] for i in range(0, len(orders), step))
             yield sum(self._added(part).sum(0) for part in parts) / len(orders)
 

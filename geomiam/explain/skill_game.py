@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from geomiam.at_once import GAME_SCORES
 from geomiam.data.sites.table import SiteTable
 from geomiam.errors import LabelError, SelectionError
 from geomiam.inference.engine import coalition_block
@@ -19,9 +20,6 @@ from geomiam.tokens.layout import Layout
 from geomiam.tokens.select import Selector, group_masks
 
 Groups = str | None | Mapping[str, Selector | Sequence[Selector]]
-
-SCORES_AT_ONCE = 2**28
-"""Bytes of scores held at a time; decides how many coalitions share one pass over the sites."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +51,7 @@ class SkillGame:
     def _scores(self, visible: np.ndarray) -> Iterator[np.ndarray]:
         """Scores ``(c, n, S)`` of as many coalitions ``(c, t)`` at a time as fit into memory."""
         scored_species = len(self.model.species) if self._shares else len(self.species)
-        step = max(1, SCORES_AT_ONCE // (4 * scored_species * max(1, len(self.block))))
+        step = max(1, GAME_SCORES // (4 * scored_species * max(1, len(self.block))))
         for start in range(0, len(visible), step):
             yield self._predictions(visible[start : start + step])
 

@@ -92,7 +92,7 @@ def make_plan(
         ``(n, S)``; 1, 0, NaN.
     network, training : config, mapping or None
         A config is used unchanged; a mapping changes single settings of the rule; None is the rule.
-    held : bool
+    validation_given : bool
         Whether the caller chose the validation sites, so that no folds are made.
     plain : bool
         Whether the fit has no start and no backbones of the user. Otherwise no members are chosen and

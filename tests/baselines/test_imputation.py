@@ -178,7 +178,7 @@ def test_pieces_of_the_work_change_nothing(imputer_model, sites, monkeypatch):
     in_one_piece = nearest(x, donors, count=3)
     before = imputer_model.by("marginal", draws=3).scores(sites, using="climate")
     monkeypatch.setattr(filling, "MEMORY", 8 * 17 * 5)
-    monkeypatch.setattr(imputation, "ROWS", 7)
+    monkeypatch.setattr(imputation, "FILLED_ROWS", 7)
     np.testing.assert_array_equal(nearest(x, donors, count=3), in_one_piece)
     after = imputer_model.by("marginal", draws=3).scores(sites, using="climate")
     np.testing.assert_allclose(after, before, atol=1e-5)

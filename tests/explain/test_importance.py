@@ -300,7 +300,7 @@ def test_what_is_nowhere_observed_is_worth_nothing(model, sites):
 def test_scores_held_in_memory_change_nothing(model, sites, game, monkeypatch):
     coalitions = np.random.default_rng(1).random((5, len(game.groups))) < 0.5
     together = game(coalitions)
-    monkeypatch.setattr("geomiam.explain.skill_game.SCORES_AT_ONCE", 1)
+    monkeypatch.setattr("geomiam.explain.skill_game.GAME_SCORES", 1)
     # Rounding may turn a near-tie of two sites: one pair of some thousands.
     np.testing.assert_allclose(game(coalitions), together, atol=1e-3)
 
