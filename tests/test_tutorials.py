@@ -1,0 +1,79 @@
+"""The tutorials run from top to bottom: their Python code, and their commands on the same files."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+import pytest
+from helpers_examples import ROOT
+from typer.testing import CliRunner
+
+from geomiam.cli.app import app
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+TUTORIALS = ROOT / "docs" / "tutorials"
+
+
+def blocks(page: str, language: str) -> list[str]:
+    text = (TUTORIALS / f"{page}.md").read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def run_page(page: str) -> dict:
+    import matplotlib.pyplot as plt
+
+    names: dict = {"__name__": "page"}
+    for code in blocks(page, "python"):
+        exec(compile(code, page, "exec"), names)
+    plt.close("all")
+    return names
+
+
+def test_own_data_in_python_and_on_the_command_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = run_page("own-data")
+    assert names["records"].attrs["cleaning"]["removed"] == 2  # (0, 0), and the uncertain one
+    maps, cube = names["maps"], names["cube"]
+    has_data = cube["bio12"].notnull() | cube["bio1"].notnull()
+    assert bool(maps["suitability"].notnull().all("species").where(has_data, True).all())
+    assert float(names["table"]["mean_auc"][-1]) > 0.65
+    report = (tmp_path / "report.html").read_text("utf-8")
+    assert "10.15468/dl.example" in report and "mode" in report and "A. Author" in report
+    steps = names["__builtins__"] and blocks("own-data", "python")[1].strip().splitlines()
+    assert sum(bool(line.strip()) and not line.startswith((" ", ")")) for line in steps) < 20
+    (commands,) = blocks("own-data", "sh")
+    lines = commands.strip().splitlines()
+    assert len(lines) <= 10
+    for line in lines:
+        result = CliRunner().invoke(app, shlex.split(line)[1:])
+        assert result.exit_code == 0, (line, result.output, result.exception)
+    assert {"oak.html", "map.tif", "suitability.tif"} <= {p.name for p in tmp_path.iterdir()}
+    assert "Oak and fir" in (tmp_path / "oak.html").read_text("utf-8")
+
+
+def test_coming_from_maxent(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = run_page("from-maxent")
+    assert names["model"].link == "cloglog"
+    assert "all" in names["jackknife"]["subset"].values
+
+
+def test_the_calls_of_the_table_exist():
+    from pkgutil import resolve_name
+
+    text = (TUTORIALS / "from-maxent.md").read_text(encoding="utf-8")
+    names = set(re.findall(r"`gm\.([\w.]*\w)", text))
+    assert len(names) > 15
+    for name in names:
+        resolve_name(f"geomiam.{name}")
+
+
+def test_a_future_climate_without_imagery(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = run_page("future-climate")
+    table = names["projection"].table
+    assert table.loc["2070", "left_out"] == "ndvi" and not table.loc["now", "left_out"]
+    area = names["change"]["area"].isel(species=0).to_series()
+    assert area["gain"] > 2 * area["loss"]  # a species of warm places in a warmer climate
+    assert (tmp_path / "future.html").is_file()
