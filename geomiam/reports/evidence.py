@@ -75,6 +75,8 @@ class Evidence:
     sites: xr.Dataset | None
     explanation: xr.Dataset | None
     options: ReportOptions
+    map_extent: str = ""
+    """First and last centres of the cells of the map."""
     step: int = 1
     """Every how many cells of the map are read."""
     grid: str = ""
@@ -104,16 +106,16 @@ class Evidence:
                 )
         if explanation is None and maps is not None and "shapley" in maps:
             explanation = maps
-        step, grid = 1, ""
+        step, grid, extent = 1, "", ""
         if maps is not None:
             _check_maps(model, maps, "suitability", call="gm.predict(cube, model)")
             grid = _grid(maps)
-            step = _step(maps)
+            step, extent = _step(maps), map_extent(maps)
             maps = _thinned(maps)
         if explanation is not None:
             _check_maps(model, explanation, "shapley", call="gm.shapley(cube, model)")
             explanation = _thinned(explanation)
-        return cls(model, tables, maps, sites, explanation, options, step, grid)
+        return cls(model, tables, maps, sites, explanation, options, extent, step, grid)
 
     @property
     def about(self) -> Mapping[str, Any]:
@@ -206,6 +208,18 @@ def number(entry: Mapping[str, Any], key: str) -> str:
     )
 
 
+def coordinate(value: float) -> str:
+    """Return a coordinate as text, to about a metre."""
+    return f"{value:,.0f}" if abs(value) > 1000 else f"{value:.6g}"
+
+
+def map_extent(maps: xr.Dataset) -> str:
+    """Return the first and last centres of the cells of a map."""
+    y, x = spatial_pair(maps.sizes) or ("y", "x")
+    ends = [(d, coordinate(float(maps[d].min())), coordinate(float(maps[d].max()))) for d in (x, y)]
+    return ", ".join(f"{dim} {low} to {high}" for dim, low, high in ends)
+
+
 def _check_maps(model: Model, maps: xr.Dataset, name: str, *, call: str) -> None:
     if name not in maps or spatial_pair(maps[name].dims) is None:
         raise SelectionError(
@@ -237,7 +251,8 @@ def _grid(maps: xr.Dataset) -> str:
     side = abs(float(maps[x][1] - maps[x][0]))
     try:
         crs = crs_of(maps)
-        unit = f"{'degrees' if crs.geographic else crs.units[0]} ({crs_name(crs)})"
+        unit = "degrees" if crs.geographic else crs.units[0].replace("metre", "m")
+        unit = f"{unit} ({crs_name(crs)})"
     except GridError:
         unit = "units of the coordinates"
-    return f"{side:.6g} {unit}; {maps.sizes[y]:,} × {maps.sizes[x]:,} cells"
+    return f"{coordinate(side)} {unit}; {maps.sizes[y]:,} × {maps.sizes[x]:,} cells"

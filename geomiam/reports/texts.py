@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from geomiam._version import __version__
-from geomiam.reports.evidence import FEW, Evidence, mappings, number
+from geomiam.reports.evidence import FEW, Evidence, coordinate, mappings, number
 
 SHOWN = 40
 """Most names in a list."""
@@ -67,7 +67,7 @@ def extent(evidence: Evidence) -> str:
         return ""
     crs = evidence.about.get("crs", "the CRS of the training sites")
     west, south, east, north = (
-        f"{v:.6g}" if isinstance(v, (int, float)) else "unknown" for v in box
+        coordinate(v) if isinstance(v, (int, float)) else "unknown" for v in box
     )
     return f"training sites: x {west} to {east}, y {south} to {north} ({crs})"
 
@@ -166,6 +166,7 @@ def _predictors(evidence: Evidence) -> dict[str, str]:
             f"{m.name}: {text}" for m in schema.modalities.values() if (text := source_of(m))
         ),
         "predictors_resolution": "; ".join(resolutions),
+        "predictors_extent": f"map: {evidence.map_extent}" if evidence.map_extent else "",
         "predictors_crs": str(evidence.about.get("crs", "")),
         "predictors_processing": "; ".join([*resampling, scaling_text]),
         "predictors_errors": f"share of training sites with data: {', '.join(gaps)}"

@@ -172,6 +172,7 @@ def test_every_field_of_odmap_is_filled_or_marked(model, sites, explanation):
     assert text["taxon"] == "species 0, species 1, species 2"
     assert f"{model.about['sites']['train']:,} sites" in text["training_data"]
     assert "EPSG:4326" in text["predictors_crs"] and "EPSG:4326" in text["extent"]
+    assert text["predictors_extent"] == "map: x 5 to 8.25, y 47.25 to 50"
     assert "bio1 [degC]" in text["predictors"]
     assert f"geomiam {gm.__version__}" in text["software"]
 
@@ -239,6 +240,19 @@ def test_a_large_map_is_read_at_every_nth_cell(tmp_path, model, cube, monkeypatc
     text = page_of(gm.report(model, tmp_path / "r.html", maps=maps)).text
     assert "every 3th" not in text and "one row and column in 3" in text
     assert "12 × 14 cells" in text and "0.25 degrees (EPSG:4326)" in text
+
+
+def test_lengths_of_projected_maps_are_in_metres(tmp_path, model, cube):
+    maps = gm.predict(cube, model)
+    maps = maps.drop_vars("spatial_ref").assign_coords(
+        x=4_000_000.0 + 5_000 * np.arange(maps.sizes["x"]),
+        y=3_000_000.0 - 5_000 * np.arange(maps.sizes["y"]),
+    )
+    text = page_of(gm.report(model, tmp_path / "a.html", maps=maps)).text
+    assert "5,000 units of the coordinates; 12 × 14 cells" in text
+    maps = maps.odc.assign_crs("EPSG:3035")
+    text = page_of(gm.report(model, tmp_path / "b.html", maps=maps)).text
+    assert "5,000 m (EPSG:3035); 12 × 14 cells" in text and "x 4,000,000 to 4,065,000" in text
 
 
 def test_an_encoder_has_no_report(tmp_path, model):
