@@ -85,6 +85,19 @@ def test_a_full_report_has_every_section(tmp_path, model, cube, sites, explanati
     assert not plt.get_fignums()
 
 
+def test_a_cross_validation_states_its_blocks(tmp_path, model, sites):
+    small = {
+        "network": gm.NetworkConfig(fusion="sum", members=1, width=8, heads=1, depth=1, inner=0),
+        "training": gm.TrainingConfig(epochs=1, epoch_steps=1, batch=32, block=50),
+    }
+    blocks = gm.splits.SpatialBlocks(2, size="50 km", rng=0)
+    table = gm.cross_validate(sites, splits=blocks, subsets="all", fit_options=small)
+    text = page_of(gm.report(model, tmp_path / "r.html", table=table)).text
+    assert "Cross-validation" in text and "spatial blocks of 50 km" in text
+    assert f"{float(table['mean_auc'][-1]):.3f}" in text
+    assert "No independent test" not in text
+
+
 def test_a_report_of_the_model_alone_has_no_empty_section(tmp_path, model):
     page = page_of(gm.report(model, tmp_path / "r.html"))
     assert page.sections() == ["summary", "skill", "limits", "sources", "odmap", "cite"]
