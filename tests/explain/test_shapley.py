@@ -227,7 +227,9 @@ def test_beyond_twelve_groups_coalitions_are_drawn(model, cube):
     )  # equal seeds
     default = gm.shapley(small_block.isel(y=[0], x=[0]), model, groups=single_groups)
     assert default.attrs["samples"] == 8
-    with pytest.raises(SelectionError, match="samples=1 has no standard error; pass samples=2"):
+    with pytest.raises(
+        SelectionError, match=r"samples=1 has no standard error; pass ShapleyOptions\(samples=2\)"
+    ):
         gm.shapley(small_block, model, options=gm.explain.ShapleyOptions(method="latin", samples=1))
     with pytest.raises(SelectionError, match=r"15 groups mean 2\^15 coalitions.*method='latin'"):
         gm.shapley(
