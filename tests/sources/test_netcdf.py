@@ -131,6 +131,20 @@ def test_degrees_north_and_east_need_no_grid_mapping(tmp_path):
         gm.build_cube(one(bare, N), box)
 
 
+@pytest.mark.parametrize("scale", [1, 100])
+def test_latitude_and_longitude_by_name_need_no_units(tmp_path, scale):
+    box = GeoBox.from_bbox((2, 48, 4, 50), crs="EPSG:4326", resolution=0.1)
+    values = field(box)[0]
+    lon, lat = box.affine * (np.arange(20) + 0.5, np.arange(20) + 0.5)
+    layer = xr.DataArray(values, {"lat": lat * scale, "lon": lon * scale}, ("lat", "lon"), name="v")
+    layer.to_netcdf(tmp_path / "n.nc")
+    if scale == 1:
+        np.testing.assert_array_equal(gm.build_cube(one(tmp_path, N), box).layer, values)
+    else:  # these numbers are no degrees
+        with pytest.raises(SourceError, match="has no CRS; add 'crs:'"):
+            gm.build_cube(one(tmp_path, N), box)
+
+
 def test_a_rotated_pole_is_read_from_its_parameters(tmp_path):
     pole = {
         "grid_mapping_name": "rotated_latitude_longitude",

@@ -38,6 +38,7 @@ METRES = {
 }
 EAST = ("degrees_east", "degree_east", "degree_e", "degrees_e", "degreee", "degreese")
 NORTH = ("degrees_north", "degree_north", "degree_n", "degrees_n", "degreen", "degreesn")
+LATITUDES, LONGITUDES = ("lat", "latitude"), ("lon", "long", "longitude")
 DEGREES = (*EAST, *NORTH, "degree", "degrees", "deg")
 ANGLES = ("rad", "radian", "radians")
 
@@ -130,9 +131,7 @@ def _array(ds: xr.Dataset, path: str, source: Source, variable: Variable) -> xr.
     try:
         crs = source.crs or crs_of(array)
     except GridError:
-        # CF requires no datum of coordinates in degrees north and east; as in GDAL, it is WGS 84
-        y, x = (str(array[d].attrs.get("units", "")).lower() for d in dims)
-        crs = required_crs("EPSG:4326" if y in NORTH and x in EAST else None, path)
+        crs = required_crs("EPSG:4326" if _has_degrees(array, dims) else None, path)
     array = _in_crs_units(assign_crs(array, crs), path)
     if variable.kind == "categorical":
         array.attrs["kind"] = "categorical"  # so that codes are checked
@@ -180,6 +179,17 @@ def _decode_labels(ds: xr.Dataset) -> xr.Dataset:
         return promote_crs(xr.decode_cf(ds, **options))
     except (ValueError, OverflowError):
         return promote_crs(xr.decode_cf(ds, decode_times=False, **options))
+
+
+def _has_degrees(array: xr.DataArray, dims: tuple[str, str]) -> bool:
+    """Return whether the coordinates are latitude and longitude, by their units or else their names."""
+    # CF requires no datum of coordinates in degrees north and east; as in GDAL, it is WGS 84.
+    y, x = (array[d] for d in dims)
+    units = [str(c.attrs.get("units", "")).lower() for c in (y, x)]
+    if any(units):
+        return units[0] in NORTH and units[1] in EAST
+    in_range = bool((abs(y) <= 90).all() and (x >= -180).all() and (x <= 360).all())
+    return in_range and dims[0].lower() in LATITUDES and dims[1].lower() in LONGITUDES
 
 
 def _in_crs_units(array: xr.DataArray, path: str) -> xr.DataArray:
