@@ -43,11 +43,14 @@ RATE = 3e-3
 """Learning rate at the width of the rule; wider networks get a lower one."""
 FASTER = 3.0
 """Factor of the rate for members without a hidden layer, which otherwise need three times the steps."""
-COMPLETE = 0.25
-"""Share of complete rows in the training of members without a hidden layer. Their weights cannot depend on
-which variables are hidden, so masking shifts them away from those for all variables: on linear worlds
-that costs .002 to .006 AUC with all variables. A share of .25 regains most of it and costs .001 to .009
-where half of the variables are hidden (.5 costs twice as much there)."""
+COMPLETE, COMPLETE_SITES = 0.25, 50
+"""Share of complete rows in the training of members without a hidden layer, and the fewest sites for it.
+
+Their weights cannot depend on which variables are hidden, so masking shifts them away from those for all
+variables. On linear worlds that costs .002 to .006 AUC with all variables; a share of .25 regains most of it
+and costs .001 to .009 where half of the variables are hidden (.5 costs twice as much there). With about 33
+training sites the shift is a welcome regularisation: eight real sets lost .006 in the mean without it.
+"""
 
 Changes = Mapping[str, Any]
 Config = TypeVar("Config", NetworkConfig, TrainingConfig)
@@ -114,6 +117,8 @@ def make_plan(
         network_config = members(FEW_FIXED if len(labels) < FEW_SITES else FIXED, changes)
     is_config = isinstance(training, TrainingConfig)
     by_kind = frozenset() if is_config else frozenset({"lr", "complete"} - set(training or {}))
+    if len(labels) < COMPLETE_SITES:
+        by_kind -= {"complete"}
     if "lr" in by_kind:
         config = config.model_copy(
             update={"lr": RATE * min(1.0, SIZES["width"] / network_config.width)}

@@ -143,6 +143,7 @@ def test_the_plan_follows_from_the_data():
     assert small_plan.training_of("sum").lr == 3e-3
     complete = [small_plan.training_of(kind).complete for kind in small_plan.choices]
     assert complete == [0.25, 0.25, 0, 0]
+    assert make_plan(labels_of(49, 40, 20)).training_of("linear").complete == 0
     large_plan = make_plan(labels_of(500, 1, 150))
     assert large_plan.choices == ("linear", "quadratic", "sum", "group")
     rare = make_plan(labels_of(500, 1, 40))
