@@ -219,7 +219,8 @@ def _score(sites: xr.Dataset, schema: Schema) -> dict[str, float]:
         schema,
         splits=SpatialBlocks(FOLDS, size=BLOCK),
         subsets="every",
-        fit_options={"network": network(), "training": training()},
+        network=network(),
+        training=training(),
     )
     scores = {
         str(s): round(float(v), 4) for s, v in zip(table["subset"].values, table["mean_auc"].values)

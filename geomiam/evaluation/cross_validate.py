@@ -13,12 +13,13 @@ import xarray as xr
 from geomiam import splits as splitters
 from geomiam.data.infer import read_schema
 from geomiam.data.sites.table import has_background, read_labels
-from geomiam.errors import LabelError, TrainingWarning
+from geomiam.errors import LabelError, SettingError, TrainingWarning
 from geomiam.evaluation.evaluate import score, subset_scores, to_probability
 from geomiam.evaluation.subsets import Subsets, name_subsets, shown_share
 from geomiam.geo.crs import crs_coordinate
 from geomiam.metrics.registry import Metrics, as_metrics
 from geomiam.model.model import Model
+from geomiam.networks.config import NetworkConfig
 from geomiam.progress import progress_bar, with_progress
 from geomiam.schema.fields import split_fields, with_fields
 from geomiam.schema.schema import Schema
@@ -44,6 +45,8 @@ def cross_validate(
     splits: Any = None,
     metrics: Metrics = ("auc",),
     subsets: Subsets = "unimodal+all",
+    network: NetworkConfig | Mapping[str, Any] | None = None,
+    training: TrainingConfig | Mapping[str, Any] | None = None,
     fit_options: Mapping[str, Any] | None = None,
     rng: int = 0,
     progress: bool | None = None,
@@ -66,8 +69,10 @@ def cross_validate(
         As for :func:`geomiam.evaluate`.
     subsets : str, sequence or mapping
         As for :func:`geomiam.evaluate`.
+    network, training : config or mapping, optional
+        As for :func:`geomiam.fit`.
     fit_options : mapping, optional
-        Keyword arguments of :func:`geomiam.fit`, such as ``{"network": {"width": 32}}``. Of its
+        Further keyword arguments of :func:`geomiam.fit`, such as ``{"masking": "uniform"}``. Of
         ``training``, an array ``validation`` has one entry per site of ``sites``, and ``checkpoint``
         gets one folder per fold.
     rng : int
@@ -110,7 +115,7 @@ def cross_validate(
     splits = splits or splitters.SpatialBlocks(rng=rng)
     folds = folds_of(splits, sites, labels)
     scores = {name: np.full(labels.shape, np.nan, np.float32) for name in subsets_by_name}
-    options = dict(fit_options or {})
+    options = _fit_options(fit_options, network=network, training=training)
     options["training"] = _with_one_loss(options.get("training"), sites, labels)
     fold_warnings = []
     for number, (train, test) in enumerate(progress_bar(folds, desc="folds", unit="fold")):
@@ -136,6 +141,19 @@ def cross_validate(
     return table.assign(fold=("site", _numbers(folds, len(labels)))).assign_attrs(
         _block_attrs(splits, sites)
     )
+
+
+def _fit_options(fit_options: Mapping[str, Any] | None, **settings: Any) -> dict[str, Any]:
+    """Return the keyword arguments of every fit; its validation sites are part of ``training``."""
+    options = dict(fit_options or {})
+    for name, value in settings.items():
+        if value is not None and options.get(name) is not None:
+            raise SettingError(f"{name}= is also in fit_options=; pass it once")
+        options[name] = options.get(name) if value is None else value
+    if options.get("validation") is not None:
+        options["training"] = with_fields(options["training"], validation=options["validation"])
+    options.pop("validation", None)
+    return options
 
 
 def folds_of(splits: Any, sites: xr.Dataset, labels: np.ndarray) -> Folds:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from geomiam.errors import SettingError
@@ -37,6 +37,15 @@ class CellOptions:
         if not isinstance(options, cls):
             raise SettingError(f"options={options!r}: pass {cls.__name__}(...)")
         return options
+
+    def also(self, **arguments: Any) -> Self:
+        """Return the options with the arguments of a call that are not None."""
+        passed = {k: v for k, v in arguments.items() if v is not None}
+        for name, value in passed.items():
+            option = getattr(self, name)
+            if option is not None and option is not value:
+                raise SettingError(f"{name}= is also in options=; pass it once")
+        return replace(self, **passed)
 
 
 @dataclass(frozen=True, kw_only=True)

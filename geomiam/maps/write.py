@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from geomiam.outputs.check import check_output, locked_output
 from geomiam.outputs.paths import expand
 from geomiam.outputs.write import atomic_path, remove
 from geomiam.progress import with_progress
-from geomiam.tokens.select import visible_tokens
+from geomiam.tokens.select import Selector, visible_tokens
 
 
 def write_map(
@@ -37,6 +37,9 @@ def write_map(
     *,
     shapley: bool = False,
     species: str | Sequence[str] | None = None,
+    using: Selector | Sequence[Selector] | None = None,
+    chunks: Mapping[str, int] | None = None,
+    client: Any = None,
     options: MapOptions | None = None,
     overwrite: bool = False,
     progress: bool | None = None,
@@ -60,9 +63,16 @@ def write_map(
         Write Shapley values too.
     species : str or sequence of str, optional
         Default all.
+    using : str or sequence of str, optional
+        Predictors to use, as for :func:`geomiam.predict`; default all.
+    chunks : mapping, optional
+        Cells per block and chunk of the store by dim, such as ``{"y": 512, "x": 512}``; -1 is the whole dim.
+    client : distributed.Client, optional
+        Cluster that computes the blocks.
     options : MapOptions, optional
-        Predictors and groups to use (``using``, ``groups``), cells to leave out (``require``, ``mask``),
-        ``chunks``, ``client``, ``memory_limit``, ``resume`` and others; see :class:`geomiam.MapOptions`.
+        Groups of the Shapley values (``groups``), cells to leave out (``require``, ``mask``),
+        ``memory_limit``, ``resume`` and others; see :class:`geomiam.MapOptions`. It may also have ``using``,
+        ``chunks`` and ``client``, for :func:`geomiam.plan_map` and this function alike.
     overwrite : bool
         Replace a complete map; on a local disk it stays until the new one is complete.
     progress : bool, optional
@@ -91,7 +101,7 @@ def write_map(
     MemoryRefused
         If a block would need more than ``memory_limit``.
     SettingError
-        If an option has no effect with this ``shapley``.
+        If an option has no effect with this ``shapley``, or is passed twice with different values.
 
     Warns
     -----
@@ -111,7 +121,7 @@ def write_map(
         path,
         shapley=shapley,
         species=species,
-        options=options,
+        options=MapOptions.of(options).also(using=using, chunks=chunks, client=client),
         overwrite=overwrite,
         progress=progress,
     )

@@ -35,6 +35,7 @@ def fit(
     masking: Strategy | str | None = None,
     network: NetworkConfig | Mapping[str, Any] | None = None,
     training: TrainingConfig | Mapping[str, Any] | None = None,
+    validation: np.ndarray | None = None,
     warm_start: bool | Model = False,
     rng: int | np.random.Generator | None = 0,
     progress: bool | None = None,
@@ -58,9 +59,10 @@ def fit(
     training : TrainingConfig or mapping, optional
         Loss, length, optimizer, validation, device, precision and checkpoint. Default: by the rule. A config is
         used unchanged, with its defaults; a mapping changes single settings of the rule:
-        ``{"loss": "maxent", "steps": 500}``. ``validation``, a boolean per site, replaces the spatial
-        folds of the rule; ``checkpoint`` is a folder from which an interrupted run resumes. See
+        ``{"loss": "maxent", "steps": 500}``. ``checkpoint`` is a folder from which an interrupted run resumes. See
         :class:`geomiam.TrainingConfig`.
+    validation : numpy.ndarray, optional
+        Boolean ``(n,)``: sites that do not train and choose the epoch, in place of the spatial folds of the rule.
     warm_start : bool or Model
         True, for ``fusion="late"``: each branch is first trained alone on all sites that have its
         modality, then all branches are trained together with ``joint_epochs`` and ``joint_lr`` of
@@ -109,7 +111,8 @@ def fit(
     """
     training, run = split_fields(training, "validation", "checkpoint")
     network, modules = split_fields(network, "backbones")
-    validation, checkpoint = run["validation"], run["checkpoint"]
+    checkpoint = run["checkpoint"]
+    validation = run["validation"] if validation is None else validation
     if schema is None and isinstance(warm_start, Model):
         schema = warm_start.schema
     setup = Setup.of(

@@ -443,3 +443,11 @@ def test_sampling_many_points_is_quick():
         warnings.simplefilter("ignore", OccurrencesLeftOut)
         sample(cube().chunk(lat=10, lon=10), points(100_000))
     assert perf_counter() - start < 5
+
+
+def test_labels_may_have_a_column_of_another_name():
+    cells = cube()
+    table = pd.DataFrame({"species": "a", "lon": cells.lon[[7, 8]], "lat": cells.lat[[2, 3]]})
+    sites = sample(cells, table.assign(count=[1, 0]), presence="count")
+    assert sorted(sites["presence"].values.ravel().tolist()) == [0, 1]
+    assert (sample(cells, table.assign(count=[1, 0]))["presence"] == 1).all()

@@ -12,7 +12,13 @@ from helpers_small import tiny_sites
 from sklearn.metrics import roc_auc_score
 
 import geomiam as gm
-from geomiam.errors import LabelError, OutsideTrainingRange, SelectionError, TrainingWarning
+from geomiam.errors import (
+    LabelError,
+    OutsideTrainingRange,
+    SelectionError,
+    SettingError,
+    TrainingWarning,
+)
 from geomiam.evaluation.evaluate import score
 from geomiam.evaluation.subsets import name_subsets
 from geomiam.metrics import METRICS, auc
@@ -360,3 +366,9 @@ def test_species_are_matched_by_name_and_unknown_ones_are_named(model, sites):
     np.testing.assert_allclose(
         actual, auc(two_species["presence"].values, np.stack([-ranks, ranks], 1))
     )
+
+
+def test_settings_of_the_fits_are_passed_once():
+    network = QUICK["network"]
+    with pytest.raises(SettingError, match="network= is also in fit_options="):
+        gm.cross_validate(tiny_sites(100), network=network, fit_options={"network": network})

@@ -506,6 +506,16 @@ def test_facts_for_people_are_in_about():
     assert about["extent"] == [*xy.min(0), *xy.max(0)]
 
 
+def test_validation_sites_are_an_argument_or_a_setting():
+    sites, out = tiny_sites(60), np.arange(60) % 3 == 0
+    models = [
+        gm.fit(sites, network=TINY_NETWORK, training=quick(), validation=out),
+        gm.fit(sites, network=TINY_NETWORK, training=quick(validation=out)),
+    ]
+    assert models[0].id == models[1].id
+    assert models[0].id != gm.fit(sites, network=TINY_NETWORK, training=quick()).id
+
+
 @pytest.mark.parametrize(
     "masking",
     [MIAM(per_sample=True), Dirichlet(per_sample=True), Uniform(per_sample=True), Constant()],

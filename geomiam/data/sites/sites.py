@@ -38,6 +38,7 @@ def sample(
     occurrences: pd.DataFrame | str | Path,
     *,
     species: str | Sequence[str] = "species",
+    presence: str = "presence",
     keep: str | Sequence[str] = (),
     thin: bool = True,
     snap: Length | None = None,
@@ -62,6 +63,8 @@ def sample(
         For a long table, the column of species names; names that differ by case or blanks are joined.
         For a wide table, a list of columns, one for each species, with 1, 0, counts, or NaN for not
         surveyed.
+    presence
+        For a long table, the column of labels as for :func:`read_records`; without it, rows are presences.
     keep
         Columns to copy to the sites, as float32 predictors that are available at the sites only.
     thin
@@ -130,7 +133,7 @@ def sample(
         )
     requirements = Requirements.of(cube, require, mask)
     distance = None if snap is None else kilometres(snap, "snap")
-    records = labels_of(table, species=species, presence="presence")
+    records = labels_of(table, species=species, presence=presence)
     points = locate(table)
     box = geobox(cube)
     cells, moved_km = snapped_cells(points, box, cube, requirements=requirements, km=distance)
