@@ -40,12 +40,12 @@ class CellOptions:
 
     def also(self, **arguments: Any) -> Self:
         """Return the options with the arguments of a call that are not None."""
-        passed = {k: v for k, v in arguments.items() if v is not None}
-        for name, value in passed.items():
+        values = {k: v for k, v in arguments.items() if v is not None}
+        for name, value in values.items():
             option = getattr(self, name)
             if option is not None and option is not value:
                 raise SettingError(f"{name}= is also in options=; pass it once")
-        return replace(self, **passed)
+        return replace(self, **values)
 
 
 @dataclass(frozen=True, kw_only=True)
