@@ -48,6 +48,8 @@ from .schema.schema import Schema
 from .schema.variable import Group, Modality, Variable
 from .sources.build import build_cube, plan_cube
 from .sources.open_cube import open_cube
+from .sources.sentinel2.sentinel2 import plan_sentinel2, sentinel2
+from .sources.stac.stac_source import StacSource
 from .training.config import TrainingConfig
 from .training.finetune import finetune
 from .training.fit import fit
@@ -68,6 +70,7 @@ __all__ = [
     "PredictOptions",
     "Projection",
     "Schema",
+    "StacSource",
     "TrainingConfig",
     "Variable",
     "__version__",
@@ -99,6 +102,7 @@ __all__ = [
     "open_sites",
     "plan_cube",
     "plan_map",
+    "plan_sentinel2",
     "plot",
     "predict",
     "pretrain",
@@ -108,6 +112,7 @@ __all__ = [
     "report",
     "reports",
     "sample",
+    "sentinel2",
     "shapley",
     "show_versions",
     "sklearn",

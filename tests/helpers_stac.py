@@ -33,7 +33,7 @@ def read(
     """Read scenes onto the grid of a scene; ``settings`` are those of ``SceneOptions``."""
     options = gm.sources.SceneOptions(**settings)
     scenes = {"bands": bands, "source": items, "composite": composite}
-    return gm.sources.read_sentinel2(grid, time, **scenes, options=options)
+    return gm.sentinel2(grid, time, **scenes, options=options)
 
 
 def numbers(seed: int = 0, *, low: int = 1200, high: int = 5000, size: int = SIZE) -> np.ndarray:

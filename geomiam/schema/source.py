@@ -113,7 +113,7 @@ class Source(ReadOptions):
     """Files or a STAC catalog that variables are read from.
 
     ``root`` is a directory or URL that relative paths start from. A relative root is relative to the
-    catalog. For ``kind: stac`` it is the STAC catalog, as ``source=`` of :func:`geomiam.sources.read_sentinel2`.
+    catalog. For ``kind: stac`` it is the STAC catalog, as ``source=`` of :func:`geomiam.sentinel2`.
     """
 
     name: Annotated[str, Field(min_length=1), AfterValidator(partial(check_key, kind="source"))]

@@ -259,7 +259,7 @@ def plan_cube(
     -------
     CubePlan
         A table with a row for each variable; ``print`` shows a summary. For Sentinel-2 it includes
-        the plan of :func:`geomiam.sources.plan_sentinel2`.
+        the plan of :func:`geomiam.plan_sentinel2`.
 
     Raises
     ------

@@ -21,7 +21,7 @@ from geomiam.sources.sentinel2.sentinel2 import (
     LOOKS,
     SceneOptions,
     plan_sentinel2,
-    read_sentinel2,
+    sentinel2,
 )
 from geomiam.sources.stac.stac_source import StacSource, as_source
 from geomiam.sources.variable_reader import with_catalog_dims
@@ -47,7 +47,7 @@ class SceneVariables:
 def read_scenes(tasks: Sequence[VariableTask]) -> SceneVariables:
     """Read the variables of one source together, so that each scene is masked once for all of them."""
     source = tasks[0].source
-    ds = read_sentinel2(
+    ds = sentinel2(
         tasks[0].box,
         source.time,
         composite=source.composite,

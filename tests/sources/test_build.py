@@ -376,10 +376,10 @@ def test_sentinel2_in_a_catalog_equals_sentinel2(tmp_path):
     coarse = GeoBox.from_bbox(GRID.boundingbox, resolution=20)
     cube_result = catalog(tmp_path, {"s2": source}, modalities)
     cube = gm.build_cube(cube_result, coarse).compute()
-    truth = gm.sources.read_sentinel2(
+    truth = gm.sentinel2(
         coarse, JUNE, bands=["red", "nir"], source=items, options=gm.sources.SceneOptions(dilate=0)
     ).compute()
-    fine = gm.sources.read_sentinel2(
+    fine = gm.sentinel2(
         GRID, JUNE, bands=["red", "nir"], source=items, options=gm.sources.SceneOptions(dilate=0)
     ).compute()
     assert np.isnan(truth.red).any()

@@ -38,8 +38,8 @@ class Server:
     items: list[dict[str, Any]]
 
     @property
-    def small(self) -> gm.sources.StacSource:
-        return gm.sources.StacSource(self.url, SMALL)
+    def small(self) -> gm.StacSource:
+        return gm.StacSource(self.url, SMALL)
 
     def found(self, **query: Any) -> list[str]:
         """Ids in the order in which the server gives them."""
@@ -108,14 +108,14 @@ def test_conditions_are_met_by_the_server(server):
     assert list(ds.item_id.values) == ["s2", "s4"]
     assert ds.attrs["notes"] == []  # nothing was left to do here
     strict = replace(server.small, query={"eo:cloud_cover": {"gt": 15, "lt": 50}})
-    plan = gm.sources.plan_sentinel2(GRID, "2020-06", bands="red", source=strict)
+    plan = gm.plan_sentinel2(GRID, "2020-06", bands="red", source=strict)
     assert plan.scenes["id"].tolist() == ["s1", "s4"] and plan.notes == ()
 
 
 def test_scenes_are_those_of_the_static_catalog(server):
     ds = read(server.small)
     assert ds.sizes["time"] == 5 and 0.3 < float(ds.clear_fraction.mean()) < 0.8
-    static = gm.sources.StacSource(str(write_stac_catalog(server.folder, server.items)), SMALL)
+    static = gm.StacSource(str(write_stac_catalog(server.folder, server.items)), SMALL)
     same(ds, read(static))
     same(read(server.small, max_cloud=50), read(static, max_cloud=50))
 
@@ -125,7 +125,7 @@ def test_scenes_are_those_of_the_static_catalog(server):
 def test_real_scenes_are_those_of_their_static_catalog(server, collection):
     options = {"time": ("2018-08", "2019-03"), "bands": ["red", "nir08"]}
     ds, static = (
-        gm.sources.read_sentinel2(SITE_B, **options, source=gm.sources.StacSource(at_, collection))
+        gm.sentinel2(SITE_B, **options, source=gm.StacSource(at_, collection))
         for at_ in (server.url, str(STAC))
     )
     assert ds.sizes["time"] == {C1: 6, OLD: 35}[collection]

@@ -443,7 +443,7 @@ def test_the_plan_states_what_would_be_read(tmp_path):
     items[0]["properties"]["s2:high_proba_clouds_percentage"] = 40.0
     del items[3]["assets"]["red"]
     with dask.config.set(scheduler=computes_nothing):
-        plan = gm.sources.plan_sentinel2(GRID[:20, :], JUNE, bands=["red", "nir"], source=items)
+        plan = gm.plan_sentinel2(GRID[:20, :], JUNE, bands=["red", "nir"], source=items)
     assert len(plan.dates) == 5 and plan.scenes["clear"].tolist() == [0.6, 0.9, 0.9, 0.9, 0.9]
     per_scene = 2 * 20 * 40 * 2 + 10 * 20 * 2
     assert plan.bytes == pytest.approx(5 * per_scene - 20 * 40 * 2, rel=0.001)
@@ -454,7 +454,7 @@ def test_the_plan_states_what_would_be_read(tmp_path):
 def test_the_search_counts_items_where_somebody_sees_it(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("geomiam.progress.DELAY", 0)
     settings = {"bands": ["red"], "source": five(tmp_path)}
-    for call in (gm.sources.plan_sentinel2, gm.sources.read_sentinel2):
+    for call in (gm.plan_sentinel2, gm.sentinel2):
         call(GRID[:20, :], JUNE, **settings)
         assert capsys.readouterr().err == ""
         call(GRID[:20, :], JUNE, **settings, progress=True)
@@ -469,9 +469,7 @@ def real() -> dict[str, xr.Dataset]:
     times_result, bands = ("2018-08", "2019-11"), ["red", "nir08"]
     collections = ("sentinel-2-c1-l2a", "sentinel-2-l2a")
     return {
-        c: gm.sources.read_sentinel2(
-            SITE_B, times_result, bands=bands, source=StacSource(str(STAC), c)
-        )
+        c: gm.sentinel2(SITE_B, times_result, bands=bands, source=StacSource(str(STAC), c))
         for c in collections
     }
 
@@ -490,7 +488,7 @@ def test_collection_1_is_the_old_collection(real):
 @needs_shared
 def test_clouds_of_real_scenes_cost_no_cell_with_a_clear_pixel(real):
     new = real["sentinel-2-c1-l2a"].red.compute()
-    coarse = gm.sources.read_sentinel2(
+    coarse = gm.sentinel2(
         SITE_B.zoom_out(16), ("2018-08", "2019-11"), bands="red", source=str(STAC)
     ).compute()
     blocks = new.values.reshape(12, 4, 16, 4, 16).swapaxes(2, 3)
@@ -512,7 +510,7 @@ def test_a_lattice_of_9_995_metres_is_read_as_it_is():
         dn = file.read(1)
         grid = GeoBox(file.shape, file.transform, file.crs)
     source = StacSource(str(STAC), "sentinel-2-l1c-eolearn")
-    ds = gm.sources.read_sentinel2(
+    ds = gm.sentinel2(
         grid, "2015-08-30", bands=["B04"], source=source, options=gm.sources.SceneOptions(mask=None)
     ).compute()
     assert (dn > 0).any()

@@ -87,10 +87,8 @@ def test_what_the_server_cannot_do_is_done_here_and_reported(api, items):
     ds = read(api, max_cloud=40)
     same(ds, read(items[:3]))
     assert "the server supports no conditions on properties" in ds.attrs["notes"][0]
-    source = gm.sources.StacSource(api, query={"s2:processing_baseline": {"gte": "05.00"}})
-    assert gm.sources.plan_sentinel2(GRID, JUNE, bands="red", source=source).scenes[
-        "id"
-    ].tolist() == ["s2"]
+    source = gm.StacSource(api, query={"s2:processing_baseline": {"gte": "05.00"}})
+    assert gm.plan_sentinel2(GRID, JUNE, bands="red", source=source).scenes["id"].tolist() == ["s2"]
 
 
 def test_a_search_that_finds_nothing_states_what_was_searched(api):
@@ -114,9 +112,9 @@ def test_a_file_that_the_server_has_no_more_is_named(tmp_path):
 @needs_shared
 def test_an_api_gives_what_its_catalog_gives():
     settings = {"time": ("2018-08", "2019-11"), "bands": ["red", "nir08"]}
-    expected = gm.sources.read_sentinel2(SITE_B, **settings, source=str(STAC))
+    expected = gm.sentinel2(SITE_B, **settings, source=str(STAC))
     with static_api(STAC) as url:
-        ds = gm.sources.read_sentinel2(SITE_B, **settings, source=url)
+        ds = gm.sentinel2(SITE_B, **settings, source=url)
         assert ds.sizes["time"] == 12
         same(ds, expected)
     assert ds.attrs["failed_assets"] == []

@@ -137,7 +137,7 @@ def pair(tmp_path):
 def compute(source, pixels, *, good=True, **settings):
     """Read a source and compare the pixels of each scene with what they are."""
     options = gm.sources.SceneOptions(**settings)
-    lazy = gm.sources.read_sentinel2(GRID, JUNE, bands=["red"], source=source, options=options)
+    lazy = gm.sentinel2(GRID, JUNE, bands=["red"], source=source, options=options)
     ds = lazy.compute()
     messages = " ".join(map(str, [*ds.attrs["failed_assets"], *ds.attrs["notes"]]))
     first = [np.allclose(v, pixels["good"], atol=1e-6) for v in ds.red.values]
@@ -250,7 +250,7 @@ def test_links_of_a_catalog(pair, tmp_path):
                 }
                 for name, (asset, following, start) in ways.items():
                     current.update(link=link, asset=asset, next=following)
-                    source = gm.sources.StacSource(start, timeout=2, collection=C1)
+                    source = gm.StacSource(start, timeout=2, collection=C1)
                     result = outcome(
                         lambda source=source: compute(source, pixels), lambda: len(contacts)
                     )
@@ -347,7 +347,7 @@ def test_responses_of_a_catalog(pair, tmp_path):
         for answer in random.Random(16).sample(answers, round(SHARE * len(answers))):
             for search in (True, False):
                 current.update(answer=answer, search=search)
-                source = gm.sources.StacSource(url, C1, timeout=2)
+                source = gm.StacSource(url, C1, timeout=2)
                 result = outcome(lambda source=source: compute(source, pixels, good=False))
                 results.add(f"search {search}: {str(answer)[:60]!r}", *result)
     results.check()

@@ -325,7 +325,7 @@ def test_a_band_that_no_item_has_is_an_error_with_the_nearest_name(tmp_path, ban
     with pytest.raises(SourceError, match=f"band '{band}': none of 2 items.*did you mean '{near}'"):
         read(items, bands=["nir", band])
     with pytest.raises(SourceError, match="did you mean"):
-        gm.sources.plan_sentinel2(GRID, "2020-06", bands=band, source=items)
+        gm.plan_sentinel2(GRID, "2020-06", bands=band, source=items)
 
 
 def test_items_without_a_scene_classification_need_another_mask(tmp_path):

@@ -204,6 +204,4 @@ def test_a_pipe_or_a_folder_is_no_file(tmp_path):
         with pytest.warns(AssetsFailed, match="device or folder"):
             assert np.isnan(read([item]).red.compute()).all()
     with pytest.raises(SourceError, match="could not be searched"):
-        gm.sources.read_sentinel2(
-            GRID, JUNE, bands="red", source=StacSource(str(tmp_path / "pipe"))
-        )
+        gm.sentinel2(GRID, JUNE, bands="red", source=StacSource(str(tmp_path / "pipe")))

@@ -73,9 +73,7 @@ class Api:
 
 
 def found(url, **settings):
-    plan = gm.sources.plan_sentinel2(
-        GRID, JUNE, bands="red", source=StacSource(url, C1, **settings)
-    )
+    plan = gm.plan_sentinel2(GRID, JUNE, bands="red", source=StacSource(url, C1, **settings))
     return len(plan.scenes)
 
 
@@ -200,7 +198,7 @@ def test_items_of_other_collections_are_left_out(tmp_path):
     items = several(tmp_path, 2)
     items[1]["collection"] = "landsat-c2-l2"
     with careless_api(items) as url:
-        plan = gm.sources.plan_sentinel2(GRID, JUNE, bands="red", source=StacSource(url, C1))
+        plan = gm.plan_sentinel2(GRID, JUNE, bands="red", source=StacSource(url, C1))
         assert plan.scenes["id"].tolist() == ["s0"]
         assert "1 items of other collections" in plan.notes[0]
         with pytest.raises(NoScenes, match="2 items of other collections"):
@@ -214,7 +212,7 @@ def test_both_sides_of_the_antimeridian_are_searched(tmp_path):
     grid = GeoBox((9, 30), Affine(0.1, 0, 178.5, 0, -0.1, -17), "EPSG:4326")
     api = Api([])
     with answering(api) as url, pytest.raises(NoScenes):
-        gm.sources.plan_sentinel2(grid, JUNE, bands="red", source=StacSource(url, C1))
+        gm.plan_sentinel2(grid, JUNE, bands="red", source=StacSource(url, C1))
     boxes = [body["bbox"] for body in api.bodies]
     assert [[round(v, 3) for v in (b[0], b[2])] for b in boxes] == [[178.5, 180], [-180, -178.5]]
 

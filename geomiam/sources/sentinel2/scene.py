@@ -202,9 +202,7 @@ def _scene(
             continue
         rules[band] = rule(item.properties, item.assets[key].to_dict(), offset=offset, name=item.id)
         if doubt := rules[band].doubt:
-            problems[band] = (
-                f"{doubt}; settle it with geomiam.sources.StacSource(..., offset=0 or -0.1)"
-            )
+            problems[band] = f"{doubt}; settle it with geomiam.StacSource(..., offset=0 or -0.1)"
     item.assets = {k: a for k, a in item.assets.items() if k in assets.values()}
     return Scene(item, moment(item), assets, rules, problems, tuple(absent), asset_keys)
 

@@ -39,7 +39,7 @@ OF_DATES = ("item_id", "cloud_cover", "baseline", "offset")
 
 @dataclass(frozen=True, kw_only=True)
 class SceneOptions:
-    """Options of :func:`geomiam.sources.read_sentinel2` and :func:`geomiam.sources.plan_sentinel2`.
+    """Options of :func:`geomiam.sentinel2` and :func:`geomiam.plan_sentinel2`.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ class SceneOptions:
 
 
 @with_progress
-def read_sentinel2(
+def sentinel2(
     like: Any,
     time: Any,
     *,
@@ -156,7 +156,7 @@ def read_sentinel2(
     --------
     >>> import geomiam as gm
     >>> grid = gm.open_cube("cube.zarr")  # doctest: +SKIP
-    >>> gm.sources.read_sentinel2(grid, "2018-05/2018-08", composite="1MS")  # doctest: +SKIP
+    >>> gm.sentinel2(grid, "2018-05/2018-08", composite="1MS")  # doctest: +SKIP
     """
     options = options or SceneOptions()
     grid, template = _grid(like)
@@ -202,12 +202,12 @@ def plan_sentinel2(
     options: SceneOptions | None = None,
     progress: bool | None = None,
 ) -> Plan:
-    """Return a plan of the scenes that :func:`read_sentinel2` would read; no pixel is read.
+    """Return a plan of the scenes that :func:`sentinel2` would read; no pixel is read.
 
     Parameters
     ----------
     like, time, bands, source, options, progress
-        As for :func:`read_sentinel2`.
+        As for :func:`sentinel2`.
 
     Returns
     -------
@@ -218,13 +218,13 @@ def plan_sentinel2(
     Raises
     ------
     NoScenes, SourceError, GridError
-        As :func:`read_sentinel2`.
+        As :func:`sentinel2`.
 
     Examples
     --------
     >>> import geomiam as gm
     >>> grid = gm.open_cube("cube.zarr")  # doctest: +SKIP
-    >>> print(gm.sources.plan_sentinel2(grid, "2018-05/2018-08"))  # doctest: +SKIP
+    >>> print(gm.plan_sentinel2(grid, "2018-05/2018-08"))  # doctest: +SKIP
     """
     options = options or SceneOptions()
     grid, _ = _grid(like)

@@ -75,7 +75,7 @@ def search_items(
         detail = text if isinstance(error, SourceError) else f"{type(error).__name__}: {text}"
         raise SourceError(
             f"the STAC catalog {scrub(source.url)} could not be searched: {detail}; try again, raise "
-            "geomiam.sources.StacSource(timeout=...), or use another source"
+            "geomiam.StacSource(timeout=...), or use another source"
         ) from None  # the original error may have secrets of the URL
 
 

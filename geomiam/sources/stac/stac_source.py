@@ -46,7 +46,7 @@ class StacSource:
     Examples
     --------
     >>> import geomiam as gm
-    >>> gm.sources.StacSource("https://example.org/stac", collection="sentinel-2-l2a").timeout
+    >>> gm.StacSource("https://example.org/stac", collection="sentinel-2-l2a").timeout
     30.0
     """
 
@@ -99,7 +99,7 @@ def as_source(source: Any) -> StacSource | list[Any]:
         return list(source)
     raise SourceError(
         f"{problem}; pass one of {sorted(PRESETS)}, a URL, a path, "
-        "geomiam.sources.StacSource(url, collection), an item, or a list or search of items"
+        "geomiam.StacSource(url, collection), an item, or a list or search of items"
     )
 
 
@@ -124,7 +124,7 @@ def _planetary_signer() -> Callable[[str], str]:
     except ImportError as error:
         raise SourceError(
             "Planetary Computer signs its URLs: pip install planetary-computer, or pass "
-            "geomiam.sources.StacSource(url, collection, sign=...)"
+            "geomiam.StacSource(url, collection, sign=...)"
         ) from error
     return sign_url
 
@@ -136,6 +136,6 @@ def choose_collection(ids: Sequence[str], source: StacSource) -> str:
     if not matches or (len(matches) > 1 and matches[0] not in candidates):
         raise SourceError(
             f"collection {source.collection or 'not set'}; {scrub(source.url)} has {sorted(ids)}; "
-            "pass geomiam.sources.StacSource(url, collection='...')"
+            "pass geomiam.StacSource(url, collection='...')"
         )
     return matches[0]
