@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import dask.array as da
@@ -81,6 +81,14 @@ class SceneOptions:
     loader: Loader | None = None
     hosts: Sequence[str] = ()
 
+    def _also(self, *, max_cloud: float | None) -> SceneOptions:
+        """Return the options with the cloud cover of a call, if one is passed."""
+        if max_cloud is None:
+            return self
+        if self.max_cloud not in (None, max_cloud):
+            raise SourceError("max_cloud= is also in options=; pass it once")
+        return replace(self, max_cloud=max_cloud)
+
 
 @with_progress
 def sentinel2(
@@ -89,6 +97,7 @@ def sentinel2(
     *,
     bands: str | Sequence[str] = BANDS,
     source: Any = "earth-search",
+    max_cloud: float | None = None,
     composite: str | None = None,
     options: SceneOptions | None = None,
     progress: bool | None = None,
@@ -112,6 +121,8 @@ def sentinel2(
         ``"earth-search"`` (Collection 1), ``"earth-search-l2a"``, ``"planetary-computer"``, the URL
         or path of an API or a static STAC catalog, a :class:`StacSource`, an item, a list or
         FeatureCollection of items, or a search of pystac-client.
+    max_cloud
+        Largest cloud cover of a scene, in percent; default: any.
     composite
         None: one step in time for each solar day. ``"median"``: one step for all. A pandas frequency
         such as ``"1MS"``: the median of each period, NaN without data.
@@ -158,7 +169,7 @@ def sentinel2(
     >>> grid = gm.open_cube("cube.zarr")  # doctest: +SKIP
     >>> gm.sentinel2(grid, "2018-05/2018-08", composite="1MS")  # doctest: +SKIP
     """
-    options = options or SceneOptions()
+    options = (options or SceneOptions())._also(max_cloud=max_cloud)
     grid, template = _grid(like)
     if options.on_error not in ("nan", "raise"):
         raise SourceError(f"on_error={options.on_error!r} is not supported; use 'nan' or 'raise'")
@@ -199,6 +210,7 @@ def plan_sentinel2(
     *,
     bands: str | Sequence[str] = BANDS,
     source: Any = "earth-search",
+    max_cloud: float | None = None,
     options: SceneOptions | None = None,
     progress: bool | None = None,
 ) -> Plan:
@@ -206,7 +218,7 @@ def plan_sentinel2(
 
     Parameters
     ----------
-    like, time, bands, source, options, progress
+    like, time, bands, source, max_cloud, options, progress
         As for :func:`sentinel2`.
 
     Returns
@@ -226,7 +238,7 @@ def plan_sentinel2(
     >>> grid = gm.open_cube("cube.zarr")  # doctest: +SKIP
     >>> print(gm.plan_sentinel2(grid, "2018-05/2018-08"))  # doctest: +SKIP
     """
-    options = options or SceneOptions()
+    options = (options or SceneOptions())._also(max_cloud=max_cloud)
     grid, _ = _grid(like)
     clouds = cloud_mask(options.mask, snow=options.snow, dilate=0)
     request = scene_request(grid, time, bands, clouds=clouds, max_cloud=options.max_cloud)
