@@ -62,7 +62,7 @@ def progress_bar(*args: Any, **settings: Any) -> Any:
 
 
 def dask_progress(description: str) -> Any:
-    """Return a context in which dask's own schedulers move a bar."""
+    """Return a context in which dask's local schedulers move a bar."""
     from tqdm.dask import TqdmCallback
 
     hidden = not is_shown()

@@ -86,8 +86,8 @@ def pgstac_programs() -> tuple[Path, Path]:
     check = "import pypgstac, psycopg, stac_fastapi.pgstac, uvicorn"
     if subprocess.run([venv / "bin" / "python", "-c", check], **SILENT).returncode:
         pytest.skip(
-            "no pgstac; pip install 'stac-fastapi-pgstac[server]' 'pypgstac[psycopg]' into a venv of "
-            "its own and name that in GEOMIAM_PGSTAC_VENV"
+            "no pgstac; pip install 'stac-fastapi-pgstac[server]' 'pypgstac[psycopg]' into a "
+            "separate venv and name that in GEOMIAM_PGSTAC_VENV"
         )
     return result, venv
 
@@ -126,10 +126,16 @@ def _load(
     env: Mapping[str, str],
 ) -> None:
     world = {"spatial": {"bbox": [[-180, -90, 180, 90]]}, "temporal": {"interval": [[None, None]]}}
-    facts = {"type": "Collection", "stac_version": "1.0.0", "license": "other", "links": []}
+    collection_fields = {
+        "type": "Collection",
+        "stac_version": "1.0.0",
+        "license": "other",
+        "links": [],
+    }
     tables: dict[str, list[Any]] = {
         "collections": [
-            {**facts, "id": name, "description": "scenes", "extent": world} for name in collections
+            {**collection_fields, "id": name, "description": "scenes", "extent": world}
+            for name in collections
         ],
         "items": [{**i, "collection": c} for c, items in collections.items() for i in items],
     }

@@ -18,10 +18,10 @@ YEARS = ("2016-01-01", "2016-07-01", "2017-01-01", "2017-07-01", "2018-01-01")
 TINY_NETWORK = gm.NetworkConfig(width=8, heads=2, depth=1, inner=0, frequencies=4, sigma=0.3)
 
 
-def variable(name: str, kind: str = "scalar", **facts: Any) -> Variable:
+def variable(name: str, kind: str = "scalar", **fields: Any) -> Variable:
     """A variable; ``labels`` give its dims."""
-    labels = {d: tuple(v) for d, v in facts.pop("labels", {}).items()}
-    return Variable(name=name, kind=kind, dims=tuple(labels), labels=labels, **facts)
+    labels = {d: tuple(v) for d, v in fields.pop("labels", {}).items()}
+    return Variable(name=name, kind=kind, dims=tuple(labels), labels=labels, **fields)
 
 
 def schema_of(groups: dict | None = None, **modalities: list[Variable]) -> Schema:
@@ -142,6 +142,6 @@ def tiny_sites(n: int = 100, *, species: int = 2, gaps: float = 0.1, seed: int =
 
 def quick(**settings: Any) -> gm.TrainingConfig:
     """Settings of a run that takes a fraction of a second."""
-    facts = {"epochs": 3, "batch": 32, "lr": 0.01, "warmup": 2, "epoch_steps": 1}
-    facts["accelerator"] = "cpu"
-    return gm.TrainingConfig(**(facts | settings))
+    defaults = {"epochs": 3, "batch": 32, "lr": 0.01, "warmup": 2, "epoch_steps": 1}
+    defaults["accelerator"] = "cpu"
+    return gm.TrainingConfig(**(defaults | settings))

@@ -18,15 +18,22 @@ def test_words_are_found_in_prose_and_not_in_identifiers_or_paths():
     assert [w for _, w in banned_words("What a model says. `said` x.told")] == ["says"]
     assert [w for _, w in banned_words("it was told\nand Asked")] == ["told", "Asked"]
     assert [w for _, w in banned_words("a file of its own, on its own grid")] == ["of its own"]
+    assert [w for _, w in banned_words("a step of its own because")] == ["of its own"]
+    assert [w for _, w in banned_words("they raise errors of their own")] == ["of their own"]
+    assert [w for _, w in banned_words("code of our own, your own grid")] == ["of our own"]
+    assert [w for _, w in banned_words("errors as of :func:`f`")] == ["errors as of"]
+    assert [w for _, w in banned_words("a file as of ``f``, as of today")] == ["as of"]
     assert [w for _, w in banned_words(r"{n}\nAnswered: 3")] == ["Answered"]
 
 
-@pytest.mark.parametrize("name", ["found", "made", "_own", "joined", "what"])
+@pytest.mark.parametrize("name", ["found", "made", "_own", "joined", "what", "rest"])
 def test_bare_names(name):
     assert is_bare(name)
 
 
-@pytest.mark.parametrize("name", ["seed", "observed", "read_bytes", "joined_table", "scores"])
+@pytest.mark.parametrize(
+    "name", ["seed", "observed", "read_bytes", "joined_table", "scores", "one_hot"]
+)
 def test_names_that_state_what_they_hold(name):
     assert not is_bare(name)
 

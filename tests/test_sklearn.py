@@ -1,4 +1,4 @@
-"""MiamClassifier: scikit-learn's own checks, and its tools on a table with missing values."""
+"""MiamClassifier: scikit-learn's checks, and its tools on a table with missing values."""
 
 from __future__ import annotations
 

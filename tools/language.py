@@ -45,7 +45,7 @@ BARE = frozenset(
     "made found own told known told said some what how given gone seen done there here taken kept held "
     "shown drawn sent brought begun chosen broken lost meant grown worn other others both each every all_ "
     "many few much more less most least which who where when why these those them whole mine ours theirs "
-    "nothing anything everything something then".split()
+    "nothing anything everything something then facts rest now one".split()
 )
 """Pronouns, adverbs and irregular participles that do not state what a variable holds."""
 
@@ -73,21 +73,28 @@ class Place(NamedTuple):
 
 _WORD = re.compile(rf"(?<![\w`./-])({'|'.join(WORDS)})(?![\w`/]|\.\w)", re.IGNORECASE)
 _OWN = re.compile(
-    r"\b(?:of|on) (?:its|their|your) own(?= *(?:[^\w\s]|(?:for|that|in|with|is|are|or)\b))"
+    r"\b(?:of (?:your|our|my) own\b|(?:of|on) (?:its|their|your|our|my) own"
+    r"(?= *(?:$|[^\w\s]|(?:for|that|in|with|by|is|are|or|and|as|because|since|which|where|when)\b)))"
 )
 """A phrase without a noun behind it: "a file of its own", but not "on its own grid"."""
+_AS_OF = re.compile(
+    r"\b(?:errors as of|as of(?= +(?::\w|`))|raises as(?= +(?::\w|`)))", re.IGNORECASE
+)
+"""A comparison without a verb: "errors as of ``f``", "a file as of :func:`f`"."""
 
 
 def banned_words(text: str) -> Iterator[tuple[int, str]]:
     """Yield the line (from 0) and each banned word of a text."""
     for number, line in enumerate(text.splitlines()):
         line = line.replace("\\n", "  ")  # of a string with line breaks
-        for pattern in (_WORD, _OWN):
+        for pattern in (_WORD, _OWN, _AS_OF):
             yield from ((number, match.group()) for match in pattern.finditer(line))
 
 
 def advice(text: str) -> str:
     """Return the plain replacement of a banned word or phrase."""
+    if _AS_OF.match(text + " `"):
+        return "raises the same errors as, as written by"
     return WORDS.get(text.lower(), "separate, independent")
 
 

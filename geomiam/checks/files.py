@@ -42,7 +42,7 @@ def regular_file(
 def read_text(
     path: str | Path, *, max_bytes: int, error: type[GeomiamError] = UnreadableFile
 ) -> str:
-    """Return the UTF-8 text of an ordinary file; errors as of :func:`regular_file`, also for other text."""
+    """Return the UTF-8 text of a file; raises the same errors as :func:`regular_file`, also for other encodings."""
     file = regular_file(path, max_bytes=max_bytes, error=error)
     try:
         with file.open("rb") as stream:

@@ -15,7 +15,7 @@ from geomiam.errors import NameRefused, printable
 MOST_BYTES = 200
 """File systems accept 255 bytes; temporary files beside a store add a prefix and a suffix."""
 STORE_FILES = ("zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata")
-"""Names that the Zarr format uses for its own files."""
+"""Names that the Zarr format uses for its metadata files."""
 RESERVED = ("spatial_ref", "presence", "background", "species", "site")
 """Names that cubes and sites use for the CRS, the labels and their dims."""
 
@@ -57,7 +57,9 @@ def check_folder(name: Any, kind: str) -> str:
             f"it, e.g. ds.rename({{'{name}': '{plain}'}})"
         )
     if name in STORE_FILES or name.startswith("__") or not name.strip("."):
-        raise NameRefused(f"{kind} '{name}' has a name that Zarr uses for its own files; rename it")
+        raise NameRefused(
+            f"{kind} '{name}' has a name that Zarr uses for its metadata files; rename it"
+        )
     return name
 
 

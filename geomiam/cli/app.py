@@ -143,7 +143,7 @@ def build(
         _refuse_flags(catalog_flags, "needs a catalog; leave it out for a folder of files")
         _build_from_files(catalog, out, like, settings, plan=plan, overwrite=overwrite)
         return
-    _refuse_flags(settings, "is for a folder of files; a catalog has it under its own keys")
+    _refuse_flags(settings, "is for a folder of files; a catalog has it under its keys")
 
     build_options: dict[str, Any] = {"bounds": _place(bounds, bbox), "roots": _pairs(root or [])}
     if plan:

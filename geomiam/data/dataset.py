@@ -53,9 +53,9 @@ def as_dataset(obj: Any) -> xr.Dataset:
 
 def _join(parts: list[xr.Dataset]) -> xr.Dataset:
     """Merge by name, with the coordinates of the first part, as equal grids may differ in the last digit."""
-    first, *rest = parts
+    first, *other_parts = parts
     names = list(first.data_vars)
-    for part in rest:
+    for part in other_parts:
         if twice := sorted(map(str, set(names) & set(part.data_vars))):
             raise GridError(
                 f"variables {twice} are in two modalities; rename one with ds.rename(...)"
@@ -63,7 +63,7 @@ def _join(parts: list[xr.Dataset]) -> xr.Dataset:
         names += part.data_vars
         _check_place(part, first)
     bare = []
-    for part in rest:
+    for part in other_parts:
         place, crs = set(place_dims(part)), crs_coordinate(part)
         names_of_place = [k for k, c in part.coords.items() if set(c.dims) & place or k == crs]
         bare.append(part.drop_vars(names_of_place))

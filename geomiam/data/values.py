@@ -36,7 +36,7 @@ def flags_of(attrs: Mapping) -> dict[int, str]:
     """Return class codes and their meanings from ``flag_values`` and ``flag_meanings``.
 
     Values may be an array, a list or text; meanings may be text or a list. If their numbers differ,
-    each code is its own meaning. If a value is not an integer, the result is empty.
+    each code is its meaning. If a value is not an integer, the result is empty.
     """
     matches = [NUMBER.match(word) for word in _split(attrs.get("flag_values"))]
     codes = [int(float(m.group())) for m in matches if m]

@@ -91,18 +91,20 @@ def fusion_diagnostic(
     test = HoldOut.of(sites, validation, config).draw(labels, seeds)
     if not test.any():
         raise LabelError("no site is left to score: pass validation=<boolean per site>")
-    rest = sites.isel(site=~test)
-    held_out = HoldOut.of(rest, None, config).draw(labels[~test], seeds)
+    unscored_sites = sites.isel(site=~test)
+    held_out = HoldOut.of(unscored_sites, None, config).draw(labels[~test], seeds)
     late = {"fusion": "late", "members": 1, "weights": "equal", "pool": "mean", "explainer": 0}
     average = fit(
-        rest,
+        unscored_sites,
         schema,
         network=(network or NetworkConfig()).model_copy(update=late),
         training=with_fields(config, validation=held_out if held_out.any() else None),
         rng=rng,
         warm_start=True,
     )
-    linear = _linear(average, rest, held_out, config=config, seed=int(seeds.integers(2**31)))
+    linear = _linear(
+        average, unscored_sites, held_out, config=config, seed=int(seeds.integers(2**31))
+    )
     return _compared(average, linear, sites.isel(site=test))
 
 

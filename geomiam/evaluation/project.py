@@ -160,8 +160,8 @@ def project(
             warnings.simplefilter("ignore", MissingModality)  # the table lists what is missing
             result = predict(ds, model, using=subsets[name], species=species, options=options)
         left_out = missing_names[name]
-        facts = {**skills[name], "left_out": json.dumps(left_out)}
-        maps[name] = result.assign_attrs({k: v for k, v in facts.items() if v == v})
+        attributes = {**skills[name], "left_out": json.dumps(left_out)}
+        maps[name] = result.assign_attrs({k: v for k, v in attributes.items() if v == v})
         rows[name] = {"left_out": ", ".join(left_out), **skills[name]}
         rows[name]["outside_range"] = _outside(result)
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("scenario")

@@ -129,12 +129,12 @@ def importance(
     _affordable(len(masks_of_groups(model.layout, groups)), options.method)
     game = skill_game(model, sites, groups=groups, metric=metric)
     table = _table(_estimate(game, options), game, [str(s) for s in sites["species"].values])
-    facts: dict[str, Any] = {"metric": metric, "method": options.method, "model_id": model.id}
+    attributes: dict[str, Any] = {"metric": metric, "method": options.method, "model_id": model.id}
     if options.method != "exact":
-        facts["samples"] = options.samples
+        attributes["samples"] = options.samples
     if options.method == "latin":
-        facts["rows"] = options.rows
-    return table.assign_attrs(facts)
+        attributes["rows"] = options.rows
+    return table.assign_attrs(attributes)
 
 
 def _estimate(game: SkillGame, options: ImportanceOptions) -> sampling.Estimate:

@@ -126,16 +126,16 @@ def _forward(game: SkillGame, sign: int) -> tuple[list[int], np.ndarray, np.ndar
     candidates = np.full((count + 1, count), np.nan)
     with progress_bar(total=count * (count + 1) // 2, desc="sets", leave=False) as bar:
         for step in range(1, count + 1):
-            rest = [g for g in range(count) if g not in order]
-            sets = np.zeros((len(rest), count), bool)
+            remaining_groups = [g for g in range(count) if g not in order]
+            sets = np.zeros((len(remaining_groups), count), bool)
             sets[:, order] = True
-            sets[np.arange(len(rest)), rest] = True
+            sets[np.arange(len(remaining_groups)), remaining_groups] = True
             values = game(sets)
             best = int(np.argmax(sign * values[:, -1]))
-            candidates[step, rest] = values[:, -1]
-            order.append(rest[best])
+            candidates[step, remaining_groups] = values[:, -1]
+            order.append(remaining_groups[best])
             scores.append(values[best])
-            bar.update(len(rest))
+            bar.update(len(remaining_groups))
     return order, np.stack(scores), candidates
 
 

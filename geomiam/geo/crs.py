@@ -31,7 +31,7 @@ def as_crs(value: Any, setting: str) -> CRS:
     try:
         crs = CRS(value)
         is_horizontal = crs.geographic or crs.projected
-    except Exception as error:  # pyproj, odc-geo and sqlite raise errors of their own
+    except Exception as error:  # pyproj, odc-geo and sqlite raise errors of several classes
         raise GridError(
             f"{setting}: '{str(value)[:80]}' is not a known CRS ({reason(error)[:160]}); use a code such as EPSG:4326"
         ) from None
@@ -98,7 +98,7 @@ def crs_of(ds: xr.Dataset | xr.DataArray) -> CRS:
     if name := crs_coordinate(ds):
         attrs = ds.coords[name].attrs
         text = attrs.get("crs_wkt") or attrs.get("spatial_ref")
-        try:  # from text, or from CF parameters, as of a rotated pole
+        try:  # from text, or from CF parameters, such as those of a rotated pole
             return CRS(text or Projection.from_cf(dict(attrs)))
         except (CRSError, KeyError, TypeError, ValueError) as error:
             raise GridError(

@@ -36,13 +36,15 @@ def predict_block(
     """Predict rows ``(n, s)`` from the tokens that are observed and ``visible (t,)``; NaN where none is."""
     out = np.full((len(block), len(species)), np.nan, np.float32)
     predictable = np.flatnonzero((block.observed & visible).any(1))
-    one = torch.zeros(1, dtype=torch.long, device=model.device)
+    first_coalition = torch.zeros(1, dtype=torch.long, device=model.device)
     with evaluation_mode(model):
         for rows, view in slabs(model, block, predictable, visible[None]):
             # rows that are equal in all visible tokens are predicted once
             distinct, position = view.twins(torch.as_tensor(visible)).unique(return_inverse=True)
             parts = [
-                check_finite(apply_head(model, view.features(batch, one)[:, 0], species, scale))
+                check_finite(
+                    apply_head(model, view.features(batch, first_coalition)[:, 0], species, scale)
+                )
                 for batch in row_batches(distinct, view.cost(1), model)
             ]
             out[rows] = torch.cat(parts)[position].cpu().numpy()
@@ -53,10 +55,10 @@ def base_value(model: Model, *, species: np.ndarray, scale: Scale = "probability
     """Return the prediction without any visible token, v(∅), ``(s,)``."""
     hidden = np.zeros((1, model.layout.size), bool)
     values = tuple(np.full((1, p.size, p.width), np.nan, np.float32) for p in model.layout.parts)
-    one = torch.zeros(1, dtype=torch.long, device=model.device)
+    index = torch.zeros(1, dtype=torch.long, device=model.device)
     with evaluation_mode(model):
         (_, view), *_ = slabs(model, TokenArrays(values, hidden), np.zeros(1, int), hidden)
-        return apply_head(model, view.features(one, one)[0], species, scale)[0].cpu().numpy()
+        return apply_head(model, view.features(index, index)[0], species, scale)[0].cpu().numpy()
 
 
 def coalition_block(

@@ -13,12 +13,12 @@ from geomiam.tokens.encode import TokenArrays
 def features_block(model: Model, block: TokenArrays, *, visible: np.ndarray) -> np.ndarray:
     """Return the features ``(n, m·f)`` of rows that have an observed token in ``visible (t,)``."""
     out = np.empty((len(block), model.network.head.in_features), np.float32)
-    one = torch.zeros(1, dtype=torch.long, device=model.device)
+    first_coalition = torch.zeros(1, dtype=torch.long, device=model.device)
     with evaluation_mode(model):
         for rows, view in slabs(model, block, np.arange(len(block)), visible[None]):
             distinct, position = view.twins(torch.as_tensor(visible)).unique(return_inverse=True)
             batches = row_batches(distinct, view.cost(1), model)
-            features = torch.cat([view.features(batch, one)[:, 0] for batch in batches])
+            features = torch.cat([view.features(batch, first_coalition)[:, 0] for batch in batches])
             out[rows] = features[position].float().cpu().numpy()
     return out
 

@@ -71,7 +71,7 @@ def predict(
     ds : xarray.Dataset, xarray.DataTree, xarray.DataArray, pandas.DataFrame or list
         Cube ``(y, x)`` or sites ``(site)``; NaN = missing. numpy in, numpy out; dask in, dask out. An
         array with named bands is a Dataset of its bands, a list is joined, a table has one site per
-        row, and a dim of geometries, as of xvec, counts as ``site``.
+        row, and a dim of geometries, as in xvec, counts as ``site``.
     model : Model or path
     using : selector or sequence of selectors, optional
         Predictors to use: modalities, variables, or parts such as ``"landsat[time=2018]"`` or

@@ -47,8 +47,11 @@ def write_netcdf(
     ds = encodable(maps[layers_of(maps, layers)])
     for var in ds.variables.values():
         var.attrs = netcdf_attributes(var.attrs)
-    for dim, facts in zip(spatial_dims(ds), _axes(box), strict=True):
-        ds[dim].attrs = {**{k: v for k, v in ds[dim].attrs.items() if k != "crs"}, **facts}
+    for dim, axis_attributes in zip(spatial_dims(ds), _axes(box), strict=True):
+        ds[dim].attrs = {
+            **{k: v for k, v in ds[dim].attrs.items() if k != "crs"},
+            **axis_attributes,
+        }
     if (name := crs_coordinate(ds)) is not None:
         ds[name].attrs = _mapping(box)
     ds.attrs = netcdf_attributes(
@@ -89,9 +92,9 @@ def write_ebvcube(
         }
         file.resize_dimension("time", 1)
         _put(file, "crs", (), np.int32(0), {**_mapping(box), "long_name": "CRS definition"})
-        for name, dim, facts in zip(("lat", "lon"), place, _axes(box), strict=True):
+        for name, dim, axis_attributes in zip(("lat", "lon"), place, _axes(box), strict=True):
             values = np.asarray(maps[dim].values, "f8")
-            _put(file, name, (name,), values, {**facts, "long_name": name})
+            _put(file, name, (name,), values, {**axis_attributes, "long_name": name})
         days = np.array([(date - EPOCH).days], "i4")
         _put(file, "time", ("time",), days, _TIME)
         padded_names = b"".join(e.ljust(width) for e in entities)
@@ -225,17 +228,17 @@ def _axes(box: Any) -> tuple[dict[str, str], dict[str, str]]:
 def _mapping(box: Any) -> dict[str, Any]:
     """Return a CRS as CF grid mapping, with the attributes that GDAL reads."""
     a, b, c, d, e, f = tuple(box.affine)[:6]
-    facts = {k: v for k, v in box.crs.proj.to_cf().items() if v is not None}
+    cf_parameters = {k: v for k, v in box.crs.proj.to_cf().items() if v is not None}
     wkt = box.crs.to_wkt()
     transform = " ".join(repr(float(v)) for v in (c, a, b, f, d, e))
     return netcdf_attributes(
-        {**facts, "crs_wkt": wkt, "spatial_ref": wkt, "GeoTransform": transform}
+        {**cf_parameters, "crs_wkt": wkt, "spatial_ref": wkt, "GeoTransform": transform}
     )
 
 
 def _history() -> str:
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return f"{now} written by geomiam {__version__}"
+    creation_time = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return f"{creation_time} written by geomiam {__version__}"
 
 
 def _need_h5netcdf() -> Any:

@@ -58,7 +58,7 @@ def write_map(
     model : Model or path
     path : str or pathlib.Path
         Zarr store to write: a local path, or the URL of an object store (``s3://…``, by fsspec). A local
-        name that ends in ``.tif`` or ``.nc`` is a GeoTIFF or netCDF file as of :func:`geomiam.export`.
+        name that ends in ``.tif`` or ``.nc`` is a GeoTIFF or netCDF file as written by :func:`geomiam.export`.
     shapley : bool
         Write Shapley values too.
     species : str or sequence of str, optional

@@ -27,7 +27,7 @@ STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "ramp": Ramp,
 }
 """Every strategy by name. A new one is a frozen dataclass that satisfies :class:`Strategy`, and a line
-here, or ``gm.masking.STRATEGIES["mine"] = Mine`` in a user's own code. A ``partial`` is a second name of
+here, or ``gm.masking.STRATEGIES["mine"] = Mine`` in a user's code. A ``partial`` is a second name of
 a class, with some fields set."""
 
 

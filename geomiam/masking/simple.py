@@ -162,7 +162,7 @@ class Dirichlet:
 class Ramp:
     """Hide nothing at first, then an increasing share of the tokens that another strategy hides.
 
-    In epoch τ a token is hidden with the share f(τ) of the strategy's own probability,
+    In epoch τ a token is hidden with the share f(τ) of the strategy's probability,
     f = 0 up to ``warmup``, then (τ − warmup) / over, then 1: the missing-rate ramp of MAESTRO
     (Mohapatra et al. 2025), whose strategy is modality dropout of 0.4. Where the strategy hides a
     modality as a whole (p = 1) the ramp does so with probability f, not a share f of its tokens.
@@ -174,7 +174,7 @@ class Ramp:
     warmup : int
         Epochs without masking, >= 0.
     over : int
-        Epochs from there to the strategy's own masking, >= 1. MAESTRO's ramp ends with the training.
+        Epochs from there to the strategy's masking, >= 1. MAESTRO's ramp ends with the training.
 
     Raises
     ------

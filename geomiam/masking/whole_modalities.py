@@ -68,7 +68,7 @@ class RandomSubset:
     """Show a random subset of the modalities; all subsets except the empty one are equally likely.
 
     The missing-modality augmentation of late fusion "UME-MMA-style" (Li et al. 2023,
-    arXiv:2310.06383, whose own probabilities are not published), and the training on all
+    arXiv:2310.06383, whose probabilities are not published), and the training on all
     combinations of views of Mena et al. 2025 (arXiv:2501.01132). A modality is hidden with
     probability (2^(M−1) − 1) / (2^M − 1). It never hides all modalities, but all observed
     modalities of a sample may be hidden.

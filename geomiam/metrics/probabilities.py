@@ -94,7 +94,7 @@ def brier(block: Block) -> Array:
 def log_loss(block: Block) -> Array:
     """Mean negative log-likelihood in nats, one per species; lower is better.
 
-    Probabilities are first clipped to [ε, 1 − ε] with ε the rounding error of their own type (1.2e-7 for
+    Probabilities are first clipped to [ε, 1 − ε] with ε the rounding error of their type (1.2e-7 for
     float32, 2.2e-16 for float64), as scikit-learn does.
 
     Parameters

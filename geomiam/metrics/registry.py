@@ -112,7 +112,7 @@ def measure(
     Returns
     -------
     dict of (S,) arrays
-        By name, each as its own function returns it.
+        By name, each as its function returns it.
 
     Raises
     ------

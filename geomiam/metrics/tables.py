@@ -147,8 +147,8 @@ def _numbers(table: ArrayLike) -> NDArray:
     return table.astype(np.float64) if table.dtype == object else table
 
 
-def _check_labels(rest: NDArray) -> None:
-    wrong = rest[~np.isnan(rest)]
+def _check_labels(other_labels: NDArray) -> None:
+    wrong = other_labels[~np.isnan(other_labels)]
     if wrong.size:
         raise LabelError(
             f"labels must be 0, 1 or NaN, found {float(wrong[0])}; turn counts into presence first: "

@@ -219,5 +219,5 @@ def _times(about: Mapping[str, Any]) -> dict[str, Any]:
                 "end_datetime": f"{last}T23:59:59Z",
             }
             return {"datetime": None, **period}
-    now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
-    return {"datetime": now.isoformat().replace("+00:00", "Z")}
+    creation_time = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+    return {"datetime": creation_time.isoformat().replace("+00:00", "Z")}

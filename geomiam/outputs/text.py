@@ -12,9 +12,9 @@ TABLE = "<div><strong>{}</strong><table>{}</table></div>"
 CELL = "text-align: left; vertical-align: top; padding: 0.1em 1em 0.1em 0"
 
 
-def facts_html(title: str, facts: Mapping[str, object]) -> str:
+def facts_html(title: str, values: Mapping[str, object]) -> str:
     """Return a table of names and values."""
-    rows = "".join(f"<tr>{_cell('th', k)}{_cell('td', v)}</tr>" for k, v in facts.items())
+    rows = "".join(f"<tr>{_cell('th', k)}{_cell('td', v)}</tr>" for k, v in values.items())
     return TABLE.format(_escaped(title), rows)
 
 

@@ -17,7 +17,7 @@ from geomiam.outputs.check import check_output, locked_output
 from geomiam.outputs.kinds import PICTURE, RESULTS
 
 AUTHORED = {"png": "Software", "pdf": "Creator", "svg": "Creator"}
-"""Formats, and the metadata field of each for the program: geomiam replaces only its own pictures."""
+"""Formats, and the metadata field of each for the program: geomiam replaces only pictures that it wrote."""
 
 
 @contextlib.contextmanager
@@ -74,13 +74,13 @@ def save_results(path: str | Path, text: str) -> None:
 
 
 def check_picture(path: str | Path, overwrite: bool, *, inputs: Iterable[Any] = ()) -> Path:
-    """Return the real path of a png, pdf or svg that may be written; errors as of ``check_output``."""
+    """Return the real path of a png, pdf or svg that may be written; raises the same errors as ``check_output``."""
     _format(path)
     return check_output(path, overwrite, kind=PICTURE, inputs=inputs)
 
 
 def save_picture(figure: Any, path: str | Path, *, overwrite: bool = False, dpi: int = 130) -> Path:
-    """Write a matplotlib figure atomically; errors as of ``locked_output``."""
+    """Write a matplotlib figure atomically; raises the same errors as ``locked_output``."""
     kind = _format(path)
     with locked_output(path, overwrite, kind=PICTURE) as target, atomic_path(target) as partial:
         metadata = {AUTHORED[kind]: f"geomiam {__version__}"}

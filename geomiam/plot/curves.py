@@ -166,8 +166,9 @@ def _columns(
         raise SelectionError(f"no subset {subset!r} in the table; choose from {subsets}")
     columns = []
     for name in drawn_species:
-        one = table.isel(species=names.index(name), subset=subsets.index(subset))
-        y, z = one["presence"].values.astype(float), one["suitability"].values.astype(float)
+        species_table = table.isel(species=names.index(name), subset=subsets.index(subset))
+        y = species_table["presence"].values.astype(float)
+        z = species_table["suitability"].values.astype(float)
         is_scored = np.isfinite(y) & np.isfinite(z)
         if len(np.unique(y[is_scored])) == 2:
             columns.append((name, y[is_scored], z[is_scored]))

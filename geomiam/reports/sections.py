@@ -163,12 +163,12 @@ def responses(evidence: Evidence) -> Section:
         name: response(evidence.model, evidence.sites, name, species=species, options=options)
         for name in variables
     }
-    for one in species:
-        section.parts.append(page.heading(one))
+    for species_name in species:
+        section.parts.append(page.heading(species_name))
         pictures = []
         for name, curve in curves.items():
-            figure = plot.response(curve, species=one).figure
-            pictures.append(page.picture(figure, f"{one}: response to {name}"))
+            figure = plot.response(curve, species=species_name).figure
+            pictures.append(page.picture(figure, f"{species_name}: response to {name}"))
         section.parts.append(page.grid(pictures))
     section.parts.append(
         page.paragraph(

@@ -18,7 +18,7 @@ else:
 
 
 class _RaisesSettingError(ModelMetaclass):
-    """Raise a GeomiamError when a class is called with wrong fields; pydantic's own validation is unchanged."""
+    """Raise a GeomiamError when a class is called with wrong fields; pydantic's validation is unchanged."""
 
     if not TYPE_CHECKING:
 
@@ -40,8 +40,8 @@ class FrozenFields(BaseModel, metaclass=_RaisesSettingError):
 def split_fields(settings: Any, *names: str) -> tuple[Any, dict[str, Any]]:
     """Return settings (a config, a mapping or None) without some fields, and the values of these fields."""
     if isinstance(settings, Mapping):
-        rest = {k: v for k, v in settings.items() if k not in names}
-        return rest or None, {n: settings.get(n) for n in names}
+        remaining_settings = {k: v for k, v in settings.items() if k not in names}
+        return remaining_settings or None, {n: settings.get(n) for n in names}
     values = {n: getattr(settings, n, None) for n in names}
     if all(v is None for v in values.values()):
         return settings, values

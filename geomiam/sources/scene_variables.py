@@ -206,5 +206,5 @@ def _scene(line: str) -> str:
 
 def _file(line: str) -> str:
     """Return the scene and asset of a line, without the error."""
-    scene, _, rest = line.partition(" / ")
-    return f"{scene} / {rest.partition(':')[0]}"
+    scene, _, asset_and_error = line.partition(" / ")
+    return f"{scene} / {asset_and_error.partition(':')[0]}"

@@ -149,15 +149,15 @@ def _combine(parts: Sequence[xr.DataArray], method: str) -> xr.DataArray:
 
     The pixels of a cell under a seam are in both files.
     """
-    first, *rest = parts
-    if not rest:
+    first, *other_parts = parts
+    if not other_parts:
         return first
     if method in SELECTING:
-        for part in rest:
+        for part in other_parts:
             first = first.where(first.notnull(), part)
         return first
-    total = sum((p.fillna(0) for p in rest), first.fillna(0))
-    count = sum((p.notnull() for p in rest), first.notnull().astype("float32"))
+    total = sum((p.fillna(0) for p in other_parts), first.fillna(0))
+    count = sum((p.notnull() for p in other_parts), first.notnull().astype("float32"))
     return (total / count.where(count > 0)).astype("float32")
 
 
@@ -202,7 +202,7 @@ def slope_aspect(z: Any, box: GeoBox) -> tuple[Any, Any]:
     a, b, c = z[..., :-2, :-2], z[..., :-2, 1:-1], z[..., :-2, 2:]
     d, e, f = z[..., 1:-1, :-2], z[..., 1:-1, 1:-1], z[..., 1:-1, 2:]
     g, h, i = z[..., 2:, :-2], z[..., 2:, 1:-1], z[..., 2:, 2:]
-    centre = e * 0  # Horn's kernel omits the cell: without this term its own NaN would be lost
+    centre = e * 0  # Horn's kernel omits the cell: without this term its NaN would be lost
     east = (c + 2 * f + i) - (a + 2 * d + g) + centre
     south = (g + 2 * h + i) - (a + 2 * b + c) + centre
     width, height = _cell_sides(box)

@@ -168,7 +168,7 @@ class BackboneTokenizer(nn.Module):
                 actual = tuple(encoding.shape) if is_tensor else type(encoding).__name__
                 raise BackboneError(
                     f"the backbone of '{self.name}' returned {actual}, expected a tensor {shape}: (n, "
-                    "width) with its own attribute width; pool or flatten what it returns"
+                    "width) with its attribute width; pool or flatten what it returns"
                 )
             if not torch.isfinite(encoding).all():
                 raise BackboneError(

@@ -135,7 +135,7 @@ def _new_modalities(
 
 
 def grown_schema(schema: Schema, new: Schema) -> Schema:
-    """Return a schema with new modalities after its own; each new modality is a group."""
+    """Return a schema with new modalities after the existing ones; each new modality is a group."""
     if name_clashes := sorted(set(new.modalities) & set(schema.groups)):
         raise SchemaError(
             f"modalities {name_clashes} have the names of groups of the model; rename them"

@@ -55,7 +55,7 @@ def fit(
     network : NetworkConfig or mapping, optional
         Fusion and sizes. Default: small members of several kinds, by a rule from the data (below). A
         config is used unchanged; a mapping changes single settings of the rule: ``{"width": 32}``.
-        ``backbones`` are modules of your own by variable; see :class:`geomiam.Backbone`.
+        ``backbones`` are your modules by variable; see :class:`geomiam.Backbone`.
     training : TrainingConfig or mapping, optional
         Loss, length, optimizer, validation, device, precision and checkpoint. Default: by the rule. A config is
         used unchanged, with its defaults; a mapping changes single settings of the rule:

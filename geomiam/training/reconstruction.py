@@ -135,9 +135,9 @@ class Reconstructing:
         values = r2(run.module, table, self.targets, visible=visible, target_tokens=targets)
         if len(names) == 1:
             return {f"r2_{names[0]}": float(values[0, 0]), "r2_all": float(values[0, 0])}
-        alone, rest = values[: len(names)], values[len(names) :]
+        alone, from_others = values[: len(names)], values[len(names) :]
         scores = {f"r2_{m}": _mean(alone[i]) for i, m in enumerate(names)}
-        return scores | {"r2_all": _mean(rest.diagonal())}
+        return scores | {"r2_all": _mean(from_others.diagonal())}
 
     def finish(self, run: Run) -> None:
         """Do nothing: the decoder is not part of the model."""

@@ -30,7 +30,7 @@ from geomiam.training.losses import base_logits
 from geomiam.training.table import Table
 
 JOINT_RATE = 0.1
-"""Learning rate of the joint stage, as a share of the first rate. The paper does not state its own."""
+"""Learning rate of the joint stage, as a share of the first rate. The paper does not state its value."""
 NO_JOINT_STAGE = {"joint_epochs": None, "joint_lr": None}
 MAY_DIFFER = {"members", "explainer", "dropout", "sigma"}
 """Settings that may differ from those of the start: they change no weight that is loaded."""

@@ -39,41 +39,44 @@ def test_every_site_is_scored_from_every_modality(baselines, sites, schema, name
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_not_used_may_as_well_be_missing(baselines, sites, schema, name):
     """using= without a modality = that modality set to NaN, and its values are inert."""
-    modality, *rest = schema.modalities
+    modality, *other_modalities = schema.modalities
     without_modality = sites.copy()
     for variable in schema.modalities[modality].variables:
         without_modality[variable] = without_modality[variable] * np.nan
-    expected = baselines[name].scores(sites, using=rest)
+    expected = baselines[name].scores(sites, using=other_modalities)
     np.testing.assert_array_equal(baselines[name].scores(without_modality), expected)
     wild = sites.copy()
     for variable in schema.modalities[modality].variables:
         wild[variable] = wild[variable] * 0 + 1e30
-    np.testing.assert_array_equal(baselines[name].scores(wild, using=rest), expected)
+    np.testing.assert_array_equal(baselines[name].scores(wild, using=other_modalities), expected)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_one_seed_one_baseline(sites, schema, name):
     before = torch.random.get_rng_state()
-    one, same, other_seed = (
+    first_scores, same_seed, other_seed = (
         fit_baseline(name, sites, schema, rng=r, options=OPTIONS[name]).scores(sites)
         for r in (1, 1, 2)
     )
-    np.testing.assert_array_equal(one, same)
+    np.testing.assert_array_equal(first_scores, same_seed)
     assert torch.equal(before, torch.random.get_rng_state())
     if name != "xgboost":  # boosting without subsampling has nothing to draw
-        assert not np.array_equal(one, other_seed)
+        assert not np.array_equal(first_scores, other_seed)
 
 
 @pytest.mark.parametrize("name", ["rf", "xgboost"])
 def test_sites_that_were_not_surveyed_teach_nothing(sites, schema, name):
     """What the predictors are at a site without labels moves no tree."""
     no_survey = np.arange(sites.sizes["site"]) < 20
-    one = sites.assign(presence=sites["presence"].where(~no_survey[:, None]))
-    numbers = [v for v, facts in schema.variables.items() if facts.kind == "scalar"]
+    surveyed_only = sites.assign(presence=sites["presence"].where(~no_survey[:, None]))
+    numbers = [v for v, variable in schema.variables.items() if variable.kind == "scalar"]
     order = np.r_[np.arange(20)[::-1], 20 : sites.sizes["site"]]
-    two = one.assign({v: one[v].copy(data=one[v].values[order]) for v in numbers})
+    shuffled_sites = surveyed_only.assign(
+        {v: surveyed_only[v].copy(data=surveyed_only[v].values[order]) for v in numbers}
+    )
     first, second = (
-        fit_baseline(name, s, schema, rng=0, options=OPTIONS[name]) for s in (one, two)
+        fit_baseline(name, s, schema, rng=0, options=OPTIONS[name])
+        for s in (surveyed_only, shuffled_sites)
     )
     observed = np.isfinite(first.columns.table(sites)).any(1)
     np.testing.assert_allclose(
@@ -110,12 +113,14 @@ def test_both_engines_of_boosted_trees_agree(sites, schema):
     pytest.importorskip(
         "xgboost", reason="xgboost is not installed: pip install geomiam[benchmark]"
     )
-    one, two = (
+    xgboost, scikit_learn = (
         fit_baseline("xgboost", sites, schema, options={"rounds": 20, "engine": engine})
         for engine in ("xgboost", "scikit-learn")
     )
-    assert (one.engine, two.engine) == ("xgboost", "scikit-learn")
-    assert np.corrcoef(one.scores(sites).ravel(), two.scores(sites).ravel())[0, 1] > 0.85
+    assert (xgboost.engine, scikit_learn.engine) == ("xgboost", "scikit-learn")
+    assert (
+        np.corrcoef(xgboost.scores(sites).ravel(), scikit_learn.scores(sites).ravel())[0, 1] > 0.85
+    )
 
 
 def test_an_engine_that_is_not_there_is_reported(sites, schema):

@@ -82,17 +82,22 @@ def test_marginal_imputation_averages_over_training_sites(imputer_model, sites, 
     marginal = gm.baselines.Imputed(imputer_model.model, donors, "marginal", draws=12)
     middles = typical(donors, schema)
     lent = donors.assign({n: donors[n].fillna(m) for n, m in middles.items()})
-    one = sites.isel(
+    complete_site = sites.isel(
         site=[int(np.flatnonzero(sites["bio1"].notnull() & sites["bio12"].notnull())[0])]
     )
     rows = []
     for i in range(12):
         row = lent.isel(site=[i]).assign(
-            {n: lent[n].isel(site=[i]).copy(data=one[n].values) for n in ("bio1", "bio12")}
+            {
+                n: lent[n].isel(site=[i]).copy(data=complete_site[n].values)
+                for n in ("bio1", "bio12")
+            }
         )
         rows.append(gm.predict(row, imputer_model.model)["suitability"].values.ravel())
     expected = logit(np.mean(rows, 0))
-    np.testing.assert_allclose(marginal.scores(one, using="climate")[0], expected, atol=1e-4)
+    np.testing.assert_allclose(
+        marginal.scores(complete_site, using="climate")[0], expected, atol=1e-4
+    )
 
 
 def test_conditional_imputation_of_a_training_site_is_that_site(imputer_model, sites):
@@ -197,11 +202,11 @@ def test_more_lenders_than_there_are_means_all_of_them(imputer_model, sites):
             ten_sites, using="climate"
         )
         np.testing.assert_allclose(actual, expected, atol=1e-4)
-    few_warnings = [
+    imputers = [
         gm.baselines.Imputed(imputer_model.model, sites, "marginal", draws=2, rng=i)
         for i in (0, 0, 1)
     ]
-    a, b, c = (one.scores(ten_sites, using="climate") for one in few_warnings)
+    a, b, c = (imputer.scores(ten_sites, using="climate") for imputer in imputers)
     np.testing.assert_array_equal(a, b)
     assert not np.allclose(a, c, equal_nan=True)
 
@@ -216,10 +221,10 @@ def test_a_softmax_model_is_averaged_as_shares(sites, schema):
     shares = gm.baselines.fit_imputed(single, schema, fit_options=options)
     assert gm.masking.named(**shares.model.about["masking"]) == gm.masking.Constant(0.0)
     for kind in ("mean", "marginal"):
-        one = shares.by(kind, draws=3)
-        p = one.probability(one.scores(single, using="climate"))
+        imputer = shares.by(kind, draws=3)
+        p = imputer.probability(imputer.scores(single, using="climate"))
         observed = np.isfinite(p).all(1)
         np.testing.assert_allclose(p[observed].sum(1), 1, atol=1e-5)
         np.testing.assert_allclose(
-            np.log(p[observed]), one.scores(single, using="climate")[observed], atol=1e-6
+            np.log(p[observed]), imputer.scores(single, using="climate")[observed], atol=1e-6
         )

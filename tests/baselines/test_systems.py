@@ -36,14 +36,14 @@ def test_every_part_of_maestro_is_left_out_once_and_nothing_else_changes():
     full = RECIPES["maestro"]
     off = [s for s in RECIPES.values() if s.without]
     assert {s.without for s in off} == {"symbols", "sparse attention", "experts", "ramp"}
-    for one in off:
+    for recipe in off:
         same = {
-            "symbols": one.symbols == full.symbols,
-            "sparse attention": one.network["attention"] == full.network["attention"],
-            "experts": one.network["experts"] == full.network["experts"],
-            "ramp": one.mask is full.mask,
+            "symbols": recipe.symbols == full.symbols,
+            "sparse attention": recipe.network["attention"] == full.network["attention"],
+            "experts": recipe.network["experts"] == full.network["experts"],
+            "ramp": recipe.mask is full.mask,
         }
-        assert [part for part, equal in same.items() if not equal] == [one.without]
+        assert [part for part, equal in same.items() if not equal] == [recipe.without]
 
 
 @pytest.mark.parametrize("name", [n for n, s in RECIPES.items() if not s.baseline])
@@ -58,12 +58,12 @@ def test_a_token_passes_equally_many_blocks_in_every_system(name):
 
 
 def test_what_this_version_lacks_is_reported():
-    one = replace(RECIPES["miam-group"], name="far", network={"fusion": "group", "warp": 9})
+    recipe = replace(RECIPES["miam-group"], name="far", network={"fusion": "group", "warp": 9})
     with pytest.raises(
         SelectionError,
         match=r"recipe 'far' has a wrong setting: .*unknown field 'warp' \(value 9\)",
     ):
-        one.options()
+        recipe.options()
     with pytest.raises(SelectionError, match=r"gm\.baselines\.fit_baseline\('xgboost'"):
         RECIPES["xgboost"].options()
 
@@ -83,9 +83,9 @@ def test_the_options_are_the_keywords_of_fit():
 def test_without_a_series_there_are_no_symbols_to_leave_out():
     schema = gm.infer_schema(sites_of())
     plain = schema.subset(["climate", "soil"])
-    one = RECIPES["maestro"]
-    assert one.note(plain) == "no symbols, since the schema has no series"
-    assert one.note(schema) == "" and one.schema_for(plain) is plain
+    maestro = RECIPES["maestro"]
+    assert maestro.note(plain) == "no symbols, since the schema has no series"
+    assert maestro.note(schema) == "" and maestro.schema_for(plain) is plain
     off = RECIPES["maestro-no-symbols"]
     assert off.differs(schema) and not off.differs(plain)
 

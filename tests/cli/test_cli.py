@@ -407,8 +407,9 @@ def test_using_is_what_the_model_may_see(geomiam, home, tmp_path):
         )
         assert code == 0, err
     bio1 = gm.open_cube(home / "cube.zarr")["bio1"]
-    one = xr.open_dataset(tmp_path / "one", engine="zarr", consolidated=False)["suitability"]
-    np.testing.assert_array_equal(one.isnull().all("species"), bio1.isnull())
+    climate_map = xr.open_dataset(tmp_path / "one", engine="zarr", consolidated=False)
+    is_missing = climate_map["suitability"].isnull().all("species")
+    np.testing.assert_array_equal(is_missing, bio1.isnull())
 
 
 @pytest.mark.parametrize(

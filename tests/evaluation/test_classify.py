@@ -62,9 +62,9 @@ def test_the_skill_of_each_fold_is_by_the_threshold_of_the_others(table):
             )
             limit = gm.metrics.threshold(y[is_other], z[is_other], kind="omission-10")
             labels, classes = np.r_[labels, y[test]], np.r_[classes, z[test] >= limit]
-        one = limits.sel(species=name, kind="omission-10")
-        assert float(one["sensitivity"]) == pytest.approx(recall_score(labels, classes))
-        assert float(one["tss"]) == pytest.approx(
+        skill = limits.sel(species=name, kind="omission-10")
+        assert float(skill["sensitivity"]) == pytest.approx(recall_score(labels, classes))
+        assert float(skill["tss"]) == pytest.approx(
             balanced_accuracy_score(labels, classes, adjusted=True)
         )
 
@@ -104,11 +104,11 @@ def test_classes_are_matched_by_name_and_state_their_threshold(table):
 
 def test_classes_of_numbers_of_dask_and_of_nothing():
     maps = maps_of()
-    one = gm.classify(maps, 0.5)["presence"]
-    assert one.attrs["threshold_kind"] == "as set"
+    presence = gm.classify(maps, 0.5)["presence"]
+    assert presence.attrs["threshold_kind"] == "as set"
     lazy = gm.classify(maps.chunk({"x": 2}), {"oak": 0.5, "elm": 0.5, "ash": 0.1})["presence"]
     assert lazy.chunks is not None
-    np.testing.assert_array_equal(lazy, one)
+    np.testing.assert_array_equal(lazy, presence)
     none = gm.classify(maps, {"oak": 0.5, "elm": np.nan})["presence"]
     assert none.sel(species="elm").isnull().all()
     with pytest.raises(SelectionError, match=r"no threshold of 1 of 2 species \(elm\)"):

@@ -193,16 +193,16 @@ def test_cross_validation_returns_every_metric_and_the_predictions_behind_it():
     xr.testing.assert_equal(table["presence"].astype(float), data["presence"].astype(float))
     np.testing.assert_array_equal(table["x"], data["x"])
     for name in table["subset"].values:
-        one = table.sel(subset=name)
+        subset_table = table.sel(subset=name)
         for species in table["species"].values:
-            p = one["suitability"].sel(species=species).values
+            p = subset_table["suitability"].sel(species=species).values
             y, valid = data["presence"].sel(species=species).values, np.isfinite(p)
-            actual = one[["auc", "brier"]].sel(species=species)
+            actual = subset_table[["auc", "brier"]].sel(species=species)
             assert float(actual["auc"]) == pytest.approx(
                 roc_auc_score(y[valid], p[valid]), abs=1e-3
             )
             assert float(actual["brier"]) == pytest.approx(brier_score_loss(y[valid], p[valid]))
-        np.testing.assert_allclose(one["roc_auc_score"], one["auc"], atol=1e-3)
+        np.testing.assert_allclose(subset_table["roc_auc_score"], subset_table["auc"], atol=1e-3)
     assert (
         table["suitability"].attrs["long_name"] == "out-of-fold prediction: probability of presence"
     )

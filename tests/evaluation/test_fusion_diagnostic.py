@@ -66,13 +66,13 @@ def test_a_head_beats_the_average_where_one_modality_explains_the_noise_of_the_o
     """The second modality carries no signal alone; beside the first it takes its noise away."""
     sites, rng = tiny_sites(900, gaps=0.0), np.random.default_rng(0)
     signal, noise = rng.normal(size=(2, 900))
-    facts = {
+    variables = {
         "bio1": ("site", signal + 2 * noise, {"modality": "climate"}),
         "clay": ("site", noise, {"modality": "soil"}),
         "presence": (("site", "species"), np.repeat(signal[:, None] > 0, 2, 1).astype(float)),
     }
     table = gm.evaluation.fusion_diagnostic(
-        sites.drop_vars("ndvi").assign(facts),
+        sites.drop_vars("ndvi").assign(variables),
         network=TINY_NETWORK.model_copy(update={"width": 16}),
         training=quick(epochs=12, lr=0.05, holdout=0.3, block=80),
         rng=1,

@@ -57,12 +57,12 @@ def test_the_interval_is_that_of_a_loop_over_chosen_blocks_blocks():
         rows = np.concatenate([np.flatnonzero(blocks.number == b) for b in chosen_blocks])
         rows = rows[np.isfinite(y[rows])]
         values.append(roc_auc_score(y[rows], z[rows]))
-    one = result.sel(subset="all", species="a")
+    species_result = result.sel(subset="all", species="a")
     for name in ("auc", "roc_auc_score"):
-        bounds = [float(one[f"{name}_lower"]), float(one[f"{name}_upper"])]
+        bounds = [float(species_result[f"{name}_lower"]), float(species_result[f"{name}_upper"])]
         np.testing.assert_allclose(bounds, np.quantile(values, [0.1, 0.9]), rtol=1e-12)
     is_scored = np.isfinite(y)
-    assert float(one["auc"]) == pytest.approx(roc_auc_score(y[is_scored], z[is_scored]))
+    assert float(species_result["auc"]) == pytest.approx(roc_auc_score(y[is_scored], z[is_scored]))
     np.testing.assert_allclose(result["mean_auc"], result["auc"].mean("species"))
     assert (
         (result["mean_auc_lower"] < result["mean_auc"])

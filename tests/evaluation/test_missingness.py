@@ -46,9 +46,9 @@ def test_more_gaps_contain_fewer(sites, schema, name):
 def test_a_belt_is_a_band_and_a_region_is_compact(sites, schema):
     """A straight line parts a belt from the rest on either side; a region is rounder than chance."""
     xy = site_coordinates(sites)
-    one = belt(sites, schema, share=0.3, rng=0, modalities=["climate"])
-    assert set(one["modality"].values[one.any("site").values]) == {"climate"}
-    inside = one.sel(modality="climate").values
+    hidden = belt(sites, schema, share=0.3, rng=0, modalities=["climate"])
+    assert set(hidden["modality"].values[hidden.any("site").values]) == {"climate"}
+    inside = hidden.sel(modality="climate").values
     gaps = []
     for angle in np.linspace(0, np.pi, 720):
         along = xy @ [np.cos(angle), np.sin(angle)]

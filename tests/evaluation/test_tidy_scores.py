@@ -22,10 +22,10 @@ def test_scores_counts_and_bounds_are_in_one_row():
         *("kappa", "kappa_lower", "kappa_upper"),
     ]
     assert len(rows) == 4
-    one = rows[(rows["subset"] == "climate") & (rows["species"] == "a")].iloc[0]
+    row = rows[(rows["subset"] == "climate") & (rows["species"] == "a")].iloc[0]
     y = table["presence"].values[20:, 0]
-    assert (one["presences"], one["absences"]) == ((y == 1).sum(), (y == 0).sum())
-    assert one["auc_lower"] == float(skill["auc_lower"].sel(subset="climate", species="a"))
+    assert (row["presences"], row["absences"]) == ((y == 1).sum(), (y == 0).sum())
+    assert row["auc_lower"] == float(skill["auc_lower"].sel(subset="climate", species="a"))
 
 
 def test_other_tables_are_refused():

@@ -1,4 +1,4 @@
-"""Importance of predictors: known games, honest errors, and the model's own predictions."""
+"""Importance of predictors: known games, honest errors, and the model's predictions."""
 
 from __future__ import annotations
 
@@ -457,6 +457,6 @@ def test_convergence_draws_the_mean_error_against_the_evaluations(figures):
     ax = gm.plot.convergence(runs)
     for kind, line in zip(("plain", "latin"), [x for x in ax.lines if x.get_marker() == "o"]):
         assert line.get_label() == kind
-        one = runs.sel(kind=kind).mean("repeat")
-        np.testing.assert_allclose(line.get_xdata(), one["evaluations"])
-        np.testing.assert_allclose(line.get_ydata(), one["error"])
+        mean_run = runs.sel(kind=kind).mean("repeat")
+        np.testing.assert_allclose(line.get_xdata(), mean_run["evaluations"])
+        np.testing.assert_allclose(line.get_ydata(), mean_run["error"])

@@ -131,9 +131,9 @@ def test_groups_that_do_the_same_get_the_same(model, sites):
 
 def test_species_are_explained_each_for_itself(model, cube):
     all_coalitions = gm.shapley(cube, model)
-    one = gm.shapley(cube, model, species="species 1")
+    species_values = gm.shapley(cube, model, species="species 1")
     np.testing.assert_allclose(
-        one["shapley"].squeeze("species"),
+        species_values["shapley"].squeeze("species"),
         all_coalitions["shapley"].sel(species="species 1"),
         atol=2e-6,
     )

@@ -23,10 +23,10 @@ def projected(crs, degrees=DEGREES):
     return np.stack(Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform(*degrees.T), 1)
 
 
-def geodesic(one, ends):
+def geodesic(starts, ends):
     """Distances ``(n, m)`` in km by PROJ."""
-    a, b = np.repeat(one, len(ends), 0), np.tile(ends, (len(one), 1))
-    return GEOD.inv(*a.T, *b.T)[2].reshape(len(one), -1) / 1000
+    a, b = np.repeat(starts, len(ends), 0), np.tile(ends, (len(starts), 1))
+    return GEOD.inv(*a.T, *b.T)[2].reshape(len(starts), -1) / 1000
 
 
 @pytest.mark.parametrize(
@@ -75,8 +75,10 @@ def test_distances_are_geodesic_in_every_crs(crs):
     want = geodesic(DEGREES, DEGREES[:5]).min(1)
     tolerance = 1e-4 if surface_places.geodesic else 0.05
     np.testing.assert_allclose(surface_places.distance_to(rows), want, rtol=tolerance, atol=1e-6)
-    one = geodesic(DEGREES, DEGREES[:1])[:, 0]
-    np.testing.assert_allclose(surface_places.distance_to(rows[:1]), one, rtol=tolerance, atol=1e-6)
+    first_distances = geodesic(DEGREES, DEGREES[:1])[:, 0]
+    np.testing.assert_allclose(
+        surface_places.distance_to(rows[:1]), first_distances, rtol=tolerance, atol=1e-6
+    )
 
 
 def test_a_crs_in_feet_is_measured_in_its_unit():

@@ -1,4 +1,4 @@
-"""Longitudes repeat: the value of a cell is that of its own meridian, on any grid."""
+"""Longitudes repeat: the value of a cell is that of its meridian, on any grid."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from geomiam.geo.longitude import full_turn, lonlat_bounds
 
 
 def world(west, cols, res=1.0):
-    """A map of sine and cosine of its own longitudes."""
+    """A map of sine and cosine of its longitudes."""
     rows = int(180 / res)
     box = GeoBox((rows, cols), Affine(res, 0, west, 0, -res, 90), "EPSG:4326")
     angle = np.radians(west + res * (np.arange(cols) + 0.5))
@@ -35,7 +35,7 @@ def centres(box):
 
 
 def degrees_off(out, box):
-    """Degrees between each cell's value and its own longitude; NaN stays NaN."""
+    """Degrees between each cell's value and its longitude; NaN stays NaN."""
     lon, lat = centres(box)
     value_angle = np.degrees(np.arctan2(out.sin.values, out.cos.values))
     off = np.abs((value_angle - lon + 180) % 360 - 180)

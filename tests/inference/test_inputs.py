@@ -179,9 +179,10 @@ def test_advice_on_bands_without_names_works(small_cube, fitted_model, expected)
     np.testing.assert_allclose(
         gm.predict(corrected_data, fitted_model)["suitability"], expected, rtol=1e-6
     )
-    one = small_cube["bio1"].rename(None)
+    unnamed_array = small_cube["bio1"].rename(None)
     corrected_data = eval(
-        refused(one, fitted_model, error=GridError).split("predictor, ")[1], {"array": one}
+        refused(unnamed_array, fitted_model, error=GridError).split("predictor, ")[1],
+        {"array": unnamed_array},
     )
     assert list(corrected_data) == ["bio1"]
 

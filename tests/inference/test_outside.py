@@ -169,11 +169,11 @@ def test_the_range_travels_with_the_saved_model(model, sites, tmp_path):
 
 
 def test_a_model_without_stored_ranges_loads_keeps_its_id_and_has_no_layer(model, sites):
-    facts = model.scaler.to_dict()
-    del facts["limits"]
-    scaler = Scaler.from_dict(facts)
+    saved_scaler = model.scaler.to_dict()
+    del saved_scaler["limits"]
+    scaler = Scaler.from_dict(saved_scaler)
     scaler.check(model.schema)
-    assert scaler.to_dict() == facts
+    assert scaler.to_dict() == saved_scaler
     old = gm.Model(model.schema, scaler, model.species, model.config, model.network, model.link)
     assert "outside_range" not in gm.predict(sites, old)
     np.testing.assert_array_equal(
@@ -185,9 +185,9 @@ def test_a_model_without_stored_ranges_loads_keeps_its_id_and_has_no_layer(model
     "limits", [{"bio1": [0, float("nan")]}, {"bio1": [0.0]}, {"aspect": [0.0, 1.0]}]
 )
 def test_ranges_that_do_not_fit_are_refused(model, limits):
-    facts = model.scaler.to_dict()
+    saved_scaler = model.scaler.to_dict()
     with pytest.raises(ValueError, match="training range"):
-        Scaler.from_dict(facts | {"limits": limits}).check(model.schema)
+        Scaler.from_dict(saved_scaler | {"limits": limits}).check(model.schema)
 
 
 # Warnings.

@@ -300,7 +300,7 @@ def test_gdal_reads_all_files(maps, tmp_path):
         result = subprocess.run(
             ["gdalinfo", "-json", name], capture_output=True, text=True, cwd=tmp_path
         )
-        facts = json.loads(result.stdout)
-        assert facts["size"] == [300, 300] and len(facts["bands"]) == 3, name
-        assert "32631" in facts["coordinateSystem"]["wkt"], name
-        assert facts["geoTransform"] == list(part.odc.geobox.affine.to_gdal()), name
+        gdal_info = json.loads(result.stdout)
+        assert gdal_info["size"] == [300, 300] and len(gdal_info["bands"]) == 3, name
+        assert "32631" in gdal_info["coordinateSystem"]["wkt"], name
+        assert gdal_info["geoTransform"] == list(part.odc.geobox.affine.to_gdal()), name

@@ -267,9 +267,9 @@ def test_the_two_factors_are_beta_each_by_itself():
     p = draw(MIAM(10, 2), 20_000, sizes=[1], b=with_r(1.5))[:, 0]
     assert stats.kstest(p, stats.beta(1, 10 / 1.5**2).cdf).pvalue > 1e-3
     # Mirrored, 1 - p at r is p at 1 / r: the corner 1 is the corner 0 seen from the other side.
-    one = draw(MIAM(10, 2), 20_000, sizes=[5], b=with_r(1.5))[:, 0]
+    first = draw(MIAM(10, 2), 20_000, sizes=[5], b=with_r(1.5))[:, 0]
     second = draw(MIAM(10, 2), 20_000, sizes=[5], b=with_r(1 / 1.5), seed=1)[:, 0]
-    assert stats.ks_2samp(1 - one, second).pvalue > 1e-3
+    assert stats.ks_2samp(1 - first, second).pvalue > 1e-3
 
 
 def test_kappa_one_without_imbalance_is_the_uniform_cube():
@@ -332,8 +332,8 @@ def test_opm_of_the_authors_hides_every_token_with_q_before_the_first_scores():
     assert not draw(OPM(), 1000, b=before).any()
     without_scores = strict.balance(np.full((2, 3), np.nan))
     assert (draw(strict, 10, b=without_scores) == 0.5).all()
-    one = Balance(s=[0.9, np.nan, np.nan], d=[np.nan] * 3, r=[1, 1, 1])
-    assert not draw(strict, 100, b=one).any()
+    one_score = Balance(s=[0.9, np.nan, np.nan], d=[np.nan] * 3, r=[1, 1, 1])
+    assert not draw(strict, 100, b=one_score).any()
     later = Balance(s=S, d=D, r=np.ones(3))
     same = [s.expected(sizes=TOKENS, balance=later) for s in (strict, OPM())]
     np.testing.assert_array_equal(*same)
@@ -424,9 +424,9 @@ def test_any_score_table_gives_finite_quotients_within_the_bound(table):
 
 def test_nothing_is_preferred_until_two_scores_exist():
     assert (balance(np.empty((0, 3))).r == 1).all()
-    one = balance([S])
-    assert (one.r == 1).all() and np.isnan(one.d).all()
-    np.testing.assert_array_equal(one.s, S)
+    one_epoch = balance([S])
+    assert (one_epoch.r == 1).all() and np.isnan(one_epoch.d).all()
+    np.testing.assert_array_equal(one_epoch.s, S)
     assert (balance(two_epochs(S, D)).r != 1).all()
 
 

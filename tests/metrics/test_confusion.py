@@ -86,8 +86,10 @@ def test_thresholds_are_matched_by_name_of_the_species():
     has_both = gm.metrics.kappa(labels, xr.concat([scores, scores], "subset"), threshold=threshold)
     assert has_both.dims == ("subset", "species")
     np.testing.assert_array_equal(has_both.values[1], expected)
-    one = gm.metrics.kappa(labels.values[:, 0], scores.values[:, 0], threshold=threshold.values[0])
-    assert one == expected[0]
+    kappa = gm.metrics.kappa(
+        labels.values[:, 0], scores.values[:, 0], threshold=threshold.values[0]
+    )
+    assert kappa == expected[0]
 
 
 def test_a_threshold_that_calls_no_site_present_has_no_f1():
@@ -120,8 +122,10 @@ def test_the_calibration_curve_of_names_of_one_species_and_of_nothing():
     names = {"species": [f"s{i}" for i in range(20)]}
     y, z = (xr.DataArray(a, dims=("site", "species"), coords=names) for a in (labels, scores))
     mixed = z.isel(species=slice(None, None, -1)).transpose("species", "site")
-    for one, second in zip(gm.metrics.calibration_curve(y, mixed), expected, strict=True):
-        np.testing.assert_array_equal(one, second)
+    for actual, expected_values in zip(
+        gm.metrics.calibration_curve(y, mixed), expected, strict=True
+    ):
+        np.testing.assert_array_equal(actual, expected_values)
     single = gm.metrics.calibration_curve(labels[:, 2], scores[:, 2])
     np.testing.assert_array_equal(single.sites, expected.sites[:, 2])
     empty = gm.metrics.calibration_curve(

@@ -337,9 +337,11 @@ def test_what_is_not_known_changes_nothing(name):
     gappy, partly = labels.copy(), scores.copy()
     gappy[:40, 0], partly[40:60, 1] = np.nan, np.nan
     result = METRICS[name](gappy, partly)
-    rest = np.r_[0:40, 60:150]
+    scored_sites = np.r_[0:40, 60:150]
     np.testing.assert_allclose(result[0], METRICS[name](labels[40:], scores[40:])[0], rtol=1e-12)
-    np.testing.assert_allclose(result[1], METRICS[name](labels[rest], scores[rest])[1], rtol=1e-12)
+    np.testing.assert_allclose(
+        result[1], METRICS[name](labels[scored_sites], scores[scored_sites])[1], rtol=1e-12
+    )
     np.testing.assert_allclose(result[2:], METRICS[name](labels, scores)[2:], rtol=1e-12)
 
 
@@ -359,8 +361,10 @@ def test_blocks_broadcasting_and_types_change_nothing(name, monkeypatch):
     labels, scores = chances(120, 9, gaps=0)
     in_one_block = METRICS[name](labels, scores)
     np.testing.assert_array_equal(METRICS[name](labels.astype(bool), scores), in_one_block)
-    one = METRICS[name](labels, scores[:, :1])
-    np.testing.assert_array_equal(one, METRICS[name](labels, np.repeat(scores[:, :1], 9, axis=1)))
+    broadcast = METRICS[name](labels, scores[:, :1])
+    np.testing.assert_array_equal(
+        broadcast, METRICS[name](labels, np.repeat(scores[:, :1], 9, axis=1))
+    )
     single = METRICS[name](labels, scores.astype(np.float32))
     np.testing.assert_allclose(single, in_one_block, atol=1e-2 if name == "boyce" else 1e-5)
     monkeypatch.setattr(tables, "BLOCK", 250)
@@ -575,8 +579,8 @@ def test_metrics_match_species_of_dataarrays_by_name(labels_and_scores, name):
     values = METRICS[name](labels, scores.transpose("species", "site").sel(species=["c", "a", "b"]))
     assert values.dims == ("species",) and values.name == name
     np.testing.assert_allclose(values.sel(species=["a", "b", "c"]), expected)
-    one = METRICS[name](labels.sel(species="b"), scores.sel(species="b"))
-    assert one.dims == () and float(one) == pytest.approx(expected[1])
+    score = METRICS[name](labels.sel(species="b"), scores.sel(species="b"))
+    assert score.dims == () and float(score) == pytest.approx(expected[1])
     assert METRICS[name](labels.values[:, 1], scores.values[:, 1]) == pytest.approx(expected[1])
 
 

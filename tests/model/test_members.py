@@ -79,10 +79,10 @@ def test_members_are_trained_apart_and_saved_as_one(sites, cube, tmp_path):
 def test_the_first_member_is_what_one_member_alone_would_be(sites):
     held_out = {"validation": np.arange(sites.sizes["site"]) % 4 == 0}
     settings = {"training": TRAINING.model_copy(update=held_out), "rng": 0}
-    three = gm.fit(sites, network=NETWORK, **settings)
-    one = gm.fit(sites, network=NETWORK.model_copy(update={"members": 1}), **settings)
-    member = three.network.members[0].state_dict()
-    for name, weight in one.network.members[0].state_dict().items():
+    three_members = gm.fit(sites, network=NETWORK, **settings)
+    single_member = gm.fit(sites, network=NETWORK.model_copy(update={"members": 1}), **settings)
+    member = three_members.network.members[0].state_dict()
+    for name, weight in single_member.network.members[0].state_dict().items():
         assert torch.equal(weight, member[name]), name
 
 

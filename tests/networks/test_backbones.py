@@ -39,10 +39,10 @@ class Tiny(nn.Module):
         return torch.cat([maps.mean((2, 3)), observed.float().mean((1, 2, 3))[:, None]], 1)
 
 
-def tiny(seed: int = 0, *, frozen: bool = False, **facts) -> Tiny:
+def tiny(seed: int = 0, *, frozen: bool = False, **options) -> Tiny:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        module = Tiny(**facts)
+        module = Tiny(**options)
     return module.requires_grad_(not frozen)
 
 
@@ -114,10 +114,10 @@ def test_a_whole_variable_is_one_token_of_all_its_values():
     assert [s.channels for s in layout.spans] == [1, 1, 1]
 
 
-@pytest.mark.parametrize("facts", [{"kind": "scalar"}, {"kind": "image", "patch": 2}])
-def test_whole_is_for_kinds_with_dims_and_without_windows(facts):
+@pytest.mark.parametrize("fields", [{"kind": "scalar"}, {"kind": "image", "patch": 2}])
+def test_whole_is_for_kinds_with_dims_and_without_windows(fields):
     with pytest.raises(ValueError, match="'whole' makes one token of a series, image or vector"):
-        gm.Variable(name="v", whole=True, **facts)
+        gm.Variable(name="v", whole=True, **fields)
 
 
 def test_the_catalog_may_say_whole():
@@ -262,9 +262,9 @@ def test_a_saved_model_takes_the_architecture_again_and_is_the_same(tmp_path, si
         gm.predict(sites, again)["suitability"], gm.predict(sites, model)["suitability"]
     )
     assert parts(again)[0].learns is not frozen
-    facts = json.loads((path / "config.json").read_text("utf-8"))
-    assert facts["network"]["encoders"] == {"chip": {"width": 6, "frozen": frozen}}
-    assert facts["schema"]["modalities"]["sentinel2"]["variables"]["chip"]["whole"] is True
+    saved_config = json.loads((path / "config.json").read_text("utf-8"))
+    assert saved_config["network"]["encoders"] == {"chip": {"width": 6, "frozen": frozen}}
+    assert saved_config["schema"]["modalities"]["sentinel2"]["variables"]["chip"]["whole"] is True
 
 
 def test_loading_without_the_architecture_names_the_call(tmp_path, sites):

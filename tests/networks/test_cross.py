@@ -1,4 +1,4 @@
-"""Cross-modal fusion: own encoders, then all visible tokens side by side; every law holds for it."""
+"""Cross-modal fusion: one encoder per modality, then all visible tokens side by side; every law holds for it."""
 
 from __future__ import annotations
 

@@ -225,10 +225,10 @@ def loaded(**config):
     sites["bio1"][:3] = np.nan
     sites["clay"][:3] = np.nan
     sites["ndvi"][:3] = np.nan
-    facts = {"width": 8, "heads": 2, "depth": 2, "inner": 1, "frequencies": 4, "experts": 3}
+    settings = {"width": 8, "heads": 2, "depth": 2, "inner": 1, "frequencies": 4, "experts": 3}
     model = gm.fit(
         sites,
-        network=gm.NetworkConfig(**facts | config),
+        network=gm.NetworkConfig(**settings | config),
         training=quick(epochs=1, validation=np.arange(60) % 4 == 0),
         rng=0,
     )
@@ -248,9 +248,9 @@ def test_the_table_holds_every_observed_token_of_every_pattern(fusion, top):
     names = np.array(["+".join(m for m in observed if observed[m][i]) for i in range(60)])
     assert set(table["pattern"].values) == set(names) - {""}
     for pattern in table["pattern"].values:
-        one = table.sel(pattern=pattern)
-        assert int(one["sites"]) == (names == pattern).sum()
-        assert int(one["tokens"]) == tokens[names == pattern].sum()
+        load = table.sel(pattern=pattern)
+        assert int(load["sites"]) == (names == pattern).sum()
+        assert int(load["tokens"]) == tokens[names == pattern].sum()
     np.testing.assert_allclose(table["share"].sum("expert"), top)
     total = float((table["share"] * table["tokens"]).sum(["pattern", "expert"])[0])
     assert total == pytest.approx(top * tokens.sum())
@@ -261,13 +261,15 @@ def test_the_table_holds_every_observed_token_of_every_pattern(fusion, top):
 def test_shares_are_what_a_router_computes_for_single_tokens():
     """One site alone in a group of one token: its inner block routes a token known in advance."""
     model, sites = loaded(fusion="group")
-    one = sites.isel(site=[int(np.flatnonzero(sites["bio1"].notnull())[0])])
-    one = one.assign(clay=one["clay"] * np.nan, ndvi=one["ndvi"] * np.nan)
-    table = gm.explain.expert_load(model, one)
+    single_site = sites.isel(site=[int(np.flatnonzero(sites["bio1"].notnull())[0])])
+    single_site = single_site.assign(
+        clay=single_site["clay"] * np.nan, ndvi=single_site["ndvi"] * np.nan
+    )
+    table = gm.explain.expert_load(model, single_site)
     assert table["pattern"].values.tolist() == ["climate"]
     member = model.network.members[0]
     block = encode(
-        {k: one[k].transpose("site", ...).values for k in ("bio1", "clay", "ndvi")},
+        {k: single_site[k].transpose("site", ...).values for k in ("bio1", "clay", "ndvi")},
         layout=model.layout,
         scaler=model.scaler,
     )

@@ -147,7 +147,7 @@ def test_what_stands_in_a_hidden_modality_changes_no_bit(model, poison):
 
 @pytest.mark.parametrize("config", [{}, {"weights": "learned"}, {"pool": "sum"}])
 def test_the_head_on_concatenated_features_is_the_formula(config):
-    """Numpy's own sum c + Σ α (W f + b) over the modalities, from the branches' features."""
+    """Numpy's sum c + Σ α (W f + b) over the modalities, from the branches' features."""
     model, config = new_model(**config), model_config(config)
     fusion, head = model.network.members[0].fusion, model.network.head
     present = torch.rand(20, M, generator=torch.Generator().manual_seed(0)) < 0.6

@@ -336,5 +336,5 @@ def test_the_engine_predicts_any_coalition_and_values_add_up(fusion, options):
     np.testing.assert_allclose(full, expected, rtol=0, atol=2e-6)
     total = values.sum(1) + base_value(model, species=index)
     np.testing.assert_allclose(total, expected, rtol=0, atol=2e-5)
-    one = predict_block(model.in_precision("bf16"), block, visible=masks.any(0), species=index)
-    assert np.isfinite(one[np.isfinite(expected)]).all()
+    in_bf16 = predict_block(model.in_precision("bf16"), block, visible=masks.any(0), species=index)
+    assert np.isfinite(in_bf16[np.isfinite(expected)]).all()

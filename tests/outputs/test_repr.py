@@ -34,12 +34,12 @@ def model() -> gm.Model:
 def test_a_model_is_described_in_a_few_lines(model):
     lines = repr(model).splitlines()
     assert lines[0] == f"geomiam model {model.schema.name} ({model.id[:12]})"
-    facts = dict(line.strip().split(": ", 1) for line in lines[1:])
-    assert facts["species"] == "5 (Quercus 0, Quercus 1, Quercus 2, …)"
+    described_values = dict(line.strip().split(": ", 1) for line in lines[1:])
+    assert described_values["species"] == "5 (Quercus 0, Quercus 1, Quercus 2, …)"
     auc, validation = model.about["validation_auc"]["all"], model.about["validation"]
-    assert facts["validation AUC"] == f"{auc:.3f} ± {validation['standard_error']:.3f}"
-    assert facts["sites"] == "80 train" and facts["groups"] == "climate, soil"
-    assert facts["dates"] == "2001-01-01 to 2001-03-21"
+    assert described_values["validation AUC"] == f"{auc:.3f} ± {validation['standard_error']:.3f}"
+    assert described_values["sites"] == "80 train" and described_values["groups"] == "climate, soil"
+    assert described_values["dates"] == "2001-01-01 to 2001-03-21"
     assert len(lines) <= 8 and "masking" in str(model)
 
 

@@ -107,8 +107,8 @@ def test_the_table_has_the_thresholds_of_the_red_list():
     assert table["records"].values.tolist() == [3, 3]
     assert table["aoo"].values.tolist() == [12, 12] and table["b2"].values.tolist() == ["EN", "EN"]
     assert table["b1"].values.tolist() == ["", "EN"]
-    one = gm.ranges.red_list(records_of([1], [1]))
-    assert (float(one["eoo"][0]), one["b1"].item(), one["b2"].item()) == (4, "CR", "CR")
+    cell = gm.ranges.red_list(records_of([1], [1]))
+    assert (float(cell["eoo"][0]), cell["b1"].item(), cell["b2"].item()) == (4, "CR", "CR")
 
 
 def test_sites_are_read_in_their_crs():

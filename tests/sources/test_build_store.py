@@ -101,11 +101,11 @@ def same(a, b):
     files = sorted(p.relative_to(a) for p in a.rglob("*") if p.is_file())
     assert files == sorted(p.relative_to(b) for p in b.rglob("*") if p.is_file())
     for name in files:
-        one, two = ((folder / name).read_bytes() for folder in (a, b))
+        bytes_a, bytes_b = ((folder / name).read_bytes() for folder in (a, b))
         if name.suffix == ".json":
-            assert json.loads(one) == json.loads(two), name
+            assert json.loads(bytes_a) == json.loads(bytes_b), name
         else:
-            assert one == two, name
+            assert bytes_a == bytes_b, name
 
 
 def test_rows_that_are_complete_are_not_read_again(cube_result, tmp_path, monkeypatch):
@@ -234,8 +234,8 @@ def test_failed_scenes_are_nan_and_lines_that_outlive_a_stop(tmp_path):
 def test_scenes_are_in_the_store_and_new_ones_are_read(tmp_path):
     items = [scene(tmp_path, f"s{i}", date=f"2020-06-0{i + 1}T10:50:00Z") for i in range(3)]
     cube_result = optical(tmp_path, items[:2], composite="1MS")
-    one = gm.build_cube(cube_result, GRID, out=tmp_path / "one.zarr", progress=False)
-    assert [s["id"] for s in json.loads(one.attrs["scenes"])["s2"]] == ["s0", "s1"]
+    store = gm.build_cube(cube_result, GRID, out=tmp_path / "one.zarr", progress=False)
+    assert [s["id"] for s in json.loads(store.attrs["scenes"])["s2"]] == ["s0", "s1"]
     with pytest.raises(OutputExists):
         gm.build_cube(cube_result, GRID, out=tmp_path / "one.zarr")
 

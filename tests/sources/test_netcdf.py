@@ -1,4 +1,4 @@
-"""NetCDF as data centres write it: xarray's own decoding and pyproj are the reference."""
+"""NetCDF as data centres write it: xarray's decoding and pyproj are the reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GeoTIFFs of many kinds: rasterio's own masks and scales, and GDAL's warp, are the reference."""
+"""GeoTIFFs of many kinds: rasterio's masks and scales, and GDAL's warp, are the reference."""
 
 from __future__ import annotations
 

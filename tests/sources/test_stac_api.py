@@ -44,9 +44,9 @@ def items(folder):
         offset = {"offset": -0.1, "properties": MIXED} if i % 3 == 2 else {}
         date = f"{pd.Timestamp('2020-06-01') + pd.Timedelta(days=7 * i):%Y-%m-%d}T10:50:00Z"
         bands = {"red": numbers(i), "scl": rows}
-        one = scene(folder, f"s{i}", date=date, bands=bands, **offset)
-        one["properties"]["eo:cloud_cover"] = 15.0 * i
-        scenes.append(one)
+        item = scene(folder, f"s{i}", date=date, bands=bands, **offset)
+        item["properties"]["eo:cloud_cover"] = 15.0 * i
+        scenes.append(item)
     return scenes
 
 

@@ -46,9 +46,9 @@ def assert_partition(splits, n, *, all_train=True):
         assert not all_train or len(train) + len(test) == n
 
 
-def same(one, second):
-    return len(one) == len(second) and all(
-        np.array_equal(a, b) for p, q in zip(one, second, strict=True) for a, b in zip(p, q)
+def same(first, second):
+    return len(first) == len(second) and all(
+        np.array_equal(a, b) for p, q in zip(first, second, strict=True) for a, b in zip(p, q)
     )
 
 

@@ -38,11 +38,11 @@ from geomiam.tokens.tokenizers import Symbolic
 KINDS = ["gaussian", "quantile"]
 
 
-def series(steps: int, window: int, symbols: int = 20, kind: str = "gaussian", **facts) -> Schema:
+def series(steps: int, window: int, symbols: int = 20, kind: str = "gaussian", **fields) -> Schema:
     """One series as symbols."""
-    labels = facts.pop("labels", {}) | {"t": range(steps)}
+    labels = fields.pop("labels", {}) | {"t": range(steps)}
     settings = {"window": window, "symbols": symbols, "breakpoints": kind}
-    return schema_of(m=[variable("s", "series", labels=labels, **settings, **facts)])
+    return schema_of(m=[variable("s", "series", labels=labels, **settings, **fields)])
 
 
 def ids_of(schema: Schema, x: np.ndarray, train: np.ndarray | None = None) -> np.ndarray:
@@ -511,14 +511,16 @@ def test_series_are_turned_into_symbols_and_back():
         b=[variable("bio1")],
     )
     symbolic = schema.symbolic(8, window=3, breakpoints="quantile")
-    facts = {n: (v.window, v.symbols, v.breakpoints) for n, v in symbolic.variables.items()}
-    assert facts["rain"] == (3, 8, "quantile")
-    assert facts["ndvi"] == ("1MS", 8, "quantile")
-    assert facts["bio1"] == (None, None, "gaussian")
+    symbol_settings = {
+        n: (v.window, v.symbols, v.breakpoints) for n, v in symbolic.variables.items()
+    }
+    assert symbol_settings["rain"] == (3, 8, "quantile")
+    assert symbol_settings["ndvi"] == ("1MS", 8, "quantile")
+    assert symbol_settings["bio1"] == (None, None, "gaussian")
     assert Layout.of(symbolic).sizes.tolist() == [4 + 2, 1]
     assert symbolic.groups == schema.groups
-    one = schema.symbolic(variables=["rain"])
-    assert [bool(v.symbols) for v in one.variables.values()] == [True, False, False]
+    rain_only = schema.symbolic(variables=["rain"])
+    assert [bool(v.symbols) for v in rain_only.variables.values()] == [True, False, False]
     assert Layout.of(symbolic.symbolic(None)).names == Layout.of(symbolic).names
     assert not any(v.symbols for v in symbolic.symbolic(None).variables.values())
 

@@ -310,7 +310,7 @@ def test_what_is_not_shown_plays_no_part():
     masks = group_masks(LAYOUT, ["bio1"], visible=visible)
     assert list(masks) == ["bio1", "rest"]
     np.testing.assert_array_equal(np.sum(list(masks.values()), axis=0), visible)
-    assert "landsat" not in group_masks(LAYOUT, visible=visible)  # the schema's own groups
+    assert "landsat" not in group_masks(LAYOUT, visible=visible)  # the schema's groups
     with pytest.raises(SelectionError, match=r"groups \['landsat'\] lie outside using="):
         group_masks(LAYOUT, ["bio1", "landsat"], visible=visible)
 

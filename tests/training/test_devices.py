@@ -74,11 +74,13 @@ def gradients_of_two(tmp_path_factory) -> dict[str, np.ndarray]:
 def test_two_processes_have_the_gradients_of_one(gradients_of_two, fusion, loss):
     from lightning_fabric import Fabric
 
-    one = Fabric(accelerator="cpu", devices=1).launch(partial(gradients, fusion=fusion, loss=loss))
-    assert max(abs(g).max() for g in one.values()) > 1e-2
-    for name, gradient in one.items():
-        two = gradients_of_two[f"{fusion}|{loss}|{name}"]
-        np.testing.assert_allclose(two, gradient, rtol=1e-4, atol=1e-6, err_msg=name)
+    single_process = Fabric(accelerator="cpu", devices=1).launch(
+        partial(gradients, fusion=fusion, loss=loss)
+    )
+    assert max(abs(g).max() for g in single_process.values()) > 1e-2
+    for name, gradient in single_process.items():
+        of_two = gradients_of_two[f"{fusion}|{loss}|{name}"]
+        np.testing.assert_allclose(of_two, gradient, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
 class Process:
@@ -159,16 +161,18 @@ def trained_by_two(fusion: str) -> gm.Model:
 @pytest.mark.parametrize("fusion", ["group", "late"])
 def test_two_processes_with_half_the_batch_end_where_one_ends(fusion):
     """To what Adam makes of rounding: where a gradient is near 0 it takes steps of full length."""
-    one, two = train(1, fusion=fusion), trained_by_two(fusion)
+    single_process, two_processes = train(1, fusion=fusion), trained_by_two(fusion)
     first_epoch = train(1, fusion=fusion, epochs=1)
-    weights = [m.network.state_dict() for m in (one, two, first_epoch)]
+    weights = [m.network.state_dict() for m in (single_process, two_processes, first_epoch)]
     largest_step = max(
         float((a - c).abs().max()) for a, _, c in zip(*(w.values() for w in weights))
     )
     assert largest_step > 3e-2
     for name, weight in weights[0].items():
         torch.testing.assert_close(weights[1][name], weight, rtol=0, atol=2e-3)
-    np.testing.assert_allclose(one.history["loss"], two.history["loss"], rtol=1e-4)
+    np.testing.assert_allclose(
+        single_process.history["loss"], two_processes.history["loss"], rtol=1e-4
+    )
 
 
 @pytest.mark.slow

@@ -219,8 +219,8 @@ def test_a_schema_may_say_what_is_new(model):
 def test_groups_of_the_user_stay_and_the_new_modality_is_one_more():
     sites = known(world())
     schema = gm.infer_schema(sites)
-    facts = {k: getattr(schema, k) for k in Schema.model_fields}
-    schema = Schema(**{**facts, "groups": {"greenness": ["ndvi"]}})  # and a rest
+    fields = {k: getattr(schema, k) for k in Schema.model_fields}
+    schema = Schema(**{**fields, "groups": {"greenness": ["ndvi"]}})  # and a rest
     model = gm.fit(sites, schema, network=gm.NetworkConfig(**SMALL), training=quick(epochs=2))
     grown_model = gm.finetune(model, pair(world(seed=1)), train="new", training=quick(epochs=2))
     assert list(grown_model.schema.groups) == ["greenness", "radar"]
@@ -248,8 +248,8 @@ def randomly_grown(fusion: str, seed: int = 0, *, steps: int = 6) -> tuple[Model
     return old, grown_model
 
 
-def rows_of(model: Model, n: int = 40, **facts) -> TokenArrays:
-    arrays = random_arrays(model.schema, n, **facts)
+def rows_of(model: Model, n: int = 40, **options) -> TokenArrays:
+    arrays = random_arrays(model.schema, n, **options)
     return encode(arrays, layout=model.layout, scaler=model.scaler)
 
 
@@ -346,12 +346,12 @@ def test_bits_stay_for_every_subset_of_every_kind_of_token(fusion, n):
             np.concatenate([in_use, new_tokens]),
             np.concatenate([in_use, ~new_tokens]),
         ]
-        one, using, nan = (
+        old_values, values_using, values_nan = (
             predict_block(m, b, visible=s, species=np.arange(2))
             for m, b, s in zip((old, grown_model, grown_model), blocks, masks, strict=True)
         )
-        np.testing.assert_array_equal(using, one)
-        np.testing.assert_array_equal(nan, one)
+        np.testing.assert_array_equal(values_using, old_values)
+        np.testing.assert_array_equal(values_nan, old_values)
 
 
 @pytest.mark.parametrize("fusion", GROWING)
@@ -519,7 +519,7 @@ def test_a_region_may_lack_a_modality(model):
 
 
 class Pool(torch.nn.Module):
-    """An own encoder that keeps a mean of what it sees in training, as batch normalisation does."""
+    """A custom encoder that keeps a mean of what it sees in training, as batch normalisation does."""
 
     width = 4
 

@@ -14,7 +14,7 @@ TRAINING = gm.TrainingConfig(epoch_steps=1, epochs=4, batch=32, block=100, warmu
 
 
 def test_the_kept_weights_are_those_of_the_best_epoch(sites):
-    """Scoring the returned model on the validation sites gives the best epoch's own scores."""
+    """Scoring the returned model on the validation sites gives the best epoch's scores."""
     held_out = np.zeros(sites.sizes["site"], bool)
     held_out[::4] = True
     model = gm.fit(
@@ -52,8 +52,8 @@ def test_a_signal_is_learned_and_noise_is_not():
 def test_every_loss_trains_explains_and_adds_up(sites, cube, loss):
     sites_of_loss = sites.copy()
     if loss == "cross-entropy":
-        one = np.nan_to_num(sites["presence"].values).argmax(1)
-        sites_of_loss["presence"] = (("site", "species"), np.eye(3, dtype=np.float32)[one])
+        class_index = np.nan_to_num(sites["presence"].values).argmax(1)
+        sites_of_loss["presence"] = (("site", "species"), np.eye(3, dtype=np.float32)[class_index])
     model = train_small(sites_of_loss, "group", loss=loss)
     for scale in ("probability", "logit"):
         explanation = gm.shapley(cube, model, scale=scale)

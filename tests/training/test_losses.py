@@ -190,8 +190,8 @@ def test_training_of_a_survey_starts_at_the_prevalence(monkeypatch):
 def test_model_card_repr_and_predictions_name_the_quantity(loss, tmp_path):
     sites = tiny_sites(60, species=3)
     if loss == "cross-entropy":
-        one = np.eye(3)[np.arange(60) % 3]
-        sites = sites.assign(presence=(("site", "species"), one))
+        one_hot = np.eye(3)[np.arange(60) % 3]
+        sites = sites.assign(presence=(("site", "species"), one_hot))
     model = gm.fit(sites, network=TINY_NETWORK, training=quick(epochs=1, loss=loss), rng=0)
     quantity = QUANTITIES[loss]
     assert f"predicts: {quantity.name} (loss {loss}, set in TrainingConfig)" in str(model)

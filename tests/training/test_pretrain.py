@@ -230,8 +230,13 @@ def test_r2_is_1_for_the_truth_and_0_for_the_mean(every_kind_table):
             truth[:, start : start + k * o] = truth[:, start : start + k * o] * 100 - 50
         start += k * o
     visible, target_tokens = patterns(layout.sizes)
-    facts = {"table": table, "targets": targets, "visible": visible, "target_tokens": target_tokens}
-    perfect = r2(Oracle(torch.as_tensor(truth)), **facts)
+    arguments = {
+        "table": table,
+        "targets": targets,
+        "visible": visible,
+        "target_tokens": target_tokens,
+    }
+    perfect = r2(Oracle(torch.as_tensor(truth)), **arguments)
     is_target = np.stack(
         [
             [w[layout_owner(layout) == m].any() for m in range(len(layout.sizes))]
@@ -240,7 +245,7 @@ def test_r2_is_1_for_the_truth_and_0_for_the_mean(every_kind_table):
     )
     assert (np.isfinite(perfect) == is_target).all()
     np.testing.assert_allclose(perfect[is_target], 1, atol=1e-6)
-    blind = r2(Oracle(targets.constant.expand(N, -1)), **facts)
+    blind = r2(Oracle(targets.constant.expand(N, -1)), **arguments)
     np.testing.assert_allclose(blind[is_target], 0, atol=1e-6)
 
 
@@ -486,7 +491,7 @@ def weights_at_start(monkeypatch, sites, **settings) -> list[dict]:
 
 
 def test_fit_starts_from_the_weights_of_the_encoder(monkeypatch, sites, encoder):
-    new_sites = sites.isel(site=slice(10, 70))  # whose own means are others
+    new_sites = sites.isel(site=slice(10, 70))  # whose means are others
     two = encoder.config.model_copy(update={"members": 2})
     states = weights_at_start(monkeypatch, new_sites, warm_start=encoder, network=two)
     weights = encoder.network.state_dict()
@@ -529,8 +534,8 @@ def test_a_network_without_a_head_holds_every_weight_that_learns(sites, encoder)
         targets = Targets.of(model.layout, table, classes)
         module = Reconstruction(model.network, first=targets.constant).train()
         hidden = torch.rand(N, model.layout.size) < 0.5
-        facts = {"hidden": hidden, "targets": targets, "fabric": FABRIC}
-        batch_loss(module, table, torch.arange(N), **facts).backward()
+        arguments = {"hidden": hidden, "targets": targets, "fabric": FABRIC}
+        batch_loss(module, table, torch.arange(N), **arguments).backward()
         missing = [k for k, p in module.named_parameters() if p.requires_grad and p.grad is None]
         assert missing == []
 

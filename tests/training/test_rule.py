@@ -79,7 +79,7 @@ def test_few_sites_are_passed_several_times(monkeypatch):
     [
         ({"steps": 200}, 20),
         ({"steps": 100, "warmup": 0.5}, 50),
-        ({"steps": 100_000, "epochs": 100_000}, 100),  # not longer than for MIAM's own settings
+        ({"steps": 100_000, "epochs": 100_000}, 100),  # not longer than for MIAM's settings
         ({"warmup": 7}, 7),
         ({"warmup": 0}, 0),
     ],

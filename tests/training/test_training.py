@@ -341,8 +341,8 @@ def test_every_loss_trains_with_every_fusion(loss, fusion):
     sites = tiny_sites(species=3)
     if loss == "cross-entropy":
         classes = np.digitize(sites["bio1"].fillna(0), [-0.4, 0.4])
-        one = (classes[:, None] == np.arange(3)).astype(float)
-        sites["presence"] = (("site", "species"), one)
+        one_hot = (classes[:, None] == np.arange(3)).astype(float)
+        sites["presence"] = (("site", "species"), one_hot)
     network = TINY_NETWORK.model_copy(update={"fusion": fusion})
     model = train(sites, loss=loss, epochs=8, network=network, masking=Constant(0.0))
     maps = gm.predict(sites, model)["suitability"]
@@ -692,8 +692,8 @@ def test_scores_are_of_sites_that_show_something():
 @pytest.mark.parametrize("loss", ["bce", "cross-entropy"])
 def test_validation_ranks_sites_by_logits_or_by_shares_of_all_species(loss, monkeypatch):
     sites, calls = tiny_sites(60, species=3), []
-    one = np.arange(60)[:, None] % 3 == np.arange(3)
-    sites["presence"] = (("site", "species"), one.astype(float))
+    one_hot = np.arange(60)[:, None] % 3 == np.arange(3)
+    sites["presence"] = (("site", "species"), one_hot.astype(float))
     real = Supervised.scores
     monkeypatch.setattr(Supervised, "scores", lambda *args: calls.append(args[1:]) or real(*args))
     model = train(sites, loss=loss, epochs=1, keep="last", holdout=0.5, block=300)

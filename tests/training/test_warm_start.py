@@ -284,8 +284,8 @@ def test_every_member_starts_from_its_own(monkeypatch):
 
 def test_a_body_without_species_can_be_loaded():
     start = fit(network=TINY_NETWORK, warm_start=False)
-    schema, facts = start.schema, {"scaler": start.scaler, "config": start.config}
-    three_species = Model.untrained(schema, species=["one", "two", "three"], **facts)
+    schema, parts = start.schema, {"scaler": start.scaler, "config": start.config}
+    three_species = Model.untrained(schema, species=["one", "two", "three"], **parts)
     head = three_species.network.head.weight.clone()
     load_body(three_species.network, start.network)
     assert torch.equal(three_species.network.head.weight, head)

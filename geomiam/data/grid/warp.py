@@ -151,7 +151,7 @@ def _reprojected(piece: np.ndarray, src: GeoBox, *, dst: GeoBox, resampling: str
     from odc.geo.warp import rio_reproject
 
     out = np.full((*piece.shape[:-2], *dst.shape.yx), np.nan, dtype="float32")
-    # odc-geo makes kernels one source cell wide, as GDAL's own width depends on the window; where
+    # odc-geo makes kernels one source cell wide, as GDAL's width depends on the window; where
     # pixels are counted, that would lose cells of which only a part is covered.
     scale = {} if resampling in KERNELS else {"XSCALE": None, "YSCALE": None}
     pixels = np.ascontiguousarray(piece)

@@ -170,7 +170,7 @@ def _read(archive: Archive, table: TableFile) -> pd.DataFrame:
                     f"{name} in {archive.name} does not have the form that {META} states "
                     f"({str(cause).strip()[:200]}): fetch the archive again, or pass the path of the table"
                 ) from None
-            except Exception as cause:  # zipfile and zlib raise errors of their own
+            except Exception as cause:  # zipfile and zlib raise errors of several classes
                 with refusing(OccurrenceError, damaged(archive.path)):
                     raise cause
     if not frames:

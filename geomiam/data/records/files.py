@@ -58,9 +58,9 @@ def read_table(source: Any, *, encoding: str | None = None) -> pd.DataFrame:
     if isinstance(source, pd.DataFrame):
         return with_cell_centres(source)
     source = expand(source) if isinstance(source, (str, Path)) else source
-    table, facts = _read(source, encoding=encoding)
+    table, origin = _read(source, encoding=encoding)
     table = with_cell_centres(table)
-    table.attrs["origin"] = {"file": Path(source).name, **facts, **table.attrs.get("origin", {})}
+    table.attrs["origin"] = {"file": Path(source).name, **origin, **table.attrs.get("origin", {})}
     return table
 
 

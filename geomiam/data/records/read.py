@@ -175,8 +175,8 @@ def _long(other_columns: pd.DataFrame, labels: Records, points: Points) -> pd.Da
         names[1]: y[rows],
         "presence": np.asarray(values, "float32"),
     }
-    rest = other_columns.iloc[rows].reset_index(drop=True)
-    return pd.concat([pd.DataFrame(standard), rest], axis=1)
+    row_columns = other_columns.iloc[rows].reset_index(drop=True)
+    return pd.concat([pd.DataFrame(standard), row_columns], axis=1)
 
 
 def _degree_names(points: Points) -> tuple[str, str]:

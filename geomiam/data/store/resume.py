@@ -90,7 +90,7 @@ def write_parts(
     are groups of variables that are computed from the same pixels and are therefore written together.
     ``remarks`` on each variable may grow while pixels are computed, and are stored in the ledger.
     ``finish`` is called with the complete store, before it is renamed, and all remarks; it returns
-    attributes that are added to the store. Raises as :func:`geomiam.data.store.store.write_zarr`.
+    attributes that are added to the store. Raises the same errors as :func:`geomiam.data.store.store.write_zarr`.
     """
     check_names([*ds.variables, *ds.dims])
     with locked_output(path, overwrite) as target:

@@ -195,8 +195,8 @@ def write_zarr(
     """Write a Dataset as Zarr v3 to a temporary sibling that is renamed when complete.
 
     Encodings from the store that it was read from are dropped, so that chunks on disk equal those in
-    memory. Raises as :func:`write_cube`, OutputBusy when another process or thread writes to ``path``,
-    and NameRefused when the name of a variable cannot be the name of a folder.
+    memory. Raises the same errors as :func:`write_cube`, OutputBusy when another process or thread writes to
+    ``path``, and NameRefused when the name of a variable cannot be the name of a folder.
     """
     check_names(ds.variables)
     with locked_output(path, overwrite, kind=kind) as target:

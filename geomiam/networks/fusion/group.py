@@ -1,12 +1,12 @@
 """Group fusion: attention among the tokens of each group, then among the summaries of the groups.
 
-A summary depends on its own group only, so all 2^G coalitions of groups share the same G summaries.
+A summary depends on its group only, so all 2^G coalitions of groups share the same G summaries.
 Each coalition then costs a small transformer over at most G + 1 vectors.
 
 The vectors of a row are the same in all its coalitions on entry. So LayerNorm, projections and
 attention logits of the first block are computed once for each pair of vectors. Attention mixes values
 linearly and there are fewer vectors than coalitions, so the output projection is applied to the values
-before they are mixed. After the first block every member of every coalition has its own vector.
+before they are mixed. After the first block every member of every coalition has a separate vector.
 Only the first one, the query, is read out.
 
 Shapes: n rows, t tokens, k tokens of a group, G groups, b rows of one pattern, v vectors with the query

@@ -151,7 +151,7 @@ class CoalitionView:
 def refuse_gate(config: NetworkConfig) -> None:
     """Raise the error for a gate without blocks whose budget it could set."""
     raise ValueError(
-        "gate=True learns budgets of each modality's own blocks: it needs fusion='cross', "
+        "gate=True learns budgets of the blocks of each modality: it needs fusion='cross', "
         f"attention='sparse' and inner=1 or more; found fusion='{config.fusion}', "
         f"attention='{config.attention}', inner={config.inner}"
     )

@@ -1,7 +1,7 @@
 """The data sets that judge the default fit: synthetic surveys and species, and real ones by folder.
 
 Synthetic sets have a known truth and need no files. Real ones are read from a folder that holds
-``maps/`` and ``disdat/`` (see the data sets' own pages for where they come from); of disdat only the
+``maps/`` and ``disdat/`` (see the data sets' pages for where they come from); of disdat only the
 training records are read.
 """
 

@@ -185,9 +185,9 @@ def _run(region: Region, entry: Entry, plan: Plan) -> dict:
     scores_by_subset, engine = _predict(region, entry, plan)
     labels, species = read_labels(region.survey)
     scores = {column: _score(labels, z) for column, z in scores_by_subset.items()}
-    facts = asdict(entry) | {"region": region.name, "label": entry.label, "engine": engine}
-    facts["species"] = list(species)
-    return facts | {"seconds": round(time.perf_counter() - start, 2), "scores": scores}
+    result = asdict(entry) | {"region": region.name, "label": entry.label, "engine": engine}
+    result["species"] = list(species)
+    return result | {"seconds": round(time.perf_counter() - start, 2), "scores": scores}
 
 
 def _predict(region: Region, entry: Entry, plan: Plan) -> tuple[dict[str, np.ndarray], str]:

@@ -90,11 +90,11 @@ def read(run: Run) -> Data:
     sites = readers.geoplant(run.folder, limit=run.limit, min_records=run.min_records, chunks=64)
     sites = coarsened(sites, run.coarsen).compute()
     test = gm.splits.hold_out_blocks(sites, share=SHARE, block=BLOCK, rng=run.seed)
-    rest = sites.isel(site=~test)
+    remaining_sites = sites.isel(site=~test)
     share = SHARE / (1 - SHARE)
-    validation = gm.splits.hold_out_blocks(rest, share=share, block=BLOCK, rng=run.seed)
+    validation = gm.splits.hold_out_blocks(remaining_sites, share=share, block=BLOCK, rng=run.seed)
     schema = bind(readers.geoplant_schema(sites), sites)
-    return Data(rest, validation, sites.isel(site=test), schema, answerable(schema))
+    return Data(remaining_sites, validation, sites.isel(site=test), schema, answerable(schema))
 
 
 def coarsened(sites: xr.Dataset, factor: int) -> xr.Dataset:

@@ -64,9 +64,9 @@ def converge(value: Value, groups: int, *, repeats: int) -> xr.Dataset:
             for k, e in enumerate(steps(value, groups, at=SIZES, rng=seed, **options)):
                 off = np.abs(e.values - truth)
                 half = t.ppf(0.975, e.replicates - 1) * e.standard_error
-                facts = (e.evaluations, off.mean(), e.standard_error.mean(), (off <= half).mean())
-                for name, fact in zip(names, facts):
-                    measures[name][i, k, seed] = fact
+                results = (e.evaluations, off.mean(), e.standard_error.mean(), (off <= half).mean())
+                for name, result in zip(names, results):
+                    measures[name][i, k, seed] = result
     dims = ("kind", "size", "repeat")
     runs = xr.Dataset(
         {n: (dims, v) for n, v in measures.items()}, {"kind": list(KINDS), "size": SIZES}

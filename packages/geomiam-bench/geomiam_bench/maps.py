@@ -110,7 +110,7 @@ def speed(folder: Path, *, chunk: int, repeat: int) -> dict:
         bare(model, cube_in_memory)
         timed("1 thread", write)
         timed("2 threads", lambda: write(2))
-    with cluster(1) as one, cluster(2) as two, Client(one) as a, Client(two) as b:
+    with cluster(1) as single, cluster(2) as pair, Client(single) as a, Client(pair) as b:
         write(client=a)  # workers import what they need
         write(client=b)
         for _ in range(repeat):

@@ -160,8 +160,8 @@ def run(name: str, case: Case, seed: int, *, epochs: int, largest_fit: int) -> l
         masking=MASKING,
         rng=seed,
     )
-    facts = {"case": name, "seed": seed, "pretraining_seconds": time.perf_counter() - start}
-    facts |= {
+    settings = {"case": name, "seed": seed, "pretraining_seconds": time.perf_counter() - start}
+    settings |= {
         "unlabelled": split.unlabelled.sizes["site"],
         "tested": split.test.sizes["site"],
         "species": split.test.sizes["species"],
@@ -174,7 +174,7 @@ def run(name: str, case: Case, seed: int, *, epochs: int, largest_fit: int) -> l
         for method, model in methods(encoder, sites, seed, fits=n <= largest_fit).items():
             table = gm.evaluate(model, split.test, subsets="every")
             aucs = dict(zip(table["subset"].values.tolist(), table["mean_auc"].values.tolist()))
-            rows.append(facts | {"size": size_limit, "labels": n, "method": method, "auc": aucs})
+            rows.append(settings | {"size": size_limit, "labels": n, "method": method, "auc": aucs})
             print(f"{name} {seed} n={n} {method}: {aucs['all']:.3f}", flush=True)
         if n < size_limit:
             break

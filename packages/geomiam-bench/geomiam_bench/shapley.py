@@ -202,7 +202,7 @@ def operations(groups: int, tokens: int, species: int, d: int) -> dict[str, floa
     )  # projections of the first block are shared
     mean_product = visible_count * 8 / 3 * d**2  # the last product is made of the mean
     inner = (LAYERS - 1) * groups * block(tokens / groups, tokens / groups)
-    one = block(groups + 1, groups + 1) + 4 * (groups + 1) * d**2
+    single_coalition = block(groups + 1, groups + 1) + 4 * (groups + 1) * d**2
     return {
         "naive": coalitions * LAYERS * block(tokens, tokens) + head,
         "token": coalitions * (LAYERS * block(visible_count, visible_count) - mean_product)
@@ -213,7 +213,7 @@ def operations(groups: int, tokens: int, species: int, d: int) -> dict[str, floa
         + groups * 2 * 128 * (d + 128 + species)
         + 2 * 128 * d,
         "group": inner + summary_tokens * (16 / 3 + 4) * d**2 + coalitions * 28 / 3 * d**2 + head,
-        "group predict": inner + one,
+        "group predict": inner + single_coalition,
     }
 
 

@@ -119,10 +119,10 @@ def missingness(
         train_share=train_share,
         seeds=seeds,
     )
-    sites, facts, plan = _sites(data, schema, region, plan)
+    sites, site_schema, plan = _sites(data, schema, region, plan)
     tables = []
     with _bar(plan.seeds) as bar:
-        for table in sweeps(sites, facts, plan):
+        for table in sweeps(sites, site_schema, plan):
             tables.append(table)
             bar.update()
     seconds = sum(t.attrs["seconds"] for t in tables)
@@ -166,11 +166,11 @@ def systems(
     plan = SystemPlan(seeds=seeds, **({"systems": listed(systems)} if systems else {}))  # type: ignore[arg-type]
     if epochs:
         plan = replace(plan, training=plan.training.model_copy(update={"epochs": epochs}))
-    sites, facts, plan = _sites(data, schema, region, plan)
+    sites, site_schema, plan = _sites(data, schema, region, plan)
     survey = None
     if (data / "metadata.json").exists() and not tune:
         survey = readers.disdat(data, region or regions(data)[0])[1]
-    comparison_data = Data(sites, facts, survey)
+    comparison_data = Data(sites, site_schema, survey)
     run = begin(out, comparison_data, plan, restart=overwrite)
     with _bar(plan.seeds * len(chosen(comparison_data, plan))) as bar:
 
@@ -196,20 +196,20 @@ def _print_systems(run: dict) -> None:
     names = list(next(iter(rows.values()))["auc"])
     head = "".join(f"{n:>14s}{'± vs ' + REFERENCE:>19s}" for n in names)
     typer.echo(f"{'system':20s}{head}{'train s':>9s}{'weights':>10s}{'s/1,000':>9s}")
-    for name, facts in rows.items():
+    for name, result in rows.items():
         typer.echo(
             f"{name:20s}"
-            + "".join(f"{facts['auc'][n]:14.4f}{_against(facts, n):>19s}" for n in names)
-            + f"{facts['seconds']:9.1f}{facts['parameters'] or 0:10,.0f}{facts['cost'] or 0:9.3f}"
+            + "".join(f"{result['auc'][n]:14.4f}{_against(result, n):>19s}" for n in names)
+            + f"{result['seconds']:9.1f}{result['parameters'] or 0:10,.0f}{result['cost'] or 0:9.3f}"
         )
 
 
-def _against(facts: dict, situation: str) -> str:
-    one = facts["against"].get(situation)
-    if not one or one["mean"] is None:
+def _against(result: dict, situation: str) -> str:
+    difference = result["against"].get(situation)
+    if not difference or difference["mean"] is None:
         return ""
-    error = f" ± {100 * one['error']:.1f}" if one["error"] is not None else ""
-    return f"{100 * one['mean']:+.1f}{error}"
+    error = f" ± {100 * difference['error']:.1f}" if difference["error"] is not None else ""
+    return f"{100 * difference['mean']:+.1f}{error}"
 
 
 def _sites(data: Path, schema: Path | None, region: str, plan: Any) -> tuple:
@@ -243,9 +243,9 @@ def _bar(total: int) -> Any:
 
 
 def _print(summary: dict) -> None:
-    for label, facts in sorted(summary.items(), key=lambda i: -i[1]["mean_over_species"]):
-        row = "  ".join(f"{name} {r['all']:.3f}" for name, r in facts["regions"].items())
+    for label, result in sorted(summary.items(), key=lambda i: -i[1]["mean_over_species"]):
+        row = "  ".join(f"{name} {r['all']:.3f}" for name, r in result["regions"].items())
         typer.echo(
-            f"{label:24s} {row}  mean of {facts['species']} species "
-            f"{facts['mean_over_species']:.4f}"
+            f"{label:24s} {row}  mean of {result['species']} species "
+            f"{result['mean_over_species']:.4f}"
         )

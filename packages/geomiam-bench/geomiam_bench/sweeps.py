@@ -47,7 +47,7 @@ NETWORK = NetworkConfig(
 TRAINING = TrainingConfig(
     loss="weighted-bce", epochs=300, patience=40, batch=250, lr=3e-3, warmup=100, epoch_steps=1
 )
-"""Every method stops by its own validation blocks, because learning from gaps takes more epochs."""
+"""Every method stops by its validation blocks, because learning from gaps takes more epochs."""
 FOLDS = 4
 """One of these spatial folds is the test."""
 STYLES = {kind: "--" for kind in KINDS} | {name: ":" for name in BASELINES}

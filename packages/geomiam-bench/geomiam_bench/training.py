@@ -3,7 +3,7 @@
     geomiam-bench training --json out/bench/training.json --figure out/bench/training.png
 
 The papers' way computes every token and puts a mask token in place of the hidden ones (MaskSDM):
-forward, loss, backward, optimizer, with PyTorch's own transformer layers. Against it, with as many
+forward, loss, backward, optimizer, with PyTorch's transformer layers. Against it, with as many
 blocks and weights: token fusion and group fusion of geomiam, which compute what is visible. Medians
 of interleaved repetitions on one thread, at several hidden shares; ``uniform`` is the mean over them,
 as the published masking draws them, and ``miam`` draws the masks of MIAM, of which half is hidden.
@@ -53,7 +53,7 @@ class Run:
 
 
 class Paper(nn.Module):
-    """Mask-token substitution and all tokens computed, by PyTorch's own layers."""
+    """Mask-token substitution and all tokens computed, by PyTorch's layers."""
 
     def __init__(self, like: Network, config: NetworkConfig):
         super().__init__()

@@ -71,9 +71,11 @@ def folder(tmp_path_factory):
             survey_table[name] = present.where(env["group"] == group).astype("Int8")
     env.to_parquet(region_folder / "test_env.parquet")
     survey_table.to_parquet(region_folder / "test_pa.parquet")
-    facts = {"epsg": 4326, "predictors": PREDICTORS, "groups": GROUPS}
-    facts["published_subset"] = ["heat", "rock"]
-    (root / "metadata.json").write_text(json.dumps({"AAA": facts, "BBB": facts}))
+    region_metadata = {"epsg": 4326, "predictors": PREDICTORS, "groups": GROUPS}
+    region_metadata["published_subset"] = ["heat", "rock"]
+    (root / "metadata.json").write_text(
+        json.dumps({"AAA": region_metadata, "BBB": region_metadata})
+    )
     return root
 
 
@@ -132,14 +134,14 @@ def test_zeros_of_training_sites_are_marked_as_background(folder):
 def test_the_published_groups_of_new_south_wales():
     root = SHARED / "disdat"
     records = pd.read_parquet(root / "NSW" / "train_po.parquet")
-    facts = json.loads((root / "metadata.json").read_text())["NSW"]["groups"]
+    species_of_group = json.loads((root / "metadata.json").read_text())["NSW"]["groups"]
     target_group_sites = [("db", "nb"), ("ot", "ou", "rt", "ru"), ("ba",), ("sr",)]
-    assert sorted(g for names in target_group_sites for g in names) == sorted(facts)
+    assert sorted(g for names in target_group_sites for g in names) == sorted(species_of_group)
     published_presence = readers.disdat(root, "NSW")[0]["presence"]
     for names in target_group_sites:
         places = records.loc[records["group"].isin(names), ["x", "y"]].drop_duplicates()
         for group in names:
-            has_labels = published_presence.sel(species=facts[group]).notnull()
+            has_labels = published_presence.sel(species=species_of_group[group]).notnull()
             assert (has_labels.sum("site") == len(places)).all()
     original = readers.disdat(root, "NSW", groups="original")[0]["presence"]
     assert int(original.notnull().sum()) < int(published_presence.notnull().sum())
@@ -251,8 +253,8 @@ def test_predictors_never_see_the_survey(folder, plan, results, tmp_path):
     for name in ("b1", "b2", "t1", "t2"):
         survey_table[name] = 1 - survey_table[name]
     survey_table.to_parquet(copy / "AAA" / "test_pa.parquet")
-    for one, flipped_result in zip(results, benchmark(copy, plan)):
-        for subset, scores in one["scores"].items():
+    for first_result, flipped_result in zip(results, benchmark(copy, plan)):
+        for subset, scores in first_result["scores"].items():
             mirrored_auc = 1 - np.array(flipped_result["scores"][subset]["auc"], float)
             np.testing.assert_allclose(np.array(scores["auc"], float), mirrored_auc, atol=2e-5)
 
@@ -273,9 +275,9 @@ def test_the_summary_of_results_that_are_written_by_hand():
 
     def result(region, species, seed, auc, prg, cor):
         scores = {"auc": auc, "auc_prg": prg, "cor": cor}
-        one = {"auc": [0.5] * len(auc), "auc_prg": prg, "cor": cor}
-        facts = {"label": "m", "region": region, "species": species, "seed": seed, "seconds": 1.0}
-        return {**facts, "scores": {"climate": one, "all": scores}}
+        climate_scores = {"auc": [0.5] * len(auc), "auc_prg": prg, "cor": cor}
+        entry = {"label": "m", "region": region, "species": species, "seed": seed, "seconds": 1.0}
+        return {**entry, "scores": {"climate": climate_scores, "all": scores}}
 
     names = {"A": ["a1", "a2"], "NSW": ["nsw01", "nsw30"]}
     rows = [

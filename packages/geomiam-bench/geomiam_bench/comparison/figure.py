@@ -49,10 +49,10 @@ def draw(run: Mapping[str, Any]) -> Figure:
 
 
 def _dots(ax: Axes, rows: Mapping[str, dict], kind: str, run: Mapping) -> None:
-    for y, (name, facts) in enumerate(rows.items()):
-        colour, seeds = _colour(name, run), facts["seeds"][kind]
+    for y, (name, result) in enumerate(rows.items()):
+        colour, seeds = _colour(name, run), result["seeds"][kind]
         ax.plot(seeds, [y] * len(seeds), "o", ms=4, mfc="none", mec=colour, alpha=0.7)
-        ax.plot(facts["auc"][kind], y, "|", ms=13, mew=2.5, color=colour)
+        ax.plot(result["auc"][kind], y, "|", ms=13, mew=2.5, color=colour)
     ax.set_title(TITLES.get(kind, kind), fontsize=11)
     ax.set_yticks(range(len(rows)), list(rows))
     ax.grid(alpha=0.3)
@@ -61,13 +61,13 @@ def _dots(ax: Axes, rows: Mapping[str, dict], kind: str, run: Mapping) -> None:
 
 def _curves(ax: Axes, rows: Mapping[str, dict], pattern: str, run: Mapping) -> None:
     shares, line_counts = run["settings"]["shares"], dict[str, int]()
-    for name, facts in rows.items():
+    for name, result in rows.items():
         if run["systems"][name]["without"]:
             continue
         colour = _colour(name, run)
         line = LINES[line_counts.get(colour, 0) % len(LINES)]
         line_counts[colour] = line_counts.get(colour, 0) + 1
-        ax.plot(shares, facts["sweep"][pattern], line, color=colour, marker="o", ms=3, label=name)
+        ax.plot(shares, result["sweep"][pattern], line, color=colour, marker="o", ms=3, label=name)
     ax.set_title(pattern.replace("-", " "), fontsize=11)
     ax.set_xlabel("share missing")
     ax.xaxis.set_major_formatter(lambda v, _: f"{v:.0%}")

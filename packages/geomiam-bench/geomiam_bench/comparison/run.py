@@ -34,25 +34,25 @@ def settings_of(data: Data, plan: SystemPlan) -> dict[str, Any]:
     return json.loads(json.dumps(values))
 
 
-def facts_of(one: Recipe, plan: SystemPlan, schema: Schema) -> dict[str, Any]:
+def recipe_settings(recipe: Recipe, plan: SystemPlan, schema: Schema) -> dict[str, Any]:
     """Return the settings of a system on given data, as plain types."""
-    facts: dict[str, Any] = {
-        "what": one.description,
-        "family": one.family,
-        "without": one.without,
-        "note": one.note(schema),
+    settings: dict[str, Any] = {
+        "what": recipe.description,
+        "family": recipe.family,
+        "without": recipe.without,
+        "note": recipe.note(schema),
     }
-    if one.baseline:
-        return facts | {"baseline": one.baseline}
-    options = one.options(network=plan.network, training=plan.training)
-    facts |= {
+    if recipe.baseline:
+        return settings | {"baseline": recipe.baseline}
+    options = recipe.options(network=plan.network, training=plan.training)
+    settings |= {
         "network": options["network"].model_dump(),
         "training": options["training"].model_dump(),
         "masking": to_dict(options["masking"]),
-        "warm_start": one.warm_start,
-        "symbols": None if facts["note"] or not one.symbols else dict(one.symbols),
+        "warm_start": recipe.warm_start,
+        "symbols": None if settings["note"] or not recipe.symbols else dict(recipe.symbols),
     }
-    return json.loads(json.dumps(facts))
+    return json.loads(json.dumps(settings))
 
 
 def begin(path: Path, data: Data, plan: SystemPlan, *, restart: bool = False) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def begin(path: Path, data: Data, plan: SystemPlan, *, restart: bool = False) ->
         If the file holds a run of other data, settings or systems of the same name.
     """
     settings = settings_of(data, plan)
-    systems = {s.name: facts_of(s, plan, data.schema) for s in chosen(data, plan)}
+    systems = {s.name: recipe_settings(s, plan, data.schema) for s in chosen(data, plan)}
     run = {"settings": settings, "systems": systems, "costs": {}, "results": []}
     if restart or not path.exists():
         return run

@@ -134,28 +134,28 @@ def compare(
     stored_results = previous_results or {}
     for seed in range(plan.seeds):
         sites: Round | None = None
-        for one in chosen(data, plan):
-            if (one.name, seed) in stored_results:
-                yield stored_results[one.name, seed]
+        for system in chosen(data, plan):
+            if (system.name, seed) in stored_results:
+                yield stored_results[system.name, seed]
                 continue
             sites = sites or data.round(seed, plan)
-            yield _result(one, sites, data, plan)
+            yield _result(system, sites, data, plan)
 
 
-def _result(one: Recipe, sites: Round, data: Data, plan: SystemPlan) -> dict:
-    predictor, seconds = trained(one, sites, data.schema, plan)
+def _result(system: Recipe, sites: Round, data: Data, plan: SystemPlan) -> dict:
+    predictor, seconds = trained(system, sites, data.schema, plan)
     sweep = missingness_sweep(
         sites.train,
         sites.test,
         data.schema,
-        predictors={one.name: predictor},
+        predictors={system.name: predictor},
         patterns=plan.patterns,
         shares=plan.shares,
         repeats=plan.repeats,
         rng=sites.seed,
     )["mean_auc"].mean("repeat")
     return {
-        "system": one.name,
+        "system": system.name,
         "seed": sites.seed,
         "seconds": round(seconds, 2),
         "parameters": parameters(predictor),
@@ -166,11 +166,11 @@ def _result(one: Recipe, sites: Round, data: Data, plan: SystemPlan) -> dict:
 
 
 def trained(
-    one: Recipe, sites: Round, schema: Schema, plan: SystemPlan
+    system: Recipe, sites: Round, schema: Schema, plan: SystemPlan
 ) -> tuple[Masked | Baseline, float]:
     """Return a system trained on the sites of a round, and the processor seconds of its training."""
     start = time.process_time()
-    predictor = one.fit(
+    predictor = system.fit(
         sites.train,
         schema,
         network=plan.network,

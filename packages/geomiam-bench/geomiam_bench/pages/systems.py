@@ -88,10 +88,17 @@ def contests(run: dict) -> Iterator[dict]:
     """Yield per situation the mean AUC points of each system behind the best, and the systems level with it."""
     kinds = _situations(run)
     for situation in kinds["situation"].values:
-        one = kinds.sel(situation=situation)
-        means = {str(s): float(one.sel(system=s).mean()) for s in one["system"].values}
+        situation_scores = kinds.sel(situation=situation)
+        means = {
+            str(s): float(situation_scores.sel(system=s).mean())
+            for s in situation_scores["system"].values
+        }
         best = max(means, key=lambda name: means[name])
-        against = {n: paired(one.sel(system=best), one.sel(system=n)) for n in means if n != best}
+        against = {
+            n: paired(situation_scores.sel(system=best), situation_scores.sel(system=n))
+            for n in means
+            if n != best
+        }
         yield {
             "situation": str(situation),
             "best": best,
@@ -179,17 +186,17 @@ def scores_table(run: dict) -> str:
     return table(head, cells)
 
 
-def _row(facts: dict, kinds: list, patterns: list, best: dict, run: dict) -> Iterator[str]:
+def _row(result: dict, kinds: list, patterns: list, best: dict, run: dict) -> Iterator[str]:
     for kind in kinds:
-        value = facts["auc"][kind]
+        value = result["auc"][kind]
         yield f"**{value:.3f}**" if value == best[kind] else f"{value:.3f}"
-        yield _points(facts["against"].get(kind))
+        yield _points(result["against"].get(kind))
     middle = len(run["settings"]["shares"]) // 2
     for pattern in patterns:
-        yield f"{facts['sweep'][pattern][middle]:.3f}"
-    yield f"{facts['parameters']:,.0f}" if facts["parameters"] else ""
-    yield f"{facts['seconds']:.0f}"
-    yield f"{facts['cost']:.2f}" if facts["cost"] is not None else ""
+        yield f"{result['sweep'][pattern][middle]:.3f}"
+    yield f"{result['parameters']:,.0f}" if result["parameters"] else ""
+    yield f"{result['seconds']:.0f}"
+    yield f"{result['cost']:.2f}" if result["cost"] is not None else ""
 
 
 def winner(case: dict) -> str:
@@ -210,8 +217,8 @@ def emptiest(run: dict) -> Iterator[str]:
     """Yield the best system at the largest missing share, and its lead."""
     sweep = as_table(run["results"])["sweep"].mean("seed").isel(share=-1)
     for pattern in sweep["pattern"].values:
-        one = sweep.sel(pattern=pattern).sortby(sweep.sel(pattern=pattern), ascending=False)
-        names, values = [str(s) for s in one["system"].values], one.values
+        ranking = sweep.sel(pattern=pattern).sortby(sweep.sel(pattern=pattern), ascending=False)
+        names, values = [str(s) for s in ranking["system"].values], ranking.values
         lead = (
             f", {100 * (values[0] - values[1]):+.1f} against {names[1]}" if len(names) > 1 else ""
         )
@@ -232,9 +239,9 @@ def part_effects(run: dict) -> str:
     if not pairs:
         return ""
     rows, sentences = [], []
-    for part, (one, baseline) in pairs.items():
+    for part, (system, baseline) in pairs.items():
         effects = {
-            str(s): paired(*(kinds.sel(system=n, situation=s) for n in (one, baseline)))
+            str(s): paired(*(kinds.sel(system=n, situation=s) for n in (system, baseline)))
             for s in kinds["situation"].values
         }
         rows.append([part, *map(_points, effects.values())])

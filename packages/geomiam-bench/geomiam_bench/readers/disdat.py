@@ -90,14 +90,14 @@ def region(folder: str | Path, name: str) -> Region:
         If the region, or one of its files, is not there.
     """
     root = Path(expand(folder))
-    facts = _metadata(root)
-    if name not in facts:
+    metadata = _metadata(root)
+    if name not in metadata:
         raise OccurrenceError(f"no region '{name}' in {root}; it has {regions(root)}")
     if missing_files := [f for f in FILES if not _path(root, name, f).exists()]:
         raise OccurrenceError(
             f"region '{name}' lacks {[f + '.parquet' for f in missing_files]} in {root / name}"
         )
-    return Region(name, below(root, name), facts[name])
+    return Region(name, below(root, name), metadata[name])
 
 
 def disdat(
@@ -117,7 +117,7 @@ def disdat(
         Region, such as ``"AWT"``.
     background : {"target-group", "random"}
         What the presences are contrasted with. ``"target-group"``: every place where any species of
-        the same taxonomic group was recorded, the species' own included. ``"random"``: the region's
+        the same taxonomic group was recorded, that species included. ``"random"``: the region's
         random background sites; where others were recorded counts as not surveyed.
     groups : {"published", "original"}
         Taxonomic groups of the target-group background. ``"published"``: as published comparisons use
@@ -158,15 +158,17 @@ def disdat_schema(
     OccurrenceError
         If the region is not there.
     """
-    facts = region(folder, name).facts
+    metadata = region(folder, name).facts
     covariate_names = (
-        facts["published_subset"] if covariates == "published" else list(facts["predictors"])
+        metadata["published_subset"] if covariates == "published" else list(metadata["predictors"])
     )
     modalities: dict[str, dict] = {}
     for variable in covariate_names:
-        fact = facts["predictors"][variable]
-        variables = modalities.setdefault(_modality(variable, fact["modality"]), {"variables": {}})
-        variables["variables"][variable] = _variable(fact)
+        covariate = metadata["predictors"][variable]
+        variables = modalities.setdefault(
+            _modality(variable, covariate["modality"]), {"variables": {}}
+        )
+        variables["variables"][variable] = _variable(covariate)
     return Schema.from_dict({"name": f"disdat-{name}", "modalities": modalities})
 
 

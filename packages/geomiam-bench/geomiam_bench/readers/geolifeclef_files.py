@@ -97,10 +97,10 @@ def _made_of_store(store: Path, table: pd.DataFrame, chunks: int | None) -> Made
     selected_data = selected_data.sel(s2_band=list(BANDS[:4]), landsat_band=list(BANDS))
     selected_data = selected_data if chunks is None else selected_data.chunk(site=chunks)
     arrays = {}
-    for name, facts in STORED.items():
+    for name, attributes in STORED.items():
         array = selected_data[name].transpose("site", ...).astype(np.float32)
         store_attrs = {k: array.attrs[k] for k in ("units", "long_name") if k in array.attrs}
-        arrays[name] = (array.dims, array.data, store_attrs | facts)
+        arrays[name] = (array.dims, array.data, store_attrs | attributes)
     return arrays
 
 

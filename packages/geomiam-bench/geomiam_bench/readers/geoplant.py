@@ -174,8 +174,8 @@ def _tables(files: SurveyFiles, ids: np.ndarray, chunks: int | None) -> Part:
 def _attrs(variable: Any, modality: str) -> dict[str, str]:
     attrs = {"modality": modality}
     if variable is not None:
-        facts = {"units": variable.units, "long_name": variable.long_name}
-        attrs |= {k: v for k, v in facts.items() if v}
+        descriptions = {"units": variable.units, "long_name": variable.long_name}
+        attrs |= {k: v for k, v in descriptions.items() if v}
         attrs |= {"type": "categorical"} if variable.kind == "categorical" else {}
     return attrs
 

@@ -173,7 +173,12 @@ def _count(value: Any) -> int:
 
 
 def _tensor(
-    machine: Machine, storage: _Storage, offset: int, size: tuple, stride: tuple, *rest: Any
+    machine: Machine,
+    storage: _Storage,
+    offset: int,
+    size: tuple,
+    stride: tuple,
+    *unused_arguments: Any,
 ) -> np.ndarray:
     """Copy a view of a storage to an array; other properties that torch stores concern training only."""
     size, stride = tuple(map(_count, size)), tuple(map(_count, stride))

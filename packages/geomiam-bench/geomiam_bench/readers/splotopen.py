@@ -145,8 +145,8 @@ def _tables(root: Path, ids: np.ndarray) -> dict[str, Any]:
 
 def _attrs(name: str, home: str) -> dict[str, str]:
     circular = any(word in name.lower() for word in CIRCULAR)
-    facts = {"modality": home, "kind": "circular" if circular else "scalar"}
-    return facts | ({"units": UNITS[name]} if name in UNITS else {})
+    attributes = {"modality": home, "kind": "circular" if circular else "scalar"}
+    return attributes | ({"units": UNITS[name]} if name in UNITS else {})
 
 
 def _satclip(root: Path, rows: np.ndarray, plots: int) -> dict[str, Any]:

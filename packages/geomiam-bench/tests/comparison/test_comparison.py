@@ -143,11 +143,16 @@ def test_scores_are_scikit_learns_where_the_subset_is_observed(data):
 
 def test_paired_differences_are_those_of_a_loop():
     rng = np.random.default_rng(0)
-    one, second_auc = rng.random((2, 3, 5))
+    first_auc, second_auc = rng.random((2, 3, 5))
     second_auc[1, 2] = np.nan
-    comparison = paired(*(xr.DataArray(v, dims=("seed", "species")) for v in (one, second_auc)))
+    comparison = paired(
+        *(xr.DataArray(v, dims=("seed", "species")) for v in (first_auc, second_auc))
+    )
     pairs = {
-        (s, k): one[s, k] - second_auc[s, k] for s in range(3) for k in range(5) if (s, k) != (1, 2)
+        (s, k): first_auc[s, k] - second_auc[s, k]
+        for s in range(3)
+        for k in range(5)
+        if (s, k) != (1, 2)
     }
     n, mean = len(pairs), sum(pairs.values()) / len(pairs)
 
@@ -168,9 +173,11 @@ def test_paired_differences_are_those_of_a_loop():
 
 def test_with_one_seed_the_error_is_that_of_the_species():
     rng = np.random.default_rng(0)
-    one, second_auc = rng.random((2, 1, 8))
-    comparison = paired(*(xr.DataArray(v, dims=("seed", "species")) for v in (one, second_auc)))
-    assert comparison["error"] == pytest.approx((one - second_auc).std(ddof=1) / 8**0.5)
+    first_auc, second_auc = rng.random((2, 1, 8))
+    comparison = paired(
+        *(xr.DataArray(v, dims=("seed", "species")) for v in (first_auc, second_auc))
+    )
+    assert comparison["error"] == pytest.approx((first_auc - second_auc).std(ddof=1) / 8**0.5)
 
 
 def test_an_error_covers_what_all_species_of_a_seed_share():
@@ -197,24 +204,24 @@ def test_subsets_are_sorted_by_what_is_missing():
 
 
 def test_the_summary_is_the_mean_of_what_is_stored(run):
-    facts = summary(run)["masksdm"]
+    result = summary(run)["masksdm"]
     rows = [r for r in run["results"] if r["system"] == "masksdm"]
     best = [r for r in run["results"] if r["system"] == "miam-group"]
     alone = [
         [np.mean([r["scores"][m][k] for m in ("climate", "soil", "satellite")]) for k in range(3)]
         for r in rows
     ]
-    assert facts["auc"]["one alone"] == pytest.approx(np.mean(alone), abs=1e-5)
-    assert facts["seeds"]["one alone"] == pytest.approx(np.mean(alone, 1), abs=1e-5)
+    assert result["auc"]["one alone"] == pytest.approx(np.mean(alone), abs=1e-5)
+    assert result["seeds"]["one alone"] == pytest.approx(np.mean(alone, 1), abs=1e-5)
     gain = np.mean(
         [np.subtract(a["scores"]["all"], b["scores"]["all"]) for a, b in zip(rows, best)]
     )
-    assert facts["against"]["all"]["mean"] == pytest.approx(gain)
-    assert facts["sweep"]["at-random"] == pytest.approx(
+    assert result["against"]["all"]["mean"] == pytest.approx(gain)
+    assert result["sweep"]["at-random"] == pytest.approx(
         np.mean([r["sweep"]["at-random"] for r in rows], 0), abs=1e-5
     )
-    assert facts["cost"] == np.median(run["costs"]["masksdm"]) > 0
-    assert run["summary"]["masksdm"] == json.loads(json.dumps(facts))
+    assert result["cost"] == np.median(run["costs"]["masksdm"]) > 0
+    assert run["summary"]["masksdm"] == json.loads(json.dumps(result))
 
 
 def test_cells_to_time_are_all_different_and_classes_stay_classes(data):

@@ -178,9 +178,11 @@ def test_labels_are_the_species_of_each_survey(europe, surveys):
     got = surveys["presence"].to_pandas().set_axis(surveys["siteid"].values)
     assert list(got.columns) == [str(c) for c in expected.columns]
     np.testing.assert_array_equal(got.loc[expected.index], expected)
-    one = records.drop_duplicates("surveyId").set_index("surveyId").loc[surveys["siteid"].values]
-    np.testing.assert_array_equal(surveys["lon"], one["lon"])
-    np.testing.assert_array_equal(surveys["year"], one["year"])
+    survey_rows = (
+        records.drop_duplicates("surveyId").set_index("surveyId").loc[surveys["siteid"].values]
+    )
+    np.testing.assert_array_equal(surveys["lon"], survey_rows["lon"])
+    np.testing.assert_array_equal(surveys["year"], survey_rows["year"])
 
 
 def test_cubes_have_time_in_order_and_the_right_axes(europe, surveys):
@@ -386,7 +388,7 @@ def test_the_real_sample_trains_and_is_scored():
 
 
 def glc23(root: Path) -> tuple[pd.DataFrame, dict]:
-    """The challenge's own files: semicolons, a series per record that ends with ``eos``, rasters."""
+    """The challenge's files: semicolons, a series per record that ends with ``eos``, rasters."""
     rng = np.random.default_rng(3)
     ids = [2522017, 2204483, 31]
     table = pd.DataFrame({"glcID": ids, "speciesId": [7, 8, 9], "patchID": [123456, 34, 777]})
