@@ -126,6 +126,9 @@ class Miam:
         *,
         shapley: bool = False,
         species: str | Sequence[str] | None = None,
+        using: Selector | Sequence[Selector] | None = None,
+        chunks: Mapping[str, int] | None = None,
+        client: Any = None,
         options: MapOptions | None = None,
     ) -> MapPlan:
         """Estimate the blocks, memory and time of a map; see :func:`geomiam.plan_map`.
@@ -134,7 +137,16 @@ class Miam:
         """
         from geomiam.maps.plan import plan_map
 
-        return plan_map(self._obj, model, shapley=shapley, species=species, options=options)
+        return plan_map(
+            self._obj,
+            model,
+            shapley=shapley,
+            species=species,
+            using=using,
+            chunks=chunks,
+            client=client,
+            options=options,
+        )
 
     def sample(
         self,

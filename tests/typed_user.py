@@ -37,7 +37,7 @@ def every_public_name() -> tuple[object, ...]:
         gm.Backbone,
         gm.Group,
         gm.baselines.Imputed,
-        gm.MapOptions(chunks={"y": 64, "x": 64}),
+        gm.MapOptions(memory_limit="1GB"),
         gm.MapPlan,
         gm.PredictOptions(mask="land"),
         gm.explain.ShapleyOptions(samples=4),

@@ -122,14 +122,18 @@ def _map(
     data, loaded_model = gm.open_cube(cube), gm.load_model(model)
     with _client(flags.scheduler) as client:
         options = gm.MapOptions(
-            using=flags.using,
             groups=groups,
             require=flags.require or (),
             mask=flags.mask,
-            client=client,
             resume=flags.resume,
         )
-        shared: dict[str, Any] = {"shapley": shapley, "species": flags.species, "options": options}
+        shared: dict[str, Any] = {
+            "shapley": shapley,
+            "species": flags.species,
+            "using": flags.using,
+            "client": client,
+            "options": options,
+        }
         if flags.plan:
             say(str(gm.plan_map(data, loaded_model, **shared)))
             return

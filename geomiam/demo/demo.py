@@ -237,7 +237,6 @@ def _maps(model: Model, cube: xr.Dataset, out: Path, timer: Timer) -> tuple[xr.D
 
     ``using=`` also leaves out the satellite covariates, which the cube lacks.
     """
-    from geomiam.inference.options import MapOptions
     from geomiam.inference.predict import predict
     from geomiam.maps.write import write_map
 
@@ -245,9 +244,11 @@ def _maps(model: Model, cube: xr.Dataset, out: Path, timer: Timer) -> tuple[xr.D
     with timer("predict"), warnings.catch_warnings():
         warnings.simplefilter("ignore", OutsideTrainingRange)  # the map below issues it too
         with_location = predict(cube, model, using=using)
-    options = MapOptions(using=[m for m in using if m != LOCATION])
+    without_location = [m for m in using if m != LOCATION]
     with timer("explain"):
-        explanation = write_map(cube, model, out / "maps.zarr", shapley=True, options=options)
+        explanation = write_map(
+            cube, model, out / "maps.zarr", shapley=True, using=without_location
+        )
     return explanation.load(), with_location
 
 

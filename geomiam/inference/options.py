@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from geomiam.errors import SettingError
@@ -37,15 +37,6 @@ class CellOptions:
         if not isinstance(options, cls):
             raise SettingError(f"options={options!r}: pass {cls.__name__}(...)")
         return options
-
-    def also(self, **arguments: Any) -> Self:
-        """Return the options with the arguments of a call that are not None."""
-        values = {k: v for k, v in arguments.items() if v is not None}
-        for name, value in values.items():
-            option = getattr(self, name)
-            if option is not None and option is not value:
-                raise SettingError(f"{name}= is also in options=; pass it once")
-        return replace(self, **values)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +102,7 @@ class MapOptions(PredictOptions, ShapleyOptions):
 
     Parameters
     ----------
-    using, scale
+    scale
         As :func:`geomiam.predict`.
     require, mask, precision, empty
         As :class:`geomiam.PredictOptions`; ``empty`` without ``shapley`` only.
@@ -121,25 +112,19 @@ class MapOptions(PredictOptions, ShapleyOptions):
         As :class:`geomiam.explain.ShapleyOptions`, with ``shapley=True`` only.
     memory_limit : int or str, optional
         Most bytes that one block may need; default 4 GiB.
-    chunks : mapping of str to int, optional
-        Chunks of the map. Those of ``y`` and ``x`` (or of the names that the cube has for them) are the
-        blocks. Default: the chunks of the cube, and as many species and groups as fit 4 MiB.
-    client : distributed.Client, optional
-        Cluster that computes the blocks; default: the active client, or as many threads as dask would use.
     resume : bool
         Resume an unfinished map at this path; False deletes it.
 
     Examples
     --------
-    >>> options = gm.MapOptions(using=["climate", "soil"], chunks={"y": 512, "x": 512})
-    >>> print(gm.plan_map(cube, model, options=options))  # doctest: +SKIP
+    >>> options = gm.MapOptions(memory_limit="500MB", scale="logit")
+    >>> print(
+    ...     gm.plan_map(cube, model, chunks={"y": 512, "x": 512}, options=options)
+    ... )  # doctest: +SKIP
     """
 
-    using: Selector | Sequence[Selector] | None = None
     groups: Sequence[Selector] | Mapping[str, Selector | Sequence[Selector]] | None = None
     scale: Scale = "probability"
-    chunks: Mapping[str, int] | None = None
-    client: Any = None
     resume: bool = True
 
     def without_effect(self, *, shapley: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import ceil, prod
 from typing import Any
@@ -24,7 +24,7 @@ from geomiam.inference.predict import predict
 from geomiam.inference.required import count_few
 from geomiam.maps.memory import peak_memory
 from geomiam.model.model import Model
-from geomiam.tokens.select import group_masks, visible_tokens
+from geomiam.tokens.select import Selector, group_masks, visible_tokens
 
 DONE = "done"
 """Array of the unfinished store with one number per block: 0, or 1 + the number of predicted cells."""
@@ -147,6 +147,7 @@ class Job:
     model: Model
     shapley: bool
     species: str | Sequence[str] | None
+    using: Selector | Sequence[Selector] | None
     options: MapOptions
     blocks: Blocks
     store: str = ""
@@ -158,7 +159,9 @@ class Job:
         model: Model,
         *,
         shapley: bool,
-        species: str | Sequence[str] | None,
+        species: str | Sequence[str] | None = None,
+        using: Selector | Sequence[Selector] | None = None,
+        chunks: Mapping[str, int] | None = None,
         options: MapOptions,
         store: str = "",
     ) -> Job:
@@ -166,18 +169,17 @@ class Job:
         options.without_effect(shapley=shapley)
         layers = {"species": len(model.species_index(species))}
         if shapley:
-            visible = visible_tokens(model.layout, options.using)
+            visible = visible_tokens(model.layout, using)
             layers["group"] = len(group_masks(model.layout, options.groups, visible=visible))
-        blocks = Blocks.of(ds, options.chunks, layers=layers)
-        # a client cannot be sent to workers
-        return cls(model, shapley, species, replace(options, client=None), blocks, store)
+        blocks = Blocks.of(ds, chunks, layers=layers)
+        return cls(model, shapley, species, using, options, blocks, store)
 
     def compute(self, part: xr.Dataset) -> xr.Dataset:
         """Predict or explain lazily as one dask chunk, so the chunks of the cube do not change a bit of the result."""
         one_chunk = part.chunk(dict.fromkeys(self.blocks.sizes, -1))
         options = self.options
         shared: dict[str, Any] = {
-            "using": options.using,
+            "using": self.using,
             "scale": options.scale,
             "options": options,
         }
@@ -201,7 +203,7 @@ class Job:
         if not outside_output(self.model):
             return
         blocks = list(self.blocks.examples())
-        visible = visible_tokens(self.model.layout, self.options.using)
+        visible = visible_tokens(self.model.layout, self.using)
         outside = counts((self.part(ds, i) for i in blocks), self.model, visible=visible)
         cells = f"in {len(blocks)} of {self.blocks.count:,} blocks"
         warn_of_counts(outside, self.model, cells=cells)
@@ -229,7 +231,7 @@ class Job:
         """Count the cells with few groups; only the groups of the schema have a coverage of training sites."""
         if self.options.groups is not None or "coverage" not in self.model.about:
             return 0
-        visible = visible_tokens(self.model.layout, self.options.using)
+        visible = visible_tokens(self.model.layout, self.using)
         return count_few(result, self.model, visible=visible)[0]
 
     def fingerprints(self, ds: xr.Dataset) -> dict[str, str]:
@@ -248,9 +250,10 @@ class Job:
 
     def _settings(self) -> dict[str, Any]:
         """Return the settings that change values of the map and differ from their defaults."""
-        no_values = ("memory_limit", "chunks", "client", "resume")
+        no_values = ("memory_limit", "resume")
         settings = {k: v for k, v in self.options.changed().items() if k not in no_values}
-        return settings if self.species is None else {**settings, "species": self.species}
+        arguments = {"using": self.using, "species": self.species}
+        return settings | {k: v for k, v in arguments.items() if v is not None}
 
     def _digest(self, ds: xr.Dataset) -> str:
         cube_part = self.used(ds)

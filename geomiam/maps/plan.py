@@ -22,6 +22,7 @@ from geomiam.maps.trial import cells_with_data, try_block
 from geomiam.model.model import Model
 from geomiam.model.saved_model import as_model
 from geomiam.outputs.text import facts_html
+from geomiam.tokens.select import Selector
 
 RESERVE = 64 * 2**20
 """Free bytes that the allocator holds for a process and for each thread: twice its padding."""
@@ -101,6 +102,9 @@ def plan_map(
     *,
     shapley: bool = False,
     species: str | Sequence[str] | None = None,
+    using: Selector | Sequence[Selector] | None = None,
+    chunks: Mapping[str, int] | None = None,
+    client: Any = None,
     options: MapOptions | None = None,
 ) -> MapPlan:
     """Estimate the blocks, memory and time of :func:`geomiam.write_map`, without writing.
@@ -110,7 +114,7 @@ def plan_map(
 
     Parameters
     ----------
-    ds, model, shapley, species, options
+    ds, model, shapley, species, using, chunks, client, options
         As :func:`geomiam.write_map`.
 
     Returns
@@ -134,7 +138,9 @@ def plan_map(
     options = MapOptions.of(options)
     model = as_model(model)
     ds = as_data(ds, model)
-    job = Job.of(ds, model, shapley=shapley, species=species, options=options)
+    job = Job.of(
+        ds, model, shapley=shapley, species=species, using=using, chunks=chunks, options=options
+    )
     map_template = template(ds, job)
     need = check_memory(job, map_template)
     job.warn_if_outside(ds)
@@ -142,7 +148,7 @@ def plan_map(
     parts = [job.part(ds, index) for index in job.blocks.examples()]
     share = float(np.mean([cells_with_data(part).mean() for part in parts]))
     trial = try_block(job, ds, out=_bytes_of_results(job, map_template))
-    workers, threads = parallel_blocks(options.client)
+    workers, threads = parallel_blocks(client)
     return MapPlan(
         sizes=job.blocks.sizes,
         steps=job.blocks.steps,
@@ -170,7 +176,7 @@ def check_memory(job: Job, map_template: xr.Dataset) -> int:
             dims=list(job.blocks.sizes),
         )
     except MemoryRefused as error:
-        text = re.sub(r"ds\.chunk\(([^)]*)\)", r"MapOptions(chunks=dict(\1))", str(error))
+        text = re.sub(r"ds\.chunk\(([^)]*)\)", r"chunks=dict(\1)", str(error))
         raise MemoryRefused(text) from None
 
 

@@ -66,13 +66,14 @@ def write_map(
     using : str or sequence of str, optional
         Predictors to use, as for :func:`geomiam.predict`; default all.
     chunks : mapping, optional
-        Cells per block and chunk of the store by dim, such as ``{"y": 512, "x": 512}``; -1 is the whole dim.
+        Chunks of the map, such as ``{"y": 512, "x": 512}``; -1 is the whole dim. Those of ``y`` and ``x`` (or
+        of the names that the cube has for them) are the blocks. Default: the chunks of the cube, and as many
+        species and groups as fit 4 MiB.
     client : distributed.Client, optional
-        Cluster that computes the blocks.
+        Cluster that computes the blocks; default: the active client, or as many threads as dask would use.
     options : MapOptions, optional
         Groups of the Shapley values (``groups``), cells to leave out (``require``, ``mask``),
-        ``memory_limit``, ``resume`` and others; see :class:`geomiam.MapOptions`. It may also have ``using``,
-        ``chunks`` and ``client``, for :func:`geomiam.plan_map` and this function alike.
+        ``memory_limit``, ``resume`` and others; see :class:`geomiam.MapOptions`.
     overwrite : bool
         Replace a complete map; on a local disk it stays until the new one is complete.
     progress : bool, optional
@@ -101,7 +102,7 @@ def write_map(
     MemoryRefused
         If a block would need more than ``memory_limit``.
     SettingError
-        If an option has no effect with this ``shapley``, or is passed twice with different values.
+        If an option has no effect with this ``shapley``.
 
     Warns
     -----
@@ -121,7 +122,10 @@ def write_map(
         path,
         shapley=shapley,
         species=species,
-        options=MapOptions.of(options).also(using=using, chunks=chunks, client=client),
+        using=using,
+        chunks=chunks,
+        client=client,
+        options=options,
         overwrite=overwrite,
         progress=progress,
     )
@@ -140,6 +144,9 @@ def make_map(
     *,
     shapley: bool = False,
     species: str | Sequence[str] | None = None,
+    using: Selector | Sequence[Selector] | None = None,
+    chunks: Mapping[str, int] | None = None,
+    client: Any = None,
     options: MapOptions | None = None,
     overwrite: bool = False,
     progress: bool | None = None,
@@ -154,9 +161,11 @@ def make_map(
     claim_map(path, overwrite, inputs=inputs)  # before a large model is read
     model = as_model(model)
     ds = as_data(ds, model)
-    job = Job.of(ds, model, shapley=shapley, species=species, options=options)
+    job = Job.of(
+        ds, model, shapley=shapley, species=species, using=using, chunks=chunks, options=options
+    )
     make_output = _make_file if is_file_map(path) else _make_store
-    return make_output(ds, job, path, client=options.client, overwrite=overwrite, inputs=inputs)
+    return make_output(ds, job, path, client=client, overwrite=overwrite, inputs=inputs)
 
 
 def claim_map(path: str | Path, overwrite: bool, *, inputs: Sequence[str | Path] = ()) -> None:
@@ -218,7 +227,7 @@ def _make_store(
         results = run_blocks(job, ds, marks, client=client)
         before = int(marks[marks > 0].sum()) - int((marks > 0).sum())
         place.complete(overwrite, predicted_cells=before + sum(r.predicted for r in results))
-    visible = visible_tokens(job.model.layout, job.options.using)
+    visible = visible_tokens(job.model.layout, job.using)
     cells_with_few, predicted_cells = sum(r.few for r in results), sum(r.predicted for r in results)
     warn_of_few(cells_with_few, predicted_cells, job.model, visible=visible)
     return MapReport(

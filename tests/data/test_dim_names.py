@@ -47,13 +47,11 @@ def test_chunks_may_name_rows_and_columns_in_either_way(tmp_path, model, dims, c
     assert finer["bio1"].chunksizes[rows] == (3, 3, 3, 3)
     assert gm.open_cube(cube, chunks=chunks)["bio1"].chunksizes[cols] == (5, 5)
     lazy = gm.open_cube(tmp_path / "cube.zarr")
-    maps = gm.write_map(
-        lazy, model, tmp_path / "map", options=gm.MapOptions(chunks=chunks), progress=False
-    )
+    maps = gm.write_map(lazy, model, tmp_path / "map", chunks=chunks, progress=False)
     assert maps["suitability"].encoding["chunks"] == (1, 6, 5)
     expected = gm.predict(cube, model)["suitability"]
     np.testing.assert_allclose(maps["suitability"], expected, atol=2e-6)
-    plan = gm.plan_map(lazy, model, options=gm.MapOptions(chunks=chunks))
+    plan = gm.plan_map(lazy, model, chunks=chunks)
     assert (plan.steps, plan.share) == ({rows: 6, cols: 5}, 1.0)
 
 

@@ -150,9 +150,7 @@ def test_many_cells_with_few_groups_are_reported(four_groups, tmp_path):
     with pytest.warns(FewGroups, match=message):
         gm.shapley(cube, model)
     with pytest.warns(FewGroups, match=message):
-        gm.write_map(
-            cube, model, tmp_path / "m.zarr", options=gm.MapOptions(chunks={"y": 4, "x": 5})
-        )
+        gm.write_map(cube, model, tmp_path / "m.zarr", chunks={"y": 4, "x": 5})
     with warnings.catch_warnings():
         warnings.simplefilter("error", FewGroups)
         gm.predict(cube, model, options=gm.PredictOptions(require="group v2"))

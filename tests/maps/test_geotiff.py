@@ -101,7 +101,7 @@ def test_a_stopped_geotiff_goes_on_and_leaves_nothing(small, cube, tmp_path, mon
             raise OSError("the disk is full")
         return answer(job, part, index)
 
-    options = {"options": gm.MapOptions(chunks={"y": 4, "x": 5}), "progress": False}
+    options = {"chunks": {"y": 4, "x": 5}, "progress": False}
     with monkeypatch.context() as patch:
         patch.setattr(jobs.Job, "__call__", fail_late)
         with pytest.raises(OSError, match="the disk is full"):

@@ -34,16 +34,12 @@ def test_a_stored_map_is_the_map_in_memory(model, cube, stored_map):
 
 
 def test_everyday_options_of_a_map_are_arguments(model, cube, tmp_path):
-    from geomiam.errors import SettingError
-
     group, chunks = next(iter(model.schema.modalities)), {"y": 4, "x": 5}
     path = tmp_path / "map.zarr"
     store = gm.write_map(cube, model, path, using=group, chunks=chunks, progress=False)
     assert store["suitability"].data.chunksize[-2:] == (4, 5)
     expected = gm.predict(cube, model, using=group)["suitability"]
     np.testing.assert_allclose(store["suitability"], expected, atol=2e-6)
-    with pytest.raises(SettingError, match="using= is also in options="):
-        gm.write_map(cube, model, path, using=group, options=gm.MapOptions(using=["other"]))
 
 
 def test_a_stored_map_follows_cf(model, stored_map):

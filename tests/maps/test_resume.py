@@ -55,7 +55,7 @@ def stopped_path(small, cube, tmp_path, monkeypatch):
                 cube,
                 small,
                 tmp_path / "map.zarr",
-                options=gm.MapOptions(chunks=CHUNKS),
+                chunks=CHUNKS,
                 progress=False,
             )
     assert len(written) == 3
@@ -64,13 +64,9 @@ def stopped_path(small, cube, tmp_path, monkeypatch):
 
 
 def test_a_stopped_map_goes_on_and_ends_equal(small, cube, stopped_path, tmp_path):
-    report = make_map(
-        cube, small, stopped_path, options=gm.MapOptions(chunks=CHUNKS), progress=False
-    )
+    report = make_map(cube, small, stopped_path, chunks=CHUNKS, progress=False)
     assert (report.blocks, report.of) == (6, 9)
-    gm.write_map(
-        cube, small, tmp_path / "whole.zarr", options=gm.MapOptions(chunks=CHUNKS), progress=False
-    )
+    gm.write_map(cube, small, tmp_path / "whole.zarr", chunks=CHUNKS, progress=False)
     assert content(stopped_path) == content(tmp_path / "whole.zarr")
     assert {p.name for p in tmp_path.iterdir()} == {"map.zarr", "whole.zarr"}
     full_map = gm.predict(cube, small)["suitability"]
@@ -80,7 +76,7 @@ def test_a_stopped_map_goes_on_and_ends_equal(small, cube, stopped_path, tmp_pat
 def test_leftovers_of_a_torn_write_are_swept(small, cube, stopped_path):
     torn = Path(Place(str(stopped_path)).growing) / "suitability" / "c" / "0" / "0.abc.partial"
     torn.write_bytes(b"torn")
-    gm.write_map(cube, small, stopped_path, options=gm.MapOptions(chunks=CHUNKS), progress=False)
+    gm.write_map(cube, small, stopped_path, chunks=CHUNKS, progress=False)
     assert not [name for name in content(stopped_path) if name.endswith(".partial")]
 
 
@@ -93,12 +89,15 @@ def test_another_origin_is_refused_with_what_differs(
 ):
     model = train_small(sites, "token") if change == "model" else small
     data = cube.assign(bio1=cube["bio1"] + 1) if change == "values" else cube
-    options = gm.MapOptions(chunks=CHUNKS, scale="logit" if change == "scale" else "probability")
+    options = gm.MapOptions(scale="logit" if change == "scale" else "probability")
     with pytest.raises(gm.errors.ResumeRefused, match=reason) as refusal:
-        gm.write_map(data, model, stopped_path, options=options, progress=False)
+        gm.write_map(data, model, stopped_path, chunks=CHUNKS, options=options, progress=False)
     assert "resume=False" in str(refusal.value)
     restart = replace(options, resume=False)
-    assert make_map(data, model, stopped_path, options=restart, progress=False).blocks == 9
+    assert (
+        make_map(data, model, stopped_path, chunks=CHUNKS, options=restart, progress=False).blocks
+        == 9
+    )
 
 
 def test_killed_between_the_last_steps_nothing_is_made_again(small, cube, tmp_path, monkeypatch):
@@ -107,9 +106,9 @@ def test_killed_between_the_last_steps_nothing_is_made_again(small, cube, tmp_pa
     with monkeypatch.context() as patch:
         patch.setattr(Place, "_move", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            gm.write_map(cube, small, path, options=gm.MapOptions(chunks=CHUNKS), progress=False)
+            gm.write_map(cube, small, path, chunks=CHUNKS, progress=False)
     assert not path.exists()
-    report = make_map(cube, small, path, options=gm.MapOptions(chunks=CHUNKS), progress=False)
+    report = make_map(cube, small, path, chunks=CHUNKS, progress=False)
     assert report.blocks == 0
     assert xr.open_zarr(path, consolidated=False).attrs["geomiam_status"] == "complete"
 
@@ -118,7 +117,7 @@ def test_blocks_without_data_count_as_done(small, cube, tmp_path, monkeypatch):
     """They leave no chunk on disk, so chunks do not show which parts are complete."""
     empty = cube.where(cube["y"] > 49)
     path = tmp_path / "map.zarr"
-    gm.write_map(empty, small, path, options=gm.MapOptions(chunks=CHUNKS), progress=False)
+    gm.write_map(empty, small, path, chunks=CHUNKS, progress=False)
     assert len(list((path / "suitability" / "c").rglob("*/*/*"))) < 9
     np.testing.assert_allclose(
         xr.open_zarr(path, consolidated=False)["suitability"],
@@ -131,8 +130,7 @@ def test_blocks_without_data_count_as_done(small, cube, tmp_path, monkeypatch):
 def test_serial_threads_and_two_workers_write_the_same(small, cube, tmp_path):
     from distributed import Client, LocalCluster
 
-    options = gm.MapOptions(chunks=CHUNKS)
-    map_options = {"options": options, "progress": False, "shapley": True}
+    map_options = {"chunks": CHUNKS, "progress": False, "shapley": True}
     with dask.config.set(scheduler="synchronous"):
         gm.write_map(cube, small, tmp_path / "serial.zarr", **map_options)
     with dask.config.set(scheduler="threads", num_workers=3):
@@ -140,7 +138,7 @@ def test_serial_threads_and_two_workers_write_the_same(small, cube, tmp_path):
     kind = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
     with LocalCluster(**kind) as cluster, Client(cluster) as client:
         lazy = cube.chunk(y=5)  # chunks of the cube that are not those of the map
-        map_options["options"] = replace(options, client=client)
+        map_options["client"] = client
         gm.write_map(lazy, small, tmp_path / "workers.zarr", **map_options)
     serial = content(tmp_path / "serial.zarr")
     assert content(tmp_path / "threads.zarr") == serial
@@ -163,8 +161,10 @@ def test_the_model_goes_once_to_each_worker(small, cube, tmp_path, monkeypatch):
     monkeypatch.setattr(gm.Model, "__reduce_ex__", counted, raising=False)
     kind = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
     with LocalCluster(processes=False, **kind) as cluster, Client(cluster) as client:
-        options = gm.MapOptions(chunks={"y": 2, "x": 2}, client=client)
-        gm.write_map(cube, small, tmp_path / "map.zarr", options=options, progress=False)
+        chunks = {"y": 2, "x": 2}
+        gm.write_map(
+            cube, small, tmp_path / "map.zarr", chunks=chunks, client=client, progress=False
+        )
         assert not JOBS  # the model is taken back
     assert 1 <= len(jobs_sent) <= 2  # 42 blocks
 
@@ -172,7 +172,7 @@ def test_the_model_goes_once_to_each_worker(small, cube, tmp_path, monkeypatch):
 def test_a_map_in_an_object_store_is_complete_when_it_is_marked_complete(small, cube, monkeypatch):
     """No rename there: the map grows in its place, and its status is set last."""
     url = f"memory://maps/{os.getpid()}/map.zarr"
-    map_options = {"options": gm.MapOptions(chunks=CHUNKS), "progress": False}
+    map_options = {"chunks": CHUNKS, "progress": False}
     with monkeypatch.context() as patch, dask.config.set(scheduler="synchronous"):
         stop_after(patch, 3)
         with pytest.raises(OSError, match="the disk is full"):
@@ -195,8 +195,13 @@ def test_a_second_writer_is_refused_and_harms_nothing(small, cube, tmp_path, mon
 
     def with_company(job, part, index):
         if not refusal:
-            options = gm.MapOptions(chunks=CHUNKS, resume=False)
-            map_options = {"options": options, "progress": False, "overwrite": True}
+            options = gm.MapOptions(resume=False)
+            map_options = {
+                "chunks": CHUNKS,
+                "options": options,
+                "progress": False,
+                "overwrite": True,
+            }
             with pytest.raises(
                 gm.errors.ResumeRefused, match="another process or thread writes"
             ) as reason:
@@ -205,9 +210,7 @@ def test_a_second_writer_is_refused_and_harms_nothing(small, cube, tmp_path, mon
         return answer(job, part, index)
 
     monkeypatch.setattr(jobs.Job, "__call__", with_company)
-    written = gm.write_map(
-        cube, small, tmp_path / "map.zarr", options=gm.MapOptions(chunks=CHUNKS), progress=False
-    )
+    written = gm.write_map(cube, small, tmp_path / "map.zarr", chunks=CHUNKS, progress=False)
     assert refusal
     np.testing.assert_allclose(
         written["suitability"], gm.predict(cube, small)["suitability"], atol=2e-6
@@ -229,9 +232,7 @@ def test_a_map_on_s3(small, cube, monkeypatch):
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     try:
         s3fs.S3FileSystem().mkdir("maps")
-        written = gm.write_map(
-            cube, small, "s3://maps/map.zarr", options=gm.MapOptions(chunks=CHUNKS), progress=False
-        )
+        written = gm.write_map(cube, small, "s3://maps/map.zarr", chunks=CHUNKS, progress=False)
         remote = written["suitability"].values
     finally:
         server.stop()
@@ -247,7 +248,7 @@ def test_data_that_are_no_map_are_not_replaced_in_an_object_store(small, cube):
 
 def test_the_plan_reports_blocks_and_memory_and_writes_nothing(small, cube, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    plan = gm.plan_map(cube, small, options=gm.MapOptions(chunks=CHUNKS), shapley=True)
+    plan = gm.plan_map(cube, small, chunks=CHUNKS, shapley=True)
     assert plan.blocks == 9 and plan.cells == 12 * 14
     layers = 3 * (1 + 6) + 1  # per species suitability and a value per group; and `outside`
     assert plan.bytes_of_map == 12 * 14 * (4 * layers + 1)
@@ -280,7 +281,7 @@ def test_species_and_groups_share_a_chunk_only_while_it_is_small(
         cube,
         small,
         tmp_path / "a.zarr",
-        options=gm.MapOptions(chunks=CHUNKS),
+        chunks=CHUNKS,
         shapley=True,
         progress=False,
     )
@@ -292,7 +293,7 @@ def test_species_and_groups_share_a_chunk_only_while_it_is_small(
         cube,
         small,
         tmp_path / "b.zarr",
-        options=gm.MapOptions(chunks=chunk_map),
+        chunks=chunk_map,
         shapley=True,
         progress=False,
     )
@@ -307,7 +308,7 @@ def test_sites_can_be_written_too(small, tmp_path):
         sites,
         small,
         tmp_path / "sites.zarr",
-        options=gm.MapOptions(chunks={"site": 50}),
+        chunks={"site": 50},
         progress=False,
     )
     np.testing.assert_allclose(

@@ -29,7 +29,6 @@ import odc.geo.xr  # noqa: F401
 import typer
 import xarray as xr
 
-from geomiam.inference.options import MapOptions
 from geomiam.maps.job import DONE
 from geomiam.maps.store import Place
 from geomiam.maps.write import make_map
@@ -158,7 +157,7 @@ class Trial:
                     self.model,
                     self.target,
                     shapley=True,
-                    options=MapOptions(client=client),
+                    client=client,
                     progress=False,
                 )
                 map_finished.set()

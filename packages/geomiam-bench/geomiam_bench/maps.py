@@ -92,7 +92,8 @@ def speed(folder: Path, *, chunk: int, repeat: int) -> dict:
                 cube,
                 model,
                 out,
-                options=gm.MapOptions(client=client, resume=False),
+                client=client,
+                options=gm.MapOptions(resume=False),
                 overwrite=True,
                 progress=False,
             )
