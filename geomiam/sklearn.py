@@ -24,7 +24,6 @@ from geomiam.inference.predict import predict
 from geomiam.masking import Strategy
 from geomiam.model.model import Model
 from geomiam.networks.config import NetworkConfig
-from geomiam.schema.fields import with_fields
 from geomiam.schema.schema import Schema
 from geomiam.schema.variable import Kind, Modality, Variable
 from geomiam.training.config import TrainingConfig
@@ -149,7 +148,8 @@ class MiamClassifier(ClassifierMixin, BaseEstimator):
             self._schema(),
             masking=self.masking,
             network=self.network,
-            training=with_fields(self.training, validation=False),
+            training=self.training,
+            validation=False,
             rng=int(check_random_state(self.random_state).randint(2**31 - 1)),
             progress=self.progress,
         )

@@ -28,11 +28,11 @@ KEYS = {"red": "B04", "nir": "B08", "swir16": "B11", "scl": "SCL"}
 
 
 def read(
-    items, grid=GRID, *, bands=("red", "nir"), time=JUNE, composite=None, **settings
+    items, grid=GRID, *, bands=("red", "nir"), time=JUNE, composite=None, max_cloud=None, **settings
 ) -> xr.Dataset:
     """Read scenes onto the grid of a scene; ``settings`` are those of ``SceneOptions``."""
     options = gm.sources.SceneOptions(**settings)
-    scenes = {"bands": bands, "source": items, "composite": composite}
+    scenes = {"bands": bands, "source": items, "composite": composite, "max_cloud": max_cloud}
     return gm.sentinel2(grid, time, **scenes, options=options)
 
 

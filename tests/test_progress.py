@@ -59,7 +59,7 @@ CALLS: dict[str, Call] = {
     ),
     "pretrain": lambda model, out, **p: gm.pretrain(SITES, **FIT, **p),
     "cross_validate": lambda model, out, **p: gm.cross_validate(
-        SITES, splits=gm.splits.SpatialBlocks(2), fit_options=FIT, **p
+        SITES, splits=gm.splits.SpatialBlocks(2), **FIT, **p
     ),
     "evaluate": lambda model, out, **p: gm.evaluate(model, SITES, **p),
     "importance": lambda model, out, **p: gm.explain.importance(model, SITES, **p),
@@ -135,9 +135,9 @@ def test_a_name_in_the_log_cannot_change_a_terminal(caplog):
 @pytest.mark.filterwarnings("ignore")
 def test_a_run_that_resumes_is_logged(tmp_path, caplog):
     folder = tmp_path / "run"
-    gm.fit(SITES, network=TINY_NETWORK, training=quick(epochs=1, checkpoint=folder))
+    gm.fit(SITES, network=TINY_NETWORK, training=quick(epochs=1), checkpoint=folder)
     with caplog.at_level(logging.INFO, "geomiam"):
-        gm.fit(SITES, network=TINY_NETWORK, training=quick(epochs=2, checkpoint=folder))
+        gm.fit(SITES, network=TINY_NETWORK, training=quick(epochs=2), checkpoint=folder)
     assert any("resumes after epoch 1" in m for m in caplog.messages)
     assert any("trained geomiam model" in m for m in caplog.messages)
 

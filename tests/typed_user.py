@@ -42,7 +42,7 @@ def every_public_name() -> tuple[object, ...]:
         gm.PredictOptions(mask="land"),
         gm.explain.ShapleyOptions(samples=4),
         gm.sources.BuildOptions(repair=True),
-        gm.sources.SceneOptions(max_cloud=60),
+        gm.sources.SceneOptions(snow="keep"),
         gm.Modality,
         gm.baselines.Oracle,
         gm.StacSource,

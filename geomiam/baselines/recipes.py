@@ -19,7 +19,6 @@ from geomiam.errors import SelectionError
 from geomiam.evaluation.evaluate import Masked
 from geomiam.masking import Strategy, named
 from geomiam.networks.config import NetworkConfig
-from geomiam.schema.fields import with_fields
 from geomiam.schema.schema import Schema
 from geomiam.training.config import TrainingConfig
 from geomiam.training.fit import fit
@@ -117,10 +116,9 @@ class Recipe:
         settings = training.model_dump() | dict(self.training)
         if training.loss == "auto":
             settings["loss"] = LOSS
-        run = {"validation": training.validation, "checkpoint": training.checkpoint}
         options: dict[str, Any] = {
             "network": NetworkConfig(**network.model_dump() | changes, backbones=network.backbones),
-            "training": TrainingConfig(**settings, **run),
+            "training": TrainingConfig(**settings),
             "masking": self.mask(),
         }
         if self.warm_start:
@@ -147,8 +145,7 @@ class Recipe:
         if self.baseline:
             return fit_baseline(self.baseline, sites, schema, rng=rng)
         options = self.options(schema, network=network, training=training)
-        options["training"] = with_fields(options["training"], validation=validation)
-        return Masked(fit(sites, rng=rng, **options))
+        return Masked(fit(sites, validation=validation, rng=rng, **options))
 
     def differs(self, schema: Schema) -> bool:
         """Return whether the missing part changes anything for this schema."""

@@ -24,7 +24,6 @@ from geomiam.errors import GeomiamError, SettingError
 from geomiam.outputs.check import refuse_overlap
 from geomiam.outputs.kinds import MODEL
 from geomiam.outputs.paths import expand, real_path
-from geomiam.schema.fields import with_fields
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Model directory to write.")]
 Kinds = Annotated[
@@ -72,8 +71,7 @@ def fit(
         _check_changes(network, training)
     if first:
         settings["warm_start"] = first
-    settings["training"] = with_fields(settings["training"], checkpoint=options.checkpoint)
-    model = gm.fit(data, rng=options.seed, **settings)
+    model = gm.fit(data, checkpoint=options.checkpoint, rng=options.seed, **settings)
     _save(model, out, options)
 
 
@@ -135,7 +133,8 @@ def pretrain(
         _schema(cube, options.schema, None, kinds=kinds_of(kind, options.schema)),
         masking=gm.masking.named(options.masking) if options.masking else None,
         network=network,
-        training=with_fields(training, checkpoint=options.checkpoint),
+        training=training,
+        checkpoint=options.checkpoint,
         rng=options.seed,
         n=cells,
     )
@@ -169,7 +168,8 @@ def finetune(
         gm.open_sites(sites).load(),
         schema=options.schema,
         train=train,  # type: ignore[arg-type]
-        training=options.given(*LOOP, "checkpoint") or None,
+        training=options.given(*LOOP) or None,
+        checkpoint=options.checkpoint,
         rng=options.seed,
     )
     _save(finetuned_model, out, options)

@@ -21,7 +21,6 @@ from geomiam.metrics.registry import Metrics, as_metrics
 from geomiam.model.model import Model
 from geomiam.networks.config import NetworkConfig
 from geomiam.progress import progress_bar, with_progress
-from geomiam.schema.fields import split_fields, with_fields
 from geomiam.schema.schema import Schema
 from geomiam.training.config import TrainingConfig
 from geomiam.training.fit import fit
@@ -72,9 +71,8 @@ def cross_validate(
     network, training : config or mapping, optional
         As for :func:`geomiam.fit`.
     fit_options : mapping, optional
-        Further keyword arguments of :func:`geomiam.fit`, such as ``{"masking": "uniform"}``. Of
-        ``training``, an array ``validation`` has one entry per site of ``sites``, and ``checkpoint``
-        gets one folder per fold.
+        Further keyword arguments of :func:`geomiam.fit`, such as ``{"masking": "uniform"}``. An array
+        ``validation`` has one entry per site of ``sites``, and ``checkpoint`` gets one folder per fold.
     rng : int
         Seed of the default folds and of every training.
     progress : bool, optional
@@ -115,8 +113,10 @@ def cross_validate(
     splits = splits or splitters.SpatialBlocks(rng=rng)
     folds = folds_of(splits, sites, labels)
     scores = {name: np.full(labels.shape, np.nan, np.float32) for name in subsets_by_name}
-    options = _fit_options(fit_options, network=network, training=training)
-    options["training"] = _with_one_loss(options.get("training"), sites, labels)
+    options = dict(fit_options or {})
+    if twice := sorted({"network", "training"} & set(options)):
+        raise SettingError(f"fit_options= has {twice}, which are arguments of cross_validate")
+    options |= {"network": network, "training": _with_one_loss(training, sites, labels)}
     fold_warnings = []
     for number, (train, test) in enumerate(progress_bar(folds, desc="folds", unit="fold")):
         with warnings.catch_warnings(record=True) as of_fold:
@@ -143,19 +143,6 @@ def cross_validate(
     )
 
 
-def _fit_options(fit_options: Mapping[str, Any] | None, **settings: Any) -> dict[str, Any]:
-    """Return the keyword arguments of every fit; its validation sites are part of ``training``."""
-    options = dict(fit_options or {})
-    for name, value in settings.items():
-        if value is not None and options.get(name) is not None:
-            raise SettingError(f"{name}= is also in fit_options=; pass it once")
-        options[name] = options.get(name) if value is None else value
-    if options.get("validation") is not None:
-        options["training"] = with_fields(options["training"], validation=options["validation"])
-    options.pop("validation", None)
-    return options
-
-
 def folds_of(splits: Any, sites: xr.Dataset, labels: np.ndarray) -> Folds:
     """Return the row numbers of every fold, checked."""
     if not hasattr(splits, "split"):
@@ -178,12 +165,13 @@ def folds_of(splits: Any, sites: xr.Dataset, labels: np.ndarray) -> Folds:
 
 def _of_fold(options: dict[str, Any], train: np.ndarray, number: int) -> dict[str, Any]:
     """Return the options of :func:`geomiam.fit` for the training sites of one fold."""
-    training, settings = split_fields(options["training"], "validation", "checkpoint")
-    if settings["validation"] is not None and settings["validation"] is not False:
-        settings["validation"] = np.asarray(settings["validation"])[train]
-    if settings["checkpoint"] is not None:
-        settings["checkpoint"] = Path(settings["checkpoint"]) / f"fold-{number}"
-    return {**options, "training": with_fields(training, **settings)}
+    validation, checkpoint = options.get("validation"), options.get("checkpoint")
+    changes: dict[str, Any] = {}
+    if validation is not None and validation is not False:
+        changes["validation"] = np.asarray(validation)[train]
+    if checkpoint is not None:
+        changes["checkpoint"] = Path(checkpoint) / f"fold-{number}"
+    return options | changes
 
 
 def _warn_once(fold_warnings: Sequence[Sequence[warnings.WarningMessage]]) -> None:

@@ -13,7 +13,6 @@ from geomiam.masking import Constant
 from geomiam.model.model import Model
 from geomiam.networks.config import NetworkConfig
 from geomiam.networks.torch_defaults import standard_torch
-from geomiam.schema.fields import with_fields
 from geomiam.schema.schema import Schema
 from geomiam.training.config import TrainingConfig
 from geomiam.training.fit import fit
@@ -98,7 +97,8 @@ def fusion_diagnostic(
         unscored_sites,
         schema,
         network=(network or NetworkConfig()).model_copy(update=late),
-        training=with_fields(config, validation=held_out if held_out.any() else None),
+        training=config,
+        validation=held_out if held_out.any() else None,
         rng=rng,
         warm_start=True,
     )

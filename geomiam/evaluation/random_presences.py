@@ -15,8 +15,10 @@ from geomiam.data.sites.table import read_labels
 from geomiam.errors import SelectionError
 from geomiam.evaluation.cross_validate import cross_validate, folds_of
 from geomiam.metrics.registry import METRICS
+from geomiam.networks.config import NetworkConfig
 from geomiam.progress import progress_bar, with_progress
 from geomiam.schema.schema import Schema
+from geomiam.training.config import TrainingConfig
 
 NOT_HIGHER = ("brier", "log_loss", "omission", "calibration_slope")
 """Metrics that are not higher for better models."""
@@ -30,6 +32,8 @@ def null_model(
     repeats: int = 19,
     metric: str = "auc",
     splits: Any = None,
+    network: NetworkConfig | Mapping[str, Any] | None = None,
+    training: TrainingConfig | Mapping[str, Any] | None = None,
     fit_options: Mapping[str, Any] | None = None,
     rng: int = 0,
     progress: bool | None = None,
@@ -44,7 +48,7 @@ def null_model(
 
     Parameters
     ----------
-    sites, schema, splits, fit_options
+    sites, schema, splits, network, training, fit_options
         As for :func:`geomiam.cross_validate`. The folds are drawn once, from the real presences.
     repeats : int
         Null models; the least p value is 1 / (repeats + 1), so 99 are needed for 0.01. Each costs
@@ -78,7 +82,7 @@ def null_model(
     ... )
     >>> quick = {"network": gm.NetworkConfig(width=8, heads=2, depth=1, inner=0, frequencies=4)}
     >>> quick["training"] = gm.TrainingConfig(epochs=1, holdout=0, keep="last")
-    >>> null = gm.evaluation.null_model(sites, schema, repeats=2, fit_options=quick)
+    >>> null = gm.evaluation.null_model(sites, schema, repeats=2, **quick)
     >>> null["null_auc"].sizes["repeat"], bool((null["p_value"] >= 1 / 3).all())
     (2, True)
     """
@@ -86,7 +90,8 @@ def null_model(
     _check_metric(metric)
     labels, names = read_labels(sites)
     folds = folds_of(splits or splitters.SpatialBlocks(rng=rng), sites, labels)
-    options: dict[str, Any] = {"metrics": metric, "subsets": "all", "fit_options": fit_options}
+    options: dict[str, Any] = {"metrics": metric, "subsets": "all", "network": network}
+    options |= {"training": training, "fit_options": fit_options}
     table = cross_validate(sites, schema, splits=folds, rng=rng, **options)
     draws, rows = np.random.default_rng(rng), []
     for _ in progress_bar(range(repeats), desc="null models", unit="model"):

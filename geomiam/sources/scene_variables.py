@@ -116,10 +116,10 @@ def _search(tasks: Sequence[VariableTask]) -> dict[str, Any]:
     if isinstance(stac, StacSource):
         changes = {k: v for k in ("collection", "query") if (v := getattr(source, k))}
         stac = replace(stac, **changes)
-    fields = ["mask", "snow", "dilate", "max_cloud", "on_error", "hosts"]
+    fields = ["mask", "snow", "dilate", "on_error", "hosts"]
     settings = {k: getattr(source, k) for k in fields}
     options = SceneOptions(**settings, resample=source.resampling or AVERAGE)
-    return {"source": stac, "bands": bands, "options": options}
+    return {"source": stac, "bands": bands, "max_cloud": source.max_cloud, "options": options}
 
 
 def _bands(task: VariableTask) -> list[str]:

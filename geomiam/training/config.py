@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -80,22 +79,6 @@ class TrainingConfig(FrozenFields):
     )
     accelerator: str = Field("auto", description="auto, cpu, cuda, mps (Lightning Fabric)")
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    # the next two belong to one call: they are not stored with the model
-    validation: Any = Field(
-        None,
-        exclude=True,
-        repr=False,
-        description="boolean per site: these sites are scored and do not train (None: spatial "
-        "blocks). False, for fit: no site is held out, and none needs coordinates, for an outer loop "
-        "that validates; the members are then the fixed mix of the rule",
-    )
-    checkpoint: str | Path | None = Field(
-        None,
-        exclude=True,
-        repr=False,
-        description="folder where every epoch is saved; an interrupted run resumes from there with "
-        "equal results",
-    )
 
     @field_validator("block")
     @classmethod

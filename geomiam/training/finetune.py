@@ -20,7 +20,6 @@ from geomiam.model.quantity import loss_of
 from geomiam.model.saved_model import as_model
 from geomiam.networks.torch_defaults import standard_torch
 from geomiam.progress import with_progress
-from geomiam.schema.fields import split_fields
 from geomiam.schema.schema import Schema
 from geomiam.tokens.scaler import fit_scaler, widened, with_limits
 from geomiam.training.additions import (
@@ -58,6 +57,8 @@ def finetune(
     train: Part | None = None,
     training: TrainingConfig | Mapping[str, Any] | None = None,
     masking: Strategy | str | None = None,
+    validation: np.ndarray | None = None,
+    checkpoint: str | Path | None = None,
     rng: int | np.random.Generator | None = 0,
     progress: bool | None = None,
 ) -> Model:
@@ -88,6 +89,10 @@ def finetune(
         new sites. A mapping changes single settings of the default.
     masking : Strategy or str, optional
         Default: ``MIAM()``.
+    validation : numpy.ndarray, optional
+        Boolean ``(n,)``: these sites are scored and do not train, in place of spatial blocks.
+    checkpoint : str or pathlib.Path, optional
+        As for :func:`geomiam.fit`.
     rng : int, numpy.random.Generator or None
     progress : bool, optional
         Show progress bars; default: on a terminal or in a notebook.
@@ -114,8 +119,6 @@ def finetune(
     >>> tuned = gm.finetune(model, new_sites, train="all")  # doctest: +SKIP
     >>> tuned = gm.finetune(model, sites_of_new_species, train="head")  # doctest: +SKIP
     """
-    training, settings = split_fields(training, "validation", "checkpoint")
-    validation, checkpoint = settings["validation"], settings["checkpoint"]
     model = as_model(model)
     additions = Additions.of(model, sites, schema, train=train)
     part = additions.checked(train, model)

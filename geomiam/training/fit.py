@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -35,7 +35,8 @@ def fit(
     masking: Strategy | str | None = None,
     network: NetworkConfig | Mapping[str, Any] | None = None,
     training: TrainingConfig | Mapping[str, Any] | None = None,
-    validation: np.ndarray | None = None,
+    validation: np.ndarray | Literal[False] | None = None,
+    checkpoint: str | Path | None = None,
     warm_start: bool | Model = False,
     rng: int | np.random.Generator | None = 0,
     progress: bool | None = None,
@@ -57,12 +58,15 @@ def fit(
         config is used unchanged; a mapping changes single settings of the rule: ``{"width": 32}``.
         ``backbones`` are your modules by variable; see :class:`geomiam.Backbone`.
     training : TrainingConfig or mapping, optional
-        Loss, length, optimizer, validation, device, precision and checkpoint. Default: by the rule. A config is
+        Loss, length, optimizer, validation, device and precision. Default: by the rule. A config is
         used unchanged, with its defaults; a mapping changes single settings of the rule:
-        ``{"loss": "maxent", "steps": 500}``. ``checkpoint`` is a folder from which an interrupted run resumes. See
-        :class:`geomiam.TrainingConfig`.
-    validation : numpy.ndarray, optional
-        Boolean ``(n,)``: sites that do not train and choose the epoch, in place of the spatial folds of the rule.
+        ``{"loss": "maxent", "steps": 500}``. See :class:`geomiam.TrainingConfig`.
+    validation : numpy.ndarray or False, optional
+        Boolean ``(n,)``: these sites are scored and do not train, in place of spatial blocks. False: no site is
+        held out, and none needs coordinates, for an outer loop that validates; the members are then the fixed
+        mix of the rule.
+    checkpoint : str or pathlib.Path, optional
+        Folder where every epoch is saved; an interrupted run resumes from there with equal results.
     warm_start : bool or Model
         True, for ``fusion="late"``: each branch is first trained alone on all sites that have its
         modality, then all branches are trained together with ``joint_epochs`` and ``joint_lr`` of
@@ -109,10 +113,7 @@ def fit(
     >>> model = gm.fit(sites, schema)  # doctest: +SKIP
     >>> model = gm.fit(sites, training={"loss": "maxent"}, rng=1)  # doctest: +SKIP
     """
-    training, run = split_fields(training, "validation", "checkpoint")
     network, modules = split_fields(network, "backbones")
-    checkpoint = run["checkpoint"]
-    validation = run["validation"] if validation is None else validation
     if schema is None and isinstance(warm_start, Model):
         schema = warm_start.schema
     setup = Setup.of(

@@ -21,7 +21,6 @@ from geomiam.model.model import Model
 from geomiam.networks.config import NetworkConfig
 from geomiam.networks.torch_defaults import standard_torch
 from geomiam.progress import with_progress
-from geomiam.schema.fields import split_fields
 from geomiam.schema.schema import Schema
 from geomiam.tokens.layout import Layout
 from geomiam.training.config import TrainingConfig
@@ -41,6 +40,8 @@ def pretrain(
     masking: Strategy | str | None = None,
     network: NetworkConfig | Mapping[str, Any] | None = None,
     training: TrainingConfig | Mapping[str, Any] | None = None,
+    validation: np.ndarray | None = None,
+    checkpoint: str | Path | None = None,
     rng: int | np.random.Generator | None = 0,
     n: int | None = 10_000,
     progress: bool | None = None,
@@ -70,8 +71,12 @@ def pretrain(
         Settings, or a mapping that changes single ones; of one member. :func:`geomiam.fit` can start
         several members from it.
     training : TrainingConfig or mapping, optional
-        Settings, or a mapping that changes single ones. The loss is not used. ``validation`` is for
-        sites, not for cubes.
+        Settings, or a mapping that changes single ones. The loss is not used.
+    validation : numpy.ndarray, optional
+        Boolean ``(n,)``: these sites are scored and do not train, in place of spatial blocks. For sites, not for
+        cubes.
+    checkpoint : str or pathlib.Path, optional
+        As for :func:`geomiam.fit`.
     rng : int, numpy.random.Generator or None
         Equal seed, data and settings give an equal model on the same machine.
     n : int or None
@@ -106,8 +111,6 @@ def pretrain(
     >>> encoder.species
     ()
     """
-    training, settings = split_fields(training, "validation", "checkpoint")
-    validation, checkpoint = settings["validation"], settings["checkpoint"]
     masking = as_strategy(masking, default=MIAM())
     config, network = changed(TrainingConfig(), training), changed(NetworkConfig(), network)
     seeds = np.random.default_rng(rng)

@@ -31,7 +31,7 @@ def model() -> gm.Model:
     sites["presence"] = ("site", "species"), (sites["bio1"].values > 0).astype(float)[:, None]
     sites = sites.assign_coords(species=["a"])
     validation_sites = np.arange(120) % 4 == 0
-    return gm.fit(sites, network=SMALL, training=quick(epochs=1, validation=validation_sites))
+    return gm.fit(sites, network=SMALL, training=quick(epochs=1), validation=validation_sites)
 
 
 @pytest.mark.filterwarnings("ignore:The specified chunks separate:UserWarning")

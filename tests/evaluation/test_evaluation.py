@@ -158,7 +158,7 @@ def test_cross_validation_predicts_each_site_by_the_model_that_never_saw_its_blo
         gm.infer_schema(sites),
         splits=gm.splits.SpatialBlocks(3, size="100 km"),
         subsets="all",
-        fit_options=options,
+        **options,
     )
     assert sum(test.sizes["site"] for _, test in fits) == sites.sizes["site"]
     for train, test in fits:
@@ -186,7 +186,7 @@ def test_cross_validation_returns_every_metric_and_the_predictions_behind_it():
         subsets="unimodal+all",
         metrics=["auc", "brier", "tss", roc_auc_score],
         splits=gm.splits.SpatialBlocks(3),
-        fit_options=QUICK,
+        **QUICK,
     )
     assert table["suitability"].dims == ("subset", "site", "species")
     assert set(table["fold"].values) == {0, 1, 2}
@@ -222,15 +222,13 @@ def test_cross_validation_takes_any_splitter():
         "pairs": (pairs, {-1, 0}),
     }
     for splits, folds in cases.values():
-        table = gm.cross_validate(data, splits=splits, subsets="all", fit_options=QUICK)
+        table = gm.cross_validate(data, splits=splits, subsets="all", **QUICK)
         assert set(table["fold"].values) == folds
         in_test = table["fold"].values >= 0
         assert table["suitability"].isel(site=~in_test).isnull().all()
         assert "block_km" not in table.attrs
     expected = gm.predict(data.isel(site=pairs[0][1]), gm.fit(data.isel(site=half), rng=0, **QUICK))
-    predictions = gm.cross_validate(data, splits=pairs, subsets="all", fit_options=QUICK)[
-        "suitability"
-    ]
+    predictions = gm.cross_validate(data, splits=pairs, subsets="all", **QUICK)["suitability"]
     np.testing.assert_allclose(
         predictions.isel(subset=0, site=pairs[0][1]).transpose("species", "site"),
         expected["suitability"],
@@ -238,22 +236,23 @@ def test_cross_validation_takes_any_splitter():
     )
     twice = [(np.arange(45), np.arange(45, 90)), (np.arange(45), np.arange(80, 90))]
     with pytest.raises(LabelError, match="tests 10 sites more than once"):
-        gm.cross_validate(data, splits=twice, fit_options=QUICK)
+        gm.cross_validate(data, splits=twice, **QUICK)
     with pytest.raises(LabelError, match="without training or test sites"):
-        gm.cross_validate(data, splits=[(np.arange(90), [])], fit_options=QUICK)
+        gm.cross_validate(data, splits=[(np.arange(90), [])], **QUICK)
     with pytest.raises(SelectionError, match="no metric"):
-        gm.cross_validate(data, metrics="boice", fit_options=QUICK)
+        gm.cross_validate(data, metrics="boice", **QUICK)
 
 
 def test_options_of_fit_hold_for_every_fold(tmp_path):
     data = tiny_sites(90, species=1)
     run = {"validation": np.arange(90) % 5 == 0, "checkpoint": tmp_path / "runs"}
-    options = QUICK | {"training": gm.TrainingConfig(epochs=1, batch=64, **run)}
     gm.cross_validate(
         data,
         splits=gm.splits.SpatialBlocks(2),
         subsets="all",
-        fit_options=options,
+        network=QUICK["network"],
+        training=gm.TrainingConfig(epochs=1, batch=64),
+        fit_options=run,
     )
     assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == ["fold-0", "fold-1"]
 
@@ -274,12 +273,12 @@ def test_all_folds_have_the_loss_that_all_labels_ask_for(monkeypatch):
     complete = xr.DataArray(np.arange(100) >= 15, dims="site")  # 85 % in all, all sites of one fold
     data["presence"] = data["presence"].where(complete | (data["species"] == "Quercus 0"))
     pairs = [(np.arange(50, 100), np.arange(50)), (np.arange(50), np.arange(50, 100))]
-    gm.cross_validate(data, splits=pairs, subsets="all", fit_options=QUICK)
-    gm.cross_validate(tiny_sites(100), splits=pairs, subsets="all", fit_options=QUICK)
+    gm.cross_validate(data, splits=pairs, subsets="all", **QUICK)
+    gm.cross_validate(tiny_sites(100), splits=pairs, subsets="all", **QUICK)
     rule = {"network": QUICK["network"], "training": {"steps": 2}}
-    gm.cross_validate(data, splits=pairs, subsets="all", fit_options=rule)
+    gm.cross_validate(data, splits=pairs, subsets="all", **rule)
     rule["training"] = {"steps": 2, "loss": "maxent"}
-    gm.cross_validate(data, splits=pairs[:1], subsets="all", fit_options=rule)
+    gm.cross_validate(data, splits=pairs[:1], subsets="all", **rule)
     assert losses == ["weighted-bce"] * 2 + ["bce"] * 2 + ["weighted-bce"] * 2 + ["maxent"]
 
 
@@ -290,14 +289,14 @@ def test_a_warning_of_several_folds_is_issued_once():
     pairs = [(np.arange(90) % 3 != k, np.arange(90) % 3 == k) for k in (0, 1)]
     pairs = [tuple(np.flatnonzero(side) for side in pair) for pair in pairs]
     with pytest.warns(TrainingWarning) as record:
-        gm.cross_validate(data, splits=pairs, subsets="all", fit_options=QUICK)
+        gm.cross_validate(data, splits=pairs, subsets="all", **QUICK)
     texts = [str(w.message) for w in record]
     (few_presences,) = [t for t in texts if "fewer than 5 presences" in t]
     assert few_presences.startswith("in 2 of 2 folds: ") and "Quercus 0 (2)" in few_presences
     assert len([w for w in record if w.category is OutsideTrainingRange]) <= 1
     with warnings.catch_warnings(record=True) as record:
         warnings.simplefilter("ignore", TrainingWarning)  # the filters of the caller hold
-        gm.cross_validate(data, splits=pairs, subsets="all", fit_options=QUICK)
+        gm.cross_validate(data, splits=pairs, subsets="all", **QUICK)
     assert not [w for w in record if issubclass(w.category, TrainingWarning)]
 
 
@@ -370,5 +369,5 @@ def test_species_are_matched_by_name_and_unknown_ones_are_named(model, sites):
 
 def test_settings_of_the_fits_are_passed_once():
     network = QUICK["network"]
-    with pytest.raises(SettingError, match="network= is also in fit_options="):
-        gm.cross_validate(tiny_sites(100), network=network, fit_options={"network": network})
+    with pytest.raises(SettingError, match=r"fit_options= has \['network'\], which are arguments"):
+        gm.cross_validate(tiny_sites(100), fit_options={"network": network})

@@ -124,7 +124,7 @@ def test_the_default_block_is_that_of_the_folds_and_bad_input_is_refused():
 def test_a_cross_validation_has_intervals_and_its_crs():
     data = tiny_sites(150)
     table = gm.cross_validate(
-        data, splits=gm.splits.SpatialBlocks(3, size="150 km"), subsets="all", fit_options=QUICK
+        data, splits=gm.splits.SpatialBlocks(3, size="150 km"), subsets="all", **QUICK
     )
     skill = gm.evaluation.confidence(table, metrics=["auc", "brier"], samples=20)
     np.testing.assert_allclose(skill["auc"], table["auc"], atol=1e-3)
@@ -146,7 +146,7 @@ def test_a_null_model_has_random_presences_of_the_same_number(monkeypatch):
     monkeypatch.setattr(module, "cross_validate", watched)
     linear = {"network": {"fusion": "linear", "members": 1}, "training": {"steps": 60, "batch": 64}}
     splits = gm.splits.SpatialBlocks(2, size="150 km")
-    null = gm.evaluation.null_model(data, repeats=4, splits=splits, fit_options=linear)
+    null = gm.evaluation.null_model(data, repeats=4, splits=splits, **linear)
     assert len(tables) == 5
     first = tables[0][0]
     for labels, _ in tables[1:]:

@@ -40,7 +40,7 @@ def fitted_model(points) -> gm.Model:
     sites = points.assign(presence=(("site", "species"), labels)).assign_coords(species=["a", "b"])
     validation_sites = np.arange(42) % 3 == 0
     return gm.fit(
-        sites, network=TINY_NETWORK, training=quick(epochs=1, validation=validation_sites), rng=0
+        sites, network=TINY_NETWORK, training=quick(epochs=1), validation=validation_sites, rng=0
     )
 
 

@@ -38,7 +38,7 @@ def sites() -> xr.Dataset:
 @pytest.fixture(scope="module")
 def model(sites) -> gm.Model:
     is_held_out = np.arange(sites.sizes["site"]) % 4 == 0
-    return gm.fit(sites, network=SMALL, training=quick(epochs=1, validation=is_held_out))
+    return gm.fit(sites, network=SMALL, training=quick(epochs=1), validation=is_held_out)
 
 
 def grid_like(sites: xr.Dataset, **chunks) -> xr.Dataset:

@@ -77,8 +77,8 @@ def test_members_are_trained_apart_and_saved_as_one(sites, cube, tmp_path):
 
 
 def test_the_first_member_is_what_one_member_alone_would_be(sites):
-    held_out = {"validation": np.arange(sites.sizes["site"]) % 4 == 0}
-    settings = {"training": TRAINING.model_copy(update=held_out), "rng": 0}
+    is_held_out = np.arange(sites.sizes["site"]) % 4 == 0
+    settings = {"training": TRAINING, "validation": is_held_out, "rng": 0}
     three_members = gm.fit(sites, network=NETWORK, **settings)
     single_member = gm.fit(sites, network=NETWORK.model_copy(update={"members": 1}), **settings)
     member = three_members.network.members[0].state_dict()
@@ -92,13 +92,15 @@ def test_members_resume_from_their_own_checkpoints(sites, tmp_path):
     gm.fit(
         sites,
         network=NETWORK,
-        training=short.model_copy(update={"checkpoint": tmp_path / "run"}),
+        training=short,
+        checkpoint=tmp_path / "run",
         rng=0,
     )
     resumed_model = gm.fit(
         sites,
         network=NETWORK,
-        training=TRAINING.model_copy(update={"checkpoint": tmp_path / "run"}),
+        training=TRAINING,
+        checkpoint=tmp_path / "run",
         rng=0,
     )
     assert resumed_model.id == full_run.id

@@ -368,7 +368,8 @@ def test_training_goes_on_from_a_checkpoint(tmp_path, sites):
         resumed_model = gm.fit(
             sites,
             network=network.model_copy(update={"backbones": {"chip": tiny(norm=True)}}),
-            training=quick(epochs=epochs, checkpoint=tmp_path / "run"),
+            training=quick(epochs=epochs),
+            checkpoint=tmp_path / "run",
         )
     assert resumed_model.id == full_run.id
 

@@ -195,10 +195,10 @@ def test_training_moves_the_bias_and_a_killed_run_ends_the_same(tmp_path):
     )
     valid = np.arange(80) % 4 == 0
     options = {"network": network, "rng": 0}
-    full_run = gm.fit(sites, training=quick(keep="last", validation=valid), **options)
-    resumable = {"keep": "last", "validation": valid, "checkpoint": tmp_path / "run"}
-    gm.fit(sites, training=quick(epochs=2, **resumable), **options)
-    resumed_model = gm.fit(sites, training=quick(**resumable), **options)
+    full_run = gm.fit(sites, training=quick(keep="last"), validation=valid, **options)
+    options |= {"validation": valid, "checkpoint": tmp_path / "run"}
+    gm.fit(sites, training=quick(keep="last", epochs=2), **options)
+    resumed_model = gm.fit(sites, training=quick(keep="last"), **options)
     assert resumed_model.id == full_run.id
     (experts,) = experts_of(full_run.network)
     steps = experts.bias / 0.01
@@ -229,7 +229,8 @@ def loaded(**config):
     model = gm.fit(
         sites,
         network=gm.NetworkConfig(**settings | config),
-        training=quick(epochs=1, validation=np.arange(60) % 4 == 0),
+        training=quick(epochs=1),
+        validation=np.arange(60) % 4 == 0,
         rng=0,
     )
     return model, sites

@@ -328,7 +328,8 @@ def test_training_leaves_the_base_value_alone(loss, sites):
     model = gm.fit(
         sites,
         network=network,
-        training=training.model_copy(update={"validation": is_held_out}),
+        training=training,
+        validation=is_held_out,
         rng=0,
     )
     base = base_value(model, species=SPECIES, scale="logit")

@@ -231,12 +231,13 @@ def test_a_checkpoint_folder_that_holds_anything_else_is_kept(tmp_path):
     folder = tmp_path / "checkpoint"
     options = {"network": gm.NetworkConfig(width=8, heads=1, depth=1)}
     short = gm.TrainingConfig(epochs=1, block="50 km")
-    gm.fit(make_sites(), training=short.model_copy(update={"checkpoint": folder}), rng=0, **options)
+    gm.fit(make_sites(), training=short, checkpoint=folder, rng=0, **options)
     (folder / "precious.txt").write_text("years of work")
     with pytest.raises(OutputRefused, match="also contains precious"):
         gm.fit(
             make_sites(),
-            training=gm.TrainingConfig(epochs=1, block="50 km", checkpoint=folder),
+            training=gm.TrainingConfig(epochs=1, block="50 km"),
+            checkpoint=folder,
             rng=0,
             **options,
         )
@@ -245,7 +246,8 @@ def test_a_checkpoint_folder_that_holds_anything_else_is_kept(tmp_path):
     with pytest.raises(OutputExists):
         gm.fit(
             make_sites(),
-            training=short.model_copy(update={"checkpoint": tmp_path / "file"}),
+            training=short,
+            checkpoint=tmp_path / "file",
             rng=0,
             **options,
         )
@@ -274,7 +276,8 @@ def test_one_of_two_writers_is_refused(tmp_path, model):
             lambda p: gm.fit(
                 make_sites(),
                 network=gm.NetworkConfig(width=8, heads=1, depth=1),
-                training=gm.TrainingConfig(epochs=1, block="50 km", checkpoint=p),
+                training=gm.TrainingConfig(epochs=1, block="50 km"),
+                checkpoint=p,
             ),
         ),
         "results.json": (RESULTS, lambda p: save_results(p, "{}")),
@@ -482,7 +485,7 @@ def test_outputs_follow_the_umask(tmp_path, model, mask):
         "gm.write_map(make_cube(), model, out / 'map', progress=False)\n"
         "gm.write_map(make_cube(), model, out / 'map.tif', progress=False)\n"
         "gm.fit(make_sites(), network=gm.NetworkConfig(width=8, heads=1, depth=1),\n"
-        "       training=gm.TrainingConfig(epochs=1, block='50 km', checkpoint=out / 'checkpoint'))\n"
+        "       training=gm.TrainingConfig(epochs=1, block='50 km'), checkpoint=out / 'checkpoint')\n"
     )
     arguments = [str(tmp_path / "out"), str(mask), str(Path(__file__).parent)]
     subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True)

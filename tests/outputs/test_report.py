@@ -92,7 +92,7 @@ def test_a_cross_validation_states_its_blocks(tmp_path, model, sites):
         "training": gm.TrainingConfig(epochs=1, epoch_steps=1, batch=32, block=50),
     }
     blocks = gm.splits.SpatialBlocks(2, size="50 km", rng=0)
-    table = gm.cross_validate(sites, splits=blocks, subsets="all", fit_options=small)
+    table = gm.cross_validate(sites, splits=blocks, subsets="all", **small)
     text = page_of(gm.report(model, tmp_path / "r.html", table=table)).text
     assert "Cross-validation" in text and "spatial blocks of 50 km" in text
     assert f"{float(table['mean_auc'][-1]):.3f}" in text

@@ -515,9 +515,3 @@ def test_a_lattice_of_9_995_metres_is_read_as_it_is():
     ).compute()
     assert (dn > 0).any()
     np.testing.assert_allclose(ds.B04[0], np.where(dn > 0, dn * 1e-4, np.nan), atol=1e-6)
-
-
-def test_the_cloud_cover_is_passed_once(tmp_path):
-    options = gm.sources.SceneOptions(max_cloud=20)
-    with pytest.raises(SourceError, match="max_cloud= is also in options="):
-        gm.sentinel2(None, "2020", max_cloud=50, options=options)

@@ -251,7 +251,7 @@ def test_the_hold_out_is_that_of_a_fit_and_a_fit_takes_it(sites, monkeypatch):
     mask = hold_out_blocks(sites, share=0.3, block=50, rng=7)
     for validation in (None, mask):
         with pytest.raises(ZeroDivisionError):
-            gm.fit(sites, training=config.model_copy(update={"validation": validation}), rng=7)
+            gm.fit(sites, training=config, validation=validation, rng=7)
     np.testing.assert_array_equal(masks[0], mask)
     np.testing.assert_array_equal(masks[1], mask)
 

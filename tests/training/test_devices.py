@@ -146,9 +146,8 @@ def train(devices: int, *, checkpoint=None, **settings) -> gm.Model:
     """A run over 80 sites in three batches of 27, 27 and 26."""
     network = NETWORK.model_copy(update={"fusion": settings.pop("fusion", "group")})
     training = quick(devices=devices, batch=ROWS, keep="last", **settings)
-    run = {"validation": np.arange(100) % 5 == 0, "checkpoint": checkpoint}
-    training = training.model_copy(update=run)
-    return gm.fit(tiny_sites(), network=network, training=training, masking=Uniform(), rng=0)
+    run = {"validation": np.arange(100) % 5 == 0, "checkpoint": checkpoint, "rng": 0}
+    return gm.fit(tiny_sites(), network=network, training=training, masking=Uniform(), **run)
 
 
 @functools.cache

@@ -407,7 +407,7 @@ def test_a_run_that_was_stopped_goes_on(tmp_path, model):
     seconds = []
     for epochs in (2, 4):
         again = gm.finetune(
-            model, sites, train="new", training=quick(epochs=epochs, checkpoint=tmp_path / "run")
+            model, sites, train="new", training=quick(epochs=epochs), checkpoint=tmp_path / "run"
         )
         state = json.loads((tmp_path / "run" / "state.json").read_text())
         seconds.append([row["seconds"] for row in state["history"]])
@@ -491,7 +491,7 @@ def test_a_low_rate_improves_on_a_shifted_region_and_keeps_scaler_and_schema():
 def test_the_rate_is_a_tenth_of_that_of_the_model(model):
     sites = known(world(80, seed=3))
     tuned_model = gm.finetune(
-        model, sites, train="all", training={"validation": np.arange(80) % 4 == 0, "epochs": 2}
+        model, sites, train="all", training={"epochs": 2}, validation=np.arange(80) % 4 == 0
     )
     step = tuned_model.about["finetuning"][0]
     assert step["training"]["lr"] == pytest.approx(model.about["training"]["lr"] / 10)

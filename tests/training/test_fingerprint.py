@@ -92,7 +92,8 @@ def test_evaluate_warns_on_training_sites_and_on_no_others(tmp_path):
             sites,
             splits=gm.splits.SpatialBlocks(2),
             subsets="all",
-            fit_options={"network": TINY_NETWORK, "training": quick(epochs=1)},
+            network=TINY_NETWORK,
+            training=quick(epochs=1),
         )
     card = (path / "README.md").read_text(encoding="utf-8")
     assert model.about["fingerprint"] not in card

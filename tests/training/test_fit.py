@@ -17,9 +17,7 @@ def test_the_kept_weights_are_those_of_the_best_epoch(sites):
     """Scoring the returned model on the validation sites gives the best epoch's scores."""
     held_out = np.zeros(sites.sizes["site"], bool)
     held_out[::4] = True
-    model = gm.fit(
-        sites, network=NETWORK, training=TRAINING.model_copy(update={"validation": held_out}), rng=3
-    )
+    model = gm.fit(sites, network=NETWORK, training=TRAINING, validation=held_out, rng=3)
     table = gm.evaluate(model, sites.isel(site=held_out), subsets="unimodal+all")
     close = few_pairs(sites.isel(site=held_out))
     for name, score in model.about["validation_auc"].items():

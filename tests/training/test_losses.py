@@ -104,7 +104,7 @@ def test_added_background_changes_the_loss_of_a_fit(cube):
     sites = gm.add_background(gm.sample(cube, pd.DataFrame(records)), cube, n=60, rng=0)
     held_out = np.arange(sites.sizes["site"]) % 3 == 0
     model = gm.fit(
-        sites, network=TINY_NETWORK, training=quick(epochs=1, validation=held_out), rng=0
+        sites, network=TINY_NETWORK, training=quick(epochs=1), validation=held_out, rng=0
     )
     assert model.about["loss"] == {
         "name": "weighted-bce",

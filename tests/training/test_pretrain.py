@@ -320,7 +320,8 @@ def test_it_learns_what_follows_from_the_other_modality(fusion):
     held_out = np.arange(300) < 100
     settings = {
         "network": SMALL.model_copy(update={"fusion": fusion}),
-        "training": quick(epochs=15, validation=held_out),
+        "training": quick(epochs=15),
+        "validation": held_out,
         "masking": gm.masking.MIAM(per_sample=True),
     }
     r2_related = gm.pretrain(related(noise=False), **settings).about["validation_r2"]
@@ -335,7 +336,7 @@ def test_one_modality_learns_from_its_own_tokens():
     level = rng.normal(size=(400, 1)) + 0.1 * rng.normal(size=(400, 6))
     sites = xr.Dataset({"ndvi": (("site", "month"), level.astype(np.float32))})
     model = gm.pretrain(
-        sites, network=SMALL, training=quick(epochs=12, validation=np.arange(400) < 80)
+        sites, network=SMALL, training=quick(epochs=12), validation=np.arange(400) < 80
     )
     assert model.history["r2_ndvi"].max() > 0.7
     np.testing.assert_array_equal(model.history["r2_ndvi"], model.history["r2_all"])
@@ -374,12 +375,13 @@ def test_a_run_that_was_stopped_goes_on_exactly(sites, encoder, tmp_path):
         again = gm.pretrain(
             sites,
             network=TINY_NETWORK,
-            training=quick(epochs=epochs, checkpoint=tmp_path / "here"),
+            training=quick(epochs=epochs),
+            checkpoint=tmp_path / "here",
         )
     assert again.id == encoder.id
     with pytest.raises(ArtifactError, match="of other data or settings"):
         gm.pretrain(
-            sites, network=TINY_NETWORK, training=quick(checkpoint=tmp_path / "here"), rng=1
+            sites, network=TINY_NETWORK, training=quick(), checkpoint=tmp_path / "here", rng=1
         )
 
 
@@ -413,7 +415,7 @@ def test_what_cannot_be_pretrained_is_refused(sites):
     with pytest.raises(SchemaError, match="members=1"):
         gm.pretrain(sites, network=gm.NetworkConfig(members=2))
     with pytest.raises(LabelError, match="one boolean per site"):
-        gm.pretrain(sites, training={"validation": np.zeros(80, bool)})
+        gm.pretrain(sites, validation=np.zeros(80, bool))
 
 
 def test_a_cube_is_as_its_cells(cube):

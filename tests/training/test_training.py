@@ -33,7 +33,8 @@ NAN = float("nan")
 
 def train(sites=None, **settings) -> gm.Model:
     """A run of a fraction of a second."""
-    options = {k: settings.pop(k) for k in ("masking", "rng") if k in settings}
+    arguments = ("masking", "rng", "validation", "checkpoint")
+    options = {k: settings.pop(k) for k in arguments if k in settings}
     network = settings.pop("network", TINY_NETWORK)
     sites = tiny_sites() if sites is None else sites
     return gm.fit(sites, network=network, training=quick(**settings), **({"rng": 0} | options))
@@ -506,14 +507,16 @@ def test_facts_for_people_are_in_about():
     assert about["extent"] == [*xy.min(0), *xy.max(0)]
 
 
-def test_validation_sites_are_an_argument_or_a_setting():
+def test_validation_sites_do_not_train():
     sites, out = tiny_sites(60), np.arange(60) % 3 == 0
-    models = [
-        gm.fit(sites, network=TINY_NETWORK, training=quick(), validation=out),
-        gm.fit(sites, network=TINY_NETWORK, training=quick(validation=out)),
-    ]
-    assert models[0].id == models[1].id
-    assert models[0].id != gm.fit(sites, network=TINY_NETWORK, training=quick()).id
+    model = train(sites, validation=out)
+    changed = sites.assign(presence=sites["presence"].where(~xr.DataArray(out, dims="site"), 0))
+    changed["presence"][np.flatnonzero(out)[0]] = 1
+    again = train(changed, validation=out, keep="last", holdout=0)
+    assert model.about["sites"]["validation"] == out.sum()
+    same = train(sites, validation=out, keep="last", holdout=0)
+    for name, weight in same.network.state_dict().items():
+        assert torch.equal(weight, again.network.state_dict()[name]), name
 
 
 @pytest.mark.parametrize(

@@ -23,11 +23,12 @@ HELD = np.arange(100) % 5 == 0
 
 
 def fit(sites: xr.Dataset | None = None, *, network=LATE, warm_start=True, **settings) -> Model:
-    options = {k: settings.pop(k) for k in ("masking", "rng") if k in settings}
+    options = {k: settings.pop(k) for k in ("masking", "rng", "checkpoint") if k in settings}
     return gm.fit(
         tiny_sites() if sites is None else sites,
         network=network,
-        training=quick(**settings, validation=HELD),
+        training=quick(**settings),
+        validation=HELD,
         warm_start=warm_start,
         **options,
     )
@@ -123,7 +124,8 @@ def test_a_branch_is_the_uni_modal_model_that_fit_would_train(monkeypatch):
     alone = gm.fit(
         sites.isel(site=has)[["bio1", "presence"]],
         network=LATE,
-        training=quick(validation=HELD[has]),
+        training=quick(),
+        validation=HELD[has],
         masking=gm.masking.Constant(0.0),
         rng=0,
     )

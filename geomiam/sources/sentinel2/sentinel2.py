@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import dask.array as da
@@ -50,8 +50,6 @@ class SceneOptions:
         ``"mask"``: with ``mask="scl"``, hide the class of snow, in lowlands mostly tops of clouds.
     dilate
         Metres by which hidden areas grow.
-    max_cloud
-        Most cloud cover of a scene, in percent of the whole scene.
     resample
         Resampling method of GDAL, if the grid is not a part of the scene's grid.
     on_error
@@ -68,26 +66,17 @@ class SceneOptions:
 
     Examples
     --------
-    >>> gm.sources.SceneOptions(max_cloud=60, snow="keep").dilate
+    >>> gm.sources.SceneOptions(snow="keep").dilate
     '20m'
     """
 
     mask: Mask = "scl"
     snow: Literal["mask", "keep"] = "mask"
     dilate: str | float = "20m"
-    max_cloud: float | None = None
     resample: str = "average"
     on_error: Literal["nan", "raise"] = "nan"
     loader: Loader | None = None
     hosts: Sequence[str] = ()
-
-    def _also(self, *, max_cloud: float | None) -> SceneOptions:
-        """Return the options with the cloud cover of a call, if one is passed."""
-        if max_cloud is None:
-            return self
-        if self.max_cloud not in (None, max_cloud):
-            raise SourceError("max_cloud= is also in options=; pass it once")
-        return replace(self, max_cloud=max_cloud)
 
 
 @with_progress
@@ -122,7 +111,7 @@ def sentinel2(
         or path of an API or a static STAC catalog, a :class:`StacSource`, an item, a list or
         FeatureCollection of items, or a search of pystac-client.
     max_cloud
-        Largest cloud cover of a scene, in percent; default: any.
+        Most cloud cover of a scene, in percent of the whole scene; default: any.
     composite
         None: one step in time for each solar day. ``"median"``: one step for all. A pandas frequency
         such as ``"1MS"``: the median of each period, NaN without data.
@@ -169,7 +158,7 @@ def sentinel2(
     >>> grid = gm.open_cube("cube.zarr")  # doctest: +SKIP
     >>> gm.sentinel2(grid, "2018-05/2018-08", composite="1MS")  # doctest: +SKIP
     """
-    options = (options or SceneOptions())._also(max_cloud=max_cloud)
+    options = options or SceneOptions()
     grid, template = _grid(like)
     if options.on_error not in ("nan", "raise"):
         raise SourceError(f"on_error={options.on_error!r} is not supported; use 'nan' or 'raise'")
@@ -177,7 +166,7 @@ def sentinel2(
     if grid.crs is None:
         raise SourceError("like= has no CRS; give the GeoBox one")
     clouds = cloud_mask(options.mask, snow=options.snow, dilate=options.dilate)
-    request = scene_request(grid, time, bands, clouds=clouds, max_cloud=options.max_cloud)
+    request = scene_request(grid, time, bands, clouds=clouds, max_cloud=max_cloud)
     stac = as_source(source)
     access = access_of(stac, options.hosts)
     plan = make_plan(request, stac, access)
@@ -238,10 +227,10 @@ def plan_sentinel2(
     >>> grid = gm.open_cube("cube.zarr")  # doctest: +SKIP
     >>> print(gm.plan_sentinel2(grid, "2018-05/2018-08"))  # doctest: +SKIP
     """
-    options = (options or SceneOptions())._also(max_cloud=max_cloud)
+    options = options or SceneOptions()
     grid, _ = _grid(like)
     clouds = cloud_mask(options.mask, snow=options.snow, dilate=0)
-    request = scene_request(grid, time, bands, clouds=clouds, max_cloud=options.max_cloud)
+    request = scene_request(grid, time, bands, clouds=clouds, max_cloud=max_cloud)
     stac = as_source(source)
     return make_plan(request, stac, access_of(stac, options.hosts))
 

@@ -53,12 +53,12 @@ def cross_validate(region: Region, changes: dict[str, dict], *, rng: int) -> dic
         region.training,
         region.schema,
         splits=gm.splits.SpatialBlocks(5, size=region.block, rng=rng),
+        network=NETWORK.model_copy(update=changes.get("network", {})),
+        training=TRAINING.model_copy(update=training),
         fit_options={
             "masking": named(
                 "miam", **{"per_sample": PER_SAMPLE, "kappa": KAPPA, **changes.get("masking", {})}
-            ),
-            "network": NETWORK.model_copy(update=changes.get("network", {})),
-            "training": TRAINING.model_copy(update=training),
+            )
         },
         rng=rng,
     )

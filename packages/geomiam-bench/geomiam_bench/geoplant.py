@@ -134,7 +134,6 @@ def train(data: Data, using: list | None, masking: Any, run: Run) -> gm.Model:
         batch=run.batch,
         accelerator=run.accelerator,
         precision=run.precision,
-        validation=data.validation,
     )
     return gm.fit(
         sites,
@@ -142,6 +141,7 @@ def train(data: Data, using: list | None, masking: Any, run: Run) -> gm.Model:
         masking=masking,
         network=network,
         training=training,
+        validation=data.validation,
         rng=run.seed,
     )
 
