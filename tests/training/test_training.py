@@ -507,16 +507,19 @@ def test_facts_for_people_are_in_about():
     assert about["extent"] == [*xy.min(0), *xy.max(0)]
 
 
-def test_validation_sites_do_not_train():
-    sites, out = tiny_sites(60), np.arange(60) % 3 == 0
-    model = train(sites, validation=out)
-    changed = sites.assign(presence=sites["presence"].where(~xr.DataArray(out, dims="site"), 0))
-    changed["presence"][np.flatnonzero(out)[0]] = 1
-    again = train(changed, validation=out, keep="last", holdout=0)
-    assert model.about["sites"]["validation"] == out.sum()
-    same = train(sites, validation=out, keep="last", holdout=0)
-    for name, weight in same.network.state_dict().items():
-        assert torch.equal(weight, again.network.state_dict()[name]), name
+def test_labels_of_validation_sites_train_nothing():
+    """Masking by scores (MIAM) would use them: ``Uniform`` does not."""
+    sites, is_held_out = tiny_sites(60), np.arange(60) % 3 == 0
+    settings = {"validation": is_held_out, "keep": "last", "holdout": 0, "masking": Uniform()}
+    flipped = sites.assign(
+        presence=sites["presence"].where(~xr.DataArray(is_held_out, dims="site"), 0)
+    )
+    flipped["presence"][np.flatnonzero(is_held_out)[0]] = 1
+    model, model_of_flipped = train(sites, **settings), train(flipped, **settings)
+    assert model.about["sites"]["validation"] == is_held_out.sum()
+    assert model.about["validation_auc"] != model_of_flipped.about["validation_auc"]
+    for name, weight in model.network.state_dict().items():
+        assert torch.equal(weight, model_of_flipped.network.state_dict()[name]), name
 
 
 @pytest.mark.parametrize(
