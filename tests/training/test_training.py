@@ -511,15 +511,15 @@ def test_labels_of_validation_sites_train_nothing():
     """Masking by scores (MIAM) would use them: ``Uniform`` does not."""
     sites, is_held_out = tiny_sites(60), np.arange(60) % 3 == 0
     settings = {"validation": is_held_out, "keep": "last", "holdout": 0, "masking": Uniform()}
-    flipped = sites.assign(
+    other_labels = sites.assign(
         presence=sites["presence"].where(~xr.DataArray(is_held_out, dims="site"), 0)
     )
-    flipped["presence"][np.flatnonzero(is_held_out)[0]] = 1
-    model, model_of_flipped = train(sites, **settings), train(flipped, **settings)
+    other_labels["presence"][np.flatnonzero(is_held_out)[0]] = 1
+    model, model_of_other_labels = train(sites, **settings), train(other_labels, **settings)
     assert model.about["sites"]["validation"] == is_held_out.sum()
-    assert model.about["validation_auc"] != model_of_flipped.about["validation_auc"]
+    assert model.about["validation_auc"] != model_of_other_labels.about["validation_auc"]
     for name, weight in model.network.state_dict().items():
-        assert torch.equal(weight, model_of_flipped.network.state_dict()[name]), name
+        assert torch.equal(weight, model_of_other_labels.network.state_dict()[name]), name
 
 
 @pytest.mark.parametrize(
