@@ -37,13 +37,6 @@ from geomiam.training.fit import fit
 from geomiam_bench.disdat_summary import PUBLISHED, summarise
 from geomiam_bench.readers.disdat import Background, Groups, disdat, disdat_schema, regions
 
-"""The NCEAS benchmark: masked models and their baselines on independent surveys, by one call.
-
-Everything is trained on presence records and their background; the survey is opened only when a
-trained predictor is scored. Settings come from spatial blocks of the training records
-(``geomiam-bench disdat-settings``) and are the same in every region.
-"""
-
 NETWORK = NetworkConfig(
     fusion="group+sum",
     members=6,
@@ -82,13 +75,14 @@ BLOCKS = 10
 
 @dataclass(frozen=True)
 class Plan:
-    """The predictors to train: every combination of strategies and fusions, the oracle and the baselines."""
+    """The predictors to train: strategies with fusions, the default of ``gm.fit``, the oracle and the baselines."""
 
     regions: Sequence[str] = ()
     background: Background = "target-group"
     groups: Groups = "published"
     strategies: Sequence[str] = ("miam",)
     fusions: Sequence[str] = ("group+sum",)
+    default: bool = False
     oracle: bool = False
     baselines: Sequence[str] = ("rf",)
     seeds: int = 3
@@ -142,6 +136,7 @@ def entries(plan: Plan) -> list[Entry]:
     predictor_list = []
     for seed in range(plan.seeds):
         predictor_list += [Entry("baseline", name, seed) for name in plan.baselines]
+        predictor_list += [Entry("default", "gm.fit(sites)", seed)] * plan.default
         for fusion in plan.fusions:
             predictor_list += [Entry("strategy", name, seed, fusion) for name in plan.strategies]
             predictor_list += [Entry("oracle", "oracle", seed, fusion)] * plan.oracle
@@ -186,7 +181,7 @@ def _run(region: Region, entry: Entry, plan: Plan) -> dict:
     labels, species = read_labels(region.survey)
     scores = {column: _score(labels, z) for column, z in scores_by_subset.items()}
     result = asdict(entry) | {"region": region.name, "label": entry.label, "engine": engine}
-    result["species"] = list(species)
+    result |= {"species": list(species), "sites": _site_counts(labels)}
     return result | {"seconds": round(time.perf_counter() - start, 2), "scores": scores}
 
 
@@ -198,7 +193,10 @@ def _predict(region: Region, entry: Entry, plan: Plan) -> tuple[dict[str, np.nda
     if entry.kind == "oracle":
         models = {name: _oracle(region, entry, plan, u) for name, u in region.columns.items()}
         return models, "geomiam"
-    model = _fit(region, entry, plan, masking=_masking(entry.name, plan))
+    if entry.kind == "default":
+        model = fit(region.training, region.schema, rng=entry.seed)
+    else:
+        model = _fit(region, entry, plan, masking=_masking(entry.name, plan))
     return subset_scores(model, region.survey, region.columns), "geomiam"
 
 
@@ -231,6 +229,14 @@ def _score(labels: np.ndarray, predictions: np.ndarray) -> dict[str, list[float 
     return {
         n: [None if np.isnan(v) else round(float(v), 5) for v in x]
         for n, x in values_by_metric.items()
+    }
+
+
+def _site_counts(labels: np.ndarray) -> dict[str, list[int]]:
+    """Number of surveyed sites with and without each species; AUC is uncertain by them."""
+    return {
+        "presence": (labels == 1).sum(0).tolist(),
+        "absence": (labels == 0).sum(0).tolist(),
     }
 
 

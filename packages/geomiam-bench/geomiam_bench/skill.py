@@ -32,6 +32,9 @@ def disdat(
     ] = "published",
     strategies: Names = "miam",
     fusions: Names = "group+sum",
+    default: Annotated[
+        bool, typer.Option("--default", help="Also train gm.fit(sites) without further settings.")
+    ] = False,
     oracle: Annotated[
         bool, typer.Option("--oracle", help="Also train a model per subset.")
     ] = False,
@@ -62,6 +65,7 @@ def disdat(
         groups=groups,  # type: ignore[arg-type]
         strategies=listed(strategies),
         fusions=listed(fusions),
+        default=default,
         oracle=oracle,
         baselines=listed(baselines),
         seeds=seeds,

@@ -24,15 +24,6 @@ from geomiam_bench.pages.skill import fusions_section, merged, skill_section, st
 from geomiam_bench.pages.systems import systems_section
 from geomiam_bench.sweeps import STYLES
 
-"""The benchmark page of the documentation, from the results of the commands.
-
-The folder of results holds ``skill*.json`` (parts of one run of ``disdat``, such as methods that were
-computed side by side), ``strategies.json`` and ``fusions.json`` (also of ``disdat``), ``defaults.json``
-(a separate page), ``missing-*.json``, ``cloud-gaps*.json``, ``systems-*.json``, ``pretraining.json`` and
-``importance.json``; the page has a section for each file that is there. All numbers come from the JSON.
-"""
-
-
 def write_pages(results: Path, docs: Path) -> None:
     """Write the page, the page of the default fit, and the figures."""
     pictures = docs / "images" / "benchmarks"

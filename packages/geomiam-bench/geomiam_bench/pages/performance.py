@@ -14,12 +14,6 @@ from typing import Any
 from geomiam_bench.pages.markdown import table
 from geomiam_bench.pages.performance_text import HEAD, SHEET, TAIL, WHY
 
-"""The performance page of the documentation, from the results of the commands.
-
-The folder of results holds ``shapley.json``, ``gpu.json``, ``maps.json``, ``kills.json`` and ``training.json``;
-the page has a section for each file that is there. All numbers come from the JSON.
-"""
-
 JOBS = {
     "Europe, 1 km": 5.8e6,
     "Europe, 100 m": 5.8e8,
