@@ -34,7 +34,8 @@ from geomiam.schema.schema import Schema
 from geomiam.splits.reading import places_of
 from geomiam.training.config import TrainingConfig
 from geomiam.training.fit import fit
-from geomiam_bench.disdat_summary import PUBLISHED, summarise
+from geomiam_bench.disdat_summary import summarise
+from geomiam_bench.published import MEANS
 from geomiam_bench.readers.disdat import Background, Groups, disdat, disdat_schema, regions
 
 NETWORK = NetworkConfig(
@@ -240,13 +241,20 @@ def _site_counts(labels: np.ndarray) -> dict[str, list[int]]:
     }
 
 
-def write_results(path: str | Path, plan: Plan, results: Sequence[dict]) -> None:
-    """Write settings, results and their summary as JSON, in one step."""
+def write_results(
+    path: str | Path,
+    plan: Plan,
+    results: Sequence[dict],
+    *,
+    published_species: Mapping[str, dict] | None = None,
+) -> None:
+    """Write settings, results and their summary as JSON, in one step, beside published AUC per species."""
     report = {
         "settings": settings_of(plan),
         "seconds": round(sum(r["seconds"] for r in results), 1),
         "summary": summarise(results),
-        "published": PUBLISHED,
+        "published": MEANS,
+        "published_species": published_species or {},
         "results": list(results),
     }
     save_results(path, json.dumps(report, indent=1))

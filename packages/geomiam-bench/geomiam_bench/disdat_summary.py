@@ -1,4 +1,4 @@
-"""Means of the results of ``geomiam-bench disdat``, and the published means beside them."""
+"""Means of the results of ``geomiam-bench disdat``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ def _summary(results: Sequence[dict]) -> dict:
     per_region = {name: _region_summary(rows) for name, rows in frames.items()}
     species_auc = np.concatenate([r["species_auc"] for r in per_region.values()])
     names = np.concatenate([rows[0]["species"] for rows in frames.values()])
+    sites = [rows[0].get("sites") for rows in frames.values()]
     return {
+        "survey_error": survey_error(species_auc, sites) if all(sites) else None,
         "regions": {
             n: {k: v for k, v in r.items() if k != "species_auc"} for n, r in per_region.items()
         },
@@ -65,57 +67,32 @@ def _mean(values: np.ndarray) -> float:
     return round(float(finite.mean()), 5) if finite.size else float("nan")
 
 
-PUBLISHED = {
-    "target-group": [
-        {
-            "method": "random forest, equal-sample",
-            "regions": {
-                "AWT": 0.701,
-                "CAN": 0.717,
-                "NSW": 0.756,
-                "NZ": 0.746,
-                "SA": 0.809,
-                "SWI": 0.846,
-            },
-            "mean_of_225_species": 0.759,
-            "source": "Valavi et al. 2021, doi:10.1111/ecog.05615, per-species files",
-        },
-        {
-            "method": "random forest, down-sampled",
-            "regions": {
-                "AWT": 0.687,
-                "CAN": 0.717,
-                "NSW": 0.757,
-                "NZ": 0.744,
-                "SA": 0.806,
-                "SWI": 0.847,
-            },
-            "mean_of_225_species": 0.756,
-            "source": "Valavi et al. 2021, doi:10.1111/ecog.05615, per-species files",
-        },
-        {
-            "method": "DeepMaxent",
-            "mean": 0.768,
-            "source": "Ryckewaert et al., arXiv:2412.19217, abstract of HAL hal-05446820",
-        },
-        {
-            "method": "Maxent",
-            "mean": 0.760,
-            "source": "Ryckewaert et al., arXiv:2412.19217, abstract of HAL hal-05446820",
-        },
-    ],
-    "random": [
-        {
-            "method": m,
-            "mean_of_226_species": v,
-            "source": "Dinnage & Warren 2026, doi:10.32942/X2VQ10, abstract",
-        }
-        for m, v in {
-            "MaxNet": 0.732,
-            "random forest, down-sampled": 0.727,
-            "boosted regression trees": 0.724,
-            "GAM": 0.717,
-        }.items()
-    ],
-}
-"""Means as published, on other covariates or species where the source states it."""
+def survey_error(auc: np.ndarray, sites: Sequence[dict]) -> float:
+    """Return the standard error of a mean AUC that the surveyed sites cause.
+
+    Parameters
+    ----------
+    auc : numpy.ndarray
+        ``(S,)``, NaN where a species was not scored.
+    sites : sequence of dict
+        Per region ``presence`` and ``absence``: number of sites of each species, in the order of ``auc``.
+
+    Returns
+    -------
+    float
+        Root of the summed variances of the species, divided by their number. Species count as
+        independent, although they share sites.
+
+    References
+    ----------
+    Hanley & McNeil (1982), Radiology 143, 29-36, equation 1, for the variance of one AUC.
+    """
+    presence, absence = (
+        np.concatenate([np.asarray(s[name], float) for s in sites])
+        for name in ("presence", "absence")
+    )
+    q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
+    spread = auc * (1 - auc) + (presence - 1) * (q1 - auc**2) + (absence - 1) * (q2 - auc**2)
+    is_scored = np.isfinite(auc) & (presence > 0) & (absence > 0)
+    variance = spread[is_scored] / (presence * absence)[is_scored]
+    return round(float(np.sqrt(variance.sum()) / is_scored.sum()), 5)

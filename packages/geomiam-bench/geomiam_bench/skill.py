@@ -46,6 +46,10 @@ def disdat(
     covariates: Annotated[str, typer.Option(help="published or all.")] = "published",
     members: Annotated[int, typer.Option(help="Networks in one model.")] = 6,
     kappa: Annotated[float, typer.Option(help="Parameter kappa of MIAM; 10 as published.")] = 20.0,
+    published: Annotated[
+        Path | None,
+        typer.Option(help="Folder of published per-species files, to compare species by species."),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Train on presence records, score on independent surveys (Elith et al. 2020)."""
@@ -57,8 +61,10 @@ def disdat(
         settings_of,
         write_results,
     )
+    from geomiam_bench.published import species_auc
     from geomiam_bench.readers.disdat import regions as regions_in
 
+    published_species = species_auc(published) if published else None
     plan = Plan(
         regions=listed(regions) or tuple(regions_in(folder)),
         background=background,  # type: ignore[arg-type]
@@ -82,7 +88,7 @@ def disdat(
     with _bar(len(plan.regions) * len(entries(plan))) as bar:
         for result in benchmark(folder, plan, previous_results=stored_results):
             results.append(result)
-            write_results(out, plan, results)
+            write_results(out, plan, results, published_species=published_species)
             bar.set_postfix_str(f"{result['region']} {result['label']}")
             bar.update()
     _print(read_json(out)["summary"])

@@ -24,6 +24,7 @@ from geomiam_bench.pages.skill import fusions_section, merged, skill_section, st
 from geomiam_bench.pages.systems import systems_section
 from geomiam_bench.sweeps import STYLES
 
+
 def write_pages(results: Path, docs: Path) -> None:
     """Write the page, the page of the default fit, and the figures."""
     pictures = docs / "images" / "benchmarks"

@@ -11,7 +11,12 @@ import numpy as np
 from geomiam_bench.disdat_summary import summarise
 from geomiam_bench.pages.markdown import table
 
-METHOD_COLOURS = {"strategy": "#1b7f79", "baseline": "#c8553d", "oracle": "#3a3a3a"}
+METHOD_COLOURS = {
+    "default": "#4c5f9e",
+    "strategy": "#1b7f79",
+    "baseline": "#c8553d",
+    "oracle": "#3a3a3a",
+}
 
 
 def merged(paths: list[Path]) -> dict:
@@ -21,6 +26,8 @@ def merged(paths: list[Path]) -> dict:
     latest = {(r["region"], r["label"], r["seed"]): r for run in runs for r in run["results"]}
     results = balanced(list(latest.values()))
     seconds = sum(run["seconds"] for run in runs)
+    published = {k: v for run in runs for k, v in run.get("published_species", {}).items()}
+    first = {**first, "published_species": published}
     return {**first, "results": results, "seconds": seconds, "summary": summarise(results)}
 
 
@@ -143,41 +150,63 @@ def methods_table(run: dict) -> str:
     for label, summary in ordered(run):
         cells = [_spread(summary["regions"][r]) for r in names]
         cor = np.mean([summary["regions"][r]["cor"] for r in names])
-        means = [f"**{summary['mean_over_species']:.3f}**", f"{summary['mean_over_regions']:.3f}"]
+        error = f" ± {summary['survey_error']:.3f}" if summary.get("survey_error") else ""
+        means = [
+            f"**{summary['mean_over_species']:.3f}**{error}",
+            f"{summary['mean_over_regions']:.3f}",
+        ]
         rows.append([label, *cells, *means, f"{cor:.3f}"])
     return table(head, rows)
 
 
 def paired(run: dict) -> str:
-    """Return a table of the best strategy against every baseline, species by species."""
+    """Return a table of the best strategy against every other method, species by species."""
     labels = [label for label, _ in ordered(run)]
     best_strategy = next((label for label in labels if kind(run, label) == "strategy"), labels[0])
-    rows = []
-    for label in labels:
-        if kind(run, label) == "baseline":
-            cells = [_difference(run, best_strategy, label, [r]) for r in regions(run)]
-            rows.append([label, *cells, _difference(run, best_strategy, label, regions(run))])
+    auc = _auc_by_method(run)
+    columns = [*([r] for r in regions(run)), regions(run)]
+    others = [
+        k for k in auc if k in run["published_species"] or kind(run, k) in ("baseline", "default")
+    ]
+    rows = [
+        [other, *(_difference(auc, best_strategy, other, r) for r in columns)]
+        for other in sorted(others, key=lambda k: -_mean_of(auc[k], regions(run)))
+    ]
     head = [f"{best_strategy} minus", *regions(run), "all species"]
     return (
-        "In AUC points, mean over species ± its standard error, and how many species gain:\n\n"
+        "In AUC points, mean over species ± its standard error, and how many species gain. A difference "
+        "below two standard errors is no difference. Published: the authors' files of each species.\n\n"
         + table(head, rows)
     )
 
 
-def _difference(run: dict, best_strategy: str, baseline: str, names: list[str]) -> str:
-    means = [
-        np.concatenate([_by_species(run, m, r) for r in names]) for m in (best_strategy, baseline)
-    ]
-    points = 100 * (means[0] - means[1])
+def _auc_by_method(run: dict) -> dict[str, dict[str, dict[str, float]]]:
+    """Return method → region → species → AUC with every predictor, mean over seeds."""
+    measured: dict[str, dict[str, dict[str, float]]] = {}
+    for label, _ in ordered(run):
+        for region in regions(run):
+            rows = [r for r in run["results"] if (r["label"], r["region"]) == (label, region)]
+            means = np.array([r["scores"]["all"]["auc"] for r in rows], float).mean(0)
+            measured.setdefault(label, {})[region] = dict(zip(rows[0]["species"], means))
+    return measured | run["published_species"]
+
+
+def _mean_of(auc: dict[str, dict[str, float]], names: list[str]) -> float:
+    return float(np.nanmean([v for r in names for v in auc.get(r, {}).values()]))
+
+
+def _difference(auc: dict, best_strategy: str, other: str, names: list[str]) -> str:
+    points = np.array(
+        [
+            100 * (value - auc[other][region][species])
+            for region in names
+            for species, value in auc[best_strategy][region].items()
+            if species in auc[other].get(region, {})
+        ]
+    )
     points = points[np.isfinite(points)]
     error = points.std(ddof=1) / len(points) ** 0.5
     return f"{points.mean():+.1f} ± {error:.1f} ({(points > 0).sum()} of {len(points)})"
-
-
-def _by_species(run: dict, label: str, region: str) -> np.ndarray:
-    """Return the AUC of each species with every predictor, mean over seeds."""
-    rows = [r for r in run["results"] if (r["label"], r["region"]) == (label, region)]
-    return np.array([r["scores"]["all"]["auc"] for r in rows], float).mean(0)
 
 
 def subset_table(run: dict, region: str) -> str:
