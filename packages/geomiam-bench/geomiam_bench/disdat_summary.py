@@ -23,7 +23,7 @@ def _summary(results: Sequence[dict]) -> dict:
     per_region = {name: _region_summary(rows) for name, rows in frames.items()}
     species_auc = np.concatenate([r["species_auc"] for r in per_region.values()])
     names = np.concatenate([rows[0]["species"] for rows in frames.values()])
-    sites = [rows[0].get("sites") for rows in frames.values()]
+    sites = [rows[0].get("sites", {}) for rows in frames.values()]
     return {
         "survey_error": survey_error(species_auc, sites) if all(sites) else None,
         "regions": {
