@@ -43,8 +43,10 @@ def species_auc(folder: str | Path) -> dict[str, dict[str, dict[str, float]]]:
         )
     table = pd.concat([_read(path) for path in paths])
     table = table[table["metric"].str.upper() == "AUC"]
-    if (repeated := table.duplicated(["species", "region", "model"])).any():
-        raise OccurrenceError(f"two values of one method for {table[repeated]['species'].iloc[0]}")
+    if (is_repeated := table.duplicated(["species", "region", "model"])).any():
+        raise OccurrenceError(
+            f"two values of one method for {table[is_repeated]['species'].iloc[0]}"
+        )
     result: dict[str, dict[str, dict[str, float]]] = {}
     for row in table.itertuples():
         by_species = result.setdefault(f"{row.model} (published)", {}).setdefault(row.region, {})

@@ -46,9 +46,12 @@ def disdat(
     covariates: Annotated[str, typer.Option(help="published or all.")] = "published",
     members: Annotated[int, typer.Option(help="Networks in one model.")] = 6,
     kappa: Annotated[float, typer.Option(help="Parameter kappa of MIAM; 10 as published.")] = 20.0,
-    published: Annotated[
+    published_folder: Annotated[
         Path | None,
-        typer.Option(help="Folder of published per-species files, to compare species by species."),
+        typer.Option(
+            "--published",
+            help="Folder of published per-species files, to compare species by species.",
+        ),
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -64,7 +67,7 @@ def disdat(
     from geomiam_bench.published import species_auc
     from geomiam_bench.readers.disdat import regions as regions_in
 
-    published_species = species_auc(published) if published else None
+    published_species = species_auc(published_folder) if published_folder else None
     plan = Plan(
         regions=listed(regions) or tuple(regions_in(folder)),
         background=background,  # type: ignore[arg-type]

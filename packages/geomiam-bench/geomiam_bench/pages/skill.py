@@ -26,8 +26,8 @@ def merged(paths: list[Path]) -> dict:
     latest = {(r["region"], r["label"], r["seed"]): r for run in runs for r in run["results"]}
     results = balanced(list(latest.values()))
     seconds = sum(run["seconds"] for run in runs)
-    published = {k: v for run in runs for k, v in run.get("published_species", {}).items()}
-    first = {**first, "published_species": published}
+    published_species = {k: v for run in runs for k, v in run.get("published_species", {}).items()}
+    first = {**first, "published_species": published_species}
     return {**first, "results": results, "seconds": seconds, "summary": summarise(results)}
 
 
@@ -165,12 +165,12 @@ def paired(run: dict) -> str:
     best_strategy = next((label for label in labels if kind(run, label) == "strategy"), labels[0])
     auc = _auc_by_method(run)
     columns = [*([r] for r in regions(run)), regions(run)]
-    others = [
+    other_methods = [
         k for k in auc if k in run["published_species"] or kind(run, k) in ("baseline", "default")
     ]
     rows = [
-        [other, *(_difference(auc, best_strategy, other, r) for r in columns)]
-        for other in sorted(others, key=lambda k: -_mean_of(auc[k], regions(run)))
+        [method, *(_difference(auc, best_strategy, method, r) for r in columns)]
+        for method in sorted(other_methods, key=lambda k: -_mean_of(auc[k], regions(run)))
     ]
     head = [f"{best_strategy} minus", *regions(run), "all species"]
     return (
@@ -182,26 +182,26 @@ def paired(run: dict) -> str:
 
 def _auc_by_method(run: dict) -> dict[str, dict[str, dict[str, float]]]:
     """Return method → region → species → AUC with every predictor, mean over seeds."""
-    measured: dict[str, dict[str, dict[str, float]]] = {}
+    auc_by_method: dict[str, dict[str, dict[str, float]]] = {}
     for label, _ in ordered(run):
         for region in regions(run):
             rows = [r for r in run["results"] if (r["label"], r["region"]) == (label, region)]
             means = np.array([r["scores"]["all"]["auc"] for r in rows], float).mean(0)
-            measured.setdefault(label, {})[region] = dict(zip(rows[0]["species"], means))
-    return measured | run["published_species"]
+            auc_by_method.setdefault(label, {})[region] = dict(zip(rows[0]["species"], means))
+    return auc_by_method | run["published_species"]
 
 
 def _mean_of(auc: dict[str, dict[str, float]], names: list[str]) -> float:
     return float(np.nanmean([v for r in names for v in auc.get(r, {}).values()]))
 
 
-def _difference(auc: dict, best_strategy: str, other: str, names: list[str]) -> str:
+def _difference(auc: dict, best_strategy: str, method: str, names: list[str]) -> str:
     points = np.array(
         [
-            100 * (value - auc[other][region][species])
+            100 * (value - auc[method][region][species])
             for region in names
             for species, value in auc[best_strategy][region].items()
-            if species in auc[other].get(region, {})
+            if species in auc[method].get(region, {})
         ]
     )
     points = points[np.isfinite(points)]
