@@ -111,8 +111,9 @@ def _by_species(
                 raise SelectionError(
                     f"there is no threshold {kind!r}; choose from {kinds}"
                     if kinds
-                    else "the model has no thresholds: choose them with gm.evaluation.thresholds(table), from the "
-                    "table of gm.cross_validate, and store them with model.with_thresholds(...)"
+                    else "the model has no thresholds, since no site was held out of its training: choose them with "
+                    "gm.evaluation.thresholds(table), from the table of gm.cross_validate, and store them with "
+                    "model.with_thresholds(...); or fit with validation sites, as by default"
                 )
             thresholds = thresholds.sel(kind=kind)
             attrs = {"threshold_kind": kind}

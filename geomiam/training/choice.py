@@ -143,10 +143,10 @@ def scores_by_subset(folds: Folds, kinds: Sequence[str], names: Sequence[str]) -
     return values
 
 
-def thresholds_by_kind(folds: Folds, kinds: Sequence[str], *, link: str) -> dict[str, Any]:
-    """Return the thresholds of the mix on the validation sites as JSON types, as a model stores them."""
-    scores = LINKS[link](torch.as_tensor(folds.mean(kinds)[-1])).numpy()
-    by_kind: dict[str, np.ndarray] = {k: threshold(folds.labels, scores, kind=k) for k in KINDS}
-    count = int(folds.fold.max()) + 1
-    place = f"{count} spatial folds" if count > 1 else "a spatial hold-out"
+def thresholds_by_kind(
+    labels: np.ndarray, logits: np.ndarray, *, link: str, place: str
+) -> dict[str, Any]:
+    """Return the thresholds of validation predictions ``(v, S)`` as JSON types, as a model stores them."""
+    scores = LINKS[link](torch.as_tensor(logits)).numpy()
+    by_kind: dict[str, np.ndarray] = {k: threshold(labels, scores, kind=k) for k in KINDS}
     return thresholds_entry(by_kind, source=f"validation predictions of the fit on {place}")

@@ -21,7 +21,7 @@ from geomiam.schema.fields import split_fields
 from geomiam.schema.schema import Schema
 from geomiam.training.advice import advise
 from geomiam.training.config import TrainingConfig
-from geomiam.training.members import Setup, joined, train_members, validated
+from geomiam.training.members import Setup, held_out_thresholds, joined, train_members, validated
 from geomiam.training.provenance import provenance
 from geomiam.training.table import HoldOut
 
@@ -82,7 +82,8 @@ def fit(
     -------
     Model
         ``about["rule"]`` has the settings and their reasons, ``about["validation_auc"]`` the AUC on
-        spatial blocks that did not train, from each modality alone and from all.
+        spatial blocks that did not train, from each modality alone and from all. ``thresholds`` are those
+        on validation sites, if any are held out.
 
     Notes
     -----
@@ -138,7 +139,7 @@ def fit(
         about["training_auc"] = about["validation_auc"]
     if setup.plan.reasons:
         about["rule"] = {"settings": list(setup.plan.reasons), "fusion": config.fusion}
-    about |= scores
+    about |= scores or held_out_thresholds(members)
     if setup.start:
         about["warm_start"] = {"model_id": setup.start.id}
     elif setup.warm_start:

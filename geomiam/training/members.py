@@ -156,6 +156,7 @@ def validated(
         kinds, inner = choose(folds)
         network = changed(network, {"fusion": "+".join(kinds), "members": len(kinds)})
     _, influence = folds.skill(kinds)
+    place = f"{len(masks)} spatial folds" if len(masks) > 1 else "a spatial hold-out"
     return network, {
         "validation_auc": scores_by_subset(folds, kinds, [*table.schema.modalities, "all"]),
         "validation": {
@@ -165,7 +166,9 @@ def validated(
             "presences": dict(zip(table.species, folds.validated().tolist())),
         },
         "rule": {"settings": list(plan.reasons), "fusion": network.fusion, "inner_auc": inner},
-        "thresholds": thresholds_by_kind(folds, kinds, link=LINK_OF[plan.training.loss]),
+        "thresholds": thresholds_by_kind(
+            folds.labels, folds.mean(kinds)[-1], link=LINK_OF[plan.training.loss], place=place
+        ),
     }
 
 
@@ -216,6 +219,30 @@ def train_members(
         end, branches = two_stages(run, folder) if by_branches else (train(run, folder), {})
         members.append(Member(run, end, branches))
     return members
+
+
+def held_out_thresholds(members: Sequence[Member]) -> dict[str, Any]:
+    """Return thresholds on the validation sites of members, as an entry of ``about``; none if all sites train."""
+    # Members may hold out different blocks: a site is predicted by those that did not train on it.
+    first = members[0].run
+    masks = np.ones((len(members), len(first.table.labels)), bool)
+    for mask, member in zip(masks, members):
+        mask[member.run.table.train.numpy()] = False
+    if not masks.any():
+        return {}
+    rows = predicted_sites(
+        list(masks), first.table.labels.shape[1] * (len(first.model.schema.modalities) + 1)
+    )
+    labels = first.table.labels[rows].numpy()
+    total, count = np.zeros(labels.shape, np.float32), np.zeros((len(rows), 1), np.float32)
+    for mask, member in zip(masks[:, rows], members):
+        logits = subset_logits(member.run, member.run.table, torch.as_tensor(rows[mask]))
+        total[mask] += logits[-1]
+        count[mask] += 1
+    place = "sites that are held out"
+    return {
+        "thresholds": thresholds_by_kind(labels, total / count, link=first.model.link, place=place)
+    }
 
 
 def joined(models: Sequence[Model], config: NetworkConfig) -> Model:

@@ -1,11 +1,13 @@
 """Thresholds of a cross-validation and of a fit, stored with the model, and the classes of a map."""
 
+import importlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import xarray as xr
-from helpers_small import tiny_sites
+from helpers_small import quick, tiny_sites
 from sklearn.metrics import balanced_accuracy_score, recall_score
 
 import geomiam as gm
@@ -120,7 +122,9 @@ def test_classes_of_numbers_of_dask_and_of_nothing():
 
 
 def test_thresholds_are_stored_with_the_model_and_older_models_have_none(model, tmp_path):
-    with pytest.raises(SelectionError, match=r"no thresholds: choose them with gm.evaluation"):
+    about = {k: v for k, v in model.about.items() if k != "thresholds"}
+    model = replace(model, about=about)
+    with pytest.raises(SelectionError, match=r"no thresholds.*: choose them with gm.evaluation"):
         gm.classify(maps_of(model.species[:2]), model)
     assert model.thresholds.sizes == {"kind": 0, "species": len(model.species)}
     values = [[0.25, np.nan], [0.5, 0.75]]
@@ -169,6 +173,35 @@ def test_the_default_fit_stores_thresholds_of_its_validation_folds():
     assert set(np.unique(classes.values[np.isfinite(classes.values)])) == {0, 1}
     changed_model = gm.finetune(model, data, train="all", training={"epochs": 1, "epoch_steps": 1})
     assert changed_model.thresholds.sizes["kind"] == 0
+
+
+@pytest.mark.parametrize("validation", [None, np.arange(120) % 4 == 0])
+def test_a_config_by_hand_stores_thresholds_of_the_sites_that_it_holds_out(validation, monkeypatch):
+    """Each site counts with the mean logit of the members that it did not train."""
+    fitting = importlib.import_module("geomiam.training.fit")
+    seen = []
+    original = fitting.held_out_thresholds
+    monkeypatch.setattr(fitting, "held_out_thresholds", lambda m: seen.extend(m) or original(m))
+    data = tiny_sites(120)
+    network = gm.NetworkConfig(fusion="linear", members=2, width=8, heads=2)
+    training = quick(block=200, holdout=0.4)
+    model = gm.fit(data, network=network, training=training, validation=validation, rng=3)
+    logits = np.full((2, 120, 2), np.nan)
+    for i, member in enumerate(seen):
+        rows = np.setdiff1d(np.arange(120), member.run.table.train)
+        maps = gm.predict(data.isel(site=rows), member.run.model, scale="logit")["suitability"]
+        logits[i, rows] = maps.transpose("site", "species")
+    held_out = np.isfinite(logits).any(2)
+    assert (validation is None) == bool((held_out[0] != held_out[1]).any())
+    rows = held_out.any(0)
+    scores = 1 / (1 + np.exp(-np.nanmean(logits[:, rows], 0)))
+    limits = model.thresholds
+    assert limits.attrs["source"] == "validation predictions of the fit on sites that are held out"
+    for kind in KINDS:
+        expected = gm.metrics.threshold(data["presence"].values[rows], scores, kind=kind)
+        np.testing.assert_allclose(limits.sel(kind=kind), expected, rtol=1e-5)
+    unseen = gm.fit(data, network=network, training=quick(holdout=0, keep="last"))
+    assert unseen.thresholds.sizes["kind"] == 0
 
 
 @pytest.mark.slow
