@@ -179,15 +179,15 @@ def test_the_default_fit_stores_thresholds_of_its_validation_folds():
 def test_a_config_by_hand_stores_thresholds_of_the_sites_that_it_holds_out(validation, monkeypatch):
     """Each site counts with the mean logit of the members that it did not train."""
     fitting = importlib.import_module("geomiam.training.fit")
-    seen = []
+    members = []
     original = fitting.held_out_thresholds
-    monkeypatch.setattr(fitting, "held_out_thresholds", lambda m: seen.extend(m) or original(m))
+    monkeypatch.setattr(fitting, "held_out_thresholds", lambda m: members.extend(m) or original(m))
     data = tiny_sites(120)
     network = gm.NetworkConfig(fusion="linear", members=2, width=8, heads=2)
     training = quick(block=200, holdout=0.4)
     model = gm.fit(data, network=network, training=training, validation=validation, rng=3)
     logits = np.full((2, 120, 2), np.nan)
-    for i, member in enumerate(seen):
+    for i, member in enumerate(members):
         rows = np.setdiff1d(np.arange(120), member.run.table.train)
         maps = gm.predict(data.isel(site=rows), member.run.model, scale="logit")["suitability"]
         logits[i, rows] = maps.transpose("site", "species")
