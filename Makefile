@@ -56,7 +56,7 @@ $(STAMP): pyproject.toml packages/geomiam-bench/pyproject.toml constraints.txt
 	echo "setting up $(VENV) (a few minutes, once)"; \
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch && \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[vector,test,docs]" -e packages/geomiam-bench && \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[vector,test,docs,maxent]" -e packages/geomiam-bench && \
 	echo $$(( $$(date +%s) - started )) > $(STAMP)
 
 clean:

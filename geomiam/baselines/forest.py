@@ -1,7 +1,8 @@
-"""Down-sampled random forest, the strongest random forest for presence-only data.
+"""Down-sampled and equal-sample random forests, the strongest forests for presence-only data.
 
 Valavi et al. (2021, Ecography 44:1731, doi:10.1111/ecog.05615): one forest per species, every tree
-grown to the end on a bootstrap of n presences and n absences or background sites.
+grown to the end on n presences and n absences or background sites. Down-sampled: each tree draws its
+absences from all. Equal-sample: each of ten forests draws them once, and its trees draw from these.
 """
 
 from __future__ import annotations
@@ -48,7 +49,36 @@ class DownSampledForest:
         return per_species(training, partial(_fit, trees=self.trees), n_jobs=self.n_jobs)
 
 
-def _fit(table: np.ndarray, labels: np.ndarray, rng: np.random.Generator, *, trees: int) -> Scorer:
+@dataclass(frozen=True)
+class EqualSampleForest:
+    """Mean of several forests per species, each on as many absences as presences."""
+
+    onehot: ClassVar[bool] = True
+    engine: ClassVar[str] = "scikit-learn"
+    draws: int = 10
+    """Forests, each with other absences."""
+    trees: int = 100
+    """Trees of one forest."""
+    n_jobs: int = 1
+
+    def fit(self, training: Training) -> PerSpecies:
+        """Train on a table."""
+        fit = partial(_fit_draws, draws=self.draws, trees=self.trees)
+        return per_species(training, fit, n_jobs=self.n_jobs)
+
+
+def _fit_draws(
+    table: np.ndarray, labels: np.ndarray, rng: np.random.Generator, *, draws: int, trees: int
+) -> Scorer:
+    sides = np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)
+    size, forests = min(map(len, sides)), []
+    for _ in range(draws):
+        rows = np.concatenate([rng.choice(side, size, replace=False) for side in sides])
+        forests.append(_fit(table[rows], labels[rows], rng, trees=trees))
+    return Forest(tuple(tree for forest in forests for tree in forest.trees))
+
+
+def _fit(table: np.ndarray, labels: np.ndarray, rng: np.random.Generator, *, trees: int) -> Forest:
     from sklearn import config_context
     from sklearn.tree import DecisionTreeClassifier
 

@@ -47,6 +47,10 @@ class MaxentNetwork:
     epochs: int = 100
     batch: int = 250
     rate: float = 2e-4
+    residual: bool = False
+    """Add the input of a hidden layer to its output; a linear map brings the predictors to its width."""
+    decay: float = 0.0
+    """Weight decay of the optimiser, as an L2 penalty on all weights."""
 
     @standard_torch()
     def fit(self, training: Training) -> Network:
@@ -54,26 +58,46 @@ class MaxentNetwork:
         width = training.table.shape[1] * (1 + self.masked)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(training.seed)
-            layers = _layers(width, self.hidden, len(training.species))
+            layers = _layers(self, width, len(training.species))
         _train(layers, training, self)
         return Network(layers.eval(), self.masked)
 
 
-def _layers(width: int, hidden: int, species: int) -> nn.Module:
-    return nn.Sequential(
-        nn.Linear(width, hidden),
-        nn.ReLU(),
-        nn.Linear(hidden, hidden),
-        nn.ReLU(),
-        nn.Linear(hidden, species),
-    )
+@dataclass(frozen=True)
+class DeepMaxent(MaxentNetwork):
+    """DeepMaxent with its published settings: two residual layers of 250, nothing hidden in training."""
+
+    masked: bool = False
+    residual: bool = True
+    decay: float = 3e-4
+
+
+class Residual(nn.Module):
+    """A hidden layer whose input is added to its output: ``(n, width)`` → ``(n, width)``."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x + relu(linear(x))``."""
+        return x + torch.relu(self.linear(x))
+
+
+def _layers(settings: MaxentNetwork, columns: int, species: int) -> nn.Module:
+    width = settings.hidden
+    if settings.residual:
+        hidden: list[nn.Module] = [nn.Linear(columns, width), Residual(width), Residual(width)]
+    else:
+        hidden = [nn.Linear(columns, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()]
+    return nn.Sequential(*hidden, nn.Linear(width, species))
 
 
 def _train(layers: nn.Module, training: Training, settings: MaxentNetwork) -> None:
     rng = np.random.default_rng(training.seed)
     table, labels = torch.as_tensor(training.table), torch.as_tensor(training.labels)
     weight, units = record_weight(labels, evenness=0), training.columns.units
-    optimizer = torch.optim.Adam(layers.parameters(), lr=settings.rate)
+    optimizer = torch.optim.Adam(layers.parameters(), lr=settings.rate, weight_decay=settings.decay)
     for _ in progress_bar(range(settings.epochs), desc="training", unit="epoch", leave=False):
         for rows in torch.as_tensor(rng.permutation(len(table))).split(settings.batch):
             x = table[rows]

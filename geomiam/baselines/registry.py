@@ -1,7 +1,7 @@
 """Baselines by name, with published settings, scored from any subset of the predictors.
 
-A down-sampled random forest (``"rf"``), boosted trees (``"xgboost"``) and a Maxent-like network
-(``"maxent-like"``). They read hidden predictors as NaN.
+Random forests (``"rf"``, ``"rf-equal"``), boosted trees (``"xgboost"``), Maxent (``"maxent"``) and
+networks on its likelihood (``"maxent-like"``, ``"deepmaxent"``). They read hidden predictors as NaN.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import xarray as xr
 
 from geomiam.baselines.base import Baseline, Method, Training
 from geomiam.baselines.columns import Columns
-from geomiam.baselines.forest import DownSampledForest
-from geomiam.baselines.maxent import MaxentNetwork
+from geomiam.baselines.elapid_maxent import Maxent
+from geomiam.baselines.forest import DownSampledForest, EqualSampleForest
+from geomiam.baselines.maxent import DeepMaxent, MaxentNetwork
 from geomiam.baselines.trees import BoostedTrees
 from geomiam.data.sites.table import check_classes, read_labels
 from geomiam.errors import LabelError, SelectionError, SettingError
@@ -25,8 +26,11 @@ from geomiam.schema.schema import Schema
 
 BASELINES: dict[str, Callable[..., Method]] = {
     "rf": DownSampledForest,
+    "rf-equal": EqualSampleForest,
     "xgboost": BoostedTrees,
+    "maxent": Maxent,
     "maxent-like": MaxentNetwork,
+    "deepmaxent": DeepMaxent,
 }
 """Every baseline by name. A new one is a frozen dataclass that satisfies
 :class:`~geomiam.baselines.base.Method`, and a line here or ``BASELINES["mine"] = Mine`` in a user's
@@ -49,16 +53,18 @@ def fit_baseline(
 
     Parameters
     ----------
-    name : {"rf", "xgboost", "maxent-like"}
+    name : {"rf", "rf-equal", "xgboost", "maxent", "maxent-like", "deepmaxent"}
     sites : xarray.Dataset
         Predictors ``(site, *own dims)`` and labels ``presence(site, species)``: 1, 0, NaN = not
         surveyed. Sites with nothing observed are left out.
     schema : Schema
         Predictors and their modalities.
     options : mapping, optional
-        ``rf``: ``trees=1000``, ``n_jobs=1``. ``xgboost``: ``engine``, ``rounds=200``, ``rate=0.03``,
-        ``leaves=8``, ``n_jobs=1``. ``maxent-like``: ``masked=True``, ``hidden=250``, ``epochs=100``,
-        ``batch=250``, ``rate=2e-4``.
+        ``rf``: ``trees=1000``, ``n_jobs=1``. ``rf-equal``: ``draws=10``, ``trees=100``, ``n_jobs=1``.
+        ``xgboost``: ``engine``, ``rounds=200``, ``rate=0.03``, ``leaves=8``, ``n_jobs=1``. ``maxent``:
+        ``features="linear,quadratic,hinge"``, ``beta=1.0``, ``n_jobs=1``. ``maxent-like`` and
+        ``deepmaxent``: ``masked``, ``residual``, ``hidden=250``, ``epochs=100``, ``batch=250``,
+        ``rate=2e-4``, ``decay``.
     rng : int, numpy.random.Generator or None
         Equal seed, data and options give equal scores.
     progress : bool, optional
@@ -74,7 +80,7 @@ def fit_baseline(
     SelectionError
         If there is no baseline of that name.
     SettingError
-        If the baseline lacks one of the options.
+        If the baseline lacks one of the options, or its library is not installed.
     LabelError, MissingVariable, VariableMismatch
         If labels or predictors cannot be used.
 
@@ -83,10 +89,15 @@ def fit_baseline(
     * ``rf``: one forest per species; each of 1000 trees grown fully on a bootstrap of n presences
       and n absences (n: the rarer class), square root of p columns per split (Valavi et al. 2021,
       doi:10.1111/ecog.05615). Scores are shares of votes.
+    * ``rf-equal``: ten forests per species, each on the presences and as many absences, drawn once
+      for each forest (same source).
+    * ``maxent``: Maxent of the library elapid, one model per species; missing values are the median.
     * ``xgboost``: boosted trees, one model per species, classes balanced by weight. Scores are
       probabilities of presence.
     * ``maxent-like``: one network for all species (Ryckewaert et al. 2024, arXiv:2412.19217), with
       predictors hidden in training. Scores are logarithms of the relative intensity.
+    * ``deepmaxent``: the same with the published settings: two residual layers of 250 units, Adam
+      with a rate of 2e-4 and a weight decay of 3e-4, 100 epochs of batches of 250, nothing hidden.
 
     See Also
     --------

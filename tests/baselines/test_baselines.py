@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 import torch
@@ -10,11 +12,25 @@ from sklearn.metrics import roc_auc_score
 
 import geomiam as gm
 from geomiam.baselines.forest import _fit as grow
+from geomiam.baselines.forest import _fit_draws as grow_draws
 from geomiam.baselines.registry import fit_baseline
 from geomiam.errors import LabelError, SelectionError
 
-OPTIONS = {"rf": {"trees": 30}, "xgboost": {"rounds": 20}, "maxent-like": {"epochs": 5}}
-NAMES = list(OPTIONS)
+OPTIONS = {
+    "rf": {"trees": 30},
+    "rf-equal": {"trees": 5},
+    "xgboost": {"rounds": 20},
+    "maxent": {"features": "linear,quadratic"},
+    "maxent-like": {"epochs": 5},
+    "deepmaxent": {"epochs": 5},
+}
+needs_elapid = pytest.mark.skipif(
+    find_spec("elapid") is None, reason="elapid is not installed: pip install geomiam[maxent]"
+)
+AVAILABLE = [name for name in OPTIONS if name != "maxent" or find_spec("elapid")]
+NAMES = [pytest.param(n, marks=needs_elapid) if n == "maxent" else n for n in OPTIONS]
+DETERMINISTIC = ("xgboost", "maxent")
+"""Neither boosting without subsampling nor a convex fit has anything to draw."""
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +40,7 @@ def schema(sites):
 
 @pytest.fixture(scope="module")
 def baselines(sites, schema):
-    return {n: fit_baseline(n, sites, schema, rng=0, options=OPTIONS[n]) for n in NAMES}
+    return {n: fit_baseline(n, sites, schema, rng=0, options=OPTIONS[n]) for n in AVAILABLE}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -60,11 +76,11 @@ def test_one_seed_one_baseline(sites, schema, name):
     )
     np.testing.assert_array_equal(first_scores, same_seed)
     assert torch.equal(before, torch.random.get_rng_state())
-    if name != "xgboost":  # boosting without subsampling has nothing to draw
+    if name not in DETERMINISTIC:
         assert not np.array_equal(first_scores, other_seed)
 
 
-@pytest.mark.parametrize("name", ["rf", "xgboost"])
+@pytest.mark.parametrize("name", ["rf", "rf-equal", "xgboost"])
 def test_sites_that_were_not_surveyed_teach_nothing(sites, schema, name):
     """What the predictors are at a site without labels moves no tree."""
     no_survey = np.arange(sites.sizes["site"]) < 20
@@ -93,6 +109,56 @@ def test_each_tree_of_a_forest_sees_as_many_absences_as_presences():
         assert tree.n_node_samples[0] <= 2 * y.sum()  # distinct rows of the bootstrap
         assert tree.weighted_n_node_samples[0] == pytest.approx(2 * y.sum())
         assert tree.value[0, 0] == pytest.approx([0.5, 0.5])
+
+
+def test_forests_of_equal_samples_draw_the_absences_once():
+    """The trees of one forest split between values of one draw: all presences, as many absences."""
+    rng = np.random.default_rng(0)
+    x = np.arange(300, dtype=np.float32)[:, None]
+    y = (x[:, 0] % 30 == 0).astype(np.intp)  # 10 presences
+    forest = grow_draws(x, y, rng, draws=10, trees=40)
+    assert len(forest.trees) == 400
+    splits = [
+        {v for t in forest.trees[40 * draw :][:40] for v in t.threshold[t.feature >= 0]}
+        for draw in range(10)
+    ]
+    assert all(len(values) <= 20 * 19 / 2 for values in splits)  # middles of two of 20 values
+    assert len(set.union(*splits)) > 190  # another forest has other absences
+    assert all(t.weighted_n_node_samples[0] == 20 for t in forest.trees)
+
+
+@needs_elapid
+def test_maxent_is_elapids_model_of_each_species(sites, schema):
+    from elapid import MaxentModel
+
+    baseline = fit_baseline("maxent", sites, schema, options=OPTIONS["maxent"])
+    table = baseline.columns.table(sites).astype(float)
+    for number, name in enumerate(baseline.species):
+        labels = sites["presence"].sel(species=name).values
+        is_surveyed = ~np.isnan(labels) & np.isfinite(table).any(1)
+        medians = np.nanmedian(table[is_surveyed], 0)
+        filled = np.where(np.isnan(table), medians, table)
+        model = MaxentModel(
+            feature_types=["linear", "quadratic"], beta_multiplier=1.0, use_sklearn=True
+        )
+        model.fit(filled[is_surveyed], labels[is_surveyed])
+        expected = model.predict(filled[is_surveyed])
+        # The solver visits the features in random order and stops at a tolerance.
+        np.testing.assert_allclose(baseline.scores(sites)[is_surveyed, number], expected, atol=5e-3)
+
+
+def test_deepmaxent_has_the_published_layers_and_no_hidden_inputs(sites, schema):
+    baseline = fit_baseline("deepmaxent", sites, schema, options={"epochs": 0})
+    columns, species = baseline.columns.table(sites).shape[1], len(baseline.species)
+    layers = baseline.scorer.layers
+    sizes = [tuple(w.shape) for w in layers.parameters() if w.ndim == 2]
+    assert sizes == [(250, columns), (250, 250), (250, 250), (species, 250)]
+    x = torch.randn(4, columns)
+    first, second, third, last = (m for m in layers)
+    h = first(x)
+    for block in (second, third):
+        h = h + (h @ block.linear.weight.T + block.linear.bias).clamp(min=0)
+    torch.testing.assert_close(layers(x), last(h))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -129,7 +195,9 @@ def test_an_engine_that_is_not_there_is_reported(sites, schema):
 
 
 def test_unknown_baselines_and_labels_of_one_class_are_refused(sites, schema):
-    with pytest.raises(SelectionError, match=r"rf, xgboost, maxent-like"):
+    with pytest.raises(
+        SelectionError, match=r"rf, rf-equal, xgboost, maxent, maxent-like, deepmaxent"
+    ):
         fit_baseline("svm", sites, schema)
     with pytest.raises(LabelError, match="one class"):
         fit_baseline("rf", sites.assign(presence=sites["presence"] * 0), schema)
