@@ -148,10 +148,18 @@ def test_the_drawing_has_the_rooms_that_exist():
     assert {p.parent.name for p in (ROOT / "geomiam").glob("*/__init__.py")} <= rooms
 
 
+def test_the_excerpt_with_parameters_is_that_of_the_bundled_catalog():
+    _, text = re.findall(r"```yaml\n(.*?)```", read("howto/catalogs.md"), re.DOTALL)
+    excerpt = yaml.safe_load(text)
+    entries = yaml.safe_load(gm.catalogs()["chelsa-futures"].read_text("utf-8"))
+    assert excerpt["parameters"] == entries["parameters"]
+    assert excerpt["sources"]["chelsa"].items() <= entries["sources"]["chelsa"].items()
+
+
 @pytest.fixture
 def catalog() -> gm.Schema:
     """The catalog of the page, as if bound to three years of monthly data."""
-    (text,) = re.findall(r"```yaml\n(.*?)```", read("howto/catalogs.md"), re.DOTALL)
+    text, _ = re.findall(r"```yaml\n(.*?)```", read("howto/catalogs.md"), re.DOTALL)
     schema = gm.Schema.from_dict(yaml.safe_load(text))
     months = tuple(f"{y}-{m:02}-01" for y in (2016, 2017, 2018) for m in range(1, 13))
     labels = {"band": ("red", "nir"), "time": months, "feature": tuple(range(64))}

@@ -24,6 +24,8 @@ def run_page(page: str) -> dict:
     import matplotlib.pyplot as plt
 
     names: dict = {"__name__": "page"}
+    for code in blocks(page, "py"):  # needs a network or a cluster
+        compile(code, page, "exec")
     for code in blocks(page, "python"):
         exec(compile(code, page, "exec"), names)
     plt.close("all")

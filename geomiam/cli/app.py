@@ -119,6 +119,10 @@ def build(
         list[str] | None,
         typer.Option(help="SOURCE=FOLDER: folder of the files of a source; repeat."),
     ] = None,
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="NAME=VALUE: value of a parameter of the catalog; repeat."),
+    ] = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Print what would be read, and stop.")
     ] = False,
@@ -139,13 +143,24 @@ def build(
 
     settings = {"crs": crs, "resolution": resolution, "kind": kind}
     if are_files(catalog):
-        catalog_flags = {"bounds": bounds, "bbox": bbox, "root": root, "repair": repair}
-        _refuse_flags(catalog_flags, "needs a catalog; leave it out for a folder of files")
+        of_catalog: dict[str, Any] = {
+            "bounds": bounds,
+            "bbox": bbox,
+            "root": root,
+            "repair": repair,
+        }
+        _refuse_flags(
+            {**of_catalog, "set": parameters}, "needs a catalog; leave it out for a folder of files"
+        )
         _build_from_files(catalog, out, like, settings, plan=plan, overwrite=overwrite)
         return
     _refuse_flags(settings, "is for a folder of files; a catalog has it under its keys")
 
-    build_options: dict[str, Any] = {"bounds": _place(bounds, bbox), "roots": _pairs(root or [])}
+    build_options: dict[str, Any] = {
+        "bounds": _place(bounds, bbox),
+        "roots": _pairs(root, "--root", "SOURCE=FOLDER, such as --root worldclim=downloads"),
+        "parameters": _pairs(parameters, "--set", "NAME=VALUE, such as --set period=2041-2070"),
+    }
     if plan:
         cube_plan = gm.plan_cube(catalog, like, **build_options)
         say_table(cube_plan.table, str(cube_plan), as_json=as_json, as_csv=as_csv)
@@ -226,12 +241,10 @@ def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:
     return a, b, c, d
 
 
-def _pairs(texts: list[str]) -> dict[str, str]:
-    if bad := [t for t in texts if "=" not in t]:
-        raise GeomiamError(
-            f"--root {bad[0]}: expected SOURCE=FOLDER, such as --root worldclim=downloads"
-        )
-    return dict(t.split("=", 1) for t in texts)
+def _pairs(texts: list[str] | None, option: str, expected: str) -> dict[str, str]:
+    if bad := [t for t in texts or () if "=" not in t]:
+        raise GeomiamError(f"{option} {bad[0]}: expected {expected}")
+    return dict(t.split("=", 1) for t in texts or ())
 
 
 app.command()(cli_records.records)

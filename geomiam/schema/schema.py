@@ -19,6 +19,7 @@ from geomiam.errors import SchemaError, SettingError, printable
 from geomiam.outputs.text import table_html
 from geomiam.schema.catalogs import load_yaml
 from geomiam.schema.fields import FrozenFields, explain
+from geomiam.schema.parameters import Parameters, check_parameters
 from geomiam.schema.source import Grid, Source, source_kinds
 from geomiam.schema.variable import KINDS, Breakpoints, Group, Modality, Variable, with_names
 
@@ -57,6 +58,9 @@ class Schema(FrozenFields):
     license: str | None = None
     citation: str | None = None
     grid: Grid | None = None
+    parameters: Parameters = Field(
+        {}, description="allowed values of the fields {name} in texts, one of which a build takes"
+    )
     sources: dict[str, Source] = Field({})
     modalities: dict[str, Modality] = Field(min_length=1)
     groups: dict[str, Group] = Field({})
@@ -72,6 +76,11 @@ class Schema(FrozenFields):
             }
             data = with_names({**data, "groups": entries}, "groups")
         return data
+
+    @model_validator(mode="after")
+    def _parameters_are_used(self) -> Schema:
+        check_parameters(self)
+        return self
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Schema:
@@ -112,10 +121,11 @@ class Schema(FrozenFields):
             )
 
     def without_origins(self) -> Schema:
-        """Return the schema without grid, sources and paths, as a model stores it."""
+        """Return the schema without grid, parameters, sources and paths, as a model stores it."""
         variables = {k: v.model_copy(update={"origin": None}) for k, v in self.variables.items()}
         modalities = self._modalities_of(variables, origin=None, chips=None)
-        return Schema(**{**_shallow(self), "grid": None, "sources": {}, "modalities": modalities})
+        without: dict[str, Any] = {"grid": None, "parameters": {}, "sources": {}}
+        return Schema(**{**_shallow(self), **without, "modalities": modalities})
 
     def _modalities_of(self, variables: dict[str, Variable], **fields: Any) -> dict[str, Modality]:
         """Return the modalities with these variables, and with other fields."""
@@ -148,7 +158,8 @@ class Schema(FrozenFields):
         rows = _rows(self)
         widths = [min(WIDEST, max(len(r[i]) for r in rows)) for i in range(len(rows[0]))]
         lines = ["  ".join(f"{c:<{w}}" for c, w in zip(row, widths)).rstrip() for row in rows]
-        return "\n".join([_title(self), *(f"  {line}" for line in lines)])
+        choices = [f"parameter {n}: {', '.join(v)}" for n, v in self.parameters.items()]
+        return "\n".join([_title(self), *(f"  {line}" for line in [*lines, *choices])])
 
     def __repr__(self) -> str:
         lines = [_title(self)]

@@ -25,6 +25,8 @@ BELONGS = {
     "hosts": ("raster", "stac"),
 }
 """Kinds of source that support a key; other keys are supported by all kinds."""
+TILE_KEYS = ("ns", "lat", "ew", "lon")
+"""Fields of a path that name a tile by its south-western corner."""
 FORMATS: dict[str, Any] = {
     "raster": "geomiam.sources.rasters.geotiff:GeoTIFF",
     "netcdf": "geomiam.sources.rasters.netcdf_zarr:NetCDF",

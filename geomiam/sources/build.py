@@ -70,6 +70,7 @@ def build_cube(
     out: str | Path | None = None,
     bounds: Sequence[float] | None = None,
     roots: Mapping[str, str | Path] | None = None,
+    parameters: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     options: BuildOptions | None = None,
     progress: bool | None = None,
@@ -96,6 +97,10 @@ def build_cube(
         there; or an ``odc.geo`` BoundingBox with a CRS, which is covered by cells.
     roots
         Directory or URL by source, which replaces ``root:`` of the catalog.
+    parameters
+        Value of each parameter of the catalog, such as ``{"model": "GFDL-ESM4", "ssp": "ssp585",
+        "period": "2041-2070"}`` for ``"chelsa-futures"``; ``parameters:`` of the catalog lists the
+        allowed ones.
     overwrite
         Replace an existing store.
     options
@@ -116,6 +121,8 @@ def build_cube(
     ------
     SchemaError
         If the catalog contradicts itself.
+    SettingError
+        If a parameter of the catalog has no value, or one that is not listed.
     SourceError
         If a source cannot be read, or the catalog names none.
     GridError
@@ -144,7 +151,7 @@ def build_cube(
     repairing = options.repair and out is not None and real_path(out).exists()
     if out is not None:
         _claim(out, overwrite or repairing, inputs=[catalog, like])
-    inputs = build_inputs(catalog, like, bounds=bounds, roots=roots)
+    inputs = build_inputs(catalog, like, bounds=bounds, roots=roots, parameters=parameters)
     if out is not None:
         refuse_overlap(real_path(out), [p for t in inputs.tasks for p in t.files.flat])
     assembly = assemble(inputs, options.chunks)
@@ -247,12 +254,13 @@ def plan_cube(
     *,
     bounds: Sequence[float] | None = None,
     roots: Mapping[str, str | Path] | None = None,
+    parameters: Mapping[str, Any] | None = None,
 ) -> CubePlan:
     """Return a plan of the files and scenes that :func:`build_cube` would read; no pixel is read.
 
     Parameters
     ----------
-    catalog, like, bounds, roots
+    catalog, like, bounds, roots, parameters
         As for :func:`build_cube`.
 
     Returns
@@ -263,7 +271,7 @@ def plan_cube(
 
     Raises
     ------
-    SchemaError, SourceError, GridError
+    SchemaError, SettingError, SourceError, GridError
         As :func:`build_cube`.
 
     Examples
@@ -271,7 +279,7 @@ def plan_cube(
     >>> import geomiam as gm
     >>> print(gm.plan_cube("catalog.yaml"))  # doctest: +SKIP
     """
-    inputs = build_inputs(catalog, like, bounds=bounds, roots=roots)
+    inputs = build_inputs(catalog, like, bounds=bounds, roots=roots, parameters=parameters)
     reports: dict[str, VariableReport] = {}
     for group in inputs.scene_groups:
         reports |= plan_scenes(group)

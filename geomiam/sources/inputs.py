@@ -20,6 +20,7 @@ from geomiam.errors import GridError, SourceError
 from geomiam.geo.crs import as_crs
 from geomiam.outputs.paths import expand, is_remote, real_path
 from geomiam.schema.catalogs import find_catalog
+from geomiam.schema.parameters import with_parameters
 from geomiam.schema.schema import Schema
 from geomiam.schema.source import Grid, Source
 from geomiam.schema.variable import Modality, Variable
@@ -89,6 +90,7 @@ def build_inputs(
     *,
     bounds: Sequence[float] | None,
     roots: Mapping[str, str | Path] | None,
+    parameters: Mapping[str, Any] | None,
 ) -> BuildInputs:
     """Read a catalog and determine the grid; no file of a source is opened."""
     if isinstance(catalog, Schema):
@@ -96,7 +98,7 @@ def build_inputs(
     else:
         path, base = find_catalog(catalog)
         schema = Schema.from_yaml(path)
-    schema = _with_roots(schema, roots or {})
+    schema = _with_roots(with_parameters(schema, parameters or {}), roots or {})
     template = _grid_template(schema, like, bounds)
     box = geobox(template)
     tasks = []

@@ -149,9 +149,11 @@ def open_cube(
     _check_kinds(kinds or {}, layers)
     guesses = {a.name: _guess(a, (kinds or {}).get(a.name)) for a in layers}
     like = _grid(layers, grid, resolution, crs)
-    inputs = build_inputs(_schema(layers, guesses, None), like, bounds=None, roots=None)
+    inputs = build_inputs(
+        _schema(layers, guesses, None), like, bounds=None, roots=None, parameters=None
+    )
     schema = _schema(layers, guesses, inputs.box)  # methods depend on the cells of the grid
-    inputs = build_inputs(schema, inputs.template, bounds=None, roots=None)
+    inputs = build_inputs(schema, inputs.template, bounds=None, roots=None, parameters=None)
     cube = assemble(inputs, None if not chunks else chunks).cube  # type: ignore[arg-type]
     _warn_of_doubts(guesses)
     return _described(cube, layers, guesses)

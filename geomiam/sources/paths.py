@@ -18,11 +18,10 @@ from odc.geo.geobox import GeoBox
 from geomiam.errors import SourceError
 from geomiam.geo.longitude import lonlat_bounds
 from geomiam.outputs.paths import expand
-from geomiam.schema.source import Source
+from geomiam.schema.source import TILE_KEYS, Source
 from geomiam.schema.variable import Label, Variable
 from geomiam.sources.web.allow_list import REMOTE, scheme, scrub
 
-TILE_KEYS = ("ns", "lat", "ew", "lon")
 MOST_TILES = 2_000
 BESIDE = (".aux.xml", ".msk", ".ovr")
 """Endings of files beside a GeoTIFF that hold its nodata, scale, mask or overviews."""
@@ -106,7 +105,7 @@ def _steps(variable: Variable, fields: set[str]) -> tuple[tuple[str, tuple[Label
         if not labels:
             raise SourceError(
                 f"'{variable.name}': path names {{{dim}}}, which has no labels; "
-                f"add labels: {{{dim}: [...]}} to the variable"
+                f"add labels: {{{dim}: [...]}} to the variable, or {dim}: [...] to 'parameters:' of the catalog"
             )
         steps.append((dim, labels))
     return tuple(steps)

@@ -2,11 +2,13 @@
 
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 from helpers_build import static, tif
-from helpers_stac import GRID, scene
+from helpers_small import untrained
+from helpers_stac import GRID, not_there, scene, serve
 from odc.geo.geobox import GeoBox
 
 import geomiam as gm
@@ -20,25 +22,57 @@ BOX = GeoBox.from_bbox(PLACE, crs="EPSG:4326", resolution=0.02)
 WIDE = GeoBox.from_bbox((3.6, 50.2, 4.6, 51.2), crs="EPSG:4326", resolution=0.02)
 BUILT = sorted(n for n, p in gm.catalogs().items() if Schema.from_yaml(p).sources)
 KELVIN = ("bio1", "bio5", "bio6", "bio8", "bio9", "bio10", "bio11", "tas")
+WET = (12, 13, 14, 16, 17, 18, 19)
+CHELSA = "https://os.unil.cloud.switch.ch/chelsa02/chelsa/global/"
+ADDRESSES = {
+    "chelsa": (
+        "bioclim/bio01/1981-2010/CHELSA_bio01_1981-2010_V.2.1.tif",
+        "climatologies/tas/1981-2010/CHELSA_tas_01_1981-2010_V.2.1.tif",
+    ),
+    "chelsa-futures": (
+        "bioclim/bio01/2041-2070/GFDL-ESM4/ssp585/CHELSA_gfdl-esm4_ssp585_bio01_2041-2070_V.2.1.tif",
+    ),
+}
+"""Addresses of the provider, in full below ``CHELSA``."""
 
 
 def flat(path, value, box=WIDE, *, dtype="int16", bands=1, **header):
     tif(path, np.full((bands, *box.shape.yx), value, dtype), box, **header)
 
 
-def chelsa(folder):
-    """Integers of 0.1; temperatures in kelvin. The catalog declares this, whatever the header declares."""
+def bioclim(folder, name):
+    """Write the 19 variables as CHELSA packs them, one file per pattern ``name``; return the values in catalog units.
+
+    Temperatures are tenths of a kelvin, precipitation is in mm without a scale.
+    """
     expected = {}
     for i in range(1, 20):
-        flat(folder / f"bio/CHELSA_bio{i}_1981-2010_V.2.1.tif", 2800 + i, dtype="uint16")
-        expected[f"bio{i}"] = (2800 + i) * 0.1 - (273.15 if f"bio{i}" in KELVIN else 0)
+        kelvin, wet = f"bio{i}" in KELVIN, i in WET
+        header = {} if wet else {"scales": (0.1,), "offsets": (-273.15 if kelvin else 0.0,)}
+        flat(folder / name.format(f"bio{i:02d}"), 2800 + i, dtype="uint16", nodata=65535, **header)
+        expected[f"bio{i}"] = 2800 + i if wet else (2800 + i) * 0.1 - (273.15 if kelvin else 0)
+    return expected
+
+
+def chelsa(folder):
+    """As the provider serves them: monthly temperature alone has a scale to kelvin and no offset."""
+    expected = bioclim(folder, "bioclim/{0}/1981-2010/CHELSA_{0}_1981-2010_V.2.1.tif")
     for name in ("tas", "pr"):
         for month in range(1, 13):
-            file = f"{name}/CHELSA_{name}_{month:02d}_1981-2010_V.2.1.tif"
-            flat(folder / file, 2800 + month, dtype="uint16", scales=(9.0,))
+            file = f"climatologies/{name}/1981-2010/CHELSA_{name}_{month:02d}_1981-2010_V.2.1.tif"
+            header = {"scales": (0.1,), "offsets": (0.0,), "nodata": 65535}
+            flat(folder / file, 2800 + month, dtype="uint16", **header)
         steps = (2800 + np.arange(1, 13)) * 0.1
         expected[name] = steps - (273.15 if name in KELVIN else 0)
     return {"chelsa": folder}, expected
+
+
+FUTURE = {"model": "GFDL-ESM4", "ssp": "ssp585", "period": "2041-2070"}
+
+
+def chelsa_futures(folder):
+    name = "bioclim/{0}/2041-2070/GFDL-ESM4/ssp585/CHELSA_gfdl-esm4_ssp585_{0}_2041-2070_V.2.1.tif"
+    return {"chelsa": folder}, bioclim(folder, name)
 
 
 def worldclim(folder):
@@ -123,6 +157,7 @@ def europe(folder):
 MAKERS = {
     "alphaearth": alphaearth,
     "chelsa": chelsa,
+    "chelsa-futures": chelsa_futures,
     "copernicus-dem": copernicus_dem,
     "europe": europe,
     "human-footprint": human_footprint,
@@ -148,7 +183,8 @@ def test_a_catalog_is_built_from_files_of_the_providers_shape(tmp_path, name):
     place = None
     if grid is None:
         place = BOX.to_crs("EPSG:3035").boundingbox.bbox
-    cube = gm.build_cube(name, grid, bounds=place, roots=roots).compute()
+    parameters = FUTURE if name == "chelsa-futures" else None
+    cube = gm.build_cube(name, grid, bounds=place, roots=roots, parameters=parameters).compute()
     assert "unknown" not in str([v.source_crs for v in cube.data_vars.values()])
     assert (
         set(cube.data_vars) == set(expected) == set(Schema.from_yaml(gm.catalogs()[name]).variables)
@@ -158,6 +194,52 @@ def test_a_catalog_is_built_from_files_of_the_providers_shape(tmp_path, name):
         np.testing.assert_allclose(middle[variable], value, rtol=1e-5, err_msg=variable)
         assert cube[variable].license and cube[variable].citation, variable
         assert cube[variable].dtype == "float32"
+
+
+@pytest.mark.parametrize("name", ADDRESSES)
+def test_chelsa_is_requested_at_the_addresses_of_the_provider(tmp_path, name):
+    MAKERS[name](tmp_path / "chelsa02/chelsa/global")
+    paths = set()
+
+    def record(handler, body):
+        if not body:  # files that GDAL looks for beside a GeoTIFF
+            return not_there(handler, body)
+        paths.add(handler.path)
+        return handler._send(body)
+
+    root = Schema.from_yaml(gm.catalogs()[name]).sources["chelsa"].root
+    parameters = FUTURE if name == "chelsa-futures" else None
+    with serve(tmp_path, {"": record}) as base:
+        roots = {"chelsa": base + urlsplit(root).path}
+        gm.build_cube(name, BOX, roots=roots, parameters=parameters)["bio1"].compute()
+    urls = {root.removesuffix(urlsplit(root).path) + path for path in paths}
+    assert {CHELSA + address for address in ADDRESSES[name]} <= urls
+    assert len(urls) == (43 if name == "chelsa" else 19)
+
+
+def test_the_futures_have_the_variables_of_the_present():
+    present, future = (Schema.from_yaml(gm.catalogs()[n]) for n in ("chelsa", "chelsa-futures"))
+    bioclim = present.subset(["bioclim"]).without_origins()
+    assert future.without_origins().modalities == bioclim.modalities
+    assert [len(values) for values in future.parameters.values()] == [5, 3, 3]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_model_of_the_present_climate_is_projected_to_a_future(tmp_path):
+    chelsa_futures(tmp_path)
+    (path,) = (tmp_path / "bioclim/bio01").rglob("*.tif")
+    kelvin = np.full(WIDE.shape, 2801, "uint16")
+    kelvin[:, :20] = 0  # over the sea
+    tif(path, kelvin, WIDE, scales=(0.1,), offsets=(-273.15,))
+    cube = gm.build_cube("chelsa-futures", WIDE, roots={"chelsa": tmp_path}, parameters=FUTURE)
+    assert cube.attrs["title"] == cube["bio1"].source == "CHELSA 2.1, GFDL-ESM4, ssp585, 2041-2070"
+    observed = np.isfinite(cube["bio1"].values)
+    assert observed[:, 20:].all() and not observed[:, :20].any()
+    model = untrained(
+        Schema.from_yaml(gm.catalogs()["chelsa"]).subset(["bioclim"]).without_origins()
+    )
+    projection = gm.project(model, {"ssp585/GFDL-ESM4": cube.isel(latitude=slice(2)).compute()})
+    assert projection.table.loc["ssp585/GFDL-ESM4", "left_out"] == ""
 
 
 @pytest.mark.slow
@@ -212,7 +294,7 @@ def test_what_the_page_shows_is_understood(tmp_path):
     assert list(schema.modalities) == ["optical", "terrain", "climate", "texture"]
     climate = schema.modalities["climate"]
     bio1 = climate.origin_of("bio1").over(schema.sources["chelsa"])
-    assert (bio1.scale, bio1.offset, schema.modalities["texture"].chips) == (0.1, -273.15, 8)
+    assert (bio1.variable, bio1.scale, schema.modalities["texture"].chips) == ("bio01", None, 8)
 
 
 def test_a_name_that_is_none_lists_those_there_are():
