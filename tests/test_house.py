@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import re
 import subprocess
 import sys
+import tokenize
+import tomllib
 from pathlib import Path
 
 import geomiam as gm
@@ -38,3 +42,25 @@ def test_names_of_test_files_are_unique():
     names = [p.name for p in Path(__file__).parent.rglob("*.py")]
     names += [p.name for p in ROOT.parent.glob("packages/*/tests/**/*.py")]
     assert sorted(set(names)) == sorted(names)
+
+
+NOT_STRICT = 11  # packages that compute with arrays, of which many operations have the type Any
+IGNORES = 11
+
+
+def test_mypy_is_strict_and_its_exceptions_only_become_fewer():
+    settings = tomllib.loads((ROOT.parent / "pyproject.toml").read_text("utf-8"))["tool"]["mypy"]
+    assert settings["strict"]
+    exceptions = [o for o in settings["overrides"] if "geomiam." in str(o["module"])]
+    assert [sorted(o) for o in exceptions] == [["module", "warn_return_any"]]
+    assert len(exceptions[0]["module"]) <= NOT_STRICT
+
+
+def test_an_ignored_error_of_mypy_has_a_code_and_a_reason():
+    ignores = []
+    for path in ROOT.rglob("*.py"):
+        tokens = tokenize.generate_tokens(io.StringIO(path.read_text("utf-8")).readline)
+        comments = (t.string for t in tokens if t.type == tokenize.COMMENT)
+        ignores += [c for c in comments if "type: ignore" in c]
+    assert 0 < len(ignores) <= IGNORES
+    assert not [c for c in ignores if not re.fullmatch(r"# type: ignore\[[a-z-]+\]  # .+", c)]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 from zlib import crc32
 
 import numpy as np
@@ -152,7 +152,9 @@ def per_species(
     return PerSpecies(tuple(spread(one, numbers, n_jobs=n_jobs, title="training species")), n_jobs)
 
 
-def spread(work: Callable, items, *, n_jobs: int, title: str) -> Iterator:
+def spread(
+    work: Callable[[Any], Any], items: Sequence[Any], *, n_jobs: int, title: str
+) -> Iterator[Any]:
     """Map over species, in ``n_jobs`` threads, with a progress bar."""
     with progress_bar(total=len(items), desc=title, unit="species", leave=False) as bar:
         with ThreadPoolExecutor(n_jobs) as pool:

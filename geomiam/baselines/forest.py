@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from geomiam.baselines.base import PerSpecies, Scorer, Training, per_species
 class Forest:
     """Mean share of presences in the leaves that a site falls into."""
 
-    trees: tuple
+    trees: tuple[Any, ...]
     """Fitted ``Tree`` objects of scikit-learn."""
 
     def __call__(self, table: np.ndarray) -> np.ndarray:

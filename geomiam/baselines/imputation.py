@@ -167,8 +167,8 @@ class Imputed:
     ) -> Imputed:
         """Return the same network with another kind of imputation; None keeps a setting."""
         settings = {"draws": draws, "neighbours": neighbours, "rng": rng}
-        changes = {k: v for k, v in settings.items() if v is not None}
-        return replace(self, kind=kind, **changes)  # type: ignore[arg-type]
+        changes: dict[str, Any] = {k: v for k, v in settings.items() if v is not None}
+        return replace(self, kind=kind, **changes)
 
     def scores(
         self, sites: xr.Dataset, *, using: Selector | Sequence[Selector] | None = None

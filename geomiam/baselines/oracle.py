@@ -40,7 +40,7 @@ class Oracle:
     schema: Schema
     models: Mapping[str, Model]
     """Models by the name of the subset."""
-    subsets: Mapping[str, list | None]
+    subsets: Mapping[str, list[Any] | None]
     """Selectors by the name of the subset; None selects all predictors."""
 
     @property

@@ -14,7 +14,8 @@ import numpy as np
 import xarray as xr
 
 from geomiam import masking
-from geomiam.baselines.registry import Baseline, fit_baseline
+from geomiam.baselines.base import Baseline
+from geomiam.baselines.registry import fit_baseline
 from geomiam.errors import SelectionError
 from geomiam.evaluation.evaluate import Masked
 from geomiam.masking import Strategy, named
@@ -129,7 +130,7 @@ class Recipe:
         """Return the schema with its series as symbols, or unchanged if the recipe has no symbols."""
         if self.symbols is None or not has_series(schema):
             return schema
-        return schema.symbolic(**self.symbols)  # type: ignore[attr-defined]
+        return schema.symbolic(**self.symbols)
 
     def fit(
         self,
@@ -171,11 +172,11 @@ def _subset() -> Strategy:
 
 
 def _dropout() -> Strategy:
-    return masking.ModalityDropout(0.4, keep_one=True, per_sample=True)  # type: ignore[call-arg]
+    return masking.ModalityDropout(0.4, keep_one=True, per_sample=True)
 
 
 def _ramp() -> Strategy:
-    return masking.Ramp(_dropout(), warmup=10, over=30)  # type: ignore[attr-defined]
+    return masking.Ramp(_dropout(), warmup=10, over=30)
 
 
 CROSS = {

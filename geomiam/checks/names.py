@@ -40,16 +40,16 @@ def check_label(name: Any, kind: str) -> str:
 
 def check_key(name: Any, kind: str) -> str:
     """Return the name of a modality, group or source: a label that does not have the form of a path."""
-    check_label(name, kind)
+    label = check_label(name, kind)
     parts = name.replace("\\", "/").split("/")
     if parts[0] == "" or ".." in parts or (len(parts) > 1 and parts[0].endswith(":")):
         raise NameRefused(f"{kind} '{name}' has the form of a path; rename it")
-    return name
+    return label
 
 
 def check_folder(name: Any, kind: str) -> str:
     """Return the name of a variable or dim: a label that can be a folder of a Zarr store."""
-    check_label(name, kind)
+    label = check_label(name, kind)
     if "/" in name or "\\" in name:
         plain = name.replace("/", "_").replace("\\", "_")
         raise NameRefused(
@@ -60,18 +60,18 @@ def check_folder(name: Any, kind: str) -> str:
         raise NameRefused(
             f"{kind} '{name}' has a name that Zarr uses for its metadata files; rename it"
         )
-    return name
+    return label
 
 
 def check_variable(name: Any) -> str:
     """Return the name of a predictor: a folder name that is not that of the CRS or the labels."""
-    check_folder(name, "variable")
+    label = check_folder(name, "variable")
     if name in RESERVED:
         raise NameRefused(
             f"variable '{name}' has a name that geomiam uses in cubes and sites; rename it, "
             f"e.g. ds.rename({{'{name}': '{name}_1'}})"
         )
-    return name
+    return label
 
 
 def check_species(names: Iterable[Any]) -> tuple[str, ...]:
@@ -84,7 +84,7 @@ def check_species(names: Iterable[Any]) -> tuple[str, ...]:
     return species
 
 
-def list_names(names: Collection, limit: int = 8) -> str:
+def list_names(names: Collection[Any], limit: int = 8) -> str:
     """Return the first names as text."""
     text = ", ".join(str(n) for n in list(names)[:limit])
     return f"{text}, … ({len(names)})" if len(names) > limit else text or "nothing"

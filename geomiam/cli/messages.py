@@ -139,7 +139,7 @@ def _plain_warnings(flags: Callable[[], Flags]) -> Iterator[None]:
             return usual(message, category, *place, **line)
         return f"warning: {printable(with_flags(str(message), flags()))}\n"
 
-    warnings.formatwarning = plain  # type: ignore[assignment]
+    warnings.formatwarning = plain
     try:
         yield
     finally:

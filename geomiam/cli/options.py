@@ -207,7 +207,7 @@ def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., N
             verb(**values, options=options.annotation(**flag_values))
 
         # typer reads both to build the flags
-        call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # functions have it
         call.__annotations__ = {p.name: p.annotation for p in parameters}
         return call
 

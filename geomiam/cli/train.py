@@ -75,7 +75,9 @@ def fit(
     _save(model, out, options)
 
 
-def _recipe(name: str, schema: Any, network: dict, training: dict) -> dict[str, Any]:
+def _recipe(
+    name: str, schema: Any, network: dict[str, Any], training: dict[str, Any]
+) -> dict[str, Any]:
     """Return the arguments of fit for a published recipe with changed settings."""
     import geomiam as gm
     from geomiam.baselines.recipes import TRAINING
@@ -87,7 +89,7 @@ def _recipe(name: str, schema: Any, network: dict, training: dict) -> dict[str, 
     )
 
 
-def _check_changes(network: dict, training: dict) -> None:
+def _check_changes(network: dict[str, Any], training: dict[str, Any]) -> None:
     """Refuse values out of range before data are read; other settings follow from the data."""
     import geomiam as gm
     from geomiam.training.rule import SIZES
@@ -167,7 +169,7 @@ def finetune(
         gm.load_model(model),
         gm.open_sites(sites).load(),
         schema=options.schema,
-        train=train,  # type: ignore[arg-type]
+        train=train,  # type: ignore[arg-type]  # the library checks it
         training=options.given(*LOOP) or None,
         checkpoint=options.checkpoint,
         rng=options.seed,

@@ -7,6 +7,7 @@ import fnmatch
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
 
@@ -93,7 +94,7 @@ def infer_schema(
     variables: dict[str, dict[str, Variable]] = {}
     for n, home in homes.items():
         guess, attrs = guesses[n], ds[n].attrs
-        fields: dict = {k: text_of(attrs, k) for k in ("units", "long_name")}
+        fields: dict[str, Any] = {k: text_of(attrs, k) for k in ("units", "long_name")}
         if guess.period:
             fields["period"] = guess.period
         if guess.classes and not flags_of(attrs):

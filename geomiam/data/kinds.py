@@ -245,7 +245,7 @@ def mark_classes(array: xr.DataArray) -> xr.DataArray:
     names = class_names(array)
     if names is None or {"kind", "flag_values"} & set(array.attrs):
         return array
-    attrs: dict = {"kind": "categorical"}
+    attrs: dict[str, Any] = {"kind": "categorical"}
     if names:
         meanings = " ".join(n.replace(" ", "_") for n in names.values())
         attrs |= {"flag_values": list(names), "flag_meanings": meanings}

@@ -71,9 +71,9 @@ def has_dates(array: xr.DataArray, dim: str) -> bool:
 
 
 def _values(array: xr.DataArray, dim: str) -> np.ndarray:
-    index = array.indexes.get(dim)
+    index: Any = array.indexes.get(dim)
     if getattr(index, "tz", None) is not None:
-        return np.asarray(index.tz_convert(None))  # type: ignore[union-attr]
+        return np.asarray(index.tz_convert(None))
     return np.asarray(array[dim].values)
 
 

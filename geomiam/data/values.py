@@ -24,7 +24,7 @@ NUMBER = re.compile(r"[+-]?\d+(?:\.0*)?(?=[bBsSlLuU]*$)")
 """A whole number as CDL writes it, with a letter for its type."""
 
 
-def text_of(attrs: Mapping, key: str) -> str | None:
+def text_of(attrs: Mapping[str, Any], key: str) -> str | None:
     """Return an attribute as text, or None if it is absent, empty or NaN.
 
     The number 1 becomes "1", bytes are decoded as UTF-8, and the items of a list are joined by blanks.
@@ -32,7 +32,7 @@ def text_of(attrs: Mapping, key: str) -> str | None:
     return " ".join(_items(attrs.get(key))) or None
 
 
-def flags_of(attrs: Mapping) -> dict[int, str]:
+def flags_of(attrs: Mapping[str, Any]) -> dict[int, str]:
     """Return class codes and their meanings from ``flag_values`` and ``flag_meanings``.
 
     Values may be an array, a list or text; meanings may be text or a list. If their numbers differ,

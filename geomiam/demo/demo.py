@@ -7,6 +7,7 @@ import os
 import platform
 import time
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from geomiam.model.model import Model
+    from geomiam.networks.config import NetworkConfig
+    from geomiam.training.config import TrainingConfig
 
 HERE = Path(__file__).parent
 DATA = HERE / "western_usa"
@@ -52,13 +55,13 @@ class Timer:
     seconds: dict[str, float | None] = field(default_factory=dict)
 
     @contextmanager
-    def __call__(self, step: str):
+    def __call__(self, step: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
         self.seconds[step] = round(time.perf_counter() - start, 2)
 
 
-def run(out: str | Path = "out/demo", *, overwrite: bool = False) -> dict:
+def run(out: str | Path = "out/demo", *, overwrite: bool = False) -> dict[str, Any]:
     """Run the demo and return its summary.
 
     Parameters
@@ -93,7 +96,7 @@ def _is_empty(folder: str | Path) -> bool:
     return path.is_dir() and not any(path.iterdir())
 
 
-def _run(out: Path) -> tuple[dict, xr.Dataset]:
+def _run(out: Path) -> tuple[dict[str, Any], xr.Dataset]:
     """Write all results into an empty folder; return the summary and the map with Shapley values."""
     from geomiam.data.store.store import write_cube
     from geomiam.inference.cells import torch_threads  # a small network is faster in one thread
@@ -178,7 +181,7 @@ def sample_records(cube: xr.Dataset, records: pd.DataFrame) -> xr.Dataset:
     return sites.assign_coords(background=background)
 
 
-def network():
+def network() -> NetworkConfig:
     """Return two small members of the default fit, so that the demo takes two minutes.
 
     Examples
@@ -191,7 +194,7 @@ def network():
     return NetworkConfig(fusion="sum+group", members=2, width=64, heads=4, depth=1, inner=0)
 
 
-def training():
+def training() -> TrainingConfig:
     """Return a short fixed schedule on all sites: the folds of the demo measure the skill.
 
     Examples
@@ -282,7 +285,7 @@ def on_the_map(model: Model, cube: xr.Dataset) -> list[str]:
 
 def _summary(
     model: Model, cube: xr.Dataset, explanation: xr.Dataset, scores: dict[str, float], timer: Timer
-) -> dict:
+) -> dict[str, Any]:
     from geomiam.data.coverage import coverage
 
     using = [m for m in on_the_map(model, cube) if m != LOCATION]
@@ -328,13 +331,13 @@ def _figures(
     for ax, array, title in zip(axes, maps, ("without location", "with location")):
         plot.suitability(array, points=points, ax=ax)
         ax.set_title(f"{ax.get_title()}, {title}", style="italic")
-    figures = {
+    figures: dict[str, Any] = {
         "suitability": pair_of_maps,
         "shapley": plot.shapley(maps[0])[0].figure,
         "training": plot.training(model.history)[0].figure,
     }
     for name, figure in figures.items():
-        figure.savefig(out / f"{name}.png", dpi=130)  # type: ignore[union-attr]
+        figure.savefig(out / f"{name}.png", dpi=130)
 
 
 def _print_summary(summary: dict[str, Any], explanation: xr.Dataset, out: Path) -> None:

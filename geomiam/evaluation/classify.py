@@ -123,7 +123,7 @@ def _by_species(
     else:
         attrs = {"threshold_kind": "as set"}
         is_mapping = isinstance(thresholds, Mapping)
-        numbers = dict(thresholds) if is_mapping else dict.fromkeys(names, thresholds)  # type: ignore[arg-type,call-overload]
+        numbers = dict(thresholds) if is_mapping else dict.fromkeys(names, thresholds)  # type: ignore[arg-type]  # a number
     if absent := [n for n in names if n not in numbers]:
         raise SelectionError(
             f"there is no threshold of {len(absent)} of {len(names)} species ({', '.join(absent[:3])}); "

@@ -146,7 +146,7 @@ def cross_validate(
 def folds_of(splits: Any, sites: xr.Dataset, labels: np.ndarray) -> Folds:
     """Return the row numbers of every fold, checked."""
     if not hasattr(splits, "split"):
-        pairs: Iterable = splits
+        pairs: Iterable[Any] = splits
     elif isinstance(splits, GEOMIAM_SPLITTERS):
         pairs = splits.split(sites)
     else:  # scikit-learn splits the rows of a table and stratifies by one label per row
@@ -176,8 +176,8 @@ def _of_fold(options: dict[str, Any], train: np.ndarray, number: int) -> dict[st
 
 def _warn_once(fold_warnings: Sequence[Sequence[warnings.WarningMessage]]) -> None:
     """Issue each warning once, with the number of folds in which it occurred."""
-    folds_of: dict[tuple, set[int]] = {}
-    first: dict[tuple, warnings.WarningMessage] = {}
+    folds_of: dict[tuple[Any, ...], set[int]] = {}
+    first: dict[tuple[Any, ...], warnings.WarningMessage] = {}
     for number, of_fold in enumerate(fold_warnings):
         for warning in of_fold:
             kind = _kind(warning)
@@ -188,7 +188,7 @@ def _warn_once(fold_warnings: Sequence[Sequence[warnings.WarningMessage]]) -> No
         warnings.warn_explicit(text, warning.category, warning.filename, warning.lineno)
 
 
-def _kind(warning: warnings.WarningMessage) -> tuple:
+def _kind(warning: warnings.WarningMessage) -> tuple[Any, ...]:
     """Return a key that is equal for warnings of several folds that differ in their numbers only."""
     category = warning.category
     if topic := getattr(warning.message, "topic", None):

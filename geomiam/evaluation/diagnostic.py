@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from geomiam.data.infer import read_schema
@@ -138,7 +139,7 @@ def _compared(average: Model, linear: Model, test: xr.Dataset) -> xr.Dataset:
     ensemble = evaluate(average, test, subsets="unimodal+all")["auc"]
     together = evaluate(linear, test, subsets="all")["auc"].sel(subset="all", drop=True)
     auc_by_way = [ensemble.sel(subset="all", drop=True), together]
-    auc = xr.concat(auc_by_way, xr.IndexVariable("way", list(WAYS)))
+    auc = xr.concat(auc_by_way, pd.Index(WAYS, name="way"))
     alone = ensemble.sel(subset=list(average.schema.modalities)).rename(subset="modality")
     means = auc.mean("species")
     difference = float(means.sel(way="linear head") - means.sel(way="average"))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from geomiam.checks.settings import check_count, check_number
-from geomiam.evaluation.evaluate import Metrics
 from geomiam.evaluation.out_of_fold import out_of_fold
 from geomiam.geo.lengths import Length
-from geomiam.metrics.registry import as_metrics, long_name, measure, measure_one_by_one
+from geomiam.metrics.registry import Metrics, as_metrics, long_name, measure, measure_one_by_one
 from geomiam.splits import site_blocks
 
 
@@ -137,7 +137,7 @@ def _draws(number: np.ndarray, samples: int, rng: np.random.Generator) -> list[n
 
 
 def _values(
-    labels: np.ndarray, scores: np.ndarray, rows: np.ndarray | None, functions: dict
+    labels: np.ndarray, scores: np.ndarray, rows: np.ndarray | None, functions: dict[str, Any]
 ) -> np.ndarray:
     """Return each metric of some rows ``(metrics, subsets, S)``."""
     y = labels if rows is None else labels[rows]

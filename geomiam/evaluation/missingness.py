@@ -186,7 +186,7 @@ def _observed_entries(sites: xr.Dataset, schema: Schema) -> int:
     return sum(int(np.isfinite(t.reshape(len(t), -1)).any(1).sum()) for t in tables)
 
 
-def _dataset(cases: list, coords: dict[str, Any]) -> xr.Dataset:
+def _dataset(cases: list[Any], coords: dict[str, Any]) -> xr.Dataset:
     case = ("pattern", "share", "repeat")
     shape = tuple(len(coords[d]) for d in case)
     values = np.array([[score for score, _ in row] for _, row in cases])  # (cases, P, S)

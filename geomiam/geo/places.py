@@ -71,7 +71,8 @@ class Places:
     def span(self) -> np.ndarray:
         """Return width and height of the extent ``(2,)`` in km, also across the antimeridian."""
         if not self.geodesic:
-            return np.ptp(self.xy, axis=0)
+            extent: np.ndarray = np.ptp(self.xy, axis=0)
+            return extent
         lon, lat = np.sort(self.xy[:, 0] % 360), self.xy[:, 1]
         gaps = np.diff(lon, append=lon[0] + 360)
         width = (360 - gaps.max()) / 360 * EQUATOR * np.cos(np.deg2rad((lat.min() + lat.max()) / 2))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -96,7 +95,7 @@ def count_few(out: xr.Dataset, model: Model, *, visible: np.ndarray) -> tuple[in
 
 def usual_groups(model: Model, visible: np.ndarray) -> float:
     """Return the mean number of visible groups that a training site had."""
-    coverage: dict[str, Any] = model.about.get("coverage", {})
+    coverage: dict[str, float] = model.about.get("coverage", {})
     return sum(coverage.get(n, 0.0) for n in group_masks(model.layout, visible=visible))
 
 

@@ -22,7 +22,7 @@ from geomiam.outputs.write import atomic_path, write_text
 from geomiam.progress import with_progress
 
 ExportKind = Literal["cog", "netcdf", "geozarr", "ebvcube"]
-KINDS: dict[str, tuple[tuple[str, ...], Kind]] = {
+KINDS: dict[ExportKind, tuple[tuple[str, ...], Kind]] = {
     "cog": ((".tif", ".tiff"), GEOTIFF),
     "netcdf": ((".nc",), NETCDF),
     "geozarr": ((".zarr",), MAP),
@@ -137,7 +137,7 @@ def kind_of(path: str | Path, kind: str | None = None) -> ExportKind:
         raise SettingError(f"kind={kind!r} does not exist; use {', '.join(KINDS)}")
     for name, (suffixes, _) in KINDS.items():
         if suffix in suffixes and kind in (None, name):
-            return name  # type: ignore[return-value]
+            return name
     if kind is not None:
         raise SettingError(
             f"kind={kind!r} is written to a path that ends in {KINDS[kind][0][0]}, found '{suffix}'"

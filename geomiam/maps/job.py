@@ -71,9 +71,8 @@ class Blocks:
         sizes = {str(d): ds.sizes[d] for d in place_dims(ds)}
         side = SIDE if len(sizes) > 1 else SIDE**2
         dims = sizes | dict(layers or {})
-        if chunks == "auto":
-            chunks = dict.fromkeys(sizes, "auto")  # type: ignore[arg-type]
-        cells_per_chunk = chunk_sizes(chunks, dims, automatic=side)
+        requested_chunks = dict.fromkeys(sizes, "auto") if chunks == "auto" else chunks
+        cells_per_chunk = chunk_sizes(requested_chunks, dims, automatic=side)
         steps = {d: min(n, cells_per_chunk.get(d) or _step(ds, d)) for d, n in sizes.items()}
         return cls(sizes, steps, {d: n for d, n in cells_per_chunk.items() if d not in sizes})
 
@@ -116,15 +115,12 @@ class Blocks:
 
 def _step(ds: xr.Dataset, dim: str) -> int:
     """Return the size of the smallest chunks of the cube: those of dask, or those on disk."""
-    lazy = [max(v.chunksizes[dim]) for v in ds.variables.values() if dim in v.chunksizes]
-    chunk_sizes_on_disk = [
+    lazy: list[int] = [max(v.chunksizes[dim]) for v in ds.variables.values() if dim in v.chunksizes]
+    on_disk: list[int | None] = [
         v.encoding.get("preferred_chunks", {}).get(dim) for v in ds.data_vars.values()
     ]
-    return min(
-        lazy
-        or [s for s in chunk_sizes_on_disk if s]
-        or [SIDE if len(place_dims(ds)) > 1 else SIDE**2]
-    )
+    side = SIDE if len(place_dims(ds)) > 1 else SIDE**2
+    return min(lazy or [n for n in on_disk if n] or [side])
 
 
 @dataclass(frozen=True)
@@ -212,7 +208,7 @@ class Job:
         """Compute a block, write it, and mark it as done after that."""
         import zarr
 
-        store = zarr.open_group(self.store, mode="r+", use_consolidated=False)
+        store: Any = zarr.open_group(self.store, mode="r+", use_consolidated=False)
         marks = store[DONE]
         assert isinstance(marks, zarr.Array)
         if before := int(np.asarray(marks[index])):  # a worker died after marking the block
@@ -222,7 +218,7 @@ class Job:
         window = self.blocks.window(index)
         for name in cell_variables(result, self.blocks):
             slices = tuple(window.get(str(d), slice(None)) for d in result[name].dims)
-            store[name][slices] = result[name].values  # type: ignore[index]
+            store[name][slices] = result[name].values
         predicted_cells = int(result["suitability"].notnull().any("species").sum())
         marks[index] = predicted_cells + 1
         return BlockResult(index, predicted_cells, peak_memory(), self._few(result))

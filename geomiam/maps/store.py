@@ -94,7 +94,7 @@ class Place:
 
     def marks(self) -> np.ndarray:
         """Return the marks of finished blocks; see :data:`geomiam.maps.job.DONE`."""
-        return np.asarray(self._group("r")[DONE][...]).astype(int)  # type: ignore[index]
+        return np.asarray(self._group("r")[DONE][...]).astype(int)
 
     def _group(self, mode: Any) -> Any:
         import zarr
@@ -159,7 +159,8 @@ class Place:
         """Return the number of predicted cells of the complete map."""
         import zarr
 
-        return int(zarr.open_group(self.path, mode="r").attrs[ANSWERED])  # type: ignore[arg-type]
+        attrs: dict[str, Any] = zarr.open_group(self.path, mode="r").attrs.asdict()
+        return int(attrs[ANSWERED])
 
 
 def _refusal(
@@ -189,7 +190,7 @@ def _prints(old_prints: Any) -> dict[str, str]:
 
 
 def _short(text: str | None) -> str:
-    return text if text is None or text.startswith("{") else text[:12]  # type: ignore[return-value]
+    return str(text) if text is None or text.startswith("{") else text[:12]
 
 
 def template(ds: xr.Dataset, job: Job) -> xr.Dataset:

@@ -34,7 +34,7 @@ class TensorMeter(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch has no types here
         self.now = self.peak = 0
         self._alive: dict[int, int] = {}
 

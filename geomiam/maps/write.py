@@ -133,7 +133,8 @@ def write_map(
         return open_geotiff(expand(path))
     if is_file_map(path):
         return xr.open_dataset(expand(path), engine="h5netcdf", decode_coords="all", chunks={})
-    return open_zarr(path)
+    maps: xr.Dataset = open_zarr(path)
+    return maps
 
 
 @with_progress

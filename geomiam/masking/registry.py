@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from geomiam.errors import SettingError
 from geomiam.masking.miam import MIAM, BetaCube
@@ -54,8 +54,8 @@ def named(name: str, **settings: Any) -> Strategy:
         settings["strategy"] = named(**inner)
     if name not in STRATEGIES:
         raise SettingError(f"no masking strategy {name!r}; choose from: {', '.join(STRATEGIES)}")
-    make: Any = STRATEGIES[name]
-    names = {f.name for f in fields(getattr(make, "func", make))}
+    make = STRATEGIES[name]
+    names = {f.name for f in fields(cast(Any, getattr(make, "func", make)))}
     if unknown := sorted(set(settings) - names):
         raise SettingError(f"'{name}' has no setting {unknown}; it has {', '.join(sorted(names))}")
     return make(**settings)

@@ -183,4 +183,5 @@ def _slope(table: Array, *, smoothing: float) -> Array:
     for row in table:
         new_average = np.where(np.isnan(average), row, smoothing * average + (1 - smoothing) * row)
         average, slope = new_average, new_average - average
-    return np.abs(slope)
+    speed: Array = np.abs(slope)
+    return speed

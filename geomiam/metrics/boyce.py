@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
@@ -90,7 +92,7 @@ def _ratios(block: Block, window: float, resolution: int) -> Array:
     return np.stack(ratios)
 
 
-def _ratio(score: Array, hits: NDArray, window: float, resolution: int) -> Array:
+def _ratio(score: Array, hits: NDArray[Any], window: float, resolution: int) -> Array:
     """P/E of each window ``(resolution + 1,)``; NaN where it is empty."""
     no_ratio = np.full(resolution + 1, np.nan)
     if not len(score) or not hits[-1] or not 0 < (span := score[0] - score[-1]) < np.inf:

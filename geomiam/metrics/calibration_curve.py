@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import xarray as xr
@@ -97,7 +97,7 @@ def calibration_curve(
     return CalibrationCurve(mean, observed, count.astype(np.int64))
 
 
-def _curve(present: NDArray, p: Array, bins: int, strategy: Strategy) -> Array:
+def _curve(present: NDArray[Any], p: Array, bins: int, strategy: Strategy) -> Array:
     """Return mean probability, share of presences and count of each bin of one species ``(3, bins)``."""
     borders = np.linspace(0, 1, bins + 1)
     if strategy == "quantile" and len(p):

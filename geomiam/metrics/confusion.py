@@ -30,7 +30,7 @@ def at_threshold(ratio: Callable[[Counts], Array]) -> Metric:
     """Return a metric with the parameter ``threshold`` from a function of the counts."""
 
     def kernel(block: Block) -> Array:
-        return ratio(_counts(block, best_threshold.kernel(block)))  # type: ignore[misc]
+        return ratio(_counts(block, best_threshold.kernel(block)))  # type: ignore[misc]  # @metric sets it
 
     def on_classes(block: Block) -> Array:
         return ratio(_counts(block, np.full(len(block.value), 0.5)))
@@ -52,7 +52,7 @@ def at_threshold(ratio: Callable[[Counts], Array]) -> Metric:
             return best(labels, scores)
         return fixed(labels, classes(scores, threshold))
 
-    del wrapped.__wrapped__  # type: ignore[attr-defined]  # its signature lacks the threshold
+    del wrapped.__wrapped__  # its signature lacks the threshold
     result = cast(Metric, wrapped)
     result.kernel = kernel
     return result

@@ -61,12 +61,14 @@ def by_name(metric: Callable[..., Any], *, kernel: Kernel | None = None) -> Metr
     return result
 
 
-def _on_one_species(metric: Callable, labels: Any, scores: Any, settings: dict) -> Any:
+def _on_one_species(
+    metric: Callable[..., Any], labels: Any, scores: Any, settings: dict[str, Any]
+) -> Any:
     return metric(labels[:, None], scores[:, None], **settings)[0]
 
 
 def _on_dataarrays(
-    metric: Callable, labels: xr.DataArray, scores: xr.DataArray, settings: dict
+    metric: Callable[..., Any], labels: xr.DataArray, scores: xr.DataArray, settings: dict[str, Any]
 ) -> xr.DataArray:
     labels, scores = matched(labels.compute(), scores.compute())
     along = ["species"] if "species" in labels.dims else []
@@ -108,7 +110,7 @@ def matched(labels: xr.DataArray, scores: xr.DataArray) -> tuple[xr.DataArray, x
             )
         scores = scores.sel(species=labels["species"].values)
     try:
-        return xr.align(labels, scores, join="exact")  # type: ignore[return-value]
+        return xr.align(labels, scores, join="exact")
     except ValueError as error:
         raise LabelError(
             f"labels and scores are of different sites ({error}); select the same sites in the same "

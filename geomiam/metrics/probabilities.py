@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -201,7 +201,7 @@ def _spread(block: Block, x: Array) -> Array:
     return np.where(block.known, x - block.mean(x)[:, None], 0)
 
 
-def _ends(x: Array, of: NDArray) -> tuple[Array, Array]:
+def _ends(x: Array, of: NDArray[Any]) -> tuple[Array, Array]:
     """Least and greatest of some entries of each row."""
     return np.where(of, x, np.inf).min(1), np.where(of, x, -np.inf).max(1)
 
@@ -223,7 +223,7 @@ def _calibration_kernel(block: Block) -> Array:
     return line
 
 
-def _newton(u: Array, present: NDArray, is_scored: NDArray) -> Array:
+def _newton(u: Array, present: NDArray[Any], is_scored: NDArray[Any]) -> Array:
     """Fit ``logit P = a + b u`` by rows ``(2, s)``; NaN where the iteration does not converge.
 
     A Newton step that would change some logit by d is shortened to log(1 + d). The logistic likelihood
@@ -249,7 +249,7 @@ def _newton(u: Array, present: NDArray, is_scored: NDArray) -> Array:
     return result
 
 
-def _step(line: Array, u: Array, present: NDArray, is_scored: NDArray) -> Array:
+def _step(line: Array, u: Array, present: NDArray[Any], is_scored: NDArray[Any]) -> Array:
     """Newton's step for intercept and slope ``(2, s)``."""
     with np.errstate(over="ignore"):  # exp overflows to a probability of 0, as it should
         p = 1 / (1 + np.exp(-(line[0][:, None] + line[1][:, None] * u)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,7 +28,7 @@ class Curve:
     Sites that are not known come last and count nothing.
     """
 
-    score: NDArray
+    score: NDArray[Any]
     hits: NDArray[np.int32]
     false: NDArray[np.int32]
     last: NDArray[np.bool_]
@@ -39,10 +40,10 @@ class Block:
 
     present: NDArray[np.bool_]
     absent: NDArray[np.bool_]
-    value: NDArray
+    value: NDArray[Any]
 
     @classmethod
-    def of(cls, labels: NDArray, scores: NDArray) -> Block:
+    def of(cls, labels: NDArray[Any], scores: NDArray[Any]) -> Block:
         """Read a slice of the tables ``(n, s)``; NaN as label or score is neither present nor absent."""
         truth = np.array(labels.T, order="C")
         value = np.array(scores.T, dtype=np.result_type(scores.dtype, np.float32), order="C")
@@ -68,7 +69,7 @@ class Block:
         """Whether a site counts ``(s, n)``."""
         return self.present | self.absent
 
-    def mean(self, values: NDArray) -> Array:
+    def mean(self, values: NDArray[Any]) -> Array:
         """Mean over the sites that count ``(s,)``; ``values`` must be finite everywhere."""
         return np.where(self.known, values, 0).sum(1) / np.maximum(self.ones + self.zeros, 1)
 
@@ -99,7 +100,7 @@ def per_species(kernel: Kernel, labels: ArrayLike, scores: ArrayLike, *, rows: i
     return result
 
 
-def as_tables(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray, NDArray]:
+def as_tables(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return both as arrays ``(n, S)``; scores are broadcast, not copied."""
     labels, scores = _numbers(labels), _numbers(scores)
     if labels.ndim != 2:
@@ -116,7 +117,7 @@ def as_tables(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray, NDArray]:
         ) from None
 
 
-def probabilities(block: Block) -> NDArray:
+def probabilities(block: Block) -> NDArray[Any]:
     """Return the scores of a block, if they are probabilities; NaN where a site does not count."""
     wrong = block.value[(block.value < 0) | (block.value > 1)]
     if wrong.size:
@@ -134,7 +135,7 @@ def clipped(block: Block) -> Array:
     return np.where(block.known, np.clip(p, eps, 1 - eps), 0.5).astype(np.float64)
 
 
-def _blocks(labels: NDArray, scores: NDArray) -> Iterator[tuple[slice, Block]]:
+def _blocks(labels: NDArray[Any], scores: NDArray[Any]) -> Iterator[tuple[slice, Block]]:
     n, species = labels.shape
     step = max(1, BLOCK // max(1, n))
     for start in range(0, species if n else 0, step):
@@ -142,12 +143,12 @@ def _blocks(labels: NDArray, scores: NDArray) -> Iterator[tuple[slice, Block]]:
         yield columns, Block.of(labels[:, columns], scores[:, columns])
 
 
-def _numbers(table: ArrayLike) -> NDArray:
+def _numbers(table: ArrayLike) -> NDArray[Any]:
     table = np.asarray(table)
     return table.astype(np.float64) if table.dtype == object else table
 
 
-def _check_labels(other_labels: NDArray) -> None:
+def _check_labels(other_labels: NDArray[Any]) -> None:
     wrong = other_labels[~np.isnan(other_labels)]
     if wrong.size:
         raise LabelError(

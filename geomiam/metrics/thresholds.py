@@ -77,14 +77,14 @@ def _on_tables(kind: str) -> Callable[[ArrayLike, ArrayLike], Array]:
     return threshold
 
 
-def _reaching(block: Block, *, left_out: Callable[[NDArray], NDArray]) -> Array:
+def _reaching(block: Block, *, left_out: Callable[[NDArray[Any]], NDArray[Any]]) -> Array:
     """Highest score that leaves out at most a number of presences."""
     presences = (block.ones - left_out(block.ones))[:, None]
     place = ((block.curve.hits >= presences) & block.curve.last).argmax(1)[:, None]
     return np.take_along_axis(block.curve.score, place, 1)[:, 0]
 
 
-def _nearest(block: Block, *, gap: Callable[[Block], NDArray]) -> Array:
+def _nearest(block: Block, *, gap: Callable[[Block], NDArray[Any]]) -> Array:
     """Score with the least gap; of several, with the greatest true skill statistic."""
     largest = np.iinfo(np.int64).max
     is_score = block.curve.last & ~np.isnan(block.curve.score)
@@ -95,19 +95,19 @@ def _nearest(block: Block, *, gap: Callable[[Block], NDArray]) -> Array:
     return np.take_along_axis(block.curve.score, place, 1)[:, 0]
 
 
-def _of_rates(block: Block) -> NDArray:
+def _of_rates(block: Block) -> NDArray[Any]:
     """Sensitivity minus specificity, times the numbers of presences and absences: whole numbers."""
     ones, zeros = block.ones[:, None], block.zeros[:, None]
     return block.curve.hits * zeros - (zeros - block.curve.false) * ones
 
 
-def _of_shares(block: Block) -> NDArray:
+def _of_shares(block: Block) -> NDArray[Any]:
     """Sites called present minus presences."""
     return block.curve.hits + block.curve.false - block.ones[:, None]
 
 
 _KERNELS: dict[str, Callable[[Block], Array]] = {
-    "max-tss": best_threshold.kernel,  # type: ignore[dict-item]
+    "max-tss": best_threshold.kernel,  # type: ignore[dict-item]  # @metric sets it
     "equal-sensitivity-specificity": partial(_nearest, gap=_of_rates),
     "omission-10": partial(_reaching, left_out=lambda ones: ones // 10),
     "prevalence": partial(_nearest, gap=_of_shares),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 Precision = Literal["fp32", "bf16"]
 
-LINKS = {
+LINKS: dict[str, Callable[[Tensor], Tensor]] = {
     "logit": torch.sigmoid,
     "cloglog": lambda z: -torch.expm1(-torch.exp(z.clamp(max=30.0))),
     "softmax": lambda z: torch.softmax(z, -1),
@@ -175,7 +175,7 @@ class Model:
 
         return identity(self.specification(), self.network.state_dict())
 
-    def specification(self) -> dict:
+    def specification(self) -> dict[str, Any]:
         """Return all settings that predictions depend on beside the weights, as plain JSON types."""
         return {
             "schema": self.schema.to_dict(),

@@ -104,7 +104,7 @@ def load_model(path: str | Path, *, backbones: Mapping[str, nn.Module] | None = 
         ) from error
 
 
-def _load(path: Path, config: dict, backbones: Mapping[str, nn.Module]) -> Model:
+def _load(path: Path, config: dict[str, Any], backbones: Mapping[str, nn.Module]) -> Model:
     _check_config(path / CONFIG, config)
     header = read_header(path / WEIGHTS)
     invalid = f"{path / CONFIG} does not describe a model"
@@ -191,7 +191,7 @@ def _readable(about: Mapping[str, Any]) -> dict[str, Any]:
     return entries
 
 
-def _read_config(path: Path) -> dict:
+def _read_config(path: Path) -> dict[str, Any]:
     """Return the mapping in ``config.json``, with any keys."""
     file = path / CONFIG
     try:
@@ -210,7 +210,7 @@ def _read_config(path: Path) -> dict:
     return config
 
 
-def _check_config(file: Path, config: dict) -> None:
+def _check_config(file: Path, config: dict[str, Any]) -> None:
     """Refuse keys, formats and links that this version does not have."""
     keys = set(config)
     if keys != KEYS:
@@ -226,7 +226,11 @@ def _check_config(file: Path, config: dict) -> None:
 
 
 def _plan(
-    config: dict, network: NetworkConfig, backbones: Mapping[str, nn.Module], *, source: str
+    config: dict[str, Any],
+    network: NetworkConfig,
+    backbones: Mapping[str, nn.Module],
+    *,
+    source: str,
 ) -> Model:
     """Return the model on the meta device: weights with a shape and no memory."""
     _check_nulls(config["schema"], path="schema")

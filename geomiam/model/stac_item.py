@@ -77,7 +77,7 @@ def _inputs(model: Model) -> list[dict[str, Any]]:
     """Return one input per modality and shape of its variables."""
     inputs = []
     for modality in model.schema.modalities.values():
-        shapes: dict[tuple, list] = {}
+        shapes: dict[tuple[Any, ...], list[Any]] = {}
         for variable in modality.variables.values():
             shapes.setdefault((variable.dims, variable.sizes), []).append(variable)
         for (dims, sizes), variables in shapes.items():

@@ -80,7 +80,7 @@ def with_backbones(
         fields = {k: getattr(variable, k) for k in Variable.model_fields}
         variables[variable.name] = Variable(**{**fields, **ONE_TOKEN})
         is_frozen = not any(p.requires_grad for p in module.parameters())
-        settings[variable.name] = BackboneSettings(width=int(module.width), frozen=is_frozen)  # type: ignore[arg-type]
+        settings[variable.name] = BackboneSettings(width=int(module.width), frozen=is_frozen)  # type: ignore[arg-type]  # _check: an int
     config = config.model_copy(update={"encoders": settings})
     return schema.replace(variables) if modules else schema, config, modules
 

@@ -86,8 +86,9 @@ def bivariate(
     ramp = matplotlib.colormaps[cmap] if isinstance(cmap, str) else cmap
     is_new = ax is None
     ax = one_axes(ax, (8.4, 6))
-    if is_new and (engine := ax.get_figure().get_layout_engine()) is not None:  # type: ignore[union-attr]
-        engine.set(rect=(0, 0, 0.9, 1))  # type: ignore[call-arg]  # room for the legend
+    figure: Any = ax.figure
+    if is_new and (engine := figure.get_layout_engine()) is not None:
+        engine.set(rect=(0, 0, 0.9, 1))  # room for the legend
     colours = _blend(ramp, (values - low) / (high - low), doubts / largest)
     draw_map(ax, array, colours=colours)
     decorate(ax, array, coastline=coastline, scale_bar=scale_bar)
@@ -109,7 +110,7 @@ def _limits(values: np.ndarray) -> tuple[float, float]:
 def _blend(ramp: Any, values: np.ndarray, doubts: np.ndarray) -> np.ndarray:
     """Return colours ``(..., 4)``, transparent where a value is missing; without uncertainty no grey is added."""
     share = STRENGTH * np.nan_to_num(np.clip(doubts, 0, 1))[..., None]
-    colours = ramp(np.clip(np.nan_to_num(values), 0, 1))
+    colours: np.ndarray = ramp(np.clip(np.nan_to_num(values), 0, 1))
     colours[..., :3] = (1 - share) * colours[..., :3] + share * GREY
     colours[..., 3] = np.isfinite(values)
     return colours

@@ -88,7 +88,8 @@ def _points(evidence: Evidence, species: str) -> np.ndarray | None:
         places = site_coordinates(sites)
     except GridError:
         return None
-    return places[sites["presence"].sel(species=species).values == 1]
+    points: np.ndarray = places[sites["presence"].sel(species=species).values == 1]
+    return points
 
 
 def skill(evidence: Evidence) -> Section:

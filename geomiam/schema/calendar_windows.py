@@ -24,7 +24,8 @@ def is_period(period: Any) -> bool:
         return False
     start = pd.Timestamp("2001-01-01")
     try:
-        return start + pd.tseries.frequencies.to_offset(period) - start >= pd.Timedelta(days=1)
+        end = start + pd.tseries.frequencies.to_offset(period)
+        return bool(end - start >= pd.Timedelta(days=1))
     except (ValueError, OverflowError):
         return False
 

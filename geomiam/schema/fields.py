@@ -95,7 +95,7 @@ def explain(
     return "\n".join(lines)
 
 
-def _fix(item: Any, keys: list[str], top: type[FrozenFields], kinds: tuple) -> str:
+def _fix(item: Any, keys: list[str], top: type[FrozenFields], kinds: tuple[Any, ...]) -> str:
     if item["type"] == "extra_forbidden":
         allowed_keys = _allowed_keys(keys, top)
         close = difflib.get_close_matches(keys[-1], allowed_keys, n=1)

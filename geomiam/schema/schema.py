@@ -252,12 +252,12 @@ class Schema(FrozenFields):
         modalities = self._modalities_of(variables)
         return Schema(**{**_shallow(self), "modalities": modalities, "groups": {}})
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """Return the schema as JSON types, which :meth:`from_dict` reads."""
         return self.model_dump(mode="json", exclude_defaults=True, by_alias=True)
 
     @classmethod
-    def from_dict(cls, data: dict, *, location: str = "schema") -> Schema:
+    def from_dict(cls, data: dict[str, Any], *, location: str = "schema") -> Schema:
         """Build a schema from JSON types; ``location`` names the input in messages.
 
         Raises
@@ -288,7 +288,7 @@ class Schema(FrozenFields):
             raise SchemaError(_explain(error, str(path), text)) from None
 
 
-def _shallow(entry: FrozenFields) -> dict:
+def _shallow(entry: FrozenFields) -> dict[str, Any]:
     return {k: getattr(entry, k) for k in entry.__class__.model_fields}
 
 

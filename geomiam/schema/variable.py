@@ -78,7 +78,7 @@ class Variable(FrozenFields):
 
     @field_validator("labels")
     @classmethod
-    def _labels_can_be_printed(cls, labels: dict) -> dict:
+    def _labels_can_be_printed(cls, labels: dict[str, Any]) -> dict[str, Any]:
         for dim, values in labels.items():
             check_folder(dim, "dim")
             for value in values:

@@ -39,7 +39,7 @@ class AssembledCube:
     dates: xr.Dataset
 
 
-def assemble(inputs: BuildInputs, chunks: Mapping[str, int] | None) -> AssembledCube:
+def assemble(inputs: BuildInputs, chunks: Mapping[str, int] | str | None) -> AssembledCube:
     """Read all variables lazily and merge them."""
     sizes = _chunks_of(chunks, inputs)
     scenes = [read_scenes(group) for group in inputs.scene_groups]
@@ -121,7 +121,7 @@ def _merge(parts: Sequence[xr.Dataset], inputs: BuildInputs) -> xr.Dataset:
         ) from None
 
 
-def _chunks_of(chunks: Mapping[str, int] | None, inputs: BuildInputs) -> dict[str, int]:
+def _chunks_of(chunks: Mapping[str, int] | str | None, inputs: BuildInputs) -> dict[str, int]:
     """Return checked chunks along y, x and dims beyond place; y and x may have the cube's names."""
     names = dict(zip(spatial_dims(inputs.template), ("y", "x"), strict=True))
     height, width = inputs.box.shape.yx

@@ -173,7 +173,8 @@ def build_cube(
             raise
         except Exception as error:  # decoders raise errors of any type
             of_system = isinstance(error, OSError) and error.errno is not None
-            if of_system and Path(out).name in str(error.filename or Path(out).name):  # type: ignore[attr-defined]
+            file = getattr(error, "filename", None) or Path(out).name
+            if of_system and Path(out).name in str(file):
                 raise  # an error of the output
             raise SourceError(
                 f"a source cannot be read to its end: {reason(error)}; fetch its files again and build with "

@@ -209,7 +209,7 @@ def _check_resolution(corners: Sequence[float], resolution: float) -> None:
 
 def _checked_bounds(bounds: Sequence[float], crs: str) -> Any:
     try:
-        return Grid(crs=crs, resolution=1, bounds=tuple(bounds)).bounds  # type: ignore[arg-type]
+        return Grid(crs=crs, resolution=1, bounds=tuple(bounds)).bounds
     except ValueError:
         across = len(tuple(bounds)) == 4 and -180 <= bounds[2] < bounds[0] <= 180
         hint = f"; across the antimeridian xmax is {bounds[2] + 360:g}" if across else ""

@@ -154,7 +154,7 @@ def open_cube(
     )
     schema = _schema(layers, guesses, inputs.box)  # methods depend on the cells of the grid
     inputs = build_inputs(schema, inputs.template, bounds=None, roots=None, parameters=None)
-    cube = assemble(inputs, None if not chunks else chunks).cube  # type: ignore[arg-type]
+    cube = assemble(inputs, None if not chunks else chunks).cube
     _warn_of_doubts(guesses)
     return _described(cube, layers, guesses)
 

@@ -205,7 +205,7 @@ def _quality(labels: np.ndarray, is_held_out: np.ndarray, share: float) -> float
     both_classes = [
         (present[side].any(0) & absent[side].any(0)).mean() for side in (is_held_out, ~is_held_out)
     ]
-    return (
+    return float(
         sum(both_classes)
         - np.abs(present[is_held_out].sum(0) / total - share).mean()
         - abs(is_held_out.mean() - share)

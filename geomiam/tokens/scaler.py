@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -53,7 +54,7 @@ class Scaler:
     limits: dict[str, np.ndarray] = field(default_factory=dict)
     """Least and greatest value in training, ``(*shape of the mean, 2)``; empty in older models."""
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
         # An empty table is left out, so that models from before there was such a table keep their id.
         tables = {k: getattr(self, k) for k in STATISTICS if k in REQUIRED or getattr(self, k)}
@@ -102,7 +103,7 @@ class Scaler:
         return shapes_fit and all(np.isfinite(a).all() and (np.diff(a) >= 0).all() for a in arrays)
 
     @classmethod
-    def from_dict(cls, data: Mapping) -> Scaler:
+    def from_dict(cls, data: Mapping[str, Any]) -> Scaler:
         """Return the scaler of a mapping that :meth:`to_dict` returned."""
         tables = {}
         for key in STATISTICS:

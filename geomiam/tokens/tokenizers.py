@@ -135,7 +135,7 @@ class BackboneTokenizer(nn.Module):
     def __init__(self, backbone: nn.Module, *, name: str, sizes: tuple[int, ...], width: int):
         super().__init__()
         self.name, self.sizes = name, sizes
-        self.encoder, self.linear = backbone, nn.Linear(backbone.width, width)  # type: ignore[arg-type]
+        self.encoder, self.linear = backbone, nn.Linear(backbone.width, width)  # type: ignore[arg-type]  # a Backbone
 
     def train(self, mode: bool = True) -> BackboneTokenizer:
         super().train(mode)

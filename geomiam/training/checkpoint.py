@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -27,7 +28,7 @@ Weights = dict[str, Tensor]
 class Progress:
     """State of a run that changes from epoch to epoch, except the weights."""
 
-    history: list[dict] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
     best: Weights = field(default_factory=dict)
     best_epoch: int = -1
     best_score: float = float("-inf")

@@ -132,7 +132,7 @@ def _placements(present: np.ndarray, absent: np.ndarray) -> tuple[np.ndarray, np
     return above, below
 
 
-def scores_by_subset(folds: Folds, kinds: Sequence[str], names: Sequence[str]) -> Mapping:
+def scores_by_subset(folds: Folds, kinds: Sequence[str], names: Sequence[str]) -> Mapping[str, Any]:
     """Return the mean AUC of the mix by subset of modalities; None where no species can be scored."""
     values = {}
     for name, logits in zip(names, folds.mean(kinds)):

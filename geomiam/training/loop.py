@@ -137,13 +137,13 @@ def _work(
             bar.set_postfix_str(f"{run.task.metric} {score:.3f}, best {progress.best_score:.3f}")
             bar.update()
     if fabric.world_size > 1:  # a tensor is freed with the process that sends it
-        progress.best = {k: v.cpu().numpy() for k, v in progress.best.items()}  # type: ignore[misc]
+        progress.best = {k: v.cpu().numpy() for k, v in progress.best.items()}  # type: ignore[misc]  # arrays
     return progress
 
 
 def _epoch(
-    run: Run, table: Table, progress: Progress, *, fabric: Fabric, stepper, learn: Objective
-) -> dict:
+    run: Run, table: Table, progress: Progress, *, fabric: Fabric, stepper: Any, learn: Objective
+) -> dict[str, Any]:
     """Train one epoch; return the mean loss and the log of the masking."""
     rng = np.random.default_rng([run.seed, progress.epoch])
     torch.manual_seed(int(rng.integers(2**31)) + fabric.global_rank)  # dropout
@@ -183,7 +183,7 @@ def _batches(run: Run, sites: int, rng: np.random.Generator) -> Iterator[np.ndar
             yield order[start : start + run.config.batch]
 
 
-def _record(run: Run, progress: Progress, row: dict) -> None:
+def _record(run: Run, progress: Progress, row: dict[str, Any]) -> None:
     """Add an epoch to the history and keep its weights if it is the best so far."""
     score, last = overall(run, row), run.config.keep == "last"
     if score > progress.best_score or not progress.best or last:
@@ -197,7 +197,7 @@ def _record(run: Run, progress: Progress, row: dict) -> None:
     )
 
 
-def overall(run: Run, row: dict) -> float:
+def overall(run: Run, row: dict[str, Any]) -> float:
     """Return the score that epochs are compared by: the mean of the finite scores in a row of the history."""
     # A model that is trained without masking is not scored on single modalities.
     alone = [] if run.masking == Constant(0.0) else list(run.model.schema.modalities)
@@ -206,7 +206,7 @@ def overall(run: Run, row: dict) -> float:
     return float(np.mean(finite_scores)) if finite_scores else float("-inf")
 
 
-def _alone(run: Run, row: dict) -> list[float]:
+def _alone(run: Run, row: dict[str, Any]) -> list[float]:
     """Return the scores of each modality alone ``(M,)`` in a row of the history; NaN = unknown."""
     scores = (row[f"{run.task.metric}_{m}"] for m in run.model.schema.modalities)
     return [math.nan if s is None else s for s in scores]

@@ -121,7 +121,7 @@ class Member:
 
     run: Run
     end: Progress
-    branches: dict
+    branches: dict[str, Any]
     """Scores of each branch that was trained alone; empty without a warm start by branches."""
 
 

@@ -41,7 +41,7 @@ SURE = 1e-6
 """Probability of as many hits by chance, at and below which sites count as training sites."""
 
 
-def provenance(runs: Sequence[Run], ends: Sequence[Progress], sites: xr.Dataset) -> dict:
+def provenance(runs: Sequence[Run], ends: Sequence[Progress], sites: xr.Dataset) -> dict[str, Any]:
     """Return the record of a training; values that differ between members are listed or averaged."""
     run = runs[0]
     best_rows = [end.history[end.best_epoch] for end in ends]
@@ -75,9 +75,9 @@ def site_counts(run: Run) -> dict[str, int]:
     return {"train": len(train), "validation": len(np.setdiff1d(valid, train))}
 
 
-def place_and_time(sites: xr.Dataset) -> dict[str, list]:
+def place_and_time(sites: xr.Dataset) -> dict[str, list[Any]]:
     """Return extent and first and last date of sites, as far as the sites have them."""
-    about: dict[str, list] = {}
+    about: dict[str, list[Any]] = {}
     try:
         xy = site_coordinates(sites)
         about["extent"] = [*np.nanmin(xy, 0).tolist(), *np.nanmax(xy, 0).tolist()]
@@ -122,7 +122,7 @@ def _parsed(text: Any, kind: type) -> Any:
     return value if isinstance(value, kind) else None
 
 
-def _by_source(rows: Sequence[dict]) -> list[dict[str, Any]]:
+def _by_source(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return one entry for the variables that share source, grid and resampling."""
     entries: dict[str, dict[str, Any]] = {}
     for row in rows:

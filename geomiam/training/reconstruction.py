@@ -144,7 +144,13 @@ class Reconstructing:
 
 
 def batch_loss(
-    module, table: Table, rows: Tensor, *, hidden: Tensor, targets: Targets, fabric: Fabric
+    module: nn.Module,
+    table: Table,
+    rows: Tensor,
+    *,
+    hidden: Tensor,
+    targets: Targets,
+    fabric: Fabric,
 ) -> Tensor:
     """Return the loss of a batch, of which each process computes its share."""
     values, observed, _ = table.batch(rows)

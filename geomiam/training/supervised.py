@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from geomiam.at_once import SCORED_ROWS
 from geomiam.metrics import mean_auc
@@ -47,7 +47,7 @@ class Supervised:
 
 
 def batch_loss(
-    network, table: Table, rows: Tensor, *, hidden: Tensor, loss: Loss, fabric: Fabric
+    network: nn.Module, table: Table, rows: Tensor, *, hidden: Tensor, loss: Loss, fabric: Fabric
 ) -> Tensor:
     """Return the loss of a batch, of which each process computes its share."""
     local_rows = share(len(rows), fabric)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -132,6 +132,6 @@ class HoldOut:
             return self.given
         return hold_out(labels, self.blocks.number, share=self.share, rng=rng)
 
-    def about(self) -> dict[str, dict]:
+    def about(self) -> dict[str, dict[str, Any]]:
         """Return size, number, reason and CRS of the blocks, for ``about``; nothing without blocks."""
         return {} if self.blocks is None else {"blocks": self.blocks.about()}

@@ -100,7 +100,7 @@ def set_base(network: Network, base: Tensor) -> None:
     network.head.bias.copy_(base)
 
 
-def two_stages(run: Run, checkpoint: Path | None = None) -> tuple[Progress, dict]:
+def two_stages(run: Run, checkpoint: Path | None = None) -> tuple[Progress, dict[str, Any]]:
     """Train the branches of a run's late fusion alone, then all together.
 
     Return the joint stage's progress, after the ensemble as its epoch 0, and the scores of each branch.

@@ -42,7 +42,7 @@ class Part:
     def pixels(self) -> int:
         """Number of pixels that are read from the source."""
         width = sum(c.stop - c.start for c in self.cols if isinstance(c, slice))
-        return (self.rows.stop - self.rows.start) * width
+        return int(self.rows.stop - self.rows.start) * width
 
     def take(self, data: Any, module: Any) -> Any:
         """Return the pixels ``(..., rows, columns)`` of a numpy or dask array."""

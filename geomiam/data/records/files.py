@@ -6,7 +6,7 @@ import gzip
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import pandas as pd
 
@@ -134,7 +134,7 @@ def _stream(path: Path) -> Iterator[IO[bytes]]:
         return
     _check_unpacked(path)
     with gzip.open(path, "rb") as unpacked_stream:
-        yield unpacked_stream  # type: ignore[misc]
+        yield cast(IO[bytes], unpacked_stream)
 
 
 def _check_unpacked(path: Path) -> None:

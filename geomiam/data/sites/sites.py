@@ -271,4 +271,5 @@ def open_sites(path: str | Path) -> xr.Dataset:
     FileNotFoundError
         When there is no Zarr store at ``path``.
     """
-    return open_zarr(path, chunks=None).load()
+    sites: xr.Dataset = open_zarr(path, chunks=None)
+    return sites.load()

@@ -39,7 +39,8 @@ class Format(Protocol):
 def format_of(source: Source) -> Format:
     """Return the format of a source's files."""
     kind = FORMATS[source.kind]
-    return (resolve_name(kind) if isinstance(kind, str) else kind)()
+    cls: type[Format] = resolve_name(kind) if isinstance(kind, str) else kind
+    return cls()
 
 
 def apply_decode(array: xr.DataArray, source: Source) -> xr.DataArray:

@@ -30,7 +30,7 @@ FINER = 4.0
 """Most times that a file may be finer than the scene's grid; with correct metadata it is not finer."""
 
 
-class FailedAssets(list):
+class FailedAssets(list[str]):
     """Lines on files that could not be read; the list grows while pixels are computed in this process."""
 
     def __init__(self, lines: Sequence[str] = ()) -> None:

@@ -93,7 +93,7 @@ def grow(bad: np.ndarray, radius: int) -> np.ndarray:
     """Return a mask grown by ``radius`` pixels in all eight directions."""
     if radius == 0:
         return bad
-    return maximum_filter(bad, size=2 * radius + 1, mode="constant", cval=False)
+    return np.asarray(maximum_filter(bad, size=2 * radius + 1, mode="constant", cval=False))
 
 
 def clear_share(properties: Mapping[str, Any], clouds: CloudMask) -> float:

@@ -161,7 +161,7 @@ def _matches(item: pystac.Item, search: Search, query: Mapping[str, Mapping[str,
     cloud = number(item.properties.get("eo:cloud_cover"))
     return (
         start <= moment(item).floor("s") <= end
-        and overlap(tuple(item.bbox or ()), search.bbox)  # type: ignore[arg-type]
+        and overlap(tuple(item.bbox or ()), search.bbox)  # type: ignore[arg-type]  # four numbers
         and not (search.max_cloud is not None and cloud > search.max_cloud)
         and all(_satisfies(item.properties.get(k), c) for k, c in query.items())
     )

@@ -360,4 +360,5 @@ def _nanmedian(block: np.ndarray) -> np.ndarray:
     count = np.isfinite(block).sum(axis=0, keepdims=True)
     places = (np.maximum(count - 1, 0) // 2, count // 2)
     low, high = (np.take_along_axis(sorted_values, p, axis=0)[0] for p in places)
-    return (low + high) / block.dtype.type(2)
+    middle: np.ndarray = (low + high) / block.dtype.type(2)
+    return middle

@@ -205,7 +205,7 @@ def _cut(lattice: GeoBox, at: tuple[int, int], shape: tuple[int, int]) -> GeoBox
 def touches(box: GeoBox, scene: GeoBox) -> bool:
     """Return whether a scene has pixels in a window of its lattice."""
     x, y = ~box.affine * (scene.affine.c, scene.affine.f)
-    return (
+    return bool(
         x < box.shape.x - 0.01
         and y < box.shape.y - 0.01
         and x + scene.shape.x > 0.01

@@ -71,7 +71,7 @@ def _contains_pole(grid: GeoBox, latitude: float) -> bool:
     if not (math.isfinite(x) and math.isfinite(y)):
         return False
     col, row = ~grid.affine * (x, y)
-    return 0 < col < grid.shape.x and 0 < row < grid.shape.y
+    return bool(0 < col < grid.shape.x and 0 < row < grid.shape.y)
 
 
 def halves(box: Box) -> list[Box]:

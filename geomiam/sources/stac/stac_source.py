@@ -120,12 +120,13 @@ def _named(text: str) -> StacSource:
 
 def _planetary_signer() -> Callable[[str], str]:
     try:
-        from planetary_computer import sign_url
+        import planetary_computer
     except ImportError as error:
         raise SourceError(
             "Planetary Computer signs its URLs: pip install planetary-computer, or pass "
             "geomiam.StacSource(url, collection, sign=...)"
         ) from error
+    sign_url: Callable[[str], str] = planetary_computer.sign_url
     return sign_url
 
 

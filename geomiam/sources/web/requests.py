@@ -76,7 +76,8 @@ def send(request: Request, *, allow_list: AllowList, limits: Limits) -> Response
     attempts, total_wait = iter(limits.pauses), 0.0
     time.sleep(next(attempts, 0.0))
     while True:
-        response, line = None, ""
+        response: Response | None = None
+        line = ""
         try:
             response = with_deadline(limits.seconds, lambda: _exchange(request, allow_list, limits))
         except TimeoutError:

@@ -53,7 +53,7 @@ def ways(device: torch.device, *, rows: int, width: int) -> dict[str, Callable[[
         model, block = make(fusion, width=width, rows=rows, **SIZES)
         masks = np.stack(list(group_masks(model.layout).values()))
         for precision in ("fp32", "bf16"):
-            cast_model = model.in_precision(precision).to(device)  # type: ignore[arg-type]
+            cast_model = model.in_precision(precision).to(device)
             calls[f"{fusion} {precision}"] = partial(explain_all, cast_model, block, masks)
             calls[f"{fusion} {precision} predict"] = partial(predict_all, cast_model, block)
     return calls

@@ -73,7 +73,7 @@ def make(
             v: np.where(is_missing, np.float32(np.nan), arrays[v]) for v in modality.variables
         }
     torch.manual_seed(0)
-    config = NetworkConfig(fusion=fusion, width=width, **FUSIONS[fusion])  # type: ignore[arg-type]
+    config = NetworkConfig(fusion=fusion, width=width, **FUSIONS[fusion])
     names = [f"s{i}" for i in range(species)]
     model = Model.untrained(schema, scaler=scaler, species=names, config=config)
     return model, encode(arrays, layout=model.layout, scaler=scaler)
@@ -111,7 +111,7 @@ def ways(width: int, rows: int, *, slow: bool, **sizes: Any) -> dict[str, Callab
         if fusion == "token":
             calls["token learned"] = partial(approximate, with_explainer(model, width=128), block)
         for precision in ("fp32", "bf16"):
-            cast_model = model.in_precision(precision)  # type: ignore[arg-type]
+            cast_model = model.in_precision(precision)
             calls[f"{fusion} {precision}"] = partial(explain_all, cast_model, block, masks)
             calls[f"{fusion} {precision} predict"] = partial(predict_all, cast_model, block)
     return calls

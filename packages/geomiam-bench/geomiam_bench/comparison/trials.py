@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from geomiam.baselines.base import Baseline
 from geomiam.baselines.recipes import RECIPES, Recipe, recipe
-from geomiam.baselines.registry import Baseline
 from geomiam.data.predictors import bind
 from geomiam.data.sites.table import read_labels
 from geomiam.evaluation.evaluate import Masked, subset_scores

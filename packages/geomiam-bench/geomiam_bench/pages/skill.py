@@ -253,7 +253,7 @@ def figure(run: dict, path: Path) -> None:
         ax.spines[:].set_visible(False)
     fig.supxlabel("mean AUC on the survey (bar: mean over seeds; circles: seeds)", fontsize=9)
     fig.tight_layout()
-    fig.savefig(path, dpi=150)  # type: ignore[union-attr]
+    fig.savefig(path, dpi=150)
     plt.close(fig)
 
 
