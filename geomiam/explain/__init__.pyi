@@ -1,11 +1,9 @@
-from geomiam.inference.options import ShapleyOptions
-
 from . import sampling
 from .experts import expert_load
 from .explainer import fit_explainer
 from .response import ResponseOptions, response
 from .saturated import saturation
-from .shapley_values import shapley
+from .shapley_values import ShapleyOptions, shapley
 from .skill import ImportanceOptions, importance
 from .stepwise import stepwise
 

@@ -175,19 +175,25 @@ def _coalitions(groups: int, rng: np.random.Generator) -> tuple[np.ndarray, np.n
     weights of Shapley values (Lundberg and Lee 2017).
     """
     sizes = np.arange(1, groups)
+    # Kernel SHAP (Lundberg and Lee 2017, theorem 2): (G − 1) / [C(G, s) s (G − s)] for |S| = s. Least
+    # squares with these weights give the Shapley values.
     kernel = np.array([(groups - 1) / (comb(groups, int(k)) * k * (groups - k)) for k in sizes])
     if 2**groups <= COALITIONS:
         member = members(groups)[1:-1]
         return member, kernel[member.sum(1) - 1]
+    # C(G, s) coalitions have the size s.
     mass = kernel * np.array([comb(groups, int(k)) for k in sizes])
     size = rng.choice(sizes, COALITIONS // 2, p=mass / mass.sum())
     member_half = rng.random((len(size), groups)).argsort(1) < size[:, None]
+    # Drawn by their weight, coalitions count the same in the loss; complements reduce its variance.
     return np.concatenate([member_half, ~member_half]), np.ones(COALITIONS)
 
 
 def _doubled(block: TokenArrays, masks: np.ndarray, rng: np.random.Generator) -> TokenArrays:
     """Return the rows, and again with groups hidden at random, since cells of maps lack groups too."""
+    # One uniform share per row: rows with few and with many groups are equally frequent.
     is_hidden = rng.random((len(block), len(masks))) < rng.random((len(block), 1))
+    # One group per row stays, so that there is something to explain.
     is_hidden[np.arange(len(block)), rng.integers(len(masks), size=len(block))] = False
     observed = block.observed & ~np.any(is_hidden[:, :, None] & masks, axis=1)
     values = tuple(np.concatenate([v, v]) for v in block.values)
@@ -248,6 +254,7 @@ def _loss(explainer: Explainer, data: TrainingData, rows: Tensor) -> Tensor:
     inputs = (data.states[rows], data.features[rows], data.present[rows], data.gain[rows])
     values = explainer(*inputs)  # (r, G, S)
     sums = torch.einsum("cg,rgs->crs", data.member.float(), values)
+    # In units of the deviation of each species, so that rare species with small gains count too.
     difference = (sums - data.gains[:, rows]) / data.gain.std(0).clamp(min=1e-6)
     return (data.weight[:, None, None] * difference**2).mean()
 

@@ -73,6 +73,7 @@ class Memo:
         return np.concatenate([self._batch(part) for part in parts])
 
     def _batch(self, coalitions: np.ndarray) -> np.ndarray:
+        # One bit per group: keys of 64 groups have 8 bytes.
         keys = [row.tobytes() for row in np.packbits(coalitions, axis=1)]
         new = {key: i for i, key in enumerate(keys) if key not in self.stored}
         values_of_new = self._evaluate(coalitions[list(new.values())]) if new else np.empty((0, 0))
@@ -190,6 +191,7 @@ def steps(
     """
     due = [replicates(groups, method=method, samples=k, rows=rows) for k in at]
     memo = _Counted(value)
+    # ∅ and the full coalition are in every order. MaskSDM's code evaluates them anew for each.
     base, full = ends = memo(np.stack([np.zeros(groups, bool), np.ones(groups, bool)]))
     draw = _Draw(memo, groups, ends, np.random.default_rng(rng))
     replicate_stream = draw.pairs() if method == "uniform" else draw.squares(rows)
@@ -234,6 +236,7 @@ class _Draw:
                 orders = np.concatenate([orders, orders[:, ::-1]])
             step = max(1, ESTIMATED_COALITIONS // self.groups)
             parts = (orders[i : i + step] for i in range(0, len(orders), step))
+            # Every group joins once at every position, so the mean over rows weighs all sizes |S| equally.
             yield sum(self._added(part).sum(0) for part in parts) / len(orders)
 
     def pairs(self) -> Iterator[np.ndarray]:
@@ -275,6 +278,7 @@ class _Running:
 
     def standard_error(self) -> np.ndarray:
         """Return the standard error of the mean of independent replicates."""
+        # s² / k with the unbiased variance s² of k replicates.
         return np.sqrt(self.squares / (self.count - 1) / self.count)
 
 

@@ -16,7 +16,8 @@ from geomiam.inference.cells import Output, over_cells
 from geomiam.inference.coalitions import Coalitions
 from geomiam.inference.engine import base_value
 from geomiam.inference.inputs import Data, as_data, like_data
-from geomiam.inference.options import Method, ShapleyOptions
+from geomiam.inference.options import Method
+from geomiam.inference.options import ShapleyOptions as ShapleyOptions  # gm.explain has it, too
 from geomiam.inference.outside import warn_if_many
 from geomiam.inference.predict import (
     layer_outputs,

@@ -46,6 +46,7 @@ class SkillGame:
         visible = (coalitions[:, :, None] & self.groups).any(1)
         measure = METRICS[self.metric]
         skill = np.stack([measure(self.labels, s) for part in self._scores(visible) for s in part])
+        # The mean over species is a game too: Shapley values are linear in the game.
         return np.column_stack([skill, skill.mean(1)])
 
     def _scores(self, visible: np.ndarray) -> Iterator[np.ndarray]:

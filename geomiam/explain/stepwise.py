@@ -96,6 +96,7 @@ def stepwise(
     model = as_model(model)
     warn_if_trained_on(model.about, sites)
     game = skill_game(model, sites, groups=groups, metric=metric)
+    # Every comparison below is of sign · skill, where more is better.
     sign = -1 if metric in LESS_IS_BETTER else 1
     order, scores, candidates = _forward(game, sign)
     names = [str(s) for s in sites["species"].values]

@@ -77,6 +77,7 @@ class BlockTask:
             for n, a, o in zip(self.names, arrays, own_dims)
         }
         results = tuple(np.empty((prod(place), *o.shape), o.dtype) for o in self.outputs)
+        # In the process that computes: a setting of the client does not reach workers.
         keep_freed_memory()
         with torch_threads(None if self.alone else 1):
             for part in self._slabs(prod(place)):
@@ -123,6 +124,7 @@ def over_cells(
     ]
     alone = all(a.chunks is None for a in arrays)
     if not alone:
+        # A cell needs all its own dims, such as time, in one chunk.
         arrays = [a.chunk({d: -1 for d in own_dims[str(a.name)]}) for a in arrays]
         dims = list(dict.fromkeys(str(d) for a in arrays for d in a.dims if is_place(d)))
         out = sum(o.bytes_per_cell for o in outputs)

@@ -41,6 +41,7 @@ class Coalitions:
         position = position.reshape(samples, groups, groups + 1)
         weight = np.zeros((samples, len(member), groups))
         k, _, group = np.indices(rank.shape)
+        # φ_g is the mean over G orders of v(with g) − v(without g), where g joins.
         for is_member, sign in ((1, 1.0), (0, -1.0)):
             coalition = np.take_along_axis(position, rank + is_member, -1)
             np.add.at(weight, (k, coalition, group), sign / groups)
@@ -51,6 +52,7 @@ class Coalitions:
 
         Small coalitions are first; the last has all groups that are present.
         """
+        # Coalitions that differ in absent groups have the same v, so their weights add up.
         distinct, first, position = np.unique(
             self.member & present, axis=0, return_index=True, return_inverse=True
         )
@@ -71,6 +73,7 @@ def shapley_weights(groups: int) -> np.ndarray:
     """Return the coefficients ``(2^G, G)`` of v(S) in φ_g, in the order of :func:`members`."""
     member = members(groups)
     size = member.sum(1)
+    # φ_g = Σ_{T∌g} |T|! (G − |T| − 1)! / G! · [v(T ∪ g) − v(T)], as a coefficient of each v(S).
     weight = np.array(
         [factorial(k) * factorial(groups - k - 1) / factorial(groups) for k in range(groups)]
     )
@@ -85,5 +88,7 @@ def latin_square(n: int, *, cyclic: bool, rng: np.random.Generator) -> np.ndarra
     A cyclic square permutes only the columns of the cyclic shifts, as MaskSDM does.
     """
     square = np.add.outer(np.arange(n), np.arange(n)) % n
+    # In a cyclic square the predecessors of a group are nearly the same in neighbouring rows; permuted rows
+    # and symbols reduce this dependence.
     square = square[:, rng.permutation(n)]
     return square if cyclic else rng.permutation(n)[square[rng.permutation(n)]]

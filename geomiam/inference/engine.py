@@ -35,6 +35,7 @@ def predict_block(
 ) -> np.ndarray:
     """Predict rows ``(n, s)`` from the tokens that are observed and ``visible (t,)``; NaN where none is."""
     out = np.full((len(block), len(species)), np.nan, np.float32)
+    # A row with nothing visible stays NaN: the base value is no statement about a place.
     predictable = np.flatnonzero((block.observed & visible).any(1))
     first_coalition = torch.zeros(1, dtype=torch.long, device=model.device)
     with evaluation_mode(model):
@@ -75,6 +76,7 @@ def coalition_block(
     them, so metrics of ranks treat them as ties.
     """
     out = np.empty((len(visible), len(block), len(species)), np.float32)
+    # v(S) of a row where S shows nothing is v(∅), which makes φ_g exactly 0 for absent groups.
     out[:] = base_value(model, species=species, scale=scale)
     predictable = np.flatnonzero((block.observed & visible.any(0)).any(1))
     with evaluation_mode(model):

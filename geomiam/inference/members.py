@@ -34,6 +34,7 @@ def member_logits(model: Model, features: np.ndarray, *, species: np.ndarray) ->
     widths = [member.fusion.feature_width for member in model.network.members]
     ends = np.cumsum(widths)
     parts = [slice(end - width, end) for end, width in zip(ends, widths)]
+    # The joined head has W_i / m.
     return np.stack([len(widths) * (features[:, p] @ weight[:, p].T) + bias for p in parts])
 
 
@@ -54,6 +55,7 @@ def member_curves(
             model, features, species=np.arange(len(model.species)) if shares else block
         )
         mean = logits.mean(0)
+        # The level of a member is not stored (see member_logits): each is moved to the common mean.
         shifted_logits = logits - logits.mean(1, keepdims=True) + mean.mean(0)
         all_values = np.concatenate([mean[None], shifted_logits])
         if scale == "probability":

@@ -111,6 +111,7 @@ class _Game:
         prediction = apply_head(self.model, features[:, -1], self.species, self.scale)
         assert isinstance(total, Tensor)
         if self.scale == "logit":
+            # Σ_S w_S (W f_S + b) = W Σ_S w_S f_S, since the weights w_S of a group add up to 0.
             total = total @ self.model.network.head.weight[self.species].T
         return total.unflatten(1, self.shape), prediction
 

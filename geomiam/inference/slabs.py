@@ -70,6 +70,7 @@ def size_on(model: Model, size: int) -> int:
 def apply_head(model: Model, features: Tensor, species: np.ndarray, scale: Scale) -> Tensor:
     """Return the predictions ``(..., s)`` of some species from features ``(..., m·d)``."""
     head = model.network.head
+    # Other links need the rows of the requested species only, which matters for thousands of species.
     if model.link == "softmax" and scale == "probability":  # needs the logits of all species
         return model.probability(head(features))[..., species]
     logits = torch.nn.functional.linear(features, head.weight[species], head.bias[species])

@@ -78,6 +78,7 @@ class MIAM:
         visible, hidden = self._exponents(balance)
         u = rng.random(corners.shape)
         # Inverse distribution functions of Beta(1, visible) and Beta(hidden, 1).
+        # Beta(1, b) has F(p) = 1 − (1 − p)^b and Beta(a, 1) has F(p) = p^a.
         return np.where(corners, u ** (1 / hidden), 1 - u ** (1 / visible))
 
     def expected(self, *, sizes: ArrayLike, balance: Balance) -> Array:
@@ -87,9 +88,12 @@ class MIAM:
             # All-ones moved to all-zeros: half of the other corners (together 1/2; none if M = 1) is left.
             at_one = 0.25 if len(sizes) > 1 else 0.0
         visible, hidden = self._exponents(balance)
+        # E[Beta(1, b)] = 1 / (1 + b) and E[Beta(a, 1)] = a / (1 + a).
         return (1 - at_one) / (1 + visible) + at_one * (1 - 1 / (1 + hidden))
 
     def _exponents(self, balance: Balance) -> tuple[Array, Array]:
+        # Opposite signs of λ, as on the poster. With the same sign in both factors, as in the demo of the
+        # authors, the mean of p would stay 1/2 whatever r is.
         visible = self.kappa * balance.r ** (-self.lam)  # c_m = 0: p_m ~ Beta(1, kappa r^-lam)
         hidden = self.kappa * balance.r ** (+self.lam)  # c_m = 1: p_m ~ Beta(kappa r^+lam, 1)
         return visible, hidden
@@ -136,9 +140,11 @@ def _draw_corners(n: int, *, sizes: NDArray[np.intp], rng: Generator) -> NDArray
     # taking one with probability `free`, and all-equal entries otherwise, tops up the two extremes
     # to exactly 1/4.
     m = len(sizes)
+    # P(all ones) = free · 2^-M + (1 − free) / 2 = 1/4 gives free = 1 / (2 − 2^(2 − M)).
     free = 1.0 if m <= 2 else 1 / (2 - 2.0 ** (2 - m))
     corners = rng.random((n, m)) < 0.5
     all_equal = rng.random(n) >= free
+    # The first entry is a fair coin, so both extremes get the same share.
     corners[all_equal] = corners[all_equal, :1]
     if (sizes == 1).all():
         corners[corners.all(axis=1)] = False

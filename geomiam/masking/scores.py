@@ -97,6 +97,8 @@ def balance(
     lam: float = 1.0,
     chance: float = 0.0,
     smoothing: float = 0.5,
+    # The demo of the MIAM authors adds 1e-3, too. Without r_max a ratio r = 5 at λ = 3 would give
+    # κ r^λ = 1250, a mean p of .96, and the modality would hardly ever be visible.
     eps: float = 1e-3,
     r_max: float = 5.0,
     strict_paper: bool = False,
@@ -159,8 +161,12 @@ def balance(
     if len(table) == 0:
         return Balance.neutral(table.shape[1])
     slope = _slope(table, smoothing=0.0 if strict_paper else smoothing)
+    # r ignores a common factor of all s, and not a common shift: scores of .5 to .9 less a chance of .5
+    # give other shares than the scores themselves.
     s = np.maximum(table[-1] - chance, eps)
+    # One d = 0 would make the geometric mean of all modalities 0.
     d = np.maximum(slope, eps) if strict_paper else slope + eps
+    # r = 1, which changes nothing, before the second epoch and for a modality without scores.
     r = np.ones_like(s)
     has_speed = np.isfinite(d)
     if has_speed.any():
@@ -180,6 +186,7 @@ def _slope(table: Array, *, smoothing: float) -> Array:
     reach = int(np.log(1e-20) / np.log(smoothing)) + 2 if smoothing > 0 else 2
     table = table[-reach:]
     average = slope = np.full(table.shape[1], np.nan)
+    # A NaN in a row makes the slope NaN twice: on the row itself and on the restart after it.
     for row in table:
         new_average = np.where(np.isnan(average), row, smoothing * average + (1 - smoothing) * row)
         average, slope = new_average, new_average - average

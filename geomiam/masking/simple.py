@@ -59,6 +59,7 @@ class Uniform:
 
     def sample(self, n: int, *, sizes: ArrayLike, balance: Balance, rng: Generator) -> Array:
         m = len(check_sizes(sizes, balance))
+        # MaskSDM draws one number and hides every token of every modality with it.
         return np.repeat(rng.random((n, 1)), m, axis=1)
 
     def expected(self, *, sizes: ArrayLike, balance: Balance) -> Array:
@@ -211,6 +212,7 @@ class Ramp:
 
     def sample(self, n: int, *, sizes: ArrayLike, balance: Balance, rng: Generator) -> Array:
         p = self.strategy.sample(n, sizes=sizes, balance=balance, rng=rng)
+        # MAESTRO: f = (τ − τ_warm) / (τ_max − τ_warm), clipped to [0, 1].
         share = self.share(balance.epoch)
         return np.where(p == 1, rng.random(p.shape) < share, share * p)
 

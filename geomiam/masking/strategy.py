@@ -114,6 +114,8 @@ def hide(p: ArrayLike, *, n: int, sizes: ArrayLike, rng: Generator) -> NDArray[n
         )
     if not ((p >= 0) & (p <= 1)).all():
         raise SettingError(f"p must lie in [0, 1], found {p.min()} to {p.max()}; 1 hides a token")
+    # Tokens are drawn independently also where p is common to the batch, as in MaskSDM: one p and many
+    # patterns of hidden tokens.
     per_token = np.repeat(p, sizes, axis=1)
     return rng.random((n, per_token.shape[1])) < per_token  # m_t ~ Bernoulli(p of its modality)
 

@@ -162,6 +162,8 @@ class OPM:
         lead, is_scored = np.zeros(m), np.isfinite(balance.s)
         if is_scored.sum() > 1:  # the mean of s_m / s_j over the other known modalities j
             scores = balance.s[is_scored]
+            # The sum over all j contains the own ratio s_m / s_m = 1.
             lead[is_scored] = (scores * (1 / scores).sum() - 1) / (len(scores) - 1)
+        # OPM: q_m = q_base (1 + λ tanh(c_m − 1)) where c_m > 1, else 0; c_m is the lead.
         q = self.q_base * (1 + self.lam * np.tanh(lead - 1))
         return np.where(lead > 1, np.clip(q, 0, 1), 0.0)

@@ -72,6 +72,7 @@ class TransformerBlock(nn.Module):
 
     def project(self, x: Tensor, read: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries ``(n, r, d)``, keys and values ``(n, t, d)`` of tokens ``(n, t, d)``."""
+        # The first `read` tokens need queries; every token gives a key and a value.
         y = self.norm_attention(x)
         k, v = self.key_value(y).chunk(2, -1)
         return self.query(y[:, :read]), k, v
@@ -105,6 +106,7 @@ class TransformerBlock(nn.Module):
     ) -> Tensor:
         """Return softmax(q kᵀ / √e + bias) v ``(n, h, r, e)``; keys and values are ``(n, h, t, e)``."""
         if not self.drop_share:
+            # One fused call, which keeps no (r, t) matrix in memory.
             return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         # Torch's kernel drops every attention weight alike; the weight of k copies needs less noise.
         logits = q * k.shape[-1] ** -0.5 @ k.transpose(-1, -2)
@@ -164,6 +166,7 @@ def drop(x: Tensor, share: float, *, copies: int | Tensor = 1, axis: int = 1) ->
     if not share:
         return x
     if x.device.type != "cpu":
+        # Scaled by 1 / (1 − share) in training, so that evaluation needs no factor.
         noise = torch.empty_like(x).bernoulli_(1 - share).div_(1 - share)
     else:
         # Torch draws CPU dropout number by number; 16 bits of a 64-bit word per element are ten times faster.
@@ -176,6 +179,7 @@ def drop(x: Tensor, share: float, *, copies: int | Tensor = 1, axis: int = 1) ->
     if isinstance(copies, Tensor):
         n, t = copies.shape
         shape = (n, *[1] * (x.ndim - 2), t) if axis == -1 else (n, t, *[1] * (x.ndim - 2))
+        # noise − 1 has mean 0; only this deviation is scaled.
         noise.sub_(1).mul_(copies.clamp(min=1).rsqrt().to(noise.dtype).view(shape)).add_(1)
     elif copies > 1:
         noise.select(axis, -1).sub_(1).mul_(copies**-0.5).add_(1)

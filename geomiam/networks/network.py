@@ -75,6 +75,7 @@ class Member(nn.Module):
         """Return the features ``(n, f)`` of fused tokens ``(n, f)``: LayerNorm and ReLU, in float32."""
         if self.fusion.linear:
             return x.float()
+        # float32, since the variance in LayerNorm loses digits in bfloat16.
         return torch.relu(self.norm(x.float()))
 
     @property
@@ -199,6 +200,8 @@ def join(networks: Sequence[Network], into: Network) -> Network:
     for member, network in zip(into.members, networks, strict=True):
         member.load_state_dict(network.members[0].state_dict())
     share = 1 / len(networks)
+    # 1/m Σ_i (W_i f_i + b_i) = [W_1/m … W_m/m] [f_1; …; f_m] + 1/m Σ_i b_i: the mean of the logits is
+    # one linear head, so Shapley values on the logit scale stay one product.
     into.head.weight.copy_(torch.cat([n.head.weight for n in networks], 1) * share)
     into.head.bias.copy_(torch.stack([n.head.bias for n in networks]).mean(0))
     return into
@@ -231,5 +234,6 @@ class Explainer(nn.Module):
         mask = present.unsqueeze(-1).to(values.dtype)
         values = values * mask
         # Efficiency: Σ_g φ_g = v(all) − v(∅).
+        # The share is equal, as in FastSHAP: of all corrections that add up it is the smallest.
         remainder = (gain - values.sum(1)) / mask.sum(1).clamp(min=1)
         return values + remainder.unsqueeze(1) * mask

@@ -34,6 +34,7 @@ def rows_of_equal_length(visible: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """
     counts = visible.sum(1)
     order = _visible_first(visible)
+    # Without padding no mask is needed, and no row depends on the longest row of its batch.
     for k in counts.unique().tolist():
         rows = torch.nonzero(counts == k).squeeze(1)
         yield rows, order[rows, :k]
@@ -141,6 +142,7 @@ def gather_vectors(vectors: Tensor, index: Sequence[Tensor]) -> list[Tensor]:
 
 def to_rows(results: Sequence[Tensor], buckets: Sequence[Bucket], *, rows: int) -> Tensor:
     """Return the results ``(b, d)`` of buckets in the order of n rows ``(n, d)``; 0 for other rows."""
+    # Rows in no bucket read the last vector, which is 0.
     vectors = torch.cat([*results, results[0].new_zeros(1, results[0].shape[-1])])
     place = torch.full((rows,), len(vectors) - 1)
     place[torch.cat([b.rows for b in buckets])] = torch.arange(len(vectors) - 1)
@@ -164,6 +166,7 @@ def bucketed_mean(
             means.append(x.mean(1))
         else:
             weight = bucket.visible.to(x.device, x.dtype).unsqueeze(-1)
+            # A row without a visible token has the mean 0 and not 0 / 0.
             means.append((x * weight).sum(1) / weight.sum(1).clamp(min=1))
     return to_rows(means, buckets, rows=len(place))
 
@@ -178,6 +181,7 @@ def visible_mean(blocks: Modules[AnyBlock], tokens: Tensor, visible: Tensor) -> 
                 x = block(x)
             if layers:
                 x = layers[-1].attend(x, *layers[-1].project(x))
+                # W_2 of the last feed-forward layer follows the mean: k products become one.
                 means[rows] = layers[-1].feed_forward_mean(x, x.new_full((k,), 1 / k))
             else:
                 means[rows] = x.mean(1)
@@ -219,6 +223,7 @@ class PooledSets:
         present: list[Tensor] = []
         index: list[Tensor] = []
         for g, members in enumerate(sets):
+            # Tokens that no row has do not make two parts differ.
             visible = coalitions[:, members] & rows.visible[:, members].any(0)
             parts, part_of = visible.unique(dim=0, return_inverse=True)
             nonempty = parts.any(1)
@@ -226,6 +231,7 @@ class PooledSets:
             index.append(number[part_of])
             for part in parts[nonempty]:
                 tokens = [t for t, is_visible in zip(members, part.tolist()) if is_visible]
+                # In a cube many cells share coarse predictors, so their vectors are computed once.
                 first, equal_to = rows.distinct(tokens)
                 means = [
                     pool(g, rows.tokens(batch, tokens), rows.visible[batch][:, tokens])

@@ -54,6 +54,7 @@ def encode(
         if limits:
             beyond.append(_outside(x, span, scaler))
     values = tuple(np.concatenate([tokens[s.start] for s in p.spans], 1) for p in layout.parts)
+    # The NaN rule: one finite value makes a token observed.
     observed = np.concatenate([np.isfinite(v).any(-1) for v in values], axis=1)
     has_symbols = any(s.variable.symbols for s in layout.spans)
     return TokenArrays(
@@ -69,6 +70,7 @@ def _outside(x: np.ndarray, span: Span, scaler: Scaler) -> np.ndarray:
     beyond = outside(x, span.variable, scaler)
     if not beyond.any():
         return np.zeros((len(x), span.size), bool)
+    # As float, since empty slots of a window are NaN.
     return (_cut(beyond.astype(np.float32), span) == 1).any(-1)
 
 
@@ -78,6 +80,7 @@ def _symbols(x: np.ndarray, span: Span, scaler: Scaler) -> tuple[np.ndarray, np.
     means = segment_means(x, span.variable, scaler)
     ids = symbolise(means, scaler.edges[name])
     low, high = scaler.ranges[name].T[..., None]
+    # The symbol 0 is missing; NaN hides its token like any other value that is not observed.
     ranks = np.where(ids > 0, ids - 1, np.nan).astype(np.float32)
     return ranks.reshape(*shape, 1), ((means < low) | (means > high)).reshape(shape)
 
@@ -85,6 +88,7 @@ def _symbols(x: np.ndarray, span: Span, scaler: Scaler) -> tuple[np.ndarray, np.
 def _cut(x: np.ndarray, span: Span) -> np.ndarray:
     """Return ``(n, *own dims)`` as ``(n, tokens, width)``; slots without a value are NaN."""
     for axis, slots in enumerate(span.slots, start=1):
+        # Most windows are all full and in order; these are not copied.
         if not np.array_equal(slots, np.arange(x.shape[axis])):
             empty = (slots < 0).reshape(-1, *[1] * (x.ndim - 1 - axis))
             x = np.where(empty, np.float32(np.nan), x.take(slots, axis))

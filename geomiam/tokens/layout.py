@@ -151,6 +151,7 @@ class Layout:
         start = 0
         for modality in schema.modalities.values():
             members = modality.variables.values()
+            # One batched product for all scalars of a modality is faster than one product per variable.
             shared = [[v for v in members if v.kind == kind] for kind in TOGETHER]
             alone = [[v] for v in members if v.kind not in TOGETHER]
             for variables in filter(None, shared + alone):

@@ -34,6 +34,7 @@ class Rows:
         place: dict[int, int] = {}
         start = 0
         for part, x, span in self._parts(index):
+            # A part is computed as a whole, since its tokens share one product.
             tokens = self.tokenizers.one(part, x[rows], self.visible[rows, span])
             vectors.append(tokens.to(self.dtype))
             place |= {t: start + i for i, t in enumerate(range(span.start, span.stop))}
@@ -49,8 +50,9 @@ class Rows:
         index = [t for t in index if is_visible[t]]
         parts = []
         for _, x, span in self._parts(index):
-            # Values as integers, in which all NaN are equal.
             columns = [t - span.start for t in index if span.start <= t < span.stop]
+            # Hidden values differ between rows and have no effect: they become NaN. Values are compared as
+            # integers, in which all NaN are equal.
             values = torch.where(self.visible[:, span].unsqueeze(-1), x, torch.nan)[:, columns]
             parts.append(values.reshape(len(x), -1).cpu().numpy().view(np.int32))
         if not parts or sum(b[:1].nbytes for b in parts) > COMPARED_BYTES:

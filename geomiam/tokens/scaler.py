@@ -154,6 +154,7 @@ def is_number(variable: Variable) -> bool:
 def limits_of(x: np.ndarray, variable: Variable) -> np.ndarray:
     """Return the least and the greatest value ``(*channels, 2)`` of ``(n, *own dims)``."""
     axes, finite = _pooled_axes(x, variable), np.isfinite(x)
+    # NEVER has low > high, so that every later value is outside.
     low = np.where(finite, x, np.inf).min(axes, initial=np.inf)
     high = np.where(finite, x, -np.inf).max(axes, initial=-np.inf)
     any_value = low <= high
@@ -211,12 +212,15 @@ def standardise(x: np.ndarray, variable: Variable, scaler: Scaler) -> np.ndarray
         if not len(classes):
             return np.full(x.shape, np.nan, np.float32)
         code = np.where(finite, x, classes[0])
+        # A class that training never saw is not observed: it has no vector.
         rank = np.clip(np.searchsorted(classes, code), 0, len(classes) - 1)
         return np.where(finite & (classes[rank] == code), rank, np.nan).astype(np.float32)
     if variable.kind == "circular":
         z = np.where(finite, x, 0) * (2 * np.pi / variable.period)
     else:
         mean, std = (_aligned(s[variable.name], x) for s in (scaler.mean, scaler.std))
+        # In float64, and float32 after it: of two large numbers that are close, such as northings in metres,
+        # the difference in float32 has few digits.
         with np.errstate(over="ignore"):
             z = (np.where(finite, x, mean) - mean) / std
     with np.errstate(over="ignore"):
@@ -248,12 +252,15 @@ def _moments(x: np.ndarray, variable: Variable) -> tuple[np.ndarray, np.ndarray]
     """Return mean and deviation per channel, feature or date; 0 and 1 without an observed value."""
     axes, finite = _pooled_axes(x, variable), np.isfinite(x)
     count = np.maximum(finite.sum(axes, keepdims=True), 1)
+    # float64: a float32 sum over many sites loses digits of the mean.
     mean = np.where(finite, x, 0).sum(axes, keepdims=True, dtype=np.float64) / count
+    # Two passes. Σx² − n·mean² loses all digits where the mean is large against the deviation.
     square = np.where(finite, x - mean, 0) ** 2
     total, count = square.sum(axes, dtype=np.float64), count.squeeze(axes)
     if isinstance(variable.window, str):  # a date seen at three sites has no deviation to divide by
         total, count = (np.broadcast_to(t.sum(-1, keepdims=True), t.shape) for t in (total, count))
     mean, std = mean.squeeze(axes), np.sqrt(total / count)
+    # A constant is divided by 1 and stays 0. MaskSDM adds 1e-4 to every deviation, which depends on units.
     return mean, np.where(std > np.maximum(ROUNDING * np.abs(mean), TINY), std, 1.0)
 
 

@@ -74,6 +74,7 @@ def group_masks(
     that are in no group form a last group ``rest``, so that the values always add up to the prediction.
     Return disjoint boolean ``(t,)`` per group.
     """
+    # Efficiency of Shapley values: the groups, with the group of what remains, cover every visible token.
     visible = np.ones(layout.size, bool) if visible is None else visible
     masks = {n: visible_tokens(layout, s) & visible for n, s in _named(layout, groups).items()}
     if groups is not None and (unseen := [n for n, tokens in masks.items() if not tokens.any()]):
@@ -205,6 +206,7 @@ def _compare(label: Label, value: Any) -> int:
     """Return the order of label and value; a date is compared up to the precision of the value."""
     if isinstance(label, str):
         text = str(value)
+        # 2018 contains 2018-07-01: both are cut to the digits that the condition has.
         if DATE.match(label):
             text = text.replace(" ", "T")[:19]
             label = (f"{label}T00:00:00" if len(label) == 10 else label)[: len(text)]

@@ -29,6 +29,7 @@ class Periodic(nn.Module):
         super().__init__()
         self.frequency = nn.Parameter(torch.empty(features, frequencies))
         self.linear = PrivateLinear(features, 2 * frequencies, width)
+        # Small frequencies at the start make a smooth function of x, since cos 2πcx ≈ 1 and sin 2πcx ≈ 2πcx.
         nn.init.trunc_normal_(self.frequency, std=sigma, a=-3 * sigma, b=3 * sigma)
 
     def forward(self, x: Tensor, finite: Tensor) -> Tensor:
@@ -56,6 +57,7 @@ class Circular(nn.Module):
         self.linear = PrivateLinear(features, 2 * harmonics, width)
 
     def forward(self, x: Tensor, finite: Tensor) -> Tensor:
+        # x is in radians; whole harmonics make 0° and 360° the same token.
         angle = x * torch.arange(1, self.harmonics + 1, device=x.device)  # (n, k, 1) * (H,)
         return torch.relu(self.linear(torch.cat([angle.cos(), angle.sin()], -1)))
 
@@ -100,6 +102,7 @@ class Symbolic(nn.Module):
         if isinstance(self.vector, nn.Embedding):
             first = torch.arange(self.channels, device=rank.device)[:, None] * self.symbols
             return self.vector(rank.squeeze(-1).long() + first)
+        # Mean and deviation of ranks 0 … α − 1 that are equally frequent, as quantile breakpoints make them.
         middle, deviation = (self.symbols - 1) / 2, ((self.symbols**2 - 1) / 12) ** 0.5
         return self.vector(((rank - middle) / deviation).transpose(1, 2)).transpose(1, 2)
 
@@ -118,6 +121,7 @@ class Windows(nn.Module):
         nn.init.normal_(self.position, std=0.02)
 
     def forward(self, x: Tensor, finite: Tensor) -> Tensor:
+        # MIAM hides a window or an image with a single gap. The indicators keep what is observed.
         inputs = torch.cat([x, finite.to(x.dtype)], -1)  # (n, k, 2w), k = channels · positions
         per_channel = inputs.unflatten(1, (len(self.linear.weight), -1)).transpose(1, 2)
         tokens = self.linear(per_channel).transpose(1, 2) + self.position  # (n, c, p, d)
@@ -149,6 +153,7 @@ class BackboneTokenizer(nn.Module):
 
     def forward(self, x: Tensor, finite: Tensor) -> Tensor:
         any_observed = finite.flatten(1).any(1)
+        # A row of zeros alone could move the running statistics of a backbone: it sees observed rows only.
         encodings = x.new_zeros(len(x), self.linear.in_features)
         if any_observed.any():
             encodings[any_observed] = self._encode(x[any_observed, 0], finite[any_observed, 0])
@@ -159,6 +164,7 @@ class BackboneTokenizer(nn.Module):
 
     def _encode(self, x: Tensor, finite: Tensor) -> Tensor:
         x, finite = x.unflatten(1, self.sizes), finite.unflatten(1, self.sizes)
+        # Batch norm in training needs the whole batch at once.
         step = len(x) if self.encoder.training else BACKBONE_ROWS
         parts = [self.encoder(*pair) for pair in zip(x.split(step), finite.split(step))]
         for encoding, inputs in zip(parts, x.split(step)):
@@ -183,6 +189,7 @@ class PrivateLinear(nn.Module):
 
     def __init__(self, k: int, inputs: int, outputs: int):
         super().__init__()
+        # U(±1/√inputs), as in MaskSDM: outputs have about the same variance for every number of inputs.
         bound = inputs**-0.5
         self.weight = nn.Parameter(torch.empty(k, inputs, outputs).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(k, outputs).uniform_(-bound, bound))
@@ -241,5 +248,7 @@ class Tokenizers(nn.Module):
 
     def one(self, part: int, x: Tensor, visible: Tensor) -> Tensor:
         """Return the tokens of one part ``(n, k, d)`` from its values ``(n, k, width)``."""
+        # Zeros go in before any arithmetic: in the backward pass a NaN times a gradient of 0 is NaN, so a
+        # mask after the tokenizer would come too late.
         finite = torch.isfinite(x) & visible.unsqueeze(-1)
         return self.parts[part](torch.where(finite, x, 0), finite)

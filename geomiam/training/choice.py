@@ -114,6 +114,7 @@ def auc_by_block(
             continue
         above, below = _placements(z[present], z[absent])
         values.append(above.mean())
+        # Placements of DeLong et al.: the AUC is their mean over presences, and over absences.
         influence[present] += (above - above.mean()) / len(above)
         influence[absent] += (below - below.mean()) / len(below)
     if not values:
@@ -127,6 +128,7 @@ def _placements(present: np.ndarray, absent: np.ndarray) -> tuple[np.ndarray, np
     Ties count half.
     """
     ranks = rankdata(np.concatenate([present, absent]))
+    # The rank among all minus the rank among presences counts the absences below.
     above = (ranks[: len(present)] - rankdata(present)) / len(absent)
     below = 1 - (ranks[len(present) :] - rankdata(absent)) / len(present)
     return above, below

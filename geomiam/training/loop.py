@@ -126,6 +126,8 @@ def _work(
     with torch_seed(run.seed), bar, lock:
         while progress.epoch < epochs and progress.epoch - progress.best_epoch <= c.patience:
             start_time = time.perf_counter()
+            # Schedule-free AdamW (Defazio et al. 2024) trains at one point and predicts at an average of its
+            # steps; train() and eval() exchange the two. Scores and saved weights are of the average.
             optimizer.train()
             row = _epoch(run, table, progress, fabric=fabric, stepper=stepper, learn=learn)
             optimizer.eval()
@@ -145,9 +147,12 @@ def _epoch(
     run: Run, table: Table, progress: Progress, *, fabric: Fabric, stepper: Any, learn: Objective
 ) -> dict[str, Any]:
     """Train one epoch; return the mean loss and the log of the masking."""
+    # The seed and the number of the epoch are all of its randomness: a run that resumes ends as one that
+    # was never stopped.
     rng = np.random.default_rng([run.seed, progress.epoch])
     torch.manual_seed(int(rng.integers(2**31)) + fabric.global_rank)  # dropout
     sizes = run.model.layout.sizes
+    # One balance per epoch: scores are known after each epoch only.
     balance = run.masking.balance(np.array(progress.alone).reshape(-1, len(sizes)))
     run.module.train()
     losses = []
@@ -157,12 +162,15 @@ def _epoch(
         draws = len(rows) if run.masking.per_sample else 1
         p = run.masking.sample(draws, sizes=sizes, balance=balance, rng=rng)
         mask = hide(p, n=len(rows), sizes=sizes, rng=rng)
+        # A share of complete rows, after masking so that the random numbers before do not depend on it.
         if run.config.complete:
             mask[rng.random(len(rows)) < run.config.complete] = False
         hidden = torch.as_tensor(mask, device=rows.device)
         stepper.zero_grad()
         loss = learn(table, rows, hidden=hidden)
+        # Every process has the loss of all rows, and a gradient of its rows only.
         fabric.backward(loss * fabric.world_size)  # processes average their gradients
+        # Detached, the loss keeps no graph; float() here would wait for a GPU in every batch.
         losses.append(loss.detach())
         stepper.step()
         update_router_bias(run.module)
@@ -188,10 +196,12 @@ def _record(run: Run, progress: Progress, row: dict[str, Any]) -> None:
     score, last = overall(run, row), run.config.keep == "last"
     if score > progress.best_score or not progress.best or last:
         weights = run.module.state_dict()  # of the last epoch, no copy is needed
+        # state_dict() shares memory with the weights that training changes.
         progress.best = {k: v.detach() if last else v.detach().clone() for k, v in weights.items()}
         progress.best_epoch, progress.best_score = progress.epoch, score
     progress.alone.append(_alone(run, row))
     row = {"epoch": progress.epoch, **row}
+    # JSON has no NaN.
     progress.history.append(
         {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
     )
@@ -200,6 +210,7 @@ def _record(run: Run, progress: Progress, row: dict[str, Any]) -> None:
 def overall(run: Run, row: dict[str, Any]) -> float:
     """Return the score that epochs are compared by: the mean of the finite scores in a row of the history."""
     # A model that is trained without masking is not scored on single modalities.
+    # MIAM selects epochs by the mean of the unimodal scores and the score of all modalities.
     alone = [] if run.masking == Constant(0.0) else list(run.model.schema.modalities)
     scores = [row[f"{run.task.metric}_{m}"] for m in [*alone, "all"]]
     finite_scores = [s for s in scores if s is not None and not math.isnan(s)]

@@ -84,6 +84,7 @@ def base_logits(name: str, labels: Tensor) -> Tensor:
         return (present.clamp(min=1) / len(labels)).log()
     if name == "weighted-bce":
         w = presence_weight(labels)
+        # w = n / n_s gives presences n_s w = n, and w / (w − 1) = n / (n − n_s) gives absences n: log-odds 0.
         present, absent = present * w, absent * w / (w - 1)
     return (present.clamp(min=1) / absent.clamp(min=1)).log()
 
@@ -120,6 +121,7 @@ def weighted_bce(logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
 
 def record_weight(labels: Tensor, *, evenness: float) -> Tensor:
     """Return the weight of one record of each species, n_s^(−evenness), ``(S,)``."""
+    # n_s^0 = 1 counts records; n_s^−1 makes every species count the same.
     return torch.nansum(labels, 0).clamp(min=1) ** -evenness
 
 
@@ -130,6 +132,7 @@ def maxent(logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
     # mean over records with the weights ``weight (S,)``.
     has_label = ~labels.isnan()
     # log exp(z_i) / Σ_i exp(z_i) over the surveyed rows of the batch.
+    # Rows without a survey have weight exp(−1e9) = 0; −∞ in all rows would be NaN.
     log_share = torch.log_softmax(logits.masked_fill(~has_label, -1e9), 0)
     y = torch.where(has_label, labels, 0) * weight
     return -(y * log_share).sum() / y.sum().clamp(min=1e-12)

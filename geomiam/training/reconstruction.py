@@ -113,6 +113,7 @@ class Targets:
     def loss(self, prediction: Tensor, values: list[Tensor], targets: Tensor) -> Tensor:
         """Return the mean over modalities of their mean error, whatever their number of tokens."""
         total, count = self.totals(prediction, values, targets)
+        # A modality of 200 tokens would otherwise outweigh one of 5.
         return (total / count.clamp(min=1)).sum() / (count > 0).sum().clamp(min=1)
 
 
@@ -242,6 +243,7 @@ def _constant(kind: str, x: Tensor, shape: tuple[int, int], *, rows: Tensor) -> 
         total += torch.where(finite, y, 0).sum(0).double()
         count += finite.sum(0).double()
     mean = (total / count.clamp(min=1)).float().flatten()
+    # The best constant logits of a cross-entropy are the log-frequencies.
     return mean.clamp(min=1e-9).log() if kind == "categorical" else mean
 
 

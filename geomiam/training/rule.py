@@ -119,6 +119,7 @@ def make_plan(
     by_kind = frozenset() if is_config else frozenset({"lr", "complete"} - set(training or {}))
     if len(labels) < COMPLETE_SITES:
         by_kind -= {"complete"}
+    # A wider layer makes larger steps at the same rate, so the rate falls with the width.
     if "lr" in by_kind:
         config = config.model_copy(
             update={"lr": RATE * min(1.0, SIZES["width"] / network_config.width)}
@@ -194,6 +195,7 @@ def _training(
 def _folds(labels: np.ndarray) -> int:
     if len(labels) < FEWEST_SITES:
         return 0
+    # Three folds cost three further trainings; with many sites one hold-out is precise enough.
     return FOLDS if len(labels) <= MANY else 1
 
 

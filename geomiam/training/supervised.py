@@ -43,6 +43,7 @@ class Supervised:
             network, table = run.model.network, run.table
             batches = table.train.split(SCORED_ROWS)
             logits = torch.cat([network(*table.batch(rows)[:2]) for rows in batches])
+            # The loss compares sites of a batch and leaves the level of the logits free; the level is set here.
             network.head.bias.add_(maxent_offset(logits, table.labels[table.train] == 0))
 
 
@@ -52,6 +53,7 @@ def batch_loss(
     """Return the loss of a batch, of which each process computes its share."""
     local_rows = share(len(rows), fabric)
     values, observed, _ = table.batch(rows[local_rows])
+    # The NaN rule of training: a token is visible if it is observed and not drawn by the masking.
     logits = network(values, observed & ~hidden[local_rows])
     return loss(together(logits, len(rows), fabric), table.labels[rows])
 
@@ -59,6 +61,7 @@ def batch_loss(
 def share(n: int, fabric: Fabric) -> Tensor:
     """Return the rows of a batch that this process computes; all processes have equally many."""
     size = fabric.world_size
+    # Rows are repeated up to a multiple, since all_gather needs equal shapes; together() cuts them off.
     all_rows = torch.arange(-(-n // size) * size, device=fabric.device) % n
     return all_rows[fabric.global_rank :: size]
 
@@ -87,6 +90,7 @@ def subset_logits(run: Run, table: Table, rows: Tensor) -> np.ndarray:
         values, observed, _ = table.batch(batch)
         view = network.view(values, observed, visible)
         all_rows, all_subsets = (torch.arange(len(x), device=device) for x in (observed, visible))
+        # One view for all subsets: shared parts of the network are computed once.
         logits = network.head(view.features(all_rows, all_subsets)).unbind(1)
         # Equal inputs get equal scores to the last bit, since the AUC ranks them.
         scores = torch.stack([z[view.twins(t)] for z, t in zip(logits, visible)]).float()

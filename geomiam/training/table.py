@@ -49,6 +49,7 @@ class Table:
 
     def scored_training(self) -> Table:
         """Return the table with evenly spread training rows in place of the validation rows."""
+        # Every k-th site, since sites of a file are often sorted by place or date.
         return replace(self, valid=self.train[:: -(-len(self.train) // MOST_SCORED)])
 
 

@@ -165,6 +165,7 @@ def _branch_run(run: Run, number: int, modality: str) -> Run:
         table=table,
         masking=Constant(0.0),
         config=run.config.model_copy(update=NO_JOINT_STAGE),
+        # Branches must not draw the same batches.
         seed=int(np.random.default_rng([run.seed, number]).integers(2**31)),
     )
 

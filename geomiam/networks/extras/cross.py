@@ -98,6 +98,7 @@ class CrossFusion(Fusion):
     def fuse(self, encodings: Tensor, visible: Tensor) -> Tensor:
         """Return features ``(n, d)`` from encoded tokens ``(n, t, d)`` and visible ``(n, t)``."""
         means = pooling.visible_mean(self.blocks, encodings, visible)
+        # MAESTRO has a symbol for what is missing; here a row without tokens needs a vector, for v(∅).
         return torch.where(visible.any(1, keepdim=True), means, self.nothing.to(means.dtype))
 
     def training_features(self, tokens: pooling.VisibleTokens) -> Tensor:
@@ -127,6 +128,7 @@ class CrossFusion(Fusion):
         """Return the tokens of one modality ``(b, k, d)`` after its encoder."""
         for block in self.encoders[modality]:
             x = block(x, bias, budget=budget)
+        # MAESTRO's ablation: without the modality embedding the accuracy with 40 % missing falls by .16 (WESAD).
         return x + self.identity[modality]
 
 

@@ -34,6 +34,7 @@ class Experts(nn.Module):
         self.top, self.balance = top, balance
         self.router = nn.Linear(width, experts, bias=False)
         inner, outer = width**-0.5, hidden**-0.5
+        # The bounds of torch.nn.Linear, for each expert.
         self.inner = _uniform(experts, hidden, width, bound=inner)
         self.inner_bias = _uniform(experts, hidden, bound=inner)
         self.outer = _uniform(experts, width, hidden, bound=outer)
@@ -60,6 +61,7 @@ class Experts(nn.Module):
         score = (
             self.router(flat).float().softmax(-1)
         )  # s = softmax(W x); MAESTRO's code: the raw logit
+        # The bias takes part in the choice alone. In the weight it would change predictions with the load.
         picks = (score.detach() + self.bias.float()).topk(self.top, dim=-1).indices  # (T, k)
         weight = score.gather(1, picks).to(x.dtype)
         if route_mask is not None:

@@ -47,11 +47,13 @@ def sparse(
     weight = q.new_ones(1, q.shape[2]) if bias is None else bias[:, 0, 0].float().exp()
     weight = weight.expand(len(q), -1)
     length = (weight > 0).sum(1)
+    # Natural logarithm, rounded up, as in MAESTRO's code; at least 1 for a single key.
     steps = length.clamp(min=1).log().ceil().clamp(min=1)  # ⌈ln L⌉
     counts = ((budget.ceil() if isinstance(budget, Tensor) else budget) * steps).ceil().long()
     counts = torch.minimum(counts, length)
     if not isinstance(budget, Tensor) and bool((counts == length).all()):
         return mix(q, k, v, bias)
+    # The selection has no gradient, as in Informer: only selected queries are trained through attention.
     with torch.no_grad():
         order = _best(_scores(q, k, weight, counts, random=random), weight, int(counts.max()))
     index = order.unsqueeze(-1).expand(-1, -1, -1, q.shape[-1])

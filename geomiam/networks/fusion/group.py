@@ -86,6 +86,7 @@ class GroupFusion(Fusion):
         """Return the query ``(n, d)`` after all blocks over query and summaries ``(n, 1 + G, d)``."""
         for block in self.blocks[:-1]:
             x = block(x, bias)
+        # Only the query is read, so the last block computes no other token.
         return self.blocks[-1](x, bias, read=1).squeeze(1)
 
     def training_features(self, tokens: pooling.VisibleTokens) -> Tensor:
@@ -200,6 +201,7 @@ class CoalitionLayout:
         cls, coalitions: Sequence[Sequence[int]], *, among: int, device: torch.device
     ) -> CoalitionLayout:
         """Lay out coalitions, given as numbers of vectors from 1 on, ``among`` v of them."""
+        # Sorted by size, coalitions of equal size lie side by side and need no padding.
         ranks = sorted(range(len(coalitions)), key=lambda c: len(coalitions[c]))
         members = [[0, *coalitions[c]] for c in ranks]
         lengths = [len(m) for m in members]
@@ -246,9 +248,11 @@ def _first_block(block: TransformerBlock, x: Tensor, layout: CoalitionLayout) ->
     """Return all members after the first block ``(b, p, d)``, from vectors ``(b, v, d)``."""
     q, k, v = (block.split(part) for part in block.project(x))  # (b, h, v, e)
     logits = k @ (q * k.shape[-1] ** -0.5).transpose(-1, -2)  # key by query: (b, h, v, v)
+    # Logits depend on the pair of vectors only; a coalition selects columns and hides the other keys.
     logits = logits.index_select(-1, layout.member).add_(layout.bias.to(x.dtype))  # (b, h, v, p)
     weight = logits.softmax(-2).flatten(1, 2).transpose(1, 2)  # (b, p, h · v)
     output = block.out.weight.unflatten(1, (block.heads, -1)).permute(1, 2, 0)  # (h, e, d)
+    # W_o Σ_j a_j v_j = Σ_j a_j (W_o v_j): v products in place of one per member of a coalition.
     projection = v @ output  # (b, h, v, d)
     mixed = torch.baddbmm(x.index_select(1, layout.member), weight, projection.flatten(1, 2))
     return block.feed_forward(mixed.add_(block.out.bias))

@@ -113,6 +113,8 @@ class LateFusion(Fusion):
         ``present (..., M)`` is True for modalities with a visible token; the others add 0.
         """
         alpha = self.alpha(present)
+        # float32, because the head is a long sum over M·d features. A branch without a visible token is
+        # arbitrary: 0 replaces it before the product.
         products = alpha.unsqueeze(-1) * features.float().masked_fill(~present.unsqueeze(-1), 0)
         return torch.cat([products.flatten(-2), alpha], -1)
 
@@ -123,6 +125,7 @@ class LateFusion(Fusion):
         if self.pooling == "sum":
             return present * scores.exp()  # α_m = a_m w_m
         # α_m = a_m w_m / Σ a_m w_m, with w_m = exp(score): a softmax over the present modalities.
+        # The factor makes α exactly 0 where no modality is present and the softmax is uniform.
         return present * torch.where(present, scores, HIDDEN).softmax(-1)
 
 

@@ -44,12 +44,15 @@ class SumFusion(Fusion):
         self.hidden = nn.Parameter(torch.zeros(tokens, config.width))
         self.inner = nn.Linear(config.width, config.width)
         self.dropout = nn.Dropout(config.dropout)
+        # A standardised scalar token w x + b has variance Var w + Var b, which are equal at the start: the sum
+        # of t tokens grows with √(2t). With this factor the hidden layer starts alike for 3 and for 300 tokens.
         self.scale = (2 * tokens) ** -0.5
 
     def forward(self, tokens: Tensor, visible: Tensor) -> Tensor:
         """Return features ``(n, d)`` from tokens ``(n, t, d)`` and visible ``(n, t)``."""
         vectors = torch.where(visible.unsqueeze(-1), tokens, self.every_hidden)
         old, new = vectors.split([len(self.hidden), self.grown], 1)
+        # Two sums: one sum over old and new tokens would round differently than the model did before.
         return self.read(old.sum(1) + new.sum(1) if self.grown else old.sum(1))
 
     def training_features(self, tokens: VisibleTokens) -> Tensor:
@@ -131,5 +134,6 @@ class SumView(CoalitionView):
             visible = self.rows.visible[rows][:, self.index].unsqueeze(-1)
             gain = torch.where(visible, tokens - self.fusion.every_hidden[self.index], 0)
             sums = sums.to(gain.dtype).index_add_(1, self.owner, gain)
+        # Σ_j hidden_j + Σ_{visible j} (token_j − hidden_j): a coalition adds the gains of its parts.
         total = hidden.sum(0) + self.parts[selection].to(sums.dtype) @ sums
         return self.fusion.read(total)

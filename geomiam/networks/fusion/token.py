@@ -66,6 +66,7 @@ class TokenFusion(Fusion):
         if not self.grown:
             for block in self.blocks:
                 x = block(x)
+            # The mean runs over all t tokens, hidden ones included, as in MaskSDM.
             return x.mean(1)
         counts = visible | ~self._is_grown(range(tokens.shape[1]), visible.device)
         for block in self.blocks:
@@ -98,6 +99,7 @@ class TokenFusion(Fusion):
             load_mask = (slots < counts).to(x.device)
         weight = x.new_ones(x.shape[1])
         weight[-1] = copies
+        # k exp(a) = exp(a + log k).
         bias = None if copies == 1 else weight.log()[None, None, None]  # (1, 1, 1, l)
         for block in self.blocks:
             x = block(x, bias, copies=copies, load_mask=load_mask)
@@ -107,6 +109,7 @@ class TokenFusion(Fusion):
         """Return the mean as :meth:`_mean`, where the number of tokens of a row matters."""
         # Sparse attention samples among the tokens, so a row has one mask token and then padding.
         slots, counts = _slots(bucket)
+        # Weights: 1 for a visible token, t − visible for the mask token, 0 for padding.
         copies = torch.where(slots < counts, 1, torch.where(slots == counts, t - counts, 0))
         weight = copies.to(x.device, x.dtype)
         bias = weight.log().clamp(min=HIDDEN)[:, None, None]
@@ -212,6 +215,7 @@ class SharedTokens:
             y = self.fusion.blocks[-1].feed_forward(x)
             features[rows] = weight @ y
             share = F.one_hot(owner[index], groups).to(y.dtype).transpose(1, 2)  # (b, G, k)
+            # Means and not sums: the states of groups with many and with few tokens are then alike.
             share = share / share.sum(-1, keepdim=True).clamp(min=1)
             out[rows] = share @ y[:, : index.shape[1]]
         return features, out
