@@ -76,6 +76,10 @@ class MiamClassifier(ClassifierMixin, BaseEstimator):
     feature_names_in_ : numpy.ndarray
         Where ``X`` had names of columns.
 
+    See Also
+    --------
+    geomiam.fit : the same training on sites.
+
     Notes
     -----
     Labels are binary ``(n,)``, or 0, 1 and NaN = not surveyed ``(n, S)`` for S labels of a row. There

@@ -308,6 +308,11 @@ def recipe(name: str) -> Recipe:
     SelectionError
         If there is no recipe of that name.
 
+    See Also
+    --------
+    geomiam.fit : train with single settings.
+    geomiam.baselines.fit_baseline : other methods: forest, boosted trees, Maxent.
+
     Notes
     -----
     MaskSDM: Zbinden et al. 2025. MIAM: Zbinden et al. 2026. UME: Du et al. 2023, arXiv:2305.01233.

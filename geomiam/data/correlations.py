@@ -79,6 +79,11 @@ def correlations(
     SelectionError
         If a setting or a variable is unknown, or fewer than two predictors are left.
 
+    See Also
+    --------
+    geomiam.plot.correlations : plot the table.
+    geomiam.explain.importance : the share of each group in the skill of a model.
+
     Notes
     -----
     Of the two predictors with the largest correlation above the threshold, the one with the larger mean

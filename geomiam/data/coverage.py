@@ -38,6 +38,11 @@ def coverage(ds: xr.Dataset | xr.DataTree, schema: Any) -> xr.Dataset:
         ``cells``: number of cells that are not empty; ``cells_with_every_predictor``: number of cells with
         finite values only in all variables. Variables absent from ``ds`` count as not observed.
 
+    See Also
+    --------
+    geomiam.infer_schema : the schema whose variables are counted.
+    geomiam.evaluation.missingness_sweep : skill as more predictors go missing.
+
     Examples
     --------
     >>> import geomiam as gm

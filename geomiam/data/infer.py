@@ -76,6 +76,11 @@ def infer_schema(
     DoubtfulKind
         Where a kind may be wrong, with the call that sets it.
 
+    See Also
+    --------
+    geomiam.Schema : read a schema from a catalog, or write one.
+    geomiam.coverage : how much of each variable is observed.
+
     Examples
     --------
     >>> import geomiam as gm

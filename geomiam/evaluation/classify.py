@@ -49,6 +49,12 @@ def classify(
     SelectionError
         If there is no threshold of the kind, or a species has no threshold by name.
 
+    See Also
+    --------
+    geomiam.evaluation.thresholds : thresholds from predictions of held-out sites.
+    geomiam.metrics.threshold : thresholds of your labels and scores.
+    geomiam.ranges.change : compare two maps of presence.
+
     Examples
     --------
     >>> maps = gm.predict(cube, model)

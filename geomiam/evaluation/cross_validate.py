@@ -97,6 +97,13 @@ def cross_validate(
     SelectionError
         If a subset or a metric is unknown.
 
+    See Also
+    --------
+    geomiam.evaluate : score one model on sites that it was not trained on.
+    geomiam.splits.SpatialBlocks : the splits.
+    geomiam.evaluation.thresholds : thresholds from the held-out predictions.
+    geomiam.plot.roc : plot the held-out predictions.
+
     Examples
     --------
     >>> import geomiam as gm

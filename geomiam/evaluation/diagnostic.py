@@ -74,6 +74,10 @@ def fusion_diagnostic(
     LabelError, MissingVariable, VariableMismatch, GridError
         As :func:`geomiam.fit`.
 
+    See Also
+    --------
+    geomiam.fit : train with ``network={"fusion": "late"}``, or another fusion.
+
     Examples
     --------
     >>> two = sites[["bio1", "slope", "presence"]]

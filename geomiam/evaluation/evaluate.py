@@ -179,6 +179,12 @@ def evaluate(
     TrainedOnTheseSites
         If the model was trained on some of the sites, which makes their scores too high.
 
+    See Also
+    --------
+    geomiam.cross_validate : train and score on spatial folds.
+    geomiam.plot.subsets : plot the table.
+    geomiam.metrics.measure : metrics of your labels and scores.
+
     Examples
     --------
     >>> import geomiam as gm

@@ -64,6 +64,10 @@ def confidence(
     SelectionError
         If a metric is unknown.
 
+    See Also
+    --------
+    geomiam.evaluate : the scores themselves.
+
     Examples
     --------
     >>> rng = np.random.default_rng(0)

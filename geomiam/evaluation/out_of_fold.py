@@ -51,6 +51,11 @@ def thresholds(
     LabelError
         If the table has no out-of-fold predictions.
 
+    See Also
+    --------
+    geomiam.classify : apply them to maps.
+    geomiam.metrics.threshold : thresholds of your labels and scores.
+
     Examples
     --------
     >>> table = gm.cross_validate(  # doctest: +SKIP

@@ -75,6 +75,10 @@ def null_model(
     LabelError, GridError
         As :func:`geomiam.cross_validate`.
 
+    See Also
+    --------
+    geomiam.cross_validate : the scores to compare with.
+
     Examples
     --------
     >>> null = gm.evaluation.null_model(  # doctest: +SKIP

@@ -33,6 +33,11 @@ def tidy(*tables: xr.Dataset) -> pd.DataFrame:
     LabelError
         If there is no table, or one without ``subset`` and ``species``.
 
+    See Also
+    --------
+    geomiam.evaluate : a table of scores.
+    geomiam.cross_validate : scores of each fold.
+
     Examples
     --------
     >>> gm.evaluation.tidy(gm.evaluate(model, sites, subsets="all")).columns.tolist()

@@ -50,6 +50,10 @@ def expert_load(model: Model | str | Path, sites: xr.Dataset) -> xr.Dataset:
     MissingVariable, VariableMismatch
         As :func:`geomiam.predict`.
 
+    See Also
+    --------
+    geomiam.NetworkConfig : the settings of experts.
+
     Examples
     --------
     >>> import geomiam as gm

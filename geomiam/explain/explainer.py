@@ -87,6 +87,10 @@ def fit_explainer(
     MissingVariable, VariableMismatch
         As :func:`geomiam.predict`.
 
+    See Also
+    --------
+    geomiam.shapley : exact values, and those of the explainer.
+
     Examples
     --------
     >>> import geomiam as gm

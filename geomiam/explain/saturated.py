@@ -47,6 +47,10 @@ def saturation(
     MissingVariable, VariableMismatch, MemoryRefused
         As :func:`geomiam.predict`.
 
+    See Also
+    --------
+    geomiam.predict : ``outside_range`` of all predictors is a layer of every prediction.
+
     Examples
     --------
     >>> import geomiam as gm

@@ -130,6 +130,13 @@ def shapley(
     MissingVariable, VariableMismatch, MemoryRefused
         As :func:`geomiam.predict`.
 
+    See Also
+    --------
+    geomiam.explain.importance : the contribution to the skill of a model.
+    geomiam.explain.response : predictions along one predictor.
+    geomiam.plot.shapley : plot the maps.
+    geomiam.write_map : values of maps of any size with ``shapley=True``.
+
     Examples
     --------
     >>> import geomiam as gm

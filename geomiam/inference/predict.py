@@ -115,6 +115,13 @@ def predict(
         For data in memory, if more than 5 % of the predicted cells have less than half of the groups that
         training sites had.
 
+    See Also
+    --------
+    geomiam.write_map : maps of any size, resumable.
+    geomiam.shapley : the contribution of each group of predictors.
+    geomiam.classify : maps of presence and absence.
+    geomiam.export : write GeoTIFF or netCDF.
+
     Examples
     --------
     >>> import geomiam as gm

@@ -93,6 +93,11 @@ def export(
     OutputRefused
         If ``path`` holds anything that geomiam did not write.
 
+    See Also
+    --------
+    geomiam.write_map : write a map of any size.
+    geomiam.predict : a map in memory.
+
     Examples
     --------
     >>> import tempfile

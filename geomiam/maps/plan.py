@@ -129,6 +129,10 @@ def plan_map(
     SettingError
         If an option has no effect with this ``shapley``.
 
+    See Also
+    --------
+    geomiam.write_map : write the map.
+
     Examples
     --------
     >>> import geomiam as gm

@@ -110,6 +110,12 @@ def write_map(
         Before the start, if predictors are outside the training range in more than a fifth of the cells of a
         few blocks. The layer ``outside_range`` has the share for every cell.
 
+    See Also
+    --------
+    geomiam.plan_map : blocks, memory and time before the start.
+    geomiam.predict : a map in memory or as a lazy array.
+    geomiam.export : GeoTIFF, GeoZarr and netCDF.
+
     Examples
     --------
     >>> import geomiam as gm

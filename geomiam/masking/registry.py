@@ -42,6 +42,10 @@ def named(name: str, **settings: Any) -> Strategy:
     SettingError
         When no strategy has that name, or a setting is unknown; the message lists the valid ones.
 
+    See Also
+    --------
+    geomiam.masking.to_dict : the inverse.
+
     Examples
     --------
     >>> gm.masking.named("constant", share=0.5)
@@ -75,6 +79,10 @@ def to_dict(strategy: Strategy) -> dict[str, Any]:
     ------
     ValueError
         When the class of the strategy has no name.
+
+    See Also
+    --------
+    geomiam.masking.named : the inverse.
 
     Examples
     --------

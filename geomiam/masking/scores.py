@@ -142,6 +142,10 @@ def balance(
     ValueError
         When `scores` is not a table or holds infinity, or a setting is out of range.
 
+    See Also
+    --------
+    geomiam.masking.MIAM : the strategy that follows the balance.
+
     Examples
     --------
     >>> scores = [[0.80, 0.55], [0.81, 0.65]]  # two epochs: the first modality no longer improves

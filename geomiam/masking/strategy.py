@@ -99,6 +99,10 @@ def hide(p: ArrayLike, *, n: int, sizes: ArrayLike, rng: Generator) -> NDArray[n
     ValueError
         When the shapes do not fit or p leaves [0, 1].
 
+    See Also
+    --------
+    geomiam.masking.Strategy : distributions of p.
+
     Examples
     --------
     >>> hidden = gm.masking.hide([[1.0, 0.0]], n=2, sizes=[3, 2], rng=np.random.default_rng(0))

@@ -144,6 +144,10 @@ def calibration(labels: ArrayLike, scores: ArrayLike) -> Calibration:
     ValueError
         As for :func:`brier`.
 
+    See Also
+    --------
+    geomiam.plot.calibration : plot predicted against observed shares.
+
     Examples
     --------
     >>> rng = np.random.default_rng(0)

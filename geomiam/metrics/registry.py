@@ -119,6 +119,11 @@ def measure(
     ValueError
         When a metric is unknown, and as the metrics do.
 
+    See Also
+    --------
+    geomiam.evaluate : predict and measure.
+    geomiam.metrics.summary : mean over species.
+
     Examples
     --------
     >>> labels, scores = np.array([[1], [0], [1], [0]]), np.array([[0.9], [0.8], [0.7], [0.1]])
@@ -155,6 +160,10 @@ def summary(values: ArrayLike) -> Summary:
     Summary
         ``mean`` and ``median`` over the ``scored`` species, NaN if there are none; ``unscored`` species
         have NaN.
+
+    See Also
+    --------
+    geomiam.metrics.measure : metrics by species.
 
     Examples
     --------

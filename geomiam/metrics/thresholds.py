@@ -52,6 +52,11 @@ def threshold(labels: ArrayLike, scores: ArrayLike, *, kind: ThresholdKind = "ma
     ValueError
         As for :func:`geomiam.metrics.auc`.
 
+    See Also
+    --------
+    geomiam.classify : maps of presence.
+    geomiam.evaluation.thresholds : thresholds of a cross-validation.
+
     Examples
     --------
     >>> labels, scores = np.array([1, 1, 0, 0]), np.array([0.9, 0.3, 0.6, 0.1])

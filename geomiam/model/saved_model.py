@@ -84,6 +84,10 @@ def load_model(path: str | Path, *, backbones: Mapping[str, nn.Module] | None = 
         those that the configuration implies, or ``backbones`` are not those of the model. The message
         names both versions if another version saved the model.
 
+    See Also
+    --------
+    geomiam.Model : ``model.save(path)`` writes the folder.
+
     Examples
     --------
     >>> path = model.save("model")

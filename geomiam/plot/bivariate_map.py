@@ -58,6 +58,11 @@ def bivariate(
     SettingError
         If the maps have no such layer.
 
+    See Also
+    --------
+    geomiam.predict : the maps, with ``spread`` by ``PredictOptions``.
+    geomiam.plot.suitability : suitability alone.
+
     Notes
     -----
     Colours are suppressed by uncertainty, as in Correll, M., Moritz, D. & Heer, J. (2018).

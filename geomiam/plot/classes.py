@@ -46,6 +46,10 @@ def presence(
     SettingError
         If the maps have no classes.
 
+    See Also
+    --------
+    geomiam.classify : the map.
+
     Examples
     --------
     >>> classes = gm.classify(gm.predict(cube, model), 0.5)

@@ -29,6 +29,10 @@ def importance(table: xr.Dataset, *, species: str | None = None, ax: Axes | None
     -------
     matplotlib.axes.Axes
 
+    See Also
+    --------
+    geomiam.explain.importance : the table.
+
     Examples
     --------
     >>> import geomiam as gm
@@ -80,6 +84,10 @@ def stepwise(table: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     -------
     matplotlib.axes.Axes
 
+    See Also
+    --------
+    geomiam.explain.stepwise : the table.
+
     Examples
     --------
     >>> ax = gm.plot.stepwise(gm.explain.stepwise(model, sites))
@@ -118,6 +126,10 @@ def convergence(runs: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     matplotlib.axes.Axes
+
+    See Also
+    --------
+    geomiam.explain.importance : sampled Shapley values.
 
     Examples
     --------

@@ -27,6 +27,10 @@ def correlations(table: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     -------
     matplotlib.axes.Axes
 
+    See Also
+    --------
+    geomiam.correlations : the table.
+
     Examples
     --------
     >>> ax = gm.plot.correlations(gm.correlations(sites))

@@ -53,6 +53,11 @@ def roc(
     SelectionError
         If a species or the subset is unknown.
 
+    See Also
+    --------
+    geomiam.cross_validate : the predictions.
+    geomiam.metrics.auc : the area under the curve.
+
     Examples
     --------
     >>> rng = np.random.default_rng(0)
@@ -113,6 +118,10 @@ def calibration(
     ------
     SettingError, SelectionError
         As for :func:`roc`.
+
+    See Also
+    --------
+    geomiam.metrics.calibration : slope and intercept.
 
     Examples
     --------

@@ -42,6 +42,10 @@ def training(history: pd.DataFrame, *, ax: Sequence[Axes] | None = None) -> list
     SettingError
         If ``ax`` has not two axes.
 
+    See Also
+    --------
+    geomiam.Model : ``model.history`` has the scores.
+
     Examples
     --------
     >>> import geomiam as gm

@@ -92,6 +92,10 @@ def interactive(
     GeomiamError
         If bokeh is not installed.
 
+    See Also
+    --------
+    geomiam.plot.suitability : a figure for print.
+
     Examples
     --------
     >>> page = gm.plot.interactive(gm.predict(cube, model))

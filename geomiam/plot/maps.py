@@ -53,6 +53,11 @@ def suitability(
     -------
     matplotlib.axes.Axes
 
+    See Also
+    --------
+    geomiam.predict : the map.
+    geomiam.plot.interactive : a map to move and zoom in a browser.
+
     Examples
     --------
     >>> import geomiam as gm
@@ -112,6 +117,10 @@ def species_maps(
     SettingError
         If there are more than 30 species, or the number of axes is not that of the species.
 
+    See Also
+    --------
+    geomiam.plot.suitability : one species.
+
     Examples
     --------
     >>> axes = gm.plot.species_maps(gm.predict(cube, model))
@@ -170,6 +179,10 @@ def shapley(
     ------
     SettingError
         If the number of axes is not that of the groups.
+
+    See Also
+    --------
+    geomiam.shapley : the maps.
 
     Examples
     --------

@@ -36,6 +36,10 @@ def range_change(result: xr.Dataset, *, species: str | None = None, ax: Axes | N
     -------
     matplotlib.axes.Axes
 
+    See Also
+    --------
+    geomiam.ranges.change : the map.
+
     Examples
     --------
     >>> maps = gm.predict(cube, model)

@@ -34,6 +34,10 @@ def response(result: xr.Dataset, *, species: str | None = None, ax: Axes | None 
     -------
     matplotlib.axes.Axes
 
+    See Also
+    --------
+    geomiam.explain.response : the table.
+
     Examples
     --------
     >>> ax = gm.plot.response(gm.explain.response(model, sites, "bio1"))

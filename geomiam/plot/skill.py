@@ -42,6 +42,10 @@ def subsets(
     SettingError
         If ``ax`` has not two axes.
 
+    See Also
+    --------
+    geomiam.evaluate : the table.
+
     Examples
     --------
     >>> import geomiam as gm
@@ -133,6 +137,10 @@ def missingness(
     ------
     SettingError
         If the number of axes is not that of the patterns.
+
+    See Also
+    --------
+    geomiam.evaluation.missingness_sweep : the table.
 
     Examples
     --------

@@ -38,6 +38,10 @@ def cell_areas(cube: xr.Dataset | xr.DataArray) -> xr.DataArray:
     GridError
         If there is no regular grid or no CRS.
 
+    See Also
+    --------
+    geomiam.ranges.class_areas : sums by class.
+
     Examples
     --------
     >>> import odc.geo.xr
@@ -131,6 +135,11 @@ def class_areas(
     ------
     SettingError
         If both limits are set, ``edges`` are not ascending, or a map of suitability has neither.
+
+    See Also
+    --------
+    geomiam.ranges.cell_areas : the area of each cell.
+    geomiam.classify : maps of presence.
 
     Examples
     --------

@@ -43,6 +43,12 @@ def change(before: Map, after: Map, *, threshold: Threshold = None) -> xr.Datase
     SettingError
         If a map of suitability has no threshold.
 
+    See Also
+    --------
+    geomiam.classify : maps of presence.
+    geomiam.plot.range_change : plot the map.
+    geomiam.ranges.shift : how far a range moves.
+
     References
     ----------
     Thuiller (2004), Global Change Biology 10, 2020-2027, and ``BIOMOD_RangeSize`` of the R package biomod2.
@@ -100,6 +106,10 @@ def shift(before: Map, after: Map, *, threshold: Threshold = None) -> xr.Dataset
     ------
     GridError
         If the maps lie on different grids.
+
+    See Also
+    --------
+    geomiam.ranges.change : gain, loss and stable parts.
 
     Notes
     -----

@@ -122,6 +122,11 @@ def agreement(
     SettingError
         If maps of suitability have no threshold.
 
+    See Also
+    --------
+    geomiam.project : maps under several climates.
+    geomiam.ranges.change : two maps.
+
     References
     ----------
     Araújo and New (2007), Trends in Ecology & Evolution 22, 42-47, for ensembles of forecasts.

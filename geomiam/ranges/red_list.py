@@ -54,6 +54,10 @@ def aoo(
     LengthError
         If ``cell`` is no length.
 
+    See Also
+    --------
+    geomiam.ranges.eoo : extent of occurrence.
+
     Notes
     -----
     Sampling gaps make the AOO of records too small. It is the area of known occupied cells.
@@ -95,6 +99,10 @@ def eoo(records: Records, *, crs: Any = None) -> xr.DataArray:
     ------
     GridError, OccurrenceError, LabelError
         As :func:`geomiam.ranges.aoo`.
+
+    See Also
+    --------
+    geomiam.ranges.aoo : area of occupancy.
 
     Examples
     --------

@@ -36,6 +36,10 @@ def catalogs() -> dict[str, Path]:
     FileNotFoundError
         If the installation has no catalogs.
 
+    See Also
+    --------
+    geomiam.build_cube : build the cube of a catalog.
+
     Examples
     --------
     >>> import geomiam as gm

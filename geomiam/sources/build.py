@@ -142,6 +142,12 @@ def build_cube(
         If a variable is NaN in every cell, has other units than the catalog, or has a ``nodata:``
         that the type of the file cannot hold.
 
+    See Also
+    --------
+    geomiam.plan_cube : sizes and messages before the start.
+    geomiam.catalogs : the shipped catalogs.
+    geomiam.open_cube : open files or a store without a catalog.
+
     Examples
     --------
     >>> import geomiam as gm
@@ -274,6 +280,10 @@ def plan_cube(
     ------
     SchemaError, SettingError, SourceError, GridError
         As :func:`build_cube`.
+
+    See Also
+    --------
+    geomiam.build_cube : build the cube.
 
     Examples
     --------

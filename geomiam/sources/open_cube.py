@@ -117,6 +117,13 @@ def open_cube(
     DoubtfulKind
         When the inferred kind of a layer may be wrong.
 
+    See Also
+    --------
+    geomiam.build_cube : build a cube from a catalog.
+    geomiam.align : bring single layers to the grid of a cube.
+    geomiam.write_cube : store a cube.
+    geomiam.sample : predictors at occurrences.
+
     Examples
     --------
     >>> import tempfile

@@ -71,6 +71,10 @@ def spatial_blocks(xy: np.ndarray, *, size: Length, crs: Any = None) -> np.ndarr
     LengthError, GridError
         If the size is no length, or the coordinates have no CRS and are no degrees.
 
+    See Also
+    --------
+    geomiam.splits.SpatialBlocks : folds for :func:`geomiam.cross_validate`.
+
     Examples
     --------
     >>> places = np.array([[5.0, 50.0], [5.1, 50.0], [9.0, 52.0]])
@@ -102,6 +106,11 @@ def hold_out(
     -------
     numpy.ndarray
         Boolean ``(n,)``: held out.
+
+    See Also
+    --------
+    geomiam.splits.spatial_blocks : the blocks.
+    geomiam.splits.spatial_folds : several folds.
 
     Examples
     --------
@@ -153,6 +162,10 @@ def spatial_folds(
     ------
     LabelError
         If there are fewer blocks than folds.
+
+    See Also
+    --------
+    geomiam.splits.hold_out : a single hold-out.
 
     Examples
     --------

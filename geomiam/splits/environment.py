@@ -38,6 +38,11 @@ class EnvironmentalBlocks:
     rng : int, numpy.random.Generator or None
         Starts the clusters and assigns them to folds. A seed gives the same folds at every call.
 
+    See Also
+    --------
+    geomiam.cross_validate : the call that takes it.
+    geomiam.splits.SpatialBlocks : blocks on the map.
+
     Examples
     --------
     >>> environment = sites[["bio1", "bio12"]].fillna(0)

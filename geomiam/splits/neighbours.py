@@ -78,6 +78,11 @@ class NearestNeighbourMatching:
     crs : any, optional
         CRS of coordinates that are passed as arrays, of the area too; sites and cubes carry theirs.
 
+    See Also
+    --------
+    geomiam.cross_validate : the call that takes it.
+    geomiam.splits.SpatialBlocks : square blocks.
+
     Examples
     --------
     >>> splitter = gm.splits.NearestNeighbourMatching(cube, folds=3)

@@ -241,6 +241,10 @@ def hold_out_blocks(
     ValueError
         If the share is not in (0, 1), or the block is no length.
 
+    See Also
+    --------
+    geomiam.splits.hold_out : from blocks that exist.
+
     Examples
     --------
     >>> is_test = gm.splits.hold_out_blocks(sites, share=0.3, block="50 km", rng=0)

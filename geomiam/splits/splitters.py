@@ -32,6 +32,12 @@ class SpatialBlocks:
     crs : any, optional
         CRS of coordinates that are passed as arrays; sites carry theirs.
 
+    See Also
+    --------
+    geomiam.cross_validate : the call that takes it.
+    geomiam.splits.EnvironmentalBlocks : blocks of similar environment.
+    geomiam.splits.NearestNeighbourMatching : folds as far from training sites as the map.
+
     Examples
     --------
     >>> from sklearn.ensemble import RandomForestClassifier
@@ -111,6 +117,11 @@ class Checkerboard:
     crs : any, optional
         CRS of coordinates that are passed as arrays; sites carry theirs.
 
+    See Also
+    --------
+    geomiam.cross_validate : the call that takes it.
+    geomiam.splits.SpatialBlocks : blocks in random folds.
+
     Examples
     --------
     >>> folds = list(gm.splits.Checkerboard(size="50 km").split(sites))
@@ -168,6 +179,11 @@ class BufferedLeaveOut:
         Assigns the blocks to folds. A seed gives the same folds at every call.
     crs : any, optional
         CRS of coordinates that are passed as arrays; sites carry theirs.
+
+    See Also
+    --------
+    geomiam.cross_validate : the call that takes it.
+    geomiam.splits.SpatialBlocks : fewer trainings.
 
     Examples
     --------

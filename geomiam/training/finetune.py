@@ -113,6 +113,11 @@ def finetune(
     LabelError, MissingVariable, VariableMismatch
         If labels or predictors cannot be used.
 
+    See Also
+    --------
+    geomiam.fit : train a new model.
+    geomiam.pretrain : train without labels.
+
     Examples
     --------
     >>> import geomiam as gm

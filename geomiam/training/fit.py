@@ -85,6 +85,14 @@ def fit(
         spatial blocks that did not train, from each modality alone and from all. ``thresholds`` are those
         on validation sites, if any are held out.
 
+    See Also
+    --------
+    geomiam.cross_validate : the skill of such a model at new places.
+    geomiam.sample : the sites.
+    geomiam.finetune : train a model further.
+    geomiam.predict : the map.
+    geomiam.sklearn.MiamClassifier : the same model as an estimator of scikit-learn.
+
     Notes
     -----
     *The rule.* All sites train, for a number of optimiser steps that follows from the number of sites

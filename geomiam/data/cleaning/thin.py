@@ -72,6 +72,11 @@ def thin_records(
     RecordsRemoved
         With the number of removed records.
 
+    See Also
+    --------
+    geomiam.clean_records : remove records that cannot be right.
+    geomiam.sample : keep one record per cell with ``thin=True``.
+
     Examples
     --------
     >>> import geomiam as gm, pandas as pd

@@ -66,6 +66,11 @@ def align(
     MissingModality
         When a source does not overlap the grid.
 
+    See Also
+    --------
+    geomiam.open_cube : open files as one cube, on the grid of one of them.
+    geomiam.build_cube : build a cube of any size from a catalog.
+
     Notes
     -----
     GDAL approximates transforms between two CRS: values may be displaced by up to an eighth of a

@@ -40,6 +40,10 @@ def chips(fine: xr.Dataset, like: GeoBox | xr.Dataset | xr.DataArray) -> xr.Data
     GridError
         When the cells of ``fine`` do not divide those of ``like``; resample them with
         :func:`geomiam.align` first.
+
+    See Also
+    --------
+    geomiam.sample : one value per site and predictor.
     """
     template: Any = like if isinstance(like, (xr.Dataset, xr.DataArray)) else empty(like)
     box, fine_box = geobox(template), geobox(fine)

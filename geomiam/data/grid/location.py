@@ -33,6 +33,11 @@ def add_location(cube: xr.Dataset, *, modality: str = "location") -> xr.Dataset:
     GridError
         If the cube has no grid or no CRS, or its dims have the names of the new variables.
 
+    See Also
+    --------
+    geomiam.fit : train with and without location as a predictor.
+    geomiam.predict : leave location out of a map with ``using=``.
+
     Examples
     --------
     >>> import geomiam as gm

@@ -90,6 +90,11 @@ def read_records(
     NamesJoined
         With the species names that were joined.
 
+    See Also
+    --------
+    geomiam.clean_records : remove records that cannot be right.
+    geomiam.sample : predictors at the records.
+
     Notes
     -----
     **Surveys.** In an archive of sampling events, an occurrence takes place and date of its event. The

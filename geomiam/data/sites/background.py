@@ -75,6 +75,11 @@ def add_background(
     UserWarning
         When there are fewer cells than ``n``.
 
+    See Also
+    --------
+    geomiam.sample : predictors at presences, the first argument.
+    geomiam.thin_records : fewer records where they are dense.
+
     References
     ----------
     Phillips et al. (2009), Ecological Applications 19, 181-197, for target-group background.

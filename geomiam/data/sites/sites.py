@@ -108,6 +108,12 @@ def sample(
     NamesJoined
         With the species names that were joined.
 
+    See Also
+    --------
+    geomiam.read_records : read GBIF files.
+    geomiam.add_background : background points for presence-only records.
+    geomiam.chips : windows of images around the sites.
+
     Examples
     --------
     >>> import geomiam as gm, pandas as pd
@@ -241,6 +247,10 @@ def write_sites(sites: xr.Dataset, path: str | Path, *, overwrite: bool = False)
     OutputRefused
         When ``path`` lies in a store, or has any content except sites of geomiam.
 
+    See Also
+    --------
+    geomiam.open_sites : read them.
+
     Examples
     --------
     >>> import tempfile
@@ -270,6 +280,11 @@ def open_sites(path: str | Path) -> xr.Dataset:
     ------
     FileNotFoundError
         When there is no Zarr store at ``path``.
+
+    See Also
+    --------
+    geomiam.write_sites : write them.
+    geomiam.sample : make sites from occurrences.
     """
     sites: xr.Dataset = open_zarr(path, chunks=None)
     return sites.load()

@@ -173,6 +173,10 @@ def write_cube(
     OutputRefused
         When ``path`` lies in another store, or has any content except a cube of geomiam.
 
+    See Also
+    --------
+    geomiam.open_cube : open it again.
+
     Examples
     --------
     >>> import tempfile

@@ -146,6 +146,11 @@ def sentinel2(
     AssetsFailed
         If files could not be read.
 
+    See Also
+    --------
+    geomiam.plan_sentinel2 : scenes and sizes before the start.
+    geomiam.StacSource : where scenes are searched.
+
     Notes
     -----
     The offset of 1000 since processing baseline 04.00 is determined for each asset from its item, not
@@ -220,6 +225,10 @@ def plan_sentinel2(
     ------
     NoScenes, SourceError, GridError
         As :func:`sentinel2`.
+
+    See Also
+    --------
+    geomiam.sentinel2 : the cube of these scenes.
 
     Examples
     --------
