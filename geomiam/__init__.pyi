@@ -26,6 +26,7 @@ from .data.grid.location import add_location
 from .data.infer import infer_schema
 from .data.records.read import read_records
 from .data.sites.background import add_background
+from .data.sites.background_area import BackgroundArea
 from .data.sites.sites import open_sites, sample, write_sites
 from .data.store.store import write_cube
 from .evaluation.classify import classify
@@ -60,6 +61,7 @@ __version__: str
 
 __all__ = [
     "Backbone",
+    "BackgroundArea",
     "CleaningRules",
     "Group",
     "MapOptions",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,11 +15,10 @@ from geomiam.cli import report as cli_report
 from geomiam.cli import sites as cli_sites
 from geomiam.cli import train as cli_train
 from geomiam.cli.messages import run_app, say
-from geomiam.cli.options import CubePath, Mask, ModelPath, Overwrite, Require, SitesPath
+from geomiam.cli.options import ModelPath, Overwrite, SitesPath
 from geomiam.cli.outputs import AsCsv, AsJson, reserve, say_table
-from geomiam.cli.records import PresenceColumn, SpeciesColumn, XColumn, YColumn, columns_of
-from geomiam.errors import GeomiamError, RecordsMerged
-from geomiam.outputs.kinds import CUBE, PICTURE, SITES
+from geomiam.errors import GeomiamError
+from geomiam.outputs.kinds import CUBE, PICTURE
 from geomiam.outputs.paths import expand
 from geomiam.outputs.write import save_picture
 from geomiam.schema.schema import frame_of
@@ -250,74 +247,7 @@ def _pairs(texts: list[str] | None, option: str, expected: str) -> dict[str, str
 app.command()(cli_records.records)
 
 
-@app.command()
-def sample(
-    cube: CubePath,
-    records: Annotated[
-        Path, typer.Argument(help="Records: GBIF zip, csv, tsv, txt, parquet or gpkg.")
-    ],
-    out: Out,
-    species: SpeciesColumn = None,
-    presence: PresenceColumn = None,
-    x: XColumn = None,
-    y: YColumn = None,
-    keep: Annotated[
-        list[str] | None, typer.Option(help="Column to keep as a predictor; repeat.")
-    ] = None,
-    background: Annotated[int, typer.Option(help="Random background points to add.")] = 0,
-    target_group: Annotated[
-        bool, typer.Option("--target-group", help="Sites of other species count as background.")
-    ] = False,
-    crs: Annotated[str | None, typer.Option(help="CRS of the records, e.g. EPSG:4326.")] = None,
-    thin: Annotated[
-        bool, typer.Option(help="Count records of a species in one cell once, or use all.")
-    ] = True,
-    snap: Annotated[
-        str | None,
-        typer.Option(
-            help="Move records without data to a cell with data within this distance, e.g. '5 km'."
-        ),
-    ] = None,
-    require: Require = None,
-    mask: Mask = None,
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
-    overwrite: Overwrite = False,
-) -> None:
-    """Take the predictors of a cube at occurrence records."""
-    import geomiam as gm
-
-    reserve(out, overwrite, kind=SITES, inputs=[cube, records])
-    columns = columns_of(species, presence, x, y, crs)
-    occurrences = gm.read_records(records, **columns) if columns else records
-    grid = gm.open_cube(cube, chunks=None)
-    needs: dict[str, Any] = {"require": require or (), "mask": mask}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RecordsMerged)  # the last lines report them
-        sites = gm.sample(grid, occurrences, keep=keep or (), thin=thin, snap=snap, **needs)
-    if target_group:
-        sites = gm.add_background(sites, grid, kind="target-group", n=None, rng=seed)
-    if background:
-        sites = gm.add_background(sites, grid, n=background, rng=seed, **needs)
-    gm.write_sites(sites, out, overwrite=overwrite)
-    say(_sampled(sites))
-    say(f"{sites.sizes['site']:,} sites, {sites.sizes['species']:,} species → {out}")
-
-
-def _sampled(sites: Any) -> str:
-    """Return one line on the records that became sites."""
-    counts = json.loads(sites.attrs["sampled"])
-    parts = [f"{counts['rows']:,} rows"]
-    if counts["merged"]:
-        parts.append(
-            f"{counts['merged']:,} share cell and species with another row (--no-thin keeps all)"
-        )
-    if counts["absences"]:
-        parts.append(f"{counts['absences']:,} are stated as absent")
-    if counts["snapped"]:
-        parts.append(f"{counts['snapped']:,} moved by up to {counts['snapped_km']:g} km")
-    return ", ".join(parts)
-
-
+app.command()(cli_sites.sample)
 app.command()(cli_correlations.correlations)
 app.command()(cli_sites.split)
 app.command()(cli_train.fit)

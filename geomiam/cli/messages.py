@@ -29,8 +29,8 @@ OTHER_NAMES = {
 }
 """Python arguments whose flag has another name."""
 CONFIGS = re.compile(
-    r"(?:training=|network=|options=|rules=)?(?:gm\.|geomiam\.)?(?:explain\.|sources\.)?"
-    r"(?:(?:Training|Network)Config|[A-Z]\w+Options|CleaningRules)\(([^()]*)\)"
+    r"(?:training=|network=|options=|rules=|area=)?(?:gm\.|geomiam\.)?(?:explain\.|sources\.)?"
+    r"(?:(?:Training|Network)Config|[A-Z]\w+Options|CleaningRules|BackgroundArea)\(([^()]*)\)"
 )
 VALUE = (
     r"True|False|None|'[^']*'|\"[^\"]*\"|<[^>]*>|\[[^\]]*\]|\{[^}]*\}|…|\.\.\.|[\w+-]+(?:\.\w+)*"

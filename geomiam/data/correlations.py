@@ -15,7 +15,7 @@ from geomiam.checks.names import list_names
 from geomiam.checks.settings import check_number
 from geomiam.data.dataset import along_sites, as_dataset
 from geomiam.data.infer import infer_schema
-from geomiam.data.sites.background import random_cells
+from geomiam.data.sites.draw import random_cells
 from geomiam.errors import DoubtfulKind, SelectionError
 from geomiam.geo.dims import SITE
 

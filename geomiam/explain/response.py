@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from geomiam.at_once import ENCODED_ROWS
 from geomiam.checks.settings import check_count
-from geomiam.data.sites.background import random_cells
+from geomiam.data.sites.draw import random_cells
 from geomiam.data.sites.table import read_arrays
 from geomiam.errors import SelectionError
 from geomiam.explain.response_axes import POINTS, Axis, axis_of, training_limits

@@ -51,6 +51,16 @@ def crs_name(crs: Any) -> str:
     return f"EPSG:{code}" if code else str(crs)
 
 
+def equal_area_around(degrees: np.ndarray) -> str:
+    """Return the Lambert azimuthal equal-area projection that is centred on places in degrees ``(n, 2)``."""
+    lon, lat = np.deg2rad(degrees).T
+    x, y, z = np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)
+    centre = np.rad2deg(
+        [np.arctan2(y.mean(), x.mean()), np.arctan2(z.mean(), np.hypot(x.mean(), y.mean()))]
+    )
+    return f"+proj=laea +lon_0={centre[0]:.9f} +lat_0={centre[1]:.9f} +datum=WGS84 +units=m"
+
+
 def same_crs(a: CRS | None, b: CRS | None) -> bool:
     """Return whether two CRS assign the same x and y to every place, independent of their notation.
 

@@ -96,6 +96,11 @@ class Places:
         return np.stack([row, column], 1).astype(np.int64)
 
 
+def chord(km: float) -> float:
+    """Return the straight line through the earth that belongs to a distance along its surface, in km."""
+    return float(2 * RADIUS * np.sin(min(km / (2 * RADIUS), np.pi / 2)))
+
+
 def places(xy: np.ndarray, crs: Any = None, *, names: tuple[str, str] = ("x", "y")) -> Places:
     """Return coordinates as places.
 

@@ -1,12 +1,15 @@
-"""Maps of occurrence records, with the tests that they fail."""
+"""Maps of occurrence records, with the tests that they fail, and of sites with their background."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import xarray as xr
 
 from geomiam.errors import SettingError
+from geomiam.geo.crs import crs_of
+from geomiam.geo.dims import spatial_pair
 from geomiam.plot.canvas import INK, RED, one_axes, plain
 
 if TYPE_CHECKING:
@@ -19,14 +22,16 @@ MARKS = "sD^vP*X<>ph"
 STYLE: dict[str, Any] = {"ls": "none", "alpha": 0.8}
 
 
-def records(records: pd.DataFrame, *, species: str | None = None, ax: Axes | None = None) -> Axes:
-    """Draw occurrence records on a map: presences, absences, and records that fail a test.
+def records(
+    records: pd.DataFrame | xr.Dataset, *, species: str | None = None, ax: Axes | None = None
+) -> Axes:
+    """Draw occurrence records on a map: presences, absences, background, and records that fail a test.
 
     Parameters
     ----------
-    records : pandas.DataFrame
+    records : pandas.DataFrame or xarray.Dataset
         From :func:`geomiam.read_records`, or from :func:`geomiam.clean_records` with ``remove=False``: then each
-        record that fails has the colour of the first test that it fails.
+        record that fails has the colour of the first test that it fails. Or sites, as of :func:`geomiam.add_background`.
     species : str, optional
         Default: all.
     ax : matplotlib.axes.Axes, optional
@@ -39,7 +44,7 @@ def records(records: pd.DataFrame, *, species: str | None = None, ax: Axes | Non
     Raises
     ------
     SettingError
-        If there are no records to draw.
+        If there are no records to draw, or sites have no coordinates or no ``presence``.
 
     Examples
     --------
@@ -49,6 +54,8 @@ def records(records: pd.DataFrame, *, species: str | None = None, ax: Axes | Non
     >>> [text.get_text() for text in ax.get_legend().get_texts()]
     ['presence (1)', 'fails zero (1)']
     """
+    if isinstance(records, xr.Dataset):
+        records = _table_of(records, species)
     names = [n for n in (("lon", "lat"), ("x", "y")) if set(n) <= set(records.columns)]
     if not names or "presence" not in records:
         raise SettingError(
@@ -66,15 +73,33 @@ def records(records: pd.DataFrame, *, species: str | None = None, ax: Axes | Non
     failed_test = _first_failed(table)
     for label, rows, style in _layers(table, failed_test):
         ax.plot(x[rows], y[rows], label=f"{label} ({int(rows.sum()):,})", **(STYLE | style))
-    if names[0] == ("lon", "lat"):
-        middle = float(np.clip(np.abs(y), 0, 80).mean())
-        ax.set_aspect(1 / np.cos(np.radians(middle)))
+    middle = float(np.clip(np.abs(y), 0, 80).mean()) if names[0] == ("lon", "lat") else 0.0
+    ax.set_aspect(1 / np.cos(np.radians(middle)))
     ax.set_xlabel("longitude" if names[0][0] == "lon" else "x")
     ax.set_ylabel("latitude" if names[0][1] == "lat" else "y")
     ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     if species is not None:
         ax.set_title(plain(species), style="italic")
     return ax
+
+
+def _table_of(sites: xr.Dataset, species: str | None) -> pd.DataFrame:
+    """Return sites as records: of one species, or with the highest label of any."""
+    import pandas as pd
+
+    pair = spatial_pair(sites.variables)
+    if pair is None or "presence" not in sites:
+        raise SettingError(
+            f"the data have {[str(n) for n in sites.variables][:8]}, and a map of sites needs coordinates and presence(site, "
+            "species); pass sites of gm.sample"
+        )
+    labels = sites["presence"]
+    labels = labels.max("species") if species is None else labels.sel(species=species)
+    x, y = ("lon", "lat") if crs_of(sites).geographic else ("x", "y")
+    columns = {x: sites[pair[1]].values, y: sites[pair[0]].values, "presence": labels.values}
+    table = pd.DataFrame({**columns, "species": species})
+    table["background"] = sites["background"].values if "background" in sites.variables else False
+    return table
 
 
 def _first_failed(table: pd.DataFrame) -> np.ndarray:
@@ -92,10 +117,12 @@ def _layers(
     """Return label, rows and style of each layer that has records."""
     presence = table["presence"].to_numpy(float)
     passes = failed_test == ""
+    is_background = np.asarray(table.get("background", False), bool) & (presence == 0)
     layers: list[tuple[str, np.ndarray, dict[str, Any]]] = [
+        ("background", is_background, {"marker": ".", "ms": 3.5, "color": "0.6", "mew": 0}),
         (
             "absence",
-            passes & (presence == 0),
+            passes & (presence == 0) & ~is_background,
             {"marker": "o", "ms": 3, "mfc": "none", "mec": INK, "mew": 0.6},
         ),
         ("not surveyed", passes & np.isnan(presence), {"marker": ".", "ms": 3, "color": "0.6"}),

@@ -216,15 +216,9 @@ def _plane(degrees: np.ndarray, crs: Any) -> np.ndarray:
     """Return coordinates ``(n, 2)`` in km of a projected CRS."""
     from pyproj import Transformer
 
-    from geomiam.geo.crs import as_crs
+    from geomiam.geo.crs import as_crs, equal_area_around
 
-    if crs is None:
-        lon, lat = np.deg2rad(degrees).T
-        x, y, z = np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)
-        centre = np.rad2deg(
-            [np.arctan2(y.mean(), x.mean()), np.arctan2(z.mean(), np.hypot(x.mean(), y.mean()))]
-        )
-        crs = f"+proj=laea +lon_0={centre[0]:.9f} +lat_0={centre[1]:.9f} +datum=WGS84 +units=m"
+    crs = equal_area_around(degrees) if crs is None else crs
     system = as_crs(crs, "crs")
     if not system.projected:
         raise GridError(

@@ -85,8 +85,11 @@ def _records(evidence: Evidence) -> dict[str, str]:
     background = evidence.entry("background")
     count = number(background, "points")
     points = f", {count} points" if count else ""
+    words = "".join(f"; {background[k]}" for k in ("bias", "area") if background.get(k))
     background_text = (
-        f"{background['kind']}{points}, by gm.add_background" if background.get("kind") else ""
+        f"{background['kind']}{points}, by gm.add_background{words}"
+        if background.get("kind")
+        else ""
     )
     in_training = "the training contains background points" if evidence.background else "none"
     absences = number(sampling, "absences")

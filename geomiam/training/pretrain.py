@@ -11,7 +11,7 @@ import xarray as xr
 
 from geomiam.data.dataset import as_dataset
 from geomiam.data.infer import read_schema
-from geomiam.data.sites.background import random_cells
+from geomiam.data.sites.draw import random_cells
 from geomiam.data.sites.table import SiteTable
 from geomiam.errors import SchemaError
 from geomiam.geo.dims import SITE

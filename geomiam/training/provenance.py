@@ -104,6 +104,11 @@ def data_sources(sites: xr.Dataset) -> dict[str, Any]:
         about["background"] = {
             "kind": kind,
             **({"points": int(count)} if count is not None else {}),
+            **{
+                k: v
+                for k in ("bias", "area")
+                if isinstance(v := sites.attrs.get(f"background_{k}"), str)
+            },
         }
     rows = [row for row in _parsed(sites.attrs.get("sources"), list) or () if isinstance(row, dict)]
     if rows:

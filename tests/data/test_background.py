@@ -13,12 +13,15 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
-from geomiam.data.sites import background
-from geomiam.data.sites.background import add_background, draw_cells
+from geomiam.data.sites import draw
+from geomiam.data.sites.background import add_background
+from geomiam.data.sites.background_area import BackgroundArea
+from geomiam.data.sites.draw import draw_cells
 from geomiam.data.sites.sites import open_sites, sample, write_sites
 from geomiam.errors import LabelError, SelectionError
 from geomiam.geo.crs import crs_of
 
+AREA = BackgroundArea(within="90 km", outside_envelope="cell")
 BOX = GeoBox.from_bbox((10, 50, 14, 53), "EPSG:4326", resolution=0.1)
 
 
@@ -89,7 +92,8 @@ def test_chunks_do_not_matter_and_the_seed_does(chunks, seed):
     assert not np.array_equal(other_background.cell, with_points.cell)
 
 
-def test_a_lazy_cube_is_never_loaded_whole():
+@pytest.mark.parametrize("settings", [{}, {"bias": "weight"}, {"bias": "80 km"}, {"area": AREA}])
+def test_a_lazy_cube_is_never_loaded_whole(settings):
     largest = []
 
     def watching(dsk, keys, **kwargs):
@@ -102,7 +106,8 @@ def test_a_lazy_cube_is_never_loaded_whole():
         return results
 
     with dask.config.set(scheduler=watching):
-        add_background(sites(), cube().chunk(lat=10, lon=10), n=20, rng=0)
+        lazy = cube().assign(weight=lambda c: c.cell + 1).chunk(lat=5, lon=10)
+        add_background(sites(), lazy, n=20, rng=0, **settings)
     assert max(largest) <= BOX.shape[0] * BOX.shape[1]  # one byte a cell: the mask
 
 
@@ -129,7 +134,7 @@ def test_cells_are_drawn_by_area_on_geographic_grids():
 
 
 def test_drawing_in_blocks_is_a_sample_of_the_whole(monkeypatch):
-    monkeypatch.setattr(background, "BLOCK", 50)
+    monkeypatch.setattr(draw, "BLOCK", 50)
     mask = np.ones((20, 10), bool)
     mask[3] = False
     counts = np.zeros(mask.shape)
@@ -225,7 +230,7 @@ def test_rows_weigh_as_much_as_their_area_up_to_the_pole():
     box = GeoBox.from_bbox((0, 80, 4, 90), "EPSG:4326", resolution=0.5)
     top = xr.Dataset(coords=xr_coords(box, dims=("lat", "lon")))
     top["v"] = (("lat", "lon"), np.ones(box.shape, "f4"))
-    weights = background._row_weights(top)
+    weights = draw._row_weights(top)
     np.testing.assert_allclose(weights, np.cos(np.deg2rad(top.lat.values)))
     assert weights.min() < 0.01
 
@@ -234,7 +239,7 @@ def test_drawing_in_blocks_equals_drawing_at_once_where_few_wait_long(monkeypatc
     """The n shortest waits of all blocks, with the very draws of one generator."""
     mask = np.random.default_rng(0).random((12, 9)) < 0.7
     weights = np.linspace(0.1, 1, 12)
-    monkeypatch.setattr(background, "BLOCK", 18)
+    monkeypatch.setattr(draw, "BLOCK", 18)
     rng, waits = np.random.default_rng(5), np.full(mask.shape, np.inf)
     for start in range(0, 12, 2):
         part = mask[start : start + 2]

@@ -22,7 +22,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, r2_score
 
 import geomiam as gm
-from geomiam.data.sites.background import random_cells
+from geomiam.data.sites.draw import random_cells
 from geomiam.data.sites.table import SiteTable
 from geomiam.errors import (
     ArtifactError,

@@ -19,7 +19,7 @@ from geomiam.data.records.cells import cells_of
 from geomiam.data.sites.cells import read_cells
 from geomiam.errors import RecordsRemoved, SettingError, warn
 from geomiam.geo.lengths import Length, as_text, kilometres
-from geomiam.geo.places import RADIUS, Places
+from geomiam.geo.places import Places, chord
 
 
 def thin_records(
@@ -144,10 +144,7 @@ def spread(places: Places, km: float, rng: np.random.Generator) -> np.ndarray:
 
     points = places.points()
     tree = cKDTree(points)
-    angle = min(km / (2 * RADIUS), np.pi / 2)
-    radius = np.nextafter(
-        2 * RADIUS * np.sin(angle), 0
-    )  # a chord; places at the distance itself are kept
+    radius = np.nextafter(chord(km), 0)  # places at the distance itself are kept
     counts = tree.query_ball_point(points, radius, return_length=True)
     order = np.lexsort((rng.random(len(points)), counts))
     is_open, kept_places = np.ones(len(points), bool), []

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from geomiam.data.dataset import as_dataset
-from geomiam.data.grid.grid import restore, spatial_dims
-from geomiam.data.sites.cells import Requirements, read_cells
+from geomiam.data.grid.grid import geobox, restore
+from geomiam.data.records.cells import cells_of
+from geomiam.data.records.coordinates import Points, locate
+from geomiam.data.records.files import read_table
+from geomiam.data.sites.background_area import BackgroundArea, Removed, Restrictions
+from geomiam.data.sites.bias import Bias
+from geomiam.data.sites.cells import Requirements, is_empty, read_cells
+from geomiam.data.sites.draw import check_candidates, random_cells
 from geomiam.data.sites.target_group import searched
-from geomiam.errors import LabelError, warn
+from geomiam.errors import LabelError, OccurrencesLeftOut, SettingError, warn
 from geomiam.geo.crs import crs_of
 from geomiam.geo.dims import SITE
+from geomiam.splits import site_coordinates
 
-BLOCK = 4_000_000
-"""Number of cells processed at a time when drawing. It limits memory, and the drawn cells depend on it."""
-ANY = Requirements()
+IN_WORDS = ("background_bias", "background_area")
+"""Attributes of sites whose background is weighted or restricted."""
 
 
 def add_background(
@@ -27,11 +36,14 @@ def add_background(
     *,
     n: int | None = 10_000,
     kind: Literal["random", "target-group"] = "random",
+    bias: str | float | xr.DataArray | None = None,
+    area: BackgroundArea | None = None,
+    points: xr.Dataset | pd.DataFrame | str | Path | None = None,
     require: str | Sequence[str] = (),
     mask: str | None = None,
     rng: int | np.random.Generator | None = None,
 ) -> xr.Dataset:
-    """Add background points as presence 0.
+    """Add background points as presence 0: random, weighted, restricted, of the target group, or the user's.
 
     Parameters
     ----------
@@ -48,6 +60,17 @@ def add_background(
         sites; at sites where another species was recorded, species not recorded (NaN) become 0. Sites of
         an occurrence cube have the records of each class: there, species become 0 where their class
         was recorded.
+    bias
+        Sampling bias that random points have too: they are drawn with these weights per area. A variable of the cube, or
+        a layer on its grid, at least 0; cells with 0 or NaN are not candidates. Or a length, such as ``"50 km"``: the kernel density of
+        the presences of all species, where each presence has a Gaussian kernel of this standard deviation
+        along the surface of the earth.
+    area
+        Restrictions of the places where background may lie: distance from the presences, convex hull, polygon,
+        environmental envelope. They can be combined with each other and with every kind.
+    points
+        Background points of the user: a table or path that :func:`geomiam.read_records` reads, or sites. The new sites are
+        the cells that contain them, at most ``n``.
     require
         Modalities (by the attribute ``modality``) or variables of which a cell must have a value.
     mask
@@ -58,22 +81,38 @@ def add_background(
     Returns
     -------
     xr.Dataset
-        The sites in their order, followed by random points. The coordinate ``background(site)`` is True
-        where zeros are background. Attributes: ``background_kind``, ``background_candidates`` (number
-        of places that could be drawn) and ``background_drawn`` (number of places drawn). Variables that
-        the cube does not have are NaN at random points.
+        The sites in their order, followed by new points. The coordinate ``background(site)`` is True
+        where zeros are background. Attributes: ``background_kind`` (``"random"``, ``"density"`` with ``bias``, ``"points"`` or
+        ``"target-group"``), ``background_candidates`` (number
+        of places that could be drawn) and ``background_drawn`` (number of places drawn);
+        ``background_bias`` and ``background_area``: weights and restrictions in words, if there are any.
+        Variables that the cube does not have are NaN at new points.
 
     Raises
     ------
     LabelError
-        When ``sites`` has no ``presence``, or there is no candidate.
+        When ``sites`` has no ``presence``, or there is no candidate; the message has the number of places that each
+        restriction removes.
     SelectionError
-        When ``require`` or ``mask`` is not in the cube.
+        When ``require``, ``mask``, ``bias`` or a variable of the area is not in the cube.
+    SettingError
+        When two settings exclude each other, or ``bias`` has negative values.
+    GridError
+        When the layer of ``bias`` is on another grid.
+    OccurrenceError
+        When ``points`` cannot be read.
 
     Warns
     -----
     UserWarning
         When there are fewer cells than ``n``.
+    OccurrencesLeftOut
+        With the number of ``points`` outside the grid, its data or the area.
+
+    See Also
+    --------
+    BackgroundArea : The restrictions.
+    geomiam.plot.records : Map of presences and background.
 
     See Also
     --------
@@ -82,7 +121,8 @@ def add_background(
 
     References
     ----------
-    Phillips et al. (2009), Ecological Applications 19, 181-197, for target-group background.
+    Phillips et al. (2009), Ecological Applications 19, 181-197, for target-group and weighted background.
+    Barbet-Massin et al. (2012), Methods in Ecology and Evolution 3, 327-338, for distances and envelopes.
 
     Examples
     --------
@@ -92,82 +132,106 @@ def add_background(
     >>> with_background = gm.add_background(sites, cube, n=100, rng=0)
     >>> with_background.sizes["site"] - sites.sizes["site"]
     100
+    >>> area = gm.BackgroundArea(within="300 km", beyond="20 km")
+    >>> near = gm.add_background(sites, cube, n=100, bias="100 km", area=area, rng=0)
+    >>> near.attrs["background_area"]
+    'within 300 km of the presences; at least 20 km from the presences'
     """
     if "presence" not in sites:
         raise LabelError(
             f"sites have no 'presence', found {list(sites.data_vars)}; create them with gm.sample(...)"
         )
+    _check_request(n, kind, bias=bias, points=points)
+    rng = np.random.default_rng(rng)
+    words = {} if area is None else {"background_area": "; ".join(_checked(area).texts().values())}
+    if kind == "target-group":
+        out, candidates, count = _target_group(sites, n=n, area=area, rng=rng)
+    else:
+        grid = as_dataset(cube)
+        grid = restore(grid, grid)
+        weights = None if bias is None else Bias.of(bias, grid, sites)
+        if weights is not None:
+            words["background_bias"] = weights.text
+        present = (sites["presence"] == 1).any("species").values
+        shared: dict[str, Any] = {"n": n, "rng": rng}
+        shared["requirements"] = Requirements.of(grid, require, mask)
+        shared["restrictions"] = Restrictions.of(area, sites, present, crs_of(grid))
+        if points is not None:
+            cells, candidates = _cells_of_points(points, grid, **shared)
+        else:
+            cells, candidates = random_cells(grid, bias=weights, **shared)
+            if n is not None and n > candidates:
+                warn(
+                    f"only {candidates} cells have data{' in the area' if area else ''}, fewer than the n={n} background points that were requested"
+                )
+        out, count = _append(sites, cells), cells.sizes[SITE]
+    name = "points" if points is not None else kind if bias is None else "density"
+    out.attrs = {k: v for k, v in out.attrs.items() if k not in IN_WORDS} | words
+    attrs = {"background_candidates": candidates, "background_drawn": count}
+    return restore(out.assign_attrs(background_kind=name, **attrs), out)
+
+
+def _check_request(n: int | None, kind: str, *, bias: Any, points: Any) -> None:
     if kind not in ("random", "target-group"):
         raise LabelError(f"kind={kind!r} is not supported; use 'random' or 'target-group'")
-    rng = np.random.default_rng(rng)
-    if kind == "random":
-        grid = as_dataset(cube)
-        requirements = Requirements.of(grid, require, mask)
-        cells, candidates = random_cells(grid, n=n, rng=rng, requirements=requirements)
-        if n is not None and n > candidates:
-            warn(
-                f"only {candidates} cells have data, fewer than the n={n} background points that were requested"
-            )
-        out, count = _append(sites, cells), cells.sizes[SITE]
-    else:
-        out, candidates, count = _target_group(sites, n=n, rng=rng)
-    attrs = {"background_candidates": candidates, "background_drawn": count}
-    return restore(out.assign_attrs(background_kind=kind, **attrs), out)
-
-
-def random_cells(
-    cube: xr.Dataset, *, n: int | None, rng: np.random.Generator, requirements: Requirements = ANY
-) -> tuple[xr.Dataset, int]:
-    """Draw random cells on which a predictor is observed, evenly over the area, and read them.
-
-    Returns variables ``(site, *own dims)`` of at most ``n`` cells (None: all) in random order, and the
-    number of candidates. Lazy variables are read chunk by chunk. Raises LabelError without a candidate.
-    """
-    cube = restore(cube, cube)
-    mask = requirements.candidates(cube).transpose(*spatial_dims(cube)).values
-    candidates = int(mask.sum())
-    _check_candidates(candidates, n, description="cells with an observed predictor")
-    cells = draw_cells(mask, candidates if n is None else n, weights=_row_weights(cube), rng=rng)
-    return read_cells(cube, cells), candidates
-
-
-def _check_candidates(candidates: int, n: int | None, *, description: str) -> None:
-    if n is not None and n < 1:
-        raise LabelError(f"n={n} background points; pass n >= 1, or None for every candidate")
-    if not candidates:
-        raise LabelError(
-            f"there are no {description}, so no background can be drawn; check gm.coverage(cube, schema)"
+    settings = {"kind='target-group'": kind != "random", "points=": points is not None}
+    settings["bias="] = bias is not None
+    if len(names := [k for k, is_set in settings.items() if is_set]) > 1:
+        raise SettingError(
+            f"{' and '.join(names)} exclude each other; pass one of them, or call add_background again with its result"
         )
+    if bias is not None and n is None:
+        raise SettingError("n=None draws every candidate, so bias= has no effect; pass n=10_000")
 
 
-def _row_weights(cube: xr.Dataset) -> np.ndarray:
-    """Return the relative area of the cells of each row ``(y,)``."""
-    lat, crs = cube[spatial_dims(cube)[0]].values, crs_of(cube)
-    return np.cos(np.deg2rad(lat)).clip(1e-9) if crs.geographic else np.ones(len(lat))
+def _checked(area: Any) -> BackgroundArea:
+    if not isinstance(area, BackgroundArea):
+        raise SettingError(
+            f"area= is a {type(area).__name__}; pass gm.BackgroundArea(within='200 km'), or gm.BackgroundArea(polygon=...)"
+        )
+    return area
 
 
-def draw_cells(
-    mask: np.ndarray, n: int, *, weights: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
-    """Draw at most n cells of a mask ``(y, x)`` without replacement, in random order.
+def _cells_of_points(
+    points: Any,
+    grid: xr.Dataset,
+    *,
+    n: int | None,
+    requirements: Requirements,
+    restrictions: Restrictions,
+    rng: np.random.Generator,
+) -> tuple[xr.Dataset, int]:
+    """Return the variables of at most n cells that contain points of the user, and the number of candidates."""
+    positions = _positions(points)
+    cells = cells_of(positions, geobox(grid))
+    inside = (cells >= 0).all(axis=1)
+    unique_cells, number = np.unique(cells[inside], axis=0, return_inverse=True)
+    places = read_cells(grid, unique_cells)
+    usable = ~is_empty(places) & requirements.of_sites(places)
+    allowed, removed = restrictions.of_sites(places.isel({SITE: usable}))
+    usable[usable] = allowed
+    candidates = int(usable.sum())
+    check_candidates(
+        candidates, n, description="cells with a point and an observed predictor", removed=removed
+    )
+    outside_count, unusable_count = int((~inside).sum()), int((~usable[number.ravel()]).sum())
+    if outside_count or unusable_count:
+        warn(
+            f"of {len(cells):,} background points left out: {outside_count:,} without coordinates or outside the grid, "
+            f"{unusable_count:,} on cells without data or outside the area",
+            OccurrencesLeftOut,
+        )
+    rows = np.flatnonzero(usable)
+    if n is not None and n < candidates:
+        rows = np.sort(rng.choice(rows, n, replace=False))
+    return places.isel({SITE: rows}), candidates
 
-    ``weights`` are those of the cells of each row ``(y,)``, positive. Returns rows and columns
-    ``(min(n, candidates), 2)``.
-    """
-    # Each cell gets an exponential waiting time divided by its weight. The n cells with the shortest
-    # times are a weighted sample without replacement (Efraimidis and Spirakis 2006, Information
-    # Processing Letters 97). One pass with n cells in memory is sufficient.
-    width = mask.shape[1]
-    best, waits = np.empty(0, int), np.empty(0)
-    step = max(1, BLOCK // max(1, width))
-    for start in range(0, len(mask), step):
-        cells = np.flatnonzero(mask[start : start + step]) + start * width
-        wait = rng.exponential(size=len(cells)) / weights[cells // width]
-        near = wait < (waits[-1] if len(waits) == n else np.inf)
-        best, waits = np.append(best, cells[near]), np.append(waits, wait[near])
-        keep = np.argsort(waits, kind="stable")[:n]
-        best, waits = best[keep], waits[keep]
-    return np.stack(np.divmod(best, width), axis=1)
+
+def _positions(points: Any) -> Points:
+    if not isinstance(points, xr.Dataset):
+        return locate(read_table(points))
+    x, y = site_coordinates(points).T
+    return Points(x, y, str(crs_of(points)), ("x", "y"))
 
 
 def _append(sites: xr.Dataset, cells: xr.Dataset) -> xr.Dataset:
@@ -198,13 +262,18 @@ def _append(sites: xr.Dataset, cells: xr.Dataset) -> xr.Dataset:
 
 
 def _target_group(
-    sites: xr.Dataset, *, n: int | None, rng: np.random.Generator
+    sites: xr.Dataset, *, n: int | None, area: BackgroundArea | None, rng: np.random.Generator
 ) -> tuple[xr.Dataset, int, int]:
-    missing = searched(sites)
+    missing, removed = searched(sites), Removed()
+    if area is not None:
+        missing, removed = _restricted(missing, sites, area)
     partly = missing.any("species").values
     places = np.flatnonzero(partly)
-    _check_candidates(
-        len(places), n, description="sites where some species were recorded and others not"
+    check_candidates(
+        len(places),
+        n,
+        description="sites where some species were recorded and others not",
+        removed=removed,
     )
     drawn_places = places if n is None or n >= len(places) else rng.choice(places, n, replace=False)
     is_drawn = xr.DataArray(np.isin(np.arange(len(partly)), drawn_places), dims=SITE)
@@ -214,3 +283,21 @@ def _target_group(
         flags = flags | sites["background"].values
     out = sites.assign(presence=presence.assign_attrs(sites["presence"].attrs))
     return out.assign_coords(background=(SITE, flags)), len(places), len(drawn_places)
+
+
+def _restricted(
+    missing: xr.DataArray, sites: xr.Dataset, area: BackgroundArea
+) -> tuple[xr.DataArray, Removed]:
+    """Return where species may become 0 ``(site, species)``: in the area around their own presences."""
+    missing = missing.transpose(SITE, "species").copy()
+    present = (sites["presence"].transpose(SITE, "species") == 1).values
+    area, removed = area.opened(), Counter[str]()
+    for species in range(missing.sizes["species"]):
+        rows = np.flatnonzero(missing.values[:, species])
+        allowed = np.zeros(len(rows), bool)
+        if present[:, species].any() or not area.around_presences:
+            restrictions = Restrictions.of(area, sites, present[:, species], crs_of(sites))
+            allowed, counts = restrictions.of_sites(sites.isel({SITE: rows}))
+            removed.update(counts)
+        missing[rows, species] = allowed
+    return missing, dict(removed)

@@ -28,7 +28,7 @@ import typer
 import xarray as xr
 
 import geomiam as gm
-from geomiam.data.sites.background import random_cells
+from geomiam.data.sites.draw import random_cells
 from geomiam.geo.crs import crs_of
 from geomiam.geo.lengths import as_text
 from geomiam.model.model import Model
