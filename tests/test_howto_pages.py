@@ -7,7 +7,14 @@ import re
 import pytest
 from helpers_examples import ROOT
 
-PAGES = ("choosing-predictors", "range-change", "reports", "response-curves", "thresholds")
+PAGES = (
+    "background",
+    "choosing-predictors",
+    "range-change",
+    "reports",
+    "response-curves",
+    "thresholds",
+)
 WRITTEN = {"report.html", "odmap.csv"}
 
 

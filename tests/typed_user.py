@@ -10,7 +10,8 @@ import geomiam as gm
 
 
 def species_map(cube: xr.Dataset, records: str, out: str) -> xr.Dataset:
-    sites = gm.add_background(gm.sample(cube, records), cube, n=10_000, rng=0)
+    area = gm.BackgroundArea(within="200 km", beyond=10)
+    sites = gm.add_background(gm.sample(cube, records), cube, n=10_000, area=area, rng=0)
     schema: gm.Schema = gm.infer_schema(sites)
     network = gm.NetworkConfig(width=64)
     model: gm.Model = gm.fit(

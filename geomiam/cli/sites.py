@@ -29,7 +29,7 @@ class BackgroundFlags:
         bool, typer.Option("--target-group", help="Sites of other species count as background.")
     ] = False
     points: Annotated[
-        Path | None, typer.Option(help="Background points of your own: csv, parquet or gpkg.")
+        Path | None, typer.Option(help="The user's background points: csv, parquet or gpkg.")
     ] = None
     bias: Annotated[
         str | None,

@@ -31,7 +31,7 @@ def records(
     ----------
     records : pandas.DataFrame or xarray.Dataset
         From :func:`geomiam.read_records`, or from :func:`geomiam.clean_records` with ``remove=False``: then each
-        record that fails has the colour of the first test that it fails. Or sites, as of :func:`geomiam.add_background`.
+        record that fails has the colour of the first test that it fails. Or the sites of :func:`geomiam.sample` or :func:`geomiam.add_background`.
     species : str, optional
         Default: all.
     ax : matplotlib.axes.Axes, optional

@@ -47,6 +47,10 @@ VERBS = {
         "--out",
         "--background",
         "--target-group",
+        "--bias",
+        "--within",
+        "--polygon",
+        "--points",
         "--keep",
         "--crs",
         "--no-thin",
@@ -246,6 +250,31 @@ def test_sample_adds_background(geomiam, home, tmp_path):
     assert code == 0
     assert f"{sites.sizes['site']:,} sites, 2 species" in out
     assert sites.sizes["site"] > gm.open_sites(home / "sites.zarr").sizes["site"]
+
+
+def test_sample_adds_background_with_a_bias_in_an_area(geomiam, home, tmp_path):
+    store = tmp_path / "s.zarr"
+    start = ["sample", home / "cube.zarr", home / "records.csv", "--out", store, "--overwrite"]
+    area = ("--within", "200 km", "--hull", "0 km", "--outside-envelope", "bio1")
+    code, out, _ = geomiam(*start, "--background", 5, "--bias", "90 km", *area, "--quantile", 0.1)
+    cube, sites = gm.open_cube(home / "cube.zarr", chunks=None), gm.open_sites(store)
+    expected = gm.add_background(
+        gm.sample(cube, home / "records.csv"),
+        cube,
+        n=5,
+        bias="90 km",
+        area=gm.BackgroundArea(within="200 km", hull="0 km", outside_envelope="bio1", quantile=0.1),
+        rng=0,
+    )
+    np.testing.assert_array_equal(sites["x"], expected["x"])
+    assert code == 0 and "background: 5 of" in out and "(bandwidth 90 km); outside the env" in out
+    sites.isel(site=slice(-3, None))[["x", "y"]].to_dataframe().to_csv(tmp_path / "points.csv")
+    code, out, _ = geomiam(*start, "--points", tmp_path / "points.csv")
+    assert code == 0 and "background: 3 of 3 candidates, points" in out
+    code, _, err = geomiam(*start, "--background", 5, "--beyond", "9000 km")
+    assert code == 1 and "--beyond '9000 km' removes" in err
+    code, _, err = geomiam(*start, "--within", "9 km")
+    assert code == 1 and "--within needs background; pass --background 10000" in err
 
 
 def test_fit_is_the_python_call_with_the_same_settings(home):

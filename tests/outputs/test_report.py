@@ -210,13 +210,16 @@ def test_records_and_background_are_in_the_protocol(model, sites):
     rows = [{"variable": v, "source": "chelsa", "resampling": "average"} for v in ("bio1", "bio12")]
     attrs = {"records": json.dumps(records), "sources": json.dumps(rows)}
     attrs |= {"background_kind": "random", "background_drawn": np.int64(50)}
+    attrs |= {"background_area": "within 9 km of the presences", "background_bias": "weighted by b"}
     about = data_sources(sites.assign_attrs(attrs))
     assert json.loads(json.dumps(about)) == about
     assert about["sources"][0]["variables"] == ["bio1", "bio12"]
     model = dataclasses.replace(model, about={**model.about, **about})
     text = gm.reports.odmap(model).set_index("key")["text"]
     assert "10.15468/dl.abcdef" in text["records_source"] and "zero (2)" in text["cleaning"]
-    assert text["background"] == "random, 50 points, by gm.add_background"
+    assert text["background"] == (
+        "random, 50 points, by gm.add_background; weighted by b; within 9 km of the presences"
+    )
     assert text["response"] == "presence and background"
     assert "average" in text["predictors_processing"]
 

@@ -52,7 +52,7 @@ VERBS: dict[str, tuple[list[str], tuple[str, ...]]] = {
         ("--species", "--x", "--y", "--presence", "--crs", "--encoding", "--doi", "--uncertainty", "--first-year",
          "--outliers", "--tolerance", "--cube", "--land", "--countries", "--reference", "--thin", "--seed", "--figure"),
     ),
-    "sample": (["cube.zarr", "records.csv"], ("--species", "--x", "--y", "--presence", "--keep", "--background", "--crs", "--seed")),
+    "sample": (["cube.zarr", "records.csv"], ("--species", "--x", "--y", "--presence", "--keep", "--background", "--bias", "--within", "--crs", "--seed")),
     "fit": (
         ["sites.zarr", *TINY],
         ("--schema", "--recipe", "--start", "--masking", "--fusion", "--members", "--width", "--loss", "--epochs",

@@ -16,10 +16,11 @@ from geomiam.data.grid.grid import geobox, restore
 from geomiam.data.records.cells import cells_of
 from geomiam.data.records.coordinates import Points, locate
 from geomiam.data.records.files import read_table
-from geomiam.data.sites.background_area import BackgroundArea, Removed, Restrictions
+from geomiam.data.sites.background_area import BackgroundArea
 from geomiam.data.sites.bias import Bias
 from geomiam.data.sites.cells import Requirements, is_empty, read_cells
 from geomiam.data.sites.draw import check_candidates, random_cells
+from geomiam.data.sites.restrictions import Removals, Restrictions
 from geomiam.data.sites.target_group import searched
 from geomiam.errors import LabelError, OccurrencesLeftOut, SettingError, warn
 from geomiam.geo.crs import crs_of
@@ -208,11 +209,11 @@ def _cells_of_points(
     unique_cells, number = np.unique(cells[inside], axis=0, return_inverse=True)
     places = read_cells(grid, unique_cells)
     usable = ~is_empty(places) & requirements.of_sites(places)
-    allowed, removed = restrictions.of_sites(places.isel({SITE: usable}))
-    usable[usable] = allowed
+    is_allowed, removals = restrictions.of_sites(places.isel({SITE: usable}))
+    usable[usable] = is_allowed
     candidates = int(usable.sum())
     check_candidates(
-        candidates, n, description="cells with a point and an observed predictor", removed=removed
+        candidates, n, description="cells with a point and an observed predictor", removals=removals
     )
     outside_count, unusable_count = int((~inside).sum()), int((~usable[number.ravel()]).sum())
     if outside_count or unusable_count:
@@ -264,16 +265,16 @@ def _append(sites: xr.Dataset, cells: xr.Dataset) -> xr.Dataset:
 def _target_group(
     sites: xr.Dataset, *, n: int | None, area: BackgroundArea | None, rng: np.random.Generator
 ) -> tuple[xr.Dataset, int, int]:
-    missing, removed = searched(sites), Removed()
+    missing, removals = searched(sites), Removals()
     if area is not None:
-        missing, removed = _restricted(missing, sites, area)
+        missing, removals = _restricted(missing, sites, area)
     partly = missing.any("species").values
     places = np.flatnonzero(partly)
     check_candidates(
         len(places),
         n,
         description="sites where some species were recorded and others not",
-        removed=removed,
+        removals=removals,
     )
     drawn_places = places if n is None or n >= len(places) else rng.choice(places, n, replace=False)
     is_drawn = xr.DataArray(np.isin(np.arange(len(partly)), drawn_places), dims=SITE)
@@ -287,17 +288,17 @@ def _target_group(
 
 def _restricted(
     missing: xr.DataArray, sites: xr.Dataset, area: BackgroundArea
-) -> tuple[xr.DataArray, Removed]:
+) -> tuple[xr.DataArray, Removals]:
     """Return where species may become 0 ``(site, species)``: in the area around their own presences."""
     missing = missing.transpose(SITE, "species").copy()
     present = (sites["presence"].transpose(SITE, "species") == 1).values
-    area, removed = area.opened(), Counter[str]()
+    area, removals = area.opened(), Counter[str]()
     for species in range(missing.sizes["species"]):
         rows = np.flatnonzero(missing.values[:, species])
-        allowed = np.zeros(len(rows), bool)
+        is_allowed = np.zeros(len(rows), bool)
         if present[:, species].any() or not area.around_presences:
             restrictions = Restrictions.of(area, sites, present[:, species], crs_of(sites))
-            allowed, counts = restrictions.of_sites(sites.isel({SITE: rows}))
-            removed.update(counts)
-        missing[rows, species] = allowed
-    return missing, dict(removed)
+            is_allowed, counts = restrictions.of_sites(sites.isel({SITE: rows}))
+            removals.update(counts)
+        missing[rows, species] = is_allowed
+    return missing, dict(removals)

@@ -1,39 +1,20 @@
-"""The area of background points: restrictions by distance, hull, polygon and environmental envelope."""
+"""The area of background points, as the user sets it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import reduce
-from operator import or_
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import xarray as xr
-
 from geomiam.checks.settings import check_number
-from geomiam.data.grid.grid import place_dims, spatial_dims
 from geomiam.data.records.files import PARQUET, VECTOR, read_table
-from geomiam.data.values import as_float, is_categorical
-from geomiam.errors import InputNotFound, LabelError, SelectionError, SettingError
-from geomiam.geo.crs import as_crs, equal_area_around
-from geomiam.geo.dims import SITE
+from geomiam.errors import InputNotFound, SettingError
 from geomiam.geo.lengths import Length, as_text, kilometres
-from geomiam.geo.longitude import full_turn
-from geomiam.geo.places import Places, chord
 from geomiam.outputs.paths import expand
-from geomiam.splits import site_coordinates
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
-
-CELLS = 1_000_000
-"""Number of cells whose distances are computed at a time."""
-Test = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Function from coordinates ``(n, 2)``, and the same in degrees, to whether a restriction allows them ``(n,)``."""
-Removed = dict[str, int]
-"""Number of places that each restriction removes, after those before it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +115,7 @@ class BackgroundArea:
     def opened(self) -> BackgroundArea:
         """Return the area with the polygons of its file."""
         is_path = isinstance(self.polygon, (str, Path))
-        return replace(self, polygon=_read(self.polygon)) if is_path else self
+        return replace(self, polygon=read_polygons(self.polygon)) if is_path else self
 
     def texts(self) -> dict[str, str]:
         """Return the restrictions that are set, in words."""
@@ -151,8 +132,8 @@ class BackgroundArea:
             is_path = isinstance(self.polygon, (str, Path))
             texts["polygon"] = f"in a polygon{f' ({Path(self.polygon).name})' if is_path else ''}"
         if hull is not None:
-            enlarged = f" enlarged by {as_text(hull)}" if hull else ""
-            texts["hull"] = f"in the convex hull of the presences{enlarged}"
+            margin = f" enlarged by {as_text(hull)}" if hull else ""
+            texts["hull"] = f"in the convex hull of the presences{margin}"
         if within is not None:
             texts["within"] = f"within {as_text(within)} of the presences"
         if beyond is not None:
@@ -160,156 +141,7 @@ class BackgroundArea:
         return texts
 
 
-@dataclass(frozen=True, eq=False)
-class Restrictions:
-    """The restrictions of an area for given presences."""
-
-    tests: Mapping[str, Test] = field(default_factory=dict)
-    envelope: Mapping[str, tuple[xr.DataArray, xr.DataArray]] = field(default_factory=dict)
-    """Lowest and highest value of each variable at the presences ``(*own dims)``."""
-    to_degrees: Any = None
-    """Transformer from the CRS of the places to degrees."""
-
-    @classmethod
-    def of(
-        cls, area: BackgroundArea | None, sites: xr.Dataset, present: np.ndarray, crs: Any
-    ) -> Restrictions:
-        """Return the restrictions of places in a CRS, for the presences at sites ``(site,)``."""
-        from pyproj import Transformer
-
-        if area is None:
-            return cls()
-        if area.around_presences and not present.any():
-            raise LabelError(
-                "the area depends on the presences, and the sites have none; use gm.BackgroundArea(polygon=...) only"
-            )
-        to_degrees = Transformer.from_crs(crs.proj, "EPSG:4326", always_xy=True)
-        records = np.stack(to_degrees.transform(*site_coordinates(sites)[present].T), 1)
-        tests: dict[str, Test] = {}
-        if area.polygon is not None:
-            tests["polygon="] = _in_polygon(area.polygon, crs)
-        if (hull := area.km("hull")) is not None:
-            tests[f"hull='{as_text(hull)}'"] = _in_hull(records, hull)
-        if (within := area.km("within")) is not None:
-            tests[f"within='{as_text(within)}'"] = _near(records, within)
-        if (beyond := area.km("beyond")) is not None:
-            near = _near(records, beyond)
-            tests[f"beyond='{as_text(beyond)}'"] = lambda xy, degrees: ~near(xy, degrees)
-        return cls(tests, _envelope(area, sites, present), to_degrees)
-
-    def outside(self, ds: xr.Dataset) -> xr.DataArray:
-        """Return where cells or sites are outside the envelope; lazy."""
-        if unknown := [v for v in self.envelope if v not in ds]:
-            raise SelectionError(
-                f"outside_envelope={unknown} is not in the cube, which has {list(ds.data_vars)}"
-            )
-        return reduce(or_, [_outside(ds, v, *ends) for v, ends in self.envelope.items()])
-
-    def allowed(self, xy: np.ndarray) -> tuple[np.ndarray, Removed]:
-        """Return whether coordinates ``(n, 2)`` are allowed, apart from the envelope."""
-        keep, removed = np.ones(len(xy), bool), {}
-        degrees = np.stack(self.to_degrees.transform(*xy.T), 1) if self.tests else xy
-        for name, test in self.tests.items():
-            rows = np.flatnonzero(keep)
-            keep[rows] = test(xy[rows], degrees[rows])
-            removed[name] = len(rows) - int(keep.sum())
-        return keep, removed
-
-    def of_sites(self, sites: xr.Dataset) -> tuple[np.ndarray, Removed]:
-        """Return whether sites are allowed ``(site,)``."""
-        outside, removed = np.ones(sites.sizes[SITE], bool), {}
-        if self.envelope:
-            outside = self.outside(sites).values
-            removed["outside_envelope="] = int((~outside).sum())
-        rows = np.flatnonzero(outside)
-        keep, later = self.allowed(site_coordinates(sites)[rows])
-        outside[rows] = keep
-        return outside, removed | later
-
-    def clear(self, mask: np.ndarray, grid: xr.Dataset) -> Removed:
-        """Clear the cells of a mask ``(y, x)`` that are not allowed, apart from the envelope."""
-        y, x = (grid[d].values.astype(float) for d in spatial_dims(grid))
-        removed = dict.fromkeys(self.tests, 0)
-        step = max(1, CELLS // len(x))
-        for start in range(0, len(y), step) if self.tests else ():
-            rows, columns = np.nonzero(mask[start : start + step])
-            keep, counts = self.allowed(np.stack([x[columns], y[start + rows]], 1))
-            mask[start + rows, columns] = keep
-            removed = {k: n + counts[k] for k, n in removed.items()}
-        return removed
-
-
-def _near(records: np.ndarray, km: float) -> Test:
-    """Return the test of places that are less than a distance from records in degrees ``(n, 2)``."""
-    from scipy.spatial import cKDTree
-
-    tree = cKDTree(Places(records, True, "").points())
-
-    def near(xy: np.ndarray, degrees: np.ndarray) -> np.ndarray:
-        out = np.isfinite(degrees).all(1)  # a projection may not reach the corners of its grid
-        points = Places(degrees[out], True, "").points()
-        out[out] = np.isfinite(tree.query(points, distance_upper_bound=chord(km))[0])
-        return out
-
-    return near
-
-
-def _in_hull(records: np.ndarray, km: float) -> Test:
-    """Return the test of places in the convex hull of records in degrees ``(n, 2)``."""
-    import shapely
-    from pyproj import Transformer
-
-    plane = Transformer.from_crs("EPSG:4326", equal_area_around(records), always_xy=True)
-    hull = shapely.multipoints(np.stack(plane.transform(*records.T), 1)).convex_hull
-    hull = hull.buffer(max(km * 1000, 0.001), quad_segs=64)  # the records themselves are inside
-    shapely.prepare(hull)
-    return lambda xy, degrees: shapely.intersects_xy(hull, *plane.transform(*degrees.T))
-
-
-def _in_polygon(polygon: Any, crs: Any) -> Test:
-    """Return the test of places in a polygon."""
-    import shapely
-    from pyproj import Transformer
-
-    shapes, polygon_crs = _shapes(polygon, crs)
-    shape = shapely.union_all(shapely.make_valid(shapes))
-    shapely.prepare(shape)
-    transformer = Transformer.from_crs(crs.proj, polygon_crs.proj, always_xy=True)
-    turn = full_turn(polygon_crs)
-    turns = (0.0,) if turn is None else (-turn, 0.0, turn)
-
-    def inside(xy: np.ndarray, degrees: np.ndarray) -> np.ndarray:
-        x, y = transformer.transform(*xy.T)
-        return np.any([shapely.intersects_xy(shape, x + t, y) for t in turns], axis=0)
-
-    return inside
-
-
-def _shapes(polygon: Any, crs: Any) -> tuple[np.ndarray, Any]:
-    """Return the geometries of a polygon, table or vector file, and their CRS."""
-    table = _read(polygon) if isinstance(polygon, (str, Path)) else polygon
-    if hasattr(table, "geom_type"):
-        shapes = np.atleast_1d(np.asarray(getattr(table, "geometry", table), object))
-        shapes = np.array([s for s in shapes if s is not None and not s.is_empty], object)
-        kinds = {s.geom_type for s in shapes}
-        has_crs = hasattr(table, "crs")
-        if (
-            kinds
-            and kinds <= {"Polygon", "MultiPolygon"}
-            and getattr(table, "crs", crs) is not None
-        ):
-            return shapes, as_crs(table.crs, "the CRS of the polygon") if has_crs else crs
-        problem = f"geometries {sorted(kinds)}" if kinds - {"Polygon", "MultiPolygon"} else "no CRS"
-        found = problem if kinds else "no geometry"
-    else:
-        found = type(table).__name__
-    raise SettingError(
-        f"polygon= needs polygons with a CRS, found {found}; pass a path such as 'area.gpkg', a GeoDataFrame with its CRS, or "
-        "a shapely polygon in the CRS of the cube"
-    )
-
-
-def _read(path: str | Path) -> Any:
+def read_polygons(path: str | Path) -> Any:
     """Return the table of a vector file."""
     if not str(path).lower().endswith((*VECTOR, *PARQUET)):
         raise SettingError(
@@ -318,36 +150,3 @@ def _read(path: str | Path) -> Any:
     if not Path(expand(path)).exists():
         raise InputNotFound(f"there is no file of polygons at {path}; check the path")
     return read_table(path)
-
-
-def _envelope(
-    area: BackgroundArea, sites: xr.Dataset, present: np.ndarray
-) -> dict[str, tuple[xr.DataArray, xr.DataArray]]:
-    """Return the lowest and highest value of each variable at the presences, without the tails."""
-    envelope = {}
-    for name in area.variables:
-        if name not in sites.data_vars or SITE not in sites[name].dims or name == "presence":
-            names = [k for k, v in sites.data_vars.items() if SITE in v.dims and k != "presence"]
-            raise SelectionError(
-                f"outside_envelope='{name}' is not a variable of the sites, which have {names}"
-            )
-        if is_categorical(sites[name]):
-            raise SelectionError(
-                f"outside_envelope='{name}' has classes, which have no order; name continuous variables"
-            )
-        values = sites[name].reset_coords(drop=True).isel({SITE: present}).astype(float)
-        values = values.where(np.isfinite(values))
-        if not values.notnull().any():
-            raise LabelError(
-                f"outside_envelope='{name}' has no value at any presence; leave it out"
-            )
-        tails = (area.quantile, 1 - area.quantile)
-        low, high = (values.quantile(q, SITE).drop_vars("quantile") for q in tails)
-        envelope[name] = (low, high)
-    return envelope
-
-
-def _outside(ds: xr.Dataset, name: str, low: xr.DataArray, high: xr.DataArray) -> xr.DataArray:
-    values = as_float(ds[name].reset_coords(drop=True))
-    outside = (values < low) | (values > high)  # False for NaN
-    return outside.any([d for d in outside.dims if d not in place_dims(ds)])

@@ -44,8 +44,8 @@ class Bias:
         """Return the bias by a variable of the cube, a layer on its grid, or the bandwidth of the presences."""
         dims = spatial_dims(grid)
         if isinstance(bias, xr.DataArray):
-            joined = as_dataset([grid, bias.to_dataset(name=LAYER)])
-            layer, text = joined[LAYER], f"weighted by the layer '{bias.name or 'bias'}'"
+            stack = as_dataset([grid, bias.to_dataset(name=LAYER)])
+            layer, text = stack[LAYER], f"weighted by the layer '{bias.name or 'bias'}'"
         elif isinstance(bias, str) and bias in grid.data_vars:
             layer, text = grid[bias], f"weighted by the layer '{bias}'"
         else:

@@ -10,9 +10,9 @@ import numpy as np
 import xarray as xr
 
 from geomiam.data.grid.grid import geobox, restore, spatial_dims
-from geomiam.data.sites.background_area import Removed, Restrictions
 from geomiam.data.sites.bias import Bias, draw_near, rows_of
 from geomiam.data.sites.cells import Requirements, read_cells
+from geomiam.data.sites.restrictions import Removals, Restrictions
 from geomiam.errors import LabelError, SettingError, warn
 from geomiam.geo.crs import crs_of
 
@@ -39,9 +39,11 @@ def random_cells(
     """
     cube = restore(cube, cube)
     layer = None if bias is None else bias.layer
-    mask, removed = _candidate_cells(cube, requirements, layer=layer, restrictions=restrictions)
+    mask, removals = _candidate_cells(cube, requirements, layer=layer, restrictions=restrictions)
     candidates = int(mask.sum())
-    check_candidates(candidates, n, description="cells with an observed predictor", removed=removed)
+    check_candidates(
+        candidates, n, description="cells with an observed predictor", removals=removals
+    )
     count = candidates if n is None else min(n, candidates)
     if bias is None or bias.layer is not None:
         rows = None if layer is None else rows_of(layer)
@@ -59,7 +61,7 @@ def _candidate_cells(
     *,
     layer: xr.DataArray | None,
     restrictions: Restrictions,
-) -> tuple[np.ndarray, Removed]:
+) -> tuple[np.ndarray, Removals]:
     """Return the candidates ``(y, x)``, and the number of cells that weights and each restriction remove."""
     import dask
 
@@ -75,31 +77,33 @@ def _candidate_cells(
         raise SettingError(
             "bias= has negative values; weights are at least 0, such as layer.clip(0)"
         )
-    removed = dict(zip(conditions, -np.diff([int(s) for s in sums])))
+    removals = dict(zip(conditions, -np.diff([int(s) for s in sums])))
     mask = np.require(mask.transpose(*spatial_dims(cube)).values, requirements=["C", "W"])
-    return mask, removed | restrictions.clear(mask, cube)
+    return mask, removals | restrictions.clear(mask, cube)
 
 
-def _report_narrow(count: int, requested: int, bias: Bias) -> None:
+def _report_narrow(count: int, size: int, bias: Bias) -> None:
     """Warn that the kernel density covers fewer cells than requested; LabelError if it covers none."""
     if not count:
         raise LabelError(
             f"no background can be drawn {bias.text}: it is 0 on all candidates; pass a larger bandwidth"
         )
     warn(
-        f"only {count:,} of {requested:,} background points could be drawn {bias.text}: few other cells lie near the records; "
+        f"only {count:,} of {size:,} background points could be drawn {bias.text}: few other cells lie near the records; "
         "pass a larger bandwidth or a smaller n"
     )
 
 
-def check_candidates(candidates: int, n: int | None, *, description: str, removed: Removed) -> None:
+def check_candidates(
+    candidates: int, n: int | None, *, description: str, removals: Removals
+) -> None:
     """Raise LabelError if n is below 1, or there is no candidate: with the number that each restriction removes."""
     if n is not None and n < 1:
         raise LabelError(f"n={n} background points; pass n >= 1, or None for every candidate")
     if candidates:
         return
-    if total := sum(removed.values()):
-        counts = ", ".join(f"{name} removes {count:,}" for name, count in removed.items())
+    if total := sum(removals.values()):
+        counts = ", ".join(f"{name} removes {count:,}" for name, count in removals.items())
         raise LabelError(
             f"no background can be drawn: of {total:,} {description}, {counts}; relax these restrictions"
         )
