@@ -157,7 +157,7 @@ def _in_polygon(polygon: Any, crs: Any) -> Test:
     return inside
 
 
-def _shapes(polygon: Any, crs: Any) -> tuple[list, Any]:
+def _shapes(polygon: Any, crs: Any) -> tuple[list[Any], Any]:
     """Return the geometries of a polygon, table or vector file, and their CRS."""
     import shapely
 
