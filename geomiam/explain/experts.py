@@ -57,8 +57,11 @@ def expert_load(model: Model | str | Path, sites: xr.Dataset) -> xr.Dataset:
     Examples
     --------
     >>> import geomiam as gm
-    >>> load = gm.explain.expert_load("model", gm.open_sites("sites.zarr"))  # doctest: +SKIP
-    >>> load["share"].sum("expert")  # equal to top_experts in every row  # doctest: +SKIP
+    >>> network = gm.NetworkConfig(fusion="token", width=16, heads=2, depth=1, experts=2)
+    >>> training = gm.TrainingConfig(epochs=1, holdout=0, keep="last")
+    >>> load = gm.explain.expert_load(gm.fit(sites, network=network, training=training), sites)
+    >>> bool(np.allclose(load["share"].sum("expert"), network.top_experts))
+    True
     """
     model = as_model(model)
     network = copy.deepcopy(model.network).eval()

@@ -78,7 +78,7 @@ def fit_explainer(
     Returns
     -------
     Model
-        The same predictions, with an explainer for ``gm.shapley(ds, model, method="amortised")``.
+        The same predictions, with an explainer for ``ShapleyOptions(method="amortised")`` of :func:`geomiam.shapley`.
 
     Raises
     ------
@@ -94,9 +94,13 @@ def fit_explainer(
     Examples
     --------
     >>> import geomiam as gm
-    >>> sites = gm.open_sites("sites.zarr")  # doctest: +SKIP
-    >>> model = gm.explain.fit_explainer(gm.load_model("model"), sites)  # doctest: +SKIP
-    >>> why = gm.shapley(sites, model, method="amortised")  # doctest: +SKIP
+    >>> network = gm.NetworkConfig(fusion="token", width=16, heads=2, depth=1)
+    >>> training = gm.TrainingConfig(epochs=1, holdout=0, keep="last")
+    >>> model = gm.fit(sites, network=network, training=training)
+    >>> model = gm.explain.fit_explainer(model, sites, epochs=2)
+    >>> options = gm.explain.ShapleyOptions(method="amortised")
+    >>> gm.shapley(sites, model, options=options).attrs["method"]
+    'amortised'
     """
     model = as_model(model)
     masks = _groups(model)

@@ -54,7 +54,11 @@ def saturation(
     Examples
     --------
     >>> import geomiam as gm
-    >>> share = gm.explain.saturation(gm.open_cube("cube.zarr"), "model")  # doctest: +SKIP
+    >>> symbols = schema.symbolic(8)  # its series are read as symbols
+    >>> model = gm.fit(sites, symbols, training={"steps": 20}, validation=False)
+    >>> share = gm.explain.saturation(cube, model)
+    >>> bool(share.max() <= 1)
+    True
     """
     model = as_model(model)
     visible, outputs = symbolic_tokens(model.layout), saturated_output(model)

@@ -141,9 +141,12 @@ def shapley(
     --------
     >>> import geomiam as gm
     >>> cube, model = gm.open_cube("cube.zarr"), gm.load_model("model")  # doctest: +SKIP
-    >>> why = gm.shapley(cube, model, species="Quercus robur")  # doctest: +SKIP
-    >>> why["shapley"].dims  # doctest: +SKIP
+    >>> why = gm.shapley(cube, model)
+    >>> why["shapley"].dims
     ('group', 'species', 'y', 'x')
+    >>> difference = why["base_value"] + why["shapley"].sum("group") - why["suitability"]
+    >>> bool(abs(difference).max() < 1e-5)
+    True
     """
     options = ShapleyOptions.of(options)
     model, precision = as_model(model), options.precision

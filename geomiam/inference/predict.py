@@ -126,8 +126,8 @@ def predict(
     --------
     >>> import geomiam as gm
     >>> cube, model = gm.open_cube("cube.zarr"), gm.load_model("model")  # doctest: +SKIP
-    >>> maps = gm.predict(cube, model, using=["climate", "soil"])  # doctest: +SKIP
-    >>> maps["suitability"].dims  # doctest: +SKIP
+    >>> maps = gm.predict(cube, model, using="climate")
+    >>> maps["suitability"].dims
     ('species', 'y', 'x')
     """
     options = PredictOptions.of(options)

@@ -32,7 +32,18 @@ FRAGMENTS = 1.25
 
 @dataclass(frozen=True)
 class MapPlan:
-    """Blocks, memory and time of a map."""
+    """Blocks, memory and time of a map.
+
+    See Also
+    --------
+    geomiam.plan_map : return the plan of a map.
+
+    Examples
+    --------
+    >>> plan = gm.plan_map(cube, model)
+    >>> plan.peak_per_worker > plan.bytes_per_task
+    True
+    """
 
     sizes: Mapping[str, int]
     steps: Mapping[str, int]
@@ -136,8 +147,10 @@ def plan_map(
     Examples
     --------
     >>> import geomiam as gm
-    >>> cube = gm.open_cube("cube.zarr")  # doctest: +SKIP
-    >>> print(gm.plan_map(cube, "model", shapley=True))  # doctest: +SKIP
+    >>> cube, model = gm.open_cube("cube.zarr"), gm.load_model("model")  # doctest: +SKIP
+    >>> plan = gm.plan_map(cube, model, shapley=True)
+    >>> plan.cells == cube.sizes["y"] * cube.sizes["x"]
+    True
     """
     options = MapOptions.of(options)
     model = as_model(model)

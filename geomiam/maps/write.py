@@ -120,7 +120,9 @@ def write_map(
     --------
     >>> import geomiam as gm
     >>> cube, model = gm.open_cube("cube.zarr"), gm.load_model("model")  # doctest: +SKIP
-    >>> maps = gm.write_map(cube, model, "map.zarr", shapley=True)  # doctest: +SKIP
+    >>> maps = gm.write_map(cube, model, "map.zarr", shapley=True)
+    >>> sorted(gm.open_cube("map.zarr")) == sorted(maps)
+    True
     """
     make_map(
         ds,

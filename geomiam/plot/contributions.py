@@ -36,7 +36,9 @@ def importance(table: xr.Dataset, *, species: str | None = None, ax: Axes | None
     Examples
     --------
     >>> import geomiam as gm
-    >>> ax = gm.plot.importance(gm.explain.importance(model, sites))  # doctest: +SKIP
+    >>> ax = gm.plot.importance(gm.explain.importance(model, sites))
+    >>> len(ax.get_yticks()) == len(model.schema.groups)
+    True
     """
     names = ["mean_shapley", "standard_error", "mean_base_value", "mean_full_value"]
     if species is not None:
@@ -118,8 +120,8 @@ def convergence(runs: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     runs : xarray.Dataset
         ``evaluations(kind, size, repeat)`` and ``error(kind, size, repeat)``: absolute error of repeated
         samples of growing size, mean over groups. ``standard_error``, of the same dims, is the standard error
-        that the samples estimate; it is drawn as a dashed line. The attribute ``exact``, if present, is the
-        number of evaluations without error.
+        that the samples estimate; it is drawn as a dashed line. The attribute ``metric`` names the metric;
+        ``exact``, if present, is the number of evaluations without error.
     ax : matplotlib.axes.Axes, optional
         Axes to draw on; default: those of a new figure.
 
@@ -134,7 +136,12 @@ def convergence(runs: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     Examples
     --------
     >>> import geomiam as gm
-    >>> ax = gm.plot.convergence(runs)  # doctest: +SKIP
+    >>> dims, error = ("kind", "size", "repeat"), np.array([[[0.04, 0.03], [0.02, 0.01]]])
+    >>> runs = xr.Dataset({"evaluations": (dims, 1 / error), "error": (dims, error)})
+    >>> runs = runs.assign(standard_error=runs["error"]).assign_coords(kind=["latin"])
+    >>> runs = runs.assign_attrs(metric="auc")
+    >>> gm.plot.convergence(runs).get_yscale()
+    'log'
     """
     from matplotlib.ticker import LogLocator, NullFormatter
 

@@ -49,7 +49,9 @@ def training(history: pd.DataFrame, *, ax: Sequence[Axes] | None = None) -> list
     Examples
     --------
     >>> import geomiam as gm
-    >>> left, right = gm.plot.training(model.history)  # doctest: +SKIP
+    >>> left, right = gm.plot.training(model.history)
+    >>> left.get_xlabel()
+    'epoch'
     """
     import matplotlib.pyplot as plt
 

@@ -187,7 +187,9 @@ def shapley(
     Examples
     --------
     >>> import geomiam as gm
-    >>> axes = gm.plot.shapley(gm.shapley(cube, model))  # doctest: +SKIP
+    >>> axes = gm.plot.shapley(gm.shapley(cube, model))
+    >>> len(axes) >= len(model.schema.groups)
+    True
     """
     array = one_species(explanation["shapley"], species)
     limit = float(np.nanmax(np.abs(array.values)))

@@ -49,8 +49,8 @@ def subsets(
     Examples
     --------
     >>> import geomiam as gm
-    >>> table = gm.evaluate(model, sites, subsets="every")  # doctest: +SKIP
-    >>> top, bottom = gm.plot.subsets(table)  # doctest: +SKIP
+    >>> table = gm.evaluate(model, sites, subsets="unimodal+all")
+    >>> top, bottom = gm.plot.subsets(table)
     """
     by_method = {"model": tables} if isinstance(tables, xr.Dataset) else dict(tables)
     first = next(iter(by_method.values()))
@@ -145,7 +145,10 @@ def missingness(
     Examples
     --------
     >>> import geomiam as gm
-    >>> axes = gm.plot.missingness(sweep, styles={"mean": "--"})  # doctest: +SKIP
+    >>> sweep = gm.evaluation.missingness_sweep(
+    ...     sites, sites, model.schema, predictors={"model": model}, shares=(0, 0.5)
+    ... )
+    >>> axes = gm.plot.missingness(sweep, styles={"model": "--"})
     """
     patterns = sweep["pattern"].values
     size = (1.6 + 3.1 * len(patterns), 3.9)

@@ -151,7 +151,18 @@ def build_cube(
     Examples
     --------
     >>> import geomiam as gm
-    >>> cube = gm.build_cube("catalog.yaml", out="cube.zarr")  # doctest: +SKIP
+    >>> like = gm.demo.load_cube()
+    >>> path = gm.export(like[["altitude"]], "altitude.tif")
+    >>> variables = {"altitude": {"units": "m", "from": "dem"}}
+    >>> catalog = gm.Schema.from_dict(
+    ...     {
+    ...         "sources": {"dem": {"path": str(path.resolve())}},
+    ...         "modalities": {"terrain": {"variables": variables}},
+    ...     }
+    ... )
+    >>> cube = gm.build_cube(catalog, like=like, out="cube.zarr")
+    >>> bool((cube["altitude"] == like["altitude"]).sum() > 10_000)
+    True
     """
     options = options or BuildOptions()
     repairing = options.repair and out is not None and real_path(out).exists()
@@ -288,7 +299,17 @@ def plan_cube(
     Examples
     --------
     >>> import geomiam as gm
-    >>> print(gm.plan_cube("catalog.yaml"))  # doctest: +SKIP
+    >>> like = gm.demo.load_cube()
+    >>> path = gm.export(like[["altitude"]], "altitude.tif")
+    >>> variables = {"altitude": {"units": "m", "from": "dem"}}
+    >>> catalog = gm.Schema.from_dict(
+    ...     {
+    ...         "sources": {"dem": {"path": str(path.resolve())}},
+    ...         "modalities": {"terrain": {"variables": variables}},
+    ...     }
+    ... )
+    >>> gm.plan_cube(catalog, like=like).table["files"].tolist()
+    [1]
     """
     inputs = build_inputs(catalog, like, bounds=bounds, roots=roots, parameters=parameters)
     reports: dict[str, VariableReport] = {}

@@ -51,6 +51,15 @@ class CubePlan:
         GeoBox of the cube.
     missing
         Variables of the catalog without a source.
+
+    See Also
+    --------
+    geomiam.plan_cube : return the plan of a catalog.
+
+    Examples
+    --------
+    >>> plan = gm.plan_cube("catalog.yaml")  # doctest: +SKIP
+    >>> plan.table[["variable", "files", "bytes"]]  # doctest: +SKIP
     """
 
     table: pd.DataFrame

@@ -121,8 +121,10 @@ def finetune(
     Examples
     --------
     >>> import geomiam as gm
-    >>> tuned = gm.finetune(model, new_sites, train="all")  # doctest: +SKIP
     >>> tuned = gm.finetune(model, sites_of_new_species, train="head")  # doctest: +SKIP
+    >>> tuned = gm.finetune(model, sites, train="all", training={"epochs": 1})
+    >>> tuned.species == model.species
+    True
     """
     model = as_model(model)
     additions = Additions.of(model, sites, schema, train=train)

@@ -120,7 +120,10 @@ def fit(
     --------
     >>> import geomiam as gm
     >>> model = gm.fit(sites, schema)  # doctest: +SKIP
-    >>> model = gm.fit(sites, training={"loss": "maxent"}, rng=1)  # doctest: +SKIP
+    >>> short = {"steps": 20, "loss": "maxent"}
+    >>> model = gm.fit(sites, schema, training=short, validation=False, rng=1)
+    >>> list(model.species) == sites["species"].values.tolist()
+    True
     """
     network, modules = split_fields(network, "backbones")
     if schema is None and isinstance(warm_start, Model):

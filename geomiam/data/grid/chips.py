@@ -44,6 +44,13 @@ def chips(fine: xr.Dataset, like: GeoBox | xr.Dataset | xr.DataArray) -> xr.Data
     See Also
     --------
     geomiam.sample : one value per site and predictor.
+
+    Examples
+    --------
+    >>> fine = gm.demo.load_cube()[["altitude"]].isel(y=slice(0, 8), x=slice(0, 6))
+    >>> images = gm.chips(fine, fine.odc.geobox.zoom_out(2))["altitude"]
+    >>> images.sizes["v"], images.sizes["u"], images.size == fine["altitude"].size
+    (2, 2, True)
     """
     template: Any = like if isinstance(like, (xr.Dataset, xr.DataArray)) else empty(like)
     box, fine_box = geobox(template), geobox(fine)

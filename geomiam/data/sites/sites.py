@@ -285,6 +285,12 @@ def open_sites(path: str | Path) -> xr.Dataset:
     --------
     geomiam.write_sites : write them.
     geomiam.sample : make sites from occurrences.
+
+    Examples
+    --------
+    >>> path = gm.write_sites(sites, "sites.zarr")
+    >>> gm.open_sites("sites.zarr").sizes == sites.sizes
+    True
     """
     sites: xr.Dataset = open_zarr(path, chunks=None)
     return sites.load()
