@@ -103,6 +103,8 @@ def cross_validate(
     geomiam.splits.SpatialBlocks : the splits.
     geomiam.evaluation.thresholds : thresholds from the held-out predictions.
     geomiam.plot.roc : plot the held-out predictions.
+    geomiam.splits.prediction_weights : weights of the test sites by distance to the prediction area.
+    geomiam.evaluation.confidence : metrics of the table with intervals, and with weights.
 
     Examples
     --------

@@ -7,11 +7,20 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import ArrayLike
 
 from geomiam.checks.settings import check_count, check_number
+from geomiam.errors import SettingError
 from geomiam.evaluation.out_of_fold import out_of_fold
 from geomiam.geo.lengths import Length
-from geomiam.metrics.registry import Metrics, as_metrics, long_name, measure, measure_one_by_one
+from geomiam.metrics.registry import (
+    Metrics,
+    as_metrics,
+    check_weighted,
+    long_name,
+    measure,
+    measure_one_by_one,
+)
 from geomiam.splits import site_blocks
 
 
@@ -19,6 +28,7 @@ def confidence(
     table: xr.Dataset,
     *,
     metrics: Metrics = ("auc",),
+    weights: ArrayLike | None = None,
     level: float = 0.95,
     samples: int = 1000,
     block: Length | None = None,
@@ -37,6 +47,9 @@ def confidence(
         From :func:`geomiam.cross_validate`.
     metrics : str, callable or sequence of these
         As for :func:`geomiam.evaluate`; all are computed on probabilities.
+    weights : (n,) array_like, optional
+        Weight of each site of the table, such as those of :func:`geomiam.splits.prediction_weights` for the
+        skill in a prediction area. For ``"auc"``, ``"average_precision"``, ``"brier"`` and ``"log_loss"``.
     level : float
         Share of the values in the interval, in (0, 1).
     samples : int
@@ -63,6 +76,8 @@ def confidence(
         If the sites have no coordinates, or lie at one place.
     SelectionError
         If a metric is unknown.
+    SettingError
+        If a metric takes no weights, or the weights are not one per site and not negative.
 
     See Also
     --------
@@ -103,10 +118,22 @@ def confidence(
     functions = as_metrics(metrics)
     labels, scores, _ = out_of_fold(table, None)
     is_tested = table["fold"].values >= 0
+    site_weights = None
+    if weights is not None:
+        check_weighted(list(functions))
+        site_weights = np.asarray(weights, float)
+        if site_weights.shape != is_tested.shape:
+            raise SettingError(
+                f"weights= has shape {site_weights.shape}, expected one per site of the table {is_tested.shape}"
+            )
+        site_weights = site_weights[is_tested]
     size = table.attrs.get("block_km") if block is None else block
     blocks = site_blocks(table.isel(site=is_tested)[["presence"]], size)
     draws = _draws(blocks.number, samples, np.random.default_rng(rng))
-    values = np.stack([_values(labels, scores, rows, functions) for rows in [None, *draws]])
+    rows_of_samples: list[np.ndarray | slice] = [slice(None), *draws]
+    values = np.stack(
+        [_values(labels, scores, rows, functions, site_weights) for rows in rows_of_samples]
+    )
     ends = [(1 - level) / 2, (1 + level) / 2]
     result = xr.Dataset(
         coords={"subset": table["subset"].values, "species": table["species"].values}
@@ -141,15 +168,19 @@ def _draws(number: np.ndarray, samples: int, rng: np.random.Generator) -> list[n
 
 
 def _values(
-    labels: np.ndarray, scores: np.ndarray, rows: np.ndarray | None, functions: dict[str, Any]
+    labels: np.ndarray,
+    scores: np.ndarray,
+    rows: np.ndarray | slice,
+    functions: dict[str, Any],
+    weights: np.ndarray | None,
 ) -> np.ndarray:
     """Return each metric of some rows ``(metrics, subsets, S)``."""
-    y = labels if rows is None else labels[rows]
+    y, w = labels[rows], None if weights is None else weights[rows]
     names = [name for name, function in functions.items() if function is None]
     values = np.empty((len(functions), len(scores), labels.shape[1]))
     for i, of_subset in enumerate(scores):
-        z = of_subset if rows is None else of_subset[rows]
-        by_name = measure(y, z, names)
+        z = of_subset[rows]
+        by_name = measure(y, z, names, weights=w)
         for k, (name, function) in enumerate(functions.items()):
             values[k, i] = measure_one_by_one(function, y, z) if function else by_name[name]
     return values

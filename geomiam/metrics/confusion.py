@@ -54,7 +54,7 @@ def at_threshold(ratio: Callable[[Counts], Array]) -> Metric:
 
     del wrapped.__wrapped__  # its signature lacks the threshold
     result = cast(Metric, wrapped)
-    result.kernel = kernel
+    result.kernel, result.takes_weights = kernel, False
     return result
 
 

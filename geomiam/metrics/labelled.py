@@ -20,6 +20,8 @@ class Metric(Protocol):
     __name__: str
     kernel: Kernel | None
     """The metric on a block, which shares its sort with others; None for a metric without one."""
+    takes_weights: bool
+    """Whether the metric has the parameter ``weights``."""
 
     @overload
     def __call__(
@@ -41,6 +43,21 @@ def metric(kernel: Callable[[Block], Array]) -> Metric:
     return by_name(on_tables, kernel=kernel)
 
 
+def weighted_metric(kernel: Callable[[Block], Array]) -> Metric:
+    """Return the metric of a kernel with the parameter ``weights``: the weight of each site ``(n,)``."""
+
+    def on_tables(
+        labels: ArrayLike, scores: ArrayLike, *, weights: ArrayLike | None = None
+    ) -> Array:
+        return per_species(kernel, labels, scores, weights=weights)[0]
+
+    for name in ("__module__", "__name__", "__qualname__", "__doc__"):
+        setattr(on_tables, name, getattr(kernel, name))
+    result = by_name(on_tables, kernel=kernel)
+    result.takes_weights = True
+    return result
+
+
 def by_name(metric: Callable[..., Any], *, kernel: Kernel | None = None) -> Metric:
     """Return a metric on tables ``(n, S)`` that also accepts DataArrays and arrays of one species.
 
@@ -57,7 +74,7 @@ def by_name(metric: Callable[..., Any], *, kernel: Kernel | None = None) -> Metr
         return metric(labels, scores, **settings)
 
     result = cast(Metric, wrapped)
-    result.kernel = kernel
+    result.kernel, result.takes_weights = kernel, False
     return result
 
 

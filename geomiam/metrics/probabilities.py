@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import logit
 
-from geomiam.metrics.labelled import by_name, metric
+from geomiam.metrics.labelled import by_name, metric, weighted_metric
 from geomiam.metrics.tables import Array, Block, clipped, per_species, probabilities
 
 STEPS = 100
@@ -59,7 +59,7 @@ def cor(block: Block) -> Array:
     return np.divide((x * y).sum(1), size, out=np.full(len(x), np.nan), where=size > 0)
 
 
-@metric
+@weighted_metric
 def brier(block: Block) -> Array:
     """Brier score, one per species: mean of (probability − label)²; lower is better.
 
@@ -69,6 +69,8 @@ def brier(block: Block) -> Array:
         As for :func:`geomiam.metrics.auc`.
     scores : (n, S) array_like
         Probabilities in [0, 1]; NaN = no prediction.
+    weights : (n,) array_like, optional
+        As for :func:`geomiam.metrics.auc`.
 
     Returns
     -------
@@ -90,7 +92,7 @@ def brier(block: Block) -> Array:
     return block.mean((p - block.present) ** 2)
 
 
-@metric
+@weighted_metric
 def log_loss(block: Block) -> Array:
     """Mean negative log-likelihood in nats, one per species; lower is better.
 
@@ -99,7 +101,7 @@ def log_loss(block: Block) -> Array:
 
     Parameters
     ----------
-    labels, scores
+    labels, scores, weights
         As for :func:`brier`.
 
     Returns

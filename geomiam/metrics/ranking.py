@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from geomiam.metrics.labelled import metric
-from geomiam.metrics.tables import Array, Block
+from geomiam.metrics.labelled import metric, weighted_metric
+from geomiam.metrics.tables import Array, Block, nonzero
 
 
-@metric
+@weighted_metric
 def auc(block: Block) -> Array:
     """Area under the ROC curve, one per species.
 
@@ -25,6 +25,9 @@ def auc(block: Block) -> Array:
     scores : (n, S) array_like, or any shape that broadcasts to it
         Higher = more likely present; NaN = no prediction. Entries whose label or score is NaN
         are left out, species by species.
+    weights : (n,) array_like, optional
+        Weight of each site, not negative; default: all count the same. Those of
+        :func:`geomiam.splits.prediction_weights` stand for a prediction area.
 
     Returns
     -------
@@ -45,7 +48,7 @@ def auc(block: Block) -> Array:
     """
     # The first point lies on an axis: it is one site, or counts nothing yet.
     hits, false = block.curve.hits, block.curve.false.astype(np.float64)
-    return np.trapezoid(hits, false, axis=1) / np.maximum(block.ones * block.zeros, 1)
+    return np.trapezoid(hits, false, axis=1) / nonzero(block.ones * block.zeros)
 
 
 @metric
@@ -92,7 +95,7 @@ def auc_prg(block: Block) -> Array:
     return np.trapezoid(precision, recall, axis=1)
 
 
-@metric
+@weighted_metric
 def average_precision(block: Block) -> Array:
     """Average precision, one per species: precision at each score, weighted by the recall it adds.
 
@@ -101,7 +104,7 @@ def average_precision(block: Block) -> Array:
 
     Parameters
     ----------
-    labels, scores
+    labels, scores, weights
         As for :func:`auc`.
 
     Returns
@@ -122,7 +125,7 @@ def average_precision(block: Block) -> Array:
     """
     hits, positives = block.curve.hits, block.curve.hits + block.curve.false
     added_hits = np.diff(hits, axis=1, prepend=0)
-    return (added_hits * (hits / np.maximum(positives, 1))).sum(1) / np.maximum(block.ones, 1)
+    return (added_hits * (hits / nonzero(positives))).sum(1) / nonzero(block.ones)
 
 
 @metric

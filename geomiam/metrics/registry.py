@@ -97,7 +97,11 @@ def measure_one_by_one(metric: OfOneSpecies, labels: Array, scores: Array) -> Ar
 
 
 def measure(
-    labels: ArrayLike, scores: ArrayLike, metrics: Sequence[str] = ("auc",)
+    labels: ArrayLike,
+    scores: ArrayLike,
+    metrics: Sequence[str] = ("auc",),
+    *,
+    weights: ArrayLike | None = None,
 ) -> dict[str, Array]:
     """Compute several metrics with a single sort of the scores.
 
@@ -108,6 +112,8 @@ def measure(
         is among the metrics.
     metrics : sequence of str
         Of ``METRICS``.
+    weights : (n,) array_like, optional
+        As for :func:`auc`, if all of the metrics take weights.
 
     Returns
     -------
@@ -117,7 +123,7 @@ def measure(
     Raises
     ------
     ValueError
-        When a metric is unknown, and as the metrics do.
+        When a metric is unknown or takes no weights, and as the metrics do.
 
     See Also
     --------
@@ -133,6 +139,8 @@ def measure(
     """
     if unknown := [m for m in metrics if m not in METRICS]:
         raise SettingError(f"no metric {unknown}; choose from {', '.join(METRICS)}")
+    if weights is not None:
+        check_weighted(metrics)
     # a metric of a user has no kernel
     kernels = {m: k for m in metrics if (k := getattr(METRICS[m], "kernel", None)) is not None}
     values = {m: METRICS[m](labels, scores) for m in metrics if m not in kernels}
@@ -142,9 +150,19 @@ def measure(
             labels,
             scores,
             rows=len(kernels),
+            weights=weights,
         )
         values |= dict(zip(kernels, table))
     return {m: values[m] for m in metrics}
+
+
+def check_weighted(metrics: Sequence[str]) -> None:
+    """Refuse metrics without the parameter ``weights``."""
+    with_weights = [m for m, metric in METRICS.items() if getattr(metric, "takes_weights", False)]
+    if without_weights := [m for m in metrics if m not in with_weights]:
+        raise SettingError(
+            f"no weights for {', '.join(map(str, without_weights))}: leave weights= out, or choose from {', '.join(with_weights)}"
+        )
 
 
 def summary(values: ArrayLike) -> Summary:

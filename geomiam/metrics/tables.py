@@ -29,8 +29,8 @@ class Curve:
     """
 
     score: NDArray[Any]
-    hits: NDArray[np.int32]
-    false: NDArray[np.int32]
+    hits: NDArray[Any]
+    false: NDArray[Any]
     last: NDArray[np.bool_]
 
 
@@ -41,9 +41,11 @@ class Block:
     present: NDArray[np.bool_]
     absent: NDArray[np.bool_]
     value: NDArray[Any]
+    weights: Array | None = None
+    """Weight of each site ``(n,)``; None: all count the same."""
 
     @classmethod
-    def of(cls, labels: NDArray[Any], scores: NDArray[Any]) -> Block:
+    def of(cls, labels: NDArray[Any], scores: NDArray[Any], weights: Array | None = None) -> Block:
         """Read a slice of the tables ``(n, s)``; NaN as label or score is neither present nor absent."""
         truth = np.array(labels.T, order="C")
         value = np.array(scores.T, dtype=np.result_type(scores.dtype, np.float32), order="C")
@@ -52,17 +54,20 @@ class Block:
         present &= is_finite
         absent &= is_finite
         value[~(present | absent)] = np.nan
-        return cls(present, absent, value)
+        return cls(present, absent, value, weights)
 
     @cached_property
-    def ones(self) -> NDArray[np.int64]:
-        """Presences per species ``(s,)``."""
-        return self.present.sum(1)
+    def ones(self) -> NDArray[Any]:
+        """Presences per species ``(s,)``, or the sum of their weights."""
+        return self._weighted(self.present).sum(1)
 
     @cached_property
-    def zeros(self) -> NDArray[np.int64]:
-        """Absences per species ``(s,)``."""
-        return self.absent.sum(1)
+    def zeros(self) -> NDArray[Any]:
+        """Absences per species ``(s,)``, or the sum of their weights."""
+        return self._weighted(self.absent).sum(1)
+
+    def _weighted(self, values: NDArray[Any]) -> NDArray[Any]:
+        return values if self.weights is None else values * self.weights
 
     @cached_property
     def known(self) -> NDArray[np.bool_]:
@@ -71,7 +76,8 @@ class Block:
 
     def mean(self, values: NDArray[Any]) -> Array:
         """Mean over the sites that count ``(s,)``; ``values`` must be finite everywhere."""
-        return np.where(self.known, values, 0).sum(1) / np.maximum(self.ones + self.zeros, 1)
+        total = self._weighted(np.where(self.known, values, 0)).sum(1)
+        return total / nonzero(self.ones + self.zeros)
 
     @cached_property
     def curve(self) -> Curve:
@@ -82,7 +88,10 @@ class Block:
         np.not_equal(score[:, 1:], score[:, :-1], out=last[:, :-1])
         counts = []
         for side in (self.present, self.absent):
-            above = np.cumsum(np.take_along_axis(side, order, 1), axis=1, dtype=np.int32)
+            site_counts = np.take_along_axis(self._weighted(side), order, 1)
+            above = np.cumsum(
+                site_counts, axis=1, dtype=np.int32 if site_counts.dtype == bool else float
+            )
             counts.append(above if last.all() else np.maximum.accumulate(above * last, axis=1))
         return Curve(score, counts[0], counts[1], last)
 
@@ -90,11 +99,24 @@ class Block:
 Kernel = Callable[[Block], Array]
 
 
-def per_species(kernel: Kernel, labels: ArrayLike, scores: ArrayLike, *, rows: int = 1) -> Array:
+def nonzero(total: NDArray[Any]) -> NDArray[Any]:
+    """Return numbers to divide by: 1 in place of 0."""
+    return np.where(total == 0, 1, total)
+
+
+def per_species(
+    kernel: Kernel,
+    labels: ArrayLike,
+    scores: ArrayLike,
+    *,
+    rows: int = 1,
+    weights: ArrayLike | None = None,
+) -> Array:
     """Apply a kernel to all species, block by block: ``(rows, S)``; NaN for a species with one class."""
     labels, scores = as_tables(labels, scores)
+    site_weights = None if weights is None else _checked_weights(weights, len(labels))
     result = np.full((rows, labels.shape[1]), np.nan)
-    for columns, block in _blocks(labels, scores):
+    for columns, block in _blocks(labels, scores, site_weights):
         has_both_classes = (block.ones > 0) & (block.zeros > 0)
         result[:, columns] = np.where(has_both_classes, kernel(block), np.nan)
     return result
@@ -135,12 +157,25 @@ def clipped(block: Block) -> Array:
     return np.where(block.known, np.clip(p, eps, 1 - eps), 0.5).astype(np.float64)
 
 
-def _blocks(labels: NDArray[Any], scores: NDArray[Any]) -> Iterator[tuple[slice, Block]]:
+def _checked_weights(weights: ArrayLike, n: int) -> Array:
+    """Return weights ``(n,)`` whose largest is 1, if they are finite and not negative."""
+    values = np.asarray(weights, float)
+    if values.shape != (n,) or not np.isfinite(values).all() or (values < 0).any():
+        raise SettingError(
+            f"weights must be one finite number per site ({n}) and not negative, found shape {values.shape} with "
+            f"{values.min(initial=np.inf)} as the least; pass those of gm.splits.prediction_weights"
+        )
+    return values / nonzero(values.max(initial=0))
+
+
+def _blocks(
+    labels: NDArray[Any], scores: NDArray[Any], weights: Array | None
+) -> Iterator[tuple[slice, Block]]:
     n, species = labels.shape
     step = max(1, BLOCK // max(1, n))
     for start in range(0, species if n else 0, step):
         columns = slice(start, start + step)
-        yield columns, Block.of(labels[:, columns], scores[:, columns])
+        yield columns, Block.of(labels[:, columns], scores[:, columns], weights)
 
 
 def _numbers(table: ArrayLike) -> NDArray[Any]:

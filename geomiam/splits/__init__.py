@@ -12,6 +12,7 @@ from geomiam.splits.environment import EnvironmentalBlocks
 from geomiam.splits.neighbours import Matching, NearestNeighbourMatching
 from geomiam.splits.site_blocks import Blocks, hold_out_blocks, site_blocks
 from geomiam.splits.splitters import BufferedLeaveOut, Checkerboard, SpatialBlocks
+from geomiam.splits.weights import prediction_weights
 
 __all__ = [
     "Blocks",
@@ -23,6 +24,7 @@ __all__ = [
     "SpatialBlocks",
     "hold_out",
     "hold_out_blocks",
+    "prediction_weights",
     "site_blocks",
     "site_coordinates",
     "spatial_blocks",

@@ -6,15 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import xarray as xr
 from numpy.typing import ArrayLike
 
 from geomiam.checks.settings import check_count, check_number
-from geomiam.errors import BlockError, GridError
-from geomiam.geo.dims import spatial_pair
-from geomiam.geo.places import Places, places
+from geomiam.errors import BlockError
+from geomiam.geo.places import Places
+from geomiam.splits.area import site_and_area_places
 from geomiam.splits.blocks import Seed, Splits, check_folds, each_fold
-from geomiam.splits.reading import Where, coordinates, site_crs
+from geomiam.splits.reading import Where
 
 CONFIGURATIONS = 100
 """Largest number of cluster counts that are compared, as in the authors' R package CAST."""
@@ -174,42 +173,9 @@ class NearestNeighbourMatching:
         return self.folds
 
     def _places(self, X: Where, groups: ArrayLike | None) -> tuple[Places, Places]:
-        """Return the places of sites and random points of the prediction area, in one CRS."""
-        rng = np.random.default_rng(self.rng)
-        xy, names = coordinates(X, groups), _names(X if groups is None else None)
-        system = _system(X if groups is None else None, self.crs)
-        if isinstance(self.area, xr.Dataset) and "site" not in self.area.dims:
-            area = _cells(self.area, self.points, rng)
-        else:
-            area = coordinates(self.area, None)
-            area = area[np.sort(rng.permutation(len(area))[: self.points])]
-        area = _transformed(area, _system(self.area, self.crs), system)
-        both_places = places(np.vstack([xy, area]), system, names=names)
-        rows = np.arange(len(both_places))
-        return both_places.take(rows[: len(xy)]), both_places.take(rows[len(xy) :])
-
-
-def _names(X: Any) -> tuple[str, str]:
-    y, x = (spatial_pair(X.variables) if isinstance(X, xr.Dataset) else None) or ("y", "x")
-    return x, y
-
-
-def _system(X: Any, default: Any) -> Any:
-    """Return the CRS of sites or a cube; the default for coordinates."""
-    return site_crs(X, default) if isinstance(X, xr.Dataset) else default
-
-
-def _transformed(xy: np.ndarray, source: Any, target: Any) -> np.ndarray:
-    """Return coordinates in another CRS; unchanged if either is unknown or both are equal."""
-    from pyproj import CRS, Transformer
-
-    if source is None or target is None:
-        return xy
-    first, second = CRS.from_user_input(source), CRS.from_user_input(target)
-    if first.equals(second, ignore_axis_order=True):
-        return xy
-    xy = np.stack(Transformer.from_crs(first, second, always_xy=True).transform(*xy.T), 1)
-    return xy[np.isfinite(xy).all(1)]
+        return site_and_area_places(
+            X, groups, self.area, points=self.points, rng=self.rng, crs=self.crs
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -312,37 +278,3 @@ class _Sample:
         free = np.arange(is_large.sum(), folds) if is_large.sum() < folds else np.arange(folds)
         fold[order[~is_large]] = np.resize(free, int((~is_large).sum()))
         return fold[label]
-
-
-def _cells(cube: xr.Dataset, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Return random cells of a cube with any value; few cells are read at a time."""
-    pair = spatial_pair(cube.variables)
-    if pair is None or any(cube[n].ndim != 1 for n in pair):
-        raise GridError(
-            f"the prediction area has no coordinates of a grid (found {list(cube.coords)}): pass a cube, sites "
-            "or coordinates (m, 2)"
-        )
-    y, x = pair
-    rows, columns = cube.sizes[cube[y].dims[0]], cube.sizes[cube[x].dims[0]]
-    cells = rng.permutation(rows * columns)
-    names = [
-        n for n, v in cube.data_vars.items() if {cube[y].dims[0], cube[x].dims[0]} <= set(v.dims)
-    ]
-    parts: list[np.ndarray] = []
-    for start in range(0, len(cells), 4 * count):
-        row, column = np.divmod(cells[start : start + 4 * count], columns)
-        at = {
-            cube[y].dims[0]: xr.DataArray(row, dims="cell"),
-            cube[x].dims[0]: xr.DataArray(column, dims="cell"),
-        }
-        has_value = np.full(len(row), not names)
-        for name in names:
-            values = cube[name].isel(at)
-            has_value |= values.notnull().any([d for d in values.dims if d != "cell"]).values
-        parts.append(np.stack([cube[x].values[column], cube[y].values[row]], 1)[has_value])
-        if sum(map(len, parts)) >= count:
-            break
-    xy = np.concatenate(parts)[:count].astype(float)
-    if not len(xy):
-        raise GridError("the prediction area has no cell with a value")
-    return xy

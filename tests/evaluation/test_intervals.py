@@ -102,6 +102,23 @@ def test_intervals_over_blocks_hold_the_true_value_where_those_over_sites_do_not
     assert inside["0.1 km"] <= 15
 
 
+def test_weights_count_in_the_value_and_in_every_draw():
+    table = table_of(species=1)
+    table["fold"][:30] = -1
+    y, z = table["presence"].values[:, 0], table["suitability"].values[0, :, 0]
+    weights = np.where(np.arange(400) % 3 == 0, 0, np.arange(400) % 5 + 0.5)
+    skill = gm.evaluation.confidence(table, weights=weights, block="100 km", samples=20)
+    expected = roc_auc_score(y[30:], z[30:], sample_weight=weights[30:])
+    assert float(skill["auc"].sel(subset="all", species="a")) == pytest.approx(expected)
+    is_right = (y == 1) == (z > 0.5)  # sites that the score separates
+    only_right = gm.evaluation.confidence(table, weights=is_right, block="100 km", samples=20)
+    assert float(only_right["auc_lower"].sel(subset="all", species="a")) == 1
+    with pytest.raises(SettingError, match=r"expected one per site of the table \(400,\)"):
+        gm.evaluation.confidence(table, weights=weights[30:])
+    with pytest.raises(SettingError, match="no weights for tss"):
+        gm.evaluation.confidence(table, metrics=["auc", "tss"], weights=weights)
+
+
 def test_the_default_block_is_that_of_the_folds_and_bad_input_is_refused():
     table = table_of().assign_attrs(block_km=80.0)
     skill = gm.evaluation.confidence(table, metrics="tss", samples=5)
