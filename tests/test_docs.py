@@ -8,13 +8,17 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import typer
 import yaml
+from packaging.requirements import Requirement
 
 import geomiam as gm
+from geomiam.cli.app import app
 
 ROOT = Path(gm.__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -115,6 +119,44 @@ def test_the_tests_that_the_laws_name_exist():
     files = set(re.findall(r"`([\w/]*test_\w+\.py)`", read("explanation/concepts.md")))
     assert len(files) > 8
     assert not [n for n in files if not (ROOT / "tests" / n).is_file()]
+
+
+def pages() -> list[Path]:
+    return [ROOT / "README.md", *(p for p in DOCS.rglob("*.md") if "_build" not in p.parts)]
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda p: p.stem)
+def test_every_name_and_command_on_a_page_exists(page):
+    text = page.read_text("utf-8")
+    for name in re.findall(r"\bgm\.([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)", text):
+        pkgutil.resolve_name(f"geomiam.{name}")
+    verbs = typer.main.get_command(app).commands
+    code = [
+        *re.findall(r"^```(?:sh|console)\n(.*?)^```", text, re.M | re.S),
+        *re.findall(r"`([^`]+)`", text),
+    ]
+    for line in re.findall(r"^(?:\$ )?geomiam ([a-z].*)", "\n".join(code), re.M):
+        verb, *words = line.split(" #")[0].split()
+        flags = {flag for p in verbs[verb].params for flag in (*p.opts, *p.secondary_opts)}
+        assert {w.split("=")[0] for w in words if re.match("--?[a-z]", w)} <= {*flags, "-h"}, line
+
+
+def test_the_installation_page_lists_the_extras():
+    """Those for users; the others are for developers of geomiam."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = set(project["optional-dependencies"]) - {"docs", "test", "demo-data"}
+    table = re.findall(r"^\| `([a-z]\w*)` \| ", read("howto/installation.md"), re.M)
+    assert sorted(table) == sorted(extras)
+
+
+def test_the_conda_recipe_has_the_dependencies():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    recipe = yaml.safe_load((ROOT / "conda" / "recipe.yaml").read_text("utf-8"))
+    names = {"dask": "dask-core", "matplotlib": "matplotlib-base", "torch": "pytorch"}
+    requirements = map(Requirement, project["dependencies"])
+    expected = {names.get(r.name, r.name.replace("_", "-")): str(r.specifier) for r in requirements}
+    expected["python"] = project["requires-python"]
+    assert dict(line.split() for line in recipe["requirements"]["run"]) == expected
 
 
 def test_links_between_the_pages_have_a_target():

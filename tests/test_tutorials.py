@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
+import time
 
 import pytest
+import xarray as xr
 from helpers_examples import ROOT
 from typer.testing import CliRunner
 
@@ -79,3 +83,25 @@ def test_a_future_climate_without_imagery(tmp_path, monkeypatch):
     area = names["change"]["area"].isel(species=0).to_series()
     assert area["gain"] > 2 * area["loss"]  # a species of warm places in a warmer climate
     assert (tmp_path / "future.html").is_file()
+
+
+def test_a_cluster_and_a_job_that_is_killed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = run_page("cluster")
+    assert (tmp_path / "cluster.png").is_file()
+    first, second = (
+        shlex.split(line, comments=True)[1:] for line in blocks("cluster", "sh")[0].splitlines()
+    )
+    assert first == second
+    job = subprocess.Popen([sys.executable, "-m", "geomiam", *first])
+    while len(list(tmp_path.glob(".again.zarr.building/suitability/c/**/*"))) < 4:
+        assert job.poll() is None, "the map is complete before the job is killed"
+        time.sleep(0.02)
+    job.kill()
+    job.wait()
+    assert not (tmp_path / "again.zarr").exists()
+    result = CliRunner().invoke(app, second)
+    written, total = map(int, re.search(r"(\d+) of (\d+) blocks written", result.output).groups())
+    assert result.exit_code == 0 and written < total == 25
+    again = xr.open_zarr("again.zarr", consolidated=False)
+    xr.testing.assert_allclose(again["shapley"], names["maps"]["shapley"], atol=1e-5)
