@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import xarray as xr
@@ -24,13 +27,13 @@ def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
-def run_page(page: str) -> dict:
+def run_page(page: str, language: str = "python") -> dict:
     import matplotlib.pyplot as plt
 
     names: dict = {"__name__": "page"}
     for code in blocks(page, "py"):  # needs a network or a cluster
         compile(code, page, "exec")
-    for code in blocks(page, "python"):
+    for code in blocks(page, language):
         exec(compile(code, page, "exec"), names)
     plt.close("all")
     return names
@@ -105,3 +108,45 @@ def test_a_cluster_and_a_job_that_is_killed(tmp_path, monkeypatch):
     assert result.exit_code == 0 and written < total == 25
     again = xr.open_zarr("again.zarr", consolidated=False)
     xr.testing.assert_allclose(again["shapley"], names["maps"]["shapley"], atol=1e-5)
+
+
+def test_the_gallery_draws_every_figure(tmp_path, monkeypatch):
+    pytest.importorskip("bokeh", reason="bokeh is not installed: pip install geomiam[interactive]")
+    import geomiam as gm
+
+    monkeypatch.chdir(tmp_path)
+    names = run_page("gallery", r"\{code-cell\} python")
+    figures = set(re.findall(r"gm\.plot\.(\w+)\(", (TUTORIALS / "gallery.md").read_text("utf-8")))
+    assert figures == set(gm.plot.__all__) - {
+        "InteractiveMap",
+        "convergence",
+    }  # a result, a benchmark
+    assert float(names["crossed"]["mean_auc"].sel(subset="all")) > 0.9
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not shutil.which("Rscript"), reason="R is not installed")
+def test_the_r_script_runs_and_its_map_is_intact(tmp_path):
+    import rasterio
+
+    packages = ["Rscript", "-e", "library(terra); library(reticulate)"]
+    if subprocess.run(packages, capture_output=True).returncode:
+        pytest.skip("R terra or reticulate is not installed")
+    script = tmp_path / "page.R"
+    script.write_text("\n".join(blocks("from-r", "r")), encoding="utf-8")
+    python = Path(sys.executable)
+    paths = os.pathsep.join([str(python.parent), os.environ["PATH"]])
+    settings = {"RETICULATE_PYTHON": str(python), "PYTHONPATH": str(ROOT), "PATH": paths}
+    command = ["Rscript", "--vanilla", script.name]
+    result = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | settings, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    layers = [rasterio.open(tmp_path / "rasters" / f"{n}.tif") for n in ("bio1", "bio12")]
+    is_gap, is_sea = (f.read(1, masked=True).mask for f in layers)
+    with rasterio.open(tmp_path / "oak.tif") as oak:
+        assert oak.descriptions == ("Quercus ilex",) and oak.crs.to_epsg() == 4326
+        assert (oak.read(1, masked=True).mask == is_sea).all() and is_gap.sum() > is_sea.sum()
+    with rasterio.open(tmp_path / "why.tif") as parts:
+        assert [n.rpartition(": ")[2] for n in parts.descriptions[1:]] == ["bioclim", "landcover"]
+    assert (tmp_path / "again.tif").is_file()  # by the command line

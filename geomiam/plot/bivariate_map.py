@@ -28,7 +28,7 @@ def bivariate(
     uncertainty: str = "spread",
     species: str | None = None,
     ax: Axes | None = None,
-    cmap: str | Colormap = "viridis_r",
+    cmap: str | Colormap = "YlGnBu",
     coastline: Coastline = None,
     scale_bar: bool = False,
 ) -> Axes:
@@ -39,7 +39,8 @@ def bivariate(
     maps : xarray.Dataset
         With ``suitability`` and the uncertainty, from :func:`geomiam.predict`.
     uncertainty : str
-        Layer with the uncertainty: the spread of an ensemble, or ``"outside_range"``.
+        Layer with the uncertainty: ``"outside_range"``, or the spread of several maps, such as that of
+        :func:`geomiam.ranges.agreement`.
     species : str, optional
         Default: the first.
     ax : matplotlib.axes.Axes, optional
@@ -134,6 +135,6 @@ def _draw_legend(
         extent=(across[0], across[1], up[0], up[1]),
         aspect="auto",
     )
-    legend.set_xlabel(across[2], fontsize=7)
-    legend.set_ylabel(plain(up[2].replace("_", " ")), fontsize=7)
-    legend.tick_params(labelsize=6)
+    legend.set_xlabel(across[2], fontsize=8)
+    legend.set_ylabel(plain(up[2].replace("_", " ")), fontsize=8)
+    legend.tick_params(labelsize=7)

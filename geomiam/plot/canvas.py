@@ -17,6 +17,18 @@ EMPTY = "#dfe6ea"
 """Colour of cells without an observed predictor, and of hidden modalities."""
 INK = "#26323a"
 RED = "#d1495b"
+BLUE = "#26547c"
+PALETTE = (
+    *("#3f90da", "#ffa90e", "#bd1f01", "#832db6", "#a96b59"),
+    *("#92dadd", "#e76300", "#b9ac70", "#717581", "#94a4a2"),
+)
+"""Ten colours that readers with colour blindness distinguish too (Petroff 2021, arXiv:2107.02270), in an
+order whose greys are last: grey also means hidden or not tested."""
+
+
+def palette(number: int) -> str:
+    """Return the colour of a numbered line or layer; after ten, colours repeat."""
+    return PALETTE[number % len(PALETTE)]
 
 
 def one_axes(ax: Axes | None, size: tuple[float, float]) -> Axes:

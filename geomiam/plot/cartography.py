@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
-from geomiam.errors import GeomiamError
+from geomiam.errors import GeomiamError, GridError
 from geomiam.geo.crs import crs_of
 from geomiam.plot.canvas import INK
 
@@ -23,6 +24,38 @@ else:
 DEGREE = 111_195.0
 """Metres along a degree of latitude on a sphere of the mean radius of the earth."""
 LINE: dict[str, Any] = {"colors": INK, "linewidths": 0.6}
+
+
+def units_of(data: xr.Dataset | xr.DataArray, dim: str) -> str:
+    """Return the units of a coordinate: those of its attribute or of the CRS, or no text."""
+    if units := data[dim].attrs.get("units"):
+        return str(units)
+    try:
+        return str(crs_of(data).proj.axis_info[0].unit_name)
+    except GridError:  # a figure needs no CRS
+        return ""
+
+
+def frame_map(ax: Axes, units: str, y: Any) -> None:
+    """Give equal distances along x and y the same length, and write degrees or km at the ticks."""
+    from matplotlib.ticker import MaxNLocator
+
+    is_degrees = "degree" in units
+    latitude = min(abs(float(np.mean(y))), 80.0)  # at a pole the aspect would be infinite
+    ax.set_aspect(1 / np.cos(np.radians(latitude)) if is_degrees else 1)
+    ax.tick_params(labelsize=8)
+    if not is_degrees:
+        ax.ticklabel_format(style="plain", useOffset=False)
+    for axis, signs in ((ax.xaxis, "WE"), (ax.yaxis, "SN")):
+        axis.set_major_locator(MaxNLocator(5))
+        if is_degrees:
+            axis.set_major_formatter(partial(_degrees, signs))
+        elif units in ("m", "metre", "meter"):
+            axis.set_major_formatter(lambda v, _: f"{v / 1000:,.10g} km")
+
+
+def _degrees(signs: str, value: float, position: int | None = None) -> str:
+    return f"{abs(value):.10g}°{signs[int(value > 0)] if value else ''}"
 
 
 def decorate(ax: Axes, array: xr.DataArray, *, coastline: Any, scale_bar: bool) -> None:

@@ -8,13 +8,13 @@ import numpy as np
 import xarray as xr
 
 from geomiam.errors import SettingError
-from geomiam.plot.canvas import EMPTY, RED, one_axes, one_species, plain
+from geomiam.plot.canvas import BLUE, EMPTY, RED, one_axes, one_species, plain
 from geomiam.plot.maps import draw_map
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-ABSENT, PRESENT = "#f4efe1", "#2a7f62"
+ABSENT, PRESENT = "#f4efe1", BLUE
 
 
 def presence(
@@ -74,7 +74,7 @@ def presence(
         )
     ]
     if points is not None:
-        style: dict[str, Any] = {"ms": 2.5, "mfc": "none", "mec": RED, "mew": 0.6, "ls": "none"}
+        style: dict[str, Any] = {"ms": 2.5, "mfc": "none", "mec": RED, "mew": 0.8, "ls": "none"}
         handles += ax.plot(*np.asarray(points).T, marker="o", label="records of presence", **style)
     ax.legend(
         handles=handles, fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5)

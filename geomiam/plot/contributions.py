@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from geomiam.plot.canvas import INK, RED, metric_label, one_axes, plain, quiet
+from geomiam.plot.canvas import INK, RED, metric_label, one_axes, palette, plain, quiet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -101,7 +101,7 @@ def stepwise(table: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     lines = {"score": "sites of the choice", "test_score": "test sites"}
     for i, (name, label) in enumerate(lines.items()):
         if name in table:
-            ax.plot(steps, table[name].values, marker="o", ms=5, color=f"C{i}", label=label)
+            ax.plot(steps, table[name].values, marker="o", ms=5, color=palette(i), label=label)
     ax.axhline(float(table["score"][-1]), color=INK, lw=0.8, ls=":")
     ax.axvline(enough, color=RED, lw=1, label=f"within {table.attrs['tolerance']:g} of all")
     names = ["none", *(f"+ {plain(n)}" for n in table["added"].values[1:])]
@@ -149,7 +149,7 @@ def convergence(runs: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     ax = one_axes(ax, (6.8, 4.8))
     for i, kind in enumerate(runs["kind"].values):
         curve = runs.sel(kind=kind)
-        line: dict[str, Any] = {"color": f"C{i}"}
+        line: dict[str, Any] = {"color": palette(i)}
         x = curve["evaluations"].mean("repeat")
         low, high = curve["error"].quantile([0.1, 0.9], dim="repeat")
         ax.fill_between(x, low, high, alpha=0.12, lw=0, **line)

@@ -11,7 +11,7 @@ import xarray as xr
 from geomiam.errors import SelectionError, SettingError
 from geomiam.metrics import auc, calibration_curve
 from geomiam.metrics.calibration_curve import Strategy
-from geomiam.plot.canvas import one_axes, plain, quiet
+from geomiam.plot.canvas import one_axes, palette, plain, quiet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -193,12 +193,12 @@ def _draw(
 ) -> list[str]:
     """Draw the curves and return their colours; many are grey, with their mean if it has a name."""
     is_named = len(curves) <= MOST_NAMED
-    colours = [f"C{i}" if is_named else "0.75" for i in range(len(curves))]
+    colours = [palette(i) if is_named else "0.75" for i in range(len(curves))]
     for (name, (x, y)), colour in zip(curves.items(), colours):
         label: Any = plain(name) if is_named else None
         ax.plot(x, y, color=colour, lw=1.4 if is_named else 0.7, label=label)
     if mean_of and not is_named:
         at = np.linspace(0, 1, 201)
         mean = np.mean([np.interp(at, x, y) for x, y in curves.values()], 0)
-        ax.plot(at, mean, color="C0", lw=2, label=f"{mean_of} of {len(curves)} species")
+        ax.plot(at, mean, color=palette(0), lw=2, label=f"{mean_of} of {len(curves)} species")
     return colours

@@ -9,7 +9,8 @@ import xarray as xr
 
 from geomiam.errors import SettingError
 from geomiam.geo.dims import spatial_pair
-from geomiam.plot.canvas import one_axes
+from geomiam.plot.canvas import one_axes, palette
+from geomiam.plot.cartography import frame_map, units_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,14 +62,10 @@ def folds(table: xr.Dataset, splits: Any = None, *, ax: Axes | None = None) -> A
     for number in np.unique(fold):
         rows = fold == number
         label, colour = (
-            ("not tested", "0.75") if number < 0 else (f"fold {number}", f"C{number % 10}")
+            ("not tested", "0.75") if number < 0 else (f"fold {number}", palette(number))
         )
         ax.plot(x[rows], y[rows], label=f"{label} ({int(rows.sum()):,})", color=colour, **style)
-    if pair[1].lower().startswith("lon") or np.abs(y).max() <= 90:
-        ax.set_aspect(1 / np.cos(np.radians(float(np.clip(np.abs(y), 0, 80).mean()))))
-    else:
-        ax.set_aspect(1)
-    ax.set_xlabel(pair[1])
-    ax.set_ylabel(pair[0])
+    is_degrees = pair[1].lower().startswith("lon") or np.abs(y).max() <= 90  # also without a CRS
+    frame_map(ax, "degrees" if is_degrees else units_of(table, pair[1]), y)
     ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2)
     return ax

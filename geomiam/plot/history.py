@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from geomiam.errors import SelectionError
-from geomiam.plot.canvas import plain, several_axes
+from geomiam.plot.canvas import PALETTE, plain, several_axes
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
 SCORES = {
-    "auc": "AUC on validation sites (training sites if none are held out)",
+    "auc": "AUC on validation sites\n(training sites if none are held out)",
     "r2": "R² of reconstructed tokens on validation blocks",
 }
 """Labels of the scores of a history."""
@@ -53,14 +53,14 @@ def training(history: pd.DataFrame, *, ax: Sequence[Axes] | None = None) -> list
     >>> left.get_xlabel()
     'epoch'
     """
-    import matplotlib.pyplot as plt
+    from matplotlib.ticker import MaxNLocator
 
     metric = _score_of(history)
     history = history.astype(float).groupby("epoch", as_index=False).mean()  # over members
     names = [c.removeprefix(f"{metric}_") for c in history if c.startswith(f"{metric}_")]
     names.remove("all")
     axes = left, right = several_axes(ax, 2, columns=2, figsize=(11, 4))
-    colours = dict(zip(names, plt.rcParams["axes.prop_cycle"].by_key()["color"] * 10))
+    colours = dict(zip(names, PALETTE * 10))
     for name in names:
         style = {"color": colours[name], "label": plain(name)}
         left.plot(history["epoch"], history[f"{metric}_{name}"], **style)
@@ -76,6 +76,7 @@ def training(history: pd.DataFrame, *, ax: Sequence[Axes] | None = None) -> list
         right.legend(*handles, frameon=False)
     for panel in axes:
         panel.spines[["top", "right"]].set_visible(False)
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     return axes
 
 

@@ -10,7 +10,7 @@ import xarray as xr
 
 from geomiam.errors import SettingError
 from geomiam.plot.canvas import EMPTY, RED, one_axes, one_species, plain, several_axes
-from geomiam.plot.cartography import Coastline, decorate
+from geomiam.plot.cartography import Coastline, decorate, frame_map, units_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,9 +69,10 @@ def suitability(
     ax = one_axes(ax, (7.2, 6))
     mesh = _draw_suitability(ax, array, cmap)
     if points is not None:
-        style: dict[str, Any] = {"ms": 2.5, "mfc": "none", "mec": RED, "mew": 0.6}
+        style: dict[str, Any] = {"ms": 2.5, "mfc": "none", "mec": RED, "mew": 0.8}
         ax.plot(*np.asarray(points).T, "o", label="records of presence", **style)
-        ax.legend(loc="lower left", frameon=False, fontsize=9, markerscale=2)
+        below: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (0, -0.05)}
+        ax.legend(frameon=False, fontsize=9, markerscale=2, **below)
     decorate(ax, array, coastline=coastline, scale_bar=scale_bar)
     label = array.attrs.get("long_name", "suitability")
     ax.figure.colorbar(mesh, ax=ax, shrink=0.75, label=label)
@@ -236,11 +237,5 @@ def draw_map(
         rasterized=True,
         **style,
     )
-    degrees = "degree" in str(array[x].attrs.get("units", ""))
-    middle = float(array[y].mean())
-    ax.set_aspect(1 / np.cos(np.radians(middle)) if degrees else 1)
-    ax.tick_params(labelsize=7)
-    if not degrees:  # coordinates in metres are long numbers
-        ax.ticklabel_format(style="plain", useOffset=False)
-        ax.locator_params(nbins=4)
+    frame_map(ax, units_of(array, str(x)), array[y].values)
     return mesh

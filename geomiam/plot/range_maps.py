@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
-from geomiam.plot.canvas import EMPTY, one_axes, one_species, plain
+from geomiam.plot.canvas import BLUE, one_axes, one_species, plain
+from geomiam.plot.maps import draw_map
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
 COLOURS = {
     "stable_absent": "#e9e4da",
     "gain": "#2a9d8f",
-    "loss": "#d1495b",
-    "stable_present": "#26547c",
+    "loss": "#e08214",
+    "stable_present": BLUE,
 }
 
 
@@ -54,11 +55,7 @@ def range_change(result: xr.Dataset, *, species: str | None = None, ax: Axes | N
     if "species" in codes.dims:
         codes, areas = one_species(codes, species), one_species(areas, species)
     ax = one_axes(ax, (7, 6))
-    y, x = codes.dims[-2:]
-    ax.set_facecolor(EMPTY)
-    colours = ListedColormap(list(COLOURS.values()))
-    ax.pcolormesh(codes[x], codes[y], codes.values, cmap=colours, vmin=-0.5, vmax=3.5)
-    ax.set(xlabel=str(x), ylabel=str(y), aspect="equal")
+    draw_map(ax, codes, cmap=ListedColormap(list(COLOURS.values())), vmin=-0.5, vmax=3.5)
     labels = {
         n: f"{n.replace('_', ' ')}: {float(areas.sel({'class': n})):,.0f} km²" for n in COLOURS
     }

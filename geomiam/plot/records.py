@@ -8,9 +8,9 @@ import numpy as np
 import xarray as xr
 
 from geomiam.errors import SettingError
-from geomiam.geo.crs import crs_of
 from geomiam.geo.dims import spatial_pair
-from geomiam.plot.canvas import INK, RED, one_axes, plain
+from geomiam.plot.canvas import INK, RED, one_axes, palette, plain
+from geomiam.plot.cartography import frame_map, units_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,8 +54,9 @@ def records(
     >>> [text.get_text() for text in ax.get_legend().get_texts()]
     ['presence (1)', 'fails zero (1)']
     """
+    units = ""
     if isinstance(records, xr.Dataset):
-        records = _table_of(records, species)
+        records, units = _table_of(records, species)
     names = [n for n in (("lon", "lat"), ("x", "y")) if set(n) <= set(records.columns)]
     if not names or "presence" not in records:
         raise SettingError(
@@ -73,18 +74,16 @@ def records(
     failed_test = _first_failed(table)
     for label, rows, style in _layers(table, failed_test):
         ax.plot(x[rows], y[rows], label=f"{label} ({int(rows.sum()):,})", **(STYLE | style))
-    middle = float(np.clip(np.abs(y), 0, 80).mean()) if names[0] == ("lon", "lat") else 0.0
-    ax.set_aspect(1 / np.cos(np.radians(middle)))
-    ax.set_xlabel("longitude" if names[0][0] == "lon" else "x")
-    ax.set_ylabel("latitude" if names[0][1] == "lat" else "y")
-    ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    frame_map(ax, "degrees" if names[0] == ("lon", "lat") else units, y)
+    beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
+    ax.legend(fontsize=8, frameon=False, markerscale=1.5, **beside)
     if species is not None:
         ax.set_title(plain(species), style="italic")
     return ax
 
 
-def _table_of(sites: xr.Dataset, species: str | None) -> pd.DataFrame:
-    """Return sites as records: of one species, or with the highest label of any."""
+def _table_of(sites: xr.Dataset, species: str | None) -> tuple[pd.DataFrame, str]:
+    """Return sites as records, of one species or with the highest label of any, and the units of x and y."""
     import pandas as pd
 
     pair = spatial_pair(sites.variables)
@@ -95,11 +94,12 @@ def _table_of(sites: xr.Dataset, species: str | None) -> pd.DataFrame:
         )
     labels = sites["presence"]
     labels = labels.max("species") if species is None else labels.sel(species=species)
-    x, y = ("lon", "lat") if crs_of(sites).geographic else ("x", "y")
+    units = units_of(sites, pair[1])
+    x, y = ("lon", "lat") if "degree" in units else ("x", "y")
     columns = {x: sites[pair[1]].values, y: sites[pair[0]].values, "presence": labels.values}
     table = pd.DataFrame({**columns, "species": species})
     table["background"] = sites["background"].values if "background" in sites.variables else False
-    return table
+    return table, units
 
 
 def _first_failed(table: pd.DataFrame) -> np.ndarray:
@@ -129,6 +129,6 @@ def _layers(
         ("presence", passes & (presence > 0), {"marker": "o", "ms": 3, "color": RED, "mew": 0}),
     ]
     for k, test in enumerate(dict.fromkeys(failed_test[~passes])):
-        style = {"marker": MARKS[k % len(MARKS)], "ms": 6, "mfc": "none", "mec": f"C{k % 10}"}
+        style = {"marker": MARKS[k % len(MARKS)], "ms": 6, "mfc": "none", "mec": palette(k)}
         layers.append((f"fails {test.replace('_', ' ')}", failed_test == test, style))
     return [layer for layer in layers if layer[1].any()]

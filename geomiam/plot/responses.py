@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+SYMBOLS = {"degC": "°C", "degree": "°", "degrees_east": "°E", "degrees_north": "°N"}
+"""Symbols of units whose CF names are no text for a figure."""
+
+
 def response(result: xr.Dataset, *, species: str | None = None, ax: Axes | None = None) -> Axes:
     """Draw a response curve with its spread, rug and training range, or a surface of two predictors.
 
@@ -42,7 +46,7 @@ def response(result: xr.Dataset, *, species: str | None = None, ax: Axes | None 
     --------
     >>> ax = gm.plot.response(gm.explain.response(model, sites, "bio1"))
     >>> ax.get_xlabel()
-    'bio1 [degC]'
+    'bio1 [°C]'
     """
     curve = one_species(result["response"], species)
     dims = [str(d) for d in curve.dims]
@@ -120,4 +124,4 @@ def _draw_surface(ax: Axes, result: xr.Dataset, surface: xr.DataArray, dims: lis
 
 def _label(axis: xr.DataArray) -> str:
     name, units = plain(axis.attrs.get("long_name", axis.name)), axis.attrs.get("units", "1")
-    return name if units == "1" else f"{name} [{units}]"
+    return name if units == "1" else f"{name} [{SYMBOLS.get(units, units)}]"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from geomiam.plot.canvas import EMPTY, INK, plain, quiet, several_axes
+from geomiam.plot.canvas import EMPTY, INK, palette, plain, quiet, several_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,7 +68,7 @@ def subsets(
     oracle = values.pop("oracle", None)
     for i, (name, y) in enumerate(values.items()):
         shift = (i - (len(values) - 1) / 2) * min(0.14, 0.6 / len(values))
-        _draw_method(top, np.append(y, np.nanmean(y)), shift, name, f"C{i}")
+        _draw_method(top, np.append(y, np.nanmean(y)), shift, name, palette(i))
     if oracle is not None:
         _draw_oracle(top, np.append(oracle, np.nanmean(oracle)))
     _draw_matrix(bottom, matrix.values)
@@ -160,7 +160,7 @@ def missingness(
     for panel, pattern in zip(axes, patterns):
         for i, name in enumerate(sweep["predictor"].values):
             curve = score.sel(predictor=name, pattern=pattern)
-            line: dict[str, Any] = {"color": f"C{i % 10}", "ls": (styles or {}).get(str(name), "-")}
+            line: dict[str, Any] = {"color": palette(i), "ls": (styles or {}).get(str(name), "-")}
             panel.plot(
                 curve["share"], curve.mean(repeats), label=plain(name), marker="o", ms=3.5, **line
             )
