@@ -106,17 +106,14 @@ def add_background(
     Warns
     -----
     UserWarning
-        When there are fewer cells than ``n``.
+        When there are fewer cells than ``n``, or more cells with ``points``.
     OccurrencesLeftOut
         With the number of ``points`` outside the grid, its data or the area.
 
     See Also
     --------
-    BackgroundArea : The restrictions.
-    geomiam.plot.records : Map of presences and background.
-
-    See Also
-    --------
+    BackgroundArea : restrictions of the places, for ``area``.
+    geomiam.plot.records : map of presences and background.
     geomiam.sample : predictors at presences, the first argument.
     geomiam.thin_records : fewer records where they are dense.
 
@@ -224,6 +221,7 @@ def _cells_of_points(
         )
     rows = np.flatnonzero(usable)
     if n is not None and n < candidates:
+        warn(f"{candidates:,} cells have points, and n={n:,} of them are drawn; n=None uses all")
         rows = np.sort(rng.choice(rows, n, replace=False))
     return places.isel({SITE: rows}), candidates
 
