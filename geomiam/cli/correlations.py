@@ -9,8 +9,8 @@ import numpy as np
 import typer
 
 from geomiam.cli.messages import say
-from geomiam.cli.options import Overwrite
-from geomiam.cli.outputs import AsCsv, AsJson, reserve, say_table
+from geomiam.cli.options import Overwrite, with_options
+from geomiam.cli.outputs import TableFlags, reserve
 from geomiam.outputs.kinds import PICTURE
 from geomiam.outputs.write import save_picture
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+@with_options()
 def correlations(
     data: Annotated[Path, typer.Argument(help="Cube or sites: Zarr store.")],
     variable: Annotated[
@@ -38,8 +39,8 @@ def correlations(
     ] = None,
     seed: Annotated[int, typer.Option(help="Random seed of the cells that are read.")] = 0,
     overwrite: Overwrite = False,
-    as_json: AsJson = False,
-    as_csv: AsCsv = False,
+    *,
+    output: TableFlags,
 ) -> None:
     """Compare predictors: correlation, variance inflation, and a subset without strong correlations."""
     import geomiam as gm
@@ -58,10 +59,10 @@ def correlations(
         rng=seed,
     )
     rows = _rows(table)
-    say_table(rows, _text(rows), as_json=as_json, as_csv=as_csv)
+    output.say(rows, _text(rows))
     if figure:
         save_picture(gm.plot.correlations(table).figure, figure, overwrite=overwrite)
-        if not (as_json or as_csv):
+        if not output.for_programs:
             say(f"figure → {figure}")
 
 

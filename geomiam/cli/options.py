@@ -1,7 +1,7 @@
 """Arguments and options that several verbs share, stated once.
 
-:func:`with_options` replaces the parameter ``options`` of a verb by one flag per field of its
-dataclass, so flags and help texts are equal in every verb.
+Options that belong together are a dataclass. :func:`with_options` replaces such a parameter of a verb by one
+flag per field, so flags and help texts are equal in every verb.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -186,25 +186,36 @@ class TrainOptions:
         return {n: v for n, v in values.items() if v is not None}
 
 
-def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return a decorator that replaces the parameter ``options`` of a verb by the named flags; default all."""
+def with_options(**names: tuple[str, ...]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that replaces each parameter of a verb that is a dataclass of options by its flags.
+
+    A keyword argument names a parameter and the fields of it to use; default all.
+    """
 
     def decorate(verb: Callable[..., None]) -> Callable[..., None]:
-        *parameters, options = inspect.signature(verb, eval_str=True).parameters.values()
-        annotations = get_type_hints(options.annotation, include_extras=True)
-        defaults = {f.name: f.default for f in fields(options.annotation)}
-        flags = names or tuple(defaults)
-        parameters += [
-            inspect.Parameter(
-                n, inspect.Parameter.KEYWORD_ONLY, default=defaults[n], annotation=annotations[n]
-            )
-            for n in flags
-        ]
+        parameters = list(inspect.signature(verb, eval_str=True).parameters.values())
+        groups: dict[str, Any] = {
+            p.name: p.annotation for p in parameters if is_dataclass(p.annotation)
+        }
+        flags = {g: names.get(g) or tuple(f.name for f in fields(t)) for g, t in groups.items()}
+        parameters = [p for p in parameters if p.name not in groups]
+        for group, dataclass_type in groups.items():
+            annotations = get_type_hints(dataclass_type, include_extras=True)
+            defaults = {f.name: f.default for f in fields(dataclass_type)}
+            parameters += [
+                inspect.Parameter(
+                    n,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=defaults[n],
+                    annotation=annotations[n],
+                )
+                for n in flags[group]
+            ]
 
         @functools.wraps(verb)
         def call(**values: Any) -> None:
-            flag_values = {n: values.pop(n) for n in flags}
-            verb(**values, options=options.annotation(**flag_values))
+            options = {g: t(**{n: values.pop(n) for n in flags[g]}) for g, t in groups.items()}
+            verb(**values, **options)
 
         # typer reads both to build the flags
         call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # functions have it

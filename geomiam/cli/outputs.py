@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 
 from geomiam.cli.messages import say
@@ -19,28 +22,60 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+_LOCKS: ContextVar[ExitStack | None] = ContextVar("locks", default=None)
+
+
+def with_locks(verb: Callable[..., None]) -> Callable[..., None]:
+    """Return a verb that holds the locks of its outputs until it ends."""
+
+    @functools.wraps(verb)
+    def call(**values: Any) -> None:
+        with ExitStack() as locks:
+            token = _LOCKS.set(locks)
+            try:
+                verb(**values)
+            finally:
+                _LOCKS.reset(token)
+
+    return call
+
+
 def reserve(path: str | Path, overwrite: bool, *, kind: Kind, inputs: Iterable[Any] = ()) -> Path:
-    """Return the real path of an output, and lock it until the command ends."""
+    """Return the real path of an output, and lock it until the verb ends."""
     inputs = tuple(inputs)
     if kind is PICTURE:
         check_picture(path, overwrite, inputs=inputs)
-    context = click.get_current_context(silent=True)
-    if context is None:
+    locks = _LOCKS.get()
+    if locks is None:
         return check_output(path, overwrite, kind=kind, inputs=inputs)
-    return context.with_resource(locked_output(path, overwrite, kind=kind, inputs=inputs))
+    return locks.enter_context(locked_output(path, overwrite, kind=kind, inputs=inputs))
 
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print the table as JSON: a list of rows.")]
-AsCsv = Annotated[bool, typer.Option("--csv", help="Print the table as CSV.")]
+@dataclass(frozen=True)
+class TableFlags:
+    """Format of a table that a verb prints."""
 
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the table as JSON: a list of rows.")
+    ] = False
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print the table as CSV.")] = False
 
-def say_table(table: pd.DataFrame, text: str, *, as_json: bool, as_csv: bool) -> None:
-    """Print a table as JSON, with null for NaN, or as CSV; otherwise the text."""
-    if as_json and as_csv:
-        raise GeomiamError("--json and --csv both set the format of the table; pass one of them")
-    if as_json:
-        say(table.to_json(orient="records", force_ascii=False, indent=1, double_precision=15))
-    elif as_csv:
-        say(table.to_csv(index=False, lineterminator="\n").rstrip("\n"))
-    else:
-        say(text)
+    def __post_init__(self) -> None:
+        if self.as_json and self.as_csv:
+            raise GeomiamError(
+                "--json and --csv both set the format of the table; pass one of them"
+            )
+
+    @property
+    def for_programs(self) -> bool:
+        """Whether nothing but the table is printed."""
+        return self.as_json or self.as_csv
+
+    def say(self, table: pd.DataFrame, text: str) -> None:
+        """Print a table as JSON, with null for NaN, or as CSV; otherwise the text."""
+        if self.as_json:
+            say(table.to_json(orient="records", force_ascii=False, indent=1, double_precision=15))
+        elif self.as_csv:
+            say(table.to_csv(index=False, lineterminator="\n").rstrip("\n"))
+        else:
+            say(text)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from geomiam.cli.messages import flags_of, verb, with_flags
-from geomiam.cli.options import Overwrite
-from geomiam.cli.outputs import AsCsv, AsJson, reserve, say_table
+from geomiam.cli.messages import Flags, flags_of, with_flags
+from geomiam.cli.options import Overwrite, with_options
+from geomiam.cli.outputs import TableFlags, reserve
 from geomiam.errors import GeomiamError, RecordsRemoved
 from geomiam.outputs.kinds import PICTURE, RECORDS
 from geomiam.outputs.write import save_picture
@@ -18,70 +19,92 @@ from geomiam.outputs.write import save_picture
 if TYPE_CHECKING:
     import pandas as pd
 
-SpeciesColumn = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--species",
-        help="Column of species names; or, repeated, one column of 1 and 0 for each species.",
-    ),
-]
-PresenceColumn = Annotated[
-    str | None, typer.Option("--presence", help="Column of 1, 0 or counts; default: presence.")
-]
-XColumn = Annotated[str | None, typer.Option("--x", help="Column of longitudes or eastings.")]
-YColumn = Annotated[str | None, typer.Option("--y", help="Column of latitudes or northings.")]
-RecordsCrs = Annotated[str | None, typer.Option(help="CRS of the records, e.g. EPSG:4326.")]
 VECTOR = (".gpkg", ".geojson", ".shp", ".fgb", ".parquet")
 
 
-def columns_of(
-    species: list[str] | None, presence: str | None, x: str | None, y: str | None, crs: str | None
-) -> dict[str, Any]:
-    """Return the columns and the CRS that the user names, as arguments of the library."""
-    names = species[0] if species and len(species) == 1 else species
-    arguments = {"species": names, "presence": presence, "x": x, "y": y, "crs": crs}
-    return {k: v for k, v in arguments.items() if v}
+@dataclass(frozen=True)
+class RecordColumns:
+    """Columns of a table of records, and its CRS."""
+
+    species: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Column of species names; or, repeated, one column of 1 and 0 for each species."
+        ),
+    ] = None
+    presence: Annotated[
+        str | None, typer.Option(help="Column of 1, 0 or counts; default: presence.")
+    ] = None
+    x: Annotated[str | None, typer.Option("--x", help="Column of longitudes or eastings.")] = None
+    y: Annotated[str | None, typer.Option("--y", help="Column of latitudes or northings.")] = None
+    crs: Annotated[str | None, typer.Option(help="CRS of the records, e.g. EPSG:4326.")] = None
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the columns and the CRS that the user names, as arguments of the library."""
+        names = {k: v for k, v in vars(self).items() if v}
+        if self.species and len(self.species) == 1:
+            names["species"] = self.species[0]
+        return names
 
 
+@dataclass(frozen=True)
+class CleaningFlags:
+    """Tests of records, and the data that they compare with."""
+
+    clean: Annotated[bool, typer.Option(help="Test the records for usual errors, or not.")] = True
+    remove: Annotated[
+        bool, typer.Option(help="Remove records that fail a test, or keep them with flag columns.")
+    ] = True
+    uncertainty: Annotated[
+        str | None, typer.Option(help="Largest coordinate uncertainty, e.g. '5 km'.")
+    ] = None
+    first_year: Annotated[int | None, typer.Option(help="Earlier records fail.")] = None
+    outliers: Annotated[
+        str | None, typer.Option(help="Test of spatial outliers: quantile, mad or distance.")
+    ] = None
+    tolerance: Annotated[
+        str | None, typer.Option(help="Distance allowed beyond coast and border, e.g. '1 km'.")
+    ] = None
+    land: Annotated[
+        str | None, typer.Option(help="Land mask: a variable of the cube, or polygons (gpkg).")
+    ] = None
+    countries: Annotated[
+        Path | None, typer.Option(help="Polygons of countries with a column of codes (gpkg).")
+    ] = None
+    reference: Annotated[
+        list[str] | None,
+        typer.Option(help="capitals=FILE, centroids=FILE or institutions=FILE; repeat."),
+    ] = None
+
+    def flagged(self, table: pd.DataFrame, grid: Any) -> pd.DataFrame:
+        """Return the records with a column for each test."""
+        import geomiam as gm
+
+        names = ("uncertainty", "first_year", "outliers", "tolerance")
+        rules: dict[str, Any] = {n: v for n in names if (v := getattr(self, n)) is not None}
+        return gm.clean_records(
+            table,
+            rules=gm.CleaningRules(**rules),
+            cube=grid,
+            land=_land(self.land, grid),
+            countries=None if self.countries is None else _polygons(self.countries),
+            references=_references(self.reference or []),
+            remove=False,
+        )
+
+
+@with_options()
 def records(
+    context: typer.Context,
     source: Annotated[
         Path, typer.Argument(help="GBIF zip, Darwin Core archive, csv, tsv, txt, parquet or gpkg.")
     ],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Table to write: .parquet or .csv.")
     ] = None,
-    species: SpeciesColumn = None,
-    presence: PresenceColumn = None,
-    x: XColumn = None,
-    y: YColumn = None,
-    crs: RecordsCrs = None,
     encoding: Annotated[str | None, typer.Option(help="Encoding of text, e.g. cp1252.")] = None,
     doi: Annotated[str | None, typer.Option(help="DOI of the download.")] = None,
-    clean: Annotated[bool, typer.Option(help="Test the records for usual errors, or not.")] = True,
-    remove: Annotated[
-        bool, typer.Option(help="Remove records that fail a test, or keep them with flag columns.")
-    ] = True,
-    uncertainty: Annotated[
-        str | None, typer.Option(help="Largest coordinate uncertainty, e.g. '5 km'.")
-    ] = None,
-    first_year: Annotated[int | None, typer.Option(help="Earlier records fail.")] = None,
-    outliers: Annotated[
-        str | None, typer.Option(help="Test of spatial outliers: quantile, mad or distance.")
-    ] = None,
-    tolerance: Annotated[
-        str | None, typer.Option(help="Distance allowed beyond coast and border, e.g. '1 km'.")
-    ] = None,
     cube: Annotated[Path | None, typer.Option(help="Cube of the study area (Zarr).")] = None,
-    land: Annotated[
-        str | None, typer.Option(help="Land mask: a variable of the cube, or polygons (gpkg).")
-    ] = None,
-    countries: Annotated[
-        Path | None, typer.Option(help="Polygons of countries with a column of codes (gpkg).")
-    ] = None,
-    reference: Annotated[
-        list[str] | None,
-        typer.Option(help="capitals=FILE, centroids=FILE or institutions=FILE; repeat."),
-    ] = None,
     thin: Annotated[
         str | None,
         typer.Option(help="Least distance between records, e.g. '10 km', or 'cell' of the cube."),
@@ -92,43 +115,30 @@ def records(
     ] = None,
     seed: Annotated[int, typer.Option(help="Random seed of thinning.")] = 0,
     overwrite: Overwrite = False,
-    as_json: AsJson = False,
-    as_csv: AsCsv = False,
+    *,
+    columns: RecordColumns,
+    tests: CleaningFlags,
+    output: TableFlags,
 ) -> None:
     """Read occurrence records, remove or flag doubtful ones, and thin them; every test is counted."""
     import geomiam as gm
     from geomiam.data.records.write import check_suffix, write_records
 
-    inputs = [source, cube, countries, land]
+    inputs = [source, cube, tests.countries, tests.land]
     if out:
         check_suffix(out)
         reserve(out, overwrite, kind=RECORDS, inputs=[*inputs, figure])
     if figure:
         reserve(figure, overwrite, kind=PICTURE, inputs=[*inputs, out])
-    names = columns_of(species, presence, x, y, crs)
-    table = gm.read_records(source, encoding=encoding, doi=doi, **names)
+    table = gm.read_records(source, encoding=encoding, doi=doi, **columns.arguments())
     grid = gm.open_cube(cube, chunks=None) if cube else None
     lines = [_summary(table)]
-    if clean:
-        rules: dict[str, Any] = {
-            "uncertainty": uncertainty,
-            "first_year": first_year,
-            "outliers": outliers,
-            "tolerance": tolerance,
-        }
-        table = gm.clean_records(
-            table,
-            rules=gm.CleaningRules(**{k: v for k, v in rules.items() if v is not None}),
-            cube=grid,
-            land=_land(land, grid),
-            countries=None if countries is None else _polygons(countries),
-            references=_references(reference or []),
-            remove=False,
-        )
-        lines.append(_counts_text(table))
+    if tests.clean:
+        table = tests.flagged(table, grid)
+        lines.append(_counts_text(table, flags_of(context.command)))
     if figure:
         save_picture(gm.plot.records(table).figure, figure, overwrite=overwrite)
-    if clean and remove:
+    if tests.clean and tests.remove:
         table = _without_flagged(table)
     if thin:
         table = _thinned(table, thin, grid=grid, seed=seed)
@@ -138,8 +148,8 @@ def records(
         )
     if out:
         write_records(table, out, overwrite=overwrite)
-    lines.append(f"{_summary(table)}" + (f" → {out}" if out else "; --out writes them"))
-    say_table(_counts(table), "\n\n".join(lines), as_json=as_json, as_csv=as_csv)
+    lines.append(_summary(table) + (f" → {out}" if out else "; --out writes them"))
+    output.say(_counts(table), "\n\n".join(lines))
 
 
 def _summary(table: pd.DataFrame) -> str:
@@ -165,10 +175,7 @@ def _counts(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(table.attrs.get("cleaning", {}).get("tests", []), columns=columns)
 
 
-def _counts_text(table: pd.DataFrame) -> str:
-    from geomiam.cli.app import app
-
-    flags = flags_of(verb(typer.main.get_command(app), ["records"]))
+def _counts_text(table: pd.DataFrame, flags: Flags) -> str:
     lines = [f"{'test':14}{'tested':>10}{'flagged':>10}{'only':>10}  description"]
     for row in _counts(table).to_dict("records"):
         numbers = "".join(f"{row[k]:10,}" for k in ("tested", "flagged", "only"))

@@ -13,7 +13,7 @@ import typer
 from geomiam.cli.messages import say
 from geomiam.cli.options import CubePath, Mask, Overwrite, Require, SitesPath, with_options
 from geomiam.cli.outputs import reserve
-from geomiam.cli.records import PresenceColumn, SpeciesColumn, XColumn, YColumn, columns_of
+from geomiam.cli.records import RecordColumns
 from geomiam.errors import GeomiamError, RecordsMerged
 from geomiam.outputs.kinds import SITES
 
@@ -92,14 +92,9 @@ def sample(
         Path, typer.Argument(help="Records: GBIF zip, csv, tsv, txt, parquet or gpkg.")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Zarr store to write.")],
-    species: SpeciesColumn = None,
-    presence: PresenceColumn = None,
-    x: XColumn = None,
-    y: YColumn = None,
     keep: Annotated[
         list[str] | None, typer.Option(help="Column to keep as a predictor; repeat.")
     ] = None,
-    crs: Annotated[str | None, typer.Option(help="CRS of the records, e.g. EPSG:4326.")] = None,
     thin: Annotated[
         bool, typer.Option(help="Count records of a species in one cell once, or use all.")
     ] = True,
@@ -114,21 +109,22 @@ def sample(
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     overwrite: Overwrite = False,
     *,
-    options: BackgroundFlags,
+    columns: RecordColumns,
+    background: BackgroundFlags,
 ) -> None:
     """Take the predictors of a cube at occurrence records, and add background."""
     import geomiam as gm
 
-    inputs = [cube, records, options.points, options.polygon]
+    inputs = [cube, records, background.points, background.polygon]
     reserve(out, overwrite, kind=SITES, inputs=inputs)
-    columns = columns_of(species, presence, x, y, crs)
-    occurrences = gm.read_records(records, **columns) if columns else records
+    names = columns.arguments()
+    occurrences = gm.read_records(records, **names) if names else records
     grid = gm.open_cube(cube, chunks=None)
     needs: dict[str, Any] = {"require": require or (), "mask": mask}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RecordsMerged)  # the last lines report them
         sites = gm.sample(grid, occurrences, keep=keep or (), thin=thin, snap=snap, **needs)
-    sites = options.added(sites, grid, seed=seed, **needs)
+    sites = background.added(sites, grid, seed=seed, **needs)
     gm.write_sites(sites, out, overwrite=overwrite)
     say(_sampled(sites))
     say(f"{sites.sizes['site']:,} sites, {sites.sizes['species']:,} species → {out}")

@@ -32,7 +32,7 @@ Kinds = Annotated[
 ]
 
 
-@with_options("masking", "masks", *NETWORK, *LOSS, *LOOP, *DEVICE, *COMMON)
+@with_options(options=("masking", "masks", *NETWORK, *LOSS, *LOOP, *DEVICE, *COMMON))
 def fit(
     sites: SitesPath,
     out: Out,
@@ -111,7 +111,7 @@ def _strategy(masking: str | None, masks: str | None) -> Any:
     return gm.masking.named(masking or "miam", per_sample=masks == "sample")
 
 
-@with_options("masking", "fusion", "width", *LOOP, *COMMON)
+@with_options(options=("masking", "fusion", "width", *LOOP, *COMMON))
 def pretrain(
     data: Annotated[Path, typer.Argument(help="Cube or sites: Zarr store. Labels are not read.")],
     out: Out,
@@ -143,7 +143,7 @@ def pretrain(
     _save(model, out, options)
 
 
-@with_options(*LOOP, *COMMON)
+@with_options(options=(*LOOP, *COMMON))
 def finetune(
     model: ModelPath,
     sites: SitesPath,

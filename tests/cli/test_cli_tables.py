@@ -75,12 +75,12 @@ def test_layers_of_a_map_are_printed_as_csv(geomiam, home, tmp_path):
 
 
 def test_missing_values_are_null_and_control_characters_are_escaped(capsys):
-    from geomiam.cli.outputs import say_table
+    from geomiam.cli.outputs import TableFlags
 
     table = pd.DataFrame({"name": ["a\x1b[2J"], "score": [np.nan]})
-    say_table(table, "", as_json=True, as_csv=False)
+    TableFlags(as_json=True).say(table, "")
     assert json.loads(capsys.readouterr().out)[0] == {"name": "a\x1b[2J", "score": None}
-    say_table(table, "", as_json=False, as_csv=True)
+    TableFlags(as_csv=True).say(table, "")
     assert "\x1b" not in capsys.readouterr().out
 
 
