@@ -16,6 +16,8 @@ from geomiam.cli import (
     maps,
     records,
     report,
+    response,
+    scenarios,
     sites,
     train,
 )
@@ -40,9 +42,15 @@ Your own data:
 
   geomiam evaluate model test.zarr --subsets every          AUC from each subset, held out
 
+  geomiam response model bio1 --data train.zarr             response curve of a predictor
+
   geomiam predict model cube.zarr --out map.zarr            suitability of every cell
 
   geomiam explain model cube.zarr --out why.zarr            and the contribution of each group
+
+  geomiam project model cube.zarr 2070.zarr --out times.zarr     other times, with what they have
+
+  geomiam change times.zarr/cube times.zarr/2070 --model model   gain and loss in km²
 
   geomiam report model --map why.zarr --test test.zarr --out report.html   with the ODMAP tables
 """
@@ -81,11 +89,16 @@ for verb in (
     train.fit,
     train.pretrain,
     train.finetune,
+    evaluate.cross_validate,
     evaluate.evaluate,
+    response.response,
     maps.predict,
     maps.explain,
     maps.export,
     maps.classify,
+    scenarios.project,
+    scenarios.change,
+    scenarios.red_list,
     report.report,
     info.info,
 ):

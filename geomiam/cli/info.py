@@ -15,11 +15,16 @@ from geomiam.schema.schema import frame_of
 
 @with_options()
 def info(
-    path: Annotated[Path, typer.Argument(help="Model directory, catalog, cube, sites or map.")],
+    path: Annotated[
+        Path,
+        typer.Argument(
+            help="Model directory, catalog, cube, sites, map, maps of scenarios or scores."
+        ),
+    ],
     *,
     table: TableFlags,
 ) -> None:
-    """Describe a model, a catalog, a cube, sites or a map.
+    """Describe a model, a catalog, a cube, sites, a map, maps of scenarios, or scores.
 
     With --json or --csv: a row per predictor; for a map, a row per layer.
     """
@@ -44,6 +49,11 @@ def _describe_store(path: Path) -> tuple[Any, str]:
     from geomiam.sources.build_report import summary
 
     store = open_zarr(path)
+    if "scenarios" in store.attrs:
+        projection = gm.Projection.open(path)
+        return projection.table.reset_index(), str(projection)
+    if "fold" in store:
+        return gm.evaluation.tidy(store), str(store)
     if "suitability" in getattr(store, "data_vars", ()):
         return _layers(store), str(store)
     data = gm.open_sites(path) if "site" in store.dims else gm.open_cube(path)

@@ -15,6 +15,9 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from geomiam.errors import GeomiamError
+from geomiam.outputs.paths import expand
+
 CubePath = Annotated[
     Path, typer.Argument(help="Cube: Zarr store, or folder of GeoTIFFs and NetCDF files.")
 ]
@@ -31,6 +34,17 @@ Mask = Annotated[
         help="Variable of the cube, such as a land mask; cells with 0 or NaN are left out."
     ),
 ]
+Using = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--using",
+        "-u",
+        help="Predictors to use; repeat. E.g. climate, bio1, 'landsat[time=2018]'; default: all.",
+    ),
+]
+Species = Annotated[
+    list[str] | None, typer.Option("--species", "-s", help="Species; repeat. Default: all.")
+]
 
 
 @dataclass(frozen=True)
@@ -45,18 +59,8 @@ class MapFlags:
             help="Map to write: a Zarr store (path or URL), GeoTIFF (.tif) or netCDF (.nc).",
         ),
     ] = None
-    using: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--using",
-            "-u",
-            help="Predictors to use; repeat. E.g. climate, bio1, 'landsat[time=2018]'; default: all.",
-        ),
-    ] = None
-    species: Annotated[
-        list[str] | None,
-        typer.Option("--species", "-s", help="Species to map; repeat. Default: all."),
-    ] = None
+    using: Using = None
+    species: Species = None
     require: Require = None
     mask: Mask = None
     scheduler: Annotated[
@@ -184,6 +188,21 @@ class TrainOptions:
         """Return the named options that the user passed."""
         values = {n: getattr(self, n) for n in names}
         return {n: v for n, v in values.items() if v is not None}
+
+
+def named_paths(texts: list[str]) -> dict[str, str]:
+    """Return paths by name, from NAME=PATH, or PATH with the name of the file."""
+    paths: dict[str, str] = {}
+    for text in texts:
+        name, sign, path = text.partition("=")
+        if not sign or Path(expand(text)).exists():
+            name, path = Path(text).stem, text
+        if name in paths:
+            raise GeomiamError(
+                f"'{name}' is the name of {paths[name]} and of {path}; pass NAME=PATH, such as '{name} 2={path}'"
+            )
+        paths[name] = path
+    return paths
 
 
 def with_options(**names: tuple[str, ...]) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -59,8 +59,15 @@ class CleaningFlags:
         str | None, typer.Option(help="Largest coordinate uncertainty, e.g. '5 km'.")
     ] = None
     first_year: Annotated[int | None, typer.Option(help="Earlier records fail.")] = None
+    require_date: Annotated[
+        bool, typer.Option("--require-date", help="Records without a date fail.")
+    ] = False
     outliers: Annotated[
         str | None, typer.Option(help="Test of spatial outliers: quantile, mad or distance.")
+    ] = None
+    environment_factor: Annotated[
+        float | None,
+        typer.Option(help="Test of environmental outliers: interquartile ranges allowed, e.g. 5."),
     ] = None
     tolerance: Annotated[
         str | None, typer.Option(help="Distance allowed beyond coast and border, e.g. '1 km'.")
@@ -80,8 +87,9 @@ class CleaningFlags:
         """Return the records with a column for each test."""
         import geomiam as gm
 
-        names = ("uncertainty", "first_year", "outliers", "tolerance")
+        names = ("uncertainty", "first_year", "outliers", "environment_factor", "tolerance")
         rules: dict[str, Any] = {n: v for n in names if (v := getattr(self, n)) is not None}
+        rules["require_date"] = self.require_date
         return gm.clean_records(
             table,
             rules=gm.CleaningRules(**rules),
@@ -149,6 +157,10 @@ def records(
     if out:
         write_records(table, out, overwrite=overwrite)
     lines.append(_summary(table) + (f" → {out}" if out else "; --out writes them"))
+    if out and out.suffix.lower() == ".csv":
+        lines.append(
+            "CSV keeps neither the DOI nor these counts for a report; records.parquet does"
+        )
     output.say(_counts(table), "\n\n".join(lines))
 
 

@@ -17,12 +17,14 @@ import xarray as xr
 from geomiam.checks.names import list_names
 from geomiam.data.dataset import as_dataset
 from geomiam.data.predictors import misspelt
+from geomiam.data.store.store import open_zarr, write_zarr
 from geomiam.errors import MissingModality, MissingVariable, SelectionError
 from geomiam.evaluation.evaluate import evaluate
 from geomiam.inference.options import PredictOptions
 from geomiam.inference.predict import predict
 from geomiam.model.model import Model
 from geomiam.model.saved_model import as_model
+from geomiam.outputs.kinds import MAP
 from geomiam.progress import progress_bar, with_progress
 from geomiam.tokens.select import Selector, visible_tokens
 
@@ -71,6 +73,74 @@ class Projection:
             combine_attrs="drop_conflicts",
         )
         return out.assign_coords(scenario=names)
+
+    def write(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the maps as one Zarr store, which appears at its path when complete.
+
+        The group of a scenario is a map: ``maps.zarr/2070`` can be opened, exported and classified like any other.
+
+        Parameters
+        ----------
+        path : str or pathlib.Path
+        overwrite : bool
+            Whether to replace an earlier projection or map.
+
+        Returns
+        -------
+        pathlib.Path
+            The store.
+
+        Raises
+        ------
+        OutputExists, OutputRefused
+            If the path exists and ``overwrite`` is False, or it is not a map of geomiam.
+        NameRefused
+            If the name of a scenario cannot be the name of a folder.
+
+        Examples
+        --------
+        >>> path = gm.project(model, {"2070": cube}).write("maps.zarr")
+        >>> gm.Projection.open(path).table.index.tolist()
+        ['2070']
+        """
+        tree = self.maps.copy()
+        tree.attrs = {**tree.attrs, "scenarios": list(self.table.index)}  # groups have no order
+        return write_zarr(tree, path, overwrite=overwrite, kind=MAP)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Projection:
+        """Open a projection that was written with :meth:`write`; its maps are lazy.
+
+        Parameters
+        ----------
+        path : str or pathlib.Path
+
+        Returns
+        -------
+        Projection
+
+        Raises
+        ------
+        SelectionError
+            If the store has no group with a map of a projection.
+        InputNotFound, UnreadableFile
+            If there is no Zarr store, or it is damaged.
+
+        Examples
+        --------
+        >>> path = gm.project(model, {"2070": cube}).write("future.zarr")
+        >>> gm.Projection.open(path)["2070"]["suitability"].dims
+        ('species', 'y', 'x')
+        """
+        tree = open_zarr(path)
+        leaves = tree.leaves if isinstance(tree, xr.DataTree) else ()
+        stored_maps = {n.path.strip("/"): n.to_dataset() for n in leaves if "left_out" in n.attrs}
+        names = [str(n) for n in tree.attrs.get("scenarios", ())]
+        if not names or not set(names) <= set(stored_maps):
+            raise SelectionError(
+                f"{path} is no projection: write one with gm.project(model, scenarios).write(path)"
+            )
+        return cls(tree, _table({n: stored_maps[n] for n in names}, lazy=False))
 
     def __repr__(self) -> str:
         return f"projection to {len(self.table)} scenarios\n{self.table.to_string()}"
@@ -154,7 +224,6 @@ def project(
     subsets = {n: _available(model, using, missing, n) for n, missing in missing_names.items()}
     skills = _skills(model, using, subsets, sites, metric)
     maps: dict[str, xr.Dataset] = {}
-    rows: dict[str, dict[str, Any]] = {}
     for name, ds in progress_bar(data.items(), desc="scenarios", leave=False):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", MissingModality)  # the table lists what is missing
@@ -162,10 +231,7 @@ def project(
         left_out = missing_names[name]
         attributes = {**skills[name], "left_out": json.dumps(left_out)}
         maps[name] = result.assign_attrs({k: v for k, v in attributes.items() if v == v})
-        rows[name] = {"left_out": ", ".join(left_out), **skills[name]}
-        rows[name]["outside_range"] = _outside(result)
-    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("scenario")
-    return Projection(xr.DataTree.from_dict(maps), table.drop(columns="skill_metric"))
+    return Projection(xr.DataTree.from_dict(maps), _table(maps))
 
 
 def _cubes(scenarios: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -281,7 +347,6 @@ def _skills(
         n: {
             "skill": scores[n],
             "skill_all": best,
-            "skill_loss": best - scores[n],
             "skill_from": source if math.isfinite(scores[n]) else "",
             "skill_metric": metric,
         }
@@ -307,8 +372,24 @@ def _stored(model: Model, using: Any) -> float:
     return math.nan
 
 
-def _outside(maps: xr.Dataset) -> float:
-    """Return the mean share of predictors outside the training range; NaN for lazy maps."""
-    if "outside_range" not in maps or maps["outside_range"].chunks is not None:
+def _table(maps: Mapping[str, xr.Dataset], *, lazy: bool = True) -> pd.DataFrame:
+    """Return a row per scenario from the attributes of its map; ``lazy`` maps are not computed."""
+    rows: dict[str, dict[str, Any]] = {}
+    for name, ds in maps.items():
+        skill, best = (float(ds.attrs.get(k, math.nan)) for k in ("skill", "skill_all"))
+        rows[name] = {
+            "left_out": ", ".join(json.loads(ds.attrs["left_out"])),
+            "skill": skill,
+            "skill_all": best,
+            "skill_loss": best - skill,
+            "skill_from": ds.attrs["skill_from"],
+            "outside_range": _outside(ds, lazy=lazy),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("scenario")
+
+
+def _outside(maps: xr.Dataset, *, lazy: bool) -> float:
+    """Return the mean share of predictors outside the training range; NaN for maps that stay lazy."""
+    if "outside_range" not in maps or (lazy and maps["outside_range"].chunks is not None):
         return math.nan
     return float(maps["outside_range"].mean())

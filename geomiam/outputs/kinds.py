@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-MARK = "geomiam_output"  # attribute of a Zarr store with the kind of the output: cube, sites or map
+MARK = "geomiam_output"  # attribute of a Zarr store with the kind of the output: cube, sites, map or scores
 STATUS = "geomiam_status"  # attribute of a map; in earlier versions the only mark of a map
 LITTER = (".DS_Store", "Thumbs.db", "desktop.ini")  # files that file managers create in folders
 LARGEST = 256 * 2**20  # largest metadata file that is read, in bytes
@@ -124,7 +124,9 @@ def _json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-CUBE, SITES, MAP = (Kind(n, partial(store_mismatch, name=n)) for n in ("cube", "sites", "map"))
+CUBE, SITES, MAP, SCORES = (
+    Kind(n, partial(store_mismatch, name=n)) for n in ("cube", "sites", "map", "scores")
+)
 
 
 def _folder(name: str, files: str, *, proof: str, keys: tuple[str, ...]) -> Kind:

@@ -11,6 +11,7 @@ import xarray as xr
 
 from geomiam.checks.settings import check_count
 from geomiam.errors import GridError, SelectionError
+from geomiam.evaluation.project import Projection
 from geomiam.geo.crs import crs_name, crs_of
 from geomiam.geo.dims import spatial_pair
 from geomiam.model.model import Model
@@ -81,17 +82,24 @@ class Evidence:
     """Every how many cells of the map are read."""
     grid: str = ""
     """Cell size and number of rows and columns of the map."""
+    projection: Projection | None = None
+    scenarios: Mapping[str, xr.Dataset] = field(default_factory=dict)
+    """Maps of the projection by scenario, thinned like ``maps``."""
+    changes: Mapping[str, xr.Dataset] = field(default_factory=dict)
+    """Range changes by title, whose cells are thinned like ``maps``."""
 
     @classmethod
     def of(
         cls,
         model: Model,
         *,
-        table: xr.Dataset | Mapping[str, xr.Dataset] | None,
-        maps: xr.Dataset | None,
-        sites: xr.Dataset | None,
-        explanation: xr.Dataset | None,
         options: ReportOptions,
+        table: xr.Dataset | Mapping[str, xr.Dataset] | None = None,
+        maps: xr.Dataset | None = None,
+        sites: xr.Dataset | None = None,
+        explanation: xr.Dataset | None = None,
+        projection: Projection | None = None,
+        changes: xr.Dataset | Mapping[str, xr.Dataset] | None = None,
     ) -> Evidence:
         """Check and read the material."""
         model.species_index(None)
@@ -109,13 +117,39 @@ class Evidence:
         step, grid, extent = 1, "", ""
         if maps is not None:
             _check_maps(model, maps, "suitability", call="gm.predict(cube, model)")
-            grid = _grid(maps)
+            grid = grid_text(maps)
             step, extent = _step(maps), map_extent(maps)
             maps = _thinned(maps)
         if explanation is not None:
             _check_maps(model, explanation, "shapley", call="gm.shapley(cube, model)")
             explanation = _thinned(explanation)
-        return cls(model, tables, maps, sites, explanation, options, extent, step, grid)
+        maps_by_scenario = {}
+        if projection is not None:
+            maps_by_scenario = {n: projection[n] for n in projection.table.index}
+        for scenario_maps in maps_by_scenario.values():
+            _check_maps(model, scenario_maps, "suitability", call="gm.project(model, scenarios)")
+        changes = {"Range change": changes} if isinstance(changes, xr.Dataset) else changes or {}
+        for title, change in changes.items():
+            if not {"change", "area", "area_before"} <= set(change.data_vars):
+                raise SelectionError(
+                    f"changes '{title}' has no variables 'change' and 'area', found "
+                    f"{[str(v) for v in change.data_vars][:6]}; pass gm.ranges.change(before, after)"
+                )
+        changes = {title: _thinned(change) for title, change in changes.items()}
+        return cls(
+            model,
+            tables,
+            maps,
+            sites,
+            explanation,
+            options,
+            map_extent=extent,
+            step=step,
+            grid=grid,
+            projection=projection,
+            scenarios={n: _thinned(m) for n, m in maps_by_scenario.items()},
+            changes=changes,
+        )
 
     @property
     def about(self) -> Mapping[str, Any]:
@@ -244,7 +278,8 @@ def _thinned(maps: xr.Dataset) -> xr.Dataset:
     return maps.isel({y: step, x: step}).load()
 
 
-def _grid(maps: xr.Dataset) -> str:
+def grid_text(maps: xr.Dataset) -> str:
+    """Return cell size, CRS, and number of rows and columns of a map."""
     y, x = spatial_pair(maps.sizes) or ("y", "x")
     if min(maps.sizes[y], maps.sizes[x]) < 2:
         return f"{maps.sizes[y]:,} × {maps.sizes[x]:,} cells"

@@ -9,6 +9,7 @@ from pathlib import Path
 import xarray as xr
 
 from geomiam._version import __version__
+from geomiam.evaluation.project import Projection
 from geomiam.model.model import Model
 from geomiam.model.saved_model import as_model
 from geomiam.outputs.check import locked_output
@@ -28,13 +29,15 @@ def report(
     maps: xr.Dataset | None = None,
     sites: xr.Dataset | None = None,
     explanation: xr.Dataset | None = None,
+    projection: Projection | None = None,
+    changes: xr.Dataset | Mapping[str, xr.Dataset] | None = None,
     options: ReportOptions | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write a report on a model as one self-contained HTML file, with the tables of the ODMAP protocol.
 
-    The file has maps, skill, response curves, Shapley maps, limits, data sources, ODMAP tables and citations,
-    each if its material is passed. Pictures are embedded, and nothing is loaded from the web. The page fits
+    The file has maps, skill, response curves, Shapley maps, other times and places, limits, data sources, ODMAP
+    tables and citations, each if its material is passed. Pictures are embedded, and nothing is loaded from the web. The page fits
     a phone and a printer.
 
     Parameters
@@ -51,6 +54,11 @@ def report(
         Sites over which response curves are averaged.
     explanation : xarray.Dataset, optional
         From :func:`geomiam.shapley`; default: ``maps``, if it has Shapley values.
+    projection : Projection, optional
+        Maps of other times and places, and the loss of skill there, from :func:`geomiam.project`.
+    changes : xarray.Dataset or mapping of str to xarray.Dataset, optional
+        Range change from :func:`geomiam.ranges.change`, or several by title, such as ``{"now to 2070": change}``. Centroids of
+        :func:`geomiam.ranges.shift` in the same Dataset are listed too.
     options : ReportOptions, optional
         Title, texts of the author, and number of figures; see :class:`geomiam.reports.ReportOptions`.
     overwrite : bool
@@ -90,6 +98,8 @@ def report(
             maps=maps,
             sites=sites,
             explanation=explanation,
+            projection=projection,
+            changes=changes,
             options=options or ReportOptions(),
         )
         write_text(target, report_html(evidence))

@@ -12,10 +12,19 @@ from geomiam import plot
 from geomiam.errors import GridError
 from geomiam.explain.response import ResponseOptions, response
 from geomiam.model.overview import overview
+from geomiam.plot.canvas import plain
 from geomiam.reports import page
 from geomiam.reports.evidence import Evidence
 from geomiam.reports.page import Section
-from geomiam.reports.texts import SHOWN, citations, extent, limits, records_source, source_of
+from geomiam.reports.texts import (
+    SHOWN,
+    citations,
+    extent,
+    limits,
+    projection_notes,
+    records_source,
+    source_of,
+)
 from geomiam.splits import site_coordinates
 
 
@@ -27,6 +36,7 @@ def all_sections(evidence: Evidence, fields: pd.DataFrame) -> list[Section]:
         skill(evidence),
         responses(evidence),
         contributions(evidence),
+        scenarios(evidence),
         limitations(evidence),
         sources(evidence),
         protocol(fields),
@@ -210,6 +220,76 @@ def contributions(evidence: Evidence) -> Section:
 
 
 _LABELS = ("group", "species")
+
+
+def scenarios(evidence: Evidence) -> Section:
+    """Return maps of other times and places, the skill there, and range change."""
+    section = Section("scenarios", "Other times and places")
+    if evidence.projection is not None:
+        table = evidence.projection.table
+        head = ["scenario", "skill", "with all", "loss", "outside range"]
+        columns = table[["skill", "skill_all", "skill_loss", "outside_range"]]
+        rows = [
+            (name, *map(_number, scores), _percent(outside))
+            for name, *scores, outside in columns.itertuples()
+        ]
+        section.parts += [page.number_table(head, rows), page.bullets(projection_notes(evidence))]
+        section.parts += _scenario_maps(evidence)
+    if evidence.changes:
+        section.parts += _range_changes(evidence)
+    return section
+
+
+def _scenario_maps(evidence: Evidence) -> list[str]:
+    """Return a map for each species with figures and scenario."""
+    parts = []
+    for species in evidence.figure_species:
+        pictures = []
+        for name, maps in evidence.scenarios.items():
+            if species in np.atleast_1d(maps["species"].values):
+                ax = plot.suitability(maps, species=species)
+                ax.set_title(plain(f"{species}, {name}"))
+                pictures.append(page.picture(ax.figure, f"{species}, {name}"))
+        if pictures:
+            parts += [page.heading(species), page.grid(pictures)]
+    return parts
+
+
+def _range_changes(evidence: Evidence) -> list[str]:
+    """Return the areas of each change by species, and a map for each species with figures."""
+    parts = []
+    head = ["species", "before", "after", "gain", "loss", "stable", "change", "shift"]
+    for title, change in evidence.changes.items():
+        names = list(map(str, np.atleast_1d(change["species"].values)))
+        one = change.expand_dims("species") if "species" not in change.dims else change
+        rows = [(name, *_areas(one.sel(species=name))) for name in names[:SHOWN]]
+        pictures = []
+        for name in (s for s in evidence.figure_species if s in names):
+            figure = plot.range_change(one, species=name).figure
+            pictures.append(page.picture(figure, f"{title}: {name}"))
+        parts += [page.heading(title), page.number_table(head, rows), page.grid(pictures)]
+    text = "Areas are in km², of the cells with a value in both maps. The shift is that of the centroid of the range."
+    return [*parts, page.paragraph(text, note=True)]
+
+
+def _areas(change: xr.Dataset) -> list[str]:
+    """Return areas, the change in per cent, and the shift of one species."""
+    area = {str(k): float(v) for k, v in zip(change["class"].values, change["area"].values)}
+    values = [float(change["area_before"]), float(change["area_after"])]
+    values += [area[k] for k in ("gain", "loss", "stable_present")]
+    percent = float(change["percent_change"])
+    shift = "no value"
+    if "distance" in change and np.isfinite(float(change["distance"])):
+        shift = f"{float(change['distance']):,.0f} km {change['direction'].item()}"
+    return [
+        *(f"{v:,.0f}" for v in values),
+        f"{percent:+.1f} %" if np.isfinite(percent) else "no value",
+        shift,
+    ]
+
+
+def _percent(value: float) -> str:
+    return f"{value:.1%}" if np.isfinite(value) else "no value"
 
 
 def limitations(evidence: Evidence) -> Section:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import xarray as xr
 
+from geomiam.evaluation.project import Projection
 from geomiam.model.model import Model
 from geomiam.model.saved_model import as_model
 from geomiam.reports.evidence import Evidence, ReportOptions
@@ -23,6 +24,8 @@ def odmap(
     *,
     table: xr.Dataset | Mapping[str, xr.Dataset] | None = None,
     maps: xr.Dataset | None = None,
+    sites: xr.Dataset | None = None,
+    projection: Projection | None = None,
     texts: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """Return the fields of the ODMAP protocol, version 1.0, filled from the metadata of a model.
@@ -34,6 +37,10 @@ def odmap(
         Skill from :func:`geomiam.evaluate` or :func:`geomiam.cross_validate`.
     maps : xarray.Dataset, optional
         From :func:`geomiam.predict` or :func:`geomiam.shapley`.
+    sites : xarray.Dataset, optional
+        Sites of the response curves of the report.
+    projection : Projection, optional
+        From :func:`geomiam.project`; fills the fields on scenarios and transfer data.
     texts : mapping of str to str, optional
         Texts of the author by key; they replace the text from the model.
 
@@ -67,7 +74,7 @@ def odmap(
     """
     options = ReportOptions(texts=texts or {})
     evidence = Evidence.of(
-        as_model(model), table=table, maps=maps, sites=None, explanation=None, options=options
+        as_model(model), table=table, maps=maps, sites=sites, projection=projection, options=options
     )
     return odmap_table(evidence)
 

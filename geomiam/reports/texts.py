@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from geomiam._version import __version__
-from geomiam.reports.evidence import FEW, Evidence, coordinate, mappings, number
+from geomiam.reports.evidence import (
+    FEW,
+    Evidence,
+    coordinate,
+    grid_text,
+    map_extent,
+    mappings,
+    number,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SHOWN = 40
 """Most names in a list."""
@@ -43,6 +55,7 @@ def field_texts(evidence: Evidence) -> dict[str, str]:
         **_algorithm(evidence),
         **_assessment(evidence),
         **_prediction(evidence),
+        **_transfer(evidence),
     }
     return {k: v for k, v in {**texts, **evidence.options.texts}.items() if v}
 
@@ -274,6 +287,81 @@ def _prediction(evidence: Evidence) -> dict[str, str]:
     }
 
 
+def _transfer(evidence: Evidence) -> dict[str, str]:
+    """Return the fields on scenarios."""
+    if evidence.projection is None:
+        return {}
+    table = evidence.projection.table
+    outside = [f"{n}: {v:.1%}" for n, v in table["outside_range"].items() if math.isfinite(v)]
+    novelty = ""
+    if outside:
+        novelty = f"layer 'outside_range', mean share of the predictors: {', '.join(outside)}"
+    maps = {str(n): evidence.projection[n] for n in table.index}
+    texts = {
+        "scenarios": f"maps for {names_of(maps)}",
+        "transfer_extent": _by_scenario({n: map_extent(m) for n, m in maps.items()}),
+        "transfer_resolution": _by_scenario({n: grid_text(m) for n, m in maps.items()}),
+        "transfer_processing": " ".join(_left_out(table)),
+        "novelty": novelty,
+        "novel_environments": novelty,
+    }
+    if len(table) > 1:
+        count = f"{len(table)} scenarios are mapped separately"
+        texts["scenario_uncertainty"] = count + (
+            ", with range changes from one to another" if evidence.changes else ""
+        )
+    return {k: v for k, v in texts.items() if v}
+
+
+def _by_scenario(texts: Mapping[str, str]) -> str:
+    """Return one text for all scenarios, or one for each."""
+    if len(set(texts.values())) == 1:
+        return next(iter(texts.values()))
+    return "; ".join(f"{name}: {text}" for name, text in texts.items())
+
+
+def _left_out(table: pd.DataFrame) -> list[str]:
+    """Return sentences on the predictors that scenarios lack."""
+    lines = [
+        f"{name} is predicted without {left_out}, which the scenario lacks."
+        for name, left_out in table["left_out"].items()
+        if left_out
+    ]
+    return lines or ["All scenarios have all predictors of the model."]
+
+
+def projection_notes(evidence: Evidence) -> list[str]:
+    """Return sentences on the table of scenarios: predictors that are missing, and sites that the skill is from."""
+    if evidence.projection is None:
+        return []
+    table = evidence.projection.table
+    lines = _left_out(table)
+    metric = next(
+        (m.attrs["skill_metric"] for m in evidence.scenarios.values() if "skill_metric" in m.attrs),
+        "auc",
+    )
+    sources = dict.fromkeys({"sites": "held-out sites"}.get(s, s) for s in table["skill_from"] if s)
+    if sources:
+        lines.append(
+            f"The skill is the mean {metric} over species, on {' and '.join(sources)}; 'with all' is that of all predictors."
+        )
+    lines.append(
+        "'Outside range' is the mean share of the predictors of a cell that are outside the training range."
+    )
+    return lines
+
+
+def _skills_without(evidence: Evidence) -> list[str]:
+    """Return the skill of each scenario that lacks predictors, as far as it is recorded."""
+    if evidence.projection is None:
+        return []
+    table = evidence.projection.table
+    rows = table.loc[table["left_out"] != "", ["skill", "skill_all"]].dropna()
+    return [
+        f"{name} ({skill:.3f} in place of {best:.3f})" for name, skill, best in rows.itertuples()
+    ]
+
+
 def _observed(evidence: Evidence) -> str:
     shares = evidence.observed()
     parts = [f"{k} {v:.0%}" for k, v in shares.items()]
@@ -303,6 +391,11 @@ def limits(evidence: Evidence) -> list[str]:
         lines.append(
             f"Share of the predicted cells that use a group, where it is below 100 %: {names_of(absent)}. Cells "
             "without a group are predicted from the other groups, with the skill of that subset."
+        )
+    if lacking := _skills_without(evidence):
+        lines.append(
+            f"Scenarios that lack predictors are mapped with the skill of the others: {names_of(lacking)}. Compare them "
+            "with a map of today from the same predictors."
         )
     if rare:
         lines.append(

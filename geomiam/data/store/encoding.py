@@ -28,8 +28,8 @@ def encodable(ds: xr.Dataset) -> xr.Dataset:
     valid JSON (dates, paths, sets, objects) become text.
     """
     ds = _plain_coordinates(text_names(ds))
-    text = [k for k, v in ds.variables.items() if v.dtype.kind == "U"]
-    ds = ds.assign({k: ds[k].astype(object) for k in text})  # Zarr v3 has no fixed-width text
+    text = {k: v.astype(object) for k, v in ds.variables.items() if v.dtype.kind == "U"}
+    ds = ds.assign(text)  # Zarr v3 has no fixed-width text
     for name, var in ds.variables.items():
         mapping = var.encoding.get("grid_mapping", var.attrs.get("grid_mapping"))
         fill = {"_FillValue": var.dtype.type(np.nan)} if var.dtype.kind == "f" else {}

@@ -105,17 +105,22 @@ def open_zarr(path: str | Path, *, chunks: Chunks = AS_STORED) -> Any:
             groups = xr.open_groups(store, **options).values()
             dask_chunks = _chunks(chunks, {d: n for g in groups for d, n in g.sizes.items()})
         if nested:
-            return xr.open_datatree(store, chunks=dask_chunks, **options)
-        ds = xr.open_dataset(store, chunks=dask_chunks, group=level, **options)
-        ds.attrs.pop(MARK, None)
+            return xr.open_datatree(store, chunks=dask_chunks, **options).map_over_datasets(_read)
+        ds = _read(xr.open_dataset(store, chunks=dask_chunks, group=level, **options))
         if level is not None:  # conventions of GeoZarr describe one store, and are no netCDF types
             ds.attrs = {
                 k: v for k, v in ds.attrs.items() if ":" not in k and k != "zarr_conventions"
             }
-        # Directories have no order.
-        ds = ds.drop_vars(ds.data_vars).assign({k: ds[k] for k in sorted(map(str, ds.data_vars))})
-        text = [k for k in ds.indexes if ds[k].dtype.kind == "T"]
-        return ds.assign_coords({k: np.array(ds[k].values.tolist(), dtype=str) for k in text})
+        return ds
+
+
+def _read(ds: xr.Dataset) -> xr.Dataset:
+    """Return a Dataset with sorted variables, text as numpy's, and without the mark of the output."""
+    # Directories have no order.
+    ds = ds.drop_vars(ds.data_vars).assign({k: ds[k] for k in sorted(map(str, ds.data_vars))})
+    ds.attrs.pop(MARK, None)
+    text = [k for k in ds.indexes if ds[k].dtype.kind == "T"]
+    return ds.assign_coords({k: np.array(ds[k].values.tolist(), dtype=str) for k in text})
 
 
 def _finest(group: Any) -> str | None:
@@ -194,19 +199,30 @@ def write_cube(
 
 
 def write_zarr(
-    ds: xr.Dataset, path: str | Path, *, overwrite: bool = False, kind: Kind = CUBE
+    data: xr.Dataset | xr.DataTree,
+    path: str | Path,
+    *,
+    overwrite: bool = False,
+    kind: Kind = CUBE,
 ) -> Path:
-    """Write a Dataset as Zarr v3 to a temporary sibling that is renamed when complete.
+    """Write a Dataset, or a tree with one group per node, as Zarr v3 to a temporary sibling that is renamed when complete.
 
     Encodings from the store that it was read from are dropped, so that chunks on disk equal those in
     memory. Raises the same errors as :func:`write_cube`, OutputBusy when another process or thread writes to
-    ``path``, and NameRefused when the name of a variable cannot be the name of a folder.
+    ``path``, and NameRefused when the name of a variable or node cannot be the name of a folder.
     """
-    check_names(ds.variables)
+    nodes = data.subtree if isinstance(data, xr.DataTree) else [data]
+    for node in nodes:
+        check_names([*node.variables, *getattr(node, "children", ())])
     with locked_output(path, overwrite, kind=kind) as target:
         with atomic_path(target) as partial, dask_progress("writing"):
-            encoded_ds = encodable(ds).assign_attrs({MARK: kind.name})
-            encoded_ds.to_zarr(partial, mode="w-", zarr_format=3, consolidated=False)
+            encoded: xr.Dataset | xr.DataTree = (
+                encodable(data)
+                if isinstance(data, xr.Dataset)
+                else data.map_over_datasets(encodable)
+            )
+            encoded.attrs = {**encoded.attrs, MARK: kind.name}
+            encoded.to_zarr(partial, mode="w-", zarr_format=3, consolidated=False)
             check_output(target, overwrite, kind=kind)  # the path may have changed during the write
     return target
 
