@@ -227,7 +227,7 @@ def scenarios(evidence: Evidence) -> Section:
     section = Section("scenarios", "Other times and places")
     if evidence.projection is not None:
         table = evidence.projection.table
-        head = ["scenario", "skill", "with all", "loss", "outside range"]
+        head = ["scenario", "skill", "with all", "loss", "outside"]
         columns = table[["skill", "skill_all", "skill_loss", "outside_range"]]
         rows = [
             (name, *map(_number, scores), _percent(outside))

@@ -346,7 +346,7 @@ def projection_notes(evidence: Evidence) -> list[str]:
             f"The skill is the mean {metric} over species, on {' and '.join(sources)}; 'with all' is that of all predictors."
         )
     lines.append(
-        "'Outside range' is the mean share of the predictors of a cell that are outside the training range."
+        "'Outside' is the mean share of the predictors of a cell that are outside the training range."
     )
     return lines
 

@@ -26,6 +26,10 @@ VERBS = [
     ["build"],
     ["records"],
     ["sample"],
+    ["response"],
+    ["project"],
+    ["change"],
+    ["cross-validate"],
 ]
 
 

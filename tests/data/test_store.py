@@ -377,3 +377,11 @@ def _without_crs():
     values = np.arange(20.0, dtype="f4").reshape(4, 5)
     coords = {"y": 5500000 - 20.0 * np.arange(4), "x": 500000 + 20.0 * np.arange(5)}
     return xr.Dataset({"v": (("y", "x"), values)}, coords)
+
+
+def test_text_of_variables_with_text_labels_has_no_fixed_width(tmp_path):
+    ds = xr.Dataset({"direction": ("species", ["N", "SSE"])}, coords={"species": ["a", "bcd"]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # zarr warns of data types without a specification
+        path = write_zarr(ds, tmp_path / "t.zarr")
+    assert open_zarr(path)["direction"].values.tolist() == ["N", "SSE"]

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from conftest import train_small
 
 import geomiam as gm
+from geomiam.data.store.store import open_zarr
+from geomiam.errors import NameRefused, OutputExists, SelectionError
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -115,3 +118,29 @@ def test_values_outside_the_training_range_are_in_the_table(network, cube):
 def test_wrong_scenarios_are_refused(network, cube, scenarios, error, message):
     with pytest.raises(error, match=message):
         gm.project(network, scenarios(cube))
+
+
+def test_a_projection_is_written_and_opened(network, cube, sites, tmp_path):
+    lazy = cube.drop_vars("landsat").chunk({"y": 5})
+    scenarios = {"now": cube, "2070": {"b": lazy, "a": lazy.drop_vars("chip")}}
+    projection = gm.project(network, scenarios, sites=sites)
+    assert np.isnan(projection.table.loc["2070/b", "outside_range"])  # lazy maps stay lazy
+    written = gm.Projection.open(projection.write(tmp_path / "maps.zarr"))
+    assert written.table.index.tolist() == ["now", "2070/b", "2070/a"]
+    for name in written.table.index:
+        expected = projection[name].load()
+        xr.testing.assert_allclose(written[name][list(expected.data_vars)].load(), expected)
+        assert written.table.loc[name, "outside_range"] == pytest.approx(
+            float(expected["outside_range"].mean())
+        )
+    columns = ["left_out", "skill", "skill_all", "skill_loss", "skill_from"]
+    pd.testing.assert_frame_equal(written.table[columns], projection.table[columns])
+    alone = open_zarr(tmp_path / "maps.zarr" / "2070" / "a")
+    assert alone.odc.crs == "EPSG:4326" and "suitability" in alone
+    with pytest.raises(OutputExists, match="overwrite=True"):
+        projection.write(tmp_path / "maps.zarr")
+    projection.write(tmp_path / "maps.zarr", overwrite=True)
+    with pytest.raises(SelectionError, match="is no projection"):
+        gm.Projection.open(tmp_path / "maps.zarr" / "now")
+    with pytest.raises(NameRefused):
+        gm.project(network, {"..": cube}).write(tmp_path / "other.zarr")

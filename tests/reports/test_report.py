@@ -272,6 +272,81 @@ def test_lengths_of_projected_maps_are_in_metres(tmp_path, model, cube):
     assert "5,000 m (EPSG:3035); 12 × 14 cells" in text and "x 4,000,000 to 4,065,000" in text
 
 
+@pytest.fixture(scope="module")
+def projection(model, cube, sites) -> gm.Projection:
+    later = cube.drop_vars("landsat").assign(bio1=cube["bio1"] + 5)
+    return gm.project(model, {"now": cube, "2070": later}, sites=sites, metric="tss")
+
+
+def test_other_times_have_maps_the_loss_of_skill_and_areas(tmp_path, model, projection):
+    pair = projection["now"], projection["2070"]
+    medians = pair[0]["suitability"].median(["y", "x"])
+    limits = dict(zip(model.species, medians.values.tolist()))
+    change = gm.ranges.change(*pair, threshold=limits)
+    change = change.merge(gm.ranges.shift(*pair, threshold=limits))
+    path = gm.report(
+        model,
+        tmp_path / "r.html",
+        projection=projection,
+        changes={"now to 2070": change},
+        options=gm.reports.ReportOptions(species=3),
+    )
+    page = page_of(path)
+    assert page.sections()[2:4] == ["scenarios", "limits"]
+    pictures = [attrs["alt"] for tag, attrs in page.tags if tag == "img"]
+    assert pictures == [
+        *(f"species {i}, {name}" for i in range(3) for name in ("now", "2070")),
+        *(f"now to 2070: species {i}" for i in range(3)),
+    ]
+    row = projection.table.loc["2070"]
+    scores = f"2070{row['skill']:.3f}{row['skill_all']:.3f}{row['skill_loss']:.3f}"
+    assert f"{scores}{row['outside_range']:.1%}" in page.text
+    assert "2070 is predicted without landsat" in page.text
+    assert "mean tss over species, on held-out sites" in page.text
+    assert f"2070 ({row['skill']:.3f} in place of {row['skill_all']:.3f})" in page.text
+    for name in model.species:
+        part = change.sel(species=name)
+        areas = dict(zip(part["class"].values, part["area"].values))
+        numbers = [part["area_before"], part["area_after"], areas["gain"], areas["loss"]]
+        text = "".join(f"{float(n):,.0f}" for n in [*numbers, areas["stable_present"]])
+        percent = f"{float(part['percent_change']):+.1f} %"
+        shift = f"{float(part['distance']):,.0f} km {part['direction'].item()}"
+        assert f"{name}{text}{percent}{shift}" in page.text
+
+
+def test_a_range_change_of_one_species_needs_no_projection(tmp_path, model, projection):
+    maps = [projection[n]["suitability"].sel(species="species 1") for n in ("now", "2070")]
+    change = gm.ranges.change(*maps, threshold=2)  # no cell is suitable
+    page = page_of(gm.report(model, tmp_path / "r.html", changes=change))
+    assert "Range changespeciesbefore" in page.text
+    assert "species 100000no valueno value" in page.text
+    with pytest.raises(SelectionError, match=r"pass gm\.ranges\.change"):
+        gm.report(model, tmp_path / "r.html", changes=maps[0].to_dataset(), overwrite=True)
+    with pytest.raises(SelectionError, match="of the model 0000"):
+        tree = xr.DataTree.from_dict({"now": projection["now"].assign_attrs(model_id="0" * 64)})
+        other = gm.Projection(tree, projection.table.loc[["now"]])
+        gm.report(model, tmp_path / "r.html", projection=other, overwrite=True)
+
+
+def test_scenarios_are_in_the_protocol(model, projection, cube):
+    fields = gm.reports.odmap(model, projection=projection).set_index("key")
+    text = fields["text"]
+    assert text["scenarios"] == "maps for now, 2070"
+    assert text["transfer_extent"] == "x 5 to 8.25, y 47.25 to 50"
+    assert text["transfer_resolution"] == "0.25 degrees (EPSG:4326); 12 × 14 cells"
+    assert text["transfer_processing"] == (
+        "2070 is predicted without landsat, which the scenario lacks."
+    )
+    outside = projection.table["outside_range"]
+    assert f"now: {outside['now']:.1%}, 2070: {outside['2070']:.1%}" in text["novelty"]
+    assert text["scenario_uncertainty"].startswith("2 scenarios")
+    assert not fields.loc["transfer_source", "complete"]
+    part = gm.project(model, {"all": cube, "east": cube.isel(x=slice(7, None))})
+    text = gm.reports.odmap(model, projection=part).set_index("key")["text"]
+    assert "east: x 6.75 to 8.25" in text["transfer_extent"]
+    assert text["transfer_processing"] == "All scenarios have all predictors of the model."
+
+
 def test_an_encoder_has_no_report(tmp_path, model):
     with pytest.raises(SelectionError, match="encoder"):
         gm.report(dataclasses.replace(model, species=()), tmp_path / "r.html")
@@ -286,10 +361,20 @@ def test_the_command_line_writes_a_report_from_files(tmp_path, model, cube, site
     arguments = ["report", model, "--out", str(out), "--map", str(tmp_path / "map.zarr")]
     arguments += ["--sites", str(tmp_path / "sites.zarr"), "--test", str(tmp_path / "sites.zarr")]
     arguments += ["--texts", str(tmp_path / "texts.yaml"), "--title", "Oaks", "--species", "1"]
+    maps = {"now": cube, "<b>later": cube.drop_vars("chip")}
+    gm.project(model, maps).write(tmp_path / "times.zarr")
+    pair = [str(tmp_path / "times.zarr" / name) for name in maps]
+    change = ["change", *pair, "--threshold", "0.5", "--out", str(tmp_path / "change.zarr")]
+    assert CliRunner().invoke(app, change).exit_code == 0
+    arguments += ["--projection", str(tmp_path / "times.zarr")]
+    arguments += ["--change", f"<i>soon={tmp_path / 'change.zarr'}"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert re.search(r"\d+ of 84 fields of ODMAP are filled", result.output)
     assert "hypotheses" in result.output and "authors," not in result.output
     page = page_of(out)
-    assert "contributions" in page.sections() and "responses" in page.sections()
+    assert {"contributions", "responses", "scenarios"} <= set(page.sections())
+    assert "<b>later is predicted without chip" in page.text and "<i>soon" in page.text
+    filled = int(re.search(r"(\d+) of 84", result.output)[1])
+    assert page.text.count(f"{MISSING}: ") == 84 - filled
     assert "A. Author" in page.text and "<title>Oaks</title>" in out.read_text("utf-8")
