@@ -15,7 +15,7 @@ PAGES = (
     "response-curves",
     "thresholds",
 )
-WRITTEN = {"report.html", "odmap.csv"}
+WRITTEN = {"report.html", "odmap.csv", "future.html"}
 
 
 @pytest.mark.slow

@@ -77,8 +77,8 @@ def response(
     if figure:
         save_picture(_figure(curve), figure, overwrite=overwrite)
         if not output.for_programs:
-            drawn = min(PANELS, curve.sizes["species"])
-            say(f"curves of {drawn} of {curve.sizes['species']} species → {figure}")
+            panel_count = min(PANELS, curve.sizes["species"])
+            say(f"curves of {panel_count} of {curve.sizes['species']} species → {figure}")
 
 
 def _open(path: Path | None) -> Any:

@@ -176,8 +176,8 @@ def _changes(result: Any) -> pd.DataFrame:
     areas = result["area"].transpose("class", "species").to_pandas().T.add_suffix("_km2")
     names = {"area_before": "before_km2", "area_after": "after_km2", "distance": "shift_km"}
     columns = ["percent_loss", "percent_gain", "percent_change", "direction", "schoener_d"]
-    others = result[[*names, *columns, "warren_i"]].reset_coords(drop=True).to_dataframe()
-    return areas.join(others.rename(columns=names)).reset_index()
+    scores = result[[*names, *columns, "warren_i"]].reset_coords(drop=True).to_dataframe()
+    return areas.join(scores.rename(columns=names)).reset_index()
 
 
 def _change_text(rows: pd.DataFrame) -> str:

@@ -261,11 +261,11 @@ def _range_changes(evidence: Evidence) -> list[str]:
     head = ["species", "before", "after", "gain", "loss", "stable", "change", "shift"]
     for title, change in evidence.changes.items():
         names = list(map(str, np.atleast_1d(change["species"].values)))
-        one = change.expand_dims("species") if "species" not in change.dims else change
-        rows = [(name, *_areas(one.sel(species=name))) for name in names[:SHOWN]]
+        species_change = change.expand_dims("species") if "species" not in change.dims else change
+        rows = [(name, *_areas(species_change.sel(species=name))) for name in names[:SHOWN]]
         pictures = []
         for name in (s for s in evidence.figure_species if s in names):
-            figure = plot.range_change(one, species=name).figure
+            figure = plot.range_change(species_change, species=name).figure
             pictures.append(page.picture(figure, f"{title}: {name}"))
         parts += [page.heading(title), page.number_table(head, rows), page.grid(pictures)]
     text = "Areas are in km², of the cells with a value in both maps. The shift is that of the centroid of the range."

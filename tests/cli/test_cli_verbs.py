@@ -123,8 +123,8 @@ def test_range_change_is_that_of_the_library(home, tmp_path):
         }
         for column, value in expected.items():
             assert row[column] == pytest.approx(float(value), nan_ok=True), column
-    stored = xr.open_dataset(tmp_path / "c.zarr", engine="zarr", consolidated=False)
-    np.testing.assert_array_equal(stored["change"], change["change"])
+    stored_data = xr.open_dataset(tmp_path / "c.zarr", engine="zarr", consolidated=False)
+    np.testing.assert_array_equal(stored_data["change"], change["change"])
     assert (tmp_path / "c.png").stat().st_size > 10_000
     text = geomiam("change", *pair, "--threshold", 0.5)
     assert text.splitlines()[1].endswith("species 0") and "overlap D" in text
@@ -177,8 +177,8 @@ def test_cross_validation_is_that_of_the_library(home, tmp_path):
     )
     np.testing.assert_allclose(rows["mean_auc"], expected["mean_auc"])
     np.testing.assert_allclose(rows["mean_tss"], expected["mean_tss"])
-    stored = xr.open_dataset(tmp_path / "scores.zarr", engine="zarr", consolidated=False)
-    np.testing.assert_array_equal(stored["fold"], expected["fold"])
+    stored_data = xr.open_dataset(tmp_path / "scores.zarr", engine="zarr", consolidated=False)
+    np.testing.assert_array_equal(stored_data["fold"], expected["fold"])
     assert (tmp_path / "folds.png").stat().st_size > 10_000
     assert "species 2" in geomiam("info", tmp_path / "scores.zarr", "--csv")
     out = tmp_path / "r.html"
@@ -195,9 +195,9 @@ def test_folds_have_names(home, sites):
     }
     assert isinstance(make["environment"], gm.splits.EnvironmentalBlocks)
     assert isinstance(make["checkerboard"], gm.splits.Checkerboard)
-    matched = gm.splits.NearestNeighbourMatching(gm.open_cube(area), 3, rng=1)
-    for one, other in zip(make["knndm"].split(sites), matched.split(sites)):
-        np.testing.assert_array_equal(one[1], other[1])
+    same_splitter = gm.splits.NearestNeighbourMatching(gm.open_cube(area), 3, rng=1)
+    for fold, same_fold in zip(make["knndm"].split(sites), same_splitter.split(sites)):
+        np.testing.assert_array_equal(fold[1], same_fold[1])
     tests = [test for _, test in make["random"].split(np.zeros((30, 1)))]
     assert sorted(np.concatenate(tests)) == list(range(30)) and tests[0].tolist() != list(range(10))
     for name, words in {

@@ -324,8 +324,8 @@ def test_a_range_change_of_one_species_needs_no_projection(tmp_path, model, proj
         gm.report(model, tmp_path / "r.html", changes=maps[0].to_dataset(), overwrite=True)
     with pytest.raises(SelectionError, match="of the model 0000"):
         tree = xr.DataTree.from_dict({"now": projection["now"].assign_attrs(model_id="0" * 64)})
-        other = gm.Projection(tree, projection.table.loc[["now"]])
-        gm.report(model, tmp_path / "r.html", projection=other, overwrite=True)
+        other_projection = gm.Projection(tree, projection.table.loc[["now"]])
+        gm.report(model, tmp_path / "r.html", projection=other_projection, overwrite=True)
 
 
 def test_scenarios_are_in_the_protocol(model, projection, cube):
@@ -375,6 +375,6 @@ def test_the_command_line_writes_a_report_from_files(tmp_path, model, cube, site
     page = page_of(out)
     assert {"contributions", "responses", "scenarios"} <= set(page.sections())
     assert "<b>later is predicted without chip" in page.text and "<i>soon" in page.text
-    filled = int(re.search(r"(\d+) of 84", result.output)[1])
-    assert page.text.count(f"{MISSING}: ") == 84 - filled
+    filled_count = int(re.search(r"(\d+) of 84", result.output)[1])
+    assert page.text.count(f"{MISSING}: ") == 84 - filled_count
     assert "A. Author" in page.text and "<title>Oaks</title>" in out.read_text("utf-8")

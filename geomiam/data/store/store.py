@@ -216,13 +216,13 @@ def write_zarr(
         check_names([*node.variables, *getattr(node, "children", ())])
     with locked_output(path, overwrite, kind=kind) as target:
         with atomic_path(target) as partial, dask_progress("writing"):
-            encoded: xr.Dataset | xr.DataTree = (
+            encoded_data: xr.Dataset | xr.DataTree = (
                 encodable(data)
                 if isinstance(data, xr.Dataset)
                 else data.map_over_datasets(encodable)
             )
-            encoded.attrs = {**encoded.attrs, MARK: kind.name}
-            encoded.to_zarr(partial, mode="w-", zarr_format=3, consolidated=False)
+            encoded_data.attrs = {**encoded_data.attrs, MARK: kind.name}
+            encoded_data.to_zarr(partial, mode="w-", zarr_format=3, consolidated=False)
             check_output(target, overwrite, kind=kind)  # the path may have changed during the write
     return target
 
