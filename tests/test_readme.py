@@ -70,8 +70,8 @@ def test_the_readme_lists_exactly_the_verbs_of_the_command_line():
 
     sentence = re.search(r"On the command line: (.*?), each", README, re.DOTALL)
     assert sentence
-    names = {name.removeprefix("geomiam ") for name in re.findall(r"`([\w ]+)`", sentence[1])}
-    verbs = {c.callback.__name__ for c in app.registered_commands if c.callback}
+    names = {name.removeprefix("geomiam ") for name in re.findall(r"`([\w -]+)`", sentence[1])}
+    verbs = {c.callback.__name__.replace("_", "-") for c in app.registered_commands if c.callback}
     assert names == verbs | {g.name for g in app.registered_groups}
 
 
