@@ -33,6 +33,7 @@ from .evaluation.classify import classify
 from .evaluation.cross_validate import cross_validate
 from .evaluation.evaluate import evaluate
 from .evaluation.project import Projection, project
+from .evaluation.tune import tune
 from .explain.shapley_values import shapley
 from .inference.options import MapOptions, PredictOptions
 from .inference.predict import predict
@@ -121,6 +122,7 @@ __all__ = [
     "sources",
     "splits",
     "thin_records",
+    "tune",
     "write_cube",
     "write_map",
     "write_sites",

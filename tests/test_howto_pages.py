@@ -14,6 +14,7 @@ PAGES = (
     "reports",
     "response-curves",
     "thresholds",
+    "tuning",
 )
 WRITTEN = {"report.html", "odmap.csv", "future.html"}
 

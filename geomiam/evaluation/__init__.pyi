@@ -6,8 +6,11 @@ from .out_of_fold import thresholds
 from .patterns import at_random, belt, by_modality, hide, region
 from .random_presences import null_model
 from .tidy_scores import tidy
+from .tune import SPACE, Tuning
 
 __all__ = [
+    "SPACE",
+    "Tuning",
     "at_random",
     "belt",
     "by_modality",

@@ -213,7 +213,7 @@ def train_members(
         run, folder = setup.run(model, table, seed=seed), checkpoint
         if setup.start:  # also sets the base values of the species that the start has
             load_start(model, setup.start, number)
-        if folder and network.members > 1:
+        if folder and (network.members > 1 or setup.plan.folds):  # beside "validation"
             folder = folder / f"member-{number}"
         by_branches = setup.warm_start is True
         end, branches = two_stages(run, folder) if by_branches else (train(run, folder), {})
