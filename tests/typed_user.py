@@ -57,6 +57,7 @@ def every_public_name() -> tuple[object, ...]:
         gm.correlations,
         gm.cross_validate,
         gm.classify,
+        gm.tune,
         gm.evaluation.thresholds,
         gm.demo,
         gm.errors,

@@ -219,7 +219,7 @@ def tune(
             "the default fit has no score, since no fold has a species with presences and absences: pass other splits="
         )
     names = dict.fromkeys(name for of_trial in settings for name in of_trial)
-    columns = {name: [s.get(name) for s in settings] for name in names}
+    columns: dict[str, Any] = {name: [s.get(name) for s in settings] for name in names}
     columns |= {f"fold_{i}": by_fold[:, i] for i in range(by_fold.shape[1])}
     gain = (by_fold - by_fold[0]) * (-1 if metric in LOWER else 1)
     for (first, second), values in (
