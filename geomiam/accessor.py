@@ -32,6 +32,19 @@ class Miam:
     def __init__(self, obj: xr.Dataset | xr.DataTree):
         self._obj = obj
 
+    def __repr__(self) -> str:
+        from geomiam.data.overview import overview
+        from geomiam.errors import printable
+
+        title, lines = overview(self._obj)
+        return "\n".join([title, *(f"  {printable(f'{k}: {v}')}" for k, v in lines.items())])
+
+    def _repr_html_(self) -> str:
+        from geomiam.data.overview import overview
+        from geomiam.outputs.text import facts_html
+
+        return facts_html(*overview(self._obj))
+
     def predict(
         self,
         model: Model | str | Path,

@@ -73,14 +73,14 @@ def prose(tree: ast.AST, source: str) -> tuple[str, int]:
 
 
 def measure(package: Path) -> dict[str, Any]:
-    """Return the measures of one package."""
+    """Return the measures of one package, a folder or a single file."""
     lines: list[int] = []
     lengths: list[int] = []
     branches: list[int] = []
     parameters: list[int] = []
     names = bare = comments = public = examples = 0
     text = ""
-    for path in sorted(package.rglob("*.py")):
+    for path in [package] if package.is_file() else sorted(package.rglob("*.py")):
         if {"tests", "test"} & set(path.relative_to(package).parts):
             continue
         source = path.read_text(encoding="utf-8", errors="replace")

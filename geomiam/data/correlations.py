@@ -105,16 +105,8 @@ def correlations(
     _check(method, threshold, vif)
     rows, left_out = _rows(data, variables, prefer, sample=sample, rng=rng)
     matrix = rows.corr(method=method, min_periods=FEWEST)
-    is_usable = np.isfinite(np.diag(matrix))
     reasons = dict.fromkeys(rows.columns, "")
-    for name in rows.columns[~is_usable]:
-        reasons[name] = "constant, or observed in less than three rows"
-    usable_names = list(rows.columns[is_usable])
-    if len(usable_names) < 2:
-        raise SelectionError(
-            f"correlations need two predictors that vary, found {usable_names}; constant or never observed: "
-            f"{list_names(rows.columns[~is_usable])}"
-        )
+    usable_names = _varying(matrix, reasons)
     inflation, source = _inflation(rows[usable_names])
     selected_names = _uncorrelated(
         matrix.loc[usable_names, usable_names], threshold, prefer, reasons
@@ -144,6 +136,20 @@ def correlations(
         selected=json.dumps(selected_names),
         left_out=json.dumps(left_out),
     )
+
+
+def _varying(matrix: pd.DataFrame, reasons: dict[str, str]) -> list[str]:
+    """Return the predictors that have a correlation; write the reason for the others."""
+    is_usable = np.isfinite(np.diag(matrix))
+    for name in matrix.columns[~is_usable]:
+        reasons[name] = "constant, or observed in less than three rows"
+    names = list(matrix.columns[is_usable])
+    if len(names) < 2:
+        raise SelectionError(
+            f"correlations need two predictors that vary, found {names}; constant or never observed: "
+            f"{list_names(matrix.columns[~is_usable])}"
+        )
+    return names
 
 
 def _check(method: str, threshold: float, vif: float) -> None:

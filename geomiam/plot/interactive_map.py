@@ -173,22 +173,25 @@ def _page(array: xr.DataArray, layer: str, cmap: str) -> str:
     plot.add_layout(models.ColorBar(color_mapper=mapper, title=layer.replace("_", " ")), "right")
     parts: list[Any] = [plot]
     if len(names) > 1:
-        layers = models.ColumnDataSource({"image": list(values)})
-        choice = models.Select(title="species", value=names[0], options=names)
-        code = (
-            "source.data = {image: [layers.data.image[names.indexOf(choice.value)]]};"
-            "plot.title.text = choice.value;"
-        )
-        arguments = {
-            "source": source,
-            "layers": layers,
-            "names": names,
-            "choice": choice,
-            "plot": plot,
-        }
-        choice.js_on_change("value", models.CustomJS(args=arguments, code=code))
-        parts = [choice, plot]
+        parts = [_species_choice(names, values, source=source, plot=plot), plot]
     return str(file_html(column(*parts, sizing_mode="stretch_width"), INLINE, title="geomiam map"))
+
+
+def _species_choice(names: list[str], values: np.ndarray, *, source: Any, plot: Any) -> Any:
+    """Return a menu that puts the image ``(species, y, x)`` of the chosen species into the source of the plot."""
+    import bokeh.models
+
+    models: Any = bokeh.models
+    choice = models.Select(title="species", value=names[0], options=names)
+    # The page has no server, so the browser holds the images of all species.
+    code = (
+        "source.data = {image: [layers.data.image[names.indexOf(choice.value)]]};"
+        "plot.title.text = choice.value;"
+    )
+    layers = models.ColumnDataSource({"image": list(values)})
+    arguments = {"source": source, "layers": layers, "names": names, "choice": choice, "plot": plot}
+    choice.js_on_change("value", models.CustomJS(args=arguments, code=code))
+    return choice
 
 
 def _limits(array: xr.DataArray, layer: str) -> tuple[float, float]:

@@ -108,9 +108,7 @@ def _work(
     network, stepper = fabric.setup(run.module, optimizer)
     table, progress, objective = run.table.to(fabric.device), Progress(), run.task.objective(run)
     if checkpoint and checkpoint.is_dir() and any(checkpoint.iterdir()):
-        progress = load_checkpoint(checkpoint, **state)
-        progress.alone = [_alone(run, row) for row in progress.history]  # masking follows them
-        log(f"{name} resumes after epoch {progress.epoch} from {checkpoint}")
+        progress = _resumed(run, checkpoint, state, name=name)
     epochs, is_first = c.most_epochs(sites), fabric.is_global_zero
     learn = partial(objective, network, fabric=fabric)
     bar = progress_bar(
@@ -140,6 +138,14 @@ def _work(
             bar.update()
     if fabric.world_size > 1:  # a tensor is freed with the process that sends it
         progress.best = {k: v.cpu().numpy() for k, v in progress.best.items()}  # type: ignore[misc]  # arrays
+    return progress
+
+
+def _resumed(run: Run, checkpoint: Path, state: dict[str, Any], *, name: str) -> Progress:
+    """Load weights, optimizer and progress of an interrupted run."""
+    progress = load_checkpoint(checkpoint, **state)
+    progress.alone = [_alone(run, row) for row in progress.history]  # masking follows them
+    log(f"{name} resumes after epoch {progress.epoch} from {checkpoint}")
     return progress
 
 

@@ -120,17 +120,7 @@ def pretrain(
     if SITE not in sites.dims:
         sites = random_cells(sites[list(schema.variables)], n=n, rng=cells_rng)[0]
     layout = Layout.of(schema)
-    if layout.size < 2:
-        raise SchemaError(
-            f"there is one token only ({layout.names[0]}), and no other to predict it from: add variables"
-        )
-    if network.backbones:
-        raise SchemaError("pretrain takes no backbones: pass them to gm.fit")
-    if network.members > 1:
-        raise SchemaError(
-            f"an encoder has one member, found members={network.members}: pre-train with members=1; "
-            "gm.fit(sites, network=..., warm_start=model) starts every member from it"
-        )
+    _check_encoder(layout, network)
     predictors = SiteTable.read(sites, schema, include_labels=False).checked()
     held_out = HoldOut.of(sites, validation, config)
     mask = held_out.draw(_observed_modalities(predictors.arrays, schema), seeds)
@@ -158,6 +148,20 @@ def pretrain(
         }
     )
     return model
+
+
+def _check_encoder(layout: Layout, network: NetworkConfig) -> None:
+    if layout.size < 2:
+        raise SchemaError(
+            f"there is one token only ({layout.names[0]}), and no other to predict it from: add variables"
+        )
+    if network.backbones:
+        raise SchemaError("pretrain takes no backbones: pass them to gm.fit")
+    if network.members > 1:
+        raise SchemaError(
+            f"an encoder has one member, found members={network.members}: pre-train with members=1; "
+            "gm.fit(sites, network=..., warm_start=model) starts every member from it"
+        )
 
 
 def _observed_modalities(arrays: dict[str, np.ndarray], schema: Schema) -> np.ndarray:

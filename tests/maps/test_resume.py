@@ -277,27 +277,16 @@ def test_species_and_groups_share_a_chunk_only_while_it_is_small(
     from geomiam.maps import store as mapstore
 
     monkeypatch.setattr(mapstore, "LAYERS", 4 * 20 * 6)  # six layers of 4 × 5 cells
-    gm.write_map(
-        cube,
-        small,
-        tmp_path / "a.zarr",
-        chunks=CHUNKS,
-        shapley=True,
-        progress=False,
-    )
-    written = xr.open_zarr(tmp_path / "a.zarr", consolidated=False)
+
+    def write(name: str, chunks: dict[str, int]) -> xr.Dataset:
+        path = tmp_path / name
+        gm.write_map(cube, small, path, chunks=chunks, shapley=True, progress=False)
+        return xr.open_zarr(path, consolidated=False)
+
+    written = write("a.zarr", CHUNKS)
     assert written["shapley"].encoding["chunks"] == (2, 3, 4, 5)
     assert written["suitability"].encoding["chunks"] == (3, 4, 5)
-    chunk_map = {**CHUNKS, "species": 1, "group": 1}
-    gm.write_map(
-        cube,
-        small,
-        tmp_path / "b.zarr",
-        chunks=chunk_map,
-        shapley=True,
-        progress=False,
-    )
-    again = xr.open_zarr(tmp_path / "b.zarr", consolidated=False)
+    again = write("b.zarr", {**CHUNKS, "species": 1, "group": 1})
     assert again["shapley"].encoding["chunks"] == (1, 1, 4, 5)
     xr.testing.assert_equal(written.load(), again.load())
 

@@ -64,38 +64,12 @@ def open_zarr(path: str | Path, *, chunks: Chunks = AS_STORED) -> Any:
 
     Raises InputNotFound when there is no Zarr store, and UnreadableFile for a damaged one.
     """
-    import zarr
-
-    store = expand(path)
-    check_metadata(store)
-    damage_message = f"the Zarr store {path} is damaged; write it again"
-    try:
-        group = zarr.open_group(guarded_store(store), mode="r")
-        level = _finest(group)  # of a map with several resolutions
-        nested = level is None and any(True for _ in group.groups())
-    except FileNotFoundError as error:
-        if Path(store).is_file() and Path(store).suffix != ".zip":
-            raise InputNotFound(
-                f"{path} is a file, not a Zarr store: open it, ds = {open_advice(str(path))}, and pass "
-                "gm.open_cube(ds), or gm.open_cube(ds, crs='EPSG:4326') if the file has no CRS"
-            ) from error
-        raise InputNotFound(
-            f"no Zarr group at {path}; write one with geomiam.write_cube(ds, path), "
-            "or open other formats with xarray and pass the Dataset"
-        ) from error
-    except Exception as error:  # zarr raises any exception for invalid metadata
-        raise UnreadableFile(f"{damage_message}, or is no Zarr store: {reason(error)}") from error
-    remote = is_remote(path)
-    if remote and not any(True for _ in group.members()):
-        raise GridError(
-            f"the arrays of the Zarr group at {path} cannot be listed: it has no consolidated metadata, and its "
-            "server lists no folders; consolidate it with zarr.consolidate_metadata, or copy it to a local folder"
-        )
-    with refusing(UnreadableFile, damage_message):
-        check_zarr(group, location=str(path))
+    store, damage_message = expand(path), f"the Zarr store {path} is damaged; write it again"
+    level, nested = _checked_layout(path, store, damage_message)
     options: dict[str, Any] = {
         "engine": ZarrReader,
-        "consolidated": None if remote else False,  # the arrays of a local folder can be listed
+        # the arrays of a local folder can be listed
+        "consolidated": None if is_remote(path) else False,
         "decode_coords": "all",
     }
     with warnings.catch_warnings(), refusing(UnreadableFile, damage_message):
@@ -112,6 +86,37 @@ def open_zarr(path: str | Path, *, chunks: Chunks = AS_STORED) -> Any:
                 k: v for k, v in ds.attrs.items() if ":" not in k and k != "zarr_conventions"
             }
         return ds
+
+
+def _checked_layout(path: str | Path, store: str, damage_message: str) -> tuple[str | None, bool]:
+    """Return the group to open, if it is not the root, and whether groups make a tree; refuse damaged stores."""
+    import zarr
+
+    check_metadata(store)
+    try:
+        group = zarr.open_group(guarded_store(store), mode="r")
+        level = _finest(group)  # of a map with several resolutions
+        nested = level is None and any(True for _ in group.groups())
+    except FileNotFoundError as error:
+        if Path(store).is_file() and Path(store).suffix != ".zip":
+            raise InputNotFound(
+                f"{path} is a file, not a Zarr store: open it, ds = {open_advice(str(path))}, and pass "
+                "gm.open_cube(ds), or gm.open_cube(ds, crs='EPSG:4326') if the file has no CRS"
+            ) from error
+        raise InputNotFound(
+            f"no Zarr group at {path}; write one with geomiam.write_cube(ds, path), "
+            "or open other formats with xarray and pass the Dataset"
+        ) from error
+    except Exception as error:  # zarr raises any exception for invalid metadata
+        raise UnreadableFile(f"{damage_message}, or is no Zarr store: {reason(error)}") from error
+    if is_remote(path) and not any(True for _ in group.members()):
+        raise GridError(
+            f"the arrays of the Zarr group at {path} cannot be listed: it has no consolidated metadata, and its "
+            "server lists no folders; consolidate it with zarr.consolidate_metadata, or copy it to a local folder"
+        )
+    with refusing(UnreadableFile, damage_message):
+        check_zarr(group, location=str(path))
+    return level, nested
 
 
 def _read(ds: xr.Dataset) -> xr.Dataset:
