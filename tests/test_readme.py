@@ -15,6 +15,18 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 
 
+SEARCHED = (
+    *("species distribution model", "habitat suitability", "ecological niche model", "Maxent"),
+    *("presence-only", "pseudo-absence", "GBIF"),
+)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_the_first_screen_has_the_words_that_users_search_for(page):
+    text = (ROOT / page).read_text(encoding="utf-8").partition("![")[0]
+    assert not [words for words in SEARCHED if words not in text]
+
+
 @pytest.mark.slow
 def test_the_code_of_the_readme_runs_from_top_to_bottom(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -70,12 +70,13 @@ def test_coming_from_maxent(tmp_path, monkeypatch):
     assert "all" in names["jackknife"]["subset"].values
 
 
-def test_the_calls_of_the_table_exist():
+@pytest.mark.parametrize(("page", "number"), [("from-maxent", 15), ("from-sklearn-raster", 8)])
+def test_the_calls_of_the_table_exist(page, number):
     from pkgutil import resolve_name
 
-    text = (TUTORIALS / "from-maxent.md").read_text(encoding="utf-8")
-    names = set(re.findall(r"`gm\.([\w.]*\w)", text))
-    assert len(names) > 15
+    text = (TUTORIALS / f"{page}.md").read_text(encoding="utf-8")
+    names = set(re.findall(r"`(?:cv=)?gm\.([\w.]*\w)", text))
+    assert len(names) > number
     for name in names:
         resolve_name(f"geomiam.{name}")
 
@@ -152,3 +153,37 @@ def test_the_r_script_runs_and_its_map_is_intact(tmp_path):
     with rasterio.open(tmp_path / "why.tif") as parts:
         assert [n.rpartition(": ")[2] for n in parts.descriptions[1:]] == ["bioclim", "landcover"]
     assert (tmp_path / "again.tif").is_file()  # by the command line
+
+
+@pytest.fixture(scope="module")
+def sklearn_page() -> dict:
+    return run_page("from-sklearn-raster")
+
+
+def test_a_stack_with_gaps_is_predicted_from_a_scikit_learn_estimator(sklearn_page):
+    has_value = sklearn_page["maps"]["suitability"].notnull()
+    assert int(has_value.sum()) == int(sklearn_page["stack"]["land_fraction"].notnull().sum())
+    assert int(sklearn_page["stack"]["turbidity_1"].notnull().sum()) < 0.7 * int(has_value.sum())
+    assert sklearn_page["search"].best_score_ > 0.75
+    lazy = sklearn_page["lazy"]["suitability"]
+    assert lazy.chunks
+    xr.testing.assert_allclose(lazy.compute(), sklearn_page["maps"]["suitability"], atol=1e-5)
+
+
+def test_the_difference_to_sklearn_raster_is_as_stated(sklearn_page):
+    pytest.importorskip("sklearn_raster", reason="sklearn-raster is not installed")
+    for code in blocks("from-sklearn-raster", "py"):
+        exec(compile(code, "from-sklearn-raster", "exec"), sklearn_page)
+    text = (TUTORIALS / "from-sklearn-raster.md").read_text(encoding="utf-8")
+    rows = {
+        cells[0]: cells[1:] for cells in re.findall(r"^\| (.+?) \| (.+?) \| (.+?) \|$", text, re.M)
+    }
+    scores, is_test = sklearn_page["scores"], sklearn_page["is_test"]
+    assert f"{is_test.sum()} test sites, {sklearn_page['y_test'].sum()} presences" in text
+    cells = rows["cells with a prediction, of 19,838"]
+    assert cells == tuple(f"{scores[name, 'cells']:,}" for name in ("forest", "geomiam"))
+    for name, auc in zip(("forest", "geomiam"), rows["AUC at the sites with every layer"]):
+        assert scores[name, "complete"] == pytest.approx(float(auc), abs=0.02), name
+    of_forest, of_geomiam = rows["AUC at the sites in the strips"]
+    assert of_forest == "no prediction" and scores["forest", "gap"] != scores["forest", "gap"]
+    assert scores["geomiam", "gap"] == pytest.approx(float(of_geomiam), abs=0.03)
