@@ -35,6 +35,7 @@ from geomiam.metrics.probabilities import (
 from geomiam.metrics.ranking import auc, auc_prg, average_precision, best_threshold
 from geomiam.metrics.registry import METRICS, Summary, mean_auc, measure, summary
 from geomiam.metrics.thresholds import threshold
+from geomiam.metrics.within_folds import auc_within_folds
 
 __all__ = [
     "METRICS",
@@ -43,6 +44,7 @@ __all__ = [
     "Summary",
     "auc",
     "auc_prg",
+    "auc_within_folds",
     "average_precision",
     "best_threshold",
     "boyce",

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from scipy.stats import rankdata
 
-from geomiam.metrics import auc, threshold
+from geomiam.metrics import auc_within_folds, threshold
 from geomiam.metrics.thresholds import KINDS
 from geomiam.model.decision import thresholds_entry
 from geomiam.model.model import LINKS
@@ -58,7 +58,7 @@ class Folds:
 
     def skill(self, kinds: Sequence[str]) -> tuple[float, np.ndarray]:
         """Mean AUC over species with everything visible, and what each block adds to it ``(b,)``."""
-        return auc_by_block(self.labels, self.mean(kinds)[-1], self.blocks)
+        return auc_by_block(self.labels, self.mean(kinds)[-1], self.blocks, self.fold)
 
     def validated(self) -> np.ndarray:
         """Presences of each species that are predicted by a model that did not train on them ``(S,)``."""
@@ -99,27 +99,42 @@ def _is_better(first: tuple[float, np.ndarray], second: tuple[float, np.ndarray]
 
 
 def auc_by_block(
-    labels: np.ndarray, scores: np.ndarray, blocks: np.ndarray
+    labels: np.ndarray, scores: np.ndarray, blocks: np.ndarray, fold: np.ndarray
 ) -> tuple[float, np.ndarray]:
     """Return the mean AUC over species, and the influence of each block on it ``(b,)``.
 
+    The AUC compares sites within folds, with the weights of :func:`geomiam.metrics.auc_within_folds`.
     The root of the sum of squared influences is a standard error for data that are independent
     between blocks (DeLong et al. 1988, with blocks in place of sites).
     """
     influence, values = np.zeros(len(labels)), []
     for y, z in zip(labels.T, scores.T):
-        is_scored = np.isfinite(y) & np.isfinite(z)
+        value, of_species = _auc_of_species(y, z, fold)
+        if np.isfinite(value):
+            values.append(value)
+            influence += of_species
+    if not values:
+        return float("nan"), np.zeros(int(blocks.max()) + 1)
+    return float(np.mean(values)), np.bincount(blocks, influence / len(values))
+
+
+def _auc_of_species(y: np.ndarray, z: np.ndarray, fold: np.ndarray) -> tuple[float, np.ndarray]:
+    """Return the AUC of one species within folds, and the influence of each site on it ``(n,)``."""
+    total, weights, influence = 0.0, 0.0, np.zeros(len(y))
+    for number in np.unique(fold):
+        is_scored = np.isfinite(y) & np.isfinite(z) & (fold == number)
         present, absent = is_scored & (y == 1), is_scored & (y == 0)
         if not (present.any() and absent.any()):
             continue
         above, below = _placements(z[present], z[absent])
-        values.append(above.mean())
+        weight = len(above) * len(below) / (len(above) + len(below) + 1)
+        total, weights = total + weight * above.mean(), weights + weight
         # Placements of DeLong et al.: the AUC is their mean over presences, and over absences.
-        influence[present] += (above - above.mean()) / len(above)
-        influence[absent] += (below - below.mean()) / len(below)
-    if not values:
-        return float("nan"), np.zeros(int(blocks.max()) + 1)
-    return float(np.mean(values)), np.bincount(blocks, influence / len(values))
+        influence[present] = weight * (above - above.mean()) / len(above)
+        influence[absent] = weight * (below - below.mean()) / len(below)
+    if not weights:
+        return float("nan"), influence
+    return total / weights, influence / weights
 
 
 def _placements(present: np.ndarray, absent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -138,7 +153,7 @@ def scores_by_subset(folds: Folds, kinds: Sequence[str], names: Sequence[str]) -
     """Return the mean AUC of the mix by subset of modalities; None where no species can be scored."""
     values = {}
     for name, logits in zip(names, folds.mean(kinds)):
-        auc_by_species = auc(folds.labels, logits)
+        auc_by_species = auc_within_folds(folds.labels, logits, folds.fold)
         values[name] = (
             float(np.nanmean(auc_by_species)) if np.isfinite(auc_by_species).any() else None
         )

@@ -193,17 +193,23 @@ def test_auc_and_error_over_blocks_are_those_of_plain_loops():
     y = (rng.random((40, 2)) < 0.4).astype(float)
     y[3, 0] = np.nan
     z, blocks = rng.normal(size=(40, 2)).round(1), rng.integers(0, 9, 40)
+    fold = np.arange(40) % 3
     influence, values = np.zeros(9), []
     for s in range(2):
-        ones, zeros = np.flatnonzero(y[:, s] == 1), np.flatnonzero(y[:, s] == 0)
         win = lambda a, b, s=s: 1.0 * (z[a, s] > z[b, s]) + 0.5 * (z[a, s] == z[b, s])  # noqa: E731
-        auc = np.mean([win(a, b) for a, b in itertools.product(ones, zeros)])
-        values.append(auc)
-        for a in ones:
-            influence[blocks[a]] += (np.mean([win(a, b) for b in zeros]) - auc) / len(ones) / 2
-        for b in zeros:
-            influence[blocks[b]] += (np.mean([win(a, b) for a in ones]) - auc) / len(zeros) / 2
-    score, actual = auc_by_block(y, z, blocks)
+        sides = [[np.flatnonzero((y[:, s] == v) & (fold == h)) for v in (1, 0)] for h in range(3)]
+        weights = np.array([len(a) * len(b) / (len(a) + len(b) + 1) for a, b in sides])
+        weights /= weights.sum()
+        aucs = [np.mean([win(a, b) for a, b in itertools.product(*pair)]) for pair in sides]
+        values.append(weights @ aucs)
+        for weight, auc, (ones, zeros) in zip(weights, aucs, sides):
+            for a in ones:
+                share = np.mean([win(a, b) for b in zeros]) - auc
+                influence[blocks[a]] += weight * share / len(ones) / 2
+            for b in zeros:
+                share = np.mean([win(a, b) for a in ones]) - auc
+                influence[blocks[b]] += weight * share / len(zeros) / 2
+    score, actual = auc_by_block(y, z, blocks, fold)
     assert score == pytest.approx(np.mean(values))
     np.testing.assert_allclose(actual, influence, atol=1e-12)
 
@@ -220,7 +226,8 @@ def test_the_largest_mix_within_a_standard_error_of_the_best_is_used():
 
     kinds, scores = chosen(linear=noise["linear"], sum=signal, group=noise["group"])
     assert kinds == ("sum",) and len(scores) == 7
-    assert scores["sum"] == pytest.approx(gm.metrics.mean_auc(y, signal[0]), abs=1e-4)
+    within = gm.metrics.auc_within_folds(y, signal[0], blocks % 3)
+    assert scores["sum"] == pytest.approx(within.mean(), abs=1e-4)
     same = signal + 1e-3 * noise["sum"]  # a smaller mix may be better by chance
     assert chosen(linear=signal, sum=same)[0] == ("linear", "sum")
     assert chosen(linear=signal, sum=same, group=signal + noise["group"])[0] == ("linear", "sum")

@@ -1,0 +1,78 @@
+"""The AUC of out-of-fold predictions, from pairs of sites that the same model predicted."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from geomiam.errors import LabelError
+from geomiam.metrics.ranking import auc
+from geomiam.metrics.tables import Array
+
+
+def auc_within_folds(labels: ArrayLike, scores: ArrayLike, fold: ArrayLike) -> Array:
+    """Area under the ROC curve within folds, one per species.
+
+    Each fold is predicted by a different model, and a fold with many presences by one whose training
+    sites had fewer: its predictions are lower. Pairs of sites of different folds therefore rank the
+    wrong way, and the AUC of all predictions together is too low, .4 instead of .5 for a model without
+    any skill. Only pairs within a fold compare sites by one model. The AUC of fold h has the
+    weight n1 n0 / (n1 + n0 + 1), with n1 presences and n0 absences.
+
+    Parameters
+    ----------
+    labels : (n, S) array_like
+        1 = present, 0 = absent, NaN = not surveyed.
+    scores : (n, S) array_like
+        Higher = more likely present; NaN = no prediction.
+    fold : (n,) array_like
+        Number of the fold that tests each site; negative = none.
+
+    Returns
+    -------
+    (S,) array
+        NaN for a species that has presences and absences together in no fold.
+
+    Raises
+    ------
+    LabelError
+        If ``fold`` has not one value per site.
+    ValueError
+        As for :func:`geomiam.metrics.auc`.
+
+    References
+    ----------
+    van Elteren (1960), Bulletin of the International Statistical Institute 37, 351-361, for the
+    weights; Airola et al. (2011), doi:10.1016/j.csda.2010.11.018, for the bias of pooled predictions.
+
+    See Also
+    --------
+    geomiam.metrics.auc : all pairs of sites.
+    geomiam.cross_validate : uses this for its folds.
+
+    Examples
+    --------
+    >>> labels = np.array([[1], [0], [1], [0]])
+    >>> scores = np.array([[0.2], [0.1], [0.9], [0.8]])  # each presence is first in its fold
+    >>> gm.metrics.auc_within_folds(labels, scores, [0, 0, 1, 1]), gm.metrics.auc(labels, scores)
+    (array([1.]), array([0.75]))
+    """
+    labels, scores, fold = np.asarray(labels, float), np.asarray(scores, float), np.asarray(fold)
+    if fold.shape != labels.shape[:1]:
+        raise LabelError(
+            f"fold= needs one value for each of {len(labels)} sites, found {fold.shape}"
+        )
+    total, weights = np.zeros(labels.shape[1]), np.zeros(labels.shape[1])
+    for number in np.unique(fold[fold >= 0]):
+        y, z = labels[fold == number], scores[fold == number]
+        of_fold, weight = auc(y, z), fold_weight(y, z)
+        total += weight * np.where(weight > 0, of_fold, 0.0)
+        weights += weight
+    return np.where(weights > 0, total / np.maximum(weights, 1e-300), np.nan)
+
+
+def fold_weight(labels: Array, scores: Array) -> Array:
+    """Return the weight of one fold ``(S,)``; 0 where it has presences or absences alone."""
+    is_scored = np.isfinite(labels) & np.isfinite(scores)
+    ones, zeros = ((is_scored & (labels == value)).sum(0) for value in (1, 0))
+    return ones * zeros / (ones + zeros + 1)
