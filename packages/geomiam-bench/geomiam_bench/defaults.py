@@ -3,8 +3,8 @@
     geomiam-bench defaults --data FOLDER [--only "French birds"] [--json out.json]
 
 Every set and size is learned by ``gm.fit(sites, rng=0)`` with no settings. Real sets are scored on three
-spatially blocked folds, by the AUC of the pooled out-of-fold predictions of each species; synthetic
-ones on other cells of the same landscape. At most 20 species are scored, spread over prevalence.
+spatially blocked folds, by the AUC within folds of each species; synthetic ones on other cells of the same
+landscape. At most 20 species are scored, spread over prevalence.
 Results are written after every set; those that are there are not computed again.
 """
 
@@ -81,6 +81,7 @@ def judge(case: Case) -> dict[str, Any]:
         low = truth[:, 0] < 0.01
         row["suitability_where_absent"] = round(float(_sigmoid(scores[OURS][low]).mean()), 4)
     return row | {
+        "pairs_within_folds": case.test is None,
         "fusions": [f["fusion"] for f in fits],
         "seconds": [f["seconds"] for f in fits],
         "reported_auc": [f["auc"] for f in fits],
@@ -119,7 +120,7 @@ def _out_of_fold(
 ) -> tuple[dict[str, np.ndarray], list[dict]]:
     blocks = site_blocks(sites, min_blocks=2 * FOLDS).number
     fold = spatial_folds(labels, blocks, folds=FOLDS, rng=np.random.default_rng(0))
-    pooled_scores: dict[str, np.ndarray] = {}
+    scores_by_method: dict[str, np.ndarray] = {}
     about = []
     for number in range(FOLDS):
         inside = np.flatnonzero(fold == number)
@@ -127,10 +128,12 @@ def _out_of_fold(
         scores, fold_about = fitted(sites.isel(site=outside), sites.isel(site=inside), species)
         about.append(fold_about)
         for name, values in scores.items():
-            pooled_scores.setdefault(name, np.full((len(labels), len(species)), np.nan))[inside] = (
-                values
-            )
-    return {k: gm.metrics.auc(labels[:, species], z) for k, z in pooled_scores.items()}, about
+            table = scores_by_method.setdefault(name, np.full((len(labels), len(species)), np.nan))
+            table[inside] = values
+    return {
+        k: gm.metrics.auc_within_folds(labels[:, species], z, fold)
+        for k, z in scores_by_method.items()
+    }, about
 
 
 def expected_auc(chance: np.ndarray, scores: np.ndarray) -> np.ndarray:

@@ -61,13 +61,15 @@ of a species; fewer than 5 presences in all; training AUC far above validation A
 RESULTS = """## Against plain methods
 
 LR and LR2: logistic regression without and with squares, C chosen by inner spatial folds. RF: balanced random forest,
-150 trees. Real sets: AUC of the pooled predictions of three spatially blocked folds; the size is that of the whole set, of which two
-thirds train. Synthetic sets: expected AUC on 2,000 other cells. Mean over at most 20 species; one seed. *d* is the default
+150 trees. Real sets: AUC within three spatially blocked folds (`gm.metrics.auc_within_folds`); the size is that of the whole set, of
+which two thirds train. Synthetic sets: expected AUC on 2,000 other cells. Mean over at most 20 species; one seed. *d* is the default
 minus the best of the other three, ± the standard error of that difference over species. Seconds are processor seconds of one
 fit on one busy core, validation and choice included. The survey sites of the NCEAS benchmark (disdat) were not used.
 
 Rows with a dagger (†) were measured with the rule before, and not again. It used the mix with the highest AUC if that exceeded
-the fixed mix (`linear` and `sum`) by more than one standard error, and did not try `group` below 200 sites.
+the fixed mix (`linear` and `sum`) by more than one standard error, and did not try `group` below 200 sites. Rows with a double
+dagger (‡) have the AUC of the predictions of all folds together, which is too low, above all for a method that predicts the
+prevalence of its training sites. On 1,000 neotropical sites it has .727 for the default and .726 for RF, and within folds .748 and .707.
 """
 COMPARED = """## How the members are chosen
 
@@ -134,6 +136,9 @@ def _line(name: str, row: dict[str, Any]) -> list[str]:
     kinds = ", ".join(dict.fromkeys(row["fusions"]))
     size = f"{row['sites']:,} × {row['species']}"
     mark = " †" if row.get("rule_before") else ""
+    is_real = len(row["fusions"]) > 1  # one fit per fold
+    if is_real and not row.get("pairs_within_folds"):
+        mark += " ‡"
     return [name + mark, size, *cells, gap, kinds, f"{seconds:.0f}"]
 
 
