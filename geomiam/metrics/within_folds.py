@@ -71,6 +71,22 @@ def auc_within_folds(labels: ArrayLike, scores: ArrayLike, fold: ArrayLike) -> A
     return np.where(weights > 0, total / np.maximum(weights, 1e-300), np.nan)
 
 
+def comparable_folds(labels: Array, fold: ArrayLike | None) -> Array:
+    """Return the folds ``(n,)``, or one fold of all tested sites if no fold can be scored.
+
+    With folds of single sites, such as those of buffered leave-one-out, only pairs of different folds
+    are left. None is one fold.
+    """
+    if fold is None:
+        return np.zeros(len(labels), int)
+    fold = np.asarray(fold)
+    scored = any(
+        fold_weight(labels[fold == number], labels[fold == number]).any()
+        for number in np.unique(fold[fold >= 0])
+    )
+    return fold if scored else np.where(fold >= 0, 0, -1)
+
+
 def fold_weight(labels: Array, scores: Array) -> Array:
     """Return the weight of one fold ``(S,)``; 0 where it has presences or absences alone."""
     is_scored = np.isfinite(labels) & np.isfinite(scores)

@@ -9,7 +9,8 @@ import numpy as np
 import xarray as xr
 
 from geomiam.errors import SelectionError, SettingError
-from geomiam.metrics import auc, calibration_curve
+from geomiam.metrics import auc_within_folds, calibration_curve
+from geomiam.metrics.within_folds import comparable_folds, fold_weight
 from geomiam.metrics.calibration_curve import Strategy
 from geomiam.plot.canvas import one_axes, palette, plain, quiet
 
@@ -29,6 +30,8 @@ def roc(
 ) -> Axes:
     """Draw the ROC curve of each species: sensitivity against 1 − specificity over all thresholds.
 
+    With several folds the curve is the mean of the curves of the folds, and the area under it is the AUC
+    within folds, as in the table of :func:`geomiam.cross_validate`.
     Of more than eight species the curves are grey, and their mean sensitivity is drawn over them.
 
     Parameters
@@ -73,12 +76,10 @@ def roc(
     >>> ax.get_legend().get_texts()[0].get_text()
     'oak: AUC 1.00'
     """
-    from sklearn.metrics import roc_curve
-
     curves = {}
-    for name, y, z in _columns(table, subset, species):
-        false, true, _ = roc_curve(y, z, drop_intermediate=False)
-        curves[f"{name}: AUC {auc(y, z):.2f}"] = (false, true)
+    for name, y, z, fold in _columns(table, subset, species):
+        area = auc_within_folds(y[:, None], z[:, None], fold)[0]
+        curves[f"{name}: AUC {area:.2f}"] = _roc(y, z, fold)
     ax = one_axes(ax, (5, 4.8))
     ax.plot([0, 1], [0, 1], color="0.7", lw=0.8, ls="--")
     _draw(ax, curves, mean_of="mean sensitivity")
@@ -138,7 +139,7 @@ def calibration(
     'observed frequency of presence'
     """
     curves, marks = {}, []
-    for name, y, z in _columns(table, subset, species):
+    for name, y, z, _ in _columns(table, subset, species):
         curve = calibration_curve(y, z, bins=bins, strategy=strategy)
         is_filled = curve.sites > 0
         curves[name] = (curve.predicted[is_filled], curve.observed[is_filled])
@@ -156,10 +157,28 @@ def calibration(
     return ax
 
 
+def _roc(y: np.ndarray, z: np.ndarray, fold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ROC curve of one species, the mean of those of the folds by the weights of the AUC."""
+    from sklearn.metrics import roc_curve
+
+    numbers = _folds_of_both_classes(y, fold)
+    curves = [roc_curve(y[fold == f], z[fold == f], drop_intermediate=False) for f in numbers]
+    if len(curves) == 1:
+        return curves[0][0], curves[0][1]
+    at = np.linspace(0, 1, 2001)
+    weights = [fold_weight(y[fold == f], z[fold == f]) for f in numbers]
+    true = np.average([np.interp(at, x, t) for x, t, _ in curves], axis=0, weights=weights)
+    return np.r_[0, at], np.r_[0, true]
+
+
+def _folds_of_both_classes(y: np.ndarray, fold: np.ndarray) -> list[int]:
+    return [int(f) for f in np.unique(fold) if f >= 0 and len(np.unique(y[fold == f])) == 2]
+
+
 def _columns(
     table: xr.Dataset, subset: str, species: str | Sequence[str] | None
-) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """Return name, labels and predictions of each species with both classes."""
+) -> list[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
+    """Return name, labels, predictions and folds of each species with both classes."""
     if "presence" not in table or "suitability" not in table:
         raise SettingError(
             "the table has no out-of-fold predictions: pass the table of gm.cross_validate"
@@ -173,14 +192,16 @@ def _columns(
         raise SelectionError(f"no species {unknown} in the table; it has {names[:5]}")
     if subset not in subsets:
         raise SelectionError(f"no subset {subset!r} in the table; choose from {subsets}")
+    labels = np.asarray(table["presence"].transpose("site", "species").values, float)
+    fold = comparable_folds(labels, table["fold"].values if "fold" in table else None)
     columns = []
     for name in drawn_species:
         species_table = table.isel(species=names.index(name), subset=subsets.index(subset))
         y = species_table["presence"].values.astype(float)
         z = species_table["suitability"].values.astype(float)
         is_scored = np.isfinite(y) & np.isfinite(z)
-        if len(np.unique(y[is_scored])) == 2:
-            columns.append((name, y[is_scored], z[is_scored]))
+        if _folds_of_both_classes(y[is_scored], fold[is_scored]):
+            columns.append((name, y[is_scored], z[is_scored], fold[is_scored]))
     if not columns:
         raise SettingError(
             "no species has both presences and absences, so there is no curve to draw"

@@ -37,6 +37,19 @@ def test_the_area_under_the_drawn_roc_curve_is_the_auc(subset):
         assert line.get_label() == f"s{k}: AUC {area:.2f}"
 
 
+def test_the_curve_of_several_folds_has_the_area_within_folds():
+    table = table_of()
+    fold = np.arange(200) % 4 - 1
+    level = np.linspace(0, 0.5, 4)[fold + 1][:, None]
+    table["suitability"] = table["suitability"] / 2 + (("site", "species"), level * np.ones((1, 3)))
+    table = table.assign(fold=("site", fold))
+    axes = gm.plot.roc(table, ax=plt.subplots()[1])
+    y, z = table["presence"].values, table["suitability"].sel(subset="all").values
+    for line, area in zip(axes.lines[1:], gm.metrics.auc_within_folds(y, z, fold)):
+        assert np.trapezoid(line.get_ydata(), line.get_xdata()) == pytest.approx(area, abs=2e-3)
+        assert f"AUC {area:.2f}" in line.get_label()
+
+
 def test_many_species_are_grey_with_their_mean():
     axes = gm.plot.roc(table_of(12))
     assert len(axes.lines) == 14
