@@ -40,8 +40,8 @@ def test_the_area_under_the_drawn_roc_curve_is_the_auc(subset):
 def test_the_curve_of_several_folds_has_the_area_within_folds():
     table = table_of()
     fold = np.arange(200) % 4 - 1
-    level = np.linspace(0, 0.5, 4)[fold + 1][:, None]
-    table["suitability"] = table["suitability"] / 2 + (("site", "species"), level * np.ones((1, 3)))
+    level = xr.DataArray(np.linspace(0, 0.5, 4)[fold + 1], dims="site")
+    table["suitability"] = table["suitability"] / 2 + level
     table = table.assign(fold=("site", fold))
     axes = gm.plot.roc(table, ax=plt.subplots()[1])
     y, z = table["presence"].values, table["suitability"].sel(subset="all").values
