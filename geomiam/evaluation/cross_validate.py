@@ -50,7 +50,11 @@ def cross_validate(
     rng: int = 0,
     progress: bool | None = None,
 ) -> xr.Dataset:
-    """Train once per fold and score the predictions of all folds together.
+    """Train once per fold and score the predictions for the sites of the folds.
+
+    The AUC compares sites of the same fold (:func:`geomiam.metrics.auc_within_folds`), since the models of
+    the folds differ in the level of their predictions; if the folds are single sites, all pairs count.
+    Other metrics take the predictions of all folds together.
 
     Every choice that depends on data, such as the members of the default fit, is repeated in every
     fold from its training sites. A warning that occurs in several folds is issued once.
@@ -138,6 +142,7 @@ def cross_validate(
                 scores[name][test] = values
         fold_warnings.append(of_fold)
     _warn_once(fold_warnings)
+    fold = _numbers(folds, len(labels))
     table = score(
         labels,
         scores,
@@ -145,11 +150,10 @@ def cross_validate(
         metrics=metrics,
         probability=lambda z: to_probability(model, z),
         shows=shown_share(schema, subsets_by_name),
+        fold=fold,
     )
     table = _with_predictions(table, sites, scores, model=model)
-    return table.assign(fold=("site", _numbers(folds, len(labels)))).assign_attrs(
-        _block_attrs(splits, sites)
-    )
+    return table.assign(fold=("site", fold)).assign_attrs(_block_attrs(splits, sites))
 
 
 def folds_of(splits: Any, sites: xr.Dataset, labels: np.ndarray) -> Folds:

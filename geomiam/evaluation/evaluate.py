@@ -232,8 +232,12 @@ def score(
     metrics: Metrics = ("auc",),
     probability: Callable[[np.ndarray], np.ndarray] | None = None,
     shows: xr.DataArray | None = None,
+    fold: np.ndarray | None = None,
 ) -> xr.Dataset:
-    """Return the table of :func:`evaluate` from labels ``(n, S)`` and scores ``(n, S)`` per subset."""
+    """Return the table of :func:`evaluate` from labels ``(n, S)`` and scores ``(n, S)`` per subset.
+
+    ``fold`` ``(n,)``: of out-of-fold predictions, as for :func:`geomiam.metrics.measure`.
+    """
     from scipy.special import expit
 
     table = xr.Dataset(coords={"subset": list(scores), "species": list(species)})
@@ -244,7 +248,7 @@ def score(
     rows = []
     for s in scores.values():
         p = (probability or expit)(s)
-        row = measure(labels, s, on_scores) | measure(labels, p, on_probabilities)
+        row = measure(labels, s, on_scores, fold=fold) | measure(labels, p, on_probabilities)
         for name, function in functions.items():
             if function is not None:
                 row[name] = measure_one_by_one(function, labels, p)

@@ -64,7 +64,8 @@ def confidence(
     -------
     xarray.Dataset
         Per metric, such as ``auc``: ``auc(subset, species)`` of all sites, ``auc_lower`` and
-        ``auc_upper``, and ``mean_auc(subset)`` with ``mean_auc_lower`` and ``mean_auc_upper``.
+        ``auc_upper``, and ``mean_auc(subset)`` with ``mean_auc_lower`` and ``mean_auc_upper``. The AUC is that
+        within folds, as in the table.
         Samples in which a species has one class are left out for that species. The attributes
         ``level``, ``samples``, ``block_km`` and ``block_count`` state the bootstrap.
 
@@ -116,7 +117,7 @@ def confidence(
     )
     check_count("samples", samples, minimum=1, hint="1000 are usual")
     functions = as_metrics(metrics)
-    labels, scores, _ = out_of_fold(table, None)
+    labels, scores, fold = out_of_fold(table, None)
     is_tested = table["fold"].values >= 0
     site_weights = None
     if weights is not None:
@@ -132,7 +133,7 @@ def confidence(
     draws = _draws(blocks.number, samples, np.random.default_rng(rng))
     rows_of_samples: list[np.ndarray | slice] = [slice(None), *draws]
     values = np.stack(
-        [_values(labels, scores, rows, functions, site_weights) for rows in rows_of_samples]
+        [_values(labels, scores, rows, functions, site_weights, fold) for rows in rows_of_samples]
     )
     ends = [(1 - level) / 2, (1 + level) / 2]
     result = xr.Dataset(
@@ -173,6 +174,7 @@ def _values(
     rows: np.ndarray | slice,
     functions: dict[str, Any],
     weights: np.ndarray | None,
+    fold: np.ndarray,
 ) -> np.ndarray:
     """Return each metric of some rows ``(metrics, subsets, S)``."""
     y, w = labels[rows], None if weights is None else weights[rows]
@@ -180,7 +182,7 @@ def _values(
     values = np.empty((len(functions), len(scores), labels.shape[1]))
     for i, of_subset in enumerate(scores):
         z = of_subset[rows]
-        by_name = measure(y, z, names, weights=w)
+        by_name = measure(y, z, names, weights=w, fold=fold[rows])
         for k, (name, function) in enumerate(functions.items()):
             values[k, i] = measure_one_by_one(function, y, z) if function else by_name[name]
     return values

@@ -13,6 +13,7 @@ from geomiam.metrics import confusion, probabilities, ranking
 from geomiam.metrics.boyce import boyce
 from geomiam.metrics.labelled import Metric
 from geomiam.metrics.tables import Array, per_species
+from geomiam.metrics.within_folds import auc_within_folds, comparable_folds
 
 OfOneSpecies = Callable[[Array, Array], float]
 """A user's metric: labels ``(n,)`` of 0 and 1 and probabilities ``(n,)`` → value."""
@@ -102,6 +103,7 @@ def measure(
     metrics: Sequence[str] = ("auc",),
     *,
     weights: ArrayLike | None = None,
+    fold: ArrayLike | None = None,
 ) -> dict[str, Array]:
     """Compute several metrics with a single sort of the scores.
 
@@ -114,6 +116,9 @@ def measure(
         Of ``METRICS``.
     weights : (n,) array_like, optional
         As for :func:`auc`, if all of the metrics take weights.
+    fold : (n,) array_like, optional
+        Fold of each site, whose predictions are of different models: ``auc`` is then
+        :func:`auc_within_folds`. If no fold has presences and absences of a species, all pairs count.
 
     Returns
     -------
@@ -153,6 +158,9 @@ def measure(
             weights=weights,
         )
         values |= dict(zip(kernels, table))
+    if fold is not None and "auc" in metrics:
+        comparable = comparable_folds(np.asarray(labels, float), fold)
+        values["auc"] = auc_within_folds(labels, scores, comparable, weights=weights)
     return {m: values[m] for m in metrics}
 
 

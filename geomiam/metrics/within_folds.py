@@ -7,10 +7,12 @@ from numpy.typing import ArrayLike
 
 from geomiam.errors import LabelError
 from geomiam.metrics.ranking import auc
-from geomiam.metrics.tables import Array
+from geomiam.metrics.tables import Array, nonzero
 
 
-def auc_within_folds(labels: ArrayLike, scores: ArrayLike, fold: ArrayLike) -> Array:
+def auc_within_folds(
+    labels: ArrayLike, scores: ArrayLike, fold: ArrayLike, *, weights: ArrayLike | None = None
+) -> Array:
     """Area under the ROC curve within folds, one per species.
 
     Each fold is predicted by a different model, and a fold with many presences by one whose training
@@ -27,6 +29,9 @@ def auc_within_folds(labels: ArrayLike, scores: ArrayLike, fold: ArrayLike) -> A
         Higher = more likely present; NaN = no prediction.
     fold : (n,) array_like
         Number of the fold that tests each site; negative = none.
+    weights : (n,) array_like, optional
+        Weights of the sites, as for :func:`geomiam.metrics.auc`; n1 and n0 are then their sums, scaled to a
+        mean of 1.
 
     Returns
     -------
@@ -62,13 +67,16 @@ def auc_within_folds(labels: ArrayLike, scores: ArrayLike, fold: ArrayLike) -> A
         raise LabelError(
             f"fold= needs one value for each of {len(labels)} sites, found {fold.shape}"
         )
-    total, weights = np.zeros(labels.shape[1]), np.zeros(labels.shape[1])
+    site_weights = np.ones(len(labels)) if weights is None else np.asarray(weights, float)
+    site_weights = site_weights / (site_weights.mean() or 1.0)
+    total, sum_of_weights = np.zeros(labels.shape[1]), np.zeros(labels.shape[1])
     for number in np.unique(fold[fold >= 0]):
         y, z = labels[fold == number], scores[fold == number]
-        of_fold, weight = auc(y, z), fold_weight(y, z)
+        w = site_weights[fold == number]
+        of_fold, weight = auc(y, z, weights=w), fold_weight(y, z, w)
         total += weight * np.where(weight > 0, of_fold, 0.0)
-        weights += weight
-    return np.where(weights > 0, total / np.maximum(weights, 1e-300), np.nan)
+        sum_of_weights += weight
+    return np.where(sum_of_weights > 0, total / nonzero(sum_of_weights), np.nan)
 
 
 def comparable_folds(labels: Array, fold: ArrayLike | None) -> Array:
@@ -87,8 +95,9 @@ def comparable_folds(labels: Array, fold: ArrayLike | None) -> Array:
     return fold if scored else np.where(fold >= 0, 0, -1)
 
 
-def fold_weight(labels: Array, scores: Array) -> Array:
+def fold_weight(labels: Array, scores: Array, weights: Array | None = None) -> Array:
     """Return the weight of one fold ``(S,)``; 0 where it has presences or absences alone."""
+    site_weights = np.ones(len(labels)) if weights is None else weights
     is_scored = np.isfinite(labels) & np.isfinite(scores)
-    ones, zeros = ((is_scored & (labels == value)).sum(0) for value in (1, 0))
+    ones, zeros = (site_weights @ (is_scored & (labels == value)) for value in (1, 0))
     return ones * zeros / (ones + zeros + 1)

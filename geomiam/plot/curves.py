@@ -10,8 +10,8 @@ import xarray as xr
 
 from geomiam.errors import SelectionError, SettingError
 from geomiam.metrics import auc_within_folds, calibration_curve
-from geomiam.metrics.within_folds import comparable_folds, fold_weight
 from geomiam.metrics.calibration_curve import Strategy
+from geomiam.metrics.within_folds import comparable_folds, fold_weight
 from geomiam.plot.canvas import one_axes, palette, plain, quiet
 
 if TYPE_CHECKING:

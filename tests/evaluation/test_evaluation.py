@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from conftest import train_small
+from helpers_scores import auc_of_folds
 from helpers_small import tiny_sites
 from sklearn.metrics import roc_auc_score
 
@@ -198,11 +199,11 @@ def test_cross_validation_returns_every_metric_and_the_predictions_behind_it():
             p = subset_table["suitability"].sel(species=species).values
             y, valid = data["presence"].sel(species=species).values, np.isfinite(p)
             actual = subset_table[["auc", "brier"]].sel(species=species)
-            assert float(actual["auc"]) == pytest.approx(
-                roc_auc_score(y[valid], p[valid]), abs=1e-3
-            )
+            expected = auc_of_folds(y, p, table["fold"].values)
+            assert float(actual["auc"]) == pytest.approx(expected, abs=1e-3)
+            all_pairs = roc_auc_score(y[valid], p[valid])
+            assert float(subset_table["roc_auc_score"].sel(species=species)) == all_pairs
             assert float(actual["brier"]) == pytest.approx(brier_score_loss(y[valid], p[valid]))
-        np.testing.assert_allclose(subset_table["roc_auc_score"], subset_table["auc"], atol=1e-3)
     assert (
         table["suitability"].attrs["long_name"] == "out-of-fold prediction: probability of presence"
     )
@@ -371,3 +372,15 @@ def test_settings_of_the_fits_are_passed_once():
     network = QUICK["network"]
     with pytest.raises(SettingError, match=r"fit_options= has \['network'\], which are arguments"):
         gm.cross_validate(tiny_sites(100), fit_options={"network": network})
+
+
+def test_folds_of_single_sites_compare_all_pairs():
+    """Buffered leave-one-out: no fold has two sites, so the AUC takes the predictions of all folds."""
+    data = tiny_sites(60, species=1)
+    folds = [(np.flatnonzero(np.arange(60) != i), np.array([i])) for i in range(0, 60, 7)]
+    table = gm.cross_validate(data, subsets="all", splits=folds, **QUICK)
+    y = data["presence"].values[:, 0]
+    z = table["suitability"].values[0, :, 0]
+    is_tested = table["fold"].values >= 0
+    expected = gm.metrics.auc(y[is_tested], z[is_tested])
+    assert float(table["auc"]) == pytest.approx(expected, abs=1e-3)

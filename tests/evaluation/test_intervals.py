@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import xarray as xr
+from helpers_scores import auc_of_folds
 from helpers_small import tiny_sites
 from sklearn.metrics import roc_auc_score
 
@@ -49,20 +50,20 @@ def test_the_interval_is_that_of_a_loop_over_chosen_blocks_blocks():
     result = gm.evaluation.confidence(
         table, metrics=["auc", roc_auc_score], samples=40, level=0.8, block="50 km", rng=3
     )
-    blocks = site_blocks(table, "50 km")
-    rng, values = np.random.default_rng(3), []
+    blocks, fold = site_blocks(table, "50 km"), table["fold"].values
+    rng, values, all_pairs = np.random.default_rng(3), [], []
     y, z = table["presence"].values[:, 0], table["suitability"].values[0, :, 0]
     for _ in range(40):
         chosen_blocks = rng.integers(0, blocks.count, blocks.count)
         rows = np.concatenate([np.flatnonzero(blocks.number == b) for b in chosen_blocks])
         rows = rows[np.isfinite(y[rows])]
-        values.append(roc_auc_score(y[rows], z[rows]))
+        values.append(auc_of_folds(y[rows], z[rows], fold[rows]))
+        all_pairs.append(roc_auc_score(y[rows], z[rows]))
     species_result = result.sel(subset="all", species="a")
-    for name in ("auc", "roc_auc_score"):
+    for name, of_samples in (("auc", values), ("roc_auc_score", all_pairs)):
         bounds = [float(species_result[f"{name}_lower"]), float(species_result[f"{name}_upper"])]
-        np.testing.assert_allclose(bounds, np.quantile(values, [0.1, 0.9]), rtol=1e-12)
-    is_scored = np.isfinite(y)
-    assert float(species_result["auc"]) == pytest.approx(roc_auc_score(y[is_scored], z[is_scored]))
+        np.testing.assert_allclose(bounds, np.quantile(of_samples, [0.1, 0.9]), rtol=1e-12)
+    assert float(species_result["auc"]) == pytest.approx(auc_of_folds(y, z, fold))
     np.testing.assert_allclose(result["mean_auc"], result["auc"].mean("species"))
     assert (
         (result["mean_auc_lower"] < result["mean_auc"])
@@ -108,7 +109,7 @@ def test_weights_count_in_the_value_and_in_every_draw():
     y, z = table["presence"].values[:, 0], table["suitability"].values[0, :, 0]
     weights = np.where(np.arange(400) % 3 == 0, 0, np.arange(400) % 5 + 0.5)
     skill = gm.evaluation.confidence(table, weights=weights, block="100 km", samples=20)
-    expected = roc_auc_score(y[30:], z[30:], sample_weight=weights[30:])
+    expected = auc_of_folds(y[30:], z[30:], table["fold"].values[30:], weights[30:])
     assert float(skill["auc"].sel(subset="all", species="a")) == pytest.approx(expected)
     is_right = (y == 1) == (z > 0.5)  # sites that the score separates
     only_right = gm.evaluation.confidence(table, weights=is_right, block="100 km", samples=20)
