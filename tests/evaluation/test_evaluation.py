@@ -383,4 +383,4 @@ def test_folds_of_single_sites_compare_all_pairs():
     z = table["suitability"].values[0, :, 0]
     is_tested = table["fold"].values >= 0
     expected = gm.metrics.auc(y[is_tested], z[is_tested])
-    assert float(table["auc"]) == pytest.approx(expected, abs=1e-3)
+    assert float(table["auc"].squeeze()) == pytest.approx(expected, abs=1e-3)
