@@ -88,11 +88,11 @@ def comparable_folds(labels: Array, fold: ArrayLike | None) -> Array:
     if fold is None:
         return np.zeros(len(labels), int)
     fold = np.asarray(fold)
-    scored = any(
+    can_be_scored = any(
         fold_weight(labels[fold == number], labels[fold == number]).any()
         for number in np.unique(fold[fold >= 0])
     )
-    return fold if scored else np.where(fold >= 0, 0, -1)
+    return fold if can_be_scored else np.where(fold >= 0, 0, -1)
 
 
 def fold_weight(labels: Array, scores: Array, weights: Array | None = None) -> Array:

@@ -12,7 +12,7 @@ from geomiam.errors import LabelError
 
 
 def test_a_model_without_skill_has_an_auc_of_one_half_within_folds():
-    """Each fold is predicted by the prevalence of the other folds, which knows no predictor."""
+    """Each fold is predicted by the prevalence of the other folds, without any predictor."""
     rng = np.random.default_rng(0)
     within, all_pairs = [], []
     for _ in range(300):
