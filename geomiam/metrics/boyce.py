@@ -104,7 +104,9 @@ def _ratio(score: Array, hits: NDArray[Any], window: float, resolution: int) -> 
     down_to, above = np.searchsorted(-score, -low, "right"), np.searchsorted(-score, -high, "left")
     hits_above = np.append(0, hits)
     inside, expected = hits_above[down_to] - hits_above[above], down_to - above
+    # P/E of Hirzel et al. (2006): the share of presences in a window by the share of sites.
     share = inside * (len(score) / hits[-1])
+    # Rounded, since runs of equal ratios are found by comparison.
     return np.divide(share, expected, out=no_ratio, where=expected > 0).round(10)
 
 
@@ -123,6 +125,7 @@ def _spearman_with_place(ratio: Array) -> Array:
     is_used = ~np.isnan(ratio)
     n = np.maximum(is_used.sum(1), 1)[:, None]
     ranks = rankdata(ratio, axis=1, nan_policy="omit")
+    # Ranks 1 … n have the mean (n + 1) / 2.
     x, y = (np.where(is_used, r - (n + 1) / 2, 0) for r in (ranks, np.cumsum(is_used, axis=1)))
     size = np.sqrt((x**2).sum(1) * (y**2).sum(1))
     return np.divide((x * y).sum(1), size, out=np.full(len(n), np.nan), where=size > 0)

@@ -219,6 +219,7 @@ def _calibration_kernel(block: Block) -> Array:
     (absent_low, absent_high), (present_low, present_high) = (
         _ends(x, side) for side in (block.absent, block.present)
     )
+    # Where the classes do not overlap, the likelihood has no maximum and the slope no value.
     overlap = (absent_high > present_low) & (present_high > absent_low)
     line = np.full((2, len(x)), np.nan)
     if overlap.any():
@@ -260,6 +261,7 @@ def _step(line: Array, u: Array, present: NDArray[Any], is_scored: NDArray[Any])
     with np.errstate(over="ignore"):  # exp overflows to a probability of 0, as it should
         p = 1 / (1 + np.exp(-(line[0][:, None] + line[1][:, None] * u)))
     error, weight = (present - p) * is_scored, p * (1 - p) * is_scored
+    # Around the weighted mean of u the Hessian is diagonal: two divisions in place of a 2 × 2 system.
     gain, total = error.sum(1), weight.sum(1)
     centre = np.einsum("ij,ij->i", weight, u) / total
     off = u - centre[:, None]

@@ -46,6 +46,7 @@ def auc(block: Block) -> Array:
     >>> gm.metrics.auc(labels, scores)
     array([0.75, 1.  ])
     """
+    # ∫ hits d false counts the pairs of a presence and an absence in the right order, ties half.
     # The first point lies on an axis: it is one site, or counts nothing yet.
     hits, false = block.curve.hits, block.curve.false.astype(np.float64)
     return np.trapezoid(hits, false, axis=1) / nonzero(block.ones * block.zeros)
@@ -91,6 +92,7 @@ def auc_prg(block: Block) -> Array:
     # Left of the crossing every point is the crossing: no width, no area.
     hits = np.hstack([start, np.where(inside, block.curve.hits, start)])
     false = np.hstack([false, np.where(inside, block.curve.false, false)])
+    # (r − π) / ((1 − π) r) with r = hits / ones and π / (1 − π) = odds; precision likewise.
     recall, precision = 1 - odds * (ones - hits) / hits, 1 - odds * false / hits
     return np.trapezoid(precision, recall, axis=1)
 

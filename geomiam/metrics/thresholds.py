@@ -91,6 +91,7 @@ def _reaching(block: Block, *, left_out: Callable[[NDArray[Any]], NDArray[Any]])
 
 def _nearest(block: Block, *, gap: Callable[[Block], NDArray[Any]]) -> Array:
     """Score with the least gap; of several, with the greatest true skill statistic."""
+    # Gaps and skill are whole numbers, so ties are exact.
     largest = np.iinfo(np.int64).max
     is_score = block.curve.last & ~np.isnan(block.curve.score)
     gaps = np.where(is_score, np.abs(gap(block)), largest)
