@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -60,7 +60,8 @@ def range_change(result: xr.Dataset, *, species: str | None = None, ax: Axes | N
         n: f"{n.replace('_', ' ')}: {float(areas.sel({'class': n})):,.0f} km²" for n in COLOURS
     }
     handles = [Patch(color=colour, label=labels[n]) for n, colour in COLOURS.items()]
-    ax.legend(handles=handles, frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
+    place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.08), "ncols": 2}
+    ax.legend(handles=handles, frameon=False, fontsize=9, **place)
     if "species" in codes.coords:
         ax.set_title(plain(np.atleast_1d(codes["species"].values)[0]), style="italic")
     return ax
