@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import numpy as np
 import typer
@@ -52,7 +52,7 @@ def correlations(
     table = gm.correlations(
         gm.open_sites(data) if is_sites else gm.open_cube(data),
         variables=variable,
-        method=method,  # type: ignore[arg-type]  # the library checks it
+        method=cast(Any, method),  # the library checks it
         threshold=threshold,
         vif=vif,
         prefer=prefer or (),

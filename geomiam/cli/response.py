@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -66,7 +66,7 @@ def response(
         model,
         _open(data),
         variables,
-        kind=kind,  # type: ignore[arg-type]  # the library checks it
+        kind=cast(Any, kind),  # the library checks it
         using=using,
         species=species,
         options=gm.explain.ResponseOptions(points=points, rng=seed),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -141,7 +141,9 @@ def change(
     overlap = gm.ranges.overlap(*maps)
     if model:
         loaded_model = gm.load_model(model)
-        maps = [gm.classify(m, loaded_model, kind=kind) for m in maps]  # type: ignore[arg-type]
+        maps = [
+            gm.classify(m, loaded_model, kind=cast(Any, kind)) for m in maps
+        ]  # the library checks it
     result = gm.ranges.change(*maps, threshold=threshold)
     shift = gm.ranges.shift(*maps, threshold=threshold)
     result = result.merge(shift).merge(overlap).compute()

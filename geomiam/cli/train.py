@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -169,7 +169,7 @@ def finetune(
         gm.load_model(model),
         gm.open_sites(sites).load(),
         schema=options.schema,
-        train=train,  # type: ignore[arg-type]  # the library checks it
+        train=cast(Any, train),  # the library checks it
         training=options.given(*LOOP) or None,
         checkpoint=options.checkpoint,
         rng=options.seed,
