@@ -112,7 +112,7 @@ def add_background(
 
     See Also
     --------
-    BackgroundArea : restrictions of the places, for ``area``.
+    geomiam.BackgroundArea : restrictions of the places, for ``area``.
     geomiam.plot.records : map of presences and background.
     geomiam.sample : predictors at presences, the first argument.
     geomiam.thin_records : fewer records where they are dense.
