@@ -84,6 +84,11 @@ def fit_baseline(
     LabelError, MissingVariable, VariableMismatch
         If labels or predictors cannot be used.
 
+    See Also
+    --------
+    geomiam.evaluate : score a baseline like a model, with ``schema=``.
+    geomiam.baselines.fit_imputed : the network of geomiam with imputed values.
+
     Notes
     -----
     * ``rf``: one forest per species; each of 1000 trees grown fully on a bootstrap of n presences
@@ -98,11 +103,6 @@ def fit_baseline(
       predictors hidden in training. Scores are logarithms of the relative intensity.
     * ``deepmaxent``: the same with the published settings: two residual layers of 250 units, Adam
       with a rate of 2e-4 and a weight decay of 3e-4, 100 epochs of batches of 250, nothing hidden.
-
-    See Also
-    --------
-    geomiam.evaluate : score a baseline like a model, with ``schema=``.
-    geomiam.baselines.fit_imputed : the network of geomiam with imputed values.
 
     Examples
     --------

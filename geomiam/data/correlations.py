@@ -41,9 +41,9 @@ def correlations(
 ) -> xr.Dataset:
     """Return correlations and variance inflation of predictors, and a subset without strong correlations.
 
-    A masked model needs no such subset: it trains with all predictors, and
-    :func:`geomiam.explain.stepwise` finds the ones that suffice afterwards. Choose one where a protocol requires it, or
-    where the effects of single predictors are interpreted.
+    A masked model needs no such subset: it trains with all predictors, and :func:`geomiam.explain.stepwise`
+    finds the ones that suffice afterwards. Choose one where a protocol requires it, or where the effects of
+    single predictors are interpreted.
 
     Parameters
     ----------
@@ -54,7 +54,8 @@ def correlations(
     method : {"pearson", "spearman"}
         Of the correlations. Each is computed from the rows in which both predictors are observed.
     threshold : float
-        Largest absolute correlation of two predictors of the subset, in (0, 1]. 0.7 after Dormann et al. (2013).
+        Largest absolute correlation of two predictors of the subset, in (0, 1]. 0.7 after Dormann et al.
+        (2013).
     vif : float
         Largest variance inflation factor in the subset, above 1; ``numpy.inf`` sets no limit.
     prefer : sequence of str
@@ -71,8 +72,9 @@ def correlations(
         ``rows(variable, other)``: number of common rows; ``vif(variable)``: variance inflation factor
         1 / (1 − R²) of the regression on all other predictors, infinite for a linear combination of them;
         ``selected(variable)``: whether a predictor is in the subset; ``reason(variable)``: why it is not;
-        ``selected_vif(variable)``: variance inflation in the subset. Attributes: ``selected`` and ``left_out`` (JSON lists), and
-        ``vif_from``. This is ``"complete rows"``, or ``"pairwise correlations"`` if there are fewer than ten complete rows per predictor.
+        ``selected_vif(variable)``: variance inflation in the subset. Attributes: ``selected`` and
+        ``left_out`` (JSON lists), and ``vif_from``. This is ``"complete rows"``, or
+        ``"pairwise correlations"`` if there are fewer than ten complete rows per predictor.
 
     Raises
     ------

@@ -63,11 +63,10 @@ def confidence(
     Returns
     -------
     xarray.Dataset
-        Per metric, such as ``auc``: ``auc(subset, species)`` of all sites, ``auc_lower`` and
-        ``auc_upper``, and ``mean_auc(subset)`` with ``mean_auc_lower`` and ``mean_auc_upper``. The AUC is that
-        within folds, as in the table.
-        Samples in which a species has one class are left out for that species. The attributes
-        ``level``, ``samples``, ``block_km`` and ``block_count`` state the bootstrap.
+        Per metric, such as ``auc``: ``auc(subset, species)`` of all sites, ``auc_lower`` and ``auc_upper``,
+        and ``mean_auc(subset)`` with ``mean_auc_lower`` and ``mean_auc_upper``. The AUC is that within
+        folds, as in the table. Samples in which a species has one class are left out for that species. The
+        attributes ``level``, ``samples``, ``block_km`` and ``block_count`` state the bootstrap.
 
     Raises
     ------

@@ -38,11 +38,11 @@ class Projection:
     Attributes
     ----------
     maps : xarray.DataTree
-        Maps of :func:`geomiam.predict` at the paths of the scenarios. Their attributes state ``left_out`` (JSON list), ``skill``,
-        ``skill_all`` and ``skill_from``.
+        Maps of :func:`geomiam.predict` at the paths of the scenarios. Their attributes state ``left_out``
+        (JSON list), ``skill``, ``skill_all`` and ``skill_from``.
     table : pandas.DataFrame
-        One row per scenario: the predictors that were left out, the skill without them and with all, and the mean share of predictors
-        outside the training range.
+        One row per scenario: the predictors that were left out, the skill without them and with all, and
+        the mean share of predictors outside the training range.
 
     Examples
     --------
@@ -77,7 +77,8 @@ class Projection:
     def write(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the maps as one Zarr store, which appears at its path when complete.
 
-        The group of a scenario is a map: ``maps.zarr/2070`` can be opened, exported and classified like any other.
+        The group of a scenario is a map: ``maps.zarr/2070`` can be opened, exported and classified like any
+        other.
 
         Parameters
         ----------
@@ -160,36 +161,39 @@ def project(
 ) -> Projection:
     """Predict scenarios, such as climates of the future, from the predictors that each of them has.
 
-    Predictors that a scenario lacks, such as satellite images in 2070, are hidden from the model and listed. The skill of
-    the model without them is stated beside.
+    Predictors that a scenario lacks, such as satellite images in 2070, are hidden from the model and
+    listed. The skill of the model without them is stated beside.
 
     Parameters
     ----------
     model : Model or path
     scenarios : xarray.DataTree or mapping of str to data
-        One cube per scenario: the leaves of a tree, such as ``/ssp585/2041-2070/GFDL-ESM4``, or a mapping, which may be nested, of names to whatever
-        :func:`geomiam.predict` accepts. Variables of an inner node of a tree, such as soil, hold for all scenarios below it
-        that lack them.
+        One cube per scenario: the leaves of a tree, such as ``/ssp585/2041-2070/GFDL-ESM4``, or a mapping,
+        which may be nested, of names to whatever :func:`geomiam.predict` accepts. Variables of an inner
+        node of a tree, such as soil, hold for all scenarios below it that lack them.
     using : selector or sequence of selectors, optional
         Predictors to use, as :func:`geomiam.predict`; default: all that a scenario has.
     species, options, progress
         As :func:`geomiam.predict`.
     sites : xarray.Dataset, optional
-        Labelled sites that did not train the model, on which the skill is computed. Without them, it is the validation AUC that the model stores for all
-        predictors and for single modalities, and NaN for other subsets.
+        Labelled sites that did not train the model, on which the skill is computed. Without them, it is the
+        validation AUC that the model stores for all predictors and for single modalities, and NaN for other
+        subsets.
     metric : str
         Of ``geomiam.metrics.METRICS``, for the skill on ``sites``.
 
     Returns
     -------
     Projection
-        ``maps``: a tree of the maps; ``table``: per scenario ``left_out``, ``skill``, ``skill_all``, ``skill_loss`` (skill of all predictors of ``using`` minus that of the
-        available ones), ``skill_from`` and ``outside_range``, the mean of that layer, NaN for lazy maps.
+        ``maps``: a tree of the maps; ``table``: per scenario ``left_out``, ``skill``, ``skill_all``,
+        ``skill_loss`` (skill of all predictors of ``using`` minus that of the available ones),
+        ``skill_from`` and ``outside_range``, the mean of that layer, NaN for lazy maps.
 
     Raises
     ------
     MissingVariable
-        If a scenario has none of the predictors, or has a variable whose name is nearly that of a missing one.
+        If a scenario has none of the predictors, or has a variable whose name is nearly that of a missing
+        one.
     SelectionError
         If there is no scenario, or ``using`` selects a part of variables of which a scenario has some.
     VariableMismatch, MemoryRefused, LabelError

@@ -42,8 +42,8 @@ SPACE: dict[str, Any] = {
 }
 """Default settings of :func:`tune`; None is that of the default fit.
 
-Width, dropout, weight decay, batch, learning rate, frequencies and masks per site or batch are left out: on small
-and middle-sized data they changed the skill by no more than its error."""
+Width, dropout, weight decay, batch, learning rate, frequencies and masks per site or batch are left out: on
+small and middle-sized data they changed the skill by no more than its error."""
 LOWER = ("brier", "log_loss")
 """Metrics that are lower for better models, and that settings can be chosen by."""
 
@@ -127,17 +127,18 @@ def tune(
     schema : Schema or path, optional
         As for :func:`geomiam.fit`.
     space : mapping, optional
-        The values of each setting, as a list or a distribution of scipy with the method ``rvs``. Names are ``"masking"``,
-        ``"network.…"`` and ``"training.…"`` with the fields of :class:`geomiam.NetworkConfig` and
-        :class:`geomiam.TrainingConfig`; the value None is that of the default fit. Default:
-        ``gm.evaluation.SPACE``, which has masking, fusion and steps.
+        The values of each setting, as a list or a distribution of scipy with the method ``rvs``. Names are
+        ``"masking"``, ``"network.…"`` and ``"training.…"`` with the fields of
+        :class:`geomiam.NetworkConfig` and :class:`geomiam.TrainingConfig`; the value None is that of the
+        default fit. Default: ``gm.evaluation.SPACE``, which has masking, fusion and steps.
     trials : int
         Number of trials, the default fit among them; fewer if the lists have fewer combinations.
         Each costs a training per fold.
     splits : splitter or iterable of (train, test), optional
         As for :func:`geomiam.cross_validate`.
     metric : str
-        Of ``geomiam.metrics.METRICS``; not ``"omission"`` or ``"calibration_slope"``, which are no measure of the whole.
+        Of ``geomiam.metrics.METRICS``; not ``"omission"`` or ``"calibration_slope"``, which are no measure
+        of the whole.
     subsets : str, sequence or mapping
         As for :func:`geomiam.evaluate`; the score is the mean over subsets and species.
     checkpoint : str or pathlib.Path, optional
@@ -168,10 +169,10 @@ def tune(
 
     Notes
     -----
-    The score of the winner is optimistic, since it is the best of several on the same folds. Its skill is measured on
-    sites that the tuning did not use: held out before (``gm.splits.hold_out_blocks``), or fold by
-    fold, with a tuning on the training sites of each fold. The standard error is over folds, whose training
-    sites overlap, so it is a lower bound.
+    The score of the winner is optimistic, since it is the best of several on the same folds. Its skill is
+    measured on sites that the tuning did not use: held out before (``gm.splits.hold_out_blocks``), or fold
+    by fold, with a tuning on the training sites of each fold. The standard error is over folds, whose
+    training sites overlap, so it is a lower bound.
 
     Examples
     --------

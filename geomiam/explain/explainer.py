@@ -78,7 +78,8 @@ def fit_explainer(
     Returns
     -------
     Model
-        The same predictions, with an explainer for ``ShapleyOptions(method="amortised")`` of :func:`geomiam.shapley`.
+        The same predictions, with an explainer for ``ShapleyOptions(method="amortised")`` of
+        :func:`geomiam.shapley`.
 
     Raises
     ------

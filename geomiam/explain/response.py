@@ -85,10 +85,11 @@ def response(
     variables : str or sequence of str
         One or two predictors with one value per place (scalar, circular or categorical).
     kind : {"partial", "alone"}
-        ``"partial"``: partial dependence (Friedman 2001), the mean over the sites of the prediction
-        after the predictor was set to each value. All other predictors of a site keep their values, and
-        missing ones stay hidden. Sites where nothing is observed are left out. ``"alone"``: the prediction from these predictors only. All
-        others are hidden, so the curve has no average over combinations of values that do not occur.
+        ``"partial"``: partial dependence (Friedman 2001), the mean over the sites of the prediction after
+        the predictor was set to each value. All other predictors of a site keep their values, and missing
+        ones stay hidden. Sites where nothing is observed are left out. ``"alone"``: the prediction from
+        these predictors only. All others are hidden, so the curve has no average over combinations of
+        values that do not occur.
     using : selector or sequence of selectors, optional
         Predictors to use for ``"partial"``, as :func:`geomiam.predict`; default all.
     species : str or sequence of str, optional
@@ -101,13 +102,14 @@ def response(
     Returns
     -------
     xarray.Dataset
-        ``response(species, <variable>, …)``, whose coordinates are values in the units of the predictors or codes of
-        classes. ``spread(species, <variable>, …)``: standard deviation over the ensemble members, 0 for one member.
-        Members share one bias in a model, so each is shifted, on the logit scale, to the mean of all over the whole curve:
-        the spread is that of the shape. ``individual(site, species, <variable>)``, if requested. ``outside_<variable>(<variable>)``:
-        whether a value is outside the training range. ``training_range(variable, bound)`` (NaN for
-        angles, classes and models without stored ranges), ``rug(variable, site)`` and ``quantiles(variable, quantile)`` of the
-        sites, and their ``presence(site, species)`` if there are labels.
+        ``response(species, <variable>, …)``, whose coordinates are values in the units of the predictors or
+        codes of classes. ``spread(species, <variable>, …)``: standard deviation over the ensemble members,
+        0 for one member. Members share one bias in a model, so each is shifted, on the logit scale, to the
+        mean of all over the whole curve: the spread is that of the shape.
+        ``individual(site, species, <variable>)``, if requested. ``outside_<variable>(<variable>)``: whether
+        a value is outside the training range. ``training_range(variable, bound)`` (NaN for angles, classes
+        and models without stored ranges), ``rug(variable, site)`` and ``quantiles(variable, quantile)`` of
+        the sites, and their ``presence(site, species)`` if there are labels.
 
     Raises
     ------
@@ -117,15 +119,16 @@ def response(
     MissingVariable, VariableMismatch
         As :func:`geomiam.predict`.
 
-    References
-    ----------
-    Friedman (2001), Annals of Statistics 29, 1189-1232; Goldstein et al. (2015), Journal of Computational
-    and Graphical Statistics 24, 44-65, for curves of single sites; Elith et al. (2005), Ecological Modelling 186,
-    280-289, for response curves of species distribution models.
-
     See Also
     --------
     geomiam.plot.response : plot the curve or the surface.
+
+    References
+    ----------
+    Friedman (2001), Annals of Statistics 29, 1189-1232; Goldstein et al. (2015), Journal of Computational
+    and Graphical Statistics 24, 44-65, for curves of single sites; Elith et al. (2005), Ecological
+    Modelling 186,
+    280-289, for response curves of species distribution models.
 
     Examples
     --------

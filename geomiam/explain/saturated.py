@@ -36,9 +36,9 @@ def saturation(
     Returns
     -------
     xarray.DataArray
-        ``saturated(y, x)`` or ``(site)``, 0 to 1: share of the observed symbols whose segment mean lies outside
-        the range of segment means in training, per variable and channel. NaN where no symbol is observed.
-        Lazy for dask arrays.
+        ``saturated(y, x)`` or ``(site)``, 0 to 1: share of the observed symbols whose segment mean lies
+        outside the range of segment means in training, per variable and channel. NaN where no symbol is
+        observed. Lazy for dask arrays.
 
     Raises
     ------

@@ -91,10 +91,10 @@ def shapley(
 ) -> xr.Dataset:
     """Return the contribution of each group of predictors to the prediction of every cell or site.
 
-    Values are exact for up to 12 groups: the model predicts from all coalitions of the groups that are present
-    (Shapley 1953). Other groups are hidden by the mask of the model, without a background sample or imputation.
-    With more groups, coalitions are sampled (MaskSDM, Zbinden et al. 2025, Algorithm 1), the same for
-    every cell, and the standard error is an additional layer.
+    Values are exact for up to 12 groups: the model predicts from all coalitions of the groups that are
+    present (Shapley 1953). Other groups are hidden by the mask of the model, without a background sample or
+    imputation. With more groups, coalitions are sampled (MaskSDM, Zbinden et al. 2025, Algorithm 1), the
+    same for every cell, and the standard error is an additional layer.
 
     Parameters
     ----------

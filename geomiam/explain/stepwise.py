@@ -34,8 +34,8 @@ def stepwise(
     """Add groups of predictors one after another, each time the one that raises the skill most.
 
     The model is not trained again: it predicts from each set of groups by hiding the others, so the
-    G (G + 1) / 2 sets cost as many predictions. The order is that of a greedy search, which may miss the best set of a
-    given size; :func:`geomiam.evaluate` with ``subsets="every"`` compares all sets.
+    G (G + 1) / 2 sets cost as many predictions. The order is that of a greedy search, which may miss the
+    best set of a given size; :func:`geomiam.evaluate` with ``subsets="every"`` compares all sets.
 
     Parameters
     ----------
@@ -46,7 +46,8 @@ def stepwise(
     groups : {"modalities", "variables"} or mapping of name to selectors, optional
         As for :func:`geomiam.explain.importance`; default: the groups of the model's schema.
     metric : str
-        Of ``geomiam.metrics.METRICS``, mean over species, one that has a value where all predictions are equal.
+        Of ``geomiam.metrics.METRICS``, mean over species, one that has a value where all predictions are
+        equal.
     tolerance : float
         Largest loss of skill, against all groups, of the set that counts as enough.
     test : xarray.Dataset, optional
@@ -59,10 +60,10 @@ def stepwise(
     -------
     xarray.Dataset
         Step 0 shows nothing to the model, and each further step one group more. ``added(step)``: the group;
-        ``score(step)``: the metric, mean over species; ``gain(step)``: its change; ``species_score(step, species)``;
-        ``candidate_score(step, group)``: scores of all groups that could be added; ``test_score(step)``, with ``test``.
-        Attributes: ``enough``, the first step within ``tolerance`` of all groups, and ``groups`` (JSON list), the
-        groups up to it.
+        ``score(step)``: the metric, mean over species; ``gain(step)``: its change;
+        ``species_score(step, species)``; ``candidate_score(step, group)``: scores of all groups that could
+        be added; ``test_score(step)``, with ``test``. Attributes: ``enough``, the first step within
+        ``tolerance`` of all groups, and ``groups`` (JSON list), the groups up to it.
 
     Raises
     ------

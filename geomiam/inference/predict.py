@@ -88,12 +88,12 @@ def predict(
     Returns
     -------
     xarray.Dataset
-        ``suitability(species, y, x)``: float32, 0 to 1 or log-odds; NaN where nothing is observed,
-        unless ``options`` set ``empty``. ``observed(y, x)``: one bit per group with an observed predictor (``flag_masks``,
-        ``flag_meanings``). ``outside_range(y, x)``: share of the observed predictors with a value outside
-        the training range or a class absent from training, 0 to 1; NaN where no predictor is observed.
-        Models saved before ranges were stored have no such layer. Models that read series as symbols also
-        return ``saturated(y, x)``, see :func:`geomiam.explain.saturation`.
+        ``suitability(species, y, x)``: float32, 0 to 1 or log-odds; NaN where nothing is observed, unless
+        ``options`` set ``empty``. ``observed(y, x)``: one bit per group with an observed predictor
+        (``flag_masks``, ``flag_meanings``). ``outside_range(y, x)``: share of the observed predictors with
+        a value outside the training range or a class absent from training, 0 to 1; NaN where no predictor
+        is observed. Models saved before ranges were stored have no such layer. Models that read series as
+        symbols also return ``saturated(y, x)``, see :func:`geomiam.explain.saturation`.
 
     Raises
     ------

@@ -48,27 +48,29 @@ def export(
     Parameters
     ----------
     maps : xarray.Dataset or path
-        Maps of :func:`geomiam.predict`, :func:`geomiam.shapley` or :func:`geomiam.classify`, any other Dataset on
-        a grid, or the path of a store of :func:`geomiam.write_map`. Maps that are larger than memory are
-        written block by block.
+        Maps of :func:`geomiam.predict`, :func:`geomiam.shapley` or :func:`geomiam.classify`, any other
+        Dataset on a grid, or the path of a store of :func:`geomiam.write_map`. Maps that are larger than
+        memory are written block by block.
     path : str or pathlib.Path
         Local file or folder. The suffix determines the format:
 
         - ``.tif``: cloud-optimised GeoTIFF with overviews, a CRS, NaN as nodata and a band for each layer and
-          species, named ``species``, ``species: group`` for Shapley values, and ``species: layer`` for others;
+          species, named ``species``, ``species: group`` for Shapley values, and ``species: layer`` for
+          others;
         - ``.nc``: netCDF by CF conventions;
         - ``.zarr``: GeoZarr with the conventions spatial, proj and multiscales. The group ``0`` has the full
           resolution, each further group half of the resolution of the group before.
     kind : str, optional
-        ``"cog"``, ``"netcdf"``, ``"geozarr"`` or ``"ebvcube"``; default: by the suffix. An EBVCube is netCDF (CF-1.8,
-        ACDD-1.3) for the portal of GEO BON, with species as entities and layers as metrics.
+        ``"cog"``, ``"netcdf"``, ``"geozarr"`` or ``"ebvcube"``; default: by the suffix. An EBVCube is
+        netCDF (CF-1.8, ACDD-1.3) for the portal of GEO BON, with species as entities and layers as metrics.
     layers : sequence of str, optional
-        Names of the layers; default: suitability and Shapley values, or all layers if the maps have no suitability.
+        Names of the layers; default: suitability and Shapley values, or all layers if the maps have no
+        suitability.
     style : bool
         Write a QGIS style (``.qml``) beside a GeoTIFF, for its first band.
     metadata : mapping, optional
-        Further attributes of the file, such as ``title``, ``license`` and ``creator_name``. An EBVCube requires
-        title, summary, creator_name, creator_institution, license, date, ebv_geospatial_scope and
+        Further attributes of the file, such as ``title``, ``license`` and ``creator_name``. An EBVCube
+        requires title, summary, creator_name, creator_institution, license, date, ebv_geospatial_scope and
         ebv_geospatial_description. A GeoTIFF has them as tags.
     overwrite : bool
         Replace a file that geomiam wrote.

@@ -46,10 +46,10 @@ def write_map(
 ) -> xr.Dataset:
     """Write the predictions of a cube into a Zarr store, block by block, and open the store.
 
-    A block is a chunk of the store along the dims of place. It is read, predicted, written and marked as done.
-    Memory therefore does not grow with the map, and an interrupted map resumes. On a local disk the
-    map grows in a hidden folder beside ``path`` and is renamed when it is complete; in an object store
-    it grows at ``path``. The attribute ``geomiam_status`` is ``"complete"`` at the end.
+    A block is a chunk of the store along the dims of place. It is read, predicted, written and marked as
+    done. Memory therefore does not grow with the map, and an interrupted map resumes. On a local disk the
+    map grows in a hidden folder beside ``path`` and is renamed when it is complete; in an object store it
+    grows at ``path``. The attribute ``geomiam_status`` is ``"complete"`` at the end.
 
     Parameters
     ----------
@@ -58,7 +58,8 @@ def write_map(
     model : Model or path
     path : str or pathlib.Path
         Zarr store to write: a local path, or the URL of an object store (``s3://…``, by fsspec). A local
-        name that ends in ``.tif`` or ``.nc`` is a GeoTIFF or netCDF file as written by :func:`geomiam.export`.
+        name that ends in ``.tif`` or ``.nc`` is a GeoTIFF or netCDF file as written by
+        :func:`geomiam.export`.
     shapley : bool
         Write Shapley values too.
     species : str or sequence of str, optional

@@ -33,16 +33,16 @@ class MIAM:
     chance, smoothing, eps, r_max, strict_paper
         How scores become r, see :func:`geomiam.masking.scores.balance`.
 
+    Raises
+    ------
+    ValueError
+        When a field is out of range.
+
     Notes
     -----
     When every modality is one token, the all-hidden corner would always show an empty input; its
     weight goes to the all-visible corner, and P(c_m = 1) falls from 1/2 to 1/4.
     With one modality the two corners weigh 1/2 each (1 and 0 if it is also one token).
-
-    Raises
-    ------
-    ValueError
-        When a field is out of range.
 
     Examples
     --------

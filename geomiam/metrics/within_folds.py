@@ -45,15 +45,15 @@ def auc_within_folds(
     ValueError
         As for :func:`geomiam.metrics.auc`.
 
-    References
-    ----------
-    van Elteren (1960), Bulletin of the International Statistical Institute 37, 351-361, for the
-    weights; Airola et al. (2011), doi:10.1016/j.csda.2010.11.018, for the bias of pooled predictions.
-
     See Also
     --------
     geomiam.metrics.auc : all pairs of sites.
     geomiam.cross_validate : uses this for its folds.
+
+    References
+    ----------
+    van Elteren (1960), Bulletin of the International Statistical Institute 37, 351-361, for the
+    weights; Airola et al. (2011), doi:10.1016/j.csda.2010.11.018, for the bias of pooled predictions.
 
     Examples
     --------

@@ -221,8 +221,8 @@ class Model:
         Returns
         -------
         dict
-            Plain JSON types: inputs with their variables, dims and scaling, outputs with the species, settings, extent
-            and dates of the training sites, and the files of the model directory.
+            Plain JSON types: inputs with their variables, dims and scaling, outputs with the species,
+            settings, extent and dates of the training sites, and the files of the model directory.
 
         Raises
         ------

@@ -30,8 +30,9 @@ def records(
     Parameters
     ----------
     records : pandas.DataFrame or xarray.Dataset
-        From :func:`geomiam.read_records`, or from :func:`geomiam.clean_records` with ``remove=False``: then each
-        record that fails has the colour of the first test that it fails. Or the sites of :func:`geomiam.sample` or :func:`geomiam.add_background`.
+        From :func:`geomiam.read_records`, or from :func:`geomiam.clean_records` with ``remove=False``: then
+        each record that fails has the colour of the first test that it fails. Or the sites of
+        :func:`geomiam.sample` or :func:`geomiam.add_background`.
     species : str, optional
         Default: all.
     ax : matplotlib.axes.Axes, optional

@@ -22,8 +22,8 @@ def response(result: xr.Dataset, *, species: str | None = None, ax: Axes | None 
     """Draw a response curve with its spread, rug and training range, or a surface of two predictors.
 
     A curve has a band of one standard deviation over the ensemble members, thin lines of single sites if
-    there are any, and a mark for the value of each site: red for presences. Values outside the training range have
-    a grey background; on a surface they are hatched.
+    there are any, and a mark for the value of each site: red for presences. Values outside the training
+    range have a grey background; on a surface they are hatched.
 
     Parameters
     ----------

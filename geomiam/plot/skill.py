@@ -121,9 +121,9 @@ def missingness(
     Parameters
     ----------
     sweep : xarray.Dataset
-        From :func:`geomiam.evaluation.missingness_sweep`. Repeats, and the dim ``seed`` if there is one, become
-        a ribbon from the least to the greatest score. The mean over predictors is subtracted from each
-        repeat first, so that the ribbon shows the uncertainty of their order.
+        From :func:`geomiam.evaluation.missingness_sweep`. Repeats, and the dim ``seed`` if there is one,
+        become a ribbon from the least to the greatest score. The mean over predictors is subtracted from
+        each repeat first, so that the ribbon shows the uncertainty of their order.
     styles : mapping of str to str, optional
         Line style per predictor, such as ``"--"`` for imputations.
     ax : sequence of matplotlib.axes.Axes, optional

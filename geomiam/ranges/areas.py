@@ -28,10 +28,10 @@ def cell_areas(cube: xr.Dataset | xr.DataArray) -> xr.DataArray:
     Returns
     -------
     xarray.DataArray
-        ``(y, x)``. In geographic CRS the area between the meridians and parallels of a cell. In projected CRS the
-        area in the plane divided by the areal scale of the projection at the centre of the cell: in equal-area projections
-        that is the area in the plane. NaN where the projection is not defined. Rotated poles count as a
-        sphere of the same ellipsoid, an error of less than 1 %.
+        ``(y, x)``. In geographic CRS the area between the meridians and parallels of a cell. In projected
+        CRS the area in the plane divided by the areal scale of the projection at the centre of the cell: in
+        equal-area projections that is the area in the plane. NaN where the projection is not defined.
+        Rotated poles count as a sphere of the same ellipsoid, an error of less than 1 %.
 
     Raises
     ------
@@ -119,17 +119,19 @@ def class_areas(
     Parameters
     ----------
     maps : xarray.Dataset or xarray.DataArray
-        Suitability, a map of presence (0, 1), or a map of classes such as that of :func:`geomiam.ranges.change`.
+        Suitability, a map of presence (0, 1), or a map of classes such as that of
+        :func:`geomiam.ranges.change`.
     threshold : float or mapping of str to float, optional
         Least suitability of a presence; the classes are then ``absent`` and ``present``.
     edges : sequence of float, optional
-        Limits between classes of suitability, ascending: ``[0.2, 0.5]`` has the classes below 0.2, from 0.2 to below
-        0.5, and from 0.5.
+        Limits between classes of suitability, ascending: ``[0.2, 0.5]`` has the classes below 0.2, from 0.2
+        to below 0.5, and from 0.5.
 
     Returns
     -------
     xarray.DataArray
-        ``(class, species)`` and further dims of the map. Cells without a value are in no class. Lazy for dask arrays.
+        ``(class, species)`` and further dims of the map. Cells without a value are in no class. Lazy for
+        dask arrays.
 
     Raises
     ------

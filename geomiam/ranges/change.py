@@ -25,16 +25,18 @@ def change(before: Map, after: Map, *, threshold: Threshold = None) -> xr.Datase
     Parameters
     ----------
     before, after : xarray.Dataset or xarray.DataArray
-        Maps of suitability, or of presence such as those of :func:`geomiam.classify`, on one grid. Further dims, such as scenarios of ``after``, are kept.
+        Maps of suitability, or of presence such as those of :func:`geomiam.classify`, on one grid. Further
+        dims, such as scenarios of ``after``, are kept.
     threshold : float or mapping of str to float, optional
         Least suitability of a presence, for maps of suitability.
 
     Returns
     -------
     xarray.Dataset
-        ``change(species, y, x)``: 0 stable absent, 1 gain, 2 loss, 3 stable present, NaN where one of the maps has no value.
-        ``area(class, species)`` in km². ``area_before``, ``area_after`` and ``percent_loss``, ``percent_gain`` and ``percent_change``, in per
-        cent of the area before, over cells with a value in both maps.
+        ``change(species, y, x)``: 0 stable absent, 1 gain, 2 loss, 3 stable present, NaN where one of the
+        maps has no value. ``area(class, species)`` in km². ``area_before``, ``area_after`` and
+        ``percent_loss``, ``percent_gain`` and ``percent_change``, in per cent of the area before, over
+        cells with a value in both maps.
 
     Raises
     ------
@@ -98,9 +100,10 @@ def shift(before: Map, after: Map, *, threshold: Threshold = None) -> xr.Dataset
     Returns
     -------
     xarray.Dataset
-        ``lon`` and ``lat`` of the centroids (``lon_before``, …) in degrees, ``distance`` in km along the ellipsoid,
-        ``azimuth`` in degrees clockwise from north at the first centroid, and ``direction``, one of 16 points of the compass.
-        Cells without a value in one of the maps do not count. NaN if a range is empty.
+        ``lon`` and ``lat`` of the centroids (``lon_before``, …) in degrees, ``distance`` in km along the
+        ellipsoid, ``azimuth`` in degrees clockwise from north at the first centroid, and ``direction``, one
+        of 16 points of the compass. Cells without a value in one of the maps do not count. NaN if a range
+        is empty.
 
     Raises
     ------
@@ -113,8 +116,9 @@ def shift(before: Map, after: Map, *, threshold: Threshold = None) -> xr.Dataset
 
     Notes
     -----
-    The centroid is the mean of the unit vectors that are normal to the ellipsoid, weighted by the areas of the cells, so it is right
-    across the antimeridian and at the poles too (Gade 2010, Journal of Navigation 63, 395-417).
+    The centroid is the mean of the unit vectors that are normal to the ellipsoid, weighted by the areas of
+    the cells, so it is right across the antimeridian and at the poles too (Gade 2010, Journal of Navigation
+    63, 395-417).
 
     Examples
     --------

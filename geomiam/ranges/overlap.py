@@ -29,17 +29,18 @@ def overlap(
     Parameters
     ----------
     first, second : xarray.Dataset or xarray.DataArray
-        Suitability of two species, times or models on one grid, at least 0. Equal species are compared with each other; for two
-        species, select each: ``overlap(maps["suitability"].sel(species="a"), maps["suitability"].sel(species="b"))``.
+        Suitability of two species, times or models on one grid, at least 0. Equal species are compared with
+        each other; for two species, select each:
+        ``overlap(maps["suitability"].sel(species="a"), maps["suitability"].sel(species="b"))``.
     weights : {"area", "cells"}
-        ``"area"``: suitability counts per area. ``"cells"``: per cell, as in ENMTools and dismo. The two are equal on equal-area
-        grids.
+        ``"area"``: suitability counts per area. ``"cells"``: per cell, as in ENMTools and dismo. The two
+        are equal on equal-area grids.
 
     Returns
     -------
     xarray.Dataset
-        ``schoener_d`` and ``warren_i``, 0 to 1, with the dims of the maps other than the spatial ones; over cells with a value in
-        both maps, whose number is ``cells``. NaN if a map is 0 everywhere.
+        ``schoener_d`` and ``warren_i``, 0 to 1, with the dims of the maps other than the spatial ones; over
+        cells with a value in both maps, whose number is ``cells``. NaN if a map is 0 everywhere.
 
     Raises
     ------
@@ -50,9 +51,9 @@ def overlap(
 
     References
     ----------
-    Schoener (1968), Ecology 49, 704-726; Warren et al. (2008), Evolution 62, 2868-2883, with its correction (Evolution 65, 1215):
-    I = 1 − H² / 2, where H is the Hellinger distance, as in ENMTools, dismo and fuzzySim. The ``I`` of tidysdm is another
-    quantity, 1 − H / √2.
+    Schoener (1968), Ecology 49, 704-726; Warren et al. (2008), Evolution 62, 2868-2883, with its correction
+    (Evolution 65, 1215): I = 1 − H² / 2, where H is the Hellinger distance, as in ENMTools, dismo and
+    fuzzySim. The ``I`` of tidysdm is another quantity, 1 − H / √2.
 
     Examples
     --------
@@ -99,8 +100,8 @@ def agreement(
     Parameters
     ----------
     maps : xarray.DataArray, xarray.DataTree, mapping or sequence
-        Maps of suitability or of presence on one grid: an array with the dim ``dim``, the leaves of a tree such as ``projection.maps``,
-        or several maps.
+        Maps of suitability or of presence on one grid: an array with the dim ``dim``, the leaves of a tree
+        such as ``projection.maps``, or several maps.
     threshold : float or mapping of str to float, optional
         Least suitability of a presence, for maps of suitability.
     dim : str
@@ -109,9 +110,10 @@ def agreement(
     Returns
     -------
     xarray.Dataset
-        ``present_share(species, y, x)``: share of the models that predict presence, of those with a value; ``agreement``: share of the
-        models on the side of the majority, 0.5 to 1; ``majority``: 1 where more than half predict presence;
-        ``models``: number of models with a value; ``mean`` and ``spread`` (standard deviation) of the values.
+        ``present_share(species, y, x)``: share of the models that predict presence, of those with a value;
+        ``agreement``: share of the models on the side of the majority, 0.5 to 1; ``majority``: 1 where more
+        than half predict presence; ``models``: number of models with a value; ``mean`` and ``spread``
+        (standard deviation) of the values.
 
     Raises
     ------

@@ -34,11 +34,12 @@ def aoo(
     cell : float or str
         Side of the cells: km, or text with a unit. 2 km is the standard of the Red List.
     origins : int
-        The grid is moved to ``origins`` × ``origins`` positions within a cell, and the least area is returned, as the guidelines of
-        the Red List recommend. 1: one grid with its origin at that of the CRS.
+        The grid is moved to ``origins`` × ``origins`` positions within a cell, and the least area is
+        returned, as the guidelines of the Red List recommend. 1: one grid with its origin at that of the
+        CRS.
     crs : optional
-        Projected CRS of the grid, such as the equal-area ``"EPSG:3035"`` for Europe or ``"EPSG:6933"`` for the world. Default: Lambert
-        azimuthal equal-area, centred on the records of each species.
+        Projected CRS of the grid, such as the equal-area ``"EPSG:3035"`` for Europe or ``"EPSG:6933"`` for
+        the world. Default: Lambert azimuthal equal-area, centred on the records of each species.
 
     Returns
     -------
@@ -64,7 +65,8 @@ def aoo(
 
     References
     ----------
-    IUCN Standards and Petitions Committee (2024), Guidelines for Using the IUCN Red List Categories and Criteria, version 16.
+    IUCN Standards and Petitions Committee (2024), Guidelines for Using the IUCN Red List Categories and
+    Criteria, version 16.
 
     Examples
     --------
@@ -87,8 +89,9 @@ def eoo(records: Records, *, crs: Any = None) -> xr.DataArray:
     records : pandas.DataFrame, path or xarray.Dataset
         As for :func:`geomiam.ranges.aoo`.
     crs : optional
-        Projected equal-area CRS in which the polygon is convex. Default: Lambert azimuthal equal-area, centred on
-        the records of each species, so the result is right across the antimeridian and at the poles.
+        Projected equal-area CRS in which the polygon is convex. Default: Lambert azimuthal equal-area,
+        centred on the records of each species, so the result is right across the antimeridian and at the
+        poles.
 
     Returns
     -------
@@ -127,10 +130,11 @@ def red_list(
     Returns
     -------
     xarray.Dataset
-        ``aoo(species)`` and ``eoo(species)`` in km²; ``aoo_fixed(species)``: AOO of the grid at the origin of the CRS;
-        ``records(species)`` and ``places(species)``: numbers of presences and of distinct coordinates; ``b1(species)`` and ``b2(species)``: the highest category, CR, EN or VU, whose
-        size threshold the EOO or AOO is below, or an empty text. Where the EOO is smaller than the AOO, it
-        is set to the AOO, as the guidelines require: the AOO is an area within the EOO.
+        ``aoo(species)`` and ``eoo(species)`` in km²; ``aoo_fixed(species)``: AOO of the grid at the origin
+        of the CRS; ``records(species)`` and ``places(species)``: numbers of presences and of distinct
+        coordinates; ``b1(species)`` and ``b2(species)``: the highest category, CR, EN or VU, whose size
+        threshold the EOO or AOO is below, or an empty text. Where the EOO is smaller than the AOO, it is
+        set to the AOO, as the guidelines require: the AOO is an area within the EOO.
 
     Raises
     ------
@@ -139,8 +143,8 @@ def red_list(
 
     Notes
     -----
-    The size alone does not fulfil criterion B: two of its conditions (few locations or severe fragmentation, continuing decline, extreme fluctuations) are
-    needed as well.
+    The size alone does not fulfil criterion B: two of its conditions (few locations or severe
+    fragmentation, continuing decline, extreme fluctuations) are needed as well.
 
     Examples
     --------

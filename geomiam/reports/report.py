@@ -36,9 +36,9 @@ def report(
 ) -> Path:
     """Write a report on a model as one self-contained HTML file, with the tables of the ODMAP protocol.
 
-    The file has maps, skill, response curves, Shapley maps, other times and places, limits, data sources, ODMAP
-    tables and citations, each if its material is passed. Pictures are embedded, and nothing is loaded from the web. The page fits
-    a phone and a printer.
+    The file has maps, skill, response curves, Shapley maps, other times and places, limits, data sources,
+    ODMAP tables and citations, each if its material is passed. Pictures are embedded, and nothing is loaded
+    from the web. The page fits a phone and a printer.
 
     Parameters
     ----------
@@ -57,8 +57,9 @@ def report(
     projection : Projection, optional
         Maps of other times and places, and the loss of skill there, from :func:`geomiam.project`.
     changes : xarray.Dataset or mapping of str to xarray.Dataset, optional
-        Range change from :func:`geomiam.ranges.change`, or several by title, such as ``{"now to 2070": change}``. Centroids of
-        :func:`geomiam.ranges.shift` in the same Dataset are listed too.
+        Range change from :func:`geomiam.ranges.change`, or several by title, such as
+        ``{"now to 2070": change}``. Centroids of :func:`geomiam.ranges.shift` in the same Dataset are
+        listed too.
     options : ReportOptions, optional
         Title, texts of the author, and number of figures; see :class:`geomiam.reports.ReportOptions`.
     overwrite : bool
@@ -76,14 +77,14 @@ def report(
     OutputExists, OutputRefused
         If the file exists and ``overwrite`` is False, or it is not a report of geomiam.
 
+    See Also
+    --------
+    geomiam.reports.odmap : the fields of ODMAP as a table.
+
     References
     ----------
     Zurell et al. (2020), Ecography 43, 1261-1277; Araújo et al. (2019), Science Advances 5, eaat4858, for
     standards of such reports.
-
-    See Also
-    --------
-    geomiam.reports.odmap : the fields of ODMAP as a table.
 
     Examples
     --------

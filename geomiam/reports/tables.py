@@ -56,13 +56,13 @@ def odmap(
     SelectionError
         If a key of ``texts`` is no field, or the map is of another model.
 
-    References
-    ----------
-    Zurell et al. (2020), Ecography 43, 1261-1277.
-
     See Also
     --------
     geomiam.report : the report with these tables.
+
+    References
+    ----------
+    Zurell et al. (2020), Ecography 43, 1261-1277.
 
     Examples
     --------

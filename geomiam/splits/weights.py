@@ -29,10 +29,10 @@ def prediction_weights(
 ) -> np.ndarray:
     """Weight the test sites of a cross-validation by distance to the prediction area.
 
-    Sites are near each other and most cells of a map are farther away, so a mean over test sites is too good
-    for the map. With these weights, the distances from test to training sites are distributed like
-    those from the prediction area to the sites, as the folds of :class:`NearestNeighbourMatching` aim at. They
-    suit any folds, and another area needs no new training.
+    Sites are near each other and most cells of a map are farther away, so a mean over test sites is too
+    good for the map. With these weights, the distances from test to training sites are distributed like
+    those from the prediction area to the sites, as the folds of :class:`NearestNeighbourMatching` aim at.
+    They suit any folds, and another area needs no new training.
 
     Parameters
     ----------
@@ -75,9 +75,10 @@ def prediction_weights(
 
     Notes
     -----
-    The weight is the ratio of the densities of both distributions at the distance of the site, which corrects
-    a covariate shift (Shimodaira 2000). It is estimated by nearest neighbours (Lin, Ding and Han 2023): each point
-    of the area gives equal parts to the √n tested sites of the nearest distances, of n in all.
+    The weight is the ratio of the densities of both distributions at the distance of the site, which
+    corrects a covariate shift (Shimodaira 2000). It is estimated by nearest neighbours (Lin, Ding and Han
+    2023): each point of the area gives equal parts to the √n tested sites of the nearest distances, of n in
+    all.
 
     Examples
     --------

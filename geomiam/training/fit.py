@@ -62,9 +62,9 @@ def fit(
         used unchanged, with its defaults; a mapping changes single settings of the rule:
         ``{"loss": "maxent", "steps": 500}``. See :class:`geomiam.TrainingConfig`.
     validation : numpy.ndarray or False, optional
-        Boolean ``(n,)``: these sites are scored and do not train, in place of spatial blocks. False: no site is
-        held out, and none needs coordinates, for an outer loop that validates; the members are then the fixed
-        mix of the rule.
+        Boolean ``(n,)``: these sites are scored and do not train, in place of spatial blocks. False: no
+        site is held out, and none needs coordinates, for an outer loop that validates; the members are then
+        the fixed mix of the rule.
     checkpoint : str or pathlib.Path, optional
         Folder where every epoch is saved; an interrupted run resumes from there with equal results.
     warm_start : bool or Model
@@ -85,6 +85,15 @@ def fit(
         spatial blocks that did not train, from each modality alone and from all. ``thresholds`` are those
         on validation sites, if any are held out.
 
+    Raises
+    ------
+    LabelError, MissingVariable, VariableMismatch, GridError
+        If labels or predictors cannot be used, with the call that mends it.
+    SelectionError
+        If ``warm_start`` does not suit the fusion, or is a model of another schema or network.
+    BackboneError
+        If a backbone fits no variable, or returns a wrong shape.
+
     See Also
     --------
     geomiam.cross_validate : the skill of such a model at new places.
@@ -102,19 +111,10 @@ def fit(
     (linear, quadratic, sum, group). See :mod:`geomiam.training.rule`.
 
     *By hand.* With a ``TrainingConfig`` the weights are those of the best epoch: highest mean of the
-    single-modality and all-input AUC on the validation sites. For ``Constant(0.0)``, which hides
-    nothing, it is the epoch of the highest all-input AUC. With ``TrainingConfig(holdout=0, keep="last")`` every site
-    trains, and ``about["validation_auc"]`` is that of training sites. Masking
-    that follows scores uses the validation sites, or training sites if none are held out.
-
-    Raises
-    ------
-    LabelError, MissingVariable, VariableMismatch, GridError
-        If labels or predictors cannot be used, with the call that mends it.
-    SelectionError
-        If ``warm_start`` does not suit the fusion, or is a model of another schema or network.
-    BackboneError
-        If a backbone fits no variable, or returns a wrong shape.
+    single-modality and all-input AUC on the validation sites. For ``Constant(0.0)``, which hides nothing,
+    it is the epoch of the highest all-input AUC. With ``TrainingConfig(holdout=0, keep="last")`` every site
+    trains, and ``about["validation_auc"]`` is that of training sites. Masking that follows scores uses the
+    validation sites, or training sites if none are held out.
 
     Examples
     --------

@@ -73,8 +73,8 @@ def pretrain(
     training : TrainingConfig or mapping, optional
         Settings, or a mapping that changes single ones. The loss is not used.
     validation : numpy.ndarray, optional
-        Boolean ``(n,)``: these sites are scored and do not train, in place of spatial blocks. For sites, not for
-        cubes.
+        Boolean ``(n,)``: these sites are scored and do not train, in place of spatial blocks. For sites,
+        not for cubes.
     checkpoint : str or pathlib.Path, optional
         As for :func:`geomiam.fit`.
     rng : int, numpy.random.Generator or None

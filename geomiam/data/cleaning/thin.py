@@ -42,13 +42,14 @@ def thin_records(
     records
         Records of :func:`geomiam.read_records`, or any table or path that it reads.
     distance
-        Least distance between two records that are kept, in km along the surface of the earth. Records with the
-        fewest neighbours are kept first, ties in random order. No removed record could be added again.
+        Least distance between two records that are kept, in km along the surface of the earth. Records with
+        the fewest neighbours are kept first, ties in random order. No removed record could be added again.
     grid
         One random record per cell: a cube whose grid is used, or the side of equal-area squares in km.
     environment
-        A cube: its variables with one number in each cell are divided in ``bins`` of equal width, classes by their value, and
-        one random record is kept for each combination (Varela et al. 2014, Ecography 37, 1084-1091).
+        A cube: its variables with one number in each cell are divided in ``bins`` of equal width, classes
+        by their value, and one random record is kept for each combination (Varela et al. 2014, Ecography
+        37, 1084-1091).
     bins
         Number of bins for ``environment``.
     rng
@@ -57,8 +58,9 @@ def thin_records(
     Returns
     -------
     pandas.DataFrame
-        The records that are kept, in their order. Records without coordinates, outside the grid or without data are kept
-        too. ``attrs["thinning"]`` has the method, its setting, and the numbers of ``rows`` and ``removed`` records.
+        The records that are kept, in their order. Records without coordinates, outside the grid or without
+        data are kept too. ``attrs["thinning"]`` has the method, its setting, and the numbers of ``rows``
+        and ``removed`` records.
 
     Raises
     ------

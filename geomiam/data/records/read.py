@@ -39,9 +39,9 @@ def read_records(
     """Read occurrence records: presences, absences, coordinates and the source of the data.
 
     Readable are downloads of GBIF (simple CSV, Darwin Core archive, occurrence cube), other Darwin Core
-    archives as zip file or folder, text with commas, semicolons or tabs and with decimal points or
-    commas, Parquet, GeoParquet, GeoPackage and other vector files, DataFrames and GeoDataFrames.
-    Zip files are read without unpacking. Their sizes are checked first, and links and XML entities are refused.
+    archives as zip file or folder, text with commas, semicolons or tabs and with decimal points or commas,
+    Parquet, GeoParquet, GeoPackage and other vector files, DataFrames and GeoDataFrames. Zip files are read
+    without unpacking. Their sizes are checked first, and links and XML entities are refused.
 
     Parameters
     ----------
@@ -69,11 +69,11 @@ def read_records(
     Returns
     -------
     pandas.DataFrame
-        One row per record. The first columns are ``species`` (missing where unknown), ``lon`` and ``lat`` in degrees
-        (EPSG:4326), and ``presence``: 1, 0, or NaN for not surveyed. The other columns follow unchanged. Where
-        coordinates named x and y have no CRS, they stay ``x`` and ``y``. ``attrs["origin"]`` has the
-        file, its format, the number of rows and, as far as the download states them, ``doi``, ``query``, ``licence``, ``citation``,
-        ``date`` and ``key``: text and numbers only.
+        One row per record. The first columns are ``species`` (missing where unknown), ``lon`` and ``lat``
+        in degrees (EPSG:4326), and ``presence``: 1, 0, or NaN for not surveyed. The other columns follow
+        unchanged. Where coordinates named x and y have no CRS, they stay ``x`` and ``y``.
+        ``attrs["origin"]`` has the file, its format, the number of rows and, as far as the download states
+        them, ``doi``, ``query``, ``licence``, ``citation``, ``date`` and ``key``: text and numbers only.
 
     Raises
     ------
@@ -99,15 +99,15 @@ def read_records(
     -----
     **Surveys.** In an archive of sampling events, an occurrence takes place and date of its event. The
     Humboldt extension states the taxonomic scope of events. Where ``isTaxonomicScopeFullyReported`` is
-    true, each species within ``targetTaxonomicScope``, without ``excludedTaxonomicScope``, that has no record in
-    the event is an absence. Taxa in ``absentTaxa`` are absences too, unless ``isAbsenceReported`` is
-    false. Nothing is inferred outside the scope: there is no row, and sites have NaN. The column ``absenceInferred``
-    marks these rows.
+    true, each species within ``targetTaxonomicScope``, without ``excludedTaxonomicScope``, that has no
+    record in the event is an absence. Taxa in ``absentTaxa`` are absences too, unless ``isAbsenceReported``
+    is false. Nothing is inferred outside the scope: there is no row, and sites have NaN. The column
+    ``absenceInferred`` marks these rows.
 
-    **Occurrence cubes.** A row is a presence at the centre of its cell. ``coordinateUncertaintyInMeters`` is half
-    of the diagonal of the cell, and ``target_group_records`` counts the records of the whole class.
-    :func:`geomiam.add_background` with ``kind="target-group"`` uses it: a species without records in a
-    cell where its class was recorded has 0 there.
+    **Occurrence cubes.** A row is a presence at the centre of its cell. ``coordinateUncertaintyInMeters``
+    is half of the diagonal of the cell, and ``target_group_records`` counts the records of the whole class.
+    :func:`geomiam.add_background` with ``kind="target-group"`` uses it: a species without records in a cell
+    where its class was recorded has 0 there.
 
     Examples
     --------

@@ -62,16 +62,16 @@ def add_background(
         an occurrence cube have the records of each class: there, species become 0 where their class
         was recorded.
     bias
-        Sampling bias that random points have too: they are drawn with these weights per area. A variable of the cube, or
-        a layer on its grid, at least 0; cells with 0 or NaN are not candidates. Or a length, such as ``"50 km"``: the kernel density of
-        the presences of all species, where each presence has a Gaussian kernel of this standard deviation
-        along the surface of the earth.
+        Sampling bias that random points have too: they are drawn with these weights per area. A variable of
+        the cube, or a layer on its grid, at least 0; cells with 0 or NaN are not candidates. Or a length,
+        such as ``"50 km"``: the kernel density of the presences of all species, where each presence has a
+        Gaussian kernel of this standard deviation along the surface of the earth.
     area
-        Restrictions of the places where background may lie: distance from the presences, convex hull, polygon,
-        environmental envelope. They can be combined with each other and with every kind.
+        Restrictions of the places where background may lie: distance from the presences, convex hull,
+        polygon, environmental envelope. They can be combined with each other and with every kind.
     points
-        Background points of the user: a table or path that :func:`geomiam.read_records` reads, or sites. The new sites are
-        the cells that contain them, at most ``n``.
+        Background points of the user: a table or path that :func:`geomiam.read_records` reads, or sites.
+        The new sites are the cells that contain them, at most ``n``.
     require
         Modalities (by the attribute ``modality``) or variables of which a cell must have a value.
     mask
@@ -82,18 +82,18 @@ def add_background(
     Returns
     -------
     xr.Dataset
-        The sites in their order, followed by new points. The coordinate ``background(site)`` is True
-        where zeros are background. Attributes: ``background_kind`` (``"random"``, ``"density"`` with ``bias``, ``"points"`` or
-        ``"target-group"``), ``background_candidates`` (number
-        of places that could be drawn) and ``background_drawn`` (number of places drawn);
-        ``background_bias`` and ``background_area``: weights and restrictions in words, if there are any.
-        Variables that the cube does not have are NaN at new points.
+        The sites in their order, followed by new points. The coordinate ``background(site)`` is True where
+        zeros are background. Attributes: ``background_kind`` (``"random"``, ``"density"`` with ``bias``,
+        ``"points"`` or ``"target-group"``), ``background_candidates`` (number of places that could be
+        drawn) and ``background_drawn`` (number of places drawn); ``background_bias`` and
+        ``background_area``: weights and restrictions in words, if there are any. Variables that the cube
+        does not have are NaN at new points.
 
     Raises
     ------
     LabelError
-        When ``sites`` has no ``presence``, or there is no candidate; the message has the number of places that each
-        restriction removes.
+        When ``sites`` has no ``presence``, or there is no candidate; the message has the number of places
+        that each restriction removes.
     SelectionError
         When ``require``, ``mask``, ``bias`` or a variable of the area is not in the cube.
     SettingError

@@ -33,15 +33,16 @@ class BackgroundArea:
     beyond
         Least distance from the nearest presence.
     hull
-        The convex hull of the presences, enlarged by this length; ``"0 km"`` for the hull itself. It is convex in
-        the Lambert azimuthal equal-area projection that is centred on the presences.
+        The convex hull of the presences, enlarged by this length; ``"0 km"`` for the hull itself. It is
+        convex in the Lambert azimuthal equal-area projection that is centred on the presences.
     polygon
-        A calibration area: a GeoDataFrame, or the path of a vector file, in any CRS; or a shapely polygon in the CRS
-        of the cube.
+        A calibration area: a GeoDataFrame, or the path of a vector file, in any CRS; or a shapely polygon
+        in the CRS of the cube.
     outside_envelope
-        Continuous variables. A place is allowed where at least one of them is below the quantile ``quantile``
-        or above the quantile ``1 - quantile`` of its values at the presences. These are the places outside the surface range
-        envelope (Bioclim). Missing values count as inside. A variable with other dims has one range for each step.
+        Continuous variables. A place is allowed where at least one of them is below the quantile
+        ``quantile`` or above the quantile ``1 - quantile`` of its values at the presences. These are the
+        places outside the surface range envelope (Bioclim). Missing values count as inside. A variable with
+        other dims has one range for each step.
     quantile
         See ``outside_envelope``: at least 0, where the range is that from minimum to maximum, and below 0.5.
 

@@ -160,8 +160,8 @@ def benchmark(
     Yields
     ------
     dict
-        ``region``, ``label``, ``kind``, ``fusion``, ``seed``, ``engine``, ``seconds`` and ``scores``: per subset,
-        per metric, one value per species (None where a species cannot be scored).
+        ``region``, ``label``, ``kind``, ``fusion``, ``seed``, ``engine``, ``seconds`` and ``scores``: per
+        subset, per metric, one value per species (None where a species cannot be scored).
 
     Raises
     ------

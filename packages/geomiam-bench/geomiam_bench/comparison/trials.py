@@ -122,9 +122,9 @@ def compare(
     Yields
     ------
     dict
-        ``system``, ``seed``, ``seconds`` of training, ``parameters``, ``epochs`` kept, ``scores``: per subset one AUC
-        per species (None where it cannot be scored), and ``sweep``: per pattern one mean AUC per
-        share.
+        ``system``, ``seed``, ``seconds`` of training, ``parameters``, ``epochs`` kept, ``scores``: per
+        subset one AUC per species (None where it cannot be scored), and ``sweep``: per pattern one mean AUC
+        per share.
 
     Raises
     ------
