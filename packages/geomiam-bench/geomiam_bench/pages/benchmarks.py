@@ -1,7 +1,7 @@
 """The benchmark page of the documentation, from the results of the commands.
 
 The folder of results holds ``skill*.json`` (parts of one run of ``disdat``, such as methods that were
-computed side by side), ``strategies.json`` and ``fusions.json`` (also of ``disdat``), ``defaults.json``
+computed side by side), ``published*.json`` (the same with published files), ``strategies.json`` and ``fusions.json`` (also of ``disdat``), ``defaults.json``
 (a separate page), ``missing-*.json``, ``cloud-gaps*.json``, ``systems-*.json``, ``pretraining.json`` and
 ``importance.json``; the page has a section for each file that is there. All numbers come from the JSON.
 """
@@ -20,7 +20,13 @@ from geomiam_bench.pages.clouds import cloud_section
 from geomiam_bench.pages.defaults import defaults_page
 from geomiam_bench.pages.markdown import table
 from geomiam_bench.pages.pretraining import pretraining_section
-from geomiam_bench.pages.skill import fusions_section, merged, skill_section, strategies_section
+from geomiam_bench.pages.skill import (
+    fusions_section,
+    merged,
+    published_section,
+    skill_section,
+    strategies_section,
+)
 from geomiam_bench.pages.systems import systems_section
 from geomiam_bench.sweeps import STYLES
 
@@ -32,6 +38,7 @@ def write_pages(results: Path, docs: Path) -> None:
     (docs / "explanation").mkdir(exist_ok=True)
     sections = {
         "skill*.json": lambda paths: skill_section(merged(paths), pictures),
+        "published*.json": lambda paths: published_section(merged(paths)),
         "strategies.json": lambda paths: strategies_section(merged(paths)),
         "fusions.json": lambda paths: fusions_section(merged(paths)),
         "missing-*.json": lambda paths: "\n\n".join(missing_section(p, pictures) for p in paths),

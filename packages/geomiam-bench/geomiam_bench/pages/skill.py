@@ -73,6 +73,22 @@ def skill_section(run: dict, pictures: Path) -> str:
     return "\n\n".join(parts)
 
 
+def published_section(run: dict) -> str:
+    """Return the section about the groups that publications merge, species by species against their files."""
+    complete(run)
+    return "\n\n".join(
+        [
+            "## NCEAS benchmark, against the published files of each species",
+            lead(run),
+            "The groups of New South Wales are merged as in the publications, which changes the background of its "
+            "species. The first ± is the spread over seeds, that of the mean is the standard error that the surveyed "
+            "sites cause (Hanley & McNeil 1982).",
+            methods_table(run),
+            paired(run),
+        ]
+    )
+
+
 def strategies_section(run: dict) -> str:
     """Return the section about masking strategies, with the oracle."""
     return compared(
