@@ -7,6 +7,7 @@ background. They allow a comparison species by species, which means do not.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -17,13 +18,17 @@ from geomiam.outputs.paths import expand
 COLUMNS = ("species", "region", "model", "metric", "value")
 
 
-def species_auc(folder: str | Path) -> dict[str, dict[str, dict[str, float]]]:
+def species_auc(
+    folder: str | Path, regions: Sequence[str] = ()
+) -> dict[str, dict[str, dict[str, float]]]:
     """Read the AUC of each method, region and species from per-species files.
 
     Parameters
     ----------
     folder : path
         With CSV files that have the columns ``species``, ``region``, ``model``, ``metric`` and ``value``.
+    regions : sequence of str
+        Regions to read; default all.
 
     Returns
     -------
@@ -43,6 +48,7 @@ def species_auc(folder: str | Path) -> dict[str, dict[str, dict[str, float]]]:
         )
     table = pd.concat([_read(path) for path in paths])
     table = table[table["metric"].str.upper() == "AUC"]
+    table = table[table["region"].isin(list(regions))] if regions else table
     if (is_repeated := table.duplicated(["species", "region", "model"])).any():
         raise OccurrenceError(
             f"two values of one method for {table[is_repeated]['species'].iloc[0]}"

@@ -67,9 +67,10 @@ def disdat(
     from geomiam_bench.published import species_auc
     from geomiam_bench.readers.disdat import regions as regions_in
 
-    published_species = species_auc(published_folder) if published_folder else None
+    region_names = listed(regions) or tuple(regions_in(folder))
+    published_species = species_auc(published_folder, region_names) if published_folder else None
     plan = Plan(
-        regions=listed(regions) or tuple(regions_in(folder)),
+        regions=region_names,
         background=background,  # type: ignore[arg-type]
         groups=groups,  # type: ignore[arg-type]
         strategies=listed(strategies),

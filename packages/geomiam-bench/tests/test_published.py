@@ -32,6 +32,8 @@ def test_published_files_give_the_auc_of_each_species(tmp_path):
         "Forest (published)": {"A": {"a1": 0.61, "a2": 0.72}},
         "Other (published)": {"A": {"a2": 0.5}},
     }
+    write_species(tmp_path, "B", "b1", {("Forest", "AUC"): 0.9})
+    assert species_auc(tmp_path, ["B"]) == {"Forest (published)": {"B": {"b1": 0.9}}}
 
 
 def test_a_folder_that_has_no_such_files_is_refused(tmp_path):
