@@ -71,7 +71,7 @@ def _fit(
     observed = np.isfinite(table).any(0)
     medians = np.zeros(table.shape[1])
     medians[observed] = np.nanmedian(table[:, observed], 0)
-    # scikit-learn solves it everywhere: glmnet, where it is installed, gives other last digits.
+    # The solver is that of scikit-learn: glmnet, where it is installed, differs in the last digits.
     model = MaxentModel(
         feature_types=features,
         beta_multiplier=beta,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from itertools import chain
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from geomiam._version import __version__
 from geomiam.cli import (
@@ -26,36 +29,54 @@ from geomiam.cli.outputs import with_locks
 
 HELP = """Map species from the predictors that each place has, with the contribution of each group of predictors.
 
-A first look:    geomiam demo
+A first look:
 
-Your own data:
+\b
+  geomiam demo
 
-  geomiam build catalog.yaml --out cube.zarr                predictors on one grid
+From your data to the report:
 
-  geomiam records gbif.zip --out records.parquet            read and clean records, with counts
-
-  geomiam sample cube.zarr records.parquet --out sites.zarr predictors at the records
-
-  geomiam split sites.zarr --train train.zarr --test test.zarr   hold out spatial blocks
-
-  geomiam fit train.zarr --schema catalog.yaml --out model  train by masking
-
-  geomiam evaluate model test.zarr --subsets every          AUC from each subset, held out
-
-  geomiam response model bio1 --data train.zarr             response curve of a predictor
-
-  geomiam predict model cube.zarr --out map.zarr            suitability of every cell
-
-  geomiam explain model cube.zarr --out why.zarr            and the contribution of each group
-
-  geomiam project model cube.zarr 2070.zarr --out times.zarr     other times, with what they have
-
-  geomiam change times.zarr/cube times.zarr/2070 --model model   gain and loss in km²
-
-  geomiam report model --map why.zarr --test test.zarr --out report.html   with the ODMAP tables
+\b
+  geomiam build catalog.yaml --out cube.zarr
+  geomiam records gbif.zip --out records.parquet
+  geomiam sample cube.zarr records.parquet --out sites.zarr
+  geomiam split sites.zarr --train train.zarr --test test.zarr
+  geomiam fit train.zarr --schema catalog.yaml --out model
+  geomiam evaluate model test.zarr --subsets every
+  geomiam response model bio1 --data train.zarr
+  geomiam predict model cube.zarr --out map.zarr
+  geomiam explain model cube.zarr --out why.zarr
+  geomiam project model cube.zarr 2070.zarr --out times.zarr
+  geomiam change times.zarr/cube times.zarr/2070 --model model
+  geomiam report model --map why.zarr --test test.zarr --out report.html
 """
+STEPS: dict[str, tuple[Callable[..., None], ...]] = {
+    "First look": (demo.demo,),
+    "Data": (build.build, records.records, sites.sample, correlations.correlations, sites.split),
+    "Model": (train.fit, train.pretrain, train.finetune),
+    "Check": (evaluate.cross_validate, evaluate.evaluate, response.response),
+    "Map": (maps.predict, maps.explain, maps.classify, scenarios.project),
+    "Ranges": (scenarios.change, scenarios.red_list),
+    "Output": (maps.export, report.report, info.info),
+}
+"""The verbs by step of the work, in the order of the help."""
+
+
+class VerbsByStep(TyperGroup):
+    """The verbs of the command line; the help has a section for each step."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write each verb with the first sentence of its help."""
+        width = max(map(len, self.commands))
+        for step, verbs in STEPS.items():
+            names = [verb.__name__.replace("_", "-") for verb in verbs]
+            texts = [(self.commands[n].help or "").partition("\n")[0] for n in names]
+            with formatter.section(step):
+                formatter.write_dl([(n.ljust(width), t) for n, t in zip(names, texts)])
+
 
 app = typer.Typer(
+    cls=VerbsByStep,
     help=HELP,
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -79,29 +100,7 @@ def _every_verb(
     pass
 
 
-for verb in (
-    demo.demo,
-    build.build,
-    records.records,
-    sites.sample,
-    correlations.correlations,
-    sites.split,
-    train.fit,
-    train.pretrain,
-    train.finetune,
-    evaluate.cross_validate,
-    evaluate.evaluate,
-    response.response,
-    maps.predict,
-    maps.explain,
-    maps.export,
-    maps.classify,
-    scenarios.project,
-    scenarios.change,
-    scenarios.red_list,
-    report.report,
-    info.info,
-):
+for verb in chain.from_iterable(STEPS.values()):
     app.command()(with_locks(verb))
 
 

@@ -42,11 +42,13 @@ class FileFlags:
     """Options of a build from a folder of files."""
 
     crs: Annotated[
-        str | None, typer.Option(help="Of a folder of files: CRS of the grid, e.g. EPSG:3035.")
+        str | None, typer.Option(help="For a folder of files: CRS of the grid, e.g. EPSG:3035.")
     ] = None
     resolution: Annotated[
         str | None,
-        typer.Option(help="Of a folder of files: side of a cell, e.g. '1 km', or 0.01 in degrees."),
+        typer.Option(
+            help="For a folder of files: side of a cell, e.g. '1 km', or 0.01 in degrees."
+        ),
     ] = None
     kind: Kinds = None
 
@@ -63,7 +65,7 @@ def build(
     catalog: Annotated[
         str,
         typer.Argument(
-            help="Catalog (YAML) with sources, the name of a bundled one, or a folder of GeoTIFF and NetCDF files."
+            help="Catalog (YAML) with sources, name of a bundled catalog, or folder of GeoTIFFs and NetCDF files."
         ),
     ],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Zarr store to write.")] = None,

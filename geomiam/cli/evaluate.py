@@ -27,10 +27,10 @@ from geomiam.outputs.write import save_picture
 FOLD_LOOP = tuple(name for name in LOOP if name != "block")
 """Options of the training; ``--block`` is the side of the folds."""
 Subsets = Annotated[
-    str, typer.Option(help="unimodal, pairs, leave-one-out, every, variables, all; join by +.")
+    str, typer.Option(help="unimodal, pairs, leave-one-out, every, variables, all; joined by '+'.")
 ]
 Metrics = Annotated[
-    str, typer.Option(help="auc, auc_prg, average_precision, tss, boyce, cor, …; join by ,.")
+    str, typer.Option(help="auc, auc_prg, average_precision, tss, boyce, cor, …; joined by ','.")
 ]
 
 
@@ -83,7 +83,9 @@ def cross_validate(
     metrics: Metrics = "auc",
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Zarr store of all scores and predictions, for 'report'."),
+        typer.Option(
+            "--out", "-o", help="Zarr store of all scores and predictions, for 'geomiam report'."
+        ),
     ] = None,
     figure: Annotated[
         Path | None, typer.Option(help="Map of the folds to write, e.g. folds.png.")
@@ -95,8 +97,8 @@ def cross_validate(
 ) -> None:
     """Measure the skill on all sites: each is predicted by a model that its fold did not train.
 
-    One model is trained per fold, with the settings of 'fit'. Folds of near sites ('random') make the skill look
-    better than it is in places without records.
+    One model is trained per fold, with the settings of 'geomiam fit'. With random folds, test sites are near
+    training sites, so the skill is higher than in places without records.
     """
     import geomiam as gm
     from geomiam.data.store.store import write_zarr

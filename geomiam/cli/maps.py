@@ -38,7 +38,9 @@ def explain(
 
 def classify(
     model: ModelPath,
-    maps: Annotated[Path, typer.Argument(help="Map: Zarr store from 'geomiam predict'.")],
+    maps: Annotated[
+        Path, typer.Argument(metavar="map", help="Map: Zarr store from 'geomiam predict'.")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Zarr store to write.")],
     kind: Annotated[
         str,
@@ -69,7 +71,7 @@ def classify(
 
 def export(
     maps: Annotated[
-        Path, typer.Argument(metavar="MAP", help="Map: Zarr store of 'geomiam predict'.")
+        Path, typer.Argument(metavar="map", help="Map: Zarr store from 'geomiam predict'.")
     ],
     out: Annotated[Path, typer.Argument(help="File to write: .tif, .nc or .zarr (GeoZarr).")],
     kind: Annotated[

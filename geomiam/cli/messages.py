@@ -1,7 +1,7 @@
 """Messages on the command line: remedies are flags, and a failure is one line without a traceback.
 
-Errors and warnings state their remedy as a Python argument, such as ``overwrite=True``. The flag of the same name,
-here ``--overwrite``, replaces it. A remedy without a flag is marked as Python.
+Errors and warnings state their remedy as a Python argument, such as ``overwrite=True``. The flag of the same
+name, here ``--overwrite``, replaces it. A remedy without a flag is marked as Python.
 """
 
 from __future__ import annotations

@@ -205,6 +205,17 @@ def named_paths(texts: list[str]) -> dict[str, str]:
     return paths
 
 
+LAST = ("seed", "checkpoint", "overwrite", "as_json", "as_csv")
+"""Options at the end of the help of every verb; ``--out`` is the first."""
+
+
+def _place(parameter: inspect.Parameter) -> int:
+    """Return the place of an option in the help; equal numbers keep their order."""
+    if parameter.name in LAST:
+        return 2 + LAST.index(parameter.name)
+    return int(parameter.name != "out")
+
+
 def with_options(**names: tuple[str, ...]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that replaces each parameter of a verb that is a dataclass of options by its flags.
 
@@ -236,6 +247,8 @@ def with_options(**names: tuple[str, ...]) -> Callable[[Callable[..., None]], Ca
             options = {g: t(**{n: values.pop(n) for n in flags[g]}) for g, t in groups.items()}
             verb(**values, **options)
 
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
+        parameters.sort(key=_place)
         # typer reads both to build the flags
         call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # functions have it
         call.__annotations__ = {p.name: p.annotation for p in parameters}

@@ -27,7 +27,7 @@ def report(
         Path | None, typer.Option(help="Held-out sites on which the model is scored.")
     ] = None,
     metrics: Annotated[
-        str, typer.Option(help="Scores on the held-out sites; join by ,.")
+        str, typer.Option(help="Scores on the held-out sites; joined by ','.")
     ] = "auc,tss,boyce",
     scores: Annotated[
         Path | None, typer.Option(help="Scores (Zarr) of 'geomiam cross-validate'.")
@@ -39,7 +39,8 @@ def report(
     change: Annotated[
         list[str] | None,
         typer.Option(
-            help="Range change (Zarr) of 'geomiam change'; repeat. TITLE=PATH names it, e.g. 'now to 2070=c.zarr'."
+            help="Range change (Zarr) of 'geomiam change'; repeat. TITLE=PATH sets its title, e.g. "
+            "'now to 2070=c.zarr'."
         ),
     ] = None,
     title: Annotated[str | None, typer.Option(help="Title of the study.")] = None,
@@ -53,10 +54,10 @@ def report(
     ] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write a report: maps, skill, response curves, contributions, other times, limits, sources, ODMAP tables.
+    """Write a report: maps, skill, response curves, contributions, other times, limits, sources and ODMAP.
 
-    Fields of ODMAP that the model does not determine are marked. Their keys and the texts for them go into
-    the file of --texts, such as  authors: A. Author
+    Fields of ODMAP that the model does not determine are marked. The file of --texts fills them by key, such as
+    'authors: A. Author'.
     """
     import geomiam as gm
     from geomiam.data.store.store import open_zarr

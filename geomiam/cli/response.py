@@ -32,7 +32,9 @@ def response(
     ],
     data: Annotated[
         Path | None,
-        typer.Option(help="Sites or cube (Zarr) over which the prediction is averaged."),
+        typer.Option(
+            help="Sites or cube (Zarr) over which the prediction is averaged; not needed by --kind alone."
+        ),
     ] = None,
     kind: Annotated[
         str,

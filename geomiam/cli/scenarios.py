@@ -93,7 +93,7 @@ def change(
     before: Annotated[
         Path,
         typer.Argument(
-            help="Earlier map: Zarr store of 'predict', or maps.zarr/NAME of 'project'."
+            help="Earlier map: Zarr store from 'geomiam predict', or maps.zarr/NAME from 'geomiam project'."
         ),
     ],
     after: Annotated[Path, typer.Argument(help="Later map, on the same grid.")],
@@ -105,7 +105,7 @@ def change(
         typer.Option(help="Model directory, whose thresholds separate presence and absence."),
     ] = None,
     kind: Annotated[
-        str, typer.Option(help="Threshold of the model, as for 'classify'.")
+        str, typer.Option(help="Threshold of the model, as for 'geomiam classify'.")
     ] = "max-tss",
     out: Annotated[
         Path | None,
@@ -125,7 +125,8 @@ def change(
 ) -> None:
     """Compare two maps: gain, loss and stable parts in km², the shift of the centroid, and niche overlap.
 
-    The maps are of suitability, with --threshold or --model, or of presence and absence from 'classify'.
+    The maps are of suitability, with --threshold or --model, or of presence and absence, from
+    'geomiam classify'.
     """
     import geomiam as gm
     from geomiam.data.store.store import write_zarr
@@ -209,7 +210,8 @@ def red_list(
 ) -> None:
     """Measure ranges as the IUCN Red List does: area of occupancy (AOO) and extent of occurrence (EOO).
 
-    b1 and b2 are the categories whose size threshold the EOO or AOO is below. Criterion B has further conditions.
+    b1 and b2 are the categories whose size threshold the EOO or AOO is below. Criterion B has further
+    conditions.
     """
     import geomiam as gm
     from geomiam.data.store.store import is_zarr

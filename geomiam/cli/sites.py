@@ -1,4 +1,4 @@
-"""``geomiam sample``, ``geomiam split``: sites at records with background, and their parts for training and test."""
+"""``geomiam sample`` and ``split``: sites at records with background, and their parts for training and test."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ AREA = ("within", "beyond", "hull", "polygon", "outside_envelope", "quantile")
 class BackgroundFlags:
     """Background of ``sample``: number, kind, weights, and the fields of :class:`geomiam.BackgroundArea`."""
 
-    background: Annotated[int, typer.Option(help="Random background points to add.")] = 0
+    background: Annotated[int, typer.Option(help="Number of random background points to add.")] = 0
     target_group: Annotated[
         bool, typer.Option("--target-group", help="Sites of other species count as background.")
     ] = False
     points: Annotated[
-        Path | None, typer.Option(help="The user's background points: csv, parquet or gpkg.")
+        Path | None, typer.Option(help="Background points from a file: csv, parquet or gpkg.")
     ] = None
     bias: Annotated[
         str | None,
@@ -57,7 +57,7 @@ class BackgroundFlags:
     ] = None
     outside_envelope: Annotated[
         list[str] | None,
-        typer.Option(help="Variable; background is outside the range of the records; repeat."),
+        typer.Option(help="Background outside the range of this variable at the records; repeat."),
     ] = None
     quantile: Annotated[
         float | None,

@@ -162,7 +162,7 @@ def project(
     """Predict scenarios, such as climates of the future, from the predictors that each of them has.
 
     Predictors that a scenario lacks, such as satellite images in 2070, are hidden from the model and
-    listed. The skill of the model without them is stated beside.
+    listed. The table states the skill of the model without them.
 
     Parameters
     ----------

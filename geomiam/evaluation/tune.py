@@ -1,7 +1,7 @@
-"""Choice of settings by cross-validation, with the default fit as the one to beat.
+"""Choice of settings by cross-validation, compared with the default fit.
 
-The trials are drawn by scikit-learn's ``ParameterSampler``. A search that learns from its trials, such as Optuna's, is
-not used: a dozen trials of few settings leave it little to learn, and it adapts more to the folds.
+The trials are drawn by scikit-learn's ``ParameterSampler``. An adaptive search, such as that of Optuna, is not
+used: a dozen trials of few settings are too few for it, and it adapts more to the folds.
 All settings are known before the start, so that every trial is checked before the first training.
 """
 
@@ -62,8 +62,8 @@ class Tuning:
     """
 
     table: pd.DataFrame
-    """One row per trial, of which 0 is the default fit: settings (None: default), the score of each fold, ``mean``,
-    ``standard_error``, ``gain`` over the default fit and ``gain_error``, its standard error over folds."""
+    """One row per trial, of which 0 is the default fit: settings (None: default), the score of each fold,
+    ``mean``, ``standard_error``, ``gain`` over the default fit and ``gain_error``, its standard error over folds."""
     settings: tuple[dict[str, Any], ...]
     """Settings of each trial by name, such as ``training.steps``, without those of the default."""
     metric: str
@@ -137,15 +137,15 @@ def tune(
     splits : splitter or iterable of (train, test), optional
         As for :func:`geomiam.cross_validate`.
     metric : str
-        Of ``geomiam.metrics.METRICS``; not ``"omission"`` or ``"calibration_slope"``, which are no measure
-        of the whole.
+        Of ``geomiam.metrics.METRICS``; not ``"omission"`` or ``"calibration_slope"``, which do not measure
+        the whole skill.
     subsets : str, sequence or mapping
         As for :func:`geomiam.evaluate`; the score is the mean over subsets and species.
     checkpoint : str or pathlib.Path, optional
         Folder where the trainings are saved, as for :func:`geomiam.fit`: the same call after an
         interruption resumes there, with equal results.
     rng : int
-        Draws the trials and the default folds, and is the seed of every training.
+        Seed of the trials, of the default folds and of every training.
     progress : bool, optional
         Show progress bars; default: on a terminal or in a notebook.
 
@@ -232,7 +232,7 @@ def tune(
 
 
 def draw_settings(space: Mapping[str, Any], count: int, *, rng: int) -> list[dict[str, Any]]:
-    """Return the default settings and ``count`` others, each once; None stands for a default and is left out."""
+    """Return the default settings and ``count`` others, each once; None is the default and is left out."""
     from sklearn.model_selection import ParameterSampler
 
     configs = {"network": NetworkConfig, "training": TrainingConfig}
@@ -268,7 +268,7 @@ def fit_arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fold_scores(table: xr.Dataset, metric: str) -> np.ndarray:
-    """Return the mean score over subsets and species in each fold ``(folds,)`` of a cross-validation; NaN = none."""
+    """Return the mean score over subsets and species in each fold ``(folds,)``; NaN = none."""
     labels, scores, fold = out_of_fold(table, None)
     values = np.full(int(fold.max()) + 1, np.nan)
     for number in range(len(values)):

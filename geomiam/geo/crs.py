@@ -51,6 +51,14 @@ def crs_name(crs: Any) -> str:
     return f"EPSG:{code}" if code else str(crs)
 
 
+def in_degrees(xy: np.ndarray, crs: Any) -> np.ndarray:
+    """Return coordinates ``(n, 2)`` in a CRS as longitude and latitude."""
+    from pyproj import Transformer
+
+    to_degrees = Transformer.from_crs(crs.proj, "EPSG:4326", always_xy=True)
+    return np.stack(to_degrees.transform(*xy.T), 1)
+
+
 def equal_area_around(degrees: np.ndarray) -> str:
     """Return the Lambert azimuthal equal-area projection that is centred on places in degrees ``(n, 2)``."""
     lon, lat = np.deg2rad(degrees).T

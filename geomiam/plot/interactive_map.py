@@ -178,7 +178,7 @@ def _page(array: xr.DataArray, layer: str, cmap: str) -> str:
 
 
 def _species_choice(names: list[str], values: np.ndarray, *, source: Any, plot: Any) -> Any:
-    """Return a menu that puts the image ``(species, y, x)`` of the chosen species into the source of the plot."""
+    """Return a menu of species; the choice puts an image of ``(species, y, x)`` into the source of the plot."""
     import bokeh.models
 
     models: Any = bokeh.models

@@ -184,9 +184,7 @@ def _presences(records: Records) -> pd.DataFrame:
 
 def _of_sites(sites: xr.Dataset) -> pd.DataFrame:
     """Return the presences of sites, one row each, with coordinates in degrees."""
-    from pyproj import Transformer
-
-    from geomiam.geo.crs import crs_of
+    from geomiam.geo.crs import crs_of, in_degrees
     from geomiam.splits import site_coordinates
 
     if "presence" not in sites or SITE not in sites.dims:
@@ -194,9 +192,7 @@ def _of_sites(sites: xr.Dataset) -> pd.DataFrame:
             "the data have no presence(site, species): pass records, or sites of gm.sample(cube, records); areas on a map are "
             "those of gm.ranges.class_areas"
         )
-    xy = site_coordinates(sites)
-    to_degrees = Transformer.from_crs(crs_of(sites).proj, "EPSG:4326", always_xy=True)
-    lon, lat = to_degrees.transform(*xy.T)
+    lon, lat = in_degrees(site_coordinates(sites), crs_of(sites)).T
     rows, species = np.nonzero(sites["presence"].transpose(SITE, "species").values == 1)
     names = sites["species"].values.astype(str)[species]
     return pd.DataFrame({"species": names, "lon": lon[rows], "lat": lat[rows], "presence": 1.0})

@@ -331,7 +331,7 @@ def _left_out(table: pd.DataFrame) -> list[str]:
 
 
 def projection_notes(evidence: Evidence) -> list[str]:
-    """Return sentences on the table of scenarios: predictors that are missing, and sites that the skill is from."""
+    """Return sentences on the table of scenarios: missing predictors, and the sites of the skill."""
     if evidence.projection is None:
         return []
     table = evidence.projection.table

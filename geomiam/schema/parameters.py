@@ -1,4 +1,4 @@
-"""Parameters of a catalog: parts of its texts, such as a climate model in an address, chosen for each build."""
+"""Parameters of a catalog: parts of its texts, such as the climate model in a path, set for each build."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights of test sites, so that they are as far from the training sites as the prediction area is from the sites."""
+"""Weights of test sites, so that distances to training sites are those from the prediction area to the sites."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def prediction_weights(
 ) -> np.ndarray:
     """Weight the test sites of a cross-validation by distance to the prediction area.
 
-    Sites are near each other and most cells of a map are farther away, so a mean over test sites is too
-    good for the map. With these weights, the distances from test to training sites are distributed like
+    Sites are near each other and most cells of a map are farther away, so the mean score over test sites is
+    higher than the skill of the map. With these weights, the distances from test to training sites are distributed like
     those from the prediction area to the sites, as the folds of :class:`NearestNeighbourMatching` aim at.
     They suit any folds, and another area needs no new training.
 
@@ -46,7 +46,7 @@ def prediction_weights(
     points : int
         Number of random points of the area that distances are measured from.
     rng : int, numpy.random.Generator or None
-        Draws the points.
+        Seed or generator of the points.
     crs : any, optional
         CRS of coordinates that are passed as arrays, of the area too; sites and cubes carry theirs.
 
@@ -109,7 +109,7 @@ def prediction_weights(
 
 
 def density_ratio(values: ArrayLike, target: ArrayLike) -> np.ndarray:
-    """Return the density of ``target`` over that of ``values``, at each of the values ``(n,)``; their mean is 1."""
+    """Return the density of ``target`` over that of ``values``, at each of the values ``(n,)``; mean 1."""
     from scipy.spatial import cKDTree
 
     values, target = np.asarray(values, float), np.asarray(target, float)

@@ -212,7 +212,7 @@ def standardise(x: np.ndarray, variable: Variable, scaler: Scaler) -> np.ndarray
         if not len(classes):
             return np.full(x.shape, np.nan, np.float32)
         code = np.where(finite, x, classes[0])
-        # A class that training never saw is not observed: it has no vector.
+        # A class that is absent from training has no vector, so it counts as not observed.
         rank = np.clip(np.searchsorted(classes, code), 0, len(classes) - 1)
         return np.where(finite & (classes[rank] == code), rank, np.nan).astype(np.float32)
     if variable.kind == "circular":

@@ -153,7 +153,7 @@ class BackboneTokenizer(nn.Module):
 
     def forward(self, x: Tensor, finite: Tensor) -> Tensor:
         any_observed = finite.flatten(1).any(1)
-        # A row of zeros alone could move the running statistics of a backbone: it sees observed rows only.
+        # Rows of zeros could move the running statistics of a backbone, so it computes observed rows only.
         encodings = x.new_zeros(len(x), self.linear.in_features)
         if any_observed.any():
             encodings[any_observed] = self._encode(x[any_observed, 0], finite[any_observed, 0])

@@ -222,7 +222,7 @@ def train_members(
 
 
 def held_out_thresholds(members: Sequence[Member]) -> dict[str, Any]:
-    """Return thresholds on the validation sites of members, as an entry of ``about``; none if all sites train."""
+    """Return thresholds on validation sites of members, as an entry of ``about``; none if all sites train."""
     # Members may hold out different blocks: a site is predicted by those that did not train on it.
     first = members[0].run
     masks = np.ones((len(members), len(first.table.labels)), bool)

@@ -81,7 +81,7 @@ VERBS = {
     "response": ["MODEL", "VARIABLES", "--data", "--kind", "--figure", "training range"],
     "predict": ["MODEL", "CUBE", "--out", "--using", "landsat[time=2018]", "--species"],
     "explain": ["MODEL", "CUBE", "--out", "--group", "--using", "--species", "--overwrite"],
-    "classify": ["MODEL", "MAPS", "--out", "--kind", "omission-10", "presence and absence"],
+    "classify": ["MODEL", "MAP", "--out", "--kind", "omission-10", "presence and absence"],
     "project": ["MODEL", "SCENARIOS", "--out", "NAME=PATH", "--sites", "loss of skill"],
     "change": ["BEFORE", "AFTER", "--threshold", "--model", "--figure", "km²", "overlap"],
     "red-list": ["RECORDS", "--cell", "AOO", "EOO", "Criterion B"],
@@ -237,6 +237,23 @@ def test_the_help_of_every_verb_teaches(verb):
         if re.match(r"\s+(-\w, )?--\w", line):
             words = re.sub(r"\[(required|default:).*", "", line).strip().split("  ")[-1]
             assert len(words.split()) >= 2, line
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_options_have_the_same_order_in_every_verb(verb):
+    text = CliRunner().invoke(cli.app, [verb, "--help"]).output.partition("Options:")[2]
+    options = re.findall(r"^\s+(?:-\w, )?--(\w[\w-]*)", text, re.M)
+    last = [n for n in ("seed", "checkpoint", "overwrite", "json", "csv", "help") if n in options]
+    assert options[-len(last) :] == last
+    assert "out" not in options or options[0] == "out"
+
+
+def test_the_help_lists_the_verbs_by_step():
+    text = CliRunner().invoke(cli.app, ["--help"]).output
+    rows = re.findall(r"^(\w[\w ]*):$|^  ([\w-]+)  ", text.partition("First look:\n")[2], re.M)
+    steps = [step for step, _ in rows if step]
+    assert steps == ["Data", "Model", "Check", "Map", "Ranges", "Output"]
+    assert sorted(verb for _, verb in rows if verb) == sorted(VERBS)
 
 
 def test_there_is_a_help_test_for_every_verb():

@@ -44,7 +44,7 @@ def add_background(
     mask: str | None = None,
     rng: int | np.random.Generator | None = None,
 ) -> xr.Dataset:
-    """Add background points as presence 0: random, weighted, restricted, of the target group, or the user's.
+    """Add background points as presence 0: random, weighted, restricted, of the target group, or from a table.
 
     Parameters
     ----------
@@ -62,16 +62,16 @@ def add_background(
         an occurrence cube have the records of each class: there, species become 0 where their class
         was recorded.
     bias
-        Sampling bias that random points have too: they are drawn with these weights per area. A variable of
-        the cube, or a layer on its grid, at least 0; cells with 0 or NaN are not candidates. Or a length,
-        such as ``"50 km"``: the kernel density of the presences of all species, where each presence has a
-        Gaussian kernel of this standard deviation along the surface of the earth.
+        Weights per area with which random points are drawn, so that they have the sampling bias of the
+        records. A variable of the cube, or a layer on its grid, at least 0; cells with 0 or NaN are not
+        candidates. Or a length, such as ``"50 km"``: the kernel density of the presences of all species,
+        where each presence has a Gaussian kernel of this standard deviation along the surface of the earth.
     area
         Restrictions of the places where background may lie: distance from the presences, convex hull,
         polygon, environmental envelope. They can be combined with each other and with every kind.
     points
-        Background points of the user: a table or path that :func:`geomiam.read_records` reads, or sites.
-        The new sites are the cells that contain them, at most ``n``.
+        Background points: a table or path that :func:`geomiam.read_records` reads, or sites. The new sites
+        are the cells that contain them, at most ``n``.
     require
         Modalities (by the attribute ``modality``) or variables of which a cell must have a value.
     mask
@@ -199,7 +199,7 @@ def _cells_of_points(
     restrictions: Restrictions,
     rng: np.random.Generator,
 ) -> tuple[xr.Dataset, int]:
-    """Return the variables of at most n cells that contain points of the user, and the number of candidates."""
+    """Return the variables of at most n cells that contain a point of a table, and the number of candidates."""
     positions = _positions(points)
     cells = cells_of(positions, geobox(grid))
     inside = (cells >= 0).all(axis=1)
@@ -287,7 +287,7 @@ def _target_group(
 def _restricted(
     missing: xr.DataArray, sites: xr.Dataset, area: BackgroundArea
 ) -> tuple[xr.DataArray, Removals]:
-    """Return where species may become 0 ``(site, species)``: in the area around their own presences."""
+    """Return where species may become 0 ``(site, species)``: in the area around the presences of each."""
     missing = missing.transpose(SITE, "species").copy()
     present = (sites["presence"].transpose(SITE, "species") == 1).values
     area, removals = area.opened(), Counter[str]()

@@ -31,9 +31,9 @@ class BackgroundArea:
         Largest distance from the nearest presence: km, or text such as ``"200 km"``. A buffer around the
         records is the usual calibration area.
     beyond
-        Least distance from the nearest presence.
+        Least distance from the nearest presence, as ``within``.
     hull
-        The convex hull of the presences, enlarged by this length; ``"0 km"`` for the hull itself. It is
+        The convex hull of the presences, enlarged by this length, as ``within``; 0 for the hull itself. It is
         convex in the Lambert azimuthal equal-area projection that is centred on the presences.
     polygon
         A calibration area: a GeoDataFrame, or the path of a vector file, in any CRS; or a shapely polygon
@@ -55,7 +55,7 @@ class BackgroundArea:
 
     See Also
     --------
-    geomiam.add_background : Draws the points.
+    geomiam.add_background : draw the points.
 
     References
     ----------

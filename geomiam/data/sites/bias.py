@@ -17,7 +17,7 @@ from geomiam.data.records.cells import cells_of
 from geomiam.data.records.coordinates import Points
 from geomiam.data.values import as_float
 from geomiam.errors import LabelError, LengthError, SelectionError
-from geomiam.geo.crs import crs_of
+from geomiam.geo.crs import crs_of, in_degrees
 from geomiam.geo.dims import SITE
 from geomiam.geo.lengths import Length, as_text, kilometres
 from geomiam.splits import site_coordinates
@@ -41,7 +41,7 @@ class Bias:
 
     @classmethod
     def of(cls, bias: str | Length | xr.DataArray, grid: xr.Dataset, sites: xr.Dataset) -> Bias:
-        """Return the bias by a variable of the cube, a layer on its grid, or the bandwidth of the presences."""
+        """Return the bias by a variable of the cube, a layer on its grid, or a bandwidth of the presences."""
         dims = spatial_dims(grid)
         if isinstance(bias, xr.DataArray):
             stack = as_dataset([grid, bias.to_dataset(name=LAYER)])
@@ -66,19 +66,16 @@ class Bias:
 
 
 def _records(sites: xr.Dataset, crs: Any) -> np.ndarray:
-    from pyproj import Transformer
-
     rows, _ = np.nonzero(sites["presence"].transpose(SITE, "species").values == 1)
     if not len(rows):
         raise LabelError(
             "the sites have no presences, so they have no density; pass bias= a variable of the cube or a layer"
         )
-    to_degrees = Transformer.from_crs(crs.proj, "EPSG:4326", always_xy=True)
-    return np.stack(to_degrees.transform(*site_coordinates(sites)[rows].T), 1)
+    return in_degrees(site_coordinates(sites)[rows], crs)
 
 
 def rows_of(layer: xr.DataArray) -> Callable[[int, int], np.ndarray]:
-    """Return a function that reads rows of a layer ``(stop - start, x)``, each chunk once if called in order."""
+    """Return a function that reads rows of a layer ``(stop - start, x)``; each chunk once if in order."""
     y = layer.dims[0]
     sizes = layer.chunksizes.get(y) or (layer.sizes[y],)
     edges = np.concatenate([[0], np.cumsum(sizes)])

@@ -34,8 +34,8 @@ def random_cells(
     """Draw random cells on which a predictor is observed, evenly over the area, and read them.
 
     Returns variables ``(site, *own dims)`` of at most ``n`` cells (None: all) in random order, and the
-    number of candidates. Lazy variables are read chunk by chunk. With ``bias``, its density over the area has
-    the place of an even one. Raises LabelError without a candidate.
+    number of candidates. Lazy variables are read chunk by chunk. With ``bias``, cells are drawn with its
+    weights in place of equal ones. Raises LabelError without a candidate.
     """
     cube = restore(cube, cube)
     layer = None if bias is None else bias.layer
@@ -97,7 +97,7 @@ def _report_narrow(count: int, size: int, bias: Bias) -> None:
 def check_candidates(
     candidates: int, n: int | None, *, description: str, removals: Removals
 ) -> None:
-    """Raise LabelError if n is below 1, or there is no candidate: with the number that each restriction removes."""
+    """Raise LabelError if n is below 1 or there is no candidate, with the number that each restriction removes."""
     if n is not None and n < 1:
         raise LabelError(f"n={n} background points; pass n >= 1, or None for every candidate")
     if candidates:
@@ -128,8 +128,8 @@ def draw_cells(
 ) -> np.ndarray:
     """Draw at most n cells of a mask ``(y, x)`` without replacement, in random order.
 
-    ``weights`` are those of the cells of each row ``(y,)``, positive; ``layer`` reads further weights of a range
-    of rows. Returns rows and columns ``(min(n, candidates), 2)``.
+    ``weights`` are those of the cells of each row ``(y,)``, positive; ``layer`` reads further weights of a
+    range of rows. Returns rows and columns ``(min(n, candidates), 2)``.
     """
     # Each cell gets an exponential waiting time divided by its weight. The n cells with the shortest
     # times are a weighted sample without replacement (Efraimidis and Spirakis 2006, Information

@@ -1,4 +1,4 @@
-"""Restrictions of the places of background around given presences: distance, hull, polygon and envelope."""
+"""Restrictions of the places of background: distance from presences, hull, polygon and envelope."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from geomiam.data.grid.grid import place_dims, spatial_dims
 from geomiam.data.sites.background_area import BackgroundArea, read_polygons
 from geomiam.data.values import as_float, is_categorical
 from geomiam.errors import LabelError, SelectionError, SettingError
-from geomiam.geo.crs import as_crs, equal_area_around
+from geomiam.geo.crs import as_crs, equal_area_around, in_degrees
 from geomiam.geo.dims import SITE
 from geomiam.geo.lengths import as_text
 from geomiam.geo.longitude import full_turn
@@ -26,36 +26,33 @@ from geomiam.splits import site_coordinates
 CELLS = 1_000_000
 """Number of cells whose distances are computed at a time."""
 Test = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Function from coordinates ``(n, 2)``, and the same in degrees, to whether a restriction allows them ``(n,)``."""
+"""Function of coordinates ``(n, 2)``, and of the same in degrees: whether a restriction allows them ``(n,)``."""
 Removals = dict[str, int]
 """Number of places that each restriction removes, after those before it."""
 
 
 @dataclass(frozen=True, eq=False)
 class Restrictions:
-    """The restrictions of an area for given presences."""
+    """The restrictions of an area for certain presences."""
 
     tests: Mapping[str, Test] = field(default_factory=dict)
     envelope: Mapping[str, tuple[xr.DataArray, xr.DataArray]] = field(default_factory=dict)
     """Lowest and highest value of each variable at the presences ``(*own dims)``."""
-    to_degrees: Any = None
-    """Transformer from the CRS of the places to degrees."""
+    crs: Any = None
+    """CRS of the places."""
 
     @classmethod
     def of(
         cls, area: BackgroundArea | None, sites: xr.Dataset, present: np.ndarray, crs: Any
     ) -> Restrictions:
         """Return the restrictions of places in a CRS, for the presences at sites ``(site,)``."""
-        from pyproj import Transformer
-
         if area is None:
             return cls()
         if area.around_presences and not present.any():
             raise LabelError(
                 "the area depends on the presences, and the sites have none; use gm.BackgroundArea(polygon=...) only"
             )
-        to_degrees = Transformer.from_crs(crs.proj, "EPSG:4326", always_xy=True)
-        records = np.stack(to_degrees.transform(*site_coordinates(sites)[present].T), 1)
+        records = in_degrees(site_coordinates(sites)[present], crs)
         tests: dict[str, Test] = {}
         if area.polygon is not None:
             tests["polygon="] = _in_polygon(area.polygon, crs)
@@ -66,7 +63,7 @@ class Restrictions:
         if (beyond := area.km("beyond")) is not None:
             near = _near(records, beyond)
             tests[f"beyond='{as_text(beyond)}'"] = lambda xy, degrees: ~near(xy, degrees)
-        return cls(tests, _envelope(area, sites, present), to_degrees)
+        return cls(tests, _envelope(area, sites, present), crs)
 
     def outside(self, ds: xr.Dataset) -> xr.DataArray:
         """Return where cells or sites are outside the envelope; lazy."""
@@ -77,11 +74,11 @@ class Restrictions:
         return reduce(or_, [_outside(ds, v, *ends) for v, ends in self.envelope.items()])
 
     def allowed(self, xy: np.ndarray) -> tuple[np.ndarray, Removals]:
-        """Return whether coordinates ``(n, 2)`` are is_allowed, apart from the envelope."""
+        """Return whether coordinates ``(n, 2)`` are allowed, apart from the envelope."""
         keep, removals = np.ones(len(xy), bool), {}
         degrees = xy
         if set(self.tests) - {"polygon="}:
-            degrees = np.stack(self.to_degrees.transform(*xy.T), 1)
+            degrees = in_degrees(xy, self.crs)
         for name, test in self.tests.items():
             rows = np.flatnonzero(keep)
             keep[rows] = test(xy[rows], degrees[rows])
@@ -99,7 +96,7 @@ class Restrictions:
         return keep, removals | later
 
     def clear(self, mask: np.ndarray, grid: xr.Dataset) -> Removals:
-        """Clear the cells of a mask ``(y, x)`` that are not is_allowed, apart from the envelope."""
+        """Clear the cells of a mask ``(y, x)`` that are not allowed, apart from the envelope."""
         y, x = (grid[d].values.astype(float) for d in spatial_dims(grid))
         removals = dict.fromkeys(self.tests, 0)
         step = max(1, CELLS // len(x))

@@ -89,7 +89,7 @@ def open_zarr(path: str | Path, *, chunks: Chunks = AS_STORED) -> Any:
 
 
 def _checked_layout(path: str | Path, store: str, damage_message: str) -> tuple[str | None, bool]:
-    """Return the group to open, if it is not the root, and whether groups make a tree; refuse damaged stores."""
+    """Return the group to open, if not the root, and whether groups make a tree; refuse damaged stores."""
     import zarr
 
     check_metadata(store)
@@ -210,7 +210,7 @@ def write_zarr(
     overwrite: bool = False,
     kind: Kind = CUBE,
 ) -> Path:
-    """Write a Dataset, or a tree with one group per node, as Zarr v3 to a temporary sibling that is renamed when complete.
+    """Write a Dataset, or a tree with one group per node, as Zarr v3; a temporary sibling is renamed at the end.
 
     Encodings from the store that it was read from are dropped, so that chunks on disk equal those in
     memory. Raises the same errors as :func:`write_cube`, OutputBusy when another process or thread writes to
