@@ -87,7 +87,7 @@ def _tqdm(*, hidden: bool) -> Any:
 
 
 def _is_watched() -> bool:
-    """Whether somebody sees a bar: on a terminal, or in a notebook."""
+    """Whether a bar is visible: on a terminal, or in a notebook."""
     stream = sys.stderr
     return (stream is not None and stream.isatty()) or _in_notebook()
 

@@ -173,7 +173,7 @@ def _nothing(model: Model) -> dict[str, np.ndarray]:
 def _visible(
     model: Model, names: list[str], *, kind: str, using: Any, data: Data | None
 ) -> np.ndarray:
-    """Return the tokens ``(t,)`` that the model sees."""
+    """Return the tokens ``(t,)`` that are visible to the model."""
     if kind not in get_args(Kind):
         raise SelectionError(f"kind={kind!r}; use 'partial' or 'alone'")
     if len(set(names)) not in (1, 2) or len(set(names)) < len(names):

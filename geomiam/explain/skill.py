@@ -64,8 +64,8 @@ def importance(
 ) -> xr.Dataset:
     """Share a model's skill among its predictors, by Shapley values (MaskSDM, Zbinden et al.).
 
-    The game: v(S) is the metric of the predictions on all sites when the model sees the predictors
-    in the coalition S only. Where S shows nothing of a site, the model predicts its base value,
+    The game: v(S) is the metric of the predictions on all sites from the predictors in the
+    coalition S only. Where S shows nothing of a site, the model predicts its base value,
     the same at all such sites, so v(∅) of the AUC is 0.5. Sites where no group has anything
     observed are left out of every coalition, as in :func:`geomiam.evaluate`, whose table of all
     predictors v(all) therefore equals.

@@ -1,4 +1,4 @@
-"""The game behind importance: coalitions of groups and the skill of a model that sees them."""
+"""The game behind importance: coalitions of groups and the skill of the model from them."""
 
 from __future__ import annotations
 

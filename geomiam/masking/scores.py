@@ -48,7 +48,7 @@ class Balance:
     Parameters
     ----------
     s : (M,) array
-        Score of the model when it sees one modality alone, less chance; NaN = unknown.
+        Score of the model from one modality alone, less chance; NaN = unknown.
     d : (M,) array
         Speed at which that score moves, per epoch, always > 0; NaN = unknown.
     r : (M,) array
