@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from conftest import make_cube, make_sites, train_small
@@ -98,6 +99,15 @@ def test_a_group_that_is_nan_at_every_site_cannot_be_trained_on(tiny):
         MissingVariable, match=r"modality 'sentinel2' is NaN at every site.*schema\.subset"
     ):
         gm.fit(without_chip)
+
+
+def test_records_in_place_of_sites_are_refused_with_the_call_that_makes_sites():
+    records = pd.DataFrame({"species": ["a"], "lon": [1.0], "lat": [2.0], "presence": [1.0]})
+    for call in (gm.fit, gm.cross_validate, lambda sites: gm.add_background(sites, None)):
+        with pytest.raises(
+            LabelError, match=r"found DataFrame; .*sites = gm.sample\(cube, records\)"
+        ):
+            call(records)
 
 
 def test_one_class_labels_are_an_error_and_one_species_of_one_class_a_warning(tiny):

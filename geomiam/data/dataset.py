@@ -12,7 +12,7 @@ import xarray as xr
 
 from geomiam.data.grid.grid import geobox, merge, place_dims, restore, same_grid, slack, snapped
 from geomiam.data.names import text_names
-from geomiam.errors import GridError
+from geomiam.errors import GridError, LabelError
 from geomiam.geo.crs import CRS_ATTRIBUTES, crs_coordinate, crs_name, crs_of
 from geomiam.geo.dims import SITE, is_place
 
@@ -146,6 +146,15 @@ def along_sites(ds: xr.Dataset) -> xr.Dataset:
     """Rename the dim of geometries of a vector data cube to ``site``; other data are unchanged."""
     dim = geometry_dim(ds)
     return ds if dim in (None, SITE) else ds.rename({dim: SITE})
+
+
+def check_sites(sites: Any) -> None:
+    """Refuse tables in place of sites; raises LabelError with the call that makes sites."""
+    if not isinstance(sites, xr.Dataset):
+        raise LabelError(
+            f"expected sites (xarray.Dataset), found {type(sites).__name__}; make sites from records with "
+            "sites = gm.sample(cube, records)"
+        )
 
 
 def _of_array(array: xr.DataArray) -> xr.Dataset:

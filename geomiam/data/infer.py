@@ -12,6 +12,7 @@ from typing import Any
 import xarray as xr
 
 from geomiam.checks.names import list_names
+from geomiam.data.dataset import check_sites
 from geomiam.data.kinds import Guess, guess_kind
 from geomiam.data.names import text_names
 from geomiam.data.predictors import bind, bind_variable, own_dims
@@ -30,8 +31,9 @@ MIN_LAYERS = 3
 def read_schema(ds: xr.Dataset, schema: Schema | str | Path | None = None) -> Schema:
     """Return a schema bound to sites or a cube; it is passed, read from a catalog's path, or inferred.
 
-    Raises MissingVariable, VariableMismatch or SchemaError if the data do not match it.
+    Raises MissingVariable, VariableMismatch or SchemaError if the data do not match it, and LabelError for records.
     """
+    check_sites(ds)
     if schema is None:
         return infer_schema(ds)
     return bind(Schema.from_yaml(schema) if isinstance(schema, (str, Path)) else schema, ds)

@@ -116,6 +116,8 @@ def open_cube(
         When files lie on several grids and no grid is passed.
     DoubtfulKind
         When the inferred kind of a layer may be wrong.
+    DoubtfulSource
+        When a GeoTIFF states no nodata value, but has a usual one such as -9999.
 
     See Also
     --------
@@ -326,7 +328,7 @@ def _cell(resolution: float | str, crs: Any) -> float:
     if crs.geographic:
         raise GridError(
             f"resolution='{resolution}' is a length, but the CRS of the grid is in degrees: pass degrees, e.g. "
-            f"resolution={metres / (EARTH * np.pi / 180):.6g}, or a CRS in metres, e.g. crs='EPSG:3035'"
+            f"resolution={metres / (EARTH * np.pi / 180):.6g}, or a CRS in metres, e.g. crs='EPSG:6933' (equal area, all continents)"
         )
     return metres / float(crs.proj.axis_info[0].unit_conversion_factor)
 

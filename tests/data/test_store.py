@@ -118,8 +118,13 @@ def test_consolidated_stores_are_opened(tmp_path):
 
 
 def test_no_store_is_an_error_that_names_the_way(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no Zarr group at .*write_cube"):
+    with pytest.raises(
+        FileNotFoundError, match=r"there is no file or folder at .*correct the path"
+    ):
         as_cube(tmp_path / "nothing.zarr")
+    (tmp_path / "empty.zarr").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"no Zarr group at .*write_cube"):
+        as_cube(tmp_path / "empty.zarr")
 
 
 def test_a_missing_crs_is_an_error_unless_given():

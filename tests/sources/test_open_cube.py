@@ -19,6 +19,7 @@ from geomiam.cli.app import app
 from geomiam.data.grid.grid import geobox, same_grid
 from geomiam.errors import (
     DoubtfulKind,
+    DoubtfulSource,
     GridAssumed,
     GridError,
     InputNotFound,
@@ -192,6 +193,37 @@ def test_files_without_a_crs_are_read_in_the_crs_of_the_call(tmp_path):
     cube = gm.open_cube(tmp_path, crs="EPSG:32631")
     assert same_grid(geobox(cube), UTM)
     np.testing.assert_array_equal(cube.bio1, field(UTM)[0])
+
+
+def test_degrees_without_a_crs_are_refused_in_a_projected_crs(tmp_path):
+    profile = {"driver": "GTiff", "count": 1, "dtype": "float32", "transform": DEGREES.affine}
+    rows, cols = DEGREES.shape.yx
+    with rasterio.open(tmp_path / "bio1.tif", "w", width=cols, height=rows, **profile) as file:
+        file.write(field(DEGREES))
+    with pytest.raises(
+        SourceError, match=r"are degrees: .*rio edit-info --crs EPSG:4326 .*bio1.tif"
+    ):
+        gm.open_cube(tmp_path, crs="EPSG:3035")
+    assert gm.open_cube(tmp_path, crs="EPSG:4326").bio1.shape == DEGREES.shape
+
+
+@pytest.mark.parametrize("marker", [-9999, -3.4e38])
+@pytest.mark.parametrize("place", [0, -1])
+def test_a_usual_nodata_value_that_no_file_states_is_a_warning(tmp_path, marker, place):
+    values = np.tile(field(UTM), (1, 4, 4)).astype("float32")
+    values[0, place, place] = marker
+    wide = GeoBox(values.shape[1:], UTM.affine, UTM.crs)
+    path = tif(tmp_path / "bio1.tif", values, wide)
+    with pytest.warns(DoubtfulSource, match=r"rio edit-info --nodata -[39].* .*bio1.tif"):
+        gm.open_cube(path)
+
+
+def test_a_stated_nodata_value_is_no_warning(tmp_path, recwarn):
+    values = field(UTM).astype("float32")
+    values[0, 0, 0] = -9999
+    gm.open_cube(tif(tmp_path / "bio1.tif", values, UTM, nodata=-9999))
+    gm.open_cube(tif(tmp_path / "bio2.tif", field(UTM), UTM))
+    assert not [w for w in recwarn if w.category is DoubtfulSource]
 
 
 def test_refusals_name_the_remedy(tmp_path, folder):

@@ -140,7 +140,8 @@ def check_columns(table: pd.DataFrame, names: Sequence[str | None], *, setting: 
     """
     if missing := [n for n in names if n not in table.columns]:
         raise OccurrenceError(
-            f"{setting} names {missing}, but the table has columns {list(table.columns)}"
+            f"{setting} names {missing}, but the table has columns {list(table.columns)}: pass names of columns; "
+            "table[table['species'] == 'Quercus ilex'] keeps one species"
         )
     if twice := [n for n in names if (table.columns == n).sum() > 1]:
         raise OccurrenceError(

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from geomiam.data.dataset import as_dataset
+from geomiam.data.dataset import as_dataset, check_sites
 from geomiam.data.grid.grid import geobox, restore
 from geomiam.data.records.cells import cells_of
 from geomiam.data.records.coordinates import Points, locate
@@ -135,6 +135,7 @@ def add_background(
     >>> near.attrs["background_area"]
     'within 300 km of the presences; at least 20 km from the presences'
     """
+    check_sites(sites)
     if "presence" not in sites:
         raise LabelError(
             f"sites have no 'presence', found {list(sites.data_vars)}; create them with gm.sample(...)"

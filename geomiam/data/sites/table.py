@@ -15,6 +15,7 @@ import numpy as np
 import xarray as xr
 
 from geomiam.checks.names import check_species
+from geomiam.data.dataset import check_sites
 from geomiam.data.names import labels_of
 from geomiam.data.predictors import predictors
 from geomiam.errors import LabelError, MissingVariable, warn
@@ -94,6 +95,7 @@ def read_labels(sites: xr.Dataset) -> tuple[np.ndarray, tuple[str, ...]]:
 
     Raises LabelError if there are no labels, values other than 0, 1 and NaN, or a species twice.
     """
+    check_sites(sites)
     if "presence" not in sites:
         raise LabelError(
             f"sites have no 'presence' (found {list(sites.data_vars)}): create them with "

@@ -103,6 +103,10 @@ def _checked_layout(path: str | Path, store: str, damage_message: str) -> tuple[
                 f"{path} is a file, not a Zarr store: open it, ds = {open_advice(str(path))}, and pass "
                 "gm.open_cube(ds), or gm.open_cube(ds, crs='EPSG:4326') if the file has no CRS"
             ) from error
+        if not is_remote(path) and not Path(store).exists():
+            raise InputNotFound(
+                f"there is no file or folder at {path}; correct the path"
+            ) from error
         raise InputNotFound(
             f"no Zarr group at {path}; write one with geomiam.write_cube(ds, path), "
             "or open other formats with xarray and pass the Dataset"

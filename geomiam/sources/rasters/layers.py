@@ -6,16 +6,22 @@ import glob
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from rasterio.enums import MaskFlags
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
 
 from geomiam.data.kinds import Guess, guess_kind, sample_values
 from geomiam.data.predictors import own_dims
-from geomiam.errors import GridError, InputNotFound, SourceError
+from geomiam.errors import DoubtfulSource, GridError, InputNotFound, SourceError, warn
+from geomiam.geo.crs import as_crs
 from geomiam.geo.dims import on_place
 from geomiam.outputs.paths import expand, is_remote
 from geomiam.schema.source import Source
@@ -30,6 +36,10 @@ KINDS_OF_FILES = {
     ".zarr": "zarr",
 }
 """Kind of source by suffix."""
+USUAL_NODATA = (-9999, -32768, -99999, -2147483648)
+"""Values by which programs mark missing cells; all below -1e30 are marks too."""
+SIDE = 32
+"""Cells per side of a window in which they are looked for."""
 OTHER_RASTERS = (".asc", ".vrt", ".img", ".grd", ".jp2", ".bil", ".hdf", ".grib", ".adf", ".flt")
 """Suffixes of rasters that are not read."""
 
@@ -132,6 +142,7 @@ def _bands(
     with open_geotiff(path) as file:
         descriptions, dtypes = list(file.descriptions), list(map(np.dtype, file.dtypes))
         if file.crs is None and crs is not None:
+            _check_degrees(file.bounds, crs, path)
             options["crs"] = crs
     names = [_plain(d) if d else "" for d in descriptions]
     if len(names) == 1:
@@ -144,6 +155,36 @@ def _bands(
         array.encoding["source"] = path  # colour tables and class names are read from it
         is_integer = dtypes[number - 1].kind in "iu"
         yield Layer(name, label, source, array, len(names) == 1, is_integer)
+    if not is_remote(path):
+        _warn_of_unstated_nodata(path)
+
+
+def _check_degrees(bounds: Any, crs: str, path: str) -> None:
+    """Refuse coordinates that are degrees in a projected CRS, where they would be a few metres."""
+    is_degrees = max(map(abs, bounds[::2])) <= 360 and max(map(abs, bounds[1::2])) <= 90
+    if is_degrees and as_crs(crs, "crs=").projected:
+        west, south, east, north = bounds
+        raise SourceError(
+            f"{path} has no CRS, so that its coordinates count as those of crs={crs}; but x {west:g} to {east:g} and "
+            f"y {south:g} to {north:g} are degrees: write its CRS into the file, rio edit-info --crs EPSG:4326 {path}"
+        )
+
+
+def _warn_of_unstated_nodata(path: str) -> None:
+    """Warn if a file that states no nodata value has a usual one, in nine windows of its bands."""
+    with open_geotiff(path) as file, suppress(RasterioError):  # damage is reported by the reader
+        bands = [b for b, f in enumerate(file.mask_flag_enums, 1) if MaskFlags.all_valid in f]
+        rows, cols = ({0, max(0, n - SIDE) // 2, max(0, n - SIDE)} for n in file.shape)
+        windows = [Window(col, row, SIDE, SIDE) for row, col in product(rows, cols)]
+        for band in bands:
+            low = min(np.fmin.reduce(file.read(band, window=w), axis=None) for w in windows)
+            if low in USUAL_NODATA or low < -1e30:
+                warn(
+                    f"{path} states no nodata value, but has cells of {low:g}, which count as data; if they are "
+                    f"missing, write it into the file: rio edit-info --nodata {low:.9g} {path}",
+                    DoubtfulSource,
+                )
+                return
 
 
 def _variables(
