@@ -84,6 +84,7 @@ def save_picture(figure: Any, path: str | Path, *, overwrite: bool = False, dpi:
     kind = _format(path)
     with locked_output(path, overwrite, kind=PICTURE) as target, atomic_path(target) as partial:
         metadata = {AUTHORED[kind]: f"geomiam {__version__}"}
+        figure.draw_without_rendering()  # the first layout of a map with a legend beside it cuts labels off
         figure.savefig(partial, format=kind, dpi=dpi, metadata=metadata)
     return target
 

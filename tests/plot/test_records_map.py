@@ -1,11 +1,13 @@
 """The map of sites: presences, absences and background are layers with their numbers."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
 import geomiam as gm
 from geomiam.errors import SettingError
+from geomiam.outputs.write import save_picture
 
 
 def labels(ax):
@@ -44,3 +46,11 @@ def test_geographic_sites_are_not_stretched(points):
 def test_sites_without_labels_are_an_error(points):
     with pytest.raises(SettingError, match="needs coordinates and presence"):
         gm.plot.records(points.drop_vars("presence"))
+
+
+def test_a_written_map_does_not_cut_off_its_labels(tmp_path):
+    table = pd.DataFrame({"species": "oak", "lon": [-80.0, -40.0, 0.0], "lat": [14.0, -65.0, 0.0]})
+    ax = gm.plot.records(gm.clean_records(table, remove=False))
+    save_picture(ax.figure, tmp_path / "records.png")
+    drawn = ax.get_tightbbox()
+    assert drawn.x0 >= 0 and drawn.x1 <= ax.figure.bbox.width
