@@ -52,5 +52,5 @@ def test_a_written_map_does_not_cut_off_its_labels(tmp_path):
     table = pd.DataFrame({"species": "oak", "lon": [-80.0, -40.0, 0.0], "lat": [14.0, -65.0, 0.0]})
     ax = gm.plot.records(gm.clean_records(table, remove=False))
     save_picture(ax.figure, tmp_path / "records.png")
-    drawn = ax.get_tightbbox()
-    assert drawn.x0 >= 0 and drawn.x1 <= ax.figure.bbox.width
+    box = ax.get_tightbbox()
+    assert box.x0 >= 0 and box.x1 <= ax.figure.bbox.width

@@ -7,6 +7,8 @@ Tiles depend on the two grids only, and each reads the margin that GDAL's kernel
 from __future__ import annotations
 
 import itertools
+import threading
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -155,4 +157,32 @@ def _reprojected(piece: np.ndarray, src: GeoBox, *, dst: GeoBox, resampling: str
     # pixels are counted, that would lose cells of which only a part is covered.
     scale = {} if resampling in KERNELS else {"XSCALE": None, "YSCALE": None}
     pixels = np.ascontiguousarray(piece)
-    return rio_reproject(pixels, out, src, dst, resampling, ydim=piece.ndim - 2, **scale)
+    with FILTERS:
+        return rio_reproject(pixels, out, src, dst, resampling, ydim=piece.ndim - 2, **scale)
+
+
+class _KeptFilters:
+    """Restores the filters of warnings when the last of several threads leaves.
+
+    rasterio ignores all warnings while it warps. Where threads overlap, it would leave that filter behind,
+    and the process would never warn again.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.count = threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if not self.count:
+                self.filters = warnings.catch_warnings()
+                self.filters.__enter__()
+            self.count += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.count -= 1
+            if not self.count:
+                self.filters.__exit__(None, None, None)
+
+
+FILTERS = _KeptFilters()
