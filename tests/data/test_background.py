@@ -18,7 +18,7 @@ from geomiam.data.sites.background import add_background
 from geomiam.data.sites.background_area import BackgroundArea
 from geomiam.data.sites.draw import draw_cells
 from geomiam.data.sites.sites import open_sites, sample, write_sites
-from geomiam.errors import LabelError, SelectionError
+from geomiam.errors import LabelError, SelectionError, SettingError
 from geomiam.geo.crs import crs_of
 
 AREA = BackgroundArea(within="90 km", outside_envelope="cell")
@@ -200,8 +200,9 @@ def test_wrong_requests_are_errors():
         add_background(sites(), cube(), kind="even")
     with pytest.raises(LabelError, match="no cells with an observed predictor"):
         add_background(sites(), cube() * np.nan)
-    with pytest.raises(LabelError, match="n=0"):
-        add_background(sites(), cube(), n=0)
+    for n in (0, 2.5, "100"):
+        with pytest.raises(SettingError, match=f"n must be at least 1, found {n!r}"):
+            add_background(sites(), cube(), n=n)
 
 
 def test_background_is_drawn_where_the_required_data_are():
@@ -248,3 +249,9 @@ def test_drawing_in_blocks_equals_drawing_at_once_where_few_wait_long(monkeypatc
     expected = np.argsort(waits, axis=None)[:11]
     cells = draw_cells(mask, 11, weights=weights, rng=np.random.default_rng(5))
     np.testing.assert_array_equal(cells, np.stack(np.divmod(expected, 9), 1))
+
+
+def test_a_mask_with_steps_is_refused():
+    monthly = cube().assign(season=cube()["series"])
+    with pytest.raises(SelectionError, match="'season' has the dims .* select one step"):
+        add_background(sites(), monthly, n=5, mask="season")

@@ -15,6 +15,7 @@ from geomiam.data.sites import restrictions
 from geomiam.data.sites.background import add_background
 from geomiam.data.sites.sites import sample
 from geomiam.errors import (
+    GridError,
     InputNotFound,
     LabelError,
     LengthError,
@@ -197,6 +198,25 @@ def test_the_envelope_is_that_of_numpy_quantiles(quantile):
     assert (only != expected).any()
 
 
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
+def test_a_cell_that_is_infinite_is_no_place_outside_the_envelope(value):
+    cube = cube_on("degrees")
+    sites = sites_on(cube)
+    area = Area(outside_envelope="rows")
+    expected = drawn(sites, cube.assign(rows=cube["rows"].where(cube["cell"] % 2 == 0)), area)
+    infinite = cube.assign(rows=cube["rows"].where(cube["cell"] % 2 == 0, value))
+    np.testing.assert_array_equal(drawn(sites, infinite, area), expected)
+
+
+def test_sites_in_other_coordinates_than_the_cube_are_refused():
+    degrees, projected = cube_on("degrees"), cube_on("projected")
+    match = r"'y', 'x'\] in EPSG:3035; take the sites from this cube"
+    with pytest.raises(GridError, match=match):
+        add_background(sites_on(degrees), projected, n=5, area=Area(within="100 km"))
+    with pytest.raises(GridError, match=match):
+        add_background(sites_on(projected).rename(x="lon", y="lat"), projected, n=5)
+
+
 def test_all_restrictions_hold_together_and_chunks_do_not_matter(monkeypatch):
     cube = cube_on("degrees")
     sites = sites_on(cube)
@@ -268,6 +288,13 @@ def test_target_groups_are_restricted_around_the_presences_of_each_species():
     )
     np.testing.assert_array_equal(low.presence.sel(species="ash"), [np.nan, 1, 1, np.nan])
     np.testing.assert_array_equal(low.presence.sel(species="oak"), [1, np.nan, 0, 0])
+    lazy = add_background(
+        sites.chunk(site=2), cube, kind="target-group", n=None, area=Area(within="100 km")
+    )
+    xr.testing.assert_identical(lazy.compute(), out)
+    for unused in ({"mask": "rows"}, {"require": "cell"}):
+        with pytest.raises(SettingError, match="no effect with kind='target-group'"):
+            add_background(sites, cube, kind="target-group", **unused)
 
 
 def test_points_of_the_user_are_the_cells_that_contain_them(tmp_path):

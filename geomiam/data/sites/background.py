@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from geomiam.data.dataset import as_dataset, check_sites
-from geomiam.data.grid.grid import geobox, restore
+from geomiam.data.grid.grid import geobox, restore, spatial_dims
 from geomiam.data.records.cells import cells_of
 from geomiam.data.records.coordinates import Points, locate
 from geomiam.data.records.files import read_table
@@ -22,8 +23,8 @@ from geomiam.data.sites.cells import Requirements, is_empty, read_cells
 from geomiam.data.sites.draw import check_candidates, random_cells
 from geomiam.data.sites.restrictions import Removals, Restrictions
 from geomiam.data.sites.target_group import searched
-from geomiam.errors import LabelError, OccurrencesLeftOut, SettingError, warn
-from geomiam.geo.crs import crs_of
+from geomiam.errors import GridError, LabelError, OccurrencesLeftOut, SettingError, warn
+from geomiam.geo.crs import crs_name, crs_of, same_crs
 from geomiam.geo.dims import SITE
 from geomiam.splits import site_coordinates
 
@@ -97,9 +98,9 @@ def add_background(
     SelectionError
         When ``require``, ``mask``, ``bias`` or a variable of the area is not in the cube.
     SettingError
-        When two settings exclude each other, or ``bias`` has negative values.
+        When ``n`` is below 1, two settings exclude each other, or ``bias`` has negative values.
     GridError
-        When the layer of ``bias`` is on another grid.
+        When the layer of ``bias`` is on another grid, or the sites have other coordinates than the cube.
     OccurrenceError
         When ``points`` cannot be read.
 
@@ -140,7 +141,7 @@ def add_background(
         raise LabelError(
             f"sites have no 'presence', found {list(sites.data_vars)}; create them with gm.sample(...)"
         )
-    _check_request(n, kind, bias=bias, points=points)
+    _check_request(n, kind, bias=bias, points=points, require=require, mask=mask)
     rng = np.random.default_rng(rng)
     words = {} if area is None else {"background_area": "; ".join(_checked(area).texts().values())}
     if kind == "target-group":
@@ -148,6 +149,7 @@ def add_background(
     else:
         grid = as_dataset(cube)
         grid = restore(grid, grid)
+        _check_same_places(sites, grid)
         weights = None if bias is None else Bias.of(bias, grid, sites)
         if weights is not None:
             words["background_bias"] = weights.text
@@ -170,7 +172,9 @@ def add_background(
     return restore(out.assign_attrs(background_kind=name, **attrs), out)
 
 
-def _check_request(n: int | None, kind: str, *, bias: Any, points: Any) -> None:
+def _check_request(
+    n: int | None, kind: str, *, bias: Any, points: Any, require: Any, mask: Any
+) -> None:
     if kind not in ("random", "target-group"):
         raise LabelError(f"kind={kind!r} is not supported; use 'random' or 'target-group'")
     settings = {"kind='target-group'": kind != "random", "points=": points is not None}
@@ -179,8 +183,25 @@ def _check_request(n: int | None, kind: str, *, bias: Any, points: Any) -> None:
         raise SettingError(
             f"{' and '.join(names)} exclude each other; pass one of them, or call add_background again with its result"
         )
+    if kind != "random" and (mask is not None or len(require)):
+        raise SettingError(
+            "mask= and require= have no effect with kind='target-group', which adds no sites; pass them to gm.sample"
+        )
     if bias is not None and n is None:
         raise SettingError("n=None draws every candidate, so bias= has no effect; pass n=10_000")
+
+
+def _check_same_places(sites: xr.Dataset, grid: xr.Dataset) -> None:
+    """Refuse sites whose coordinates are not those of the grid, since both become one table."""
+    names, crs, of_sites = spatial_dims(grid), crs_of(grid), None
+    with suppress(GridError):
+        of_sites = crs_of(sites)
+    if set(names) <= set(sites.variables) and (of_sites is None or same_crs(of_sites, crs)):
+        return
+    raise GridError(
+        f"the sites have the coordinates {list(sites.coords)} in {crs_name(of_sites) if of_sites else 'an unknown CRS'}, "
+        f"and the cube {list(names)} in {crs_name(crs)}; take the sites from this cube with gm.sample(cube, records)"
+    )
 
 
 def _checked(area: Any) -> BackgroundArea:
@@ -289,7 +310,7 @@ def _restricted(
     missing: xr.DataArray, sites: xr.Dataset, area: BackgroundArea
 ) -> tuple[xr.DataArray, Removals]:
     """Return where species may become 0 ``(site, species)``: in the area around the presences of each."""
-    missing = missing.transpose(SITE, "species").copy()
+    missing = missing.transpose(SITE, "species").compute().copy()
     present = (sites["presence"].transpose(SITE, "species") == 1).values
     area, removals = area.opened(), Counter[str]()
     for species in range(missing.sizes["species"]):

@@ -62,6 +62,10 @@ class Requirements:
             raise SelectionError(
                 f"mask='{mask}' is not a variable of the cube; it has {list(variables)}"
             )
+        if mask is not None and set(cube[mask].dims) != set(spatial_dims(cube)):
+            raise SelectionError(
+                f"mask='{mask}' has the dims {cube[mask].dims}; select one step, or pass a variable with {spatial_dims(cube)}"
+            )
         return cls(tuple(tuple(choices[n]) for n in names), mask)
 
     def candidates(self, cube: xr.Dataset) -> xr.DataArray:

@@ -9,6 +9,7 @@ from operator import and_
 import numpy as np
 import xarray as xr
 
+from geomiam.checks.settings import check_count
 from geomiam.data.grid.grid import geobox, restore, spatial_dims
 from geomiam.data.sites.bias import Bias, draw_near, rows_of
 from geomiam.data.sites.cells import Requirements, read_cells
@@ -97,9 +98,9 @@ def _report_narrow(count: int, size: int, bias: Bias) -> None:
 def check_candidates(
     candidates: int, n: int | None, *, description: str, removals: Removals
 ) -> None:
-    """Raise LabelError if n is below 1 or there is no candidate, with the number that each restriction removes."""
-    if n is not None and n < 1:
-        raise LabelError(f"n={n} background points; pass n >= 1, or None for every candidate")
+    """Raise SettingError if n is no count; LabelError, with the removals, if there is no candidate."""
+    if n is not None:
+        check_count("n", n, minimum=1, hint="None draws every candidate")
     if candidates:
         return
     if total := sum(removals.values()):

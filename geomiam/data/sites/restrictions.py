@@ -201,5 +201,5 @@ def _envelope(
 
 def _outside(ds: xr.Dataset, name: str, low: xr.DataArray, high: xr.DataArray) -> xr.DataArray:
     values = as_float(ds[name].reset_coords(drop=True))
-    outside = (values < low) | (values > high)  # False for NaN
+    outside = ((values < low) | (values > high)) & (abs(values) < np.inf)  # False for NaN
     return outside.any([d for d in outside.dims if d not in place_dims(ds)])
