@@ -13,7 +13,7 @@ import xarray as xr
 from geomiam import splits as splitters
 from geomiam.data.infer import read_schema
 from geomiam.data.sites.table import has_background, read_labels
-from geomiam.errors import LabelError, SettingError, TrainingWarning
+from geomiam.errors import SettingError, TrainingWarning
 from geomiam.evaluation.evaluate import score, subset_scores, to_probability
 from geomiam.evaluation.subsets import Subsets, name_subsets, shown_share
 from geomiam.geo.crs import crs_coordinate
@@ -22,6 +22,7 @@ from geomiam.model.model import Model
 from geomiam.networks.config import NetworkConfig
 from geomiam.progress import progress_bar, with_progress
 from geomiam.schema.schema import Schema
+from geomiam.splits.reading import rows_of_folds
 from geomiam.training.config import TrainingConfig
 from geomiam.training.fit import fit
 from geomiam.training.losses import resolve_loss
@@ -95,7 +96,7 @@ def cross_validate(
     Raises
     ------
     LabelError
-        If a site is tested twice, a fold is empty, or labels cannot be used.
+        If a site is tested twice or trains the model that tests it, a fold is empty, or labels cannot be used.
     GridError
         If the sites have no coordinates, or lie at fewer places than folds.
     SelectionError
@@ -123,7 +124,7 @@ def cross_validate(
     as_metrics(metrics)
     schema = read_schema(sites, schema)
     subsets_by_name = name_subsets(schema, subsets)
-    splits = splits or splitters.SpatialBlocks(rng=rng)
+    splits = splitters.SpatialBlocks(rng=rng) if splits is None else splits
     folds = folds_of(splits, sites, labels)
     scores = {name: np.full(labels.shape, np.nan, np.float32) for name in subsets_by_name}
     options = dict(fit_options or {})
@@ -158,22 +159,13 @@ def cross_validate(
 
 def folds_of(splits: Any, sites: xr.Dataset, labels: np.ndarray) -> Folds:
     """Return the row numbers of every fold, checked."""
-    if not hasattr(splits, "split"):
+    if not hasattr(splits, "split") or isinstance(splits, str):
         pairs: Iterable[Any] = splits
     elif isinstance(splits, GEOMIAM_SPLITTERS):
         pairs = splits.split(sites)
     else:  # scikit-learn splits the rows of a table and stratifies by one label per row
         pairs = splits.split(np.zeros((len(labels), 1)), labels[:, 0])
-    folds = [(np.asarray(train), np.asarray(test)) for train, test in pairs]
-    if not folds or any(not len(rows) for fold in folds for rows in fold):
-        raise LabelError(f"splits={splits!r} leaves a fold without training or test sites")
-    tests = np.bincount(np.concatenate([test for _, test in folds]), minlength=len(labels))
-    if tests.max() > 1:
-        raise LabelError(
-            f"splits={splits!r} tests {int((tests > 1).sum())} sites more than once, so they have no "
-            "single prediction; use a splitter such as gm.splits.SpatialBlocks"
-        )
-    return folds
+    return rows_of_folds(pairs, splits, len(labels))
 
 
 def _of_fold(options: dict[str, Any], train: np.ndarray, number: int) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def null_model(
     check_count("repeats", repeats, minimum=1, hint="99 allow p values down to 0.01")
     _check_metric(metric)
     labels, names = read_labels(sites)
-    folds = folds_of(splits or splitters.SpatialBlocks(rng=rng), sites, labels)
+    folds = folds_of(splitters.SpatialBlocks(rng=rng) if splits is None else splits, sites, labels)
     options: dict[str, Any] = {"metrics": metric, "subsets": "all", "network": network}
     options |= {"training": training, "fit_options": fit_options}
     table = cross_validate(sites, schema, splits=folds, rng=rng, **options)

@@ -188,7 +188,7 @@ def tune(
     import pandas as pd
 
     check_count("trials", trials, minimum=2, hint="12 are the default")
-    if metric not in METRICS or metric in set(NOT_HIGHER) - set(LOWER):
+    if str(metric) not in METRICS or metric in set(NOT_HIGHER) - set(LOWER):
         raise SelectionError(
             f"settings cannot be chosen by metric={metric!r}; use one such as 'auc'"
         )
@@ -196,7 +196,7 @@ def tune(
     settings = draw_settings(SPACE if space is None else space, trials - 1, rng=rng)
     for of_trial in settings:
         _check(of_trial, labels)
-    folds = folds_of(splits or splitters.SpatialBlocks(rng=rng), sites, labels)
+    folds = folds_of(splitters.SpatialBlocks(rng=rng) if splits is None else splits, sites, labels)
     scores = []
     for number, of_trial in enumerate(progress_bar(settings, desc="trials", unit="trial")):
         arguments = fit_arguments(of_trial)

@@ -28,6 +28,10 @@ def site_and_area_places(
         area_xy = coordinates(area, None)
         area_xy = area_xy[np.sort(draws.permutation(len(area_xy))[:points])]
     area_xy = _transformed(area_xy, _system(area, crs), system)
+    if not len(area_xy):
+        raise GridError(
+            "the prediction area has no place with coordinates; pass a cube, sites or coordinates (m, 2)"
+        )
     both_places = places(np.vstack([xy, area_xy]), system, names=names)
     rows = np.arange(len(both_places))
     return both_places.take(rows[: len(xy)]), both_places.take(rows[len(xy) :])

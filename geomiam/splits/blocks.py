@@ -39,13 +39,13 @@ def site_coordinates(sites: xr.Dataset) -> np.ndarray:
         if missing_count := int((~np.isfinite(xy)).any(1).sum()):
             raise GridError(
                 f"{missing_count} of {len(xy)} sites have NaN as '{x}' or '{y}': leave them out with "
-                f"sites.where(sites['{x}'].notnull(), drop=True), or pass TrainingConfig(validation=<boolean per site>)"
+                f"sites.where(sites['{x}'].notnull(), drop=True), or pass gm.fit(..., validation=<boolean per site>)"
             )
         return xy
     raise GridError(
         "sites have no coordinates (expected x and y, lon and lat, or longitude and latitude; found "
         f"{list(sites.coords)}): add them with "
-        "sites.assign_coords(x=('site', ...), y=('site', ...)), or pass TrainingConfig(validation=<boolean per site>)"
+        "sites.assign_coords(x=('site', ...), y=('site', ...)), or pass gm.fit(..., validation=<boolean per site>)"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,45 @@ def _site_means(variable: xr.DataArray) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a site without any value stays NaN
         return np.nanmean(values, axis=1)
+
+
+def rows_of_folds(pairs: Any, splits: Any, n: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return training and test rows of n sites for each fold; LabelError if they cannot be folds."""
+    if isinstance(pairs, Iterator):
+        pairs = list(pairs)  # the errors of a splitter have their text
+    try:
+        folds = [(_rows(train), _rows(test)) for train, test in pairs]
+    except (TypeError, ValueError):
+        raise LabelError(
+            f"splits={splits!r} are no folds; pass a splitter such as gm.splits.SpatialBlocks(5), or pairs of training "
+            "and test rows"
+        ) from None
+    if not folds or any(not len(rows) for fold in folds for rows in fold):
+        raise LabelError(f"splits={splits!r} leaves a fold without training or test sites")
+    if any(rows.min() < 0 or rows.max() >= n for fold in folds for rows in fold):
+        raise LabelError(f"splits={splits!r} has rows outside 0 to {n - 1}, those of the {n} sites")
+    if shared := sum(len(np.intersect1d(train, test)) for train, test in folds):
+        raise LabelError(
+            f"splits={splits!r} trains on {shared} of the sites that it tests, so the skill would be too good; "
+            "leave the test sites of a fold out of its training sites"
+        )
+    tests = np.bincount(np.concatenate([test for _, test in folds]), minlength=n)
+    if tests.max() > 1:
+        raise LabelError(
+            f"splits={splits!r} tests {int((tests > 1).sum())} sites more than once, so they have no "
+            "single prediction; use a splitter such as gm.splits.SpatialBlocks"
+        )
+    return folds
+
+
+def _rows(rows: ArrayLike) -> np.ndarray:
+    """Return row numbers, also of a boolean per site."""
+    values = np.asarray(rows)
+    if values.dtype == bool:
+        return np.flatnonzero(values)
+    if len(values) and values.dtype.kind not in "iu":
+        raise TypeError
+    return values.astype(int)
 
 
 def labels(X: Where, y: ArrayLike | None, n: int) -> np.ndarray:

@@ -122,7 +122,7 @@ def site_blocks(
     if len(distinct) < min_blocks:
         raise BlockError(
             f"all {len(places)} sites lie at {len(distinct)} place(s), which cannot be dealt into {min_blocks} "
-            "spatial blocks: add sites elsewhere, use fewer folds, or pass TrainingConfig(validation=<boolean per site>)"
+            "spatial blocks: add sites elsewhere, use fewer folds, or pass gm.fit(..., validation=<boolean per site>)"
         )
     sample = sampled_predictors(sites, groups, SITES)
     if size is None:

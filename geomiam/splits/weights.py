@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from geomiam.checks.settings import check_count
-from geomiam.errors import BlockError, warn
+from geomiam.errors import warn
 from geomiam.geo.places import Places
 from geomiam.splits.area import site_and_area_places
 from geomiam.splits.blocks import Seed
-from geomiam.splits.reading import Where
+from geomiam.splits.reading import Where, rows_of_folds
 
 FARTHER = 0.1
 """Share of the prediction area beyond the largest distance of a test site from which on to warn."""
@@ -60,8 +60,8 @@ def prediction_weights(
     ------
     GridError
         If there are no coordinates, some are not finite, or the area has no cell with a value.
-    BlockError
-        If no site is tested.
+    LabelError
+        If ``splits`` are no folds of the sites, as for :func:`geomiam.cross_validate`.
 
     Warns
     -----
@@ -89,11 +89,10 @@ def prediction_weights(
     """
     check_count("points", points, minimum=1, hint="1000 are usual")
     places, area_places = site_and_area_places(sites, None, area, points=points, rng=rng, crs=crs)
-    pairs = splits.split(sites) if hasattr(splits, "split") else splits
-    test_to_training = _test_to_training(places, pairs)
+    is_splitter = hasattr(splits, "split") and not isinstance(splits, str)
+    pairs = splits.split(sites) if is_splitter else splits
+    test_to_training = _test_to_training(places, rows_of_folds(pairs, splits, len(places)))
     is_tested = np.isfinite(test_to_training)
-    if not is_tested.any():
-        raise BlockError(f"splits={splits!r} tests no site; pass the folds of the cross-validation")
     distances = test_to_training[is_tested]
     area_to_sites = _nearest(places, area_places)
     farther = float((area_to_sites > distances.max()).mean())
@@ -121,11 +120,11 @@ def density_ratio(values: ArrayLike, target: ArrayLike) -> np.ndarray:
     return of_value[number]
 
 
-def _test_to_training(places: Places, pairs: Any) -> np.ndarray:
+def _test_to_training(places: Places, folds: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     """Return the distance of each test site to the nearest training site in km ``(n,)``; NaN = not tested."""
     distances = np.full(len(places), np.nan)
-    for train, test in pairs:
-        distances[test] = _nearest(places.take(np.asarray(train)), places.take(np.asarray(test)))
+    for train, test in folds:
+        distances[test] = _nearest(places.take(train), places.take(test))
     return distances
 
 

@@ -238,8 +238,18 @@ def test_cross_validation_takes_any_splitter():
     twice = [(np.arange(45), np.arange(45, 90)), (np.arange(45), np.arange(80, 90))]
     with pytest.raises(LabelError, match="tests 10 sites more than once"):
         gm.cross_validate(data, splits=twice, **QUICK)
-    with pytest.raises(LabelError, match="without training or test sites"):
-        gm.cross_validate(data, splits=[(np.arange(90), [])], **QUICK)
+    for splits, match in (
+        ([(np.arange(90), [])], "without training or test sites"),
+        ([], "without training or test sites"),
+        ([(np.arange(90), np.arange(80, 90))], "trains on 10 of the sites that it tests"),
+        ([(np.arange(45), np.arange(85, 95))], "rows outside 0 to 89"),
+        ([([0.5, 1.0], [2])], "are no folds"),
+        ("blocks", "are no folds"),
+    ):
+        with pytest.raises(LabelError, match=match):
+            gm.cross_validate(data, splits=splits, **QUICK)
+    with pytest.raises(ValueError, match="Cannot have number of splits n_splits=91"):
+        gm.cross_validate(data, splits=KFold(91), **QUICK)
     with pytest.raises(SelectionError, match="no metric"):
         gm.cross_validate(data, metrics="boice", **QUICK)
 

@@ -7,7 +7,7 @@ from scipy.stats import wasserstein_distance
 from test_neighbours import clustered, random_folds, spread
 
 import geomiam as gm
-from geomiam.errors import BlockError, GridError, SettingError
+from geomiam.errors import GridError, LabelError, SettingError
 from geomiam.splits.weights import density_ratio
 
 
@@ -87,8 +87,16 @@ def test_a_far_area_is_reported_and_bad_input_is_refused(cube, sites):
     corner = sites.isel(site=slice(0, 40))
     with pytest.warns(UserWarning, match=r"of the prediction area is farther from the sites"):
         gm.splits.prediction_weights(corner, pairs_of(np.arange(40) % 4), area=cube)
-    with pytest.raises(BlockError, match="tests no site"):
-        gm.splits.prediction_weights(corner, [], area=cube)
+    for splits, match in (
+        ([], "without training or test sites"),
+        ("blocks", "are no folds"),
+        ([(np.arange(5), [9]), (np.arange(5), [9])], "tests 1 sites more than once"),
+        ([(np.arange(5), [40])], "rows outside 0 to 39"),
+    ):
+        with pytest.raises(LabelError, match=match):
+            gm.splits.prediction_weights(corner, splits, area=cube)
+    with pytest.raises(GridError, match="the prediction area has no place"):
+        gm.splits.prediction_weights(corner, pairs_of(np.arange(40) % 4), area=np.zeros((0, 2)))
     with pytest.raises(SettingError, match="points must be at least 1"):
         gm.splits.prediction_weights(corner, [], area=cube, points=0)
     with pytest.raises(GridError, match="no coordinates"):
