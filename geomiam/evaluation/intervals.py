@@ -21,6 +21,7 @@ from geomiam.metrics.registry import (
     measure,
     measure_one_by_one,
 )
+from geomiam.metrics.within_folds import auc_within_folds, comparable_folds
 from geomiam.splits import site_blocks
 
 
@@ -63,10 +64,11 @@ def confidence(
     Returns
     -------
     xarray.Dataset
-        Per metric, such as ``auc``: ``auc(subset, species)`` of all sites, ``auc_lower`` and ``auc_upper``,
-        and ``mean_auc(subset)`` with ``mean_auc_lower`` and ``mean_auc_upper``. The AUC is that within
-        folds, as in the table. Samples in which a species has one class are left out for that species. The
-        attributes ``level``, ``samples``, ``block_km`` and ``block_count`` state the bootstrap.
+        Per metric, such as ``auc``: ``auc(subset, species)`` of all sites, ``auc_lower`` and
+        ``auc_upper``, and ``mean_auc(subset)`` with ``mean_auc_lower`` and ``mean_auc_upper``. The AUC is that
+        within folds, as in the table.
+        Samples in which no fold has both classes of a species are left out for that species. The attributes
+        ``level``, ``samples``, ``block_km`` and ``block_count`` state the bootstrap.
 
     Raises
     ------
@@ -117,6 +119,7 @@ def confidence(
     check_count("samples", samples, minimum=1, hint="1000 are usual")
     functions = as_metrics(metrics)
     labels, scores, fold = out_of_fold(table, None)
+    fold = comparable_folds(labels, fold)  # once, so that all samples compare the same pairs
     is_tested = table["fold"].values >= 0
     site_weights = None
     if weights is not None:
@@ -177,11 +180,13 @@ def _values(
 ) -> np.ndarray:
     """Return each metric of some rows ``(metrics, subsets, S)``."""
     y, w = labels[rows], None if weights is None else weights[rows]
-    names = [name for name, function in functions.items() if function is None]
+    names = [name for name, function in functions.items() if function is None and name != "auc"]
     values = np.empty((len(functions), len(scores), labels.shape[1]))
     for i, of_subset in enumerate(scores):
         z = of_subset[rows]
-        by_name = measure(y, z, names, weights=w, fold=fold[rows])
+        by_name = measure(y, z, names, weights=w)
+        if "auc" in functions:
+            by_name["auc"] = auc_within_folds(y, z, fold[rows], weights=w)
         for k, (name, function) in enumerate(functions.items()):
             values[k, i] = measure_one_by_one(function, y, z) if function else by_name[name]
     return values

@@ -114,7 +114,7 @@ def per_species(
 ) -> Array:
     """Apply a kernel to all species, block by block: ``(rows, S)``; NaN for a species with one class."""
     labels, scores = as_tables(labels, scores)
-    site_weights = None if weights is None else _checked_weights(weights, len(labels))
+    site_weights = None if weights is None else checked_weights(weights, len(labels))
     result = np.full((rows, labels.shape[1]), np.nan)
     for columns, block in _blocks(labels, scores, site_weights):
         has_both_classes = (block.ones > 0) & (block.zeros > 0)
@@ -157,7 +157,7 @@ def clipped(block: Block) -> Array:
     return np.where(block.known, np.clip(p, eps, 1 - eps), 0.5).astype(np.float64)
 
 
-def _checked_weights(weights: ArrayLike, n: int) -> Array:
+def checked_weights(weights: ArrayLike, n: int) -> Array:
     """Return weights ``(n,)`` whose largest is 1, if they are finite and not negative."""
     values = np.asarray(weights, float)
     if values.shape != (n,) or not np.isfinite(values).all() or (values < 0).any():

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from geomiam.errors import LabelError
 from geomiam.metrics.ranking import auc
-from geomiam.metrics.tables import Array, nonzero
+from geomiam.metrics.tables import Array, as_tables, checked_weights, nonzero
 
 
 def auc_within_folds(
@@ -41,7 +41,7 @@ def auc_within_folds(
     Raises
     ------
     LabelError
-        If ``fold`` has not one value per site.
+        If ``fold`` has not one number per site.
     ValueError
         As for :func:`geomiam.metrics.auc`.
 
@@ -62,12 +62,11 @@ def auc_within_folds(
     >>> gm.metrics.auc_within_folds(labels, scores, [0, 0, 1, 1]), gm.metrics.auc(labels, scores)
     (array([1.]), array([0.75]))
     """
-    labels, scores, fold = np.asarray(labels, float), np.asarray(scores, float), np.asarray(fold)
-    if fold.shape != labels.shape[:1]:
-        raise LabelError(
-            f"fold= needs one value for each of {len(labels)} sites, found {fold.shape}"
-        )
-    site_weights = np.ones(len(labels)) if weights is None else np.asarray(weights, float)
+    labels, scores = as_tables(labels, scores)
+    fold = _checked_fold(fold, len(labels))
+    site_weights = (
+        np.ones(len(labels)) if weights is None else checked_weights(weights, len(labels))
+    )
     site_weights = site_weights / (site_weights.mean() or 1.0)
     total, sum_of_weights = np.zeros(labels.shape[1]), np.zeros(labels.shape[1])
     for number in np.unique(fold[fold >= 0]):
@@ -87,12 +86,21 @@ def comparable_folds(labels: Array, fold: ArrayLike | None) -> Array:
     """
     if fold is None:
         return np.zeros(len(labels), int)
-    fold = np.asarray(fold)
+    fold = _checked_fold(fold, len(labels))
     can_be_scored = any(
         fold_weight(labels[fold == number], labels[fold == number]).any()
         for number in np.unique(fold[fold >= 0])
     )
     return fold if can_be_scored else np.where(fold >= 0, 0, -1)
+
+
+def _checked_fold(fold: ArrayLike, n: int) -> Array:
+    numbers = np.asarray(fold)
+    if numbers.shape != (n,) or numbers.dtype.kind not in "biuf":
+        raise LabelError(
+            f"fold= needs one number for each of {n} sites, found shape {numbers.shape} of {numbers.dtype}"
+        )
+    return numbers
 
 
 def fold_weight(labels: Array, scores: Array, weights: Array | None = None) -> Array:

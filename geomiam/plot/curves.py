@@ -41,7 +41,7 @@ def roc(
     subset : str
         Subset of the predictors, as the table names it.
     species : str or sequence of str, optional
-        Default: all. Species with presences or absences only have no curve.
+        Default: all. Species with presences or absences only, in every fold, have no curve.
     ax : matplotlib.axes.Axes, optional
         Axes to draw on; default: those of a new figure.
 
@@ -78,8 +78,14 @@ def roc(
     """
     curves = {}
     for name, y, z, fold in _columns(table, subset, species):
+        if not _folds_of_both_classes(y, fold):
+            continue
         area = auc_within_folds(y[:, None], z[:, None], fold)[0]
         curves[f"{name}: AUC {area:.2f}"] = _roc(y, z, fold)
+    if not curves:
+        raise SettingError(
+            "no species has presences and absences in the same fold, so there is no curve to draw"
+        )
     ax = one_axes(ax, (5, 4.8))
     ax.plot([0, 1], [0, 1], color="0.7", lw=0.8, ls="--")
     _draw(ax, curves, mean_of="mean sensitivity")
@@ -200,7 +206,7 @@ def _columns(
         y = species_table["presence"].values.astype(float)
         z = species_table["suitability"].values.astype(float)
         is_scored = np.isfinite(y) & np.isfinite(z)
-        if _folds_of_both_classes(y[is_scored], fold[is_scored]):
+        if len(np.unique(y[is_scored])) == 2:
             columns.append((name, y[is_scored], z[is_scored], fold[is_scored]))
     if not columns:
         raise SettingError(

@@ -187,3 +187,24 @@ def test_null_models_of_other_metrics():
         gm.evaluation.null_model(tiny_sites(60), metric="auk")
     with pytest.raises(SettingError, match="repeats must be at least 1"):
         gm.evaluation.null_model(tiny_sites(60), repeats=0)
+
+
+def test_every_sample_compares_pairs_within_folds():
+    """The predictions of fold 1 are higher; only fold 0 has presences, and one block of it has its absence."""
+    presence = np.array([1.0, 1, 1, 0, 0, 0, 0])[:, None]
+    scores = np.array([0.2, 0.2, 0.2, 0.1, 0.9, 0.9, 0.9])[:, None]
+    table = xr.Dataset(
+        {
+            "presence": (("site", "species"), presence),
+            "suitability": (("subset", "site", "species"), scores[None]),
+            "fold": ("site", [0, 0, 0, 0, 1, 1, 1]),
+        },
+        coords={
+            "subset": ["all"],
+            "species": ["oak"],
+            "lon": ("site", 5.0 * np.arange(7)),
+            "lat": ("site", np.full(7, 45.0)),
+        },
+    )
+    skill = gm.evaluation.confidence(table, samples=100, block="10 km")
+    assert (skill["auc_lower"] == 1).all() and (skill["mean_auc_upper"] == 1).all()

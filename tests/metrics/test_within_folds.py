@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import geomiam as gm
-from geomiam.errors import LabelError
+from geomiam.errors import LabelError, SettingError
 
 
 def test_a_model_without_skill_has_an_auc_of_one_half_within_folds():
@@ -71,5 +71,18 @@ def test_a_species_without_pairs_has_no_value():
 
 
 def test_a_fold_number_is_needed_for_each_site():
+    zeros = np.zeros((4, 1))
+    for fold in ([0, 1], ["a", "a", "b", "b"], 0):
+        with pytest.raises(LabelError, match="each of 4 sites"):
+            gm.metrics.auc_within_folds(zeros, zeros, fold)
     with pytest.raises(LabelError, match="each of 4 sites"):
-        gm.metrics.auc_within_folds(np.zeros((4, 1)), np.zeros((4, 1)), [0, 1])
+        gm.metrics.measure(zeros, zeros, ["auc"], fold=[0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    "weights", [[1, 1], [-1, -1, -1, -1], [1, 1, 1, -3], 1.0, [1, 1, 1, np.nan]]
+)
+def test_weights_are_one_number_per_site_and_not_negative(weights):
+    labels, scores = np.array([[1], [0], [1], [0]]), np.array([[0.2], [0.1], [0.9], [0.8]])
+    with pytest.raises(SettingError, match=r"weights must be one finite number per site \(4\)"):
+        gm.metrics.auc_within_folds(labels, scores, [0, 0, 0, -1], weights=weights)

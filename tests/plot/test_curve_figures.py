@@ -50,6 +50,16 @@ def test_the_curve_of_several_folds_has_the_area_within_folds():
         assert f"AUC {area:.2f}" in line.get_label()
 
 
+def test_a_species_without_a_pair_in_any_fold_has_a_calibration_curve_only():
+    table = table_of(2)
+    table = table.assign(fold=("site", (table["presence"][:, 0] == 1).values.astype(int)))
+    assert len(gm.plot.roc(table, ax=plt.subplots()[1]).lines) == 2
+    with pytest.raises(SettingError, match="in the same fold"):
+        gm.plot.roc(table, species="s0")
+    assert len(gm.plot.calibration(table, ax=plt.subplots()[1]).lines) == 3
+    plt.close("all")
+
+
 def test_many_species_are_grey_with_their_mean():
     axes = gm.plot.roc(table_of(12))
     assert len(axes.lines) == 14
