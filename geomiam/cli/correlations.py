@@ -37,7 +37,7 @@ def correlations(
     figure: Annotated[
         Path | None, typer.Option(help="Picture of the correlations to write, e.g. r.png.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Random seed of the cells that are read.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the cells that are read.")] = 0,
     overwrite: Overwrite = False,
     *,
     output: TableFlags,

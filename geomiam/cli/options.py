@@ -175,7 +175,7 @@ class TrainOptions:
         int | None, typer.Option(help="Number of devices; each batch is shared among them.")
     ] = None
     precision: Annotated[str | None, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = None
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0
     checkpoint: Annotated[
         Path | None,
         typer.Option(

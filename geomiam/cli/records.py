@@ -121,7 +121,7 @@ def records(
         Path | None,
         typer.Option(help="Map of the records and failed tests to write, e.g. map.png."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Random seed of thinning.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of thinning.")] = 0,
     overwrite: Overwrite = False,
     *,
     columns: RecordColumns,

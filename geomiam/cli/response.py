@@ -51,7 +51,7 @@ def response(
     figure: Annotated[
         Path | None, typer.Option(help="Picture of the curves to write, e.g. bio1.png.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Random seed of the sites that are used.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the sites that are used.")] = 0,
     overwrite: Overwrite = False,
     *,
     output: TableFlags,

@@ -106,7 +106,7 @@ def sample(
     ] = None,
     require: Require = None,
     mask: Mask = None,
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     overwrite: Overwrite = False,
     *,
     columns: RecordColumns,
@@ -160,7 +160,7 @@ def split(
         str | None,
         typer.Option(help="Side of the spatial blocks, such as '100 km'; default: from the data."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     overwrite: Overwrite = False,
 ) -> None:
     """Hold out spatial blocks of sites, to evaluate a model on sites that did not train it."""

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from geomiam.checks.names import list_names
+from geomiam.checks.names import check_folder, list_names
 from geomiam.data.dataset import as_dataset
 from geomiam.data.predictors import misspelt
 from geomiam.data.store.store import open_zarr, write_zarr
@@ -196,6 +196,8 @@ def project(
         one.
     SelectionError
         If there is no scenario, or ``using`` selects a part of variables of which a scenario has some.
+    NameRefused
+        If the name of a scenario cannot be the name of a folder.
     VariableMismatch, MemoryRefused, LabelError
         As :func:`geomiam.predict` and :func:`geomiam.evaluate`.
 
@@ -244,6 +246,8 @@ def _cubes(scenarios: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield from _leaves(scenarios)
     elif isinstance(scenarios, Mapping) and not isinstance(scenarios, xr.Dataset):
         for name, value in scenarios.items():
+            for part in str(name).split("/"):  # each is the folder of a group
+                check_folder(part, "scenario")
             inner = f"{path}/{name}" if path else str(name)
             if isinstance(value, Mapping) and not isinstance(value, (xr.Dataset, xr.DataTree)):
                 yield from _cubes(value, inner)

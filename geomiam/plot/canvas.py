@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import xarray as xr
 
-from geomiam.errors import SettingError
+from geomiam.checks.names import list_names
+from geomiam.errors import SelectionError, SettingError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,7 +63,12 @@ def plain(name: Any) -> str:
 
 def one_species(array: xr.DataArray, species: str | None) -> xr.DataArray:
     """Return the values of one species; default the first."""
-    return array.isel(species=0) if species is None else array.sel(species=species)
+    if species is None:
+        return array.isel(species=0)
+    names = array["species"].values.tolist()
+    if species not in names:
+        raise SelectionError(f"no species {species!r}; choose from {list_names(names)}")
+    return array.sel(species=species)
 
 
 def metric_label(table: xr.Dataset) -> str:

@@ -37,6 +37,11 @@ def range_change(result: xr.Dataset, *, species: str | None = None, ax: Axes | N
     -------
     matplotlib.axes.Axes
 
+    Raises
+    ------
+    SelectionError
+        If the species is unknown.
+
     See Also
     --------
     geomiam.ranges.change : the map.

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from geomiam.checks.settings import check_number
 from geomiam.data.grid.grid import geobox, same_grid, spatial_dims
 from geomiam.errors import GridError, SelectionError, SettingError
 
@@ -62,6 +63,15 @@ def _limits(maps: xr.DataArray, threshold: Any) -> Any:
         if "species" not in maps.dims:
             return values[0]
         return xr.DataArray(values, dims="species", coords={"species": maps["species"].values})
+    if isinstance(threshold, (xr.DataArray, np.ndarray)):
+        return threshold
+    check_number(
+        "threshold",
+        threshold,
+        requirement="must be a number",
+        accepts=lambda t: t == t,
+        hint="it is the least suitability of a presence, such as 0.5",
+    )
     return threshold
 
 

@@ -113,6 +113,7 @@ def test_values_outside_the_training_range_are_in_the_table(network, cube):
         (lambda cube: cube, gm.errors.SelectionError, "DataTree or a mapping"),
         (lambda cube: {"a": cube.rename(bio12="bio_12")}, gm.errors.MissingVariable, "rename"),
         (lambda cube: {"a": cube[["bio1"]].rename(bio1="soil")}, gm.errors.MissingVariable, "none"),
+        *((lambda cube, n=n: {n: cube}, NameRefused, "scenario") for n in ("", ".", "../a", "/a")),
     ],
 )
 def test_wrong_scenarios_are_refused(network, cube, scenarios, error, message):

@@ -111,8 +111,13 @@ def test_suitability_has_thresholds_by_species():
     result = gm.ranges.change(maps, 1 - maps, threshold={"a": 0.5, "b": 0.7})
     assert result["change"].sel(species="a", y=0).values.tolist() == [1, 2]
     assert result["change"].sel(species="b", y=0).values.tolist() == [0, 2]
+    with pytest.raises(gm.errors.SelectionError, match="no species 'yew'; choose from"):
+        gm.plot.range_change(result, species="yew")
     with pytest.raises(gm.errors.SelectionError, match="'b'"):
         gm.ranges.change(maps, maps, threshold={"a": 0.5})
+    for wrong in (np.nan, "0.5"):
+        with pytest.raises(gm.errors.SettingError, match="threshold must be a number"):
+            gm.ranges.change(maps, maps, threshold=wrong)
     lazy = gm.ranges.change(maps.chunk(y=1), 1 - maps, threshold=0.5)
     assert lazy["change"].chunks is not None
     xr.testing.assert_allclose(lazy.compute(), gm.ranges.change(maps, 1 - maps, threshold=0.5))
