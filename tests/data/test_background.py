@@ -253,5 +253,5 @@ def test_drawing_in_blocks_equals_drawing_at_once_where_few_wait_long(monkeypatc
 
 def test_a_mask_with_steps_is_refused():
     monthly = cube().assign(season=cube()["series"])
-    with pytest.raises(SelectionError, match="'season' has the dims .* select one step"):
+    with pytest.raises(SelectionError, match=r"'season' has the dims .* select one step"):
         add_background(sites(), monthly, n=5, mask="season")

@@ -209,12 +209,12 @@ def test_a_cell_that_is_infinite_is_no_place_outside_the_envelope(value):
 
 
 def test_sites_in_other_coordinates_than_the_cube_are_refused():
-    degrees, projected = cube_on("degrees"), cube_on("projected")
+    cube, metric_cube = cube_on("degrees"), cube_on("projected")
     match = r"'y', 'x'\] in EPSG:3035; take the sites from this cube"
     with pytest.raises(GridError, match=match):
-        add_background(sites_on(degrees), projected, n=5, area=Area(within="100 km"))
+        add_background(sites_on(cube), metric_cube, n=5, area=Area(within="100 km"))
     with pytest.raises(GridError, match=match):
-        add_background(sites_on(projected).rename(x="lon", y="lat"), projected, n=5)
+        add_background(sites_on(metric_cube).rename(x="lon", y="lat"), metric_cube, n=5)
 
 
 def test_all_restrictions_hold_together_and_chunks_do_not_matter(monkeypatch):
@@ -292,9 +292,9 @@ def test_target_groups_are_restricted_around_the_presences_of_each_species():
         sites.chunk(site=2), cube, kind="target-group", n=None, area=Area(within="100 km")
     )
     xr.testing.assert_identical(lazy.compute(), out)
-    for unused in ({"mask": "rows"}, {"require": "cell"}):
+    for settings in ({"mask": "rows"}, {"require": "cell"}):
         with pytest.raises(SettingError, match="no effect with kind='target-group'"):
-            add_background(sites, cube, kind="target-group", **unused)
+            add_background(sites, cube, kind="target-group", **settings)
 
 
 def test_points_of_the_user_are_the_cells_that_contain_them(tmp_path):
