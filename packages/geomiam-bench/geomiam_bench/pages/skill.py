@@ -191,7 +191,7 @@ def paired(run: dict) -> str:
     head = [f"{best_strategy} minus", *regions(run), "all species"]
     return (
         "In AUC points, mean over species ± its standard error, and how many species gain. A difference "
-        "below two standard errors is no difference. Published: random forests of Valavi et al. (2021), "
+        "below two standard errors may be chance. Published: random forests of Valavi et al. (2021), "
         "doi:10.1111/ecog.05615, from their file of each species.\n\n" + table(head, rows)
     )
 
