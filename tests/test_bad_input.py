@@ -110,6 +110,13 @@ def test_records_in_place_of_sites_are_refused_with_the_call_that_makes_sites():
             call(records)
 
 
+def test_a_cube_in_place_of_sites_is_refused_with_the_call_that_makes_sites():
+    import odc.geo.xr  # noqa: F401  (registers .odc)
+
+    with pytest.raises(LabelError, match=r"no 'presence' .*cube\.miam\.sample"):
+        gm.fit(make_cube())
+
+
 def test_one_class_labels_are_an_error_and_one_species_of_one_class_a_warning(tiny):
     _, sites, _ = tiny
     ones = sites.assign(presence=xr.ones_like(sites["presence"]))

@@ -48,8 +48,11 @@ class SiteTable:
         The schema is that of a model, or bound by :func:`geomiam.data.infer.read_schema`. Variables that
         are not listed in ``variables`` count as missing. Raises LabelError, and as :func:`read_arrays`.
         """
-        no_labels = np.zeros((sites.sizes[SITE], 0), np.float32)
-        labels, species = read_labels(sites) if include_labels else (no_labels, ())
+        labels, species = (
+            read_labels(sites)
+            if include_labels
+            else (np.zeros((sites.sizes[SITE], 0), np.float32), ())
+        )
         return cls(sites, schema, read_arrays(sites, schema, variables=variables), labels, species)
 
     def __len__(self) -> int:
