@@ -10,9 +10,12 @@ import xarray as xr
 
 from geomiam import plot
 from geomiam.errors import GridError
+from geomiam.evaluation.classify import classify
 from geomiam.explain.response import ResponseOptions, response
+from geomiam.metrics.thresholds import ThresholdKind
 from geomiam.model.overview import overview
 from geomiam.plot.canvas import plain
+from geomiam.ranges import class_areas
 from geomiam.reports import page
 from geomiam.reports.evidence import Evidence
 from geomiam.reports.page import Section
@@ -34,6 +37,7 @@ def all_sections(evidence: Evidence, fields: pd.DataFrame) -> list[Section]:
         summary(evidence, fields),
         maps(evidence),
         skill(evidence),
+        thresholds(evidence),
         responses(evidence),
         contributions(evidence),
         scenarios(evidence),
@@ -159,6 +163,53 @@ def _named(table: xr.Dataset) -> list[str]:
 
 def _number(value: Any) -> str:
     return f"{float(value):.3f}" if np.isfinite(float(value)) else "no value"
+
+
+MAPPED_KIND: ThresholdKind = "max-tss"
+"""Kind of threshold of the maps of presence, the default of :func:`geomiam.classify`."""
+
+
+def thresholds(evidence: Evidence) -> Section:
+    """Return the thresholds that are stored with the model, and the presence that follows from them."""
+    section = Section("thresholds", "Presence and absence")
+    by_kind = evidence.model.thresholds
+    kinds = [str(k) for k in by_kind["kind"].values]
+    if not kinds:
+        return section
+    rows = [
+        (name, *map(_number, by_kind.sel(species=name).values)) for name in evidence.figure_species
+    ]
+    source = f"Thresholds were chosen on {by_kind.attrs.get('source')}, from all predictors."
+    section.parts += [
+        page.number_table(["threshold of suitability", *kinds], rows),
+        page.paragraph(source, note=True),
+    ]
+    return section if MAPPED_KIND not in kinds else _with_presence(section, evidence)
+
+
+def _with_presence(section: Section, evidence: Evidence) -> Section:
+    """Add a map of presence and its area for each species with figures; none for log-odds."""
+    maps = evidence.maps
+    if maps is None or maps["suitability"].attrs.get("scale") == "logit":
+        return section
+    available = list(map(str, np.atleast_1d(maps["species"].values)))
+    species = [s for s in evidence.figure_species if s in available]
+    if not species or "species" not in maps.dims:
+        return section
+    classified = classify(maps.sel(species=species), evidence.model, kind=MAPPED_KIND)
+    try:
+        areas = class_areas(classified).sel({"class": "present"})
+    except GridError:  # no CRS: cells have no area
+        areas = None
+    if areas is not None:
+        rows = [(s, f"{float(areas.sel(species=s)):,.0f}") for s in species]
+        section.parts.append(page.number_table([f"present ({MAPPED_KIND})", "area in km²"], rows))
+    pictures = [
+        page.picture(plot.presence(classified, species=s).figure, f"{s}: presence and absence")
+        for s in species
+    ]
+    section.parts.append(page.grid(pictures) if len(pictures) > 1 else pictures[0])
+    return section
 
 
 def responses(evidence: Evidence) -> Section:

@@ -74,16 +74,31 @@ def test_a_full_report_has_every_section(tmp_path, model, cube, sites, explanati
     )
     page = page_of(path)
     assert page.sections() == [
-        *("summary", "maps", "skill", "responses", "contributions"),
+        *("summary", "maps", "skill", "thresholds", "responses", "contributions"),
         *("limits", "sources", "odmap", "cite"),
     ]
     pictures = [attrs for tag, attrs in page.tags if tag == "img"]
-    assert len(pictures) == 2 + 1 + 2 * 2 + 2  # maps, skill, curves, Shapley maps
+    assert len(pictures) == 2 + 1 + 2 + 2 * 2 + 2  # maps, skill, presence, curves, Shapley maps
     assert all(p["src"].startswith("data:image/png;base64,") and p["alt"] for p in pictures)
     assert f"{float(table['mean_auc'][-1]):.3f}" in page.text
     assert model.id in page.text and "oljjAkgZN4" in page.text
     assert "1 further species" in page.text
     assert plt.get_fignums() == figures  # its own figures are closed
+
+
+def test_thresholds_and_the_area_of_presence_are_those_of_the_map(tmp_path, model, explanation):
+    page = page_of(gm.report(model, tmp_path / "r.html", maps=explanation))
+    for name in model.species:
+        threshold = float(model.thresholds.sel(kind="max-tss", species=name))
+        is_present = (explanation["suitability"].sel(species=name) >= threshold).values
+        area = gm.ranges.cell_areas(explanation).broadcast_like(explanation["suitability"][0])
+        assert f"{threshold:.3f}" in page.text
+        assert f"{float(area.values[is_present].sum()):,.0f}" in page.text
+    no_thresholds = dataclasses.replace(
+        model, about={k: v for k, v in model.about.items() if k != "thresholds"}
+    )
+    page = page_of(gm.report(no_thresholds, tmp_path / "none.html", maps=explanation))
+    assert "thresholds" not in page.sections()
 
 
 def test_a_cross_validation_states_its_blocks(tmp_path, model, sites):
@@ -101,7 +116,9 @@ def test_a_cross_validation_states_its_blocks(tmp_path, model, sites):
 
 def test_a_report_of_the_model_alone_has_no_empty_section(tmp_path, model):
     page = page_of(gm.report(model, tmp_path / "r.html"))
-    assert page.sections() == ["summary", "skill", "limits", "sources", "odmap", "cite"]
+    assert page.sections() == [
+        *("summary", "skill", "thresholds", "limits", "sources", "odmap", "cite")
+    ]
     assert not [tag for tag, _ in page.tags if tag in ("img", "script", "link", "iframe")]
     assert page.text.count(MISSING) > 20
 
@@ -292,7 +309,7 @@ def test_other_times_have_maps_the_loss_of_skill_and_areas(tmp_path, model, proj
         options=gm.reports.ReportOptions(species=3),
     )
     page = page_of(path)
-    assert page.sections()[2:4] == ["scenarios", "limits"]
+    assert page.sections()[3:5] == ["scenarios", "limits"]
     pictures = [attrs["alt"] for tag, attrs in page.tags if tag == "img"]
     assert pictures == [
         *(f"species {i}, {name}" for i in range(3) for name in ("now", "2070")),
