@@ -259,7 +259,7 @@ def test_records_elsewhere_are_counted_or_explained(tiny):
     assert json.loads(sites.attrs["left_out"])["outside_grid"] == 1
     with pytest.raises(
         OccurrenceError,
-        match=r"With x and y swapped they lie inside: pass x='lat', y='lon'.*EPSG:4326\)$",
+        match=r"With x and y swapped they lie inside: .* as x= .*'lat', and as y= .*'lon'.*EPSG:4326\)$",
     ):
         gm.sample(cube, inside.rename(columns={"lon": "lat", "lat": "lon"}))
 

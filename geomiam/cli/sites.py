@@ -24,7 +24,9 @@ AREA = ("within", "beyond", "hull", "polygon", "outside_envelope", "quantile")
 class BackgroundFlags:
     """Background of ``sample``: number, kind, weights, and the fields of :class:`geomiam.BackgroundArea`."""
 
-    background: Annotated[int, typer.Option(help="Number of random background points to add.")] = 0
+    background: Annotated[
+        int, typer.Option(help="Number of random background points to add, or most of --points.")
+    ] = 0
     target_group: Annotated[
         bool, typer.Option("--target-group", help="Sites of other species count as background.")
     ] = False

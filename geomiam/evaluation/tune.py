@@ -235,9 +235,11 @@ def draw_settings(space: Mapping[str, Any], count: int, *, rng: int) -> list[dic
     """Return the default settings and ``count`` others, each once; None is the default and is left out."""
     from sklearn.model_selection import ParameterSampler
 
+    if not isinstance(space, Mapping):
+        raise SelectionError(f"space= must map names of settings to their values, found {space!r}")
     configs = {"network": NetworkConfig, "training": TrainingConfig}
     for name, values in space.items():
-        part, _, field = name.partition(".")
+        part, _, field = str(name).partition(".")
         is_known = name == "masking" or field in getattr(configs.get(part), "model_fields", ())
         if not is_known or not (hasattr(values, "rvs") or (isinstance(values, list) and values)):
             raise SelectionError(

@@ -164,10 +164,10 @@ def class_areas(
     elif "flag_meanings" in values.attrs and threshold is None:
         codes_of = [float(v) for v in np.atleast_1d(values.attrs["flag_values"])]
         names = str(values.attrs["flag_meanings"]).split()
-        return areas_of(values, dict(zip(names, codes_of)))
+        return areas_of(values, dict(zip(names, codes_of))).compute()
     else:
         values, names = presence_of(values, threshold, "maps"), ["absent", "present"]
-    return areas_of(values, {n: float(i) for i, n in enumerate(names)})
+    return areas_of(values, {n: float(i) for i, n in enumerate(names)}).compute()
 
 
 def areas_of(values: xr.DataArray, codes: dict[str, float]) -> xr.DataArray:

@@ -61,8 +61,8 @@ def find_catalog(catalog: str | Path) -> tuple[Path, Path]:
     if str(catalog) in installed_catalogs:
         return installed_catalogs[str(catalog)], Path.cwd()
     raise SchemaError(
-        f"no catalog at {catalog}; write one (docs/howto/catalogs.md), or use one that is installed with "
-        f"geomiam: {', '.join(installed_catalogs)}"
+        f"no catalog at {catalog}, and no folder; correct the path, write a catalog (docs/howto/catalogs.md), or use "
+        f"one that is installed with geomiam: {', '.join(installed_catalogs)}"
     )
 
 

@@ -101,6 +101,8 @@ def test_everything_is_checked_before_the_first_training(calls):
     for space in ({"training.speed": [1]}, {"width": [1]}, {"masking": []}, {"masking": "uniform"}):
         with pytest.raises(SelectionError, match="names are 'masking', 'network"):
             gm.tune(data, space=space, splits=PAIRS)
+    with pytest.raises(SelectionError, match="must map names"):
+        gm.tune(data, space=["network.fusion"], splits=PAIRS)
     with pytest.raises(SettingError, match="no masking strategy 'unifrom'"):
         gm.tune(data, space={"masking": ["unifrom"]}, splits=PAIRS)
     with pytest.raises(SettingError, match="lr"):

@@ -152,6 +152,8 @@ def test_areas_of_classes_and_of_ranges_of_suitability():
     assert areas.to_dict() == pytest.approx(
         {"below 0.2": 1e4, "0.2 to 0.5": 1e4, "from 0.5": 1e4}, rel=1e-5
     )
+    lazy = gm.ranges.class_areas(maps.chunk(y=1), edges=[0.2, 0.5])
+    assert isinstance(lazy.data, np.ndarray)  # few numbers, which users print
     present = gm.ranges.class_areas(maps, threshold=0.3).to_series()
     assert present.to_dict() == pytest.approx({"absent": 1e4, "present": 2e4}, rel=1e-5)
     for settings in ({"edges": [0.5, 0.2]}, {"edges": [0.5], "threshold": 1}, {}):

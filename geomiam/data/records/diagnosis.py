@@ -26,7 +26,10 @@ def _cause(points: Points, box: Any, *, crs: Any) -> str:
     first, second = points.names
     geographic = CRS(crs).geographic
     if _inside(replace(points, x=points.y, y=points.x), box):
-        return f"With x and y swapped they lie inside: pass x='{second}', y='{first}' to gm.read_records"
+        return (
+            f"With x and y swapped they lie inside: pass to gm.read_records as x= the column that was read as "
+            f"'{second}', and as y= the column that was read as '{first}'"
+        )
     if not geographic and _degrees(points):
         return "They look like degrees: pass crs='EPSG:4326' to gm.read_records"
     if geographic and not _degrees(points):
