@@ -196,16 +196,16 @@ def _with_presence(section: Section, evidence: Evidence) -> Section:
     species = [s for s in evidence.figure_species if s in available]
     if not species or "species" not in maps.dims:
         return section
-    classified = classify(maps.sel(species=species), evidence.model, kind=MAPPED_KIND)
+    presence_maps = classify(maps.sel(species=species), evidence.model, kind=MAPPED_KIND)
     try:
-        areas = class_areas(classified).sel({"class": "present"})
+        areas = class_areas(presence_maps).sel({"class": "present"})
     except GridError:  # no CRS: cells have no area
         areas = None
     if areas is not None:
         rows = [(s, f"{float(areas.sel(species=s)):,.0f}") for s in species]
         section.parts.append(page.number_table([f"present ({MAPPED_KIND})", "area in km²"], rows))
     pictures = [
-        page.picture(plot.presence(classified, species=s).figure, f"{s}: presence and absence")
+        page.picture(plot.presence(presence_maps, species=s).figure, f"{s}: presence and absence")
         for s in species
     ]
     section.parts.append(page.grid(pictures) if len(pictures) > 1 else pictures[0])
