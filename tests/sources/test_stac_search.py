@@ -379,6 +379,9 @@ def test_an_outage_of_a_bucket_does_not_outlive_itself(tmp_path, monkeypatch):
     with answering(server) as url:
         settings = {"S3_ENDPOINT": url.removeprefix("http://"), "HTTPS": "NO"}
         settings |= {"VIRTUAL_HOSTING": "FALSE", "NO_SIGN_REQUEST": "YES"}
+        monkeypatch.setenv(
+            "GDAL_HTTP_TIMEOUT", "3"
+        )  # of a connection that was kept from another server
         for key, value in settings.items():
             monkeypatch.setenv(f"AWS_{key}", value)
         lazy = read([item])
