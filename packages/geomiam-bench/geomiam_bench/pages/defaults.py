@@ -68,8 +68,8 @@ fit on one busy core, validation and choice included. The survey sites of the NC
 
 Rows with a dagger (†) were measured with the rule before, and not again. It used the mix with the highest AUC if that exceeded
 the fixed mix (`linear` and `sum`) by more than one standard error, and did not try `group` below 200 sites. Rows with a double
-dagger (‡) have the AUC of the predictions of all folds together, which is too low, above all for a method that predicts the
-prevalence of its training sites. On 1,000 neotropical sites it has .727 for the default and .726 for RF, and within folds .748 and .707.
+dagger (‡) have the AUC of the predictions of all folds together, which also compares the levels of the folds' models. It is mostly too
+low, above all for a method that predicts the prevalence of its training sites. On 1,000 neotropical sites it has .727 for the default and .726 for RF, and within folds .748 and .707.
 """
 COMPARED = """## How the members are chosen
 
