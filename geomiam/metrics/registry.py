@@ -118,7 +118,7 @@ def measure(
         As for :func:`auc`, if all of the metrics take weights.
     fold : (n,) array_like, optional
         Fold of each site, whose predictions are of different models: ``auc`` is then
-        :func:`auc_within_folds`. If no fold has presences and absences of a species, all pairs count.
+        :func:`auc_within_folds`. All pairs count if no fold has both presences and absences of any species.
 
     Returns
     -------
@@ -146,9 +146,11 @@ def measure(
         raise SettingError(f"no metric {unknown}; choose from {', '.join(METRICS)}")
     if weights is not None:
         check_weighted(metrics)
+    within_folds = {"auc"} & set(metrics) if fold is not None else set()
+    on_all = [m for m in metrics if m not in within_folds]
     # a metric of a user has no kernel
-    kernels = {m: k for m in metrics if (k := getattr(METRICS[m], "kernel", None)) is not None}
-    values = {m: METRICS[m](labels, scores) for m in metrics if m not in kernels}
+    kernels = {m: k for m in on_all if (k := getattr(METRICS[m], "kernel", None)) is not None}
+    values = {m: METRICS[m](labels, scores) for m in on_all if m not in kernels}
     if kernels:
         table = per_species(
             lambda block: np.stack([kernel(block) for kernel in kernels.values()]),
@@ -158,7 +160,7 @@ def measure(
             weights=weights,
         )
         values |= dict(zip(kernels, table))
-    if fold is not None and "auc" in metrics:
+    if within_folds:
         comparable = comparable_folds(np.asarray(labels, float), fold)
         values["auc"] = auc_within_folds(labels, scores, comparable, weights=weights)
     return {m: values[m] for m in metrics}
