@@ -369,7 +369,8 @@ def test_only_empty_cells_or_no_coordinates_are_errors():
 def test_swapped_coordinates_are_diagnosed():
     swapped_table = points().rename(columns={"lon": "lat", "lat": "lon"})
     with pytest.raises(
-        OccurrenceError, match=r"40 of 40 points lie outside.*pass x='lat', y='lon'"
+        OccurrenceError,
+        match=r"40 of 40 points lie outside.*read as 'lat', and as y= the column that was read as 'lon'",
     ):
         sample(cube(), swapped_table)
     np.testing.assert_array_equal(
