@@ -79,6 +79,7 @@ class Miam:
         using: Selector | Sequence[Selector] | None = None,
         species: str | Sequence[str] | None = None,
         scale: Scale = "probability",
+        order: int = 1,
         options: ShapleyOptions | None = None,
         progress: bool | None = None,
     ) -> xr.Dataset:
@@ -95,6 +96,7 @@ class Miam:
             using=using,
             species=species,
             scale=scale,
+            order=order,
             options=options,
             progress=progress,
         )

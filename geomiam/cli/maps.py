@@ -29,11 +29,14 @@ def explain(
     group: Annotated[
         list[str] | None, typer.Option("--group", "-g", help="Group to explain; repeat.")
     ] = None,
+    order: Annotated[
+        int, typer.Option(help="2: main effects and the interaction of each pair of groups, too.")
+    ] = 1,
     *,
     options: MapFlags,
 ) -> None:
     """Map suitability and the contribution of each group of predictors. A stopped map is continued."""
-    _map(model, cube, options, shapley=True, groups=group)
+    _map(model, cube, options, shapley=True, groups=group, order=order)
 
 
 def classify(
@@ -111,6 +114,7 @@ def _map(
     *,
     shapley: bool = False,
     groups: list[str] | None = None,
+    order: int = 1,
 ) -> None:
     import geomiam as gm
     from geomiam.maps.write import claim_map, make_map
@@ -125,6 +129,7 @@ def _map(
     with _client(flags.scheduler) as client:
         options = gm.MapOptions(
             groups=groups,
+            order=order,
             require=flags.require or (),
             mask=flags.mask,
             resume=flags.resume,

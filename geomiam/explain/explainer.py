@@ -14,10 +14,10 @@ from torch import Tensor
 
 from geomiam.data.sites.table import read_arrays
 from geomiam.errors import SelectionError
-from geomiam.inference.coalitions import members
 from geomiam.inference.engine import base_value, coalition_block
 from geomiam.inference.shapley_block import amortised_block, group_states, shapley_block
 from geomiam.inference.slabs import Scale
+from geomiam.inference.terms import members
 from geomiam.model.model import Model
 from geomiam.model.saved_model import as_model
 from geomiam.networks.network import Explainer, Network

@@ -15,7 +15,8 @@ import numpy as np
 
 from geomiam.at_once import COALITION_VALUES, ESTIMATED_COALITIONS
 from geomiam.errors import SettingError
-from geomiam.inference.coalitions import latin_square, members, shapley_weights
+from geomiam.inference.coalitions import latin_square
+from geomiam.inference.terms import members, shapley_weights
 
 __all__ = ["Estimate", "Memo", "exact", "latin_square", "replicates", "sample", "steps"]
 

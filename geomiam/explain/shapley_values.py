@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from geomiam.errors import SelectionError
+from geomiam.explain.interactions import check_order, interaction_outputs, with_includes
 from geomiam.inference.cells import Output, over_cells
 from geomiam.inference.coalitions import Coalitions
 from geomiam.inference.engine import base_value
@@ -44,7 +45,7 @@ class ShapleyBlock:
     """Function of a block: values ``(n, G, s)``, suitability ``(n, s)``, observed ``(n,)``, further layers.
 
     The further layers are those of :func:`geomiam.inference.predict.layer_shares` and, for sampled coalitions,
-    the standard error ``(n, G, s)``.
+    the standard error ``(n, G, s)``; for a higher order main effects ``(n, G, s)`` and interactions.
     """
 
     model: Model
@@ -53,19 +54,19 @@ class ShapleyBlock:
     scale: Scale
     precision: Precision
     coalitions: Coalitions | None
-    amortised: bool
+    """None: the explainer of the model predicts the values."""
 
     def __call__(self, block: TokenArrays) -> tuple[np.ndarray, ...]:
         species, scale = self.species, self.scale
         model = self.model.in_precision(self.precision)
         visible = np.any(self.groups, axis=0)
         shares = layer_shares(self.model, block, visible=visible)
-        if self.amortised:
+        if self.coalitions is None:
             predicted_values = amortised_block(
                 model, block, visible=visible, species=species, scale=scale
             )
             return *predicted_values, observed_bits(block, self.groups), *shares
-        values, full, error = shapley_block(
+        terms, full, error = shapley_block(
             model,
             block,
             groups=self.groups,
@@ -73,8 +74,10 @@ class ShapleyBlock:
             scale=scale,
             coalitions=self.coalitions,
         )
-        results = values, full, observed_bits(block, self.groups), *shares
-        return results if error is None else (*results, error)
+        g = len(self.groups)
+        further = [terms[:, g : 2 * g], terms[:, 2 * g :]] if terms.shape[1] > g else []
+        further += [] if error is None else [error]
+        return terms[:, :g], full, observed_bits(block, self.groups), *shares, *further
 
 
 @with_progress
@@ -86,10 +89,13 @@ def shapley(
     using: Selector | Sequence[Selector] | None = None,
     species: str | Sequence[str] | None = None,
     scale: Scale = "probability",
+    order: int = 1,
     options: ShapleyOptions | None = None,
     progress: bool | None = None,
 ) -> xr.Dataset:
     """Return the contribution of each group of predictors to the prediction of every cell or site.
+
+    With ``order=2`` the same pass also returns how each pair of groups acts together.
 
     Values are exact for up to 12 groups: the model predicts from all coalitions of the groups that are
     present (Shapley 1953). Other groups are hidden by the mask of the model, without a background sample or
@@ -109,8 +115,12 @@ def shapley(
         Predictors to use, as :func:`geomiam.predict`.
     species, scale, progress
         As :func:`geomiam.predict`. Values add up on this scale.
+    order : int
+        2 adds the main effect of each group and the interaction of each pair of groups. Higher orders add
+        interactions of more groups, at most of all.
     options : ShapleyOptions, optional
-        The method with its ``samples`` and ``rng``, cells to leave out (``require``, ``mask``),
+        The method with its ``samples`` and ``rng``, the ``index`` of the interactions (default
+        Shapley-Taylor, Sundararajan et al. 2020), cells to leave out (``require``, ``mask``),
         ``precision`` and ``memory_limit``; see :class:`geomiam.explain.ShapleyOptions`.
 
     Returns
@@ -122,11 +132,20 @@ def shapley(
         ``base_value + shapley.sum("group") == suitability``. For sampled coalitions also
         ``standard_error(group, species, y, x)``.
 
+        With ``order=2`` also ``main_effect(group, species, y, x)`` and ``interaction(combination, species, y,
+        x)``, for combinations such as ``"climate:soil"``; the coordinate ``includes(combination, group)``
+        has their groups. ``base_value``, all main effects and all interactions add up to ``suitability``. A
+        Shapley value is the main effect and half of each interaction of the group. Interactions are exactly
+        0 where one of the groups has no observed predictor.
+
     Raises
     ------
     SelectionError
-        If groups overlap, have unknown names, or are more than 12 for ``"exact"``; if ``samples`` is below
-        2; or if the model has no explainer for these groups and this scale.
+        If groups overlap, have unknown names, or are more than 12 for ``"exact"`` or a higher order; if
+        ``samples`` is below 2; if ``order`` exceeds the number of groups; or if the model has no explainer
+        for these groups and this scale.
+    SettingError
+        If ``order`` or ``index`` is invalid, or ``index`` has no effect.
     MissingVariable, VariableMismatch, MemoryRefused
         As :func:`geomiam.predict`.
 
@@ -147,6 +166,9 @@ def shapley(
     >>> difference = why["base_value"] + why["shapley"].sum("group") - why["suitability"]
     >>> bool(abs(difference).max() < 1e-5)
     True
+    >>> pairs = gm.shapley(cube, model, groups=["climate", "terrain"], order=2)
+    >>> pairs["interaction"].sel(combination="climate:terrain").dims
+    ('species', 'y', 'x')
     """
     options = ShapleyOptions.of(options)
     model, precision = as_model(model), options.precision
@@ -155,7 +177,12 @@ def shapley(
     names = list(masks_by_name)
     method = options.method or ("exact" if len(names) <= MOST_GROUPS else "latin")
     _check(model, method, names=names, groups=groups, scale=scale)
-    coalitions = _sampled(len(names), options.samples, options.rng) if method == "latin" else None
+    kind = check_order(order, options.index, names=names, method=method)
+    coalitions: Coalitions | None = None
+    if method == "latin":
+        coalitions = _sampled(len(names), options.samples, options.rng)
+    elif method == "exact":
+        coalitions = Coalitions.every(len(names), order=order, index=kind)
     masks, index = np.stack(list(masks_by_name.values())), model.species_index(species)
     labels: dict[str, Sequence[str]] = {
         "group": names,
@@ -166,10 +193,11 @@ def shapley(
         suitability_output(model, labels["species"], scale=scale),
         observed_output(names),
         *layer_outputs(model),
-        *([] if coalitions is None else [_values_output("standard_error", labels, scale)]),
+        *interaction_outputs(labels, order=order, index=kind, scale=scale),
+        *([_values_output("standard_error", labels, scale)] if method == "latin" else []),
     ]
     visible = np.any(masks, axis=0)
-    task = ShapleyBlock(model, masks, index, scale, precision, coalitions, method == "amortised")
+    task = ShapleyBlock(model, masks, index, scale, precision, coalitions)
     out = over_cells(
         data,
         model,
@@ -188,7 +216,10 @@ def shapley(
         base,
         {"long_name": "prediction without predictors", "units": "1", "scale": scale},
     )
+    out = with_includes(out, names, order)
     settings: dict[str, Any] = {"method": method, "precision": precision}
+    if order > 1:
+        settings |= {"order": order, "index": kind}
     if method == "latin":
         settings["samples"] = options.samples
     if method == "amortised":

@@ -1,28 +1,35 @@
-"""Coalitions of groups and their weights in Shapley values: numpy only."""
+"""Coalitions of groups and their weights in Shapley values and interactions: numpy only."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import factorial
 
 import numpy as np
+
+from geomiam.inference.terms import Index, Terms, members, shapley_terms
 
 
 @dataclass(frozen=True)
 class Coalitions:
-    """Coalitions of G groups and their weights in the Shapley value of each group.
+    """Coalitions of G groups and their weights in each of o terms, such as the Shapley value of a group.
 
-    ``member (c, G)`` is True for the groups of a coalition. ``weight (k, c, G)`` is the coefficient of v(S)
-    in φ_g, in each of k independent replicates whose mean is the value. k is 1 if all coalitions are used.
+    ``member (c, G)`` is True for the groups of a coalition. ``weight (k, c, o)`` is the coefficient of v(S)
+    in a term, in each of k independent replicates whose mean is the value. k is 1 if all coalitions are used.
+    ``terms (o, G)`` is True for the groups of a term: one for a Shapley value, two for a pairwise interaction.
     """
 
     member: np.ndarray
     weight: np.ndarray
+    terms: np.ndarray
 
     @classmethod
-    def every(cls, groups: int) -> Coalitions:
-        """Return all 2^G coalitions."""
-        return cls(members(groups), shapley_weights(groups)[None])
+    def every(cls, groups: int, *, order: int = 1, index: Index = "shapley-taylor") -> Coalitions:
+        """Return all 2^G coalitions, with weights of Shapley values and of further terms up to an order."""
+        parts = [shapley_terms(groups)]
+        if order > 1:
+            parts.append(Terms.of_order(groups, order, index=index))
+        weight = np.concatenate([part.weight for part in parts], 1)
+        return cls(members(groups), weight[None], np.concatenate([part.member for part in parts]))
 
     @classmethod
     def latin(cls, groups: int, *, samples: int, rng: np.random.Generator) -> Coalitions:
@@ -45,41 +52,29 @@ class Coalitions:
         for is_member, sign in ((1, 1.0), (0, -1.0)):
             coalition = np.take_along_axis(position, rank + is_member, -1)
             np.add.at(weight, (k, coalition, group), sign / groups)
-        return cls(member, weight)
+        return cls(member, weight, np.eye(groups, dtype=bool))
 
     def among(self, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return positions ``(u,)`` and weights ``(k, u, G)`` of the coalitions that differ in the present groups ``(G,)``.
+        """Return positions ``(u,)`` and weights ``(k, u, o)`` of the coalitions that differ in the present groups ``(G,)``.
 
-        Small coalitions are first; the last has all groups that are present.
+        Small coalitions are first; the last has all groups that are present. Weights of terms with an absent
+        group are 0.
         """
         # Coalitions that differ in absent groups have the same v, so their weights add up.
         distinct, first, position = np.unique(
             self.member & present, axis=0, return_index=True, return_inverse=True
         )
-        weight = np.zeros((len(self.weight), len(distinct), self.member.shape[1]))
+        weight = np.zeros((len(self.weight), len(distinct), len(self.terms)))
         for of_distinct, of_member in zip(weight, self.weight):
             np.add.at(of_distinct, position.ravel(), of_member)
-        weight[..., ~present] = 0
+        weight[..., ~self.inside(present)] = 0
         order = np.argsort(distinct.sum(1), kind="stable")
         return first[order], weight[:, order]
 
-
-def members(groups: int) -> np.ndarray:
-    """Return all coalitions ``(2^G, G)``; bit i of the number of a coalition is 1 if group i is in it."""
-    return (np.arange(2**groups)[:, None] >> np.arange(groups)) & 1 == 1
-
-
-def shapley_weights(groups: int) -> np.ndarray:
-    """Return the coefficients ``(2^G, G)`` of v(S) in φ_g, in the order of :func:`members`."""
-    member = members(groups)
-    size = member.sum(1)
-    # φ_g = Σ_{T∌g} |T|! (G − |T| − 1)! / G! · [v(T ∪ g) − v(T)], as a coefficient of each v(S).
-    weight = np.array(
-        [factorial(k) * factorial(groups - k - 1) / factorial(groups) for k in range(groups)]
-    )
-    is_member = np.append(0, weight)[size]  # S = T ∪ g with |T| = |S| − 1
-    apart = np.append(weight, 0)[size]
-    return np.where(member, is_member[:, None], -apart[:, None])
+    def inside(self, present: np.ndarray) -> np.ndarray:
+        """Return which terms ``(o,)`` have only groups that are present ``(G,)``."""
+        result: np.ndarray = ~(self.terms & ~present).any(1)
+        return result
 
 
 def latin_square(n: int, *, cyclic: bool, rng: np.random.Generator) -> np.ndarray:

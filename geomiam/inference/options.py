@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from geomiam.inference.slabs import Scale
+    from geomiam.inference.terms import Index
     from geomiam.model.model import Precision
     from geomiam.tokens.select import Selector
 
@@ -84,6 +85,11 @@ class ShapleyOptions(CellOptions):
         Latin squares of coalitions, 2 or more; each has at most G·(G − 1) coalitions.
     rng : int, numpy.random.Generator or None
         Draws the squares.
+    index : {"shapley-taylor", "shapley", "mobius"}, optional
+        Kind of the interactions, with an ``order`` of 2 or more; default ``"shapley-taylor"``. Main effects and
+        interactions add up to the prediction with ``"shapley-taylor"`` for every order, with ``"shapley"`` (the
+        Shapley interaction index, as in SHAP interaction values) for its only order 2, and with ``"mobius"``
+        (Harsanyi dividends) for the order G.
 
     Examples
     --------
@@ -94,6 +100,7 @@ class ShapleyOptions(CellOptions):
     method: Method | None = None
     samples: int = SAMPLES
     rng: int | np.random.Generator | None = 0
+    index: Index | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,9 +113,9 @@ class MapOptions(PredictOptions, ShapleyOptions):
         As :func:`geomiam.predict`.
     require, mask, precision, empty
         As :class:`geomiam.PredictOptions`; ``empty`` without ``shapley`` only.
-    groups
+    groups, order
         As :func:`geomiam.shapley`, with ``shapley=True`` only.
-    method, samples, rng
+    method, samples, rng, index
         As :class:`geomiam.explain.ShapleyOptions`, with ``shapley=True`` only.
     memory_limit : int or str, optional
         Most bytes that one block may need; default 4 GiB.
@@ -124,6 +131,7 @@ class MapOptions(PredictOptions, ShapleyOptions):
     """
 
     groups: Sequence[Selector] | Mapping[str, Selector | Sequence[Selector]] | None = None
+    order: int = 1
     scale: Scale = "probability"
     resume: bool = True
 
@@ -135,7 +143,8 @@ class MapOptions(PredictOptions, ShapleyOptions):
         SettingError
             With the names of these options.
         """
-        without_use = ("empty",) if shapley else ("groups", "method", "samples", "rng")
+        of_shapley = ("groups", "order", "method", "samples", "rng", "index")
+        without_use = ("empty",) if shapley else of_shapley
         if names := [f"{k}=" for k in without_use if k in self.changed()]:
             raise SettingError(
                 f"{', '.join(names)} has no effect with shapley={shapley}; "

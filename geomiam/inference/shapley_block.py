@@ -1,7 +1,8 @@
-"""Shapley values of one block of rows, exact, from sampled coalitions, or by a learned explainer: arrays only.
+"""Explanations of one block of rows, exact, from sampled coalitions, or by a learned explainer: arrays only.
 
 Rows are grouped by the groups that they have, so absent groups cost nothing. Shapes are those of
-:mod:`geomiam.inference.engine`, with k replicates of sampled coalitions and g present groups.
+:mod:`geomiam.inference.engine`, with k replicates of sampled coalitions, o terms such as the Shapley values, and
+g terms of groups that are present.
 """
 
 from __future__ import annotations
@@ -38,28 +39,34 @@ def shapley_block(
     scale: Scale = "probability",
     coalitions: Coalitions | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Return the Shapley values ``(n, G, s)`` of groups of tokens ``(G, t)``, the prediction ``(n, s)``, and an error.
+    """Return the terms ``(n, o, s)`` of groups of tokens ``(G, t)``, the prediction ``(n, s)``, and an error.
 
-    The error is the standard error of values from sampled coalitions; without them it is None, and values
-    are exact. Rows where nothing is visible are NaN.
+    The terms are those of the coalitions, by default the Shapley values of the G groups. The error is the
+    standard error of values from sampled coalitions; it is None if there is one replicate, since values of all
+    coalitions are exact. Rows where nothing is visible are NaN.
 
     φ_g = Σ_{S∌g} |S|! (G − |S| − 1)! / G! · [v(S ∪ g) − v(S)], where v(S) is the prediction from the groups
-    in S (Shapley 1953). A group without an observed token changes no v(S), so its value is exactly 0, and
-    coalitions that differ only in such groups are computed once.
+    in S (Shapley 1953); :mod:`geomiam.inference.terms` has the interactions. A group without an observed token
+    changes no v(S), so its terms are exactly 0, and coalitions that differ only in such groups are computed
+    once.
     """
     coalition_set = Coalitions.every(len(groups)) if coalitions is None else coalitions
     in_groups = block.observed & groups.any(0)
     present = np.stack([(in_groups & tokens).any(1) for tokens in groups], 1)
     empty = ~present.any(1)
-    shape = (len(block), len(groups), len(species))
-    values, error = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    shape = (len(block), len(coalition_set.terms), len(species))
+    exact = len(coalition_set.weight) == 1
+    values = np.zeros(shape, np.float32)
+    error = None if exact else np.zeros(shape, np.float32)
     full = np.full((len(block), len(species)), np.nan, np.float32)
-    values[empty], error[empty] = np.nan, np.nan
+    values[empty] = np.nan
+    if error is not None:
+        error[empty] = np.nan
     visible = (coalition_set.member[:, :, None] & groups).any(1)
     with evaluation_mode(model):
         for rows, view in slabs(model, block, np.flatnonzero(~empty), visible):
             for pattern, members in _patterns(present[rows]):
-                columns = np.flatnonzero(pattern)
+                columns = np.flatnonzero(coalition_set.inside(pattern))
                 positions, weight = coalition_set.among(pattern)
                 game = _Game(
                     model, view, positions, weight[..., columns], species=species, scale=scale
@@ -69,10 +76,10 @@ def shapley_block(
                     replicates, prediction = game(batch)  # (r, k, g, s), (r, s)
                     full[at] = check_finite(prediction).cpu().numpy()
                     values[np.ix_(at, columns)] = check_finite(replicates).mean(1).cpu().numpy()
-                    if coalitions is not None:  # of the mean of independent replicates
+                    if error is not None:  # of the mean of independent replicates
                         standard_error = replicates.std(1) / replicates.shape[1] ** 0.5
                         error[np.ix_(at, columns)] = standard_error.cpu().numpy()
-    return values, full, None if coalitions is None else error
+    return values, full, error
 
 
 class _Game:

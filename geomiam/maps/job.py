@@ -180,9 +180,8 @@ class Job:
             "options": options,
         }
         if self.shapley:
-            return explain(
-                one_chunk, self.model, groups=options.groups, species=self.species, **shared
-            )
+            shared |= {"groups": options.groups, "order": options.order}
+            return explain(one_chunk, self.model, species=self.species, **shared)
         return predict(one_chunk, self.model, species=self.species, **shared)
 
     def part(self, ds: xr.Dataset, index: Index) -> xr.Dataset:

@@ -13,7 +13,7 @@ from helpers_small import quick, tiny_sites
 import geomiam as gm
 from geomiam.errors import SelectionError
 from geomiam.explain.explainer import _coalitions
-from geomiam.inference.coalitions import members, shapley_weights
+from geomiam.inference.terms import members, shapley_weights
 from geomiam.networks.network import Explainer
 
 TOKEN = gm.NetworkConfig(fusion="token", width=16, heads=2, depth=2, frequencies=6, sigma=0.3)

@@ -15,9 +15,10 @@ from test_laws import encode_sites, without
 
 import geomiam as gm
 from geomiam.errors import SelectionError
-from geomiam.inference.coalitions import Coalitions, shapley_weights
+from geomiam.inference.coalitions import Coalitions
 from geomiam.inference.engine import base_value, predict_block
 from geomiam.inference.shapley_block import shapley_block
+from geomiam.inference.terms import shapley_weights
 from geomiam.networks.blocks import TransformerBlock
 from geomiam.networks.fusion.token import TokenFusion
 from geomiam.networks.pooling import gather, rows_of_equal_length

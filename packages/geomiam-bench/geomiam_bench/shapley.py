@@ -24,9 +24,10 @@ import torch
 import typer
 
 from geomiam.explain.explainer import with_explainer
-from geomiam.inference.coalitions import members, shapley_weights
+from geomiam.inference.coalitions import Coalitions
 from geomiam.inference.engine import predict_block
 from geomiam.inference.shapley_block import amortised_block, shapley_block
+from geomiam.inference.terms import members, shapley_weights
 from geomiam.model.model import Model
 from geomiam.networks.config import NetworkConfig
 from geomiam.schema.schema import Schema
@@ -117,9 +118,27 @@ def ways(width: int, rows: int, *, slow: bool, **sizes: Any) -> dict[str, Callab
     return calls
 
 
-def explain_all(model: Model, block: TokenArrays, masks: np.ndarray) -> np.ndarray:
-    """Return exact Shapley values of all species."""
-    return shapley_block(model, block, groups=masks, species=np.arange(len(model.species)))[0]
+def explain_all(
+    model: Model, block: TokenArrays, masks: np.ndarray, *, order: int = 1
+) -> np.ndarray:
+    """Return exact Shapley values of all species, and their interactions for a higher order."""
+    coalitions = Coalitions.every(len(masks), order=order)
+    species = np.arange(len(model.species))
+    return shapley_block(model, block, groups=masks, species=species, coalitions=coalitions)[0]
+
+
+def price_of_pairs(*, rows: int, width: int, repeat: int) -> dict[str, float]:
+    """Return the cost of Shapley values with all pairwise interactions, in Shapley values alone."""
+    ratios = {}
+    for fusion in FUSIONS:
+        model, block = make(fusion, width=width, rows=rows, **SIZES)
+        masks = np.stack(list(group_masks(model.layout).values()))
+        todo = {
+            str(order): partial(explain_all, model, block, masks, order=order) for order in (1, 2)
+        }
+        seconds = timed(todo, repeat=repeat)
+        ratios[fusion] = statistics.median(b / a for a, b in zip(seconds["1"], seconds["2"]))
+    return ratios
 
 
 def approximate(model: Model, block: TokenArrays) -> np.ndarray:
@@ -288,6 +307,7 @@ def main(
     torch.set_num_threads(1)
     settings = {"rows": rows, "width": width, "repeat": repeat}
     results = {"sizes": {**SIZES, "width": width, "rows": rows}, **headline(**settings)}
+    results["price_of_pairs"] = price_of_pairs(**settings)
     print(as_text(results))
     if not only_headline:
         results["growth"] = list(growth(**settings))
