@@ -80,7 +80,7 @@ VERBS = {
     "cross-validate": ["SITES", "--splits", "knndm", "--area", "--folds", "--metrics", "per fold"],
     "response": ["MODEL", "VARIABLES", "--data", "--kind", "--figure", "training range"],
     "predict": ["MODEL", "CUBE", "--out", "--using", "landsat[time=2018]", "--species"],
-    "explain": ["MODEL", "CUBE", "--out", "--group", "--using", "--species", "--overwrite"],
+    "explain": ["MODEL", "CUBE", "--out", "--group", "--order", "--using", "--species", "--overwrite"],
     "classify": ["MODEL", "MAP", "--out", "--kind", "omission-10", "presence and absence"],
     "project": ["MODEL", "SCENARIOS", "--out", "NAME=PATH", "--sites", "loss of skill"],
     "change": ["BEFORE", "AFTER", "--threshold", "--model", "--figure", "km²", "overlap"],

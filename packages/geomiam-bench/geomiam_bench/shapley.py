@@ -133,7 +133,7 @@ def price_of_pairs(*, rows: int, width: int, repeat: int) -> dict[str, float]:
     for fusion in FUSIONS:
         model, block = make(fusion, width=width, rows=rows, **SIZES)
         masks = np.stack(list(group_masks(model.layout).values()))
-        todo = {
+        todo: dict[str, Callable[[], Any]] = {
             str(order): partial(explain_all, model, block, masks, order=order) for order in (1, 2)
         }
         seconds = timed(todo, repeat=repeat)
