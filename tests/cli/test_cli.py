@@ -80,7 +80,16 @@ VERBS = {
     "cross-validate": ["SITES", "--splits", "knndm", "--area", "--folds", "--metrics", "per fold"],
     "response": ["MODEL", "VARIABLES", "--data", "--kind", "--figure", "training range"],
     "predict": ["MODEL", "CUBE", "--out", "--using", "landsat[time=2018]", "--species"],
-    "explain": ["MODEL", "CUBE", "--out", "--group", "--order", "--using", "--species", "--overwrite"],
+    "explain": [
+        "MODEL",
+        "CUBE",
+        "--out",
+        "--group",
+        "--order",
+        "--using",
+        "--species",
+        "--overwrite",
+    ],
     "classify": ["MODEL", "MAP", "--out", "--kind", "omission-10", "presence and absence"],
     "project": ["MODEL", "SCENARIOS", "--out", "NAME=PATH", "--sites", "loss of skill"],
     "change": ["BEFORE", "AFTER", "--threshold", "--model", "--figure", "km²", "overlap"],
@@ -448,7 +457,7 @@ def test_a_map_opens_anywhere_with_its_crs(geomiam, home, tmp_path):
 
 def test_an_explanation_adds_up_to_the_map(geomiam, home, tmp_path):
     out = tmp_path / "why.zarr"
-    words = ["--species", "Lilium warm", "-g", "climate", "-g", "ndvi"]
+    words = ["--species", "Lilium warm", "-g", "climate", "-g", "ndvi", "--order", "2"]
     code, _, err = geomiam("explain", home / "model", home / "cube.zarr", "--out", out, *words)
     assert code == 0, err
     explanation = xr.open_dataset(out, engine="zarr", consolidated=False)
@@ -458,6 +467,11 @@ def test_an_explanation_adds_up_to_the_map(geomiam, home, tmp_path):
     np.testing.assert_allclose(
         total.transpose(*explanation["suitability"].dims), explanation["suitability"], atol=1e-5
     )
+    assert explanation["combination"].values.tolist() == [
+        "climate:ndvi",
+        "climate:rest",
+        "ndvi:rest",
+    ]
 
 
 def test_using_is_what_the_model_may_see(geomiam, home, tmp_path):
