@@ -74,9 +74,9 @@ def members(groups: int) -> np.ndarray:
 
 def subsets(groups: int, size: int) -> np.ndarray:
     """Return all sets of so many groups ``(o, G)``, in the order of the groups."""
-    chosen = np.array(list(combinations(range(groups), size)), int).reshape(-1, size)
-    member = np.zeros((len(chosen), groups), bool)
-    np.put_along_axis(member, chosen, True, 1)
+    positions = np.array(list(combinations(range(groups), size)), int).reshape(-1, size)
+    member = np.zeros((len(positions), groups), bool)
+    np.put_along_axis(member, positions, True, 1)
     return member
 
 

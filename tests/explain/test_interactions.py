@@ -49,9 +49,9 @@ def game(request, small_model, sites):
     """A site, the scale, and v(S) of its 64 coalitions by plain predictions."""
     model, row = small_model("group"), sites.isel(site=[3])
     block, masks = encode_sites(row, model), np.stack(list(group_masks(model.layout).values()))
-    how = {"species": np.array([1]), "scale": request.param}
+    settings = {"species": np.array([1]), "scale": request.param}
     coalitions = map(np.flatnonzero, members(len(masks)))
-    v = np.array([value_of(model, block, masks, c, **how).item() for c in coalitions])
+    v = np.array([value_of(model, block, masks, c, **settings).item() for c in coalitions])
     return row, request.param, v
 
 
@@ -62,35 +62,37 @@ def test_values_of_sites_equal_an_independent_exact_computer(small_model, game, 
     bits = 1 << np.arange(6)
     expected = exact_terms(lambda c: v[c @ bits], 6, index=index, order=2)
     options = gm.explain.ShapleyOptions(index=index)
-    why = gm.shapley(row, model, species="species 1", scale=scale, order=2, options=options)
-    actual = xr.concat([why["main_effect"].rename(group="combination"), why["interaction"]], "combination")  # fmt: skip
-    member = np.concatenate([np.eye(6), why["includes"].values])
+    explanation = gm.shapley(row, model, species="species 1", scale=scale, order=2, options=options)
+    actual = xr.concat([explanation["main_effect"].rename(group="combination"), explanation["interaction"]], "combination")  # fmt: skip
+    member = np.concatenate([np.eye(6), explanation["includes"].values])
     np.testing.assert_allclose(actual.values.ravel(), of_sets(member, expected), atol=1e-5)
-    assert float(abs(why["interaction"]).max()) > 1e-3  # there is something to compare
+    assert float(abs(explanation["interaction"]).max()) > 1e-3  # there is something to compare
 
 
 @pytest.fixture(scope="module")
-def explained(small_model, cube):
+def interactions(small_model, cube):
     return gm.shapley(without(cube, small_model("group"), "landsat"), small_model("group"), order=2)
 
 
-def test_main_effects_and_interactions_add_up_and_an_absent_group_has_none(explained):
-    sums = {n: explained[n].sum(d, skipna=False) for n, d in _DIMS.items()}
-    total = explained["base_value"] + sums["main_effect"] + sums["interaction"]
-    has_token = explained["suitability"].notnull()
+def test_main_effects_and_interactions_add_up_and_an_absent_group_has_none(interactions):
+    sums = {n: interactions[n].sum(d, skipna=False) for n, d in _DIMS.items()}
+    total = interactions["base_value"] + sums["main_effect"] + sums["interaction"]
+    has_token = interactions["suitability"].notnull()
     assert has_token.any() and not has_token.all()
     np.testing.assert_array_equal(total.notnull(), has_token)
-    assert float(np.abs(total - explained["suitability"]).max()) < 1e-5
-    half = (explained["interaction"] * explained["includes"]).sum("combination", skipna=False) / 2
-    parts = explained["main_effect"] + half
-    np.testing.assert_allclose(parts, explained["shapley"].transpose(*parts.dims), atol=1e-5)
-    of_landsat = explained["interaction"].isel(
-        combination=explained["includes"].sel(group="landsat").values == 1
+    assert float(np.abs(total - interactions["suitability"]).max()) < 1e-5
+    half = (interactions["interaction"] * interactions["includes"]).sum(
+        "combination", skipna=False
+    ) / 2
+    parts = interactions["main_effect"] + half
+    np.testing.assert_allclose(parts, interactions["shapley"].transpose(*parts.dims), atol=1e-5)
+    of_landsat = interactions["interaction"].isel(
+        combination=interactions["includes"].sel(group="landsat").values == 1
     )
     assert of_landsat.sizes["combination"] == 5
     assert (of_landsat.where(has_token, 0) == 0).all()
-    lacks_climate = ~(explained["observed"].values & 1).astype(bool) & has_token
-    assert (explained["interaction"].sel(combination="climate:cover").where(lacks_climate, 0) == 0).all()  # fmt: skip
+    lacks_climate = ~(interactions["observed"].values & 1).astype(bool) & has_token
+    assert (interactions["interaction"].sel(combination="climate:cover").where(lacks_climate, 0) == 0).all()  # fmt: skip
 
 
 _DIMS = {"main_effect": "group", "interaction": "combination"}
@@ -111,19 +113,19 @@ def test_first_order_is_unchanged_and_the_order_of_groups_does_not_matter(small_
 
 
 def test_chunks_do_not_matter_and_a_stored_map_is_the_map_in_memory(
-    small_model, cube, explained, tmp_path
+    small_model, cube, interactions, tmp_path
 ):
     model = small_model("group")
     data = without(cube, model, "landsat").chunk(y=5, x=6)
     lazy = gm.shapley(data, model, order=2)
     assert all(lazy[n].chunks is not None for n in _DIMS)
     options = gm.MapOptions(order=2)
-    stored = gm.write_map(data, model, tmp_path / "why.zarr", shapley=True, options=options, progress=False)  # fmt: skip
+    map_on_disk = gm.write_map(data, model, tmp_path / "explanation.zarr", shapley=True, options=options, progress=False)  # fmt: skip
     for name in _DIMS:
-        np.testing.assert_allclose(lazy[name], explained[name], atol=2e-6)
-        np.testing.assert_allclose(stored[name], explained[name], atol=2e-6)
-    assert stored["combination"].values.tolist() == explained["combination"].values.tolist()
-    np.testing.assert_array_equal(stored["includes"], explained["includes"])
+        np.testing.assert_allclose(lazy[name], interactions[name], atol=2e-6)
+        np.testing.assert_allclose(map_on_disk[name], interactions[name], atol=2e-6)
+    assert map_on_disk["combination"].values.tolist() == interactions["combination"].values.tolist()
+    np.testing.assert_array_equal(map_on_disk["includes"], interactions["includes"])
 
 
 def test_memory_of_a_block_counts_the_interactions(small_model, cube):
