@@ -56,6 +56,8 @@ from .training.config import TrainingConfig
 from .training.finetune import finetune
 from .training.fit import fit
 from .training.pretrain import pretrain
+from .uncertainty.novelty import novelty
+from .uncertainty.options import NoveltyOptions
 from .versions import show_versions
 
 __version__: str
@@ -70,6 +72,7 @@ __all__ = [
     "Modality",
     "Model",
     "NetworkConfig",
+    "NoveltyOptions",
     "PredictOptions",
     "Projection",
     "Schema",
@@ -101,6 +104,7 @@ __all__ = [
     "load_model",
     "masking",
     "metrics",
+    "novelty",
     "open_cube",
     "open_sites",
     "plan_cube",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from geomiam.model.model import Model
     from geomiam.schema.schema import Schema
     from geomiam.tokens.select import Selector
+    from geomiam.uncertainty.options import NoveltyOptions
 
 
 @xr.register_datatree_accessor("miam")
@@ -97,6 +98,30 @@ class Miam:
             species=species,
             scale=scale,
             order=order,
+            options=options,
+            progress=progress,
+        )
+
+    def novelty(
+        self,
+        model: Model | str | Path,
+        *,
+        using: Selector | Sequence[Selector] | None = None,
+        reference: xr.Dataset | None = None,
+        options: NoveltyOptions | None = None,
+        progress: bool | None = None,
+    ) -> xr.Dataset:
+        """Measure how different each cell or site is from the training sites; see :func:`geomiam.novelty`.
+
+        >>> new = cube.miam.novelty(model)  # doctest: +SKIP
+        """
+        from geomiam.uncertainty.novelty import novelty
+
+        return novelty(
+            self._obj,
+            model,
+            using=using,
+            reference=reference,
             options=options,
             progress=progress,
         )

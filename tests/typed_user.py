@@ -41,6 +41,8 @@ def every_public_name() -> tuple[object, ...]:
         gm.MapOptions(memory_limit="1GB"),
         gm.MapPlan,
         gm.PredictOptions(mask="land"),
+        gm.novelty,
+        gm.NoveltyOptions(measures=["mess"]),
         gm.explain.ShapleyOptions(samples=4),
         gm.sources.BuildOptions(repair=True),
         gm.sources.SceneOptions(snow="keep"),

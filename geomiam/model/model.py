@@ -19,6 +19,7 @@ from geomiam.errors import SelectionError, printable
 from geomiam.model.decision import read_thresholds, thresholds_entry
 from geomiam.model.overview import overview, summary, title
 from geomiam.model.quantity import QUANTITIES, Quantity, loss_of
+from geomiam.model.reference import Reference
 from geomiam.networks.config import NetworkConfig
 from geomiam.networks.network import Network
 from geomiam.outputs.text import facts_html
@@ -78,6 +79,8 @@ class Model:
     link: str = "logit"
     about: dict[str, Any] = field(default_factory=dict)
     """Provenance: masking, training, extent, scores; plain JSON types."""
+    reference: Reference | None = None
+    """Sample of the training sites for :func:`geomiam.novelty`; None if none is stored."""
 
     @classmethod
     def untrained(

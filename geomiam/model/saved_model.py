@@ -21,6 +21,7 @@ from geomiam.checks.files import read_text, reason, refusing, regular_file
 from geomiam.checks.names import check_species
 from geomiam.errors import ArtifactError, InputNotFound, SelectionError
 from geomiam.model.model import LINKS, Model
+from geomiam.model.reference import FILE, Reference
 from geomiam.model.weight_file import check_counts, check_weights, read_header, read_weights
 from geomiam.networks.backbones import restore
 from geomiam.networks.config import NetworkConfig
@@ -31,6 +32,7 @@ from geomiam.outputs.paths import expand
 from geomiam.outputs.text import markdown_block, markdown_cell
 from geomiam.outputs.write import atomic_path, copy_mode
 from geomiam.schema.schema import Schema
+from geomiam.tokens.features import features_of
 from geomiam.tokens.scaler import Scaler
 
 FORMAT = 1
@@ -51,6 +53,8 @@ def save_model(model: Model, path: str | Path, *, overwrite: bool = False) -> Pa
         weights = {k: v.detach().cpu().clone().contiguous() for k, v in state.items()}
         save_file(weights, partial / WEIGHTS, metadata={"model_id": model.id})
         (partial / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
+        if model.reference:
+            model.reference.save(partial, model.id)
         (partial / CARD).write_text(card(model), encoding="utf-8")
         if not model.is_encoder:  # the extension describes inputs and outputs
             item = json.dumps(model.stac_item(), indent=1)
@@ -128,7 +132,9 @@ def _load(path: Path, config: dict[str, Any], backbones: Mapping[str, nn.Module]
     plan.network.to_empty(device="cpu")
     restore(plan.network, backbones, network)
     plan.network.load_state_dict(weights, strict=True)
-    return replace(plan, network=plan.network.eval(), about=config["about"])
+    model = replace(plan, network=plan.network.eval(), about=config["about"])
+    reference = Reference.load(path, features_of(model.layout), model.id)
+    return replace(model, reference=reference) if reference else model
 
 
 def as_model(model: Model | str | Path) -> Model:
@@ -167,6 +173,12 @@ def card(model: Model) -> str:
     elif not model.is_encoder:
         paragraphs.append(
             "The loss of the training is not recorded: read the predictions as a ranking."
+        )
+    if model.reference:
+        paragraphs.append(
+            f"`{FILE}` holds the standardised predictors of {len(model.reference):,} training sites, without "
+            "coordinates and labels, for maps of novelty. Where predictors are public, their values can reveal "
+            "the place of a site: train with `reference_sites=0` to leave them out."
         )
     paragraphs.append(
         "Maps of endangered species can reveal their sites: coarsen them before sharing.\n"

@@ -7,6 +7,7 @@ from .folds import folds
 from .history import training
 from .interactive_map import InteractiveMap, interactive
 from .maps import shapley, species_maps, suitability
+from .novelty_map import novelty
 from .range_maps import range_change
 from .records import records
 from .responses import response
@@ -22,6 +23,7 @@ __all__ = [
     "importance",
     "interactive",
     "missingness",
+    "novelty",
     "presence",
     "range_change",
     "records",

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from geomiam.geo.lengths import Length, block_side
+from geomiam.model.reference import MOST_SITES
 from geomiam.schema.fields import FrozenFields
 
 MOST_WARMUP = 100
@@ -73,6 +74,13 @@ class TrainingConfig(FrozenFields):
     block: Length | None = Field(
         None,
         description="side of the validation blocks: km, or text such as '100 km' (None: from the data)",
+    )
+    reference_sites: int = Field(
+        MOST_SITES,
+        ge=0,
+        le=MOST_SITES,
+        description="training sites that the model stores for gm.novelty, standardised and without "
+        "coordinates; 0: none",
     )
     devices: int = Field(
         1, ge=1, description="processes that share each batch; scripts need a __main__ guard"

@@ -37,6 +37,7 @@ from geomiam.training.loop import Run, torch_seed
 from geomiam.training.loop import train as run_training
 from geomiam.training.losses import LINK_OF
 from geomiam.training.provenance import provenance
+from geomiam.training.reference import widened_reference
 from geomiam.training.rule import changed, training_steps
 from geomiam.training.supervised import Supervised
 from geomiam.training.table import HoldOut, tables_of
@@ -159,7 +160,9 @@ def finetune(
         weight.requires_grad_(name not in frozen)
     scaler = widened(larger.scaler, training_arrays, larger.schema)
     record = provenance([run], [end], sites) | held_out.about()
-    return replace(larger, scaler=scaler, about=_about(model, additions, part, record))
+    reference = widened_reference(model.reference, run)
+    about = _about(model, additions, part, record)
+    return replace(larger, scaler=scaler, about=about, reference=reference)
 
 
 def _settings(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ from geomiam.training.advice import advise
 from geomiam.training.config import TrainingConfig
 from geomiam.training.members import Setup, held_out_thresholds, joined, train_members, validated
 from geomiam.training.provenance import provenance
+from geomiam.training.reference import reference_of
 from geomiam.training.table import HoldOut
 
 
@@ -140,7 +142,7 @@ def fit(
     held_out = HoldOut.of(sites, validation, setup.plan.training)
     seeds = np.random.default_rng(rng)
     folder = Path(checkpoint) if checkpoint else None
-    config, scores = validated(setup, seeds, folder=folder and folder / "validation")
+    config, scores, fold = validated(setup, seeds, folder=folder and folder / "validation")
     members = train_members(setup, config, held_out=held_out, rng=seeds, checkpoint=folder)
     runs, ends = [m.run for m in members], [m.end for m in members]
     model = joined([r.model for r in runs], config)
@@ -156,6 +158,7 @@ def fit(
     elif setup.warm_start:
         about["warm_start"] = {"branches": [m.branches for m in members]}
     model.about.update(about)
+    model = replace(model, reference=reference_of(runs, fold))
     log(f"trained {model.summary()}")
     advise(model, runs[0], ends, plan=setup.plan)
     return model

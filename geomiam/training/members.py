@@ -18,6 +18,7 @@ from geomiam.data.sites.table import SiteTable, check_classes
 from geomiam.errors import BlockError, TrainingWarning, warn
 from geomiam.masking import Strategy
 from geomiam.model.model import Model
+from geomiam.model.reference import NO_FOLD
 from geomiam.networks.backbones import with_backbones
 from geomiam.networks.config import NetworkConfig
 from geomiam.networks.network import join
@@ -127,12 +128,15 @@ class Member:
 
 def validated(
     setup: Setup, seeds: np.random.Generator, *, folder: Path | None
-) -> tuple[NetworkConfig, dict[str, Any]]:
-    """Train without each fold and predict it; return the chosen network and its scores."""
-    # Without folds, return the network of the plan and no scores.
+) -> tuple[NetworkConfig, dict[str, Any], np.ndarray]:
+    """Train without each fold and predict it; return the chosen network, its scores, and the folds ``(n,)``.
+
+    The fold of a site that is in no fold is -1. Without folds, return the network of the plan and no scores.
+    """
     table, plan, network = setup.table, setup.plan, setup.plan.network
+    fold_of_sites = np.full(len(table), NO_FOLD)
     if not plan.folds:
-        return network, {}
+        return network, {}, fold_of_sites
     seed = int(seeds.spawn(1)[0].integers(2**31))
     rng = np.random.default_rng(seed)
     try:
@@ -141,12 +145,14 @@ def validated(
         if plan.training.block is not None:
             raise
         warn(TrainingWarning(f"no spatial validation: {error}", "no spatial validation"))
-        return network, {}
+        return network, {}, fold_of_sites
     if plan.folds == 1:
         masks = [hold_out(table.labels, blocks.number, share=SHARE, rng=rng)]
     else:
         fold = spatial_folds(table.labels, blocks.number, folds=plan.folds, rng=rng)
         masks = [fold == number for number in range(plan.folds)]
+    for number, mask in enumerate(masks):
+        fold_of_sites[mask] = number
     rows = predicted_sites(masks, len(table.species) * (len(table.schema.modalities) + 1))
     folds = Folds(table.labels[rows], blocks.number[rows], np.argmax(np.stack(masks)[:, rows], 0))
     kinds = plan.choices or (network.member(0).fusion,)
@@ -157,7 +163,7 @@ def validated(
         network = changed(network, {"fusion": "+".join(kinds), "members": len(kinds)})
     _, influence = folds.skill(kinds)
     place = f"{len(masks)} spatial folds" if len(masks) > 1 else "a spatial hold-out"
-    return network, {
+    scores = {
         "validation_auc": scores_by_subset(folds, kinds, [*table.schema.modalities, "all"]),
         "validation": {
             "folds": len(masks),
@@ -170,6 +176,7 @@ def validated(
             folds.labels, folds.mean(kinds)[-1], link=LINK_OF[plan.training.loss], place=place
         ),
     }
+    return network, scores, fold_of_sites
 
 
 def _fold_predictor(

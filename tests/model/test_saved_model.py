@@ -219,6 +219,7 @@ def test_the_directory_holds_weights_config_and_card(model, model_path):
         "README.md",
         "config.json",
         "model.safetensors",
+        "reference.safetensors",
         "stac-item.json",
     ]
     config = json.loads((model_path / "config.json").read_text(encoding="utf-8"))
