@@ -7,14 +7,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from geomiam.checks.files import refusing
 from geomiam.errors import ArtifactError
-from geomiam.model.weight_file import Header, read_header
+from geomiam.model.weight_file import Header, identity, read_header
 from geomiam.tokens.features import Features
+
+if TYPE_CHECKING:
+    from geomiam.model.model import Model
 
 FILE = "reference.safetensors"
 MOST_SITES = 5000
@@ -55,13 +60,13 @@ class Reference:
     def __len__(self) -> int:
         return len(self.values)
 
-    def save(self, folder: Path, model_id: str) -> None:
-        """Write the file of the sites into a model directory."""
+    def save(self, folder: Path, scaling: str) -> None:
+        """Write the file of the sites into a model directory; ``scaling`` is that of the model."""
         tensors = {"values": self.values, "fold": self.fold}
-        save_file(tensors, folder / FILE, metadata={"model_id": model_id})
+        save_file(tensors, folder / FILE, metadata={"scaling": scaling})
 
     @classmethod
-    def load(cls, folder: Path, features: tuple[Features, ...], model_id: str) -> Reference | None:
+    def load(cls, folder: Path, features: tuple[Features, ...], scaling: str) -> Reference | None:
         """Read the file of a model directory; None if there is no such file.
 
         Names, types and shapes are checked before the values are read.
@@ -73,14 +78,14 @@ class Reference:
         with refusing(
             ArtifactError, f"{file} is damaged; save the model again", passing=ArtifactError
         ):
-            _check(file, header, columns=sum(f.size for f in features), model_id=model_id)
+            _check(file, header, columns=sum(f.size for f in features), scaling=scaling)
             tensors = load_file(file)
             if np.isinf(tensors["values"]).any():
                 raise ValueError("infinite values")
         return cls(tensors["values"], tensors["fold"])
 
 
-def _check(file: Path, header: Header, *, columns: int, model_id: str) -> None:
+def _check(file: Path, header: Header, *, columns: int, scaling: str) -> None:
     """Refuse a file of other tensors than the sites of this model."""
     n = int(header.tensors["values"][1][0])
     expected = {"values": ("F32", [n, columns]), "fold": ("I32", [n])}
@@ -90,10 +95,17 @@ def _check(file: Path, header: Header, *, columns: int, model_id: str) -> None:
         raise ArtifactError(
             f"{file} has tensors {tensors}, expected {expected} of at most {MOST_SITES:,} sites: {advice}"
         )
-    if header.model_id != model_id:
-        raise ArtifactError(
-            f"{file} belongs to another model ({header.model_id[:12]}, expected {model_id[:12]}): {advice}"
-        )
+    with safe_open(file, "np") as file_of_sites:
+        if (file_of_sites.metadata() or {}).get("scaling") != scaling:
+            raise ArtifactError(
+                f"{file} has sites that another model standardised: copy model directories as a whole, or {advice}"
+            )
+
+
+def scaling_of(model: Model) -> str:
+    """Return a digest of the schema and the scaler of a model, by which sites are standardised."""
+    specification = model.specification()
+    return identity({k: specification[k] for k in ("schema", "scaler")}, {})
 
 
 def joined(first: Reference, second: Reference) -> Reference:

@@ -21,7 +21,7 @@ from geomiam.checks.files import read_text, reason, refusing, regular_file
 from geomiam.checks.names import check_species
 from geomiam.errors import ArtifactError, InputNotFound, SelectionError
 from geomiam.model.model import LINKS, Model
-from geomiam.model.reference import FILE, Reference
+from geomiam.model.reference import FILE, Reference, scaling_of
 from geomiam.model.weight_file import check_counts, check_weights, read_header, read_weights
 from geomiam.networks.backbones import restore
 from geomiam.networks.config import NetworkConfig
@@ -53,13 +53,14 @@ def save_model(model: Model, path: str | Path, *, overwrite: bool = False) -> Pa
         weights = {k: v.detach().cpu().clone().contiguous() for k, v in state.items()}
         save_file(weights, partial / WEIGHTS, metadata={"model_id": model.id})
         (partial / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
-        if model.reference:
-            model.reference.save(partial, model.id)
         (partial / CARD).write_text(card(model), encoding="utf-8")
         if not model.is_encoder:  # the extension describes inputs and outputs
             item = json.dumps(model.stac_item(), indent=1)
             (partial / ITEM).write_text(item, encoding="utf-8")
         copy_mode(partial / CARD, partial / WEIGHTS)
+        if model.reference:
+            model.reference.save(partial, scaling_of(model))
+            copy_mode(partial / CARD, partial / FILE)
         check_output(target, overwrite, kind=MODEL)  # again: a file may be there by now
     return target
 
@@ -133,7 +134,7 @@ def _load(path: Path, config: dict[str, Any], backbones: Mapping[str, nn.Module]
     restore(plan.network, backbones, network)
     plan.network.load_state_dict(weights, strict=True)
     model = replace(plan, network=plan.network.eval(), about=config["about"])
-    reference = Reference.load(path, features_of(model.layout), model.id)
+    reference = Reference.load(path, features_of(model.layout), scaling_of(model))
     return replace(model, reference=reference) if reference else model
 
 

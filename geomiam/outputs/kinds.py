@@ -136,7 +136,7 @@ def _folder(name: str, files: str, *, proof: str, keys: tuple[str, ...]) -> Kind
 
 MODEL = _folder(
     "model directory",
-    "model.safetensors config.json README.md stac-item.json",
+    "model.safetensors config.json README.md stac-item.json reference.safetensors",
     proof="config.json",
     keys=("format", "geomiam"),
 )

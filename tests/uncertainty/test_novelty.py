@@ -13,7 +13,7 @@ from helpers_small import TINY_NETWORK, quick, tiny_sites
 
 import geomiam as gm
 from geomiam.errors import ArtifactError, LabelError, MemoryRefused, SelectionError, SettingError
-from geomiam.model.reference import FILE, MOST_SITES, Reference
+from geomiam.model.reference import FILE, MOST_SITES, Reference, scaling_of
 from geomiam.uncertainty.cache import PatternCache
 from geomiam.uncertainty.design import Design, by_pattern
 from geomiam.uncertainty.nearest import squared_distances
@@ -208,12 +208,12 @@ def test_a_file_of_other_sites_is_refused(sites, model, tmp_path, damage):
     if damage == "other":
         model.reference.save(path, "another")
     elif damage == "shape":
-        Reference(values[:, 1:], fold).save(path, model.id)
+        Reference(values[:, 1:], fold).save(path, scaling_of(model))
     elif damage == "truncated":
         (path / FILE).write_bytes((path / FILE).read_bytes()[:-8])
     else:
         values[0, 0] = np.inf
-        Reference(values, fold).save(path, model.id)
+        Reference(values, fold).save(path, scaling_of(model))
     with pytest.raises(ArtifactError, match=FILE):
         gm.load_model(path)
 
