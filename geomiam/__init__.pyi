@@ -18,6 +18,7 @@ from . import (
 from .data.cleaning.clean import clean_records
 from .data.cleaning.rules import CleaningRules
 from .data.cleaning.thin import thin_records
+from .data.community import add_community
 from .data.correlations import correlations
 from .data.coverage import coverage
 from .data.grid.align import align
@@ -81,6 +82,7 @@ __all__ = [
     "Variable",
     "__version__",
     "add_background",
+    "add_community",
     "add_location",
     "align",
     "baselines",

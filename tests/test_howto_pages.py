@@ -10,6 +10,7 @@ from helpers_examples import ROOT
 PAGES = (
     "background",
     "choosing-predictors",
+    "community",
     "range-change",
     "reports",
     "response-curves",

@@ -15,7 +15,7 @@ import xarray as xr
 
 from geomiam.data.predictors import bind
 from geomiam.data.sites.table import SiteTable, read_arrays
-from geomiam.schema.schema import Schema
+from geomiam.schema.schema import Schema, refuse_observations
 from geomiam.tokens.encode import encode
 from geomiam.tokens.layout import Layout, Span
 from geomiam.tokens.scaler import Scaler, fit_scaler
@@ -39,6 +39,7 @@ class Columns:
     def fit(cls, sites: xr.Dataset, schema: Schema, *, onehot: bool) -> Columns:
         """Compute means, deviations and classes from training sites."""
         schema = bind(schema, sites)
+        refuse_observations(schema, "a baseline reads")
         symbolic = [n for n, v in schema.variables.items() if v.symbols]
         if symbolic:  # series as numbers, in the same windows
             schema = schema.symbolic(None, variables=symbolic)

@@ -101,7 +101,7 @@ def infer_schema(
     variables: dict[str, dict[str, Variable]] = {}
     for n, home in homes.items():
         guess, attrs = guesses[n], ds[n].attrs
-        fields: dict[str, Any] = {k: text_of(attrs, k) for k in ("units", "long_name")}
+        fields: dict[str, Any] = {k: text_of(attrs, k) for k in ("units", "long_name", "species")}
         if guess.period:
             fields["period"] = guess.period
         if guess.classes and not flags_of(attrs):

@@ -39,6 +39,9 @@ def predictors(
     absent: dict[str, list[str]] = {}
     for modality in modalities:
         missing = [v for v in modality.variables if v in requests and v not in ds.data_vars]
+        if len(missing) < len(requests & set(modality.variables)):
+            # A species without a variable was not surveyed there.
+            missing = [v for v in missing if not modality.variables[v].species]
         if not missing:
             continue
         absent[modality.name] = missing

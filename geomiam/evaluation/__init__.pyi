@@ -2,6 +2,7 @@ from .diagnostic import fusion_diagnostic
 from .intervals import confidence
 from .linear_probe import probe
 from .missingness import missingness_sweep
+from .observed_species import community
 from .out_of_fold import thresholds
 from .patterns import at_random, belt, by_modality, hide, region
 from .random_presences import null_model
@@ -14,6 +15,7 @@ __all__ = [
     "at_random",
     "belt",
     "by_modality",
+    "community",
     "confidence",
     "fusion_diagnostic",
     "hide",

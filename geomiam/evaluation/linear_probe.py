@@ -16,6 +16,7 @@ from geomiam.errors import SelectionError
 from geomiam.model.model import Model
 from geomiam.model.saved_model import as_model
 from geomiam.networks.torch_defaults import standard_torch
+from geomiam.schema.schema import refuse_observations
 from geomiam.tokens.encode import TokenArrays
 from geomiam.tokens.scaler import with_limits
 from geomiam.training.config import TrainingConfig
@@ -81,6 +82,7 @@ def probe(
     """
     model = as_model(model)
     _check(model, l2=l2, loss=loss)
+    refuse_observations(model.schema, "a probe reads")
     table = SiteTable.read(sites, model.schema).checked()
     labels, species = table.labels, table.species
     check_classes(labels, species)

@@ -111,12 +111,12 @@ def fit_explainer(
     bare = sites.drop_vars("presence", errors="ignore")
     is_test = hold_out_blocks(bare, share=holdout, rng=draws)
     has_value = block.observed.any(1)
-    data = _training_data(model, _rows(block, ~is_test & has_value), masks, scale=scale, rng=draws)
+    data = _training_data(model, block.take(~is_test & has_value), masks, scale=scale, rng=draws)
     with torch.random.fork_rng():
         torch.manual_seed(int(draws.integers(2**31)))
         explained_model = with_explainer(model, width)
         _train(explained_model.network.explainer, data, epochs=epochs, rng=draws)
-    error = _error(explained_model, _rows(block, is_test & has_value), masks, scale=scale)
+    error = _error(explained_model, block.take(is_test & has_value), masks, scale=scale)
     about = {"scale": scale, "groups": list(model.schema.groups), **error}
     return replace(explained_model, about={**model.about, "explainer": about})
 
@@ -127,6 +127,11 @@ def _groups(model: Model) -> np.ndarray:
             f"an explainer is for token fusion, this model has fusion='{model.config.fusion}': its "
             "exact values cost little, call gm.shapley(ds, model)"
         )
+    if model.own_tokens:
+        raise SelectionError(
+            "an explainer reads all observations at once, and here observations of species are predictors, "
+            "which are hidden for the species itself; call gm.shapley(ds, model) for exact values"
+        )
     masks = np.stack(list(group_masks(model.layout).values()))
     if len(masks) < 2:
         raise SelectionError(
@@ -134,10 +139,6 @@ def _groups(model: Model) -> np.ndarray:
             "explainer needs two groups or more"
         )
     return masks
-
-
-def _rows(block: TokenArrays, rows: np.ndarray) -> TokenArrays:
-    return TokenArrays(tuple(v[rows] for v in block.values), block.observed[rows])
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ def _training_data(
 ) -> TrainingData:
     member, weight = _coalitions(len(masks), rng)
     row_limit = max(1, VALUES // (len(member) * len(model.species)) // 2)
-    sample = _rows(block, rng.permutation(len(block))[:row_limit])
+    sample = block.take(rng.permutation(len(block))[:row_limit])
     rows = _doubled(sample, masks, rng)
     species = np.arange(len(model.species))
     with_full = np.concatenate([member, np.ones((1, len(masks)), bool)])
@@ -270,7 +271,7 @@ def _loss(explainer: Explainer, data: TrainingData, rows: Tensor) -> Tensor:
 
 def _error(model: Model, block: TokenArrays, masks: np.ndarray, *, scale: Scale) -> dict[str, Any]:
     """Return the error of predicted values against exact ones, on rows that were not trained on."""
-    sample = _rows(block, np.arange(min(len(block), CHECKED)))
+    sample = block.take(np.arange(min(len(block), CHECKED)))
     species = np.arange(len(model.species))
     visible = np.ones(model.layout.size, bool)
     exact, _, _ = shapley_block(model, sample, groups=masks, species=species, scale=scale)

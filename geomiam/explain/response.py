@@ -21,6 +21,7 @@ from geomiam.explain.response_axes import POINTS, Axis, axis_of, training_limits
 from geomiam.geo.dims import SITE
 from geomiam.inference.inputs import Data, as_data
 from geomiam.inference.members import features_block, member_curves
+from geomiam.inference.own_observations import by_visible
 from geomiam.inference.slabs import Scale
 from geomiam.model.model import Model
 from geomiam.model.saved_model import as_model
@@ -150,7 +151,9 @@ def response(
     grids = options.grid or {}
     axes = [axis_of(model, n, arrays.get(n), points=points, grid=grids.get(n)) for n in names]
     base = arrays if kind == "partial" else _nothing(model)
-    values, mean, spread = _predict(model, base, axes, visible=visible, species=index, scale=scale)
+    values, mean, spread = _responses(
+        model, base, axes, visible=visible, species=index, scale=scale
+    )
     out = _result(mean, spread, axes, model, index)
     if rows is not None:
         out = _with_sites(out, rows, arrays, options.quantiles)
@@ -211,6 +214,25 @@ def _rows(data: Data, model: Model, *, visible: np.ndarray, options: ResponseOpt
     if len(candidates) > options.sites:
         candidates = np.sort(rng.choice(candidates, options.sites, replace=False))
     return ds.isel({SITE: candidates})
+
+
+def _responses(
+    model: Model,
+    arrays: Mapping[str, np.ndarray],
+    axes: Sequence[Axis],
+    *,
+    visible: np.ndarray,
+    species: np.ndarray,
+    scale: Scale,
+) -> tuple[np.ndarray, ...]:
+    """Return the results of :func:`_predict`, each species without the observations of itself."""
+    parts = by_visible(model, visible=visible, species=species)
+    results = [
+        _predict(model, arrays, axes, visible=visible_part, species=species[columns], scale=scale)
+        for columns, visible_part in parts
+    ]
+    order = np.argsort(np.concatenate([columns for columns, _ in parts]))
+    return tuple(np.concatenate(r, -1)[..., order] for r in zip(*results))
 
 
 def _predict(

@@ -95,7 +95,7 @@ def skill_game(
 def _seen(block: TokenArrays, groups: np.ndarray) -> tuple[TokenArrays, np.ndarray]:
     """Return the rows where any group is observed, and their numbers."""
     rows = np.flatnonzero((block.observed & groups.any(0)).any(1))
-    return TokenArrays(tuple(v[rows] for v in block.values), block.observed[rows]), rows
+    return block.take(rows), rows
 
 
 def _scorable(labels: np.ndarray, *, of: int) -> np.ndarray:

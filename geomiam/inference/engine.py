@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from geomiam.inference.own_observations import own_hidden
 from geomiam.inference.slabs import (
     Scale,
     apply_head,
@@ -33,7 +34,22 @@ def predict_block(
     species: np.ndarray,
     scale: Scale = "probability",
 ) -> np.ndarray:
-    """Predict rows ``(n, s)`` from the tokens that are observed and ``visible (t,)``; NaN where none is."""
+    """Predict rows ``(n, s)`` from the tokens that are observed and ``visible (t,)``; NaN where none is.
+
+    Observations of a species are hidden for its own prediction.
+    """
+    out = _predictions(model, block, visible=visible, species=species, scale=scale)
+    for column, rows, other_tokens in own_hidden(model, block, visible=visible, species=species):
+        out[rows, column] = _predictions(
+            model, block.take(rows), visible=other_tokens, species=species[[column]], scale=scale
+        )[:, 0]
+    return out
+
+
+def _predictions(
+    model: Model, block: TokenArrays, *, visible: np.ndarray, species: np.ndarray, scale: Scale
+) -> np.ndarray:
+    """Predict rows ``(n, s)`` from all tokens that are observed and ``visible (t,)``; NaN where none is."""
     out = np.full((len(block), len(species)), np.nan, np.float32)
     # A row with nothing visible stays NaN: the base value is no statement about a place.
     predictable = np.flatnonzero((block.observed & visible).any(1))
@@ -73,8 +89,20 @@ def coalition_block(
     """Predict rows ``(c, n, s)`` from the visible tokens of each coalition ``(c, t)``.
 
     Rows without an observed token in a coalition have the base value. It is equal to the bit in all of
-    them, so metrics of ranks treat them as ties.
+    them, so metrics of ranks treat them as ties. Observations of a species are hidden for its own prediction.
     """
+    out = _coalitions(model, block, visible=visible, species=species, scale=scale)
+    for column, rows, other_tokens in own_hidden(model, block, visible=visible, species=species):
+        out[:, rows, column] = _coalitions(
+            model, block.take(rows), visible=other_tokens, species=species[[column]], scale=scale
+        )[..., 0]
+    return out
+
+
+def _coalitions(
+    model: Model, block: TokenArrays, *, visible: np.ndarray, species: np.ndarray, scale: Scale
+) -> np.ndarray:
+    """Predict rows ``(c, n, s)`` from all visible tokens of each coalition ``(c, t)``."""
     out = np.empty((len(visible), len(block), len(species)), np.float32)
     # v(S) of a row where S shows nothing is v(∅), which makes φ_g exactly 0 for absent groups.
     out[:] = base_value(model, species=species, scale=scale)

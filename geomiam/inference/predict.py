@@ -47,7 +47,7 @@ class PredictBlock:
             model, block, visible=self.visible, species=self.species, scale=self.scale
         )
         if self.base is not None:
-            suitability[~(block.observed & self.visible).any(1)] = self.base
+            suitability = np.where(np.isnan(suitability), self.base, suitability)
         bits = observed_bits(block, self.groups)
         shares = layer_shares(self.model, block, visible=self.visible)
         return suitability, bits, *shares

@@ -8,6 +8,7 @@ g terms of groups that are present.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from geomiam.inference.coalitions import Coalitions
 from geomiam.inference.engine import base_value
+from geomiam.inference.own_observations import own_hidden
 from geomiam.inference.slabs import (
     Scale,
     apply_head,
@@ -48,8 +50,32 @@ def shapley_block(
     φ_g = Σ_{S∌g} |S|! (G − |S| − 1)! / G! · [v(S ∪ g) − v(S)], where v(S) is the prediction from the groups
     in S (Shapley 1953); :mod:`geomiam.inference.terms` has the interactions. A group without an observed token
     changes no v(S), so its terms are exactly 0, and coalitions that differ only in such groups are computed
-    once.
+    once. Observations of a species are hidden in its own terms: the community is then the observations of
+    the other species.
     """
+    settings: dict[str, Any] = {"scale": scale, "coalitions": coalitions}
+    values, full, error = _terms(model, block, groups=groups, species=species, **settings)
+    for column, rows, other_groups in own_hidden(model, block, visible=groups, species=species):
+        of_species = _terms(
+            model, block.take(rows), groups=other_groups, species=species[[column]], **settings
+        )
+        values[rows, :, column] = of_species[0][..., 0]
+        full[rows, column] = of_species[1][:, 0]
+        if error is not None and of_species[2] is not None:
+            error[rows, :, column] = of_species[2][..., 0]
+    return values, full, error
+
+
+def _terms(
+    model: Model,
+    block: TokenArrays,
+    *,
+    groups: np.ndarray,
+    species: np.ndarray,
+    scale: Scale,
+    coalitions: Coalitions | None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Return terms, prediction and error of :func:`shapley_block` from all tokens of the groups."""
     coalition_set = Coalitions.every(len(groups)) if coalitions is None else coalitions
     in_groups = block.observed & groups.any(0)
     present = np.stack([(in_groups & tokens).any(1) for tokens in groups], 1)

@@ -27,6 +27,7 @@ from geomiam.schema.schema import Schema
 from geomiam.tokens.encode import TokenArrays, encode
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.scaler import Scaler
+from geomiam.tokens.select import observation_tokens
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,6 +109,20 @@ class Model:
     def layout(self) -> Layout:
         """The order of the model's tokens."""
         return Layout.of(self.schema)
+
+    @cached_property
+    def observation_tokens(self) -> list[int]:
+        """Positions of the tokens with observations of species."""
+        return [t for tokens in observation_tokens(self.layout).values() for t in tokens]
+
+    @cached_property
+    def own_tokens(self) -> dict[int, list[int]]:
+        """Positions of the tokens with observations of a predicted species, by the position of the species.
+
+        A species is never predicted from them.
+        """
+        tokens = observation_tokens(self.layout)
+        return {i: tokens[name] for i, name in enumerate(self.species) if name in tokens}
 
     def encode(self, arrays: Mapping[str, np.ndarray], *, limits: bool = False) -> TokenArrays:
         """Return predictors ``(n, *own dims)`` by variable as tokens; see :func:`geomiam.tokens.encode.encode`."""

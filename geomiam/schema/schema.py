@@ -296,6 +296,21 @@ def _explain(error: ValidationError, location: str, text: str | None = None) -> 
     return explain(error, location, text=text, top=Schema, kinds=(KINDS, source_kinds()))
 
 
+def refuse_observations(schema: Schema, subject: str) -> None:
+    """Refuse observations of species as predictors where nothing hides those of the species itself.
+
+    ``subject`` states what reads them, such as "a baseline reads". Raises SchemaError.
+    """
+    names = [n for n, v in schema.variables.items() if v.species is not None]
+    if names:
+        other_names = [n for n, v in schema.variables.items() if v.species is None]
+        keep = [m.name for m in schema.modalities.values() if set(m.variables) <= set(other_names)]
+        raise SchemaError(
+            f"{subject} all predictors, and {len(names)} are observations of species ('{names[0]}', …), among "
+            f"them the label of each predicted species; leave them out with schema.subset({keep})"
+        )
+
+
 def frame_of(schema: Schema) -> pd.DataFrame:
     """Return a schema as a table: a row per variable, all columns."""
     import pandas as pd

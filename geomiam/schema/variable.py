@@ -65,6 +65,10 @@ class Variable(FrozenFields):
     )
     period: float = Field(360.0, gt=0, description="circular: value that is equal to 0")
     classes: dict[int, str] = Field({}, description="categorical: code to meaning")
+    species: str | None = Field(
+        None,
+        description="scalar: species whose observations (1, 0) these are; hidden where it is predicted",
+    )
     origin: Origin | None = Field(
         None, alias="from", description="source, and options for reading it"
     )
@@ -85,6 +89,11 @@ class Variable(FrozenFields):
                 if isinstance(value, str):
                     check_label(value, f"label of '{dim}'")
         return labels
+
+    @field_validator("species")
+    @classmethod
+    def _species_can_be_printed(cls, name: str | None) -> str | None:
+        return None if name is None else check_label(name, "species")
 
     @field_validator("units", "long_name", mode="before")
     @classmethod
@@ -110,6 +119,7 @@ class Variable(FrozenFields):
             "symbols": "series",
             "patch": "image",
             "classes": "categorical",
+            "species": "scalar",
         }
         for setting, kind in kind_of.items():
             if getattr(self, setting) and self.kind != kind:

@@ -33,6 +33,10 @@ class TokenArrays:
     def __len__(self) -> int:
         return len(self.observed)
 
+    def take(self, rows: np.ndarray) -> TokenArrays:
+        """Return values and observed of some rows ``(r,)``."""
+        return TokenArrays(tuple(v[rows] for v in self.values), self.observed[rows])
+
 
 def encode(
     arrays: Mapping[str, np.ndarray], *, layout: Layout, scaler: Scaler, limits: bool = False

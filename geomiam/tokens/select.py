@@ -52,6 +52,15 @@ def symbolic_tokens(layout: Layout) -> np.ndarray:
     return np.concatenate([np.full(s.size, bool(s.variable.symbols)) for s in layout.spans])
 
 
+def observation_tokens(layout: Layout) -> dict[str, list[int]]:
+    """Return the positions of the tokens with observations of a species, by the name of the species."""
+    tokens: dict[str, list[int]] = {}
+    for span in layout.spans:
+        if span.variable.species is not None:
+            tokens.setdefault(span.variable.species, []).append(span.start)
+    return tokens
+
+
 def modality_tokens(layout: Layout, modalities: Sequence[str]) -> list[int]:
     """Return the positions of all tokens of the modalities."""
     if unknown := sorted(set(modalities) - set(layout.schema.modalities)):

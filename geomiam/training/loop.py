@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from geomiam.errors import warn
-from geomiam.masking import Constant, Strategy, hide, to_dict
+from geomiam.masking import Constant, Strategy, to_dict
 from geomiam.model.model import Model
 from geomiam.networks.extras.experts import update_router_bias
 from geomiam.outputs.check import locked_output
@@ -34,6 +34,7 @@ from geomiam.progress import is_shown, log, progress_bar
 from geomiam.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from geomiam.training.config import TrainingConfig
 from geomiam.training.devices import Fabric, devices
+from geomiam.training.observations import draw_hidden, mean_rate
 from geomiam.training.table import Table
 
 Objective = Callable[..., Tensor]
@@ -167,10 +168,7 @@ def _epoch(
         rows = table.train[torch.as_tensor(numbers, device=table.train.device)]
         draws = len(rows) if run.masking.per_sample else 1
         p = run.masking.sample(draws, sizes=sizes, balance=balance, rng=rng)
-        mask = hide(p, n=len(rows), sizes=sizes, rng=rng)
-        # A share of complete rows, after masking so that the random numbers before do not depend on it.
-        if run.config.complete:
-            mask[rng.random(len(rows)) < run.config.complete] = False
+        mask = draw_hidden(p, run.model, n=len(rows), config=run.config, rng=rng)
         hidden = torch.as_tensor(mask, device=rows.device)
         stepper.zero_grad()
         loss = learn(table, rows, hidden=hidden)
@@ -181,7 +179,7 @@ def _epoch(
         stepper.step()
         update_router_bias(run.module)
     mean_p = (1 - run.config.complete) * run.masking.expected(sizes=sizes, balance=balance)
-    columns = {"s": balance.s, "d": balance.d, "r": balance.r, "p": mean_p}
+    columns = {"s": balance.s, "d": balance.d, "r": balance.r, "p": mean_rate(run.model, mean_p)}
     return {"loss": float(torch.stack(losses).mean())} | {
         f"{k}_{m}": float(x)
         for k, v in columns.items()

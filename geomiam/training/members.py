@@ -37,6 +37,7 @@ from geomiam.training.choice import (
 from geomiam.training.config import TrainingConfig
 from geomiam.training.loop import Run, torch_seed, train
 from geomiam.training.losses import LINK_OF, base_logits, resolve_loss
+from geomiam.training.observations import TURNS
 from geomiam.training.rule import Plan, changed, make_plan
 from geomiam.training.supervised import Supervised, subset_logits
 from geomiam.training.table import HoldOut, Table, make_tables
@@ -194,7 +195,7 @@ def _fold_predictor(
         run = setup.run(setup.member(config, scaler, seed=seed), table, seed=seed)
         checkpoint = folder and folder / f"{kind}-{number}"
         train(run, checkpoint, name=f"validation {number + 1} of {len(masks)}, {kind}")
-        return subset_logits(run, table, torch.as_tensor(rows[positions]))
+        return subset_logits(run, table, torch.as_tensor(rows[positions]), count=TURNS)
 
     return predict
 
@@ -243,7 +244,8 @@ def held_out_thresholds(members: Sequence[Member]) -> dict[str, Any]:
     labels = first.table.labels[rows].numpy()
     total, count = np.zeros(labels.shape, np.float32), np.zeros((len(rows), 1), np.float32)
     for mask, member in zip(masks[:, rows], members):
-        logits = subset_logits(member.run, member.run.table, torch.as_tensor(rows[mask]))
+        validated_rows = torch.as_tensor(rows[mask])
+        logits = subset_logits(member.run, member.run.table, validated_rows, count=TURNS)
         total[mask] += logits[-1]
         count[mask] += 1
     place = "sites that are held out"

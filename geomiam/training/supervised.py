@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import ClassVar
 
@@ -15,6 +16,7 @@ from geomiam.networks.network import Network
 from geomiam.training.devices import Fabric, OneDevice
 from geomiam.training.loop import Objective, Run
 from geomiam.training.losses import Loss, make_loss, maxent_offset
+from geomiam.training.observations import EPOCH_TURNS, check_loss, learned_labels, turns
 from geomiam.training.table import Table
 
 
@@ -25,9 +27,10 @@ class Supervised:
 
     def objective(self, run: Run) -> Objective:
         """Return the loss, with weights from the training labels."""
+        check_loss(run.model, run.config.loss)
         labels = run.table.labels[run.table.train]
         loss = make_loss(run.config.loss, labels, evenness=run.config.evenness)
-        return partial(batch_loss, loss=loss)
+        return partial(batch_loss, loss=loss, own_tokens=run.model.own_tokens)
 
     def scores(self, run: Run, table: Table) -> dict[str, float]:
         """Return the mean AUC of each modality alone and of all, on sites where any of it is observed."""
@@ -48,14 +51,22 @@ class Supervised:
 
 
 def batch_loss(
-    network: nn.Module, table: Table, rows: Tensor, *, hidden: Tensor, loss: Loss, fabric: Fabric
+    network: nn.Module,
+    table: Table,
+    rows: Tensor,
+    *,
+    hidden: Tensor,
+    loss: Loss,
+    fabric: Fabric,
+    own_tokens: Mapping[int, list[int]] | None = None,
 ) -> Tensor:
     """Return the loss of a batch, of which each process computes its share."""
     local_rows = share(len(rows), fabric)
     values, observed, _ = table.batch(rows[local_rows])
     # The NaN rule of training: a token is visible if it is observed and not drawn by the masking.
     logits = network(values, observed & ~hidden[local_rows])
-    return loss(together(logits, len(rows), fabric), table.labels[rows])
+    labels = learned_labels(table.labels[rows], table.observed[rows] & ~hidden, own_tokens or {})
+    return loss(together(logits, len(rows), fabric), labels)
 
 
 def share(n: int, fabric: Fabric) -> Tensor:
@@ -77,14 +88,27 @@ def together(logits: Tensor, n: int, fabric: Fabric) -> Tensor:
 
 
 @torch.inference_mode()
-def subset_logits(run: Run, table: Table, rows: Tensor) -> np.ndarray:
-    """Return scores ``(M + 1, n, S)`` of rows, from each modality alone and all; NaN = nothing observed."""
-    network, sizes = run.module.eval(), run.model.layout.sizes
-    assert isinstance(network, Network)
-    device = table.observed.device
+def subset_logits(run: Run, table: Table, rows: Tensor, *, count: int = EPOCH_TURNS) -> np.ndarray:
+    """Return scores ``(M + 1, n, S)`` of rows, from each modality alone and all; NaN = nothing observed.
+
+    Observations of a species are hidden in its scores; ``count`` is that of :func:`turns`.
+    """
+    sizes = run.model.layout.sizes
     owner = np.repeat(np.arange(len(sizes)), sizes)
     subsets = np.vstack([owner == m for m in range(len(sizes))] + [owner >= 0])
-    visible = torch.as_tensor(subsets, device=device)  # (M + 1, t)
+    out = np.empty((len(subsets), len(rows), len(run.model.species)), np.float32)
+    for species, tokens in turns(run.model, count):
+        subsets_of_turn = subsets.copy()
+        subsets_of_turn[:, tokens] = False
+        out[..., species] = _logits(run, table, rows, subsets_of_turn)[..., species]
+    return out
+
+
+def _logits(run: Run, table: Table, rows: Tensor, subsets: np.ndarray) -> np.ndarray:
+    """Return scores ``(c, n, S)`` of rows from the visible tokens of each subset ``(c, t)``."""
+    network, device = run.module.eval(), table.observed.device
+    assert isinstance(network, Network)
+    visible = torch.as_tensor(subsets, device=device)
     parts = []
     for batch in rows.split(SCORED_ROWS):
         values, observed, _ = table.batch(batch)
