@@ -11,6 +11,7 @@ PAGES = (
     "background",
     "choosing-predictors",
     "community",
+    "explanations",
     "range-change",
     "reports",
     "response-curves",

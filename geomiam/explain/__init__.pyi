@@ -1,4 +1,7 @@
 from . import sampling
+from .change import change
+from .contributions import limiting, shadow
+from .difference import difference
 from .experts import expert_load
 from .explainer import fit_explainer
 from .response import ResponseOptions, response
@@ -11,12 +14,16 @@ __all__ = [
     "ImportanceOptions",
     "ResponseOptions",
     "ShapleyOptions",
+    "change",
+    "difference",
     "expert_load",
     "fit_explainer",
     "importance",
+    "limiting",
     "response",
     "sampling",
     "saturation",
+    "shadow",
     "shapley",
     "stepwise",
 ]

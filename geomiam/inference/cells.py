@@ -32,6 +32,10 @@ SLAB = 8192
 """Rows that are standardised at a time, so that a large array in memory is not copied at once."""
 
 
+Compute = Callable[..., tuple[np.ndarray, ...]]
+"""Function of one block of tokens, or of one per dataset, that returns an array ``(n, ...)`` per output."""
+
+
 @dataclass(frozen=True)
 class Output:
     """One variable of the result: name, dims besides those of place with their labels, dtype, attributes."""
@@ -57,9 +61,9 @@ class BlockTask:
     """The function that runs on each dask chunk: arrays in, arrays out."""
 
     model: Model
-    names: tuple[str, ...]
-    """Variables in the order of the input arrays."""
-    compute: Callable[[TokenArrays], tuple[np.ndarray, ...]]
+    names: tuple[tuple[str, ...], ...]
+    """Variables of each dataset, in the order of the input arrays."""
+    compute: Compute
     outputs: tuple[Output, ...]
     alone: bool
     """No other chunk runs at the same time: all cores are used, and a progress bar is shown."""
@@ -70,19 +74,19 @@ class BlockTask:
         A single output is returned without a tuple, as ``xarray.apply_ufunc`` requires.
         """
         variables = self.model.schema.variables
-        own_dims = [a.shape[a.ndim - len(variables[n].dims) :] for n, a in zip(self.names, arrays)]
+        keys = [(i, n) for i, names in enumerate(self.names) for n in names]
+        own_dims = [a.shape[a.ndim - len(variables[n].dims) :] for (_, n), a in zip(keys, arrays)]
         place = np.broadcast_shapes(*(a.shape[: a.ndim - len(o)] for a, o in zip(arrays, own_dims)))
-        rows = {
-            n: np.broadcast_to(a, place + o).reshape(-1, *o)
-            for n, a, o in zip(self.names, arrays, own_dims)
-        }
+        rows: list[dict[str, np.ndarray]] = [{} for _ in self.names]
+        for (i, n), a, o in zip(keys, arrays, own_dims):
+            rows[i][n] = np.broadcast_to(a, place + o).reshape(-1, *o)
         results = tuple(np.empty((prod(place), *o.shape), o.dtype) for o in self.outputs)
         # In the process that computes: a setting of the client does not reach workers.
         keep_freed_memory()
         with torch_threads(None if self.alone else 1):
             for part in self._slabs(prod(place)):
-                block = self._encode({k: v[part] for k, v in rows.items()})
-                for result, values in zip(results, self.compute(block)):
+                blocks = [self._encode({k: v[part] for k, v in r.items()}) for r in rows]
+                for result, values in zip(results, self.compute(*blocks)):
                     result[part] = values
         results_in_place = tuple(r.reshape(place + r.shape[1:]) for r in results)
         return results_in_place if len(results_in_place) > 1 else results_in_place[0]
@@ -106,30 +110,35 @@ class BlockTask:
 def over_cells(
     ds: xr.Dataset,
     model: Model,
-    compute: Callable[[TokenArrays], tuple[np.ndarray, ...]],
+    compute: Compute,
     *,
     outputs: Sequence[Output],
     visible: np.ndarray,
     memory_limit: int | str | None = None,
+    also: Sequence[xr.Dataset] = (),
 ) -> xr.Dataset:
     """Apply a function of a block, which returns ``(n, *own dims)`` per output, to every cell or site.
 
     Dims of an output are first, then those of place in the order of the data. Variables without a token in
-    ``visible (t,)`` are not read.
+    ``visible (t,)`` are not read. The function gets a further block for each dataset of ``also``, which has the
+    same cells.
     """
-    arrays_by_name = predictors(ds, model.schema, variables=model.layout.variables_of(visible))
-    own_dims = {n: list(model.schema.variables[n].dims) for n in arrays_by_name}
+    names = model.layout.variables_of(visible)
+    by_name = [predictors(data, model.schema, variables=names) for data in (ds, *also)]
+    own_dims = {n: list(model.schema.variables[n].dims) for part in by_name for n in part}
     arrays = [
-        a.drop_vars([d for d in own_dims[n] if d in a.coords]) for n, a in arrays_by_name.items()
+        a.drop_vars([d for d in own_dims[n] if d in a.coords])
+        for arrays_of_data in by_name
+        for n, a in arrays_of_data.items()
     ]
     alone = all(a.chunks is None for a in arrays)
     if not alone:
         # A cell needs all its own dims, such as time, in one chunk.
         arrays = [a.chunk({d: -1 for d in own_dims[str(a.name)]}) for a in arrays]
         dims = list(dict.fromkeys(str(d) for a in arrays for d in a.dims if is_place(d)))
-        out = sum(o.bytes_per_cell for o in outputs)
+        out = sum(o.bytes_per_cell for o in outputs) + len(also) * _predictor_bytes(model)
         check_memory(model, out, cells=_cells_per_block(arrays), limit=memory_limit, dims=dims)
-    task = BlockTask(model, tuple(arrays_by_name), compute, tuple(outputs), alone)
+    task = BlockTask(model, tuple(map(tuple, by_name)), compute, tuple(outputs), alone)
     results = xr.apply_ufunc(
         task,
         *arrays,
@@ -196,8 +205,12 @@ def bytes_per_cell(model: Model, out: int) -> int:
 
     Predictors and results are in memory twice: as arrays of the grid and as rows.
     """
-    values = sum(prod(v.sizes) for v in model.schema.variables.values())
-    return 2 * 4 * values + 2 * out
+    return 2 * _predictor_bytes(model) + 2 * out
+
+
+def _predictor_bytes(model: Model) -> int:
+    """Return the bytes of all predictors of one cell."""
+    return 4 * sum(prod(v.sizes) for v in model.schema.variables.values())
 
 
 def _cells_per_block(arrays: Sequence[xr.DataArray]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -184,14 +185,15 @@ def suitability_output(model: Model, species: Sequence[str], *, scale: Scale) ->
 
 def observed_output(groups: Sequence[str]) -> Output:
     """Return the description of ``observed``: CF flags with one bit per group."""
-    dtype = bits_dtype(len(groups))
-    masks = [int(1 << i) for i in range(len(groups))]
-    attrs = {
-        "long_name": "groups of predictors that the prediction uses",
-        "flag_masks": np.array(masks, dtype).tolist(),
-        "flag_meanings": " ".join(g.replace(" ", "_") for g in groups),
-    }
-    return Output("observed", {}, dtype, attrs)
+    attrs = {"long_name": "groups of predictors that the prediction uses"}
+    return Output("observed", {}, bits_dtype(len(groups)), attrs | flag_attributes(groups))
+
+
+def flag_attributes(groups: Sequence[str]) -> dict[str, Any]:
+    """Return the CF attributes of a layer with one bit per group."""
+    masks = np.array([1 << i for i in range(len(groups))], bits_dtype(len(groups)))
+    meanings = " ".join(g.replace(" ", "_") for g in groups)
+    return {"flag_masks": masks.tolist(), "flag_meanings": meanings}
 
 
 def layer_outputs(model: Model) -> list[Output]:
@@ -243,8 +245,13 @@ def bits_dtype(groups: int) -> np.dtype:
 
 def observed_bits(block: TokenArrays, groups: np.ndarray) -> np.ndarray:
     """Return the bits ``(n,)`` of the groups ``(G, t)`` that have an observed token."""
-    dtype = bits_dtype(len(groups))
-    bits = np.zeros(len(block), dtype)
-    for i, tokens in enumerate(groups):
-        bits |= (block.observed & tokens).any(1).astype(dtype) << dtype.type(i)
+    return bits_of(np.stack([(block.observed & tokens).any(1) for tokens in groups], 1))
+
+
+def bits_of(flags: np.ndarray) -> np.ndarray:
+    """Return one number per row, whose bit i is the flag i of the row ``(n, G)``."""
+    dtype = bits_dtype(flags.shape[1])
+    bits = np.zeros(len(flags), dtype)
+    for i, flag in enumerate(flags.T):
+        bits |= flag.astype(dtype) << dtype.type(i)
     return bits

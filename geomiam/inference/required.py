@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from geomiam.data.grid.grid import place_dims
 from geomiam.data.sites.cells import unmasked
 from geomiam.errors import FewGroups, SelectionError, warn
 from geomiam.geo.dims import SITE
+from geomiam.inference.cells import Compute
 from geomiam.model.model import Model
 from geomiam.tokens.encode import TokenArrays
 from geomiam.tokens.layout import Layout
@@ -19,7 +20,6 @@ from geomiam.tokens.select import Selector, group_masks, visible_tokens
 
 MANY = 0.05
 """Share of cells with few groups, of the predicted cells, above which there is a warning."""
-Compute = Callable[[TokenArrays], tuple[np.ndarray, ...]]
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,12 @@ class RequiredGroups:
     required: np.ndarray
     """Tokens of each required group ``(k, t)``."""
 
-    def __call__(self, block: TokenArrays) -> tuple[np.ndarray, ...]:
-        lacking = np.zeros(len(block), bool)
+    def __call__(self, *blocks: TokenArrays) -> tuple[np.ndarray, ...]:
+        lacking = np.zeros(len(blocks[0]), bool)
         for tokens in self.required:
-            lacking |= ~(block.observed & tokens).any(1)
-        results = [np.array(r) for r in self.compute(block)]
+            for block in blocks:
+                lacking |= ~(block.observed & tokens).any(1)
+        results = [np.array(r) for r in self.compute(*blocks)]
         for result in results:
             if result.dtype.kind == "f":
                 result[lacking] = np.nan

@@ -3,6 +3,7 @@ from .classes import presence
 from .contributions import convergence, importance, stepwise
 from .correlation_matrix import correlations
 from .curves import calibration, roc
+from .explanations import interactions, limiting, shadow
 from .folds import folds
 from .history import training
 from .interactive_map import InteractiveMap, interactive
@@ -21,7 +22,9 @@ __all__ = [
     "correlations",
     "folds",
     "importance",
+    "interactions",
     "interactive",
+    "limiting",
     "missingness",
     "novelty",
     "presence",
@@ -29,6 +32,7 @@ __all__ = [
     "records",
     "response",
     "roc",
+    "shadow",
     "shapley",
     "species_maps",
     "stepwise",

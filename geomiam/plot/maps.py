@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -154,6 +154,7 @@ def shapley(
     explanation: xr.Dataset,
     *,
     species: str | None = None,
+    layer: Literal["shapley", "main_effect", "interaction"] = "shapley",
     ax: Sequence[Axes] | None = None,
     cmap: str | Colormap = "RdBu_r",
 ) -> list[Axes]:
@@ -164,11 +165,13 @@ def shapley(
     Parameters
     ----------
     explanation : xarray.Dataset
-        From :func:`geomiam.shapley`.
+        From :func:`geomiam.shapley`, :func:`geomiam.explain.change` or :func:`geomiam.explain.difference`.
     species : str, optional
         Default: the first.
+    layer : {"shapley", "main_effect", "interaction"}
+        Layer to draw; ``"interaction"`` has one map for each combination of groups.
     ax : sequence of matplotlib.axes.Axes, optional
-        One for each group; default: those of a new figure.
+        One for each map; default: those of a new figure.
     cmap : str or matplotlib.colors.Colormap
         Colour map, whose middle is 0.
 
@@ -179,11 +182,12 @@ def shapley(
     Raises
     ------
     SettingError
-        If the number of axes is not that of the groups.
+        If the number of axes is not that of the maps, there are more than 30, or the layer is missing.
 
     See Also
     --------
     geomiam.shapley : the maps.
+    geomiam.plot.interactions : the mean size of all main effects and interactions.
 
     Examples
     --------
@@ -192,30 +196,50 @@ def shapley(
     >>> len(axes) >= len(model.schema.groups)
     True
     """
-    array = one_species(explanation["shapley"], species)
+    if layer not in explanation:
+        raise SettingError(
+            f"no layer '{layer}' in this explanation; interactions need gm.shapley(…, order=2)"
+        )
+    array = one_species(explanation[layer], species)
+    dim = "combination" if layer == "interaction" else "group"
     limit = float(np.nanmax(np.abs(array.values)))
-    count = array.sizes["group"]
+    count = array.sizes[dim]
+    if count > MOST_PANELS:
+        raise SettingError(
+            f"{count} maps are more than the {MOST_PANELS} panels of a figure; select some, such as "
+            f"explanation.isel({dim}=slice(6))"
+        )
     columns = min(3, int(np.ceil(np.sqrt(count))))
     rows = -(-count // columns)
     size = (7.2, 6) if count == 1 else (3.8 * columns + 1.2, 3.7 * rows + 0.6)
     axes = several_axes(ax, count, rows=rows, columns=columns, figsize=size)
     mesh: Any = None
-    for panel, name in zip(axes, array["group"].values):
-        mesh = _draw_group(panel, array.sel(group=name), limit, cmap)
+    for panel, name in zip(axes, array[dim].values):
+        mesh = _draw_group(panel, array.sel({dim: name}), limit, cmap)
     figure = axes[0].figure
     scale = "suitability" if array.attrs.get("scale") != "logit" else "log-odds"
-    figure.colorbar(mesh, ax=axes, shrink=0.7, label=f"change of {scale} by the group")
+    cause = "by the groups together" if layer == "interaction" else "by the group"
+    figure.colorbar(mesh, ax=axes, shrink=0.7, label=f"change of {scale} {cause}")
     if ax is None:
-        base = float(one_species(explanation["base_value"], species))
         name = plain(array["species"].item())
-        figure.suptitle(f"{name}: base value {base:.2f} + all panels = suitability")
+        figure.suptitle(f"{name}: {_sum_text(explanation, species, layer)}")
     return axes
+
+
+def _sum_text(explanation: xr.Dataset, species: str | None, layer: str) -> str:
+    """Return what the panels add up to."""
+    if layer != "shapley":
+        return layer.replace("_", " ") + "s"
+    if "later" in explanation:
+        return "all panels = later − earlier prediction"
+    base = float(one_species(explanation["base_value"], species))
+    return f"base value {base:.2f} + all panels = suitability"
 
 
 def _draw_group(ax: Axes, values: xr.DataArray, limit: float, cmap: Any) -> Any:
     mesh = draw_map(ax, values, cmap=cmap, vmin=-limit, vmax=limit)
     effect = np.abs(values.values)
-    name = plain(values["group"].item())
+    name = plain(values["group" if "group" in values.coords else "combination"].item())
     ax.set_title(f"{name}\nmean |effect| {np.nanmean(effect):.3f}", fontsize=10)
     if not (effect > 0).any():
         place: dict[str, Any] = {"transform": ax.transAxes, "ha": "center", "va": "center"}
