@@ -9,17 +9,20 @@ from .saturated import saturation
 from .shapley_values import ShapleyOptions, shapley
 from .skill import ImportanceOptions, importance
 from .stepwise import stepwise
+from .zones import by_zone, regions
 
 __all__ = [
     "ImportanceOptions",
     "ResponseOptions",
     "ShapleyOptions",
+    "by_zone",
     "change",
     "difference",
     "expert_load",
     "fit_explainer",
     "importance",
     "limiting",
+    "regions",
     "response",
     "sampling",
     "saturation",

@@ -3,6 +3,7 @@ from .classes import presence
 from .contributions import convergence, importance, stepwise
 from .correlation_matrix import correlations
 from .curves import calibration, roc
+from .dependence_plot import dependence
 from .explanations import interactions, limiting, shadow
 from .folds import folds
 from .history import training
@@ -13,6 +14,7 @@ from .range_maps import range_change
 from .records import records
 from .responses import response
 from .skill import missingness, subsets
+from .zones import regions, zones
 
 __all__ = [
     "InteractiveMap",
@@ -20,6 +22,7 @@ __all__ = [
     "calibration",
     "convergence",
     "correlations",
+    "dependence",
     "folds",
     "importance",
     "interactions",
@@ -30,6 +33,7 @@ __all__ = [
     "presence",
     "range_change",
     "records",
+    "regions",
     "response",
     "roc",
     "shadow",
@@ -39,4 +43,5 @@ __all__ = [
     "subsets",
     "suitability",
     "training",
+    "zones",
 ]

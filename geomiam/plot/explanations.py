@@ -130,13 +130,13 @@ def limiting(result: xr.Dataset, *, species: str | None = None, ax: Axes | None 
     lowers = one_species(result["contribution"], species).transpose(y, x).values < 0
     colours = {i + 1.0: palette(i) for i in range(len(names))}
     ax = one_axes(ax, (7.4, 6))
-    draw_map(ax, codes, colours=_rgba(numbers, colours, np.where(lowers, 1.0, PALE)))
+    draw_map(ax, codes, colours=class_colours(numbers, colours, np.where(lowers, 1.0, PALE)))
     cells = max(int(np.isfinite(numbers).sum()), 1)
     labels = {
         f"{plain(n)}: {(numbers == i + 1).sum() / cells:.0%}": palette(i)
         for i, n in enumerate(names)
     }
-    _legend(ax, labels)
+    class_legend(ax, labels)
     pale = "pale: no group lowers the prediction"
     ax.set_title(f"{plain(codes['species'].item())}: limiting group\n{pale}", fontsize=10)
     return ax
@@ -173,9 +173,9 @@ def shadow(result: xr.Dataset, *, species: str | None = None, ax: Axes | None = 
     numbers = codes.transpose(y, x).values
     ax = one_axes(ax, (7.4, 6))
     colours = {float(i): c for i, c in enumerate(SHADOW.values())}
-    draw_map(ax, codes, colours=_rgba(numbers, colours, np.ones(numbers.shape)))
+    draw_map(ax, codes, colours=class_colours(numbers, colours, np.ones(numbers.shape)))
     area = one_species(result["area"], species)
-    _legend(
+    class_legend(
         ax,
         {f"{n}: {float(area.sel({'class': n})):,.0f} km²": colour for n, colour in SHADOW.items()},
     )
@@ -187,7 +187,7 @@ def shadow(result: xr.Dataset, *, species: str | None = None, ax: Axes | None = 
     return ax
 
 
-def _rgba(numbers: np.ndarray, colours: dict[float, str], alpha: np.ndarray) -> np.ndarray:
+def class_colours(numbers: np.ndarray, colours: dict[float, str], alpha: np.ndarray) -> np.ndarray:
     """Return colours ``(y, x, 4)`` of codes; cells without a code are transparent."""
     from matplotlib.colors import to_rgb
 
@@ -199,7 +199,7 @@ def _rgba(numbers: np.ndarray, colours: dict[float, str], alpha: np.ndarray) -> 
     return rgba
 
 
-def _legend(ax: Axes, colours: dict[str, str]) -> None:
+def class_legend(ax: Axes, colours: dict[str, str]) -> None:
     """Write classes with their colours beside the map."""
     from matplotlib.patches import Patch
 

@@ -78,7 +78,7 @@ def _draw_curve(ax: Axes, result: xr.Dataset, curve: xr.DataArray, dim: str) -> 
         ax.plot(x, y, color="#4a7fa7", lw=2)
         _draw_outside(ax, x, result[f"outside_{dim}"].values)
         _draw_rug(ax, result, name)
-    ax.set(xlabel=_label(result[dim]), ylabel=curve.attrs.get("long_name", "suitability"))
+    ax.set(xlabel=axis_label(result[dim]), ylabel=curve.attrs.get("long_name", "suitability"))
     if result.attrs.get("scale") != "logit":
         ax.set_ylim(0, 1)
     quiet(ax)
@@ -119,9 +119,10 @@ def _draw_surface(ax: Axes, result: xr.Dataset, surface: xr.DataArray, dims: lis
     if "rug" in result:
         ax.plot(*result["rug"].values, ".", ms=2, color=INK, alpha=0.4)
     ax.figure.colorbar(mesh, ax=ax, shrink=0.8, label=surface.attrs.get("long_name", "suitability"))
-    ax.set(xlabel=_label(result[first]), ylabel=_label(result[second]))
+    ax.set(xlabel=axis_label(result[first]), ylabel=axis_label(result[second]))
 
 
-def _label(axis: xr.DataArray) -> str:
+def axis_label(axis: xr.DataArray) -> str:
+    """Return the name of a predictor with its units."""
     name, units = plain(axis.attrs.get("long_name", axis.name)), axis.attrs.get("units", "1")
     return name if units == "1" else f"{name} [{SYMBOLS.get(units, units)}]"

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 import xarray as xr
+from helpers_small import untrained
 from test_laws import encode_sites, without
 from test_shapley import value_of
 
@@ -67,6 +68,30 @@ def test_values_of_sites_equal_an_independent_exact_computer(small_model, game, 
     member = np.concatenate([np.eye(6), explanation["includes"].values])
     np.testing.assert_allclose(actual.values.ravel(), of_sets(member, expected), atol=1e-5)
     assert float(abs(explanation["interaction"]).max()) > 1e-3  # there is something to compare
+
+
+def test_a_location_is_a_group_with_exact_interactions(cube):
+    """v(S) by ``using=``: the location interacts as in GeoShapley, without a background sample."""
+    pytest.importorskip("shapiq")
+    data = gm.add_location(cube[["bio1", "bio12", "slope"]].isel(y=[3, 4], x=[5, 6]).fillna(3))
+    model = untrained(gm.infer_schema(data), species=1)
+    names = list(model.schema.groups)
+    assert "location" in names and len(names) == 3
+    terms = gm.shapley(data, model, order=2)
+    tables = {
+        c: gm.predict(data, model, using=list(np.compress(c, names)))["suitability"].values.ravel()
+        if any(c)
+        else np.repeat(terms["base_value"].values, 4)
+        for c in np.ndindex(2, 2, 2)
+    }
+
+    def game(coalitions):
+        return np.array([tables[tuple(map(int, c))][1] for c in coalitions])
+
+    expected = exact_terms(game, 3, index="shapley-taylor", order=2)
+    actual = terms["interaction"].values.reshape(3, 4)[:, 1]
+    np.testing.assert_allclose(actual, of_sets(terms["includes"].values, expected), atol=1e-5)
+    assert np.abs(actual).max() > 1e-4
 
 
 @pytest.fixture(scope="module")

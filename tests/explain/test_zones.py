@@ -1,0 +1,102 @@
+"""Contributions by zone against numpy and polygons, planted regions, and the points of a dependence plot."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import geomiam as gm
+from geomiam.errors import SelectionError, SettingError
+
+
+@pytest.fixture(scope="module")
+def contributions(small_model, cube):
+    return gm.shapley(cube, small_model("group"))
+
+
+def test_means_by_class_are_weighted_by_area(cube, contributions):
+    classes = cube["landcover"]
+    table = gm.explain.by_zone(contributions, classes)
+    areas = gm.ranges.cell_areas(cube).values
+    for zone, code in (("water", 1), ("wood", 2), ("field", 3)):
+        values = contributions["shapley"].sel(group="climate", species="species 1").values
+        is_in = (classes.values == code) & np.isfinite(values)
+        here = table.sel(zone=zone, group="climate", species="species 1")
+        expected = np.average(np.abs(values[is_in]), weights=areas[is_in])
+        np.testing.assert_allclose(here["mean_absolute"], expected, rtol=1e-6)
+        expected = np.average(values[is_in], weights=areas[is_in])
+        np.testing.assert_allclose(here["mean"], expected, rtol=1e-5, atol=1e-9)
+        np.testing.assert_allclose(here["area"], areas[is_in].sum(), rtol=1e-6)
+    in_chunks = gm.explain.by_zone(contributions.chunk(y=5, x=4), classes.chunk(x=3))
+    xr.testing.assert_allclose(in_chunks, table)
+
+
+def test_polygons_are_zones_in_any_crs(cube, contributions):
+    geopandas = pytest.importorskip("geopandas")
+    from shapely.geometry import box
+
+    west, east, south, north = 4.875, 8.375, 47.125, 50.125
+    halves = [box(west, south, 6.625, north), box(6.625, south, 7.5, north), box(7.5, south, east, north)]  # fmt: skip
+    table = geopandas.GeoDataFrame({"land": ["A", "B", "A"]}, geometry=halves, crs="EPSG:4326")
+    actual = gm.explain.by_zone(contributions, table.to_crs("EPSG:3857"), name="land")
+    is_b = ((cube["x"] > 6.625) & (cube["x"] < 7.5)).astype(float).expand_dims(y=cube["y"])
+    expected = gm.explain.by_zone(contributions, is_b)
+    assert actual["zone"].values.tolist() == ["A", "B"]
+    for name in ("mean", "mean_absolute", "area"):
+        np.testing.assert_allclose(actual[name], expected[name])
+    with pytest.raises(SelectionError, match="no column 'name'; choose from land"):
+        gm.explain.by_zone(contributions, table, name="name")
+    far = table.set_geometry(table.translate(90))
+    with pytest.raises(SelectionError, match="no cell with contributions lies in one of 2 zones"):
+        gm.explain.by_zone(contributions, far, name="land")
+
+
+def test_zones_of_sites_count_sites(small_model, sites):
+    values = gm.shapley(sites, small_model("group"))
+    table = gm.explain.by_zone(values, sites["landcover"])
+    is_in = (sites["landcover"] == 2) & values["suitability"].isel(species=0).notnull()
+    assert int(table["sites"].sel(zone="wood")) == int(is_in.sum())
+    expected = np.abs(values["shapley"]).where(is_in).mean("site")
+    np.testing.assert_allclose(table["mean_absolute"].sel(zone="wood"), expected, rtol=1e-5)
+    with pytest.raises(SettingError, match="zones= has the sizes"):
+        gm.explain.by_zone(values, sites["landcover"][:-1])
+
+
+def test_planted_regions_are_recovered_and_numbered_by_size(contributions):
+    size = contributions.sizes["y"] * contributions.sizes["x"]
+    planted = np.repeat([2, 1, 3], [40, 100, size - 140])
+    planted = np.where(planted == 3, 3, planted).reshape(contributions.sizes["y"], -1)
+    rank = {1: 1, 2: 3, 3: 2} if size - 140 < 100 else {3: 1, 1: 2, 2: 3}
+    levels = np.array([0.0, 0.5, -0.5, 0.2])[planted]
+    noise = np.random.default_rng(0).normal(0, 0.01, contributions["shapley"].shape)
+    shapley = contributions["shapley"].copy(data=(levels + noise).astype(np.float32))
+    shapley = shapley.where(contributions["suitability"].notnull())
+    fixed = contributions.assign(shapley=shapley)
+    result = gm.explain.regions(fixed, count=3)
+    expected = np.vectorize(rank.get)(planted).astype(float)
+    has_value = contributions["suitability"].isel(species=0).notnull().values
+    sizes = [int(((expected == n) & has_value).sum()) for n in (1, 2, 3)]
+    assert sizes == sorted(sizes, reverse=True)
+    np.testing.assert_array_equal(result["region"], np.where(has_value, expected, np.nan))
+    np.testing.assert_allclose(result["share"], np.array(sizes) / has_value.sum())
+    assert float(result["explained"]) > 0.99
+    lazy = gm.explain.regions(fixed.chunk(y=5, group=2), count=3)
+    assert lazy["region"].chunks is not None
+    np.testing.assert_array_equal(lazy["region"], result["region"])
+    with pytest.raises(SettingError, match="count=3 regions need as many cells"):
+        gm.explain.regions(fixed.assign(shapley=xr.ones_like(shapley)), count=3)
+
+
+def test_points_of_a_dependence_plot_are_the_cells(cube, contributions):
+    ax = gm.plot.dependence(contributions, cube["bio1"], group="climate", species="species 1")
+    points = ax.collections[0].get_offsets()
+    values = contributions["shapley"].sel(group="climate", species="species 1")
+    is_drawn = (cube["bio1"].notnull() & values.notnull()).values
+    expected = np.stack([cube["bio1"].values[is_drawn], values.values[is_drawn]], 1)
+    order = [np.lexsort(a.T) for a in (points, expected)]
+    np.testing.assert_allclose(np.asarray(points)[order[0]], expected[order[1]], rtol=1e-6)
+    with pytest.raises(SelectionError, match="no group 'soil'; choose from climate"):
+        gm.plot.dependence(contributions, cube["bio1"], group="soil")
+    with pytest.raises(SettingError, match="pass one value per cell"):
+        gm.plot.dependence(contributions, cube["landsat"], group="landsat")
