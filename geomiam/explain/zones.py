@@ -105,12 +105,16 @@ def _table(totals: np.ndarray, names: list[str], values: xr.DataArray) -> xr.Dat
     return out.drop_vars([c for c in out.coords if c not in out.dims])
 
 
-def _codes(contributions: xr.Dataset, zones: Any, name: str | None) -> tuple[xr.DataArray, list[str]]:
+def _codes(
+    contributions: xr.Dataset, zones: Any, name: str | None
+) -> tuple[xr.DataArray, list[str]]:
     """Return the number of the zone of each cell, −1 outside all, and the names of the zones."""
     if not isinstance(zones, xr.DataArray):
         return _of_polygons(contributions, zones, name)
     place = place_dims(contributions)
-    if set(zones.dims) != set(place) or any(zones.sizes[d] != contributions.sizes[d] for d in place):
+    if set(zones.dims) != set(place) or any(
+        zones.sizes[d] != contributions.sizes[d] for d in place
+    ):
         raise SettingError(
             f"zones= has the sizes {dict(zones.sizes)}, the contributions "
             f"{ {d: contributions.sizes[d] for d in place} }; align it with gm.align(sources, like=cube)"
@@ -150,7 +154,9 @@ def _of_polygons(
     labels = [str(n) for n in (table[name] if name is not None else range(len(table)))]
     names = list(dict.fromkeys(labels))
     shapes = [
-        (shape, names.index(label)) for shape, label in zip(table.geometry, labels) if shape is not None
+        (shape, names.index(label))
+        for shape, label in zip(table.geometry, labels)
+        if shape is not None
     ]
     size = (box.shape.y, box.shape.x)
     numbers = rasterize(shapes, out_shape=size, transform=box.affine, fill=-1, dtype="int32")
@@ -211,10 +217,10 @@ def regions(
             f"count={count} regions need as many cells with different contributions, found "
             f"{len(np.unique(sample, axis=0))}; pass a smaller count="
         )
-    fitted = KMeans(count, n_init=4, random_state=int(generator.integers(2**31))).fit(sample)
-    sizes = np.bincount(fitted.labels_, minlength=count)
+    clusters = KMeans(count, n_init=4, random_state=int(generator.integers(2**31))).fit(sample)
+    sizes = np.bincount(clusters.labels_, minlength=count)
     order = np.argsort(-sizes, kind="stable")
-    centres = fitted.cluster_centers_[order]
+    centres = clusters.cluster_centers_[order]
     labels = [str(i + 1) for i in range(count)]
     region = xr.apply_ufunc(
         _nearest,
@@ -241,7 +247,7 @@ def regions(
     names = {d: values[d].values for d in ("group", "species")}
     out = out.assign_coords(region_number=np.arange(1, count + 1), **names)
     total = float(((sample - sample.mean(0)) ** 2).sum())
-    return out.assign(explained=1 - fitted.inertia_ / total)
+    return out.assign(explained=1 - clusters.inertia_ / total)
 
 
 def _scale(values: xr.DataArray) -> dict[str, Any]:
@@ -252,11 +258,11 @@ def _sample(values: xr.DataArray, place: list[str], rng: np.random.Generator) ->
     """Return contributions ``(n, group · species)`` of cells drawn at random, whatever the chunks."""
     sizes = [values.sizes[d] for d in place]
     cells = int(np.prod(sizes))
-    drawn = np.sort(rng.choice(cells, min(cells, SAMPLED), replace=False))
-    positions = np.unravel_index(drawn, sizes)
+    cells_of_sample = np.sort(rng.choice(cells, min(cells, SAMPLED), replace=False))
+    positions = np.unravel_index(cells_of_sample, sizes)
     index = {d: xr.DataArray(p, dims="cell") for d, p in zip(place, positions)}
     rows = values.drop_vars(list(values.coords)).isel(index).transpose("cell", "group", "species")
-    table = rows.values.reshape(len(drawn), -1)
+    table = rows.values.reshape(len(cells_of_sample), -1)
     finite: np.ndarray = table[np.isfinite(table).all(1)].astype(float)
     return finite
 

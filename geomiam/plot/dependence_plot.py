@@ -80,19 +80,19 @@ def dependence(
     values = one_species(contributions["shapley"], species).sel(group=group)
     y = values.values.ravel()
     x = _on_cells(predictor, values)
-    shade = None if colour is None else _on_cells(colour, values)
-    shown = np.flatnonzero(np.isfinite(x) & np.isfinite(y) & (y != 0))
+    with_values = np.flatnonzero(np.isfinite(x) & np.isfinite(y) & (y != 0))
     ax = one_axes(ax, (6.6, 4.4))
     # A fixed draw, since a figure has no rng=.
-    drawn = np.random.default_rng(0).permutation(shown)[:POINTS]
+    sample = np.random.default_rng(0).permutation(with_values)[:POINTS]
     style: dict[str, Any] = {"s": 6, "lw": 0, "alpha": 0.5}
-    points = ax.scatter(
-        x[drawn], y[drawn], c=INK if shade is None else shade[drawn], cmap="viridis", **style
-    )
-    if colour is not None:
+    if colour is None:
+        ax.scatter(x[sample], y[sample], color=INK, **style)
+    else:
+        shades = _on_cells(colour, values)[sample]
+        points = ax.scatter(x[sample], y[sample], c=shades, cmap="viridis", **style)
         ax.figure.colorbar(points, ax=ax, label=axis_label(colour))
-    if len(shown) >= 2 * BINS:
-        parts = np.array_split(shown[np.argsort(x[shown], kind="stable")], BINS)
+    if len(with_values) >= 2 * BINS:
+        parts = np.array_split(with_values[np.argsort(x[with_values], kind="stable")], BINS)
         middle = [(np.median(x[p]), np.median(y[p])) for p in parts]
         ax.plot(*zip(*middle), color=RED, lw=2, label="median")
         ax.legend(frameon=False, fontsize=9)

@@ -214,8 +214,9 @@ def shapley(
     size = (7.2, 6) if count == 1 else (3.8 * columns + 1.2, 3.7 * rows + 0.6)
     axes = several_axes(ax, count, rows=rows, columns=columns, figsize=size)
     mesh: Any = None
+    empty = "not changed" if "later" in explanation else "not on this map"
     for panel, name in zip(axes, array[dim].values):
-        mesh = _draw_group(panel, array.sel({dim: name}), limit, cmap)
+        mesh = _draw_group(panel, array.sel({dim: name}), limit, cmap=cmap, empty=empty)
     figure = axes[0].figure
     scale = "suitability" if array.attrs.get("scale") != "logit" else "log-odds"
     cause = "by the groups together" if layer == "interaction" else "by the group"
@@ -236,14 +237,14 @@ def _sum_text(explanation: xr.Dataset, species: str | None, layer: str) -> str:
     return f"base value {base:.2f} + all panels = suitability"
 
 
-def _draw_group(ax: Axes, values: xr.DataArray, limit: float, cmap: Any) -> Any:
+def _draw_group(ax: Axes, values: xr.DataArray, limit: float, *, cmap: Any, empty: str) -> Any:
     mesh = draw_map(ax, values, cmap=cmap, vmin=-limit, vmax=limit)
     effect = np.abs(values.values)
     name = plain(values["group" if "group" in values.coords else "combination"].item())
     ax.set_title(f"{name}\nmean |effect| {np.nanmean(effect):.3f}", fontsize=10)
     if not (effect > 0).any():
         place: dict[str, Any] = {"transform": ax.transAxes, "ha": "center", "va": "center"}
-        ax.text(0.5, 0.5, "not on this map:\nexactly 0", fontsize=9, **place)
+        ax.text(0.5, 0.5, f"{empty}:\nexactly 0", fontsize=9, **place)
     return mesh
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from geomiam.plot.canvas import INK, one_axes, one_species, palette, plain, several_axes
-from geomiam.plot.explanations import class_legend, class_colours
+from geomiam.plot.explanations import class_colours, class_legend
 from geomiam.plot.maps import draw_map
 
 if TYPE_CHECKING:
@@ -96,8 +96,10 @@ def regions(
     rgba = class_colours(numbers, colours, np.ones(numbers.shape))
     draw_map(panels[0], codes, colours=rgba)
     class_legend(panels[0], {n: palette(i) for i, n in enumerate(names)})
-    explained = float(result["explained"])
-    panels[0].set_title(f"{explained:.0%} of the variance of contributions is between regions", fontsize=10)
+    between = float(result["explained"])
+    panels[0].set_title(
+        f"{between:.0%} of the variance of contributions is between regions", fontsize=10
+    )
     limit = float(np.abs(centres).max()) or 1.0
     columns = [plain(n) for n in centres["group"].values]
     values, options = centres.values, {"vmin": -limit, "vmax": limit, "cmap": "RdBu_r"}
