@@ -244,8 +244,8 @@ def regions(
         {"long_name": "mean contribution in the region", "units": "1", **_scale(values)},
     )
     out["share"] = ("region_number", sizes[order] / len(sample))
-    names = {d: values[d].values for d in ("group", "species")}
-    out = out.assign_coords(region_number=np.arange(1, count + 1), **names)
+    names: dict[str, Any] = {d: values[d].values for d in ("group", "species")}
+    out = out.assign_coords({"region_number": np.arange(1, count + 1), **names})
     total = float(((sample - sample.mean(0)) ** 2).sum())
     return out.assign(explained=1 - clusters.inertia_ / total)
 

@@ -32,7 +32,7 @@ def change_block(
     is equal in both blocks has the value 0, and coalitions with it are not computed. Rows where one of the
     blocks has nothing visible are NaN.
     """
-    visible = groups.any(0)
+    visible = np.any(groups, axis=0)
     differs_in_token = differing_tokens(earlier, later)
     differs = np.stack([(differs_in_token & tokens).any(1) for tokens in groups], 1)
     count = differs.sum(1)

@@ -87,7 +87,7 @@ def _mean_sizes(explanation: xr.Dataset, species: str | None) -> np.ndarray:
     """Return mean absolute main effects on the diagonal and pairwise interactions beside it ``(G, G)``."""
     sizes = {}
     for name, dim in (("main_effect", "group"), ("interaction", "combination")):
-        values = np.abs(one_species(explanation[name], species))
+        values = abs(one_species(explanation[name], species))
         sizes[name] = values.mean([d for d in values.dims if d != dim]).values
     matrix = np.diag(sizes["main_effect"]).astype(float)
     for row, size in zip(explanation["includes"].values, sizes["interaction"]):
