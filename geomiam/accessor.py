@@ -53,6 +53,7 @@ class Miam:
         using: Selector | Sequence[Selector] | None = None,
         species: str | Sequence[str] | None = None,
         scale: Scale = "probability",
+        spread: bool = False,
         options: PredictOptions | None = None,
         progress: bool | None = None,
     ) -> xr.Dataset:
@@ -68,6 +69,7 @@ class Miam:
             using=using,
             species=species,
             scale=scale,
+            spread=spread,
             options=options,
             progress=progress,
         )

@@ -178,7 +178,7 @@ def test_a_model_that_claims_absurd_sizes_is_refused_before_allocation(tiny, tmp
             r"'head\.weight' is F32 \[3, 16\], expected F32 \[6, 16\]",
         ),
         ({"surprise": 1}, r"unknown keys \['surprise'\]"),
-        ({"format": 99}, "has format 99; this version reads format 1"),
+        ({"format": 99}, "has format 99; this version reads formats 1 to 2"),
         ({"link": "pickle"}, "is not one of"),
     ]:
         (path / "config.json").write_text(json.dumps({**config, **change}))

@@ -17,6 +17,7 @@ PAGES = (
     "response-curves",
     "thresholds",
     "tuning",
+    "uncertainty",
 )
 WRITTEN = {"report.html", "odmap.csv", "future.html"}
 

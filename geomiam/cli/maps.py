@@ -132,6 +132,7 @@ def _map(
             order=order,
             require=flags.require or (),
             mask=flags.mask,
+            spread=flags.spread,
             resume=flags.resume,
         )
         shared: dict[str, Any] = {

@@ -63,6 +63,10 @@ class MapFlags:
     species: Species = None
     require: Require = None
     mask: Mask = None
+    spread: Annotated[
+        bool,
+        typer.Option("--spread", help="Also map the standard deviation over ensemble members."),
+    ] = False
     scheduler: Annotated[
         str | None, typer.Option(help="Address of a dask scheduler, e.g. tcp://10.0.0.1:8786.")
     ] = None

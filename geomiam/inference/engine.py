@@ -9,8 +9,11 @@ Shapes: n rows, t tokens, G groups, c coalitions, s species, d width, m members.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
+from torch import Tensor
 
 from geomiam.inference.own_observations import own_hidden
 from geomiam.inference.slabs import (
@@ -38,19 +41,45 @@ def predict_block(
 
     Observations of a species are hidden for its own prediction.
     """
-    out = _predictions(model, block, visible=visible, species=species, scale=scale)
+
+    def predict(features: Tensor, species: np.ndarray) -> Tensor:
+        return apply_head(model, features, species, scale)
+
+    return head_block(model, block, predict, visible=visible, species=species)
+
+
+def head_block(
+    model: Model,
+    block: TokenArrays,
+    head: Callable[[Tensor, np.ndarray], Tensor],
+    *,
+    visible: np.ndarray,
+    species: np.ndarray,
+    layers: tuple[int, ...] = (),
+) -> np.ndarray:
+    """Return a function ``(r, *layers, s)`` of features ``(r, m·f)`` and species for each row; NaN where no token is visible.
+
+    Observations of a species are hidden for its own prediction.
+    """
+    out = _of_visible(model, block, head, visible=visible, species=species, layers=layers)
     for column, rows, other_tokens in own_hidden(model, block, visible=visible, species=species):
-        out[rows, column] = _predictions(
-            model, block.take(rows), visible=other_tokens, species=species[[column]], scale=scale
-        )[:, 0]
+        part, one = block.take(rows), species[[column]]
+        values = _of_visible(model, part, head, visible=other_tokens, species=one, layers=layers)
+        out[rows, ..., column] = values[..., 0]
     return out
 
 
-def _predictions(
-    model: Model, block: TokenArrays, *, visible: np.ndarray, species: np.ndarray, scale: Scale
+def _of_visible(
+    model: Model,
+    block: TokenArrays,
+    head: Callable[[Tensor, np.ndarray], Tensor],
+    *,
+    visible: np.ndarray,
+    species: np.ndarray,
+    layers: tuple[int, ...],
 ) -> np.ndarray:
-    """Predict rows ``(n, s)`` from all tokens that are observed and ``visible (t,)``; NaN where none is."""
-    out = np.full((len(block), len(species)), np.nan, np.float32)
+    """Return :func:`head_block` from all tokens that are observed and visible."""
+    out = np.full((len(block), *layers, len(species)), np.nan, np.float32)
     # A row with nothing visible stays NaN: the base value is no statement about a place.
     predictable = np.flatnonzero((block.observed & visible).any(1))
     first_coalition = torch.zeros(1, dtype=torch.long, device=model.device)
@@ -59,9 +88,7 @@ def _predictions(
             # rows that are equal in all visible tokens are predicted once
             distinct, position = view.twins(torch.as_tensor(visible)).unique(return_inverse=True)
             parts = [
-                check_finite(
-                    apply_head(model, view.features(batch, first_coalition)[:, 0], species, scale)
-                )
+                check_finite(head(view.features(batch, first_coalition)[:, 0], species))
                 for batch in row_batches(distinct, view.cost(1), model)
             ]
             out[rows] = torch.cat(parts)[position].cpu().numpy()
@@ -70,12 +97,17 @@ def _predictions(
 
 def base_value(model: Model, *, species: np.ndarray, scale: Scale = "probability") -> np.ndarray:
     """Return the prediction without any visible token, v(∅), ``(s,)``."""
+    with evaluation_mode(model):
+        return apply_head(model, hidden_features(model), species, scale)[0].cpu().numpy()
+
+
+def hidden_features(model: Model) -> Tensor:
+    """Return the features ``(1, m·f)`` without any visible token."""
     hidden = np.zeros((1, model.layout.size), bool)
     values = tuple(np.full((1, p.size, p.width), np.nan, np.float32) for p in model.layout.parts)
     index = torch.zeros(1, dtype=torch.long, device=model.device)
-    with evaluation_mode(model):
-        (_, view), *_ = slabs(model, TokenArrays(values, hidden), np.zeros(1, int), hidden)
-        return apply_head(model, view.features(index, index)[0], species, scale)[0].cpu().numpy()
+    (_, view), *_ = slabs(model, TokenArrays(values, hidden), np.zeros(1, int), hidden)
+    return view.features(index, index)[0]
 
 
 def coalition_block(

@@ -111,6 +111,8 @@ class MapOptions(PredictOptions, ShapleyOptions):
     ----------
     scale
         As :func:`geomiam.predict`.
+    spread
+        As :func:`geomiam.predict`, without ``shapley`` only.
     require, mask, precision, empty
         As :class:`geomiam.PredictOptions`; ``empty`` without ``shapley`` only.
     groups, order
@@ -133,6 +135,7 @@ class MapOptions(PredictOptions, ShapleyOptions):
     groups: Sequence[Selector] | Mapping[str, Selector | Sequence[Selector]] | None = None
     order: int = 1
     scale: Scale = "probability"
+    spread: bool = False
     resume: bool = True
 
     def without_effect(self, *, shapley: bool) -> None:
@@ -144,7 +147,7 @@ class MapOptions(PredictOptions, ShapleyOptions):
             With the names of these options.
         """
         of_shapley = ("groups", "order", "method", "samples", "rng", "index")
-        without_use = ("empty",) if shapley else of_shapley
+        without_use = ("empty", "spread") if shapley else of_shapley
         if names := [f"{k}=" for k in without_use if k in self.changed()]:
             raise SettingError(
                 f"{', '.join(names)} has no effect with shapley={shapley}; "

@@ -14,6 +14,7 @@ from geomiam.errors import SelectionError
 from geomiam.inference.cells import Output, over_cells
 from geomiam.inference.engine import base_value, predict_block
 from geomiam.inference.inputs import Data, as_data, like_data
+from geomiam.inference.members import base_spread, check_members, spread_block
 from geomiam.inference.options import PredictOptions
 from geomiam.inference.outside import outside_output, outside_share, warn_if_many
 from geomiam.inference.required import leave_out, require_groups, warn_if_few
@@ -31,7 +32,7 @@ SCALES = {"probability": "", "logit": " (log-odds)"}
 
 @dataclass(frozen=True)
 class PredictBlock:
-    """Function of a block: suitability ``(n, s)``, observed ``(n,)``, and :func:`layer_shares`."""
+    """Function of a block: suitability ``(n, s)``, observed ``(n,)``, :func:`layer_shares`, and spread ``(n, s)``."""
 
     model: Model
     visible: np.ndarray
@@ -39,19 +40,22 @@ class PredictBlock:
     species: np.ndarray
     scale: Scale
     precision: Precision
-    base: np.ndarray | None = None
-    """Values ``(s,)`` of rows where nothing is visible; None: NaN."""
+    base: tuple[np.ndarray, ...] = ()
+    """Suitability and spread ``(s,)`` of rows where nothing is visible; empty: NaN."""
+    spread: bool = False
 
     def __call__(self, block: TokenArrays) -> tuple[np.ndarray, ...]:
         model = self.model.in_precision(self.precision)
-        suitability = predict_block(
-            model, block, visible=self.visible, species=self.species, scale=self.scale
-        )
-        if self.base is not None:
-            suitability = np.where(np.isnan(suitability), self.base, suitability)
+        settings: Any = {"visible": self.visible, "species": self.species, "scale": self.scale}
+        if self.spread:
+            suitability, *spread = spread_block(model, block, **settings)
+        else:
+            suitability, spread = predict_block(model, block, **settings), []
+        for layer, value in zip((suitability, *spread), self.base):
+            np.copyto(layer, value, where=np.isnan(layer))
         bits = observed_bits(block, self.groups)
         shares = layer_shares(self.model, block, visible=self.visible)
-        return suitability, bits, *shares
+        return suitability, bits, *shares, *spread
 
 
 @with_progress
@@ -62,6 +66,7 @@ def predict(
     using: Selector | Sequence[Selector] | None = None,
     species: str | Sequence[str] | None = None,
     scale: Scale = "probability",
+    spread: bool = False,
     options: PredictOptions | None = None,
     progress: bool | None = None,
 ) -> xr.Dataset:
@@ -80,6 +85,8 @@ def predict(
     species : str or sequence of str, optional
         Default all.
     scale : {"probability", "logit"}
+    spread : bool
+        Add the standard deviation over the members of the ensemble, on this scale.
     options : PredictOptions, optional
         Cells to leave out (``require``, ``mask``), the value of cells where nothing is observed
         (``empty``), ``precision`` and ``memory_limit``; see :class:`geomiam.PredictOptions`.
@@ -95,6 +102,8 @@ def predict(
         a value outside the training range or a class absent from training, 0 to 1; NaN where no predictor
         is observed. Models saved before ranges were stored have no such layer. Models that read series as
         symbols also return ``saturated(y, x)``, see :func:`geomiam.explain.saturation`.
+        With ``spread=True`` also ``spread(species, y, x)``: standard deviation over members, computed from the
+        same pass of the network.
 
     Raises
     ------
@@ -104,6 +113,8 @@ def predict(
         If predictors are missing in part, or differ in units, dims or labels.
     MemoryRefused
         If a dask block would need more than ``memory_limit``.
+    SettingError
+        If ``spread`` is requested of a model of one member.
 
     Warns
     -----
@@ -122,6 +133,7 @@ def predict(
     geomiam.shapley : the contribution of each group of predictors.
     geomiam.classify : maps of presence and absence.
     geomiam.export : write GeoTIFF or netCDF.
+    geomiam.plot.bivariate : draw suitability and its spread in one map.
 
     Examples
     --------
@@ -141,9 +153,12 @@ def predict(
     names = [model.species[i] for i in index]
     outputs = [suitability_output(model, names, scale=scale), observed_output(list(groups))]
     outputs += layer_outputs(model)
+    if spread:
+        check_members(model)
+        outputs.append(spread_output(outputs[0]))
     masks = np.stack(list(groups.values())) & visible
-    base = base_of_empty(model, options.empty, species=index, scale=scale, precision=precision)
-    block_task = PredictBlock(model, visible, masks, index, scale, precision, base)
+    base = base_of_empty(model, options, species=index, scale=scale, spread=spread)
+    block_task = PredictBlock(model, visible, masks, index, scale, precision, base, spread)
     task = require_groups(block_task, model.layout, options.require, visible=visible)
     out = over_cells(
         data, model, task, outputs=outputs, visible=visible, memory_limit=options.memory_limit
@@ -155,16 +170,18 @@ def predict(
 
 
 def base_of_empty(
-    model: Model, empty: str, *, species: np.ndarray, scale: Scale, precision: Precision
-) -> np.ndarray | None:
-    """Return the values ``(s,)`` of cells where nothing is observed; None for NaN."""
-    if empty not in ("nan", "base"):
+    model: Model, options: PredictOptions, *, species: np.ndarray, scale: Scale, spread: bool
+) -> tuple[np.ndarray, ...]:
+    """Return suitability and spread ``(s,)`` of cells where nothing is observed; empty for NaN."""
+    if options.empty not in ("nan", "base"):
         raise SelectionError(
-            f"empty={empty!r}; use 'nan', or 'base' for the prediction without predictors"
+            f"empty={options.empty!r}; use 'nan', or 'base' for the prediction without predictors"
         )
-    if empty == "nan":
-        return None
-    return base_value(model.in_precision(precision), species=species, scale=scale)
+    if options.empty == "nan":
+        return ()
+    model = model.in_precision(options.precision)
+    base = base_value(model, species=species, scale=scale)
+    return (base, base_spread(model, species=species, scale=scale)) if spread else (base,)
 
 
 def suitability_output(model: Model, species: Sequence[str], *, scale: Scale) -> Output:
@@ -181,6 +198,17 @@ def suitability_output(model: Model, species: Sequence[str], *, scale: Scale) ->
     if quantity and scale == "probability":
         attrs["comment"] = quantity.meaning
     return Output("suitability", {"species": species}, np.dtype(np.float32), attrs)
+
+
+def spread_output(suitability: Output) -> Output:
+    """Return the description of ``spread``, and name it in the attributes of the suitability."""
+    suitability.attrs["ancillary_variables"] += " spread"
+    attrs = {
+        "long_name": f"standard deviation over ensemble members of {suitability.attrs['long_name']}",
+        "units": "1",
+        "scale": suitability.attrs["scale"],
+    }
+    return Output("spread", suitability.labels, suitability.dtype, attrs)
 
 
 def observed_output(groups: Sequence[str]) -> Output:

@@ -23,7 +23,9 @@ TILE = 256
 MOST_BANDS = 65_535
 """Limit of the TIFF format, whose number of samples has 16 bits."""
 MAIN = ("suitability", "shapley")
-"""Layers of a map for people; others are written if they are named."""
+"""Layers of a map for people, whose bands need no name of a layer."""
+REQUESTED = ("spread",)
+"""Layers that a map has only on request: they are written too. Others are written if they are named."""
 COPIED = ("tiled", "blockxsize", "blockysize", "compress", "predictor", "interleave", "bigtiff")
 
 
@@ -51,7 +53,7 @@ def is_geotiff(path: str | Path) -> bool:
 
 
 def layers_of(maps: xr.Dataset, layers: Sequence[str] | None = None) -> list[str]:
-    """Return the names of layers to write: those of the caller, or suitability and Shapley values, or all."""
+    """Return the names of layers to write: those of the caller, or of :data:`MAIN` and :data:`REQUESTED`, or all."""
     place = set(spatial_dims(maps))
     on_grid = [str(n) for n, v in maps.data_vars.items() if place <= set(v.dims)]
     if layers is not None:
@@ -60,7 +62,7 @@ def layers_of(maps: xr.Dataset, layers: Sequence[str] | None = None) -> list[str
         return list(dict.fromkeys(layers))
     if not on_grid:
         raise GridError("the maps have no layer on their grid; pass the maps of gm.predict")
-    return [n for n in MAIN if n in on_grid] if "suitability" in on_grid else on_grid
+    return [n for n in (*MAIN, *REQUESTED) if n in on_grid] if "suitability" in on_grid else on_grid
 
 
 def bands_of(maps: xr.Dataset, layers: Sequence[str] | None = None) -> list[Band]:
@@ -230,8 +232,10 @@ def open_geotiff(path: str | Path) -> xr.Dataset:
     species = list(dict.fromkeys(t["species"] for t in tags))
     groups = list(dict.fromkeys(t["group"] for t in tags if "group" in t))
     at = {(t["variable"], t["species"], t.get("group")): i for i, t in enumerate(tags)}
-    layer = stack.isel(band=[at["suitability", s, None] for s in species])
-    layers = {"suitability": layer.rename(band="species")}
+    names = [n for n in ("suitability", *REQUESTED) if any(t["variable"] == n for t in tags)]
+    layers = {
+        n: stack.isel(band=[at[n, s, None] for s in species]).rename(band="species") for n in names
+    }
     if groups:
         parts = [stack.isel(band=[at["shapley", s, g] for s in species]) for g in groups]
         layers["shapley"] = xr.concat(parts, "group").rename(band="species")

@@ -182,7 +182,7 @@ class Job:
         if self.shapley:
             shared |= {"groups": options.groups, "order": options.order}
             return explain(one_chunk, self.model, species=self.species, **shared)
-        return predict(one_chunk, self.model, species=self.species, **shared)
+        return predict(one_chunk, self.model, species=self.species, spread=options.spread, **shared)
 
     def part(self, ds: xr.Dataset, index: Index) -> xr.Dataset:
         """Return the predictors of one block, lazily."""

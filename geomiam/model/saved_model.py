@@ -35,9 +35,13 @@ from geomiam.schema.schema import Schema
 from geomiam.tokens.features import features_of
 from geomiam.tokens.scaler import Scaler
 
-FORMAT = 1
+FORMAT = 2
+"""Format 1 has no ``offsets`` of the members."""
+READABLE = (1, 2)
 WEIGHTS, CONFIG, CARD, ITEM = "model.safetensors", "config.json", "README.md", "stac-item.json"
 MOST_CONFIG_BYTES = 16 * 2**20
+OFFSETS = "offsets"
+"""Tensor of the biases of ensemble members, which a model may lack."""
 CARD_SPECIES = 5
 """Species whose thresholds are in the card."""
 KEYS = {"format", "geomiam", "schema", "scaler", "species", "network", "link", "about"}
@@ -128,6 +132,9 @@ def _load(path: Path, config: dict[str, Any], backbones: Mapping[str, nn.Module]
             )
         check_counts(header, network, modalities=len(config["schema"]["modalities"]))
         plan = _plan(config, network, backbones, source=str(path / CONFIG))
+        if OFFSETS in header.tensors and network.members > 1:
+            shape = network.members, len(plan.species)
+            plan.network.offsets = torch.empty(shape, device="meta")
     check_weights(path / WEIGHTS, header, plan.network.state_dict())
     weights = read_weights(path / WEIGHTS, header, config)
     plan.network.to_empty(device="cpu")
@@ -234,9 +241,9 @@ def _check_config(file: Path, config: dict[str, Any]) -> None:
         raise ArtifactError(
             f"{file}: missing keys {sorted(KEYS - keys)}, unknown keys {sorted(keys - KEYS)[:5]}"
         )
-    if config["format"] != FORMAT:
+    if config["format"] not in READABLE:
         raise ArtifactError(
-            f"{file} has format {config['format']}; this version reads format {FORMAT}"
+            f"{file} has format {config['format']}; this version reads formats {READABLE[0]} to {FORMAT}"
         )
     if config["link"] not in list(LINKS):
         raise ArtifactError(f"{file}: link {config['link']!r} is not one of {list(LINKS)}")

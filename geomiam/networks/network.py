@@ -118,6 +118,9 @@ class Network(nn.Module):
             self.head = nn.Linear(width, species)
         if any(m.fusion.branched for m in members):  # the base value is not learned; see `set_base`
             nn.init.zeros_(self.head.bias).requires_grad_(False)
+        self.offsets: Tensor | None
+        self.register_buffer("offsets", None)
+        """Bias of each member minus that of the head ``(m, S)``; None if unknown, see :mod:`geomiam.networks.member_heads`."""
         self.owner = np.stack(list(groups.values())).argmax(0)
         """The group of each token; a token without a group has that of the first, and is never visible."""
         self.explainer = (
@@ -203,7 +206,9 @@ def join(networks: Sequence[Network], into: Network) -> Network:
     # 1/m Σ_i (W_i f_i + b_i) = [W_1/m … W_m/m] [f_1; …; f_m] + 1/m Σ_i b_i: the mean of the logits is
     # one linear head, so Shapley values on the logit scale stay one product.
     into.head.weight.copy_(torch.cat([n.head.weight for n in networks], 1) * share)
-    into.head.bias.copy_(torch.stack([n.head.bias for n in networks]).mean(0))
+    biases = torch.stack([n.head.bias for n in networks])
+    into.head.bias.copy_(biases.mean(0))
+    into.offsets = biases - biases.mean(0)
     return into
 
 

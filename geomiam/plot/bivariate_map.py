@@ -39,8 +39,8 @@ def bivariate(
     maps : xarray.Dataset
         With ``suitability`` and the uncertainty, from :func:`geomiam.predict`.
     uncertainty : str
-        Layer with the uncertainty: ``"outside_range"``, or the spread of several maps, such as that of
-        :func:`geomiam.ranges.agreement`.
+        Layer with the uncertainty: ``"spread"`` over the members of the ensemble, ``"outside_range"``, or the
+        spread of several maps, such as that of :func:`geomiam.ranges.agreement`.
     species : str, optional
         Default: the first.
     ax : matplotlib.axes.Axes, optional
@@ -61,7 +61,7 @@ def bivariate(
 
     See Also
     --------
-    geomiam.predict : the maps, with ``spread`` by ``PredictOptions``.
+    geomiam.predict : the maps, with ``spread=True``.
     geomiam.plot.suitability : suitability alone.
 
     Notes
@@ -78,8 +78,10 @@ def bivariate(
     import matplotlib
 
     if uncertainty not in maps:
+        remedy = "predict with spread=True, or " if uncertainty == "spread" else ""
         raise SettingError(
-            f"the maps have no layer '{uncertainty}'; pass uncertainty= as one of {', '.join(map(str, maps.data_vars))}"
+            f"the maps have no layer '{uncertainty}'; {remedy}pass uncertainty= as one of "
+            f"{', '.join(map(str, maps.data_vars))}"
         )
     array = one_species(maps["suitability"], species)
     y, x = array.dims[-2:]

@@ -182,6 +182,7 @@ def with_modalities(model: Model, schema: Schema, scaler: Scaler) -> tuple[Model
         new_weights += [p for part in parts[len(old_parts) :] for p in part.parameters()]
         new_weights += member.fusion.extend(old.fusion)
     larger.network.head.load_state_dict(model.network.head.state_dict())
+    larger.network.offsets = model.network.offsets
     new_ids = {id(p) for p in new_weights}
     return larger, [n for n, p in larger.network.named_parameters() if id(p) in new_ids]
 
@@ -208,5 +209,6 @@ def _with_head(model: Model, weight: Tensor, bias: Tensor, species: tuple[str, .
     if species != model.species:
         network.head = nn.Linear(weight.shape[1], len(species))
         network.head.load_state_dict({"weight": weight, "bias": bias})
+        network.offsets = None  # new rows are trained over the features of all members
     config = model.config.model_copy(update={"explainer": 0})
     return replace(model, network=network, config=config, species=species)

@@ -18,6 +18,7 @@ from geomiam.masking.registry import as_strategy
 from geomiam.model.model import Model
 from geomiam.model.quantity import loss_of
 from geomiam.model.saved_model import as_model
+from geomiam.networks.member_heads import agreement
 from geomiam.networks.torch_defaults import standard_torch
 from geomiam.progress import with_progress
 from geomiam.schema.schema import Schema
@@ -158,6 +159,9 @@ def finetune(
     frozen = {n for n, p in model.network.named_parameters() if not p.requires_grad}
     for name, weight in larger.network.eval().named_parameters():
         weight.requires_grad_(name not in frozen)
+    if first and (offsets := model.network.offsets) is not None:
+        new_offsets = agreement(larger.network, larger.layout)[:, first:]
+        larger.network.offsets = torch.cat([offsets.cpu(), new_offsets], 1)
     scaler = widened(larger.scaler, training_arrays, larger.schema)
     record = provenance([run], [end], sites) | held_out.about()
     reference = widened_reference(model.reference, run)

@@ -21,6 +21,7 @@ from geomiam.errors import LabelError, SelectionError
 from geomiam.masking import Constant
 from geomiam.model.model import Model
 from geomiam.networks.config import NetworkConfig
+from geomiam.networks.member_heads import member_biases, member_weights
 from geomiam.networks.network import Network
 from geomiam.schema.schema import Schema
 from geomiam.training.checkpoint import Progress
@@ -79,13 +80,11 @@ def load_start(model: Model, start: Model, member: int = 0) -> None:
     if set(model.species) != set(start.species) or model.link != start.link:
         return
     rows = torch.as_tensor(start.species_index(model.species))
-    widths = [m.fusion.feature_width for m in start.network.members]
-    weight = start.network.head.weight.split(widths, 1)[member] * len(
-        widths
-    )  # joined by their mean
+    weight = member_weights(start.network)[member]
+    bias = member_biases(start.network, start.layout)[member]
     with torch.no_grad():
         model.network.head.weight.copy_(weight[rows])
-        model.network.head.bias.copy_(start.network.head.bias[rows])
+        model.network.head.bias.copy_(bias[rows])
 
 
 def load_body(network: Network, start: Network, member: int = 0) -> None:

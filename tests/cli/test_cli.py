@@ -559,10 +559,11 @@ def test_a_missing_variable_is_named(fails, home, tmp_path):
             "species ['Lilium warn'] are not in the model; did you mean",
         ),
         (["--using", "climat"], "'climat' is no group, modality or variable"),
+        (["--spread"], "spread=True needs an ensemble, and this model has one member"),
         (["--using", "ndvi[month=99]"], "no token lies wholly inside 'ndvi[month=99]'"),
     ],
 )
-def test_unknown_names_are_reported_with_the_nearest(fails, home, tmp_path, words, message):
+def test_options_that_do_not_suit_the_model_are_reported(fails, home, tmp_path, words, message):
     assert message in fails(
         "predict", home / "model", home / "cube.zarr", "--out", tmp_path / "m", *words
     )

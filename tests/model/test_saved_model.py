@@ -206,8 +206,8 @@ def test_a_model_of_another_version_names_both_versions(model_path):
     rewrite(model_path, lambda h: h.update({"head.bais": h.pop("head.bias")}))
     with pytest.raises(ArtifactError, match=rf"tensor names differ.*{message}"):
         gm.load_model(model_path)
-    change_config(model_path, format=2)
-    with pytest.raises(ArtifactError, match=rf"has format 2; .*{message}"):
+    change_config(model_path, format=3)
+    with pytest.raises(ArtifactError, match=rf"has format 3; .*{message}"):
         gm.load_model(model_path)
     change_config(model_path, uncertainty={})
     with pytest.raises(ArtifactError, match=rf"unknown keys \['uncertainty'\].*{message}"):
@@ -223,7 +223,7 @@ def test_the_directory_holds_weights_config_and_card(model, model_path):
         "stac-item.json",
     ]
     config = json.loads((model_path / "config.json").read_text(encoding="utf-8"))
-    assert config["format"] == 1 and config["geomiam"] == gm.__version__
+    assert config["format"] == 2 and config["geomiam"] == gm.__version__
     assert config["species"] == list(model.species)
     card = (model_path / "README.md").read_text(encoding="utf-8")
     for word in ("climate", "soil", "bio1", "ndvi", model.id[:12], "Probability that a survey"):
@@ -334,7 +334,7 @@ def test_a_path_that_is_not_there_is_refused(tmp_path):
     [
         ({"extra": 1}, r"missing keys \[\], unknown keys \['extra'\]"),
         ({"scaler": DELETE}, r"missing keys \['scaler'\], unknown keys \[\]"),
-        ({"format": 2}, "has format 2; this version reads format 1"),
+        ({"format": 3}, "has format 3; this version reads formats 1 to 2"),
         ({"link": "probit"}, r"link 'probit' is not one of \['logit', 'cloglog', 'softmax'\]"),
         ({"link": ["logit"]}, "is not one of"),
         ({"network__depht": 3}, r"does not describe a model(.|\n)*depht"),
@@ -521,7 +521,7 @@ def test_no_module_reads_or_writes_pickles_or_runs_text(path):
 
 
 def test_a_model_of_format_1_loads_and_predicts_what_it_predicted_when_it_was_saved():
-    """The files were written by version 0.1.0; they must load for as long as FORMAT is 1."""
+    """The files were written by version 0.1.0; releases read the formats of all releases before."""
     folder = Path(__file__).parents[1] / "files" / "model-format-1"
     model = gm.load_model(folder / "model")
     expected = json.loads((folder / "expected.json").read_text(encoding="utf-8"))
@@ -532,6 +532,5 @@ def test_a_model_of_format_1_loads_and_predicts_what_it_predicted_when_it_was_sa
     suitability = maps["suitability"].transpose("site", "species").values
     np.testing.assert_allclose(suitability, expected["suitability"], atol=2e-6)
     assert model.species == ("Quercus ilex", "Abies alba")
-    assert (
-        json.loads((folder / "model" / "config.json").read_text())["format"] == saved_model.FORMAT
-    )
+    stored_format = json.loads((folder / "model" / "config.json").read_text())["format"]
+    assert stored_format == 1 and stored_format in saved_model.READABLE
