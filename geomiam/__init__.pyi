@@ -57,6 +57,7 @@ from .training.config import TrainingConfig
 from .training.finetune import finetune
 from .training.fit import fit
 from .training.pretrain import pretrain
+from .uncertainty.calibrate import calibrate
 from .uncertainty.novelty import novelty
 from .uncertainty.options import NoveltyOptions
 from .versions import show_versions
@@ -87,6 +88,7 @@ __all__ = [
     "align",
     "baselines",
     "build_cube",
+    "calibrate",
     "catalogs",
     "chips",
     "classify",

@@ -54,6 +54,7 @@ class Miam:
         species: str | Sequence[str] | None = None,
         scale: Scale = "probability",
         spread: bool = False,
+        interval: float | None = None,
         options: PredictOptions | None = None,
         progress: bool | None = None,
     ) -> xr.Dataset:
@@ -70,6 +71,7 @@ class Miam:
             species=species,
             scale=scale,
             spread=spread,
+            interval=interval,
             options=options,
             progress=progress,
         )

@@ -19,7 +19,7 @@ PAGES = (
     "tuning",
     "uncertainty",
 )
-WRITTEN = {"report.html", "odmap.csv", "future.html"}
+WRITTEN = {"report.html", "odmap.csv", "future.html", "calibrated"}
 
 
 @pytest.mark.slow

@@ -133,6 +133,7 @@ def _map(
             require=flags.require or (),
             mask=flags.mask,
             spread=flags.spread,
+            interval=flags.interval,
             resume=flags.resume,
         )
         shared: dict[str, Any] = {

@@ -67,6 +67,12 @@ class MapFlags:
         bool,
         typer.Option("--spread", help="Also map the standard deviation over ensemble members."),
     ] = False
+    interval: Annotated[
+        float | None,
+        typer.Option(
+            help="Also map prediction sets of this level, such as 0.9 (calibrated models)."
+        ),
+    ] = None
     scheduler: Annotated[
         str | None, typer.Option(help="Address of a dask scheduler, e.g. tcp://10.0.0.1:8786.")
     ] = None

@@ -6,6 +6,7 @@ from .observed_species import community
 from .out_of_fold import thresholds
 from .patterns import at_random, belt, by_modality, hide, region
 from .random_presences import null_model
+from .set_coverage import set_coverage
 from .tidy_scores import tidy
 from .tune import SPACE, Tuning
 
@@ -23,6 +24,7 @@ __all__ = [
     "null_model",
     "probe",
     "region",
+    "set_coverage",
     "thresholds",
     "tidy",
 ]

@@ -111,7 +111,7 @@ class MapOptions(PredictOptions, ShapleyOptions):
     ----------
     scale
         As :func:`geomiam.predict`.
-    spread
+    spread, interval
         As :func:`geomiam.predict`, without ``shapley`` only.
     require, mask, precision, empty
         As :class:`geomiam.PredictOptions`; ``empty`` without ``shapley`` only.
@@ -136,6 +136,7 @@ class MapOptions(PredictOptions, ShapleyOptions):
     order: int = 1
     scale: Scale = "probability"
     spread: bool = False
+    interval: float | None = None
     resume: bool = True
 
     def without_effect(self, *, shapley: bool) -> None:
@@ -147,7 +148,7 @@ class MapOptions(PredictOptions, ShapleyOptions):
             With the names of these options.
         """
         of_shapley = ("groups", "order", "method", "samples", "rng", "index")
-        without_use = ("empty", "spread") if shapley else of_shapley
+        without_use = ("empty", "spread", "interval") if shapley else of_shapley
         if names := [f"{k}=" for k in without_use if k in self.changed()]:
             raise SettingError(
                 f"{', '.join(names)} has no effect with shapley={shapley}; "

@@ -12,6 +12,7 @@ import xarray as xr
 
 from geomiam.errors import SelectionError
 from geomiam.inference.cells import Output, over_cells
+from geomiam.inference.conformal import PredictionSets, prediction_sets
 from geomiam.inference.engine import base_value, predict_block
 from geomiam.inference.inputs import Data, as_data, like_data
 from geomiam.inference.members import base_spread, check_members, spread_block
@@ -32,7 +33,9 @@ SCALES = {"probability": "", "logit": " (log-odds)"}
 
 @dataclass(frozen=True)
 class PredictBlock:
-    """Function of a block: suitability ``(n, s)``, observed ``(n,)``, :func:`layer_shares`, and spread ``(n, s)``."""
+    """Function of a block: suitability ``(n, s)``, observed ``(n,)``, :func:`layer_shares`, and on request spread and
+    prediction sets ``(n, s)``.
+    """
 
     model: Model
     visible: np.ndarray
@@ -43,6 +46,7 @@ class PredictBlock:
     base: tuple[np.ndarray, ...] = ()
     """Suitability and spread ``(s,)`` of rows where nothing is visible; empty: NaN."""
     spread: bool = False
+    sets: PredictionSets | None = None
 
     def __call__(self, block: TokenArrays) -> tuple[np.ndarray, ...]:
         model = self.model.in_precision(self.precision)
@@ -55,7 +59,8 @@ class PredictBlock:
             np.copyto(layer, value, where=np.isnan(layer))
         bits = observed_bits(block, self.groups)
         shares = layer_shares(self.model, block, visible=self.visible)
-        return suitability, bits, *shares, *spread
+        sets = [] if self.sets is None else [self.sets(model, block, suitability)]
+        return suitability, bits, *shares, *spread, *sets
 
 
 @with_progress
@@ -67,6 +72,7 @@ def predict(
     species: str | Sequence[str] | None = None,
     scale: Scale = "probability",
     spread: bool = False,
+    interval: float | None = None,
     options: PredictOptions | None = None,
     progress: bool | None = None,
 ) -> xr.Dataset:
@@ -87,6 +93,9 @@ def predict(
     scale : {"probability", "logit"}
     spread : bool
         Add the standard deviation over the members of the ensemble, on this scale.
+    interval : float, optional
+        Add the prediction sets of this level, such as 0.9, of a model with calibration sites; see
+        :func:`geomiam.calibrate`.
     options : PredictOptions, optional
         Cells to leave out (``require``, ``mask``), the value of cells where nothing is observed
         (``empty``), ``precision`` and ``memory_limit``; see :class:`geomiam.PredictOptions`.
@@ -103,7 +112,8 @@ def predict(
         is observed. Models saved before ranges were stored have no such layer. Models that read series as
         symbols also return ``saturated(y, x)``, see :func:`geomiam.explain.saturation`.
         With ``spread=True`` also ``spread(species, y, x)``: standard deviation over members, computed from the
-        same pass of the network.
+        same pass of the network. With ``interval=`` also ``prediction_set(species, y, x)``: 1 absent, 2
+        present, 3 both, 0 neither (``flag_values``, ``flag_meanings``); NaN as the suitability.
 
     Raises
     ------
@@ -114,7 +124,7 @@ def predict(
     MemoryRefused
         If a dask block would need more than ``memory_limit``.
     SettingError
-        If ``spread`` is requested of a model of one member.
+        If ``spread`` is requested of a model of one member, or ``interval`` of one without calibration sites.
 
     Warns
     -----
@@ -133,6 +143,7 @@ def predict(
     geomiam.shapley : the contribution of each group of predictors.
     geomiam.classify : maps of presence and absence.
     geomiam.export : write GeoTIFF or netCDF.
+    geomiam.calibrate : calibration sites, for prediction sets.
     geomiam.plot.bivariate : draw suitability and its spread in one map.
 
     Examples
@@ -158,7 +169,11 @@ def predict(
         outputs.append(spread_output(outputs[0]))
     masks = np.stack(list(groups.values())) & visible
     base = base_of_empty(model, options, species=index, scale=scale, spread=spread)
-    block_task = PredictBlock(model, visible, masks, index, scale, precision, base, spread)
+    sets = None
+    if interval is not None:
+        sets = prediction_sets(model, masks, index, scale=scale, level=interval)
+        outputs.append(sets_output(outputs[0], sets))
+    block_task = PredictBlock(model, visible, masks, index, scale, precision, base, spread, sets)
     task = require_groups(block_task, model.layout, options.require, visible=visible)
     out = over_cells(
         data, model, task, outputs=outputs, visible=visible, memory_limit=options.memory_limit
@@ -209,6 +224,19 @@ def spread_output(suitability: Output) -> Output:
         "scale": suitability.attrs["scale"],
     }
     return Output("spread", suitability.labels, suitability.dtype, attrs)
+
+
+def sets_output(suitability: Output, sets: PredictionSets) -> Output:
+    """Return the description of ``prediction_set``, and name it in the attributes of the suitability."""
+    suitability.attrs["ancillary_variables"] += " prediction_set"
+    attrs = {
+        "long_name": f"labels that the calibration sites do not reject, level {sets.level:g}",
+        "flag_values": [0, 1, 2, 3],
+        "flag_meanings": "neither absent present both",
+        "level": float(sets.level),
+        "calibration_sites": len(sets.calibration),
+    }
+    return Output("prediction_set", suitability.labels, suitability.dtype, attrs)
 
 
 def observed_output(groups: Sequence[str]) -> Output:

@@ -24,7 +24,7 @@ MOST_BANDS = 65_535
 """Limit of the TIFF format, whose number of samples has 16 bits."""
 MAIN = ("suitability", "shapley")
 """Layers of a map for people, whose bands need no name of a layer."""
-REQUESTED = ("spread",)
+REQUESTED = ("spread", "prediction_set")
 """Layers that a map has only on request: they are written too. Others are written if they are named."""
 COPIED = ("tiled", "blockxsize", "blockysize", "compress", "predictor", "interleave", "bigtiff")
 

@@ -182,7 +182,8 @@ class Job:
         if self.shapley:
             shared |= {"groups": options.groups, "order": options.order}
             return explain(one_chunk, self.model, species=self.species, **shared)
-        return predict(one_chunk, self.model, species=self.species, spread=options.spread, **shared)
+        shared |= {"spread": options.spread, "interval": options.interval}
+        return predict(one_chunk, self.model, species=self.species, **shared)
 
     def part(self, ds: xr.Dataset, index: Index) -> xr.Dataset:
         """Return the predictors of one block, lazily."""
@@ -247,7 +248,9 @@ class Job:
         """Return the settings that change values of the map and differ from their defaults."""
         no_values = ("memory_limit", "resume")
         settings = {k: v for k, v in self.options.changed().items() if k not in no_values}
-        arguments = {"using": self.using, "species": self.species}
+        arguments: dict[str, Any] = {"using": self.using, "species": self.species}
+        if "interval" in settings and self.model.calibration is not None:
+            arguments["calibration"] = self.model.calibration.digest
         return settings | {k: v for k, v in arguments.items() if v is not None}
 
     def _digest(self, ds: xr.Dataset) -> str:

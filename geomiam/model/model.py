@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
+    from geomiam.model.calibration import Calibration
+
 Precision = Literal["fp32", "bf16"]
 
 LINKS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -82,6 +84,8 @@ class Model:
     """Provenance: masking, training, extent, scores; plain JSON types."""
     reference: Reference | None = None
     """Sample of the training sites for :func:`geomiam.novelty`; None if none is stored."""
+    calibration: Calibration | None = field(default=None, repr=False)
+    """Calibration sites of :func:`geomiam.calibrate`, for prediction sets."""
 
     @classmethod
     def untrained(

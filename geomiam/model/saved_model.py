@@ -1,5 +1,7 @@
 """Saved models: a directory with ``model.safetensors``, ``config.json``, a card and a STAC item.
 
+A calibrated model also has ``calibration.safetensors``, see :mod:`geomiam.model.calibration`.
+
 Nothing is pickled or unpickled. All sizes are checked against bounds and against the configuration
 before a weight is allocated.
 """
@@ -20,6 +22,7 @@ from geomiam._version import __version__
 from geomiam.checks.files import read_text, reason, refusing, regular_file
 from geomiam.checks.names import check_species
 from geomiam.errors import ArtifactError, InputNotFound, SelectionError
+from geomiam.model.calibration import Calibration, read_calibration
 from geomiam.model.model import LINKS, Model
 from geomiam.model.reference import FILE, Reference, scaling_of
 from geomiam.model.weight_file import check_counts, check_weights, read_header, read_weights
@@ -36,9 +39,10 @@ from geomiam.tokens.features import features_of
 from geomiam.tokens.scaler import Scaler
 
 FORMAT = 2
-"""Format 1 has no ``offsets`` of the members."""
+"""Format 1 has no ``offsets`` of the members and no calibration sites."""
 READABLE = (1, 2)
 WEIGHTS, CONFIG, CARD, ITEM = "model.safetensors", "config.json", "README.md", "stac-item.json"
+CALIBRATION = "calibration.safetensors"
 MOST_CONFIG_BYTES = 16 * 2**20
 OFFSETS = "offsets"
 """Tensor of the biases of ensemble members, which a model may lack."""
@@ -61,6 +65,9 @@ def save_model(model: Model, path: str | Path, *, overwrite: bool = False) -> Pa
         if not model.is_encoder:  # the extension describes inputs and outputs
             item = json.dumps(model.stac_item(), indent=1)
             (partial / ITEM).write_text(item, encoding="utf-8")
+        if model.calibration is not None:
+            model.calibration.save(partial / CALIBRATION)
+            copy_mode(partial / CARD, partial / CALIBRATION)
         copy_mode(partial / CARD, partial / WEIGHTS)
         if model.reference:
             model.reference.save(partial, scaling_of(model))
@@ -142,7 +149,16 @@ def _load(path: Path, config: dict[str, Any], backbones: Mapping[str, nn.Module]
     plan.network.load_state_dict(weights, strict=True)
     model = replace(plan, network=plan.network.eval(), about=config["about"])
     reference = Reference.load(path, features_of(model.layout), scaling_of(model))
-    return replace(model, reference=reference) if reference else model
+    return replace(model, reference=reference, calibration=_calibration(path, model))
+
+
+def _calibration(path: Path, model: Model) -> Calibration | None:
+    """Return the calibration sites of a model, None if it has none."""
+    about = model.about.get("calibration")
+    if about is None:
+        return None
+    species = len(model.species)
+    return read_calibration(path / CALIBRATION, model.layout, species=species, about=about)
 
 
 def as_model(model: Model | str | Path) -> Model:

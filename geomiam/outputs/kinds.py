@@ -136,7 +136,8 @@ def _folder(name: str, files: str, *, proof: str, keys: tuple[str, ...]) -> Kind
 
 MODEL = _folder(
     "model directory",
-    "model.safetensors config.json README.md stac-item.json reference.safetensors",
+    "model.safetensors config.json README.md stac-item.json reference.safetensors "
+    "calibration.safetensors",
     proof="config.json",
     keys=("format", "geomiam"),
 )

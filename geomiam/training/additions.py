@@ -211,4 +211,4 @@ def _with_head(model: Model, weight: Tensor, bias: Tensor, species: tuple[str, .
         network.head.load_state_dict({"weight": weight, "bias": bias})
         network.offsets = None  # new rows are trained over the features of all members
     config = model.config.model_copy(update={"explainer": 0})
-    return replace(model, network=network, config=config, species=species)
+    return replace(model, network=network, config=config, species=species, calibration=None)

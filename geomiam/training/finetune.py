@@ -245,7 +245,9 @@ def _about(
     model: Model, additions: Additions, part: Part, record: dict[str, Any]
 ) -> dict[str, Any]:
     """Return the parent's provenance with every fine-tuning; the history is that of the last one."""
-    about = {k: v for k, v in model.about.items() if k not in ("explainer", "thresholds")}
+    about = {
+        k: v for k, v in model.about.items() if k not in ("explainer", "thresholds", "calibration")
+    }
     if (loss := record["training"]["loss"]) != loss_of(model.about):
         about["loss"] = {"name": loss, "reason": "set in TrainingConfig for fine-tuning"}
     step = {

@@ -1,1 +1,1 @@
-"""Measures of how far a prediction can be relied on: novelty of the predictors."""
+"""How far a prediction can be relied on: novelty of the predictors, and calibration of prediction sets."""

@@ -64,11 +64,11 @@ def ensemble(sites) -> gm.Model:
 @pytest.mark.filterwarnings("ignore")
 def test_routes_and_chunks_give_one_spread(ensemble, cube):
     without = cube.assign(bio1=cube["bio1"] * np.nan, bio12=cube["bio12"] * np.nan)
-    rest = [m for m in ensemble.schema.modalities if m != "climate"]
+    names = [m for m in ensemble.schema.modalities if m != "climate"]
     by_nan = gm.predict(without, ensemble, spread=True)["spread"]
-    by_using = cube.miam.predict(ensemble, using=rest, spread=True)
+    by_using = cube.miam.predict(ensemble, using=names, spread=True)
     np.testing.assert_allclose(by_nan, by_using["spread"], atol=1e-6)
-    lazy = gm.predict(cube.chunk(y=5, x=4), ensemble, using=rest, spread=True)
+    lazy = gm.predict(cube.chunk(y=5, x=4), ensemble, using=names, spread=True)
     assert lazy["spread"].chunks is not None and lazy["spread"].dims == ("species", "y", "x")
     xr.testing.assert_allclose(lazy.compute(), by_using, atol=1e-6)
     assert "spread" in by_using["suitability"].attrs["ancillary_variables"]
@@ -148,8 +148,8 @@ def test_biases_of_members_are_saved_and_older_models_agree_where_nothing_is_obs
 @pytest.mark.filterwarnings("ignore")
 def test_new_species_leave_the_spread_of_the_old_ones(ensemble, sites, cube):
     new = sites.assign_coords(species=[f"new {i}" for i in range(sites.sizes["species"])])
-    tuned = gm.finetune(ensemble, new, train="head", training={"epochs": 1})
+    finetuned_model = gm.finetune(ensemble, new, train="head", training={"epochs": 1})
     before = gm.predict(cube, ensemble, spread=True)["spread"]
-    after = gm.predict(cube, tuned, spread=True)["spread"]
+    after = gm.predict(cube, finetuned_model, spread=True)["spread"]
     np.testing.assert_allclose(after.sel(species=before["species"]), before, atol=1e-6)
     assert float(after.sel(species="new 0").max()) > 0

@@ -2,7 +2,7 @@
 
 The folder of results holds ``skill*.json`` (parts of one run of ``disdat``, such as methods that were
 computed side by side), ``published*.json`` (the same with published files), ``strategies.json`` and ``fusions.json`` (also of ``disdat``), ``defaults.json``
-(a separate page), ``missing-*.json``, ``cloud-gaps*.json``, ``systems-*.json``, ``pretraining.json`` and
+(a separate page), ``conformal.json``, ``missing-*.json``, ``cloud-gaps*.json``, ``systems-*.json``, ``pretraining.json`` and
 ``importance.json``; the page has a section for each file that is there. All numbers come from the JSON.
 """
 
@@ -17,6 +17,7 @@ import xarray as xr
 
 from geomiam import plot
 from geomiam_bench.pages.clouds import cloud_section
+from geomiam_bench.pages.conformal import conformal_section
 from geomiam_bench.pages.defaults import defaults_page
 from geomiam_bench.pages.markdown import table
 from geomiam_bench.pages.pretraining import pretraining_section
@@ -46,6 +47,7 @@ def write_pages(results: Path, docs: Path) -> None:
         "systems-*.json": lambda paths: systems_section(paths, pictures),
         "pretraining.json": lambda paths: pretraining_section(paths[0], pictures),
         "importance.json": lambda paths: importance_section(paths[0], pictures),
+        "conformal.json": lambda paths: conformal_section(paths[0], pictures),
     }
     paths_by_pattern = {pattern: sorted(results.glob(pattern)) for pattern in sections}
     parts = [
