@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ TOLERANCE = 1e-5
 MOST_CACHED = 1024
 """Patterns whose bounds a process keeps."""
 Bounds = tuple[np.ndarray, np.ndarray]
-_CACHE: OrderedDict[tuple, Bounds] = OrderedDict()
+_CACHE: OrderedDict[tuple[Any, ...], Bounds] = OrderedDict()
 _LOCK = threading.Lock()
 
 

@@ -226,7 +226,8 @@ def main(
 ) -> None:
     """Measure the coverage of prediction sets per pattern of observed groups, and the spread against the error."""
     settings = Settings(fits=fits, steps=steps)
-    available, results = readers(data), {}
+    available = readers(data)
+    results: dict[str, Any] = {}
     for name in listed(sets):
         start, sites = time.perf_counter(), available[name]()
         if sites.sizes["site"] > settings.sites:
