@@ -1,5 +1,5 @@
 from .bivariate_map import bivariate
-from .classes import presence
+from .classes import prediction_sets, presence
 from .contributions import convergence, importance, stepwise
 from .correlation_matrix import correlations
 from .curves import calibration, roc
@@ -30,6 +30,7 @@ __all__ = [
     "limiting",
     "missingness",
     "novelty",
+    "prediction_sets",
     "presence",
     "range_change",
     "records",

@@ -58,8 +58,9 @@ def calibrate(
     Returns
     -------
     Model
-        With the same weights and :attr:`geomiam.Model.id`. :meth:`geomiam.Model.save` writes the sites as standardised predictors,
-        without coordinates, into ``calibration.safetensors``.
+        With the same weights and :attr:`geomiam.Model.id`. :meth:`geomiam.Model.save` writes the sites as standardised predictors
+        and labels, without coordinates, into ``calibration.safetensors``. Where predictors are public, their values can reveal
+        places.
 
     Raises
     ------

@@ -26,6 +26,7 @@ def conformal_section(path: Path, pictures: Path) -> str:
             _lead(run["settings"]),
             _coverage_table(run),
             "![Coverage by number of groups](../images/benchmarks/conformal.png)",
+            COVERAGE,
             SPREAD,
             _spread_table(run),
             "![Error by quintile of the spread](../images/benchmarks/spread.png)",
@@ -34,16 +35,27 @@ def conformal_section(path: Path, pictures: Path) -> str:
 
 
 def _lead(settings: dict[str, Any]) -> str:
+    calibrate = settings["calibrate"]
     return (
-        f"Half of the spatial blocks train ({settings['fits']} models, each of other blocks). The other blocks are divided "
-        f"at random into calibration and test, {settings['divisions']} times per model. Every subset of the groups is hidden "
-        f"in turn, and sets of level {settings['level']:.0%} are derived for the test sites: from the calibration sites "
-        "with the same groups hidden (*own*, what `gm.calibrate` does), or from all predictors of the calibration "
-        "sites (*all*, the usual threshold). Coverage is the share of test sites with a label whose set has it, over the species with at "
-        f"least {settings['fewest']} presences and absences on the held-out blocks. Patterns with at least 200 calibration sites count."
+        f"Half of the spatial blocks train ({settings['fits']} models, each of other blocks). Of the other blocks, "
+        f"{calibrate:.0%} calibrate and the others test, in {settings['divisions']} random divisions per model. Every subset "
+        "of the groups is a pattern: the others are hidden in the test sites, and sets of level "
+        f"{settings['level']:.0%} are derived from the calibration sites with the same groups hidden (*own*, what "
+        "`gm.calibrate` does), from the calibration sites with all predictors (*all*, the usual threshold), or as *own* "
+        "with blocks that count alike (*blocks*, `gm.calibrate(…, blocks=)`). Coverage is the share of the test sites "
+        "with a label whose set has it, pooled over divisions and the species with at least "
+        f"{settings['fewest']} presences and absences on the held-out blocks. *Within 2 points* counts the patterns "
+        "whose coverages of presences and of absences are both within 2 points of the level, among those with at least 200 "
+        "calibration sites. *One label* is the share of sets that are informative."
     )
 
 
+COVERAGE = (
+    "Where predictors are missing, bounds of all predictors reject too many presences or accept too many absences. Bounds of the "
+    "pattern keep the level up to the resemblance of sites within blocks, which lowers it slightly for predictors that vary "
+    "over long distances, and up to ties, which raise it where many sites have equal predictors. Bounds of blocks keep "
+    "the level in the mean over blocks, and their sets are larger."
+)
 SPREAD = (
     "The spread over ensemble members on the same held-out blocks. *Excess* is the squared error minus p(1 − p), which "
     "is 0 on average for probabilities that are right. Rank correlations are means over species."
@@ -51,7 +63,15 @@ SPREAD = (
 
 
 def _coverage_table(run: dict[str, Any]) -> str:
-    head = ["data", "patterns", "bounds", "within 2 points", "least", "greatest", "one label"]
+    head = [
+        "data, side of a block",
+        "patterns",
+        "bounds",
+        "within 2 points",
+        "least",
+        "greatest",
+        "one label",
+    ]
     rows = []
     for name, result in run["sets"].items():
         usual = [r for r in result["patterns"] if r["sites"] >= 200]
@@ -60,7 +80,11 @@ def _coverage_table(run: dict[str, Any]) -> str:
             single = np.mean([r[kind]["single"] for r in usual]) if usual else np.nan
             rows.append(
                 [
-                    *([name, result["summary"]["patterns"]] if kind == "own" else ["", ""]),
+                    *(
+                        [f"{name}, {result['side']}", result["summary"]["patterns"]]
+                        if kind == "own"
+                        else ["", ""]
+                    ),
                     kind,
                     s["within_2_points"],
                     *(f"{100 * s[k]:.1f} %" for k in ("least", "greatest")),
