@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from geomiam.checks.settings import check_number
 from geomiam.errors import SettingError, warn
-from geomiam.inference.members import features_block
-from geomiam.inference.slabs import Scale, apply_head, evaluation_mode, species_step
+from geomiam.inference.engine import predict_block
+from geomiam.inference.slabs import Scale
 from geomiam.model.calibration import Calibration
 from geomiam.model.model import Model
 from geomiam.tokens.encode import TokenArrays
@@ -30,6 +29,8 @@ TOLERANCE = 1e-5
 """Scores that differ by less count as equal: matrix products of equal rows may differ in the last bits."""
 MOST_CACHED = 1024
 """Patterns whose bounds a process keeps."""
+SCORES_AT_ONCE = 2**24
+"""Predictions of calibration sites in memory at a time."""
 Bounds = tuple[np.ndarray, np.ndarray]
 _CACHE: OrderedDict[tuple[Any, ...], Bounds] = OrderedDict()
 _LOCK = threading.Lock()
@@ -82,17 +83,12 @@ class PredictionSets:
         calibration = self.calibration
         has_groups = observed_groups(calibration.block, self.groups)[:, pattern].all(1)
         rows = np.flatnonzero(has_groups)
-        part = TokenArrays(
-            tuple(v[rows] for v in calibration.block.values), calibration.block.observed[rows]
-        )
+        part = calibration.block.take(rows)
         visible = self.groups[pattern].any(0)
-        features = torch.as_tensor(features_block(model, part, visible=visible))
-        features = features.to(model.device)
-        step, parts = species_step(model, max(len(rows), 1)), []
+        step, parts = max(1, SCORES_AT_ONCE // max(len(rows), 1)), []
         for i in range(0, len(self.species), step):
             species = self.species[i : i + step]
-            with evaluation_mode(model):
-                scores = apply_head(model, features, species, self.scale).cpu().numpy()
+            scores = predict_block(model, part, visible=visible, species=species, scale=self.scale)
             labels = calibration.labels[np.ix_(rows, species)]
             blocks = calibration.blocks[rows]
             parts.append(class_bounds(scores, labels, level=self.level, blocks=blocks))
@@ -123,7 +119,9 @@ def class_bounds(
     number = np.arange(len(scores)) if blocks is None else blocks
     lowest, highest = np.empty((2, scores.shape[1]))
     for s in range(scores.shape[1]):
-        present, absent = labels[:, s] == 1, labels[:, s] == 0
+        # Without a score: only the observations of the species itself are there, which are hidden.
+        has_score = ~np.isnan(scores[:, s])
+        present, absent = has_score & (labels[:, s] == 1), has_score & (labels[:, s] == 0)
         lowest[s] = lower_bound(scores[present, s], number[present], level=level)
         highest[s] = -lower_bound(-scores[absent, s], number[absent], level=level)
     return lowest, highest

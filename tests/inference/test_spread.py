@@ -25,7 +25,7 @@ def members(schema, *, link: str = "logit", count: int = 3, **config):
     """Models with random weights of a different level each, and the ensemble that joins them."""
     models = [untrained(schema, species=4, seed=seed, **config) for seed in range(count)]
     for number, model in enumerate(models):
-        torch.nn.init.normal_(model.network.head.bias, mean=number)
+        torch.nn.init.constant_(model.network.head.bias, float(number))
     ensemble = untrained(schema, species=4, members=count, **config)
     join([m.network for m in models], ensemble.network)
     for model in (*models, ensemble):
@@ -125,7 +125,7 @@ def test_biases_of_members_are_saved_and_older_models_agree_where_nothing_is_obs
     read = gm.load_model(path)
     assert read.id == ensemble.id
     np.testing.assert_array_equal(gm.predict(data, read, **settings)["spread"], expected)
-    assert (expected[:, 0] > 0.5).all()
+    assert (expected[:, 0] > 0.1).all()
 
     weights = load_file(path / "model.safetensors")
     del weights["offsets"]
