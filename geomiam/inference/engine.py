@@ -10,6 +10,7 @@ Shapes: n rows, t tokens, G groups, c coalitions, s species, d width, m members.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,9 +64,8 @@ def head_block(
     """
     out = _of_visible(model, block, head, visible=visible, species=species, layers=layers)
     for column, rows, other_tokens in own_hidden(model, block, visible=visible, species=species):
-        part, one = block.take(rows), species[[column]]
-        values = _of_visible(model, part, head, visible=other_tokens, species=one, layers=layers)
-        out[rows, ..., column] = values[..., 0]
+        options: Any = {"visible": other_tokens, "species": species[[column]], "layers": layers}
+        out[rows, ..., column] = _of_visible(model, block.take(rows), head, **options)[..., 0]
     return out
 
 
