@@ -59,7 +59,8 @@ def summary(model: Model) -> str:
     if rule:
         lines.append(f"  training, by the rule: {'; '.join(rule['settings'])}")
     if rule and rule.get("inner_auc"):
-        lines.append(f"  members, chosen on spatial folds: {rule['fusion']}")
+        reason = f" ({rule['choice']})" if "choice" in rule else ""  # not in older models
+        lines.append(f"  members, chosen on spatial folds: {rule['fusion']}{reason}")
     if validation:
         auc, folds = about["validation_auc"]["all"], validation["folds"]
         value = "unknown" if auc is None else f"{auc:.3f} ± {validation['standard_error']:.3f}"

@@ -93,6 +93,20 @@ def choose(folds: Folds) -> tuple[tuple[str, ...], dict[str, float | None]]:
     return best_mix, {m: None if np.isnan(score) else score for m, score in auc_by_mix.items()}
 
 
+def choice_reason(kinds: Sequence[str], auc_by_mix: Mapping[str, float | None]) -> str:
+    """Return why the kinds of members were chosen, from the AUC of every mix that :func:`choose` returns."""
+    scores = {mix: auc for mix, auc in auc_by_mix.items() if auc is not None}
+    if not scores:
+        return "no species can be scored in the folds: all kinds"
+    chosen, best = "+".join(kinds), max(scores, key=lambda mix: scores[mix])
+    if chosen == best:
+        return f"the highest AUC of {len(scores)} mixes, {scores[best]:.3f}"
+    return (
+        f"AUC {scores[chosen]:.3f}; of {len(scores)} mixes {best} has the highest, {scores[best]:.3f}, and this is "
+        "the one of most members within a standard error of the difference"
+    )
+
+
 def _is_better(first: tuple[float, np.ndarray], second: tuple[float, np.ndarray]) -> bool:
     """Return whether an AUC exceeds another by more than a standard error of the difference over blocks."""
     return bool(first[0] - second[0] > np.sqrt(np.sum((first[1] - second[1]) ** 2)))

@@ -29,6 +29,7 @@ from geomiam.training.checkpoint import Progress
 from geomiam.training.choice import (
     Folds,
     Predict,
+    choice_reason,
     choose,
     predicted_sites,
     scores_by_subset,
@@ -158,9 +159,10 @@ def validated(
     folds = Folds(table.labels[rows], blocks.number[rows], np.argmax(np.stack(masks)[:, rows], 0))
     kinds = plan.choices or (network.member(0).fusion,)
     folds.run(kinds, _fold_predictor(setup, masks, rows=rows, seed=seed, folder=folder))
-    inner: dict[str, float | None] = {}
+    rule: dict[str, Any] = {"settings": list(plan.reasons), "inner_auc": {}}
     if plan.choices:
-        kinds, inner = choose(folds)
+        kinds, rule["inner_auc"] = choose(folds)
+        rule["choice"] = choice_reason(kinds, rule["inner_auc"])
         network = changed(network, {"fusion": "+".join(kinds), "members": len(kinds)})
     _, influence = folds.skill(kinds)
     place = f"{len(masks)} spatial folds" if len(masks) > 1 else "a spatial hold-out"
@@ -172,7 +174,7 @@ def validated(
             "standard_error": round(float(np.sqrt((influence**2).sum())), 4),
             "presences": dict(zip(table.species, folds.validated().tolist())),
         },
-        "rule": {"settings": list(plan.reasons), "fusion": network.fusion, "inner_auc": inner},
+        "rule": rule | {"fusion": network.fusion},
         "thresholds": thresholds_by_kind(
             folds.labels, folds.mean(kinds)[-1], link=LINK_OF[plan.training.loss], place=place
         ),

@@ -1,6 +1,6 @@
 """The default settings of a fit: a rule from the number of sites, presences and species.
 
-Measured on 28 combinations of data set and size; ``docs/explanation/defaults.md`` has the table. With few
+Measured on combinations of data set and size; ``docs/explanation/defaults.md`` has the table. With few
 data, small networks of several kinds, all sites in training, a fixed number of optimiser steps and
 weight averaging are best, since a few validation presences choose the best epoch by noise.
 """
@@ -85,7 +85,6 @@ def make_plan(
     network: NetworkConfig | Changes | None = None,
     training: TrainingConfig | Changes | None = None,
     validation_given: bool = False,
-    plain: bool = True,
 ) -> Plan:
     """Return the settings of a fit.
 
@@ -97,9 +96,6 @@ def make_plan(
         A config is used unchanged; a mapping changes single settings of the rule; None is the rule.
     validation_given : bool
         Whether the caller chose the validation sites, so that no folds are made.
-    plain : bool
-        Whether the fit has no start and no backbones of the user. Otherwise no members are chosen and
-        no folds are made, since each fold would train from that start.
 
     Raises
     ------
@@ -124,17 +120,16 @@ def make_plan(
         config = config.model_copy(
             update={"lr": RATE * min(1.0, SIZES["width"] / network_config.width)}
         )
-    folds = _folds(labels) if config.holdout == 0 and plain and not validation_given else 0
+    folds = _folds(labels) if config.holdout == 0 and not validation_given else 0
     if is_config:
         folds = 0  # a config by hand trains no other models
     choices: tuple[str, ...] = ()
-    if folds and not fusion_is_set:
-        rare = _rare(labels)
-        choices = KINDS if rare >= ENOUGH else ()
-        if not choices:
-            reasons.append(
-                f"{rare} labels of the rarer class in all, fewer than {ENOUGH}: fixed members"
-            )
+    if not (fusion_is_set or is_config):
+        why_fixed = _why_fixed(labels, config, validation_given=validation_given)
+        choices = () if why_fixed else KINDS
+        reasons += [f"{why_fixed}: fixed members"] if why_fixed else []
+    if by_kind and (choices or any(FUSIONS[kind].linear for kind in network_config.kinds)):
+        reasons.append(_by_kind_text(config, by_kind))
     return Plan(
         network_config,
         config,
@@ -197,6 +192,30 @@ def _folds(labels: np.ndarray) -> int:
         return 0
     # Three folds cost three further trainings; with many sites one hold-out is precise enough.
     return FOLDS if len(labels) <= MANY else 1
+
+
+def _why_fixed(labels: np.ndarray, config: TrainingConfig, *, validation_given: bool) -> str:
+    """Return the reason not to choose members by inner folds; empty if they are chosen."""
+    if validation_given:
+        return "validation= is given"
+    if config.holdout:
+        return "held-out sites choose the epoch"
+    if len(labels) < FEWEST_SITES:
+        return f"fewer than {FEWEST_SITES} sites"
+    rare = _rare(labels)
+    if rare < ENOUGH:
+        return f"{rare} labels of the rarer class in all, fewer than {ENOUGH}"
+    return ""
+
+
+def _by_kind_text(config: TrainingConfig, by_kind: frozenset[str]) -> str:
+    """Return the settings of members without a hidden layer, which differ from ``config``."""
+    texts = {
+        "lr": f"learning rate {FASTER * config.lr:g}, {FASTER:g} times that of the others",
+        "complete": f"{COMPLETE:.0%} of the rows complete",
+    }
+    settings = ", ".join(texts[k] for k in texts if k in by_kind)
+    return f"linear and quadratic members: {settings}"
 
 
 def _rare(labels: np.ndarray) -> int:

@@ -23,7 +23,13 @@ from geomiam.model.saved_model import card
 from geomiam.training import advice
 from geomiam.training import choice as choice_module
 from geomiam.training import loop as loop_module
-from geomiam.training.choice import Folds, auc_by_block, choose, predicted_sites
+from geomiam.training.choice import (
+    Folds,
+    auc_by_block,
+    choice_reason,
+    choose,
+    predicted_sites,
+)
 from geomiam.training.rule import make_plan, training_steps
 
 
@@ -153,6 +159,25 @@ def test_the_plan_follows_from_the_data():
     assert make_plan(labels_of(20, 20, 10)).folds == 0
 
 
+def test_the_plan_states_why_members_are_not_chosen():
+    labels = labels_of(100, 5, 40)
+    cases = {
+        "fewer than 30 sites: fixed members": make_plan(labels_of(20, 20, 10)),
+        "validation= is given: fixed members": make_plan(labels, validation_given=True),
+        "held-out sites choose the epoch: fixed members": make_plan(
+            labels, training={"holdout": 0.2}
+        ),
+    }
+    for reason, plan in cases.items():
+        assert reason in plan.reasons and plan.choices == ()
+    assert not any("fixed members" in reason for reason in make_plan(labels).reasons)
+    assert (
+        "linear and quadratic members: learning rate 0.009, 3 times that of the others, 25% of the rows complete"
+        in make_plan(labels).reasons
+    )
+    assert len(make_plan(labels, network={"fusion": "sum"}).reasons) == 1  # no such member
+
+
 def test_what_is_configured_by_hand_is_used_as_it_is():
     labels = labels_of(100, 5, 40)
     training = gm.TrainingConfig(epochs=7, lr=0.5)
@@ -233,6 +258,14 @@ def test_the_largest_mix_within_a_standard_error_of_the_best_is_used():
     assert chosen(linear=signal, sum=same, group=signal + noise["group"])[0] == ("linear", "sum")
     equal_parts = {k: signal + noise[k] for k in noise}  # each alone is poorer than the mean of all
     assert chosen(**equal_parts)[0] == ("linear", "sum", "group")
+
+
+def test_the_reason_of_the_choice_names_the_best_mix():
+    auc_by_mix = {"linear": 0.71234, "sum": 0.7, "linear+sum": 0.71}
+    assert choice_reason(("linear",), auc_by_mix) == "the highest AUC of 3 mixes, 0.712"
+    text = choice_reason(("linear", "sum"), auc_by_mix)
+    assert text.startswith("AUC 0.710; of 3 mixes linear has the highest, 0.712")
+    assert "no species" in choice_reason(("linear", "sum"), dict.fromkeys(auc_by_mix))
 
 
 def test_all_kinds_are_used_where_nothing_can_be_scored():
@@ -330,6 +363,7 @@ def test_the_fit_reports_its_rule_and_its_validation(default):
     assert model.about["training_auc"]["all"] > model.about["validation_auc"]["all"]
     for text in (str(model), card(model)):
         assert "300 optimiser steps" in text and "chosen on spatial folds" in text
+        assert rule["choice"] in text and "the highest" in text
 
 
 # Warnings ----------------------------------------------------------------------------------------

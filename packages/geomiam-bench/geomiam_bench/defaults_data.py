@@ -31,13 +31,15 @@ class Case:
     name: str
     sites: xr.Dataset
     test: xr.Dataset | None = None
+    is_part: bool = False
+    """Whether the sites are a random part of a larger set, so that other parts can be drawn."""
 
 
 Maker = Callable[[], Case]
 
 
-def makers(folder: Path | None = None) -> dict[str, Maker]:
-    """Return every data set and size by name, the cheap ones first."""
+def makers(folder: Path | None = None, *, draw: int = 0) -> dict[str, Maker]:
+    """Return every data set and size by name, the cheap ones first; ``draw`` numbers the random parts."""
     cases: dict[str, Maker] = {}
     for kind, n, species, predictors in SYNTHETIC:
         name = f"{kind} {n}×{species}, {predictors} predictors"
@@ -48,7 +50,7 @@ def makers(folder: Path | None = None) -> dict[str, Maker]:
     for size in (50, 100, 300, 1000, 3000, 10_000, 30_000, None):
         for name, read in sets.items():
             label = f"{name}, {'all' if size is None else f'{size:,}'} sites"
-            cases[label] = partial(_part, label, read, size)
+            cases[label] = partial(_part, label, read, size, draw=draw)
     return cases
 
 
@@ -244,15 +246,16 @@ def _labelled(
     )
 
 
-def _part(name: str, read: Callable[[], xr.Dataset], size: int | None) -> Case:
+def _part(name: str, read: Callable[[], xr.Dataset], size: int | None, *, draw: int = 0) -> Case:
     """Return a random part of a data set, with the species that are seen at least twice in it."""
     sites = read()
     n = sites.sizes["site"]
     if size is not None and size >= n:
         raise ValueError(f"{n} sites are no more than {size}")
     if size is not None:
-        rows = np.sort(np.random.default_rng(size).choice(n, size, replace=False))
+        rng = np.random.default_rng([size, draw] if draw else size)
+        rows = np.sort(rng.choice(n, size, replace=False))
         sites = sites.isel(site=rows)
     labels = sites["presence"].transpose("site", "species").values
     often = ((labels == 1).sum(0) >= 2) & ((labels == 0).sum(0) >= 2)
-    return Case(name, sites.isel(species=np.flatnonzero(often)))
+    return Case(name, sites.isel(species=np.flatnonzero(often)), is_part=size is not None)
