@@ -7,6 +7,7 @@ training records are read.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +22,7 @@ from scipy.ndimage import gaussian_filter
 import geomiam as gm
 
 CELLS = 80
-"""Side of a synthetic landscape."""
+"""Side of a synthetic landscape, in cells; larger ones have two cells for every site."""
 
 
 @dataclass(frozen=True)
@@ -67,18 +68,21 @@ SYNTHETIC = [
     ("interaction", 100, 20, 6),
     ("interaction", 300, 20, 6),
     ("interaction", 1000, 10, 10),
+    ("unimodal", 10_000, 5, 6),
 ]
 
 
 def synthetic(name: str, kind: str, *, n: int, species: int, predictors: int) -> Case:
     """Return a survey of smooth random fields, and 2,000 other cells of the same fields."""
     rng = np.random.default_rng([len(kind), n, species, predictors])
+    side = max(CELLS, math.ceil((2 * (n + 2000)) ** 0.5))
     fields = [
-        gaussian_filter(rng.normal(size=(CELLS, CELLS)), 8, mode="wrap") for _ in range(predictors)
+        gaussian_filter(rng.normal(size=(side, side)), 8, mode="wrap") for _ in range(predictors)
     ]
     grid = np.stack([f / f.std() for f in fields], -1).astype("f4")
-    cells = rng.choice(CELLS**2, n + 2000, replace=False)
-    row, column = np.divmod(cells, CELLS)
+    cells = rng.choice(side**2, n + 2000, replace=False)
+    row, column = np.divmod(cells, side)
+    step = 0.1 * CELLS / side  # degrees, so that every landscape has the same extent
     z = grid[row, column]
     chance = 1 / (1 + np.exp(-_logits(kind, z, species, rng)))
     presence = (rng.random(chance.shape) < chance).astype("f4")
@@ -89,8 +93,8 @@ def synthetic(name: str, kind: str, *, n: int, species: int, predictors: int) ->
         {f"v{i}": ("site", z[:, i], modality[i]) for i in range(predictors)}
         | {"presence": (("site", "species"), presence)},
         coords={
-            "x": ("site", 10 + column * 0.1),
-            "y": ("site", 40 + row * 0.1),
+            "x": ("site", 10 + column * step),
+            "y": ("site", 40 + row * step),
             "species": [f"species {i}" for i in range(species)],
         },
     )

@@ -1,0 +1,73 @@
+"""The judgement of the default fit over random parts of a set."""
+
+from __future__ import annotations
+
+import math
+import statistics
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from geomiam_bench import defaults, defaults_data
+from geomiam_bench.defaults_data import Case, makers
+
+
+def row_of(auc: dict[str, float], species: int = 5) -> dict:
+    """The row of one part."""
+    return {
+        "sites": 50,
+        "species": species,
+        "auc": auc,
+        "difference": 0.0,
+        "pairs_within_folds": True,
+        "fusions": ["linear+sum"] * 3,
+        "seconds": [1.0] * 3,
+    }
+
+
+def test_the_error_over_parts_is_that_of_their_differences_to_one_baseline():
+    rows = [
+        row_of({"LR": 0.6, "RF": 0.5, "default": 0.58}),
+        row_of({"LR": 0.5, "RF": 0.8, "default": 0.7}, species=7),
+        row_of({"LR": 0.6, "RF": 0.7, "default": 0.72}),
+    ]
+    row = defaults.over_parts(rows)
+    gaps = [0.08, -0.1, 0.02]  # RF is the best in the mean, not the best of each part
+    assert row["best"] == "RF" and row["draws"] == 3 and row["species"] == [5, 7, 5]
+    assert row["difference"] == pytest.approx(statistics.mean(gaps), abs=1e-4)
+    assert row["standard_error"] == pytest.approx(statistics.stdev(gaps) / math.sqrt(3), abs=1e-4)
+    assert len(row["fusions"]) == len(row["seconds"]) == 9 and row["parts"] == rows
+
+
+def test_parts_that_are_stored_are_not_judged_again(monkeypatch):
+    judged = []
+
+    def fake_makers(data, *, draw=0):
+        sites = xr.Dataset(attrs={"draw": draw})
+        return {n: lambda n=n: Case(n, sites, is_part=n == "part") for n in ("part", "whole")}
+
+    def judge(case):
+        judged.append((case.name, case.sites.attrs["draw"]))
+        return row_of({"LR": 0.5, "RF": 0.6, "default": 0.6 + 0.01 * len(judged)})
+
+    monkeypatch.setattr(defaults, "makers", fake_makers)
+    monkeypatch.setattr(defaults, "judge", judge)
+    first = defaults._judged("part", None, 1, None)
+    three = defaults._judged("part", None, 3, first)
+    assert judged == [("part", 0), ("part", 1), ("part", 2)]
+    assert three["parts"][0] == first and three["draws"] == 3
+    assert defaults._judged("part", None, 2, three) is three and len(judged) == 3
+    whole = defaults._judged("whole", None, 3, None)
+    assert judged[3:] == [("whole", 0)] and "draws" not in whole  # there is only one whole set
+
+
+def test_random_parts_differ_by_draw_and_are_stable(monkeypatch):
+    presence = (np.arange(90)[:, None] + np.arange(3)) % 3 == 0
+    sites = xr.Dataset({"presence": (("site", "species"), presence.astype(float))})
+    sites = sites.assign(number=("site", np.arange(90)))
+    monkeypatch.setattr(defaults_data, "ariolimax", lambda: sites)
+    name = "Ariolimax buttoni, 50 sites"
+    first, again, other = (makers(draw=k)[name]().sites["number"].values for k in (0, 0, 1))
+    assert (first == again).all() and len(first) == 50 and set(first) != set(other)
+    assert makers()["Ariolimax buttoni, all sites"]().is_part is False
