@@ -98,11 +98,11 @@ def choice_reason(kinds: Sequence[str], auc_by_mix: Mapping[str, float | None]) 
     scores = {mix: auc for mix, auc in auc_by_mix.items() if auc is not None}
     if not scores:
         return "no species can be scored in the folds: all kinds"
-    chosen, best = "+".join(kinds), max(scores, key=lambda mix: scores[mix])
-    if chosen == best:
+    chosen_mix, best = "+".join(kinds), max(scores, key=lambda mix: scores[mix])
+    if chosen_mix == best:
         return f"the highest AUC of {len(scores)} mixes, {scores[best]:.3f}"
     return (
-        f"AUC {scores[chosen]:.3f}; of {len(scores)} mixes {best} has the highest, {scores[best]:.3f}, and this is "
+        f"AUC {scores[chosen_mix]:.3f}; of {len(scores)} mixes {best} has the highest, {scores[best]:.3f}, and this is "
         "the one of most members within a standard error of the difference"
     )
 

@@ -57,29 +57,29 @@ def main(
     ):
         if not any(w in name for w in name_parts):
             continue
-        stored = results.get(name)
+        stored_row = results.get(name)
         try:
-            results[name] = _judged(name, data, draws, stored)
+            results[name] = _judged(name, data, draws, stored_row)
         except (ValueError, GeomiamError) as error:  # such as a size that the set does not have
             print(f"{name}: {error}")
             continue
-        if results[name] == stored:
+        if results[name] == stored_row:
             continue
         write_json(out, results)
-        shown = {k: v for k, v in results[name].items() if k not in ("by_species", "parts")}
-        print(name, shown, flush=True)
+        columns = {k: v for k, v in results[name].items() if k not in ("by_species", "parts")}
+        print(name, columns, flush=True)
 
 
-def _judged(name: str, data: Path | None, draws: int, stored: dict | None) -> dict[str, Any]:
+def _judged(name: str, data: Path | None, draws: int, stored_row: dict | None) -> dict[str, Any]:
     """Judge as many random parts of a set as are missing, or the set itself."""
-    rows = list(stored.get("parts", [stored])) if stored else []
+    rows = list(stored_row.get("parts", [stored_row])) if stored_row else []
     while len(rows) < draws:
         case = makers(data, draw=len(rows))[name]()
         if rows and not case.is_part:
             break
         rows.append(judge(case))
-    if stored and len(rows) == stored.get("draws", 1):
-        return stored
+    if stored_row and len(rows) == stored_row.get("draws", 1):
+        return stored_row
     return rows[0] if len(rows) == 1 else over_parts(rows)
 
 

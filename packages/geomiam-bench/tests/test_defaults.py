@@ -41,25 +41,27 @@ def test_the_error_over_parts_is_that_of_their_differences_to_one_baseline():
 
 
 def test_parts_that_are_stored_are_not_judged_again(monkeypatch):
-    judged = []
+    judged_parts = []
 
     def fake_makers(data, *, draw=0):
         sites = xr.Dataset(attrs={"draw": draw})
         return {n: lambda n=n: Case(n, sites, is_part=n == "part") for n in ("part", "whole")}
 
     def judge(case):
-        judged.append((case.name, case.sites.attrs["draw"]))
-        return row_of({"LR": 0.5, "RF": 0.6, "default": 0.6 + 0.01 * len(judged)})
+        judged_parts.append((case.name, case.sites.attrs["draw"]))
+        return row_of({"LR": 0.5, "RF": 0.6, "default": 0.6 + 0.01 * len(judged_parts)})
 
     monkeypatch.setattr(defaults, "makers", fake_makers)
     monkeypatch.setattr(defaults, "judge", judge)
     first = defaults._judged("part", None, 1, None)
     three = defaults._judged("part", None, 3, first)
-    assert judged == [("part", 0), ("part", 1), ("part", 2)]
+    assert judged_parts == [("part", 0), ("part", 1), ("part", 2)]
     assert three["parts"][0] == first and three["draws"] == 3
-    assert defaults._judged("part", None, 2, three) is three and len(judged) == 3
-    whole = defaults._judged("whole", None, 3, None)
-    assert judged[3:] == [("whole", 0)] and "draws" not in whole  # there is only one whole set
+    assert defaults._judged("part", None, 2, three) is three and len(judged_parts) == 3
+    whole_set = defaults._judged("whole", None, 3, None)
+    assert (
+        judged_parts[3:] == [("whole", 0)] and "draws" not in whole_set
+    )  # there is only one whole set
 
 
 def test_random_parts_differ_by_draw_and_are_stable(monkeypatch):
@@ -68,6 +70,7 @@ def test_random_parts_differ_by_draw_and_are_stable(monkeypatch):
     sites = sites.assign(number=("site", np.arange(90)))
     monkeypatch.setattr(defaults_data, "ariolimax", lambda: sites)
     name = "Ariolimax buttoni, 50 sites"
-    first, again, other = (makers(draw=k)[name]().sites["number"].values for k in (0, 0, 1))
-    assert (first == again).all() and len(first) == 50 and set(first) != set(other)
+    draws = [makers(draw=k)[name]().sites["number"].values for k in (0, 0, 1)]
+    assert (draws[0] == draws[1]).all() and len(draws[0]) == 50
+    assert set(draws[0]) != set(draws[2])
     assert makers()["Ariolimax buttoni, all sites"]().is_part is False

@@ -115,7 +115,7 @@ SMALL = """## Small sets: one part is mostly noise
 
 The mean AUC of one method differs between random parts of 50 sites of a region with a standard deviation of .08, and of 100 sites of .03
 (eight parts of each disdat region; 2 to 20 species are scored in a part, many with fewer than 10 presences). A single part with a
-large loss says little, and neither does its standard error over a few species that share their sites: the part of NSW with 100 sites
+large loss means little, and neither does its standard error over a few species that share their sites: the part of NSW with 100 sites
 that was judged first has -0.141 ± 0.070, and the next four have +0.001, -0.010, -0.090 and +0.013. SA with 50 sites still loses
 to the forest over five parts, and none of the changes below mends that. Judge small sets by several parts:
 `geomiam-bench defaults --draws 5`.
