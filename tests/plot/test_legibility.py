@@ -14,6 +14,7 @@ from matplotlib.colors import to_rgb
 import geomiam as gm
 from geomiam.plot.canvas import BLUE, PALETTE, RED
 from geomiam.plot.classes import ABSENT
+from geomiam.plot.explanations import SHADOW
 from geomiam.plot.range_maps import COLOURS
 
 # Machado, Oliveira and Fernandes (2009), IEEE TVCG 15, 1291-1298: linear RGB as seen without one kind of cone.
@@ -54,6 +55,7 @@ def lab(colour: str, sight: str) -> np.ndarray:
     [
         (PALETTE, 15),
         (tuple(COLOURS.values()), 25),
+        (tuple(SHADOW.values()), 25),
         ((RED, BLUE, ABSENT), 30),
     ],
 )
