@@ -134,6 +134,8 @@ def _map(
             mask=flags.mask,
             spread=flags.spread,
             interval=flags.interval,
+            clamp=flags.clamp,
+            novelty=flags.novelty,
             resume=flags.resume,
         )
         shared: dict[str, Any] = {

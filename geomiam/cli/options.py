@@ -73,6 +73,15 @@ class MapFlags:
             help="Also map prediction sets of this level, such as 0.9 (calibrated models)."
         ),
     ] = None
+    clamp: Annotated[
+        bool, typer.Option("--clamp", help="Move values beyond the training range to its limit.")
+    ] = False
+    novelty: Annotated[
+        bool,
+        typer.Option(
+            "--novelty", help="Write how different each cell is from the training sites, too."
+        ),
+    ] = False
     scheduler: Annotated[
         str | None, typer.Option(help="Address of a dask scheduler, e.g. tcp://10.0.0.1:8786.")
     ] = None

@@ -205,6 +205,7 @@ def shapley(
         outputs=outputs,
         visible=visible,
         memory_limit=options.memory_limit,
+        clamp=options.clamp,
     )
     out = leave_out(out, data, options.mask)
     warn_if_many(out, data, model, visible=visible)

@@ -67,6 +67,8 @@ class BlockTask:
     outputs: tuple[Output, ...]
     alone: bool
     """No other chunk runs at the same time: all cores are used, and a progress bar is shown."""
+    clamp: bool = False
+    """Values beyond the training range are its nearest limit."""
 
     def __call__(self, *arrays: np.ndarray) -> tuple[np.ndarray, ...] | np.ndarray:
         """Return ``(*place, *output dims)`` per output from ``(*place, *own dims)`` per variable.
@@ -97,7 +99,7 @@ class BlockTask:
         all_missing = {
             k: np.broadcast_to(np.float32(np.nan), (n, *v.sizes)) for k, v in absent.items()
         }
-        return self.model.encode(rows | all_missing, limits=True)
+        return self.model.encode(rows | all_missing, limits=True, clamp=self.clamp)
 
     def _slabs(self, n: int) -> Iterator[slice]:
         bar_options = {} if self.alone else {"disable": True}
@@ -116,12 +118,13 @@ def over_cells(
     visible: np.ndarray,
     memory_limit: int | str | None = None,
     also: Sequence[xr.Dataset] = (),
+    clamp: bool = False,
 ) -> xr.Dataset:
     """Apply a function of a block, which returns ``(n, *own dims)`` per output, to every cell or site.
 
     Dims of an output are first, then those of place in the order of the data. Variables without a token in
     ``visible (t,)`` are not read. The function gets a further block for each dataset of ``also``, which has the
-    same cells.
+    same cells. ``clamp`` moves values beyond the training range to its nearest limit.
     """
     names = model.layout.variables_of(visible)
     by_name = [predictors(data, model.schema, variables=names) for data in (ds, *also)]
@@ -138,7 +141,7 @@ def over_cells(
         dims = list(dict.fromkeys(str(d) for a in arrays for d in a.dims if is_place(d)))
         out = sum(o.bytes_per_cell for o in outputs) + len(also) * _predictor_bytes(model)
         check_memory(model, out, cells=_cells_per_block(arrays), limit=memory_limit, dims=dims)
-    task = BlockTask(model, tuple(map(tuple, by_name)), compute, tuple(outputs), alone)
+    task = BlockTask(model, tuple(map(tuple, by_name)), compute, tuple(outputs), alone, clamp)
     results = xr.apply_ufunc(
         task,
         *arrays,

@@ -27,6 +27,7 @@ class CellOptions:
 
     require: Selector | Sequence[Selector] = ()
     mask: str | None = None
+    clamp: bool = False
     precision: Precision = "fp32"
     memory_limit: int | str | None = None
 
@@ -50,6 +51,10 @@ class PredictOptions(CellOptions):
         Groups, modalities, variables or parts. A cell without a value of each of them is NaN.
     mask : str, optional
         Layer of the data, such as a land mask: where it is NaN or 0, cells are NaN.
+    clamp : bool
+        Move numbers beyond the training range to its nearest limit before the prediction, as Maxent does. The
+        layer ``outside_range`` still shows where. Classes that training has not seen count as missing, and
+        angles have no range.
     precision : {"fp32", "bf16"}
         ``"bf16"`` computes attention and feed-forward layers in bfloat16. It is faster where the hardware
         supports it; suitability differs in the third decimal.
@@ -74,7 +79,7 @@ class ShapleyOptions(CellOptions):
 
     Parameters
     ----------
-    require, mask, precision, memory_limit
+    require, mask, clamp, precision, memory_limit
         As :class:`geomiam.PredictOptions`.
     method : {"exact", "latin", "amortised"}, optional
         ``"exact"``: all coalitions, the default up to 12 groups. ``"latin"``: sampled coalitions, the
@@ -113,12 +118,14 @@ class MapOptions(PredictOptions, ShapleyOptions):
         As :func:`geomiam.predict`.
     spread, interval
         As :func:`geomiam.predict`, without ``shapley`` only.
-    require, mask, precision, empty
+    require, mask, clamp, precision, empty
         As :class:`geomiam.PredictOptions`; ``empty`` without ``shapley`` only.
     groups, order
         As :func:`geomiam.shapley`, with ``shapley=True`` only.
     method, samples, rng, index
         As :class:`geomiam.explain.ShapleyOptions`, with ``shapley=True`` only.
+    novelty : bool
+        Write the layers of :func:`geomiam.novelty` too, with its defaults.
     memory_limit : int or str, optional
         Most bytes that one block may need; default 4 GiB.
     resume : bool
@@ -137,6 +144,7 @@ class MapOptions(PredictOptions, ShapleyOptions):
     scale: Scale = "probability"
     spread: bool = False
     interval: float | None = None
+    novelty: bool = False
     resume: bool = True
 
     def without_effect(self, *, shapley: bool) -> None:

@@ -176,7 +176,13 @@ def predict(
     block_task = PredictBlock(model, visible, masks, index, scale, precision, base, spread, sets)
     task = require_groups(block_task, model.layout, options.require, visible=visible)
     out = over_cells(
-        data, model, task, outputs=outputs, visible=visible, memory_limit=options.memory_limit
+        data,
+        model,
+        task,
+        outputs=outputs,
+        visible=visible,
+        memory_limit=options.memory_limit,
+        clamp=options.clamp,
     )
     out = leave_out(out, data, options.mask)
     warn_if_many(out, data, model, visible=visible)

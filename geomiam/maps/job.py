@@ -25,6 +25,8 @@ from geomiam.inference.required import count_few
 from geomiam.maps.memory import peak_memory
 from geomiam.model.model import Model
 from geomiam.tokens.select import Selector, group_masks, visible_tokens
+from geomiam.uncertainty.novelty import novelty
+from geomiam.uncertainty.options import NoveltyOptions
 
 DONE = "done"
 """Array of the unfinished store with one number per block: 0, or 1 + the number of predicted cells."""
@@ -181,9 +183,15 @@ class Job:
         }
         if self.shapley:
             shared |= {"groups": options.groups, "order": options.order}
-            return explain(one_chunk, self.model, species=self.species, **shared)
-        shared |= {"spread": options.spread, "interval": options.interval}
-        return predict(one_chunk, self.model, species=self.species, **shared)
+            maps = explain(one_chunk, self.model, species=self.species, **shared)
+        else:
+            shared |= {"spread": options.spread, "interval": options.interval}
+            maps = predict(one_chunk, self.model, species=self.species, **shared)
+        if not options.novelty:
+            return maps
+        cells = {k: getattr(options, k) for k in ("require", "mask", "memory_limit")}
+        new = novelty(one_chunk, self.model, using=self.using, options=NoveltyOptions(**cells))
+        return maps.assign(new.data_vars)
 
     def part(self, ds: xr.Dataset, index: Index) -> xr.Dataset:
         """Return the predictors of one block, lazily."""

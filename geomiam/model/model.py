@@ -128,9 +128,11 @@ class Model:
         tokens = observation_tokens(self.layout)
         return {i: tokens[name] for i, name in enumerate(self.species) if name in tokens}
 
-    def encode(self, arrays: Mapping[str, np.ndarray], *, limits: bool = False) -> TokenArrays:
+    def encode(
+        self, arrays: Mapping[str, np.ndarray], *, limits: bool = False, clamp: bool = False
+    ) -> TokenArrays:
         """Return predictors ``(n, *own dims)`` by variable as tokens; see :func:`geomiam.tokens.encode.encode`."""
-        return encode(arrays, layout=self.layout, scaler=self.scaler, limits=limits)
+        return encode(arrays, layout=self.layout, scaler=self.scaler, limits=limits, clamp=clamp)
 
     @property
     def device(self) -> torch.device:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from geomiam.tokens.layout import Layout, Span
-from geomiam.tokens.scaler import Scaler, outside, segment_means, standardise
+from geomiam.tokens.scaler import Scaler, clamped, outside, segment_means, standardise
 from geomiam.tokens.symbols import symbolise
 
 
@@ -39,24 +39,32 @@ class TokenArrays:
 
 
 def encode(
-    arrays: Mapping[str, np.ndarray], *, layout: Layout, scaler: Scaler, limits: bool = False
+    arrays: Mapping[str, np.ndarray],
+    *,
+    layout: Layout,
+    scaler: Scaler,
+    limits: bool = False,
+    clamp: bool = False,
 ) -> TokenArrays:
     """Standardise predictors ``(n, *own dims)`` by variable and cut them into tokens.
 
-    ``limits``: whether to compare the values with the training range. A symbol is the rank of its letter,
+    ``limits``: whether to compare the values with the training range. ``clamp``: whether to move values beyond
+    it to its nearest limit, after the comparison. A symbol is the rank of its letter,
     from 0; see :mod:`geomiam.tokens.symbols`.
     """
     tokens, saturation, beyond = {}, [], []
     for span in layout.spans:
         x, variable = arrays[span.variable.name], span.variable
+        if limits:
+            beyond.append(_outside(x, span, scaler))
+        if clamp and not variable.symbols:  # symbols have limits of their range anyway
+            x = clamped(x, variable, scaler)
         if variable.symbols:
             tokens[span.start], outside_range = _symbols(x, span, scaler)
         else:
             tokens[span.start] = _cut(standardise(x, variable, scaler), span)
             outside_range = np.zeros((len(x), span.size), bool)
         saturation.append(outside_range)
-        if limits:
-            beyond.append(_outside(x, span, scaler))
     values = tuple(np.concatenate([tokens[s.start] for s in p.spans], 1) for p in layout.parts)
     # The NaN rule: one finite value makes a token observed.
     observed = np.concatenate([np.isfinite(v).any(-1) for v in values], axis=1)

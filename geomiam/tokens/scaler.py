@@ -192,6 +192,16 @@ def outside(x: np.ndarray, variable: Variable, scaler: Scaler) -> np.ndarray:
     return finite & ((x < low) | (x > high))
 
 
+def clamped(x: np.ndarray, variable: Variable, scaler: Scaler) -> np.ndarray:
+    """Return values ``(n, *own dims)`` of which those beyond the training range are its nearest limit."""
+    if not is_number(variable) or variable.name not in scaler.limits:
+        return x
+    limits = scaler.limits[variable.name].astype(x.dtype)
+    low, high = (_aligned(v, x) for v in (limits[..., 0], limits[..., 1]))
+    # A value that is not finite is missing, and a predictor that training never observed has no range.
+    return np.where(np.isfinite(x) & (low <= high), np.minimum(np.maximum(x, low), high), x)
+
+
 def segment_means(x: np.ndarray, variable: Variable, scaler: Scaler) -> np.ndarray:
     """Standardise a series ``(n, *channels, steps)`` and average each of its W windows.
 

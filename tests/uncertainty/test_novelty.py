@@ -256,6 +256,35 @@ def test_cells_that_lack_a_requirement_or_a_mask_are_nan(cube, model, new):
     xr.testing.assert_equal(land, new["exdet"].where(with_mask["land"] > 0))
 
 
+def test_a_written_map_has_the_layers_and_resumes(cube, model, new, tmp_path, monkeypatch):
+    from geomiam.maps.job import Job
+
+    options = gm.MapOptions(novelty=True)
+    chunks, compute = {"y": 6, "x": 7}, Job.compute
+    calls = []
+
+    def interrupted(job, part):
+        calls.append(part.sizes)
+        if len(calls) > 3:
+            raise KeyboardInterrupt
+        return compute(job, part)
+
+    with monkeypatch.context() as patch, dask.config.set(scheduler="synchronous"):
+        patch.setattr(Job, "compute", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            gm.write_map(cube, model, tmp_path / "map.zarr", chunks=chunks, options=options)
+    maps = gm.write_map(cube, model, tmp_path / "map.zarr", chunks=chunks, options=options)
+    for name in new:
+        np.testing.assert_allclose(maps[name], new[name], rtol=1e-6)
+    assert (
+        maps["most_dissimilar"].attrs["flag_meanings"]
+        == new["most_dissimilar"].attrs["flag_meanings"]
+    )
+    np.testing.assert_allclose(
+        maps["suitability"], gm.predict(cube, model)["suitability"], atol=1e-6
+    )
+
+
 def test_wrong_options_are_refused(cube, sites, model):
     def refused(error, match, **options):
         using = options.pop("using", None)

@@ -2,8 +2,8 @@
 
 The folder of results holds ``skill*.json`` (parts of one run of ``disdat``, such as methods that were
 computed side by side), ``published*.json`` (the same with published files), ``strategies.json`` and ``fusions.json`` (also of ``disdat``), ``defaults.json``
-(a separate page), ``conformal.json``, ``missing-*.json``, ``cloud-gaps*.json``, ``systems-*.json``, ``pretraining.json`` and
-``importance.json``; the page has a section for each file that is there. All numbers come from the JSON.
+(a separate page), ``conformal.json``, ``missing-*.json``, ``cloud-gaps*.json``, ``systems-*.json``, ``pretraining.json``,
+``importance.json`` and ``novelty.json``; the page has a section for each file that is there. All numbers come from the JSON.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from geomiam_bench.pages.clouds import cloud_section
 from geomiam_bench.pages.conformal import conformal_section
 from geomiam_bench.pages.defaults import defaults_page
 from geomiam_bench.pages.markdown import table
+from geomiam_bench.pages.novelty import novelty_section
 from geomiam_bench.pages.pretraining import pretraining_section
 from geomiam_bench.pages.skill import (
     fusions_section,
@@ -48,6 +49,7 @@ def write_pages(results: Path, docs: Path) -> None:
         "pretraining.json": lambda paths: pretraining_section(paths[0], pictures),
         "importance.json": lambda paths: importance_section(paths[0], pictures),
         "conformal.json": lambda paths: conformal_section(paths[0], pictures),
+        "novelty.json": lambda paths: novelty_section(paths[0], pictures),
     }
     paths_by_pattern = {pattern: sorted(results.glob(pattern)) for pattern in sections}
     parts = [
