@@ -2,7 +2,8 @@
 
     geomiam-bench novelty FOLDER --json out/bench/novelty.json
 
-FOLDER holds ``maps/france_birds`` and ``maps/bryce_canyon``, two surveys with absences. Each fold is predicted
+FOLDER holds ``maps/france_birds`` and ``maps/bryce_canyon``, two surveys with absences, and ``maps/neotropics``,
+records of 41 species that are background of each other. Each fold is predicted
 by a model that never saw it, and its sites are compared with the training sites. The error of a site is the
 mean squared error over species. It is related to each measure of novelty with complete predictors, and
 with modalities hidden at random: there also for a dissimilarity index of sites whose gaps are filled with the mean
@@ -25,13 +26,14 @@ from scipy.stats import spearmanr
 import geomiam as gm
 from geomiam.schema.schema import Schema
 from geomiam.splits import site_blocks, spatial_folds
-from geomiam_bench.defaults_data import bryce_canyon, french_birds
+from geomiam_bench.defaults_data import bryce_canyon, french_birds, neotropics
 from geomiam_bench.options import Json
 from geomiam_bench.results import write_json
 
 SETS: dict[str, Callable[[Path], xr.Dataset]] = {
     "French birds": french_birds,
     "Bryce Canyon plants": bryce_canyon,
+    "neotropical plants": neotropics,
 }
 FOLDS = 4
 HIDDEN = 0.4
@@ -42,6 +44,8 @@ SETTINGS: dict[str, Any] = {
     "validation": False,
 }
 BINS = 5
+FEWEST = 20
+"""Sites of a pattern of hidden modalities, at least, for a correlation within it."""
 MEASURES = ("predictors", "tokens", "filled", "mess", "exdet", "point_density")
 
 
@@ -57,13 +61,15 @@ def folds_of(sites: xr.Dataset, kind: str) -> np.ndarray:
     return fold
 
 
-def site_errors(model: gm.Model, test: xr.Dataset) -> np.ndarray:
-    """Return the mean squared error over species of each site ``(n,)``; NaN where nothing is observed."""
-    suitability = gm.predict(test, model)["suitability"].transpose("site", "species").values
+def site_errors(model: gm.Model, test: xr.Dataset) -> dict[str, np.ndarray]:
+    """Return the mean squared error over species of each site, NaN where nothing is observed, and its pattern ``(n,)``."""
+    maps = gm.predict(test, model)
+    suitability = maps["suitability"].transpose("site", "species").values
     labels = test["presence"].transpose("site", "species").values
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # all modalities of a site may be hidden
-        return np.nanmean(np.square(suitability - labels), axis=1)
+        error = np.nanmean(np.square(suitability - labels), axis=1)
+    return {"error": error, "pattern": maps["observed"].values}
 
 
 def measured(
@@ -111,7 +117,7 @@ def one_set(sites: xr.Dataset, kind: str) -> dict[str, dict[str, np.ndarray]]:
     schema = gm.infer_schema(sites)
     n = sites.sizes["site"]
     columns = {
-        case: {name: np.full(n, np.nan) for name in ("error", *MEASURES, "inside")}
+        case: {name: np.full(n, np.nan) for name in ("error", *MEASURES, "inside", "pattern")}
         for case in ("complete", "hidden")
     }
     for number in range(FOLDS):
@@ -124,7 +130,7 @@ def one_set(sites: xr.Dataset, kind: str) -> dict[str, dict[str, np.ndarray]]:
         for case in columns:
             sites_of_case = test if case == "complete" else hidden(test, schema, number)
             values = {
-                "error": site_errors(model, sites_of_case),
+                **site_errors(model, sites_of_case),
                 **measured(sites_of_case, model, train, inner),
             }
             for name, value in values.items():
@@ -141,7 +147,7 @@ def hidden(test: xr.Dataset, schema: Schema, seed: int) -> xr.Dataset:
 def summary(columns: dict[str, np.ndarray]) -> dict[str, Any]:
     """Return correlations with the error, over all sites and as mean over folds, and errors by bin of the index."""
     error, fold, inside = columns["error"], columns["fold"], columns["inside"]
-    correlation, within = {}, {}
+    correlation, within, patterns = {}, {}, {}
     for name in MEASURES:
         value = columns[name]
         has_both = np.isfinite(error) & np.isfinite(value)
@@ -150,6 +156,7 @@ def summary(columns: dict[str, np.ndarray]) -> dict[str, Any]:
             _spearman(error[has_both & (fold == k)], value[has_both & (fold == k)])
             for k in range(FOLDS)
         ]
+        patterns[name] = _within(error[has_both], value[has_both], columns["pattern"][has_both])
         within[name] = round(float(np.mean([v for v in of_folds if v is not None] or [np.nan])), 3)
     has_both = np.isfinite(error) & np.isfinite(columns["predictors"])
     order = np.argsort(columns["predictors"][has_both], kind="stable")
@@ -158,8 +165,9 @@ def summary(columns: dict[str, np.ndarray]) -> dict[str, Any]:
         "sites": int(has_both.sum()),
         "correlation": correlation,
         "correlation_within_folds": within,
+        "correlation_within_patterns": patterns,
         "bins": {
-            "dissimilarity": [_rounded(columns["predictors"][p].mean()) for p in parts],
+            "dissimilarity": [_rounded(np.median(columns["predictors"][p])) for p in parts],
             "error": [_rounded(error[p].mean()) for p in parts],
             "standard_error": [_rounded(error[p].std() / len(p) ** 0.5) for p in parts],
         },
@@ -171,6 +179,21 @@ def summary(columns: dict[str, np.ndarray]) -> dict[str, Any]:
         if (inside == 0).any()
         else None,
     }
+
+
+def _within(error: np.ndarray, value: np.ndarray, pattern: np.ndarray) -> float | None:
+    """Return the mean rank correlation within patterns of observed groups, by their sites."""
+    counts = dict(zip(*np.unique(pattern, return_counts=True)))
+    pairs = [
+        (n, r)
+        for p, n in counts.items()
+        if n >= FEWEST and (r := _spearman(error[pattern == p], value[pattern == p])) is not None
+    ]
+    return (
+        _rounded(np.average([r for _, r in pairs], weights=[n for n, _ in pairs]))
+        if pairs
+        else None
+    )
 
 
 def _spearman(a: np.ndarray, b: np.ndarray) -> float | None:
