@@ -49,11 +49,26 @@ def novelty_section(path: Path, pictures: Path) -> str:
         f"of the predictors. Positive: new sites have larger errors. *With hidden modalities*: each site loses {hidden:.0%} of the "
         "modalities at random; few predictors give larger errors and smaller distances, so the correlation *within patterns* of observed "
         "groups is the mean over patterns. *Inside*: share of the sites in the area of applicability.",
+        _summary(run["sets"]),
         table(head, body),
         f"![Error by fifth of the dissimilarity index](../images/benchmarks/{PICTURE})",
         f"The run took {run['cpu_seconds'] / 60:.0f} minutes of one core.",
     ]
     return "\n\n".join(parts)
+
+
+def _summary(sets: dict[str, Any]) -> str:
+    """Return on which data sets the error rises with the index, with all predictors."""
+    rising = [
+        name
+        for name, kinds in sets.items()
+        if all(cases["complete"]["correlation"]["predictors"] > 0 for cases in kinds.values())
+    ]
+    return (
+        f"With all predictors the error rises with the dissimilarity index for {', '.join(rising) or 'none'}, and not for the "
+        f"other {len(sets) - len(rising)} of {len(sets)} data sets. The squared error of a site also depends on how many "
+        "species it has, which this comparison does not separate."
+    )
 
 
 def draw(sets: dict[str, Any], path: Path) -> None:
