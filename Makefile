@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SHELL := /bin/bash
+unexport PYTHONDONTWRITEBYTECODE  # each process of a test would compile the package anew
 
 .PHONY: demo test fast lint docs bench mindeps newest portable clean
 

@@ -101,6 +101,12 @@ def cube() -> xr.Dataset:
 
 
 @pytest.fixture(scope="session")
+def crop(cube) -> xr.Dataset:
+    """A corner of the cube, of 6 × 7 cells: laws of single cells need no more."""
+    return cube.isel(y=slice(6), x=slice(7))
+
+
+@pytest.fixture(scope="session")
 def sites(cube) -> xr.Dataset:
     """Sites on every cell of the cube, three species."""
     return make_sites(cube)

@@ -34,7 +34,7 @@ def model(cube):
     place = {"lon": rng.uniform(5, 8.7, 60), "lat": rng.uniform(46.3, 49.9, 60)}
     table = pd.DataFrame({"species": "t", **place, "presence": rng.integers(0, 2, 60)})
     network = gm.NetworkConfig(width=8, heads=1, depth=1, inner=0, fusion="sum")
-    training = gm.TrainingConfig(epochs=1, holdout=0, keep="last")
+    training = gm.TrainingConfig(epoch_steps=1, epochs=1, holdout=0, keep="last")
     return gm.fit(gm.sample(cube[["a", "b"]], table), network=network, training=training, rng=0)
 
 

@@ -174,7 +174,7 @@ def test_cross_validation_predicts_each_site_by_the_model_that_never_saw_its_blo
 
 QUICK = {
     "network": gm.NetworkConfig(width=8, heads=2, depth=1, inner=0, frequencies=4),
-    "training": gm.TrainingConfig(epochs=1, batch=64, holdout=0, keep="last"),
+    "training": gm.TrainingConfig(epoch_steps=2, epochs=1, batch=64, holdout=0, keep="last"),
 }
 
 
@@ -262,7 +262,7 @@ def test_options_of_fit_hold_for_every_fold(tmp_path):
         splits=gm.splits.SpatialBlocks(2),
         subsets="all",
         network=QUICK["network"],
-        training=gm.TrainingConfig(epochs=1, batch=64),
+        training=gm.TrainingConfig(epoch_steps=1, epochs=1, batch=64),
         fit_options=run,
     )
     assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == ["fold-0", "fold-1"]
@@ -313,7 +313,7 @@ def test_a_warning_of_several_folds_is_issued_once():
 
 def test_training_is_drawn_of_every_model_with_epochs():
     data = tiny_sites(60, species=1)
-    quick = QUICK | {"training": gm.TrainingConfig(epochs=2, batch=64)}
+    quick = QUICK | {"training": gm.TrainingConfig(epoch_steps=1, epochs=2, batch=64)}
     model, encoder = gm.fit(data, **quick), gm.pretrain(data, **quick)
     for name, metric in ((model, "AUC"), (encoder, "R²")):
         left, right = gm.plot.training(name.history)

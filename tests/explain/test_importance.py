@@ -115,13 +115,13 @@ def test_latin_values_add_up_and_nothing_is_worth_nothing(rows):
 
 @pytest.fixture(scope="module")
 def runs():
-    """400 samples of every kind, of equal cost."""
+    """250 samples of every kind, of equal cost."""
     game = Memo(skill)
     options = {"samples": 24}
     return {
         kind: [
             sample(game, GROUPS, method=kind[0], rows=kind[1], rng=seed, **options)
-            for seed in range(400)
+            for seed in range(250)
         ]
         for kind in KINDS
     }

@@ -45,7 +45,10 @@ def make_sites() -> xr.Dataset:
 def model() -> gm.Model:
     network = gm.NetworkConfig(width=8, heads=1, depth=1, inner=0)
     return gm.fit(
-        make_sites(), network=network, training=gm.TrainingConfig(epochs=1, block="50 km"), rng=0
+        make_sites(),
+        network=network,
+        training=gm.TrainingConfig(epoch_steps=1, epochs=1, block="50 km"),
+        rng=0,
     )
 
 
@@ -230,13 +233,13 @@ def test_pipes_and_devices_are_never_replaced(tmp_path, kind):
 def test_a_checkpoint_folder_that_holds_anything_else_is_kept(tmp_path):
     folder = tmp_path / "checkpoint"
     options = {"network": gm.NetworkConfig(width=8, heads=1, depth=1)}
-    short = gm.TrainingConfig(epochs=1, block="50 km")
+    short = gm.TrainingConfig(epoch_steps=1, epochs=1, block="50 km")
     gm.fit(make_sites(), training=short, checkpoint=folder, rng=0, **options)
     (folder / "precious.txt").write_text("years of work")
     with pytest.raises(OutputRefused, match="also contains precious"):
         gm.fit(
             make_sites(),
-            training=gm.TrainingConfig(epochs=1, block="50 km"),
+            training=gm.TrainingConfig(epoch_steps=1, epochs=1, block="50 km"),
             checkpoint=folder,
             rng=0,
             **options,
@@ -276,7 +279,7 @@ def test_one_of_two_writers_is_refused(tmp_path, model):
             lambda p: gm.fit(
                 make_sites(),
                 network=gm.NetworkConfig(width=8, heads=1, depth=1),
-                training=gm.TrainingConfig(epochs=1, block="50 km"),
+                training=gm.TrainingConfig(epoch_steps=1, epochs=1, block="50 km"),
                 checkpoint=p,
             ),
         ),
@@ -485,7 +488,7 @@ def test_outputs_follow_the_umask(tmp_path, model, mask):
         "gm.write_map(make_cube(), model, out / 'map', progress=False)\n"
         "gm.write_map(make_cube(), model, out / 'map.tif', progress=False)\n"
         "gm.fit(make_sites(), network=gm.NetworkConfig(width=8, heads=1, depth=1),\n"
-        "       training=gm.TrainingConfig(epochs=1, block='50 km'), checkpoint=out / 'checkpoint')\n"
+        "       training=gm.TrainingConfig(epoch_steps=1, epochs=1, block='50 km'), checkpoint=out / 'checkpoint')\n"
     )
     arguments = [str(tmp_path / "out"), str(mask), str(Path(__file__).parent)]
     subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True)

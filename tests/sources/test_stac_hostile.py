@@ -39,7 +39,7 @@ from geomiam.sources.stac import search
 
 pytestmark = pytest.mark.slow
 
-SHARE = float(os.environ.get("GEOMIAM_HOSTILE_SHARE", "0.2"))
+SHARE = float(os.environ.get("GEOMIAM_HOSTILE_SHARE", "0.1"))
 """Share of the inputs that are tried, drawn with a fixed seed; 1 takes some minutes."""
 SECONDS, MEMORY = 60.0, 2**29
 C1 = "sentinel-2-c1-l2a"

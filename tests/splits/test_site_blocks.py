@@ -105,8 +105,8 @@ def test_blocks_that_are_nearly_single_places_become_larger_with_the_numbers(siz
     message = (
         rf"400 blocks of 500 m for 400 places are nearly single places.* {default.km:g} km are used"
     )
-    quick = gm.TrainingConfig(block=size, epochs=1)
-    small = gm.NetworkConfig(width=8, heads=2, depth=1)
+    quick = gm.TrainingConfig(block=size, epoch_steps=1, epochs=1)
+    small = gm.NetworkConfig(fusion="linear", width=8)
     for call in (
         lambda: site_blocks(sites, size),
         lambda: hold_out_blocks(sites, block=size),
@@ -153,8 +153,10 @@ def test_sites_without_crs_are_degrees_or_refused():
 
 def test_a_model_states_its_blocks(tmp_path):
     sites = sites_of(EUROPE + KM * 1000, field(KM, reach=150, count=2))
-    small = gm.NetworkConfig(width=8, heads=2, depth=1)
-    model = gm.fit(sites, network=small, training=gm.TrainingConfig(epochs=1, batch=512))
+    small = gm.NetworkConfig(fusion="linear", width=8)
+    model = gm.fit(
+        sites, network=small, training=gm.TrainingConfig(epoch_steps=1, epochs=1, batch=512)
+    )
     blocks = site_blocks(sites)
     assert isinstance(blocks, Blocks)
     assert (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import sys
 from functools import partial
@@ -57,30 +56,22 @@ def write_gradients(fabric, path: Path) -> None:
         np.savez(path, **arrays)
 
 
-@pytest.fixture(scope="module")
-def gradients_of_two(tmp_path_factory) -> dict[str, np.ndarray]:
-    """Gradients of two processes by ``fusion|loss|name``."""
+@pytest.mark.slow
+def test_two_processes_have_the_gradients_of_one(tmp_path):
     from lightning_fabric import Fabric
 
-    path = tmp_path_factory.mktemp("gradients") / "two.npz"
+    path = tmp_path / "two.npz"
     Fabric(accelerator="cpu", devices=2, strategy="ddp_spawn").launch(write_gradients, path)
     with np.load(path) as file:
-        return dict(file)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("fusion", FUSIONS)
-def test_two_processes_have_the_gradients_of_one(gradients_of_two, fusion, loss):
-    from lightning_fabric import Fabric
-
-    single_process = Fabric(accelerator="cpu", devices=1).launch(
-        partial(gradients, fusion=fusion, loss=loss)
-    )
-    assert max(abs(g).max() for g in single_process.values()) > 1e-2
-    for name, gradient in single_process.items():
-        of_two = gradients_of_two[f"{fusion}|{loss}|{name}"]
-        np.testing.assert_allclose(of_two, gradient, rtol=1e-4, atol=1e-6, err_msg=name)
+        of_two = dict(file)
+    for fusion, loss in itertools.product(FUSIONS, LOSSES):
+        single_process = Fabric(accelerator="cpu", devices=1).launch(
+            partial(gradients, fusion=fusion, loss=loss)
+        )
+        assert max(abs(g).max() for g in single_process.values()) > 1e-2
+        for name, gradient in single_process.items():
+            name = f"{fusion}|{loss}|{name}"
+            np.testing.assert_allclose(of_two[name], gradient, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
 class Process:
@@ -144,24 +135,16 @@ def test_devices_that_are_not_there_are_refused():
 
 def train(devices: int, *, checkpoint=None, **settings) -> gm.Model:
     """A run over 80 sites in three batches of 27, 27 and 26."""
-    network = NETWORK.model_copy(update={"fusion": settings.pop("fusion", "group")})
     training = quick(devices=devices, batch=ROWS, keep="last", **settings)
     run = {"validation": np.arange(100) % 5 == 0, "checkpoint": checkpoint, "rng": 0}
-    return gm.fit(tiny_sites(), network=network, training=training, masking=Uniform(), **run)
-
-
-@functools.cache
-def trained_by_two(fusion: str) -> gm.Model:
-    """The run of three epochs in two processes, once for all tests."""
-    return train(2, fusion=fusion)
+    return gm.fit(tiny_sites(), network=NETWORK, training=training, masking=Uniform(), **run)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fusion", ["group", "late"])
-def test_two_processes_with_half_the_batch_end_where_one_ends(fusion):
+def test_two_processes_with_half_the_batch_end_where_one_ends(tmp_path):
     """To what Adam makes of rounding: where a gradient is near 0 it takes steps of full length."""
-    single_process, two_processes = train(1, fusion=fusion), trained_by_two(fusion)
-    first_epoch = train(1, fusion=fusion, epochs=1)
+    single_process, two_processes = train(1), train(2)
+    first_epoch = train(1, epochs=1)
     weights = [m.network.state_dict() for m in (single_process, two_processes, first_epoch)]
     largest_step = max(
         float((a - c).abs().max()) for a, _, c in zip(*(w.values() for w in weights))
@@ -173,9 +156,7 @@ def test_two_processes_with_half_the_batch_end_where_one_ends(fusion):
         single_process.history["loss"], two_processes.history["loss"], rtol=1e-4
     )
 
-
-@pytest.mark.slow
-def test_one_process_writes_and_all_go_on_from_it(tmp_path):
+    # One process writes, and all go on from it.
     train(2, epochs=2, checkpoint=tmp_path / "run")
     assert {p.name for p in tmp_path.iterdir()} == {"run"}
-    assert train(2, epochs=3, checkpoint=tmp_path / "run").id == trained_by_two("group").id
+    assert train(2, epochs=3, checkpoint=tmp_path / "run").id == two_processes.id
