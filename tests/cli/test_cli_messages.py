@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -71,6 +72,7 @@ def test_what_is_python_is_marked():
     )
 
 
+@functools.cache
 def messages() -> dict[str, str]:
     """Texts of all errors that the package raises, with '…' for values, and where they are."""
     flags_found = {}

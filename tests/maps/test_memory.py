@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -43,6 +44,11 @@ def lazy_cube(side: int) -> xr.Dataset:
     return cube.odc.assign_crs("EPSG:4326")
 
 
+def environment() -> dict[str, str]:
+    """That of a process which imports the modules that this one can."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
 def random_model(*, species: int = 3, **config) -> gm.Model:
     """A model without a training: how much memory a map needs does not depend on the weights."""
     sites = make_sites(make_cube())[VARIABLES]
@@ -67,7 +73,9 @@ def test_peak_memory_does_not_grow_with_the_map():
     peaks = []
     for side in (1000, 3200):  # ten times the cells
         command = [sys.executable, __file__, str(side)]
-        process = subprocess.run(command, capture_output=True, text=True, check=True)
+        process = subprocess.run(
+            command, capture_output=True, text=True, check=True, env=environment()
+        )
         peaks.append(int(process.stdout))
     assert peaks[1] <= 1.1 * peaks[0], peaks
 
@@ -109,7 +117,7 @@ def promise_and_peak(command: list[str]) -> tuple[int, int]:
 
     peak = 0
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
-    with psutil.Popen(command, **pipes) as process:
+    with psutil.Popen(command, env=environment(), **pipes) as process:
         promised_bytes = int(process.stdout.readline())
         while process.poll() is None:
             with contextlib.suppress(psutil.Error):
