@@ -69,6 +69,11 @@ def make_cube(names: list[str], log: Path) -> xr.Dataset:
     return xr.Dataset(layers, coords=place).odc.assign_crs("EPSG:4326")
 
 
+def no_counts() -> dict[str, int]:
+    """Return the counts of a trial before its first kill."""
+    return dict.fromkeys(("kills", "maps", "unequal", "blocks", "again", "needless"), 0)
+
+
 class Trial:
     """One folder: a cube, a model, the undisturbed map, and counts."""
 
@@ -77,7 +82,7 @@ class Trial:
         self.log, self.target = folder / "log.txt", folder / "map.zarr"
         self.model, _ = make("group", groups=4, tokens=8, width=32, species=2)
         self.cube = make_cube(list(self.model.schema.variables), self.log)
-        self.found = {"kills": 0, "maps": 0, "unequal": 0, "blocks": 0, "again": 0, "needless": 0}
+        self.found = no_counts()
 
     def write(self, path: Path) -> None:
         """Write or resume a map in this process."""
@@ -206,17 +211,13 @@ def content(path: Path) -> dict[str, bytes]:
 
 def run(kills: int, worker_kills: int, seed: int) -> dict:
     """Return what was found, of writers and of workers."""
-    counts = {}
-    for name, kill_goal in (("writer", kills), ("worker", worker_kills)):
-        with tempfile.TemporaryDirectory() as folder:
-            trial = Trial(Path(folder), seed)
-            seconds = trial.undisturbed()
-            if name == "writer":
-                trial.disturbed(kill_goal, seconds)
-            elif kill_goal:
-                trial.workers(kill_goal)
-            counts[name] = trial.found
-    return counts
+    with tempfile.TemporaryDirectory() as folder:
+        trial = Trial(Path(folder), seed)
+        trial.disturbed(kills, seconds=trial.undisturbed())
+        of_writers, trial.found = trial.found, no_counts()
+        if worker_kills:
+            trial.workers(worker_kills)
+        return {"writer": of_writers, "worker": trial.found}
 
 
 def main(
