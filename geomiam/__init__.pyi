@@ -33,7 +33,8 @@ from .data.store.store import write_cube
 from .evaluation.classify import classify
 from .evaluation.cross_validate import cross_validate
 from .evaluation.evaluate import evaluate
-from .evaluation.project import Projection, project
+from .evaluation.project import project
+from .evaluation.projection import Projection
 from .evaluation.tune import tune
 from .explain.shapley_values import shapley
 from .inference.options import MapOptions, PredictOptions

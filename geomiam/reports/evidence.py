@@ -11,7 +11,7 @@ import xarray as xr
 
 from geomiam.checks.settings import check_count
 from geomiam.errors import GridError, SelectionError
-from geomiam.evaluation.project import Projection
+from geomiam.evaluation.projection import Projection
 from geomiam.geo.crs import crs_name, crs_of
 from geomiam.geo.dims import spatial_pair
 from geomiam.model.model import Model

@@ -9,7 +9,7 @@ from pathlib import Path
 import xarray as xr
 
 from geomiam._version import __version__
-from geomiam.evaluation.project import Projection
+from geomiam.evaluation.projection import Projection
 from geomiam.model.model import Model
 from geomiam.model.saved_model import as_model
 from geomiam.outputs.check import locked_output

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import xarray as xr
 
-from geomiam.evaluation.project import Projection
+from geomiam.evaluation.projection import Projection
 from geomiam.model.model import Model
 from geomiam.model.saved_model import as_model
 from geomiam.reports.evidence import Evidence, ReportOptions
 from geomiam.reports.fields import FIELDS, MISSING
-from geomiam.reports.texts import field_texts
+from geomiam.reports.odmap_texts import field_texts
 
 if TYPE_CHECKING:
     import pandas as pd

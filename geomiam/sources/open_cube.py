@@ -9,13 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xarray as xr
 from odc.geo.geobox import GeoBox
 
 from geomiam.checks.names import list_names
 from geomiam.data.dataset import along_sites, as_dataset, geometry_dim
-from geomiam.data.grid.grid import geobox, same_grid
+from geomiam.data.grid.grid import geobox
 from geomiam.data.infer import numbered_modalities
 from geomiam.data.kinds import Guess
 from geomiam.data.predictors import own_dims
@@ -23,7 +22,6 @@ from geomiam.data.store.store import AS_STORED, Chunks, as_cube, is_zarr
 from geomiam.data.values import as_float
 from geomiam.errors import (
     DoubtfulKind,
-    GridAssumed,
     GridError,
     NameRefused,
     SchemaError,
@@ -31,16 +29,15 @@ from geomiam.errors import (
 )
 from geomiam.geo.crs import as_crs
 from geomiam.geo.dims import SITE
-from geomiam.geo.lengths import kilometres
 from geomiam.outputs.paths import expand, is_remote
 from geomiam.schema.schema import Schema
 from geomiam.schema.source import Source
 from geomiam.schema.variable import KINDS, Modality, Variable
 from geomiam.sources.assembly import assemble
-from geomiam.sources.build_report import crs_name, unit_of
+from geomiam.sources.grid_of_files import cell_area, grid_of_files
 from geomiam.sources.inputs import build_inputs
 from geomiam.sources.rasters.layers import Layer, files_in, kind_of_file, layers_of
-from geomiam.sources.variable_reader import EARTH, FINER
+from geomiam.sources.variable_reader import FINER
 
 Files = str | Path | Sequence[str | Path] | Mapping[str, str | Path | Sequence[str | Path]]
 
@@ -157,7 +154,7 @@ def open_cube(
     layers = _unique(layers)
     _check_kinds(kinds or {}, layers)
     guesses = {a.name: _guess(a, (kinds or {}).get(a.name)) for a in layers}
-    like = _grid(layers, grid, resolution, crs)
+    like = grid_of_files(layers, grid, resolution=resolution, crs=crs)
     inputs = build_inputs(
         _schema(layers, guesses, None), like, bounds=None, roots=None, parameters=None
     )
@@ -283,67 +280,6 @@ def _warn_of_doubts(guesses: Mapping[str, Guess]) -> None:
         warn("\n  ".join([advice, *lines]), DoubtfulKind)
 
 
-# the grid -----------------------------------------------------------------------------------------
-
-
-def _grid(layers: Sequence[Layer], grid: Any, resolution: float | str | None, crs: Any) -> Any:
-    """Return the grid of the caller, or the grid of the layer with the smallest cells."""
-    if grid is not None:
-        if resolution is not None or crs is not None:
-            raise GridError(
-                "grid= states the CRS and resolution; pass grid= alone, or crs= and resolution="
-            )
-        return grid
-    boxes = [geobox(a.array) for a in layers]
-    number = int(np.argmin([round(_cell_area(b), 6) for b in boxes]))
-    box = boxes[number]
-    if resolution is None and crs is None:
-        if not all(same_grid(b, box) for b in boxes):
-            rows, cols = box.shape.yx
-            warn(
-                f"files lie on several grids; all are brought onto that of '{layers[number].name}', which has "
-                f"the smallest cells: {rows:,} × {cols:,} cells of {abs(box.resolution.x):.6g} {unit_of(box)} "
-                f"in {crs_name(box)}. For another grid pass grid=, crs= or resolution=",
-                GridAssumed,
-            )
-        return box
-    target: Any = box.crs if crs is None else as_crs(crs, "crs=")
-    if target == box.crs and resolution is None:
-        return box
-    if resolution is None:
-        return box.to_crs(target)
-    bounds = box.extent.to_crs(target).boundingbox if target != box.crs else box.boundingbox
-    return GeoBox.from_bbox(bounds, crs=target, resolution=_cell(resolution, target))
-
-
-def _cell(resolution: float | str, crs: Any) -> float:
-    """Return the side of a cell in units of a CRS."""
-    if not isinstance(resolution, str):
-        if not 0 < resolution < float("inf"):
-            raise GridError(
-                f"resolution={resolution}; pass a number above 0 in units of the CRS, or '1 km'"
-            )
-        return float(resolution)
-    metres = 1000 * kilometres(resolution, "resolution")
-    if crs.geographic:
-        raise GridError(
-            f"resolution='{resolution}' is a length, but the CRS of the grid is in degrees: pass degrees, e.g. "
-            f"resolution={metres / (EARTH * np.pi / 180):.6g}, or a CRS in metres, e.g. crs='EPSG:6933' (equal area, all continents)"
-        )
-    return metres / float(crs.proj.axis_info[0].unit_conversion_factor)
-
-
-def _cell_area(box: GeoBox) -> float:
-    """Return the area of a cell in the middle of a grid in m², to compare grids of different CRS."""
-    area = abs(box.resolution.x * box.resolution.y)
-    if box.crs is None:
-        return area
-    if not box.crs.geographic:
-        return area * float(box.crs.proj.axis_info[0].unit_conversion_factor) ** 2
-    middle = float(np.radians((box.boundingbox.bottom + box.boundingbox.top) / 2))
-    return area * (EARTH * np.pi / 180) ** 2 * float(np.cos(middle))
-
-
 # the catalog --------------------------------------------------------------------------------------
 
 
@@ -360,7 +296,7 @@ def _schema(layers: Sequence[Layer], guesses: Mapping[str, Guess], box: GeoBox |
         options["path"] = tuple(p if is_remote(p) else glob.escape(p) for p in layer.paths)
         guess = guesses[layer.name]
         if guess.kind == "categorical" and box is not None:
-            is_finer = _cell_area(box) >= FINER**2 * _cell_area(geobox(layer.array))
+            is_finer = cell_area(box) >= FINER**2 * cell_area(geobox(layer.array))
             options["resampling"] = "mode" if is_finer else "nearest"
         source = Source(**{**options, "name": f"{layer.name} of files"})
         sources[source.name] = source
