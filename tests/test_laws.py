@@ -183,15 +183,6 @@ def test_variables_may_be_chunked_differently_and_some_not_at_all(model, crop, p
     assert_same_map(predicted, gm.predict(mixed, model).compute())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("model", ["group"], indirect=True)  # processes start in 5 s each
-def test_processes_give_the_map_of_numpy(model, crop, predicted):
-    from distributed import Client, LocalCluster
-
-    with LocalCluster(2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster):
-        assert_same_map(predicted, gm.predict(crop.chunk(y=3, x=4), model).compute())
-
-
 # 5. Window = crop.
 
 

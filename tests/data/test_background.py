@@ -82,7 +82,7 @@ def test_no_cell_is_drawn_twice_and_n_is_capped_with_a_warning():
     assert add_background(sites(), cube(), n=None).sizes["site"] == CANDIDATES + 4
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(chunks=st.tuples(st.integers(3, 40), st.integers(3, 40)), seed=st.integers(0, 9))
 def test_chunks_do_not_matter_and_the_seed_does(chunks, seed):
     lazy = cube().chunk(lat=chunks[0], lon=chunks[1])

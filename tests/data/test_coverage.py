@@ -54,7 +54,7 @@ def counted(ds):
     return cells, any_counts, full, var
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 99), holes=st.sampled_from([0.2, 0.7, 0.95]), chunk=st.integers(1, 9))
 @pytest.mark.slow
 def test_fractions_equal_plain_counting(seed, holes, chunk):

@@ -249,7 +249,7 @@ def test_average_equals_block_means_that_skip_nan():
 
 
 @pytest.mark.parametrize("method", ["nearest", "bilinear", "cubic", "average", "mode"])
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(chunks=st.tuples(st.integers(5, 60), st.integers(5, 60)))
 def test_aligning_does_not_depend_on_chunks(method, chunks):
     source = array(lead=[("band", 2)])

@@ -62,7 +62,7 @@ def by_edges(ds, x, y):
     return 1000 * rows + cols
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     seed=st.integers(0, 999), chunks=st.tuples(*[st.integers(1, 40)] * 2), month=st.integers(1, 3)
 )
@@ -235,7 +235,7 @@ def test_rows_at_one_place_are_one_site_and_the_maximum_wins():
     np.testing.assert_array_equal(sites.presence, [[0, np.nan, 1], [np.nan, np.nan, np.nan]])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     rows=st.lists(
         st.tuples(st.integers(0, 3), st.sampled_from("ab"), st.sampled_from([0, 1, 5, np.nan])),

@@ -157,7 +157,7 @@ def test_a_null_model_has_random_presences_of_the_same_number(monkeypatch):
         return cross_validate(sites, *args, **options)
 
     monkeypatch.setattr(module, "cross_validate", watched)
-    linear = {"network": {"fusion": "linear", "members": 1}, "training": {"steps": 60, "batch": 64}}
+    linear = {"network": {"fusion": "linear", "members": 1}, "training": {"steps": 30, "batch": 64}}
     splits = gm.splits.SpatialBlocks(2, size="150 km")
     null = gm.evaluation.null_model(data, repeats=4, splits=splits, **linear)
     assert len(tables) == 5

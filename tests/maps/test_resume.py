@@ -140,6 +140,9 @@ def test_serial_threads_and_two_workers_write_the_same(small, cube, tmp_path):
         lazy = cube.chunk(y=5)  # chunks of the cube that are not those of the map
         map_options["client"] = client
         gm.write_map(lazy, small, tmp_path / "workers.zarr", **map_options)
+        by_workers = gm.predict(cube.chunk(y=6, x=7), small).compute()
+    expected = gm.predict(cube, small)
+    np.testing.assert_allclose(by_workers["suitability"], expected["suitability"], atol=2e-6)
     serial = content(tmp_path / "serial.zarr")
     assert content(tmp_path / "threads.zarr") == serial
     assert content(tmp_path / "workers.zarr") == serial

@@ -14,7 +14,16 @@ import pytest
 def test_writers_and_workers_that_are_killed(tmp_path):
     """The long version is geomiam-bench kills --kills 100."""
     out = tmp_path / "kills.json"
-    command = [sys.executable, "-m", "geomiam_bench", "kills", "--kills", "3", "--worker-kills", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "geomiam_bench",
+        "kills",
+        "--kills",
+        "3",
+        "--worker-kills",
+        "1",
+    ]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     subprocess.run([*command, "--json", str(out)], check=True, env=environment, timeout=300)
     results = json.loads(out.read_text())
