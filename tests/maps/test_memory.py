@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import dask
@@ -44,9 +42,12 @@ def lazy_cube(side: int) -> xr.Dataset:
     return cube.odc.assign_crs("EPSG:4326")
 
 
-def environment() -> dict[str, str]:
-    """That of a process which imports the modules that this one can."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+def output_of(argument: str) -> str:
+    """Run this file as a script, which imports the modules that this process can; its output."""
+    paths = os.pathsep.join(filter(None, sys.path))
+    command, environment = [sys.executable, __file__, argument], {**os.environ, "PYTHONPATH": paths}
+    options = {"capture_output": True, "text": True, "check": True, "env": environment}
+    return subprocess.run(command, **options).stdout
 
 
 def random_model(*, species: int = 3, **config) -> gm.Model:
@@ -72,11 +73,7 @@ def peak_of_a_map(side: int) -> int:
 def test_peak_memory_does_not_grow_with_the_map():
     peaks = []
     for side in (1000, 3200):  # ten times the cells
-        command = [sys.executable, __file__, str(side)]
-        process = subprocess.run(
-            command, capture_output=True, text=True, check=True, env=environment()
-        )
-        peaks.append(int(process.stdout))
+        peaks.append(int(output_of(str(side))))
     assert peaks[1] <= 1.1 * peaks[0], peaks
 
 
@@ -99,7 +96,7 @@ def promised_map(kind: str) -> tuple[xr.Dataset, gm.Model, dict]:
 
 
 def plan_and_write(kind: str) -> None:
-    """Print the promise for a map, and write the map."""
+    """Print the promise for a map, write the map, and print the peak memory of the process."""
     import odc.geo.xr  # noqa: F401
 
     cube, model, options = promised_map(kind)
@@ -107,31 +104,16 @@ def plan_and_write(kind: str) -> None:
         tempfile.TemporaryDirectory() as folder,
         dask.config.set(scheduler="threads", num_workers=2),
     ):
-        print(gm.plan_map(cube, model, **options).peak_per_worker, flush=True)
+        print(gm.plan_map(cube, model, **options).peak_per_worker)
         gm.write_map(cube, model, Path(folder) / "map.zarr", progress=False, **options)
-
-
-def promise_and_peak(command: list[str]) -> tuple[int, int]:
-    """Run a process to its end; what it promised, and the most memory that the system showed after that, in bytes."""
-    import psutil
-
-    peak = 0
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
-    with psutil.Popen(command, env=environment(), **pipes) as process:
-        promised_bytes = int(process.stdout.readline())
-        while process.poll() is None:
-            with contextlib.suppress(psutil.Error):
-                peak = max(peak, process.memory_info().rss)
-            time.sleep(0.01)
-    assert process.returncode == 0
-    return promised_bytes, peak
+        print(peak_memory())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["group", "token", "species", "shapley"])
 def test_a_process_holds_no_more_than_the_plan_promises(kind):
-    """The map is written in a separate process; the peak is what the system reports."""
-    promised_bytes, peak = promise_and_peak([sys.executable, __file__, kind])
+    """The map is written in a separate process; the peak is what the system reports at its end."""
+    promised_bytes, peak = map(int, output_of(kind).split())
     assert peak <= promised_bytes, (
         f"{peak / 2**20:.0f} MiB of {promised_bytes / 2**20:.0f} promised"
     )
