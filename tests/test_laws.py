@@ -39,7 +39,7 @@ def without(cube: xr.Dataset, model: gm.Model, modality: str) -> xr.Dataset:
 
 
 @pytest.fixture(scope="session")
-def predicted(model, crop) -> xr.Dataset:
+def whole_map(model, crop) -> xr.Dataset:
     """The maps of the corner."""
     return gm.predict(crop, model)
 
@@ -47,30 +47,30 @@ def predicted(model, crop) -> xr.Dataset:
 # 1. NaN in, number out.
 
 
-def test_every_cell_with_anything_gets_a_number_and_every_empty_cell_nan(model, crop, predicted):
+def test_every_cell_with_anything_gets_a_number_and_every_empty_cell_nan(model, crop, whole_map):
     any_observed = observed_cells(crop).values
     assert 0 < any_observed.sum() < any_observed.size
-    suitability = predicted["suitability"]
+    suitability = whole_map["suitability"]
     np.testing.assert_array_equal(np.isfinite(suitability).all("species"), any_observed)
     np.testing.assert_array_equal(np.isfinite(suitability).any("species"), any_observed)
     assert ((suitability >= 0) & (suitability <= 1)).where(any_observed, True).all()
 
 
-def test_the_output_has_the_shape_of_the_input(model, crop, predicted):
-    assert predicted["suitability"].dims == ("species", "y", "x")
-    assert predicted["observed"].shape == (crop.sizes["y"], crop.sizes["x"])
+def test_the_output_has_the_shape_of_the_input(model, crop, whole_map):
+    assert whole_map["suitability"].dims == ("species", "y", "x")
+    assert whole_map["observed"].shape == (crop.sizes["y"], crop.sizes["x"])
 
 
-def test_observed_bits_name_the_groups_that_have_a_finite_value(model, crop, predicted):
-    names = predicted["observed"].attrs["flag_meanings"].split()
-    for name, mask in zip(names, predicted["observed"].attrs["flag_masks"], strict=True):
+def test_observed_bits_name_the_groups_that_have_a_finite_value(model, crop, whole_map):
+    names = whole_map["observed"].attrs["flag_meanings"].split()
+    for name, mask in zip(names, whole_map["observed"].attrs["flag_masks"], strict=True):
         variables = model.schema.modalities[name].variables
-        finite = np.zeros(predicted["observed"].shape, bool)
+        finite = np.zeros(whole_map["observed"].shape, bool)
         for v in variables:
             for y, x in itertools.product(range(crop.sizes["y"]), range(crop.sizes["x"])):
                 finite[y, x] |= bool(np.isfinite(crop[v].isel(y=y, x=x).values).any())
         np.testing.assert_array_equal(
-            (predicted["observed"].values & mask) > 0, finite, err_msg=name
+            (whole_map["observed"].values & mask) > 0, finite, err_msg=name
         )
 
 
@@ -165,9 +165,9 @@ def test_what_is_hidden_changes_nothing_backward(model, sites, poison):
 
 @FEW
 @given(y=st.integers(1, 6), x=st.integers(1, 7))
-def test_any_chunking_gives_the_map_of_numpy(model, crop, predicted, y, x):
+def test_any_chunking_gives_the_map_of_numpy(model, crop, whole_map, y, x):
     lazy = gm.predict(crop.chunk(y=y, x=x), model)
-    assert_same_map(predicted, lazy.compute(scheduler="synchronous"))
+    assert_same_map(whole_map, lazy.compute(scheduler="synchronous"))
 
 
 @pytest.mark.slow
@@ -178,9 +178,9 @@ def test_four_workers_give_the_same_explanation(model, crop):
     assert_same_map(eager, lazy)
 
 
-def test_variables_may_be_chunked_differently_and_some_not_at_all(model, crop, predicted):
+def test_variables_may_be_chunked_differently_and_some_not_at_all(model, crop, whole_map):
     mixed = crop.assign(bio1=crop["bio1"].chunk(y=3), landsat=crop["landsat"].chunk(time=2, x=5))
-    assert_same_map(predicted, gm.predict(mixed, model).compute())
+    assert_same_map(whole_map, gm.predict(mixed, model).compute())
 
 
 # 5. Window = crop.
@@ -188,22 +188,22 @@ def test_variables_may_be_chunked_differently_and_some_not_at_all(model, crop, p
 
 @FEW
 @given(y=st.integers(0, 4), x=st.integers(0, 5), h=st.integers(1, 4), w=st.integers(1, 4))
-def test_predicting_a_window_is_cropping_the_prediction(model, crop, predicted, y, x, h, w):
+def test_predicting_a_window_is_cropping_the_prediction(model, crop, whole_map, y, x, h, w):
     window = {"y": slice(y, y + h), "x": slice(x, x + w)}
-    assert_same_map(gm.predict(crop.isel(window), model), predicted.isel(window))
+    assert_same_map(gm.predict(crop.isel(window), model), whole_map.isel(window))
 
 
-def test_a_single_cell_is_predicted_as_in_the_map(model, crop, predicted):
+def test_a_single_cell_is_predicted_as_in_the_map(model, crop, whole_map):
     cell = gm.predict(crop.isel(y=[3], x=[4]), model)
     np.testing.assert_allclose(
-        cell["suitability"].squeeze(), predicted["suitability"].isel(y=3, x=4), **SAME
+        cell["suitability"].squeeze(), whole_map["suitability"].isel(y=3, x=4), **SAME
     )
 
 
-def test_a_cell_without_dims_is_predicted_too(model, crop, predicted):
+def test_a_cell_without_dims_is_predicted_too(model, crop, whole_map):
     cell = gm.predict(crop.isel(y=3, x=4), model)
     assert cell["suitability"].dims == ("species",)
-    np.testing.assert_allclose(cell["suitability"], predicted["suitability"].isel(y=3, x=4), **SAME)
+    np.testing.assert_allclose(cell["suitability"], whole_map["suitability"].isel(y=3, x=4), **SAME)
 
 
 # 6. Names, never positions.
@@ -211,23 +211,25 @@ def test_a_cell_without_dims_is_predicted_too(model, crop, predicted):
 
 @FEW
 @given(order=st.permutations(range(8)))
-def test_the_order_of_variables_does_not_matter(model, crop, predicted, order):
+def test_the_order_of_variables_does_not_matter(model, crop, whole_map, order):
     names = list(crop.data_vars)
-    shuffled = crop[[names[i] for i in order]]
-    assert_same_map(predicted, gm.predict(shuffled, model))
+    shuffled_crop = crop[[names[i] for i in order]]
+    assert_same_map(whole_map, gm.predict(shuffled_crop, model))
 
 
-def test_the_order_of_labels_and_dims_does_not_matter(model, crop, predicted):
-    turned = crop.isel(time=[3, 0, 6, 1, 5, 2, 4], band=[1, 0]).transpose("x", "time", "y", ...)
-    maps = gm.predict(turned, model).transpose("species", "y", "x")
-    assert_same_map(predicted, maps)
+def test_the_order_of_labels_and_dims_does_not_matter(model, crop, whole_map):
+    turned_crop = crop.isel(time=[3, 0, 6, 1, 5, 2, 4], band=[1, 0]).transpose(
+        "x", "time", "y", ...
+    )
+    maps = gm.predict(turned_crop, model).transpose("species", "y", "x")
+    assert_same_map(whole_map, maps)
 
 
-def test_species_are_chosen_by_name(model, crop, predicted):
-    chosen = gm.predict(crop, model, species=["species 2", "species 0"])
-    assert chosen["species"].values.tolist() == ["species 2", "species 0"]
-    expected = predicted["suitability"].sel(species=chosen["species"])
-    np.testing.assert_allclose(chosen["suitability"], expected, **SAME)
+def test_species_are_chosen_by_name(model, crop, whole_map):
+    two_species = gm.predict(crop, model, species=["species 2", "species 0"])
+    assert two_species["species"].values.tolist() == ["species 2", "species 0"]
+    expected = whole_map["suitability"].sel(species=two_species["species"])
+    np.testing.assert_allclose(two_species["suitability"], expected, **SAME)
 
 
 # 8. Lazy stays lazy.
@@ -307,11 +309,11 @@ def test_results_carry_their_own_attributes_and_no_predictors(model, crop):
 
 
 @pytest.mark.parametrize("dims", [("lat", "lon"), ("latitude", "longitude")])
-def test_other_names_of_spatial_dims_are_kept(model, crop, predicted, dims):
-    renamed = crop.rename(y=dims[0], x=dims[1])
-    maps = gm.predict(renamed, model)
+def test_other_names_of_spatial_dims_are_kept(model, crop, whole_map, dims):
+    renamed_crop = crop.rename(y=dims[0], x=dims[1])
+    maps = gm.predict(renamed_crop, model)
     assert maps["suitability"].dims == ("species", *dims)
-    np.testing.assert_allclose(maps["suitability"], predicted["suitability"], **SAME)
+    np.testing.assert_allclose(maps["suitability"], whole_map["suitability"], **SAME)
 
 
 def test_sites_are_predicted_as_the_cells_they_lie_on(model, cube, sites):
@@ -321,11 +323,11 @@ def test_sites_are_predicted_as_the_cells_they_lie_on(model, cube, sites):
     np.testing.assert_allclose(at_sites["suitability"], on_map, **SAME)
 
 
-def test_a_tree_of_modalities_is_predicted_as_the_dataset(model, crop, predicted):
+def test_a_tree_of_modalities_is_predicted_as_the_dataset(model, crop, whole_map):
     tree = xr.DataTree.from_dict(
         {m.name: crop[list(m.variables)] for m in model.schema.modalities.values()}
     )
-    assert_same_map(predicted, tree.miam.predict(model))
+    assert_same_map(whole_map, tree.miam.predict(model))
 
 
 # The face, and errors.
