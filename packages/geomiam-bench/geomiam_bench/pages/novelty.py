@@ -96,7 +96,8 @@ def draw(sets: dict[str, Any], path: Path) -> None:
         ax.set(xlabel="dissimilarity index", title=name)
         quiet(ax)
     axes[0].set_ylabel("mean squared error of a site")
-    axes[-1].legend(frameon=False, fontsize=8)
+    lines = axes[0].get_legend_handles_labels()
+    figure.legend(*lines, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
