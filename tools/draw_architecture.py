@@ -38,7 +38,7 @@ ROOMS = {
     "ground": Room(690, 260, 270, "masking/ · splits/ · metrics/", ("numpy only: no cube, no model", "geo/: lengths, CRS · checks/ · outputs/"), GREY),
     "model": Room(690, 380, 270, "model/", ("weights, schema, scaler, species;", "save and load, model card"), BLUE),
     "inference": Room(20, 500, 200, "inference/", ("engine, predict, cells:", "all coalitions of a block"), ORANGE),
-    "explain": Room(240, 500, 200, "explain/", ("Shapley values, saturation,", "learned explainers"), ORANGE),
+    "explain": Room(240, 500, 200, "explain/", ("Shapley values, responses;", "uncertainty/: sets, novelty"), ORANGE),
     "maps": Room(460, 500, 190, "maps/", ("plan, write, resume, cluster", "ranges/: areas, change"), ORANGE),
     "evaluation": Room(690, 500, 270, "evaluation/ · baselines/", ("skill from every subset, imputation", "plot/ · reports/ · cli/ · demo/"), ORANGE),
 }  # fmt: skip

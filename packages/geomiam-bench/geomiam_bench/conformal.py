@@ -178,10 +178,10 @@ def spread_against_error(model: gm.Model, sites: xr.Dataset, species: list[str])
 
     return {
         "spearman": {
-            "spread, |error|": correlation(spread, error),
-            "spread of logits, |error|": correlation(on_logits, error),
+            "spread, absolute error": correlation(spread, error),
+            "spread of logits, absolute error": correlation(on_logits, error),
             "spread of logits, excess": correlation(on_logits, excess),
-            "p(1 - p), |error|": correlation(p * (1 - p), error),
+            "p(1 - p), absolute error": correlation(p * (1 - p), error),
         },
         "brier": by_quintile((y - p) ** 2),
         "expected": by_quintile(p * (1 - p)),
