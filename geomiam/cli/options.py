@@ -97,7 +97,7 @@ class MapFlags:
 COMMON = ("schema", "seed", "checkpoint", "overwrite")
 NETWORK = ("fusion", "members", "width", "heads", "depth", "dropout")
 LOOP = (
-    *("epochs", "steps", "batch", "lr", "weight_decay", "warmup", "complete"),
+    *("epochs", "steps", "batch", "lr", "weight_decay", "warmup", "complete", "masks_per_step"),
     *("holdout", "keep", "patience", "block"),
 )
 LOSS = ("loss", "evenness", "epoch_steps", "joint_epochs", "joint_lr")
@@ -165,6 +165,10 @@ class TrainOptions:
     complete: Annotated[
         float | None,
         typer.Option(help="Share of the sites of a batch in which masking hides nothing."),
+    ] = None
+    masks_per_step: Annotated[
+        int | None,
+        typer.Option(help="Masks of every batch; the loss is the mean over them."),
     ] = None
     holdout: Annotated[
         float | None,

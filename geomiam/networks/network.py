@@ -65,11 +65,14 @@ class Member(nn.Module):
         return self.activate(self.fusion(tokens, visible))
 
     def training_features(self, values: list[Tensor], visible: Tensor) -> Tensor:
-        """Return features ``(n, f)`` in training, from values per part and visible ``(n, t)``."""
+        """Return features ``(k·n, f)`` in training, from values of n rows and k masks, visible ``(k·n, t)``."""
+        # A token is computed once for all masks that show it: no fusion reads the vector of a hidden token.
+        masks = visible.unflatten(0, (-1, len(values[0])))
         if self.dense:
-            return self.features(self.tokenizers(values, visible), visible)
-        tokens = VisibleTokens.of(self.tokenizers, values, visible)
-        return self.activate(self.fusion.training_features(tokens))
+            tokens = self.tokenizers(values, masks.any(0)).repeat(len(masks), 1, 1)
+            return self.features(tokens, visible)
+        shown = VisibleTokens.of(self.tokenizers, values, masks.any(0))
+        return self.activate(self.fusion.training_features(shown.in_masks(visible)))
 
     def activate(self, x: Tensor) -> Tensor:
         """Return the features ``(n, f)`` of fused tokens ``(n, f)``: LayerNorm and ReLU, in float32."""
@@ -130,13 +133,13 @@ class Network(nn.Module):
         )
 
     def forward(self, values: list[Tensor], visible: Tensor) -> Tensor:
-        """Return logits ``(n, species)`` of values per part and visible ``(n, t)``."""
+        """Return logits ``(n, species)`` of values per part and visible ``(n, t)``; in training of k masks."""
         if self.training:  # hidden tokens are not computed
             return self.head(self.training_features(values, visible))
         return self.head(self.features(self.tokens(values, visible), visible))
 
     def training_features(self, values: list[Tensor], visible: Tensor) -> Tensor:
-        """Return features ``(n, m·f)`` in training; hidden tokens are not computed."""
+        """Return features ``(k·n, m·f)`` in training, of k masks; hidden tokens are not computed."""
         return torch.cat([m.training_features(values, visible) for m in self.members], -1)
 
     def tokens(self, values: list[Tensor], visible: Tensor) -> Tensor:

@@ -85,6 +85,11 @@ class VisibleTokens:
             start += count * (end - begin)
         return cls(torch.cat(vectors), torch.cat(place, 1), visible)
 
+    def in_masks(self, visible: Tensor) -> VisibleTokens:
+        """Return the same tokens in k masks of the rows ``(k·n, t)``, which show no other tokens."""
+        masks = len(visible) // len(self.visible)
+        return VisibleTokens(self.vectors, self.place.repeat(masks, 1), visible.cpu())
+
     def padded(self) -> Tensor:
         """Return the tokens of all rows ``(n, t, d)``; arbitrary where a token is hidden."""
         return self.vectors[self.place.clamp(min=0).to(self.vectors.device)]

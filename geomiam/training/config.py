@@ -47,6 +47,12 @@ class TrainingConfig(FrozenFields):
     complete: float = Field(
         0.0, ge=0, le=1, description="share of the rows of a batch in which masking hides nothing"
     )
+    masks_per_step: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="masks that are drawn for every batch; the loss is the mean over them",
+    )
     warmup: float = Field(
         0.1,
         ge=0,

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from geomiam.errors import warn
-from geomiam.masking import Constant, Strategy, to_dict
+from geomiam.masking import Balance, Constant, Strategy, to_dict
 from geomiam.model.model import Model
 from geomiam.networks.extras.experts import update_router_bias
 from geomiam.outputs.check import locked_output
@@ -38,7 +38,7 @@ from geomiam.training.observations import draw_hidden, mean_rate
 from geomiam.training.table import Table
 
 Objective = Callable[..., Tensor]
-"""``(network, table, rows, *, hidden, fabric)`` → loss of a batch, with its graph."""
+"""``(network, table, rows (n,), *, hidden (k·n, t), fabric)`` → loss of a batch in k masks, with its graph."""
 
 
 class Task(Protocol):
@@ -164,12 +164,12 @@ def _epoch(
     run.module.train()
     losses = []
     for numbers in _batches(run, len(table.train), rng):
-        # MIAM: draw p (of the batch, or of each sample), then hide each token with p of its modality.
         rows = table.train[torch.as_tensor(numbers, device=table.train.device)]
-        draws = len(rows) if run.masking.per_sample else 1
-        p = run.masking.sample(draws, sizes=sizes, balance=balance, rng=rng)
-        mask = draw_hidden(p, run.model, n=len(rows), config=run.config, rng=rng)
-        hidden = torch.as_tensor(mask, device=rows.device)
+        masks = [
+            _mask(run, len(rows), balance=balance, rng=rng)
+            for _ in range(run.config.masks_per_step)
+        ]
+        hidden = torch.as_tensor(np.concatenate(masks), device=rows.device)
         stepper.zero_grad()
         loss = learn(table, rows, hidden=hidden)
         # Every process has the loss of all rows, and a gradient of its rows only.
@@ -185,6 +185,14 @@ def _epoch(
         for k, v in columns.items()
         for m, x in zip(run.model.schema.modalities, v)
     }
+
+
+def _mask(run: Run, n: int, *, balance: Balance, rng: np.random.Generator) -> np.ndarray:
+    """Draw the tokens ``(n, t)`` that the masking hides in n rows."""
+    # MIAM: draw p (of the batch, or of each sample), then hide each token with p of its modality.
+    draws = n if run.masking.per_sample else 1
+    p = run.masking.sample(draws, sizes=run.model.layout.sizes, balance=balance, rng=rng)
+    return draw_hidden(p, run.model, n=n, config=run.config, rng=rng)
 
 
 def _batches(run: Run, sites: int, rng: np.random.Generator) -> Iterator[np.ndarray]:

@@ -153,11 +153,16 @@ def batch_loss(
     targets: Targets,
     fabric: Fabric,
 ) -> Tensor:
-    """Return the loss of a batch, of which each process computes its share."""
+    """Return the loss of a batch, of which each process computes its share; the mean over masks."""
     values, observed, _ = table.batch(rows)
-    local_rows = share(len(rows), fabric)
-    prediction = module([v[local_rows] for v in values], (observed & ~hidden)[local_rows])
-    return targets.loss(together(prediction, len(rows), fabric), values, observed & hidden)
+    local_rows, masks = share(len(rows), fabric), hidden.unflatten(0, (-1, len(rows)))
+    visible = (observed & ~masks)[:, local_rows]
+    predictions = module([v[local_rows] for v in values], visible.flatten(0, 1))
+    losses = [
+        targets.loss(together(prediction, len(rows), fabric), values, observed & mask)
+        for prediction, mask in zip(predictions.unflatten(0, visible.shape[:2]), masks)
+    ]
+    return torch.stack(losses).mean()
 
 
 def patterns(sizes: np.ndarray) -> tuple[Tensor, Tensor]:

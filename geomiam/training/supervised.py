@@ -60,13 +60,18 @@ def batch_loss(
     fabric: Fabric,
     own_tokens: Mapping[int, list[int]] | None = None,
 ) -> Tensor:
-    """Return the loss of a batch, of which each process computes its share."""
-    local_rows = share(len(rows), fabric)
+    """Return the loss of a batch, of which each process computes its share; the mean over masks."""
+    local_rows, labels = share(len(rows), fabric), table.labels[rows]
     values, observed, _ = table.batch(rows[local_rows])
+    masks = hidden.unflatten(0, (-1, len(rows)))[:, local_rows]
     # The NaN rule of training: a token is visible if it is observed and not drawn by the masking.
-    logits = network(values, observed & ~hidden[local_rows])
-    labels = learned_labels(table.labels[rows], table.observed[rows] & ~hidden, own_tokens or {})
-    return loss(together(logits, len(rows), fabric), labels)
+    logits = network(values, (observed & ~masks).flatten(0, 1)).unflatten(0, masks.shape[:2])
+    losses = []
+    for z, mask in zip(logits, hidden.split(len(rows))):
+        visible = table.observed[rows] & ~mask
+        of_mask = learned_labels(labels, visible, own_tokens or {})
+        losses.append(loss(together(z, len(rows), fabric), of_mask))
+    return torch.stack(losses).mean()
 
 
 def share(n: int, fabric: Fabric) -> Tensor:

@@ -33,7 +33,7 @@ def gradients(fabric, *, fusion: str, loss: str) -> dict[str, np.ndarray]:
     block = encode(random_arrays(every_kind(), ROWS), layout=model.layout, scaler=model.scaler)
     labels = (torch.rand(ROWS, 2) < 0.4).float()
     labels[torch.rand(ROWS, 2) < 0.3] = torch.nan
-    rows, hidden = torch.arange(ROWS), torch.rand(ROWS, model.layout.size) < 0.5
+    rows, hidden = torch.arange(ROWS), torch.rand(2 * ROWS, model.layout.size) < 0.5  # two masks
     values = [torch.as_tensor(v) for v in block.values]
     table = Table(values, torch.as_tensor(block.observed), labels, rows, rows)
     network = fabric.setup(model.network.train())

@@ -24,6 +24,7 @@ from geomiam_bench import (
     pretraining,
     shapley,
     skill,
+    subsets,
     symbols,
     training,
 )
@@ -41,6 +42,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "disdat-settings": disdat_settings.main,
     "missingness": skill.missingness,
     "systems": skill.systems,
+    "subsets": subsets.main,
     "defaults": defaults.main,
     "geoplant": geoplant.main,
     "cloud-gaps": cloud_gaps.main,

@@ -161,7 +161,7 @@ def french_birds(folder: Path) -> xr.Dataset:
     """Return one row per site of the French breeding bird survey, from a period drawn for each."""
     table = pd.read_parquet(folder / "maps/france_birds/sites.parquet")
     table = table.sample(frac=1, random_state=0).drop_duplicates("site").sort_values("site")
-    cube = xr.open_zarr(folder / "maps/france_birds/europe_50km.zarr", consolidated=False).load()
+    cube = _layers(folder / "maps/france_birds/europe_50km.zarr")
     at = {a: xr.DataArray(table[a].to_numpy(), dims="site") for a in ("lat", "lon")}
     layers = cube.sel(at, method="nearest").drop_vars("spatial_ref", errors="ignore")
     predictors = ["temp", "precip", "cover_agri", "cover_water", "cover_wet", "sdiv_hab"]
@@ -208,7 +208,7 @@ BRYCE = {
 def neotropics(folder: Path) -> xr.Dataset:
     """Return the cells with records of 41 species; the other species' records are background."""
     table = pd.read_parquet(folder / "maps/neotropics/occurrences.parquet")
-    cube = xr.open_zarr(folder / "maps/neotropics/predictors.zarr", consolidated=False).load()
+    cube = _layers(folder / "maps/neotropics/predictors.zarr")
     cube = cube.drop_vars("spatial_ref", errors="ignore")
     cells = cube.sel(
         {a: xr.DataArray(table[a].to_numpy(), dims="site") for a in ("lat", "lon")},
@@ -236,6 +236,12 @@ def records_of(folder: Path, region: str) -> xr.Dataset:
                 values = np.unique(sites[name].values[np.isfinite(sites[name].values)])
                 sites[name].attrs["flag_values"] = values.astype(int).tolist()
     return sites[[*schema.variables, "presence"]]
+
+
+def _layers(path: Path) -> xr.Dataset:
+    """Return the layers of a store in the order of their names; a store lists them in any order."""
+    cube = xr.open_zarr(path, consolidated=False).load()
+    return cube[sorted(cube.data_vars)]
 
 
 def _labelled(

@@ -2,7 +2,7 @@
 
 The folder of results holds ``skill*.json`` (parts of one run of ``disdat``, such as methods that were
 computed side by side), ``published*.json`` (the same with published files), ``strategies.json`` and ``fusions.json`` (also of ``disdat``), ``defaults.json``
-(a separate page), ``conformal.json``, ``missing-*.json``, ``cloud-gaps*.json``, ``systems-*.json``, ``pretraining.json``,
+(a separate page), ``conformal.json``, ``missing-*.json``, ``cloud-gaps*.json``, ``subsets.json``, ``systems-*.json``, ``pretraining.json``,
 ``importance.json`` and ``novelty.json``; the page has a section for each file that is there. All numbers come from the JSON.
 """
 
@@ -29,6 +29,7 @@ from geomiam_bench.pages.skill import (
     skill_section,
     strategies_section,
 )
+from geomiam_bench.pages.subsets import subsets_section
 from geomiam_bench.pages.systems import systems_section
 from geomiam_bench.sweeps import STYLES
 
@@ -45,6 +46,7 @@ def write_pages(results: Path, docs: Path) -> None:
         "fusions.json": lambda paths: fusions_section(merged(paths)),
         "missing-*.json": lambda paths: "\n\n".join(missing_section(p, pictures) for p in paths),
         "cloud-gaps*.json": lambda paths: cloud_section(paths, pictures),
+        "subsets.json": lambda paths: subsets_section(paths[0]),
         "systems-*.json": lambda paths: systems_section(paths, pictures),
         "pretraining.json": lambda paths: pretraining_section(paths[0], pictures),
         "importance.json": lambda paths: importance_section(paths[0], pictures),
