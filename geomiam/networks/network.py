@@ -71,8 +71,8 @@ class Member(nn.Module):
         if self.dense:
             tokens = self.tokenizers(values, masks.any(0)).repeat(len(masks), 1, 1)
             return self.features(tokens, visible)
-        shown = VisibleTokens.of(self.tokenizers, values, masks.any(0))
-        return self.activate(self.fusion.training_features(shown.in_masks(visible)))
+        visible_tokens = VisibleTokens.of(self.tokenizers, values, masks.any(0))
+        return self.activate(self.fusion.training_features(visible_tokens.in_masks(visible)))
 
     def activate(self, x: Tensor) -> Tensor:
         """Return the features ``(n, f)`` of fused tokens ``(n, f)``: LayerNorm and ReLU, in float32."""

@@ -7,7 +7,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from helpers_small import TINY_NETWORK, every_kind, quick, random_arrays, tiny_sites, untrained
+from helpers_small import (
+    TINY_NETWORK,
+    every_kind,
+    quick,
+    random_arrays,
+    schema_of,
+    tiny_sites,
+    untrained,
+    variable,
+)
 
 import geomiam as gm
 from geomiam.errors import ArtifactError
@@ -25,10 +34,15 @@ FABRIC = SimpleNamespace(world_size=1, global_rank=0, device="cpu")
 ROWS, MASKS = 15, 3
 
 
-def model_and_table(**config) -> tuple[gm.Model, Table, torch.Tensor]:
+NUMBERS = schema_of(climate=[variable("bio1"), variable("bio12")], soil=[variable("clay")])
+"""Single numbers only: networks without blocks over tokens compute hidden ones, too."""
+
+
+def model_and_table(schema=None, **config) -> tuple[gm.Model, Table, torch.Tensor]:
     """An untrained model, a table of every kind of predictor, and three masks ``(3 · 15, t)``."""
-    model = untrained(every_kind(), dropout=0.0, **config)
-    block = encode(random_arrays(every_kind(), ROWS), layout=model.layout, scaler=model.scaler)
+    schema = schema or every_kind()
+    model = untrained(schema, dropout=0.0, **config)
+    block = encode(random_arrays(schema, ROWS), layout=model.layout, scaler=model.scaler)
     random = torch.Generator().manual_seed(0)
     labels = (torch.rand(ROWS, 2, generator=random) < 0.4).float()
     labels[torch.rand(ROWS, 2, generator=random) < 0.2] = torch.nan
@@ -42,8 +56,8 @@ def loss_and_gradients(module, loss_of, hidden) -> tuple[float, dict[str, torch.
     module.zero_grad()
     loss = loss_of(hidden)
     loss.backward()
-    named = module.named_parameters()
-    return float(loss), {k: p.grad.clone() for k, p in named if p.requires_grad}
+    weights = module.named_parameters()
+    return float(loss), {k: p.grad.clone() for k, p in weights if p.requires_grad}
 
 
 def compare_with_single_masks(module, loss_of, hidden) -> None:
@@ -58,9 +72,12 @@ def compare_with_single_masks(module, loss_of, hidden) -> None:
         torch.testing.assert_close(gradient, mean, rtol=1e-4, atol=1e-6, msg=name)
 
 
-@pytest.mark.parametrize(("fusion", "inner"), [*((name, 1) for name in FUSIONS), ("group", 0)])
-def test_the_loss_of_several_masks_is_the_mean_over_single_masks(fusion, inner):
-    model, table, hidden = model_and_table(fusion=fusion, inner=inner)
+@pytest.mark.parametrize(
+    ("fusion", "schema", "inner"),
+    [*((name, None, 1) for name in FUSIONS), ("group", NUMBERS, 0), ("sum", NUMBERS, 0)],
+)
+def test_the_loss_of_several_masks_is_the_mean_over_single_masks(fusion, schema, inner):
+    model, table, hidden = model_and_table(schema, fusion=fusion, inner=inner)
     network, rows = model.network.train(), torch.arange(ROWS)
     options = {"loss": make_loss("weighted-bce", table.labels), "fabric": FABRIC}
     compare_with_single_masks(
@@ -80,10 +97,10 @@ def test_maxent_compares_the_sites_of_one_mask():
             z = network(table.values, table.observed & ~mask).double().numpy()
         total, records = 0.0, 0
         for s in range(y.shape[1]):
-            surveyed = np.isfinite(y[:, s])
-            share = np.exp(z[surveyed, s]) / np.exp(z[surveyed, s]).sum()
-            total -= np.log(share[y[surveyed, s] == 1]).sum()
-            records += int((y[surveyed, s] == 1).sum())
+            has_label = np.isfinite(y[:, s])
+            share = np.exp(z[has_label, s]) / np.exp(z[has_label, s]).sum()
+            total -= np.log(share[y[has_label, s] == 1]).sum()
+            records += int((y[has_label, s] == 1).sum())
         by_mask.append(total / records)
     assert float(actual) == pytest.approx(np.mean(by_mask), rel=1e-5)
 
@@ -99,9 +116,11 @@ def test_reconstruction_has_the_targets_of_each_mask():
     )
 
 
-@pytest.mark.parametrize(("fusion", "inner"), [("sum", 0), ("group", 1), ("token", 1)])
-def test_a_token_is_computed_once_for_all_masks(monkeypatch, fusion, inner):
-    model, table, hidden = model_and_table(fusion=fusion, inner=inner)
+@pytest.mark.parametrize(
+    ("fusion", "schema", "inner"), [("sum", NUMBERS, 0), ("group", None, 1), ("token", None, 1)]
+)
+def test_a_token_is_computed_once_for_all_masks(monkeypatch, fusion, schema, inner):
+    model, table, hidden = model_and_table(schema, fusion=fusion, inner=inner)
     real, counts = Tokenizers.one, []
 
     def one(self, part, x, visible):
@@ -111,24 +130,24 @@ def test_a_token_is_computed_once_for_all_masks(monkeypatch, fusion, inner):
     monkeypatch.setattr(Tokenizers, "one", one)
     network, totals = model.network.train(), []
     masks = hidden.unflatten(0, (MASKS, ROWS))
-    for shown in (table.observed & ~masks, (table.observed & ~masks).any(0, keepdim=True)):
+    for visible in (table.observed & ~masks, (table.observed & ~masks).any(0, keepdim=True)):
         counts.clear()
-        network(table.values, shown.flatten(0, 1))
+        network(table.values, visible.flatten(0, 1))
         totals.append(sum(counts))
     assert totals[0] == totals[1] > 0  # as many as for one mask that shows the tokens of all
 
 
 def test_every_mask_is_drawn_anew(monkeypatch):
-    real, drawn = loop_module._mask, []
+    real, draws = loop_module._mask, []
 
     def draw(*args, **options):
-        drawn.append(real(*args, **options))
-        return drawn[-1]
+        draws.append(real(*args, **options))
+        return draws[-1]
 
     monkeypatch.setattr(loop_module, "_mask", draw)
     gm.fit(tiny_sites(), network=TINY_NETWORK, training=quick(epochs=1, masks_per_step=2), rng=0)
-    assert len(drawn) % 2 == 0
-    assert all((a != b).any() for a, b in zip(drawn[::2], drawn[1::2]))
+    assert len(draws) % 2 == 0
+    assert all((a != b).any() for a, b in zip(draws[::2], draws[1::2]))
 
 
 def test_a_run_with_several_masks_resumes_bit_equal(tmp_path, monkeypatch):

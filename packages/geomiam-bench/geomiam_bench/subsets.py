@@ -141,12 +141,12 @@ def main(
         raise SelectionError(f"no set or candidate {unknown!r}; choose from {options}")
     settings = {"geomiam": __version__, "folds": FOLDS, "network": NETWORK.model_dump() | MEMBERS}
     run = continued(out, settings) or {"settings": settings, "rows": []}
-    stored = {(r["set"], r["candidate"], r["seed"]) for r in run["rows"]}
+    finished_runs = {(r["set"], r["candidate"], r["seed"]) for r in run["rows"]}
     for seed in range(seeds):
         for name in names:
             case = SETS[name](folder)
             for candidate in candidates:
-                if (name, candidate, seed) in stored:
+                if (name, candidate, seed) in finished_runs:
                     continue
                 row = judge(case, CANDIDATES[candidate], seed=seed)
                 run["rows"].append({"set": name, "candidate": candidate, "seed": seed, **row})

@@ -53,8 +53,8 @@ def _cells(
     singles = [s for s in auc if len(s) == 1]
     worst = min(first, key=lambda s: float(np.nanmean(first[s])))
     cells = []
-    for chosen in ([frozenset(modalities)], list(auc), singles, [worst]):
-        mean, reference = (np.mean([x[s] for s in chosen], 0) for x in (auc, first))
+    for group in ([frozenset(modalities)], list(auc), singles, [worst]):
+        mean, reference = (np.mean([x[s] for s in group], 0) for x in (auc, first))
         text = f"{np.nanmean(mean):.1f}"
         cells.append(text if auc is first else f"{text} ({_paired(mean - reference)})")
     steps = [
