@@ -10,8 +10,8 @@ import numpy as np
 from geomiam_bench.pages.markdown import table
 
 LEAD = """One group and one sum member, trained without each of three folds of spatial blocks and scored on that fold, from
-every subset of the modalities. NSW and AWT are training records of NCEAS with target-group background (their surveys are
-not read), at the settings of `disdat`; the other sets are surveys, at the steps of the default fit. AUC in percent, mean
+every subset of the modalities. Regions of NCEAS are training records with target-group background (their surveys are not
+read), at the settings of `disdat`; the other sets are surveys, at the steps of the default fit. AUC in percent, mean
 over the seeds. Differences are to the first row, paired by species, ± their standard error over species. *Worst* is the
 subset of the lowest mean, *cost* the largest loss of mean AUC when a modality is added to any subset (negative: each
 addition gains). A difference below two standard errors may be chance."""
