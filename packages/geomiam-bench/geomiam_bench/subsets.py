@@ -55,7 +55,8 @@ class Judged:
     """Sites, and the settings of :func:`geomiam.fit` that the candidates change."""
 
     sites: xr.Dataset
-    training: gm.TrainingConfig | Mapping[str, Any]
+    training: gm.TrainingConfig | None
+    """Settings that are used unchanged; None: the rule of the default fit."""
     masking: dict[str, Any]
 
 
@@ -70,7 +71,7 @@ def survey(folder: Path, read: Callable[[Path], xr.Dataset]) -> Judged:
     sites = read(folder)
     labels = read_labels(sites)[0]
     often = ((labels == 1).sum(0) >= RARE) & ((labels == 0).sum(0) >= RARE)
-    return Judged(sites.isel(species=often), {}, {"name": "miam"})
+    return Judged(sites.isel(species=often), None, {"name": "miam"})
 
 
 SETS: dict[str, Callable[[Path], Judged]] = {
@@ -113,12 +114,13 @@ def judge(case: Judged, changes: Mapping[str, Any], *, seed: int) -> dict[str, A
 def _settings(case: Judged, changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of :func:`geomiam.fit` for one candidate."""
     training = changes.get("training", {})
-    is_config = isinstance(case.training, gm.TrainingConfig)
+    if case.training:
+        training = case.training.model_copy(update=training)
     per_sample = {k: v for k, v in case.masking.items() if k == "per_sample"}
     masking = {**per_sample, **changes["masking"]} if "masking" in changes else case.masking
     return {
         "network": NETWORK.model_copy(update=MEMBERS),
-        "training": case.training.model_copy(update=training) if is_config else training,
+        "training": training,
         "masking": named(**masking),
         "validation": False,  # every record outside the fold trains, and no members are chosen
     }
