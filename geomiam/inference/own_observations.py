@@ -23,6 +23,8 @@ def own_hidden(
 
     ``visible (..., t)`` is returned without the tokens of the species.
     """
+    if not model.own_tokens:
+        return
     is_visible: np.ndarray = np.any(visible.reshape(-1, visible.shape[-1]), axis=0)
     for column, number in enumerate(species):
         tokens = model.own_tokens.get(int(number), [])

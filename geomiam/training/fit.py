@@ -107,7 +107,7 @@ def fit(
     Notes
     -----
     *The rule.* All sites train, for a number of optimiser steps that follows from the number of sites
-    and presences; the weights are the average of schedule-free AdamW (Defazio et al. 2024). Models of
+    and presences (twice as many with :func:`geomiam.add_community`); the weights are the average of schedule-free AdamW (Defazio et al. 2024). Models of
     the same settings, trained without one of three folds of spatial blocks (one hold-out for more than
     3,000 sites), predict that fold. These predictions give the validation AUC and choose the kinds of members
     (linear, quadratic, sum, group). See :mod:`geomiam.training.rule`.

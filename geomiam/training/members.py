@@ -80,7 +80,11 @@ class Setup:
             plan = Plan(changed(base, network), changed(TrainingConfig(), training))
         else:
             plan = make_plan(
-                table.labels, network=network, training=training, validation_given=validation_given
+                table.labels,
+                network=network,
+                training=training,
+                validation_given=validation_given,
+                community=any(v.species for v in table.schema.variables.values()),
             )
         config, reason = resolve_loss(plan.training, table.labels, background=table.has_background)
         if config.loss != "cross-entropy":

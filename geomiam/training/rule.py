@@ -30,6 +30,8 @@ FOLDS = 3
 MANY = 3000
 """Number of sites above which one hold-out replaces the inner folds."""
 FEW_STEPS, MANY_STEPS = 300, 1000
+COMMUNITY_STEPS = 2
+"""Factor of the steps if observations of species are predictors: a species learns only where its own are hidden."""
 SIZES = {
     "width": 64,
     "heads": 4,
@@ -85,6 +87,7 @@ def make_plan(
     network: NetworkConfig | Changes | None = None,
     training: TrainingConfig | Changes | None = None,
     validation_given: bool = False,
+    community: bool = False,
 ) -> Plan:
     """Return the settings of a fit.
 
@@ -96,6 +99,8 @@ def make_plan(
         A config is used unchanged; a mapping changes single settings of the rule; None is the rule.
     validation_given : bool
         Whether the caller chose the validation sites, so that no folds are made.
+    community : bool
+        Whether observations of species are predictors.
 
     Raises
     ------
@@ -105,7 +110,7 @@ def make_plan(
     fusion_is_set = isinstance(network, NetworkConfig) or (
         network is not None and "fusion" in network
     )
-    config, reasons = _training(labels, training)
+    config, reasons = _training(labels, training, community=community)
     changes = network if isinstance(network, Mapping) else {}
     if isinstance(network, NetworkConfig):
         network_config = network
@@ -169,12 +174,12 @@ def training_steps(labels: np.ndarray) -> int:
 
 
 def _training(
-    labels: np.ndarray, training: TrainingConfig | Changes | None
+    labels: np.ndarray, training: TrainingConfig | Changes | None, *, community: bool
 ) -> tuple[TrainingConfig, list[str]]:
     if isinstance(training, TrainingConfig):
         return training, []
     changes = dict(training or {})
-    steps = training_steps(labels)
+    steps = training_steps(labels) * (COMMUNITY_STEPS if community else 1)
     rule: dict[str, Any] = {"steps": steps, "holdout": 0.0, "keep": "last"}
     if "epochs" in changes:  # the user sets the length
         rule.pop("steps")
@@ -184,7 +189,9 @@ def _training(
     config = TrainingConfig(**{**rule, **changes})
     reason = f"{len(labels):,} sites, {labels.shape[1]} species, {_rare(labels):,} labels of the rarer class: "
     length = f"{config.steps} optimiser steps" if config.steps else f"up to {config.epochs} epochs"
-    return config, [reason + length]
+    is_doubled = community and "steps" in rule and "steps" not in changes
+    observations = " (doubled: observations of species are predictors)" if is_doubled else ""
+    return config, [reason + length + observations]
 
 
 def _folds(labels: np.ndarray) -> int:

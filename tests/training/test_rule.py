@@ -150,6 +150,11 @@ def test_the_plan_follows_from_the_data():
     complete = [small_plan.training_of(kind).complete for kind in small_plan.choices]
     assert complete == [0.25, 0.25, 0, 0]
     assert make_plan(labels_of(49, 40, 20)).training_of("linear").complete == 0
+    steps = small_plan.training.steps
+    with_species = make_plan(labels_of(100, 40, 30), community=True)
+    assert with_species.training.steps == 2 * steps and "doubled" in with_species.reasons[0]
+    by_hand = make_plan(labels_of(100, 40, 30), training={"epochs": 5}, community=True)
+    assert by_hand.training.steps is None and "doubled" not in by_hand.reasons[0]
     large_plan = make_plan(labels_of(500, 1, 150))
     assert large_plan.choices == ("linear", "quadratic", "sum", "group")
     rare = make_plan(labels_of(500, 1, 40))

@@ -2,8 +2,9 @@
 
 The folder of results holds ``skill*.json`` (parts of one run of ``disdat``, such as methods that were
 computed side by side), ``published*.json`` (the same with published files), ``strategies.json`` and ``fusions.json`` (also of ``disdat``), ``defaults.json``
-(a separate page), ``conformal.json``, ``missing-*.json``, ``cloud-gaps*.json``, ``subsets.json``, ``systems-*.json``, ``pretraining.json``,
-``importance.json`` and ``novelty.json``; the page has a section for each file that is there. All numbers come from the JSON.
+(a separate page), ``conformal.json``, ``missing-*.json``, ``cloud-gaps*.json``, ``subsets.json``, ``systems-*.json``,
+``community.json``, ``pretraining.json``, ``importance.json`` and ``novelty.json``; the page has a section for each file
+that is there. All numbers come from the JSON.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import xarray as xr
 
 from geomiam import plot
 from geomiam_bench.pages.clouds import cloud_section
+from geomiam_bench.pages.community import community_section
 from geomiam_bench.pages.conformal import conformal_section
 from geomiam_bench.pages.defaults import defaults_page
 from geomiam_bench.pages.markdown import table
@@ -48,6 +50,7 @@ def write_pages(results: Path, docs: Path) -> None:
         "cloud-gaps*.json": lambda paths: cloud_section(paths, pictures),
         "subsets.json": lambda paths: subsets_section(paths[0]),
         "systems-*.json": lambda paths: systems_section(paths, pictures),
+        "community.json": lambda paths: community_section(paths[0], pictures),
         "pretraining.json": lambda paths: pretraining_section(paths[0], pictures),
         "importance.json": lambda paths: importance_section(paths[0], pictures),
         "conformal.json": lambda paths: conformal_section(paths[0], pictures),
