@@ -559,7 +559,10 @@ def test_a_missing_variable_is_named(fails, home, tmp_path):
             "species ['Lilium warn'] are not in the model; did you mean",
         ),
         (["--using", "climat"], "'climat' is no group, modality or variable"),
-        (["--spread"], "spread=True needs an ensemble, and this model has one member"),
+        (
+            ["--spread", "--interval", "0.9"],
+            "interval=0.9 needs calibration sites, and this model has none",
+        ),
         (["--using", "ndvi[month=99]"], "no token lies wholly inside 'ndvi[month=99]'"),
     ],
 )
