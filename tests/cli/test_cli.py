@@ -561,7 +561,7 @@ def test_a_missing_variable_is_named(fails, home, tmp_path):
         (["--using", "climat"], "'climat' is no group, modality or variable"),
         (
             ["--spread", "--interval", "0.9"],
-            "interval=0.9 needs calibration sites, and this model has none",
+            "--interval 0.9 needs calibration sites, and this model has none",
         ),
         (["--using", "ndvi[month=99]"], "no token lies wholly inside 'ndvi[month=99]'"),
     ],
