@@ -38,6 +38,8 @@ from geomiam_bench.shapley import make
 
 CHUNK, ROWS, COLUMNS = 24, 4, 5
 THREADS = 2
+KILLS_PER_MAP = 5
+"""Most kills of workers while one map is written."""
 PATIENT = {  # by default, dask gives up on a block or a worker that is killed again and again
     "distributed.scheduler.allowed-failures": 20,
     "distributed.deploy.lost-worker-timeout": "1h",
@@ -155,7 +157,8 @@ class Trial:
         ):
             while kill_count < kills:
                 map_finished = threading.Event()
-                killer = Killer(cluster, map_finished, self.rng)
+                most = min(kills - kill_count, KILLS_PER_MAP)
+                killer = Killer(cluster, map_finished, self.rng, most=most)
                 killer.start()
                 make_map(
                     self.cube,
@@ -173,15 +176,19 @@ class Trial:
 
 
 class Killer(threading.Thread):
-    """Sends SIGKILL to a random worker at random times, one at a time."""
+    """Sends SIGKILL to a random worker at random times, one at a time, at most ``most`` times."""
 
-    def __init__(self, cluster, map_finished: threading.Event, rng: random.Random):
+    def __init__(self, cluster, map_finished: threading.Event, rng: random.Random, *, most: int):
         super().__init__(daemon=True)
         self.cluster, self.finished, self.rng, self.kills = cluster, map_finished, rng, 0
+        self.most = most
 
     def run(self) -> None:
-        """Kill until the map is finished."""
-        while not self.finished.wait(self.rng.uniform(0.2, 3)):
+        """Kill until the map is finished or there were enough kills.
+
+        Without the limit no map ends on a busy machine, where workers start more slowly than they are killed.
+        """
+        while self.kills < self.most and not self.finished.wait(self.rng.uniform(0.2, 3)):
             nannies = (
                 self.cluster.workers.values()
             )  # they give up on a worker that dies at its start
