@@ -91,7 +91,7 @@ def change(
         Use in each cell only what both have. By default both predictions use what they have, as maps do, and a
         group that is missing in one of the two counts as changed: its value is the effect of knowing it.
     options : PredictOptions or ShapleyOptions, optional
-        ``require`` (in both), ``mask`` (a layer of ``later``), ``precision`` and ``memory_limit``.
+        ``require`` (in both), ``mask`` (a layer of ``later``), ``clamp``, ``precision`` and ``memory_limit``.
 
     Returns
     -------
@@ -147,6 +147,7 @@ def change(
         visible=visible,
         memory_limit=options.memory_limit,
         also=[second],
+        clamp=options.clamp,
     )
     out = leave_out(out, second, options.mask)
     out = out.assign_attrs(groups=json.dumps(names), precision=options.precision)

@@ -120,6 +120,11 @@ def _codes(
             f"{ {d: contributions.sizes[d] for d in place} }; align it with gm.align(sources, like=cube)"
         )
     values = zones.transpose(*place).values
+    if values.dtype.kind not in "biuf":
+        texts, numbers = np.unique(values.astype(str), return_inverse=True)
+        return _on_place(numbers.reshape(values.shape), contributions), texts.tolist()
+    if not np.isfinite(values).any():
+        raise SelectionError("zones= has no class in any cell: all of its values are NaN")
     classes = np.unique(values[np.isfinite(values)] if values.dtype.kind == "f" else values)
     labels = {float(c): f"{c:g}" for c in classes}
     if "flag_meanings" in zones.attrs:
@@ -127,8 +132,14 @@ def _codes(
         labels |= dict(zip(flags, str(zones.attrs["flag_meanings"]).split()))
     numbers = np.searchsorted(classes, np.nan_to_num(values, nan=classes[0]))
     numbers = np.where(np.isfinite(values), numbers, -1)
+    return _on_place(numbers, contributions), [labels[float(c)] for c in classes]
+
+
+def _on_place(numbers: np.ndarray, contributions: xr.Dataset) -> xr.DataArray:
+    """Return numbers of zones with the dims and coordinates of the contributions."""
+    place = place_dims(contributions)
     coords = {d: contributions[d] for d in place if d in contributions.coords}
-    return xr.DataArray(numbers, dims=place, coords=coords), [labels[float(c)] for c in classes]
+    return xr.DataArray(numbers, dims=place, coords=coords)
 
 
 def _of_polygons(

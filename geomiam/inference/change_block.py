@@ -7,10 +7,12 @@ of the groups in S and the earlier tokens of the others.
 from __future__ import annotations
 
 from math import comb
+from typing import Any
 
 import numpy as np
 
 from geomiam.inference.engine import base_value, predict_block
+from geomiam.inference.own_observations import own_hidden
 from geomiam.inference.slabs import Scale
 from geomiam.inference.terms import members
 from geomiam.model.model import Model
@@ -30,8 +32,31 @@ def change_block(
 
     φ_g = Σ_{S∌g} |S|! (p − |S| − 1)! / p! · [v(S ∪ g) − v(S)] over the p groups that differ in a row. A group that
     is equal in both blocks has the value 0, and coalitions with it are not computed. Rows where one of the
-    blocks has nothing visible are NaN.
+    blocks has nothing visible are NaN. Observations of a species are hidden in its own change.
     """
+    settings: Any = {"scale": scale}
+    values, before, after, differs = _change(
+        model, earlier, later, groups=groups, species=species, **settings
+    )
+    either = TokenArrays(earlier.values, earlier.observed | later.observed)
+    for column, rows, other_groups in own_hidden(model, either, visible=groups, species=species):
+        settings |= {"groups": other_groups, "species": species[[column]]}
+        of_species = _change(model, earlier.take(rows), later.take(rows), **settings)
+        values[rows, :, column] = of_species[0][..., 0]
+        before[rows, column], after[rows, column] = of_species[1][:, 0], of_species[2][:, 0]
+    return values, before, after, differs
+
+
+def _change(
+    model: Model,
+    earlier: TokenArrays,
+    later: TokenArrays,
+    *,
+    groups: np.ndarray,
+    species: np.ndarray,
+    scale: Scale,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the results of :func:`change_block` from all tokens of the groups."""
     visible = np.any(groups, axis=0)
     differs_in_token = differing_tokens(earlier, later)
     differs = np.stack([(differs_in_token & tokens).any(1) for tokens in groups], 1)
@@ -49,6 +74,7 @@ def change_block(
             visible=visible,
             species=species,
             scale=scale,
+            hide_own=False,
         )
         prediction = np.where(np.isnan(prediction), base, prediction)
         weight = _weights(coalition, count[rows]) * differs[rows]

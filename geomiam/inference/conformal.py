@@ -18,6 +18,7 @@ import numpy as np
 from geomiam.checks.settings import check_number
 from geomiam.errors import SettingError, warn
 from geomiam.inference.engine import predict_block
+from geomiam.inference.own_observations import own_hidden
 from geomiam.inference.slabs import Scale
 from geomiam.model.calibration import Calibration
 from geomiam.model.model import Model
@@ -49,15 +50,28 @@ class PredictionSets:
 
     def __call__(self, model: Model, block: TokenArrays, suitability: np.ndarray) -> np.ndarray:
         """Return float32 ``(n, s)``: 0 to 3, NaN where the suitability is NaN. ``suitability (n, s)`` is on the scale."""
-        sets = np.full(suitability.shape, np.nan, np.float32)
         patterns = observed_groups(block, self.groups)
+        sets = self._sets(model, patterns, suitability, np.arange(len(self.species)))
+        tokens: Any = {"visible": self.groups, "species": self.species}
+        for column, rows, other_groups in own_hidden(model, block, **tokens):
+            # A species has the groups that are observed without its own observations.
+            of_species = observed_groups(block.take(rows), other_groups)
+            scores = suitability[np.ix_(rows, [column])]
+            sets[rows, column] = self._sets(model, of_species, scores, np.array([column]))[:, 0]
+        return sets
+
+    def _sets(
+        self, model: Model, patterns: np.ndarray, scores: np.ndarray, columns: np.ndarray
+    ) -> np.ndarray:
+        """Return the sets ``(n, c)`` of scores of some species, by the pattern of each row ``(n, G)``."""
+        sets = np.full(scores.shape, np.nan, np.float32)
         distinct, position = np.unique(patterns, axis=0, return_inverse=True)
         for number, pattern in enumerate(distinct):
             rows = np.flatnonzero(position.ravel() == number)
-            lowest, highest = self.bounds(model, pattern)
-            scores = suitability[rows]
-            labels = ABSENT * (scores <= highest) + PRESENT * (scores >= lowest)
-            sets[rows] = np.where(np.isnan(scores), np.nan, labels)
+            lowest, highest = (bound[columns] for bound in self.bounds(model, pattern))
+            part = scores[rows]
+            labels = ABSENT * (part <= highest) + PRESENT * (part >= lowest)
+            sets[rows] = np.where(np.isnan(part), np.nan, labels)
         return sets
 
     def bounds(self, model: Model, pattern: np.ndarray) -> Bounds:
@@ -89,6 +103,10 @@ class PredictionSets:
         for i in range(0, len(self.species), step):
             species = self.species[i : i + step]
             scores = predict_block(model, part, visible=visible, species=species, scale=self.scale)
+            tokens: Any = {"visible": self.groups, "species": species}
+            for column, own_rows, other_groups in own_hidden(model, part, **tokens):
+                of_species = observed_groups(part.take(own_rows), other_groups)
+                scores[own_rows[~of_species[:, pattern].all(1)], column] = np.nan
             labels = calibration.labels[np.ix_(rows, species)]
             blocks = calibration.blocks[rows]
             parts.append(class_bounds(scores, labels, level=self.level, blocks=blocks))
@@ -119,7 +137,7 @@ def class_bounds(
     number = np.arange(len(scores)) if blocks is None else blocks
     lowest, highest = np.empty((2, scores.shape[1]))
     for s in range(scores.shape[1]):
-        # Without a score: only the observations of the species itself are there, which are hidden.
+        # Without a score: a group of the pattern has only the observations of the species itself, which are hidden.
         has_score = ~np.isnan(scores[:, s])
         present, absent = has_score & (labels[:, s] == 1), has_score & (labels[:, s] == 0)
         lowest[s] = lower_bound(scores[present, s], number[present], level=level)

@@ -37,16 +37,19 @@ def predict_block(
     visible: np.ndarray,
     species: np.ndarray,
     scale: Scale = "probability",
+    hide_own: bool = True,
 ) -> np.ndarray:
     """Predict rows ``(n, s)`` from the tokens that are observed and ``visible (t,)``; NaN where none is.
 
-    Observations of a species are hidden for its own prediction.
+    Observations of a species are hidden for its own prediction, unless the caller computes these species apart.
     """
 
     def predict(features: Tensor, species: np.ndarray) -> Tensor:
         return apply_head(model, features, species, scale)
 
-    return head_block(model, block, predict, visible=visible, species=species)
+    if hide_own:
+        return head_block(model, block, predict, visible=visible, species=species)
+    return _of_visible(model, block, predict, visible=visible, species=species, layers=())
 
 
 def head_block(

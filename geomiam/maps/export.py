@@ -64,8 +64,8 @@ def export(
         ``"cog"``, ``"netcdf"``, ``"geozarr"`` or ``"ebvcube"``; default: by the suffix. An EBVCube is
         netCDF (CF-1.8, ACDD-1.3) for the portal of GEO BON, with species as entities and layers as metrics.
     layers : sequence of str, optional
-        Names of the layers; default: suitability, spread and Shapley values as far as the maps have
-        them, or all layers if they have no suitability.
+        Names of the layers; default: suitability, Shapley values, and the layers that were requested (spread,
+        prediction sets, interactions, novelty), or all layers if the maps have no suitability.
     style : bool
         Write a QGIS style (``.qml``) beside a GeoTIFF, for its first band.
     metadata : mapping, optional

@@ -24,7 +24,11 @@ MOST_BANDS = 65_535
 """Limit of the TIFF format, whose number of samples has 16 bits."""
 MAIN = ("suitability", "shapley")
 """Layers of a map for people, whose bands need no name of a layer."""
-REQUESTED = ("spread", "prediction_set")
+REQUESTED = (
+    *("spread", "prediction_set", "main_effect", "interaction"),
+    *("dissimilarity", "inside", "point_density", "mess", "most_dissimilar"),
+    *("exdet", "most_influential"),
+)
 """Layers that a map has only on request: they are written too. Others are written if they are named."""
 COPIED = ("tiled", "blockxsize", "blockysize", "compress", "predictor", "interleave", "bigtiff")
 

@@ -259,6 +259,8 @@ class Job:
         arguments: dict[str, Any] = {"using": self.using, "species": self.species}
         if "interval" in settings and self.model.calibration is not None:
             arguments["calibration"] = self.model.calibration.digest
+        if self.options.novelty and self.model.reference is not None:
+            arguments["reference"] = self.model.reference.digest
         return settings | {k: v for k, v in arguments.items() if v is not None}
 
     def _digest(self, ds: xr.Dataset) -> str:

@@ -5,7 +5,9 @@ The sites are standardised features (:mod:`geomiam.tokens.features`) without coo
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,6 +61,12 @@ class Reference:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the content."""
+        content = (np.ascontiguousarray(a).tobytes() for a in (self.values, self.fold))
+        return hashlib.sha256(b"".join(content)).hexdigest()
 
     def save(self, folder: Path, scaling: str) -> None:
         """Write the file of the sites into a model directory; ``scaling`` is that of the model."""

@@ -111,6 +111,8 @@ def bivariate(
 
 
 def _limits(values: np.ndarray) -> tuple[float, float]:
+    if not np.isfinite(values).any():
+        return 0.0, 1.0
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     return (low, high) if low < high else (low, low + 1)
 

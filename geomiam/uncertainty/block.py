@@ -105,8 +105,8 @@ def _reference(
         return reference
     if model.reference is None or not len(model.reference):
         raise SelectionError(
-            "the model stores no training sites to compare with, since an older version of geomiam saved "
-            "it, or it was trained with reference_sites=0: pass them, gm.novelty(cube, model, reference=sites)"
+            "the model stores no training sites to compare with: an older version of geomiam saved it, it was "
+            "trained with reference_sites=0, or it is an encoder of gm.pretrain. Pass them, gm.novelty(cube, model, reference=sites)"
         )
     if options.folds is not None:
         raise SettingError("folds= are those of the sites in reference=: pass reference=sites too")

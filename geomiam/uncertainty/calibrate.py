@@ -67,7 +67,7 @@ def calibrate(
     SettingError
         If the model was fitted on some of the sites, or they would need more than 1 GiB.
     LabelError
-        If the sites have no labels of a species of the model.
+        If there are no sites, or they have no labels of a species of the model.
 
     See Also
     --------
@@ -107,6 +107,11 @@ def calibrate(
             "sites.isel(site=~apart) and calibrate on sites.isel(site=apart)"
         )
     table = SiteTable.read(sites, model.schema)
+    if not len(table):
+        raise LabelError(
+            "there are no sites: pass sites with labels that the model was not fitted on, such as those of "
+            "gm.splits.hold_out_blocks"
+        )
     block = model.encode(table.arrays)
     rows = np.flatnonzero(block.observed.any(1))
     if len(rows) > min(limit, MOST_SITES):

@@ -130,7 +130,16 @@ def novelty(
     out = over_cells(
         data, model, task, outputs=outputs, visible=visible, memory_limit=options.memory_limit
     )
-    return like_data(leave_out(out, data, options.mask), ds)
+    return like_data(_without_numbers(leave_out(out, data, options.mask)), ds)
+
+
+def _without_numbers(out: xr.Dataset) -> xr.Dataset:
+    """Return the layers with the number −1 in cells that ``require`` or ``mask`` leave out."""
+    for number, measure in (("most_dissimilar", "mess"), ("most_influential", "exdet")):
+        if number in out:
+            layer = out[number].where(out[measure].notnull(), np.int16(-1))
+            out[number] = layer.assign_attrs(out[number].attrs)
+    return out
 
 
 def novelty_outputs(block: NoveltyBlock) -> list[Output]:

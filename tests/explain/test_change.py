@@ -94,6 +94,17 @@ def test_common_uses_only_what_both_have(model, earlier, later):
     assert (landsat.fillna(0) == 0).all() and landsat.notnull().any()
 
 
+def test_clamped_values_have_the_change_of_clamped_maps(model, earlier):
+    far = earlier.assign(bio1=earlier["bio1"] + 1000)
+    options = gm.PredictOptions(clamp=True)
+    clamped_maps = gm.explain.change(earlier, far, model=model, options=options)["later"]
+    expected = gm.predict(far, model, options=options)["suitability"]
+    np.testing.assert_allclose(
+        clamped_maps, expected.where(clamped_maps.notnull()), rtol=1e-5, atol=1e-6
+    )
+    assert not np.allclose(clamped_maps, gm.predict(far, model)["suitability"], equal_nan=True)
+
+
 def test_two_that_do_not_belong_together_are_refused(model, earlier, later, sites):
     with pytest.raises(GridError, match="different grids"):
         gm.explain.change(earlier, later.isel(x=slice(1, None)), model=model)

@@ -30,6 +30,12 @@ def test_means_by_class_are_weighted_by_area(cube, contributions):
         np.testing.assert_allclose(of_zone["area"], areas[is_in].sum(), rtol=1e-6)
     in_chunks = gm.explain.by_zone(contributions.chunk(y=5, x=4), classes.chunk(x=3))
     xr.testing.assert_allclose(in_chunks, table)
+    of_texts = gm.explain.by_zone(contributions, (classes == 2).astype(str))
+    xr.testing.assert_allclose(
+        of_texts.sel(zone="True", drop=True), table.sel(zone="wood", drop=True)
+    )
+    with pytest.raises(SelectionError, match="all of its values are NaN"):
+        gm.explain.by_zone(contributions, classes * np.nan)
 
 
 def test_polygons_are_zones_in_any_crs(cube, contributions):

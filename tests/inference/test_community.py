@@ -60,8 +60,12 @@ def everything(ds: xr.Dataset, model: Model) -> dict[str, np.ndarray]:
     curve = gm.explain.response(
         model, ds, "bio1", options=gm.explain.ResponseOptions(points=3, individual=True)
     )
+    change = gm.explain.change(ds.assign(bio1=ds["bio1"] + 1), ds, model=model)
+    other_date = gm.explain.change(flipped(ds, OWN[1]), ds, model=model)
     return {
         "suitability": maps["suitability"].transpose("site", "species").values,
+        "change": change["shapley"].transpose(..., "species").values,
+        "change of a label": other_date["shapley"].transpose(..., "species").values,
         "shapley": gm.shapley(ds, model)["shapley"].transpose(..., "species").values,
         "sampled": sampled_values["shapley"].transpose(..., "species").values,
         "coalitions": coalition_block(model, block, visible=visible, species=np.arange(4)),
@@ -121,6 +125,23 @@ def test_shapley_values_are_those_of_the_community_of_other_species():
     only_own = ds.assign({OWN[0]: ds[OWN[0]].fillna(1), **{n: ds[n] * np.nan for n in OWN[1:3]}})
     of_own = gm.shapley(only_own, model)["shapley"].sel(group="community", species=SPECIES[0])
     assert (of_own.dropna("site") == 0).all() and of_own.notnull().any()
+
+
+def test_prediction_sets_are_those_of_the_observations_of_other_species():
+    sites = checklists(80, seed=1)
+    labels = np.random.default_rng(2).integers(0, 2, (80, 4)).astype(float)
+    sites = sites.assign(presence=(("site", "species"), labels)).assign_coords(species=SPECIES)
+    only_own = {n: sites[n] * np.nan for n in OWN[1:3]}
+    sites = xr.concat([sites, sites.assign(only_own)], "site")
+    model = model_of()
+    sets, bare_sets = (
+        gm.predict(ds, gm.calibrate(model, ds), interval=0.5)["prediction_set"].sel(
+            species=SPECIES[0]
+        )
+        for ds in (sites, sites.assign({OWN[0]: sites[OWN[0]] * np.nan}))
+    )
+    np.testing.assert_array_equal(sets, bare_sets)
+    assert np.isin([1, 2], sets).all()
 
 
 def test_routes_chunks_and_cells_without_a_community(tmp_path):

@@ -67,7 +67,9 @@ def mean_of_blocks(values: np.ndarray, side: int) -> np.ndarray:
 
 @pytest.mark.filterwarnings("ignore:Mean of empty slice")
 def test_a_geotiff_is_cloud_optimised(maps, tmp_path):
-    maps = maps.isel(y=slice(0, 1300))  # GDAL weights the cells of an overview if its size is odd
+    maps = maps[["suitability"]].isel(
+        y=slice(0, 1300)
+    )  # GDAL weights the cells of an overview if its size is odd
     path = gm.export(maps.chunk(y=500, x=500), tmp_path / "a.tif", metadata={"license": "CC0"})
     with rasterio.open(path) as file:
         assert file.profile["tiled"] and file.profile["interleave"] == "band"
@@ -106,6 +108,13 @@ def test_bands_of_other_layers_have_their_names(maps, tmp_path):
         )
         assert file.overviews(1) == []
         np.testing.assert_array_equal(file.read(4), part["spread"][1])
+    pairs = part["spread"].expand_dims(combination=["climate:soil"])
+    on_request = part[["suitability", "outside_range"]].assign(
+        interaction=pairs, mess=part["spread"][0]
+    )
+    with rasterio.open(gm.export(on_request.isel(species=[0]), tmp_path / "d.tif")) as file:
+        names = ("Quercus robur", "Quercus robur: climate:soil: interaction", "mess")
+        assert file.descriptions == names
     with rasterio.open(gm.export(part[["presence"]], tmp_path / "b.tif")) as file:
         assert file.descriptions == ("Quercus robur", "Æsculus")
     with pytest.raises(SelectionError, match="no layer 'sprad'; there are"):
@@ -144,7 +153,7 @@ def test_a_netcdf_file_opens_with_its_crs(maps, tmp_path):
         assert ds.rio.crs.to_epsg() == 32631 and ds.attrs["license"] == "CC0"
         assert ds.rio.transform() == maps.odc.geobox.affine
         assert ds["y"].attrs["standard_name"] == "projection_y_coordinate"
-        assert list(ds) == ["suitability"] and ds.attrs["Conventions"] == "CF-1.11"
+        assert list(ds) == ["suitability", "spread"] and ds.attrs["Conventions"] == "CF-1.11"
         np.testing.assert_array_equal(ds["suitability"], maps["suitability"])
         assert [str(s) for s in ds["species"].values] == SPECIES
 

@@ -109,6 +109,9 @@ def test_uncertainty_fades_the_colours(maps):
     assert legend.get_ylabel() == "spread" and legend.get_ylim() == (0, pytest.approx(0.4))
     axes = plt.subplots()[1]
     assert gm.plot.bivariate(maps, ax=axes) is axes
+    without_values = maps * np.nan
+    without_values["suitability"].attrs["scale"] = "logit"
+    assert gm.plot.bivariate(without_values).child_axes[0].get_xlim() == (0, 1)
     with pytest.raises(
         SettingError, match="no layer 'sd'; pass uncertainty= as one of suitability"
     ):

@@ -210,6 +210,8 @@ def test_calibration_sites_must_be_new_and_labelled(small_model, sites, model):
     unknown = make_sites(20, seed=5).assign_coords(species=["fern", "moss"])
     with pytest.raises(LabelError, match=r"no label of the model's species .* found .*fern"):
         gm.calibrate(model, unknown)
+    with pytest.raises(LabelError, match="there are no sites"):
+        gm.calibrate(model, make_sites(0, seed=5))
     with pytest.raises(GeomiamError, match="limit must be at least 1"):
         gm.calibrate(model, make_sites(20, seed=5), limit=0)
     small = gm.calibrate(model, make_sites(150, seed=1), limit=12)

@@ -12,7 +12,14 @@ from helpers_novelty import compare, model_of, sites_of
 from helpers_small import TINY_NETWORK, quick, tiny_sites
 
 import geomiam as gm
-from geomiam.errors import ArtifactError, LabelError, MemoryRefused, SelectionError, SettingError
+from geomiam.errors import (
+    ArtifactError,
+    LabelError,
+    MemoryRefused,
+    ResumeRefused,
+    SelectionError,
+    SettingError,
+)
 from geomiam.model.reference import FILE, MOST_SITES, Reference, scaling_of
 from geomiam.uncertainty.cache import PatternCache
 from geomiam.uncertainty.design import Design, by_pattern
@@ -252,8 +259,12 @@ def test_cells_that_lack_a_requirement_or_a_mask_are_nan(cube, model, new):
     climate = cube["bio1"].notnull() | cube["bio12"].notnull()
     xr.testing.assert_equal(with_climate, new["mess"].where(climate))
     with_mask = cube.assign(land=(("y", "x"), np.eye(12, 14, dtype=np.float32)))
-    land = gm.novelty(with_mask, model, options=gm.NoveltyOptions(mask="land"))["exdet"]
-    xr.testing.assert_equal(land, new["exdet"].where(with_mask["land"] > 0))
+    on_land = gm.novelty(with_mask, model, options=gm.NoveltyOptions(mask="land"))
+    is_land = with_mask["land"] > 0
+    xr.testing.assert_equal(on_land["exdet"], new["exdet"].where(is_land))
+    for name in ("most_dissimilar", "most_influential"):
+        expected = new[name].where(is_land, -1).astype(np.int16)
+        xr.testing.assert_identical(on_land[name].drop_attrs(), expected.drop_attrs())
 
 
 def test_a_written_map_has_the_layers_and_resumes(cube, model, new, tmp_path, monkeypatch):
@@ -273,6 +284,10 @@ def test_a_written_map_has_the_layers_and_resumes(cube, model, new, tmp_path, mo
         patch.setattr(Job, "compute", interrupted)
         with pytest.raises(KeyboardInterrupt):
             gm.write_map(cube, model, tmp_path / "map.zarr", chunks=chunks, options=options)
+    reference = model.reference
+    fewer = replace(model, reference=Reference(reference.values[:20], reference.fold[:20]))
+    with pytest.raises(ResumeRefused, match="another settings"):
+        gm.write_map(cube, fewer, tmp_path / "map.zarr", chunks=chunks, options=options)
     maps = gm.write_map(cube, model, tmp_path / "map.zarr", chunks=chunks, options=options)
     for name in new:
         np.testing.assert_allclose(maps[name], new[name], rtol=1e-6)

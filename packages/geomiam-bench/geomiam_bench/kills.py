@@ -157,8 +157,8 @@ class Trial:
         ):
             while kill_count < kills:
                 map_finished = threading.Event()
-                most = min(kills - kill_count, KILLS_PER_MAP)
-                killer = Killer(cluster, map_finished, self.rng, most=most)
+                limit = min(kills - kill_count, KILLS_PER_MAP)
+                killer = Killer(cluster, map_finished, self.rng, limit=limit)
                 killer.start()
                 make_map(
                     self.cube,
@@ -176,19 +176,19 @@ class Trial:
 
 
 class Killer(threading.Thread):
-    """Sends SIGKILL to a random worker at random times, one at a time, at most ``most`` times."""
+    """Sends SIGKILL to a random worker at random times, one at a time, at most ``limit`` times."""
 
-    def __init__(self, cluster, map_finished: threading.Event, rng: random.Random, *, most: int):
+    def __init__(self, cluster, map_finished: threading.Event, rng: random.Random, *, limit: int):
         super().__init__(daemon=True)
         self.cluster, self.finished, self.rng, self.kills = cluster, map_finished, rng, 0
-        self.most = most
+        self.limit = limit
 
     def run(self) -> None:
         """Kill until the map is finished or there were enough kills.
 
         Without the limit no map ends on a busy machine, where workers start more slowly than they are killed.
         """
-        while self.kills < self.most and not self.finished.wait(self.rng.uniform(0.2, 3)):
+        while self.kills < self.limit and not self.finished.wait(self.rng.uniform(0.2, 3)):
             nannies = (
                 self.cluster.workers.values()
             )  # they give up on a worker that dies at its start
