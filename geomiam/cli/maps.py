@@ -17,9 +17,24 @@ from geomiam.outputs.kinds import MAP
 
 
 @with_options()
-def predict(model: ModelPath, cube: CubePath, *, options: MapFlags) -> None:
+def predict(
+    model: ModelPath,
+    cube: CubePath,
+    spread: Annotated[
+        bool,
+        typer.Option("--spread", help="Also map the standard deviation over ensemble members."),
+    ] = False,
+    interval: Annotated[
+        float | None,
+        typer.Option(
+            help="Also map prediction sets of this level, such as 0.9 (calibrated models)."
+        ),
+    ] = None,
+    *,
+    options: MapFlags,
+) -> None:
     """Map suitability: every cell, from the predictors it has. A stopped map is continued."""
-    _map(model, cube, options)
+    _map(model, cube, options, spread=spread, interval=interval)
 
 
 @with_options()
@@ -113,8 +128,7 @@ def _map(
     flags: MapFlags,
     *,
     shapley: bool = False,
-    groups: list[str] | None = None,
-    order: int = 1,
+    **layers: Any,
 ) -> None:
     import geomiam as gm
     from geomiam.maps.write import claim_map, make_map
@@ -128,12 +142,9 @@ def _map(
     data, loaded_model = gm.open_cube(cube), gm.load_model(model)
     with _client(flags.scheduler) as client:
         options = gm.MapOptions(
-            groups=groups,
-            order=order,
+            **layers,
             require=flags.require or (),
             mask=flags.mask,
-            spread=flags.spread,
-            interval=flags.interval,
             clamp=flags.clamp,
             novelty=flags.novelty,
             resume=flags.resume,

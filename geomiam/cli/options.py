@@ -63,16 +63,6 @@ class MapFlags:
     species: Species = None
     require: Require = None
     mask: Mask = None
-    spread: Annotated[
-        bool,
-        typer.Option("--spread", help="Also map the standard deviation over ensemble members."),
-    ] = False
-    interval: Annotated[
-        float | None,
-        typer.Option(
-            help="Also map prediction sets of this level, such as 0.9 (calibrated models)."
-        ),
-    ] = None
     clamp: Annotated[
         bool, typer.Option("--clamp", help="Move values beyond the training range to its limit.")
     ] = False

@@ -56,7 +56,7 @@ class PredictionSets:
         for column, rows, other_groups in own_hidden(model, block, **tokens):
             # A species has the groups that are observed without its own observations.
             of_species = observed_groups(block.take(rows), other_groups)
-            scores = suitability[np.ix_(rows, [column])]
+            scores = suitability[rows][:, [column]]
             sets[rows, column] = self._sets(model, of_species, scores, np.array([column]))[:, 0]
         return sets
 
