@@ -14,6 +14,7 @@ from geomiam.errors import SelectionError, SettingError
 from geomiam.geo.dims import SITE, spatial_pair
 from geomiam.ranges.areas import areas_of
 
+BY_SPECIES = ("shapley", "suitability", "main_effect", "interaction", "base_value")
 SHADOW = {"unsuitable": 0.0, "realised": 1.0, "shadow": 2.0}
 """Codes of the classes of :func:`shadow`."""
 
@@ -169,6 +170,14 @@ def _with_areas(out: xr.Dataset) -> xr.Dataset:
         long_name="share of the natural distribution that is shadow", units="1"
     )
     return out.assign(area=area, share=share)
+
+
+def with_species(contributions: xr.Dataset) -> xr.Dataset:
+    """Return contributions with the dim ``species``, also if the caller selected one species."""
+    if "species" in contributions["shapley"].dims:
+        return contributions
+    names = [n for n in BY_SPECIES if n in contributions]
+    return contributions.assign({n: contributions[n].expand_dims("species") for n in names})
 
 
 def check_contributions(contributions: xr.Dataset, name: str) -> None:

@@ -9,7 +9,7 @@ from geomiam.checks.names import list_names
 from geomiam.data.grid.grid import restore
 from geomiam.errors import SelectionError, SettingError
 from geomiam.explain.change import same_cells
-from geomiam.explain.contributions import check_contributions, observed_groups
+from geomiam.explain.contributions import check_contributions, observed_groups, with_species
 
 LAYERS = ("shapley", "main_effect", "interaction", "base_value")
 
@@ -59,6 +59,7 @@ def difference(earlier: xr.Dataset, later: xr.Dataset) -> xr.Dataset:
     """
     for dataset, name in ((earlier, "earlier"), (later, "later")):
         check_contributions(dataset, name)
+    earlier, later = with_species(earlier), with_species(later)
     _check_settings(earlier, later)
     first, second = same_cells(earlier, later)
     second = _same_labels(first, second)

@@ -14,7 +14,7 @@ from geomiam.checks.names import list_names
 from geomiam.checks.settings import check_count
 from geomiam.data.grid.grid import geobox, place_dims, restore, spatial_dims
 from geomiam.errors import GeomiamError, SelectionError, SettingError
-from geomiam.explain.contributions import check_contributions
+from geomiam.explain.contributions import check_contributions, with_species
 from geomiam.geo.dims import SITE
 from geomiam.ranges.areas import cell_areas
 
@@ -63,6 +63,7 @@ def by_zone(contributions: xr.Dataset, zones: Any, *, name: str | None = None) -
     ['water', 'wood', 'field']
     """
     check_contributions(contributions, "contributions")
+    contributions = with_species(contributions)
     codes, names = _codes(contributions, zones, name)
     place = [str(d) for d in place_dims(contributions)]
     weights = xr.ones_like(codes, float) if SITE in place else cell_areas(contributions)
@@ -218,6 +219,7 @@ def regions(
     from sklearn.cluster import KMeans
 
     check_contributions(contributions, "contributions")
+    contributions = with_species(contributions)
     check_count("count", count, minimum=2, hint="it is the number of regions")
     generator = np.random.default_rng(rng)
     place = [str(d) for d in place_dims(contributions)]

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from geomiam.errors import SettingError
-from geomiam.plot.canvas import one_axes, one_species, plain
+from geomiam.plot.canvas import grid_layer, one_axes, one_species, plain
 from geomiam.plot.cartography import Coastline, decorate
 from geomiam.plot.maps import draw_map
 
@@ -83,7 +83,7 @@ def bivariate(
             f"the maps have no layer '{uncertainty}'; {remedy}pass uncertainty= as one of "
             f"{', '.join(map(str, maps.data_vars))}"
         )
-    array = one_species(maps["suitability"], species)
+    array = one_species(grid_layer(maps, "suitability", source="gm.predict"), species)
     y, x = array.dims[-2:]
     spread = maps[uncertainty]
     spread = one_species(spread, species) if "species" in spread.dims else spread

@@ -10,6 +10,7 @@ import xarray as xr
 
 from geomiam.checks.names import list_names
 from geomiam.errors import SelectionError, SettingError
+from geomiam.geo.dims import spatial_pair
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,13 +63,29 @@ def plain(name: Any) -> str:
 
 
 def one_species(array: xr.DataArray, species: str | None) -> xr.DataArray:
-    """Return the values of one species; default the first."""
+    """Return the values of one species; default the first, or the one that the caller selected."""
+    if "species" not in array.dims and (species is None or array["species"].item() == species):
+        return array
     if species is None:
         return array.isel(species=0)
-    names = array["species"].values.tolist()
+    names = np.atleast_1d(array["species"].values).tolist()
     if species not in names:
         raise SelectionError(f"no species {species!r}; choose from {list_names(names)}")
     return array.sel(species=species)
+
+
+def grid_layer(maps: xr.Dataset, name: str, *, source: str) -> xr.DataArray:
+    """Return a layer of a map; refuse data that lack it, or sites.
+
+    ``source`` is the call that returns the layer.
+    """
+    if name not in maps:
+        raise SettingError(f"the map needs the layer '{name}': pass the result of {source}")
+    if spatial_pair(maps[name].dims) is None:
+        raise SettingError(
+            f"a map needs a grid, found the dims {maps[name].dims}: pass the result of {source} for a cube"
+        )
+    return maps[name]
 
 
 def metric_label(table: xr.Dataset) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from geomiam.errors import SettingError
-from geomiam.plot.canvas import BLUE, EMPTY, RED, one_axes, one_species, plain
+from geomiam.plot.canvas import BLUE, EMPTY, RED, grid_layer, one_axes, one_species, plain
 from geomiam.plot.maps import draw_map
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def presence(
     """
     if "presence" not in maps:
         raise SettingError("maps need the variable 'presence'; pass the maps of gm.classify")
-    array = one_species(maps["presence"], species)
+    array = one_species(grid_layer(maps, "presence", source="gm.classify"), species)
     ax = _classes(array, {"present": PRESENT, "absent": ABSENT}, codes=(1, 0), ax=ax, points=points)
     threshold = f"{float(array['threshold']):.3f}" if "threshold" in array.coords else "unknown"
     kind = array.attrs.get("threshold_kind", "")
@@ -110,7 +110,7 @@ def prediction_sets(
         raise SettingError(
             "maps need the variable 'prediction_set': predict a model of gm.calibrate with interval=0.9"
         )
-    array = one_species(maps["prediction_set"], species)
+    array = one_species(grid_layer(maps, "prediction_set", source="gm.predict"), species)
     ax = _classes(array, SETS, codes=(2, 1, 3, 0), ax=ax, points=points)
     level = f": level {array.attrs['level']:.0%}" if "level" in array.attrs else ""
     ax.set_title(f"{plain(array['species'].item())}{level}", fontsize=10)

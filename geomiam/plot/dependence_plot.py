@@ -74,6 +74,8 @@ def dependence(
     >>> ax.get_xlabel()
     'bio1 [°C]'
     """
+    if "shapley" not in contributions:
+        raise SettingError("contributions= has no Shapley values: pass the result of gm.shapley")
     names = [str(n) for n in contributions["group"].values]
     if group not in names:
         raise SelectionError(f"no group {group!r}; choose from {list_names(names)}")

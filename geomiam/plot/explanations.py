@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from geomiam.errors import SettingError
-from geomiam.plot.canvas import EMPTY, INK, one_axes, one_species, palette, plain
+from geomiam.plot.canvas import EMPTY, INK, grid_layer, one_axes, one_species, palette, plain
 from geomiam.plot.maps import draw_map
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def limiting(result: xr.Dataset, *, species: str | None = None, ax: Axes | None 
     >>> ax.get_legend().get_texts()[0].get_text().split(":")[0]
     'climate'
     """
-    codes = one_species(result["limiting"], species)
+    codes = one_species(grid_layer(result, "limiting", source="gm.explain.limiting"), species)
     names = str(codes.attrs["flag_meanings"]).split()
     y, x = codes.dims[-2:]
     numbers = codes.transpose(y, x).values
@@ -168,7 +168,7 @@ def shadow(result: xr.Dataset, *, species: str | None = None, ax: Axes | None = 
     >>> len(gm.plot.shadow(parts).get_legend().get_texts())
     3
     """
-    codes = one_species(result["shadow"], species)
+    codes = one_species(grid_layer(result, "shadow", source="gm.explain.shadow"), species)
     y, x = codes.dims[-2:]
     numbers = codes.transpose(y, x).values
     ax = one_axes(ax, (7.4, 6))

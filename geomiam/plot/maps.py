@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from geomiam.errors import SettingError
-from geomiam.plot.canvas import EMPTY, RED, one_axes, one_species, plain, several_axes
+from geomiam.plot.canvas import EMPTY, RED, grid_layer, one_axes, one_species, plain, several_axes
 from geomiam.plot.cartography import Coastline, decorate, frame_map, units_of
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def suitability(
     >>> ax.get_title() == model.species[0]
     True
     """
-    array = one_species(maps["suitability"], species)
+    array = one_species(grid_layer(maps, "suitability", source="gm.predict"), species)
     ax = one_axes(ax, (7.2, 6))
     mesh = _draw_suitability(ax, array, cmap)
     if points is not None:

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from geomiam.errors import SettingError
-from geomiam.plot.canvas import EMPTY, PALETTE, one_axes, plain
+from geomiam.plot.canvas import EMPTY, PALETTE, grid_layer, one_axes, plain
 from geomiam.plot.cartography import Coastline, decorate
 from geomiam.plot.maps import draw_map
 
@@ -68,6 +68,7 @@ def novelty(
             "the map needs the layers 'mess' and 'most_dissimilar': compute them with gm.novelty(cube, model), "
             "whose NoveltyOptions(measures=...) include 'mess'"
         )
+    grid_layer(new, "mess", source="gm.novelty")
     classes, labels = _classes(new)
     names = list(labels)
     colours = [INSIDE, COMBINATION, *PALETTE[: len(names) - 3], OTHERS]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from geomiam.plot.canvas import INK, one_axes, one_species, palette, plain, several_axes
+from geomiam.errors import SettingError
+from geomiam.plot.canvas import INK, grid_layer, one_axes, one_species, palette, plain, several_axes
 from geomiam.plot.explanations import class_colours, class_legend
 from geomiam.plot.maps import draw_map
 
@@ -45,6 +46,8 @@ def zones(table: xr.Dataset, *, species: str | None = None, ax: Axes | None = No
     >>> [text.get_text() for text in gm.plot.zones(table).get_yticklabels()]
     ['water', 'wood', 'field']
     """
+    if "mean_absolute" not in table:
+        raise SettingError("there is no table of zones: pass the result of gm.explain.by_zone")
     sizes, means = (one_species(table[n], species) for n in ("mean_absolute", "mean"))
     rows, columns = ([plain(n) for n in sizes[d].values] for d in ("zone", "group"))
     ax = one_axes(ax, (3 + 0.7 * len(columns), 1.8 + 0.4 * len(rows)))
@@ -88,7 +91,8 @@ def regions(
     2
     """
     panels = several_axes(ax, 2, columns=2, figsize=(12, 5.2))
-    codes, centres = result["region"], one_species(result["centre"], species)
+    codes = grid_layer(result, "region", source="gm.explain.regions")
+    centres = one_species(result["centre"], species)
     y, x = codes.dims[-2:]
     numbers = codes.transpose(y, x).values
     names = [f"region {n}" for n in result["region_number"].values]

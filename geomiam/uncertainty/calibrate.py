@@ -100,17 +100,17 @@ def calibrate(
     model = as_model(model)
     model.species_index(None)  # refuses an encoder
     check_count("limit", limit, minimum=1, hint=f"the default is {SITES:,}")
-    if share := shared_with(model.about, sites):
-        raise SettingError(
-            f"the model was fitted on about {share:.0%} of these sites, whose predictions are too good to calibrate on: "
-            "hold out blocks first with apart = gm.splits.hold_out_blocks(sites, share=0.3), fit on "
-            "sites.isel(site=~apart) and calibrate on sites.isel(site=apart)"
-        )
     table = SiteTable.read(sites, model.schema)
     if not len(table):
         raise LabelError(
             "there are no sites: pass sites with labels that the model was not fitted on, such as those of "
             "gm.splits.hold_out_blocks"
+        )
+    if share := shared_with(model.about, sites):
+        raise SettingError(
+            f"the model was fitted on about {share:.0%} of these sites, whose predictions are too good to calibrate on: "
+            "hold out blocks first with apart = gm.splits.hold_out_blocks(sites, share=0.3), fit on "
+            "sites.isel(site=~apart) and calibrate on sites.isel(site=apart)"
         )
     block = model.encode(table.arrays)
     rows = np.flatnonzero(block.observed.any(1))

@@ -102,3 +102,25 @@ def test_points_of_a_dependence_plot_are_the_cells(cube, contributions):
         gm.plot.dependence(contributions, cube["bio1"], group="soil")
     with pytest.raises(SettingError, match="pass one value per cell"):
         gm.plot.dependence(contributions, cube["landsat"], group="landsat")
+
+
+def test_a_selected_species_and_data_without_a_map(cube, contributions, sites, small_model):
+    oak = contributions.sel(species="species 1")
+    table = gm.explain.by_zone(oak, cube["landcover"])
+    expected = gm.explain.by_zone(contributions, cube["landcover"]).sel(species=["species 1"])
+    xr.testing.assert_allclose(table, expected)
+    beech = contributions.sel(species="species 0")
+    parts = gm.explain.difference(beech, oak)
+    np.testing.assert_allclose(
+        parts["later"].squeeze("species", drop=True), oak["suitability"].drop_vars("species")
+    )
+    gm.plot.limiting(gm.explain.limiting(oak))
+    of_sites = gm.explain.limiting(gm.shapley(sites, small_model("group")))
+    for maps, message in (
+        (of_sites, "needs a grid"),
+        (contributions, "needs the layer 'limiting'"),
+    ):
+        with pytest.raises(SettingError, match=f"{message}.*gm.explain.limiting"):
+            gm.plot.limiting(maps)
+    with pytest.raises(SettingError, match="no table of zones"):
+        gm.plot.zones(contributions)
