@@ -30,6 +30,8 @@ REQUESTED = (
     *("exdet", "most_influential"),
 )
 """Layers that a map has only on request: they are written too. Others are written if they are named."""
+LABELS = ("combination", "group", "species")
+"""Dims beyond place of the layers of a map, which the tags of a band have."""
 COPIED = ("tiled", "blockxsize", "blockysize", "compress", "predictor", "interleave", "bigtiff")
 
 
@@ -233,15 +235,16 @@ def open_geotiff(path: str | Path) -> xr.Dataset:
     assert isinstance(stack, xr.DataArray)
     stack = stack.drop_vars("band")
     stack.attrs = {}
-    species = list(dict.fromkeys(t["species"] for t in tags))
-    groups = list(dict.fromkeys(t["group"] for t in tags if "group" in t))
-    at = {(t["variable"], t["species"], t.get("group")): i for i, t in enumerate(tags)}
-    names = [n for n in ("suitability", *REQUESTED) if any(t["variable"] == n for t in tags)]
-    layers = {
-        n: stack.isel(band=[at[n, s, None] for s in species]).rename(band="species") for n in names
-    }
-    if groups:
-        parts = [stack.isel(band=[at["shapley", s, g] for s in species]) for g in groups]
-        layers["shapley"] = xr.concat(parts, "group").rename(band="species")
-    labels = {"species": species, **({"group": groups} if groups else {})}
-    return xr.Dataset(layers).assign_coords(labels)
+    names = dict.fromkeys(t["variable"] for t in tags)
+    return xr.Dataset({name: _layer(stack, tags, name) for name in names})
+
+
+def _layer(stack: xr.DataArray, tags: Sequence[Mapping[str, str]], name: str) -> xr.DataArray:
+    """Return the bands of a layer, with dims of the labels in their tags."""
+    bands = [i for i, t in enumerate(tags) if t["variable"] == name]
+    dims = [d for d in LABELS if d in tags[bands[0]]]
+    labels = {d: list(dict.fromkeys(tags[i][d] for i in bands)) for d in dims}
+    at = {tuple(tags[i][d] for d in dims): i for i in bands}
+    numbers = [at[key] for key in itertools.product(*labels.values())]
+    index = np.reshape(numbers, [len(v) for v in labels.values()])
+    return stack.isel(band=xr.DataArray(index, dims=dims, coords=labels))

@@ -140,11 +140,11 @@ def _token_space(
 
 def _tokens(model: Model, sites: xr.Dataset, visible: np.ndarray) -> TokenArrays:
     if not isinstance(sites, xr.Dataset) or "site" not in sites.dims:
-        found = (
+        kind = (
             f"dims {tuple(sites.dims)}" if isinstance(sites, xr.Dataset) else type(sites).__name__
         )
         raise SelectionError(
-            f"reference= are sites with a dim 'site', found {found}: read them from a cube "
+            f"reference= are sites with a dim 'site', found {kind}: read them from a cube "
             "with gm.sample(cube, records)"
         )
     variables = model.layout.variables_of(visible)

@@ -291,6 +291,8 @@ def test_a_written_map_has_the_layers_and_resumes(cube, model, new, tmp_path, mo
     maps = gm.write_map(cube, model, tmp_path / "map.zarr", chunks=chunks, options=options)
     for name in new:
         np.testing.assert_allclose(maps[name], new[name], rtol=1e-6)
+    of_file = gm.write_map(cube, model, tmp_path / "map.tif", options=options)
+    np.testing.assert_allclose(of_file["mess"], new["mess"], rtol=1e-6)
     assert (
         maps["most_dissimilar"].attrs["flag_meanings"]
         == new["most_dissimilar"].attrs["flag_meanings"]
