@@ -85,6 +85,7 @@ class Miam:
         species: str | Sequence[str] | None = None,
         scale: Scale = "probability",
         order: int = 1,
+        spread: bool = False,
         options: ShapleyOptions | None = None,
         progress: bool | None = None,
     ) -> xr.Dataset:
@@ -102,6 +103,7 @@ class Miam:
             species=species,
             scale=scale,
             order=order,
+            spread=spread,
             options=options,
             progress=progress,
         )

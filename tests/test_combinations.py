@@ -194,9 +194,8 @@ def test_all_laws_hold(tmp_path, tokenizer, encoder, fusion, strategies):
     np.testing.assert_allclose(answers[without][finite], by_name[finite], rtol=1e-4, atol=1e-5)
 
     # Shapley values add up, and what is absent gets nothing
-    values, total_value, _ = shapley_block(
-        model, block, groups=masks, species=species, scale="logit"
-    )
+    result = shapley_block(model, block, groups=masks, species=species, scale="logit")
+    values, total_value = result.terms, result.full
     base = coalition_block(
         model,
         taken(block, np.zeros(1, int)),

@@ -274,7 +274,7 @@ def _error(model: Model, block: TokenArrays, masks: np.ndarray, *, scale: Scale)
     sample = block.take(np.arange(min(len(block), CHECKED)))
     species = np.arange(len(model.species))
     visible = np.ones(model.layout.size, bool)
-    exact, _, _ = shapley_block(model, sample, groups=masks, species=species, scale=scale)
+    exact = shapley_block(model, sample, groups=masks, species=species, scale=scale).terms
     predicted_values, _ = amortised_block(
         model, sample, visible=visible, species=species, scale=scale
     )

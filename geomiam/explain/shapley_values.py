@@ -11,12 +11,13 @@ from typing import Any, get_args
 import numpy as np
 import xarray as xr
 
-from geomiam.errors import SelectionError
+from geomiam.errors import SelectionError, SettingError
 from geomiam.explain.interactions import check_order, interaction_outputs, with_includes
 from geomiam.inference.cells import Output, over_cells
 from geomiam.inference.coalitions import Coalitions
 from geomiam.inference.engine import base_value
 from geomiam.inference.inputs import Data, as_data, like_data
+from geomiam.inference.members import check_members
 from geomiam.inference.options import Method
 from geomiam.inference.options import ShapleyOptions as ShapleyOptions  # gm.explain has it, too
 from geomiam.inference.outside import warn_if_many
@@ -45,7 +46,8 @@ class ShapleyBlock:
     """Function of a block: values ``(n, G, s)``, suitability ``(n, s)``, observed ``(n,)``, further layers.
 
     The further layers are those of :func:`geomiam.inference.predict.layer_shares` and, for sampled coalitions,
-    the standard error ``(n, G, s)``; for a higher order main effects ``(n, G, s)`` and interactions.
+    the standard error ``(n, G, s)``; for a higher order main effects ``(n, G, s)`` and interactions; on request
+    the spread over members ``(n, G, s)``.
     """
 
     model: Model
@@ -55,6 +57,7 @@ class ShapleyBlock:
     precision: Precision
     coalitions: Coalitions | None
     """None: the explainer of the model predicts the values."""
+    spread: bool = False
 
     def __call__(self, block: TokenArrays) -> tuple[np.ndarray, ...]:
         species, scale = self.species, self.scale
@@ -66,18 +69,19 @@ class ShapleyBlock:
                 model, block, visible=visible, species=species, scale=scale
             )
             return *predicted_values, observed_bits(block, self.groups), *shares
-        terms, full, error = shapley_block(
+        result = shapley_block(
             model,
             block,
             groups=self.groups,
             species=species,
             scale=scale,
             coalitions=self.coalitions,
+            spread=self.spread,
         )
-        g = len(self.groups)
+        terms, g = result.terms, len(self.groups)
         further = [terms[:, g : 2 * g], terms[:, 2 * g :]] if terms.shape[1] > g else []
-        further += [] if error is None else [error]
-        return terms[:, :g], full, observed_bits(block, self.groups), *shares, *further
+        further += [a[:, :g] for a in (result.error, result.spread) if a is not None]
+        return terms[:, :g], result.full, observed_bits(block, self.groups), *shares, *further
 
 
 @with_progress
@@ -90,6 +94,7 @@ def shapley(
     species: str | Sequence[str] | None = None,
     scale: Scale = "probability",
     order: int = 1,
+    spread: bool = False,
     options: ShapleyOptions | None = None,
     progress: bool | None = None,
 ) -> xr.Dataset:
@@ -118,6 +123,8 @@ def shapley(
     order : int
         2 adds the main effect of each group and the interaction of each pair of groups. Higher orders add
         interactions of more groups, at most of all.
+    spread : bool
+        Add the standard deviation of each Shapley value over the members of the ensemble.
     options : ShapleyOptions, optional
         The method with its ``samples`` and ``rng``, the ``index`` of the interactions (default
         Shapley-Taylor, Sundararajan et al. 2020), cells to leave out (``require``, ``mask``),
@@ -138,6 +145,9 @@ def shapley(
         Shapley value is the main effect and half of each interaction of the group. Interactions are exactly
         0 where one of the groups has no observed predictor.
 
+        With ``spread=True`` also ``shapley_spread(group, species, y, x)``: how much the members, which are
+        explained in the same pass, differ about a value. It contains no error that all of them share.
+
     Raises
     ------
     SelectionError
@@ -145,7 +155,8 @@ def shapley(
         ``samples`` is below 2; if ``order`` exceeds the number of groups; or if the model has no explainer
         for these groups and this scale.
     SettingError
-        If ``order`` or ``index`` is invalid, or ``index`` has no effect.
+        If ``order`` or ``index`` is invalid, or ``index`` has no effect; if ``spread`` is requested of a model
+        of one member, or with the method ``"amortised"``.
     MissingVariable, VariableMismatch, MemoryRefused
         As :func:`geomiam.predict`.
 
@@ -176,6 +187,8 @@ def shapley(
     masks_by_name = group_masks(model.layout, groups, visible=visible_tokens(model.layout, using))
     names = list(masks_by_name)
     method = options.method or ("exact" if len(names) <= MOST_GROUPS else "latin")
+    if spread:
+        _check_spread(model, method)
     _check(model, method, names=names, groups=groups, scale=scale)
     kind = check_order(order, options.index, names=names, method=method)
     coalitions: Coalitions | None = None
@@ -195,9 +208,10 @@ def shapley(
         *layer_outputs(model),
         *interaction_outputs(labels, order=order, index=kind, scale=scale),
         *([_values_output("standard_error", labels, scale)] if method == "latin" else []),
+        *([_values_output("shapley_spread", labels, scale)] if spread else []),
     ]
     visible = np.any(masks, axis=0)
-    task = ShapleyBlock(model, masks, index, scale, precision, coalitions)
+    task = ShapleyBlock(model, masks, index, scale, precision, coalitions, spread)
     out = over_cells(
         data,
         model,
@@ -226,6 +240,15 @@ def shapley(
     if method == "amortised":
         settings["explainer"] = json.dumps(model.about["explainer"])
     return like_data(out.assign_attrs(groups=json.dumps(names), **settings), ds)
+
+
+def _check_spread(model: Model, method: str) -> None:
+    check_members(model)
+    if method == "amortised":
+        raise SettingError(
+            "method='amortised' predicts the values of the ensemble as a whole, without a spread; use "
+            "ShapleyOptions(method='exact'), or leave spread= out"
+        )
 
 
 def _check(model: Model, method: str, *, names: list[str], groups: Any, scale: Scale) -> None:
@@ -267,6 +290,7 @@ def _sampled(groups: int, samples: int, rng: Any) -> Coalitions:
 LONG_NAMES = {
     "shapley": "Shapley value of the group of predictors",
     "standard_error": "standard error of the Shapley value due to the sampling of coalitions",
+    "shapley_spread": "standard deviation of the Shapley value over the members of the ensemble",
 }
 
 

@@ -116,7 +116,9 @@ class MapOptions(PredictOptions, ShapleyOptions):
     ----------
     scale
         As :func:`geomiam.predict`.
-    spread, interval
+    spread
+        As :func:`geomiam.predict`; with ``shapley=True`` as :func:`geomiam.shapley`.
+    interval
         As :func:`geomiam.predict`, without ``shapley`` only.
     require, mask, clamp, precision, empty
         As :class:`geomiam.PredictOptions`; ``empty`` without ``shapley`` only.
@@ -156,7 +158,7 @@ class MapOptions(PredictOptions, ShapleyOptions):
             With the names of these options.
         """
         of_shapley = ("groups", "order", "method", "samples", "rng", "index")
-        without_use = ("empty", "spread", "interval") if shapley else of_shapley
+        without_use = ("empty", "interval") if shapley else of_shapley
         if names := [f"{k}=" for k in without_use if k in self.changed()]:
             raise SettingError(
                 f"{', '.join(names)} has no effect with shapley={shapley}; "

@@ -7,7 +7,8 @@ g terms of groups that are present.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from geomiam.inference.coalitions import Coalitions
 from geomiam.inference.engine import base_value
+from geomiam.inference.members import member_values
 from geomiam.inference.own_observations import own_hidden
 from geomiam.inference.slabs import (
     Scale,
@@ -28,8 +30,38 @@ from geomiam.inference.slabs import (
     species_step,
 )
 from geomiam.model.model import Model
+from geomiam.networks.member_heads import member_weights
 from geomiam.networks.network import View
 from geomiam.tokens.encode import TokenArrays
+
+
+@dataclass(frozen=True)
+class Explained:
+    """Arrays of the explained rows; NaN where nothing is visible."""
+
+    terms: np.ndarray
+    """Terms of the coalitions ``(n, o, s)``, by default the Shapley values of the G groups."""
+    full: np.ndarray
+    """Prediction ``(n, s)``."""
+    error: np.ndarray | None = None
+    """Standard error ``(n, o, s)`` of terms from sampled coalitions; None if all coalitions are used."""
+    spread: np.ndarray | None = None
+    """Standard deviation ``(n, o, s)`` of the terms over the members of the ensemble; None: not requested."""
+
+    @classmethod
+    def empty(cls, shape: tuple[int, int, int], *, error: bool, spread: bool) -> Explained:
+        """Return the values of rows where nothing is visible, ``(n, o, s)``."""
+        n, _, s = shape
+
+        def missing() -> np.ndarray:
+            return np.full(shape, np.nan, np.float32)
+
+        full = np.full((n, s), np.nan, np.float32)
+        return cls(missing(), full, missing() if error else None, missing() if spread else None)
+
+    def of_terms(self) -> list[np.ndarray]:
+        """Return the arrays ``(n, o, s)``."""
+        return [a for a in (self.terms, self.error, self.spread) if a is not None]
 
 
 def shapley_block(
@@ -40,12 +72,9 @@ def shapley_block(
     species: np.ndarray,
     scale: Scale = "probability",
     coalitions: Coalitions | None = None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Return the terms ``(n, o, s)`` of groups of tokens ``(G, t)``, the prediction ``(n, s)``, and an error.
-
-    The terms are those of the coalitions, by default the Shapley values of the G groups. The error is the
-    standard error of values from sampled coalitions; it is None if there is one replicate, since values of all
-    coalitions are exact. Rows where nothing is visible are NaN.
+    spread: bool = False,
+) -> Explained:
+    """Explain rows by groups of tokens ``(G, t)``.
 
     φ_g = Σ_{S∌g} |S|! (G − |S| − 1)! / G! · [v(S ∪ g) − v(S)], where v(S) is the prediction from the groups
     in S (Shapley 1953); :mod:`geomiam.inference.terms` has the interactions. A group without an observed token
@@ -53,17 +82,16 @@ def shapley_block(
     once. Observations of a species are hidden in its own terms: the community is then the observations of
     the other species.
     """
-    settings: dict[str, Any] = {"scale": scale, "coalitions": coalitions}
-    values, full, error = _terms(model, block, groups=groups, species=species, **settings)
+    settings: dict[str, Any] = {"scale": scale, "coalitions": coalitions, "spread": spread}
+    result = _terms(model, block, groups=groups, species=species, **settings)
     for column, rows, other_groups in own_hidden(model, block, visible=groups, species=species):
         of_species = _terms(
             model, block.take(rows), groups=other_groups, species=species[[column]], **settings
         )
-        values[rows, :, column] = of_species[0][..., 0]
-        full[rows, column] = of_species[1][:, 0]
-        if error is not None and of_species[2] is not None:
-            error[rows, :, column] = of_species[2][..., 0]
-    return values, full, error
+        for array, values in zip(result.of_terms(), of_species.of_terms()):
+            array[rows, :, column] = values[..., 0]
+        result.full[rows, column] = of_species.full[:, 0]
+    return result
 
 
 def _terms(
@@ -74,23 +102,20 @@ def _terms(
     species: np.ndarray,
     scale: Scale,
     coalitions: Coalitions | None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Return terms, prediction and error of :func:`shapley_block` from all tokens of the groups."""
+    spread: bool,
+) -> Explained:
+    """Return :func:`shapley_block` from all tokens of the groups."""
     coalition_set = Coalitions.every(len(groups)) if coalitions is None else coalitions
     in_groups = block.observed & groups.any(0)
     present = np.stack([(in_groups & tokens).any(1) for tokens in groups], 1)
-    empty = ~present.any(1)
+    predictable = np.flatnonzero(present.any(1))
     shape = (len(block), len(coalition_set.terms), len(species))
-    exact = len(coalition_set.weight) == 1
-    values = np.zeros(shape, np.float32)
-    error = None if exact else np.zeros(shape, np.float32)
-    full = np.full((len(block), len(species)), np.nan, np.float32)
-    values[empty] = np.nan
-    if error is not None:
-        error[empty] = np.nan
+    result = Explained.empty(shape, error=len(coalition_set.weight) > 1, spread=spread)
+    for array in result.of_terms():
+        array[predictable] = 0
     visible = (coalition_set.member[:, :, None] & groups).any(1)
     with evaluation_mode(model):
-        for rows, view in slabs(model, block, np.flatnonzero(~empty), visible):
+        for rows, view in slabs(model, block, predictable, visible):
             for pattern, members in _patterns(present[rows]):
                 columns = np.flatnonzero(coalition_set.inside(pattern))
                 positions, weight = coalition_set.among(pattern)
@@ -98,14 +123,18 @@ def _terms(
                     model, view, positions, weight[..., columns], species=species, scale=scale
                 )
                 for batch in game.batches(torch.as_tensor(members, device=model.device)):
-                    at = rows[batch.cpu().numpy()]
-                    replicates, prediction = game(batch)  # (r, k, g, s), (r, s)
-                    full[at] = check_finite(prediction).cpu().numpy()
-                    values[np.ix_(at, columns)] = check_finite(replicates).mean(1).cpu().numpy()
-                    if error is not None:  # of the mean of independent replicates
+                    of_batch = rows[batch.cpu().numpy()]
+                    at = np.ix_(of_batch, columns)
+                    replicates, prediction, of_members = game(batch, with_members=spread)
+                    result.full[of_batch] = check_finite(prediction).cpu().numpy()
+                    result.terms[at] = check_finite(replicates).mean(1).cpu().numpy()
+                    if result.error is not None:  # of the mean of independent replicates
                         standard_error = replicates.std(1) / replicates.shape[1] ** 0.5
-                        error[np.ix_(at, columns)] = standard_error.cpu().numpy()
-    return values, full, error
+                        result.error[at] = standard_error.cpu().numpy()
+                    if result.spread is not None and of_members is not None:
+                        values = check_finite(of_members).mean(2).std(0, correction=0)
+                        result.spread[at] = values.cpu().numpy()
+    return result
 
 
 class _Game:
@@ -132,29 +161,48 @@ class _Game:
         """Split rows into micro-batches for one batch of coalitions."""
         return row_batches(rows, self.view.cost(len(self.coalitions[0])), self.model)
 
-    def __call__(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return values ``(r, k, g, s)`` of each replicate, and the prediction of all groups ``(r, s)``."""
+    def __call__(self, rows: Tensor, *, with_members: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return values ``(r, k, g, s)`` of each replicate, the prediction ``(r, s)``, and values of members.
+
+        The values ``(m, r, k, g, s)`` of the members are None unless requested.
+        """
         total: Tensor | float = 0.0
+        of_members: Tensor | float = 0.0
         for coalitions, weights in zip(self.coalitions, self.weights):
             features = self.view.features(rows, coalitions)  # (r, c, m·d)
             if self.scale == "logit":  # the head is linear: G products in place of 2^G
                 total = total + weights @ features
             else:
-                total = total + self._weighted_predictions(features, weights)
+                total = total + self._weighted(apply_head, features, weights)
+                if with_members:
+                    copies = self.model.config.members
+                    weighted = self._weighted(member_values, features, weights, copies)
+                    of_members = of_members + weighted
         prediction = apply_head(self.model, features[:, -1], self.species, self.scale)
         assert isinstance(total, Tensor)
         if self.scale == "logit":
             # Σ_S w_S (W f_S + b) = W Σ_S w_S f_S, since the weights w_S of a group add up to 0.
+            if with_members:
+                of_members = self._of_members(total)
             total = total @ self.model.network.head.weight[self.species].T
-        return total.unflatten(1, self.shape), prediction
+        member_terms = of_members.unflatten(2, self.shape) if with_members else None  # type: ignore[union-attr]
+        return total.unflatten(1, self.shape), prediction, member_terms
 
-    def _weighted_predictions(self, features: Tensor, weights: Tensor) -> Tensor:
-        """Return weighted predictions ``(r, k · g, s)``, with one block of species in memory at a time."""
-        step = species_step(self.model, features.shape[0] * features.shape[1])
+    def _of_members(self, total: Tensor) -> Tensor:
+        """Return the logits ``(m, r, k · g, s)`` of the members from weighted features ``(r, k · g, m·d)``."""
+        weights = member_weights(self.model.network)
+        parts = total.split([w.shape[1] for w in weights], -1)
+        return torch.stack([part @ w[self.species].T for part, w in zip(parts, weights)])
+
+    def _weighted(
+        self, predict: Callable[..., Tensor], features: Tensor, weights: Tensor, copies: int = 1
+    ) -> Tensor:
+        """Return weighted predictions ``(…, r, k · g, s)``, with one block of species in memory at a time."""
+        step = species_step(self.model, copies * features.shape[0] * features.shape[1])
         if self.model.link == "softmax":  # the prediction of a species needs the logits of all
             step = len(self.species)
         parts = [self.species[i : i + step] for i in range(0, len(self.species), step)]
-        sums = [weights @ apply_head(self.model, features, p, self.scale) for p in parts]
+        sums = [weights @ predict(self.model, features, p, self.scale) for p in parts]
         return sums[0] if len(sums) == 1 else torch.cat(sums, -1)
 
 

@@ -25,7 +25,8 @@ MOST_BANDS = 65_535
 MAIN = ("suitability", "shapley")
 """Layers of a map for people, whose bands need no name of a layer."""
 REQUESTED = (
-    *("spread", "prediction_set", "main_effect", "interaction"),
+    *("spread", "shapley_spread", "prediction_set"),
+    *("main_effect", "interaction"),
     *("dissimilarity", "inside", "point_density", "mess", "most_dissimilar"),
     *("exdet", "most_influential"),
 )

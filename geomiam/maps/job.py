@@ -180,12 +180,13 @@ class Job:
             "using": self.using,
             "scale": options.scale,
             "options": options,
+            "spread": options.spread,
         }
         if self.shapley:
             shared |= {"groups": options.groups, "order": options.order}
             maps = explain(one_chunk, self.model, species=self.species, **shared)
         else:
-            shared |= {"spread": options.spread, "interval": options.interval}
+            shared |= {"interval": options.interval}
             maps = predict(one_chunk, self.model, species=self.species, **shared)
         if not options.novelty:
             return maps

@@ -70,7 +70,7 @@ def test_values_equal_an_independent_exact_computer(model, sites, scale):
 
     small_block = encode_sites(sites.isel(site=slice(0, 3)), model)
     masks, species = np.stack(list(group_masks(model.layout).values())), np.array([1])
-    actual = shapley_block(model, small_block, groups=masks, species=species, scale=scale)[0][
+    actual = shapley_block(model, small_block, groups=masks, species=species, scale=scale).terms[
         ..., 0
     ]
 
@@ -123,8 +123,8 @@ def test_weights_obey_efficiency_symmetry_dummy_and_linearity(g, seed):
 def test_groups_that_do_the_same_get_the_same(model, sites):
     block = encode_sites(sites.isel(site=slice(0, 8)), model)
     masks, index = np.stack(list(group_masks(model.layout).values())), np.arange(3)
-    values = shapley_block(model, block, groups=masks, species=index)[0]
-    values_reversed = shapley_block(model, block, groups=masks[::-1], species=index)[0]
+    values = shapley_block(model, block, groups=masks, species=index).terms
+    values_reversed = shapley_block(model, block, groups=masks[::-1], species=index).terms
     np.testing.assert_allclose(values, values_reversed[:, ::-1], atol=2e-6)
 
 
@@ -171,7 +171,7 @@ def assert_parts_equal_plain_game(model, cube, groups):
             weight[:, None]
             * value_of(model, block, masks, members, species=species, scale="logit")[:, None]
         )
-    actual = shapley_block(model, block, groups=masks, species=species, scale="logit")[0]
+    actual = shapley_block(model, block, groups=masks, species=species, scale="logit").terms
     has_token = block.observed.any(1)
     np.testing.assert_allclose(actual[has_token], expected[has_token], atol=1e-5)
 

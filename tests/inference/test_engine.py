@@ -43,8 +43,10 @@ def test_batches_slabs_and_blocks_of_species_do_not_matter(fusion, scale, monkey
     visible = np.random.default_rng(0).random((9, masks.shape[1])) < 0.5
 
     def everything():
+        explained = shapley_block(model, block, groups=masks, **arguments)
         return (
-            *shapley_block(model, block, groups=masks, **arguments)[:2],
+            explained.terms,
+            explained.full,
             predict_block(model, block, visible=masks[:3].any(0), **arguments),
             coalition_block(model, block, visible=visible, **arguments),
         )
@@ -77,7 +79,8 @@ def test_a_prediction_that_is_not_finite_is_an_error_and_no_gap():
 def test_the_full_value_is_the_prediction(fusion):
     model, block, masks = made(fusion)
     species = np.arange(5)
-    values, full, _ = shapley_block(model, block, groups=masks[:4], species=species)
+    result = shapley_block(model, block, groups=masks[:4], species=species)
+    values, full = result.terms, result.full
     visible = masks[:4].any(0)
     expected = predict_block(model, block, visible=visible, species=species)
     np.testing.assert_allclose(full, expected, rtol=0, atol=1e-6)
@@ -156,14 +159,14 @@ def test_a_group_is_encoded_once_for_rows_that_have_it_in_common(monkeypatch):
 
     monkeypatch.setattr(GroupFusion, "pool", counted)
     mixed = TokenArrays(tuple(values), block.observed)
-    fast, _, _ = shapley_block(model, mixed, groups=masks, species=np.arange(2))
+    fast = shapley_block(model, mixed, groups=masks, species=np.arange(2)).terms
     groups = list(model.schema.groups)
     assert dict(encoded_rows)[groups.index("embedding")] == 4
     assert dict(encoded_rows)[groups.index("climate")] == 40
     assert len(encoded_rows) == len(groups)  # once each, for all coalitions
     monkeypatch.undo()
     monkeypatch.setattr("geomiam.tokens.rows.COMPARED_BYTES", 0)
-    plain, _, _ = shapley_block(model, mixed, groups=masks, species=np.arange(2))
+    plain = shapley_block(model, mixed, groups=masks, species=np.arange(2)).terms
     np.testing.assert_allclose(fast, plain, rtol=0, atol=1e-6)
 
 
@@ -184,10 +187,11 @@ def test_distinct_rows_are_those_of_numpy():
 def test_bfloat16_is_near_and_adds_up(fusion, cube):
     model, block, masks = made(fusion, rows=50, gaps=0.1)
     species = np.arange(5)
-    exact, _, _ = shapley_block(model, block, groups=masks, species=species)
+    exact = shapley_block(model, block, groups=masks, species=species).terms
     half = model.in_precision("bf16")
     assert half is model.in_precision("bf16") and half is not model and half.id
-    values, full, _ = shapley_block(half, block, groups=masks, species=species)
+    result = shapley_block(half, block, groups=masks, species=species)
+    values, full = result.terms, result.full
     base = base_value(half, species=species)
     np.testing.assert_allclose(values.sum(1) + base, full, rtol=0, atol=2e-3)
     off = np.nanmax(np.abs(values - exact))

@@ -99,8 +99,26 @@ def test_a_written_map_has_the_spread(ensemble, cube, tmp_path):
     assert figure.child_axes[0].get_ylabel() == "spread"
     tif = gm.write_map(cube, ensemble, tmp_path / "m.tif", options=options)
     np.testing.assert_allclose(tif["spread"], expected, atol=1e-6)
-    with pytest.raises(SettingError, match=r"spread= has no effect with shapley=True"):
-        gm.plan_map(cube, ensemble, shapley=True, options=options)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_shapley_values_have_a_spread_in_every_chunk_and_on_disk(ensemble, cube, tmp_path):
+    cube, groups = cube.isel(x=slice(6)), ["climate", "terrain"]
+    why = gm.shapley(cube, ensemble, groups=groups, order=2, spread=True)
+    absent = (why["observed"] & 1) == 0
+    assert (why["shapley_spread"].isel(group=0).where(absent, 0).fillna(0) == 0).all()
+    assert float(why["shapley_spread"].max()) > 1e-3
+    assert (why["shapley_spread"].isnull() == why["shapley"].isnull()).all()
+    options = gm.MapOptions(groups=groups, spread=True)
+    settings = {"shapley": True, "chunks": {"y": 5}, "options": options}
+    maps = gm.write_map(cube.chunk(x=4), ensemble, tmp_path / "m.zarr", **settings)
+    xr.testing.assert_allclose(maps[["shapley_spread"]], why[["shapley_spread"]], atol=1e-6)
+
+
+def test_an_explainer_has_no_spread(ensemble, cube):
+    options = gm.explain.ShapleyOptions(method="amortised")
+    with pytest.raises(SettingError, match=r"as a whole.*method='exact'"):
+        gm.shapley(cube, ensemble, spread=True, options=options)
 
 
 def test_one_member_has_no_spread(small_model, cube):

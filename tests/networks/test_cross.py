@@ -203,7 +203,8 @@ def test_coalitions_are_single_predictions_and_values_add_up(variant, members, s
         finite = np.isfinite(alone).all(1)
         np.testing.assert_allclose(answers[finite], alone[finite], rtol=0, atol=2e-6)
     groups = np.stack(list(group_masks(model.layout).values()))[:4]
-    values, full, _ = shapley_block(model, block, groups=groups, **options)
+    result = shapley_block(model, block, groups=groups, **options)
+    values, full = result.terms, result.full
     expected = predict_block(model, block, visible=groups.any(0), **options)
     np.testing.assert_allclose(full, expected, rtol=0, atol=2e-6)
     finite = np.isfinite(expected).all(1)

@@ -110,7 +110,8 @@ def test_hidden_values_of_the_example_are_inert():
     model = untrained(every_kind(), fusion="largest")
     block = encode(random_arrays(every_kind(), 20), layout=model.layout, scaler=model.scaler)
     groups = np.stack(list(group_masks(model.layout).values()))
-    values, full, _ = shapley_block(model, block, groups=groups, species=np.arange(2))
+    result = shapley_block(model, block, groups=groups, species=np.arange(2))
+    values, full = result.terms, result.full
     np.testing.assert_allclose(
         full, predict_block(model, block, visible=groups.any(0), species=np.arange(2)), atol=1e-6
     )

@@ -68,7 +68,7 @@ def present_modalities(model: Model, block: TokenArrays) -> np.ndarray:
 
 def explained(model: Model, block: TokenArrays, scale: str = "logit") -> np.ndarray:
     groups = np.stack(list(group_masks(model.layout).values()))
-    return shapley_block(model, block, groups=groups, species=SPECIES, scale=scale)[0]
+    return shapley_block(model, block, groups=groups, species=SPECIES, scale=scale).terms
 
 
 # The answer is what its modalities answer alone.

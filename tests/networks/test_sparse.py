@@ -331,7 +331,8 @@ def test_the_engine_predicts_any_coalition_and_values_add_up(fusion, options):
         alone = predict_block(model, block, visible=coalition, species=index)
         finite = np.isfinite(alone)
         np.testing.assert_allclose(answers[finite], alone[finite], rtol=0, atol=2e-6)
-    values, full, _ = shapley_block(model, block, groups=masks, species=index)
+    result = shapley_block(model, block, groups=masks, species=index)
+    values, full = result.terms, result.full
     expected = predict_block(model, block, visible=masks.any(0), species=index)
     np.testing.assert_allclose(full, expected, rtol=0, atol=2e-6)
     total = values.sum(1) + base_value(model, species=index)

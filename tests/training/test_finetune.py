@@ -360,7 +360,8 @@ def test_shapley_values_of_a_grown_model_add_up(fusion, scale):
     _, grown_model = randomly_grown(fusion)
     block, masks = rows_of(grown_model), np.stack(list(group_masks(grown_model.layout).values()))
     options = {"species": np.arange(2), "scale": scale}
-    values, full, _ = shapley_block(grown_model, block, groups=masks, **options)
+    result = shapley_block(grown_model, block, groups=masks, **options)
+    values, full = result.terms, result.full
     base = base_value(grown_model, **options)
     observed = block.observed.any(1)
     np.testing.assert_allclose(

@@ -124,7 +124,7 @@ def explain_all(
     """Return exact Shapley values of all species, and their interactions for a higher order."""
     coalitions = Coalitions.every(len(masks), order=order)
     species = np.arange(len(model.species))
-    return shapley_block(model, block, groups=masks, species=species, coalitions=coalitions)[0]
+    return shapley_block(model, block, groups=masks, species=species, coalitions=coalitions).terms
 
 
 def price_of_pairs(*, rows: int, width: int, repeat: int) -> dict[str, float]:
