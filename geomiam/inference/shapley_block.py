@@ -167,7 +167,7 @@ class _Game:
         The values ``(m, r, k, g, s)`` of the members are None unless requested.
         """
         total: Tensor | float = 0.0
-        of_members: Tensor | float = 0.0
+        of_members: Tensor | None = None
         for coalitions, weights in zip(self.coalitions, self.weights):
             features = self.view.features(rows, coalitions)  # (r, c, m·d)
             if self.scale == "logit":  # the head is linear: G products in place of 2^G
@@ -177,7 +177,7 @@ class _Game:
                 if with_members:
                     copies = self.model.config.members
                     weighted = self._weighted(member_values, features, weights, copies)
-                    of_members = of_members + weighted
+                    of_members = weighted if of_members is None else of_members + weighted
         prediction = apply_head(self.model, features[:, -1], self.species, self.scale)
         assert isinstance(total, Tensor)
         if self.scale == "logit":
@@ -185,8 +185,9 @@ class _Game:
             if with_members:
                 of_members = self._of_members(total)
             total = total @ self.model.network.head.weight[self.species].T
-        member_terms = of_members.unflatten(2, self.shape) if with_members else None  # type: ignore[union-attr]
-        return total.unflatten(1, self.shape), prediction, member_terms
+        if of_members is not None:
+            of_members = of_members.unflatten(2, self.shape)
+        return total.unflatten(1, self.shape), prediction, of_members
 
     def _of_members(self, total: Tensor) -> Tensor:
         """Return the logits ``(m, r, k · g, s)`` of the members from weighted features ``(r, k · g, m·d)``."""

@@ -43,10 +43,10 @@ def test_batches_slabs_and_blocks_of_species_do_not_matter(fusion, scale, monkey
     visible = np.random.default_rng(0).random((9, masks.shape[1])) < 0.5
 
     def everything():
-        explained = shapley_block(model, block, groups=masks, **arguments)
+        explanation = shapley_block(model, block, groups=masks, **arguments)
         return (
-            explained.terms,
-            explained.full,
+            explanation.terms,
+            explanation.full,
             predict_block(model, block, visible=masks[:3].any(0), **arguments),
             coalition_block(model, block, visible=visible, **arguments),
         )

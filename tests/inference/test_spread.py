@@ -104,15 +104,17 @@ def test_a_written_map_has_the_spread(ensemble, cube, tmp_path):
 @pytest.mark.filterwarnings("ignore")
 def test_shapley_values_have_a_spread_in_every_chunk_and_on_disk(ensemble, cube, tmp_path):
     cube, groups = cube.isel(x=slice(6)), ["climate", "terrain"]
-    why = gm.shapley(cube, ensemble, groups=groups, order=2, spread=True)
-    absent = (why["observed"] & 1) == 0
-    assert (why["shapley_spread"].isel(group=0).where(absent, 0).fillna(0) == 0).all()
-    assert float(why["shapley_spread"].max()) > 1e-3
-    assert (why["shapley_spread"].isnull() == why["shapley"].isnull()).all()
+    contributions = gm.shapley(cube, ensemble, groups=groups, order=2, spread=True)
+    absent = (contributions["observed"] & 1) == 0
+    assert (contributions["shapley_spread"].isel(group=0).where(absent, 0).fillna(0) == 0).all()
+    assert float(contributions["shapley_spread"].max()) > 1e-3
+    assert (contributions["shapley_spread"].isnull() == contributions["shapley"].isnull()).all()
     options = gm.MapOptions(groups=groups, spread=True)
     settings = {"shapley": True, "chunks": {"y": 5}, "options": options}
     maps = gm.write_map(cube.chunk(x=4), ensemble, tmp_path / "m.zarr", **settings)
-    xr.testing.assert_allclose(maps[["shapley_spread"]], why[["shapley_spread"]], atol=1e-6)
+    xr.testing.assert_allclose(
+        maps[["shapley_spread"]], contributions[["shapley_spread"]], atol=1e-6
+    )
 
 
 def test_an_explainer_has_no_spread(ensemble, cube):

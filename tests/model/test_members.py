@@ -57,12 +57,12 @@ def test_shapley_values_of_members_are_efficient(fusion, scale, block):
     models, ensemble = joined(fusion)
     masks = np.stack(list(group_masks(ensemble.layout).values()))
     options = {"species": np.arange(2), "scale": scale}
-    explained = shapley_block(ensemble, block, groups=masks, spread=True, **options)
-    values = explained.terms
+    explanation = shapley_block(ensemble, block, groups=masks, spread=True, **options)
+    values = explanation.terms
     full = predict_block(ensemble, block, visible=masks.any(0), **options)
     np.testing.assert_allclose(values.sum(1) + base_value(ensemble, **options), full, atol=2e-5)
     alone = [shapley_block(m, block, groups=masks, **options).terms for m in models]
-    np.testing.assert_allclose(explained.spread, np.std(alone, 0), atol=2e-5)
+    np.testing.assert_allclose(explanation.spread, np.std(alone, 0), atol=2e-5)
     if scale == "logit":  # linear in the members
         np.testing.assert_allclose(values, np.mean(alone, 0), atol=2e-5)
 
