@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from geomiam.cli.messages import say
-from geomiam.cli.options import CubePath, MapFlags, ModelPath, Overwrite, with_options
+from geomiam.cli.options import CubePath, MapFlags, ModelPath, Overwrite, Spread, with_options
 from geomiam.cli.outputs import reserve
 from geomiam.errors import GeomiamError
 from geomiam.outputs.kinds import MAP
@@ -20,10 +20,7 @@ from geomiam.outputs.kinds import MAP
 def predict(
     model: ModelPath,
     cube: CubePath,
-    spread: Annotated[
-        bool,
-        typer.Option("--spread", help="Also map the standard deviation over ensemble members."),
-    ] = False,
+    spread: Spread = False,
     interval: Annotated[
         float | None,
         typer.Option(
@@ -47,11 +44,12 @@ def explain(
     order: Annotated[
         int, typer.Option(help="2: main effects and the interaction of each pair of groups, too.")
     ] = 1,
+    spread: Spread = False,
     *,
     options: MapFlags,
 ) -> None:
     """Map suitability and the contribution of each group of predictors. A stopped map is continued."""
-    _map(model, cube, options, shapley=True, groups=group, order=order)
+    _map(model, cube, options, shapley=True, groups=group, order=order, spread=spread)
 
 
 def classify(

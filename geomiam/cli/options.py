@@ -42,6 +42,9 @@ Using = Annotated[
         help="Predictors to use; repeat. E.g. climate, bio1, 'landsat[time=2018]'; default: all.",
     ),
 ]
+Spread = Annotated[
+    bool, typer.Option("--spread", help="Also map the standard deviation over ensemble members.")
+]
 Species = Annotated[
     list[str] | None, typer.Option("--species", "-s", help="Species; repeat. Default: all.")
 ]

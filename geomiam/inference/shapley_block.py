@@ -176,8 +176,8 @@ class _Game:
                 total = total + self._weighted(apply_head, features, weights)
                 if with_members:
                     copies = self.model.config.members
-                    weighted = self._weighted(member_values, features, weights, copies)
-                    of_members = weighted if of_members is None else of_members + weighted
+                    part = self._weighted(member_values, features, weights, copies)
+                    of_members = part if of_members is None else of_members + part
         prediction = apply_head(self.model, features[:, -1], self.species, self.scale)
         assert isinstance(total, Tensor)
         if self.scale == "logit":
