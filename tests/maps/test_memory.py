@@ -117,7 +117,7 @@ def plan_or_write(act: str, kind: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["token", "species", "shapley"])
 def test_a_process_holds_no_more_than_the_plan_promises(kind):
-    """The map has a process of its own; the peak is what the system reports at its end.
+    """The map has a separate process; the peak is what the system reports at its end.
 
     The trial of a plan leaves modules and memory in its process that are no part of the map.
     """
