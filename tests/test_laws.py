@@ -38,7 +38,7 @@ def without(cube: xr.Dataset, model: gm.Model, modality: str) -> xr.Dataset:
     return cube.assign({v: xr.full_like(cube[v], np.nan) for v in hidden_part})
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def whole_map(model, crop) -> xr.Dataset:
     """The maps of the corner."""
     return gm.predict(crop, model)

@@ -23,6 +23,7 @@ from test_laws import (  # noqa: F401  the laws, each for the model below
     test_the_order_of_labels_and_dims_does_not_matter,
     test_what_is_hidden_changes_nothing_backward,
     test_what_is_hidden_changes_nothing_forward,
+    whole_map,
 )
 
 import geomiam as gm

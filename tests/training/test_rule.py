@@ -22,7 +22,7 @@ from geomiam.evaluation.evaluate import Masked
 from geomiam.model.saved_model import card
 from geomiam.training import advice
 from geomiam.training import choice as choice_module
-from geomiam.training import loop as loop_module
+from geomiam.training import observations as observations_module
 from geomiam.training.choice import (
     Folds,
     auc_by_block,
@@ -73,8 +73,10 @@ def test_an_epoch_has_at_least_25_steps(sites, steps):
 
 
 def test_few_sites_are_passed_several_times(monkeypatch):
-    rows, real = [], loop_module.hide
-    monkeypatch.setattr(loop_module, "hide", lambda p, **k: rows.append(k["n"]) or real(p, **k))
+    rows, real = [], observations_module.hide
+    monkeypatch.setattr(
+        observations_module, "hide", lambda p, **k: rows.append(k["n"]) or real(p, **k)
+    )
     settings = quick(epochs=2, batch=32, epoch_steps=10, holdout=0, keep="last")
     gm.fit(tiny_sites(100), network=TINY_NETWORK, training=settings)
     assert rows == [32, 32, 32, 4] * 3 * 2  # 4 steps a pass, 3 passes make at least 10 steps

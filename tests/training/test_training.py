@@ -16,6 +16,7 @@ from geomiam.errors import ArtifactError, GridError, LabelError, MissingVariable
 from geomiam.masking import MIAM, Constant, Dirichlet, Uniform
 from geomiam.splits import hold_out, site_blocks, site_coordinates, spatial_blocks
 from geomiam.training import loop as loop_module
+from geomiam.training import observations as observations_module
 from geomiam.training import supervised as supervised_module
 from geomiam.training.losses import (
     cross_entropy,
@@ -396,13 +397,13 @@ def test_the_best_epoch_is_kept_and_patience_ends_the_run(monkeypatch):
 
 def test_every_epoch_draws_its_own_masks(monkeypatch):
     masks = []
-    real = loop_module.hide
+    real = observations_module.hide
 
     def hide(p, **sizes):
         masks.append(real(p, **sizes))
         return masks[-1]
 
-    monkeypatch.setattr(loop_module, "hide", hide)
+    monkeypatch.setattr(observations_module, "hide", hide)
     train(epochs=3, batch=500, masking=Constant(0.5))
     assert len(masks) == 3
     assert (masks[0] != masks[1]).any() and (masks[1] != masks[2]).any()
@@ -528,13 +529,13 @@ def test_labels_of_validation_sites_train_nothing():
 )
 def test_masks_may_be_drawn_for_each_sample(masking, monkeypatch):
     shapes = []
-    real = loop_module.hide
+    real = observations_module.hide
 
     def hide(p, **sizes):
         shapes.append((len(p), sizes["n"]))
         return real(p, **sizes)
 
-    monkeypatch.setattr(loop_module, "hide", hide)
+    monkeypatch.setattr(observations_module, "hide", hide)
     model = train(masking=masking, epochs=2)
     assert model.about["masking"]["per_sample"] == masking.per_sample
     assert all(draws == (n if masking.per_sample else 1) for draws, n in shapes)
