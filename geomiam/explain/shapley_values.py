@@ -31,6 +31,7 @@ from geomiam.inference.predict import (
 from geomiam.inference.required import leave_out, require_groups, warn_if_few
 from geomiam.inference.shapley_block import amortised_block, shapley_block
 from geomiam.inference.slabs import Scale
+from geomiam.inference.terms import Index
 from geomiam.model.model import Model, Precision
 from geomiam.model.saved_model import as_model
 from geomiam.progress import with_progress
@@ -191,11 +192,7 @@ def shapley(
         _check_spread(model, method)
     _check(model, method, names=names, groups=groups, scale=scale)
     kind = check_order(order, options.index, names=names, method=method)
-    coalitions: Coalitions | None = None
-    if method == "latin":
-        coalitions = _sampled(len(names), options.samples, options.rng)
-    elif method == "exact":
-        coalitions = Coalitions.every(len(names), order=order, index=kind)
+    coalitions = _coalitions(len(names), method, options, order=order, index=kind)
     masks, index = np.stack(list(masks_by_name.values())), model.species_index(species)
     labels: dict[str, Sequence[str]] = {
         "group": names,
@@ -279,12 +276,20 @@ def _check(model: Model, method: str, *, names: list[str], groups: Any, scale: S
         )
 
 
-def _sampled(groups: int, samples: int, rng: Any) -> Coalitions:
-    if samples < 2:
+def _coalitions(
+    groups: int, method: str, options: ShapleyOptions, *, order: int, index: Index
+) -> Coalitions | None:
+    """Return the coalitions of a method; None where the explainer of the model predicts the values."""
+    if method == "exact":
+        return Coalitions.every(groups, order=order, index=index)
+    if method == "amortised":
+        return None
+    if options.samples < 2:
         raise SelectionError(
-            f"samples={samples} has no standard error; pass ShapleyOptions(samples=2) or more"
+            f"samples={options.samples} has no standard error; pass ShapleyOptions(samples=2) or more"
         )
-    return Coalitions.latin(groups, samples=samples, rng=np.random.default_rng(rng))
+    rng = np.random.default_rng(options.rng)
+    return Coalitions.latin(groups, samples=options.samples, rng=rng)
 
 
 LONG_NAMES = {

@@ -208,11 +208,11 @@ def summary(rows: list[dict], *, level: float, fewest: int = 200) -> dict[str, A
     usual = [r for r in rows if r["sites"] >= fewest]
     out: dict[str, Any] = {"patterns": len(usual)}
     for kind in KINDS:
-        off = np.array([[r[kind][n] - level for n in LABELS] for r in usual]).reshape(-1, 2)
+        deviations = np.array([[r[kind][n] - level for n in LABELS] for r in usual]).reshape(-1, 2)
         out[kind] = {
-            "within_2_points": int((np.abs(off) <= 0.02).all(1).sum()),
-            "least": round(float(off.min() + level), 4) if off.size else None,
-            "greatest": round(float(off.max() + level), 4) if off.size else None,
+            "within_2_points": int((np.abs(deviations) <= 0.02).all(1).sum()),
+            "least": round(float(deviations.min() + level), 4) if deviations.size else None,
+            "greatest": round(float(deviations.max() + level), 4) if deviations.size else None,
         }
     return out
 
