@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import rasterio
 import xarray as xr
 import yaml
@@ -41,6 +44,47 @@ def tif(path: Path, values: np.ndarray, box: GeoBox, **profile: Any) -> Path:
                 setattr(file, attribute, header[key])
         for band, name in enumerate(header.get("names", ()), 1):
             file.set_band_description(band, name)
+    return path
+
+
+def tile_table(path: Path, rows: list[tuple[str, GeoBox, int]]) -> Path:
+    """Write a table of tiles with the columns of the index of AlphaEarth, from paths, grids and years."""
+    table = []
+    for name, box, year in rows:
+        place = box.extent.to_crs("EPSG:4326", resolution=box.resolution.x * 10).boundingbox
+        utm = {"crs": str(box.crs), "utm_zone": "31N", "WKT": box.extent.wkt, "year": year}
+        degrees = dict(zip(("west", "south", "east", "north"), place.bbox))
+        table.append({"path": name, **utm, **{f"wgs84_{k}": v for k, v in degrees.items()}})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(table).to_parquet(path)
+    return path
+
+
+def vrt(path: Path, tiles: dict[str, GeoBox]) -> Path:
+    """Write a VRT of tiles on one lattice, as gdalbuildvrt does."""
+    boxes = list(tiles.values())
+    whole = GeoBox.from_bbox(
+        reduce(or_, (b.boundingbox for b in boxes)), boxes[0].crs, resolution=boxes[0].resolution.x
+    )
+    entries = []
+    for name, box in tiles.items():
+        x, y = (round(v) for v in ~whole.affine * (box.affine.c, box.affine.f))
+        place = f'xSize="{box.shape.x}" ySize="{box.shape.y}"'
+        entries.append(
+            f'<ComplexSource><SourceFilename relativeToVRT="1">{name}</SourceFilename>'
+            f'<SourceBand>1</SourceBand><SrcRect xOff="0" yOff="0" {place} />'
+            f'<DstRect xOff="{x}" yOff="{y}" {place} /><NODATA>-32768</NODATA></ComplexSource>'
+        )
+    numbers = ", ".join(f"{v:.16e}" for v in whole.affine.to_gdal())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        f'<VRTDataset rasterXSize="{whole.shape.x}" rasterYSize="{whole.shape.y}">'
+        f'<SRS dataAxisToSRSAxisMapping="1,2">{whole.crs.to_wkt()}</SRS>'
+        f"<GeoTransform>{numbers}</GeoTransform>"
+        f'<VRTRasterBand dataType="Int16" band="1"><NoDataValue>-32768</NoDataValue>'
+        f"{''.join(entries)}</VRTRasterBand></VRTDataset>",
+        encoding="utf-8",
+    )
     return path
 
 

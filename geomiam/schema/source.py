@@ -15,18 +15,21 @@ Decode = Literal["signed-square"]
 Derived = Literal["slope", "aspect"]
 
 BELONGS = {
-    **dict.fromkeys(("tiles", "overview"), ("raster",)),
+    **dict.fromkeys(("index", "overview"), ("raster",)),
     **dict.fromkeys(("derive", "of"), ("derived",)),
     **dict.fromkeys(
         "collection query time mask snow dilate max_cloud composite on_error".split(), ("stac",)
     ),
     "decode": ("raster", "netcdf", "zarr"),
-    "select": ("netcdf", "zarr"),
+    "tiles": ("raster", "zarr"),
+    **dict.fromkeys(("select", "scale_variable"), ("netcdf", "zarr")),
     "hosts": ("raster", "stac"),
 }
 """Kinds of source that support a key; other keys are supported by all kinds."""
-TILE_KEYS = ("ns", "lat", "ew", "lon")
-"""Fields of a path that name a tile by its south-western corner."""
+TILE_KEYS = ("ns", "lat", "ew", "lon", "zone")
+"""Fields of a path that name a tile by its south-western corner, or its UTM zone."""
+INDEXES = (".parquet", ".vrt")
+"""Endings of the indexes of tiles that can be read."""
 FORMATS: dict[str, Any] = {
     "raster": "geomiam.sources.rasters.geotiff:GeoTIFF",
     "netcdf": "geomiam.sources.rasters.netcdf_zarr:NetCDF",
@@ -66,15 +69,46 @@ class Grid(FrozenFields):
         return bounds
 
 
+class TileIndex(FrozenFields):
+    """The index of a product of many GeoTIFFs: a table of their bounds, or a VRT; those under a grid are read.
+
+    ``path`` may contain fields, as the path of a source. A table has the columns ``path`` and
+    ``wgs84_west``, ``wgs84_south``, ``wgs84_east`` and ``wgs84_north`` in degrees. The files lie below the
+    folder of the index.
+    """
+
+    path: str = Field(min_length=1)
+    prefix: str | None = Field(
+        None, description="start of the paths in the index, in place of which its folder is taken"
+    )
+    where: dict[str, int | float | str] = Field(
+        {}, description="table: value of a column in the rows that are read, such as year: 2024"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _path_alone(cls, data: Any) -> Any:
+        return {"path": data} if isinstance(data, str) else data
+
+    @model_validator(mode="after")
+    def _form_can_be_read(self) -> TileIndex:
+        if not self.path.lower().endswith(INDEXES):
+            raise ValueError(f"an index ends in {' or '.join(INDEXES)}, found path: {self.path}")
+        if self.where and not self.path.lower().endswith(".parquet"):
+            raise ValueError(f"'where' selects rows of a table (.parquet), found path: {self.path}")
+        return self
+
+
 class ReadOptions(FrozenFields):
     """Options for reading a variable; those of a source are the default of all its variables.
 
     ``path`` may contain ``{variable}``, dims of the variable such as ``{month:02d}``, and tiles as
-    ``{ns}``, ``{lat:02d}``, ``{ew}``, ``{lon:03d}``. Values are ``raw × scale + offset``. Options that
-    are not set are taken from the file.
+    ``{ns}``, ``{lat:02d}``, ``{ew}``, ``{lon:03d}``, or ``{zone:02d}``. Values are
+    ``raw × scale + offset``. Options that are not set are taken from the file.
     """
 
     path: str | tuple[str, ...] | None = None
+    index: TileIndex | None = Field(None, description="raster: index of tiles, in place of path")
     variable: str | None = Field(None, description="name inside the file, and in path")
     band: int | str | tuple[int | str, ...] | None = Field(
         None, description="from 1, name or 'all'"
@@ -88,8 +122,11 @@ class ReadOptions(FrozenFields):
     decode: Decode | None = Field(None, description="applied after scale and offset")
     resampling: str | None = None
     crs: str | None = Field(None, description="CRS of files that declare none")
-    tiles: FiniteFloat | None = Field(
-        None, gt=0, le=360, description="raster: side of the tiles, degrees"
+    tiles: Annotated[FiniteFloat, Field(gt=0, le=360)] | Literal["utm"] | None = Field(
+        None, description="raster, zarr: side of the tiles in degrees, or utm: a file for each zone"
+    )
+    scale_variable: str | None = Field(
+        None, description="netcdf, zarr: variable with a factor for each pixel; not finite: missing"
     )
     overview: int | None = Field(None, ge=0, le=30, description="raster: overview to read, from 0")
     derive: Derived | None = None

@@ -7,7 +7,7 @@ import itertools
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from geomiam.geo.longitude import lonlat_bounds
 from geomiam.outputs.paths import expand
 from geomiam.schema.source import TILE_KEYS, Source
 from geomiam.schema.variable import Label, Variable
+from geomiam.sources.tile_index import tiles_under
 from geomiam.sources.web.allow_list import REMOTE, scheme, scrub
 
 MOST_TILES = 2_000
@@ -52,10 +53,11 @@ class Files:
 
 
 def files_of(variable: Variable, source: Source, *, base: Path, box: GeoBox) -> Files:
-    """Return the paths of the files of a variable on a grid; no file is opened."""
-    if not source.path:
+    """Return the paths of the files of a variable on a grid; only an index of tiles is opened."""
+    if not source.path and not source.index:
         raise SourceError(f"'{variable.name}': source '{source.name}' has no path; add 'path:'")
-    path_templates = (source.path,) if isinstance(source.path, str) else source.path
+    path = source.index.path if source.index else source.path
+    path_templates = (path,) if isinstance(path, str) else tuple(path or ())
     templates = [_absolute(p, source, base) for p in path_templates]
     names = {f for t in templates for f in re.findall(r"{(\w+)[^}]*}", t)}
     steps = _steps(variable, names - {"variable", *TILE_KEYS})
@@ -71,7 +73,10 @@ def files_of(variable: Variable, source: Source, *, base: Path, box: GeoBox) -> 
         values: dict[str, Any] = dict(zip((d for d, _ in steps), labels, strict=True))
         values["variable"] = values.get("variable", source.variable or variable.name)
         texts = [_fill(t, {**values, **tile}, source) for t in templates for tile in tiles]
-        paths.append(tuple(p for f in texts for p in _matches(f)))
+        files = [p for f in texts for p in _matches(f)]
+        if source.index:
+            files = [p for f in files for p in tiles_under(f, source, box=box, stamp=stamp(f))]
+        paths.append(tuple(files))
     return Files(steps, tuple(paths), bool(source.tiles))
 
 
@@ -146,7 +151,11 @@ def _matches(path: str) -> list[str]:
 
 
 def _tiles(source: Source, box: GeoBox) -> Iterator[dict[str, Any]]:
-    """Yield the south-west corners of the tiles under a grid, in degrees."""
+    """Yield the south-west corners of the tiles under a grid in degrees, or the UTM zones."""
+    if source.tiles == "utm":
+        spans_of_zones = [(w, e) for w, _, e, _ in lonlat_bounds(box)]
+        yield from ({"zone": zone} for zone in utm_zones(spans_of_zones))
+        return
     side = float(source.tiles or 1)
     spans = [
         [range(math.floor(low / side), math.ceil(high / side)) for low, high in ((s, n), (w, e))]
@@ -166,6 +175,12 @@ def _tiles(source: Source, box: GeoBox) -> Iterator[dict[str, Any]]:
             "ew": "W" if lon < 0 else "E",
             "lon": _plain(abs(lon)),
         }
+
+
+def utm_zones(spans: Iterable[tuple[float, float]]) -> list[int]:
+    """Return the UTM zones, 1 to 60, that touch spans of longitude between -180 and 180 degrees."""
+    zones = [range(int((w + 180) // 6), math.ceil((e + 180) / 6)) for w, e in spans]
+    return sorted({min(z, 59) + 1 for z in itertools.chain.from_iterable(zones)})
 
 
 def _plain(value: float) -> int | float:

@@ -6,7 +6,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from helpers_build import static, tif
+import yaml
+from helpers_build import static, tif, tile_table, vrt
 from helpers_small import untrained
 from helpers_stac import GRID, not_there, scene, serve
 from odc.geo.geobox import GeoBox
@@ -14,7 +15,7 @@ from odc.geo.geobox import GeoBox
 import geomiam as gm
 from geomiam.errors import SchemaError
 from geomiam.schema.schema import Schema
-from geomiam.schema.source import source_kinds
+from geomiam.schema.source import Source, source_kinds
 
 PLACE = (4.0, 50.6, 4.2, 50.8)
 """West, south, east, north of all places, but for Sentinel-2."""
@@ -68,6 +69,11 @@ def chelsa(folder):
 
 
 FUTURE = {"model": "GFDL-ESM4", "ssp": "ssp585", "period": "2041-2070"}
+PARAMETERS = {
+    "alphaearth": {"year": 2024},
+    "chelsa-futures": FUTURE,
+    "soilgrids-quantiles": {"statistic": "Q0.05"},
+}
 
 
 def chelsa_futures(folder):
@@ -110,6 +116,21 @@ def soilgrids(folder):
     return {"soilgrids": folder}, {n: 64 * scale for n, scale in SOIL.items()}
 
 
+def soilgrids_quantiles(folder):
+    """Tiles of a VRT beside them, as the provider names both; the second tile lies elsewhere."""
+    box = GeoBox.from_bbox(WIDE.to_crs(HOMOLOSINE).boundingbox, resolution=1000)
+    far = GeoBox(box.shape, box.affine.translation(10**6, 0) * box.affine, box.crs)
+    for name in SOIL:
+        stem = f"{name}_0-5cm_Q0.05"
+        tiles = {
+            f"./{stem}/tileSG-016-0{i}/tileSG-016-0{i}_1-1.tif": b
+            for i, b in ((46, box), (50, far))
+        }
+        flat(folder / name / next(iter(tiles)), 64, box, nodata=-32768)
+        vrt(folder / name / f"{stem}.vrt", tiles)
+    return {"soilgrids": folder}, {n: 64 * scale for n, scale in SOIL.items()}
+
+
 def human_footprint(folder):
     box = GeoBox.from_bbox(WIDE.to_crs(MOLLWEIDE).boundingbox, resolution=1000)
     flat(folder / "hfp2018.tif", 33.5, box, dtype="float32")
@@ -134,9 +155,22 @@ def overviews(path, method):
         file.build_overviews([2, 4, 8], rasterio.enums.Resampling[method])
 
 
+AEF = "gs://alphaearth_foundations/satellite_embedding/v1/annual"
+
+
 def alphaearth(folder):
-    box = GeoBox.from_bbox(WIDE.to_crs("EPSG:32631").boundingbox, resolution=1000)
-    flat(folder / "xk9f2a.tiff", -100, box, dtype="int8", bands=64, nodata=-128)
+    """Two tiles of a zone, whose rows run from south to north as the provider's, in a table with other years."""
+    box = GeoBox.from_bbox(WIDE.to_crs("EPSG:32631").boundingbox, resolution=1000).flipy()
+    west, east = box[:, : box.shape.x // 2], box[:, box.shape.x // 2 :]
+    tiles = {
+        f"{AEF}/2024/31N/xk9f-0000000000-0000000{i}92.tiff": b for i, b in enumerate((west, east))
+    }
+    for path, tile in tiles.items():
+        file = folder / path.removeprefix(f"{AEF}/")
+        flat(file, -100, tile, dtype="int8", bands=64, nodata=-128)
+    rows = [(p, tile, 2024) for p, tile in tiles.items()]
+    rows += [(p.replace("2024", "2023"), tile, 2023) for p, tile in tiles.items()]
+    tile_table(folder / "aef_index.parquet", rows)
     return {"alphaearth": folder}, {"alphaearth": np.full(64, -((100 / 127.5) ** 2))}
 
 
@@ -162,6 +196,7 @@ MAKERS = {
     "europe": europe,
     "human-footprint": human_footprint,
     "soilgrids": soilgrids,
+    "soilgrids-quantiles": soilgrids_quantiles,
     "worldclim": worldclim,
     "worldcover": worldcover,
 }
@@ -183,7 +218,7 @@ def test_a_catalog_is_built_from_files_of_the_providers_shape(tmp_path, name):
     place = None
     if grid is None:
         place = BOX.to_crs("EPSG:3035").boundingbox.bbox
-    parameters = FUTURE if name == "chelsa-futures" else None
+    parameters = PARAMETERS.get(name)
     cube = gm.build_cube(name, grid, bounds=place, roots=roots, parameters=parameters).compute()
     assert "unknown" not in str([v.source_crs for v in cube.data_vars.values()])
     assert (
@@ -287,7 +322,8 @@ def test_the_page_lists_every_catalog_and_every_kind_of_source():
 
 
 def test_what_the_page_shows_is_understood(tmp_path):
-    first, second = re.findall(r"```yaml\n(.*?)```", page(), re.DOTALL)
+    first, index, second = re.findall(r"```yaml\n(.*?)```", page(), re.DOTALL)
+    assert Source(name="tiles", **yaml.safe_load(index)).index.where == {"year": 2024}
     combination = first + second.replace("modalities:\n", "")
     (tmp_path / "page.yaml").write_text(combination, encoding="utf-8")
     schema = Schema.from_yaml(tmp_path / "page.yaml")

@@ -35,6 +35,8 @@ from geomiam.sources.web.requests import NoResponse
 
 CHUNK = 2048
 BAND = "band"
+BANDS = 8
+"""Most bands of a file on the web that are read together, if they are stored band by band."""
 HEADERS = 16
 """Number of files that are opened at a time: over a network most of the time is latency."""
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -180,7 +182,9 @@ def _array(group: Sequence[Header], source: Source) -> xr.DataArray:
     pixels = Mosaic(placements, (bands, rows, cols)) if len(group) > 1 else first.pixels
     affine = first.box.affine * first.box.affine.translation(int(start[1]), int(start[0]))
     coords = xr_coords(GeoBox((rows, cols), affine, first.box.crs), dims=("y", "x"))
-    deep = bands if first.mixed else 1
+    # on the web each chunk reads the header of the file again
+    together = BANDS if scheme(first.pixels.path) else 1
+    deep = bands if first.mixed else min(bands, together)
     side = max(256, int(CHUNK / deep**0.5) // 256 * 256)
     data = da.from_array(pixels, chunks=(deep, side, side), fancy=False, asarray=False)
     array = xr.DataArray(data, dims=(BAND, "y", "x"), coords=coords)

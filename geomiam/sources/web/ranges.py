@@ -18,6 +18,7 @@ from typing import Any
 import rasterio
 from rasterio.errors import RasterioError
 
+from geomiam.checks.files import regular_file
 from geomiam.errors import SourceError
 from geomiam.sources.web.allow_list import REMOTE, AllowList, host_of, scheme
 from geomiam.sources.web.requests import Limits, Request, send
@@ -95,6 +96,25 @@ def _opened(source: RemoteFile, options: Mapping[str, Any]) -> Iterator[Any]:
             raise source.problem from None
         text = re.sub(r"['\"]?/vsi\S+|\w+\.tif:?['\"]?", "", str(error)).strip()
         raise OSError(f"not a GeoTIFF, or damaged: {text}") from None
+
+
+@contextmanager
+def open_bytes(path: str, allow_list: AllowList) -> Iterator[Any]:
+    """Open a local file, or a file of the web by ranges of bytes, as a stream of bytes.
+
+    Raises NoResponse or OSError if a file of the web cannot be read, in place of the error of its reader.
+    """
+    if scheme(path) not in REMOTE:
+        with regular_file(path, error=SourceError).open("rb") as file:
+            yield file
+        return
+    source = RemoteFile(path, allow_list, {})
+    source.fetch(0, BLOCK)
+    try:
+        yield source.opener(path)
+    finally:
+        if source.problem is not None:
+            raise source.problem from None
 
 
 class RemoteFile:
