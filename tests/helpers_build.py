@@ -63,23 +63,23 @@ def tile_table(path: Path, rows: list[tuple[str, GeoBox, int]]) -> Path:
 def vrt(path: Path, tiles: dict[str, GeoBox]) -> Path:
     """Write a VRT of tiles on one lattice, as gdalbuildvrt does."""
     boxes = list(tiles.values())
-    whole = GeoBox.from_bbox(
+    union = GeoBox.from_bbox(
         reduce(or_, (b.boundingbox for b in boxes)), boxes[0].crs, resolution=boxes[0].resolution.x
     )
     entries = []
     for name, box in tiles.items():
-        x, y = (round(v) for v in ~whole.affine * (box.affine.c, box.affine.f))
+        x, y = (round(v) for v in ~union.affine * (box.affine.c, box.affine.f))
         place = f'xSize="{box.shape.x}" ySize="{box.shape.y}"'
         entries.append(
             f'<ComplexSource><SourceFilename relativeToVRT="1">{name}</SourceFilename>'
             f'<SourceBand>1</SourceBand><SrcRect xOff="0" yOff="0" {place} />'
             f'<DstRect xOff="{x}" yOff="{y}" {place} /><NODATA>-32768</NODATA></ComplexSource>'
         )
-    numbers = ", ".join(f"{v:.16e}" for v in whole.affine.to_gdal())
+    numbers = ", ".join(f"{v:.16e}" for v in union.affine.to_gdal())
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
-        f'<VRTDataset rasterXSize="{whole.shape.x}" rasterYSize="{whole.shape.y}">'
-        f'<SRS dataAxisToSRSAxisMapping="1,2">{whole.crs.to_wkt()}</SRS>'
+        f'<VRTDataset rasterXSize="{union.shape.x}" rasterYSize="{union.shape.y}">'
+        f'<SRS dataAxisToSRSAxisMapping="1,2">{union.crs.to_wkt()}</SRS>'
         f"<GeoTransform>{numbers}</GeoTransform>"
         f'<VRTRasterBand dataType="Int16" band="1"><NoDataValue>-32768</NoDataValue>'
         f"{''.join(entries)}</VRTRasterBand></VRTDataset>",
@@ -120,7 +120,7 @@ def one(folder: Path, source: dict, variable: dict | None = None, *, name: str =
 def warped(
     values: np.ndarray, src: GeoBox, dst: GeoBox, method: str, nodata: float = np.nan
 ) -> np.ndarray:
-    """Return what rasterio makes of the whole field at once, kernels being one source cell wide."""
+    """Return what rasterio makes of the union field at once, kernels being one source cell wide."""
     scale = {} if method == "average" else {"XSCALE": 1, "YSCALE": 1}
     out = np.full((*values.shape[:-2], *dst.shape.yx), np.nan, "float32")
     for at in np.ndindex(values.shape[:-2]):

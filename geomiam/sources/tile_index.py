@@ -89,10 +89,10 @@ def _of_table(location: str, source: Source, box: GeoBox, stamp: tuple[str, ...]
         rows = (south < n + MARGIN) & (north > s - MARGIN)
         for turn in (0, 360):
             under |= rows & (west < e + turn + MARGIN) & (east > w + turn - MARGIN)
-    chosen = under & _rows_where(table, index)
-    if not chosen.any():
+    selected_rows = under & _rows_where(table, index)
+    if not selected_rows.any():
         raise SourceError(_no_tile(location, table, under, index))
-    return list(dict.fromkeys(table[PATH][chosen].astype(str)))
+    return list(dict.fromkeys(table[PATH][selected_rows].astype(str)))
 
 
 def _rows_where(table: pd.DataFrame, index: TileIndex) -> np.ndarray:
@@ -110,9 +110,9 @@ def _no_tile(location: str, table: pd.DataFrame, under: np.ndarray, index: TileI
     place = f"none of the {len(table):,} tiles of {scrub(location)} touches the grid"
     if not under.any():
         return f"{place}; correct the grid"
-    wanted = ", ".join(f"{k}: {v}" for k, v in index.where.items())
+    conditions = ", ".join(f"{k}: {v}" for k, v in index.where.items())
     values = [f"{c}: {', '.join(map(str, table[c][under].unique()[:SHOWN]))}" for c in index.where]
-    return f"{place} and has {wanted}; tiles that touch it have {'; '.join(values)}"
+    return f"{place} and has {conditions}; tiles that touch it have {'; '.join(values)}"
 
 
 @lru_cache(maxsize=4)
@@ -128,8 +128,10 @@ def _table(
     with open_bytes(location, _allow_list(hosts)) as stream:
         file = parquet.ParquetFile(stream)
         if missing := [n for n in names if n not in file.schema_arrow.names]:
-            found = ", ".join(file.schema_arrow.names)
-            raise SourceError(f"{scrub(location)} has no column '{missing[0]}'; it has {found}")
+            columns_in_file = ", ".join(file.schema_arrow.names)
+            raise SourceError(
+                f"{scrub(location)} has no column '{missing[0]}'; it has {columns_in_file}"
+            )
         if file.metadata.num_rows > MOST_ROWS:
             raise SourceError(
                 f"{scrub(location)} has {file.metadata.num_rows:,} rows, more than {MOST_ROWS:,}"

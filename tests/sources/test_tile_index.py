@@ -47,16 +47,16 @@ def test_the_tiles_of_a_table_under_the_grid_are_read(tmp_path, flip):
 
 def test_of_a_table_on_the_web_the_files_are_read_from_its_folder(tmp_path):
     tiles(tmp_path)
-    asked = set()
+    requests = set()
 
     def record(handler, body):
-        asked.add(handler.path)
+        requests.add(handler.path)
         return handler._send(body) if body else not_there(handler, body)
 
     with serve(tmp_path, {"": record}) as base:
         cube = read(tmp_path, base).compute()
     np.testing.assert_allclose(cube.layer, ramp(UTM), atol=1e-2)
-    assert asked == {"/index.parquet", "/2024/w.tiff", "/2024/e.tiff"}
+    assert requests == {"/index.parquet", "/2024/w.tiff", "/2024/e.tiff"}
 
 
 def test_a_year_without_tiles_lists_those_there_are(tmp_path):
