@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from geomiam._version import __version__
 from geomiam.cli import (
     build,
+    calibrate,
     correlations,
     demo,
     evaluate,
@@ -53,7 +54,7 @@ From your data to the report:
 STEPS: dict[str, tuple[Callable[..., None], ...]] = {
     "First look": (demo.demo,),
     "Data": (build.build, records.records, sites.sample, correlations.correlations, sites.split),
-    "Model": (train.fit, train.pretrain, train.finetune),
+    "Model": (train.fit, train.pretrain, train.finetune, calibrate.calibrate),
     "Check": (evaluate.cross_validate, evaluate.evaluate, response.response),
     "Map": (maps.predict, maps.explain, maps.classify, scenarios.project),
     "Ranges": (scenarios.change, scenarios.red_list),

@@ -95,6 +95,7 @@ LOOP = (
 )
 LOSS = ("loss", "evenness", "epoch_steps", "joint_epochs", "joint_lr")
 DEVICE = ("accelerator", "devices", "precision")
+STORED = ("reference_sites",)
 
 
 @dataclass(frozen=True)
@@ -185,6 +186,12 @@ class TrainOptions:
     block: Annotated[
         str | None,
         typer.Option(help="Side of validation blocks, such as '100 km'; default: from the data."),
+    ] = None
+    reference_sites: Annotated[
+        int | None,
+        typer.Option(
+            help="Training sites to store with the model, for 'predict --novelty'; 0: none. Default 5000."
+        ),
     ] = None
     accelerator: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None
     devices: Annotated[

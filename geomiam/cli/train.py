@@ -14,6 +14,7 @@ from geomiam.cli.options import (
     LOOP,
     LOSS,
     NETWORK,
+    STORED,
     ModelPath,
     SitesPath,
     TrainOptions,
@@ -32,7 +33,7 @@ Kinds = Annotated[
 ]
 
 
-@with_options(options=("masking", "masks", *NETWORK, *LOSS, *LOOP, *DEVICE, *COMMON))
+@with_options(options=("masking", "masks", *NETWORK, *LOSS, *LOOP, *STORED, *DEVICE, *COMMON))
 def fit(
     sites: SitesPath,
     out: Out,
@@ -54,7 +55,8 @@ def fit(
     """
     import geomiam as gm
 
-    network, training = options.given(*NETWORK), options.given(*LOSS, *LOOP, *DEVICE)
+    network = options.given(*NETWORK)
+    training = options.given(*LOSS, *LOOP, *STORED, *DEVICE)
     _reserve(out, options, inputs=[sites, options.schema, start])
     first = gm.load_model(start) if start else None
     set_by_recipe = options.given("masking", "masks", "fusion")
@@ -143,7 +145,7 @@ def pretrain(
     _save(model, out, options)
 
 
-@with_options(options=(*LOOP, *COMMON))
+@with_options(options=(*LOOP, *STORED, *COMMON))
 def finetune(
     model: ModelPath,
     sites: SitesPath,
@@ -170,7 +172,7 @@ def finetune(
         gm.open_sites(sites).load(),
         schema=options.schema,
         train=cast(Any, train),  # the library checks it
-        training=options.given(*LOOP) or None,
+        training=options.given(*LOOP, *STORED) or None,
         checkpoint=options.checkpoint,
         rng=options.seed,
     )

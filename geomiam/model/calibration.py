@@ -22,6 +22,7 @@ from geomiam.model.weight_file import Header, read_header
 from geomiam.tokens.encode import TokenArrays
 from geomiam.tokens.layout import Layout
 
+FILE = "calibration.safetensors"
 MOST_SITES = 100_000
 MOST_BYTES = 2**30
 UNKNOWN = 255

@@ -116,12 +116,12 @@ def scaling_of(model: Model) -> str:
     return identity({k: specification[k] for k in ("schema", "scaler")}, {})
 
 
-def joined(first: Reference, second: Reference) -> Reference:
-    """Return the sites of both, of which the first may lack the last features."""
+def joined(first: Reference, second: Reference, *, limit: int = MOST_SITES) -> Reference:
+    """Return up to ``limit`` sites of both, of which the first may lack the last features."""
     lacking = second.values.shape[1] - first.values.shape[1]
     missing = np.full((len(first), lacking), np.nan, np.float32)
     values = np.concatenate([np.concatenate([first.values, missing], 1), second.values])
-    return Reference.of(values, np.concatenate([first.fold, second.fold]))
+    return Reference.of(values, np.concatenate([first.fold, second.fold]), limit=limit)
 
 
 def _sample(values: np.ndarray, limit: int) -> np.ndarray:

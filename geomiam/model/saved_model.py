@@ -22,6 +22,7 @@ from geomiam._version import __version__
 from geomiam.checks.files import read_text, reason, refusing, regular_file
 from geomiam.checks.names import check_species
 from geomiam.errors import ArtifactError, InputNotFound, SelectionError
+from geomiam.model.calibration import FILE as CALIBRATION
 from geomiam.model.calibration import Calibration, read_calibration
 from geomiam.model.model import LINKS, Model
 from geomiam.model.reference import FILE, Reference, scaling_of
@@ -42,7 +43,6 @@ FORMAT = 2
 """Format 1 has no ``offsets`` of the members and no calibration sites."""
 READABLE = (1, 2)
 WEIGHTS, CONFIG, CARD, ITEM = "model.safetensors", "config.json", "README.md", "stac-item.json"
-CALIBRATION = "calibration.safetensors"
 MOST_CONFIG_BYTES = 16 * 2**20
 OFFSETS = "offsets"
 """Tensor of the biases of ensemble members, which a model may lack."""

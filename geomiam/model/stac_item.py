@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from geomiam.model import calibration, reference
+
 if TYPE_CHECKING:
     from geomiam.model.model import Model
 
@@ -40,7 +42,7 @@ def stac_item(model: Model) -> dict[str, Any]:
             **_cube(model, box or GLOBE),
         },
         "links": [],
-        "assets": _assets(),
+        "assets": _assets(model),
     }
 
 
@@ -157,8 +159,9 @@ def _cube(model: Model, box: tuple[float, ...]) -> dict[str, Any]:
     }
 
 
-def _assets() -> dict[str, Any]:
-    return {
+def _assets(model: Model) -> dict[str, Any]:
+    """Return the files of a model directory; those of sites where the model stores them."""
+    assets = {
         "model": {
             "href": "./model.safetensors",
             "title": "weights",
@@ -178,6 +181,22 @@ def _assets() -> dict[str, Any]:
             "type": "text/markdown",
             "roles": ["metadata"],
         },
+    }
+    if model.reference:
+        title = "predictors of training sites, for maps of novelty"
+        assets["reference"] = _sites_asset(reference.FILE, title)
+    if model.calibration is not None:
+        title = "predictors and labels of calibration sites, for prediction sets"
+        assets["calibration"] = _sites_asset(calibration.FILE, title)
+    return assets
+
+
+def _sites_asset(file: str, title: str) -> dict[str, Any]:
+    return {
+        "href": f"./{file}",
+        "title": title,
+        "type": "application/octet-stream; application=safetensors",
+        "roles": ["data"],
     }
 
 

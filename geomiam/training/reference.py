@@ -36,4 +36,6 @@ def widened_reference(first: Reference | None, run: Run) -> Reference | None:
     """Return the sites of a model and those of its fine-tuning; None if the model stores none."""
     # Without the sites of the first training, those of the fine-tuning would pass for all of them.
     second = reference_of([run])
-    return joined(first, second) if first and second else None
+    if not first or not second:
+        return None
+    return joined(first, second, limit=run.config.reference_sites)

@@ -110,7 +110,7 @@ def calibrate(
         raise SettingError(
             f"the model was fitted on about {share:.0%} of these sites, whose predictions are too good to calibrate on: "
             "hold out blocks first with apart = gm.splits.hold_out_blocks(sites, share=0.3), fit on "
-            "sites.isel(site=~apart) and calibrate on sites.isel(site=apart)"
+            "sites.isel(site=~apart) and calibrate on sites.isel(site=apart) (command line: geomiam split)"
         )
     block = model.encode(table.arrays)
     rows = np.flatnonzero(block.observed.any(1))

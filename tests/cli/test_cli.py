@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -73,13 +74,25 @@ VERBS = {
         "--recipe",
         "ume-mma",
         "--start",
+        "--reference-sites",
     ],
     "pretrain": ["DATA", "--out", "--cells", "--masking", "--epochs", "without labels"],
     "finetune": ["MODEL", "SITES", "--out", "--train", "new species", "new predictors"],
+    "calibrate": ["MODEL", "SITES", "--out", "--blocks", "--limit", "--interval", "rate of errors"],
     "evaluate": ["MODEL", "SITES", "--subsets", "unimodal", "every", "--metrics", "--figure"],
     "cross-validate": ["SITES", "--splits", "knndm", "--area", "--folds", "--metrics", "per fold"],
     "response": ["MODEL", "VARIABLES", "--data", "--kind", "--figure", "training range"],
-    "predict": ["MODEL", "CUBE", "--out", "--using", "landsat[time=2018]", "--species"],
+    "predict": [
+        "MODEL",
+        "CUBE",
+        "--out",
+        "--using",
+        "landsat[time=2018]",
+        "--species",
+        "--interval",
+        "--novelty",
+        "--clamp",
+    ],
     "explain": [
         "MODEL",
         "CUBE",
@@ -205,7 +218,7 @@ def home(tmp_path_factory) -> Path:
     for line in [
         "sample cube.zarr records.csv --out sites.zarr",
         "fit sites.zarr --schema catalog.yaml --out model --width 8 --epochs 4 --block 200 --seed 1 "
-        "--checkpoint run",
+        "--checkpoint run --reference-sites 60",
     ]:
         files = {w for w in line.split() if "." in w or w in ("model", "run")}
         paths = [str(folder / w) if w in files else w for w in line.split()]
@@ -325,7 +338,7 @@ def test_fit_is_the_python_call_with_the_same_settings(home):
     assert model.config.width == 8 and model.config.fusion == model.about["rule"]["fusion"]
     assert model.schema.name == "tiny"
     assert model.about["training"]["epochs"] == 4 and model.about["training"]["block"] == "200"
-    assert (home / "run").is_dir()
+    assert (home / "run").is_dir() and len(model.reference) == 60
     again = gm.fit(
         gm.open_sites(home / "sites.zarr").load(),
         gm.Schema.from_yaml(home / "catalog.yaml"),
@@ -472,6 +485,55 @@ def test_an_explanation_adds_up_to_the_map(geomiam, home, tmp_path):
         "climate:rest",
         "ndvi:rest",
     ]
+
+
+@pytest.fixture(scope="module")
+def elsewhere(home) -> Path:
+    """Labelled sites at other places than the training sites."""
+    sites = gm.open_sites(home / "sites.zarr")
+    moved_sites = sites.assign_coords(x=sites["x"] + 0.4, y=sites["y"] + 0.4)
+    return gm.write_sites(moved_sites, home / "elsewhere.zarr")
+
+
+def test_a_calibrated_model_is_that_of_the_library(geomiam, fails, home, elsewhere, tmp_path):
+    out, model = tmp_path / "calibrated", gm.load_model(home / "model")
+    words = ("calibrate", home / "model", elsewhere, "--out", out)
+    code, text, err = geomiam(*words, "--blocks", "200 km", "--limit", 50, "--seed", 3, "--json")
+    assert code == 0, err
+    expected = gm.calibrate(model, gm.open_sites(elsewhere), blocks="200 km", limit=50, rng=3)
+    calibrated = gm.load_model(out)
+    assert calibrated.calibration.digest == expected.calibration.digest
+    assert calibrated.id == model.id and gm.load_model(home / "model").calibration is None
+    row = json.loads(text)[1]
+    labels, blocks = expected.calibration.labels[:, 1], expected.calibration.blocks
+    count = len(np.unique(blocks[labels == 1]))
+    assert row["species"] == model.species[1] and row["presences"] == (labels == 1).sum()
+    assert row["absences"] == (labels == 0).sum() and row["blocks_of_presences"] == count
+    assert row["level_of_presences"] == pytest.approx(count / (count + 1))
+    assert "exists; pass --overwrite" in fails(*words)
+    assert len(gm.load_model(out).calibration) == 50
+    assert "overlaps" in fails(*words[:3], "--out", home / "model", "--overwrite")
+    code, text, _ = geomiam(*words, "--overwrite")
+    assert code == 0 and "64 calibration sites →" in text.splitlines()[-1]
+    assert "fitted on about" in fails(*words[:2], home / "sites.zarr", *words[3:], "--overwrite")
+
+
+def test_sets_and_novelty_of_clamped_values_are_mapped(geomiam, home, elsewhere, tmp_path):
+    gm.calibrate(home / "model", gm.open_sites(elsewhere)).save(tmp_path / "model")
+    cube = gm.open_cube(home / "cube.zarr", chunks=None).load()
+    warmer = cube.assign(bio1=cube["bio1"] + 2)
+    gm.write_cube(warmer, tmp_path / "warmer.zarr")
+    words = ("predict", tmp_path / "model", tmp_path / "warmer.zarr", "--out", tmp_path / "m.zarr")
+    code, _, err = geomiam(*words, "--interval", 0.8, "--novelty", "--clamp")
+    assert code == 0, err
+    stored_map = xr.open_dataset(tmp_path / "m.zarr", engine="zarr", consolidated=False)
+    clamped = gm.PredictOptions(clamp=True)
+    expected = gm.predict(warmer, tmp_path / "model", interval=0.8, options=clamped)
+    assert abs(expected - gm.predict(warmer, tmp_path / "model"))["suitability"].max() > 1e-3
+    new = gm.novelty(warmer, tmp_path / "model")
+    assert (new["mess"] < 0).any() and set(np.unique(new["inside"])) >= {0, 1}
+    for name, layer in {**expected, **new}.items():
+        np.testing.assert_allclose(stored_map[name], layer, atol=1e-5, err_msg=name)
 
 
 def test_using_is_what_the_model_may_see(geomiam, home, tmp_path):

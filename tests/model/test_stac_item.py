@@ -79,11 +79,15 @@ def test_an_unknown_extent_is_null(model, about):
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", item["properties"]["datetime"])
 
 
-def test_a_saved_model_has_the_item_beside_its_files(tmp_path, model):
+def test_a_saved_model_has_the_item_beside_its_files(tmp_path, model, sites):
+    elsewhere = sites.assign_coords(x=sites["x"] + 0.1, y=sites["y"] + 0.1)
+    model = gm.calibrate(model, elsewhere)
+    without_sites = dataclasses.replace(model, reference=None, calibration=None)
+    assert set(without_sites.stac_item()["assets"]) == {"model", "config", "card"}
     path = model.save(tmp_path / "model")
     item = json.loads((path / "stac-item.json").read_text(encoding="utf-8"))
-    for asset in item["assets"].values():
-        assert (path / asset["href"]).is_file()
+    files = {path / asset["href"] for asset in item["assets"].values()}
+    assert files == set(path.iterdir()) - {path / "stac-item.json"}
     model.save(path, overwrite=True)
     assert gm.load_model(path).id == model.id
     (path / "stac-item.json").unlink()  # models of earlier versions have none
