@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from geomiam.cli.messages import say
 from geomiam.cli.options import (
     DEVICE,
     LOOP,
@@ -19,7 +19,7 @@ from geomiam.cli.options import (
     TrainOptions,
     with_options,
 )
-from geomiam.cli.outputs import TableFlags, reserve
+from geomiam.cli.outputs import TableFlags, reserve, reserve_pair
 from geomiam.errors import GeomiamError
 from geomiam.outputs.kinds import PICTURE, SCORES
 from geomiam.outputs.write import save_picture
@@ -61,24 +61,55 @@ def evaluate(
         save_picture(gm.plot.subsets(table, metric=names[0])[0].figure, figure, overwrite=overwrite)
 
 
-@with_options(options=("schema", "masking", *NETWORK, *LOSS, *FOLD_LOOP, *DEVICE, "seed"))
-def cross_validate(
-    sites: SitesPath,
+@dataclass(frozen=True)
+class FoldFlags:
+    """Kind, number and size of the folds of ``cross-validate``."""
+
     splits: Annotated[
         str,
         typer.Option(
             help="Folds: blocks (squares in space), checkerboard, environment (clusters of the predictors), "
             "knndm (as far from training sites as the cells of --area are) or random."
         ),
-    ] = "blocks",
-    folds: Annotated[int, typer.Option(help="Number of folds.")] = 5,
+    ] = "blocks"
+    folds: Annotated[int, typer.Option(help="Number of folds.")] = 5
     block: Annotated[
         str | None,
         typer.Option(help="Side of the squares, such as '100 km'; default: from the data."),
-    ] = None,
+    ] = None
     area: Annotated[
         Path | None, typer.Option(help="For --splits knndm: cube of the area to be mapped (Zarr).")
-    ] = None,
+    ] = None
+
+    def splitter(self, seed: int) -> Any:
+        """Return the splitter of these folds."""
+        import geomiam as gm
+
+        name, folds, block, area = self.splits, self.folds, self.block, self.area
+        if block and name not in ("blocks", "checkerboard"):
+            raise GeomiamError(f"--block is the side of squares, which --splits {name} has none of")
+        if (area is None) == (name == "knndm"):
+            raise GeomiamError("--splits knndm needs --area cube.zarr, and no other folds use it")
+        if name == "blocks":
+            return gm.splits.SpatialBlocks(folds, block, rng=seed)
+        if name == "checkerboard":
+            return gm.splits.Checkerboard(block)
+        if name == "environment":
+            return gm.splits.EnvironmentalBlocks(folds, rng=seed)
+        if name == "knndm":
+            return gm.splits.NearestNeighbourMatching(gm.open_cube(str(area)), folds, rng=seed)
+        if name == "random":
+            from sklearn.model_selection import KFold
+
+            return KFold(folds, shuffle=True, random_state=seed)
+        raise GeomiamError(
+            f"no folds '{name}'; use blocks, checkerboard, environment, knndm or random"
+        )
+
+
+@with_options(options=("schema", "masking", *NETWORK, *LOSS, *FOLD_LOOP, *DEVICE, "seed"))
+def cross_validate(
+    sites: SitesPath,
     subsets: Subsets = "unimodal+all",
     metrics: Metrics = "auc",
     out: Annotated[
@@ -92,6 +123,7 @@ def cross_validate(
     ] = None,
     overwrite: Overwrite = False,
     *,
+    fold_flags: FoldFlags,
     options: TrainOptions,
     output: TableFlags,
 ) -> None:
@@ -103,16 +135,14 @@ def cross_validate(
     import geomiam as gm
     from geomiam.data.store.store import write_zarr
 
-    inputs = [sites, area, options.schema]
-    if out:
-        reserve(out, overwrite, kind=SCORES, inputs=[*inputs, figure])
-    if figure:
-        reserve(figure, overwrite, kind=PICTURE, inputs=[*inputs, out])
+    reserve_pair(
+        out, figure, overwrite, kind=SCORES, inputs=[sites, fold_flags.area, options.schema]
+    )
     names = names_of(metrics)
     table = gm.cross_validate(
         gm.open_sites(sites).load(),
         options.schema,
-        splits=_splitter(splits, folds, block=block, area=area, seed=options.seed),
+        splits=fold_flags.splitter(options.seed),
         metrics=names,
         subsets=subsets,
         network=options.given(*NETWORK) or None,
@@ -121,37 +151,12 @@ def cross_validate(
         rng=options.seed,
     )
     rows = _rows(table)
-    output.say(rows, f"{_scores_text(rows, names)}\n{_folds_text(table, splits)}")
+    output.say(rows, f"{_scores_text(rows, names)}\n{_folds_text(table, fold_flags.splits)}")
     if out:
         write_zarr(table, out, overwrite=overwrite, kind=SCORES)
     if figure:
         save_picture(gm.plot.folds(table).figure, figure, overwrite=overwrite)
-    if not output.for_programs:
-        for path in filter(None, (out, figure)):
-            say(f"→ {path}")
-
-
-def _splitter(name: str, folds: int, *, block: str | None, area: Path | None, seed: int) -> Any:
-    """Return the splitter of this name."""
-    import geomiam as gm
-
-    if block and name not in ("blocks", "checkerboard"):
-        raise GeomiamError(f"--block is the side of squares, which --splits {name} has none of")
-    if (area is None) == (name == "knndm"):
-        raise GeomiamError("--splits knndm needs --area cube.zarr, and no other folds use it")
-    if name == "blocks":
-        return gm.splits.SpatialBlocks(folds, block, rng=seed)
-    if name == "checkerboard":
-        return gm.splits.Checkerboard(block)
-    if name == "environment":
-        return gm.splits.EnvironmentalBlocks(folds, rng=seed)
-    if name == "knndm":
-        return gm.splits.NearestNeighbourMatching(gm.open_cube(str(area)), folds, rng=seed)
-    if name == "random":
-        from sklearn.model_selection import KFold
-
-        return KFold(folds, shuffle=True, random_state=seed)
-    raise GeomiamError(f"no folds '{name}'; use blocks, checkerboard, environment, knndm or random")
+    output.say_paths(out, figure)
 
 
 def _folds_text(table: Any, splits: str) -> str:

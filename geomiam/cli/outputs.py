@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -51,6 +51,21 @@ def reserve(path: str | Path, overwrite: bool, *, kind: Kind, inputs: Iterable[A
     return locks.enter_context(locked_output(path, overwrite, kind=kind, inputs=inputs))
 
 
+def reserve_pair(
+    out: Path | None,
+    figure: Path | None,
+    overwrite: bool,
+    *,
+    kind: Kind,
+    inputs: Sequence[Path | str | None],
+) -> None:
+    """Lock a store and a picture that a verb writes, each if requested."""
+    if out:
+        reserve(out, overwrite, kind=kind, inputs=[*inputs, figure])
+    if figure:
+        reserve(figure, overwrite, kind=PICTURE, inputs=[*inputs, out])
+
+
 @dataclass(frozen=True)
 class TableFlags:
     """Format of a table that a verb prints."""
@@ -79,3 +94,9 @@ class TableFlags:
             say(table.to_csv(index=False, lineterminator="\n").rstrip("\n"))
         else:
             say(text)
+
+    def say_paths(self, *paths: Path | None) -> None:
+        """Print the files that were written, unless the output is for programs."""
+        for path in paths:
+            if path and not self.for_programs:
+                say(f"→ {path}")

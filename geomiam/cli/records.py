@@ -11,9 +11,9 @@ import typer
 
 from geomiam.cli.messages import Flags, flags_of, with_flags
 from geomiam.cli.options import Overwrite, with_options
-from geomiam.cli.outputs import TableFlags, reserve
+from geomiam.cli.outputs import TableFlags, reserve_pair
 from geomiam.errors import GeomiamError, RecordsRemoved
-from geomiam.outputs.kinds import PICTURE, RECORDS
+from geomiam.outputs.kinds import RECORDS
 from geomiam.outputs.write import save_picture
 
 if TYPE_CHECKING:
@@ -132,12 +132,10 @@ def records(
     import geomiam as gm
     from geomiam.data.records.write import check_suffix, write_records
 
-    inputs = [source, cube, tests.countries, tests.land]
     if out:
         check_suffix(out)
-        reserve(out, overwrite, kind=RECORDS, inputs=[*inputs, figure])
-    if figure:
-        reserve(figure, overwrite, kind=PICTURE, inputs=[*inputs, out])
+    inputs = [source, cube, tests.countries, tests.land]
+    reserve_pair(out, figure, overwrite, kind=RECORDS, inputs=inputs)
     table = gm.read_records(source, encoding=encoding, doi=doi, **columns.arguments())
     grid = gm.open_cube(cube, chunks=None) if cube else None
     lines = [_summary(table)]
@@ -150,18 +148,25 @@ def records(
         table = _without_flagged(table)
     if thin:
         table = _thinned(table, thin, grid=grid, seed=seed)
-        steps = table.attrs["thinning"]
-        lines.append(
-            f"thinning by {steps['method']} ({steps['setting']}): {steps['removed']:,} removed"
-        )
+        lines.append(_thinning_text(table))
     if out:
         write_records(table, out, overwrite=overwrite)
-    lines.append(_summary(table) + (f" → {out}" if out else "; --out writes them"))
+    output.say(_counts(table), "\n\n".join([*lines, *_end_text(table, out)]))
+
+
+def _thinning_text(table: pd.DataFrame) -> str:
+    steps = table.attrs["thinning"]
+    return f"thinning by {steps['method']} ({steps['setting']}): {steps['removed']:,} removed"
+
+
+def _end_text(table: pd.DataFrame, out: Path | None) -> list[str]:
+    """Return the number of records at the end, and what their file lacks."""
+    lines = [_summary(table) + (f" → {out}" if out else "; --out writes them")]
     if out and out.suffix.lower() == ".csv":
         lines.append(
             "CSV keeps neither the DOI nor these counts for a report; records.parquet does"
         )
-    output.say(_counts(table), "\n\n".join(lines))
+    return lines
 
 
 def _summary(table: pd.DataFrame) -> str:

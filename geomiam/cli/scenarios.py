@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from geomiam.cli.messages import say
 from geomiam.cli.options import ModelPath, Overwrite, Species, Using, named_paths, with_options
-from geomiam.cli.outputs import TableFlags, reserve
+from geomiam.cli.outputs import TableFlags, reserve, reserve_pair
 from geomiam.cli.records import RecordColumns
 from geomiam.errors import GeomiamError
-from geomiam.outputs.kinds import MAP, PICTURE
+from geomiam.outputs.kinds import MAP
 from geomiam.outputs.paths import expand
 from geomiam.outputs.write import save_picture
 
@@ -88,6 +88,38 @@ def _number(value: float, width: int) -> str:
     return f"{value:{width}.4f}" if math.isfinite(value) else f"{'–':>{width}}"
 
 
+@dataclass(frozen=True)
+class ThresholdFlags:
+    """What separates presence and absence in ``change``."""
+
+    threshold: Annotated[
+        float | None, typer.Option(help="Least suitability of a presence, for all species.")
+    ] = None
+    model: Annotated[
+        Path | None,
+        typer.Option(help="Model directory, whose thresholds separate presence and absence."),
+    ] = None
+    kind: Annotated[
+        str, typer.Option(help="Threshold of the model, as for 'geomiam classify'.")
+    ] = "max-tss"
+
+    def __post_init__(self) -> None:
+        if self.model and self.threshold is not None:
+            raise GeomiamError("--model and --threshold both set the thresholds; pass one of them")
+
+    def change(self, *maps: Any) -> Any:
+        """Return the change from the first map to the second, the shift and the overlap."""
+        import geomiam as gm
+
+        overlap = gm.ranges.overlap(*maps)
+        if self.model:
+            model, kind = gm.load_model(self.model), cast(Any, self.kind)  # the library checks it
+            maps = tuple(gm.classify(m, model, kind=kind) for m in maps)
+        result = gm.ranges.change(*maps, threshold=self.threshold)
+        shift = gm.ranges.shift(*maps, threshold=self.threshold)
+        return result.merge(shift).merge(overlap).compute()
+
+
 @with_options()
 def change(
     before: Annotated[
@@ -97,16 +129,6 @@ def change(
         ),
     ],
     after: Annotated[Path, typer.Argument(help="Later map, on the same grid.")],
-    threshold: Annotated[
-        float | None, typer.Option(help="Least suitability of a presence, for all species.")
-    ] = None,
-    model: Annotated[
-        Path | None,
-        typer.Option(help="Model directory, whose thresholds separate presence and absence."),
-    ] = None,
-    kind: Annotated[
-        str, typer.Option(help="Threshold of the model, as for 'geomiam classify'.")
-    ] = "max-tss",
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Zarr store to write, with the change of each cell."),
@@ -121,6 +143,7 @@ def change(
     ] = None,
     overwrite: Overwrite = False,
     *,
+    limits: ThresholdFlags,
     output: TableFlags,
 ) -> None:
     """Compare two maps: gain, loss and stable parts in km², the shift of the centroid, and niche overlap.
@@ -131,23 +154,8 @@ def change(
     import geomiam as gm
     from geomiam.data.store.store import write_zarr
 
-    inputs = [before, after, model]
-    if out:
-        reserve(out, overwrite, kind=MAP, inputs=[*inputs, figure])
-    if figure:
-        reserve(figure, overwrite, kind=PICTURE, inputs=[*inputs, out])
-    if model and threshold is not None:
-        raise GeomiamError("--model and --threshold both set the thresholds; pass one of them")
-    maps = [_open_map(path) for path in (before, after)]
-    overlap = gm.ranges.overlap(*maps)
-    if model:
-        loaded_model = gm.load_model(model)
-        maps = [
-            gm.classify(m, loaded_model, kind=cast(Any, kind)) for m in maps
-        ]  # the library checks it
-    result = gm.ranges.change(*maps, threshold=threshold)
-    shift = gm.ranges.shift(*maps, threshold=threshold)
-    result = result.merge(shift).merge(overlap).compute()
+    reserve_pair(out, figure, overwrite, kind=MAP, inputs=[before, after, limits.model])
+    result = limits.change(_open_map(before), _open_map(after))
     rows = _changes(result)
     output.say(rows, _change_text(rows))
     if out:
@@ -155,9 +163,7 @@ def change(
     if figure:
         ax = gm.plot.range_change(result, species=species)
         save_picture(ax.figure, figure, overwrite=overwrite)
-    if not output.for_programs:
-        for path in filter(None, (out, figure)):
-            say(f"→ {path}")
+    output.say_paths(out, figure)
 
 
 def _open_map(path: Path) -> Any:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import geomiam as gm
 from geomiam.cli.app import app
-from geomiam.cli.evaluate import _splitter
+from geomiam.cli.evaluate import FoldFlags
 from geomiam.errors import GeomiamError, MissingVariable, OutputBusy, OutputRefused, SettingError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -190,7 +190,7 @@ def test_cross_validation_is_that_of_the_library(home, tmp_path):
 def test_folds_have_names(home, sites):
     area = home / "now.zarr"
     make = {
-        name: _splitter(name, 3, block=None, area=area if name == "knndm" else None, seed=1)
+        name: FoldFlags(name, 3, area=area if name == "knndm" else None).splitter(1)
         for name in ("blocks", "checkerboard", "environment", "knndm", "random")
     }
     assert isinstance(make["environment"], gm.splits.EnvironmentalBlocks)
@@ -207,7 +207,7 @@ def test_folds_have_names(home, sites):
         "blocks": {"area": area},
     }.items():
         with pytest.raises(GeomiamError, match=r"use blocks|needs --area|has none of"):
-            _splitter(name, 3, **{"block": None, "area": None, "seed": 0, **words})
+            FoldFlags(name, 3, **words).splitter(0)
 
 
 def test_an_output_is_locked_until_the_verb_ends(tmp_path):
