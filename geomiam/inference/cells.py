@@ -155,7 +155,8 @@ def over_cells(
         },
     )
     results = results if isinstance(results, tuple) else (results,)
-    return _label(ds, results, outputs, model)
+    out = _label(ds, results, outputs, model)
+    return out.assign_attrs(clamped=1) if clamp else out
 
 
 def _label(

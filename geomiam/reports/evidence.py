@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,12 @@ MOST_CELLS = 1000
 """Most rows and columns of a map that are drawn and summarised; a larger map is read at every nth cell."""
 FEW = 30
 """Number of presences below which no method was good for all species (Wisz et al. 2008)."""
+NEW_CELLS: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
+    "a predictor outside its training range": ("mess", lambda values: values < 0),
+    "a new combination of values": ("exdet", lambda values: values > 1),
+    "outside the area of applicability": ("inside", lambda values: values == 0),
+}
+"""Measures of novelty by title: the layer of :func:`geomiam.novelty`, and the condition for a new cell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,52 +109,25 @@ class Evidence:
     ) -> Evidence:
         """Check and read the material."""
         model.species_index(None)
-        if isinstance(table, xr.Dataset):
-            title = "Cross-validation" if "fold" in table else "Evaluation"
-            table = {title: table}
-        tables = dict(table or {})
-        for title, scores in tables.items():
-            if "subset" not in scores.dims:
-                raise SelectionError(
-                    f"the table '{title}' has no dim 'subset'; pass that of gm.evaluate or gm.cross_validate"
-                )
         if explanation is None and maps is not None and "shapley" in maps:
             explanation = maps
-        step, grid, extent = 1, "", ""
+        of_map: dict[str, Any] = {}
         if maps is not None:
             _check_maps(model, maps, "suitability", call="gm.predict(cube, model)")
-            grid = grid_text(maps)
-            step, extent = _step(maps), map_extent(maps)
-            maps = _thinned(maps)
+            of_map = {"map_extent": map_extent(maps), "step": _step(maps), "grid": grid_text(maps)}
         if explanation is not None:
             _check_maps(model, explanation, "shapley", call="gm.shapley(cube, model)")
-            explanation = _thinned(explanation)
-        maps_by_scenario = {}
-        if projection is not None:
-            maps_by_scenario = {n: projection[n] for n in projection.table.index}
-        for scenario_maps in maps_by_scenario.values():
-            _check_maps(model, scenario_maps, "suitability", call="gm.project(model, scenarios)")
-        changes = {"Range change": changes} if isinstance(changes, xr.Dataset) else changes or {}
-        for title, change in changes.items():
-            if not {"change", "area", "area_before"} <= set(change.data_vars):
-                raise SelectionError(
-                    f"changes '{title}' has no variables 'change' and 'area', found "
-                    f"{[str(v) for v in change.data_vars][:6]}; pass gm.ranges.change(before, after)"
-                )
-        changes = {title: _thinned(change) for title, change in changes.items()}
         return cls(
             model,
-            tables,
-            maps,
+            _tables(table),
+            None if maps is None else _thinned(maps),
             sites,
-            explanation,
+            None if explanation is None else _thinned(explanation),
             options,
-            map_extent=extent,
-            step=step,
-            grid=grid,
             projection=projection,
-            scenarios={n: _thinned(m) for n, m in maps_by_scenario.items()},
-            changes=changes,
+            scenarios=_scenarios(model, projection),
+            changes=_range_changes(changes),
+            **of_map,
         )
 
     @property
@@ -216,6 +195,17 @@ class Evidence:
         values = values[np.isfinite(values)]
         return (float(values.mean()), float((values > 0.2).mean())) if values.size else None
 
+    def novelty(self) -> dict[str, float]:
+        """Return the share of the compared cells that are new, by measure; empty for a map without these layers."""
+        shares = {}
+        for title, (layer, is_new) in NEW_CELLS.items():
+            if self.maps is not None and layer in self.maps:
+                values = self.maps[layer].values
+                values = values[np.isfinite(values)]
+                if values.size:
+                    shares[title] = float(is_new(values).mean())
+        return shares
+
     def observed(self) -> dict[str, float]:
         """Return the share of predicted cells with data, by group."""
         if self.maps is None or "observed" not in self.maps:
@@ -252,6 +242,43 @@ def map_extent(maps: xr.Dataset) -> str:
     y, x = spatial_pair(maps.sizes) or ("y", "x")
     ends = [(d, coordinate(float(maps[d].min())), coordinate(float(maps[d].max()))) for d in (x, y)]
     return ", ".join(f"{dim} {low} to {high}" for dim, low, high in ends)
+
+
+def _tables(table: xr.Dataset | Mapping[str, xr.Dataset] | None) -> dict[str, xr.Dataset]:
+    """Return tables of skill by title, checked."""
+    if isinstance(table, xr.Dataset):
+        table = {"Cross-validation" if "fold" in table else "Evaluation": table}
+    tables = dict(table or {})
+    for title, scores in tables.items():
+        if "subset" not in scores.dims:
+            raise SelectionError(
+                f"the table '{title}' has no dim 'subset'; pass that of gm.evaluate or gm.cross_validate"
+            )
+    return tables
+
+
+def _scenarios(model: Model, projection: Projection | None) -> dict[str, xr.Dataset]:
+    """Return the maps of a projection by scenario, checked and thinned."""
+    if projection is None:
+        return {}
+    maps_by_scenario = {name: projection[name] for name in projection.table.index}
+    for maps in maps_by_scenario.values():
+        _check_maps(model, maps, "suitability", call="gm.project(model, scenarios)")
+    return {name: _thinned(maps) for name, maps in maps_by_scenario.items()}
+
+
+def _range_changes(
+    changes: xr.Dataset | Mapping[str, xr.Dataset] | None,
+) -> dict[str, xr.Dataset]:
+    """Return range changes by title, checked and thinned."""
+    changes = {"Range change": changes} if isinstance(changes, xr.Dataset) else changes or {}
+    for title, change in changes.items():
+        if not {"change", "area", "area_before"} <= set(change.data_vars):
+            raise SelectionError(
+                f"changes '{title}' has no variables 'change' and 'area', found "
+                f"{[str(v) for v in change.data_vars][:6]}; pass gm.ranges.change(before, after)"
+            )
+    return {title: _thinned(change) for title, change in changes.items()}
 
 
 def _check_maps(model: Model, maps: xr.Dataset, name: str, *, call: str) -> None:

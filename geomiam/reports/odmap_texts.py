@@ -171,8 +171,7 @@ def _algorithm(evidence: Evidence) -> dict[str, str]:
         "software": ", ".join(f"{k} {v}" for k, v in versions.items()),
         "data_availability": _doi(evidence),
         "settings": json.dumps(settings, ensure_ascii=False),
-        "extrapolation": "predictions outside the training range are not clamped; the layer 'outside_range' shows the "
-        "share of predictors outside it",
+        "extrapolation": f"{_extrapolation(evidence)}; the layer 'outside_range' shows the share of predictors outside it",
         "coefficients": f"weights in model.safetensors, model id {model.id}",
         "importance": importance if evidence.explanation is not None else "",
         "selection": "; ".join(map(str, rule)),
@@ -181,6 +180,13 @@ def _algorithm(evidence: Evidence) -> dict[str, str]:
         "threshold": _thresholds(evidence),
         "spatial_autocorrelation": "the skill is measured on spatial blocks" if blocks else "",
     }
+
+
+def _extrapolation(evidence: Evidence) -> str:
+    """Return whether values outside the training range are clamped."""
+    if evidence.maps is not None and evidence.maps.attrs.get("clamped"):
+        return "numbers outside the training range are moved to its nearest limit (clamping)"
+    return "predictions outside the training range are not clamped"
 
 
 def _thresholds(evidence: Evidence) -> str:
@@ -225,16 +231,40 @@ def _scores(table: Any) -> str:
 
 
 def _prediction(evidence: Evidence) -> dict[str, str]:
-    quantity, outside = evidence.model.quantity, evidence.outside()
-    novel = ""
-    if outside:
-        novel = f"layer 'outside_range': mean {outside[0]:.1%} of the predictors of a cell"
+    quantity, novelty = evidence.model.quantity, _novelty(evidence)
     return {
         "unit": f"{quantity.name}, 0 to 1" if quantity else "",
-        "novelty": novel,
-        "novel_environments": novel,
+        "novelty": novelty,
+        "novel_environments": novelty,
+        "algorithm_uncertainty": _layers(evidence),
         "input_uncertainty": _observed(evidence),
     }
+
+
+def _novelty(evidence: Evidence) -> str:
+    """Return the share of cells or predictors that are new, by each measure of the map."""
+    parts = [f"{title}: {share:.1%} of the cells" for title, share in evidence.novelty().items()]
+    if outside := evidence.outside():
+        parts.append(f"layer 'outside_range': mean {outside[0]:.1%} of the predictors of a cell")
+    return "; ".join(parts)
+
+
+def _layers(evidence: Evidence) -> str:
+    """Return the layers of the map on uncertainty."""
+    if evidence.maps is None:
+        return ""
+    parts = []
+    if "spread" in evidence.maps:
+        parts.append(
+            f"standard deviation over {len(evidence.model.network.members)} ensemble members"
+        )
+    if "prediction_set" in evidence.maps:
+        attrs = evidence.maps["prediction_set"].attrs
+        parts.append(
+            f"conformal prediction sets of level {float(attrs['level']):.0%} for each pattern of observed groups, from "
+            f"{attrs['calibration_sites']:,} calibration sites"
+        )
+    return "; ".join(parts)
 
 
 def _transfer(evidence: Evidence) -> dict[str, str]:

@@ -28,6 +28,7 @@ from geomiam.reports.texts import (
     records_source,
     source_of,
 )
+from geomiam.reports.uncertainty import novelty, uncertainty
 from geomiam.splits import site_coordinates
 
 
@@ -38,6 +39,8 @@ def all_sections(evidence: Evidence, fields: pd.DataFrame) -> list[Section]:
         maps(evidence),
         skill(evidence),
         thresholds(evidence),
+        uncertainty(evidence),
+        novelty(evidence),
         responses(evidence),
         contributions(evidence),
         scenarios(evidence),

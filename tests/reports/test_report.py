@@ -17,6 +17,7 @@ from geomiam.cli.app import app
 from geomiam.errors import OutputExists, OutputRefused, SelectionError
 from geomiam.reports import evidence as evidence_module
 from geomiam.reports.fields import FIELDS, MISSING
+from geomiam.reports.uncertainty import novelty, uncertainty
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 HOSTILE = "<img src=x onerror=alert(1)>\"'&$x$"
@@ -99,6 +100,57 @@ def test_thresholds_and_the_area_of_presence_are_those_of_the_map(tmp_path, mode
     )
     page = page_of(gm.report(no_thresholds, tmp_path / "none.html", maps=explanation))
     assert "thresholds" not in page.sections()
+
+
+@pytest.fixture(scope="module")
+def doubtful(cube, sites, small_model) -> tuple[gm.Model, xr.Dataset]:
+    """A calibrated ensemble, and a warmer map with the spread, prediction sets and novelty of each cell."""
+    elsewhere = sites.assign_coords(x=sites["x"] + 0.1, y=sites["y"] + 0.1)
+    model = gm.calibrate(small_model("group+sum"), elsewhere)
+    warmer = cube.assign(bio1=cube["bio1"] + 1)
+    clamped = gm.PredictOptions(clamp=True)
+    maps = gm.predict(warmer, model, spread=True, interval=0.7, options=clamped)
+    return model, maps.assign(gm.novelty(warmer, model).data_vars)
+
+
+def test_uncertainty_and_novelty_of_the_map_have_sections(tmp_path, doubtful):
+    model, maps = doubtful
+    options = gm.reports.ReportOptions(species=1)
+    page = page_of(gm.report(model, tmp_path / "r.html", maps=maps, options=options))
+    assert page.sections()[3:6] == ["thresholds", "uncertainty", "novelty"]
+    captions = [attrs["alt"] for tag, attrs in page.tags if tag == "img"]
+    assert sum("members disagree" in c for c in captions) == 1
+    assert sum("prediction sets of level 70%" in c for c in captions) == 1
+    name = max(model.species, key=model.about["presences"].get)
+    spread = maps["spread"].sel(species=name)
+    numbers = "".join(f"{float(spread.quantile(q)):.3f}" for q in (0.5, 0.9))
+    assert f"{name}{numbers}" in page.text
+    sets = maps["prediction_set"].sel(species=name).values
+    sets = sets[np.isfinite(sets)]
+    assert name + "".join(f"{(sets == code).mean():.1%}" for code in (2, 1, 3, 0)) in page.text
+    assert "at most 30% have a set without 'present'" in page.text
+    compared = np.isfinite(maps["mess"])
+    outside = float((maps["inside"] == 0).sum() / compared.sum())
+    beyond = float((maps["mess"] < 0).sum() / compared.sum())
+    assert 0 < outside < 1 and 0 < beyond < 1
+    assert f"outside the area of applicability{outside:.1%}" in page.text
+    assert f"a predictor outside its training range{beyond:.1%}" in page.text
+    text = gm.reports.odmap(model, maps=maps).set_index("key")["text"]
+    assert f"outside the area of applicability: {outside:.1%} of the cells" in text["novelty"]
+    count = f"from {len(model.calibration):,} calibration sites"
+    assert text["algorithm_uncertainty"].startswith("standard deviation over 2 ensemble members")
+    assert count in text["algorithm_uncertainty"] and "(clamping)" in text["extrapolation"]
+
+
+def test_each_layer_of_uncertainty_is_shown_without_the_others(doubtful):
+    model, maps = doubtful
+    titles = {"spread": "members", "prediction_set": "Prediction sets", "inside": "applicability"}
+    for layer, title in titles.items():
+        part = maps[["suitability", layer]]
+        options = gm.reports.ReportOptions(species=1)
+        evidence = evidence_module.Evidence.of(model, options=options, maps=part)
+        text = Page(uncertainty(evidence).html() + novelty(evidence).html()).text
+        assert [t for t in titles.values() if t in text] == [title]
 
 
 def test_a_cross_validation_states_its_blocks(tmp_path, model, sites):

@@ -1,0 +1,102 @@
+"""The sections of a report on uncertainty and novelty, from the layers that the map has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+
+from geomiam import plot
+from geomiam.plot.canvas import one_species
+from geomiam.reports import page
+from geomiam.reports.evidence import Evidence
+from geomiam.reports.page import Section
+
+SETS = ("present", "absent", "both", "neither")
+SPREAD = (
+    "The spread is the standard deviation of the prediction over the members of the ensemble; colours fade to grey where "
+    "it is large. There the prediction depends on the kind of network, its seed and its sites. All members share the "
+    "records with their bias and the predictors, so a small spread is no small error."
+)
+SETS_TEXT = (
+    "A set lists the labels that a cell may have. Of the places where the species is present, at most {error} have a set "
+    "without 'present', and the same holds for absences, if the calibration sites are a random sample of such places. "
+    "'Both': the predictors of the cell leave both labels possible. 'Neither': both are unlikely at this level."
+)
+BACKGROUND = "The calibration sites have background in place of absences: 'absent' means like the background."
+NOVELTY = (
+    "A cell is compared with the training sites in the predictors that it has. Outside its range, a predictor has a value "
+    "that no training site has; a new combination has values that each occur in training, but not together. Outside "
+    "the area of applicability, no training site is as near as training sites usually are to each other. There the "
+    "prediction is an extrapolation, which the scores of this report do not measure."
+)
+
+
+def uncertainty(evidence: Evidence) -> Section:
+    """Return maps of the spread over ensemble members and of prediction sets, each if the map has it."""
+    section = Section("uncertainty", "Uncertainty")
+    if evidence.maps is None:
+        return section
+    names = set(map(str, np.atleast_1d(evidence.maps["species"].values)))
+    species = [s for s in evidence.figure_species if s in names]
+    if species and "spread" in evidence.maps:
+        section.parts += _spread(evidence.maps, species)
+    if species and "prediction_set" in evidence.maps:
+        section.parts += _sets(evidence, evidence.maps, species)
+    return section
+
+
+def _spread(maps: xr.Dataset, species: Sequence[str]) -> list[str]:
+    """Return the spread in numbers and maps."""
+    rows, pictures = [], []
+    for name in species:
+        values = one_species(maps["spread"], name).values
+        values = values[np.isfinite(values)]
+        numbers = np.quantile(values, [0.5, 0.9]) if values.size else [np.nan, np.nan]
+        rows.append((name, *(f"{v:.3f}" if np.isfinite(v) else "no value" for v in numbers)))
+        figure = plot.bivariate(maps, species=name).figure
+        pictures.append(page.picture(figure, f"{name}: suitability, grey where members disagree"))
+    head = ["spread over ensemble members", "median of the cells", "90 % of the cells below"]
+    title = page.heading("Disagreement of the ensemble members")
+    note = page.paragraph(SPREAD, note=True)
+    return [title, page.number_table(head, rows), page.grid(pictures), note]
+
+
+def _sets(evidence: Evidence, maps: xr.Dataset, species: Sequence[str]) -> list[str]:
+    """Return the share of the cells of each prediction set, and maps."""
+    level = float(maps["prediction_set"].attrs["level"])
+    codes = dict(zip(SETS, (2, 1, 3, 0)))
+    rows, pictures = [], []
+    for name in species:
+        values = one_species(maps["prediction_set"], name).values
+        values = values[np.isfinite(values)]
+        shares = [f"{(values == c).mean():.1%}" if values.size else "" for c in codes.values()]
+        rows.append((name, *shares))
+        figure = plot.prediction_sets(maps, species=name).figure
+        pictures.append(page.picture(figure, f"{name}: prediction sets of level {level:.0%}"))
+    head = ["share of the cells", *SETS]
+    parts = [page.heading(f"Prediction sets of level {level:.0%}"), page.number_table(head, rows)]
+    parts += [
+        page.grid(pictures),
+        page.paragraph(SETS_TEXT.format(error=f"{1 - level:.0%}"), note=True),
+    ]
+    if evidence.entry("calibration").get("background"):
+        parts.append(page.paragraph(BACKGROUND, note=True))
+    return parts
+
+
+def novelty(evidence: Evidence) -> Section:
+    """Return where the cells differ from the training sites, if the map has layers of :func:`geomiam.novelty`."""
+    section = Section("novelty", "Novelty of the cells")
+    shares = evidence.novelty()
+    if evidence.maps is None or not shares:
+        return section
+    rows = [(title, f"{share:.1%}") for title, share in shares.items()]
+    section.parts.append(page.number_table(["", "share of the cells"], rows))
+    if {"mess", "most_dissimilar"} <= set(evidence.maps.data_vars):
+        figure = plot.novelty(evidence.maps).figure
+        caption = "Predictor outside its training range; dark grey: new combinations"
+        section.parts.append(page.picture(figure, caption))
+    section.parts.append(page.paragraph(NOVELTY, note=True))
+    return section
