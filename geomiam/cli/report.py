@@ -95,8 +95,9 @@ class AuthorFlags:
 
         entries = load_yaml(self.texts)[0] if self.texts else {}
         texts = {k: str(v) for k, v in entries.items()}
-        shown = {"species": self.species, "points": self.points}
-        return gm.reports.ReportOptions(title=self.title, texts=texts, **shown)
+        return gm.reports.ReportOptions(
+            title=self.title, texts=texts, species=self.species, points=self.points
+        )
 
 
 @with_options()

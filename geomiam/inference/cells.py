@@ -155,8 +155,8 @@ def over_cells(
         },
     )
     results = results if isinstance(results, tuple) else (results,)
-    out = _label(ds, results, outputs, model)
-    return out.assign_attrs(clamped=1) if clamp else out
+    maps = _label(ds, results, outputs, model)
+    return maps.assign_attrs(clamped=1) if clamp else maps
 
 
 def _label(
