@@ -53,10 +53,10 @@ def calibrate(
     reserve(out, overwrite, kind=MODEL, inputs=[model, sites])
     number = {} if limit is None else {"limit": limit}
     data = gm.open_sites(sites).load()
-    calibrated = gm.calibrate(gm.load_model(model), data, blocks=blocks, rng=seed, **number)
-    calibrated.save(out, overwrite=overwrite)
-    rows = _rows(calibrated)
-    output.say(rows, f"{_text(rows, calibrated.about['calibration'])} → {out}")
+    calibrated_model = gm.calibrate(gm.load_model(model), data, blocks=blocks, rng=seed, **number)
+    calibrated_model.save(out, overwrite=overwrite)
+    rows = _rows(calibrated_model)
+    output.say(rows, f"{_text(rows, calibrated_model.about['calibration'])} → {out}")
 
 
 def _rows(model: Any) -> pd.DataFrame:

@@ -501,9 +501,9 @@ def test_a_calibrated_model_is_that_of_the_library(geomiam, fails, home, elsewhe
     code, text, err = geomiam(*words, "--blocks", "200 km", "--limit", 50, "--seed", 3, "--json")
     assert code == 0, err
     expected = gm.calibrate(model, gm.open_sites(elsewhere), blocks="200 km", limit=50, rng=3)
-    calibrated = gm.load_model(out)
-    assert calibrated.calibration.digest == expected.calibration.digest
-    assert calibrated.id == model.id and gm.load_model(home / "model").calibration is None
+    calibrated_model = gm.load_model(out)
+    assert calibrated_model.calibration.digest == expected.calibration.digest
+    assert calibrated_model.id == model.id and gm.load_model(home / "model").calibration is None
     row = json.loads(text)[1]
     labels, blocks = expected.calibration.labels[:, 1], expected.calibration.blocks
     count = len(np.unique(blocks[labels == 1]))
@@ -527,8 +527,8 @@ def test_sets_and_novelty_of_clamped_values_are_mapped(geomiam, home, elsewhere,
     code, _, err = geomiam(*words, "--interval", 0.8, "--novelty", "--clamp")
     assert code == 0, err
     stored_map = xr.open_dataset(tmp_path / "m.zarr", engine="zarr", consolidated=False)
-    clamped = gm.PredictOptions(clamp=True)
-    expected = gm.predict(warmer, tmp_path / "model", interval=0.8, options=clamped)
+    options = gm.PredictOptions(clamp=True)
+    expected = gm.predict(warmer, tmp_path / "model", interval=0.8, options=options)
     assert abs(expected - gm.predict(warmer, tmp_path / "model"))["suitability"].max() > 1e-3
     new = gm.novelty(warmer, tmp_path / "model")
     assert (new["mess"] < 0).any() and set(np.unique(new["inside"])) >= {0, 1}

@@ -108,8 +108,8 @@ def doubtful(cube, sites, small_model) -> tuple[gm.Model, xr.Dataset]:
     elsewhere = sites.assign_coords(x=sites["x"] + 0.1, y=sites["y"] + 0.1)
     model = gm.calibrate(small_model("group+sum"), elsewhere)
     warmer = cube.assign(bio1=cube["bio1"] + 1)
-    clamped = gm.PredictOptions(clamp=True)
-    maps = gm.predict(warmer, model, spread=True, interval=0.7, options=clamped)
+    options = gm.PredictOptions(clamp=True)
+    maps = gm.predict(warmer, model, spread=True, interval=0.7, options=options)
     return model, maps.assign(gm.novelty(warmer, model).data_vars)
 
 
@@ -129,17 +129,17 @@ def test_uncertainty_and_novelty_of_the_map_have_sections(tmp_path, doubtful):
     sets = sets[np.isfinite(sets)]
     assert name + "".join(f"{(sets == code).mean():.1%}" for code in (2, 1, 3, 0)) in page.text
     assert "at most 30% have a set without 'present'" in page.text
-    compared = np.isfinite(maps["mess"])
-    outside = float((maps["inside"] == 0).sum() / compared.sum())
-    beyond = float((maps["mess"] < 0).sum() / compared.sum())
+    count = np.isfinite(maps["mess"]).sum()
+    outside = float((maps["inside"] == 0).sum() / count)
+    beyond = float((maps["mess"] < 0).sum() / count)
     assert 0 < outside < 1 and 0 < beyond < 1
     assert f"outside the area of applicability{outside:.1%}" in page.text
     assert f"a predictor outside its training range{beyond:.1%}" in page.text
     text = gm.reports.odmap(model, maps=maps).set_index("key")["text"]
     assert f"outside the area of applicability: {outside:.1%} of the cells" in text["novelty"]
-    count = f"from {len(model.calibration):,} calibration sites"
+    sites_text = f"from {len(model.calibration):,} calibration sites"
     assert text["algorithm_uncertainty"].startswith("standard deviation over 2 ensemble members")
-    assert count in text["algorithm_uncertainty"] and "(clamping)" in text["extrapolation"]
+    assert sites_text in text["algorithm_uncertainty"] and "(clamping)" in text["extrapolation"]
 
 
 def test_each_layer_of_uncertainty_is_shown_without_the_others(doubtful):
