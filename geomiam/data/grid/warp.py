@@ -59,15 +59,16 @@ def onto(
     if same_grid(own_box, box):
         return array
     planes = array.transpose(..., *dims)
-    data = _warp(planes.data, own_box, dst=box, resampling=resampling, name=str(array.name))
+    data = warp(planes.data, own_box, dst=box, resampling=resampling, name=str(array.name))
     out = xr.DataArray(data, coords=dict(planes.coords), dims=planes.dims, attrs=array.attrs)
     return out.transpose(*order)
 
 
-def _warp(data: Any, src: GeoBox, *, dst: GeoBox, resampling: str, name: str) -> Any:
+def warp(data: Any, src: GeoBox, *, dst: GeoBox, resampling: str, name: str) -> Any:
+    """Return planes ``(..., y, x)``, numpy or dask, of one grid on another."""
     from odc.geo.geobox import GeoboxTiles
 
-    edge = _edge(src, dst)
+    edge = tile_side(src, dst)
     tiles: Any = GeoboxTiles(dst, (edge, edge))
     rows, cols = tiles.shape.yx
     parts = {at: reach(src, tiles[at]) for at in itertools.product(range(rows), range(cols))}
@@ -102,7 +103,7 @@ def _module(data: Any) -> Any:
     return dask.array
 
 
-def _edge(src: GeoBox, dst: GeoBox) -> int:
+def tile_side(src: GeoBox, dst: GeoBox) -> int:
     """Return the side of a tile in cells, small enough that a much finer source fits into memory."""
     turn, edge = full_turn(dst.crs), TILE
     if turn is not None and not same_crs(src.crs, dst.crs):

@@ -10,7 +10,7 @@ import threading
 import uuid
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.windows import Window
 
 from geomiam.errors import AssetFailed, AssetsFailed, GeomiamError, warn
+from geomiam.sources.sentinel2.scene_grid import AssetFile
 from geomiam.sources.web.allow_list import scrub
 from geomiam.sources.web.ranges import Access
 
@@ -61,57 +62,70 @@ def record_failure(key: str, line: str) -> None:
 class LoadOptions:
     """Loader of pixels, effect of a failure, and key of the report on failures."""
 
-    loader: Loader
+    access: Access
+    loader: Loader | None  # of the user; None for GeoTIFF
     on_error: str
     report: str
 
 
+@dataclass(frozen=True, eq=False)
+class SceneFiles:
+    """The files of a scene for a task: links and numbers, about a kilobyte."""
+
+    id: str
+    number: int  # of the scene in its day
+    box: GeoBox
+    files: Mapping[str, AssetFile]  # by band, of those that can be read
+    scales: Mapping[str, tuple[float, float]]  # scale and offset of reflectance by band
+    item: Any = None  # of pystac, only for the loader of a user
+
+
 def read_asset(
-    item: Any, key: str, box: GeoBox, *, options: LoadOptions
+    scene: SceneFiles, band: str, box: GeoBox, *, options: LoadOptions
 ) -> tuple[np.ndarray, bool]:
-    """Return the values of an asset in a window, NaN = missing, and whether reading failed."""
+    """Return the values of a band in a window, NaN = missing, and whether reading failed.
+
+    A band without a file is NaN, and has not failed here: its failure is reported with the plan.
+    """
+    file = scene.files.get(band)
+    if file is None:
+        return np.full(box.shape, np.nan, dtype="float32"), False
     try:
-        array = options.loader([item], [key], box)[key]
-        values = np.asarray(array.values, dtype="float32").reshape(-1, *array.shape[-2:])
-        if values.shape != (1, *box.shape):
-            raise ValueError(
-                f"the loader returned {array.shape} for a window of {tuple(box.shape)}"
-            )
-        nodata = array.attrs.get("nodata")
-        plane = values[0] if nodata is None else np.where(values[0] == nodata, np.nan, values[0])
-        return plane, False
+        if options.loader is None:
+            return read_geotiff(file, box, options.access), False
+        return _loaded(options.loader, scene, file.key, box), False
     except MemoryError:
         raise
     except Exception as error:  # loaders raise errors of any type; one file must not end the map
-        text, location = scrub(error)[:300], scrub(item.assets[key].href)
+        text, location = scrub(error)[:300], scrub(file.href)
         text = text if isinstance(error, GeomiamError) else f"{type(error).__name__}: {text}"
-        line = f"{item.id} / {key}: {text if location in text else f'{text} ({location})'}"
+        line = f"{scene.id} / {file.key}: {text if location in text else f'{text} ({location})'}"
     if options.on_error == "raise":
         raise AssetFailed(f"{line}; on_error='nan' leaves it out") from None
     record_failure(options.report, line)
     return np.full(box.shape, np.nan, dtype="float32"), True
 
 
-@dataclass(frozen=True)
-class GeoTiffLoader:
-    """The default loader."""
-
-    access: Access = field(default_factory=Access)
-
-    def __call__(self, items: Sequence[Any], bands: Sequence[str], box: GeoBox) -> xr.Dataset:
-        """Return the pixels of assets of one item in a window, NaN outside."""
-        pixels = {}
-        for key in bands:
-            asset = items[0].assets[key]
-            with self.access.open(asset.href) as file:
-                _check_grid(file, asset.extra_fields)
-                pixels[key] = (("y", "x"), nearest(file, box))
-        return xr.Dataset(pixels)
+def _loaded(loader: Loader, scene: SceneFiles, key: str, box: GeoBox) -> np.ndarray:
+    """Return the values of an asset by the loader of a user, NaN = missing."""
+    array = loader([scene.item], [key], box)[key]
+    values = np.asarray(array.values, dtype="float32").reshape(-1, *array.shape[-2:])
+    if values.shape != (1, *box.shape):
+        raise ValueError(f"the loader returned {array.shape} for a window of {tuple(box.shape)}")
+    nodata = array.attrs.get("nodata")
+    return values[0] if nodata is None else np.where(values[0] == nodata, np.nan, values[0])
 
 
-def _check_grid(file: Any, metadata: Mapping[str, Any]) -> None:
+def read_geotiff(file: AssetFile, box: GeoBox, access: Access) -> np.ndarray:
+    """Return the pixels of a file in a window, NaN outside."""
+    with access.open(file.href) as raster:
+        _check_grid(raster, file)
+        return nearest(raster, box)
+
+
+def _check_grid(file: Any, metadata: AssetFile) -> None:
     """Refuse a file that differs by more than half a pixel from the transform in its metadata."""
-    transform, shape = metadata.get("proj:transform"), metadata.get("proj:shape")
+    transform, shape = metadata.transform, metadata.shape
     if transform:
         differences = np.abs(np.array(transform[:6]) - np.array(file.transform[:6]))
         if (differences > abs(file.transform.a) * np.array([0.001, 0.001, 0.5] * 2)).any():

@@ -1,220 +1,232 @@
-"""Mosaics of scenes on the grid: scenes are masked on their pixels, combined, and then resampled.
+"""Mosaics: one dask task for each day and chunk of the grid, which reads the scenes under the chunk.
 
-In the reverse order, a cell with one cloudy pixel would be missing, or include the cloud.
+A task reads its scenes one after another and keeps the mosaic and one scene, so that neither its memory
+nor the number of tasks grows with the scenes of a day. Parallel work is over days and chunks, of which
+there are far more than threads. A task per file would only add tasks that wait for each other, since
+all files under a chunk are needed for its mask. Where a cloud or an earlier scene hides a chunk, its
+files are not read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import dask
 import dask.array as da
 import numpy as np
-import xarray as xr
+from dask.highlevelgraph import HighLevelGraph
 from odc.geo.geobox import GeoBox
-from odc.geo.xr import xr_coords
 
-from geomiam.data.grid.warp import onto
-from geomiam.errors import SourceError
-from geomiam.sources.sentinel2.asset_reader import LoadOptions, read_asset
-from geomiam.sources.sentinel2.clouds import CloudMask, grow, hidden_by_scl
-from geomiam.sources.sentinel2.reflectance import to_reflectance
-from geomiam.sources.sentinel2.scene import SCL
-from geomiam.sources.sentinel2.windows import Cells, GriddedScene, Window, touches
+from geomiam.data.grid.warp import tile_side, warp
+from geomiam.sources.sentinel2.asset_reader import SceneFiles
+from geomiam.sources.sentinel2.pixels import NAN, SceneSettings, combined
+from geomiam.sources.sentinel2.scene import SCL, Scene
+from geomiam.sources.sentinel2.windows import Cells, PlacedScene, Window, pixels_under
 
 CHUNK = 1024
-"""Rows and columns of a scene that one dask task reads, and of the chunks of the result."""
-PLANE = "plane"
+"""Most rows and columns of a chunk."""
+COLUMN = 2**31
+"""Most bytes of all dates of a chunk, which a median, or a store with all dates in one chunk, requires."""
+
+Failures = frozenset[tuple[int, str]]
 
 
-@dataclass(frozen=True)
-class SceneSettings:
-    """Bands, mask, resampling and loading, which are the same for every scene."""
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """Scenes of one lattice under a chunk, latest processing first, and the cells that they touch."""
 
-    bands: tuple[str, ...]
-    clouds: CloudMask
-    resample: str
-    loading: LoadOptions
+    scenes: tuple[SceneFiles, ...]
+    cells: Cells  # of the chunk
 
 
-def mosaic_day(
-    windows: Sequence[Window], grid: GeoBox, *, settings: SceneSettings
-) -> tuple[Any, Any]:
-    """Return the scenes of one day on the grid, and the number of failed files, both dask.
+@dataclass(frozen=True, eq=False)
+class ChunkOfDay:
+    """What the task of a day and chunk needs."""
 
-    The array is ``(band + 1, y, x)``, whose last plane is the clear share; failed files are counted
-    for each band and SCL.
+    grid: GeoBox
+    layers: tuple[Layer, ...]
+
+
+def chunk_side(bands: int, dates: int) -> int:
+    """Return the rows and columns of chunks of which so many dates are in memory together."""
+    side = int((COLUMN / (4 * (bands + 1) * max(dates, 1))) ** 0.5)
+    return min(CHUNK, max(16, side // 16 * 16))
+
+
+def mosaics(
+    days: Sequence[Sequence[Window]], grid: GeoBox, *, side: int, settings: SceneSettings
+) -> tuple[list[Any], Any]:
+    """Return each band and the clear share ``(day, y, x)``, and the number of failed files ``(day, asset)``.
+
+    All are dask arrays; failed files are counted for each band and SCL.
     """
-    planes, failures = zip(*(_window(w, grid, settings=settings) for w in windows), strict=True)
-    best = planes[0]
-    for mosaic in planes[1:]:
-        # where scenes of two UTM zones overlap, a cell has the values of the clearer scene
-        clearer = mosaic[-1] > best[-1]
-        first, second = da.where(clearer, mosaic, best), da.where(clearer, best, mosaic)
-        best = da.where(da.isnan(first), second, first)
-    return best, sum(failures[1:], failures[0])
+    axes = [_pieces(n, side) for n in grid.shape.yx]
+    name, assets = f"scenes-{uuid.uuid4().hex}", (*settings.bands, SCL)
+    tasks: dict[Any, Any] = {}
+    failures: dict[Any, Any] = {}
+    for number, day in enumerate(days):
+        of_day = _tasks(day, grid, axes, settings=settings)
+        tasks |= {(name, number, *at): task for at, task in of_day.items()}
+        keys = [(name, number, *at) for at, task in of_day.items() if task[0] is not _empty]
+        lost_counts = tuple(sum(b in p.scene.lost for w in day for p in w.scenes) for b in assets)
+        failures[f"failed-{name}", number, 0] = (_count_failures, keys, assets, lost_counts)
+    sizes = [tuple(s.stop - s.start for s in axis) for axis in axes]
+    single = (1,) * len(days)
+    graph: Any = HighLevelGraph.from_collections(name, tasks)
+    results: Any = da.Array(graph, name, (single, *sizes), meta=np.empty((0, 0, 0), object))
+    meta = np.empty((0, 0, 0), "float32")
+    planes = [
+        results.map_blocks(_plane, number=i, dtype="float32", meta=meta)
+        for i in range(len(settings.bands) + 1)
+    ]
+    graph = HighLevelGraph.from_collections(f"failed-{name}", failures, dependencies=[results])
+    return planes, da.Array(graph, f"failed-{name}", (single, (len(assets),)), dtype="int16")
 
 
-def _window(window: Window, grid: GeoBox, *, settings: SceneSettings) -> tuple[Any, Any]:
-    """Return the scenes of one window on the whole grid, NaN elsewhere, and the failed files."""
-    margin = settings.clouds.radius(abs(window.box.resolution.x))
-    wide = window.box.pad(margin)
-    parts, failures = zip(
-        *(_scene(p, wide, margin=margin, settings=settings) for p in window.scenes), strict=True
-    )
-    planes = parts[0]
-    for part in parts[1:]:
-        planes = da.map_blocks(_first_valid, planes, part, dtype="float32")
-    if not window.aligned:
-        planes = _resampled(planes, window.box, grid[window.cells], method=settings.resample)
-    # in the chunks of all days
+def _tasks(
+    day: Sequence[Window], grid: GeoBox, axes: Sequence[Sequence[slice]], *, settings: SceneSettings
+) -> dict[tuple[int, int], Any]:
+    """Return the task of each chunk on one day."""
+    rows, cols = axes
+    layers = layers_of_chunks(day, axes, items=settings.loading.loader is not None)
+    mosaic = partial(mosaic_chunk, settings=settings)
+    tasks: dict[tuple[int, int], Any] = {}
+    for i, j in np.ndindex(len(rows), len(cols)):
+        box = grid[rows[i], cols[j]]
+        if (i, j) in layers:
+            tasks[i, j] = (mosaic, ChunkOfDay(box, tuple(layers[i, j])))
+        else:
+            tasks[i, j] = (_empty, len(settings.bands) + 1, *box.shape.yx)
+    return tasks
+
+
+def _pieces(size: int, side: int) -> list[slice]:
+    return [slice(i, min(i + side, size)) for i in range(0, size, side)]
+
+
+def layers_of_chunks(
+    day: Sequence[Window], axes: Sequence[Sequence[slice]], *, items: bool
+) -> dict[tuple[int, int], list[Layer]]:
+    """Return the layers of each chunk of the grid with scenes of a day."""
+    layers: dict[tuple[int, int], list[Layer]] = {}
+    numbers = itertools.count()
+    for window in day:
+        scenes: dict[tuple[int, int], list[tuple[SceneFiles, Cells]]] = {}
+        for placed_scene in window.scenes:
+            files = files_of(placed_scene.scene, next(numbers), items=items)
+            for at, cells in _chunks_under(placed_scene, axes):
+                scenes.setdefault(at, []).append((files, cells))
+        for at, parts in scenes.items():
+            layer = Layer(tuple(f for f, _ in parts), _hull([c for _, c in parts]))
+            layers.setdefault(at, []).append(layer)
+    return layers
+
+
+def files_of(scene: Scene, number: int, *, items: bool) -> SceneFiles:
+    """Return what a task needs of a scene; its item only for the loader of a user."""
+    files = {b: f for b, f in scene.files.items() if b not in scene.lost}
+    scales = {b: (r.scale, r.offset) for b, r in scene.rules.items() if b in files}
+    assert scene.box is not None
+    return SceneFiles(scene.id, number, scene.box, files, scales, scene.item if items else None)
+
+
+def _chunks_under(
+    placed_scene: PlacedScene, axes: Sequence[Sequence[slice]]
+) -> list[tuple[tuple[int, int], Cells]]:
+    """Return the chunks that a scene touches, with the cells of each."""
+    spans: list[list[tuple[int, slice]]] = []
+    for cells, pieces in zip(placed_scene.place.cells, axes, strict=True):
+        side = pieces[0].stop
+        spans.append([])
+        for i in range(cells.start // side, -(-cells.stop // side)):
+            start = pieces[i].start
+            low, high = max(cells.start, start), min(cells.stop, pieces[i].stop)
+            spans[-1].append((i, slice(low - start, high - start)))
+    return [((i, j), (r, c)) for (i, r), (j, c) in itertools.product(*spans)]
+
+
+def _hull(parts: Sequence[Cells]) -> Cells:
     rows, cols = (
-        [slice(start, start + size) for start, size in zip(*_pieces(n), strict=True)]
-        for n in grid.shape.yx
+        slice(min(s.start for s in axis), max(s.stop for s in axis))
+        for axis in zip(*parts, strict=True)
     )
-    blocks = [[_chunk(planes, window.cells, (r, c)) for c in cols] for r in rows]
-    return da.block(blocks), sum(failures[1:], failures[0])
+    return rows, cols
 
 
-def _pieces(size: int) -> tuple[list[int], tuple[int, ...]]:
-    """Return the starts and sizes of pieces of at most CHUNK."""
-    starts = list(range(0, size, CHUNK))
-    return starts, tuple(min(CHUNK, size - i) for i in starts)
+# tasks ----------------------------------------------------------------------------------------------
 
 
-def _chunk(part: Any, cells: Cells, chunk: Cells) -> Any:
-    shape = (part.shape[0], *(c.stop - c.start for c in chunk))
-    overlaps = [(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(cells, chunk)]
-    if any(stop <= start for start, stop in overlaps):
-        return da.full(shape, np.float32(np.nan), dtype="float32", chunks=shape)
-    inside = [slice(lo - c.start, hi - c.start) for (lo, hi), c in zip(overlaps, cells)]
-    around = [(lo - c.start, c.stop - hi) for (lo, hi), c in zip(overlaps, chunk)]
-    piece = part[(slice(None), *inside)].rechunk(-1)
-    return piece.map_blocks(_pad, around=around, chunks=shape, dtype="float32")
+def mosaic_chunk(chunk: ChunkOfDay, *, settings: SceneSettings) -> tuple[np.ndarray, Failures]:
+    """Return the scenes of one day on a chunk ``(band + 1, y, x)``, and the files that failed.
+
+    The last plane is the clear share of a cell.
+    """
+    best = np.full((len(settings.bands) + 1, *chunk.grid.shape), NAN, dtype="float32")
+    failures: set[tuple[int, str]] = set()
+    for layer in chunk.layers:
+        planes, more_failures = _layer(layer, chunk.grid[layer.cells], settings)
+        failures |= more_failures
+        _add(best[(slice(None), *layer.cells)], planes)
+    np.nan_to_num(best[-1], copy=False)
+    return best, frozenset(failures)
 
 
-def _pad(piece: np.ndarray, *, around: list[tuple[int, int]]) -> np.ndarray:
-    return np.pad(piece, [(0, 0), *around], constant_values=np.float32(np.nan))
+def _add(best: np.ndarray, planes: np.ndarray) -> None:
+    """Add a layer: where scenes of two UTM zones overlap, a cell has the values of the clearer scene."""
+    clearer = planes[-1] > best[-1]
+    first, second = np.where(clearer, planes, best), np.where(clearer, best, planes)
+    best[...] = np.where(np.isnan(first), second, first)
 
 
-def _first_valid(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    out = np.where(np.isnan(a), b, a)
-    out[-1] = np.maximum(a[-1], b[-1])
-    return out
+def _layer(
+    layer: Layer, grid: GeoBox, settings: SceneSettings
+) -> tuple[np.ndarray, set[tuple[int, str]]]:
+    """Return the scenes of one lattice on a part of the grid.
+
+    Where many pixels are under a cell, they are read in tiles, so that memory is bounded.
+    """
+    lattice = layer.scenes[0].box
+    box, is_aligned = pixels_under(lattice, grid)
+    if is_aligned:
+        return combined(layer.scenes, box, settings)
+    out = np.full((len(settings.bands) + 1, *grid.shape), NAN, dtype="float32")
+    failures: set[tuple[int, str]] = set()
+    side = tile_side(box, grid)
+    for rows, cols in itertools.product(*(_pieces(n, side) for n in grid.shape.yx)):
+        tile = grid[rows, cols]
+        box, _ = pixels_under(lattice, tile)
+        planes, more_failures = combined(layer.scenes, box, settings)
+        failures |= more_failures
+        out[:, rows, cols] = _resampled(planes, box, tile, method=settings.resample)
+    return out, failures
 
 
-def _resampled(planes: Any, box: GeoBox, grid: GeoBox, *, method: str) -> Any:
-    coords = xr_coords(box)
-    dims = tuple(map(str, coords))[:2]
-    planes = xr.DataArray(planes, dims=(PLANE, *dims), coords=coords)
-    put = partial(onto, box=grid, dims=("y", "x"))
-    values = put(planes[:-1], resampling=method).data
-    clear = da.nan_to_num(put(planes[-1:], resampling="average").data)
-    return da.concatenate([values, clear], axis=0)
+def _resampled(planes: np.ndarray, box: GeoBox, grid: GeoBox, *, method: str) -> np.ndarray:
+    values = warp(planes[:-1], box, dst=grid, resampling=method, name="reflectance")
+    clear = warp(planes[-1:], box, dst=grid, resampling="average", name="clear share")
+    return np.concatenate([values, np.nan_to_num(clear)], axis=0)
 
 
-def _scene(
-    scene_on_grid: GriddedScene, box: GeoBox, *, margin: int, settings: SceneSettings
-) -> tuple[Any, Any]:
-    """Return one scene in a window without its margin, ``(band + 1, y, x)``; and the failed files."""
-    bands, clouds, scene = settings.bands, settings.clouds, scene_on_grid.scene
-    bands_to_read = (*bands, SCL) if clouds.reads_scl else bands
-    raw = {b: _asset(scene_on_grid, b, box, options=settings.loading) for b in bands_to_read}
-    values = {}
-    for band in bands:
-        values[band], rule = raw[band][0], scene.rules.get(band)
-        if rule is not None and band not in scene.lost:
-            values[band] = values[band].map_blocks(
-                to_reflectance, rule.scale, rule.offset, dtype="float32"
-            )
-    inner = slice(margin, -margin or None)
-    hidden = da.zeros_like(values[bands[0]], dtype=bool)
-    if clouds.classes:
-        by_scl = partial(hidden_by_scl, classes=clouds.classes, radius=margin)
-        hidden = _overlapping(by_scl, raw[SCL][0], margin)
-    elif clouds.function:
-        bad = _user_mask(clouds.function, {**values, SCL: raw[SCL][0]}, box)
-        hidden = _overlapping(partial(grow, radius=margin), bad, margin)
-    stack = da.stack([v[inner, inner] for v in values.values()]).rechunk({0: -1})
-    planes = da.map_blocks(
-        _masked,
-        stack,
-        hidden[inner, inner][None].rechunk((1, *stack.chunks[1:])),
-        dtype="float32",
-        chunks=((len(values) + 1,), *stack.chunks[1:]),
-    )
-    failures = [raw[b][1] if b in raw else 0 for b in (*bands, SCL)]
-    return planes, da.stack([da.asarray(f, dtype="int16") for f in failures])
+def _empty(planes: int, height: int, width: int) -> tuple[np.ndarray, Failures]:
+    """Return a chunk without scenes; all cells of a plane share their memory."""
+    values = np.full((planes, 1, 1), NAN, dtype="float32")
+    values[-1] = 0
+    return np.broadcast_to(values, (planes, height, width)), frozenset()
 
 
-def _masked(stack: np.ndarray, hidden: np.ndarray) -> np.ndarray:
-    """Return bands with hidden pixels NaN, and the clear share: 1 where a band has data."""
-    visible = np.where(hidden, np.float32(np.nan), stack)
-    clear = np.isfinite(visible).any(axis=0, keepdims=True).astype("float32")
-    return np.concatenate([visible, clear])
+def _plane(result: tuple[np.ndarray, Failures], *, number: int) -> np.ndarray:
+    """Return one plane ``(1, y, x)``, a copy, so that the memory of the mosaic can be released."""
+    return np.array(result[0][number : number + 1])
 
 
-def _overlapping(function: Callable[..., Any], array: Any, depth: int) -> Any:
-    return da.map_overlap(
-        function, array, depth=depth, boundary="none", dtype=bool, meta=np.empty((0, 0), bool)
-    )
-
-
-def _user_mask(
-    function: Callable[[xr.Dataset], Any], layers: Mapping[str, Any], box: GeoBox
-) -> Any:
-    """Return the mask of the user's function for a scene, True = hidden."""
-    coords = xr_coords(box)
-    dims = tuple(map(str, coords))[:2]
-    scene = xr.Dataset({k: (dims, v) for k, v in layers.items()}, coords)
-    try:
-        mask = function(scene)
-        bad = mask.transpose(*dims).data if isinstance(mask, xr.DataArray) else mask
-        bad = da.asarray(bad)
-    except Exception as error:  # the user's function may raise errors of any type
-        raise SourceError(
-            f"mask= raised {type(error).__name__}: {error}; its argument is a Dataset of {list(layers)}"
-        ) from error
-    if bad.shape != tuple(box.shape) or bad.dtype != bool:
-        raise SourceError(
-            f"mask= returned {bad.shape} of {bad.dtype} for a scene of {tuple(box.shape)}; return "
-            "booleans of that shape, True = hidden"
-        )
-    return bad.rechunk(next(iter(layers.values())).chunks)
-
-
-def _asset(
-    scene_on_grid: GriddedScene, band: str, box: GeoBox, *, options: LoadOptions
-) -> tuple[Any, Any]:
-    """Return an asset in a window, NaN without pixels, and whether reading it failed."""
-    scene = scene_on_grid.scene
-    rows, cols = (_pieces(n) for n in box.shape.yx)
-    if band in scene.lost:
-        chunks = (rows[1], cols[1])
-        gap = da.full(tuple(box.shape), np.float32(np.nan), dtype="float32", chunks=chunks)
-        return gap, 1
-    read = dask.delayed(read_asset, traverse=False, pure=False)
-    blocks: list[list[Any]] = []
-    flags = []
-    for y, height in zip(*rows, strict=True):
-        blocks.append([])
-        for x, width in zip(*cols, strict=True):
-            tile, shape = box[y : y + height, x : x + width], (height, width)
-            if not touches(tile, scene_on_grid.box):
-                block = da.full(shape, np.float32(np.nan), dtype="float32", chunks=shape)
-            else:
-                result = read(scene.item, scene.assets[band], tile, options=options)
-                block = da.from_delayed(result[0], shape=shape, dtype="float32")
-                flags.append(result[1])
-            blocks[-1].append(block)
-    if not flags:
-        return da.block(blocks), 0
-    any_failure = da.from_delayed(dask.delayed(_one_if_any)(flags), shape=(), dtype="int16")
-    return da.block(blocks), any_failure
-
-
-def _one_if_any(flags: Sequence[bool]) -> np.ndarray:
-    return np.array(any(flags), dtype="int16")
+def _count_failures(
+    results: Sequence[tuple[np.ndarray, Failures]], assets: Sequence[str], counts: Sequence[int]
+) -> np.ndarray:
+    """Return the failed files of a day by asset ``(1, asset)``, each once, added to those of the metadata."""
+    pairs = frozenset().union(*(failures for _, failures in results))
+    totals = [n + sum(band == asset for _, band in pairs) for asset, n in zip(assets, counts)]
+    return np.array([totals], dtype="int16")

@@ -14,11 +14,17 @@ from odc.geo.geobox import GeoBox
 from geomiam.errors import NoScenes, SourceError
 from geomiam.outputs.text import table_html
 from geomiam.progress import progress_bar
-from geomiam.sources.sentinel2.clouds import CloudMask, clear_share
-from geomiam.sources.sentinel2.scene import BANDS, SCL, Scene, check_query, read_items
-from geomiam.sources.sentinel2.windows import GriddedScene, Window, windows, with_grids
+from geomiam.sources.sentinel2.clouds import CloudMask
+from geomiam.sources.sentinel2.scene import (
+    BANDS,
+    SCL,
+    Scene,
+    SceneRequest,
+    check_query,
+    read_items,
+)
+from geomiam.sources.sentinel2.windows import PlacedScene, Window, windows
 from geomiam.sources.stac.extent import extent_of_grid
-from geomiam.sources.stac.item_checks import number
 from geomiam.sources.stac.search import Search, search_items
 from geomiam.sources.stac.stac_source import StacSource
 from geomiam.sources.stac.times import period
@@ -27,16 +33,6 @@ from geomiam.sources.web.ranges import Access
 
 BYTES = 2
 """Bytes of a pixel in Sentinel-2's files, before compression."""
-
-
-@dataclass(frozen=True)
-class SceneRequest:
-    """Checked arguments of a call."""
-
-    grid: GeoBox
-    search: Search
-    bands: tuple[str, ...]
-    clouds: CloudMask
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,7 @@ class Plan:
         A row for each scene, with columns id, collection, time, day, cloud_cover, clear (share, from
         metadata), baseline, offset, rule, bytes (not compressed), lost (bands that cannot be read).
     windows
-        The scenes by day and lattice, with the pixels under the grid.
+        The scenes by day and lattice, with their places on the grid.
     lost
         Lines on scenes and bands that cannot be read, from metadata.
     notes
@@ -89,7 +85,13 @@ class Plan:
 
 
 def scene_request(
-    grid: GeoBox, time: Any, bands: Any, *, clouds: CloudMask, max_cloud: float | None
+    grid: GeoBox,
+    time: Any,
+    bands: Any,
+    *,
+    clouds: CloudMask,
+    max_cloud: float | None,
+    items: bool = False,
 ) -> SceneRequest:
     """Return the checked arguments of a call."""
     names = (bands,) if isinstance(bands, str) else tuple(map(str, bands))
@@ -101,7 +103,7 @@ def scene_request(
     if max_cloud is not None and not 0 <= max_cloud <= 100:
         raise SourceError(f"max_cloud={max_cloud}: a percentage from 0 to 100")
     search = Search(extent_of_grid(grid), *period(time), max_cloud)
-    return SceneRequest(grid, search, names, clouds)
+    return SceneRequest(grid, search, names, clouds, items)
 
 
 def access_of(source: StacSource | list[Any], hosts: Sequence[str] = ()) -> Access:
@@ -127,26 +129,33 @@ def make_plan(request: SceneRequest, stac: StacSource | list[Any], access: Acces
         items = search_items(source, request.search, access.allow_list, notes)
     scenes, unusable, more_notes = read_items(
         progress_bar(items, desc="scenes", unit="item", leave=False),
-        request.search,
-        (*request.bands, SCL) if request.clouds.reads_scl else request.bands,
+        request,
         source=source,
-        allow_list=access.allow_list,
+        access=access,
     )
     notes += more_notes
     _check_bands(scenes, request)
-    scenes_on_grid, without_grid = with_grids(scenes, access)
-    cut = windows(scenes_on_grid, request.grid)
-    if not cut:
+    without_grid = [_gridless(s) for s in scenes if s.box is None]
+    by_day = windows(scenes, request.grid)
+    if not by_day:
         lines = [*notes, *unusable, *without_grid]
         raise NoScenes(_no_scenes(request.search, source, lines[:10]))
-    pairs = [(w, p) for w in cut for p in w.scenes]
+    placed_scenes = [p for w in by_day for p in w.scenes]
     lost_bands = [
-        f"{p.scene.id} / {p.scene.assets.get(b, b)}: {text}"
-        for _, p in pairs
+        f"{p.scene.id} / {p.scene.key(b)}: {text}"
+        for p in placed_scenes
         for b, text in p.scene.lost.items()
     ]
-    table = pd.DataFrame([_row(w, p, request.clouds) for w, p in pairs])
-    return Plan(table, tuple(cut), (*unusable, *without_grid, *lost_bands), tuple(notes))
+    table = pd.DataFrame([_row(w.day, p) for w in by_day for p in w.scenes])
+    return Plan(table, tuple(by_day), (*unusable, *without_grid, *lost_bands), tuple(notes))
+
+
+def _gridless(scene: Scene) -> str:
+    """Return the line of a scene without a grid."""
+    if scene.files:
+        return f"{scene.id}: its grid cannot be determined: {scene.gridless}"
+    reason = next((f"{b}: {text}" for b, text in scene.lost.items()), "")
+    return f"{scene.id}: no asset can be read: {reason}"
 
 
 def _check_bands(scenes: Sequence[Scene], request: SceneRequest) -> None:
@@ -183,31 +192,29 @@ def _no_scenes(search: Search, source: StacSource | None, lines: Sequence[str]) 
     )
 
 
-def _row(window: Window, grid_scene: GriddedScene, clouds: CloudMask) -> dict[str, Any]:
-    scene = grid_scene.scene
+def _row(day: str, placed_scene: PlacedScene) -> dict[str, Any]:
+    scene = placed_scene.scene
     offsets = {r.offset for b, r in scene.rules.items() if b not in scene.lost}
     return {
         "id": scene.id,
-        "collection": scene.item.collection_id or "",
+        "collection": scene.collection,
         "time": scene.time,
-        "day": window.day,
+        "day": day,
         "cloud_cover": scene.cloud_cover,
-        "clear": clear_share(scene.item.properties, clouds),
+        "clear": scene.clear,
         "baseline": scene.baseline,
         "offset": offsets.pop() if len(offsets) == 1 else np.nan,
         "rule": "; ".join(sorted({r.reason or r.doubt for r in scene.rules.values()})),
-        "bytes": _bytes(window, grid_scene),
+        "bytes": _bytes(placed_scene),
         "lost": ", ".join(scene.lost),
     }
 
 
-def _bytes(window: Window, grid_scene: GriddedScene) -> int:
-    """Return the bytes of a scene under the grid, each asset in its resolution."""
-    scene, finest = grid_scene.scene, abs(grid_scene.box.resolution.x)
-    shared = window.box.extent.intersection(grid_scene.box.extent)
-    area = 0.0 if shared.is_empty else shared.area
-    keys = [k for b, k in scene.assets.items() if b not in scene.lost]
-    pixel_sizes = [number(scene.item.assets[k].extra_fields.get("gsd")) for k in keys]
+def _bytes(placed_scene: PlacedScene) -> int:
+    """Return the bytes of a scene under the grid, each file in its resolution."""
+    scene, place = placed_scene.scene, placed_scene.place
+    finest = abs(place.box.resolution.x)
+    pixel_sizes = [f.size for b, f in scene.files.items() if b not in scene.lost]
     # NaN and implausible values count as the finest
     sizes = [s if s >= finest else finest for s in pixel_sizes]
-    return int(sum(area / s**2 for s in sizes) * BYTES)
+    return int(sum(place.area / s**2 for s in sizes) * BYTES)

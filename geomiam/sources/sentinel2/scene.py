@@ -1,7 +1,8 @@
-"""Scenes: STAC items that match a search, with the assets of the bands.
+"""Scenes: STAC items that match a search, with the files of the bands.
 
 Servers may ignore conditions, dates and extents, or return an item twice. All are therefore checked
-here.
+here. Items are read one by one, and a scene has only what reading its pixels requires, so that a plan
+of 100,000 scenes fits into memory.
 """
 
 from __future__ import annotations
@@ -10,22 +11,24 @@ import math
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from odc.geo.geobox import GeoBox
 
 from geomiam.errors import SourceError
+from geomiam.sources.sentinel2.clouds import CloudMask, clear_share
 from geomiam.sources.sentinel2.reflectance import Rule, baseline, rule
+from geomiam.sources.sentinel2.scene_grid import AssetFile, asset_file, scene_grid
 from geomiam.sources.stac.extent import overlap
-from geomiam.sources.stac.item_checks import checked_item, is_level_1, moment, number, seconds
+from geomiam.sources.stac.item_checks import CheckedItem, checked_item, is_level_1, number, seconds
 from geomiam.sources.stac.search import Search, Unread
 from geomiam.sources.stac.stac_source import StacSource
 from geomiam.sources.web.allow_list import REMOTE, AllowList, scheme, scrub
-
-if TYPE_CHECKING:
-    import pystac
+from geomiam.sources.web.ranges import Access
 
 SCL = "scl"
 BANDS = {
@@ -56,41 +59,53 @@ OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
 
 
 @dataclass(frozen=True)
-class Scene:
-    """One item, with the assets of the bands."""
+class SceneRequest:
+    """Checked arguments of a call."""
 
-    # the item has absolute links to files in use and no others, so that dask sends little to workers
-    item: pystac.Item
+    grid: GeoBox
+    search: Search
+    bands: tuple[str, ...]
+    clouds: CloudMask
+    items: bool = False  # scenes keep their items, which the loader of a user receives
+
+    @property
+    def assets(self) -> tuple[str, ...]:
+        """Bands and, where the mask needs it, the scene classification."""
+        return (*self.bands, SCL) if self.clouds.reads_scl else self.bands
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """One item, with the files of the bands."""
+
+    id: str
+    collection: str
     time: pd.Timestamp  # of acquisition, UTC
-    assets: Mapping[str, str]  # key of the asset by band, as the user names it
+    files: Mapping[str, AssetFile]  # by band, as the user names it
     rules: Mapping[str, Rule]  # scale and offset of reflectance by band
     lost: Mapping[str, str]  # reason by band that cannot be read, from metadata
-    absent: tuple[str, ...] = ()  # bands without an asset
-    offered: tuple[str, ...] = field(default=(), repr=False)  # keys of all assets of the item
+    absent: tuple[str, ...]  # bands without an asset
+    offered: tuple[str, ...] = field(repr=False)  # keys of all assets of the item
+    cloud_cover: float  # percent, NaN if unknown
+    clear: float  # share by metadata, NaN if unknown
+    baseline: float  # of processing, NaN if unknown
+    processed: tuple[float, ...]  # order of processing
+    level_1: bool
+    box: GeoBox | None = None  # grid of the finest file; None if there is none
+    gridless: str = ""  # reason why there is no grid
+    item: Any = field(default=None, repr=False)  # of pystac, only for the loader of a user
 
-    @property
-    def id(self) -> str:
-        """The item's id."""
-        return self.item.id
+    def key(self, band: str) -> str:
+        """Return the key of a band's asset, or the band's name without one."""
+        return self.files[band].key if band in self.files else band
 
-    @property
-    def cloud_cover(self) -> float:
-        """Cloud cover in percent, NaN if unknown."""
-        return number(self.item.properties.get("eo:cloud_cover"))
 
-    @property
-    def baseline(self) -> float:
-        """Processing baseline, NaN if unknown."""
-        value = baseline(self.item.properties, self.id)
-        return np.nan if value is None else value
-
-    @property
-    def processed(self) -> tuple[float, ...]:
-        """Order of processing: baseline, then times and sequence numbers of processing."""
-        p = self.item.properties
-        moments = [seconds(p.get(k)) for k in ("s2:generation_time", "created", "updated")]
-        order = (self.baseline, moments[0], number(p.get("s2:sequence")), *moments[1:])
-        return tuple(-math.inf if math.isnan(v) else v for v in order)
+def processing_order(properties: Mapping[str, Any], number_of_baseline: float) -> tuple[float, ...]:
+    """Return the order of processing: baseline, then times and sequence numbers of processing."""
+    keys = ("s2:generation_time", "created", "updated")
+    moments = [seconds(properties.get(k)) for k in keys]
+    order = (number_of_baseline, moments[0], number(properties.get("s2:sequence")), *moments[1:])
+    return tuple(-math.inf if math.isnan(v) else v for v in order)
 
 
 def check_query(query: Mapping[str, Any]) -> None:
@@ -107,64 +122,57 @@ def check_query(query: Mapping[str, Any]) -> None:
 
 
 def read_items(
-    raw: Iterable[Any],
-    search: Search,
-    bands: Sequence[str],
-    *,
-    source: StacSource | None,
-    allow_list: AllowList,
+    raw: Iterable[Any], request: SceneRequest, *, source: StacSource | None, access: Access
 ) -> tuple[list[Scene], list[str], list[str]]:
-    """Return the scenes that match a search, lines on items that cannot be used, and notes.
-
-    ``bands`` includes SCL where the mask needs it.
-    """
-    items: dict[Any, tuple[pystac.Item, str]] = {}
+    """Return the scenes that match a search, lines on items that cannot be used, and notes."""
+    # servers with faulty paging return an item twice
+    scenes: dict[Any, Scene | str] = {}
     unusable, notes, count = [], [], 0
+    matches = _matcher(request.search, source.query if source else {})
     for entry in raw:
         try:
             if isinstance(entry, Unread):
                 raise SourceError(str(entry))
-            item, origin = checked_item(entry)
+            item = checked_item(entry)
         except SourceError as error:
             unusable.append(str(error))
             continue
         count += 1
-        if _matches(item, search, source.query if source else {}):
-            # servers with faulty paging return an item twice
-            items[item.collection_id, item.id] = (item, origin)
-    latest = sorted(items.values(), key=lambda pair: (moment(pair[0]), pair[0].id))
-    if dropped_count := count - len(latest):
+        if matches(item):
+            offset = source.offset if source else None
+            scenes[item.collection, item.id] = _usable(item, request, offset=offset, access=access)
+    if dropped_count := count - len(scenes):
         notes.append(
             f"{dropped_count} of {count} items of the STAC catalog are duplicates or do not match the request"
         )
-    if level_1_count := sum(is_level_1(item.properties) for item, _ in latest):
+    usable = [s for s in scenes.values() if isinstance(s, Scene)]
+    if level_1_count := sum(s.level_1 for s in usable):
         notes.append(
-            f"{level_1_count} of {len(latest)} items are Level-1C, without atmospheric correction"
+            f"{level_1_count} of {len(scenes)} items are Level-1C, without atmospheric correction"
         )
-    scenes = []
-    offset = source.offset if source else None
-    for item, origin in latest:
-        try:
-            scenes.append(_scene(item, bands, offset=offset, allow_list=allow_list, origin=origin))
-        except Exception as error:  # one invalid item must not end the map
-            text = f"{type(error).__name__}: {scrub(error)[:200]}"
-            unusable.append(f"{item.id}: cannot be used: {text}")
-    return scenes, unusable, notes
+    unusable += [s for s in scenes.values() if isinstance(s, str)]
+    return sorted(usable, key=lambda s: (s.time, s.id)), unusable, notes
 
 
-def _matches(item: pystac.Item, search: Search, query: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Return whether an item matches a search.
+def _matcher(
+    search: Search, query: Mapping[str, Mapping[str, Any]]
+) -> Callable[[CheckedItem], bool]:
+    """Return a function that decides whether an item matches a search.
 
     An item without cloud cover matches; an item without another property of the query does not.
     """
     start, end = (pd.Timestamp(t.removesuffix("Z")) for t in (search.start, search.end))
-    cloud = number(item.properties.get("eo:cloud_cover"))
-    return (
-        start <= moment(item).floor("s") <= end
-        and overlap(tuple(item.bbox or ()), search.bbox)  # type: ignore[arg-type]  # four numbers
-        and not (search.max_cloud is not None and cloud > search.max_cloud)
-        and all(_satisfies(item.properties.get(k), c) for k, c in query.items())
-    )
+
+    def matches(item: CheckedItem) -> bool:
+        cloud = number(item.properties.get("eo:cloud_cover"))
+        return (
+            start <= item.time.floor("s") <= end
+            and overlap(item.bbox, search.bbox)
+            and not (search.max_cloud is not None and cloud > search.max_cloud)
+            and all(_satisfies(item.properties.get(k), c) for k, c in query.items())
+        )
+
+    return matches
 
 
 def _satisfies(value: Any, conditions: Mapping[str, Any]) -> bool:
@@ -174,37 +182,74 @@ def _satisfies(value: Any, conditions: Mapping[str, Any]) -> bool:
         return False
 
 
+def _usable(
+    item: CheckedItem, request: SceneRequest, *, offset: float | None, access: Access
+) -> Scene | str:
+    """Return the scene of an item, or a line on an item that cannot be used."""
+    try:
+        return _scene(item, request, offset=offset, access=access)
+    except Exception as error:  # one invalid item must not end the map
+        return f"{item.id}: cannot be used: {type(error).__name__}: {scrub(error)[:200]}"
+
+
 def _scene(
-    item: pystac.Item,
-    bands: Sequence[str],
-    *,
-    offset: float | None,
-    allow_list: AllowList,
-    origin: str,
+    item: CheckedItem, request: SceneRequest, *, offset: float | None, access: Access
 ) -> Scene:
     """Return the scene of an item; bands that cannot be used are in ``lost``."""
-    assets: dict[str, str] = {}
+    files, problems = _files(item, request.assets, access.allow_list)
     rules: dict[str, Rule] = {}
+    for band, file in files.items():
+        if band == SCL:
+            continue
+        rules[band] = rule(item.properties, item.assets[file.key], offset=offset, name=item.id)
+        if doubt := rules[band].doubt:
+            problems[band] = f"{doubt}; settle it with geomiam.StacSource(..., offset=0 or -0.1)"
+    value = baseline(item.properties, item.id)
+    number_of_baseline = np.nan if value is None else value
+    box, gridless, files = scene_grid(item, files, access)
+    return Scene(
+        item.id,
+        item.collection or "",
+        item.time,
+        files,
+        rules,
+        problems,
+        tuple(b for b in request.assets if _asset_key(item, b) is None),
+        _shared(tuple(sorted(map(str, item.assets)))),
+        number(item.properties.get("eo:cloud_cover")),
+        clear_share(item.properties, request.clouds),
+        number_of_baseline,
+        processing_order(item.properties, number_of_baseline),
+        is_level_1(item.properties),
+        box,
+        gridless,
+        item.as_pystac([f.key for f in files.values()]) if request.items else None,
+    )
+
+
+@lru_cache(4096)
+def _shared(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return one object for equal names, since the assets of most items have the same keys."""
+    return names
+
+
+def _files(
+    item: CheckedItem, bands: Sequence[str], allow_list: AllowList
+) -> tuple[dict[str, AssetFile], dict[str, str]]:
+    """Return the files of bands, and the reasons why bands have none."""
+    files: dict[str, AssetFile] = {}
     problems: dict[str, str] = {}
-    absent = []
-    asset_keys = tuple(sorted(map(str, item.assets)))
     for band in bands:
         key = _asset_key(item, band)
         if key is None:
-            absent.append(band)
-            problems[band] = f"no such asset; the item has {list(asset_keys[:20])}"
+            problems[band] = f"no such asset; the item has {sorted(map(str, item.assets))[:20]}"
             continue
-        if refusal := _refusal(item.assets[key].href, allow_list, origin):
+        file = asset_file(key, item.href(key), item.assets[key])
+        if refusal := _refusal(file.href, allow_list, item.link):
             problems[band] = refusal
-            continue
-        assets[band] = key
-        if band == SCL:
-            continue
-        rules[band] = rule(item.properties, item.assets[key].to_dict(), offset=offset, name=item.id)
-        if doubt := rules[band].doubt:
-            problems[band] = f"{doubt}; settle it with geomiam.StacSource(..., offset=0 or -0.1)"
-    item.assets = {k: a for k, a in item.assets.items() if k in assets.values()}
-    return Scene(item, moment(item), assets, rules, problems, tuple(absent), asset_keys)
+        else:
+            files[band] = file
+    return files, problems
 
 
 def _refusal(href: str, allow_list: AllowList, origin: str) -> str:
@@ -216,18 +261,25 @@ def _refusal(href: str, allow_list: AllowList, origin: str) -> str:
     return allow_list.refusal(href)
 
 
-def _asset_key(item: pystac.Item, band: str) -> str | None:
+def _asset_key(item: CheckedItem, band: str) -> str | None:
     """Return the key of a band's asset, by key or by the two sets of names of Sentinel-2's bands."""
-    names = next(({n, b} for n, b in BANDS.items() if band.lower() in (n, b.lower())), set())
+    names = _names(band)
     for name in (band, *sorted(names)):
         if name in item.assets:
             return name
     for key, asset in item.assets.items():
-        bands: Any = asset.extra_fields.get("eo:bands") or asset.extra_fields.get("bands")
+        bands: Any = asset.get("eo:bands") or asset.get("bands")
         single = isinstance(bands, list) and len(bands) == 1 and isinstance(bands[0], Mapping)
         # a JPEG 2000 asset is a copy of another
-        if single and "jp2" not in str(asset.media_type):
+        if single and "jp2" not in str(asset.get("type")):
             name = bands[0].get("name")
             if isinstance(name, str) and name in {band, *names}:
                 return str(key)
     return None
+
+
+@lru_cache(256)
+def _names(band: str) -> frozenset[str]:
+    """Return both names of a band, none if it is not one of Sentinel-2's."""
+    pairs = ((n, b) for n, b in BANDS.items() if band.lower() in (n, b.lower()))
+    return frozenset(next(pairs, ()))

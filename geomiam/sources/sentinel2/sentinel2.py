@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import dask.array as da
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -22,9 +21,10 @@ from geomiam.data.grid.align import methods
 from geomiam.data.grid.grid import geobox, restore, spatial_dims
 from geomiam.errors import AssetFailed, AssetsFailed, SourceError, warn
 from geomiam.progress import with_progress
-from geomiam.sources.sentinel2.asset_reader import FailedAssets, GeoTiffLoader, Loader, LoadOptions
+from geomiam.sources.sentinel2.asset_reader import FailedAssets, Loader, LoadOptions
 from geomiam.sources.sentinel2.clouds import Mask, cloud_mask
-from geomiam.sources.sentinel2.mosaic import SceneSettings, mosaic_day
+from geomiam.sources.sentinel2.mosaic import chunk_side, mosaics
+from geomiam.sources.sentinel2.pixels import SceneSettings, try_mask
 from geomiam.sources.sentinel2.plan import Plan, access_of, make_plan, scene_request
 from geomiam.sources.sentinel2.scene import SCL
 from geomiam.sources.stac.stac_source import StacSource, as_source
@@ -45,7 +45,8 @@ class SceneOptions:
     ----------
     mask
         ``"scl"``: clouds, their shadows, cirrus, saturated pixels; or SCL classes; or a function
-        of one scene (Dataset of the bands and ``scl``) that returns booleans, True = hidden; or None.
+        of a part of a scene (Dataset of the bands and ``scl``) that returns booleans, True = hidden;
+        or None. The parts are the chunks of the grid, so that the function must decide pixel by pixel.
     snow
         ``"mask"``: with ``mask="scl"``, hide the class of snow, in lowlands mostly tops of clouds.
     dilate
@@ -57,7 +58,7 @@ class SceneOptions:
         ``attrs["failed_assets"]``. ``"raise"``: it ends the computation.
     loader
         Function of items, asset keys and a GeoBox that returns a Dataset on the GeoBox. It is called in
-        each dask task with one item and one asset. Default: GeoTIFF.
+        a dask task with one item and one asset, once for each file under a chunk. Default: GeoTIFF.
     hosts
         Further hosts of files, such as ``["data.example.org"]``, patterns such as
         ``"*.example.org"``, or buckets such as ``"s3://name"``. Without it, items of a STAC catalog may
@@ -171,7 +172,8 @@ def sentinel2(
     if grid.crs is None:
         raise SourceError("like= has no CRS; give the GeoBox one")
     clouds = cloud_mask(options.mask, snow=options.snow, dilate=options.dilate)
-    request = scene_request(grid, time, bands, clouds=clouds, max_cloud=max_cloud)
+    has_loader = options.loader is not None
+    request = scene_request(grid, time, bands, clouds=clouds, max_cloud=max_cloud, items=has_loader)
     stac = as_source(source)
     access = access_of(stac, options.hosts)
     plan = make_plan(request, stac, access)
@@ -181,10 +183,11 @@ def sentinel2(
         first_lines = "\n".join(plan.lost[:5])
         warn(f"{len(plan.lost)} files or scenes cannot be read:\n{first_lines}", AssetsFailed)
     report = FailedAssets(plan.lost)
-    loading = LoadOptions(options.loader or GeoTiffLoader(access), options.on_error, report.key)
-    ds = _assemble(
-        plan, grid, settings=SceneSettings(request.bands, request.clouds, options.resample, loading)
-    )
+    loading = LoadOptions(access, options.loader, options.on_error, report.key)
+    scene_settings = SceneSettings(request.bands, request.clouds, options.resample, loading)
+    try_mask(scene_settings, plan.windows[0].scenes[0].place.box)
+    dates = 1 if composite is None else len(plan.dates)
+    ds = _assemble(plan, grid, side=chunk_side(len(request.bands), dates), settings=scene_settings)
     ds, steps = _in_steps(ds, composite, start=request.search.start, end=request.search.end)
     names = {d: n for d, n in zip(("y", "x"), spatial_dims(template), strict=True) if d != n}
     ds = restore(ds.rename_dims(names), template).set_coords(FAILED)  # not a predictor
@@ -251,17 +254,16 @@ def _grid(like: Any) -> tuple[GeoBox, xr.Dataset]:
     return geobox(template), template
 
 
-def _assemble(plan: Plan, grid: GeoBox, *, settings: SceneSettings) -> xr.Dataset:
+def _assemble(plan: Plan, grid: GeoBox, *, side: int, settings: SceneSettings) -> xr.Dataset:
     """Return bands, clear share and failed files along days, lazily."""
     days = [list(g) for _, g in itertools.groupby(plan.windows, key=lambda w: w.day)]
-    planes, failures = zip(*(mosaic_day(d, grid, settings=settings) for d in days), strict=True)
-    stack = da.stack(planes)
+    planes, failures = mosaics(days, grid, side=side, settings=settings)
     counts = [sum(len(w.scenes) for w in d) for d in days]
     ends = np.cumsum([0, *counts])  # the table has the scenes in the order of the windows
     parts = [plan.scenes.iloc[a:b] for a, b in itertools.pairwise(ends)]
     dims = ("time", "y", "x")
     attrs = {"modality": MODALITY, "units": "1", "long_name": "surface reflectance"}
-    data = {b: (dims, stack[:, i], attrs) for i, b in enumerate(settings.bands)}
+    data = {b: (dims, p, attrs) for b, p in zip(settings.bands, planes, strict=False)}
     clear = {**attrs, "long_name": "clear share of the cell"}
     coords = {
         "time": pd.DatetimeIndex([p["time"].min() for p in parts]).astype("datetime64[ns]"),
@@ -270,8 +272,8 @@ def _assemble(plan: Plan, grid: GeoBox, *, settings: SceneSettings) -> xr.Datase
         "baseline": ("time", [_common(p["baseline"]) for p in parts]),
         "offset": ("time", [_common(p["offset"]) for p in parts]),
     }
-    ds = xr.Dataset({**data, CLEAR: (dims, da.nan_to_num(stack[:, -1]), clear)}, coords)
-    ds = ds.assign({FAILED: (("time", "asset"), da.stack(failures))})
+    ds = xr.Dataset({**data, CLEAR: (dims, planes[-1], clear)}, coords)
+    ds = ds.assign({FAILED: (("time", "asset"), failures)})
     return ds.assign_coords(asset=[*settings.bands, SCL])
 
 
