@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import reduce
 from operator import or_
 from pathlib import Path
@@ -12,6 +13,7 @@ import pandas as pd
 import rasterio
 import xarray as xr
 import yaml
+import zarr
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
@@ -57,6 +59,39 @@ def tile_table(path: Path, rows: list[tuple[str, GeoBox, int]]) -> Path:
         table.append({"path": name, **utm, **{f"wgs84_{k}": v for k, v in degrees.items()}})
     path.parent.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(table).to_parquet(path)
+    return path
+
+
+def zone_store(path: Path, zones: dict[int, GeoBox], *, bands: int = 128) -> Path:
+    """Write a store as that of TESSERA: a group for each UTM zone, shards, and a factor for each pixel.
+
+    The embedding of a pixel is (band number + 1) times (its year - 2000), scaled by 0.5; the first column of
+    a zone is water (NaN), the second was not written (inf). Only the root has consolidated metadata.
+    """
+    years = (2023, 2024)
+    root = zarr.open_group(path, mode="w", zarr_format=3)
+    for zone, box in zones.items():
+        group, (rows, cols) = root.create_group(f"utm{zone:02d}"), box.shape.yx
+        axes = {"y": box.coordinates["y"].values, "x": box.coordinates["x"].values}
+        axes |= {"time": np.array(years, "int32"), "band": np.arange(bands, dtype="int32")}
+        for name, values in axes.items():
+            group.create_array(name, data=values, dimension_names=[name])
+        factors = np.full((len(years), rows, cols), 0.5, "float32")
+        factors[:, :, 0], factors[:, :, 1] = np.nan, np.inf
+        steps = (np.array(years) - 2000)[:, None] * 1.0
+        values = np.clip(np.arange(1, bands + 1)[None, :] * steps, 0, 127).astype("int8")
+        values = np.broadcast_to(values[:, :, None, None], (len(years), bands, rows, cols))
+        common = {"shards": (1, bands, 64, 64), "chunks": (1, bands, 32, 32)}
+        names = ["time", "band", "y", "x"]
+        group.create_array("embeddings", data=values, dimension_names=names, **common)
+        flat = {k: (v[0], *v[2:]) for k, v in common.items()}
+        group.create_array(
+            "scales", data=factors, fill_value=np.inf, dimension_names=names[:1] + names[2:], **flat
+        )
+        group.attrs.update({"proj:code": str(box.crs), "spatial:dimensions": ["y", "x"]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # zarr-python warns of consolidated metadata
+        zarr.consolidate_metadata(path)
     return path
 
 
@@ -120,7 +155,7 @@ def one(folder: Path, source: dict, variable: dict | None = None, *, name: str =
 def warped(
     values: np.ndarray, src: GeoBox, dst: GeoBox, method: str, nodata: float = np.nan
 ) -> np.ndarray:
-    """Return what rasterio makes of the union field at once, kernels being one source cell wide."""
+    """Return what rasterio makes of the whole field at once, kernels being one source cell wide."""
     scale = {} if method == "average" else {"XSCALE": 1, "YSCALE": 1}
     out = np.full((*values.shape[:-2], *dst.shape.yx), np.nan, "float32")
     for at in np.ndindex(values.shape[:-2]):

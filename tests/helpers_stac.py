@@ -189,7 +189,10 @@ def serve(folder: Path, faults: Mapping[str, Fault] | None = None) -> Iterator[s
             first, last = 0, len(body) - 1
             if byte_range := self.headers.get("Range"):
                 start, _, stop = byte_range.removeprefix("bytes=").partition("-")
-                first, last = int(start), min(last, int(stop or last))
+                if start:
+                    first, last = int(start), min(last, int(stop or last))
+                else:  # the last bytes
+                    first = max(0, len(body) - int(stop))
             part = body[first : last + 1]
             self.send_response(206 if byte_range else 200)
             self.send_header("Accept-Ranges", "bytes")

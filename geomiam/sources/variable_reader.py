@@ -82,7 +82,9 @@ def _step(
     """Return files that together cover the grid, on the grid."""
     source, variable = task.source, task.variable
     # files of one grid are one array
-    arrays, absent = format_of(source).read(paths, source, variable=variable, lenient=lenient)
+    arrays, absent = format_of(source).read(
+        paths, source, variable=variable, lenient=lenient, near=task.box
+    )
     report.absent += absent
     report.files += len(paths) - absent
     if not arrays:

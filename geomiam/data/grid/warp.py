@@ -7,6 +7,7 @@ Tiles depend on the two grids only, and each reads the margin that GDAL's kernel
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 import warnings
 from collections.abc import Sequence
@@ -37,6 +38,7 @@ KERNELS = ("nearest", "bilinear", "cubic", "cubic_spline", "lanczos", "gauss")
 """Resampling by a kernel around a point; other methods use all pixels under a cell."""
 TILE = 1024  # largest number of rows and columns of a tile of the result
 WINDOW = 4096  # approximate rows and columns of the source that a tile may need: 64 MiB as float32
+DEPTH = 4  # planes in a chunk of the source, from which a tile needs fewer rows and columns of it
 
 
 def onto(
@@ -68,7 +70,7 @@ def warp(data: Any, src: GeoBox, *, dst: GeoBox, resampling: str, name: str) -> 
     """Return planes ``(..., y, x)``, numpy or dask, of one grid on another."""
     from odc.geo.geobox import GeoboxTiles
 
-    edge = tile_side(src, dst)
+    edge = tile_side(src, dst, window=_window(data))
     tiles: Any = GeoboxTiles(dst, (edge, edge))
     rows, cols = tiles.shape.yx
     parts = {at: reach(src, tiles[at]) for at in itertools.product(range(rows), range(cols))}
@@ -103,7 +105,13 @@ def _module(data: Any) -> Any:
     return dask.array
 
 
-def tile_side(src: GeoBox, dst: GeoBox) -> int:
+def _window(data: Any) -> int:
+    """Return the rows and columns of the source that a tile may need; fewer of vectors, read as one chunk."""
+    chunk_shape = getattr(data, "chunksize", ())  # numpy arrays are in memory anyway
+    return int(WINDOW / max(1.0, math.prod(chunk_shape[:-2]) / DEPTH) ** 0.5)
+
+
+def tile_side(src: GeoBox, dst: GeoBox, *, window: int = WINDOW) -> int:
     """Return the side of a tile in cells, small enough that a much finer source fits into memory."""
     turn, edge = full_turn(dst.crs), TILE
     if turn is not None and not same_crs(src.crs, dst.crs):
@@ -116,7 +124,7 @@ def tile_side(src: GeoBox, dst: GeoBox) -> int:
         width = columns_in_turn / abs(src.affine.a)
         points[:, 1] = columns(src, dst, points[:, 1], turn=width)
     scale = np.max(np.ptp(points, axis=0) / dst.shape.yx)
-    return min(edge, int(np.clip(WINDOW // max(scale, 1e-9), 16, TILE)))
+    return min(edge, int(np.clip(window // max(scale, 1e-9), max(1, 16 * window // WINDOW), TILE)))
 
 
 def _tile(data: Any, parts: Sequence[Part], *, dst: GeoBox, resampling: str) -> Any:

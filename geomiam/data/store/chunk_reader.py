@@ -6,6 +6,7 @@ write, eagerly or by dask. All of these read through the arrays of this module.
 
 from __future__ import annotations
 
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,9 @@ def guarded(array: xr.DataArray, message: str) -> xr.DataArray:
 
 class ZarrReader(ZarrBackendEntrypoint):
     """Backend for the ``engine=`` of xarray that opens stores with these checks."""
+
+    # xarray sets these for its own backends, but only when it looks for one by name
+    open_dataset_parameters = tuple(signature(ZarrBackendEntrypoint.open_dataset).parameters)[1:]
 
     def open_dataset(self, filename_or_obj: Any, **options: Any) -> xr.Dataset:
         """Open a store without groups, lazily."""

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import xarray as xr
+from odc.geo.geobox import GeoBox
 
 from geomiam.data.values import fits
 from geomiam.errors import DoubtfulSource, SourceError, warn
@@ -24,14 +25,20 @@ class Format(Protocol):
     """Reader of files as arrays with coordinates; a class without arguments."""
 
     def read(
-        self, paths: Sequence[str], source: Source, *, variable: Variable, lenient: bool
+        self,
+        paths: Sequence[str],
+        source: Source,
+        *,
+        variable: Variable,
+        lenient: bool,
+        near: GeoBox | None = None,
     ) -> tuple[list[xr.DataArray], int]:
         """Read files or URLs that together cover the grid.
 
         ``source`` and ``variable`` are entries of the catalog, with the options for reading; with
-        ``lenient``, missing files are skipped. Returns lazy arrays ``(*dims, y, x)`` with a CRS, NaN =
-        missing, each on the grid of its file; and the number of missing files. Raises SourceError if a
-        file cannot be read, or lacks the variable.
+        ``lenient``, missing files are skipped. Pixels far from the grid ``near`` may be left out. Returns
+        lazy arrays ``(*dims, y, x)`` with a CRS, NaN = missing, each on the grid of its file; and the
+        number of missing files. Raises SourceError if a file cannot be read, or lacks the variable.
         """
         ...
 

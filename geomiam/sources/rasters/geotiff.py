@@ -53,7 +53,13 @@ class GeoTIFF:
     """
 
     def read(
-        self, paths: Sequence[str], source: Source, *, variable: Variable, lenient: bool
+        self,
+        paths: Sequence[str],
+        source: Source,
+        *,
+        variable: Variable,
+        lenient: bool,
+        near: GeoBox | None = None,
     ) -> tuple[list[xr.DataArray], int]:
         """Read files; see :class:`~geomiam.sources.rasters.formats.Format`."""
         read_header = partial(_header, source=source, variable=variable, lenient=lenient)

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import xarray as xr
 import zarr
+from dask.base import tokenize
+from odc.geo.geobox import GeoBox
 from odc.geo.xr import assign_crs
 
 from geomiam.checks.files import regular_file
 from geomiam.checks.sizes import check_hdf5, check_metadata, check_zarr
 from geomiam.data.dataset import promote_crs
-from geomiam.data.grid.grid import spatial_dims
+from geomiam.data.grid.grid import geobox, spatial_dims
+from geomiam.data.grid.source_windows import reach
 from geomiam.data.store.chunk_reader import ZarrReader, guarded_store
 from geomiam.data.values import SENTINELS, as_float, numbers_of
 from geomiam.errors import GridError, SourceError
-from geomiam.geo.crs import crs_name, crs_of
+from geomiam.geo.crs import as_crs, crs_name, crs_of
 from geomiam.schema.source import Source
 from geomiam.schema.variable import Variable
+from geomiam.sources.paths import stamp
 from geomiam.sources.rasters.formats import FileMissing, apply_decode, check_nodata, required_crs
-from geomiam.sources.web.allow_list import scheme, scrub
+from geomiam.sources.web.allow_list import REMOTE, scheme, scrub
 
 MAGIC = {b"CDF": ("scipy",), b"\x89HD": ("h5netcdf", "netcdf4")}
 """First bytes of NetCDF 3 and 4, and xarray's engines that read them."""
@@ -43,6 +49,18 @@ DEGREES = (*EAST, *NORTH, "degree", "degrees", "deg")
 ANGLES = ("rad", "radian", "radians")
 
 
+LEVELS = 3
+"""Most folders above a group of the web in which consolidated metadata are looked for."""
+LARGE = 2**27
+"""Least number of pixels of an array of which only those near the grid are opened."""
+SIDE = 128
+"""Least side of a dask chunk of Zarr in cells."""
+
+
+class NothingSelected(SourceError):
+    """A file has none of the labels of ``select:``."""
+
+
 class _WithCoordinates:
     """Reader of a variable of files with coordinates, spatial dims last, lazily.
 
@@ -50,19 +68,49 @@ class _WithCoordinates:
     """
 
     def read(
-        self, paths: Sequence[str], source: Source, *, variable: Variable, lenient: bool
+        self,
+        paths: Sequence[str],
+        source: Source,
+        *,
+        variable: Variable,
+        lenient: bool,
+        near: GeoBox | None = None,
     ) -> tuple[list[xr.DataArray], int]:
-        """Read files; see :class:`~geomiam.sources.rasters.formats.Format`. All files must exist."""
-        parts = [_array(self.dataset(path, source), path, source, variable) for path in paths]
-        if len(parts) == 1:
-            return parts, 0
+        """Read files; see :class:`~geomiam.sources.rasters.formats.Format`."""
+        parts, absent = self._parts(paths, source, variable, lenient=lenient, near=near)
+        if len(parts) <= 1 or source.tiles:
+            return parts, absent
         try:
             union = xr.combine_by_coords([p.rename(variable.name) for p in parts], join="exact")
         except ValueError as error:
             raise SourceError(
                 f"'{variable.name}': {len(paths)} files such as {scrub(paths[0])} cannot be combined: {error}"
             ) from None
-        return [union[variable.name] if isinstance(union, xr.Dataset) else union], 0
+        return [union[variable.name] if isinstance(union, xr.Dataset) else union], absent
+
+    def _parts(
+        self,
+        paths: Sequence[str],
+        source: Source,
+        variable: Variable,
+        *,
+        lenient: bool,
+        near: GeoBox | None,
+    ) -> tuple[list[xr.DataArray], int]:
+        """Return the files that hold labels of ``select:``, and the number of files that are missing."""
+        parts, absent, nothing = [], 0, None
+        for path in paths:
+            try:
+                parts.append(_array(self.dataset(path, source), path, source, variable, near))
+            except NothingSelected as error:  # such as a file of another year
+                nothing = error
+            except FileMissing:
+                if not lenient:
+                    raise
+                absent += 1
+        if nothing is not None and not parts:
+            raise nothing
+        return parts, absent
 
     def open(self, path: str) -> xr.Dataset:
         """Open a file lazily, undecoded, after a check of the sizes that its metadata state."""
@@ -78,6 +126,8 @@ class _WithCoordinates:
                 return _decode_labels(self.open(path))
         except SourceError:
             raise
+        except FileNotFoundError:
+            raise FileMissing(f"{scrub(path)} is not there; correct 'root:' and 'path:'") from None
         except Exception as error:  # decoders raise errors of any type for damaged files
             raise SourceError(
                 f"{scrub(path)} cannot be read as {source.kind}: {scrub(error)[:200]}"
@@ -110,47 +160,163 @@ class ZarrStore(_WithCoordinates):
     def open(self, path: str) -> xr.Dataset:
         if not scheme(path):
             check_metadata(path)
-        group = zarr.open_group(guarded_store(path), mode="r")
+        root, name = _root_of(path)
+        group = zarr.open_group(guarded_store(root), mode="r", path=name)
         check_zarr(group, location=scrub(path), error=SourceError)
-        return xr.open_dataset(
-            path, engine=ZarrReader, chunks={}, decode_cf=False, consolidated=None
-        )
+        place: dict[str, Any] = {"group": name or None, "consolidated": None}
+        return xr.open_dataset(root, engine=ZarrReader, **place, decode_cf=False)
 
 
-def _array(ds: xr.Dataset, path: str, source: Source, variable: Variable) -> xr.DataArray:
-    """Return a variable, unpacked, with spatial dims last, a CRS, and coordinates in its units."""
-    name = source.variable or variable.name
-    if name not in ds.data_vars:
-        raise SourceError(
-            f"{scrub(path)} has no variable '{name}'; it has {', '.join(map(str, ds.data_vars))}: "
-            "choose one by 'variable:'"
-        )
-    array = _select(ds[name], source, path)
+def _root_of(path: str) -> tuple[str, str]:
+    """Return the address of a store, and the group in it that a path names.
+
+    A web server lists no folders, so the arrays of a group are read from consolidated metadata. A store with a
+    group for each part of a product, such as UTM zones, may have these in a folder above only.
+    """
+    if scheme(path) not in REMOTE or "?" in path:
+        return path, ""
+    root, name = path.rstrip("/"), ""
+    for _ in range(LEVELS):
+        try:
+            group = zarr.open_group(root, mode="r")
+        except FileNotFoundError:
+            if not name:
+                raise
+            break
+        if group.metadata.consolidated_metadata is not None:
+            return root, name
+        root, _, last = root.rpartition("/")
+        name = f"{last}/{name}".rstrip("/")
+    return path, ""
+
+
+def _sides(array: xr.DataArray) -> dict[Any, int]:
+    """Return the sides of dask chunks: those of stored chunks, of which several are one where they are small."""
+    stored_chunks = array.encoding.get("preferred_chunks", {})
+    sides = {d: stored_chunks.get(d, n) for d, n in array.sizes.items()}
+    for dim in spatial_dims(array):
+        while sides[dim] < min(SIDE, array.sizes[dim]):
+            sides[dim] *= 2
+    return sides
+
+
+def _chunked(array: xr.DataArray, path: str, source: Source) -> xr.DataArray:
+    """Return an array in dask chunks.
+
+    Called after labels are selected, since dask makes a task for every chunk of what it selects from.
+    """
+    if array.chunks is not None:
+        return array
+    return array.chunk(_sides(array), token=tokenize(stamp(path), array.name, source.select))
+
+
+def _window(array: xr.DataArray, near: GeoBox | None) -> dict[str, slice]:
+    """Return the rows and columns of a very large array that lie near a grid, whole chunks; none for others.
+
+    Dask would make a task for each chunk of a store that covers a continent.
+    """
     dims = spatial_dims(array)
-    array = array.transpose(..., *dims)
+    if near is None or math.prod(array.sizes[d] for d in dims) < LARGE:
+        return {}
+    parts = reach(geobox(array), near)
+    spans = [c for part in parts for c in part.cols]
+    if len(spans) != 1 or not isinstance(
+        spans[0], slice
+    ):  # none, or on both sides of the antimeridian
+        return {}
+    sides, window = _sides(array), {}
+    for dim, span in zip(dims, (parts[0].rows, spans[0]), strict=True):
+        # far more than kernels need, so that no cell is as wide as half of the window
+        margin, side = 2 * (span.stop - span.start) + SIDE, sides[dim]
+        start = max(0, span.start - margin) // side * side
+        window[dim] = slice(start, min(array.sizes[dim], span.stop + margin))
+    return window
+
+
+def _array(
+    ds: xr.Dataset, path: str, source: Source, variable: Variable, near: GeoBox | None
+) -> xr.DataArray:
+    """Return a variable, unpacked, with spatial dims last, a CRS, and coordinates in its units."""
+    array = _select(_variable(ds, source.variable or variable.name, "variable", path), source, path)
+    dims = spatial_dims(array)
     try:
         crs = source.crs or crs_of(array)
     except GridError:
-        crs = required_crs("EPSG:4326" if _has_degrees(array, dims) else None, path)
+        crs = required_crs(_stated_crs(ds, path, degrees=_has_degrees(array, dims)), path)
     array = _in_crs_units(assign_crs(array, crs), path)
+    window = _window(array, near)
+    array = _chunked(array.isel(window), path, source).transpose(..., *dims)
     if variable.kind == "categorical":
         array.attrs["kind"] = "categorical"  # so that codes are checked
-    return apply_decode(_unpack(array, source), source)
+    array = _unpack(array, source)
+    if source.scale_variable is not None:
+        factors = _factors(ds, source, path).isel(window)
+        array = _scaled(array, _chunked(factors, path, source))
+    return apply_decode(array, source)
+
+
+def _variable(ds: xr.Dataset, name: str, key: str, path: str) -> xr.DataArray:
+    """Return a variable of a file; ``key`` is that of the catalog which names it."""
+    if name not in ds.data_vars:
+        raise SourceError(
+            f"{scrub(path)} has no variable '{name}'; it has {', '.join(map(str, ds.data_vars))}: "
+            f"choose one by '{key}:'"
+        )
+    return ds[name]
+
+
+def _factors(ds: xr.Dataset, source: Source, path: str) -> xr.DataArray:
+    """Return the factor of each pixel, at the labels of ``select:``."""
+    factors = _variable(ds, str(source.scale_variable), "scale_variable", path)
+    labels = {d: v for d, v in source.select.items() if d in factors.dims}
+    return _select(factors, source.model_copy(update={"select": labels}), path)
+
+
+def _scaled(array: xr.DataArray, factors: xr.DataArray) -> xr.DataArray:
+    """Return values times the factor of their pixel, NaN where the factor is not finite."""
+    if not set(factors.dims) <= set(array.dims):
+        raise SourceError(
+            f"'scale_variable: {factors.name}' has dims {factors.dims}, the values have {array.dims}"
+        )
+    factors = factors.astype("float32").assign_coords({d: array[d] for d in factors.dims})
+    scaled = array * factors.where(np.isfinite(factors))
+    return scaled.transpose(*array.dims).assign_attrs(array.attrs)
+
+
+def _stated_crs(ds: xr.Dataset, path: str, *, degrees: bool) -> Any:
+    """Return the CRS that a store states by the convention proj of GeoZarr, or that its coordinates imply."""
+    text = ds.attrs.get("proj:code") or ds.attrs.get("proj:wkt2")
+    if isinstance(text, str):
+        return as_crs(text, f"'proj:' attribute of {scrub(path)}")
+    return "EPSG:4326" if degrees else None
 
 
 def _select(array: xr.DataArray, source: Source, path: str) -> xr.DataArray:
     """Select one label of a dim, which is dropped, or all labels from a first to a last one."""
-    spans = {d: slice(*v) for d, v in source.select.items() if isinstance(v, list)}
-    labels = {d: v for d, v in source.select.items() if d not in spans}
+    select = {d: _as_labels(v, array, d) for d, v in source.select.items()}
+    spans = {d: slice(*v) for d, v in select.items() if isinstance(v, list)}
+    labels = {d: v for d, v in select.items() if d not in spans}
     try:
         selection = array.sel(labels, drop=True).sel(spans)
     except (KeyError, ValueError, TypeError) as error:
-        raise SourceError(
+        raise NothingSelected(
             f"{scrub(path)}: 'select: {source.select}' finds nothing: {error}"
         ) from None
     if not selection.size:
-        raise SourceError(f"{scrub(path)}: 'select: {source.select}' finds nothing between the two")
+        raise NothingSelected(
+            f"{scrub(path)}: 'select: {source.select}' finds nothing between the two"
+        )
     return selection
+
+
+def _as_labels(value: Any, array: xr.DataArray, dim: str) -> Any:
+    """Return labels of ``select:``; text becomes a number where the steps are whole numbers, such as years."""
+    if isinstance(value, list):
+        return [_as_labels(v, array, dim) for v in value]
+    is_number = isinstance(value, str) and value.strip().lstrip("-").isdigit()
+    return (
+        int(value) if is_number and dim in array.coords and array[dim].dtype.kind in "iu" else value
+    )
 
 
 def _decode_labels(ds: xr.Dataset) -> xr.Dataset:
