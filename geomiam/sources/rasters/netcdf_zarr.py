@@ -98,18 +98,18 @@ class _WithCoordinates:
         near: GeoBox | None,
     ) -> tuple[list[xr.DataArray], int]:
         """Return the files that hold labels of ``select:``, and the number of files that are missing."""
-        parts, absent, nothing = [], 0, None
+        parts, absent, no_labels = [], 0, None
         for path in paths:
             try:
                 parts.append(_array(self.dataset(path, source), path, source, variable, near))
             except NothingSelected as error:  # such as a file of another year
-                nothing = error
+                no_labels = error
             except FileMissing:
                 if not lenient:
                     raise
                 absent += 1
-        if nothing is not None and not parts:
-            raise nothing
+        if no_labels is not None and not parts:
+            raise no_labels
         return parts, absent
 
     def open(self, path: str) -> xr.Dataset:
@@ -279,8 +279,8 @@ def _scaled(array: xr.DataArray, factors: xr.DataArray) -> xr.DataArray:
             f"'scale_variable: {factors.name}' has dims {factors.dims}, the values have {array.dims}"
         )
     factors = factors.astype("float32").assign_coords({d: array[d] for d in factors.dims})
-    scaled = array * factors.where(np.isfinite(factors))
-    return scaled.transpose(*array.dims).assign_attrs(array.attrs)
+    products = array * factors.where(np.isfinite(factors))
+    return products.transpose(*array.dims).assign_attrs(array.attrs)
 
 
 def _stated_crs(ds: xr.Dataset, path: str, *, degrees: bool) -> Any:
