@@ -232,3 +232,7 @@ class DoubtfulSource(UserWarning):
 
 class NeverObserved(UserWarning):
     """Predictors have no value at any training site."""
+
+
+class OtherYear(UserWarning):
+    """Embeddings or images are of another year than those that a model was trained with."""

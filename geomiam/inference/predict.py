@@ -133,6 +133,8 @@ def predict(
         The warning lists them with both ranges and a change of units that may correct them. It needs
         values, so there is none for dask arrays: check the layer ``outside_range``, for example by
         ``maps.outside_range.mean()``, or call :func:`geomiam.write_map`, which reads a few blocks first.
+    OtherYear
+        If embeddings or images state another year than those of the training.
     FewGroups
         For data in memory, if more than 5 % of the predicted cells have less than half of the groups that
         training sites had.

@@ -121,6 +121,7 @@ class ReadOptions(FrozenFields):
     nodata: float | tuple[float, ...] | None = None
     decode: Decode | None = Field(None, description="applied after scale and offset")
     resampling: str | None = None
+    period: str | None = Field(None, description="year or period of the data, such as 2024")
     crs: str | None = Field(None, description="CRS of files that declare none")
     tiles: Annotated[FiniteFloat, Field(gt=0, le=360)] | Literal["utm"] | None = Field(
         None, description="raster, zarr: side of the tiles in degrees, or utm: a file for each zone"
@@ -131,6 +132,13 @@ class ReadOptions(FrozenFields):
     overview: int | None = Field(None, ge=0, le=30, description="raster: overview to read, from 0")
     derive: Derived | None = None
     of: str | None = Field(None, description="derived: the variable of elevation")
+
+    @field_validator("period", mode="before")
+    @classmethod
+    def _years_are_text(cls, value: Any) -> Any:
+        return (
+            str(value) if isinstance(value, int) else value
+        )  # YAML reads period: 2024 as a number
 
     @field_validator("resampling")
     @classmethod

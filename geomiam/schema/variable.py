@@ -69,6 +69,9 @@ class Variable(FrozenFields):
         None,
         description="scalar: species whose observations (1, 0) these are; hidden where it is predicted",
     )
+    year: int | None = Field(
+        None, description="vector, image: year of the data that a model was trained with"
+    )
     origin: Origin | None = Field(
         None, alias="from", description="source, and options for reading it"
     )

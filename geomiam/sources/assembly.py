@@ -89,6 +89,7 @@ def _with_attributes(
         "source": modality.source or source.title or source.name,
         "license": modality.license or source.license,
         "citation": modality.citation or source.citation,
+        "period": source.period,
         "resampling": report.resampling,
         "source_crs": report.crs,
         "source_resolution": report.resolution,

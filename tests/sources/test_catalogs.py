@@ -6,11 +6,11 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-import xarray as xr
 import yaml
 from helpers_build import static, tif, tile_table, vrt, zone_store
 from helpers_small import untrained
 from helpers_stac import GRID, not_there, scene, serve
+from helpers_weather import agera5, era5_land
 from odc.geo.geobox import GeoBox
 
 import geomiam as gm
@@ -72,6 +72,7 @@ def chelsa(folder):
 FUTURE = {"model": "GFDL-ESM4", "ssp": "ssp585", "period": "2041-2070"}
 PARAMETERS = {
     "alphaearth": {"year": 2024},
+    "agera5": {"year": 2024},
     "chelsa-futures": FUTURE,
     "era5-land": {"year": 2024},
     "tessera": {"year": 2024},
@@ -185,33 +186,6 @@ def tessera(folder):
     return {"tessera": folder / "v.zarr"}, {"tessera": expected}
 
 
-def era5_land(folder):
-    """Files of two years as the Climate Data Store writes them, with its auxiliary coordinates."""
-    lat, lon = np.arange(51.5, 49.9, -0.1), np.arange(3.0, 5.1, 0.1)
-    for year, first in ((2023, 500), (2024, 0)):
-        months = np.arange(f"{year}-01", f"{year + 1}-01", dtype="M8[M]").astype("M8[ns]")
-        number = first + np.arange(12.0)[:, None, None] + np.zeros((12, lat.size, lon.size))
-        dims = ("valid_time", "latitude", "longitude")
-        ds = xr.Dataset(
-            {
-                "t2m": (dims, (273.15 + number).astype("f4"), {"units": "K"}),
-                "tp": (dims, (number / 1000).astype("f4"), {"units": "m"}),
-                "swvl1": (dims, (number / 100).astype("f4"), {"units": "m**3 m**-3"}),
-            },
-            {
-                "valid_time": months,
-                "latitude": ("latitude", lat, {"units": "degrees_north"}),
-                "longitude": ("longitude", lon, {"units": "degrees_east"}),
-                "number": 0,
-                "expver": ("valid_time", np.full(12, "0001")),
-            },
-        )
-        folder.mkdir(parents=True, exist_ok=True)
-        ds.to_netcdf(folder / f"data_stream-moda-{year}.nc", engine="h5netcdf")
-    steps = np.arange(12.0)
-    return {"era5-land": folder}, {"t2m": steps, "tp": steps, "swvl1": steps / 100}
-
-
 def europe(folder):
     expected = {}
     roots = {}
@@ -227,6 +201,7 @@ def europe(folder):
 
 
 MAKERS = {
+    "agera5": agera5,
     "alphaearth": alphaearth,
     "chelsa": chelsa,
     "chelsa-futures": chelsa_futures,
@@ -269,6 +244,8 @@ def test_a_catalog_is_built_from_files_of_the_providers_shape(tmp_path, name):
         np.testing.assert_allclose(middle[variable], value, rtol=1e-5, atol=1e-4, err_msg=variable)
         assert cube[variable].license and cube[variable].citation, variable
         assert cube[variable].dtype == "float32"
+        if cube[variable].kind == "vector":
+            assert cube[variable].period == "2024"
 
 
 @pytest.mark.parametrize("name", ADDRESSES)
