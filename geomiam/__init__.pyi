@@ -60,7 +60,8 @@ from .training.fit import fit
 from .training.pretrain import pretrain
 from .uncertainty.calibrate import calibrate
 from .uncertainty.novelty import novelty
-from .uncertainty.options import NoveltyOptions
+from .uncertainty.options import NoveltyOptions, ValueOptions
+from .uncertainty.value_of_information import value_of_information
 from .versions import show_versions
 
 __version__: str
@@ -81,6 +82,7 @@ __all__ = [
     "Schema",
     "StacSource",
     "TrainingConfig",
+    "ValueOptions",
     "Variable",
     "__version__",
     "add_background",
@@ -132,6 +134,7 @@ __all__ = [
     "splits",
     "thin_records",
     "tune",
+    "value_of_information",
     "write_cube",
     "write_map",
     "write_sites",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from geomiam.model.model import Model
     from geomiam.schema.schema import Schema
     from geomiam.tokens.select import Selector
-    from geomiam.uncertainty.options import NoveltyOptions
+    from geomiam.uncertainty.options import NoveltyOptions, ValueOptions
 
 
 @xr.register_datatree_accessor("miam")
@@ -127,6 +127,36 @@ class Miam:
             self._obj,
             model,
             using=using,
+            reference=reference,
+            options=options,
+            progress=progress,
+        )
+
+    def value_of_information(
+        self,
+        model: Model | str | Path,
+        *,
+        groups: Sequence[Selector] | Mapping[str, Selector | Sequence[Selector]] | None = None,
+        using: Selector | Sequence[Selector] | None = None,
+        species: str | Sequence[str] | None = None,
+        scale: Scale = "probability",
+        reference: xr.Dataset | None = None,
+        options: ValueOptions | None = None,
+        progress: bool | None = None,
+    ) -> xr.Dataset:
+        """Return how much missing groups would change predictions; see :func:`geomiam.value_of_information`.
+
+        >>> value = cube.miam.value_of_information(model)  # doctest: +SKIP
+        """
+        from geomiam.uncertainty.value_of_information import value_of_information
+
+        return value_of_information(
+            self._obj,
+            model,
+            groups=groups,
+            using=using,
+            species=species,
+            scale=scale,
             reference=reference,
             options=options,
             progress=progress,

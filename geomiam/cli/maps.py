@@ -145,6 +145,7 @@ def _map(
             mask=flags.mask,
             clamp=flags.clamp,
             novelty=flags.novelty,
+            value_of_information=gm.ValueOptions() if flags.value_of_information else None,
             resume=flags.resume,
         )
         shared: dict[str, Any] = {

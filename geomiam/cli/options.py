@@ -75,6 +75,13 @@ class MapFlags:
             "--novelty", help="Write how different each cell is from the training sites, too."
         ),
     ] = False
+    value_of_information: Annotated[
+        bool,
+        typer.Option(
+            "--value-of-information",
+            help="Write how much each missing group is expected to change the prediction, too.",
+        ),
+    ] = False
     scheduler: Annotated[
         str | None, typer.Option(help="Address of a dask scheduler, e.g. tcp://10.0.0.1:8786.")
     ] = None

@@ -4,6 +4,7 @@ from .contributions import limiting, shadow
 from .difference import difference
 from .experts import expert_load
 from .explainer import fit_explainer
+from .mean_value import mean_value
 from .response import ResponseOptions, response
 from .saturated import saturation
 from .shapley_values import ShapleyOptions, shapley
@@ -22,6 +23,7 @@ __all__ = [
     "fit_explainer",
     "importance",
     "limiting",
+    "mean_value",
     "regions",
     "response",
     "sampling",

@@ -64,7 +64,7 @@ def by_zone(contributions: xr.Dataset, zones: Any, *, name: str | None = None) -
     """
     check_contributions(contributions, "contributions")
     contributions = with_species(contributions)
-    codes, names = _codes(contributions, zones, name)
+    codes, names = zone_codes(contributions, zones, name)
     place = [str(d) for d in place_dims(contributions)]
     weights = xr.ones_like(codes, float) if SITE in place else cell_areas(contributions)
     values = contributions["shapley"].transpose("group", "species", *place)
@@ -106,7 +106,7 @@ def _table(totals: np.ndarray, names: list[str], values: xr.DataArray) -> xr.Dat
     return out.drop_vars([c for c in out.coords if c not in out.dims])
 
 
-def _codes(
+def zone_codes(
     contributions: xr.Dataset, zones: Any, name: str | None
 ) -> tuple[xr.DataArray, list[str]]:
     """Return the number of the zone of each cell, −1 outside all, and the names of the zones."""

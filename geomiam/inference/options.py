@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from geomiam.inference.terms import Index
     from geomiam.model.model import Precision
     from geomiam.tokens.select import Selector
+    from geomiam.uncertainty.options import ValueOptions
 
 Method = Literal["exact", "latin", "amortised"]
 SAMPLES = 8
@@ -122,12 +123,17 @@ class MapOptions(PredictOptions, ShapleyOptions):
         As :func:`geomiam.predict`, without ``shapley`` only.
     require, mask, clamp, precision, empty
         As :class:`geomiam.PredictOptions`; ``empty`` without ``shapley`` only.
-    groups, order
+    groups
+        As :func:`geomiam.shapley` with ``shapley=True``, and as :func:`geomiam.value_of_information` with that option.
+    order
         As :func:`geomiam.shapley`, with ``shapley=True`` only.
     method, samples, rng, index
         As :class:`geomiam.explain.ShapleyOptions`, with ``shapley=True`` only.
     novelty : bool
         Write the layers of :func:`geomiam.novelty` too, with its defaults.
+    value_of_information : ValueOptions, optional
+        Write the layers of :func:`geomiam.value_of_information` too, with these options; ``require``, ``mask``,
+        ``clamp`` and ``memory_limit`` are those of the map.
     memory_limit : int or str, optional
         Most bytes that one block may need; default 4 GiB.
     resume : bool
@@ -147,6 +153,7 @@ class MapOptions(PredictOptions, ShapleyOptions):
     spread: bool = False
     interval: float | None = None
     novelty: bool = False
+    value_of_information: ValueOptions | None = None
     resume: bool = True
 
     def without_effect(self, *, shapley: bool) -> None:
@@ -159,6 +166,8 @@ class MapOptions(PredictOptions, ShapleyOptions):
         """
         of_shapley = ("groups", "order", "method", "samples", "rng", "index")
         without_use = ("empty", "interval") if shapley else of_shapley
+        if self.value_of_information is not None:
+            without_use = tuple(n for n in without_use if n != "groups")
         if names := [f"{k}=" for k in without_use if k in self.changed()]:
             raise SettingError(
                 f"{', '.join(names)} has no effect with shapley={shapley}; "

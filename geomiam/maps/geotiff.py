@@ -28,7 +28,7 @@ REQUESTED = (
     *("spread", "shapley_spread", "prediction_set"),
     *("main_effect", "interaction"),
     *("dissimilarity", "inside", "point_density", "mess", "most_dissimilar"),
-    *("exdet", "most_influential"),
+    *("exdet", "most_influential", "value_of_information"),
 )
 """Layers that a map has only on request: they are written too. Others are written if they are named."""
 LABELS = ("combination", "group", "species")

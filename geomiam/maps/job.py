@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import ceil, prod
 from typing import Any
@@ -26,7 +26,8 @@ from geomiam.maps.memory import peak_memory
 from geomiam.model.model import Model
 from geomiam.tokens.select import Selector, group_masks, visible_tokens
 from geomiam.uncertainty.novelty import novelty
-from geomiam.uncertainty.options import NoveltyOptions
+from geomiam.uncertainty.options import NoveltyOptions, ValueOptions
+from geomiam.uncertainty.value_of_information import value_of_information
 
 DONE = "done"
 """Array of the unfinished store with one number per block: 0, or 1 + the number of predicted cells."""
@@ -166,7 +167,7 @@ class Job:
         """Return the job of a map, split into blocks."""
         options.without_effect(shapley=shapley)
         layers = {"species": len(model.species_index(species))}
-        if shapley:
+        if shapley or options.value_of_information is not None:
             visible = visible_tokens(model.layout, using)
             layers["group"] = len(group_masks(model.layout, options.groups, visible=visible))
         blocks = Blocks.of(ds, chunks, layers=layers)
@@ -188,11 +189,27 @@ class Job:
         else:
             shared |= {"interval": options.interval}
             maps = predict(one_chunk, self.model, species=self.species, **shared)
-        if not options.novelty:
-            return maps
         cells = {k: getattr(options, k) for k in ("require", "mask", "memory_limit")}
-        new = novelty(one_chunk, self.model, using=self.using, options=NoveltyOptions(**cells))
-        return maps.assign(new.data_vars)
+        if options.novelty:
+            new = novelty(one_chunk, self.model, using=self.using, options=NoveltyOptions(**cells))
+            maps = maps.assign(new.data_vars)
+        if options.value_of_information is not None:
+            maps = maps.assign(self._values(one_chunk, clamp=options.clamp, **cells))
+        return maps
+
+    def _values(self, part: xr.Dataset, **cells: Any) -> dict[str, xr.DataArray]:
+        """Return the layers of the value of information of a block."""
+        options = ValueOptions.of(self.options.value_of_information)
+        result = value_of_information(
+            part,
+            self.model,
+            groups=self.options.groups,
+            using=self.using,
+            species=None if options.weights else self.species,
+            scale=self.options.scale,
+            options=replace(options, **cells),
+        )
+        return {str(n): layer for n, layer in result.data_vars.items()}
 
     def part(self, ds: xr.Dataset, index: Index) -> xr.Dataset:
         """Return the predictors of one block, lazily."""
@@ -260,7 +277,8 @@ class Job:
         arguments: dict[str, Any] = {"using": self.using, "species": self.species}
         if "interval" in settings and self.model.calibration is not None:
             arguments["calibration"] = self.model.calibration.digest
-        if self.options.novelty and self.model.reference is not None:
+        has_reference = self.options.novelty or self.options.value_of_information is not None
+        if has_reference and self.model.reference is not None:
             arguments["reference"] = self.model.reference.digest
         return settings | {k: v for k, v in arguments.items() if v is not None}
 

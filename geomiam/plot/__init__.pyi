@@ -14,6 +14,7 @@ from .range_maps import range_change
 from .records import records
 from .responses import response
 from .skill import missingness, subsets
+from .value_map import value_of_information
 from .zones import regions, zones
 
 __all__ = [
@@ -44,5 +45,6 @@ __all__ = [
     "subsets",
     "suitability",
     "training",
+    "value_of_information",
     "zones",
 ]

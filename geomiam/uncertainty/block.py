@@ -93,7 +93,7 @@ def _reference(
 ) -> Reference:
     """Return the sites to compare with: those that are passed, or those of the model."""
     if sites is not None:
-        tokens = _tokens(model, sites, visible)
+        tokens = site_tokens(model, sites, visible)
         reference = Reference.of(
             values_of(tokens, model, visible), _folds(options, sites.sizes["site"])
         )
@@ -103,17 +103,22 @@ def _reference(
                 "of gm.sample"
             )
         return reference
+    if options.folds is not None and model.reference is not None:
+        raise SettingError("folds= are those of the sites in reference=: pass reference=sites too")
+    return stored_sites(model, visible, call="gm.novelty")
+
+
+def stored_sites(model: Model, visible: np.ndarray, *, call: str) -> Reference:
+    """Return the sites that a model stores, without features that have no ``visible (t,)`` token."""
     if model.reference is None or not len(model.reference):
         raise SelectionError(
             "the model stores no training sites to compare with: an older version of geomiam saved it, it was "
-            "trained with reference_sites=0, or it is an encoder of gm.pretrain. Pass them, gm.novelty(cube, model, reference=sites)"
+            f"trained with reference_sites=0, or it is an encoder of gm.pretrain. Pass them, {call}(cube, model, reference=sites)"
         )
-    if options.folds is not None:
-        raise SettingError("folds= are those of the sites in reference=: pass reference=sites too")
     if parts := partial_variables(model.layout, visible):
         raise SelectionError(
             f"using= selects parts of {parts}, and the model stores means of whole series and images: pass "
-            "the training sites, gm.novelty(cube, model, using=..., reference=sites)"
+            f"the training sites, {call}(cube, model, using=..., reference=sites)"
         )
     is_visible = np.zeros(model.reference.values.shape[1], bool)
     variables = model.layout.variables_of(visible)
@@ -130,15 +135,21 @@ def _token_space(
             "space='tokens' passes the training sites through the network, and the model stores only their "
             "means: pass them, gm.novelty(cube, model, reference=sites)"
         )
-    tokens, fold = _tokens(model, sites, visible), _folds(options, sites.sizes["site"])
-    rows = np.arange(len(tokens))
-    if len(rows) > MOST_SITES:
-        rows = np.sort(np.random.default_rng(0).choice(rows, MOST_SITES, replace=False))
-    sample = TokenArrays(tuple(v[rows] for v in tokens.values), tokens.observed[rows])
-    return TokenDissimilarity(model, sample, fold[rows], visible)
+    tokens, fold = site_tokens(model, sites, visible), _folds(options, sites.sizes["site"])
+    rows = random_rows(len(tokens), MOST_SITES)
+    return TokenDissimilarity(model, tokens.take(rows), fold[rows], visible)
 
 
-def _tokens(model: Model, sites: xr.Dataset, visible: np.ndarray) -> TokenArrays:
+def random_rows(n: int, limit: int) -> np.ndarray:
+    """Return the rows of ``n`` sites in ascending order, or ``limit`` of them that are drawn at random."""
+    rows = np.arange(n)
+    return (
+        rows if n <= limit else np.sort(np.random.default_rng(0).choice(rows, limit, replace=False))
+    )
+
+
+def site_tokens(model: Model, sites: xr.Dataset, visible: np.ndarray) -> TokenArrays:
+    """Return the tokens of the sites that a caller passes as reference, in their order."""
     if not isinstance(sites, xr.Dataset) or "site" not in sites.dims:
         kind = (
             f"dims {tuple(sites.dims)}" if isinstance(sites, xr.Dataset) else type(sites).__name__

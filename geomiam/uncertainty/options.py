@@ -1,4 +1,4 @@
-"""Options of the novelty of predictors."""
+"""Options of the novelty of predictors, and of the value of those that are missing."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
+from geomiam.checks.settings import check_count
 from geomiam.errors import SettingError
 
 if TYPE_CHECKING:
-    import numpy as np
-
+    from geomiam.model.model import Model
     from geomiam.tokens.select import Selector
 
 Measure = Literal["dissimilarity", "mess", "exdet"]
@@ -73,3 +75,66 @@ class NoveltyOptions:
                 "leave one of them out"
             )
         return options
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValueOptions:
+    """Options of :func:`geomiam.value_of_information`.
+
+    Parameters
+    ----------
+    neighbours : int
+        Training sites from which a group is drawn, 2 or more. The time is proportional to it, and the standard
+        error falls with its square root; more sites are less similar to the cell.
+    weights : mapping of str to float, optional
+        Weight of each species in one value for the set of them; species that are not listed have 0. Default: a
+        value for each species.
+    require, mask, clamp, memory_limit
+        As :class:`geomiam.PredictOptions`.
+
+    Examples
+    --------
+    >>> options = gm.ValueOptions(weights=dict.fromkeys(model.species, 1))
+    >>> value = gm.value_of_information(cube, model, groups=["terrain"], options=options)
+    >>> value["value_of_information"].dims
+    ('group', 'y', 'x')
+    """
+
+    neighbours: int = 20
+    weights: Mapping[str, float] | None = None
+    require: Selector | Sequence[Selector] = ()
+    mask: str | None = None
+    clamp: bool = False
+    memory_limit: int | str | None = None
+
+    @classmethod
+    def of(cls, options: ValueOptions | None) -> ValueOptions:
+        """Return checked options, or the defaults for None."""
+        options = cls() if options is None else options
+        if not isinstance(options, cls):
+            raise SettingError(f"options={options!r}: pass gm.ValueOptions(...)")
+        check_count(
+            "neighbours", options.neighbours, minimum=2, hint="it is the number of sites to draw"
+        )
+        return options
+
+    def species_of(
+        self, model: Model, species: str | Sequence[str] | None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the positions of the species ``(s,)`` and their weights ``(s,)``, which add up to 1."""
+        if self.weights is None:
+            return model.species_index(species), None
+        if species is not None:
+            raise SettingError(
+                "weights= names the species of the set, so species= has no effect: leave one of them out"
+            )
+        for name, weight in self.weights.items():
+            if not (np.isfinite(weight) and weight >= 0):
+                raise SettingError(
+                    f"the weight of '{name}' is {weight}: pass a number of 0 or more"
+                )
+        positive = {name: float(w) for name, w in self.weights.items() if w > 0}
+        if not positive:
+            raise SettingError("all weights= are 0: pass one above 0")
+        weights = np.array(list(positive.values()))
+        return model.species_index(list(positive)), weights / weights.sum()

@@ -28,6 +28,7 @@ from geomiam_bench import (
     subsets,
     symbols,
     training,
+    value,
 )
 
 app = typer.Typer(
@@ -59,6 +60,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "maps": maps.main,
     "novelty": novelty.main,
     "training": training.main,
+    "value": value.main,
     "kills": kills.main,
     "pages": pages.main,
 }
