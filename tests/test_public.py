@@ -31,7 +31,8 @@ def test_the_accessor_has_no_state_and_one_call_per_method():
 
 
 @pytest.mark.parametrize(
-    "name", "predict shapley novelty write_map plan_map sample coverage saturation schema".split()
+    "name",
+    "predict shapley novelty value_of_information write_map plan_map sample coverage saturation schema".split(),
 )
 def test_methods_of_the_accessor_have_the_signatures_of_the_functions(name):
     from geomiam.accessor import Miam

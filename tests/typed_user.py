@@ -43,6 +43,8 @@ def every_public_name() -> tuple[object, ...]:
         gm.PredictOptions(mask="land"),
         gm.novelty,
         gm.NoveltyOptions(measures=["mess"]),
+        gm.value_of_information,
+        gm.ValueOptions(neighbours=10),
         gm.explain.ShapleyOptions(samples=4),
         gm.sources.BuildOptions(repair=True),
         gm.sources.SceneOptions(snow="keep"),

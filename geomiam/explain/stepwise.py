@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from geomiam.checks.settings import check_number
+from geomiam.errors import SettingError
 from geomiam.explain.skill_game import Groups, SkillGame, skill_game
 from geomiam.metrics.registry import long_name
 from geomiam.model.model import Model
@@ -29,6 +31,7 @@ def stepwise(
     metric: str = "auc",
     tolerance: float = 0.01,
     test: xr.Dataset | None = None,
+    zones: Any = None,
     progress: bool | None = None,
 ) -> xr.Dataset:
     """Add groups of predictors one after another, each time the one that raises the skill most.
@@ -53,6 +56,9 @@ def stepwise(
     test : xarray.Dataset, optional
         Further sites. The sets that ``sites`` chose are scored on them: scores on the sites of the choice
         are too high, above all with few sites.
+    zones : array of str or numbers, optional
+        Zone of each of ``sites`` ``(site,)``: groups are chosen in each zone on its own. ``test`` sites score the
+        sets of all zones.
     progress : bool, optional
         Show progress bars; default: on a terminal or in a notebook.
 
@@ -63,14 +69,15 @@ def stepwise(
         ``score(step)``: the metric, mean over species; ``gain(step)``: its change;
         ``species_score(step, species)``; ``candidate_score(step, group)``: scores of all groups that could
         be added; ``test_score(step)``, with ``test``. Attributes: ``enough``, the first step within
-        ``tolerance`` of all groups, and ``groups`` (JSON list), the groups up to it.
+        ``tolerance`` of all groups, and ``groups`` (JSON list), the groups up to it. With ``zones`` all variables have
+        the dim ``zone``, and ``enough(zone)``, ``groups(zone)`` and ``sites(zone)`` are variables.
 
     Raises
     ------
     SelectionError, LabelError, MissingVariable, VariableMismatch
         As :func:`geomiam.explain.importance`.
     SettingError
-        If ``tolerance`` is negative.
+        If ``tolerance`` is negative, or ``zones`` do not have one value per site.
 
     Warns
     -----
@@ -86,6 +93,9 @@ def stepwise(
     >>> table = gm.explain.stepwise(model, sites)
     >>> table.sizes["step"] == 1 + len(model.schema.groups)
     True
+    >>> by_zone = gm.explain.stepwise(model, sites, zones=sites["landcover"])
+    >>> by_zone["groups"].dims
+    ('zone',)
     """
     check_number(
         "tolerance",
@@ -96,6 +106,33 @@ def stepwise(
     )
     model = as_model(model)
     warn_if_trained_on(model.about, sites)
+    if test is not None:
+        warn_if_trained_on(model.about, test)
+    settings: dict[str, Any] = {
+        "groups": groups,
+        "metric": metric,
+        "tolerance": tolerance,
+        "test": test,
+    }
+    if zones is None:
+        return _stepwise(model, sites, **settings)
+    parts = {
+        label: _stepwise(model, sites.isel(site=rows), **settings)
+        for label, rows in _rows_by_zone(zones, sites.sizes["site"]).items()
+    }
+    return _joined(parts)
+
+
+def _stepwise(
+    model: Model,
+    sites: xr.Dataset,
+    *,
+    groups: Groups,
+    metric: str,
+    tolerance: float,
+    test: xr.Dataset | None,
+) -> xr.Dataset:
+    """Return the table of :func:`stepwise` of sites without zones."""
     game = skill_game(model, sites, groups=groups, metric=metric)
     # Every comparison below is of sign · skill, where more is better.
     sign = -1 if metric in LESS_IS_BETTER else 1
@@ -103,7 +140,6 @@ def stepwise(
     names = [str(s) for s in sites["species"].values]
     table = _table(game, names, order, scores, candidates)
     if test is not None:
-        warn_if_trained_on(model.about, test)
         test_scores = skill_game(model, test, groups=groups, metric=metric)(_sets(order))[:, -1]
         text = {"long_name": f"mean over species of {long_name(metric)}, on the test sites"}
         table["test_score"] = ("step", test_scores, text)
@@ -118,6 +154,43 @@ def stepwise(
         sites=len(game.block),
         model_id=model.id,
     )
+
+
+def _rows_by_zone(zones: Any, count: int) -> dict[str, np.ndarray]:
+    """Return the sites ``(n,)`` of each zone; sites with NaN are in none."""
+    values = np.asarray(zones)
+    if values.shape != (count,):
+        raise SettingError(
+            f"zones= must have one value per site ({count:,}), found the shape {values.shape}; read the zones of "
+            "sites with gm.sample"
+        )
+    is_in = np.isfinite(values) if values.dtype.kind == "f" else np.ones(count, bool)
+    rows, names = {}, _meanings(zones)
+    for zone in np.unique(values[is_in]):
+        label = f"{zone:g}" if values.dtype.kind in "iuf" else str(zone)
+        rows[names.get(label, label)] = np.flatnonzero(is_in & (values == zone))
+    return rows
+
+
+def _meanings(zones: Any) -> dict[str, str]:
+    """Return the names of classes by their numbers as text, from the CF attributes."""
+    attrs = getattr(zones, "attrs", {})
+    if "flag_meanings" not in attrs:
+        return {}
+    numbers = [f"{float(v):g}" for v in np.atleast_1d(attrs["flag_values"])]
+    return dict(zip(numbers, str(attrs["flag_meanings"]).split()))
+
+
+def _joined(parts: dict[str, xr.Dataset]) -> xr.Dataset:
+    """Return the tables of zones with the dim ``zone``."""
+    variables = ("enough", "groups", "sites")
+    tables = [
+        t.assign({k: t.attrs[k] for k in variables}).drop_attrs(deep=False) for t in parts.values()
+    ]
+    first = next(iter(parts.values()))
+    attrs = {k: v for k, v in first.attrs.items() if k not in variables}
+    index = xr.DataArray(list(parts), dims="zone", name="zone")
+    return xr.concat(tables, index).assign_attrs(attrs)
 
 
 def _forward(game: SkillGame, sign: int) -> tuple[list[int], np.ndarray, np.ndarray]:

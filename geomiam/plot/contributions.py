@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from geomiam.errors import SettingError
 from geomiam.plot.canvas import INK, RED, metric_label, one_axes, palette, plain, quiet
 
 if TYPE_CHECKING:
@@ -96,8 +97,11 @@ def stepwise(table: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     >>> ax.get_xticklabels()[0].get_text()
     'none'
     """
+    if "zone" in table.dims:
+        raise SettingError("the table has several zones: select one with table.sel(zone=...)")
     ax = one_axes(ax, (2.4 + 0.7 * table.sizes["step"], 4))
-    steps, enough = table["step"].values, table.attrs["enough"]
+    enough = int(table["enough"]) if "enough" in table else table.attrs["enough"]
+    steps = table["step"].values
     lines = {"score": "sites of the choice", "test_score": "test sites"}
     for i, (name, label) in enumerate(lines.items()):
         if name in table:

@@ -100,3 +100,24 @@ def test_figure(network, sites):
     assert len(ax.get_xticklabels()) == table.sizes["step"]
     ax.figure.canvas.draw()
     plt.close("all")
+
+
+def test_groups_are_chosen_in_each_zone_on_its_own(network, sites):
+    numbers = np.where(sites["y"] > 49, 2.0, np.where(sites["y"] > 48, 1.0, np.nan))
+    attrs = {"flag_values": [1, 2], "flag_meanings": "middle north"}
+    zones = sites["y"].copy(data=numbers).assign_attrs(attrs)
+    table = gm.explain.stepwise(network, sites, zones=zones, metric="brier")
+    assert table["zone"].values.tolist() == ["middle", "north"]
+    for number, zone in ((1, "middle"), (2, "north")):
+        alone = gm.explain.stepwise(network, sites.isel(site=numbers == number), metric="brier")
+        of_zone = table.sel(zone=zone)
+        for name in alone.data_vars:
+            np.testing.assert_array_equal(of_zone[name], alone[name])
+        for name in ("enough", "groups", "sites"):
+            assert of_zone[name].item() == alone.attrs[name]
+    assert not table.isel(zone=0)["score"].equals(table.isel(zone=1)["score"])
+    with pytest.raises(gm.errors.SettingError, match="one value per site"):
+        gm.explain.stepwise(network, sites, zones=zones[:5])
+    gm.plot.stepwise(table.sel(zone="north"))
+    with pytest.raises(gm.errors.SettingError, match="zone"):
+        gm.plot.stepwise(table)

@@ -117,7 +117,7 @@ def stored_reference(model: gm.Model, sites: xr.Dataset) -> Reference:
 
 def test_a_group_that_decides_everything_has_the_highest_value():
     rng = np.random.default_rng(0)
-    n = 200
+    n = 150
     decisive, noise, shared = rng.normal(size=(3, n))
     decisive = np.where(
         shared > 0, decisive, 0.01 * decisive - 3
@@ -134,7 +134,7 @@ def test_a_group_that_decides_everything_has_the_highest_value():
     )
     network, training = {"fusion": "linear", "members": 1}, {"steps": 60, "lr": 0.1}
     model = gm.fit(sites, network=network, training=training, validation=False, rng=0)
-    cells = sites.drop_vars("presence").isel(site=slice(0, 100))
+    cells = sites.drop_vars("presence").isel(site=slice(0, 60))
     cells = cells.assign(decisive=cells["decisive"] * np.nan, noise=cells["noise"] * np.nan)
     value = gm.value_of_information(cells, model)["value_of_information"].isel(species=0)
     uncertain = cells["shared"].values > 0.3

@@ -30,7 +30,7 @@ from geomiam_bench.results import as_text, write_json
 
 EXPECTED = "value of information"
 TRAINING = "mean change in training"
-SHAPLEY = "mean |Shapley value|"
+SHAPLEY = "mean size of Shapley values"
 VARIANCE = "p (1 - p)"
 SCALED = "mean change in training × p (1 - p)"
 MISSING = "number of missing groups"

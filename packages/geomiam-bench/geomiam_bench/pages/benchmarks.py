@@ -3,7 +3,7 @@
 The folder of results holds ``skill*.json`` (parts of one run of ``disdat``, such as methods that were
 computed side by side), ``published*.json`` (the same with published files), ``strategies.json`` and ``fusions.json`` (also of ``disdat``), ``defaults.json``
 (a separate page), ``conformal.json``, ``missing-*.json``, ``cloud-gaps*.json``, ``subsets.json``, ``systems-*.json``,
-``community.json``, ``pretraining.json``, ``importance.json`` and ``novelty.json``; the page has a section for each file
+``community.json``, ``pretraining.json``, ``importance.json``, ``novelty.json`` and ``value.json``; the page has a section for each file
 that is there. All numbers come from the JSON.
 """
 
@@ -33,6 +33,7 @@ from geomiam_bench.pages.skill import (
 )
 from geomiam_bench.pages.subsets import subsets_section
 from geomiam_bench.pages.systems import systems_section
+from geomiam_bench.pages.value import value_section
 from geomiam_bench.sweeps import STYLES
 
 
@@ -55,6 +56,7 @@ def write_pages(results: Path, docs: Path) -> None:
         "importance.json": lambda paths: importance_section(paths[0], pictures),
         "conformal.json": lambda paths: conformal_section(paths[0], pictures),
         "novelty.json": lambda paths: novelty_section(paths[0], pictures),
+        "value.json": lambda paths: value_section(paths[0], pictures),
     }
     paths_by_pattern = {pattern: sorted(results.glob(pattern)) for pattern in sections}
     parts = [
