@@ -61,8 +61,8 @@ def mean_value(result: xr.Dataset, *, zones: Any = None, name: str | None = None
             f"the layers '{LAYER}' and 'missing_groups' are missing: pass the result of gm.value_of_information"
         )
     place = [str(d) for d in place_dims(result)]
-    predicted = result["missing_groups"].notnull()
-    everywhere = xr.zeros_like(predicted, int)
+    has_prediction = result["missing_groups"].notnull()
+    everywhere = xr.zeros_like(has_prediction, int)
     codes, names = (everywhere, ["all"]) if zones is None else zone_codes(result, zones, name)
     weights = xr.ones_like(codes, float) if SITE in place else cell_areas(result)
     values = result[LAYER].transpose("group", ..., *place)
@@ -70,7 +70,8 @@ def mean_value(result: xr.Dataset, *, zones: Any = None, name: str | None = None
     totals = np.zeros((3, len(names), int(np.prod([values.sizes[d] for d in further]))))
     for window in blocks_of(values, place):
         number, weight, is_predicted = (
-            a.transpose(*place).isel(window).values.ravel() for a in (codes, weights, predicted)
+            a.transpose(*place).isel(window).values.ravel()
+            for a in (codes, weights, has_prediction)
         )
         weight = np.where(is_predicted & (number >= 0), weight, 0.0)
         part = values.isel(window).values.reshape(totals.shape[2], -1)

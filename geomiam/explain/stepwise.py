@@ -57,7 +57,7 @@ def stepwise(
         Further sites. The sets that ``sites`` chose are scored on them: scores on the sites of the choice
         are too high, above all with few sites.
     zones : array of str or numbers, optional
-        Zone of each of ``sites`` ``(site,)``: groups are chosen in each zone on its own. ``test`` sites score the
+        Zone of each of ``sites`` ``(site,)``: groups are chosen separately in each zone. ``test`` sites score the
         sets of all zones.
     progress : bool, optional
         Show progress bars; default: on a terminal or in a notebook.

@@ -72,8 +72,8 @@ def value_of_information(
     y, x = layer.dims[-2:]
     values = layer.transpose("group", y, x).values
     lacking = np.isfinite(values).any(0)
-    filled = np.where(np.isfinite(values), values, -1)
-    best, size = filled.argmax(0), filled.max(0)
+    values = np.where(np.isfinite(values), values, -1)
+    best, size = values.argmax(0), values.max(0)
     limit = (float(np.quantile(size[lacking], HIGH)) if lacking.any() else 0.0) or 1.0
     numbers = np.where(lacking, best + 1.0, np.where(_complete(result, (y, x)), 0.0, np.nan))
     names = [plain(n) for n in layer["group"].values]

@@ -24,7 +24,7 @@ STEP = 1e-6
 FARTHEST = 1e3
 """Columns beyond so many deviations are at this limit, where all donors are equally far."""
 LARGEST = 1e9
-"""Largest squared distance that is told apart."""
+"""Larger squared distances count as this one."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -80,14 +80,14 @@ class ValueBlock:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return values and standard errors ``(r, v)`` of rows with the tokens of their donors ``(r, c)``."""
         settings: Any = {"visible": self.visible, "species": self.species, "scale": self.scale}
-        now = predict_block(self.model, block, **settings)
-        every = np.arange(donors.size)
-        repeated = block.take(np.repeat(np.arange(len(block)), donors.shape[1]))
-        completed = mixed(
-            repeated, self.donors.tokens.take(donors.ravel()), every, self.groups[group]
-        )
-        then = predict_block(self.model, completed, **settings).reshape(*donors.shape, -1)
-        return weighted_mean(self._of_species(np.abs(then - now[:, None])), weight)
+        prediction = predict_block(self.model, block, **settings)
+        pairs = np.arange(donors.size)
+        rows = block.take(np.repeat(np.arange(len(block)), donors.shape[1]))
+        donor_tokens = self.donors.tokens.take(donors.ravel())
+        rows = mixed(rows, donor_tokens, pairs, self.groups[group])
+        with_group = predict_block(self.model, rows, **settings).reshape(*donors.shape, -1)
+        change = np.abs(with_group - prediction[:, None])
+        return weighted_mean(self._of_species(change), weight)
 
     def _of_species(self, change: np.ndarray) -> np.ndarray:
         """Return changes ``(r, c, s)`` as those of the requested values ``(r, c, v)``."""

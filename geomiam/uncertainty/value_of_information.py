@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -148,10 +149,10 @@ def value_of_information(
     )
 
 
-def _groups(model: Model, groups: object, visible: np.ndarray) -> dict[str, np.ndarray]:
+def _groups(model: Model, groups: Any, visible: np.ndarray) -> dict[str, np.ndarray]:
     """Return the tokens of the groups whose value is computed; not of all others, unless a caller names them."""
-    masks = group_masks(model.layout, groups, visible=visible)  # type: ignore[arg-type]
-    is_named = groups is None or "rest" in groups  # type: ignore[operator]
+    masks = group_masks(model.layout, groups, visible=visible)
+    is_named = groups is None or "rest" in groups
     return masks if is_named else {n: tokens for n, tokens in masks.items() if n != "rest"}
 
 
@@ -186,11 +187,12 @@ def _donors(
 def _refuse_means(model: Model, masks: Mapping[str, np.ndarray]) -> None:
     """Refuse to draw a group of which the stored sites have means only."""
     means = {n: undrawable(model.layout, tokens[None]) for n, tokens in masks.items()}
-    if lost := [name for name, variables in means.items() if variables]:
-        others = [n for n in masks if n not in lost]
-        hint = f", or compute the value of other groups, groups={others}" if others else ""
+    if names := [name for name, variables in means.items() if variables]:
+        drawable_groups = [n for n in masks if n not in names]
+        hint = f", or compute the value of other groups, groups={drawable_groups}"
+        hint = hint if drawable_groups else ""
         raise SelectionError(
-            f"groups {list_names(lost)} have series or images, of which the model stores means only: pass the training "
+            f"groups {list_names(names)} have series or images, of which the model stores means only: pass the training "
             f"sites, {CALL}(cube, model, reference=sites){hint}"
         )
 

@@ -39,7 +39,7 @@ def by_hand(cells: xr.Dataset, sites: xr.Dataset, model: gm.Model, group: str, *
     mean, std = np.nanmean(y, 0), np.nanstd(y, 0)
     x, y = (x - mean) / std, (y - mean) / std
     of_group = np.array([owner[n] == group for n in names])
-    now, result, completed = gm.predict(cells, model)["suitability"].values[0], {}, []
+    before, result, with_group = gm.predict(cells, model)["suitability"].values[0], {}, []
     for cell in range(len(x)):
         if np.isfinite(x[cell, of_group]).any() or not np.isfinite(x[cell]).any():
             continue
@@ -50,18 +50,18 @@ def by_hand(cells: xr.Dataset, sites: xr.Dataset, model: gm.Model, group: str, *
                 for j in np.flatnonzero(np.isfinite(x[cell]))
             ]
             distance[site] = sum(terms)
-        *chosen, after = sorted(distance, key=distance.get)[: k + 1]
-        farthest = distance[chosen[-1]]
+        *nearest, after = sorted(distance, key=distance.get)[: k + 1]
+        farthest = distance[nearest[-1]]
         assert distance[after] - farthest > 1e-5, "the cells of this test have no ties"
-        weight = np.array([1 - distance[s] / farthest * k / (k + 1) for s in chosen])
+        weight = np.array([1 - distance[s] / farthest * k / (k + 1) for s in nearest])
         result[cell] = weight / weight.sum()
         rows = cells.isel(site=[cell] * k).copy(deep=True)
         for j in np.flatnonzero(of_group):
-            rows[names[j]][:] = sites[names[j]].values[chosen]
-        completed.append(rows)
-    then = gm.predict(xr.concat(completed, "site"), model)["suitability"].values[0]
-    for (cell, weight), rows in zip(result.items(), then.reshape(-1, k)):
-        change = np.abs(rows - now[cell])
+            rows[names[j]][:] = sites[names[j]].values[nearest]
+        with_group.append(rows)
+    after_drawing = gm.predict(xr.concat(with_group, "site"), model)["suitability"].values[0]
+    for (cell, weight), rows in zip(result.items(), after_drawing.reshape(-1, k)):
+        change = np.abs(rows - before[cell])
         expected = (weight * change).sum()
         effective = 1 / (weight**2).sum()
         variance = (weight * (change - expected) ** 2).sum() * effective / (effective - 1)
@@ -97,10 +97,10 @@ def test_values_equal_an_independent_computation():
         count += len(expected)
     assert count > 10
     # the sites that a model stores, and any order of sites, give the same values
-    stored = replace(model, reference=stored_reference(model, sites))
+    with_sites = replace(model, reference=stored_reference(model, sites))
     other_order = sites.isel(site=np.random.default_rng(2).permutation(50))  # no ties
     for again in (
-        gm.value_of_information(cells, stored, options=options),
+        gm.value_of_information(cells, with_sites, options=options),
         gm.value_of_information(cells, model, reference=other_order, options=options),
     ):
         for name in NAMES:
@@ -218,21 +218,23 @@ def test_a_set_of_species_has_the_weighted_mean(crop, model, value):
     independent = (
         value["value_standard_error"].isel(species=[0, 2]) * np.array([1, 3])[:, None, None] / 4
     )
-    summed = independent.sum("species", skipna=False)
+    sum_of_errors = independent.sum("species", skipna=False)
     assert bool(
-        (of_set["value_standard_error"] <= summed * 1.001).where(summed.notnull(), True).all()
+        (of_set["value_standard_error"] <= sum_of_errors * 1.001)
+        .where(sum_of_errors.notnull(), True)
+        .all()
     )
 
 
 def test_series_and_images_are_drawn_from_sites(crop, sites, model, value):
     result = gm.value_of_information(crop, model, reference=sites)
     assert result["value_of_information"].sel(group="landsat").notnull().any()
-    drawn = result.sel(group=DRAWABLE)["value_of_information"]
-    np.testing.assert_array_equal(drawn.isnull(), value["value_of_information"].isnull())
+    of_groups = result.sel(group=DRAWABLE)["value_of_information"]
+    np.testing.assert_array_equal(of_groups.isnull(), value["value_of_information"].isnull())
     assert (
         float(
             np.corrcoef(
-                drawn.fillna(0).values.ravel(),
+                of_groups.fillna(0).values.ravel(),
                 value["value_of_information"].fillna(0).values.ravel(),
             )[0, 1]
         )
@@ -313,8 +315,8 @@ def test_equally_distant_donors_are_chosen_at_random_and_weigh_the_same():
         count=10,
     )
     (_, squares), *_ = donors.squares(np.full((1, 2), np.nan))  # nothing is compared
-    chosen = donors.tokens.values[0][donors.nearest(squares, 0)[0][0]].ravel()
-    assert np.ptp(chosen) > 1.5  # deviations: not those with the smallest values
+    values = donors.tokens.values[0][donors.nearest(squares, 0)[0][0]].ravel()
+    assert np.ptp(values) > 1.5  # deviations: not those with the smallest values
 
 
 def test_the_error_of_equal_weights_is_that_of_a_mean():
@@ -328,17 +330,17 @@ def test_the_error_of_equal_weights_is_that_of_a_mean():
 def test_means_over_the_map_and_over_zones(crop, model, value):
     value = value.sel(group=["climate", "cover"])
     layer, areas = value["value_of_information"], gm.ranges.cell_areas(crop)
-    predicted = gm.predict(crop, model)["observed"] > 0
-    west = xr.zeros_like(predicted, int) + (np.arange(crop.sizes["x"]) < 3)
+    is_predicted = gm.predict(crop, model)["observed"] > 0
+    west = xr.zeros_like(is_predicted, int) + (np.arange(crop.sizes["x"]) < 3)
     zones = west.assign_attrs(flag_values=[0, 1], flag_meanings="east west")
     table = gm.explain.mean_value(value, zones=zones)
     for number, zone in enumerate(("east", "west")):
-        is_in = predicted & (west == number)
+        is_in = is_predicted & (west == number)
         total = float(areas.where(is_in).sum())
         expected = (layer * areas).where(is_in).sum(("y", "x")) / total
         np.testing.assert_allclose(table["gain"].sel(zone=zone), expected, rtol=1e-5)
     everywhere = gm.explain.mean_value(value)
-    lacking = areas.where(layer.notnull()).sum(("y", "x")) / float(areas.where(predicted).sum())
+    lacking = areas.where(layer.notnull()).sum(("y", "x")) / float(areas.where(is_predicted).sum())
     np.testing.assert_allclose(
         everywhere["lacking"], lacking.transpose("group", "species"), rtol=1e-5
     )
@@ -353,9 +355,9 @@ def test_the_figure_names_the_group_worth_most(crop, value):
     ax = gm.plot.value_of_information(value, species="species 1")
     texts = [t.get_text() for t in ax.get_legend().get_texts()]
     layer = value["value_of_information"].sel(species="species 1")
-    filled = layer.fillna(-1)
-    is_best = (filled.argmax("group") == 0) & (filled.max("group") >= 0)
-    share = float(is_best.sum() / (filled.max("group") >= 0).sum())
+    layer = layer.fillna(-1)
+    is_best = (layer.argmax("group") == 0) & (layer.max("group") >= 0)
+    share = float(is_best.sum() / (layer.max("group") >= 0).sum())
     assert texts[0].startswith(f"climate: {share:.0%}")
     with pytest.raises(SettingError, match=r"gm\.value_of_information"):
         gm.plot.value_of_information(crop)

@@ -83,13 +83,15 @@ def changes(
     schema = model.schema
     pattern = gm.evaluation.by_modality(sites, schema, share=settings.hidden, rng=seed)
     hidden = gm.evaluation.hide(sites, pattern, schema)
-    now, had = predicted(hidden, model), gm.predict(sites, model)["observed"].values
-    size = []
+    prediction = predicted(hidden, model)
+    groups_of_sites = gm.predict(sites, model)["observed"].values
+    sizes = []
     for number, name in enumerate(schema.groups):
-        shown = gm.evaluation.hide(sites, pattern & (pattern["modality"] != name), schema)
-        is_shown = pattern.sel(modality=name).values & ((had >> number) & 1 > 0)
-        size.append(np.where(is_shown[:, None], np.abs(predicted(shown, model) - now), np.nan))
-    return hidden, now, np.stack(size, 1)
+        with_group = gm.evaluation.hide(sites, pattern & (pattern["modality"] != name), schema)
+        is_shown = pattern.sel(modality=name).values & ((groups_of_sites >> number) & 1 > 0)
+        size = np.abs(predicted(with_group, model) - prediction)
+        sizes.append(np.where(is_shown[:, None], size, np.nan))
+    return hidden, prediction, np.stack(sizes, 1)
 
 
 def predicted(sites: xr.Dataset, model: gm.Model) -> np.ndarray:
@@ -101,7 +103,7 @@ def rules_of(
     model: gm.Model, train: xr.Dataset, test: xr.Dataset, settings: Settings
 ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     """Return the value of each rule, the realised change, and the standard error of the first ``(n, G, s)``."""
-    hidden, now, realised = changes(model, test, settings, seed=settings.seed)
+    hidden, prediction, change = changes(model, test, settings, seed=settings.seed)
     options = gm.ValueOptions(neighbours=settings.neighbours)
     result = gm.value_of_information(hidden, model, options=options)
     order = ("site", "group", "species")
@@ -110,8 +112,8 @@ def rules_of(
     )
     in_training = np.nanmean(changes(model, train, settings, seed=settings.seed + 1)[2], 0)
     shapley = np.abs(gm.shapley(train, model)["shapley"]).mean("site").transpose(*order[1:]).values
-    variance = (now * (1 - now))[:, None]
-    missing = np.isfinite(realised).sum(1)[:, :1, None].astype(float)
+    variance = (prediction * (1 - prediction))[:, None]
+    missing = np.isfinite(change).sum(1)[:, :1, None].astype(float)
     rules = {
         EXPECTED: expected,
         TRAINING: in_training[None],
@@ -120,41 +122,39 @@ def rules_of(
         SCALED: in_training * variance,
         MISSING: missing,
     }
-    usable = np.isfinite(realised) & np.isfinite(expected)
+    usable = np.isfinite(change) & np.isfinite(expected)
     return (
         {n: np.where(usable, v, np.nan) for n, v in rules.items()},
-        np.where(usable, realised, np.nan),
+        np.where(usable, change, np.nan),
         np.where(usable, error, np.nan),
     )
 
 
-def scores(
-    rules: Mapping[str, np.ndarray], realised: np.ndarray, names: list[str]
-) -> dict[str, Any]:
+def scores(rules: Mapping[str, np.ndarray], change: np.ndarray, names: list[str]) -> dict[str, Any]:
     """Return rank correlations of each rule with the realised change ``(n, G, s)``, and the size of the expected one."""
-    out: dict[str, Any] = {"pairs": int(np.isfinite(realised).sum())}
-    out["pooled"] = {rule: correlation(v, realised) for rule, v in rules.items()}
+    out: dict[str, Any] = {"pairs": int(np.isfinite(change).sum())}
+    out["pooled"] = {rule: correlation(v, change) for rule, v in rules.items()}
     out["by_group"] = {
-        rule: {g: correlation(v[:, i], realised[:, i]) for i, g in enumerate(names)}
+        rule: {g: correlation(v[:, i], change[:, i]) for i, g in enumerate(names)}
         for rule, v in rules.items()
     }
     out["within"] = {
         rule: _mean(
-            correlation(v[:, i, j], realised[:, i, j])
-            for i in range(realised.shape[1])
-            for j in range(realised.shape[2])
+            correlation(v[:, i, j], change[:, i, j])
+            for i in range(change.shape[1])
+            for j in range(change.shape[2])
         )
         for rule, v in rules.items()
     }
-    out["size"] = {"all": size(rules[EXPECTED], realised)} | {
-        g: size(rules[EXPECTED][:, i], realised[:, i]) for i, g in enumerate(names)
+    out["size"] = {"all": size(rules[EXPECTED], change)} | {
+        g: size(rules[EXPECTED][:, i], change[:, i]) for i, g in enumerate(names)
     }
     return out
 
 
-def size(expected: np.ndarray, realised: np.ndarray) -> dict[str, float | None]:
+def size(expected: np.ndarray, change: np.ndarray) -> dict[str, float | None]:
     """Return the ratio of the means, and the slope of the realised on the expected change."""
-    e, r = (a[np.isfinite(realised)] for a in (expected, realised))
+    e, r = (a[np.isfinite(change)] for a in (expected, change))
     if len(e) < 3 or not e.any():
         return {"mean_expected": None, "mean_realised": None, "ratio": None, "slope": None}
     slope = np.cov(e, r)[0, 1] / np.var(e, ddof=1) if np.ptp(e) > 0 else np.nan
@@ -163,13 +163,13 @@ def size(expected: np.ndarray, realised: np.ndarray) -> dict[str, float | None]:
     return {k: round(float(n), 4) for k, n in zip(keys, numbers)}
 
 
-def choice(rules: Mapping[str, np.ndarray], realised: np.ndarray) -> dict[str, Any]:
+def choice(rules: Mapping[str, np.ndarray], change: np.ndarray) -> dict[str, Any]:
     """Return how much of the largest realised change ``(n, G)`` the group has that each rule ranks first.
 
     Sites that lost one group only have no choice.
     """
-    rows = np.isfinite(realised).sum(1) > 1
-    changes_of_sites = realised[rows]
+    rows = np.isfinite(change).sum(1) > 1
+    changes_of_sites = change[rows]
     best = np.nanmax(changes_of_sites, 1)
     out: dict[str, Any] = {"sites": int(rows.sum())}
     if not rows.any():
@@ -177,15 +177,15 @@ def choice(rules: Mapping[str, np.ndarray], realised: np.ndarray) -> dict[str, A
     out["any group"] = round(float(np.nanmean(changes_of_sites, 1).sum() / best.sum()), 4)
     for rule in CHOOSING:
         first = np.where(np.isfinite(changes_of_sites), rules[rule][rows], -np.inf).argmax(1)
-        picked = np.take_along_axis(changes_of_sites, first[:, None], 1)[:, 0]
-        out[rule] = round(float(picked.sum() / best.sum()), 4)
+        change_of_first = np.take_along_axis(changes_of_sites, first[:, None], 1)
+        out[rule] = round(float(change_of_first.sum() / best.sum()), 4)
     return out
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float | None:
     """Return Spearman's rank correlation of the pairs that both have; None where one side is constant."""
-    both = np.isfinite(a) & np.isfinite(b)
-    a, b = np.broadcast_to(a, b.shape)[both], b[both]
+    usable = np.isfinite(a) & np.isfinite(b)
+    a, b = np.broadcast_to(a, b.shape)[usable], b[usable]
     if len(a) < 10 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return None
     return round(float(spearmanr(a, b).statistic), 4)
@@ -196,10 +196,10 @@ def _mean(values: Any) -> float | None:
     return round(float(np.mean(numbers)), 4) if numbers else None
 
 
-def bins(expected: np.ndarray, realised: np.ndarray, count: int = 10) -> dict[str, list[float]]:
+def bins(expected: np.ndarray, change: np.ndarray, count: int = 10) -> dict[str, list[float]]:
     """Return the mean expected and realised change in tenths of the pairs by the expected change."""
-    usable = np.isfinite(realised)
-    e, r = expected[usable], realised[usable]
+    usable = np.isfinite(change)
+    e, r = expected[usable], change[usable]
     parts = np.array_split(np.argsort(e, kind="stable"), count)
     return {
         "expected": [round(float(e[p].mean()), 5) for p in parts],
@@ -218,23 +218,23 @@ def one_set(sites: xr.Dataset, settings: Settings, side: str | None) -> dict[str
         validation=False,
         rng=settings.seed,
     )
-    fitted = time.process_time()
-    rules, realised, error = rules_of(model, train, test, settings)
+    end_of_fit = time.process_time()
+    rules, change, error = rules_of(model, train, test, settings)
     names = list(model.schema.groups)
     of_set = {rule: v.mean(2, keepdims=True) for rule, v in rules.items()}
-    realised_of_set = realised.mean(2, keepdims=True)
+    change_of_set = change.mean(2, keepdims=True)
     return {
         "sites": {"training": train.sizes["site"], "held out": test.sizes["site"]},
         "species": len(model.species),
         "groups": names,
-        "species_by_species": scores(rules, realised, names),
-        "set": scores(of_set, realised_of_set, names),
-        "choice": choice({r: v[..., 0] for r, v in of_set.items()}, realised_of_set[..., 0]),
-        "bins": bins(rules[EXPECTED], realised),
+        "species_by_species": scores(rules, change, names),
+        "set": scores(of_set, change_of_set, names),
+        "choice": choice({r: v[..., 0] for r, v in of_set.items()}, change_of_set[..., 0]),
+        "bins": bins(rules[EXPECTED], change),
         "mean_standard_error": round(float(np.nanmean(error)), 5),
         "cpu_seconds": {
-            "fit": round(fitted - start, 1),
-            "values": round(time.process_time() - fitted, 1),
+            "fit": round(end_of_fit - start, 1),
+            "values": round(time.process_time() - end_of_fit, 1),
         },
     }
 

@@ -71,8 +71,8 @@ def _summary(sets: dict[str, Any]) -> str:
 
     def best(key: str) -> int:
         scores = [result[key]["pooled"] for result in sets.values()]
-        others = [max(s[r] or 0 for r in RULES if r != EXPECTED) for s in scores]
-        return sum(s[EXPECTED] > other for s, other in zip(scores, others, strict=True))
+        simple_rules = [r for r in RULES if r != EXPECTED]
+        return sum(s[EXPECTED] > max(s[r] or 0 for r in simple_rules) for s in scores)
 
     lowest = min(result["species_by_species"]["pooled"][EXPECTED] for result in sets.values())
     return (
