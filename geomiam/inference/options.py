@@ -165,7 +165,7 @@ class MapOptions(PredictOptions, ShapleyOptions):
             With the names of these options.
         """
         of_shapley = ("groups", "order", "method", "samples", "rng", "index")
-        without_use = ("empty", "interval") if shapley else of_shapley
+        without_use: tuple[str, ...] = ("empty", "interval") if shapley else of_shapley
         if self.value_of_information is not None:
             without_use = tuple(n for n in without_use if n != "groups")
         if names := [f"{k}=" for k in without_use if k in self.changed()]:

@@ -114,12 +114,13 @@ def kernel(squares: np.ndarray) -> np.ndarray:
     """
     bandwidth = squares.max(1, keepdims=True) * (1 + 1 / squares.shape[1])
     weights = 1 - squares / np.where(bandwidth > 0, bandwidth, 1)
-    return weights / weights.sum(1, keepdims=True)
+    weights /= weights.sum(1, keepdims=True)
+    return np.asarray(weights)
 
 
 def undrawable(layout: Layout, groups: np.ndarray) -> list[str]:
     """Return the variables of ``groups (G, t)`` whose tokens do not follow from their features."""
-    in_groups = groups.any(0)
+    in_groups = np.any(groups, axis=0)
     sizes = {f.variable: f.size for f in features_of(layout)}
     return [
         s.variable.name

@@ -49,7 +49,7 @@ class ValueBlock:
         lacks &= is_predicted[:, None] & self.donors.has_group.any(0)
         rows = np.flatnonzero(lacks.any(1))
         for part, squares in self._squares(block, rows):
-            for group in np.flatnonzero(lacks[part].any(0)):
+            for group in map(int, np.flatnonzero(lacks[part].any(0))):
                 lacking = np.flatnonzero(lacks[part, group])
                 nearest = self.donors.nearest(squares[lacking], group)
                 for batch in self._batches(len(lacking)):

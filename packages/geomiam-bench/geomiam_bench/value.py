@@ -111,7 +111,8 @@ def rules_of(
         result[n].transpose(*order).values for n in ("value_of_information", "value_standard_error")
     )
     in_training = np.nanmean(changes(model, train, settings, seed=settings.seed + 1)[2], 0)
-    shapley = np.abs(gm.shapley(train, model)["shapley"]).mean("site").transpose(*order[1:]).values
+    contributions = gm.shapley(train, model)["shapley"].transpose(*order).values
+    shapley = np.abs(contributions).mean(0)
     variance = (prediction * (1 - prediction))[:, None]
     missing = np.isfinite(change).sum(1)[:, :1, None].astype(float)
     rules = {
