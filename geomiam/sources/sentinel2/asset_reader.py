@@ -19,8 +19,9 @@ from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from rasterio.windows import Window
 
-from geomiam.errors import AssetFailed, AssetsFailed, GeomiamError, warn
+from geomiam.errors import AssetFailed, AssetsFailed, GeomiamError, SourceError, warn
 from geomiam.sources.sentinel2.scene_grid import AssetFile
+from geomiam.sources.sentinel2.zarr_raster import METADATA, ZarrRaster
 from geomiam.sources.web.allow_list import scrub
 from geomiam.sources.web.ranges import Access
 
@@ -63,7 +64,7 @@ class LoadOptions:
     """Loader of pixels, effect of a failure, and key of the report on failures."""
 
     access: Access
-    loader: Loader | None  # of the user; None for GeoTIFF
+    loader: Loader | None  # of the user; None for GeoTIFF and Zarr
     on_error: str
     report: str
 
@@ -92,7 +93,7 @@ def read_asset(
         return np.full(box.shape, np.nan, dtype="float32"), False
     try:
         if options.loader is None:
-            return read_geotiff(file, box, options.access), False
+            return read_file(file, box, options.access), False
         return _loaded(options.loader, scene, file.key, box), False
     except MemoryError:
         raise
@@ -116,8 +117,14 @@ def _loaded(loader: Loader, scene: SceneFiles, key: str, box: GeoBox) -> np.ndar
     return values[0] if nodata is None else np.where(values[0] == nodata, np.nan, values[0])
 
 
-def read_geotiff(file: AssetFile, box: GeoBox, access: Access) -> np.ndarray:
-    """Return the pixels of a file in a window, NaN outside."""
+def read_file(file: AssetFile, box: GeoBox, access: Access) -> np.ndarray:
+    """Return the pixels of a GeoTIFF or a Zarr array in a window, NaN outside."""
+    if file.href.endswith(f"/{METADATA}"):
+        if refusal := access.allow_list.refusal(file.href):
+            raise SourceError(refusal)
+        raster = ZarrRaster.of(file.href)
+        _check_grid(raster, file)
+        return nearest(raster, box)
     with access.open(file.href) as raster:
         _check_grid(raster, file)
         return nearest(raster, box)
