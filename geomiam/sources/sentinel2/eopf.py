@@ -37,7 +37,9 @@ ITEM = "stac_discovery"
 """Attribute of a product with its STAC item."""
 
 
-def eopf_items(products: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[dict]:
+def eopf_items(
+    products: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+) -> list[dict[str, Any]]:
     """Return STAC items of Sentinel-2 products in the Zarr format of EOPF.
 
     Parameters
@@ -70,15 +72,12 @@ def eopf_items(products: str | os.PathLike[str] | Iterable[str | os.PathLike[str
 
 
 def _item(path: str) -> dict[str, Any]:
+    """Return the item of a product; SourceError if it is none."""
     refusal = allow_list_of("").refusal(path) if scheme(path) else ""
     if refusal:
         raise SourceError(f"{scrub(path)} is refused: {refusal}")
     try:
-        group = zarr.open_group(guarded_store(path), mode="r")
-        item = dict(group.attrs)[ITEM]
-        assets = {b: a for b, a in ((b, _asset(group, path, p)) for b, p in ARRAYS.items()) if a}
-        boxes = [_box(a) for a in assets.values()]
-        west, south, east, north = boxes[0].extent.to_crs("EPSG:4326").boundingbox.bbox
+        return _item_of(zarr.open_group(guarded_store(path), mode="r"), path)
     except (SourceError, MemoryError):
         raise
     except Exception as error:  # metadata are untrusted: their fields may have any type
@@ -86,16 +85,24 @@ def _item(path: str) -> dict[str, Any]:
             f"{scrub(path)} is no Sentinel-2 Level-2A product of EOPF in Zarr format 2: "
             f"{type(error).__name__}: {scrub(error)[:200]}"
         ) from None
+
+
+def _item_of(group: zarr.Group, path: str) -> dict[str, Any]:
+    stated_item: Any = group.attrs[ITEM]
+    pairs = ((band, _asset(group, path, name)) for band, name in ARRAYS.items())
+    assets = {band: asset for band, asset in pairs if asset is not None}
+    # the bbox that a product states runs from east to west
+    extent = _box(next(iter(assets.values()))).extent.to_crs("EPSG:4326").boundingbox
+    west, south, east, north = extent.bbox
     ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
     return {
         "type": "Feature",
         "stac_version": "1.0.0",
         "stac_extensions": list(EXTENSIONS),
-        "id": str(item["id"]).removesuffix(".SAFE"),
-        # the item of a product has its bbox from east to west
+        "id": str(stated_item["id"]).removesuffix(".SAFE"),
         "bbox": [west, south, east, north],
         "geometry": {"type": "Polygon", "coordinates": [ring]},
-        "properties": {**item["properties"], "proj:epsg": boxes[0].crs.epsg},
+        "properties": dict(stated_item["properties"]),
         "links": [],
         "assets": assets,
     }
