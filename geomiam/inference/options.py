@@ -133,7 +133,7 @@ class MapOptions(PredictOptions, ShapleyOptions):
         Write the layers of :func:`geomiam.novelty` too, with its defaults.
     value_of_information : ValueOptions, optional
         Write the layers of :func:`geomiam.value_of_information` too, with these options; ``require``, ``mask``,
-        ``clamp`` and ``memory_limit`` are those of the map.
+        ``clamp`` and ``memory_limit`` are those of the map. A group ``rest`` has no value.
     memory_limit : int or str, optional
         Most bytes that one block may need; default 4 GiB.
     resume : bool

@@ -80,8 +80,9 @@ def value_of_information(
     colours = {0.0: COMPLETE, **{i + 1.0: palette(i) for i in range(len(names))}}
     opacity = np.where(lacking, PALEST + (1 - PALEST) * np.clip(size / limit, 0, 1), 1.0)
     ax = one_axes(ax, (7.6, 6))
-    draw_map(ax, layer.isel(group=0), colours=class_colours(numbers, colours, opacity))
-    decorate(ax, layer.isel(group=0), coastline=coastline, scale_bar=scale_bar)
+    cells = layer.isel(group=0).transpose(y, x).copy(data=numbers)  # of which the outline is drawn
+    draw_map(ax, cells, colours=class_colours(numbers, colours, opacity))
+    decorate(ax, cells, coastline=coastline, scale_bar=scale_bar)
     labels = {_label(n, best[lacking] == i, size[lacking]): palette(i) for i, n in enumerate(names)}
     class_legend(ax, {**labels, "no group is missing": COMPLETE})
     title = plain(layer["species"].item()) if "species" in layer.coords else "set of species"

@@ -12,6 +12,7 @@ from helpers_novelty import model_of, sites_of
 
 import geomiam as gm
 from geomiam.errors import MemoryRefused, SelectionError, SettingError
+from geomiam.maps.job import Job
 from geomiam.model.reference import Reference
 from geomiam.uncertainty.donors import Donors, kernel, tokens_of_features
 from geomiam.uncertainty.value_block import weighted_mean
@@ -250,6 +251,13 @@ def test_a_written_map_has_the_layers(crop, model, value, tmp_path):
     for name in NAMES:
         np.testing.assert_allclose(maps[name], value[name], rtol=1e-4, atol=1e-6)
     assert "suitability" in maps and list(maps["group"].values) == DRAWABLE
+    # a map is not resumed with values of other options
+    variants = (gm.ValueOptions(neighbours=5), gm.ValueOptions(weights={"species 0": 1}))
+    jobs = [
+        Job.of(crop, model, shapley=False, options=replace(options, value_of_information=o))
+        for o in (options.value_of_information, *variants)
+    ]
+    assert len({job.fingerprints(crop)["settings"] for job in jobs}) == 3
 
 
 def test_wrong_settings_are_refused(crop, sites, model):
