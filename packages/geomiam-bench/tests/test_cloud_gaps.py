@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -140,9 +141,10 @@ def test_a_run_scores_every_method_and_goes_on_where_it_stopped(
 ):
     gaps, _ = bench
     monkeypatch.setattr(gaps, "NETWORK", gm.NetworkConfig(fusion="sum", width=8, heads=2))
-    quick = gaps.TRAINING.model_copy(update={"epochs": 8, "lr": 0.01, "warmup": 2})
+    quick = gaps.TRAINING.model_copy(update={"epochs": 8, "batch": 32, "lr": 0.01, "warmup": 2})
     monkeypatch.setattr(gaps, "TRAINING", quick)
     monkeypatch.setattr(gaps, "SHARES", (0.0, 0.5))
+    monkeypatch.setattr(gaps, "make_sites", partial(cloud_series.make_sites, per_class=120))
     file = tmp_path / "run.json"
 
     def command(*options: str) -> dict:

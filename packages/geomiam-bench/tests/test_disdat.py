@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +15,8 @@ from conftest import SHARED, needs_shared
 from sklearn.metrics import roc_auc_score
 
 import geomiam as gm
+from geomiam.baselines.forest import DownSampledForest
+from geomiam.baselines.registry import BASELINES
 from geomiam.errors import OccurrenceError
 from geomiam.geo.lengths import as_text
 from geomiam.splits.reading import places_of
@@ -171,6 +175,20 @@ def test_what_is_missing_is_named(folder, tmp_path):
         readers.disdat(folder, "AAA", background="none")  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True)
+class SmallForest(DownSampledForest):
+    """The forest with few trees."""
+
+    trees: int = 50
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_forests():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BASELINES, "rf", SmallForest)
+        yield
+
+
 @pytest.fixture(scope="module")
 def plan():
     return Plan(
@@ -240,7 +258,10 @@ def test_a_run_goes_on_where_it_stopped(folder, plan, results, tmp_path):
     write_results(path, plan, results[:3])
     before = json.loads(path.read_text())["results"]
     previous_results = {(r["region"], r["label"], r["seed"]): r for r in before}
-    assert list(benchmark(folder, plan, previous_results=previous_results))[:3] == before
+    resumed_run = benchmark(folder, plan, previous_results=previous_results)
+    *stored_results, next_result = itertools.islice(resumed_run, 4)
+    assert stored_results == before
+    assert next_result["scores"] == results[3]["scores"]
 
 
 @pytest.mark.slow
@@ -253,7 +274,9 @@ def test_predictors_never_see_the_survey(folder, plan, results, tmp_path):
     for name in ("b1", "b2", "t1", "t2"):
         survey_table[name] = 1 - survey_table[name]
     survey_table.to_parquet(copy / "AAA" / "test_pa.parquet")
-    for first_result, flipped_result in zip(results, benchmark(copy, plan)):
+    flipped = list(benchmark(copy, replace(plan, seeds=1)))
+    assert [r["label"] for r in flipped] == [r["label"] for r in results if r["seed"] == 0]
+    for first_result, flipped_result in zip(results, flipped):
         for subset, scores in first_result["scores"].items():
             mirrored_auc = 1 - np.array(flipped_result["scores"][subset]["auc"], float)
             np.testing.assert_allclose(np.array(scores["auc"], float), mirrored_auc, atol=2e-5)

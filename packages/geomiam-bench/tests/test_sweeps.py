@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
 from conftest import SHARED, needs_shared
@@ -62,7 +63,8 @@ def test_unknown_names_are_refused_before_anything_is_trained():
 def test_the_command_writes_numbers_and_a_picture(sites, tmp_path, monkeypatch):
     from geomiam_bench import sweeps as module
 
-    monkeypatch.setattr(module, "NETWORK", NETWORK)
+    plan = partial(SweepPlan, network=NETWORK, training=TRAINING)
+    monkeypatch.setattr(module, "SweepPlan", plan)
     gm.write_sites(sites, tmp_path / "sites.zarr")
     out, picture = tmp_path / "a" / "out.json", tmp_path / "a" / "out.png"
     command = [
