@@ -27,7 +27,8 @@ html_title = f"geomiam {__version__}"
 # needs a STAC server: it is stored with its outputs, which a test compares.
 nb_execution_mode = "force"
 nb_execution_excludepatterns = ["tutorials/sentinel2-gaps*"]
-nb_execution_timeout = 300
+nb_execution_timeout = 600
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads of small networks wait for each other
 nb_execution_raise_on_error = True
 nb_execution_in_temp = True
 nb_merge_streams = True

@@ -421,7 +421,7 @@ def test_a_run_that_was_stopped_goes_on(tmp_path, model):
 
 
 def test_a_separate_head_learns_a_new_species_and_no_bit_of_the_others(model):
-    heavy = quick(epochs=15, patience=15, weight_decay=0.1)
+    heavy = quick(epochs=5, patience=5, weight_decay=0.1)
     sites = world(300, seed=1).drop_vars(["vh", "profile"])
     three_species = gm.finetune(model, sites, train="head", training=heavy)
     assert three_species.species == ("first", "second", "third")
@@ -492,7 +492,11 @@ def test_a_low_rate_improves_on_a_shifted_region_and_keeps_scaler_and_schema():
 def test_the_rate_is_a_tenth_of_that_of_the_model(model):
     sites = known(world(80, seed=3))
     tuned_model = gm.finetune(
-        model, sites, train="all", training={"epochs": 2}, validation=np.arange(80) % 4 == 0
+        model,
+        sites,
+        train="all",
+        training={"epochs": 1, "epoch_steps": 1},
+        validation=np.arange(80) % 4 == 0,
     )
     step = tuned_model.about["finetuning"][0]
     assert step["training"]["lr"] == pytest.approx(model.about["training"]["lr"] / 10)

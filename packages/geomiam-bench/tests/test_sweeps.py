@@ -13,6 +13,7 @@ import geomiam as gm
 from geomiam.data.predictors import bind
 from geomiam.errors import SelectionError
 from geomiam.splits import site_coordinates
+from geomiam_bench import sweeps as module
 from geomiam_bench.cli import app
 from geomiam_bench.sweeps import SweepPlan, methods, split, sweeps
 
@@ -61,8 +62,6 @@ def test_unknown_names_are_refused_before_anything_is_trained():
 
 @pytest.mark.slow
 def test_the_command_writes_numbers_and_a_picture(sites, tmp_path, monkeypatch):
-    from geomiam_bench import sweeps as module
-
     plan = partial(SweepPlan, network=NETWORK, training=TRAINING)
     monkeypatch.setattr(module, "SweepPlan", plan)
     gm.write_sites(sites, tmp_path / "sites.zarr")
@@ -99,7 +98,14 @@ def test_a_masked_model_loses_less_than_a_mean_filled_one_on_real_birds():
     names = [c for c in records if "_" in c and c[0].isupper()]
     sites = gm.sample(cube, records, species=names, thin=False)
     schema = gm.infer_schema(cube, kinds={"koeppen": "categorical", "aspect": "circular"})
-    plan = SweepPlan(strategies=("miam",), imputations=("mean",), baselines=(), seeds=1)
+    plan = SweepPlan(
+        strategies=("miam",),
+        imputations=("mean",),
+        baselines=(),
+        seeds=1,
+        network=module.NETWORK.model_copy(update={"members": 2}),
+        training=module.TRAINING.model_copy(update={"epochs": 40, "holdout": 0, "keep": "last"}),
+    )
     train, test = split(sites, 0)
     table = gm.evaluation.missingness_sweep(
         train,
