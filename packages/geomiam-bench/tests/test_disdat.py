@@ -274,9 +274,9 @@ def test_predictors_never_see_the_survey(folder, plan, results, tmp_path):
     for name in ("b1", "b2", "t1", "t2"):
         survey_table[name] = 1 - survey_table[name]
     survey_table.to_parquet(copy / "AAA" / "test_pa.parquet")
-    flipped = list(benchmark(copy, replace(plan, seeds=1)))
-    assert [r["label"] for r in flipped] == [r["label"] for r in results if r["seed"] == 0]
-    for first_result, flipped_result in zip(results, flipped):
+    flipped_results = list(benchmark(copy, replace(plan, seeds=1)))
+    assert [r["label"] for r in flipped_results] == [r["label"] for r in results if r["seed"] == 0]
+    for first_result, flipped_result in zip(results, flipped_results):
         for subset, scores in first_result["scores"].items():
             mirrored_auc = 1 - np.array(flipped_result["scores"][subset]["auc"], float)
             np.testing.assert_allclose(np.array(scores["auc"], float), mirrored_auc, atol=2e-5)
