@@ -1,5 +1,6 @@
 """Zarr stores with a group for each UTM zone and a factor for each pixel, such as that of TESSERA."""
 
+import dask
 import numpy as np
 import pytest
 import xarray as xr
@@ -63,8 +64,8 @@ def test_of_a_large_store_only_the_chunks_near_the_grid_are_opened(tmp_path, mon
     ds.to_zarr(tmp_path / "v.zarr")
     source = {"kind": "zarr", "root": str(tmp_path), "path": "v.zarr", "scale_variable": "factor"}
 
-    def read():
-        return gm.build_cube(one(tmp_path, source), place).layer
+    def read(box=place):
+        return gm.build_cube(one(tmp_path, source), box).layer
 
     monkeypatch.setattr(netcdf_zarr, "SIDE", 32)
     entire = read()
@@ -74,6 +75,10 @@ def test_of_a_large_store_only_the_chunks_near_the_grid_are_opened(tmp_path, mon
     assert near.notnull().all()
     counts = [len(a.__dask_graph__()) for a in (near, entire)]
     assert counts[0] < counts[1]
+    other_place = GeoBox.from_bbox((3.3, 49.8, 3.34, 49.83), crs="EPSG:4326", resolution=0.004)
+    near, other = dask.compute(read(), read(other_place))  # in one graph
+    np.testing.assert_array_equal(near, entire)
+    assert not np.array_equal(near, other)
 
 
 def test_a_store_without_the_year_and_one_without_factors_are_named(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -200,14 +200,19 @@ def _sides(array: xr.DataArray) -> dict[Any, int]:
     return sides
 
 
-def _chunked(array: xr.DataArray, path: str, source: Source) -> xr.DataArray:
-    """Return an array in dask chunks.
+def _chunked(
+    array: xr.DataArray, path: str, source: Source, window: Mapping[str, slice]
+) -> xr.DataArray:
+    """Return a window of an array in dask chunks.
 
     Called after labels are selected, since dask makes a task for every chunk of what it selects from.
     """
+    array = array.isel(window)
     if array.chunks is not None:
         return array
-    return array.chunk(_sides(array), token=tokenize(stamp(path), array.name, source.select))
+    # dask takes arrays of equal names for the same
+    token = tokenize(stamp(path), array.name, source.select, sorted(window.items(), key=str))
+    return array.chunk(_sides(array), token=token)
 
 
 def _window(array: xr.DataArray, near: GeoBox | None) -> dict[str, slice]:
@@ -245,13 +250,13 @@ def _array(
         crs = required_crs(_stated_crs(ds, path, degrees=_has_degrees(array, dims)), path)
     array = _in_crs_units(assign_crs(array, crs), path)
     window = _window(array, near)
-    array = _chunked(array.isel(window), path, source).transpose(..., *dims)
+    array = _chunked(array, path, source, window).transpose(..., *dims)
     if variable.kind == "categorical":
         array.attrs["kind"] = "categorical"  # so that codes are checked
     array = _unpack(array, source)
     if source.scale_variable is not None:
-        factors = _factors(ds, source, path).isel(window)
-        array = _scaled(array, _chunked(factors, path, source))
+        factors = _chunked(_factors(ds, source, path), path, source, window)
+        array = _scaled(array, factors)
     return apply_decode(array, source)
 
 
