@@ -76,9 +76,9 @@ def test_of_a_large_store_only_the_chunks_near_the_grid_are_opened(tmp_path, mon
     counts = [len(a.__dask_graph__()) for a in (near, entire)]
     assert counts[0] < counts[1]
     other_place = GeoBox.from_bbox((3.3, 49.8, 3.34, 49.83), crs="EPSG:4326", resolution=0.004)
-    near, other = dask.compute(read(), read(other_place))  # in one graph
+    near, far = dask.compute(read(), read(other_place))  # in one graph
     np.testing.assert_array_equal(near, entire)
-    assert not np.array_equal(near, other)
+    assert not np.array_equal(near, far)
 
 
 def test_a_store_without_the_year_and_one_without_factors_are_named(tmp_path):

@@ -64,6 +64,8 @@ def eopf_items(
 
     Examples
     --------
+    >>> gm.sources.eopf_items([])
+    []
     >>> items = gm.sources.eopf_items("S2C_MSIL2A_20250811T112131.zarr")  # doctest: +SKIP
     >>> s2 = gm.sentinel2(cube, "2025-08", source=items)  # doctest: +SKIP
     """
