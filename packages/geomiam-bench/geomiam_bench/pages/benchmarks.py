@@ -2,9 +2,9 @@
 
 The folder of results holds ``skill*.json`` (parts of one run of ``disdat``, such as methods that were
 computed side by side), ``published*.json`` (the same with published files), ``strategies.json`` and ``fusions.json`` (also of ``disdat``), ``defaults.json``
-(a separate page), ``conformal.json``, ``missing-*.json``, ``cloud-gaps*.json``, ``subsets.json``, ``systems-*.json``,
-``community.json``, ``pretraining.json``, ``importance.json``, ``novelty.json`` and ``value.json``; the page has a section for each file
-that is there. All numbers come from the JSON.
+(a separate page), ``criteria.json``, ``conformal.json``, ``missing-*.json``, ``cloud-gaps*.json``, ``subsets.json``,
+``systems-*.json``, ``community.json``, ``pretraining.json``, ``importance.json``, ``novelty.json`` and ``value.json``; the
+page has a section for each file that is there. All numbers come from the JSON.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from geomiam import plot
 from geomiam_bench.pages.clouds import cloud_section
 from geomiam_bench.pages.community import community_section
 from geomiam_bench.pages.conformal import conformal_section
+from geomiam_bench.pages.criteria import criteria_section
 from geomiam_bench.pages.defaults import defaults_page
 from geomiam_bench.pages.markdown import table
 from geomiam_bench.pages.novelty import novelty_section
@@ -47,6 +48,7 @@ def write_pages(results: Path, docs: Path) -> None:
         "published*.json": lambda paths: published_section(merged(paths)),
         "strategies.json": lambda paths: strategies_section(merged(paths)),
         "fusions.json": lambda paths: fusions_section(merged(paths)),
+        "criteria.json": lambda paths: criteria_section(paths[0]),
         "missing-*.json": lambda paths: "\n\n".join(missing_section(p, pictures) for p in paths),
         "cloud-gaps*.json": lambda paths: cloud_section(paths, pictures),
         "subsets.json": lambda paths: subsets_section(paths[0]),
