@@ -9,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from geomiam.baselines.base import per_species
+from geomiam.baselines.base import PerSpecies, Training, per_species
 from geomiam.baselines.registry import BASELINES, fit_baseline
 from geomiam.evaluation.evaluate import Masked
 from geomiam.masking import named
@@ -89,11 +89,12 @@ def _network(
 class Estimators:
     """One estimator of scikit-learn per species, as a baseline."""
 
-    onehot = True
-    engine = "scikit-learn"
-    make: Callable[[int], Any] | None = None
+    onehot: ClassVar[bool] = True
+    engine: ClassVar[str] = "scikit-learn"
+    make: Callable[[int], Any]
+    """From a seed."""
 
-    def fit(self, training: Any) -> Any:
+    def fit(self, training: Training) -> PerSpecies:
         """Train on a table."""
         return per_species(training, partial(_fit_estimator, make=self.make), n_jobs=1)
 
