@@ -61,10 +61,11 @@ class Records:
     @classmethod
     def read(cls, folder: Path, name: str) -> Records:
         """Read a region; published groups share their visited sites."""
-        visited, both = disdat(folder, name)[0], disdat(folder, name, background="random")[0]
-        count = visited.sizes["site"]
-        rows = count + _random_rows(both.sizes["site"] - count)
-        return cls(folder, name, visited, both.isel(site=rows))
+        visited_sites = disdat(folder, name)[0]
+        all_sites = disdat(folder, name, background="random")[0]
+        count = visited_sites.sizes["site"]
+        rows = count + _random_rows(all_sites.sizes["site"] - count)
+        return cls(folder, name, visited_sites, all_sites.isel(site=rows))
 
     @property
     def labels(self) -> np.ndarray:
@@ -114,19 +115,19 @@ def environment_folds(records: Records) -> tuple[np.ndarray, np.ndarray]:
     """Return folds of clusters in the space of the predictors, and of the random sites near them."""
     from sklearn.cluster import KMeans
 
-    visited, random = records.environment()
-    clusters = KMeans(CLUSTERS, n_init=4, random_state=0).fit_predict(visited)
-    return _folds(records, clusters, visited, random)
+    visited_sites, random_sites = records.environment()
+    clusters = KMeans(CLUSTERS, n_init=4, random_state=0).fit_predict(visited_sites)
+    return _folds(records, clusters, visited_sites, random_sites)
 
 
 def _folds(
-    records: Records, blocks: np.ndarray, visited: np.ndarray, random: np.ndarray
+    records: Records, blocks: np.ndarray, visited_sites: np.ndarray, random_sites: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return folds of whole blocks; a random site has the fold of the nearest visited one."""
     from scipy.spatial import cKDTree
 
     fold = spatial_folds(records.labels, blocks, folds=FOLDS, rng=np.random.default_rng(0))
-    return fold, fold[cKDTree(visited).query(random)[1]]
+    return fold, fold[cKDTree(visited_sites).query(random_sites)[1]]
 
 
 KINDS: dict[str, Callable[[Records], tuple[np.ndarray, np.ndarray]]] = {
@@ -142,15 +143,15 @@ def even_weights(places: np.ndarray, radius: float) -> np.ndarray:
     return 1 / np.asarray(cKDTree(places).query_ball_point(places, radius, return_length=True))
 
 
-def region_weights(visited: np.ndarray, random: np.ndarray) -> np.ndarray:
+def region_weights(visited_sites: np.ndarray, random_sites: np.ndarray) -> np.ndarray:
     """Return weights ``(n,)`` that give visited sites the predictors of random ones: the odds of being random."""
     from sklearn.linear_model import LogisticRegression
 
-    table = np.concatenate([visited, random])
+    table = np.concatenate([visited_sites, random_sites])
     table = np.concatenate([table, table**2], 1)
-    is_random = np.repeat([0, 1], [len(visited), len(random)])
+    is_random = np.repeat([0, 1], [len(visited_sites), len(random_sites)])
     regression = LogisticRegression(C=0.1, class_weight="balanced", max_iter=1000)
-    odds = np.exp(regression.fit(table, is_random).decision_function(table[: len(visited)]))
+    odds = np.exp(regression.fit(table, is_random).decision_function(table[: len(visited_sites)]))
     return np.clip(odds, *np.percentile(odds, CLIPPED))
 
 
@@ -226,13 +227,13 @@ def main(
         "trees": TREES,
     }
     run = continued(out, settings) or {"settings": settings, "rows": []}
-    finished = {(r["region"], r["folds"], r["configuration"]) for r in run["rows"]}
+    finished_runs = {(r["region"], r["folds"], r["configuration"]) for r in run["rows"]}
     for kind in kinds:
         for region in listed(regions):
             records = Records.read(folder, region)
             fold_pair = KINDS[kind](records)
             for name in names:
-                if (region, kind, name) in finished:
+                if (region, kind, name) in finished_runs:
                     continue
                 survey = survey_auc(CONFIGURATIONS[name], region, folder=folder, results=results)
                 row = judged(records, CONFIGURATIONS[name], fold_pair, survey)
