@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
 
 from geomiam.checks.settings import check_count, check_number
 from geomiam.metrics.labelled import by_name
@@ -124,6 +123,8 @@ def _spearman_with_place(ratio: Array) -> Array:
     """Spearman's correlation of each row with its column numbers, NaN left out."""
     is_used = ~np.isnan(ratio)
     n = np.maximum(is_used.sum(1), 1)[:, None]
+    from scipy.stats import rankdata  # its import takes as long as a short training
+
     ranks = rankdata(ratio, axis=1, nan_policy="omit")
     # Ranks 1 … n have the mean (n + 1) / 2.
     x, y = (np.where(is_used, r - (n + 1) / 2, 0) for r in (ranks, np.cumsum(is_used, axis=1)))

@@ -66,11 +66,11 @@ class Member(nn.Module):
 
     def training_features(self, values: list[Tensor], visible: Tensor) -> Tensor:
         """Return features ``(k·n, f)`` in training, from values of n rows and k masks, visible ``(k·n, t)``."""
+        if self.dense:
+            features = self.fusion.dense_training_features(self.tokenizers, values, visible)
+            return self.activate(features)
         # A token is computed once for all masks that show it: no fusion reads the vector of a hidden token.
         masks = visible.unflatten(0, (-1, len(values[0])))
-        if self.dense:
-            tokens = self.tokenizers(values, masks.any(0)).repeat(len(masks), 1, 1)
-            return self.features(tokens, visible)
         visible_tokens = VisibleTokens.of(self.tokenizers, values, masks.any(0))
         return self.activate(self.fusion.training_features(visible_tokens.in_masks(visible)))
 

@@ -45,7 +45,16 @@ class PolynomialScalars(nn.Module):
         self.squares, self.linear = squares, PrivateLinear(features, 1 + squares, width)
 
     def forward(self, x: Tensor, finite: Tensor) -> Tensor:
-        return self.linear(torch.cat([x, x.square()], -1) if self.squares else x)
+        return self.linear(self._inputs(x))
+
+    def visible_sum(self, x: Tensor, visible: Tensor) -> Tensor:
+        """Return the sum ``(n, d)`` of the tokens that are ``visible (n, k)``; x is 0 where hidden."""
+        # Σ_j (w_j x_j + b_j) is one product of all scalars; the tokens are never in memory.
+        biases = visible.to(x.dtype) @ self.linear.bias
+        return torch.addmm(biases, self._inputs(x).flatten(1), self.linear.weight.flatten(0, 1))
+
+    def _inputs(self, x: Tensor) -> Tensor:
+        return torch.cat([x, x.square()], -1) if self.squares else x
 
 
 class Circular(nn.Module):
@@ -246,9 +255,35 @@ class Tokenizers(nn.Module):
         masks = visible.split(self.sizes, dim=1)
         return torch.cat([self.one(p, x, v) for p, (x, v) in enumerate(zip(values, masks))], 1)
 
+    def in_masks(self, values: list[Tensor], visible: Tensor) -> Tensor:
+        """Return tokens ``(k·n, t, d)`` of n rows in k masks ``visible (k·n, t)``, each computed once."""
+        masks = visible.unflatten(0, (-1, len(values[0])))
+        return repeated(self(values, masks.any(0)), len(masks))
+
+    def visible_sum(self, values: list[Tensor], visible: Tensor) -> Tensor:
+        """Return the sum ``(k·n, d)`` of the tokens of n rows that k masks show, ``visible (k·n, t)``."""
+        masks = len(visible) // len(values[0])
+        sums = []
+        for p, (x, mask) in enumerate(zip(values, visible.split(self.sizes, dim=1))):
+            tokenizer = self.parts[p]
+            if isinstance(tokenizer, PolynomialScalars):
+                x = repeated(x, masks)
+                finite = torch.isfinite(x) & mask.unsqueeze(-1)
+                sums.append(tokenizer.visible_sum(torch.where(finite, x, 0), mask))
+            else:
+                tokens = self.one(p, x, mask.unflatten(0, (masks, -1)).any(0))
+                weight = mask.unsqueeze(1).to(tokens.dtype)
+                sums.append((weight @ repeated(tokens, masks)).squeeze(1))
+        return sums[0] if len(sums) == 1 else torch.stack(sums).sum(0)
+
     def one(self, part: int, x: Tensor, visible: Tensor) -> Tensor:
         """Return the tokens of one part ``(n, k, d)`` from its values ``(n, k, width)``."""
         # Zeros go in before any arithmetic: in the backward pass a NaN times a gradient of 0 is NaN, so a
         # mask after the tokenizer would come too late.
         finite = torch.isfinite(x) & visible.unsqueeze(-1)
         return self.parts[part](torch.where(finite, x, 0), finite)
+
+
+def repeated(x: Tensor, times: int) -> Tensor:
+    """Return rows ``(n, k, w)`` several times, one copy after the other ``(times · n, k, w)``."""
+    return x if times == 1 else x.repeat(times, 1, 1)

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
 
 from geomiam.metrics import auc_within_folds, threshold
 from geomiam.metrics.thresholds import KINDS
@@ -156,11 +155,15 @@ def _placements(present: np.ndarray, absent: np.ndarray) -> tuple[np.ndarray, np
 
     Ties count half.
     """
-    ranks = rankdata(np.concatenate([present, absent]))
-    # The rank among all minus the rank among presences counts the absences below.
-    above = (ranks[: len(present)] - rankdata(present)) / len(absent)
-    below = 1 - (ranks[len(present) :] - rankdata(absent)) / len(present)
-    return above, below
+    above = _share_below(present, absent)
+    return above, 1 - _share_below(absent, present)
+
+
+def _share_below(values: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the share of ``others`` below each value."""
+    ordered = np.sort(others)
+    first, last = (np.searchsorted(ordered, values, side) for side in ("left", "right"))
+    return (first + last) / (2 * len(others))
 
 
 def scores_by_subset(folds: Folds, kinds: Sequence[str], names: Sequence[str]) -> Mapping[str, Any]:

@@ -21,12 +21,13 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
+from schedulefree import AdamWScheduleFree
 from torch import Tensor, nn
 
 from geomiam.errors import warn
 from geomiam.masking import Balance, Constant, Strategy, to_dict
 from geomiam.model.model import Model
-from geomiam.networks.extras.experts import update_router_bias
+from geomiam.networks.extras.experts import experts_of
 from geomiam.outputs.check import locked_output
 from geomiam.outputs.kinds import CHECKPOINT
 from geomiam.outputs.paths import real_path
@@ -35,6 +36,7 @@ from geomiam.training.checkpoint import Progress, load_checkpoint, save_checkpoi
 from geomiam.training.config import TrainingConfig
 from geomiam.training.devices import Fabric, devices
 from geomiam.training.observations import draw_hidden, mean_rate
+from geomiam.training.optimizer import OneVector
 from geomiam.training.table import Table
 
 Objective = Callable[..., Tensor]
@@ -92,15 +94,15 @@ def _work(
     fabric: Fabric, *, run: Run, checkpoint: Path | None, name: str, show_bar: bool
 ) -> Progress:
     """Train in one process; the first process scores and writes, and its progress is returned."""
-    from schedulefree import AdamWScheduleFree
-
     c = run.config
     if fabric.world_size > 1:
         # Processes share the memory of received objects, but must not share weights.
         run = replace(run, module=copy.deepcopy(run.module))
     parameters = [p for p in run.module.parameters() if p.requires_grad]
     sites = len(run.table.train)
-    optimizer = AdamWScheduleFree(
+    # Processes share gradients weight by weight.
+    optimizer_class = OneVector if fabric.world_size == 1 else AdamWScheduleFree
+    optimizer = optimizer_class(
         parameters, lr=c.lr, weight_decay=c.weight_decay, warmup_steps=c.warmup_steps(sites)
     )
     state: dict[str, Any] = {"network": run.module, "optimizer": optimizer}
@@ -137,6 +139,8 @@ def _work(
             score = row[f"{run.task.metric}_all"]
             bar.set_postfix_str(f"{run.task.metric} {score:.3f}, best {progress.best_score:.3f}")
             bar.update()
+    if isinstance(optimizer, OneVector):
+        optimizer.release()
     if fabric.world_size > 1:  # a tensor is freed with the process that sends it
         progress.best = {k: v.cpu().numpy() for k, v in progress.best.items()}  # type: ignore[misc]  # arrays
     return progress
@@ -162,7 +166,7 @@ def _epoch(
     # One balance per epoch: scores are known after each epoch only.
     balance = run.masking.balance(np.array(progress.alone).reshape(-1, len(sizes)))
     run.module.train()
-    losses = []
+    losses, mixtures = [], experts_of(run.module)
     for numbers in _batches(run, len(table.train), rng):
         rows = table.train[torch.as_tensor(numbers, device=table.train.device)]
         masks = [
@@ -177,7 +181,8 @@ def _epoch(
         # Detached, the loss keeps no graph; float() here would wait for a GPU in every batch.
         losses.append(loss.detach())
         stepper.step()
-        update_router_bias(run.module)
+        for experts in mixtures:
+            experts.update_bias()
     mean_p = (1 - run.config.complete) * run.masking.expected(sizes=sizes, balance=balance)
     columns = {"s": balance.s, "d": balance.d, "r": balance.r, "p": mean_rate(run.model, mean_p)}
     return {"loss": float(torch.stack(losses).mean())} | {

@@ -82,7 +82,7 @@ class Targets:
         variable = torch.as_tensor(np.repeat(np.arange(len(spans)), [s.size for s in spans]))
         total, count = torch.zeros(2, len(spans), dtype=torch.float64)
         for rows in table.train.split(SCORED_ROWS):
-            values, observed, _ = table.batch(rows)
+            values, observed = table.batch(rows)
             errors = targets.errors(constant.expand(len(rows), -1), values)
             total.index_add_(0, variable, torch.where(observed, errors, 0).sum(0).double())
             count.index_add_(0, variable, observed.sum(0).double())
@@ -154,7 +154,7 @@ def batch_loss(
     fabric: Fabric,
 ) -> Tensor:
     """Return the loss of a batch, of which each process computes its share; the mean over masks."""
-    values, observed, _ = table.batch(rows)
+    values, observed = table.batch(rows)
     local_rows, masks = share(len(rows), fabric), hidden.unflatten(0, (-1, len(rows)))
     visible = (observed & ~masks)[:, local_rows]
     predictions = module([v[local_rows] for v in values], visible.flatten(0, 1))
@@ -197,7 +197,7 @@ def r2(
     patterns = torch.arange(len(visible), device=device)
     errors = np.zeros((2, len(visible), int(targets.owner.max()) + 1))
     for rows in table.valid.split(SCORED_ROWS):
-        values, observed, _ = table.batch(rows)
+        values, observed = table.batch(rows)
         view = module.network.view(values, observed, visible)
         features = view.features(torch.arange(len(rows), device=device), patterns)
         for i in range(len(visible)):

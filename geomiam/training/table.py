@@ -43,9 +43,9 @@ class Table:
         tensors = (self.observed, self.labels, self.train, self.valid)
         return Table([v.to(device) for v in self.values], *(t.to(device) for t in tensors))
 
-    def batch(self, rows: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Return values, observed and labels of the rows."""
-        return [v[rows] for v in self.values], self.observed[rows], self.labels[rows]
+    def batch(self, rows: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return values and observed of the rows."""
+        return [v[rows] for v in self.values], self.observed[rows]
 
     def scored_training(self) -> Table:
         """Return the table with evenly spread training rows in place of the validation rows."""

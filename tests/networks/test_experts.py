@@ -14,7 +14,7 @@ import geomiam as gm
 from geomiam.errors import SelectionError
 from geomiam.networks.blocks import TransformerBlock, key_bias
 from geomiam.networks.extras.block import BlockWithExtras
-from geomiam.networks.extras.experts import Experts, update_router_bias
+from geomiam.networks.extras.experts import Experts, experts_of
 from geomiam.tokens.encode import encode
 
 FUSIONS = ["token", "group", "cross"]
@@ -159,10 +159,6 @@ def example(fusion: str, **config):
     return model.network, values, observed & (torch.rand(observed.shape) < 0.7)
 
 
-def experts_of(network) -> list[Experts]:
-    return [m for m in network.modules() if isinstance(m, Experts)]
-
-
 @pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("attention", ["dense", "sparse"])
 @pytest.mark.parametrize("lengths", [16, 3])
@@ -178,7 +174,8 @@ def test_loads_are_top_times_visible_tokens_in_training_and_in_evaluation(
     network.train()(values, visible)
     loads = [e.load for e in experts_of(network)]
     assert [int(x.sum()) for x in loads] == [expected] * (1 if fusion == "group" else 2)
-    update_router_bias(network)
+    for experts in experts_of(network):
+        experts.update_bias()
     assert all((e.bias != 0).any() and e.load is None for e in experts_of(network))
     network.eval()(values, visible)
     assert all(e.load is None for e in experts_of(network))  # nobody counts

@@ -36,6 +36,10 @@ ROWS, MASKS = 15, 3
 
 NUMBERS = schema_of(climate=[variable("bio1"), variable("bio12")], soil=[variable("clay")])
 """Single numbers only: networks without blocks over tokens compute hidden ones, too."""
+ANGLES = schema_of(
+    climate=[variable("bio1"), variable("bio12")], relief=[variable("aspect", "circular")]
+)
+"""The same with tokens that are not linear in their number."""
 
 
 def model_and_table(schema=None, **config) -> tuple[gm.Model, Table, torch.Tensor]:
@@ -74,7 +78,11 @@ def compare_with_single_masks(module, loss_of, hidden) -> None:
 
 @pytest.mark.parametrize(
     ("fusion", "schema", "inner"),
-    [*((name, None, 1) for name in FUSIONS), ("group", NUMBERS, 0), ("sum", NUMBERS, 0)],
+    [
+        *((name, None, 1) for name in FUSIONS),
+        *(("group", schema, 0) for schema in (NUMBERS, ANGLES)),
+        *(("sum", schema, 0) for schema in (NUMBERS, ANGLES)),
+    ],
 )
 def test_the_loss_of_several_masks_is_the_mean_over_single_masks(fusion, schema, inner):
     model, table, hidden = model_and_table(schema, fusion=fusion, inner=inner)
@@ -117,7 +125,8 @@ def test_reconstruction_has_the_targets_of_each_mask():
 
 
 @pytest.mark.parametrize(
-    ("fusion", "schema", "inner"), [("sum", NUMBERS, 0), ("group", None, 1), ("token", None, 1)]
+    ("fusion", "schema", "inner"),
+    [("sum", ANGLES, 0), ("group", NUMBERS, 0), ("group", None, 1), ("token", None, 1)],
 )
 def test_a_token_is_computed_once_for_all_masks(monkeypatch, fusion, schema, inner):
     model, table, hidden = model_and_table(schema, fusion=fusion, inner=inner)

@@ -9,7 +9,6 @@ import warnings
 
 import numpy as np
 import pytest
-import schedulefree
 import torch
 import xarray as xr
 from helpers_small import TINY_NETWORK, quick, tiny_sites
@@ -20,7 +19,7 @@ import geomiam as gm
 from geomiam.errors import SettingError, TrainingWarning
 from geomiam.evaluation.evaluate import Masked
 from geomiam.model.saved_model import card
-from geomiam.training import advice
+from geomiam.training import advice, loop
 from geomiam.training import choice as choice_module
 from geomiam.training import observations as observations_module
 from geomiam.training.choice import (
@@ -97,10 +96,10 @@ def test_the_warm_up_is_a_share_of_the_steps(settings, steps):
 
 
 def test_the_optimizer_gets_the_warm_up(monkeypatch):
-    options, real = [], schedulefree.AdamWScheduleFree
+    options, real = [], loop.OneVector
     monkeypatch.setattr(
-        schedulefree,
-        "AdamWScheduleFree",
+        loop,
+        "OneVector",
         lambda *a, warmup_steps, **k: (
             options.append(warmup_steps) or real(*a, warmup_steps=warmup_steps, **k)
         ),

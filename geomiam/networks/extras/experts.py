@@ -102,11 +102,9 @@ class Experts(nn.Module):
         return torch.cat([F.linear(part, w, b) for part, w, b in parts])
 
 
-def update_router_bias(network: nn.Module) -> None:
-    """End a training batch for all experts of a network; see :meth:`Experts.update_bias`."""
-    for module in network.modules():
-        if isinstance(module, Experts):
-            module.update_bias()
+def experts_of(network: nn.Module) -> list[Experts]:
+    """Return all mixtures of experts of a network; a training batch ends with their :meth:`Experts.update_bias`."""
+    return [module for module in network.modules() if isinstance(module, Experts)]
 
 
 def _back(x: Tensor, order: Tensor, picks: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -30,6 +31,7 @@ from geomiam.networks.fusion.token_block import token_block
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.rows import Rows
 from geomiam.tokens.select import group_masks
+from geomiam.tokens.tokenizers import Tokenizers
 
 if TYPE_CHECKING:
     from geomiam.networks.config import NetworkConfig
@@ -59,6 +61,9 @@ class GroupFusion(Fusion):
         # One parameter per group, so that the identity of a new group can be trained alone.
         self.identity = nn.ParameterList(identities.clone().unbind())
         self.query = nn.Parameter(torch.randn(config.width) * 0.02)
+        self.masks = np.stack(list(group_masks(layout).values()))
+        """Tokens of each group ``(G, t)``."""
+        self._masks_on_device: Tensor | None = None
 
     def forward(self, tokens: Tensor, visible: Tensor) -> Tensor:
         """Return features ``(n, d)`` from tokens ``(n, t, d)`` and boolean visible ``(n, t)``."""
@@ -88,6 +93,26 @@ class GroupFusion(Fusion):
             x = block(x, bias)
         # Only the query is read, so the last block computes no other token.
         return self.blocks[-1](x, bias, read=1).squeeze(1)
+
+    def dense_training_features(
+        self, tokenizers: Tokenizers, values: list[Tensor], visible: Tensor
+    ) -> Tensor:
+        """Return features ``(k·n, d)`` in training, of n rows in k masks, ``visible (k·n, t)``."""
+        tokens = tokenizers.in_masks(values, visible)
+        visible_of_group = visible.unsqueeze(1) & self._masks(visible.device)  # (k·n, G, t)
+        count = visible_of_group.sum(-1, keepdim=True)
+        # Without inner blocks the means of all groups are one product.
+        with torch.autocast(visible.device.type, enabled=False):
+            means = (visible_of_group / count.clamp(min=1)) @ tokens.float()
+        summaries = self.norm(means) + torch.stack(list(self.identity))
+        return self.fuse(summaries, count.squeeze(-1) > 0)
+
+    def _masks(self, device: torch.device) -> Tensor:
+        """Return ``masks`` on a device; they are copied there once."""
+        # No buffer: a network that is loaded has no memory for buffers that its file lacks.
+        if self._masks_on_device is None or self._masks_on_device.device != device:
+            self._masks_on_device = torch.as_tensor(self.masks, device=device)
+        return self._masks_on_device
 
     def training_features(self, tokens: pooling.VisibleTokens) -> Tensor:
         """Return features ``(n, d)`` in training, from visible tokens and summaries of visible groups."""

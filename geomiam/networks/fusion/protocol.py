@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from geomiam.networks.pooling import VisibleTokens
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.rows import Rows
+from geomiam.tokens.tokenizers import Tokenizers
 
 if TYPE_CHECKING:
     from geomiam.networks.config import NetworkConfig
@@ -93,6 +94,15 @@ class Fusion(nn.Module, ABC):
     def training_features(self, tokens: VisibleTokens) -> Tensor:
         """Return features ``(n, f)`` in training, where only visible tokens are computed."""
         return self(tokens.padded(), tokens.visible.to(tokens.vectors.device))
+
+    def dense_training_features(
+        self, tokenizers: Tokenizers, values: list[Tensor], visible: Tensor
+    ) -> Tensor:
+        """Return features ``(k·n, f)`` in training, of n rows in k masks, ``visible (k·n, t)``.
+
+        Hidden tokens are computed as well; it is called where ``hidden_tokens_are_cheap``.
+        """
+        return self(tokenizers.in_masks(values, visible), visible)
 
     def view(self, rows: Rows, coalitions: Tensor) -> CoalitionView:
         """Return the view of rows in ``coalitions (c, t)``, for inference."""

@@ -13,6 +13,7 @@ from geomiam.networks.pooling import VisibleTokens, gather_vectors
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.rows import Rows
 from geomiam.tokens.select import modality_tokens
+from geomiam.tokens.tokenizers import Tokenizers
 
 if TYPE_CHECKING:
     from geomiam.networks.config import NetworkConfig
@@ -62,10 +63,20 @@ class SumFusion(Fusion):
         index = torch.where(tokens.visible, tokens.place, index)
         return self.read(gather_vectors(torch.cat([tokens.vectors, hidden]), [index])[0].sum(1))
 
+    def dense_training_features(
+        self, tokenizers: Tokenizers, values: list[Tensor], visible: Tensor
+    ) -> Tensor:
+        """Return features ``(k·n, d)`` in training, of n rows in k masks, ``visible (k·n, t)``."""
+        # float32, since a long sum needs its digits.
+        with torch.autocast(visible.device.type, enabled=False):
+            total = tokenizers.visible_sum(values, visible)
+            total = total + (~visible).to(total.dtype) @ self.every_hidden
+        return self.read(total)
+
     @property
     def every_hidden(self) -> Tensor:
         """The vector that each token adds when hidden ``(t, d)``."""
-        return F.pad(self.hidden, (0, 0, 0, self.grown))
+        return F.pad(self.hidden, (0, 0, 0, self.grown)) if self.grown else self.hidden
 
     def extend(self, old: SumFusion) -> list[nn.Parameter]:
         self.load_state_dict(old.state_dict())

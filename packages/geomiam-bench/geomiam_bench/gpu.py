@@ -1,112 +1,91 @@
-"""Predictions and exact explanations on a GPU: cells a second, share of its peak, and their cost.
+"""Predictions, exact explanations and training on a GPU: cells and sites a second, beside the peak of the device.
 
     geomiam-bench gpu --json out/bench/gpu.json
 
-Seconds are wall-clock seconds until the device has finished, medians of interleaved runs. Without a GPU the
-command reports this and ends; ``--device cpu`` tests the command.
+Each part runs in a process of its own with a limit of seconds. A part that fails or takes too long is recorded as
+such, the others are measured, and the file is written after each part. Seconds are wall-clock seconds until the
+device has finished, medians of interleaved runs. Without a GPU the command reports this and ends;
+``--device cpu --tiny`` tries the command. ``python -m geomiam_bench.gpu`` is the same command, without the imports of
+the others.
 """
 
 from __future__ import annotations
 
-import statistics
+import json
+import subprocess
+import sys
 import time
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 import typer
 
-from geomiam.tokens.select import group_masks
+from geomiam_bench.gpu_parts import PARTS, TINY, Sizes, of_sizes
 from geomiam_bench.options import Json
 from geomiam_bench.results import as_text, write_json
-from geomiam_bench.shapley import SIZES, explain_all, make, off, operations, predict_all
+
+TOO_LATE = 10.0
+"""Seconds that a part needs at least, for its imports; with fewer it is not started."""
 
 
-def wait(device: torch.device) -> None:
-    """Wait until the device has finished all requested work."""
-    if device.type != "cpu":
-        getattr(torch, device.type).synchronize()
+def name_of(device: torch.device) -> str:
+    """Return the name of the device."""
+    return torch.cuda.get_device_name() if device.type == "cuda" else device.type
 
 
-def timed(
-    todo: dict[str, Callable[[], Any]], device: torch.device, *, repeat: int
-) -> dict[str, float]:
-    """Return the median seconds of each call; the calls are repeated in turn."""
-    seconds: dict[str, list[float]] = {name: [] for name in todo}
-    for _ in range(1 + repeat):  # the first run compiles kernels and is not counted
-        for name, run in todo.items():
-            wait(device)
-            start = time.perf_counter()
-            run()
-            wait(device)
-            seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(s[1:]) for name, s in seconds.items()}
+def run_part(name: str, arguments: list[str], *, seconds: float) -> dict[str, Any]:
+    """Return the results of a part from a process of its own, or the reason why there are none."""
+    command = [sys.executable, "-m", "geomiam_bench.gpu", "--part", name, *arguments]
+    try:
+        process = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return {"error": f"stopped after {seconds:.0f} s"}
+    if process.returncode:
+        return {"error": "\n".join(process.stderr.strip().splitlines()[-5:])}
+    return json.loads(process.stdout.splitlines()[-1])
 
 
-def ways(device: torch.device, *, rows: int, width: int) -> dict[str, Callable[[], Any]]:
-    """Return prediction and explanation with both fusions, in both precisions, by name."""
-    calls: dict[str, Callable[[], Any]] = {}
-    for fusion in ("token", "group"):
-        model, block = make(fusion, width=width, rows=rows, **SIZES)
-        masks = np.stack(list(group_masks(model.layout).values()))
-        for precision in ("fp32", "bf16"):
-            cast_model = model.in_precision(precision).to(device)
-            calls[f"{fusion} {precision}"] = partial(explain_all, cast_model, block, masks)
-            calls[f"{fusion} {precision} predict"] = partial(predict_all, cast_model, block)
-    return calls
-
-
-def peak(device: torch.device, *, size: int) -> dict[str, float]:
-    """Return the operations a second of a large square product, by precision."""
-    rates = {}
-    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        x = torch.randn(size, size, device=device).to(dtype)
-        seconds = timed({name: partial(torch.matmul, x, x)}, device, repeat=7)[name]
-        rates[name] = 2 * size**3 / seconds
-    return rates
-
-
-def report(device: torch.device, *, rows: int, width: int, repeat: int) -> dict[str, Any]:
-    """Return all measurements at the usual sizes."""
-    todo = ways(device, rows=rows, width=width)
-    seconds = timed(todo, device, repeat=repeat)
-    operation_counts = operations(**SIZES, d=width)
-    peak_rates = peak(device, size=8192 if device.type != "cpu" else 1024)
-    count = {n: operation_counts[n.replace(" fp32", "").replace(" bf16", "")] for n in todo}
-    return {
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
-        "sizes": {**SIZES, "width": width, "rows": rows},
-        "peak_of_products": peak_rates,
-        "cells_per_second": {n: rows / s for n, s in seconds.items()},
-        "share_of_peak": {
-            n: count[n] * rows / s / peak_rates["bf16" if "bf16" in n else "fp32"]
-            for n, s in seconds.items()
-        },
-        "price_in_predictions": {
-            n: seconds[n] / seconds[f"{n} predict"] for n in todo if "predict" not in n
-        },
-        "largest_difference": {
-            f"{f} bf16 to fp32": off(todo[f"{f} bf16"](), todo[f"{f} fp32"]())
-            for f in ("token", "group")
-        },
+def measure(out: Path, device: torch.device, *, tiny: bool, seconds: float) -> dict[str, Any]:
+    """Measure all parts in at most so many seconds; write the results after each part."""
+    end = time.monotonic() + seconds
+    arguments = ["--device", device.type, *(["--tiny"] if tiny else [])]
+    results: dict[str, Any] = {
+        "device": name_of(device),
+        "torch": torch.__version__,
+        "sizes": of_sizes(TINY if tiny else Sizes()),
+        "seconds": {},
     }
+    for name, part in PARTS.items():
+        start = time.monotonic()
+        left = end - start
+        if left < TOO_LATE:
+            results[name] = {"error": f"not started: {seconds:.0f} s are over"}
+        else:
+            results[name] = run_part(name, arguments, seconds=min(left, part.seconds))
+        results["seconds"][name] = round(time.monotonic() - start, 1)
+        write_json(out, results)
+    return results
 
 
 def main(
     out: Json = Path("out/bench/gpu.json"),
     device: Annotated[str, typer.Option(help="Default: a GPU; cpu tries the command out.")] = "",
-    rows: Annotated[int, typer.Option(help="Cells of a batch.")] = 65536,
-    width: int = 192,
-    repeat: int = 5,
+    seconds: Annotated[float, typer.Option(help="Limit of all parts together.")] = 480.0,
+    tiny: Annotated[bool, typer.Option("--tiny", help="Sizes of a trial.")] = False,
+    part: Annotated[str, typer.Option(hidden=True, help="Measure one part and print it.")] = "",
 ) -> None:
-    """Measure predictions and exact explanations on a GPU, as a share of its peak."""
+    """Measure predictions, exact explanations and training on a GPU, in at most eight minutes."""
     device = device or ("cuda" if torch.cuda.is_available() else "")
     if not device:
         print("there is no GPU, so nothing was measured")
         return
-    results = report(torch.device(device), rows=rows, width=width, repeat=repeat)
-    print(as_text(results))
-    write_json(out, results)
+    if part:
+        sizes = TINY if tiny else Sizes()
+        print(json.dumps(PARTS[part].measure(torch.device(device), sizes)))
+        return
+    print(as_text(measure(out, torch.device(device), tiny=tiny, seconds=seconds)))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -7,6 +7,7 @@ forward, loss, backward, optimizer, with PyTorch's transformer layers. Against i
 blocks and weights: token fusion and group fusion of geomiam, which compute what is visible. Medians
 of interleaved repetitions on one thread, at several hidden shares; ``uniform`` is the mean over them,
 as the published masking draws them, and ``miam`` draws the masks of MIAM, of which half is hidden.
+``fits`` are CPU seconds of whole fits with default settings; see :mod:`geomiam_bench.fit_cost`.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ from geomiam.networks.config import NetworkConfig
 from geomiam.networks.network import Network
 from geomiam.schema.schema import Schema
 from geomiam.tokens.layout import Layout
+from geomiam_bench.fit_cost import seconds_of_fits
 from geomiam_bench.options import Figure, Json
-from geomiam_bench.results import as_text, write_json
+from geomiam_bench.results import as_text, read_json, write_json
 
 SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Midpoints of five equal parts of [0, 1]."""
@@ -198,9 +200,16 @@ def main(
     species: int = 20,
     repeat: int = 5,
     bf16: Annotated[bool, typer.Option("--bf16", help="All ways in bfloat16 autocast.")] = False,
+    fits: Annotated[int, typer.Option(help="Default fits of each size.")] = 1,
+    fits_only: Annotated[
+        bool, typer.Option("--fits-only", help="Measure the fits; keep the steps in the file.")
+    ] = False,
 ) -> None:
-    """Compare a training step with the step of the papers, at several hidden shares."""
+    """Compare a training step with the step of the papers, and measure the cost of default fits."""
     torch.set_num_threads(1)
+    if fits_only:
+        write_json(out, {**read_json(out), "fits": seconds_of_fits(repeat=fits)})
+        return
     run = Run(batch, width, depth, tokens, modalities, species, bf16, repeat)
     measurement = measure(run)
     seconds = measurement["seconds"]
@@ -212,6 +221,7 @@ def main(
             n: {str(k): statistics.median(s) for k, s in v.items()} for n, v in seconds.items()
         },
         "seconds": {n: {str(k): s for k, s in v.items()} for n, v in seconds.items()},
+        "fits": seconds_of_fits(repeat=fits),
     }
     write_json(out, results)
     print(as_text({k: v for k, v in results.items() if k != "seconds"}))

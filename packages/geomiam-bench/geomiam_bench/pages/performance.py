@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from geomiam_bench.pages.markdown import table
+from geomiam_bench.pages.performance_gpu import gpu
 from geomiam_bench.pages.performance_text import HEAD, SHEET, TAIL, WHY
 
 JOBS = {
@@ -149,32 +151,6 @@ def jobs(results: dict[str, Any]) -> str:
     )
 
 
-def gpu(results: dict[str, Any]) -> str:
-    """Return the costs on a GPU."""
-    speed, share, price = (
-        results[k] for k in ("cells_per_second", "share_of_peak", "price_in_predictions")
-    )
-    rows = [
-        [
-            NAMES[way],
-            f"{speed[way]:,.0f}",
-            f"{share[way]:.0%}",
-            f"{price[way]:.1f}" if way in price else "",
-        ]
-        for way in NAMES
-        if way in speed
-    ]
-    peak = {k: v / 1e12 for k, v in results["peak_of_products"].items()}
-    return "\n\n".join(
-        [
-            f"## On a GPU ({results['device']})",
-            f"The model above, {results['sizes']['rows']:,} cells. The peak is that of a large product in the same run: "
-            f"{peak['fp32']:.0f} · 10¹² operations a second in float32, {peak['bf16']:.0f} in bfloat16.",
-            table(["", "cells a second", "of the peak", "price in predictions"], rows),
-        ]
-    )
-
-
 def maps(results: dict[str, Any]) -> str:
     """Return the speed from Zarr to Zarr, workers, memory, and the largest real map."""
     speed, memory, real = results["speed"], results["memory"], results["real"]
@@ -260,5 +236,25 @@ def training(results: dict[str, Any]) -> str:
             "Hidden tokens are not computed, so the gain follows the share that is hidden; uniform masking hides half. Group "
             "fusion computes less for a visible token as well. Sites are one table in memory, of which a batch is a slice. "
             "`TrainingConfig(devices=2)` shares each batch among devices (Lightning Fabric): gradients are those of one.",
+            *fits(results.get("fits", [])),
         ]
     )
+
+
+def fits(rows: list[dict[str, Any]]) -> list[str]:
+    """Return the cost of fits with default settings; nothing without results."""
+    if not rows:
+        return []
+    cells = [
+        [
+            *(f"{r[k]:,}" for k in ("sites", "species", "predictors")),
+            *(f"{median(r[k]):.0f}" for k in ("fit", "process")),
+        ]
+        for r in rows
+    ]
+    head = ["sites", "species", "predictors", "CPU seconds", "with all imports"]
+    return [
+        "### A fit with default settings\n\n`gm.fit(sites)` trains members of up to four kinds on spatial folds and "
+        "then on all sites. CPU seconds of one thread; other programs shared the machine, which makes them longer:",
+        table(head, cells),
+    ]
