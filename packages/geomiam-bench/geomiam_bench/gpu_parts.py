@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,11 +14,12 @@ import torch
 import xarray as xr
 
 import geomiam as gm
+from geomiam.model.model import Precision
 from geomiam.networks.blocks import TransformerBlock
 from geomiam.tokens.select import group_masks
 from geomiam_bench.shapley import FUSIONS, SIZES, explain_all, make, off, operations, predict_all
 
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,11 @@ def wait(device: torch.device) -> None:
 
 
 def timed(
-    todo: dict[str, Callable[[], Any]], device: torch.device, *, repeat: int, seconds: float = 60.0
+    todo: Mapping[str, Callable[[], Any]],
+    device: torch.device,
+    *,
+    repeat: int,
+    seconds: float = 60.0,
 ) -> dict[str, float]:
     """Return the median seconds of each call; the calls are repeated in turn.
 
@@ -125,7 +130,7 @@ def batches(device: torch.device, sizes: Sizes) -> dict[str, Any]:
     rates: dict[str, dict[str, float]] = {p: {} for p in PRECISIONS}
     for rows in sizes.batches:
         model, block = make("group", width=sizes.width, rows=rows, **SIZES)
-        todo = {
+        todo: dict[str, Callable[[], Any]] = {
             p: partial(predict_all, model.in_precision(p).to(device), block) for p in PRECISIONS
         }
         seconds = timed(todo, device, repeat=sizes.repeat, seconds=15)
