@@ -159,11 +159,11 @@ def _placements(present: np.ndarray, absent: np.ndarray) -> tuple[np.ndarray, np
     return above, 1 - _share_below(absent, present)
 
 
-def _share_below(values: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return the share of ``others`` below each value."""
-    ordered = np.sort(others)
-    first, last = (np.searchsorted(ordered, values, side) for side in ("left", "right"))
-    return (first + last) / (2 * len(others))
+def _share_below(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """Return the share of ``thresholds`` below each value."""
+    ascending_values = np.sort(thresholds)
+    first, last = (np.searchsorted(ascending_values, values, side) for side in ("left", "right"))
+    return (first + last) / (2 * len(thresholds))
 
 
 def scores_by_subset(folds: Folds, kinds: Sequence[str], names: Sequence[str]) -> Mapping[str, Any]:

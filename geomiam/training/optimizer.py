@@ -24,7 +24,7 @@ class OneVector(AdamWScheduleFree):
     """Schedule-free AdamW (Defazio et al. 2024), whose steps compute all weights as one vector.
 
     The networks are small, so a step over each weight alone costs as much as the network. Weights and their
-    state become views of three vectors in the first step, and :meth:`release` gives weights memory of their own
+    state become views of three vectors in the first step, and :meth:`release` gives every weight separate memory
     again. States are saved by weight, as in the base class.
     """
 
@@ -89,7 +89,7 @@ class OneVector(AdamWScheduleFree):
         }
 
     def release(self) -> None:
-        """Give weights memory of their own, after the last step."""
+        """Give every weight separate memory, after the last step."""
         if self.vectors is not None:
             for p in self.param_groups[0]["params"]:
                 p.data = p.data.clone()

@@ -45,33 +45,33 @@ def both(prepare: Callable[[nn.Module], None] = lambda net: None) -> Iterator[tu
 
 
 def test_steps_are_those_of_the_package():
-    (ours, our_optimizer), (theirs, their_optimizer) = both()
-    before = [p.detach().clone() for p in ours.parameters()]
+    (vector_net, vector_optimizer), (package_net, package_optimizer) = both()
+    before = [p.detach().clone() for p in vector_net.parameters()]
     for count in (7, 6):  # scores are computed in between
-        steps(ours, our_optimizer, count)
-        steps(theirs, their_optimizer, count)
-        assert_equal_weights(ours, theirs)
-    assert all((a != b).any() for a, b in zip(before, ours.parameters()))
+        steps(vector_net, vector_optimizer, count)
+        steps(package_net, package_optimizer, count)
+        assert_equal_weights(vector_net, package_net)
+    assert all((a != b).any() for a, b in zip(before, vector_net.parameters()))
 
 
 def test_a_state_is_that_of_each_weight_and_resumes():
-    (net, optimizer), (theirs, their_optimizer) = both()
+    (net, optimizer), (package_net, package_optimizer) = both()
     steps(net, optimizer, 7)
-    steps(theirs, their_optimizer, 7)
-    state, expected = optimizer.state_dict(), their_optimizer.state_dict()
+    steps(package_net, package_optimizer, 7)
+    state, expected = optimizer.state_dict(), package_optimizer.state_dict()
     assert state["param_groups"] == expected["param_groups"]
     for number, of_weight in expected["state"].items():
         for key, value in of_weight.items():
             torch.testing.assert_close(state["state"][number][key], value, rtol=1e-5, atol=1e-7)
-    resumed = network()
-    resumed.load_state_dict(net.state_dict())
-    again = OneVector(resumed.parameters(), **SETTINGS)
-    steps(resumed, again, 2)  # steps before the state is loaded do not remain
-    resumed.load_state_dict(net.state_dict())
+    second_net = network()
+    second_net.load_state_dict(net.state_dict())
+    again = OneVector(second_net.parameters(), **SETTINGS)
+    steps(second_net, again, 2)  # steps before the state is loaded do not remain
+    second_net.load_state_dict(net.state_dict())
     again.load_state_dict(state)
-    steps(resumed, again, 6)
+    steps(second_net, again, 6)
     steps(net, optimizer, 6)
-    assert_equal_weights(resumed, net)
+    assert_equal_weights(second_net, net)
 
 
 def test_a_weight_without_a_gradient_stays():
@@ -79,11 +79,11 @@ def test_a_weight_without_a_gradient_stays():
         net.unused = nn.Parameter(torch.ones(3))
         net.forward = lambda x: nn.Sequential(*list(net.children()))(x)
 
-    (ours, our_optimizer), (theirs, their_optimizer) = both(add_unused)
-    steps(ours, our_optimizer, 5)
-    steps(theirs, their_optimizer, 5)
-    assert_equal_weights(ours, theirs)
-    assert (ours.unused == 1).all()
+    (vector_net, vector_optimizer), (package_net, package_optimizer) = both(add_unused)
+    steps(vector_net, vector_optimizer, 5)
+    steps(package_net, package_optimizer, 5)
+    assert_equal_weights(vector_net, package_net)
+    assert (vector_net.unused == 1).all()
 
 
 def test_released_weights_have_memory_of_their_own():

@@ -1,6 +1,6 @@
 """CPU seconds of ``gm.fit(sites)`` with default settings, by number of sites, species and predictors.
 
-Each fit runs in a process of its own with one thread, so that its seconds include the imports and no other
+Each fit runs in a separate process with one thread, so that its seconds include the imports and no other
 process lengthens them.
 """
 
@@ -59,7 +59,7 @@ def print_seconds(size: Size) -> None:
 
 
 def seconds_of_fits(sizes: tuple[Size, ...] = SIZES, *, repeat: int) -> list[dict[str, Any]]:
-    """Return the CPU seconds of fits, each in a process of its own, repeated in turn.
+    """Return the CPU seconds of fits, each in a separate process, repeated in turn.
 
     ``fit`` begins before the modules that only a fit imports; ``process`` includes torch, xarray and the sites.
     """

@@ -2,7 +2,7 @@
 
     geomiam-bench gpu --json out/bench/gpu.json
 
-Each part runs in a process of its own with a limit of seconds. A part that fails or takes too long is recorded as
+Each part runs in a separate process with a limit of seconds. A part that fails or takes too long is recorded as
 such, the others are measured, and the file is written after each part. Seconds are wall-clock seconds until the
 device has finished, medians of interleaved runs. Without a GPU the command reports this and ends;
 ``--device cpu --tiny`` tries the command. ``python -m geomiam_bench.gpu`` is the same command, without the imports of
@@ -35,7 +35,7 @@ def name_of(device: torch.device) -> str:
 
 
 def run_part(name: str, arguments: list[str], *, seconds: float) -> dict[str, Any]:
-    """Return the results of a part from a process of its own, or the reason why there are none."""
+    """Return the results of a part from a separate process, or the reason why there are none."""
     command = [sys.executable, "-m", "geomiam_bench.gpu", "--part", name, *arguments]
     try:
         process = subprocess.run(command, capture_output=True, text=True, timeout=seconds)

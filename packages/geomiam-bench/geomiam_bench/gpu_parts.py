@@ -1,4 +1,4 @@
-"""The measurements of ``geomiam-bench gpu``, one function each, which runs in a process of its own."""
+"""The measurements of ``geomiam-bench gpu``, one function each, which runs in a separate process."""
 
 from __future__ import annotations
 
@@ -144,8 +144,8 @@ def feeding(device: torch.device, sizes: Sizes) -> dict[str, Any]:
     host = torch.zeros(sizes.copy_mib * 2**18)
     todo: dict[str, Callable[[], Any]] = {"pageable": lambda: host.to(device)}
     if device.type == "cuda":
-        pinned = host.pin_memory()
-        todo["pinned"] = lambda: pinned.to(device, non_blocking=True)
+        pinned_memory = host.pin_memory()
+        todo["pinned"] = lambda: pinned_memory.to(device, non_blocking=True)
         todo["to pinned memory first"] = lambda: host.pin_memory().to(device, non_blocking=True)
     copies = timed(todo, device, repeat=sizes.repeat, seconds=20)
     model, _ = make("group", width=sizes.width, **SIZES)
