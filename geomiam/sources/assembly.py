@@ -42,7 +42,10 @@ class AssembledCube:
 def assemble(inputs: BuildInputs, chunks: Mapping[str, int] | str | None) -> AssembledCube:
     """Read all variables lazily and merge them."""
     sizes = _chunks_of(chunks, inputs)
-    scenes = [read_scenes(group) for group in inputs.scene_groups]
+    scenes = [
+        read_scenes(group, lambda steps: sizes.get("y", _side(steps)))
+        for group in inputs.scene_groups
+    ]
     arrays = {name: (a, v.reports[name]) for v in scenes for name, a in v.arrays.items()}
     back = dict(zip(("y", "x"), spatial_dims(inputs.template), strict=True))
     parts, rows, dates = [], [], xr.Dataset()
@@ -135,9 +138,13 @@ def _chunks_of(chunks: Mapping[str, int] | str | None, inputs: BuildInputs) -> d
 
 def _with_chunks(array: xr.DataArray, chunks: Mapping[str, int]) -> xr.DataArray:
     depth = max(array.size // max(array.sizes["y"] * array.sizes["x"], 1), 1)
-    side = min(CHUNK_SIDE, max(16, int((CHUNK_VALUES / depth) ** 0.5) // 16 * 16))
-    spatial = {d: min(chunks.get(d, side), array.sizes[d]) for d in ("y", "x")}
+    spatial = {d: min(chunks.get(d, _side(depth)), array.sizes[d]) for d in ("y", "x")}
     return array.chunk({d: spatial.get(d, chunks.get(d, -1)) for d in map(str, array.dims)})
+
+
+def _side(depth: int) -> int:
+    """Return the rows and columns of a chunk with so many values in each cell."""
+    return min(CHUNK_SIDE, max(16, int((CHUNK_VALUES / depth) ** 0.5) // 16 * 16))
 
 
 def fingerprints(inputs: BuildInputs, assembly: AssembledCube) -> dict[str, str]:

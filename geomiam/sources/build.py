@@ -183,6 +183,7 @@ def build_cube(
                 prints=prints,
                 together=[list(v.arrays) for v in assembly.scenes],
                 remarks={name: v.failed for v in assembly.scenes for name in v.arrays},
+                multiples={name: v.rows for v in assembly.scenes for name in v.arrays},
                 overwrite=overwrite,
                 finish=partial(_completion, inputs, prints),
             )

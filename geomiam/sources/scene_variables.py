@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,11 @@ import zarr
 from geomiam.errors import SourceError
 from geomiam.sources.build_report import VariableReport
 from geomiam.sources.inputs import VariableTask
+from geomiam.sources.sentinel2.composites import CLEAR, LOOKS
 from geomiam.sources.sentinel2.sentinel2 import (
-    CLEAR,
-    LOOKS,
     SceneOptions,
     plan_sentinel2,
-    sentinel2,
+    read_sentinel2,
 )
 from geomiam.sources.stac.stac_source import StacSource, as_source
 from geomiam.sources.variable_reader import with_catalog_dims
@@ -42,17 +41,24 @@ class SceneVariables:
     failed: list[str]  # lines on files; the list grows while pixels are computed
     items: list[dict[str, Any]]  # metadata of each scene
     time_dims: dict[str, str]  # name of the dim of time
+    rows: int  # of the chunks that are read
 
 
-def read_scenes(tasks: Sequence[VariableTask]) -> SceneVariables:
-    """Read the variables of one source together, so that each scene is masked once for all of them."""
+def read_scenes(tasks: Sequence[VariableTask], store_rows: Callable[[int], int]) -> SceneVariables:
+    """Read the variables of one source together, so that each scene is masked once for all of them.
+
+    ``store_rows`` returns the rows of a chunk of the store from the number of steps in time.
+    """
     source = tasks[0].source
-    ds = sentinel2(
+    query = _search(tasks)
+    ds = read_sentinel2(
         tasks[0].box,
         source.time,
         composite=source.composite,
-        **_search(tasks),
+        store_rows=store_rows,
+        **query,
     )
+    rows = ds[query["bands"][0]].chunksizes["y"][0]
     items = json.loads(ds.attrs["scenes"])
     reports = _reports(tasks, ds.attrs["notes"], len(items))
     arrays, time_dims = {}, {}
@@ -70,7 +76,7 @@ def read_scenes(tasks: Sequence[VariableTask]) -> SceneVariables:
         time_dim = dict(zip(free, lacking)).get(TIME, TIME)
         if time_dim in arrays[name].dims:
             time_dims[name] = time_dim
-    return SceneVariables(source.name, arrays, reports, ds.attrs[FAILED], items, time_dims)
+    return SceneVariables(source.name, arrays, reports, ds.attrs[FAILED], items, time_dims, rows)
 
 
 def plan_scenes(tasks: Sequence[VariableTask]) -> dict[str, VariableReport]:

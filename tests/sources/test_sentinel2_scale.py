@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +16,14 @@ from scipy.ndimage import binary_dilation
 pytest.importorskip("odc.stac", reason="needs pip install 'geomiam[stac]'")
 pytest.importorskip("pystac_client", reason="needs pip install 'geomiam[stac]'")
 
-from helpers_stac import GRID, ORIGIN, SIZE, numbers, read, scene
+from helpers_build import catalog
+from helpers_servers import write_stac_catalog
+from helpers_stac import GRID, JUNE, ORIGIN, SIZE, numbers, read, scene
 
-from geomiam.sources.sentinel2 import mosaic
+import geomiam as gm
+from geomiam.data.store import resume
+from geomiam.sources.sentinel2 import asset_reader, mosaic
+from geomiam.sources.stac import search
 
 STEP = 10 * (SIZE - 4)
 """Metres between two tiles, which overlap by four pixels."""
@@ -125,3 +132,73 @@ def test_files_of_hidden_chunks_are_not_read(tmp_path, monkeypatch):
     ds = read(items, bands="red", loader=loader).compute(scheduler="synchronous")
     assert calls == [("cloudy", "scl"), ("below", "scl"), ("below", "red")]
     assert np.isfinite(ds.red).all() and ds.failed.values.sum() == 0
+
+
+@pytest.mark.parametrize("rows", [8, 48])
+def test_a_build_reads_each_file_once_for_each_chunk(tmp_path, monkeypatch, rows):
+    items = [
+        scene(
+            tmp_path / "f", f"s{i}", date=f"2020-06-0{i + 1}T10:50:00Z", bands={"red": numbers(i)}
+        )
+        for i in range(3)
+    ]
+    write_stac_catalog(tmp_path / "c", items)
+    place = {"kind": "stac", "root": str(tmp_path / "c"), "time": JUNE, "mask": None}
+    series = {"kind": "series", "dims": ["time"], "window": 1}
+    modality = {"from": "s2", "variables": {"red": series, "nir": series}}
+    path = catalog(tmp_path, {"s2": place}, {"optical": modality})
+    calls, read_file = [], asset_reader.read_file
+
+    def counted(file, box, access):
+        calls.append((file.href, box))
+        return read_file(file, box, access)
+
+    monkeypatch.setattr(asset_reader, "read_file", counted)
+    monkeypatch.setattr(mosaic, "CHUNK", 16)
+    monkeypatch.setattr(resume, "BAND", 1)
+    options = gm.sources.BuildOptions(chunks={"y": rows, "x": 8})
+    cube = gm.build_cube(path, GRID, out=tmp_path / "cube.zarr", options=options, progress=False)
+    chunks = (-(-SIZE // max(rows, 16))) ** 2
+    assert len(calls) == len(set(calls)) == len(items) * 2 * chunks
+    np.testing.assert_array_equal(cube.red, read(items, mask=None).red)
+
+
+def test_items_of_a_static_catalog_are_read_by_the_dates_in_their_names(tmp_path, monkeypatch):
+    items = []
+    for month in range(1, 13):
+        item = scene(tmp_path / "f", "s", date=f"2020-{month:02d}-15T10:50:00Z")
+        name = f"S2B_MSIL2A_2020{month:02d}15T105031_N0500_R051_T31UDS_20230615T000000"
+        items.append({**item, "id": "unnamed" if month == 7 else name})
+    items.append({**items[5], "id": "S2B_31UDS_20200616_0_L2A"})
+    write_stac_catalog(tmp_path / "c", items)
+    calls, document = [], search.Reader.document
+
+    def counted(reader, href):
+        calls.append(href)
+        return document(reader, href)
+
+    monkeypatch.setattr(search.Reader, "document", counted)
+    ds = read(str(tmp_path / "c"), bands="red")
+    in_june = {items[5]["id"], items[12]["id"]}
+    assert set(" ".join(ds.item_id.values).split()) == in_june
+    assert {Path(href).stem for href in calls[2:]} == in_june | {"unnamed"}
+    assert "10 items were not read" in " ".join(ds.attrs["notes"])
+
+
+class Json(dict):
+    """An item with weak references."""
+
+
+def test_items_of_a_search_are_released_as_they_are_read(template):
+    references, alive = [], []
+
+    def stream():
+        for number, raw in enumerate(tiles(template, 3)):
+            item = Json(raw, id=str(number))
+            references.append(weakref.ref(item))
+            yield item
+            del item
+            alive.append(sum(r() is not None for r in references))
+
+    plan = gm.plan_sentinel2(grid_of(3), JUNE, bands="red", source=stream())
+    assert len(plan.scenes) == 9 and max(alive) <= 1

@@ -78,6 +78,7 @@ def write_parts(
     prints: Mapping[str, str],
     together: Sequence[Sequence[str]] = (),
     remarks: Mapping[str, Sequence[str]] | None = None,
+    multiples: Mapping[str, int] | None = None,
     overwrite: bool = False,
     finish: Finish | None = None,
 ) -> None:
@@ -89,7 +90,8 @@ def write_parts(
     ``prints`` is the fingerprint of everything that determines the values of each variable. ``together``
     are groups of variables that are computed from the same pixels and are therefore written together.
     ``remarks`` on each variable may grow while pixels are computed, and are stored in the ledger.
-    ``finish`` is called with the complete store, before it is renamed, and all remarks; it returns
+    ``multiples`` are rows of variables that are computed together: a band is a multiple of them, so
+    that no source is read for two bands. ``finish`` is called with the complete store, before it is renamed, and all remarks; it returns
     attributes that are added to the store. Raises the same errors as :func:`geomiam.data.store.store.write_zarr`.
     """
     check_names([*ds.variables, *ds.dims])
@@ -104,7 +106,11 @@ def write_parts(
         units += [[str(n)] for n in ds.data_vars if not any(n in names for names in together)]
         with _bar(ds, units, ledger) as bar:
             for names in units:
-                for rows in _write_rows(ds, names, partial, ledger=ledger, prints=prints):
+                multiple = max((multiples or {}).get(n, 1) for n in names)
+                bands = _write_rows(
+                    ds, names, partial, ledger=ledger, prints=prints, multiple=multiple
+                )
+                for rows in bands:
                     ledger.add_remarks(names, remarks or {})
                     ledger.update(names, rows=rows.stop)
                     bar.update(_bytes(ds, names, rows.stop - rows.start))
@@ -124,6 +130,7 @@ def _write_rows(
     *,
     ledger: Ledger,
     prints: Mapping[str, str],
+    multiple: int,
 ) -> Iterator[slice]:
     """Write the missing rows of variables in bands, and yield each band."""
     y = spatial_dims(ds)[0]
@@ -139,7 +146,7 @@ def _write_rows(
             shutil.rmtree(below(partial, name), ignore_errors=True)
             ledger.update([name], print=prints[name], rows=0, remarks=[])
         part.to_zarr(partial, mode="a", zarr_format=3, consolidated=False, compute=False)
-    step = _step(part, y)
+    step = _step(part, y, multiple)
     for first in range(start, part.sizes[y], step):
         rows = slice(first, min(first + step, part.sizes[y]))
         band = part.isel({y: rows}).drop_encoding()
@@ -147,12 +154,17 @@ def _write_rows(
         yield rows
 
 
-def _step(part: xr.Dataset, y: str) -> int:
-    """Return the number of rows of a band, which has whole chunks of every variable."""
+def _step(part: xr.Dataset, y: str, multiple: int) -> int:
+    """Return the number of rows of a band, which has whole chunks of every variable.
+
+    It is a multiple of a number of rows, unless this is not a multiple of the chunks.
+    """
     heights = {v.chunksizes[y][0] for v in part.variables.values() if y in v.chunksizes}
     chunk = max(heights, default=part.sizes[y])
     if any(chunk % h for h in heights):
         return part.sizes[y]
+    if multiple % chunk == 0:
+        chunk = multiple
     per_row = part.nbytes / part.sizes[y]
     return chunk * max(1, ceil(BAND / (per_row * chunk)) - 1)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -65,11 +65,12 @@ def mosaics(
     All are dask arrays; failed files are counted for each band and SCL.
     """
     axes = [_pieces(n, side) for n in grid.shape.yx]
+    boxes = {(i, j): grid[r, c] for i, r in enumerate(axes[0]) for j, c in enumerate(axes[1])}
     name, assets = f"scenes-{uuid.uuid4().hex}", (*settings.bands, SCL)
     tasks: dict[Any, Any] = {}
     failures: dict[Any, Any] = {}
     for number, day in enumerate(days):
-        of_day = _tasks(day, grid, axes, settings=settings)
+        of_day = _tasks(day, boxes, axes, settings=settings)
         tasks |= {(name, number, *at): task for at, task in of_day.items()}
         keys = [(name, number, *at) for at, task in of_day.items() if task[0] is not _empty]
         lost_counts = tuple(sum(b in p.scene.lost for w in day for p in w.scenes) for b in assets)
@@ -88,19 +89,21 @@ def mosaics(
 
 
 def _tasks(
-    day: Sequence[Window], grid: GeoBox, axes: Sequence[Sequence[slice]], *, settings: SceneSettings
+    day: Sequence[Window],
+    boxes: Mapping[tuple[int, int], GeoBox],
+    axes: Sequence[Sequence[slice]],
+    *,
+    settings: SceneSettings,
 ) -> dict[tuple[int, int], Any]:
     """Return the task of each chunk on one day."""
-    rows, cols = axes
     layers = layers_of_chunks(day, axes, items=settings.loading.loader is not None)
     mosaic = partial(mosaic_chunk, settings=settings)
     tasks: dict[tuple[int, int], Any] = {}
-    for i, j in np.ndindex(len(rows), len(cols)):
-        box = grid[rows[i], cols[j]]
-        if (i, j) in layers:
-            tasks[i, j] = (mosaic, ChunkOfDay(box, tuple(layers[i, j])))
+    for at, box in boxes.items():
+        if at in layers:
+            tasks[at] = (mosaic, ChunkOfDay(box, tuple(layers[at])))
         else:
-            tasks[i, j] = (_empty, len(settings.bands) + 1, *box.shape.yx)
+            tasks[at] = (_empty, len(settings.bands) + 1, *box.shape.yx)
     return tasks
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -106,15 +106,15 @@ def scene_request(
     return SceneRequest(grid, search, names, clouds, items)
 
 
-def access_of(source: StacSource | list[Any], hosts: Sequence[str] = ()) -> Access:
-    """Return the settings for opening files of a source, or of a list of items."""
+def access_of(source: StacSource | Iterable[Any], hosts: Sequence[str] = ()) -> Access:
+    """Return the settings for opening files of a source, or of items."""
     if not isinstance(source, StacSource):
         return Access(allow_list_of("", hosts))
     allow_list = allow_list_of("" if source.local else source.url, (*source.hosts, *hosts))
     return Access(allow_list, source.sign, dict(source.headers), host_of(source.url))
 
 
-def make_plan(request: SceneRequest, stac: StacSource | list[Any], access: Access) -> Plan:
+def make_plan(request: SceneRequest, stac: StacSource | Iterable[Any], access: Access) -> Plan:
     """Search, and return the scenes that would be read."""
     try:
         import odc.stac  # noqa: F401

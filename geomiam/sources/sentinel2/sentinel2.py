@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from geomiam.errors import AssetFailed, AssetsFailed, SourceError, warn
 from geomiam.progress import with_progress
 from geomiam.sources.sentinel2.asset_reader import FailedAssets, Loader, LoadOptions
 from geomiam.sources.sentinel2.clouds import Mask, cloud_mask
+from geomiam.sources.sentinel2.composites import CLEAR, FAILED, dates_of_steps, in_steps
 from geomiam.sources.sentinel2.mosaic import chunk_side, mosaics
 from geomiam.sources.sentinel2.pixels import SceneSettings, try_mask
 from geomiam.sources.sentinel2.plan import Plan, access_of, make_plan, scene_request
@@ -32,9 +33,6 @@ from geomiam.sources.web.allow_list import scrub
 
 BANDS = ("blue", "green", "red", "nir", "swir16", "swir22")
 MODALITY = "sentinel2"
-CLEAR, LOOKS, FAILED = "clear_fraction", "looks", "failed"
-OF_DATES = ("item_id", "cloud_cover", "baseline", "offset")
-"""Coordinates of single dates, which composites do not have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,40 +162,8 @@ def sentinel2(
     >>> grid = gm.open_cube("cube.zarr")  # doctest: +SKIP
     >>> gm.sentinel2(grid, "2018-05/2018-08", composite="1MS")  # doctest: +SKIP
     """
-    options = options or SceneOptions()
-    grid, template = _grid(like)
-    if options.on_error not in ("nan", "raise"):
-        raise SourceError(f"on_error={options.on_error!r} is not supported; use 'nan' or 'raise'")
-    methods({"reflectance": xr.DataArray()}, options.resample)
-    if grid.crs is None:
-        raise SourceError("like= has no CRS; give the GeoBox one")
-    clouds = cloud_mask(options.mask, snow=options.snow, dilate=options.dilate)
-    has_loader = options.loader is not None
-    request = scene_request(grid, time, bands, clouds=clouds, max_cloud=max_cloud, items=has_loader)
-    stac = as_source(source)
-    access = access_of(stac, options.hosts)
-    plan = make_plan(request, stac, access)
-    if plan.lost and options.on_error == "raise":
-        raise AssetFailed("\n".join([*plan.lost[:20], "on_error='nan' leaves them out"]))
-    if plan.lost:
-        first_lines = "\n".join(plan.lost[:5])
-        warn(f"{len(plan.lost)} files or scenes cannot be read:\n{first_lines}", AssetsFailed)
-    report = FailedAssets(plan.lost)
-    loading = LoadOptions(access, options.loader, options.on_error, report.key)
-    scene_settings = SceneSettings(request.bands, request.clouds, options.resample, loading)
-    try_mask(scene_settings, plan.windows[0].scenes[0].place.box)
-    dates = 1 if composite is None else len(plan.dates)
-    ds = _assemble(plan, grid, side=chunk_side(len(request.bands), dates), settings=scene_settings)
-    ds, steps = _in_steps(ds, composite, start=request.search.start, end=request.search.end)
-    names = {d: n for d, n in zip(("y", "x"), spatial_dims(template), strict=True) if d != n}
-    ds = restore(ds.rename_dims(names), template).set_coords(FAILED)  # not a predictor
-    settings = {n: getattr(options, n) for n in ("mask", "snow", "dilate", "resample")}
-    return ds.assign_attrs(
-        _provenance(stac, {**settings, "composite": composite}),
-        failed_assets=report,
-        scenes=json.dumps(_scene_rows(plan, steps)),
-        notes=list(plan.notes),
-    )
+    query = {"bands": bands, "source": source, "max_cloud": max_cloud, "composite": composite}
+    return read_sentinel2(like, time, **query, options=options or SceneOptions())
 
 
 @with_progress
@@ -245,6 +211,69 @@ def plan_sentinel2(
     request = scene_request(grid, time, bands, clouds=clouds, max_cloud=max_cloud)
     stac = as_source(source)
     return make_plan(request, stac, access_of(stac, options.hosts))
+
+
+def read_sentinel2(
+    like: Any,
+    time: Any,
+    *,
+    bands: str | Sequence[str],
+    source: Any,
+    max_cloud: float | None,
+    composite: str | None,
+    options: SceneOptions,
+    store_rows: Callable[[int], int] | None = None,
+) -> xr.Dataset:
+    """Return the Dataset of :func:`sentinel2`, in chunks that a store with all dates in one chunk can have.
+
+    ``store_rows`` returns the rows of a chunk of the store from the number of steps in time. Chunks
+    that are read are a multiple of these, so that no file is read for two bands of rows.
+    """
+    grid, template = _grid(like)
+    if options.on_error not in ("nan", "raise"):
+        raise SourceError(f"on_error={options.on_error!r} is not supported; use 'nan' or 'raise'")
+    methods({"reflectance": xr.DataArray()}, options.resample)
+    if grid.crs is None:
+        raise SourceError("like= has no CRS; give the GeoBox one")
+    clouds = cloud_mask(options.mask, snow=options.snow, dilate=options.dilate)
+    has_loader = options.loader is not None
+    request = scene_request(grid, time, bands, clouds=clouds, max_cloud=max_cloud, items=has_loader)
+    stac = as_source(source)
+    access = access_of(stac, options.hosts)
+    plan = make_plan(request, stac, access)
+    if plan.lost and options.on_error == "raise":
+        raise AssetFailed("\n".join([*plan.lost[:20], "on_error='nan' leaves them out"]))
+    if plan.lost:
+        first_lines = "\n".join(plan.lost[:5])
+        warn(f"{len(plan.lost)} files or scenes cannot be read:\n{first_lines}", AssetsFailed)
+    report = FailedAssets(plan.lost)
+    loading = LoadOptions(access, options.loader, options.on_error, report.key)
+    scene_settings = SceneSettings(request.bands, request.clouds, options.resample, loading)
+    try_mask(scene_settings, plan.windows[0].scenes[0].place.box)
+    side = _side(plan, composite, bands=len(request.bands), store_rows=store_rows)
+    ds = _assemble(plan, grid, side=side, settings=scene_settings)
+    ds, steps = in_steps(ds, composite, start=request.search.start, end=request.search.end)
+    names = {d: n for d, n in zip(("y", "x"), spatial_dims(template), strict=True) if d != n}
+    ds = restore(ds.rename_dims(names), template).set_coords(FAILED)  # not a predictor
+    settings = {n: getattr(options, n) for n in ("mask", "snow", "dilate", "resample")}
+    return ds.assign_attrs(
+        _provenance(stac, {**settings, "composite": composite}),
+        failed_assets=report,
+        scenes=json.dumps(_scene_rows(plan, steps)),
+        notes=list(plan.notes),
+    )
+
+
+def _side(
+    plan: Plan, period: str | None, *, bands: int, store_rows: Callable[[int], int] | None
+) -> int:
+    """Return the rows and columns of the chunks that are read."""
+    counts = dates_of_steps(plan.dates, period)
+    if store_rows is None:
+        return chunk_side(bands, max(counts))
+    rows = store_rows(len(counts))
+    side = chunk_side(bands, len(counts) if period is None else max(counts))
+    return max(side // rows, 1) * rows
 
 
 def _grid(like: Any) -> tuple[GeoBox, xr.Dataset]:
@@ -307,69 +336,3 @@ def _scene_rows(plan: Plan, steps: np.ndarray) -> list[dict[str, Any]]:
         scenes.astype(object).where(scenes.notna(), None).to_dict("records")
     )
     return rows
-
-
-# composites ---------------------------------------------------------------------------------------
-
-
-def _in_steps(
-    ds: xr.Dataset, period: str | None, *, start: str, end: str
-) -> tuple[xr.Dataset, np.ndarray]:
-    """Return dates, or medians of periods, and the step of the result by date.
-
-    Every period between the requested times is a step, NaN without data, so that other places and
-    scenes have the same steps.
-    """
-    times = ds["time"].values
-    if period is None:
-        return ds, np.arange(len(times))
-    dated_cube = ds.drop_vars([c for c in OF_DATES if c in ds.coords]).chunk(time=-1)
-    if period == "median":
-        return _median(dated_cube).expand_dims(time=times[:1]), np.zeros(len(times), int)
-    first, last = (pd.Timestamp(t.removesuffix("Z")) for t in (start, end))
-    days = pd.date_range(first.floor("D"), last, freq="D").astype("datetime64[ns]")
-    try:
-        starts = pd.Series(days, days).resample(period, origin="start").first()
-    except ValueError as error:
-        raise SourceError(
-            f"composite={period!r} is not a frequency of pandas ({error}); use 'median', '1MS', '10D' ..."
-        ) from None
-    if starts.isna().any():
-        raise SourceError(f"composite={period!r} is shorter than a day; use '1D' or more, or None")
-    # a period is labelled by pandas, and starts at the first of its requested days
-    steps = pd.DatetimeIndex(starts).searchsorted(pd.DatetimeIndex(times), side="right") - 1
-    parts = [
-        _median(dated_cube.isel(time=np.flatnonzero(steps == i))).expand_dims(time=[label])
-        for i, label in enumerate(pd.DatetimeIndex(starts.index))
-    ]
-    return xr.concat(parts, "time"), steps
-
-
-def _median(ds: xr.Dataset) -> xr.Dataset:
-    """Return the medians over time, with the number of dates with data."""
-    bands = {str(n): _along_time(a) for n, a in ds.data_vars.items() if n not in (CLEAR, FAILED)}
-    looks = (ds[CLEAR] > 0).sum("time").astype("float32")
-    looks_attrs = {**ds[CLEAR].attrs, "long_name": "number of dates with data"}
-    clear = ds[CLEAR].mean("time", keep_attrs=True) if ds.sizes["time"] else looks
-    out = xr.Dataset(bands).assign({LOOKS: looks.assign_attrs(looks_attrs), CLEAR: clear})
-    out[CLEAR].attrs = ds[CLEAR].attrs
-    return out.assign({FAILED: ds[FAILED].sum("time")})
-
-
-def _along_time(array: xr.DataArray) -> xr.DataArray:
-    if not array.sizes["time"]:
-        missing = np.float32(np.nan)
-        return xr.full_like(array.isel(time=[]).sum("time"), missing).assign_attrs(array.attrs)
-    data: Any = array.data
-    medians = data.map_blocks(_nanmedian, drop_axis=0, dtype=data.dtype)
-    return xr.DataArray(medians, dims=array.dims[1:], attrs=array.attrs)
-
-
-def _nanmedian(block: np.ndarray) -> np.ndarray:
-    """Return the median of finite values over the first axis; NaN, without a warning, without any."""
-    sorted_values = np.sort(block, axis=0)  # NaN is last
-    count = np.isfinite(block).sum(axis=0, keepdims=True)
-    places = (np.maximum(count - 1, 0) // 2, count // 2)
-    low, high = (np.take_along_axis(sorted_values, p, axis=0)[0] for p in places)
-    middle: np.ndarray = (low + high) / block.dtype.type(2)
-    return middle

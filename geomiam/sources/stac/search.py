@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
+import numpy as np
 import requests
 
 from geomiam.errors import SourceError
@@ -24,11 +26,13 @@ PAGES = 2_000
 """Most pages of a search: a server may link pages in a circle."""
 SIZE = 2**26
 """Most bytes of one page or document."""
-DOCUMENTS = 100_000
+DOCUMENTS = 200_000
 """Most documents of a tree: links may form endless chains."""
 PAUSES = (0.0, 0.5, 1.5, 4.0)
 """Seconds before each attempt to read a page or document."""
 ITEM_SEARCH = "item-search"
+ACQUIRED = re.compile(r"S2[A-D]?_(?!OPER)(?:[^_]+_){1,2}(20\d{6})(?!\d)")
+"""Name of a product of Sentinel-2; its first date is that of the acquisition."""
 
 Document = tuple[str, Mapping[str, Any]]
 
@@ -69,7 +73,7 @@ def search_items(
         if isinstance(classes, list) and any(ITEM_SEARCH in str(c) for c in classes):
             yield from _from_api(source, search, reader, notes)
         else:
-            yield from _below((start, top), source, reader)
+            yield from _below((start, top), source, reader, _Dates(search, notes))
     except Exception as error:  # libraries raise errors of any type for invalid responses
         text = scrub(error)[:300]
         detail = text if isinstance(error, SourceError) else f"{type(error).__name__}: {text}"
@@ -219,20 +223,54 @@ def _io(reader: Reader) -> Any:
 # trees: static STAC catalogs, collections, single items and lists of items -------------------------
 
 
+class _Dates:
+    """Selects the links of items by the dates in the names of Sentinel-2's products."""
+
+    def __init__(self, search: Search, notes: list[str]) -> None:
+        ends = (np.datetime64(search.start[:10]) - 1, np.datetime64(search.end[:10]) + 1)
+        self._first, self._last = (str(day).replace("-", "") for day in ends)
+        self._notes, self._skipped_count = notes, 0
+
+    def selected(self, links: Sequence[str]) -> list[str]:
+        """Return links without those of items that were acquired outside the period."""
+        selection = [x for x in links if not self._is_outside(x)]
+        self._skipped_count += len(links) - len(selection)
+        return selection
+
+    def _is_outside(self, href: str) -> bool:
+        match = ACQUIRED.match(re.split(r"[/\\]", href)[-1])
+        return match is not None and not self._first <= match[1] <= self._last
+
+    def add_note(self) -> None:
+        """Note the number of items that were not read."""
+        if self._skipped_count:
+            self._notes.append(
+                f"{self._skipped_count} items were not read: by the dates in their names they are outside the period"
+            )
+
+
 def _below(
-    top: Document, source: StacSource, reader: Reader
+    top: Document, source: StacSource, reader: Reader, dates: _Dates
 ) -> Iterator[Mapping[str, Any] | Unread]:
     """Yield the items below a document, and a line for each document that cannot be read."""
     unread: list[Unread] = []
-    stack = list(_start_documents(source, reader, top, unread))
+    stack: list[tuple[str, Any]] = list(_start_documents(source, reader, top, unread))
     visited_links = {top[0], *(href for href, _ in stack)}
     while stack:
         href, document = stack.pop()
+        if document is None:  # read when its turn comes, so that few documents are in memory
+            document = next((d for _, d in _read_all(reader, [href], unread)), None)
+            if document is None:
+                continue
         if len(visited_links) > DOCUMENTS:
             raise SourceError(f"its links do not end: {DOCUMENTS:,} documents were read")
-        links = [x for x in _links(href, document, "child", "item") if x not in visited_links]
+        links = [
+            *_links(href, document, "child"),
+            *dates.selected(_links(href, document, "item")),
+        ]
+        links = [x for x in dict.fromkeys(links) if x not in visited_links]
         visited_links.update(links)
-        stack.extend(_read_all(reader, links[::-1], unread))
+        stack.extend((link, None) for link in links[::-1])
         features = [document] if document.get("type") == "Feature" else document.get("features")
         for item in features if isinstance(features, list) else []:
             if not isinstance(item, Mapping):
@@ -240,6 +278,7 @@ def _below(
             elif not _is_foreign(item, source.collection):
                 # relative links of an item start from its document
                 yield {**item, "links": [{"rel": "self", "href": href}]}
+    dates.add_note()
     yield from unread
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 from geomiam.errors import SourceError
 from geomiam.sources.web.allow_list import REMOTE, local_path, scheme, scrub
@@ -74,16 +74,16 @@ PRESETS = {
 }
 
 
-def as_source(source: Any) -> StacSource | list[Any]:
-    """Return the StacSource of ``source=``, or a list of items."""
+def as_source(source: Any) -> StacSource | Iterable[Any]:
+    """Return the StacSource of ``source=``, or items, which a search returns page by page."""
     if isinstance(source, StacSource):
         return source
     if isinstance(source, (str, Path)):
         return _named(str(source))
     if hasattr(source, "items_as_dicts"):  # a search of pystac-client
-        return list(source.items_as_dicts())
+        return cast(Iterable[Any], source.items_as_dicts())
     if hasattr(source, "get_items"):  # a catalog or collection of pystac
-        return list(source.get_items(recursive=True))
+        return cast(Iterable[Any], source.get_items(recursive=True))
     problem = f"source= is a {type(source).__name__}"
     if isinstance(source, Mapping):
         features = source.get("features")
@@ -96,7 +96,7 @@ def as_source(source: Any) -> StacSource | list[Any]:
     elif hasattr(source, "assets"):
         return [source]
     elif isinstance(source, Iterable):
-        return list(source)
+        return source
     raise SourceError(
         f"{problem}; pass one of {sorted(PRESETS)}, a URL, a path, "
         "geomiam.StacSource(url, collection), an item, or a list or search of items"

@@ -23,6 +23,7 @@ from geomiam_bench import (
     maps,
     novelty,
     pages,
+    planning,
     pretraining,
     shapley,
     skill,
@@ -64,6 +65,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "training": training.main,
     "value": value.main,
     "kills": kills.main,
+    "planning": planning.main,
     "pages": pages.main,
 }
 for name, command in COMMANDS.items():

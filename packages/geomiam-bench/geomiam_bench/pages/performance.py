@@ -1,7 +1,7 @@
 """The performance page of the documentation, from the results of the commands.
 
-The folder of results holds ``shapley.json``, ``gpu.json``, ``maps.json``, ``kills.json`` and ``training.json``;
-the page has a section for each file that is there. All numbers come from the JSON.
+The folder of results holds ``shapley.json``, ``gpu.json``, ``maps.json``, ``kills.json``, ``planning.json``
+and ``training.json``; the page has a section for each file that is there. All numbers come from the JSON.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ def write_page(results: Path, docs: Path) -> None:
         "gpu": gpu,
         "maps": maps,
         "kills": kills,
+        "planning": planning,
         "training": training,
     }
     for name, write in sections.items():
@@ -207,6 +208,55 @@ def kills(results: dict[str, Any]) -> str:
             "### Killed at random times",
             "`geomiam-bench kills` kills the writer of a map, or workers under it, with SIGKILL, and lets it go on:",
             table(head, rows),
+        ]
+    )
+
+
+def planning(results: dict[str, Any]) -> str:
+    """Return the tasks and seconds of plans against scenes, items and cells."""
+    slopes, country = results["slopes"], results["country"]
+    tiles = [
+        [
+            f"{r['tiles']:,}",
+            f"{r['tasks']:,}",
+            f"{r['seconds']:.2f}",
+            f"{r['odc_tasks']:,}",
+            f"{r['odc_seconds']:.2f}",
+            f"{r['tasks'] / r['odc_tasks']:.2f}",
+        ]
+        for r in results["tiles"]
+    ]
+    items = [
+        [f"{r['items']:,}", f"{r['seconds']:.1f}", f"{r['ms_per_item']:.1f}"]
+        for r in results["items"]
+    ]
+    cells = [
+        [f"{r['cells']:,}", f"{r['tasks']:,}", f"{r['seconds']:.2f}"] for r in results["cells"]
+    ]
+    head = [
+        "tiles of a day",
+        "tasks",
+        "seconds",
+        "odc-stac: tasks",
+        "seconds",
+        "tasks ÷ odc-stac's",
+    ]
+    return "\n\n".join(
+        [
+            "## Planning",
+            f"Before the first pixel is read (`geomiam-bench planning`; CPU seconds). Sentinel-2 on cells of 10 m, "
+            f"{results['bands']} bands, in chunks of 1,024 × 1,024, beside odc-stac, which loads the same bands and the "
+            f"scene classification without a mask. Tasks grow with the power {slopes['tasks on tiles']:.2f} of the "
+            f"tiles (odc-stac: {slopes['odc_tasks on tiles']:.2f}):",
+            table(head, tiles),
+            "A task reads the scenes of one day under one chunk, one after another, and carries their links and grids "
+            "only. Items are read one by one:",
+            table(["items", "seconds of the plan", "ms per item"], items),
+            f"One call for {country['tiles']} tiles on {country['dates']} dates, as monthly medians on "
+            f"{country['cells']:,} cells of 20 m, is planned in {country['seconds']:.0f} s, with "
+            f"{country['tasks']:,} tasks; `gm.build_cube` writes it in bands of rows and resumes.",
+            f"A lazy `gm.predict` grows with the power {slopes['tasks on cells']:.2f} of the cells:",
+            table(["cells", "tasks", "seconds"], cells),
         ]
     )
 

@@ -1,0 +1,20 @@
+"""The measure of planning: slopes, and the growth of tasks beside odc-stac."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("odc.stac", reason="needs pip install 'geomiam[stac]'")
+
+from geomiam_bench import planning
+
+
+def test_a_slope_is_the_power_of_the_growth():
+    rows = [{"n": n, "cost": 7 * n**2} for n in (1, 10, 1000)]
+    assert planning.slope(rows, "n", "cost") == pytest.approx(2)
+
+
+def test_tasks_of_tiles_are_within_twice_those_of_odc_stac():
+    one_tile, four_tiles = planning.of_tiles((1, 2))
+    assert four_tiles["tasks"] < 4 * one_tile["tasks"]  # tiles overlap
+    assert four_tiles["tasks"] < 2 * four_tiles["odc_tasks"]
