@@ -121,15 +121,7 @@ def confidence(
     labels, scores, fold = out_of_fold(table, None)
     fold = comparable_folds(labels, fold)  # once, so that all samples compare the same pairs
     is_tested = table["fold"].values >= 0
-    site_weights = None
-    if weights is not None:
-        check_weighted(list(functions))
-        site_weights = np.asarray(weights, float)
-        if site_weights.shape != is_tested.shape:
-            raise SettingError(
-                f"weights= has shape {site_weights.shape}, expected one per site of the table {is_tested.shape}"
-            )
-        site_weights = site_weights[is_tested]
+    site_weights = _site_weights(weights, functions, is_tested)
     size = table.attrs.get("block_km") if block is None else block
     blocks = site_blocks(table.isel(site=is_tested)[["presence"]], size)
     draws = _draws(blocks.number, samples, np.random.default_rng(rng))
@@ -137,27 +129,47 @@ def confidence(
     values = np.stack(
         [_values(labels, scores, rows, functions, site_weights, fold) for rows in rows_of_samples]
     )
-    ends = [(1 - level) / 2, (1 + level) / 2]
-    result = xr.Dataset(
-        coords={"subset": table["subset"].values, "species": table["species"].values}
-    )
-    result.attrs = {
-        "level": level,
-        "samples": samples,
-        "block_km": blocks.km,
-        "block_count": blocks.count,
-    }
+    names = {"subset": table["subset"].values, "species": table["species"].values}
+    result = xr.Dataset(coords=names)
     for k, name in enumerate(functions):
-        for dims, prefix, per_sample in (
-            (("subset", "species"), "", values[:, k]),
-            (("subset",), "mean_", _mean(values[:, k])),
-        ):
-            lower, upper = _quantiles(per_sample[1:], ends)
-            text = ("mean over species of " if prefix else "") + long_name(name)
-            for suffix, column in (("", per_sample[0]), ("_lower", lower), ("_upper", upper)):
-                bound = f"{suffix[1:]} bound of " if suffix else ""
-                result[f"{prefix}{name}{suffix}"] = (dims, column, {"long_name": bound + text})
-    return result
+        result = result.assign(_intervals(name, values[:, k], level))
+    number_of_blocks = {"block_km": blocks.km, "block_count": blocks.count}
+    return result.assign_attrs(level=level, samples=samples, **number_of_blocks)
+
+
+def _site_weights(
+    weights: ArrayLike | None, functions: dict[str, Any], is_tested: np.ndarray
+) -> np.ndarray | None:
+    """Return the weights of the tested sites, checked."""
+    if weights is None:
+        return None
+    check_weighted(list(functions))
+    site_weights = np.asarray(weights, float)
+    if site_weights.shape != is_tested.shape:
+        raise SettingError(
+            f"weights= has shape {site_weights.shape}, expected one per site of the table {is_tested.shape}"
+        )
+    return site_weights[is_tested]
+
+
+def _intervals(name: str, values: np.ndarray, level: float) -> dict[str, xr.Variable]:
+    """Return a metric with its bounds, and the same of its mean over species.
+
+    ``values (1 + samples, subset, species)`` starts with those of all sites.
+    """
+    ends = [(1 - level) / 2, (1 + level) / 2]
+    columns: dict[str, xr.Variable] = {}
+    for dims, prefix, per_sample in (
+        (("subset", "species"), "", values),
+        (("subset",), "mean_", _mean(values)),
+    ):
+        lower, upper = _quantiles(per_sample[1:], ends)
+        text = ("mean over species of " if prefix else "") + long_name(name)
+        for suffix, column in (("", per_sample[0]), ("_lower", lower), ("_upper", upper)):
+            bound = f"{suffix[1:]} bound of " if suffix else ""
+            attrs = {"long_name": bound + text}
+            columns[f"{prefix}{name}{suffix}"] = xr.Variable(dims, column, attrs)
+    return columns
 
 
 def _draws(number: np.ndarray, samples: int, rng: np.random.Generator) -> list[np.ndarray]:

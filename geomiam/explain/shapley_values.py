@@ -38,6 +38,7 @@ from geomiam.progress import with_progress
 from geomiam.tokens.encode import TokenArrays
 from geomiam.tokens.select import Selector, group_masks, visible_tokens
 
+Groups = Sequence[Selector] | Mapping[str, Selector | Sequence[Selector]] | None
 MOST_GROUPS = 12
 """Most groups whose 2^G coalitions are all computed; 12 groups have 4096."""
 
@@ -85,12 +86,106 @@ class ShapleyBlock:
         return terms[:, :g], result.full, observed_bits(block, self.groups), *shares, *further
 
 
+@dataclass(frozen=True)
+class Game:
+    """The groups that are explained and how, from the checked arguments of :func:`shapley`."""
+
+    model: Model
+    names: list[str]
+    masks: np.ndarray
+    """Tokens of each group ``(G, t)``."""
+    species: np.ndarray
+    scale: Scale
+    order: int
+    spread: bool
+    method: Method
+    index: Index
+    """Kind of the interactions."""
+    options: ShapleyOptions
+
+    @classmethod
+    def of(
+        cls,
+        model: Model,
+        *,
+        groups: Groups,
+        using: Selector | Sequence[Selector] | None,
+        species: str | Sequence[str] | None,
+        scale: Scale,
+        order: int,
+        spread: bool,
+        options: ShapleyOptions,
+    ) -> Game:
+        """Check the arguments against each other and the model."""
+        visible = visible_tokens(model.layout, using)
+        masks_by_name = group_masks(model.layout, groups, visible=visible)
+        names = list(masks_by_name)
+        method = options.method or ("exact" if len(names) <= MOST_GROUPS else "latin")
+        if spread:
+            _check_spread(model, method)
+        _check(model, method, names=names, groups=groups, scale=scale)
+        index = check_order(order, options.index, names=names, method=method)
+        masks, rows = np.stack(list(masks_by_name.values())), model.species_index(species)
+        return cls(model, names, masks, rows, scale, order, spread, method, index, options)
+
+    def block_task(self) -> ShapleyBlock:
+        """Return the function that explains a block."""
+        coalitions = _coalitions(
+            len(self.names), self.method, self.options, order=self.order, index=self.index
+        )
+        precision, spread = self.options.precision, self.spread
+        return ShapleyBlock(
+            self.model, self.masks, self.species, self.scale, precision, coalitions, spread
+        )
+
+    def outputs(self) -> list[Output]:
+        """Return the descriptions of the layers, in the order of the block's results."""
+        species = [self.model.species[i] for i in self.species]
+        labels: dict[str, Sequence[str]] = {"group": self.names, "species": species}
+        further = ["standard_error"] if self.method == "latin" else []
+        further += ["shapley_spread"] if self.spread else []
+        return [
+            _values_output("shapley", labels, self.scale),
+            suitability_output(self.model, species, scale=self.scale),
+            observed_output(self.names),
+            *layer_outputs(self.model),
+            *interaction_outputs(labels, order=self.order, index=self.index, scale=self.scale),
+            *(_values_output(name, labels, self.scale) for name in further),
+        ]
+
+    def base_value(self) -> xr.Variable:
+        """Return the prediction without predictors of each species."""
+        model = self.model.in_precision(self.options.precision)
+        base = base_value(model, species=self.species, scale=self.scale)
+        attrs = {
+            "long_name": "prediction without predictors",
+            "units": "1",
+            "scale": self.scale,
+        }
+        return xr.Variable("species", base, attrs)
+
+    def attributes(self) -> dict[str, Any]:
+        """Return the settings of the result."""
+        attrs: dict[str, Any] = {
+            "groups": json.dumps(self.names),
+            "method": self.method,
+            "precision": self.options.precision,
+        }
+        if self.order > 1:
+            attrs |= {"order": self.order, "index": self.index}
+        if self.method == "latin":
+            attrs["samples"] = self.options.samples
+        if self.method == "amortised":
+            attrs["explainer"] = json.dumps(self.model.about["explainer"])
+        return attrs
+
+
 @with_progress
 def shapley(
     ds: Data,
     model: Model | str | Path,
     *,
-    groups: Sequence[Selector] | Mapping[str, Selector | Sequence[Selector]] | None = None,
+    groups: Groups = None,
     using: Selector | Sequence[Selector] | None = None,
     species: str | Sequence[str] | None = None,
     scale: Scale = "probability",
@@ -183,37 +278,24 @@ def shapley(
     ('species', 'y', 'x')
     """
     options = ShapleyOptions.of(options)
-    model, precision = as_model(model), options.precision
+    model = as_model(model)
     data = as_data(ds, model)
-    masks_by_name = group_masks(model.layout, groups, visible=visible_tokens(model.layout, using))
-    names = list(masks_by_name)
-    method = options.method or ("exact" if len(names) <= MOST_GROUPS else "latin")
-    if spread:
-        _check_spread(model, method)
-    _check(model, method, names=names, groups=groups, scale=scale)
-    kind = check_order(order, options.index, names=names, method=method)
-    coalitions = _coalitions(len(names), method, options, order=order, index=kind)
-    masks, index = np.stack(list(masks_by_name.values())), model.species_index(species)
-    labels: dict[str, Sequence[str]] = {
-        "group": names,
-        "species": [model.species[i] for i in index],
-    }
-    outputs = [
-        _values_output("shapley", labels, scale),
-        suitability_output(model, labels["species"], scale=scale),
-        observed_output(names),
-        *layer_outputs(model),
-        *interaction_outputs(labels, order=order, index=kind, scale=scale),
-        *([_values_output("standard_error", labels, scale)] if method == "latin" else []),
-        *([_values_output("shapley_spread", labels, scale)] if spread else []),
-    ]
-    visible = np.any(masks, axis=0)
-    task = ShapleyBlock(model, masks, index, scale, precision, coalitions, spread)
+    game = Game.of(
+        model,
+        groups=groups,
+        using=using,
+        species=species,
+        scale=scale,
+        order=order,
+        spread=spread,
+        options=options,
+    )
+    visible = np.any(game.masks, axis=0)
     out = over_cells(
         data,
         model,
-        require_groups(task, model.layout, options.require, visible=visible),
-        outputs=outputs,
+        require_groups(game.block_task(), model.layout, options.require, visible=visible),
+        outputs=game.outputs(),
         visible=visible,
         memory_limit=options.memory_limit,
         clamp=options.clamp,
@@ -222,21 +304,8 @@ def shapley(
     warn_if_many(out, data, model, visible=visible)
     if groups is None:
         warn_if_few(out, model, visible=visible)
-    base = base_value(model.in_precision(precision), species=index, scale=scale)
-    out["base_value"] = (
-        "species",
-        base,
-        {"long_name": "prediction without predictors", "units": "1", "scale": scale},
-    )
-    out = with_includes(out, names, order)
-    settings: dict[str, Any] = {"method": method, "precision": precision}
-    if order > 1:
-        settings |= {"order": order, "index": kind}
-    if method == "latin":
-        settings["samples"] = options.samples
-    if method == "amortised":
-        settings["explainer"] = json.dumps(model.about["explainer"])
-    return like_data(out.assign_attrs(groups=json.dumps(names), **settings), ds)
+    out = with_includes(out.assign(base_value=game.base_value()), game.names, order)
+    return like_data(out.assign_attrs(game.attributes()), ds)
 
 
 def _check_spread(model: Model, method: str) -> None:

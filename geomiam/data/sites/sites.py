@@ -126,17 +126,9 @@ def sample(
     {'site': 2, 'species': 2}
     """
     cube, table = as_dataset(cube), read_table(occurrences)
-    if table.empty:
-        raise OccurrenceError(
-            f"the table of occurrences has no rows; its columns are {list(table.columns)}"
-        )
-    cube = restore(cube, cube)
     keep = (keep,) if isinstance(keep, str) else tuple(keep)
-    check_columns(table, keep, setting="keep=")
-    if clash := sorted(set(keep) & {*map(str, cube.variables), "presence", "species"}):
-        raise OccurrenceError(
-            f"keep= names {clash}, which the cube has too; rename the column with table.rename(columns=...)"
-        )
+    cube = restore(cube, cube)
+    _check_table(table, cube, keep)
     requirements = Requirements.of(cube, require, mask)
     distance = None if snap is None else kilometres(snap, "snap")
     records = labels_of(table, species=species, presence=presence)
@@ -159,16 +151,13 @@ def sample(
     sites = sites.assign(presence=_presence(records, used_rows, site=site))
     sites = with_target_group(sites, table, records, rows=used_rows, site=site)
     sites = sites.isel({SITE: usable})
-    hint, lazy = "", any(v.chunks is not None for v in cube.variables.values())
-    if not (distance or lazy):  # dask reads whole chunks for a few cells
+    is_lazy = any(v.chunks is not None for v in cube.variables.values())
+    hint = ""
+    if not (distance or is_lazy):  # dask reads whole chunks for a few cells
         hint = snap_hint(points, reason, box, cube, requirements=requirements)
     left_out = report_left_out(reason, hint)
     if thin and merged_count:
-        warn(
-            f"{merged_count:,} records have the same cell and species as another record and are merged, so that "
-            f"{sites.sizes[SITE]:,} sites remain; thin=False keeps all records",
-            RecordsMerged,
-        )
+        _warn_of_merged(merged_count, sites)
     counts: dict[str, float] = {
         "rows": len(table),
         "sites": sites.sizes[SITE],
@@ -179,6 +168,27 @@ def sample(
     }
     attrs = {"left_out": left_out, "sampled": json.dumps(counts)} | provenance(table)
     return restore(sites.assign_attrs(attrs), sites)
+
+
+def _check_table(table: pd.DataFrame, cube: xr.Dataset, keep: tuple[str, ...]) -> None:
+    """Refuse an empty table, and columns to keep that are absent or have the name of a layer."""
+    if table.empty:
+        raise OccurrenceError(
+            f"the table of occurrences has no rows; its columns are {list(table.columns)}"
+        )
+    check_columns(table, keep, setting="keep=")
+    if clash := sorted(set(keep) & {*map(str, cube.variables), "presence", "species"}):
+        raise OccurrenceError(
+            f"keep= names {clash}, which the cube has too; rename the column with table.rename(columns=...)"
+        )
+
+
+def _warn_of_merged(count: int, sites: xr.Dataset) -> None:
+    warn(
+        f"{count:,} records have the same cell and species as another record and are merged, so that "
+        f"{sites.sizes[SITE]:,} sites remain; thin=False keeps all records",
+        RecordsMerged,
+    )
 
 
 def _group(
