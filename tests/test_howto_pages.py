@@ -12,6 +12,7 @@ PAGES = (
     "choosing-predictors",
     "community",
     "explanations",
+    "novelty",
     "range-change",
     "reports",
     "response-curves",

@@ -22,9 +22,12 @@ MOST_CELLS = 1000
 FEW = 30
 """Number of presences below which no method was good for all species (Wisz et al. 2008)."""
 NEW_CELLS: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
-    "a predictor outside its training range": ("mess", lambda values: values < 0),
-    "a new combination of values": ("exdet", lambda values: values > 1),
-    "outside the area of applicability": ("inside", lambda values: values == 0),
+    "a predictor outside its training range (MESS)": ("mess", lambda values: values < 0),
+    "a new combination of predictors (ExDet)": ("exdet", lambda values: values > 1),
+    "outside the area of applicability (dissimilarity index)": (
+        "inside",
+        lambda values: values == 0,
+    ),
 }
 """Measures of novelty by title: the layer of :func:`geomiam.novelty`, and the condition for a new cell."""
 

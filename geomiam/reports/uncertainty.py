@@ -21,15 +21,16 @@ SPREAD = (
 )
 SETS_TEXT = (
     "A set lists the labels that a cell may have. Of the places where the species is present, at most {error} have a set "
-    "without 'present', and the same holds for absences, if the calibration sites are a random sample of such places. "
-    "'Both': the predictors of the cell leave both labels possible. 'Neither': both are unlikely at this level."
+    "without 'present', if the calibration sites are a random sample of such places. {absences} 'Both': the predictors of "
+    "the cell leave both labels possible. 'Neither': both are unlikely at this level."
 )
+SURVEY = "The same holds for absences."
 BACKGROUND = "The calibration sites have background in place of absences: 'absent' means like the background."
 NOVELTY = (
     "A cell is compared with the training sites in the predictors that it has. Outside its range, a predictor has a value "
-    "that no training site has; a new combination has values that each occur in training, but not together. Outside "
-    "the area of applicability, no training site is as near as training sites usually are to each other. There the "
-    "prediction is an extrapolation, which the scores of this report do not measure."
+    "that no training site has. Outside the area of applicability, no training site is as near as training sites usually "
+    "are to each other; ExDet compares the correlation of the predictors instead. New cells are extrapolations, whose error "
+    "the scores of this report do not measure."
 )
 
 
@@ -77,13 +78,9 @@ def _sets(evidence: Evidence, maps: xr.Dataset, species: Sequence[str]) -> list[
         pictures.append(page.picture(figure, f"{name}: prediction sets of level {level:.0%}"))
     head = ["share of the cells", *SETS]
     parts = [page.heading(f"Prediction sets of level {level:.0%}"), page.number_table(head, rows)]
-    parts += [
-        page.grid(pictures),
-        page.paragraph(SETS_TEXT.format(error=f"{1 - level:.0%}"), note=True),
-    ]
-    if evidence.entry("calibration").get("background"):
-        parts.append(page.paragraph(BACKGROUND, note=True))
-    return parts
+    absences = BACKGROUND if evidence.entry("calibration").get("background") else SURVEY
+    text = SETS_TEXT.format(error=f"{1 - level:.0%}", absences=absences)
+    return [*parts, page.grid(pictures), page.paragraph(text, note=True)]
 
 
 def novelty(evidence: Evidence) -> Section:
@@ -96,7 +93,9 @@ def novelty(evidence: Evidence) -> Section:
     section.parts.append(page.number_table(["", "share of the cells"], rows))
     if {"mess", "most_dissimilar"} <= set(evidence.maps.data_vars):
         figure = plot.novelty(evidence.maps).figure
-        caption = "Predictor outside its training range; dark grey: new combinations"
+        caption = (
+            "Predictor outside its training range; dark grey: none is, but their combination is new"
+        )
         section.parts.append(page.picture(figure, caption))
     section.parts.append(page.paragraph(NOVELTY, note=True))
     return section

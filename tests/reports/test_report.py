@@ -133,10 +133,10 @@ def test_uncertainty_and_novelty_of_the_map_have_sections(tmp_path, doubtful):
     outside = float((maps["inside"] == 0).sum() / count)
     beyond = float((maps["mess"] < 0).sum() / count)
     assert 0 < outside < 1 and 0 < beyond < 1
-    assert f"outside the area of applicability{outside:.1%}" in page.text
-    assert f"a predictor outside its training range{beyond:.1%}" in page.text
+    assert f"outside the area of applicability (dissimilarity index){outside:.1%}" in page.text
+    assert f"a predictor outside its training range (MESS){beyond:.1%}" in page.text
     text = gm.reports.odmap(model, maps=maps).set_index("key")["text"]
-    assert f"outside the area of applicability: {outside:.1%} of the cells" in text["novelty"]
+    assert f"(dissimilarity index): {outside:.1%} of the cells" in text["novelty"]
     sites_text = f"from {len(model.calibration):,} calibration sites"
     assert text["algorithm_uncertainty"].startswith("standard deviation over 2 ensemble members")
     assert sites_text in text["algorithm_uncertainty"] and "(clamping)" in text["extrapolation"]
