@@ -185,7 +185,7 @@ def shapley(
     ds: Data,
     model: Model | str | Path,
     *,
-    groups: Groups = None,
+    groups: Sequence[Selector] | Mapping[str, Selector | Sequence[Selector]] | None = None,
     using: Selector | Sequence[Selector] | None = None,
     species: str | Sequence[str] | None = None,
     scale: Scale = "probability",
