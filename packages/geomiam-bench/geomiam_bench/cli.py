@@ -9,6 +9,7 @@ import typer
 from geomiam.cli.messages import run_app
 from geomiam_bench import (
     birds,
+    calibration,
     cloud_gaps,
     cloud_sites,
     community,
@@ -57,6 +58,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "symbols": symbols.main,
     "pretraining": pretraining.main,
     "conformal": conformal.main,
+    "calibration": calibration.main,
     "importance": importance.main,
     "shapley": shapley.main,
     "gpu": gpu.main,
