@@ -60,6 +60,7 @@ SURVEYS = {
         },
     ),
 }
+SETS = ",".join(SURVEYS)
 
 
 def line(z: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -205,7 +206,7 @@ def summary(fits: list[tuple[np.ndarray, dict[str, Any]]]) -> dict[str, Any]:
 def main(
     folder: Annotated[Path, typer.Argument(help="Folder with maps/.")],
     json: Json = Path("out/bench/calibration.json"),
-    sets: Names = ",".join(SURVEYS),
+    sets: Names = SETS,
     fits: Annotated[int, typer.Option(help="Models, each of other blocks.")] = 3,
 ) -> None:
     """Measure whether a calibration per pattern of observed groups beats one for all patterns."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from geomiam_bench.calibration import calibrated, difference, line, losses
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
 import geomiam as gm
+from geomiam_bench.calibration import calibrated, difference, line, losses
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +27,8 @@ def test_a_line_is_that_of_a_logistic_regression(survey):
         model = LogisticRegression(C=1e9).fit(logits[0][:, [s]], labels[:, s])
         assert intercept[s] == pytest.approx(model.intercept_[0], abs=0.01)
         assert slope[s] == pytest.approx(model.coef_[0, 0], abs=0.01)
-    known = gm.metrics.calibration(labels, expit(logits[0]))
-    np.testing.assert_allclose(slope, known.slope, atol=0.01)
+    cox_line = gm.metrics.calibration(labels, expit(logits[0]))
+    np.testing.assert_allclose(slope, cox_line.slope, atol=0.01)
 
 
 def test_only_a_calibration_per_pattern_corrects_one_pattern(survey):
