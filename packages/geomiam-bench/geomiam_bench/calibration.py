@@ -192,7 +192,7 @@ def summary(fits: list[tuple[np.ndarray, dict[str, Any]]]) -> dict[str, Any]:
     """Return the scores of each calibration, and its difference from none and from one line for all."""
     table: dict[str, Any] = {}
     for kind in fits[0][1]:
-        scores = {
+        scores: dict[str, Any] = {
             n: round(float(np.mean([np.mean(f[kind][n]) for _, f in fits])), 4)
             for n in ("log_loss", "brier", "ece")
         }
