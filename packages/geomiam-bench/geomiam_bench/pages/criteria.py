@@ -18,7 +18,7 @@ HEAD = ["criterion", "configurations", "− present", "species", "− present", 
 LEAD = """Can presence records alone show which configuration an independent survey prefers? Configurations that had been scored on the
 surveys before are trained without each of three folds of the presence records, and every criterion is computed from the
 predictions of the fold left out. No survey was scored for this; its AUC per species comes from the stored runs. Folds are spatial
-blocks, a tenth of the extent. Presences are compared with the visited sites of their
+blocks, a tenth of the extent, or clusters of sites with similar predictors (*environment*, 12 clusters). Presences are compared with the visited sites of their
 group; with the same sites weighted to be even in space, or to have the predictors of random sites of the region; with
 sites at which two or more species were recorded; or with the random sites. The data have no column of the source of a record, so
 folds by source are not possible.
