@@ -475,6 +475,7 @@ def test_a_swap_that_fails_puts_the_old_output_back(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no umask for files")
+@pytest.mark.slow
 def test_outputs_follow_the_umask(tmp_path, model):
     """In a separate process: the umask is one per process."""
     masks = (0o027, 0o002)

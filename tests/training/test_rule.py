@@ -343,6 +343,7 @@ def default():
         return gm.fit(sites.isel(site=slice(60)), rng=0), sites
 
 
+@pytest.mark.slow
 def test_the_default_is_as_good_as_a_logistic_regression(default):
     model, sites = default
     x = np.stack([sites[f"v{i}"].values for i in range(4)], 1)
@@ -355,6 +356,7 @@ def test_the_default_is_as_good_as_a_logistic_regression(default):
     assert np.mean(aucs["default"]) > np.mean(aucs["regression"]) - 0.015
 
 
+@pytest.mark.slow
 def test_the_fit_reports_its_rule_and_its_validation(default):
     model, _ = default
     rule, validation = model.about["rule"], model.about["validation"]
