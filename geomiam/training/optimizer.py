@@ -28,17 +28,22 @@ class OneVector(AdamWScheduleFree):
     again. States are saved by weight, as in the base class.
     """
 
+    vectors: dict[str, Tensor] | None = None
+    """``weights`` and the states of all weights, ``(P,)`` each; None before the first step."""
+
     add_param_group = _eager("add_param_group")
     state_dict = _eager("state_dict")
     _load = _eager("load_state_dict")
 
     def load_state_dict(self, state_dict: Any) -> None:
-        """Load the states; the vectors are built anew."""
+        """Load the states of a run, after its weights.
+
+        The weights become views at once, as they were when the run stopped: a product with a view rounds
+        differently from one with separate memory, and a resumed run ends with the bits of one without a stop.
+        """
         self._load(state_dict)
         self.vectors = None
-
-    vectors: dict[str, Tensor] | None = None
-    """``weights`` and the states of all weights, ``(P,)`` each; None before the first step."""
+        self._vectors(self.param_groups[0]["params"])
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients."""
@@ -50,10 +55,10 @@ class OneVector(AdamWScheduleFree):
         """Make one step; weights without a gradient stay, as in the base class."""
         (group,) = self.param_groups
         weights = group["params"]
+        vectors = self._vectors(weights)
         if any(p.grad is None for p in weights):
             super().step()
             return
-        vectors = self._vectors(weights)
         vector = vectors["weights"]
         vector.grad = torch.cat([p.grad.flatten() for p in weights])
         self.state[vector] = {k: vectors[k] for k in STATE}

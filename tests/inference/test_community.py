@@ -213,7 +213,7 @@ class _Table:
         )
 
     def batch(self, rows):
-        return self.values, self.observed, self.labels
+        return self.values, self.observed
 
 
 class _Fabric:

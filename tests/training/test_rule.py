@@ -96,14 +96,14 @@ def test_the_warm_up_is_a_share_of_the_steps(settings, steps):
 
 
 def test_the_optimizer_gets_the_warm_up(monkeypatch):
-    options, real = [], loop.OneVector
-    monkeypatch.setattr(
-        loop,
-        "OneVector",
-        lambda *a, warmup_steps, **k: (
-            options.append(warmup_steps) or real(*a, warmup_steps=warmup_steps, **k)
-        ),
-    )
+    options = []
+
+    class Recorded(loop.OneVector):
+        def __init__(self, *args, warmup_steps, **settings):
+            options.append(warmup_steps)
+            super().__init__(*args, warmup_steps=warmup_steps, **settings)
+
+    monkeypatch.setattr(loop, "OneVector", Recorded)
     settings = gm.TrainingConfig(steps=40, epoch_steps=10, batch=20, holdout=0, keep="last")
     model = gm.fit(tiny_sites(100), network=TINY_NETWORK, training=settings)
     assert options == [4] and len(model.history) == 4  # 10 steps an epoch
