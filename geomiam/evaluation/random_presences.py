@@ -85,7 +85,8 @@ def null_model(
     ...     sites, schema, repeats=99
     ... )
     >>> quick = {"network": gm.NetworkConfig(width=8, heads=2, depth=1, inner=0, frequencies=4)}
-    >>> quick["training"] = gm.TrainingConfig(epochs=1, holdout=0, keep="last")
+    >>> quick["training"] = gm.TrainingConfig(steps=2)
+    >>> quick["splits"] = gm.splits.SpatialBlocks(2)
     >>> null = gm.evaluation.null_model(sites, schema, repeats=2, **quick)
     >>> null["null_auc"].sizes["repeat"], bool((null["p_value"] >= 1 / 3).all())
     (2, True)

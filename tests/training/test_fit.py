@@ -37,9 +37,9 @@ def test_every_strategy_trains_and_is_recorded(sites, masking):
 @pytest.mark.slow
 def test_a_signal_is_learned_and_noise_is_not():
     """Species follow bio1 alone: climate predicts unseen blocks, the embedding of pure noise does not."""
-    sites = make_sites(make_cube(40, 40, gaps=0.1, seed=5), seed=6)
+    sites = make_sites(make_cube(28, 28, gaps=0.1, seed=5), seed=6)
     network = gm.NetworkConfig(width=16, heads=2, depth=1, inner=1, frequencies=8, sigma=0.1)
-    training = gm.TrainingConfig(epoch_steps=1, epochs=15, batch=64, block=200, lr=3e-3, warmup=10)
+    training = gm.TrainingConfig(epoch_steps=1, epochs=10, batch=64, block=150, lr=6e-3, warmup=10)
     model = gm.fit(sites, network=network, training=training, rng=0)
     scores = model.about["validation_auc"]
     assert scores["climate"] > 0.75 and scores["all"] > 0.75
