@@ -25,7 +25,10 @@ DOCS = ROOT / "docs"
 NOTEBOOK = ROOT / "notebooks" / "01-quickstart.ipynb"
 NOTEBOOK_PAGES = ("quickstart", "sentinel2-gaps")
 """Copied into docs/tutorials/ by conf.py."""
-QUICKER = {"epochs=10": "epochs=1", "width=48, heads=4, depth=2": "width=8, heads=2, depth=1, inner=0, frequencies=4"}
+QUICKER = {
+    "epochs=10": "epochs=1",
+    "width=48, heads=4, depth=2": "width=8, heads=2, depth=1, inner=0, frequencies=4",
+}
 """Settings of the quickstart, and those with which the test runs it."""
 EXTENSIONS = ("myst_nb", *(f"sphinx.ext.{n}" for n in ("autodoc", "autosummary", "napoleon")))
 """Those that can warn: viewcode only adds pages with the source."""
