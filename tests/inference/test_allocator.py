@@ -33,8 +33,8 @@ def page_faults(setting: dict[str, str]) -> tuple[str, int, int]:
     run = [sys.executable, "-c", FAULTS]
     clean = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
     process = subprocess.run(run, capture_output=True, text=True, check=True, env=clean | setting)
-    accepted, before, after = process.stdout.split()
-    return accepted, int(before), int(after)
+    is_set, before, after = process.stdout.split()
+    return is_set, int(before), int(after)
 
 
 def test_the_allocator_is_changed_in_workers_of_dask_only(monkeypatch):
@@ -47,8 +47,8 @@ def test_the_allocator_is_changed_in_workers_of_dask_only(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only glibc's allocator has this setting")
 def test_a_worker_does_not_fault_its_memory_in_again_and_again():
-    accepted, before, after = page_faults({"MALLOC_TRIM_THRESHOLD_": "65536"})  # as dask sets it
-    if accepted == "False":
+    is_set, before, after = page_faults({"MALLOC_TRIM_THRESHOLD_": "65536"})  # as dask sets it
+    if is_set == "False":
         pytest.skip("this system's allocator has no such setting")
     assert before > 10_000  # each pass maps its memory anew
     assert after < before / 100

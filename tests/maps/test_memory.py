@@ -135,8 +135,8 @@ def test_a_process_holds_no_more_than_the_plan_promises():
 
     The trial of a plan leaves modules and memory in its process that are no part of the map.
     """
-    printed = iter(output_of(*KINDS))
-    for kind, promised_bytes, peak in zip(KINDS, printed, printed, strict=True):
+    sizes_in_bytes = iter(output_of(*KINDS))
+    for kind, promised_bytes, peak in zip(KINDS, sizes_in_bytes, sizes_in_bytes, strict=True):
         sizes = f"{kind}: {peak / 2**20:.0f} MiB of {promised_bytes / 2**20:.0f} promised"
         assert peak <= promised_bytes, sizes
         # The reserve of a process and two threads, 192 MiB, is most of the difference.
