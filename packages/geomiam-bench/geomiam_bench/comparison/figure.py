@@ -19,7 +19,7 @@ LINES = ("-", "--", ":", "-.")
 TITLES = {"all": "everything seen", "one missing": "one missing", "one alone": "one alone"}
 
 
-def draw(run: Mapping[str, Any]) -> Figure:
+def draw(run: Mapping[str, Any], results: Mapping[str, dict] | None = None) -> Figure:
     """Draw a run: the scores of each situation above, the curves of the sweep below.
 
     Parameters
@@ -27,10 +27,12 @@ def draw(run: Mapping[str, Any]) -> Figure:
     run : mapping
         From :func:`geomiam_bench.comparison.run.read_comparison`. Systems that lack one part of
         another have no curve, because it would cover the curve of the whole system.
+    results : mapping, optional
+        Its :func:`~geomiam_bench.comparison.table.summary`, if it was computed already.
     """
     import matplotlib.pyplot as plt
 
-    rows = summary(run)
+    rows = summary(run) if results is None else results
     names = sorted(rows, key=lambda n: np.mean(list(rows[n]["auc"].values())))
     fig = plt.figure(figsize=(10.5, 0.27 * len(names) + 5.2), layout="constrained")
     heights = [0.27 * len(names) + 1.4, 3.8]

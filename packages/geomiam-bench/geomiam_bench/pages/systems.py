@@ -134,12 +134,13 @@ def what_they_are(runs: dict[str, dict]) -> str:
 def one_comparison(name: str, run: dict, pictures: Path) -> str:
     """Return the part about one data set: settings, figure, table, best systems, effects of parts."""
     picture = f"systems-{name}.png"
-    draw(run).savefig(pictures / picture, dpi=120)
+    rows = summary(run)
+    draw(run, rows).savefig(pictures / picture, dpi=120)
     parts = [
         f"### {name}",
         data_and_training(run),
         f"![Skill of whole systems](../images/benchmarks/{picture})",
-        scores_table(run),
+        scores_table(run, rows),
         " ".join([*map(winner, contests(run)), *emptiest(run)]),
         part_effects(run),
     ]
@@ -169,9 +170,8 @@ def data_and_training(run: dict) -> str:
     )
 
 
-def scores_table(run: dict) -> str:
+def scores_table(run: dict, rows: dict[str, dict]) -> str:
     """Return a table of systems against situations, with differences to the reference, the sweep's middle, and costs."""
-    rows = summary(run)
     kinds = list(next(iter(rows.values()))["auc"])
     patterns = list(next(iter(rows.values()))["sweep"])
     middle = run["settings"]["shares"][len(run["settings"]["shares"]) // 2]
