@@ -17,8 +17,8 @@ from geomiam.baselines.registry import fit_baseline
 from geomiam.errors import LabelError, SelectionError
 
 OPTIONS = {
-    "rf": {"trees": 30},
-    "rf-equal": {"trees": 5},
+    "rf": {"trees": 10},
+    "rf-equal": {"trees": 3},
     "xgboost": {"rounds": 20},
     "maxent": {"features": "linear,quadratic"},
     "maxent-like": {"epochs": 5},

@@ -141,8 +141,7 @@ def test_species_are_explained_each_for_itself(model, crop):
 def test_groups_can_be_variables_years_and_patches(model, crop):
     groups = {
         "temperature": "bio1",
-        "early": "landsat[time=2012:2014]",
-        "late": "landsat[time=2015:2018]",
+        "early": "landsat[time=2012:2014]",  # the other years are in the rest
         "centre": "sentinel2[centre]",
         "place": ["terrain", "cover"],
     }
@@ -197,7 +196,7 @@ def test_beyond_twelve_groups_coalitions_are_drawn(model, crop):
     single_groups = {
         f"t{y}{b}": f"landsat[time={y},band={b}]" for y in range(2012, 2019) for b in ("red", "nir")
     }
-    small_block = crop.isel(y=slice(0, 2), x=slice(0, 3))
+    small_block = crop.isel(y=slice(0, 1), x=slice(0, 4))
     explanation = gm.shapley(
         small_block,
         model,

@@ -98,7 +98,7 @@ def test_thresholds_and_the_area_of_presence_are_those_of_the_map(tmp_path, mode
     no_thresholds = dataclasses.replace(
         model, about={k: v for k, v in model.about.items() if k != "thresholds"}
     )
-    page = page_of(gm.report(no_thresholds, tmp_path / "none.html", maps=explanation))
+    page = page_of(gm.report(no_thresholds, tmp_path / "none.html"))
     assert "thresholds" not in page.sections()
 
 
@@ -176,7 +176,8 @@ def test_a_report_of_the_model_alone_has_no_empty_section(tmp_path, model):
 
 
 def test_the_page_loads_nothing_and_runs_no_script(tmp_path, model, explanation):
-    path = gm.report(model, tmp_path / "r.html", maps=explanation)
+    options = gm.reports.ReportOptions(species=1)
+    path = gm.report(model, tmp_path / "r.html", maps=explanation, options=options)
     page = page_of(path)
     policy = next(a["content"] for t, a in page.tags if a.get("http-equiv"))
     assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"

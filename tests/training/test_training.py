@@ -551,9 +551,9 @@ def test_complete_rows_have_nothing_masked(monkeypatch):
 
     monkeypatch.setattr(supervised_module, "batch_loss", batch_loss)
     for complete in (0.0, 0.5, 1.0):
-        train(masking=Constant(1.0), epochs=40, batch=500, complete=complete)
-    assert np.mean(shares[:40]) == 0 and np.mean(shares[80:]) == 1
-    assert 0.4 < np.mean(shares[40:80]) < 0.6
+        train(masking=Constant(1.0), epochs=15, batch=500, complete=complete)
+    assert np.mean(shares[:15]) == 0 and np.mean(shares[30:]) == 1
+    assert 0.4 < np.mean(shares[15:30]) < 0.6
 
 
 @pytest.mark.parametrize("fusion", ["group", "token", "late"])
