@@ -164,10 +164,11 @@ def test_what_is_hidden_changes_nothing_backward(model, sites, poison):
 
 
 @FEW
-@given(y=st.integers(1, 6), x=st.integers(1, 7))
+@given(y=st.integers(1, 4), x=st.integers(1, 5))
 def test_any_chunking_gives_the_map_of_numpy(model, crop, whole_map, y, x):
-    lazy = gm.predict(crop.chunk(y=y, x=x), model)
-    assert_same_map(whole_map, lazy.compute(scheduler="synchronous"))
+    window = {"y": slice(4), "x": slice(5)}
+    lazy = gm.predict(crop.isel(window).chunk(y=y, x=x), model)
+    assert_same_map(whole_map.isel(window), lazy.compute(scheduler="synchronous"))
 
 
 @pytest.mark.slow

@@ -330,15 +330,16 @@ def test_a_large_map_is_read_at_every_nth_cell(tmp_path, model, cube, monkeypatc
 
 
 def test_lengths_of_projected_maps_are_in_metres(tmp_path, model, cube):
+    options = gm.reports.ReportOptions(species=1)
     maps = gm.predict(cube, model)
     maps = maps.drop_vars("spatial_ref").assign_coords(
         x=4_000_000.0 + 5_000 * np.arange(maps.sizes["x"]),
         y=3_000_000.0 - 5_000 * np.arange(maps.sizes["y"]),
     )
-    text = page_of(gm.report(model, tmp_path / "a.html", maps=maps)).text
+    text = page_of(gm.report(model, tmp_path / "a.html", maps=maps, options=options)).text
     assert "5,000 units of the coordinates; 12 × 14 cells" in text
     maps = maps.odc.assign_crs("EPSG:3035")
-    text = page_of(gm.report(model, tmp_path / "b.html", maps=maps)).text
+    text = page_of(gm.report(model, tmp_path / "b.html", maps=maps, options=options)).text
     assert "5,000 m (EPSG:3035); 12 × 14 cells" in text and "x 4,000,000 to 4,065,000" in text
 
 

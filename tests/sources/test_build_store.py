@@ -81,9 +81,7 @@ def test_a_cube_on_disk_is_the_lazy_one(cube_result, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith(".")) == []
 
 
-@pytest.mark.parametrize(
-    "stop", [5, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 13))]
-)
+@pytest.mark.parametrize("stop", [5, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 13))])
 def test_a_stopped_build_goes_on_and_ends_equal(cube_result, tmp_path, monkeypatch, stop):
     build(cube_result, tmp_path / "whole.zarr")
     with monkeypatch.context() as patch:
