@@ -20,7 +20,7 @@ from helpers_servers import static_api, stored_items, write_stac_catalog
 from helpers_stac import serve
 
 NOTEBOOKS = Path(gm.__file__).parents[1] / "notebooks"
-QUICKER = {"epochs=60": "epochs=12", "width=48, heads=4, depth=2": "width=32, heads=4, depth=1"}
+QUICKER = {"epochs=60": "epochs=12", "width=48, heads=4, depth=2": "width=16, heads=2, depth=1"}
 """Settings of the notebook, and those with which the test runs it."""
 STAC, COLLECTION = SHARED / "s2" / "stac", "sentinel-2-l2a"
 

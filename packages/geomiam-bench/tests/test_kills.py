@@ -9,6 +9,13 @@ import sys
 
 import pytest
 
+SMALLER = """
+import runpy
+import geomiam_bench.kills
+geomiam_bench.kills.CHUNK = 12  # cells; reading and writing weigh, not the network
+runpy.run_module("geomiam_bench", run_name="__main__", alter_sys=True)
+"""
+
 
 @pytest.mark.slow
 def test_writers_and_workers_that_are_killed(tmp_path):
@@ -16,8 +23,8 @@ def test_writers_and_workers_that_are_killed(tmp_path):
     out = tmp_path / "kills.json"
     command = [
         sys.executable,
-        "-m",
-        "geomiam_bench",
+        "-c",
+        SMALLER,
         "kills",
         "--kills",
         "2",
