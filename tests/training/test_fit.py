@@ -47,17 +47,17 @@ def test_a_signal_is_learned_and_noise_is_not():
 
 
 @pytest.mark.parametrize("loss", ["bce", "weighted-bce", "maxent", "cross-entropy"])
-def test_every_loss_trains_explains_and_adds_up(sites, cube, loss):
+def test_every_loss_trains_explains_and_adds_up(sites, crop, loss):
     sites_of_loss = sites.copy()
     if loss == "cross-entropy":
         class_index = np.nan_to_num(sites["presence"].values).argmax(1)
         sites_of_loss["presence"] = (("site", "species"), np.eye(3, dtype=np.float32)[class_index])
     model = train_small(sites_of_loss, "group", loss=loss)
     for scale in ("probability", "logit"):
-        explanation = gm.shapley(cube, model, scale=scale)
+        explanation = gm.shapley(crop, model, scale=scale)
         total = explanation["base_value"] + explanation["shapley"].sum("group", skipna=False)
         assert float(np.abs(total - explanation["suitability"]).max()) < 1e-5
     inside = explanation.where(explanation["suitability"].notnull())
     assert np.isfinite(inside["suitability"]).any()
-    maps = gm.predict(cube, model)["suitability"]
+    maps = gm.predict(crop, model)["suitability"]
     assert float(maps.min()) >= 0 and float(maps.max()) <= 1

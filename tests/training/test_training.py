@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 import pytest
@@ -581,11 +582,20 @@ def interrupt_after(monkeypatch, saves: int) -> None:
     monkeypatch.setattr(loop_module, "save_checkpoint", save)
 
 
+@cache
+def uninterrupted(fusion: str) -> gm.Model:
+    """Train five epochs without a stop, once for every fusion."""
+    return train(epochs=5, network=with_dropout(fusion))
+
+
+def with_dropout(fusion: str) -> gm.NetworkConfig:
+    return TINY_NETWORK.model_copy(update={"fusion": fusion, "dropout": 0.3})
+
+
 @pytest.mark.parametrize("fusion", ["group", "token", "late"])
 @pytest.mark.parametrize("saves", [1, 3, 5])
 def test_an_interrupted_run_goes_on_and_ends_bit_equal(tmp_path, monkeypatch, saves, fusion):
-    network = TINY_NETWORK.model_copy(update={"fusion": fusion, "dropout": 0.3})
-    full_run = train(epochs=5, network=network)
+    network, full_run = with_dropout(fusion), uninterrupted(fusion)
     with monkeypatch.context() as patch:
         interrupt_after(patch, saves)
         with pytest.raises(KeyboardInterrupt):
