@@ -98,13 +98,7 @@ def _work(
     if fabric.world_size > 1:
         # Processes share the memory of received objects, but must not share weights.
         run = replace(run, module=copy.deepcopy(run.module))
-    parameters = [p for p in run.module.parameters() if p.requires_grad]
-    sites = len(run.table.train)
-    # Processes share gradients weight by weight.
-    optimizer_class = OneVector if fabric.world_size == 1 else AdamWScheduleFree
-    optimizer = optimizer_class(
-        parameters, lr=c.lr, weight_decay=c.weight_decay, warmup_steps=c.warmup_steps(sites)
-    )
+    optimizer = _optimizer(run, fabric)
     state: dict[str, Any] = {"network": run.module, "optimizer": optimizer}
     if checkpoint:
         state["fingerprint"] = _fingerprint(run)
@@ -112,7 +106,7 @@ def _work(
     table, progress, objective = run.table.to(fabric.device), Progress(), run.task.objective(run)
     if checkpoint and checkpoint.is_dir() and any(checkpoint.iterdir()):
         progress = _resumed(run, checkpoint, state, name=name)
-    epochs, is_first = c.most_epochs(sites), fabric.is_global_zero
+    epochs, is_first = c.most_epochs(len(run.table.train)), fabric.is_global_zero
     learn = partial(objective, network, fabric=fabric)
     bar = progress_bar(
         total=epochs,
@@ -144,6 +138,19 @@ def _work(
     if fabric.world_size > 1:  # a tensor is freed with the process that sends it
         progress.best = {k: v.cpu().numpy() for k, v in progress.best.items()}  # type: ignore[misc]  # arrays
     return progress
+
+
+def _optimizer(run: Run, fabric: Fabric) -> AdamWScheduleFree:
+    """Return the optimizer of the weights that are trained."""
+    c = run.config
+    # Processes share gradients weight by weight.
+    optimizer_class = OneVector if fabric.world_size == 1 else AdamWScheduleFree
+    return optimizer_class(
+        [p for p in run.module.parameters() if p.requires_grad],
+        lr=c.lr,
+        weight_decay=c.weight_decay,
+        warmup_steps=c.warmup_steps(len(run.table.train)),
+    )
 
 
 def _resumed(run: Run, checkpoint: Path, state: dict[str, Any], *, name: str) -> Progress:

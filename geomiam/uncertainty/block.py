@@ -140,12 +140,11 @@ def _token_space(
     return TokenDissimilarity(model, tokens.take(rows), fold[rows], visible)
 
 
-def random_rows(n: int, limit: int) -> np.ndarray:
+def random_rows(n: int, limit: int, rng: int | np.random.Generator | None = 0) -> np.ndarray:
     """Return the rows of ``n`` sites in ascending order, or ``limit`` of them that are drawn at random."""
-    rows = np.arange(n)
-    return (
-        rows if n <= limit else np.sort(np.random.default_rng(0).choice(rows, limit, replace=False))
-    )
+    if n <= limit:
+        return np.arange(n)
+    return np.sort(np.random.default_rng(rng).choice(n, limit, replace=False))
 
 
 def site_tokens(model: Model, sites: xr.Dataset, visible: np.ndarray) -> TokenArrays:

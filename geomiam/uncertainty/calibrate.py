@@ -20,6 +20,7 @@ from geomiam.model.saved_model import as_model
 from geomiam.splits import site_blocks
 from geomiam.tokens.encode import TokenArrays
 from geomiam.training.provenance import shared_with
+from geomiam.uncertainty.block import random_rows
 
 SITES = 5000
 """Most calibration sites by default."""
@@ -100,6 +101,33 @@ def calibrate(
     model = as_model(model)
     model.species_index(None)  # refuses an encoder
     check_count("limit", limit, minimum=1, hint=f"the default is {SITES:,}")
+    table = _table(model, sites)
+    block = model.encode(table.arrays)
+    rows = np.flatnonzero(block.observed.any(1))
+    rows = rows[random_rows(len(rows), min(limit, MOST_SITES), rng)]
+    labels = _labels(table, model.species)[rows]
+    if not (labels != UNKNOWN).any():
+        raise LabelError(
+            f"the {len(rows)} sites with a predictor have no label of the model's species {list_names(model.species)}; found "
+            f"{list_names(table.species)}"
+        )
+    values = tuple(np.ascontiguousarray(v[rows]) for v in block.values)
+    number = _block_numbers(sites, blocks)[rows]
+    calibration = Calibration(TokenArrays(values, block.observed[rows]), labels, number)
+    _check_size(calibration)
+    about = {
+        "digest": calibration.digest,
+        "sites": len(rows),
+        "blocks": len(np.unique(number)),
+        "presences": _count(labels, 1, model),
+        "absences": _count(labels, 0, model),
+        "background": table.has_background,
+    }
+    return replace(model, calibration=calibration, about={**model.about, "calibration": about})
+
+
+def _table(model: Model, sites: xr.Dataset) -> SiteTable:
+    """Return the sites as arrays; refuse none, and those that the model was fitted on."""
     table = SiteTable.read(sites, model.schema)
     if not len(table):
         raise LabelError(
@@ -112,36 +140,18 @@ def calibrate(
             "hold out blocks first with apart = gm.splits.hold_out_blocks(sites, share=0.3), fit on "
             "sites.isel(site=~apart) and calibrate on sites.isel(site=apart) (command line: geomiam split)"
         )
-    block = model.encode(table.arrays)
-    rows = np.flatnonzero(block.observed.any(1))
-    if len(rows) > min(limit, MOST_SITES):
-        rows = np.sort(
-            np.random.default_rng(rng).choice(rows, min(limit, MOST_SITES), replace=False)
-        )
-    labels = _labels(table, model.species)[rows]
-    if not (labels != UNKNOWN).any():
-        raise LabelError(
-            f"the {len(rows)} sites with a predictor have no label of the model's species {list_names(model.species)}; found "
-            f"{list_names(table.species)}"
-        )
-    values = tuple(np.ascontiguousarray(v[rows]) for v in block.values)
-    number = _block_numbers(sites, blocks)[rows]
-    calibration = Calibration(TokenArrays(values, block.observed[rows]), labels, number)
-    size = sum(v.nbytes for v in values) + calibration.block.observed.nbytes + labels.nbytes
+    return table
+
+
+def _check_size(calibration: Calibration) -> None:
+    """Refuse sites that need more memory than the limit."""
+    block, labels = calibration.block, calibration.labels
+    size = sum(v.nbytes for v in block.values) + block.observed.nbytes + labels.nbytes
     if size > MOST_BYTES:
-        fewer = int(len(rows) * MOST_BYTES / size)
+        fewer = int(len(block) * MOST_BYTES / size)
         raise SettingError(
-            f"{len(rows):,} calibration sites need {size:,} bytes, the limit is {MOST_BYTES:,}; pass limit={fewer}"
+            f"{len(block):,} calibration sites need {size:,} bytes, the limit is {MOST_BYTES:,}; pass limit={fewer}"
         )
-    about = {
-        "digest": calibration.digest,
-        "sites": len(rows),
-        "blocks": len(np.unique(number)),
-        "presences": _count(labels, 1, model),
-        "absences": _count(labels, 0, model),
-        "background": table.has_background,
-    }
-    return replace(model, calibration=calibration, about={**model.about, "calibration": about})
 
 
 def _labels(table: SiteTable, species: tuple[str, ...]) -> np.ndarray:

@@ -62,6 +62,14 @@ class Settings:
     members: int = 4
 
 
+def at_most(sites: xr.Dataset, limit: int) -> xr.Dataset:
+    """Return the sites, or ``limit`` of them that are drawn at random, in their order."""
+    n = sites.sizes["site"]
+    if n <= limit:
+        return sites
+    return sites.isel(site=np.sort(np.random.default_rng(0).choice(n, limit, replace=False)))
+
+
 def held_out_fit(
     sites: xr.Dataset, settings: Settings, side: str, *, seed: int
 ) -> tuple[gm.Model, xr.Dataset]:
@@ -229,12 +237,7 @@ def main(
     available = readers(data)
     results: dict[str, Any] = {}
     for name in listed(sets):
-        start, sites = time.perf_counter(), available[name]()
-        if sites.sizes["site"] > settings.sites:
-            numbers = np.random.default_rng(0).choice(
-                sites.sizes["site"], settings.sites, replace=False
-            )
-            sites = sites.isel(site=np.sort(numbers))
+        start, sites = time.perf_counter(), at_most(available[name](), settings.sites)
         runs = [one_fit(sites, settings, SIDES[name], seed=seed) for seed in range(settings.fits)]
         rows = joined_rows([rows for rows, _ in runs])
         results[name] = {

@@ -23,7 +23,7 @@ import xarray as xr
 from scipy.stats import spearmanr
 
 import geomiam as gm
-from geomiam_bench.conformal import SIDES
+from geomiam_bench.conformal import SIDES, at_most
 from geomiam_bench.defaults_data import readers
 from geomiam_bench.options import Json, Names, listed
 from geomiam_bench.results import as_text, write_json
@@ -63,10 +63,7 @@ def divided(
     sites: xr.Dataset, settings: Settings, side: str | None
 ) -> tuple[xr.Dataset, xr.Dataset]:
     """Return training sites and held-out sites with the species that are frequent in training."""
-    if sites.sizes["site"] > settings.sites:
-        rng = np.random.default_rng(0)
-        numbers = rng.choice(sites.sizes["site"], settings.sites, replace=False)
-        sites = sites.isel(site=np.sort(numbers))
+    sites = at_most(sites, settings.sites)
     apart = gm.splits.hold_out_blocks(sites, share=settings.share, block=side, rng=settings.seed)
     frequent = (sites["presence"].isel(site=~apart) == 1).sum("site") >= settings.fewest
     sites = sites.isel(species=np.flatnonzero(frequent.values))
