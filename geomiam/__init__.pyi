@@ -52,7 +52,7 @@ from .schema.schema import Schema
 from .schema.variable import Group, Modality, Variable
 from .sources.build import build_cube, plan_cube
 from .sources.open_cube import open_cube
-from .sources.sentinel2.sentinel2 import plan_sentinel2, sentinel2
+from .sources.scenes.sentinel2 import plan_sentinel2, sentinel2
 from .sources.stac.stac_source import StacSource
 from .training.config import TrainingConfig
 from .training.finetune import finetune

@@ -29,7 +29,7 @@ class Room(NamedTuple):
 ROOMS = {
     "files": Room(20, 20, 290, "files", ("GeoTIFF · NetCDF · Zarr · STAC", "described by a catalog"), GREY),
     "table": Room(690, 20, 270, "records", ("GBIF, CSV, Parquet, GeoPackage",), GREY),
-    "sources": Room(20, 140, 290, "sources/", ("build · rasters/ · sentinel2/ · stac/ · web/",), GREEN),
+    "sources": Room(20, 140, 290, "sources/", ("build · rasters/ · scenes/ · stac/ · web/",), GREEN),
     "schema": Room(350, 140, 300, "schema/", ("variables, modalities, groups", "catalogs (YAML)"), GREEN),
     "data": Room(20, 260, 630, "data/", ("grid, store, records, sites, background, coverage:", "a cube is a Dataset (y, x), sites a Dataset (site); NaN = missing"), GREEN),
     "tokens": Room(20, 380, 200, "tokens/", ("layout, scaler, encode", "values → tokens, observed"), BLUE),

@@ -1,7 +1,7 @@
 from .build import BuildOptions
 from .build_report import CubePlan, summary
-from .sentinel2.eopf import eopf_items
-from .sentinel2.sentinel2 import SceneOptions
+from .scenes.eopf import eopf_items
+from .scenes.sentinel2 import SceneOptions
 
 __all__ = [
     "BuildOptions",

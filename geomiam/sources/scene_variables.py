@@ -16,8 +16,8 @@ import zarr
 from geomiam.errors import SourceError
 from geomiam.sources.build_report import VariableReport
 from geomiam.sources.inputs import VariableTask
-from geomiam.sources.sentinel2.composites import CLEAR, LOOKS
-from geomiam.sources.sentinel2.sentinel2 import (
+from geomiam.sources.scenes.composites import CLEAR, LOOKS
+from geomiam.sources.scenes.sentinel2 import (
     SceneOptions,
     plan_sentinel2,
     read_sentinel2,

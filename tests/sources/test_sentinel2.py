@@ -35,9 +35,9 @@ from helpers_stac import (
 )
 
 from geomiam.errors import AssetsFailed, SourceError
-from geomiam.sources.sentinel2 import mosaic
-from geomiam.sources.sentinel2.clouds import cloud_mask, grow, hidden_by_scl
-from geomiam.sources.sentinel2.reflectance import baseline, rule, to_reflectance
+from geomiam.sources.scenes import mosaic
+from geomiam.sources.scenes.clouds import cloud_mask, grow, hidden_by_scl
+from geomiam.sources.scenes.reflectance import baseline, rule, to_reflectance
 from geomiam.sources.stac.stac_source import StacSource
 from geomiam.sources.stac.times import period
 

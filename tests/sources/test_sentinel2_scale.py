@@ -22,7 +22,7 @@ from helpers_stac import GRID, JUNE, ORIGIN, SIZE, numbers, read, scene
 
 import geomiam as gm
 from geomiam.data.store import resume
-from geomiam.sources.sentinel2 import asset_reader, mosaic
+from geomiam.sources.scenes import asset_reader, mosaic
 from geomiam.sources.stac import search
 
 STEP = 10 * (SIZE - 4)

@@ -21,7 +21,7 @@ from helpers_stac import GRID, SIZE, numbers, read, scene, write_tif
 from pyproj import Transformer
 
 from geomiam.errors import AssetsFailed, NoScenes, SourceError
-from geomiam.sources.sentinel2.reflectance import baseline, rule
+from geomiam.sources.scenes.reflectance import baseline, rule
 from geomiam.sources.stac import extent
 from geomiam.sources.stac.times import period
 

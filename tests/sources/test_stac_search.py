@@ -32,7 +32,7 @@ from helpers_stac import (
 )
 
 from geomiam.errors import AssetsFailed, NoScenes, SourceError
-from geomiam.sources.sentinel2.plan import scene_request
+from geomiam.sources.scenes.plan import scene_request
 from geomiam.sources.stac import search
 from geomiam.sources.stac.stac_source import StacSource
 from geomiam.sources.web import requests as web
@@ -438,7 +438,7 @@ def test_signed_links_and_tokens_are_requested_at_the_moment_of_reading(tmp_path
 
 
 def test_the_search_of_a_grid_is_as_before_where_nothing_is_crossed():
-    from geomiam.sources.sentinel2.clouds import CloudMask
+    from geomiam.sources.scenes.clouds import CloudMask
 
     box = scene_request(GRID, JUNE, "red", clouds=CloudMask(), max_cloud=None).search.bbox
     assert box == pytest.approx((3.0, 50.548694, 3.005646, 50.552292), abs=1e-6)

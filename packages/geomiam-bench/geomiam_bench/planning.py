@@ -26,7 +26,7 @@ from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
 import geomiam as gm
-from geomiam.sources.sentinel2.mosaic import CHUNK
+from geomiam.sources.scenes.mosaic import CHUNK
 from geomiam_bench.options import Json
 from geomiam_bench.results import as_text, write_json
 from geomiam_bench.shapley import make

@@ -19,8 +19,8 @@ from odc.geo.geobox import GeoBox
 from geomiam.data.grid.grid import same_grid
 from geomiam.data.grid.source_windows import sample
 from geomiam.geo.longitude import unwrapped
-from geomiam.sources.sentinel2.scene import Scene
-from geomiam.sources.sentinel2.scene_grid import key_of
+from geomiam.sources.scenes.scene import Scene
+from geomiam.sources.scenes.scene_grid import key_of
 from geomiam.sources.stac.extent import extent_of_grid, to_degrees, wrapped
 
 Cells = tuple[slice, slice]

@@ -20,9 +20,9 @@ import pandas as pd
 from odc.geo.geobox import GeoBox
 
 from geomiam.errors import SourceError
-from geomiam.sources.sentinel2.clouds import CloudMask, clear_share
-from geomiam.sources.sentinel2.reflectance import Rule, baseline, rule
-from geomiam.sources.sentinel2.scene_grid import AssetFile, asset_file, scene_grid
+from geomiam.sources.scenes.clouds import CloudMask, clear_share
+from geomiam.sources.scenes.reflectance import Rule, baseline, rule
+from geomiam.sources.scenes.scene_grid import AssetFile, asset_file, scene_grid
 from geomiam.sources.stac.extent import overlap
 from geomiam.sources.stac.item_checks import CheckedItem, checked_item, is_level_1, number, seconds
 from geomiam.sources.stac.search import Search, Unread

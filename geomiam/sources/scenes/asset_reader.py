@@ -20,8 +20,8 @@ from odc.geo.geobox import GeoBox
 from rasterio.windows import Window
 
 from geomiam.errors import AssetFailed, AssetsFailed, GeomiamError, SourceError, warn
-from geomiam.sources.sentinel2.scene_grid import AssetFile
-from geomiam.sources.sentinel2.zarr_raster import METADATA, ZarrRaster
+from geomiam.sources.scenes.scene_grid import AssetFile
+from geomiam.sources.scenes.zarr_raster import METADATA, ZarrRaster
 from geomiam.sources.web.allow_list import scrub
 from geomiam.sources.web.ranges import Access
 

@@ -16,11 +16,11 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 from geomiam.errors import SourceError
-from geomiam.sources.sentinel2.asset_reader import LoadOptions, SceneFiles, read_asset
-from geomiam.sources.sentinel2.clouds import CloudMask, grow, hidden_by_scl
-from geomiam.sources.sentinel2.reflectance import to_reflectance
-from geomiam.sources.sentinel2.scene import SCL
-from geomiam.sources.sentinel2.windows import shared_pixels
+from geomiam.sources.scenes.asset_reader import LoadOptions, SceneFiles, read_asset
+from geomiam.sources.scenes.clouds import CloudMask, grow, hidden_by_scl
+from geomiam.sources.scenes.reflectance import to_reflectance
+from geomiam.sources.scenes.scene import SCL
+from geomiam.sources.scenes.windows import shared_pixels
 
 NAN = np.float32(np.nan)
 TRIAL = 64

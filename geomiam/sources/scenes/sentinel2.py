@@ -21,13 +21,13 @@ from geomiam.data.grid.align import methods
 from geomiam.data.grid.grid import geobox, restore, spatial_dims
 from geomiam.errors import AssetFailed, AssetsFailed, SourceError, warn
 from geomiam.progress import with_progress
-from geomiam.sources.sentinel2.asset_reader import FailedAssets, Loader, LoadOptions
-from geomiam.sources.sentinel2.clouds import Mask, cloud_mask
-from geomiam.sources.sentinel2.composites import CLEAR, FAILED, dates_of_steps, in_steps
-from geomiam.sources.sentinel2.mosaic import chunk_side, mosaics
-from geomiam.sources.sentinel2.pixels import SceneSettings, try_mask
-from geomiam.sources.sentinel2.plan import Plan, access_of, make_plan, scene_request
-from geomiam.sources.sentinel2.scene import SCL
+from geomiam.sources.scenes.asset_reader import FailedAssets, Loader, LoadOptions
+from geomiam.sources.scenes.clouds import Mask, cloud_mask
+from geomiam.sources.scenes.composites import CLEAR, FAILED, dates_of_steps, in_steps
+from geomiam.sources.scenes.mosaic import chunk_side, mosaics
+from geomiam.sources.scenes.pixels import SceneSettings, try_mask
+from geomiam.sources.scenes.plan import Plan, access_of, make_plan, scene_request
+from geomiam.sources.scenes.scene import SCL
 from geomiam.sources.stac.stac_source import StacSource, as_source
 from geomiam.sources.web.allow_list import scrub
 

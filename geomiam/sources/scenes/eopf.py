@@ -1,7 +1,7 @@
 """Sentinel-2 products of the Earth Observation Processing Framework (EOPF), which are Zarr stores.
 
 A product states its STAC item, and each array its grid, scale and offset. The link of an asset is the
-file of metadata of its array, by which :mod:`geomiam.sources.sentinel2.zarr_raster` opens it.
+file of metadata of its array, by which :mod:`geomiam.sources.scenes.zarr_raster` opens it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from odc.geo.geobox import GeoBox
 from geomiam.data.store.chunk_reader import guarded_store
 from geomiam.errors import SourceError
 from geomiam.outputs.paths import expand
-from geomiam.sources.sentinel2.zarr_raster import METADATA
+from geomiam.sources.scenes.zarr_raster import METADATA
 from geomiam.sources.web.allow_list import allow_list_of, scheme, scrub
 
 REFLECTANCE = "measurements/reflectance"

@@ -22,10 +22,10 @@ from dask.highlevelgraph import HighLevelGraph
 from odc.geo.geobox import GeoBox
 
 from geomiam.data.grid.warp import tile_side, warp
-from geomiam.sources.sentinel2.asset_reader import SceneFiles
-from geomiam.sources.sentinel2.pixels import NAN, SceneSettings, combined
-from geomiam.sources.sentinel2.scene import SCL, Scene
-from geomiam.sources.sentinel2.windows import Cells, PlacedScene, Window, pixels_under
+from geomiam.sources.scenes.asset_reader import SceneFiles
+from geomiam.sources.scenes.pixels import NAN, SceneSettings, combined
+from geomiam.sources.scenes.scene import SCL, Scene
+from geomiam.sources.scenes.windows import Cells, PlacedScene, Window, pixels_under
 
 CHUNK = 1024
 """Most rows and columns of a chunk."""

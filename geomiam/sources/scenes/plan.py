@@ -14,8 +14,8 @@ from odc.geo.geobox import GeoBox
 from geomiam.errors import NoScenes, SourceError
 from geomiam.outputs.text import table_html
 from geomiam.progress import progress_bar
-from geomiam.sources.sentinel2.clouds import CloudMask
-from geomiam.sources.sentinel2.scene import (
+from geomiam.sources.scenes.clouds import CloudMask
+from geomiam.sources.scenes.scene import (
     BANDS,
     SCL,
     Scene,
@@ -23,7 +23,7 @@ from geomiam.sources.sentinel2.scene import (
     check_query,
     read_items,
 )
-from geomiam.sources.sentinel2.windows import PlacedScene, Window, windows
+from geomiam.sources.scenes.windows import PlacedScene, Window, windows
 from geomiam.sources.stac.extent import extent_of_grid
 from geomiam.sources.stac.search import Search, search_items
 from geomiam.sources.stac.stac_source import StacSource

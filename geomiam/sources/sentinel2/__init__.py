@@ -1,1 +1,0 @@
-"""Sentinel-2 Level-2A through STAC."""
