@@ -19,6 +19,7 @@ PAGES = (
     "thresholds",
     "tuning",
     "uncertainty",
+    "value-of-information",
 )
 WRITTEN = {"report.html", "odmap.csv", "future.html", "calibrated"}
 
