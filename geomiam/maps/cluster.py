@@ -64,20 +64,21 @@ def on_cluster(
     # optimize: only the tasks of this block are sent
     parts = ((index, dask.optimize(job.part(ds, index))[0]) for index in todo)
     pieces = ((f"{name}-{index}", Piece(part, index)) for index, part in parts)
-    threads = max(1, sum(client.nthreads().values()))
     under_way = as_completed(loop=client.loop)  # the active client may be another
 
-    def send(count: int) -> None:
-        for key, piece in islice(pieces, count):
+    def send() -> None:
+        """Submit blocks for all threads of the workers, of which more may have started."""
+        threads = max(1, sum(client.nthreads().values()))
+        for key, piece in islice(pieces, max(0, AHEAD * threads - under_way.count())):
             options = {"key": key, "retries": RETRIES, "pure": False}
             under_way.add(client.submit(run_piece, job.key, piece, **options))
 
     try:
-        send(AHEAD * threads)
+        send()
         for future in under_way:
             yield future.result()
             future.release()
-            send(1)
+            send()
     finally:
         client.cancel([f for f in under_way.futures])
         with suppress(OSError):  # a worker that dies meanwhile needs no removal

@@ -56,6 +56,23 @@ def test_intact_stores_are_read_as_before_with_every_kind_of_index(cube, store, 
 
 
 @pytest.mark.parametrize("chunks", CHUNKS)
+def test_a_store_that_is_missing_on_a_machine_is_an_error_and_not_nan(store, chunks):
+    """A missing chunk alone is NaN; a worker that does not share the disk lacks the entire store."""
+    store_cube = gm.open_cube(store, chunks=chunks)
+    store.rename(store.with_name("elsewhere.zarr"))
+    with pytest.raises(UnreadableFile, match=r"no folder .* on this machine"):
+        store_cube["a"].load()
+
+
+def test_a_store_opened_by_a_relative_path_is_read_from_another_folder(store, cube, monkeypatch):
+    """Workers of a cluster have other working directories."""
+    monkeypatch.chdir(store.parent)
+    store_cube = gm.open_cube(store.name)
+    monkeypatch.chdir("/")
+    xr.testing.assert_equal(store_cube["a"].load(), cube["a"])
+
+
+@pytest.mark.parametrize("chunks", CHUNKS)
 def test_groups_of_a_store_are_read_and_guarded_too(cube, tmp_path, chunks):
     tree = xr.DataTree.from_dict({"m": cube[["a"]], "n": cube[["b"]]})
     tree.to_zarr(tmp_path / "tree.zarr", consolidated=False)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from conftest import make_cube, make_sites, train_small
+from helpers_cluster import process_cluster
 
 import geomiam as gm
 from geomiam.maps import job as jobs
@@ -128,15 +129,12 @@ def test_blocks_without_data_count_as_done(small, cube, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_serial_threads_and_two_workers_write_the_same(small, cube, tmp_path):
-    from distributed import Client, LocalCluster
-
     map_options = {"chunks": CHUNKS, "progress": False, "shapley": True}
     with dask.config.set(scheduler="synchronous"):
         gm.write_map(cube, small, tmp_path / "serial.zarr", **map_options)
     with dask.config.set(scheduler="threads", num_workers=3):
         gm.write_map(cube, small, tmp_path / "threads.zarr", **map_options)
-    kind = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
-    with LocalCluster(**kind) as cluster, Client(cluster) as client:
+    with process_cluster(2) as (_, client):
         lazy = cube.chunk(y=5)  # chunks of the cube that are not those of the map
         map_options["client"] = client
         gm.write_map(lazy, small, tmp_path / "workers.zarr", **map_options)

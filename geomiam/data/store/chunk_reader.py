@@ -24,12 +24,18 @@ from geomiam.outputs.paths import expand, is_remote
 
 
 class FolderStore(LocalStore):
-    """A local store that reads ordinary files only, because reading a pipe may never end."""
+    """A local store that reads ordinary files only, because reading a pipe may never end.
+
+    A missing chunk is NaN, but not where the store itself is missing, as on a machine without this disk.
+    """
 
     def _check(self, key: str) -> None:
         path = self.root / key
-        if not path.is_dir() and (path.is_symlink() or path.exists()):
-            regular_file(path)
+        if path.is_symlink() or path.exists():
+            if not path.is_dir():
+                regular_file(path)
+        elif not self.root.is_dir():
+            raise FileNotFoundError(f"there is no folder {self.root} on this machine")
 
     async def get(self, key: str, *args: Any, **options: Any) -> Any:
         """Return the bytes of a file, or None where there is none; UnreadableFile for a device or pipe."""
@@ -55,7 +61,7 @@ def guarded_store(path: str | Path) -> Any:
     Raises UnreadableFile if a member of a zip file is larger than the limit of a chunk.
     """
     text = expand(path)
-    local = Path(text)
+    local = Path(text).absolute()  # workers of a cluster may have another working directory
     if is_remote(text):
         return text
     if local.suffix != ".zip" or not local.is_file():
