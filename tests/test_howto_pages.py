@@ -21,7 +21,7 @@ PAGES = (
     "uncertainty",
     "value-of-information",
 )
-WRITTEN = {"report.html", "odmap.csv", "future.html", "calibrated"}
+WRITTEN = {"report.html", "layers.html", "odmap.csv", "future.html", "calibrated"}
 
 
 @pytest.mark.slow

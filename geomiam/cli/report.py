@@ -87,6 +87,10 @@ class AuthorFlags:
     points: Annotated[
         bool, typer.Option("--points", help="Show the presences of the sites on the maps.")
     ] = False
+    static: Annotated[
+        bool,
+        typer.Option("--static", help="Leave out the interactive map: a page without a script."),
+    ] = False
 
     def options(self) -> Any:
         """Return the options of :func:`geomiam.report`."""
@@ -96,7 +100,11 @@ class AuthorFlags:
         entries = load_yaml(self.texts)[0] if self.texts else {}
         texts = {k: str(v) for k, v in entries.items()}
         return gm.reports.ReportOptions(
-            title=self.title, texts=texts, species=self.species, points=self.points
+            title=self.title,
+            texts=texts,
+            species=self.species,
+            points=self.points,
+            interactive=not self.static,
         )
 
 
@@ -111,8 +119,8 @@ def report(
 ) -> None:
     """Write a report: maps, skill, response curves, contributions, other times, limits, sources and ODMAP.
 
-    Layers of the map on spread, prediction sets and novelty have sections, too. Fields of ODMAP that the model does
-    not determine are marked. The file of --texts fills them by key, such as 'authors: A. Author'.
+    Layers of the map on spread, prediction sets, novelty and the value of missing data have sections, too. Fields
+    of ODMAP that the model does not determine are marked. The file of --texts fills them by key, such as 'authors: A. Author'.
     """
     import geomiam as gm
     from geomiam.data.store.store import open_zarr

@@ -49,6 +49,8 @@ class ReportOptions:
         Most predictors with a response curve for each species.
     points : bool
         Whether maps show the presences of ``sites``. They reveal the places of threatened species.
+    interactive : bool
+        Whether the page has a map with the values of each cell under the pointer. It is the only part with a script.
 
     Examples
     --------
@@ -62,6 +64,7 @@ class ReportOptions:
     species: int = 4
     responses: int = 6
     points: bool = False
+    interactive: bool = True
 
     def __post_init__(self) -> None:
         check_count("species", self.species, minimum=1, hint="4 is the default")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import html
 import io
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-"""Content security policy: no script runs, and nothing is loaded from the web."""
+"""Content security policy: no script runs but those whose digest is added, and nothing is loaded from the web."""
 STYLE = """
 :root { --ink: #1f2a30; --line: #d5dde2; --blue: #2b6cb0; --gap: #fff3d6; }
 * { box-sizing: border-box; }
@@ -41,9 +43,21 @@ table.fields { table-layout: fixed; }
 table.fields th { width: 28%; font-weight: 600; }
 .gap { background: var(--gap); font-style: italic; }
 li { margin: .35rem 0; }
-footer { max-width: 62rem; margin: 2.5rem auto; padding: .8rem 1.2rem; border-top: 1px solid var(--line); }
+.values .controls { display: flex; flex-wrap: wrap; gap: .4rem 1.2rem; margin-bottom: .5rem; }
+.values select { font: inherit; max-width: 100%; }
+.values .pair { display: grid; grid-template-columns: minmax(0, 3fr) minmax(0, 2fr); gap: 1rem; align-items: start; }
+.values .map { position: relative; max-height: 80vh; max-width: 100%; }
+.values canvas, .values .map img { width: 100%; height: 100%; display: block; image-rendering: pixelated; }
+.values canvas { cursor: crosshair; }
+.values .mark { position: absolute; width: 14px; height: 14px; margin: -7px 0 0 -7px; border: 2px solid #fff;
+  border-radius: 50%; outline: 1.5px solid var(--ink); pointer-events: none; }
+.values .legend { display: flex; flex-wrap: wrap; gap: .2rem 1rem; align-items: center; margin-top: .4rem; font-size: .85rem; }
+.values .legend .ramp { width: 12rem; height: .8rem; border: 1px solid var(--line); }
+.values .legend i { display: inline-block; width: .8rem; height: .8rem; border: 1px solid var(--line); }
+.values td { text-align: right; font-variant-numeric: tabular-nums; } .values th { font-weight: 400; }
+footer { overflow-wrap: anywhere; max-width: 62rem; margin: 2.5rem auto; padding: .8rem 1.2rem; border-top: 1px solid var(--line); }
 @media (max-width: 36rem) {
-  body { font-size: 15px; } h1 { font-size: 1.5rem; }
+  body { font-size: 15px; } h1 { font-size: 1.5rem; } .values .pair { grid-template-columns: minmax(0, 1fr); }
   table.fields, table.fields tbody, table.fields tr, table.fields th, table.fields td { display: block; width: 100%; }
   table.fields th { border-bottom: 0; padding-bottom: 0; }
 }
@@ -52,7 +66,7 @@ footer { max-width: 62rem; margin: 2.5rem auto; padding: .8rem 1.2rem; border-to
   body { font-size: 10.5pt; } nav { display: none; } header, main, footer { max-width: none; padding: 0; }
   figure, tr, li { break-inside: avoid; } h2, h3 { break-after: avoid; }
   .gap { -webkit-print-color-adjust: exact; print-color-adjust: exact; }
-  .wide { overflow: visible; }
+  .wide { overflow: visible; } .values .controls { display: none; }
 }
 """
 
@@ -64,6 +78,8 @@ class Section:
     anchor: str
     title: str
     parts: list[str] = field(default_factory=list)
+    script: str = ""
+    """Script of the section; its text is fixed and has no name from a file."""
 
     def html(self) -> str:
         """Return the section as HTML."""
@@ -73,6 +89,12 @@ class Section:
 def escaped(value: object) -> str:
     """Return a text in which no character is HTML, also inside quoted attributes."""
     return html.escape(printable(str(value)), quote=True).replace("\n", "<br>")
+
+
+def decimals(value: Any) -> str:
+    """Return a number with three decimals, or a text for NaN."""
+    number = float(value)
+    return f"{number:.3f}" if math.isfinite(number) else "no value"
 
 
 def paragraph(text: str, *, note: bool = False) -> str:
@@ -134,12 +156,21 @@ def document(title: str, subtitle: str, sections: Sequence[Section], footer: str
     """Return the page."""
     links = "".join(f'<a href="#{s.anchor}">{escaped(s.title)}</a>' for s in sections)
     body = "\n".join(s.html() for s in sections)
+    scripts = list(dict.fromkeys(s.script for s in sections if s.script))
+    code = "".join(f"<script>{script}</script>\n" for script in scripts)
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
         f'<meta name="generator" content="geomiam {__version__}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy(scripts)}">\n'
         f"<title>{escaped(title)}</title>\n<style>{STYLE}</style></head>\n"
         f"<body><header><h1>{escaped(title)}</h1>{paragraph(subtitle, note=True)}<nav>{links}</nav></header>\n"
-        f"<main>{body}</main>\n<footer>{paragraph(footer, note=True)}</footer></body></html>\n"
+        f"<main>{body}</main>\n<footer>{paragraph(footer, note=True)}</footer>\n{code}</body></html>\n"
     )
+
+
+def policy(scripts: Sequence[str]) -> str:
+    """Return the content security policy of a page with these scripts: any other script does not run."""
+    digests = [base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts]
+    sources = "".join(f" 'sha256-{digest}'" for digest in digests)
+    return f"{POLICY}; script-src{sources}" if sources else POLICY

@@ -36,7 +36,8 @@ def report(
 ) -> Path:
     """Write a report on a model as one self-contained HTML file, with the tables of the ODMAP protocol.
 
-    The file has maps, skill, uncertainty, novelty, response curves, Shapley maps, other times and places,
+    The file has maps, an interactive map with the values of each cell, skill, uncertainty, novelty, value of missing data,
+    response curves, Shapley maps, interactions, limiting groups, other times and places,
     limits, data sources, ODMAP tables and citations, each if its material is passed. Pictures are embedded, and nothing is loaded
     from the web. The page fits a phone and a printer.
 
@@ -50,7 +51,7 @@ def report(
     maps : xarray.Dataset, optional
         ``(species, y, x)`` from :func:`geomiam.predict`, or a stored map. A map of more than 1000 rows or
         columns is read at every nth cell. Its layers ``spread`` and ``prediction_set``, and those of
-        :func:`geomiam.novelty` if they are joined to it, have sections.
+        :func:`geomiam.novelty` and :func:`geomiam.value_of_information` if they are joined to it, have sections.
     sites : xarray.Dataset, optional
         Sites over which response curves are averaged.
     explanation : xarray.Dataset, optional

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -17,6 +15,7 @@ from geomiam.model.overview import overview
 from geomiam.plot.canvas import plain
 from geomiam.ranges import class_areas
 from geomiam.reports import page
+from geomiam.reports.contributions import contributions
 from geomiam.reports.evidence import Evidence
 from geomiam.reports.page import Section
 from geomiam.reports.texts import (
@@ -28,7 +27,8 @@ from geomiam.reports.texts import (
     records_source,
     source_of,
 )
-from geomiam.reports.uncertainty import novelty, uncertainty
+from geomiam.reports.uncertainty import novelty, uncertainty, value
+from geomiam.reports.values_map import values_map
 from geomiam.splits import site_coordinates
 
 
@@ -37,10 +37,12 @@ def all_sections(evidence: Evidence, fields: pd.DataFrame) -> list[Section]:
     sections = [
         summary(evidence, fields),
         maps(evidence),
+        values_map(evidence),
         skill(evidence),
         thresholds(evidence),
         uncertainty(evidence),
         novelty(evidence),
+        value(evidence),
         responses(evidence),
         contributions(evidence),
         scenarios(evidence),
@@ -142,7 +144,7 @@ def _scores(title: str, table: xr.Dataset) -> list[str]:
         parts.append(page.paragraph(text, note=True))
     names = table["subset"].values
     rows = [
-        (name, *(_number(table[f"mean_{m}"].values[i]) for m in metrics))
+        (name, *(page.decimals(table[f"mean_{m}"].values[i]) for m in metrics))
         for i, name in enumerate(names)
     ]
     parts.append(page.number_table(["mean over species", *metrics], rows))
@@ -152,7 +154,9 @@ def _scores(title: str, table: xr.Dataset) -> list[str]:
     by_species = [m for m in metrics if m in table and "species" in table[m].dims]
     if by_species:
         last = table.isel(subset=-1)
-        values = [(s, *(_number(last[m].sel(species=s)) for m in by_species)) for s in _named(last)]
+        values = [
+            (s, *(page.decimals(last[m].sel(species=s)) for m in by_species)) for s in _named(last)
+        ]
         parts.append(page.number_table([f"species, from {names[-1]}", *by_species], values))
         hidden = last.sizes["species"] - len(values)
         if hidden:
@@ -162,10 +166,6 @@ def _scores(title: str, table: xr.Dataset) -> list[str]:
 
 def _named(table: xr.Dataset) -> list[str]:
     return list(map(str, table["species"].values[:SHOWN]))
-
-
-def _number(value: Any) -> str:
-    return f"{float(value):.3f}" if np.isfinite(float(value)) else "no value"
 
 
 MAPPED_KIND: ThresholdKind = "max-tss"
@@ -180,7 +180,8 @@ def thresholds(evidence: Evidence) -> Section:
     if not kinds:
         return section
     rows = [
-        (name, *map(_number, by_kind.sel(species=name).values)) for name in evidence.figure_species
+        (name, *map(page.decimals, by_kind.sel(species=name).values))
+        for name in evidence.figure_species
     ]
     source = f"Thresholds were chosen on {by_kind.attrs.get('source')}, from all predictors."
     section.parts += [
@@ -245,37 +246,6 @@ def responses(evidence: Evidence) -> Section:
     return section
 
 
-def contributions(evidence: Evidence) -> Section:
-    """Return Shapley maps, and the mean effect of each group."""
-    section = Section("contributions", "Contributions of the predictors")
-    explanation = evidence.explanation
-    if explanation is None:
-        return section
-    available = set(map(str, np.atleast_1d(explanation["species"].values)))
-    species = [s for s in evidence.figure_species if s in available]
-    cells: Any = [d for d in explanation["shapley"].dims if d not in _LABELS]
-    effects = np.abs(explanation["shapley"]).mean(cells)
-    rows = [
-        (str(g), *(_number(effects.sel(group=g, species=s)) for s in species))
-        for g in effects["group"].values
-    ]
-    section.parts.append(page.number_table(["mean |Shapley value|", *species], rows))
-    for name in species:
-        figure = plot.shapley(explanation, species=name)[0].figure
-        section.parts.append(page.picture(figure, f"{name}: Shapley value of each group"))
-    section.parts.append(
-        page.paragraph(
-            "Red raises and blue lowers the prediction of the cell. The values of all groups and the base value add "
-            "up to the prediction.",
-            note=True,
-        )
-    )
-    return section
-
-
-_LABELS = ("group", "species")
-
-
 def scenarios(evidence: Evidence) -> Section:
     """Return maps of other times and places, the skill there, and range change."""
     section = Section("scenarios", "Other times and places")
@@ -284,7 +254,7 @@ def scenarios(evidence: Evidence) -> Section:
         head = ["scenario", "skill", "with all", "loss", "outside"]
         columns = table[["skill", "skill_all", "skill_loss", "outside_range"]]
         rows = [
-            (name, *map(_number, scores), _percent(outside))
+            (name, *map(page.decimals, scores), _percent(outside))
             for name, *scores, outside in columns.itertuples()
         ]
         section.parts += [page.number_table(head, rows), page.bullets(projection_notes(evidence))]

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from geomiam import plot
+from geomiam.explain.mean_value import mean_value
 from geomiam.plot.canvas import one_species
 from geomiam.reports import page
 from geomiam.reports.evidence import Evidence
@@ -31,6 +32,12 @@ NOVELTY = (
     "that no training site has. Outside the area of applicability, no training site is as near as training sites usually "
     "are to each other; ExDet compares the correlation of the predictors instead. New cells are extrapolations, whose error "
     "the scores of this report do not measure."
+)
+
+VALUE = (
+    "Groups of predictors that cells lack. Value: the mean change of the prediction that is expected if the group were observed; "
+    "gain: the same over all cells, also those that have the group. The group is drawn from the training sites that are most "
+    "similar in the other predictors. A change is no gain of skill, and the values of two groups do not add up."
 )
 
 
@@ -98,4 +105,30 @@ def novelty(evidence: Evidence) -> Section:
         )
         section.parts.append(page.picture(figure, caption))
     section.parts.append(page.paragraph(NOVELTY, note=True))
+    return section
+
+
+def value(evidence: Evidence) -> Section:
+    """Return which missing groups would change the prediction, if the map has layers of :func:`geomiam.value_of_information`."""
+    section = Section("value", "Value of missing data")
+    maps = evidence.maps
+    if maps is None or not {"value_of_information", "missing_groups"} <= set(maps.data_vars):
+        return section
+    if not maps["value_of_information"].notnull().any():
+        return section
+    of_species = "species" in maps["value_of_information"].dims
+    names = [s for s in evidence.figure_species if s in np.atleast_1d(maps["species"].values)]
+    for name in names if of_species else [None]:
+        part = maps.sel(species=name) if of_species else maps
+        table = mean_value(part[["value_of_information", "missing_groups"]])
+        columns = ("lacking", "value", "gain")
+        rows = [
+            (str(g), *(page.decimals(table[c].sel(group=g)) for c in columns))
+            for g in table["group"].values
+        ]
+        head = [name or "set of species", "share of the cells that lack it", "value", "gain"]
+        figure = plot.value_of_information(part, species=name).figure
+        caption = f"{name or 'Set of species'}: missing group whose observation would change the prediction most"
+        section.parts += [page.number_table(head, rows), page.picture(figure, caption)]
+    section.parts.append(page.paragraph(VALUE, note=True))
     return section

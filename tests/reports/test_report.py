@@ -54,7 +54,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        self.text += data if self.open[-1:] != ["style"] else ""
+        self.text += data if self.open[-1:] not in (["style"], ["script"]) else ""
 
     def sections(self) -> list[str | None]:
         return [attrs["id"] for tag, attrs in self.tags if tag == "section"]
@@ -75,11 +75,12 @@ def test_a_full_report_has_every_section(tmp_path, model, cube, sites, explanati
     )
     page = page_of(path)
     assert page.sections() == [
-        *("summary", "maps", "skill", "thresholds", "responses", "contributions"),
+        *("summary", "maps", "values", "skill", "thresholds", "responses", "contributions"),
         *("limits", "sources", "odmap", "cite"),
     ]
     pictures = [attrs for tag, attrs in page.tags if tag == "img"]
-    assert len(pictures) == 2 + 1 + 2 + 2 * 2 + 2  # maps, skill, presence, curves, Shapley maps
+    # maps and that of values, skill, presence, curves, Shapley maps, limiting groups
+    assert len(pictures) == 3 + 1 + 2 + 2 * 2 + 2 + 2
     assert all(p["src"].startswith("data:image/png;base64,") and p["alt"] for p in pictures)
     assert f"{float(table['mean_auc'][-1]):.3f}" in page.text
     assert model.id in page.text and "oljjAkgZN4" in page.text
@@ -117,7 +118,7 @@ def test_uncertainty_and_novelty_of_the_map_have_sections(tmp_path, doubtful):
     model, maps = doubtful
     options = gm.reports.ReportOptions(species=1)
     page = page_of(gm.report(model, tmp_path / "r.html", maps=maps, options=options))
-    assert page.sections()[3:6] == ["thresholds", "uncertainty", "novelty"]
+    assert page.sections()[4:7] == ["thresholds", "uncertainty", "novelty"]
     captions = [attrs["alt"] for tag, attrs in page.tags if tag == "img"]
     assert sum("members disagree" in c for c in captions) == 1
     assert sum("prediction sets of level 70%" in c for c in captions) == 1
@@ -176,7 +177,7 @@ def test_a_report_of_the_model_alone_has_no_empty_section(tmp_path, model):
 
 
 def test_the_page_loads_nothing_and_runs_no_script(tmp_path, model, explanation):
-    options = gm.reports.ReportOptions(species=1)
+    options = gm.reports.ReportOptions(species=1, interactive=False)
     path = gm.report(model, tmp_path / "r.html", maps=explanation, options=options)
     page = page_of(path)
     policy = next(a["content"] for t, a in page.tags if a.get("http-equiv"))
@@ -214,7 +215,12 @@ def test_names_from_files_are_text(tmp_path, sites, explanation, model):
         options=options,
     )
     page = page_of(path)
-    assert not [tag for tag, _ in page.tags if tag in ("script", "iframe", "object")]
+    scripts = [attrs.get("type") for tag, attrs in page.tags if tag == "script"]
+    assert scripts == [
+        "application/json",
+        None,
+    ]  # the values of the map, and the script that reads them
+    assert not [tag for tag, _ in page.tags if tag in ("iframe", "object")]
     assert page.text.count(HOSTILE) >= 6
     assert "\x1b" not in path.read_text(encoding="utf-8")
     assert all("onerror" not in attrs for _, attrs in page.tags)
