@@ -39,6 +39,7 @@ from .evaluation.tune import tune
 from .explain.shapley_values import shapley
 from .inference.options import MapOptions, PredictOptions
 from .inference.predict import predict
+from .maps.cost import MapCost
 from .maps.export import export
 from .maps.plan import MapPlan, plan_map
 from .maps.write import write_map
@@ -71,6 +72,7 @@ __all__ = [
     "BackgroundArea",
     "CleaningRules",
     "Group",
+    "MapCost",
     "MapOptions",
     "MapPlan",
     "Modality",

@@ -21,14 +21,21 @@ IMPORTS = ["distributed", "geomiam.maps.cluster", "geomiam.sources.build", "riox
 
 
 @contextmanager
-def process_cluster(workers: int) -> Iterator[tuple[LocalCluster, Client]]:
-    """Start workers with one thread each; where the system can fork, they share their imports."""
+def forked() -> Iterator[None]:
+    """Start workers inside as forks that share their imports, where the system can fork."""
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     with dask.config.set({"distributed.worker.multiprocessing-method": method}):
         context = get_mp_context()
         if method == "forkserver":
             context.set_forkserver_preload(IMPORTS)
-        options: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": None}
+        yield
+
+
+@contextmanager
+def process_cluster(workers: int) -> Iterator[tuple[LocalCluster, Client]]:
+    """Start worker processes with one thread each."""
+    options: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": None}
+    with forked():
         with LocalCluster(n_workers=workers, **options) as cluster, Client(cluster) as client:
             yield cluster, client
 

@@ -39,6 +39,7 @@ def every_public_name() -> tuple[object, ...]:
         gm.Group,
         gm.baselines.Imputed,
         gm.MapOptions(memory_limit="1GB"),
+        gm.MapCost,
         gm.MapPlan,
         gm.PredictOptions(mask="land"),
         gm.novelty,

@@ -91,6 +91,16 @@ class MapFlags:
     plan: Annotated[
         bool, typer.Option("--plan", help="Print memory and time, estimated by a trial, and stop.")
     ] = False
+    price_per_core_hour: Annotated[
+        float | None, typer.Option(help="With --plan: print core hours, workers and price, too.")
+    ] = None
+    cells: Annotated[
+        float | None,
+        typer.Option(help="For that price: cells with data, such as 5.8e8; default: of the cube."),
+    ] = None
+    hours: Annotated[
+        float | None, typer.Option(help="For that price: hours until the map is complete.")
+    ] = None
     overwrite: Overwrite = False
 
 

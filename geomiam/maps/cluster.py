@@ -97,13 +97,3 @@ def _register(client: Any, deliver: Deliver) -> None:
         except OSError:  # distributed closes the broadcast with the worker
             if attempt == RETRIES:
                 raise
-
-
-def active_client() -> Any:
-    """Return the active client, or None."""
-    from distributed import default_client
-
-    try:
-        return default_client()
-    except ValueError:
-        return None

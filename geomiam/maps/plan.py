@@ -15,6 +15,7 @@ from geomiam.errors import MemoryRefused
 from geomiam.inference.cells import check_memory as check_chunk_memory
 from geomiam.inference.inputs import Data, as_data
 from geomiam.inference.options import MapOptions
+from geomiam.maps.cost import MapCost, cost_of
 from geomiam.maps.job import Job, cell_variables
 from geomiam.maps.memory import resident
 from geomiam.maps.store import template
@@ -58,6 +59,8 @@ class MapPlan:
     """Bytes that the network needs per thread, measured in a trial."""
     base: int
     """Bytes of a process before its first block: libraries, model, reserve of the allocator."""
+    bytes_of_cube: int
+    """Bytes of the predictors before compression."""
     bytes_of_map: int
     """Bytes of the map before compression."""
     share: float
@@ -80,6 +83,59 @@ class MapPlan:
     def seconds(self) -> float:
         """Estimated time of the map in seconds."""
         return self.cells * self.share / (self.rate * min(self.workers, self.blocks))
+
+    def cost(
+        self,
+        price_per_core_hour: float,
+        *,
+        cells: float | None = None,
+        hours: float | None = None,
+        price_per_gb_month: float = 0.0,
+    ) -> MapCost:
+        """Return the cost of this map, or of a larger one of the same predictors and model.
+
+        Core hours are cells with data ÷ cells per second and thread ÷ 3600. The rate is that of the trial,
+        on this machine; the cores of a cluster may be slower. Reading, writing and the start of workers come
+        on top, about a tenth.
+
+        Parameters
+        ----------
+        price_per_core_hour : float
+            In any currency.
+        cells : float, optional
+            Cells with data, such as 5.8e8 for the land of Europe at 100 m. Default: those of this cube.
+        hours : float, optional
+            Hours in which the map should be complete, from which the number of workers follows. Default: the
+            workers of this plan.
+        price_per_gb_month : float
+            Of storage, for 10⁹ bytes.
+
+        Returns
+        -------
+        MapCost
+            ``print(cost)`` shows it as text.
+
+        Raises
+        ------
+        SettingError
+            If a price is negative, or cells or hours are not above 0.
+
+        Examples
+        --------
+        >>> cost = gm.plan_map(cube, model).cost(0.05, cells=580_000_000)
+        >>> round(cost.price / cost.core_hours, 2)
+        0.05
+        """
+        return cost_of(
+            self.cells * self.share if cells is None else cells,
+            self.rate,
+            bytes_per_cell=(self.bytes_of_cube / self.cells, self.bytes_of_map / self.cells),
+            peak_per_worker=self.peak_per_worker,
+            workers=self.workers,
+            hours=hours,
+            price_per_core_hour=price_per_core_hour,
+            price_per_gb_month=price_per_gb_month,
+        )
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
@@ -175,6 +231,7 @@ def plan_map(
         bytes_per_task=need,
         bytes_of_network=trial.bytes_of_network,
         base=base,
+        bytes_of_cube=sum(v.nbytes for v in job.used(ds).data_vars.values()),
         bytes_of_map=sum(map_template[n].nbytes for n in cell_variables(map_template, job.blocks)),
         share=share,
         rate=trial.rate,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -19,6 +18,7 @@ from geomiam.inference.cells import torch_threads
 from geomiam.maps.job import BlockResult, Index, Job
 from geomiam.maps.plan import parallel_blocks
 from geomiam.progress import log, progress_bar
+from geomiam.workers import active_client
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,7 @@ class MapReport:
 def run_blocks(job: Job, ds: xr.Dataset, marks: np.ndarray, *, client: Any) -> list[BlockResult]:
     """Compute and write the blocks without a mark."""
     todo = [tuple(map(int, i)) for i in np.argwhere(marks == 0)]
-    if client is None and "distributed" in sys.modules:  # else there is no active client
-        from geomiam.maps.cluster import active_client
-
-        client = active_client()
+    client = client or active_client()
     results = []
     cells = job.blocks.cells
     done_cells = cells - sum(map(job.blocks.cells_in, todo))

@@ -38,6 +38,10 @@ class AssembledCube:
     scenes: list[SceneVariables]
     dates: xr.Dataset
 
+    def failures(self) -> dict[str, list[str]]:
+        """Return the lines on files that could not be read until now, by variable."""
+        return {name: v.failed.collect() for v in self.scenes for name in v.arrays}
+
 
 def assemble(inputs: BuildInputs, chunks: Mapping[str, int] | str | None) -> AssembledCube:
     """Read all variables lazily and merge them."""

@@ -182,7 +182,7 @@ def build_cube(
                 out,
                 prints=prints,
                 together=[list(v.arrays) for v in assembly.scenes],
-                remarks={name: v.failed for v in assembly.scenes for name in v.arrays},
+                remarks=assembly.failures,
                 multiples={name: v.rows for v in assembly.scenes for name in v.arrays},
                 overwrite=overwrite,
                 finish=partial(_completion, inputs, prints),

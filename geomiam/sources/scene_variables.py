@@ -16,6 +16,7 @@ import zarr
 from geomiam.errors import SourceError
 from geomiam.sources.build_report import VariableReport
 from geomiam.sources.inputs import VariableTask
+from geomiam.sources.scenes.asset_reader import FailedAssets
 from geomiam.sources.scenes.composites import CLEAR, LOOKS
 from geomiam.sources.scenes.sentinel2 import (
     SceneOptions,
@@ -38,7 +39,7 @@ class SceneVariables:
     source: str
     arrays: dict[str, xr.DataArray]
     reports: dict[str, VariableReport]
-    failed: list[str]  # lines on files; the list grows while pixels are computed
+    failed: FailedAssets  # lines on files; the list grows while pixels are computed
     items: list[dict[str, Any]]  # metadata of each scene
     time_dims: dict[str, str]  # name of the dim of time
     rows: int  # of the chunks that are read

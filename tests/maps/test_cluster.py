@@ -8,6 +8,7 @@ from pathlib import Path
 import dask
 import dask.array as da
 import numpy as np
+import odc.geo.xr  # noqa: F401
 import pytest
 import xarray as xr
 from conftest import make_cube, make_sites

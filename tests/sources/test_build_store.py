@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from helpers_build import FINE, UTM, catalog, field, static, tif
+from helpers_cluster import process_cluster
 from helpers_stac import GRID, JUNE, not_there, numbers, scene, serve
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import box as odc_box
@@ -210,7 +211,8 @@ def optical(folder, items, **options):
 
 
 @pytest.mark.slow
-def test_failed_scenes_are_nan_and_lines_that_outlive_a_stop(tmp_path):
+@pytest.mark.parametrize("on_cluster", [False, True])
+def test_failed_scenes_are_nan_and_lines_that_outlive_a_stop(tmp_path, on_cluster):
     day = {"bands": {"red": numbers(3)}}
     items = [scene(tmp_path, f"s{i}", date=f"2020-06-0{i + 1}T10:50:00Z", **day) for i in range(2)]
     with serve(tmp_path, {"s1/red.tif": not_there}) as base:
@@ -218,7 +220,7 @@ def test_failed_scenes_are_nan_and_lines_that_outlive_a_stop(tmp_path):
             for asset in item["assets"].values():
                 asset["href"] = base + asset["href"].removeprefix(str(tmp_path))
         cube_result = optical(tmp_path, items)
-        with pytest.warns(AssetsFailed):
+        with process_cluster(1) if on_cluster else pytest.warns(AssetsFailed):
             cube = gm.build_cube(cube_result, GRID, out=tmp_path / "cube.zarr", progress=False)
     assert np.isnan(cube.red[1]).all() and np.isfinite(cube.red[0]).all()
     assert np.isfinite(cube.nir).all()

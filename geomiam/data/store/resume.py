@@ -77,7 +77,7 @@ def write_parts(
     *,
     prints: Mapping[str, str],
     together: Sequence[Sequence[str]] = (),
-    remarks: Mapping[str, Sequence[str]] | None = None,
+    remarks: Callable[[], Mapping[str, Sequence[str]]] = dict,
     multiples: Mapping[str, int] | None = None,
     overwrite: bool = False,
     finish: Finish | None = None,
@@ -89,7 +89,7 @@ def write_parts(
 
     ``prints`` is the fingerprint of everything that determines the values of each variable. ``together``
     are groups of variables that are computed from the same pixels and are therefore written together.
-    ``remarks`` on each variable may grow while pixels are computed, and are stored in the ledger.
+    ``remarks`` returns lines on each variable after each band, which are stored in the ledger.
     ``multiples`` are rows of variables that are computed together: a band is a multiple of them, so
     that no source is read for two bands. ``finish`` is called with the complete store, before it is renamed, and all remarks; it returns
     attributes that are added to the store. Raises the same errors as :func:`geomiam.data.store.store.write_zarr`.
@@ -111,7 +111,7 @@ def write_parts(
                     ds, names, partial, ledger=ledger, prints=prints, multiple=multiple
                 )
                 for rows in bands:
-                    ledger.add_remarks(names, remarks or {})
+                    ledger.add_remarks(names, remarks())
                     ledger.update(names, rows=rows.stop)
                     bar.update(_bytes(ds, names, rows.stop - rows.start))
         _set_attributes(partial, attrs)  # each write of a part has replaced the attributes

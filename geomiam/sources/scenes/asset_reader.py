@@ -24,6 +24,7 @@ from geomiam.sources.scenes.scene_grid import AssetFile
 from geomiam.sources.scenes.zarr_raster import METADATA, ZarrRaster
 from geomiam.sources.web.allow_list import scrub
 from geomiam.sources.web.ranges import Access
+from geomiam.workers import received_lines, send_line
 
 Loader = Callable[[Sequence[Any], Sequence[str], Any], xr.Dataset]
 BLOCK_LIMIT = 2**28
@@ -33,7 +34,10 @@ FINER = 4.0
 
 
 class FailedAssets(list[str]):
-    """Lines on files that could not be read; the list grows while pixels are computed in this process."""
+    """Lines on files that could not be read; the list grows while pixels are computed in this process.
+
+    :meth:`collect` adds the lines of the workers of a cluster.
+    """
 
     def __init__(self, lines: Sequence[str] = ()) -> None:
         super().__init__(lines)
@@ -43,19 +47,26 @@ class FailedAssets(list[str]):
     def __reduce__(self) -> tuple[Any, ...]:
         return list, (list(self),)
 
+    def collect(self) -> FailedAssets:
+        """Add the lines that workers of the active dask client have sent, each once."""
+        self.extend(line for line in received_lines(self.key) if line not in self)
+        return self
+
 
 _REPORTS: weakref.WeakValueDictionary[str, FailedAssets] = weakref.WeakValueDictionary()
 _LOCK = threading.Lock()
 
 
 def record_failure(key: str, line: str) -> None:
-    """Add a line to a report, once, and warn; in other processes than that of the report, only warn."""
+    """Add a line to a report, once, and warn; a worker of a cluster sends it to the scheduler."""
     with _LOCK:
         report = _REPORTS.get(key)
         if report is not None and line in report:
             return
         if report is not None:
             report.append(line)
+    if report is None:
+        send_line(key, line)
     warn(line, AssetsFailed)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from geomiam_bench.pages.markdown import table
 from geomiam_bench.pages.performance_gpu import gpu
-from geomiam_bench.pages.performance_text import HEAD, SHEET, TAIL, WHY
+from geomiam_bench.pages.performance_text import HEAD, SHEET, WHY
 
 JOBS = {
     "Europe, 1 km": 5.8e6,
@@ -57,7 +57,6 @@ def write_page(results: Path, docs: Path) -> None:
             if figure.exists():
                 shutil.copy(figure, pictures / figure.name)
             parts.append(write(json.loads(path.read_text(encoding="utf-8"))))
-    parts.append(TAIL)
     (docs / "explanation" / "performance.md").write_text(
         "\n\n".join(parts) + "\n", encoding="utf-8"
     )

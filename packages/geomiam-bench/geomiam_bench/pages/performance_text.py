@@ -16,49 +16,7 @@ its coalitions share all but a small transformer over the groups' summaries. Whe
 and costs half a minute for each shape, so it is not used."""
 
 SHEET = """Your job: cells × milliseconds a cell ÷ 3.6 million are core-hours; `geomiam explain … --plan` times a block of
-yours on the machine it runs on. Cost grows with the tokens of a cell, with $2^G$ of the groups *that are
+yours on the machine it runs on, and [the cost sheet](../howto/clusters.md#a-cost-sheet) turns it into workers and a price. Cost grows with the tokens of a cell, with $2^G$ of the groups *that are
 present*, and with the species only once there are hundreds. Cells without data cost nothing, and rows that a
 coarse predictor has in common are encoded once. For a GPU, divide the operations by what it reaches in bfloat16; none
 was available, so no GPU-hours are stated here."""
-
-TAIL = """## Clusters
-
-The loop of [large maps](../howto/large-maps.md) needs a `Client` and nothing else. Use one torch thread per worker, as many
-workers as cores. These set-ups were parsed by their tools, but not run at scale.
-
-```python
-from distributed import Client, LocalCluster
-
-client = Client(LocalCluster(n_workers=16, threads_per_worker=1))
-```
-
-```python
-from dask_jobqueue import SLURMCluster
-
-cluster = SLURMCluster(
-    cores=16,
-    processes=16,
-    memory="32GB",
-    walltime="02:00:00",
-    queue="cpu",
-    job_script_prologue=["export OMP_NUM_THREADS=1"],
-)
-cluster.scale(jobs=8)  # print(cluster.job_script()) shows what SLURM is given
-client = Client(cluster)
-```
-
-```python
-from dask_kubernetes.operator import KubeCluster, make_cluster_spec
-
-spec = make_cluster_spec(
-    name="geomiam",
-    image="ghcr.io/your-lab/geomiam:0.1",
-    n_workers=8,
-    worker_command="dask worker --nthreads 1",
-    env={"OMP_NUM_THREADS": "1"},
-)
-client = Client(KubeCluster(custom_cluster_spec=spec))
-```
-
-In a cloud, keep cube and map in one region's object store and the workers beside them: reading and writing are
-a small part of the time, but transfers between regions are not. A map that a spot instance stopped is continued by the same call."""

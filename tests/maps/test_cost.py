@@ -1,0 +1,85 @@
+"""The cost of a map: core hours, workers, price and storage, from the rate of a plan."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import odc.geo.xr  # noqa: F401
+import pytest
+from conftest import make_cube, make_sites
+from helpers_small import untrained
+from typer.testing import CliRunner
+
+import geomiam as gm
+from geomiam.cli.app import app
+from geomiam.data.predictors import bind
+from geomiam.errors import SettingError
+
+VARIABLES = ["bio1", "bio12", "slope", "landsat"]
+
+
+def any_model() -> gm.Model:
+    sites = make_sites(make_cube())[VARIABLES]
+    return untrained(bind(gm.infer_schema(sites), sites))
+
+
+@pytest.fixture(scope="module")
+def plan() -> gm.MapPlan:
+    cube, model = make_cube()[VARIABLES], any_model()
+    return gm.plan_map(cube, model, chunks={"y": 4, "x": 5}, shapley=True)
+
+
+def test_core_hours_are_cells_over_the_rate_of_one_core(plan):
+    cost = replace(plan, rate=1000.0, workers=4).cost(0.5, cells=7.2e9)
+    assert cost.core_hours == pytest.approx(2000) and cost.price == pytest.approx(1000)
+    assert (cost.workers, cost.hours) == (4, pytest.approx(500))
+
+
+def test_workers_follow_from_the_hours(plan):
+    cost = replace(plan, rate=1000.0).cost(0.5, cells=7.2e9, hours=300)
+    assert cost.workers == math.ceil(2000 / 300) and cost.hours == pytest.approx(2000 / 7)
+    assert cost.bytes_per_worker == int(1.5 * plan.peak_per_worker)
+
+
+def test_storage_is_that_of_the_predictors_and_the_map(plan):
+    """17 values of each cell are read: three scalars and two bands of seven years."""
+    cost = plan.cost(0, cells=10**9, price_per_gb_month=0.02)
+    assert cost.bytes_of_cube == 4 * 17 * 10**9
+    assert cost.bytes_of_map == pytest.approx(plan.bytes_of_map / plan.cells * 10**9)
+    gigabytes = (cost.bytes_of_cube + cost.bytes_of_map) / 10**9
+    assert cost.price_of_storage == pytest.approx(0.02 * gigabytes) and cost.price == 0
+    assert "68.0 GB of predictors" in str(cost) and "per month" in cost._repr_html_()
+
+
+def test_without_a_number_the_cells_are_those_of_the_cube(plan):
+    assert plan.cost(1).cells == int(plan.cells * plan.share)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"price": -1.0}, "price_per_core_hour is -1"),
+        ({"cells": 0}, "cells is 0"),
+        ({"hours": 0}, "hours is 0"),
+        ({"hours": math.nan}, "hours is nan"),
+    ],
+)
+def test_numbers_without_a_meaning_are_refused(plan, change, reason):
+    options = {"price": 0.05, **change}
+    with pytest.raises(SettingError, match=reason):
+        plan.cost(options.pop("price"), **options)
+
+
+def test_the_command_line_prints_the_cost_with_the_plan(tmp_path):
+    gm.write_cube(make_cube()[VARIABLES], tmp_path / "cube.zarr", progress=False)
+    any_model().save(tmp_path / "model")
+    command = ["predict", str(tmp_path / "model"), str(tmp_path / "cube.zarr")]
+    price = ["--price-per-core-hour", "0.05", "--cells", "5.8e8", "--hours", "12"]
+    result = CliRunner().invoke(app, [*command, "--plan", *price])
+    assert result.exit_code == 0, result.output
+    assert "580,000,000, at" in result.output and "price: " in result.output
+    refusal = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "map.zarr"), *price])
+    assert refusal.exit_code and "pass --plan as well" in str(refusal.exception or refusal.output)
+    refusal = CliRunner().invoke(app, [*command, "--plan", *price[2:]])
+    assert refusal.exit_code and "need a price" in str(refusal.exception or refusal.output)
