@@ -50,16 +50,22 @@ def sky(*clouds: tuple[int, int, int], size: int = SIZE // 2) -> np.ndarray:
 
 
 def write_tif(
-    path: Path, values: np.ndarray, *, res: float, origin: tuple[float, float], crs: str
+    path: Path,
+    values: np.ndarray,
+    *,
+    res: float,
+    origin: tuple[float, float],
+    crs: str,
+    nodata: float | None = 0,
 ) -> None:
-    """Write one band, nodata 0, tiled so that damage hits some of it."""
+    """Write one band, tiled so that damage hits some of it."""
     rows, cols = values.shape
     location = Affine(res, 0, origin[0], 0, -res, origin[1])
     profile = {"driver": "GTiff", "height": rows, "width": cols, "count": 1, "dtype": values.dtype}
     tiles = {"tiled": True, "blockxsize": 16, "blockysize": 16, "compress": "deflate"}
     path.parent.mkdir(parents=True, exist_ok=True)
     with rasterio.open(
-        path, "w", **profile, **tiles, nodata=0, crs=crs, transform=location
+        path, "w", **profile, **tiles, nodata=nodata, crs=crs, transform=location
     ) as file:
         file.write(values, 1)
 

@@ -93,6 +93,7 @@ NAMESPACES = (
     "ranges",
     "reports",
     "sklearn",
+    "sources",
     "splits",
 )
 

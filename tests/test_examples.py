@@ -42,7 +42,15 @@ def own_docstrings(name: str) -> str:
     return "\n".join(inspect.getdoc(p) or "" for p in parts if p is value or callable(p))
 
 
-SKIPPED = ("geomiam.demo.run", "geomiam.plan_sentinel2", "geomiam.sentinel2")
+OF_SCENES = ("landsat", "plan_landsat", "sentinel1", "plan_sentinel1")
+SKIPPED = (
+    *("geomiam.demo.run", "geomiam.plan_sentinel2", "geomiam.sentinel2"),
+    *(
+        "geomiam.sources.CubePlan",
+        "geomiam.sources.summary",
+        *(f"geomiam.sources.{n}" for n in OF_SCENES),
+    ),
+)
 """Examples that are not run: a minute and more, or a server."""
 WITH_EXAMPLE = [n for n in DOCUMENTED if ">>> " in own_docstrings(n)]
 

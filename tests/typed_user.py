@@ -101,6 +101,8 @@ def every_public_name() -> tuple[object, ...]:
         gm.evaluation.set_coverage,
         gm.explain.saturation,
         gm.sentinel2,
+        gm.sources.landsat,
+        gm.sources.sentinel1,
         gm.show_versions,
         gm.sklearn.MiamClassifier,
         gm.splits,

@@ -18,7 +18,8 @@ BELONGS = {
     **dict.fromkeys(("index", "overview"), ("raster",)),
     **dict.fromkeys(("derive", "of"), ("derived",)),
     **dict.fromkeys(
-        "collection query time mask snow dilate max_cloud composite on_error".split(), ("stac",)
+        "collection product query time mask snow dilate max_cloud composite on_error".split(),
+        ("stac",),
     ),
     "decode": ("raster", "netcdf", "zarr"),
     "tiles": ("raster", "zarr"),
@@ -170,9 +171,12 @@ class Source(ReadOptions):
     license: str | None = None
     citation: str | None = None
     collection: str | None = Field(None, description="stac: collection of the STAC catalog")
+    product: Literal["sentinel2", "landsat", "sentinel1"] = Field(
+        "sentinel2", description="stac: kind of scenes, as the functions of these names read them"
+    )
     query: dict[str, dict[str, Any]] = Field({}, description="stac: conditions on properties")
     time: str | None = None
-    mask: str | tuple[int, ...] | None = "scl"
+    mask: str | tuple[int, ...] | None = "auto"
     snow: Literal["mask", "keep"] = "mask"
     dilate: str | float = "20m"
     max_cloud: float | None = None

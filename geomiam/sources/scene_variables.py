@@ -1,4 +1,4 @@
-"""Variables from Sentinel-2 scenes: reading them, and again in a cube on disk what failed."""
+"""Variables from scenes of STAC catalogs: reading them, and again in a cube on disk what failed."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ from geomiam.sources.build_report import VariableReport
 from geomiam.sources.inputs import VariableTask
 from geomiam.sources.scenes.asset_reader import FailedAssets
 from geomiam.sources.scenes.composites import CLEAR, LOOKS
-from geomiam.sources.scenes.sentinel2 import (
-    SceneOptions,
-    plan_sentinel2,
-    read_sentinel2,
-)
+from geomiam.sources.scenes.landsat import LANDSAT
+from geomiam.sources.scenes.options import SceneOptions
+from geomiam.sources.scenes.read import SeriesQuery, plan_series, read_series
+from geomiam.sources.scenes.sentinel1 import SENTINEL1
+from geomiam.sources.scenes.sentinel2 import SENTINEL2
 from geomiam.sources.stac.stac_source import StacSource, as_source
 from geomiam.sources.variable_reader import with_catalog_dims
 
+PROFILES = {p.modality: p for p in (SENTINEL2, LANDSAT, SENTINEL1)}
+"""Collections by ``product:`` of a catalog."""
 AVERAGE = "average"
 TIME = "time"
 FAILED = "failed_assets"
@@ -34,7 +36,7 @@ FAILED = "failed_assets"
 
 @dataclass(frozen=True)
 class SceneVariables:
-    """Variables of one Sentinel-2 source, by name of the variable."""
+    """Variables of one source of scenes, by name of the variable."""
 
     source: str
     arrays: dict[str, xr.DataArray]
@@ -51,15 +53,17 @@ def read_scenes(tasks: Sequence[VariableTask], store_rows: Callable[[int], int])
     ``store_rows`` returns the rows of a chunk of the store from the number of steps in time.
     """
     source = tasks[0].source
-    query = _search(tasks)
-    ds = read_sentinel2(
+    query, options = _search(tasks)
+    ds = read_series(
         tasks[0].box,
         source.time,
+        profile=PROFILES[source.product],
+        query=query,
+        options=options,
         composite=source.composite,
         store_rows=store_rows,
-        **query,
     )
-    rows = ds[query["bands"][0]].chunksizes["y"][0]
+    rows = ds[query.bands[0]].chunksizes["y"][0]
     items = json.loads(ds.attrs["scenes"])
     reports = _reports(tasks, ds.attrs["notes"], len(items))
     arrays, time_dims = {}, {}
@@ -82,7 +86,10 @@ def read_scenes(tasks: Sequence[VariableTask], store_rows: Callable[[int], int])
 
 def plan_scenes(tasks: Sequence[VariableTask]) -> dict[str, VariableReport]:
     """Return reports on the scenes that :func:`read_scenes` would read; no pixel is read."""
-    plan = plan_sentinel2(tasks[0].box, tasks[0].source.time, **_search(tasks))
+    query, options = _search(tasks)
+    grid, source = tasks[0].box, tasks[0].source
+    profile = PROFILES[source.product]
+    plan = plan_series(grid, source.time, profile=profile, query=query, options=options)
     reports = _reports(tasks, repr(plan).splitlines(), len(plan.scenes))
     for report in reports.values():
         report.bytes = plan.bytes // len(tasks)
@@ -106,8 +113,8 @@ def _reports(
     }
 
 
-def _search(tasks: Sequence[VariableTask]) -> dict[str, Any]:
-    """Return the arguments of a search that reading and planning share."""
+def _search(tasks: Sequence[VariableTask]) -> tuple[SeriesQuery, SceneOptions]:
+    """Return what reading and planning share."""
     source = tasks[0].source
     names = list(dict.fromkeys(itertools.chain.from_iterable(map(_bands, tasks))))
     bands = [b for b in names if b not in (CLEAR, LOOKS)]
@@ -115,25 +122,26 @@ def _search(tasks: Sequence[VariableTask]) -> dict[str, Any]:
         raise SourceError(
             f"variables of source '{source.name}' need {', '.join(names)} only; add a band, such as red"
         )
-    root = source.root or "earth-search"
+    presets = PROFILES[source.product].presets
+    root = source.root or next(iter(presets))
     local = (
         tasks[0].base / root
     )  # the path of a local STAC catalog may be relative to the YAML file
-    stac = as_source(str(local) if local.exists() else root)
+    stac = as_source(str(local) if local.exists() else root, presets)
     if isinstance(stac, StacSource):
         changes = {k: v for k in ("collection", "query") if (v := getattr(source, k))}
         stac = replace(stac, **changes)
     fields = ["mask", "snow", "dilate", "on_error", "hosts"]
     settings = {k: getattr(source, k) for k in fields}
     options = SceneOptions(**settings, resample=source.resampling or AVERAGE)
-    return {"source": stac, "bands": bands, "max_cloud": source.max_cloud, "options": options}
+    return SeriesQuery(bands=bands, source=stac, max_cloud=source.max_cloud), options
 
 
 def _bands(task: VariableTask) -> list[str]:
     band = task.source.band
     if isinstance(band, int):
         raise SourceError(
-            f"'{task.variable.name}': band {band} of Sentinel-2; name it: band: red, or band: B04"
+            f"'{task.variable.name}': band {band} of scenes; name it, such as band: red"
         )
     if band is None or band == "all":
         band = task.source.variable or task.variable.name
@@ -148,7 +156,7 @@ def repair_scenes(
 ) -> list[str]:
     """Read the files again that failed, write their pixels, and return the lines that remain.
 
-    ``dates`` are the Sentinel-2 variables of the cube, lazy, in chunks of single dates. A step and
+    ``dates`` are the variables of scenes of the cube, lazy, in chunks of single dates. A step and
     band of rows is replaced only if no further file failed in it: a repair never loses data.
     """
     lines = failed_lines(store)

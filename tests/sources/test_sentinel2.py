@@ -36,8 +36,9 @@ from helpers_stac import (
 
 from geomiam.errors import AssetsFailed, SourceError
 from geomiam.sources.scenes import mosaic
-from geomiam.sources.scenes.clouds import cloud_mask, grow, hidden_by_scl
+from geomiam.sources.scenes.clouds import CloudMask, cloud_mask, grow, hidden_by_asset
 from geomiam.sources.scenes.reflectance import baseline, rule, to_reflectance
+from geomiam.sources.scenes.sentinel2 import SCL
 from geomiam.sources.stac.stac_source import StacSource
 from geomiam.sources.stac.times import period
 
@@ -171,7 +172,7 @@ def test_masks_grow_as_scipy_grows_them_and_no_data_does_not(radius):
     scl = np.random.default_rng(0).choice([0, 4, 4, 4, 4, 9], (30, 31)).astype("float32")
     box = np.ones((2 * radius + 1,) * 2)
     expected = binary_dilation(scl == 9, box) | (scl == 0)
-    np.testing.assert_array_equal(hidden_by_scl(scl, classes=(0, 9), radius=radius), expected)
+    np.testing.assert_array_equal(hidden_by_asset(scl, CloudMask(SCL, (0, 9)), radius), expected)
     np.testing.assert_array_equal(grow(scl == 9, radius), binary_dilation(scl == 9, box))
 
 
@@ -205,7 +206,9 @@ def test_settings_that_are_none_are_errors_that_say_what_is():
         {"dilate": "a bit"},
     ):
         with pytest.raises(SourceError):
-            cloud_mask(**{"mask": "scl", "snow": "mask", "dilate": 0, **settings_result})
+            cloud_mask(
+                **{"mask": "scl", "rule": SCL, "snow": "mask", "dilate": 0, **settings_result}
+            )
 
 
 # Grids -------------------------------------------------------------------------------------------

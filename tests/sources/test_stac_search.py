@@ -32,7 +32,8 @@ from helpers_stac import (
 )
 
 from geomiam.errors import AssetsFailed, NoScenes, SourceError
-from geomiam.sources.scenes.plan import scene_request
+from geomiam.sources.scenes.read import SeriesQuery, scene_request
+from geomiam.sources.scenes.sentinel2 import SCL, SENTINEL2
 from geomiam.sources.stac import search
 from geomiam.sources.stac.stac_source import StacSource
 from geomiam.sources.web import requests as web
@@ -440,6 +441,8 @@ def test_signed_links_and_tokens_are_requested_at_the_moment_of_reading(tmp_path
 def test_the_search_of_a_grid_is_as_before_where_nothing_is_crossed():
     from geomiam.sources.scenes.clouds import CloudMask
 
-    box = scene_request(GRID, JUNE, "red", clouds=CloudMask(), max_cloud=None).search.bbox
+    query = SeriesQuery(bands="red", source=[])
+    request = scene_request(GRID, JUNE, query, profile=SENTINEL2, clouds=CloudMask(SCL))
+    box = request.search.bbox
     assert box == pytest.approx((3.0, 50.548694, 3.005646, 50.552292), abs=1e-6)
     assert search.LIMITS[0] == 250

@@ -11,8 +11,6 @@ import xarray as xr
 from geomiam.errors import SourceError
 
 CLEAR, LOOKS, FAILED = "clear_fraction", "looks", "failed"
-OF_DATES = ("item_id", "cloud_cover", "baseline", "offset")
-"""Coordinates of single dates, which composites do not have."""
 
 
 def in_steps(
@@ -26,7 +24,8 @@ def in_steps(
     times = ds["time"].values
     if period is None:
         return ds, np.arange(len(times))
-    dated_cube = ds.drop_vars([c for c in OF_DATES if c in ds.coords]).chunk(time=-1)
+    of_dates = [n for n, c in ds.coords.items() if "time" in c.dims and n != "time"]
+    dated_cube = ds.drop_vars(of_dates).chunk(time=-1)
     if period == "median":
         return _median(dated_cube).expand_dims(time=times[:1]), np.zeros(len(times), int)
     first, last = (pd.Timestamp(t.removesuffix("Z")) for t in (start, end))

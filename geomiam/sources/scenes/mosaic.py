@@ -24,7 +24,7 @@ from odc.geo.geobox import GeoBox
 from geomiam.data.grid.warp import tile_side, warp
 from geomiam.sources.scenes.asset_reader import SceneFiles
 from geomiam.sources.scenes.pixels import NAN, SceneSettings, combined
-from geomiam.sources.scenes.scene import SCL, Scene
+from geomiam.sources.scenes.scene import Scene
 from geomiam.sources.scenes.windows import Cells, PlacedScene, Window, pixels_under
 
 CHUNK = 1024
@@ -62,11 +62,11 @@ def mosaics(
 ) -> tuple[list[Any], Any]:
     """Return each band and the clear share ``(day, y, x)``, and the number of failed files ``(day, asset)``.
 
-    All are dask arrays; failed files are counted for each band and SCL.
+    All are dask arrays; failed files are counted for each band and for the mask.
     """
     axes = [_pieces(n, side) for n in grid.shape.yx]
     boxes = {(i, j): grid[r, c] for i, r in enumerate(axes[0]) for j, c in enumerate(axes[1])}
-    name, assets = f"scenes-{uuid.uuid4().hex}", (*settings.bands, SCL)
+    name, assets = f"scenes-{uuid.uuid4().hex}", settings.assets
     tasks: dict[Any, Any] = {}
     failures: dict[Any, Any] = {}
     for number, day in enumerate(days):

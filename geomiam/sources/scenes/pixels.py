@@ -17,9 +17,8 @@ from odc.geo.xr import xr_coords
 
 from geomiam.errors import SourceError
 from geomiam.sources.scenes.asset_reader import LoadOptions, SceneFiles, read_asset
-from geomiam.sources.scenes.clouds import CloudMask, grow, hidden_by_scl
+from geomiam.sources.scenes.clouds import CloudMask, grow, hidden_by_asset
 from geomiam.sources.scenes.reflectance import to_reflectance
-from geomiam.sources.scenes.scene import SCL
 from geomiam.sources.scenes.windows import shared_pixels
 
 NAN = np.float32(np.nan)
@@ -35,6 +34,11 @@ class SceneSettings:
     clouds: CloudMask
     resample: str
     loading: LoadOptions
+
+    @property
+    def assets(self) -> tuple[str, ...]:
+        """Bands, and the asset of the mask."""
+        return (*self.bands, self.clouds.rule.asset)
 
 
 def combined(
@@ -83,14 +87,13 @@ def _scene(
         return values if scale is None else to_reflectance(values, *scale)
 
     if clouds.function:
-        layers = {b: read(b, wide) for b in (*settings.bands, SCL)}
+        layers = {b: read(b, wide) for b in settings.assets}
         hidden = grow(user_mask(clouds.function, layers, wide), margin)[inner, inner]
         values = np.stack([layers[b][inner, inner] for b in settings.bands])
         return np.where(hidden, NAN, values), failures
-    if not clouds.classes:
+    if not clouds.codes:
         return np.stack([read(b, box) for b in settings.bands]), failures
-    scl = read(SCL, wide)
-    hidden = hidden_by_scl(scl, classes=clouds.classes, radius=margin)[inner, inner]
+    hidden = hidden_by_asset(read(clouds.rule.asset, wide), clouds, margin)[inner, inner]
     if hidden.all() and not failures:  # otherwise the report names the bands that fail as well
         return None, failures
     return np.stack([np.where(hidden, NAN, read(b, box)) for b in settings.bands]), failures
@@ -120,5 +123,5 @@ def try_mask(settings: SceneSettings, box: GeoBox) -> None:
     """Call the user's function with a scene without pixels, so that its errors come before any reading."""
     if settings.clouds.function:
         part = box[:TRIAL, :TRIAL]
-        gaps = {b: np.full(part.shape, NAN) for b in (*settings.bands, SCL)}
+        gaps = {b: np.full(part.shape, NAN) for b in settings.assets}
         user_mask(settings.clouds.function, gaps, part)

@@ -3,36 +3,28 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from odc.geo.geobox import GeoBox
 
 from geomiam.errors import NoScenes, SourceError
 from geomiam.outputs.text import table_html
 from geomiam.progress import progress_bar
-from geomiam.sources.scenes.clouds import CloudMask
 from geomiam.sources.scenes.scene import (
-    BANDS,
-    SCL,
     Scene,
     SceneRequest,
     check_query,
     read_items,
 )
 from geomiam.sources.scenes.windows import PlacedScene, Window, windows
-from geomiam.sources.stac.extent import extent_of_grid
 from geomiam.sources.stac.search import Search, search_items
 from geomiam.sources.stac.stac_source import StacSource
-from geomiam.sources.stac.times import period
 from geomiam.sources.web.allow_list import allow_list_of, host_of, scrub
 from geomiam.sources.web.ranges import Access
-
-BYTES = 2
-"""Bytes of a pixel in Sentinel-2's files, before compression."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +35,8 @@ class Plan:
     ----------
     scenes
         A row for each scene, with columns id, collection, time, day, cloud_cover, clear (share, from
-        metadata), baseline, offset, rule, bytes (not compressed), lost (bands that cannot be read).
+        metadata), baseline, offset, rule, bytes (not compressed), lost (bands that cannot be read), and
+        those of the collection, such as platform and orbit.
     windows
         The scenes by day and lattice, with their places on the grid.
     lost
@@ -61,6 +54,12 @@ class Plan:
     def dates(self) -> list[str]:
         """Solar days, in order."""
         return sorted(set(self.scenes["day"]))
+
+    @property
+    def steps(self) -> list[tuple[Window, ...]]:
+        """Windows by step in time: a solar day or, for some collections, the scenes of a day with one orbit."""
+        groups = itertools.groupby(self.windows, key=lambda w: (w.day, w.part))
+        return [tuple(group) for _, group in groups]
 
     @property
     def bytes(self) -> int:
@@ -84,28 +83,6 @@ class Plan:
         return table_html(repr(self), list(table.columns), table.itertuples(index=False))
 
 
-def scene_request(
-    grid: GeoBox,
-    time: Any,
-    bands: Any,
-    *,
-    clouds: CloudMask,
-    max_cloud: float | None,
-    items: bool = False,
-) -> SceneRequest:
-    """Return the checked arguments of a call."""
-    names = (bands,) if isinstance(bands, str) else tuple(map(str, bands))
-    if not names or len(set(names)) < len(names) or SCL in names:
-        raise SourceError(
-            f"bands={list(names)}: name each band once, such as ['red', 'nir'] or ['B04', 'B08']; "
-            "the scene classification is not a reflectance"
-        )
-    if max_cloud is not None and not 0 <= max_cloud <= 100:
-        raise SourceError(f"max_cloud={max_cloud}: a percentage from 0 to 100")
-    search = Search(extent_of_grid(grid), *period(time), max_cloud)
-    return SceneRequest(grid, search, names, clouds, items)
-
-
 def access_of(source: StacSource | Iterable[Any], hosts: Sequence[str] = ()) -> Access:
     """Return the settings for opening files of a source, or of items."""
     if not isinstance(source, StacSource):
@@ -120,11 +97,13 @@ def make_plan(request: SceneRequest, stac: StacSource | Iterable[Any], access: A
         import odc.stac  # noqa: F401
         import pystac_client  # noqa: F401
     except ImportError as error:
-        raise SourceError(f"Sentinel-2 needs {error.name}; pip install 'geomiam[stac]'") from error
+        title = request.profile.title
+        raise SourceError(f"{title} needs {error.name}; pip install 'geomiam[stac]'") from error
     source = stac if isinstance(stac, StacSource) else None
     items: Any = stac
     notes: list[str] = []
     if source:
+        source = replace(source, query={**source.query, **request.query})
         check_query(source.query)
         items = search_items(source, request.search, access.allow_list, notes)
     scenes, unusable, more_notes = read_items(
@@ -136,7 +115,7 @@ def make_plan(request: SceneRequest, stac: StacSource | Iterable[Any], access: A
     notes += more_notes
     _check_bands(scenes, request)
     without_grid = [_gridless(s) for s in scenes if s.box is None]
-    by_day = windows(scenes, request.grid)
+    by_day = windows(scenes, request.grid, split=request.profile.split)
     if not by_day:
         lines = [*notes, *unusable, *without_grid]
         raise NoScenes(_no_scenes(request.search, source, lines[:10]))
@@ -146,7 +125,8 @@ def make_plan(request: SceneRequest, stac: StacSource | Iterable[Any], access: A
         for p in placed_scenes
         for b, text in p.scene.lost.items()
     ]
-    table = pd.DataFrame([_row(w.day, p) for w in by_day for p in w.scenes])
+    size = request.profile.bytes
+    table = pd.DataFrame([_row(w.day, p, size) for w in by_day for p in w.scenes])
     return Plan(table, tuple(by_day), (*unusable, *without_grid, *lost_bands), tuple(notes))
 
 
@@ -165,16 +145,17 @@ def _check_bands(scenes: Sequence[Scene], request: SceneRequest) -> None:
     for band in request.bands:
         if all(band in s.absent for s in scenes):
             asset_keys = sorted({name for s in scenes for name in s.offered})
-            twins = {**BANDS, **{v: k for k, v in BANDS.items()}}
+            twins = request.profile.twins()
             by_lower = {n.lower(): n for name in asset_keys for n in (name, twins.get(name, name))}
             near = difflib.get_close_matches(band.lower(), by_lower, n=1, cutoff=0.5)
             hint = f"; did you mean '{by_lower[near[0]]}'?" if near else ""
             raise SourceError(
                 f"band '{scrub(band)}': none of {len(scenes)} items has it; they have {asset_keys[:30]}{hint}"
             )
-    if request.clouds.classes and all(SCL in s.absent for s in scenes):
+    mask = request.profile.mask
+    if request.clouds.codes and all(mask.asset in s.absent for s in scenes):
         raise SourceError(
-            f"none of {len(scenes)} items has a scene classification ({SCL}); they have "
+            f"none of {len(scenes)} items has {mask.title} ({mask.asset}); they have "
             f"{list(scenes[0].offered[:20])}: pass mask=None, or a function as mask="
         )
 
@@ -192,7 +173,7 @@ def _no_scenes(search: Search, source: StacSource | None, lines: Sequence[str]) 
     )
 
 
-def _row(day: str, placed_scene: PlacedScene) -> dict[str, Any]:
+def _row(day: str, placed_scene: PlacedScene, size: int) -> dict[str, Any]:
     scene = placed_scene.scene
     offsets = {r.offset for b, r in scene.rules.items() if b not in scene.lost}
     return {
@@ -205,16 +186,17 @@ def _row(day: str, placed_scene: PlacedScene) -> dict[str, Any]:
         "baseline": scene.baseline,
         "offset": offsets.pop() if len(offsets) == 1 else np.nan,
         "rule": "; ".join(sorted({r.reason or r.doubt for r in scene.rules.values()})),
-        "bytes": _bytes(placed_scene),
+        "bytes": int(_pixels(placed_scene) * size),
         "lost": ", ".join(scene.lost),
+        **scene.labels,
     }
 
 
-def _bytes(placed_scene: PlacedScene) -> int:
-    """Return the bytes of a scene under the grid, each file in its resolution."""
+def _pixels(placed_scene: PlacedScene) -> float:
+    """Return the pixels of a scene under the grid, each file in its resolution."""
     scene, place = placed_scene.scene, placed_scene.place
     finest = abs(place.box.resolution.x)
     pixel_sizes = [f.size for b, f in scene.files.items() if b not in scene.lost]
     # NaN and implausible values count as the finest
     sizes = [s if s >= finest else finest for s in pixel_sizes]
-    return int(sum(place.area / s**2 for s in sizes) * BYTES)
+    return sum(place.area / s**2 for s in sizes)

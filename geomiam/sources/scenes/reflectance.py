@@ -69,6 +69,24 @@ def rule(
     return Rule(SCALE if scale is None else scale, value, reason)
 
 
+def fixed_rule(asset: Mapping[str, Any], *, scale: float, offset: float) -> Rule:
+    """Return the scale and offset of a collection, with a doubt if an asset states others."""
+    try:
+        numbers = _stated(asset)
+    except (TypeError, ValueError, AttributeError) as error:
+        return Rule(scale, np.nan, "", f"its scale and offset cannot be read: {scrub(error)[:200]}")
+    if any(
+        v is not None and abs(v - w) > 1e-6 * max(abs(w), 1e-3)
+        for v, w in zip(numbers, (scale, offset), strict=True)
+    ):
+        doubt = (
+            f"scale {numbers[0]} and offset {numbers[1]} are stated; those of the collection are "
+            f"{scale:g} and {offset:g}"
+        )
+        return Rule(scale, np.nan, "", doubt)
+    return Rule(scale, offset, "scale and offset of the collection")
+
+
 def _implausible(scale: float | None, stated_offset: float | None) -> str:
     """Return a text on a scale or offset that reflectance cannot have, such as 1, -1000 or +0.1."""
     if scale is not None and not SCALES[0] <= scale <= SCALES[1]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +21,8 @@ from odc.geo.geobox import GeoBox
 
 from geomiam.errors import SourceError
 from geomiam.sources.scenes.clouds import CloudMask, clear_share
-from geomiam.sources.scenes.reflectance import Rule, baseline, rule
+from geomiam.sources.scenes.profile import CollectionProfile
+from geomiam.sources.scenes.reflectance import Rule, baseline, fixed_rule, rule
 from geomiam.sources.scenes.scene_grid import AssetFile, asset_file, scene_grid
 from geomiam.sources.stac.extent import overlap
 from geomiam.sources.stac.item_checks import CheckedItem, checked_item, is_level_1, number, seconds
@@ -30,23 +31,7 @@ from geomiam.sources.stac.stac_source import StacSource
 from geomiam.sources.web.allow_list import REMOTE, AllowList, scheme, scrub
 from geomiam.sources.web.ranges import Access
 
-SCL = "scl"
-BANDS = {
-    "coastal": "B01",
-    "blue": "B02",
-    "green": "B03",
-    "red": "B04",
-    "rededge1": "B05",
-    "rededge2": "B06",
-    "rededge3": "B07",
-    "nir": "B08",
-    "nir08": "B8A",
-    "nir09": "B09",
-    "cirrus": "B10",
-    "swir16": "B11",
-    "swir22": "B12",
-    SCL: "SCL",
-}
+REMEDY = "; settle it with geomiam.StacSource(..., offset=0 or -0.1)"
 OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
     "eq": operator.eq,
     "neq": operator.ne,
@@ -65,13 +50,15 @@ class SceneRequest:
     grid: GeoBox
     search: Search
     bands: tuple[str, ...]
+    profile: CollectionProfile
     clouds: CloudMask
+    query: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # conditions on properties
     items: bool = False  # scenes keep their items, which the loader of a user receives
 
     @property
     def assets(self) -> tuple[str, ...]:
-        """Bands and, where the mask needs it, the scene classification."""
-        return (*self.bands, SCL) if self.clouds.reads_scl else self.bands
+        """Bands and, where it is read, the asset of the mask."""
+        return (*self.bands, self.clouds.rule.asset) if self.clouds.reads_asset else self.bands
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +69,7 @@ class Scene:
     collection: str
     time: pd.Timestamp  # of acquisition, UTC
     files: Mapping[str, AssetFile]  # by band, as the user names it
-    rules: Mapping[str, Rule]  # scale and offset of reflectance by band
+    rules: Mapping[str, Rule]  # scale and offset by band
     lost: Mapping[str, str]  # reason by band that cannot be read, from metadata
     absent: tuple[str, ...]  # bands without an asset
     offered: tuple[str, ...] = field(repr=False)  # keys of all assets of the item
@@ -91,6 +78,7 @@ class Scene:
     baseline: float  # of processing, NaN if unknown
     processed: tuple[float, ...]  # order of processing
     level_1: bool
+    labels: Mapping[str, str]  # by column of the plan; empty text if unknown
     box: GeoBox | None = None  # grid of the finest file; None if there is none
     gridless: str = ""  # reason why there is no grid
     item: Any = field(default=None, repr=False)  # of pystac, only for the loader of a user
@@ -128,7 +116,7 @@ def read_items(
     # servers with faulty paging return an item twice
     scenes: dict[Any, Scene | str] = {}
     unusable, notes, count = [], [], 0
-    matches = _matcher(request.search, source.query if source else {})
+    matches = _matcher(request.search, {**(source.query if source else {}), **request.query})
     for entry in raw:
         try:
             if isinstance(entry, Unread):
@@ -196,15 +184,16 @@ def _scene(
     item: CheckedItem, request: SceneRequest, *, offset: float | None, access: Access
 ) -> Scene:
     """Return the scene of an item; bands that cannot be used are in ``lost``."""
-    files, problems = _files(item, request.assets, access.allow_list)
-    rules: dict[str, Rule] = {}
-    for band, file in files.items():
-        if band == SCL:
-            continue
-        rules[band] = rule(item.properties, item.assets[file.key], offset=offset, name=item.id)
-        if doubt := rules[band].doubt:
-            problems[band] = f"{doubt}; settle it with geomiam.StacSource(..., offset=0 or -0.1)"
-    value = baseline(item.properties, item.id)
+    profile = request.profile
+    files, problems = _files(item, request, access.allow_list)
+    rules = {
+        b: _rule(item, f.key, profile, band=b, offset=offset)
+        for b, f in files.items()
+        if b != profile.mask.asset
+    }
+    remedy = REMEDY if profile.by_baseline else ""
+    problems |= {b: f"{r.doubt}{remedy}" for b, r in rules.items() if r.doubt}
+    value = baseline(item.properties, item.id) if profile.by_baseline else None
     number_of_baseline = np.nan if value is None else value
     box, gridless, files = scene_grid(item, files, access)
     return Scene(
@@ -214,17 +203,29 @@ def _scene(
         files,
         rules,
         problems,
-        tuple(b for b in request.assets if _asset_key(item, b) is None),
+        tuple(b for b in request.assets if _asset_key(item, b, profile) is None),
         _shared(tuple(sorted(map(str, item.assets)))),
         number(item.properties.get("eo:cloud_cover")),
         clear_share(item.properties, request.clouds),
         number_of_baseline,
         processing_order(item.properties, number_of_baseline),
         is_level_1(item.properties),
+        {k: scrub(item.properties.get(p, ""))[:60] for k, p in profile.labels.items()},
         box,
         gridless,
         item.as_pystac([f.key for f in files.values()]) if request.items else None,
     )
+
+
+def _rule(
+    item: CheckedItem, key: str, profile: CollectionProfile, *, band: str, offset: float | None
+) -> Rule:
+    """Return the conversion of one asset."""
+    asset = item.assets[key]
+    if profile.by_baseline:
+        return rule(item.properties, asset, offset=offset, name=item.id)
+    fixed = profile.band(band)
+    return fixed_rule(asset, scale=fixed.scale, offset=fixed.offset)
 
 
 @lru_cache(4096)
@@ -234,17 +235,18 @@ def _shared(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _files(
-    item: CheckedItem, bands: Sequence[str], allow_list: AllowList
+    item: CheckedItem, request: SceneRequest, allow_list: AllowList
 ) -> tuple[dict[str, AssetFile], dict[str, str]]:
     """Return the files of bands, and the reasons why bands have none."""
     files: dict[str, AssetFile] = {}
     problems: dict[str, str] = {}
-    for band in bands:
-        key = _asset_key(item, band)
+    of_item = item.properties if request.profile.one_grid else {}
+    for band in request.assets:
+        key = _asset_key(item, band, request.profile)
         if key is None:
             problems[band] = f"no such asset; the item has {sorted(map(str, item.assets))[:20]}"
             continue
-        file = asset_file(key, item.href(key), item.assets[key])
+        file = asset_file(key, item.href(key), item.assets[key], of_item)
         if refusal := _refusal(file.href, allow_list, item.link):
             problems[band] = refusal
         else:
@@ -261,9 +263,9 @@ def _refusal(href: str, allow_list: AllowList, origin: str) -> str:
     return allow_list.refusal(href)
 
 
-def _asset_key(item: CheckedItem, band: str) -> str | None:
-    """Return the key of a band's asset, by key or by the two sets of names of Sentinel-2's bands."""
-    names = _names(band)
+def _asset_key(item: CheckedItem, band: str, profile: CollectionProfile) -> str | None:
+    """Return the key of a band's asset, by key or by the names of the collection's bands."""
+    names = _names(profile, band)
     for name in (band, *sorted(names)):
         if name in item.assets:
             return name
@@ -279,7 +281,5 @@ def _asset_key(item: CheckedItem, band: str) -> str | None:
 
 
 @lru_cache(256)
-def _names(band: str) -> frozenset[str]:
-    """Return both names of a band, none if it is not one of Sentinel-2's."""
-    pairs = ((n, b) for n, b in BANDS.items() if band.lower() in (n, b.lower()))
-    return frozenset(next(pairs, ()))
+def _names(profile: CollectionProfile, band: str) -> frozenset[str]:
+    return profile.names(band)

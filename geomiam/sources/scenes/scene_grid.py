@@ -38,9 +38,15 @@ class AssetFile:
     size: float = np.nan  # of a pixel in metres; NaN if unknown
 
 
-def asset_file(key: str, href: str, asset: Mapping[str, Any]) -> AssetFile:
-    """Return the file of an asset. Equal grids are one object, which makes many files small."""
-    transform, shape = (_tuple(asset.get(k)) for k in ("proj:transform", "proj:shape"))
+def asset_file(
+    key: str, href: str, asset: Mapping[str, Any], of_item: Mapping[str, Any]
+) -> AssetFile:
+    """Return the file of an asset, with the grid ``of_item`` if the asset states none.
+
+    Equal grids are one object, which makes many files small.
+    """
+    keys = ("proj:transform", "proj:shape")
+    transform, shape = (_tuple(asset.get(k, of_item.get(k))) for k in keys)
     return AssetFile(key, href, transform, shape, number(asset.get("gsd")))
 
 

@@ -54,11 +54,12 @@ class Window:
     """Scenes of one day on one lattice, latest processing first."""
 
     day: str
+    part: str  # of the day: the label that separates its scenes, such as the orbit; or empty
     scenes: tuple[PlacedScene, ...]
 
 
-def windows(scenes: Iterable[Scene], grid: GeoBox) -> list[Window]:
-    """Return windows by day and lattice, in order of time.
+def windows(scenes: Iterable[Scene], grid: GeoBox, *, split: str = "") -> list[Window]:
+    """Return windows by day and lattice, and by the label ``split``, in order of time.
 
     Scenes without a grid, or that do not overlap the grid of the request, are dropped. In a window the
     latest processing is first.
@@ -74,12 +75,20 @@ def windows(scenes: Iterable[Scene], grid: GeoBox) -> list[Window]:
         if at not in places:
             places[at] = _place(scene.box, grid, middle)
         if place := places[at]:
-            key = (_solar_day(scene, place), *place.lattice)
+            key = (_solar_day(scene, place), scene.labels.get(split, ""), *place.lattice)
             groups.setdefault(key, []).append(PlacedScene(scene, place))
-    by_day = [Window(key[0], _by_processing(group)) for key, group in groups.items()]
-    return sorted(
-        by_day, key=lambda w: (w.day, w.scenes[0].scene.time, str(w.scenes[0].place.box.crs))
-    )
+    by_day = [Window(key[0], key[1], _by_processing(group)) for key, group in groups.items()]
+    starts: dict[tuple[str, str], pd.Timestamp] = {}
+    for window in by_day:
+        start, step = window.scenes[0].scene.time, (window.day, window.part)
+        starts[step] = min(start, starts.get(step, start))
+    return sorted(by_day, key=lambda w: _order(w, starts[w.day, w.part]))
+
+
+def _order(window: Window, start: pd.Timestamp) -> tuple[Any, ...]:
+    """Return the order of windows: by step in time, then by the time of their first scenes."""
+    first = window.scenes[0]
+    return window.day, start, window.part, first.scene.time, str(first.place.box.crs)
 
 
 def _by_processing(group: Sequence[PlacedScene]) -> tuple[PlacedScene, ...]:

@@ -16,7 +16,7 @@ import requests
 
 from geomiam.errors import SourceError
 from geomiam.sources.stac.extent import Box, halves
-from geomiam.sources.stac.stac_source import StacSource, choose_collection
+from geomiam.sources.stac.stac_source import PREFERRED, StacSource, choose_collection
 from geomiam.sources.web.allow_list import REMOTE, AllowList, host_of, scheme, scrub
 from geomiam.sources.web.requests import Limits, NoResponse, Request, send
 
@@ -31,8 +31,11 @@ DOCUMENTS = 200_000
 PAUSES = (0.0, 0.5, 1.5, 4.0)
 """Seconds before each attempt to read a page or document."""
 ITEM_SEARCH = "item-search"
-ACQUIRED = re.compile(r"S2[A-D]?_(?!OPER)(?:[^_]+_){1,2}(20\d{6})(?!\d)")
-"""Name of a product of Sentinel-2; its first date is that of the acquisition."""
+ACQUIRED = re.compile(
+    r"(?:S2[A-D]?_(?!OPER)(?:[^_]+_){1,2}|L[CET]\d\d_L2S[PR]_\d{6}_|S1[A-D]_(?:[^_]+_+){3})"
+    r"((?:19|20)\d{6})(?!\d)"
+)
+"""Name of a product of Sentinel-2, Landsat or Sentinel-1; its first date is that of the acquisition."""
 
 Document = tuple[str, Mapping[str, Any]]
 
@@ -49,6 +52,7 @@ class Search:
     start: str
     end: str
     max_cloud: float | None
+    collections: tuple[str, ...] = PREFERRED  # collections, if the source names none
 
 
 class Unread(str):
@@ -73,7 +77,7 @@ def search_items(
         if isinstance(classes, list) and any(ITEM_SEARCH in str(c) for c in classes):
             yield from _from_api(source, search, reader, notes)
         else:
-            yield from _below((start, top), source, reader, _Dates(search, notes))
+            yield from _below((start, top), source, reader, search=search, notes=notes)
     except Exception as error:  # libraries raise errors of any type for invalid responses
         text = scrub(error)[:300]
         detail = text if isinstance(error, SourceError) else f"{type(error).__name__}: {text}"
@@ -151,7 +155,7 @@ def _from_api(
         warnings.simplefilter("ignore")  # of servers without the links that they should have
         client = pystac_client.Client.open(source.url, stac_io=_io(reader))
         collection = source.collection or choose_collection(
-            [c.id for c in client.get_collections()], source
+            [c.id for c in client.get_collections()], source, candidates=search.collections
         )
     cloud = {} if search.max_cloud is None else {"eo:cloud_cover": {"lte": search.max_cloud}}
     query: dict[str, Any] = {**cloud, **source.query}
@@ -224,7 +228,7 @@ def _io(reader: Reader) -> Any:
 
 
 class _Dates:
-    """Selects the links of items by the dates in the names of Sentinel-2's products."""
+    """Selects the links of items by the dates in the names of products."""
 
     def __init__(self, search: Search, notes: list[str]) -> None:
         ends = (np.datetime64(search.start[:10]) - 1, np.datetime64(search.end[:10]) + 1)
@@ -250,11 +254,13 @@ class _Dates:
 
 
 def _below(
-    top: Document, source: StacSource, reader: Reader, dates: _Dates
+    top: Document, source: StacSource, reader: Reader, *, search: Search, notes: list[str]
 ) -> Iterator[Mapping[str, Any] | Unread]:
     """Yield the items below a document, and a line for each document that cannot be read."""
     unread: list[Unread] = []
-    stack: list[tuple[str, Any]] = list(_start_documents(source, reader, top, unread))
+    dates = _Dates(search, notes)
+    starts = _start_documents(source, reader, top, candidates=search.collections, unread=unread)
+    stack: list[tuple[str, Any]] = list(starts)
     visited_links = {top[0], *(href for href, _ in stack)}
     while stack:
         href, document = stack.pop()
@@ -283,7 +289,12 @@ def _below(
 
 
 def _start_documents(
-    source: StacSource, reader: Reader, top: Document, unread: list[Unread]
+    source: StacSource,
+    reader: Reader,
+    top: Document,
+    *,
+    candidates: Sequence[str],
+    unread: list[Unread],
 ) -> Iterator[Document]:
     """Yield the documents to start from: only one collection, since several may contain the same scenes."""
     href, document = top
@@ -297,7 +308,7 @@ def _start_documents(
         yield href, {**document, "links": _entries(document, "item")}
         yield from children
     else:
-        yield collections[choose_collection(list(collections), source)]
+        yield collections[choose_collection(list(collections), source, candidates=candidates)]
 
 
 def _read_all(reader: Reader, links: Sequence[str], unread: list[Unread]) -> Iterator[Document]:

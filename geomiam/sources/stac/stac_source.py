@@ -24,10 +24,10 @@ class StacSource:
     url
         URL of an API or a static STAC catalog, or the path of a local one.
     collection
-        Id of the collection. Default: the only collection, or the first of the Sentinel-2 Level-2A
-        collections of the presets.
+        Id of the collection. Default: the only collection, or the first of those of the presets of
+        :func:`geomiam.sentinel2`, :func:`geomiam.sources.landsat` or :func:`geomiam.sources.sentinel1`.
     offset
-        Reflectance offset of all items, 0 or -0.1, for items with wrong metadata.
+        Sentinel-2 only: reflectance offset of all items, 0 or -0.1, for items with wrong metadata.
     query
         Conditions on properties, such as ``{"s2:processing_baseline": {"gte": "05.00"}}``. They are
         sent to servers that support them, and always applied to the returned items. Operators: eq,
@@ -74,12 +74,14 @@ PRESETS = {
 }
 
 
-def as_source(source: Any) -> StacSource | Iterable[Any]:
+def as_source(
+    source: Any, presets: Mapping[str, StacSource] = PRESETS
+) -> StacSource | Iterable[Any]:
     """Return the StacSource of ``source=``, or items, which a search returns page by page."""
     if isinstance(source, StacSource):
         return source
     if isinstance(source, (str, Path)):
-        return _named(str(source))
+        return _named(str(source), presets)
     if hasattr(source, "items_as_dicts"):  # a search of pystac-client
         return cast(Iterable[Any], source.items_as_dicts())
     if hasattr(source, "get_items"):  # a catalog or collection of pystac
@@ -98,22 +100,22 @@ def as_source(source: Any) -> StacSource | Iterable[Any]:
     elif isinstance(source, Iterable):
         return source
     raise SourceError(
-        f"{problem}; pass one of {sorted(PRESETS)}, a URL, a path, "
+        f"{problem}; pass one of {sorted(presets)}, a URL, a path, "
         "geomiam.StacSource(url, collection), an item, or a list or search of items"
     )
 
 
-def _named(text: str) -> StacSource:
-    if text in PRESETS:
+def _named(text: str, presets: Mapping[str, StacSource]) -> StacSource:
+    if text in presets:
         signer = _planetary_signer() if text == "planetary-computer" else None
-        return replace(PRESETS[text], sign=signer)
+        return replace(presets[text], sign=signer)
     if scheme(text) in REMOTE:
         return StacSource(text)
     path = local_path(text)
     if len(path) < LONGEST_PATH and Path(path).exists():
         return StacSource(path)
     raise SourceError(
-        f"source={scrub(text)[:200]!r} is neither a name ({', '.join(PRESETS)}), nor an http(s) URL, "
+        f"source={scrub(text)[:200]!r} is neither a name ({', '.join(presets)}), nor an http(s) URL, "
         "nor a path that exists"
     )
 
@@ -130,9 +132,11 @@ def _planetary_signer() -> Callable[[str], str]:
     return sign_url
 
 
-def choose_collection(ids: Sequence[str], source: StacSource) -> str:
+def choose_collection(
+    ids: Sequence[str], source: StacSource, *, candidates: Sequence[str] = PREFERRED
+) -> str:
     """Return the id of the collection to read: only one, since several may contain the same scenes."""
-    candidates = (source.collection,) if source.collection else PREFERRED
+    candidates = (source.collection,) if source.collection else tuple(candidates)
     matches = [c for c in candidates if c in ids] or (list(ids) if not source.collection else [])
     if not matches or (len(matches) > 1 and matches[0] not in candidates):
         raise SourceError(

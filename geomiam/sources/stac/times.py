@@ -12,23 +12,23 @@ import pandas as pd
 from geomiam.errors import SourceError
 
 FIRST = pd.Timestamp("2015-06-23")
-"""Launch of Sentinel-2A: the start of a period without a start."""
+"""Launch of Sentinel-2A."""
 OPEN = (None, "", "..")
 ZONE = re.compile(r"(?<=[\d:.])\s*(Z|[+-]\d{2}:?\d{2})$", re.IGNORECASE)
 PERIODS = ("Y", "M", "D")
 """Units of numpy's datetime64 that are periods."""
 
 
-def period(time: Any) -> tuple[str, str]:
+def period(time: Any, *, first: pd.Timestamp = FIRST) -> tuple[str, str]:
     """Return the first and last second of ``time=``, in UTC.
 
     Text, dates, and times at midnight stand for whole periods or days, other times for one second.
-    None or ``".."`` is an open end: the launch of Sentinel-2, or now.
+    None or ``".."`` is an open end: ``first``, or now.
     """
     try:
-        first, last = _pair(time)
-        start = FIRST if _is_open(first) else _edges(first)[0]
-        end = pd.Timestamp.now("UTC").tz_localize(None) if _is_open(last) else _edges(last)[1]
+        low, high = _pair(time)
+        start = first if _is_open(low) else _edges(low)[0]
+        end = pd.Timestamp.now("UTC").tz_localize(None) if _is_open(high) else _edges(high)[1]
         backwards = end < start
     except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise SourceError(

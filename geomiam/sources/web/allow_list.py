@@ -22,8 +22,9 @@ _EARTH_SEARCH = ("sentinel-cogs", "e84-earth-search-sentinel-data", "sentinel-s2
 DATA_HOSTS = {
     "earth-search.aws.element84.com": (
         *(f"{bucket}.s3.us-west-2.amazonaws.com" for bucket in _EARTH_SEARCH),
-        *(f"s3://{bucket}" for bucket in _EARTH_SEARCH),
+        *(f"s3://{bucket}" for bucket in (*_EARTH_SEARCH, "usgs-landsat")),
     ),
+    "landsatlook.usgs.gov": ("s3://usgs-landsat",),
     "planetarycomputer.microsoft.com": ("*.blob.core.windows.net",),
     "stac.dataspace.copernicus.eu": ("s3://eodata", "eodata.dataspace.copernicus.eu"),
 }
