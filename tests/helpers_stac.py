@@ -81,11 +81,11 @@ def scene(
     properties: Mapping[str, Any] | None = None,
     bands: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Any]:
-    """Write a scene and return its item; bands of SIZE pixels are 10 m, of half of it 20 m."""
+    """Write a scene and return its item; the largest bands are 10 m, those of half of it 20 m."""
     band_values = {"red": numbers(1), "nir": numbers(2), "scl": sky()} | dict(bands or {})
-    assets = {}
+    width, assets = max(map(len, band_values.values())), {}
     for key, values in band_values.items():
-        res = 10.0 * SIZE / len(values) if len(values) < SIZE else 10.0
+        res = 10.0 * width / len(values)
         path = folder / name / f"{key}.tif"
         write_tif(path, values, res=res, origin=origin, crs=crs)
         raster = {"nodata": 0, "data_type": str(values.dtype)}

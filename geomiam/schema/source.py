@@ -18,7 +18,7 @@ BELONGS = {
     **dict.fromkeys(("index", "overview"), ("raster",)),
     **dict.fromkeys(("derive", "of"), ("derived",)),
     **dict.fromkeys(
-        "collection product query time mask snow dilate max_cloud composite on_error".split(),
+        "collection product query time mask snow dilate max_cloud composite overviews on_error".split(),
         ("stac",),
     ),
     "decode": ("raster", "netcdf", "zarr"),
@@ -181,6 +181,7 @@ class Source(ReadOptions):
     dilate: str | float = "20m"
     max_cloud: float | None = None
     composite: str | None = None
+    overviews: bool = False
     on_error: Literal["nan", "raise"] = "nan"
     hosts: tuple[str, ...] = Field(
         (), description="raster, stac: further hosts that files may be read from"

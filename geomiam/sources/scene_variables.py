@@ -131,7 +131,7 @@ def _search(tasks: Sequence[VariableTask]) -> tuple[SeriesQuery, SceneOptions]:
     if isinstance(stac, StacSource):
         changes = {k: v for k in ("collection", "query") if (v := getattr(source, k))}
         stac = replace(stac, **changes)
-    fields = ["mask", "snow", "dilate", "on_error", "hosts"]
+    fields = ["mask", "snow", "dilate", "overviews", "on_error", "hosts"]
     settings = {k: getattr(source, k) for k in fields}
     options = SceneOptions(**settings, resample=source.resampling or AVERAGE)
     return SeriesQuery(bands=bands, source=stac, max_cloud=source.max_cloud), options

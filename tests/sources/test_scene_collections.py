@@ -362,6 +362,7 @@ def test_one_call_per_collection_merges_into_one_cube(tmp_path):
 def test_a_catalog_names_the_product(tmp_path):
     write_stac_catalog(tmp_path / "c", [landsat_item(tmp_path / "f", qa=quality())])
     place = {"kind": "stac", "product": "landsat", "root": str(tmp_path / "c"), "time": "2022-01"}
+    place |= {"overviews": True}
     variable = {"kind": "series", "dims": ["time"], "window": 1}
     path = catalog(
         tmp_path, {"usgs": place}, {"optical": {"from": "usgs", "variables": {"red": variable}}}

@@ -21,10 +21,9 @@ import numpy as np
 from dask.highlevelgraph import HighLevelGraph
 from odc.geo.geobox import GeoBox
 
-from geomiam.data.grid.warp import tile_side, warp
+from geomiam.data.grid.warp import WINDOW, tile_side, warp
 from geomiam.sources.scenes.asset_reader import SceneFiles
 from geomiam.sources.scenes.pixels import NAN, SceneSettings, combined
-from geomiam.sources.scenes.scene import Scene
 from geomiam.sources.scenes.windows import Cells, PlacedScene, Window, pixels_under
 
 CHUNK = 1024
@@ -120,7 +119,7 @@ def layers_of_chunks(
     for window in day:
         scenes: dict[tuple[int, int], list[tuple[SceneFiles, Cells]]] = {}
         for placed_scene in window.scenes:
-            files = files_of(placed_scene.scene, next(numbers), items=items)
+            files = files_of(placed_scene, next(numbers), items=items)
             for at, cells in _chunks_under(placed_scene, axes):
                 scenes.setdefault(at, []).append((files, cells))
         for at, parts in scenes.items():
@@ -129,12 +128,13 @@ def layers_of_chunks(
     return layers
 
 
-def files_of(scene: Scene, number: int, *, items: bool) -> SceneFiles:
+def files_of(placed_scene: PlacedScene, number: int, *, items: bool) -> SceneFiles:
     """Return what a task needs of a scene; its item only for the loader of a user."""
+    scene, place = placed_scene.scene, placed_scene.place
     files = {b: f for b, f in scene.files.items() if b not in scene.lost}
     scales = {b: (r.scale, r.offset) for b, r in scene.rules.items() if b in files}
-    assert scene.box is not None
-    return SceneFiles(scene.id, number, scene.box, files, scales, scene.item if items else None)
+    item = scene.item if items else None
+    return SceneFiles(scene.id, number, place.box, place.overview, files, scales, item)
 
 
 def _chunks_under(
@@ -192,13 +192,13 @@ def _layer(
 
     Where many pixels are under a cell, they are read in tiles, so that memory is bounded.
     """
-    lattice = layer.scenes[0].box
+    lattice, overview = layer.scenes[0].box, layer.scenes[0].overview
     box, is_aligned = pixels_under(lattice, grid)
     if is_aligned:
         return combined(layer.scenes, box, settings)
     out = np.full((len(settings.bands) + 1, *grid.shape), NAN, dtype="float32")
     failures: set[tuple[int, str]] = set()
-    side = tile_side(box, grid)
+    side = tile_side(box, grid, window=WINDOW // overview)  # the mask is read at full resolution
     for rows, cols in itertools.product(*(_pieces(n, side) for n in grid.shape.yx)):
         tile = grid[rows, cols]
         box, _ = pixels_under(lattice, tile)

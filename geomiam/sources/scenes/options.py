@@ -28,6 +28,11 @@ class SceneOptions:
         Metres by which hidden areas grow.
     resample
         Resampling method of GDAL, if the grid is not a part of the scene's grid.
+    overviews
+        Read bands from overviews of the files where a cell is wider than four pixels. A pixel of an
+        overview is at most half as wide as a cell; with a mask, at most four pixels. It is hidden if one
+        of the pixels below it is, so that no cloud is averaged; a cell without such a clear pixel is
+        NaN. Not used with a function as ``mask=`` or with ``loader=``.
     on_error
         ``"nan"``: a file that cannot be read becomes NaN, with a warning and a line in
         ``attrs["failed_assets"]``. ``"raise"``: it ends the computation.
@@ -50,6 +55,7 @@ class SceneOptions:
     snow: Literal["mask", "keep"] = "mask"
     dilate: str | float = "20m"
     resample: str = "average"
+    overviews: bool = False
     on_error: Literal["nan", "raise"] = "nan"
     loader: Loader | None = None
     hosts: Sequence[str] = ()

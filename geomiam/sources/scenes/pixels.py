@@ -18,6 +18,7 @@ from odc.geo.xr import xr_coords
 from geomiam.errors import SourceError
 from geomiam.sources.scenes.asset_reader import LoadOptions, SceneFiles, read_asset
 from geomiam.sources.scenes.clouds import CloudMask, grow, hidden_by_asset
+from geomiam.sources.scenes.overviews import any_below, finer
 from geomiam.sources.scenes.reflectance import to_reflectance
 from geomiam.sources.scenes.windows import shared_pixels
 
@@ -75,13 +76,14 @@ def _scene(
 
     Where all pixels are hidden, bands are not read: None.
     """
-    clouds, options = settings.clouds, settings.loading
-    margin = clouds.radius(abs(box.resolution.x))
-    wide, inner = box.pad(margin), slice(margin, -margin or None)
+    clouds, options, overview = settings.clouds, settings.loading, scene.overview
+    pixels = box if overview == 1 else finer(box, overview)
+    margin = clouds.radius(abs(pixels.resolution.x))
+    wide, inner = pixels.pad(margin), slice(margin, -margin or None)
     failures: list[str] = []
 
-    def read(band: str, window: GeoBox) -> np.ndarray:
-        values, has_failed = read_asset(scene, band, window, options=options)
+    def read(band: str, window: GeoBox, step: int = 1) -> np.ndarray:
+        values, has_failed = read_asset(scene, band, window, options=options, overview=step)
         failures.extend([band] * has_failed)
         scale = scene.scales.get(band)
         return values if scale is None else to_reflectance(values, *scale)
@@ -92,11 +94,14 @@ def _scene(
         values = np.stack([layers[b][inner, inner] for b in settings.bands])
         return np.where(hidden, NAN, values), failures
     if not clouds.codes:
-        return np.stack([read(b, box) for b in settings.bands]), failures
+        return np.stack([read(b, box, overview) for b in settings.bands]), failures
     hidden = hidden_by_asset(read(clouds.rule.asset, wide), clouds, margin)[inner, inner]
+    hidden = any_below(hidden, overview)
     if hidden.all() and not failures:  # otherwise the report names the bands that fail as well
         return None, failures
-    return np.stack([np.where(hidden, NAN, read(b, box)) for b in settings.bands]), failures
+    return np.stack(
+        [np.where(hidden, NAN, read(b, box, overview)) for b in settings.bands]
+    ), failures
 
 
 def user_mask(function: Any, layers: dict[str, np.ndarray], box: GeoBox) -> np.ndarray:

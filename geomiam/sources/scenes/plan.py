@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,6 +15,7 @@ import pandas as pd
 from geomiam.errors import NoScenes, SourceError
 from geomiam.outputs.text import table_html
 from geomiam.progress import progress_bar
+from geomiam.sources.scenes.profile import CollectionProfile
 from geomiam.sources.scenes.scene import (
     Scene,
     SceneRequest,
@@ -115,18 +117,20 @@ def make_plan(request: SceneRequest, stac: StacSource | Iterable[Any], access: A
     notes += more_notes
     _check_bands(scenes, request)
     without_grid = [_gridless(s) for s in scenes if s.box is None]
-    by_day = windows(scenes, request.grid, split=request.profile.split)
+    split, overview = request.profile.split, request.overview
+    by_day = windows(scenes, request.grid, split=split, overview=overview)
     if not by_day:
         lines = [*notes, *unusable, *without_grid]
         raise NoScenes(_no_scenes(request.search, source, lines[:10]))
     placed_scenes = [p for w in by_day for p in w.scenes]
+    notes += _overview_notes(placed_scenes)
     lost_bands = [
         f"{p.scene.id} / {p.scene.key(b)}: {text}"
         for p in placed_scenes
         for b, text in p.scene.lost.items()
     ]
-    size = request.profile.bytes
-    table = pd.DataFrame([_row(w.day, p, size) for w in by_day for p in w.scenes])
+    profile = request.profile
+    table = pd.DataFrame([_row(w.day, p, profile) for w in by_day for p in w.scenes])
     return Plan(table, tuple(by_day), (*unusable, *without_grid, *lost_bands), tuple(notes))
 
 
@@ -173,7 +177,17 @@ def _no_scenes(search: Search, source: StacSource | None, lines: Sequence[str]) 
     )
 
 
-def _row(day: str, placed_scene: PlacedScene, size: int) -> dict[str, Any]:
+def _overview_notes(placed_scenes: Sequence[PlacedScene]) -> list[str]:
+    """Return a note for each size of the pixels of overviews."""
+    counts = Counter(p.place.overview for p in placed_scenes)
+    return [
+        f"bands of {count} of {len(placed_scenes)} scenes are read from overviews of {step} × {step} pixels"
+        for step, count in sorted(counts.items())
+        if step > 1
+    ]
+
+
+def _row(day: str, placed_scene: PlacedScene, profile: CollectionProfile) -> dict[str, Any]:
     scene = placed_scene.scene
     offsets = {r.offset for b, r in scene.rules.items() if b not in scene.lost}
     return {
@@ -186,17 +200,18 @@ def _row(day: str, placed_scene: PlacedScene, size: int) -> dict[str, Any]:
         "baseline": scene.baseline,
         "offset": offsets.pop() if len(offsets) == 1 else np.nan,
         "rule": "; ".join(sorted({r.reason or r.doubt for r in scene.rules.values()})),
-        "bytes": int(_pixels(placed_scene) * size),
+        "bytes": int(_pixels(placed_scene, profile.mask.asset) * profile.bytes),
         "lost": ", ".join(scene.lost),
         **scene.labels,
     }
 
 
-def _pixels(placed_scene: PlacedScene) -> float:
-    """Return the pixels of a scene under the grid, each file in its resolution."""
+def _pixels(placed_scene: PlacedScene, mask: str) -> float:
+    """Return the pixels of a scene under the grid, each file in its resolution, bands in that of overviews."""
     scene, place = placed_scene.scene, placed_scene.place
-    finest = abs(place.box.resolution.x)
-    pixel_sizes = [f.size for b, f in scene.files.items() if b not in scene.lost]
+    coarsest = abs(place.box.resolution.x)
+    finest = coarsest / place.overview
+    pixel_sizes = {b: f.size for b, f in scene.files.items() if b not in scene.lost}
     # NaN and implausible values count as the finest
-    sizes = [s if s >= finest else finest for s in pixel_sizes]
-    return sum(place.area / s**2 for s in sizes)
+    sizes = {b: s if s >= finest else finest for b, s in pixel_sizes.items()}
+    return sum(place.area / (s if b == mask else max(s, coarsest)) ** 2 for b, s in sizes.items())

@@ -22,6 +22,7 @@ from geomiam.sources.scenes.clouds import AUTO, CloudMask, cloud_mask
 from geomiam.sources.scenes.composites import CLEAR, FAILED, dates_of_steps, in_steps
 from geomiam.sources.scenes.mosaic import chunk_side, mosaics
 from geomiam.sources.scenes.options import SceneOptions
+from geomiam.sources.scenes.overviews import COARSEST, MASKED
 from geomiam.sources.scenes.pixels import SceneSettings, try_mask
 from geomiam.sources.scenes.plan import Plan, access_of, make_plan
 from geomiam.sources.scenes.profile import CollectionProfile
@@ -118,7 +119,10 @@ def _prepared(
             "one offset for each band"
         )
     access = access_of(stac, options.hosts)
-    return replace(request, items=options.loader is not None), stac, access
+    overview = 1
+    if options.overviews and not (options.loader or clouds.function):
+        overview = MASKED if clouds.codes else COARSEST
+    return replace(request, items=options.loader is not None, overview=overview), stac, access
 
 
 def scene_request(

@@ -54,6 +54,7 @@ class SceneRequest:
     clouds: CloudMask
     query: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # conditions on properties
     items: bool = False  # scenes keep their items, which the loader of a user receives
+    overview: int = 1  # most pixels along a pixel of an overview; 1 for full resolution
 
     @property
     def assets(self) -> tuple[str, ...]:

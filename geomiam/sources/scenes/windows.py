@@ -19,6 +19,7 @@ from odc.geo.geobox import GeoBox
 from geomiam.data.grid.grid import same_grid
 from geomiam.data.grid.source_windows import sample
 from geomiam.geo.longitude import unwrapped
+from geomiam.sources.scenes.overviews import COARSE, COARSEST, coarser
 from geomiam.sources.scenes.scene import Scene
 from geomiam.sources.scenes.scene_grid import key_of
 from geomiam.sources.stac.extent import extent_of_grid, to_degrees, wrapped
@@ -34,7 +35,8 @@ KERNEL = 8
 class Place:
     """The place of a scene's grid: it is computed once for all scenes of a tile."""
 
-    box: GeoBox
+    box: GeoBox  # of the overview that is read
+    overview: int  # pixels along a pixel of the overview; 1 for full resolution
     cells: Cells  # rows and columns of the grid that the scene touches
     lattice: tuple[Any, ...]
     longitude: float  # of its centre
@@ -58,13 +60,15 @@ class Window:
     scenes: tuple[PlacedScene, ...]
 
 
-def windows(scenes: Iterable[Scene], grid: GeoBox, *, split: str = "") -> list[Window]:
+def windows(
+    scenes: Iterable[Scene], grid: GeoBox, *, split: str = "", overview: int = 1
+) -> list[Window]:
     """Return windows by day and lattice, and by the label ``split``, in order of time.
 
-    Scenes without a grid, or that do not overlap the grid of the request, are dropped. In a window the
+    ``overview`` is the largest number of pixels along a pixel of an overview. Scenes without a grid, or that do not overlap the grid of the request, are dropped. In a window the
     latest processing is first.
     """
-    groups: dict[tuple[Any, ...], list[PlacedScene]] = {}
+    groups: dict[tuple[tuple[str, str], tuple[Any, ...]], list[PlacedScene]] = {}
     places: dict[Any, Place | None] = {}
     west, _, east, _ = extent_of_grid(grid)
     middle = wrapped((west + (east if east >= west else east + 360.0)) / 2)
@@ -73,11 +77,12 @@ def windows(scenes: Iterable[Scene], grid: GeoBox, *, split: str = "") -> list[W
             continue
         at = key_of(scene.box)
         if at not in places:
-            places[at] = _place(scene.box, grid, middle)
+            pixels = overview_step(scene.box, grid, largest=overview)
+            places[at] = _place(scene.box, grid, middle, pixels)
         if place := places[at]:
-            key = (_solar_day(scene, place), scene.labels.get(split, ""), *place.lattice)
-            groups.setdefault(key, []).append(PlacedScene(scene, place))
-    by_day = [Window(key[0], key[1], _by_processing(group)) for key, group in groups.items()]
+            step = (_solar_day(scene, place), scene.labels.get(split, ""))
+            groups.setdefault((step, place.lattice), []).append(PlacedScene(scene, place))
+    by_day = [Window(*step, _by_processing(group)) for (step, _), group in groups.items()]
     starts: dict[tuple[str, str], pd.Timestamp] = {}
     for window in by_day:
         start, step = window.scenes[0].scene.time, (window.day, window.part)
@@ -98,8 +103,24 @@ def _by_processing(group: Sequence[PlacedScene]) -> tuple[PlacedScene, ...]:
     return tuple(sorted(scenes, key=lambda p: p.scene.processed, reverse=True))
 
 
-def _place(box: GeoBox, grid: GeoBox, middle: float) -> Place | None:
+def overview_step(scene: GeoBox, grid: GeoBox, *, largest: int) -> int:
+    """Return the pixels along a pixel of the overview to read: a power of two, 1 for full resolution.
+
+    It depends on the size of a cell at the centre of the scene, not on the extent of the grid.
+    """
+    if largest == 1:
+        return 1
+    rows, cols = (n // 2 for n in scene.shape.yx)
+    centre = scene[rows : rows + COARSEST, cols : cols + COARSEST]
+    spans = zip(centre.shape.yx, _spans(grid, centre), strict=True)
+    pixels = min(n / max(high - low, 1e-9) for n, (low, high) in spans)
+    return 1 if pixels <= COARSE else min(largest, 2 ** math.floor(math.log2(pixels / 2)))
+
+
+def _place(box: GeoBox, grid: GeoBox, middle: float, overview: int) -> Place | None:
     """Return the place of a scene's grid, None if it does not overlap the grid of the request."""
+    if overview > 1:
+        box = coarser(box, overview)
     cells = _under(grid, box, pad=CELLS)
     if cells is None or _under(grid, box, pad=0) is None:
         return None
@@ -112,7 +133,7 @@ def _place(box: GeoBox, grid: GeoBox, middle: float) -> Place | None:
     longitude = wrapped(float(lon[0]), middle) if lon.size else middle
     inside = shared_pixels(pixels_under(box, grid[cells])[0], box)
     pixels = 0 if inside is None else math.prod(s.stop - s.start for s in inside)
-    return Place(box, cells, lattice, longitude, pixels * abs(a.a * a.e))
+    return Place(box, overview, cells, lattice, longitude, pixels * abs(a.a * a.e))
 
 
 def _solar_day(scene: Scene, place: Place) -> str:

@@ -23,6 +23,7 @@ from geomiam_bench import (
     kills,
     maps,
     novelty,
+    overviews,
     pages,
     planning,
     pretraining,
@@ -68,6 +69,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "value": value.main,
     "kills": kills.main,
     "planning": planning.main,
+    "overviews": overviews.main,
     "pages": pages.main,
 }
 for name, command in COMMANDS.items():

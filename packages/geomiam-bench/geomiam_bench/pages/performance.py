@@ -1,7 +1,7 @@
 """The performance page of the documentation, from the results of the commands.
 
-The folder of results holds ``shapley.json``, ``gpu.json``, ``maps.json``, ``kills.json``, ``planning.json``
-and ``training.json``; the page has a section for each file that is there. All numbers come from the JSON.
+The folder of results holds ``shapley.json``, ``gpu.json``, ``maps.json``, ``kills.json``, ``planning.json``,
+``overviews.json`` and ``training.json``; the page has a section for each file that is there. All numbers come from the JSON.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ def write_page(results: Path, docs: Path) -> None:
         "maps": maps,
         "kills": kills,
         "planning": planning,
+        "overviews": overviews,
         "training": training,
     }
     for name, write in sections.items():
@@ -256,6 +257,36 @@ def planning(results: dict[str, Any]) -> str:
             f"{country['tasks']:,} tasks; `gm.build_cube` writes it in bands of rows and resumes.",
             f"A lazy `gm.predict` grows with the power {slopes['tasks on cells']:.2f} of the cells:",
             table(["cells", "tasks", "seconds"], cells),
+        ]
+    )
+
+
+def overviews(results: dict[str, Any]) -> str:
+    """Return what overviews save where cells are coarse, and by how much values differ."""
+    rows = [
+        [
+            f"{r['cell']:,} m",
+            "none" if r["mask"] is None else "clouds",
+            f"{r['megabytes']['full']:.1f}",
+            f"{r['megabytes']['overviews']:.1f}",
+            f"{r['seconds']['full']:.2f}",
+            f"{r['seconds']['overviews']:.2f}",
+            f"{r['cells_with_data']['full']:.1%}",
+            f"{r['cells_with_data']['overviews']:.1%}",
+            f"{r['rmse'] / r['spread_of_cells']:.1%}",
+        ]
+        for r in results["rows"]
+    ]
+    head = ["cells", "mask", "MB read", "by overviews", "CPU seconds", "by overviews"]
+    head += ["cells with data", "by overviews", "difference"]
+    return "\n\n".join(
+        [
+            "### Overviews",
+            f"`geomiam-bench overviews` reads a made-up scene of {results['pixels']:,} × {results['pixels']:,} pixels of 10 m, "
+            f"{results['bands']} bands and {results['clouds']:.0%} clouds, onto coarse cells, at full resolution and with "
+            "`SceneOptions(overviews=True)`. The difference is the root mean square over cells with data in both, "
+            "relative to the standard deviation of the cells. One run; other programs shared the machine:",
+            table(head, rows),
         ]
     )
 
