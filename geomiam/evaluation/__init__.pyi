@@ -1,3 +1,4 @@
+from .corruption import corrupt
 from .diagnostic import fusion_diagnostic
 from .intervals import confidence
 from .linear_probe import probe
@@ -18,6 +19,7 @@ __all__ = [
     "by_modality",
     "community",
     "confidence",
+    "corrupt",
     "fusion_diagnostic",
     "hide",
     "missingness_sweep",

@@ -1,4 +1,4 @@
-"""Skill under missing data: sweeps over patterns of gaps and their share.
+"""Skill under missing and wrong data: sweeps over patterns of entries and their share.
 
 The patterns of :mod:`geomiam.evaluation.patterns` make gaps in training sites and in test sites, so a
 model can be trained under one pattern and tested under another::
@@ -24,8 +24,9 @@ import xarray as xr
 
 from geomiam.data.sites.table import read_labels
 from geomiam.errors import SelectionError
+from geomiam.evaluation.corruption import EFFECTS
 from geomiam.evaluation.evaluate import Predictor, as_predictor
-from geomiam.evaluation.patterns import PATTERNS, Pattern, Rng, hide
+from geomiam.evaluation.patterns import PATTERNS, Pattern, Rng, by_variable
 from geomiam.metrics import auc
 from geomiam.model.model import Model
 from geomiam.progress import progress_bar, with_progress
@@ -43,11 +44,12 @@ def missingness_sweep(
     predictors: Mapping[str, Model | Predictor],
     patterns: Sequence[str] | Mapping[str, Pattern] = tuple(PATTERNS),
     shares: Sequence[float] = SHARES,
+    effect: str = "missing",
     repeats: int = 1,
     rng: Rng = 0,
     progress: bool | None = None,
 ) -> xr.Dataset:
-    """Score fitted predictors with an increasing share of the test data hidden.
+    """Score fitted predictors with an increasing share of the test data hidden or wrong.
 
     All predictors get the same gaps. A site without a prediction, because nothing is observed there,
     gets the base value of the predictor: the mean of its scores over the training sites, species by
@@ -68,6 +70,9 @@ def missingness_sweep(
         Of ``at-random``, ``by-modality``, ``belt``, ``region``; or functions.
     shares : sequence of float
         Shares to hide, in [0, 1].
+    effect : {"missing", "noise", "shift"}
+        ``missing`` hides the entries. The others make them wrong, see
+        :func:`geomiam.evaluation.corrupt`. With equal ``rng`` all effects change the same entries.
     repeats : int
         Number of times that gaps are drawn.
     rng : int, numpy.random.Generator or None
@@ -80,12 +85,12 @@ def missingness_sweep(
         ``auc(predictor, pattern, share, repeat, species)``, NaN where the test sites have one class
         of a species; ``mean_auc(predictor, pattern, share, repeat)``, over the other species;
         ``predicted_share`` of the same dims: share of the sites with a prediction;
-        ``hidden(pattern, share, repeat)``: share of the observed entries that were hidden.
+        ``hidden(pattern, share, repeat)``: share of the observed entries that were hidden or made wrong.
 
     Raises
     ------
     SelectionError
-        If a pattern is unknown, or a predictor lacks a species of the test sites.
+        If a pattern or the effect is unknown, or a predictor lacks a species of the test sites.
     LabelError, GridError, ValueError
         If the test sites have no labels or coordinates, or a share leaves [0, 1].
 
@@ -111,6 +116,8 @@ def missingness_sweep(
     """
     names = read_labels(test)[1]
     pattern_functions = named_patterns(patterns)
+    if effect not in EFFECTS:
+        raise SelectionError(f"no effect {effect!r}; choose from {', '.join(EFFECTS)}")
     scorers = [_Scorer(as_predictor(p), n, train, test) for n, p in predictors.items()]
     seeds = np.random.default_rng(rng).integers(2**31, size=repeats)
     cases = []
@@ -118,9 +125,9 @@ def missingness_sweep(
     for (name, pattern), share, seed in progress_bar(gaps, desc="gaps"):
         # all shares of a curve have one seed
         draws = np.random.default_rng([int(seed), crc32(name.encode())])
-        sites = hide(test, pattern(test, schema, share=share, rng=draws), schema)
-        before, after = (_observed_entries(ds, schema) for ds in (test, sites))
-        hidden_share = 1 - after / before if before else 0.0
+        entries = pattern(test, schema, share=share, rng=draws)
+        sites = EFFECTS[effect](test, entries, schema, rng=draws)
+        hidden_share = _share_of_observed(test, entries, schema)
         row = [s.case(sites) if hidden_share else s.of_complete for s in scorers]
         cases.append((hidden_share, row))
     coords = {
@@ -180,10 +187,17 @@ class _Scorer:
         return np.asarray(self.predictor.scores(sites))[:, [species.index(s) for s in test_species]]
 
 
-def _observed_entries(sites: xr.Dataset, schema: Schema) -> int:
-    """Count the entries ``(site, variable)`` with any value."""
-    tables = (sites[v].transpose("site", ...).values for v in schema.variables if v in sites)
-    return sum(int(np.isfinite(t.reshape(len(t), -1)).any(1).sum()) for t in tables)
+def _share_of_observed(sites: xr.Dataset, entries: xr.DataArray, schema: Schema) -> float:
+    """Return the share of the entries ``(site, variable)`` with any value that a pattern marks."""
+    marked = by_variable(entries, schema)
+    observed_count = marked_count = 0
+    for name in (v for v in schema.variables if v in sites):
+        values = sites[name].transpose("site", ...).values
+        observed = np.isfinite(values.reshape(len(values), -1)).any(1)
+        observed_count += int(observed.sum())
+        if name in marked["variable"].values:
+            marked_count += int((observed & marked.sel(variable=name).values).sum())
+    return marked_count / observed_count if observed_count else 0.0
 
 
 def _dataset(cases: list[Any], coords: dict[str, Any]) -> xr.Dataset:

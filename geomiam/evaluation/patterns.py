@@ -217,11 +217,7 @@ def hide(sites: xr.Dataset, hidden: xr.DataArray, schema: Schema) -> xr.Dataset:
     """
     entries = by_variable(hidden, schema)
     entries = entries[:, entries.any("site").values]
-    if absent := [str(v) for v in entries["variable"].values if v not in sites]:
-        raise SelectionError(
-            f"{absent} cannot be hidden: the sites have {list(sites.data_vars)}; pass the schema of "
-            "these sites"
-        )
+    require_variables(sites, entries, action="hidden")
     visible = {str(v): ~entries.sel(variable=v, drop=True) for v in entries["variable"].values}
     return sites.assign({v: sites[v].where(keep) for v, keep in visible.items()})
 
@@ -234,6 +230,15 @@ def by_variable(hidden: xr.DataArray, schema: Schema) -> xr.DataArray:
     homes = {v: m for v, m in homes.items() if m in hidden["modality"].values}
     spread = hidden.sel(modality=list(homes.values())).transpose("site", "modality").values
     return xr.DataArray(spread, dims=("site", "variable"), coords={"variable": list(homes)})
+
+
+def require_variables(sites: xr.Dataset, entries: xr.DataArray, *, action: str) -> None:
+    """Raise if the sites lack a variable of a pattern ``(site, variable)``."""
+    if absent := [str(v) for v in entries["variable"].values if v not in sites]:
+        raise SelectionError(
+            f"{absent} cannot be {action}: the sites have {list(sites.data_vars)}; pass the schema of "
+            "these sites"
+        )
 
 
 def block_size(sites: xr.Dataset) -> float:

@@ -35,8 +35,6 @@ SURVEYS: dict[str, Callable[[Path], xr.Dataset]] = {
     "French birds": french_birds,
 }
 OBSERVED = (0, 2, 5, 10, 20)
-NETWORK: dict[str, Any] = {"fusion": "linear+sum", "members": 2}
-"""Members of both models: those of the default fit with few sites, and the cheapest ones of all others."""
 FOLDS, RARE = 3, 8
 """Folds, and the least number of presences and absences of a species."""
 OURS, WITHOUT = "community", "without community"
@@ -95,8 +93,8 @@ def scored(train: xr.Dataset, test: xr.Dataset) -> list[tuple[str, int, np.ndarr
     schema = gm.infer_schema(with_train)
     variables = tuple(n for n, v in schema.variables.items() if v.species is not None)
     fits: dict[str, Callable[[], gm.Model | Predictor]] = {
-        WITHOUT: lambda: gm.fit(train, network=NETWORK, validation=False, rng=0),
-        OURS: lambda: gm.fit(with_train, schema, network=NETWORK, validation=False, rng=0),
+        WITHOUT: lambda: gm.fit(train, rng=0),
+        OURS: lambda: gm.fit(with_train, schema, rng=0),
         PLAIN: lambda: fit_joint(train, (), seed=0),
         JOINT: lambda: fit_joint(with_train, variables, seed=0),
     }

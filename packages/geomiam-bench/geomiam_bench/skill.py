@@ -109,13 +109,16 @@ def missingness(
     imputations: Names = "mean,median,marginal,conditional",
     baselines: Names = "xgboost",
     patterns: Names = "at-random,by-modality,belt,region",
-    shares: Annotated[str, typer.Option(help="Shares missing.")] = "0,0.2,0.4,0.6,0.8",
+    effects: Annotated[
+        str, typer.Option(help="What happens to these data: missing, noise, shift.")
+    ] = "missing",
+    shares: Annotated[str, typer.Option(help="Shares missing or wrong.")] = "0,0.2,0.4,0.6,0.8",
     train_pattern: Annotated[str, typer.Option(help="Gaps of the training sites.")] = "at-random",
     train_share: Annotated[float, typer.Option(help="Share of data in these gaps.")] = 0.0,
     seeds: Annotated[int, typer.Option(help="Trainings of each method.")] = 3,
     overwrite: Overwrite = False,
 ) -> None:
-    """Score methods while more and more of the predictors goes missing."""
+    """Score methods while more and more of the predictors is missing or wrong."""
     import xarray as xr
 
     from geomiam_bench.sweeps import STYLES, SweepPlan, sweeps, write_sweep
@@ -128,6 +131,7 @@ def missingness(
         imputations=listed(imputations),
         baselines=listed(baselines),
         patterns=listed(patterns),
+        effects=listed(effects),
         shares=tuple(map(float, listed(shares))),
         train_pattern=train_pattern,
         train_share=train_share,

@@ -29,7 +29,7 @@ from geomiam.evaluation.evaluate import subset_scores
 from geomiam.evaluation.subsets import name_subsets
 from geomiam.masking import named
 from geomiam.splits import site_blocks, spatial_folds
-from geomiam_bench.defaults_data import bryce_canyon, french_birds, records_of
+from geomiam_bench.defaults_data import bryce_canyon, french_birds, neotropics, records_of
 from geomiam_bench.disdat import KAPPA, NETWORK, TRAINING
 from geomiam_bench.options import Json, listed
 from geomiam_bench.results import continued, write_json
@@ -79,6 +79,7 @@ SETS: dict[str, Callable[[Path], Judged]] = {
     "NSW": partial(records, region="NSW"),
     "French birds": partial(survey, read=french_birds),
     "Bryce Canyon plants": partial(survey, read=bryce_canyon),
+    "neotropical plants": partial(survey, read=neotropics),
 }
 
 

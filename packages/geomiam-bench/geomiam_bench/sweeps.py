@@ -1,7 +1,7 @@
-"""The missingness benchmark: strategies, imputations and baselines under the same gaps.
+"""The missingness benchmark: strategies, imputations and baselines under the same gaps and errors.
 
 Every method is trained on the same sites, of which a pattern may hide a share. It is scored on
-spatial blocks that no method saw, while the test patterns hide a growing share.
+spatial blocks that no method saw, while the test patterns hide a growing share or make it wrong.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from geomiam.baselines.imputation import fit_imputed
 from geomiam.baselines.registry import BASELINES, fit_baseline
 from geomiam.data.predictors import bind
 from geomiam.data.sites.table import read_labels
+from geomiam.errors import SelectionError
+from geomiam.evaluation.corruption import EFFECTS
 from geomiam.evaluation.evaluate import Masked
 from geomiam.evaluation.missingness import SHARES, missingness_sweep, named_patterns
 from geomiam.evaluation.patterns import PATTERNS, hide
@@ -56,12 +58,13 @@ STYLES = {kind: "--" for kind in KINDS} | {name: ":" for name in BASELINES}
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """The methods to train, and the gaps to make."""
+    """The methods to train, and the gaps and errors to add."""
 
     strategies: Sequence[str] = ("miam", "uniform")
     imputations: Sequence[str] = KINDS
     baselines: Sequence[str] = ("xgboost",)
     patterns: Sequence[str] = tuple(PATTERNS)
+    effects: Sequence[str] = ("missing",)
     shares: Sequence[float] = SHARES
     train_pattern: str = "at-random"
     train_share: float = 0.0
@@ -72,6 +75,8 @@ class SweepPlan:
 
     def __post_init__(self) -> None:
         named_patterns([*self.patterns, self.train_pattern])
+        if unknown := [e for e in self.effects if e not in EFFECTS]:
+            raise SelectionError(f"no effect {unknown}; choose from {', '.join(EFFECTS)}")
         for name in self.strategies:
             named(name)
 
@@ -93,7 +98,8 @@ def sweeps(
     Yields
     ------
     xarray.Dataset
-        As :func:`geomiam.evaluation.missingness_sweep`, of one seed; ``seconds`` in the attributes.
+        As :func:`geomiam.evaluation.missingness_sweep`, of one seed; ``seconds`` in the attributes. The
+        effects follow each other along ``pattern``, as in ``belt, noise``.
 
     Raises
     ------
@@ -106,17 +112,27 @@ def sweeps(
         train, test_sites = (sites, test) if test is not None else split(sites, seed)
         hidden = PATTERNS[plan.train_pattern](train, schema, share=plan.train_share, rng=seed)
         gappy_train = hide(train, hidden, schema)
-        table = missingness_sweep(
-            gappy_train,
-            test_sites,
-            schema,
-            predictors=methods(gappy_train, schema, plan, seed=seed),
-            patterns=plan.patterns,
-            shares=plan.shares,
-            repeats=plan.repeats,
-            rng=seed,
-        )
+        predictors = methods(gappy_train, schema, plan, seed=seed)
+        tables = [
+            missingness_sweep(
+                gappy_train,
+                test_sites,
+                schema,
+                predictors=predictors,
+                patterns=plan.patterns,
+                shares=plan.shares,
+                effect=effect,
+                repeats=plan.repeats,
+                rng=seed,
+            ).assign_coords(pattern=[_label(pattern, effect) for pattern in plan.patterns])
+            for effect in plan.effects
+        ]
+        table = xr.concat(tables, "pattern")
         yield table.assign_attrs(seed=seed, seconds=round(time.perf_counter() - start, 1))
+
+
+def _label(pattern: str, effect: str) -> str:
+    return pattern if effect == "missing" else f"{pattern}, {effect}"
 
 
 def split(sites: xr.Dataset, seed: int) -> tuple[xr.Dataset, xr.Dataset]:

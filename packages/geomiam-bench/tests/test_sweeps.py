@@ -56,6 +56,8 @@ def test_unknown_names_are_refused_before_anything_is_trained():
         SelectionError, match=r"no pattern of gaps \['swiss'\]; choose from at-random"
     ):
         SweepPlan(patterns=["swiss"])
+    with pytest.raises(SelectionError, match=r"no effect \['rust'\]; choose from missing, noise"):
+        SweepPlan(effects=["rust"])
     with pytest.raises(ValueError, match="guess"):
         SweepPlan(strategies=["guess"])
 
@@ -76,10 +78,15 @@ def test_the_command_writes_numbers_and_a_picture(sites, tmp_path, monkeypatch):
     ]
     command += ["--strategies", "uniform", "--imputations", "median", "--baselines", "maxent-like"]
     command += ["--patterns", "region", "--shares", "0,0.5", "--seeds", "1"]
+    command += ["--effects", "missing,noise"]
     result = CliRunner().invoke(app, list(map(str, command)))
     assert result.exit_code == 0, result.output
     results = json.loads(out.read_text())
-    assert set(results["summary"]["region"]) == {"uniform", "median", "maxent-like"}
+    assert list(results["summary"]) == ["region", "region, noise"]
+    for rows in results["summary"].values():
+        assert set(rows) == {"uniform", "median", "maxent-like"}
+    gaps, errors = (rows["uniform"] for rows in results["summary"].values())
+    assert gaps[0] == errors[0] and gaps[1] != errors[1]
     assert "50%" in result.output and picture.stat().st_size > 10_000
     again = CliRunner().invoke(app, list(map(str, command)))
     assert again.exit_code != 0

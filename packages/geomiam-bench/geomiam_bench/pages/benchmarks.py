@@ -91,12 +91,22 @@ def missing_section(path: Path, pictures: Path) -> str:
         else "complete training predictors"
     )
     shares = [f"{s:.0%}" for s in sweep["share"].values]
+    has_errors = set(settings.get("effects", ())) - {"missing"}
+    errors_text = (
+        "*noise*: each number of these entries has an independent normal error of one standard deviation of "
+        "the variable, each category is that of another site. *shift*: all of them have the same error of one "
+        "standard deviation. The entries are those that are missing under the same pattern, so `miam` in the "
+        "table of missing data is the score if the errors had been detected and hidden. "
+        if has_errors
+        else ""
+    )
     parts = [
-        f"## Missing data: {path.stem.removeprefix('missing-').replace('-', ' ')}",
+        f"## {'Missing and wrong' if has_errors else 'Missing'} data: "
+        f"{path.stem.removeprefix('missing-').removesuffix('-errors').replace('-', ' ')}",
         f"Mean AUC on spatial blocks that no method saw, {settings['seeds']} seeds × "
         f"{settings['repeats']} draws of the gaps, {training_text}. Solid: one masked model; dashed: the same "
         "network with imputed values; dotted: trees that take NaN as it is, or another network. All see "
-        f"the same gaps. The run took {run['seconds'] / 60:.0f} minutes.",
+        f"the same gaps. {errors_text}The run took {run['seconds'] / 60:.0f} minutes.",
         f"![Skill against missing data](../images/benchmarks/{name})",
     ]
     for pattern, rows in run["summary"].items():
