@@ -1,7 +1,7 @@
 """Baselines by name, with published settings, scored from any subset of the predictors.
 
 Random forests (``"rf"``, ``"rf-equal"``), boosted trees (``"xgboost"``), Maxent (``"maxent"``) and
-networks on its likelihood (``"maxent-like"``, ``"deepmaxent"``). They read hidden predictors as NaN.
+networks on its likelihood (``"maxent-like"``, ``"deepmaxent"``, ``"tabm"``). They read hidden predictors as NaN.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from geomiam.baselines.columns import Columns
 from geomiam.baselines.elapid_maxent import Maxent
 from geomiam.baselines.forest import DownSampledForest, EqualSampleForest
 from geomiam.baselines.maxent import DeepMaxent, MaxentNetwork
+from geomiam.baselines.tabm_networks import TabM
 from geomiam.baselines.trees import BoostedTrees
 from geomiam.data.sites.table import check_classes, read_labels
 from geomiam.errors import LabelError, SelectionError, SettingError
@@ -31,6 +32,7 @@ BASELINES: dict[str, Callable[..., Method]] = {
     "maxent": Maxent,
     "maxent-like": MaxentNetwork,
     "deepmaxent": DeepMaxent,
+    "tabm": TabM,
 }
 """Every baseline by name. A new one is a frozen dataclass that satisfies
 :class:`~geomiam.baselines.base.Method`, and a line here or ``BASELINES["mine"] = Mine`` in a user's
@@ -53,7 +55,7 @@ def fit_baseline(
 
     Parameters
     ----------
-    name : {"rf", "rf-equal", "xgboost", "maxent", "maxent-like", "deepmaxent"}
+    name : {"rf", "rf-equal", "xgboost", "maxent", "maxent-like", "deepmaxent", "tabm"}
     sites : xarray.Dataset
         Predictors ``(site, *own dims)`` and labels ``presence(site, species)``: 1, 0, NaN = not
         surveyed. Sites with nothing observed are left out.
@@ -64,7 +66,8 @@ def fit_baseline(
         ``xgboost``: ``engine``, ``rounds=200``, ``rate=0.03``, ``leaves=8``, ``n_jobs=1``. ``maxent``:
         ``features="linear,quadratic,hinge"``, ``beta=1.0``, ``n_jobs=1``. ``maxent-like`` and
         ``deepmaxent``: ``masked``, ``residual``, ``hidden=250``, ``epochs=100``, ``batch=250``,
-        ``rate=2e-4``, ``decay``.
+        ``rate=2e-4``, ``decay``. ``tabm``: ``networks=32``, ``width=256``, ``epochs=60``, ``batch=250``,
+        ``rate=2e-3``, ``decay=3e-4``.
     rng : int, numpy.random.Generator or None
         Equal seed, data and options give equal scores.
     progress : bool, optional
@@ -103,6 +106,8 @@ def fit_baseline(
       predictors hidden in training. Scores are logarithms of the relative intensity.
     * ``deepmaxent``: the same with the published settings: two residual layers of 250 units, Adam
       with a rate of 2e-4 and a weight decay of 3e-4, 100 epochs of batches of 250, nothing hidden.
+    * ``tabm``: 32 networks that share most of their weights (Gorishniy et al. 2025, arXiv:2410.24210), of the
+      library tabm, on the same likelihood; nothing hidden in training.
 
     Examples
     --------

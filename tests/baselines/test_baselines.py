@@ -23,6 +23,7 @@ OPTIONS = {
     "maxent": {"features": "linear,quadratic"},
     "maxent-like": {"epochs": 5},
     "deepmaxent": {"epochs": 5},
+    "tabm": {"networks": 4, "width": 16, "epochs": 3},
 }
 needs_elapid = pytest.mark.skipif(
     find_spec("elapid") is None, reason="elapid is not installed: pip install geomiam[maxent]"
@@ -197,8 +198,34 @@ def test_an_engine_that_is_not_there_is_reported(sites, schema):
 
 def test_unknown_baselines_and_labels_of_one_class_are_refused(sites, schema):
     with pytest.raises(
-        SelectionError, match=r"rf, rf-equal, xgboost, maxent, maxent-like, deepmaxent"
+        SelectionError, match=r"rf, rf-equal, xgboost, maxent, maxent-like, deepmaxent, tabm"
     ):
         fit_baseline("svm", sites, schema)
     with pytest.raises(LabelError, match="one class"):
         fit_baseline("rf", sites.assign(presence=sites["presence"] * 0), schema)
+
+
+def test_networks_that_share_weights_learn_an_interaction(tmp_path):
+    """A species of the product of two predictors, which no linear model separates."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(600, 2)).astype("f4")
+    sites = xr.Dataset(
+        {
+            "bio1": ("site", values[:, 0], {"modality": "climate"}),
+            "bio12": ("site", values[:, 1], {"modality": "climate"}),
+            "presence": (("site", "species"), (values.prod(1, keepdims=True) > 0).astype("f4")),
+        },
+        coords={"species": ["shrub"]},
+    )
+    train, test = sites.isel(site=slice(400)), sites.isel(site=slice(400, None))
+    options = {"networks": 4, "width": 32, "epochs": 20}
+    baseline = fit_baseline("tabm", train, gm.infer_schema(train), options=options)
+    scores = baseline.scores(test)[:, 0]
+    assert roc_auc_score(test["presence"].values[:, 0], scores) > 0.95
+    # the score is the mean over the networks, each with a score of its own
+    table = torch.as_tensor(baseline.columns.table(test))
+    with torch.inference_mode():
+        members = baseline.scorer.layers(table)
+    assert members.shape == (200, 4, 1)
+    np.testing.assert_allclose(scores, members.mean(1)[:, 0], atol=1e-5)
+    assert members.std(1).min() > 0
