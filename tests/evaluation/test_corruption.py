@@ -9,7 +9,7 @@ from helpers_small import schema_of, variable
 
 import geomiam as gm
 from geomiam.errors import SelectionError
-from geomiam.evaluation import at_random, corrupt, hide, missingness_sweep
+from geomiam.evaluation import at_random, corrupt, missingness_sweep
 from geomiam.evaluation.evaluate import Masked
 
 N = 4000
@@ -18,7 +18,10 @@ N = 4000
 @pytest.fixture(scope="module")
 def schema():
     return schema_of(
-        climate=[variable("bio1"), variable("series", "series", window=4, labels={"month": range(12)})],
+        climate=[
+            variable("bio1"),
+            variable("series", "series", window=4, labels={"month": range(12)}),
+        ],
         soil=[variable("soil", "categorical")],
     )
 

@@ -20,6 +20,7 @@ import xarray as xr
 from scipy.ndimage import gaussian_filter
 
 import geomiam as gm
+from geomiam_bench.defaults_fields import seasonal, textured
 
 CELLS = 80
 """Side of a synthetic landscape, in cells; larger ones have two cells for every site."""
@@ -45,6 +46,10 @@ def makers(folder: Path | None = None, *, draw: int = 0) -> dict[str, Maker]:
     for kind, n, species, predictors in SYNTHETIC:
         name = f"{kind} {n}×{species}, {predictors} predictors"
         cases[name] = partial(synthetic, name, kind, n=n, species=species, predictors=predictors)
+    for kind, make in {"series": seasonal, "images": textured}.items():
+        for n, species in ((300, 10), (3000, 10)):
+            name = f"{kind} {n}×{species}"
+            cases[name] = partial(_of_fields, name, make, n=n, species=species)
     for presences in (20, 40, 150):
         cases[f"virtual species, {presences} presences"] = partial(virtual, presences)
     sets = {"Ariolimax buttoni": ariolimax} | ({} if folder is None else readers(folder))
@@ -69,7 +74,12 @@ SYNTHETIC = [
     ("interaction", 300, 20, 6),
     ("interaction", 1000, 10, 10),
     ("unimodal", 10_000, 5, 6),
+    ("unimodal", 100_000, 5, 6),
 ]
+
+
+def _of_fields(name: str, make: Callable[..., tuple], *, n: int, species: int) -> Case:
+    return Case(name, *make(n, species))
 
 
 def synthetic(name: str, kind: str, *, n: int, species: int, predictors: int) -> Case:

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import geomiam as gm
 from geomiam_bench import defaults, defaults_data
 from geomiam_bench.defaults_data import Case, makers
+from geomiam_bench.defaults_fields import seasonal, textured
 
 
 def row_of(auc: dict[str, float], species: int = 5) -> dict:
@@ -74,3 +76,20 @@ def test_random_parts_differ_by_draw_and_are_stable(monkeypatch):
     assert (draws[0] == draws[1]).all() and len(draws[0]) == 50
     assert set(draws[0]) != set(draws[2])
     assert makers()["Ariolimax buttoni, all sites"]().is_part is False
+
+
+@pytest.mark.parametrize("make", [seasonal, textured])
+def test_synthetic_series_and_images_have_a_truth_that_their_labels_follow(make):
+    train, test = make(300, 5)
+    again, _ = make(300, 5)
+    assert train.identical(again) and "truth" not in train
+    assert train.sizes["site"] == 300 and test.sizes["site"] == 2000
+    kinds = {v.kind for v in gm.infer_schema(train).variables.values()}
+    assert kinds == {"scalar", "series" if make is seasonal else "image"}
+    truth, labels = test["truth"].values, test["presence"].values
+    for low, high in ((0.0, 0.2), (0.4, 0.6), (0.8, 1.0)):  # labels are draws of the truth
+        inside = (truth >= low) & (truth < high)
+        expected = truth[inside].mean()
+        assert abs(labels[inside].mean() - expected) < 4 * np.sqrt(0.25 / inside.sum()) + 0.01
+    places = {tuple(p) for p in np.stack([train.x, train.y], 1)}
+    assert not places & {tuple(p) for p in np.stack([test.x, test.y], 1)}

@@ -30,8 +30,8 @@ def community_section(path: Path, pictures: Path) -> str:
         "## Other species as predictors",
         "Mean AUC over species on three folds of spatial blocks, within folds. Each species is predicted from the "
         "predictors of the site and from k other species, drawn at random at each site; all methods get the "
-        "same ones. `community`: `gm.fit` after `gm.add_community`, with members `linear+sum` as without a "
-        "community; `joint logistic`: logistic regressions on the predictors, their squares and the other "
+        "same ones. `community`: `gm.fit` without settings after `gm.add_community`; `without community`: "
+        "`gm.fit` without settings; `joint logistic`: logistic regressions on the predictors, their squares and the other "
         "species, mean imputation, trained with random hiding, the penalty chosen by inner folds. The factor of "
         "2 of the training steps was chosen after a look at one member on these folds of the birds. At k = 0 the difference to the model without a community is the price "
         "of the modality. [Other species as predictors](../howto/community.md) is the guide.",
