@@ -43,6 +43,8 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "one mask": {},
     "4 masks": {"training": {"masks_per_step": 4}},
     "one mask per site": {"masking": {"name": "miam", "per_sample": True}},
+    "a quarter complete": {"training": {"complete": 0.25}},
+    "nothing hidden": {"masking": {"name": "constant", "share": 0.0}},
     "dropout": {"masking": {"name": "dropout"}},
     "dirichlet": {"masking": {"name": "dirichlet"}},
     "opm": {"masking": {"name": "opm"}},
