@@ -80,7 +80,11 @@ def apply_head(model: Model, features: Tensor, species: np.ndarray, scale: Scale
 def check_finite(x: Tensor) -> Tensor:
     """Return predictions from observed values, which must be finite."""
     if not torch.isfinite(x).all():
-        raise FloatingPointError("the network returned NaN or infinity from finite input")
+        raise FloatingPointError(
+            "the network returned NaN or infinity from finite input: some values are far outside the "
+            "training range, such as a nodata value that is not masked. Set them to NaN, or pass "
+            "options with clamp=True"
+        )
     return x
 
 

@@ -58,6 +58,11 @@ class NetworkConfig(FrozenFields):
     dropout: float = Field(0.1, ge=0, lt=1)
     frequencies: int = Field(48, ge=1, le=1024, description="of the periodic tokenizer")
     sigma: float = Field(0.01, gt=0, description="deviation of the initial frequencies")
+    squares: bool = Field(
+        False,
+        description="squares of the values of series, images and vectors are inputs beside the values; "
+        "never of linear members",
+    )
     attention: Literal["dense", "sparse"] = Field("dense", description="of blocks over tokens")
     budget: float = Field(
         5.0,

@@ -50,6 +50,7 @@ class Member(nn.Module):
             width=config.width,
             frequencies=config.frequencies if fusion.scalars == "periodic" else 0,
             squares=fusion.scalars == "quadratic",
+            window_squares=config.squares and not (fusion.linear and fusion.scalars == "linear"),
             sigma=config.sigma,
             symbols=config.symbols,
             backbones=copies_of(backbones or {}, config.encoders),

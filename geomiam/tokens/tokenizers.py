@@ -119,19 +119,23 @@ class Symbolic(nn.Module):
 class Windows(nn.Module):
     """Linear map of a window (series), patch (image) or vector, per channel, plus a position vector.
 
-    The input of the map is the values and their observed-indicators. So a window with gaps keeps its
-    observed values, and a gap differs from a value at the mean.
+    The input of the map is the values, with ``squares`` also their squares, and their observed-indicators. So a
+    window with gaps keeps its observed values, and a gap differs from a value at the mean.
     """
 
-    def __init__(self, channels: int, positions: int, values: int, width: int):
+    def __init__(
+        self, channels: int, positions: int, values: int, *, width: int, squares: bool = False
+    ):
         super().__init__()
-        self.linear = PrivateLinear(channels, 2 * values, width)
+        self.squares = squares
+        self.linear = PrivateLinear(channels, (2 + squares) * values, width)
         self.position = nn.Parameter(torch.empty(positions, width))
         nn.init.normal_(self.position, std=0.02)
 
     def forward(self, x: Tensor, finite: Tensor) -> Tensor:
         # MIAM hides a window or an image with a single gap. The indicators keep what is observed.
-        inputs = torch.cat([x, finite.to(x.dtype)], -1)  # (n, k, 2w), k = channels · positions
+        powers = [x, x.square()] if self.squares else [x]
+        inputs = torch.cat([*powers, finite.to(x.dtype)], -1)  # (n, k, 2w or 3w), k = channels · positions
         per_channel = inputs.unflatten(1, (len(self.linear.weight), -1)).transpose(1, 2)
         tokens = self.linear(per_channel).transpose(1, 2) + self.position  # (n, c, p, d)
         return tokens.flatten(1, 2)
@@ -219,6 +223,7 @@ class Tokenizers(nn.Module):
         frequencies: int,
         sigma: float,
         squares: bool = False,
+        window_squares: bool = False,
         symbols: str = "embedding",
         backbones: Mapping[str, nn.Module] | None = None,
     ):
@@ -240,7 +245,9 @@ class Tokenizers(nn.Module):
             elif part.kind == "categorical":
                 tokenizer = Categorical(classes[span.variable.name], width)
             elif part.kind != "scalar":
-                tokenizer = Windows(span.channels, positions, part.width, width)
+                tokenizer = Windows(
+                    span.channels, positions, part.width, width=width, squares=window_squares
+                )
             elif frequencies:
                 tokenizer = Periodic(size, width, frequencies=frequencies, sigma=sigma)
             else:

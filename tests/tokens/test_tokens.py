@@ -603,7 +603,7 @@ def test_an_angle_and_a_full_turn_more_are_one_value():
 
 
 def test_a_gap_in_a_window_is_not_the_mean():
-    module = Windows(channels=1, positions=2, values=3, width=8)
+    module = Windows(1, 2, 3, width=8)
     x = torch.tensor([[[1.0, 0.0, 2.0], [1.0, 0.0, 2.0]]])
     all_finite = torch.ones_like(x, dtype=torch.bool)
     gap = all_finite.clone()
@@ -613,13 +613,25 @@ def test_a_gap_in_a_window_is_not_the_mean():
 
 
 def test_each_channel_has_separate_weights_and_positions_share_them():
-    module = Windows(channels=2, positions=3, values=2, width=4)
+    module = Windows(2, 3, 2, width=4)
     with torch.no_grad():
         module.position.zero_()
     x = torch.ones(1, 6, 2)
     tokens = module(x, torch.ones_like(x, dtype=torch.bool))[0].unflatten(0, (2, 3))
     torch.testing.assert_close(tokens[:, 0], tokens[:, 2])
     assert not torch.allclose(tokens[0], tokens[1])
+
+
+def test_squares_are_inputs_of_a_window_beside_its_values():
+    module = Windows(1, 2, 3, width=8, squares=True)
+    x = torch.randn(5, 2, 3, requires_grad=True)
+    finite = torch.rand(5, 2, 3) > 0.3
+    values = torch.where(finite, x, 0)
+    inputs = torch.cat([values, values**2, finite.float()], -1)  # (5, 2, 9)
+    expected = inputs @ module.linear.weight[0] + module.linear.bias[0] + module.position
+    torch.testing.assert_close(module(values, finite), expected)
+    (gradient,) = torch.autograd.grad(module(values, finite).sum(), x)
+    assert (gradient[~finite] == 0).all() and (gradient[finite] != 0).all()
 
 
 def tokens_of(layout: Layout, values: list[torch.Tensor], visible: torch.Tensor, seed: int = 0):
@@ -699,7 +711,7 @@ def test_weights_start_as_the_papers_state():
     weight = PrivateLinear(50, 16, 32).weight.detach()
     assert float(weight.min()) == pytest.approx(-0.25, rel=0.01)
     assert float(weight.max()) == pytest.approx(0.25, rel=0.01)
-    for position in (Windows(2, 300, 4, 64), Symbolic(2, 300, 5, 64, reading="scalar")):
+    for position in (Windows(2, 300, 4, width=64), Symbolic(2, 300, 5, 64, reading="scalar")):
         assert float(position.position.detach().std()) == pytest.approx(0.02, rel=0.05)
 
 

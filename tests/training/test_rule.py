@@ -453,3 +453,42 @@ def test_fewer_steps_are_fewer_than_the_run_had(steps, advised_steps):
         advice.large_gap(0.99, 0.7, steps=steps)
     text = str(heard[0].message)
     assert advised_steps in text if advised_steps else "steps" not in text
+
+
+def series_survey(n: int) -> xr.Dataset:
+    """Sites whose two species have an optimum, or a minimum, in the mean of a series of four steps."""
+    rng = np.random.default_rng(0)
+    steps = rng.normal(size=(n, 4)) + 2 * rng.normal(size=(n, 1))
+    score = 2 - steps.mean(1) ** 2
+    chance = 1 / (1 + np.exp(-2 * np.stack([score, -score], 1)))
+    return xr.Dataset(
+        {
+            "rain": (("site", "month"), steps.astype("f4"), {"modality": "weather"}),
+            "presence": (("site", "species"), (rng.random((n, 2)) < chance).astype("f4")),
+        },
+        coords={
+            "month": range(4),
+            "x": ("site", rng.uniform(0, 10, n)),
+            "y": ("site", rng.uniform(40, 50, n)),
+            "species": ["a", "b"],
+        },
+        attrs={"crs": "EPSG:4326"},
+    )
+
+
+def test_a_quadratic_member_finds_an_optimum_of_a_series_and_a_linear_one_does_not():
+    sites, test = series_survey(400), series_survey(700).isel(site=slice(400, None))
+    auc = {}
+    for fusion in ("linear", "quadratic"):
+        model = gm.fit(sites, network={"fusion": fusion}, training={"steps": 200}, validation=False)
+        assert model.config.squares
+        (windows,) = model.network.members[0].tokenizers.parts
+        assert windows.linear.weight.shape[1] == 2 + (fusion == "quadratic")
+        auc[fusion] = gm.metrics.auc(test["presence"].values, Masked(model).scores(test)).mean()
+    assert auc["linear"] < 0.65 and auc["quadratic"] > 0.85
+
+
+def test_settings_that_were_saved_before_squares_existed_have_none():
+    saved = {k: v for k, v in TINY_NETWORK.model_dump().items() if k != "squares"}
+    assert gm.NetworkConfig.model_validate(saved) == TINY_NETWORK
+    assert not TINY_NETWORK.squares
