@@ -134,8 +134,8 @@ class Windows(nn.Module):
 
     def forward(self, x: Tensor, finite: Tensor) -> Tensor:
         # MIAM hides a window or an image with a single gap. The indicators keep what is observed.
-        powers = [x, x.square()] if self.squares else [x]
-        inputs = torch.cat([*powers, finite.to(x.dtype)], -1)  # (n, k, 2w or 3w), k = channels · positions
+        powers = [x, x.square()] if self.squares else [x]  # (n, k, w), k = channels · positions
+        inputs = torch.cat([*powers, finite.to(x.dtype)], -1)
         per_channel = inputs.unflatten(1, (len(self.linear.weight), -1)).transpose(1, 2)
         tokens = self.linear(per_channel).transpose(1, 2) + self.position  # (n, c, p, d)
         return tokens.flatten(1, 2)
