@@ -76,28 +76,28 @@ def corrupt(
         accepts=lambda x: x >= 0,
         hint="1 is one standard deviation",
     )
-    marked = by_variable(entries, schema)
-    marked = marked[:, marked.any("site").values]
-    require_variables(sites, marked, action="changed")
+    marked_entries = by_variable(entries, schema)
+    marked_entries = marked_entries[:, marked_entries.any("site").values]
+    require_variables(sites, marked_entries, action="changed")
     generator = np.random.default_rng(rng)
     return sites.assign(
         {
             str(name): _with_errors(
                 sites[name],
-                marked.sel(variable=name, drop=True),
+                marked_entries.sel(variable=name, drop=True),
                 is_category=schema.variables[str(name)].kind == "categorical",
                 error=error,
                 size=size,
                 rng=generator,
             )
-            for name in marked["variable"].values
+            for name in marked_entries["variable"].values
         }
     )
 
 
 def _with_errors(
     values: xr.DataArray,
-    marked: xr.DataArray,
+    is_marked: xr.DataArray,
     *,
     is_category: bool,
     error: str,
@@ -115,7 +115,7 @@ def _with_errors(
         wrong = values + size * observed.std() * rng.standard_normal(shape)
     else:
         wrong = values + size * observed.std() * rng.choice([-1, 1])
-    keep = ~marked | values.isnull()
+    keep = ~is_marked | values.isnull()
     return values.where(keep, wrong.astype(values.dtype)).transpose(*values.dims)
 
 

@@ -189,14 +189,14 @@ class _Scorer:
 
 def _share_of_observed(sites: xr.Dataset, entries: xr.DataArray, schema: Schema) -> float:
     """Return the share of the entries ``(site, variable)`` with any value that a pattern marks."""
-    marked = by_variable(entries, schema)
+    by_name = by_variable(entries, schema)
     observed_count = marked_count = 0
     for name in (v for v in schema.variables if v in sites):
         values = sites[name].transpose("site", ...).values
         observed = np.isfinite(values.reshape(len(values), -1)).any(1)
         observed_count += int(observed.sum())
-        if name in marked["variable"].values:
-            marked_count += int((observed & marked.sel(variable=name).values).sum())
+        if name in by_name["variable"].values:
+            marked_count += int((observed & by_name.sel(variable=name).values).sum())
     return marked_count / observed_count if observed_count else 0.0
 
 

@@ -222,7 +222,7 @@ def test_networks_that_share_weights_learn_an_interaction(tmp_path):
     baseline = fit_baseline("tabm", train, gm.infer_schema(train), options=options)
     scores = baseline.scores(test)[:, 0]
     assert roc_auc_score(test["presence"].values[:, 0], scores) > 0.95
-    # the score is the mean over the networks, each with a score of its own
+    # the score is the mean over the networks, each with a separate score
     table = torch.as_tensor(baseline.columns.table(test))
     with torch.inference_mode():
         members = baseline.scorer.layers(table)

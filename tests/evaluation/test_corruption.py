@@ -47,19 +47,19 @@ def test_only_marked_values_change_and_gaps_stay(data, schema, error):
     again = corrupt(data, entries, schema, error=error, rng=2)
     assert wrong.identical(again)
     for name in data.data_vars:
-        marked = entries.sel(variable=name).values
+        is_marked = entries.sel(variable=name).values
         before, after = data[name].values, wrong[name].values
         assert after.dtype == before.dtype and wrong[name].dims == data[name].dims
-        np.testing.assert_array_equal(after[~marked], before[~marked])
+        np.testing.assert_array_equal(after[~is_marked], before[~is_marked])
         np.testing.assert_array_equal(np.isnan(after), np.isnan(before))
     assert set(np.unique(wrong["soil"].dropna("site"))) <= {2.0, 5.0, 9.0}
 
 
 def test_noise_has_the_size_of_the_variable_and_a_shift_is_one_constant(data, schema):
-    everything = at_random(data, schema, share=1.0, rng=0)
+    all_entries = at_random(data, schema, share=1.0, rng=0)
     for name, deviation in {"bio1": 3.0, "series": 1.0}.items():
         noise, shift = (
-            (corrupt(data, everything, schema, error=e, size=2.0, rng=0)[name] - data[name])
+            (corrupt(data, all_entries, schema, error=e, size=2.0, rng=0)[name] - data[name])
             .values.astype(float)
             .ravel()
             for e in ("noise", "shift")
@@ -68,16 +68,16 @@ def test_noise_has_the_size_of_the_variable_and_a_shift_is_one_constant(data, sc
         assert abs(np.nanmean(noise)) < 0.1 * deviation
         np.testing.assert_allclose(np.abs(shift[np.isfinite(shift)]), 2 * deviation, rtol=0.05)
         assert np.nanstd(shift) < 1e-3
-    steps = corrupt(data, everything, schema, error="noise", rng=0)["series"] - data["series"]
+    steps = corrupt(data, all_entries, schema, error="noise", rng=0)["series"] - data["series"]
     assert abs(np.corrcoef(steps.dropna("site").values.T)[0, 1]) < 0.1
 
 
 def test_categories_are_drawn_as_frequently_as_they_occur_or_all_become_one(data, schema):
-    everything = at_random(data, schema, share=1.0, rng=0)
-    noise = corrupt(data, everything, schema, error="noise", rng=0)["soil"].dropna("site")
+    all_entries = at_random(data, schema, share=1.0, rng=0)
+    noise = corrupt(data, all_entries, schema, error="noise", rng=0)["soil"].dropna("site")
     assert float((noise == 2).mean()) == pytest.approx(0.7, abs=0.05)
     assert float((noise == data["soil"].dropna("site")).mean()) < 0.7
-    shift = corrupt(data, everything, schema, error="shift", rng=0)["soil"].dropna("site")
+    shift = corrupt(data, all_entries, schema, error="shift", rng=0)["soil"].dropna("site")
     assert len(np.unique(shift)) == 1
 
 
@@ -102,11 +102,11 @@ def test_a_sweep_scores_wrong_and_missing_values_of_the_same_entries(sites, eith
     from geomiam.data.predictors import bind
 
     schema = bind(gm.infer_schema(sites), sites)
-    changed = []
+    scored_sites = []
 
     class Recording(Masked):
         def scores(self, ds):
-            changed.append(ds)
+            scored_sites.append(ds)
             return super().scores(ds)
 
     options = {"patterns": ["at-random"], "shares": [0.0, 0.6], "rng": 0}
@@ -121,10 +121,10 @@ def test_a_sweep_scores_wrong_and_missing_values_of_the_same_entries(sites, eith
         )
         for effect in ("missing", "noise")
     }
-    name = next(iter(schema.variables))
+    name, half = next(iter(schema.variables)), len(scored_sites) // 2
     missing, noisy = (
         next(ds for ds in part if not ds[name].identical(sites[name]))[name]
-        for part in (changed[: len(changed) // 2], changed[len(changed) // 2 :])
+        for part in (scored_sites[:half], scored_sites[half:])
     )
     is_hidden = missing.isnull() & sites[name].notnull()
     assert bool((is_hidden == ((noisy != sites[name]) & sites[name].notnull())).all())

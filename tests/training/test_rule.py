@@ -489,6 +489,6 @@ def test_a_quadratic_member_finds_an_optimum_of_a_series_and_a_linear_one_does_n
 
 
 def test_settings_that_were_saved_before_squares_existed_have_none():
-    saved = {k: v for k, v in TINY_NETWORK.model_dump().items() if k != "squares"}
-    assert gm.NetworkConfig.model_validate(saved) == TINY_NETWORK
+    saved_fields = {k: v for k, v in TINY_NETWORK.model_dump().items() if k != "squares"}
+    assert gm.NetworkConfig.model_validate(saved_fields) == TINY_NETWORK
     assert not TINY_NETWORK.squares

@@ -71,9 +71,9 @@ def _field(rng: np.random.Generator) -> np.ndarray:
 
 def _distance(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return squared distances ``(n, S)`` to an optimum of each species, in widths of its niche."""
-    standardised = (values - values.mean(0)) / values.std(0)
+    z = (values - values.mean(0)) / values.std(0)
     species = values.shape[1]
-    return ((standardised - rng.normal(size=species)) / rng.uniform(0.7, 1.5, species)) ** 2
+    return ((z - rng.normal(size=species)) / rng.uniform(0.7, 1.5, species)) ** 2
 
 
 def _numbers(values: np.ndarray, modality: str) -> dict[str, tuple]:
