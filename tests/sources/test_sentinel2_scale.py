@@ -149,9 +149,9 @@ def test_a_build_reads_each_file_once_for_each_chunk(tmp_path, monkeypatch, rows
     path = catalog(tmp_path, {"s2": place}, {"optical": modality})
     calls, read_file = [], asset_reader.read_file
 
-    def counted(file, box, access):
+    def counted(file, box, access, **settings):
         calls.append((file.href, box))
-        return read_file(file, box, access)
+        return read_file(file, box, access, **settings)
 
     monkeypatch.setattr(asset_reader, "read_file", counted)
     monkeypatch.setattr(mosaic, "CHUNK", 16)
