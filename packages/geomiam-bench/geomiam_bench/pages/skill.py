@@ -32,12 +32,34 @@ def merged(paths: list[Path]) -> dict:
 
 
 def balanced(results: list[dict]) -> list[dict]:
-    """Leave out seeds of a region that not every method has, from a run that was stopped."""
-    labels = {r["label"] for r in results}
-    labels_by_seed: dict[tuple, set] = {(r["region"], r["seed"]): set() for r in results}
+    """Leave out seeds of a region that not every method has, from a run that was stopped.
+
+    Methods with the first seed only were trained once, and do not count.
+    """
+    seeds_of_method: dict[str, set] = {}
+    labels_by_seed: dict[tuple, set] = {}
     for r in results:
-        labels_by_seed[r["region"], r["seed"]].add(r["label"])
-    return [r for r in results if labels_by_seed[r["region"], r["seed"]] == labels]
+        seeds_of_method.setdefault(r["label"], set()).add(r["seed"])
+        labels_by_seed.setdefault((r["region"], r["seed"]), set()).add(r["label"])
+    repeated = {label for label, numbers in seeds_of_method.items() if numbers != {0}}
+    required = repeated or set(seeds_of_method)
+    return [
+        r
+        for r in results
+        if r["label"] not in required or labels_by_seed[r["region"], r["seed"]] >= required
+    ]
+
+
+def trained_once(run: dict) -> str:
+    """Return the methods with one seed, where others have more, as text."""
+    numbers = {
+        label: {r["seed"] for r in run["results"] if r["label"] == label}
+        for label in run["summary"]
+    }
+    if max(map(len, numbers.values())) == 1:
+        return ""
+    once = [f"`{label}`" for label, seeds_of_method in numbers.items() if len(seeds_of_method) == 1]
+    return f"One seed only: {', '.join(once)}. " if once else ""
 
 
 def seeds(run: dict) -> str:
@@ -137,7 +159,7 @@ def lead(run: dict) -> str:
         "survey was opened when trained predictors were scored, not before; settings come from "
         "spatial blocks of the training records (`geomiam-bench disdat-settings`) and are the same "
         "in all regions. Earlier configurations were scored on this survey too, so a little optimism "
-        f"cannot be excluded. {engines(run)}The run took {run['seconds'] / 60:.0f} minutes of training and scoring."
+        f"cannot be excluded. {engines(run)}{trained_once(run)}The run took {run['seconds'] / 60:.0f} minutes of training and scoring."
     )
 
 
@@ -285,8 +307,8 @@ def kind(run: dict, label: str) -> str:
 
 
 def _spread(scores: dict) -> str:
-    sd = np.std(scores["seeds"], ddof=1) if len(scores["seeds"]) > 1 else 0.0
-    return f"{scores['all']:.3f} ± {sd:.3f}"
+    text = f"{scores['all']:.3f}"
+    return f"{text} ± {np.std(scores['seeds'], ddof=1):.3f}" if len(scores["seeds"]) > 1 else text
 
 
 def _gap(summary: dict, oracle: dict) -> str:
