@@ -63,6 +63,11 @@ class NetworkConfig(FrozenFields):
         description="squares of the values of series, images and vectors are inputs beside the values; "
         "never of linear members",
     )
+    private_windows: bool = Field(
+        False,
+        description="each window of a series has separate weights; without attention between windows, "
+        "shared weights see the mean of the windows only",
+    )
     attention: Literal["dense", "sparse"] = Field("dense", description="of blocks over tokens")
     budget: float = Field(
         5.0,

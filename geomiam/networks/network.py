@@ -51,6 +51,7 @@ class Member(nn.Module):
             frequencies=config.frequencies if fusion.scalars == "periodic" else 0,
             squares=fusion.scalars == "quadratic",
             window_squares=config.squares and not (fusion.linear and fusion.scalars == "linear"),
+            private_windows=config.private_windows,
             sigma=config.sigma,
             symbols=config.symbols,
             backbones=copies_of(backbones or {}, config.encoders),

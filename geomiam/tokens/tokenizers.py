@@ -121,22 +121,37 @@ class Windows(nn.Module):
 
     The input of the map is the values, with ``squares`` also their squares, and their observed-indicators. So a
     window with gaps keeps its observed values, and a gap differs from a value at the mean.
+
+    With ``private`` every position has a separate map, whose bias is its position vector. The mean of windows that
+    share a map is the map of their mean: without attention between windows, only separate maps keep the months
+    of a series apart.
     """
 
     def __init__(
-        self, channels: int, positions: int, values: int, *, width: int, squares: bool = False
+        self,
+        channels: int,
+        positions: int,
+        values: int,
+        *,
+        width: int,
+        squares: bool = False,
+        private: bool = False,
     ):
         super().__init__()
-        self.squares = squares
-        self.linear = PrivateLinear(channels, (2 + squares) * values, width)
-        self.position = nn.Parameter(torch.empty(positions, width))
-        nn.init.normal_(self.position, std=0.02)
+        self.channels, self.squares, self.private = channels, squares, private
+        maps = channels * positions if private else channels
+        self.linear = PrivateLinear(maps, (2 + squares) * values, width)
+        if not private:
+            self.position = nn.Parameter(torch.empty(positions, width))
+            nn.init.normal_(self.position, std=0.02)
 
     def forward(self, x: Tensor, finite: Tensor) -> Tensor:
         # MIAM hides a window or an image with a single gap. The indicators keep what is observed.
         powers = [x, x.square()] if self.squares else [x]  # (n, k, w), k = channels · positions
         inputs = torch.cat([*powers, finite.to(x.dtype)], -1)
-        per_channel = inputs.unflatten(1, (len(self.linear.weight), -1)).transpose(1, 2)
+        if self.private:
+            return self.linear(inputs)
+        per_channel = inputs.unflatten(1, (self.channels, -1)).transpose(1, 2)
         tokens = self.linear(per_channel).transpose(1, 2) + self.position  # (n, c, p, d)
         return tokens.flatten(1, 2)
 
@@ -224,6 +239,7 @@ class Tokenizers(nn.Module):
         sigma: float,
         squares: bool = False,
         window_squares: bool = False,
+        private_windows: bool = False,
         symbols: str = "embedding",
         backbones: Mapping[str, nn.Module] | None = None,
     ):
@@ -246,7 +262,13 @@ class Tokenizers(nn.Module):
                 tokenizer = Categorical(classes[span.variable.name], width)
             elif part.kind != "scalar":
                 tokenizer = Windows(
-                    span.channels, positions, part.width, width=width, squares=window_squares
+                    span.channels,
+                    positions,
+                    part.width,
+                    width=width,
+                    squares=window_squares,
+                    # a texture is the same wherever it is in an image
+                    private=private_windows and part.kind == "series",
                 )
             elif frequencies:
                 tokenizer = Periodic(size, width, frequencies=frequencies, sigma=sigma)

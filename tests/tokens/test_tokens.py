@@ -634,6 +634,20 @@ def test_squares_are_inputs_of_a_window_beside_its_values():
     assert (gradient[~finite] == 0).all() and (gradient[finite] != 0).all()
 
 
+def test_private_windows_keep_the_steps_of_a_series_apart_without_attention():
+    """Tokens of shared maps have the same sum for every order of the windows, those of private maps do not."""
+    x = torch.randn(3, 4, 2)
+    swapped = x[:, [1, 0, 2, 3]]
+    finite = torch.ones_like(x, dtype=torch.bool)
+    shared, private = (Windows(1, 4, 2, width=8, private=p) for p in (False, True))
+    torch.testing.assert_close(shared(x, finite).sum(1), shared(swapped, finite).sum(1))
+    assert not torch.allclose(private(x, finite).sum(1), private(swapped, finite).sum(1), atol=1e-2)
+    inputs = torch.cat([x, finite.float()], -1)
+    for k in range(4):
+        expected = inputs[:, k] @ private.linear.weight[k] + private.linear.bias[k]
+        torch.testing.assert_close(private(x, finite)[:, k], expected)
+
+
 def tokens_of(layout: Layout, values: list[torch.Tensor], visible: torch.Tensor, seed: int = 0):
     torch.manual_seed(seed)
     module = Tokenizers(layout, {"landcover": 3}, width=8, frequencies=4, sigma=0.5)

@@ -456,39 +456,47 @@ def test_fewer_steps_are_fewer_than_the_run_had(steps, advised_steps):
 
 
 def series_survey(n: int) -> xr.Dataset:
-    """Sites whose two species have an optimum, or a minimum, in the mean of a series of four steps."""
+    """Sites of three species: an optimum or a minimum in the mean of four months, or a trend from first to last."""
     rng = np.random.default_rng(0)
     steps = rng.normal(size=(n, 4)) + 2 * rng.normal(size=(n, 1))
     score = 2 - steps.mean(1) ** 2
-    chance = 1 / (1 + np.exp(-2 * np.stack([score, -score], 1)))
+    trend = steps[:, 3] - steps[:, 0]
+    chance = 1 / (1 + np.exp(-2 * np.stack([score, -score, trend], 1)))
     return xr.Dataset(
         {
             "rain": (("site", "month"), steps.astype("f4"), {"modality": "weather"}),
-            "presence": (("site", "species"), (rng.random((n, 2)) < chance).astype("f4")),
+            "presence": (("site", "species"), (rng.random((n, 3)) < chance).astype("f4")),
         },
         coords={
             "month": range(4),
             "x": ("site", rng.uniform(0, 10, n)),
             "y": ("site", rng.uniform(40, 50, n)),
-            "species": ["a", "b"],
+            "species": ["optimum", "minimum", "trend"],
         },
         attrs={"crs": "EPSG:4326"},
     )
 
 
-def test_a_quadratic_member_finds_an_optimum_of_a_series_and_a_linear_one_does_not():
+def test_members_without_attention_read_optima_and_single_months_of_a_series():
     sites, test = series_survey(400), series_survey(700).isel(site=slice(400, None))
     auc = {}
     for fusion in ("linear", "quadratic"):
         model = gm.fit(sites, network={"fusion": fusion}, training={"steps": 200}, validation=False)
-        assert model.config.squares
-        (windows,) = model.network.members[0].tokenizers.parts
-        assert windows.linear.weight.shape[1] == 2 + (fusion == "quadratic")
-        auc[fusion] = gm.metrics.auc(test["presence"].values, Masked(model).scores(test)).mean()
-    assert auc["linear"] < 0.65 and auc["quadratic"] > 0.85
+        assert model.config.squares and model.config.private_windows
+        auc[fusion] = gm.metrics.auc(test["presence"].values, Masked(model).scores(test))
+    assert auc["linear"][:2].mean() < 0.65 and auc["quadratic"][:2].mean() > 0.85
+    assert min(auc["linear"][2], auc["quadratic"][2]) > 0.85
+    shared = gm.fit(
+        sites,
+        network={"fusion": "quadratic", "private_windows": False},
+        training={"steps": 200},
+        validation=False,
+    )
+    assert gm.metrics.auc(test["presence"].values, Masked(shared).scores(test))[2] < 0.65
 
 
-def test_settings_that_were_saved_before_squares_existed_have_none():
-    saved_fields = {k: v for k, v in TINY_NETWORK.model_dump().items() if k != "squares"}
+def test_settings_that_were_saved_before_these_existed_have_shared_linear_windows():
+    new_fields = {"squares", "private_windows"}
+    saved_fields = {k: v for k, v in TINY_NETWORK.model_dump().items() if k not in new_fields}
     assert gm.NetworkConfig.model_validate(saved_fields) == TINY_NETWORK
-    assert not TINY_NETWORK.squares
+    assert not (TINY_NETWORK.squares or TINY_NETWORK.private_windows)

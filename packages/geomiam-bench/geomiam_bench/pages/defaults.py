@@ -27,7 +27,7 @@ are fewer), added up over the species.
 | final weights | those of the last step; schedule-free AdamW averages the weights over the steps (Defazio et al. 2024) |
 | learning rate | 3e-3 (9e-3 for `linear` and `quadratic`), lower in proportion for networks wider than 64; it rises over the first tenth of the steps, at most 100 |
 | batch, masks | 128 sites; MIAM. For `linear` and `quadratic` with 50 sites or more, a quarter of the sites of a batch keep all their predictors: one set of weights serves every subset there, and masking alone moves it away from the weights for all predictors |
-| members | width 64, 4 heads, 1 block, 16 frequencies; values of series, images and vectors beside their squares (not in `linear`); kinds chosen as below |
+| members | width 64, 4 heads, 1 block, 16 frequencies; values of series, images and vectors beside their squares (not in `linear`); separate weights for each window of a series; kinds chosen as below |
 | loss | from the labels, see [Losses](losses.md) |
 
 **Members.** The prediction is the mean of the logits of several small networks. `linear` adds up the variables, like a
