@@ -637,11 +637,13 @@ def test_squares_are_inputs_of_a_window_beside_its_values():
 def test_private_windows_keep_the_steps_of_a_series_apart_without_attention():
     """Tokens of shared maps have the same sum for every order of the windows, those of private maps do not."""
     x = torch.randn(3, 4, 2)
-    swapped = x[:, [1, 0, 2, 3]]
+    other_order = x[:, [1, 0, 2, 3]]
     finite = torch.ones_like(x, dtype=torch.bool)
     shared, private = (Windows(1, 4, 2, width=8, private=p) for p in (False, True))
-    torch.testing.assert_close(shared(x, finite).sum(1), shared(swapped, finite).sum(1))
-    assert not torch.allclose(private(x, finite).sum(1), private(swapped, finite).sum(1), atol=1e-2)
+    torch.testing.assert_close(shared(x, finite).sum(1), shared(other_order, finite).sum(1))
+    assert not torch.allclose(
+        private(x, finite).sum(1), private(other_order, finite).sum(1), atol=1e-2
+    )
     inputs = torch.cat([x, finite.float()], -1)
     for k in range(4):
         expected = inputs[:, k] @ private.linear.weight[k] + private.linear.bias[k]

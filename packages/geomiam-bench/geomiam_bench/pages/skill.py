@@ -41,12 +41,12 @@ def balanced(results: list[dict]) -> list[dict]:
     for r in results:
         seeds_of_method.setdefault(r["label"], set()).add(r["seed"])
         labels_by_seed.setdefault((r["region"], r["seed"]), set()).add(r["label"])
-    repeated = {label for label, numbers in seeds_of_method.items() if numbers != {0}}
-    required = repeated or set(seeds_of_method)
+    methods_with_seeds = {label for label, numbers in seeds_of_method.items() if numbers != {0}}
+    methods = methods_with_seeds or set(seeds_of_method)
     return [
         r
         for r in results
-        if r["label"] not in required or labels_by_seed[r["region"], r["seed"]] >= required
+        if r["label"] not in methods or labels_by_seed[r["region"], r["seed"]] >= methods
     ]
 
 
