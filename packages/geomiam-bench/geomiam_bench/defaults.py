@@ -95,7 +95,6 @@ def over_parts(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "best": best,
         "difference": round(float(gaps.mean()), 4),
         "standard_error": round(float(gaps.std(ddof=1) / np.sqrt(len(gaps))), 4),
-        "pairs_within_folds": all(r["pairs_within_folds"] for r in rows),
         "fusions": [f for r in rows for f in r["fusions"]],
         "seconds": [s for r in rows for s in r["seconds"]],
         "draws": len(rows),
@@ -120,7 +119,6 @@ def judge(case: Case) -> dict[str, Any]:
         low = truth[:, 0] < 0.01
         row["suitability_where_absent"] = round(float(_sigmoid(scores[OURS][low]).mean()), 4)
     return row | {
-        "pairs_within_folds": case.test is None,
         "fusions": [f["fusion"] for f in fits],
         "seconds": [f["seconds"] for f in fits],
         "reported_auc": [f["auc"] for f in fits],

@@ -22,7 +22,6 @@ def row_of(auc: dict[str, float], species: int = 5) -> dict:
         "species": species,
         "auc": auc,
         "difference": 0.0,
-        "pairs_within_folds": True,
         "fusions": ["linear+sum"] * 3,
         "seconds": [1.0] * 3,
     }

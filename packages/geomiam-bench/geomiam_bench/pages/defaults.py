@@ -71,10 +71,6 @@ fit on one busy core, validation and choice included. The survey sites of the NC
 
 A small part of a set is one draw of many. Rows with several parts have the mean over that many random parts of the set, and the
 standard error of *d* is then that over the parts.
-
-Rows with a double dagger (‡) have the AUC of the predictions of all folds together, which also compares the levels of the folds'
-models. It is mostly too low, above all for a method that predicts the prevalence of its training sites. On 1,000 neotropical
-sites it has .727 for the default and .726 for RF, and within folds .748 and .707.
 """
 COMPARED = """## How the members are chosen
 
@@ -188,9 +184,6 @@ def _line(name: str, row: dict[str, Any]) -> list[str]:
         species = f"{min(species)}–{max(species)}"
     size = f"{row['sites']:,} × {species}"
     mark = f" ({parts} parts)" if parts > 1 else ""
-    is_real = len(row["fusions"]) > 1  # one fit per fold
-    if is_real and not row.get("pairs_within_folds"):
-        mark += " ‡"
     return [name + mark, size, *cells, gap, kinds, f"{seconds:.0f}"]
 
 
